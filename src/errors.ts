@@ -1,0 +1,39 @@
+/**
+ * A refusal: we understood the request and turn it down. The message is meant for the caller and says what to do.
+ * The interceptor in src/server/interceptors/errors.ts turns it into a status; nothing else does.
+ */
+export type RefusalReason =
+  | "invalid_argument"
+  | "not_found"
+  | "already_exists"
+  | "failed_precondition"
+  | "permission_denied"
+  | "unauthenticated"
+  | "aborted"
+  | "resource_exhausted"
+  | "deadline_exceeded"
+  | "unavailable";
+
+export class Refusal extends Error {
+  override name = "Refusal";
+  readonly reason: RefusalReason;
+  /** The field of the request that is at fault, for `invalid_argument`. */
+  readonly field: string | undefined;
+  /** When a retry makes sense, for `aborted`, `unavailable` and `resource_exhausted`. */
+  readonly retryAfterMs: number | undefined;
+
+  constructor(reason: RefusalReason, message: string, options: { field?: string; retryAfterMs?: number } = {}) {
+    super(message);
+    this.reason = reason;
+    this.field = options.field;
+    this.retryAfterMs = options.retryAfterMs;
+  }
+}
+
+export function refuse(
+  reason: RefusalReason,
+  message: string,
+  options: { field?: string; retryAfterMs?: number } = {},
+): never {
+  throw new Refusal(reason, message, options);
+}
