@@ -153,8 +153,8 @@ create table watcher (
   next_due_at timestamptz,
   last_run_at timestamptz,
   last_fired_at timestamptz,
-  -- End of the last stored window: the next run's window starts here.
-  window_cursor_at timestamptz not null default now(),
+  -- End of the last stored window: the next run's window starts here. Null before the first.
+  window_cursor_at timestamptz,
   last_window_id uuid,
   consecutive_failures int not null default 0,
   backoff_until timestamptz,
@@ -304,6 +304,23 @@ create index run_finished_watcher on run_finished (org_id, watcher_id, id desc);
 create index run_finished_device on run_finished (org_id, device_id, id desc) where device_id is not null;
 -- Catches what no daily partition covers (a database that was away for days), so that no end is ever refused.
 create table run_finished_default partition of run_finished default;
+
+-- All runs, for those who read them.
+create view run_all as
+  select org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind, notification, source,
+    scheduled_for, window_start, window_end, due_at, created_at, expires_at, timeout_ms, max_attempts, retry_of, status,
+    attempt, attempt_token, not_before, claimed_at, claimed_epoch, pushed_at, started_at, last_beat_at,
+    cancel_requested_at, cancel_reason, reason, past_attempts,
+    null::timestamptz as finished_at, null::text as skip_reason, null::int as exit_code, ''::text as signal,
+    null::bigint as duration_ms, ''::text as output_tail, null::uuid as window_id
+  from run
+  union all
+  select org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind, notification, source,
+    scheduled_for, window_start, window_end, due_at, created_at, expires_at, timeout_ms, max_attempts, retry_of, status,
+    attempt, attempt_token, not_before, claimed_at, claimed_epoch, pushed_at, started_at, last_beat_at,
+    cancel_requested_at, cancel_reason, reason, past_attempts,
+    finished_at, skip_reason, exit_code, signal, duration_ms, output_tail, window_id
+  from run_finished;
 
 -- The stored results.
 create table "window" (

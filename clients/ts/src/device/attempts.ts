@@ -1,0 +1,383 @@
+import { durationMs, timestampMs } from "@bufbuild/protobuf/wkt";
+import {
+  type Assignment,
+  type AttemptRef,
+  type Cancel,
+  type Completion,
+  type ConnectRequest,
+
+  RejectReason,
+} from "../gen/pinion/v1/device_pb.js";
+import { OutputStream } from "../gen/pinion/v1/run_pb.js";
+import { type AttemptResult, completionOf } from "./completion.ts";
+import { messageOf } from "./errors.ts";
+import type { AttemptNames, DeviceEventBody } from "./events.ts";
+import { defaultLimits, nowMs, type SessionLimits } from "./timing.ts";
+
+/** Why an attempt's signal was aborted: `signal.reason` is one of these. */
+export class AttemptAborted extends Error {
+  override name = "AttemptAborted";
+  /** `cancelled`: asked for by the server. `superseded`: not ours any more. `stopping`: the daemon stops. */
+  readonly cause: "cancelled" | "superseded" | "stopping";
+
+  constructor(cause: "cancelled" | "superseded" | "stopping", message: string) {
+    super(message);
+    this.cause = cause;
+  }
+}
+
+/** What a handler gets besides the assignment. */
+export interface AttemptContext {
+  /** Aborted when the attempt has to end; the handler then stops its agent and settles. `reason` is an AttemptAborted. */
+  signal: AbortSignal;
+  /** Streams a piece of output to whoever watches. May be dropped, never waits, any size. */
+  output(stream: "stdout" | "stderr", data: Uint8Array | string): void;
+}
+
+/** Turns an assignment down before it is accepted. */
+export interface Rejection {
+  reason: "busy" | "unsupported" | "invalid";
+  /** For people. */
+  message: string;
+}
+
+export type AssignmentHandler = (assignment: Assignment, context: AttemptContext) => Promise<AttemptResult>;
+export type Admission = (assignment: Assignment) => Promise<Rejection | undefined> | Rejection | undefined;
+
+/** Tokens of ended attempts that are remembered, so that a late copy does not start a second program. */
+const ENDED_MAX = 4096;
+/** The protocol's bound on what a hello or a heartbeat lists. */
+const LISTED_MAX = 1000;
+const REJECT_MESSAGE_BYTES_MAX = 900;
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+const rejectReasons: Record<Rejection["reason"] | "shutting_down", RejectReason> = {
+  busy: RejectReason.BUSY,
+  unsupported: RejectReason.UNSUPPORTED,
+  invalid: RejectReason.INVALID,
+  shutting_down: RejectReason.SHUTTING_DOWN,
+};
+
+/** An attempt that is in progress here. */
+interface Attempt {
+  readonly names: AttemptNames;
+  readonly assignment: Assignment;
+  readonly controller: AbortController;
+  /** `ending`: its signal is aborted and its handler has not settled yet. */
+  phase: "admitting" | "running" | "ending";
+  end: AttemptAborted["cause"] | undefined;
+  /** The stream on which it was accepted. */
+  acceptedOn: object | undefined;
+  sequence: bigint;
+}
+
+/** What the attempts need of the connection. */
+export interface AttemptsHost {
+  maxConcurrency: number;
+  /** The stream that is open now, if any; only its identity matters. */
+  stream(): object | undefined;
+  send(message: ConnectRequest["message"]): boolean;
+  sendOutput(message: ConnectRequest["message"], bytes: number): boolean;
+  /** Takes a result into the outbox. */
+  deliver(completion: Completion, finishedAtMs: number, watcher: string): Promise<void>;
+  /** The outbox has a result of it already; it is sent again. */
+  resend(attemptToken: string): boolean;
+  emit(event: DeviceEventBody, atMs?: number): void;
+}
+
+/**
+ * The attempts in progress. Invariants:
+ *   A1  an attempt token starts at most one handler, however often it is assigned;
+ *   A2  at most `maxConcurrency` handlers run, those not counted that were told to stop because they are not ours;
+ *   A3  every handler's end is answered once: by a completion in the outbox, by `cancelled`, or (not ours) not at all.
+ */
+export class Attempts {
+  readonly #host: AttemptsHost;
+  readonly #admit: Admission;
+  readonly #handle: AssignmentHandler;
+  readonly #attempts = new Map<string, Attempt>();
+  readonly #ended = new Set<string>();
+  readonly #waiters = new Set<() => void>();
+  #limits: SessionLimits = defaultLimits;
+  #isStopping = false;
+
+  constructor(options: { host: AttemptsHost; admit: Admission; handle: AssignmentHandler }) {
+    this.#host = options.host;
+    this.#admit = options.admit;
+    this.#handle = options.handle;
+  }
+
+  set limits(limits: SessionLimits) {
+    this.#limits = limits;
+  }
+
+  /** What a heartbeat lists: all that is ours, including what is being cancelled. */
+  listed(): AttemptRef[] {
+    return [...this.#attempts.values()]
+      .filter((attempt) => attempt.end !== "superseded")
+      .slice(0, LISTED_MAX)
+      .map(({ names }) => ({
+        $typeName: "pinion.v1.AttemptRef",
+        runId: names.runId,
+        attemptToken: names.attemptToken,
+      }));
+  }
+
+  async assign(assignment: Assignment, receivedAtMs: number): Promise<void> {
+    const names = namesOf(assignment);
+    // Without ids that the protocol allows there is nothing to answer to.
+    if (!UUID.test(names.runId) || !UUID.test(names.attemptToken)) return;
+    if (this.#isCopy(names)) {
+      this.#host.emit({ type: "duplicate", ...names });
+      return;
+    }
+    this.#host.emit(
+      {
+        type: "assignment",
+        ...names,
+        attempt: assignment.attempt,
+        agentKind: assignment.agentKind,
+        firedAtMs: assignment.event?.firedAt === undefined ? undefined : timestampMs(assignment.event.firedAt),
+        timeoutMs: assignment.timeout === undefined ? undefined : durationMs(assignment.timeout),
+      },
+      receivedAtMs,
+    );
+    if (this.#isStopping) {
+      this.#reject(names, "shutting_down", "the daemon is stopping");
+    } else if (this.#busy() >= this.#host.maxConcurrency) {
+      this.#reject(names, "busy", `all ${this.#host.maxConcurrency} slots are taken`);
+    } else {
+      await this.#take(names, assignment);
+    }
+  }
+
+  /** The server asks for an attempt's end. What is not here is gone already. */
+  cancel(cancel: Cancel): void {
+    const attempt = this.#attempts.get(cancel.attemptToken);
+    if (attempt === undefined) {
+      // Its completion answers a cancel as well.
+      if (!this.#host.resend(cancel.attemptToken)) this.#sendCancelled(cancel);
+      return;
+    }
+    this.#host.emit({ type: "cancel", ...attempt.names, reason: cancel.reason });
+    this.#abort(attempt, new AttemptAborted("cancelled", cancel.reason === "" ? "cancelled" : cancel.reason));
+  }
+
+  /** The attempt is not ours any more. */
+  supersede(attemptToken: string): void {
+    const attempt = this.#attempts.get(attemptToken);
+    if (attempt === undefined) return;
+    this.#abort(attempt, new AttemptAborted("superseded", "the server gave the run to another attempt"));
+  }
+
+  /** The server knows that the attempt is ours: a later copy needs no second accept. */
+  confirm(attemptToken: string): void {
+    const attempt = this.#attempts.get(attemptToken);
+    if (attempt !== undefined && attempt.phase !== "admitting") attempt.acceptedOn = this.#host.stream();
+  }
+
+  /** Takes nothing new from here on. */
+  refuseNew(): void {
+    this.#isStopping = true;
+  }
+
+  /** Ends what runs; resolves when every handler has settled, or been given up, within `graceMs`. */
+  async stop(graceMs: number): Promise<void> {
+    this.refuseNew();
+    for (const attempt of this.#attempts.values()) {
+      this.#abort(attempt, new AttemptAborted("stopping", "the daemon is stopping"));
+    }
+    if (this.#attempts.size === 0) return;
+    await new Promise<void>((resolve) => {
+      const done = () => {
+        clearTimeout(timer);
+        this.#waiters.delete(done);
+        resolve();
+      };
+      const timer = setTimeout(done, graceMs);
+      this.#waiters.add(done);
+    });
+    const reason = "the daemon stopped, and the agent did not end in time";
+    await Promise.all(
+      [...this.#attempts.values()].map((attempt) => this.#settled(attempt, { outcome: "failed", reason }, 0)),
+    );
+  }
+
+  #isCopy(names: AttemptNames): boolean {
+    const attempt = this.#attempts.get(names.attemptToken);
+    if (attempt === undefined) {
+      return this.#ended.has(names.attemptToken) || this.#host.resend(names.attemptToken);
+    }
+    // An accept that went out on an earlier stream may be lost; on this one it is merely under way.
+    if (attempt.phase === "running" && attempt.acceptedOn !== this.#host.stream()) this.#accept(attempt);
+    return true;
+  }
+
+  #busy(): number {
+    let count = 0;
+    for (const attempt of this.#attempts.values()) if (attempt.end !== "superseded") count += 1;
+    return count;
+  }
+
+  async #take(names: AttemptNames, assignment: Assignment): Promise<void> {
+    const attempt: Attempt = {
+      names,
+      assignment,
+      controller: new AbortController(),
+      phase: "admitting",
+      end: undefined,
+      acceptedOn: undefined,
+      sequence: 0n,
+    };
+    this.#attempts.set(names.attemptToken, attempt);
+    const rejection = await this.#admission(assignment);
+    if (rejection !== undefined || attempt.end === "stopping") {
+      this.#forget(attempt, { isEnded: false });
+      if (rejection === undefined) this.#reject(names, "shutting_down", "the daemon is stopping");
+      else this.#reject(names, rejection.reason, rejection.message);
+      return;
+    }
+    if (attempt.end !== undefined) {
+      await this.#settled(attempt, { outcome: "cancelled" }, 0);
+      return;
+    }
+    attempt.phase = "running";
+    this.#accept(attempt);
+    await this.#run(attempt);
+  }
+
+  async #admission(assignment: Assignment): Promise<Rejection | undefined> {
+    try {
+      return await this.#admit(assignment);
+    } catch (error) {
+      // Most likely the disk; it may be better later, so the run is not failed.
+      return { reason: "busy", message: messageOf(error) };
+    }
+  }
+
+  async #run(attempt: Attempt): Promise<void> {
+    const startedAt = performance.now();
+    let result: AttemptResult;
+    try {
+      result = await this.#handle(attempt.assignment, {
+        signal: attempt.controller.signal,
+        output: (stream, data) => this.#output(attempt, stream, data),
+      });
+    } catch (error) {
+      result = { outcome: "failed", reason: messageOf(error) };
+    }
+    await this.#settled(attempt, result, performance.now() - startedAt);
+  }
+
+  async #settled(attempt: Attempt, result: AttemptResult, measuredMs: number): Promise<void> {
+    const { names } = attempt;
+    // Given up by `stop` already.
+    if (this.#attempts.get(names.attemptToken) !== attempt) return;
+    if (attempt.end === "superseded") {
+      this.#forget(attempt, { isEnded: true });
+      this.#host.emit({ type: "aborted", ...names });
+      return;
+    }
+    if (attempt.end === "cancelled") {
+      this.#forget(attempt, { isEnded: true });
+      this.#sendCancelled(names);
+      this.#host.emit({ type: "cancelled", ...names });
+      return;
+    }
+    const finishedAtMs = nowMs();
+    const completion = completionOf(names, result, measuredMs);
+    this.#host.emit({ type: "finished", ...names, result, durationMs: result.durationMs ?? measuredMs }, finishedAtMs);
+    // Listed until it is durable: at no moment is the attempt neither in progress nor in the outbox.
+    await this.#host.deliver(completion, finishedAtMs, names.watcher);
+    this.#forget(attempt, { isEnded: true });
+  }
+
+  #abort(attempt: Attempt, why: AttemptAborted): void {
+    // The first reason stands, except that nobody waits for an answer about what is not ours.
+    if (attempt.end === undefined || why.cause === "superseded") attempt.end = why.cause;
+    if (attempt.phase === "running") attempt.phase = "ending";
+    attempt.controller.abort(why);
+  }
+
+  #accept(attempt: Attempt): void {
+    const { runId, attemptToken } = attempt.names;
+    attempt.acceptedOn = this.#host.stream();
+    this.#host.send({ case: "accept", value: { $typeName: "pinion.v1.Accept", runId, attemptToken } });
+    this.#host.emit({ type: "accepted", ...attempt.names });
+  }
+
+  #reject(names: AttemptNames, reason: keyof typeof rejectReasons, message: string): void {
+    this.#host.send({
+      case: "reject",
+      value: {
+        $typeName: "pinion.v1.Reject",
+        runId: names.runId,
+        attemptToken: names.attemptToken,
+        reason: rejectReasons[reason],
+        message: message.slice(0, REJECT_MESSAGE_BYTES_MAX / 3),
+      },
+    });
+    this.#host.emit({ type: "rejected", ...names, reason, message });
+  }
+
+  #sendCancelled(attempt: { runId: string; attemptToken: string }): void {
+    // If there is no stream, the server asks again after the reconnect.
+    this.#host.send({
+      case: "cancelled",
+      value: { $typeName: "pinion.v1.Cancelled", runId: attempt.runId, attemptToken: attempt.attemptToken },
+    });
+  }
+
+  #output(attempt: Attempt, stream: "stdout" | "stderr", data: Uint8Array | string): void {
+    const bytes = typeof data === "string" ? Buffer.from(data, "utf8") : data;
+    const { runId, attemptToken } = attempt.names;
+    for (let start = 0; start < bytes.length; start += this.#limits.outputChunkBytesMax) {
+      const piece = bytes.subarray(start, start + this.#limits.outputChunkBytesMax);
+      attempt.sequence += 1n;
+      const isSent =
+        attempt.end !== "superseded" &&
+        this.#host.sendOutput(
+          {
+            case: "output",
+            value: {
+              $typeName: "pinion.v1.Output",
+              runId,
+              attemptToken,
+              sequence: attempt.sequence,
+              stream: stream === "stdout" ? OutputStream.STDOUT : OutputStream.STDERR,
+              data: piece,
+            },
+          },
+          piece.length,
+        );
+      this.#host.emit({
+        type: "output",
+        ...attempt.names,
+        stream,
+        data: piece,
+        sequence: attempt.sequence,
+        isSent,
+      });
+    }
+  }
+
+  #forget(attempt: Attempt, options: { isEnded: boolean }): void {
+    const { attemptToken } = attempt.names;
+    if (this.#attempts.get(attemptToken) !== attempt) return;
+    this.#attempts.delete(attemptToken);
+    if (options.isEnded) {
+      this.#ended.add(attemptToken);
+      const [oldest] = this.#ended;
+      if (this.#ended.size > ENDED_MAX && oldest !== undefined) this.#ended.delete(oldest);
+    }
+    if (this.#attempts.size === 0) for (const done of [...this.#waiters]) done();
+  }
+}
+
+function namesOf(assignment: Assignment): AttemptNames {
+  return {
+    runId: assignment.runId,
+    attemptToken: assignment.attemptToken,
+    watcher: assignment.watcher?.slug ?? "",
+  };
+}

@@ -1,0 +1,87 @@
+import { create, toBinary } from "@bufbuild/protobuf";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import { type Completion, CompletionSchema, Outcome } from "../gen/pinion/v1/device_pb.js";
+import type { SessionLimits } from "./timing.ts";
+
+/** What a handler reports about an attempt. Everything but the outcome may be left out. */
+export interface AttemptResult {
+  outcome: "completed" | "failed" | "timeout" | "cancelled";
+  /** What the program printed; cut to the server's limit. */
+  output?: string;
+  /** The handler itself cut the output. */
+  isOutputTruncated?: boolean;
+  exitCode?: number;
+  /** For example "SIGKILL". */
+  signal?: string;
+  /** Why it did not complete, for people; cut to 4,000 bytes. */
+  reason?: string;
+  /** Left out: measured from the start of the handler. */
+  durationMs?: number;
+}
+
+const outcomes: Record<AttemptResult["outcome"], Outcome> = {
+  completed: Outcome.COMPLETED,
+  failed: Outcome.FAILED,
+  timeout: Outcome.TIMEOUT,
+  cancelled: Outcome.CANCELLED,
+};
+
+/** Limits of the protocol's field rules, in bytes. */
+const REASON_BYTES_MAX = 4_000;
+const SIGNAL_BYTES_MAX = 32;
+/** Room for everything in a message but the output: ids, reason, framing. */
+const MESSAGE_OVERHEAD_BYTES = 8 * 1024;
+
+/** The completion of a result: every field within the protocol's rules, whatever the handler said. */
+export function completionOf(
+  attempt: { runId: string; attemptToken: string },
+  result: AttemptResult,
+  measuredMs: number,
+): Completion {
+  return create(CompletionSchema, {
+    runId: attempt.runId,
+    attemptToken: attempt.attemptToken,
+    outcome: outcomes[result.outcome] ?? Outcome.FAILED,
+    output: (result.output ?? "").toWellFormed(),
+    isOutputTruncated: result.isOutputTruncated ?? false,
+    // Windows has exit codes beyond 2^31; the field is a signed 32-bit number.
+    ...(result.exitCode === undefined ? {} : { exitCode: Math.trunc(result.exitCode) | 0 }),
+    signal: truncateUtf8(result.signal ?? "", SIGNAL_BYTES_MAX).text,
+    reason: truncateUtf8((result.reason ?? "").toWellFormed(), REASON_BYTES_MAX).text,
+    duration: durationFromMs(Math.max(0, Math.round(result.durationMs ?? measuredMs))),
+  });
+}
+
+/** The completion cut to what this session takes: a message that is too large would end the stream, again and again. */
+export function fitCompletion(completion: Completion, limits: SessionLimits): Completion {
+  const outputBytesMax = Math.max(
+    0,
+    Math.min(limits.completionOutputBytesMax, limits.messageBytesMax - MESSAGE_OVERHEAD_BYTES),
+  );
+  const { text, isTruncated } = truncateUtf8(completion.output, outputBytesMax);
+  if (!isTruncated) return completion;
+  return create(CompletionSchema, { ...completion, output: text, isOutputTruncated: true });
+}
+
+/** The longest prefix of whole characters that has at most `bytesMax` bytes as UTF-8. */
+export function truncateUtf8(text: string, bytesMax: number): { text: string; isTruncated: boolean } {
+  // A UTF-16 unit is at most 3 bytes of UTF-8: most texts need no counting.
+  if (text.length * 3 <= bytesMax) return { text, isTruncated: false };
+  const bytes = Buffer.from(text, "utf8");
+  if (bytes.length <= bytesMax) return { text, isTruncated: false };
+  return { text: bytes.toString("utf8", 0, utf8Boundary(bytes, bytesMax)), isTruncated: true };
+}
+
+/** The last place at or before `end` at which the bytes can be cut without splitting a character. */
+export function utf8Boundary(bytes: Uint8Array, end: number): number {
+  let cut = Math.min(end, bytes.length);
+  if (cut === bytes.length) return cut;
+  // Continuation bytes are 10xxxxxx; a character has at most three of them.
+  for (let steps = 0; steps < 3 && cut > 0 && ((bytes[cut] ?? 0) & 0xc0) === 0x80; steps++) cut -= 1;
+  return cut;
+}
+
+/** Size on the wire, in bytes. */
+export function completionBytes(completion: Completion): number {
+  return toBinary(CompletionSchema, completion).length;
+}

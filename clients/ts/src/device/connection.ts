@@ -1,0 +1,422 @@
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { create } from "@bufbuild/protobuf";
+import { durationMs } from "@bufbuild/protobuf/wkt";
+import {
+  CompletionVerdict,
+  type ConnectResponse,
+  DrainReason,
+  HeldAttemptState,
+  HeldVerdict,
+  type Hello,
+  HelloSchema,
+  type Platform,
+  type Welcome,
+} from "../gen/pinion/v1/device_pb.js";
+import { type Logger, silentLogger } from "../logger.ts";
+import { lockStateDir } from "../outbox/lock.ts";
+import { Outbox } from "../outbox/outbox.ts";
+import { type Admission, type AssignmentHandler, Attempts } from "./attempts.ts";
+import { type Acknowledged, Delivery } from "./delivery.ts";
+import { DeviceError, type DeviceErrorReason, messageOf } from "./errors.ts";
+import type { DeviceEvent, DeviceEventBody } from "./events.ts";
+import { type ConnectionState, Lifecycle } from "./lifecycle.ts";
+import { decide, type History } from "./outcome.ts";
+import { Session } from "./session.ts";
+import { defaultTiming, fallbackHeartbeatMs, nowMs, type SessionLimits, type Timing } from "./timing.ts";
+import { type Endpoint, parseEndpoint, type TlsOptions } from "./transport.ts";
+import { watchForWakeUp } from "./wake.ts";
+
+/** The client's version, sent as `app_version` unless the caller has its own. */
+export const CLIENT_VERSION = "0.1.0";
+
+export interface DeviceOptions {
+  /** "http://host:port" or "https://host:port". */
+  url: string;
+  /** The device's token, from enrolment. */
+  token: string;
+  /** Chosen once per installation, 8 to 100 bytes. */
+  installId: string;
+  platform: Platform;
+  /** Kinds of agents that `onAssignment` can run. */
+  agentKinds: string[];
+  /** Where the outbox and the lock live; made if missing. One daemon per directory. */
+  stateDir: string;
+  /**
+   * Does the work. Called once per attempt, after it was accepted; what it resolves to is delivered exactly once, across
+   * reconnects and restarts. A rejection is reported as a failure with its message.
+   */
+  onAssignment: AssignmentHandler;
+  /** Attempts at once, 1 to 64; default 1. */
+  maxConcurrency?: number;
+  /** Asked before an attempt is accepted; a rejection turns it down. The place to journal it. */
+  admit?: Admission;
+  /** Runs once, when the state directory is locked and before the first dial: the place to sweep leftovers. */
+  prepare?: () => Promise<void>;
+  /** Shown to people; empty keeps what the server has. */
+  label?: string;
+  appVersion?: string;
+  capabilities?: string[];
+  tls?: TlsOptions;
+  /** Closes the connection, with `close()`'s defaults. */
+  signal?: AbortSignal;
+  logger?: Logger;
+  /** Called for everything that happens; must not throw and must not wait. */
+  onEvent?: (event: DeviceEvent) => void;
+  /** For tests and unusual networks. */
+  timing?: Partial<Timing>;
+}
+
+export interface CloseOptions {
+  /** How long running handlers have to settle; default 10 s. What has not settled by then is reported as failed. */
+  graceMs?: number;
+  /** How long results may take to be acknowledged; default 5 s. The rest stays in the outbox. */
+  flushMs?: number;
+}
+
+export const defaultClose: Required<CloseOptions> = { graceMs: 10_000, flushMs: 5_000 };
+/** How long the server has to end its side of a stream that we said goodbye on. */
+const GOODBYE_MS = 500;
+/** The protocol's bound on held attempts in a hello; what is beyond it is sent without having been listed. */
+const HELD_MAX = 1000;
+
+export interface DeviceConnection {
+  readonly state: ConnectionState;
+  /** Attempts in progress. */
+  readonly running: number;
+  /** Results that are not acknowledged yet. */
+  readonly unacknowledged: number;
+  /** Resolves after `close`; rejects with a DeviceError when there is no use in going on. */
+  readonly closed: Promise<void>;
+  /** Takes nothing new, ends what runs, delivers the results, says goodbye. Within graceMs + flushMs and a second. */
+  close(options?: CloseOptions): Promise<void>;
+  /** Takes nothing new from here on; what runs goes on. */
+  refuseNew(): void;
+}
+
+/**
+ * Connects a device, and keeps it connected until `close` or until the server says that there is no use in it. Everything
+ * else (refused connections, silent networks, a laptop's sleep, a server's restart) is survived.
+ */
+export function connectDevice(options: DeviceOptions): DeviceConnection {
+  const connection = new Connection(options);
+  connection.start();
+  return connection;
+}
+
+class Connection implements DeviceConnection {
+  readonly #options: DeviceOptions;
+  readonly #endpoint: Endpoint;
+  readonly #timing: Timing;
+  readonly #logger: Logger;
+  readonly #lifecycle: Lifecycle;
+  readonly #attempts: Attempts;
+  readonly closed: Promise<void>;
+  readonly #resolveClosed: () => void;
+  readonly #rejectClosed: (error: DeviceError) => void;
+  #delivery: Delivery | undefined;
+  #session: Session | undefined;
+  #history: History = { failures: 0, refusals: 0 };
+  #lock: { release(): Promise<void> } | undefined;
+  #wake: { stop(): void } | undefined;
+  #closing: Promise<void> | undefined;
+  #starting: Promise<void> | undefined;
+
+  constructor(options: DeviceOptions) {
+    checkOptions(options);
+    this.#options = options;
+    this.#endpoint = {
+      url: options.url,
+      token: options.token,
+      ...(options.tls === undefined ? {} : { tls: options.tls }),
+    };
+    this.#timing = { ...defaultTiming, ...options.timing };
+    this.#logger = options.logger ?? silentLogger;
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.closed = promise;
+    this.#resolveClosed = resolve;
+    this.#rejectClosed = reject;
+    // A caller may prefer the `fatal` event; the process must not end because nobody looked at the promise.
+    promise.catch(() => {});
+    this.#lifecycle = new Lifecycle((state, from) => this.#emit({ type: "state", state, from }));
+    this.#attempts = new Attempts({
+      admit: options.admit ?? (() => undefined),
+      handle: options.onAssignment,
+      host: {
+        maxConcurrency: options.maxConcurrency ?? 1,
+        stream: () => (this.#session?.isOpen === true ? this.#session : undefined),
+        send: (message) => this.#session?.send(message) ?? false,
+        sendOutput: (message, bytes) => this.#session?.output(message, bytes) ?? false,
+        deliver: async (completion, finishedAtMs, watcher) => {
+          await this.#delivery?.add(completion, finishedAtMs, watcher);
+        },
+        resend: (attemptToken) => {
+          const isHeld = this.#delivery?.has(attemptToken) ?? false;
+          if (isHeld) this.#delivery?.sendAgain(attemptToken);
+          return isHeld;
+        },
+        emit: (event, atMs) => this.#emit(event, atMs),
+      },
+    });
+  }
+
+  get state(): ConnectionState {
+    return this.#lifecycle.state;
+  }
+
+  get running(): number {
+    return this.#attempts.listed().length;
+  }
+
+  get unacknowledged(): number {
+    return this.#delivery?.held().length ?? 0;
+  }
+
+  start(): void {
+    const { signal } = this.#options;
+    const onAbort = () => void this.close();
+    signal?.addEventListener("abort", onAbort, { once: true });
+    const release = () => signal?.removeEventListener("abort", onAbort);
+    this.closed.then(release, release);
+    this.#starting = this.#prepare();
+    if (signal?.aborted === true) onAbort();
+  }
+
+  refuseNew(): void {
+    this.#attempts.refuseNew();
+  }
+
+  close(options: CloseOptions = {}): Promise<void> {
+    this.#closing ??= this.#close({ ...defaultClose, ...options });
+    return this.#closing;
+  }
+
+  async #prepare(): Promise<void> {
+    try {
+      await mkdir(this.#options.stateDir, { recursive: true, mode: 0o700 });
+      this.#lock = await lockStateDir(this.#options.stateDir);
+      await this.#options.prepare?.();
+      const { outbox, entries, setAside } = await Outbox.open(join(this.#options.stateDir, "outbox"));
+      this.#delivery = new Delivery({
+        outbox,
+        entries,
+        endpoint: this.#endpoint,
+        timing: this.#timing,
+        logger: this.#logger,
+        onAcknowledged: (acknowledged) => this.#acknowledged(acknowledged),
+        onSetAside: (aside) => this.#setAside(aside),
+      });
+      for (const aside of setAside) this.#setAside(aside);
+    } catch (error) {
+      if (error instanceof DeviceError) this.#fail(error.reason, error.message);
+      else this.#fail("unusable", `cannot use ${this.#options.stateDir}: ${messageOf(error)}`);
+      return;
+    }
+    if (this.#closing !== undefined) return;
+    this.#wake = watchForWakeUp({
+      checkMs: this.#timing.wakeCheckMs,
+      jumpMs: this.#timing.wakeJumpMs,
+      onWake: (sleptMs) => this.#woke(sleptMs),
+    });
+    if (this.#lifecycle.fire("started")) void this.#dial();
+  }
+
+  /** In state `dialing`: one session, and what follows from its outcome. */
+  async #dial(): Promise<void> {
+    const session = new Session({
+      endpoint: this.#endpoint,
+      lifecycle: this.#lifecycle,
+      timing: this.#timing,
+      host: {
+        hello: () => this.#hello(),
+        attempts: () => this.#attempts.listed(),
+        onWelcome: (welcome, limits) => this.#welcomed(welcome, limits),
+        onMessage: (message) => this.#received(message),
+        onDrain: (drain) =>
+          this.#emit({
+            type: "drained",
+            reason: DrainReason[drain.reason]?.toLowerCase() ?? String(drain.reason),
+            reconnectAfterMs: drain.reconnectAfter === undefined ? 0 : durationMs(drain.reconnectAfter),
+            message: drain.message,
+          }),
+      },
+    });
+    this.#session = session;
+    const outcome = await session.run();
+    this.#session = undefined;
+    this.#delivery?.detach(session.end);
+    if (this.#lifecycle.state === "closed" || this.#closing !== undefined) return;
+    const decision = decide(outcome, this.#history, this.#timing);
+    if (outcome.kind === "served" || outcome.kind === "drained") {
+      const reason = outcome.kind === "served" ? outcome.reason : "drained";
+      this.#emit({ type: "disconnected", reason, heldMs: Math.round(outcome.heldMs) });
+    }
+    if (decision.next === "close") {
+      this.#fail(decision.error, decision.message);
+      return;
+    }
+    this.#history = decision.history;
+    if (!this.#lifecycle.fire("ended")) return;
+    const { delayMs, reason } = decision;
+    this.#emit({ type: "retrying", inMs: Math.round(delayMs), reason, failures: this.#history.failures });
+    this.#logger.info({ delayMs: Math.round(delayMs), reason }, "disconnected; connecting again");
+    this.#lifecycle.after(delayMs, () => this.#due());
+  }
+
+  #due(): void {
+    if (this.#lifecycle.fire("due")) void this.#dial();
+  }
+
+  #hello(): Hello {
+    const running = this.#attempts
+      .listed()
+      .filter(({ attemptToken }) => this.#delivery?.has(attemptToken) !== true)
+      .map(({ runId, attemptToken }) => ({ runId, attemptToken, state: HeldAttemptState.RUNNING }));
+    const finished = (this.#delivery?.held() ?? []).map(({ runId, attemptToken }) => ({
+      runId,
+      attemptToken,
+      state: HeldAttemptState.FINISHED,
+    }));
+    return create(HelloSchema, {
+      installId: this.#options.installId,
+      platform: this.#options.platform,
+      appVersion: this.#options.appVersion ?? CLIENT_VERSION,
+      label: this.#options.label ?? "",
+      agentKinds: this.#options.agentKinds,
+      capabilities: this.#options.capabilities ?? [],
+      maxConcurrency: this.#options.maxConcurrency ?? 1,
+      held: [...running, ...finished].slice(0, HELD_MAX),
+    });
+  }
+
+  #welcomed(welcome: Welcome, limits: SessionLimits): void {
+    this.#attempts.limits = limits;
+    const heartbeat = welcome.timers?.heartbeatInterval;
+    this.#emit({
+      type: "connected",
+      deviceId: welcome.deviceId,
+      sessionEpoch: welcome.sessionEpoch,
+      replicaId: welcome.replicaId,
+      heartbeatMs: heartbeat === undefined ? fallbackHeartbeatMs : durationMs(heartbeat),
+    });
+    // Verdicts first: what is stored already is not sent again.
+    for (const { attemptToken, verdict } of welcome.verdicts) this.#obey(attemptToken, verdict);
+    this.#delivery?.attach((completion) => {
+      return this.#session?.send({ case: "complete", value: completion }) ?? false;
+    }, limits);
+  }
+
+  /** A verdict speaks of the attempt as it was in the hello; it may have finished since. */
+  #obey(attemptToken: string, verdict: HeldVerdict): void {
+    const told = { attemptToken, windowId: "", message: "" };
+    switch (verdict) {
+      case HeldVerdict.CONTINUE:
+        this.#attempts.confirm(attemptToken);
+        return;
+      case HeldVerdict.ABORT:
+        this.#attempts.supersede(attemptToken);
+        void this.#delivery?.acknowledge({ ...told, verdict: CompletionVerdict.SUPERSEDED });
+        return;
+      case HeldVerdict.ALREADY_STORED:
+        this.#attempts.supersede(attemptToken);
+        void this.#delivery?.acknowledge({ ...told, verdict: CompletionVerdict.ALREADY_STORED });
+        return;
+      case HeldVerdict.SEND_RESULT:
+      case HeldVerdict.UNSPECIFIED:
+        // All that is in the outbox is sent on a new stream anyway.
+        return;
+    }
+  }
+
+  #received(message: ConnectResponse): void {
+    const { message: body } = message;
+    switch (body.case) {
+      case "assignment":
+        void this.#attempts.assign(body.value, nowMs());
+        return;
+      case "cancel":
+        this.#attempts.cancel(body.value);
+        return;
+      case "completionAck":
+        void this.#delivery?.acknowledge(body.value);
+        return;
+      // That they arrived is all that matters (the watchdog); `welcome` and `drain` are the session's.
+      case "heartbeatAck":
+      case "welcome":
+      case "drain":
+      case undefined:
+        return;
+    }
+  }
+
+  #acknowledged({ entry, watcher, verdict, windowId, message }: Acknowledged): void {
+    const storeMs = nowMs() - entry.finishedAtMs;
+    const { runId, attemptToken } = entry;
+    this.#emit({ type: "acknowledged", runId, attemptToken, watcher, verdict, windowId, message, storeMs });
+    if (verdict === "invalid") this.#logger.error({ runId, message }, "the server turned a result down");
+  }
+
+  #setAside(aside: { path: string; problem: string }): void {
+    this.#logger.warn({ path: aside.path, problem: aside.problem }, "a result was set aside");
+    this.#emit({ type: "set_aside", ...aside });
+  }
+
+  /** After a sleep the stream is most likely dead and nobody knows it: connect first, act then. */
+  #woke(sleptMs: number): void {
+    this.#emit({ type: "woke", sleptMs });
+    this.#logger.info({ sleptMs }, "the machine slept; connecting again");
+    this.#session?.interrupt("the machine slept", { isWakeUp: true });
+    this.#due();
+  }
+
+  #fail(error: DeviceErrorReason, message: string): void {
+    if (!this.#lifecycle.fire("failed")) return;
+    this.#logger.error({ error }, message);
+    this.#emit({ type: "fatal", error, message });
+    void this.#shutdown(defaultClose).then(() => this.#rejectClosed(new DeviceError(error, message)));
+  }
+
+  async #close(options: Required<CloseOptions>): Promise<void> {
+    await this.#starting;
+    await this.#attempts.stop(options.graceMs);
+    if (this.#session?.isOpen === true) await this.#delivery?.flushed(options.flushMs);
+    await this.#shutdown(options);
+    this.#resolveClosed();
+  }
+
+  /** Releases everything; what runs is ended within the grace. */
+  async #shutdown(options: Required<CloseOptions>): Promise<void> {
+    this.#wake?.stop();
+    await this.#attempts.stop(options.graceMs);
+    this.#delivery?.stop();
+    await this.#goodbye();
+    this.#lifecycle.fire("stopped");
+    await this.#lock?.release();
+    this.#lock = undefined;
+  }
+
+  async #goodbye(): Promise<void> {
+    const session = this.#session;
+    if (session === undefined) return;
+    await session.leave("closed by the device", GOODBYE_MS);
+  }
+
+  #emit(event: DeviceEventBody, atMs = nowMs()): void {
+    this.#options.onEvent?.({ ...event, atMs } as DeviceEvent);
+  }
+}
+
+function checkOptions(options: DeviceOptions): void {
+  try {
+    parseEndpoint(options);
+  } catch (error) {
+    throw new DeviceError("unusable", messageOf(error));
+  }
+  const bytes = Buffer.byteLength(options.installId);
+  if (bytes < 8 || bytes > 100) throw new DeviceError("unusable", "installId must have 8 to 100 bytes");
+  const concurrency = options.maxConcurrency ?? 1;
+  if (!Number.isInteger(concurrency) || concurrency < 1 || concurrency > 64) {
+    throw new DeviceError("unusable", "maxConcurrency must be a whole number from 1 to 64");
+  }
+  if (options.token === "") throw new DeviceError("unusable", "token is empty; enrol the device first");
+}

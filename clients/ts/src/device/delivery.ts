@@ -1,0 +1,304 @@
+import { create } from "@bufbuild/protobuf";
+import { status } from "@grpc/grpc-js";
+import {
+  type Completion,
+  type CompletionAck,
+  CompletionVerdict,
+  CompleteRunRequestSchema,
+} from "../gen/pinion/v1/device_pb.js";
+import type { Logger } from "../logger.ts";
+import type { Outbox, OutboxEntry, SetAside } from "../outbox/outbox.ts";
+import { fitCompletion } from "./completion.ts";
+import { messageOf } from "./errors.ts";
+import type { Verdict } from "./events.ts";
+import { defaultLimits, type SessionLimits, type Timing } from "./timing.ts";
+import { completeRun, type Endpoint, type StreamEnd } from "./transport.ts";
+
+/** Completions that are sent and not acknowledged, at most; the others wait on the disk. */
+export const UNACKNOWLEDGED_MAX = 16;
+/** Streams that broke, naming our message as the reason, while a completion was on its way: then it goes by unary call. */
+const SUSPICIONS_MAX = 2;
+
+interface Parcel {
+  readonly entry: OutboxEntry;
+  readonly watcher: string;
+  /** Kept in memory only if the disk refused it. */
+  unsaved: Completion | undefined;
+  /** By the monotonic clock, on the current stream; undefined: not sent on it. */
+  sentAt: number | undefined;
+  /** Times sent, over all streams. */
+  sends: number;
+  suspicions: number;
+  /** Being read from the disk, or handed over by unary call. */
+  isBusy: boolean;
+}
+
+export interface Acknowledged {
+  entry: OutboxEntry;
+  watcher: string;
+  verdict: Verdict;
+  windowId: string;
+  message: string;
+}
+
+/**
+ * Sees to it that every completion reaches the server: from the outbox to the stream, again after a reconnect, again if
+ * no acknowledgement comes, by unary call if there is no stream for long. It forgets a completion only when the server
+ * has said what became of it.
+ */
+export class Delivery {
+  readonly #outbox: Outbox;
+  readonly #endpoint: Endpoint;
+  readonly #timing: Timing;
+  readonly #logger: Logger;
+  readonly #onAcknowledged: (acknowledged: Acknowledged) => void;
+  readonly #onSetAside: (setAside: SetAside) => void;
+  readonly #parcels = new Map<string, Parcel>();
+  readonly #stopped = new AbortController();
+  readonly #waiters = new Set<() => void>();
+  #send: ((completion: Completion) => boolean) | undefined;
+  #limits: SessionLimits = defaultLimits;
+  #tick: NodeJS.Timeout | undefined;
+
+  constructor(options: {
+    outbox: Outbox;
+    entries: OutboxEntry[];
+    endpoint: Endpoint;
+    timing: Timing;
+    logger: Logger;
+    onAcknowledged: (acknowledged: Acknowledged) => void;
+    onSetAside: (setAside: SetAside) => void;
+  }) {
+    this.#outbox = options.outbox;
+    this.#endpoint = options.endpoint;
+    this.#timing = options.timing;
+    this.#logger = options.logger;
+    this.#onAcknowledged = options.onAcknowledged;
+    this.#onSetAside = options.onSetAside;
+    for (const entry of options.entries) this.#parcels.set(entry.attemptToken, parcelOf(entry, ""));
+    this.#arm(this.#timing.unaryAfterMs);
+  }
+
+  /** What is not acknowledged yet, oldest first. */
+  held(): OutboxEntry[] {
+    return [...this.#parcels.values()].map((parcel) => parcel.entry);
+  }
+
+  has(attemptToken: string): boolean {
+    return this.#parcels.has(attemptToken);
+  }
+
+  /** Takes a completion on. Resolves when it is durable and, if there is a stream, on its way. */
+  async add(completion: Completion, finishedAtMs: number, watcher: string): Promise<void> {
+    const { runId, attemptToken } = completion;
+    const parcel = parcelOf({ runId, attemptToken, finishedAtMs }, watcher);
+    parcel.isBusy = true;
+    this.#parcels.set(attemptToken, parcel);
+    try {
+      await this.#outbox.put({ completion, finishedAtMs });
+    } catch (error) {
+      // A full disk must not cost the result while the network is fine.
+      parcel.unsaved = completion;
+      this.#logger.error({ runId, error: messageOf(error) }, "cannot write the outbox; the result is in memory only");
+    }
+    parcel.isBusy = false;
+    if (this.#parcels.get(attemptToken) === parcel && this.#mayEnterStream(parcel)) this.#hand(parcel, completion);
+  }
+
+  /** A stream is open: everything that waits may go. `send` answers false if the stream is gone. */
+  attach(send: (completion: Completion) => boolean, limits: SessionLimits): void {
+    this.#send = send;
+    this.#limits = limits;
+    this.#arm(this.#timing.ackDeadlineMs / 2);
+    void this.#pump();
+  }
+
+  /** The stream is gone; what was on its way will be sent again. */
+  detach(end: StreamEnd | undefined): void {
+    const isBlamed = end?.code === status.INVALID_ARGUMENT || end?.code === status.RESOURCE_EXHAUSTED;
+    this.#send = undefined;
+    for (const parcel of this.#parcels.values()) {
+      if (isBlamed && parcel.sentAt !== undefined) parcel.suspicions += 1;
+      parcel.sentAt = undefined;
+    }
+    this.#arm(this.#timing.unaryAfterMs);
+  }
+
+  /** The server asks for it, whatever we sent before. */
+  sendAgain(attemptToken: string): void {
+    const parcel = this.#parcels.get(attemptToken);
+    if (parcel === undefined) return;
+    parcel.sentAt = undefined;
+    void this.#pump();
+  }
+
+  /** The server said what became of a completion. */
+  async acknowledge(
+    ack: Pick<CompletionAck, "attemptToken" | "verdict" | "windowId" | "message">,
+  ): Promise<void> {
+    const parcel = this.#parcels.get(ack.attemptToken);
+    const verdict = verdicts[ack.verdict];
+    if (parcel === undefined || verdict === undefined) return;
+    await this.#settle(parcel, verdict, ack);
+  }
+
+  /** Resolves when nothing is left, or after `ms`. True if nothing is left. */
+  async flushed(ms: number): Promise<boolean> {
+    if (this.#parcels.size === 0) return true;
+    await new Promise<void>((resolve) => {
+      const done = () => {
+        clearTimeout(timer);
+        this.#waiters.delete(done);
+        resolve();
+      };
+      const timer = setTimeout(done, ms);
+      this.#waiters.add(done);
+    });
+    return this.#parcels.size === 0;
+  }
+
+  stop(): void {
+    this.#stopped.abort();
+    this.#send = undefined;
+    clearInterval(this.#tick);
+  }
+
+  #arm(ms: number): void {
+    clearInterval(this.#tick);
+    if (this.#stopped.signal.aborted) return;
+    this.#tick = setInterval(() => void (this.#send === undefined ? this.#pumpUnary() : this.#pump()), ms);
+    this.#tick.unref();
+  }
+
+  #mayEnterStream(parcel: Parcel): boolean {
+    return !parcel.isBusy && parcel.suspicions < SUSPICIONS_MAX && this.#onTheirWay() < UNACKNOWLEDGED_MAX;
+  }
+
+  #onTheirWay(): number {
+    let count = 0;
+    for (const parcel of this.#parcels.values()) if (parcel.sentAt !== undefined) count += 1;
+    return count;
+  }
+
+  /** Sends what is due: never sent on this stream, or sent and not acknowledged for too long. */
+  async #pump(): Promise<void> {
+    const now = performance.now();
+    for (const parcel of this.#parcels.values()) {
+      if (parcel.sentAt !== undefined && now - parcel.sentAt >= this.#ackDeadlineMs(parcel)) {
+        this.#logger.warn({ runId: parcel.entry.runId, sends: parcel.sends }, "no acknowledgement; sending again");
+        parcel.sentAt = undefined;
+      }
+    }
+    for (const parcel of this.#parcels.values()) {
+      if (this.#send === undefined) return;
+      if (parcel.suspicions >= SUSPICIONS_MAX && !parcel.isBusy) void this.#handByUnary(parcel);
+      if (parcel.sentAt !== undefined || !this.#mayEnterStream(parcel)) continue;
+      const completion = await this.#read(parcel);
+      if (completion !== undefined) this.#hand(parcel, completion);
+    }
+  }
+
+  #ackDeadlineMs(parcel: Parcel): number {
+    return Math.min(this.#timing.ackDeadlineCapMs, this.#timing.ackDeadlineMs * 2 ** Math.max(0, parcel.sends - 1));
+  }
+
+  #hand(parcel: Parcel, completion: Completion): void {
+    if (this.#send === undefined || parcel.sentAt !== undefined) return;
+    if (!this.#send(fitCompletion(completion, this.#limits))) return;
+    parcel.sentAt = performance.now();
+    parcel.sends += 1;
+  }
+
+  async #read(parcel: Parcel): Promise<Completion | undefined> {
+    if (parcel.unsaved !== undefined) return parcel.unsaved;
+    parcel.isBusy = true;
+    const record = await this.#outbox.read(parcel.entry);
+    parcel.isBusy = false;
+    // It may have been acknowledged while we read.
+    if (this.#parcels.get(parcel.entry.attemptToken) !== parcel) return undefined;
+    if ("setAside" in record) {
+      this.#forget(parcel);
+      this.#onSetAside(record.setAside);
+      return undefined;
+    }
+    return record.completion;
+  }
+
+  async #pumpUnary(): Promise<void> {
+    for (const parcel of [...this.#parcels.values()]) {
+      if (this.#send !== undefined || this.#stopped.signal.aborted) return;
+      if (!parcel.isBusy && !(await this.#handByUnary(parcel))) return;
+    }
+  }
+
+  /** False if the server could not be asked; then there is no use in asking it about the next one. */
+  async #handByUnary(parcel: Parcel): Promise<boolean> {
+    const completion = await this.#read(parcel);
+    if (completion === undefined) return true;
+    parcel.isBusy = true;
+    const request = create(CompleteRunRequestSchema, { completion: fitCompletion(completion, this.#limits) });
+    const result = await completeRun(this.#endpoint, request, {
+      deadlineMs: this.#timing.unaryDeadlineMs,
+      signal: this.#stopped.signal,
+    });
+    parcel.isBusy = false;
+    if (result.kind === "answered") {
+      const verdict = verdicts[result.response.verdict];
+      if (verdict !== undefined) await this.#settle(parcel, verdict, result.response);
+      return true;
+    }
+    const verdict = unaryVerdicts[result.code];
+    if (verdict === undefined) return false;
+    await this.#settle(parcel, verdict, { windowId: "", message: result.details });
+    return true;
+  }
+
+  async #settle(
+    parcel: Parcel,
+    verdict: Verdict,
+    told: { windowId: string; message: string },
+  ): Promise<void> {
+    if (this.#parcels.get(parcel.entry.attemptToken) !== parcel) return;
+    this.#forget(parcel);
+    this.#onAcknowledged({
+      entry: parcel.entry,
+      watcher: parcel.watcher,
+      verdict,
+      windowId: told.windowId,
+      message: told.message,
+    });
+    try {
+      if (verdict === "invalid") this.#onSetAside(await this.#outbox.reject(parcel.entry, told.message));
+      else await this.#outbox.remove(parcel.entry);
+    } catch (error) {
+      // It comes back after a restart, and is then acknowledged once more.
+      this.#logger.warn({ runId: parcel.entry.runId, error: messageOf(error) }, "cannot remove an outbox file");
+    }
+    if (this.#parcels.size === 0) for (const done of [...this.#waiters]) done();
+    void this.#pump();
+  }
+
+  #forget(parcel: Parcel): void {
+    this.#parcels.delete(parcel.entry.attemptToken);
+  }
+}
+
+function parcelOf(entry: OutboxEntry, watcher: string): Parcel {
+  return { entry, watcher, unsaved: undefined, sentAt: undefined, sends: 0, suspicions: 0, isBusy: false };
+}
+
+const verdicts: Record<CompletionVerdict, Verdict | undefined> = {
+  // A server newer than we are: keep the completion and ask again.
+  [CompletionVerdict.UNSPECIFIED]: undefined,
+  [CompletionVerdict.STORED]: "stored",
+  [CompletionVerdict.ALREADY_STORED]: "already_stored",
+  [CompletionVerdict.SUPERSEDED]: "superseded",
+  [CompletionVerdict.UNKNOWN]: "unknown",
+  [CompletionVerdict.INVALID]: "invalid",
+};
+
+/** Errors of the unary call that are an answer. All others mean: later. */
+const unaryVerdicts: Partial<Record<status, Verdict>> = {
+  [status.NOT_FOUND]: "unknown",
+  [status.INVALID_ARGUMENT]: "invalid",
+};

@@ -1,0 +1,147 @@
+/**
+ * The life of a device connection, as a table. A cell names the state that follows; `null` means that the event has
+ * nothing to say in that state (it came late) and is dropped. The compiler asks for every cell.
+ *
+ *   idle      nothing done yet; the state directory is being locked and recovered
+ *   dialing   a fresh channel connects (owns the dial deadline)
+ *   greeting  hello is sent, welcome is awaited (owns the welcome deadline)
+ *   serving   the session is open (owns heartbeat and watchdog)
+ *   draining  the server asked us to leave; acknowledgements are still read (owns the linger deadline)
+ *   waiting   no stream; the next dial is scheduled (owns the backoff timer)
+ *   closed    the end
+ *
+ * A state owns its timers: leaving it clears them (`after`, `every`), so that no timer ever fires into a later state.
+ */
+export type ConnectionState = "idle" | "dialing" | "greeting" | "serving" | "draining" | "waiting" | "closed";
+
+export type ConnectionEvent =
+  /** The state directory is ours and recovered. */
+  | "started"
+  /** The channel is up. */
+  | "connected"
+  /** `welcome` arrived. */
+  | "welcomed"
+  /** `drain` arrived. */
+  | "drained"
+  /** The stream is over, for whatever reason; it will be tried again. */
+  | "ended"
+  /** The delay before the next dial is over, or the machine woke up and should not wait. */
+  | "due"
+  /** There is no use in another try. */
+  | "failed"
+  /** The caller closes the connection. */
+  | "stopped";
+
+export const transitions: Record<ConnectionState, Record<ConnectionEvent, ConnectionState | null>> = {
+  idle: {
+    started: "dialing",
+    connected: null,
+    welcomed: null,
+    drained: null,
+    ended: null,
+    due: null,
+    failed: "closed",
+    stopped: "closed",
+  },
+  dialing: {
+    started: null,
+    connected: "greeting",
+    welcomed: null,
+    drained: null,
+    ended: "waiting",
+    due: null,
+    failed: "closed",
+    stopped: "closed",
+  },
+  greeting: {
+    started: null,
+    connected: null,
+    welcomed: "serving",
+    drained: "draining",
+    ended: "waiting",
+    due: null,
+    failed: "closed",
+    stopped: "closed",
+  },
+  serving: {
+    started: null,
+    connected: null,
+    welcomed: null,
+    drained: "draining",
+    ended: "waiting",
+    due: null,
+    failed: "closed",
+    stopped: "closed",
+  },
+  draining: {
+    started: null,
+    connected: null,
+    welcomed: null,
+    drained: null,
+    ended: "waiting",
+    due: null,
+    failed: "closed",
+    stopped: "closed",
+  },
+  waiting: {
+    started: null,
+    connected: null,
+    welcomed: null,
+    drained: null,
+    ended: null,
+    due: "dialing",
+    failed: "closed",
+    stopped: "closed",
+  },
+  closed: {
+    started: null,
+    connected: null,
+    welcomed: null,
+    drained: null,
+    ended: null,
+    due: null,
+    failed: null,
+    stopped: null,
+  },
+};
+
+/** The current state, its timers, and the only way from one state to the next. */
+export class Lifecycle {
+  #state: ConnectionState = "idle";
+  readonly #timers = new Set<NodeJS.Timeout>();
+  readonly #onChange: (state: ConnectionState, from: ConnectionState, event: ConnectionEvent) => void;
+
+  constructor(onChange: (state: ConnectionState, from: ConnectionState, event: ConnectionEvent) => void) {
+    this.#onChange = onChange;
+  }
+
+  get state(): ConnectionState {
+    return this.#state;
+  }
+
+  /** Moves on by the table. False if the event came late and was dropped. */
+  fire(event: ConnectionEvent): boolean {
+    const from = this.#state;
+    const to = transitions[from][event];
+    if (to === null) return false;
+    for (const timer of this.#timers) clearTimeout(timer);
+    this.#timers.clear();
+    this.#state = to;
+    this.#onChange(to, from, event);
+    return true;
+  }
+
+  /** Calls once after `ms`, unless the state is left before. */
+  after(ms: number, call: () => void): void {
+    const timer = setTimeout(() => {
+      this.#timers.delete(timer);
+      call();
+    }, ms);
+    this.#timers.add(timer);
+  }
+
+  /** Calls every `ms` until the state is left. */
+  every(ms: number, call: () => void): void {
+    this.#timers.add(setInterval(call, ms));
+  }
+}

@@ -1,0 +1,104 @@
+import type { ConnectRequest } from "../gen/pinion/v1/device_pb.js";
+
+/** Output that waits for the stream, at most; beyond it, output is dropped. */
+export const OUTPUT_QUEUE_BYTES_MAX = 256 * 1024;
+/** Control messages that wait for the stream, at most. Only a peer that does not read gets there: the stream is cut. */
+export const CONTROL_QUEUE_MAX = 4096;
+/** Output per second and stream, with bursts of the same size. A flood is thinned here, not on the server. */
+export const OUTPUT_BYTES_PER_SECOND_MAX = 2 * 1024 * 1024;
+
+/**
+ * The way out of a stream: two lanes, of which control goes first. One message is with the transport at a time; the next
+ * is chosen when that one has been taken, so that a heartbeat overtakes all the output that waits.
+ *
+ * `write` hands a message to the transport and calls back when there is room for more.
+ */
+export class Outbound {
+  readonly #write: (message: ConnectRequest, taken: () => void) => void;
+  readonly #onOverflow: () => void;
+  readonly #control: ConnectRequest[] = [];
+  readonly #output: { message: ConnectRequest; bytes: number }[] = [];
+  #outputBytes = 0;
+  #isWriting = false;
+  #isOpen = false;
+  #allowanceBytes = OUTPUT_BYTES_PER_SECOND_MAX;
+  #allowanceAt = performance.now();
+
+  constructor(write: (message: ConnectRequest, taken: () => void) => void, onOverflow: () => void) {
+    this.#write = write;
+    this.#onOverflow = onOverflow;
+  }
+
+  /** Starts to write what waits. */
+  open(): void {
+    this.#isOpen = true;
+    this.#pump();
+  }
+
+  /** Forgets what waits; nothing is written from here on. */
+  close(): void {
+    this.#isOpen = false;
+    this.#control.length = 0;
+    this.#output.length = 0;
+    this.#outputBytes = 0;
+  }
+
+  control(message: ConnectRequest): void {
+    if (message.message.case === "heartbeat") {
+      // Only the newest state is of interest: a heartbeat that could not be sent yet is replaced.
+      const waiting = this.#control.findIndex((queued) => queued.message.case === "heartbeat");
+      if (waiting >= 0) this.#control.splice(waiting, 1);
+      this.#control.unshift(message);
+    } else {
+      this.#control.push(message);
+    }
+    if (this.#control.length > CONTROL_QUEUE_MAX) {
+      this.#onOverflow();
+      return;
+    }
+    this.#pump();
+  }
+
+  /** False if the piece was dropped. */
+  output(message: ConnectRequest, bytes: number): boolean {
+    if (!this.#isOpen || this.#outputBytes + bytes > OUTPUT_QUEUE_BYTES_MAX || !this.#allow(bytes)) return false;
+    this.#output.push({ message, bytes });
+    this.#outputBytes += bytes;
+    this.#pump();
+    return true;
+  }
+
+  #allow(bytes: number): boolean {
+    const now = performance.now();
+    const earned = ((now - this.#allowanceAt) / 1000) * OUTPUT_BYTES_PER_SECOND_MAX;
+    this.#allowanceBytes = Math.min(OUTPUT_BYTES_PER_SECOND_MAX, this.#allowanceBytes + earned);
+    this.#allowanceAt = now;
+    if (this.#allowanceBytes < bytes) return false;
+    this.#allowanceBytes -= bytes;
+    return true;
+  }
+
+  #pump(): void {
+    while (this.#isOpen && !this.#isWriting) {
+      const message = this.#control.shift() ?? this.#nextOutput();
+      if (message === undefined) return;
+      this.#isWriting = true;
+      let isTaken = false;
+      let isReturned = false;
+      this.#write(message, () => {
+        isTaken = true;
+        this.#isWriting = false;
+        if (isReturned) this.#pump();
+      });
+      // A transport that takes the message at once calls back before it returns: the loop goes on, the stack does not grow.
+      isReturned = true;
+      if (!isTaken) return;
+    }
+  }
+
+  #nextOutput(): ConnectRequest | undefined {
+    const next = this.#output.shift();
+    if (next !== undefined) this.#outputBytes -= next.bytes;
+    return next?.message;
+  }
+}

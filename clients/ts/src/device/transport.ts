@@ -1,0 +1,201 @@
+import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import * as grpc from "@grpc/grpc-js";
+import {
+  type CompleteRunRequest,
+  CompleteRunRequestSchema,
+  type CompleteRunResponse,
+  CompleteRunResponseSchema,
+  type ConnectRequest,
+  ConnectRequestSchema,
+  type ConnectResponse,
+  ConnectResponseSchema,
+  DeviceService,
+} from "../gen/pinion/v1/device_pb.js";
+
+/** Certificates for https:// URLs, each PEM. Left out: the system's roots, no client certificate. */
+export interface TlsOptions {
+  ca?: Buffer;
+  cert?: Buffer;
+  key?: Buffer;
+}
+
+export interface Endpoint {
+  /** "http://host:port" or "https://host:port"; a path is put before the service's name. */
+  url: string;
+  token: string;
+  tls?: TlsOptions;
+}
+
+/** How a stream ended, as a gRPC status. */
+export interface StreamEnd {
+  code: grpc.status;
+  details: string;
+}
+
+export interface StreamHandlers {
+  /** The channel is up. */
+  onConnected(): void;
+  onMessage(message: ConnectResponse): void;
+  /** Exactly once, also after `cancel`. Nothing is called after it. */
+  onEnd(end: StreamEnd): void;
+}
+
+export interface DeviceStream {
+  /** Calls back when there is room for more; not at all once the stream has ended. */
+  write(message: ConnectRequest, taken?: () => void): void;
+  /** Ends our side: nothing more is written. */
+  finish(): void;
+  /** Tears the stream and its connection down. */
+  cancel(): void;
+}
+
+/** An assignment is at most the prompt, the settings and the prior window: far below this. */
+const RECEIVE_BYTES_MAX = 8 * 1024 * 1024;
+
+/**
+ * What grpc-js keeps for a retry, and thus may take from us without having written it. Larger than the largest hello
+ * (1,000 held attempts of 84 bytes), because grpc-js loses the write callback of a first message that does not fit.
+ */
+const TRANSPORT_BUFFER_BYTES = 128 * 1024;
+
+const CHANNEL_OPTIONS: grpc.ChannelOptions = {
+  "grpc.max_receive_message_length": RECEIVE_BYTES_MAX,
+  "grpc.max_send_message_length": -1,
+  // Retries are ours; theirs would hide a broken stream and swallow backpressure.
+  "grpc.enable_retries": 0,
+  "grpc.per_rpc_retry_buffer_size": TRANSPORT_BUFFER_BYTES,
+  // A channel is never shared: each attempt dials afresh.
+  "grpc.use_local_subchannel_pool": 1,
+  // Liveness is the heartbeats' and the watchdog's business (PITFALLS 9); no pings.
+  "grpc.keepalive_permit_without_calls": 0,
+  "grpc.enable_http_proxy": 1,
+  "grpc.service_config_disable_resolution": 1,
+};
+
+interface Target {
+  address: string;
+  credentials: grpc.ChannelCredentials;
+  pathPrefix: string;
+}
+
+/** Throws a TypeError that says what is wrong with the URL. */
+export function parseEndpoint(endpoint: Pick<Endpoint, "url" | "tls">): Target {
+  if (!URL.canParse(endpoint.url)) throw new TypeError(`"${endpoint.url}" is not a URL; expected http://host:port`);
+  const url = new URL(endpoint.url);
+  if (url.protocol !== "http:" && url.protocol !== "https:") {
+    throw new TypeError(`"${endpoint.url}" must begin with http:// or https://`);
+  }
+  const isTls = url.protocol === "https:";
+  const port = url.port === "" ? (isTls ? "443" : "80") : url.port;
+  return {
+    address: `dns:///${url.hostname}:${port}`,
+    credentials: isTls
+      ? grpc.credentials.createSsl(
+          endpoint.tls?.ca ?? null,
+          endpoint.tls?.key ?? null,
+          endpoint.tls?.cert ?? null,
+        )
+      : grpc.credentials.createInsecure(),
+    pathPrefix: url.pathname.replace(/\/+$/, ""),
+  };
+}
+
+function dial(endpoint: Endpoint): { client: grpc.Client; metadata: grpc.Metadata; pathPrefix: string } {
+  const target = parseEndpoint(endpoint);
+  const metadata = new grpc.Metadata();
+  metadata.set("authorization", `Bearer ${endpoint.token}`);
+  const client = new grpc.Client(target.address, target.credentials, CHANNEL_OPTIONS);
+  return { client, metadata, pathPrefix: target.pathPrefix };
+}
+
+const encodeRequest = (message: ConnectRequest) => Buffer.from(toBinary(ConnectRequestSchema, message));
+const decodeResponse = (bytes: Buffer) => fromBinary(ConnectResponseSchema, bytes);
+
+/** Opens the device's stream on a channel of its own. What goes wrong arrives at `onEnd`; nothing is thrown later. */
+export function openStream(endpoint: Endpoint, handlers: StreamHandlers): DeviceStream {
+  const { client, metadata, pathPrefix } = dial(endpoint);
+  const call = client.makeBidiStreamRequest(
+    `${pathPrefix}/${DeviceService.typeName}/Connect`,
+    encodeRequest,
+    decodeResponse,
+    metadata,
+  );
+  let isOver = false;
+  const end = (result: StreamEnd) => {
+    if (isOver) return;
+    isOver = true;
+    client.close();
+    handlers.onEnd(result);
+  };
+
+  const channel = client.getChannel();
+  const watchChannel = () => {
+    if (isOver) return;
+    const state = channel.getConnectivityState(false);
+    if (state === grpc.connectivityState.READY) handlers.onConnected();
+    else channel.watchConnectivityState(state, Number.POSITIVE_INFINITY, () => watchChannel());
+  };
+  watchChannel();
+
+  call.on("data", (message: ConnectResponse) => {
+    if (!isOver) handlers.onMessage(message);
+  });
+  call.on("status", (status: grpc.StatusObject) => end({ code: status.code, details: status.details }));
+  // The status says it too, but an error nobody listens to would end the process.
+  call.on("error", (error: grpc.ServiceError) =>
+    end({ code: error.code ?? grpc.status.UNKNOWN, details: error.details ?? error.message }),
+  );
+
+  return {
+    write(message, taken) {
+      if (isOver || call.writableEnded) return;
+      call.write(message, () => {
+        if (!isOver) taken?.();
+      });
+    },
+    finish() {
+      if (!isOver && !call.writableEnded) call.end();
+    },
+    cancel() {
+      call.cancel();
+      end({ code: grpc.status.CANCELLED, details: "closed by the device" });
+    },
+  };
+}
+
+/** What a unary call came to: a value, because the caller branches on it. */
+export type UnaryResult =
+  | { kind: "answered"; response: CompleteRunResponse }
+  | { kind: "failed"; code: grpc.status; details: string };
+
+/** `DeviceService.CompleteRun` on a channel of its own. Never rejects. */
+export function completeRun(
+  endpoint: Endpoint,
+  request: CompleteRunRequest,
+  options: { deadlineMs: number; signal: AbortSignal },
+): Promise<UnaryResult> {
+  const { client, metadata, pathPrefix } = dial(endpoint);
+  return new Promise<UnaryResult>((resolve) => {
+    const call = client.makeUnaryRequest(
+      `${pathPrefix}/${DeviceService.typeName}/CompleteRun`,
+      (message: CompleteRunRequest) => Buffer.from(toBinary(CompleteRunRequestSchema, message)),
+      (bytes: Buffer) => fromBinary(CompleteRunResponseSchema, bytes),
+      request,
+      metadata,
+      { deadline: Date.now() + options.deadlineMs },
+      (error, response) => {
+        options.signal.removeEventListener("abort", cancel);
+        client.close();
+        if (error !== null || response === undefined) {
+          const code = error?.code ?? grpc.status.UNKNOWN;
+          resolve({ kind: "failed", code, details: error?.details ?? "no answer" });
+        } else {
+          resolve({ kind: "answered", response });
+        }
+      },
+    );
+    const cancel = () => call.cancel();
+    options.signal.addEventListener("abort", cancel, { once: true });
+    if (options.signal.aborted) cancel();
+  });
+}

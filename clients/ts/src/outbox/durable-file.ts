@@ -1,0 +1,47 @@
+import { randomUUID } from "node:crypto";
+import { open, rename, rm } from "node:fs/promises";
+import { dirname } from "node:path";
+import { hasCode } from "../device/errors.ts";
+
+/** Ending of files that are being written; one that is found at start was cut short and is removed. */
+export const TEMPORARY_SUFFIX = ".tmp";
+
+/**
+ * Writes a file so that, once this resolves, it survives a power cut, and so that at every moment before it either the
+ * old content or the new one is there: temporary file, fsync, rename, fsync of the directory.
+ */
+export async function writeDurably(
+  path: string,
+  content: Uint8Array | string,
+  options: { mode?: number } = {},
+): Promise<void> {
+  const temporary = `${path}.${randomUUID()}${TEMPORARY_SUFFIX}`;
+  try {
+    const file = await open(temporary, "wx", options.mode ?? 0o600);
+    try {
+      await file.writeFile(content);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, path);
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw error;
+  }
+  await syncDirectory(dirname(path));
+}
+
+/** Makes renames and removals in a directory durable. Windows cannot open directories and needs no such call. */
+async function syncDirectory(path: string): Promise<void> {
+  try {
+    const directory = await open(path, "r");
+    try {
+      await directory.sync();
+    } finally {
+      await directory.close();
+    }
+  } catch (error) {
+    if (!hasCode(error, "EISDIR") && !hasCode(error, "EPERM") && !hasCode(error, "EACCES")) throw error;
+  }
+}

@@ -1,0 +1,91 @@
+import { randomUUID } from "node:crypto";
+import { link, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { DeviceError, hasCode } from "../device/errors.ts";
+import { isAlive, startTimeOf } from "../process-table.ts";
+
+interface Holder {
+  pid: number;
+  startTime?: string;
+}
+
+/** Takeovers of stale locks tried before giving up; more than one is needed only when daemons start at the same moment. */
+const TAKEOVERS_MAX = 5;
+
+/**
+ * Takes the state directory for this process. A lock whose process is dead, or whose process id belongs to another
+ * process by now, is taken over. Throws DeviceError `locked` if a living daemon holds it.
+ */
+export async function lockStateDir(stateDir: string): Promise<{ release(): Promise<void> }> {
+  const path = join(stateDir, "daemon.lock");
+  const startTime = await startTimeOf(process.pid);
+  const mine = JSON.stringify({ pid: process.pid, ...(startTime === undefined ? {} : { startTime }) });
+  const candidate = `${path}.${randomUUID()}`;
+  await writeFile(candidate, mine, { mode: 0o600 });
+  try {
+    for (let takeovers = 0; takeovers < TAKEOVERS_MAX; takeovers++) {
+      if (await tryLink(candidate, path)) return { release: () => release(path, mine) };
+      const content = await readFile(path, "utf8").catch(() => undefined);
+      if (content === undefined) continue;
+      const holder = parse(content);
+      if (holder !== undefined && (await isHeld(holder))) {
+        throw new DeviceError(
+          "locked",
+          `another daemon (process ${holder.pid}) runs with ${stateDir}; stop it first, or use another state directory`,
+        );
+      }
+      await breakLock(path, content);
+    }
+  } finally {
+    await rm(candidate, { force: true });
+  }
+  throw new DeviceError("locked", `the lock of ${stateDir} changes hands all the time; try again`);
+}
+
+/** A link appears with its content, so a reader never sees half a lock. */
+async function tryLink(candidate: string, path: string): Promise<boolean> {
+  try {
+    await link(candidate, path);
+    return true;
+  } catch (error) {
+    if (hasCode(error, "EEXIST")) return false;
+    throw error;
+  }
+}
+
+async function isHeld(holder: Holder): Promise<boolean> {
+  if (!isAlive(holder.pid)) return false;
+  if (holder.startTime === undefined) return true;
+  return (await startTimeOf(holder.pid)) === holder.startTime;
+}
+
+/** Moves the stale lock away. If somebody else took it over in between, their lock is put back. */
+async function breakLock(path: string, stale: string): Promise<void> {
+  const grave = `${path}.${randomUUID()}`;
+  try {
+    await rename(path, grave);
+  } catch (error) {
+    if (hasCode(error, "ENOENT")) return;
+    throw error;
+  }
+  const moved = await readFile(grave, "utf8").catch(() => stale);
+  if (moved !== stale) await tryLink(grave, path);
+  await rm(grave, { force: true });
+}
+
+async function release(path: string, mine: string): Promise<void> {
+  const content = await readFile(path, "utf8").catch(() => undefined);
+  if (content === mine) await rm(path, { force: true });
+}
+
+function parse(content: string): Holder | undefined {
+  try {
+    const value: unknown = JSON.parse(content);
+    if (typeof value !== "object" || value === null || !("pid" in value) || typeof value.pid !== "number") return;
+    return "startTime" in value && typeof value.startTime === "string"
+      ? { pid: value.pid, startTime: value.startTime }
+      : { pid: value.pid };
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,42 @@
+import { createHash } from "node:crypto";
+import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import { type Completion, CompletionSchema } from "../gen/pinion/v1/device_pb.js";
+
+/** A completion as it lies on the disk. */
+export interface OutboxRecord {
+  completion: Completion;
+  /** When the program ended, in ms since the epoch, by the device's clock. */
+  finishedAtMs: number;
+}
+
+const MAGIC = "pinion-outbox/1";
+/** First line: the magic, a space, the SHA-256 of everything after the line in hex, a line feed. */
+const FIRST_LINE_BYTES = MAGIC.length + 1 + 64 + 1;
+
+const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
+
+export function encodeRecord(record: OutboxRecord): Uint8Array {
+  const meta = Buffer.from(`${JSON.stringify({ finishedAtMs: record.finishedAtMs })}\n`);
+  const body = Buffer.concat([meta, toBinary(CompletionSchema, record.completion)]);
+  return Buffer.concat([Buffer.from(`${MAGIC} ${sha256(body)}\n`), body]);
+}
+
+/** The record, or what is wrong with the bytes. Never throws: any prefix of a record, and any bytes at all, are answered. */
+export function decodeRecord(bytes: Uint8Array): OutboxRecord | { problem: string } {
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (buffer.length < FIRST_LINE_BYTES) return { problem: "it is cut short" };
+  const line = buffer.toString("latin1", 0, FIRST_LINE_BYTES);
+  if (!line.startsWith(`${MAGIC} `) || !line.endsWith("\n")) return { problem: "it is not an outbox record" };
+  const body = buffer.subarray(FIRST_LINE_BYTES);
+  if (sha256(body) !== line.slice(MAGIC.length + 1, -1)) return { problem: "its checksum does not match" };
+  try {
+    const end = body.indexOf(0x0a);
+    const meta: unknown = JSON.parse(body.toString("utf8", 0, end));
+    const completion = fromBinary(CompletionSchema, body.subarray(end + 1));
+    const finishedAtMs =
+      typeof meta === "object" && meta !== null && "finishedAtMs" in meta ? Number(meta.finishedAtMs) : 0;
+    return { completion, finishedAtMs };
+  } catch (error) {
+    return { problem: `it cannot be read: ${String(error)}` };
+  }
+}

@@ -1,0 +1,117 @@
+import { execFile } from "node:child_process";
+import { readdirSync, readFileSync } from "node:fs";
+import { hasCode } from "./device/errors.ts";
+
+/** Longest wait for `ps` where there is no /proc, in ms. */
+const PS_DEADLINE_MS = 5_000;
+
+/**
+ * When a process started, as a text that no other process of that id ever shares, or undefined if there is no such
+ * process (or the system does not say). Guards against ids that were given away again.
+ */
+export async function startTimeOf(pid: number): Promise<string | undefined> {
+  if (process.platform === "linux") return linuxStartTime(pid);
+  if (process.platform === "win32") return undefined;
+  return new Promise((resolve) => {
+    execFile(
+      "ps",
+      ["-o", "lstart=", "-p", String(pid)],
+      { timeout: PS_DEADLINE_MS, env: { PATH: "/usr/bin:/bin", LC_ALL: "C", TZ: "UTC" } },
+      (error, stdout) => resolve(error === null && stdout.trim() !== "" ? stdout.trim() : undefined),
+    );
+  });
+}
+
+export function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return hasCode(error, "EPERM");
+  }
+}
+
+/** Whether any process of the group lives. A dead one that nobody has collected does not count where we can tell. */
+export function isGroupAlive(groupId: number): boolean {
+  if (!isAlive(-groupId)) return false;
+  if (process.platform !== "linux") return true;
+  return membersOf(groupId).length > 0;
+}
+
+/** Living processes of a group (Linux). */
+export function membersOf(groupId: number): number[] {
+  return linuxProcesses().filter((pid) => {
+    const stat = linuxStat(pid);
+    return stat !== undefined && stat.groupId === groupId && stat.state !== "Z" && stat.state !== "X";
+  });
+}
+
+/**
+ * Living processes whose environment holds all of `variables` (Linux; elsewhere none are found). Finds what left its
+ * process group. Neither this process nor its ancestors are ever among them.
+ */
+export function processesWithEnvironment(variables: Record<string, string | undefined>): number[] {
+  if (process.platform !== "linux") return [];
+  const wanted = Object.entries(variables).map(([name, value]) =>
+    value === undefined ? `${name}=` : `${name}=${value}`,
+  );
+  const spared = ancestors();
+  return linuxProcesses().filter((pid) => {
+    if (spared.has(pid)) return false;
+    const stat = linuxStat(pid);
+    if (stat === undefined || stat.state === "Z") return false;
+    const environment = readProc(pid, "environ")?.split("\0") ?? [];
+    return wanted.every((entry) =>
+      entry.endsWith("=") ? environment.some((have) => have.startsWith(entry)) : environment.includes(entry),
+    );
+  });
+}
+
+function ancestors(): Set<number> {
+  const found = new Set<number>();
+  let pid: number | undefined = process.pid;
+  while (pid !== undefined && pid > 0 && !found.has(pid)) {
+    found.add(pid);
+    pid = linuxStat(pid)?.parentId;
+  }
+  return found;
+}
+
+function linuxProcesses(): number[] {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number);
+}
+
+function linuxStartTime(pid: number): string | undefined {
+  const stat = linuxStat(pid);
+  if (stat === undefined || stat.state === "Z" || stat.state === "X") return undefined;
+  // Ticks since boot: only together with the boot do they name a moment.
+  return `${bootId()}:${stat.startTicks}`;
+}
+
+let knownBootId: string | undefined;
+function bootId(): string {
+  knownBootId ??= readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
+  return knownBootId;
+}
+
+function linuxStat(pid: number): { state: string; parentId: number; groupId: number; startTicks: string } | undefined {
+  const text = readProc(pid, "stat");
+  if (text === undefined) return undefined;
+  // The second field, the name, is in brackets and may itself hold brackets and spaces (proc(5)).
+  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+  const [state, parentId, groupId] = fields;
+  const startTicks = fields[19];
+  if (state === undefined || startTicks === undefined) return undefined;
+  return { state, parentId: Number(parentId), groupId: Number(groupId), startTicks };
+}
+
+/** Processes come and go while we look: one that is gone, or not ours to read, is no error. */
+function readProc(pid: number, file: string): string | undefined {
+  try {
+    return readFileSync(`/proc/${pid}/${file}`, "latin1");
+  } catch {
+    return undefined;
+  }
+}

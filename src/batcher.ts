@@ -1,0 +1,84 @@
+/**
+ * Natural batching: while one batch is under way, what arrives is collected; the next batch takes it all, up to a
+ * bound. A single item pays one round trip, ten thousand pay a few.
+ */
+export type Batcher<Item, Result> = {
+  /** Resolves with the item's result once its batch is done; rejects with the batch's error, or if the queue is full. */
+  add(item: Item): Promise<Result>;
+  /** Items that wait or are under way. */
+  readonly depth: number;
+  /** Resolves when everything that was added has been answered. */
+  idle(): Promise<void>;
+};
+
+type Waiting<Item, Result> = {
+  item: Item;
+  resolve: (result: Result) => void;
+  reject: (error: unknown) => void;
+};
+
+/**
+ * `run` gets 1 to `itemsMax` items and answers as many results, in the same order. `queueMax` bounds what may wait;
+ * beyond it `add` rejects with what `overflow` makes.
+ */
+export function createBatcher<Item, Result>(options: {
+  run: (items: Item[]) => Promise<Result[]>;
+  itemsMax: number;
+  queueMax: number;
+  overflow: () => Error;
+  onBatch?: (size: number, ms: number) => void;
+}): Batcher<Item, Result> {
+  let queue: Waiting<Item, Result>[] = [];
+  let underWay = 0;
+  let idlers: (() => void)[] = [];
+
+  async function drain(): Promise<void> {
+    // Let the items of the same turn of the event loop join the first batch.
+    await Promise.resolve();
+    while (queue.length > 0) {
+      const batch = queue.splice(0, options.itemsMax);
+      underWay = batch.length;
+      const startedAt = performance.now();
+      try {
+        const results = await options.run(batch.map((waiting) => waiting.item));
+        if (results.length !== batch.length) {
+          throw new Error(`a batch of ${batch.length} was answered with ${results.length} results`);
+        }
+        batch.forEach((waiting, index) => {
+          waiting.resolve(results[index]!);
+        });
+      } catch (error) {
+        for (const waiting of batch) waiting.reject(error);
+      }
+      options.onBatch?.(batch.length, performance.now() - startedAt);
+    }
+    underWay = 0;
+    const resolvers = idlers;
+    idlers = [];
+    for (const resolve of resolvers) resolve();
+  }
+
+  let isDraining = false;
+  return {
+    add(item) {
+      if (queue.length >= options.queueMax) return Promise.reject(options.overflow());
+      return new Promise((resolve, reject) => {
+        queue.push({ item, resolve, reject });
+        if (isDraining) return;
+        isDraining = true;
+        void drain().finally(() => {
+          isDraining = false;
+        });
+      });
+    },
+    get depth() {
+      return queue.length + underWay;
+    },
+    idle() {
+      if (!isDraining) return Promise.resolve();
+      return new Promise((resolve) => {
+        idlers.push(resolve);
+      });
+    },
+  };
+}

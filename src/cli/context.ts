@@ -1,0 +1,102 @@
+import { readFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { createClients } from "@pinion/client";
+import type { Command } from "commander";
+import type { Cli } from "./cli.ts";
+import { exitCodes, Failure } from "./failures.ts";
+
+export type Environment = Record<string, string | undefined>;
+
+/** Options that every command takes. */
+export type GlobalOptions = {
+  url?: string;
+  token?: string;
+  data?: string;
+  json?: boolean;
+  wide?: boolean;
+};
+
+export const defaultPort = 7420;
+const defaultDataDir = ".pinion";
+
+/** The options of a command and of all above it. */
+export function optionsOf<Options extends object>(command: Command): Options & GlobalOptions {
+  return command.optsWithGlobals() as Options & GlobalOptions;
+}
+
+/** Where `pinion up` and `pinion serve` keep their state. */
+export function dataDir(options: GlobalOptions, env: Environment): string {
+  return options.data ?? env.PINION_DATA ?? defaultDataDir;
+}
+
+/**
+ * The server: --url, PINION_URL, what the `pinion up` of the data directory wrote down, or port 7420 of this machine.
+ * Without a trailing slash.
+ */
+export function serverUrl(options: GlobalOptions, env: Environment): string {
+  const given = options.url ?? (env.PINION_URL || undefined);
+  const text = given ?? readLine(join(dataDir(options, env), "url")) ?? `http://localhost:${defaultPort}`;
+  let url: URL;
+  try {
+    url = new URL(text.includes("://") ? text : `http://${text}`);
+  } catch {
+    throw new Failure(exitCodes.usage, `"${text}" is no URL`, "write it like http://localhost:7420");
+  }
+  if (url.protocol !== "http:" && url.protocol !== "https:") {
+    throw new Failure(exitCodes.usage, `"${text}" is neither http nor https`, "write it like http://localhost:7420");
+  }
+  return url.href.replace(/\/+$/, "");
+}
+
+export type FoundToken = { token: string; from: string };
+
+/** The token: --token, PINION_TOKEN, <data>/token, ~/.config/pinion/token; the first that is there. */
+export function findToken(options: GlobalOptions, env: Environment): FoundToken | undefined {
+  if (options.token) return { token: options.token, from: "--token" };
+  if (env.PINION_TOKEN) return { token: env.PINION_TOKEN, from: "PINION_TOKEN" };
+  for (const path of tokenFiles(options, env)) {
+    const token = readLine(path);
+    if (token) return { token, from: path };
+  }
+  return undefined;
+}
+
+export function tokenFiles(options: GlobalOptions, env: Environment): string[] {
+  const configHome = env.XDG_CONFIG_HOME || join(env.HOME || homedir(), ".config");
+  return [join(dataDir(options, env), "token"), join(configHome, "pinion", "token")];
+}
+
+/** The first line of a file; undefined if there is no such file or nothing in it. */
+export function readLine(path: string): string | undefined {
+  try {
+    return readFileSync(path, "utf8").split("\n")[0]?.trim() || undefined;
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === "ENOENT" || code === "ENOTDIR") return undefined;
+    if (code === "EACCES") {
+      throw new Failure(exitCodes.unauthenticated, `${path} may not be read by this user`, "give --token, or use that user");
+    }
+    throw error;
+  }
+}
+
+export type Clients = ReturnType<typeof createClients>;
+
+export type Connection<Options extends object> = { options: Options & GlobalOptions; url: string; clients: Clients };
+
+/** Typed clients of the server that the options and the environment name. Needs a token. */
+export function connect<Options extends object>(cli: Cli, command: Command): Connection<Options> {
+  const options = optionsOf<Options>(command);
+  const url = serverUrl(options, cli.env);
+  const found = findToken(options, cli.env);
+  if (!found) {
+    throw new Failure(
+      exitCodes.unauthenticated,
+      "no token",
+      `give --token or PINION_TOKEN, or put one into ${tokenFiles(options, cli.env).join(" or ")}; ` +
+        "`pinion up` makes one on this machine",
+    );
+  }
+  return { options, url, clients: createClients({ url, token: found.token }) };
+}

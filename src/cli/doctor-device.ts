@@ -1,0 +1,94 @@
+import { readdir, readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import type { Check } from "./doctor-check.ts";
+import { formatLength } from "./times.ts";
+
+/** A result that has waited longer than this has a reason that somebody should look into. */
+const waitMsMax = 60_000;
+
+/** The device's state directory: is it there, is its daemon, and what waits in its outbox. Changes nothing. */
+export async function checkDeviceState(stateDir: string): Promise<Check[]> {
+  const files = await names(stateDir);
+  if (!files) {
+    return [{ name: "device", verdict: "absent", found: `this machine is no device (nothing at ${stateDir})` }];
+  }
+  return [await checkDirectory(stateDir), await checkDaemon(stateDir), ...(await checkOutbox(join(stateDir, "outbox")))];
+}
+
+async function names(directory: string): Promise<string[] | undefined> {
+  try {
+    return await readdir(directory);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+async function checkDirectory(stateDir: string): Promise<Check> {
+  const found = await stat(stateDir);
+  // Group and others: the directory holds the device's token.
+  if (process.platform !== "win32" && (found.mode & 0o077) !== 0) {
+    return {
+      name: "device",
+      verdict: "doubtful",
+      found: `${stateDir} is open to other users (mode ${(found.mode & 0o777).toString(8)})`,
+      advice: `chmod 700 ${stateDir}`,
+    };
+  }
+  return { name: "device", verdict: "good", found: `state in ${stateDir}` };
+}
+
+async function checkDaemon(stateDir: string): Promise<Check> {
+  const pid = await daemonPid(stateDir);
+  if (pid !== undefined) return { name: "daemon", verdict: "good", found: `runs (process ${pid})` };
+  return {
+    name: "daemon",
+    verdict: "doubtful",
+    found: "does not run",
+    advice: "`pinion device run` starts it; `pinion up` runs its own",
+  };
+}
+
+/** The process that holds the state directory's lock, if it lives. */
+export async function daemonPid(stateDir: string): Promise<number | undefined> {
+  try {
+    const { pid } = JSON.parse(await readFile(join(stateDir, "daemon.lock"), "utf8")) as { pid: number };
+    process.kill(pid, 0);
+    return pid;
+  } catch {
+    // No lock, half a lock, a process that is gone, or one of another user's that took its number.
+    return undefined;
+  }
+}
+
+async function checkOutbox(outbox: string): Promise<Check[]> {
+  const waiting = (await names(outbox))?.filter((name) => name.endsWith(".completion")) ?? [];
+  const setAside = [
+    ...((await names(join(outbox, "bad"))) ?? []).map((name) => join(outbox, "bad", name)),
+    ...((await names(join(outbox, "rejected"))) ?? []).map((name) => join(outbox, "rejected", name)),
+  ];
+  const checks: Check[] = [await checkWaiting(outbox, waiting)];
+  if (setAside.length > 0) {
+    checks.push({
+      name: "set aside",
+      verdict: "bad",
+      found: `${setAside.length} results could not be delivered: ${setAside.slice(0, 3).join(", ")}${setAside.length > 3 ? ", …" : ""}`,
+      advice: "the server turned them down or they are damaged; keep what you need of them, then remove the files",
+    });
+  }
+  return checks;
+}
+
+async function checkWaiting(outbox: string, waiting: readonly string[]): Promise<Check> {
+  if (waiting.length === 0) return { name: "outbox", verdict: "good", found: "empty: every result was acknowledged" };
+  const times = await Promise.all(waiting.map((name) => stat(join(outbox, name)).catch(() => undefined)));
+  const oldestMs = Date.now() - Math.min(...times.map((found) => found?.mtimeMs ?? Date.now()));
+  const found = `${waiting.length} results wait for their acknowledgement, the oldest for ${formatLength(oldestMs)}`;
+  if (oldestMs < waitMsMax) return { name: "outbox", verdict: "good", found };
+  return {
+    name: "outbox",
+    verdict: "doubtful",
+    found,
+    advice: "nothing is lost; they are sent as soon as the daemon runs and reaches the server",
+  };
+}

@@ -1,0 +1,49 @@
+import type { Command } from "commander";
+import { type Cli, examples } from "./cli.ts";
+import { dataDir, optionsOf } from "./context.ts";
+import type { Check } from "./doctor-check.ts";
+import { checkClient } from "./doctor-client.ts";
+import { checkDatabase } from "./doctor-database.ts";
+import { checkDeviceState } from "./doctor-device.ts";
+import { exitCodes } from "./failures.ts";
+import { stateDirOf } from "./state-dir.ts";
+import { plain } from "./table.ts";
+
+/** `pinion doctor`: looks at everything that is often wrong, and says what to do. */
+export function addDoctor(program: Command, cli: Cli): void {
+  const command = program
+    .command("doctor")
+    .description("look at everything that is often wrong; exits with 1 if anything is")
+    .option("--database-url <url>", "also look at this database (DATABASE_URL)")
+    .option("--state-dir <dir>", "the device's state; default: the one of `up`, else the daemon's own")
+    .action(async (_options, command: Command) => {
+      const options = optionsOf<{ databaseUrl?: string; stateDir?: string }>(command);
+      const databaseUrl = options.databaseUrl ?? (cli.env.DATABASE_URL || undefined);
+      const checks = [
+        ...(await checkClient(cli, options)),
+        ...(await checkDeviceState(stateDirOf(options.stateDir, cli.env, dataDir(options, cli.env)))),
+        ...(databaseUrl ? await checkDatabase(databaseUrl) : []),
+      ];
+      if (options.json) cli.out(JSON.stringify({ healthy: !checks.some(isRed), checks }, null, 2));
+      else printChecks(cli, checks);
+      if (checks.some(isRed)) cli.setExitCode(exitCodes.failed);
+    });
+  examples(command, [
+    ["doctor", "server, token, clock and device of this machine"],
+    ["doctor --database-url postgres://db/pinion", "also the database"],
+  ]);
+}
+
+function isRed(check: Check): boolean {
+  return check.verdict === "bad";
+}
+
+function printChecks(cli: Cli, checks: readonly Check[]): void {
+  const { green, yellow, red, dim } = cli.colors;
+  const marks = { good: green("✓"), doubtful: yellow("!"), bad: red("✗"), absent: dim("–") };
+  const width = Math.max(...checks.map((check) => check.name.length));
+  for (const check of checks) {
+    cli.out(`${marks[check.verdict]} ${check.name.padEnd(width)}  ${plain(check.found)}`);
+    if (check.advice) cli.out(`  ${" ".repeat(width)}  ${dim("→")} ${check.advice}`);
+  }
+}

@@ -1,0 +1,146 @@
+import { Code, ConnectError } from "@connectrpc/connect";
+import { BadRequestSchema } from "#gen/google/rpc/error_details_pb.js";
+import { ConfigError } from "../config.ts";
+import { Refusal, type RefusalReason } from "../errors.ts";
+
+/** What the command's exit code says; documented in docs/cli.md. */
+export const exitCodes = {
+  ok: 0,
+  /** The operation was carried out and failed, or something failed that has no code of its own. */
+  failed: 1,
+  usage: 2,
+  unreachable: 3,
+  unauthenticated: 4,
+  notFound: 5,
+  conflict: 6,
+  /** 128 + SIGINT, as shells have it. */
+  interrupted: 130,
+} as const;
+
+export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];
+
+/** Ends the command with a message for the person at the keyboard and an exit code. `advice` says what to do. */
+export class Failure extends Error {
+  override name = "Failure";
+  readonly exitCode: ExitCode;
+  readonly advice: string | undefined;
+
+  constructor(exitCode: ExitCode, message: string, advice?: string) {
+    super(message);
+    this.exitCode = exitCode;
+    this.advice = advice;
+  }
+}
+
+export type Explained = { message: string; advice: string | undefined; exitCode: ExitCode };
+
+const exitCodeOfCode: Record<Code, ExitCode> = {
+  [Code.Canceled]: exitCodes.interrupted,
+  [Code.Unknown]: exitCodes.failed,
+  [Code.InvalidArgument]: exitCodes.usage,
+  [Code.DeadlineExceeded]: exitCodes.unreachable,
+  [Code.NotFound]: exitCodes.notFound,
+  [Code.AlreadyExists]: exitCodes.conflict,
+  [Code.PermissionDenied]: exitCodes.unauthenticated,
+  [Code.ResourceExhausted]: exitCodes.failed,
+  [Code.FailedPrecondition]: exitCodes.conflict,
+  [Code.Aborted]: exitCodes.conflict,
+  [Code.OutOfRange]: exitCodes.usage,
+  [Code.Unimplemented]: exitCodes.failed,
+  [Code.Internal]: exitCodes.failed,
+  [Code.Unavailable]: exitCodes.unreachable,
+  [Code.DataLoss]: exitCodes.failed,
+  [Code.Unauthenticated]: exitCodes.unauthenticated,
+};
+
+const exitCodeOfReason: Record<RefusalReason, ExitCode> = {
+  invalid_argument: exitCodes.usage,
+  not_found: exitCodes.notFound,
+  already_exists: exitCodes.conflict,
+  failed_precondition: exitCodes.conflict,
+  permission_denied: exitCodes.unauthenticated,
+  unauthenticated: exitCodes.unauthenticated,
+  aborted: exitCodes.conflict,
+  resource_exhausted: exitCodes.failed,
+  deadline_exceeded: exitCodes.unreachable,
+  unavailable: exitCodes.unreachable,
+};
+
+/** Errors of the operating system that mean that nobody listens there. */
+const connectionErrors = new Set([
+  "ECONNREFUSED",
+  "ENOTFOUND",
+  "EAI_AGAIN",
+  "EHOSTUNREACH",
+  "ENETUNREACH",
+  "ETIMEDOUT",
+  "ECONNRESET",
+]);
+
+/** The operating system's code of an error or of what caused it, for example "ECONNREFUSED". */
+export function systemCode(error: unknown): string | undefined {
+  // A chain of causes is a handful long; the bound is against a cycle.
+  for (let depth = 0, at: unknown = error; depth < 8 && at instanceof Error; depth += 1, at = at.cause) {
+    const code = (at as NodeJS.ErrnoException).code;
+    if (typeof code === "string") return code;
+    if (at instanceof AggregateError && at.errors.length > 0) return systemCode(at.errors[0]);
+  }
+  return undefined;
+}
+
+/** What to say about any error, and with which code to end. `url` is the server that was asked, if one was. */
+export function explain(error: unknown, url: string | undefined): Explained {
+  if (error instanceof Failure) return error;
+  if (error instanceof ConnectError) return explainAnswer(error, url);
+  if (error instanceof Refusal) {
+    return { message: error.message, advice: undefined, exitCode: exitCodeOfReason[error.reason] };
+  }
+  if (error instanceof ConfigError) {
+    return { message: error.message, advice: undefined, exitCode: exitCodes.usage };
+  }
+  if (error instanceof Error) {
+    return { message: error.message || error.name, advice: debugAdvice, exitCode: exitCodes.failed };
+  }
+  return { message: String(error), advice: undefined, exitCode: exitCodes.failed };
+}
+
+const debugAdvice = "PINION_DEBUG=1 shows where this comes from";
+
+function explainAnswer(error: ConnectError, url: string | undefined): Explained {
+  const exitCode = exitCodeOfCode[error.code];
+  const at = url ?? "the server";
+  if (error.code === Code.Unavailable && connectionErrors.has(systemCode(error) ?? "")) {
+    return {
+      message: `no Pinion at ${at}`,
+      advice: "start one with `pinion up`, or say where it is with --url or PINION_URL",
+      exitCode,
+    };
+  }
+  if (error.code === Code.Unauthenticated) {
+    return {
+      message: `${at} does not take this token: ${error.rawMessage}`,
+      advice: "give a good one with --token or PINION_TOKEN; `pinion up` and `pinion serve` write theirs to <data>/token",
+      exitCode,
+    };
+  }
+  if (error.code === Code.PermissionDenied) {
+    return {
+      message: `this token may not do that: ${error.rawMessage}`,
+      advice: "`pinion tokens create --scope …` with a stronger token makes one that may",
+      exitCode,
+    };
+  }
+  if (error.code === Code.Unimplemented) {
+    return {
+      message: `${at} answers, but does not know this call`,
+      advice: "is it a Pinion, and as new as this command? `pinion doctor` looks",
+      exitCode,
+    };
+  }
+  const violations = error
+    .findDetails(BadRequestSchema)
+    .flatMap((detail) => detail.fieldViolations)
+    .filter((violation) => !error.rawMessage.includes(violation.description))
+    .map((violation) => `\n  ${violation.field}: ${violation.description}`);
+  return { message: error.rawMessage + violations.join(""), advice: undefined, exitCode };
+}

@@ -1,0 +1,40 @@
+import { InvalidArgumentError } from "commander";
+
+type Page<Item> = { items: Item[]; nextPageToken: string };
+
+/** The most that a server hands out in one page. */
+const pageSizeMax = 500;
+/** A list longer than this is not walked to its end to find a name in it. */
+export const lookupItemsMax = 10_000;
+
+/** Up to `limit` items, page by page, and whether there are more. */
+export async function collect<Item>(
+  limit: number,
+  read: (request: { pageSize: number; pageToken: string }) => Promise<Page<Item>>,
+  pageSize: number = pageSizeMax,
+): Promise<{ items: Item[]; hasMore: boolean; nextPageToken: string }> {
+  const items: Item[] = [];
+  let pageToken = "";
+  do {
+    const page = await read({ pageSize: Math.min(pageSize, limit - items.length), pageToken });
+    items.push(...page.items);
+    pageToken = page.nextPageToken;
+  } while (pageToken !== "" && items.length < limit);
+  return { items, hasMore: pageToken !== "", nextPageToken: pageToken };
+}
+
+/** Parses a whole number of an option. */
+export function wholeNumber(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!/^\d+$/.test(text.trim()) || value < min || value > max) {
+      throw new InvalidArgumentError(`It takes a whole number from ${min} to ${max}.`);
+    }
+    return value;
+  };
+}
+
+/** Collects an option that may be given several times, or once with commas. */
+export function list(text: string, before: string[] | undefined): string[] {
+  return [...(before ?? []), ...text.split(",").map((part) => part.trim())].filter((part) => part !== "");
+}

@@ -1,0 +1,54 @@
+import { readFileSync } from "node:fs";
+import { Command } from "commander";
+import { type Cli, examples } from "./cli.ts";
+import { addDevice } from "./device.ts";
+import { addDevices } from "./devices.ts";
+import { addDoctor } from "./doctor.ts";
+import { addEvents } from "./events.ts";
+import { addMigrate } from "./migrate.ts";
+import { addRuns } from "./runs.ts";
+import { addServe } from "./serve.ts";
+import { addTokens } from "./tokens.ts";
+import { addUp } from "./up.ts";
+import { addWatchers } from "./watchers.ts";
+import { addWindows } from "./windows.ts";
+
+/** The version of the command, and of the daemon that it runs. */
+export function version(): string {
+  const file = new URL("../../package.json", import.meta.url);
+  return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
+}
+
+/** The whole command. Parsing throws a CommanderError instead of ending the process. */
+export function createProgram(cli: Cli): Command {
+  const program = new Command("pinion")
+    .description("Runs pinned to devices: what is due is pushed at once, and its result is stored exactly once.")
+    .version(version(), "-V, --version", "print the version")
+    .helpOption("-h, --help", "show help")
+    .option("--url <url>", "the server (PINION_URL; else the one of the data directory, else http://localhost:7420)")
+    .option("--token <token>", "who you are (PINION_TOKEN; else <data>/token, else ~/.config/pinion/token)")
+    .option("--data <dir>", "where `up` and `serve` keep their state (PINION_DATA; ./.pinion)")
+    .option("--json", "for programs: one JSON document, or one line each on streams")
+    .option("--wide", "more columns")
+    .configureHelp({ showGlobalOptions: true, helpWidth: Math.min(cli.columns, 110) })
+    .exitOverride()
+    .configureOutput({ writeErr: (text) => cli.note(text.trimEnd()), writeOut: (text) => cli.out(text.trimEnd()) })
+    .showHelpAfterError("(--help shows how it is used)");
+  addUp(program, cli);
+  addServe(program, cli);
+  addDevice(program, cli);
+  addWatchers(program, cli);
+  addRuns(program, cli);
+  addWindows(program, cli);
+  addDevices(program, cli);
+  addTokens(program, cli);
+  addEvents(program, cli);
+  addDoctor(program, cli);
+  addMigrate(program, cli);
+  return examples(program, [
+    ["up", "everything on this machine: database, server, this device, a first run"],
+    ["watchers trigger daily-checkin --watch", "a run now, live"],
+    ["runs explain <run>", "why a run is where it is"],
+    ["doctor", "what is wrong, and what to do"],
+  ]);
+}

@@ -1,0 +1,201 @@
+import { create } from "@bufbuild/protobuf";
+import type { Command } from "commander";
+import {
+  ExplainRunResponseSchema,
+  ListRunsResponseSchema,
+  type Run,
+  type RunFact,
+  RunSchema,
+} from "#gen/pinion/v1/run_pb.js";
+import { type Cli, examples, interruptSignal } from "./cli.ts";
+import { connect } from "./context.ts";
+import { exitCodes } from "./failures.ts";
+import { printJson } from "./json.ts";
+import { deviceId, deviceLabels, runId } from "./lookup.ts";
+import { collect, list, wholeNumber } from "./paging.ts";
+import { printRun } from "./run-details.ts";
+import { watchRun } from "./run-watch.ts";
+import { type Column, plain, table } from "./table.ts";
+import { formatAgo, formatDuration, formatMoment } from "./times.ts";
+import * as words from "./words.ts";
+
+/** `pinion runs …`: executions of watchers. */
+export function addRuns(program: Command, cli: Cli): void {
+  const runs = program.command("runs").description("executions of watchers");
+  addList(runs, cli);
+  addGet(runs, cli);
+  addWatch(runs, cli);
+  addExplain(runs, cli);
+  addCancel(runs, cli);
+  addRetry(runs, cli);
+}
+
+function addList(runs: Command, cli: Cli): void {
+  const command = runs
+    .command("list")
+    .alias("ls")
+    .description("list runs, newest first")
+    .option("--watcher <watcher>", "only this watcher's (id or slug)")
+    .option("--device <device>", "only this device's (id or label)")
+    .option("--status <status>", `only in this state: ${words.runStatus.all.join(", ")}; several with commas`, list)
+    .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 20)
+    .action(async (_options, command: Command) => {
+      const { clients, options } = connect<{ watcher?: string; device?: string; status?: string[]; limit: number }>(
+        cli,
+        command,
+      );
+      const filter = {
+        watcherId: options.watcher ?? "",
+        deviceId: options.device ? await deviceId(clients, options.device) : "",
+        statuses: (options.status ?? []).map((word) => words.runStatus.value(word, "--status")),
+      };
+      const page = await collect(options.limit, async (request) => {
+        const answer = await clients.runs.listRuns({ ...filter, ...request });
+        return { items: answer.runs, nextPageToken: answer.nextPageToken };
+      });
+      if (options.json) {
+        const answer = create(ListRunsResponseSchema, { runs: page.items, nextPageToken: page.nextPageToken });
+        return printJson(cli, ListRunsResponseSchema, answer);
+      }
+      if (page.items.length === 0) {
+        return cli.note("no runs; `pinion watchers trigger <watcher>` starts one");
+      }
+      const columns = runColumns(cli, await deviceLabels(clients), options.wide === true);
+      for (const line of table(page.items, columns, cli.columns)) cli.out(line);
+      if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
+    });
+  examples(command, [
+    ["runs list", "the latest"],
+    ["runs list --watcher daily-checkin --status failed,timeout", "what went wrong"],
+    ["runs list --json | jq -r '.runs[].id'", "for a program"],
+  ]);
+}
+
+function runColumns(cli: Cli, labels: Map<string, string>, isWide: boolean): Column<Run>[] {
+  const columns: Column<Run>[] = [
+    // Whole, always: it is what gets copied into the next command.
+    { header: "RUN", cell: (run) => run.id },
+    { header: "WATCHER", cell: (run) => run.watcherSlug || run.watcherId },
+    { header: "STATUS", cell: (run) => words.paintState(cli, words.runStatus.word(run.status)) },
+    { header: "DUE", cell: (run) => (isWide ? formatMoment(run.dueAt) : formatAgo(run.dueAt)) },
+    { header: "TOOK", cell: (run) => formatDuration(run.duration), align: "right" },
+    { header: "DEVICE", cell: (run) => plain(labels.get(run.deviceId) ?? run.deviceId) },
+  ];
+  if (isWide) {
+    columns.push(
+      { header: "SOURCE", cell: (run) => words.runSource.word(run.source) },
+      { header: "ATTEMPT", cell: (run) => `${run.attempt}/${run.maxAttempts}`, align: "right" },
+      { header: "AGENT", cell: (run) => run.agentId },
+      { header: "KIND", cell: (run) => run.agentKind },
+      { header: "WINDOW", cell: (run) => run.windowId },
+    );
+  }
+  columns.push({
+    header: "REASON",
+    cell: (run) => plain([words.skipReason.word(run.skipReason), run.reason].filter(Boolean).join(": ")),
+    isFlexible: true,
+  });
+  return columns;
+}
+
+function addGet(runs: Command, cli: Cli): void {
+  const command = runs
+    .command("get")
+    .argument("<run>", "the run's id")
+    .description("everything about one run, and its output")
+    .action(async (id: string, _options, command: Command) => {
+      const { clients, options } = connect(cli, command);
+      const run = (await clients.runs.getRun({ runId: runId(id) })).run!;
+      if (options.json) return printJson(cli, RunSchema, run);
+      await printRun(cli, clients, run);
+    });
+  examples(command, [["runs get 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "with its output"]]);
+}
+
+function addWatch(runs: Command, cli: Cli): void {
+  const command = runs
+    .command("watch")
+    .argument("<run>", "the run's id")
+    .description("follow a run: its output on standard output, its states on standard error")
+    .option("--exit-status", "exit with 1 unless the run ends completed")
+    .action(async (id: string, _options, command: Command) => {
+      const { clients, options } = connect<{ exitStatus?: boolean }>(cli, command);
+      const interrupt = interruptSignal();
+      try {
+        const last = await watchRun(cli, clients, runId(id), { asJson: options.json === true, signal: interrupt.signal });
+        if (!last) return cli.setExitCode(exitCodes.interrupted);
+        const isCompleted = words.runStatus.word(last.status) === "completed";
+        if (options.exitStatus && !isCompleted) cli.setExitCode(exitCodes.failed);
+      } finally {
+        interrupt.dispose();
+      }
+    });
+  examples(command, [
+    ["runs watch 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "until it ends; Ctrl-C stops watching, not the run"],
+    ["runs watch 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e --exit-status > report.txt", "in a script"],
+  ]);
+}
+
+function addExplain(runs: Command, cli: Cli): void {
+  const command = runs
+    .command("explain")
+    .argument("<run>", "the run's id")
+    .description("why a run is where it is")
+    .action(async (id: string, _options, command: Command) => {
+      const { clients, options } = connect(cli, command);
+      const answer = await clients.runs.explainRun({ runId: runId(id) });
+      if (options.json) return printJson(cli, ExplainRunResponseSchema, answer);
+      const { bold, dim } = cli.colors;
+      const status = words.paintState(cli, words.runStatus.word(answer.run?.status ?? 0));
+      cli.out(`${status}  ${bold(plain(answer.summary))}`);
+      cli.out("");
+      for (const line of timeline(cli, answer.facts)) cli.out(line);
+      if (answer.nextStep) cli.out(`\n${dim("next:")} ${plain(answer.nextStep)}`);
+    });
+  examples(command, [["runs explain 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "what happened, and what has to happen next"]]);
+}
+
+function timeline(cli: Cli, facts: readonly RunFact[]): string[] {
+  return table<RunFact>(
+    facts,
+    [
+      { header: "WHEN", cell: (fact) => cli.colors.dim(formatMoment(fact.at) || "now") },
+      { header: "", cell: (fact) => cli.colors.dim(formatAgo(fact.at)), align: "right" },
+      { header: "WHAT", cell: (fact) => cli.colors.cyan(plain(fact.kind)) },
+      { header: "", cell: (fact) => plain(fact.text) },
+    ],
+    Number.POSITIVE_INFINITY,
+  ).slice(1);
+}
+
+function addCancel(runs: Command, cli: Cli): void {
+  const command = runs
+    .command("cancel")
+    .argument("<run>", "the run's id")
+    .description("end a run before its time")
+    .option("--reason <text>", "shown with the run", "")
+    .action(async (id: string, _options, command: Command) => {
+      const { clients, options } = connect<{ reason: string }>(cli, command);
+      const run = (await clients.runs.cancelRun({ runId: runId(id), reason: options.reason })).run!;
+      if (options.json) return printJson(cli, RunSchema, run);
+      if (words.hasEnded(run.status)) return cli.out(`${run.id} is ${words.runStatus.word(run.status)}`);
+      cli.out(`${run.id} is ${words.runStatus.word(run.status)}; its device was asked to stop it`);
+      cli.note(`follow it: pinion runs watch ${run.id}`);
+    });
+  examples(command, [['runs cancel 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e --reason "wrong prompt"', ""]]);
+}
+
+function addRetry(runs: Command, cli: Cli): void {
+  const command = runs
+    .command("retry")
+    .argument("<run>", "the ended run's id")
+    .description("start a new run with an ended run's window")
+    .action(async (id: string, _options, command: Command) => {
+      const { clients, options } = connect(cli, command);
+      const run = (await clients.runs.retryRun({ runId: runId(id) })).run!;
+      if (options.json) return printJson(cli, RunSchema, run);
+      cli.out(run.id);
+      cli.note(`follow it: pinion runs watch ${run.id}`);
+    });
+  examples(command, [["runs retry 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "prints the new run's id"]]);
+}

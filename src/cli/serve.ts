@@ -1,0 +1,92 @@
+import type { Command } from "commander";
+import { replicaConfig } from "../config.ts";
+import type { Logger } from "../log.ts";
+import { createLogger } from "../log.ts";
+import { type Embedded, startEmbedded } from "../store/embedded.ts";
+import { type Cli, examples, interruptSignal } from "./cli.ts";
+import { dataDir, optionsOf } from "./context.ts";
+import { writeToken, writeUrl } from "./data-files.ts";
+import { exitCodes } from "./failures.ts";
+import { listenFailure, requireFreePort } from "./listening.ts";
+import { wholeNumber } from "./paging.ts";
+
+type ServeOptions = { host?: string; port?: number; databaseUrl?: string };
+
+/** `pinion serve`: one replica, configured by the environment. */
+export function addServe(program: Command, cli: Cli): void {
+  const command = program
+    .command("serve")
+    .description("run one replica of the server; any number may share one PostgreSQL")
+    .option("--host <address>", "address to listen on (PINION_HOST; 127.0.0.1)")
+    .option("--port <n>", "port to listen on (PINION_PORT; 7420); 0 lets the system choose", wholeNumber(0, 65_535))
+    .option("--database-url <url>", "PostgreSQL ≥ 15 (DATABASE_URL); without one an embedded PostgreSQL is started")
+    .action(async (_options, command: Command) => {
+      const options = optionsOf<ServeOptions>(command);
+      await serve(cli, options, dataDir(options, cli.env), options.json === true);
+    });
+  examples(command, [
+    ["serve", "with an embedded PostgreSQL in ./.pinion"],
+    ["serve --host 0.0.0.0 --database-url postgres://db/pinion", "one of several replicas"],
+  ]);
+}
+
+async function serve(cli: Cli, options: ServeOptions, data: string, asJson: boolean): Promise<void> {
+  const settings = {
+    ...cli.env,
+    PINION_HOST: options.host ?? cli.env.PINION_HOST,
+    PINION_PORT: options.port === undefined ? cli.env.PINION_PORT : String(options.port),
+  };
+  const log = createLogger({ level: cli.env.PINION_LOG_LEVEL || "info", name: "pinion" });
+  const interrupt = interruptSignal();
+  const database = await openDatabaseFor(options, cli, data, log);
+  try {
+    const config = replicaConfig({ ...settings, DATABASE_URL: database.url });
+    await requireFreePort(config.host, config.port);
+    const { startReplica } = await import("./serve-replica.ts");
+    const replica = await startReplica(config).catch((error) => {
+      throw listenFailure(error, config.port);
+    });
+    try {
+      writeUrl(data, replica.url);
+      announce(cli, { asJson, data, url: replica.url, replicaId: replica.replicaId, token: replica.bootstrapToken });
+      const isAsked = await Promise.race([
+        replica.closed.then(() => false),
+        new Promise<boolean>((done) => {
+          interrupt.signal.addEventListener("abort", () => done(true), { once: true });
+          if (interrupt.signal.aborted) done(true);
+        }),
+      ]);
+      if (!isAsked) cli.setExitCode(exitCodes.failed);
+    } finally {
+      await replica.stop();
+    }
+  } finally {
+    await database.embedded?.stop();
+    interrupt.dispose();
+  }
+}
+
+type ServedDatabase = { url: string; embedded: Embedded | undefined };
+
+async function openDatabaseFor(options: ServeOptions, cli: Cli, data: string, log: Logger): Promise<ServedDatabase> {
+  const given = options.databaseUrl ?? (cli.env.DATABASE_URL || undefined);
+  if (given) return { url: given, embedded: undefined };
+  const embedded = await startEmbedded({ dataDir: data, log });
+  return { url: embedded.url, embedded };
+}
+
+type Announcement = { asJson: boolean; data: string; url: string; replicaId: string; token: string | undefined };
+
+function announce(cli: Cli, { asJson, data, url, replicaId, token }: Announcement): void {
+  const tokenFile = token ? writeToken(data, token) : undefined;
+  if (asJson) {
+    return cli.out(
+      JSON.stringify({ url, replica_id: replicaId, ...(token ? { bootstrap_token: token, token_file: tokenFile } : {}) }),
+    );
+  }
+  cli.out(`Pinion listens at ${url} (replica ${replicaId})`);
+  if (token) {
+    cli.out(`bootstrap token: ${token}`);
+    cli.out(`it is shown only now, and kept in ${tokenFile} (mode 0600)`);
+  }
+}

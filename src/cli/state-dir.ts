@@ -1,0 +1,27 @@
+import { existsSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import type { Environment } from "./context.ts";
+
+/** Where a daemon of this user keeps its identity and its outbox: PINION_STATE_DIR, or by the XDG rules. */
+export function ownStateDir(env: Environment): string {
+  const stateHome = env.XDG_STATE_HOME || join(env.HOME || homedir(), ".local", "state");
+  return env.PINION_STATE_DIR || join(stateHome, "pinion", "device");
+}
+
+/** The state of the device that `pinion up` runs. */
+export function upStateDir(data: string): string {
+  return join(data, "device");
+}
+
+/** The device that is meant on this machine: the given one, that of `up` if there is one, else the user's own daemon. */
+export function stateDirOf(given: string | undefined, env: Environment, data: string): string {
+  if (given) return given;
+  return existsSync(upStateDir(data)) ? upStateDir(data) : ownStateDir(env);
+}
+
+/** The daemon's configuration, if none is given: `device.toml` beside `up`'s state, or by the XDG rules. */
+export function ownConfigFile(env: Environment): string {
+  const configHome = env.XDG_CONFIG_HOME || join(env.HOME || homedir(), ".config");
+  return join(configHome, "pinion", "device.toml");
+}

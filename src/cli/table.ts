@@ -1,0 +1,74 @@
+import { stripVTControlCharacters } from "node:util";
+
+export type Column<Row> = {
+  header: string;
+  /** The cell; may carry colours. */
+  cell(row: Row): string;
+  align?: "left" | "right";
+  /** Gives way when the terminal is too narrow. At most one column of a table does. */
+  isFlexible?: boolean;
+};
+
+const gap = "  ";
+/** A flexible column is not cut below this; the line wraps instead. */
+const flexibleWidthMin = 12;
+
+/** Characters that a text takes on the screen, colours aside. Wide characters count as one. */
+export function displayWidth(text: string): number {
+  return [...stripVTControlCharacters(text)].length;
+}
+
+/**
+ * Text from elsewhere (labels, reasons, output of programs) for one line: line breaks become spaces, and control
+ * characters are dropped so that nobody else moves our cursor.
+ */
+export function plain(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what this removes
+  return stripVTControlCharacters(text).replace(/\s+/g, " ").replace(/[\u0000-\u001f\u007f-\u009f]/g, "").trim();
+}
+
+/** Cuts a text without colours to a width; the last character then is "…". */
+export function cut(text: string, width: number): string {
+  const characters = [...text];
+  return characters.length <= width ? text : `${characters.slice(0, Math.max(0, width - 1)).join("")}…`;
+}
+
+/** Lines of a table with a header. Columns in which nothing is written are left out, headers and all. */
+export function table<Row>(rows: readonly Row[], columns: readonly Column<Row>[], widthMax: number): string[] {
+  const filled = columns
+    .map((column) => ({ column, cells: rows.map((row) => column.cell(row)) }))
+    .filter(({ cells }) => cells.some((cell) => cell !== ""));
+  const widths = filled.map(({ column, cells }) =>
+    Math.max(column.header.length, ...cells.map((cell) => displayWidth(cell))),
+  );
+  const flexible = filled.findIndex(({ column }) => column.isFlexible);
+  const total = widths.reduce((sum, width) => sum + width, 0) + gap.length * (widths.length - 1);
+  if (flexible >= 0 && total > widthMax) {
+    widths[flexible] = Math.max(flexibleWidthMin, widths[flexible]! - (total - widthMax));
+  }
+  const line = (cells: readonly string[]) =>
+    cells
+      .map((cell, index) => {
+        const width = widths[index]!;
+        const fitted = displayWidth(cell) > width ? cut(stripVTControlCharacters(cell), width) : cell;
+        const padding = " ".repeat(Math.max(0, width - displayWidth(fitted)));
+        return filled[index]!.column.align === "right" ? padding + fitted : fitted + padding;
+      })
+      .join(gap)
+      .trimEnd();
+  return [
+    line(filled.map(({ column }) => column.header)),
+    ...rows.map((_, row) => line(filled.map(({ cells }) => cells[row]!))),
+  ];
+}
+
+/** Lines "name  value" for one thing; pairs without a value are left out. */
+export function details(pairs: readonly [name: string, value: string][], paint: (name: string) => string): string[] {
+  const shown = pairs.filter(([, value]) => value !== "");
+  const width = Math.max(0, ...shown.map(([name]) => name.length));
+  return shown.map(([name, value]) => {
+    const [first = "", ...rest] = value.split("\n");
+    const indent = " ".repeat(width + gap.length);
+    return [`${paint(name.padEnd(width))}${gap}${first}`, ...rest.map((line) => indent + line)].join("\n");
+  });
+}

@@ -1,0 +1,165 @@
+import { z } from "zod";
+
+/**
+ * Everything that is configured, read once from the environment. No other file of the server reads `process.env`.
+ * Every setting states its meaning, default and unit in `describe`; the reference in docs is made from that.
+ */
+
+const milliseconds = (fallback: number, meaning: string) =>
+  z.coerce.number().int().min(1).max(2_147_483_647).default(fallback).describe(`${meaning} (milliseconds)`);
+
+const count = (fallback: number, min: number, max: number, meaning: string) =>
+  z.coerce.number().int().min(min).max(max).default(fallback).describe(meaning);
+
+export const serverSettings = z.object({
+  PINION_HOST: z.string().default("127.0.0.1").describe("Address to listen on"),
+  PINION_PORT: count(7420, 0, 65_535, "Port to listen on; 0 lets the system choose"),
+  PINION_PUBLIC_URL: z.url().optional().describe("Where people reach this server, for links in messages"),
+  PINION_LOG_LEVEL: z
+    .enum(["trace", "debug", "info", "warn", "error", "fatal", "silent"])
+    .default("info")
+    .describe("Least severe level that is logged"),
+  DATABASE_URL: z.string().min(1).describe("PostgreSQL ≥ 15; may go through a pooler in transaction mode"),
+  DATABASE_DIRECT_URL: z
+    .string()
+    .min(1)
+    .optional()
+    .describe("PostgreSQL without a pooler, for LISTEN and migrations; default: DATABASE_URL"),
+  PINION_DATABASE_CONNECTIONS: count(10, 2, 200, "Connections for requests, per replica"),
+  PINION_TLS_CERT_FILE: z.string().optional().describe("PEM certificate chain; with PINION_TLS_KEY_FILE turns TLS on"),
+  PINION_TLS_KEY_FILE: z.string().optional().describe("PEM private key"),
+  PINION_TLS_CLIENT_CA_FILE: z.string().optional().describe("PEM authorities; clients must then show a certificate"),
+  PINION_HEARTBEAT_INTERVAL_MS: milliseconds(20_000, "How often devices beat"),
+  PINION_HEARTBEAT_TTL_MS: milliseconds(60_000, "Silence after which a session is closed and its attempts are lost"),
+  PINION_HELLO_DEADLINE_MS: milliseconds(10_000, "Time for the first message of a stream"),
+  PINION_ACCEPT_DEADLINE_MS: milliseconds(10_000, "Time to accept an assignment before it is pushed again"),
+  PINION_SILENT_ATTEMPT_MS: milliseconds(180_000, "Silence after which an attempt that has beaten is reaped"),
+  PINION_NEVER_BEAT_MS: milliseconds(7_200_000, "Age at which an attempt that never beat is reaped"),
+  PINION_RUN_TIMEOUT_GRACE_MS: milliseconds(
+    60_000,
+    "How long after a run's timeout the server waits for its device before it ends the run itself",
+  ),
+  PINION_STREAM_AGE_MS: milliseconds(3_600_000, "Age at which a stream is drained, ± 10 %"),
+  PINION_SWEEP_INTERVAL_MS: milliseconds(15_000, "How often lost notifications are made good"),
+  PINION_REAP_INTERVAL_MS: milliseconds(5_000, "How often lost attempts are looked for"),
+  PINION_RETRY_BACKOFF_MS: milliseconds(10_000, "Delay before a second attempt; doubles with each further one"),
+  PINION_BACKOFF_AFTER_FAILURES: count(3, 1, 1_000, "Failures in a row after which a watcher is backed off"),
+  PINION_PAUSE_AFTER_FAILURES: count(10, 1, 1_000, "Failures in a row after which a watcher is paused"),
+  PINION_WATCHER_BACKOFF_MS: milliseconds(900_000, "First back-off of a watcher; doubles with each further failure"),
+  PINION_RETENTION_DAYS: count(30, 1, 3_650, "How long ended runs, slots and events are kept (days)"),
+  PINION_MESSAGE_BYTES_MAX: count(4_194_304, 65_536, 67_108_864, "Largest message taken, after decompression (bytes)"),
+  PINION_STREAMS_MAX: count(20_000, 1, 1_000_000, "Device streams per replica"),
+  PINION_SHUTDOWN_MS: milliseconds(20_000, "Time for an orderly stop"),
+});
+
+export type ServerSettings = z.infer<typeof serverSettings>;
+
+/** What a replica is configured with. Times in milliseconds, sizes in bytes. */
+export type ReplicaConfig = {
+  host: string;
+  port: number;
+  publicUrl: string | undefined;
+  logLevel: ServerSettings["PINION_LOG_LEVEL"];
+  databaseUrl: string;
+  directDatabaseUrl: string;
+  connectionsMax: number;
+  tls: { certFile: string; keyFile: string; clientCaFile: string | undefined } | undefined;
+  session: {
+    heartbeatIntervalMs: number;
+    ttlMs: number;
+    helloDeadlineMs: number;
+    acceptDeadlineMs: number;
+    ageMsMax: number;
+    messageBytesMax: number;
+    streamsMax: number;
+  };
+  reaper: {
+    intervalMs: number;
+    ttlMs: number;
+    silentAttemptMs: number;
+    neverBeatMs: number;
+    runTimeoutGraceMs: number;
+  };
+  failures: {
+    retryBackoffMs: number;
+    backoffAfter: number;
+    pauseAfter: number;
+    watcherBackoffMs: number;
+  };
+  sweepIntervalMs: number;
+  retentionDays: number;
+  shutdownMs: number;
+};
+
+/** Thrown for settings that are missing or wrong; the message names every one of them. */
+export class ConfigError extends Error {
+  override name = "ConfigError";
+}
+
+/** The replica's configuration. Throws a ConfigError that names each wrong variable. */
+export function replicaConfig(env: Record<string, string | undefined>): ReplicaConfig {
+  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ""));
+  const parsed = serverSettings.safeParse(given);
+  if (!parsed.success) {
+    const lines = parsed.error.issues.map((issue) => {
+      const name = issue.path.join(".");
+      const setting = serverSettings.shape[name as keyof ServerSettings];
+      return `${name}: ${issue.message} — ${setting?.description ?? ""}`;
+    });
+    throw new ConfigError(`the configuration is not usable:\n  ${lines.join("\n  ")}`);
+  }
+  const s = parsed.data;
+  if ((s.PINION_TLS_CERT_FILE === undefined) !== (s.PINION_TLS_KEY_FILE === undefined)) {
+    throw new ConfigError("PINION_TLS_CERT_FILE and PINION_TLS_KEY_FILE belong together: set both or neither");
+  }
+  if (s.PINION_HEARTBEAT_TTL_MS < 2 * s.PINION_HEARTBEAT_INTERVAL_MS) {
+    throw new ConfigError("PINION_HEARTBEAT_TTL_MS must be at least twice PINION_HEARTBEAT_INTERVAL_MS");
+  }
+  return {
+    host: s.PINION_HOST,
+    port: s.PINION_PORT,
+    publicUrl: s.PINION_PUBLIC_URL,
+    logLevel: s.PINION_LOG_LEVEL,
+    databaseUrl: s.DATABASE_URL,
+    directDatabaseUrl: s.DATABASE_DIRECT_URL ?? s.DATABASE_URL,
+    connectionsMax: s.PINION_DATABASE_CONNECTIONS,
+    tls:
+      s.PINION_TLS_CERT_FILE && s.PINION_TLS_KEY_FILE
+        ? {
+            certFile: s.PINION_TLS_CERT_FILE,
+            keyFile: s.PINION_TLS_KEY_FILE,
+            clientCaFile: s.PINION_TLS_CLIENT_CA_FILE,
+          }
+        : undefined,
+    session: {
+      heartbeatIntervalMs: s.PINION_HEARTBEAT_INTERVAL_MS,
+      ttlMs: s.PINION_HEARTBEAT_TTL_MS,
+      helloDeadlineMs: s.PINION_HELLO_DEADLINE_MS,
+      acceptDeadlineMs: s.PINION_ACCEPT_DEADLINE_MS,
+      ageMsMax: s.PINION_STREAM_AGE_MS,
+      messageBytesMax: s.PINION_MESSAGE_BYTES_MAX,
+      streamsMax: s.PINION_STREAMS_MAX,
+    },
+    reaper: {
+      intervalMs: s.PINION_REAP_INTERVAL_MS,
+      ttlMs: s.PINION_HEARTBEAT_TTL_MS,
+      silentAttemptMs: s.PINION_SILENT_ATTEMPT_MS,
+      neverBeatMs: s.PINION_NEVER_BEAT_MS,
+      runTimeoutGraceMs: s.PINION_RUN_TIMEOUT_GRACE_MS,
+    },
+    failures: {
+      retryBackoffMs: s.PINION_RETRY_BACKOFF_MS,
+      backoffAfter: s.PINION_BACKOFF_AFTER_FAILURES,
+      pauseAfter: s.PINION_PAUSE_AFTER_FAILURES,
+      watcherBackoffMs: s.PINION_WATCHER_BACKOFF_MS,
+    },
+    sweepIntervalMs: s.PINION_SWEEP_INTERVAL_MS,
+    retentionDays: s.PINION_RETENTION_DAYS,
+    shutdownMs: s.PINION_SHUTDOWN_MS,
+  };
+}
+
+/** The process's environment. */
+export function environment(): Record<string, string | undefined> {
+  return process.env;
+}

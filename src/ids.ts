@@ -1,0 +1,75 @@
+import { createHash, randomBytes } from "node:crypto";
+import { crc32 } from "node:zlib";
+
+/**
+ * A UUIDv7 (RFC 9562): 48 bits of Unix milliseconds, then 74 random bits. Sorts by time of creation.
+ */
+export function newId(now: number = Date.now()): string {
+  const bytes = randomBytes(16);
+  bytes.writeUIntBE(now, 0, 6);
+  bytes[6] = (bytes[6]! & 0x0f) | 0x70;
+  bytes[8] = (bytes[8]! & 0x3f) | 0x80;
+  const hex = bytes.toString("hex");
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
+}
+
+const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+
+/** Whether the text is a UUID, and so may be compared with an id column. */
+export function isUuid(text: string): boolean {
+  return uuidPattern.test(text);
+}
+
+export type TokenKind = "pat" | "dev" | "svc";
+
+/** 30 characters of base 62 carry 178 random bits. */
+const secretLength = 30;
+const alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+const tokenPattern = /^pin_(pat|dev|svc)_([0-9A-Za-z]{30})_([0-9a-f]{8})$/;
+
+function randomText(length: number): string {
+  let text = "";
+  while (text.length < length) {
+    for (const byte of randomBytes(length)) {
+      // 248 = 4 × 62: what lies above would favour the first letters.
+      if (byte < 248 && text.length < length) text += alphabet[byte % 62];
+    }
+  }
+  return text;
+}
+
+function checksum(body: string): string {
+  return crc32(body).toString(16).padStart(8, "0");
+}
+
+/** A new token, `pin_<kind>_<random>_<crc32>`. Only its hash is ever stored. */
+export function newToken(kind: TokenKind): string {
+  const body = `pin_${kind}_${randomText(secretLength)}`;
+  return `${body}_${checksum(body)}`;
+}
+
+/** The kind of a well-formed token with a right checksum; undefined for anything else, at no cost to the database. */
+export function tokenKind(token: string): TokenKind | undefined {
+  const match = tokenPattern.exec(token);
+  if (!match) return undefined;
+  return checksum(`pin_${match[1]}_${match[2]}`) === match[3] ? (match[1] as TokenKind) : undefined;
+}
+
+/** What is stored of a token or a join code. */
+export function secretHash(secret: string): Buffer {
+  return createHash("sha256").update(secret).digest();
+}
+
+/** Letters that are not mistaken for each other when read aloud or typed. */
+const joinCodeAlphabet = "ABCDEFGHJKMNPQRSTUVWXYZ23456789";
+
+/** A one-time join code, `XXXX-XXXX-XXXX-XXXX`: 79 random bits, easy to type. */
+export function newJoinCode(): string {
+  const letters: string[] = [];
+  while (letters.length < 16) {
+    for (const byte of randomBytes(32)) {
+      if (byte < 248 && letters.length < 16) letters.push(joinCodeAlphabet[byte % 31]!);
+    }
+  }
+  return letters.join("").replace(/(.{4})(?=.)/g, "$1-");
+}

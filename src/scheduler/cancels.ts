@@ -1,0 +1,70 @@
+import { type Db, transaction } from "../store/database.ts";
+import * as runs from "../store/runs.ts";
+import type { FailurePolicy, Settled } from "../store/settlements.ts";
+import type { CancelledAttempt, Doorbell } from "./doorbell.ts";
+import { settleWithEvents } from "./settle.ts";
+
+/**
+ * Cancelling: a pending run ends at once; the device of an active one is asked, and the run ends when the device says
+ * so, or when its TTL passes.
+ */
+
+/** What is to be announced after the commit. */
+export type Cancellation = { settled: Settled[]; asked: CancelledAttempt[] };
+
+type Which = { orgId: string } & ({ runId: string } | { watcherId: string } | { deviceId: string });
+
+/**
+ * Cancels live runs in the caller's transaction, in which only events may follow. `at_once` ends active ones as well,
+ * for a device that is deleted and so will never answer.
+ */
+export async function cancelIn(
+  tx: Db,
+  which: Which,
+  options: { reason: string; policy: FailurePolicy; mode: "ask" | "at_once" },
+): Promise<Cancellation> {
+  const locked = await runs.lockForCancel(tx, which);
+  const isEnding = (run: runs.LockedRun) => run.status === "pending" || options.mode === "at_once";
+  const asked = locked.filter((run) => !isEnding(run));
+  await runs.requestCancel(tx, { orgId: which.orgId, runIds: asked.map((run) => run.runId), reason: options.reason });
+  const settled = await settleWithEvents(
+    tx,
+    locked.filter(isEnding).map((run) => ({
+      orgId: run.orgId,
+      runId: run.runId,
+      attemptToken: run.attemptToken,
+      deviceId: null,
+      action: "finish",
+      status: "cancelled",
+      reason: options.reason,
+    })),
+    options.policy,
+  );
+  return {
+    settled,
+    asked: asked.map((run) => ({
+      orgId: run.orgId,
+      deviceId: run.deviceId!,
+      runId: run.runId,
+      attemptToken: run.attemptToken!,
+      reason: options.reason,
+    })),
+  };
+}
+
+/** Announces a cancellation after its commit. */
+export function announce(doorbell: Doorbell, cancellation: Cancellation): void {
+  doorbell.settled(cancellation.settled);
+  doorbell.cancelling(cancellation.asked);
+}
+
+/** Cancels one run; answers whether there was a live one. */
+export async function cancelRun(
+  db: Db,
+  run: { orgId: string; runId: string },
+  options: { reason: string; policy: FailurePolicy; doorbell: Doorbell },
+): Promise<boolean> {
+  const cancellation = await transaction(db, (tx) => cancelIn(tx, run, { ...options, mode: "ask" }));
+  announce(options.doorbell, cancellation);
+  return cancellation.settled.length + cancellation.asked.length > 0;
+}

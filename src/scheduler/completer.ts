@@ -1,0 +1,167 @@
+import { type Batcher, createBatcher } from "../batcher.ts";
+import { Refusal } from "../errors.ts";
+import { type Db, isUnavailable, transaction } from "../store/database.ts";
+import { type FailurePolicy, findVerdicts, type Settled, type Settlement } from "../store/settlements.ts";
+import type { Doorbell } from "./doorbell.ts";
+import { settleWithEvents } from "./settle.ts";
+
+/** How a device says that an attempt ended. Sizes are checked before it gets here. */
+export type Report = {
+  orgId: string;
+  deviceId: string;
+  runId: string;
+  attemptToken: string;
+  status: "completed" | "failed" | "timeout" | "cancelled";
+  output: string;
+  isOutputTruncated: boolean;
+  exitCode: number | undefined;
+  signal: string;
+  reason: string;
+  durationMs: number | undefined;
+};
+
+export type ReportVerdict = {
+  verdict: "stored" | "already_stored" | "superseded" | "unknown";
+  windowId: string | null;
+};
+
+/** Stores reports, each exactly once (R5). What `report` resolves with has been committed. */
+export type Completer = {
+  report(report: Report): Promise<ReportVerdict>;
+  idle(): Promise<void>;
+};
+
+/** Reports per transaction. 500 outputs of the largest size are 500 MiB, so a batch is also bounded in characters. */
+const reportsPerBatchMax = 500;
+const charactersPerBatchMax = 16_000_000;
+/** Reports that may wait. Beyond it the device is asked to send again. */
+const reportsWaitingMax = 20_000;
+
+export function createCompleter(options: {
+  db: Db;
+  policy: FailurePolicy;
+  doorbell: Doorbell;
+  onBatch?: (size: number, ms: number) => void;
+}): Completer {
+  const { db, policy, doorbell } = options;
+
+  async function store(reports: Report[]): Promise<ReportVerdict[]> {
+    const { verdicts, settled } = await transaction(db, (tx) => storeOnce(tx, reports, policy));
+    doorbell.settled(settled);
+    return verdicts;
+  }
+
+  async function storeEach(reports: Report[]): Promise<ReportVerdict[]> {
+    try {
+      return await store(reports);
+    } catch (error) {
+      if (isUnavailable(error) || reports.length === 1) throw error;
+      // R9: one report that the database refuses must not take the others with it.
+      const half = Math.ceil(reports.length / 2);
+      const [first, second] = await Promise.all([
+        storeEach(reports.slice(0, half)).catch(() => undefined),
+        storeEach(reports.slice(half)).catch(() => undefined),
+      ]);
+      return [
+        ...(first ?? Array<ReportVerdict>(half).fill(notStored)),
+        ...(second ?? Array<ReportVerdict>(reports.length - half).fill(notStored)),
+      ];
+    }
+  }
+
+  const batcher: Batcher<Report, ReportVerdict> = createBatcher({
+    async run(reports) {
+      const verdicts: ReportVerdict[] = [];
+      for (const part of bySize(reports)) verdicts.push(...(await storeEach(part)));
+      return verdicts;
+    },
+    itemsMax: reportsPerBatchMax,
+    queueMax: reportsWaitingMax,
+    overflow: () =>
+      new Refusal("unavailable", "too many completions wait to be stored; send it again", { retryAfterMs: 1_000 }),
+    ...(options.onBatch ? { onBatch: options.onBatch } : {}),
+  });
+
+  return {
+    async report(report) {
+      const verdict = await batcher.add(report);
+      if (verdict === notStored) throw new Error(`the completion of run ${report.runId} could not be stored`);
+      return verdict;
+    },
+    idle: () => batcher.idle(),
+  };
+}
+
+/** Stands for a report that the database refused; never leaves this file. */
+const notStored: ReportVerdict = { verdict: "unknown", windowId: null };
+
+/** Splits a batch where its outputs together grow too large for one statement. */
+function bySize(reports: Report[]): Report[][] {
+  const parts: Report[][] = [];
+  let characters = Number.POSITIVE_INFINITY;
+  for (const report of reports) {
+    if (characters + report.output.length > charactersPerBatchMax) {
+      parts.push([]);
+      characters = 0;
+    }
+    parts.at(-1)!.push(report);
+    characters += report.output.length;
+  }
+  return parts;
+}
+
+const nameOf = (attempt: { runId: string; attemptToken: string | null }) => `${attempt.runId} ${attempt.attemptToken}`;
+
+/** Stores reports in the caller's transaction; a repeat within them is stored once and answered twice. */
+export async function storeOnce(
+  tx: Db,
+  reports: readonly Report[],
+  policy: FailurePolicy,
+): Promise<{ verdicts: ReportVerdict[]; settled: Settled[] }> {
+  const distinct = new Map<string, Report>();
+  for (const report of reports) if (!distinct.has(nameOf(report))) distinct.set(nameOf(report), report);
+
+  const settled = await settleWithEvents(tx, [...distinct.values()].map(settlementOf), policy);
+  const verdicts = new Map<string, ReportVerdict>();
+  for (const run of settled) verdicts.set(nameOf(run), { verdict: "stored", windowId: run.windowId });
+
+  const rest = [...distinct.values()].filter((report) => !verdicts.has(nameOf(report)));
+  const past = await findVerdicts(tx, rest);
+  rest.forEach((report, index) => {
+    verdicts.set(nameOf(report), past[index]!);
+  });
+
+  const seen = new Set<string>();
+  return {
+    settled,
+    verdicts: reports.map((report) => {
+      const name = nameOf(report);
+      const verdict = verdicts.get(name)!;
+      const isRepeat = seen.has(name);
+      seen.add(name);
+      return isRepeat && verdict.verdict === "stored" ? { ...verdict, verdict: "already_stored" } : verdict;
+    }),
+  };
+}
+
+function settlementOf(report: Report): Settlement {
+  return {
+    orgId: report.orgId,
+    runId: report.runId,
+    attemptToken: report.attemptToken,
+    deviceId: report.deviceId,
+    action: "finish_or_retry",
+    status: report.status,
+    reason: storable(report.reason),
+    output: storable(report.output),
+    isOutputTruncated: report.isOutputTruncated,
+    exitCode: report.exitCode,
+    signal: storable(report.signal),
+    durationMs: report.durationMs,
+  };
+}
+
+/** PostgreSQL stores no NUL in text. */
+function storable(text: string): string {
+  return text.includes("\0") ? text.replaceAll("\0", "\u{fffd}") : text;
+}

@@ -1,0 +1,24 @@
+import type { RecordedRun } from "../store/schedules.ts";
+import type { Settled } from "../store/settlements.ts";
+
+/** An attempt whose end is wanted. */
+export type CancelledAttempt = {
+  orgId: string;
+  deviceId: string;
+  runId: string;
+  attemptToken: string;
+  reason: string;
+};
+
+/**
+ * What the scheduler tells the rest of Pinion after a commit. All of it is a hint: the rows are the truth, and losing
+ * every one of these costs seconds (the sweep), never a run.
+ */
+export interface Doorbell {
+  /** Runs were written; their devices may have work. */
+  recorded(runs: readonly RecordedRun[]): void;
+  /** Attempts were settled; their devices have a free slot, and may have work. */
+  settled(settled: readonly Settled[]): void;
+  /** The end of attempts is wanted; their devices are to be told. */
+  cancelling(attempts: readonly CancelledAttempt[]): void;
+}

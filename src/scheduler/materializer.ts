@@ -1,0 +1,130 @@
+import type { Logger } from "../log.ts";
+import { type Db, isUnavailable, transaction } from "../store/database.ts";
+import * as events from "../store/events.ts";
+import * as schedules from "../store/schedules.ts";
+import type { Doorbell } from "./doorbell.ts";
+import { type Loop, startLoop } from "./loop.ts";
+import { type Plan, planBacklog, planDue } from "./plan.ts";
+
+/**
+ * Turns due slots into rows: a run, or a skipped run with its reason (R2), in the transaction that moves the schedule
+ * (R3). Any number of replicas may do it at once: each locks other watchers. It sleeps until the next slot is due.
+ */
+
+/** Watchers per transaction. */
+const watchersPerPassMax = 2_000;
+
+/** Records the due slots of up to `limit` watchers; answers how many watchers it looked at. */
+export async function materializeOnce(
+  db: Db,
+  options: { doorbell: Doorbell; log: Logger; limit?: number },
+): Promise<number> {
+  const limit = options.limit ?? watchersPerPassMax;
+  return pass(db, options, (tx) => schedules.lockDue(tx, limit), planDue);
+}
+
+/** Records slots that waited for the end of their watcher's active run. */
+export async function materializeBacklogOnce(
+  db: Db,
+  options: { doorbell: Doorbell; log: Logger; limit?: number },
+): Promise<number> {
+  const limit = options.limit ?? watchersPerPassMax;
+  return pass(db, options, (tx) => schedules.lockBacklogged(tx, limit), planBacklog);
+}
+
+/** Records the due slots of one watcher in the caller's transaction, before its schedule is edited, paused or resumed. */
+export async function recordDue(tx: Db, orgId: string, watcherId: string): Promise<void> {
+  const watcher = await schedules.lockOne(tx, { orgId, watcherId });
+  if (!watcher?.nextDueAt || watcher.nextDueAt > watcher.now) return;
+  await write(tx, [planDue(watcher)]);
+}
+
+type Planner = (watcher: schedules.DueWatcher) => Plan;
+
+async function pass(
+  db: Db,
+  options: { doorbell: Doorbell; log: Logger },
+  lock: (tx: Db) => Promise<schedules.DueWatcher[]>,
+  plan: Planner,
+): Promise<number> {
+  let names: schedules.WatcherName[] = [];
+  try {
+    const runs = await transaction(db, async (tx) => {
+      const watchers = await lock(tx);
+      names = watchers;
+      const written = await write(tx, watchers.map(plan));
+      await events.appendAll(tx, written.map(eventOf));
+      return written;
+    });
+    options.doorbell.recorded(runs);
+  } catch (error) {
+    if (isUnavailable(error) || names.length === 0) throw error;
+    options.log.error({ err: error, watchers: names.length }, "a batch of watchers failed; trying them one by one");
+    for (const name of names) await planAlone(db, options, name, plan);
+  }
+  return names.length;
+}
+
+/** R9: a watcher that makes its batch fail is set aside by itself, and reported. */
+async function planAlone(
+  db: Db,
+  options: { doorbell: Doorbell; log: Logger },
+  name: schedules.WatcherName,
+  plan: Planner,
+): Promise<void> {
+  try {
+    const runs = await transaction(db, async (tx) => {
+      const watcher = await schedules.lockOne(tx, name);
+      const written = watcher ? await write(tx, [plan(watcher)]) : [];
+      await events.appendAll(tx, written.map(eventOf));
+      return written;
+    });
+    options.doorbell.recorded(runs);
+  } catch (error) {
+    if (isUnavailable(error)) throw error;
+    const reason = `its due slot could not be recorded: ${error instanceof Error ? error.message : String(error)}`;
+    options.log.error({ err: error, orgId: name.orgId, watcherId: name.watcherId }, "a watcher was set aside");
+    await transaction(db, async (tx) => {
+      await schedules.setAside(tx, { ...name, reason });
+      await events.append(tx, name.orgId, [
+        { kind: "watcher.paused", actor: "pinion", watcherId: name.watcherId, data: { reason } },
+      ]);
+    });
+  }
+}
+
+async function write(tx: Db, plans: readonly Plan[]): Promise<schedules.RecordedRun[]> {
+  if (plans.length === 0) return [];
+  await schedules.putAside(tx, plans.flatMap((plan) => plan.aside));
+  return schedules.record(tx, plans.flatMap((plan) => plan.slots), plans.map((plan) => plan.move));
+}
+
+export function eventOf(run: schedules.RecordedRun): events.NewEvent {
+  return {
+    orgId: run.orgId,
+    kind: run.status === "skipped" ? "run.skipped" : "run.created",
+    actor: "pinion",
+    runId: run.runId,
+    watcherId: run.watcherId,
+    deviceId: run.deviceId,
+    data: {
+      ...(run.scheduledFor ? { scheduled_for: run.scheduledFor.toISOString() } : {}),
+      ...(run.skipReason ? { skip_reason: run.skipReason, reason: run.reason } : {}),
+    },
+  };
+}
+
+/** Starts the materializer. `sweepMs`: how long it sleeps at most, for slots that another replica's writes made due. */
+export function startMaterializer(options: { db: Db; doorbell: Doorbell; log: Logger; sweepMs: number }): Loop {
+  return startLoop({
+    name: "materializer",
+    log: options.log,
+    async pass() {
+      const due = await materializeOnce(options.db, options);
+      const waiting = await materializeBacklogOnce(options.db, options);
+      if (due === watchersPerPassMax || waiting === watchersPerPassMax) return 0;
+      const nextDueMs = await schedules.findNextDueMs(options.db);
+      return Math.min(Math.ceil(nextDueMs ?? options.sweepMs), options.sweepMs);
+    },
+  });
+}

@@ -1,0 +1,187 @@
+import { newId } from "../ids.ts";
+import type { DueWatcher, ScheduleMove, SlotRecord } from "../store/schedules.ts";
+import type { SkipReason } from "../store/settlements.ts";
+import { jitterOf, nextSlot, previousSlot } from "./cron.ts";
+
+/**
+ * What becomes of the due slots of one watcher. A value: writing it is schedules.record's business.
+ *
+ * R2: every due slot is in `slots` (as a run or as skipped) or, once, in `aside`. R3: `move` is written with them.
+ */
+export type Plan = {
+  slots: SlotRecord[];
+  /** A slot of a queue_one watcher that waits for the end of the active run. */
+  aside: { orgId: string; watcherId: string; scheduledFor: Date; source: "scheduled" }[];
+  move: ScheduleMove;
+};
+
+/** Slots of one watcher that one pass records; what is left is due at once in the next pass. */
+export const slotsPerPassMax = 500;
+
+/** A slot this late is still on time for a watcher that does not catch up: passes take a moment. */
+const onTimeMs = 60_000;
+
+/** The window of a run that nothing was stored before. */
+const firstWindowMs = 86_400_000;
+
+/** Plans the due slots of a watcher whose row is locked, at `watcher.now`. */
+export function planDue(watcher: DueWatcher): Plan {
+  const offsetMs = jitterOf(watcher.watcherId, watcher.jitterMs);
+  const due: Date[] = [];
+  let next = watcher.schedule === null ? null : watcher.nextSlotAt;
+  while (next && next.getTime() + offsetMs <= watcher.now.getTime() && due.length < slotsPerPassMax) {
+    due.push(next);
+    next = nextSlot(watcher.schedule!, watcher.timeZone, next) ?? null;
+  }
+  const plan: Plan = {
+    slots: [],
+    aside: [],
+    move: {
+      orgId: watcher.orgId,
+      watcherId: watcher.watcherId,
+      nextSlotAt: next,
+      nextDueAt: next && new Date(next.getTime() + offsetMs),
+      hasStarted: false,
+    },
+  };
+  const skip = (slot: Date, skipReason: SkipReason, reason: string) => {
+    plan.slots.push({ ...slotRecord(watcher, slot, "scheduled"), skipReason, reason });
+  };
+
+  if (watcher.status === "paused") {
+    // It was paused by its failures while these slots were due already.
+    for (const slot of due) skip(slot, "cooldown", "the watcher was paused");
+    plan.move.nextSlotAt = null;
+    plan.move.nextDueAt = null;
+    return plan;
+  }
+  if (watcher.status === "no_executor" || !watcher.hasAgent) {
+    const reason = watcher.hasAgent ? "the watcher's device was deleted" : "the watcher's agent does not exist";
+    for (const slot of due) skip(slot, "no_executor", reason);
+    return plan;
+  }
+
+  const hasMore = next !== null && next.getTime() + offsetMs <= watcher.now.getTime();
+  const latest = hasMore ? undefined : due.pop();
+  for (const slot of due) skip(slot, "missed", "a later slot stands in for it");
+  if (!latest) return plan;
+
+  const dueAt = new Date(latest.getTime() + offsetMs);
+  const lateMs = watcher.now.getTime() - dueAt.getTime();
+  const lateMsMax = watcher.catchup === "miss" ? onTimeMs : Math.max(watcher.catchupWindowMs, onTimeMs);
+  if (lateMs > lateMsMax) {
+    skip(latest, "missed", `nobody was there to fire it: ${Math.round(lateMs / 1000)} s late`);
+    return plan;
+  }
+  if (watcher.hasActiveRun && watcher.overlap === "skip") {
+    skip(latest, "overlap", "another run of the watcher was active");
+    return plan;
+  }
+  const cooldown = coolingDown(watcher, dueAt);
+  if (cooldown) {
+    skip(latest, "cooldown", cooldown);
+    return plan;
+  }
+  if (watcher.backlogSlotAt && watcher.backlogSource === "scheduled") {
+    skip(watcher.backlogSlotAt, "overlap", "a later slot took its place in the queue");
+  }
+  if (watcher.hasActiveRun) {
+    plan.aside.push({ orgId: watcher.orgId, watcherId: watcher.watcherId, scheduledFor: latest, source: "scheduled" });
+    return plan;
+  }
+  plan.slots.push({ ...slotRecord(watcher, latest, "scheduled"), dueAt });
+  plan.move.hasStarted = true;
+  return plan;
+}
+
+/** Plans the oldest slot that waited for the end of the active run. The schedule stays where it is. */
+export function planBacklog(watcher: DueWatcher): Plan {
+  const plan: Plan = { slots: [], aside: [], move: stay(watcher) };
+  const slot = watcher.backlogSlotAt;
+  const source = watcher.backlogSource;
+  if (!slot || !source || watcher.hasActiveRun) return plan;
+  const record = slotRecord(watcher, slot, source);
+  if (source === "backfill") record.dueAt = watcher.now;
+  if (watcher.status === "no_executor" || !watcher.hasAgent) {
+    plan.slots.push({ ...record, skipReason: "no_executor", reason: "the watcher's agent or device is gone" });
+    return plan;
+  }
+  const cooldown = source === "scheduled" ? coolingDown(watcher, watcher.now) : undefined;
+  if (cooldown) {
+    plan.slots.push({ ...record, skipReason: "cooldown", reason: cooldown });
+    return plan;
+  }
+  plan.slots.push(record);
+  plan.move.hasStarted = true;
+  return plan;
+}
+
+/** A run that somebody asked for. It moves no schedule (R3). */
+export function planManual(
+  watcher: DueWatcher,
+  options: { retryOf?: { runId: string; windowStart: Date; windowEnd: Date } } = {},
+): Plan {
+  const { now, windowCursorAt } = watcher;
+  const windowStart =
+    windowCursorAt && windowCursorAt < now ? windowCursorAt : new Date(now.getTime() - firstWindowMs);
+  const retried = options.retryOf;
+  return {
+    slots: [
+      {
+        orgId: watcher.orgId,
+        watcherId: watcher.watcherId,
+        runId: newId(now.getTime()),
+        scheduledFor: null,
+        source: "manual",
+        dueAt: now,
+        windowStart: retried?.windowStart ?? windowStart,
+        windowEnd: retried?.windowEnd ?? now,
+        skipReason: null,
+        reason: "",
+        retryOf: retried?.runId ?? null,
+      },
+    ],
+    aside: [],
+    move: { ...stay(watcher), hasStarted: true },
+  };
+}
+
+function stay(watcher: DueWatcher): ScheduleMove {
+  const { orgId, watcherId, nextSlotAt, nextDueAt } = watcher;
+  return { orgId, watcherId, nextSlotAt, nextDueAt, hasStarted: false };
+}
+
+/** Why a run may not start yet, if so. */
+function coolingDown(watcher: DueWatcher, at: Date): string | undefined {
+  if (watcher.backoffUntil && watcher.backoffUntil > at) {
+    return `backed off after failures until ${watcher.backoffUntil.toISOString()}`;
+  }
+  if (watcher.lastRunAt && watcher.minCooldownMs > 0) {
+    const until = new Date(watcher.lastRunAt.getTime() + watcher.minCooldownMs);
+    if (until > at) return `cooling down after the last run until ${until.toISOString()}`;
+  }
+  return undefined;
+}
+
+/** The slot's run: it is about the time from the last stored result, or from the slot before, to the slot. */
+function slotRecord(watcher: DueWatcher, slot: Date, source: "scheduled" | "backfill"): SlotRecord {
+  const cursor = source === "scheduled" ? watcher.windowCursorAt : null;
+  const windowStart =
+    cursor && cursor < slot
+      ? cursor
+      : ((watcher.schedule ? previousSlot(watcher.schedule, watcher.timeZone, slot) : undefined) ??
+        new Date(slot.getTime() - firstWindowMs));
+  return {
+    orgId: watcher.orgId,
+    watcherId: watcher.watcherId,
+    runId: newId(watcher.now.getTime()),
+    scheduledFor: slot,
+    source,
+    dueAt: new Date(slot.getTime() + jitterOf(watcher.watcherId, watcher.jitterMs)),
+    windowStart,
+    windowEnd: slot,
+    skipReason: null,
+    reason: "",
+    retryOf: null,
+  };
+}

@@ -1,0 +1,138 @@
+import type { Logger } from "../log.ts";
+import * as attempts from "../store/attempts.ts";
+import { type Db, transaction } from "../store/database.ts";
+import * as runs from "../store/runs.ts";
+import type { FailurePolicy, Settled, Settlement } from "../store/settlements.ts";
+import type { Doorbell } from "./doorbell.ts";
+import { type Loop, startLoop } from "./loop.ts";
+import { settleWithEvents } from "./settle.ts";
+
+/**
+ * Ends what nobody will report on any more (DESIGN 5), by the database's clock (R7). Attempts are locked and judged in
+ * one transaction, and rows that another replica holds are passed over: any number may reap at once.
+ */
+
+/** Attempts per transaction. */
+const attemptsPerPassMax = 500;
+
+/** How long a run whose claim was withdrawn is not offered again: its device did not answer, so not at once. */
+export const withdrawnDelayMs = 15_000;
+
+/** Reaps up to `limit` lost attempts. */
+export async function reapOnce(
+  db: Db,
+  options: { rules: attempts.ReapRules; policy: FailurePolicy; limit?: number },
+): Promise<Settled[]> {
+  return transaction(db, async (tx) => {
+    const lost = await attempts.lockLost(tx, options.rules, options.limit ?? attemptsPerPassMax);
+    return settleWithEvents(tx, lost.map(settlementOf), options.policy, {
+      rules: new Map(lost.map((attempt) => [attempt.runId, attempt.rule])),
+    });
+  });
+}
+
+function settlementOf(lost: attempts.LostAttempt): Settlement {
+  const attempt = { orgId: lost.orgId, runId: lost.runId, attemptToken: lost.attemptToken, deviceId: null };
+  const silence = `${Math.round(lost.silentMs / 1000)} s`;
+  if (lost.rule === "cancelled") {
+    const reason = lost.cancelReason || "cancelled";
+    return { ...attempt, action: "finish", status: "cancelled", reason: `${reason}; its device did not answer` };
+  }
+  if (lost.rule === "stream_broken" && lost.status === "claimed") {
+    const reason = `pushed but not accepted; the device was not heard of for ${silence}`;
+    return { ...attempt, action: "withdraw", status: "timeout", reason };
+  }
+  return { ...attempt, action: "finish_or_retry", status: "timeout", reason: reasons[lost.rule](silence, lost) };
+}
+
+const reasons: Record<
+  Exclude<attempts.LostAttempt["rule"], "cancelled">,
+  (silence: string, lost: attempts.LostAttempt) => string
+> = {
+  stream_broken: (silence) => `device lost: its stream broke and it was not heard of for ${silence}`,
+  silent: (_, lost) => `attempt lost: no heartbeat for it since ${lost.lastBeatAt?.toISOString()}`,
+  never_beat: () => "attempt lost: it was claimed and never beat",
+  overdue: () => "its timeout passed and its device did not end it",
+};
+
+/** Skips runs that did not start by their deadline. */
+export async function expireOnce(db: Db, options: { policy: FailurePolicy; limit?: number }): Promise<Settled[]> {
+  return transaction(db, async (tx) => {
+    const expired = await runs.lockExpired(tx, options.limit ?? attemptsPerPassMax);
+    return settleWithEvents(
+      tx,
+      expired.map((run) => ({
+        ...run,
+        attemptToken: null,
+        deviceId: null,
+        action: "finish",
+        status: "skipped",
+        skipReason: "offline_expired",
+        reason: "its device did not start it before the start deadline",
+      })),
+      options.policy,
+    );
+  });
+}
+
+/**
+ * Starts the reaper. Nothing is reaped for one TTL after the start, after the database was away, and after this process
+ * stood still (a stopped process, a suspended machine): everything looks stale then.
+ */
+export function startReaper(options: {
+  db: Db;
+  doorbell: Doorbell;
+  log: Logger;
+  rules: attempts.ReapRules;
+  policy: FailurePolicy;
+  intervalMs: number;
+  onReaped?: (settled: readonly Settled[]) => void;
+}): Loop {
+  const { rules, intervalMs, log } = options;
+  let quietUntil = performance.now() + rules.ttlMs;
+  let lastPassAt = performance.now();
+  return startLoop({
+    name: "reaper",
+    log,
+    onUnavailable: () => {
+      quietUntil = performance.now() + rules.ttlMs;
+    },
+    async pass() {
+      const now = performance.now();
+      if (now - lastPassAt > intervalMs + rules.ttlMs / 2) quietUntil = now + rules.ttlMs;
+      lastPassAt = now;
+      if (now < quietUntil) {
+        await options.db.selectNoFrom((eb) => eb.lit(1).as("one")).execute();
+        return intervalMs;
+      }
+      const settled = await reapOnce(options.db, options);
+      if (settled.length > 0) {
+        log.warn({ runs: settled.length, first: settled[0]!.runId, reason: settled[0]!.reason }, "reaped lost attempts");
+      }
+      options.doorbell.settled(settled);
+      options.onReaped?.(settled);
+      return settled.length === attemptsPerPassMax ? 0 : intervalMs;
+    },
+  });
+}
+
+/** Starts the expirer: it sleeps until the next start deadline passes. */
+export function startExpirer(options: {
+  db: Db;
+  doorbell: Doorbell;
+  log: Logger;
+  policy: FailurePolicy;
+  sweepMs: number;
+}): Loop {
+  return startLoop({
+    name: "expirer",
+    log: options.log,
+    async pass() {
+      const settled = await expireOnce(options.db, options);
+      options.doorbell.settled(settled);
+      if (settled.length === attemptsPerPassMax) return 0;
+      const nextMs = await runs.findNextExpiryMs(options.db);
+      return Math.min(Math.ceil(nextMs ?? options.sweepMs), options.sweepMs);
+    },
+  });
+}

@@ -1,0 +1,109 @@
+import { refuse } from "../errors.ts";
+import { type Db, transaction } from "../store/database.ts";
+import * as events from "../store/events.ts";
+import * as runs from "../store/runs.ts";
+import * as schedules from "../store/schedules.ts";
+import { nextSlot } from "./cron.ts";
+import type { Doorbell } from "./doorbell.ts";
+import { eventOf } from "./materializer.ts";
+import { planManual } from "./plan.ts";
+
+/** Runs that somebody asks for. None of it moves a schedule (R3), and there is never a second active run (R1). */
+
+type Asked = { orgId: string; watcherId: string; actor: string };
+
+/** A run now, or the active one. `not_found` for the watcher; `failed_precondition` if it has nobody to run it. */
+export async function trigger(
+  db: Db,
+  asked: Asked,
+  options: { doorbell: Doorbell; retryOf?: { runId: string; windowStart: Date; windowEnd: Date } },
+): Promise<{ run: runs.RunRow; alreadyQueued: boolean }> {
+  const { written, run, alreadyQueued } = await transaction(db, async (tx) => {
+    const watcher = await schedules.lockOne(tx, asked);
+    if (!watcher) refuse("not_found", `no watcher ${asked.watcherId}`);
+    const active = await runs.findActive(tx, asked);
+    if (active) return { written: [], run: active, alreadyQueued: true };
+    if (!watcher.hasAgent) {
+      refuse("failed_precondition", "the watcher's agent does not exist; give the watcher another agent");
+    }
+    if (watcher.status === "no_executor") {
+      refuse("failed_precondition", "the watcher's device was deleted; pin it to another device, or unpin it");
+    }
+    const plan = planManual(watcher, options);
+    const written = await schedules.record(tx, plan.slots, [plan.move]);
+    const run = await runs.findActive(tx, asked);
+    await events.appendAll(tx, written.map((row) => ({ ...eventOf(row), actor: asked.actor })));
+    return { written, run: run!, alreadyQueued: false };
+  });
+  options.doorbell.recorded(written);
+  return { run, alreadyQueued };
+}
+
+/** A new run with an ended run's window. `failed_precondition` if it lives, or if another run of its watcher does. */
+export async function retry(
+  db: Db,
+  asked: { orgId: string; runId: string; actor: string },
+  options: { doorbell: Doorbell },
+): Promise<runs.RunRow> {
+  const ended = await runs.find(db, asked);
+  if (!ended) refuse("not_found", `no run ${asked.runId}`);
+  if (!ended.finishedAt) {
+    refuse("failed_precondition", `run ${asked.runId} is ${ended.status}; only a run that has ended can be retried`);
+  }
+  const { orgId, watcherId } = ended;
+  const { run, alreadyQueued } = await trigger(
+    db,
+    { orgId, watcherId, actor: asked.actor },
+    { doorbell: options.doorbell, retryOf: { runId: ended.id, windowStart: ended.windowStart, windowEnd: ended.windowEnd } },
+  );
+  if (alreadyQueued) {
+    refuse("failed_precondition", `run ${run.id} of the watcher is ${run.status}; wait for its end, or cancel it`);
+  }
+  return run;
+}
+
+/** Slots that one backfill may ask for. */
+export const backfillSlotsMax = 500;
+
+/**
+ * Asks for the slots of a span that have no row yet; they run one after the other, oldest first.
+ * `invalid_argument` (fields `start`, `end`) for a span that is empty, in the future or too long.
+ */
+export async function backfill(
+  db: Db,
+  asked: Asked & { start: Date; end: Date },
+): Promise<{ slotsAccepted: number; slotsPresent: number }> {
+  return transaction(db, async (tx) => {
+    const watcher = await schedules.lockOne(tx, asked);
+    if (!watcher) refuse("not_found", `no watcher ${asked.watcherId}`);
+    if (watcher.schedule === null) refuse("failed_precondition", "the watcher has no schedule, so it has no slots");
+    if (asked.start >= asked.end) refuse("invalid_argument", "end must be after start", { field: "end" });
+    if (asked.end > watcher.now) refuse("invalid_argument", "end must not be in the future", { field: "end" });
+    const slots: Date[] = [];
+    // The start is inclusive, and nextSlot is not.
+    let slot = nextSlot(watcher.schedule, watcher.timeZone, new Date(asked.start.getTime() - 1));
+    // What is due from here on is the materializer's.
+    const bound = watcher.nextSlotAt && watcher.nextSlotAt < asked.end ? watcher.nextSlotAt : asked.end;
+    while (slot && slot < bound) {
+      if (slots.push(slot) > backfillSlotsMax) {
+        refuse("invalid_argument", `the span holds more than ${backfillSlotsMax} slots; ask for less at once`, {
+          field: "end",
+        });
+      }
+      slot = nextSlot(watcher.schedule, watcher.timeZone, slot);
+    }
+    const accepted = await schedules.putAside(
+      tx,
+      slots.map((scheduledFor) => ({ ...asked, scheduledFor, source: "backfill" as const })),
+    );
+    await events.append(tx, asked.orgId, [
+      {
+        kind: "watcher.backfilled",
+        actor: asked.actor,
+        watcherId: asked.watcherId,
+        data: { start: asked.start.toISOString(), end: asked.end.toISOString(), slots: accepted },
+      },
+    ]);
+    return { slotsAccepted: accepted, slotsPresent: slots.length - accepted };
+  });
+}

@@ -1,0 +1,71 @@
+/** `grpc.health.v1`: whether this replica takes work. Needs no token. */
+
+import type { DescService } from "@bufbuild/protobuf";
+import { Code, ConnectError, type ConnectRouter } from "@connectrpc/connect";
+import { Health, HealthCheckResponse_ServingStatus as Status } from "#gen/grpc/health/v1/health_pb.js";
+
+/** What health checks are told, for this replica as a whole and for each of its services alike. */
+export class HealthState {
+  #isServing = false;
+  readonly #watchers = new Set<() => void>();
+
+  get isServing(): boolean {
+    return this.#isServing;
+  }
+
+  setServing(isServing: boolean): void {
+    if (this.#isServing === isServing) return;
+    this.#isServing = isServing;
+    for (const wake of [...this.#watchers]) wake();
+  }
+
+  /** Resolves at the next change, or when the signal aborts. */
+  change(signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return Promise.resolve();
+    return new Promise((resolve) => {
+      const wake = () => {
+        this.#watchers.delete(wake);
+        signal.removeEventListener("abort", wake);
+        resolve();
+      };
+      this.#watchers.add(wake);
+      signal.addEventListener("abort", wake, { once: true });
+    });
+  }
+}
+
+/** Registers Check, Watch and List. The empty name stands for the replica; the services are known by theirs. */
+export function registerHealth(
+  router: ConnectRouter,
+  options: { state: HealthState; services: readonly DescService[] },
+): void {
+  const { state } = options;
+  const known = new Set(["", ...[...options.services, Health].map((service) => service.typeName)]);
+  const statusOf = (service: string) => {
+    if (!known.has(service)) return Status.SERVICE_UNKNOWN;
+    return state.isServing ? Status.SERVING : Status.NOT_SERVING;
+  };
+  router.service(Health, {
+    check(request) {
+      const status = statusOf(request.service);
+      if (status === Status.SERVICE_UNKNOWN) {
+        throw new ConnectError(`the service ${request.service} is unknown`, Code.NotFound);
+      }
+      return { status };
+    },
+    async *watch(request, context) {
+      let told: Status | undefined;
+      while (!context.signal.aborted) {
+        // Taken before the status is read, so that a change while it is being sent is not missed.
+        const changed = state.change(context.signal);
+        const status = statusOf(request.service);
+        if (status !== told) yield { status };
+        told = status;
+        await changed;
+      }
+    },
+    list() {
+      return { statuses: Object.fromEntries([...known].map((name) => [name, { status: statusOf(name) }])) };
+    },
+  });
+}

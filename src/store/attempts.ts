@@ -1,0 +1,261 @@
+import { sql } from "kysely";
+import type { Db } from "./database.ts";
+import type { AttemptName } from "./settlements.ts";
+import { unnest } from "./unnest.ts";
+
+/** Attempts: a device session claims a run, accepts it, and beats for it. How attempts end: settlements.ts. */
+
+export type Want = { orgId: string; deviceId: string; epoch: number; slots: number };
+
+/** All that an assignment is made of (R4: from the revisions that were current when the run was materialized). */
+export type ClaimedRun = {
+  orgId: string;
+  runId: string;
+  deviceId: string;
+  attemptToken: string;
+  attempt: number;
+  agentKind: string;
+  notification: string;
+  timeoutMs: number;
+  source: string;
+  dueAt: Date;
+  scheduledFor: Date | null;
+  windowStart: Date;
+  windowEnd: Date;
+  watcherId: string;
+  watcherVersion: number;
+  watcherSlug: string | null;
+  watcherName: string | null;
+  prompt: string | null;
+  extractionSchema: unknown;
+  agentId: string;
+  agentVersion: number;
+  agentName: string | null;
+  agentSettings: unknown;
+  priorWindow: {
+    id: string;
+    run_id: string;
+    window_start: string;
+    window_end: string;
+    model_used: string;
+    kind: string;
+    output: string;
+    created_at: string;
+  } | null;
+};
+
+/** What an assignment carries of the watcher's latest result, in characters. */
+const priorOutputCharacters = 16_384;
+
+/**
+ * Claims, for each device, at most `slots` of its pending runs, oldest due first. Only the session whose epoch is the
+ * device's current one claims anything, and nobody else ever sees a pinned run (R4). Devices must be distinct.
+ */
+export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[]> {
+  if (wants.length === 0) return [];
+  const wanted = unnest("w", wants, {
+    org_id: ["text", (w) => w.orgId],
+    device_id: ["uuid", (w) => w.deviceId],
+    epoch: ["bigint", (w) => w.epoch],
+    slots: ["int", (w) => w.slots],
+  });
+  const { rows } = await sql<ClaimedRun>`
+    with picked as materialized (
+      select r.org_id, r.id, w.epoch
+      from ${wanted}
+        join presence p on p.org_id = w.org_id and p.device_id = w.device_id and p.epoch = w.epoch
+          and p.disconnected_at is null
+        cross join lateral (
+          select org_id, id from run
+          where org_id = w.org_id and device_id = w.device_id and status = 'pending'
+            and (not_before is null or not_before <= now())
+            and (expires_at is null or expires_at > now())
+          order by due_at limit w.slots
+          for update skip locked
+        ) r
+    ),
+    claimed as (
+      update run r set status = 'claimed', attempt = r.attempt + 1, attempt_token = gen_random_uuid(),
+        claimed_at = now(), claimed_epoch = c.epoch
+      from picked c where r.org_id = c.org_id and r.id = c.id
+      returning r.*
+    )
+    select c.org_id as "orgId", c.id as "runId", c.device_id as "deviceId", c.attempt_token as "attemptToken", c.attempt,
+      c.agent_kind as "agentKind", c.notification, c.timeout_ms as "timeoutMs", c.source, c.due_at as "dueAt",
+      c.scheduled_for as "scheduledFor", c.window_start as "windowStart", c.window_end as "windowEnd",
+      c.watcher_id as "watcherId", c.watcher_version as "watcherVersion", w.slug as "watcherSlug", wr.name as "watcherName",
+      wr.prompt, wr.extraction_schema as "extractionSchema", c.agent_id as "agentId", c.agent_version as "agentVersion",
+      ar.name as "agentName", ar.settings as "agentSettings",
+      case when pw.id is not null then jsonb_build_object(
+        'id', pw.id, 'run_id', pw.run_id, 'window_start', pw.window_start, 'window_end', pw.window_end,
+        'model_used', pw.model_used, 'kind', coalesce(pw.extracted_data->>'kind', ''),
+        'output', left(coalesce(pw.extracted_data->>'output', ''), ${priorOutputCharacters}),
+        'created_at', pw.created_at) end as "priorWindow"
+    from claimed c
+      left join watcher w on w.org_id = c.org_id and w.id = c.watcher_id
+      left join watcher_revision wr on wr.org_id = c.org_id and wr.watcher_id = c.watcher_id and wr.version = c.watcher_version
+      left join agent_revision ar on ar.org_id = c.org_id and ar.agent_id = c.agent_id and ar.version = c.agent_version
+      left join "window" pw on pw.org_id = w.org_id and pw.id = w.last_window_id
+    order by c.due_at
+  `.execute(db);
+  return rows;
+}
+
+export type Acceptance = AttemptName & {
+  /** How long ago the assignment was written to the stream, in milliseconds by the replica's monotonic clock. */
+  pushedAgoMs: number;
+};
+
+/**
+ * Marks attempts as running; answers for each, in order, whether it is the device's: `gone` means that it was withdrawn,
+ * fenced or settled meanwhile. Accepting twice is accepting once.
+ */
+export async function accept(db: Db, acceptances: readonly Acceptance[]): Promise<("running" | "gone")[]> {
+  if (acceptances.length === 0) return [];
+  const input = unnest("i", acceptances, {
+    org_id: ["text", (a) => a.orgId],
+    device_id: ["uuid", (a) => a.deviceId],
+    run_id: ["uuid", (a) => a.runId],
+    token: ["uuid", (a) => a.attemptToken],
+    pushed_ago_ms: ["int", (a) => Math.max(0, Math.round(a.pushedAgoMs))],
+  });
+  const { rows } = await sql<{ isMine: boolean }>`
+    with input as materialized (select * from ${input}),
+    mine as materialized (
+      select r.org_id, r.id from run r join input i on r.org_id = i.org_id and r.id = i.run_id
+        and r.device_id = i.device_id and r.attempt_token = i.token
+      order by r.org_id, r.id
+      for update of r
+    ),
+    started as (
+      update run r set status = 'running', started_at = coalesce(r.started_at, clock_timestamp()),
+        pushed_at = coalesce(r.pushed_at, clock_timestamp() - i.pushed_ago_ms * interval '1 ms')
+      from mine m join input i on i.org_id = m.org_id and i.run_id = m.id
+      where r.org_id = m.org_id and r.id = m.id and r.status = 'claimed'
+      returning r.id
+    )
+    select m.id is not null as "isMine"
+    from input i
+      left join mine m on m.org_id = i.org_id and m.id = i.run_id
+      left join (select count(*) from started) done on true
+    order by i.ord
+  `.execute(db);
+  return rows.map((row) => (row.isMine ? "running" : "gone"));
+}
+
+/** Records heartbeats that listed attempts. Rows that somebody is settling at this moment are passed over. */
+export async function beat(db: Db, attempts: readonly AttemptName[]): Promise<void> {
+  if (attempts.length === 0) return;
+  const input = unnest("i", attempts, {
+    org_id: ["text", (a) => a.orgId],
+    run_id: ["uuid", (a) => a.runId],
+    token: ["uuid", (a) => a.attemptToken],
+  });
+  await sql`
+    with beating as materialized (
+      select r.org_id, r.id from run r join ${input} on r.org_id = i.org_id and r.id = i.run_id and r.attempt_token = i.token
+      for update of r skip locked
+    )
+    update run r set last_beat_at = now() from beating b where r.org_id = b.org_id and r.id = b.id
+  `.execute(db);
+}
+
+export type HeldByServer = {
+  runId: string;
+  attemptToken: string;
+  status: "claimed" | "running";
+  cancelReason: string | null;
+  isCancelRequested: boolean;
+};
+
+/** The attempts that are out at a device, locked. */
+export async function lockActiveOfDevice(
+  tx: Db,
+  device: { orgId: string; deviceId: string },
+): Promise<HeldByServer[]> {
+  const { rows } = await sql<HeldByServer>`
+    select id as "runId", attempt_token as "attemptToken", status, cancel_reason as "cancelReason",
+      cancel_requested_at is not null as "isCancelRequested"
+    from run
+    where org_id = ${device.orgId} and device_id = ${device.deviceId} and status <> 'pending'
+    order by org_id, id
+    for update
+  `.execute(tx);
+  return rows;
+}
+
+/** Attempts that a new session goes on with: they are running, whether or not the accept of the old one arrived. */
+export async function adopt(
+  tx: Db,
+  session: { orgId: string; deviceId: string; epoch: number; runIds: readonly string[] },
+): Promise<void> {
+  if (session.runIds.length === 0) return;
+  await sql`
+    update run set status = 'running', claimed_epoch = ${session.epoch}, started_at = coalesce(started_at, now()),
+      last_beat_at = now()
+    where org_id = ${session.orgId} and device_id = ${session.deviceId} and status <> 'pending'
+      and id = any(${session.runIds as string[]}::uuid[])
+  `.execute(tx);
+}
+
+export type LostAttempt = {
+  orgId: string;
+  runId: string;
+  deviceId: string | null;
+  attemptToken: string;
+  rule: "cancelled" | "stream_broken" | "silent" | "never_beat" | "overdue";
+  status: "claimed" | "running";
+  cancelReason: string | null;
+  lastBeatAt: Date | null;
+  silentMs: number;
+};
+
+export type ReapRules = {
+  /** Silence of a device whose stream is broken, after which its attempts are lost. */
+  ttlMs: number;
+  /** Silence of an attempt that has beaten, whatever its device does. */
+  silentAttemptMs: number;
+  /** Age of an attempt that never beat. */
+  neverBeatMs: number;
+  /** How long after its own timeout a run is left to its device. */
+  runTimeoutGraceMs: number;
+};
+
+/**
+ * Locks up to `limit` attempts that are lost, by the database's clock (R7), and says by which rule. Rows that another
+ * replica holds are passed over, so any number of replicas may look at once.
+ */
+export async function lockLost(tx: Db, rules: ReapRules, limit: number): Promise<LostAttempt[]> {
+  const ms = (value: number) => sql`${value} * interval '1 ms'`;
+  const { rows } = await sql<LostAttempt>`
+    with suspect as materialized (
+      select r.org_id, r.id, r.attempt_token, r.last_beat_at,
+        greatest(p.last_beat_at, p.connected_at, r.last_beat_at, r.claimed_at) as heard_at,
+        case
+          when r.cancel_requested_at < now() - ${ms(rules.ttlMs)} then 'cancelled'
+          when (p.epoch is null or p.disconnected_at is not null or v.last_beat_at is null
+              or v.last_beat_at < now() - ${ms(rules.ttlMs)})
+            and greatest(p.last_beat_at, p.connected_at, r.last_beat_at, r.claimed_at) < now() - ${ms(rules.ttlMs)}
+            then 'stream_broken'
+          when r.last_beat_at < now() - ${ms(rules.silentAttemptMs)} then 'silent'
+          when r.last_beat_at is null and r.claimed_at < now() - ${ms(rules.neverBeatMs)} then 'never_beat'
+          when r.started_at + r.timeout_ms * interval '1 ms' < now() - ${ms(rules.runTimeoutGraceMs)} then 'overdue'
+        end as rule
+      from run r
+        left join presence p on p.org_id = r.org_id and p.device_id = r.device_id
+        left join replica v on v.id = p.replica_id
+      where r.status <> 'pending'
+    )
+    select r.org_id as "orgId", r.id as "runId", r.device_id as "deviceId", r.attempt_token as "attemptToken", s.rule,
+      r.status, r.cancel_reason as "cancelReason", r.last_beat_at as "lastBeatAt",
+      (extract(epoch from now() - s.heard_at) * 1000)::bigint as "silentMs"
+    -- Judged again on the row as it is locked: another replica may have reaped it, and the run may have begun anew.
+    from run r join suspect s on s.org_id = r.org_id and s.id = r.id and s.attempt_token = r.attempt_token
+      and s.last_beat_at is not distinct from r.last_beat_at
+    where s.rule is not null
+    order by r.org_id, r.id
+    limit ${limit}
+    for update of r skip locked
+  `.execute(tx);
+  return rows;
+}

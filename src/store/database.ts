@@ -1,0 +1,201 @@
+/**
+ * The connection pool. Store functions take a `Db` first, which is the pool or an open transaction of it.
+ *
+ * - Nobody waits for ever: for a free connection, for a statement, or for a transaction left open.
+ * - A backend that dies, idle or checked out, is an error of the one call that used it and never of the process.
+ * - A connection that comes back in the middle of a transaction is destroyed and not used again.
+ */
+import { Kysely, PostgresDialect, type PostgresPool, type Transaction } from "kysely";
+import pg from "pg";
+import type { Logger } from "../log.ts";
+import type { Schema } from "./schema.ts";
+
+/** A connection pool or an open transaction. */
+export type Db = Kysely<Schema>;
+
+export type Database = {
+  db: Db;
+  /** Connections that are open, free, and callers that wait for one. */
+  stats(): { open: number; idle: number; waiting: number };
+  /** Waits for what is under way (bounded by the statement timeout) and closes all connections. Idempotent. */
+  close(): Promise<void>;
+};
+
+export type DatabaseOptions = {
+  url: string;
+  poolMax: number;
+  /** How long a statement may take, in milliseconds; 0 for no bound. */
+  statementTimeoutMs?: number;
+  /** How long a caller waits for a connection, in milliseconds. */
+  connectTimeoutMs?: number;
+  /** Shown in pg_stat_activity. */
+  applicationName?: string;
+  log?: Logger;
+};
+
+const statementTimeoutMsDefault = 15_000;
+/** Twice the statement timeout: a transaction that rests so long has lost its owner. */
+const idleInTransactionTimeoutMs = 30_000;
+const connectTimeoutMsDefault = 5_000;
+/** pg's own default of 10 s makes a pool reconnect (a new process in PostgreSQL, and SCRAM) at every lull. */
+const idleTimeoutMs = 60_000;
+
+const int8 = 20;
+
+/** Parsers for this pool's results: int8 as a number. Ours (counters, milliseconds, epochs) stay far below 2^53. */
+const types: pg.CustomTypesConfig = {
+  getTypeParser: ((oid: number, format?: "text" | "binary") =>
+    oid === int8 && format !== "binary"
+      ? Number
+      : pg.types.getTypeParser(oid, format)) as typeof pg.types.getTypeParser,
+};
+
+/** What every connection of ours is opened with. */
+export function connectionOptions(options: {
+  url: string;
+  statementTimeoutMs: number;
+  connectTimeoutMs: number;
+  applicationName: string;
+}): pg.ClientConfig {
+  return {
+    connectionString: options.url,
+    application_name: options.applicationName,
+    connectionTimeoutMillis: options.connectTimeoutMs,
+    statement_timeout: options.statementTimeoutMs,
+    idle_in_transaction_session_timeout: idleInTransactionTimeoutMs,
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 10_000,
+    types,
+  };
+}
+
+/** Opens a pool. Connects lazily: an unreachable database shows at the first statement (see {@link isUnavailable}). */
+export function openDatabase(options: DatabaseOptions): Database {
+  const pool = new pg.Pool({
+    ...connectionOptions({
+      url: options.url,
+      statementTimeoutMs: options.statementTimeoutMs ?? statementTimeoutMsDefault,
+      connectTimeoutMs: options.connectTimeoutMs ?? connectTimeoutMsDefault,
+      applicationName: options.applicationName ?? "pinion",
+    }),
+    max: options.poolMax,
+    idleTimeoutMillis: idleTimeoutMs,
+  });
+  // Without these two a backend that dies while idle (the first) or checked out (the second) ends the process.
+  pool.on("error", (error) => options.log?.debug({ err: error }, "an idle database connection broke"));
+  pool.on("connect", (client) => {
+    client.on("error", (error) => options.log?.debug({ err: error }, "a database connection broke"));
+  });
+
+  const db = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: guardReleases(pool, options.log) }) });
+  let closing: Promise<void> | undefined;
+  return {
+    db,
+    stats: () => ({ open: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount }),
+    close: () => {
+      // Kysely closes the pool only when it has used it.
+      closing ??= db.destroy().then(() => (pool.ending ? undefined : pool.end()));
+      return closing;
+    },
+  };
+}
+
+/** The pool as Kysely sees it, whose connections do not come back while they are in a transaction. */
+function guardReleases(pool: pg.Pool, log: Logger | undefined): PostgresPool {
+  const guarded = {
+    options: pool.options,
+    async connect(): Promise<pg.PoolClient> {
+      const client = await pool.connect();
+      const release = client.release.bind(client);
+      client.release = (failure?: Error | boolean) => {
+        const status = client.getTransactionStatus();
+        // A failed transaction whose rollback was cut off, or one that somebody forgot: its next user would write
+        // into a transaction that never commits.
+        if (!failure && status !== "I") {
+          log?.warn({ status }, "a database connection came back within a transaction and was destroyed");
+          release(true);
+        } else {
+          release(failure);
+        }
+      };
+      return client;
+    },
+    end: () => pool.end(),
+  };
+  return guarded as unknown as PostgresPool;
+}
+
+/** How often a transaction that lost against others is run again. */
+const transactionAttemptsMax = 5;
+
+/**
+ * Runs `fn` in a READ COMMITTED transaction and commits what it did, or nothing. Given an open transaction, runs in
+ * that one. A serialization failure or a deadlock runs it again, at most 5 times in all, so `fn` does nothing outside
+ * the database.
+ */
+export async function transaction<T>(db: Db, fn: (tx: Transaction<Schema>) => Promise<T>): Promise<T> {
+  if (db.isTransaction) return fn(db as Transaction<Schema>);
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await db.transaction().setIsolationLevel("read committed").execute(fn);
+    } catch (error) {
+      if (attempt >= transactionAttemptsMax || !isLostRace(error)) throw error;
+    }
+  }
+}
+
+/** serialization_failure, deadlock_detected */
+function isLostRace(error: unknown): boolean {
+  const code = codeOf(error);
+  return code === "40001" || code === "40P01";
+}
+
+/**
+ * - 57P01–57P03, 57P05: the server shuts down, crashed, starts up, or ended an idle session
+ * - 53300: it has no connection left; 25006: it became a standby
+ * - 25P03: it ended a transaction that rested too long; 08…: the connection is broken
+ */
+const unavailableStates = new Set(["57P01", "57P02", "57P03", "57P05", "53300", "25006", "25P03"]);
+const unavailableErrnos = new Set([
+  "ECONNREFUSED",
+  "ECONNRESET",
+  "ECONNABORTED",
+  "EPIPE",
+  "ETIMEDOUT",
+  "EHOSTUNREACH",
+  "ENETUNREACH",
+  "ENETDOWN",
+  "ENOTFOUND",
+  "EAI_AGAIN",
+]);
+/** pg and Kysely give these no code. */
+const unavailableMessages = [
+  "timeout exceeded when trying to connect",
+  "timeout expired",
+  "connection terminated",
+  "not queryable",
+  "cannot use a pool after calling end",
+  "driver has already been destroyed",
+];
+
+/**
+ * Whether an error says that the database is away, rather than that it said no: the connection was refused, broke, or
+ * was ended by the server, or no connection came free in time. The same call may succeed later, here or on another
+ * replica; what it wrote may have been committed or not. A statement that ran into its own timeout is not meant.
+ */
+export function isUnavailable(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  const code = codeOf(error);
+  if (code !== undefined) {
+    if (unavailableStates.has(code) || unavailableErrnos.has(code) || /^08...$/.test(code)) return true;
+  }
+  const message = error.message.toLowerCase();
+  if (code === undefined && unavailableMessages.some((part) => message.includes(part))) return true;
+  if (error instanceof AggregateError && error.errors.some(isUnavailable)) return true;
+  return isUnavailable(error.cause);
+}
+
+function codeOf(error: unknown): string | undefined {
+  const code = (error as { code?: unknown } | null)?.code;
+  return typeof code === "string" ? code : undefined;
+}

@@ -1,0 +1,116 @@
+import { sql } from "kysely";
+import type { Db } from "./database.ts";
+import { unnest } from "./unnest.ts";
+
+/** Presence: which replica holds a device's stream, under which epoch, and when the device last beat. */
+
+export type SessionName = { orgId: string; deviceId: string; epoch: number };
+
+/**
+ * Opens a session: the device's epoch grows by one, whatever replica held the last one. Returns the new epoch and the
+ * replica whose stream it replaces, if that one is still open.
+ */
+export async function open(
+  tx: Db,
+  session: { orgId: string; deviceId: string; replicaId: string },
+): Promise<{ epoch: number; replacedReplicaId: string | null }> {
+  const { rows } = await sql<{ epoch: number; replacedReplicaId: string | null }>`
+    with before as (
+      select replica_id from presence
+      where org_id = ${session.orgId} and device_id = ${session.deviceId} and disconnected_at is null
+      for update
+    )
+    insert into presence as p (org_id, device_id, epoch, replica_id, connected_at, last_beat_at)
+    values (${session.orgId}, ${session.deviceId}, 1, ${session.replicaId}, now(), now())
+    on conflict (org_id, device_id) do update set
+      epoch = p.epoch + 1, replica_id = excluded.replica_id, connected_at = now(), disconnected_at = null, last_beat_at = now()
+    returning p.epoch, (select replica_id from before) as "replacedReplicaId"
+  `.execute(tx);
+  return rows[0]!;
+}
+
+/** Records the end of sessions. One that a newer session has replaced changes nothing (compare-and-set on the epoch). */
+export async function close(db: Db, sessions: readonly SessionName[]): Promise<void> {
+  if (sessions.length === 0) return;
+  const input = unnest("i", sessions, {
+    org_id: ["text", (s) => s.orgId],
+    device_id: ["uuid", (s) => s.deviceId],
+    epoch: ["bigint", (s) => s.epoch],
+  });
+  await sql`
+    with mine as materialized (
+      select p.org_id, p.device_id from presence p join ${input}
+        on p.org_id = i.org_id and p.device_id = i.device_id and p.epoch = i.epoch and p.disconnected_at is null
+      order by p.org_id, p.device_id
+      for update of p
+    )
+    update presence p set disconnected_at = now() from mine m where p.org_id = m.org_id and p.device_id = m.device_id
+  `.execute(db);
+}
+
+/** Records heartbeats; answers which of the sessions are no longer their device's current one. */
+export async function beat(db: Db, sessions: readonly SessionName[]): Promise<SessionName[]> {
+  if (sessions.length === 0) return [];
+  const input = unnest("i", sessions, {
+    org_id: ["text", (s) => s.orgId],
+    device_id: ["uuid", (s) => s.deviceId],
+    epoch: ["bigint", (s) => s.epoch],
+  });
+  const { rows } = await sql<SessionName>`
+    with input as materialized (select * from ${input}),
+    mine as materialized (
+      select p.org_id, p.device_id from presence p join input i
+        on p.org_id = i.org_id and p.device_id = i.device_id and p.epoch = i.epoch
+      order by p.org_id, p.device_id
+      for update of p
+    ),
+    beaten as (
+      -- A beat that arrives after the end was recorded by somebody else shows that the session lives.
+      update presence p set last_beat_at = now(), disconnected_at = null
+      from mine m where p.org_id = m.org_id and p.device_id = m.device_id
+    )
+    select i.org_id as "orgId", i.device_id as "deviceId", i.epoch
+    from input i left join mine m on m.org_id = i.org_id and m.device_id = i.device_id
+    where m.device_id is null
+  `.execute(db);
+  return rows;
+}
+
+/** The replicas that hold the streams of these devices now; devices without a stream are left out. */
+export async function locate(
+  db: Db,
+  devices: readonly { orgId: string; deviceId: string }[],
+): Promise<{ orgId: string; deviceId: string; replicaId: string }[]> {
+  if (devices.length === 0) return [];
+  const input = unnest("i", devices, {
+    org_id: ["text", (d) => d.orgId],
+    device_id: ["uuid", (d) => d.deviceId],
+  });
+  const { rows } = await sql<{ orgId: string; deviceId: string; replicaId: string }>`
+    select distinct p.org_id as "orgId", p.device_id as "deviceId", p.replica_id as "replicaId"
+    from ${input} join presence p on p.org_id = i.org_id and p.device_id = i.device_id
+    where p.disconnected_at is null and p.replica_id is not null
+  `.execute(db);
+  return rows;
+}
+
+/** What ExplainRun tells of a device. */
+export type PresenceView = {
+  epoch: number;
+  replicaId: string | null;
+  connectedAt: Date | null;
+  disconnectedAt: Date | null;
+  lastBeatAt: Date | null;
+};
+
+export async function find(
+  db: Db,
+  device: { orgId: string; deviceId: string },
+): Promise<PresenceView | undefined> {
+  const { rows } = await sql<PresenceView>`
+    select epoch, replica_id as "replicaId", connected_at as "connectedAt", disconnected_at as "disconnectedAt",
+      last_beat_at as "lastBeatAt"
+    from presence where org_id = ${device.orgId} and device_id = ${device.deviceId}
+  `.execute(db);
+  return rows[0];
+}

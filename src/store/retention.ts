@@ -1,0 +1,62 @@
+import { sql } from "kysely";
+import type { Db } from "./database.ts";
+
+/** Retention: ended runs live in daily partitions that are dropped whole, so that the live set stays small. */
+
+/** Partitions are made this many days ahead, so that a database that nobody tends for a while still has one. */
+const daysAhead = 3;
+
+/** Rows per DELETE of what is not partitioned. */
+const rowsPerDeleteMax = 5_000;
+
+/** All replicas tend the same partitions; one at a time. */
+const lockKey = 7_420_001;
+
+/**
+ * Makes the partitions of the coming days and drops those older than `days`; answers their names. Another replica that
+ * does the same at this moment makes it answer null.
+ */
+export async function tendPartitions(
+  tx: Db,
+  days: number,
+): Promise<{ created: string[]; dropped: string[] } | null> {
+  const { rows: lock } = await sql<{ mine: boolean }>`select pg_try_advisory_xact_lock(${lockKey}) as mine`.execute(tx);
+  if (!lock[0]!.mine) return null;
+  const { rows: wanted } = await sql<{ name: string; start: string; end: string }>`
+    select 'run_finished_' || to_char(day, 'YYYYMMDD') as name, day::date::text as start, (day + interval '1 day')::date::text as "end"
+    from generate_series((now() at time zone 'UTC')::date, (now() at time zone 'UTC')::date + ${daysAhead}::int, interval '1 day') day
+    where to_regclass('run_finished_' || to_char(day, 'YYYYMMDD')) is null
+      -- Rows that fell into the default partition meanwhile keep their day out of a partition of its own.
+      and not exists (select from run_finished_default
+        where finished_at >= day at time zone 'UTC' and finished_at < (day + interval '1 day') at time zone 'UTC')
+  `.execute(tx);
+  for (const { name, start, end } of wanted) {
+    await sql`
+      create table ${sql.ref(name)} partition of run_finished
+      for values from (${sql.lit(`${start} 00:00:00+00`)}) to (${sql.lit(`${end} 00:00:00+00`)})
+    `.execute(tx);
+  }
+  const { rows: old } = await sql<{ name: string }>`
+    select c.relname as name
+    from pg_inherits i join pg_class c on c.oid = i.inhrelid
+    where i.inhparent = 'run_finished'::regclass and c.relname ~ '^run_finished_[0-9]{8}$'
+      and to_date(right(c.relname, 8), 'YYYYMMDD') < (now() at time zone 'UTC')::date - ${days}::int
+  `.execute(tx);
+  for (const { name } of old) await sql`drop table ${sql.ref(name)}`.execute(tx);
+  return { created: wanted.map((p) => p.name), dropped: old.map((p) => p.name) };
+}
+
+/** Deletes a bounded number of old rows of the tables without partitions; answers how many. */
+export async function deleteOld(db: Db, days: number): Promise<number> {
+  const old = sql`now() - ${days} * interval '1 day'`;
+  const limit = sql.lit(rowsPerDeleteMax);
+  const statements = [
+    sql`delete from slot where ctid = any(array(select ctid from slot where scheduled_for < ${old} limit ${limit}))`,
+    sql`delete from event where ctid = any(array(select ctid from event where at < ${old} limit ${limit}))`,
+    sql`delete from run_finished_default where ctid = any(array(select ctid from run_finished_default where finished_at < ${old} limit ${limit}))`,
+    sql`delete from join_code where expires_at < now() - interval '1 day'`,
+  ];
+  let deleted = 0;
+  for (const statement of statements) deleted += Number((await statement.execute(db)).numAffectedRows ?? 0);
+  return deleted;
+}

@@ -1,0 +1,246 @@
+import { sql } from "kysely";
+import type { Db } from "./database.ts";
+import { unnest } from "./unnest.ts";
+
+/**
+ * Settling: the one statement that takes an attempt away from its run, and the one place where a run ends.
+ *
+ *   finish    the run moves to run_finished; a completed one leaves its window (R5)
+ *   retry     the run goes back to pending after a backoff, while its attempts last
+ *   withdraw  the run goes back to pending as if the attempt had not been; it was never accepted
+ *
+ * Each row is locked, and the attempt token is the fence: a settlement whose token is not current changes nothing.
+ */
+
+export type FinishedStatus = "completed" | "failed" | "timeout" | "cancelled" | "skipped";
+export type SkipReason = "overlap" | "cooldown" | "missed" | "offline_expired" | "no_executor";
+
+export type Settlement = {
+  orgId: string;
+  runId: string;
+  /** The attempt that is settled; null for a run that is pending. */
+  attemptToken: string | null;
+  /** The device that reports; null if Pinion itself settles. */
+  deviceId: string | null;
+  action: "finish" | "finish_or_retry" | "withdraw";
+  status: FinishedStatus;
+  reason: string;
+  skipReason?: SkipReason;
+  /** For `withdraw`: how long the run is not offered again. */
+  delayMs?: number;
+  output?: string;
+  isOutputTruncated?: boolean;
+  exitCode?: number | undefined;
+  signal?: string;
+  durationMs?: number | undefined;
+};
+
+/** How failures are answered. Times in milliseconds. */
+export type FailurePolicy = {
+  /** Delay before the second attempt; doubles with each further one, up to `retryBackoffMsMax`. */
+  retryBackoffMs: number;
+  /** Failures in a row after which a watcher is backed off. */
+  backoffAfter: number;
+  /** Failures in a row after which a watcher is paused. */
+  pauseAfter: number;
+  /** First back-off of a watcher; doubles with each further failure, up to `watcherBackoffMsMax`. */
+  watcherBackoffMs: number;
+};
+
+/** Longest delay before another attempt. */
+const retryBackoffMsMax = 600_000;
+/** Longest back-off of a watcher. */
+const watcherBackoffMsMax = 86_400_000;
+/** What a run without a window keeps of its output, in characters. */
+const outputTailCharacters = 8_000;
+
+export type Settled = {
+  orgId: string;
+  runId: string;
+  attemptToken: string | null;
+  watcherId: string;
+  deviceId: string | null;
+  action: "finished" | "retried" | "withdrawn";
+  status: FinishedStatus | "pending";
+  reason: string;
+  attempt: number;
+  windowId: string | null;
+  /** When a run that went back to pending is offered again. */
+  notBefore: Date | null;
+  /** Slots of the watcher wait for the end of this run. */
+  hasBacklog: boolean;
+  /** The watcher was paused because of this failure. */
+  isWatcherPaused: boolean;
+  consecutiveFailures: number;
+};
+
+/**
+ * Settles up to thousands of attempts in one statement; returns those whose token was current. Run ids must be
+ * distinct. A caller that has more to say in the same transaction, such as the events, passes one.
+ */
+export async function settle(
+  db: Db,
+  settlements: readonly Settlement[],
+  policy: FailurePolicy,
+): Promise<Settled[]> {
+  if (settlements.length === 0) return [];
+  const input = unnest("i", settlements, {
+    org_id: ["text", (s) => s.orgId],
+    run_id: ["uuid", (s) => s.runId],
+    token: ["uuid", (s) => s.attemptToken],
+    reporter: ["uuid", (s) => s.deviceId],
+    action: ["text", (s) => s.action],
+    outcome: ["text", (s) => s.status],
+    why: ["text", (s) => s.reason],
+    skipped_because: ["text", (s) => s.skipReason ?? null],
+    delay_ms: ["bigint", (s) => s.delayMs ?? 0],
+    output: ["text", (s) => s.output ?? ""],
+    is_truncated: ["boolean", (s) => s.isOutputTruncated ?? false],
+    exit_code: ["int", (s) => s.exitCode ?? null],
+    signal: ["text", (s) => s.signal ?? ""],
+    duration_ms: ["bigint", (s) => s.durationMs ?? null],
+  });
+  const { rows } = await sql<Settled>`
+    with held as materialized (
+      select r.*, i.reporter, i.outcome, i.why, i.skipped_because, i.delay_ms, i.output, i.is_truncated, i.exit_code,
+        i.signal, i.duration_ms,
+        case
+          when i.action = 'withdraw' then 'withdrawn'
+          when i.action = 'finish_or_retry' and i.outcome in ('failed', 'timeout')
+            and r.cancel_requested_at is null and r.attempt < r.max_attempts then 'retried'
+          else 'finished'
+        end as fate,
+        exists (select from backlog b where b.org_id = r.org_id and b.watcher_id = r.watcher_id) as has_backlog
+      from run r join ${input} on r.org_id = i.org_id and r.id = i.run_id
+        and r.attempt_token is not distinct from i.token
+        and (i.reporter is null or r.device_id = i.reporter)
+      -- One order for all who lock several runs.
+      order by r.org_id, r.id
+      for update of r
+    ),
+    gone as (
+      delete from run r using held h where h.fate = 'finished' and r.org_id = h.org_id and r.id = h.id
+      returning r.org_id, r.id
+    ),
+    stored as (
+      insert into "window" (org_id, watcher_id, run_id, window_start, window_end, model_used, extracted_data)
+      select h.org_id, h.watcher_id, h.id, h.window_start, h.window_end, 'device-cli',
+        jsonb_build_object('kind', 'device_cli_output', 'output', h.output, 'is_truncated', h.is_truncated,
+          'exit_code', h.exit_code)
+      from held h where h.fate = 'finished' and h.outcome = 'completed'
+      returning org_id, id, run_id
+    ),
+    ended as (
+      insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
+        notification, source, scheduled_for, window_start, window_end, due_at, created_at, expires_at, timeout_ms,
+        max_attempts, retry_of, status, attempt, attempt_token, not_before, claimed_at, claimed_epoch, pushed_at,
+        started_at, last_beat_at, cancel_requested_at, cancel_reason, reason, past_attempts, skip_reason, is_reported,
+        exit_code, signal, duration_ms, output_tail, window_id)
+      select h.org_id, h.id, h.watcher_id, h.watcher_version, h.agent_id, h.agent_version, h.device_id, h.agent_kind,
+        h.notification, h.source, h.scheduled_for, h.window_start, h.window_end, h.due_at, h.created_at, h.expires_at,
+        h.timeout_ms, h.max_attempts, h.retry_of, h.outcome, h.attempt, h.attempt_token, h.not_before, h.claimed_at,
+        h.claimed_epoch, h.pushed_at, h.started_at, h.last_beat_at, h.cancel_requested_at, h.cancel_reason, h.why,
+        h.past_attempts, h.skipped_because, h.reporter is not null, h.exit_code, h.signal, h.duration_ms,
+        case when s.id is null then right(h.output, ${outputTailCharacters}) else '' end, s.id
+      from held h left join stored s on s.org_id = h.org_id and s.run_id = h.id
+      where h.fate = 'finished'
+      returning org_id, id
+    ),
+    returned as (
+      update run r set
+        status = 'pending', attempt_token = null, claimed_at = null, claimed_epoch = null, pushed_at = null,
+        started_at = null, last_beat_at = null, cancel_requested_at = null, cancel_reason = null, reason = h.why,
+        -- A withdrawn attempt was never accepted, so it does not count.
+        attempt = case when h.fate = 'withdrawn' then greatest(h.attempt - 1, 0) else h.attempt end,
+        not_before = case
+          when h.fate = 'withdrawn' then now() + h.delay_ms * interval '1 ms'
+          else now() + least(${policy.retryBackoffMs}::float8 * power(2, h.attempt - 1), ${retryBackoffMsMax}) * interval '1 ms'
+        end,
+        -- Only the last ones are kept: a device that never accepts must not grow the row.
+        past_attempts = (case when jsonb_array_length(h.past_attempts) >= 20 then h.past_attempts - 0 else h.past_attempts end)
+          || jsonb_build_array(jsonb_build_object(
+            'attempt', h.attempt, 'token', h.attempt_token, 'claimed_at', h.claimed_at, 'ended_at', now(),
+            'last_beat_at', h.last_beat_at, 'reason', h.why, 'is_reported', h.reporter is not null))
+      from held h
+      where h.fate <> 'finished' and r.org_id = h.org_id and r.id = h.id
+      returning r.org_id, r.id, r.not_before
+    ),
+    judged as (
+      select h.org_id, h.watcher_id, h.id as run_id, h.window_end, h.outcome, s.id as window_id, h.reporter
+      from held h left join stored s on s.org_id = h.org_id and s.run_id = h.id
+      -- Only what an executor did counts for or against a watcher.
+      where h.fate = 'finished' and h.outcome in ('completed', 'failed', 'timeout')
+    ),
+    fired as (
+      update watcher w set
+        last_fired_at = case when j.reporter is not null then now() else w.last_fired_at end,
+        last_window_id = coalesce(j.window_id, w.last_window_id),
+        window_cursor_at = case when j.window_id is null then w.window_cursor_at
+          else greatest(w.window_cursor_at, j.window_end) end,
+        consecutive_failures = case when j.outcome = 'completed' then 0 else w.consecutive_failures + 1 end,
+        backoff_until = case
+          when j.outcome = 'completed' or w.consecutive_failures + 1 < ${policy.backoffAfter} then null
+          else now() + least(${policy.watcherBackoffMs}::float8
+            * power(2, w.consecutive_failures + 1 - ${policy.backoffAfter}), ${watcherBackoffMsMax}) * interval '1 ms'
+        end,
+        status = case when p.pauses then 'paused' else w.status end,
+        paused_reason = case when p.pauses
+          then (w.consecutive_failures + 1) || ' failures in a row; the last: ' || p.why else w.paused_reason end,
+        -- A slot that is due already is left to the materializer, which records it.
+        next_slot_at = case when p.pauses and w.next_due_at > now() then null else w.next_slot_at end,
+        next_due_at = case when p.pauses and w.next_due_at > now() then null else w.next_due_at end
+      from judged j
+        join watcher before on before.org_id = j.org_id and before.id = j.watcher_id
+        cross join lateral (
+          select j.outcome <> 'completed' and before.status = 'active'
+            and before.consecutive_failures + 1 >= ${policy.pauseAfter} as pauses,
+            (select h.why from held h where h.org_id = j.org_id and h.id = j.run_id) as why
+        ) p
+      where w.org_id = j.org_id and w.id = j.watcher_id
+      returning w.org_id, w.id, w.consecutive_failures, p.pauses
+    )
+    select h.org_id as "orgId", h.id as "runId", h.attempt_token as "attemptToken", h.watcher_id as "watcherId",
+      h.device_id as "deviceId", h.fate as action, case when h.fate = 'finished' then h.outcome else 'pending' end as status,
+      h.why as reason, h.attempt, s.id as "windowId", b.not_before as "notBefore", h.has_backlog as "hasBacklog",
+      coalesce(f.pauses, false) as "isWatcherPaused", coalesce(f.consecutive_failures, 0) as "consecutiveFailures"
+    from held h
+      left join gone g on g.org_id = h.org_id and g.id = h.id
+      left join ended e on e.org_id = h.org_id and e.id = h.id
+      left join stored s on s.org_id = h.org_id and s.run_id = h.id
+      left join returned b on b.org_id = h.org_id and b.id = h.id
+      left join fired f on f.org_id = h.org_id and f.id = h.watcher_id
+  `.execute(db);
+  return rows;
+}
+
+export type AttemptName = { orgId: string; deviceId: string; runId: string; attemptToken: string };
+export type PastVerdict = { verdict: "already_stored" | "superseded" | "unknown"; windowId: string | null };
+
+/** What became of attempts whose token is not current, in their order. */
+export async function findVerdicts(db: Db, attempts: readonly AttemptName[]): Promise<PastVerdict[]> {
+  if (attempts.length === 0) return [];
+  const input = unnest("i", attempts, {
+    org_id: ["text", (a) => a.orgId],
+    device_id: ["uuid", (a) => a.deviceId],
+    run_id: ["uuid", (a) => a.runId],
+    token: ["uuid", (a) => a.attemptToken],
+  });
+  const { rows } = await sql<PastVerdict & { ord: number }>`
+    select i.ord, f.window_id as "windowId",
+      case
+        when f.attempt_token = i.token and f.is_reported then 'already_stored'
+        when p.entry is not null and (p.entry->>'is_reported')::boolean then 'already_stored'
+        when f.attempt_token = i.token or p.entry is not null then 'superseded'
+        else 'unknown'
+      end as verdict
+    from ${input}
+      left join run_finished f on f.org_id = i.org_id and f.id = i.run_id and f.device_id = i.device_id
+      left join run r on r.org_id = i.org_id and r.id = i.run_id and r.device_id = i.device_id
+      left join lateral (
+        select entry from jsonb_array_elements(coalesce(f.past_attempts, r.past_attempts)) entry
+        where entry->>'token' = i.token::text limit 1
+      ) p on true
+    order by i.ord
+  `.execute(db);
+  return rows;
+}

@@ -1,0 +1,192 @@
+import { sql } from "kysely";
+import { newToken, secretHash } from "../ids.ts";
+import type { Db } from "./database.ts";
+import { transaction } from "./database.ts";
+import * as events from "./events.ts";
+import type { TokenKind, TokenRow } from "./schema.ts";
+
+/** What a token's holder may be told of it: all but the hash. */
+export type Token = Omit<TokenRow, "sha256">;
+
+const columns = [
+  "org_id",
+  "id",
+  "kind",
+  "label",
+  "scopes",
+  "user_id",
+  "device_id",
+  "created_at",
+  "expires_at",
+  "last_used_at",
+  "revoked_at",
+] as const;
+
+export type NewTokenOptions = {
+  orgId: string;
+  kind: TokenKind;
+  label: string;
+  scopes: readonly string[];
+  userId?: string | null;
+  /** Of a `dev` token, and of no other. */
+  deviceId?: string | null;
+  /** Milliseconds from now, by the database's clock; absent: never. */
+  expiresInMs?: number | undefined;
+};
+
+/** Stores a new token. The secret is returned here and kept nowhere. */
+export async function issue(db: Db, options: NewTokenOptions): Promise<{ token: Token; secret: string }> {
+  const secret = newToken(options.kind);
+  const token = await db
+    .insertInto("token")
+    .values({
+      org_id: options.orgId,
+      kind: options.kind,
+      label: options.label,
+      sha256: secretHash(secret),
+      scopes: [...options.scopes],
+      user_id: options.userId ?? null,
+      device_id: options.deviceId ?? null,
+      expires_at:
+        options.expiresInMs === undefined
+          ? null
+          : sql<Date>`now() + ${options.expiresInMs} * interval '1 millisecond'`,
+    })
+    .returning(columns)
+    .executeTakeFirstOrThrow();
+  return { token, secret };
+}
+
+/** {@link issue} with its event, `token.created`. */
+export function create(
+  db: Db,
+  options: NewTokenOptions & { actor: string },
+): Promise<{ token: Token; secret: string }> {
+  return transaction(db, async (tx) => {
+    const issued = await issue(tx, options);
+    await events.append(tx, options.orgId, [
+      {
+        kind: "token.created",
+        actor: options.actor,
+        deviceId: options.deviceId ?? null,
+        data: {
+          token_id: issued.token.id,
+          kind: options.kind,
+          label: options.label,
+          scopes: [...options.scopes],
+        },
+      },
+    ]);
+    return issued;
+  });
+}
+
+/** A token as the guard sees it. */
+export type Credential = {
+  orgId: string;
+  tokenId: string;
+  kind: TokenKind;
+  scopes: string[];
+  userId: string | null;
+  deviceId: string | null;
+  /** Until it expires, by the database's clock; null if never. Negative or 0 if it has. */
+  expiresInMs: number | null;
+  isRevoked: boolean;
+};
+
+/**
+ * The tokens of these hashes, in their order; undefined where there is none. The one read of tenant data that knows no
+ * org yet: the token is what tells it.
+ */
+export async function findByHashes(db: Db, hashes: readonly Buffer[]): Promise<(Credential | undefined)[]> {
+  const rows = await db
+    .selectFrom("token")
+    .select(["sha256", "org_id", "id", "kind", "scopes", "user_id", "device_id", "revoked_at"])
+    .select(sql<number | null>`(extract(epoch from expires_at - now()) * 1000)::bigint`.as("expires_in_ms"))
+    .where("sha256", "=", sql<Buffer>`any(${[...hashes]}::bytea[])`)
+    .execute();
+  const found = new Map(
+    rows.map((row) => [
+      row.sha256.toString("hex"),
+      {
+        orgId: row.org_id,
+        tokenId: row.id,
+        kind: row.kind,
+        scopes: row.scopes,
+        userId: row.user_id,
+        deviceId: row.device_id,
+        expiresInMs: row.expires_in_ms,
+        isRevoked: row.revoked_at !== null,
+      },
+    ]),
+  );
+  return hashes.map((hash) => found.get(hash.toString("hex")));
+}
+
+export async function find(db: Db, options: { orgId: string; tokenId: string }): Promise<Token | undefined> {
+  return db
+    .selectFrom("token")
+    .select(columns)
+    .where("org_id", "=", options.orgId)
+    .where("id", "=", options.tokenId)
+    .executeTakeFirst();
+}
+
+/** The org's tokens, newest first, at most `limit`; those older than `beforeId` if given. */
+export function list(
+  db: Db,
+  options: { orgId: string; limit: number; beforeId?: string | undefined },
+): Promise<Token[]> {
+  let query = db
+    .selectFrom("token")
+    .select(columns)
+    .where("org_id", "=", options.orgId)
+    .orderBy("id", "desc")
+    .limit(options.limit);
+  if (options.beforeId !== undefined) query = query.where("id", "<", options.beforeId);
+  return query.execute();
+}
+
+/** Ends a token, with the event `token.revoked`; one that is revoked stays as it is. Undefined if the org has none such. */
+export function revoke(
+  db: Db,
+  options: { orgId: string; tokenId: string; actor: string },
+): Promise<Token | undefined> {
+  return transaction(db, async (tx) => {
+    const revoked = await tx
+      .updateTable("token")
+      .set({ revoked_at: sql<Date>`now()` })
+      .where("org_id", "=", options.orgId)
+      .where("id", "=", options.tokenId)
+      .where("revoked_at", "is", null)
+      .returning(columns)
+      .executeTakeFirst();
+    if (!revoked) return find(tx, options);
+    await events.append(tx, options.orgId, [
+      {
+        kind: "token.revoked",
+        actor: options.actor,
+        deviceId: revoked.device_id,
+        data: { token_id: revoked.id, kind: revoked.kind, label: revoked.label },
+      },
+    ]);
+    return revoked;
+  });
+}
+
+/** Writes that these tokens were used about now, in one statement; locked in one order, for replicas that do it at once. */
+export async function recordUse(db: Db, uses: readonly { orgId: string; tokenId: string }[]): Promise<void> {
+  if (uses.length === 0) return;
+  await sql`
+    with held as materialized (
+      select t.org_id, t.id
+      from token t
+        join unnest(${uses.map((use) => use.orgId)}::text[], ${uses.map((use) => use.tokenId)}::uuid[]) as u(org_id, id)
+          on t.org_id = u.org_id and t.id = u.id
+      order by t.org_id, t.id
+      for no key update of t
+    )
+    update token t set last_used_at = now() from held h where t.org_id = h.org_id and t.id = h.id`.execute(
+    db,
+  );
+}

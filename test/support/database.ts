@@ -1,0 +1,83 @@
+/** A migrated database for each test. */
+import { randomBytes } from "node:crypto";
+import pg from "pg";
+import { afterAll, afterEach, beforeAll, beforeEach, inject } from "vitest";
+import { type Database, type Db, openDatabase } from "../../src/store/database.ts";
+
+export type TestDatabase = {
+  url: string;
+  db: Db;
+  database: Database;
+  /** Closes the connections, ends everybody else's, and removes the database. */
+  drop(): Promise<void>;
+};
+
+const poolMax = 10;
+
+/** A database of its own, cloned from the migrated template; about 50 ms. Whoever makes it drops it. */
+export async function createTestDatabase(options: { isEmpty?: boolean } = {}): Promise<TestDatabase> {
+  const name = `test_${randomBytes(6).toString("hex")}`;
+  const template = options.isEmpty ? "template0" : inject("templateDatabase");
+  await administer(`create database ${name} template ${template}`);
+  const url = new URL(inject("clusterUrl"));
+  url.pathname = `/${name}`;
+  const database = openDatabase({ url: url.href, poolMax, applicationName: "pinion test" });
+  return {
+    url: url.href,
+    db: database.db,
+    database,
+    drop: async () => {
+      await database.close();
+      await administer(`drop database if exists ${name} with (force)`);
+    },
+  };
+}
+
+/** One statement on the test cluster, as its superuser. */
+export async function administer(statement: string): Promise<void> {
+  const client = new pg.Client({ connectionString: inject("clusterUrl") });
+  client.on("error", () => {});
+  await client.connect();
+  try {
+    await client.query(statement);
+  } finally {
+    await client.end();
+  }
+}
+
+/**
+ * Gives every test (or, with `per: "file"`, all tests of the file together) a database of its own. What it returns
+ * reads the current one, so use it within a test or a hook that was registered later.
+ */
+export function useDatabase(options: { per?: "test" | "file" } = {}): Omit<TestDatabase, "drop"> {
+  let current: TestDatabase | undefined;
+  const open = async () => {
+    current = await createTestDatabase();
+  };
+  const close = async () => {
+    await current?.drop();
+    current = undefined;
+  };
+  if (options.per === "file") {
+    beforeAll(open);
+    afterAll(close);
+  } else {
+    beforeEach(open);
+    afterEach(close);
+  }
+  const get = () => {
+    if (!current) throw new Error("the database exists within a test, not while tests are collected");
+    return current;
+  };
+  return {
+    get url() {
+      return get().url;
+    },
+    get db() {
+      return get().db;
+    },
+    get database() {
+      return get().database;
+    },
+  };
+}

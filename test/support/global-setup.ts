@@ -1,0 +1,75 @@
+/** One PostgreSQL for all tests of a run, with a migrated database that each test's own is cloned from. */
+import { randomBytes } from "node:crypto";
+import { chmod, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import pg from "pg";
+import type { TestProject } from "vitest/node";
+import { type Embedded, startEmbedded } from "../../src/store/embedded.ts";
+import { migrate } from "../../src/store/migrate.ts";
+
+declare module "vitest" {
+  export interface ProvidedContext {
+    /** Of a superuser, in any database of the test cluster. */
+    clusterUrl: string;
+    templateDatabase: string;
+  }
+}
+
+/** The tests' data is worth nothing after a power failure. */
+const testSettings = {
+  fsync: "off",
+  synchronous_commit: "off",
+  full_page_writes: "off",
+  max_connections: "300",
+  // What a test leaves open shows as a failure of that test, not as a hang.
+  deadlock_timeout: "200ms",
+};
+
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const cluster = await openCluster();
+  const template = `pinion_template_${randomBytes(4).toString("hex")}`;
+  const admin = new pg.Client({ connectionString: cluster.url });
+  admin.on("error", () => {});
+  await admin.connect();
+  await admin.query(`create database ${template}`);
+  const url = new URL(cluster.url);
+  url.pathname = `/${template}`;
+  await migrate(url.href);
+  // Nobody connects to it any more, so it can be cloned at any moment.
+  await admin.query(`alter database ${template} with allow_connections false`);
+
+  project.provide("clusterUrl", cluster.url);
+  project.provide("templateDatabase", template);
+  return async () => {
+    await admin.query(`drop database ${template}`).catch(() => {});
+    await admin.end();
+    await cluster.close();
+  };
+}
+
+async function openCluster(): Promise<{ url: string; close(): Promise<void> }> {
+  const given = process.env.TEST_DATABASE_URL;
+  if (given) return { url: given, close: async () => {} };
+  const dataDir = await mkdtemp(join(tmpdir(), "pinion-test-"));
+  // As root, PostgreSQL runs as another user, who passes through it.
+  await chmod(dataDir, 0o711);
+  const embedded: Embedded = await startEmbedded({ dataDir, settings: testSettings });
+  // A run that is broken off does not come back to close it.
+  const kill = () => {
+    try {
+      process.kill(embedded.pid, "SIGQUIT");
+    } catch {
+      // It ended by itself.
+    }
+  };
+  process.once("exit", kill);
+  return {
+    url: embedded.url,
+    close: async () => {
+      process.off("exit", kill);
+      await embedded.stop();
+      await rm(dataDir, { recursive: true, force: true });
+    },
+  };
+}
