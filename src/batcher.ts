@@ -28,7 +28,7 @@ export function createBatcher<Item, Result>(options: {
   overflow: () => Error;
   onBatch?: (size: number, ms: number) => void;
 }): Batcher<Item, Result> {
-  let queue: Waiting<Item, Result>[] = [];
+  const queue: Waiting<Item, Result>[] = [];
   let underWay = 0;
   let idlers: (() => void)[] = [];
 

@@ -26,11 +26,20 @@ export const serverSettings = z.object({
     .optional()
     .describe("PostgreSQL without a pooler, for LISTEN and migrations; default: DATABASE_URL"),
   PINION_DATABASE_CONNECTIONS: count(10, 2, 200, "Connections for requests, per replica"),
-  PINION_TLS_CERT_FILE: z.string().optional().describe("PEM certificate chain; with PINION_TLS_KEY_FILE turns TLS on"),
+  PINION_TLS_CERT_FILE: z
+    .string()
+    .optional()
+    .describe("PEM certificate chain; with PINION_TLS_KEY_FILE turns TLS on"),
   PINION_TLS_KEY_FILE: z.string().optional().describe("PEM private key"),
-  PINION_TLS_CLIENT_CA_FILE: z.string().optional().describe("PEM authorities; clients must then show a certificate"),
+  PINION_TLS_CLIENT_CA_FILE: z
+    .string()
+    .optional()
+    .describe("PEM authorities; clients must then show a certificate"),
   PINION_HEARTBEAT_INTERVAL_MS: milliseconds(20_000, "How often devices beat"),
-  PINION_HEARTBEAT_TTL_MS: milliseconds(60_000, "Silence after which a session is closed and its attempts are lost"),
+  PINION_HEARTBEAT_TTL_MS: milliseconds(
+    60_000,
+    "Silence after which a session is closed and its attempts are lost",
+  ),
   PINION_HELLO_DEADLINE_MS: milliseconds(10_000, "Time for the first message of a stream"),
   PINION_ACCEPT_DEADLINE_MS: milliseconds(10_000, "Time to accept an assignment before it is pushed again"),
   PINION_SILENT_ATTEMPT_MS: milliseconds(180_000, "Silence after which an attempt that has beaten is reaped"),
@@ -42,12 +51,23 @@ export const serverSettings = z.object({
   PINION_STREAM_AGE_MS: milliseconds(3_600_000, "Age at which a stream is drained, ± 10 %"),
   PINION_SWEEP_INTERVAL_MS: milliseconds(15_000, "How often lost notifications are made good"),
   PINION_REAP_INTERVAL_MS: milliseconds(5_000, "How often lost attempts are looked for"),
-  PINION_RETRY_BACKOFF_MS: milliseconds(10_000, "Delay before a second attempt; doubles with each further one"),
+  PINION_RETRY_BACKOFF_MS: milliseconds(
+    10_000,
+    "Delay before a second attempt; doubles with each further one",
+  ),
   PINION_BACKOFF_AFTER_FAILURES: count(3, 1, 1_000, "Failures in a row after which a watcher is backed off"),
   PINION_PAUSE_AFTER_FAILURES: count(10, 1, 1_000, "Failures in a row after which a watcher is paused"),
-  PINION_WATCHER_BACKOFF_MS: milliseconds(900_000, "First back-off of a watcher; doubles with each further failure"),
+  PINION_WATCHER_BACKOFF_MS: milliseconds(
+    900_000,
+    "First back-off of a watcher; doubles with each further failure",
+  ),
   PINION_RETENTION_DAYS: count(30, 1, 3_650, "How long ended runs, slots and events are kept (days)"),
-  PINION_MESSAGE_BYTES_MAX: count(4_194_304, 65_536, 67_108_864, "Largest message taken, after decompression (bytes)"),
+  PINION_MESSAGE_BYTES_MAX: count(
+    4_194_304,
+    65_536,
+    67_108_864,
+    "Largest message taken, after decompression (bytes)",
+  ),
   PINION_STREAMS_MAX: count(20_000, 1, 1_000_000, "Device streams per replica"),
   PINION_SHUTDOWN_MS: milliseconds(20_000, "Time for an orderly stop"),
 });
@@ -98,7 +118,9 @@ export class ConfigError extends Error {
 
 /** The replica's configuration. Throws a ConfigError that names each wrong variable. */
 export function replicaConfig(env: Record<string, string | undefined>): ReplicaConfig {
-  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ""));
+  const given = Object.fromEntries(
+    Object.entries(env).filter(([, value]) => value !== undefined && value !== ""),
+  );
   const parsed = serverSettings.safeParse(given);
   if (!parsed.success) {
     const lines = parsed.error.issues.map((issue) => {
@@ -110,7 +132,9 @@ export function replicaConfig(env: Record<string, string | undefined>): ReplicaC
   }
   const s = parsed.data;
   if ((s.PINION_TLS_CERT_FILE === undefined) !== (s.PINION_TLS_KEY_FILE === undefined)) {
-    throw new ConfigError("PINION_TLS_CERT_FILE and PINION_TLS_KEY_FILE belong together: set both or neither");
+    throw new ConfigError(
+      "PINION_TLS_CERT_FILE and PINION_TLS_KEY_FILE belong together: set both or neither",
+    );
   }
   if (s.PINION_HEARTBEAT_TTL_MS < 2 * s.PINION_HEARTBEAT_INTERVAL_MS) {
     throw new ConfigError("PINION_HEARTBEAT_TTL_MS must be at least twice PINION_HEARTBEAT_INTERVAL_MS");

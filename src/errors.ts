@@ -22,7 +22,11 @@ export class Refusal extends Error {
   /** When a retry makes sense, for `aborted`, `unavailable` and `resource_exhausted`. */
   readonly retryAfterMs: number | undefined;
 
-  constructor(reason: RefusalReason, message: string, options: { field?: string; retryAfterMs?: number } = {}) {
+  constructor(
+    reason: RefusalReason,
+    message: string,
+    options: { field?: string; retryAfterMs?: number } = {},
+  ) {
     super(message);
     this.reason = reason;
     this.field = options.field;

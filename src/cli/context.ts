@@ -44,7 +44,11 @@ export function serverUrl(options: GlobalOptions, env: Environment): string {
     throw new Failure(exitCodes.usage, `"${text}" is no URL`, "write it like http://localhost:7420");
   }
   if (url.protocol !== "http:" && url.protocol !== "https:") {
-    throw new Failure(exitCodes.usage, `"${text}" is neither http nor https`, "write it like http://localhost:7420");
+    throw new Failure(
+      exitCodes.usage,
+      `"${text}" is neither http nor https`,
+      "write it like http://localhost:7420",
+    );
   }
   return url.href.replace(/\/+$/, "");
 }
@@ -75,7 +79,11 @@ export function readLine(path: string): string | undefined {
     const code = (error as NodeJS.ErrnoException).code;
     if (code === "ENOENT" || code === "ENOTDIR") return undefined;
     if (code === "EACCES") {
-      throw new Failure(exitCodes.unauthenticated, `${path} may not be read by this user`, "give --token, or use that user");
+      throw new Failure(
+        exitCodes.unauthenticated,
+        `${path} may not be read by this user`,
+        "give --token, or use that user",
+      );
     }
     throw error;
   }
@@ -83,7 +91,11 @@ export function readLine(path: string): string | undefined {
 
 export type Clients = ReturnType<typeof createClients>;
 
-export type Connection<Options extends object> = { options: Options & GlobalOptions; url: string; clients: Clients };
+export type Connection<Options extends object> = {
+  options: Options & GlobalOptions;
+  url: string;
+  clients: Clients;
+};
 
 /** Typed clients of the server that the options and the environment name. Needs a token. */
 export function connect<Options extends object>(cli: Cli, command: Command): Connection<Options> {

@@ -14,7 +14,10 @@ const knownAgents = [
 ];
 
 /** Writes the daemon's first configuration, unless there is one. `workingDir` is where its programs start. */
-export function writeDeviceConfigOnce(path: string, options: { env: Environment; workingDir: string }): boolean {
+export function writeDeviceConfigOnce(
+  path: string,
+  options: { env: Environment; workingDir: string },
+): boolean {
   if (existsSync(path)) return false;
   writeWhole(path, deviceConfig(options), 0o600);
   return true;
@@ -39,6 +42,7 @@ export function deviceConfig(options: { env: Environment; workingDir: string }):
     "# What this device may execute. Watchers name a kind; only what stands here is ever started.",
     "# Read when the daemon starts.",
     "",
+    "[device]",
     "# For watchers that name no kind. Change it to an agent once you want one to do the work.",
     `default_executor = "${reportKind}"`,
     "max_concurrency = 2",

@@ -1,3 +1,4 @@
+import { create } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import type { Command } from "commander";
 import {
@@ -7,7 +8,6 @@ import {
   DeviceSchema,
   ListDevicesResponseSchema,
 } from "#gen/pinion/v1/fleet_pb.js";
-import { create } from "@bufbuild/protobuf";
 import { type Cli, examples } from "./cli.ts";
 import { connect } from "./context.ts";
 import { printJson } from "./json.ts";
@@ -50,7 +50,8 @@ function addList(devices: Command, cli: Cli): void {
       if (page.items.length === 0) {
         return cli.note("no devices yet; `pinion devices join-code` makes a code with which one can enrol");
       }
-      for (const line of table(page.items, deviceColumns(cli, options.wide === true), cli.columns)) cli.out(line);
+      for (const line of table(page.items, deviceColumns(cli, options.wide === true), cli.columns))
+        cli.out(line);
       if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
     });
   examples(command, [
@@ -65,7 +66,11 @@ function deviceColumns(cli: Cli, isWide: boolean): Column<Device>[] {
     { header: "STATE", cell: (device) => paintedLiveness(cli, device) },
     { header: "LAST BEAT", cell: (device) => formatAgo(device.lastBeatAt) },
     { header: "RUNS", cell: (device) => `${device.activeRuns}/${device.maxConcurrency}`, align: "right" },
-    { header: "WAITING", cell: (device) => (device.pendingRuns > 0 ? String(device.pendingRuns) : ""), align: "right" },
+    {
+      header: "WAITING",
+      cell: (device) => (device.pendingRuns > 0 ? String(device.pendingRuns) : ""),
+      align: "right",
+    },
     { header: "PLATFORM", cell: (device) => words.platform.word(device.platform) },
     { header: "ID", cell: (device) => device.id },
   ];
@@ -107,8 +112,14 @@ function printDevice(cli: Cli, device: Device, asJson: boolean): void {
       ["last beat", formatMomentAgo(device.lastBeatAt)],
       ["connected", formatMomentAgo(device.connectedAt)],
       ["disconnected", formatMomentAgo(device.disconnectedAt)],
-      ["session", device.sessionEpoch > 0n ? `epoch ${device.sessionEpoch} on ${device.replicaId || "no replica"}` : ""],
-      ["runs", `${device.activeRuns} active of ${device.maxConcurrency} at once, ${device.pendingRuns} waiting`],
+      [
+        "session",
+        device.sessionEpoch > 0n ? `epoch ${device.sessionEpoch} on ${device.replicaId || "no replica"}` : "",
+      ],
+      [
+        "runs",
+        `${device.activeRuns} active of ${device.maxConcurrency} at once, ${device.pendingRuns} waiting`,
+      ],
       ["executors", device.agentKinds.map(plain).join(", ")],
       ["capabilities", device.capabilities.map(plain).join(", ")],
       ["platform", words.platform.word(device.platform)],

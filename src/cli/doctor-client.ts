@@ -1,6 +1,6 @@
+import { createClients } from "@pinion/client";
 import { tokenKind } from "../ids.ts";
 import type { Cli } from "./cli.ts";
-import { createClients } from "@pinion/client";
 import { findToken, type GlobalOptions, serverUrl, tokenFiles } from "./context.ts";
 import type { Check } from "./doctor-check.ts";
 import { explain, systemCode } from "./failures.ts";
@@ -30,7 +30,14 @@ export async function checkClient(cli: Cli, options: GlobalOptions): Promise<Che
   return checks;
 }
 
-type Answer = { ok: boolean; status: number; text: string; tookMs: number; date: Date | undefined; receivedAtMs: number };
+type Answer = {
+  ok: boolean;
+  status: number;
+  text: string;
+  tookMs: number;
+  date: Date | undefined;
+  receivedAtMs: number;
+};
 
 async function ask(url: string): Promise<Answer | Error> {
   const startedAt = performance.now();
@@ -52,7 +59,9 @@ async function ask(url: string): Promise<Answer | Error> {
 }
 
 function unreachable(url: string, error: Error): Check {
-  const why = systemCode(error) ?? (error.name === "TimeoutError" ? `no answer in ${formatLength(askTimeoutMs)}` : error.message);
+  const why =
+    systemCode(error) ??
+    (error.name === "TimeoutError" ? `no answer in ${formatLength(askTimeoutMs)}` : error.message);
   return {
     name: "server",
     verdict: "bad",
@@ -68,7 +77,8 @@ async function checkReadiness(url: string): Promise<Check> {
     name: "ready",
     verdict: "bad",
     found: ready instanceof Error ? ready.message : `not now: ${ready.text || `HTTP ${ready.status}`}`,
-    advice: "it is starting, stopping, or without its database; its log says which, `doctor --database-url` looks there",
+    advice:
+      "it is starting, stopping, or without its database; its log says which, `doctor --database-url` looks there",
   };
 }
 
@@ -76,12 +86,14 @@ function checkSkew(health: Answer): Check {
   if (!health.date) return { name: "clock", verdict: "absent", found: "the server does not tell its time" };
   // The date is cut to whole seconds: on average half a second late.
   const skewMs = health.date.getTime() + 500 - (health.receivedAtMs - health.tookMs / 2);
-  if (Math.abs(skewMs) < skewMsMin) return { name: "clock", verdict: "good", found: "this machine and the server agree" };
+  if (Math.abs(skewMs) < skewMsMin)
+    return { name: "clock", verdict: "good", found: "this machine and the server agree" };
   return {
     name: "clock",
     verdict: "doubtful",
     found: `this machine is ${formatLength(Math.abs(skewMs))} ${skewMs > 0 ? "behind" : "ahead of"} the server`,
-    advice: "nothing breaks (the database's clock decides), but times look wrong here; let NTP set this clock",
+    advice:
+      "nothing breaks (the database's clock decides), but times look wrong here; let NTP set this clock",
   };
 }
 

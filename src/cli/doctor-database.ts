@@ -95,7 +95,8 @@ function checkMigrations(found: Inspection): Check {
 
 function checkClock(found: Inspection): Check {
   const skewMs = found.now.getTime() - (found.receivedAt.getTime() - found.roundTripMs / 2);
-  if (Math.abs(skewMs) < skewMsMin) return { name: "database clock", verdict: "good", found: "agrees with this machine" };
+  if (Math.abs(skewMs) < skewMsMin)
+    return { name: "database clock", verdict: "good", found: "agrees with this machine" };
   return {
     name: "database clock",
     verdict: "doubtful",

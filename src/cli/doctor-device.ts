@@ -1,6 +1,7 @@
-import { readdir, readFile, stat } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Check } from "./doctor-check.ts";
+import { daemonPid } from "./state-dir.ts";
 import { formatLength } from "./times.ts";
 
 /** A result that has waited longer than this has a reason that somebody should look into. */
@@ -10,9 +11,15 @@ const waitMsMax = 60_000;
 export async function checkDeviceState(stateDir: string): Promise<Check[]> {
   const files = await names(stateDir);
   if (!files) {
-    return [{ name: "device", verdict: "absent", found: `this machine is no device (nothing at ${stateDir})` }];
+    return [
+      { name: "device", verdict: "absent", found: `this machine is no device (nothing at ${stateDir})` },
+    ];
   }
-  return [await checkDirectory(stateDir), await checkDaemon(stateDir), ...(await checkOutbox(join(stateDir, "outbox")))];
+  return [
+    await checkDirectory(stateDir),
+    await checkDaemon(stateDir),
+    ...(await checkOutbox(join(stateDir, "outbox"))),
+  ];
 }
 
 async function names(directory: string): Promise<string[] | undefined> {
@@ -49,18 +56,6 @@ async function checkDaemon(stateDir: string): Promise<Check> {
   };
 }
 
-/** The process that holds the state directory's lock, if it lives. */
-export async function daemonPid(stateDir: string): Promise<number | undefined> {
-  try {
-    const { pid } = JSON.parse(await readFile(join(stateDir, "daemon.lock"), "utf8")) as { pid: number };
-    process.kill(pid, 0);
-    return pid;
-  } catch {
-    // No lock, half a lock, a process that is gone, or one of another user's that took its number.
-    return undefined;
-  }
-}
-
 async function checkOutbox(outbox: string): Promise<Check[]> {
   const waiting = (await names(outbox))?.filter((name) => name.endsWith(".completion")) ?? [];
   const setAside = [
@@ -73,14 +68,16 @@ async function checkOutbox(outbox: string): Promise<Check[]> {
       name: "set aside",
       verdict: "bad",
       found: `${setAside.length} results could not be delivered: ${setAside.slice(0, 3).join(", ")}${setAside.length > 3 ? ", …" : ""}`,
-      advice: "the server turned them down or they are damaged; keep what you need of them, then remove the files",
+      advice:
+        "the server turned them down or they are damaged; keep what you need of them, then remove the files",
     });
   }
   return checks;
 }
 
 async function checkWaiting(outbox: string, waiting: readonly string[]): Promise<Check> {
-  if (waiting.length === 0) return { name: "outbox", verdict: "good", found: "empty: every result was acknowledged" };
+  if (waiting.length === 0)
+    return { name: "outbox", verdict: "good", found: "empty: every result was acknowledged" };
   const times = await Promise.all(waiting.map((name) => stat(join(outbox, name)).catch(() => undefined)));
   const oldestMs = Date.now() - Math.min(...times.map((found) => found?.mtimeMs ?? Date.now()));
   const found = `${waiting.length} results wait for their acknowledgement, the oldest for ${formatLength(oldestMs)}`;

@@ -18,7 +18,10 @@ export function addEvents(program: Command, cli: Cli): void {
     .command("events")
     .description("what happened, oldest first; with --follow also what happens")
     .option("-f, --follow", "go on with new events until Ctrl-C; with --json one line each")
-    .option("--after <cursor>", 'events after this cursor ("0": from the oldest that is kept); implies --follow')
+    .option(
+      "--after <cursor>",
+      'events after this cursor ("0": from the oldest that is kept); implies --follow',
+    )
     .option("--kind <prefix>", 'only kinds that begin so, for example "run." or "watcher.paused"', list)
     .option("--run <run>", "only events about this run (not with --follow)")
     .option("--limit <n>", "how many past events at most", wholeNumber(1, 10_000), 30)
@@ -56,7 +59,10 @@ async function pastEvents(clients: Clients, options: EventOptions): Promise<Past
 
 function printPast(cli: Cli, past: Past, asJson: boolean): void {
   if (asJson) {
-    const answer = create(ListEventsResponseSchema, { events: past.events, nextPageToken: past.nextPageToken });
+    const answer = create(ListEventsResponseSchema, {
+      events: past.events,
+      nextPageToken: past.nextPageToken,
+    });
     return printJson(cli, ListEventsResponseSchema, answer);
   }
   for (const event of past.events) printEvent(cli, event, false);
@@ -108,7 +114,13 @@ function printEvent(cli: Cli, event: Event, asJson: boolean): void {
     .join(" ");
   const data = event.data && Object.keys(event.data).length > 0 ? plain(JSON.stringify(event.data)) : "";
   cli.out(
-    [dim(formatMoment(event.at)), cyan(plain(event.kind).padEnd(20)), about, dim(`by ${plain(event.actor)}`), data]
+    [
+      dim(formatMoment(event.at)),
+      cyan(plain(event.kind).padEnd(20)),
+      about,
+      dim(`by ${plain(event.actor)}`),
+      data,
+    ]
       .filter(Boolean)
       .join("  "),
   );

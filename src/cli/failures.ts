@@ -1,4 +1,5 @@
 import { Code, ConnectError } from "@connectrpc/connect";
+import { ConfigError as DeviceConfigError, DeviceError, type DeviceErrorReason } from "@pinion/client";
 import { BadRequestSchema } from "#gen/google/rpc/error_details_pb.js";
 import { ConfigError } from "../config.ts";
 import { Refusal, type RefusalReason } from "../errors.ts";
@@ -66,6 +67,14 @@ const exitCodeOfReason: Record<RefusalReason, ExitCode> = {
   unavailable: exitCodes.unreachable,
 };
 
+const exitCodeOfDeviceError: Record<DeviceErrorReason, ExitCode> = {
+  unauthenticated: exitCodes.unauthenticated,
+  revoked: exitCodes.unauthenticated,
+  incompatible: exitCodes.conflict,
+  locked: exitCodes.conflict,
+  unusable: exitCodes.usage,
+};
+
 /** Errors of the operating system that mean that nobody listens there. */
 const connectionErrors = new Set([
   "ECONNREFUSED",
@@ -95,7 +104,10 @@ export function explain(error: unknown, url: string | undefined): Explained {
   if (error instanceof Refusal) {
     return { message: error.message, advice: undefined, exitCode: exitCodeOfReason[error.reason] };
   }
-  if (error instanceof ConfigError) {
+  if (error instanceof DeviceError) {
+    return { message: error.message, advice: undefined, exitCode: exitCodeOfDeviceError[error.reason] };
+  }
+  if (error instanceof ConfigError || error instanceof DeviceConfigError) {
     return { message: error.message, advice: undefined, exitCode: exitCodes.usage };
   }
   if (error instanceof Error) {
@@ -119,7 +131,8 @@ function explainAnswer(error: ConnectError, url: string | undefined): Explained 
   if (error.code === Code.Unauthenticated) {
     return {
       message: `${at} does not take this token: ${error.rawMessage}`,
-      advice: "give a good one with --token or PINION_TOKEN; `pinion up` and `pinion serve` write theirs to <data>/token",
+      advice:
+        "give a good one with --token or PINION_TOKEN; `pinion up` and `pinion serve` write theirs to <data>/token",
       exitCode,
     };
   }

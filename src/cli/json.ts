@@ -10,11 +10,19 @@ function asJson<Desc extends DescMessage>(schema: Desc, message: MessageShape<De
 }
 
 /** Prints one JSON document. */
-export function printJson<Desc extends DescMessage>(cli: Cli, schema: Desc, message: MessageShape<Desc>): void {
+export function printJson<Desc extends DescMessage>(
+  cli: Cli,
+  schema: Desc,
+  message: MessageShape<Desc>,
+): void {
   cli.out(JSON.stringify(asJson(schema, message), null, 2));
 }
 
 /** Prints one line of JSON, for streams. */
-export function printJsonLine<Desc extends DescMessage>(cli: Cli, schema: Desc, message: MessageShape<Desc>): void {
+export function printJsonLine<Desc extends DescMessage>(
+  cli: Cli,
+  schema: Desc,
+  message: MessageShape<Desc>,
+): void {
   cli.out(JSON.stringify(asJson(schema, message)));
 }

@@ -33,9 +33,17 @@ export function listenFailure(error: unknown, port: number): unknown {
         "choose another one with --port (0 lets the system choose)",
       );
     case "EACCES":
-      return new Failure(exitCodes.conflict, `this user may not listen on port ${port}`, "choose a port above 1023 with --port");
+      return new Failure(
+        exitCodes.conflict,
+        `this user may not listen on port ${port}`,
+        "choose a port above 1023 with --port",
+      );
     case "EADDRNOTAVAIL":
-      return new Failure(exitCodes.usage, "this machine does not have that address", "check --host or PINION_HOST");
+      return new Failure(
+        exitCodes.usage,
+        "this machine does not have that address",
+        "check --host or PINION_HOST",
+      );
     default:
       return error;
   }
@@ -43,7 +51,9 @@ export function listenFailure(error: unknown, port: number): unknown {
 
 async function answersHealth(port: number): Promise<boolean> {
   try {
-    const answer = await fetch(`http://127.0.0.1:${port}/healthz`, { signal: AbortSignal.timeout(askTimeoutMs) });
+    const answer = await fetch(`http://127.0.0.1:${port}/healthz`, {
+      signal: AbortSignal.timeout(askTimeoutMs),
+    });
     return answer.ok;
   } catch {
     return false;

@@ -7,7 +7,10 @@ const lookIntervalMs = 200;
 const readBytesMax = 64 * 1024;
 
 /** Lines of a growing file from a byte on, until the signal aborts. A line without its end is not handed out yet. */
-export async function* tailLines(path: string, options: { fromByte: number; signal: AbortSignal }): AsyncGenerator<string> {
+export async function* tailLines(
+  path: string,
+  options: { fromByte: number; signal: AbortSignal },
+): AsyncGenerator<string> {
   const bell = new Bell();
   const file = await open(path, "r");
   const watcher = watch(path, () => bell.ring());

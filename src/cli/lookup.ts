@@ -32,7 +32,11 @@ export function oneByLabel(devices: readonly Device[], label: string): Device {
       `name one by its id: ${found.map((device) => device.id).join(", ")}`,
     );
   }
-  throw new Failure(exitCodes.notFound, `no device is called "${label}"`, "`pinion devices list` shows what there is");
+  throw new Failure(
+    exitCodes.notFound,
+    `no device is called "${label}"`,
+    "`pinion devices list` shows what there is",
+  );
 }
 
 /** Labels of devices by id, for lists. Empty if the caller may not list devices: then ids are shown. */

@@ -31,9 +31,17 @@ async function machine(): Promise<[string, string][]> {
     ["host", hostname()],
     ["system", `${type()} ${release()}, node ${process.version}`],
     ["up for", formatLength(uptime() * 1000)],
-    ["load", `${loadavg().map((load) => load.toFixed(2)).join(" ")} on ${availableParallelism()} processors`],
+    [
+      "load",
+      `${loadavg()
+        .map((load) => load.toFixed(2))
+        .join(" ")} on ${availableParallelism()} processors`,
+    ],
     ["memory", `${gibibytes(freemem())} free of ${gibibytes(totalmem())}`],
-    ["disk", disk ? `${gibibytes(disk.bavail * disk.bsize)} free of ${gibibytes(disk.blocks * disk.bsize)}` : ""],
+    [
+      "disk",
+      disk ? `${gibibytes(disk.bavail * disk.bsize)} free of ${gibibytes(disk.blocks * disk.bsize)}` : "",
+    ],
   ];
 }
 

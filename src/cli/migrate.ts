@@ -10,7 +10,10 @@ export function addMigrate(program: Command, cli: Cli): void {
   const command = program
     .command("migrate")
     .description("bring a database to this version's schema; `up` and `serve` do so by themselves")
-    .option("--database-url <url>", "the database, not through a pooler; default: DATABASE_DIRECT_URL or DATABASE_URL")
+    .option(
+      "--database-url <url>",
+      "the database, not through a pooler; default: DATABASE_DIRECT_URL or DATABASE_URL",
+    )
     .action(async (_options, command: Command) => {
       const options = optionsOf<{ databaseUrl?: string }>(command);
       const url = options.databaseUrl ?? (cli.env.DATABASE_DIRECT_URL || cli.env.DATABASE_URL);
@@ -22,5 +25,7 @@ export function addMigrate(program: Command, cli: Cli): void {
       if (applied.length === 0) return cli.out(`nothing to do: all ${known.length} migrations are applied`);
       for (const name of applied) cli.out(`applied ${name}`);
     });
-  examples(command, [["migrate --database-url postgres://localhost/pinion", "safe while others do the same"]]);
+  examples(command, [
+    ["migrate --database-url postgres://localhost/pinion", "safe while others do the same"],
+  ]);
 }

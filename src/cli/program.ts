@@ -1,4 +1,3 @@
-import { readFileSync } from "node:fs";
 import { Command } from "commander";
 import { type Cli, examples } from "./cli.ts";
 import { addDevice } from "./device.ts";
@@ -10,29 +9,32 @@ import { addRuns } from "./runs.ts";
 import { addServe } from "./serve.ts";
 import { addTokens } from "./tokens.ts";
 import { addUp } from "./up.ts";
+import { version } from "./version.ts";
 import { addWatchers } from "./watchers.ts";
 import { addWindows } from "./windows.ts";
-
-/** The version of the command, and of the daemon that it runs. */
-export function version(): string {
-  const file = new URL("../../package.json", import.meta.url);
-  return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
-}
 
 /** The whole command. Parsing throws a CommanderError instead of ending the process. */
 export function createProgram(cli: Cli): Command {
   const program = new Command("pinion")
-    .description("Runs pinned to devices: what is due is pushed at once, and its result is stored exactly once.")
+    .description(
+      "Runs pinned to devices: what is due is pushed at once, and its result is stored exactly once.",
+    )
     .version(version(), "-V, --version", "print the version")
     .helpOption("-h, --help", "show help")
-    .option("--url <url>", "the server (PINION_URL; else the one of the data directory, else http://localhost:7420)")
+    .option(
+      "--url <url>",
+      "the server (PINION_URL; else the one of the data directory, else http://localhost:7420)",
+    )
     .option("--token <token>", "who you are (PINION_TOKEN; else <data>/token, else ~/.config/pinion/token)")
     .option("--data <dir>", "where `up` and `serve` keep their state (PINION_DATA; ./.pinion)")
     .option("--json", "for programs: one JSON document, or one line each on streams")
     .option("--wide", "more columns")
     .configureHelp({ showGlobalOptions: true, helpWidth: Math.min(cli.columns, 110) })
     .exitOverride()
-    .configureOutput({ writeErr: (text) => cli.note(text.trimEnd()), writeOut: (text) => cli.out(text.trimEnd()) })
+    .configureOutput({
+      writeErr: (text) => cli.note(text.trimEnd()),
+      writeOut: (text) => cli.out(text.trimEnd()),
+    })
     .showHelpAfterError("(--help shows how it is used)");
   addUp(program, cli);
   addServe(program, cli);

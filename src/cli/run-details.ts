@@ -22,7 +22,10 @@ export async function printRun(cli: Cli, clients: Clients, run: Run): Promise<vo
       ["skipped for", words.skipReason.word(run.skipReason)],
       ["reason", plain(run.reason)],
       ["source", words.runSource.word(run.source)],
-      ["device", run.deviceId ? `${plain(labels.get(run.deviceId) ?? "")} ${run.deviceId}`.trim() : "any fleet worker"],
+      [
+        "device",
+        run.deviceId ? `${plain(labels.get(run.deviceId) ?? "")} ${run.deviceId}`.trim() : "any fleet worker",
+      ],
       ["agent", run.agentId ? `${run.agentId} (version ${run.agentVersion})` : ""],
       ["executor", run.agentKind],
       ["slot", formatMomentAgo(run.scheduledFor)],

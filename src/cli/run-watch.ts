@@ -1,4 +1,4 @@
-import { OutputStream, type Run, RunStatus, WatchRunResponseSchema } from "#gen/pinion/v1/run_pb.js";
+import { type OutputStream, type Run, RunStatus, WatchRunResponseSchema } from "#gen/pinion/v1/run_pb.js";
 import type { Cli } from "./cli.ts";
 import type { Clients } from "./context.ts";
 import { exitCodes, Failure } from "./failures.ts";
@@ -43,7 +43,11 @@ export async function watchRun(
   }
   if (options.signal.aborted) return undefined;
   if (!run || !words.hasEnded(run.status)) {
-    throw new Failure(exitCodes.unreachable, "the server ended the watch before the run's end", `\`pinion runs watch ${id}\` goes on`);
+    throw new Failure(
+      exitCodes.unreachable,
+      "the server ended the watch before the run's end",
+      `\`pinion runs watch ${id}\` goes on`,
+    );
   }
   if (!options.asJson) await view.showEnd(clients, run);
   return run;
@@ -80,7 +84,11 @@ class RunView {
 
   showOutput(output: { sequence: bigint; stream: OutputStream; data: Uint8Array }): void {
     if (this.#sequence > 0n && output.sequence > this.#sequence + 1n) {
-      this.#note(this.#cli.colors.dim(`${output.sequence - this.#sequence - 1n} pieces of output were dropped on the way`));
+      this.#note(
+        this.#cli.colors.dim(
+          `${output.sequence - this.#sequence - 1n} pieces of output were dropped on the way`,
+        ),
+      );
     }
     this.#sequence = output.sequence;
     this.#hasOutput = true;

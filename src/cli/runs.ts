@@ -37,13 +37,19 @@ function addList(runs: Command, cli: Cli): void {
     .description("list runs, newest first")
     .option("--watcher <watcher>", "only this watcher's (id or slug)")
     .option("--device <device>", "only this device's (id or label)")
-    .option("--status <status>", `only in this state: ${words.runStatus.all.join(", ")}; several with commas`, list)
+    .option(
+      "--status <status>",
+      `only in this state: ${words.runStatus.all.join(", ")}; several with commas`,
+      list,
+    )
     .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 20)
     .action(async (_options, command: Command) => {
-      const { clients, options } = connect<{ watcher?: string; device?: string; status?: string[]; limit: number }>(
-        cli,
-        command,
-      );
+      const { clients, options } = connect<{
+        watcher?: string;
+        device?: string;
+        status?: string[];
+        limit: number;
+      }>(cli, command);
       const filter = {
         watcherId: options.watcher ?? "",
         deviceId: options.device ? await deviceId(clients, options.device) : "",
@@ -54,7 +60,10 @@ function addList(runs: Command, cli: Cli): void {
         return { items: answer.runs, nextPageToken: answer.nextPageToken };
       });
       if (options.json) {
-        const answer = create(ListRunsResponseSchema, { runs: page.items, nextPageToken: page.nextPageToken });
+        const answer = create(ListRunsResponseSchema, {
+          runs: page.items,
+          nextPageToken: page.nextPageToken,
+        });
         return printJson(cli, ListRunsResponseSchema, answer);
       }
       if (page.items.length === 0) {
@@ -122,7 +131,10 @@ function addWatch(runs: Command, cli: Cli): void {
       const { clients, options } = connect<{ exitStatus?: boolean }>(cli, command);
       const interrupt = interruptSignal();
       try {
-        const last = await watchRun(cli, clients, runId(id), { asJson: options.json === true, signal: interrupt.signal });
+        const last = await watchRun(cli, clients, runId(id), {
+          asJson: options.json === true,
+          signal: interrupt.signal,
+        });
         if (!last) return cli.setExitCode(exitCodes.interrupted);
         const isCompleted = words.runStatus.word(last.status) === "completed";
         if (options.exitStatus && !isCompleted) cli.setExitCode(exitCodes.failed);
@@ -152,7 +164,9 @@ function addExplain(runs: Command, cli: Cli): void {
       for (const line of timeline(cli, answer.facts)) cli.out(line);
       if (answer.nextStep) cli.out(`\n${dim("next:")} ${plain(answer.nextStep)}`);
     });
-  examples(command, [["runs explain 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "what happened, and what has to happen next"]]);
+  examples(command, [
+    ["runs explain 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "what happened, and what has to happen next"],
+  ]);
 }
 
 function timeline(cli: Cli, facts: readonly RunFact[]): string[] {

@@ -18,8 +18,15 @@ export function addServe(program: Command, cli: Cli): void {
     .command("serve")
     .description("run one replica of the server; any number may share one PostgreSQL")
     .option("--host <address>", "address to listen on (PINION_HOST; 127.0.0.1)")
-    .option("--port <n>", "port to listen on (PINION_PORT; 7420); 0 lets the system choose", wholeNumber(0, 65_535))
-    .option("--database-url <url>", "PostgreSQL ≥ 15 (DATABASE_URL); without one an embedded PostgreSQL is started")
+    .option(
+      "--port <n>",
+      "port to listen on (PINION_PORT; 7420); 0 lets the system choose",
+      wholeNumber(0, 65_535),
+    )
+    .option(
+      "--database-url <url>",
+      "PostgreSQL ≥ 15 (DATABASE_URL); without one an embedded PostgreSQL is started",
+    )
     .action(async (_options, command: Command) => {
       const options = optionsOf<ServeOptions>(command);
       await serve(cli, options, dataDir(options, cli.env), options.json === true);
@@ -48,7 +55,13 @@ async function serve(cli: Cli, options: ServeOptions, data: string, asJson: bool
     });
     try {
       writeUrl(data, replica.url);
-      announce(cli, { asJson, data, url: replica.url, replicaId: replica.replicaId, token: replica.bootstrapToken });
+      announce(cli, {
+        asJson,
+        data,
+        url: replica.url,
+        replicaId: replica.replicaId,
+        token: replica.bootstrapToken,
+      });
       const isAsked = await Promise.race([
         replica.closed.then(() => false),
         new Promise<boolean>((done) => {
@@ -68,20 +81,35 @@ async function serve(cli: Cli, options: ServeOptions, data: string, asJson: bool
 
 type ServedDatabase = { url: string; embedded: Embedded | undefined };
 
-async function openDatabaseFor(options: ServeOptions, cli: Cli, data: string, log: Logger): Promise<ServedDatabase> {
+async function openDatabaseFor(
+  options: ServeOptions,
+  cli: Cli,
+  data: string,
+  log: Logger,
+): Promise<ServedDatabase> {
   const given = options.databaseUrl ?? (cli.env.DATABASE_URL || undefined);
   if (given) return { url: given, embedded: undefined };
   const embedded = await startEmbedded({ dataDir: data, log });
   return { url: embedded.url, embedded };
 }
 
-type Announcement = { asJson: boolean; data: string; url: string; replicaId: string; token: string | undefined };
+type Announcement = {
+  asJson: boolean;
+  data: string;
+  url: string;
+  replicaId: string;
+  token: string | undefined;
+};
 
 function announce(cli: Cli, { asJson, data, url, replicaId, token }: Announcement): void {
   const tokenFile = token ? writeToken(data, token) : undefined;
   if (asJson) {
     return cli.out(
-      JSON.stringify({ url, replica_id: replicaId, ...(token ? { bootstrap_token: token, token_file: tokenFile } : {}) }),
+      JSON.stringify({
+        url,
+        replica_id: replicaId,
+        ...(token ? { bootstrap_token: token, token_file: tokenFile } : {}),
+      }),
     );
   }
   cli.out(`Pinion listens at ${url} (replica ${replicaId})`);

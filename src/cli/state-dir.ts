@@ -1,4 +1,5 @@
 import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import type { Environment } from "./context.ts";
@@ -24,4 +25,16 @@ export function stateDirOf(given: string | undefined, env: Environment, data: st
 export function ownConfigFile(env: Environment): string {
   const configHome = env.XDG_CONFIG_HOME || join(env.HOME || homedir(), ".config");
   return join(configHome, "pinion", "device.toml");
+}
+
+/** The process that holds the state directory's lock, if it lives. */
+export async function daemonPid(stateDir: string): Promise<number | undefined> {
+  try {
+    const { pid } = JSON.parse(await readFile(join(stateDir, "daemon.lock"), "utf8")) as { pid: number };
+    process.kill(pid, 0);
+    return pid;
+  } catch {
+    // No lock, half a lock, a process that is gone, or one of another user's that took its number.
+    return undefined;
+  }
 }

@@ -24,7 +24,10 @@ export function displayWidth(text: string): number {
  */
 export function plain(text: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what this removes
-  return stripVTControlCharacters(text).replace(/\s+/g, " ").replace(/[\u0000-\u001f\u007f-\u009f]/g, "").trim();
+  return stripVTControlCharacters(text)
+    .replace(/\s+/g, " ")
+    .replace(/[\u0000-\u001f\u007f-\u009f]/g, "")
+    .trim();
 }
 
 /** Cuts a text without colours to a width; the last character then is "…". */
@@ -34,7 +37,11 @@ export function cut(text: string, width: number): string {
 }
 
 /** Lines of a table with a header. Columns in which nothing is written are left out, headers and all. */
-export function table<Row>(rows: readonly Row[], columns: readonly Column<Row>[], widthMax: number): string[] {
+export function table<Row>(
+  rows: readonly Row[],
+  columns: readonly Column<Row>[],
+  widthMax: number,
+): string[] {
   const filled = columns
     .map((column) => ({ column, cells: rows.map((row) => column.cell(row)) }))
     .filter(({ cells }) => cells.some((cell) => cell !== ""));
@@ -63,7 +70,10 @@ export function table<Row>(rows: readonly Row[], columns: readonly Column<Row>[]
 }
 
 /** Lines "name  value" for one thing; pairs without a value are left out. */
-export function details(pairs: readonly [name: string, value: string][], paint: (name: string) => string): string[] {
+export function details(
+  pairs: readonly [name: string, value: string][],
+  paint: (name: string) => string,
+): string[] {
   const shown = pairs.filter(([, value]) => value !== "");
   const width = Math.max(0, ...shown.map(([name]) => name.length));
   return shown.map(([name, value]) => {

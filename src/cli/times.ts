@@ -76,14 +76,26 @@ export function localTimeZone(): string {
   return new Intl.DateTimeFormat().resolvedOptions().timeZone;
 }
 
-const units: Record<string, number> = { ms: 1, s: secondMs, m: minuteMs, min: minuteMs, h: hourMs, d: dayMs, w: 7 * dayMs };
+const units: Record<string, number> = {
+  ms: 1,
+  s: secondMs,
+  m: minuteMs,
+  min: minuteMs,
+  h: hourMs,
+  d: dayMs,
+  w: 7 * dayMs,
+};
 
 /** Milliseconds of "90s", "1h30m", "500ms", "2d". Refuses anything else; `name` is the option's, for the message. */
 export function parseLength(text: string, name: string): number {
   const compact = text.replace(/\s+/g, "").toLowerCase();
   const pieces = [...compact.matchAll(/(\d+(?:\.\d+)?)(ms|min|s|m|h|d|w)/g)];
   if (compact === "" || pieces.map((piece) => piece[0]).join("") !== compact) {
-    throw new Failure(exitCodes.usage, `${name}: "${text}" is no length of time`, "write it like 90s, 15m, 1h30m or 2d");
+    throw new Failure(
+      exitCodes.usage,
+      `${name}: "${text}" is no length of time`,
+      "write it like 90s, 15m, 1h30m or 2d",
+    );
   }
   return Math.round(pieces.reduce((sum, piece) => sum + Number(piece[1]) * units[piece[2]!]!, 0));
 }

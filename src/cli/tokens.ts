@@ -33,12 +33,17 @@ function addCreate(tokens: Command, cli: Cli): void {
     .option("--service", "for a service or a fleet worker instead of a person")
     .option("--expires-in <length>", "how long it is good, for example 90d; default: for ever")
     .action(async (label: string, _options, command: Command) => {
-      const { clients, options } = connect<{ scope?: string[]; service?: boolean; expiresIn?: string }>(cli, command);
+      const { clients, options } = connect<{ scope?: string[]; service?: boolean; expiresIn?: string }>(
+        cli,
+        command,
+      );
       const answer = await clients.tokens.createToken({
         label,
         kind: options.service ? TokenKind.SVC : TokenKind.PAT,
         scopes: options.scope ?? ["read"],
-        ...(options.expiresIn ? { expiresIn: durationFromMs(parseLength(options.expiresIn, "--expires-in")) } : {}),
+        ...(options.expiresIn
+          ? { expiresIn: durationFromMs(parseLength(options.expiresIn, "--expires-in")) }
+          : {}),
       });
       if (options.json) return printJson(cli, CreateTokenResponseSchema, answer);
       cli.out(answer.secret);

@@ -14,7 +14,8 @@ export function watcherColumns(cli: Cli, labels: Map<string, string>, isWide: bo
     { header: "LAST END", cell: (watcher) => formatAgo(watcher.lastFiredAt) },
     {
       header: "FAILURES",
-      cell: (watcher) => (watcher.consecutiveFailures > 0 ? cli.colors.red(String(watcher.consecutiveFailures)) : ""),
+      cell: (watcher) =>
+        watcher.consecutiveFailures > 0 ? cli.colors.red(String(watcher.consecutiveFailures)) : "",
       align: "right",
     },
     { header: "DEVICE", cell: (watcher) => executorOf(watcher, labels) },
@@ -66,9 +67,15 @@ export function printWatcher(cli: Cli, watcher: Watcher, labels: Map<string, str
       ["timeout", formatDuration(spec.timeout)],
       ["attempts", String(spec.maxAttempts || 1)],
       ["overlap", words.overlapPolicy.word(spec.overlap) || "skip"],
-      ["catch-up", `${words.catchupPolicy.word(spec.catchup) || "collapse"} ${formatDuration(spec.catchupWindow)}`.trim()],
+      [
+        "catch-up",
+        `${words.catchupPolicy.word(spec.catchup) || "collapse"} ${formatDuration(spec.catchupWindow)}`.trim(),
+      ],
       ["jitter", spec.jitter && durationMs(spec.jitter) > 0 ? `up to ${formatDuration(spec.jitter)}` : ""],
-      ["cooldown", spec.minCooldown && durationMs(spec.minCooldown) > 0 ? formatDuration(spec.minCooldown) : ""],
+      [
+        "cooldown",
+        spec.minCooldown && durationMs(spec.minCooldown) > 0 ? formatDuration(spec.minCooldown) : "",
+      ],
       ["start deadline", formatDuration(spec.startDeadline)],
       ["notification", words.notification.word(spec.notification)],
       ["version", String(watcher.version)],
@@ -78,6 +85,7 @@ export function printWatcher(cli: Cli, watcher: Watcher, labels: Map<string, str
     cli.colors.dim,
   );
   for (const line of lines) cli.out(line);
-  if (spec.extractionSchema) cli.out(`\n${cli.colors.dim("schema")}\n${JSON.stringify(spec.extractionSchema, null, 2)}`);
+  if (spec.extractionSchema)
+    cli.out(`\n${cli.colors.dim("schema")}\n${JSON.stringify(spec.extractionSchema, null, 2)}`);
   cli.out(`\n${cli.colors.dim("prompt")}\n${spec.prompt.trimEnd()}`);
 }

@@ -40,10 +40,16 @@ export function addSpecOptions(command: Command, wholeNumber: (text: string) => 
     .option("--zone <zone>", "IANA time zone of the schedule")
     .option("--device <device>", 'the device it is pinned to (id or label); "" lets fleet workers take it')
     .option("--agent <agent>", "the agent; default: the org's default agent")
-    .option("--agent-kind <kind>", 'the executor that is meant, for example claude-code; "" leaves it to the device')
+    .option(
+      "--agent-kind <kind>",
+      'the executor that is meant, for example claude-code; "" leaves it to the device',
+    )
     .option("--timeout <length>", "how long one attempt may take, 1s to 7d")
     .option("--attempts <n>", "attempts per run, 1 to 20", wholeNumber)
-    .option("--overlap <policy>", `a slot is due while a run is active: ${words.overlapPolicy.all.join(" or ")}`)
+    .option(
+      "--overlap <policy>",
+      `a slot is due while a run is active: ${words.overlapPolicy.all.join(" or ")}`,
+    )
     .option("--catchup <policy>", `slots of a downtime: ${words.catchupPolicy.all.join(" or ")}`)
     .option("--catchup-window <length>", "slots older than this are missed, 1m to 30d")
     .option("--jitter <length>", "a stable delay up to this, 0s to 1h")
@@ -65,26 +71,61 @@ export async function specOf(
     assign(option);
     paths.push(path);
   };
-  const length = (text: string, name: string) => (text === "" ? undefined : durationFromMs(parseLength(text, name)));
+  const length = (text: string, name: string) =>
+    text === "" ? undefined : durationFromMs(parseLength(text, name));
 
-  set(options.name, "name", (name) => { spec.name = name; });
-  set(promptOf(options), "prompt", (prompt) => { spec.prompt = prompt; });
-  set(options.schedule, "schedule", (schedule) => { spec.schedule = schedule; });
-  set(options.zone, "time_zone", (zone) => { spec.timeZone = zone; });
-  set(options.agent, "agent_id", (agent) => { spec.agentId = agent; });
-  set(options.agentKind, "agent_kind", (kind) => { spec.agentKind = kind; });
-  set(options.attempts, "max_attempts", (attempts) => { spec.maxAttempts = attempts; });
-  set(options.timeout, "timeout", (text) => { spec.timeout = length(text, "--timeout"); });
-  set(options.catchupWindow, "catchup_window", (text) => { spec.catchupWindow = length(text, "--catchup-window"); });
-  set(options.jitter, "jitter", (text) => { spec.jitter = length(text, "--jitter"); });
-  set(options.cooldown, "min_cooldown", (text) => { spec.minCooldown = length(text, "--cooldown"); });
-  set(options.startDeadline, "start_deadline", (text) => { spec.startDeadline = length(text, "--start-deadline"); });
-  set(options.overlap, "overlap", (word) => { spec.overlap = words.overlapPolicy.value(word, "--overlap"); });
-  set(options.catchup, "catchup", (word) => { spec.catchup = words.catchupPolicy.value(word, "--catchup"); });
-  set(options.notify, "notification", (word) => { spec.notification = words.notification.value(word, "--notify"); });
-  set(options.schema, "extraction_schema", (file) => { spec.extractionSchema = file ? readSchema(file) : undefined; });
+  set(options.name, "name", (name) => {
+    spec.name = name;
+  });
+  set(promptOf(options), "prompt", (prompt) => {
+    spec.prompt = prompt;
+  });
+  set(options.schedule, "schedule", (schedule) => {
+    spec.schedule = schedule;
+  });
+  set(options.zone, "time_zone", (zone) => {
+    spec.timeZone = zone;
+  });
+  set(options.agent, "agent_id", (agent) => {
+    spec.agentId = agent;
+  });
+  set(options.agentKind, "agent_kind", (kind) => {
+    spec.agentKind = kind;
+  });
+  set(options.attempts, "max_attempts", (attempts) => {
+    spec.maxAttempts = attempts;
+  });
+  set(options.timeout, "timeout", (text) => {
+    spec.timeout = length(text, "--timeout");
+  });
+  set(options.catchupWindow, "catchup_window", (text) => {
+    spec.catchupWindow = length(text, "--catchup-window");
+  });
+  set(options.jitter, "jitter", (text) => {
+    spec.jitter = length(text, "--jitter");
+  });
+  set(options.cooldown, "min_cooldown", (text) => {
+    spec.minCooldown = length(text, "--cooldown");
+  });
+  set(options.startDeadline, "start_deadline", (text) => {
+    spec.startDeadline = length(text, "--start-deadline");
+  });
+  set(options.overlap, "overlap", (word) => {
+    spec.overlap = words.overlapPolicy.value(word, "--overlap");
+  });
+  set(options.catchup, "catchup", (word) => {
+    spec.catchup = words.catchupPolicy.value(word, "--catchup");
+  });
+  set(options.notify, "notification", (word) => {
+    spec.notification = words.notification.value(word, "--notify");
+  });
+  set(options.schema, "extraction_schema", (file) => {
+    spec.extractionSchema = file ? readSchema(file) : undefined;
+  });
   const device = options.device ? await deviceId(clients, options.device) : options.device;
-  set(device, "device_id", (id) => { spec.deviceId = id; });
+  set(device, "device_id", (id) => {
+    spec.deviceId = id;
+  });
   return { spec, paths };
 }
 

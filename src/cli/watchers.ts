@@ -1,11 +1,11 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { Command } from "commander";
-import { TriggerWatcherResponseSchema } from "#gen/pinion/v1/watcher_pb.js";
 import {
   BackfillWatcherResponseSchema,
   ListWatchersResponseSchema,
   PreviewScheduleResponseSchema,
+  TriggerWatcherResponseSchema,
   WatcherSchema,
 } from "#gen/pinion/v1/watcher_pb.js";
 import { type Cli, examples, interruptSignal } from "./cli.ts";
@@ -25,7 +25,9 @@ const attempts = wholeNumber(1, 20);
 
 /** `pinion watchers …`: standing instructions. */
 export function addWatchers(program: Command, cli: Cli): void {
-  const watchers = program.command("watchers").description("standing instructions: a prompt, a schedule, a device");
+  const watchers = program
+    .command("watchers")
+    .description("standing instructions: a prompt, a schedule, a device");
   addCreate(watchers, cli);
   addList(watchers, cli);
   addGet(watchers, cli);
@@ -47,7 +49,8 @@ function addCreate(watchers: Command, cli: Cli): void {
     .action(async (slug: string | undefined, _options, command: Command) => {
       const { clients, options } = connect<SpecOptions & { requestId?: string }>(cli, command);
       const { spec } = await specOf(clients, options);
-      if (!spec.prompt) throw new Failure(exitCodes.usage, "a watcher needs a prompt", "give --prompt or --prompt-file");
+      if (!spec.prompt)
+        throw new Failure(exitCodes.usage, "a watcher needs a prompt", "give --prompt or --prompt-file");
       spec.name ||= slug ?? "";
       if (!spec.name) throw new Failure(exitCodes.usage, "a watcher needs a name", "give a slug or --name");
       // People mean their own nine o'clock.
@@ -68,8 +71,14 @@ function addCreate(watchers: Command, cli: Cli): void {
     });
   addSpecOptions(command, attempts);
   examples(command, [
-    ['watchers create repo-digest --schedule "0 9 * * *" --device mac-7 --prompt "Summarise yesterday\'s commits."', ""],
-    ["watchers create lint --device mac-7 --agent-kind codex --prompt-file lint.md", "manual only, with another executor"],
+    [
+      'watchers create repo-digest --schedule "0 9 * * *" --device mac-7 --prompt "Summarise yesterday\'s commits."',
+      "",
+    ],
+    [
+      "watchers create lint --device mac-7 --agent-kind codex --prompt-file lint.md",
+      "manual only, with another executor",
+    ],
     ['watchers create ping --schedule "@hourly" --zone UTC --prompt "Say hello."', "for any fleet worker"],
   ]);
 }
@@ -89,10 +98,14 @@ function addList(watchers: Command, cli: Cli): void {
         return { items: answer.watchers, nextPageToken: answer.nextPageToken };
       });
       if (options.json) {
-        const answer = create(ListWatchersResponseSchema, { watchers: page.items, nextPageToken: page.nextPageToken });
+        const answer = create(ListWatchersResponseSchema, {
+          watchers: page.items,
+          nextPageToken: page.nextPageToken,
+        });
         return printJson(cli, ListWatchersResponseSchema, answer);
       }
-      if (page.items.length === 0) return cli.note("no watchers; `pinion watchers create --help` shows how to make one");
+      if (page.items.length === 0)
+        return cli.note("no watchers; `pinion watchers create --help` shows how to make one");
       const columns = watcherColumns(cli, await deviceLabels(clients), options.wide === true);
       for (const line of table(page.items, columns, cli.columns)) cli.out(line);
       if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
@@ -127,7 +140,11 @@ function addUpdate(watchers: Command, cli: Cli): void {
       const { clients, options } = connect<SpecOptions & { expectedVersion?: number }>(cli, command);
       const { spec, paths } = await specOf(clients, options);
       if (paths.length === 0) {
-        throw new Failure(exitCodes.usage, "nothing to change", "name what to change, for example --schedule; see --help");
+        throw new Failure(
+          exitCodes.usage,
+          "nothing to change",
+          "name what to change, for example --schedule; see --help",
+        );
       }
       const answer = await clients.watchers.updateWatcher({
         watcherId,
@@ -205,7 +222,9 @@ function addTrigger(watchers: Command, cli: Cli): void {
       if (!options.watch) {
         if (options.json) return printJson(cli, TriggerWatcherResponseSchema, answer);
         cli.out(run.id);
-        cli.note(`${answer.alreadyQueued ? "was active already; " : ""}follow it: pinion runs watch ${run.id}`);
+        cli.note(
+          `${answer.alreadyQueued ? "was active already; " : ""}follow it: pinion runs watch ${run.id}`,
+        );
         return;
       }
       const interrupt = interruptSignal();
@@ -237,10 +256,12 @@ function addPreview(watchers: Command, cli: Cli): void {
     .option("--count <n>", "how many", wholeNumber(1, 100), 5)
     .option("--after <moment>", "moments after this one; default: now")
     .action(async (watcher: string | undefined, _options, command: Command) => {
-      const { clients, options } = connect<{ schedule?: string; zone?: string; count: number; after?: string }>(
-        cli,
-        command,
-      );
+      const { clients, options } = connect<{
+        schedule?: string;
+        zone?: string;
+        count: number;
+        after?: string;
+      }>(cli, command);
       if ((watcher === undefined) === (options.schedule === undefined)) {
         throw new Failure(exitCodes.usage, "name a watcher, or give --schedule");
       }
@@ -267,7 +288,10 @@ function addPreview(watchers: Command, cli: Cli): void {
     });
   examples(command, [
     ["watchers preview daily-checkin", "of a watcher"],
-    ['watchers preview --schedule "30 2 * * *" --zone Europe/Berlin --after 2026-03-27', "over a change of the clocks"],
+    [
+      'watchers preview --schedule "30 2 * * *" --zone Europe/Berlin --after 2026-03-27',
+      "over a change of the clocks",
+    ],
   ]);
 }
 

@@ -34,7 +34,10 @@ export function addWindows(program: Command, cli: Cli): void {
         windowPageSize,
       );
       if (options.json) {
-        const answer = create(ListWindowsResponseSchema, { windows: page.items, nextPageToken: page.nextPageToken });
+        const answer = create(ListWindowsResponseSchema, {
+          windows: page.items,
+          nextPageToken: page.nextPageToken,
+        });
         return printJson(cli, ListWindowsResponseSchema, answer);
       }
       if (page.items.length === 0) return cli.note("no results yet; a completed run stores one");
@@ -63,7 +66,11 @@ function listing(cli: Cli, windows: readonly Window[]): string[] {
       { header: "FROM", cell: (window) => formatMoment(window.windowStart) },
       { header: "TO", cell: (window) => formatMoment(window.windowEnd) },
       { header: "RUN", cell: (window) => window.runId },
-      { header: "OUTPUT", cell: (window) => cut(plain(windowOutput(window)), previewLength), isFlexible: true },
+      {
+        header: "OUTPUT",
+        cell: (window) => cut(plain(windowOutput(window)), previewLength),
+        isFlexible: true,
+      },
     ],
     cli.columns,
   );

@@ -1,6 +1,6 @@
-import { RunSource, RunStatus, SkipReason, Notification } from "#gen/pinion/v1/run_pb.js";
-import { Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { Platform } from "#gen/pinion/v1/device_pb.js";
+import { Liveness } from "#gen/pinion/v1/fleet_pb.js";
+import { Notification, RunSource, RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { CatchupPolicy, OverlapPolicy, WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
 import type { Cli } from "./cli.ts";

@@ -26,7 +26,11 @@ export async function cancelIn(
   const locked = await runs.lockForCancel(tx, which);
   const isEnding = (run: runs.LockedRun) => run.status === "pending" || options.mode === "at_once";
   const asked = locked.filter((run) => !isEnding(run));
-  await runs.requestCancel(tx, { orgId: which.orgId, runIds: asked.map((run) => run.runId), reason: options.reason });
+  await runs.requestCancel(tx, {
+    orgId: which.orgId,
+    runIds: asked.map((run) => run.runId),
+    reason: options.reason,
+  });
   const settled = await settleWithEvents(
     tx,
     locked.filter(isEnding).map((run) => ({

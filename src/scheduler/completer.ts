@@ -78,7 +78,9 @@ export function createCompleter(options: {
     itemsMax: reportsPerBatchMax,
     queueMax: reportsWaitingMax,
     overflow: () =>
-      new Refusal("unavailable", "too many completions wait to be stored; send it again", { retryAfterMs: 1_000 }),
+      new Refusal("unavailable", "too many completions wait to be stored; send it again", {
+        retryAfterMs: 1_000,
+      }),
     ...(options.onBatch ? { onBatch: options.onBatch } : {}),
   });
 
@@ -110,7 +112,8 @@ function bySize(reports: Report[]): Report[][] {
   return parts;
 }
 
-const nameOf = (attempt: { runId: string; attemptToken: string | null }) => `${attempt.runId} ${attempt.attemptToken}`;
+const nameOf = (attempt: { runId: string; attemptToken: string | null }) =>
+  `${attempt.runId} ${attempt.attemptToken}`;
 
 /** Stores reports in the caller's transaction; a repeat within them is stored once and answered twice. */
 export async function storeOnce(

@@ -44,16 +44,22 @@ function compile(schedule: string, zone: string): Cron {
  */
 export function checkSchedule(schedule: string, zone: string): void {
   if (!isZone(zone)) {
-    refuse("invalid_argument", `time zone "${zone}" does not exist; use an IANA name such as "Europe/Berlin"`, {
-      field: "spec.time_zone",
-    });
+    refuse(
+      "invalid_argument",
+      `time zone "${zone}" does not exist; use an IANA name such as "Europe/Berlin"`,
+      {
+        field: "spec.time_zone",
+      },
+    );
   }
   let cron: Cron;
   try {
     cron = compile(schedule, zone);
   } catch (error) {
     const why = error instanceof Error ? error.message.replace(/^CronPattern: /, "") : String(error);
-    refuse("invalid_argument", `schedule "${schedule}" is not a cron expression: ${why}`, { field: "spec.schedule" });
+    refuse("invalid_argument", `schedule "${schedule}" is not a cron expression: ${why}`, {
+      field: "spec.schedule",
+    });
   }
   if (!cron.nextRun()) {
     refuse("invalid_argument", `schedule "${schedule}" never fires`, { field: "spec.schedule" });

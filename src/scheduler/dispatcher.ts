@@ -118,6 +118,7 @@ export function whyUnusable(run: attempts.ClaimedRun): string | undefined {
     return `the run's window is empty: it starts at ${run.windowStart.toISOString()} and ends at ${run.windowEnd.toISOString()}`;
   }
   if (run.prompt === null) return `version ${run.watcherVersion} of the watcher does not exist`;
-  if (run.agentSettings === null) return `version ${run.agentVersion} of agent "${run.agentId}" does not exist`;
+  if (run.agentSettings === null)
+    return `version ${run.agentVersion} of agent "${run.agentId}" does not exist`;
   return undefined;
 }

@@ -59,7 +59,10 @@ async function pass(
     options.doorbell.recorded(runs);
   } catch (error) {
     if (isUnavailable(error) || names.length === 0) throw error;
-    options.log.error({ err: error, watchers: names.length }, "a batch of watchers failed; trying them one by one");
+    options.log.error(
+      { err: error, watchers: names.length },
+      "a batch of watchers failed; trying them one by one",
+    );
     for (const name of names) await planAlone(db, options, name, plan);
   }
   return names.length;
@@ -83,7 +86,10 @@ async function planAlone(
   } catch (error) {
     if (isUnavailable(error)) throw error;
     const reason = `its due slot could not be recorded: ${error instanceof Error ? error.message : String(error)}`;
-    options.log.error({ err: error, orgId: name.orgId, watcherId: name.watcherId }, "a watcher was set aside");
+    options.log.error(
+      { err: error, orgId: name.orgId, watcherId: name.watcherId },
+      "a watcher was set aside",
+    );
     await transaction(db, async (tx) => {
       await schedules.setAside(tx, { ...name, reason });
       await events.append(tx, name.orgId, [
@@ -95,8 +101,15 @@ async function planAlone(
 
 async function write(tx: Db, plans: readonly Plan[]): Promise<schedules.RecordedRun[]> {
   if (plans.length === 0) return [];
-  await schedules.putAside(tx, plans.flatMap((plan) => plan.aside));
-  return schedules.record(tx, plans.flatMap((plan) => plan.slots), plans.map((plan) => plan.move));
+  await schedules.putAside(
+    tx,
+    plans.flatMap((plan) => plan.aside),
+  );
+  return schedules.record(
+    tx,
+    plans.flatMap((plan) => plan.slots),
+    plans.map((plan) => plan.move),
+  );
 }
 
 export function eventOf(run: schedules.RecordedRun): events.NewEvent {
@@ -115,7 +128,12 @@ export function eventOf(run: schedules.RecordedRun): events.NewEvent {
 }
 
 /** Starts the materializer. `sweepMs`: how long it sleeps at most, for slots that another replica's writes made due. */
-export function startMaterializer(options: { db: Db; doorbell: Doorbell; log: Logger; sweepMs: number }): Loop {
+export function startMaterializer(options: {
+  db: Db;
+  doorbell: Doorbell;
+  log: Logger;
+  sweepMs: number;
+}): Loop {
   return startLoop({
     name: "materializer",
     log: options.log,

@@ -56,7 +56,9 @@ export function planDue(watcher: DueWatcher): Plan {
     return plan;
   }
   if (watcher.status === "no_executor" || !watcher.hasAgent) {
-    const reason = watcher.hasAgent ? "the watcher's device was deleted" : "the watcher's agent does not exist";
+    const reason = watcher.hasAgent
+      ? "the watcher's device was deleted"
+      : "the watcher's agent does not exist";
     for (const slot of due) skip(slot, "no_executor", reason);
     return plan;
   }
@@ -86,7 +88,12 @@ export function planDue(watcher: DueWatcher): Plan {
     skip(watcher.backlogSlotAt, "overlap", "a later slot took its place in the queue");
   }
   if (watcher.hasActiveRun) {
-    plan.aside.push({ orgId: watcher.orgId, watcherId: watcher.watcherId, scheduledFor: latest, source: "scheduled" });
+    plan.aside.push({
+      orgId: watcher.orgId,
+      watcherId: watcher.watcherId,
+      scheduledFor: latest,
+      source: "scheduled",
+    });
     return plan;
   }
   plan.slots.push({ ...slotRecord(watcher, latest, "scheduled"), dueAt });
@@ -103,7 +110,11 @@ export function planBacklog(watcher: DueWatcher): Plan {
   const record = slotRecord(watcher, slot, source);
   if (source === "backfill") record.dueAt = watcher.now;
   if (watcher.status === "no_executor" || !watcher.hasAgent) {
-    plan.slots.push({ ...record, skipReason: "no_executor", reason: "the watcher's agent or device is gone" });
+    plan.slots.push({
+      ...record,
+      skipReason: "no_executor",
+      reason: "the watcher's agent or device is gone",
+    });
     return plan;
   }
   const cooldown = source === "scheduled" ? coolingDown(watcher, watcher.now) : undefined;

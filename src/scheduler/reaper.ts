@@ -36,13 +36,23 @@ function settlementOf(lost: attempts.LostAttempt): Settlement {
   const silence = `${Math.round(lost.silentMs / 1000)} s`;
   if (lost.rule === "cancelled") {
     const reason = lost.cancelReason || "cancelled";
-    return { ...attempt, action: "finish", status: "cancelled", reason: `${reason}; its device did not answer` };
+    return {
+      ...attempt,
+      action: "finish",
+      status: "cancelled",
+      reason: `${reason}; its device did not answer`,
+    };
   }
   if (lost.rule === "stream_broken" && lost.status === "claimed") {
     const reason = `pushed but not accepted; the device was not heard of for ${silence}`;
     return { ...attempt, action: "withdraw", status: "timeout", reason };
   }
-  return { ...attempt, action: "finish_or_retry", status: "timeout", reason: reasons[lost.rule](silence, lost) };
+  return {
+    ...attempt,
+    action: "finish_or_retry",
+    status: "timeout",
+    reason: reasons[lost.rule](silence, lost),
+  };
 }
 
 const reasons: Record<
@@ -56,7 +66,10 @@ const reasons: Record<
 };
 
 /** Skips runs that did not start by their deadline. */
-export async function expireOnce(db: Db, options: { policy: FailurePolicy; limit?: number }): Promise<Settled[]> {
+export async function expireOnce(
+  db: Db,
+  options: { policy: FailurePolicy; limit?: number },
+): Promise<Settled[]> {
   return transaction(db, async (tx) => {
     const expired = await runs.lockExpired(tx, options.limit ?? attemptsPerPassMax);
     return settleWithEvents(
@@ -107,7 +120,10 @@ export function startReaper(options: {
       }
       const settled = await reapOnce(options.db, options);
       if (settled.length > 0) {
-        log.warn({ runs: settled.length, first: settled[0]!.runId, reason: settled[0]!.reason }, "reaped lost attempts");
+        log.warn(
+          { runs: settled.length, first: settled[0]!.runId, reason: settled[0]!.reason },
+          "reaped lost attempts",
+        );
       }
       options.doorbell.settled(settled);
       options.onReaped?.(settled);

@@ -14,7 +14,10 @@ export async function settleWithEvents(
 ): Promise<Settled[]> {
   const settled = await settle(tx, settlements, policy);
   const reporters = new Map(settlements.map((s) => [s.runId, s.deviceId]));
-  await events.appendAll(tx, settled.flatMap((run) => eventsOf(run, reporters.get(run.runId) ?? null, options.rules)));
+  await events.appendAll(
+    tx,
+    settled.flatMap((run) => eventsOf(run, reporters.get(run.runId) ?? null, options.rules)),
+  );
   return settled;
 }
 

@@ -27,12 +27,18 @@ export async function trigger(
       refuse("failed_precondition", "the watcher's agent does not exist; give the watcher another agent");
     }
     if (watcher.status === "no_executor") {
-      refuse("failed_precondition", "the watcher's device was deleted; pin it to another device, or unpin it");
+      refuse(
+        "failed_precondition",
+        "the watcher's device was deleted; pin it to another device, or unpin it",
+      );
     }
     const plan = planManual(watcher, options);
     const written = await schedules.record(tx, plan.slots, [plan.move]);
     const run = await runs.findActive(tx, asked);
-    await events.appendAll(tx, written.map((row) => ({ ...eventOf(row), actor: asked.actor })));
+    await events.appendAll(
+      tx,
+      written.map((row) => ({ ...eventOf(row), actor: asked.actor })),
+    );
     return { written, run: run!, alreadyQueued: false };
   });
   options.doorbell.recorded(written);
@@ -48,16 +54,25 @@ export async function retry(
   const ended = await runs.find(db, asked);
   if (!ended) refuse("not_found", `no run ${asked.runId}`);
   if (!ended.finishedAt) {
-    refuse("failed_precondition", `run ${asked.runId} is ${ended.status}; only a run that has ended can be retried`);
+    refuse(
+      "failed_precondition",
+      `run ${asked.runId} is ${ended.status}; only a run that has ended can be retried`,
+    );
   }
   const { orgId, watcherId } = ended;
   const { run, alreadyQueued } = await trigger(
     db,
     { orgId, watcherId, actor: asked.actor },
-    { doorbell: options.doorbell, retryOf: { runId: ended.id, windowStart: ended.windowStart, windowEnd: ended.windowEnd } },
+    {
+      doorbell: options.doorbell,
+      retryOf: { runId: ended.id, windowStart: ended.windowStart, windowEnd: ended.windowEnd },
+    },
   );
   if (alreadyQueued) {
-    refuse("failed_precondition", `run ${run.id} of the watcher is ${run.status}; wait for its end, or cancel it`);
+    refuse(
+      "failed_precondition",
+      `run ${run.id} of the watcher is ${run.status}; wait for its end, or cancel it`,
+    );
   }
   return run;
 }
@@ -76,9 +91,11 @@ export async function backfill(
   return transaction(db, async (tx) => {
     const watcher = await schedules.lockOne(tx, asked);
     if (!watcher) refuse("not_found", `no watcher ${asked.watcherId}`);
-    if (watcher.schedule === null) refuse("failed_precondition", "the watcher has no schedule, so it has no slots");
+    if (watcher.schedule === null)
+      refuse("failed_precondition", "the watcher has no schedule, so it has no slots");
     if (asked.start >= asked.end) refuse("invalid_argument", "end must be after start", { field: "end" });
-    if (asked.end > watcher.now) refuse("invalid_argument", "end must not be in the future", { field: "end" });
+    if (asked.end > watcher.now)
+      refuse("invalid_argument", "end must not be in the future", { field: "end" });
     const slots: Date[] = [];
     // The start is inclusive, and nextSlot is not.
     let slot = nextSlot(watcher.schedule, watcher.timeZone, new Date(asked.start.getTime() - 1));
@@ -86,9 +103,13 @@ export async function backfill(
     const bound = watcher.nextSlotAt && watcher.nextSlotAt < asked.end ? watcher.nextSlotAt : asked.end;
     while (slot && slot < bound) {
       if (slots.push(slot) > backfillSlotsMax) {
-        refuse("invalid_argument", `the span holds more than ${backfillSlotsMax} slots; ask for less at once`, {
-          field: "end",
-        });
+        refuse(
+          "invalid_argument",
+          `the span holds more than ${backfillSlotsMax} slots; ask for less at once`,
+          {
+            field: "end",
+          },
+        );
       }
       slot = nextSlot(watcher.schedule, watcher.timeZone, slot);
     }

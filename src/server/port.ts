@@ -9,13 +9,7 @@
  * - Closing has three steps: accept nothing new (`drain`), let what runs end (`close`), cut what is left after the grace.
  */
 import type { Server as Http1Server, IncomingMessage, ServerResponse } from "node:http";
-import {
-  constants,
-  type Http2Server,
-  type Http2ServerRequest,
-  type Http2ServerResponse,
-  type ServerHttp2Session,
-} from "node:http2";
+import type { Http2Server, Http2ServerRequest, Http2ServerResponse, ServerHttp2Session } from "node:http2";
 import { type AddressInfo, type Server as NetServer, Socket } from "node:net";
 import type { TLSSocket, TlsOptions, Server as TlsServer } from "node:tls";
 import { createServer } from "@httptoolkit/httpolyglot";
@@ -128,8 +122,10 @@ export async function openPort(options: PortOptions): Promise<Port> {
         : {}),
     },
     (request, response) => {
-      if (options.tls && !isEncrypted(request)) return refuseCleartext(response);
-      if (isDraining && request.httpVersionMajor === 1) response.setHeader("connection", "close");
+      const isCleartext = options.tls !== undefined && !isEncrypted(request);
+      if ((isCleartext || isDraining) && request.httpVersionMajor === 1)
+        response.setHeader("connection", "close");
+      if (isCleartext) return refuseCleartext(response);
       options.handler(request, response);
     },
   ) as NetServer;
@@ -186,6 +182,8 @@ export async function openPort(options: PortOptions): Promise<Port> {
           for (const socket of sockets) socket.destroy();
           await closed;
         }
+        // The server counts a connection as closed a moment before the connection says so.
+        while (sockets.size > 0) await new Promise((resolve) => setImmediate(resolve));
         // Ends Node's watch for slow headers.
         http1.close(() => {});
       })();
@@ -272,10 +270,6 @@ function watchSessions(http2: Http2Server, options: PortOptions): Set<ServerHttp
   const timeoutMs = options.pingTimeoutMs ?? pingTimeoutMsDefault;
   const sessions = new Set<ServerHttp2Session>();
   http2.on("session", (session) => {
-    if (options.tls && !session.encrypted) {
-      session.destroy(undefined, constants.NGHTTP2_INADEQUATE_SECURITY);
-      return;
-    }
     sessions.add(session);
     let streams = 0;
     let idleSince = performance.now();
@@ -326,7 +320,7 @@ function isEncrypted(request: IncomingMessage | Http2ServerRequest): boolean {
 }
 
 function refuseCleartext(response: ServerResponse | Http2ServerResponse): void {
-  (response as ServerResponse).writeHead(400, { "content-type": "text/plain", connection: "close" });
+  (response as ServerResponse).writeHead(400, { "content-type": "text/plain" });
   response.end("This port speaks TLS: use https://\n");
 }
 

@@ -5,7 +5,7 @@ import { transaction } from "./database.ts";
 import * as events from "./events.ts";
 import * as joinCodes from "./join-codes.ts";
 import * as runs from "./runs.ts";
-import type { DeviceRow } from "./schema.ts";
+import type { DeviceRow, PresenceRow } from "./schema.ts";
 import * as tokens from "./tokens.ts";
 import * as watchers from "./watchers.ts";
 
@@ -357,6 +357,9 @@ export type CancelRuns<Cancelled> = (
   options: { orgId: string; deviceId: string; reason: string },
 ) => Promise<Cancelled>;
 
+/** A stream that is open: who holds it, and its epoch. */
+export type Session = { replicaId: string; epoch: number };
+
 export type Removal<Cancelled> = {
   /** What `cancelRuns` said. */
   cancelled: Cancelled;
@@ -364,7 +367,7 @@ export type Removal<Cancelled> = {
   /** Tokens that are gone with the device. */
   tokenIds: string[];
   /** The session that is to be closed, if one is open. */
-  session: { replicaId: string; epoch: number } | undefined;
+  session: Session | undefined;
 };
 
 /**
@@ -422,39 +425,42 @@ export function remove<Cancelled>(
         data: { label: device.label, watchers_unpinned: watcherIds.length },
       },
     ]);
-    const isOpen = presence?.connected_at && !presence.disconnected_at && presence.replica_id;
     return {
       cancelled,
       watchersUnpinned: watcherIds.length,
       tokenIds: tokenRows.map((row) => row.id),
-      session: isOpen ? { replicaId: presence.replica_id!, epoch: presence.epoch } : undefined,
+      session: presence && openSession(presence),
     };
   });
 }
 
 /**
- * Notes that an operator asks the device to connect again, with the event `device.disconnect_requested`. Refuses with
- * `not_found`, and with `failed_precondition` if the device holds no stream.
+ * Notes that an operator asks the device to connect again, with the event `device.disconnect_requested`; answers which
+ * stream is meant. Refuses with `not_found`, and with `failed_precondition` if the device holds no stream.
  */
 export function requestDisconnect(
   db: Db,
   options: { orgId: string; deviceId: string; actor: string },
-): Promise<void> {
+): Promise<Session> {
   const { orgId, deviceId, actor } = options;
   return transaction(db, async (tx) => {
-    const device = await tx
-      .selectFrom("device as d")
-      .leftJoin("presence as p", (join) =>
-        join.onRef("p.org_id", "=", "d.org_id").onRef("p.device_id", "=", "d.id"),
-      )
-      .select(["p.connected_at", "p.disconnected_at"])
-      .where("d.org_id", "=", orgId)
-      .where("d.id", "=", deviceId)
+    if (!(await find(tx, options))) notFound(deviceId);
+    const presence = await tx
+      .selectFrom("presence")
+      .select(["replica_id", "epoch", "connected_at", "disconnected_at"])
+      .where("org_id", "=", orgId)
+      .where("device_id", "=", deviceId)
       .executeTakeFirst();
-    if (!device) notFound(deviceId);
-    if (!device.connected_at || device.disconnected_at) {
-      refuse("failed_precondition", "the device holds no stream");
-    }
+    const session = presence && openSession(presence);
+    if (!session) refuse("failed_precondition", "the device holds no stream");
     await events.append(tx, orgId, [{ kind: "device.disconnect_requested", actor, deviceId }]);
+    return session;
   });
+}
+
+function openSession(
+  presence: Pick<PresenceRow, "replica_id" | "epoch" | "connected_at" | "disconnected_at">,
+): Session | undefined {
+  const { replica_id: replicaId, epoch } = presence;
+  return replicaId && presence.connected_at && !presence.disconnected_at ? { replicaId, epoch } : undefined;
 }

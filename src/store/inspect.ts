@@ -62,7 +62,8 @@ export async function inspect(url: string): Promise<Inspection> {
         to_regclass('kysely_migration') is not null as has_migrations`.execute(database.db);
     const found = settings.rows[0]!;
     const applied = found.has_migrations
-      ? (await sql<{ name: string }>`select name from kysely_migration order by name`.execute(database.db)).rows
+      ? (await sql<{ name: string }>`select name from kysely_migration order by name`.execute(database.db))
+          .rows
       : [];
     const appliedNames = new Set(applied.map((row) => row.name));
     const known = await listMigrations();

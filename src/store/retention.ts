@@ -20,7 +20,9 @@ export async function tendPartitions(
   tx: Db,
   days: number,
 ): Promise<{ created: string[]; dropped: string[] } | null> {
-  const { rows: lock } = await sql<{ mine: boolean }>`select pg_try_advisory_xact_lock(${lockKey}) as mine`.execute(tx);
+  const { rows: lock } = await sql<{
+    mine: boolean;
+  }>`select pg_try_advisory_xact_lock(${lockKey}) as mine`.execute(tx);
   if (!lock[0]!.mine) return null;
   const { rows: wanted } = await sql<{ name: string; start: string; end: string }>`
     select 'run_finished_' || to_char(day, 'YYYYMMDD') as name, day::date::text as start, (day + interval '1 day')::date::text as "end"

@@ -163,7 +163,7 @@ export type WatcherTable = {
   next_due_at: TimestampOrNull;
   last_run_at: TimestampOrNull;
   last_fired_at: TimestampOrNull;
-  window_cursor_at: GeneratedTimestamp;
+  window_cursor_at: TimestampOrNull;
   last_window_id: OrNull<string>;
   consecutive_failures: Generated<number>;
   backoff_until: TimestampOrNull;

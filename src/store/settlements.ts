@@ -102,7 +102,7 @@ export async function settle(
   });
   const { rows } = await sql<Settled>`
     with held as materialized (
-      select r.*, i.reporter, i.outcome, i.why, i.skipped_because, i.delay_ms, i.output, i.is_truncated, i.exit_code,
+      select r.*, i.reporter, i.outcome, coalesce(nullif(i.why, ''), r.cancel_reason, '') as why, i.skipped_because, i.delay_ms, i.output, i.is_truncated, i.exit_code,
         i.signal, i.duration_ms,
         case
           when i.action = 'withdraw' then 'withdrawn'

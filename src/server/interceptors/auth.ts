@@ -22,7 +22,10 @@ export function authInterceptor(options: { guard: Guard; recheckMs?: number }): 
     const response = await next(request);
     if (!response.stream || !principal || request.method.methodKind !== "server_streaming") return response;
     const recheck = () => options.guard.admit(rpc, authorization);
-    return { ...response, message: whileAdmitted(response.message, { recheck, everyMs, signal: request.signal }) };
+    return {
+      ...response,
+      message: whileAdmitted(response.message, { recheck, everyMs, signal: request.signal }),
+    };
   };
 }
 

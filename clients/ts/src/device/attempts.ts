@@ -18,11 +18,11 @@ import { defaultLimits, nowMs, type SessionLimits } from "./timing.ts";
 export class AttemptAborted extends Error {
   override name = "AttemptAborted";
   /** `cancelled`: asked for by the server. `superseded`: not ours any more. `stopping`: the daemon stops. */
-  readonly cause: "cancelled" | "superseded" | "stopping";
+  readonly why: "cancelled" | "superseded" | "stopping";
 
-  constructor(cause: "cancelled" | "superseded" | "stopping", message: string) {
+  constructor(why: "cancelled" | "superseded" | "stopping", message: string) {
     super(message);
-    this.cause = cause;
+    this.why = why;
   }
 }
 
@@ -65,7 +65,7 @@ interface Attempt {
   readonly controller: AbortController;
   /** `ending`: its signal is aborted and its handler has not settled yet. */
   phase: "admitting" | "running" | "ending";
-  end: AttemptAborted["cause"] | undefined;
+  end: AttemptAborted["why"] | undefined;
   /** The stream on which it was accepted. */
   acceptedOn: object | undefined;
   sequence: bigint;
@@ -292,11 +292,11 @@ export class Attempts {
     this.#forget(attempt, { isEnded: true });
   }
 
-  #abort(attempt: Attempt, why: AttemptAborted): void {
+  #abort(attempt: Attempt, reason: AttemptAborted): void {
     // The first reason stands, except that nobody waits for an answer about what is not ours.
-    if (attempt.end === undefined || why.cause === "superseded") attempt.end = why.cause;
+    if (attempt.end === undefined || reason.why === "superseded") attempt.end = reason.why;
     if (attempt.phase === "running") attempt.phase = "ending";
-    attempt.controller.abort(why);
+    attempt.controller.abort(reason);
   }
 
   #accept(attempt: Attempt): void {

@@ -1,0 +1,130 @@
+import { connectDevice, type DeviceConnection, defaultClose } from "./device/connection.ts";
+import type { DeviceEvent } from "./device/events.ts";
+import { nowMs, type Timing } from "./device/timing.ts";
+import type { TlsOptions } from "./device/transport.ts";
+import type { Platform } from "./gen/pinion/v1/device_pb.js";
+import { currentPlatform, ensureInstallId } from "./identity.ts";
+import { type Logger, silentLogger } from "./logger.ts";
+import type { DeviceConfig } from "./runner/config.ts";
+import { desktopNotifier } from "./runner/notification.ts";
+import { Runner } from "./runner/runner.ts";
+
+/** What happens in a daemon: everything of the connection, and what its runner does. */
+export type DaemonEvent =
+  | DeviceEvent
+  /** An agent's process was started. */
+  | {
+      type: "started";
+      atMs: number;
+      runId: string;
+      attemptToken: string;
+      pid: number;
+      /** The executor's kind. */
+      executor: string;
+    }
+  /** What an earlier daemon left running was ended; emitted only if there was any. */
+  | { type: "swept"; atMs: number; runIds: string[]; escaped: number }
+  /** The daemon takes nothing new and ends what runs. */
+  | { type: "stopping"; atMs: number; running: number; unacknowledged: number };
+
+export interface DaemonOptions {
+  url: string;
+  /** The device's token, from `enroll`. */
+  token: string;
+  stateDir: string;
+  config: DeviceConfig;
+  /** Stops the daemon gracefully. */
+  signal: AbortSignal;
+  logger?: Logger;
+  /** Called for everything that happens; must not throw and must not wait. */
+  onEvent?: (event: DaemonEvent) => void;
+  /** Left out: that of the state directory (see `ensureInstallId`). */
+  installId?: string;
+  platform?: Platform;
+  appVersion?: string;
+  tls?: TlsOptions;
+  /** How long running agents have to end at a stop; default 10 s. */
+  stopGraceMs?: number;
+  /** How long results may take to be acknowledged at a stop; default 5 s. The rest waits for the next start. */
+  flushMs?: number;
+  /** From which agents get the variables that their executor allows. Default: this process's. */
+  env?: NodeJS.ProcessEnv;
+  /** For tests and unusual networks. */
+  timing?: Partial<Timing>;
+}
+
+/**
+ * Runs the daemon: connects, runs assignments as local programs, reconnects for ever. Resolves after a graceful stop;
+ * rejects with a DeviceError when there is no use in going on (token refused, device removed, second daemon).
+ *
+ * At a stop it takes nothing new, ends its agents within `stopGraceMs`, reports them as failed ("daemon stopped") and waits
+ * at most `flushMs` for acknowledgements; what is left is delivered by the next daemon.
+ */
+export async function runDaemon(options: DaemonOptions): Promise<void> {
+  const logger = options.logger ?? silentLogger;
+  const env = options.env ?? process.env;
+  const installId = options.installId ?? (await ensureInstallId(options.stateDir));
+  const notifier = desktopNotifier(env);
+  const { config } = options;
+  const emit = (event: DaemonEvent) => options.onEvent?.(event);
+  const runner = new Runner({
+    config,
+    stateDir: options.stateDir,
+    installId,
+    env,
+    logger,
+    notifier,
+    onStart: (attempt) => emit({ type: "started", atMs: nowMs(), ...attempt }),
+  });
+  const connection = connectDevice({
+    url: options.url,
+    token: options.token,
+    installId,
+    platform: options.platform ?? currentPlatform(),
+    agentKinds: Object.keys(config.executors),
+    maxConcurrency: config.maxConcurrency,
+    stateDir: options.stateDir,
+    capabilities: notifier === undefined ? [] : ["notification"],
+    logger,
+    onEvent: emit,
+    prepare: async () => {
+      const { ended, escaped } = await runner.sweep();
+      if (ended.length === 0 && escaped === 0) return;
+      logger.warn({ runs: ended, escaped }, "ended agents that an earlier daemon left running");
+      emit({ type: "swept", atMs: nowMs(), runIds: ended, escaped });
+    },
+    admit: (assignment) => runner.admit(assignment),
+    onAssignment: (assignment, context) => runner.run(assignment, context),
+    ...(config.label === undefined ? {} : { label: config.label }),
+    ...(options.appVersion === undefined ? {} : { appVersion: options.appVersion }),
+    ...(options.tls === undefined ? {} : { tls: options.tls }),
+    ...(options.timing === undefined ? {} : { timing: options.timing }),
+  });
+  await untilStopped(connection, options, emit);
+}
+
+async function untilStopped(
+  connection: DeviceConnection,
+  options: DaemonOptions,
+  emit: (event: DaemonEvent) => void,
+): Promise<void> {
+  const stop = () => {
+    emit({
+      type: "stopping",
+      atMs: nowMs(),
+      running: connection.running,
+      unacknowledged: connection.unacknowledged,
+    });
+    void connection.close({
+      graceMs: options.stopGraceMs ?? defaultClose.graceMs,
+      flushMs: options.flushMs ?? defaultClose.flushMs,
+    });
+  };
+  options.signal.addEventListener("abort", stop, { once: true });
+  if (options.signal.aborted) stop();
+  try {
+    await connection.closed;
+  } finally {
+    options.signal.removeEventListener("abort", stop);
+  }
+}

@@ -1,0 +1,91 @@
+import { randomUUID } from "node:crypto";
+import { mkdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { DeviceError, hasCode } from "./device/errors.ts";
+import { Platform } from "./gen/pinion/v1/device_pb.js";
+import { writeDurably } from "./outbox/durable-file.ts";
+
+/** Who this daemon is; kept in `stateDir/identity.json`, readable by its owner only. */
+export interface Identity {
+  installId: string;
+  deviceId: string;
+  orgId: string;
+  token: string;
+  url: string;
+}
+
+const identityPath = (stateDir: string) => join(stateDir, "identity.json");
+
+/** The stored identity, or undefined before enrolment. Throws DeviceError `unusable` if the file makes no sense. */
+export async function findIdentity(stateDir: string): Promise<Identity | undefined> {
+  const path = identityPath(stateDir);
+  let text: string;
+  try {
+    text = await readFile(path, "utf8");
+  } catch (error) {
+    if (hasCode(error, "ENOENT")) return undefined;
+    throw error;
+  }
+  const problem = `${path} is damaged; remove it and enrol the device again`;
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new DeviceError("unusable", problem, { cause: error });
+  }
+  if (typeof value !== "object" || value === null) throw new DeviceError("unusable", problem);
+  const fields: Partial<Record<string, unknown>> = { ...value };
+  const { install_id: installId, device_id: deviceId, org_id: orgId, token, url } = fields;
+  if (
+    typeof installId !== "string" ||
+    typeof deviceId !== "string" ||
+    typeof orgId !== "string" ||
+    typeof token !== "string" ||
+    typeof url !== "string"
+  ) {
+    throw new DeviceError("unusable", problem);
+  }
+  return { installId, deviceId, orgId, token, url };
+}
+
+/** Stores the identity durably, mode 0600. */
+export async function saveIdentity(stateDir: string, identity: Identity): Promise<void> {
+  await mkdir(stateDir, { recursive: true, mode: 0o700 });
+  const { installId, deviceId, orgId, token, url } = identity;
+  const text = JSON.stringify(
+    { install_id: installId, device_id: deviceId, org_id: orgId, token, url },
+    null,
+    2,
+  );
+  await writeDurably(identityPath(stateDir), `${text}\n`, { mode: 0o600 });
+}
+
+/**
+ * The installation's id, chosen once: from the identity, or from `stateDir/install_id`, or made up and stored there. It is
+ * stored before it is ever used, so that an enrolment that was interrupted finds its device again.
+ */
+export async function ensureInstallId(stateDir: string): Promise<string> {
+  const identity = await findIdentity(stateDir);
+  if (identity !== undefined) return identity.installId;
+  const path = join(stateDir, "install_id");
+  const stored = (await readFile(path, "utf8").catch(() => "")).trim();
+  if (stored.length >= 8) return stored;
+  const installId = randomUUID();
+  await mkdir(stateDir, { recursive: true, mode: 0o700 });
+  await writeDurably(path, `${installId}\n`, { mode: 0o600 });
+  return installId;
+}
+
+/** The platform of this process. */
+export function currentPlatform(): Platform {
+  switch (process.platform) {
+    case "darwin":
+      return Platform.MACOS;
+    case "win32":
+      return Platform.WINDOWS;
+    case "android":
+      return Platform.ANDROID;
+    default:
+      return Platform.LINUX;
+  }
+}

@@ -1,0 +1,87 @@
+/**
+ * `@pinion/client`: the device client of Pinion, the daemon on top of it, and typed clients for people and services.
+ *
+ * - `connectDevice` holds a device's stream and delivers results exactly once.
+ * - `runDaemon`, `enroll`, `loadConfig` make a daemon that runs local programs.
+ * - `createClients`, `waitForRun` are for everything else.
+ */
+export { type DaemonEvent, type DaemonOptions, runDaemon } from "./daemon.ts";
+export {
+  type Admission,
+  type AssignmentHandler,
+  AttemptAborted,
+  type AttemptContext,
+  type Rejection,
+} from "./device/attempts.ts";
+export type { AttemptResult } from "./device/completion.ts";
+export {
+  CLIENT_VERSION,
+  type CloseOptions,
+  connectDevice,
+  type DeviceConnection,
+  type DeviceOptions,
+} from "./device/connection.ts";
+export { DeviceError, type DeviceErrorReason } from "./device/errors.ts";
+export type { AttemptNames, DeviceEvent, Verdict } from "./device/events.ts";
+export { type ConnectionEvent, type ConnectionState, transitions } from "./device/lifecycle.ts";
+export { defaultTiming, type Timing } from "./device/timing.ts";
+export type { TlsOptions } from "./device/transport.ts";
+export { type EnrollOptions, enroll } from "./enroll.ts";
+export {
+  type Assignment,
+  AssignmentKind,
+  AssignmentSchema,
+  DeviceService,
+  DrainReason,
+  Platform,
+} from "./gen/pinion/v1/device_pb.js";
+export { type Event, EventService } from "./gen/pinion/v1/event_pb.js";
+export { type Device, FleetService, Liveness } from "./gen/pinion/v1/fleet_pb.js";
+export {
+  Notification,
+  OutputStream,
+  type Run,
+  type RunOutput,
+  RunService,
+  RunSource,
+  RunStatus,
+  SkipReason,
+  type Window,
+} from "./gen/pinion/v1/run_pb.js";
+export { type Token, TokenKind, TokenService } from "./gen/pinion/v1/token_pb.js";
+export {
+  CatchupPolicy,
+  OverlapPolicy,
+  type Watcher,
+  WatcherService,
+  type WatcherSpec,
+  WatcherStatus,
+} from "./gen/pinion/v1/watcher_pb.js";
+export { currentPlatform, ensureInstallId, findIdentity, type Identity, saveIdentity } from "./identity.ts";
+export { type Logger, silentLogger } from "./logger.ts";
+export { type ClientOptions, type Clients, createClients } from "./ops/clients.ts";
+export {
+  isAborted,
+  isAlreadyExists,
+  isFailedPrecondition,
+  isInvalidArgument,
+  isNotFound,
+  isPermissionDenied,
+  isResourceExhausted,
+  isRetryable,
+  isUnauthenticated,
+  PinionError,
+  type PinionErrorReason,
+  pinionErrorOf,
+} from "./ops/errors.ts";
+export { isEnded, type WaitForRunOptions, waitForRun } from "./ops/wait-for-run.ts";
+export {
+  ConfigError,
+  type ConfigProblem,
+  type DeviceConfig,
+  type ExecutorConfig,
+  findExecutor,
+  loadConfig,
+  parseConfig,
+} from "./runner/config.ts";
+export { formatDuration, parseBytes, parseDurationMs } from "./runner/quantities.ts";

@@ -1,0 +1,126 @@
+import type { DescService } from "@bufbuild/protobuf";
+import { type Client, Code, ConnectError, createClient, type Interceptor, type Transport } from "@connectrpc/connect";
+import {
+  createConnectTransport,
+  createGrpcTransport,
+  createGrpcWebTransport,
+  Http2SessionManager,
+} from "@connectrpc/connect-node";
+import type { TlsOptions } from "../device/transport.ts";
+import { DeviceService } from "../gen/pinion/v1/device_pb.js";
+import { EventService } from "../gen/pinion/v1/event_pb.js";
+import { FleetService } from "../gen/pinion/v1/fleet_pb.js";
+import { RunService } from "../gen/pinion/v1/run_pb.js";
+import { TokenService } from "../gen/pinion/v1/token_pb.js";
+import { WatcherService } from "../gen/pinion/v1/watcher_pb.js";
+import { convertErrors } from "./errors.ts";
+
+export interface ClientOptions {
+  /** "http://host:port" or "https://host:port". */
+  url: string;
+  /** Left out only for `device.enroll`. */
+  token?: string;
+  /** Default "connect". All run over HTTP/2, without TLS for http:// URLs. */
+  protocol?: "connect" | "grpc" | "grpc-web";
+  tls?: TlsOptions;
+  /** How long an answer, or the first message of a stream, may take. Default 30 s. */
+  answerDeadlineMs?: number;
+}
+
+/** Typed clients of every service. They throw PinionErrors. */
+export interface Clients {
+  watchers: Client<typeof WatcherService>;
+  runs: Client<typeof RunService>;
+  fleet: Client<typeof FleetService>;
+  tokens: Client<typeof TokenService>;
+  events: Client<typeof EventService>;
+  device: Client<typeof DeviceService>;
+  /** Closes the connection; calls under way fail as canceled. An idle connection does not keep the process alive. */
+  close(): void;
+}
+
+const ANSWER_DEADLINE_MS = 30_000;
+/** Finds a dead connection under an open stream: one ping in this time, in ms. */
+const PING_INTERVAL_MS = 30_000;
+const PING_DEADLINE_MS = 10_000;
+/** Larger than the largest answer (a page of windows of 1 MiB each is not asked for by anybody). */
+const READ_BYTES_MAX = 64 * 1024 * 1024;
+
+/** Clients for one server and one token, over one connection that is made when it is first needed. */
+export function createClients(options: ClientOptions): Clients {
+  const { ca, cert, key } = options.tls ?? {};
+  const nodeOptions = {
+    ...(ca === undefined ? {} : { ca }),
+    ...(cert === undefined ? {} : { cert }),
+    ...(key === undefined ? {} : { key }),
+  };
+  const sessionManager = new Http2SessionManager(
+    options.url,
+    { pingIntervalMs: PING_INTERVAL_MS, pingTimeoutMs: PING_DEADLINE_MS },
+    nodeOptions,
+  );
+  const deadlineMs = options.answerDeadlineMs ?? ANSWER_DEADLINE_MS;
+  const transport = transportOf(options.protocol ?? "connect", {
+    baseUrl: options.url,
+    httpVersion: "2",
+    sessionManager,
+    readMaxBytes: READ_BYTES_MAX,
+    interceptors: [
+      convertErrors,
+      ...(options.token === undefined ? [] : [bearer(options.token)]),
+      // connect-node has no connect timeout: without this, a stalled handshake would be waited for for ever.
+      answerWithin(deadlineMs, () => sessionManager.abort()),
+    ],
+  });
+  const client = <T extends DescService>(service: T) => createClient(service, transport);
+  return {
+    watchers: client(WatcherService),
+    runs: client(RunService),
+    fleet: client(FleetService),
+    tokens: client(TokenService),
+    events: client(EventService),
+    device: client(DeviceService),
+    close: () => sessionManager.abort(),
+  };
+}
+
+type TransportOptions = Parameters<typeof createGrpcTransport>[0] & { httpVersion: "2" };
+
+function transportOf(protocol: NonNullable<ClientOptions["protocol"]>, options: TransportOptions): Transport {
+  switch (protocol) {
+    case "connect":
+      return createConnectTransport(options);
+    case "grpc":
+      return createGrpcTransport(options);
+    case "grpc-web":
+      return createGrpcWebTransport(options);
+  }
+}
+
+function bearer(token: string): Interceptor {
+  return (next) => (request) => {
+    request.header.set("authorization", `Bearer ${token}`);
+    return next(request);
+  };
+}
+
+/** For streams the answer is their headers, which come with the first message; later silence is the reader's business. */
+function answerWithin(deadlineMs: number, onMissed: () => void): Interceptor {
+  return (next) => async (request) => {
+    let timer: NodeJS.Timeout | undefined;
+    const missed = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        reject(new ConnectError(`no answer within ${deadlineMs} ms`, Code.DeadlineExceeded));
+        onMissed();
+      }, deadlineMs);
+    });
+    try {
+      const answer = next(request);
+      // The loser of the race fails later, when nobody looks.
+      answer.catch(() => {});
+      return await Promise.race([answer, missed]);
+    } finally {
+      clearTimeout(timer);
+    }
+  };
+}

@@ -1,0 +1,120 @@
+import { durationMs } from "@bufbuild/protobuf/wkt";
+import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
+import { BadRequestSchema, RetryInfoSchema } from "../gen/google/rpc/error_details_pb.js";
+
+/** Why a call failed, by name. */
+export type PinionErrorReason =
+  | "canceled"
+  | "unknown"
+  | "invalid_argument"
+  | "deadline_exceeded"
+  | "not_found"
+  | "already_exists"
+  | "permission_denied"
+  | "resource_exhausted"
+  | "failed_precondition"
+  | "aborted"
+  | "out_of_range"
+  | "unimplemented"
+  | "internal"
+  | "unavailable"
+  | "data_loss"
+  | "unauthenticated";
+
+const reasons: Record<Code, PinionErrorReason> = {
+  [Code.Canceled]: "canceled",
+  [Code.Unknown]: "unknown",
+  [Code.InvalidArgument]: "invalid_argument",
+  [Code.DeadlineExceeded]: "deadline_exceeded",
+  [Code.NotFound]: "not_found",
+  [Code.AlreadyExists]: "already_exists",
+  [Code.PermissionDenied]: "permission_denied",
+  [Code.ResourceExhausted]: "resource_exhausted",
+  [Code.FailedPrecondition]: "failed_precondition",
+  [Code.Aborted]: "aborted",
+  [Code.OutOfRange]: "out_of_range",
+  [Code.Unimplemented]: "unimplemented",
+  [Code.Internal]: "internal",
+  [Code.Unavailable]: "unavailable",
+  [Code.DataLoss]: "data_loss",
+  [Code.Unauthenticated]: "unauthenticated",
+};
+
+/** A failed call, made to be branched on. What every client of `createClients` throws. */
+export class PinionError extends ConnectError {
+  override name = "PinionError";
+  readonly reason: PinionErrorReason;
+  /** The request's field that is at fault, as the protocol spells it. */
+  readonly field: string | undefined;
+  /** When a retry makes sense, in ms, if the server said so. */
+  readonly retryAfterMs: number | undefined;
+
+  constructor(error: ConnectError) {
+    super(error.rawMessage, error.code, error.metadata, undefined, error);
+    this.details = error.details;
+    this.reason = reasons[error.code] ?? "unknown";
+    this.field = error.findDetails(BadRequestSchema)[0]?.fieldViolations[0]?.field;
+    const delay = error.findDetails(RetryInfoSchema)[0]?.retryDelay;
+    this.retryAfterMs = delay === undefined ? undefined : durationMs(delay);
+  }
+}
+
+/** Any thrown thing as a PinionError. */
+export function pinionErrorOf(error: unknown): PinionError {
+  return error instanceof PinionError ? error : new PinionError(ConnectError.from(error));
+}
+
+const is = (code: Code) => (error: unknown) => error instanceof ConnectError && error.code === code;
+
+/** There is no such thing, or it is another org's. */
+export const isNotFound = is(Code.NotFound);
+export const isAlreadyExists = is(Code.AlreadyExists);
+/** It is in the wrong state for this. */
+export const isFailedPrecondition = is(Code.FailedPrecondition);
+export const isInvalidArgument = is(Code.InvalidArgument);
+/** The token is not good. */
+export const isUnauthenticated = is(Code.Unauthenticated);
+/** The token may not do this. */
+export const isPermissionDenied = is(Code.PermissionDenied);
+export const isResourceExhausted = is(Code.ResourceExhausted);
+/** Somebody else was faster: read, and do the whole thing again. */
+export const isAborted = is(Code.Aborted);
+
+const retryable = new Set<Code>([
+  Code.Unavailable,
+  Code.Aborted,
+  Code.ResourceExhausted,
+  Code.DeadlineExceeded,
+  Code.Unknown,
+]);
+
+/**
+ * Whether the same call may succeed later, elsewhere or over a new connection. A request that raced the server's goodbye
+ * fails as `internal` with REFUSED_STREAM and counts as well; so does a stream whose connection was reset.
+ */
+export function isRetryable(error: unknown): boolean {
+  if (!(error instanceof ConnectError)) return false;
+  if (retryable.has(error.code)) return true;
+  return (
+    error.code === Code.Internal &&
+    /REFUSED_STREAM|INTERNAL_ERROR|PROTOCOL_ERROR|ECONN|EPIPE|GOAWAY|closed|hang up/i.test(error.rawMessage)
+  );
+}
+
+/** Makes PinionErrors of what a call throws, also in the middle of a stream. */
+export const convertErrors: Interceptor = (next) => async (request) => {
+  try {
+    const response = await next(request);
+    return response.stream ? { ...response, message: converted(response.message) } : response;
+  } catch (error) {
+    throw pinionErrorOf(error);
+  }
+};
+
+async function* converted<T>(messages: AsyncIterable<T>): AsyncIterable<T> {
+  try {
+    yield* messages;
+  } catch (error) {
+    throw pinionErrorOf(error);
+  }
+}

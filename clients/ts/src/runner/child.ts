@@ -1,0 +1,251 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { statSync } from "node:fs";
+import { hasCode, messageOf } from "../device/errors.ts";
+import { endGroup } from "./process-group.ts";
+
+export interface ChildOptions {
+  command: [string, ...string[]];
+  cwd: string | undefined;
+  env: Record<string, string>;
+  /** Written to stdin, which is then closed; undefined: stdin is empty from the start. */
+  stdin: string | undefined;
+  timeoutMs: number | undefined;
+  killGraceMs: number;
+  outputLimitBytes: number;
+  /** Ends the child and everything it started. */
+  signal: AbortSignal;
+  onStart(pid: number): void;
+  onOutput(stream: "stdout" | "stderr", data: Buffer): void;
+}
+
+export interface ChildEnd {
+  /** `unstartable`: there was no child. `timeout`, `aborted`: we ended it. */
+  kind: "exited" | "timeout" | "aborted" | "unstartable";
+  exitCode: number | undefined;
+  signal: NodeJS.Signals | undefined;
+  /** The first `outputLimitBytes` of stdout, cut between characters. */
+  stdout: string;
+  isOutputTruncated: boolean;
+  /** The last of stderr, whole lines where possible. */
+  stderrTail: string;
+  durationMs: number;
+  /** Why it could not be started, for people. */
+  problem: string | undefined;
+}
+
+/** What is kept of stderr, in bytes. */
+const STDERR_TAIL_BYTES = 8 * 1024;
+/**
+ * How long the pipes are still read after the child's exit, in ms. A grandchild that inherited them may hold them open
+ * for ever, so `close` cannot be waited for.
+ */
+const DRAIN_MS = 2_000;
+
+/**
+ * Runs a program in a process group of its own and resolves to how it ended, when its whole group is gone. Never rejects:
+ * what goes wrong is among the ends.
+ */
+export async function runChild(options: ChildOptions): Promise<ChildEnd> {
+  const startedAt = performance.now();
+  const stdout = new Head(options.outputLimitBytes);
+  const stderr = new Tail(STDERR_TAIL_BYTES);
+  const end = (kind: ChildEnd["kind"], rest: Partial<ChildEnd> = {}): ChildEnd => ({
+    kind,
+    exitCode: undefined,
+    signal: undefined,
+    stdout: stdout.text(),
+    isOutputTruncated: stdout.isTruncated,
+    stderrTail: stderr.text(),
+    durationMs: performance.now() - startedAt,
+    problem: undefined,
+    ...rest,
+  });
+
+  const missing = problemWithDirectory(options.cwd);
+  if (missing !== undefined) return end("unstartable", { problem: missing });
+  if (options.signal.aborted) return end("aborted");
+  const [program, ...args] = options.command;
+  let child: ChildProcess;
+  try {
+    child = spawn(program, args, {
+      cwd: options.cwd,
+      env: options.env,
+      detached: process.platform !== "win32",
+      windowsHide: true,
+      stdio: [options.stdin === undefined ? "ignore" : "pipe", "pipe", "pipe"],
+    });
+  } catch (error) {
+    return end("unstartable", { problem: startProblem(program, error) });
+  }
+  const exit = exitOf(child);
+  const closed = new Promise<void>((resolve) => child.once("close", () => resolve()));
+  child.stdout?.on("data", (data: Buffer) => {
+    stdout.add(data);
+    options.onOutput("stdout", data);
+  });
+  child.stderr?.on("data", (data: Buffer) => {
+    stderr.add(data);
+    options.onOutput("stderr", data);
+  });
+  for (const pipe of [child.stdin, child.stdout, child.stderr]) {
+    // EPIPE when a program does not read its stdin; nothing follows from it.
+    pipe?.on("error", () => {});
+  }
+  const { pid } = child;
+  if (pid === undefined) {
+    const failure = await exit;
+    return end("unstartable", { problem: startProblem(program, failure.error) });
+  }
+  options.onStart(pid);
+  child.stdin?.end(options.stdin);
+
+  const ending = endingOf(pid, exit, options);
+  const { exitCode, signal } = await exit;
+  const kind = ending.kind();
+  // What the program leaves behind in its group belongs to the attempt, and ends with it.
+  await Promise.all([ending.ended(), kind === "exited" ? endGroupAfterExit(pid, closed, options) : undefined]);
+  await within(closed, DRAIN_MS);
+  child.stdout?.destroy();
+  child.stderr?.destroy();
+  return end(kind, { exitCode, signal });
+}
+
+/** Output of leftovers is still read for a moment before they are ended: a shell's last `&` may be writing. */
+async function endGroupAfterExit(pid: number, closed: Promise<void>, options: ChildOptions): Promise<void> {
+  await within(closed, Math.min(DRAIN_MS, 500));
+  await endGroup(pid, { graceMs: options.killGraceMs });
+}
+
+/** Ends the group at the timeout or the abort, whichever is first, unless the child exits before. */
+function endingOf(
+  pid: number,
+  exit: Promise<unknown>,
+  options: ChildOptions,
+): { kind(): "exited" | "timeout" | "aborted"; ended(): Promise<void> } {
+  let kind: "exited" | "timeout" | "aborted" = "exited";
+  let ended: Promise<void> = Promise.resolve();
+  const begin = (why: "timeout" | "aborted") => {
+    if (kind !== "exited") return;
+    kind = why;
+    ended = endGroup(pid, { graceMs: options.killGraceMs });
+  };
+  const onAbort = () => begin("aborted");
+  options.signal.addEventListener("abort", onAbort, { once: true });
+  // Timers hold at most 2^31-1 ms (24.8 days), beyond every timeout of the protocol (7 days).
+  const timer = options.timeoutMs === undefined ? undefined : setTimeout(() => begin("timeout"), options.timeoutMs);
+  void exit.then(() => {
+    clearTimeout(timer);
+    options.signal.removeEventListener("abort", onAbort);
+  });
+  return { kind: () => kind, ended: () => ended };
+}
+
+interface Exit {
+  exitCode: number | undefined;
+  signal: NodeJS.Signals | undefined;
+  error: Error | undefined;
+}
+
+function exitOf(child: ChildProcess): Promise<Exit> {
+  return new Promise((resolve) => {
+    child.on("error", (error) => {
+      // Also emitted when a signal cannot be sent; only a child that never was ends here.
+      if (child.pid === undefined) resolve({ exitCode: undefined, signal: undefined, error });
+    });
+    child.once("exit", (exitCode, signal) =>
+      resolve({ exitCode: exitCode ?? undefined, signal: signal ?? undefined, error: undefined }),
+    );
+  });
+}
+
+function problemWithDirectory(cwd: string | undefined): string | undefined {
+  if (cwd === undefined) return undefined;
+  try {
+    return statSync(cwd).isDirectory() ? undefined : `the working directory ${cwd} is not a directory`;
+  } catch {
+    return `the working directory ${cwd} does not exist; create it, or change "cwd"`;
+  }
+}
+
+function startProblem(program: string, error: unknown): string {
+  if (hasCode(error, "ENOENT")) {
+    return program.includes("/")
+      ? `${program} does not exist; correct "command"`
+      : `command not found: ${program}; install it, or give its full path in "command" (a service often has a shorter PATH than your shell)`;
+  }
+  if (hasCode(error, "EACCES")) return `${program} may not be executed; check its permissions`;
+  if (hasCode(error, "E2BIG")) return `${program} was given more arguments or environment than the system takes`;
+  return `${program} could not be started: ${messageOf(error)}`;
+}
+
+async function within(promise: Promise<void>, ms: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  await Promise.race([
+    promise,
+    new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, ms);
+    }),
+  ]);
+  clearTimeout(timer);
+}
+
+/** The first bytes of a stream. What is beyond them is read and dropped, so that the program does not block. */
+class Head {
+  readonly #limitBytes: number;
+  readonly #parts: Buffer[] = [];
+  #bytes = 0;
+  isTruncated = false;
+
+  constructor(limitBytes: number) {
+    this.#limitBytes = limitBytes;
+  }
+
+  add(data: Buffer): void {
+    const room = this.#limitBytes - this.#bytes;
+    if (data.length > room) this.isTruncated = true;
+    if (room <= 0) return;
+    // A copy: a slice would keep the whole of a large read alive.
+    const part = data.length > room ? Buffer.from(data.subarray(0, room)) : data;
+    this.#parts.push(part);
+    this.#bytes += part.length;
+  }
+
+  text(): string {
+    const bytes = Buffer.concat(this.#parts);
+    if (!this.isTruncated) return bytes.toString("utf8");
+    // The character that the limit cut through is left out.
+    return bytes.toString("utf8", 0, wholeCharacters(bytes));
+  }
+}
+
+/** Length of the longest prefix that does not end in the middle of a character. */
+function wholeCharacters(bytes: Buffer): number {
+  for (let back = 1; back <= Math.min(4, bytes.length); back++) {
+    const byte = bytes[bytes.length - back] ?? 0;
+    if ((byte & 0xc0) === 0x80) continue;
+    const needs = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : byte >= 0xc0 ? 2 : 1;
+    return needs > back ? bytes.length - back : bytes.length;
+  }
+  return bytes.length;
+}
+
+/** The last bytes of a stream. */
+class Tail {
+  readonly #limitBytes: number;
+  #bytes: Buffer = Buffer.alloc(0);
+
+  constructor(limitBytes: number) {
+    this.#limitBytes = limitBytes;
+  }
+
+  add(data: Buffer): void {
+    const joined = Buffer.concat([this.#bytes, data.subarray(-this.#limitBytes)]);
+    this.#bytes = Buffer.from(joined.subarray(-this.#limitBytes));
+  }
+
+  text(): string {
+    let start = 0;
+    while (start < 3 && ((this.#bytes[start] ?? 0) & 0xc0) === 0x80) start += 1;
+    return this.#bytes.toString("utf8", start);
+  }
+}

@@ -1,0 +1,262 @@
+import { readFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { isAbsolute, join, resolve } from "node:path";
+import { parse, TomlError } from "smol-toml";
+import { z } from "zod";
+import { messageOf } from "../device/errors.ts";
+import { parseBytes, parseDurationMs } from "./quantities.ts";
+
+/** How one kind of agent is started. */
+export interface ExecutorConfig {
+  kind: string;
+  /** Program and arguments; no shell is involved. */
+  command: [string, ...string[]];
+  /** What the program reads: the prompt, the whole assignment as JSON, or nothing. Its stdin is closed after it. */
+  stdin: "prompt" | "assignment" | "none";
+  /** Upper bound; the assignment's own timeout holds if it is shorter. Undefined: only the assignment's. */
+  timeoutMs: number | undefined;
+  /** Absolute; undefined: the daemon's. */
+  cwd: string | undefined;
+  /** Names of variables that are handed down from the daemon's environment. Nothing else is. */
+  env: string[];
+  setEnv: Record<string, string>;
+  outputLimitBytes: number;
+  /** From SIGTERM to SIGKILL. */
+  killGraceMs: number;
+}
+
+export interface DeviceConfig {
+  label: string | undefined;
+  maxConcurrency: number;
+  /** The kind that runs assignments that name none. */
+  defaultExecutor: string | undefined;
+  executors: Record<string, ExecutorConfig>;
+}
+
+/** One thing that is wrong with the configuration. */
+export interface ConfigProblem {
+  /** From 1, if it could be found. */
+  line: number | undefined;
+  /** For example "executors.claude-code.timeout". */
+  key: string;
+  message: string;
+}
+
+/** The configuration cannot be used. `message` lists every problem, a line each. */
+export class ConfigError extends Error {
+  override name = "ConfigError";
+  readonly problems: ConfigProblem[];
+
+  constructor(file: string, problems: ConfigProblem[]) {
+    const lines = problems.map(({ line, key, message }) => {
+      const place = line === undefined ? file : `${file}:${line}`;
+      return `${place}: ${key === "" ? "" : `${key}: `}${message}`;
+    });
+    super(lines.join("\n"));
+    this.problems = problems;
+  }
+}
+
+/** Handed down by default: what programs need to find themselves, and nothing that costs money. */
+export const DEFAULT_ENV =
+  process.platform === "win32"
+    ? ["PATH", "PATHEXT", "SYSTEMROOT", "COMSPEC", "TEMP", "TMP", "USERPROFILE", "APPDATA", "LOCALAPPDATA"]
+    : ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "XDG_RUNTIME_DIR"];
+
+const OUTPUT_LIMIT_BYTES_MAX = 16 * 1024 * 1024;
+const KIND = /^[a-z0-9][a-z0-9._-]*$/;
+
+const duration = z.string().transform((text, context) => {
+  const ms = parseDurationMs(text);
+  if (ms !== undefined && ms > 0) return ms;
+  context.addIssue({ code: "custom", message: `"${text}" is not a length of time; write for example "30m" or "5s"` });
+  return z.NEVER;
+});
+
+const size = z.union([z.string(), z.int()]).transform((value, context) => {
+  const bytes = parseBytes(String(value));
+  if (bytes !== undefined && bytes <= OUTPUT_LIMIT_BYTES_MAX) return bytes;
+  context.addIssue({ code: "custom", message: `"${value}" is not a size up to 16MiB; write for example "1MiB"` });
+  return z.NEVER;
+});
+
+const variableName = z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, "is not the name of an environment variable");
+
+const executorSchema = z.strictObject({
+  command: z.tuple([z.string().min(1, "the program's name is empty")], z.string()),
+  stdin: z.enum(["prompt", "assignment", "none"]).default("prompt"),
+  timeout: duration.optional(),
+  cwd: z.string().min(1).optional(),
+  env: z.array(variableName).optional(),
+  set_env: z.record(variableName, z.string()).default({}),
+  output_limit: size.default(1024 * 1024),
+  kill_grace: duration.default(5_000),
+});
+
+const configSchema = z.strictObject({
+  device: z
+    .strictObject({
+      label: z.string().min(1).max(100).optional(),
+      max_concurrency: z.int().min(1).max(64).default(1),
+      default_executor: z.string().optional(),
+    })
+    .default({ max_concurrency: 1 }),
+  executors: z
+    .record(
+      z.string().regex(KIND, "a kind is made of a-z, 0-9, '.', '_' and '-'").max(64),
+      executorSchema,
+    )
+    .default({}),
+});
+
+/** Reads the configuration. Throws ConfigError, also if the file cannot be read. */
+export function loadConfig(path: string): DeviceConfig {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (error) {
+    throw new ConfigError(path, [{ line: undefined, key: "", message: messageOf(error) }]);
+  }
+  return parseConfig(text, { file: path });
+}
+
+/** The configuration of a TOML text. Throws ConfigError that names every problem with its line and key. */
+export function parseConfig(text: string, options: { file?: string } = {}): DeviceConfig {
+  const file = options.file ?? "config";
+  let raw: unknown;
+  try {
+    raw = parse(text);
+  } catch (error) {
+    if (!(error instanceof TomlError)) throw error;
+    const [firstLine = "it is not TOML"] = error.message.split("\n");
+    throw new ConfigError(file, [{ line: error.line, key: "", message: firstLine }]);
+  }
+  const parsed = configSchema.safeParse(raw);
+  if (!parsed.success) throw new ConfigError(file, parsed.error.issues.flatMap((issue) => problemsOf(issue, text)));
+  const { device, executors } = parsed.data;
+  const kinds = Object.keys(executors);
+  const defaultExecutor = device.default_executor ?? (kinds.length === 1 ? kinds[0] : undefined);
+  if (defaultExecutor !== undefined && !kinds.includes(defaultExecutor)) {
+    const known = kinds.length === 0 ? "none is configured" : `configured: ${kinds.join(", ")}`;
+    throw new ConfigError(file, [
+      {
+        line: lineOf(text, ["device", "default_executor"]),
+        key: "device.default_executor",
+        message: `there is no executor "${defaultExecutor}" (${known})`,
+      },
+    ]);
+  }
+  return {
+    label: device.label,
+    maxConcurrency: device.max_concurrency,
+    defaultExecutor,
+    executors: Object.fromEntries(
+      Object.entries(executors).map(([kind, executor]) => [kind, executorOf(kind, executor)]),
+    ),
+  };
+}
+
+/** The executor for an assignment's kind; an empty kind means the default. Undefined if there is none. */
+export function findExecutor(config: DeviceConfig, agentKind: string): ExecutorConfig | undefined {
+  const kind = agentKind === "" ? config.defaultExecutor : agentKind;
+  return kind !== undefined && Object.hasOwn(config.executors, kind) ? config.executors[kind] : undefined;
+}
+
+function executorOf(kind: string, executor: z.output<typeof executorSchema>): ExecutorConfig {
+  return {
+    kind,
+    command: executor.command,
+    stdin: executor.stdin,
+    timeoutMs: executor.timeout,
+    cwd: executor.cwd === undefined ? undefined : expandHome(executor.cwd),
+    env: executor.env ?? DEFAULT_ENV,
+    setEnv: executor.set_env,
+    outputLimitBytes: executor.output_limit,
+    killGraceMs: executor.kill_grace,
+  };
+}
+
+function expandHome(path: string): string {
+  if (path === "~") return homedir();
+  if (path.startsWith("~/")) return join(homedir(), path.slice(2));
+  return isAbsolute(path) ? path : resolve(path);
+}
+
+function problemsOf(issue: z.core.$ZodIssue, text: string): ConfigProblem[] {
+  if (issue.code === "unrecognized_keys") {
+    return issue.keys.map((name) => {
+      const path = [...issue.path, name].map(String);
+      const near = nearest(name, knownKeys(issue.path.map(String)));
+      return {
+        line: lineOf(text, path),
+        key: path.join("."),
+        message: `unknown key${near === undefined ? "" : `; did you mean "${near}"?`}`,
+      };
+    });
+  }
+  if (issue.code === "invalid_key") {
+    const path = issue.path.map(String);
+    const [first] = issue.issues;
+    return [{ line: lineOf(text, path), key: path.join("."), message: first?.message ?? issue.message }];
+  }
+  const path = issue.path.map(String);
+  return [{ line: lineOf(text, path), key: path.join("."), message: issue.message }];
+}
+
+function knownKeys(path: string[]): string[] {
+  if (path.length === 0) return Object.keys(configSchema.shape);
+  if (path[0] === "device") return ["label", "max_concurrency", "default_executor"];
+  return path[0] === "executors" ? Object.keys(executorSchema.shape) : [];
+}
+
+/** Typing errors change, drop or add a letter or two. */
+const TYPO_DISTANCE_MAX = 2;
+
+function nearest(name: string, known: string[]): string | undefined {
+  const normal = name.replaceAll("-", "_");
+  return known
+    .map((candidate) => ({ candidate, distance: editDistance(normal, candidate) }))
+    .filter(({ distance }) => distance <= TYPO_DISTANCE_MAX)
+    .sort((a, b) => a.distance - b.distance)[0]?.candidate;
+}
+
+/** Levenshtein distance. */
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const replaced = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
+      next.push(Math.min(replaced, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1));
+    }
+    row = next;
+  }
+  return row[b.length] ?? 0;
+}
+
+/**
+ * The line on which a key stands, or the nearest enclosing one: the TOML parser does not keep places. Reads table headers
+ * and keys at the beginnings of lines, which is how people write such files; inline tables lead to their own line.
+ */
+export function lineOf(text: string, path: string[]): number | undefined {
+  let table: string[] = [];
+  let best: { line: number; depth: number } | undefined;
+  for (const [index, line] of text.split("\n").entries()) {
+    const header = /^\s*\[\s*([^[\]]+?)\s*\]\s*(#.*)?$/.exec(line);
+    const key = /^\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=/.exec(line);
+    let here: string[] | undefined;
+    if (header?.[1] !== undefined) {
+      table = splitKey(header[1]);
+      here = table;
+    } else if (key?.[1] !== undefined) {
+      here = [...table, ...splitKey(key[1])];
+    }
+    if (here === undefined || !here.every((part, depth) => part === path[depth])) continue;
+    if (best === undefined || here.length > best.depth) best = { line: index + 1, depth: here.length };
+  }
+  return best?.line;
+}
+
+function splitKey(key: string): string[] {
+  return [...key.matchAll(/"([^"]*)"|'([^']*)'|([A-Za-z0-9_-]+)/g)].map(([, a, b, c]) => a ?? b ?? c ?? "");
+}

@@ -1,0 +1,55 @@
+import { timestampDate } from "@bufbuild/protobuf/wkt";
+import type { Assignment } from "../gen/pinion/v1/device_pb.js";
+import type { ExecutorConfig } from "./config.ts";
+
+/** Marks every process of a run, so that one that left its process group is found again. */
+export function markerOf(installId: string, runId?: string): Record<string, string | undefined> {
+  return { PINION_INSTALL_ID: installId, PINION_RUN_ID: runId };
+}
+
+/**
+ * The environment of an agent: the inherited names that the configuration allows (an API key that happens to be set for
+ * the daemon must not change who is billed), what the configuration sets, and what the run is about.
+ */
+export function environmentOf(options: {
+  executor: ExecutorConfig;
+  assignment: Assignment;
+  installId: string;
+  inherited: NodeJS.ProcessEnv;
+}): Record<string, string> {
+  const { executor, assignment, installId, inherited } = options;
+  const environment: Record<string, string> = {};
+  for (const name of executor.env) {
+    const value = inherited[name];
+    if (value !== undefined) environment[name] = value;
+  }
+  Object.assign(environment, executor.setEnv);
+  const { watcher, event, context, agent } = assignment;
+  const facts: Record<string, string | undefined> = {
+    ...markerOf(installId, assignment.runId),
+    PINION_ATTEMPT: String(assignment.attempt),
+    PINION_WATCHER: watcher?.slug,
+    PINION_CONVERSATION_ID: context?.conversationId,
+    PINION_WINDOW_START: event?.windowStart && timestampDate(event.windowStart).toISOString(),
+    PINION_WINDOW_END: event?.windowEnd && timestampDate(event.windowEnd).toISOString(),
+    PINION_AGENT: agent?.id,
+    PINION_AGENT_IDENTITY: identityOf(assignment),
+    TRACEPARENT: assignment.traceparent,
+  };
+  for (const [name, value] of Object.entries(facts)) {
+    // A NUL would end the text for the system, and make the start fail.
+    if (value !== undefined && value !== "") environment[name] = value.replaceAll("\0", "\ufffd");
+  }
+  return environment;
+}
+
+/** Linux takes at most 128 KiB in one variable (MAX_ARG_STRLEN). */
+const IDENTITY_CHARACTERS_MAX = 40_000;
+
+/** The agent's identity followed by its guardrails: a system prompt for programs that take one. */
+function identityOf(assignment: Assignment): string | undefined {
+  const settings = assignment.agent?.settings;
+  if (settings === undefined) return undefined;
+  const parts = [settings.identity, ...settings.guardrails].filter((part) => part !== "");
+  return parts.join("\n\n").slice(0, IDENTITY_CHARACTERS_MAX).toWellFormed();
+}

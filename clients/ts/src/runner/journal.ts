@@ -1,0 +1,71 @@
+import { randomUUID } from "node:crypto";
+import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { TEMPORARY_SUFFIX } from "../outbox/durable-file.ts";
+
+/** An attempt that was running when the note was written. */
+export interface JournalNote {
+  runId: string;
+  attemptToken: string;
+  /** Process, and process group, of the agent; absent until it is started. */
+  pid?: number;
+  /** See `startTimeOf`. */
+  startTime?: string;
+}
+
+const SUFFIX = ".json";
+
+/**
+ * Notes of running agents in `attempts/`, so that the next daemon can end what this one leaves behind. Not synced: a
+ * power cut that loses a note has ended the agent as well.
+ */
+export class Journal {
+  readonly #directory: string;
+
+  constructor(stateDir: string) {
+    this.#directory = join(stateDir, "attempts");
+  }
+
+  async write(note: JournalNote): Promise<void> {
+    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+    const path = this.#path(note.attemptToken);
+    const temporary = `${path}.${randomUUID()}${TEMPORARY_SUFFIX}`;
+    await writeFile(temporary, JSON.stringify(note), { mode: 0o600 });
+    await rename(temporary, path);
+  }
+
+  async remove(attemptToken: string): Promise<void> {
+    await rm(this.#path(attemptToken), { force: true });
+  }
+
+  /** All notes. What cannot be read is removed: there is nothing to be learned from it. */
+  async read(): Promise<JournalNote[]> {
+    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+    const notes: JournalNote[] = [];
+    for (const name of await readdir(this.#directory)) {
+      const path = join(this.#directory, name);
+      const note = name.endsWith(SUFFIX) ? parse(await readFile(path, "utf8").catch(() => "")) : undefined;
+      if (note === undefined) await rm(path, { force: true });
+      else notes.push(note);
+    }
+    return notes;
+  }
+
+  #path(attemptToken: string): string {
+    return join(this.#directory, `${attemptToken}${SUFFIX}`);
+  }
+}
+
+function parse(text: string): JournalNote | undefined {
+  try {
+    const value: unknown = JSON.parse(text);
+    if (typeof value !== "object" || value === null) return undefined;
+    if (!("runId" in value && "attemptToken" in value)) return undefined;
+    const note: JournalNote = { runId: String(value.runId), attemptToken: String(value.attemptToken) };
+    if ("pid" in value && typeof value.pid === "number" && value.pid > 1) note.pid = value.pid;
+    if ("startTime" in value && typeof value.startTime === "string") note.startTime = value.startTime;
+    return note;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,210 @@
+import { toJsonString } from "@bufbuild/protobuf";
+import { durationMs } from "@bufbuild/protobuf/wkt";
+import { AttemptAborted, type AttemptContext, type Rejection } from "../device/attempts.ts";
+import type { AttemptResult } from "../device/completion.ts";
+import { messageOf } from "../device/errors.ts";
+import { type Assignment, AssignmentKind, AssignmentSchema } from "../gen/pinion/v1/device_pb.js";
+import { Notification } from "../gen/pinion/v1/run_pb.js";
+import type { Logger } from "../logger.ts";
+import { startTimeOf } from "../process-table.ts";
+import { type ChildEnd, runChild } from "./child.ts";
+import { type DeviceConfig, type ExecutorConfig, findExecutor } from "./config.ts";
+import { environmentOf, markerOf } from "./environment.ts";
+import { Journal } from "./journal.ts";
+import type { Notifier } from "./notification.ts";
+import { endEscaped } from "./process-group.ts";
+import { formatDuration } from "./quantities.ts";
+import { type SweepReport, sweepLeftovers } from "./sweep.ts";
+
+/** Lines of stderr that a reason quotes. */
+const REASON_LINES = 5;
+const NOTIFICATION_CHARACTERS_MAX = 200;
+
+export interface RunnerOptions {
+  config: DeviceConfig;
+  stateDir: string;
+  installId: string;
+  /** From which the configured names are handed down. */
+  env: NodeJS.ProcessEnv;
+  logger: Logger;
+  notifier: Notifier | undefined;
+  onStart(attempt: { runId: string; attemptToken: string; pid: number; executor: string }): void;
+}
+
+/** Runs assignments as local programs: an executor of the configuration for each kind of agent. */
+export class Runner {
+  readonly #options: RunnerOptions;
+  readonly #journal: Journal;
+
+  constructor(options: RunnerOptions) {
+    this.#options = options;
+    this.#journal = new Journal(options.stateDir);
+  }
+
+  /** Ends what an earlier daemon left running. */
+  sweep(): Promise<SweepReport> {
+    return sweepLeftovers(this.#journal, this.#options.installId);
+  }
+
+  /** Journals an assignment, or says why it cannot be run here. */
+  async admit(assignment: Assignment): Promise<Rejection | undefined> {
+    const executor = findExecutor(this.#options.config, assignment.agentKind);
+    if (executor === undefined) return { reason: "unsupported", message: this.#unsupported(assignment.agentKind) };
+    if (executor.stdin === "prompt" && assignment.kind !== AssignmentKind.TURN && assignment.watcher === undefined) {
+      return { reason: "invalid", message: "the assignment has no watcher, and so no prompt" };
+    }
+    const { runId, attemptToken } = assignment;
+    await this.#journal.write({ runId, attemptToken });
+    return undefined;
+  }
+
+  /** Runs an admitted assignment to its end. Never rejects. */
+  async run(assignment: Assignment, context: AttemptContext): Promise<AttemptResult> {
+    const executor = findExecutor(this.#options.config, assignment.agentKind);
+    if (executor === undefined) return { outcome: "failed", reason: this.#unsupported(assignment.agentKind) };
+    const result = await this.#execute(executor, assignment, context);
+    await this.#forget(assignment.attemptToken);
+    this.#notify(assignment, result);
+    return result;
+  }
+
+  async #execute(
+    executor: ExecutorConfig,
+    assignment: Assignment,
+    context: AttemptContext,
+  ): Promise<AttemptResult> {
+    const { installId, env } = this.#options;
+    const timeoutMs = timeoutOf(executor, assignment);
+    let journaled: Promise<void> = Promise.resolve();
+    const end = await runChild({
+      command: executor.command,
+      cwd: executor.cwd,
+      env: environmentOf({ executor, assignment, installId, inherited: env }),
+      stdin: stdinOf(executor, assignment),
+      timeoutMs,
+      killGraceMs: executor.killGraceMs,
+      outputLimitBytes: executor.outputLimitBytes,
+      signal: context.signal,
+      onStart: (pid) => {
+        journaled = this.#noteStart(assignment, pid);
+        this.#options.onStart({
+          runId: assignment.runId,
+          attemptToken: assignment.attemptToken,
+          pid,
+          executor: executor.kind,
+        });
+      },
+      onOutput: (stream, data) => context.output(stream, data),
+    });
+    await journaled;
+    if (end.kind === "timeout" || end.kind === "aborted") await endEscaped(markerOf(installId, assignment.runId));
+    return resultOf(executor, end, { timeoutMs, signal: context.signal });
+  }
+
+  async #noteStart(assignment: Assignment, pid: number): Promise<void> {
+    const { runId, attemptToken } = assignment;
+    try {
+      const startTime = await startTimeOf(pid);
+      await this.#journal.write({ runId, attemptToken, pid, ...(startTime === undefined ? {} : { startTime }) });
+    } catch (error) {
+      // The run goes on; only a leftover of it would be harder to find.
+      this.#options.logger.warn({ runId, error: messageOf(error) }, "cannot journal a running agent");
+    }
+  }
+
+  async #forget(attemptToken: string): Promise<void> {
+    try {
+      await this.#journal.remove(attemptToken);
+    } catch (error) {
+      this.#options.logger.warn({ error: messageOf(error) }, "cannot remove a journal note");
+    }
+  }
+
+  #unsupported(agentKind: string): string {
+    const kinds = Object.keys(this.#options.config.executors);
+    const configured = kinds.length === 0 ? "none is configured" : `configured: ${kinds.join(", ")}`;
+    return agentKind === ""
+      ? `this device has no default executor (${configured}); set [device] default_executor`
+      : `this device has no executor for "${agentKind}" (${configured}); add [executors.${agentKind}]`;
+  }
+
+  #notify(assignment: Assignment, result: AttemptResult): void {
+    const { notification } = assignment;
+    const isFailure = result.outcome === "failed" || result.outcome === "timeout";
+    const isWanted =
+      notification === Notification.ALWAYS || (notification === Notification.ON_FAILURE && isFailure);
+    if (!isWanted) return;
+    const name = assignment.watcher?.name || assignment.watcher?.slug || "Pinion";
+    const text = (isFailure ? result.reason : result.output)?.trim() ?? "";
+    this.#options.notifier?.(`${name}: ${result.outcome}`, text.slice(0, NOTIFICATION_CHARACTERS_MAX).toWellFormed());
+  }
+}
+
+/** The shorter one of the device's and the assignment's. */
+function timeoutOf(executor: ExecutorConfig, assignment: Assignment): number | undefined {
+  const asked = assignment.timeout === undefined ? 0 : durationMs(assignment.timeout);
+  const limits = [executor.timeoutMs ?? 0, asked].filter((ms) => ms > 0);
+  return limits.length === 0 ? undefined : Math.min(...limits);
+}
+
+function stdinOf(executor: ExecutorConfig, assignment: Assignment): string | undefined {
+  switch (executor.stdin) {
+    case "none":
+      return undefined;
+    case "assignment": {
+      // The attempt's token proves the attempt to the server: it is the daemon's, not the program's.
+      return `${toJsonString(AssignmentSchema, { ...assignment, attemptToken: "" })}\n`;
+    }
+    case "prompt":
+      return assignment.watcher?.prompt ?? "";
+  }
+}
+
+function resultOf(
+  executor: ExecutorConfig,
+  end: ChildEnd,
+  limits: { timeoutMs: number | undefined; signal: AbortSignal },
+): AttemptResult {
+  const result = {
+    output: end.stdout,
+    isOutputTruncated: end.isOutputTruncated,
+    durationMs: end.durationMs,
+    ...(end.exitCode === undefined ? {} : { exitCode: end.exitCode }),
+    ...(end.signal === undefined ? {} : { signal: end.signal }),
+  };
+  const [program] = executor.command;
+  switch (end.kind) {
+    case "unstartable":
+      return { ...result, outcome: "failed", reason: `[executors.${executor.kind}] ${end.problem}` };
+    case "timeout":
+      return {
+        ...result,
+        outcome: "timeout",
+        reason: withTail(`${program} was ended after its timeout of ${formatDuration(limits.timeoutMs ?? 0)}`, end),
+      };
+    case "aborted": {
+      const why = limits.signal.reason instanceof AttemptAborted ? limits.signal.reason.why : "cancelled";
+      return why === "stopping"
+        ? { ...result, outcome: "failed", reason: "daemon stopped" }
+        : { ...result, outcome: "cancelled", reason: why };
+    }
+    case "exited":
+      if (end.exitCode === 0) return { ...result, outcome: "completed" };
+      return {
+        ...result,
+        outcome: "failed",
+        reason: withTail(
+          end.signal === undefined
+            ? `${program} exited with code ${end.exitCode ?? "?"}`
+            : `${program} was ended by ${end.signal}`,
+          end,
+        ),
+      };
+  }
+}
+
+/** What a program says at its end is usually why it ended. */
+function withTail(reason: string, end: ChildEnd): string {
+  const lines = end.stderrTail.split("\n").filter((line) => line.trim() !== "");
+  return lines.length === 0 ? reason : `${reason}: ${lines.slice(-REASON_LINES).join("\n")}`;
+}

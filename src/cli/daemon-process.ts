@@ -1,0 +1,195 @@
+/**
+ * The daemon of `pinion up`, a process of its own, kept alive.
+ *
+ * - It has its own process group: Ctrl-C at the terminal is for us, and we stop it in its turn.
+ * - It writes to a file, not to us: when we are killed it goes on (its runs too), and the next `up` takes it over if it
+ *   still is the daemon that it would start itself; otherwise it stops that one first.
+ * - When it dies, it is started again after a backoff.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { createHash } from "node:crypto";
+import { closeSync, mkdirSync, openSync, readFileSync, renameSync, statSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { sleep } from "../abort.ts";
+import type { Environment } from "./context.ts";
+import { writeWhole } from "./data-files.ts";
+import { exitCodes } from "./failures.ts";
+import { daemonPid } from "./state-dir.ts";
+
+export type DaemonOptions = {
+  data: string;
+  url: string;
+  stateDir: string;
+  configFile: string;
+  env: Environment;
+  /** Says what happens to the process: started, taken over, ended. */
+  onChange(message: string): void;
+};
+
+const backoffMsMin = 500;
+const backoffMsMax = 30_000;
+/** A daemon that held this long starts with the shortest backoff again. */
+const steadyMs = 60_000;
+/** From SIGTERM to SIGKILL. The daemon's own stop takes at most 16 s when programs must be killed and results sent. */
+const stopMs = 10_000;
+const pollMs = 50;
+const logBytesMax = 10 * 1024 * 1024;
+
+export class DaemonProcess {
+  readonly #options: DaemonOptions;
+  readonly #stop = new AbortController();
+  readonly logFile: string;
+  /** Where this start's lines begin in the log file. */
+  readonly logStart: number;
+  #pid: number | undefined;
+  #supervision: Promise<void> | undefined;
+
+  constructor(options: DaemonOptions) {
+    this.#options = options;
+    this.logFile = join(options.data, "device.log");
+    mkdirSync(options.data, { recursive: true });
+    this.logStart = prepareLog(this.logFile);
+  }
+
+  get pid(): number | undefined {
+    return this.#pid;
+  }
+
+  start(): void {
+    this.#supervision = this.#supervise();
+  }
+
+  /** Ends the daemon: SIGTERM, and SIGKILL when it takes too long. Idempotent. */
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    if (this.#pid !== undefined) await endProcess(this.#pid);
+    await this.#supervision;
+  }
+
+  async #supervise(): Promise<void> {
+    const { signal } = this.#stop;
+    let backoffMs = backoffMsMin;
+    while (!signal.aborted) {
+      const startedAt = performance.now();
+      const how = await this.#runOnce();
+      if (signal.aborted) return;
+      if (performance.now() - startedAt > steadyMs) backoffMs = backoffMsMin;
+      if (how === "again") continue;
+      this.#options.onChange(`the daemon ended (${how}); starting it again in ${backoffMs / 1000} s`);
+      await sleep(backoffMs, signal);
+      backoffMs = Math.min(backoffMsMax, backoffMs * 2);
+    }
+  }
+
+  /** One life of a daemon. Resolves to how it ended, or to "again" when another can be started at once. */
+  async #runOnce(): Promise<string> {
+    const child = this.#spawn();
+    this.#pid = child.pid;
+    this.#options.onChange(`the daemon was started (process ${child.pid})`);
+    const how = await new Promise<{ code: number | null; text: string }>((done) => {
+      child.once("error", (error) => done({ code: null, text: error.message }));
+      child.once("exit", (code, signal) => done({ code, text: signal ?? `code ${code}` }));
+    });
+    this.#pid = undefined;
+    if (how.code !== exitCodes.conflict || this.#stop.signal.aborted) return how.text;
+    // Another daemon holds the state directory: one that an earlier `up` left behind.
+    const orphan = await daemonPid(this.#options.stateDir);
+    if (orphan === undefined) return "again";
+    if (this.#isOurs(orphan)) {
+      this.#options.onChange(`took over the daemon of an earlier start (process ${orphan})`);
+      this.#pid = orphan;
+      await waitForEnd(orphan, this.#stop.signal);
+      if (this.#stop.signal.aborted) return "stopped";
+      this.#pid = undefined;
+      return "gone";
+    }
+    this.#options.onChange(
+      `stopping the daemon of an earlier start (process ${orphan}), which is set up differently`,
+    );
+    await endProcess(orphan);
+    return "again";
+  }
+
+  #spawn(): ChildProcess {
+    const { data, url, stateDir, configFile, env } = this.#options;
+    const main = fileURLToPath(new URL("./main.ts", import.meta.url));
+    const log = openSync(this.logFile, "a", 0o600);
+    try {
+      const child = spawn(
+        process.execPath,
+        [main, "device", "run", "--json", "--url", url, "--state-dir", stateDir, "--config", configFile],
+        { detached: true, stdio: ["ignore", log, log], env: daemonEnvironment(env) },
+      );
+      if (child.pid !== undefined) {
+        const record = { pid: child.pid, fingerprint: this.#fingerprint() };
+        writeWhole(join(data, "daemon.json"), JSON.stringify(record), 0o600);
+      }
+      return child;
+    } finally {
+      closeSync(log);
+    }
+  }
+
+  /** What makes one daemon as good as another: where it dials, and what it is allowed to execute. */
+  #fingerprint(): string {
+    const { url, stateDir, configFile } = this.#options;
+    return createHash("sha256")
+      .update(JSON.stringify([url, stateDir, readFileSync(configFile, "utf8")]))
+      .digest("hex");
+  }
+
+  #isOurs(pid: number): boolean {
+    try {
+      const record = JSON.parse(readFileSync(join(this.#options.data, "daemon.json"), "utf8")) as {
+        pid: number;
+        fingerprint: string;
+      };
+      return record.pid === pid && record.fingerprint === this.#fingerprint();
+    } catch {
+      return false;
+    }
+  }
+}
+
+/** Without our own credentials: the daemon has its device token, and its programs get none of ours. */
+function daemonEnvironment(env: Environment): Environment {
+  const { PINION_TOKEN: _token, DATABASE_URL: _url, DATABASE_DIRECT_URL: _direct, ...rest } = env;
+  return rest;
+}
+
+/** Sets a large log aside, and tells where new lines will begin. */
+function prepareLog(path: string): number {
+  mkdirSync(dirname(path), { recursive: true });
+  closeSync(openSync(path, "a", 0o600));
+  const { size } = statSync(path);
+  if (size <= logBytesMax) return size;
+  renameSync(path, `${path}.old`);
+  closeSync(openSync(path, "a", 0o600));
+  return 0;
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM";
+  }
+}
+
+async function waitForEnd(pid: number, signal: AbortSignal): Promise<void> {
+  while (isAlive(pid) && !signal.aborted) await sleep(1_000, signal);
+}
+
+async function endProcess(pid: number): Promise<void> {
+  const never = new AbortController().signal;
+  try {
+    process.kill(pid, "SIGTERM");
+    const deadline = performance.now() + stopMs;
+    while (isAlive(pid) && performance.now() < deadline) await sleep(pollMs, never);
+    if (isAlive(pid)) process.kill(pid, "SIGKILL");
+  } catch {
+    // It ended by itself.
+  }
+}

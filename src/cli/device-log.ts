@@ -1,0 +1,79 @@
+import { tailLines } from "./log-tail.ts";
+
+/** An event of the daemon as it stands in its log; see eventRecord in device-lines.ts. */
+export type LoggedEvent = {
+  type: string;
+  at_ms: number;
+  run_id?: string;
+  watcher?: string;
+  agent_kind?: string;
+  fired_at_ms?: number;
+  store_ms?: number;
+  verdict?: string;
+  message?: string;
+  reason?: string;
+  device_id?: string;
+};
+
+/** Reads the daemon's log as it grows and hands its events to whoever listens. */
+export class DeviceLog {
+  readonly #listeners = new Set<(event: LoggedEvent) => void>();
+  readonly #reading: Promise<void>;
+
+  constructor(path: string, options: { fromByte: number; signal: AbortSignal }) {
+    this.#reading = this.#read(path, options);
+  }
+
+  /** Calls the listener for each new event; returns what ends that. */
+  onEvent(listener: (event: LoggedEvent) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** The first event that `isIt`, or undefined when the time is up or the signal aborts. */
+  async next(
+    isIt: (event: LoggedEvent) => boolean,
+    ms: number,
+    signal: AbortSignal,
+  ): Promise<LoggedEvent | undefined> {
+    const found = Promise.withResolvers<LoggedEvent | undefined>();
+    const giveUp = () => found.resolve(undefined);
+    const stop = this.onEvent((event) => {
+      if (isIt(event)) found.resolve(event);
+    });
+    const timer = setTimeout(giveUp, ms);
+    signal.addEventListener("abort", giveUp, { once: true });
+    if (signal.aborted) giveUp();
+    try {
+      return await found.promise;
+    } finally {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", giveUp);
+      stop();
+    }
+  }
+
+  /** Resolves once nothing is read any more: after the signal. */
+  async closed(): Promise<void> {
+    await this.#reading;
+  }
+
+  async #read(path: string, options: { fromByte: number; signal: AbortSignal }): Promise<void> {
+    for await (const line of tailLines(path, options)) {
+      const event = parseEvent(line);
+      if (event) for (const listener of [...this.#listeners]) listener(event);
+    }
+  }
+}
+
+/** The event on a line; undefined for a line that the daemon's logger wrote. */
+export function parseEvent(line: string): LoggedEvent | undefined {
+  try {
+    const value = JSON.parse(line) as Partial<LoggedEvent> | null;
+    return typeof value?.type === "string" && typeof value.at_ms === "number"
+      ? (value as LoggedEvent)
+      : undefined;
+  } catch {
+    return undefined;
+  }
+}

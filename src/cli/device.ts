@@ -1,0 +1,114 @@
+import { hostname } from "node:os";
+import { type DeviceEvent, enroll, loadConfig, readIdentity, runDaemon } from "@pinion/client";
+import type { Command } from "commander";
+import { createLogger } from "../log.ts";
+import { type Cli, examples, interruptSignal } from "./cli.ts";
+import { type GlobalOptions, optionsOf, serverUrl } from "./context.ts";
+import { eventLine, eventRecord } from "./device-lines.ts";
+import { exitCodes, Failure } from "./failures.ts";
+import { ownConfigFile, ownStateDir } from "./state-dir.ts";
+
+type DeviceOptions = GlobalOptions & {
+  stateDir?: string;
+  config?: string;
+  joinCode?: string;
+  label?: string;
+};
+
+/** `pinion device …`: this machine as a device. */
+export function addDevice(program: Command, cli: Cli): void {
+  const device = program.command("device").description("this machine as a device: enrol it, run its daemon");
+  addEnroll(device, cli);
+  addRun(device, cli);
+}
+
+function addEnroll(device: Command, cli: Cli): void {
+  const command = device
+    .command("enroll")
+    .description("make this machine a device, with a code of `pinion devices join-code`")
+    .requiredOption("--join-code <code>", "good once")
+    .option("--label <label>", "shown to people; default: this machine's name")
+    .option(
+      "--state-dir <dir>",
+      "where the identity and the outbox are kept (PINION_STATE_DIR; ~/.local/state/pinion/device)",
+    )
+    .action(async (_options, command: Command) => {
+      const options = optionsOf<DeviceOptions>(command);
+      const url = serverUrl(options, cli.env);
+      const stateDir = options.stateDir ?? ownStateDir(cli.env);
+      const identity = await enroll({
+        url,
+        joinCode: options.joinCode ?? "",
+        label: options.label ?? hostname(),
+        stateDir,
+      });
+      if (options.json) {
+        return cli.out(
+          JSON.stringify({ device_id: identity.deviceId, org_id: identity.orgId, state_dir: stateDir }),
+        );
+      }
+      cli.out(`this machine is device ${identity.deviceId}`);
+      cli.note(`its identity is in ${stateDir}; \`pinion device run\` starts its daemon`);
+    });
+  examples(command, [["device enroll --url https://pinion.example.org --join-code ABCD-EFGH-JKMN-PQRS", ""]]);
+}
+
+function addRun(device: Command, cli: Cli): void {
+  const command = device
+    .command("run")
+    .description(
+      "run the daemon until Ctrl-C: it holds the stream, starts what its configuration allows, reports back",
+    )
+    .option(
+      "--state-dir <dir>",
+      "where the identity and the outbox are kept (PINION_STATE_DIR; ~/.local/state/pinion/device)",
+    )
+    .option("--config <file>", "what it may execute; default: ~/.config/pinion/device.toml")
+    .action(async (_options, command: Command) => {
+      const options = optionsOf<DeviceOptions>(command);
+      await run(cli, options);
+    });
+  examples(command, [
+    ["device run", "a line for everything that happens"],
+    ["device run --config ./device.toml --json", "the same as lines of JSON"],
+  ]);
+}
+
+async function run(cli: Cli, options: DeviceOptions): Promise<void> {
+  const stateDir = options.stateDir ?? ownStateDir(cli.env);
+  const identity = await readIdentity(stateDir);
+  if (!identity) {
+    throw new Failure(
+      exitCodes.conflict,
+      `this machine is no device yet (nothing in ${stateDir})`,
+      "`pinion devices join-code` makes a code, `pinion device enroll --join-code …` uses it",
+    );
+  }
+  // A daemon goes back to the server that it enrolled with, unless told otherwise.
+  const url = options.url || cli.env.PINION_URL ? serverUrl(options, cli.env) : identity.url;
+  const interrupt = interruptSignal();
+  const asJson = options.json === true;
+  const onEvent = (event: DeviceEvent): void => {
+    const line = asJson ? jsonLine(event) : eventLine(cli, event);
+    if (line !== undefined) cli.out(line);
+  };
+  try {
+    if (!asJson) cli.note(`${identity.label || hostname()} dials ${url}; Ctrl-C stops it`);
+    await runDaemon({
+      url,
+      token: identity.token,
+      stateDir,
+      config: loadConfig(options.config ?? ownConfigFile(cli.env)),
+      signal: interrupt.signal,
+      logger: createLogger({ level: cli.env.PINION_LOG_LEVEL || "warn", name: "pinion device" }),
+      onEvent,
+    });
+  } finally {
+    interrupt.dispose();
+  }
+}
+
+/** Output goes by unlogged: it is what the server relays, and may be much. */
+function jsonLine(event: DeviceEvent): string | undefined {
+  return event.type === "output" ? undefined : JSON.stringify(eventRecord(event));
+}

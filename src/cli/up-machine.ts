@@ -1,0 +1,190 @@
+import { mkdirSync } from "node:fs";
+import { hostname } from "node:os";
+import { join, resolve } from "node:path";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { createClients, enroll, readIdentity } from "@pinion/client";
+import { replicaConfig } from "../config.ts";
+import { createLogger } from "../log.ts";
+import { startEmbedded } from "../store/embedded.ts";
+import type { Cli } from "./cli.ts";
+import { type Clients, dataDir, defaultPort, findToken } from "./context.ts";
+import { DaemonProcess } from "./daemon-process.ts";
+import { writeToken, writeUrl } from "./data-files.ts";
+import { writeDeviceConfigOnce } from "./device-config.ts";
+import { DeviceLog } from "./device-log.ts";
+import { exitCodes, Failure } from "./failures.ts";
+import { listenFailure, requireFreePort } from "./listening.ts";
+import { upStateDir } from "./state-dir.ts";
+import type { UpOptions } from "./up.ts";
+import type { UpView } from "./up-view.ts";
+
+/** Everything that `up` starts, once it runs. */
+export type Machine = {
+  url: string;
+  clients: Clients;
+  deviceId: string;
+  deviceLabel: string;
+  deviceLog: DeviceLog;
+  configFile: string;
+  /** Resolves when the server has ended by itself. */
+  serverClosed: Promise<void>;
+};
+
+type Starting = {
+  view: UpView;
+  /** Takes what must be stopped, in the order of starting; it is stopped in the reverse order. */
+  parts: AsyncDisposableStack;
+  signal: AbortSignal;
+};
+
+/** The server's own stop; the daemon and the database need their share of the 25 s. */
+const serverStopMs = 8_000;
+const connectMsMax = 20_000;
+const tokenCheckMs = 5_000;
+
+/** Starts database, server and daemon, each once the one before is up. */
+export async function startMachine(cli: Cli, options: UpOptions, starting: Starting): Promise<Machine> {
+  const data = dataDir(options, cli.env);
+  mkdirSync(data, { recursive: true });
+  const databaseUrl = options.databaseUrl ?? (cli.env.DATABASE_URL || undefined);
+  const config = {
+    ...replicaConfig({
+      ...cli.env,
+      DATABASE_URL: databaseUrl ?? "postgres://filled-in-below",
+      PINION_HOST: options.host ?? cli.env.PINION_HOST,
+      PINION_PORT:
+        options.port === undefined ? cli.env.PINION_PORT || String(defaultPort) : String(options.port),
+      PINION_LOG_LEVEL: cli.env.PINION_LOG_LEVEL || "warn",
+      PINION_SHUTDOWN_MS: cli.env.PINION_SHUTDOWN_MS || String(serverStopMs),
+    }),
+  };
+  // Before the database: that takes seconds to start, and this is what goes wrong most.
+  await requireFreePort(config.host, config.port);
+  const url = databaseUrl ? external(databaseUrl, starting) : await embedded(cli, data, starting);
+  config.databaseUrl = url;
+  config.directDatabaseUrl = cli.env.DATABASE_DIRECT_URL || url;
+  starting.signal.throwIfAborted();
+  const server = await serve(cli, options, config, data, starting);
+  starting.signal.throwIfAborted();
+  return { ...server, ...(await device(cli, server, data, starting)) };
+}
+
+function external(databaseUrl: string, { view }: Starting): string {
+  view.step("database", "the one of DATABASE_URL");
+  return databaseUrl;
+}
+
+async function embedded(cli: Cli, data: string, { view, parts }: Starting): Promise<string> {
+  const log = createLogger({ level: cli.env.PINION_LOG_LEVEL || "warn", name: "pinion" });
+  const database = await startEmbedded({ dataDir: data, log });
+  parts.defer(() => database.stop());
+  const how = {
+    started: "started",
+    restarted: "restarted",
+    reattached: "still running from an earlier start",
+  };
+  view.step("database", `PostgreSQL in ${data}, ${how[database.origin]}`, { port: database.port });
+  return database.url;
+}
+
+type Server = { url: string; clients: Clients; serverClosed: Promise<void> };
+
+async function serve(
+  cli: Cli,
+  options: UpOptions,
+  config: ReturnType<typeof replicaConfig>,
+  data: string,
+  { view, parts }: Starting,
+): Promise<Server> {
+  const { startReplica } = await import("./serve-replica.ts");
+  const replica = await startReplica(config).catch((error) => {
+    throw listenFailure(error, config.port);
+  });
+  parts.defer(() => replica.stop());
+  writeUrl(data, replica.url);
+  if (replica.bootstrapToken) writeToken(data, replica.bootstrapToken);
+  view.step("server", replica.url, { url: replica.url, replica_id: replica.replicaId });
+  const token = replica.bootstrapToken ?? findToken(options, cli.env)?.token;
+  if (!token) {
+    throw new Failure(
+      exitCodes.unauthenticated,
+      `this database was set up before, and ${join(data, "token")} is gone`,
+      "put a token with all scopes there, or give it with --token",
+    );
+  }
+  return {
+    url: replica.url,
+    clients: createClients({ url: replica.url, token }),
+    serverClosed: replica.closed,
+  };
+}
+
+async function device(
+  cli: Cli,
+  { url, clients }: Server,
+  data: string,
+  { view, parts, signal }: Starting,
+): Promise<Pick<Machine, "deviceId" | "deviceLabel" | "deviceLog" | "configFile">> {
+  const stateDir = resolve(upStateDir(data));
+  const configFile = resolve(data, "device.toml");
+  writeDeviceConfigOnce(configFile, { env: cli.env, workingDir: process.cwd() });
+  const identity = await identityOnce(clients, { url, stateDir });
+  const daemon = new DaemonProcess({
+    data,
+    url,
+    stateDir,
+    configFile,
+    env: cli.env,
+    onChange: (message) => view.note(message),
+  });
+  const reading = new AbortController();
+  const deviceLog = new DeviceLog(daemon.logFile, { fromByte: daemon.logStart, signal: reading.signal });
+  parts.defer(async () => {
+    await daemon.stop();
+    reading.abort();
+    await deviceLog.closed();
+  });
+  const outcome = deviceLog.next(
+    (event) => event.type === "connected" || event.type === "fatal",
+    connectMsMax,
+    signal,
+  );
+  daemon.start();
+  const event = await outcome;
+  signal.throwIfAborted();
+  if (event?.type !== "connected") {
+    throw new Failure(
+      exitCodes.failed,
+      event?.message ?? `the device did not connect within ${connectMsMax / 1000} s`,
+      `its log: ${daemon.logFile}`,
+    );
+  }
+  const label = (await clients.fleet.getDevice({ deviceId: identity.deviceId })).device?.label ?? hostname();
+  view.step("device", `${label}, daemon in process ${daemon.pid}`, {
+    device_id: identity.deviceId,
+    pid: daemon.pid,
+  });
+  return { deviceId: identity.deviceId, deviceLabel: label, deviceLog, configFile };
+}
+
+/** The identity of the data directory; enrols this machine if there is none that the server still takes. */
+async function identityOnce(
+  clients: Clients,
+  { url, stateDir }: { url: string; stateDir: string },
+): Promise<{ deviceId: string }> {
+  const known = await readIdentity(stateDir);
+  if (known && (await isTaken(url, known.token))) return known;
+  const { joinCode } = await clients.fleet.createJoinCode({});
+  return enroll({ url, joinCode, label: hostname(), stateDir });
+}
+
+async function isTaken(url: string, token: string): Promise<boolean> {
+  try {
+    await createClients({ url, token }).device.listMyWatchers({ pageSize: 1 }, { timeoutMs: tokenCheckMs });
+    return true;
+  } catch (error) {
+    if (error instanceof ConnectError && [Code.Unauthenticated, Code.PermissionDenied].includes(error.code))
+      return false;
+    throw error;
+  }
+}

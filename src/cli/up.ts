@@ -1,0 +1,147 @@
+import type { Command } from "commander";
+import { type Cli, examples, interruptSignal } from "./cli.ts";
+import { dataDir, defaultPort, type GlobalOptions, optionsOf } from "./context.ts";
+import type { DeviceLog, LoggedEvent } from "./device-log.ts";
+import { exitCodes, Failure } from "./failures.ts";
+import { type FirstRun, firstWatcher, runFirst } from "./first-run.ts";
+import { wholeNumber } from "./paging.ts";
+import { type Machine, startMachine } from "./up-machine.ts";
+import { UpView } from "./up-view.ts";
+import { version } from "./version.ts";
+
+export type UpOptions = GlobalOptions & {
+  port?: number;
+  host?: string;
+  databaseUrl?: string;
+  once?: boolean;
+  run: boolean;
+};
+
+/** Whatever hangs, Ctrl-C ends `up` within this. */
+const stopMsMax = 24_000;
+
+/** `pinion up`: everything on this machine, and a first run. What `npm start` does. */
+export function addUp(program: Command, cli: Cli): void {
+  const command = program
+    .command("up")
+    .description("start everything on this machine: database, server, this device, and a first run")
+    .option(
+      "--port <n>",
+      `port to listen on (PINION_PORT; ${defaultPort}); 0 lets the system choose`,
+      wholeNumber(0, 65_535),
+    )
+    .option("--host <address>", "address to listen on (PINION_HOST; 127.0.0.1)")
+    .option("--database-url <url>", "a PostgreSQL ≥ 15 of your own (DATABASE_URL) instead of an embedded one")
+    .option("--once", "stop after the first run; exits with 1 unless its result is stored")
+    .option("--no-run", "start everything, but no run")
+    .action(async (_options, command: Command) => {
+      await up(cli, optionsOf<UpOptions>(command));
+    });
+  examples(command, [
+    ["up", "until Ctrl-C; state in ./.pinion"],
+    ["up --once --json", "for a script: the last line of standard output is one JSON object"],
+    ["up --port 8080 --data /var/lib/pinion", "elsewhere"],
+  ]);
+}
+
+async function up(cli: Cli, options: UpOptions): Promise<void> {
+  const interrupt = interruptSignal();
+  const view = new UpView(cli, options.json === true);
+  view.title(version());
+  await using parts = new AsyncDisposableStack();
+  parts.defer(() => interrupt.dispose());
+  boundStop(interrupt.signal, view);
+  try {
+    const machine = await startMachine(cli, options, { view, parts, signal: interrupt.signal });
+    const first = options.run ? await firstRun(machine, view, interrupt.signal) : undefined;
+    if (options.once) return finishOnce(cli, options, first);
+    view.lines(nextSteps(cli, options, machine));
+    await serveUntilStopped(machine, view, interrupt.signal);
+  } catch (error) {
+    if (!interrupt.signal.aborted) throw error;
+    if (options.once) cli.setExitCode(exitCodes.interrupted);
+  } finally {
+    if (interrupt.signal.aborted) view.note("stopping: daemon, server, database");
+  }
+}
+
+/** A stop that hangs is ended: everything that matters is on disk, and the next start picks it up. */
+function boundStop(signal: AbortSignal, view: UpView): void {
+  signal.addEventListener("abort", () => {
+    setTimeout(() => {
+      view.note("the stop took too long and was cut off; nothing is lost, the next start recovers");
+      process.exit(exitCodes.failed);
+    }, stopMsMax).unref();
+  });
+}
+
+async function firstRun(machine: Machine, view: UpView, signal: AbortSignal): Promise<FirstRun> {
+  const { clients, deviceId, deviceLog } = machine;
+  const watcher = await firstWatcher(clients, deviceId);
+  view.step("watcher", `${watcher.slug}, ${watcher.spec?.schedule || "no schedule"}`, {
+    watcher: watcher.slug,
+  });
+  return runFirst({ clients, watcher, deviceLog, view, signal });
+}
+
+function finishOnce(cli: Cli, options: UpOptions, first: FirstRun | undefined): void {
+  if (!first) return;
+  if (options.json) cli.out(JSON.stringify(first));
+  if (first.status === "completed" && first.window_id) return;
+  throw new Failure(
+    exitCodes.failed,
+    `the first run ended ${first.status}${first.reason ? `: ${first.reason}` : ""}`,
+    `PINION_DEBUG=1 and <data>/device.log show more`,
+  );
+}
+
+async function serveUntilStopped(machine: Machine, view: UpView, signal: AbortSignal): Promise<void> {
+  const stopShowing = showRuns(machine.deviceLog, view);
+  try {
+    const stopped = new Promise<"asked">((done) => {
+      if (signal.aborted) done("asked");
+      signal.addEventListener("abort", () => done("asked"), { once: true });
+    });
+    const how = await Promise.race([stopped, machine.serverClosed.then(() => "server" as const)]);
+    if (how === "server") throw new Failure(exitCodes.failed, "the server ended", "its log above says why");
+  } finally {
+    stopShowing();
+  }
+}
+
+/** One line for each later run, as the device sees it. */
+function showRuns(deviceLog: DeviceLog, view: UpView): () => void {
+  return deviceLog.onEvent((event: LoggedEvent) => {
+    if (event.type === "assignment") view.note(`${event.watcher || "run"} started: run ${event.run_id}`);
+    if (event.type === "acknowledged") view.note(`run ${event.run_id} is ${event.verdict}`);
+    if (event.type === "rejected")
+      view.note(`run ${event.run_id} was turned down: ${event.message || event.reason}`);
+    if (event.type === "disconnected") view.note(`the device lost its stream: ${event.reason}`);
+    if (event.type === "connected") view.note("the device is connected again");
+  });
+}
+
+function nextSteps(cli: Cli, options: UpOptions, machine: Machine): string[] {
+  const { bold, dim } = cli.colors;
+  const flags = options.data ? ` --data ${options.data}` : "";
+  const commands: [string, string][] = [
+    ["watchers list", "what is due when"],
+    ["runs list", "what ran"],
+    ["watchers trigger daily-checkin --watch", "another run, live"],
+    [
+      'watchers create hello --prompt "Say hello." --device ' + JSON.stringify(machine.deviceLabel),
+      "a watcher of your own",
+    ],
+    ["doctor", "what is wrong, if anything is"],
+  ];
+  const width = Math.max(...commands.map(([command]) => command.length));
+  return [
+    "",
+    `  ${bold("What next")}, in another terminal:`,
+    ...commands.map(([command, why]) => `    npx pinion ${command.padEnd(width)}${flags}  ${dim(why)}`),
+    "",
+    `  ${dim(`what this device may execute: ${machine.configFile}`)}`,
+    `  ${dim("Ctrl-C stops everything; starting again goes on where it was")}`,
+    "",
+  ];
+}

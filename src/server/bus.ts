@@ -1,0 +1,166 @@
+import type { Logger } from "../log.ts";
+import type { Db } from "../store/database.ts";
+import { notificationBytesMax, notify, openListener } from "../store/listener.ts";
+
+/** What replicas tell each other. All of it is a hint that may be lost. */
+export type BusMessage =
+  /** The device may have work. */
+  | { kind: "work"; orgId: string; deviceId: string }
+  /** The device is to be asked to end an attempt. */
+  | { kind: "cancel"; orgId: string; deviceId: string; runId: string; attemptToken: string; reason: string }
+  /** An attempt of the device was settled elsewhere. */
+  | { kind: "settled"; orgId: string; deviceId: string; attemptToken: string }
+  /** The device has a session with this epoch now; an older one ends. */
+  | { kind: "replaced"; orgId: string; deviceId: string; epoch: number }
+  /** The device's stream is to be drained. */
+  | { kind: "disconnect"; orgId: string; deviceId: string; reason: "operator" | "revoked" }
+  /** A token is good no more. */
+  | { kind: "revoked"; tokenId: string }
+  /** Events were appended. */
+  | { kind: "events"; orgId: string }
+  /** Somebody watches a run on that replica, for the next minute. */
+  | { kind: "watch"; orgId: string; runId: string; replicaId: string }
+  /** A watched run is somewhere else in its life. */
+  | { kind: "run"; orgId: string; runId: string }
+  /** A watched run's output; `data` in base64. */
+  | {
+      kind: "output";
+      orgId: string;
+      runId: string;
+      attempt: number;
+      sequence: number;
+      stream: number;
+      data: string;
+    };
+
+/** How replicas hear of each other's commits. PostgreSQL's notifications are one implementation. */
+export type Bus = {
+  /** To one replica. Never waits. */
+  send(replicaId: string, message: BusMessage): void;
+  /** To all others. */
+  broadcast(message: BusMessage): void;
+  close(): Promise<void>;
+};
+
+export type BusHandlers = {
+  onMessage(message: BusMessage): void;
+  /** Messages may have been missed: look at the database. */
+  onResync(): void;
+};
+
+/** Messages that may wait to be sent; what comes beyond is dropped, and the sweep makes it good. */
+const messagesWaitingMax = 50_000;
+
+const everybody = "pinion_all";
+const channelOf = (replicaId: string) => `pinion_${replicaId}`;
+
+/**
+ * The bus over LISTEN/NOTIFY. What is sent while a statement is under way is packed into the next one, so a burst costs
+ * a few notifications. Nothing here is sent inside a transaction that writes: NOTIFY takes a global lock at its commit.
+ */
+export async function openPostgresBus(options: {
+  db: Db;
+  /** Not through a pooler: LISTEN belongs to its connection. */
+  listenUrl: string;
+  replicaId: string;
+  handlers: BusHandlers;
+  log: Logger;
+}): Promise<Bus> {
+  const { db, replicaId, handlers, log } = options;
+  let waiting = new Map<string, string[]>();
+  let count = 0;
+  let sending: Promise<void> | undefined;
+
+  const listener = openListener({
+    url: options.listenUrl,
+    channels: [everybody, channelOf(replicaId)],
+    log,
+    onResync: handlers.onResync,
+    onNotification(_, payload) {
+      const envelope = parse(payload);
+      if (!envelope) {
+        log.warn({ bytes: payload.length }, "a notification could not be read");
+        return;
+      }
+      if (envelope.from === replicaId) return;
+      for (const message of envelope.messages) handlers.onMessage(message);
+    },
+  });
+  await listener.ready;
+
+  async function flush(): Promise<void> {
+    await Promise.resolve();
+    while (count > 0) {
+      const batch = waiting;
+      waiting = new Map();
+      count = 0;
+      for (const [channel, messages] of batch) {
+        try {
+          await notify(db, channel, pack(replicaId, messages));
+        } catch (error) {
+          log.warn(
+            { err: error, messages: messages.length },
+            "notifications were lost; the sweep makes them good",
+          );
+        }
+      }
+    }
+  }
+
+  function enqueue(channel: string, message: BusMessage): void {
+    if (count >= messagesWaitingMax) return;
+    const text = JSON.stringify(message);
+    if (Buffer.byteLength(text) > notificationBytesMax - envelopeBytes) {
+      log.warn({ kind: message.kind }, "a message was too large for a notification");
+      return;
+    }
+    const messages = waiting.get(channel) ?? [];
+    if (messages.length === 0) waiting.set(channel, messages);
+    // Rings of the same bell count once.
+    if (messages.at(-1) === text) return;
+    messages.push(text);
+    count += 1;
+    sending ??= flush().finally(() => {
+      sending = undefined;
+    });
+  }
+
+  return {
+    send: (to, message) => enqueue(channelOf(to), message),
+    broadcast: (message) => enqueue(everybody, message),
+    async close() {
+      while (sending) await sending;
+      await listener.close();
+    },
+  };
+}
+
+const envelopeBytes = 100;
+
+/** Packs messages into as few payloads as their size allows. */
+function pack(from: string, messages: readonly string[]): string[] {
+  const payloads: string[] = [];
+  let part: string[] = [];
+  let bytes = envelopeBytes;
+  const seal = () => payloads.push(`{"from":${JSON.stringify(from)},"messages":[${part.join(",")}]}`);
+  for (const message of messages) {
+    const size = Buffer.byteLength(message) + 1;
+    if (part.length > 0 && bytes + size > notificationBytesMax) {
+      seal();
+      part = [];
+      bytes = envelopeBytes;
+    }
+    part.push(message);
+    bytes += size;
+  }
+  if (part.length > 0) seal();
+  return payloads;
+}
+
+function parse(payload: string): { from: string; messages: BusMessage[] } | undefined {
+  try {
+    return JSON.parse(payload);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,66 @@
+import type { ConnectResponse } from "#gen/pinion/v1/device_pb.js";
+import { Bell } from "../../abort.ts";
+import { Refusal } from "../../errors.ts";
+
+/** The way to a device, as its session sees it: whatever carries the stream is behind this. */
+export type Link = {
+  /** Queues a message. Never waits; a device that does not read is cut when the queue is full. */
+  send(message: ConnectResponse): void;
+  /** Ends the stream after what is queued: with a refusal, or in order. Later calls change nothing. */
+  end(refusal?: Refusal): void;
+};
+
+/** A link and what the transport takes from it. */
+export type OpenLink = Link & {
+  /** What to write, until the end; throws the refusal that the stream ends with. One reader. */
+  messages(): AsyncGenerator<ConnectResponse>;
+};
+
+/**
+ * Messages that may wait for a device that does not read. Acknowledgements are all that can pile up: assignments are
+ * bounded by the device's slots.
+ */
+const messagesWaitingMax = 1_000;
+/** How often a waiting writer looks up, should a wake-up ever be missing. */
+const lookUpMs = 60_000;
+
+/** A link whose transport ends when the signal aborts. */
+export function openLink(options: { signal: AbortSignal; onOverflow: () => void }): OpenLink {
+  const bell = new Bell();
+  const queue: ConnectResponse[] = [];
+  let ending: { refusal: Refusal | undefined } | undefined;
+
+  function end(refusal?: Refusal): void {
+    ending ??= { refusal };
+    bell.ring();
+  }
+
+  return {
+    send(message) {
+      if (ending) return;
+      if (queue.length >= messagesWaitingMax) {
+        queue.length = 0;
+        end(
+          new Refusal("resource_exhausted", "the device does not read its stream; connect again", {
+            retryAfterMs: 1_000,
+          }),
+        );
+        options.onOverflow();
+        return;
+      }
+      queue.push(message);
+      bell.ring();
+    },
+    end,
+    async *messages() {
+      while (!options.signal.aborted) {
+        while (queue.length > 0) yield queue.shift()!;
+        if (ending) {
+          if (ending.refusal) throw ending.refusal;
+          return;
+        }
+        await bell.wait(lookUpMs, options.signal);
+      }
+    },
+  };
+}

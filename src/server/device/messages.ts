@@ -1,0 +1,149 @@
+import { create, fromJson, type JsonObject, type MessageInitShape } from "@bufbuild/protobuf";
+import { durationFromMs, durationMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { type AgentSettings, AgentSettingsSchema } from "#gen/pinion/v1/agent_pb.js";
+import {
+  AssignmentKind,
+  type Completion,
+  CompletionVerdict,
+  type ConnectResponse,
+  ConnectResponseSchema,
+  Outcome,
+} from "#gen/pinion/v1/device_pb.js";
+import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
+import type { ClaimedRun } from "../../store/attempts.ts";
+import { notificationOf, sourceOf } from "../rpc/run-message.ts";
+
+/** The stream's messages, from and to what the store and the scheduler speak of. */
+
+type Body = NonNullable<MessageInitShape<typeof ConnectResponseSchema>["message"]>;
+
+export function response(message: Body): ConnectResponse {
+  return create(ConnectResponseSchema, { message });
+}
+
+/** "<agent>_watcher_<watcher>_run_<run>", exactly. */
+export function conversationIdOf(run: { agentId: string; watcherId: string; runId: string }): string {
+  return `${run.agentId}_watcher_${run.watcherId}_run_${run.runId}`;
+}
+
+/** The assignment of a claimed run that dispatcher.whyUnusable has nothing against. */
+export function assignmentOf(run: ClaimedRun): ConnectResponse {
+  return response({
+    case: "assignment",
+    value: {
+      runId: run.runId,
+      attemptToken: run.attemptToken,
+      attempt: run.attempt,
+      kind: AssignmentKind.WATCHER_RUN,
+      agentKind: run.agentKind,
+      timeout: durationFromMs(run.timeoutMs),
+      notification: notificationOf(run.notification),
+      agent: {
+        id: run.agentId,
+        name: run.agentName ?? "",
+        version: run.agentVersion,
+        settings: settingsOf(run.agentSettings),
+      },
+      watcher: {
+        id: run.watcherId,
+        slug: run.watcherSlug ?? "",
+        name: run.watcherName ?? "",
+        version: run.watcherVersion,
+        prompt: run.prompt ?? "",
+        ...(run.extractionSchema ? { extractionSchema: run.extractionSchema as JsonObject } : {}),
+      },
+      event: {
+        firedAt: timestampFromDate(run.dueAt),
+        source: sourceOf(run.source),
+        ...(run.scheduledFor ? { scheduledFor: timestampFromDate(run.scheduledFor) } : {}),
+        windowStart: timestampFromDate(run.windowStart),
+        windowEnd: timestampFromDate(run.windowEnd),
+      },
+      context: {
+        deviceId: run.deviceId,
+        conversationId: conversationIdOf(run),
+        ...(run.priorWindow ? { priorWindow: priorWindowOf(run.priorWindow, run.watcherId) } : {}),
+      },
+    },
+  });
+}
+
+function priorWindowOf(window: NonNullable<ClaimedRun["priorWindow"]>, watcherId: string) {
+  return {
+    id: window.id,
+    watcherId,
+    runId: window.run_id,
+    windowStart: timestampFromDate(new Date(window.window_start)),
+    windowEnd: timestampFromDate(new Date(window.window_end)),
+    modelUsed: window.model_used,
+    extractedData: { kind: window.kind, output: window.output },
+    createdAt: timestampFromDate(new Date(window.created_at)),
+  };
+}
+
+/** Settings as the store keeps them: the message's JSON. Keys of a newer version are passed over. */
+function settingsOf(settings: unknown): AgentSettings {
+  return fromJson(AgentSettingsSchema, settings as JsonObject, { ignoreUnknownFields: true });
+}
+
+const statusOf: Record<Outcome, Report["status"]> = {
+  // Refused by the rules of the message before it gets here.
+  [Outcome.UNSPECIFIED]: "failed",
+  [Outcome.COMPLETED]: "completed",
+  [Outcome.FAILED]: "failed",
+  [Outcome.TIMEOUT]: "timeout",
+  [Outcome.CANCELLED]: "cancelled",
+};
+
+/** What a device reports, under the identity of its token (R6). */
+export function reportOf(device: { orgId: string; deviceId: string }, completion: Completion): Report {
+  return {
+    orgId: device.orgId,
+    deviceId: device.deviceId,
+    runId: completion.runId,
+    attemptToken: completion.attemptToken,
+    status: statusOf[completion.outcome],
+    output: completion.output,
+    isOutputTruncated: completion.isOutputTruncated,
+    exitCode: completion.exitCode,
+    signal: completion.signal,
+    reason: completion.reason,
+    durationMs: completion.duration ? durationMs(completion.duration) : undefined,
+  };
+}
+
+/** The end of an attempt that the device was asked to cancel. */
+export function cancelledReportOf(
+  device: { orgId: string; deviceId: string },
+  attempt: { runId: string; attemptToken: string },
+): Report {
+  return {
+    orgId: device.orgId,
+    deviceId: device.deviceId,
+    runId: attempt.runId,
+    attemptToken: attempt.attemptToken,
+    status: "cancelled",
+    output: "",
+    isOutputTruncated: false,
+    exitCode: undefined,
+    signal: "",
+    // The store fills in why the cancellation was asked for.
+    reason: "",
+    durationMs: undefined,
+  };
+}
+
+export const verdictOf: Record<ReportVerdict["verdict"], CompletionVerdict> = {
+  stored: CompletionVerdict.STORED,
+  already_stored: CompletionVerdict.ALREADY_STORED,
+  superseded: CompletionVerdict.SUPERSEDED,
+  unknown: CompletionVerdict.UNKNOWN,
+};
+
+/** For people who read a device's log. */
+export const verdictText: Record<ReportVerdict["verdict"], string> = {
+  stored: "",
+  already_stored: "stored before",
+  superseded: "the run has ended without this attempt, or another attempt owns it",
+  unknown: "no such attempt of this device",
+};

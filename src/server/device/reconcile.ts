@@ -1,0 +1,101 @@
+import { HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
+import { settleWithEvents } from "../../scheduler/settle.ts";
+import * as attempts from "../../store/attempts.ts";
+import type { Db } from "../../store/database.ts";
+import * as presence from "../../store/presence.ts";
+import {
+  type FailurePolicy,
+  findVerdicts,
+  type PastVerdict,
+  type Settled,
+  type Settlement,
+} from "../../store/settlements.ts";
+
+/** An attempt that a device says it holds. */
+export type Held = { runId: string; attemptToken: string; state: HeldAttemptState };
+
+export type Opening = {
+  epoch: number;
+  /** The replica that holds a stream of the device which this session replaces. */
+  replacedReplicaId: string | null;
+  /** For each held attempt, in order. */
+  verdicts: HeldVerdict[];
+  /** Attempts that go on in this session. */
+  continuing: attempts.HeldByServer[];
+  /** Attempts that the device does not hold any more. */
+  settled: Settled[];
+};
+
+/**
+ * Opens a session: takes the device's epoch, and brings what the device holds and what the server thinks that it holds
+ * into agreement, in one transaction.
+ */
+export async function openSession(
+  tx: Db,
+  options: {
+    orgId: string;
+    deviceId: string;
+    replicaId: string;
+    held: readonly Held[];
+    policy: FailurePolicy;
+  },
+): Promise<Opening> {
+  const { orgId, deviceId } = options;
+  const { epoch, replacedReplicaId } = await presence.open(tx, options);
+  const active = await attempts.lockActiveOfDevice(tx, { orgId, deviceId });
+  const activeTokens = new Set(active.map((attempt) => attempt.attemptToken));
+  const strangers = options.held.filter((held) => !activeTokens.has(held.attemptToken));
+  const past = await findVerdicts(
+    tx,
+    strangers.map((held) => ({ orgId, deviceId, ...held })),
+  );
+  const pastOf = new Map(strangers.map((held, index) => [held.attemptToken, past[index]!]));
+
+  const heldTokens = new Set(options.held.map((held) => held.attemptToken));
+  const continuing = active.filter((attempt) => heldTokens.has(attempt.attemptToken));
+  await attempts.adopt(tx, { orgId, deviceId, epoch, runIds: continuing.map((attempt) => attempt.runId) });
+  const missing = active.filter((attempt) => !heldTokens.has(attempt.attemptToken));
+  const settled = await settleWithEvents(
+    tx,
+    missing.map((attempt) => settlementOfMissing({ orgId, attempt })),
+    options.policy,
+  );
+  return {
+    epoch,
+    replacedReplicaId,
+    verdicts: options.held.map((held) => judge(held, pastOf.get(held.attemptToken))),
+    continuing,
+    settled,
+  };
+}
+
+/** What the device does with an attempt; `past` is set if the attempt is not active. */
+export function judge(held: Pick<Held, "state">, past: PastVerdict | undefined): HeldVerdict {
+  if (!past) {
+    return held.state === HeldAttemptState.FINISHED ? HeldVerdict.SEND_RESULT : HeldVerdict.CONTINUE;
+  }
+  return past.verdict === "already_stored" ? HeldVerdict.ALREADY_STORED : HeldVerdict.ABORT;
+}
+
+/** The device came back and does not know an attempt that is out at it. */
+function settlementOfMissing(options: { orgId: string; attempt: attempts.HeldByServer }): Settlement {
+  const { orgId, attempt } = options;
+  const base = { orgId, runId: attempt.runId, attemptToken: attempt.attemptToken, deviceId: null };
+  if (attempt.isCancelRequested) {
+    return { ...base, action: "finish", status: "cancelled", reason: attempt.cancelReason ?? "cancelled" };
+  }
+  if (attempt.status === "claimed") {
+    return {
+      ...base,
+      action: "withdraw",
+      status: "timeout",
+      reason: "pushed, but it never reached the device",
+    };
+  }
+  return {
+    ...base,
+    action: "finish_or_retry",
+    status: "timeout",
+    reason: "lost by the device: it came back without this attempt",
+  };
+}

@@ -1,0 +1,695 @@
+import { durationFromMs, timestampNow } from "@bufbuild/protobuf/wkt";
+import {
+  type Accept,
+  type Cancelled,
+  type Completion,
+  CompletionVerdict,
+  type ConnectRequest,
+  ConnectRequestSchema,
+  DrainReason,
+  type Heartbeat,
+  type Hello,
+  type Output,
+  type Reject,
+  RejectReason,
+} from "#gen/pinion/v1/device_pb.js";
+import { sleep } from "../../abort.ts";
+import { Refusal } from "../../errors.ts";
+import type { Logger } from "../../log.ts";
+import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
+import type { Seat } from "../../scheduler/dispatcher.ts";
+import { withdrawnDelayMs } from "../../scheduler/reaper.ts";
+import type { Acceptance, ClaimedRun } from "../../store/attempts.ts";
+import { isUnavailable } from "../../store/database.ts";
+import type { SessionName } from "../../store/presence.ts";
+import type { AttemptName, Settlement } from "../../store/settlements.ts";
+import type { OutputChunk } from "../feed.ts";
+import type { Principal } from "../guard.ts";
+import { checkMessage } from "../interceptors/validate.ts";
+import type { Link } from "./link.ts";
+import { assignmentOf, cancelledReportOf, reportOf, response, verdictOf, verdictText } from "./messages.ts";
+import type { Opening } from "./reconcile.ts";
+
+/**
+ * One device's one live stream, on this replica.
+ *
+ *   greeting   waits for the hello
+ *   opening    the hello is being reconciled with the database
+ *   serving    work goes down, heartbeats and completions come up
+ *   draining   asked to connect elsewhere; takes no work, still listens
+ *   closed     over; nothing that arrives counts
+ *
+ * What each message does in each state is the table `reactions`. The session is a doorbell with a memory of what is out
+ * at the device (`#attempts`), so that the device never has more than its slots; the truth is in the database.
+ */
+export type SessionState = "greeting" | "opening" | "serving" | "draining" | "closed";
+
+export type SessionInput = NonNullable<ConnectRequest["message"]["case"]>;
+
+type Reaction =
+  | "open"
+  | "beat"
+  | "accept"
+  | "reject"
+  | "output"
+  | "complete"
+  | "cancelled"
+  /** Ends the stream: the hello comes first. */
+  | "refuse_before_hello"
+  /** Ends the stream: there is one hello. */
+  | "refuse_second_hello"
+  | "ignore";
+
+export const reactions: Record<SessionState, Record<SessionInput, Reaction>> = {
+  greeting: {
+    hello: "open",
+    heartbeat: "refuse_before_hello",
+    accept: "refuse_before_hello",
+    reject: "refuse_before_hello",
+    output: "refuse_before_hello",
+    complete: "refuse_before_hello",
+    cancelled: "refuse_before_hello",
+  },
+  // The device has not been welcomed yet.
+  opening: {
+    hello: "refuse_second_hello",
+    heartbeat: "refuse_before_hello",
+    accept: "refuse_before_hello",
+    reject: "refuse_before_hello",
+    output: "refuse_before_hello",
+    complete: "refuse_before_hello",
+    cancelled: "refuse_before_hello",
+  },
+  serving: {
+    hello: "refuse_second_hello",
+    heartbeat: "beat",
+    accept: "accept",
+    reject: "reject",
+    output: "output",
+    complete: "complete",
+    cancelled: "cancelled",
+  },
+  draining: {
+    hello: "refuse_second_hello",
+    heartbeat: "beat",
+    accept: "accept",
+    reject: "reject",
+    output: "output",
+    complete: "complete",
+    cancelled: "cancelled",
+  },
+  closed: {
+    hello: "ignore",
+    heartbeat: "ignore",
+    accept: "ignore",
+    reject: "ignore",
+    output: "ignore",
+    complete: "ignore",
+    cancelled: "ignore",
+  },
+};
+
+/** What a session needs of its replica. */
+export type SessionServices = {
+  replicaId: string;
+  timers: {
+    heartbeatIntervalMs: number;
+    ttlMs: number;
+    helloDeadlineMs: number;
+    acceptDeadlineMs: number;
+    ageMsMax: number;
+    messageBytesMax: number;
+  };
+  log: Logger;
+  /** Reconciles a hello; on return the session is the device's. */
+  open(session: Session, hello: Hello): Promise<Opening>;
+  /** The session serves; it may have work. */
+  opened(session: Session, opening: Opening): void;
+  accept(acceptance: Acceptance): Promise<"running" | "gone">;
+  report(report: Report): Promise<ReportVerdict>;
+  settle(settlement: Settlement): Promise<void>;
+  beat(session: SessionName, attempts: readonly AttemptName[]): void;
+  output(chunk: OutputChunk): void;
+  runStarted(run: { orgId: string; runId: string }): void;
+  wake(session: Session): void;
+  closed(session: Session, cause: string): void;
+};
+
+/** An attempt that is out at the device. */
+type Attempt = {
+  readonly runId: string;
+  readonly attemptToken: string;
+  readonly attempt: number;
+  state: "assigned" | "accepting" | "running" | "reporting" | "settling";
+  /** By the monotonic clock. */
+  pushedAt: number;
+  /** The assignment, while it may have to be pushed again. */
+  assignment: ReturnType<typeof assignmentOf> | undefined;
+  timer: NodeJS.Timeout | undefined;
+  /** Successive heartbeats that did not list it. */
+  beatsMissed: number;
+};
+
+/** Successive heartbeats without a running attempt after which it is lost by the device. */
+const beatsMissedMax = 2;
+/** Messages of a device that are being worked on; more than its slots need is abuse. */
+const underWayMax = 256;
+/** How long a drained device may take to leave. */
+const drainGraceMs = 10_000;
+/** Drained devices come back spread over this. */
+const reconnectSpreadMs = 5_000;
+/** Between tries while the database is away. */
+const retryMs = 1_000;
+const completionOutputBytesMax = 1_048_576;
+const outputChunkBytesMax = 32_768;
+
+export class Session implements Seat {
+  readonly orgId: string;
+  readonly deviceId: string;
+  readonly tokenId: string;
+  readonly #services: SessionServices;
+  readonly #link: Link;
+  readonly #log: Logger;
+  readonly #attempts = new Map<string, Attempt>();
+  readonly #over = new AbortController();
+  #state: SessionState = "greeting";
+  #epoch = 0;
+  #maxConcurrency = 0;
+  #underWay = 0;
+  #heardAt = performance.now();
+  #timer: NodeJS.Timeout | undefined;
+  #ageTimer: NodeJS.Timeout | undefined;
+  #heartbeatIntervalMs: number;
+
+  constructor(options: { principal: Principal; link: Link; services: SessionServices }) {
+    const { principal, services } = options;
+    this.orgId = principal.orgId;
+    this.deviceId = principal.deviceId!;
+    this.tokenId = principal.tokenId;
+    this.#services = services;
+    this.#link = options.link;
+    this.#log = services.log.child({ orgId: this.orgId, deviceId: this.deviceId });
+    this.#heartbeatIntervalMs = services.timers.heartbeatIntervalMs;
+    const { helloDeadlineMs } = services.timers;
+    this.#timer = setTimeout(() => {
+      this.close(
+        "no_hello",
+        new Refusal("deadline_exceeded", `no hello within ${helloDeadlineMs} ms; send it first`),
+      );
+    }, helloDeadlineMs);
+  }
+
+  get state(): SessionState {
+    return this.#state;
+  }
+
+  get epoch(): number {
+    return this.#epoch;
+  }
+
+  /** Attempts out at the device. */
+  get activeCount(): number {
+    return this.#attempts.size;
+  }
+
+  // ── From the device ──────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Takes one message. Resolves when the next one may come; must not be called before that. */
+  async receive(request: ConnectRequest): Promise<void> {
+    this.#heardAt = performance.now();
+    const input = request.message.case;
+    if (!input) {
+      return this.close(
+        "bad_message",
+        new Refusal("invalid_argument", "message: exactly one is required", { field: "message" }),
+      );
+    }
+    const reaction = reactions[this.#state][input];
+    if (reaction === "ignore") return;
+    if (reaction === "refuse_before_hello") {
+      return this.close(
+        "out_of_order",
+        new Refusal(
+          "failed_precondition",
+          `${input} before the hello was answered; send hello first, and wait for welcome`,
+        ),
+      );
+    }
+    if (reaction === "refuse_second_hello") {
+      return this.close(
+        "out_of_order",
+        new Refusal("failed_precondition", "a second hello; a stream has one, so open another stream"),
+      );
+    }
+    const violation = checkMessage(ConnectRequestSchema, request);
+    if (violation) {
+      // A completion that can never be stored is answered, so that the device does not send it for ever.
+      if (request.message.case === "complete")
+        return this.#answerInvalid(request.message.value, violation.message);
+      return this.close(
+        "bad_message",
+        new Refusal("invalid_argument", violation.message, { field: violation.field }),
+      );
+    }
+    switch (request.message.case) {
+      case "hello":
+        return this.#open(request.message.value);
+      case "heartbeat":
+        return this.#beat(request.message.value);
+      case "accept":
+        return this.#accept(request.message.value);
+      case "reject":
+        return this.#reject(request.message.value);
+      case "output":
+        return this.#output(request.message.value);
+      case "complete":
+        return this.#track(this.#complete(request.message.value));
+      case "cancelled":
+        return this.#track(this.#cancelled(request.message.value));
+    }
+  }
+
+  async #open(hello: Hello): Promise<void> {
+    this.#state = "opening";
+    clearTimeout(this.#timer);
+    let opening: Opening;
+    try {
+      opening = await this.#services.open(this, hello);
+    } catch (error) {
+      const refusal =
+        error instanceof Refusal
+          ? error
+          : isUnavailable(error)
+            ? new Refusal("unavailable", "the database is away; connect again", { retryAfterMs: 5_000 })
+            : undefined;
+      if (!refusal) this.#log.error({ err: error }, "a session could not be opened");
+      this.close(
+        "not_opened",
+        refusal ?? new Refusal("unavailable", "the session could not be opened; connect again"),
+      );
+      return;
+    }
+    // The device may be gone by now; its session in the database is then ended by `closed`.
+    this.#epoch = opening.epoch;
+    if ((this.#state as SessionState) === "closed") return this.#services.closed(this, "gone_while_opening");
+    this.#maxConcurrency = hello.maxConcurrency;
+    for (const held of opening.continuing) {
+      this.#attempts.set(held.attemptToken, {
+        runId: held.runId,
+        attemptToken: held.attemptToken,
+        attempt: 0,
+        state: "running",
+        pushedAt: performance.now(),
+        assignment: undefined,
+        timer: undefined,
+        beatsMissed: 0,
+      });
+    }
+    this.#state = "serving";
+    this.#welcome(hello, opening);
+    this.#watch();
+    this.#ageTimer = setTimeout(
+      () => this.drain(DrainReason.MAX_AGE, "the connection has reached its maximum age"),
+      this.#services.timers.ageMsMax * (0.9 + 0.2 * Math.random()),
+    );
+    for (const held of opening.continuing) {
+      if (held.isCancelRequested) this.cancel({ ...held, reason: held.cancelReason ?? "cancelled" });
+    }
+    this.#services.opened(this, opening);
+  }
+
+  #welcome(hello: Hello, opening: Opening): void {
+    const { timers, replicaId } = this.#services;
+    this.#link.send(
+      response({
+        case: "welcome",
+        value: {
+          deviceId: this.deviceId,
+          sessionEpoch: BigInt(opening.epoch),
+          replicaId,
+          serverTime: timestampNow(),
+          timers: {
+            heartbeatInterval: durationFromMs(this.#heartbeatIntervalMs),
+            ttl: durationFromMs(timers.ttlMs),
+            acceptDeadline: durationFromMs(timers.acceptDeadlineMs),
+          },
+          limits: {
+            messageBytesMax: BigInt(timers.messageBytesMax),
+            completionOutputBytesMax: BigInt(completionOutputBytesMax),
+            outputChunkBytesMax: BigInt(outputChunkBytesMax),
+          },
+          verdicts: hello.held.map((held, index) => ({
+            runId: held.runId,
+            attemptToken: held.attemptToken,
+            verdict: opening.verdicts[index]!,
+          })),
+        },
+      }),
+    );
+  }
+
+  /** The watchdog: one timer that looks when the silence would be too long. */
+  #watch(): void {
+    const { ttlMs } = this.#services.timers;
+    const leftMs = ttlMs - (performance.now() - this.#heardAt);
+    if (leftMs <= 0) {
+      this.close(
+        "silent",
+        new Refusal("deadline_exceeded", `nothing was received for ${ttlMs} ms; connect again`),
+      );
+      return;
+    }
+    this.#timer = setTimeout(() => this.#watch(), leftMs + 1);
+  }
+
+  #beat(heartbeat: Heartbeat): void {
+    this.#link.send(
+      response({ case: "heartbeatAck", value: { sequence: heartbeat.sequence, serverTime: timestampNow() } }),
+    );
+    const listed = new Set(heartbeat.attempts.map((attempt) => attempt.attemptToken));
+    const beating: AttemptName[] = [];
+    for (const attempt of this.#attempts.values()) {
+      if (listed.has(attempt.attemptToken)) {
+        attempt.beatsMissed = 0;
+        beating.push({ orgId: this.orgId, deviceId: this.deviceId, ...attempt });
+      } else if (attempt.state === "running") {
+        attempt.beatsMissed += 1;
+        if (attempt.beatsMissed >= beatsMissedMax) this.#lose(attempt);
+      }
+    }
+    for (const { runId, attemptToken } of heartbeat.attempts) {
+      if (!this.#attempts.has(attemptToken))
+        this.#sendCancel({ runId, attemptToken, reason: "not yours any more" });
+    }
+    this.#services.beat(this, beating);
+  }
+
+  #lose(attempt: Attempt): void {
+    this.#settle(attempt, {
+      action: "finish_or_retry",
+      status: "timeout",
+      reason: `lost by the device: ${beatsMissedMax} successive heartbeats did not list it`,
+    });
+  }
+
+  #accept(accept: Accept): void {
+    const attempt = this.#attempts.get(accept.attemptToken);
+    if (!attempt || attempt.runId !== accept.runId) {
+      this.#sendCancel({ ...accept, reason: "not yours any more" });
+      return;
+    }
+    if (attempt.state !== "assigned") return;
+    attempt.state = "accepting";
+    clearTimeout(attempt.timer);
+    attempt.assignment = undefined;
+    this.#track(this.#acceptDurably(attempt));
+  }
+
+  async #acceptDurably(attempt: Attempt): Promise<void> {
+    const result = await this.#whileServed(() =>
+      this.#services.accept({
+        orgId: this.orgId,
+        deviceId: this.deviceId,
+        runId: attempt.runId,
+        attemptToken: attempt.attemptToken,
+        pushedAgoMs: performance.now() - attempt.pushedAt,
+      }),
+    );
+    if (result === "running") {
+      if (attempt.state === "accepting") attempt.state = "running";
+      this.#services.runStarted({ orgId: this.orgId, runId: attempt.runId });
+    } else if (result === "gone" && attempt.state === "accepting") {
+      // Settled meanwhile; unless it has reported already, the device is to stop.
+      this.settled(attempt.attemptToken);
+      this.#sendCancel({ ...attempt, reason: "not yours any more" });
+    }
+  }
+
+  #reject(reject: Reject): void {
+    const attempt = this.#attempts.get(reject.attemptToken);
+    if (!attempt || attempt.runId !== reject.runId || attempt.state === "settling") return;
+    const isTemporary = reject.reason === RejectReason.BUSY || reject.reason === RejectReason.SHUTTING_DOWN;
+    const why = reject.message || RejectReason[reject.reason].toLowerCase();
+    this.#settle(
+      attempt,
+      isTemporary
+        ? {
+            action: "withdraw",
+            status: "timeout",
+            reason: `turned down by the device for now: ${why}`,
+            delayMs: withdrawnDelayMs,
+          }
+        : { action: "finish_or_retry", status: "failed", reason: `turned down by the device: ${why}` },
+    );
+  }
+
+  #output(output: Output): void {
+    const attempt = this.#attempts.get(output.attemptToken);
+    if (!attempt || attempt.runId !== output.runId) return;
+    this.#services.output({
+      orgId: this.orgId,
+      runId: attempt.runId,
+      attempt: attempt.attempt,
+      sequence: Number(output.sequence),
+      stream: output.stream,
+      data: output.data,
+    });
+  }
+
+  async #complete(completion: Completion): Promise<void> {
+    const attempt = this.#attempts.get(completion.attemptToken);
+    if (attempt) {
+      clearTimeout(attempt.timer);
+      attempt.state = "reporting";
+    }
+    const verdict = await this.#whileServed(() => this.#services.report(reportOf(this, completion)));
+    if (!verdict) return;
+    this.settled(completion.attemptToken);
+    this.#link.send(
+      response({
+        case: "completionAck",
+        value: {
+          runId: completion.runId,
+          attemptToken: completion.attemptToken,
+          verdict: verdictOf[verdict.verdict],
+          windowId: verdict.windowId ?? "",
+          message: verdictText[verdict.verdict],
+        },
+      }),
+    );
+  }
+
+  #answerInvalid(completion: Completion, message: string): void {
+    this.#link.send(
+      response({
+        case: "completionAck",
+        value: {
+          runId: completion.runId,
+          attemptToken: completion.attemptToken,
+          verdict: CompletionVerdict.INVALID,
+          message,
+        },
+      }),
+    );
+  }
+
+  async #cancelled(cancelled: Cancelled): Promise<void> {
+    const attempt = this.#attempts.get(cancelled.attemptToken);
+    if (attempt) {
+      clearTimeout(attempt.timer);
+      attempt.state = "reporting";
+    }
+    await this.#whileServed(() => this.#services.report(cancelledReportOf(this, cancelled)));
+    this.settled(cancelled.attemptToken);
+  }
+
+  // ── From this replica ────────────────────────────────────────────────────────────────────────────────────────────
+
+  freeSlots(): number {
+    return this.#state === "serving" ? Math.max(0, this.#maxConcurrency - this.#attempts.size) : 0;
+  }
+
+  deliver(run: ClaimedRun): void {
+    const attempt: Attempt = {
+      runId: run.runId,
+      attemptToken: run.attemptToken,
+      attempt: run.attempt,
+      state: "assigned",
+      pushedAt: performance.now(),
+      assignment: undefined,
+      timer: undefined,
+      beatsMissed: 0,
+    };
+    this.#attempts.set(run.attemptToken, attempt);
+    if (this.#state !== "serving") {
+      this.#settle(attempt, {
+        action: "withdraw",
+        status: "timeout",
+        reason: "the device was leaving when it was claimed",
+      });
+      return;
+    }
+    try {
+      attempt.assignment = assignmentOf(run);
+    } catch (error) {
+      // R8: what cannot be put into an assignment fails its run and nothing else.
+      this.#log.error({ err: error, runId: run.runId }, "an assignment could not be made");
+      this.#settle(attempt, {
+        action: "finish",
+        status: "failed",
+        reason: "its assignment could not be made; see the server's log",
+      });
+      return;
+    }
+    this.#link.send(attempt.assignment);
+    attempt.timer = setTimeout(() => this.#pushAgain(attempt), this.#services.timers.acceptDeadlineMs);
+  }
+
+  #pushAgain(attempt: Attempt): void {
+    if (attempt.state !== "assigned" || !attempt.assignment) return;
+    this.#link.send(attempt.assignment);
+    attempt.assignment = undefined;
+    attempt.timer = setTimeout(() => {
+      if (attempt.state !== "assigned") return;
+      this.#settle(attempt, {
+        action: "withdraw",
+        status: "timeout",
+        reason: `pushed twice, but not accepted within ${2 * this.#services.timers.acceptDeadlineMs} ms`,
+        delayMs: withdrawnDelayMs,
+      });
+    }, this.#services.timers.acceptDeadlineMs);
+  }
+
+  /** Asks the device to end an attempt. */
+  cancel(attempt: { runId: string; attemptToken: string; reason: string }): void {
+    if (this.#state === "serving" || this.#state === "draining") this.#sendCancel(attempt);
+  }
+
+  /** An attempt was settled, here or elsewhere: its slot is free. */
+  settled(attemptToken: string): void {
+    const attempt = this.#attempts.get(attemptToken);
+    if (!attempt) return;
+    clearTimeout(attempt.timer);
+    this.#attempts.delete(attemptToken);
+    if (attempt.state !== "reporting" && attempt.state !== "accepting") {
+      this.#sendCancel({ ...attempt, reason: "not yours any more" });
+    }
+    this.#services.wake(this);
+  }
+
+  /** A newer session of the device took over. */
+  replaced(): void {
+    if (this.#state === "closed") return;
+    this.#sendDrain(DrainReason.REPLACED, "a newer connection of this device took over", 0);
+    this.close("replaced");
+  }
+
+  /** The device's token is good no more. */
+  revoked(): void {
+    if (this.#state === "closed") return;
+    this.#sendDrain(DrainReason.REVOKED, "the device was deleted or its token revoked", 0);
+    this.close(
+      "revoked",
+      new Refusal("unauthenticated", "the device was deleted or its token revoked; enrol it again"),
+    );
+  }
+
+  /** Asks the device to connect elsewhere; cuts the stream if it does not within the grace. */
+  drain(reason: DrainReason, message: string): void {
+    if (this.#state !== "serving") {
+      if (this.#state !== "draining")
+        this.close("drained", new Refusal("unavailable", message, { retryAfterMs: 1_000 }));
+      return;
+    }
+    this.#state = "draining";
+    this.#sendDrain(reason, message, Math.random() * reconnectSpreadMs);
+    clearTimeout(this.#ageTimer);
+    this.#ageTimer = setTimeout(() => this.close("drained"), drainGraceMs + reconnectSpreadMs);
+  }
+
+  /** Ends the session; the attempts that are out stay as they are until the device comes back or its TTL passes. */
+  close(cause: string, refusal?: Refusal): void {
+    if (this.#state === "closed") return;
+    const wasOpening = this.#state === "opening";
+    this.#state = "closed";
+    clearTimeout(this.#timer);
+    clearTimeout(this.#ageTimer);
+    for (const attempt of this.#attempts.values()) clearTimeout(attempt.timer);
+    this.#attempts.clear();
+    this.#link.end(refusal);
+    this.#over.abort();
+    // While it opens, nobody knows the epoch yet; `#open` reports the end then.
+    if (!wasOpening) this.#services.closed(this, cause);
+  }
+
+  // ── Inside ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #sendCancel(attempt: { runId: string; attemptToken: string; reason: string }): void {
+    const { runId, attemptToken, reason } = attempt;
+    this.#link.send(response({ case: "cancel", value: { runId, attemptToken, reason } }));
+  }
+
+  #sendDrain(reason: DrainReason, message: string, reconnectAfterMs: number): void {
+    this.#link.send(
+      response({
+        case: "drain",
+        value: { reason, message, reconnectAfter: durationFromMs(reconnectAfterMs) },
+      }),
+    );
+  }
+
+  /** Takes an attempt away from the device. Its slot stays used until that is in the database. */
+  #settle(attempt: Attempt, how: Pick<Settlement, "action" | "status" | "reason" | "delayMs">): void {
+    clearTimeout(attempt.timer);
+    attempt.state = "settling";
+    this.#services
+      .settle({
+        orgId: this.orgId,
+        runId: attempt.runId,
+        attemptToken: attempt.attemptToken,
+        deviceId: null,
+        ...how,
+      })
+      .then(() => this.settled(attempt.attemptToken))
+      .catch((error: unknown) => {
+        // It stays out; the next hello or the reaper judges it.
+        this.#log.warn({ err: error, runId: attempt.runId }, "an attempt could not be settled");
+      });
+  }
+
+  /** Repeats what fails because the database is away, while the session lives; undefined when it does not any more. */
+  async #whileServed<T>(work: () => Promise<T>): Promise<T | undefined> {
+    while (!this.#over.signal.aborted) {
+      try {
+        return await work();
+      } catch (error) {
+        const isPassing =
+          isUnavailable(error) || (error instanceof Refusal && error.reason === "unavailable");
+        if (!isPassing) {
+          // Our mistake, or a row that the database refuses: unanswered, the device sends it again.
+          this.#log.error({ err: error }, "a device's message could not be worked on");
+          return undefined;
+        }
+        await sleep(retryMs, this.#over.signal);
+      }
+    }
+    return undefined;
+  }
+
+  #track(work: Promise<void>): void {
+    this.#underWay += 1;
+    if (this.#underWay > underWayMax) {
+      this.close(
+        "flood",
+        new Refusal("resource_exhausted", `more than ${underWayMax} messages wait for an answer`, {
+          retryAfterMs: 1_000,
+        }),
+      );
+    }
+    work
+      .catch((error: unknown) => this.#log.error({ err: error }, "a device's message could not be worked on"))
+      .finally(() => {
+        this.#underWay -= 1;
+      });
+  }
+}

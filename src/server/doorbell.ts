@@ -1,0 +1,123 @@
+import { createBatcher } from "../batcher.ts";
+import { Refusal } from "../errors.ts";
+import type { Logger } from "../log.ts";
+import type { CancelledAttempt, Doorbell } from "../scheduler/doorbell.ts";
+import type { Db } from "../store/database.ts";
+import * as presence from "../store/presence.ts";
+import type { RecordedRun } from "../store/schedules.ts";
+import type { Settled } from "../store/settlements.ts";
+import type { Bus, BusMessage } from "./bus.ts";
+import type { Hub } from "./device/hub.ts";
+import type { Feed } from "./feed.ts";
+
+/**
+ * Rings after commits: for a device of this replica by a call, for one of another replica by the bus, for one without a
+ * stream not at all (it asks when it connects).
+ */
+export type ReplicaDoorbell = Doorbell & {
+  /** Drains a device's stream, wherever it is. */
+  disconnect(device: { orgId: string; deviceId: string; reason: "operator" | "revoked" }): void;
+  /** Ends the streams that a token opened, on every replica. */
+  revoke(tokenId: string): void;
+  /** A device's session was replaced; the replica that held it is to let go. */
+  replaced(session: { orgId: string; deviceId: string; epoch: number; replicaId: string }): void;
+  close(): void;
+};
+
+type Ring = { orgId: string; deviceId: string; message: BusMessage };
+
+const ringsPerBatchMax = 2_000;
+const ringsWaitingMax = 50_000;
+/** Retries whose time is awaited on this replica; the sweep finds those beyond. */
+const delayedMax = 10_000;
+
+export function createDoorbell(options: {
+  db: Db;
+  log: Logger;
+  replicaId: string;
+  hub: Hub;
+  feed: Feed;
+  bus: () => Bus;
+  /** Slots wait for the end of a run that has ended. */
+  onBacklog: () => void;
+  onRevoked: (tokenId: string) => void;
+}): ReplicaDoorbell {
+  const { db, log, hub, feed, bus } = options;
+  const delayed = new Set<NodeJS.Timeout>();
+
+  const elsewhere = createBatcher<Ring, void>({
+    async run(rings) {
+      const places = await presence.locate(db, rings);
+      const replicaOf = new Map(places.map((place) => [place.deviceId, place.replicaId]));
+      for (const { deviceId, message } of rings) {
+        const replicaId = replicaOf.get(deviceId);
+        if (replicaId && replicaId !== options.replicaId) bus().send(replicaId, message);
+      }
+      return rings.map(() => undefined);
+    },
+    itemsMax: ringsPerBatchMax,
+    queueMax: ringsWaitingMax,
+    overflow: () => new Refusal("unavailable", "too many doorbells wait"),
+  });
+
+  /** Hands a message to the device's session here, or sends it to where the session is. */
+  function ring(message: Extract<BusMessage, { deviceId: string }>): void {
+    if (hub.receive(message)) return;
+    elsewhere.add({ orgId: message.orgId, deviceId: message.deviceId, message }).catch((error: unknown) => {
+      log.debug({ err: error }, "a doorbell was not heard; the sweep makes it good");
+    });
+  }
+
+  function workLater(device: { orgId: string; deviceId: string }, at: Date): void {
+    if (delayed.size >= delayedMax) return;
+    // A little after the moment, which the database's clock decides.
+    const timer = setTimeout(
+      () => {
+        delayed.delete(timer);
+        ring({ kind: "work", ...device });
+      },
+      Math.max(0, at.getTime() - Date.now()) + 20,
+    );
+    delayed.add(timer);
+  }
+
+  return {
+    recorded(runs: readonly RecordedRun[]) {
+      for (const run of runs) {
+        if (run.status === "pending" && run.deviceId) {
+          ring({ kind: "work", orgId: run.orgId, deviceId: run.deviceId });
+        }
+      }
+      for (const orgId of new Set(runs.map((run) => run.orgId))) feed.eventsAppended(orgId);
+    },
+    settled(settled: readonly Settled[]) {
+      for (const run of settled) {
+        const { orgId, runId, deviceId, attemptToken } = run;
+        feed.runChanged({ orgId, runId, isEnded: run.action === "finished" });
+        if (run.hasBacklog) options.onBacklog();
+        if (!deviceId) continue;
+        if (attemptToken) ring({ kind: "settled", orgId, deviceId, attemptToken });
+        if (run.notBefore) workLater({ orgId, deviceId }, run.notBefore);
+      }
+      for (const orgId of new Set(settled.map((run) => run.orgId))) feed.eventsAppended(orgId);
+    },
+    cancelling(attempts: readonly CancelledAttempt[]) {
+      for (const attempt of attempts) {
+        ring({ kind: "cancel", ...attempt });
+        feed.runChanged({ orgId: attempt.orgId, runId: attempt.runId, isEnded: false });
+      }
+    },
+    disconnect: (device) => ring({ kind: "disconnect", ...device }),
+    revoke(tokenId) {
+      options.onRevoked(tokenId);
+      hub.revoke(tokenId);
+      bus().broadcast({ kind: "revoked", tokenId });
+    },
+    replaced({ replicaId, ...session }) {
+      if (replicaId !== options.replicaId) bus().send(replicaId, { kind: "replaced", ...session });
+    },
+    close() {
+      for (const timer of delayed) clearTimeout(timer);
+    },
+  };
+}

@@ -1,0 +1,215 @@
+import type { Bus, BusMessage } from "./bus.ts";
+
+/**
+ * The feed: who on this replica looks at what, and what they are to be told. It holds hints and a little output; the
+ * truth is read from the database by whoever is woken.
+ *
+ * A run's output appears on the replica that holds its device. A replica where somebody watches the run says so to all
+ * others (`watch`), again and again, and the holder sends it what comes.
+ */
+
+export type OutputChunk = {
+  orgId: string;
+  runId: string;
+  attempt: number;
+  sequence: number;
+  /** OUTPUT_STREAM_…, as in the proto. */
+  stream: number;
+  data: Uint8Array;
+};
+
+export type RunWatcher = {
+  onChange(): void;
+  onOutput(chunk: OutputChunk): void;
+};
+
+export type Feed = {
+  /** Wakes `wake` when events of the org were appended. Returns how to stop. */
+  subscribe(orgId: string, wake: () => void): () => void;
+  /** Tells of changes and output of a run, first of the output that is kept. Returns how to stop. */
+  watchRun(run: { orgId: string; runId: string }, watcher: RunWatcher): () => void;
+  /** Output came from a device of this replica. */
+  output(chunk: OutputChunk): void;
+  /** A run moved on in its life. `isEnded`: its output is not needed any more. */
+  runChanged(run: { orgId: string; runId: string; isEnded: boolean }): void;
+  /** Events of the org were committed by this replica. */
+  eventsAppended(orgId: string): void;
+  /** A message of another replica; false if it is not the feed's. */
+  receive(message: BusMessage): boolean;
+  /** Everybody looks again: messages may have been missed. */
+  wakeAll(): void;
+  close(): void;
+};
+
+/** Output kept of each run, for those who begin to watch it later. */
+const tailBytesMax = 32_768;
+/** And of all runs of this replica together. */
+const tailsBytesMax = 64 * 1024 * 1024;
+/** How long another replica's interest holds; it is renewed three times as often. */
+const interestMs = 60_000;
+const interestsMax = 50_000;
+/** Base64 of it, and what surrounds it, fits into one notification. */
+const relayedBytesMax = 5_000;
+/** Announcements of an org's events are held back so that a busy org costs few. */
+const eventsCoalesceMs = 20;
+
+export function createFeed(options: { bus: () => Bus; replicaId: string }): Feed {
+  const orgs = new Map<string, Set<() => void>>();
+  const watched = new Map<string, Set<RunWatcher>>();
+  const interests = new Map<string, Map<string, number>>();
+  const tails = new Map<string, { chunks: OutputChunk[]; bytes: number }>();
+  let tailsBytes = 0;
+  const announced = new Map<string, NodeJS.Timeout>();
+
+  const renew = setInterval(() => {
+    for (const [key, watchers] of watched) if (watchers.size > 0) announceInterest(splitKey(key));
+    const now = performance.now();
+    for (const [key, replicas] of interests) {
+      for (const [replicaId, until] of replicas) if (until < now) replicas.delete(replicaId);
+      if (replicas.size === 0) interests.delete(key);
+    }
+  }, interestMs / 3);
+  renew.unref();
+
+  function announceInterest(run: { orgId: string; runId: string }): void {
+    options.bus().broadcast({ kind: "watch", ...run, replicaId: options.replicaId });
+  }
+
+  function interested(key: string): string[] {
+    const now = performance.now();
+    return [...(interests.get(key) ?? [])]
+      .filter(([, until]) => until >= now)
+      .map(([replicaId]) => replicaId);
+  }
+
+  function relay(replicaIds: readonly string[], chunk: OutputChunk): void {
+    for (let at = 0; at < chunk.data.length; at += relayedBytesMax) {
+      const data = Buffer.from(chunk.data.subarray(at, at + relayedBytesMax)).toString("base64");
+      const { orgId, runId, attempt, sequence, stream } = chunk;
+      for (const to of replicaIds) {
+        options.bus().send(to, { kind: "output", orgId, runId, attempt, sequence, stream, data });
+      }
+    }
+  }
+
+  function keep(key: string, chunk: OutputChunk): void {
+    const tail = tails.get(key) ?? { chunks: [], bytes: 0 };
+    // The runs that were written to last stay last, so the ones that are forgotten are the quiet ones.
+    tails.delete(key);
+    tails.set(key, tail);
+    tail.chunks.push(chunk);
+    tail.bytes += chunk.data.length;
+    tailsBytes += chunk.data.length;
+    while (tail.bytes > tailBytesMax && tail.chunks.length > 1) {
+      const dropped = tail.chunks.shift()!.data.length;
+      tail.bytes -= dropped;
+      tailsBytes -= dropped;
+    }
+    while (tailsBytes > tailsBytesMax) forget(tails.keys().next().value!);
+  }
+
+  function forget(key: string): void {
+    tailsBytes -= tails.get(key)?.bytes ?? 0;
+    tails.delete(key);
+  }
+
+  function wakeOrg(orgId: string): void {
+    for (const wake of orgs.get(orgId) ?? []) wake();
+  }
+
+  function tellChange(key: string): void {
+    for (const watcher of watched.get(key) ?? []) watcher.onChange();
+  }
+
+  function tellOutput(key: string, chunk: OutputChunk): void {
+    for (const watcher of watched.get(key) ?? []) watcher.onOutput(chunk);
+  }
+
+  return {
+    subscribe(orgId, wake) {
+      const wakes = orgs.get(orgId) ?? new Set();
+      orgs.set(orgId, wakes.add(wake));
+      return () => {
+        wakes.delete(wake);
+        if (wakes.size === 0) orgs.delete(orgId);
+      };
+    },
+    watchRun(run, watcher) {
+      const key = keyOf(run);
+      const watchers = watched.get(key) ?? new Set();
+      watched.set(key, watchers.add(watcher));
+      for (const chunk of tails.get(key)?.chunks ?? []) watcher.onOutput(chunk);
+      announceInterest(run);
+      return () => {
+        watchers.delete(watcher);
+        if (watchers.size === 0) watched.delete(key);
+      };
+    },
+    output(chunk) {
+      const key = keyOf(chunk);
+      keep(key, chunk);
+      tellOutput(key, chunk);
+      const replicaIds = interested(key);
+      if (replicaIds.length > 0) relay(replicaIds, chunk);
+    },
+    runChanged({ orgId, runId, isEnded }) {
+      const key = keyOf({ orgId, runId });
+      tellChange(key);
+      for (const replicaId of interested(key)) options.bus().send(replicaId, { kind: "run", orgId, runId });
+      if (isEnded) forget(key);
+    },
+    eventsAppended(orgId) {
+      wakeOrg(orgId);
+      if (announced.has(orgId)) return;
+      announced.set(
+        orgId,
+        setTimeout(() => {
+          announced.delete(orgId);
+          options.bus().broadcast({ kind: "events", orgId });
+        }, eventsCoalesceMs),
+      );
+    },
+    receive(message) {
+      switch (message.kind) {
+        case "events":
+          wakeOrg(message.orgId);
+          return true;
+        case "run":
+          tellChange(keyOf(message));
+          return true;
+        case "output":
+          tellOutput(keyOf(message), { ...message, data: Buffer.from(message.data, "base64") });
+          return true;
+        case "watch": {
+          const key = keyOf(message);
+          const replicas = interests.get(key) ?? new Map<string, number>();
+          const isNew = !replicas.has(message.replicaId);
+          if (interests.size < interestsMax) interests.set(key, replicas);
+          replicas.set(message.replicaId, performance.now() + interestMs);
+          if (isNew) for (const chunk of tails.get(key)?.chunks ?? []) relay([message.replicaId], chunk);
+          return true;
+        }
+        default:
+          return false;
+      }
+    },
+    wakeAll() {
+      for (const orgId of orgs.keys()) wakeOrg(orgId);
+      for (const key of watched.keys()) tellChange(key);
+    },
+    close() {
+      clearInterval(renew);
+      for (const timer of announced.values()) clearTimeout(timer);
+    },
+  };
+}
+
+/** Both ids, so that nobody is ever told of another org's run. */
+function keyOf(run: { orgId: string; runId: string }): string {
+  return `${run.runId} ${run.orgId}`;
+}
+
+function splitKey(key: string): { orgId: string; runId: string } {
+  const at = key.indexOf(" ");
+  return { runId: key.slice(0, at), orgId: key.slice(at + 1) };
+}

@@ -1,0 +1,53 @@
+import { create } from "@bufbuild/protobuf";
+import { Platform } from "#gen/pinion/v1/device_pb.js";
+import { type Device, DeviceSchema, Liveness } from "#gen/pinion/v1/fleet_pb.js";
+import type * as devices from "../../store/devices.ts";
+import { timestampOf } from "./moments.ts";
+
+/** Devices between rows and messages. */
+
+const platformMessages: Record<devices.Platform, Platform> = {
+  macos: Platform.MACOS,
+  linux: Platform.LINUX,
+  windows: Platform.WINDOWS,
+  ios: Platform.IOS,
+  android: Platform.ANDROID,
+  browser: Platform.BROWSER,
+};
+const platforms = new Map(
+  Object.entries(platformMessages).map(([stored, message]) => [message, stored as devices.Platform]),
+);
+const livenessMessages: Record<devices.Liveness, Liveness> = {
+  online: Liveness.ONLINE,
+  unsteady: Liveness.UNSTEADY,
+  offline: Liveness.OFFLINE,
+  never: Liveness.NEVER,
+};
+
+/** As it is stored; undefined for PLATFORM_UNSPECIFIED and for what this version does not know. */
+export function platformOf(message: Platform): devices.Platform | undefined {
+  return platforms.get(message);
+}
+
+export function deviceMessage(row: devices.Device): Device {
+  return create(DeviceSchema, {
+    id: row.id,
+    label: row.label,
+    platform: platformMessages[row.platform as devices.Platform] ?? Platform.UNSPECIFIED,
+    installId: row.install_id,
+    appVersion: row.app_version,
+    agentKinds: row.agent_kinds,
+    capabilities: row.capabilities,
+    maxConcurrency: row.max_concurrency,
+    ownerId: row.owner_id ?? "",
+    liveness: livenessMessages[row.liveness],
+    sessionEpoch: BigInt(row.session_epoch),
+    replicaId: row.replica_id ?? "",
+    connectedAt: timestampOf(row.connected_at),
+    disconnectedAt: timestampOf(row.disconnected_at),
+    lastBeatAt: timestampOf(row.last_beat_at),
+    activeRuns: row.active_runs,
+    pendingRuns: row.pending_runs,
+    createdAt: timestampOf(row.created_at),
+  });
+}

@@ -1,0 +1,122 @@
+import { durationMs } from "@bufbuild/protobuf/wkt";
+import type { ServiceImpl } from "@connectrpc/connect";
+import { z } from "zod";
+import type { FleetService } from "#gen/pinion/v1/fleet_pb.js";
+import { refuse } from "../../errors.ts";
+import type { Db } from "../../store/database.ts";
+import * as devices from "../../store/devices.ts";
+import * as joinCodes from "../../store/join-codes.ts";
+import { type Guard, principalOf } from "../guard.ts";
+import { deviceMessage } from "./device-message.ts";
+import { timestampOf } from "./moments.ts";
+import { idKey, page } from "./page.ts";
+
+/** What the fleet needs of whoever holds the devices' streams, on whatever replica. All of it is a hint. */
+export interface FleetDoorbell {
+  /** Drains the stream that a replica holds: `operator`, and the device may come back; `revoked`, and it may not. */
+  disconnect(stream: {
+    orgId: string;
+    deviceId: string;
+    replicaId: string;
+    epoch: number;
+    reason: "operator" | "revoked";
+  }): void;
+  /** Ends the streams that were opened with a token. */
+  revoke(tokenId: string): void;
+}
+
+/** What the fleet needs of whoever ends runs. */
+export interface FleetScheduler {
+  /**
+   * Ends all live runs of a device that will never answer again, in the transaction, in which only events may follow.
+   * Answers how many, and what announces it, to be called after the commit.
+   */
+  cancelAllOfDevice(
+    tx: Db,
+    options: { orgId: string; deviceId: string; reason: string; actor: string },
+  ): Promise<{ cancelled: number; announce: () => void }>;
+}
+
+const joinCodeMsDefault = 15 * 60_000;
+
+/** `ttlMs`: silence after which a device counts as gone. */
+export function fleetService(deps: {
+  db: Db;
+  doorbell: FleetDoorbell;
+  scheduler: FleetScheduler;
+  authCache: Guard["authCache"];
+  ttlMs: number;
+}): ServiceImpl<typeof FleetService> {
+  const { db, doorbell, scheduler, ttlMs } = deps;
+
+  return {
+    async listDevices(request, context) {
+      const { orgId } = principalOf(context);
+      const { rows, nextPageToken } = await page(request, {
+        key: z.object({ label: z.string(), id: idKey }),
+        keyOf: (row: devices.Device) => ({ label: row.label, id: row.id }),
+        fetch: (after, limit) => devices.list(db, { orgId, ttlMs, limit, after }),
+      });
+      return { devices: rows.map(deviceMessage), nextPageToken };
+    },
+
+    async getDevice(request, context) {
+      const { orgId } = principalOf(context);
+      return {
+        device: deviceMessage(await devices.get(db, { orgId, ttlMs, deviceId: request.deviceId })),
+      };
+    },
+
+    async updateDevice(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const { deviceId, label } = request;
+      const paths = request.updateMask?.paths ?? [];
+      if (paths.length === 0 || paths.some((path) => path !== "label")) {
+        refuse("invalid_argument", 'update_mask: only "label" can be changed', { field: "update_mask" });
+      }
+      if (label === "") refuse("invalid_argument", "label: must have 1 to 100 bytes", { field: "label" });
+      await devices.updateLabel(db, { orgId, deviceId, label, actor });
+      return { device: deviceMessage(await devices.get(db, { orgId, ttlMs, deviceId })) };
+    },
+
+    async deleteDevice(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const { deviceId } = request;
+      const removal = await devices.remove(db, {
+        orgId,
+        deviceId,
+        actor,
+        cancelRuns: (tx, options) => scheduler.cancelAllOfDevice(tx, { ...options, actor }),
+      });
+      removal.cancelled.announce();
+      for (const tokenId of removal.tokenIds) {
+        deps.authCache.forget(tokenId);
+        doorbell.revoke(tokenId);
+      }
+      if (removal.session) doorbell.disconnect({ orgId, deviceId, ...removal.session, reason: "revoked" });
+      return {
+        watchersUnpinned: removal.watchersUnpinned,
+        runsCancelled: removal.cancelled.cancelled,
+      };
+    },
+
+    async disconnectDevice(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const { deviceId } = request;
+      const session = await devices.requestDisconnect(db, { orgId, deviceId, actor });
+      doorbell.disconnect({ orgId, deviceId, ...session, reason: "operator" });
+      return {};
+    },
+
+    async createJoinCode(request, context) {
+      const { orgId, actor, userId } = principalOf(context);
+      const { code, expiresAt } = await joinCodes.create(db, {
+        orgId,
+        actor,
+        userId,
+        expiresInMs: request.expiresIn ? durationMs(request.expiresIn) : joinCodeMsDefault,
+      });
+      return { joinCode: code, expiresAt: timestampOf(expiresAt)! };
+    },
+  };
+}

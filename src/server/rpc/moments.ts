@@ -1,0 +1,19 @@
+import { type Timestamp, timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { refuse } from "../../errors.ts";
+
+/** Years 1 to 9999, as google.protobuf.Timestamp allows. */
+const secondsMin = -62_135_596_800n;
+const secondsMax = 253_402_300_799n;
+
+/** For a message: a moment, or nothing. */
+export function timestampOf(date: Date | null | undefined): Timestamp | undefined {
+  return date ? timestampFromDate(date) : undefined;
+}
+
+/** From a message. Refuses with `invalid_argument` what lies outside of years 1 to 9999. */
+export function dateOf(timestamp: Timestamp, field: string): Date {
+  if (timestamp.seconds < secondsMin || timestamp.seconds > secondsMax) {
+    refuse("invalid_argument", `${field}: not a moment in years 1 to 9999`, { field });
+  }
+  return timestampDate(timestamp);
+}

@@ -1,0 +1,120 @@
+import { create, type JsonObject, type MessageInitShape } from "@bufbuild/protobuf";
+import { durationFromMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
+import {
+  Notification,
+  type Run,
+  RunSchema,
+  RunSource,
+  RunStatus,
+  SkipReason,
+  type Window,
+  WindowSchema,
+} from "#gen/pinion/v1/run_pb.js";
+import type { RunRow } from "../../store/runs.ts";
+import type { WindowRow } from "../../store/windows.ts";
+
+/** Runs and windows as messages. */
+
+export const runStatuses: Record<RunRow["status"], RunStatus> = {
+  pending: RunStatus.PENDING,
+  claimed: RunStatus.CLAIMED,
+  running: RunStatus.RUNNING,
+  completed: RunStatus.COMPLETED,
+  failed: RunStatus.FAILED,
+  timeout: RunStatus.TIMEOUT,
+  cancelled: RunStatus.CANCELLED,
+  skipped: RunStatus.SKIPPED,
+};
+
+const skipReasons: Record<NonNullable<RunRow["skipReason"]>, SkipReason> = {
+  overlap: SkipReason.OVERLAP,
+  cooldown: SkipReason.COOLDOWN,
+  missed: SkipReason.MISSED,
+  offline_expired: SkipReason.OFFLINE_EXPIRED,
+  no_executor: SkipReason.NO_EXECUTOR,
+};
+
+const sources: Record<string, RunSource> = {
+  scheduled: RunSource.SCHEDULED,
+  manual: RunSource.MANUAL,
+  backfill: RunSource.BACKFILL,
+};
+
+const notifications: Record<string, Notification> = {
+  none: Notification.NONE,
+  on_failure: Notification.ON_FAILURE,
+  always: Notification.ALWAYS,
+};
+
+export const sourceOf = (source: string) => sources[source] ?? RunSource.UNSPECIFIED;
+export const notificationOf = (notification: string) =>
+  notifications[notification] ?? Notification.UNSPECIFIED;
+
+/** A timestamp field that is left out when there is no moment. */
+function at<Name extends string>(name: Name, moment: Date | string | null) {
+  return moment === null
+    ? {}
+    : ({ [name]: timestampFromDate(new Date(moment)) } as Record<Name, ReturnType<typeof timestampFromDate>>);
+}
+
+export function runMessage(row: RunRow): Run {
+  const init: MessageInitShape<typeof RunSchema> = {
+    id: row.id,
+    watcherId: row.watcherId,
+    watcherSlug: row.watcherSlug ?? "",
+    watcherVersion: row.watcherVersion,
+    agentId: row.agentId,
+    agentVersion: row.agentVersion,
+    deviceId: row.deviceId ?? "",
+    agentKind: row.agentKind,
+    status: runStatuses[row.status],
+    skipReason: row.skipReason ? skipReasons[row.skipReason] : SkipReason.UNSPECIFIED,
+    source: sourceOf(row.source),
+    attempt: row.attempt,
+    maxAttempts: row.maxAttempts,
+    timeout: durationFromMs(row.timeoutMs),
+    reason: row.reason,
+    ...(row.exitCode === null ? {} : { exitCode: row.exitCode }),
+    signal: row.signal,
+    ...(row.durationMs === null ? {} : { duration: durationFromMs(row.durationMs) }),
+    outputTail: row.outputTail,
+    windowId: row.windowId ?? "",
+    retryOf: row.retryOf ?? "",
+    notification: notificationOf(row.notification),
+    pastAttempts: row.pastAttempts.map((past) => ({
+      attempt: past.attempt,
+      ...at("claimedAt", past.claimed_at),
+      ...at("endedAt", past.ended_at),
+      ...at("lastBeatAt", past.last_beat_at),
+      reason: past.reason,
+      isReported: past.is_reported,
+    })),
+    ...at("scheduledFor", row.scheduledFor),
+    ...at("windowStart", row.windowStart),
+    ...at("windowEnd", row.windowEnd),
+    ...at("dueAt", row.dueAt),
+    ...at("createdAt", row.createdAt),
+    ...at("notBefore", row.notBefore),
+    ...at("expiresAt", row.expiresAt),
+    ...at("claimedAt", row.claimedAt),
+    ...at("pushedAt", row.pushedAt),
+    ...at("startedAt", row.startedAt),
+    ...at("lastBeatAt", row.lastBeatAt),
+    ...at("cancelRequestedAt", row.cancelRequestedAt),
+    ...at("finishedAt", row.finishedAt),
+  };
+  return create(RunSchema, init);
+}
+
+export function windowMessage(row: WindowRow): Window {
+  return create(WindowSchema, {
+    id: row.id,
+    watcherId: row.watcherId,
+    runId: row.runId,
+    modelUsed: row.modelUsed,
+    extractedData: row.extractedData as JsonObject,
+    ...at("windowStart", row.windowStart),
+    ...at("windowEnd", row.windowEnd),
+    ...at("createdAt", row.createdAt),
+  });
+}

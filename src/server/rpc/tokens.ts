@@ -1,0 +1,77 @@
+import { durationMs } from "@bufbuild/protobuf/wkt";
+import type { ServiceImpl } from "@connectrpc/connect";
+import { z } from "zod";
+import { TokenKind, type TokenService } from "#gen/pinion/v1/token_pb.js";
+import { refuse } from "../../errors.ts";
+import type { Db } from "../../store/database.ts";
+import * as tokens from "../../store/tokens.ts";
+import { type Guard, mayGrant, principalOf } from "../guard.ts";
+import { idKey, page } from "./page.ts";
+import { tokenMessage } from "./token-message.ts";
+
+/** What tokens need of whoever holds streams, on whatever replica. A hint. */
+export interface TokenDoorbell {
+  /** Ends the streams that were opened with a token. */
+  revoke(tokenId: string): void;
+}
+
+export function tokenService(deps: {
+  db: Db;
+  doorbell: TokenDoorbell;
+  authCache: Guard["authCache"];
+}): ServiceImpl<typeof TokenService> {
+  const { db } = deps;
+
+  return {
+    async createToken(request, context) {
+      const principal = principalOf(context);
+      const missing = request.scopes.find((scope) => !mayGrant(principal, scope));
+      if (missing) {
+        refuse("permission_denied", `a token without the scope "${missing}" cannot give it to another`);
+      }
+      const isForPerson = request.kind === TokenKind.PAT;
+      if (isForPerson && !principal.userId) {
+        refuse("failed_precondition", "a service has no person to make a token for; ask for kind SVC");
+      }
+      const { token, secret } = await tokens.create(db, {
+        orgId: principal.orgId,
+        actor: principal.actor,
+        kind: isForPerson ? "pat" : "svc",
+        label: request.label,
+        scopes: request.scopes,
+        userId: isForPerson ? principal.userId : null,
+        expiresInMs: request.expiresIn && durationMs(request.expiresIn),
+      });
+      return { token: tokenMessage(token), secret };
+    },
+
+    async listTokens(request, context) {
+      const { orgId } = principalOf(context);
+      const { rows, nextPageToken } = await page(request, {
+        key: z.tuple([idKey]),
+        keyOf: (row: tokens.Token) => [row.id] as [string],
+        fetch: (before, limit) => tokens.list(db, { orgId, limit, beforeId: before?.[0] }),
+      });
+      return { tokens: rows.map(tokenMessage), nextPageToken };
+    },
+
+    async revokeToken(request, context) {
+      const principal = principalOf(context);
+      const { orgId, actor } = principal;
+      const { tokenId } = request;
+      const found = (await tokens.find(db, { orgId, tokenId })) ?? notFound(tokenId);
+      // A token that could not make it cannot end it either.
+      if (found.id !== principal.tokenId && !found.scopes.every((scope) => mayGrant(principal, scope))) {
+        refuse("permission_denied", "a token cannot end one that may do more than itself");
+      }
+      const token = (await tokens.revoke(db, { orgId, tokenId, actor })) ?? notFound(tokenId);
+      deps.authCache.forget(tokenId);
+      deps.doorbell.revoke(tokenId);
+      return { token: tokenMessage(token) };
+    },
+  };
+}
+
+function notFound(tokenId: string): never {
+  refuse("not_found", `there is no token ${tokenId}`);
+}

@@ -1,0 +1,163 @@
+import { create, type JsonObject } from "@bufbuild/protobuf";
+import { type Duration, durationFromMs, durationMs } from "@bufbuild/protobuf/wkt";
+import { Notification } from "#gen/pinion/v1/run_pb.js";
+import {
+  CatchupPolicy,
+  OverlapPolicy,
+  type Watcher,
+  WatcherSchema,
+  type WatcherSpec,
+  WatcherSpecSchema,
+  WatcherStatus,
+} from "#gen/pinion/v1/watcher_pb.js";
+import { refuse } from "../../errors.ts";
+import { checkSchedule } from "../../scheduler/cron.ts";
+import type * as watchers from "../../store/watchers.ts";
+import { timestampOf } from "./moments.ts";
+
+/** Watchers between rows and messages. */
+
+const overlaps: Record<OverlapPolicy, watchers.WatcherValues["overlap"]> = {
+  [OverlapPolicy.UNSPECIFIED]: "skip",
+  [OverlapPolicy.SKIP]: "skip",
+  [OverlapPolicy.QUEUE_ONE]: "queue_one",
+};
+const overlapMessages: Record<watchers.WatcherValues["overlap"], OverlapPolicy> = {
+  skip: OverlapPolicy.SKIP,
+  queue_one: OverlapPolicy.QUEUE_ONE,
+};
+const catchups: Record<CatchupPolicy, watchers.WatcherValues["catchup"]> = {
+  [CatchupPolicy.UNSPECIFIED]: "collapse",
+  [CatchupPolicy.COLLAPSE]: "collapse",
+  [CatchupPolicy.MISS]: "miss",
+};
+const catchupMessages: Record<watchers.WatcherValues["catchup"], CatchupPolicy> = {
+  collapse: CatchupPolicy.COLLAPSE,
+  miss: CatchupPolicy.MISS,
+};
+const notifications: Record<Notification, watchers.WatcherValues["notification"]> = {
+  [Notification.UNSPECIFIED]: "none",
+  [Notification.NONE]: "none",
+  [Notification.ON_FAILURE]: "on_failure",
+  [Notification.ALWAYS]: "always",
+};
+const notificationMessages: Record<watchers.WatcherValues["notification"], Notification> = {
+  none: Notification.NONE,
+  on_failure: Notification.ON_FAILURE,
+  always: Notification.ALWAYS,
+};
+const statusMessages: Record<watchers.Watcher["status"], WatcherStatus> = {
+  active: WatcherStatus.ACTIVE,
+  paused: WatcherStatus.PAUSED,
+  no_executor: WatcherStatus.NO_EXECUTOR,
+};
+
+/** Defaults of the API, in milliseconds. */
+const catchupWindowMsDefault = 86_400_000;
+const timeoutMsDefault = 3_600_000;
+
+export const extractionSchemaBytesMax = 65_536;
+
+export function watcherMessage(row: watchers.Watcher): Watcher {
+  return create(WatcherSchema, {
+    id: row.id,
+    slug: row.slug,
+    spec: watcherSpec(row),
+    version: row.version,
+    status: statusMessages[row.status],
+    pausedReason: row.paused_reason,
+    nextSlotAt: timestampOf(row.next_slot_at),
+    nextDueAt: timestampOf(row.next_due_at),
+    queuedSlotAt: timestampOf(row.queued_slot_at),
+    lastFiredAt: timestampOf(row.last_fired_at),
+    consecutiveFailures: row.consecutive_failures,
+    backoffUntil: timestampOf(row.backoff_until),
+    activeRunId: row.active_run_id ?? "",
+    createdAt: timestampOf(row.created_at),
+    updatedAt: timestampOf(row.updated_at),
+  });
+}
+
+/** What people decided, with the defaults as values. */
+export function watcherSpec(row: watchers.Watcher): WatcherSpec {
+  return create(WatcherSpecSchema, {
+    name: row.name,
+    prompt: row.prompt,
+    agentId: row.agent_id,
+    deviceId: row.device_id ?? "",
+    agentKind: row.agent_kind,
+    schedule: row.schedule ?? "",
+    timeZone: row.time_zone,
+    overlap: overlapMessages[row.overlap],
+    catchup: catchupMessages[row.catchup],
+    catchupWindow: durationFromMs(row.catchup_window_ms),
+    jitter: durationFromMs(row.jitter_ms),
+    minCooldown: durationFromMs(row.min_cooldown_ms),
+    ...(row.start_deadline_ms === null ? {} : { startDeadline: durationFromMs(row.start_deadline_ms) }),
+    timeout: durationFromMs(row.timeout_ms),
+    maxAttempts: row.max_attempts,
+    notification: notificationMessages[row.notification],
+    ...(row.extraction_schema === null ? {} : { extractionSchema: row.extraction_schema as JsonObject }),
+  });
+}
+
+/**
+ * What a spec that keeps the rules of its message asks for. Refuses with `invalid_argument` and the field what those
+ * rules cannot say: the schedule, its zone, and the size of the extraction schema.
+ */
+export function watcherValues(spec: WatcherSpec): watchers.WatcherValues {
+  const schedule = spec.schedule.trim();
+  const timeZone = spec.timeZone || "UTC";
+  // A zone is checked also where no schedule needs it yet.
+  checkSchedule(schedule === "" ? "@daily" : schedule, timeZone);
+  checkExtractionSchema(spec.extractionSchema);
+  return {
+    name: spec.name,
+    prompt: spec.prompt,
+    agentId: spec.agentId,
+    deviceId: spec.deviceId === "" ? null : spec.deviceId.toLowerCase(),
+    agentKind: spec.agentKind,
+    schedule: schedule === "" ? null : schedule,
+    timeZone,
+    overlap: overlaps[spec.overlap],
+    catchup: catchups[spec.catchup],
+    catchupWindowMs: lengthMs(spec.catchupWindow) ?? catchupWindowMsDefault,
+    jitterMs: lengthMs(spec.jitter) ?? 0,
+    minCooldownMs: lengthMs(spec.minCooldown) ?? 0,
+    startDeadlineMs: lengthMs(spec.startDeadline) ?? null,
+    timeoutMs: lengthMs(spec.timeout) ?? timeoutMsDefault,
+    maxAttempts: spec.maxAttempts || 1,
+    notification: notifications[spec.notification],
+    extractionSchema: spec.extractionSchema ?? null,
+  };
+}
+
+function lengthMs(duration: Duration | undefined): number | undefined {
+  return duration && Math.trunc(durationMs(duration));
+}
+
+function checkExtractionSchema(schema: JsonObject | undefined): void {
+  if (!schema) return;
+  const field = "spec.extraction_schema";
+  const json = JSON.stringify(schema);
+  if (Buffer.byteLength(json) > extractionSchemaBytesMax) {
+    refuse("invalid_argument", `${field}: must be at most ${extractionSchemaBytesMax} bytes as JSON`, {
+      field,
+    });
+  }
+  // PostgreSQL's jsonb has neither; JSON.stringify writes both, and nothing else, in these forms.
+  if (/(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f])/.test(json)) {
+    refuse("invalid_argument", `${field}: holds a NUL character or half a surrogate pair`, { field });
+  }
+}
+
+/** A slug of the letters and digits of a name: "Daily check-in" becomes "daily-check-in". Empty if it has none. */
+export function slugOf(name: string): string {
+  return name
+    .normalize("NFKD")
+    .toLowerCase()
+    .replace(/\p{M}/gu, "")
+    .replace(/[^a-z0-9]+/g, "-")
+    .slice(0, 63)
+    .replace(/^-+|-+$/g, "");
+}

@@ -1,0 +1,269 @@
+import { create, type Message } from "@bufbuild/protobuf";
+import type { ServiceImpl } from "@connectrpc/connect";
+import { z } from "zod";
+import type { Run } from "#gen/pinion/v1/run_pb.js";
+import {
+  type UpdateWatcherRequest,
+  type WatcherService,
+  type WatcherSpec,
+  WatcherSpecSchema,
+} from "#gen/pinion/v1/watcher_pb.js";
+import { Refusal, refuse } from "../../errors.ts";
+import { isUuid } from "../../ids.ts";
+import { checkSchedule, jitterOf, nextSlot } from "../../scheduler/cron.ts";
+import * as clock from "../../store/clock.ts";
+import type { Db } from "../../store/database.ts";
+import * as watchers from "../../store/watchers.ts";
+import { principalOf } from "../guard.ts";
+import { checkMessage } from "../interceptors/validate.ts";
+import { dateOf, timestampOf } from "./moments.ts";
+import { page } from "./page.ts";
+import { slugOf, watcherMessage, watcherSpec, watcherValues } from "./watcher-message.ts";
+
+/** What watchers need of whoever makes and ends their runs. */
+export interface WatcherScheduler {
+  /** A run now, or the active one. Refuses with `not_found` and `failed_precondition`. */
+  trigger(asked: {
+    orgId: string;
+    watcherId: string;
+    actor: string;
+  }): Promise<{ run: Run; alreadyQueued: boolean }>;
+  /** Asks for the slots of a span, start inclusive, end exclusive. Refuses spans that are too long, naming the field. */
+  backfill(asked: {
+    orgId: string;
+    watcherId: string;
+    actor: string;
+    start: Date;
+    end: Date;
+  }): Promise<{ slotsAccepted: number; slotsPresent: number }>;
+  recordDue: watchers.RecordDue;
+  /**
+   * Ends the watcher's live run, or asks its device to, in the transaction, in which only events may follow. Answers
+   * what announces it, to be called after the commit.
+   */
+  cancelAllOfWatcher(
+    tx: Db,
+    options: { orgId: string; watcherId: string; reason: string; actor: string },
+  ): Promise<() => void>;
+  /** After a commit: something may be due sooner than was known, or a run was recorded. A hint. */
+  scheduleChanged(watcher: { orgId: string; watcherId: string; deviceId: string | null }): void;
+}
+
+/** A backfill reaches back this far. */
+const backfillReachMs = 366 * 86_400_000;
+
+const place: watchers.Place = ({ watcherId, schedule, timeZone, jitterMs, after }) => {
+  const nextSlotAt = nextSlot(schedule, timeZone, after);
+  return (
+    nextSlotAt && {
+      nextSlotAt,
+      nextDueAt: new Date(nextSlotAt.getTime() + jitterOf(watcherId, jitterMs)),
+    }
+  );
+};
+
+export function watcherService(deps: {
+  db: Db;
+  scheduler: WatcherScheduler;
+}): ServiceImpl<typeof WatcherService> {
+  const { db, scheduler } = deps;
+
+  /** Announces what a write may have made due, and answers the watcher as it is. */
+  function changed(watcher: watchers.Watcher) {
+    scheduler.scheduleChanged({
+      orgId: watcher.org_id,
+      watcherId: watcher.id,
+      deviceId: watcher.device_id,
+    });
+    return { watcher: watcherMessage(watcher) };
+  }
+
+  return {
+    async createWatcher(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const spec = request.spec!;
+      const watcher = await watchers.create(db, {
+        orgId,
+        actor,
+        slug: requireSlug(request.slug, spec.name),
+        requestId: request.requestId || null,
+        values: watcherValues(spec),
+        place,
+      });
+      return changed(watcher);
+    },
+
+    async getWatcher(request, context) {
+      const { orgId } = principalOf(context);
+      return { watcher: watcherMessage(await watchers.get(db, { orgId, watcher: request.watcherId })) };
+    },
+
+    async listWatchers(request, context) {
+      const { orgId } = principalOf(context);
+      const { rows, nextPageToken } = await page(request, {
+        key: z.tuple([z.string()]),
+        keyOf: (row: watchers.Watcher) => [row.slug] as [string],
+        fetch: (after, limit) =>
+          watchers.list(db, {
+            orgId,
+            limit,
+            afterSlug: after?.[0],
+            deviceId: request.deviceId || undefined,
+          }),
+      });
+      return { watchers: rows.map(watcherMessage), nextPageToken };
+    },
+
+    async updateWatcher(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const fields = requireFields(request);
+      const watcher = await watchers.update(db, {
+        orgId,
+        actor,
+        watcher: request.watcherId,
+        expectedVersion: request.expectedVersion,
+        change: (current) => watcherValues(merge(watcherSpec(current), request.spec, fields)),
+        isPinDecided: fields.includes("deviceId"),
+        recordDue: scheduler.recordDue,
+        place,
+      });
+      return changed(watcher);
+    },
+
+    async deleteWatcher(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const announce = await watchers.remove(db, {
+        orgId,
+        actor,
+        watcher: request.watcherId,
+        cancelRuns: (tx, options) => scheduler.cancelAllOfWatcher(tx, { ...options, actor }),
+      });
+      announce();
+      return {};
+    },
+
+    async pauseWatcher(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const watcher = await watchers.pause(db, {
+        orgId,
+        actor,
+        watcher: request.watcherId,
+        reason: request.reason,
+        recordDue: scheduler.recordDue,
+      });
+      return changed(watcher);
+    },
+
+    async resumeWatcher(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const watcher = await watchers.resume(db, {
+        orgId,
+        actor,
+        watcher: request.watcherId,
+        recordDue: scheduler.recordDue,
+        place,
+      });
+      return changed(watcher);
+    },
+
+    async triggerWatcher(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const { id } = await watchers.get(db, { orgId, watcher: request.watcherId });
+      return scheduler.trigger({ orgId, actor, watcherId: id });
+    },
+
+    async previewSchedule(request, context) {
+      const { orgId } = principalOf(context);
+      const { schedule, timeZone } = await requirePreviewed(db, { ...request, orgId });
+      const slots: Date[] = [];
+      let slot: Date | undefined = request.after ? dateOf(request.after, "after") : await clock.now(db);
+      while (schedule !== null && slots.length < (request.count || 5)) {
+        slot = nextSlot(schedule, timeZone, slot);
+        if (!slot) break;
+        slots.push(slot);
+      }
+      return { slots: slots.map((at) => timestampOf(at)!), timeZone };
+    },
+
+    async backfillWatcher(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const start = dateOf(request.start!, "start");
+      const end = dateOf(request.end!, "end");
+      const { id } = await watchers.get(db, { orgId, watcher: request.watcherId });
+      if (start.getTime() < (await clock.now(db)).getTime() - backfillReachMs) {
+        refuse("invalid_argument", "start: must be at most 366 days ago", { field: "start" });
+      }
+      return scheduler.backfill({ orgId, actor, watcherId: id, start, end });
+    },
+  };
+}
+
+/** The slug that was asked for, or one made from the name. Refuses what could be taken for an id. */
+function requireSlug(asked: string, name: string): string {
+  const slug = asked || slugOf(name);
+  if (slug === "") {
+    refuse("invalid_argument", "slug: none can be made from the name; give one", { field: "slug" });
+  }
+  if (isUuid(slug)) {
+    refuse("invalid_argument", "slug: must not be a UUID; those are ids", { field: "slug" });
+  }
+  return slug;
+}
+
+type SpecField = Exclude<keyof WatcherSpec, keyof Message>;
+
+/** The fields that an update names, as they are called here. */
+function requireFields(request: UpdateWatcherRequest): SpecField[] {
+  const paths = request.updateMask?.paths ?? [];
+  const field = "update_mask";
+  if (paths.length === 0) {
+    refuse("invalid_argument", "update_mask: name at least one field of spec", { field });
+  }
+  return paths.map((path) => {
+    const known = WatcherSpecSchema.fields.find((candidate) => candidate.name === path);
+    if (!known) refuse("invalid_argument", `update_mask: spec has no field "${path}"`, { field });
+    return known.localName as SpecField;
+  });
+}
+
+/** The spec with the named fields replaced; one that is not set is cleared to its default. The whole has to keep the rules. */
+function merge(
+  current: WatcherSpec,
+  wanted: WatcherSpec | undefined,
+  fields: readonly SpecField[],
+): WatcherSpec {
+  const source = wanted ?? create(WatcherSpecSchema);
+  const merged: WatcherSpec = {
+    ...current,
+    ...Object.fromEntries(fields.map((field) => [field, source[field]])),
+  };
+  const violation = checkMessage(WatcherSpecSchema, merged);
+  if (violation) {
+    const field = `spec.${violation.field}`;
+    refuse("invalid_argument", `spec.${violation.message}`, { field });
+  }
+  return merged;
+}
+
+/** The schedule that a preview is asked of: a watcher's, or one that is given. */
+async function requirePreviewed(
+  db: Db,
+  asked: { orgId: string; watcherId: string; schedule: string; timeZone: string },
+): Promise<{ schedule: string | null; timeZone: string }> {
+  if (asked.watcherId !== "") {
+    if (asked.schedule !== "") {
+      refuse("invalid_argument", "schedule: give either a watcher or a schedule", { field: "schedule" });
+    }
+    const watcher = await watchers.get(db, { orgId: asked.orgId, watcher: asked.watcherId });
+    return { schedule: watcher.schedule, timeZone: watcher.time_zone };
+  }
+  const timeZone = asked.timeZone || "UTC";
+  try {
+    checkSchedule(asked.schedule, timeZone);
+  } catch (error) {
+    // Here the fields stand in the request itself.
+    if (!(error instanceof Refusal)) throw error;
+    refuse(error.reason, error.message, { field: error.field?.replace(/^spec\./, "") ?? "schedule" });
+  }
+  return { schedule: asked.schedule, timeZone };
+}

@@ -1,0 +1,164 @@
+/** The services of people and services, on a real port, over the scheduler's real functions. */
+
+import http2 from "node:http2";
+import type { AddressInfo } from "node:net";
+import { create, type DescService } from "@bufbuild/protobuf";
+import { type Client, createClient, type ServiceImpl } from "@connectrpc/connect";
+import { connectNodeAdapter, createGrpcTransport } from "@connectrpc/connect-node";
+import { EventService } from "#gen/pinion/v1/event_pb.js";
+import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
+import { RunSchema, RunStatus } from "#gen/pinion/v1/run_pb.js";
+import { TokenService } from "#gen/pinion/v1/token_pb.js";
+import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
+import { createLogger } from "../../../src/log.ts";
+import { cancelIn } from "../../../src/scheduler/cancels.ts";
+import { eventOf } from "../../../src/scheduler/materializer.ts";
+import { planDue } from "../../../src/scheduler/plan.ts";
+import { backfill, trigger } from "../../../src/scheduler/triggers.ts";
+import { createGuard, type Guard, requireRules } from "../../../src/server/guard.ts";
+import { interceptorChain } from "../../../src/server/interceptors/chain.ts";
+import { type EventFeed, eventService } from "../../../src/server/rpc/events.ts";
+import { fleetService } from "../../../src/server/rpc/fleet.ts";
+import { tokenService } from "../../../src/server/rpc/tokens.ts";
+import { watcherService } from "../../../src/server/rpc/watchers.ts";
+import type { Db } from "../../../src/store/database.ts";
+import * as schedules from "../../../src/store/schedules.ts";
+
+const policy = { retryBackoffMs: 1_000, backoffAfter: 3, pauseAfter: 10, watcherBackoffMs: 60_000 };
+
+export type Api = {
+  url: string;
+  guard: Guard;
+  /** What was logged, one JSON object a line. */
+  logged: Record<string, unknown>[];
+  /** Tokens that were announced as revoked, and streams that were announced to be drained. */
+  rung: { revoked: string[]; disconnected: { deviceId: string; reason: string }[] };
+  /** Wakes whoever watches the events of an org. */
+  wake(orgId: string): void;
+  as(secret: string | undefined): {
+    watchers: Client<typeof WatcherService>;
+    fleet: Client<typeof FleetService>;
+    tokens: Client<typeof TokenService>;
+    events: Client<typeof EventService>;
+    client<S extends DescService>(service: S): Client<S>;
+  };
+  stop(): Promise<void>;
+};
+
+export async function startApi(
+  db: Db,
+  options: {
+    recheckMs?: number;
+    more?: { service: DescService; impl: Partial<ServiceImpl<DescService>> }[];
+  } = {},
+): Promise<Api> {
+  const logged: Record<string, unknown>[] = [];
+  const log = createLogger({
+    level: "debug",
+    name: "test",
+    destination: { write: (line: string) => void logged.push(JSON.parse(line)) },
+  });
+  const guard = createGuard({ db, log });
+  const rung: Api["rung"] = { revoked: [], disconnected: [] };
+  const subscribers = new Map<string, Set<() => void>>();
+  const feed: EventFeed = {
+    subscribe(orgId, wake) {
+      const wakes = subscribers.get(orgId) ?? new Set();
+      subscribers.set(orgId, wakes.add(wake));
+      return () => wakes.delete(wake);
+    },
+  };
+  const bell = { recorded() {}, settled() {}, cancelling() {} };
+  const doorbell = {
+    revoke: (tokenId: string) => void rung.revoked.push(tokenId),
+    disconnect: (stream: { deviceId: string; reason: string }) => void rung.disconnected.push(stream),
+  };
+  const scheduler = {
+    async trigger(asked: { orgId: string; watcherId: string; actor: string }) {
+      const { run, alreadyQueued } = await trigger(db, asked, { doorbell: bell });
+      return {
+        run: create(RunSchema, { id: run.id, watcherId: run.watcherId, status: RunStatus.PENDING }),
+        alreadyQueued,
+      };
+    },
+    backfill: (asked: { orgId: string; watcherId: string; actor: string; start: Date; end: Date }) =>
+      backfill(db, asked),
+    async recordDue(tx: Db, orgId: string, watcherId: string) {
+      const watcher = await schedules.lockOne(tx, { orgId, watcherId });
+      if (!watcher?.nextDueAt || watcher.nextDueAt > watcher.now) return [];
+      const plan = planDue(watcher);
+      await schedules.putAside(tx, plan.aside);
+      return (await schedules.record(tx, plan.slots, [plan.move])).map(eventOf);
+    },
+    async cancelAllOfWatcher(
+      tx: Db,
+      { orgId, watcherId, reason }: { orgId: string; watcherId: string; reason: string },
+    ) {
+      await cancelIn(tx, { orgId, watcherId }, { reason, policy, mode: "ask" });
+      return () => {};
+    },
+    async cancelAllOfDevice(
+      tx: Db,
+      { orgId, deviceId, reason }: { orgId: string; deviceId: string; reason: string },
+    ) {
+      const { settled } = await cancelIn(tx, { orgId, deviceId }, { reason, policy, mode: "at_once" });
+      return { cancelled: settled.length, announce: () => {} };
+    },
+    scheduleChanged() {},
+  };
+  const authCache = guard.authCache;
+  const services = [WatcherService, FleetService, TokenService, EventService];
+  requireRules(services);
+  const server = http2.createServer(
+    connectNodeAdapter({
+      interceptors: interceptorChain({ guard, log, ...options }),
+      readMaxBytes: 4 * 1024 * 1024,
+      routes(router) {
+        router.service(WatcherService, watcherService({ db, scheduler }));
+        router.service(FleetService, fleetService({ db, doorbell, scheduler, authCache, ttlMs: 60_000 }));
+        router.service(TokenService, tokenService({ db, doorbell, authCache }));
+        router.service(EventService, eventService({ db, feed }));
+        for (const { service, impl } of options.more ?? []) router.service(service, impl);
+      },
+    }),
+  );
+  const sessions = new Set<http2.ServerHttp2Session>();
+  server.on("session", (session) => {
+    sessions.add(session);
+    session.on("close", () => sessions.delete(session));
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+
+  return {
+    url,
+    guard,
+    logged,
+    rung,
+    wake: (orgId) => subscribers.get(orgId)?.forEach((wake) => void wake()),
+    as(secret) {
+      const transport = createGrpcTransport({
+        baseUrl: url,
+        interceptors: [
+          (next) => (request) => {
+            if (secret) request.header.set("authorization", `Bearer ${secret}`);
+            return next(request);
+          },
+        ],
+      });
+      const client = <S extends DescService>(service: S) => createClient(service, transport);
+      return {
+        watchers: client(WatcherService),
+        fleet: client(FleetService),
+        tokens: client(TokenService),
+        events: client(EventService),
+        client,
+      };
+    },
+    async stop() {
+      for (const session of sessions) session.destroy();
+      await new Promise((resolve) => server.close(resolve));
+      await guard.close();
+    },
+  };
+}

@@ -1,0 +1,53 @@
+/** Orgs with people, devices and watchers in them, made through the store's public functions. */
+import { randomUUID } from "node:crypto";
+import * as agents from "../../../src/store/agents.ts";
+import type { Db } from "../../../src/store/database.ts";
+import * as devices from "../../../src/store/devices.ts";
+import * as joinCodes from "../../../src/store/join-codes.ts";
+import * as tokens from "../../../src/store/tokens.ts";
+
+export type Tenant = { orgId: string; userId: string; secret: string; tokenId: string };
+
+/** An org with a default agent and a person whose token may do everything. */
+export async function addTenant(db: Db, orgId: string, scopes = ["read", "write", "admin"]): Promise<Tenant> {
+  await db.insertInto("org").values({ id: orgId, name: orgId, default_agent_id: "pinion-default" }).execute();
+  const user = await db.insertInto("user").values({ name: orgId }).returning("id").executeTakeFirstOrThrow();
+  await db.insertInto("member").values({ org_id: orgId, user_id: user.id, role: "owner" }).execute();
+  await agents.ensure(db, {
+    orgId,
+    agentId: "pinion-default",
+    name: "Pinion",
+    ownerId: user.id,
+    settings: { identity: "x" },
+  });
+  const { token, secret } = await tokens.issue(db, {
+    orgId,
+    kind: "pat",
+    label: "all",
+    scopes,
+    userId: user.id,
+  });
+  return { orgId, userId: user.id, secret, tokenId: token.id };
+}
+
+/** Enrols a device as its daemon would. */
+export async function addDevice(
+  db: Db,
+  tenant: { orgId: string; userId: string },
+  options: { platform?: devices.Platform; label?: string; installId?: string } = {},
+): Promise<devices.Enrolment> {
+  const { code } = await joinCodes.create(db, {
+    orgId: tenant.orgId,
+    userId: tenant.userId,
+    expiresInMs: 60_000,
+    actor: "pinion",
+  });
+  return devices.enroll(db, {
+    joinCode: code,
+    installId: options.installId ?? randomUUID(),
+    platform: options.platform ?? "linux",
+    label: options.label ?? "box",
+    appVersion: "1.0.0",
+    defaultNextSlotAt: new Date(Date.now() + 3_600_000),
+  });
+}

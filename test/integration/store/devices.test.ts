@@ -1,0 +1,271 @@
+import { randomUUID } from "node:crypto";
+import { sql } from "kysely";
+import { expect, test } from "vitest";
+import { secretHash, tokenKind } from "../../../src/ids.ts";
+import * as devices from "../../../src/store/devices.ts";
+import * as events from "../../../src/store/events.ts";
+import * as joinCodes from "../../../src/store/join-codes.ts";
+import * as presence from "../../../src/store/presence.ts";
+import * as tokens from "../../../src/store/tokens.ts";
+import * as watchers from "../../../src/store/watchers.ts";
+import { useDatabase } from "../../support/database.ts";
+import { addDevice, addTenant } from "../server/tenants.ts";
+
+const database = useDatabase();
+const ttlMs = 60_000;
+
+test("twenty devices that enrol at once bring exactly one default watcher, pinned to one of them", async () => {
+  const { db } = database;
+  const tenant = await addTenant(db, "acme");
+  const enrolments = await Promise.all(Array.from({ length: 20 }, () => addDevice(db, tenant)));
+
+  expect(new Set(enrolments.map((enrolment) => enrolment.deviceId)).size).toBe(20);
+  const list = await watchers.list(db, { orgId: "acme", limit: 10 });
+  expect(list).toHaveLength(1);
+  const bringer = enrolments.filter((enrolment) => enrolment.defaultWatcherId);
+  expect(bringer).toHaveLength(1);
+  expect(list[0]).toMatchObject({
+    id: bringer[0]!.defaultWatcherId,
+    device_id: bringer[0]!.deviceId,
+    slug: "daily-checkin",
+    name: "Daily check-in",
+    schedule: "0 9 * * *",
+    agent_id: "pinion-default",
+    status: "active",
+  });
+  expect(list[0]!.prompt).toContain("do not invent");
+});
+
+test("a default watcher that a person deleted stays deleted", async () => {
+  const { db } = database;
+  const tenant = await addTenant(db, "acme");
+  const { defaultWatcherId } = await addDevice(db, tenant);
+  await watchers.remove(db, {
+    orgId: "acme",
+    watcher: defaultWatcherId!,
+    actor: "user:x",
+    cancelRuns: async () => {},
+  });
+  expect((await addDevice(db, tenant)).defaultWatcherId).toBeUndefined();
+  expect(await watchers.list(db, { orgId: "acme", limit: 10 })).toEqual([]);
+});
+
+test("a phone or a browser does not bring the default watcher, a later laptop does", async () => {
+  const { db } = database;
+  const tenant = await addTenant(db, "acme");
+  expect((await addDevice(db, tenant, { platform: "ios" })).defaultWatcherId).toBeUndefined();
+  expect((await addDevice(db, tenant, { platform: "browser" })).defaultWatcherId).toBeUndefined();
+  expect((await addDevice(db, tenant, { platform: "macos" })).defaultWatcherId).toBeDefined();
+});
+
+test("of two daemons with one join code, one enrols", async () => {
+  const { db } = database;
+  const tenant = await addTenant(db, "acme");
+  const { code } = await joinCodes.create(db, {
+    orgId: "acme",
+    userId: tenant.userId,
+    expiresInMs: 60_000,
+    actor: "pinion",
+  });
+  const attempts = await Promise.allSettled(
+    Array.from({ length: 8 }, () =>
+      devices.enroll(db, {
+        joinCode: code,
+        installId: randomUUID(),
+        platform: "linux",
+        label: "box",
+        appVersion: "",
+        defaultNextSlotAt: new Date(),
+      }),
+    ),
+  );
+  expect(attempts.filter((attempt) => attempt.status === "fulfilled")).toHaveLength(1);
+  for (const attempt of attempts) {
+    if (attempt.status === "rejected") expect(attempt.reason).toMatchObject({ reason: "unauthenticated" });
+  }
+});
+
+test("a join code that is consumed while its first user has not committed is lost to the second", async () => {
+  const { db } = database;
+  await addTenant(db, "acme");
+  const { code } = await joinCodes.create(db, {
+    orgId: "acme",
+    userId: null,
+    expiresInMs: 60_000,
+    actor: "pinion",
+  });
+  const second = await db.transaction().execute(async (tx) => {
+    expect(await joinCodes.consume(tx, { code })).toEqual({ orgId: "acme", userId: null });
+    const waiting = joinCodes.consume(db, { code: ` ${code.toLowerCase()}` });
+    await untilSomebodyWaits();
+    return { waiting };
+  });
+  expect(await second.waiting).toBeUndefined();
+});
+
+test("a join code is good until it expires", async () => {
+  const { db } = database;
+  await addTenant(db, "acme");
+  const { code } = await joinCodes.create(db, {
+    orgId: "acme",
+    userId: null,
+    expiresInMs: 60_000,
+    actor: "pinion",
+  });
+  await sql`update join_code set expires_at = now() - interval '1 second'`.execute(db);
+  expect(await joinCodes.consume(db, { code })).toBeUndefined();
+});
+
+test("a device that enrols again keeps its id, and its earlier token ends", async () => {
+  const { db } = database;
+  const tenant = await addTenant(db, "acme");
+  const first = await addDevice(db, tenant, { installId: "install-0001", label: "old name" });
+  const again = await addDevice(db, tenant, { installId: "install-0001", label: "new name" });
+
+  expect(again.deviceId).toBe(first.deviceId);
+  expect(again.revokedTokenIds).toHaveLength(1);
+  const [before, after] = await tokens.findByHashes(db, [secretHash(first.secret), secretHash(again.secret)]);
+  expect(before).toMatchObject({ isRevoked: true });
+  expect(after).toMatchObject({
+    isRevoked: false,
+    kind: "dev",
+    scopes: ["device:run"],
+    deviceId: first.deviceId,
+  });
+  expect(tokenKind(again.secret)).toBe("dev");
+  expect(await devices.find(db, { orgId: "acme", deviceId: first.deviceId })).toMatchObject({
+    label: "new name",
+  });
+});
+
+test("a platform is set once, and the refusal does not use the join code up", async () => {
+  const { db } = database;
+  const tenant = await addTenant(db, "acme");
+  await addDevice(db, tenant, { installId: "install-0001", platform: "linux" });
+  const { code } = await joinCodes.create(db, {
+    orgId: "acme",
+    userId: tenant.userId,
+    expiresInMs: 60_000,
+    actor: "pinion",
+  });
+  const facts = { installId: "install-0001", label: "box", appVersion: "", defaultNextSlotAt: new Date() };
+  await expect(devices.enroll(db, { joinCode: code, platform: "macos", ...facts })).rejects.toMatchObject({
+    reason: "permission_denied",
+  });
+  await devices.enroll(db, { joinCode: code, platform: "linux", ...facts });
+});
+
+test("liveness follows the database's clock: never, online, unsteady, offline", async () => {
+  const { db } = database;
+  const tenant = await addTenant(db, "acme");
+  const { deviceId } = await addDevice(db, tenant);
+  const name = { orgId: "acme", deviceId };
+  const liveness = async () => (await devices.get(db, { ...name, ttlMs })).liveness;
+  expect(await liveness()).toBe("never");
+
+  const { epoch } = await presence.open(db, { ...name, replicaId: "r1" });
+  expect(await liveness()).toBe("online");
+  await presence.close(db, [{ ...name, epoch }]);
+  expect(await liveness()).toBe("unsteady");
+  await sql`update presence set disconnected_at = now() - interval '2 minutes', last_beat_at = now() - interval '2 minutes'`.execute(
+    db,
+  );
+  expect(await liveness()).toBe("offline");
+
+  await presence.open(db, { ...name, replicaId: "r2" });
+  await sql`update presence set connected_at = now() - interval '1 hour', last_beat_at = now() - interval '61 seconds'`.execute(
+    db,
+  );
+  expect(await liveness()).toBe("offline");
+  await sql`update presence set last_beat_at = now() - interval '59 seconds'`.execute(db);
+  expect(await devices.get(db, { ...name, ttlMs })).toMatchObject({
+    liveness: "online",
+    session_epoch: 2,
+    replica_id: "r2",
+    active_runs: 0,
+    pending_runs: 0,
+  });
+});
+
+test("a hello that says nothing new writes nothing; one that does leaves an event", async () => {
+  const { db } = database;
+  const tenant = await addTenant(db, "acme");
+  const { deviceId } = await addDevice(db, tenant, { label: "box" });
+  const facts = {
+    orgId: "acme",
+    deviceId,
+    appVersion: "2.0.0",
+    label: "",
+    agentKinds: ["claude-code"],
+    capabilities: ["notification"],
+    maxConcurrency: 4,
+  };
+  expect(await devices.updateFromHello(db, facts)).toBe(true);
+  const head = await events.head(db, { orgId: "acme" });
+  expect(await devices.updateFromHello(db, facts)).toBe(false);
+  expect(await events.head(db, { orgId: "acme" })).toBe(head);
+  expect(await devices.find(db, { orgId: "acme", deviceId })).toMatchObject({
+    app_version: "2.0.0",
+    label: "box",
+    agent_kinds: ["claude-code"],
+    max_concurrency: 4,
+  });
+  const [latest] = await events.list(db, { orgId: "acme", limit: 1 });
+  expect(latest).toMatchObject({ kind: "device.updated", actor: `device:${deviceId}` });
+  expect(Object.keys(latest!.data.changed).sort()).toEqual([
+    "agent_kinds",
+    "app_version",
+    "capabilities",
+    "max_concurrency",
+  ]);
+});
+
+test("removing a device unpins its watchers as an edit of each, and its token is good no more", async () => {
+  const { db } = database;
+  const tenant = await addTenant(db, "acme");
+  const { deviceId, secret, defaultWatcherId } = await addDevice(db, tenant);
+  await presence.open(db, { orgId: "acme", deviceId, replicaId: "r1" });
+  const removal = await devices.remove(db, {
+    orgId: "acme",
+    deviceId,
+    actor: "user:x",
+    cancelRuns: async () => "asked",
+  });
+  expect(removal).toMatchObject({
+    cancelled: "asked",
+    watchersUnpinned: 1,
+    session: { replicaId: "r1", epoch: 1 },
+  });
+  expect(await watchers.get(db, { orgId: "acme", watcher: defaultWatcherId! })).toMatchObject({
+    status: "no_executor",
+    device_id: null,
+    version: 2,
+    paused_reason: 'device "box" was deleted',
+  });
+  expect(await tokens.findByHashes(db, [secretHash(secret)])).toEqual([undefined]);
+  await expect(
+    devices.remove(db, { orgId: "acme", deviceId, actor: "user:x", cancelRuns: async () => {} }),
+  ).rejects.toMatchObject({ reason: "not_found" });
+});
+
+test("what an org does to another's device finds none", async () => {
+  const { db } = database;
+  const { deviceId } = await addDevice(db, await addTenant(db, "acme"));
+  await addTenant(db, "other");
+  const name = { orgId: "other", deviceId };
+  await expect(devices.get(db, { ...name, ttlMs })).rejects.toMatchObject({ reason: "not_found" });
+  await expect(devices.updateLabel(db, { ...name, label: "mine", actor: "user:x" })).rejects.toMatchObject({
+    reason: "not_found",
+  });
+  expect(await devices.list(db, { orgId: "other", ttlMs, limit: 10 })).toEqual([]);
+});
+
+/** Until another connection waits for a lock that somebody holds. */
+async function untilSomebodyWaits(): Promise<void> {
+  for (;;) {
+    const { rows } = await sql<{ waiting: boolean }>`
+      select exists (select from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock') as waiting`.execute(database.db);
+    if (rows[0]!.waiting) return;
+  }
+}
