@@ -1,7 +1,6 @@
 import type { Command } from "commander";
 import pc from "picocolors";
 import type { Environment } from "./context.ts";
-import { plain } from "./table.ts";
 
 type Colors = ReturnType<typeof pc.createColors>;
 
@@ -44,7 +43,9 @@ export function processCli(env: Environment): Cli {
 /** Appends examples to a command's help. Each is a command line without the leading "pinion", and what it does. */
 export function examples(command: Command, lines: [commandLine: string, meaning: string][]): Command {
   const width = Math.max(...lines.map(([line]) => line.length));
-  const body = lines.map(([line, meaning]) => `  $ pinion ${line.padEnd(width)}   # ${meaning}`.trimEnd());
+  const body = lines.map(([line, meaning]) =>
+    (meaning ? `  $ pinion ${line.padEnd(width)}   # ${meaning}` : `  $ pinion ${line}`).trimEnd(),
+  );
   return command.addHelpText("after", `\nExamples:\n${body.join("\n")}`);
 }
 
@@ -65,6 +66,3 @@ export function interruptSignal(): { signal: AbortSignal; dispose(): void } {
     },
   };
 }
-
-/** Text from elsewhere for one line of a terminal; see `plain`. */
-export { plain };

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { createClients } from "@pinion/client";
+import { type Clients, createClients } from "@pinion/client";
 import type { Command } from "commander";
 import type { Cli } from "./cli.ts";
 import { exitCodes, Failure } from "./failures.ts";
@@ -89,7 +89,7 @@ export function readLine(path: string): string | undefined {
   }
 }
 
-export type Clients = ReturnType<typeof createClients>;
+export type { Clients };
 
 export type Connection<Options extends object> = {
   options: Options & GlobalOptions;
@@ -97,18 +97,13 @@ export type Connection<Options extends object> = {
   clients: Clients;
 };
 
-/** Typed clients of the server that the options and the environment name. Needs a token. */
+/**
+ * Typed clients of the server that the options and the environment name. Without a token too: the server says whether it
+ * wants one, and whether it is there is the better answer.
+ */
 export function connect<Options extends object>(cli: Cli, command: Command): Connection<Options> {
   const options = optionsOf<Options>(command);
   const url = serverUrl(options, cli.env);
   const found = findToken(options, cli.env);
-  if (!found) {
-    throw new Failure(
-      exitCodes.unauthenticated,
-      "no token",
-      `give --token or PINION_TOKEN, or put one into ${tokenFiles(options, cli.env).join(" or ")}; ` +
-        "`pinion up` makes one on this machine",
-    );
-  }
-  return { options, url, clients: createClients({ url, token: found.token }) };
+  return { options, url, clients: createClients({ url, ...(found ? { token: found.token } : {}) }) };
 }

@@ -31,8 +31,11 @@ const backoffMsMin = 500;
 const backoffMsMax = 30_000;
 /** A daemon that held this long starts with the shortest backoff again. */
 const steadyMs = 60_000;
-/** From SIGTERM to SIGKILL. The daemon's own stop takes at most 16 s when programs must be killed and results sent. */
-const stopMs = 10_000;
+/** What the daemon has at its stop for its programs and for its results; `up` has 25 s for everything. */
+const stopGraceMs = 6_000;
+const flushMs = 2_000;
+/** From SIGTERM to SIGKILL. */
+const stopMs = stopGraceMs + flushMs + 2_000;
 const pollMs = 50;
 const logBytesMax = 10 * 1024 * 1024;
 
@@ -118,7 +121,11 @@ export class DaemonProcess {
     try {
       const child = spawn(
         process.execPath,
-        [main, "device", "run", "--json", "--url", url, "--state-dir", stateDir, "--config", configFile],
+        [
+          main,
+          ...["device", "run", "--json", "--url", url, "--state-dir", stateDir, "--config", configFile],
+          ...["--stop-grace", `${stopGraceMs}ms`, "--flush", `${flushMs}ms`],
+        ],
         { detached: true, stdio: ["ignore", log, log], env: daemonEnvironment(env) },
       );
       if (child.pid !== undefined) {

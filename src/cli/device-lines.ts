@@ -1,4 +1,4 @@
-import type { DeviceEvent } from "@pinion/client";
+import type { DaemonEvent } from "@pinion/client";
 import type { Cli } from "./cli.ts";
 import { plain } from "./table.ts";
 import { formatLength } from "./times.ts";
@@ -7,7 +7,7 @@ import { formatLength } from "./times.ts";
 const withheld = new Set(["attemptToken", "data", "output"]);
 
 /** An event as an object for a line of JSON: snake_case names, whole numbers for big ones, a size for output. */
-export function eventRecord(event: DeviceEvent): Record<string, unknown> {
+export function eventRecord(event: DaemonEvent): Record<string, unknown> {
   return { at: new Date(event.atMs).toISOString(), ...(record(event) as Record<string, unknown>) };
 }
 
@@ -27,7 +27,7 @@ function snake(key: string): string {
 }
 
 /** An event as a line for a person; undefined for what nobody wants to see go by. */
-export function eventLine(cli: Cli, event: DeviceEvent): string | undefined {
+export function eventLine(cli: Cli, event: DaemonEvent): string | undefined {
   const said = sentence(cli, event);
   if (said === undefined) return undefined;
   const [word, ...rest] = said;
@@ -35,7 +35,7 @@ export function eventLine(cli: Cli, event: DeviceEvent): string | undefined {
   return `${cli.colors.dim(time)}  ${word}  ${rest.filter(Boolean).join(" · ")}`.trimEnd();
 }
 
-function sentence(cli: Cli, event: DeviceEvent): [word: string, ...rest: string[]] | undefined {
+function sentence(cli: Cli, event: DaemonEvent): [word: string, ...rest: string[]] | undefined {
   const { green, yellow, red, cyan, dim } = cli.colors;
   const pad = (word: string) => word.padEnd(12);
   switch (event.type) {
@@ -85,6 +85,19 @@ function sentence(cli: Cli, event: DeviceEvent): [word: string, ...rest: string[
         `run ${event.runId}`,
         dim(`${formatLength(event.storeMs)} after its end`),
         plain(event.message),
+      ];
+    case "started":
+      return [pad("started"), event.executor, `run ${event.runId}`, `process ${event.pid}`];
+    case "swept":
+      return [
+        yellow(pad("swept")),
+        `${event.runIds.length} programs that an earlier daemon left running were ended`,
+      ];
+    case "stopping":
+      return [
+        yellow(pad("stopping")),
+        `${event.running} running`,
+        `${event.unacknowledged} results unacknowledged`,
       ];
     case "set_aside":
       return [red(pad("set aside")), event.path, plain(event.problem)];

@@ -6,7 +6,8 @@ export type LoggedEvent = {
   at_ms: number;
   run_id?: string;
   watcher?: string;
-  agent_kind?: string;
+  executor?: string;
+  pid?: number;
   fired_at_ms?: number;
   store_ms?: number;
   verdict?: string;

@@ -1,5 +1,5 @@
 import { hostname } from "node:os";
-import { type DeviceEvent, enroll, loadConfig, readIdentity, runDaemon } from "@pinion/client";
+import { type DaemonEvent, enroll, findIdentity, loadConfig, runDaemon } from "@pinion/client";
 import type { Command } from "commander";
 import { createLogger } from "../log.ts";
 import { type Cli, examples, interruptSignal } from "./cli.ts";
@@ -7,12 +7,16 @@ import { type GlobalOptions, optionsOf, serverUrl } from "./context.ts";
 import { eventLine, eventRecord } from "./device-lines.ts";
 import { exitCodes, Failure } from "./failures.ts";
 import { ownConfigFile, ownStateDir } from "./state-dir.ts";
+import { parseLength } from "./times.ts";
+import { version } from "./version.ts";
 
 type DeviceOptions = GlobalOptions & {
   stateDir?: string;
   config?: string;
   joinCode?: string;
   label?: string;
+  stopGrace?: string;
+  flush?: string;
 };
 
 /** `pinion device …`: this machine as a device. */
@@ -64,6 +68,12 @@ function addRun(device: Command, cli: Cli): void {
       "where the identity and the outbox are kept (PINION_STATE_DIR; ~/.local/state/pinion/device)",
     )
     .option("--config <file>", "what it may execute; default: ~/.config/pinion/device.toml")
+    .option("--stop-grace <length>", "how long running programs have to end at a stop", "10s")
+    .option(
+      "--flush <length>",
+      "how long results may take to be acknowledged at a stop; the rest waits",
+      "5s",
+    )
     .action(async (_options, command: Command) => {
       const options = optionsOf<DeviceOptions>(command);
       await run(cli, options);
@@ -76,7 +86,7 @@ function addRun(device: Command, cli: Cli): void {
 
 async function run(cli: Cli, options: DeviceOptions): Promise<void> {
   const stateDir = options.stateDir ?? ownStateDir(cli.env);
-  const identity = await readIdentity(stateDir);
+  const identity = await findIdentity(stateDir);
   if (!identity) {
     throw new Failure(
       exitCodes.conflict,
@@ -88,12 +98,12 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
   const url = options.url || cli.env.PINION_URL ? serverUrl(options, cli.env) : identity.url;
   const interrupt = interruptSignal();
   const asJson = options.json === true;
-  const onEvent = (event: DeviceEvent): void => {
+  const onEvent = (event: DaemonEvent): void => {
     const line = asJson ? jsonLine(event) : eventLine(cli, event);
     if (line !== undefined) cli.out(line);
   };
   try {
-    if (!asJson) cli.note(`${identity.label || hostname()} dials ${url}; Ctrl-C stops it`);
+    if (!asJson) cli.note(`device ${identity.deviceId} dials ${url}; Ctrl-C stops it`);
     await runDaemon({
       url,
       token: identity.token,
@@ -102,6 +112,9 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
       signal: interrupt.signal,
       logger: createLogger({ level: cli.env.PINION_LOG_LEVEL || "warn", name: "pinion device" }),
       onEvent,
+      appVersion: version(),
+      stopGraceMs: parseLength(options.stopGrace ?? "10s", "--stop-grace"),
+      flushMs: parseLength(options.flush ?? "5s", "--flush"),
     });
   } finally {
     interrupt.dispose();
@@ -109,6 +122,6 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
 }
 
 /** Output goes by unlogged: it is what the server relays, and may be much. */
-function jsonLine(event: DeviceEvent): string | undefined {
+function jsonLine(event: DaemonEvent): string | undefined {
   return event.type === "output" ? undefined : JSON.stringify(eventRecord(event));
 }

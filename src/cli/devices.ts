@@ -103,7 +103,10 @@ function addGet(devices: Command, cli: Cli): void {
 }
 
 function printDevice(cli: Cli, device: Device, asJson: boolean): void {
-  if (asJson) return printJson(cli, DeviceSchema, device);
+  if (asJson) {
+    printJson(cli, DeviceSchema, device);
+    return;
+  }
   const lines = details(
     [
       ["label", plain(device.label)],

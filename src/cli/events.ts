@@ -63,7 +63,8 @@ function printPast(cli: Cli, past: Past, asJson: boolean): void {
       events: past.events,
       nextPageToken: past.nextPageToken,
     });
-    return printJson(cli, ListEventsResponseSchema, answer);
+    printJson(cli, ListEventsResponseSchema, answer);
+    return;
   }
   for (const event of past.events) printEvent(cli, event, false);
   if (past.events.length === 0) cli.note("no events");
@@ -103,7 +104,10 @@ async function followFrom(
 }
 
 function printEvent(cli: Cli, event: Event, asJson: boolean): void {
-  if (asJson) return printJsonLine(cli, EventSchema, event);
+  if (asJson) {
+    printJsonLine(cli, EventSchema, event);
+    return;
+  }
   const { dim, cyan } = cli.colors;
   const about = [
     event.runId && `run ${event.runId}`,

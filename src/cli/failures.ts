@@ -130,9 +130,9 @@ function explainAnswer(error: ConnectError, url: string | undefined): Explained 
   }
   if (error.code === Code.Unauthenticated) {
     return {
-      message: `${at} does not take this token: ${error.rawMessage}`,
+      message: `${at} wants a good token: ${error.rawMessage}`,
       advice:
-        "give a good one with --token or PINION_TOKEN; `pinion up` and `pinion serve` write theirs to <data>/token",
+        "give one with --token or PINION_TOKEN, or in ~/.config/pinion/token; `pinion up` and `pinion serve` keep theirs in <data>/token (--data)",
       exitCode,
     };
   }

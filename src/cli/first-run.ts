@@ -1,14 +1,13 @@
 import { timestampMs } from "@bufbuild/protobuf/wkt";
-import { Code, ConnectError } from "@connectrpc/connect";
+import { isNotFound, waitForRun } from "@pinion/client";
 import { OutputStream, type Run, type RunOutput } from "#gen/pinion/v1/run_pb.js";
 import type { Watcher } from "#gen/pinion/v1/watcher_pb.js";
 import type { Clients } from "./context.ts";
 import { reportKind } from "./device-config.ts";
 import type { DeviceLog, LoggedEvent } from "./device-log.ts";
-import { exitCodes, Failure } from "./failures.ts";
 import { runOutput } from "./run-details.ts";
 import { formatLength } from "./times.ts";
-import { round, type UpView } from "./up-view.ts";
+import { type Milestone, round, type UpView } from "./up-view.ts";
 import * as words from "./words.ts";
 
 /** Provisioned by the server for the first desktop device of an org. */
@@ -64,7 +63,7 @@ async function findWatcher(clients: Clients, slug: string): Promise<Watcher | un
   try {
     return (await clients.watchers.getWatcher({ watcherId: slug })).watcher;
   } catch (error) {
-    if (error instanceof ConnectError && error.code === Code.NotFound) return undefined;
+    if (isNotFound(error)) return undefined;
     throw error;
   }
 }
@@ -97,7 +96,7 @@ export async function runFirst({
     const timeline = new Timeline(view, answer.run!);
     take = (event) => timeline.take(event);
     for (const event of early) timeline.take(event);
-    const run = await followToEnd(clients, id, timeline, signal);
+    const run = await waitForRun(clients, id, { signal, onOutput: (output) => timeline.takeOutput(output) });
     if (run.windowId) await timeline.waitForAcknowledgement();
     const output = await runOutput(clients, run);
     timeline.finish(run, output);
@@ -115,35 +114,6 @@ export async function runFirst({
   } finally {
     stopListening();
   }
-}
-
-async function followToEnd(
-  clients: Clients,
-  id: string,
-  timeline: Timeline,
-  signal: AbortSignal,
-): Promise<Run> {
-  const call = new AbortController();
-  let run: Run | undefined;
-  try {
-    for await (const { update } of clients.runs.watchRun(
-      { runId: id },
-      { signal: AbortSignal.any([signal, call.signal]) },
-    )) {
-      if (update.case === "run") run = update.value;
-      if (update.case === "output") timeline.takeOutput(update.value);
-    }
-  } finally {
-    call.abort();
-  }
-  if (!run || !words.hasEnded(run.status)) {
-    throw new Failure(
-      exitCodes.failed,
-      "the server ended the watch before the run's end",
-      `pinion runs watch ${id}`,
-    );
-  }
-  return run;
 }
 
 /** The run's milestones in their order, whichever of the two sources (the device's log, the server's relay) is faster. */
@@ -176,9 +146,12 @@ class Timeline {
         this.#reach("pushed", event.at_ms, "the assignment reached the device");
         return;
       case "accepted":
-        this.#reach("accepted", event.at_ms, `${event.agent_kind ?? "the executor"} starts`);
+        this.#reach("accepted", event.at_ms, "the run is the device's now");
         this.#isAccepted = true;
         for (const output of this.#early.splice(0)) this.#show(output);
+        return;
+      case "started":
+        this.#reach("started", event.at_ms, `${event.executor ?? "its program"}, process ${event.pid}`);
         return;
       case "finished":
         this.#lastMs = Math.max(this.#lastMs, event.at_ms);
@@ -227,7 +200,7 @@ class Timeline {
     if (output.stream === OutputStream.STDOUT) this.#view.output(Buffer.from(output.data).toString("utf8"));
   }
 
-  #reach(milestone: "pushed" | "accepted" | "output", atMs: number, text: string): void {
+  #reach(milestone: Milestone, atMs: number, text: string): void {
     this.#view.milestone(milestone, atMs - this.#lastMs, text);
     this.#lastMs = atMs;
   }

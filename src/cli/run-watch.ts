@@ -1,7 +1,8 @@
-import { type OutputStream, type Run, RunStatus, WatchRunResponseSchema } from "#gen/pinion/v1/run_pb.js";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { isEnded, waitForRun } from "@pinion/client";
+import { type Run, type RunOutput, RunStatus, WatchRunResponseSchema } from "#gen/pinion/v1/run_pb.js";
 import type { Cli } from "./cli.ts";
 import type { Clients } from "./context.ts";
-import { exitCodes, Failure } from "./failures.ts";
 import { printJsonLine } from "./json.ts";
 import { runOutput } from "./run-details.ts";
 import { plain } from "./table.ts";
@@ -9,8 +10,9 @@ import { formatDuration } from "./times.ts";
 import * as words from "./words.ts";
 
 /**
- * Follows a run to its end: its output on standard output, its states on standard error, or every message as a line of
- * JSON. Resolves to the ended run; to undefined if the signal ended the watching first.
+ * Follows a run to its end, over as many streams as it takes: its output on standard output, its states on standard
+ * error, or every update as a line of JSON. Resolves to the ended run; to undefined if the signal ended the watching
+ * first. Fails at once if the server is not there at the beginning.
  */
 export async function watchRun(
   cli: Cli,
@@ -18,58 +20,62 @@ export async function watchRun(
   id: string,
   options: { asJson: boolean; signal: AbortSignal },
 ): Promise<Run | undefined> {
-  // Breaking out of the loop does not end the call; this does.
-  const call = new AbortController();
-  const view = new RunView(cli);
-  let run: Run | undefined;
+  // Waiting survives a server that goes away, so it would also wait for one that was never there.
+  await clients.runs.getRun({ runId: id });
+  const view = options.asJson ? new JsonView(cli) : new RunView(cli);
   try {
-    for await (const message of clients.runs.watchRun(
-      { runId: id },
-      { signal: AbortSignal.any([call.signal, options.signal]) },
-    )) {
-      if (options.asJson) printJsonLine(cli, WatchRunResponseSchema, message);
-      if (message.update.case === "run") {
-        run = message.update.value;
-        if (!options.asJson) view.showRun(run);
-      } else if (message.update.case === "output" && !options.asJson) {
-        view.showOutput(message.update.value);
-      }
-    }
+    const run = await waitForRun(clients, id, {
+      signal: options.signal,
+      onRun: (run) => view.showRun(run),
+      onOutput: (output) => view.showOutput(output),
+    });
+    await view.showEnd(clients, run);
+    return run;
   } catch (error) {
     if (options.signal.aborted) return undefined;
     throw error;
-  } finally {
-    call.abort();
   }
-  if (options.signal.aborted) return undefined;
-  if (!run || !words.hasEnded(run.status)) {
-    throw new Failure(
-      exitCodes.unreachable,
-      "the server ended the watch before the run's end",
-      `\`pinion runs watch ${id}\` goes on`,
-    );
-  }
-  if (!options.asJson) await view.showEnd(clients, run);
-  return run;
 }
 
-/** What a person sees of a run while it goes on. */
-class RunView {
+/** What a program sees of a run: the stream's own messages. */
+class JsonView {
   readonly #cli: Cli;
-  #shown = "";
-  #hasOutput = false;
-  #isAtLineStart = true;
-  #sequence = 0n;
 
   constructor(cli: Cli) {
     this.#cli = cli;
   }
 
   showRun(run: Run): void {
-    if (words.hasEnded(run.status)) return;
-    const word = words.runStatus.word(run.status);
+    this.#print({ case: "run", value: run });
+  }
+
+  showOutput(output: RunOutput): void {
+    this.#print({ case: "output", value: output });
+  }
+
+  async showEnd(): Promise<void> {}
+
+  #print(update: MessageInitShape<typeof WatchRunResponseSchema>["update"]): void {
+    printJsonLine(this.#cli, WatchRunResponseSchema, create(WatchRunResponseSchema, { update: update! }));
+  }
+}
+
+/** What a person sees of a run. */
+class RunView {
+  readonly #cli: Cli;
+  #shown = "";
+  #isAtLineStart = true;
+  #sequence = 0n;
+  #attempt = 0;
+
+  constructor(cli: Cli) {
+    this.#cli = cli;
+  }
+
+  showRun(run: Run): void {
+    if (isEnded(run)) return;
     const line = [
-      words.paintState(this.#cli, word),
+      words.paintState(this.#cli, words.runStatus.word(run.status)),
       run.status === RunStatus.PENDING ? "waits for its executor" : "",
       run.attempt > 1 ? `attempt ${run.attempt} of ${run.maxAttempts}` : "",
       run.cancelRequestedAt ? "cancel asked for" : "",
@@ -82,22 +88,20 @@ class RunView {
     this.#note(line);
   }
 
-  showOutput(output: { sequence: bigint; stream: OutputStream; data: Uint8Array }): void {
-    if (this.#sequence > 0n && output.sequence > this.#sequence + 1n) {
-      this.#note(
-        this.#cli.colors.dim(
-          `${output.sequence - this.#sequence - 1n} pieces of output were dropped on the way`,
-        ),
-      );
-    }
+  showOutput(output: RunOutput): void {
+    if (output.attempt !== this.#attempt) this.#sequence = 0n;
+    this.#attempt = output.attempt;
+    if (output.sequence <= this.#sequence) return;
+    const missed = output.sequence - this.#sequence - 1n;
+    if (missed > 0n)
+      this.#note(this.#cli.colors.dim(`${missed} pieces of output before this were not seen live`));
     this.#sequence = output.sequence;
-    this.#hasOutput = true;
     this.#cli.raw(output.data);
     this.#isAtLineStart = output.data.at(-1) === 0x0a;
   }
 
   async showEnd(clients: Clients, run: Run): Promise<void> {
-    if (!this.#hasOutput) {
+    if (this.#sequence === 0n) {
       const output = await runOutput(clients, run);
       if (output) {
         this.#cli.raw(output);

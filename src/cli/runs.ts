@@ -1,4 +1,5 @@
 import { create } from "@bufbuild/protobuf";
+import { isEnded } from "@pinion/client";
 import type { Command } from "commander";
 import {
   ExplainRunResponseSchema,
@@ -192,7 +193,7 @@ function addCancel(runs: Command, cli: Cli): void {
       const { clients, options } = connect<{ reason: string }>(cli, command);
       const run = (await clients.runs.cancelRun({ runId: runId(id), reason: options.reason })).run!;
       if (options.json) return printJson(cli, RunSchema, run);
-      if (words.hasEnded(run.status)) return cli.out(`${run.id} is ${words.runStatus.word(run.status)}`);
+      if (isEnded(run)) return cli.out(`${run.id} is ${words.runStatus.word(run.status)}`);
       cli.out(`${run.id} is ${words.runStatus.word(run.status)}; its device was asked to stop it`);
       cli.note(`follow it: pinion runs watch ${run.id}`);
     });

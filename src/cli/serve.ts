@@ -104,13 +104,14 @@ type Announcement = {
 function announce(cli: Cli, { asJson, data, url, replicaId, token }: Announcement): void {
   const tokenFile = token ? writeToken(data, token) : undefined;
   if (asJson) {
-    return cli.out(
+    cli.out(
       JSON.stringify({
         url,
         replica_id: replicaId,
         ...(token ? { bootstrap_token: token, token_file: tokenFile } : {}),
       }),
     );
+    return;
   }
   cli.out(`Pinion listens at ${url} (replica ${replicaId})`);
   if (token) {

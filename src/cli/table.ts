@@ -23,10 +23,9 @@ export function displayWidth(text: string): number {
  * characters are dropped so that nobody else moves our cursor.
  */
 export function plain(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what this removes
   return stripVTControlCharacters(text)
     .replace(/\s+/g, " ")
-    .replace(/[\u0000-\u001f\u007f-\u009f]/g, "")
+    .replace(/\p{Cc}/gu, "")
     .trim();
 }
 

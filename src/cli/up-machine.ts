@@ -1,13 +1,12 @@
 import { mkdirSync } from "node:fs";
 import { hostname } from "node:os";
 import { join, resolve } from "node:path";
-import { Code, ConnectError } from "@connectrpc/connect";
-import { createClients, enroll, readIdentity } from "@pinion/client";
+import { createClients, enroll, findIdentity, isPermissionDenied, isUnauthenticated } from "@pinion/client";
 import { replicaConfig } from "../config.ts";
 import { createLogger } from "../log.ts";
 import { startEmbedded } from "../store/embedded.ts";
 import type { Cli } from "./cli.ts";
-import { type Clients, dataDir, defaultPort, findToken } from "./context.ts";
+import { type Clients, dataDir, defaultPort, findToken, type GlobalOptions } from "./context.ts";
 import { DaemonProcess } from "./daemon-process.ts";
 import { writeToken, writeUrl } from "./data-files.ts";
 import { writeDeviceConfigOnce } from "./device-config.ts";
@@ -15,8 +14,15 @@ import { DeviceLog } from "./device-log.ts";
 import { exitCodes, Failure } from "./failures.ts";
 import { listenFailure, requireFreePort } from "./listening.ts";
 import { upStateDir } from "./state-dir.ts";
-import type { UpOptions } from "./up.ts";
 import type { UpView } from "./up-view.ts";
+
+export type UpOptions = GlobalOptions & {
+  port?: number;
+  host?: string;
+  databaseUrl?: string;
+  once?: boolean;
+  run: boolean;
+};
 
 /** Everything that `up` starts, once it runs. */
 export type Machine = {
@@ -172,7 +178,7 @@ async function identityOnce(
   clients: Clients,
   { url, stateDir }: { url: string; stateDir: string },
 ): Promise<{ deviceId: string }> {
-  const known = await readIdentity(stateDir);
+  const known = await findIdentity(stateDir);
   if (known && (await isTaken(url, known.token))) return known;
   const { joinCode } = await clients.fleet.createJoinCode({});
   return enroll({ url, joinCode, label: hostname(), stateDir });
@@ -183,8 +189,7 @@ async function isTaken(url: string, token: string): Promise<boolean> {
     await createClients({ url, token }).device.listMyWatchers({ pageSize: 1 }, { timeoutMs: tokenCheckMs });
     return true;
   } catch (error) {
-    if (error instanceof ConnectError && [Code.Unauthenticated, Code.PermissionDenied].includes(error.code))
-      return false;
+    if (isUnauthenticated(error) || isPermissionDenied(error)) return false;
     throw error;
   }
 }

@@ -3,7 +3,7 @@ import { displayWidth, plain } from "./table.ts";
 import { formatLength } from "./times.ts";
 
 /** What the first run went through, in the order in which it happens. */
-export type Milestone = "due" | "pushed" | "accepted" | "output" | "finished" | "stored";
+export type Milestone = "due" | "pushed" | "accepted" | "started" | "output" | "finished" | "stored";
 
 /** Shows how `up` goes along: lines for a person on standard output, or lines of JSON on standard error. */
 export class UpView {
@@ -25,7 +25,10 @@ export class UpView {
   step(name: string, text: string, fields: Record<string, unknown> = {}): void {
     const tookMs = performance.now() - this.#stepStartedAt;
     this.#stepStartedAt = performance.now();
-    if (this.#asJson) return this.#line({ step: name, took_ms: Math.round(tookMs), ...fields });
+    if (this.#asJson) {
+      this.#line({ step: name, took_ms: Math.round(tookMs), ...fields });
+      return;
+    }
     const { green, dim } = this.#cli.colors;
     const label = `  ${green("✓")} ${name.padEnd(9)} ${text}`;
     this.#cli.out(`${label}${" ".repeat(Math.max(2, 78 - displayWidth(label)))}${dim(formatLength(tookMs))}`);
@@ -33,20 +36,28 @@ export class UpView {
 
   /** Something that a person may want to know, and that needs nothing of them. */
   note(text: string): void {
-    if (this.#asJson) return this.#line({ note: text });
+    if (this.#asJson) {
+      this.#line({ note: text });
+      return;
+    }
     this.#endLine();
     this.#cli.out(`  ${this.#cli.colors.dim(`· ${plain(text)}`)}`);
   }
 
   run(id: string, watcher: string): void {
-    if (this.#asJson) return this.#line({ run_id: id, watcher });
+    if (this.#asJson) {
+      this.#line({ run_id: id, watcher });
+      return;
+    }
     this.#cli.out(`\n  run ${this.#cli.colors.bold(id)} of ${watcher}\n`);
   }
 
   /** The run reached a milestone, `sinceMs` after the one before (undefined for the first). */
   milestone(milestone: Milestone, sinceMs: number | undefined, text: string): void {
-    if (this.#asJson)
-      return this.#line({ milestone, ...(sinceMs === undefined ? {} : { since_ms: round(sinceMs) }) });
+    if (this.#asJson) {
+      this.#line({ milestone, ...(sinceMs === undefined ? {} : { since_ms: round(sinceMs) }) });
+      return;
+    }
     this.#endLine();
     const { cyan, dim } = this.#cli.colors;
     const since = sinceMs === undefined ? "" : `+${formatLength(Math.max(0, sinceMs))}`;

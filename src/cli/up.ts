@@ -1,21 +1,13 @@
 import type { Command } from "commander";
 import { type Cli, examples, interruptSignal } from "./cli.ts";
-import { dataDir, defaultPort, type GlobalOptions, optionsOf } from "./context.ts";
+import { defaultPort, optionsOf } from "./context.ts";
 import type { DeviceLog, LoggedEvent } from "./device-log.ts";
 import { exitCodes, Failure } from "./failures.ts";
 import { type FirstRun, firstWatcher, runFirst } from "./first-run.ts";
 import { wholeNumber } from "./paging.ts";
-import { type Machine, startMachine } from "./up-machine.ts";
+import { type Machine, startMachine, type UpOptions } from "./up-machine.ts";
 import { UpView } from "./up-view.ts";
 import { version } from "./version.ts";
-
-export type UpOptions = GlobalOptions & {
-  port?: number;
-  host?: string;
-  databaseUrl?: string;
-  once?: boolean;
-  run: boolean;
-};
 
 /** Whatever hangs, Ctrl-C ends `up` within this. */
 const stopMsMax = 24_000;
@@ -129,7 +121,7 @@ function nextSteps(cli: Cli, options: UpOptions, machine: Machine): string[] {
     ["runs list", "what ran"],
     ["watchers trigger daily-checkin --watch", "another run, live"],
     [
-      'watchers create hello --prompt "Say hello." --device ' + JSON.stringify(machine.deviceLabel),
+      `watchers create hello --prompt "Say hello." --device ${JSON.stringify(machine.deviceLabel)}`,
       "a watcher of your own",
     ],
     ["doctor", "what is wrong, if anything is"],

@@ -87,11 +87,6 @@ export const tokenKind = words({
   [TokenKind.SVC]: "svc",
 });
 
-/** The run is over: nothing more will happen to it. */
-export function hasEnded(status: RunStatus): boolean {
-  return status >= RunStatus.COMPLETED;
-}
-
 const good = new Set(["completed", "active", "online"]);
 const bad = new Set(["failed", "timeout", "no_executor"]);
 const waiting = new Set(["pending", "claimed", "paused", "unsteady"]);

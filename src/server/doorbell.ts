@@ -15,6 +15,10 @@ import type { Feed } from "./feed.ts";
  * stream not at all (it asks when it connects).
  */
 export type ReplicaDoorbell = Doorbell & {
+  /** A device may have work. */
+  work(device: { orgId: string; deviceId: string }): void;
+  /** Events of an org were committed. */
+  eventsAppended(orgId: string): void;
   /** Drains a device's stream, wherever it is. */
   disconnect(device: { orgId: string; deviceId: string; reason: "operator" | "revoked" }): void;
   /** Ends the streams that a token opened, on every replica. */
@@ -107,6 +111,8 @@ export function createDoorbell(options: {
         feed.runChanged({ orgId: attempt.orgId, runId: attempt.runId, isEnded: false });
       }
     },
+    work: (device) => ring({ kind: "work", ...device }),
+    eventsAppended: (orgId) => feed.eventsAppended(orgId),
     disconnect: (device) => ring({ kind: "disconnect", ...device }),
     revoke(tokenId) {
       options.onRevoked(tokenId);

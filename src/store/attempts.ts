@@ -259,3 +259,29 @@ export async function lockLost(tx: Db, rules: ReapRules, limit: number): Promise
   `.execute(tx);
   return rows;
 }
+
+/** Those of the attempts that are not out any more: settled by somebody whose notification was lost. */
+export async function findGone(db: Db, attempts: readonly AttemptName[]): Promise<AttemptName[]> {
+  if (attempts.length === 0) return [];
+  const input = unnest("i", attempts, {
+    org_id: ["text", (a) => a.orgId],
+    run_id: ["uuid", (a) => a.runId],
+    token: ["uuid", (a) => a.attemptToken],
+  });
+  const { rows } = await sql<{ ord: number }>`
+    select i.ord from ${input}
+    where not exists (select from run r where r.org_id = i.org_id and r.id = i.run_id and r.attempt_token = i.token)
+  `.execute(db);
+  return rows.map((row) => attempts[row.ord - 1]!);
+}
+
+/** Attempts whose end is wanted, and whose devices are to be told (again). At most `limit`. */
+export async function listCancelling(db: Db, limit: number): Promise<(AttemptName & { reason: string })[]> {
+  const { rows } = await sql<AttemptName & { reason: string }>`
+    select org_id as "orgId", device_id as "deviceId", id as "runId", attempt_token as "attemptToken",
+      coalesce(cancel_reason, 'cancelled') as reason
+    from run where cancel_requested_at is not null and status <> 'pending' and device_id is not null
+    limit ${limit}
+  `.execute(db);
+  return rows;
+}

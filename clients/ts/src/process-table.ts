@@ -96,7 +96,9 @@ function bootId(): string {
   return knownBootId;
 }
 
-function linuxStat(pid: number): { state: string; parentId: number; groupId: number; startTicks: string } | undefined {
+function linuxStat(
+  pid: number,
+): { state: string; parentId: number; groupId: number; startTicks: string } | undefined {
   const text = readProc(pid, "stat");
   if (text === undefined) return undefined;
   // The second field, the name, is in brackets and may itself hold brackets and spaces (proc(5)).

@@ -27,8 +27,8 @@ export type Hub = {
   receive(message: BusMessage): boolean;
   /** Ends the sessions that a token opened. */
   revoke(tokenId: string): void;
-  /** Asks the dispatcher for work for every session: what a lost notification missed. */
-  sweep(): void;
+  /** Makes good what lost notifications missed: looks for settled attempts, wanted ends, and work, for all sessions. */
+  sweep(): Promise<void>;
   stats(): { sessions: number; attempts: number };
   /** Takes no new sessions, drains the ones there are, and waits until they are gone or the time is up. */
   drain(ms: number): Promise<void>;
@@ -56,6 +56,7 @@ const acceptancesPerBatchMax = 1_000;
 const settlementsPerBatchMax = 500;
 const closesPerBatchMax = 2_000;
 const waitingMax = 50_000;
+const cancelsPerSweepMax = 10_000;
 /** Heartbeats of all sessions are written together this often. */
 const beatsEveryMs = 1_000;
 const overflow = () => new Refusal("unavailable", "too much waits to be written", { retryAfterMs: 1_000 });
@@ -220,7 +221,14 @@ export function createHub(deps: HubDeps): Hub {
     revoke(tokenId) {
       for (const session of streams) if (session.tokenId === tokenId) session.revoked();
     },
-    sweep() {
+    async sweep() {
+      if (sessions.size === 0) return;
+      const out = [...sessions.values()].flatMap((session) => session.attemptsOut());
+      for (const gone of await attempts.findGone(db, out))
+        sessions.get(gone.deviceId)?.settled(gone.attemptToken);
+      for (const wanted of await attempts.listCancelling(db, cancelsPerSweepMax)) {
+        sessions.get(wanted.deviceId)?.cancel(wanted);
+      }
       for (const session of sessions.values()) deps.dispatcher().wake(session);
     },
     stats() {
@@ -248,7 +256,8 @@ export function createHub(deps: HubDeps): Hub {
   };
 }
 
-const platformOf: Record<Platform, devices.Platform | undefined> = {
+/** A platform as the store names it. */
+export const platformOf: Record<Platform, devices.Platform | undefined> = {
   [Platform.UNSPECIFIED]: undefined,
   [Platform.MACOS]: "macos",
   [Platform.LINUX]: "linux",

@@ -6,13 +6,13 @@ import { Refusal } from "../../errors.ts";
 export type Link = {
   /** Queues a message. Never waits; a device that does not read is cut when the queue is full. */
   send(message: ConnectResponse): void;
-  /** Ends the stream after what is queued: with a refusal, or in order. Later calls change nothing. */
-  end(refusal?: Refusal): void;
+  /** Ends the stream after what is queued: with an error, or in order. Later calls change nothing. */
+  end(error?: unknown): void;
 };
 
 /** A link and what the transport takes from it. */
 export type OpenLink = Link & {
-  /** What to write, until the end; throws the refusal that the stream ends with. One reader. */
+  /** What to write, until the end; throws what the stream ends with. One reader. */
   messages(): AsyncGenerator<ConnectResponse>;
 };
 
@@ -28,10 +28,10 @@ const lookUpMs = 60_000;
 export function openLink(options: { signal: AbortSignal; onOverflow: () => void }): OpenLink {
   const bell = new Bell();
   const queue: ConnectResponse[] = [];
-  let ending: { refusal: Refusal | undefined } | undefined;
+  let ending: { error: unknown } | undefined;
 
-  function end(refusal?: Refusal): void {
-    ending ??= { refusal };
+  function end(error?: unknown): void {
+    ending ??= { error };
     bell.ring();
   }
 
@@ -56,7 +56,7 @@ export function openLink(options: { signal: AbortSignal; onOverflow: () => void 
       while (!options.signal.aborted) {
         while (queue.length > 0) yield queue.shift()!;
         if (ending) {
-          if (ending.refusal) throw ending.refusal;
+          if (ending.error) throw ending.error;
           return;
         }
         await bell.wait(lookUpMs, options.signal);

@@ -212,6 +212,14 @@ export class Session implements Seat {
     return this.#attempts.size;
   }
 
+  /** The attempts that the device is thought to hold, those that are being settled apart. */
+  attemptsOut(): AttemptName[] {
+    const { orgId, deviceId } = this;
+    return [...this.#attempts.values()]
+      .filter((attempt) => attempt.state === "assigned" || attempt.state === "running")
+      .map(({ runId, attemptToken }) => ({ orgId, deviceId, runId, attemptToken }));
+  }
+
   // ── From the device ──────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Takes one message. Resolves when the next one may come; must not be called before that. */
@@ -607,8 +615,13 @@ export class Session implements Seat {
     this.#ageTimer = setTimeout(() => this.close("drained"), drainGraceMs + reconnectSpreadMs);
   }
 
+  /** The stream failed under the session: a message that cannot be read or is too large, or a peer that is gone. */
+  failed(error: unknown): void {
+    this.close(error instanceof Error && this.#state !== "closed" ? "stream_failed" : "stream_broken", error);
+  }
+
   /** Ends the session; the attempts that are out stay as they are until the device comes back or its TTL passes. */
-  close(cause: string, refusal?: Refusal): void {
+  close(cause: string, error?: unknown): void {
     if (this.#state === "closed") return;
     const wasOpening = this.#state === "opening";
     this.#state = "closed";
@@ -616,7 +629,7 @@ export class Session implements Seat {
     clearTimeout(this.#ageTimer);
     for (const attempt of this.#attempts.values()) clearTimeout(attempt.timer);
     this.#attempts.clear();
-    this.#link.end(refusal);
+    this.#link.end(error);
     this.#over.abort();
     // While it opens, nobody knows the epoch yet; `#open` reports the end then.
     if (!wasOpening) this.#services.closed(this, cause);

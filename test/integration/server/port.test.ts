@@ -1,4 +1,5 @@
 import { execFileSync } from "node:child_process";
+import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { request as httpRequest, type ServerResponse } from "node:http";
@@ -189,6 +190,12 @@ test("nonsense is answered and does no harm", async () => {
   const tls = await dialRaw(port);
   tls.write(Buffer.from([0x16, 3, 1, 0, 5, 1, 2, 3, 4, 5]));
   await readAll(tls).catch(() => {});
+  for (let round = 0; round < 20; round++) {
+    const greeted = await dialRaw(port);
+    greeted.write(Buffer.concat([Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), randomBytes(200_000)]));
+    if (round % 2 === 0) greeted.destroy();
+    else await readAll(greeted).catch(() => {});
+  }
   expect(await get1(port.url)).toBe("HTTP/1.1 /");
 });
 

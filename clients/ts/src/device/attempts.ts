@@ -5,7 +5,6 @@ import {
   type Cancel,
   type Completion,
   type ConnectRequest,
-
   RejectReason,
 } from "../gen/pinion/v1/device_pb.js";
 import { OutputStream } from "../gen/pinion/v1/run_pb.js";
@@ -137,7 +136,8 @@ export class Attempts {
         ...names,
         attempt: assignment.attempt,
         agentKind: assignment.agentKind,
-        firedAtMs: assignment.event?.firedAt === undefined ? undefined : timestampMs(assignment.event.firedAt),
+        firedAtMs:
+          assignment.event?.firedAt === undefined ? undefined : timestampMs(assignment.event.firedAt),
         timeoutMs: assignment.timeout === undefined ? undefined : durationMs(assignment.timeout),
       },
       receivedAtMs,
@@ -286,7 +286,10 @@ export class Attempts {
     }
     const finishedAtMs = nowMs();
     const completion = completionOf(names, result, measuredMs);
-    this.#host.emit({ type: "finished", ...names, result, durationMs: result.durationMs ?? measuredMs }, finishedAtMs);
+    this.#host.emit(
+      { type: "finished", ...names, result, durationMs: result.durationMs ?? measuredMs },
+      finishedAtMs,
+    );
     // Listed until it is durable: at no moment is the attempt neither in progress nor in the outbox.
     await this.#host.deliver(completion, finishedAtMs, names.watcher);
     this.#forget(attempt, { isEnded: true });

@@ -1,10 +1,10 @@
 import { create } from "@bufbuild/protobuf";
 import { status } from "@grpc/grpc-js";
 import {
+  CompleteRunRequestSchema,
   type Completion,
   type CompletionAck,
   CompletionVerdict,
-  CompleteRunRequestSchema,
 } from "../gen/pinion/v1/device_pb.js";
 import type { Logger } from "../logger.ts";
 import type { Outbox, OutboxEntry, SetAside } from "../outbox/outbox.ts";
@@ -99,10 +99,14 @@ export class Delivery {
     } catch (error) {
       // A full disk must not cost the result while the network is fine.
       parcel.unsaved = completion;
-      this.#logger.error({ runId, error: messageOf(error) }, "cannot write the outbox; the result is in memory only");
+      this.#logger.error(
+        { runId, error: messageOf(error) },
+        "cannot write the outbox; the result is in memory only",
+      );
     }
     parcel.isBusy = false;
-    if (this.#parcels.get(attemptToken) === parcel && this.#mayEnterStream(parcel)) this.#hand(parcel, completion);
+    if (this.#parcels.get(attemptToken) === parcel && this.#mayEnterStream(parcel))
+      this.#hand(parcel, completion);
   }
 
   /** A stream is open: everything that waits may go. `send` answers false if the stream is gone. */
@@ -185,7 +189,10 @@ export class Delivery {
     const now = performance.now();
     for (const parcel of this.#parcels.values()) {
       if (parcel.sentAt !== undefined && now - parcel.sentAt >= this.#ackDeadlineMs(parcel)) {
-        this.#logger.warn({ runId: parcel.entry.runId, sends: parcel.sends }, "no acknowledgement; sending again");
+        this.#logger.warn(
+          { runId: parcel.entry.runId, sends: parcel.sends },
+          "no acknowledgement; sending again",
+        );
         parcel.sentAt = undefined;
       }
     }
@@ -199,7 +206,10 @@ export class Delivery {
   }
 
   #ackDeadlineMs(parcel: Parcel): number {
-    return Math.min(this.#timing.ackDeadlineCapMs, this.#timing.ackDeadlineMs * 2 ** Math.max(0, parcel.sends - 1));
+    return Math.min(
+      this.#timing.ackDeadlineCapMs,
+      this.#timing.ackDeadlineMs * 2 ** Math.max(0, parcel.sends - 1),
+    );
   }
 
   #hand(parcel: Parcel, completion: Completion): void {
@@ -272,7 +282,10 @@ export class Delivery {
       else await this.#outbox.remove(parcel.entry);
     } catch (error) {
       // It comes back after a restart, and is then acknowledged once more.
-      this.#logger.warn({ runId: parcel.entry.runId, error: messageOf(error) }, "cannot remove an outbox file");
+      this.#logger.warn(
+        { runId: parcel.entry.runId, error: messageOf(error) },
+        "cannot remove an outbox file",
+      );
     }
     if (this.#parcels.size === 0) for (const done of [...this.#waiters]) done();
     void this.#pump();

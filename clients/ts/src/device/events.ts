@@ -52,10 +52,20 @@ export type DeviceEvent = { atMs: number } & (
   /** The attempt ended; its result is in the outbox. */
   | ({ type: "finished"; result: AttemptResult; durationMs: number } & AttemptNames)
   /** The server has the result. `storeMs`: from the end of the attempt to this acknowledgement. */
-  | ({ type: "acknowledged"; verdict: Verdict; windowId: string; message: string; storeMs: number } & AttemptNames)
+  | ({
+      type: "acknowledged";
+      verdict: Verdict;
+      windowId: string;
+      message: string;
+      storeMs: number;
+    } & AttemptNames)
   /** A result was set aside for a person to look at. */
   | { type: "set_aside"; path: string; problem: string }
 );
 
 /** An event without its time. */
-export type DeviceEventBody = DeviceEvent extends infer E ? (E extends { atMs: number } ? Omit<E, "atMs"> : never) : never;
+export type DeviceEventBody = DeviceEvent extends infer E
+  ? E extends { atMs: number }
+    ? Omit<E, "atMs">
+    : never
+  : never;

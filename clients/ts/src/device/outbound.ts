@@ -61,7 +61,8 @@ export class Outbound {
 
   /** False if the piece was dropped. */
   output(message: ConnectRequest, bytes: number): boolean {
-    if (!this.#isOpen || this.#outputBytes + bytes > OUTPUT_QUEUE_BYTES_MAX || !this.#allow(bytes)) return false;
+    if (!this.#isOpen || this.#outputBytes + bytes > OUTPUT_QUEUE_BYTES_MAX || !this.#allow(bytes))
+      return false;
     this.#output.push({ message, bytes });
     this.#outputBytes += bytes;
     this.#pump();

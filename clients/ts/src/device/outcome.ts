@@ -44,7 +44,12 @@ export function backoffMs(failures: number, timing: Timing, random: () => number
  * would be dialled every few milliseconds. A refusal by name is tried `refusalsMax` times, because a replica that has
  * lost its database may refuse what it would take a second later.
  */
-export function decide(outcome: SessionOutcome, history: History, timing: Timing, random = Math.random): Decision {
+export function decide(
+  outcome: SessionOutcome,
+  history: History,
+  timing: Timing,
+  random = Math.random,
+): Decision {
   switch (outcome.kind) {
     case "fatal":
       return { next: "close", error: outcome.error, message: outcome.reason };

@@ -15,7 +15,13 @@ import type { DeviceErrorReason } from "./errors.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import { Outbound } from "./outbound.ts";
 import type { SessionOutcome } from "./outcome.ts";
-import { defaultLimits, fallbackHeartbeatMs, fallbackTtlMs, type SessionLimits, type Timing } from "./timing.ts";
+import {
+  defaultLimits,
+  fallbackHeartbeatMs,
+  fallbackTtlMs,
+  type SessionLimits,
+  type Timing,
+} from "./timing.ts";
 import { type DeviceStream, type Endpoint, openStream, type StreamEnd } from "./transport.ts";
 
 /** What a session needs of the connection that holds it. */
@@ -139,7 +145,9 @@ export class Session {
     if (!this.#lifecycle.fire("connected")) return;
     const ms = this.#timing.welcomeDeadlineMs;
     this.#lifecycle.after(ms, () => this.#finish({ reason: `no welcome within ${ms} ms` }));
-    this.#stream?.write(create(ConnectRequestSchema, { message: { case: "hello", value: this.#host.hello() } }));
+    this.#stream?.write(
+      create(ConnectRequestSchema, { message: { case: "hello", value: this.#host.hello() } }),
+    );
   }
 
   #received(message: ConnectResponse): void {
@@ -172,7 +180,11 @@ export class Session {
     this.#heartbeats += 1n;
     this.send({
       case: "heartbeat",
-      value: { $typeName: "pinion.v1.Heartbeat", sequence: this.#heartbeats, attempts: this.#host.attempts() },
+      value: {
+        $typeName: "pinion.v1.Heartbeat",
+        sequence: this.#heartbeats,
+        attempts: this.#host.attempts(),
+      },
     });
   }
 

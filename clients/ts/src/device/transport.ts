@@ -80,7 +80,8 @@ interface Target {
 
 /** Throws a TypeError that says what is wrong with the URL. */
 export function parseEndpoint(endpoint: Pick<Endpoint, "url" | "tls">): Target {
-  if (!URL.canParse(endpoint.url)) throw new TypeError(`"${endpoint.url}" is not a URL; expected http://host:port`);
+  if (!URL.canParse(endpoint.url))
+    throw new TypeError(`"${endpoint.url}" is not a URL; expected http://host:port`);
   const url = new URL(endpoint.url);
   if (url.protocol !== "http:" && url.protocol !== "https:") {
     throw new TypeError(`"${endpoint.url}" must begin with http:// or https://`);

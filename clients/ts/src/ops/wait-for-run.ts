@@ -48,7 +48,10 @@ export async function waitForRun(
     if (seen.hasHeard) failures = 0;
     const ceiling = Math.min(BACKOFF_CAP_MS, BACKOFF_BASE_MS * 2 ** Math.min(failures, 10));
     const delayMs = seen.retryAfterMs ?? Math.random() * ceiling;
-    await sleep(delayMs, undefined, options.signal === undefined ? {} : { signal: options.signal });
+    // An aborted sleep ends early; the loop's first line says why.
+    await sleep(delayMs, undefined, options.signal === undefined ? {} : { signal: options.signal }).catch(
+      () => {},
+    );
   }
 }
 

@@ -81,7 +81,8 @@ async function release(path: string, mine: string): Promise<void> {
 function parse(content: string): Holder | undefined {
   try {
     const value: unknown = JSON.parse(content);
-    if (typeof value !== "object" || value === null || !("pid" in value) || typeof value.pid !== "number") return;
+    if (typeof value !== "object" || value === null || !("pid" in value) || typeof value.pid !== "number")
+      return;
     return "startTime" in value && typeof value.startTime === "string"
       ? { pid: value.pid, startTime: value.startTime }
       : { pid: value.pid };

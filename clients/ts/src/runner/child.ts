@@ -103,7 +103,10 @@ export async function runChild(options: ChildOptions): Promise<ChildEnd> {
   const { exitCode, signal } = await exit;
   const kind = ending.kind();
   // What the program leaves behind in its group belongs to the attempt, and ends with it.
-  await Promise.all([ending.ended(), kind === "exited" ? endGroupAfterExit(pid, closed, options) : undefined]);
+  await Promise.all([
+    ending.ended(),
+    kind === "exited" ? endGroupAfterExit(pid, closed, options) : undefined,
+  ]);
   await within(closed, DRAIN_MS);
   child.stdout?.destroy();
   child.stderr?.destroy();
@@ -132,7 +135,8 @@ function endingOf(
   const onAbort = () => begin("aborted");
   options.signal.addEventListener("abort", onAbort, { once: true });
   // Timers hold at most 2^31-1 ms (24.8 days), beyond every timeout of the protocol (7 days).
-  const timer = options.timeoutMs === undefined ? undefined : setTimeout(() => begin("timeout"), options.timeoutMs);
+  const timer =
+    options.timeoutMs === undefined ? undefined : setTimeout(() => begin("timeout"), options.timeoutMs);
   void exit.then(() => {
     clearTimeout(timer);
     options.signal.removeEventListener("abort", onAbort);
@@ -174,7 +178,8 @@ function startProblem(program: string, error: unknown): string {
       : `command not found: ${program}; install it, or give its full path in "command" (a service often has a shorter PATH than your shell)`;
   }
   if (hasCode(error, "EACCES")) return `${program} may not be executed; check its permissions`;
-  if (hasCode(error, "E2BIG")) return `${program} was given more arguments or environment than the system takes`;
+  if (hasCode(error, "E2BIG"))
+    return `${program} was given more arguments or environment than the system takes`;
   return `${program} could not be started: ${messageOf(error)}`;
 }
 

@@ -61,7 +61,19 @@ export class ConfigError extends Error {
 export const DEFAULT_ENV =
   process.platform === "win32"
     ? ["PATH", "PATHEXT", "SYSTEMROOT", "COMSPEC", "TEMP", "TMP", "USERPROFILE", "APPDATA", "LOCALAPPDATA"]
-    : ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "XDG_RUNTIME_DIR"];
+    : [
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "SHELL",
+        "LANG",
+        "LC_ALL",
+        "LC_CTYPE",
+        "TZ",
+        "TMPDIR",
+        "XDG_RUNTIME_DIR",
+      ];
 
 const OUTPUT_LIMIT_BYTES_MAX = 16 * 1024 * 1024;
 const KIND = /^[a-z0-9][a-z0-9._-]*$/;
@@ -69,18 +81,26 @@ const KIND = /^[a-z0-9][a-z0-9._-]*$/;
 const duration = z.string().transform((text, context) => {
   const ms = parseDurationMs(text);
   if (ms !== undefined && ms > 0) return ms;
-  context.addIssue({ code: "custom", message: `"${text}" is not a length of time; write for example "30m" or "5s"` });
+  context.addIssue({
+    code: "custom",
+    message: `"${text}" is not a length of time; write for example "30m" or "5s"`,
+  });
   return z.NEVER;
 });
 
 const size = z.union([z.string(), z.int()]).transform((value, context) => {
   const bytes = parseBytes(String(value));
   if (bytes !== undefined && bytes <= OUTPUT_LIMIT_BYTES_MAX) return bytes;
-  context.addIssue({ code: "custom", message: `"${value}" is not a size up to 16MiB; write for example "1MiB"` });
+  context.addIssue({
+    code: "custom",
+    message: `"${value}" is not a size up to 16MiB; write for example "1MiB"`,
+  });
   return z.NEVER;
 });
 
-const variableName = z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, "is not the name of an environment variable");
+const variableName = z
+  .string()
+  .regex(/^[A-Za-z_][A-Za-z0-9_]*$/, "is not the name of an environment variable");
 
 const executorSchema = z.strictObject({
   command: z.tuple([z.string().min(1, "the program's name is empty")], z.string()),
@@ -102,10 +122,7 @@ const configSchema = z.strictObject({
     })
     .default({ max_concurrency: 1 }),
   executors: z
-    .record(
-      z.string().regex(KIND, "a kind is made of a-z, 0-9, '.', '_' and '-'").max(64),
-      executorSchema,
-    )
+    .record(z.string().regex(KIND, "a kind is made of a-z, 0-9, '.', '_' and '-'").max(64), executorSchema)
     .default({}),
 });
 
@@ -132,7 +149,11 @@ export function parseConfig(text: string, options: { file?: string } = {}): Devi
     throw new ConfigError(file, [{ line: error.line, key: "", message: firstLine }]);
   }
   const parsed = configSchema.safeParse(raw);
-  if (!parsed.success) throw new ConfigError(file, parsed.error.issues.flatMap((issue) => problemsOf(issue, text)));
+  if (!parsed.success)
+    throw new ConfigError(
+      file,
+      parsed.error.issues.flatMap((issue) => problemsOf(issue, text)),
+    );
   const { device, executors } = parsed.data;
   const kinds = Object.keys(executors);
   const defaultExecutor = device.default_executor ?? (kinds.length === 1 ? kinds[0] : undefined);
@@ -243,7 +264,10 @@ export function lineOf(text: string, path: string[]): number | undefined {
   let best: { line: number; depth: number } | undefined;
   for (const [index, line] of text.split("\n").entries()) {
     const header = /^\s*\[\s*([^[\]]+?)\s*\]\s*(#.*)?$/.exec(line);
-    const key = /^\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=/.exec(line);
+    const key =
+      /^\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=/.exec(
+        line,
+      );
     let here: string[] | undefined;
     if (header?.[1] !== undefined) {
       table = splitKey(header[1]);

@@ -10,7 +10,8 @@ export type Notifier = (title: string, body: string) => void;
 
 /** The desktop's notifier (`notify-send`, `osascript`), or undefined if there is none. It never throws and never waits. */
 export function desktopNotifier(env: NodeJS.ProcessEnv): Notifier | undefined {
-  const tool = process.platform === "darwin" ? "osascript" : process.platform === "linux" ? "notify-send" : undefined;
+  const tool =
+    process.platform === "darwin" ? "osascript" : process.platform === "linux" ? "notify-send" : undefined;
   const program = tool === undefined ? undefined : findProgram(tool, env.PATH ?? "");
   if (program === undefined) return undefined;
   return (title, body) => {

@@ -11,7 +11,10 @@ const KILLED_GONE_MS = 2_000;
  * Ends a whole process group: SIGTERM, SIGKILL after the grace. Resolves when no process of it is left, at the latest
  * two seconds after SIGKILL. `hurry` cuts the grace short.
  */
-export async function endGroup(groupId: number, options: { graceMs: number; hurry?: AbortSignal }): Promise<void> {
+export async function endGroup(
+  groupId: number,
+  options: { graceMs: number; hurry?: AbortSignal },
+): Promise<void> {
   if (process.platform === "win32") {
     await endTree(groupId);
     return;

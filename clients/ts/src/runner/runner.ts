@@ -49,8 +49,13 @@ export class Runner {
   /** Journals an assignment, or says why it cannot be run here. */
   async admit(assignment: Assignment): Promise<Rejection | undefined> {
     const executor = findExecutor(this.#options.config, assignment.agentKind);
-    if (executor === undefined) return { reason: "unsupported", message: this.#unsupported(assignment.agentKind) };
-    if (executor.stdin === "prompt" && assignment.kind !== AssignmentKind.TURN && assignment.watcher === undefined) {
+    if (executor === undefined)
+      return { reason: "unsupported", message: this.#unsupported(assignment.agentKind) };
+    if (
+      executor.stdin === "prompt" &&
+      assignment.kind !== AssignmentKind.TURN &&
+      assignment.watcher === undefined
+    ) {
       return { reason: "invalid", message: "the assignment has no watcher, and so no prompt" };
     }
     const { runId, attemptToken } = assignment;
@@ -97,7 +102,8 @@ export class Runner {
       onOutput: (stream, data) => context.output(stream, data),
     });
     await journaled;
-    if (end.kind === "timeout" || end.kind === "aborted") await endEscaped(markerOf(installId, assignment.runId));
+    if (end.kind === "timeout" || end.kind === "aborted")
+      await endEscaped(markerOf(installId, assignment.runId));
     return resultOf(executor, end, { timeoutMs, signal: context.signal });
   }
 
@@ -105,7 +111,12 @@ export class Runner {
     const { runId, attemptToken } = assignment;
     try {
       const startTime = await startTimeOf(pid);
-      await this.#journal.write({ runId, attemptToken, pid, ...(startTime === undefined ? {} : { startTime }) });
+      await this.#journal.write({
+        runId,
+        attemptToken,
+        pid,
+        ...(startTime === undefined ? {} : { startTime }),
+      });
     } catch (error) {
       // The run goes on; only a leftover of it would be harder to find.
       this.#options.logger.warn({ runId, error: messageOf(error) }, "cannot journal a running agent");
@@ -136,7 +147,10 @@ export class Runner {
     if (!isWanted) return;
     const name = assignment.watcher?.name || assignment.watcher?.slug || "Pinion";
     const text = (isFailure ? result.reason : result.output)?.trim() ?? "";
-    this.#options.notifier?.(`${name}: ${result.outcome}`, text.slice(0, NOTIFICATION_CHARACTERS_MAX).toWellFormed());
+    this.#options.notifier?.(
+      `${name}: ${result.outcome}`,
+      text.slice(0, NOTIFICATION_CHARACTERS_MAX).toWellFormed(),
+    );
   }
 }
 
@@ -180,7 +194,10 @@ function resultOf(
       return {
         ...result,
         outcome: "timeout",
-        reason: withTail(`${program} was ended after its timeout of ${formatDuration(limits.timeoutMs ?? 0)}`, end),
+        reason: withTail(
+          `${program} was ended after its timeout of ${formatDuration(limits.timeoutMs ?? 0)}`,
+          end,
+        ),
       };
     case "aborted": {
       const why = limits.signal.reason instanceof AttemptAborted ? limits.signal.reason.why : "cancelled";

@@ -1,0 +1,118 @@
+import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
+import { z } from "zod";
+import type { ConnectRequest, ConnectResponse, DeviceService } from "#gen/pinion/v1/device_pb.js";
+import { refuse } from "../../errors.ts";
+import type { Completer } from "../../scheduler/completer.ts";
+import { nextSlot } from "../../scheduler/cron.ts";
+import * as clock from "../../store/clock.ts";
+import type { Db } from "../../store/database.ts";
+import * as devices from "../../store/devices.ts";
+import * as watchers from "../../store/watchers.ts";
+import { type Hub, platformOf } from "../device/hub.ts";
+import { openLink } from "../device/link.ts";
+import { reportOf, verdictOf, verdictText } from "../device/messages.ts";
+import type { Session } from "../device/session.ts";
+import { type Guard, principalOf } from "../guard.ts";
+import { page } from "./page.ts";
+import { watcherMessage } from "./watcher-message.ts";
+import type { WatcherScheduler } from "./watchers.ts";
+
+/** What a device's daemon speaks; the stream itself is the session's (src/server/device/session.ts). */
+export function deviceService(deps: {
+  db: Db;
+  hub: Hub;
+  completer: Completer;
+  scheduler: Pick<WatcherScheduler, "trigger" | "scheduleChanged">;
+  doorbell: { revoke(tokenId: string): void };
+  authCache: Guard["authCache"];
+}): ServiceImpl<typeof DeviceService> {
+  const { db, hub, scheduler } = deps;
+  return {
+    connect: (requests, context) => carry(hub, requests, context),
+
+    async enroll(request) {
+      const { schedule, timeZone } = devices.defaultWatcher;
+      const enrolment = await devices.enroll(db, {
+        joinCode: request.joinCode,
+        installId: request.installId,
+        platform: platformOf[request.platform]!,
+        label: request.label,
+        appVersion: request.appVersion,
+        defaultNextSlotAt: nextSlot(schedule, timeZone, await clock.now(db))!,
+      });
+      for (const tokenId of enrolment.revokedTokenIds) {
+        deps.authCache.forget(tokenId);
+        deps.doorbell.revoke(tokenId);
+      }
+      const { orgId, deviceId, secret, defaultWatcherId } = enrolment;
+      if (defaultWatcherId) scheduler.scheduleChanged({ orgId, deviceId, watcherId: defaultWatcherId });
+      return { deviceId, orgId, token: secret };
+    },
+
+    async completeRun(request, context) {
+      const { orgId, deviceId } = principalOf(context);
+      const report = reportOf({ orgId, deviceId: deviceId! }, request.completion!);
+      const { verdict, windowId } = await deps.completer.report(report);
+      if (verdict === "unknown")
+        refuse("not_found", `this device has no such attempt of run ${report.runId}`);
+      return { verdict: verdictOf[verdict], windowId: windowId ?? "", message: verdictText[verdict] };
+    },
+
+    async triggerWatcher(request, context) {
+      const { orgId, deviceId, actor } = principalOf(context);
+      const watcher = await watchers.find(db, { orgId, watcher: request.watcherId });
+      // R6: another device's watcher is not there for this one.
+      if (!watcher || watcher.device_id !== deviceId) {
+        refuse("not_found", `there is no watcher "${request.watcherId}" pinned to this device`);
+      }
+      return scheduler.trigger({ orgId, actor, watcherId: watcher.id });
+    },
+
+    async listMyWatchers(request, context) {
+      const { orgId, deviceId } = principalOf(context);
+      const { rows, nextPageToken } = await page(request, {
+        key: z.tuple([z.string()]),
+        keyOf: (row: watchers.Watcher) => [row.slug] as [string],
+        fetch: (after, limit) =>
+          watchers.list(db, { orgId, limit, afterSlug: after?.[0], deviceId: deviceId! }),
+      });
+      return { watchers: rows.map(watcherMessage), nextPageToken };
+    },
+  };
+}
+
+/** Carries a session over a Connect, gRPC or gRPC-Web stream: reads on the side, yields what the session sends. */
+async function* carry(
+  hub: Hub,
+  requests: AsyncIterable<ConnectRequest>,
+  context: HandlerContext,
+): AsyncGenerator<ConnectResponse> {
+  let session: Session | undefined;
+  const link = openLink({
+    signal: context.signal,
+    onOverflow: () => session?.close("slow_reader"),
+  });
+  session = hub.begin(principalOf(context), link);
+  const gone = () => session.close("stream_broken");
+  context.signal.addEventListener("abort", gone, { once: true });
+  void read(session, requests);
+  try {
+    yield* link.messages();
+  } finally {
+    context.signal.removeEventListener("abort", gone);
+    session.close("stream_broken");
+  }
+}
+
+/** Feeds the session until the device's side ends. What the transport has against a message ends the stream with it. */
+async function read(session: Session, requests: AsyncIterable<ConnectRequest>): Promise<void> {
+  try {
+    for await (const request of requests) {
+      await session.receive(request);
+      if (session.state === "closed") return;
+    }
+    session.close("device_left");
+  } catch (error) {
+    session.failed(error);
+  }
+}

@@ -1,0 +1,187 @@
+import { create } from "@bufbuild/protobuf";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { type RunFact, RunFactSchema } from "#gen/pinion/v1/run_pb.js";
+import type { Device } from "../../store/devices.ts";
+import type { RunRow } from "../../store/runs.ts";
+
+/** Why a run is where it is. A function of what is known; reading it is rpc/runs.ts's business. */
+export type Known = {
+  run: RunRow;
+  /** The device that the run is pinned to, if it exists. */
+  device: Device | undefined;
+  /** Attempts out at the device, and runs that wait for it, this one included. */
+  onDevice: { active: number; pending: number };
+  /** Silence after which the device's attempts are reaped, in milliseconds. */
+  ttlMs: number;
+  /** The database's clock. */
+  now: Date;
+};
+
+export type Explanation = { summary: string; nextStep: string; facts: RunFact[] };
+
+export function explain(known: Known): Explanation {
+  const { run } = known;
+  const { summary, nextStep } = explainStatus[run.status](known);
+  return { summary, nextStep, facts: factsOf(known) };
+}
+
+const explainStatus: Record<RunRow["status"], (known: Known) => { summary: string; nextStep: string }> = {
+  pending: explainPending,
+  claimed: ({ run, device, now }) => ({
+    summary: `Pushed to ${nameOf(device)} ${agoText(run.claimedAt, now)}; the device has not accepted it yet.`,
+    nextStep:
+      "The device accepts or rejects it; without an answer it is pushed once more and then withdrawn.",
+  }),
+  running: explainRunning,
+  completed: ({ run }) => ({
+    summary: `Completed at ${clockText(run.finishedAt)} on attempt ${run.attempt}; its result is window ${run.windowId}.`,
+    nextStep: "",
+  }),
+  failed: ({ run }) => ({
+    summary: `Failed at ${clockText(run.finishedAt)} on attempt ${run.attempt} of ${run.maxAttempts}: ${run.reason || "no reason was given"}.`,
+    nextStep: "",
+  }),
+  timeout: ({ run }) => ({
+    summary: `Ended as timeout at ${clockText(run.finishedAt)} on attempt ${run.attempt} of ${run.maxAttempts}: ${run.reason || "its time ran out"}.`,
+    nextStep: "",
+  }),
+  cancelled: ({ run }) => ({
+    summary: `Cancelled at ${clockText(run.finishedAt)}: ${run.reason || "no reason was given"}.`,
+    nextStep: "",
+  }),
+  skipped: ({ run }) => ({
+    summary: `The slot of ${clockText(run.scheduledFor ?? run.dueAt)} was skipped (${run.skipReason}): ${run.reason}.`,
+    nextStep: "",
+  }),
+};
+
+function explainPending(known: Known): { summary: string; nextStep: string } {
+  const { run, device, onDevice, now } = known;
+  const since = `Pending for ${durationText(now.getTime() - run.createdAt.getTime())}`;
+  if (run.notBefore && run.notBefore > now) {
+    return {
+      summary: `${since}: it waits until ${clockText(run.notBefore)} before it is offered again (${run.reason}).`,
+      nextStep: `It is offered to ${nameOf(device)} at ${clockText(run.notBefore)}.`,
+    };
+  }
+  if (!run.deviceId) {
+    return {
+      summary: `${since}: it is pinned to no device, so a fleet worker has to take it, and none has.`,
+      nextStep: "Connect a fleet worker, or pin the watcher to a device.",
+    };
+  }
+  if (!device) {
+    return {
+      summary: `${since}: its device does not exist any more.`,
+      nextStep: "Cancel it, and pin its watcher to another device.",
+    };
+  }
+  if (device.liveness === "never") {
+    return {
+      summary: `${since}: device ${device.label} has never connected; the run would have been offered at ${clockText(run.dueAt)}.`,
+      nextStep: `Start the daemon on ${device.label}: pinion device run.`,
+    };
+  }
+  if (device.liveness !== "online") {
+    return {
+      summary: `${since}: device ${device.label} offline since ${clockText(device.disconnected_at ?? device.last_beat_at)}; the run would have been offered at ${clockText(run.dueAt)}.`,
+      nextStep: `It is pushed as soon as ${device.label} connects.${run.expiresAt ? ` If that is after ${clockText(run.expiresAt)}, it is skipped.` : ""}`,
+    };
+  }
+  if (onDevice.active >= device.max_concurrency) {
+    return {
+      summary: `${since}: all ${device.max_concurrency} slots of device ${device.label} are used; ${onDevice.pending} ${onDevice.pending === 1 ? "run waits" : "runs wait"} for it.`,
+      nextStep: "It is pushed when its turn comes and a slot is free.",
+    };
+  }
+  return {
+    summary: `${since}: device ${device.label} is online with a free slot; the run is about to be pushed.`,
+    nextStep: "It is pushed within moments; the sweep does it if a notification was lost.",
+  };
+}
+
+function explainRunning(known: Known): { summary: string; nextStep: string } {
+  const { run, device, ttlMs, now } = known;
+  const heard = run.lastBeatAt ?? device?.last_beat_at ?? run.startedAt;
+  const since = `Running for ${durationText(now.getTime() - (run.startedAt ?? run.createdAt).getTime())} on ${nameOf(device)}`;
+  if (run.cancelRequestedAt) {
+    return {
+      summary: `${since}; its end was asked for ${agoText(run.cancelRequestedAt, now)}.`,
+      nextStep: `It ends when the device says that the agent is gone, or at ${clockText(new Date(run.cancelRequestedAt.getTime() + ttlMs))}.`,
+    };
+  }
+  if (device && device.liveness !== "online") {
+    const reapedAt = heard && new Date(heard.getTime() + ttlMs);
+    return {
+      summary: `${since}; the device's stream is broken since ${clockText(device.disconnected_at ?? device.last_beat_at)}, last heard of at ${clockText(heard)}.`,
+      nextStep: `If it does not come back, the attempt is reaped at ${clockText(reapedAt ?? null)}.`,
+    };
+  }
+  return {
+    summary: `${since}; last heartbeat ${agoText(heard, now)}.`,
+    nextStep: `It ends when the device reports; at the latest its timeout of ${durationText(run.timeoutMs)} ends it.`,
+  };
+}
+
+function factsOf({ run, device, onDevice, now }: Known): RunFact[] {
+  const facts: { at: Date | null; kind: string; text: string }[] = [];
+  const fact = (at: Date | null, kind: string, text: string) => {
+    if (at) facts.push({ at, kind, text });
+  };
+  fact(run.scheduledFor, "slot", "the slot of the schedule");
+  fact(run.dueAt, "due", "became due");
+  fact(run.createdAt, "materialized", `materialized (${run.source}), watcher version ${run.watcherVersion}`);
+  for (const past of run.pastAttempts) {
+    fact(new Date(past.claimed_at), "past_attempt", `attempt ${past.attempt} was claimed`);
+    fact(new Date(past.ended_at), "past_attempt", `attempt ${past.attempt} ended: ${past.reason}`);
+  }
+  fact(run.claimedAt, "claimed", `attempt ${run.attempt} was claimed`);
+  fact(run.pushedAt, "pushed", "the assignment was written to the device's stream");
+  fact(run.startedAt, "accepted", "the device accepted");
+  fact(run.lastBeatAt, "beat", "the last heartbeat of the attempt");
+  fact(run.cancelRequestedAt, "cancel", "its end was asked for");
+  fact(run.finishedAt, "ended", `${run.status}${run.reason ? `: ${run.reason}` : ""}`);
+  facts.sort((a, b) => a.at!.getTime() - b.at!.getTime());
+  if (!run.finishedAt) {
+    if (run.expiresAt)
+      facts.push({ at: run.expiresAt, kind: "deadline", text: "skipped if it has not started by then" });
+    if (run.notBefore && run.notBefore > now) {
+      facts.push({ at: run.notBefore, kind: "not_before", text: "not offered before then" });
+    }
+    if (device) {
+      facts.push({
+        at: device.last_beat_at,
+        kind: "device",
+        text: `device ${device.label} is ${device.liveness}; session ${device.session_epoch} on replica ${device.replica_id ?? "none"}`,
+      });
+      facts.push({
+        at: null,
+        kind: "slots",
+        text: `${onDevice.active} of ${device.max_concurrency} slots used, ${onDevice.pending} pending`,
+      });
+    }
+  }
+  return facts.map(({ at, kind, text }) =>
+    create(RunFactSchema, { kind, text, ...(at ? { at: timestampFromDate(at) } : {}) }),
+  );
+}
+
+function nameOf(device: Device | undefined): string {
+  return device ? `device ${device.label}` : "its device";
+}
+
+function clockText(at: Date | null): string {
+  return at ? at.toISOString().replace(/\.\d+Z$/, "Z") : "an unknown time";
+}
+
+function agoText(at: Date | null | undefined, now: Date): string {
+  return at ? `${durationText(now.getTime() - at.getTime())} ago` : "never";
+}
+
+function durationText(ms: number): string {
+  const s = Math.max(0, Math.round(ms / 1000));
+  if (s < 60) return `${s} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} m ${s % 60} s`;
+  if (s < 86_400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} m`;
+  return `${Math.floor(s / 86_400)} d ${Math.floor((s % 86_400) / 3600)} h`;
+}

@@ -1,0 +1,209 @@
+import { create } from "@bufbuild/protobuf";
+import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
+import { z } from "zod";
+import {
+  type OutputStream,
+  type RunService,
+  type WatchRunRequest,
+  type WatchRunResponse,
+  WatchRunResponseSchema,
+} from "#gen/pinion/v1/run_pb.js";
+import { Bell } from "../../abort.ts";
+import { refuse } from "../../errors.ts";
+import { cancelRun } from "../../scheduler/cancels.ts";
+import type { Doorbell } from "../../scheduler/doorbell.ts";
+import { retry } from "../../scheduler/triggers.ts";
+import * as clock from "../../store/clock.ts";
+import type { Db } from "../../store/database.ts";
+import * as devices from "../../store/devices.ts";
+import * as runs from "../../store/runs.ts";
+import type { FailurePolicy } from "../../store/settlements.ts";
+import * as watchers from "../../store/watchers.ts";
+import * as windows from "../../store/windows.ts";
+import type { Feed, OutputChunk } from "../feed.ts";
+import { principalOf } from "../guard.ts";
+import { explain } from "./explain.ts";
+import { idKey, page } from "./page.ts";
+import { runMessage, runStatuses, windowMessage } from "./run-message.ts";
+
+const windowsPageSizeDefault = 20;
+/** Output held for one watcher that reads slowly; what comes beyond is dropped, and its sequence shows the gap. */
+const chunksWaitingMax = 256;
+/** Repairs what a lost wake-up missed. */
+const rereadMs = 5_000;
+/** What the .proto promises. */
+const keepaliveMs = 15_000;
+
+export function runService(deps: {
+  db: Db;
+  feed: Feed;
+  doorbell: Doorbell;
+  policy: FailurePolicy;
+  ttlMs: number;
+}): ServiceImpl<typeof RunService> {
+  const { db, doorbell, policy } = deps;
+
+  async function get(run: { orgId: string; runId: string }): Promise<runs.RunRow> {
+    return (await runs.find(db, run)) ?? refuse("not_found", `there is no run ${run.runId}`);
+  }
+
+  return {
+    async getRun({ runId }, context) {
+      const { orgId } = principalOf(context);
+      return { run: runMessage(await get({ orgId, runId })) };
+    },
+
+    async listRuns(request, context) {
+      const { orgId } = principalOf(context);
+      const wanted = new Set(request.statuses);
+      const statuses = Object.entries(runStatuses).flatMap(([name, status]) =>
+        wanted.has(status) ? [name] : [],
+      );
+      const watcherId = request.watcherId
+        ? (await watchers.get(db, { orgId, watcher: request.watcherId })).id
+        : undefined;
+      const { rows, nextPageToken } = await page(request, {
+        key: z.tuple([idKey]),
+        keyOf: (row: runs.RunRow) => [row.id] as [string],
+        fetch: (before, limit) =>
+          runs.list(db, {
+            orgId,
+            limit,
+            watcherId,
+            statuses,
+            beforeId: before?.[0],
+            deviceId: request.deviceId || undefined,
+          }),
+      });
+      return { runs: rows.map(runMessage), nextPageToken };
+    },
+
+    async cancelRun({ runId, reason }, context) {
+      const { orgId, actor } = principalOf(context);
+      const isLive = await cancelRun(
+        db,
+        { orgId, runId },
+        { reason: reason || `cancelled by ${actor}`, policy, doorbell },
+      );
+      const run = await get({ orgId, runId });
+      if (!isLive) refuse("failed_precondition", `run ${runId} has ended already: ${run.status}`);
+      return { run: runMessage(run) };
+    },
+
+    async retryRun({ runId }, context) {
+      const { orgId, actor } = principalOf(context);
+      return { run: runMessage(await retry(db, { orgId, runId, actor }, { doorbell })) };
+    },
+
+    watchRun: (request, context) => watch(deps, request, context),
+
+    async explainRun({ runId }, context) {
+      const { orgId } = principalOf(context);
+      const run = await get({ orgId, runId });
+      const { deviceId } = run;
+      const device = deviceId
+        ? await devices.get(db, { orgId, deviceId, ttlMs: deps.ttlMs }).catch(() => undefined)
+        : undefined;
+      const onDevice = deviceId
+        ? await runs.countOnDevice(db, { orgId, deviceId })
+        : { active: 0, pending: 0 };
+      const now = await clock.now(db);
+      return { run: runMessage(run), ...explain({ run, device, onDevice, ttlMs: deps.ttlMs, now }) };
+    },
+
+    async listWindows(request, context) {
+      const { orgId } = principalOf(context);
+      const watcher = await watchers.get(db, { orgId, watcher: request.watcherId });
+      const { rows, nextPageToken } = await page(request, {
+        key: z.tuple([idKey]),
+        keyOf: (row: windows.WindowRow) => [row.id] as [string],
+        sizeDefault: windowsPageSizeDefault,
+        fetch: (before, limit) =>
+          windows.list(db, { orgId, limit, watcherId: watcher.id, beforeId: before?.[0] }),
+      });
+      return { windows: rows.map(windowMessage), nextPageToken };
+    },
+  };
+}
+
+/** The run now, at every change, and its output; ends after the run's end was shown. */
+async function* watch(
+  { db, feed }: { db: Db; feed: Feed },
+  { runId }: WatchRunRequest,
+  context: HandlerContext,
+): AsyncGenerator<WatchRunResponse> {
+  const { orgId } = principalOf(context);
+  const bell = new Bell();
+  let chunks: OutputChunk[] = [];
+  // A run on its way is looked at after every wake-up; one that waits, only when it may have changed.
+  let mayHaveChanged = true;
+  const changed = () => {
+    mayHaveChanged = true;
+    bell.ring();
+  };
+  const stops = [
+    feed.subscribe(orgId, changed),
+    feed.watchRun(
+      { orgId, runId },
+      {
+        onChange: changed,
+        onOutput(chunk) {
+          if (chunks.length < chunksWaitingMax) chunks.push(chunk);
+          bell.ring();
+        },
+      },
+    ),
+  ];
+  let shown = "";
+  let isFirst = true;
+  let saidAt = performance.now();
+  let lookedAt = 0;
+  try {
+    while (!context.signal.aborted) {
+      let isEnded = false;
+      const updates: WatchRunResponse[] = [];
+      if (mayHaveChanged || performance.now() - lookedAt >= rereadMs) {
+        mayHaveChanged = false;
+        lookedAt = performance.now();
+        const row = await runs.find(db, { orgId, runId });
+        if (!row) refuse("not_found", `there is no run ${runId}`);
+        isEnded = row.finishedAt !== null;
+        // A heartbeat alone is no news.
+        const state = JSON.stringify({ ...row, lastBeatAt: null });
+        if (state !== shown) {
+          shown = state;
+          updates.push(create(WatchRunResponseSchema, { update: { case: "run", value: runMessage(row) } }));
+        }
+      }
+      const pieces = chunks.map(outputMessage);
+      chunks = [];
+      // The run is shown first, and its end last: output that is here already was written before it.
+      yield* isEnded && !isFirst ? [...pieces, ...updates] : [...updates, ...pieces];
+      isFirst = false;
+      if (isEnded) return;
+      const now = performance.now();
+      if (pieces.length + updates.length > 0) saidAt = now;
+      else if (now - saidAt >= keepaliveMs) {
+        saidAt = now;
+        yield create(WatchRunResponseSchema, { update: { case: "keepalive", value: {} } });
+      }
+      await bell.wait(rereadMs, context.signal);
+    }
+  } finally {
+    for (const stop of stops) stop();
+  }
+}
+
+function outputMessage(chunk: OutputChunk): WatchRunResponse {
+  return create(WatchRunResponseSchema, {
+    update: {
+      case: "output",
+      value: {
+        sequence: BigInt(chunk.sequence),
+        stream: chunk.stream as OutputStream,
+        data: chunk.data,
+        attempt: chunk.attempt,
+      },
+    },
+  });
+}

@@ -1,0 +1,192 @@
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { status } from "@grpc/grpc-js";
+import { expect, test } from "vitest";
+import { CompletionVerdict, HeldAttemptState } from "#gen/pinion/v1/device_pb.js";
+import { manualHandler, startDevice, startPeer, until } from "./harness.ts";
+
+const filesIn = (stateDir: string, folder = "") =>
+  readdirSync(join(stateDir, "outbox", folder)).filter((name) => name.endsWith(".completion"));
+
+test("a completion stays on the disk until it is acknowledged", async () => {
+  const peer = await startPeer();
+  peer.acknowledges = false;
+  const { events, stateDir } = startDevice(peer.url, { timing: { ackDeadlineMs: 60_000 } });
+  const session = await peer.session();
+  const assignment = session.assign();
+  await session.next("complete");
+  expect(filesIn(stateDir)).toEqual([`${assignment.runId}.${assignment.attemptToken}.completion`]);
+  session.acknowledge(assignment, CompletionVerdict.STORED);
+  await events.next("acknowledged");
+  await until(() => filesIn(stateDir).length === 0, "the file is gone");
+});
+
+test("a lost acknowledgement leads to a repeat on the same stream, and its verdict ends it", async () => {
+  const peer = await startPeer();
+  peer.acknowledges = false;
+  const { events } = startDevice(peer.url, { timing: { ackDeadlineMs: 60 } });
+  const session = await peer.session();
+  const { attemptToken } = session.assign();
+  await session.next("complete");
+  peer.acknowledges = true;
+  expect(await events.next("acknowledged")).toMatchObject({ verdict: "already_stored" });
+  expect(peer.stored.get(attemptToken)?.times).toBe(2);
+});
+
+test("an acknowledgement lost with its stream is made up for by the verdict of the next welcome", async () => {
+  const peer = await startPeer();
+  peer.acknowledges = false;
+  const { events, stateDir } = startDevice(peer.url);
+  const first = await peer.session();
+  const { attemptToken } = first.assign();
+  await first.next("complete");
+  first.end();
+  const second = await peer.session();
+  expect(second.hello.held).toMatchObject([{ attemptToken, state: HeldAttemptState.FINISHED }]);
+  expect(await events.next("acknowledged")).toMatchObject({ verdict: "already_stored" });
+  await until(() => filesIn(stateDir).length === 0, "the file is gone");
+  expect(second.all("complete")).toHaveLength(0);
+});
+
+test.each([
+  [CompletionVerdict.STORED, "stored"],
+  [CompletionVerdict.ALREADY_STORED, "already_stored"],
+  [CompletionVerdict.SUPERSEDED, "superseded"],
+  [CompletionVerdict.UNKNOWN, "unknown"],
+] as const)("verdict %s lets the device forget", async (verdict, name) => {
+  const peer = await startPeer();
+  peer.completionVerdict = verdict;
+  const { events, stateDir } = startDevice(peer.url);
+  (await peer.session()).assign();
+  expect((await events.next("acknowledged")).verdict).toBe(name);
+  await until(() => filesIn(stateDir).length === 0, "the file is gone");
+});
+
+test("a completion that the server calls invalid is set aside for a person, and not sent again", async () => {
+  const peer = await startPeer();
+  peer.completionVerdict = CompletionVerdict.INVALID;
+  const { events, stateDir } = startDevice(peer.url);
+  const session = await peer.session();
+  session.assign();
+  const aside = await events.next("set_aside");
+  expect(filesIn(stateDir)).toEqual([]);
+  expect(filesIn(stateDir, "rejected")).toHaveLength(1);
+  expect(readFileSync(aside.path).length).toBeGreaterThan(0);
+});
+
+test("output is cut to the session's limit between two characters, and says so", async () => {
+  const peer = await startPeer({ limits: { completionOutputBytesMax: 1_000n } });
+  startDevice(peer.url, { onAssignment: async () => ({ outcome: "completed", output: "aé€😀".repeat(500) }) });
+  const session = await peer.session();
+  session.assign();
+  const completion = await session.next("complete");
+  expect(Buffer.byteLength(completion.output)).toBeGreaterThan(990);
+  expect(Buffer.byteLength(completion.output)).toBeLessThanOrEqual(1_000);
+  expect("aé€😀".repeat(500).startsWith(completion.output)).toBe(true);
+  expect(completion.isOutputTruncated).toBe(true);
+});
+
+test("a result within no message limit would end the stream for ever: it is cut before it is sent", async () => {
+  const peer = await startPeer({ limits: { messageBytesMax: 16_384n } });
+  startDevice(peer.url, { onAssignment: async () => ({ outcome: "completed", output: "x".repeat(500_000) }) });
+  const session = await peer.session();
+  session.assign();
+  expect((await session.next("complete")).output.length).toBe(8_192);
+});
+
+test("what a handler says is brought within the protocol's rules", async () => {
+  const peer = await startPeer();
+  startDevice(peer.url, {
+    onAssignment: async () => ({
+      outcome: "failed",
+      output: "half a pair: \ud800",
+      reason: "é".repeat(5_000),
+      signal: "S".repeat(100),
+      exitCode: 3_221_225_477,
+      durationMs: -5,
+    }),
+  });
+  const session = await peer.session();
+  session.assign();
+  const completion = await session.next("complete");
+  expect(peer.violations).toEqual([]);
+  expect(completion.output).toBe("half a pair: \ufffd");
+  expect(completion.exitCode).toBe(-1_073_741_819);
+});
+
+test("records that are damaged are set aside at the start and reported; good ones are delivered", async () => {
+  const peer = await startPeer();
+  peer.acknowledges = false;
+  const first = startDevice(peer.url, { timing: { ackDeadlineMs: 60_000 } });
+  const session = await peer.session();
+  const assignment = session.assign();
+  await session.next("complete");
+  await first.device.close({ flushMs: 0 });
+  peer.acknowledges = true;
+  peer.stored.clear();
+  const outbox = join(first.stateDir, "outbox");
+  const [good = ""] = filesIn(first.stateDir);
+  const bytes = readFileSync(join(outbox, good));
+  writeFileSync(join(outbox, "torn.completion"), bytes.subarray(0, bytes.length - 7));
+  writeFileSync(join(outbox, "stray.tmp"), "half");
+  const second = startDevice(peer.url, { stateDir: first.stateDir });
+  expect((await second.events.next("set_aside")).problem).toContain("checksum");
+  expect(await second.events.next("acknowledged")).toMatchObject({
+    attemptToken: assignment.attemptToken,
+    verdict: "stored",
+  });
+  expect(filesIn(first.stateDir, "bad")).toEqual(["torn.completion"]);
+  await until(() => !readdirSync(outbox).includes("stray.tmp"), "the temporary file is gone");
+});
+
+test("many completions that piled up are all delivered, each once", async () => {
+  const peer = await startPeer();
+  const { onAssignment, calls } = manualHandler();
+  const { events, device } = startDevice(peer.url, { onAssignment, maxConcurrency: 64 });
+  const first = await peer.session();
+  for (let index = 0; index < 60; index++) first.assign();
+  await until(() => first.all("accept").length === 60, "60 accepts");
+  peer.welcomes = false;
+  first.end();
+  await peer.session();
+  for (const call of calls) call.finish({ outcome: "completed", output: call.runId });
+  await until(() => device.unacknowledged === 60, "60 in the outbox");
+  peer.welcomes = true;
+  await events.next("acknowledged", () => true, 60);
+  expect(peer.stored.size).toBe(60);
+  expect([...peer.stored.values()].every(({ times }) => times === 1)).toBe(true);
+});
+
+test("without a stream for long, completions go by the unary call", async () => {
+  const peer = await startPeer();
+  const { onAssignment, calls } = manualHandler();
+  const { events } = startDevice(peer.url, { onAssignment, timing: { unaryAfterMs: 100 } });
+  const session = await peer.session();
+  const { attemptToken } = session.assign();
+  await session.next("accept");
+  peer.refusal = { code: status.UNAVAILABLE, details: "streams do not get through this proxy" };
+  session.end();
+  await events.next("disconnected");
+  calls[0]?.finish({ outcome: "completed", output: "by post" });
+  expect(await events.next("acknowledged")).toMatchObject({ verdict: "stored", attemptToken });
+  expect(peer.unaryCompletions).toMatchObject([{ output: "by post" }]);
+});
+
+test("a completion that ends the stream again and again goes by the unary call, which names what is wrong", async () => {
+  const peer = await startPeer();
+  const { onAssignment, calls } = manualHandler();
+  const { events, stateDir } = startDevice(peer.url, { onAssignment });
+  peer.unaryRefusal = { code: status.INVALID_ARGUMENT, details: "output: too long" };
+  peer.acknowledges = false;
+  const first = await peer.session();
+  first.assign();
+  await first.next("accept");
+  calls[0]?.finish({ outcome: "completed" });
+  await first.next("complete");
+  first.fail(status.INVALID_ARGUMENT, "output: too long");
+  const second = await peer.session();
+  await second.next("complete");
+  second.fail(status.INVALID_ARGUMENT, "output: too long");
+  expect((await events.next("set_aside")).problem).toBe("output: too long");
+  expect(filesIn(stateDir, "rejected")).toHaveLength(1);
+});

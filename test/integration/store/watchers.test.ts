@@ -1,0 +1,289 @@
+import { sql } from "kysely";
+import { beforeEach, expect, test } from "vitest";
+import { jitterOf, nextSlot } from "../../../src/scheduler/cron.ts";
+import type { Db } from "../../../src/store/database.ts";
+import * as devices from "../../../src/store/devices.ts";
+import * as events from "../../../src/store/events.ts";
+import * as watchers from "../../../src/store/watchers.ts";
+import { useDatabase } from "../../support/database.ts";
+import { addDevice, addTenant, type Tenant } from "../server/tenants.ts";
+
+const database = useDatabase();
+let db: Db;
+let tenant: Tenant;
+
+beforeEach(async () => {
+  db = database.db;
+  tenant = await addTenant(db, "acme");
+});
+
+const place: watchers.Place = ({ watcherId, schedule, timeZone, jitterMs, after }) => {
+  const nextSlotAt = nextSlot(schedule, timeZone, after);
+  return (
+    nextSlotAt && { nextSlotAt, nextDueAt: new Date(nextSlotAt.getTime() + jitterOf(watcherId, jitterMs)) }
+  );
+};
+const noneDue: watchers.RecordDue = async () => [];
+
+const values: watchers.WatcherValues = {
+  name: "Nightly",
+  prompt: "look",
+  agentId: "",
+  deviceId: null,
+  agentKind: "",
+  schedule: "0 3 * * *",
+  timeZone: "UTC",
+  overlap: "skip",
+  catchup: "collapse",
+  catchupWindowMs: 86_400_000,
+  jitterMs: 0,
+  minCooldownMs: 0,
+  startDeadlineMs: null,
+  timeoutMs: 3_600_000,
+  maxAttempts: 1,
+  notification: "none",
+  extractionSchema: null,
+};
+
+function add(slug: string, changes: Partial<watchers.WatcherValues> = {}, requestId: string | null = null) {
+  return watchers.create(db, {
+    orgId: "acme",
+    actor: "user:x",
+    slug,
+    requestId,
+    values: { ...values, ...changes },
+    place,
+  });
+}
+
+function edit(
+  watcher: string,
+  change: Partial<watchers.WatcherValues>,
+  options: { recordDue?: watchers.RecordDue; expectedVersion?: number } = {},
+) {
+  return watchers.update(db, {
+    orgId: "acme",
+    actor: "user:x",
+    watcher,
+    expectedVersion: options.expectedVersion ?? 0,
+    change: (current) => ({ ...watchers.valuesOf(current), ...change }),
+    isPinDecided: "deviceId" in change,
+    recordDue: options.recordDue ?? noneDue,
+    place,
+  });
+}
+
+async function kinds(): Promise<string[]> {
+  return (await events.list(db, { orgId: "acme", limit: 50, kinds: ["watcher.", "test."] })).map(
+    (event) => event.kind,
+  );
+}
+
+test("a watcher gets the org's default agent and its first slot, and is found by id and by slug", async () => {
+  const watcher = await add("nightly", { jitterMs: 600_000 });
+  expect(watcher).toMatchObject({ agent_id: "pinion-default", version: 1, status: "active", prompt: "look" });
+  expect(watcher.next_slot_at!.toISOString()).toMatch(/T03:00:00.000Z$/);
+  expect(watcher.next_due_at!.getTime() - watcher.next_slot_at!.getTime()).toBe(
+    jitterOf(watcher.id, 600_000),
+  );
+  expect(await watchers.get(db, { orgId: "acme", watcher: watcher.id })).toEqual(watcher);
+  expect(await watchers.get(db, { orgId: "acme", watcher: "nightly" })).toEqual(watcher);
+  await addTenant(db, "other");
+  await expect(watchers.get(db, { orgId: "other", watcher: watcher.id })).rejects.toMatchObject({
+    reason: "not_found",
+  });
+});
+
+test("ten equal creations at once with one request id make one watcher", async () => {
+  const made = await Promise.all(Array.from({ length: 10 }, () => add("nightly", {}, "request-1")));
+  expect(new Set(made.map((watcher) => watcher.id)).size).toBe(1);
+  expect(await kinds()).toEqual(["watcher.created"]);
+});
+
+test("a slug is taken once", async () => {
+  await add("nightly");
+  await expect(add("nightly")).rejects.toMatchObject({ reason: "already_exists", field: "slug" });
+});
+
+test("an agent or a device that the org does not have is not found", async () => {
+  await expect(add("a", { agentId: "nobody" })).rejects.toMatchObject({ reason: "not_found" });
+  const other = await addTenant(db, "other");
+  const { deviceId } = await addDevice(db, other);
+  await expect(add("b", { deviceId })).rejects.toMatchObject({ reason: "not_found" });
+  await db.updateTable("org").set({ default_agent_id: null }).where("id", "=", "acme").execute();
+  await expect(add("c")).rejects.toMatchObject({ reason: "not_found" });
+});
+
+test("an edit makes a new revision and leaves the old one for the runs that point to it", async () => {
+  const watcher = await add("nightly");
+  const edited = await edit("nightly", { prompt: "look again", extractionSchema: { type: "object" } });
+  expect(edited).toMatchObject({ version: 2, prompt: "look again", extraction_schema: { type: "object" } });
+  expect(edited.next_slot_at).toEqual(watcher.next_slot_at);
+  const revisions = await db
+    .selectFrom("watcher_revision")
+    .select(["version", "prompt"])
+    .orderBy("version")
+    .execute();
+  expect(revisions).toEqual([
+    { version: 1, prompt: "look" },
+    { version: 2, prompt: "look again" },
+  ]);
+  const [event] = await events.list(db, { orgId: "acme", limit: 1 });
+  expect(event!.data).toEqual({ version: 2, changed: ["prompt", "extraction_schema"] });
+});
+
+test("an edit that changes nothing writes nothing", async () => {
+  await add("nightly", { extractionSchema: { b: 1, a: { d: 1, c: 2 } } });
+  const same = await edit("nightly", { extractionSchema: { a: { c: 2, d: 1 }, b: 1 } });
+  expect(same.version).toBe(1);
+  expect(await kinds()).toEqual(["watcher.created"]);
+});
+
+test("an edit of a version that was overtaken is aborted; of two at once, one wins", async () => {
+  await add("nightly");
+  const results = await Promise.allSettled([
+    edit("nightly", { name: "A" }, { expectedVersion: 1 }),
+    edit("nightly", { name: "B" }, { expectedVersion: 1 }),
+  ]);
+  expect(results.map((result) => result.status).sort()).toEqual(["fulfilled", "rejected"]);
+  expect(results.find((result) => result.status === "rejected")?.reason).toMatchObject({ reason: "aborted" });
+});
+
+test("an edit that waited for another one sees what that one wrote", async () => {
+  await add("nightly");
+  await Promise.all(Array.from({ length: 8 }, (_, i) => edit("nightly", { name: `N${i}` })));
+  expect((await watchers.get(db, { orgId: "acme", watcher: "nightly" })).version).toBe(9);
+});
+
+test("slots that are due are recorded under the old schedule before it is edited, paused or resumed", async () => {
+  const { id } = await add("nightly");
+  const seen: string[] = [];
+  const recordDue: watchers.RecordDue = async (tx, orgId, watcherId) => {
+    const current = await watchers.get(tx, { orgId, watcher: watcherId });
+    seen.push(`${current.schedule} ${current.status}`);
+    return [{ kind: "test.recorded", actor: "pinion", watcherId }];
+  };
+  await edit("nightly", { schedule: "0 4 * * *" }, { recordDue });
+  await watchers.pause(db, { orgId: "acme", watcher: id, reason: "later", actor: "user:x", recordDue });
+  await watchers.resume(db, { orgId: "acme", watcher: id, actor: "user:x", recordDue, place });
+  expect(seen).toEqual(["0 3 * * * active", "0 4 * * * active", "0 4 * * * paused"]);
+  expect((await kinds()).toReversed()).toEqual([
+    "watcher.created",
+    "test.recorded",
+    "watcher.updated",
+    "test.recorded",
+    "watcher.paused",
+    "test.recorded",
+    "watcher.resumed",
+  ]);
+});
+
+test("a paused watcher has no next slot, also after its schedule was edited, until it is resumed", async () => {
+  await add("nightly");
+  const pause = () =>
+    watchers.pause(db, {
+      orgId: "acme",
+      watcher: "nightly",
+      reason: "later",
+      actor: "user:x",
+      recordDue: noneDue,
+    });
+  expect(await pause()).toMatchObject({
+    status: "paused",
+    paused_reason: "later",
+    next_slot_at: null,
+    version: 1,
+  });
+  expect(await pause()).toMatchObject({ status: "paused" });
+  expect(await edit("nightly", { schedule: "30 5 * * *" })).toMatchObject({
+    status: "paused",
+    next_slot_at: null,
+  });
+  await sql`update watcher set consecutive_failures = 7, backoff_until = now() + interval '1 hour'`.execute(
+    db,
+  );
+  const resumed = await watchers.resume(db, {
+    orgId: "acme",
+    watcher: "nightly",
+    actor: "user:x",
+    recordDue: noneDue,
+    place,
+  });
+  expect(resumed).toMatchObject({
+    status: "active",
+    paused_reason: "",
+    consecutive_failures: 0,
+    backoff_until: null,
+  });
+  expect(resumed.next_slot_at!.toISOString()).toMatch(/T05:30:00.000Z$/);
+  expect((await kinds()).filter((kind) => kind === "watcher.paused")).toHaveLength(1);
+});
+
+test("a schedule that is cleared stops, one that is set starts, and a new jitter moves only when the slot is due", async () => {
+  await add("nightly");
+  expect(await edit("nightly", { schedule: null })).toMatchObject({ next_slot_at: null, next_due_at: null });
+  const set = await edit("nightly", { schedule: "0 9 * * *", timeZone: "Europe/Berlin" });
+  expect(set.next_slot_at).not.toBeNull();
+  const jittered = await edit("nightly", { jitterMs: 3_600_000 });
+  expect(jittered.next_slot_at).toEqual(set.next_slot_at);
+  expect(jittered.next_due_at!.getTime()).toBe(set.next_slot_at!.getTime() + jitterOf(set.id, 3_600_000));
+});
+
+test("a watcher whose device was deleted is neither paused nor resumed, until somebody decides on its pin", async () => {
+  const { deviceId } = await addDevice(db, tenant, { platform: "ios" });
+  await add("nightly", { deviceId });
+  await devices.remove(db, { orgId: "acme", deviceId, actor: "user:x", cancelRuns: async () => {} });
+  const named = { orgId: "acme", watcher: "nightly", actor: "user:x", recordDue: noneDue };
+  await expect(watchers.pause(db, { ...named, reason: "" })).rejects.toMatchObject({
+    reason: "failed_precondition",
+  });
+  await expect(watchers.resume(db, { ...named, place })).rejects.toMatchObject({
+    reason: "failed_precondition",
+  });
+  expect(await edit("nightly", { name: "Still an orphan" })).toMatchObject({
+    status: "no_executor",
+    version: 3,
+  });
+  // Unpinned on purpose, although the pin is empty already.
+  expect(await edit("nightly", { deviceId: null })).toMatchObject({
+    status: "active",
+    paused_reason: "",
+    version: 4,
+  });
+});
+
+test("a device that is deleted while a watcher is being pinned to it leaves no watcher pinned to nothing", async () => {
+  const { deviceId } = await addDevice(db, tenant, { platform: "ios" });
+  const results = await Promise.allSettled([
+    ...Array.from({ length: 6 }, (_, i) => add(`w${i}`, { deviceId })),
+    devices.remove(db, { orgId: "acme", deviceId, actor: "user:x", cancelRuns: async () => {} }),
+  ]);
+  for (const result of results) {
+    if (result.status === "rejected") expect(result.reason).toMatchObject({ reason: "not_found" });
+  }
+  const all = await watchers.list(db, { orgId: "acme", limit: 10 });
+  expect(all.every((watcher) => watcher.device_id === null && watcher.status === "no_executor")).toBe(true);
+});
+
+test("a watcher is removed with its revisions, and what ended its runs is handed back", async () => {
+  const { id } = await add("nightly");
+  const cancelled = await watchers.remove(db, {
+    orgId: "acme",
+    watcher: "nightly",
+    actor: "user:x",
+    cancelRuns: async (_tx, options) => options,
+  });
+  expect(cancelled).toEqual({ orgId: "acme", watcherId: id, reason: "the watcher was deleted" });
+  expect(await watchers.find(db, { orgId: "acme", watcher: id })).toBeUndefined();
+  expect(await db.selectFrom("watcher_revision").selectAll().execute()).toEqual([]);
+});
+
+test("lists go by slug, page by page, of all or of one device", async () => {
+  const { deviceId } = await addDevice(db, tenant, { platform: "ios" });
+  for (const slug of ["c", "a", "d", "b"]) await add(slug, slug < "c" ? { deviceId } : {});
+  const slugs = async (options: object) =>
+    (await watchers.list(db, { orgId: "acme", limit: 3, ...options })).map((watcher) => watcher.slug);
+  expect(await slugs({})).toEqual(["a", "b", "c"]);
+  expect(await slugs({ afterSlug: "c" })).toEqual(["d"]);
+  expect(await slugs({ deviceId })).toEqual(["a", "b"]);
+});

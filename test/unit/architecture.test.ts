@@ -1,0 +1,215 @@
+/** The arrows of the folders, and what may appear where. The messages say why; the way out is rarely an exception. */
+import { execFileSync } from "node:child_process";
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { homedir } from "node:os";
+import { dirname, join, relative, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { expect, test } from "vitest";
+
+const root = fileURLToPath(new URL("../../", import.meta.url)).replace(/\/$/, "");
+
+type Source = { path: string; text: string; imports: Import[] };
+/** `to` is a path within the repository, or the name of a package. */
+type Import = { to: string; isPackage: boolean };
+
+function listSources(folder: string): Source[] {
+  const from = join(root, folder);
+  if (!existsSync(from)) return [];
+  return readdirSync(from, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile() && entry.name.endsWith(".ts") && !entry.name.endsWith(".d.ts"))
+    .map((entry) => relative(root, join(entry.parentPath, entry.name)))
+    .filter((path) => !path.includes("node_modules/"))
+    .sort()
+    .map((path) => {
+      const text = readFileSync(join(root, path), "utf8");
+      return { path, text, imports: findImports(path, text) };
+    });
+}
+
+function findImports(path: string, text: string): Import[] {
+  const patterns = [
+    /^\s*(?:import|export)\b[^;"'`]*?\bfrom\s*["']([^"']+)["']/gm,
+    /^\s*import\s*["']([^"']+)["']/gm,
+    /\bimport\(\s*["']([^"']+)["']/g,
+  ];
+  return patterns
+    .flatMap((pattern) => [...text.matchAll(pattern)].map((match) => match[1]!))
+    .map((name) => {
+      if (name.startsWith(".")) {
+        return { to: relative(root, resolve(root, dirname(path), name)), isPackage: false };
+      }
+      if (name.startsWith("#gen/")) return { to: `clients/ts/src/gen/${name.slice(5)}`, isPackage: false };
+      return { to: name, isPackage: true };
+    });
+}
+
+const sources = ["src", "clients/ts/src", "test"].flatMap(listSources);
+
+/** The first that matches names the layer. */
+const layers: [name: string, pattern: RegExp][] = [
+  ["generated", /^clients\/ts\/src\/gen\//],
+  ["client", /^clients\/ts\//],
+  ["store", /^src\/store\//],
+  ["scheduler", /^src\/scheduler\//],
+  ["server", /^src\/server\//],
+  ["cli", /^src\/cli\//],
+  ["leaves", /^src\/[^/]+$/],
+  ["test", /^test\//],
+];
+
+/** Whom each layer may import besides itself, and why no more. */
+const arrows: Record<string, { may: string[]; why: string }> = {
+  leaves: { may: [], why: "what everybody imports must not bring anybody along" },
+  store: { may: ["leaves"], why: "SQL knows of no transport and no loop, so that each can change by itself" },
+  scheduler: {
+    may: ["leaves", "store"],
+    why: "a pass decides and writes; how people see it is the server's matter",
+  },
+  server: {
+    may: ["leaves", "store", "generated"],
+    why: "server and scheduler meet in the database and in cli/serve.ts only",
+  },
+  cli: {
+    may: ["leaves", "store", "scheduler", "server", "client", "generated"],
+    why: "a command puts the parts together, and nothing but commands is above it",
+  },
+  client: { may: ["generated"], why: "the client is a package of its own, for programs that have no server" },
+};
+
+function layerOf(path: string): string | undefined {
+  return layers.find(([, pattern]) => pattern.test(path))?.[0];
+}
+
+function namesPackage(found: Import, name: string): boolean {
+  return found.isPackage && (found.to === name || found.to.startsWith(`${name}/`));
+}
+
+test("the sources are found", () => {
+  expect(sources.length).toBeGreaterThan(20);
+  expect(
+    sources.find((source) => source.path === "src/store/migrate.ts")?.imports.map(({ to }) => to),
+  ).toContain("src/store/database.ts");
+});
+
+test("every folder imports only those below it", () => {
+  const broken = sources.flatMap((source) => {
+    const from = layerOf(source.path);
+    const rule = from === undefined ? undefined : arrows[from];
+    if (!rule) return [];
+    return source.imports
+      .filter((found) => !found.isPackage)
+      .filter(({ to }) => layerOf(to) !== from && !rule.may.includes(layerOf(to) ?? "nowhere"))
+      .map(({ to }) => `${source.path} imports ${to}: ${rule.why}`);
+  });
+  expect(broken).toEqual([]);
+});
+
+test("the client imports the server by no other name either", () => {
+  const broken = sources
+    .filter((source) => layerOf(source.path) === "client")
+    .flatMap((source) =>
+      source.imports
+        .filter((found) => namesPackage(found, "pinion") || found.to.startsWith("#"))
+        .map(({ to }) => `${source.path} imports ${to}: the client is a package of its own`),
+    );
+  expect(broken).toEqual([]);
+});
+
+test("nothing imports the tests", () => {
+  const broken = [...sources, ...listSources("scripts")]
+    .filter((source) => layerOf(source.path) !== "test")
+    .flatMap((source) =>
+      source.imports
+        .filter(({ to, isPackage }) => (!isPackage && layerOf(to) === "test") || to === "vitest")
+        .map(
+          ({ to }) => `${source.path} imports ${to}: what runs for users does not depend on what tests it`,
+        ),
+    );
+  expect(broken).toEqual([]);
+});
+
+test("the database's libraries appear in the store alone", () => {
+  const broken = sources
+    .filter((source) => /^(src|clients)\//.test(source.path) && layerOf(source.path) !== "store")
+    .flatMap((source) =>
+      source.imports
+        .filter((found) => namesPackage(found, "kysely") || namesPackage(found, "pg"))
+        .map(
+          ({ to }) =>
+            `${source.path} imports ${to}: all SQL is in src/store, where tenancy and bounds are kept`,
+        ),
+    );
+  expect(broken).toEqual([]);
+});
+
+test("the environment is read in one place of each package", () => {
+  const allowed = new Set(["src/config.ts", "clients/ts/src/config.ts", "clients/ts/src/device/config.ts"]);
+  const broken = sources
+    .filter((source) => /^(src|clients)\//.test(source.path) && !allowed.has(source.path))
+    .filter((source) =>
+      /\bprocess\.env\b|\benv\b[^;\n]*from "node:process"/.test(withoutComments(source.text)),
+    )
+    .map(
+      (source) =>
+        `${source.path} reads process.env: settings have one list, one check and one page in the docs`,
+    );
+  expect(broken).toEqual([]);
+});
+
+function withoutComments(text: string): string {
+  return text.replace(/\/\*[\s\S]*?\*\//g, "").replace(/^\s*\/\/.*$/gm, "");
+}
+
+test("no imports go in a circle", () => {
+  const graph = new Map(
+    sources.map((source) => [
+      source.path,
+      source.imports.filter((found) => !found.isPackage).map(({ to }) => to),
+    ]),
+  );
+  const done = new Set<string>();
+  const circles: string[] = [];
+  const visit = (path: string, trail: string[]) => {
+    const at = trail.indexOf(path);
+    if (at >= 0) circles.push([...trail.slice(at), path].join(" → "));
+    if (at >= 0 || done.has(path)) return;
+    for (const next of graph.get(path) ?? []) visit(next, [...trail, path]);
+    done.add(path);
+  };
+  for (const path of graph.keys()) visit(path, []);
+  expect(circles).toEqual([]);
+});
+
+/** Not checked: other people's text, and this list of what must not appear. */
+const othersText =
+  /^(proto\/(buf|google|grpc)\/|clients\/ts\/src\/gen\/|test\/unit\/architecture\.test\.ts$|LICENSE)/;
+
+const forbidden: [what: string, pattern: RegExp][] = [
+  ["a machine's path", /(?<![\w.~$}*-])\/(?:work|root|Users)\/[\w.-]+/],
+  ["a registry's address", /https?:\/\/[^\s"'`)]*(?:registry|artifactory|jfrog|nexus|\bnpm\.)[^\s"'`)]*/i],
+  ["a registry's address", /"resolved":\s*"https?:/],
+];
+
+/** This clone's path and this user's home, when they are long enough to be nothing else. */
+const local = [root, homedir()].filter((path) => path.split("/").length > 2);
+
+test("no file names a machine's paths or a registry", () => {
+  const listed = execFileSync("git", ["ls-files", "--cached", "--others", "--exclude-standard"], {
+    cwd: root,
+    encoding: "utf8",
+  });
+  const found = listed
+    .split("\n")
+    .filter((path) => path !== "" && !othersText.test(path))
+    .filter((path) => statSync(join(root, path), { throwIfNoEntry: false })?.isFile())
+    .flatMap((path) => {
+      const text = readFileSync(join(root, path), "utf8");
+      const named = forbidden.filter(([, pattern]) => pattern.test(text));
+      const paths = local.filter((machinePath) => text.includes(machinePath));
+      return [
+        ...named.map(([what, pattern]) => `${path} names ${what}: ${pattern.exec(text)?.[0]}`),
+        ...paths.map((machinePath) => `${path} names a path of this machine: ${machinePath}`),
+      ];
+    });
+  expect(found).toEqual([]);
+});

@@ -1,0 +1,40 @@
+import { Code, ConnectError } from "@connectrpc/connect";
+import { ConfigError as DeviceConfigError, DeviceError } from "@pinion/client";
+import { expect, test } from "vitest";
+import { exitCodes, explain, Failure } from "../../../src/cli/failures.ts";
+import { Refusal } from "../../../src/errors.ts";
+
+const url = "http://localhost:7420";
+
+test("a server that is not there is named, with how to start one", () => {
+  const cause = Object.assign(new Error("connect ECONNREFUSED"), { code: "ECONNREFUSED" });
+  const told = explain(new ConnectError("refused", Code.Unavailable, undefined, undefined, cause), url);
+  expect(told).toMatchObject({ message: `no Pinion at ${url}`, exitCode: exitCodes.unreachable });
+  expect(told.advice).toContain("pinion up");
+});
+
+test.each([
+  [Code.Unauthenticated, 4],
+  [Code.PermissionDenied, 4],
+  [Code.NotFound, 5],
+  [Code.FailedPrecondition, 6],
+  [Code.AlreadyExists, 6],
+  [Code.Aborted, 6],
+  [Code.InvalidArgument, 2],
+  [Code.Unavailable, 3],
+  [Code.Internal, 1],
+])("an answer of code %i ends with exit code %i", (code, exitCode) => {
+  expect(explain(new ConnectError("x", code), url).exitCode).toBe(exitCode);
+});
+
+test("refusals, daemons and configurations have their codes too", () => {
+  expect(explain(new Refusal("failed_precondition", "x"), undefined).exitCode).toBe(6);
+  expect(explain(new DeviceError("locked", "x"), undefined).exitCode).toBe(6);
+  expect(explain(new DeviceError("revoked", "x"), undefined).exitCode).toBe(4);
+  expect(explain(new DeviceConfigError("f", []), undefined).exitCode).toBe(2);
+  expect(explain(new Failure(5, "x", "y"), undefined)).toMatchObject({
+    message: "x",
+    advice: "y",
+    exitCode: 5,
+  });
+});

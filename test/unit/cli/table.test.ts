@@ -1,0 +1,53 @@
+import { expect, test } from "vitest";
+import { type Column, cut, details, plain, table } from "../../../src/cli/table.ts";
+
+type Row = { name: string; count: string; reason: string };
+const columns: Column<Row>[] = [
+  { header: "NAME", cell: (row) => row.name },
+  { header: "N", cell: (row) => row.count, align: "right" },
+  { header: "REASON", cell: (row) => row.reason, isFlexible: true },
+];
+
+test("columns line up, whatever colours their cells have", () => {
+  const rows = [
+    { name: "\u001b[32ma\u001b[39m", count: "1", reason: "x" },
+    { name: "bcd", count: "22", reason: "y" },
+  ];
+  expect(table(rows, columns, Number.POSITIVE_INFINITY)).toEqual([
+    "NAME   N  REASON",
+    "\u001b[32ma\u001b[39m      1  x",
+    "bcd   22  y",
+  ]);
+});
+
+test("a column in which nothing is written is left out", () => {
+  expect(table([{ name: "a", count: "", reason: "" }], columns, 80)).toEqual(["NAME", "a"]);
+});
+
+test("the flexible column gives way on a narrow terminal", () => {
+  const lines = table([{ name: "a", count: "1", reason: "a reason that is rather long" }], columns, 26);
+  expect(lines[1]).toBe("a     1  a reason that is…");
+  expect(lines[1]).toHaveLength(26);
+});
+
+test("text from elsewhere cannot move the cursor or break the line", () => {
+  expect(plain("a\n\u001b[2Jb\u0007\r\nc\u009b1m")).toBe("a b c");
+});
+
+test("cutting counts characters, not halves of them", () => {
+  expect(cut("🙂🙂🙂", 2)).toBe("🙂…");
+  expect(cut("abc", 3)).toBe("abc");
+});
+
+test("pairs without a value are not shown, and further lines are indented", () => {
+  expect(
+    details(
+      [
+        ["a", "1"],
+        ["none", ""],
+        ["long", "x\ny"],
+      ],
+      (name) => name,
+    ),
+  ).toEqual(["a     1", "long  x\n      y"]);
+});

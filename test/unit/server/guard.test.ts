@@ -1,0 +1,55 @@
+import { createContextValues } from "@connectrpc/connect";
+import { expect, test } from "vitest";
+import { file_pinion_v1_agent } from "#gen/pinion/v1/agent_pb.js";
+import { DeviceService, file_pinion_v1_device } from "#gen/pinion/v1/device_pb.js";
+import { file_pinion_v1_event } from "#gen/pinion/v1/event_pb.js";
+import { file_pinion_v1_fleet } from "#gen/pinion/v1/fleet_pb.js";
+import { file_pinion_v1_run } from "#gen/pinion/v1/run_pb.js";
+import { file_pinion_v1_token } from "#gen/pinion/v1/token_pb.js";
+import { file_pinion_v1_watcher } from "#gen/pinion/v1/watcher_pb.js";
+import { nameOf, principalOf, requireRules, rules } from "../../../src/server/guard.ts";
+
+const services = [
+  file_pinion_v1_agent,
+  file_pinion_v1_device,
+  file_pinion_v1_event,
+  file_pinion_v1_fleet,
+  file_pinion_v1_run,
+  file_pinion_v1_token,
+  file_pinion_v1_watcher,
+].flatMap((file) => file.services);
+
+test("every rpc of every .proto file has a rule, and every rule of ours an rpc", () => {
+  requireRules(services);
+  const ours = Object.keys(rules).filter((name) => name.startsWith("pinion."));
+  expect(ours.sort()).toEqual(services.flatMap((service) => service.methods.map(nameOf)).sort());
+});
+
+test("a service with an rpc that has no rule does not start, and the error names it", () => {
+  const method = { ...DeviceService.methods[0]!, name: "Teleport" };
+  const service = { ...DeviceService, methods: [...DeviceService.methods, method] } as never;
+  expect(() => requireRules([service])).toThrow("pinion.v1.DeviceService/Teleport");
+});
+
+test("what changes nothing needs at most read, what changes something needs more", () => {
+  for (const service of services) {
+    for (const method of service.methods) {
+      const rule = rules[nameOf(method)]!;
+      if (rule.needs !== "scope") continue;
+      const isRead = /^(Get|List|Watch|Explain|Preview)/.test(method.name);
+      expect([method.name, rule.scope === "read"]).toEqual([method.name, isRead]);
+    }
+  }
+});
+
+test("only enrolling, probing and describing need no token, and each says why", () => {
+  const open = Object.entries(rules).filter(([, rule]) => rule.needs === "no token");
+  expect(open.map(([name]) => name).filter((name) => name.startsWith("pinion."))).toEqual([
+    "pinion.v1.DeviceService/Enroll",
+  ]);
+  for (const [, rule] of open) expect(rule.needs === "no token" && rule.because).toMatch(/\w+ \w+/);
+});
+
+test("a handler that asks for the principal of an anonymous call fails loudly", () => {
+  expect(() => principalOf({ values: createContextValues() })).toThrow(/principal/);
+});
