@@ -1,6 +1,8 @@
 import type { Command } from "commander";
 import pc from "picocolors";
-import type { Environment } from "./context.ts";
+
+/** The process's environment, as `environment()` of src/config.ts reads it. */
+export type Environment = Record<string, string | undefined>;
 
 type Colors = ReturnType<typeof pc.createColors>;
 

@@ -3,10 +3,8 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 import { type Clients, createClients } from "@pinion/client";
 import type { Command } from "commander";
-import type { Cli } from "./cli.ts";
+import type { Cli, Environment } from "./cli.ts";
 import { exitCodes, Failure } from "./failures.ts";
-
-export type Environment = Record<string, string | undefined>;
 
 /** Options that every command takes. */
 export type GlobalOptions = {

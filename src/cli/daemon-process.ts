@@ -8,12 +8,12 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { closeSync, mkdirSync, openSync, readFileSync, renameSync, statSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { closeSync, openSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { sleep } from "../abort.ts";
-import type { Environment } from "./context.ts";
-import { writeWhole } from "./data-files.ts";
+import type { Environment } from "./cli.ts";
+import { prepareLog, writeWhole } from "./data-files.ts";
 import { exitCodes } from "./failures.ts";
 import { daemonPid } from "./state-dir.ts";
 
@@ -37,7 +37,6 @@ const flushMs = 2_000;
 /** From SIGTERM to SIGKILL. */
 const stopMs = stopGraceMs + flushMs + 2_000;
 const pollMs = 50;
-const logBytesMax = 10 * 1024 * 1024;
 
 export class DaemonProcess {
   readonly #options: DaemonOptions;
@@ -51,7 +50,6 @@ export class DaemonProcess {
   constructor(options: DaemonOptions) {
     this.#options = options;
     this.logFile = join(options.data, "device.log");
-    mkdirSync(options.data, { recursive: true });
     this.logStart = prepareLog(this.logFile);
   }
 
@@ -163,17 +161,6 @@ export class DaemonProcess {
 function daemonEnvironment(env: Environment): Environment {
   const { PINION_TOKEN: _token, DATABASE_URL: _url, DATABASE_DIRECT_URL: _direct, ...rest } = env;
   return rest;
-}
-
-/** Sets a large log aside, and tells where new lines will begin. */
-function prepareLog(path: string): number {
-  mkdirSync(dirname(path), { recursive: true });
-  closeSync(openSync(path, "a", 0o600));
-  const { size } = statSync(path);
-  if (size <= logBytesMax) return size;
-  renameSync(path, `${path}.old`);
-  closeSync(openSync(path, "a", 0o600));
-  return 0;
 }
 
 function isAlive(pid: number): boolean {

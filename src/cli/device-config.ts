@@ -1,7 +1,7 @@
 import { accessSync, constants, existsSync, statSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { Environment } from "./context.ts";
+import type { Environment } from "./cli.ts";
 import { writeWhole } from "./data-files.ts";
 
 /** The executor of a first start: a local program that costs nothing. */

@@ -1,7 +1,7 @@
 import type { DaemonEvent } from "@pinion/client";
 import type { Cli } from "./cli.ts";
+import { formatLength } from "./lengths.ts";
 import { plain } from "./table.ts";
-import { formatLength } from "./times.ts";
 
 /** Never printed: the fence of an attempt, and what the program printed (it may hold anything). */
 const withheld = new Set(["attemptToken", "data", "output"]);

@@ -4,7 +4,7 @@ import type { Cli } from "./cli.ts";
 import { findToken, type GlobalOptions, serverUrl, tokenFiles } from "./context.ts";
 import type { Check } from "./doctor-check.ts";
 import { explain, systemCode } from "./failures.ts";
-import { formatLength } from "./times.ts";
+import { formatLength } from "./lengths.ts";
 
 const askTimeoutMs = 5_000;
 /** HTTP dates have whole seconds, so less than this cannot be told from nothing. */

@@ -1,7 +1,7 @@
-import { type Inspection, inspect } from "../store/inspect.ts";
+import type { Inspection } from "../store/inspect.ts";
 import type { Check } from "./doctor-check.ts";
 import { systemCode } from "./failures.ts";
-import { formatLength } from "./times.ts";
+import { formatLength } from "./lengths.ts";
 
 const oldestVersionNumber = 150_000;
 /** A clock that is off by less is nobody's trouble. */
@@ -13,6 +13,8 @@ const connectionsShareMax = 0.8;
 
 /** Connection, version, migrations, clock, durability. */
 export async function checkDatabase(url: string): Promise<Check[]> {
+  // Only who asks for a database waits for its driver to load.
+  const { inspect } = await import("../store/inspect.ts");
   let found: Inspection;
   try {
     found = await inspect(url);

@@ -1,8 +1,8 @@
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Check } from "./doctor-check.ts";
+import { formatLength } from "./lengths.ts";
 import { daemonPid } from "./state-dir.ts";
-import { formatLength } from "./times.ts";
 
 /** A result that has waited longer than this has a reason that somebody should look into. */
 const waitMsMax = 60_000;

@@ -5,8 +5,8 @@ import type { Watcher } from "#gen/pinion/v1/watcher_pb.js";
 import type { Clients } from "./context.ts";
 import { reportKind } from "./device-config.ts";
 import type { DeviceLog, LoggedEvent } from "./device-log.ts";
+import { formatLength } from "./lengths.ts";
 import { runOutput } from "./run-details.ts";
-import { formatLength } from "./times.ts";
 import { type Milestone, round, type UpView } from "./up-view.ts";
 import * as words from "./words.ts";
 
@@ -135,7 +135,7 @@ class Timeline {
     this.#view = view;
     this.#run = run;
     this.#lastMs = run.dueAt ? timestampMs(run.dueAt) : Date.now();
-    view.milestone("due", undefined, `triggered by hand, at ${new Date(this.#lastMs).toLocaleTimeString()}`);
+    view.milestone("due", undefined, "triggered by hand");
   }
 
   take(event: LoggedEvent): void {

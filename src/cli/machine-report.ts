@@ -7,8 +7,8 @@ import { statfs } from "node:fs/promises";
 import { availableParallelism, freemem, hostname, loadavg, release, totalmem, type, uptime } from "node:os";
 import { text } from "node:stream/consumers";
 import { promisify } from "node:util";
+import { formatLength } from "./lengths.ts";
 import { details } from "./table.ts";
-import { formatLength } from "./times.ts";
 
 const run = promisify(execFile);
 const gitTimeoutMs = 5_000;

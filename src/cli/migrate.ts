@@ -1,6 +1,5 @@
 import type { Command } from "commander";
 import { createLogger } from "../log.ts";
-import { listMigrations, migrate } from "../store/migrate.ts";
 import { type Cli, examples } from "./cli.ts";
 import { optionsOf } from "./context.ts";
 import { exitCodes, Failure } from "./failures.ts";
@@ -18,6 +17,7 @@ export function addMigrate(program: Command, cli: Cli): void {
       const options = optionsOf<{ databaseUrl?: string }>(command);
       const url = options.databaseUrl ?? (cli.env.DATABASE_DIRECT_URL || cli.env.DATABASE_URL);
       if (!url) throw new Failure(exitCodes.usage, "which database?", "give --database-url or DATABASE_URL");
+      const { listMigrations, migrate } = await import("../store/migrate.ts");
       const log = createLogger({ level: cli.env.PINION_LOG_LEVEL || "warn", name: "pinion migrate" });
       const { applied } = await migrate(url, log);
       const known = await listMigrations();

@@ -11,7 +11,7 @@ import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
 import { within } from "../abort.ts";
 import type { ReplicaConfig } from "../config.ts";
 import { newId } from "../ids.ts";
-import type { Logger } from "../log.ts";
+import { createLogger, type Logger } from "../log.ts";
 import { announce, cancelIn } from "../scheduler/cancels.ts";
 import { createCompleter } from "../scheduler/completer.ts";
 import { createDispatcher } from "../scheduler/dispatcher.ts";
@@ -70,9 +70,9 @@ const services: DescService[] = [
 ];
 
 /** Starts a replica: where the server and the scheduler meet. Rejects with an error that says what to do. */
-export async function startReplica(config: ReplicaConfig, options: { log: Logger }): Promise<Replica> {
+export async function startReplica(config: ReplicaConfig, options: { log?: Logger } = {}): Promise<Replica> {
   const replicaId = newId();
-  const log = options.log.child({ replicaId });
+  const log = (options.log ?? createLogger({ name: "pinion", level: config.logLevel })).child({ replicaId });
   requireRules(services);
   await migrate(config.directDatabaseUrl, log);
 

@@ -2,10 +2,10 @@ import type { Command } from "commander";
 import { replicaConfig } from "../config.ts";
 import type { Logger } from "../log.ts";
 import { createLogger } from "../log.ts";
-import { type Embedded, startEmbedded } from "../store/embedded.ts";
+import type { Embedded } from "../store/embedded.ts";
 import { type Cli, examples, interruptSignal } from "./cli.ts";
 import { dataDir, optionsOf } from "./context.ts";
-import { writeToken, writeUrl } from "./data-files.ts";
+import { removeUrl, writeToken, writeUrl } from "./data-files.ts";
 import { exitCodes } from "./failures.ts";
 import { listenFailure, requireFreePort } from "./listening.ts";
 import { wholeNumber } from "./paging.ts";
@@ -50,7 +50,7 @@ async function serve(cli: Cli, options: ServeOptions, data: string, asJson: bool
     const config = replicaConfig({ ...settings, DATABASE_URL: database.url });
     await requireFreePort(config.host, config.port);
     const { startReplica } = await import("./serve-replica.ts");
-    const replica = await startReplica(config).catch((error) => {
+    const replica = await startReplica(config, { log }).catch((error) => {
       throw listenFailure(error, config.port);
     });
     try {
@@ -71,6 +71,7 @@ async function serve(cli: Cli, options: ServeOptions, data: string, asJson: bool
       ]);
       if (!isAsked) cli.setExitCode(exitCodes.failed);
     } finally {
+      removeUrl(data);
       await replica.stop();
     }
   } finally {
@@ -89,6 +90,7 @@ async function openDatabaseFor(
 ): Promise<ServedDatabase> {
   const given = options.databaseUrl ?? (cli.env.DATABASE_URL || undefined);
   if (given) return { url: given, embedded: undefined };
+  const { startEmbedded } = await import("../store/embedded.ts");
   const embedded = await startEmbedded({ dataDir: data, log });
   return { url: embedded.url, embedded };
 }

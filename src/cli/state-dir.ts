@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
-import type { Environment } from "./context.ts";
+import type { Environment } from "./cli.ts";
 
 /** Where a daemon of this user keeps its identity and its outbox: PINION_STATE_DIR, or by the XDG rules. */
 export function ownStateDir(env: Environment): string {

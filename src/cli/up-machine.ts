@@ -1,14 +1,13 @@
-import { mkdirSync } from "node:fs";
+import { createWriteStream, mkdirSync } from "node:fs";
 import { hostname } from "node:os";
 import { join, resolve } from "node:path";
 import { createClients, enroll, findIdentity, isPermissionDenied, isUnauthenticated } from "@pinion/client";
-import { replicaConfig } from "../config.ts";
-import { createLogger } from "../log.ts";
-import { startEmbedded } from "../store/embedded.ts";
+import { type ReplicaConfig, replicaConfig } from "../config.ts";
+import { createLogger, type Logger } from "../log.ts";
 import type { Cli } from "./cli.ts";
-import { type Clients, dataDir, defaultPort, findToken, type GlobalOptions } from "./context.ts";
+import { type Clients, dataDir, defaultPort, type GlobalOptions, readLine } from "./context.ts";
 import { DaemonProcess } from "./daemon-process.ts";
-import { writeToken, writeUrl } from "./data-files.ts";
+import { prepareLog, removeUrl, writeToken, writeUrl } from "./data-files.ts";
 import { writeDeviceConfigOnce } from "./device-config.ts";
 import { DeviceLog } from "./device-log.ts";
 import { exitCodes, Failure } from "./failures.ts";
@@ -60,17 +59,17 @@ export async function startMachine(cli: Cli, options: UpOptions, starting: Start
       PINION_HOST: options.host ?? cli.env.PINION_HOST,
       PINION_PORT:
         options.port === undefined ? cli.env.PINION_PORT || String(defaultPort) : String(options.port),
-      PINION_LOG_LEVEL: cli.env.PINION_LOG_LEVEL || "warn",
       PINION_SHUTDOWN_MS: cli.env.PINION_SHUTDOWN_MS || String(serverStopMs),
     }),
   };
   // Before the database: that takes seconds to start, and this is what goes wrong most.
   await requireFreePort(config.host, config.port);
-  const url = databaseUrl ? external(databaseUrl, starting) : await embedded(cli, data, starting);
+  const log = fileLogger(cli, data);
+  const url = databaseUrl ? external(databaseUrl, starting) : await embedded(data, log, starting);
   config.databaseUrl = url;
   config.directDatabaseUrl = cli.env.DATABASE_DIRECT_URL || url;
   starting.signal.throwIfAborted();
-  const server = await serve(cli, options, config, data, starting);
+  const server = await serve({ cli, options, config, data, log }, starting);
   starting.signal.throwIfAborted();
   return { ...server, ...(await device(cli, server, data, starting)) };
 }
@@ -80,8 +79,16 @@ function external(databaseUrl: string, { view }: Starting): string {
   return databaseUrl;
 }
 
-async function embedded(cli: Cli, data: string, { view, parts }: Starting): Promise<string> {
-  const log = createLogger({ level: cli.env.PINION_LOG_LEVEL || "warn", name: "pinion" });
+/** The terminal is for the run; what the server and the database log goes to a file. */
+function fileLogger(cli: Cli, data: string): Logger {
+  const path = join(data, "server.log");
+  prepareLog(path);
+  const destination = createWriteStream(path, { flags: "a" });
+  return createLogger({ level: cli.env.PINION_LOG_LEVEL || "info", name: "pinion", destination });
+}
+
+async function embedded(data: string, log: Logger, { view, parts }: Starting): Promise<string> {
+  const { startEmbedded } = await import("../store/embedded.ts");
   const database = await startEmbedded({ dataDir: data, log });
   parts.defer(() => database.stop());
   const how = {
@@ -95,22 +102,23 @@ async function embedded(cli: Cli, data: string, { view, parts }: Starting): Prom
 
 type Server = { url: string; clients: Clients; serverClosed: Promise<void> };
 
+type ServerOptions = { cli: Cli; options: UpOptions; config: ReplicaConfig; data: string; log: Logger };
+
 async function serve(
-  cli: Cli,
-  options: UpOptions,
-  config: ReturnType<typeof replicaConfig>,
-  data: string,
+  { cli, options, config, data, log }: ServerOptions,
   { view, parts }: Starting,
 ): Promise<Server> {
   const { startReplica } = await import("./serve-replica.ts");
-  const replica = await startReplica(config).catch((error) => {
+  const replica = await startReplica(config, { log }).catch((error) => {
     throw listenFailure(error, config.port);
   });
   parts.defer(() => replica.stop());
   writeUrl(data, replica.url);
+  parts.defer(() => removeUrl(data));
   if (replica.bootstrapToken) writeToken(data, replica.bootstrapToken);
   view.step("server", replica.url, { url: replica.url, replica_id: replica.replicaId });
-  const token = replica.bootstrapToken ?? findToken(options, cli.env)?.token;
+  // Rather this database's own than one for another server that the environment may hold.
+  const token = options.token ?? readLine(join(data, "token")) ?? cli.env.PINION_TOKEN;
   if (!token) {
     throw new Failure(
       exitCodes.unauthenticated,

@@ -1,6 +1,6 @@
 import type { Cli } from "./cli.ts";
+import { formatLength } from "./lengths.ts";
 import { displayWidth, plain } from "./table.ts";
-import { formatLength } from "./times.ts";
 
 /** What the first run went through, in the order in which it happens. */
 export type Milestone = "due" | "pushed" | "accepted" | "started" | "output" | "finished" | "stored";

@@ -95,7 +95,8 @@ async function serveUntilStopped(machine: Machine, view: UpView, signal: AbortSi
       signal.addEventListener("abort", () => done("asked"), { once: true });
     });
     const how = await Promise.race([stopped, machine.serverClosed.then(() => "server" as const)]);
-    if (how === "server") throw new Failure(exitCodes.failed, "the server ended", "its log above says why");
+    if (how === "server")
+      throw new Failure(exitCodes.failed, "the server ended", "server.log in the data directory says why");
   } finally {
     stopShowing();
   }

@@ -32,11 +32,14 @@ export async function materializeBacklogOnce(
   return pass(db, options, (tx) => schedules.lockBacklogged(tx, limit), planBacklog);
 }
 
-/** Records the due slots of one watcher in the caller's transaction, before its schedule is edited, paused or resumed. */
-export async function recordDue(tx: Db, orgId: string, watcherId: string): Promise<void> {
+/**
+ * Records the due slots of one watcher in the caller's transaction, before its schedule is edited, paused or resumed.
+ * Answers the events of that, for the caller to append.
+ */
+export async function recordDue(tx: Db, orgId: string, watcherId: string): Promise<events.NewEvent[]> {
   const watcher = await schedules.lockOne(tx, { orgId, watcherId });
-  if (!watcher?.nextDueAt || watcher.nextDueAt > watcher.now) return;
-  await write(tx, [planDue(watcher)]);
+  if (!watcher?.nextDueAt || watcher.nextDueAt > watcher.now) return [];
+  return (await write(tx, [planDue(watcher)])).map(eventOf);
 }
 
 type Planner = (watcher: schedules.DueWatcher) => Plan;

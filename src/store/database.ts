@@ -3,7 +3,7 @@
  *
  * - Nobody waits for ever: for a free connection, for a statement, or for a transaction left open.
  * - A backend that dies, idle or checked out, is an error of the one call that used it and never of the process.
- * - A connection that comes back in the middle of a transaction is destroyed and not used again.
+ * - A connection that comes back in the middle of a transaction, or after the server ended it, is not used again.
  */
 import { Kysely, PostgresDialect, type PostgresPool, type Transaction } from "kysely";
 import pg from "pg";
@@ -83,11 +83,17 @@ export function openDatabase(options: DatabaseOptions): Database {
   });
   // Without these two a backend that dies while idle (the first) or checked out (the second) ends the process.
   pool.on("error", (error) => options.log?.debug({ err: error }, "an idle database connection broke"));
+  const doomed = new WeakSet<object>();
   pool.on("connect", (client) => {
     client.on("error", (error) => options.log?.debug({ err: error }, "a database connection broke"));
+    connectionOf(client).on("errorMessage", (message) => {
+      if (message.severity === "FATAL" || message.severity === "PANIC") doomed.add(client);
+    });
   });
 
-  const db = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: guardReleases(pool, options.log) }) });
+  const db = new Kysely<Schema>({
+    dialect: new PostgresDialect({ pool: guardReleases({ pool, doomed, log: options.log }) }),
+  });
   let closing: Promise<void> | undefined;
   return {
     db,
@@ -100,8 +106,20 @@ export function openDatabase(options: DatabaseOptions): Database {
   };
 }
 
-/** The pool as Kysely sees it, whose connections do not come back while they are in a transaction. */
-function guardReleases(pool: pg.Pool, log: Logger | undefined): PostgresPool {
+/** The protocol below a client, where a server's last words can be told from an ordinary error. */
+function connectionOf(client: pg.PoolClient): {
+  on(event: "errorMessage", listener: (message: { severity?: string }) => void): void;
+} {
+  return (client as unknown as { connection: ReturnType<typeof connectionOf> }).connection;
+}
+
+/** The pool as Kysely sees it, to which a connection returns only if its next user can rely on it. */
+function guardReleases(guard: {
+  pool: pg.Pool;
+  doomed: WeakSet<object>;
+  log: Logger | undefined;
+}): PostgresPool {
+  const { pool, doomed, log } = guard;
   const guarded = {
     options: pool.options,
     async connect(): Promise<pg.PoolClient> {
@@ -111,7 +129,10 @@ function guardReleases(pool: pg.Pool, log: Logger | undefined): PostgresPool {
         const status = client.getTransactionStatus();
         // A failed transaction whose rollback was cut off, or one that somebody forgot: its next user would write
         // into a transaction that never commits.
-        if (!failure && status !== "I") {
+        if (!failure && doomed.has(client)) {
+          // The server has ended it, and the end of the socket is still on its way.
+          release(true);
+        } else if (!failure && status !== "I") {
           log?.warn({ status }, "a database connection came back within a transaction and was destroyed");
           release(true);
         } else {

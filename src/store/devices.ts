@@ -380,7 +380,14 @@ export function remove<Cancelled>(
 ): Promise<Removal<Cancelled>> {
   const { orgId, deviceId } = options;
   return transaction(db, async (tx) => {
-    const device = await find(tx, options);
+    // Waits for whoever is pinning a watcher to it, and keeps others from it.
+    const device = await tx
+      .selectFrom("device")
+      .select("label")
+      .where("org_id", "=", orgId)
+      .where("id", "=", deviceId)
+      .forUpdate()
+      .executeTakeFirst();
     if (!device) notFound(deviceId);
     // Runs are locked before watchers, as a completion does, so that neither waits for the other.
     await runs.lockForCancel(tx, { orgId, deviceId });
@@ -402,13 +409,7 @@ export function remove<Cancelled>(
       .where("device_id", "=", deviceId)
       .returning("id")
       .execute();
-    const { numDeletedRows } = await tx
-      .deleteFrom("device")
-      .where("org_id", "=", orgId)
-      .where("id", "=", deviceId)
-      .executeTakeFirst();
-    // Somebody else was first while we waited.
-    if (numDeletedRows === 0n) notFound(deviceId);
+    await tx.deleteFrom("device").where("org_id", "=", orgId).where("id", "=", deviceId).execute();
     const cancelled = await options.cancelRuns(tx, { orgId, deviceId, reason: "the device was deleted" });
     await events.append(tx, orgId, [
       ...watcherIds.map((watcherId) => ({

@@ -593,7 +593,9 @@ async function requireAgentId(tx: Db, options: { orgId: string; agentId: string 
       refuse("not_found", "the org has no default agent; name one in agent_id", { field: "spec.agent_id" })
     );
   }
-  await agents.get(tx, { orgId, agentId: options.agentId });
+  if (!(await agents.find(tx, options))) {
+    refuse("not_found", `there is no agent "${options.agentId}"`, { field: "spec.agent_id" });
+  }
   return options.agentId;
 }
 

@@ -21,6 +21,11 @@ export interface EventFeed {
   subscribe(orgId: string, wake: () => void): () => void;
 }
 
+/** Whom the rpcs of other services tell after a commit that events of an org were written. A hint as well. */
+export interface EventAnnouncer {
+  eventsAppended(orgId: string): void;
+}
+
 /** Events held for one reader. It reads them from the database at its own pace, so a slow one holds no more. */
 const batchMax = 200;
 /** Repairs what a lost wake-up missed. */

@@ -8,6 +8,7 @@ import * as devices from "../../store/devices.ts";
 import * as joinCodes from "../../store/join-codes.ts";
 import { type Guard, principalOf } from "../guard.ts";
 import { deviceMessage } from "./device-message.ts";
+import type { EventAnnouncer } from "./events.ts";
 import { timestampOf } from "./moments.ts";
 import { idKey, page } from "./page.ts";
 
@@ -44,10 +45,11 @@ export function fleetService(deps: {
   db: Db;
   doorbell: FleetDoorbell;
   scheduler: FleetScheduler;
+  feed: EventAnnouncer;
   authCache: Guard["authCache"];
   ttlMs: number;
 }): ServiceImpl<typeof FleetService> {
-  const { db, doorbell, scheduler, ttlMs } = deps;
+  const { db, doorbell, scheduler, feed, ttlMs } = deps;
 
   return {
     async listDevices(request, context) {
@@ -76,6 +78,7 @@ export function fleetService(deps: {
       }
       if (label === "") refuse("invalid_argument", "label: must have 1 to 100 bytes", { field: "label" });
       await devices.updateLabel(db, { orgId, deviceId, label, actor });
+      feed.eventsAppended(orgId);
       return { device: deviceMessage(await devices.get(db, { orgId, ttlMs, deviceId })) };
     },
 
@@ -88,6 +91,7 @@ export function fleetService(deps: {
         actor,
         cancelRuns: (tx, options) => scheduler.cancelAllOfDevice(tx, { ...options, actor }),
       });
+      feed.eventsAppended(orgId);
       removal.cancelled.announce();
       for (const tokenId of removal.tokenIds) {
         deps.authCache.forget(tokenId);
@@ -104,6 +108,7 @@ export function fleetService(deps: {
       const { orgId, actor } = principalOf(context);
       const { deviceId } = request;
       const session = await devices.requestDisconnect(db, { orgId, deviceId, actor });
+      feed.eventsAppended(orgId);
       doorbell.disconnect({ orgId, deviceId, ...session, reason: "operator" });
       return {};
     },
@@ -116,6 +121,7 @@ export function fleetService(deps: {
         userId,
         expiresInMs: request.expiresIn ? durationMs(request.expiresIn) : joinCodeMsDefault,
       });
+      feed.eventsAppended(orgId);
       return { joinCode: code, expiresAt: timestampOf(expiresAt)! };
     },
   };

@@ -6,6 +6,7 @@ import { refuse } from "../../errors.ts";
 import type { Db } from "../../store/database.ts";
 import * as tokens from "../../store/tokens.ts";
 import { type Guard, mayGrant, principalOf } from "../guard.ts";
+import type { EventAnnouncer } from "./events.ts";
 import { idKey, page } from "./page.ts";
 import { tokenMessage } from "./token-message.ts";
 
@@ -18,6 +19,7 @@ export interface TokenDoorbell {
 export function tokenService(deps: {
   db: Db;
   doorbell: TokenDoorbell;
+  feed: EventAnnouncer;
   authCache: Guard["authCache"];
 }): ServiceImpl<typeof TokenService> {
   const { db } = deps;
@@ -42,6 +44,7 @@ export function tokenService(deps: {
         userId: isForPerson ? principal.userId : null,
         expiresInMs: request.expiresIn && durationMs(request.expiresIn),
       });
+      deps.feed.eventsAppended(principal.orgId);
       return { token: tokenMessage(token), secret };
     },
 
@@ -67,6 +70,7 @@ export function tokenService(deps: {
       const token = (await tokens.revoke(db, { orgId, tokenId, actor })) ?? notFound(tokenId);
       deps.authCache.forget(tokenId);
       deps.doorbell.revoke(tokenId);
+      deps.feed.eventsAppended(orgId);
       return { token: tokenMessage(token) };
     },
   };

@@ -16,6 +16,7 @@ import type { Db } from "../../store/database.ts";
 import * as watchers from "../../store/watchers.ts";
 import { principalOf } from "../guard.ts";
 import { checkMessage } from "../interceptors/validate.ts";
+import type { EventAnnouncer } from "./events.ts";
 import { dateOf, timestampOf } from "./moments.ts";
 import { page } from "./page.ts";
 import { slugOf, watcherMessage, watcherSpec, watcherValues } from "./watcher-message.ts";
@@ -65,11 +66,13 @@ const place: watchers.Place = ({ watcherId, schedule, timeZone, jitterMs, after 
 export function watcherService(deps: {
   db: Db;
   scheduler: WatcherScheduler;
+  feed: EventAnnouncer;
 }): ServiceImpl<typeof WatcherService> {
-  const { db, scheduler } = deps;
+  const { db, scheduler, feed } = deps;
 
   /** Announces what a write may have made due, and answers the watcher as it is. */
   function changed(watcher: watchers.Watcher) {
+    feed.eventsAppended(watcher.org_id);
     scheduler.scheduleChanged({
       orgId: watcher.org_id,
       watcherId: watcher.id,
@@ -139,6 +142,7 @@ export function watcherService(deps: {
         cancelRuns: (tx, options) => scheduler.cancelAllOfWatcher(tx, { ...options, actor }),
       });
       announce();
+      feed.eventsAppended(orgId);
       return {};
     },
 

@@ -11,22 +11,12 @@ import {
   Platform,
   parseConfig,
   runDaemon,
-  type Timing,
 } from "../../../clients/ts/src/index.ts";
 import { Peer, type PeerOptions } from "../../support/peer.ts";
+import { quickTiming } from "./timing.ts";
 
 /** How long a test waits for an event before it fails, in ms. */
 const PATIENCE_MS = 15_000;
-
-/** Waits of a second or more are cut down; everything else is as in earnest. */
-export const quickTiming: Partial<Timing> = {
-  dialDeadlineMs: 1_000,
-  welcomeDeadlineMs: 1_000,
-  drainLingerMs: 300,
-  backoffBaseMs: 20,
-  backoffCapMs: 100,
-  ackDeadlineMs: 300,
-};
 
 export type EventOf<T extends DaemonEvent["type"]> = Extract<DaemonEvent, { type: T }>;
 

@@ -2,7 +2,7 @@ import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { status } from "@grpc/grpc-js";
 import { expect, test } from "vitest";
-import { CompletionVerdict, HeldAttemptState } from "#gen/pinion/v1/device_pb.js";
+import { CompletionVerdict, HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
 import { manualHandler, startDevice, startPeer, until } from "./harness.ts";
 
 const filesIn = (stateDir: string, folder = "") =>
@@ -176,6 +176,7 @@ test("a completion that ends the stream again and again goes by the unary call, 
   const peer = await startPeer();
   const { onAssignment, calls } = manualHandler();
   const { events, stateDir } = startDevice(peer.url, { onAssignment });
+  peer.heldVerdict = () => HeldVerdict.SEND_RESULT;
   peer.unaryRefusal = { code: status.INVALID_ARGUMENT, details: "output: too long" };
   peer.acknowledges = false;
   const first = await peer.session();

@@ -12,17 +12,15 @@ import { TokenService } from "#gen/pinion/v1/token_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
 import { createLogger } from "../../../src/log.ts";
 import { cancelIn } from "../../../src/scheduler/cancels.ts";
-import { eventOf } from "../../../src/scheduler/materializer.ts";
-import { planDue } from "../../../src/scheduler/plan.ts";
+import { recordDue } from "../../../src/scheduler/materializer.ts";
 import { backfill, trigger } from "../../../src/scheduler/triggers.ts";
 import { createGuard, type Guard, requireRules } from "../../../src/server/guard.ts";
 import { interceptorChain } from "../../../src/server/interceptors/chain.ts";
-import { type EventFeed, eventService } from "../../../src/server/rpc/events.ts";
+import { type EventAnnouncer, type EventFeed, eventService } from "../../../src/server/rpc/events.ts";
 import { fleetService } from "../../../src/server/rpc/fleet.ts";
 import { tokenService } from "../../../src/server/rpc/tokens.ts";
 import { watcherService } from "../../../src/server/rpc/watchers.ts";
 import type { Db } from "../../../src/store/database.ts";
-import * as schedules from "../../../src/store/schedules.ts";
 
 const policy = { retryBackoffMs: 1_000, backoffAfter: 3, pauseAfter: 10, watcherBackoffMs: 60_000 };
 
@@ -61,7 +59,9 @@ export async function startApi(
   const guard = createGuard({ db, log });
   const rung: Api["rung"] = { revoked: [], disconnected: [] };
   const subscribers = new Map<string, Set<() => void>>();
-  const feed: EventFeed = {
+  const wake = (orgId: string) => subscribers.get(orgId)?.forEach((call) => void call());
+  const feed: EventFeed & EventAnnouncer = {
+    eventsAppended: wake,
     subscribe(orgId, wake) {
       const wakes = subscribers.get(orgId) ?? new Set();
       subscribers.set(orgId, wakes.add(wake));
@@ -83,13 +83,7 @@ export async function startApi(
     },
     backfill: (asked: { orgId: string; watcherId: string; actor: string; start: Date; end: Date }) =>
       backfill(db, asked),
-    async recordDue(tx: Db, orgId: string, watcherId: string) {
-      const watcher = await schedules.lockOne(tx, { orgId, watcherId });
-      if (!watcher?.nextDueAt || watcher.nextDueAt > watcher.now) return [];
-      const plan = planDue(watcher);
-      await schedules.putAside(tx, plan.aside);
-      return (await schedules.record(tx, plan.slots, [plan.move])).map(eventOf);
-    },
+    recordDue,
     async cancelAllOfWatcher(
       tx: Db,
       { orgId, watcherId, reason }: { orgId: string; watcherId: string; reason: string },
@@ -114,9 +108,12 @@ export async function startApi(
       interceptors: interceptorChain({ guard, log, ...options }),
       readMaxBytes: 4 * 1024 * 1024,
       routes(router) {
-        router.service(WatcherService, watcherService({ db, scheduler }));
-        router.service(FleetService, fleetService({ db, doorbell, scheduler, authCache, ttlMs: 60_000 }));
-        router.service(TokenService, tokenService({ db, doorbell, authCache }));
+        router.service(WatcherService, watcherService({ db, scheduler, feed }));
+        router.service(
+          FleetService,
+          fleetService({ db, doorbell, scheduler, feed, authCache, ttlMs: 60_000 }),
+        );
+        router.service(TokenService, tokenService({ db, doorbell, feed, authCache }));
         router.service(EventService, eventService({ db, feed }));
         for (const { service, impl } of options.more ?? []) router.service(service, impl);
       },
@@ -135,7 +132,7 @@ export async function startApi(
     guard,
     logged,
     rung,
-    wake: (orgId) => subscribers.get(orgId)?.forEach((wake) => void wake()),
+    wake,
     as(secret) {
       const transport = createGrpcTransport({
         baseUrl: url,

@@ -1,5 +1,5 @@
 import { create } from "@bufbuild/protobuf";
-import { Code, ConnectError, createClient, type Interceptor } from "@connectrpc/connect";
+import { Code, ConnectError, createClient, type HandlerContext, type Interceptor } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { sql } from "kysely";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -27,7 +27,7 @@ beforeEach(async () => {
       {
         service: DeviceService,
         impl: {
-          listMyWatchers: (_request, context) => {
+          listMyWatchers: (_request: unknown, context: HandlerContext) => {
             expect(principalOf(context).deviceId).toBeTruthy();
             return create(ListMyWatchersResponseSchema);
           },

@@ -119,6 +119,8 @@ export class Delivery {
 
   /** The stream is gone; what was on its way will be sent again. */
   detach(end: StreamEnd | undefined): void {
+    // A dial that came to nothing changes nothing: the wait for the unary call goes on.
+    if (this.#send === undefined) return;
     const isBlamed = end?.code === status.INVALID_ARGUMENT || end?.code === status.RESOURCE_EXHAUSTED;
     this.#send = undefined;
     for (const parcel of this.#parcels.values()) {

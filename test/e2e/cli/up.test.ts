@@ -1,0 +1,150 @@
+/**
+ * The real command as a user runs it: child processes, an embedded PostgreSQL, a daemon, a port of the system's choice.
+ * One `up` serves the whole file.
+ */
+import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, readFileSync, statSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, expect, test } from "vitest";
+
+const main = fileURLToPath(new URL("../../../src/cli/main.ts", import.meta.url));
+/** As root, PostgreSQL's own user must be able to pass through; the system's directory for temporary files lets it. */
+const home = mkdtempSync(join(tmpdir(), "pinion-e2e-"));
+const data = join(home, "data");
+const startTimeoutMs = 60_000;
+
+const env = { PATH: process.env.PATH, HOME: home, XDG_CONFIG_HOME: join(home, "config"), PINION_PORT: "0" };
+
+type Ended = { code: number; out: string; err: string };
+
+function pinion(...args: string[]): Promise<Ended> {
+  return new Promise((done) => {
+    execFile(
+      process.execPath,
+      [main, ...args],
+      { env: { ...env, PINION_DATA: data }, cwd: home },
+      (error, out, err) => {
+        done({ code: error ? Number(error.code) : 0, out, err });
+      },
+    );
+  });
+}
+
+function json(ended: Ended) {
+  expect(ended.err).toBe("");
+  return JSON.parse(ended.out);
+}
+
+let up: ChildProcess;
+let first: Ended;
+
+/** Resolves once what the process has printed matches. */
+async function untilPrinted(process: ChildProcess, pattern: RegExp): Promise<void> {
+  let printed = "";
+  const found = Promise.withResolvers<void>();
+  for (const stream of [process.stdout!, process.stderr!]) {
+    stream.on("data", (chunk) => {
+      printed += chunk;
+      if (pattern.test(printed)) found.resolve();
+    });
+  }
+  process.once("exit", (code) =>
+    found.reject(new Error(`it ended with ${code}, having printed:\n${printed}`)),
+  );
+  await found.promise;
+}
+
+beforeAll(async () => {
+  first = await pinion("up", "--once", "--json");
+  up = spawn(process.execPath, [main, "up"], { env: { ...env, PINION_DATA: data }, cwd: home });
+  await untilPrinted(up, /What next/);
+}, 2 * startTimeoutMs);
+
+afterAll(async () => {
+  if (up?.exitCode === null) {
+    up.kill("SIGINT");
+    await once(up, "exit");
+  }
+}, startTimeoutMs);
+
+test("a fresh machine comes up, runs something true, stores it, and stops", () => {
+  expect(first.code, first.err).toBe(0);
+  const result = JSON.parse(first.out.trimEnd().split("\n").at(-1)!);
+  expect(result.status).toBe("completed");
+  expect(result.run_id).toMatch(/^[0-9a-f-]{36}$/);
+  expect(result.window_id).toMatch(/^[0-9a-f-]{36}$/);
+  expect(result.output).toContain("Report of ");
+  expect(result.push_ms).toBeLessThan(2_000);
+  expect(result.store_ms).toBeLessThan(2_000);
+});
+
+test("the second start is the same device, and runs again", async () => {
+  const devices = json(await pinion("devices", "list", "--json")).devices;
+  expect(devices).toHaveLength(1);
+  expect(devices[0].liveness).toBe("LIVENESS_ONLINE");
+  const { runs } = json(await pinion("runs", "list", "--status", "completed", "--json"));
+  expect(runs.length).toBeGreaterThanOrEqual(2);
+});
+
+test("the token is kept where only its owner reads it", () => {
+  expect(statSync(join(data, "token")).mode & 0o777).toBe(0o600);
+  expect(readFileSync(join(data, "token"), "utf8")).toMatch(/^pin_pat_/);
+});
+
+test("a watcher is made, triggered and watched to its end", async () => {
+  const [device] = json(await pinion("devices", "list", "--json")).devices;
+  const made = await pinion("watchers", "create", "mine", "--prompt", "Report.", "--device", device.label);
+  expect(made, made.err).toMatchObject({ code: 0, out: "mine\n" });
+  const triggered = await pinion("watchers", "trigger", "mine");
+  const watched = await pinion("runs", "watch", triggered.out.trim(), "--exit-status");
+  expect(watched.code, watched.err).toBe(0);
+  expect(watched.out).toContain("Report of ");
+  expect(watched.err).toContain("completed");
+  const explained = await pinion("runs", "explain", triggered.out.trim());
+  expect(explained.out).toContain("completed");
+  const { windows } = json(await pinion("windows", "list", "mine", "--json"));
+  expect(windows[0].extracted_data.output).toContain("Report of ");
+});
+
+test("the doctor finds nothing wrong with a machine that is well", async () => {
+  const { healthy, checks } = json(await pinion("doctor", "--json"));
+  expect(checks.filter((check: { verdict: string }) => check.verdict === "bad")).toEqual([]);
+  expect(healthy).toBe(true);
+});
+
+test("what goes wrong has an exit code and says what to do", async () => {
+  expect(await pinion("runs", "list", "--url", "http://127.0.0.1:1")).toMatchObject({ code: 3 });
+  expect((await pinion("runs", "list", "--url", "http://127.0.0.1:1")).err).toContain("pinion up");
+  expect(await pinion("runs", "list", "--token", "nonsense")).toMatchObject({ code: 4 });
+  expect(await pinion("watchers", "get", "nobody")).toMatchObject({ code: 5 });
+  expect(await pinion("watchers", "create", "mine", "--prompt", "x")).toMatchObject({ code: 6 });
+  expect(await pinion("runs", "get", "0198c1de")).toMatchObject({ code: 2 });
+  const { err } = await pinion("watchers", "create", "bad", "--prompt", "x", "--schedule", "not a cron");
+  expect(err).toMatch(/schedule|cron/i);
+  expect(err).not.toContain("    at ");
+});
+
+test("a taken port is refused before anything is started", async () => {
+  const holder = createServer().listen(0, "127.0.0.1");
+  await once(holder, "listening");
+  const { port } = holder.address() as { port: number };
+  const elsewhere = join(home, "elsewhere");
+  const refused = await pinion("up", "--data", elsewhere, "--port", String(port));
+  holder.close();
+  expect(refused.code).toBe(6);
+  expect(refused.err).toContain(`port ${port} is taken`);
+  expect(refused.err).toContain("--port");
+});
+
+test("Ctrl-C stops server, daemon and database, each in its turn", { timeout: 30_000 }, async () => {
+  const daemon = JSON.parse(readFileSync(join(data, "device", "daemon.lock"), "utf8")) as { pid: number };
+  up.kill("SIGINT");
+  const [code] = await once(up, "exit");
+  expect(code).toBe(0);
+  expect(() => process.kill(daemon.pid, 0)).toThrow("ESRCH");
+  expect(await pinion("runs", "list")).toMatchObject({ code: 3 });
+});

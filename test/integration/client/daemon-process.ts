@@ -1,0 +1,23 @@
+/**
+ * A daemon in a process of its own, for tests that kill it. Reads its options from the first argument (JSON) and writes
+ * its events to stdout, a JSON line each.
+ */
+import { parseConfig, runDaemon } from "../../../clients/ts/src/index.ts";
+import { quickTiming } from "./timing.ts";
+
+const options: { url: string; stateDir: string; config: string } = JSON.parse(process.argv[2] ?? "{}");
+const controller = new AbortController();
+process.on("SIGTERM", () => controller.abort());
+
+await runDaemon({
+  url: options.url,
+  token: "pin_dev_test",
+  stateDir: options.stateDir,
+  config: parseConfig(options.config),
+  signal: controller.signal,
+  timing: { ...quickTiming, ackDeadlineMs: 60_000 },
+  onEvent: (event) => {
+    const line = JSON.stringify(event, (_key, value) => (typeof value === "bigint" ? String(value) : value));
+    process.stdout.write(`${line}\n`);
+  },
+});

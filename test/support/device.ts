@@ -1,0 +1,181 @@
+/** A device that a test drives by hand: it sends what it is told and shows what it gets, over a plain gRPC channel. */
+import { randomUUID } from "node:crypto";
+import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import * as grpc from "@grpc/grpc-js";
+import type { createClients } from "@pinion/client";
+import { onTestFinished } from "vitest";
+import {
+  type Assignment,
+  type ConnectRequest,
+  ConnectRequestSchema,
+  type ConnectResponse,
+  ConnectResponseSchema,
+  DeviceService,
+  type HelloSchema,
+  Outcome,
+  Platform,
+  type Welcome,
+} from "#gen/pinion/v1/device_pb.js";
+
+type Clients = ReturnType<typeof createClients>;
+type Sent = NonNullable<MessageInitShape<typeof ConnectRequestSchema>["message"]>;
+type Case = NonNullable<ConnectResponse["message"]["case"]>;
+type ValueOf<C extends Case> = Extract<ConnectResponse["message"], { case: C }>["value"];
+
+/** How long a test waits for a message, in milliseconds. */
+const patienceMs = 15_000;
+
+export type Identity = { deviceId: string; installId: string; token: string; label: string };
+
+/** Enrols a device of the local org, as its owner would. */
+export async function enrolDevice(
+  clients: Clients,
+  label = `device-${randomUUID().slice(0, 8)}`,
+): Promise<Identity> {
+  const { joinCode } = await clients.fleet.createJoinCode({});
+  const installId = randomUUID();
+  const { deviceId, token } = await clients.device.enroll({
+    joinCode,
+    installId,
+    label,
+    platform: Platform.LINUX,
+  });
+  return { deviceId, installId, token, label };
+}
+
+/** Opens a stream with a device's token; says nothing yet. It is cancelled when the test is over. */
+export function dial(url: string, token: string): DeviceStream {
+  const stream = new DeviceStream(url, token);
+  onTestFinished(() => stream.cancel());
+  return stream;
+}
+
+/** Opens a stream, says hello, and waits for the welcome. */
+export async function connect(
+  url: string,
+  identity: Identity,
+  hello: MessageInitShape<typeof HelloSchema> = {},
+): Promise<DeviceStream & { welcome: Welcome }> {
+  const stream = dial(url, identity.token);
+  stream.hello(identity, hello);
+  const welcome = await stream.next("welcome");
+  return Object.assign(stream, { welcome });
+}
+
+export class DeviceStream {
+  readonly #client: grpc.Client;
+  readonly #call: grpc.ClientDuplexStream<ConnectRequest, ConnectResponse>;
+  readonly #received: ConnectResponse[] = [];
+  #wake: (() => void) | undefined;
+  /** How the stream ended. */
+  readonly ended: Promise<{ code: grpc.status; details: string }>;
+  #isEnded = false;
+
+  constructor(url: string, token: string) {
+    this.#client = new grpc.Client(new URL(url).host, grpc.credentials.createInsecure(), {
+      "grpc.max_receive_message_length": -1,
+      "grpc.max_send_message_length": -1,
+    });
+    const metadata = new grpc.Metadata();
+    if (token) metadata.set("authorization", `Bearer ${token}`);
+    this.#call = this.#client.makeBidiStreamRequest(
+      `/${DeviceService.typeName}/Connect`,
+      (message: ConnectRequest) => Buffer.from(toBinary(ConnectRequestSchema, message)),
+      (bytes) => fromBinary(ConnectResponseSchema, bytes),
+      metadata,
+    );
+    this.#call.on("data", (message: ConnectResponse) => {
+      this.#received.push(message);
+      this.#wake?.();
+    });
+    this.ended = new Promise((resolve) => {
+      const end = (status: { code: grpc.status; details: string }) => {
+        this.#isEnded = true;
+        this.#wake?.();
+        resolve({ code: status.code, details: status.details });
+      };
+      this.#call.on("error", (error: grpc.ServiceError) => end(error));
+      this.#call.on("status", end);
+    });
+  }
+
+  send(message: Sent): void {
+    this.#call.write(create(ConnectRequestSchema, { message }));
+  }
+
+  hello(identity: Identity, hello: MessageInitShape<typeof HelloSchema> = {}): void {
+    this.send({
+      case: "hello",
+      value: {
+        installId: identity.installId,
+        platform: Platform.LINUX,
+        appVersion: "test",
+        agentKinds: ["test"],
+        maxConcurrency: 1,
+        ...hello,
+      },
+    });
+  }
+
+  /** Takes the next message of a kind; other kinds stay for later. Rejects when the stream ends or after 15 s. */
+  async next<C extends Case>(kind: C, withinMs = patienceMs): Promise<ValueOf<C>> {
+    const deadline = performance.now() + withinMs;
+    for (;;) {
+      const at = this.#received.findIndex((message) => message.message.case === kind);
+      if (at >= 0) return this.#received.splice(at, 1)[0]!.message.value as ValueOf<C>;
+      const leftMs = deadline - performance.now();
+      if (this.#isEnded)
+        throw new Error(`the stream ended without a ${kind}: ${JSON.stringify(await this.ended)}`);
+      if (leftMs <= 0) throw new Error(`no ${kind} within ${withinMs} ms`);
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, leftMs);
+        this.#wake = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+      this.#wake = undefined;
+    }
+  }
+
+  /** What was received and not taken, by kind. */
+  waiting(kind: Case): ConnectResponse[] {
+    return this.#received.filter((message) => message.message.case === kind);
+  }
+
+  /** Sends a heartbeat and waits for its answer, so that all that was sent before has been received. */
+  async beat(attempts: { runId: string; attemptToken: string }[] = [], sequence = 1n): Promise<void> {
+    this.send({ case: "heartbeat", value: { sequence, attempts: attempts.map(nameOf) } });
+    await this.next("heartbeatAck");
+  }
+
+  accept(assignment: Assignment): void {
+    this.send({ case: "accept", value: nameOf(assignment) });
+  }
+
+  /** Reports a completed attempt; answers the acknowledgement. */
+  async complete(
+    assignment: { runId: string; attemptToken: string },
+    output = "done",
+    outcome = Outcome.COMPLETED,
+    reason = "",
+  ): Promise<ValueOf<"completionAck">> {
+    this.send({ case: "complete", value: { ...nameOf(assignment), outcome, output, reason } });
+    return this.next("completionAck");
+  }
+
+  /** Ends this side in order. */
+  end(): void {
+    this.#call.end();
+  }
+
+  /** Drops the stream and its connection. */
+  cancel(): void {
+    this.#call.cancel();
+    this.#client.close();
+  }
+}
+
+function nameOf(attempt: { runId: string; attemptToken: string }) {
+  return { runId: attempt.runId, attemptToken: attempt.attemptToken };
+}

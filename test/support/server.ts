@@ -1,0 +1,74 @@
+/** A real replica on a test's database, and its ops clients. */
+
+import { createClients } from "@pinion/client";
+import { onTestFinished } from "vitest";
+import { type Replica, startReplica } from "../../src/cli/serve-replica.ts";
+import { replicaConfig } from "../../src/config.ts";
+import { createLogger } from "../../src/log.ts";
+import { openDatabase } from "../../src/store/database.ts";
+import { ensureBootstrap } from "../../src/store/orgs.ts";
+import * as tokens from "../../src/store/tokens.ts";
+
+/** Short enough for a test to wait for, long enough not to fire by themselves on a busy machine. */
+const timers = {
+  PINION_HEARTBEAT_INTERVAL_MS: "1000",
+  PINION_HEARTBEAT_TTL_MS: "6000",
+  PINION_REAP_INTERVAL_MS: "200",
+  PINION_SWEEP_INTERVAL_MS: "15000",
+  PINION_SHUTDOWN_MS: "4000",
+};
+
+export type TestReplica = Replica & {
+  clients: ReturnType<typeof createClients>;
+  /** The owner's token: read, write, admin. */
+  token: string;
+};
+
+/**
+ * Starts a replica on a database, with settings as in the environment; stops it when the test is over. Several on one
+ * database are replicas of one service.
+ */
+export async function startTestReplica(
+  databaseUrl: string,
+  env: Record<string, string> = {},
+): Promise<TestReplica> {
+  const token = await ownerToken(databaseUrl);
+  const replica = await startReplica(
+    replicaConfig({
+      DATABASE_URL: databaseUrl,
+      PINION_PORT: "0",
+      PINION_HOST: "127.0.0.1",
+      ...timers,
+      ...env,
+    }),
+    { log: createLogger({ name: "test", level: process.env.PINION_TEST_LOG ?? "silent" }) },
+  );
+  onTestFinished(() => replica.stop());
+  return { ...replica, token, clients: createClients({ url: replica.url, token }) };
+}
+
+/** A token of the local org's owner, which is created if need be. */
+export async function ownerToken(databaseUrl: string): Promise<string> {
+  const database = openDatabase({ url: databaseUrl, poolMax: 1, applicationName: "pinion test" });
+  try {
+    const bootstrap = await ensureBootstrap(database.db);
+    if (bootstrap) return bootstrap.secret;
+    const owner = await database.db
+      .selectFrom("member")
+      .select("user_id")
+      .where("org_id", "=", "local")
+      .executeTakeFirstOrThrow();
+    const { secret } = await tokens.create(database.db, {
+      orgId: "local",
+      actor: "pinion",
+      kind: "pat",
+      label: "test",
+      scopes: ["read", "write", "admin"],
+      userId: owner.user_id,
+      expiresInMs: undefined,
+    });
+    return secret;
+  } finally {
+    await database.close();
+  }
+}
