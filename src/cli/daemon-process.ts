@@ -27,6 +27,10 @@ export type DaemonOptions = {
   onChange(message: string): void;
 };
 
+/** The daemon that was started last, and how it was set up. */
+type DaemonRecord = { pid: number; fingerprint: string };
+
+const recordFile = "daemon.json";
 const backoffMsMin = 500;
 const backoffMsMax = 30_000;
 /** A daemon that held this long starts with the shortest backoff again. */
@@ -34,6 +38,8 @@ const steadyMs = 60_000;
 /** What the daemon has at its stop for its programs and for its results; `up` has 25 s for everything. */
 const stopGraceMs = 6_000;
 const flushMs = 2_000;
+/** Its server is on this machine: nobody is spared by longer pauses. */
+const backoffMaxMs = 2_000;
 /** From SIGTERM to SIGKILL. */
 const stopMs = stopGraceMs + flushMs + 2_000;
 const pollMs = 50;
@@ -85,6 +91,7 @@ export class DaemonProcess {
 
   /** One life of a daemon. Resolves to how it ended, or to "again" when another can be started at once. */
   async #runOnce(): Promise<string> {
+    const before = this.#readRecord();
     const child = this.#spawn();
     this.#pid = child.pid;
     this.#options.onChange(`the daemon was started (process ${child.pid})`);
@@ -97,7 +104,8 @@ export class DaemonProcess {
     // Another daemon holds the state directory: one that an earlier `up` left behind.
     const orphan = await daemonPid(this.#options.stateDir);
     if (orphan === undefined) return "again";
-    if (this.#isOurs(orphan)) {
+    if (before?.pid === orphan && before.fingerprint === this.#fingerprint()) {
+      this.#writeRecord(before);
       this.#options.onChange(`took over the daemon of an earlier start (process ${orphan})`);
       this.#pid = orphan;
       await waitForEnd(orphan, this.#stop.signal);
@@ -113,7 +121,7 @@ export class DaemonProcess {
   }
 
   #spawn(): ChildProcess {
-    const { data, url, stateDir, configFile, env } = this.#options;
+    const { url, stateDir, configFile, env } = this.#options;
     const main = fileURLToPath(new URL("./main.ts", import.meta.url));
     const log = openSync(this.logFile, "a", 0o600);
     try {
@@ -122,14 +130,18 @@ export class DaemonProcess {
         [
           main,
           ...["device", "run", "--json", "--url", url, "--state-dir", stateDir, "--config", configFile],
-          ...["--stop-grace", `${stopGraceMs}ms`, "--flush", `${flushMs}ms`],
+          ...[
+            "--stop-grace",
+            `${stopGraceMs}ms`,
+            "--flush",
+            `${flushMs}ms`,
+            "--backoff-max",
+            `${backoffMaxMs}ms`,
+          ],
         ],
         { detached: true, stdio: ["ignore", log, log], env: daemonEnvironment(env) },
       );
-      if (child.pid !== undefined) {
-        const record = { pid: child.pid, fingerprint: this.#fingerprint() };
-        writeWhole(join(data, "daemon.json"), JSON.stringify(record), 0o600);
-      }
+      if (child.pid !== undefined) this.#writeRecord({ pid: child.pid, fingerprint: this.#fingerprint() });
       return child;
     } finally {
       closeSync(log);
@@ -144,16 +156,17 @@ export class DaemonProcess {
       .digest("hex");
   }
 
-  #isOurs(pid: number): boolean {
+  #readRecord(): DaemonRecord | undefined {
     try {
-      const record = JSON.parse(readFileSync(join(this.#options.data, "daemon.json"), "utf8")) as {
-        pid: number;
-        fingerprint: string;
-      };
-      return record.pid === pid && record.fingerprint === this.#fingerprint();
+      return JSON.parse(readFileSync(join(this.#options.data, recordFile), "utf8")) as DaemonRecord;
     } catch {
-      return false;
+      // There was no start before this one, or it left half a record: then its daemon is not known to be like ours.
+      return undefined;
     }
+  }
+
+  #writeRecord(record: DaemonRecord): void {
+    writeWhole(join(this.#options.data, recordFile), JSON.stringify(record), 0o600);
   }
 }
 

@@ -14,6 +14,8 @@ export type LoggedEvent = {
   message?: string;
   reason?: string;
   device_id?: string;
+  /** Of a `fatal` event: why there is no use in going on. */
+  error?: string;
 };
 
 /** Reads the daemon's log as it grows and hands its events to whoever listens. */

@@ -17,6 +17,7 @@ type DeviceOptions = GlobalOptions & {
   label?: string;
   stopGrace?: string;
   flush?: string;
+  backoffMax?: string;
 };
 
 /** `pinion device …`: this machine as a device. */
@@ -68,6 +69,10 @@ function addRun(device: Command, cli: Cli): void {
       "where the identity and the outbox are kept (PINION_STATE_DIR; ~/.local/state/pinion/device)",
     )
     .option("--config <file>", "what it may execute; default: ~/.config/pinion/device.toml")
+    .option(
+      "--backoff-max <length>",
+      "longest pause before it dials again; default: 30s or what the client has",
+    )
     .option("--stop-grace <length>", "how long running programs have to end at a stop", "10s")
     .option(
       "--flush <length>",
@@ -113,6 +118,9 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
       logger: createLogger({ level: cli.env.PINION_LOG_LEVEL || "warn", name: "pinion device" }),
       onEvent,
       appVersion: version(),
+      ...(options.backoffMax
+        ? { timing: { backoffCapMs: parseLength(options.backoffMax, "--backoff-max") } }
+        : {}),
       stopGraceMs: parseLength(options.stopGrace ?? "10s", "--stop-grace"),
       flushMs: parseLength(options.flush ?? "5s", "--flush"),
     });

@@ -20,6 +20,7 @@ import { recordDue, startMaterializer } from "../scheduler/materializer.ts";
 import { startExpirer, startReaper } from "../scheduler/reaper.ts";
 import { retainOnce, startRetention } from "../scheduler/retention.ts";
 import { backfill, trigger } from "../scheduler/triggers.ts";
+import { warmUp } from "../scheduler/warm-up.ts";
 import { type Bus, openPostgresBus } from "../server/bus.ts";
 import { createHub, type Hub } from "../server/device/hub.ts";
 import { createDoorbell, type ReplicaDoorbell } from "../server/doorbell.ts";
@@ -95,6 +96,7 @@ export async function startReplica(config: ReplicaConfig, options: { log?: Logge
     opened.defer(() => requests.close());
     const bootstrap = await ensureBootstrap(work.db);
     await retainOnce(work.db, { days: config.retentionDays, log });
+    await warmUp(work.db, config.failures);
 
     let isStopping = false;
     const replica = { id: replicaId, address: `${config.host}:${config.port}` };

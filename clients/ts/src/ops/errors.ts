@@ -40,14 +40,21 @@ const reasons: Record<Code, PinionErrorReason> = {
   [Code.Unauthenticated]: "unauthenticated",
 };
 
-/** A failed call, made to be branched on. What every client of `createClients` throws. */
+/**
+ * A failed call, made to be branched on. What every client of `createClients` throws. Its `name` stays "ConnectError":
+ * Connect tells its own errors by it, and would wrap any other.
+ */
 export class PinionError extends ConnectError {
-  override name = "PinionError";
   readonly reason: PinionErrorReason;
   /** The request's field that is at fault, as the protocol spells it. */
   readonly field: string | undefined;
   /** When a retry makes sense, in ms, if the server said so. */
   readonly retryAfterMs: number | undefined;
+
+  /** ConnectError answers `instanceof` by its looks, and would take itself for its subclass. */
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    return typeof value === "object" && value !== null && Object.prototype.isPrototypeOf.call(PinionError.prototype, value);
+  }
 
   constructor(error: ConnectError) {
     super(error.rawMessage, error.code, error.metadata, undefined, error);

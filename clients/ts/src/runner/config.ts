@@ -103,7 +103,11 @@ const variableName = z
   .regex(/^[A-Za-z_][A-Za-z0-9_]*$/, "is not the name of an environment variable");
 
 const executorSchema = z.strictObject({
-  command: z.tuple([z.string().min(1, "the program's name is empty")], z.string()),
+  command: z.array(z.string()).transform(([program, ...args], context): [string, ...string[]] => {
+    if (program !== undefined && program !== "") return [program, ...args];
+    context.addIssue({ code: "custom", message: 'names no program; write for example ["claude", "-p"]' });
+    return z.NEVER;
+  }),
   stdin: z.enum(["prompt", "assignment", "none"]).default("prompt"),
   timeout: duration.optional(),
   cwd: z.string().min(1).optional(),
@@ -149,11 +153,11 @@ export function parseConfig(text: string, options: { file?: string } = {}): Devi
     throw new ConfigError(file, [{ line: error.line, key: "", message: firstLine }]);
   }
   const parsed = configSchema.safeParse(raw);
-  if (!parsed.success)
-    throw new ConfigError(
-      file,
-      parsed.error.issues.flatMap((issue) => problemsOf(issue, text)),
-    );
+  if (!parsed.success) {
+    const problems = parsed.error.issues.flatMap((issue) => problemsOf(issue, text));
+    problems.sort((a, b) => (a.line ?? 0) - (b.line ?? 0));
+    throw new ConfigError(file, problems);
+  }
   const { device, executors } = parsed.data;
   const kinds = Object.keys(executors);
   const defaultExecutor = device.default_executor ?? (kinds.length === 1 ? kinds[0] : undefined);
@@ -220,7 +224,8 @@ function problemsOf(issue: z.core.$ZodIssue, text: string): ConfigProblem[] {
     const [first] = issue.issues;
     return [{ line: lineOf(text, path), key: path.join("."), message: first?.message ?? issue.message }];
   }
-  const path = issue.path.map(String);
+  // A place in a list says nothing that its key does not.
+  const path = issue.path.filter((part) => typeof part !== "number").map(String);
   return [{ line: lineOf(text, path), key: path.join("."), message: issue.message }];
 }
 
@@ -275,8 +280,10 @@ export function lineOf(text: string, path: string[]): number | undefined {
     } else if (key?.[1] !== undefined) {
       here = [...table, ...splitKey(key[1])];
     }
-    if (here === undefined || !here.every((part, depth) => part === path[depth])) continue;
-    if (best === undefined || here.length > best.depth) best = { line: index + 1, depth: here.length };
+    if (here === undefined) continue;
+    const depth = Math.min(here.length, path.length);
+    if (!here.slice(0, depth).every((part, place) => part === path[place])) continue;
+    if (best === undefined || depth > best.depth) best = { line: index + 1, depth };
   }
   return best?.line;
 }

@@ -1,0 +1,53 @@
+import { newId } from "../ids.ts";
+import * as attempts from "../store/attempts.ts";
+import { type Db, transaction } from "../store/database.ts";
+import * as events from "../store/events.ts";
+import * as schedules from "../store/schedules.ts";
+import type { FailurePolicy } from "../store/settlements.ts";
+import { settle } from "../store/settlements.ts";
+
+/** Ends the warm-up's transaction without a trace. */
+class Undone extends Error {}
+
+/**
+ * Goes once through the statements of a run's life with names that nobody has, and takes it back: the first run after a
+ * start is then pushed as fast as the later ones (connections open, code compiled, catalogs read).
+ */
+export async function warmUp(db: Db, policy: FailurePolicy): Promise<void> {
+  const orgId = "";
+  const [deviceId, watcherId, runId, attemptToken] = [newId(), newId(), newId(), newId()];
+  const attempt = { orgId, deviceId, runId, attemptToken };
+  const now = new Date();
+  try {
+    await transaction(db, async (tx) => {
+      await schedules.lockDue(tx, 1);
+      await schedules.lockOne(tx, { orgId, watcherId });
+      await schedules.record(
+        tx,
+        [
+          {
+            ...{
+              orgId,
+              watcherId,
+              runId,
+              scheduledFor: now,
+              source: "scheduled",
+              dueAt: now,
+              windowStart: now,
+            },
+            ...{ windowEnd: now, skipReason: null, reason: "", retryOf: null },
+          },
+        ],
+        [{ orgId, watcherId, nextSlotAt: null, nextDueAt: null, hasStarted: false }],
+      );
+      await attempts.claim(tx, [{ orgId, deviceId, epoch: 0, slots: 1 }]);
+      await attempts.accept(tx, [{ ...attempt, pushedAgoMs: 0 }]);
+      await attempts.beat(tx, [attempt]);
+      await settle(tx, [{ ...attempt, action: "finish", status: "completed", reason: "" }], policy);
+      await events.append(tx, orgId, [{ kind: "warm.up", actor: "pinion" }]);
+      throw new Undone();
+    });
+  } catch (error) {
+    if (!(error instanceof Undone)) throw error;
+  }
+}

@@ -1,0 +1,130 @@
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { ConfigError, findExecutor, parseConfig } from "../../../clients/ts/src/runner/config.ts";
+import { formatDuration, parseBytes, parseDurationMs } from "../../../clients/ts/src/runner/quantities.ts";
+
+const full = `
+[device]
+label = "my laptop"
+max_concurrency = 2
+default_executor = "claude-code"
+[executors.claude-code]
+command = ["claude", "-p"]
+stdin = "prompt"          # "prompt" | "assignment" (JSON) | "none"
+timeout = "30m"           # upper bound
+cwd = "~/work"
+env = ["PATH", "HOME", "LANG"]   # allow-list of inherited names
+set_env = { FOO = "bar" }
+output_limit = "1MiB"
+kill_grace = "5s"
+`;
+
+function problemsOf(text: string): string[] {
+  try {
+    parseConfig(text, { file: "device.toml" });
+    return [];
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    return error.message.split("\n");
+  }
+}
+
+test("the whole form is read", () => {
+  expect(parseConfig(full)).toEqual({
+    label: "my laptop",
+    maxConcurrency: 2,
+    defaultExecutor: "claude-code",
+    executors: {
+      "claude-code": {
+        kind: "claude-code",
+        command: ["claude", "-p"],
+        stdin: "prompt",
+        timeoutMs: 1_800_000,
+        cwd: join(homedir(), "work"),
+        env: ["PATH", "HOME", "LANG"],
+        setEnv: { FOO: "bar" },
+        outputLimitBytes: 1_048_576,
+        killGraceMs: 5_000,
+      },
+    },
+  });
+});
+
+test("the short form means the same, and the only executor is the default", () => {
+  const config = parseConfig(
+    `[executors]\nclaude-code = { command = ["claude", "-p"], stdin = "prompt", timeout = "30m" }\n`,
+  );
+  expect(config.defaultExecutor).toBe("claude-code");
+  expect(findExecutor(config, "")?.command).toEqual(["claude", "-p"]);
+  expect(findExecutor(config, "claude-code")?.timeoutMs).toBe(1_800_000);
+  expect(findExecutor(config, "codex")).toBeUndefined();
+  expect(findExecutor(config, "constructor")).toBeUndefined();
+  expect(config.executors["claude-code"]?.env).not.toContain("ANTHROPIC_API_KEY");
+});
+
+test("an empty file is a device that can run nothing", () => {
+  expect(parseConfig("")).toMatchObject({ maxConcurrency: 1, executors: {}, defaultExecutor: undefined });
+});
+
+test("an unknown key is named with its line, and with the key that was probably meant", () => {
+  expect(problemsOf(full.replace("kill_grace", "kil_grace"))).toEqual([
+    'device.toml:14: executors.claude-code.kil_grace: unknown key; did you mean "kill_grace"?',
+  ]);
+  expect(problemsOf(full.replace("max_concurrency", "max-concurrency"))).toEqual([
+    'device.toml:4: device.max-concurrency: unknown key; did you mean "max_concurrency"?',
+  ]);
+  expect(problemsOf("[executor.x]\ncommand = ['x']\n")).toEqual([
+    'device.toml:1: executor: unknown key; did you mean "executors"?',
+  ]);
+});
+
+test("every problem of a file is named at once", () => {
+  const text = `[device]
+max_concurrency = 100
+[executors]
+a = { command = [], stdin = "file" }
+[executors.b]
+command = ["b"]
+timeout = "soon"
+output_limit = "1TiB"
+env = ["NOT A NAME"]
+`;
+  const problems = problemsOf(text);
+  const places = problems.map((line) => line.split(": ").slice(0, 2).join(" "));
+  expect(places).toEqual([
+    "device.toml:2 device.max_concurrency",
+    "device.toml:4 executors.a.command",
+    "device.toml:4 executors.a.stdin",
+    "device.toml:7 executors.b.timeout",
+    "device.toml:8 executors.b.output_limit",
+    "device.toml:9 executors.b.env",
+  ]);
+  expect(problems[3]).toContain('"soon" is not a length of time; write for example "30m"');
+});
+
+test("a default that is not configured is named, with what there is", () => {
+  expect(problemsOf(full.replace('default_executor = "claude-code"', 'default_executor = "claude"'))).toEqual([
+    'device.toml:5: device.default_executor: there is no executor "claude" (configured: claude-code)',
+  ]);
+});
+
+test("a kind that no watcher could name is refused", () => {
+  expect(problemsOf(`[executors."Claude Code"]\ncommand = ["claude"]\n`)[0]).toContain(
+    "device.toml:1: executors.Claude Code: a kind is made of",
+  );
+});
+
+test("a file that is not TOML is refused with its line", () => {
+  expect(problemsOf("[device]\nlabel = \n")[0]).toMatch(/^device\.toml:2: /);
+});
+
+test("lengths of time and sizes are read as people write them", () => {
+  expect(["30m", "1h30m", "500ms", "1.5s", "7d"].map(parseDurationMs)).toEqual([
+    1_800_000, 5_400_000, 500, 1_500, 604_800_000,
+  ]);
+  expect(["", "5", "m", "-5s", "5 minutes", "s5"].map(parseDurationMs)).toEqual(Array(6).fill(undefined));
+  expect(["1MiB", "512KiB", "2000", "1kB", "1.5KiB"].map(parseBytes)).toEqual([1_048_576, 524_288, 2_000, 1_000, 1_536]);
+  expect(["", "MiB", "-1", "1XB"].map(parseBytes)).toEqual(Array(4).fill(undefined));
+  expect([90_000, 150, 3_600_000].map(formatDuration)).toEqual(["1m30s", "150ms", "1h"]);
+});
