@@ -205,7 +205,7 @@ export async function startReplica(config: ReplicaConfig, options: { log?: Logge
         router.service(DeviceService, deviceService({ ...deps, hub, completer }), { acceptCompression: [] });
         router.service(WatcherService, watcherService(deps));
         router.service(RunService, runService({ ...deps, policy: config.failures, ttlMs }));
-        router.service(FleetService, fleetService({ ...deps, ttlMs, doorbell: fleetDoorbell(doorbell) }));
+        router.service(FleetService, fleetService({ ...deps, ttlMs }));
         router.service(TokenService, tokenService(deps));
         router.service(EventService, eventService(deps));
         registerHealth(router, { state: health, services });
@@ -296,22 +296,6 @@ function schedulerOf(deps: {
       doorbell.eventsAppended(orgId);
       if (deviceId) doorbell.work({ orgId, deviceId });
     },
-  };
-}
-
-/** The fleet names the stream that it wants ended; the doorbell finds whoever holds it. */
-function fleetDoorbell(doorbell: ReplicaDoorbell) {
-  return {
-    disconnect: ({
-      orgId,
-      deviceId,
-      reason,
-    }: {
-      orgId: string;
-      deviceId: string;
-      reason: "operator" | "revoked";
-    }) => doorbell.disconnect({ orgId, deviceId, reason }),
-    revoke: (tokenId: string) => doorbell.revoke(tokenId),
   };
 }
 

@@ -19,8 +19,13 @@ export type ReplicaDoorbell = Doorbell & {
   work(device: { orgId: string; deviceId: string }): void;
   /** Events of an org were committed. */
   eventsAppended(orgId: string): void;
-  /** Drains a device's stream, wherever it is. */
-  disconnect(device: { orgId: string; deviceId: string; reason: "operator" | "revoked" }): void;
+  /** Drains a device's stream on the replica that holds it; the device itself may be deleted by now. */
+  disconnect(device: {
+    orgId: string;
+    deviceId: string;
+    replicaId: string;
+    reason: "operator" | "revoked";
+  }): void;
   /** Ends the streams that a token opened, on every replica. */
   revoke(tokenId: string): void;
   /** A device's session was replaced; the replica that held it is to let go. */
@@ -113,7 +118,10 @@ export function createDoorbell(options: {
     },
     work: (device) => ring({ kind: "work", ...device }),
     eventsAppended: (orgId) => feed.eventsAppended(orgId),
-    disconnect: (device) => ring({ kind: "disconnect", ...device }),
+    disconnect({ replicaId, orgId, deviceId, reason }) {
+      const message = { kind: "disconnect" as const, orgId, deviceId, reason };
+      if (!hub.receive(message)) bus().send(replicaId, message);
+    },
     revoke(tokenId) {
       options.onRevoked(tokenId);
       hub.revoke(tokenId);

@@ -43,7 +43,10 @@ export interface DaemonOptions {
   platform?: Platform;
   appVersion?: string;
   tls?: TlsOptions;
-  /** How long running agents have to end at a stop; default 10 s. */
+  /**
+   * How long running agents may go on after a stop was asked for, in case they end by themselves; default 3 s. Then they
+   * are ended: SIGTERM, and SIGKILL after their `kill_grace`.
+   */
   stopGraceMs?: number;
   /** How long results may take to be acknowledged at a stop; default 5 s. The rest waits for the next start. */
   flushMs?: number;
@@ -53,12 +56,16 @@ export interface DaemonOptions {
   timing?: Partial<Timing>;
 }
 
+const STOP_GRACE_MS = 3_000;
+/** From the SIGKILL of an agent to the end of its attempt: the system's work, the drain of pipes, the outbox. */
+const KILL_MARGIN_MS = 5_000;
+
 /**
  * Runs the daemon: connects, runs assignments as local programs, reconnects for ever. Resolves after a graceful stop;
  * rejects with a DeviceError when there is no use in going on (token refused, device removed, second daemon).
  *
- * At a stop it takes nothing new, ends its agents within `stopGraceMs`, reports them as failed ("daemon stopped") and waits
- * at most `flushMs` for acknowledgements; what is left is delivered by the next daemon.
+ * At a stop it takes nothing new, ends what still runs after `stopGraceMs`, reports it as failed ("daemon stopped") and
+ * waits at most `flushMs` for acknowledgements; what is left is delivered by the next daemon.
  */
 export async function runDaemon(options: DaemonOptions): Promise<void> {
   const logger = options.logger ?? silentLogger;
@@ -108,6 +115,7 @@ async function untilStopped(
   options: DaemonOptions,
   emit: (event: DaemonEvent) => void,
 ): Promise<void> {
+  const killGraces = Object.values(options.config.executors).map(({ killGraceMs }) => killGraceMs);
   const stop = () => {
     emit({
       type: "stopping",
@@ -116,7 +124,8 @@ async function untilStopped(
       unacknowledged: connection.unacknowledged,
     });
     void connection.close({
-      graceMs: options.stopGraceMs ?? defaultClose.graceMs,
+      finishMs: options.stopGraceMs ?? STOP_GRACE_MS,
+      graceMs: Math.max(0, ...killGraces) + KILL_MARGIN_MS,
       flushMs: options.flushMs ?? defaultClose.flushMs,
     });
   };

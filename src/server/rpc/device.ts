@@ -23,7 +23,7 @@ export function deviceService(deps: {
   hub: Hub;
   completer: Completer;
   scheduler: Pick<WatcherScheduler, "trigger" | "scheduleChanged">;
-  doorbell: { revoke(tokenId: string): void };
+  doorbell: { revoke(tokenId: string): void; eventsAppended(orgId: string): void };
   authCache: Guard["authCache"];
 }): ServiceImpl<typeof DeviceService> {
   const { db, hub, scheduler } = deps;
@@ -45,6 +45,7 @@ export function deviceService(deps: {
         deps.doorbell.revoke(tokenId);
       }
       const { orgId, deviceId, secret, defaultWatcherId } = enrolment;
+      deps.doorbell.eventsAppended(orgId);
       if (defaultWatcherId) scheduler.scheduleChanged({ orgId, deviceId, watcherId: defaultWatcherId });
       return { deviceId, orgId, token: secret };
     },

@@ -21,16 +21,15 @@ const env = { PATH: process.env.PATH, HOME: home, XDG_CONFIG_HOME: join(home, "c
 
 type Ended = { code: number; out: string; err: string };
 
+/** A command that hangs ends its test with what it printed. */
+const commandTimeoutMs = 20_000;
+
 function pinion(...args: string[]): Promise<Ended> {
+  const options = { env: { ...env, PINION_DATA: data }, cwd: home, timeout: commandTimeoutMs };
   return new Promise((done) => {
-    execFile(
-      process.execPath,
-      [main, ...args],
-      { env: { ...env, PINION_DATA: data }, cwd: home },
-      (error, out, err) => {
-        done({ code: error ? Number(error.code) : 0, out, err });
-      },
-    );
+    execFile(process.execPath, [main, ...args], options, (error, out, err) => {
+      done({ code: error ? Number(error.code ?? Number.NaN) : 0, out, err });
+    });
   });
 }
 

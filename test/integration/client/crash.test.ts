@@ -49,7 +49,10 @@ test("a daemon killed between the end of a program and the acknowledgement deliv
   expect(next.hello.held).toMatchObject([{ attemptToken, state: HeldAttemptState.FINISHED }]);
   await second.events.next("acknowledged");
   expect(peer.stored.get(attemptToken)).toMatchObject({ times: 1, completion: { output: "precious\n" } });
-  await until(() => readdirSync(join(stateDir, "outbox")).every((name) => !name.endsWith(".completion")), "forgotten");
+  await until(
+    () => readdirSync(join(stateDir, "outbox")).every((name) => !name.endsWith(".completion")),
+    "forgotten",
+  );
   const exited = once(second.child, "exit");
   second.child.kill("SIGTERM");
   expect((await exited)[0]).toBe(0);
@@ -117,7 +120,10 @@ test("a second daemon is refused while the first one lives, and takes over when 
 test("a lock whose process id belongs to another process by now is taken over", async () => {
   const peer = await startPeer();
   const stateDir = makeStateDir();
-  writeFileSync(join(stateDir, "daemon.lock"), JSON.stringify({ pid: process.pid, startTime: "another boot:1" }));
+  writeFileSync(
+    join(stateDir, "daemon.lock"),
+    JSON.stringify({ pid: process.pid, startTime: "another boot:1" }),
+  );
   const daemon = startDaemon(peer.url, agent("true"), { stateDir });
   await daemon.events.next("connected");
 });

@@ -24,8 +24,12 @@ import { makeStateDir, startPeer } from "./harness.ts";
 const runId = "0190b6a0-0000-7000-8000-00000000000a";
 
 /** A RunService on a real port, HTTP/2 without TLS. */
-async function serveRuns(service: Partial<ServiceImpl<typeof RunService>>): Promise<{ url: string; port: number }> {
-  const server = createServer(connectNodeAdapter({ routes: (router) => void router.service(RunService, service) }));
+async function serveRuns(
+  service: Partial<ServiceImpl<typeof RunService>>,
+): Promise<{ url: string; port: number }> {
+  const server = createServer(
+    connectNodeAdapter({ routes: (router) => void router.service(RunService, service) }),
+  );
   const sessions = new Set<{ destroy(): void }>();
   server.on("session", (session) => {
     sessions.add(session);
@@ -40,28 +44,31 @@ async function serveRuns(service: Partial<ServiceImpl<typeof RunService>>): Prom
   return { url: `http://127.0.0.1:${port}`, port };
 }
 
-test.each(["connect", "grpc", "grpc-web"] as const)("a call by %s carries the token and its errors can be branched on", async (protocol) => {
-  const tokens: (string | null)[] = [];
-  const { url } = await serveRuns({
-    getRun: (_request, { requestHeader }) => {
-      tokens.push(requestHeader.get("authorization"));
-      throw new ConnectError("run_id is not a UUID", Code.InvalidArgument, undefined, [
-        { desc: BadRequestSchema, value: { fieldViolations: [{ field: "run_id", description: "no" }] } },
-        { desc: RetryInfoSchema, value: { retryDelay: { seconds: 2n } } },
-      ]);
-    },
-    listRuns: () => {
-      throw new ConnectError("nothing here", Code.NotFound);
-    },
-  });
-  const clients = createClients({ url, token: "pin_pat_x", protocol });
-  onTestFinished(() => clients.close());
-  const error = await clients.runs.getRun({ runId }).catch((thrown: unknown) => thrown);
-  expect(error).toBeInstanceOf(PinionError);
-  expect(error).toMatchObject({ reason: "invalid_argument", field: "run_id", retryAfterMs: 2_000 });
-  expect(tokens).toEqual(["Bearer pin_pat_x"]);
-  await expect(clients.runs.listRuns({})).rejects.toSatisfy(isNotFound);
-});
+test.each(["connect", "grpc", "grpc-web"] as const)(
+  "a call by %s carries the token and its errors can be branched on",
+  async (protocol) => {
+    const tokens: (string | null)[] = [];
+    const { url } = await serveRuns({
+      getRun: (_request, { requestHeader }) => {
+        tokens.push(requestHeader.get("authorization"));
+        throw new ConnectError("run_id is not a UUID", Code.InvalidArgument, undefined, [
+          { desc: BadRequestSchema, value: { fieldViolations: [{ field: "run_id", description: "no" }] } },
+          { desc: RetryInfoSchema, value: { retryDelay: { seconds: 2n } } },
+        ]);
+      },
+      listRuns: () => {
+        throw new ConnectError("nothing here", Code.NotFound);
+      },
+    });
+    const clients = createClients({ url, token: "pin_pat_x", protocol });
+    onTestFinished(() => clients.close());
+    const error = await clients.runs.getRun({ runId }).catch((thrown: unknown) => thrown);
+    expect(error).toBeInstanceOf(PinionError);
+    expect(error).toMatchObject({ reason: "invalid_argument", field: "run_id", retryAfterMs: 2_000 });
+    expect(tokens).toEqual(["Bearer pin_pat_x"]);
+    await expect(clients.runs.listRuns({})).rejects.toSatisfy(isNotFound);
+  },
+);
 
 test("an error in the middle of a stream is a PinionError as well", async () => {
   const { url } = await serveRuns({
@@ -141,9 +148,23 @@ test("enrolment stores an identity that only its owner can read, and keeps the i
   const peer = await startPeer();
   const stateDir = makeStateDir();
   const installId = await ensureInstallId(stateDir);
-  const identity = await enroll({ url: peer.url, joinCode: "join-1", label: "laptop", stateDir, platform: Platform.LINUX });
-  expect(identity).toEqual({ installId, deviceId: "device-1", orgId: "local", token: "pin_dev_new", url: peer.url });
-  expect(peer.enrollments).toMatchObject([{ joinCode: "join-1", installId, label: "laptop", platform: Platform.LINUX }]);
+  const identity = await enroll({
+    url: peer.url,
+    joinCode: "join-1",
+    label: "laptop",
+    stateDir,
+    platform: Platform.LINUX,
+  });
+  expect(identity).toEqual({
+    installId,
+    deviceId: "device-1",
+    orgId: "local",
+    token: "pin_dev_new",
+    url: peer.url,
+  });
+  expect(peer.enrollments).toMatchObject([
+    { joinCode: "join-1", installId, label: "laptop", platform: Platform.LINUX },
+  ]);
   const path = join(stateDir, "identity.json");
   expect(statSync(path).mode & 0o777).toBe(0o600);
   expect(JSON.parse(readFileSync(path, "utf8"))).toEqual({

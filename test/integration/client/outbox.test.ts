@@ -76,7 +76,9 @@ test("a completion that the server calls invalid is set aside for a person, and 
 
 test("output is cut to the session's limit between two characters, and says so", async () => {
   const peer = await startPeer({ limits: { completionOutputBytesMax: 1_000n } });
-  startDevice(peer.url, { onAssignment: async () => ({ outcome: "completed", output: "aé€😀".repeat(500) }) });
+  startDevice(peer.url, {
+    onAssignment: async () => ({ outcome: "completed", output: "aé€😀".repeat(500) }),
+  });
   const session = await peer.session();
   session.assign();
   const completion = await session.next("complete");
@@ -88,7 +90,9 @@ test("output is cut to the session's limit between two characters, and says so",
 
 test("a result within no message limit would end the stream for ever: it is cut before it is sent", async () => {
   const peer = await startPeer({ limits: { messageBytesMax: 16_384n } });
-  startDevice(peer.url, { onAssignment: async () => ({ outcome: "completed", output: "x".repeat(500_000) }) });
+  startDevice(peer.url, {
+    onAssignment: async () => ({ outcome: "completed", output: "x".repeat(500_000) }),
+  });
   const session = await peer.session();
   session.assign();
   expect((await session.next("complete")).output.length).toBe(8_192);

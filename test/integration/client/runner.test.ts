@@ -1,8 +1,8 @@
 import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { Notification, OutputStream } from "#gen/pinion/v1/run_pb.js";
 import { Outcome, RejectReason } from "#gen/pinion/v1/device_pb.js";
+import { Notification, OutputStream } from "#gen/pinion/v1/run_pb.js";
 import type { Peer } from "../../support/peer.ts";
 import { makeStateDir, startDaemon, startPeer, until } from "./harness.ts";
 
@@ -112,7 +112,11 @@ test("an agent that fails says why, with the end of its stderr", async () => {
 test("an agent that is killed by a signal names the signal", async () => {
   const peer = await startPeer();
   const { completion } = await runOnce(peer, shell("kill -9 $$"));
-  expect(completion).toMatchObject({ outcome: Outcome.FAILED, signal: "SIGKILL", reason: "sh was ended by SIGKILL" });
+  expect(completion).toMatchObject({
+    outcome: Outcome.FAILED,
+    signal: "SIGKILL",
+    reason: "sh was ended by SIGKILL",
+  });
 });
 
 test("a command that is not installed fails with what to do", async () => {
@@ -145,7 +149,10 @@ test("the working directory is the configured one", async () => {
 
 test("the shorter of the two timeouts ends the agent, first gently", async () => {
   const peer = await startPeer();
-  const config = shell("trap 'echo cleaned up; exit 0' TERM; echo started; while :; do sleep 0.05; done", 'timeout = "150ms"');
+  const config = shell(
+    "trap 'echo cleaned up; exit 0' TERM; echo started; while :; do sleep 0.05; done",
+    'timeout = "150ms"',
+  );
   const { completion } = await runOnce(peer, config);
   expect(completion.outcome).toBe(Outcome.TIMEOUT);
   expect(completion.output).toBe("started\ncleaned up\n");
@@ -154,7 +161,10 @@ test("the shorter of the two timeouts ends the agent, first gently", async () =>
 
 test("the assignment's timeout holds if it is shorter, and an agent that ignores SIGTERM is killed", async () => {
   const peer = await startPeer();
-  const daemon = startDaemon(peer.url, shell("trap '' TERM; while :; do sleep 0.05; done", 'timeout = "30m"'));
+  const daemon = startDaemon(
+    peer.url,
+    shell("trap '' TERM; while :; do sleep 0.05; done", 'timeout = "30m"'),
+  );
   const session = await peer.session();
   session.assign({ timeoutMs: 100 });
   expect(await session.next("complete")).toMatchObject({ outcome: Outcome.TIMEOUT, signal: "SIGKILL" });
@@ -163,7 +173,8 @@ test("the assignment's timeout holds if it is shorter, and an agent that ignores
 
 test("a cancel ends the whole process group, with grandchildren that ignore SIGTERM", async () => {
   const peer = await startPeer();
-  const script = "(trap '' TERM; echo $$; exec sleep 600) & sh -c 'trap \"\" TERM; echo $$; while :; do sleep 0.1; done' & wait";
+  const script =
+    "(trap '' TERM; echo $$; exec sleep 600) & sh -c 'trap \"\" TERM; echo $$; while :; do sleep 0.1; done' & wait";
   const daemon = startDaemon(peer.url, shell(script));
   const session = await peer.session();
   const assignment = session.assign();
@@ -202,7 +213,9 @@ test("output is streamed as it comes, both streams, in pieces of the size that t
   const gate = join(makeStateDir(), "gate");
   const daemon = startDaemon(
     peer.url,
-    shell(`echo first; echo aside >&2; while [ ! -e ${gate} ]; do sleep 0.02; done; head -c 5000 /dev/zero | tr '\\0' x`),
+    shell(
+      `echo first; echo aside >&2; while [ ! -e ${gate} ]; do sleep 0.02; done; head -c 5000 /dev/zero | tr '\\0' x`,
+    ),
   );
   const session = await peer.session();
   session.assign();
@@ -220,7 +233,10 @@ test("output is streamed as it comes, both streams, in pieces of the size that t
 
 test("a flood is cut at the output limit, and heartbeats keep their time", async () => {
   const peer = await startPeer({ heartbeatMs: 50, ttlMs: 2_000 });
-  const config = executor(["sh", "-c", "yes 'all work and no play' | head -c 300000000"], 'output_limit = "64KiB"');
+  const config = executor(
+    ["sh", "-c", "yes 'all work and no play' | head -c 300000000"],
+    'output_limit = "64KiB"',
+  );
   const { completion, session, daemon } = await runOnce(peer, config);
   expect(completion).toMatchObject({ outcome: Outcome.COMPLETED, isOutputTruncated: true });
   expect(Buffer.byteLength(completion.output)).toBe(65_536);
@@ -236,7 +252,9 @@ test("an agent kind without an executor is rejected with what to configure", asy
   session.assign({ agentKind: "codex" });
   const reject = await session.next("reject");
   expect(reject.reason).toBe(RejectReason.UNSUPPORTED);
-  expect(reject.message).toBe('this device has no executor for "codex" (configured: test); add [executors.codex]');
+  expect(reject.message).toBe(
+    'this device has no executor for "codex" (configured: test); add [executors.codex]',
+  );
   session.assign({ agentKind: "test" });
   await session.next("accept");
   await daemon.stop();
@@ -248,7 +266,10 @@ test("a desktop notification is shown when the watcher asks for it, and its fail
   mkdirSync(join(directory, "bin"));
   const shown = join(directory, "shown");
   const tool = process.platform === "darwin" ? "osascript" : "notify-send";
-  writeFileSync(join(directory, "bin", tool), `#!/bin/sh\nprintf '%s\\n' "$@" >> ${shown}.part; mv ${shown}.part ${shown}; exit 1\n`);
+  writeFileSync(
+    join(directory, "bin", tool),
+    `#!/bin/sh\nprintf '%s\\n' "$@" >> ${shown}.part; mv ${shown}.part ${shown}; exit 1\n`,
+  );
   chmodSync(join(directory, "bin", tool), 0o755);
   const daemon = startDaemon(peer.url, shell("echo hello"), {
     env: { PATH: `${directory}/bin:${process.env.PATH}` },
@@ -274,7 +295,11 @@ test("a stop ends running agents within the grace, and reports them", async () =
   await until(() => text(daemon) === "begun\n", "the agent runs");
   await daemon.stop();
   await daemon.finished;
-  expect(session.all("complete")[0]).toMatchObject({ outcome: Outcome.FAILED, reason: "daemon stopped", output: "begun\n" });
+  expect(session.all("complete")[0]).toMatchObject({
+    outcome: Outcome.FAILED,
+    reason: "daemon stopped",
+    output: "begun\n",
+  });
   expect(isAlive(-pid)).toBe(false);
   expect(daemon.events.of("acknowledged")).toHaveLength(1);
 });

@@ -57,7 +57,9 @@ test("heartbeats list the attempts in progress, at the server's interval", async
   const session = await peer.session();
   expect((await session.next("heartbeat")).sequence).toBe(1n);
   const { attemptToken } = session.assign();
-  await session.next("heartbeat", ({ attempts }) => attempts.some((ref) => ref.attemptToken === attemptToken));
+  await session.next("heartbeat", ({ attempts }) =>
+    attempts.some((ref) => ref.attemptToken === attemptToken),
+  );
   calls[0]?.finish({ outcome: "completed" });
   await session.next("complete");
   const before = session.all("heartbeat").length;

@@ -104,9 +104,9 @@ env = ["NOT A NAME"]
 });
 
 test("a default that is not configured is named, with what there is", () => {
-  expect(problemsOf(full.replace('default_executor = "claude-code"', 'default_executor = "claude"'))).toEqual([
-    'device.toml:5: device.default_executor: there is no executor "claude" (configured: claude-code)',
-  ]);
+  expect(problemsOf(full.replace('default_executor = "claude-code"', 'default_executor = "claude"'))).toEqual(
+    ['device.toml:5: device.default_executor: there is no executor "claude" (configured: claude-code)'],
+  );
 });
 
 test("a kind that no watcher could name is refused", () => {
@@ -124,7 +124,9 @@ test("lengths of time and sizes are read as people write them", () => {
     1_800_000, 5_400_000, 500, 1_500, 604_800_000,
   ]);
   expect(["", "5", "m", "-5s", "5 minutes", "s5"].map(parseDurationMs)).toEqual(Array(6).fill(undefined));
-  expect(["1MiB", "512KiB", "2000", "1kB", "1.5KiB"].map(parseBytes)).toEqual([1_048_576, 524_288, 2_000, 1_000, 1_536]);
+  expect(["1MiB", "512KiB", "2000", "1kB", "1.5KiB"].map(parseBytes)).toEqual([
+    1_048_576, 524_288, 2_000, 1_000, 1_536,
+  ]);
   expect(["", "MiB", "-1", "1XB"].map(parseBytes)).toEqual(Array(4).fill(undefined));
   expect([90_000, 150, 3_600_000].map(formatDuration)).toEqual(["1m30s", "150ms", "1h"]);
 });

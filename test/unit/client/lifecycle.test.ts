@@ -51,7 +51,15 @@ test("leaving a state clears its timers; an event that comes late changes nothin
 
 test("a whole life: served, drained, dialled again, closed", () => {
   const lifecycle = new Lifecycle(() => {});
-  const events: ConnectionEvent[] = ["started", "connected", "welcomed", "drained", "ended", "due", "connected"];
+  const events: ConnectionEvent[] = [
+    "started",
+    "connected",
+    "welcomed",
+    "drained",
+    "ended",
+    "due",
+    "connected",
+  ];
   for (const event of events) expect(lifecycle.fire(event)).toBe(true);
   expect(lifecycle.state).toBe("greeting");
   lifecycle.fire("stopped");

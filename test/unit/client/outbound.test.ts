@@ -9,7 +9,8 @@ import {
 
 const output = (sequence: number) =>
   create(ConnectRequestSchema, { message: { case: "output", value: { sequence: BigInt(sequence) } } });
-const accept = (runId: string) => create(ConnectRequestSchema, { message: { case: "accept", value: { runId } } });
+const accept = (runId: string) =>
+  create(ConnectRequestSchema, { message: { case: "accept", value: { runId } } });
 const heartbeat = (sequence: number) =>
   create(ConnectRequestSchema, { message: { case: "heartbeat", value: { sequence: BigInt(sequence) } } });
 
@@ -36,7 +37,13 @@ test("control goes ahead of all the output that waits, and heartbeats ahead of c
   lanes.control(accept("a"));
   lanes.control(heartbeat(1));
   for (let round = 0; round < 5; round++) takeNext();
-  expect(written.map(({ case: name }) => name)).toEqual(["output", "heartbeat", "accept", "output", "output"]);
+  expect(written.map(({ case: name }) => name)).toEqual([
+    "output",
+    "heartbeat",
+    "accept",
+    "output",
+    "output",
+  ]);
 });
 
 test("a heartbeat that could not be sent is replaced by the next one", () => {
@@ -53,7 +60,8 @@ test("output that waits is bounded; what is beyond is dropped", () => {
   const { lanes } = outbound();
   lanes.open();
   let accepted = 0;
-  for (let sequence = 0; sequence < 100; sequence++) if (lanes.output(output(sequence), 32_768)) accepted += 1;
+  for (let sequence = 0; sequence < 100; sequence++)
+    if (lanes.output(output(sequence), 32_768)) accepted += 1;
   expect(accepted).toBe(1 + OUTPUT_QUEUE_BYTES_MAX / 32_768);
 });
 
@@ -64,7 +72,8 @@ test("a flood is thinned to the rate even if the transport takes everything", ()
     () => {},
   );
   lanes.open();
-  for (let sequence = 0; sequence < 10_000; sequence++) if (lanes.output(output(sequence), 32_768)) bytes += 32_768;
+  for (let sequence = 0; sequence < 10_000; sequence++)
+    if (lanes.output(output(sequence), 32_768)) bytes += 32_768;
   expect(bytes).toBeLessThan(4 * 1024 * 1024);
 });
 

@@ -23,7 +23,12 @@ test("the backoff is anywhere between nothing and its ceiling, from the first re
 
 test("the backoff starts anew only after a session that held", () => {
   const history = { failures: 6, refusals: 0 };
-  const served = (heldMs: number): SessionOutcome => ({ kind: "served", heldMs, reason: "reset", isWakeUp: false });
+  const served = (heldMs: number): SessionOutcome => ({
+    kind: "served",
+    heldMs,
+    reason: "reset",
+    isWakeUp: false,
+  });
   expect(decide(served(20), history, timing)).toMatchObject({ history: { failures: 7 } });
   expect(decide(served(10_000), history, timing)).toMatchObject({ history: { failures: 0 } });
 });
@@ -39,7 +44,12 @@ test("failures lengthen the wait without an end, and never end the connection", 
 });
 
 test("a refusal by name ends the connection after three in a row; another failure in between starts the count anew", () => {
-  const refused: SessionOutcome = { kind: "retryable", reason: "no", refusal: "unauthenticated", isWakeUp: false };
+  const refused: SessionOutcome = {
+    kind: "retryable",
+    reason: "no",
+    refusal: "unauthenticated",
+    isWakeUp: false,
+  };
   const count = (outcomes: SessionOutcome[]) => {
     let history = none;
     for (const [index, outcome] of outcomes.entries()) {
@@ -64,7 +74,10 @@ test("a drain waits as told; a replaced session comes back ever more slowly; a r
   const history = { failures: 5, refusals: 0 };
   expect(decide(drained(DrainReason.SHUTDOWN), history, timing, highest)).toMatchObject({ delayMs: 300 });
   expect(decide(drained(DrainReason.REPLACED), history, timing, highest)).toMatchObject({ delayMs: 30_000 });
-  expect(decide(drained(DrainReason.REVOKED), history, timing)).toMatchObject({ next: "close", error: "revoked" });
+  expect(decide(drained(DrainReason.REVOKED), history, timing)).toMatchObject({
+    next: "close",
+    error: "revoked",
+  });
 });
 
 test("after a sleep nobody waits", () => {

@@ -1,4 +1,4 @@
-import { durationMs, timestampMs } from "@bufbuild/protobuf/wkt";
+import { durationMs, type Timestamp } from "@bufbuild/protobuf/wkt";
 import {
   type Assignment,
   type AttemptRef,
@@ -8,7 +8,7 @@ import {
   RejectReason,
 } from "../gen/pinion/v1/device_pb.js";
 import { OutputStream } from "../gen/pinion/v1/run_pb.js";
-import { type AttemptResult, completionOf } from "./completion.ts";
+import { type AttemptResult, completionOf, isResult, truncateUtf8 } from "./completion.ts";
 import { messageOf } from "./errors.ts";
 import type { AttemptNames, DeviceEventBody } from "./events.ts";
 import { defaultLimits, nowMs, type SessionLimits } from "./timing.ts";
@@ -47,7 +47,8 @@ export type Admission = (assignment: Assignment) => Promise<Rejection | undefine
 const ENDED_MAX = 4096;
 /** The protocol's bound on what a hello or a heartbeat lists. */
 const LISTED_MAX = 1000;
-const REJECT_MESSAGE_BYTES_MAX = 900;
+/** A field rule of the protocol. */
+const REJECT_MESSAGE_BYTES_MAX = 1000;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 const rejectReasons: Record<Rejection["reason"] | "shutting_down", RejectReason> = {
@@ -136,8 +137,7 @@ export class Attempts {
         ...names,
         attempt: assignment.attempt,
         agentKind: assignment.agentKind,
-        firedAtMs:
-          assignment.event?.firedAt === undefined ? undefined : timestampMs(assignment.event.firedAt),
+        firedAtMs: fractionalMs(assignment.event?.firedAt),
         timeoutMs: assignment.timeout === undefined ? undefined : durationMs(assignment.timeout),
       },
       receivedAtMs,
@@ -170,15 +170,24 @@ export class Attempts {
     this.#abort(attempt, new AttemptAborted("superseded", "the server gave the run to another attempt"));
   }
 
-  /** The server knows that the attempt is ours: a later copy needs no second accept. */
-  confirm(attemptToken: string): void {
-    const attempt = this.#attempts.get(attemptToken);
-    if (attempt !== undefined && attempt.phase !== "admitting") attempt.acceptedOn = this.#host.stream();
-  }
-
   /** Takes nothing new from here on. */
   refuseNew(): void {
     this.#isStopping = true;
+  }
+
+  /** Takes nothing new, and resolves when nothing runs any more, or after `ms`. */
+  async idle(ms: number): Promise<void> {
+    this.refuseNew();
+    if (this.#attempts.size === 0 || ms <= 0) return;
+    await new Promise<void>((resolve) => {
+      const done = () => {
+        clearTimeout(timer);
+        this.#waiters.delete(done);
+        resolve();
+      };
+      const timer = setTimeout(done, ms);
+      this.#waiters.add(done);
+    });
   }
 
   /** Ends what runs; resolves when every handler has settled, or been given up, within `graceMs`. */
@@ -187,16 +196,7 @@ export class Attempts {
     for (const attempt of this.#attempts.values()) {
       this.#abort(attempt, new AttemptAborted("stopping", "the daemon is stopping"));
     }
-    if (this.#attempts.size === 0) return;
-    await new Promise<void>((resolve) => {
-      const done = () => {
-        clearTimeout(timer);
-        this.#waiters.delete(done);
-        resolve();
-      };
-      const timer = setTimeout(done, graceMs);
-      this.#waiters.add(done);
-    });
+    await this.idle(graceMs);
     const reason = "the daemon stopped, and the agent did not end in time";
     await Promise.all(
       [...this.#attempts.values()].map((attempt) => this.#settled(attempt, { outcome: "failed", reason }, 0)),
@@ -263,6 +263,7 @@ export class Attempts {
         signal: attempt.controller.signal,
         output: (stream, data) => this.#output(attempt, stream, data),
       });
+      if (!isResult(result)) throw new TypeError("the handler did not say how the attempt ended");
     } catch (error) {
       result = { outcome: "failed", reason: messageOf(error) };
     }
@@ -317,7 +318,7 @@ export class Attempts {
         runId: names.runId,
         attemptToken: names.attemptToken,
         reason: rejectReasons[reason],
-        message: message.slice(0, REJECT_MESSAGE_BYTES_MAX / 3),
+        message: truncateUtf8(message.toWellFormed(), REJECT_MESSAGE_BYTES_MAX).text,
       },
     });
     this.#host.emit({ type: "rejected", ...names, reason, message });
@@ -375,6 +376,11 @@ export class Attempts {
     }
     if (this.#attempts.size === 0) for (const done of [...this.#waiters]) done();
   }
+}
+
+/** With fractions: the library's own conversion rounds up, and a push would seem to take less than nothing. */
+function fractionalMs(timestamp: Timestamp | undefined): number | undefined {
+  return timestamp === undefined ? undefined : Number(timestamp.seconds) * 1000 + timestamp.nanos / 1e6;
 }
 
 function namesOf(assignment: Assignment): AttemptNames {

@@ -26,6 +26,13 @@ const outcomes: Record<AttemptResult["outcome"], Outcome> = {
   cancelled: Outcome.CANCELLED,
 };
 
+/** Whether a handler, perhaps an untyped one, said how the attempt ended. */
+export function isResult(value: unknown): value is AttemptResult {
+  return (
+    typeof value === "object" && value !== null && "outcome" in value && String(value.outcome) in outcomes
+  );
+}
+
 /** Limits of the protocol's field rules, in bytes. */
 const REASON_BYTES_MAX = 4_000;
 const SIGNAL_BYTES_MAX = 32;
@@ -45,11 +52,15 @@ export function completionOf(
     output: (result.output ?? "").toWellFormed(),
     isOutputTruncated: result.isOutputTruncated ?? false,
     // Windows has exit codes beyond 2^31; the field is a signed 32-bit number.
-    ...(result.exitCode === undefined ? {} : { exitCode: Math.trunc(result.exitCode) | 0 }),
+    ...(finite(result.exitCode) === undefined ? {} : { exitCode: Math.trunc(result.exitCode ?? 0) | 0 }),
     signal: truncateUtf8(result.signal ?? "", SIGNAL_BYTES_MAX).text,
     reason: truncateUtf8((result.reason ?? "").toWellFormed(), REASON_BYTES_MAX).text,
-    duration: durationFromMs(Math.max(0, Math.round(result.durationMs ?? measuredMs))),
+    duration: durationFromMs(Math.max(0, Math.round(finite(result.durationMs) ?? measuredMs))),
   });
+}
+
+function finite(value: number | undefined): number | undefined {
+  return Number.isFinite(value) ? value : undefined;
 }
 
 /** The completion cut to what this session takes: a message that is too large would end the stream, again and again. */

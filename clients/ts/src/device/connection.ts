@@ -68,13 +68,15 @@ export interface DeviceOptions {
 }
 
 export interface CloseOptions {
-  /** How long running handlers have to settle; default 10 s. What has not settled by then is reported as failed. */
+  /** How long running handlers may go on undisturbed, in case they end by themselves; default 0. */
+  finishMs?: number;
+  /** How long they then have to settle, their signal aborted; default 10 s. The others are reported as failed. */
   graceMs?: number;
   /** How long results may take to be acknowledged; default 5 s. The rest stays in the outbox. */
   flushMs?: number;
 }
 
-export const defaultClose: Required<CloseOptions> = { graceMs: 10_000, flushMs: 5_000 };
+export const defaultClose: Required<CloseOptions> = { finishMs: 0, graceMs: 10_000, flushMs: 5_000 };
 /** How long the server has to end its side of a stream that we said goodbye on. */
 const GOODBYE_MS = 500;
 /** The protocol's bound on held attempts in a hello; what is beyond it is sent without having been listed. */
@@ -88,7 +90,9 @@ export interface DeviceConnection {
   readonly unacknowledged: number;
   /** Resolves after `close`; rejects with a DeviceError when there is no use in going on. */
   readonly closed: Promise<void>;
-  /** Takes nothing new, ends what runs, delivers the results, says goodbye. Within graceMs + flushMs and a second. */
+  /**
+   * Takes nothing new, ends what runs, delivers the results, says goodbye; within finishMs + graceMs + flushMs and a second.
+   */
   close(options?: CloseOptions): Promise<void>;
   /** Takes nothing new from here on; what runs goes on. */
   refuseNew(): void;
@@ -173,6 +177,12 @@ class Connection implements DeviceConnection {
   }
 
   start(): void {
+    if (isTokenExposed(this.#options.url)) {
+      this.#logger.warn(
+        { url: this.#options.url },
+        "the token is sent without encryption; use an https:// URL",
+      );
+    }
     const { signal } = this.#options;
     const onAbort = () => void this.close();
     signal?.addEventListener("abort", onAbort, { once: true });
@@ -310,9 +320,6 @@ class Connection implements DeviceConnection {
   #obey(attemptToken: string, verdict: HeldVerdict): void {
     const told = { attemptToken, windowId: "", message: "" };
     switch (verdict) {
-      case HeldVerdict.CONTINUE:
-        this.#attempts.confirm(attemptToken);
-        return;
       case HeldVerdict.ABORT:
         this.#attempts.supersede(attemptToken);
         void this.#delivery?.acknowledge({ ...told, verdict: CompletionVerdict.SUPERSEDED });
@@ -321,9 +328,10 @@ class Connection implements DeviceConnection {
         this.#attempts.supersede(attemptToken);
         void this.#delivery?.acknowledge({ ...told, verdict: CompletionVerdict.ALREADY_STORED });
         return;
+      case HeldVerdict.CONTINUE:
       case HeldVerdict.SEND_RESULT:
       case HeldVerdict.UNSPECIFIED:
-        // All that is in the outbox is sent on a new stream anyway.
+        // What runs goes on, and all that is in the outbox is sent on a new stream anyway.
         return;
     }
   }
@@ -378,6 +386,7 @@ class Connection implements DeviceConnection {
 
   async #close(options: Required<CloseOptions>): Promise<void> {
     await this.#starting;
+    await this.#attempts.idle(options.finishMs);
     await this.#attempts.stop(options.graceMs);
     if (this.#session?.isOpen === true) await this.#delivery?.flushed(options.flushMs);
     await this.#shutdown(options);
@@ -402,8 +411,18 @@ class Connection implements DeviceConnection {
   }
 
   #emit(event: DeviceEventBody, atMs = nowMs()): void {
-    this.#options.onEvent?.({ ...event, atMs } as DeviceEvent);
+    try {
+      this.#options.onEvent?.({ ...event, atMs } as DeviceEvent);
+    } catch (error) {
+      // A display that fails must not fail a run.
+      this.#logger.error({ event: event.type, error: messageOf(error) }, "onEvent threw");
+    }
   }
+}
+
+function isTokenExposed(url: string): boolean {
+  const { protocol, hostname } = new URL(url);
+  return protocol === "http:" && !/^(localhost|127\..*|\[::1\])$/.test(hostname);
 }
 
 function checkOptions(options: DeviceOptions): void {

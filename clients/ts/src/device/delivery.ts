@@ -198,7 +198,9 @@ export class Delivery {
         parcel.sentAt = undefined;
       }
     }
-    for (const parcel of this.#parcels.values()) {
+    // What was never sent goes first: sixteen that nobody acknowledges must not hold up the others.
+    const queue = [...this.#parcels.values()].sort((a, b) => a.sends - b.sends);
+    for (const parcel of queue) {
       if (this.#send === undefined) return;
       if (parcel.suspicions >= SUSPICIONS_MAX && !parcel.isBusy) void this.#handByUnary(parcel);
       if (parcel.sentAt !== undefined || !this.#mayEnterStream(parcel)) continue;

@@ -105,6 +105,9 @@ export const transitions: Record<ConnectionState, Record<ConnectionEvent, Connec
   },
 };
 
+/** A timer that is longer fires at once (24.8 days; Node's timers are 32-bit). */
+export const TIMER_MS_MAX = 2 ** 31 - 1;
+
 /** The current state, its timers, and the only way from one state to the next. */
 export class Lifecycle {
   #state: ConnectionState = "idle";
@@ -133,10 +136,13 @@ export class Lifecycle {
 
   /** Calls once after `ms`, unless the state is left before. */
   after(ms: number, call: () => void): void {
-    const timer = setTimeout(() => {
-      this.#timers.delete(timer);
-      call();
-    }, ms);
+    const timer = setTimeout(
+      () => {
+        this.#timers.delete(timer);
+        call();
+      },
+      Math.min(ms, TIMER_MS_MAX),
+    );
     this.#timers.add(timer);
   }
 

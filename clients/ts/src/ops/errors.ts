@@ -53,7 +53,11 @@ export class PinionError extends ConnectError {
 
   /** ConnectError answers `instanceof` by its looks, and would take itself for its subclass. */
   static override [Symbol.hasInstance](value: unknown): boolean {
-    return typeof value === "object" && value !== null && Object.prototype.isPrototypeOf.call(PinionError.prototype, value);
+    return (
+      typeof value === "object" &&
+      value !== null &&
+      Object.prototype.isPrototypeOf.call(PinionError.prototype, value)
+    );
   }
 
   constructor(error: ConnectError) {

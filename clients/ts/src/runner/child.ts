@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { statSync } from "node:fs";
 import { hasCode, messageOf } from "../device/errors.ts";
+import { TIMER_MS_MAX } from "../device/lifecycle.ts";
 import { endGroup } from "./process-group.ts";
 
 export interface ChildOptions {
@@ -134,9 +135,10 @@ function endingOf(
   };
   const onAbort = () => begin("aborted");
   options.signal.addEventListener("abort", onAbort, { once: true });
-  // Timers hold at most 2^31-1 ms (24.8 days), beyond every timeout of the protocol (7 days).
   const timer =
-    options.timeoutMs === undefined ? undefined : setTimeout(() => begin("timeout"), options.timeoutMs);
+    options.timeoutMs === undefined
+      ? undefined
+      : setTimeout(() => begin("timeout"), Math.min(options.timeoutMs, TIMER_MS_MAX));
   void exit.then(() => {
     clearTimeout(timer);
     options.signal.removeEventListener("abort", onAbort);
