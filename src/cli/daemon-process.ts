@@ -59,10 +59,6 @@ export class DaemonProcess {
     this.logStart = prepareLog(this.logFile);
   }
 
-  get pid(): number | undefined {
-    return this.#pid;
-  }
-
   start(): void {
     this.#supervision = this.#supervise();
   }

@@ -5,6 +5,7 @@ import type { Watcher } from "#gen/pinion/v1/watcher_pb.js";
 import type { Clients } from "./context.ts";
 import { reportKind } from "./device-config.ts";
 import type { DeviceLog, LoggedEvent } from "./device-log.ts";
+import { exitCodes, Failure } from "./failures.ts";
 import { formatLength } from "./lengths.ts";
 import { runOutput } from "./run-details.ts";
 import { type Milestone, round, type UpView } from "./up-view.ts";
@@ -74,6 +75,8 @@ type FollowOptions = {
   deviceLog: DeviceLog;
   view: UpView;
   signal: AbortSignal;
+  /** Gives up after this; undefined: never. */
+  withinMs: number | undefined;
 };
 
 /** Triggers the watcher and shows its run until its result is stored. Throws if the signal ends it first. */
@@ -83,6 +86,7 @@ export async function runFirst({
   deviceLog,
   view,
   signal,
+  withinMs,
 }: FollowOptions): Promise<FirstRun> {
   // The assignment is often there before the answer to the trigger: what is heard in between is kept.
   const early: LoggedEvent[] = [];
@@ -96,7 +100,7 @@ export async function runFirst({
     const timeline = new Timeline(view, answer.run!);
     take = (event) => timeline.take(event);
     for (const event of early) timeline.take(event);
-    const run = await waitForRun(clients, id, { signal, onOutput: (output) => timeline.takeOutput(output) });
+    const run = await waitWithin(clients, id, { timeline, signal, withinMs });
     if (run.windowId) await timeline.waitForAcknowledgement();
     const output = await runOutput(clients, run);
     timeline.finish(run, output);
@@ -113,6 +117,30 @@ export async function runFirst({
     };
   } finally {
     stopListening();
+  }
+}
+
+type WaitOptions = { timeline: Timeline; signal: AbortSignal; withinMs: number | undefined };
+
+async function waitWithin(
+  clients: Clients,
+  id: string,
+  { timeline, signal, withinMs }: WaitOptions,
+): Promise<Run> {
+  const late = withinMs === undefined ? undefined : AbortSignal.timeout(withinMs);
+  try {
+    return await waitForRun(clients, id, {
+      signal: late ? AbortSignal.any([signal, late]) : signal,
+      onOutput: (output) => timeline.takeOutput(output),
+    });
+  } catch (error) {
+    if (!late?.aborted || signal.aborted) throw error;
+    const why = await clients.runs.explainRun({ runId: id });
+    throw new Failure(
+      exitCodes.failed,
+      `the first run was not stored within ${formatLength(withinMs ?? 0)}: ${why.summary}`,
+      why.nextStep || undefined,
+    );
   }
 }
 

@@ -12,7 +12,7 @@ import { writeDeviceConfigOnce } from "./device-config.ts";
 import { DeviceLog } from "./device-log.ts";
 import { exitCodes, Failure } from "./failures.ts";
 import { listenFailure, requireFreePort } from "./listening.ts";
-import { upStateDir } from "./state-dir.ts";
+import { daemonPid, upStateDir } from "./state-dir.ts";
 import type { UpView } from "./up-view.ts";
 
 export type UpOptions = GlobalOptions & {
@@ -20,6 +20,7 @@ export type UpOptions = GlobalOptions & {
   host?: string;
   databaseUrl?: string;
   once?: boolean;
+  within: string;
   run: boolean;
 };
 
@@ -175,9 +176,10 @@ async function device(
     );
   }
   const label = (await clients.fleet.getDevice({ deviceId: identity.deviceId })).device?.label ?? hostname();
-  view.step("device", `${label}, daemon in process ${daemon.pid}`, {
+  const pid = await daemonPid(stateDir);
+  view.step("device", `${label}, daemon in process ${pid}`, {
     device_id: identity.deviceId,
-    pid: daemon.pid,
+    pid,
   });
   return { deviceId: identity.deviceId, deviceLabel: label, deviceLog, configFile };
 }

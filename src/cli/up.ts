@@ -5,6 +5,7 @@ import type { DeviceLog, LoggedEvent } from "./device-log.ts";
 import { exitCodes, Failure } from "./failures.ts";
 import { type FirstRun, firstWatcher, runFirst } from "./first-run.ts";
 import { wholeNumber } from "./paging.ts";
+import { parseLength } from "./times.ts";
 import { type Machine, startMachine, type UpOptions } from "./up-machine.ts";
 import { UpView } from "./up-view.ts";
 import { version } from "./version.ts";
@@ -25,6 +26,7 @@ export function addUp(program: Command, cli: Cli): void {
     .option("--host <address>", "address to listen on (PINION_HOST; 127.0.0.1)")
     .option("--database-url <url>", "a PostgreSQL ≥ 15 of your own (DATABASE_URL) instead of an embedded one")
     .option("--once", "stop after the first run; exits with 1 unless its result is stored")
+    .option("--within <length>", "with --once: how long the first run may take to be stored", "5m")
     .option("--no-run", "start everything, but no run")
     .action(async (_options, command: Command) => {
       await up(cli, optionsOf<UpOptions>(command));
@@ -45,7 +47,9 @@ async function up(cli: Cli, options: UpOptions): Promise<void> {
   boundStop(interrupt.signal, view);
   try {
     const machine = await startMachine(cli, options, { view, parts, signal: interrupt.signal });
-    const first = options.run ? await firstRun(machine, view, interrupt.signal) : undefined;
+    const first = options.run
+      ? await firstRun(machine, options, { view, signal: interrupt.signal })
+      : undefined;
     if (options.once) return finishOnce(cli, options, first);
     view.lines(nextSteps(cli, options, machine));
     await serveUntilStopped(machine, view, interrupt.signal);
@@ -67,13 +71,18 @@ function boundStop(signal: AbortSignal, view: UpView): void {
   });
 }
 
-async function firstRun(machine: Machine, view: UpView, signal: AbortSignal): Promise<FirstRun> {
+async function firstRun(
+  machine: Machine,
+  options: UpOptions,
+  { view, signal }: { view: UpView; signal: AbortSignal },
+): Promise<FirstRun> {
   const { clients, deviceId, deviceLog } = machine;
   const watcher = await firstWatcher(clients, deviceId);
   view.step("watcher", `${watcher.slug}, ${watcher.spec?.schedule || "no schedule"}`, {
     watcher: watcher.slug,
   });
-  return runFirst({ clients, watcher, deviceLog, view, signal });
+  const withinMs = options.once ? parseLength(options.within, "--within") : undefined;
+  return runFirst({ clients, watcher, deviceLog, view, signal, withinMs });
 }
 
 function finishOnce(cli: Cli, options: UpOptions, first: FirstRun | undefined): void {

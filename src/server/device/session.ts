@@ -173,6 +173,7 @@ export class Session implements Seat {
   readonly #attempts = new Map<string, Attempt>();
   readonly #over = new AbortController();
   #state: SessionState = "greeting";
+  #isOpening = false;
   #epoch = 0;
   #maxConcurrency = 0;
   #underWay = 0;
@@ -280,10 +281,13 @@ export class Session implements Seat {
   async #open(hello: Hello): Promise<void> {
     this.#state = "opening";
     clearTimeout(this.#timer);
+    this.#isOpening = true;
     let opening: Opening;
     try {
       opening = await this.#services.open(this, hello);
     } catch (error) {
+      this.#isOpening = false;
+      if (this.#isClosed()) return this.#services.closed(this, "gone_while_opening");
       const refusal =
         error instanceof Refusal
           ? error
@@ -297,9 +301,9 @@ export class Session implements Seat {
       );
       return;
     }
-    // The device may be gone by now; its session in the database is then ended by `closed`.
+    this.#isOpening = false;
     this.#epoch = opening.epoch;
-    if ((this.#state as SessionState) === "closed") return this.#services.closed(this, "gone_while_opening");
+    if (this.#isClosed()) return this.#services.closed(this, "gone_while_opening");
     this.#maxConcurrency = hello.maxConcurrency;
     for (const held of opening.continuing) {
       this.#attempts.set(held.attemptToken, {
@@ -623,7 +627,6 @@ export class Session implements Seat {
   /** Ends the session; the attempts that are out stay as they are until the device comes back or its TTL passes. */
   close(cause: string, error?: unknown): void {
     if (this.#state === "closed") return;
-    const wasOpening = this.#state === "opening";
     this.#state = "closed";
     clearTimeout(this.#timer);
     clearTimeout(this.#ageTimer);
@@ -631,8 +634,13 @@ export class Session implements Seat {
     this.#attempts.clear();
     this.#link.end(error);
     this.#over.abort();
-    // While it opens, nobody knows the epoch yet; `#open` reports the end then.
-    if (!wasOpening) this.#services.closed(this, cause);
+    // While it opens, nobody knows the epoch yet; `#open` then says that it is closed.
+    if (!this.#isOpening) this.#services.closed(this, cause);
+  }
+
+  /** A method, because what was awaited may have closed it. */
+  #isClosed(): boolean {
+    return this.#state === "closed";
   }
 
   // ── Inside ───────────────────────────────────────────────────────────────────────────────────────────────────────

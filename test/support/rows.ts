@@ -1,0 +1,306 @@
+/** Rows that a test begins with, and ways to move them in time and to hold a transaction open. */
+import { randomUUID } from "node:crypto";
+import { type ControlledTransaction, sql } from "kysely";
+import type { Report } from "../../src/scheduler/completer.ts";
+import { jitterOf, nextSlot } from "../../src/scheduler/cron.ts";
+import type { CancelledAttempt, Doorbell } from "../../src/scheduler/doorbell.ts";
+import { trigger } from "../../src/scheduler/triggers.ts";
+import { type Held, type Opening, openSession } from "../../src/server/device/reconcile.ts";
+import * as agents from "../../src/store/agents.ts";
+import * as attempts from "../../src/store/attempts.ts";
+import { type Db, transaction } from "../../src/store/database.ts";
+import * as devices from "../../src/store/devices.ts";
+import * as joinCodes from "../../src/store/join-codes.ts";
+import { ensureBootstrap, localOrgId } from "../../src/store/orgs.ts";
+import * as replicas from "../../src/store/replicas.ts";
+import * as runs from "../../src/store/runs.ts";
+import type { RecordedRun, WatcherName } from "../../src/store/schedules.ts";
+import type { Schema } from "../../src/store/schema.ts";
+import type { FailurePolicy, Settled } from "../../src/store/settlements.ts";
+import * as watchers from "../../src/store/watchers.ts";
+
+export const orgId = localOrgId;
+export const policy: FailurePolicy = {
+  retryBackoffMs: 10_000,
+  backoffAfter: 3,
+  pauseAfter: 10,
+  watcherBackoffMs: 900_000,
+};
+export const reapRules: attempts.ReapRules = {
+  ttlMs: 60_000,
+  silentAttemptMs: 180_000,
+  neverBeatMs: 7_200_000,
+  runTimeoutGraceMs: 60_000,
+};
+
+export type DeviceName = { orgId: string; deviceId: string };
+
+/** Remembers what it was told. */
+export type NotedDoorbell = Doorbell & {
+  noted: { recorded: RecordedRun[]; settled: Settled[]; cancelling: CancelledAttempt[] };
+};
+
+export function noteDoorbell(): NotedDoorbell {
+  const noted: NotedDoorbell["noted"] = { recorded: [], settled: [], cancelling: [] };
+  return {
+    noted,
+    recorded: (rows) => void noted.recorded.push(...rows),
+    settled: (rows) => void noted.settled.push(...rows),
+    cancelling: (rows) => void noted.cancelling.push(...rows),
+  };
+}
+
+/** The local org (made if need be), or another one with an agent of its own. */
+export async function seedOrg(db: Db, id: string = orgId): Promise<string> {
+  if (id === orgId) {
+    await ensureBootstrap(db);
+    return id;
+  }
+  await db
+    .insertInto("org")
+    .values({ id, name: id, default_agent_id: "pinion-default" })
+    .onConflict((conflict) => conflict.doNothing())
+    .execute();
+  await agents.ensure(db, {
+    orgId: id,
+    agentId: "pinion-default",
+    name: "Pinion",
+    ownerId: null,
+    settings: {},
+  });
+  return id;
+}
+
+/** A phone, unless said otherwise: it brings no default watcher. */
+export async function seedDevice(
+  db: Db,
+  options: { orgId?: string; platform?: devices.Platform } = {},
+): Promise<DeviceName> {
+  const org = await seedOrg(db, options.orgId);
+  const { code } = await joinCodes.create(db, {
+    orgId: org,
+    userId: null,
+    expiresInMs: 60_000,
+    actor: "pinion",
+  });
+  const { deviceId } = await devices.enroll(db, {
+    joinCode: code,
+    installId: randomUUID(),
+    platform: options.platform ?? "android",
+    label: "test",
+    appVersion: "test",
+    defaultNextSlotAt: new Date(Date.now() + 86_400_000),
+  });
+  return { orgId: org, deviceId };
+}
+
+/** As the rpc places a schedule. */
+export const place: watchers.Place = ({ watcherId, schedule, timeZone, jitterMs, after }) => {
+  const nextSlotAt = nextSlot(schedule, timeZone, after);
+  return (
+    nextSlotAt && {
+      nextSlotAt,
+      nextDueAt: new Date(nextSlotAt.getTime() + jitterOf(watcherId, jitterMs)),
+    }
+  );
+};
+
+export const watcherValues: watchers.WatcherValues = {
+  name: "Test",
+  prompt: "say it",
+  agentId: "",
+  deviceId: null,
+  agentKind: "",
+  schedule: null,
+  timeZone: "UTC",
+  overlap: "skip",
+  catchup: "collapse",
+  catchupWindowMs: 86_400_000,
+  jitterMs: 0,
+  minCooldownMs: 0,
+  startDeadlineMs: null,
+  timeoutMs: 3_600_000,
+  maxAttempts: 1,
+  notification: "none",
+  extractionSchema: null,
+};
+
+/** A watcher pinned to a device; manual only, unless a schedule is given. */
+export async function seedWatcher(
+  db: Db,
+  device: DeviceName,
+  values: Partial<watchers.WatcherValues> = {},
+): Promise<WatcherName> {
+  const watcher = await watchers.create(db, {
+    orgId: device.orgId,
+    actor: "pinion",
+    slug: `w-${randomUUID()}`.slice(0, 20),
+    requestId: null,
+    values: { ...watcherValues, deviceId: device.deviceId, ...values },
+    place,
+  });
+  return { orgId: device.orgId, watcherId: watcher.id };
+}
+
+/**
+ * An hourly schedule whose slots are about half an hour away from now, so that no slot passes by while a test runs.
+ * `slot(0)` is the latest one that has passed, `slot(1)` the one before it, `slot(-1)` the next.
+ */
+export function hourly(): { schedule: string; slot: (hoursBack: number) => Date } {
+  const latest = new Date(Date.now() - 1_800_000);
+  latest.setUTCSeconds(0, 0);
+  return {
+    schedule: `${latest.getUTCMinutes()} * * * *`,
+    slot: (hoursBack) => new Date(latest.getTime() - hoursBack * 3_600_000),
+  };
+}
+
+/** Puts a watcher's schedule at a slot, as if nobody had looked at it since. */
+export async function putSchedule(db: Db, watcher: WatcherName, slotAt: Date): Promise<void> {
+  await db
+    .updateTable("watcher")
+    .set({ next_slot_at: slotAt, next_due_at: slotAt })
+    .where("id", "=", watcher.watcherId)
+    .execute();
+}
+
+/** Opens the device's session as a hello on this replica would; the replica lives. */
+export async function openDevice(
+  db: Db,
+  device: DeviceName,
+  options: { held?: Held[]; replicaId?: string } = {},
+): Promise<Opening> {
+  const replicaId = options.replicaId ?? "replica-1";
+  await replicas.beat(db, { id: replicaId, address: "nowhere" });
+  return transaction(db, (tx) =>
+    openSession(tx, { ...device, replicaId, held: options.held ?? [], policy }),
+  );
+}
+
+export async function claim(
+  db: Db,
+  device: DeviceName,
+  epoch: number,
+  slots = 1,
+): Promise<attempts.ClaimedRun[]> {
+  return attempts.claim(db, [{ ...device, epoch, slots }]);
+}
+
+export const accept = (db: Db, run: attempts.ClaimedRun) => attempts.accept(db, [{ ...run, pushedAgoMs: 0 }]);
+
+export async function triggerRun(db: Db, watcher: WatcherName): Promise<runs.RunRow> {
+  const { run } = await trigger(db, { ...watcher, actor: "pinion" }, { doorbell: noteDoorbell() });
+  return run;
+}
+
+/** A device with an open session, a watcher pinned to it, and a run of it that the device works on. */
+export async function seedRunning(
+  db: Db,
+  values: Partial<watchers.WatcherValues> = {},
+): Promise<{ device: DeviceName; epoch: number; watcher: WatcherName; run: attempts.ClaimedRun }> {
+  const device = await seedDevice(db);
+  const { epoch } = await openDevice(db, device);
+  const watcher = await seedWatcher(db, device, values);
+  const run = await startRun(db, { device, epoch, watcher });
+  return { device, epoch, watcher, run };
+}
+
+/** Triggers, claims and accepts. */
+export async function startRun(
+  db: Db,
+  who: { device: DeviceName; epoch: number; watcher: WatcherName },
+): Promise<attempts.ClaimedRun> {
+  await triggerRun(db, who.watcher);
+  const run = (await claim(db, who.device, who.epoch)).find(
+    (claimed) => claimed.watcherId === who.watcher.watcherId,
+  );
+  if (!run) throw new Error("the run was not claimed");
+  await accept(db, run);
+  return run;
+}
+
+export function reportOf(run: attempts.ClaimedRun, report: Partial<Report> = {}): Report {
+  return {
+    orgId: run.orgId,
+    deviceId: run.deviceId,
+    runId: run.runId,
+    attemptToken: run.attemptToken,
+    status: "completed",
+    output: "done",
+    isOutputTruncated: false,
+    exitCode: 0,
+    signal: "",
+    reason: "",
+    durationMs: 5,
+    ...report,
+  };
+}
+
+export async function findRun(db: Db, run: { orgId: string; runId: string }): Promise<runs.RunRow> {
+  const row = await runs.find(db, run);
+  if (!row) throw new Error(`no run ${run.runId}`);
+  return row;
+}
+
+export const listRuns = async (db: Db, watcher: WatcherName): Promise<runs.RunRow[]> =>
+  (await runs.list(db, { ...watcher, statuses: [], limit: 1_000 })).reverse();
+
+export const findWatcher = (db: Db, watcher: WatcherName) =>
+  watchers.get(db, { orgId: watcher.orgId, watcher: watcher.watcherId });
+
+export const listWindows = (db: Db, run: { runId: string }) =>
+  db.selectFrom("window").selectAll().where("run_id", "=", run.runId).execute();
+
+export async function listKinds(db: Db, subject: { runId?: string; watcherId?: string }): Promise<string[]> {
+  let query = db.selectFrom("event").select("kind").orderBy("seq");
+  if (subject.runId) query = query.where("run_id", "=", subject.runId);
+  if (subject.watcherId) query = query.where("watcher_id", "=", subject.watcherId);
+  return (await query.execute()).map((row) => row.kind);
+}
+
+/** Makes moments of a row as old as given, in milliseconds; null clears one. */
+async function age(table: "run" | "presence", db: Db, key: string, ages: Record<string, number | null>) {
+  const sets = Object.entries(ages).map(([column, ms]) =>
+    ms === null
+      ? sql`${sql.ref(column)} = null`
+      : sql`${sql.ref(column)} = now() - ${ms} * interval '1 ms'`,
+  );
+  const name = table === "run" ? "id" : "device_id";
+  await sql`update ${sql.table(table)} set ${sql.join(sets)} where ${sql.ref(name)} = ${key}`.execute(db);
+}
+
+export const ageRun = (db: Db, run: { runId: string }, ages: Record<string, number | null>) =>
+  age("run", db, run.runId, ages);
+
+export const agePresence = (db: Db, device: DeviceName, ages: Record<string, number | null>) =>
+  age("presence", db, device.deviceId, ages);
+
+/** A transaction on a connection of its own that stays open until it is told; forgotten, it is rolled back. */
+export async function hold(
+  db: Db,
+): Promise<{ tx: ControlledTransaction<Schema>; commit(): Promise<void> } & AsyncDisposable> {
+  const tx = await db.startTransaction().setIsolationLevel("read committed").execute();
+  return {
+    tx,
+    commit: () => tx.commit().execute(),
+    async [Symbol.asyncDispose]() {
+      if (!tx.isCommitted && !tx.isRolledBack) await tx.rollback().execute();
+    },
+  };
+}
+
+const patienceMs = 10_000;
+
+/** Resolves once `count` statements of this database wait for somebody's lock. */
+export async function untilBlocked(db: Db, count = 1): Promise<void> {
+  const deadline = performance.now() + patienceMs;
+  for (;;) {
+    const { rows } = await sql<{ waiting: number }>`
+      select count(*)::int as waiting from pg_stat_activity
+      where datname = current_database() and wait_event_type = 'Lock'
+    `.execute(db);
+    if (rows[0]!.waiting >= count) return;
+    if (performance.now() > deadline) throw new Error(`${rows[0]!.waiting} of ${count} statements wait`);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
