@@ -1,9 +1,17 @@
-import { hostname } from "node:os";
-import { type DaemonEvent, enroll, findIdentity, loadConfig, runDaemon } from "@pinion/client";
+import { homedir, hostname } from "node:os";
+import {
+  type DaemonEvent,
+  enroll,
+  findIdentity,
+  isUnauthenticated,
+  loadConfig,
+  runDaemon,
+} from "@pinion/client";
 import type { Command } from "commander";
 import { createLogger } from "../log.ts";
 import { type Cli, examples, interruptSignal } from "./cli.ts";
 import { type GlobalOptions, optionsOf, serverUrl } from "./context.ts";
+import { writeDeviceConfigOnce } from "./device-config.ts";
 import { eventLine, eventRecord } from "./device-lines.ts";
 import { exitCodes, Failure } from "./failures.ts";
 import { ownConfigFile, ownStateDir } from "./state-dir.ts";
@@ -46,6 +54,13 @@ function addEnroll(device: Command, cli: Cli): void {
         joinCode: options.joinCode ?? "",
         label: options.label ?? hostname(),
         stateDir,
+      }).catch((error) => {
+        if (!isUnauthenticated(error)) throw error;
+        throw new Failure(
+          exitCodes.unauthenticated,
+          error.rawMessage,
+          "`pinion devices join-code` makes a new one",
+        );
       });
       if (options.json) {
         return cli.out(
@@ -68,7 +83,10 @@ function addRun(device: Command, cli: Cli): void {
       "--state-dir <dir>",
       "where the identity and the outbox are kept (PINION_STATE_DIR; ~/.local/state/pinion/device)",
     )
-    .option("--config <file>", "what it may execute; default: ~/.config/pinion/device.toml")
+    .option(
+      "--config <file>",
+      "what it may execute; default: ~/.config/pinion/device.toml, which the first start writes",
+    )
     .option(
       "--backoff-max <length>",
       "longest pause before it dials again; default: 30s or what the client has",
@@ -101,6 +119,11 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
   }
   // A daemon goes back to the server that it enrolled with, unless told otherwise.
   const url = options.url || cli.env.PINION_URL ? serverUrl(options, cli.env) : identity.url;
+  const configFile = options.config ?? ownConfigFile(cli.env);
+  // A file that was named and is not there is a mistake; the default one is made.
+  if (!options.config && writeDeviceConfigOnce(configFile, { env: cli.env, workingDir: homedir() })) {
+    cli.note(`wrote ${configFile}: it says what this device may execute`);
+  }
   const interrupt = interruptSignal();
   const asJson = options.json === true;
   const onEvent = (event: DaemonEvent): void => {
@@ -113,9 +136,12 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
       url,
       token: identity.token,
       stateDir,
-      config: loadConfig(options.config ?? ownConfigFile(cli.env)),
+      config: loadConfig(configFile),
       signal: interrupt.signal,
-      logger: createLogger({ level: cli.env.PINION_LOG_LEVEL || "warn", name: "pinion device" }),
+      logger: createLogger({
+        level: cli.env.PINION_LOG_LEVEL || (asJson ? "warn" : "silent"),
+        name: "pinion device",
+      }),
       onEvent,
       appVersion: version(),
       ...(options.backoffMax

@@ -110,7 +110,7 @@ function checkClock(found: Inspection): Check {
 function checkDurability(found: Inspection): Check {
   if (found.isReadOnly) {
     return {
-      name: "durability",
+      name: "writes",
       verdict: "bad",
       found: "the database takes no writes",
       advice: "it is a standby or set to read-only; use the primary",

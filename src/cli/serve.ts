@@ -9,6 +9,7 @@ import { removeUrl, writeToken, writeUrl } from "./data-files.ts";
 import { exitCodes } from "./failures.ts";
 import { listenFailure, requireFreePort } from "./listening.ts";
 import { wholeNumber } from "./paging.ts";
+import { requireUsableDatabase } from "./usable-database.ts";
 
 type ServeOptions = { host?: string; port?: number; databaseUrl?: string };
 
@@ -89,7 +90,10 @@ async function openDatabaseFor(
   log: Logger,
 ): Promise<ServedDatabase> {
   const given = options.databaseUrl ?? (cli.env.DATABASE_URL || undefined);
-  if (given) return { url: given, embedded: undefined };
+  if (given) {
+    await requireUsableDatabase(given);
+    return { url: given, embedded: undefined };
+  }
   const { startEmbedded } = await import("../store/embedded.ts");
   const embedded = await startEmbedded({ dataDir: data, log });
   return { url: embedded.url, embedded };

@@ -14,6 +14,7 @@ import { exitCodes, Failure } from "./failures.ts";
 import { listenFailure, requireFreePort } from "./listening.ts";
 import { daemonPid, upStateDir } from "./state-dir.ts";
 import type { UpView } from "./up-view.ts";
+import { requireUsableDatabase } from "./usable-database.ts";
 
 export type UpOptions = GlobalOptions & {
   port?: number;
@@ -66,7 +67,7 @@ export async function startMachine(cli: Cli, options: UpOptions, starting: Start
   // Before the database: that takes seconds to start, and this is what goes wrong most.
   await requireFreePort(config.host, config.port);
   const log = fileLogger(cli, data);
-  const url = databaseUrl ? external(databaseUrl, starting) : await embedded(data, log, starting);
+  const url = databaseUrl ? await external(databaseUrl, starting) : await embedded(data, log, starting);
   config.databaseUrl = url;
   config.directDatabaseUrl = cli.env.DATABASE_DIRECT_URL || url;
   starting.signal.throwIfAborted();
@@ -75,7 +76,8 @@ export async function startMachine(cli: Cli, options: UpOptions, starting: Start
   return { ...server, ...(await device(cli, server, data, starting)) };
 }
 
-function external(databaseUrl: string, { view }: Starting): string {
+async function external(databaseUrl: string, { view }: Starting): Promise<string> {
+  await requireUsableDatabase(databaseUrl);
   view.step("database", "the one of DATABASE_URL");
   return databaseUrl;
 }

@@ -164,7 +164,7 @@ test("many completions that piled up are all delivered, each once", async () => 
 test("without a stream for long, completions go by the unary call", async () => {
   const peer = await startPeer();
   const { onAssignment, calls } = manualHandler();
-  const { events } = startDevice(peer.url, { onAssignment, timing: { unaryAfterMs: 100 } });
+  const { events } = startDevice(peer.url, { onAssignment, timing: { unaryAfterMs: 300, backoffCapMs: 20 } });
   const session = await peer.session();
   const { attemptToken } = session.assign();
   await session.next("accept");

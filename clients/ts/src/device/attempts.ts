@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { durationMs, type Timestamp } from "@bufbuild/protobuf/wkt";
 import {
   type Assignment,
@@ -243,7 +244,10 @@ export class Attempts {
     }
     attempt.phase = "running";
     this.#accept(attempt);
-    await this.#run(attempt);
+    // Starting a program blocks for milliseconds; the accept leaves first.
+    await nextTurn();
+    if (attempt.end === undefined) await this.#run(attempt);
+    else await this.#settled(attempt, { outcome: "failed", reason: "daemon stopped" }, 0);
   }
 
   async #admission(assignment: Assignment): Promise<Rejection | undefined> {

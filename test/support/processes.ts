@@ -1,0 +1,107 @@
+/** Real processes of the `pinion` command: started, watched, killed. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { readdirSync, readFileSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { onTestFinished } from "vitest";
+
+const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
+/** How long a test waits for a process to do something, in milliseconds. */
+const patienceMs = 20_000;
+
+export type PinionProcess = {
+  child: ChildProcess;
+  /** Resolves with the first line of standard output that matches, also one that came before. */
+  line(pattern: RegExp): Promise<string>;
+  /** Sends a signal and waits for the end. */
+  kill(signal: NodeJS.Signals): Promise<void>;
+};
+
+/** Starts `pinion <args>`; it is killed when the test is over. */
+export function startPinion(args: string[], env: Record<string, string> = {}): PinionProcess {
+  const child = spawn(process.execPath, [main, ...args], {
+    env: { ...process.env, NO_COLOR: "1", PINION_LOG_LEVEL: "warn", ...env },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let output = "";
+  let errors = "";
+  let wake: (() => void) | undefined;
+  child.stdout!.on("data", (data) => {
+    output += data;
+    wake?.();
+  });
+  child.stderr!.on("data", (data) => {
+    errors += data;
+  });
+  const ended = new Promise<void>((resolve) => {
+    child.on("exit", () => {
+      wake?.();
+      resolve();
+    });
+  });
+  const kill = async (signal: NodeJS.Signals) => {
+    child.kill(signal);
+    await ended;
+  };
+  onTestFinished(() => kill("SIGKILL"));
+  return {
+    child,
+    kill,
+    async line(pattern) {
+      const deadline = performance.now() + patienceMs;
+      for (;;) {
+        const found = output.split("\n").find((line) => pattern.test(line));
+        if (found !== undefined) return found;
+        const leftMs = deadline - performance.now();
+        if (leftMs <= 0 || child.exitCode !== null || child.signalCode !== null) {
+          throw new Error(`no line ${pattern} of pinion ${args.join(" ")}\n${output}\n${errors}`);
+        }
+        await new Promise<void>((resolve) => {
+          const timer = setTimeout(resolve, leftMs);
+          wake = () => {
+            clearTimeout(timer);
+            resolve();
+          };
+        });
+        wake = undefined;
+      }
+    },
+  };
+}
+
+/** A directory that is removed when the test is over. */
+export async function temporaryDirectory(): Promise<string> {
+  const path = await mkdtemp(join(tmpdir(), "pinion-test-"));
+  onTestFinished(() => rm(path, { recursive: true, force: true }));
+  return path;
+}
+
+/** Looks again and again until `look` answers something; what nobody announces cannot be waited for in another way. */
+export async function eventually<T>(
+  look: () => Promise<T | undefined> | T | undefined,
+  what: string,
+): Promise<T> {
+  const deadline = performance.now() + patienceMs;
+  for (;;) {
+    const seen = await look();
+    if (seen !== undefined && seen !== false) return seen;
+    if (performance.now() > deadline) throw new Error(`waited in vain for ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 25));
+  }
+}
+
+/** The processes whose command line contains a text (Linux). */
+export function processesWith(text: string): number[] {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
+    .filter((pid) => {
+      try {
+        return readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(text);
+      } catch {
+        return false;
+      }
+    })
+    .map(Number);
+}
