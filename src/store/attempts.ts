@@ -60,11 +60,17 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
     slots: ["int", (w) => w.slots],
   });
   const { rows } = await sql<ClaimedRun>`
-    with picked as materialized (
-      select r.org_id, r.id, w.epoch
+    with seated as materialized (
+      select p.org_id, p.device_id, p.epoch, w.slots
       from ${wanted}
         join presence p on p.org_id = w.org_id and p.device_id = w.device_id and p.epoch = w.epoch
           and p.disconnected_at is null
+      -- Heartbeats pass this lock, a newer hello does not: it waits for our commit, or we leave the runs to it.
+      for key share of p skip locked
+    ),
+    picked as materialized (
+      select r.org_id, r.id, w.epoch
+      from seated w
         cross join lateral (
           select org_id, id from run
           where org_id = w.org_id and device_id = w.device_id and status = 'pending'
@@ -122,8 +128,9 @@ export async function accept(db: Db, acceptances: readonly Acceptance[]): Promis
   const { rows } = await sql<{ isMine: boolean }>`
     with input as materialized (select * from ${input}),
     mine as materialized (
-      select r.org_id, r.id from run r join input i on r.org_id = i.org_id and r.id = i.run_id
-        and r.device_id = i.device_id and r.attempt_token = i.token
+      select r.org_id, r.id, r.device_id, r.attempt_token
+      from run r join (select distinct org_id, run_id, device_id, token from input) i
+        on r.org_id = i.org_id and r.id = i.run_id and r.device_id = i.device_id and r.attempt_token = i.token
       order by r.org_id, r.id
       for update of r
     ),
@@ -136,7 +143,8 @@ export async function accept(db: Db, acceptances: readonly Acceptance[]): Promis
     )
     select m.id is not null as "isMine"
     from input i
-      left join mine m on m.org_id = i.org_id and m.id = i.run_id
+      left join mine m on m.org_id = i.org_id and m.id = i.run_id and m.device_id = i.device_id
+        and m.attempt_token = i.token
       left join (select count(*) from started) done on true
     order by i.ord
   `.execute(db);
@@ -163,6 +171,7 @@ export async function beat(db: Db, attempts: readonly AttemptName[]): Promise<vo
 export type HeldByServer = {
   runId: string;
   attemptToken: string;
+  attempt: number;
   status: "claimed" | "running";
   cancelReason: string | null;
   isCancelRequested: boolean;
@@ -174,7 +183,7 @@ export async function lockActiveOfDevice(
   device: { orgId: string; deviceId: string },
 ): Promise<HeldByServer[]> {
   const { rows } = await sql<HeldByServer>`
-    select id as "runId", attempt_token as "attemptToken", status, cancel_reason as "cancelReason",
+    select id as "runId", attempt_token as "attemptToken", attempt, status, cancel_reason as "cancelReason",
       cancel_requested_at is not null as "isCancelRequested"
     from run
     where org_id = ${device.orgId} and device_id = ${device.deviceId} and status <> 'pending'

@@ -15,16 +15,19 @@ export async function open(
   session: { orgId: string; deviceId: string; replicaId: string },
 ): Promise<{ epoch: number; replacedReplicaId: string | null }> {
   const { rows } = await sql<{ epoch: number; replacedReplicaId: string | null }>`
-    with before as (
-      select replica_id from presence
-      where org_id = ${session.orgId} and device_id = ${session.deviceId} and disconnected_at is null
+    with before as materialized (
+      -- A claim for the older session holds this row's key, so what it claims is committed before we look for it.
+      select replica_id, disconnected_at from presence
+      where org_id = ${session.orgId} and device_id = ${session.deviceId}
       for update
     )
     insert into presence as p (org_id, device_id, epoch, replica_id, connected_at, last_beat_at)
-    values (${session.orgId}, ${session.deviceId}, 1, ${session.replicaId}, now(), now())
+    -- The count makes the older session be read before its row changes.
+    select ${session.orgId}, ${session.deviceId}::uuid, 1, ${session.replicaId}, now(), now()
+    from (select count(*) from before) as older
     on conflict (org_id, device_id) do update set
       epoch = p.epoch + 1, replica_id = excluded.replica_id, connected_at = now(), disconnected_at = null, last_beat_at = now()
-    returning p.epoch, (select replica_id from before) as "replacedReplicaId"
+    returning p.epoch, (select replica_id from before where disconnected_at is null) as "replacedReplicaId"
   `.execute(tx);
   return rows[0]!;
 }
@@ -65,8 +68,8 @@ export async function beat(db: Db, sessions: readonly SessionName[]): Promise<Se
       for update of p
     ),
     beaten as (
-      -- A beat that arrives after the end was recorded by somebody else shows that the session lives.
-      update presence p set last_beat_at = now(), disconnected_at = null
+      -- Beats are written up to a second late: the end of their session may be recorded already, and stays.
+      update presence p set last_beat_at = now()
       from mine m where p.org_id = m.org_id and p.device_id = m.device_id
     )
     select i.org_id as "orgId", i.device_id as "deviceId", i.epoch

@@ -1,5 +1,5 @@
 import { create, fromJson, type JsonObject, type MessageInitShape } from "@bufbuild/protobuf";
-import { durationFromMs, durationMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { durationFromMs, durationMs, timestampFromDate, timestampNow } from "@bufbuild/protobuf/wkt";
 import { type AgentSettings, AgentSettingsSchema } from "#gen/pinion/v1/agent_pb.js";
 import {
   AssignmentKind,
@@ -7,11 +7,18 @@ import {
   CompletionVerdict,
   type ConnectResponse,
   ConnectResponseSchema,
+  type DrainReason,
+  type Heartbeat,
+  type HeldVerdict,
   Outcome,
 } from "#gen/pinion/v1/device_pb.js";
 import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
 import type { ClaimedRun } from "../../store/attempts.ts";
 import { notificationOf, sourceOf } from "../rpc/run-message.ts";
+
+/** The rules of the messages say the same; the device is told so that it truncates. */
+const completionOutputBytesMax = 1_048_576;
+const outputChunkBytesMax = 32_768;
 
 /** The stream's messages, from and to what the store and the scheduler speak of. */
 
@@ -84,6 +91,94 @@ function priorWindowOf(window: NonNullable<ClaimedRun["priorWindow"]>, watcherId
 /** Settings as the store keeps them: the message's JSON. Keys of a newer version are passed over. */
 function settingsOf(settings: unknown): AgentSettings {
   return fromJson(AgentSettingsSchema, settings as JsonObject, { ignoreUnknownFields: true });
+}
+
+/** The session as its device is told of it: the server dictates timers and limits. */
+export function welcomeOf(session: {
+  deviceId: string;
+  epoch: number;
+  replicaId: string;
+  timers: { heartbeatIntervalMs: number; ttlMs: number; acceptDeadlineMs: number; messageBytesMax: number };
+  held: readonly { runId: string; attemptToken: string }[];
+  verdicts: readonly HeldVerdict[];
+}): ConnectResponse {
+  const { timers } = session;
+  return response({
+    case: "welcome",
+    value: {
+      deviceId: session.deviceId,
+      sessionEpoch: BigInt(session.epoch),
+      replicaId: session.replicaId,
+      serverTime: timestampNow(),
+      timers: {
+        heartbeatInterval: durationFromMs(timers.heartbeatIntervalMs),
+        ttl: durationFromMs(timers.ttlMs),
+        acceptDeadline: durationFromMs(timers.acceptDeadlineMs),
+      },
+      limits: {
+        messageBytesMax: BigInt(timers.messageBytesMax),
+        completionOutputBytesMax: BigInt(completionOutputBytesMax),
+        outputChunkBytesMax: BigInt(outputChunkBytesMax),
+      },
+      verdicts: session.held.map(({ runId, attemptToken }, index) => ({
+        runId,
+        attemptToken,
+        verdict: session.verdicts[index]!,
+      })),
+    },
+  });
+}
+
+export function heartbeatAckOf(heartbeat: Heartbeat): ConnectResponse {
+  return response({
+    case: "heartbeatAck",
+    value: { sequence: heartbeat.sequence, serverTime: timestampNow() },
+  });
+}
+
+export function cancelOf(attempt: { runId: string; attemptToken: string; reason: string }): ConnectResponse {
+  const { runId, attemptToken, reason } = attempt;
+  return response({ case: "cancel", value: { runId, attemptToken, reason } });
+}
+
+export function drainOf(drain: {
+  reason: DrainReason;
+  message: string;
+  reconnectAfterMs: number;
+}): ConnectResponse {
+  const { reason, message } = drain;
+  const reconnectAfter = durationFromMs(Math.round(drain.reconnectAfterMs));
+  return response({ case: "drain", value: { reason, message, reconnectAfter } });
+}
+
+type AttemptNamed = { runId: string; attemptToken: string };
+
+/** Sent after the commit. */
+export function completionAckOf(
+  { runId, attemptToken }: AttemptNamed,
+  stored: ReportVerdict,
+): ConnectResponse {
+  return response({
+    case: "completionAck",
+    value: {
+      runId,
+      attemptToken,
+      verdict: verdictOf[stored.verdict],
+      windowId: stored.windowId ?? "",
+      message: verdictText[stored.verdict],
+    },
+  });
+}
+
+/** For a completion that breaks a rule and can never be stored. */
+export function invalidCompletionAckOf(
+  { runId, attemptToken }: AttemptNamed,
+  message: string,
+): ConnectResponse {
+  return response({
+    case: "completionAck",
+    value: { runId, attemptToken, verdict: CompletionVerdict.INVALID, message },
+  });
 }
 
 const statusOf: Record<Outcome, Report["status"]> = {

@@ -1,13 +1,12 @@
-import { durationFromMs, timestampNow } from "@bufbuild/protobuf/wkt";
 import {
   type Accept,
   type Cancelled,
   type Completion,
-  CompletionVerdict,
   type ConnectRequest,
   ConnectRequestSchema,
   DrainReason,
   type Heartbeat,
+  HeldAttemptState,
   type Hello,
   type Output,
   type Reject,
@@ -27,87 +26,20 @@ import type { OutputChunk } from "../feed.ts";
 import type { Principal } from "../guard.ts";
 import { checkMessage } from "../interceptors/validate.ts";
 import type { Link } from "./link.ts";
-import { assignmentOf, cancelledReportOf, reportOf, response, verdictOf, verdictText } from "./messages.ts";
+import {
+  assignmentOf,
+  cancelledReportOf,
+  cancelOf,
+  completionAckOf,
+  drainOf,
+  heartbeatAckOf,
+  invalidCompletionAckOf,
+  reportOf,
+  welcomeOf,
+} from "./messages.ts";
+import { beatsMissedMax, Outstanding, type OutstandingAttempt } from "./outstanding.ts";
 import type { Opening } from "./reconcile.ts";
-
-/**
- * One device's one live stream, on this replica.
- *
- *   greeting   waits for the hello
- *   opening    the hello is being reconciled with the database
- *   serving    work goes down, heartbeats and completions come up
- *   draining   asked to connect elsewhere; takes no work, still listens
- *   closed     over; nothing that arrives counts
- *
- * What each message does in each state is the table `reactions`. The session is a doorbell with a memory of what is out
- * at the device (`#attempts`), so that the device never has more than its slots; the truth is in the database.
- */
-export type SessionState = "greeting" | "opening" | "serving" | "draining" | "closed";
-
-export type SessionInput = NonNullable<ConnectRequest["message"]["case"]>;
-
-type Reaction =
-  | "open"
-  | "beat"
-  | "accept"
-  | "reject"
-  | "output"
-  | "complete"
-  | "cancelled"
-  /** Ends the stream: the hello comes first. */
-  | "refuse_before_hello"
-  /** Ends the stream: there is one hello. */
-  | "refuse_second_hello"
-  | "ignore";
-
-export const reactions: Record<SessionState, Record<SessionInput, Reaction>> = {
-  greeting: {
-    hello: "open",
-    heartbeat: "refuse_before_hello",
-    accept: "refuse_before_hello",
-    reject: "refuse_before_hello",
-    output: "refuse_before_hello",
-    complete: "refuse_before_hello",
-    cancelled: "refuse_before_hello",
-  },
-  // The device has not been welcomed yet.
-  opening: {
-    hello: "refuse_second_hello",
-    heartbeat: "refuse_before_hello",
-    accept: "refuse_before_hello",
-    reject: "refuse_before_hello",
-    output: "refuse_before_hello",
-    complete: "refuse_before_hello",
-    cancelled: "refuse_before_hello",
-  },
-  serving: {
-    hello: "refuse_second_hello",
-    heartbeat: "beat",
-    accept: "accept",
-    reject: "reject",
-    output: "output",
-    complete: "complete",
-    cancelled: "cancelled",
-  },
-  draining: {
-    hello: "refuse_second_hello",
-    heartbeat: "beat",
-    accept: "accept",
-    reject: "reject",
-    output: "output",
-    complete: "complete",
-    cancelled: "cancelled",
-  },
-  closed: {
-    hello: "ignore",
-    heartbeat: "ignore",
-    accept: "ignore",
-    reject: "ignore",
-    output: "ignore",
-    complete: "ignore",
-    cancelled: "ignore",
-  },
-};
+import { reactions, type SessionState } from "./session-table.ts";
 
 /** What a session needs of its replica. */
 export type SessionServices = {
@@ -135,34 +67,21 @@ export type SessionServices = {
   closed(session: Session, cause: string): void;
 };
 
-/** An attempt that is out at the device. */
-type Attempt = {
-  readonly runId: string;
-  readonly attemptToken: string;
-  readonly attempt: number;
-  state: "assigned" | "accepting" | "running" | "reporting" | "settling";
-  /** By the monotonic clock. */
-  pushedAt: number;
-  /** The assignment, while it may have to be pushed again. */
-  assignment: ReturnType<typeof assignmentOf> | undefined;
-  timer: NodeJS.Timeout | undefined;
-  /** Successive heartbeats that did not list it. */
-  beatsMissed: number;
-};
-
-/** Successive heartbeats without a running attempt after which it is lost by the device. */
-const beatsMissedMax = 2;
 /** Messages of a device that are being worked on; more than its slots need is abuse. */
 const underWayMax = 256;
 /** How long a drained device may take to leave. */
 const drainGraceMs = 10_000;
+/** How long a device that has closed its side is answered. */
+const leavingMs = 2_000;
 /** Drained devices come back spread over this. */
 const reconnectSpreadMs = 5_000;
 /** Between tries while the database is away. */
 const retryMs = 1_000;
-const completionOutputBytesMax = 1_048_576;
-const outputChunkBytesMax = 32_768;
 
+/**
+ * One device's one live stream, on this replica: a doorbell with a memory of what is out at the device. The truth is in
+ * the database. What each message does in each state is a table, session-table.ts.
+ */
 export class Session implements Seat {
   readonly orgId: string;
   readonly deviceId: string;
@@ -170,17 +89,17 @@ export class Session implements Seat {
   readonly #services: SessionServices;
   readonly #link: Link;
   readonly #log: Logger;
-  readonly #attempts = new Map<string, Attempt>();
+  readonly #out = new Outstanding();
   readonly #over = new AbortController();
   #state: SessionState = "greeting";
   #isOpening = false;
+  #hasLeft = false;
   #epoch = 0;
   #maxConcurrency = 0;
   #underWay = 0;
   #heardAt = performance.now();
   #timer: NodeJS.Timeout | undefined;
   #ageTimer: NodeJS.Timeout | undefined;
-  #heartbeatIntervalMs: number;
 
   constructor(options: { principal: Principal; link: Link; services: SessionServices }) {
     const { principal, services } = options;
@@ -190,7 +109,6 @@ export class Session implements Seat {
     this.#services = services;
     this.#link = options.link;
     this.#log = services.log.child({ orgId: this.orgId, deviceId: this.deviceId });
-    this.#heartbeatIntervalMs = services.timers.heartbeatIntervalMs;
     const { helloDeadlineMs } = services.timers;
     this.#timer = setTimeout(() => {
       this.close(
@@ -210,18 +128,14 @@ export class Session implements Seat {
 
   /** Attempts out at the device. */
   get activeCount(): number {
-    return this.#attempts.size;
+    return this.#out.size;
   }
 
   /** The attempts that the device is thought to hold, those that are being settled apart. */
   attemptsOut(): AttemptName[] {
     const { orgId, deviceId } = this;
-    return [...this.#attempts.values()]
-      .filter((attempt) => attempt.state === "assigned" || attempt.state === "running")
-      .map(({ runId, attemptToken }) => ({ orgId, deviceId, runId, attemptToken }));
+    return this.#out.list().map(({ runId, attemptToken }) => ({ orgId, deviceId, runId, attemptToken }));
   }
-
-  // ── From the device ──────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Takes one message. Resolves when the next one may come; must not be called before that. */
   async receive(request: ConnectRequest): Promise<void> {
@@ -253,8 +167,9 @@ export class Session implements Seat {
     const violation = checkMessage(ConnectRequestSchema, request);
     if (violation) {
       // A completion that can never be stored is answered, so that the device does not send it for ever.
-      if (request.message.case === "complete")
-        return this.#answerInvalid(request.message.value, violation.message);
+      if (request.message.case === "complete") {
+        return this.#link.send(invalidCompletionAckOf(request.message.value, violation.message));
+      }
       return this.close(
         "bad_message",
         new Refusal("invalid_argument", violation.message, { field: violation.field }),
@@ -305,20 +220,16 @@ export class Session implements Seat {
     this.#epoch = opening.epoch;
     if (this.#isClosed()) return this.#services.closed(this, "gone_while_opening");
     this.#maxConcurrency = hello.maxConcurrency;
+    const ended = new Set(
+      hello.held.filter(({ state }) => state === HeldAttemptState.FINISHED).map((held) => held.attemptToken),
+    );
     for (const held of opening.continuing) {
-      this.#attempts.set(held.attemptToken, {
-        runId: held.runId,
-        attemptToken: held.attemptToken,
-        attempt: 0,
-        state: "running",
-        pushedAt: performance.now(),
-        assignment: undefined,
-        timer: undefined,
-        beatsMissed: 0,
-      });
+      // One that has ended is not in progress, so no heartbeat lists it; its completion is on the way.
+      this.#out.add(held, ended.has(held.attemptToken) ? "reporting" : "running");
     }
     this.#state = "serving";
-    this.#welcome(hello, opening);
+    const { replicaId, timers } = this.#services;
+    this.#link.send(welcomeOf({ ...opening, held: hello.held, deviceId: this.deviceId, replicaId, timers }));
     this.#watch();
     this.#ageTimer = setTimeout(
       () => this.drain(DrainReason.MAX_AGE, "the connection has reached its maximum age"),
@@ -328,36 +239,6 @@ export class Session implements Seat {
       if (held.isCancelRequested) this.cancel({ ...held, reason: held.cancelReason ?? "cancelled" });
     }
     this.#services.opened(this, opening);
-  }
-
-  #welcome(hello: Hello, opening: Opening): void {
-    const { timers, replicaId } = this.#services;
-    this.#link.send(
-      response({
-        case: "welcome",
-        value: {
-          deviceId: this.deviceId,
-          sessionEpoch: BigInt(opening.epoch),
-          replicaId,
-          serverTime: timestampNow(),
-          timers: {
-            heartbeatInterval: durationFromMs(this.#heartbeatIntervalMs),
-            ttl: durationFromMs(timers.ttlMs),
-            acceptDeadline: durationFromMs(timers.acceptDeadlineMs),
-          },
-          limits: {
-            messageBytesMax: BigInt(timers.messageBytesMax),
-            completionOutputBytesMax: BigInt(completionOutputBytesMax),
-            outputChunkBytesMax: BigInt(outputChunkBytesMax),
-          },
-          verdicts: hello.held.map((held, index) => ({
-            runId: held.runId,
-            attemptToken: held.attemptToken,
-            verdict: opening.verdicts[index]!,
-          })),
-        },
-      }),
-    );
   }
 
   /** The watchdog: one timer that looks when the silence would be too long. */
@@ -375,49 +256,28 @@ export class Session implements Seat {
   }
 
   #beat(heartbeat: Heartbeat): void {
-    this.#link.send(
-      response({ case: "heartbeatAck", value: { sequence: heartbeat.sequence, serverTime: timestampNow() } }),
+    this.#link.send(heartbeatAckOf(heartbeat));
+    const { beating, lost, strangers } = this.#out.beat(heartbeat.attempts);
+    const { orgId, deviceId } = this;
+    this.#services.beat(
+      this,
+      beating.map(({ runId, attemptToken }) => ({ orgId, deviceId, runId, attemptToken })),
     );
-    const listed = new Set(heartbeat.attempts.map((attempt) => attempt.attemptToken));
-    const beating: AttemptName[] = [];
-    for (const attempt of this.#attempts.values()) {
-      if (listed.has(attempt.attemptToken)) {
-        attempt.beatsMissed = 0;
-        beating.push({ orgId: this.orgId, deviceId: this.deviceId, ...attempt });
-      } else if (attempt.state === "running") {
-        attempt.beatsMissed += 1;
-        if (attempt.beatsMissed >= beatsMissedMax) this.#lose(attempt);
-      }
-    }
-    for (const { runId, attemptToken } of heartbeat.attempts) {
-      if (!this.#attempts.has(attemptToken))
-        this.#sendCancel({ runId, attemptToken, reason: "not yours any more" });
-    }
-    this.#services.beat(this, beating);
-  }
-
-  #lose(attempt: Attempt): void {
-    this.#settle(attempt, {
-      action: "finish_or_retry",
-      status: "timeout",
-      reason: `lost by the device: ${beatsMissedMax} successive heartbeats did not list it`,
-    });
+    const reason = `lost by the device: ${beatsMissedMax} successive heartbeats did not list it`;
+    for (const attempt of lost)
+      this.#settle(attempt, { action: "finish_or_retry", status: "timeout", reason });
+    for (const stranger of strangers) this.#disown(stranger);
   }
 
   #accept(accept: Accept): void {
-    const attempt = this.#attempts.get(accept.attemptToken);
-    if (!attempt || attempt.runId !== accept.runId) {
-      this.#sendCancel({ ...accept, reason: "not yours any more" });
-      return;
-    }
+    const attempt = this.#out.find(accept);
+    if (!attempt) return this.#disown(accept);
     if (attempt.state !== "assigned") return;
-    attempt.state = "accepting";
-    clearTimeout(attempt.timer);
-    attempt.assignment = undefined;
+    this.#out.move(attempt, "accepting");
     this.#track(this.#acceptDurably(attempt));
   }
 
-  async #acceptDurably(attempt: Attempt): Promise<void> {
+  async #acceptDurably(attempt: OutstandingAttempt): Promise<void> {
     const result = await this.#whileServed(() =>
       this.#services.accept({
         orgId: this.orgId,
@@ -433,13 +293,13 @@ export class Session implements Seat {
     } else if (result === "gone" && attempt.state === "accepting") {
       // Settled meanwhile; unless it has reported already, the device is to stop.
       this.settled(attempt.attemptToken);
-      this.#sendCancel({ ...attempt, reason: "not yours any more" });
+      this.#disown(attempt);
     }
   }
 
   #reject(reject: Reject): void {
-    const attempt = this.#attempts.get(reject.attemptToken);
-    if (!attempt || attempt.runId !== reject.runId || attempt.state === "settling") return;
+    const attempt = this.#out.find(reject);
+    if (!attempt || attempt.state === "settling") return;
     const isTemporary = reject.reason === RejectReason.BUSY || reject.reason === RejectReason.SHUTTING_DOWN;
     const why = reject.message || RejectReason[reject.reason].toLowerCase();
     this.#settle(
@@ -456,8 +316,8 @@ export class Session implements Seat {
   }
 
   #output(output: Output): void {
-    const attempt = this.#attempts.get(output.attemptToken);
-    if (!attempt || attempt.runId !== output.runId) return;
+    const attempt = this.#out.find(output);
+    if (!attempt) return;
     this.#services.output({
       orgId: this.orgId,
       runId: attempt.runId,
@@ -469,70 +329,27 @@ export class Session implements Seat {
   }
 
   async #complete(completion: Completion): Promise<void> {
-    const attempt = this.#attempts.get(completion.attemptToken);
-    if (attempt) {
-      clearTimeout(attempt.timer);
-      attempt.state = "reporting";
-    }
+    const attempt = this.#out.find(completion);
+    if (attempt) this.#out.move(attempt, "reporting");
     const verdict = await this.#whileServed(() => this.#services.report(reportOf(this, completion)));
     if (!verdict) return;
     this.settled(completion.attemptToken);
-    this.#link.send(
-      response({
-        case: "completionAck",
-        value: {
-          runId: completion.runId,
-          attemptToken: completion.attemptToken,
-          verdict: verdictOf[verdict.verdict],
-          windowId: verdict.windowId ?? "",
-          message: verdictText[verdict.verdict],
-        },
-      }),
-    );
-  }
-
-  #answerInvalid(completion: Completion, message: string): void {
-    this.#link.send(
-      response({
-        case: "completionAck",
-        value: {
-          runId: completion.runId,
-          attemptToken: completion.attemptToken,
-          verdict: CompletionVerdict.INVALID,
-          message,
-        },
-      }),
-    );
+    this.#link.send(completionAckOf(completion, verdict));
   }
 
   async #cancelled(cancelled: Cancelled): Promise<void> {
-    const attempt = this.#attempts.get(cancelled.attemptToken);
-    if (attempt) {
-      clearTimeout(attempt.timer);
-      attempt.state = "reporting";
-    }
+    const attempt = this.#out.find(cancelled);
+    if (attempt) this.#out.move(attempt, "reporting");
     await this.#whileServed(() => this.#services.report(cancelledReportOf(this, cancelled)));
     this.settled(cancelled.attemptToken);
   }
 
-  // ── From this replica ────────────────────────────────────────────────────────────────────────────────────────────
-
   freeSlots(): number {
-    return this.#state === "serving" ? Math.max(0, this.#maxConcurrency - this.#attempts.size) : 0;
+    return this.#state === "serving" ? Math.max(0, this.#maxConcurrency - this.#out.size) : 0;
   }
 
   deliver(run: ClaimedRun): void {
-    const attempt: Attempt = {
-      runId: run.runId,
-      attemptToken: run.attemptToken,
-      attempt: run.attempt,
-      state: "assigned",
-      pushedAt: performance.now(),
-      assignment: undefined,
-      timer: undefined,
-      beatsMissed: 0,
-    };
-    this.#attempts.set(run.attemptToken, attempt);
+    const attempt = this.#out.add(run, "assigned");
     if (this.#state !== "serving") {
       this.#settle(attempt, {
         action: "withdraw",
@@ -557,7 +374,7 @@ export class Session implements Seat {
     attempt.timer = setTimeout(() => this.#pushAgain(attempt), this.#services.timers.acceptDeadlineMs);
   }
 
-  #pushAgain(attempt: Attempt): void {
+  #pushAgain(attempt: OutstandingAttempt): void {
     if (attempt.state !== "assigned" || !attempt.assignment) return;
     this.#link.send(attempt.assignment);
     attempt.assignment = undefined;
@@ -574,36 +391,31 @@ export class Session implements Seat {
 
   /** Asks the device to end an attempt. */
   cancel(attempt: { runId: string; attemptToken: string; reason: string }): void {
-    if (this.#state === "serving" || this.#state === "draining") this.#sendCancel(attempt);
+    if (this.#state === "serving" || this.#state === "draining") this.#link.send(cancelOf(attempt));
   }
 
   /** An attempt was settled, here or elsewhere: its slot is free. */
   settled(attemptToken: string): void {
-    const attempt = this.#attempts.get(attemptToken);
+    const attempt = this.#out.remove(attemptToken);
     if (!attempt) return;
-    clearTimeout(attempt.timer);
-    this.#attempts.delete(attemptToken);
-    if (attempt.state !== "reporting" && attempt.state !== "accepting") {
-      this.#sendCancel({ ...attempt, reason: "not yours any more" });
-    }
+    if (attempt.state !== "reporting" && attempt.state !== "accepting") this.#disown(attempt);
     this.#services.wake(this);
   }
 
   /** A newer session of the device took over. */
   replaced(): void {
     if (this.#state === "closed") return;
-    this.#sendDrain(DrainReason.REPLACED, "a newer connection of this device took over", 0);
+    const message = "a newer connection of this device took over";
+    this.#link.send(drainOf({ reason: DrainReason.REPLACED, message, reconnectAfterMs: 0 }));
     this.close("replaced");
   }
 
   /** The device's token is good no more. */
   revoked(): void {
     if (this.#state === "closed") return;
-    this.#sendDrain(DrainReason.REVOKED, "the device was deleted or its token revoked", 0);
-    this.close(
-      "revoked",
-      new Refusal("unauthenticated", "the device was deleted or its token revoked; enrol it again"),
-    );
+    const message = "the device was deleted or its token revoked; enrol it again";
+    this.#link.send(drainOf({ reason: DrainReason.REVOKED, message, reconnectAfterMs: 0 }));
+    this.close("revoked", new Refusal("unauthenticated", message));
   }
 
   /** Asks the device to connect elsewhere; cuts the stream if it does not within the grace. */
@@ -614,9 +426,18 @@ export class Session implements Seat {
       return;
     }
     this.#state = "draining";
-    this.#sendDrain(reason, message, Math.random() * reconnectSpreadMs);
+    this.#link.send(drainOf({ reason, message, reconnectAfterMs: Math.random() * reconnectSpreadMs }));
     clearTimeout(this.#ageTimer);
     this.#ageTimer = setTimeout(() => this.close("drained"), drainGraceMs + reconnectSpreadMs);
+  }
+
+  /** The device has closed its side; it still reads what answers its last messages. */
+  left(): void {
+    if (this.#underWay === 0) return this.close("device_left");
+    if (this.#state === "serving") this.#state = "draining";
+    this.#hasLeft = true;
+    clearTimeout(this.#ageTimer);
+    this.#ageTimer = setTimeout(() => this.close("device_left"), leavingMs);
   }
 
   /** The stream failed under the session: a message that cannot be read or is too large, or a peer that is gone. */
@@ -630,8 +451,7 @@ export class Session implements Seat {
     this.#state = "closed";
     clearTimeout(this.#timer);
     clearTimeout(this.#ageTimer);
-    for (const attempt of this.#attempts.values()) clearTimeout(attempt.timer);
-    this.#attempts.clear();
+    this.#out.clear();
     this.#link.end(error);
     this.#over.abort();
     // While it opens, nobody knows the epoch yet; `#open` then says that it is closed.
@@ -643,39 +463,26 @@ export class Session implements Seat {
     return this.#state === "closed";
   }
 
-  // ── Inside ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  #sendCancel(attempt: { runId: string; attemptToken: string; reason: string }): void {
-    const { runId, attemptToken, reason } = attempt;
-    this.#link.send(response({ case: "cancel", value: { runId, attemptToken, reason } }));
-  }
-
-  #sendDrain(reason: DrainReason, message: string, reconnectAfterMs: number): void {
-    this.#link.send(
-      response({
-        case: "drain",
-        value: { reason, message, reconnectAfter: durationFromMs(Math.round(reconnectAfterMs)) },
-      }),
-    );
+  /** Tells the device that an attempt is not its any more. */
+  #disown({ runId, attemptToken }: { runId: string; attemptToken: string }): void {
+    this.#link.send(cancelOf({ runId, attemptToken, reason: "not yours any more" }));
   }
 
   /** Takes an attempt away from the device. Its slot stays used until that is in the database. */
-  #settle(attempt: Attempt, how: Pick<Settlement, "action" | "status" | "reason" | "delayMs">): void {
-    clearTimeout(attempt.timer);
-    attempt.state = "settling";
-    this.#services
-      .settle({
-        orgId: this.orgId,
-        runId: attempt.runId,
-        attemptToken: attempt.attemptToken,
-        deviceId: null,
-        ...how,
-      })
-      .then(() => this.settled(attempt.attemptToken))
-      .catch((error: unknown) => {
-        // It stays out; the next hello or the reaper judges it.
-        this.#log.warn({ err: error, runId: attempt.runId }, "an attempt could not be settled");
-      });
+  #settle(
+    attempt: OutstandingAttempt,
+    how: Pick<Settlement, "action" | "status" | "reason" | "delayMs">,
+  ): void {
+    this.#out.move(attempt, "settling");
+    const { orgId } = this;
+    const { runId, attemptToken } = attempt;
+    const settlement = { orgId, runId, attemptToken, deviceId: null, ...how };
+    this.#track(
+      this.#whileServed(() => this.#services.settle(settlement).then(() => true)).then((isDone) => {
+        // Otherwise it stays out; the next hello or the reaper judges it.
+        if (isDone) this.settled(attemptToken);
+      }),
+    );
   }
 
   /** Repeats what fails because the database is away, while the session lives; undefined when it does not any more. */
@@ -711,6 +518,7 @@ export class Session implements Seat {
       .catch((error: unknown) => this.#log.error({ err: error }, "a device's message could not be worked on"))
       .finally(() => {
         this.#underWay -= 1;
+        if (this.#hasLeft && this.#underWay === 0) this.close("device_left");
       });
   }
 }

@@ -112,7 +112,7 @@ async function read(session: Session, requests: AsyncIterable<ConnectRequest>): 
       await session.receive(request);
       if (session.state === "closed") return;
     }
-    session.close("device_left");
+    session.left();
   } catch (error) {
     session.failed(error);
   }

@@ -77,6 +77,7 @@ test("a copy of an attempt starts nothing, before and after its end", async () =
   const assignment = session.assign();
   session.assign(assignment);
   await events.next("duplicate");
+  await until(() => calls.length === 1, "the handler was called");
   calls[0]?.finish({ outcome: "completed" });
   await events.next("acknowledged");
   session.assign(assignment);

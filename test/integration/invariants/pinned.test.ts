@@ -161,7 +161,7 @@ test("R4: an assignment carries the watcher's latest result", async () => {
   });
 });
 
-test("R4: an accept with another's device or token starts nothing", async () => {
+test("R4: an accept with another's device or token starts nothing, not even beside the right one", async () => {
   const { db } = database;
   const device = await seedDevice(db);
   const other = await seedDevice(db);
@@ -169,13 +169,17 @@ test("R4: an accept with another's device or token starts nothing", async () => 
   await triggerRun(db, await seedWatcher(db, device));
   const [run] = await claim(db, device, epoch);
   const acceptance = { ...run!, pushedAgoMs: 0 };
-  expect(
-    await attempts.accept(db, [
-      { ...acceptance, deviceId: other.deviceId },
-      { ...acceptance, attemptToken: crypto.randomUUID() },
-    ]),
-  ).toEqual(["gone", "gone"]);
+  const wrong = [
+    { ...acceptance, deviceId: other.deviceId },
+    { ...acceptance, attemptToken: crypto.randomUUID() },
+  ];
+  expect(await attempts.accept(db, wrong)).toEqual(["gone", "gone"]);
   expect((await findRun(db, run!)).status).toBe("claimed");
-  expect(await attempts.accept(db, [acceptance, acceptance])).toEqual(["running", "running"]);
+  expect(await attempts.accept(db, [wrong[0]!, acceptance, wrong[1]!, acceptance])).toEqual([
+    "gone",
+    "running",
+    "gone",
+    "running",
+  ]);
   expect((await findRun(db, run!)).status).toBe("running");
 });

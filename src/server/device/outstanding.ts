@@ -1,0 +1,103 @@
+import type { ConnectResponse } from "#gen/pinion/v1/device_pb.js";
+
+/** An attempt that is out at a device. */
+export type OutstandingAttempt = {
+  readonly runId: string;
+  readonly attemptToken: string;
+  /** From 1. */
+  readonly attempt: number;
+  /**
+   * assigned   pushed, not answered
+   * accepting  answered; the database does not know it yet
+   * running    both know
+   * reporting  the device has said how it ended
+   * settling   taken away from the device; the database does not know it yet
+   */
+  state: "assigned" | "accepting" | "running" | "reporting" | "settling";
+  /** By the monotonic clock, in milliseconds. */
+  readonly pushedAt: number;
+  /** What was pushed, while it may have to be pushed again. */
+  assignment: ConnectResponse | undefined;
+  /** The accept deadline. */
+  timer: NodeJS.Timeout | undefined;
+  /** Successive heartbeats that did not list it. */
+  beatsMissed: number;
+};
+
+/** Successive heartbeats without a running attempt after which it is lost by the device. */
+export const beatsMissedMax = 2;
+
+/**
+ * What is out at one device, as its session remembers it: it keeps the device within its slots and notices what the
+ * device has lost. Forgetting it loses nothing; the database knows.
+ */
+export class Outstanding {
+  readonly #attempts = new Map<string, OutstandingAttempt>();
+
+  get size(): number {
+    return this.#attempts.size;
+  }
+
+  /** The attempt, if the message names the run that it belongs to. */
+  find(name: { runId: string; attemptToken: string }): OutstandingAttempt | undefined {
+    const attempt = this.#attempts.get(name.attemptToken);
+    return attempt?.runId === name.runId ? attempt : undefined;
+  }
+
+  add(
+    name: { runId: string; attemptToken: string; attempt: number },
+    state: OutstandingAttempt["state"],
+  ): OutstandingAttempt {
+    const { runId, attemptToken, attempt } = name;
+    const added: OutstandingAttempt = {
+      ...{ runId, attemptToken, attempt, state, pushedAt: performance.now() },
+      ...{ assignment: undefined, timer: undefined, beatsMissed: 0 },
+    };
+    this.#attempts.set(attemptToken, added);
+    return added;
+  }
+
+  /** Moves an attempt on; whatever it waited for counts no more. */
+  move(attempt: OutstandingAttempt, state: OutstandingAttempt["state"]): void {
+    clearTimeout(attempt.timer);
+    attempt.assignment = undefined;
+    attempt.state = state;
+  }
+
+  /** Takes an attempt out; undefined if it is not there. */
+  remove(attemptToken: string): OutstandingAttempt | undefined {
+    const attempt = this.#attempts.get(attemptToken);
+    clearTimeout(attempt?.timer);
+    this.#attempts.delete(attemptToken);
+    return attempt;
+  }
+
+  /** What a heartbeat tells: which attempts it listed, which are lost now, and what it listed that is not out. */
+  beat<Name extends { attemptToken: string }>(
+    names: readonly Name[],
+  ): { beating: OutstandingAttempt[]; lost: OutstandingAttempt[]; strangers: Name[] } {
+    const listed = new Set(names.map((name) => name.attemptToken));
+    const beating: OutstandingAttempt[] = [];
+    const lost: OutstandingAttempt[] = [];
+    for (const attempt of this.#attempts.values()) {
+      if (listed.has(attempt.attemptToken)) {
+        attempt.beatsMissed = 0;
+        beating.push(attempt);
+      } else if (attempt.state === "running") {
+        attempt.beatsMissed += 1;
+        if (attempt.beatsMissed >= beatsMissedMax) lost.push(attempt);
+      }
+    }
+    return { beating, lost, strangers: names.filter((name) => !this.#attempts.has(name.attemptToken)) };
+  }
+
+  /** Those of which somebody else may have heard the end. */
+  list(): OutstandingAttempt[] {
+    return [...this.#attempts.values()].filter(({ state }) => state === "assigned" || state === "running");
+  }
+
+  clear(): void {
+    for (const attempt of this.#attempts.values()) clearTimeout(attempt.timer);
+    this.#attempts.clear();
+  }
+}

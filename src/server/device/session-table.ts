@@ -1,0 +1,77 @@
+import type { ConnectRequest } from "#gen/pinion/v1/device_pb.js";
+
+/**
+ * The states of a device session, and what each message does in each of them.
+ *
+ *   greeting   waits for the hello
+ *   opening    the hello is being reconciled with the database
+ *   serving    work goes down, heartbeats and completions come up
+ *   draining   asked to connect elsewhere; takes no work, still listens
+ *   closed     over; nothing that arrives counts
+ */
+export type SessionState = "greeting" | "opening" | "serving" | "draining" | "closed";
+
+export type SessionInput = NonNullable<ConnectRequest["message"]["case"]>;
+
+type Reaction =
+  | "open"
+  | "beat"
+  | "accept"
+  | "reject"
+  | "output"
+  | "complete"
+  | "cancelled"
+  /** Ends the stream: the hello comes first. */
+  | "refuse_before_hello"
+  /** Ends the stream: there is one hello. */
+  | "refuse_second_hello"
+  | "ignore";
+
+export const reactions: Record<SessionState, Record<SessionInput, Reaction>> = {
+  greeting: {
+    hello: "open",
+    heartbeat: "refuse_before_hello",
+    accept: "refuse_before_hello",
+    reject: "refuse_before_hello",
+    output: "refuse_before_hello",
+    complete: "refuse_before_hello",
+    cancelled: "refuse_before_hello",
+  },
+  // The device has not been welcomed yet.
+  opening: {
+    hello: "refuse_second_hello",
+    heartbeat: "refuse_before_hello",
+    accept: "refuse_before_hello",
+    reject: "refuse_before_hello",
+    output: "refuse_before_hello",
+    complete: "refuse_before_hello",
+    cancelled: "refuse_before_hello",
+  },
+  serving: {
+    hello: "refuse_second_hello",
+    heartbeat: "beat",
+    accept: "accept",
+    reject: "reject",
+    output: "output",
+    complete: "complete",
+    cancelled: "cancelled",
+  },
+  draining: {
+    hello: "refuse_second_hello",
+    heartbeat: "beat",
+    accept: "accept",
+    reject: "reject",
+    output: "output",
+    complete: "complete",
+    cancelled: "cancelled",
+  },
+  closed: {
+    hello: "ignore",
+    heartbeat: "ignore",
+    accept: "ignore",
+    reject: "ignore",
+    output: "ignore",
+    complete: "ignore",
+    cancelled: "ignore",
+  },
+};

@@ -1,0 +1,175 @@
+/** A device's session: what a hello brings into agreement, and which session counts (DESIGN 3). */
+import { expect, test } from "vitest";
+import { HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
+import { storeOnce } from "../../../src/scheduler/completer.ts";
+import { reapOnce } from "../../../src/scheduler/reaper.ts";
+import type { ClaimedRun } from "../../../src/store/attempts.ts";
+import { transaction } from "../../../src/store/database.ts";
+import * as presence from "../../../src/store/presence.ts";
+import { useDatabase } from "../../support/database.ts";
+import {
+  ageRun,
+  claim,
+  findRun,
+  hold,
+  listKinds,
+  openDevice,
+  policy,
+  reapRules,
+  reportOf,
+  seedDevice,
+  seedRunning,
+  seedWatcher,
+  triggerRun,
+  untilBlocked,
+} from "../../support/rows.ts";
+
+const database = useDatabase();
+
+const heldOf = (run: ClaimedRun, state = HeldAttemptState.RUNNING) => ({
+  runId: run.runId,
+  attemptToken: run.attemptToken,
+  state,
+});
+
+test("a device that comes back with its run goes on with it", async () => {
+  const { db } = database;
+  const { device, run } = await seedRunning(db);
+  const opening = await openDevice(db, device, { held: [heldOf(run)] });
+  expect(opening.verdicts).toEqual([HeldVerdict.CONTINUE]);
+  expect(opening.continuing).toMatchObject([{ runId: run.runId }]);
+  expect(opening.settled).toEqual([]);
+  expect(await findRun(db, run)).toMatchObject({ status: "running", attempt: 1 });
+});
+
+test("a device that comes back before its accept arrived goes on with the run all the same", async () => {
+  const { db } = database;
+  const device = await seedDevice(db);
+  const { epoch } = await openDevice(db, device);
+  await triggerRun(db, await seedWatcher(db, device));
+  const [run] = await claim(db, device, epoch);
+  const opening = await openDevice(db, device, { held: [heldOf(run!)] });
+  expect(opening.verdicts).toEqual([HeldVerdict.CONTINUE]);
+  expect(await findRun(db, run!)).toMatchObject({ status: "running", startedAt: expect.any(Date) });
+});
+
+test("a device that comes back with a finished run is asked for its result", async () => {
+  const { db } = database;
+  const { device, run } = await seedRunning(db);
+  const opening = await openDevice(db, device, { held: [heldOf(run, HeldAttemptState.FINISHED)] });
+  expect(opening.verdicts).toEqual([HeldVerdict.SEND_RESULT]);
+  const { verdicts } = await transaction(db, (tx) => storeOnce(tx, [reportOf(run)], policy));
+  expect(verdicts).toMatchObject([{ verdict: "stored" }]);
+});
+
+test("a device whose result was stored, but not acknowledged, may forget it", async () => {
+  const { db } = database;
+  const { device, run } = await seedRunning(db);
+  await storeOnce(db, [reportOf(run)], policy);
+  const opening = await openDevice(db, device, { held: [heldOf(run, HeldAttemptState.FINISHED)] });
+  expect(opening.verdicts).toEqual([HeldVerdict.ALREADY_STORED]);
+});
+
+test("a device that comes back with a run that was reaped, or was never its own, is told to end it", async () => {
+  const { db } = database;
+  const { device, run } = await seedRunning(db);
+  const { run: others } = await seedRunning(db);
+  await ageRun(db, run, { last_beat_at: 200_000 });
+  await reapOnce(db, { rules: reapRules, policy });
+  const unheardOf = { ...run, runId: crypto.randomUUID(), attemptToken: crypto.randomUUID() };
+  const opening = await openDevice(db, device, {
+    held: [heldOf(run), heldOf(others), heldOf(unheardOf), heldOf(run, HeldAttemptState.FINISHED)],
+  });
+  expect(opening.verdicts).toEqual(Array(4).fill(HeldVerdict.ABORT));
+  expect((await findRun(db, others)).status).toBe("running");
+});
+
+test("a running run that its device does not list at hello is reaped at once", async () => {
+  const { db } = database;
+  const { device, run } = await seedRunning(db);
+  const opening = await openDevice(db, device);
+  expect(opening.settled).toMatchObject([{ runId: run.runId, action: "finished", status: "timeout" }]);
+  expect(await findRun(db, run)).toMatchObject({
+    status: "timeout",
+    reason: expect.stringContaining("came back without this attempt"),
+  });
+  expect(await listKinds(db, run)).toEqual(["run.created", "run.timeout"]);
+});
+
+test("a claimed run that never reached its device is withdrawn at hello, without costing an attempt", async () => {
+  const { db } = database;
+  const device = await seedDevice(db);
+  const { epoch } = await openDevice(db, device);
+  await triggerRun(db, await seedWatcher(db, device));
+  const [run] = await claim(db, device, epoch);
+  const opening = await openDevice(db, device);
+  expect(opening.settled).toMatchObject([{ runId: run!.runId, action: "withdrawn" }]);
+  expect(await findRun(db, run!)).toMatchObject({ status: "pending", attempt: 0, claimedAt: null });
+  const [again] = await claim(db, device, opening.epoch);
+  expect(again).toMatchObject({ runId: run!.runId, attempt: 1 });
+  expect(again!.attemptToken).not.toBe(run!.attemptToken);
+});
+
+test("a run whose end was asked for is cancelled when its device comes back without it", async () => {
+  const { db } = database;
+  const { device, run } = await seedRunning(db, { maxAttempts: 3 });
+  await ageRun(db, run, { cancel_requested_at: 0 });
+  await openDevice(db, device);
+  expect((await findRun(db, run)).status).toBe("cancelled");
+});
+
+test("a newer hello wins, and names the replica whose stream it replaces", async () => {
+  const { db } = database;
+  const device = await seedDevice(db);
+  const first = await openDevice(db, device, { replicaId: "a" });
+  const second = await openDevice(db, device, { replicaId: "b" });
+  expect(first).toMatchObject({ epoch: 1, replacedReplicaId: null });
+  expect(second).toMatchObject({ epoch: 2, replacedReplicaId: "a" });
+  await presence.close(db, [{ ...device, epoch: 2 }]);
+  expect(await openDevice(db, device, { replicaId: "c" })).toMatchObject({
+    epoch: 3,
+    replacedReplicaId: null,
+  });
+});
+
+test("two hellos of one device at once get two epochs, and the later one is the device's session", async () => {
+  const { db } = database;
+  const device = await seedDevice(db);
+  await openDevice(db, device, { replicaId: "before" });
+  await using first = await hold(db);
+  const { epoch } = await presence.open(first.tx, { ...device, replicaId: "a" });
+  const second = openDevice(db, device, { replicaId: "b" });
+  await untilBlocked(db);
+  await first.commit();
+  expect(await second).toMatchObject({ epoch: epoch + 1, replacedReplicaId: "a" });
+});
+
+test("a late close of an older session changes nothing", async () => {
+  const { db } = database;
+  const device = await seedDevice(db);
+  const older = await openDevice(db, device, { replicaId: "a" });
+  await openDevice(db, device, { replicaId: "b" });
+  await presence.close(db, [{ ...device, epoch: older.epoch }]);
+  expect(await presence.find(db, device)).toMatchObject({ replicaId: "b", disconnectedAt: null });
+});
+
+test("a beat of a replaced session is answered as stale and keeps nobody alive", async () => {
+  const { db } = database;
+  const device = await seedDevice(db);
+  const older = await openDevice(db, device);
+  const newer = await openDevice(db, device);
+  const stale = { ...device, epoch: older.epoch };
+  expect(await presence.beat(db, [stale])).toEqual([stale]);
+  expect(await presence.beat(db, [{ ...device, epoch: newer.epoch }])).toEqual([]);
+});
+
+test("a beat that is written after its session ended does not open the session again", async () => {
+  const { db } = database;
+  const device = await seedDevice(db);
+  const { epoch } = await openDevice(db, device);
+  await presence.close(db, [{ ...device, epoch }]);
+  await presence.beat(db, [{ ...device, epoch }]);
+  expect((await presence.find(db, device))?.disconnectedAt).toBeInstanceOf(Date);
+  await triggerRun(db, await seedWatcher(db, device));
+  expect(await claim(db, device, epoch)).toEqual([]);
+});
