@@ -30,6 +30,7 @@ export function createBatcher<Item, Result>(options: {
 }): Batcher<Item, Result> {
   const queue: Waiting<Item, Result>[] = [];
   let underWay = 0;
+  let isDraining = false;
   let idlers: (() => void)[] = [];
 
   async function drain(): Promise<void> {
@@ -52,13 +53,14 @@ export function createBatcher<Item, Result>(options: {
       }
       options.onBatch?.(batch.length, performance.now() - startedAt);
     }
+    // In the same turn as the last look at the queue: an item that comes later starts anew.
+    isDraining = false;
     underWay = 0;
     const resolvers = idlers;
     idlers = [];
     for (const resolve of resolvers) resolve();
   }
 
-  let isDraining = false;
   return {
     add(item) {
       if (queue.length >= options.queueMax) return Promise.reject(options.overflow());
@@ -66,9 +68,7 @@ export function createBatcher<Item, Result>(options: {
         queue.push({ item, resolve, reject });
         if (isDraining) return;
         isDraining = true;
-        void drain().finally(() => {
-          isDraining = false;
-        });
+        void drain();
       });
     },
     get depth() {

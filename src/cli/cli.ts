@@ -20,6 +20,8 @@ export type Cli = {
   raw(bytes: Uint8Array | string): void;
   /** A line for the person who waits; never part of the result. */
   note(line: string): void;
+  /** Closed when the command is through: a connection left open could keep the process from ending. */
+  open: DisposableStack;
   /** Ends the process with this code once the command is through. */
   setExitCode(code: number): void;
 };
@@ -36,6 +38,7 @@ export function processCli(env: Environment): Cli {
     out: (line) => process.stdout.write(`${line}\n`),
     raw: (bytes) => process.stdout.write(bytes),
     note: (line) => process.stderr.write(`${line}\n`),
+    open: new DisposableStack(),
     setExitCode: (code) => {
       process.exitCode = code;
     },

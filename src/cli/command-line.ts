@@ -16,6 +16,8 @@ export async function main(cli: Cli, args: readonly string[]): Promise<number> {
       return error.exitCode === 0 || error.code === "commander.help" ? exitCodes.ok : exitCodes.usage;
     }
     return report(cli, error, urlOf(cli, program.opts()));
+  } finally {
+    cli.open.dispose();
   }
 }
 

@@ -103,5 +103,7 @@ export function connect<Options extends object>(cli: Cli, command: Command): Con
   const options = optionsOf<Options>(command);
   const url = serverUrl(options, cli.env);
   const found = findToken(options, cli.env);
-  return { options, url, clients: createClients({ url, ...(found ? { token: found.token } : {}) }) };
+  const clients = createClients({ url, ...(found ? { token: found.token } : {}) });
+  cli.open.defer(() => clients.close());
+  return { options, url, clients };
 }

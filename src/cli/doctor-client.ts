@@ -132,5 +132,7 @@ async function checkToken(cli: Cli, options: GlobalOptions, url: string): Promis
   } catch (error) {
     const { message, advice } = explain(error, url);
     return { name: "token", verdict: "bad", found: message, ...(advice ? { advice } : {}) };
+  } finally {
+    clients.close();
   }
 }

@@ -15,7 +15,7 @@ import { createLogger, type Logger } from "../log.ts";
 import { announce, cancelIn } from "../scheduler/cancels.ts";
 import { createCompleter } from "../scheduler/completer.ts";
 import { createDispatcher } from "../scheduler/dispatcher.ts";
-import { startLoop } from "../scheduler/loop.ts";
+import { type Loop, startLoop } from "../scheduler/loop.ts";
 import { recordDue, startMaterializer } from "../scheduler/materializer.ts";
 import { startExpirer, startReaper } from "../scheduler/reaper.ts";
 import { retainOnce, startRetention } from "../scheduler/retention.ts";
@@ -108,6 +108,7 @@ export async function startReplica(config: ReplicaConfig, options: { log?: Logge
     );
 
     let bus: Bus;
+    let sweep: Loop | undefined;
     let doorbell: ReplicaDoorbell;
     const feed = createFeed({ bus: () => bus, replicaId });
     opened.defer(() => feed.close());
@@ -152,7 +153,8 @@ export async function startReplica(config: ReplicaConfig, options: { log?: Logge
         },
         onResync() {
           feed.wakeAll();
-          sweep.poke();
+          // The first listening comes before the sweep, which begins with a pass.
+          sweep?.poke();
         },
       },
     });
@@ -164,7 +166,7 @@ export async function startReplica(config: ReplicaConfig, options: { log?: Logge
 
     const loops = { ...common, doorbell, sweepMs: config.sweepIntervalMs };
     const materializer = startMaterializer(loops);
-    const sweep = startLoop({
+    sweep = startLoop({
       name: "sweep",
       log,
       async pass() {

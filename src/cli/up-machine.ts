@@ -129,11 +129,9 @@ async function serve(
       "put a token with all scopes there, or give it with --token",
     );
   }
-  return {
-    url: replica.url,
-    clients: createClients({ url: replica.url, token }),
-    serverClosed: replica.closed,
-  };
+  const clients = createClients({ url: replica.url, token });
+  parts.defer(() => clients.close());
+  return { url: replica.url, clients, serverClosed: replica.closed };
 }
 
 async function device(
@@ -198,11 +196,14 @@ async function identityOnce(
 }
 
 async function isTaken(url: string, token: string): Promise<boolean> {
+  const clients = createClients({ url, token });
   try {
-    await createClients({ url, token }).device.listMyWatchers({ pageSize: 1 }, { timeoutMs: tokenCheckMs });
+    await clients.device.listMyWatchers({ pageSize: 1 }, { timeoutMs: tokenCheckMs });
     return true;
   } catch (error) {
     if (isUnauthenticated(error) || isPermissionDenied(error)) return false;
     throw error;
+  } finally {
+    clients.close();
   }
 }

@@ -57,6 +57,8 @@ export function createDispatcher(options: {
       }
       options.onBatch?.(seats.length, performance.now() - startedAt);
     }
+    // In the same turn as the last look: a seat that is woken later starts anew.
+    running = undefined;
   }
 
   async function serve(seats: Seat[]): Promise<void> {
@@ -76,7 +78,10 @@ export function createDispatcher(options: {
       if (reason) unusable.push({ run, reason });
       else byDevice.get(run.deviceId)!.deliver(run);
     }
-    if (unusable.length > 0) await fail(unusable);
+    if (unusable.length === 0) return;
+    await fail(unusable);
+    // Their slots were never used; what waits behind them is claimed now.
+    for (const { run } of unusable) woken.add(byDevice.get(run.deviceId)!);
   }
 
   /** R8: a payload that cannot be executed fails its run, once, and touches nothing else. */
@@ -102,9 +107,7 @@ export function createDispatcher(options: {
   return {
     wake(seat) {
       woken.add(seat);
-      running ??= drain().finally(() => {
-        running = undefined;
-      });
+      running ??= drain();
     },
     async idle() {
       while (running) await running;

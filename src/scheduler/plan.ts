@@ -84,8 +84,8 @@ export function planDue(watcher: DueWatcher): Plan {
     skip(latest, "cooldown", cooldown);
     return plan;
   }
-  if (watcher.backlogSlotAt && watcher.backlogSource === "scheduled") {
-    skip(watcher.backlogSlotAt, "overlap", "a later slot took its place in the queue");
+  if (watcher.queuedSlotAt) {
+    skip(watcher.queuedSlotAt, "overlap", "a later slot took its place in the queue");
   }
   if (watcher.hasActiveRun) {
     plan.aside.push({

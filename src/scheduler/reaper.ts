@@ -43,6 +43,10 @@ function settlementOf(lost: attempts.LostAttempt): Settlement {
       reason: `${reason}; its device did not answer`,
     };
   }
+  if (lost.rule === "never_accepted") {
+    const reason = "claimed, but its device never accepted it";
+    return { ...attempt, action: "withdraw", status: "timeout", reason };
+  }
   if (lost.rule === "stream_broken" && lost.status === "claimed") {
     const reason = `pushed but not accepted; the device was not heard of for ${silence}`;
     return { ...attempt, action: "withdraw", status: "timeout", reason };
@@ -56,7 +60,7 @@ function settlementOf(lost: attempts.LostAttempt): Settlement {
 }
 
 const reasons: Record<
-  Exclude<attempts.LostAttempt["rule"], "cancelled">,
+  Exclude<attempts.LostAttempt["rule"], "cancelled" | "never_accepted">,
   (silence: string, lost: attempts.LostAttempt) => string
 > = {
   stream_broken: (silence) => `device lost: its stream broke and it was not heard of for ${silence}`,

@@ -18,8 +18,10 @@ export type BusMessage =
   | { kind: "revoked"; tokenId: string }
   /** Events were appended. */
   | { kind: "events"; orgId: string }
-  /** Somebody watches a run on that replica, for the next minute. */
-  | { kind: "watch"; orgId: string; runId: string; replicaId: string }
+  /** Somebody watches a run on that replica, for the next minute; `isFirst`: it has nothing of the output yet. */
+  | { kind: "watch"; orgId: string; runId: string; replicaId: string; isFirst: boolean }
+  /** Nobody watches it there any more. */
+  | { kind: "unwatch"; orgId: string; runId: string; replicaId: string }
   /** A watched run is somewhere else in its life. */
   | { kind: "run"; orgId: string; runId: string }
   /** A watched run's output; `data` in base64. */
@@ -105,6 +107,8 @@ export async function openPostgresBus(options: {
         }
       }
     }
+    // In the same turn as the last look: what is sent later starts anew.
+    sending = undefined;
   }
 
   function enqueue(channel: string, message: BusMessage): void {
@@ -120,9 +124,7 @@ export async function openPostgresBus(options: {
     if (messages.at(-1) === text) return;
     messages.push(text);
     count += 1;
-    sending ??= flush().finally(() => {
-      sending = undefined;
-    });
+    sending ??= flush();
   }
 
   return {

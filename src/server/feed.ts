@@ -57,12 +57,13 @@ export function createFeed(options: { bus: () => Bus; replicaId: string }): Feed
   const orgs = new Map<string, Set<() => void>>();
   const watched = new Map<string, Set<RunWatcher>>();
   const interests = new Map<string, Map<string, number>>();
-  const tails = new Map<string, { chunks: OutputChunk[]; bytes: number }>();
+  /** `isRelayed`: all of it came from another replica, for those who watch here. */
+  const tails = new Map<string, { chunks: OutputChunk[]; bytes: number; isRelayed: boolean }>();
   let tailsBytes = 0;
   const announced = new Map<string, NodeJS.Timeout>();
 
   const renew = setInterval(() => {
-    for (const [key, watchers] of watched) if (watchers.size > 0) announceInterest(splitKey(key));
+    for (const [key, watchers] of watched) if (watchers.size > 0) announceInterest(splitKey(key), false);
     const now = performance.now();
     for (const [key, replicas] of interests) {
       for (const [replicaId, until] of replicas) if (until < now) replicas.delete(replicaId);
@@ -71,8 +72,8 @@ export function createFeed(options: { bus: () => Bus; replicaId: string }): Feed
   }, interestMs / 3);
   renew.unref();
 
-  function announceInterest(run: { orgId: string; runId: string }): void {
-    options.bus().broadcast({ kind: "watch", ...run, replicaId: options.replicaId });
+  function announceInterest(run: { orgId: string; runId: string }, isFirst: boolean): void {
+    options.bus().broadcast({ kind: "watch", ...run, replicaId: options.replicaId, isFirst });
   }
 
   function interested(key: string): string[] {
@@ -92,8 +93,9 @@ export function createFeed(options: { bus: () => Bus; replicaId: string }): Feed
     }
   }
 
-  function keep(key: string, chunk: OutputChunk): void {
-    const tail = tails.get(key) ?? { chunks: [], bytes: 0 };
+  function keep(key: string, chunk: OutputChunk, isRelayed: boolean): void {
+    const tail = tails.get(key) ?? { chunks: [], bytes: 0, isRelayed: true };
+    tail.isRelayed &&= isRelayed;
     // The runs that were written to last stay last, so the ones that are forgotten are the quiet ones.
     tails.delete(key);
     tails.set(key, tail);
@@ -125,6 +127,13 @@ export function createFeed(options: { bus: () => Bus; replicaId: string }): Feed
     for (const watcher of watched.get(key) ?? []) watcher.onOutput(chunk);
   }
 
+  /** Output of another replica's device. It is kept for those who watch here later than others. */
+  function relayed(key: string, chunk: OutputChunk): void {
+    if (!watched.has(key)) return;
+    keep(key, chunk, true);
+    tellOutput(key, chunk);
+  }
+
   return {
     subscribe(orgId, wake) {
       const wakes = orgs.get(orgId) ?? new Set();
@@ -137,17 +146,22 @@ export function createFeed(options: { bus: () => Bus; replicaId: string }): Feed
     watchRun(run, watcher) {
       const key = keyOf(run);
       const watchers = watched.get(key) ?? new Set();
+      const isFirst = watchers.size === 0;
       watched.set(key, watchers.add(watcher));
       for (const chunk of tails.get(key)?.chunks ?? []) watcher.onOutput(chunk);
-      announceInterest(run);
+      if (isFirst) announceInterest(run, true);
       return () => {
         watchers.delete(watcher);
-        if (watchers.size === 0) watched.delete(key);
+        if (watchers.size > 0) return;
+        watched.delete(key);
+        // The next one to watch gets it anew from the replica that has it.
+        if (tails.get(key)?.isRelayed) forget(key);
+        options.bus().broadcast({ kind: "unwatch", ...run, replicaId: options.replicaId });
       };
     },
     output(chunk) {
       const key = keyOf(chunk);
-      keep(key, chunk);
+      keep(key, chunk, false);
       tellOutput(key, chunk);
       const replicaIds = interested(key);
       if (replicaIds.length > 0) relay(replicaIds, chunk);
@@ -178,15 +192,20 @@ export function createFeed(options: { bus: () => Bus; replicaId: string }): Feed
           tellChange(keyOf(message));
           return true;
         case "output":
-          tellOutput(keyOf(message), { ...message, data: Buffer.from(message.data, "base64") });
+          relayed(keyOf(message), { ...message, data: Buffer.from(message.data, "base64") });
+          return true;
+        case "unwatch":
+          interests.get(keyOf(message))?.delete(message.replicaId);
           return true;
         case "watch": {
           const key = keyOf(message);
           const replicas = interests.get(key) ?? new Map<string, number>();
-          const isNew = !replicas.has(message.replicaId);
           if (interests.size < interestsMax) interests.set(key, replicas);
           replicas.set(message.replicaId, performance.now() + interestMs);
-          if (isNew) for (const chunk of tails.get(key)?.chunks ?? []) relay([message.replicaId], chunk);
+          const tail = tails.get(key);
+          if (message.isFirst && tail && !tail.isRelayed) {
+            for (const chunk of tail.chunks) relay([message.replicaId], chunk);
+          }
           return true;
         }
         default:

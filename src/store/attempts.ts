@@ -212,7 +212,7 @@ export type LostAttempt = {
   runId: string;
   deviceId: string | null;
   attemptToken: string;
-  rule: "cancelled" | "stream_broken" | "silent" | "never_beat" | "overdue";
+  rule: "cancelled" | "stream_broken" | "never_accepted" | "silent" | "never_beat" | "overdue";
   status: "claimed" | "running";
   cancelReason: string | null;
   lastBeatAt: Date | null;
@@ -222,7 +222,7 @@ export type LostAttempt = {
 export type ReapRules = {
   /** Silence of a device whose stream is broken, after which its attempts are lost. */
   ttlMs: number;
-  /** Silence of an attempt that has beaten, whatever its device does. */
+  /** Silence of an attempt that has beaten, or was never accepted, whatever its device does. */
   silentAttemptMs: number;
   /** Age of an attempt that never beat. */
   neverBeatMs: number;
@@ -238,7 +238,7 @@ export async function lockLost(tx: Db, rules: ReapRules, limit: number): Promise
   const ms = (value: number) => sql`${value} * interval '1 ms'`;
   const { rows } = await sql<LostAttempt>`
     with suspect as materialized (
-      select r.org_id, r.id, r.attempt_token, r.last_beat_at,
+      select r.org_id, r.id, r.attempt_token, r.last_beat_at, r.status,
         greatest(p.last_beat_at, p.connected_at, r.last_beat_at, r.claimed_at) as heard_at,
         case
           when r.cancel_requested_at < now() - ${ms(rules.ttlMs)} then 'cancelled'
@@ -246,6 +246,9 @@ export async function lockLost(tx: Db, rules: ReapRules, limit: number): Promise
               or v.last_beat_at < now() - ${ms(rules.ttlMs)})
             and greatest(p.last_beat_at, p.connected_at, r.last_beat_at, r.claimed_at) < now() - ${ms(rules.ttlMs)}
             then 'stream_broken'
+          -- The answer to the claim was lost, or its session: nobody else asks whether the device accepted.
+          when r.status = 'claimed' and r.last_beat_at is null and r.claimed_at < now() - ${ms(rules.silentAttemptMs)}
+            then 'never_accepted'
           when r.last_beat_at < now() - ${ms(rules.silentAttemptMs)} then 'silent'
           when r.last_beat_at is null and r.claimed_at < now() - ${ms(rules.neverBeatMs)} then 'never_beat'
           when r.started_at + r.timeout_ms * interval '1 ms' < now() - ${ms(rules.runTimeoutGraceMs)} then 'overdue'
@@ -260,7 +263,7 @@ export async function lockLost(tx: Db, rules: ReapRules, limit: number): Promise
       (extract(epoch from now() - s.heard_at) * 1000)::bigint as "silentMs"
     -- Judged again on the row as it is locked: another replica may have reaped it, and the run may have begun anew.
     from run r join suspect s on s.org_id = r.org_id and s.id = r.id and s.attempt_token = r.attempt_token
-      and s.last_beat_at is not distinct from r.last_beat_at
+      and s.last_beat_at is not distinct from r.last_beat_at and s.status = r.status
     where s.rule is not null
     order by r.org_id, r.id
     limit ${limit}

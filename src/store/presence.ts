@@ -65,6 +65,7 @@ export async function beat(db: Db, sessions: readonly SessionName[]): Promise<Se
       select p.org_id, p.device_id from presence p join input i
         on p.org_id = i.org_id and p.device_id = i.device_id and p.epoch = i.epoch
       order by p.org_id, p.device_id
+      -- Not the key: a claim, which passes over locked rows, must find the session all the same.
       for update of p
     ),
     beaten as (

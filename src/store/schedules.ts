@@ -31,7 +31,9 @@ export type DueWatcher = {
   backoffUntil: Date | null;
   hasAgent: boolean;
   hasActiveRun: boolean;
-  /** The oldest slot that waits for the end of the active run. */
+  /** The slot of a queue_one watcher that waits for the end of the active run. */
+  queuedSlotAt: Date | null;
+  /** The oldest slot that waits for the end of the active run: a queued or a backfilled one. */
   backlogSlotAt: Date | null;
   backlogSource: "scheduled" | "backfill" | null;
   /** The database's clock. */
@@ -87,6 +89,8 @@ async function readLocked(tx: Db, watchers: readonly WatcherName[]): Promise<Due
       w.last_run_at as "lastRunAt", w.window_cursor_at as "windowCursorAt", w.backoff_until as "backoffUntil",
       exists (select from agent a where a.org_id = w.org_id and a.id = w.agent_id) as "hasAgent",
       exists (select from run r where r.org_id = w.org_id and r.watcher_id = w.id) as "hasActiveRun",
+      (select max(q.scheduled_for) from backlog q
+        where q.org_id = w.org_id and q.watcher_id = w.id and q.source = 'scheduled') as "queuedSlotAt",
       b.scheduled_for as "backlogSlotAt", b.source as "backlogSource", clock_timestamp() as now
     from ${input} join watcher w on w.org_id = i.org_id and w.id = i.id
       left join lateral (
@@ -257,9 +261,12 @@ export async function putAside(
   return Number(result.numAffectedRows ?? 0);
 }
 
-/** Pauses a watcher whose slots cannot be recorded, so that it stops no pass (R9). */
+/** Pauses a watcher whose slots cannot be recorded, and drops those that wait, so that it stops no pass (R9). */
 export async function setAside(tx: Db, watcher: WatcherName & { reason: string }): Promise<void> {
   await sql`
+    with dropped as (
+      delete from backlog where org_id = ${watcher.orgId} and watcher_id = ${watcher.watcherId}
+    )
     update watcher set status = 'paused', paused_reason = ${watcher.reason}, next_slot_at = null, next_due_at = null
     where org_id = ${watcher.orgId} and id = ${watcher.watcherId}
   `.execute(tx);

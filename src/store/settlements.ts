@@ -102,18 +102,28 @@ export async function settle(
   });
   const { rows } = await sql<Settled>`
     with held as materialized (
-      select r.*, i.reporter, i.outcome, coalesce(nullif(i.why, ''), r.cancel_reason, '') as why, i.skipped_because, i.delay_ms, i.output, i.is_truncated, i.exit_code,
+      select r.*, i.reporter, c.outcome, c.why, i.skipped_because, i.delay_ms, i.output, i.is_truncated, i.exit_code,
         i.signal, i.duration_ms,
         case
+          -- A run whose end was asked for does not begin again.
+          when r.cancel_requested_at is not null then 'finished'
           when i.action = 'withdraw' then 'withdrawn'
-          when i.action = 'finish_or_retry' and i.outcome in ('failed', 'timeout')
-            and r.cancel_requested_at is null and r.attempt < r.max_attempts then 'retried'
+          when i.action = 'finish_or_retry' and i.outcome in ('failed', 'timeout') and r.attempt < r.max_attempts then 'retried'
           else 'finished'
         end as fate,
         exists (select from backlog b where b.org_id = r.org_id and b.watcher_id = r.watcher_id) as has_backlog
       from run r join ${input} on r.org_id = i.org_id and r.id = i.run_id
         and r.attempt_token is not distinct from i.token
         and (i.reporter is null or r.device_id = i.reporter)
+        -- What Pinion itself ends after a cancellation was asked for was cancelled; what a device reports, counts.
+        cross join lateral (
+          select r.cancel_requested_at is not null and i.reporter is null and i.outcome in ('failed', 'timeout') as is_cancelled
+        ) a
+        cross join lateral (
+          select case when a.is_cancelled then 'cancelled' else i.outcome end as outcome,
+            case when a.is_cancelled then concat_ws('; ', nullif(r.cancel_reason, ''), nullif(i.why, ''))
+              else coalesce(nullif(i.why, ''), r.cancel_reason, '') end as why
+        ) c
       -- One order for all who lock several runs.
       order by r.org_id, r.id
       for update of r
@@ -149,6 +159,8 @@ export async function settle(
     returned as (
       update run r set
         status = 'pending', attempt_token = null, claimed_at = null, claimed_epoch = null, pushed_at = null,
+        -- It did start: the deadline for that is not asked about again.
+        expires_at = case when h.fate = 'retried' then null else h.expires_at end,
         started_at = null, last_beat_at = null, cancel_requested_at = null, cancel_reason = null, reason = h.why,
         -- A withdrawn attempt was never accepted, so it does not count.
         attempt = case when h.fate = 'withdrawn' then greatest(h.attempt - 1, 0) else h.attempt end,
@@ -225,8 +237,9 @@ export async function findVerdicts(db: Db, attempts: readonly AttemptName[]): Pr
     run_id: ["uuid", (a) => a.runId],
     token: ["uuid", (a) => a.attemptToken],
   });
-  const { rows } = await sql<PastVerdict & { ord: number }>`
-    select i.ord, f.window_id as "windowId",
+  const { rows } = await sql<PastVerdict>`
+    -- The window is the last attempt's; an earlier one that failed has none.
+    select case when f.attempt_token = i.token then f.window_id end as "windowId",
       case
         when f.attempt_token = i.token and f.is_reported then 'already_stored'
         when p.entry is not null and (p.entry->>'is_reported')::boolean then 'already_stored'

@@ -92,7 +92,8 @@ export class DeviceStream {
       const end = (status: { code: grpc.status; details: string }) => {
         this.#isEnded = true;
         this.#wake?.();
-        resolve({ code: status.code, details: status.details });
+        // grpc-js decodes all but the characters that URIs reserve, such as ";" and ",".
+        resolve({ code: status.code, details: decodeURIComponent(status.details) });
       };
       this.#call.on("error", (error: grpc.ServiceError) => end(error));
       this.#call.on("status", end);

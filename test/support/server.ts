@@ -32,6 +32,16 @@ export async function startTestReplica(
   databaseUrl: string,
   env: Record<string, string> = {},
 ): Promise<TestReplica> {
+  const replica = await openTestReplica(databaseUrl, env);
+  onTestFinished(() => replica.stop());
+  return replica;
+}
+
+/** The same for a replica that serves several tests; whoever opens it stops it. */
+export async function openTestReplica(
+  databaseUrl: string,
+  env: Record<string, string> = {},
+): Promise<TestReplica> {
   const token = await ownerToken(databaseUrl);
   const replica = await startReplica(
     replicaConfig({
@@ -43,7 +53,6 @@ export async function startTestReplica(
     }),
     { log: createLogger({ name: "test", level: process.env.PINION_TEST_LOG ?? "silent" }) },
   );
-  onTestFinished(() => replica.stop());
   return { ...replica, token, clients: createClients({ url: replica.url, token }) };
 }
 

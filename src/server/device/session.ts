@@ -299,7 +299,7 @@ export class Session implements Seat {
 
   #reject(reject: Reject): void {
     const attempt = this.#out.find(reject);
-    if (!attempt || attempt.state === "settling") return;
+    if (!attempt || attempt.state === "settling" || attempt.state === "reporting") return;
     const isTemporary = reject.reason === RejectReason.BUSY || reject.reason === RejectReason.SHUTTING_DOWN;
     const why = reject.message || RejectReason[reject.reason].toLowerCase();
     this.#settle(
@@ -312,6 +312,7 @@ export class Session implements Seat {
             delayMs: withdrawnDelayMs,
           }
         : { action: "finish_or_retry", status: "failed", reason: `turned down by the device: ${why}` },
+      "reporting",
     );
   }
 
@@ -472,8 +473,9 @@ export class Session implements Seat {
   #settle(
     attempt: OutstandingAttempt,
     how: Pick<Settlement, "action" | "status" | "reason" | "delayMs">,
+    state: "settling" | "reporting" = "settling",
   ): void {
-    this.#out.move(attempt, "settling");
+    this.#out.move(attempt, state);
     const { orgId } = this;
     const { runId, attemptToken } = attempt;
     const settlement = { orgId, runId, attemptToken, deviceId: null, ...how };

@@ -16,7 +16,7 @@ export const idKey = z.string().refine(isUuid);
  * `invalid_argument`, field `page_token`, a token that no page of this list had.
  */
 export async function page<Row, Key>(
-  request: { pageSize: number; pageToken: string },
+  request: { $typeName: string; pageSize: number; pageToken: string },
   options: {
     key: z.ZodType<Key>;
     keyOf: (row: Row) => Key;
@@ -26,17 +26,28 @@ export async function page<Row, Key>(
   },
 ): Promise<{ rows: Row[]; nextPageToken: string }> {
   const size = request.pageSize || (options.sizeDefault ?? pageSizeDefault);
-  const rows = await options.fetch(readToken(request.pageToken, options.key), size + 1);
+  const rows = await options.fetch(readToken(request, options.key), size + 1);
   if (rows.length <= size) return { rows, nextPageToken: "" };
   rows.length = size;
   const last = options.keyOf(rows[size - 1]!);
-  return { rows, nextPageToken: Buffer.from(JSON.stringify(last)).toString("base64url") };
+  const token = JSON.stringify([listOf(request), last]);
+  return { rows, nextPageToken: Buffer.from(token).toString("base64url") };
 }
 
-function readToken<Key>(token: string, key: z.ZodType<Key>): Key | undefined {
+/** What a page token names its list by: "pinion.v1.ListRunsRequest" is "ListRuns". */
+function listOf(request: { $typeName: string }): string {
+  return request.$typeName.replace(/^.*\.|Request$/g, "");
+}
+
+function readToken<Key>(
+  request: { $typeName: string; pageToken: string },
+  key: z.ZodType<Key>,
+): Key | undefined {
+  const token = request.pageToken;
   if (token === "") return undefined;
   try {
-    return key.parse(JSON.parse(Buffer.from(token, "base64url").toString("utf8")));
+    const parsed: unknown = JSON.parse(Buffer.from(token, "base64url").toString("utf8"));
+    return z.tuple([z.literal(listOf(request)), key]).parse(parsed)[1] as Key;
   } catch {
     refuse("invalid_argument", "the page token is not one of this list; begin without one", {
       field: "page_token",

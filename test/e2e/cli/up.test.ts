@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readFileSync, statSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -64,10 +64,12 @@ beforeAll(async () => {
 }, 2 * startTimeoutMs);
 
 afterAll(async () => {
+  // What was made here is removed when everything that used it has ended.
   if (up?.exitCode === null) {
     up.kill("SIGINT");
     await once(up, "exit");
   }
+  rmSync(home, { recursive: true, force: true });
 }, startTimeoutMs);
 
 test("a fresh machine comes up, runs something true, stores it, and stops", () => {

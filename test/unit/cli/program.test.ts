@@ -15,6 +15,7 @@ function recordingCli(): Cli & { lines: string[] } {
     out: (line) => void lines.push(line),
     raw: (bytes) => void lines.push(String(bytes)),
     note: (line) => void lines.push(line),
+    open: new DisposableStack(),
     setExitCode: () => {},
     lines,
   };

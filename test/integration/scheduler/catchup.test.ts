@@ -1,0 +1,53 @@
+/** What a watcher does about slots that passed while nothing ran (DESIGN 6). */
+import { expect, test } from "vitest";
+import { createLogger } from "../../../src/log.ts";
+import { materializeOnce } from "../../../src/scheduler/materializer.ts";
+import * as schedules from "../../../src/store/schedules.ts";
+import type { WatcherValues } from "../../../src/store/watchers.ts";
+import { useDatabase } from "../../support/database.ts";
+import { hourly, listRuns, noteDoorbell, putSchedule, seedDevice, seedWatcher } from "../../support/rows.ts";
+
+const database = useDatabase();
+
+async function after(slotAt: Date, values: Partial<WatcherValues>) {
+  const { db } = database;
+  const watcher = await seedWatcher(db, await seedDevice(db), { schedule: hourly().schedule, ...values });
+  await putSchedule(db, watcher, slotAt);
+  await materializeOnce(db, {
+    doorbell: noteDoorbell(),
+    log: createLogger({ name: "test", level: "silent" }),
+  });
+  return listRuns(db, watcher);
+}
+
+test("a slot within the catch-up window is made up for, and its window ends at the slot", async () => {
+  const { slot } = hourly();
+  const runs = await after(slot(0), { catchupWindowMs: 3_600_000 });
+  expect(runs).toMatchObject([{ status: "pending", windowEnd: slot(0), windowStart: slot(1), dueAt: slot(0) }]);
+});
+
+test("a slot that is later than the catch-up window is recorded as missed", async () => {
+  const { slot } = hourly();
+  const runs = await after(slot(0), { catchupWindowMs: 600_000 });
+  expect(runs).toMatchObject([
+    { status: "skipped", skipReason: "missed", reason: expect.stringMatching(/nobody was there.* s late/) },
+  ]);
+});
+
+test("a watcher that does not catch up still runs a slot that is only seconds late", async () => {
+  const justNow = new Date(Date.now() - 5_000);
+  expect(await after(justNow, { catchup: "miss" })).toMatchObject([
+    { status: "pending", scheduledFor: justNow },
+  ]);
+});
+
+test("the materializer sleeps until the next slot, by the database's clock", async () => {
+  const { db } = database;
+  expect(await schedules.findNextDueMs(db)).toBeUndefined();
+  const { schedule, slot } = hourly();
+  const watcher = await seedWatcher(db, await seedDevice(db), { schedule });
+  const ms = await schedules.findNextDueMs(db);
+  expect(Math.abs(ms! - (slot(-1).getTime() - Date.now()))).toBeLessThan(1_000);
+  await putSchedule(db, watcher, slot(0));
+  expect(await schedules.findNextDueMs(db)).toBe(0);
+});

@@ -1,0 +1,128 @@
+/** Failures in a row back a watcher off, and then pause it (DESIGN 5). */
+import { expect, test } from "vitest";
+import { createLogger } from "../../../src/log.ts";
+import { cancelRun } from "../../../src/scheduler/cancels.ts";
+import { storeOnce } from "../../../src/scheduler/completer.ts";
+import { materializeOnce, recordDue } from "../../../src/scheduler/materializer.ts";
+import { transaction } from "../../../src/store/database.ts";
+import * as watchers from "../../../src/store/watchers.ts";
+import { useDatabase } from "../../support/database.ts";
+import {
+  findWatcher,
+  hourly,
+  listKinds,
+  listRuns,
+  noteDoorbell,
+  openDevice,
+  place,
+  policy,
+  putSchedule,
+  reportOf,
+  seedDevice,
+  seedWatcher,
+  startRun,
+} from "../../support/rows.ts";
+
+const database = useDatabase();
+const minute = 60_000;
+
+/** A watcher on a device, and a way to let runs of it end. */
+async function begin() {
+  const { db } = database;
+  const { schedule } = hourly();
+  const device = await seedDevice(db);
+  const { epoch } = await openDevice(db, device);
+  const watcher = await seedWatcher(db, device, { schedule });
+  const end = async (status: "completed" | "failed" | "timeout", reason = "no") => {
+    const run = await startRun(db, { device, epoch, watcher });
+    return transaction(db, (tx) => storeOnce(tx, [reportOf(run, { status, reason })], policy));
+  };
+  return { db, device, epoch, watcher, end };
+}
+
+test("the third failure in a row backs a watcher off; slots until then are skipped, and the back-off doubles", async () => {
+  const { db, watcher, end } = await begin();
+  await end("failed");
+  await end("timeout");
+  expect(await findWatcher(db, watcher)).toMatchObject({ consecutive_failures: 2, backoff_until: null });
+  const backoffMs: number[] = [];
+  for (const _ of [3, 4, 5]) {
+    await end("failed");
+    const { backoff_until } = await findWatcher(db, watcher);
+    backoffMs.push(Math.round((backoff_until!.getTime() - Date.now()) / minute) * minute);
+  }
+  expect(backoffMs).toEqual([15 * minute, 30 * minute, 60 * minute]);
+  const slot = new Date();
+  await putSchedule(db, watcher, slot);
+  await materializeOnce(db, {
+    doorbell: noteDoorbell(),
+    log: createLogger({ name: "test", level: "silent" }),
+  });
+  expect((await listRuns(db, watcher)).find((run) => run.scheduledFor)).toMatchObject({
+    scheduledFor: slot,
+    skipReason: "cooldown",
+    reason: expect.stringContaining("backed off after failures until"),
+  });
+});
+
+test("a success ends the back-off and the count; a cancelled run counts neither way", async () => {
+  const { db, device, epoch, watcher, end } = await begin();
+  for (const _ of [1, 2, 3]) await end("failed");
+  const run = await startRun(db, { device, epoch, watcher });
+  await cancelRun(db, run, { reason: "stop", policy, doorbell: noteDoorbell() });
+  await storeOnce(db, [reportOf(run, { status: "cancelled" })], policy);
+  expect((await findWatcher(db, watcher)).consecutive_failures).toBe(3);
+  await end("completed");
+  expect(await findWatcher(db, watcher)).toMatchObject({ consecutive_failures: 0, backoff_until: null });
+});
+
+test("the tenth failure in a row pauses the watcher, says so in its reason and in an event, and resuming forgets them", async () => {
+  const { db, watcher, end } = await begin();
+  for (let i = 1; i < 10; i++) await end("failed");
+  expect((await findWatcher(db, watcher)).status).toBe("active");
+  const { settled } = await end("failed", "no such command");
+  expect(settled).toMatchObject([{ isWatcherPaused: true, consecutiveFailures: 10 }]);
+  expect(await findWatcher(db, watcher)).toMatchObject({
+    status: "paused",
+    paused_reason: "10 failures in a row; the last: no such command",
+    next_slot_at: null,
+    next_due_at: null,
+  });
+  expect((await listKinds(db, { watcherId: watcher.watcherId })).slice(-2)).toEqual([
+    "run.failed",
+    "watcher.paused",
+  ]);
+  // A manual run that fails while it is paused pauses it no second time.
+  await end("failed");
+  const kinds = await listKinds(db, { watcherId: watcher.watcherId });
+  expect(kinds.filter((kind) => kind === "watcher.paused")).toHaveLength(1);
+  const resumed = await watchers.resume(db, {
+    orgId: watcher.orgId,
+    watcher: watcher.watcherId,
+    actor: "pinion",
+    recordDue,
+    place,
+  });
+  expect(resumed).toMatchObject({
+    status: "active",
+    consecutive_failures: 0,
+    next_slot_at: hourly().slot(-1),
+  });
+});
+
+test("a slot that was due when the tenth failure paused its watcher is recorded as skipped", async () => {
+  const { db, watcher, end } = await begin();
+  const { slot } = hourly();
+  for (let i = 1; i < 10; i++) await end("failed");
+  await putSchedule(db, watcher, slot(0));
+  await end("failed");
+  expect(await findWatcher(db, watcher)).toMatchObject({ status: "paused", next_slot_at: slot(0) });
+  await materializeOnce(db, {
+    doorbell: noteDoorbell(),
+    log: createLogger({ name: "test", level: "silent" }),
+  });
+  expect((await listRuns(db, watcher)).filter((run) => run.scheduledFor)).toMatchObject([
+    { scheduledFor: slot(0), status: "skipped", skipReason: "cooldown" },
+  ]);
+  expect(await findWatcher(db, watcher)).toMatchObject({ next_slot_at: null, next_due_at: null });
+});

@@ -1,0 +1,293 @@
+/** Liveness and reaping (DESIGN 5): who is lost, by which rule, and what becomes of the run. */
+import { expect, onTestFinished, test, vi } from "vitest";
+import { createLogger } from "../../../src/log.ts";
+import { cancelRun } from "../../../src/scheduler/cancels.ts";
+import { storeOnce } from "../../../src/scheduler/completer.ts";
+import { reapOnce, startReaper } from "../../../src/scheduler/reaper.ts";
+import { settleWithEvents } from "../../../src/scheduler/settle.ts";
+import * as attempts from "../../../src/store/attempts.ts";
+import { type Db, openDatabase, transaction } from "../../../src/store/database.ts";
+import * as presence from "../../../src/store/presence.ts";
+import { administer, useDatabase } from "../../support/database.ts";
+import {
+  agePresence,
+  ageRun,
+  claim,
+  type DeviceName,
+  findRun,
+  hold,
+  listKinds,
+  noteDoorbell,
+  openDevice,
+  policy,
+  reapRules,
+  reportOf,
+  seedDevice,
+  seedRunning,
+  seedWatcher,
+  triggerRun,
+  untilBlocked,
+} from "../../support/rows.ts";
+
+const database = useDatabase();
+const reap = (db: Db = database.db) => reapOnce(db, { rules: reapRules, policy });
+const minute = 60_000;
+
+/** Breaks the device's stream, `ms` ago, and nothing was heard of it since. */
+async function breakStream(device: DeviceName, epoch: number, ms: number): Promise<void> {
+  await presence.close(database.db, [{ ...device, epoch }]);
+  await agePresence(database.db, device, { connected_at: ms, disconnected_at: ms, last_beat_at: ms });
+}
+
+test("a run whose device's stream broke is left alone within the TTL, and reaped after it", async () => {
+  const { db } = database;
+  const { device, epoch, run } = await seedRunning(db);
+  await breakStream(device, epoch, 50_000);
+  await ageRun(db, run, { claimed_at: 50_000, last_beat_at: 50_000 });
+  expect(await reap()).toEqual([]);
+  await breakStream(device, epoch, 61_000);
+  await ageRun(db, run, { claimed_at: 61_000, last_beat_at: 61_000 });
+  expect(await reap()).toMatchObject([{ runId: run.runId, action: "finished", status: "timeout" }]);
+  const ended = await findRun(db, run);
+  expect(ended.reason).toBe("device lost: its stream broke and it was not heard of for 61 s");
+  expect(ended.lastBeatAt).toBeInstanceOf(Date);
+  const [event] = await db.selectFrom("event").selectAll().where("kind", "=", "run.timeout").execute();
+  expect(event).toMatchObject({ run_id: run.runId, data: { rule: "stream_broken" } });
+});
+
+test("the runs of a replica that died are reaped after the TTL, and not before", async () => {
+  const { db } = database;
+  const { device, run } = await seedRunning(db);
+  await agePresence(db, device, { connected_at: 70_000, last_beat_at: 70_000 });
+  await ageRun(db, run, { claimed_at: 70_000, last_beat_at: 70_000 });
+  expect(await reap()).toEqual([]);
+  await db.updateTable("replica").set({ last_beat_at: new Date(Date.now() - 61_000) }).execute();
+  expect(await reap()).toMatchObject([{ runId: run.runId }]);
+});
+
+test("an attempt whose beats stopped for three minutes is reaped, though its device lives", async () => {
+  const { db } = database;
+  const { device, epoch, run } = await seedRunning(db);
+  await ageRun(db, run, { claimed_at: 10 * minute, last_beat_at: 179_000 });
+  await presence.beat(db, [{ ...device, epoch }]);
+  expect(await reap()).toEqual([]);
+  await ageRun(db, run, { last_beat_at: 181_000 });
+  expect(await reap()).toMatchObject([{ runId: run.runId, reason: expect.stringContaining("no heartbeat") }]);
+});
+
+test("an attempt that never beat is reaped two hours after its claim, and not before", async () => {
+  const { db } = database;
+  const { device, epoch, run } = await seedRunning(db, { timeoutMs: 86_400_000 });
+  await presence.beat(db, [{ ...device, epoch }]);
+  await ageRun(db, run, { claimed_at: 119 * minute });
+  expect(await reap()).toEqual([]);
+  await ageRun(db, run, { claimed_at: 121 * minute });
+  expect(await reap()).toMatchObject([{ runId: run.runId, reason: expect.stringContaining("never beat") }]);
+});
+
+test("a run that beats is never reaped for its age, only for its own timeout", async () => {
+  const { db } = database;
+  const { device, epoch, run } = await seedRunning(db, { timeoutMs: 30 * 60 * minute });
+  await ageRun(db, run, { claimed_at: 29 * 60 * minute, started_at: 29 * 60 * minute });
+  await presence.beat(db, [{ ...device, epoch }]);
+  await attempts.beat(db, [run]);
+  expect(await reap()).toEqual([]);
+  await ageRun(db, run, { claimed_at: 31 * 60 * minute, started_at: 31 * 60 * minute });
+  expect(await reap()).toMatchObject([{ runId: run.runId, reason: expect.stringContaining("its timeout") }]);
+});
+
+test("a run that was claimed but never accepted goes back to pending when its device is lost, at no attempt's cost", async () => {
+  const { db } = database;
+  const device = await seedDevice(db);
+  const { epoch } = await openDevice(db, device);
+  await triggerRun(db, await seedWatcher(db, device));
+  const [run] = await claim(db, device, epoch);
+  await breakStream(device, epoch, 61_000);
+  await ageRun(db, run!, { claimed_at: 61_000 });
+  expect(await reap()).toMatchObject([{ runId: run!.runId, action: "withdrawn", status: "pending" }]);
+  expect(await findRun(db, run!)).toMatchObject({ status: "pending", attempt: 0 });
+  expect(await listKinds(db, run!)).toEqual(["run.created", "run.withdrawn"]);
+});
+
+test("a claim that was lost on the way to its session goes back to pending, though the device lives", async () => {
+  const { db } = database;
+  const device = await seedDevice(db);
+  const { epoch } = await openDevice(db, device);
+  await triggerRun(db, await seedWatcher(db, device));
+  const [run] = await claim(db, device, epoch);
+  await presence.beat(db, [{ ...device, epoch }]);
+  await ageRun(db, run!, { claimed_at: 179_000 });
+  expect(await reap()).toEqual([]);
+  await ageRun(db, run!, { claimed_at: 181_000 });
+  expect(await reap()).toMatchObject([{ runId: run!.runId, action: "withdrawn", status: "pending" }]);
+});
+
+test("a lost attempt is followed by another while attempts are left, and then by the end", async () => {
+  const { db } = database;
+  const { device, epoch, run } = await seedRunning(db, { maxAttempts: 2 });
+  await ageRun(db, run, { last_beat_at: 181_000 });
+  expect(await reap()).toMatchObject([{ action: "retried", status: "pending" }]);
+  expect(await findRun(db, run)).toMatchObject({
+    status: "pending",
+    notBefore: expect.any(Date),
+    pastAttempts: [{ attempt: 1, is_reported: false, reason: expect.stringContaining("no heartbeat") }],
+  });
+  await ageRun(db, run, { not_before: 0 });
+  const [second] = await claim(db, device, epoch);
+  await ageRun(db, second!, { last_beat_at: 181_000 });
+  expect(await reap()).toMatchObject([{ action: "finished", status: "timeout", attempt: 2 }]);
+  expect(await listKinds(db, run)).toEqual(["run.created", "run.retried", "run.timeout"]);
+});
+
+test("two reapers at once reap each attempt once", async () => {
+  const { db } = database;
+  const seeded = [(await seedRunning(db)).run, (await seedRunning(db)).run];
+  for (const run of seeded) await ageRun(db, run, { last_beat_at: 181_000 });
+  await using first = await hold(db);
+  expect(await reapOnce(first.tx, { rules: reapRules, policy, limit: 1 })).toHaveLength(1);
+  // The org's log is the first one's until it commits; the row it holds is passed over.
+  const second = reap();
+  await untilBlocked(db);
+  await first.commit();
+  expect(await second).toHaveLength(1);
+  expect(await reap()).toEqual([]);
+  for (const run of seeded) expect(await listKinds(db, run)).toEqual(["run.created", "run.timeout"]);
+});
+
+test("a beat that is written while a reaper looks saves the attempt", async () => {
+  const { db } = database;
+  const { run } = await seedRunning(db);
+  await ageRun(db, run, { last_beat_at: 181_000 });
+  await using beating = await hold(db);
+  await attempts.beat(beating.tx, [run]);
+  expect(await reap()).toEqual([]);
+  await beating.commit();
+  expect(await reap()).toEqual([]);
+  expect((await findRun(db, run)).status).toBe("running");
+});
+
+test("an attempt whose end was asked for ends cancelled when its device does not answer within the TTL", async () => {
+  const { db } = database;
+  const { run } = await seedRunning(db, { maxAttempts: 3 });
+  const doorbell = noteDoorbell();
+  expect(await cancelRun(db, run, { reason: "a person asked", policy, doorbell })).toBe(true);
+  expect(doorbell.noted.cancelling).toMatchObject([{ runId: run.runId, attemptToken: run.attemptToken }]);
+  expect(await reap()).toEqual([]);
+  await ageRun(db, run, { cancel_requested_at: 61_000 });
+  expect(await reap()).toMatchObject([{ action: "finished", status: "cancelled" }]);
+  expect((await findRun(db, run)).reason).toBe("a person asked; its device did not answer");
+});
+
+test("a run whose end was asked for is cancelled, not started again, when its attempt is lost or withdrawn", async () => {
+  const { db } = database;
+  const lost = await seedRunning(db, { maxAttempts: 3 });
+  await cancelRun(db, lost.run, { reason: "stop", policy, doorbell: noteDoorbell() });
+  await breakStream(lost.device, lost.epoch, 61_000);
+  await ageRun(db, lost.run, { claimed_at: 61_000, cancel_requested_at: 1_000 });
+  expect(await reap()).toMatchObject([{ runId: lost.run.runId, action: "finished", status: "cancelled" }]);
+
+  const device = await seedDevice(db);
+  const { epoch } = await openDevice(db, device);
+  await triggerRun(db, await seedWatcher(db, device));
+  const [claimed] = await claim(db, device, epoch);
+  await cancelRun(db, claimed!, { reason: "stop", policy, doorbell: noteDoorbell() });
+  const settled = await transaction(db, (tx) =>
+    settleWithEvents(
+      tx,
+      [{ ...claimed!, deviceId: null, action: "withdraw", status: "timeout", reason: "busy" }],
+      policy,
+    ),
+  );
+  expect(settled).toMatchObject([{ action: "finished", status: "cancelled" }]);
+  expect(await claim(db, device, epoch)).toEqual([]);
+});
+
+test("a run that waits is cancelled at once, and a device's report after a cancellation is what counts", async () => {
+  const { db } = database;
+  const { device, epoch, watcher, run } = await seedRunning(db);
+  await cancelRun(db, run, { reason: "stop", policy, doorbell: noteDoorbell() });
+  const { verdicts } = await transaction(db, (tx) => storeOnce(tx, [reportOf(run)], policy));
+  expect(verdicts).toMatchObject([{ verdict: "stored" }]);
+  expect((await findRun(db, run)).status).toBe("completed");
+  const waiting = await triggerRun(db, watcher);
+  const named = { orgId: run.orgId, runId: waiting.id };
+  await cancelRun(db, named, { reason: "stop", policy, doorbell: noteDoorbell() });
+  expect(await findRun(db, named)).toMatchObject({ status: "cancelled", reason: "stop" });
+  expect(await claim(db, device, epoch)).toEqual([]);
+  expect(await cancelRun(db, named, { reason: "again", policy, doorbell: noteDoorbell() })).toBe(false);
+});
+
+test("a claim and a cancellation at once end in a cancelled run or an asked device, and never in neither", async () => {
+  const { db } = database;
+  const device = await seedDevice(db);
+  const { epoch } = await openDevice(db, device);
+  const run = await triggerRun(db, await seedWatcher(db, device));
+  const doorbell = noteDoorbell();
+  await using claiming = await hold(db);
+  const [claimed] = await claim(claiming.tx, device, epoch);
+  const cancelled = cancelRun(
+    db,
+    { orgId: device.orgId, runId: run.id },
+    { reason: "x", policy, doorbell },
+  );
+  await untilBlocked(db);
+  await claiming.commit();
+  expect(await cancelled).toBe(true);
+  expect(doorbell.noted.cancelling).toMatchObject([{ attemptToken: claimed!.attemptToken }]);
+});
+
+/** A reaper with a small TTL; answers the moments of its reaps. */
+function watchReaper(db: Db, ttlMs: number) {
+  const startedAt = performance.now();
+  const reapedAt: number[] = [];
+  const lines: string[] = [];
+  const reaper = startReaper({
+    db,
+    policy,
+    rules: { ...reapRules, ttlMs },
+    intervalMs: 10,
+    doorbell: noteDoorbell(),
+    log: createLogger({
+      name: "test",
+      level: "warn",
+      destination: { write: (line: string) => void lines.push(line) },
+    }),
+    onReaped: (settled) => {
+      if (settled.length > 0) reapedAt.push(performance.now() - startedAt);
+    },
+  });
+  onTestFinished(() => reaper.stop());
+  return { startedAt, reapedAt, lines };
+}
+
+test("nothing is reaped for one TTL after a replica starts", async () => {
+  const { db } = database;
+  const { device, epoch, run } = await seedRunning(db);
+  await breakStream(device, epoch, 10 * minute);
+  await ageRun(db, run, { claimed_at: 10 * minute, last_beat_at: 10 * minute });
+  const { reapedAt } = watchReaper(db, 400);
+  await vi.waitFor(() => expect(reapedAt).toHaveLength(1), 5_000);
+  expect(reapedAt[0]).toBeGreaterThanOrEqual(400);
+});
+
+test("nothing is reaped for one TTL after the database was away", async () => {
+  const { db } = database;
+  const { device, epoch, run } = await seedRunning(db);
+  const work = openDatabase({ url: database.url, poolMax: 2, applicationName: "reaper under test" });
+  onTestFinished(() => work.close());
+  const { reapedAt, lines, startedAt } = watchReaper(work.db, 500);
+  await vi.waitFor(
+    async () => {
+      await administer(
+        "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'reaper under test'",
+      );
+      expect(lines.some((line) => line.includes("the database is away"))).toBe(true);
+    },
+    { timeout: 5_000, interval: 1 },
+  );
+  const awayAt = performance.now() - startedAt;
+  await breakStream(device, epoch, 10 * minute);
+  await ageRun(db, run, { claimed_at: 10 * minute, last_beat_at: 10 * minute });
+  await vi.waitFor(() => expect(reapedAt).toHaveLength(1), 5_000);
+  expect(reapedAt[0]! - awayAt).toBeGreaterThanOrEqual(400);
+});

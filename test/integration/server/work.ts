@@ -1,0 +1,105 @@
+/** Work for a device, and somebody who watches it. */
+
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { Clients } from "@pinion/client";
+import { afterAll, beforeAll, expect, onTestFinished, vi } from "vitest";
+import { type Assignment, HeldAttemptState } from "#gen/pinion/v1/device_pb.js";
+import type { Run, RunOutput, RunStatus } from "#gen/pinion/v1/run_pb.js";
+import type { WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
+import type { DeviceStream, Identity } from "../../support/device.ts";
+import { openTestReplica, type TestReplica } from "../../support/server.ts";
+
+/** Replicas that all tests of a file share, on a database that they share too. Register it after the database. */
+export function useReplicas<Name extends string>(
+  database: { readonly url: string },
+  ...names: Name[]
+): Readonly<Record<Name, TestReplica>> {
+  const replicas = {} as Record<Name, TestReplica>;
+  beforeAll(async () => {
+    for (const name of names) replicas[name] = await openTestReplica(database.url);
+  });
+  afterAll(async () => {
+    await Promise.all(Object.values<TestReplica>(replicas).map((replica) => replica.stop()));
+  });
+  return replicas;
+}
+
+let count = 0;
+
+/** A new manual watcher that is pinned to the device, and a run of it. */
+export async function startWork(
+  clients: Clients,
+  device: Identity,
+  spec: MessageInitShape<typeof WatcherSpecSchema> = {},
+): Promise<Run> {
+  count += 1;
+  const { watcher } = await clients.watchers.createWatcher({
+    spec: { name: `Work ${count}`, prompt: "do it", deviceId: device.deviceId, ...spec },
+  });
+  const { run } = await clients.watchers.triggerWatcher({ watcherId: watcher!.id });
+  return run!;
+}
+
+export async function getRun(clients: Clients, { runId }: { runId: string }): Promise<Run> {
+  const { run } = await clients.runs.getRun({ runId });
+  return run!;
+}
+
+/** Waits until a run has a status, looking often. */
+export async function untilStatus(
+  clients: Clients,
+  run: { runId: string },
+  status: RunStatus,
+  timeout = 10_000,
+): Promise<Run> {
+  return vi.waitFor(
+    async () => {
+      const now = await getRun(clients, run);
+      expect(now.status).toBe(status);
+      return now;
+    },
+    { timeout, interval: 20 },
+  );
+}
+
+/** Takes the next assignment on, and beats for it and the others, so that the server has read the accept. */
+export async function takeOn(
+  stream: DeviceStream,
+  ...others: { runId: string; attemptToken: string }[]
+): Promise<Assignment> {
+  const assignment = await stream.next("assignment");
+  stream.accept(assignment);
+  await stream.beat([assignment, ...others]);
+  return assignment;
+}
+
+/** The entry of a hello for an attempt that the device holds. */
+export function heldOf(
+  attempt: { runId: string; attemptToken: string },
+  state = HeldAttemptState.RUNNING,
+): { runId: string; attemptToken: string; state: HeldAttemptState } {
+  return { runId: attempt.runId, attemptToken: attempt.attemptToken, state };
+}
+
+/** Watches a run from now on; what came so far is in `runs` and `outputs`, and `ended` resolves with the stream. */
+export function watchRun(clients: Clients, { runId }: { runId: string }) {
+  const stop = new AbortController();
+  onTestFinished(() => stop.abort());
+  const runs: Run[] = [];
+  const outputs: RunOutput[] = [];
+  const ended = (async () => {
+    for await (const { update } of clients.runs.watchRun({ runId }, { signal: stop.signal })) {
+      if (update.case === "run") runs.push(update.value);
+      if (update.case === "output") outputs.push(update.value);
+    }
+  })();
+  ended.catch(() => {});
+  const text = () => Buffer.concat(outputs.map((output) => output.data)).toString();
+  return {
+    runs,
+    outputs,
+    ended,
+    text,
+    begun: () => vi.waitFor(() => expect(runs.length).toBeGreaterThan(0)),
+  };
+}
