@@ -271,8 +271,8 @@ export class Session implements Seat {
 
   #accept(accept: Accept): void {
     const attempt = this.#out.find(accept);
-    if (!attempt) return this.#disown(accept);
-    if (attempt.state !== "assigned") return;
+    if (!attempt) this.#disown(accept);
+    if (attempt?.state !== "assigned") return;
     this.#out.move(attempt, "accepting");
     this.#track(this.#acceptDurably(attempt));
   }
@@ -434,7 +434,10 @@ export class Session implements Seat {
 
   /** The device has closed its side; it still reads what answers its last messages. */
   left(): void {
-    if (this.#underWay === 0) return this.close("device_left");
+    if (this.#underWay === 0) {
+      this.close("device_left");
+      return;
+    }
     if (this.#state === "serving") this.#state = "draining";
     this.#hasLeft = true;
     clearTimeout(this.#ageTimer);

@@ -47,6 +47,11 @@ export function runService(deps: {
     return (await runs.find(db, run)) ?? refuse("not_found", `there is no run ${run.runId}`);
   }
 
+  /** The watcher that a list is narrowed to, if it is. */
+  async function idOfWatcher(orgId: string, watcher: string): Promise<string | undefined> {
+    return watcher === "" ? undefined : (await watchers.get(db, { orgId, watcher })).id;
+  }
+
   return {
     async getRun({ runId }, context) {
       const { orgId } = principalOf(context);
@@ -59,9 +64,7 @@ export function runService(deps: {
       const statuses = Object.entries(runStatuses).flatMap(([name, status]) =>
         wanted.has(status) ? [name] : [],
       );
-      const watcherId = request.watcherId
-        ? (await watchers.get(db, { orgId, watcher: request.watcherId })).id
-        : undefined;
+      const watcherId = await idOfWatcher(orgId, request.watcherId);
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([idKey]),
         keyOf: (row: runs.RunRow) => [row.id] as [string],
@@ -113,13 +116,19 @@ export function runService(deps: {
 
     async listWindows(request, context) {
       const { orgId } = principalOf(context);
-      const watcher = await watchers.get(db, { orgId, watcher: request.watcherId });
+      const watcherId = await idOfWatcher(orgId, request.watcherId);
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([idKey]),
         keyOf: (row: windows.WindowRow) => [row.id] as [string],
         sizeDefault: windowsPageSizeDefault,
         fetch: (before, limit) =>
-          windows.list(db, { orgId, limit, watcherId: watcher.id, beforeId: before?.[0] }),
+          windows.list(db, {
+            orgId,
+            limit,
+            watcherId,
+            runId: request.runId || undefined,
+            beforeId: before?.[0],
+          }),
       });
       return { windows: rows.map(windowMessage), nextPageToken };
     },
