@@ -115,9 +115,7 @@ test("R5: many devices that report at once through one replica each get their ow
   const completer = createCompleter({ db, policy, doorbell: noteDoorbell() });
   const reports = runs.flatMap((run) => [run, run]).map((run) => reportOf(run, { output: run.runId }));
   const verdicts = await Promise.all(reports.map((report) => completer.report(report)));
-  expect(verdicts.map(({ verdict }) => verdict)).toEqual(
-    runs.flatMap(() => ["stored", "already_stored"]),
-  );
+  expect(verdicts.map(({ verdict }) => verdict)).toEqual(runs.flatMap(() => ["stored", "already_stored"]));
   for (const run of runs) {
     expect(await listWindows(db, run)).toMatchObject([{ extracted_data: { output: run.runId } }]);
   }
@@ -223,12 +221,7 @@ test("R5: a failed attempt is repeated after a delay that doubles, until its att
     { attempt: 1, reason: "no", is_reported: true },
     { attempt: 2, reason: "no", is_reported: true },
   ]);
-  expect(await listKinds(db, run)).toEqual([
-    "run.created",
-    "run.retried",
-    "run.retried",
-    "run.completed",
-  ]);
+  expect(await listKinds(db, run)).toEqual(["run.created", "run.retried", "run.retried", "run.completed"]);
 });
 
 test("R5: output that PostgreSQL cannot hold as it is, is stored all the same", async () => {

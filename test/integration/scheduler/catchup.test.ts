@@ -23,7 +23,9 @@ async function after(slotAt: Date, values: Partial<WatcherValues>) {
 test("a slot within the catch-up window is made up for, and its window ends at the slot", async () => {
   const { slot } = hourly();
   const runs = await after(slot(0), { catchupWindowMs: 3_600_000 });
-  expect(runs).toMatchObject([{ status: "pending", windowEnd: slot(0), windowStart: slot(1), dueAt: slot(0) }]);
+  expect(runs).toMatchObject([
+    { status: "pending", windowEnd: slot(0), windowStart: slot(1), dueAt: slot(0) },
+  ]);
 });
 
 test("a slot that is later than the catch-up window is recorded as missed", async () => {
