@@ -27,7 +27,10 @@ export async function trigger(
       refuse("failed_precondition", "the watcher's agent does not exist; give the watcher another agent");
     }
     if (watcher.status === "no_executor") {
-      refuse("failed_precondition", "the watcher's device was deleted; pin it to another device, or unpin it");
+      refuse(
+        "failed_precondition",
+        "the watcher's device was deleted; pin it to another device, or unpin it",
+      );
     }
     const plan = planManual(watcher, options);
     const written = await schedules.record(tx, plan.slots, [plan.move]);

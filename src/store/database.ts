@@ -220,6 +220,17 @@ export function isUnavailable(error: unknown): boolean {
   return isUnavailable(error.cause);
 }
 
+/** Statement timeout, lock not available, deadlock, serialization failure. */
+const contendedStates = new Set(["57014", "55P03", "40P01", "40001"]);
+
+/**
+ * Whether the same call may succeed later although nothing about it changes: the database is away, or others held what
+ * it needed. Anything else the database will say again.
+ */
+export function isPassing(error: unknown): boolean {
+  return isUnavailable(error) || contendedStates.has(codeOf(error) ?? "");
+}
+
 function codeOf(error: unknown): string | undefined {
   const code = (error as { code?: unknown } | null)?.code;
   return typeof code === "string" ? code : undefined;

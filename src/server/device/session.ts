@@ -19,7 +19,7 @@ import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
 import type { Seat } from "../../scheduler/dispatcher.ts";
 import { withdrawnDelayMs } from "../../scheduler/reaper.ts";
 import type { Acceptance, ClaimedRun } from "../../store/attempts.ts";
-import { isUnavailable } from "../../store/database.ts";
+import { isPassing } from "../../store/database.ts";
 import type { SessionName } from "../../store/presence.ts";
 import type { AttemptName, Settlement } from "../../store/settlements.ts";
 import type { OutputChunk } from "../feed.ts";
@@ -206,7 +206,7 @@ export class Session implements Seat {
       const refusal =
         error instanceof Refusal
           ? error
-          : isUnavailable(error)
+          : isPassing(error)
             ? new Refusal("unavailable", "the database is away; connect again", { retryAfterMs: 5_000 })
             : undefined;
       if (!refusal) this.#log.error({ err: error }, "a session could not be opened");
@@ -332,8 +332,17 @@ export class Session implements Seat {
   async #complete(completion: Completion): Promise<void> {
     const attempt = this.#out.find(completion);
     if (attempt) this.#out.move(attempt, "reporting");
-    const verdict = await this.#whileServed(() => this.#services.report(reportOf(this, completion)));
+    const verdict = await this.#whileServed(() =>
+      this.#services.report(reportOf(this, completion)).catch((error: unknown) => {
+        if (error instanceof Refusal && error.reason === "invalid_argument") return error;
+        throw error;
+      }),
+    );
     if (!verdict) return;
+    if (verdict instanceof Refusal) {
+      // The device sets it aside; its attempt stays out until the reaper ends it.
+      return this.#link.send(invalidCompletionAckOf(completion, verdict.message));
+    }
     this.settled(completion.attemptToken);
     this.#link.send(completionAckOf(completion, verdict));
   }
@@ -496,9 +505,8 @@ export class Session implements Seat {
       try {
         return await work();
       } catch (error) {
-        const isPassing =
-          isUnavailable(error) || (error instanceof Refusal && error.reason === "unavailable");
-        if (!isPassing) {
+        const mayPass = isPassing(error) || (error instanceof Refusal && error.reason === "unavailable");
+        if (!mayPass) {
           // Our mistake, or a row that the database refuses: unanswered, the device sends it again.
           this.#log.error({ err: error }, "a device's message could not be worked on");
           return undefined;

@@ -101,9 +101,9 @@ test("R9: a completion that the database refuses does not take the others of its
     .set((eb) => ({ window_start: eb.ref("window_end") }))
     .where("id", "=", bad!.runId)
     .execute();
-  const completer = createCompleter({ db, policy, doorbell: noteDoorbell() });
+  const completer = createCompleter({ db, policy, log: loggingTo([]), doorbell: noteDoorbell() });
   const results = await Promise.allSettled(seeded.map((run) => completer.report(reportOf(run))));
-  expect(results[0]).toMatchObject({ status: "rejected" });
+  expect(results[0]).toMatchObject({ status: "rejected", reason: { reason: "invalid_argument" } });
   expect(results.slice(1)).toMatchObject(
     good.map(() => ({ status: "fulfilled", value: { verdict: "stored" } })),
   );

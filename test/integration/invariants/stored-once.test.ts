@@ -1,5 +1,6 @@
 /** R5: a completion is stored exactly once, only under the current attempt token, in one transaction. */
 import { expect, test } from "vitest";
+import { createLogger } from "../../../src/log.ts";
 import { createCompleter, storeOnce } from "../../../src/scheduler/completer.ts";
 import { reapOnce } from "../../../src/scheduler/reaper.ts";
 import { settleWithEvents } from "../../../src/scheduler/settle.ts";
@@ -112,7 +113,12 @@ test("R5: in a batch with repeats every run keeps its own output", async () => {
 test("R5: many devices that report at once through one replica each get their own answer", async () => {
   const { db } = database;
   const runs = await Promise.all(Array.from({ length: 5 }, async () => (await seedRunning(db)).run));
-  const completer = createCompleter({ db, policy, doorbell: noteDoorbell() });
+  const completer = createCompleter({
+    db,
+    policy,
+    log: createLogger({ name: "test", level: "silent" }),
+    doorbell: noteDoorbell(),
+  });
   const reports = runs.flatMap((run) => [run, run]).map((run) => reportOf(run, { output: run.runId }));
   const verdicts = await Promise.all(reports.map((report) => completer.report(report)));
   expect(verdicts.map(({ verdict }) => verdict)).toEqual(runs.flatMap(() => ["stored", "already_stored"]));

@@ -108,7 +108,7 @@ for (const [what, changes, expected] of due) {
   test(what, () => {
     const plan = planDue({ ...watcher, ...changes });
     expect(outcome(plan)).toEqual(expected);
-    expect(plan.move.hasStarted).toBe(expected.some((line) => line.endsWith("run")));
+    expect(plan.move.lastRunAt !== null).toBe(expected.some((line) => line.endsWith("run")));
   });
 }
 
@@ -189,7 +189,7 @@ test("a manual run is about the time from the last result until now, and moves n
   expect(plan.slots).toMatchObject([
     { scheduledFor: null, source: "manual", windowStart: at("04:00:00"), windowEnd: watcher.now },
   ]);
-  expect(plan.move).toMatchObject({ nextSlotAt: at("10:00:00"), hasStarted: true });
+  expect(plan.move).toMatchObject({ nextSlotAt: at("10:00:00"), lastRunAt: expect.any(Date) });
   const first = planManual(watcher).slots[0]!;
   expect(first.windowEnd.getTime() - first.windowStart.getTime()).toBe(86_400_000);
 });
