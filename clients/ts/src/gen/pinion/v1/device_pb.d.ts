@@ -1704,7 +1704,8 @@ export declare const DeviceService: GenService<{
    *
    * Ends with: UNAUTHENTICATED (token), INVALID_ARGUMENT (a message that breaks a rule; names the field),
    * FAILED_PRECONDITION (a message out of order, such as a second hello), DEADLINE_EXCEEDED (no hello, or silence for the
-   * TTL), RESOURCE_EXHAUSTED (message too large, or a reader that does not keep up), UNAVAILABLE (after `drain`).
+   * TTL), RESOURCE_EXHAUSTED (message too large, or a reader that does not keep up), UNAVAILABLE (the replica stops or its
+   * database is away), OK (after `drain`, or when the device closes its side). INTERNAL for bytes that are no message.
    *
    * @generated from rpc pinion.v1.DeviceService.Connect
    */
