@@ -204,13 +204,13 @@ test("a completion that is stored while its device is killed is not stored again
   expect(await outputs(service)).toEqual([`the result of ${id}\n`]);
 });
 
+/** The results that the device holds; one that is still being written is not held yet. */
 function outboxOf(service: Service): string[] {
   const path = join(service.directory, "device", "outbox");
-  return existsSync(path)
-    ? readdirSync(path, { withFileTypes: true })
-        .filter((entry) => entry.isFile())
-        .map((entry) => entry.name)
-    : [];
+  if (!existsSync(path)) return [];
+  return readdirSync(path, { withFileTypes: true })
+    .filter((entry) => entry.isFile() && !entry.name.endsWith(".tmp"))
+    .map((entry) => entry.name);
 }
 
 function isAgent(pid: number, directory: string): boolean {
