@@ -190,3 +190,13 @@ export async function recordUse(db: Db, uses: readonly { orgId: string; tokenId:
     db,
   );
 }
+
+/** Those of the tokens that are good no more: revoked, expired, or gone. */
+export async function findEnded(db: Db, tokenIds: readonly string[]): Promise<string[]> {
+  if (tokenIds.length === 0) return [];
+  const { rows } = await sql<{ id: string }>`
+    select u.id from unnest(${tokenIds as string[]}::uuid[]) as u(id)
+      left join token t on t.id = u.id and t.revoked_at is null and (t.expires_at is null or t.expires_at > now())
+    where t.id is null`.execute(db);
+  return rows.map((row) => row.id);
+}

@@ -34,6 +34,7 @@ import {
   drainOf,
   heartbeatAckOf,
   invalidCompletionAckOf,
+  normalizeNames,
   reportOf,
   welcomeOf,
 } from "./messages.ts";
@@ -62,7 +63,8 @@ export type SessionServices = {
   settle(settlement: Settlement): Promise<void>;
   beat(session: SessionName, attempts: readonly AttemptName[]): void;
   output(chunk: OutputChunk): void;
-  runStarted(run: { orgId: string; runId: string }): void;
+  /** A run is somewhere else in its life; those who watch it look. */
+  runMoved(run: { orgId: string; runId: string }): void;
   wake(session: Session): void;
   closed(session: Session, cause: string): void;
 };
@@ -73,8 +75,9 @@ const underWayMax = 256;
 const drainGraceMs = 10_000;
 /** How long a device that has closed its side is answered. */
 const leavingMs = 2_000;
-/** Drained devices come back spread over this. */
-const reconnectSpreadMs = 5_000;
+/** Devices of a replica that stops come back spread over this; one that is moved alone comes back at once. */
+const shutdownSpreadMs = 5_000;
+const moveSpreadMs = 200;
 /** Between tries while the database is away. */
 const retryMs = 1_000;
 
@@ -90,6 +93,7 @@ export class Session implements Seat {
   readonly #link: Link;
   readonly #log: Logger;
   readonly #out = new Outstanding();
+  readonly #reporting = new Set<string>();
   readonly #over = new AbortController();
   #state: SessionState = "greeting";
   #isOpening = false;
@@ -131,7 +135,7 @@ export class Session implements Seat {
     return this.#out.size;
   }
 
-  /** The attempts that the device is thought to hold, those that are being settled apart. */
+  /** The attempts that the device is thought to hold. */
   attemptsOut(): AttemptName[] {
     const { orgId, deviceId } = this;
     return this.#out.list().map(({ runId, attemptToken }) => ({ orgId, deviceId, runId, attemptToken }));
@@ -164,6 +168,7 @@ export class Session implements Seat {
         new Refusal("failed_precondition", "a second hello; a stream has one, so open another stream"),
       );
     }
+    normalizeNames(request);
     const violation = checkMessage(ConnectRequestSchema, request);
     if (violation) {
       // A completion that can never be stored is answered, so that the device does not send it for ever.
@@ -218,7 +223,11 @@ export class Session implements Seat {
     }
     this.#isOpening = false;
     this.#epoch = opening.epoch;
-    if (this.#isClosed()) return this.#services.closed(this, "gone_while_opening");
+    if (this.#isClosed()) {
+      // The old stream and the attempts that are free again are told of all the same.
+      this.#services.opened(this, opening);
+      return this.#services.closed(this, "gone_while_opening");
+    }
     this.#maxConcurrency = hello.maxConcurrency;
     const ended = new Set(
       hello.held.filter(({ state }) => state === HeldAttemptState.FINISHED).map((held) => held.attemptToken),
@@ -289,7 +298,7 @@ export class Session implements Seat {
     );
     if (result === "running") {
       if (attempt.state === "accepting") attempt.state = "running";
-      this.#services.runStarted({ orgId: this.orgId, runId: attempt.runId });
+      this.#services.runMoved({ orgId: this.orgId, runId: attempt.runId });
     } else if (result === "gone" && attempt.state === "accepting") {
       // Settled meanwhile; unless it has reported already, the device is to stop.
       this.settled(attempt.attemptToken);
@@ -330,6 +339,17 @@ export class Session implements Seat {
   }
 
   async #complete(completion: Completion): Promise<void> {
+    // A repeat of one that is being stored is answered with it.
+    if (this.#reporting.has(completion.attemptToken)) return;
+    this.#reporting.add(completion.attemptToken);
+    try {
+      await this.#store(completion);
+    } finally {
+      this.#reporting.delete(completion.attemptToken);
+    }
+  }
+
+  async #store(completion: Completion): Promise<void> {
     const attempt = this.#out.find(completion);
     if (attempt) this.#out.move(attempt, "reporting");
     const verdict = await this.#whileServed(() =>
@@ -381,6 +401,7 @@ export class Session implements Seat {
       return;
     }
     this.#link.send(attempt.assignment);
+    this.#services.runMoved({ orgId: this.orgId, runId: attempt.runId });
     attempt.timer = setTimeout(() => this.#pushAgain(attempt), this.#services.timers.acceptDeadlineMs);
   }
 
@@ -397,6 +418,17 @@ export class Session implements Seat {
         delayMs: withdrawnDelayMs,
       });
     }, this.#services.timers.acceptDeadlineMs);
+  }
+
+  /** Gives back an attempt that was claimed for this session, if the answer to the claim never came. */
+  withdrawUnknown(name: { runId: string; attemptToken: string }): void {
+    if (this.#out.find(name)) return;
+    const attempt = this.#out.add({ ...name, attempt: 0 }, "assigned");
+    this.#settle(attempt, {
+      action: "withdraw",
+      status: "timeout",
+      reason: "claimed, but the answer to the claim was lost",
+    });
   }
 
   /** Asks the device to end an attempt. */
@@ -436,9 +468,10 @@ export class Session implements Seat {
       return;
     }
     this.#state = "draining";
-    this.#link.send(drainOf({ reason, message, reconnectAfterMs: Math.random() * reconnectSpreadMs }));
+    const spreadMs = reason === DrainReason.SHUTDOWN ? shutdownSpreadMs : moveSpreadMs;
+    this.#link.send(drainOf({ reason, message, reconnectAfterMs: Math.random() * spreadMs }));
     clearTimeout(this.#ageTimer);
-    this.#ageTimer = setTimeout(() => this.close("drained"), drainGraceMs + reconnectSpreadMs);
+    this.#ageTimer = setTimeout(() => this.close("drained"), drainGraceMs + shutdownSpreadMs);
   }
 
   /** The device has closed its side; it still reads what answers its last messages. */

@@ -9,7 +9,7 @@ import {
   WatchRunResponseSchema,
 } from "#gen/pinion/v1/run_pb.js";
 import { Bell } from "../../abort.ts";
-import { refuse } from "../../errors.ts";
+import { Refusal, refuse } from "../../errors.ts";
 import { cancelRun } from "../../scheduler/cancels.ts";
 import type { Doorbell } from "../../scheduler/doorbell.ts";
 import { retry } from "../../scheduler/triggers.ts";
@@ -105,7 +105,7 @@ export function runService(deps: {
       const run = await get({ orgId, runId });
       const { deviceId } = run;
       const device = deviceId
-        ? await devices.get(db, { orgId, deviceId, ttlMs: deps.ttlMs }).catch(() => undefined)
+        ? await devices.get(db, { orgId, deviceId, ttlMs: deps.ttlMs }).catch(unlessNotFound)
         : undefined;
       const onDevice = deviceId
         ? await runs.countOnDevice(db, { orgId, deviceId })
@@ -150,19 +150,17 @@ async function* watch(
     mayHaveChanged = true;
     bell.ring();
   };
-  const stops = [
-    feed.subscribe(orgId, changed),
-    feed.watchRun(
-      { orgId, runId },
-      {
-        onChange: changed,
-        onOutput(chunk) {
-          if (chunks.length < chunksWaitingMax) chunks.push(chunk);
-          bell.ring();
-        },
+  const stop = feed.watchRun(
+    { orgId, runId },
+    {
+      onChange: changed,
+      onOutput(chunk) {
+        chunks.push(chunk);
+        if (chunks.length > chunksWaitingMax) chunks.shift();
+        bell.ring();
       },
-    ),
-  ];
+    },
+  );
   let shown = "";
   let isFirst = true;
   let saidAt = performance.now();
@@ -199,8 +197,14 @@ async function* watch(
       await bell.wait(rereadMs, context.signal);
     }
   } finally {
-    for (const stop of stops) stop();
+    stop();
   }
+}
+
+/** The device was deleted; any other failure passes on. */
+function unlessNotFound(error: unknown): undefined {
+  if (error instanceof Refusal && error.reason === "not_found") return undefined;
+  throw error;
 }
 
 function outputMessage(chunk: OutputChunk): WatchRunResponse {
