@@ -122,3 +122,37 @@ test("an item that is added as the last batch ends is not forgotten", async () =
   second.answer(["B"]);
   expect(await chained).toBe("B");
 });
+
+test("with isolation, the item that fails its batch fails alone", async () => {
+  const batcher = createBatcher<string, string>({
+    run: async (items) => {
+      if (items.includes("bad")) throw new Error("refused");
+      return upper(items);
+    },
+    itemsMax: 100,
+    queueMax: 100,
+    overflow: () => new Error("full"),
+    mayIsolate: () => true,
+  });
+  const results = await Promise.allSettled(["a", "bad", "b"].map((item) => batcher.add(item)));
+  expect(results.map((result) => (result.status === "fulfilled" ? result.value : "failed"))).toEqual([
+    "A",
+    "failed",
+    "B",
+  ]);
+});
+
+test("an item that is added the moment a batch ends is not forgotten", async () => {
+  const batcher = createBatcher<string, string>({
+    run: async (items) => upper(items),
+    itemsMax: 1,
+    queueMax: 100,
+    overflow: () => new Error("full"),
+  });
+  // Every microtask around the end of the batch is tried.
+  for (let turns = 0; turns < 20; turns++) {
+    void batcher.add("first");
+    for (let turn = 0; turn < turns; turn++) await Promise.resolve();
+    expect(await batcher.add("second")).toBe("SECOND");
+  }
+});

@@ -246,7 +246,7 @@ test("R5: a result from before the last stored one does not move the next run's 
   const { db } = database;
   const { device, epoch, watcher, run } = await seedRunning(db);
   await store(reportOf(run));
-  const cursor = (await findWatcher(db, watcher)).window_cursor_at;
+  const { window_cursor_at: cursor, last_window_id: lastWindowId } = await findWatcher(db, watcher);
   const second = await startRun(db, { device, epoch, watcher });
   expect(second.windowStart).toEqual(cursor);
   await db
@@ -254,7 +254,31 @@ test("R5: a result from before the last stored one does not move the next run's 
     .set({ window_start: new Date(0), window_end: new Date(1_000) })
     .execute();
   await store(reportOf(second));
-  expect((await findWatcher(db, watcher)).window_cursor_at).toEqual(cursor);
+  expect(await listWindows(db, second)).toHaveLength(1);
+  expect(await findWatcher(db, watcher)).toMatchObject({
+    window_cursor_at: cursor,
+    last_window_id: lastWindowId,
+  });
+});
+
+test("R5: a result is judged before its org's events are locked, and nothing follows their append", async () => {
+  const { db } = database;
+  const { device, epoch, watcher, run } = await seedRunning(db);
+  await store(reportOf(run));
+  const second = await startRun(db, { device, epoch, watcher });
+  const statements: string[] = [];
+  const noting = db.withPlugin({
+    transformQuery: ({ node }) => {
+      statements.push(JSON.stringify(node));
+      return node;
+    },
+    transformResult: async ({ result }) => result,
+  });
+  const { verdicts } = await transaction(noting, (tx) =>
+    storeOnce(tx, [reportOf(run), reportOf(second)], policy),
+  );
+  expect(verdicts).toMatchObject([{ verdict: "already_stored" }, { verdict: "stored" }]);
+  expect(statements.findIndex((text) => text.includes("insert into event"))).toBe(statements.length - 1);
 });
 
 test("R5: a withdrawal and a completion of one attempt at once leave exactly one of them", async () => {

@@ -177,6 +177,29 @@ test("an outage longer than the TTL reaps nothing, also not the work of a device
   expect(reaped.reason).toContain("device lost");
 });
 
+test("a device that dies while the database is away is reaped within its TTL afterwards", async () => {
+  const { proxy, url } = await startCuttable();
+  const replica = await startTestReplica(url, {
+    PINION_HEARTBEAT_INTERVAL_MS: "1000",
+    PINION_HEARTBEAT_TTL_MS: "3000",
+    PINION_REAP_INTERVAL_MS: "100",
+  });
+  const { clients } = replica;
+  const device = await enrolDevice(clients);
+  const stream = await connect(replica.url, device);
+  await startWork(clients, device);
+  const assignment = await stream.next("assignment");
+  // It never beats, so that without its broken stream only the limit of two hours would end it.
+  stream.accept(assignment);
+  await untilStatus(clients, assignment, RunStatus.RUNNING);
+  cut(proxy);
+  await vi.waitFor(async () => expect(await readyz(replica)).toBe(503), { timeout: 5_000 });
+  stream.cancel();
+  proxy.heal();
+  const reaped = await untilStatus(clients, assignment, RunStatus.TIMEOUT, 15_000);
+  expect(reaped.reason).toContain("device lost");
+});
+
 function nameOf({ runId, attemptToken }: { runId: string; attemptToken: string }) {
   return { runId, attemptToken };
 }
