@@ -441,8 +441,8 @@ export declare type Heartbeat = Message<"pinion.v1.Heartbeat"> & {
   sequence: bigint;
 
   /**
-   * All attempts that are in progress on the device. A running attempt that two successive heartbeats do not list is
-   * lost. At most 1,000.
+   * All attempts that are in progress on the device, or whose completion is not acknowledged yet. A running attempt that
+   * two successive heartbeats do not list is lost. At most 1,000.
    *
    * @generated from field: repeated pinion.v1.AttemptRef attempts = 2;
    */
