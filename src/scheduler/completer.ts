@@ -2,9 +2,15 @@ import { type Batcher, createBatcher } from "../batcher.ts";
 import { Refusal, refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { type Db, isPassing, transaction } from "../store/database.ts";
-import { type FailurePolicy, findVerdicts, type Settled, type Settlement } from "../store/settlements.ts";
+import {
+  type FailurePolicy,
+  findVerdicts,
+  type Settled,
+  type Settlement,
+  settle,
+} from "../store/settlements.ts";
 import type { Doorbell } from "./doorbell.ts";
-import { settleWithEvents } from "./settle.ts";
+import { appendSettled } from "./settle.ts";
 
 /** How a device says that an attempt ended. Sizes are checked before it gets here. */
 export type Report = {
@@ -67,11 +73,9 @@ export function createCompleter(options: {
       }
       // R9: one report that the database refuses must not take the others with it.
       const half = Math.ceil(reports.length / 2);
-      const [first, second] = await Promise.all([
-        storeEach(reports.slice(0, half)),
-        storeEach(reports.slice(half)),
-      ]);
-      return [...first, ...second];
+      // One after the other: a large batch must not take every connection while it is searched.
+      const first = await storeEach(reports.slice(0, half));
+      return [...first, ...(await storeEach(reports.slice(half)))];
     }
   }
 
@@ -132,12 +136,16 @@ export async function storeOnce(
   const distinct = new Map<string, Report>();
   for (const report of reports) if (!distinct.has(nameOf(report))) distinct.set(nameOf(report), report);
 
-  const settled = await settleWithEvents(tx, [...distinct.values()].map(settlementOf), policy);
+  const settlements = [...distinct.values()].map(settlementOf);
+  const settled = await settle(tx, settlements, policy);
   const verdicts = new Map<string, ReportVerdict>();
   for (const run of settled) verdicts.set(nameOf(run), { verdict: "stored", windowId: run.windowId });
 
   const rest = [...distinct.values()].filter((report) => !verdicts.has(nameOf(report)));
+  // A statement of its own, so it sees what those wrote for whom the settling waited; and before the events, whose lock
+  // is the org's.
   const past = await findVerdicts(tx, rest);
+  await appendSettled(tx, settlements, settled);
   rest.forEach((report, index) => {
     verdicts.set(nameOf(report), past[index]!);
   });

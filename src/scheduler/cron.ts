@@ -68,17 +68,24 @@ export function checkSchedule(schedule: string, zone: string): void {
 
 /** The first slot strictly after a moment, or undefined if there is none. The schedule must have passed checkSchedule. */
 export function nextSlot(schedule: string, zone: string, after: Date): Date | undefined {
-  const key = `${after.getTime()} ${zone} ${schedule}`;
+  return answer(`${after.getTime()} ${zone} ${schedule}`, () => compile(schedule, zone).nextRun(after));
+}
+
+/** The last slot strictly before a moment, or undefined if there is none. Much slower than {@link nextSlot}. */
+export function previousSlot(schedule: string, zone: string, before: Date): Date | undefined {
+  return answer(
+    `before ${before.getTime()} ${zone} ${schedule}`,
+    () => compile(schedule, zone).previousRuns(1, before)[0],
+  );
+}
+
+/** The answer that was given before, or the one that is found now. */
+function answer(key: string, find: () => Date | null | undefined): Date | undefined {
   if (answers.has(key)) return answers.get(key);
-  const slot = compile(schedule, zone).nextRun(after) ?? undefined;
+  const slot = find() ?? undefined;
   if (answers.size >= answersMax) answers.clear();
   answers.set(key, slot);
   return slot;
-}
-
-/** The last slot strictly before a moment, or undefined if there is none. */
-export function previousSlot(schedule: string, zone: string, before: Date): Date | undefined {
-  return compile(schedule, zone).previousRuns(1, before)[0];
 }
 
 /**

@@ -4,7 +4,7 @@ import * as events from "../store/events.ts";
 import * as schedules from "../store/schedules.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { type Loop, startLoop } from "./loop.ts";
-import { type Plan, planBacklog, planDue } from "./plan.ts";
+import { type Plan, planBacklog, planDue, slotsPerPassMax } from "./plan.ts";
 
 /**
  * Turns due slots into rows: a run, or a skipped run with its reason (R2), in the transaction that moves the schedule
@@ -13,6 +13,12 @@ import { type Plan, planBacklog, planDue } from "./plan.ts";
 
 /** Watchers per transaction. */
 const watchersPerPassMax = 2_000;
+
+/**
+ * Slots per transaction. After a downtime its watchers share them, so that no pass plans and writes for seconds while a
+ * slot that is due now waits behind it.
+ */
+export const slotsPerTransactionMax = 5_000;
 
 /** How soon to look again for watchers that somebody else holds. */
 const heldElsewhereMs = 50;
@@ -45,7 +51,13 @@ export async function recordDue(tx: Db, orgId: string, watcherId: string): Promi
   return (await write(tx, [planDue(watcher)])).map(eventOf);
 }
 
-type Planner = (watcher: schedules.DueWatcher) => Plan;
+/** `slotsMax`: slots that it may take of this watcher; the others stay due. */
+type Planner = (watcher: schedules.DueWatcher, slotsMax: number) => Plan;
+
+/** What each of so many watchers may take of one transaction; at least one slot, so that every pass gets further. */
+function shareOf(watchers: number): number {
+  return Math.min(slotsPerPassMax, Math.max(1, Math.floor(slotsPerTransactionMax / watchers)));
+}
 
 async function pass(
   db: Db,
@@ -58,7 +70,11 @@ async function pass(
     const runs = await transaction(db, async (tx) => {
       const watchers = await lock(tx);
       names = watchers;
-      const written = await write(tx, watchers.map(plan));
+      const slotsMax = shareOf(watchers.length);
+      const written = await write(
+        tx,
+        watchers.map((watcher) => plan(watcher, slotsMax)),
+      );
       await events.appendAll(tx, written.map(eventOf));
       return written;
     });
@@ -84,7 +100,7 @@ async function planAlone(
   try {
     const runs = await transaction(db, async (tx) => {
       const watcher = await schedules.lockOne(tx, name);
-      const written = watcher ? await write(tx, [plan(watcher)]) : [];
+      const written = watcher ? await write(tx, [plan(watcher, slotsPerPassMax)]) : [];
       await events.appendAll(tx, written.map(eventOf));
       return written;
     });

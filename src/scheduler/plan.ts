@@ -15,7 +15,7 @@ export type Plan = {
   move: ScheduleMove;
 };
 
-/** Slots of one watcher that one pass records; what is left is due at once in the next pass. */
+/** Slots of one watcher that one pass records at most; what is left is due at once in the next pass. */
 export const slotsPerPassMax = 500;
 
 /** A slot this late is still on time for a watcher that does not catch up: passes take a moment. */
@@ -24,12 +24,12 @@ const onTimeMs = 60_000;
 /** The window of a run that nothing was stored before. */
 const firstWindowMs = 86_400_000;
 
-/** Plans the due slots of a watcher whose row is locked, at `watcher.now`. */
-export function planDue(watcher: DueWatcher): Plan {
+/** Plans up to `slotsMax` due slots of a watcher whose row is locked, at `watcher.now`. Those that are left stay due. */
+export function planDue(watcher: DueWatcher, slotsMax = slotsPerPassMax): Plan {
   const offsetMs = jitterOf(watcher.watcherId, watcher.jitterMs);
   const due: Date[] = [];
   let next = watcher.schedule === null ? null : watcher.nextSlotAt;
-  while (next && next.getTime() + offsetMs <= watcher.now.getTime() && due.length < slotsPerPassMax) {
+  while (next && next.getTime() + offsetMs <= watcher.now.getTime() && due.length < slotsMax) {
     due.push(next);
     next = nextSlot(watcher.schedule!, watcher.timeZone, next) ?? null;
   }
@@ -44,8 +44,11 @@ export function planDue(watcher: DueWatcher): Plan {
       lastRunAt: null,
     },
   };
+  // The slot before each is known from the one before it; only that of the first is looked for.
+  const before = new Map(due.map((slot, index) => [slot, due[index - 1]]));
+  const recordOf = (slot: Date) => slotRecord(watcher, slot, "scheduled", before.get(slot));
   const skip = (slot: Date, skipReason: SkipReason, reason: string) => {
-    plan.slots.push({ ...slotRecord(watcher, slot, "scheduled"), skipReason, reason });
+    plan.slots.push({ ...recordOf(slot), skipReason, reason });
   };
 
   if (watcher.status === "paused") {
@@ -96,7 +99,7 @@ export function planDue(watcher: DueWatcher): Plan {
     });
     return plan;
   }
-  plan.slots.push({ ...slotRecord(watcher, latest, "scheduled"), dueAt });
+  plan.slots.push({ ...recordOf(latest), dueAt });
   // A run on time counts from its slot: otherwise a cooldown of the schedule's own interval would skip every second one.
   plan.move.lastRunAt = lateMs <= onTimeMs ? dueAt : watcher.now;
   return plan;
@@ -179,13 +182,22 @@ function coolingDown(watcher: DueWatcher, at: Date): string | undefined {
   return undefined;
 }
 
-/** The slot's run: it is about the time from the last stored result, or from the slot before, to the slot. */
-function slotRecord(watcher: DueWatcher, slot: Date, source: "scheduled" | "backfill"): SlotRecord {
+/**
+ * The slot's run: it is about the time from the last stored result, or from the slot before, to the slot. `before` is
+ * that slot, if it is known.
+ */
+function slotRecord(
+  watcher: DueWatcher,
+  slot: Date,
+  source: "scheduled" | "backfill",
+  before?: Date,
+): SlotRecord {
   const cursor = source === "scheduled" ? watcher.windowCursorAt : null;
   const windowStart =
     cursor && cursor < slot
       ? cursor
-      : ((watcher.schedule ? previousSlot(watcher.schedule, watcher.timeZone, slot) : undefined) ??
+      : (before ??
+        (watcher.schedule ? previousSlot(watcher.schedule, watcher.timeZone, slot) : undefined) ??
         new Date(slot.getTime() - firstWindowMs));
   return {
     orgId: watcher.orgId,

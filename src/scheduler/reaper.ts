@@ -5,7 +5,7 @@ import * as runs from "../store/runs.ts";
 import type { FailurePolicy, Settled, Settlement } from "../store/settlements.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { type Loop, startLoop } from "./loop.ts";
-import { settleWithEvents } from "./settle.ts";
+import { settleEach } from "./settle.ts";
 
 /**
  * Ends what nobody will report on any more (DESIGN 5), by the database's clock (R7). Attempts are locked and judged in
@@ -18,17 +18,21 @@ const attemptsPerPassMax = 500;
 /** How long a run whose claim was withdrawn is not offered again: its device did not answer, so not at once. */
 export const withdrawnDelayMs = 15_000;
 
-/** Reaps up to `limit` lost attempts. */
+type PassOptions = { policy: FailurePolicy; log?: Logger; limit?: number };
+
+/** Reaps up to `limit` lost attempts. One that the database refuses to settle is logged and left (R9). */
 export async function reapOnce(
   db: Db,
-  options: { rules: attempts.ReapRules; policy: FailurePolicy; limit?: number },
+  options: PassOptions & { rules: attempts.ReapRules },
 ): Promise<Settled[]> {
-  return transaction(db, async (tx) => {
+  const { settled } = await transaction(db, async (tx) => {
     const lost = await attempts.lockLost(tx, options.rules, options.limit ?? attemptsPerPassMax);
-    return settleWithEvents(tx, lost.map(settlementOf), options.policy, {
+    return settleEach(tx, lost.map(settlementOf), options.policy, {
+      log: options.log,
       rules: new Map(lost.map((attempt) => [attempt.runId, attempt.rule])),
     });
   });
+  return settled;
 }
 
 function settlementOf(lost: attempts.LostAttempt): Settlement {
@@ -72,14 +76,18 @@ const reasons: Record<
 /** How soon to look again for runs that somebody else holds. */
 const heldElsewhereMs = 50;
 
-/** Skips runs that did not start by their deadline. */
-export async function expireOnce(
-  db: Db,
-  options: { policy: FailurePolicy; limit?: number },
-): Promise<Settled[]> {
+/** How soon to try again what the database refused. */
+const refusedMs = 1_000;
+
+/** Skips runs that did not start by their deadline. One that the database refuses to settle is logged and left (R9). */
+export async function expireOnce(db: Db, options: PassOptions): Promise<Settled[]> {
+  return (await expire(db, options)).settled;
+}
+
+function expire(db: Db, options: PassOptions) {
   return transaction(db, async (tx) => {
     const expired = await runs.lockExpired(tx, options.limit ?? attemptsPerPassMax);
-    return settleWithEvents(
+    return settleEach(
       tx,
       expired.map((run) => ({
         ...run,
@@ -91,6 +99,7 @@ export async function expireOnce(
         reason: "its device did not start it before the start deadline",
       })),
       options.policy,
+      { log: options.log },
     );
   });
 }
@@ -151,9 +160,11 @@ export function startExpirer(options: {
     name: "expirer",
     log: options.log,
     async pass() {
-      const settled = await expireOnce(options.db, options);
+      const { settled, refused } = await expire(options.db, options);
       options.doorbell.settled(settled);
       if (settled.length === attemptsPerPassMax) return 0;
+      // What was refused has expired still, and is not asked about again at once.
+      if (refused.length > 0) return Math.min(refusedMs, options.sweepMs);
       const nextMs = await runs.findNextExpiryMs(options.db);
       // What has expired and was passed over is held by somebody else.
       if (nextMs === 0) return heldElsewhereMs;

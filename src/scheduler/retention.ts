@@ -1,5 +1,5 @@
 import type { Logger } from "../log.ts";
-import { type Db, transaction } from "../store/database.ts";
+import { type Db, isPassing, isUnavailable, transaction } from "../store/database.ts";
 import * as replicas from "../store/replicas.ts";
 import * as retention from "../store/retention.ts";
 import { type Loop, startLoop } from "./loop.ts";
@@ -8,22 +8,58 @@ const hourMs = 3_600_000;
 /** A replica that has not beaten for this long is taken off the list. */
 const deadReplicaMs = 24 * hourMs;
 
-/** One pass; answers how many rows of unpartitioned tables it deleted. */
-export async function retainOnce(db: Db, options: { days: number; log: Logger }): Promise<number> {
-  const tended = await transaction(db, (tx) => retention.tendPartitions(tx, options.days));
-  if (tended && tended.dropped.length > 0) options.log.info({ dropped: tended.dropped }, "dropped old runs");
+/** Batches of old rows, of each table, that one pass deletes. */
+const batchesPerPassMax = 20;
+/** How soon a pass follows one that left old rows behind. */
+const moreMs = 1_000;
+/** How soon tending is tried again after the runs were in use. */
+const untendedMs = 60_000;
+
+export type Retained = {
+  /** Rows of unpartitioned tables that were deleted. */
+  deleted: number;
+  /** A table may have more of them. */
+  isMore: boolean;
+  /** The partitions are as they should be, or somebody else sees to it. */
+  isTended: boolean;
+};
+
+/** Tends the partitions and deletes one batch of old rows of each table. */
+export async function retainOnce(db: Db, options: { days: number; log: Logger }): Promise<Retained> {
+  const isTended = await tend(db, options);
   await replicas.removeDead(db, deadReplicaMs);
-  return retention.deleteOld(db, options.days);
+  return { ...(await retention.deleteOld(db, options.days)), isTended };
 }
 
-/** Starts retention: hourly, and at once again while there is more to delete than one pass takes. */
+/** Whether the partitions were tended; ended runs fall into the default partition meanwhile, so it may wait. */
+async function tend(db: Db, options: { days: number; log: Logger }): Promise<boolean> {
+  try {
+    const tended = await transaction(db, (tx) => retention.tendPartitions(tx, options.days));
+    if (tended && tended.dropped.length > 0)
+      options.log.info({ dropped: tended.dropped }, "dropped old runs");
+    return true;
+  } catch (error) {
+    if (isUnavailable(error)) throw error;
+    options.log[isPassing(error) ? "warn" : "error"](
+      { err: error },
+      "the partitions of ended runs could not be tended; will try again",
+    );
+    return false;
+  }
+}
+
+/** Starts retention: hourly, and again soon while there is more to delete than one pass takes. */
 export function startRetention(options: { db: Db; days: number; log: Logger }): Loop {
   return startLoop({
     name: "retention",
     log: options.log,
-    async pass() {
-      const deleted = await retainOnce(options.db, options);
-      return deleted > 5_000 ? 1_000 : hourMs;
+    async pass(signal) {
+      let { isMore, isTended } = await retainOnce(options.db, options);
+      for (let batches = 1; isMore && batches < batchesPerPassMax && !signal.aborted; batches++) {
+        ({ isMore } = await retention.deleteOld(options.db, options.days));
+      }
+      if (isMore) return moreMs;
+      return isTended ? hourMs : untendedMs;
     },
   });
 }

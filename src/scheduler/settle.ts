@@ -1,6 +1,13 @@
+import type { Logger } from "../log.ts";
 import type { Db } from "../store/database.ts";
 import * as events from "../store/events.ts";
-import { type FailurePolicy, type Settled, type Settlement, settle } from "../store/settlements.ts";
+import {
+  type FailurePolicy,
+  type Settled,
+  type Settlement,
+  settle,
+  settleOrUndo,
+} from "../store/settlements.ts";
 
 /**
  * Settles attempts and writes their events, in the caller's transaction (R5). Appending events takes the orgs' locks,
@@ -13,12 +20,57 @@ export async function settleWithEvents(
   options: { rules?: ReadonlyMap<string, string> } = {},
 ): Promise<Settled[]> {
   const settled = await settle(tx, settlements, policy);
+  await appendSettled(tx, settlements, settled, options);
+  return settled;
+}
+
+/** The events of what `settlements` settled: the second half of {@link settleWithEvents}, and as final. */
+export async function appendSettled(
+  tx: Db,
+  settlements: readonly Settlement[],
+  settled: readonly Settled[],
+  options: { rules?: ReadonlyMap<string, string> } = {},
+): Promise<void> {
   const reporters = new Map(settlements.map((s) => [s.runId, s.deviceId]));
   await events.appendAll(
     tx,
     settled.flatMap((run) => eventsOf(run, reporters.get(run.runId) ?? null, options.rules)),
   );
-  return settled;
+}
+
+/**
+ * As {@link settleWithEvents}, but settlements that the database refuses take no others with them (R9): when it refuses
+ * the batch, each is settled by itself, and those it refuses still are logged, answered and left as they were. Rows that
+ * the caller locked stay locked throughout. `tx` must be an open transaction; what may pass (see isPassing) is thrown.
+ */
+export async function settleEach(
+  tx: Db,
+  settlements: readonly Settlement[],
+  policy: FailurePolicy,
+  options: { log?: Logger | undefined; rules?: ReadonlyMap<string, string> } = {},
+): Promise<{ settled: Settled[]; refused: Settlement[] }> {
+  if (settlements.length === 0) return { settled: [], refused: [] };
+  const settled: Settled[] = [];
+  const refused: Settlement[] = [];
+  const all = await settleOrUndo(tx, settlements, policy);
+  if ("settled" in all) {
+    settled.push(...all.settled);
+  } else {
+    const { log } = options;
+    log?.error({ err: all.error, runs: settlements.length }, "a batch could not be settled; one by one now");
+    for (const settlement of settlements) {
+      const one = await settleOrUndo(tx, [settlement], policy);
+      if ("settled" in one) {
+        settled.push(...one.settled);
+      } else {
+        const { orgId, runId, action, status } = settlement;
+        log?.error({ err: one.error, orgId, runId, action, status }, "a run cannot be settled and was left");
+        refused.push(settlement);
+      }
+    }
+  }
+  await appendSettled(tx, settlements, settled, options);
+  return { settled, refused };
 }
 
 function eventsOf(

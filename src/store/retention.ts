@@ -9,12 +9,19 @@ const daysAhead = 3;
 /** Rows per DELETE of what is not partitioned. */
 const rowsPerDeleteMax = 5_000;
 
+/**
+ * How long tending waits for its locks, in milliseconds: making and dropping partitions needs run_finished to itself, and
+ * whoever ends a run queues behind it.
+ */
+const tendLockMsMax = 1_000;
+
 /** All replicas tend the same partitions; one at a time. */
 const lockKey = 7_420_001;
 
 /**
  * Makes the partitions of the coming days and drops those older than `days`; answers their names. Another replica that
- * does the same at this moment makes it answer null.
+ * does the same at this moment makes it answer null. Fails with lock_not_available (see isPassing) when the runs are in
+ * use for longer than a second. Only in a transaction.
  */
 export async function tendPartitions(
   tx: Db,
@@ -24,6 +31,7 @@ export async function tendPartitions(
     mine: boolean;
   }>`select pg_try_advisory_xact_lock(${lockKey}) as mine`.execute(tx);
   if (!lock[0]!.mine) return null;
+  await sql`set local lock_timeout = ${sql.lit(tendLockMsMax)}`.execute(tx);
   const { rows: wanted } = await sql<{ name: string; start: string; end: string }>`
     select 'run_finished_' || to_char(day, 'YYYYMMDD') as name, day::date::text as start, (day + interval '1 day')::date::text as "end"
     from generate_series((now() at time zone 'UTC')::date, (now() at time zone 'UTC')::date + ${daysAhead}::int, interval '1 day') day
@@ -48,17 +56,30 @@ export async function tendPartitions(
   return { created: wanted.map((p) => p.name), dropped: old.map((p) => p.name) };
 }
 
-/** Deletes a bounded number of old rows of the tables without partitions; answers how many. */
-export async function deleteOld(db: Db, days: number): Promise<number> {
+/**
+ * Deletes a bounded number of old rows of each table without partitions; answers how many, and whether a table may have
+ * more of them.
+ */
+export async function deleteOld(db: Db, days: number): Promise<{ deleted: number; isMore: boolean }> {
   const old = sql`now() - ${days} * interval '1 day'`;
   const limit = sql.lit(rowsPerDeleteMax);
   const statements = [
-    sql`delete from slot where ctid = any(array(select ctid from slot where scheduled_for < ${old} limit ${limit}))`,
+    // As long as its run lives, a slot must be known, however old.
+    sql`delete from slot where ctid = any(array(select ctid from slot s where s.created_at < ${old}
+      and not exists (select from run r where r.org_id = s.org_id and r.id = s.run_id) limit ${limit}))`,
+    // By days, as the partitions: a window stays while its run is shown. A watcher's last result stays in any case.
+    sql`delete from "window" where ctid = any(array(select ctid from "window" x
+      where x.created_at < ((now() at time zone 'UTC')::date - ${days}::int) at time zone 'UTC'
+      and not exists (select from watcher w
+        where w.org_id = x.org_id and w.id = x.watcher_id and w.last_window_id = x.id) limit ${limit}))`,
     sql`delete from event where ctid = any(array(select ctid from event where at < ${old} limit ${limit}))`,
     sql`delete from run_finished_default where ctid = any(array(select ctid from run_finished_default where finished_at < ${old} limit ${limit}))`,
-    sql`delete from join_code where expires_at < now() - interval '1 day'`,
+    sql`delete from join_code where ctid = any(array(select ctid from join_code where expires_at < now() - interval '1 day' limit ${limit}))`,
   ];
-  let deleted = 0;
-  for (const statement of statements) deleted += Number((await statement.execute(db)).numAffectedRows ?? 0);
-  return deleted;
+  const counts: number[] = [];
+  for (const statement of statements) counts.push(Number((await statement.execute(db)).numAffectedRows ?? 0));
+  return {
+    deleted: counts.reduce((sum, count) => sum + count, 0),
+    isMore: counts.some((count) => count >= rowsPerDeleteMax),
+  };
 }

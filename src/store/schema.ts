@@ -192,6 +192,7 @@ export type SlotTable = {
   watcher_id: string;
   scheduled_for: Timestamp;
   run_id: string;
+  created_at: GeneratedTimestamp;
 };
 
 export type RunTable = {

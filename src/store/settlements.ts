@@ -1,5 +1,5 @@
 import { sql } from "kysely";
-import type { Db } from "./database.ts";
+import { type Db, isPassing } from "./database.ts";
 import { unnest } from "./unnest.ts";
 
 /**
@@ -51,6 +51,8 @@ export type FailurePolicy = {
 const retryBackoffMsMax = 600_000;
 /** Longest back-off of a watcher. */
 const watcherBackoffMsMax = 86_400_000;
+/** After so many a delay grows no more: far beyond the longest ones, and far below what a float8 holds. */
+const doublingsMax = 30;
 /** What a run without a window keeps of its output, in characters. */
 const outputTailCharacters = 8_000;
 
@@ -169,7 +171,7 @@ export async function settle(
         attempt = case when h.fate = 'withdrawn' then greatest(h.attempt - 1, 0) else h.attempt end,
         not_before = case
           when h.fate = 'withdrawn' then now() + h.delay_ms * interval '1 ms'
-          else now() + least(${policy.retryBackoffMs}::float8 * power(2, h.attempt - 1), ${retryBackoffMsMax}) * interval '1 ms'
+          else now() + least(${policy.retryBackoffMs}::float8 * power(2, least(h.attempt - 1, ${doublingsMax})), ${retryBackoffMsMax}) * interval '1 ms'
         end,
         -- Only the last ones are kept: a device that never accepts must not grow the row.
         past_attempts = (case when jsonb_array_length(h.past_attempts) >= 20 then h.past_attempts - 0 else h.past_attempts end)
@@ -189,14 +191,16 @@ export async function settle(
     fired as (
       update watcher w set
         last_fired_at = case when j.reporter is not null then now() else w.last_fired_at end,
-        last_window_id = coalesce(j.window_id, w.last_window_id),
+        -- A window from before the last one, of an old run's retry or a backfilled slot, is stored but is not the last.
+        last_window_id = case when j.window_end >= coalesce(w.window_cursor_at, j.window_end)
+          then coalesce(j.window_id, w.last_window_id) else w.last_window_id end,
         window_cursor_at = case when j.window_id is null then w.window_cursor_at
           else greatest(w.window_cursor_at, j.window_end) end,
         consecutive_failures = case when j.outcome = 'completed' then 0 else w.consecutive_failures + 1 end,
         backoff_until = case
           when j.outcome = 'completed' or w.consecutive_failures + 1 < ${policy.backoffAfter} then null
           else now() + least(${policy.watcherBackoffMs}::float8
-            * power(2, w.consecutive_failures + 1 - ${policy.backoffAfter}), ${watcherBackoffMsMax}) * interval '1 ms'
+            * power(2, least(w.consecutive_failures + 1 - ${policy.backoffAfter}, ${doublingsMax})), ${watcherBackoffMsMax}) * interval '1 ms'
         end,
         status = case when p.pauses then 'paused' else w.status end,
         paused_reason = case when p.pauses
@@ -226,6 +230,28 @@ export async function settle(
       left join fired f on f.org_id = h.org_id and f.id = h.watcher_id
   `.execute(db);
   return rows;
+}
+
+/**
+ * As {@link settle}; when the database refuses, the open transaction is as it was before, with the locks it held, and the
+ * answer is why. What may pass (see isPassing) is thrown.
+ */
+export async function settleOrUndo(
+  tx: Db,
+  settlements: readonly Settlement[],
+  policy: FailurePolicy,
+): Promise<{ settled: Settled[] } | { error: unknown }> {
+  await sql`savepoint settling`.execute(tx);
+  try {
+    const settled = await settle(tx, settlements, policy);
+    await sql`release savepoint settling`.execute(tx);
+    return { settled };
+  } catch (error) {
+    if (isPassing(error)) throw error;
+    await sql`rollback to savepoint settling`.execute(tx);
+    await sql`release savepoint settling`.execute(tx);
+    return { error };
+  }
 }
 
 export type AttemptName = { orgId: string; deviceId: string; runId: string; attemptToken: string };

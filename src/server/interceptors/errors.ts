@@ -60,6 +60,10 @@ export function toConnectError(
       return fromRefusal(
         new Refusal("aborted", "others were changing the same", { retryAfterMs: lostRaceRetryMs }),
       );
+    // query_canceled: the statement timeout. Asking the same again would only cost the same again.
+    case "57014":
+      call.log.warn({ rpc: call.rpc, why: (error as Error).message }, "a query took too long");
+      return fromRefusal(new Refusal("deadline_exceeded", "the query took too long; narrow the filter"));
     // character_not_in_repertoire and untranslatable_character: PostgreSQL's text has no NUL
     case "22021":
     case "22P05":

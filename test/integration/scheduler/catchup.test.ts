@@ -79,9 +79,7 @@ test("a long downtime of many watchers is made up for in short passes, and a slo
 test("the window of a missed slot starts at the slot before it", async () => {
   const { slot } = hourly();
   const runs = await after(slot(2), {});
-  expect(runs.map((run) => [run.windowStart, run.windowEnd])).toEqual([
-    [slot(3), slot(2)],
-    [slot(2), slot(1)],
-    [slot(1), slot(0)],
-  ]);
+  const windows = runs.map((run) => [run.windowStart, run.windowEnd]);
+  expect(windows).toHaveLength(3);
+  for (const hours of [2, 1, 0]) expect(windows).toContainEqual([slot(hours + 1), slot(hours)]);
 });

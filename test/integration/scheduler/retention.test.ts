@@ -1,17 +1,34 @@
 /** Ended runs are kept by age and dropped by partition (DESIGN 6). */
 import { sql } from "kysely";
-import { expect, test } from "vitest";
+import { expect, onTestFinished, test, vi } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { storeOnce } from "../../../src/scheduler/completer.ts";
-import { retainOnce } from "../../../src/scheduler/retention.ts";
+import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/materializer.ts";
+import { retainOnce, startRetention } from "../../../src/scheduler/retention.ts";
+import { backfill } from "../../../src/scheduler/triggers.ts";
 import type { Db } from "../../../src/store/database.ts";
 import * as retention from "../../../src/store/retention.ts";
 import { useDatabase } from "../../support/database.ts";
-import { hold, policy, reportOf, seedRunning } from "../../support/rows.ts";
+import {
+  findWatcher,
+  hold,
+  hourly,
+  listRuns,
+  listWindows,
+  noteDoorbell,
+  orgId,
+  policy,
+  putSchedule,
+  reportOf,
+  seedDevice,
+  seedRunning,
+  seedWatcher,
+  startRun,
+} from "../../support/rows.ts";
 
 const database = useDatabase();
-const retain = (days = 30) =>
-  retainOnce(database.db, { days, log: createLogger({ name: "test", level: "silent" }) });
+const log = createLogger({ name: "test", level: "silent" });
+const retain = (days = 30) => retainOnce(database.db, { days, log });
 
 async function partitions(db: Db): Promise<string[]> {
   const { rows } = await sql<{ name: string }>`
@@ -72,7 +89,7 @@ test("runs that ended while no partition was there are kept, and go with their a
   expect(await inDefault()).toBe(1);
   await sql`update run_finished_default set finished_at = now() - interval '31 days'`.execute(db);
   await sql`update event set at = now() - interval '31 days'`.execute(db);
-  expect(await retain()).toBeGreaterThan(1);
+  expect((await retain()).deleted).toBeGreaterThan(1);
   expect(await inDefault()).toBe(0);
 });
 
@@ -86,4 +103,85 @@ test("two replicas that tend the partitions at once do it once", async () => {
   await second.commit();
   await using third = await hold(db);
   expect(await retention.tendPartitions(third.tx, 30)).toEqual({ created: [], dropped: [] });
+});
+
+test("a slot that was recorded for long ago is not forgotten: a repeated backfill does not run it again", async () => {
+  const { db } = database;
+  const { schedule, slot } = hourly();
+  const watcher = await seedWatcher(db, await seedDevice(db), { schedule });
+  const daysBack = 60 * 24;
+  const span = { ...watcher, actor: "pinion", start: slot(daysBack), end: slot(daysBack - 1) };
+  expect(await backfill(db, span)).toEqual({ slotsAccepted: 1, slotsPresent: 0 });
+  await materializeBacklogOnce(db, { doorbell: noteDoorbell(), log });
+  expect(await listRuns(db, watcher)).toMatchObject([{ scheduledFor: slot(daysBack) }]);
+  await retain();
+  expect(await backfill(db, span)).toEqual({ slotsAccepted: 0, slotsPresent: 1 });
+});
+
+test("slots go with the age of their record, and never while their run lives", async () => {
+  const { db } = database;
+  const { schedule, slot } = hourly();
+  const device = await seedDevice(db);
+  const [living, missed] = [
+    await seedWatcher(db, device, { schedule }),
+    await seedWatcher(db, device, { schedule, catchup: "miss" }),
+  ];
+  for (const watcher of [living, missed]) await putSchedule(db, watcher, slot(0));
+  await materializeOnce(db, { doorbell: noteDoorbell(), log });
+  expect(await listRuns(db, living!)).toMatchObject([{ status: "pending" }]);
+  expect(await listRuns(db, missed!)).toMatchObject([{ status: "skipped" }]);
+  await sql`update slot set created_at = now() - interval '32 days'`.execute(db);
+  await retain();
+  const left = await db.selectFrom("slot").select("watcher_id").execute();
+  expect(left).toEqual([{ watcher_id: living!.watcherId }]);
+});
+
+test("windows go with their age, but a watcher's last one stays", async () => {
+  const { db } = database;
+  const { device, epoch, watcher, run } = await seedRunning(db);
+  await storeOnce(db, [reportOf(run)], policy);
+  const second = await startRun(db, { device, epoch, watcher });
+  await storeOnce(db, [reportOf(second)], policy);
+  await retain();
+  expect(await listWindows(db, run)).toHaveLength(1);
+  await sql`update "window" set created_at = now() - interval '32 days'`.execute(db);
+  await retain();
+  expect(await listWindows(db, run)).toEqual([]);
+  const [last] = await listWindows(db, second);
+  expect(last!.id).toBe((await findWatcher(db, watcher)).last_window_id);
+});
+
+test("a backlog of one table alone is deleted in batches, one after the other, without waiting for the next hour", async () => {
+  const { db } = database;
+  await seedDevice(db);
+  await sql`insert into event (org_id, at, kind, actor)
+    select ${orgId}, now() - interval '32 days', 'test.old', 'pinion' from generate_series(1, 12000)`.execute(
+    db,
+  );
+  expect(await retain()).toMatchObject({ deleted: 5_000, isMore: true });
+  const loop = startRetention({ db, days: 30, log });
+  onTestFinished(() => loop.stop());
+  await vi.waitFor(
+    async () => {
+      const old = await db.selectFrom("event").select("seq").where("kind", "=", "test.old").execute();
+      expect(old).toHaveLength(0);
+    },
+    { timeout: 10_000 },
+  );
+});
+
+test("tending gives way to whoever uses the runs: it is put off, and the rest of the pass is done", async () => {
+  const { db } = database;
+  await seedDevice(db);
+  await sql`update event set at = now() - interval '32 days'`.execute(db);
+  await using reading = await hold(db);
+  await sql`select from run_finished`.execute(reading.tx);
+  const startedAt = performance.now();
+  expect(await retain()).toMatchObject({ isTended: false });
+  expect(performance.now() - startedAt).toBeLessThan(5_000);
+  expect(await db.selectFrom("event").select("seq").execute()).toEqual([]);
+  expect(await partitions(db)).toEqual(["run_finished_default"]);
+  await reading.commit();
+  expect(await retain()).toMatchObject({ isTended: true });
+  expect(await partitions(db)).toContain(nameOf(-1));
 });

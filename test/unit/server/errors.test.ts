@@ -60,6 +60,16 @@ test("a deadlock that outlived its retries is aborted, and a NUL character is th
   );
 });
 
+test("a query that ran into the statement timeout tells the caller to ask for less", () => {
+  const { convert, lines } = setUp();
+  const timeout = Object.assign(new Error("canceling statement due to statement timeout"), { code: "57014" });
+  expect(convert(timeout)).toMatchObject({
+    code: Code.DeadlineExceeded,
+    rawMessage: "the query took too long; narrow the filter",
+  });
+  expect(lines).toMatchObject([{ level: 40, rpc: "x/Y" }]);
+});
+
 test("a caller that went away is no error worth a line", () => {
   const { log, lines } = setUp();
   const gone = new AbortController();

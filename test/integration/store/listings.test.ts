@@ -1,0 +1,53 @@
+/** Listings with a filter read what the filter names, and not all that an org ever had. */
+import { sql } from "kysely";
+import { expect, test } from "vitest";
+import { storeOnce } from "../../../src/scheduler/completer.ts";
+import { type Db, transaction } from "../../../src/store/database.ts";
+import * as events from "../../../src/store/events.ts";
+import * as runs from "../../../src/store/runs.ts";
+import { useDatabase } from "../../support/database.ts";
+import { orgId, policy, reportOf, seedRunning } from "../../support/rows.ts";
+
+const database = useDatabase();
+
+/** How often a list goes through an index. */
+function scansOf(index: string, list: (tx: Db) => Promise<unknown>): Promise<number> {
+  return transaction(database.db, async (tx) => {
+    await list(tx);
+    const { rows } = await sql<{ scans: number }>`
+      select pg_stat_get_xact_numscans(${index}::regclass)::int as scans`.execute(tx);
+    return rows[0]!.scans;
+  });
+}
+
+test("rare kinds of events are found through their prefixes, among many others", async () => {
+  const { db } = database;
+  await seedRunning(db);
+  await sql`insert into event (org_id, kind, actor)
+    select ${orgId}, 'run.completed', 'pinion' from generate_series(1, 20000)`.execute(db);
+  await sql`analyze event`.execute(db);
+  const filter = { orgId, limit: 50, kinds: ["watcher.created", "device."] };
+  expect(await scansOf("event_kind", (tx) => events.list(tx, filter))).toBeGreaterThan(0);
+  const kinds = (await events.list(db, filter)).map((event) => event.kind);
+  expect(kinds).toEqual(expect.arrayContaining(["watcher.created", "device.enrolled"]));
+  expect(kinds.filter((kind) => kind.startsWith("run."))).toEqual([]);
+  // A prefix is a text, and no pattern.
+  expect(await events.list(db, { ...filter, kinds: ["%", "watcher_", "w%"] })).toEqual([]);
+});
+
+test("rare outcomes of runs are found through their status, among many others", async () => {
+  const { db } = database;
+  const { run } = await seedRunning(db);
+  await storeOnce(db, [reportOf(run, { status: "failed" })], policy);
+  const { rows: columns } = await sql<{ names: string }>`
+    select string_agg(column_name, ', ') as names from information_schema.columns
+    where table_name = 'run_finished' and column_name not in ('id', 'status')`.execute(db);
+  const rest = sql.raw(columns[0]!.names);
+  await sql`insert into run_finished (id, status, ${rest})
+    select uuid_v7(), 'completed', ${rest} from run_finished, generate_series(1, 20000)`.execute(db);
+  await sql`analyze run_finished`.execute(db);
+  const filter = { orgId, limit: 50, statuses: ["failed", "timeout"] };
+  const index = "run_finished_default_org_id_status_id_idx";
+  expect(await scansOf(index, (tx) => runs.list(tx, filter))).toBeGreaterThan(0);
+  expect(await runs.list(db, filter)).toMatchObject([{ id: run.runId }]);
+});
