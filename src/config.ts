@@ -109,6 +109,18 @@ export type ReplicaConfig = {
   sweepIntervalMs: number;
   retentionDays: number;
   shutdownMs: number;
+  /** The providers whose keys are in the environment, by name and in alphabetical order; the keys are not read. */
+  installedProviders: string[];
+};
+
+/** Where the providers of models look for their keys; what is set there makes a provider installed. */
+const providerKeys: Record<string, readonly string[]> = {
+  anthropic: ["ANTHROPIC_API_KEY"],
+  google: ["GEMINI_API_KEY", "GOOGLE_API_KEY"],
+  groq: ["GROQ_API_KEY"],
+  mistral: ["MISTRAL_API_KEY"],
+  openai: ["OPENAI_API_KEY"],
+  openrouter: ["OPENROUTER_API_KEY"],
 };
 
 /** Thrown for settings that are missing or wrong; the message names every one of them. */
@@ -180,6 +192,9 @@ export function replicaConfig(env: Record<string, string | undefined>): ReplicaC
     sweepIntervalMs: s.PINION_SWEEP_INTERVAL_MS,
     retentionDays: s.PINION_RETENTION_DAYS,
     shutdownMs: s.PINION_SHUTDOWN_MS,
+    installedProviders: Object.entries(providerKeys)
+      .filter(([, names]) => names.some((name) => Object.hasOwn(given, name)))
+      .map(([provider]) => provider),
   };
 }
 

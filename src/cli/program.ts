@@ -5,6 +5,7 @@ import { addDevices } from "./devices.ts";
 import { addDoctor } from "./doctor.ts";
 import { addEvents } from "./events.ts";
 import { addMigrate } from "./migrate.ts";
+import { addOrgs } from "./orgs.ts";
 import { addRuns } from "./runs.ts";
 import { addServe } from "./serve.ts";
 import { addTokens } from "./tokens.ts";
@@ -44,6 +45,7 @@ export function createProgram(cli: Cli): Command {
   addWindows(program, cli);
   addDevices(program, cli);
   addTokens(program, cli);
+  addOrgs(program, cli);
   addEvents(program, cli);
   addDoctor(program, cli);
   addMigrate(program, cli);

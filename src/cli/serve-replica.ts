@@ -5,6 +5,7 @@ import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { DeviceService } from "#gen/pinion/v1/device_pb.js";
 import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
+import { OrgService } from "#gen/pinion/v1/org_pb.js";
 import { RunService } from "#gen/pinion/v1/run_pb.js";
 import { TokenService } from "#gen/pinion/v1/token_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
@@ -33,6 +34,7 @@ import { registerReflection } from "../server/reflection.ts";
 import { deviceService } from "../server/rpc/device.ts";
 import { eventService } from "../server/rpc/events.ts";
 import { type FleetScheduler, fleetService } from "../server/rpc/fleet.ts";
+import { orgService } from "../server/rpc/orgs.ts";
 import { runMessage } from "../server/rpc/run-message.ts";
 import { runService } from "../server/rpc/runs.ts";
 import { tokenService } from "../server/rpc/tokens.ts";
@@ -40,7 +42,7 @@ import { type WatcherScheduler, watcherService } from "../server/rpc/watchers.ts
 import * as clock from "../store/clock.ts";
 import { type Db, openDatabase } from "../store/database.ts";
 import { migrate } from "../store/migrate.ts";
-import { ensureBootstrap } from "../store/orgs.ts";
+import { ensureBootstrap, provisionDefaultAgents } from "../store/orgs.ts";
 import * as replicas from "../store/replicas.ts";
 
 /** A running replica. */
@@ -67,6 +69,7 @@ const services: DescService[] = [
   RunService,
   FleetService,
   TokenService,
+  OrgService,
   EventService,
 ];
 
@@ -94,7 +97,8 @@ export async function startReplica(config: ReplicaConfig, options: { log?: Logge
       log,
     });
     opened.defer(() => requests.close());
-    const bootstrap = await ensureBootstrap(work.db);
+    const bootstrap = await ensureBootstrap(work.db, config);
+    await provisionDefaultAgents(work.db, config);
     await retainOnce(work.db, { days: config.retentionDays, log });
     await warmUp(work.db, config.failures);
 
@@ -209,6 +213,7 @@ export async function startReplica(config: ReplicaConfig, options: { log?: Logge
         router.service(RunService, runService({ ...deps, policy: config.failures, ttlMs }));
         router.service(FleetService, fleetService({ ...deps, ttlMs }));
         router.service(TokenService, tokenService(deps));
+        router.service(OrgService, orgService({ ...deps, ...config, crossOrgDb: requests.db }));
         router.service(EventService, eventService(deps));
         registerHealth(router, { state: health, services });
         registerReflection(router, services);

@@ -1,5 +1,6 @@
 import { Platform } from "#gen/pinion/v1/device_pb.js";
 import { Liveness } from "#gen/pinion/v1/fleet_pb.js";
+import { MemberRole } from "#gen/pinion/v1/org_pb.js";
 import { Notification, RunSource, RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { CatchupPolicy, OverlapPolicy, WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
@@ -33,6 +34,12 @@ export const runStatus = words({
   [RunStatus.TIMEOUT]: "timeout",
   [RunStatus.CANCELLED]: "cancelled",
   [RunStatus.SKIPPED]: "skipped",
+});
+
+export const memberRole = words({
+  [MemberRole.OWNER]: "owner",
+  [MemberRole.ADMIN]: "admin",
+  [MemberRole.MEMBER]: "member",
 });
 
 export const skipReason = words({

@@ -1,4 +1,5 @@
 import { sql } from "kysely";
+import { refuse } from "../errors.ts";
 import { newToken, secretHash } from "../ids.ts";
 import type { Db } from "./database.ts";
 import { transaction } from "./database.ts";
@@ -171,6 +172,75 @@ export function revoke(
       },
     ]);
     return revoked;
+  });
+}
+
+/**
+ * A successor of a token, with the event `token.rotated`; the token itself expires after `overlapMs`, if it does not
+ * sooner. `expiresInMs` absent: the successor is good for as long as the token was when it was made. Refuses with
+ * `not_found`, and with `failed_precondition` for one that is revoked or expired.
+ */
+export function rotate(
+  db: Db,
+  options: {
+    orgId: string;
+    tokenId: string;
+    overlapMs: number;
+    expiresInMs: number | undefined;
+    actor: string;
+  },
+): Promise<{ token: Token; secret: string; predecessor: Token }> {
+  const { orgId, tokenId } = options;
+  return transaction(db, async (tx) => {
+    const old = await tx
+      .selectFrom("token")
+      .select(columns)
+      .select(sql<boolean>`coalesce(expires_at <= now(), false)`.as("is_expired"))
+      .select(
+        sql<number | null>`(extract(epoch from expires_at - created_at) * 1000)::bigint`.as("lifetime_ms"),
+      )
+      .where("org_id", "=", orgId)
+      .where("id", "=", tokenId)
+      .forNoKeyUpdate()
+      .executeTakeFirst();
+    if (!old) refuse("not_found", `there is no token ${tokenId}`);
+    if (old.revoked_at || old.is_expired) {
+      refuse("failed_precondition", "the token has ended; make a new one instead");
+    }
+    const issued = await issue(tx, {
+      orgId,
+      kind: old.kind,
+      label: old.label,
+      scopes: old.scopes,
+      userId: old.user_id,
+      deviceId: old.device_id,
+      expiresInMs: options.expiresInMs ?? old.lifetime_ms ?? undefined,
+    });
+    const predecessor = await tx
+      .updateTable("token")
+      // least() passes over the null of a token that would never have expired.
+      .set({
+        expires_at: sql<Date>`least(expires_at, now() + ${options.overlapMs} * interval '1 millisecond')`,
+      })
+      .where("org_id", "=", orgId)
+      .where("id", "=", tokenId)
+      .returning(columns)
+      .executeTakeFirstOrThrow();
+    await events.append(tx, orgId, [
+      {
+        kind: "token.rotated",
+        actor: options.actor,
+        deviceId: old.device_id,
+        data: {
+          token_id: tokenId,
+          successor_id: issued.token.id,
+          kind: old.kind,
+          label: old.label,
+          overlap_ms: options.overlapMs,
+        },
+      },
+    ]);
+    return { ...issued, predecessor };
   });
 }
 
