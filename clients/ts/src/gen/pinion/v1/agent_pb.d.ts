@@ -258,7 +258,8 @@ export declare type CreateAgentRequest = Message<"pinion.v1.CreateAgentRequest">
   name: string;
 
   /**
-   * The settings. Pinion adds its own MCP server ("pinion", `is_injected`); that field of a request is ignored.
+   * The settings. Pinion adds its own MCP server ("pinion", `is_injected`); a server that is marked so in a request is
+   * ignored, so that settings that were read can be sent back.
    *
    * @generated from field: pinion.v1.AgentSettings settings = 3;
    */
@@ -429,7 +430,7 @@ export declare type UpdateAgentSettingsRequest = Message<"pinion.v1.UpdateAgentS
   /**
    * Fields of `settings`, for example "identity,mcp_servers", or "*" for all. Each is replaced whole; a named one that is
    * not set is cleared. `egress_config` that is set but empty is not cleared: it allows no host. Injected MCP servers
-   * stay, whatever the mask says. May be empty if `name`, `owner_id` or `is_default` is set.
+   * stay, whatever the request says. May be empty if `name`, `owner_id` or `is_default` is set.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 3;
    */
@@ -707,7 +708,8 @@ export declare type UpsertPlatformRequest = Message<"pinion.v1.UpsertPlatformReq
   agentId: string;
 
   /**
-   * One of telegram, slack, discord, whatsapp, teams, webhook. A platform's kind stays: FAILED_PRECONDITION.
+   * One of telegram, slack, discord, whatsapp, teams, webhook; INVALID_ARGUMENT names the keys that a kind lacks. A
+   * platform's kind stays: FAILED_PRECONDITION.
    *
    * @generated from field: string kind = 3;
    */
