@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import type { DescService } from "@bufbuild/protobuf";
 import type { ConnectRouter } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
+import { AgentService } from "#gen/pinion/v1/agent_pb.js";
 import { DeviceService } from "#gen/pinion/v1/device_pb.js";
 import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
@@ -30,7 +31,10 @@ import { createGuard, requireRules } from "../server/guard.ts";
 import { HealthState, registerHealth } from "../server/health.ts";
 import { interceptorChain } from "../server/interceptors/chain.ts";
 import { type Handler, openPort } from "../server/port.ts";
+import { createConfigStarter } from "../server/platform-starter.ts";
+import { createPlatformRunner } from "../server/platforms.ts";
 import { registerReflection } from "../server/reflection.ts";
+import { agentService } from "../server/rpc/agents.ts";
 import { deviceService } from "../server/rpc/device.ts";
 import { eventService } from "../server/rpc/events.ts";
 import { type FleetScheduler, fleetService } from "../server/rpc/fleet.ts";
@@ -44,6 +48,7 @@ import { type Db, openDatabase } from "../store/database.ts";
 import { migrate } from "../store/migrate.ts";
 import { ensureBootstrap, provisionDefaultAgents } from "../store/orgs.ts";
 import * as replicas from "../store/replicas.ts";
+import { requireRoles } from "../store/tenancy.ts";
 
 /** A running replica. */
 export type Replica = {
@@ -71,6 +76,7 @@ const services: DescService[] = [
   TokenService,
   OrgService,
   EventService,
+  AgentService,
 ];
 
 /** Starts a replica: where the server and the scheduler meet. Rejects with an error that says what to do. */
@@ -97,6 +103,7 @@ export async function startReplica(config: ReplicaConfig, options: { log?: Logge
       log,
     });
     opened.defer(() => requests.close());
+    await requireRoles(work.db);
     const bootstrap = await ensureBootstrap(work.db, config);
     await provisionDefaultAgents(work.db, config);
     await retainOnce(work.db, { days: config.retentionDays, log });
@@ -197,7 +204,19 @@ export async function startReplica(config: ReplicaConfig, options: { log?: Logge
       await Promise.all(all.map((loop) => loop.stop()));
     });
 
-    const scheduler = schedulerOf({ ...common, doorbell, poke: () => materializer.poke() });
+    const scheduler = schedulerOf({
+      ...common,
+      db: requests.tenantDb,
+      doorbell,
+      poke: () => materializer.poke(),
+    });
+    const runner = createPlatformRunner({
+      db: requests.tenantDb,
+      log,
+      feed,
+      ...config.secrets,
+      starter: createConfigStarter(),
+    });
     const health = new HealthState();
     const stopping = new AbortController();
     const rpc = connectNodeAdapter({
@@ -205,7 +224,14 @@ export async function startReplica(config: ReplicaConfig, options: { log?: Logge
       readMaxBytes: config.session.messageBytesMax,
       shutdownSignal: stopping.signal,
       routes(router: ConnectRouter) {
-        const deps = { db: requests.db, feed, doorbell, scheduler, authCache: guard.authCache };
+        const deps = {
+          db: requests.tenantDb,
+          crossOrgDb: requests.db,
+          feed,
+          doorbell,
+          scheduler,
+          authCache: guard.authCache,
+        };
         const ttlMs = config.session.ttlMs;
         // A stream that is held for an hour is not worth a compressor's memory.
         router.service(DeviceService, deviceService({ ...deps, hub, completer }), { acceptCompression: [] });
@@ -213,8 +239,9 @@ export async function startReplica(config: ReplicaConfig, options: { log?: Logge
         router.service(RunService, runService({ ...deps, policy: config.failures, ttlMs }));
         router.service(FleetService, fleetService({ ...deps, ttlMs }));
         router.service(TokenService, tokenService(deps));
-        router.service(OrgService, orgService({ ...deps, ...config, crossOrgDb: requests.db }));
+        router.service(OrgService, orgService({ ...deps, ...config }));
         router.service(EventService, eventService(deps));
+        router.service(AgentService, agentService({ ...deps, runner, publicUrl: config.publicUrl }));
         registerHealth(router, { state: health, services });
         registerReflection(router, services);
       },

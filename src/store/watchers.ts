@@ -599,7 +599,7 @@ async function requireAgentId(tx: Db, options: { orgId: string; agentId: string 
 async function requireDevice(tx: Db, options: { orgId: string; deviceId: string }): Promise<void> {
   const { orgId, deviceId } = options;
   const field = "spec.device_id";
-  // The member before the device, as members.remove does, so that neither waits for the other.
+  // The member before the device, as departures.remove does, so that neither waits for the other.
   const owner = await tx
     .selectFrom("device")
     .select("owner_id")

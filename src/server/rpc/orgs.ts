@@ -11,6 +11,7 @@ import {
 } from "#gen/pinion/v1/org_pb.js";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../../store/database.ts";
+import * as departures from "../../store/departures.ts";
 import * as members from "../../store/members.ts";
 import * as orgs from "../../store/orgs.ts";
 import { type Guard, mayGrant, principalOf } from "../guard.ts";
@@ -107,7 +108,7 @@ export function orgService(deps: {
 
     async removeMember(request, context) {
       const { orgId, actor } = principalOf(context);
-      const departure = await members.remove(db, {
+      const departure = await departures.remove(db, {
         orgId,
         actor,
         userId: request.userId,

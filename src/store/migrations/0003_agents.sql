@@ -23,3 +23,5 @@ create table platform (
 );
 -- platforms.list for an agent, platforms.removeAllOfAgent
 create index platform_agent on platform (org_id, agent_id, stable_id);
+
+call protect_tenant_table('platform');
