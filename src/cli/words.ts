@@ -1,3 +1,4 @@
+import { PlatformStatus, UpsertOutcome } from "#gen/pinion/v1/agent_pb.js";
 import { Platform } from "#gen/pinion/v1/device_pb.js";
 import { Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { MemberRole } from "#gen/pinion/v1/org_pb.js";
@@ -92,6 +93,19 @@ export const tokenKind = words({
   [TokenKind.PAT]: "pat",
   [TokenKind.DEV]: "dev",
   [TokenKind.SVC]: "svc",
+});
+
+export const platformStatus = words({
+  [PlatformStatus.STOPPED]: "stopped",
+  [PlatformStatus.STARTING]: "starting",
+  [PlatformStatus.RUNNING]: "running",
+  [PlatformStatus.FAILED]: "failed",
+});
+
+export const upsertOutcome = words({
+  [UpsertOutcome.CREATED]: "created",
+  [UpsertOutcome.UPDATED]: "updated",
+  [UpsertOutcome.NOOP]: "noop",
 });
 
 const good = new Set(["completed", "active", "online"]);
