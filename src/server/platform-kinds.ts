@@ -27,6 +27,12 @@ export const platformKinds: Readonly<Record<string, PlatformKind>> = {
 /** What nobody would call a value that everybody may read. */
 const secretName = /(^|_)(token|secret|password|passwd|api_key|private_key|credentials?)$/;
 
+/** Whether a key of a platform is a secret: by its kind, or, where that does not say, by its name. */
+export function isSecretKey(kind: string, key: string): boolean {
+  const known = Object.hasOwn(platformKinds, kind) ? platformKinds[kind] : undefined;
+  return known?.secrets.includes(key) || known?.optionalSecrets.includes(key) || secretName.test(key);
+}
+
 /**
  * Refuses with `invalid_argument`, naming the field: an unknown kind, a required key that is missing, and a secret among
  * the values that are listed.
@@ -41,9 +47,7 @@ export function checkPlatform(platform: {
     : refuse("invalid_argument", `kind: must be one of ${Object.keys(platformKinds).join(", ")}`, {
         field: "kind",
       });
-  const secret = Object.keys(platform.config).find(
-    (key) => kind.secrets.includes(key) || kind.optionalSecrets.includes(key) || secretName.test(key),
-  );
+  const secret = Object.keys(platform.config).find((key) => isSecretKey(platform.kind, key));
   if (secret !== undefined) {
     refuse("invalid_argument", `config.${secret}: a secret; give it in "secrets", where it is encrypted`, {
       field: `config.${secret}`,

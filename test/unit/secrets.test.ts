@@ -45,7 +45,13 @@ test("a ciphertext of which any character was changed does not open", () => {
     const changed = `${sealed.slice(0, at)}${sealed[at] === "A" ? "B" : "A"}${sealed.slice(at + 1)}`;
     expect(() => keyring.open(changed, place)).toThrow(refused("failed_precondition"));
   }
-  for (const malformed of ["", "enc:v1:", "enc:v2:k:AAAAAAAAAAAAAAAA:AAAA", `${sealed}:x`, sealed.slice(0, body + 4)]) {
+  for (const malformed of [
+    "",
+    "enc:v1:",
+    "enc:v2:k:AAAAAAAAAAAAAAAA:AAAA",
+    `${sealed}:x`,
+    sealed.slice(0, body + 4),
+  ]) {
     expect(() => keyring.open(malformed, place)).toThrow(refused("failed_precondition"));
   }
 });
