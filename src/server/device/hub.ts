@@ -15,6 +15,7 @@ import type { AttemptName, FailurePolicy, Settlement } from "../../store/settlem
 import type { BusMessage } from "../bus.ts";
 import type { Feed } from "../feed.ts";
 import type { Principal } from "../guard.ts";
+import { requireAllowed } from "./allowed.ts";
 import type { Link } from "./link.ts";
 import { type Opening, openSession } from "./reconcile.ts";
 import { Session, type SessionServices } from "./session.ts";
@@ -162,6 +163,7 @@ export function createHub(deps: HubDeps): Hub {
         field: "hello.platform",
       });
     }
+    requireAllowed(device.platform as devices.Platform, hello);
     await devices.updateFromHello(db, {
       orgId,
       deviceId,
