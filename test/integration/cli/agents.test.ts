@@ -4,7 +4,13 @@ import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { newKey } from "../../../src/secrets.ts";
+import { readKeys, secretKeys } from "../../../src/cli/secret-keys.ts";
+import { createKeyring, newKey } from "../../../src/secrets.ts";
+import { openDatabase } from "../../../src/store/database.ts";
+import { startEmbedded } from "../../../src/store/embedded.ts";
+import { migrate } from "../../../src/store/migrate.ts";
+import { ensureBootstrap } from "../../../src/store/orgs.ts";
+import * as platforms from "../../../src/store/platforms.ts";
 import { runCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
 import { startTestReplica } from "../../support/server.ts";
@@ -137,3 +143,43 @@ test("secrets rotate seals all under the first key, and a server with that key a
   expect((await after.pinion("platforms", "start", "chat")).out).toBe("chat is running\n");
   expect(await rotate("")).toMatchObject({ code: 2 });
 });
+
+test("secrets rotate of a data directory makes a new key, drops the old one, and waits for no running server", async () => {
+  const data = await mkdtemp(join(tmpdir(), "pinion-"));
+  const rotate = () => runCommand({ PINION_DATA: data }, "secrets", "rotate");
+  expect(await rotate()).toMatchObject({ code: 2, err: expect.stringContaining("there are no keys") });
+  const before = secretKeys(data, {}, { isCreated: true });
+  const embedded = await startEmbedded({ dataDir: data });
+  try {
+    await migrate(embedded.url);
+    const { db, close } = openDatabase({ url: embedded.url, poolMax: 2 });
+    await ensureBootstrap(db);
+    await platforms.upsert(db, {
+      orgId: "local",
+      actor: "pinion",
+      stableId: "chat",
+      expectedVersion: 0,
+      waitedEpoch: undefined,
+      isDryRun: false,
+      keyring: createKeyring(before),
+      values: {
+        agentId: "pinion-default",
+        kind: "telegram",
+        config: {},
+        secrets: { bot_token: { value: secret } },
+      },
+    });
+    await close();
+    expect(await rotate()).toMatchObject({ code: 6, err: expect.stringContaining("Another Pinion") });
+    expect(readKeys(data)).toBe(before);
+  } finally {
+    await embedded.stop();
+  }
+  expect((await rotate()).out).toMatch(/^1 secret is sealed anew/);
+  const after = readKeys(data)!;
+  expect(after).not.toContain(before);
+  expect(after.split("\n")).toHaveLength(1);
+  // What the first rotation sealed, the second one opens.
+  expect((await rotate()).out).toMatch(/^1 secret is sealed anew/);
+  expect(readKeys(data)).not.toBe(after);
+}, 60_000);
