@@ -1,4 +1,6 @@
 import { Command } from "commander";
+import { addAgents } from "./agents.ts";
+import { addApply } from "./apply.ts";
 import { type Cli, examples } from "./cli.ts";
 import { addDevice } from "./device.ts";
 import { addDevices } from "./devices.ts";
@@ -6,7 +8,10 @@ import { addDoctor } from "./doctor.ts";
 import { addEvents } from "./events.ts";
 import { addMigrate } from "./migrate.ts";
 import { addOrgs } from "./orgs.ts";
+import { addPlatforms } from "./platforms.ts";
+import { addPull } from "./pull.ts";
 import { addRuns } from "./runs.ts";
+import { addSecrets } from "./secrets.ts";
 import { addServe } from "./serve.ts";
 import { addTokens } from "./tokens.ts";
 import { addUp } from "./up.ts";
@@ -40,6 +45,10 @@ export function createProgram(cli: Cli): Command {
   addUp(program, cli);
   addServe(program, cli);
   addDevice(program, cli);
+  addApply(program, cli);
+  addPull(program, cli);
+  addAgents(program, cli);
+  addPlatforms(program, cli);
   addWatchers(program, cli);
   addRuns(program, cli);
   addWindows(program, cli);
@@ -49,6 +58,7 @@ export function createProgram(cli: Cli): Command {
   addEvents(program, cli);
   addDoctor(program, cli);
   addMigrate(program, cli);
+  addSecrets(program, cli);
   return examples(program, [
     ["up", "everything on this machine: database, server, this device, a first run"],
     ["watchers trigger daily-checkin --watch", "a run now, live"],

@@ -1,0 +1,83 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Clients } from "../context.ts";
+import { exitCodes, Failure } from "../failures.ts";
+import type { Desired } from "./desired.ts";
+import { execute } from "./execute.ts";
+import type { ParsedFile } from "./file.ts";
+import { type Kind, makePlan, type Plan, type Step, work } from "./plan.ts";
+import { readState } from "./state.ts";
+import { resolve, verify } from "./verify.ts";
+
+export type ApplyOptions = { only: ReadonlySet<Kind>; prune: boolean; signal: AbortSignal };
+
+/**
+ * How often a plan is made again because somebody else was faster. Each round leaves out what agrees by then, so people
+ * who apply one file at once need two or three.
+ */
+const roundsMax = 8;
+/** Before a plan is made again, in milliseconds: a random part of it, so that two do not keep step. */
+const roundDelayMs = 250;
+
+/** What is to be done, with everything checked that can be checked without doing it. Changes nothing. */
+export async function planFile(
+  clients: Clients,
+  parsed: ParsedFile,
+  desired: Desired,
+  options: ApplyOptions,
+): Promise<Plan> {
+  const state = await readState(clients, options);
+  const resolved = resolve(desired, state, options.only);
+  if (resolved.problems.length > 0) throw parsed.fail(resolved.problems);
+  const { verdicts, problems } = await verify(clients, resolved.desired, state, options);
+  if (problems.length > 0) throw parsed.fail(problems);
+  return makePlan(resolved.desired, state, verdicts, { ...options, templates: parsed.templates });
+}
+
+export type Progress = {
+  onStep(step: Step): void;
+  /** Somebody else changed something meanwhile. `left` is how many steps there are now. */
+  onReplan(left: number): void;
+};
+
+/**
+ * Does a plan, and makes it again while somebody else's writes come between, until there is nothing left to do. Deletes
+ * nothing that the first plan did not. Resolves to the steps that were done.
+ */
+export async function applyPlan(
+  clients: Clients,
+  parsed: ParsedFile,
+  desired: Desired,
+  plan: Plan,
+  options: ApplyOptions & { progress: Progress },
+): Promise<Step[]> {
+  const { signal, progress } = options;
+  const done: Step[] = [];
+  const deletable = new Set(plan.steps.filter(({ action }) => action === "delete").map(nameOf));
+  let steps = work(plan);
+  for (let round = 1; ; round++) {
+    const { isStale } = await execute(clients, steps, {
+      signal,
+      onStep: (step, outcome) => {
+        if (outcome === "stale") return;
+        done.push(step);
+        progress.onStep(step);
+      },
+    });
+    if (!isStale) return done;
+    if (round === roundsMax) {
+      throw new Failure(
+        exitCodes.conflict,
+        `somebody else keeps changing the same things; gave up after ${roundsMax} rounds`,
+        "what was written stays; run it again when they are through",
+      );
+    }
+    await sleep(Math.random() * roundDelayMs * round, undefined, { signal });
+    const next = await planFile(clients, parsed, desired, options);
+    steps = work(next).filter((step) => step.action !== "delete" || deletable.has(nameOf(step)));
+    progress.onReplan(steps.length);
+  }
+}
+
+function nameOf(step: Step): string {
+  return `${step.kind} ${step.id}`;
+}
