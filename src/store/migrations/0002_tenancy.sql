@@ -15,10 +15,10 @@ begin
         -- Roles are the cluster's, and another database of it was migrated at the same moment.
         when duplicate_object or unique_violation then null;
         when insufficient_privilege then
-          raise exception 'the user "%" may not create the role %', current_user, role_name
-            using errcode = 'insufficient_privilege',
-              hint = 'Have an administrator run: create role pinion_server nologin; create role pinion_scheduler nologin; '
-                || format('grant pinion_server, pinion_scheduler to %I;', current_user);
+          raise exception 'The database user "%" may not create the role %. Have an administrator run: '
+            'create role pinion_server nologin; create role pinion_scheduler nologin; '
+            'grant pinion_server, pinion_scheduler to %;', current_user, role_name, quote_ident(current_user)
+            using errcode = 'insufficient_privilege';
       end;
     end if;
     if not (select rolsuper from pg_roles where rolname = current_user) then

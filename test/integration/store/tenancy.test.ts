@@ -188,3 +188,24 @@ async function withDatabase(database: Database, fn: (database: Database) => Prom
     await database.close();
   }
 }
+
+test("a user that may not create roles is told what an administrator has to run", async () => {
+  // In this cluster the roles exist; the user was not granted them.
+  const empty = await createTestDatabase({ isEmpty: true });
+  const name = `weak_${Date.now()}`;
+  try {
+    await administer(`create role ${name} login password 'x'`);
+    const url = new URL(empty.url);
+    await administer(`alter database ${url.pathname.slice(1)} owner to ${name}`);
+    url.username = name;
+    url.password = "x";
+    await withDatabase(openDatabase({ url: url.href, poolMax: 1 }), async (weak) => {
+      await expect(requireRoles(weak.db)).rejects.toThrow(
+        `grant pinion_server, pinion_scheduler to "${name}";`,
+      );
+    });
+  } finally {
+    await empty.drop();
+    await administer(`drop role ${name}`).catch(() => {});
+  }
+});
