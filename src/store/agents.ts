@@ -21,6 +21,14 @@ export type Agent = {
 
 type Named = { orgId: string; agentId: string };
 
+/** The MCP servers that an agent gets from Pinion itself, as its settings have them; none without a URL to reach it at. */
+export function injectedServers(
+  publicUrl: string | undefined,
+): { name: string; url: string; isInjected: true }[] {
+  if (publicUrl === undefined) return [];
+  return [{ name: "pinion", url: `${publicUrl.replace(/\/+$/, "")}/mcp`, isInjected: true }];
+}
+
 function select(db: Db, orgId: string) {
   return db
     .selectFrom("agent as a")

@@ -20,13 +20,18 @@ Do what the prompt asks, with what you find on this machine. Be brief and concre
 
 export type Org = { id: string; name: string; defaultAgentId: string | null; createdAt: Date };
 
-/** Names of the providers whose keys the server has, for example "anthropic". */
-type Providers = { installedProviders: readonly string[] };
+/**
+ * What a server gives to default agents: the providers whose keys it has, for example "anthropic", and, if people reach
+ * it at a URL, its MCP server.
+ */
+type Providers = { installedProviders: readonly string[]; publicUrl?: string | undefined };
 
 /** The settings of a default agent that nobody has changed. */
-function defaultSettings({ installedProviders }: Providers): Json {
+function defaultSettings({ installedProviders, publicUrl }: Providers): Json {
+  const mcpServers = agents.injectedServers(publicUrl);
   return {
     identity: defaultAgentIdentity,
+    ...(mcpServers.length > 0 ? { mcpServers } : {}),
     ...(installedProviders.length > 0 ? { installedProviders: [...installedProviders] } : {}),
   };
 }
@@ -88,7 +93,7 @@ export function create(
     actor: string;
   } & Providers,
 ): Promise<{ org: Org; owner: members.Member; secret: string }> {
-  const { orgId, name, actor, installedProviders } = options;
+  const { orgId, name, actor, installedProviders, publicUrl } = options;
   return transaction(db, async (tx) => {
     const inserted = await tx
       .insertInto("org")
@@ -105,6 +110,7 @@ export function create(
       actor,
       tokenLabel: "owner",
       installedProviders,
+      publicUrl,
     });
     return {
       org: await get(tx, { orgId }),

@@ -37,7 +37,7 @@ export function agentService(deps: {
   publicUrl: string | undefined;
 }): ServiceImpl<typeof AgentService> {
   const { db, feed, runner } = deps;
-  const injected = injectedServers(deps.publicUrl);
+  const injected = agents.injectedServers(deps.publicUrl).map((server) => create(McpServerSchema, server));
 
   return {
     async createAgent(request, context) {
@@ -157,13 +157,6 @@ export function agentService(deps: {
       };
     },
   };
-}
-
-/** The MCP servers that every agent gets from Pinion itself. */
-export function injectedServers(publicUrl: string | undefined): McpServer[] {
-  if (publicUrl === undefined) return [];
-  const url = `${publicUrl.replace(/\/+$/, "")}/mcp`;
-  return [create(McpServerSchema, { name: "pinion", url, isInjected: true })];
 }
 
 /** The settings with these injected servers and no others. Refuses servers that share a name or carry a password. */

@@ -62,6 +62,7 @@ export function orgService(deps: {
   feed: EventAnnouncer;
   authCache: Guard["authCache"];
   installedProviders: readonly string[];
+  publicUrl?: string | undefined;
 }): ServiceImpl<typeof OrgService> {
   const { db, crossOrgDb, doorbell, feed } = deps;
 
@@ -78,6 +79,7 @@ export function orgService(deps: {
         // A person of another org means nothing in the new one's log, but says who it was.
         actor: principal.actor,
         installedProviders: deps.installedProviders,
+        publicUrl: deps.publicUrl,
       });
       return { org: orgMessage(org), owner: memberMessage(owner), secret };
     },

@@ -3,6 +3,8 @@ import { createClients } from "@pinion/client";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
+import { find } from "../../../src/store/agents.ts";
+import { ensureBootstrap } from "../../../src/store/orgs.ts";
 import { createTestDatabase, type TestDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
@@ -47,6 +49,16 @@ test("a new agent has Pinion's MCP server from its first version on, and whoever
   expect(await eventsOf("reviewer")).toMatchObject([
     { kind: "agent.created", actor: `user:${agent!.ownerId}`, data: { version: 1 } },
   ]);
+});
+
+test("the default agent of a server with a public URL has Pinion's MCP server too", async () => {
+  const database = await createTestDatabase();
+  await ensureBootstrap(database.db, { installedProviders: [], publicUrl: "https://pinion.example" });
+  const agent = await find(database.db, { orgId: "local", agentId: "pinion-default" });
+  expect(agent!.settings.mcpServers).toEqual([
+    { name: "pinion", url: "https://pinion.example/mcp", isInjected: true },
+  ]);
+  await database.drop();
 });
 
 test("creating an agent that is there returns it, and changes nothing", async () => {
