@@ -2,10 +2,11 @@ import type { Command } from "commander";
 import { InvalidArgumentError } from "commander";
 import { desiredOf } from "./apply/desired.ts";
 import { readFile } from "./apply/file.ts";
-import { type Kind, type Plan, type Step, work } from "./apply/plan.ts";
+import { work } from "./apply/plan.ts";
 import { ProgressView } from "./apply/progress.ts";
-import { applyPlan, planFile } from "./apply/run.ts";
+import { applyPlan, type Failed, planFile } from "./apply/run.ts";
 import { jsonSchema } from "./apply/shape.ts";
+import type { Kind, Plan, Step } from "./apply/steps.ts";
 import { countsText, planJson, planLines } from "./apply/view.ts";
 import { type Cli, examples, interruptSignal } from "./cli.ts";
 import { canConfirm, confirm } from "./confirm.ts";
@@ -77,28 +78,33 @@ async function apply(cli: Cli, command: Command, signal: AbortSignal): Promise<v
 
   const plan = await interruptible(signal, planFile(clients, parsed, desired, scope));
   const todo = work(plan);
-  const end = (done: readonly Step[], isApplied: boolean) => {
+  const end = (isApplied: boolean, done: readonly Step[] = [], failed: readonly Failed[] = []) => {
     const isDryRun = options.dryRun === true;
-    if (isJson) cli.out(planJson(plan, { file: parsed.file, isDryRun, isApplied, done }));
+    if (isJson) cli.out(planJson(plan, { file: parsed.file, isDryRun, isApplied, done, failed }));
   };
   if (!isJson) showPlan(cli, plan, { url, file: parsed.file, showsAll: options.wide === true });
   if (options.dryRun) {
     if (options.exitCode && todo.length > 0) cli.setExitCode(exitCodes.changes);
-    return end([], false);
+    return end(false);
   }
-  if (todo.length === 0) return end([], true);
+  if (todo.length === 0) return end(true);
   if (!options.yes) await requireYes(cli, todo, isJson, signal);
-  const done = await carryOut();
+  const { done, failed } = await carryOut();
   if (!isJson) cli.out(`\nDone: ${countsText(done, 1)}`);
-  return end(done, true);
-
-  async function carryOut(): Promise<Step[]> {
-    const quiet = { onStep: () => {}, onReplan: () => {} };
-    using view = isJson ? undefined : new ProgressView(cli, todo.length);
-    return interruptible(
-      signal,
-      applyPlan(clients, parsed, desired, plan, { ...scope, progress: view ?? quiet }),
+  end(failed.length === 0, done, failed);
+  if (failed.length > 0) {
+    throw new Failure(
+      exitCodes.failed,
+      `${failed.length} of ${todo.length} steps failed: ${failed.map(({ step }) => `${step.kind} ${step.id}`).join(", ")}`,
+      "the rest stays as it is written; run it again when this is mended, and it goes on from there",
     );
+  }
+
+  async function carryOut(): ReturnType<typeof applyPlan> {
+    const quiet = { onDone: () => {}, onFailed: () => {}, onReplan: () => {} };
+    using view = isJson ? undefined : new ProgressView(cli, todo.length);
+    const progress = view ?? quiet;
+    return await interruptible(signal, applyPlan(clients, parsed, desired, plan, { ...scope, progress }));
   }
 }
 

@@ -1,37 +1,42 @@
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { Clients } from "../context.ts";
-import { exitCodes, explain, Failure } from "../failures.ts";
+import { explain } from "../failures.ts";
 import { inParallel } from "./in-parallel.ts";
-import type { Step } from "./plan.ts";
 import { createAgent, createWatcher, updateAgent, updateWatcher, upsertPlatform } from "./requests.ts";
+import type { Step } from "./steps.ts";
 
 /** Writes under way at once within a group. A platform's write lasts as long as its start. */
 const parallelMax = 4;
 
-/** `stale`: somebody else was faster, and what was planned is to be planned again. */
-export type Outcome = "done" | "stale";
+/**
+ * What became of a step. `stale`: somebody else was faster, and it is to be planned again. `failed`: the server
+ * understood the write and turned it down, for example a platform whose start failed.
+ */
+export type Outcome = { is: "done" } | { is: "stale" } | { is: "failed"; message: string };
 
 /**
  * Does the steps of a plan, group by group: agents, platforms, watchers, then deletions the other way round. Within a
  * group the order does not matter. Nothing is begun after the signal; what is under way ends. What was written stays
- * written: a plan that is made again has what is left. Fails at the first write that the server turns down.
+ * written: a plan that is made again has what is left. A step that fails keeps back only what may need it: all the rest
+ * if it is an agent, and every deletion. Rejects if the server cannot be asked.
  */
 export async function execute(
   clients: Clients,
   steps: readonly Step[],
   options: { signal: AbortSignal; onStep(step: Step, outcome: Outcome): void },
-): Promise<{ isStale: boolean }> {
-  let isStale = false;
+): Promise<{ isStale: boolean; hasFailed: boolean }> {
+  let [isStale, hasFailed] = [false, false];
   for (const group of groups(steps)) {
+    if (hasFailed && group.some(({ action }) => action === "delete")) break;
     await inParallel(group, { parallelMax, signal: options.signal }, async (step) => {
       const outcome = await write(clients, step);
-      if (outcome === "stale") isStale = true;
+      if (outcome.is === "stale") isStale = true;
+      if (outcome.is === "failed") hasFailed = true;
       options.onStep(step, outcome);
     });
-    // What comes after may need what could not be written.
-    if (isStale) break;
+    if (isStale || (hasFailed && group[0]?.kind === "agent")) break;
   }
-  return { isStale };
+  return { isStale, hasFailed };
 }
 
 function groups(steps: readonly Step[]): Step[][] {
@@ -53,14 +58,18 @@ async function write(clients: Clients, step: Step): Promise<Outcome> {
   try {
     return step.action === "delete" ? await remove(clients, step) : await put(clients, step);
   } catch (error) {
-    if (isStaleness(error)) return "stale";
-    const { message, exitCode } = explain(error, undefined);
-    throw new Failure(
-      exitCode === exitCodes.interrupted ? exitCodes.failed : exitCode,
-      `${step.kind} ${step.id}: ${message}`,
-      "what was written before stays; run it again when this is mended, and it goes on from there",
-    );
+    if (isOneOf(error, stale)) return { is: "stale" };
+    if (isOneOf(error, turnedDown)) return { is: "failed", message: explain(error, undefined).message };
+    throw error;
   }
+}
+
+/** Not there any more, there already, or changed since it was read. */
+const stale = [Code.Aborted, Code.AlreadyExists, Code.NotFound];
+const turnedDown = [Code.FailedPrecondition, Code.InvalidArgument, Code.OutOfRange];
+
+function isOneOf(error: unknown, codes: readonly Code[]): boolean {
+  return error instanceof ConnectError && codes.includes(error.code);
 }
 
 async function put(clients: Clients, step: Step): Promise<Outcome> {
@@ -68,18 +77,18 @@ async function put(clients: Clients, step: Step): Promise<Outcome> {
   if (step.kind === "agent") {
     if (step.action === "update") {
       await clients.agents.updateAgentSettings(updateAgent(step.wanted, step));
-      return "done";
+      return { is: "done" };
     }
     // One that somebody else has just created may have other settings.
-    return (await clients.agents.createAgent(createAgent(step.wanted))).created ? "done" : "stale";
+    return { is: (await clients.agents.createAgent(createAgent(step.wanted))).created ? "done" : "stale" };
   }
   if (step.kind === "platform") {
     await clients.agents.upsertPlatform(upsertPlatform(step.wanted, step.version));
-    return "done";
+    return { is: "done" };
   }
   if (step.action === "update") await clients.watchers.updateWatcher(updateWatcher(step.wanted, step));
   else await clients.watchers.createWatcher(createWatcher(step.wanted));
-  return "done";
+  return { is: "done" };
 }
 
 async function remove(clients: Clients, step: Step): Promise<Outcome> {
@@ -89,13 +98,7 @@ async function remove(clients: Clients, step: Step): Promise<Outcome> {
     else await clients.watchers.deleteWatcher({ watcherId: step.id });
   } catch (error) {
     // Gone is gone, whoever removed it.
-    if (!(error instanceof ConnectError) || error.code !== Code.NotFound) throw error;
+    if (!isOneOf(error, [Code.NotFound])) throw error;
   }
-  return "done";
-}
-
-/** Not there any more, there already, or changed since it was read. */
-function isStaleness(error: unknown): boolean {
-  const codes = [Code.Aborted, Code.AlreadyExists, Code.NotFound];
-  return error instanceof ConnectError && codes.includes(error.code);
+  return { is: "done" };
 }

@@ -1,50 +1,13 @@
 import { type AgentPlatform, PlatformStatus } from "#gen/pinion/v1/agent_pb.js";
 import { canonical } from "../../store/canonical.ts";
-import { type AgentFields, agentFieldNames, fieldsOfAgent } from "./agent-fields.ts";
+import { agentFieldNames, fieldsOfAgent } from "./agent-fields.ts";
 import type { Desired, DesiredAgent, DesiredPlatform, DesiredWatcher } from "./desired.ts";
+import { driftSteps } from "./drift.ts";
 import type { KeyPath } from "./places.ts";
 import { hiddenText, shown, shownServers } from "./shown.ts";
 import type { OrgState } from "./state.ts";
+import type { AgentStep, FieldChange, Kind, Plan, PlatformStep, Step, WatcherStep } from "./steps.ts";
 import { fieldsOfSpec, specPaths, type WatcherFields } from "./watcher-fields.ts";
-
-export type Kind = "agent" | "platform" | "watcher";
-/** `drift` exists on the server and not in the file, and stays; with --prune it is a `delete`. */
-export type Action = "create" | "update" | "noop" | "drift" | "delete";
-
-/** A field that changes, as it may be shown: what holds a secret is not in here. */
-export type FieldChange = { field: string; before: unknown; after: unknown };
-
-type StepBase = {
-  action: Action;
-  id: string;
-  /** The agent it belongs to; of an agent, itself. */
-  agent: string;
-  fields: FieldChange[];
-  /** A platform that runs is interrupted. */
-  willRestart: boolean;
-  /** What a person should know of it; may be empty. */
-  note: string;
-};
-
-export type AgentStep = StepBase & {
-  kind: "agent";
-  wanted?: DesiredAgent;
-  /** Names of the settings that change, for the mask. */
-  changed: (keyof AgentFields)[];
-  /** As it was seen; 0 for a new one. */
-  version: number;
-};
-export type PlatformStep = StepBase & { kind: "platform"; wanted?: DesiredPlatform; version: number };
-export type WatcherStep = StepBase & {
-  kind: "watcher";
-  wanted?: DesiredWatcher;
-  changed: (keyof WatcherFields)[];
-  version: number;
-};
-export type Step = AgentStep | PlatformStep | WatcherStep;
-
-/** Steps in the order in which they are done: agents, platforms, watchers; then deletions, the other way round. */
-export type Plan = { steps: Step[] };
 
 /** What the server says that writing a platform would do. By id; for every platform in the file. */
 export type Verdict = {
@@ -188,57 +151,6 @@ function platformChange(
     before: had && (had.reference || hiddenText),
     after: next === undefined || next.startsWith("secret://") ? next : hiddenText,
   };
-}
-
-function driftSteps(desired: Desired, state: OrgState, action: "drift" | "delete"): Step[] {
-  const base = { fields: [], willRestart: false };
-  const agents = new Set(desired.agents.map(({ id }) => id));
-  const platforms = new Set(desired.platforms.map(({ id }) => id));
-  const watchers = new Set(desired.watchers.map(({ slug }) => slug));
-  return [
-    ...[...state.watchers.values()]
-      .filter(({ slug }) => !watchers.has(slug))
-      .map(
-        ({ slug, spec, version }): Step => ({
-          ...base,
-          kind: "watcher",
-          action,
-          id: slug,
-          agent: spec?.agentId ?? "",
-          changed: [],
-          version,
-          note: "",
-        }),
-      ),
-    ...[...state.platforms.values()]
-      .filter(({ stableId }) => !platforms.has(stableId))
-      .map(
-        ({ stableId, agentId, version, status }): Step => ({
-          ...base,
-          kind: "platform",
-          action,
-          id: stableId,
-          agent: agentId,
-          version,
-          note: action === "delete" && status === PlatformStatus.RUNNING ? "it runs, and is stopped" : "",
-        }),
-      ),
-    ...[...state.agents.values()]
-      .filter(({ id }) => !agents.has(id))
-      .map(
-        ({ id, version, isDefault }): Step => ({
-          ...base,
-          kind: "agent",
-          // The server keeps its default agent, whoever asks.
-          action: isDefault ? "drift" : action,
-          id,
-          agent: id,
-          changed: [],
-          version,
-          note: isDefault && action === "delete" ? "the org's default agent stays" : "",
-        }),
-      ),
-  ];
 }
 
 function change(

@@ -1,8 +1,8 @@
 import type { Cli } from "../cli.ts";
 import { cut } from "../table.ts";
-import type { Step } from "./plan.ts";
-import type { Progress } from "./run.ts";
-import { doneLine } from "./view.ts";
+import type { Failed, Progress } from "./run.ts";
+import type { Step } from "./steps.ts";
+import { doneLine, failedLine } from "./view.ts";
 
 /** How long a line on a terminal stays before it is drawn again, in milliseconds. */
 const redrawMs = 100;
@@ -25,9 +25,14 @@ export class ProgressView implements Progress, Disposable {
     this.#timer = setInterval(() => this.#draw(), redrawMs);
   }
 
-  onStep(step: Step): void {
+  onDone(step: Step): void {
     this.#done += 1;
     this.#line(`  ${doneLine(this.#cli, step)}`);
+  }
+
+  onFailed(failed: Failed): void {
+    this.#total -= 1;
+    this.#line(`  ${failedLine(this.#cli, failed)}`);
   }
 
   onReplan(left: number): void {

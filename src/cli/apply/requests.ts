@@ -7,7 +7,7 @@ import {
 import { CreateWatcherRequestSchema, UpdateWatcherRequestSchema } from "#gen/pinion/v1/watcher_pb.js";
 import { settingsOfFields } from "./agent-fields.ts";
 import type { DesiredAgent, DesiredPlatform, DesiredWatcher } from "./desired.ts";
-import type { AgentStep, WatcherStep } from "./plan.ts";
+import type { AgentStep, WatcherStep } from "./steps.ts";
 import { specOfFields, specPaths } from "./watcher-fields.ts";
 
 /** What is asked of the server for each step; the same to check it and to do it. */

@@ -4,8 +4,9 @@ import { exitCodes, Failure } from "../failures.ts";
 import type { Desired } from "./desired.ts";
 import { execute } from "./execute.ts";
 import type { ParsedFile } from "./file.ts";
-import { type Kind, makePlan, type Plan, type Step, work } from "./plan.ts";
+import { makePlan, work } from "./plan.ts";
 import { readState } from "./state.ts";
+import type { Kind, Plan, Step } from "./steps.ts";
 import { resolve, verify } from "./verify.ts";
 
 export type ApplyOptions = { only: ReadonlySet<Kind>; prune: boolean; signal: AbortSignal };
@@ -33,15 +34,18 @@ export async function planFile(
   return makePlan(resolved.desired, state, verdicts, { ...options, templates: parsed.templates });
 }
 
+export type Failed = { step: Step; message: string };
+
 export type Progress = {
-  onStep(step: Step): void;
+  onDone(step: Step): void;
+  onFailed(failed: Failed): void;
   /** Somebody else changed something meanwhile. `left` is how many steps there are now. */
   onReplan(left: number): void;
 };
 
 /**
  * Does a plan, and makes it again while somebody else's writes come between, until there is nothing left to do. Deletes
- * nothing that the first plan did not. Resolves to the steps that were done.
+ * nothing that the first plan did not, and tries nothing again that failed. Resolves to what was done, and what failed.
  */
 export async function applyPlan(
   clients: Clients,
@@ -49,21 +53,27 @@ export async function applyPlan(
   desired: Desired,
   plan: Plan,
   options: ApplyOptions & { progress: Progress },
-): Promise<Step[]> {
+): Promise<{ done: Step[]; failed: Failed[] }> {
   const { signal, progress } = options;
   const done: Step[] = [];
+  const failed: Failed[] = [];
   const deletable = new Set(plan.steps.filter(({ action }) => action === "delete").map(nameOf));
   let steps = work(plan);
   for (let round = 1; ; round++) {
     const { isStale } = await execute(clients, steps, {
       signal,
       onStep: (step, outcome) => {
-        if (outcome === "stale") return;
-        done.push(step);
-        progress.onStep(step);
+        if (outcome.is === "done") {
+          done.push(step);
+          progress.onDone(step);
+        } else if (outcome.is === "failed") {
+          failed.push({ step, message: outcome.message });
+          progress.onFailed({ step, message: outcome.message });
+        }
       },
     });
-    if (!isStale) return done;
+    // With an agent that failed, what is left may need it.
+    if (!isStale || failed.some(({ step }) => step.kind === "agent")) return { done, failed };
     if (round === roundsMax) {
       throw new Failure(
         exitCodes.conflict,
@@ -72,9 +82,25 @@ export async function applyPlan(
       );
     }
     await sleep(Math.random() * roundDelayMs * round, undefined, { signal });
-    const next = await planFile(clients, parsed, desired, options);
-    steps = work(next).filter((step) => step.action !== "delete" || deletable.has(nameOf(step)));
+    const next = await planAgain();
+    const tried = new Set(failed.map(({ step }) => nameOf(step)));
+    steps = work(next).filter((step) =>
+      step.action === "delete" ? tried.size === 0 && deletable.has(nameOf(step)) : !tried.has(nameOf(step)),
+    );
     progress.onReplan(steps.length);
+  }
+
+  async function planAgain(): Promise<Plan> {
+    try {
+      return await planFile(clients, parsed, desired, options);
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error;
+      throw new Failure(
+        error.exitCode,
+        error.message,
+        "somebody changed this meanwhile; what was written stays",
+      );
+    }
   }
 }
 

@@ -6,10 +6,11 @@ import { deviceAmong } from "../lookup.ts";
 import { agentFieldNames } from "./agent-fields.ts";
 import type { Desired, DesiredAgent, DesiredPlatform } from "./desired.ts";
 import { inParallel } from "./in-parallel.ts";
-import type { Kind, Verdict } from "./plan.ts";
+import type { Verdict } from "./plan.ts";
 import type { Problem } from "./problems.ts";
 import { createAgent, updateAgent, upsertPlatform } from "./requests.ts";
 import type { OrgState } from "./state.ts";
+import type { Kind } from "./steps.ts";
 
 /** Requests under way at once: enough to hide the network, few enough to leave the server to others. */
 const parallelMax = 8;

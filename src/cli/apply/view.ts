@@ -1,6 +1,7 @@
 import type { Cli } from "../cli.ts";
 import { cut, plain } from "../table.ts";
-import type { Action, FieldChange, Plan, Step } from "./plan.ts";
+import type { Failed } from "./run.ts";
+import type { Action, FieldChange, Plan, Step } from "./steps.ts";
 
 /** Characters of a value that are shown on a line without a terminal's width. */
 const valueWidth = 60;
@@ -49,6 +50,11 @@ export function countsText(steps: readonly Step[], tense: 0 | 1): string {
 /** "created watcher repo-digest" */
 export function doneLine(cli: Cli, step: Step): string {
   return `${paint(cli, step.action, verbs[step.action][1])} ${step.kind} ${plain(step.id)}`;
+}
+
+/** "failed platform ada-telegram: why" */
+export function failedLine(cli: Cli, { step, message }: Failed): string {
+  return `${cli.colors.red("failed")} ${step.kind} ${plain(step.id)}: ${plain(message)}`;
 }
 
 function stepLines(cli: Cli, step: Step): string[] {
@@ -103,7 +109,13 @@ function paint(cli: Cli, action: Action, text: string): string {
 /** The plan, or what was done, for programs. */
 export function planJson(
   plan: Plan,
-  result: { file: string; isDryRun: boolean; isApplied: boolean; done: readonly Step[] },
+  result: {
+    file: string;
+    isDryRun: boolean;
+    isApplied: boolean;
+    done: readonly Step[];
+    failed: readonly Failed[];
+  },
 ): string {
   const done = new Set(result.done.map(({ kind, id, action }) => `${kind} ${id} ${action}`));
   const document = {
@@ -112,6 +124,7 @@ export function planJson(
     applied: result.isApplied,
     summary: counts(plan.steps),
     done: counts(result.done),
+    failed: result.failed.map(({ step, message }) => ({ kind: step.kind, id: step.id, message })),
     steps: plan.steps.map((step) => ({
       action: step.action,
       kind: step.kind,

@@ -5,8 +5,8 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { desiredOf } from "../../../src/cli/apply/desired.ts";
 import { type ParsedFile, parseFile } from "../../../src/cli/apply/file.ts";
-import type { Plan, Step } from "../../../src/cli/apply/plan.ts";
 import { applyPlan, planFile } from "../../../src/cli/apply/run.ts";
+import type { Plan, Step } from "../../../src/cli/apply/steps.ts";
 import { newKey } from "../../../src/secrets.ts";
 import { runCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
@@ -64,11 +64,11 @@ function parts(replica: TestReplica, text: string, env: Record<string, string> =
   const scope = { only: everything, prune: false, signal: new AbortController().signal };
   return {
     plan: () => planFile(replica.clients, parsed, desired, scope),
-    run: (plan: Plan, options: { signal?: AbortSignal; onStep?(step: Step): void } = {}) =>
+    run: (plan: Plan, options: { signal?: AbortSignal; onDone?(step: Step): void } = {}) =>
       applyPlan(replica.clients, parsed, desired, plan, {
         ...scope,
         signal: options.signal ?? scope.signal,
-        progress: { onStep: options.onStep ?? (() => {}), onReplan: () => {} },
+        progress: { onDone: options.onDone ?? (() => {}), onFailed: () => {}, onReplan: () => {} },
       }),
   };
 }
@@ -259,7 +259,7 @@ test("an apply that is stopped between any two writes is finished by the next on
     let seen = 0;
     const stopped = run(await plan(), {
       signal: controller.signal,
-      onStep: () => {
+      onDone: () => {
         seen += 1;
         if (seen === writes) controller.abort();
       },
@@ -297,8 +297,40 @@ test("an edit between the plan and its writes is planned again, and the org ends
   const plan = await second.plan();
   await replica.clients.agents.updateAgentSettings({ agentId: "ada", name: "Eve" });
   await replica.clients.watchers.deleteWatcher({ watcherId: "digest" });
-  const done = await second.run(plan);
+  const { done } = await second.run(plan);
   expect(names(done).sort()).toEqual(["create watcher digest", "update agent ada"]);
   const { agent } = await replica.clients.agents.getAgent({ agentId: "ada" });
   expect(agent).toMatchObject({ name: "Ada", settings: { identity: "You are new." } });
+});
+
+test("a platform that does not start is told with its reason, keeps nothing else back, and is tried again", async () => {
+  const { write, apply, replica } = await start();
+  write(example.replace('bot_token = "$BOT"', 'bot_token = "secret://NOT_THERE"'));
+  const first = await apply("--yes");
+  expect(first).toMatchObject({ code: 1 });
+  expect(first.out).toMatch(/failed platform ada-telegram: .*NOT_THERE/);
+  expect(first.err).toContain("1 of 3 steps failed: platform ada-telegram");
+  expect((await replica.clients.watchers.listWatchers({})).watchers).toHaveLength(1);
+  const again = await apply("--yes", "--json", "--prune");
+  expect(again).toMatchObject({ code: 1 });
+  expect(JSON.parse(again.out)).toMatchObject({
+    applied: false,
+    failed: [{ kind: "platform", id: "ada-telegram" }],
+  });
+  write(example);
+  expect(await apply("--yes")).toMatchObject({ code: 0 });
+});
+
+test("the writes of one file by two people with other ideas end as one of them says, for each thing", async () => {
+  const { replica } = await start();
+  const texts = [example, example.replace("You are Ada.", "You are Bea.").replace("90m", "2h")];
+  const people = texts.map((text) => parts(replica, text));
+  await Promise.all(people.map(async ({ plan, run }) => run(await plan())));
+  const { agent } = await replica.clients.agents.getAgent({ agentId: "ada" });
+  expect(["You are Ada.", "You are Bea."]).toContain(agent!.settings!.identity);
+  // And whoever comes last has it as the file says.
+  for (const { plan, run } of people) {
+    await run(await plan());
+    expect((await plan()).steps.filter(({ action }) => action === "update")).toEqual([]);
+  }
 });
