@@ -153,13 +153,21 @@ export function createPlatformRunner(deps: {
 
   function resolve(orgId: string, reference: string, field: string): string {
     const name = requireReference(reference, `secrets.${field}`);
-    return (
-      references.find(orgId, name) ??
+    const found = references.find(orgId, name);
+    if (found === undefined) {
       refuse(
         "failed_precondition",
         `secrets.${field}: the server has no ${reference} for this org; set PINION_SECRET_${name} and restart it`,
-      )
-    );
+      );
+    }
+    // References do not lead to references, so none can lead back to itself.
+    if (isReference(found)) {
+      refuse(
+        "failed_precondition",
+        `secrets.${field}: ${reference} is a reference again; set PINION_SECRET_${name} to the secret`,
+      );
+    }
+    return found;
   }
 
   /** Never rejects: the row says already what is to be. */

@@ -1,5 +1,6 @@
 /** Platforms: one start of many calls, and secrets that nobody gets to see. Starts are held open by the test. */
 import { Code } from "@connectrpc/connect";
+import { createClients } from "@pinion/client";
 import { sql } from "kysely";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { AgentService, PlatformStatus, UpsertOutcome } from "#gen/pinion/v1/agent_pb.js";
@@ -16,6 +17,7 @@ import * as agents from "../../../src/store/agents.ts";
 import { type Database, type Db, openDatabase } from "../../../src/store/database.ts";
 import * as platforms from "../../../src/store/platforms.ts";
 import { useDatabase } from "../../support/database.ts";
+import { startTestReplica } from "../../support/server.ts";
 import { type Api, startApi } from "./api.ts";
 import { addTenant, type Tenant } from "./tenants.ts";
 
@@ -107,7 +109,7 @@ function replica(starter: PlatformStarter, options: { keys?: string; feed?: Retu
     }),
     feed: options.feed ?? hints(),
     keyring: createKeyring(options.keys ?? key),
-    references: createReferences(["acme"], { TEAM_BOT: secret }),
+    references: createReferences(["acme"], { TEAM_BOT: secret, LOOP: "secret://LOOP" }),
     starter,
   });
   return { runner, logged, db: pool.db };
@@ -404,6 +406,36 @@ test("a reference is kept as it is, looked up at every start, and one that the s
   );
   expect(await row()).toMatchObject({ status: "failed", version: 2 });
   expect(held.started).toHaveLength(1);
+});
+
+test("a reference that leads to a reference fails the start", async () => {
+  const { runner } = replica(createConfigStarter());
+  const call = upsert(runner, { secrets: { bot_token: { value: "secret://LOOP" } } });
+  expect(await reasonOf(call)).toMatch(/^failed_precondition: .*secret:\/\/LOOP is a reference again/);
+});
+
+test("twenty creations and twenty starts at once on two real replicas make one creation and two starts", async () => {
+  const env = { PINION_SECRET_KEYS: key };
+  const { secret: token } = await addTenant(database.db, "local");
+  const two = [await startTestReplica(database.url, env), await startTestReplica(database.url, env)];
+  const clients = two.map(({ url }) => createClients({ url, token }));
+  const all = <T>(call: (client: (typeof clients)[0]["agents"]) => Promise<T>) =>
+    Promise.all(Array.from({ length: 20 }, (_, i) => call(clients[i % 2]!.agents)));
+  const answers = await all((client) => client.upsertPlatform({ ...wanted, agentId: "pinion-default" }));
+  const outcomes = answers.map(({ outcome }) => outcome).sort();
+  expect(outcomes).toEqual([UpsertOutcome.CREATED, ...Array(19).fill(UpsertOutcome.NOOP)]);
+  expect(answers.every(({ platform }) => platform!.status === PlatformStatus.RUNNING)).toBe(true);
+  await clients[0]!.agents.stopPlatform({ stableId: "chat" });
+  const started = await all((client) => client.startPlatform({ stableId: "chat" }));
+  expect(started.every(({ platform }) => platform!.status === PlatformStatus.RUNNING)).toBe(true);
+  expect(await kindsOf()).toEqual([
+    "platform.created",
+    "platform.started",
+    "platform.stopped",
+    "platform.starting",
+    "platform.started",
+  ]);
+  for (const client of clients) client.close();
 });
 
 test("a ciphertext that was copied from another org's platform does not start", async () => {
