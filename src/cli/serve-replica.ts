@@ -30,9 +30,9 @@ import { createFeed } from "../server/feed.ts";
 import { createGuard, requireRules } from "../server/guard.ts";
 import { HealthState, registerHealth } from "../server/health.ts";
 import { interceptorChain } from "../server/interceptors/chain.ts";
-import { type Handler, openPort } from "../server/port.ts";
 import { createConfigStarter } from "../server/platform-starter.ts";
 import { createPlatformRunner } from "../server/platforms.ts";
+import { type Handler, openPort } from "../server/port.ts";
 import { registerReflection } from "../server/reflection.ts";
 import { agentService } from "../server/rpc/agents.ts";
 import { deviceService } from "../server/rpc/device.ts";
@@ -66,6 +66,8 @@ export type Replica = {
 
 /** Connections of the scheduler and of the sessions' batchers; requests have a pool of their own. */
 const workConnections = 8;
+/** The tokens of open device streams are looked at this often: a lost word of a revocation costs no more. */
+const tokensEveryMs = 5_000;
 /** A replica says that it lives this often; others believe it for one TTL. */
 const replicaBeatMs = 5_000;
 const services: DescService[] = [
@@ -191,6 +193,14 @@ export async function startReplica(config: ReplicaConfig, options: { log?: Logge
       startExpirer(loops),
       startReaper({ ...loops, rules: config.reaper, intervalMs: config.reaper.intervalMs }),
       startRetention({ db: work.db, log, days: config.retentionDays }),
+      startLoop({
+        name: "stream-tokens",
+        log,
+        async pass() {
+          await hub.endExpired();
+          return tokensEveryMs;
+        },
+      }),
       startLoop({
         name: "replica-beat",
         log,

@@ -124,6 +124,20 @@ export async function findByHashes(db: Db, hashes: readonly Buffer[]): Promise<(
   return hashes.map((hash) => found.get(hash.toString("hex")));
 }
 
+/** Which of these tokens are good no more: revoked, expired or gone. One statement for all. */
+export async function findEnded(
+  db: Db,
+  held: readonly { orgId: string; tokenId: string }[],
+): Promise<Set<string>> {
+  if (held.length === 0) return new Set();
+  const { rows } = await sql<{ id: string }>`
+    select h.id
+    from unnest(${held.map(({ orgId }) => orgId)}::text[], ${held.map(({ tokenId }) => tokenId)}::uuid[]) as h(org_id, id)
+      left join token t on t.org_id = h.org_id and t.id = h.id
+    where t.id is null or t.revoked_at is not null or t.expires_at <= now()`.execute(db);
+  return new Set(rows.map((row) => row.id));
+}
+
 export async function find(db: Db, options: { orgId: string; tokenId: string }): Promise<Token | undefined> {
   return db
     .selectFrom("token")

@@ -12,6 +12,7 @@ import { type Db, transaction } from "../../store/database.ts";
 import * as devices from "../../store/devices.ts";
 import * as presence from "../../store/presence.ts";
 import type { AttemptName, FailurePolicy, Settlement } from "../../store/settlements.ts";
+import * as tokens from "../../store/tokens.ts";
 import type { BusMessage } from "../bus.ts";
 import type { Feed } from "../feed.ts";
 import type { Principal } from "../guard.ts";
@@ -28,6 +29,8 @@ export type Hub = {
   receive(message: BusMessage): boolean;
   /** Ends the sessions that a token opened. */
   revoke(tokenId: string): void;
+  /** Ends the sessions whose token has expired, or was revoked without this replica hearing of it. */
+  endExpired(): Promise<void>;
   /** Makes good what lost notifications missed: looks for settled attempts, wanted ends, and work, for all sessions. */
   sweep(): Promise<void>;
   stats(): { sessions: number; attempts: number };
@@ -222,6 +225,10 @@ export function createHub(deps: HubDeps): Hub {
     },
     revoke(tokenId) {
       for (const session of streams) if (session.tokenId === tokenId) session.revoked();
+    },
+    async endExpired() {
+      const ended = await tokens.findEnded(db, [...streams]);
+      for (const session of streams) if (ended.has(session.tokenId)) session.revoked();
     },
     async sweep() {
       if (sessions.size === 0) return;

@@ -211,6 +211,27 @@ test("a device's successor token is the same device, and both hold a stream duri
   expect(after.welcome.sessionEpoch).toBeGreaterThan(before.welcome.sessionEpoch);
 });
 
+test("a stream ends with its token, also if nobody tells the replica that the token has ended", async () => {
+  const replica = await startTestReplica(database.url);
+  const [rotated, revoked, good] = [
+    await enrolDevice(replica.clients),
+    await enrolDevice(replica.clients),
+    await enrolDevice(replica.clients),
+  ];
+  const streams = {
+    rotated: await connect(replica.url, rotated),
+    revoked: await connect(replica.url, revoked),
+    good: await connect(replica.url, good),
+  };
+  const { tokens } = await replica.clients.tokens.listTokens({});
+  const its = tokens.find((token) => token.deviceId === rotated.deviceId)!;
+  await replica.clients.tokens.rotateToken({ tokenId: its.id, overlap: durationFromMs(0) });
+  await sql`update token set revoked_at = now() where device_id = ${revoked.deviceId}`.execute(database.db);
+  expect((await streams.rotated.ended).code).toBe(grpc.status.UNAUTHENTICATED);
+  expect((await streams.revoked.ended).code).toBe(grpc.status.UNAUTHENTICATED);
+  await streams.good.beat();
+});
+
 test("twenty devices that register at once on two replicas bring one default watcher; deleted, it stays so", async () => {
   const replicas = [await startTestReplica(database.url), await startTestReplica(database.url)];
   const { clients } = replicas[0]!;
