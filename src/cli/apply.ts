@@ -89,7 +89,10 @@ async function apply(cli: Cli, command: Command, signal: AbortSignal): Promise<v
   }
   if (todo.length === 0) return end(true);
   if (!options.yes) await requireYes(cli, todo, isJson, signal);
+  // Should the process end in the middle, because nobody reads what it prints, it has not succeeded.
+  cli.setExitCode(exitCodes.failed);
   const { done, failed } = await carryOut();
+  cli.setExitCode(exitCodes.ok);
   if (!isJson) cli.out(`\nDone: ${countsText(done, 1)}`);
   end(failed.length === 0, done, failed);
   if (failed.length > 0) {

@@ -49,7 +49,7 @@ export function driftSteps(desired: Desired, state: OrgState, action: "drift" | 
           agent: id,
           changed: [],
           version,
-          note: isDefault && action === "delete" ? "the org's default agent stays" : "",
+          note: isDefault ? "is not in the file; the org's default agent stays" : "",
         }),
       ),
   ];

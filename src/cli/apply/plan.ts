@@ -7,7 +7,7 @@ import type { KeyPath } from "./places.ts";
 import { hiddenText, shown, shownServers } from "./shown.ts";
 import type { OrgState } from "./state.ts";
 import type { AgentStep, FieldChange, Kind, Plan, PlatformStep, Step, WatcherStep } from "./steps.ts";
-import { fieldsOfSpec, specPaths, type WatcherFields } from "./watcher-fields.ts";
+import { fieldsOfSpec, specPaths, type WatcherFields, watcherDefaults } from "./watcher-fields.ts";
 
 /** What the server says that writing a platform would do. By id; for every platform in the file. */
 export type Verdict = {
@@ -75,11 +75,16 @@ function watcherStep(
   const current = state.watchers.get(wanted.slug);
   const before = current?.spec && fieldsOfSpec(current.spec);
   const label = (id: string) => state.devices.find((device) => device.id === id)?.label ?? id;
+  const defaults: Partial<WatcherFields> = {
+    ...watcherDefaults,
+    name: wanted.slug,
+    agent: wanted.fields.agent,
+  };
   const names = Object.keys(specPaths) as (keyof WatcherFields)[];
   const changed = names.filter((name) => !isSame(before?.[name], wanted.fields[name]));
   const fields = changed
-    // What a new one does not say is not worth a line.
-    .filter((name) => current || (!isSame(wanted.fields[name], "") && wanted.fields[name] !== null))
+    // What a new one has by default is not worth a line.
+    .filter((name) => current || !isSame(wanted.fields[name], defaults[name]))
     .map((field) => {
       const [old, next] = [before?.[field], wanted.fields[field]];
       return field === "device"

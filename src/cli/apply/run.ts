@@ -9,6 +9,9 @@ import { readState } from "./state.ts";
 import type { Kind, Plan, Step } from "./steps.ts";
 import { resolve, verify } from "./verify.ts";
 
+/** How often the org is read for one plan: while it is read and asked about, somebody else may write. */
+const readingsMax = 3;
+
 export type ApplyOptions = { only: ReadonlySet<Kind>; prune: boolean; signal: AbortSignal };
 
 /**
@@ -26,12 +29,16 @@ export async function planFile(
   desired: Desired,
   options: ApplyOptions,
 ): Promise<Plan> {
-  const state = await readState(clients, options);
-  const resolved = resolve(desired, state, options.only);
-  if (resolved.problems.length > 0) throw parsed.fail(resolved.problems);
-  const { verdicts, problems } = await verify(clients, resolved.desired, state, options);
-  if (problems.length > 0) throw parsed.fail(problems);
-  return makePlan(resolved.desired, state, verdicts, { ...options, templates: parsed.templates });
+  for (let reading = 1; ; reading++) {
+    const state = await readState(clients, options);
+    const resolved = resolve(desired, state, options.only);
+    if (resolved.problems.length > 0) throw parsed.fail(resolved.problems);
+    const { verdicts, problems, mayBeStale } = await verify(clients, resolved.desired, state, options);
+    if (problems.length === 0) {
+      return makePlan(resolved.desired, state, verdicts, { ...options, templates: parsed.templates });
+    }
+    if (!mayBeStale || reading === readingsMax) throw parsed.fail(problems);
+  }
 }
 
 export type Failed = { step: Step; message: string };

@@ -71,17 +71,19 @@ export function resolve(
 
 /**
  * Asks the server about every agent and platform of the file, changing nothing: what it would do, and what it would turn
- * down. So a refusal comes before the first write.
+ * down. So a refusal comes before the first write. `mayBeStale`: some of it may be because the org has changed since its
+ * state was read.
  */
 export async function verify(
   clients: Clients,
   desired: Desired,
   state: OrgState,
   options: { only: ReadonlySet<Kind>; signal: AbortSignal },
-): Promise<{ verdicts: Map<string, Verdict>; problems: Problem[] }> {
+): Promise<{ verdicts: Map<string, Verdict>; problems: Problem[]; mayBeStale: boolean }> {
   const verdicts = new Map<string, Verdict>();
   const problems: Problem[] = [];
   const { only, signal } = options;
+  let mayBeStale = false;
   const asking = async (path: Problem["path"], ask: () => Promise<void>) => {
     try {
       await ask();
@@ -89,6 +91,7 @@ export async function verify(
       const problem = problemOf(error, path);
       if (!problem) throw error;
       problems.push(problem);
+      mayBeStale ||= contradictions.has((error as PinionError).reason);
     }
   };
   await inParallel(only.has("agent") ? desired.agents : [], { parallelMax, signal }, (agent) =>
@@ -99,8 +102,11 @@ export async function verify(
       verdicts.set(platform.id, await checkPlatform(clients, platform, state, signal));
     }),
   );
-  return { verdicts, problems };
+  return { verdicts, problems, mayBeStale };
 }
+
+/** What the state said is not so, or not any more. */
+const contradictions = new Set(["not_found", "already_exists"]);
 
 async function checkAgent(
   clients: Clients,

@@ -35,7 +35,13 @@ export function planLines(cli: Cli, plan: Plan, showsAll: boolean): string[] {
     ...(hidden > 0 ? [dim(`  … and ${hidden} more`)] : []),
     ...(steps.length > 0 ? [""] : []),
     `Plan: ${countsText(plan.steps, 0)}`,
+    ...(plan.steps.some(isPrunable) ? [dim("--prune would delete what is on the server only")] : []),
   ];
+}
+
+/** Of the default agent a note says that it stays. */
+function isPrunable(step: Step): boolean {
+  return step.action === "drift" && step.note === "";
 }
 
 /** "1 to create, 2 unchanged"; what has been done is in the past tense. */
@@ -62,9 +68,7 @@ function stepLines(cli: Cli, step: Step): string[] {
   const belongs = step.agent !== "" && step.kind !== "agent" ? dim(` of ${plain(step.agent)}`) : "";
   const remarks = [
     ...(step.willRestart ? [yellow("restarts, and is away meanwhile")] : []),
-    ...(step.action === "drift" && step.note === ""
-      ? [dim("is not in the file; --prune would delete it")]
-      : []),
+    ...(step.action === "drift" && step.note === "" ? [dim("is not in the file")] : []),
     ...(step.note === "" ? [] : [yellow(plain(step.note))]),
   ];
   const head = `  ${paint(cli, step.action, marks[step.action])} ${step.kind.padEnd(8)} ${plain(step.id)}${belongs}`;

@@ -167,6 +167,20 @@ test(
   testTimeoutMs,
 );
 
+test(
+  "an apply that ends because nobody reads its lines any more has not succeeded",
+  async () => {
+    writeFileSync(file, agentWith("unread", 150));
+    const child = spawn(process.execPath, [main, "apply", "--yes"], { env, cwd: home });
+    await untilPrinted(child, /created watcher unread-/);
+    child.stdout.destroy();
+    const [code] = await once(child, "exit");
+    expect(code).toBe(1);
+    expect(await pinion("apply", "--yes")).toMatchObject({ code: 0 });
+  },
+  testTimeoutMs,
+);
+
 const hasScript = spawnSync("script", ["--version"]).status === 0;
 
 test.skipIf(!hasScript)(

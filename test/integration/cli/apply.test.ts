@@ -14,11 +14,13 @@ import { enrolDevice } from "../../support/device.ts";
 import { startTestReplica, type TestReplica } from "../../support/server.ts";
 
 const database = useDatabase();
+/** One for all replicas of a service. */
+const secretKeys = newKey();
 const secret = "123456:a-very-secret-token";
 
 async function start() {
   const replica = await startTestReplica(database.url, {
-    PINION_SECRET_KEYS: newKey(),
+    PINION_SECRET_KEYS: secretKeys,
     // With it, agents get Pinion's own MCP server, which no file has.
     PINION_PUBLIC_URL: "https://pinion.example.org",
   });
@@ -277,11 +279,12 @@ test("an apply that is stopped between any two writes is finished by the next on
 
 test("people who apply one file at the same moment all succeed, and everything is there once", async () => {
   const { replica } = await start();
-  const other = await startTestReplica(database.url, { PINION_SECRET_KEYS: newKey() });
+  const other = await startTestReplica(database.url, { PINION_SECRET_KEYS: secretKeys });
   const text = `${example}${[1, 2, 3, 4].map((n) => `[[agents.ada.watchers]]\nslug = "w-${n}"\nprompt = "x"\n`).join("")}`;
   const people = [replica, replica, other, replica].map((server) => parts(server, text));
   const plans = await Promise.all(people.map(({ plan }) => plan()));
-  await Promise.all(people.map(({ run }, index) => run(plans[index]!)));
+  const ended = await Promise.all(people.map(({ run }, index) => run(plans[index]!)));
+  expect(ended.flatMap(({ failed }) => failed)).toEqual([]);
   expect((await replica.clients.watchers.listWatchers({})).watchers).toHaveLength(5);
   const after = await people[0]!.plan();
   expect(names(after.steps.filter(({ action }) => action !== "noop"))).toEqual([
@@ -321,11 +324,12 @@ test("a platform that does not start is told with its reason, keeps nothing else
   expect(await apply("--yes")).toMatchObject({ code: 0 });
 });
 
-test("the writes of one file by two people with other ideas end as one of them says, for each thing", async () => {
+test("people who apply different files at once all succeed, and each thing ends as one of them says", async () => {
   const { replica } = await start();
   const texts = [example, example.replace("You are Ada.", "You are Bea.").replace("90m", "2h")];
   const people = texts.map((text) => parts(replica, text));
-  await Promise.all(people.map(async ({ plan, run }) => run(await plan())));
+  const ended = await Promise.all(people.map(async ({ plan, run }) => run(await plan())));
+  expect(ended.flatMap(({ failed }) => failed)).toEqual([]);
   const { agent } = await replica.clients.agents.getAgent({ agentId: "ada" });
   expect(["You are Ada.", "You are Bea."]).toContain(agent!.settings!.identity);
   // And whoever comes last has it as the file says.
