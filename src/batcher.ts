@@ -26,12 +26,32 @@ export function createBatcher<Item, Result>(options: {
   itemsMax: number;
   queueMax: number;
   overflow: () => Error;
+  /** Whether a batch that failed so is run item by item, so that a bad one fails alone. Default: it fails as a whole. */
+  mayIsolate?: (error: unknown) => boolean;
   onBatch?: (size: number, ms: number) => void;
 }): Batcher<Item, Result> {
   const queue: Waiting<Item, Result>[] = [];
   let underWay = 0;
   let isDraining = false;
   let idlers: (() => void)[] = [];
+
+  async function answer(batch: Waiting<Item, Result>[]): Promise<void> {
+    try {
+      const results = await options.run(batch.map((waiting) => waiting.item));
+      if (results.length !== batch.length) {
+        throw new Error(`a batch of ${batch.length} was answered with ${results.length} results`);
+      }
+      batch.forEach((waiting, index) => {
+        waiting.resolve(results[index]!);
+      });
+    } catch (error) {
+      if (batch.length > 1 && options.mayIsolate?.(error)) {
+        for (const waiting of batch) await answer([waiting]);
+      } else {
+        for (const waiting of batch) waiting.reject(error);
+      }
+    }
+  }
 
   async function drain(): Promise<void> {
     // Let the items of the same turn of the event loop join the first batch.
@@ -40,17 +60,7 @@ export function createBatcher<Item, Result>(options: {
       const batch = queue.splice(0, options.itemsMax);
       underWay = batch.length;
       const startedAt = performance.now();
-      try {
-        const results = await options.run(batch.map((waiting) => waiting.item));
-        if (results.length !== batch.length) {
-          throw new Error(`a batch of ${batch.length} was answered with ${results.length} results`);
-        }
-        batch.forEach((waiting, index) => {
-          waiting.resolve(results[index]!);
-        });
-      } catch (error) {
-        for (const waiting of batch) waiting.reject(error);
-      }
+      await answer(batch);
       options.onBatch?.(batch.length, performance.now() - startedAt);
     }
     // In the same turn as the last look at the queue: an item that comes later starts anew.

@@ -49,7 +49,13 @@ export const serverSettings = z.object({
     60_000,
     "How long after a run's timeout the server waits for its device before it ends the run itself",
   ),
-  PINION_STREAM_AGE_MS: milliseconds(3_600_000, "Age at which a stream is drained, ± 10 %"),
+  // Below the longest timer of Node with its tenth added.
+  PINION_STREAM_AGE_MS: count(
+    3_600_000,
+    100,
+    1_900_000_000,
+    "Age at which a stream is drained, ± 10 % (milliseconds)",
+  ),
   PINION_SWEEP_INTERVAL_MS: milliseconds(15_000, "How often lost notifications are made good"),
   PINION_REAP_INTERVAL_MS: milliseconds(5_000, "How often lost attempts are looked for"),
   PINION_RETRY_BACKOFF_MS: milliseconds(

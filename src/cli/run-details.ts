@@ -2,14 +2,9 @@ import type { PastAttempt, Run, Window } from "#gen/pinion/v1/run_pb.js";
 import type { Cli } from "./cli.ts";
 import type { Clients } from "./context.ts";
 import { deviceLabels } from "./lookup.ts";
-import { collect } from "./paging.ts";
 import { details, plain } from "./table.ts";
 import { formatDuration, formatMoment, formatMomentAgo } from "./times.ts";
 import * as words from "./words.ts";
-
-/** How far back a run's window is looked for among its watcher's. */
-const windowsSearchedMax = 1_000;
-const windowPageSize = 100;
 
 /** Everything about a run, and its output below. */
 export async function printRun(cli: Cli, clients: Clients, run: Run): Promise<void> {
@@ -66,22 +61,8 @@ function attemptLine(past: PastAttempt): string {
 /** The stored output of a run: its window's, or the tail that is kept of a run without one. */
 export async function runOutput(clients: Clients, run: Run): Promise<string> {
   if (!run.windowId) return run.outputTail;
-  const window = await findWindow(clients, run);
-  return window ? windowOutput(window) : run.outputTail;
-}
-
-async function findWindow(clients: Clients, run: Run): Promise<Window | undefined> {
-  let found: Window | undefined;
-  await collect(
-    windowsSearchedMax,
-    async (page) => {
-      const answer = await clients.runs.listWindows({ watcherId: run.watcherId, ...page });
-      found ??= answer.windows.find((window) => window.id === run.windowId);
-      return { items: answer.windows, nextPageToken: found ? "" : answer.nextPageToken };
-    },
-    windowPageSize,
-  );
-  return found;
+  const { windows } = await clients.runs.listWindows({ runId: run.id });
+  return windows[0] ? windowOutput(windows[0]) : run.outputTail;
 }
 
 /** The text of a window: a device program's output, or the data as JSON for anything else. */

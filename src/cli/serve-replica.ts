@@ -232,6 +232,8 @@ export async function startReplica(config: ReplicaConfig, options: { log?: Logge
     const rpc = connectNodeAdapter({
       interceptors: interceptorChain({ guard, log }),
       readMaxBytes: config.session.messageBytesMax,
+      // A mistyped field would otherwise be passed over, and with it a limit that somebody meant to set.
+      jsonOptions: { ignoreUnknownFields: false },
       shutdownSignal: stopping.signal,
       routes(router: ConnectRouter) {
         const deps = {

@@ -1,6 +1,7 @@
 import { type Batcher, createBatcher } from "../batcher.ts";
-import { Refusal } from "../errors.ts";
-import { type Db, isUnavailable, transaction } from "../store/database.ts";
+import { Refusal, refuse } from "../errors.ts";
+import type { Logger } from "../log.ts";
+import { type Db, isPassing, transaction } from "../store/database.ts";
 import { type FailurePolicy, findVerdicts, type Settled, type Settlement } from "../store/settlements.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { settleWithEvents } from "./settle.ts";
@@ -25,7 +26,10 @@ export type ReportVerdict = {
   windowId: string | null;
 };
 
-/** Stores reports, each exactly once (R5). What `report` resolves with has been committed. */
+/**
+ * Stores reports, each exactly once (R5). What `report` resolves with has been committed; it refuses with
+ * `invalid_argument` what can never be stored, and rejects with what may pass (see isPassing).
+ */
 export type Completer = {
   report(report: Report): Promise<ReportVerdict>;
   idle(): Promise<void>;
@@ -41,6 +45,7 @@ export function createCompleter(options: {
   db: Db;
   policy: FailurePolicy;
   doorbell: Doorbell;
+  log: Logger;
   onBatch?: (size: number, ms: number) => void;
 }): Completer {
   const { db, policy, doorbell } = options;
@@ -55,17 +60,18 @@ export function createCompleter(options: {
     try {
       return await store(reports);
     } catch (error) {
-      if (isUnavailable(error) || reports.length === 1) throw error;
+      if (isPassing(error)) throw error;
+      if (reports.length === 1) {
+        options.log.error({ err: error, runId: reports[0]!.runId }, "the database refuses a completion");
+        return [refused];
+      }
       // R9: one report that the database refuses must not take the others with it.
       const half = Math.ceil(reports.length / 2);
       const [first, second] = await Promise.all([
-        storeEach(reports.slice(0, half)).catch(() => undefined),
-        storeEach(reports.slice(half)).catch(() => undefined),
+        storeEach(reports.slice(0, half)),
+        storeEach(reports.slice(half)),
       ]);
-      return [
-        ...(first ?? Array<ReportVerdict>(half).fill(notStored)),
-        ...(second ?? Array<ReportVerdict>(reports.length - half).fill(notStored)),
-      ];
+      return [...first, ...second];
     }
   }
 
@@ -87,15 +93,17 @@ export function createCompleter(options: {
   return {
     async report(report) {
       const verdict = await batcher.add(report);
-      if (verdict === notStored) throw new Error(`the completion of run ${report.runId} could not be stored`);
+      if (verdict === refused) {
+        refuse("invalid_argument", "completion: the database refuses to store it; see the server's log");
+      }
       return verdict;
     },
     idle: () => batcher.idle(),
   };
 }
 
-/** Stands for a report that the database refused; never leaves this file. */
-const notStored: ReportVerdict = { verdict: "unknown", windowId: null };
+/** Stands for a report that the database will never take; never leaves this file. */
+const refused: ReportVerdict = { verdict: "unknown", windowId: null };
 
 /** Splits a batch where its outputs together grow too large for one statement. */
 function bySize(reports: Report[]): Report[][] {

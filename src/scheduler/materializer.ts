@@ -1,5 +1,5 @@
 import type { Logger } from "../log.ts";
-import { type Db, isUnavailable, transaction } from "../store/database.ts";
+import { type Db, isPassing, transaction } from "../store/database.ts";
 import * as events from "../store/events.ts";
 import * as schedules from "../store/schedules.ts";
 import type { Doorbell } from "./doorbell.ts";
@@ -13,6 +13,9 @@ import { type Plan, planBacklog, planDue } from "./plan.ts";
 
 /** Watchers per transaction. */
 const watchersPerPassMax = 2_000;
+
+/** How soon to look again for watchers that somebody else holds. */
+const heldElsewhereMs = 50;
 
 /** Records the due slots of up to `limit` watchers; answers how many watchers it looked at. */
 export async function materializeOnce(
@@ -61,7 +64,7 @@ async function pass(
     });
     options.doorbell.recorded(runs);
   } catch (error) {
-    if (isUnavailable(error) || names.length === 0) throw error;
+    if (isPassing(error) || names.length === 0) throw error;
     options.log.error(
       { err: error, watchers: names.length },
       "a batch of watchers failed; trying them one by one",
@@ -87,7 +90,7 @@ async function planAlone(
     });
     options.doorbell.recorded(runs);
   } catch (error) {
-    if (isUnavailable(error)) throw error;
+    if (isPassing(error)) throw error;
     const reason = `its due slot could not be recorded: ${error instanceof Error ? error.message : String(error)}`;
     options.log.error(
       { err: error, orgId: name.orgId, watcherId: name.watcherId },
@@ -145,6 +148,8 @@ export function startMaterializer(options: {
       const waiting = await materializeBacklogOnce(options.db, options);
       if (due === watchersPerPassMax || waiting === watchersPerPassMax) return 0;
       const nextDueMs = await schedules.findNextDueMs(options.db);
+      // What is due and was passed over is held by somebody else.
+      if (nextDueMs === 0) return heldElsewhereMs;
       return Math.min(Math.ceil(nextDueMs ?? options.sweepMs), options.sweepMs);
     },
   });

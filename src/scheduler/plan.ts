@@ -41,7 +41,7 @@ export function planDue(watcher: DueWatcher): Plan {
       watcherId: watcher.watcherId,
       nextSlotAt: next,
       nextDueAt: next && new Date(next.getTime() + offsetMs),
-      hasStarted: false,
+      lastRunAt: null,
     },
   };
   const skip = (slot: Date, skipReason: SkipReason, reason: string) => {
@@ -97,7 +97,8 @@ export function planDue(watcher: DueWatcher): Plan {
     return plan;
   }
   plan.slots.push({ ...slotRecord(watcher, latest, "scheduled"), dueAt });
-  plan.move.hasStarted = true;
+  // A run on time counts from its slot: otherwise a cooldown of the schedule's own interval would skip every second one.
+  plan.move.lastRunAt = lateMs <= onTimeMs ? dueAt : watcher.now;
   return plan;
 }
 
@@ -117,13 +118,17 @@ export function planBacklog(watcher: DueWatcher): Plan {
     });
     return plan;
   }
+  if (source === "scheduled" && watcher.status === "paused") {
+    plan.slots.push({ ...record, skipReason: "cooldown", reason: "the watcher was paused" });
+    return plan;
+  }
   const cooldown = source === "scheduled" ? coolingDown(watcher, watcher.now) : undefined;
   if (cooldown) {
     plan.slots.push({ ...record, skipReason: "cooldown", reason: cooldown });
     return plan;
   }
   plan.slots.push(record);
-  plan.move.hasStarted = true;
+  plan.move.lastRunAt = watcher.now;
   return plan;
 }
 
@@ -153,13 +158,13 @@ export function planManual(
       },
     ],
     aside: [],
-    move: { ...stay(watcher), hasStarted: true },
+    move: { ...stay(watcher), lastRunAt: now },
   };
 }
 
 function stay(watcher: DueWatcher): ScheduleMove {
   const { orgId, watcherId, nextSlotAt, nextDueAt } = watcher;
-  return { orgId, watcherId, nextSlotAt, nextDueAt, hasStarted: false };
+  return { orgId, watcherId, nextSlotAt, nextDueAt, lastRunAt: null };
 }
 
 /** Why a run may not start yet, if so. */

@@ -69,6 +69,9 @@ const reasons: Record<
   overdue: () => "its timeout passed and its device did not end it",
 };
 
+/** How soon to look again for runs that somebody else holds. */
+const heldElsewhereMs = 50;
+
 /** Skips runs that did not start by their deadline. */
 export async function expireOnce(
   db: Db,
@@ -152,6 +155,8 @@ export function startExpirer(options: {
       options.doorbell.settled(settled);
       if (settled.length === attemptsPerPassMax) return 0;
       const nextMs = await runs.findNextExpiryMs(options.db);
+      // What has expired and was passed over is held by somebody else.
+      if (nextMs === 0) return heldElsewhereMs;
       return Math.min(Math.ceil(nextMs ?? options.sweepMs), options.sweepMs);
     },
   });

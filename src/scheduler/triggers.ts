@@ -18,11 +18,11 @@ export async function trigger(
   asked: Asked,
   options: { doorbell: Doorbell; retryOf?: { runId: string; windowStart: Date; windowEnd: Date } },
 ): Promise<{ run: runs.RunRow; alreadyQueued: boolean }> {
-  const { written, run, alreadyQueued } = await transaction(db, async (tx) => {
+  const { active, written } = await transaction(db, async (tx) => {
     const watcher = await schedules.lockOne(tx, asked);
     if (!watcher) refuse("not_found", `no watcher ${asked.watcherId}`);
-    const active = await runs.findActive(tx, asked);
-    if (active) return { written: [], run: active, alreadyQueued: true };
+    const active = watcher.hasActiveRun ? await runs.findActive(tx, asked) : undefined;
+    if (active) return { active, written: [] };
     if (!watcher.hasAgent) {
       refuse("failed_precondition", "the watcher's agent does not exist; give the watcher another agent");
     }
@@ -34,15 +34,17 @@ export async function trigger(
     }
     const plan = planManual(watcher, options);
     const written = await schedules.record(tx, plan.slots, [plan.move]);
-    const run = await runs.findActive(tx, asked);
     await events.appendAll(
       tx,
       written.map((row) => ({ ...eventOf(row), actor: asked.actor })),
     );
-    return { written, run: run!, alreadyQueued: false };
+    return { active, written };
   });
+  if (active) return { run: active, alreadyQueued: true };
+  // Rung before the answer is read: the push does not wait for it.
   options.doorbell.recorded(written);
-  return { run, alreadyQueued };
+  const run = await runs.find(db, { orgId: asked.orgId, runId: written[0]!.runId });
+  return { run: run!, alreadyQueued: false };
 }
 
 /** A new run with an ended run's window. `failed_precondition` if it lives, or if another run of its watcher does. */

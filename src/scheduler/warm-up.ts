@@ -38,7 +38,7 @@ export async function warmUp(db: Db, policy: FailurePolicy): Promise<void> {
             ...{ windowEnd: now, skipReason: null, reason: "", retryOf: null },
           },
         ],
-        [{ orgId, watcherId, nextSlotAt: null, nextDueAt: null, hasStarted: false }],
+        [{ orgId, watcherId, nextSlotAt: null, nextDueAt: null, lastRunAt: null }],
       );
       await attempts.claim(tx, [{ orgId, deviceId, epoch: 0, slots: 1 }]);
       await attempts.accept(tx, [{ ...attempt, pushedAgoMs: 0 }]);

@@ -53,6 +53,9 @@ export type BusHandlers = {
 /** Messages that may wait to be sent; what comes beyond is dropped, and the sweep makes it good. */
 const messagesWaitingMax = 50_000;
 
+/** Output is droppable, and must not keep control waiting. */
+const outputWaitingBytesMax = 1_048_576;
+
 const everybody = "pinion_all";
 const channelOf = (replicaId: string) => `pinion_${replicaId}`;
 
@@ -71,6 +74,9 @@ export async function openPostgresBus(options: {
   const { db, replicaId, handlers, log } = options;
   let waiting = new Map<string, string[]>();
   let count = 0;
+  /** Output waits apart, and goes when nothing else does. */
+  let output = new Map<string, string[]>();
+  let outputBytes = 0;
   let sending: Promise<void> | undefined;
 
   const listener = openListener({
@@ -92,10 +98,15 @@ export async function openPostgresBus(options: {
 
   async function flush(): Promise<void> {
     await Promise.resolve();
-    while (count > 0) {
-      const batch = waiting;
-      waiting = new Map();
-      count = 0;
+    while (count > 0 || outputBytes > 0) {
+      const batch = count > 0 ? waiting : output;
+      if (count > 0) {
+        waiting = new Map();
+        count = 0;
+      } else {
+        output = new Map();
+        outputBytes = 0;
+      }
       for (const [channel, messages] of batch) {
         try {
           await notify(db, channel, pack(replicaId, messages));
@@ -112,18 +123,21 @@ export async function openPostgresBus(options: {
   }
 
   function enqueue(channel: string, message: BusMessage): void {
-    if (count >= messagesWaitingMax) return;
+    const isOutput = message.kind === "output";
+    if (isOutput ? outputBytes >= outputWaitingBytesMax : count >= messagesWaitingMax) return;
     const text = JSON.stringify(message);
     if (Buffer.byteLength(text) > notificationBytesMax - envelopeBytes) {
       log.warn({ kind: message.kind }, "a message was too large for a notification");
       return;
     }
-    const messages = waiting.get(channel) ?? [];
-    if (messages.length === 0) waiting.set(channel, messages);
+    const lane = isOutput ? output : waiting;
+    const messages = lane.get(channel) ?? [];
+    if (messages.length === 0) lane.set(channel, messages);
     // Rings of the same bell count once.
     if (messages.at(-1) === text) return;
     messages.push(text);
-    count += 1;
+    if (isOutput) outputBytes += text.length;
+    else count += 1;
     sending ??= flush();
   }
 

@@ -43,6 +43,7 @@ export type Feed = {
 
 /** Output kept of each run, for those who begin to watch it later. */
 const tailBytesMax = 32_768;
+const chunkOverheadBytes = 256;
 /** And of all runs of this replica together. */
 const tailsBytesMax = 64 * 1024 * 1024;
 /** How long another replica's interest holds; it is renewed three times as often. */
@@ -100,10 +101,10 @@ export function createFeed(options: { bus: () => Bus; replicaId: string }): Feed
     tails.delete(key);
     tails.set(key, tail);
     tail.chunks.push(chunk);
-    tail.bytes += chunk.data.length;
-    tailsBytes += chunk.data.length;
+    tail.bytes += sizeOf(chunk);
+    tailsBytes += sizeOf(chunk);
     while (tail.bytes > tailBytesMax && tail.chunks.length > 1) {
-      const dropped = tail.chunks.shift()!.data.length;
+      const dropped = sizeOf(tail.chunks.shift()!);
       tail.bytes -= dropped;
       tailsBytes -= dropped;
     }
@@ -221,6 +222,11 @@ export function createFeed(options: { bus: () => Bus; replicaId: string }): Feed
       for (const timer of announced.values()) clearTimeout(timer);
     },
   };
+}
+
+/** With what a chunk costs besides its bytes: a program may write one at a time. */
+function sizeOf(chunk: OutputChunk): number {
+  return chunk.data.length + chunkOverheadBytes;
 }
 
 /** Both ids, so that nobody is ever told of another org's run. */

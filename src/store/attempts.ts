@@ -287,6 +287,29 @@ export async function findGone(db: Db, attempts: readonly AttemptName[]): Promis
   return rows.map((row) => attempts[row.ord - 1]!);
 }
 
+/**
+ * Attempts that these sessions claimed at least `ageMs` ago and that were not accepted: a session that does not know one
+ * never heard the answer to its claim.
+ */
+export async function listClaimed(
+  db: Db,
+  sessions: readonly { orgId: string; deviceId: string; epoch: number }[],
+  ageMs: number,
+): Promise<AttemptName[]> {
+  if (sessions.length === 0) return [];
+  const input = unnest("i", sessions, {
+    org_id: ["text", (s) => s.orgId],
+    device_id: ["uuid", (s) => s.deviceId],
+    epoch: ["bigint", (s) => s.epoch],
+  });
+  const { rows } = await sql<AttemptName>`
+    select r.org_id as "orgId", r.device_id as "deviceId", r.id as "runId", r.attempt_token as "attemptToken"
+    from ${input} join run r on r.org_id = i.org_id and r.device_id = i.device_id and r.claimed_epoch = i.epoch
+    where r.status = 'claimed' and r.claimed_at < now() - ${ageMs} * interval '1 ms'
+  `.execute(db);
+  return rows;
+}
+
 /** Attempts whose end is wanted, and whose devices are to be told (again). At most `limit`. */
 export async function listCancelling(db: Db, limit: number): Promise<(AttemptName & { reason: string })[]> {
   const { rows } = await sql<AttemptName & { reason: string }>`

@@ -31,6 +31,8 @@ export type DatabaseOptions = {
   poolMax: number;
   /** How long a statement may take, in milliseconds; 0 for no bound. */
   statementTimeoutMs?: number;
+  /** How long after that the server may take to say so, before its connection counts as dead, in milliseconds. */
+  silenceMs?: number;
   /** How long a caller waits for a connection, in milliseconds. */
   connectTimeoutMs?: number;
   /** Shown in pg_stat_activity. */
@@ -44,6 +46,8 @@ const idleInTransactionTimeoutMs = 30_000;
 const connectTimeoutMsDefault = 5_000;
 /** pg's own default of 10 s makes a pool reconnect (a new process in PostgreSQL, and SCRAM) at every lull. */
 const idleTimeoutMs = 60_000;
+
+const silenceMsDefault = 5_000;
 
 const int8 = 20;
 
@@ -59,6 +63,7 @@ const types: pg.CustomTypesConfig = {
 export function connectionOptions(options: {
   url: string;
   statementTimeoutMs: number;
+  silenceMs?: number | undefined;
   connectTimeoutMs: number;
   applicationName: string;
 }): pg.ClientConfig {
@@ -67,6 +72,11 @@ export function connectionOptions(options: {
     application_name: options.applicationName,
     connectionTimeoutMillis: options.connectTimeoutMs,
     statement_timeout: options.statementTimeoutMs,
+    // The server's own timeout is of no use when the server is not heard any more. Later than that one, so that it never
+    // gives up on a statement that the server still works on.
+    ...(options.statementTimeoutMs > 0
+      ? { query_timeout: options.statementTimeoutMs + (options.silenceMs ?? silenceMsDefault) }
+      : {}),
     idle_in_transaction_session_timeout: idleInTransactionTimeoutMs,
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
@@ -80,6 +90,7 @@ export function openDatabase(options: DatabaseOptions): Database {
     ...connectionOptions({
       url: options.url,
       statementTimeoutMs: options.statementTimeoutMs ?? statementTimeoutMsDefault,
+      silenceMs: options.silenceMs,
       connectTimeoutMs: options.connectTimeoutMs ?? connectTimeoutMsDefault,
       applicationName: options.applicationName ?? "pinion",
     }),
@@ -121,6 +132,11 @@ function connectionOf(client: pg.PoolClient): {
   return (client as unknown as { connection: ReturnType<typeof connectionOf> }).connection;
 }
 
+/** Whether the connection has answered all that it was asked. */
+function isReady(client: pg.PoolClient): boolean {
+  return (client as unknown as { readyForQuery: boolean }).readyForQuery;
+}
+
 /** The pool as Kysely sees it, to which a connection returns only if its next user can rely on it. */
 function guardReleases(guard: {
   pool: pg.Pool;
@@ -135,8 +151,8 @@ function guardReleases(guard: {
       const release = client.release.bind(client);
       client.release = (failure?: Error | boolean) => {
         const status = client.getTransactionStatus();
-        if (!failure && doomed.has(client)) {
-          // The server has ended it, and the end of the socket is still on its way.
+        if (!failure && (doomed.has(client) || !isReady(client))) {
+          // The server has ended it, and the end of the socket is still on its way; or it owes an answer.
           release(true);
         } else if (!failure && status !== "I") {
           // A failed transaction whose rollback was cut off, or one that somebody forgot: its next user would write
@@ -204,6 +220,7 @@ const unavailableErrnos = new Set([
 const unavailableMessages = [
   "timeout exceeded when trying to connect",
   "timeout expired",
+  "query read timeout",
   "connection terminated",
   "not queryable",
   "cannot use a pool after calling end",
@@ -225,6 +242,17 @@ export function isUnavailable(error: unknown): boolean {
   if (code === undefined && unavailableMessages.some((part) => message.includes(part))) return true;
   if (error instanceof AggregateError && error.errors.some(isUnavailable)) return true;
   return isUnavailable(error.cause);
+}
+
+/** Statement timeout, lock not available, deadlock, serialization failure. */
+const contendedStates = new Set(["57014", "55P03", "40P01", "40001"]);
+
+/**
+ * Whether the same call may succeed later although nothing about it changes: the database is away, or others held what
+ * it needed. Anything else the database will say again.
+ */
+export function isPassing(error: unknown): boolean {
+  return isUnavailable(error) || contendedStates.has(codeOf(error) ?? "");
 }
 
 function codeOf(error: unknown): string | undefined {

@@ -66,7 +66,7 @@ export async function beat(db: Db, sessions: readonly SessionName[]): Promise<Se
         on p.org_id = i.org_id and p.device_id = i.device_id and p.epoch = i.epoch
       order by p.org_id, p.device_id
       -- Not the key: a claim, which passes over locked rows, must find the session all the same.
-      for update of p
+      for no key update of p
     ),
     beaten as (
       -- Beats are written up to a second late: the end of their session may be recorded already, and stays.

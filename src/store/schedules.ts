@@ -132,8 +132,8 @@ export type ScheduleMove = {
   watcherId: string;
   nextSlotAt: Date | null;
   nextDueAt: Date | null;
-  /** A run was materialized. */
-  hasStarted: boolean;
+  /** The start of the run that was materialized, which min_cooldown counts from; null if none was. */
+  lastRunAt: Date | null;
 };
 
 export type RecordedRun = {
@@ -177,7 +177,7 @@ export async function record(
     watcher_id: ["uuid", (m) => m.watcherId],
     next_slot_at: ["timestamptz", (m) => m.nextSlotAt],
     next_due_at: ["timestamptz", (m) => m.nextDueAt],
-    has_started: ["boolean", (m) => m.hasStarted],
+    last_run_at: ["timestamptz", (m) => m.lastRunAt],
   });
   const { rows } = await sql<RecordedRun>`
     with input as materialized (select * from ${slotInput}),
@@ -220,7 +220,7 @@ export async function record(
     ),
     moved as (
       update watcher w set next_slot_at = m.next_slot_at, next_due_at = m.next_due_at,
-        last_run_at = case when m.has_started then now() else w.last_run_at end
+        last_run_at = coalesce(m.last_run_at, w.last_run_at)
       from ${moveInput} where w.org_id = m.org_id and w.id = m.watcher_id
     )
     select org_id as "orgId", run_id as "runId", watcher_id as "watcherId", device_id as "deviceId",

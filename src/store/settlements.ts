@@ -67,7 +67,7 @@ export type Settled = {
   windowId: string | null;
   /** When a run that went back to pending is offered again. */
   notBefore: Date | null;
-  /** Slots of the watcher wait for the end of this run. */
+  /** Slots of the watcher wait for the end of this run, or may do so. */
   hasBacklog: boolean;
   /** The watcher was paused because of this failure. */
   isWatcherPaused: boolean;
@@ -111,7 +111,10 @@ export async function settle(
           when i.action = 'finish_or_retry' and i.outcome in ('failed', 'timeout') and r.attempt < r.max_attempts then 'retried'
           else 'finished'
         end as fate,
-        exists (select from backlog b where b.org_id = r.org_id and b.watcher_id = r.watcher_id) as has_backlog
+        exists (select from backlog b where b.org_id = r.org_id and b.watcher_id = r.watcher_id)
+          -- Its next slot may be put aside at this moment, by somebody who still sees this run as active.
+          or exists (select from watcher w
+            where w.org_id = r.org_id and w.id = r.watcher_id and w.overlap = 'queue_one') as has_backlog
       from run r join ${input} on r.org_id = i.org_id and r.id = i.run_id
         and r.attempt_token is not distinct from i.token
         and (i.reporter is null or r.device_id = i.reporter)

@@ -16,12 +16,8 @@ import { ownerToken } from "../support/server.ts";
 
 const database = useDatabase();
 
-/** Quick enough to wait for; a stream is pinged and judged on the same scale. */
-const timers = {
-  PINION_HEARTBEAT_INTERVAL_MS: "500",
-  PINION_HEARTBEAT_TTL_MS: "3000",
-  PINION_REAP_INTERVAL_MS: "200",
-};
+/** Long enough that a busy machine starts processes within it, where nothing is to be reaped. */
+const patientTtlMs = 30_000;
 
 type Service = {
   directory: string;
@@ -40,13 +36,15 @@ type Service = {
  * A server process, an enrolled device, and an agent that says when it has begun, starts a grandchild, and prints its
  * result when the test releases it.
  */
-async function startService(): Promise<Service> {
+async function startService(options: { ttlMs: number }): Promise<Service> {
   const directory = await temporaryDirectory();
   const token = await ownerToken(database.url);
   let port = "0";
   const startServer = async () => {
     const server = startPinion(["serve", "--json", "--port", port, "--data", join(directory, "server")], {
-      ...timers,
+      PINION_HEARTBEAT_INTERVAL_MS: "500",
+      PINION_HEARTBEAT_TTL_MS: String(options.ttlMs),
+      PINION_REAP_INTERVAL_MS: "200",
       DATABASE_URL: database.url,
     });
     const { url } = JSON.parse(await server.line(/"url"/)) as { url: string };
@@ -121,7 +119,7 @@ const outputs = async (service: Service) =>
   );
 
 test("a daemon that is killed in the middle of a run: reaped by its broken stream, its agent swept, the next run runs", async () => {
-  const service = await startService();
+  const service = await startService({ ttlMs: 3_000 });
   const daemon = await service.startDaemon();
   const { id } = await service.triggerAndWait();
   expect(processesWith(`${service.directory}/grandchild`)).not.toEqual([]);
@@ -157,7 +155,7 @@ test("a daemon that is killed in the middle of a run: reaped by its broken strea
 });
 
 test("a server that is killed in the middle of a run: the run completes after its restart, stored once", async () => {
-  const service = await startService();
+  const service = await startService({ ttlMs: patientTtlMs });
   const daemon = await service.startDaemon();
   const { id } = await service.triggerAndWait();
   await service.server.kill("SIGKILL");
@@ -172,7 +170,7 @@ test("a server that is killed in the middle of a run: the run completes after it
 });
 
 test("a daemon that is killed after its program ended and before the acknowledgement: delivered after the restart, stored once", async () => {
-  const service = await startService();
+  const service = await startService({ ttlMs: patientTtlMs });
   const daemon = await service.startDaemon();
   const { id } = await service.triggerAndWait();
   await service.server.kill("SIGKILL");
@@ -191,7 +189,7 @@ test("a daemon that is killed after its program ended and before the acknowledge
 });
 
 test("a completion that is stored while its device is killed is not stored again", async () => {
-  const service = await startService();
+  const service = await startService({ ttlMs: patientTtlMs });
   const daemon = await service.startDaemon();
   const { id } = await service.triggerAndWait();
   // The server stands still, so the completion reaches its socket and no acknowledgement comes back.
@@ -206,13 +204,13 @@ test("a completion that is stored while its device is killed is not stored again
   expect(await outputs(service)).toEqual([`the result of ${id}\n`]);
 });
 
+/** The results that the device holds; one that is still being written is not held yet. */
 function outboxOf(service: Service): string[] {
   const path = join(service.directory, "device", "outbox");
-  return existsSync(path)
-    ? readdirSync(path, { withFileTypes: true })
-        .filter((entry) => entry.isFile())
-        .map((entry) => entry.name)
-    : [];
+  if (!existsSync(path)) return [];
+  return readdirSync(path, { withFileTypes: true })
+    .filter((entry) => entry.isFile() && !entry.name.endsWith(".tmp"))
+    .map((entry) => entry.name);
 }
 
 function isAgent(pid: number, directory: string): boolean {

@@ -66,7 +66,8 @@ export class DeviceStream {
   readonly #client: grpc.Client;
   readonly #call: grpc.ClientDuplexStream<ConnectRequest, ConnectResponse>;
   readonly #received: ConnectResponse[] = [];
-  #wake: (() => void) | undefined;
+  /** Those who wait for a message, each for its own kind. */
+  readonly #waiters = new Set<() => void>();
   /** How the stream ended. */
   readonly ended: Promise<{ code: grpc.status; details: string }>;
   #isEnded = false;
@@ -86,12 +87,12 @@ export class DeviceStream {
     );
     this.#call.on("data", (message: ConnectResponse) => {
       this.#received.push(message);
-      this.#wake?.();
+      for (const wake of this.#waiters) wake();
     });
     this.ended = new Promise((resolve) => {
       const end = (status: { code: grpc.status; details: string }) => {
         this.#isEnded = true;
-        this.#wake?.();
+        for (const wake of this.#waiters) wake();
         // grpc-js decodes all but the characters that URIs reserve, such as ";" and ",".
         resolve({ code: status.code, details: decodeURIComponent(status.details) });
       };
@@ -129,13 +130,14 @@ export class DeviceStream {
         throw new Error(`the stream ended without a ${kind}: ${JSON.stringify(await this.ended)}`);
       if (leftMs <= 0) throw new Error(`no ${kind} within ${withinMs} ms`);
       await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, leftMs);
-        this.#wake = () => {
+        const wake = () => {
           clearTimeout(timer);
+          this.#waiters.delete(wake);
           resolve();
         };
+        const timer = setTimeout(wake, leftMs);
+        this.#waiters.add(wake);
       });
-      this.#wake = undefined;
     }
   }
 

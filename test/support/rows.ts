@@ -172,9 +172,7 @@ export async function openDevice(
 ): Promise<Opening> {
   const replicaId = options.replicaId ?? "replica-1";
   await replicas.beat(db, { id: replicaId, address: "nowhere" });
-  return transaction(db, (tx) =>
-    openSession(tx, { ...device, replicaId, held: options.held ?? [], policy }),
-  );
+  return transaction(db, (tx) => openSession(tx, { ...device, replicaId, held: options.held ?? [], policy }));
 }
 
 export async function claim(
@@ -261,9 +259,7 @@ export async function listKinds(db: Db, subject: { runId?: string; watcherId?: s
 /** Makes moments of a row as old as given, in milliseconds; null clears one. */
 async function age(table: "run" | "presence", db: Db, key: string, ages: Record<string, number | null>) {
   const sets = Object.entries(ages).map(([column, ms]) =>
-    ms === null
-      ? sql`${sql.ref(column)} = null`
-      : sql`${sql.ref(column)} = now() - ${ms} * interval '1 ms'`,
+    ms === null ? sql`${sql.ref(column)} = null` : sql`${sql.ref(column)} = now() - ${ms} * interval '1 ms'`,
   );
   const name = table === "run" ? "id" : "device_id";
   await sql`update ${sql.table(table)} set ${sql.join(sets)} where ${sql.ref(name)} = ${key}`.execute(db);

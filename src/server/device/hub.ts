@@ -8,16 +8,17 @@ import type { Dispatcher } from "../../scheduler/dispatcher.ts";
 import type { Doorbell } from "../../scheduler/doorbell.ts";
 import { settleWithEvents } from "../../scheduler/settle.ts";
 import * as attempts from "../../store/attempts.ts";
-import { type Db, transaction } from "../../store/database.ts";
+import { type Db, isPassing, transaction } from "../../store/database.ts";
 import * as devices from "../../store/devices.ts";
-import * as presence from "../../store/presence.ts";
-import type { AttemptName, FailurePolicy, Settlement } from "../../store/settlements.ts";
+import type { FailurePolicy, Settlement } from "../../store/settlements.ts";
 import * as tokens from "../../store/tokens.ts";
 import type { BusMessage } from "../bus.ts";
 import type { Feed } from "../feed.ts";
 import type { Principal } from "../guard.ts";
 import { requireAllowed } from "./allowed.ts";
+import { createBudget, createLimit } from "./bounds.ts";
 import type { Link } from "./link.ts";
+import { startPresenceWriter } from "./presence-writer.ts";
 import { type Opening, openSession } from "./reconcile.ts";
 import { Session, type SessionServices } from "./session.ts";
 
@@ -58,11 +59,19 @@ export type HubDeps = {
 
 const acceptancesPerBatchMax = 1_000;
 const settlementsPerBatchMax = 500;
-const closesPerBatchMax = 2_000;
+/**
+ * Outputs that wait to be stored, in characters. A completion beyond it is left unanswered: its device keeps it and sends
+ * it again.
+ */
+const completionBytesWaitingMax = 128 * 1024 * 1024;
 const waitingMax = 50_000;
 const cancelsPerSweepMax = 10_000;
-/** Heartbeats of all sessions are written together this often. */
-const beatsEveryMs = 1_000;
+/** Sessions opened at once: a fleet that comes back must not take all connections from the work of those that are here. */
+const opensMax = 4;
+/** Beyond so many sessions heartbeats are asked for half as often again; the TTL still holds two of them. */
+const largeFleetSessions = 5_000;
+/** A claim whose answer was lost is this old when the sweep looks. */
+const claimAnswerMs = 5_000;
 const overflow = () => new Refusal("unavailable", "too much waits to be written", { retryAfterMs: 1_000 });
 
 export function createHub(deps: HubDeps): Hub {
@@ -78,6 +87,7 @@ export function createHub(deps: HubDeps): Hub {
     itemsMax: acceptancesPerBatchMax,
     queueMax: waitingMax,
     overflow,
+    mayIsolate: (error) => !isPassing(error),
   });
 
   const settlements = createBatcher<Settlement, void>({
@@ -89,48 +99,50 @@ export function createHub(deps: HubDeps): Hub {
     itemsMax: settlementsPerBatchMax,
     queueMax: waitingMax,
     overflow,
+    mayIsolate: (error) => !isPassing(error),
   });
 
-  const closes = createBatcher<presence.SessionName, void>({
-    async run(items) {
-      await presence.close(db, items);
-      return items.map(() => undefined);
-    },
-    itemsMax: closesPerBatchMax,
-    queueMax: waitingMax,
-    overflow,
-  });
-
-  const beats = startBeats({
+  const presenceWriter = startPresenceWriter({
     db,
     log,
-    onStale: (stale) =>
-      sessions.get(stale.deviceId)?.epoch === stale.epoch && sessions.get(stale.deviceId)?.replaced(),
+    onStale(stale) {
+      const session = sessions.get(stale.deviceId);
+      if (session?.epoch === stale.epoch) session.replaced();
+    },
   });
+  const opens = createLimit(opensMax);
+  const budget = createBudget(completionBytesWaitingMax);
 
   const services: SessionServices = {
     replicaId,
-    timers: deps.config,
+    get timers() {
+      const { heartbeatIntervalMs, ttlMs } = deps.config;
+      if (sessions.size < largeFleetSessions) return deps.config;
+      return { ...deps.config, heartbeatIntervalMs: Math.min(heartbeatIntervalMs * 1.5, ttlMs / 2) };
+    },
     log,
-    open: (session, hello) => open(session, hello),
+    open: (session, hello) => opens(() => open(session, hello)),
     opened(session, opening) {
       // From here on doorbells find it; what rang before is claimed now.
-      const before = sessions.get(session.deviceId);
-      sessions.set(session.deviceId, session);
-      if (before && before !== session) before.replaced();
       const { orgId, deviceId, epoch } = session;
+      const before = sessions.get(deviceId);
       if (opening.replacedReplicaId) {
         deps.doorbell().replaced({ orgId, deviceId, epoch, replicaId: opening.replacedReplicaId });
       }
       deps.doorbell().settled(opening.settled);
+      if (session.state === "closed") return;
+      // Two hellos at once may be answered in the other order.
+      if (before && before.epoch > epoch) return session.replaced();
+      sessions.set(deviceId, session);
+      before?.replaced();
       deps.dispatcher().wake(session);
     },
     accept: (acceptance) => acceptances.add(acceptance),
-    report: (report) => deps.completer().report(report),
+    report: (report) => budget(report.output.length, () => deps.completer().report(report)),
     settle: (settlement) => settlements.add(settlement),
-    beat: (session, attempts) => beats.add(session, attempts),
+    beat: (session, attempts) => presenceWriter.beat(session, attempts),
     output: (chunk) => feed.output(chunk),
-    runStarted: (run) => feed.runChanged({ ...run, isEnded: false }),
+    runMoved: (run) => feed.runChanged({ ...run, isEnded: false }),
     wake: (session) => deps.dispatcher().wake(session),
     closed(session, cause) {
       streams.delete(session);
@@ -140,13 +152,7 @@ export function createHub(deps: HubDeps): Hub {
         { orgId: session.orgId, deviceId: session.deviceId, epoch: session.epoch, cause },
         "a device session ended",
       );
-      if (session.epoch > 0) {
-        const { orgId, deviceId, epoch } = session;
-        closes.add({ orgId, deviceId, epoch }).catch((error: unknown) => {
-          // Its beats stop all the same, and the reapers see that.
-          log.warn({ err: error, deviceId }, "the end of a session was not recorded");
-        });
-      }
+      if (session.epoch > 0) presenceWriter.end(session);
       if (streams.size === 0) idle?.();
     },
   };
@@ -238,6 +244,10 @@ export function createHub(deps: HubDeps): Hub {
       for (const wanted of await attempts.listCancelling(db, cancelsPerSweepMax)) {
         sessions.get(wanted.deviceId)?.cancel(wanted);
       }
+      const names = [...sessions.values()].map(({ orgId, deviceId, epoch }) => ({ orgId, deviceId, epoch }));
+      for (const claim of await attempts.listClaimed(db, names, claimAnswerMs)) {
+        sessions.get(claim.deviceId)?.withdrawUnknown(claim);
+      }
       for (const session of sessions.values()) deps.dispatcher().wake(session);
     },
     stats() {
@@ -259,8 +269,8 @@ export function createHub(deps: HubDeps): Hub {
         session.close("drained", new Refusal("unavailable", "the replica stops", { retryAfterMs: 1_000 }));
     },
     async close() {
-      await beats.close();
-      await Promise.all([acceptances.idle(), settlements.idle(), closes.idle()]);
+      await presenceWriter.close();
+      await Promise.all([acceptances.idle(), settlements.idle()]);
     },
   };
 }
@@ -275,48 +285,3 @@ export const platformOf: Record<Platform, devices.Platform | undefined> = {
   [Platform.ANDROID]: "android",
   [Platform.BROWSER]: "browser",
 };
-
-/** Collects heartbeats and writes them once a second: one statement for the sessions, one for their attempts. */
-function startBeats(options: { db: Db; log: Logger; onStale: (session: presence.SessionName) => void }) {
-  const { db, log } = options;
-  let beaten = new Map<string, presence.SessionName>();
-  let listed = new Map<string, AttemptName>();
-  let writing: Promise<void> | undefined;
-
-  async function write(): Promise<void> {
-    const sessions = beaten;
-    const attemptsListed = listed;
-    beaten = new Map();
-    listed = new Map();
-    try {
-      const stale = await presence.beat(db, [...sessions.values()]);
-      await attempts.beat(db, [...attemptsListed.values()]);
-      for (const session of stale) options.onStale(session);
-    } catch (error) {
-      // They count as of the next write: a database that was away makes nobody look dead for longer than that.
-      for (const [key, session] of sessions) if (!beaten.has(key)) beaten.set(key, session);
-      for (const [key, attempt] of attemptsListed) if (!listed.has(key)) listed.set(key, attempt);
-      log.warn({ err: error, sessions: sessions.size }, "heartbeats were not written; will try again");
-    }
-  }
-
-  const timer = setInterval(() => {
-    if (beaten.size === 0) return;
-    writing ??= write().finally(() => {
-      writing = undefined;
-    });
-  }, beatsEveryMs);
-
-  return {
-    add(session: presence.SessionName, attemptsBeating: readonly AttemptName[]) {
-      const { orgId, deviceId, epoch } = session;
-      beaten.set(deviceId, { orgId, deviceId, epoch });
-      for (const attempt of attemptsBeating) listed.set(attempt.attemptToken, attempt);
-    },
-    async close() {
-      clearInterval(timer);
-      await writing;
-      if (beaten.size > 0) await write();
-    },
-  };
-}

@@ -5,6 +5,7 @@ import {
   AssignmentKind,
   type Completion,
   CompletionVerdict,
+  type ConnectRequest,
   type ConnectResponse,
   ConnectResponseSchema,
   type DrainReason,
@@ -179,6 +180,19 @@ export function invalidCompletionAckOf(
     case: "completionAck",
     value: { runId, attemptToken, verdict: CompletionVerdict.INVALID, message },
   });
+}
+
+/** Some languages write UUIDs in capitals; here they are compared as the database writes them. */
+export function normalizeNames(request: ConnectRequest): void {
+  const { message } = request;
+  if (message.case === "hello") message.value.held.forEach(normalizeName);
+  else if (message.case === "heartbeat") message.value.attempts.forEach(normalizeName);
+  else if (message.case) normalizeName(message.value);
+}
+
+export function normalizeName(name: AttemptNamed): void {
+  name.runId = name.runId.toLowerCase();
+  name.attemptToken = name.attemptToken.toLowerCase();
 }
 
 const statusOf: Record<Outcome, Report["status"]> = {

@@ -91,9 +91,8 @@ export class Outstanding {
     return { beating, lost, strangers: names.filter((name) => !this.#attempts.has(name.attemptToken)) };
   }
 
-  /** Those of which somebody else may have heard the end. */
   list(): OutstandingAttempt[] {
-    return [...this.#attempts.values()].filter(({ state }) => state === "assigned" || state === "running");
+    return [...this.#attempts.values()];
   }
 
   clear(): void {

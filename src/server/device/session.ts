@@ -19,7 +19,7 @@ import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
 import type { Seat } from "../../scheduler/dispatcher.ts";
 import { withdrawnDelayMs } from "../../scheduler/reaper.ts";
 import type { Acceptance, ClaimedRun } from "../../store/attempts.ts";
-import { isUnavailable } from "../../store/database.ts";
+import { isPassing } from "../../store/database.ts";
 import type { SessionName } from "../../store/presence.ts";
 import type { AttemptName, Settlement } from "../../store/settlements.ts";
 import type { OutputChunk } from "../feed.ts";
@@ -34,6 +34,7 @@ import {
   drainOf,
   heartbeatAckOf,
   invalidCompletionAckOf,
+  normalizeNames,
   reportOf,
   welcomeOf,
 } from "./messages.ts";
@@ -62,7 +63,8 @@ export type SessionServices = {
   settle(settlement: Settlement): Promise<void>;
   beat(session: SessionName, attempts: readonly AttemptName[]): void;
   output(chunk: OutputChunk): void;
-  runStarted(run: { orgId: string; runId: string }): void;
+  /** A run is somewhere else in its life; those who watch it look. */
+  runMoved(run: { orgId: string; runId: string }): void;
   wake(session: Session): void;
   closed(session: Session, cause: string): void;
 };
@@ -73,8 +75,9 @@ const underWayMax = 256;
 const drainGraceMs = 10_000;
 /** How long a device that has closed its side is answered. */
 const leavingMs = 2_000;
-/** Drained devices come back spread over this. */
-const reconnectSpreadMs = 5_000;
+/** Devices of a replica that stops come back spread over this; one that is moved alone comes back at once. */
+const shutdownSpreadMs = 5_000;
+const moveSpreadMs = 200;
 /** Between tries while the database is away. */
 const retryMs = 1_000;
 
@@ -90,6 +93,7 @@ export class Session implements Seat {
   readonly #link: Link;
   readonly #log: Logger;
   readonly #out = new Outstanding();
+  readonly #reporting = new Set<string>();
   readonly #over = new AbortController();
   #state: SessionState = "greeting";
   #isOpening = false;
@@ -131,7 +135,7 @@ export class Session implements Seat {
     return this.#out.size;
   }
 
-  /** The attempts that the device is thought to hold, those that are being settled apart. */
+  /** The attempts that the device is thought to hold. */
   attemptsOut(): AttemptName[] {
     const { orgId, deviceId } = this;
     return this.#out.list().map(({ runId, attemptToken }) => ({ orgId, deviceId, runId, attemptToken }));
@@ -164,6 +168,7 @@ export class Session implements Seat {
         new Refusal("failed_precondition", "a second hello; a stream has one, so open another stream"),
       );
     }
+    normalizeNames(request);
     const violation = checkMessage(ConnectRequestSchema, request);
     if (violation) {
       // A completion that can never be stored is answered, so that the device does not send it for ever.
@@ -206,7 +211,7 @@ export class Session implements Seat {
       const refusal =
         error instanceof Refusal
           ? error
-          : isUnavailable(error)
+          : isPassing(error)
             ? new Refusal("unavailable", "the database is away; connect again", { retryAfterMs: 5_000 })
             : undefined;
       if (!refusal) this.#log.error({ err: error }, "a session could not be opened");
@@ -218,7 +223,11 @@ export class Session implements Seat {
     }
     this.#isOpening = false;
     this.#epoch = opening.epoch;
-    if (this.#isClosed()) return this.#services.closed(this, "gone_while_opening");
+    if (this.#isClosed()) {
+      // The old stream and the attempts that are free again are told of all the same.
+      this.#services.opened(this, opening);
+      return this.#services.closed(this, "gone_while_opening");
+    }
     this.#maxConcurrency = hello.maxConcurrency;
     const ended = new Set(
       hello.held.filter(({ state }) => state === HeldAttemptState.FINISHED).map((held) => held.attemptToken),
@@ -271,8 +280,8 @@ export class Session implements Seat {
 
   #accept(accept: Accept): void {
     const attempt = this.#out.find(accept);
-    if (!attempt) return this.#disown(accept);
-    if (attempt.state !== "assigned") return;
+    if (!attempt) this.#disown(accept);
+    if (attempt?.state !== "assigned") return;
     this.#out.move(attempt, "accepting");
     this.#track(this.#acceptDurably(attempt));
   }
@@ -289,7 +298,7 @@ export class Session implements Seat {
     );
     if (result === "running") {
       if (attempt.state === "accepting") attempt.state = "running";
-      this.#services.runStarted({ orgId: this.orgId, runId: attempt.runId });
+      this.#services.runMoved({ orgId: this.orgId, runId: attempt.runId });
     } else if (result === "gone" && attempt.state === "accepting") {
       // Settled meanwhile; unless it has reported already, the device is to stop.
       this.settled(attempt.attemptToken);
@@ -330,10 +339,30 @@ export class Session implements Seat {
   }
 
   async #complete(completion: Completion): Promise<void> {
+    // A repeat of one that is being stored is answered with it.
+    if (this.#reporting.has(completion.attemptToken)) return;
+    this.#reporting.add(completion.attemptToken);
+    try {
+      await this.#store(completion);
+    } finally {
+      this.#reporting.delete(completion.attemptToken);
+    }
+  }
+
+  async #store(completion: Completion): Promise<void> {
     const attempt = this.#out.find(completion);
     if (attempt) this.#out.move(attempt, "reporting");
-    const verdict = await this.#whileServed(() => this.#services.report(reportOf(this, completion)));
+    const verdict = await this.#whileServed(() =>
+      this.#services.report(reportOf(this, completion)).catch((error: unknown) => {
+        if (error instanceof Refusal && error.reason === "invalid_argument") return error;
+        throw error;
+      }),
+    );
     if (!verdict) return;
+    if (verdict instanceof Refusal) {
+      // The device sets it aside; its attempt stays out until the reaper ends it.
+      return this.#link.send(invalidCompletionAckOf(completion, verdict.message));
+    }
     this.settled(completion.attemptToken);
     this.#link.send(completionAckOf(completion, verdict));
   }
@@ -372,6 +401,7 @@ export class Session implements Seat {
       return;
     }
     this.#link.send(attempt.assignment);
+    this.#services.runMoved({ orgId: this.orgId, runId: attempt.runId });
     attempt.timer = setTimeout(() => this.#pushAgain(attempt), this.#services.timers.acceptDeadlineMs);
   }
 
@@ -388,6 +418,17 @@ export class Session implements Seat {
         delayMs: withdrawnDelayMs,
       });
     }, this.#services.timers.acceptDeadlineMs);
+  }
+
+  /** Gives back an attempt that was claimed for this session, if the answer to the claim never came. */
+  withdrawUnknown(name: { runId: string; attemptToken: string }): void {
+    if (this.#out.find(name)) return;
+    const attempt = this.#out.add({ ...name, attempt: 0 }, "assigned");
+    this.#settle(attempt, {
+      action: "withdraw",
+      status: "timeout",
+      reason: "claimed, but the answer to the claim was lost",
+    });
   }
 
   /** Asks the device to end an attempt. */
@@ -427,14 +468,18 @@ export class Session implements Seat {
       return;
     }
     this.#state = "draining";
-    this.#link.send(drainOf({ reason, message, reconnectAfterMs: Math.random() * reconnectSpreadMs }));
+    const spreadMs = reason === DrainReason.SHUTDOWN ? shutdownSpreadMs : moveSpreadMs;
+    this.#link.send(drainOf({ reason, message, reconnectAfterMs: Math.random() * spreadMs }));
     clearTimeout(this.#ageTimer);
-    this.#ageTimer = setTimeout(() => this.close("drained"), drainGraceMs + reconnectSpreadMs);
+    this.#ageTimer = setTimeout(() => this.close("drained"), drainGraceMs + shutdownSpreadMs);
   }
 
   /** The device has closed its side; it still reads what answers its last messages. */
   left(): void {
-    if (this.#underWay === 0) return this.close("device_left");
+    if (this.#underWay === 0) {
+      this.close("device_left");
+      return;
+    }
     if (this.#state === "serving") this.#state = "draining";
     this.#hasLeft = true;
     clearTimeout(this.#ageTimer);
@@ -493,9 +538,8 @@ export class Session implements Seat {
       try {
         return await work();
       } catch (error) {
-        const isPassing =
-          isUnavailable(error) || (error instanceof Refusal && error.reason === "unavailable");
-        if (!isPassing) {
+        const mayPass = isPassing(error) || (error instanceof Refusal && error.reason === "unavailable");
+        if (!mayPass) {
           // Our mistake, or a row that the database refuses: unanswered, the device sends it again.
           this.#log.error({ err: error }, "a device's message could not be worked on");
           return undefined;

@@ -10,7 +10,7 @@ import * as devices from "../../store/devices.ts";
 import * as watchers from "../../store/watchers.ts";
 import { type Hub, platformOf } from "../device/hub.ts";
 import { openLink } from "../device/link.ts";
-import { reportOf, verdictOf, verdictText } from "../device/messages.ts";
+import { normalizeName, reportOf, verdictOf, verdictText } from "../device/messages.ts";
 import type { Session } from "../device/session.ts";
 import { type Guard, principalOf } from "../guard.ts";
 import { page } from "./page.ts";
@@ -54,6 +54,7 @@ export function deviceService(deps: {
 
     async completeRun(request, context) {
       const { orgId, deviceId } = principalOf(context);
+      normalizeName(request.completion!);
       const report = reportOf({ orgId, deviceId: deviceId! }, request.completion!);
       const { verdict, windowId } = await deps.completer.report(report);
       if (verdict === "unknown")

@@ -9,7 +9,7 @@ import {
   WatchRunResponseSchema,
 } from "#gen/pinion/v1/run_pb.js";
 import { Bell } from "../../abort.ts";
-import { refuse } from "../../errors.ts";
+import { Refusal, refuse } from "../../errors.ts";
 import { cancelRun } from "../../scheduler/cancels.ts";
 import type { Doorbell } from "../../scheduler/doorbell.ts";
 import { retry } from "../../scheduler/triggers.ts";
@@ -47,6 +47,11 @@ export function runService(deps: {
     return (await runs.find(db, run)) ?? refuse("not_found", `there is no run ${run.runId}`);
   }
 
+  /** The watcher that a list is narrowed to, if it is. */
+  async function idOfWatcher(orgId: string, watcher: string): Promise<string | undefined> {
+    return watcher === "" ? undefined : (await watchers.get(db, { orgId, watcher })).id;
+  }
+
   return {
     async getRun({ runId }, context) {
       const { orgId } = principalOf(context);
@@ -59,9 +64,7 @@ export function runService(deps: {
       const statuses = Object.entries(runStatuses).flatMap(([name, status]) =>
         wanted.has(status) ? [name] : [],
       );
-      const watcherId = request.watcherId
-        ? (await watchers.get(db, { orgId, watcher: request.watcherId })).id
-        : undefined;
+      const watcherId = await idOfWatcher(orgId, request.watcherId);
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([idKey]),
         keyOf: (row: runs.RunRow) => [row.id] as [string],
@@ -102,7 +105,7 @@ export function runService(deps: {
       const run = await get({ orgId, runId });
       const { deviceId } = run;
       const device = deviceId
-        ? await devices.get(db, { orgId, deviceId, ttlMs: deps.ttlMs }).catch(() => undefined)
+        ? await devices.get(db, { orgId, deviceId, ttlMs: deps.ttlMs }).catch(unlessNotFound)
         : undefined;
       const onDevice = deviceId
         ? await runs.countOnDevice(db, { orgId, deviceId })
@@ -113,13 +116,19 @@ export function runService(deps: {
 
     async listWindows(request, context) {
       const { orgId } = principalOf(context);
-      const watcher = await watchers.get(db, { orgId, watcher: request.watcherId });
+      const watcherId = await idOfWatcher(orgId, request.watcherId);
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([idKey]),
         keyOf: (row: windows.WindowRow) => [row.id] as [string],
         sizeDefault: windowsPageSizeDefault,
         fetch: (before, limit) =>
-          windows.list(db, { orgId, limit, watcherId: watcher.id, beforeId: before?.[0] }),
+          windows.list(db, {
+            orgId,
+            limit,
+            watcherId,
+            runId: request.runId || undefined,
+            beforeId: before?.[0],
+          }),
       });
       return { windows: rows.map(windowMessage), nextPageToken };
     },
@@ -141,19 +150,17 @@ async function* watch(
     mayHaveChanged = true;
     bell.ring();
   };
-  const stops = [
-    feed.subscribe(orgId, changed),
-    feed.watchRun(
-      { orgId, runId },
-      {
-        onChange: changed,
-        onOutput(chunk) {
-          if (chunks.length < chunksWaitingMax) chunks.push(chunk);
-          bell.ring();
-        },
+  const stop = feed.watchRun(
+    { orgId, runId },
+    {
+      onChange: changed,
+      onOutput(chunk) {
+        chunks.push(chunk);
+        if (chunks.length > chunksWaitingMax) chunks.shift();
+        bell.ring();
       },
-    ),
-  ];
+    },
+  );
   let shown = "";
   let isFirst = true;
   let saidAt = performance.now();
@@ -190,8 +197,14 @@ async function* watch(
       await bell.wait(rereadMs, context.signal);
     }
   } finally {
-    for (const stop of stops) stop();
+    stop();
   }
+}
+
+/** The device was deleted; any other failure passes on. */
+function unlessNotFound(error: unknown): undefined {
+  if (error instanceof Refusal && error.reason === "not_found") return undefined;
+  throw error;
 }
 
 function outputMessage(chunk: OutputChunk): WatchRunResponse {

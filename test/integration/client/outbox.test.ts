@@ -1,8 +1,10 @@
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { randomUUID } from "node:crypto";
+import { readdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { status } from "@grpc/grpc-js";
 import { expect, test } from "vitest";
 import { CompletionVerdict, HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
+import { silentLogger } from "../../../clients/ts/src/index.ts";
 import { manualHandler, startDevice, startPeer, until } from "./harness.ts";
 
 const filesIn = (stateDir: string, folder = "") =>
@@ -141,6 +143,126 @@ test("records that are damaged are set aside at the start and reported; good one
   });
   expect(filesIn(first.stateDir, "bad")).toEqual(["torn.completion"]);
   await until(() => !readdirSync(outbox).includes("stray.tmp"), "the temporary file is gone");
+});
+
+/** Makes a file fail to be read (ELOOP) until `mend` is called. */
+function spoil(path: string): { mend(): void } {
+  renameSync(path, `${path}.kept`);
+  symlinkSync(path, path);
+  return { mend: () => renameSync(`${path}.kept`, path) };
+}
+
+test("a record that cannot be read at the start is kept, held as finished, and delivered when it can be read", async () => {
+  const peer = await startPeer();
+  peer.acknowledges = false;
+  const first = startDevice(peer.url, { timing: { ackDeadlineMs: 60_000 } });
+  const session = await peer.session();
+  const { attemptToken } = session.assign();
+  await session.next("complete");
+  await first.device.close({ flushMs: 0 });
+  peer.acknowledges = true;
+  peer.stored.clear();
+  const [name = ""] = filesIn(first.stateDir);
+  const file = spoil(join(first.stateDir, "outbox", name));
+  const second = startDevice(peer.url, { stateDir: first.stateDir });
+  const next = await peer.session();
+  expect(next.hello.held).toMatchObject([{ attemptToken, state: HeldAttemptState.FINISHED }]);
+  await next.next("heartbeat");
+  file.mend();
+  expect(await second.events.next("acknowledged")).toMatchObject({ attemptToken, verdict: "stored" });
+  expect(second.events.of("set_aside")).toEqual([]);
+});
+
+test("a record that cannot be read for a while is kept, said once, and delivered later", async () => {
+  const peer = await startPeer();
+  peer.acknowledges = false;
+  peer.heldVerdict = () => HeldVerdict.SEND_RESULT;
+  const warnings: string[] = [];
+  const logger = { ...silentLogger, warn: (_fields: unknown, message: string) => warnings.push(message) };
+  const { events, stateDir } = startDevice(peer.url, { logger, timing: { ackDeadlineMs: 100 } });
+  const first = await peer.session();
+  const { attemptToken } = first.assign();
+  await first.next("complete");
+  const [name = ""] = filesIn(stateDir);
+  const file = spoil(join(stateDir, "outbox", name));
+  first.end();
+  const second = await peer.session();
+  peer.acknowledges = true;
+  await until(() => warnings.some((message) => message.includes("cannot read")), "the warning");
+  const before = second.all("heartbeat").length;
+  await second.next("heartbeat", ({ sequence }) => sequence > before + 2);
+  expect(second.all("complete")).toEqual([]);
+  file.mend();
+  expect(await events.next("acknowledged")).toMatchObject({ attemptToken });
+  expect(warnings.filter((message) => message.includes("cannot read"))).toHaveLength(1);
+  expect(events.of("set_aside")).toEqual([]);
+  expect(filesIn(stateDir, "bad")).toEqual([]);
+});
+
+test("a record that somebody removed is forgotten", async () => {
+  const peer = await startPeer();
+  peer.acknowledges = false;
+  peer.heldVerdict = () => HeldVerdict.SEND_RESULT;
+  const { device, events, stateDir } = startDevice(peer.url);
+  const session = await peer.session();
+  session.assign();
+  await session.next("complete");
+  const [name = ""] = filesIn(stateDir);
+  rmSync(join(stateDir, "outbox", name));
+  session.end();
+  await peer.session();
+  await until(() => device.unacknowledged === 0, "forgotten");
+  expect(events.of("set_aside")).toEqual([]);
+});
+
+test("heartbeats list every attempt whose result is not acknowledged, sent or waiting, until it is", async () => {
+  const peer = await startPeer({ heartbeatMs: 30 });
+  peer.acknowledges = false;
+  const { onAssignment, calls } = manualHandler();
+  const { device } = startDevice(peer.url, {
+    onAssignment,
+    maxConcurrency: 21,
+    timing: { ackDeadlineMs: 60_000 },
+  });
+  const session = await peer.session();
+  const assignments = Array.from({ length: 21 }, () => session.assign());
+  await until(() => calls.length === 21, "21 handlers");
+  for (const call of calls.slice(1)) call.finish({ outcome: "completed" });
+  await until(() => device.unacknowledged === 20 && device.running === 1, "20 results");
+  const tokens = assignments.map(({ attemptToken }) => attemptToken).sort();
+  await until(() => session.all("complete").length === 16, "as many as may be on their way");
+  const listed = async () => {
+    // A heartbeat that follows the answer to this was written after all that we have seen of the device.
+    session.cancel({ runId: randomUUID(), attemptToken: randomUUID() });
+    await session.next("cancelled");
+    const before = session.all("heartbeat").length;
+    const beat = await session.next("heartbeat", ({ sequence }) => sequence > before);
+    return beat.attempts.map(({ attemptToken }) => attemptToken).sort();
+  };
+  expect(await listed()).toEqual(tokens);
+  expect(session.all("complete")).toHaveLength(16);
+  peer.acknowledges = true;
+  for (const { runId, attemptToken } of session.all("complete")) {
+    session.acknowledge({ runId, attemptToken }, CompletionVerdict.STORED);
+  }
+  await until(() => device.unacknowledged === 0, "acknowledged");
+  const running = assignments.find(({ runId }) => runId === calls[0]?.runId);
+  expect(await listed()).toEqual([running?.attemptToken]);
+});
+
+test("a server that disowns an attempt whose result is on its way gets the result once, and no more", async () => {
+  const peer = await startPeer();
+  peer.acknowledges = false;
+  const { device } = startDevice(peer.url, { timing: { ackDeadlineMs: 60_000 } });
+  const session = await peer.session();
+  const assignment = session.assign();
+  await session.next("complete");
+  for (let round = 0; round < 3; round++) session.cancel(assignment, "not yours any more");
+  const marker = session.assign();
+  await session.next("complete", ({ attemptToken }) => attemptToken === marker.attemptToken);
+  expect(session.all("complete")).toHaveLength(2);
+  expect(session.all("cancelled")).toEqual([]);
+  expect(device.unacknowledged).toBe(2);
 });
 
 test("many completions that piled up are all delivered, each once", async () => {

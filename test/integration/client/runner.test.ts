@@ -82,6 +82,7 @@ test("an agent inherits what is allowed and nothing else, and knows what its run
     LANG: "C",
     FOO: "bar",
     PINION_RUN_ID: assignment.runId,
+    PINION_ATTEMPT_MARK: expect.stringMatching(/^[0-9a-f-]{36}$/),
     PINION_ATTEMPT: "1",
     PINION_WATCHER: "daily",
     PINION_CONVERSATION_ID: `pinion-default_watcher_daily_run_${assignment.runId}`,
@@ -89,6 +90,7 @@ test("an agent inherits what is allowed and nothing else, and knows what its run
     PINION_WINDOW_END: "2026-01-02T00:00:00.000Z",
     PINION_AGENT_IDENTITY: "You are terse.",
   });
+  expect(completion.output).not.toContain(assignment.attemptToken);
   expect(Object.keys(seen)).not.toContain("ANTHROPIC_API_KEY");
   expect(Object.keys(seen)).not.toContain("HOME");
 });
@@ -199,6 +201,30 @@ test.runIf(process.platform === "linux")("a cancel also ends what left the proce
   session.cancel(assignment);
   await session.next("cancelled");
   expect(isAlive(escaped)).toBe(false);
+});
+
+test("the end of an attempt leaves the next attempt of the same run alone", async () => {
+  const peer = await startPeer();
+  const gate = join(makeStateDir(), "gate");
+  const script = `
+    [ $PINION_ATTEMPT = 1 ] && trap '' TERM
+    echo $PINION_ATTEMPT
+    while [ ! -e ${gate} ]; do sleep 0.02; done
+    echo went on`;
+  const config = shell(script).replace("[device]", "[device]\nmax_concurrency = 2");
+  const daemon = startDaemon(peer.url, config);
+  const session = await peer.session();
+  const first = session.assign();
+  await until(() => text(daemon) === "1\n", "the first attempt runs");
+  session.assign({ runId: first.runId, attempt: 2 });
+  await until(() => text(daemon) === "1\n2\n", "the second attempt runs");
+  session.cancel(first);
+  await session.next("cancelled");
+  writeFileSync(gate, "");
+  expect(await session.next("complete")).toMatchObject({
+    outcome: Outcome.COMPLETED,
+    output: "2\nwent on\n",
+  });
 });
 
 test("an agent that leaves a grandchild with its pipes is finished all the same, and the grandchild ended", async () => {

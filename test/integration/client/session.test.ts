@@ -104,6 +104,38 @@ test("an assignment beyond the slots is rejected as busy, and a freed slot takes
   expect((await session.next("accept")).attemptToken).toBe(third.attemptToken);
 });
 
+test("what the server has cancelled takes no slot while it winds down, as many as there are slots", async () => {
+  const peer = await startPeer();
+  const settle = Promise.withResolvers<void>();
+  const aborted: string[] = [];
+  startDevice(peer.url, {
+    maxConcurrency: 1,
+    onAssignment: async ({ runId }, { signal }) => {
+      await new Promise((resolve) => signal.addEventListener("abort", resolve));
+      aborted.push(runId);
+      await settle.promise;
+      return { outcome: "cancelled" };
+    },
+  });
+  const session = await peer.session();
+  const first = session.assign();
+  await session.next("accept");
+  session.cancel(first, "not yours any more");
+  const second = session.assign();
+  const accepted = session.next("accept", ({ attemptToken }) => attemptToken === second.attemptToken);
+  const rejected = session.next("reject").then(({ message }) => message);
+  expect(await Promise.race([accepted, rejected])).toMatchObject({ attemptToken: second.attemptToken });
+  session.cancel(second, "not yours any more");
+  const third = session.assign();
+  expect(await rejected).toContain("slot");
+  await until(() => aborted.length === 2, "both are told to stop");
+  settle.resolve();
+  await session.next("cancelled", ({ attemptToken }) => attemptToken === first.attemptToken);
+  await session.next("cancelled", ({ attemptToken }) => attemptToken === second.attemptToken);
+  session.assign(third);
+  expect((await session.next("accept")).attemptToken).toBe(third.attemptToken);
+});
+
 test("a rejected attempt may be offered again later under the same token", async () => {
   const peer = await startPeer();
   let isOpen = false;

@@ -12,7 +12,11 @@ const database = useDatabase();
 const spoiled: [what: string, spoil: (db: Db) => Promise<unknown>, reason: RegExp][] = [
   [
     "window is empty",
-    (db) => db.updateTable("run").set((eb) => ({ window_start: eb.ref("window_end") })).execute(),
+    (db) =>
+      db
+        .updateTable("run")
+        .set((eb) => ({ window_start: eb.ref("window_end") }))
+        .execute(),
     /window is empty/,
   ],
   [
@@ -27,7 +31,11 @@ const spoiled: [what: string, spoil: (db: Db) => Promise<unknown>, reason: RegEx
   ],
   [
     "agent's settings cannot be read",
-    (db) => db.updateTable("agent_revision").set({ settings: { identity: 7 } }).execute(),
+    (db) =>
+      db
+        .updateTable("agent_revision")
+        .set({ settings: { identity: 7 } })
+        .execute(),
     /assignment could not be made/,
   ],
 ];

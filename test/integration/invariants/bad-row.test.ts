@@ -1,11 +1,15 @@
 /** R9: one bad row never stops a pass. */
+import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
-import { createCompleter } from "../../../src/scheduler/completer.ts";
+import { createCompleter, storeOnce } from "../../../src/scheduler/completer.ts";
 import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/materializer.ts";
+import { expireOnce, reapOnce } from "../../../src/scheduler/reaper.ts";
 import { backfill } from "../../../src/scheduler/triggers.ts";
+import { type Db, openDatabase, transaction } from "../../../src/store/database.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
+  ageRun,
   findRun,
   findWatcher,
   hourly,
@@ -15,10 +19,12 @@ import {
   noteDoorbell,
   policy,
   putSchedule,
+  reapRules,
   reportOf,
   seedDevice,
   seedRunning,
   seedWatcher,
+  triggerRun,
 } from "../../support/rows.ts";
 
 const database = useDatabase();
@@ -101,12 +107,99 @@ test("R9: a completion that the database refuses does not take the others of its
     .set((eb) => ({ window_start: eb.ref("window_end") }))
     .where("id", "=", bad!.runId)
     .execute();
-  const completer = createCompleter({ db, policy, doorbell: noteDoorbell() });
+  const completer = createCompleter({ db, policy, log: loggingTo([]), doorbell: noteDoorbell() });
   const results = await Promise.allSettled(seeded.map((run) => completer.report(reportOf(run))));
-  expect(results[0]).toMatchObject({ status: "rejected" });
+  expect(results[0]).toMatchObject({ status: "rejected", reason: { reason: "invalid_argument" } });
   expect(results.slice(1)).toMatchObject(
     good.map(() => ({ status: "fulfilled", value: { verdict: "stored" } })),
   );
   for (const run of good) expect(await listWindows(db, run)).toHaveLength(1);
   expect((await findRun(db, bad!)).status).toBe("running");
+});
+
+/** From here on the database refuses the end of this run. */
+const refuseEndOf = (db: Db, run: { runId: string }) =>
+  sql`alter table run_finished add constraint test_refused check (id <> ${sql.lit(run.runId)})`.execute(db);
+
+test("R9: a lost attempt that the database refuses to end does not keep the others of its batch alive", async () => {
+  const { db } = database;
+  const seeded = [];
+  for (let i = 0; i < 4; i++) seeded.push((await seedRunning(db)).run);
+  for (const run of seeded) await ageRun(db, run, { last_beat_at: reapRules.silentAttemptMs + 1_000 });
+  const [bad, ...good] = seeded;
+  await refuseEndOf(db, bad!);
+  const lines: string[] = [];
+  const reap = () => reapOnce(db, { rules: reapRules, policy, log: loggingTo(lines) });
+  expect((await reap()).map((run) => run.runId).sort()).toEqual(good.map((run) => run.runId).sort());
+  for (const run of good) {
+    expect((await findRun(db, run)).status).toBe("timeout");
+    expect(await listKinds(db, run)).toEqual(["run.created", "run.timeout"]);
+  }
+  expect((await findRun(db, bad!)).status).toBe("running");
+  expect(await listKinds(db, bad!)).toEqual(["run.created"]);
+  expect(lines.some((line) => line.includes(bad!.runId))).toBe(true);
+  expect(await reap()).toEqual([]);
+});
+
+test("R9: a run whose deadline passed and that the database refuses to end does not keep the others waiting", async () => {
+  const { db } = database;
+  const device = await seedDevice(db);
+  const waiting = [];
+  for (let i = 0; i < 4; i++) {
+    const { id } = await triggerRun(db, await seedWatcher(db, device, { startDeadlineMs: 60_000 }));
+    waiting.push({ orgId: device.orgId, runId: id });
+  }
+  for (const run of waiting) await ageRun(db, run, { expires_at: 0 });
+  const [bad, ...good] = waiting;
+  await refuseEndOf(db, bad!);
+  const lines: string[] = [];
+  const expired = await expireOnce(db, { policy, log: loggingTo(lines) });
+  expect(expired.map((run) => run.runId).sort()).toEqual(good.map((run) => run.runId).sort());
+  for (const run of good) expect((await findRun(db, run)).skipReason).toBe("offline_expired");
+  expect((await findRun(db, bad!)).status).toBe("pending");
+  expect(lines.some((line) => line.includes(bad!.runId))).toBe(true);
+});
+
+test("R9: a watcher that failed two thousand times, and a run on its two thousandth attempt, still fail in order", async () => {
+  const { db } = database;
+  const tired = await seedRunning(db);
+  await db
+    .updateTable("watcher")
+    .set({ consecutive_failures: 2_000 })
+    .where("id", "=", tired.watcher.watcherId)
+    .execute();
+  const stubborn = await seedRunning(db, { maxAttempts: 3 });
+  await db
+    .updateTable("run")
+    .set({ attempt: 2_000, max_attempts: 3_000 })
+    .where("id", "=", stubborn.run.runId)
+    .execute();
+  const { verdicts, settled } = await transaction(db, (tx) =>
+    storeOnce(
+      tx,
+      [tired.run, stubborn.run].map((run) => reportOf(run, { status: "failed", reason: "no" })),
+      policy,
+    ),
+  );
+  expect(verdicts).toMatchObject([{ verdict: "stored" }, { verdict: "stored" }]);
+  const backoffMs = (await findWatcher(db, tired.watcher)).backoff_until!.getTime() - Date.now();
+  expect(Math.abs(backoffMs - 86_400_000)).toBeLessThan(60_000);
+  const retried = settled.find((run) => run.runId === stubborn.run.runId);
+  expect(Math.abs(retried!.notBefore!.getTime() - Date.now() - 600_000)).toBeLessThan(60_000);
+});
+
+test("R9: the halves of a refused batch are stored one after the other, over one connection", async () => {
+  const { db, url } = database;
+  const seeded = [];
+  for (let i = 0; i < 8; i++) seeded.push((await seedRunning(db)).run);
+  await refuseEndOf(db, seeded[0]!);
+  const own = openDatabase({ url, poolMax: 8 });
+  try {
+    const completer = createCompleter({ db: own.db, policy, log: loggingTo([]), doorbell: noteDoorbell() });
+    const results = await Promise.allSettled(seeded.map((run) => completer.report(reportOf(run))));
+    expect(results.map((result) => result.status)).toEqual(["rejected", ...Array(7).fill("fulfilled")]);
+    expect(own.stats().open).toBe(1);
+  } finally {
+    await own.close();
+  }
 });

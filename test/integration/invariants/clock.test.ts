@@ -52,7 +52,10 @@ for (const hours of [-48, 48]) {
     const waiting = await triggerRun(db, deadline);
     await presence.close(db, [{ ...device, epoch }]);
     await agePresence(db, device, { last_beat_at: 61_000, connected_at: 61_000 });
-    await db.updateTable("run").set({ claimed_at: new Date(Date.now() - 61_000) }).execute();
+    await db
+      .updateTable("run")
+      .set({ claimed_at: new Date(Date.now() - 61_000) })
+      .execute();
     lie(hours);
     expect(await materializeOnce(db, { doorbell: noteDoorbell(), log })).toBe(0);
     expect(await expireOnce(db, { policy })).toEqual([]);

@@ -1,11 +1,7 @@
 /** R2: every due slot becomes exactly one row, a run or a skipped one with its reason. */
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
-import {
-  materializeBacklogOnce,
-  materializeOnce,
-  recordDue,
-} from "../../../src/scheduler/materializer.ts";
+import { materializeBacklogOnce, materializeOnce, recordDue } from "../../../src/scheduler/materializer.ts";
 import { slotsPerPassMax } from "../../../src/scheduler/plan.ts";
 import { backfill } from "../../../src/scheduler/triggers.ts";
 import type { Db } from "../../../src/store/database.ts";

@@ -1,5 +1,6 @@
 /** R4: a pinned run is its device's, and stays what it was when it was materialized. */
 import { expect, test } from "vitest";
+import { storeOnce } from "../../../src/scheduler/completer.ts";
 import { recordDue } from "../../../src/scheduler/materializer.ts";
 import * as attempts from "../../../src/store/attempts.ts";
 import * as watchers from "../../../src/store/watchers.ts";
@@ -19,7 +20,6 @@ import {
   triggerRun,
   untilBlocked,
 } from "../../support/rows.ts";
-import { storeOnce } from "../../../src/scheduler/completer.ts";
 
 const database = useDatabase();
 

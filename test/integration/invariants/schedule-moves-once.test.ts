@@ -57,10 +57,7 @@ const ends: [what: string, end: (db: Db, run: ClaimedRun) => Promise<unknown>][]
       await reapOnce(db, { rules: reapRules, policy });
     },
   ],
-  [
-    "cancelled run",
-    (db, run) => cancelRun(db, run, { reason: "no", policy, doorbell: noteDoorbell() }),
-  ],
+  ["cancelled run", (db, run) => cancelRun(db, run, { reason: "no", policy, doorbell: noteDoorbell() })],
 ];
 
 for (const [what, end] of ends) {

@@ -1,5 +1,6 @@
 /** R5: a completion is stored exactly once, only under the current attempt token, in one transaction. */
 import { expect, test } from "vitest";
+import { createLogger } from "../../../src/log.ts";
 import { createCompleter, storeOnce } from "../../../src/scheduler/completer.ts";
 import { reapOnce } from "../../../src/scheduler/reaper.ts";
 import { settleWithEvents } from "../../../src/scheduler/settle.ts";
@@ -112,12 +113,15 @@ test("R5: in a batch with repeats every run keeps its own output", async () => {
 test("R5: many devices that report at once through one replica each get their own answer", async () => {
   const { db } = database;
   const runs = await Promise.all(Array.from({ length: 5 }, async () => (await seedRunning(db)).run));
-  const completer = createCompleter({ db, policy, doorbell: noteDoorbell() });
+  const completer = createCompleter({
+    db,
+    policy,
+    log: createLogger({ name: "test", level: "silent" }),
+    doorbell: noteDoorbell(),
+  });
   const reports = runs.flatMap((run) => [run, run]).map((run) => reportOf(run, { output: run.runId }));
   const verdicts = await Promise.all(reports.map((report) => completer.report(report)));
-  expect(verdicts.map(({ verdict }) => verdict)).toEqual(
-    runs.flatMap(() => ["stored", "already_stored"]),
-  );
+  expect(verdicts.map(({ verdict }) => verdict)).toEqual(runs.flatMap(() => ["stored", "already_stored"]));
   for (const run of runs) {
     expect(await listWindows(db, run)).toMatchObject([{ extracted_data: { output: run.runId } }]);
   }
@@ -223,12 +227,7 @@ test("R5: a failed attempt is repeated after a delay that doubles, until its att
     { attempt: 1, reason: "no", is_reported: true },
     { attempt: 2, reason: "no", is_reported: true },
   ]);
-  expect(await listKinds(db, run)).toEqual([
-    "run.created",
-    "run.retried",
-    "run.retried",
-    "run.completed",
-  ]);
+  expect(await listKinds(db, run)).toEqual(["run.created", "run.retried", "run.retried", "run.completed"]);
 });
 
 test("R5: output that PostgreSQL cannot hold as it is, is stored all the same", async () => {
@@ -247,7 +246,7 @@ test("R5: a result from before the last stored one does not move the next run's 
   const { db } = database;
   const { device, epoch, watcher, run } = await seedRunning(db);
   await store(reportOf(run));
-  const cursor = (await findWatcher(db, watcher)).window_cursor_at;
+  const { window_cursor_at: cursor, last_window_id: lastWindowId } = await findWatcher(db, watcher);
   const second = await startRun(db, { device, epoch, watcher });
   expect(second.windowStart).toEqual(cursor);
   await db
@@ -255,7 +254,31 @@ test("R5: a result from before the last stored one does not move the next run's 
     .set({ window_start: new Date(0), window_end: new Date(1_000) })
     .execute();
   await store(reportOf(second));
-  expect((await findWatcher(db, watcher)).window_cursor_at).toEqual(cursor);
+  expect(await listWindows(db, second)).toHaveLength(1);
+  expect(await findWatcher(db, watcher)).toMatchObject({
+    window_cursor_at: cursor,
+    last_window_id: lastWindowId,
+  });
+});
+
+test("R5: a result is judged before its org's events are locked, and nothing follows their append", async () => {
+  const { db } = database;
+  const { device, epoch, watcher, run } = await seedRunning(db);
+  await store(reportOf(run));
+  const second = await startRun(db, { device, epoch, watcher });
+  const statements: string[] = [];
+  const noting = db.withPlugin({
+    transformQuery: ({ node }) => {
+      statements.push(JSON.stringify(node));
+      return node;
+    },
+    transformResult: async ({ result }) => result,
+  });
+  const { verdicts } = await transaction(noting, (tx) =>
+    storeOnce(tx, [reportOf(run), reportOf(second)], policy),
+  );
+  expect(verdicts).toMatchObject([{ verdict: "already_stored" }, { verdict: "stored" }]);
+  expect(statements.findIndex((text) => text.includes("insert into event"))).toBe(statements.length - 1);
 });
 
 test("R5: a withdrawal and a completion of one attempt at once leave exactly one of them", async () => {

@@ -1,7 +1,8 @@
 /** What a watcher does about slots that passed while nothing ran (DESIGN 6). */
+import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
-import { materializeOnce } from "../../../src/scheduler/materializer.ts";
+import { materializeOnce, slotsPerTransactionMax } from "../../../src/scheduler/materializer.ts";
 import * as schedules from "../../../src/store/schedules.ts";
 import type { WatcherValues } from "../../../src/store/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
@@ -23,7 +24,9 @@ async function after(slotAt: Date, values: Partial<WatcherValues>) {
 test("a slot within the catch-up window is made up for, and its window ends at the slot", async () => {
   const { slot } = hourly();
   const runs = await after(slot(0), { catchupWindowMs: 3_600_000 });
-  expect(runs).toMatchObject([{ status: "pending", windowEnd: slot(0), windowStart: slot(1), dueAt: slot(0) }]);
+  expect(runs).toMatchObject([
+    { status: "pending", windowEnd: slot(0), windowStart: slot(1), dueAt: slot(0) },
+  ]);
 });
 
 test("a slot that is later than the catch-up window is recorded as missed", async () => {
@@ -50,4 +53,35 @@ test("the materializer sleeps until the next slot, by the database's clock", asy
   expect(Math.abs(ms! - (slot(-1).getTime() - Date.now()))).toBeLessThan(1_000);
   await putSchedule(db, watcher, slot(0));
   expect(await schedules.findNextDueMs(db)).toBe(0);
+});
+
+test("a long downtime of many watchers is made up for in short passes, and a slot that is due now does not wait for it", async () => {
+  const { db } = database;
+  const device = await seedDevice(db);
+  const { schedule, slot } = hourly();
+  const hours = 600;
+  for (let i = 0; i < 100; i++)
+    await putSchedule(db, await seedWatcher(db, device, { schedule }), slot(hours - 1));
+  const punctual = await seedWatcher(db, device, { schedule });
+  await putSchedule(db, punctual, slot(0));
+  const count = async () => (await sql`select from slot`.execute(db)).rows.length;
+  const pass = () =>
+    materializeOnce(db, { doorbell: noteDoorbell(), log: createLogger({ name: "test", level: "silent" }) });
+  expect(await pass()).toBe(101);
+  const first = await count();
+  expect(first).toBeGreaterThan(slotsPerTransactionMax / 2);
+  expect(first).toBeLessThanOrEqual(slotsPerTransactionMax);
+  expect(await listRuns(db, punctual)).toMatchObject([{ status: "pending", scheduledFor: slot(0) }]);
+  expect(await pass()).toBe(100);
+  expect(await count()).toBeLessThanOrEqual(2 * slotsPerTransactionMax);
+});
+
+test("the window of a missed slot starts at the slot before it", async () => {
+  const { slot } = hourly();
+  const runs = await after(slot(2), {});
+  expect(runs.map((run) => [run.windowStart, run.windowEnd])).toEqual([
+    [slot(3), slot(2)],
+    [slot(2), slot(1)],
+    [slot(1), slot(0)],
+  ]);
 });

@@ -48,10 +48,14 @@ test("partitions of the coming days are made, those older than the age are dropp
   }
   const { run: living } = await seedRunning(db);
   await retain();
-  const left = await db.selectFrom("run_all" as never).select("id" as never).execute();
+  const left = await db
+    .selectFrom("run_all" as never)
+    .select("id" as never)
+    .execute();
   expect(left.map((row) => (row as { id: string }).id).sort()).toEqual([ids[2], living.runId].sort());
   const names = await partitions(db);
-  for (const daysBack of [29, 0, -1, -2, -3].filter((day) => day !== 0)) expect(names).toContain(nameOf(daysBack));
+  for (const daysBack of [29, 0, -1, -2, -3].filter((day) => day !== 0))
+    expect(names).toContain(nameOf(daysBack));
   for (const daysBack of [40, 31]) expect(names).not.toContain(nameOf(daysBack));
   // The windows are the watcher's results, and outlive their runs.
   expect(await db.selectFrom("window").select("run_id").execute()).toHaveLength(3);

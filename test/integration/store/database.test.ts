@@ -8,6 +8,7 @@ import {
   transaction,
 } from "../../../src/store/database.ts";
 import { useDatabase } from "../../support/database.ts";
+import { startFaultProxy } from "../../support/fault-proxy.ts";
 
 const t = useDatabase();
 const opened: Database[] = [];
@@ -90,6 +91,30 @@ test("a backend that is killed while a transaction rests loses the transaction a
   );
   expect(isUnavailable(error)).toBe(true);
   await sql`select 1`.execute(db);
+});
+
+test("a connection that goes silent without a word fails its calls as away, and is not used again", async () => {
+  const url = new URL(t.url);
+  const proxy = await startFaultProxy({ port: Number(url.port), host: url.hostname });
+  try {
+    url.hostname = "127.0.0.1";
+    url.port = String(proxy.port);
+    const { db } = open({
+      url: url.href,
+      poolMax: 1,
+      connectTimeoutMs: 200,
+      statementTimeoutMs: 100,
+      silenceMs: 100,
+    });
+    await sql`select 1`.execute(db);
+    proxy.set({ down: "blackhole" });
+    expect(isUnavailable(await caught(sql`select 1`.execute(db)))).toBe(true);
+    expect(isUnavailable(await caught(transaction(db, (tx) => sql`select 1`.execute(tx))))).toBe(true);
+    proxy.heal();
+    expect((await sql<{ one: number }>`select 1 as one`.execute(db)).rows).toEqual([{ one: 1 }]);
+  } finally {
+    await proxy.close();
+  }
 });
 
 test("an idle backend that is killed is replaced without an error", async () => {

@@ -46,8 +46,6 @@ export type Admission = (assignment: Assignment) => Promise<Rejection | undefine
 
 /** Tokens of ended attempts that are remembered, so that a late copy does not start a second program. */
 const ENDED_MAX = 4096;
-/** The protocol's bound on what a hello or a heartbeat lists. */
-const LISTED_MAX = 1000;
 /** A field rule of the protocol. */
 const REJECT_MESSAGE_BYTES_MAX = 1000;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
@@ -81,6 +79,8 @@ export interface AttemptsHost {
   sendOutput(message: ConnectRequest["message"], bytes: number): boolean;
   /** Takes a result into the outbox. */
   deliver(completion: Completion, finishedAtMs: number, watcher: string): Promise<void>;
+  /** The outbox has a result of it. */
+  isHeld(attemptToken: string): boolean;
   /** The outbox has a result of it already; it is sent again. */
   resend(attemptToken: string): boolean;
   emit(event: DeviceEventBody, atMs?: number): void;
@@ -89,7 +89,7 @@ export interface AttemptsHost {
 /**
  * The attempts in progress. Invariants:
  *   A1  an attempt token starts at most one handler, however often it is assigned;
- *   A2  at most `maxConcurrency` handlers run, those not counted that were told to stop because they are not ours;
+ *   A2  at most `maxConcurrency` handlers run that the server did not tell to stop, and at most twice as many in all;
  *   A3  every handler's end is answered once: by a completion in the outbox, by `cancelled`, or (not ours) not at all.
  */
 export class Attempts {
@@ -112,11 +112,10 @@ export class Attempts {
     this.#limits = limits;
   }
 
-  /** What a heartbeat lists: all that is ours, including what is being cancelled. */
+  /** All that is in progress and ours, including what is being cancelled; at most two times `maxConcurrency`. */
   listed(): AttemptRef[] {
     return [...this.#attempts.values()]
       .filter((attempt) => attempt.end !== "superseded")
-      .slice(0, LISTED_MAX)
       .map(({ names }) => ({
         $typeName: "pinion.v1.AttemptRef",
         runId: names.runId,
@@ -156,8 +155,8 @@ export class Attempts {
   cancel(cancel: Cancel): void {
     const attempt = this.#attempts.get(cancel.attemptToken);
     if (attempt === undefined) {
-      // Its completion answers a cancel as well.
-      if (!this.#host.resend(cancel.attemptToken)) this.#sendCancelled(cancel);
+      // Its completion, which is on its way or waits for its turn, answers a cancel as well.
+      if (!this.#host.isHeld(cancel.attemptToken)) this.#sendCancelled(cancel);
       return;
     }
     this.#host.emit({ type: "cancel", ...attempt.names, reason: cancel.reason });
@@ -214,10 +213,17 @@ export class Attempts {
     return true;
   }
 
+  /**
+   * Slots are the server's to give: it keeps that of an attempt whose cancel it waits for, and an assignment beyond them
+   * means that it has taken an attempt away. So what it told to stop takes no slot while it winds down, up to as many as
+   * there are slots: processes that refuse to die must not pile up.
+   */
   #busy(): number {
-    let count = 0;
-    for (const attempt of this.#attempts.values()) if (attempt.end !== "superseded") count += 1;
-    return count;
+    let wanted = 0;
+    for (const { end } of this.#attempts.values())
+      if (end !== "superseded" && end !== "cancelled") wanted += 1;
+    const windingDown = this.#attempts.size - wanted;
+    return wanted + Math.max(0, windingDown - this.#host.maxConcurrency);
   }
 
   async #take(names: AttemptNames, assignment: Assignment): Promise<void> {

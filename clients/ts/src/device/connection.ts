@@ -3,6 +3,8 @@ import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import {
+  type AttemptRef,
+  AttemptRefSchema,
   CompletionVerdict,
   type ConnectResponse,
   DrainReason,
@@ -79,8 +81,8 @@ export interface CloseOptions {
 export const defaultClose: Required<CloseOptions> = { finishMs: 0, graceMs: 10_000, flushMs: 5_000 };
 /** How long the server has to end its side of a stream that we said goodbye on. */
 const GOODBYE_MS = 500;
-/** The protocol's bound on held attempts in a hello; what is beyond it is sent without having been listed. */
-const HELD_MAX = 1000;
+/** The protocol's bound on what a hello or a heartbeat lists; a result beyond it is sent without having been listed. */
+const LISTED_MAX = 1000;
 
 export interface DeviceConnection {
   readonly state: ConnectionState;
@@ -154,6 +156,7 @@ class Connection implements DeviceConnection {
         deliver: async (completion, finishedAtMs, watcher) => {
           await this.#delivery?.add(completion, finishedAtMs, watcher);
         },
+        isHeld: (attemptToken) => this.#delivery?.has(attemptToken) ?? false,
         resend: (attemptToken) => {
           const isHeld = this.#delivery?.has(attemptToken) ?? false;
           if (isHeld) this.#delivery?.sendAgain(attemptToken);
@@ -239,7 +242,7 @@ class Connection implements DeviceConnection {
       timing: this.#timing,
       host: {
         hello: () => this.#hello(),
-        attempts: () => this.#attempts.listed(),
+        attempts: () => this.#heartbeatList(),
         onWelcome: (welcome, limits) => this.#welcomed(welcome, limits),
         onMessage: (message) => this.#received(message),
         onDrain: (drain) =>
@@ -277,6 +280,16 @@ class Connection implements DeviceConnection {
     if (this.#lifecycle.fire("due")) void this.#dial();
   }
 
+  /** What runs, and what has ended but is the server's open attempt until it acknowledges; it would call these lost. */
+  #heartbeatList(): AttemptRef[] {
+    const running = this.#attempts.listed();
+    const tokens = new Set(running.map(({ attemptToken }) => attemptToken));
+    const ended = (this.#delivery?.held() ?? []).filter(({ attemptToken }) => !tokens.has(attemptToken));
+    return [...running, ...ended]
+      .slice(0, LISTED_MAX)
+      .map(({ runId, attemptToken }) => create(AttemptRefSchema, { runId, attemptToken }));
+  }
+
   #hello(): Hello {
     const running = this.#attempts
       .listed()
@@ -295,7 +308,7 @@ class Connection implements DeviceConnection {
       agentKinds: this.#options.agentKinds,
       capabilities: this.#options.capabilities ?? [],
       maxConcurrency: this.#options.maxConcurrency ?? 1,
-      held: [...running, ...finished].slice(0, HELD_MAX),
+      held: [...running, ...finished].slice(0, LISTED_MAX),
     });
   }
 

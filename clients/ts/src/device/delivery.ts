@@ -29,6 +29,8 @@ interface Parcel {
   /** Times sent, over all streams. */
   sends: number;
   suspicions: number;
+  /** By the monotonic clock: the disk refused it, and is not asked for it before. */
+  readableAt: number | undefined;
   /** Being read from the disk, or handed over by unary call. */
   isBusy: boolean;
 }
@@ -225,17 +227,41 @@ export class Delivery {
 
   async #read(parcel: Parcel): Promise<Completion | undefined> {
     if (parcel.unsaved !== undefined) return parcel.unsaved;
+    if (parcel.readableAt !== undefined && performance.now() < parcel.readableAt) return undefined;
     parcel.isBusy = true;
-    const record = await this.#outbox.read(parcel.entry);
+    const reading = await this.#outbox.read(parcel.entry);
     parcel.isBusy = false;
     // It may have been acknowledged while we read.
     if (this.#parcels.get(parcel.entry.attemptToken) !== parcel) return undefined;
-    if ("setAside" in record) {
-      this.#forget(parcel);
-      this.#onSetAside(record.setAside);
-      return undefined;
+    const { runId } = parcel.entry;
+    switch (reading.kind) {
+      case "record":
+        parcel.readableAt = undefined;
+        return reading.record.completion;
+      case "unreadable":
+        if (parcel.readableAt === undefined) {
+          this.#logger.warn(
+            { runId, error: reading.problem },
+            "cannot read a result; trying again until it works",
+          );
+        }
+        parcel.readableAt = performance.now() + this.#timing.ackDeadlineMs / 2;
+        return undefined;
+      case "gone":
+        this.#logger.warn({ runId }, "a result was removed from the outbox before it was delivered");
+        this.#forget(parcel);
+        break;
+      case "set_aside":
+        this.#forget(parcel);
+        this.#onSetAside(reading.setAside);
+        break;
     }
-    return record.completion;
+    this.#tellIfFlushed();
+    return undefined;
+  }
+
+  #tellIfFlushed(): void {
+    if (this.#parcels.size === 0) for (const done of [...this.#waiters]) done();
   }
 
   async #pumpUnary(): Promise<void> {
@@ -291,7 +317,7 @@ export class Delivery {
         "cannot remove an outbox file",
       );
     }
-    if (this.#parcels.size === 0) for (const done of [...this.#waiters]) done();
+    this.#tellIfFlushed();
     void this.#pump();
   }
 
@@ -301,7 +327,8 @@ export class Delivery {
 }
 
 function parcelOf(entry: OutboxEntry, watcher: string): Parcel {
-  return { entry, watcher, unsaved: undefined, sentAt: undefined, sends: 0, suspicions: 0, isBusy: false };
+  const unsent = { sentAt: undefined, sends: 0, suspicions: 0 };
+  return { entry, watcher, ...unsent, unsaved: undefined, readableAt: undefined, isBusy: false };
 }
 
 const verdicts: Record<CompletionVerdict, Verdict | undefined> = {

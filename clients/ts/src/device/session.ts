@@ -27,7 +27,7 @@ import { type DeviceStream, type Endpoint, openStream, type StreamEnd } from "./
 /** What a session needs of the connection that holds it. */
 export interface SessionHost {
   hello(): Hello;
-  /** The attempts in progress, for a heartbeat. */
+  /** The attempts that are in progress or not acknowledged, for a heartbeat. */
   attempts(): AttemptRef[];
   onWelcome(welcome: Welcome, limits: SessionLimits): void;
   onMessage(message: ConnectResponse): void;

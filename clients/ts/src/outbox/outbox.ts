@@ -1,10 +1,12 @@
-import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
+import { mkdir, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { hasCode, messageOf } from "../device/errors.ts";
 import { TEMPORARY_SUFFIX, writeDurably } from "./durable-file.ts";
 import { decodeRecord, encodeRecord, type OutboxRecord } from "./record.ts";
 
 const SUFFIX = ".completion";
+/** See `nameOf`. */
+const NAME = /^([0-9a-f-]{36})\.([0-9a-f-]{36})\.completion$/i;
 
 /** What is known of a record without reading it. */
 export interface OutboxEntry {
@@ -12,6 +14,18 @@ export interface OutboxEntry {
   attemptToken: string;
   finishedAtMs: number;
 }
+
+/** What a look for a record finds. */
+export type OutboxReading =
+  | { kind: "record"; record: OutboxRecord }
+  /** It was damaged. */
+  | { kind: "set_aside"; setAside: SetAside }
+  /** There is no such file any more. */
+  | { kind: "gone" }
+  /** Not now; the record is still there. */
+  | { kind: "unreadable"; problem: string };
+
+type Loaded = Exclude<OutboxReading, { kind: "set_aside" }> | { kind: "damaged"; problem: string };
 
 /** A file that was set aside, and why. */
 export interface SetAside {
@@ -21,7 +35,8 @@ export interface SetAside {
 
 /**
  * Completions on the disk, one file each, until their acknowledgement. Records survive the daemon and the machine
- * (fsync); what cannot be read is set aside in `bad/` and reported, what the server turned down in `rejected/`.
+ * (fsync); what is damaged is set aside in `bad/` and reported, what the server turned down in `rejected/`. A record that
+ * the system does not let us read (EMFILE, EIO, EACCES) says nothing about its content: it stays, to be read later.
  * One owner per directory: the lock on the state directory sees to it.
  */
 export class Outbox {
@@ -31,7 +46,7 @@ export class Outbox {
     this.#directory = directory;
   }
 
-  /** Opens the directory, making it if need be, and reads what is there, oldest first. */
+  /** Opens the directory, making it if need be, and reads what is there, oldest first, unreadable records included. */
   static async open(
     directory: string,
   ): Promise<{ outbox: Outbox; entries: OutboxEntry[]; setAside: SetAside[] }> {
@@ -44,9 +59,14 @@ export class Outbox {
       if (name.endsWith(TEMPORARY_SUFFIX)) {
         await rm(join(directory, name), { force: true });
       } else if (name.endsWith(SUFFIX)) {
-        const record = await outbox.#load(name);
-        if ("problem" in record) setAside.push(await outbox.#move(name, "bad", record.problem));
-        else entries.push(entryOf(record));
+        const loaded = await outbox.#load(name);
+        if (loaded.kind === "record") entries.push(entryOf(loaded.record));
+        else if (loaded.kind === "damaged") setAside.push(await outbox.#move(name, "bad", loaded.problem));
+        else if (loaded.kind === "unreadable") {
+          const entry = await outbox.#entryByName(name);
+          // A stranger's name stays for the next start, or for a person.
+          if (entry !== undefined) entries.push(entry);
+        }
       }
     }
     entries.sort((a, b) => a.finishedAtMs - b.finishedAtMs);
@@ -59,11 +79,12 @@ export class Outbox {
     await writeDurably(join(this.#directory, nameOf({ runId, attemptToken })), encodeRecord(record));
   }
 
-  /** The record, or what is wrong with it; then it has been set aside. */
-  async read(entry: OutboxEntry): Promise<OutboxRecord | { setAside: SetAside }> {
+  /** The record, or what became of it. Never rejects. */
+  async read(entry: OutboxEntry): Promise<OutboxReading> {
     const name = nameOf(entry);
-    const record = await this.#load(name);
-    return "problem" in record ? { setAside: await this.#move(name, "bad", record.problem) } : record;
+    const loaded = await this.#load(name);
+    if (loaded.kind !== "damaged") return loaded;
+    return { kind: "set_aside", setAside: await this.#move(name, "bad", loaded.problem) };
   }
 
   /** Forgets an acknowledged record. Not synced: one that comes back after a power cut is acknowledged once more. */
@@ -76,16 +97,29 @@ export class Outbox {
     return this.#move(nameOf(entry), "rejected", problem);
   }
 
-  async #load(name: string): Promise<OutboxRecord | { problem: string }> {
+  async #load(name: string): Promise<Loaded> {
     let bytes: Buffer;
     try {
       bytes = await readFile(join(this.#directory, name));
     } catch (error) {
-      return { problem: messageOf(error) };
+      if (hasCode(error, "ENOENT")) return { kind: "gone" };
+      return { kind: "unreadable", problem: messageOf(error) };
     }
     const record = decodeRecord(bytes);
-    if ("problem" in record) return record;
-    return nameOf(record.completion) === name ? record : { problem: "its name is that of another attempt" };
+    if ("problem" in record) return { kind: "damaged", problem: record.problem };
+    if (nameOf(record.completion) === name) return { kind: "record", record };
+    return { kind: "damaged", problem: "its name is that of another attempt" };
+  }
+
+  /** What is known of a record that cannot be read: its name, and when it was written. */
+  async #entryByName(name: string): Promise<OutboxEntry | undefined> {
+    const [, runId, attemptToken] = NAME.exec(name) ?? [];
+    if (runId === undefined || attemptToken === undefined) return undefined;
+    const finishedAtMs = await stat(join(this.#directory, name)).then(
+      ({ mtimeMs }) => mtimeMs,
+      () => Date.now(),
+    );
+    return { runId, attemptToken, finishedAtMs };
   }
 
   async #move(name: string, folder: "bad" | "rejected", problem: string): Promise<SetAside> {

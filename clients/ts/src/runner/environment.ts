@@ -2,9 +2,17 @@ import { timestampDate } from "@bufbuild/protobuf/wkt";
 import type { Assignment } from "../gen/pinion/v1/device_pb.js";
 import type { ExecutorConfig } from "./config.ts";
 
-/** Marks every process of a run, so that one that left its process group is found again. */
-export function markerOf(installId: string, runId?: string): Record<string, string | undefined> {
-  return { PINION_INSTALL_ID: installId, PINION_RUN_ID: runId };
+/** What every agent of an installation carries in its environment, so that a leftover is found after a restart. */
+export function markerOfInstallation(installId: string): Record<string, string | undefined> {
+  return { PINION_INSTALL_ID: installId, PINION_RUN_ID: undefined };
+}
+
+/**
+ * What every process of one attempt carries, so that one that left its process group is found again. Not the run's id:
+ * the next attempt of the same run may be under way already. Not the attempt's token: that one is the daemon's secret.
+ */
+export function markerOfAttempt(installId: string, mark: string): Record<string, string> {
+  return { PINION_INSTALL_ID: installId, PINION_ATTEMPT_MARK: mark };
 }
 
 /**
@@ -15,9 +23,11 @@ export function environmentOf(options: {
   executor: ExecutorConfig;
   assignment: Assignment;
   installId: string;
+  /** Random, made by the daemon for this attempt. */
+  mark: string;
   inherited: NodeJS.ProcessEnv;
 }): Record<string, string> {
-  const { executor, assignment, installId, inherited } = options;
+  const { executor, assignment, installId, mark, inherited } = options;
   const environment: Record<string, string> = {};
   for (const name of executor.env) {
     const value = inherited[name];
@@ -26,7 +36,8 @@ export function environmentOf(options: {
   Object.assign(environment, executor.setEnv);
   const { watcher, event, context, agent } = assignment;
   const facts: Record<string, string | undefined> = {
-    ...markerOf(installId, assignment.runId),
+    ...markerOfAttempt(installId, mark),
+    PINION_RUN_ID: assignment.runId,
     PINION_ATTEMPT: String(assignment.attempt),
     PINION_WATCHER: watcher?.slug,
     PINION_CONVERSATION_ID: context?.conversationId,

@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { toJsonString } from "@bufbuild/protobuf";
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import { AttemptAborted, type AttemptContext, type Rejection } from "../device/attempts.ts";
@@ -9,7 +10,7 @@ import type { Logger } from "../logger.ts";
 import { startTimeOf } from "../process-table.ts";
 import { type ChildEnd, runChild } from "./child.ts";
 import { type DeviceConfig, type ExecutorConfig, findExecutor } from "./config.ts";
-import { environmentOf, markerOf } from "./environment.ts";
+import { environmentOf, markerOfAttempt } from "./environment.ts";
 import { Journal } from "./journal.ts";
 import type { Notifier } from "./notification.ts";
 import { endEscaped } from "./process-group.ts";
@@ -80,11 +81,12 @@ export class Runner {
   ): Promise<AttemptResult> {
     const { installId, env } = this.#options;
     const timeoutMs = timeoutOf(executor, assignment);
+    const mark = randomUUID();
     let journaled: Promise<void> = Promise.resolve();
     const end = await runChild({
       command: executor.command,
       cwd: executor.cwd,
-      env: environmentOf({ executor, assignment, installId, inherited: env }),
+      env: environmentOf({ executor, assignment, installId, mark, inherited: env }),
       stdin: stdinOf(executor, assignment),
       timeoutMs,
       killGraceMs: executor.killGraceMs,
@@ -102,8 +104,7 @@ export class Runner {
       onOutput: (stream, data) => context.output(stream, data),
     });
     await journaled;
-    if (end.kind === "timeout" || end.kind === "aborted")
-      await endEscaped(markerOf(installId, assignment.runId));
+    if (end.kind === "timeout" || end.kind === "aborted") await endEscaped(markerOfAttempt(installId, mark));
     return resultOf(executor, end, { timeoutMs, signal: context.signal });
   }
 

@@ -1,5 +1,5 @@
 import { isGroupAlive, startTimeOf } from "../process-table.ts";
-import { markerOf } from "./environment.ts";
+import { markerOfInstallation } from "./environment.ts";
 import type { Journal, JournalNote } from "./journal.ts";
 import { endEscaped, endGroup } from "./process-group.ts";
 
@@ -26,7 +26,7 @@ export async function sweepLeftovers(journal: Journal, installId: string): Promi
       return wasAlive ? [note.runId] : [];
     }),
   );
-  return { ended: swept.flat(), escaped: await endEscaped(markerOf(installId)) };
+  return { ended: swept.flat(), escaped: await endEscaped(markerOfInstallation(installId)) };
 }
 
 /**

@@ -441,8 +441,8 @@ export declare type Heartbeat = Message<"pinion.v1.Heartbeat"> & {
   sequence: bigint;
 
   /**
-   * All attempts that are in progress on the device. A running attempt that two successive heartbeats do not list is
-   * lost. At most 1,000.
+   * All attempts that are in progress on the device, or whose completion is not acknowledged yet. A running attempt that
+   * two successive heartbeats do not list is lost. At most 1,000.
    *
    * @generated from field: repeated pinion.v1.AttemptRef attempts = 2;
    */
@@ -1693,7 +1693,7 @@ export declare const DrainReasonSchema: GenEnum<DrainReason>;
 
 /**
  * What a device's daemon speaks. All but Enroll need the device's token; whose device it is comes from the token, never
- * from a message. docs/protocol.md tells the protocol as prose.
+ * from a message. docs/lifecycles.md has its states.
  *
  * @generated from service pinion.v1.DeviceService
  */
@@ -1704,7 +1704,8 @@ export declare const DeviceService: GenService<{
    *
    * Ends with: UNAUTHENTICATED (token), INVALID_ARGUMENT (a message that breaks a rule; names the field),
    * FAILED_PRECONDITION (a message out of order, such as a second hello), DEADLINE_EXCEEDED (no hello, or silence for the
-   * TTL), RESOURCE_EXHAUSTED (message too large, or a reader that does not keep up), UNAVAILABLE (after `drain`).
+   * TTL), RESOURCE_EXHAUSTED (message too large, or a reader that does not keep up), UNAVAILABLE (the replica stops or its
+   * database is away), OK (after `drain`, or when the device closes its side). INTERNAL for bytes that are no message.
    *
    * @generated from rpc pinion.v1.DeviceService.Connect
    */

@@ -346,7 +346,7 @@ export const DrainReason = /*@__PURE__*/
 
 /**
  * What a device's daemon speaks. All but Enroll need the device's token; whose device it is comes from the token, never
- * from a message. docs/protocol.md tells the protocol as prose.
+ * from a message. docs/lifecycles.md has its states.
  *
  * @generated from service pinion.v1.DeviceService
  */

@@ -823,7 +823,7 @@ export declare const RunFactSchema: GenMessage<RunFact>;
  */
 export declare type ListWindowsRequest = Message<"pinion.v1.ListWindowsRequest"> & {
   /**
-   * The watcher (id or slug).
+   * Only windows of this watcher (id or slug).
    *
    * @generated from field: string watcher_id = 1;
    */
@@ -842,6 +842,13 @@ export declare type ListWindowsRequest = Message<"pinion.v1.ListWindowsRequest">
    * @generated from field: string page_token = 3;
    */
   pageToken: string;
+
+  /**
+   * Only the window of this run.
+   *
+   * @generated from field: string run_id = 4;
+   */
+  runId: string;
 };
 
 /**
@@ -1191,7 +1198,7 @@ export declare const RunService: GenService<{
     output: typeof ExplainRunResponseSchema;
   },
   /**
-   * The stored results of a watcher, newest first.
+   * The stored results of a watcher or of a run, newest first. NOT_FOUND for the watcher.
    *
    * @generated from rpc pinion.v1.RunService.ListWindows
    */

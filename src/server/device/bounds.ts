@@ -1,0 +1,37 @@
+import { Refusal } from "../../errors.ts";
+
+/** Lets at most `max` pieces of work run at once; the others wait their turn, in order. */
+export function createLimit(max: number): <T>(work: () => Promise<T>) => Promise<T> {
+  let running = 0;
+  const waiting: (() => void)[] = [];
+  return async (work) => {
+    if (running >= max) await new Promise<void>((resolve) => waiting.push(resolve));
+    else running += 1;
+    try {
+      return await work();
+    } finally {
+      // The place passes on without being free in between.
+      const next = waiting.shift();
+      if (next) next();
+      else running -= 1;
+    }
+  };
+}
+
+/** Lets work through while what it holds fits into `max`; refuses beyond with `resource_exhausted`. */
+export function createBudget(max: number): <T>(size: number, work: () => Promise<T>) => Promise<T> {
+  let held = 0;
+  return async (size, work) => {
+    if (held + size > max) {
+      throw new Refusal("resource_exhausted", "too much waits to be stored; send it again", {
+        retryAfterMs: 5_000,
+      });
+    }
+    held += size;
+    try {
+      return await work();
+    } finally {
+      held -= size;
+    }
+  };
+}

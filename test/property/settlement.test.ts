@@ -1,0 +1,246 @@
+/**
+ * A run's life against one model: whatever order claims, accepts, reports, reaps, cancellations, withdrawals and
+ * reconnects come in, with whatever stale token, the run ends at most once and every answer is the model's.
+ *
+ * PINION_TEST_SEED=<seed> repeats a run of this test.
+ */
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
+import { cancelRun } from "../../src/scheduler/cancels.ts";
+import { storeOnce } from "../../src/scheduler/completer.ts";
+import { reapOnce } from "../../src/scheduler/reaper.ts";
+import { settleWithEvents } from "../../src/scheduler/settle.ts";
+import type { ClaimedRun } from "../../src/store/attempts.ts";
+import { type Db, transaction } from "../../src/store/database.ts";
+import { useDatabase } from "../support/database.ts";
+import {
+  accept,
+  ageRun,
+  claim,
+  type DeviceName,
+  findRun,
+  listKinds,
+  listWindows,
+  noteDoorbell,
+  openDevice,
+  policy,
+  reapRules,
+  reportOf,
+  seedDevice,
+  seedWatcher,
+  triggerRun,
+} from "../support/rows.ts";
+
+const database = useDatabase({ per: "file" });
+const maxAttempts = 2;
+/** Tries until then; what is left is not tried. */
+const timeLimitMs = 8_000;
+
+type Ended = "completed" | "failed" | "timeout" | "cancelled";
+
+/** What the run must be. */
+class Model {
+  status: "pending" | "claimed" | "running" | Ended = "pending";
+  attempt = 0;
+  isWaiting = false;
+  isCancelAsked = false;
+  current: string | undefined;
+  /** Attempts that are over, and whether the device itself reported it. */
+  readonly over = new Map<string, { isReported: boolean }>();
+
+  get isActive(): boolean {
+    return this.status === "claimed" || this.status === "running";
+  }
+
+  verdict(token: string): "current" | "already_stored" | "superseded" {
+    if (token === this.current) return "current";
+    return this.over.get(token)!.isReported ? "already_stored" : "superseded";
+  }
+
+  #leave(isReported: boolean): void {
+    this.over.set(this.current!, { isReported });
+    this.current = undefined;
+  }
+
+  finish(status: Ended, isReported: boolean): void {
+    if (this.current) this.#leave(isReported);
+    this.status = status;
+  }
+
+  /** An attempt failed: the next one, or the end. */
+  fail(status: "failed" | "timeout", isReported: boolean): void {
+    if (this.isCancelAsked) this.finish(isReported ? status : "cancelled", isReported);
+    else if (this.attempt >= maxAttempts) this.finish(status, isReported);
+    else {
+      this.#leave(isReported);
+      this.status = "pending";
+      this.isWaiting = true;
+    }
+  }
+
+  withdraw(): void {
+    if (this.isCancelAsked) {
+      this.finish("cancelled", false);
+      return;
+    }
+    this.#leave(false);
+    this.status = "pending";
+    this.attempt -= 1;
+  }
+}
+
+type World = {
+  db: Db;
+  device: DeviceName;
+  epoch: number;
+  runId: string;
+  attempts: ClaimedRun[];
+  model: Model;
+};
+
+type Step = { name: string; run: (world: World) => Promise<void> };
+
+const step = (name: string, run: Step["run"]): Step =>
+  ({ name, run, [fc.toStringMethod]: () => name }) as Step;
+
+/** One of the attempts that there were so far; none yet: nothing happens. */
+function ofAttempt(name: string, act: (world: World, attempt: ClaimedRun) => Promise<void>) {
+  return fc.nat({ max: 5 }).map((pick) =>
+    step(`${name}(${pick})`, async (world) => {
+      const { attempts } = world;
+      // The latest one is what matters most often.
+      const attempt = attempts[attempts.length - 1 - (pick % Math.max(1, attempts.length))];
+      if (attempt) await act(world, attempt);
+    }),
+  );
+}
+
+const steps = fc.oneof(
+  fc.constant(
+    step("claim", async ({ db, device, epoch, attempts, model }) => {
+      const claimed = await claim(db, device, epoch);
+      const isOffered = model.status === "pending" && !model.isWaiting;
+      expect(claimed).toHaveLength(isOffered ? 1 : 0);
+      if (!isOffered) return;
+      model.status = "claimed";
+      model.attempt += 1;
+      model.current = claimed[0]!.attemptToken;
+      attempts.push(claimed[0]!);
+    }),
+  ),
+  ofAttempt("accept", async ({ db, model }, attempt) => {
+    const isCurrent = attempt.attemptToken === model.current;
+    expect(await accept(db, attempt)).toEqual([isCurrent ? "running" : "gone"]);
+    if (isCurrent) model.status = "running";
+  }),
+  fc.constantFrom("completed" as const, "failed" as const, "cancelled" as const).chain((status) =>
+    ofAttempt(`report ${status}`, async ({ db, model }, attempt) => {
+      const { verdicts } = await transaction(db, (tx) =>
+        storeOnce(tx, [reportOf(attempt, { status, output: attempt.attemptToken })], policy),
+      );
+      const expected = model.verdict(attempt.attemptToken);
+      expect(verdicts[0]!.verdict).toBe(expected === "current" ? "stored" : expected);
+      if (expected !== "current") return;
+      if (status === "failed") model.fail("failed", true);
+      else model.finish(status, true);
+    }),
+  ),
+  ofAttempt("withdraw", async ({ db, model }, attempt) => {
+    const settled = await transaction(db, (tx) =>
+      settleWithEvents(
+        tx,
+        [{ ...attempt, deviceId: null, action: "withdraw", status: "timeout", reason: "busy" }],
+        policy,
+      ),
+    );
+    const isCurrent = attempt.attemptToken === model.current;
+    expect(settled).toHaveLength(isCurrent ? 1 : 0);
+    if (isCurrent) model.withdraw();
+  }),
+  fc.constant(
+    step("reap", async ({ db, runId, model }) => {
+      if (model.isActive) await ageRun(db, { runId }, { last_beat_at: reapRules.silentAttemptMs + 1 });
+      const reaped = await reapOnce(db, { rules: reapRules, policy });
+      expect(reaped).toHaveLength(model.isActive ? 1 : 0);
+      if (model.isActive) model.fail("timeout", false);
+    }),
+  ),
+  fc.constant(
+    step("cancel", async ({ db, device, runId, model }) => {
+      const isLive = model.isActive || model.status === "pending";
+      const answer = await cancelRun(
+        db,
+        { orgId: device.orgId, runId },
+        { reason: "asked", policy, doorbell: noteDoorbell() },
+      );
+      expect(answer).toBe(isLive);
+      if (model.status === "pending") model.finish("cancelled", false);
+      else if (model.isActive) model.isCancelAsked = true;
+    }),
+  ),
+  fc.constant(
+    step("backoff over", async ({ db, runId, model }) => {
+      await ageRun(db, { runId }, { not_before: 0 });
+      model.isWaiting = false;
+    }),
+  ),
+  fc.record({ holds: fc.boolean(), isFinished: fc.boolean() }).map(({ holds, isFinished }) =>
+    step(`reconnect ${holds ? "with" : "without"} what it had`, async (world) => {
+      const { db, device, attempts, model } = world;
+      const state = isFinished ? HeldAttemptState.FINISHED : HeldAttemptState.RUNNING;
+      const held = holds ? attempts.map(({ runId, attemptToken }) => ({ runId, attemptToken, state })) : [];
+      const expected = held.map(({ attemptToken }) => {
+        const verdict = model.verdict(attemptToken);
+        if (verdict === "current") return isFinished ? HeldVerdict.SEND_RESULT : HeldVerdict.CONTINUE;
+        return verdict === "already_stored" ? HeldVerdict.ALREADY_STORED : HeldVerdict.ABORT;
+      });
+      const opening = await openDevice(db, device, { held });
+      expect(opening.verdicts).toEqual(expected);
+      expect(opening.epoch).toBe(world.epoch + 1);
+      world.epoch = opening.epoch;
+      if (!model.isActive) return;
+      if (holds) model.status = "running";
+      else if (model.status === "claimed") model.withdraw();
+      else model.fail("timeout", false);
+    }),
+  ),
+);
+
+const ends = new Set<string>(["completed", "failed", "timeout", "cancelled"]);
+
+test("a run ends at most once, and every token hears the truth, in whatever order things happen", async () => {
+  const { db } = database;
+  const given = process.env.PINION_TEST_SEED;
+  const seed = given ? Number(given) : Math.trunc(Math.random() * 2 ** 31);
+  process.stdout.write(`settlement: PINION_TEST_SEED=${seed}\n`);
+  const device = await seedDevice(db);
+  let cases = 0;
+  await fc.assert(
+    fc.asyncProperty(fc.array(steps, { minLength: 4, maxLength: 16, size: "max" }), async (life) => {
+      cases += 1;
+      const { epoch } = await openDevice(db, device);
+      const watcher = await seedWatcher(db, device, { maxAttempts });
+      const { id: runId } = await triggerRun(db, watcher);
+      const world: World = { db, device, epoch, runId, attempts: [], model: new Model() };
+      const { model } = world;
+      const name = { orgId: device.orgId, runId };
+      for (const { run } of life) {
+        await run(world);
+        const row = await findRun(db, name);
+        expect({ status: row.status, attempt: row.attempt }).toEqual({
+          status: model.status,
+          attempt: model.attempt,
+        });
+      }
+      const endings = (await listKinds(db, { runId })).filter((kind) => ends.has(kind.slice("run.".length)));
+      expect(endings).toEqual(ends.has(model.status) ? [`run.${model.status}`] : []);
+      const windows = await listWindows(db, { runId });
+      expect(windows).toHaveLength(model.status === "completed" ? 1 : 0);
+      // The next life begins with nothing waiting on the device.
+      await db.deleteFrom("run").execute();
+    }),
+    { seed, numRuns: 10_000, interruptAfterTimeLimit: timeLimitMs },
+  );
+  expect(cases).toBeGreaterThan(5);
+});
