@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { createKeyring, createReferences, KeyError, type Keyring, type References } from "./secrets.ts";
 
 /**
  * Everything that is configured, read once from the environment. No other file of the server reads `process.env`.
@@ -75,6 +76,18 @@ export const serverSettings = z.object({
     "Largest message taken, after decompression (bytes)",
   ),
   PINION_STREAMS_MAX: count(20_000, 1, 1_000_000, "Device streams per replica"),
+  PINION_SECRET_KEYS: z
+    .string()
+    .default("")
+    .describe(
+      "Keys for secrets at rest, id:base64 of 32 bytes, separated by commas; the first seals. Default: with the embedded PostgreSQL a key file in the data directory, otherwise none, and platforms with secrets are refused",
+    ),
+  PINION_REFERENCE_ORGS: z
+    .string()
+    .default("local")
+    .describe(
+      "Orgs whose platforms may refer to PINION_SECRET_<NAME> as secret://NAME, by commas; * for all",
+    ),
   PINION_SHUTDOWN_MS: milliseconds(20_000, "Time for an orderly stop"),
 });
 
@@ -112,9 +125,25 @@ export type ReplicaConfig = {
     pauseAfter: number;
     watcherBackoffMs: number;
   };
+  secrets: {
+    keyring: Keyring;
+    references: References;
+  };
   sweepIntervalMs: number;
   retentionDays: number;
   shutdownMs: number;
+  /** The providers whose keys are in the environment, by name and in alphabetical order; the keys are not read. */
+  installedProviders: string[];
+};
+
+/** Where the providers of models look for their keys; what is set there makes a provider installed. */
+const providerKeys: Record<string, readonly string[]> = {
+  anthropic: ["ANTHROPIC_API_KEY"],
+  google: ["GEMINI_API_KEY", "GOOGLE_API_KEY"],
+  groq: ["GROQ_API_KEY"],
+  mistral: ["MISTRAL_API_KEY"],
+  openai: ["OPENAI_API_KEY"],
+  openrouter: ["OPENROUTER_API_KEY"],
 };
 
 /** Thrown for settings that are missing or wrong; the message names every one of them. */
@@ -183,10 +212,43 @@ export function replicaConfig(env: Record<string, string | undefined>): ReplicaC
       pauseAfter: s.PINION_PAUSE_AFTER_FAILURES,
       watcherBackoffMs: s.PINION_WATCHER_BACKOFF_MS,
     },
+    secrets: {
+      keyring: requireKeyring(s.PINION_SECRET_KEYS),
+      references: createReferences(
+        s.PINION_REFERENCE_ORGS.split(",").map((orgId) => orgId.trim()),
+        referencedSecrets(given),
+      ),
+    },
     sweepIntervalMs: s.PINION_SWEEP_INTERVAL_MS,
     retentionDays: s.PINION_RETENTION_DAYS,
     shutdownMs: s.PINION_SHUTDOWN_MS,
+    installedProviders: Object.entries(providerKeys)
+      .filter(([, names]) => names.some((name) => Object.hasOwn(given, name)))
+      .map(([provider]) => provider),
   };
+}
+
+/** The keys of PINION_SECRET_KEYS. Throws a ConfigError that holds none of them. */
+export function requireKeyring(text: string): Keyring {
+  try {
+    return createKeyring(text);
+  } catch (error) {
+    if (error instanceof KeyError) throw new ConfigError(error.message);
+    throw error;
+  }
+}
+
+const referencePrefix = "PINION_SECRET_";
+/** The keys themselves, which begin like a reference and are none. */
+const notReferences = new Set(["PINION_SECRET_KEYS"]);
+
+/** What secret://NAME may stand for: PINION_SECRET_<NAME> of the environment, by NAME. */
+function referencedSecrets(env: Record<string, string | undefined>): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(env)
+      .filter(([name]) => name.startsWith(referencePrefix) && !notReferences.has(name))
+      .map(([name, value]) => [name.slice(referencePrefix.length), value ?? ""]),
+  );
 }
 
 /** The process's environment. */

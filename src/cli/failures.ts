@@ -14,6 +14,8 @@ export const exitCodes = {
   unauthenticated: 4,
   notFound: 5,
   conflict: 6,
+  /** `apply --dry-run --exit-code`: there is something to do. */
+  changes: 7,
   /** 128 + SIGINT, as shells have it. */
   interrupted: 130,
 } as const;

@@ -19,6 +19,12 @@ export async function deviceId(clients: Clients, named: string): Promise<string>
   return oneByLabel(await allDevices(clients), named).id;
 }
 
+/** The one device of these that a person names by id or label. */
+export function deviceAmong(devices: readonly Device[], named: string): Device {
+  const byId = isUuid(named) ? devices.find((device) => device.id === named.toLowerCase()) : undefined;
+  return byId ?? oneByLabel(devices, named);
+}
+
 /** The one device with the label; capitals are looked at only if they are needed to tell devices apart. */
 export function oneByLabel(devices: readonly Device[], label: string): Device {
   const exact = devices.filter((device) => device.label === label);

@@ -10,9 +10,9 @@ const [{ environment }, { processCli }, { main }] = await Promise.all([
   import("./command-line.ts"),
 ]);
 
-// A reader that has enough (`pinion runs list | head -1`) is no error.
+// A reader that has enough (`pinion runs list | head -1`) is no error, unless a command in the middle of its work says so.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  if (error.code === "EPIPE") process.exit(0);
+  if (error.code === "EPIPE") process.exit(process.exitCode ?? 0);
   throw error;
 });
 

@@ -1,11 +1,17 @@
 import { Command } from "commander";
+import { addAgents } from "./agents.ts";
+import { addApply } from "./apply.ts";
 import { type Cli, examples } from "./cli.ts";
 import { addDevice } from "./device.ts";
 import { addDevices } from "./devices.ts";
 import { addDoctor } from "./doctor.ts";
 import { addEvents } from "./events.ts";
 import { addMigrate } from "./migrate.ts";
+import { addOrgs } from "./orgs.ts";
+import { addPlatforms } from "./platforms.ts";
+import { addPull } from "./pull.ts";
 import { addRuns } from "./runs.ts";
+import { addSecrets } from "./secrets.ts";
 import { addServe } from "./serve.ts";
 import { addTokens } from "./tokens.ts";
 import { addUp } from "./up.ts";
@@ -39,14 +45,20 @@ export function createProgram(cli: Cli): Command {
   addUp(program, cli);
   addServe(program, cli);
   addDevice(program, cli);
+  addApply(program, cli);
+  addPull(program, cli);
+  addAgents(program, cli);
+  addPlatforms(program, cli);
   addWatchers(program, cli);
   addRuns(program, cli);
   addWindows(program, cli);
   addDevices(program, cli);
   addTokens(program, cli);
+  addOrgs(program, cli);
   addEvents(program, cli);
   addDoctor(program, cli);
   addMigrate(program, cli);
+  addSecrets(program, cli);
   return examples(program, [
     ["up", "everything on this machine: database, server, this device, a first run"],
     ["watchers trigger daily-checkin --watch", "a run now, live"],

@@ -2,9 +2,11 @@ import { readFile } from "node:fs/promises";
 import type { DescService } from "@bufbuild/protobuf";
 import type { ConnectRouter } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
+import { AgentService } from "#gen/pinion/v1/agent_pb.js";
 import { DeviceService } from "#gen/pinion/v1/device_pb.js";
 import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
+import { OrgService } from "#gen/pinion/v1/org_pb.js";
 import { RunService } from "#gen/pinion/v1/run_pb.js";
 import { TokenService } from "#gen/pinion/v1/token_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
@@ -28,11 +30,15 @@ import { createFeed } from "../server/feed.ts";
 import { createGuard, requireRules } from "../server/guard.ts";
 import { HealthState, registerHealth } from "../server/health.ts";
 import { interceptorChain } from "../server/interceptors/chain.ts";
+import { createConfigStarter } from "../server/platform-starter.ts";
+import { createPlatformRunner } from "../server/platforms.ts";
 import { type Handler, openPort } from "../server/port.ts";
 import { registerReflection } from "../server/reflection.ts";
+import { agentService } from "../server/rpc/agents.ts";
 import { deviceService } from "../server/rpc/device.ts";
 import { eventService } from "../server/rpc/events.ts";
 import { type FleetScheduler, fleetService } from "../server/rpc/fleet.ts";
+import { orgService } from "../server/rpc/orgs.ts";
 import { runMessage } from "../server/rpc/run-message.ts";
 import { runService } from "../server/rpc/runs.ts";
 import { tokenService } from "../server/rpc/tokens.ts";
@@ -40,8 +46,9 @@ import { type WatcherScheduler, watcherService } from "../server/rpc/watchers.ts
 import * as clock from "../store/clock.ts";
 import { type Db, openDatabase } from "../store/database.ts";
 import { migrate } from "../store/migrate.ts";
-import { ensureBootstrap } from "../store/orgs.ts";
+import { ensureBootstrap, provisionDefaultAgents } from "../store/orgs.ts";
 import * as replicas from "../store/replicas.ts";
+import { requireRoles } from "../store/tenancy.ts";
 
 /** A running replica. */
 export type Replica = {
@@ -59,6 +66,8 @@ export type Replica = {
 
 /** Connections of the scheduler and of the sessions' batchers; requests have a pool of their own. */
 const workConnections = 8;
+/** The tokens of open device streams are looked at this often: a lost word of a revocation costs no more. */
+const tokensEveryMs = 5_000;
 /** A replica says that it lives this often; others believe it for one TTL. */
 const replicaBeatMs = 5_000;
 const services: DescService[] = [
@@ -67,7 +76,9 @@ const services: DescService[] = [
   RunService,
   FleetService,
   TokenService,
+  OrgService,
   EventService,
+  AgentService,
 ];
 
 /** Starts a replica: where the server and the scheduler meet. Rejects with an error that says what to do. */
@@ -94,7 +105,9 @@ export async function startReplica(config: ReplicaConfig, options: { log?: Logge
       log,
     });
     opened.defer(() => requests.close());
-    const bootstrap = await ensureBootstrap(work.db);
+    await requireRoles(work.db);
+    const bootstrap = await ensureBootstrap(work.db, config);
+    await provisionDefaultAgents(work.db, config);
     await retainOnce(work.db, { days: config.retentionDays, log });
     await warmUp(work.db, config.failures);
 
@@ -181,6 +194,14 @@ export async function startReplica(config: ReplicaConfig, options: { log?: Logge
       startReaper({ ...loops, rules: config.reaper, intervalMs: config.reaper.intervalMs }),
       startRetention({ db: work.db, log, days: config.retentionDays }),
       startLoop({
+        name: "stream-tokens",
+        log,
+        async pass() {
+          await hub.endExpired();
+          return tokensEveryMs;
+        },
+      }),
+      startLoop({
         name: "replica-beat",
         log,
         async pass() {
@@ -193,7 +214,19 @@ export async function startReplica(config: ReplicaConfig, options: { log?: Logge
       await Promise.all(all.map((loop) => loop.stop()));
     });
 
-    const scheduler = schedulerOf({ ...common, doorbell, poke: () => materializer.poke() });
+    const scheduler = schedulerOf({
+      ...common,
+      db: requests.tenantDb,
+      doorbell,
+      poke: () => materializer.poke(),
+    });
+    const runner = createPlatformRunner({
+      db: requests.tenantDb,
+      log,
+      feed,
+      ...config.secrets,
+      starter: createConfigStarter(),
+    });
     const health = new HealthState();
     const stopping = new AbortController();
     const rpc = connectNodeAdapter({
@@ -203,7 +236,14 @@ export async function startReplica(config: ReplicaConfig, options: { log?: Logge
       jsonOptions: { ignoreUnknownFields: false },
       shutdownSignal: stopping.signal,
       routes(router: ConnectRouter) {
-        const deps = { db: requests.db, feed, doorbell, scheduler, authCache: guard.authCache };
+        const deps = {
+          db: requests.tenantDb,
+          crossOrgDb: requests.db,
+          feed,
+          doorbell,
+          scheduler,
+          authCache: guard.authCache,
+        };
         const ttlMs = config.session.ttlMs;
         // A stream that is held for an hour is not worth a compressor's memory.
         router.service(DeviceService, deviceService({ ...deps, hub, completer }), { acceptCompression: [] });
@@ -211,7 +251,9 @@ export async function startReplica(config: ReplicaConfig, options: { log?: Logge
         router.service(RunService, runService({ ...deps, policy: config.failures, ttlMs }));
         router.service(FleetService, fleetService({ ...deps, ttlMs }));
         router.service(TokenService, tokenService(deps));
+        router.service(OrgService, orgService({ ...deps, ...config }));
         router.service(EventService, eventService(deps));
+        router.service(AgentService, agentService({ ...deps, runner, publicUrl: config.publicUrl }));
         registerHealth(router, { state: health, services });
         registerReflection(router, services);
       },

@@ -9,6 +9,7 @@ import { removeUrl, writeToken, writeUrl } from "./data-files.ts";
 import { exitCodes } from "./failures.ts";
 import { listenFailure, requireFreePort } from "./listening.ts";
 import { wholeNumber } from "./paging.ts";
+import { secretKeys } from "./secret-keys.ts";
 import { requireUsableDatabase } from "./usable-database.ts";
 
 type ServeOptions = { host?: string; port?: number; databaseUrl?: string };
@@ -48,7 +49,11 @@ async function serve(cli: Cli, options: ServeOptions, data: string, asJson: bool
   const interrupt = interruptSignal();
   const database = await openDatabaseFor(options, cli, data, log);
   try {
-    const config = replicaConfig({ ...settings, DATABASE_URL: database.url });
+    const config = replicaConfig({
+      ...settings,
+      DATABASE_URL: database.url,
+      PINION_SECRET_KEYS: secretKeys(data, cli.env, { isCreated: database.embedded !== undefined }),
+    });
     await requireFreePort(config.host, config.port);
     const { startReplica } = await import("./serve-replica.ts");
     const replica = await startReplica(config, { log }).catch((error) => {

@@ -4,6 +4,7 @@ import type { Command } from "commander";
 import {
   CreateTokenResponseSchema,
   ListTokensResponseSchema,
+  RotateTokenResponseSchema,
   type Token,
   TokenKind,
   TokenSchema,
@@ -22,6 +23,7 @@ export function addTokens(program: Command, cli: Cli): void {
   addCreate(tokens, cli);
   addList(tokens, cli);
   addRevoke(tokens, cli);
+  addRotate(tokens, cli);
 }
 
 function addCreate(tokens: Command, cli: Cli): void {
@@ -111,4 +113,32 @@ function addRevoke(tokens: Command, cli: Cli): void {
       cli.out(`${plain(answer.token?.label ?? tokenId)} is revoked`);
     });
   examples(command, [["tokens revoke 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "at once, on every replica"]]);
+}
+
+function addRotate(tokens: Command, cli: Cli): void {
+  const command = tokens
+    .command("rotate")
+    .argument("<token-id>", "the token's id, as `pinion tokens list` shows it; not its secret")
+    .description("make a successor that may do the same; it is shown only now, and the old one expires")
+    .option("--overlap <length>", "how long the old one stays good, for example 2h; default: 10m")
+    .option("--expires-in <length>", "how long the new one is good; default: as long as the old one was")
+    .action(async (tokenId: string, _options, command: Command) => {
+      const { clients, options } = connect<{ overlap?: string; expiresIn?: string }>(cli, command);
+      const answer = await clients.tokens.rotateToken({
+        tokenId,
+        ...(options.overlap ? { overlap: durationFromMs(parseLength(options.overlap, "--overlap")) } : {}),
+        ...(options.expiresIn
+          ? { expiresIn: durationFromMs(parseLength(options.expiresIn, "--expires-in")) }
+          : {}),
+      });
+      if (options.json) return printJson(cli, RotateTokenResponseSchema, answer);
+      cli.out(answer.secret);
+      cli.note(
+        `keep it now, it is not shown again; the old one is good until ${formatMomentAgo(answer.predecessor?.expiresAt)}`,
+      );
+    });
+  examples(command, [
+    ["tokens rotate 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "ten minutes to change over"],
+    ["tokens rotate 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e --overlap 1d", "a day"],
+  ]);
 }

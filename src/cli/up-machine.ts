@@ -12,6 +12,7 @@ import { writeDeviceConfigOnce } from "./device-config.ts";
 import { DeviceLog } from "./device-log.ts";
 import { exitCodes, Failure } from "./failures.ts";
 import { listenFailure, requireFreePort } from "./listening.ts";
+import { secretKeys } from "./secret-keys.ts";
 import { daemonPid, upStateDir } from "./state-dir.ts";
 import type { UpView } from "./up-view.ts";
 import { requireUsableDatabase } from "./usable-database.ts";
@@ -61,6 +62,7 @@ export async function startMachine(cli: Cli, options: UpOptions, starting: Start
       PINION_HOST: options.host ?? cli.env.PINION_HOST,
       PINION_PORT:
         options.port === undefined ? cli.env.PINION_PORT || String(defaultPort) : String(options.port),
+      PINION_SECRET_KEYS: secretKeys(data, cli.env, { isCreated: databaseUrl === undefined }),
       PINION_SHUTDOWN_MS: cli.env.PINION_SHUTDOWN_MS || String(serverStopMs),
     }),
   };

@@ -1,5 +1,7 @@
+import { PlatformStatus, UpsertOutcome } from "#gen/pinion/v1/agent_pb.js";
 import { Platform } from "#gen/pinion/v1/device_pb.js";
 import { Liveness } from "#gen/pinion/v1/fleet_pb.js";
+import { MemberRole } from "#gen/pinion/v1/org_pb.js";
 import { Notification, RunSource, RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { CatchupPolicy, OverlapPolicy, WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
@@ -33,6 +35,12 @@ export const runStatus = words({
   [RunStatus.TIMEOUT]: "timeout",
   [RunStatus.CANCELLED]: "cancelled",
   [RunStatus.SKIPPED]: "skipped",
+});
+
+export const memberRole = words({
+  [MemberRole.OWNER]: "owner",
+  [MemberRole.ADMIN]: "admin",
+  [MemberRole.MEMBER]: "member",
 });
 
 export const skipReason = words({
@@ -85,6 +93,19 @@ export const tokenKind = words({
   [TokenKind.PAT]: "pat",
   [TokenKind.DEV]: "dev",
   [TokenKind.SVC]: "svc",
+});
+
+export const platformStatus = words({
+  [PlatformStatus.STOPPED]: "stopped",
+  [PlatformStatus.STARTING]: "starting",
+  [PlatformStatus.RUNNING]: "running",
+  [PlatformStatus.FAILED]: "failed",
+});
+
+export const upsertOutcome = words({
+  [UpsertOutcome.CREATED]: "created",
+  [UpsertOutcome.UPDATED]: "updated",
+  [UpsertOutcome.NOOP]: "noop",
 });
 
 const good = new Set(["completed", "active", "online"]);

@@ -10,9 +10,11 @@
  */
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
 import { type ContextValues, createContextKey } from "@connectrpc/connect";
+import { AgentService } from "#gen/pinion/v1/agent_pb.js";
 import { DeviceService } from "#gen/pinion/v1/device_pb.js";
 import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
+import { OrgService } from "#gen/pinion/v1/org_pb.js";
 import { RunService } from "#gen/pinion/v1/run_pb.js";
 import { TokenService } from "#gen/pinion/v1/token_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
@@ -127,7 +129,28 @@ export const rules: Readonly<Record<string, Rule>> = {
     createJoinCode: write,
   }),
   // Whoever may write may make tokens, and end those, that can do no more than itself: see rpc/tokens.ts.
-  ...rulesOf(TokenService, { createToken: write, listTokens: read, revokeToken: write }),
+  ...rulesOf(TokenService, { createToken: write, listTokens: read, revokeToken: write, rotateToken: write }),
+  // CreateOrg is for the operator's org alone: see rpc/orgs.ts.
+  ...rulesOf(OrgService, {
+    createOrg: admin,
+    getOrg: read,
+    addMember: admin,
+    removeMember: admin,
+    listMembers: read,
+  }),
+  // What starts, stops or removes a platform reaches people outside of the org.
+  ...rulesOf(AgentService, {
+    createAgent: write,
+    getAgent: read,
+    listAgents: read,
+    updateAgentSettings: write,
+    deleteAgent: admin,
+    upsertPlatform: admin,
+    listPlatforms: read,
+    deletePlatform: admin,
+    startPlatform: admin,
+    stopPlatform: admin,
+  }),
   ...rulesOf(EventService, { watchEvents: read, listEvents: read }),
   "grpc.health.v1.Health/Check": probes,
   "grpc.health.v1.Health/List": probes,

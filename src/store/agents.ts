@@ -1,18 +1,35 @@
 import { sql } from "kysely";
 import { refuse } from "../errors.ts";
+import { canonical } from "./canonical.ts";
 import type { Db } from "./database.ts";
+import { transaction } from "./database.ts";
+import * as events from "./events.ts";
+import * as platforms from "./platforms.ts";
 import type { Json } from "./schema.ts";
 
-/** An agent at one of its versions. `settings` is the protobuf JSON of AgentSettings. */
-export type Agent = { id: string; name: string; ownerId: string | null; version: number; settings: Json };
+/** An agent at its latest version. `settings` is the protobuf JSON of AgentSettings. */
+export type Agent = {
+  id: string;
+  name: string;
+  ownerId: string | null;
+  version: number;
+  settings: Json;
+  isDefault: boolean;
+  createdAt: Date;
+  updatedAt: Date;
+};
 
-/** The agent at its latest version. Refuses with `not_found`, also for another org's. */
-export async function get(db: Db, options: { orgId: string; agentId: string }): Promise<Agent> {
-  return (await find(db, options)) ?? refuse("not_found", `there is no agent "${options.agentId}"`);
+type Named = { orgId: string; agentId: string };
+
+/** The MCP servers that an agent gets from Pinion itself, as its settings have them; none without a URL to reach it at. */
+export function injectedServers(
+  publicUrl: string | undefined,
+): { name: string; url: string; isInjected: true }[] {
+  if (publicUrl === undefined) return [];
+  return [{ name: "pinion", url: `${publicUrl.replace(/\/+$/, "")}/mcp`, isInjected: true }];
 }
 
-/** The agent at its latest version, if the org has it. */
-export function find(db: Db, options: { orgId: string; agentId: string }): Promise<Agent | undefined> {
+function select(db: Db, orgId: string) {
   return db
     .selectFrom("agent as a")
     .innerJoin("agent_revision as r", (join) =>
@@ -21,16 +38,41 @@ export function find(db: Db, options: { orgId: string; agentId: string }): Promi
         .onRef("r.agent_id", "=", "a.id")
         .onRef("r.version", "=", "a.version"),
     )
+    .innerJoin("org as o", "o.id", "a.org_id")
     .select(["a.id", "a.name", "a.owner_id as ownerId", "a.version", "r.settings"])
-    .where("a.org_id", "=", options.orgId)
-    .where("a.id", "=", options.agentId)
-    .executeTakeFirst();
+    .select(["a.created_at as createdAt", "a.updated_at as updatedAt"])
+    .select(sql<boolean>`coalesce(o.default_agent_id = a.id, false)`.as("isDefault"))
+    .where("a.org_id", "=", orgId);
+}
+
+/** The agent at its latest version. Refuses with `not_found`, also for another org's. */
+export async function get(db: Db, options: Named): Promise<Agent> {
+  return (await find(db, options)) ?? notFound(options.agentId);
+}
+
+/** The agent at its latest version, if the org has it. */
+export function find(db: Db, options: Named): Promise<Agent | undefined> {
+  return select(db, options.orgId).where("a.id", "=", options.agentId).executeTakeFirst();
+}
+
+function notFound(agentId: string): never {
+  refuse("not_found", `there is no agent "${agentId}"`);
+}
+
+/** The org's agents by id, at most `limit`; those after `afterId` if given. */
+export function list(
+  db: Db,
+  options: { orgId: string; limit: number; afterId?: string | undefined },
+): Promise<Agent[]> {
+  let query = select(db, options.orgId).orderBy("a.id").limit(options.limit);
+  if (options.afterId !== undefined) query = query.where("a.id", ">", options.afterId);
+  return query.execute();
 }
 
 /** The agent as it was at a version (R4). */
 export function findRevision(
   db: Db,
-  options: { orgId: string; agentId: string; version: number },
+  options: Named & { version: number },
 ): Promise<{ name: string; settings: Json } | undefined> {
   return db
     .selectFrom("agent_revision")
@@ -41,15 +83,20 @@ export function findRevision(
     .executeTakeFirst();
 }
 
-/** Creates the agent and its revision 1 unless the org has one of that id, which stays as it is. True if created. */
+/**
+ * Creates the agent and its first revision unless the org has one of that id, which stays as it is. True if created.
+ * An id that was deleted goes on counting: runs of before keep pointing at the revisions of before (R4).
+ */
 export async function ensure(
   db: Db,
-  options: { orgId: string; agentId: string; name: string; ownerId: string | null; settings: Json },
+  options: Named & { name: string; ownerId: string | null; settings: Json },
 ): Promise<boolean> {
+  const { orgId, agentId } = options;
   const { rows } = await sql`
     with created as (
-      insert into agent (org_id, id, name, owner_id)
-      values (${options.orgId}, ${options.agentId}, ${options.name}, ${options.ownerId})
+      insert into agent (org_id, id, name, owner_id, version)
+      select ${orgId}, ${agentId}, ${options.name}, ${options.ownerId}::uuid, 1 + coalesce(max(version), 0)
+      from agent_revision where org_id = ${orgId} and agent_id = ${agentId}
       on conflict do nothing
       returning org_id, id, version, name
     )
@@ -57,4 +104,180 @@ export async function ensure(
     select org_id, id, version, name, ${JSON.stringify(options.settings)}::jsonb from created
     returning 1`.execute(db);
   return rows.length > 0;
+}
+
+/**
+ * {@link ensure} for a caller, with the event `agent.created`, and the agent as it is afterwards. Refuses with
+ * `not_found` an owner who is no member, and with `aborted` if another call removed the agent meanwhile.
+ */
+export function create(
+  db: Db,
+  options: Named & { name: string; ownerId: string | null; settings: Json; actor: string; isDryRun: boolean },
+): Promise<{ agent: Agent; isCreated: boolean }> {
+  const { orgId, agentId, ownerId } = options;
+  return transaction(db, async (tx) => {
+    if (options.isDryRun) {
+      const existing = await find(tx, options);
+      if (existing) return { agent: existing, isCreated: false };
+      await requireOwner(tx, { orgId, ownerId });
+      return { agent: draftOf(options), isCreated: true };
+    }
+    await requireOwner(tx, { orgId, ownerId });
+    const isCreated = await ensure(tx, options);
+    const agent = await find(tx, options);
+    if (!agent) refuse("aborted", "the agent was deleted meanwhile; do it again", { retryAfterMs: 0 });
+    if (isCreated) {
+      await events.append(tx, orgId, [
+        {
+          kind: "agent.created",
+          actor: options.actor,
+          data: { agent_id: agentId, name: agent.name, owner_id: ownerId, version: agent.version },
+        },
+      ]);
+    }
+    return { agent, isCreated };
+  });
+}
+
+function draftOf(options: Named & { name: string; ownerId: string | null; settings: Json }): Agent {
+  const { agentId: id, name, ownerId, settings } = options;
+  const now = new Date();
+  return { id, name, ownerId, version: 1, settings, isDefault: false, createdAt: now, updatedAt: now };
+}
+
+async function requireOwner(tx: Db, options: { orgId: string; ownerId: string | null }): Promise<void> {
+  if (options.ownerId === null) return;
+  const member = await tx
+    .selectFrom("member")
+    .select("user_id")
+    .where("org_id", "=", options.orgId)
+    .where("user_id", "=", options.ownerId)
+    .forKeyShare()
+    .executeTakeFirst();
+  if (!member) refuse("not_found", "the owner is no member of the org", { field: "owner_id" });
+}
+
+/** What people decide about an agent. */
+export type AgentValues = { name: string; ownerId: string | null; isDefault: boolean; settings: Json };
+
+/**
+ * Changes an agent, with the event `agent.updated`. `change` is given the agent and answers what it shall be. A changed
+ * name or setting is a new revision; nothing changed writes nothing. Refuses with `not_found` (agent, owner), `aborted`
+ * (`expectedVersion`) and `failed_precondition` (the default has to be some agent).
+ */
+export function update(
+  db: Db,
+  options: Named & {
+    actor: string;
+    /** 0: whatever the version is. */
+    expectedVersion: number;
+    change: (current: Agent) => AgentValues;
+    isDryRun: boolean;
+  },
+): Promise<{ agent: Agent; changed: string[] }> {
+  const { orgId, agentId } = options;
+  return transaction(db, async (tx) => {
+    await lock(tx, options);
+    const current = await get(tx, options);
+    if (options.expectedVersion !== 0 && options.expectedVersion !== current.version) {
+      refuse(
+        "aborted",
+        `the agent is at version ${current.version}, not ${options.expectedVersion}; read it again`,
+        { retryAfterMs: 0 },
+      );
+    }
+    const values = options.change(current);
+    const { revised, changed } = changesOf(current, values);
+    if (changed.includes("owner_id")) await requireOwner(tx, { orgId, ownerId: values.ownerId });
+    if (current.isDefault && !values.isDefault) {
+      refuse("failed_precondition", "an org keeps a default agent; make another one the default instead", {
+        field: "is_default",
+      });
+    }
+    if (changed.length === 0) return { agent: current, changed };
+    const version = current.version + (revised ? 1 : 0);
+    if (options.isDryRun) return { agent: { ...current, ...values, version }, changed };
+    await tx
+      .updateTable("agent")
+      .set({ name: values.name, owner_id: values.ownerId, version, updated_at: sql<Date>`now()` })
+      .where("org_id", "=", orgId)
+      .where("id", "=", agentId)
+      .execute();
+    if (revised) {
+      await tx
+        .insertInto("agent_revision")
+        .values({
+          org_id: orgId,
+          agent_id: agentId,
+          version,
+          name: values.name,
+          settings: JSON.stringify(values.settings),
+        })
+        .execute();
+    }
+    if (changed.includes("is_default")) {
+      await tx.updateTable("org").set({ default_agent_id: agentId }).where("id", "=", orgId).execute();
+    }
+    const agent = await get(tx, options);
+    await events.append(tx, orgId, [
+      { kind: "agent.updated", actor: options.actor, data: { agent_id: agentId, version, changed } },
+    ]);
+    return { agent, changed };
+  });
+}
+
+/** `revised`: a name or a setting is among them. Fields by their names in the API. */
+function changesOf(current: Agent, values: AgentValues): { revised: boolean; changed: string[] } {
+  const fields = [...new Set([...Object.keys(current.settings), ...Object.keys(values.settings)])].sort();
+  const settings = fields
+    .filter((field) => canonical(current.settings[field]) !== canonical(values.settings[field]))
+    .map((field) => field.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`));
+  const changed = [
+    ...(current.name === values.name ? [] : ["name"]),
+    ...settings,
+    ...(current.ownerId === values.ownerId ? [] : ["owner_id"]),
+    ...(current.isDefault === values.isDefault ? [] : ["is_default"]),
+  ];
+  return { revised: settings.length > 0 || current.name !== values.name, changed };
+}
+
+/**
+ * Removes an agent and its platforms, with the events `platform.deleted` and `agent.deleted`. Its revisions stay for the
+ * runs that point at them, its watchers for an agent that comes back. Returns the platforms, to be stopped. Refuses with
+ * `not_found`, and `failed_precondition` for the org's default agent.
+ */
+export function remove(
+  db: Db,
+  options: Named & { actor: string },
+): Promise<{ platforms: platforms.Platform[] }> {
+  const { orgId, agentId } = options;
+  return transaction(db, async (tx) => {
+    await lock(tx, options);
+    const agent = await get(tx, options);
+    if (agent.isDefault) {
+      refuse(
+        "failed_precondition",
+        `"${agentId}" is the org's default agent; make another one the default first`,
+      );
+    }
+    const removed = await platforms.removeAllOfAgent(tx, options);
+    await tx.deleteFrom("agent").where("org_id", "=", orgId).where("id", "=", agentId).execute();
+    await events.append(tx, orgId, [
+      ...removed.map((platform) => platforms.deletedEvent(platform, options.actor)),
+      { kind: "agent.deleted", actor: options.actor, data: { agent_id: agentId, name: agent.name } },
+    ]);
+    return { platforms: removed };
+  });
+}
+
+/** Locks the agent's row: one that changes it comes after the other. Refuses with `not_found`. */
+async function lock(tx: Db, options: Named): Promise<void> {
+  const row = await tx
+    .selectFrom("agent")
+    .select("id")
+    .where("org_id", "=", options.orgId)
+    .where("id", "=", options.agentId)
+    .forUpdate()
+    .executeTakeFirst();
+  if (!row) notFound(options.agentId);
 }

@@ -10,12 +10,16 @@ import { Kysely, PostgresDialect, type PostgresPool, type Transaction } from "ky
 import pg from "pg";
 import type { Logger } from "../log.ts";
 import type { Schema } from "./schema.ts";
+import { tenantPool } from "./tenancy.ts";
 
 /** A connection pool or an open transaction. */
 export type Db = Kysely<Schema>;
 
 export type Database = {
+  /** For what belongs to many orgs at once. */
   db: Db;
+  /** The same pool for requests: within {@link withinOrg} it shows one org's rows, outside of it nothing. */
+  tenantDb: Db;
   /** Connections that are open, free, and callers that wait for one. */
   stats(): { open: number; idle: number; waiting: number };
   /** Waits for what is under way (bounded by the statement timeout) and closes all connections. Idempotent. */
@@ -103,16 +107,19 @@ export function openDatabase(options: DatabaseOptions): Database {
     });
   });
 
-  const db = new Kysely<Schema>({
-    dialect: new PostgresDialect({ pool: guardReleases({ pool, doomed, log: options.log }) }),
-  });
+  const guarded = guardReleases({ pool, doomed, log: options.log });
+  const db = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: guarded }) });
+  const tenantDb = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: tenantPool(guarded) }) });
   let closing: Promise<void> | undefined;
   return {
     db,
+    tenantDb,
     stats: () => ({ open: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount }),
     close: () => {
       // Kysely closes the pool only when it has used it.
-      closing ??= db.destroy().then(() => (pool.ending ? undefined : pool.end()));
+      closing ??= Promise.all([tenantDb.destroy(), db.destroy()]).then(() =>
+        pool.ending ? undefined : pool.end(),
+      );
       return closing;
     },
   };

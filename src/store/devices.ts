@@ -4,6 +4,7 @@ import type { Db } from "./database.ts";
 import { transaction } from "./database.ts";
 import * as events from "./events.ts";
 import * as joinCodes from "./join-codes.ts";
+import * as members from "./members.ts";
 import * as runs from "./runs.ts";
 import type { DeviceRow, PresenceRow } from "./schema.ts";
 import * as tokens from "./tokens.ts";
@@ -78,6 +79,9 @@ export function enroll(
       refuse("unauthenticated", "the join code is unknown, used or expired; ask for a new one");
     }
     const { orgId, userId } = code;
+    if (userId && !(await members.hold(tx, { orgId, userId }))) {
+      refuse("unauthenticated", "whoever made the join code has left the org; ask for a new one");
+    }
     const { rows } = await sql<{ id: string; is_new: boolean }>`
       insert into device (org_id, owner_id, install_id, platform, label, app_version)
       values (${orgId}, ${userId}, ${options.installId}, ${options.platform}, ${options.label}, ${options.appVersion})
@@ -433,6 +437,34 @@ export function remove<Cancelled>(
       session: presence && openSession(presence),
     };
   });
+}
+
+/** The devices of a person, locked until the commit, and the streams that they hold. */
+export async function lockOwnedBy(
+  tx: Db,
+  options: { orgId: string; userId: string },
+): Promise<{ id: string; label: string; session: Session | undefined }[]> {
+  const owned = await tx
+    .selectFrom("device")
+    .select(["id", "label"])
+    .where("org_id", "=", options.orgId)
+    .where("owner_id", "=", options.userId)
+    .orderBy("id")
+    .forUpdate()
+    .execute();
+  if (owned.length === 0) return [];
+  const presences = await tx
+    .selectFrom("presence")
+    .select(["device_id", "replica_id", "epoch", "connected_at", "disconnected_at"])
+    .where("org_id", "=", options.orgId)
+    .where(
+      "device_id",
+      "in",
+      owned.map((device) => device.id),
+    )
+    .execute();
+  const sessions = new Map(presences.map((presence) => [presence.device_id, openSession(presence)]));
+  return owned.map((device) => ({ ...device, session: sessions.get(device.id) }));
 }
 
 /**

@@ -25,6 +25,7 @@ export type Overlap = "skip" | "queue_one";
 export type Catchup = "collapse" | "miss";
 export type Notification = "none" | "on_failure" | "always";
 export type WatcherStatus = "active" | "paused" | "no_executor";
+export type PlatformStatus = "stopped" | "starting" | "running" | "failed";
 export type RunSource = "scheduled" | "manual" | "backfill";
 export type ActiveRunStatus = "pending" | "claimed" | "running";
 export type FinishedRunStatus = "completed" | "failed" | "timeout" | "cancelled" | "skipped";
@@ -124,6 +125,23 @@ export type AgentTable = {
   name: string;
   owner_id: OrNull<string>;
   version: Generated<number>;
+  created_at: GeneratedTimestamp;
+  updated_at: GeneratedTimestamp;
+};
+
+export type PlatformTable = {
+  org_id: string;
+  stable_id: string;
+  agent_id: string;
+  kind: string;
+  config: JsonObject<Record<string, string>>;
+  /** By key: sealed, or a reference. */
+  secrets: JsonObject<Record<string, string>>;
+  version: Generated<number>;
+  status: PlatformStatus;
+  status_reason: ColumnType<string, string | undefined, string>;
+  epoch: Generated<number>;
+  start_deadline_at: TimestampOrNull;
   created_at: GeneratedTimestamp;
   updated_at: GeneratedTimestamp;
 };
@@ -309,6 +327,7 @@ export type Schema = {
   presence: PresenceTable;
   agent: AgentTable;
   agent_revision: AgentRevisionTable;
+  platform: PlatformTable;
   watcher: WatcherTable;
   watcher_revision: WatcherRevisionTable;
   backlog: BacklogTable;
@@ -328,6 +347,7 @@ export type JoinCodeRow = Selectable<JoinCodeTable>;
 export type ReplicaRow = Selectable<ReplicaTable>;
 export type PresenceRow = Selectable<PresenceTable>;
 export type AgentRow = Selectable<AgentTable>;
+export type PlatformRow = Selectable<PlatformTable>;
 export type AgentRevisionRow = Selectable<AgentRevisionTable>;
 export type WatcherRow = Selectable<WatcherTable>;
 export type NewWatcher = Insertable<WatcherTable>;

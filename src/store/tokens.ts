@@ -1,4 +1,5 @@
 import { sql } from "kysely";
+import { refuse } from "../errors.ts";
 import { newToken, secretHash } from "../ids.ts";
 import type { Db } from "./database.ts";
 import { transaction } from "./database.ts";
@@ -123,6 +124,20 @@ export async function findByHashes(db: Db, hashes: readonly Buffer[]): Promise<(
   return hashes.map((hash) => found.get(hash.toString("hex")));
 }
 
+/** Which of these tokens are good no more: revoked, expired or gone. One statement for all. */
+export async function findEnded(
+  db: Db,
+  held: readonly { orgId: string; tokenId: string }[],
+): Promise<Set<string>> {
+  if (held.length === 0) return new Set();
+  const { rows } = await sql<{ id: string }>`
+    select h.id
+    from unnest(${held.map(({ orgId }) => orgId)}::text[], ${held.map(({ tokenId }) => tokenId)}::uuid[]) as h(org_id, id)
+      left join token t on t.org_id = h.org_id and t.id = h.id
+    where t.id is null or t.revoked_at is not null or t.expires_at <= now()`.execute(db);
+  return new Set(rows.map((row) => row.id));
+}
+
 export async function find(db: Db, options: { orgId: string; tokenId: string }): Promise<Token | undefined> {
   return db
     .selectFrom("token")
@@ -174,6 +189,75 @@ export function revoke(
   });
 }
 
+/**
+ * A successor of a token, with the event `token.rotated`; the token itself expires after `overlapMs`, if it does not
+ * sooner. `expiresInMs` absent: the successor is good for as long as the token was when it was made. Refuses with
+ * `not_found`, and with `failed_precondition` for one that is revoked or expired.
+ */
+export function rotate(
+  db: Db,
+  options: {
+    orgId: string;
+    tokenId: string;
+    overlapMs: number;
+    expiresInMs: number | undefined;
+    actor: string;
+  },
+): Promise<{ token: Token; secret: string; predecessor: Token }> {
+  const { orgId, tokenId } = options;
+  return transaction(db, async (tx) => {
+    const old = await tx
+      .selectFrom("token")
+      .select(columns)
+      .select(sql<boolean>`coalesce(expires_at <= now(), false)`.as("is_expired"))
+      .select(
+        sql<number | null>`(extract(epoch from expires_at - created_at) * 1000)::bigint`.as("lifetime_ms"),
+      )
+      .where("org_id", "=", orgId)
+      .where("id", "=", tokenId)
+      .forNoKeyUpdate()
+      .executeTakeFirst();
+    if (!old) refuse("not_found", `there is no token ${tokenId}`);
+    if (old.revoked_at || old.is_expired) {
+      refuse("failed_precondition", "the token has ended; make a new one instead");
+    }
+    const issued = await issue(tx, {
+      orgId,
+      kind: old.kind,
+      label: old.label,
+      scopes: old.scopes,
+      userId: old.user_id,
+      deviceId: old.device_id,
+      expiresInMs: options.expiresInMs ?? old.lifetime_ms ?? undefined,
+    });
+    const predecessor = await tx
+      .updateTable("token")
+      // least() passes over the null of a token that would never have expired.
+      .set({
+        expires_at: sql<Date>`least(expires_at, now() + ${options.overlapMs} * interval '1 millisecond')`,
+      })
+      .where("org_id", "=", orgId)
+      .where("id", "=", tokenId)
+      .returning(columns)
+      .executeTakeFirstOrThrow();
+    await events.append(tx, orgId, [
+      {
+        kind: "token.rotated",
+        actor: options.actor,
+        deviceId: old.device_id,
+        data: {
+          token_id: tokenId,
+          successor_id: issued.token.id,
+          kind: old.kind,
+          label: old.label,
+          overlap_ms: options.overlapMs,
+        },
+      },
+    ]);
+    return { ...issued, predecessor };
+  });
+}
+
 /** Writes that these tokens were used about now, in one statement; locked in one order, for replicas that do it at once. */
 export async function recordUse(db: Db, uses: readonly { orgId: string; tokenId: string }[]): Promise<void> {
   if (uses.length === 0) return;
@@ -189,14 +273,4 @@ export async function recordUse(db: Db, uses: readonly { orgId: string; tokenId:
     update token t set last_used_at = now() from held h where t.org_id = h.org_id and t.id = h.id`.execute(
     db,
   );
-}
-
-/** Those of the tokens that are good no more: revoked, expired, or gone. */
-export async function findEnded(db: Db, tokenIds: readonly string[]): Promise<string[]> {
-  if (tokenIds.length === 0) return [];
-  const { rows } = await sql<{ id: string }>`
-    select u.id from unnest(${tokenIds as string[]}::uuid[]) as u(id)
-      left join token t on t.id = u.id and t.revoked_at is null and (t.expires_at is null or t.expires_at > now())
-    where t.id is null`.execute(db);
-  return rows.map((row) => row.id);
 }

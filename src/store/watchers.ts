@@ -2,10 +2,12 @@ import { sql } from "kysely";
 import { refuse } from "../errors.ts";
 import { isUuid, newId } from "../ids.ts";
 import * as agents from "./agents.ts";
+import { canonical } from "./canonical.ts";
 import * as clock from "./clock.ts";
 import type { Db } from "./database.ts";
 import { transaction } from "./database.ts";
 import * as events from "./events.ts";
+import * as members from "./members.ts";
 import * as orgs from "./orgs.ts";
 import * as runs from "./runs.ts";
 import type { Catchup, Json, Notification, Overlap, WatcherRow } from "./schema.ts";
@@ -532,15 +534,6 @@ function changedFields(before: WatcherValues, after: WatcherValues): string[] {
     .map((key) => fieldNames[key]);
 }
 
-/** As JSON with sorted keys: jsonb does not keep their order. */
-function canonical(value: unknown): string {
-  return JSON.stringify(value, (_key, inner: unknown) =>
-    inner !== null && typeof inner === "object" && !Array.isArray(inner)
-      ? Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)))
-      : inner,
-  );
-}
-
 function positionOf(options: { watcherId: string; values: WatcherValues; after: Date; place: Place }) {
   const { schedule, timeZone, jitterMs } = options.values;
   const position =
@@ -599,14 +592,37 @@ async function requireAgentId(tx: Db, options: { orgId: string; agentId: string 
   return options.agentId;
 }
 
-/** Holds the device's row until the commit, so that it is not removed meanwhile. Refuses with `not_found`. */
+/**
+ * Holds the device's row until the commit, so that it is not removed meanwhile, and its owner's membership. Refuses with
+ * `not_found`, and with `failed_precondition` for a device whose owner has left the org.
+ */
 async function requireDevice(tx: Db, options: { orgId: string; deviceId: string }): Promise<void> {
+  const { orgId, deviceId } = options;
+  const field = "spec.device_id";
+  // The member before the device, as departures.remove does, so that neither waits for the other.
+  const owner = await tx
+    .selectFrom("device")
+    .select("owner_id")
+    .where("org_id", "=", orgId)
+    .where("id", "=", deviceId)
+    .executeTakeFirst();
+  const isOwned = owner?.owner_id
+    ? await members.hold(tx, { orgId, userId: owner.owner_id })
+    : // Enrolled by a service, which is no member and cannot leave.
+      true;
   const device = await tx
     .selectFrom("device")
-    .select("id")
-    .where("org_id", "=", options.orgId)
-    .where("id", "=", options.deviceId)
+    .select("label")
+    .where("org_id", "=", orgId)
+    .where("id", "=", deviceId)
     .forKeyShare()
     .executeTakeFirst();
-  if (!device) refuse("not_found", `there is no device ${options.deviceId}`, { field: "spec.device_id" });
+  if (!device) refuse("not_found", `there is no device ${deviceId}`, { field });
+  if (!isOwned) {
+    refuse(
+      "failed_precondition",
+      `the owner of device "${device.label}" is no member of the org any more; have a member enrol it again`,
+      { field },
+    );
+  }
 }

@@ -15,6 +15,7 @@ import * as tokens from "../../store/tokens.ts";
 import type { BusMessage } from "../bus.ts";
 import type { Feed } from "../feed.ts";
 import type { Principal } from "../guard.ts";
+import { requireAllowed } from "./allowed.ts";
 import { createBudget, createLimit } from "./bounds.ts";
 import type { Link } from "./link.ts";
 import { startPresenceWriter } from "./presence-writer.ts";
@@ -29,6 +30,8 @@ export type Hub = {
   receive(message: BusMessage): boolean;
   /** Ends the sessions that a token opened. */
   revoke(tokenId: string): void;
+  /** Ends the sessions whose token has expired, or was revoked without this replica hearing of it. */
+  endExpired(): Promise<void>;
   /** Makes good what lost notifications missed: looks for settled attempts, wanted ends, and work, for all sessions. */
   sweep(): Promise<void>;
   stats(): { sessions: number; attempts: number };
@@ -169,6 +172,7 @@ export function createHub(deps: HubDeps): Hub {
         field: "hello.platform",
       });
     }
+    requireAllowed(device.platform as devices.Platform, hello);
     await devices.updateFromHello(db, {
       orgId,
       deviceId,
@@ -228,6 +232,10 @@ export function createHub(deps: HubDeps): Hub {
     revoke(tokenId) {
       for (const session of streams) if (session.tokenId === tokenId) session.revoked();
     },
+    async endExpired() {
+      const ended = await tokens.findEnded(db, [...streams]);
+      for (const session of streams) if (ended.has(session.tokenId)) session.revoked();
+    },
     async sweep() {
       if (sessions.size === 0) return;
       const out = [...sessions.values()].flatMap((session) => session.attemptsOut());
@@ -239,9 +247,6 @@ export function createHub(deps: HubDeps): Hub {
       const names = [...sessions.values()].map(({ orgId, deviceId, epoch }) => ({ orgId, deviceId, epoch }));
       for (const claim of await attempts.listClaimed(db, names, claimAnswerMs)) {
         sessions.get(claim.deviceId)?.withdrawUnknown(claim);
-      }
-      for (const tokenId of await tokens.findEnded(db, [...new Set([...streams].map((s) => s.tokenId))])) {
-        this.revoke(tokenId);
       }
       for (const session of sessions.values()) deps.dispatcher().wake(session);
     },

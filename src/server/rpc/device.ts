@@ -20,6 +20,8 @@ import type { WatcherScheduler } from "./watchers.ts";
 /** What a device's daemon speaks; the stream itself is the session's (src/server/device/session.ts). */
 export function deviceService(deps: {
   db: Db;
+  /** For Enroll, whose join code names the org: there is no principal yet. */
+  crossOrgDb: Db;
   hub: Hub;
   completer: Completer;
   scheduler: Pick<WatcherScheduler, "trigger" | "scheduleChanged">;
@@ -32,13 +34,13 @@ export function deviceService(deps: {
 
     async enroll(request) {
       const { schedule, timeZone } = devices.defaultWatcher;
-      const enrolment = await devices.enroll(db, {
+      const enrolment = await devices.enroll(deps.crossOrgDb, {
         joinCode: request.joinCode,
         installId: request.installId,
         platform: platformOf[request.platform]!,
         label: request.label,
         appVersion: request.appVersion,
-        defaultNextSlotAt: nextSlot(schedule, timeZone, await clock.now(db))!,
+        defaultNextSlotAt: nextSlot(schedule, timeZone, await clock.now(deps.crossOrgDb))!,
       });
       for (const tokenId of enrolment.revokedTokenIds) {
         deps.authCache.forget(tokenId);

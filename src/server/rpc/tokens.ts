@@ -16,6 +16,9 @@ export interface TokenDoorbell {
   revoke(tokenId: string): void;
 }
 
+/** What the .proto promises. */
+const overlapMsDefault = 10 * 60_000;
+
 export function tokenService(deps: {
   db: Db;
   doorbell: TokenDoorbell;
@@ -72,6 +75,31 @@ export function tokenService(deps: {
       deps.doorbell.revoke(tokenId);
       deps.feed.eventsAppended(orgId);
       return { token: tokenMessage(token) };
+    },
+
+    async rotateToken(request, context) {
+      const principal = principalOf(context);
+      const { orgId, actor } = principal;
+      const { tokenId } = request;
+      const found = (await tokens.find(db, { orgId, tokenId })) ?? notFound(tokenId);
+      if (found.id !== principal.tokenId && !found.scopes.every((scope) => mayGrant(principal, scope))) {
+        refuse("permission_denied", "a token cannot make one that may do more than itself");
+      }
+      // Whoever holds a person's token speaks as that person: not even an admin gets hold of another's.
+      if (found.kind === "pat" && found.user_id !== principal.userId) {
+        refuse("permission_denied", "only its own person may rotate a person's token; revoke it instead");
+      }
+      const { token, secret, predecessor } = await tokens.rotate(db, {
+        orgId,
+        tokenId,
+        actor,
+        overlapMs: request.overlap ? durationMs(request.overlap) : overlapMsDefault,
+        expiresInMs: request.expiresIn && durationMs(request.expiresIn),
+      });
+      // Its next use learns when it expires; on other replicas within the time for which a lookup is believed.
+      deps.authCache.forget(tokenId);
+      deps.feed.eventsAppended(orgId);
+      return { token: tokenMessage(token), secret, predecessor: tokenMessage(predecessor) };
     },
   };
 }

@@ -4,6 +4,7 @@ import { file_pinion_v1_agent } from "#gen/pinion/v1/agent_pb.js";
 import { DeviceService, file_pinion_v1_device } from "#gen/pinion/v1/device_pb.js";
 import { file_pinion_v1_event } from "#gen/pinion/v1/event_pb.js";
 import { file_pinion_v1_fleet } from "#gen/pinion/v1/fleet_pb.js";
+import { file_pinion_v1_org } from "#gen/pinion/v1/org_pb.js";
 import { file_pinion_v1_run } from "#gen/pinion/v1/run_pb.js";
 import { file_pinion_v1_token } from "#gen/pinion/v1/token_pb.js";
 import { file_pinion_v1_watcher } from "#gen/pinion/v1/watcher_pb.js";
@@ -14,6 +15,7 @@ const services = [
   file_pinion_v1_device,
   file_pinion_v1_event,
   file_pinion_v1_fleet,
+  file_pinion_v1_org,
   file_pinion_v1_run,
   file_pinion_v1_token,
   file_pinion_v1_watcher,

@@ -14,9 +14,11 @@ import {
   Http2SessionManager,
 } from "@connectrpc/connect-node";
 import type { TlsOptions } from "../device/transport.ts";
+import { AgentService } from "../gen/pinion/v1/agent_pb.js";
 import { DeviceService } from "../gen/pinion/v1/device_pb.js";
 import { EventService } from "../gen/pinion/v1/event_pb.js";
 import { FleetService } from "../gen/pinion/v1/fleet_pb.js";
+import { OrgService } from "../gen/pinion/v1/org_pb.js";
 import { RunService } from "../gen/pinion/v1/run_pb.js";
 import { TokenService } from "../gen/pinion/v1/token_pb.js";
 import { WatcherService } from "../gen/pinion/v1/watcher_pb.js";
@@ -40,7 +42,9 @@ export interface Clients {
   runs: Client<typeof RunService>;
   fleet: Client<typeof FleetService>;
   tokens: Client<typeof TokenService>;
+  orgs: Client<typeof OrgService>;
   events: Client<typeof EventService>;
+  agents: Client<typeof AgentService>;
   device: Client<typeof DeviceService>;
   /** Closes the connection; calls under way fail as canceled. An idle connection does not keep the process alive. */
   close(): void;
@@ -85,7 +89,9 @@ export function createClients(options: ClientOptions): Clients {
     runs: client(RunService),
     fleet: client(FleetService),
     tokens: client(TokenService),
+    orgs: client(OrgService),
     events: client(EventService),
+    agents: client(AgentService),
     device: client(DeviceService),
     close: () => sessionManager.abort(),
   };

@@ -2,8 +2,9 @@
 // @generated from file pinion/v1/agent.proto (package pinion.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
+import type { FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 
 /**
  * Describes the file pinion/v1/agent.proto.
@@ -45,14 +46,14 @@ export declare type AgentSettings = Message<"pinion.v1.AgentSettings"> & {
   installedProviders: string[];
 
   /**
-   * Hosts that the agent may connect to. At most 256.
+   * Hosts that the agent may connect to. Absent: Pinion does not restrict it.
    *
    * @generated from field: pinion.v1.EgressConfig egress_config = 5;
    */
   egressConfig?: EgressConfig | undefined;
 
   /**
-   * Tools that need no confirmation. At most 256.
+   * Tools that need no confirmation; empty: each does. At most 256.
    *
    * @generated from field: repeated string pre_approved_tools = 6;
    */
@@ -113,7 +114,7 @@ export declare const McpServerSchema: GenMessage<McpServer>;
  */
 export declare type EgressConfig = Message<"pinion.v1.EgressConfig"> & {
   /**
-   * Host names or suffixes (".example.org"). Empty means no restriction by Pinion.
+   * Host names or suffixes (".example.org"). Empty is not absent: no host at all. At most 256.
    *
    * @generated from field: repeated string allowed_hosts = 1;
    */
@@ -166,4 +167,1008 @@ export declare type AgentSnapshot = Message<"pinion.v1.AgentSnapshot"> & {
  * Use `create(AgentSnapshotSchema)` to create a new message.
  */
 export declare const AgentSnapshotSchema: GenMessage<AgentSnapshot>;
+
+/**
+ * An agent.
+ *
+ * @generated from message pinion.v1.Agent
+ */
+export declare type Agent = Message<"pinion.v1.Agent"> & {
+  /**
+   * Chosen by whoever created it; unique within the org.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * Shown to people.
+   *
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * The user who answers for it; empty if a service created it.
+   *
+   * @generated from field: string owner_id = 3;
+   */
+  ownerId: string;
+
+  /**
+   * Grows by one with every change of the name or the settings.
+   *
+   * @generated from field: int32 version = 4;
+   */
+  version: number;
+
+  /**
+   * The settings of that version.
+   *
+   * @generated from field: pinion.v1.AgentSettings settings = 5;
+   */
+  settings?: AgentSettings | undefined;
+
+  /**
+   * The org's default: what is meant where no agent is named.
+   *
+   * @generated from field: bool is_default = 6;
+   */
+  isDefault: boolean;
+
+  /**
+   * When it was created.
+   *
+   * @generated from field: google.protobuf.Timestamp created_at = 7;
+   */
+  createdAt?: Timestamp | undefined;
+
+  /**
+   * When it last changed.
+   *
+   * @generated from field: google.protobuf.Timestamp updated_at = 8;
+   */
+  updatedAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message pinion.v1.Agent.
+ * Use `create(AgentSchema)` to create a new message.
+ */
+export declare const AgentSchema: GenMessage<Agent>;
+
+/**
+ * See CreateAgent.
+ *
+ * @generated from message pinion.v1.CreateAgentRequest
+ */
+export declare type CreateAgentRequest = Message<"pinion.v1.CreateAgentRequest"> & {
+  /**
+   * 1 to 63 of a-z, 0-9 and "-", starting with a letter or digit.
+   *
+   * @generated from field: string agent_id = 1;
+   */
+  agentId: string;
+
+  /**
+   * Shown to people; empty means the id. At most 200 bytes.
+   *
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * The settings. Pinion adds its own MCP server ("pinion", `is_injected`); a server that is marked so in a request is
+   * ignored, so that settings that were read can be sent back.
+   *
+   * @generated from field: pinion.v1.AgentSettings settings = 3;
+   */
+  settings?: AgentSettings | undefined;
+
+  /**
+   * The user who answers for it, a member of the org; empty means the caller.
+   *
+   * @generated from field: string owner_id = 4;
+   */
+  ownerId: string;
+
+  /**
+   * Checks everything and answers as if, but changes nothing.
+   *
+   * @generated from field: bool dry_run = 5;
+   */
+  dryRun: boolean;
+};
+
+/**
+ * Describes the message pinion.v1.CreateAgentRequest.
+ * Use `create(CreateAgentRequestSchema)` to create a new message.
+ */
+export declare const CreateAgentRequestSchema: GenMessage<CreateAgentRequest>;
+
+/**
+ * See CreateAgent.
+ *
+ * @generated from message pinion.v1.CreateAgentResponse
+ */
+export declare type CreateAgentResponse = Message<"pinion.v1.CreateAgentResponse"> & {
+  /**
+   * The agent, new or as it was.
+   *
+   * @generated from field: pinion.v1.Agent agent = 1;
+   */
+  agent?: Agent | undefined;
+
+  /**
+   * This call created it.
+   *
+   * @generated from field: bool created = 2;
+   */
+  created: boolean;
+};
+
+/**
+ * Describes the message pinion.v1.CreateAgentResponse.
+ * Use `create(CreateAgentResponseSchema)` to create a new message.
+ */
+export declare const CreateAgentResponseSchema: GenMessage<CreateAgentResponse>;
+
+/**
+ * See GetAgent.
+ *
+ * @generated from message pinion.v1.GetAgentRequest
+ */
+export declare type GetAgentRequest = Message<"pinion.v1.GetAgentRequest"> & {
+  /**
+   * The agent; empty means the org's default, NOT_FOUND if it has none.
+   *
+   * @generated from field: string agent_id = 1;
+   */
+  agentId: string;
+};
+
+/**
+ * Describes the message pinion.v1.GetAgentRequest.
+ * Use `create(GetAgentRequestSchema)` to create a new message.
+ */
+export declare const GetAgentRequestSchema: GenMessage<GetAgentRequest>;
+
+/**
+ * See GetAgent.
+ *
+ * @generated from message pinion.v1.GetAgentResponse
+ */
+export declare type GetAgentResponse = Message<"pinion.v1.GetAgentResponse"> & {
+  /**
+   * The agent.
+   *
+   * @generated from field: pinion.v1.Agent agent = 1;
+   */
+  agent?: Agent | undefined;
+};
+
+/**
+ * Describes the message pinion.v1.GetAgentResponse.
+ * Use `create(GetAgentResponseSchema)` to create a new message.
+ */
+export declare const GetAgentResponseSchema: GenMessage<GetAgentResponse>;
+
+/**
+ * See ListAgents.
+ *
+ * @generated from message pinion.v1.ListAgentsRequest
+ */
+export declare type ListAgentsRequest = Message<"pinion.v1.ListAgentsRequest"> & {
+  /**
+   * 1 to 500; 0 means 50.
+   *
+   * @generated from field: int32 page_size = 1;
+   */
+  pageSize: number;
+
+  /**
+   * `next_page_token` of the page before; empty for the first.
+   *
+   * @generated from field: string page_token = 2;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message pinion.v1.ListAgentsRequest.
+ * Use `create(ListAgentsRequestSchema)` to create a new message.
+ */
+export declare const ListAgentsRequestSchema: GenMessage<ListAgentsRequest>;
+
+/**
+ * See ListAgents.
+ *
+ * @generated from message pinion.v1.ListAgentsResponse
+ */
+export declare type ListAgentsResponse = Message<"pinion.v1.ListAgentsResponse"> & {
+  /**
+   * The agents.
+   *
+   * @generated from field: repeated pinion.v1.Agent agents = 1;
+   */
+  agents: Agent[];
+
+  /**
+   * Empty on the last page.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message pinion.v1.ListAgentsResponse.
+ * Use `create(ListAgentsResponseSchema)` to create a new message.
+ */
+export declare const ListAgentsResponseSchema: GenMessage<ListAgentsResponse>;
+
+/**
+ * See UpdateAgentSettings.
+ *
+ * @generated from message pinion.v1.UpdateAgentSettingsRequest
+ */
+export declare type UpdateAgentSettingsRequest = Message<"pinion.v1.UpdateAgentSettingsRequest"> & {
+  /**
+   * The agent.
+   *
+   * @generated from field: string agent_id = 1;
+   */
+  agentId: string;
+
+  /**
+   * The new values of the settings that the mask names.
+   *
+   * @generated from field: pinion.v1.AgentSettings settings = 2;
+   */
+  settings?: AgentSettings | undefined;
+
+  /**
+   * Fields of `settings`, for example "identity,mcp_servers", or "*" for all. Each is replaced whole; a named one that is
+   * not set is cleared. `egress_config` that is set but empty is not cleared: it allows no host. Injected MCP servers
+   * stay, whatever the request says. May be empty if `name`, `owner_id` or `is_default` is set.
+   *
+   * @generated from field: google.protobuf.FieldMask update_mask = 3;
+   */
+  updateMask?: FieldMask | undefined;
+
+  /**
+   * If not 0: the version that the caller saw.
+   *
+   * @generated from field: int32 expected_version = 4;
+   */
+  expectedVersion: number;
+
+  /**
+   * If set, the new name. 1 to 200 bytes.
+   *
+   * @generated from field: optional string name = 5;
+   */
+  name?: string | undefined;
+
+  /**
+   * If set, the user who answers for it from now on, a member of the org. Not part of the version.
+   *
+   * @generated from field: optional string owner_id = 6;
+   */
+  ownerId?: string | undefined;
+
+  /**
+   * True makes it the org's default in place of the one before. Not part of the version. False is refused for the
+   * default: make another one the default instead.
+   *
+   * @generated from field: optional bool is_default = 7;
+   */
+  isDefault?: boolean | undefined;
+
+  /**
+   * Checks everything and answers as if, but changes nothing.
+   *
+   * @generated from field: bool dry_run = 8;
+   */
+  dryRun: boolean;
+};
+
+/**
+ * Describes the message pinion.v1.UpdateAgentSettingsRequest.
+ * Use `create(UpdateAgentSettingsRequestSchema)` to create a new message.
+ */
+export declare const UpdateAgentSettingsRequestSchema: GenMessage<UpdateAgentSettingsRequest>;
+
+/**
+ * See UpdateAgentSettings.
+ *
+ * @generated from message pinion.v1.UpdateAgentSettingsResponse
+ */
+export declare type UpdateAgentSettingsResponse = Message<"pinion.v1.UpdateAgentSettingsResponse"> & {
+  /**
+   * The agent as it is now; with `dry_run`, as it would be.
+   *
+   * @generated from field: pinion.v1.Agent agent = 1;
+   */
+  agent?: Agent | undefined;
+
+  /**
+   * What changed: fields of the settings, "name", "owner_id" or "is_default". Empty: nothing did.
+   *
+   * @generated from field: repeated string changed_fields = 2;
+   */
+  changedFields: string[];
+};
+
+/**
+ * Describes the message pinion.v1.UpdateAgentSettingsResponse.
+ * Use `create(UpdateAgentSettingsResponseSchema)` to create a new message.
+ */
+export declare const UpdateAgentSettingsResponseSchema: GenMessage<UpdateAgentSettingsResponse>;
+
+/**
+ * See DeleteAgent.
+ *
+ * @generated from message pinion.v1.DeleteAgentRequest
+ */
+export declare type DeleteAgentRequest = Message<"pinion.v1.DeleteAgentRequest"> & {
+  /**
+   * The agent.
+   *
+   * @generated from field: string agent_id = 1;
+   */
+  agentId: string;
+};
+
+/**
+ * Describes the message pinion.v1.DeleteAgentRequest.
+ * Use `create(DeleteAgentRequestSchema)` to create a new message.
+ */
+export declare const DeleteAgentRequestSchema: GenMessage<DeleteAgentRequest>;
+
+/**
+ * See DeleteAgent.
+ *
+ * @generated from message pinion.v1.DeleteAgentResponse
+ */
+export declare type DeleteAgentResponse = Message<"pinion.v1.DeleteAgentResponse"> & {
+};
+
+/**
+ * Describes the message pinion.v1.DeleteAgentResponse.
+ * Use `create(DeleteAgentResponseSchema)` to create a new message.
+ */
+export declare const DeleteAgentResponseSchema: GenMessage<DeleteAgentResponse>;
+
+/**
+ * A chat platform of an agent.
+ *
+ * @generated from message pinion.v1.AgentPlatform
+ */
+export declare type AgentPlatform = Message<"pinion.v1.AgentPlatform"> & {
+  /**
+   * Chosen by whoever created it; unique within the org.
+   *
+   * @generated from field: string stable_id = 1;
+   */
+  stableId: string;
+
+  /**
+   * The agent that answers there.
+   *
+   * @generated from field: string agent_id = 2;
+   */
+  agentId: string;
+
+  /**
+   * What it is, for example "telegram".
+   *
+   * @generated from field: string kind = 3;
+   */
+  kind: string;
+
+  /**
+   * The values that are no secrets.
+   *
+   * @generated from field: map<string, string> config = 4;
+   */
+  config: { [key: string]: string };
+
+  /**
+   * The keys of its secrets, by name.
+   *
+   * @generated from field: repeated pinion.v1.PlatformSecret secrets = 5;
+   */
+  secrets: PlatformSecret[];
+
+  /**
+   * Where it is in its life.
+   *
+   * @generated from field: pinion.v1.PlatformStatus status = 6;
+   */
+  status: PlatformStatus;
+
+  /**
+   * Why the last start failed. Never contains a secret.
+   *
+   * @generated from field: string status_reason = 7;
+   */
+  statusReason: string;
+
+  /**
+   * Grows by one with every change of what it is; starting and stopping is not one.
+   *
+   * @generated from field: int32 version = 8;
+   */
+  version: number;
+
+  /**
+   * When it was created.
+   *
+   * @generated from field: google.protobuf.Timestamp created_at = 9;
+   */
+  createdAt?: Timestamp | undefined;
+
+  /**
+   * When it last changed.
+   *
+   * @generated from field: google.protobuf.Timestamp updated_at = 10;
+   */
+  updatedAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message pinion.v1.AgentPlatform.
+ * Use `create(AgentPlatformSchema)` to create a new message.
+ */
+export declare const AgentPlatformSchema: GenMessage<AgentPlatform>;
+
+/**
+ * That there is a secret.
+ *
+ * @generated from message pinion.v1.PlatformSecret
+ */
+export declare type PlatformSecret = Message<"pinion.v1.PlatformSecret"> & {
+  /**
+   * Its key.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * "secret://NAME" if it is a reference, which is no secret itself; empty if the value is stored, encrypted.
+   *
+   * @generated from field: string reference = 2;
+   */
+  reference: string;
+};
+
+/**
+ * Describes the message pinion.v1.PlatformSecret.
+ * Use `create(PlatformSecretSchema)` to create a new message.
+ */
+export declare const PlatformSecretSchema: GenMessage<PlatformSecret>;
+
+/**
+ * What a secret becomes.
+ *
+ * @generated from message pinion.v1.SecretValue
+ */
+export declare type SecretValue = Message<"pinion.v1.SecretValue"> & {
+  /**
+   * Exactly one.
+   *
+   * @generated from oneof pinion.v1.SecretValue.kind
+   */
+  kind: {
+    /**
+     * The value, stored encrypted; or "secret://NAME", kept as it is and looked up on the server at every start (from
+     * PINION_SECRET_NAME). NAME is A-Z, 0-9 and "_". 1 byte to 16 KiB.
+     *
+     * @generated from field: string value = 1;
+     */
+    value: string;
+    case: "value";
+  } | {
+    /**
+     * What is stored under this key stays, for who does not know it. INVALID_ARGUMENT if nothing is.
+     *
+     * @generated from field: bool keep = 2;
+     */
+    value: boolean;
+    case: "keep";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message pinion.v1.SecretValue.
+ * Use `create(SecretValueSchema)` to create a new message.
+ */
+export declare const SecretValueSchema: GenMessage<SecretValue>;
+
+/**
+ * See UpsertPlatform.
+ *
+ * @generated from message pinion.v1.UpsertPlatformRequest
+ */
+export declare type UpsertPlatformRequest = Message<"pinion.v1.UpsertPlatformRequest"> & {
+  /**
+   * 1 to 100 of a-z, 0-9 and "-".
+   *
+   * @generated from field: string stable_id = 1;
+   */
+  stableId: string;
+
+  /**
+   * The agent that answers there.
+   *
+   * @generated from field: string agent_id = 2;
+   */
+  agentId: string;
+
+  /**
+   * One of telegram, slack, discord, whatsapp, teams, webhook; INVALID_ARGUMENT names the keys that a kind lacks. A
+   * platform's kind stays: FAILED_PRECONDITION.
+   *
+   * @generated from field: string kind = 3;
+   */
+  kind: string;
+
+  /**
+   * All values that are no secrets. A key that is left out is cleared; an empty value is not left out. At most 64. A key
+   * that is a secret of its kind ("bot_token") is refused here.
+   *
+   * @generated from field: map<string, string> config = 4;
+   */
+  config: { [key: string]: string };
+
+  /**
+   * All secrets. A key that is left out is removed. At most 32.
+   *
+   * @generated from field: map<string, pinion.v1.SecretValue> secrets = 5;
+   */
+  secrets: { [key: string]: SecretValue };
+
+  /**
+   * If not 0: the version that the caller saw. ABORTED if it is not the version.
+   *
+   * @generated from field: int32 expected_version = 6;
+   */
+  expectedVersion: number;
+
+  /**
+   * Checks everything that can be known without a start, and answers as if, but changes nothing.
+   *
+   * @generated from field: bool dry_run = 7;
+   */
+  dryRun: boolean;
+};
+
+/**
+ * Describes the message pinion.v1.UpsertPlatformRequest.
+ * Use `create(UpsertPlatformRequestSchema)` to create a new message.
+ */
+export declare const UpsertPlatformRequestSchema: GenMessage<UpsertPlatformRequest>;
+
+/**
+ * See UpsertPlatform.
+ *
+ * @generated from message pinion.v1.UpsertPlatformResponse
+ */
+export declare type UpsertPlatformResponse = Message<"pinion.v1.UpsertPlatformResponse"> & {
+  /**
+   * The platform as it is now; with `dry_run`, as it would be.
+   *
+   * @generated from field: pinion.v1.AgentPlatform platform = 1;
+   */
+  platform?: AgentPlatform | undefined;
+
+  /**
+   * What the call made of it.
+   *
+   * @generated from field: pinion.v1.UpsertOutcome outcome = 2;
+   */
+  outcome: UpsertOutcome;
+
+  /**
+   * The call interrupts a platform that runs, to start it anew.
+   *
+   * @generated from field: bool will_restart = 3;
+   */
+  willRestart: boolean;
+
+  /**
+   * What changed, by name: "config.chat_id", "secrets.bot_token". Never a value.
+   *
+   * @generated from field: repeated string changed_fields = 4;
+   */
+  changedFields: string[];
+};
+
+/**
+ * Describes the message pinion.v1.UpsertPlatformResponse.
+ * Use `create(UpsertPlatformResponseSchema)` to create a new message.
+ */
+export declare const UpsertPlatformResponseSchema: GenMessage<UpsertPlatformResponse>;
+
+/**
+ * See ListPlatforms.
+ *
+ * @generated from message pinion.v1.ListPlatformsRequest
+ */
+export declare type ListPlatformsRequest = Message<"pinion.v1.ListPlatformsRequest"> & {
+  /**
+   * 1 to 500; 0 means 50.
+   *
+   * @generated from field: int32 page_size = 1;
+   */
+  pageSize: number;
+
+  /**
+   * `next_page_token` of the page before; empty for the first.
+   *
+   * @generated from field: string page_token = 2;
+   */
+  pageToken: string;
+
+  /**
+   * Only this agent's; empty for all.
+   *
+   * @generated from field: string agent_id = 3;
+   */
+  agentId: string;
+};
+
+/**
+ * Describes the message pinion.v1.ListPlatformsRequest.
+ * Use `create(ListPlatformsRequestSchema)` to create a new message.
+ */
+export declare const ListPlatformsRequestSchema: GenMessage<ListPlatformsRequest>;
+
+/**
+ * See ListPlatforms.
+ *
+ * @generated from message pinion.v1.ListPlatformsResponse
+ */
+export declare type ListPlatformsResponse = Message<"pinion.v1.ListPlatformsResponse"> & {
+  /**
+   * The platforms.
+   *
+   * @generated from field: repeated pinion.v1.AgentPlatform platforms = 1;
+   */
+  platforms: AgentPlatform[];
+
+  /**
+   * Empty on the last page.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message pinion.v1.ListPlatformsResponse.
+ * Use `create(ListPlatformsResponseSchema)` to create a new message.
+ */
+export declare const ListPlatformsResponseSchema: GenMessage<ListPlatformsResponse>;
+
+/**
+ * See DeletePlatform.
+ *
+ * @generated from message pinion.v1.DeletePlatformRequest
+ */
+export declare type DeletePlatformRequest = Message<"pinion.v1.DeletePlatformRequest"> & {
+  /**
+   * The platform.
+   *
+   * @generated from field: string stable_id = 1;
+   */
+  stableId: string;
+};
+
+/**
+ * Describes the message pinion.v1.DeletePlatformRequest.
+ * Use `create(DeletePlatformRequestSchema)` to create a new message.
+ */
+export declare const DeletePlatformRequestSchema: GenMessage<DeletePlatformRequest>;
+
+/**
+ * See DeletePlatform.
+ *
+ * @generated from message pinion.v1.DeletePlatformResponse
+ */
+export declare type DeletePlatformResponse = Message<"pinion.v1.DeletePlatformResponse"> & {
+};
+
+/**
+ * Describes the message pinion.v1.DeletePlatformResponse.
+ * Use `create(DeletePlatformResponseSchema)` to create a new message.
+ */
+export declare const DeletePlatformResponseSchema: GenMessage<DeletePlatformResponse>;
+
+/**
+ * See StartPlatform.
+ *
+ * @generated from message pinion.v1.StartPlatformRequest
+ */
+export declare type StartPlatformRequest = Message<"pinion.v1.StartPlatformRequest"> & {
+  /**
+   * The platform.
+   *
+   * @generated from field: string stable_id = 1;
+   */
+  stableId: string;
+};
+
+/**
+ * Describes the message pinion.v1.StartPlatformRequest.
+ * Use `create(StartPlatformRequestSchema)` to create a new message.
+ */
+export declare const StartPlatformRequestSchema: GenMessage<StartPlatformRequest>;
+
+/**
+ * See StartPlatform.
+ *
+ * @generated from message pinion.v1.StartPlatformResponse
+ */
+export declare type StartPlatformResponse = Message<"pinion.v1.StartPlatformResponse"> & {
+  /**
+   * The platform.
+   *
+   * @generated from field: pinion.v1.AgentPlatform platform = 1;
+   */
+  platform?: AgentPlatform | undefined;
+};
+
+/**
+ * Describes the message pinion.v1.StartPlatformResponse.
+ * Use `create(StartPlatformResponseSchema)` to create a new message.
+ */
+export declare const StartPlatformResponseSchema: GenMessage<StartPlatformResponse>;
+
+/**
+ * See StopPlatform.
+ *
+ * @generated from message pinion.v1.StopPlatformRequest
+ */
+export declare type StopPlatformRequest = Message<"pinion.v1.StopPlatformRequest"> & {
+  /**
+   * The platform.
+   *
+   * @generated from field: string stable_id = 1;
+   */
+  stableId: string;
+};
+
+/**
+ * Describes the message pinion.v1.StopPlatformRequest.
+ * Use `create(StopPlatformRequestSchema)` to create a new message.
+ */
+export declare const StopPlatformRequestSchema: GenMessage<StopPlatformRequest>;
+
+/**
+ * See StopPlatform.
+ *
+ * @generated from message pinion.v1.StopPlatformResponse
+ */
+export declare type StopPlatformResponse = Message<"pinion.v1.StopPlatformResponse"> & {
+  /**
+   * The platform.
+   *
+   * @generated from field: pinion.v1.AgentPlatform platform = 1;
+   */
+  platform?: AgentPlatform | undefined;
+};
+
+/**
+ * Describes the message pinion.v1.StopPlatformResponse.
+ * Use `create(StopPlatformResponseSchema)` to create a new message.
+ */
+export declare const StopPlatformResponseSchema: GenMessage<StopPlatformResponse>;
+
+/**
+ * Where a platform is in its life.
+ *
+ * @generated from enum pinion.v1.PlatformStatus
+ */
+export enum PlatformStatus {
+  /**
+   * Not set.
+   *
+   * @generated from enum value: PLATFORM_STATUS_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Not running, and not meant to.
+   *
+   * @generated from enum value: PLATFORM_STATUS_STOPPED = 1;
+   */
+  STOPPED = 1,
+
+  /**
+   * A start is under way.
+   *
+   * @generated from enum value: PLATFORM_STATUS_STARTING = 2;
+   */
+  STARTING = 2,
+
+  /**
+   * It runs.
+   *
+   * @generated from enum value: PLATFORM_STATUS_RUNNING = 3;
+   */
+  RUNNING = 3,
+
+  /**
+   * The last start failed; `status_reason` says why.
+   *
+   * @generated from enum value: PLATFORM_STATUS_FAILED = 4;
+   */
+  FAILED = 4,
+}
+
+/**
+ * Describes the enum pinion.v1.PlatformStatus.
+ */
+export declare const PlatformStatusSchema: GenEnum<PlatformStatus>;
+
+/**
+ * What a call made of a platform.
+ *
+ * @generated from enum pinion.v1.UpsertOutcome
+ */
+export enum UpsertOutcome {
+  /**
+   * Not set.
+   *
+   * @generated from enum value: UPSERT_OUTCOME_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * It is new.
+   *
+   * @generated from enum value: UPSERT_OUTCOME_CREATED = 1;
+   */
+  CREATED = 1,
+
+  /**
+   * It was there and changed.
+   *
+   * @generated from enum value: UPSERT_OUTCOME_UPDATED = 2;
+   */
+  UPDATED = 2,
+
+  /**
+   * It was there and what it is stayed. One that had FAILED was started again.
+   *
+   * @generated from enum value: UPSERT_OUTCOME_NOOP = 3;
+   */
+  NOOP = 3,
+}
+
+/**
+ * Describes the enum pinion.v1.UpsertOutcome.
+ */
+export declare const UpsertOutcomeSchema: GenEnum<UpsertOutcome>;
+
+/**
+ * Agents: named configurations, and the chat platforms that they answer on.
+ *
+ * Agent ids and platforms' stable ids are chosen by whoever creates them, so that a file can name them (`pinion apply`).
+ * Another org's are NOT_FOUND.
+ *
+ * @generated from service pinion.v1.AgentService
+ */
+export declare const AgentService: GenService<{
+  /**
+   * A new agent. If the org has one of that id, that one, unchanged, and `created` is false: a repeat changes nothing.
+   *
+   * @generated from rpc pinion.v1.AgentService.CreateAgent
+   */
+  createAgent: {
+    methodKind: "unary";
+    input: typeof CreateAgentRequestSchema;
+    output: typeof CreateAgentResponseSchema;
+  },
+  /**
+   * One agent at its latest version. NOT_FOUND.
+   *
+   * @generated from rpc pinion.v1.AgentService.GetAgent
+   */
+  getAgent: {
+    methodKind: "unary";
+    input: typeof GetAgentRequestSchema;
+    output: typeof GetAgentResponseSchema;
+  },
+  /**
+   * Agents of the org, by id.
+   *
+   * @generated from rpc pinion.v1.AgentService.ListAgents
+   */
+  listAgents: {
+    methodKind: "unary";
+    input: typeof ListAgentsRequestSchema;
+    output: typeof ListAgentsResponseSchema;
+  },
+  /**
+   * Replaces the named settings. The version grows by one if that changes anything; runs that exist keep what they have.
+   * NOT_FOUND; ABORTED if `expected_version` is not the version.
+   *
+   * @generated from rpc pinion.v1.AgentService.UpdateAgentSettings
+   */
+  updateAgentSettings: {
+    methodKind: "unary";
+    input: typeof UpdateAgentSettingsRequestSchema;
+    output: typeof UpdateAgentSettingsResponseSchema;
+  },
+  /**
+   * Removes the agent and its platforms, which are stopped. Due slots of its watchers are skipped as no_executor until
+   * an agent of that id is back. NOT_FOUND; FAILED_PRECONDITION for the org's default agent.
+   *
+   * @generated from rpc pinion.v1.AgentService.DeleteAgent
+   */
+  deleteAgent: {
+    methodKind: "unary";
+    input: typeof DeleteAgentRequestSchema;
+    output: typeof DeleteAgentResponseSchema;
+  },
+  /**
+   * Makes the platform what the request says: created and started, updated and, if it runs, started anew, or left alone.
+   * What the request leaves out is cleared. Answers once the start has ended; one that finds another call's start under
+   * way waits for it. NOT_FOUND for the agent; ALREADY_EXISTS if another agent has the stable id; FAILED_PRECONDITION
+   * with the reason if the start failed: the platform is then stored as FAILED. ABORTED if the platform was deleted
+   * while this call waited, or another start took too long: do it again.
+   *
+   * @generated from rpc pinion.v1.AgentService.UpsertPlatform
+   */
+  upsertPlatform: {
+    methodKind: "unary";
+    input: typeof UpsertPlatformRequestSchema;
+    output: typeof UpsertPlatformResponseSchema;
+  },
+  /**
+   * Platforms of the org, by stable id. Never a secret.
+   *
+   * @generated from rpc pinion.v1.AgentService.ListPlatforms
+   */
+  listPlatforms: {
+    methodKind: "unary";
+    input: typeof ListPlatformsRequestSchema;
+    output: typeof ListPlatformsResponseSchema;
+  },
+  /**
+   * Stops and removes the platform. NOT_FOUND.
+   *
+   * @generated from rpc pinion.v1.AgentService.DeletePlatform
+   */
+  deletePlatform: {
+    methodKind: "unary";
+    input: typeof DeletePlatformRequestSchema;
+    output: typeof DeletePlatformResponseSchema;
+  },
+  /**
+   * Starts a platform and answers once it runs. Starting one that runs changes nothing; one that is being started is
+   * waited for. FAILED_PRECONDITION with the reason if the start failed.
+   *
+   * @generated from rpc pinion.v1.AgentService.StartPlatform
+   */
+  startPlatform: {
+    methodKind: "unary";
+    input: typeof StartPlatformRequestSchema;
+    output: typeof StartPlatformResponseSchema;
+  },
+  /**
+   * Stops a platform, and it stays stopped until it is started. Stopping one that is stopped changes nothing.
+   *
+   * @generated from rpc pinion.v1.AgentService.StopPlatform
+   */
+  stopPlatform: {
+    methodKind: "unary";
+    input: typeof StopPlatformRequestSchema;
+    output: typeof StopPlatformResponseSchema;
+  },
+}>;
 

@@ -2,14 +2,15 @@
 // @generated from file pinion/v1/agent.proto (package pinion.v1, syntax proto3)
 /* eslint-disable */
 
-import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, serviceDesc, tsEnum } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
+import { file_google_protobuf_field_mask, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 
 /**
  * Describes the file pinion/v1/agent.proto.
  */
 export const file_pinion_v1_agent = /*@__PURE__*/
-  fileDesc("ChVwaW5pb24vdjEvYWdlbnQucHJvdG8SCXBpbmlvbi52MSKWAgoNQWdlbnRTZXR0aW5ncxIbCghpZGVudGl0eRgBIAEoCUIJukgGcgQogIAEEhcKBW1vZGVsGAIgASgJQgi6SAVyAyjIARIzCgttY3Bfc2VydmVycxgDIAMoCzIULnBpbmlvbi52MS5NY3BTZXJ2ZXJCCLpIBZIBAhBAEiUKE2luc3RhbGxlZF9wcm92aWRlcnMYBCADKAlCCLpIBZIBAhAgEi4KDWVncmVzc19jb25maWcYBSABKAsyFy5waW5pb24udjEuRWdyZXNzQ29uZmlnEiUKEnByZV9hcHByb3ZlZF90b29scxgGIAMoCUIJukgGkgEDEIACEhwKCmd1YXJkcmFpbHMYByADKAlCCLpIBZIBAhBAIlAKCU1jcFNlcnZlchIXCgRuYW1lGAEgASgJQgm6SAZyBCABKGQSFQoDdXJsGAIgASgJQgi6SAVyAyjQDxITCgtpc19pbmplY3RlZBgDIAEoCCIwCgxFZ3Jlc3NDb25maWcSIAoNYWxsb3dlZF9ob3N0cxgBIAMoCUIJukgGkgEDEIACImYKDUFnZW50U25hcHNob3QSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIPCgd2ZXJzaW9uGAMgASgFEioKCHNldHRpbmdzGAQgASgLMhgucGluaW9uLnYxLkFnZW50U2V0dGluZ3NiBnByb3RvMw", [file_buf_validate_validate]);
+  fileDesc("ChVwaW5pb24vdjEvYWdlbnQucHJvdG8SCXBpbmlvbi52MSKWAgoNQWdlbnRTZXR0aW5ncxIbCghpZGVudGl0eRgBIAEoCUIJukgGcgQogIAEEhcKBW1vZGVsGAIgASgJQgi6SAVyAyjIARIzCgttY3Bfc2VydmVycxgDIAMoCzIULnBpbmlvbi52MS5NY3BTZXJ2ZXJCCLpIBZIBAhBAEiUKE2luc3RhbGxlZF9wcm92aWRlcnMYBCADKAlCCLpIBZIBAhAgEi4KDWVncmVzc19jb25maWcYBSABKAsyFy5waW5pb24udjEuRWdyZXNzQ29uZmlnEiUKEnByZV9hcHByb3ZlZF90b29scxgGIAMoCUIJukgGkgEDEIACEhwKCmd1YXJkcmFpbHMYByADKAlCCLpIBZIBAhBAIlAKCU1jcFNlcnZlchIXCgRuYW1lGAEgASgJQgm6SAZyBCABKGQSFQoDdXJsGAIgASgJQgi6SAVyAyjQDxITCgtpc19pbmplY3RlZBgDIAEoCCIwCgxFZ3Jlc3NDb25maWcSIAoNYWxsb3dlZF9ob3N0cxgBIAMoCUIJukgGkgEDEIACImYKDUFnZW50U25hcHNob3QSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIPCgd2ZXJzaW9uGAMgASgFEioKCHNldHRpbmdzGAQgASgLMhgucGluaW9uLnYxLkFnZW50U2V0dGluZ3Mi5AEKBUFnZW50EgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSEAoIb3duZXJfaWQYAyABKAkSDwoHdmVyc2lvbhgEIAEoBRIqCghzZXR0aW5ncxgFIAEoCzIYLnBpbmlvbi52MS5BZ2VudFNldHRpbmdzEhIKCmlzX2RlZmF1bHQYBiABKAgSLgoKY3JlYXRlZF9hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKdXBkYXRlZF9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAivAEKEkNyZWF0ZUFnZW50UmVxdWVzdBIyCghhZ2VudF9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQSFgoEbmFtZRgCIAEoCUIIukgFcgMoyAESKgoIc2V0dGluZ3MYAyABKAsyGC5waW5pb24udjEuQWdlbnRTZXR0aW5ncxIdCghvd25lcl9pZBgEIAEoCUILukgI2AEBcgOwAQESDwoHZHJ5X3J1bhgFIAEoCCJHChNDcmVhdGVBZ2VudFJlc3BvbnNlEh8KBWFnZW50GAEgASgLMhAucGluaW9uLnYxLkFnZW50Eg8KB2NyZWF0ZWQYAiABKAgiLAoPR2V0QWdlbnRSZXF1ZXN0EhkKCGFnZW50X2lkGAEgASgJQge6SARyAihkIjMKEEdldEFnZW50UmVzcG9uc2USHwoFYWdlbnQYASABKAsyEC5waW5pb24udjEuQWdlbnQiUAoRTGlzdEFnZW50c1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRj0AygAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDKOgHIk8KEkxpc3RBZ2VudHNSZXNwb25zZRIgCgZhZ2VudHMYASADKAsyEC5waW5pb24udjEuQWdlbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIsgCChpVcGRhdGVBZ2VudFNldHRpbmdzUmVxdWVzdBIbCghhZ2VudF9pZBgBIAEoCUIJukgGcgQgAShkEioKCHNldHRpbmdzGAIgASgLMhgucGluaW9uLnYxLkFnZW50U2V0dGluZ3MSLwoLdXBkYXRlX21hc2sYAyABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEiEKEGV4cGVjdGVkX3ZlcnNpb24YBCABKAVCB7pIBBoCKAASHQoEbmFtZRgFIAEoCUIKukgHcgUgASjIAUgAiAEBEh8KCG93bmVyX2lkGAYgASgJQgi6SAVyA7ABAUgBiAEBEhcKCmlzX2RlZmF1bHQYByABKAhIAogBARIPCgdkcnlfcnVuGAggASgIQgcKBV9uYW1lQgsKCV9vd25lcl9pZEINCgtfaXNfZGVmYXVsdCJWChtVcGRhdGVBZ2VudFNldHRpbmdzUmVzcG9uc2USHwoFYWdlbnQYASABKAsyEC5waW5pb24udjEuQWdlbnQSFgoOY2hhbmdlZF9maWVsZHMYAiADKAkiMQoSRGVsZXRlQWdlbnRSZXF1ZXN0EhsKCGFnZW50X2lkGAEgASgJQgm6SAZyBCABKGQiFQoTRGVsZXRlQWdlbnRSZXNwb25zZSKGAwoNQWdlbnRQbGF0Zm9ybRIRCglzdGFibGVfaWQYASABKAkSEAoIYWdlbnRfaWQYAiABKAkSDAoEa2luZBgDIAEoCRI0CgZjb25maWcYBCADKAsyJC5waW5pb24udjEuQWdlbnRQbGF0Zm9ybS5Db25maWdFbnRyeRIqCgdzZWNyZXRzGAUgAygLMhkucGluaW9uLnYxLlBsYXRmb3JtU2VjcmV0EikKBnN0YXR1cxgGIAEoDjIZLnBpbmlvbi52MS5QbGF0Zm9ybVN0YXR1cxIVCg1zdGF0dXNfcmVhc29uGAcgASgJEg8KB3ZlcnNpb24YCCABKAUSLgoKY3JlYXRlZF9hdBgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKdXBkYXRlZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAaLQoLQ29uZmlnRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIxCg5QbGF0Zm9ybVNlY3JldBIMCgRuYW1lGAEgASgJEhEKCXJlZmVyZW5jZRgCIAEoCSJTCgtTZWNyZXRWYWx1ZRIcCgV2YWx1ZRgBIAEoCUILukgIcgYgASiAgAFIABIXCgRrZWVwGAIgASgIQge6SARqAggBSABCDQoEa2luZBIFukgCCAEi+AMKFVVwc2VydFBsYXRmb3JtUmVxdWVzdBIsCglzdGFibGVfaWQYASABKAlCGbpIFnIUMhJeW2EtejAtOS1dezEsMTAwfSQSGwoIYWdlbnRfaWQYAiABKAlCCbpIBnIEIAEoZBIXCgRraW5kGAMgASgJQgm6SAZyBCABKEASagoGY29uZmlnGAQgAygLMiwucGluaW9uLnYxLlVwc2VydFBsYXRmb3JtUmVxdWVzdC5Db25maWdFbnRyeUIsukgpmgEmEEAiGnIYMhZeW2Etel1bYS16MC05X117MCw2M30kKgZyBCiAgAESZAoHc2VjcmV0cxgFIAMoCzItLnBpbmlvbi52MS5VcHNlcnRQbGF0Zm9ybVJlcXVlc3QuU2VjcmV0c0VudHJ5QiS6SCGaAR4QICIachgyFl5bYS16XVthLXowLTlfXXswLDYzfSQSIQoQZXhwZWN0ZWRfdmVyc2lvbhgGIAEoBUIHukgEGgIoABIPCgdkcnlfcnVuGAcgASgIGi0KC0NvbmZpZ0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaRgoMU2VjcmV0c0VudHJ5EgsKA2tleRgBIAEoCRIlCgV2YWx1ZRgCIAEoCzIWLnBpbmlvbi52MS5TZWNyZXRWYWx1ZToCOAEinQEKFlVwc2VydFBsYXRmb3JtUmVzcG9uc2USKgoIcGxhdGZvcm0YASABKAsyGC5waW5pb24udjEuQWdlbnRQbGF0Zm9ybRIpCgdvdXRjb21lGAIgASgOMhgucGluaW9uLnYxLlVwc2VydE91dGNvbWUSFAoMd2lsbF9yZXN0YXJ0GAMgASgIEhYKDmNoYW5nZWRfZmllbGRzGAQgAygJIm4KFExpc3RQbGF0Zm9ybXNSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUY9AMoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAyjoBxIZCghhZ2VudF9pZBgDIAEoCUIHukgEcgIoZCJdChVMaXN0UGxhdGZvcm1zUmVzcG9uc2USKwoJcGxhdGZvcm1zGAEgAygLMhgucGluaW9uLnYxLkFnZW50UGxhdGZvcm0SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIjUKFURlbGV0ZVBsYXRmb3JtUmVxdWVzdBIcCglzdGFibGVfaWQYASABKAlCCbpIBnIEIAEoZCIYChZEZWxldGVQbGF0Zm9ybVJlc3BvbnNlIjQKFFN0YXJ0UGxhdGZvcm1SZXF1ZXN0EhwKCXN0YWJsZV9pZBgBIAEoCUIJukgGcgQgAShkIkMKFVN0YXJ0UGxhdGZvcm1SZXNwb25zZRIqCghwbGF0Zm9ybRgBIAEoCzIYLnBpbmlvbi52MS5BZ2VudFBsYXRmb3JtIjMKE1N0b3BQbGF0Zm9ybVJlcXVlc3QSHAoJc3RhYmxlX2lkGAEgASgJQgm6SAZyBCABKGQiQgoUU3RvcFBsYXRmb3JtUmVzcG9uc2USKgoIcGxhdGZvcm0YASABKAsyGC5waW5pb24udjEuQWdlbnRQbGF0Zm9ybSqlAQoOUGxhdGZvcm1TdGF0dXMSHwobUExBVEZPUk1fU1RBVFVTX1VOU1BFQ0lGSUVEEAASGwoXUExBVEZPUk1fU1RBVFVTX1NUT1BQRUQQARIcChhQTEFURk9STV9TVEFUVVNfU1RBUlRJTkcQAhIbChdQTEFURk9STV9TVEFUVVNfUlVOTklORxADEhoKFlBMQVRGT1JNX1NUQVRVU19GQUlMRUQQBCqAAQoNVXBzZXJ0T3V0Y29tZRIeChpVUFNFUlRfT1VUQ09NRV9VTlNQRUNJRklFRBAAEhoKFlVQU0VSVF9PVVRDT01FX0NSRUFURUQQARIaChZVUFNFUlRfT1VUQ09NRV9VUERBVEVEEAISFwoTVVBTRVJUX09VVENPTUVfTk9PUBADMtYGCgxBZ2VudFNlcnZpY2USTAoLQ3JlYXRlQWdlbnQSHS5waW5pb24udjEuQ3JlYXRlQWdlbnRSZXF1ZXN0Gh4ucGluaW9uLnYxLkNyZWF0ZUFnZW50UmVzcG9uc2USSAoIR2V0QWdlbnQSGi5waW5pb24udjEuR2V0QWdlbnRSZXF1ZXN0GhsucGluaW9uLnYxLkdldEFnZW50UmVzcG9uc2UiA5ACARJOCgpMaXN0QWdlbnRzEhwucGluaW9uLnYxLkxpc3RBZ2VudHNSZXF1ZXN0Gh0ucGluaW9uLnYxLkxpc3RBZ2VudHNSZXNwb25zZSIDkAIBEmQKE1VwZGF0ZUFnZW50U2V0dGluZ3MSJS5waW5pb24udjEuVXBkYXRlQWdlbnRTZXR0aW5nc1JlcXVlc3QaJi5waW5pb24udjEuVXBkYXRlQWdlbnRTZXR0aW5nc1Jlc3BvbnNlEkwKC0RlbGV0ZUFnZW50Eh0ucGluaW9uLnYxLkRlbGV0ZUFnZW50UmVxdWVzdBoeLnBpbmlvbi52MS5EZWxldGVBZ2VudFJlc3BvbnNlElUKDlVwc2VydFBsYXRmb3JtEiAucGluaW9uLnYxLlVwc2VydFBsYXRmb3JtUmVxdWVzdBohLnBpbmlvbi52MS5VcHNlcnRQbGF0Zm9ybVJlc3BvbnNlElcKDUxpc3RQbGF0Zm9ybXMSHy5waW5pb24udjEuTGlzdFBsYXRmb3Jtc1JlcXVlc3QaIC5waW5pb24udjEuTGlzdFBsYXRmb3Jtc1Jlc3BvbnNlIgOQAgESVQoORGVsZXRlUGxhdGZvcm0SIC5waW5pb24udjEuRGVsZXRlUGxhdGZvcm1SZXF1ZXN0GiEucGluaW9uLnYxLkRlbGV0ZVBsYXRmb3JtUmVzcG9uc2USUgoNU3RhcnRQbGF0Zm9ybRIfLnBpbmlvbi52MS5TdGFydFBsYXRmb3JtUmVxdWVzdBogLnBpbmlvbi52MS5TdGFydFBsYXRmb3JtUmVzcG9uc2USTwoMU3RvcFBsYXRmb3JtEh4ucGluaW9uLnYxLlN0b3BQbGF0Zm9ybVJlcXVlc3QaHy5waW5pb24udjEuU3RvcFBsYXRmb3JtUmVzcG9uc2ViBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
 
 /**
  * Describes the message pinion.v1.AgentSettings.
@@ -38,4 +39,211 @@ export const EgressConfigSchema = /*@__PURE__*/
  */
 export const AgentSnapshotSchema = /*@__PURE__*/
   messageDesc(file_pinion_v1_agent, 3);
+
+/**
+ * Describes the message pinion.v1.Agent.
+ * Use `create(AgentSchema)` to create a new message.
+ */
+export const AgentSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_agent, 4);
+
+/**
+ * Describes the message pinion.v1.CreateAgentRequest.
+ * Use `create(CreateAgentRequestSchema)` to create a new message.
+ */
+export const CreateAgentRequestSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_agent, 5);
+
+/**
+ * Describes the message pinion.v1.CreateAgentResponse.
+ * Use `create(CreateAgentResponseSchema)` to create a new message.
+ */
+export const CreateAgentResponseSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_agent, 6);
+
+/**
+ * Describes the message pinion.v1.GetAgentRequest.
+ * Use `create(GetAgentRequestSchema)` to create a new message.
+ */
+export const GetAgentRequestSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_agent, 7);
+
+/**
+ * Describes the message pinion.v1.GetAgentResponse.
+ * Use `create(GetAgentResponseSchema)` to create a new message.
+ */
+export const GetAgentResponseSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_agent, 8);
+
+/**
+ * Describes the message pinion.v1.ListAgentsRequest.
+ * Use `create(ListAgentsRequestSchema)` to create a new message.
+ */
+export const ListAgentsRequestSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_agent, 9);
+
+/**
+ * Describes the message pinion.v1.ListAgentsResponse.
+ * Use `create(ListAgentsResponseSchema)` to create a new message.
+ */
+export const ListAgentsResponseSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_agent, 10);
+
+/**
+ * Describes the message pinion.v1.UpdateAgentSettingsRequest.
+ * Use `create(UpdateAgentSettingsRequestSchema)` to create a new message.
+ */
+export const UpdateAgentSettingsRequestSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_agent, 11);
+
+/**
+ * Describes the message pinion.v1.UpdateAgentSettingsResponse.
+ * Use `create(UpdateAgentSettingsResponseSchema)` to create a new message.
+ */
+export const UpdateAgentSettingsResponseSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_agent, 12);
+
+/**
+ * Describes the message pinion.v1.DeleteAgentRequest.
+ * Use `create(DeleteAgentRequestSchema)` to create a new message.
+ */
+export const DeleteAgentRequestSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_agent, 13);
+
+/**
+ * Describes the message pinion.v1.DeleteAgentResponse.
+ * Use `create(DeleteAgentResponseSchema)` to create a new message.
+ */
+export const DeleteAgentResponseSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_agent, 14);
+
+/**
+ * Describes the message pinion.v1.AgentPlatform.
+ * Use `create(AgentPlatformSchema)` to create a new message.
+ */
+export const AgentPlatformSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_agent, 15);
+
+/**
+ * Describes the message pinion.v1.PlatformSecret.
+ * Use `create(PlatformSecretSchema)` to create a new message.
+ */
+export const PlatformSecretSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_agent, 16);
+
+/**
+ * Describes the message pinion.v1.SecretValue.
+ * Use `create(SecretValueSchema)` to create a new message.
+ */
+export const SecretValueSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_agent, 17);
+
+/**
+ * Describes the message pinion.v1.UpsertPlatformRequest.
+ * Use `create(UpsertPlatformRequestSchema)` to create a new message.
+ */
+export const UpsertPlatformRequestSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_agent, 18);
+
+/**
+ * Describes the message pinion.v1.UpsertPlatformResponse.
+ * Use `create(UpsertPlatformResponseSchema)` to create a new message.
+ */
+export const UpsertPlatformResponseSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_agent, 19);
+
+/**
+ * Describes the message pinion.v1.ListPlatformsRequest.
+ * Use `create(ListPlatformsRequestSchema)` to create a new message.
+ */
+export const ListPlatformsRequestSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_agent, 20);
+
+/**
+ * Describes the message pinion.v1.ListPlatformsResponse.
+ * Use `create(ListPlatformsResponseSchema)` to create a new message.
+ */
+export const ListPlatformsResponseSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_agent, 21);
+
+/**
+ * Describes the message pinion.v1.DeletePlatformRequest.
+ * Use `create(DeletePlatformRequestSchema)` to create a new message.
+ */
+export const DeletePlatformRequestSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_agent, 22);
+
+/**
+ * Describes the message pinion.v1.DeletePlatformResponse.
+ * Use `create(DeletePlatformResponseSchema)` to create a new message.
+ */
+export const DeletePlatformResponseSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_agent, 23);
+
+/**
+ * Describes the message pinion.v1.StartPlatformRequest.
+ * Use `create(StartPlatformRequestSchema)` to create a new message.
+ */
+export const StartPlatformRequestSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_agent, 24);
+
+/**
+ * Describes the message pinion.v1.StartPlatformResponse.
+ * Use `create(StartPlatformResponseSchema)` to create a new message.
+ */
+export const StartPlatformResponseSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_agent, 25);
+
+/**
+ * Describes the message pinion.v1.StopPlatformRequest.
+ * Use `create(StopPlatformRequestSchema)` to create a new message.
+ */
+export const StopPlatformRequestSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_agent, 26);
+
+/**
+ * Describes the message pinion.v1.StopPlatformResponse.
+ * Use `create(StopPlatformResponseSchema)` to create a new message.
+ */
+export const StopPlatformResponseSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_agent, 27);
+
+/**
+ * Describes the enum pinion.v1.PlatformStatus.
+ */
+export const PlatformStatusSchema = /*@__PURE__*/
+  enumDesc(file_pinion_v1_agent, 0);
+
+/**
+ * Where a platform is in its life.
+ *
+ * @generated from enum pinion.v1.PlatformStatus
+ */
+export const PlatformStatus = /*@__PURE__*/
+  tsEnum(PlatformStatusSchema);
+
+/**
+ * Describes the enum pinion.v1.UpsertOutcome.
+ */
+export const UpsertOutcomeSchema = /*@__PURE__*/
+  enumDesc(file_pinion_v1_agent, 1);
+
+/**
+ * What a call made of a platform.
+ *
+ * @generated from enum pinion.v1.UpsertOutcome
+ */
+export const UpsertOutcome = /*@__PURE__*/
+  tsEnum(UpsertOutcomeSchema);
+
+/**
+ * Agents: named configurations, and the chat platforms that they answer on.
+ *
+ * Agent ids and platforms' stable ids are chosen by whoever creates them, so that a file can name them (`pinion apply`).
+ * Another org's are NOT_FOUND.
+ *
+ * @generated from service pinion.v1.AgentService
+ */
+export const AgentService = /*@__PURE__*/
+  serviceDesc(file_pinion_v1_agent, 0);
 

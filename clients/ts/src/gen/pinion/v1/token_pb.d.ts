@@ -257,6 +257,74 @@ export declare type RevokeTokenResponse = Message<"pinion.v1.RevokeTokenResponse
 export declare const RevokeTokenResponseSchema: GenMessage<RevokeTokenResponse>;
 
 /**
+ * See RotateToken.
+ *
+ * @generated from message pinion.v1.RotateTokenRequest
+ */
+export declare type RotateTokenRequest = Message<"pinion.v1.RotateTokenRequest"> & {
+  /**
+   * The token's id, not its secret.
+   *
+   * @generated from field: string token_id = 1;
+   */
+  tokenId: string;
+
+  /**
+   * How long the old token stays good; never longer than it would have been. 0 to 30 days; absent: 10 min.
+   *
+   * @generated from field: google.protobuf.Duration overlap = 2;
+   */
+  overlap?: Duration | undefined;
+
+  /**
+   * How long the successor is good. 1 min to 10 years; absent: as long as the old token was when it was made.
+   *
+   * @generated from field: google.protobuf.Duration expires_in = 3;
+   */
+  expiresIn?: Duration | undefined;
+};
+
+/**
+ * Describes the message pinion.v1.RotateTokenRequest.
+ * Use `create(RotateTokenRequestSchema)` to create a new message.
+ */
+export declare const RotateTokenRequestSchema: GenMessage<RotateTokenRequest>;
+
+/**
+ * See RotateToken.
+ *
+ * @generated from message pinion.v1.RotateTokenResponse
+ */
+export declare type RotateTokenResponse = Message<"pinion.v1.RotateTokenResponse"> & {
+  /**
+   * The successor's data.
+   *
+   * @generated from field: pinion.v1.Token token = 1;
+   */
+  token?: Token | undefined;
+
+  /**
+   * The successor itself; shown only here.
+   *
+   * @generated from field: string secret = 2;
+   */
+  secret: string;
+
+  /**
+   * The old token as it is now.
+   *
+   * @generated from field: pinion.v1.Token predecessor = 3;
+   */
+  predecessor?: Token | undefined;
+};
+
+/**
+ * Describes the message pinion.v1.RotateTokenResponse.
+ * Use `create(RotateTokenResponseSchema)` to create a new message.
+ */
+export declare const RotateTokenResponseSchema: GenMessage<RotateTokenResponse>;
+
+/**
  * Whom a token stands for.
  *
  * @generated from enum pinion.v1.TokenKind
@@ -331,6 +399,18 @@ export declare const TokenService: GenService<{
     methodKind: "unary";
     input: typeof RevokeTokenRequestSchema;
     output: typeof RevokeTokenResponseSchema;
+  },
+  /**
+   * A successor with the same kind, label, scopes, user and device; the token itself stays good for the overlap, so that
+   * whoever uses it has time to change over. Another person's token is not to be had (PERMISSION_DENIED), nor one that
+   * may do more than the caller. FAILED_PRECONDITION for a token that has ended. NOT_FOUND.
+   *
+   * @generated from rpc pinion.v1.TokenService.RotateToken
+   */
+  rotateToken: {
+    methodKind: "unary";
+    input: typeof RotateTokenRequestSchema;
+    output: typeof RotateTokenResponseSchema;
   },
 }>;
 

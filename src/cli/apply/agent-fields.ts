@@ -1,0 +1,67 @@
+import { create } from "@bufbuild/protobuf";
+import { type Agent, type AgentSettings, AgentSettingsSchema } from "#gen/pinion/v1/agent_pb.js";
+import type { AgentTree } from "./shape.ts";
+
+/** An agent's name and settings in the words of the file. */
+export type AgentFields = {
+  name: string;
+  identity: string;
+  model: string;
+  mcp_servers: { name: string; url: string }[];
+  installed_providers: string[];
+  egress_config: { allowed_hosts: string[] } | "unrestricted";
+  pre_approved_tools: string[];
+  guardrails: string[];
+};
+
+export const agentFieldNames = [
+  "name",
+  "identity",
+  "model",
+  "mcp_servers",
+  "installed_providers",
+  "egress_config",
+  "pre_approved_tools",
+  "guardrails",
+] as const satisfies (keyof AgentFields)[];
+
+/** What the file says of an agent; fields that it does not name are left as they are on the server. */
+export function fieldsOfAgentTree(tree: AgentTree): Partial<AgentFields> {
+  const named = agentFieldNames.filter((name) => tree[name] !== undefined);
+  return Object.fromEntries(named.map((name) => [name, tree[name]])) as Partial<AgentFields>;
+}
+
+/** The fields of an agent as the server tells it, without the MCP servers that Pinion adds itself. */
+export function fieldsOfAgent(agent: Agent): AgentFields {
+  const settings = agent.settings ?? create(AgentSettingsSchema);
+  return {
+    name: agent.name,
+    identity: settings.identity,
+    model: settings.model,
+    mcp_servers: settings.mcpServers
+      .filter((server) => !server.isInjected)
+      .map(({ name, url }) => ({ name, url })),
+    installed_providers: [...settings.installedProviders],
+    egress_config: settings.egressConfig
+      ? { allowed_hosts: [...settings.egressConfig.allowedHosts] }
+      : "unrestricted",
+    pre_approved_tools: [...settings.preApprovedTools],
+    guardrails: [...settings.guardrails],
+  };
+}
+
+/** The message that asks for the fields. */
+export function settingsOfFields(fields: Partial<AgentFields>): AgentSettings {
+  const egress = fields.egress_config;
+  return create(AgentSettingsSchema, {
+    identity: fields.identity ?? "",
+    model: fields.model ?? "",
+    mcpServers: fields.mcp_servers ?? [],
+    installedProviders: fields.installed_providers ?? [],
+    ...(egress === undefined || egress === "unrestricted"
+      ? {}
+      : { egressConfig: { allowedHosts: egress.allowed_hosts } }),
+    preApprovedTools: fields.pre_approved_tools ?? [],
+    guardrails: fields.guardrails ?? [],
+  });
+}

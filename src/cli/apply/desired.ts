@@ -1,0 +1,166 @@
+import type { JsonObject } from "@bufbuild/protobuf";
+import { AgentSettingsSchema } from "#gen/pinion/v1/agent_pb.js";
+import { WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
+import { Refusal } from "../../errors.ts";
+import { isUuid } from "../../ids.ts";
+import { checkSchedule } from "../../scheduler/cron.ts";
+import { checkMessage } from "../../server/interceptors/validate.ts";
+import { isSecretKey, platformKinds } from "../../server/platform-kinds.ts";
+import { type AgentFields, fieldsOfAgentTree, settingsOfFields } from "./agent-fields.ts";
+import type { ParsedFile } from "./file.ts";
+import type { KeyPath } from "./places.ts";
+import { placeKey } from "./places.ts";
+import type { Problem } from "./problems.ts";
+import type { PlatformTree, WatcherTree } from "./shape.ts";
+import { isTable } from "./variables.ts";
+import { fieldsOfTree, specOfFields, type WatcherFields } from "./watcher-fields.ts";
+
+export type DesiredAgent = { id: string; path: KeyPath; fields: Partial<AgentFields> };
+
+export type DesiredPlatform = {
+  id: string;
+  path: KeyPath;
+  agent: string;
+  kind: string;
+  config: Record<string, string>;
+  secrets: Record<string, string>;
+};
+
+/** `fields.device` is what the file says: a label or an id. */
+export type DesiredWatcher = { slug: string; path: KeyPath; fields: WatcherFields };
+
+/** What the file asks for. All ids are unique, and everything keeps the rules that can be checked without a server. */
+export type Desired = {
+  agents: DesiredAgent[];
+  platforms: DesiredPlatform[];
+  watchers: DesiredWatcher[];
+};
+
+/** Fails with every problem that is left in the file. */
+export function desiredOf(parsed: ParsedFile): Desired {
+  const desired: Desired = { agents: [], platforms: [], watchers: [] };
+  const problems: Problem[] = [];
+  for (const [id, tree] of Object.entries(parsed.tree.agents ?? {})) {
+    const path = ["agents", id];
+    const agent = { id, path, fields: fieldsOfAgentTree(tree) };
+    desired.agents.push(agent);
+    problems.push(...agentProblems(agent));
+    for (const [index, platform] of (tree.platforms ?? []).entries()) {
+      desired.platforms.push(desiredPlatform(id, platform, [...path, "platforms", index], parsed.templates));
+    }
+    for (const [index, watcher] of (tree.watchers ?? []).entries()) {
+      const found = desiredWatcher(id, watcher, [...path, "watchers", index]);
+      if ("message" in found) problems.push(found);
+      else {
+        desired.watchers.push(found);
+        problems.push(...watcherProblems(found));
+      }
+    }
+  }
+  problems.push(
+    ...repeated(
+      desired.platforms.map(({ id, path }) => ({ name: id, path: [...path, "id"] })),
+      "platform",
+    ),
+    ...repeated(
+      desired.watchers.map(({ slug, path }) => ({ name: slug, path: [...path, "slug"] })),
+      "watcher",
+    ),
+  );
+  if (problems.length > 0) throw parsed.fail(problems);
+  return desired;
+}
+
+/**
+ * Secrets are told from settings by the kind's keys. Where a key says nothing, a value that holds a variable or refers to
+ * a secret on the server is one: better too many are encrypted and hidden than too few.
+ */
+function desiredPlatform(
+  agent: string,
+  tree: PlatformTree,
+  path: KeyPath,
+  templates: ReadonlyMap<string, string>,
+): DesiredPlatform {
+  const config: Record<string, string> = {};
+  const secrets: Record<string, string> = {};
+  for (const [key, value] of Object.entries(tree.config ?? {})) {
+    const text = String(value);
+    const hasVariable = templates.has(placeKey([...path, "config", key]));
+    const isSetting = platformKinds[tree.kind]?.config.includes(key);
+    const isSecret =
+      isSecretKey(tree.kind, key) || text.startsWith("secret://") || (hasVariable && !isSetting);
+    (isSecret ? secrets : config)[key] = text;
+  }
+  return { id: tree.id, path, agent, kind: tree.kind, config, secrets };
+}
+
+function desiredWatcher(agent: string, tree: WatcherTree, path: KeyPath): DesiredWatcher | Problem {
+  let extractionSchema: JsonObject | null = null;
+  if (typeof tree.extraction_schema === "string") {
+    try {
+      const value: unknown = JSON.parse(tree.extraction_schema);
+      if (!isTable(value)) throw new Error("no object");
+      extractionSchema = value as JsonObject;
+    } catch {
+      return { path: [...path, "extraction_schema"], message: "holds no JSON object" };
+    }
+  } else if (tree.extraction_schema) extractionSchema = tree.extraction_schema as JsonObject;
+  const fields = fieldsOfTree(tree, { agent, device: tree.device ?? "", extractionSchema });
+  return { slug: tree.slug, path, fields };
+}
+
+function agentProblems(agent: DesiredAgent): Problem[] {
+  const settings = settingsOfFields(agent.fields);
+  const broken = checkMessage(AgentSettingsSchema, settings);
+  const servers = agent.fields.mcp_servers ?? [];
+  const twice = servers.findIndex(
+    ({ name }, index) => servers.findIndex((other) => other.name === name) < index,
+  );
+  return [
+    ...(broken ? [{ path: [...agent.path, ...fieldPath(broken.field)], message: broken.message }] : []),
+    ...(Buffer.byteLength(agent.fields.name ?? "") > agentNameBytesMax
+      ? [{ path: [...agent.path, "name"], message: `must be at most ${agentNameBytesMax} bytes` }]
+      : []),
+    ...(twice < 0
+      ? []
+      : [
+          {
+            path: [...agent.path, "mcp_servers", twice, "name"],
+            message: `there is an MCP server "${servers[twice]!.name}" already`,
+          },
+        ]),
+  ];
+}
+
+/** As CreateAgentRequest has it. */
+const agentNameBytesMax = 200;
+
+function watcherProblems({ slug, fields, path }: DesiredWatcher): Problem[] {
+  if (isUuid(slug)) return [{ path: [...path, "slug"], message: "must not look like an id (a UUID)" }];
+  // A label is no id of a device; which device it means is looked up later.
+  const broken = checkMessage(WatcherSpecSchema, specOfFields({ ...fields, device: "" }));
+  if (broken) return [{ path: [...path, ...fieldPath(broken.field)], message: broken.message }];
+  try {
+    // A zone is checked also where no schedule needs it yet.
+    checkSchedule(fields.schedule || "@daily", fields.time_zone);
+    return [];
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    const key = error.field === "spec.time_zone" ? "time_zone" : "schedule";
+    return [{ path: [...path, key], message: error.message }];
+  }
+}
+
+/** "mcp_servers[1].url" as a path. The first part names the problem's line, the rest is as good as it gets. */
+function fieldPath(field: string): KeyPath {
+  return [...field.matchAll(/([a-z_]+)|\[(\d+)\]/g)].map(([, name, index]) => name ?? Number(index));
+}
+
+function repeated(named: { name: string; path: KeyPath }[], noun: string): Problem[] {
+  const seen = new Set<string>();
+  return named.flatMap(({ name, path }) => {
+    const isRepeated = seen.has(name);
+    seen.add(name);
+    return isRepeated ? [{ path, message: `there is a ${noun} "${name}" in this file already` }] : [];
+  });
+}

@@ -1,0 +1,56 @@
+import { PlatformStatus } from "#gen/pinion/v1/agent_pb.js";
+import type { Desired } from "./desired.ts";
+import type { OrgState } from "./state.ts";
+import type { Step } from "./steps.ts";
+
+/** What the org has and the file has not, in the order in which it may be deleted. Pure. */
+export function driftSteps(desired: Desired, state: OrgState, action: "drift" | "delete"): Step[] {
+  const base = { fields: [], willRestart: false };
+  const agents = new Set(desired.agents.map(({ id }) => id));
+  const platforms = new Set(desired.platforms.map(({ id }) => id));
+  const watchers = new Set(desired.watchers.map(({ slug }) => slug));
+  return [
+    ...[...state.watchers.values()]
+      .filter(({ slug }) => !watchers.has(slug))
+      .map(
+        ({ slug, spec, version }): Step => ({
+          ...base,
+          kind: "watcher",
+          action,
+          id: slug,
+          agent: spec?.agentId ?? "",
+          changed: [],
+          version,
+          note: "",
+        }),
+      ),
+    ...[...state.platforms.values()]
+      .filter(({ stableId }) => !platforms.has(stableId))
+      .map(
+        ({ stableId, agentId, version, status }): Step => ({
+          ...base,
+          kind: "platform",
+          action,
+          id: stableId,
+          agent: agentId,
+          version,
+          note: action === "delete" && status === PlatformStatus.RUNNING ? "it runs, and is stopped" : "",
+        }),
+      ),
+    ...[...state.agents.values()]
+      .filter(({ id }) => !agents.has(id))
+      .map(
+        ({ id, version, isDefault }): Step => ({
+          ...base,
+          kind: "agent",
+          // The server keeps its default agent, whoever asks.
+          action: isDefault ? "drift" : action,
+          id,
+          agent: id,
+          changed: [],
+          version,
+          note: isDefault ? "is not in the file; the org's default agent stays" : "",
+        }),
+      ),
+  ];
+}

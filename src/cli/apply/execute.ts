@@ -1,0 +1,104 @@
+import { Code, ConnectError } from "@connectrpc/connect";
+import type { Clients } from "../context.ts";
+import { explain } from "../failures.ts";
+import { inParallel } from "./in-parallel.ts";
+import { createAgent, createWatcher, updateAgent, updateWatcher, upsertPlatform } from "./requests.ts";
+import type { Step } from "./steps.ts";
+
+/** Writes under way at once within a group. A platform's write lasts as long as its start. */
+const parallelMax = 4;
+
+/**
+ * What became of a step. `stale`: somebody else was faster, and it is to be planned again. `failed`: the server
+ * understood the write and turned it down, for example a platform whose start failed.
+ */
+export type Outcome = { is: "done" } | { is: "stale" } | { is: "failed"; message: string };
+
+/**
+ * Does the steps of a plan, group by group: agents, platforms, watchers, then deletions the other way round. Within a
+ * group the order does not matter. Nothing is begun after the signal; what is under way ends. What was written stays
+ * written: a plan that is made again has what is left. A step that fails keeps back only what may need it: all the rest
+ * if it is an agent, and every deletion. Rejects if the server cannot be asked.
+ */
+export async function execute(
+  clients: Clients,
+  steps: readonly Step[],
+  options: { signal: AbortSignal; onStep(step: Step, outcome: Outcome): void },
+): Promise<{ isStale: boolean; hasFailed: boolean }> {
+  let [isStale, hasFailed] = [false, false];
+  for (const group of groups(steps)) {
+    if (hasFailed && group.some(({ action }) => action === "delete")) break;
+    await inParallel(group, { parallelMax, signal: options.signal }, async (step) => {
+      const outcome = await write(clients, step);
+      if (outcome.is === "stale") isStale = true;
+      if (outcome.is === "failed") hasFailed = true;
+      options.onStep(step, outcome);
+    });
+    if (isStale || (hasFailed && group[0]?.kind === "agent")) break;
+  }
+  return { isStale, hasFailed };
+}
+
+function groups(steps: readonly Step[]): Step[][] {
+  const writes = (kind: Step["kind"]) =>
+    steps.filter((step) => step.kind === kind && (step.action === "create" || step.action === "update"));
+  const deletions = (kind: Step["kind"]) =>
+    steps.filter((step) => step.kind === kind && step.action === "delete");
+  return [
+    writes("agent"),
+    writes("platform"),
+    writes("watcher"),
+    deletions("watcher"),
+    deletions("platform"),
+    deletions("agent"),
+  ];
+}
+
+async function write(clients: Clients, step: Step): Promise<Outcome> {
+  try {
+    return step.action === "delete" ? await remove(clients, step) : await put(clients, step);
+  } catch (error) {
+    if (isOneOf(error, stale)) return { is: "stale" };
+    if (isOneOf(error, turnedDown)) return { is: "failed", message: explain(error, undefined).message };
+    throw error;
+  }
+}
+
+/** Not there any more, there already, or changed since it was read. */
+const stale = [Code.Aborted, Code.AlreadyExists, Code.NotFound];
+const turnedDown = [Code.FailedPrecondition, Code.InvalidArgument, Code.OutOfRange];
+
+function isOneOf(error: unknown, codes: readonly Code[]): boolean {
+  return error instanceof ConnectError && codes.includes(error.code);
+}
+
+async function put(clients: Clients, step: Step): Promise<Outcome> {
+  if (!step.wanted) throw new Error(`nothing is wanted of ${step.kind} ${step.id}`);
+  if (step.kind === "agent") {
+    if (step.action === "update") {
+      await clients.agents.updateAgentSettings(updateAgent(step.wanted, step));
+      return { is: "done" };
+    }
+    // One that somebody else has just created may have other settings.
+    return { is: (await clients.agents.createAgent(createAgent(step.wanted))).created ? "done" : "stale" };
+  }
+  if (step.kind === "platform") {
+    await clients.agents.upsertPlatform(upsertPlatform(step.wanted, step.version));
+    return { is: "done" };
+  }
+  if (step.action === "update") await clients.watchers.updateWatcher(updateWatcher(step.wanted, step));
+  else await clients.watchers.createWatcher(createWatcher(step.wanted));
+  return { is: "done" };
+}
+
+async function remove(clients: Clients, step: Step): Promise<Outcome> {
+  try {
+    if (step.kind === "agent") await clients.agents.deleteAgent({ agentId: step.id });
+    else if (step.kind === "platform") await clients.agents.deletePlatform({ stableId: step.id });
+    else await clients.watchers.deleteWatcher({ watcherId: step.id });
+  } catch (error) {
+    // Gone is gone, whoever removed it.
+    if (!isOneOf(error, [Code.NotFound])) throw error;
+  }
+  return { is: "done" };
+}

@@ -1,0 +1,134 @@
+import { readFileSync } from "node:fs";
+import { parse, TomlError } from "smol-toml";
+import type { z } from "zod";
+import type { Environment } from "../cli.ts";
+import { exitCodes, Failure } from "../failures.ts";
+import { nearest } from "./near.ts";
+import { findPlaces, type KeyPath, placeKey } from "./places.ts";
+import { fileFailure, isBelow, type Problem } from "./problems.ts";
+import { type FileTree, fileShape, knownKeys } from "./shape.ts";
+import { isTable, substitute } from "./variables.ts";
+
+/** A file that keeps the shape, with the variables' values in place. */
+export type ParsedFile = {
+  file: string;
+  tree: FileTree;
+  /** By place: what the file says where a variable's value went. */
+  templates: ReadonlyMap<string, string>;
+  /** What ends the command for further problems. */
+  fail(problems: readonly Problem[]): Failure;
+};
+
+/** Larger than 10 000 platforms with long settings; what is larger is no such file. */
+const fileBytesMax = 64 * 1024 * 1024;
+/** Tables within tables; the shape has five, the rest is for settings of platforms. */
+const depthMax = 100;
+
+/** Reads a file; "-" is standard input. Fails with every problem, each with its line. */
+export function readFile(file: string, env: Environment): ParsedFile {
+  return parseFile(readText(file), { file: file === "-" ? "standard input" : file, env });
+}
+
+function readText(file: string): string {
+  let bytes: Buffer;
+  try {
+    // 0 is standard input.
+    bytes = readFileSync(file === "-" ? 0 : file);
+  } catch (error) {
+    const isMissing = (error as NodeJS.ErrnoException).code === "ENOENT";
+    throw new Failure(
+      exitCodes.usage,
+      isMissing ? `there is no ${file}` : `${file}: ${(error as Error).message}`,
+      "name it with -f; `pinion pull` writes one from the org, pinion.example.toml shows what there is",
+    );
+  }
+  if (bytes.length > fileBytesMax) throw new Failure(exitCodes.usage, `${file} is larger than 64 MiB`);
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw new Failure(exitCodes.usage, `${file} is not UTF-8`);
+  }
+}
+
+export function parseFile(text: string, options: { file: string; env: Environment }): ParsedFile {
+  const { file } = options;
+  const raw = parseToml(text, file);
+  let places: ReturnType<typeof findPlaces> | undefined;
+  const fail = (problems: readonly Problem[]) => {
+    places ??= findPlaces(text);
+    return fileFailure(file, problems, places);
+  };
+  const odd = oddValues(raw, []);
+  if (odd.length > 0) throw fail(odd);
+  const { value, missing, templates } = substitute(raw, options.env, { isVerbatim });
+  const parsed = fileShape.safeParse(value);
+  // What a missing variable leaves behind is no second problem.
+  const gaps = new Set(missing.map(({ path }) => placeKey(path)));
+  const issues = parsed.error?.issues ?? [];
+  const problems = [
+    ...missing,
+    ...issues
+      .flatMap((issue) => problemsOf(issue).map((problem) => ({ ...problem, code: issue.code })))
+      .filter(({ path, code }) => code === "unrecognized_keys" || !isBelow(path, gaps)),
+  ];
+  if (!parsed.success || problems.length > 0) throw fail(problems);
+  return { file, tree: parsed.data, templates, fail };
+}
+
+function parseToml(text: string, file: string): unknown {
+  try {
+    return parse(text, { unsafeKeyBehaviour: "throw", maxDepth: depthMax });
+  } catch (error) {
+    if (!(error instanceof TomlError)) {
+      throw new Failure(exitCodes.usage, `${file}: ${(error as Error).message}`, "nothing was changed");
+    }
+    const [first = "it is not TOML"] = error.message.split("\n");
+    throw new Failure(
+      exitCodes.usage,
+      `${file}:${error.line}: ${first}\n${error.codeblock.trimEnd()}`,
+      "nothing was changed",
+    );
+  }
+}
+
+/** JSON schemas are full of "$ref". */
+function isVerbatim(path: KeyPath): boolean {
+  return path.length === 5 && path[2] === "watchers" && path[4] === "extraction_schema";
+}
+
+/** Values that TOML has and the API has not. */
+function oddValues(value: unknown, path: KeyPath): Problem[] {
+  if (Array.isArray(value)) return value.flatMap((item, index) => oddValues(item, [...path, index]));
+  if (isTable(value)) return Object.entries(value).flatMap(([key, item]) => oddValues(item, [...path, key]));
+  if (value instanceof Date) return [{ path, message: "a date is written as a string here" }];
+  if (typeof value === "number" && !Number.isFinite(value)) return [{ path, message: "is no finite number" }];
+  if (typeof value === "string" && value.includes("\0")) return [{ path, message: "holds a NUL character" }];
+  return [];
+}
+
+function problemsOf(issue: z.core.$ZodIssue): Problem[] {
+  const path = issue.path.map((part) => (typeof part === "symbol" ? String(part) : part));
+  if (issue.code === "unrecognized_keys") {
+    return issue.keys.map((key) => ({ path: [...path, key], message: unknownKey(key, path) }));
+  }
+  if (issue.code === "invalid_key") return [{ path, message: issue.issues[0]?.message ?? issue.message }];
+  if (issue.code === "invalid_union") {
+    // The alternative that comes closest is the one that was meant.
+    const closest = issue.errors.find((issues) =>
+      issues.some((inner) => inner.path.length > 0 || inner.code === "unrecognized_keys"),
+    );
+    if (closest)
+      return closest.flatMap((inner) => problemsOf({ ...inner, path: [...issue.path, ...inner.path] }));
+  }
+  if (issue.code === "invalid_type" && issue.input === undefined) return [{ path, message: "is missing" }];
+  return [{ path, message: issue.message.replace(/^Invalid input: /, "") }];
+}
+
+function unknownKey(key: string, path: KeyPath): string {
+  if (key === "connections" && (path.length === 0 || path.length === 2)) {
+    const agent = typeof path[1] === "string" ? path[1] : "<id>";
+    return `is the old name of "platforms"; write [[agents.${agent}.platforms]]`;
+  }
+  const near = nearest(key, knownKeys(path));
+  return near === undefined ? "unknown key" : `unknown key; did you mean "${near}"?`;
+}

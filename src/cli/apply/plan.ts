@@ -1,0 +1,178 @@
+import { type AgentPlatform, PlatformStatus } from "#gen/pinion/v1/agent_pb.js";
+import { canonical } from "../../store/canonical.ts";
+import { agentFieldNames, fieldsOfAgent } from "./agent-fields.ts";
+import type { Desired, DesiredAgent, DesiredPlatform, DesiredWatcher } from "./desired.ts";
+import { driftSteps } from "./drift.ts";
+import type { KeyPath } from "./places.ts";
+import { hiddenText, shown, shownServers } from "./shown.ts";
+import type { OrgState } from "./state.ts";
+import type { AgentStep, FieldChange, Kind, Plan, PlatformStep, Step, WatcherStep } from "./steps.ts";
+import { fieldsOfSpec, specPaths, type WatcherFields, watcherDefaults } from "./watcher-fields.ts";
+
+/** What the server says that writing a platform would do. By id; for every platform in the file. */
+export type Verdict = {
+  outcome: "created" | "updated" | "noop";
+  willRestart: boolean;
+  changedFields: string[];
+};
+
+export type PlanOptions = {
+  only: ReadonlySet<Kind>;
+  prune: boolean;
+  templates: ReadonlyMap<string, string>;
+};
+
+/** What is to be done so that the org has what is desired. Pure. Devices are resolved. */
+export function makePlan(
+  desired: Desired,
+  state: OrgState,
+  verdicts: ReadonlyMap<string, Verdict>,
+  options: PlanOptions,
+): Plan {
+  const { only, templates } = options;
+  const wanted: Step[] = [
+    ...(only.has("agent") ? desired.agents.map((agent) => agentStep(agent, state, templates)) : []),
+    ...(only.has("platform")
+      ? desired.platforms.map((platform) => platformStep(platform, state, verdicts))
+      : []),
+    ...(only.has("watcher") ? desired.watchers.map((watcher) => watcherStep(watcher, state, templates)) : []),
+  ];
+  const action = options.prune ? "delete" : "drift";
+  return { steps: [...wanted, ...driftSteps(desired, state, action).filter(({ kind }) => only.has(kind))] };
+}
+
+/** Steps that write. */
+export function work(plan: Plan): Step[] {
+  return plan.steps.filter(({ action }) => action !== "noop" && action !== "drift");
+}
+
+function agentStep(wanted: DesiredAgent, state: OrgState, templates: ReadonlyMap<string, string>): AgentStep {
+  const base = {
+    kind: "agent",
+    id: wanted.id,
+    agent: wanted.id,
+    wanted,
+    willRestart: false,
+    note: "",
+  } as const;
+  const current = state.agents.get(wanted.id);
+  const before = current && fieldsOfAgent(current);
+  const changed = agentFieldNames.filter(
+    (name) => wanted.fields[name] !== undefined && !isSame(before?.[name], wanted.fields[name]),
+  );
+  const fields = changed.map((field) =>
+    change(field, before?.[field], wanted.fields[field], [...wanted.path, field], templates),
+  );
+  const action = !current ? "create" : changed.length > 0 ? "update" : "noop";
+  return { ...base, action, changed, fields, version: current?.version ?? 0 };
+}
+
+function watcherStep(
+  wanted: DesiredWatcher,
+  state: OrgState,
+  templates: ReadonlyMap<string, string>,
+): WatcherStep {
+  const current = state.watchers.get(wanted.slug);
+  const before = current?.spec && fieldsOfSpec(current.spec);
+  const label = (id: string) => state.devices.find((device) => device.id === id)?.label ?? id;
+  const defaults: Partial<WatcherFields> = {
+    ...watcherDefaults,
+    name: wanted.slug,
+    agent: wanted.fields.agent,
+  };
+  const names = Object.keys(specPaths) as (keyof WatcherFields)[];
+  const changed = names.filter((name) => !isSame(before?.[name], wanted.fields[name]));
+  const fields = changed
+    // What a new one has by default is not worth a line.
+    .filter((name) => current || !isSame(wanted.fields[name], defaults[name]))
+    .map((field) => {
+      const [old, next] = [before?.[field], wanted.fields[field]];
+      return field === "device"
+        ? { field, before: old && label(String(old)), after: label(String(next)) }
+        : change(field, old, next, [...wanted.path, field], templates);
+    });
+  return {
+    kind: "watcher",
+    id: wanted.slug,
+    agent: wanted.fields.agent,
+    wanted,
+    action: !current ? "create" : changed.length > 0 ? "update" : "noop",
+    changed,
+    fields,
+    willRestart: false,
+    note: "",
+    version: current?.version ?? 0,
+  };
+}
+
+function platformStep(
+  wanted: DesiredPlatform,
+  state: OrgState,
+  verdicts: ReadonlyMap<string, Verdict>,
+): PlatformStep {
+  const current = state.platforms.get(wanted.id);
+  const verdict = verdicts.get(wanted.id);
+  const note = current ? startNote(current) : "";
+  const outcome = verdict?.outcome ?? (current ? "updated" : "created");
+  const fields = (verdict?.changedFields ?? []).map((path) => platformChange(path, current, wanted));
+  return {
+    kind: "platform",
+    id: wanted.id,
+    agent: wanted.agent,
+    wanted,
+    // A write of an equal platform starts one that failed, and waits for one that is being started.
+    action: outcome === "created" ? "create" : outcome === "updated" || note !== "" ? "update" : "noop",
+    fields,
+    willRestart: verdict?.willRestart ?? false,
+    note,
+    version: current?.version ?? 0,
+  };
+}
+
+function startNote(current: AgentPlatform): string {
+  if (current.status === PlatformStatus.FAILED) {
+    return `its start failed (${current.statusReason}); it is started again`;
+  }
+  return current.status === PlatformStatus.STARTING ? "it is being started; that is waited for" : "";
+}
+
+/** "config.chat_id" with its values, "secrets.bot_token" without. */
+function platformChange(
+  path: string,
+  current: AgentPlatform | undefined,
+  wanted: DesiredPlatform,
+): FieldChange {
+  const [table = "", key = ""] = path.split(".");
+  if (table === "config") return { field: path, before: current?.config[key], after: wanted.config[key] };
+  if (table !== "secrets") {
+    return path === "kind"
+      ? { field: path, before: current?.kind, after: wanted.kind }
+      : { field: path, before: undefined, after: undefined };
+  }
+  const had = current?.secrets.find(({ name }) => name === key);
+  const next = wanted.secrets[key];
+  return {
+    field: `config.${key}`,
+    before: had && (had.reference || hiddenText),
+    after: next === undefined || next.startsWith("secret://") ? next : hiddenText,
+  };
+}
+
+function change(
+  field: string,
+  before: unknown,
+  after: unknown,
+  path: KeyPath,
+  templates: ReadonlyMap<string, string>,
+): FieldChange {
+  const next = shown(after, path, templates);
+  // Where a variable goes now, a secret may have been before.
+  const old = before !== undefined && next.hasVariable ? hiddenText : before;
+  return field === "mcp_servers"
+    ? { field, before: shownServers(old), after: shownServers(next.value) }
+    : { field, before: old, after: next.value };
+}
+
+function isSame(a: unknown, b: unknown): boolean {
+  return canonical(a) === canonical(b);
+}

@@ -1,0 +1,124 @@
+import type { Agent, AgentPlatform } from "#gen/pinion/v1/agent_pb.js";
+import type { Watcher } from "#gen/pinion/v1/watcher_pb.js";
+import { isUuid } from "../../ids.ts";
+import { canonical } from "../../store/canonical.ts";
+import { agentFieldNames, fieldsOfAgent } from "./agent-fields.ts";
+import type { OrgState } from "./state.ts";
+import { tomlComment, tomlJson, tomlList, tomlText } from "./toml-text.ts";
+import { escaped } from "./variables.ts";
+import { fieldsOfSpec, watcherDefaults } from "./watcher-fields.ts";
+
+/**
+ * The file that describes what the org has: applied to it, it changes nothing. Equal orgs give equal texts. Secrets are
+ * placeholders, whose names are answered too.
+ */
+export function pulledFile(state: OrgState, source: string): { text: string; variables: string[] } {
+  const names = new VariableNames();
+  const of = <Item>(items: ReadonlyMap<string, Item>, agent: string, agentOf: (item: Item) => string) =>
+    sorted(items).filter((item) => agentOf(item) === agent);
+  const sections = sorted(state.agents).map((agent) =>
+    [
+      agentText(agent),
+      ...of(state.platforms, agent.id, (platform) => platform.agentId).map((platform) =>
+        platformText(platform, names),
+      ),
+      ...of(state.watchers, agent.id, (watcher) => watcher.spec?.agentId ?? "").map((watcher) =>
+        watcherText(watcher, state),
+      ),
+    ].join("\n\n"),
+  );
+  const orphans = sorted(state.watchers).filter(({ spec }) => !state.agents.has(spec?.agentId ?? ""));
+  const head = [
+    "#:schema docs/pinion.schema.json",
+    tomlComment(`Written by \`pinion pull\` from ${source}. \`pinion apply\` makes an org what it says.`),
+    ...(names.all.length === 0
+      ? []
+      : ["# Secrets stay on the server; before it is applied, these variables must hold them:"]),
+    ...names.all.map((name) => `#   ${name}`),
+    ...orphans.map(({ slug, spec }) =>
+      tomlComment(`Left out: the watcher "${slug}", whose agent "${spec?.agentId}" does not exist.`),
+    ),
+  ].join("\n");
+  return { text: `${[head, ...sections].join("\n\n")}\n`, variables: names.all };
+}
+
+function sorted<Item>(items: ReadonlyMap<string, Item>): Item[] {
+  return [...items].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, item]) => item);
+}
+
+function agentText(agent: Agent): string {
+  const fields = fieldsOfAgent(agent);
+  const lines = agentFieldNames.flatMap((name) => {
+    const value = fields[name];
+    if (name === "mcp_servers") {
+      const servers = fields.mcp_servers.map(
+        (server) => `{ name = ${quoted(server.name)}, url = ${quoted(server.url)} }`,
+      );
+      return servers.length === 0 ? [] : [`${name} = ${tomlList(servers)}`];
+    }
+    if (typeof value === "string") {
+      return value === "" || value === "unrestricted" ? [] : [`${name} = ${quoted(value)}`];
+    }
+    if (!Array.isArray(value)) {
+      return [`${name} = { allowed_hosts = [${value.allowed_hosts.map(quoted).join(", ")}] }`];
+    }
+    return value.length === 0 ? [] : [`${name} = ${tomlList((value as string[]).map(quoted))}`];
+  });
+  return [`[agents.${agent.id}]`, ...lines].join("\n");
+}
+
+function platformText(platform: AgentPlatform, names: VariableNames): string {
+  const config = Object.entries(platform.config).map(
+    ([key, value]) => [key, `${key} = ${quoted(value)}`] as const,
+  );
+  const secrets = platform.secrets.map(({ name, reference }) => {
+    if (reference) return [name, `${name} = ${tomlText(reference)}`] as const;
+    return [name, `${name} = "$${names.take(platform.stableId, name)}" # a secret`] as const;
+  });
+  const lines = [...config, ...secrets].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, line]) => line);
+  return [
+    `[[agents.${platform.agentId}.platforms]]`,
+    `id = ${tomlText(platform.stableId)}`,
+    `kind = ${tomlText(platform.kind)}`,
+    ...(lines.length === 0 ? [] : [`[agents.${platform.agentId}.platforms.config]`, ...lines]),
+  ].join("\n");
+}
+
+function watcherText(watcher: Watcher, state: OrgState): string {
+  const { agent, ...fields } = fieldsOfSpec(watcher.spec!);
+  const defaults: Record<string, unknown> = { ...watcherDefaults, name: watcher.slug };
+  const lines = Object.entries(fields)
+    .filter(([name, value]) => canonical(value) !== canonical(defaults[name]))
+    .map(([name, value]) => {
+      if (name === "extraction_schema") return `${name} = ${tomlJson(value)}`;
+      if (name === "device") return deviceLine(String(value), state);
+      return `${name} = ${typeof value === "string" ? quoted(value) : String(value)}`;
+    });
+  return [`[[agents.${agent}.watchers]]`, `slug = ${tomlText(watcher.slug)}`, ...lines].join("\n");
+}
+
+/** By its label where that names one device only: a file is for people. */
+function deviceLine(id: string, state: OrgState): string {
+  const label = state.devices.find((device) => device.id === id)?.label ?? "";
+  const isUnique = state.devices.filter((device) => device.label === label).length === 1;
+  if (label !== "" && isUnique && !isUuid(label)) return `device = ${quoted(label)}`;
+  return `device = ${tomlText(id)} ${label === "" ? "" : tomlComment(label)}`.trimEnd();
+}
+
+function quoted(text: string): string {
+  return tomlText(escaped(text));
+}
+
+/** Names of variables for secrets, each once: ADA_TELEGRAM_BOT_TOKEN. */
+class VariableNames {
+  readonly all: string[] = [];
+
+  take(platform: string, key: string): string {
+    const plain = `${platform}_${key}`.toUpperCase().replaceAll("-", "_");
+    const base = /^[A-Z_]/.test(plain) ? plain : `P_${plain}`;
+    let name = base;
+    for (let copy = 2; this.all.includes(name); copy++) name = `${base}_${copy}`;
+    this.all.push(name);
+    return name;
+  }
+}

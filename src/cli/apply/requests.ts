@@ -1,0 +1,62 @@
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import {
+  CreateAgentRequestSchema,
+  UpdateAgentSettingsRequestSchema,
+  UpsertPlatformRequestSchema,
+} from "#gen/pinion/v1/agent_pb.js";
+import { CreateWatcherRequestSchema, UpdateWatcherRequestSchema } from "#gen/pinion/v1/watcher_pb.js";
+import { settingsOfFields } from "./agent-fields.ts";
+import type { DesiredAgent, DesiredPlatform, DesiredWatcher } from "./desired.ts";
+import type { AgentStep, WatcherStep } from "./steps.ts";
+import { specOfFields, specPaths } from "./watcher-fields.ts";
+
+/** What is asked of the server for each step; the same to check it and to do it. */
+
+export function createAgent(wanted: DesiredAgent) {
+  return create(CreateAgentRequestSchema, {
+    agentId: wanted.id,
+    name: wanted.fields.name ?? "",
+    settings: settingsOfFields(wanted.fields),
+  });
+}
+
+export function updateAgent(wanted: DesiredAgent, step: Pick<AgentStep, "changed" | "version">) {
+  const paths = step.changed.filter((name) => name !== "name");
+  const init: MessageInitShape<typeof UpdateAgentSettingsRequestSchema> = {
+    agentId: wanted.id,
+    settings: settingsOfFields(wanted.fields),
+    updateMask: { paths },
+    expectedVersion: step.version,
+  };
+  if (step.changed.includes("name")) init.name = wanted.fields.name!;
+  return create(UpdateAgentSettingsRequestSchema, init);
+}
+
+export function upsertPlatform(wanted: DesiredPlatform, version: number) {
+  return create(UpsertPlatformRequestSchema, {
+    stableId: wanted.id,
+    agentId: wanted.agent,
+    kind: wanted.kind,
+    config: wanted.config,
+    secrets: Object.fromEntries(
+      Object.entries(wanted.secrets).map(([name, value]) => [
+        name,
+        { kind: { case: "value", value } } as const,
+      ]),
+    ),
+    expectedVersion: version,
+  });
+}
+
+export function createWatcher(wanted: DesiredWatcher) {
+  return create(CreateWatcherRequestSchema, { slug: wanted.slug, spec: specOfFields(wanted.fields) });
+}
+
+export function updateWatcher(wanted: DesiredWatcher, step: Pick<WatcherStep, "changed" | "version">) {
+  return create(UpdateWatcherRequestSchema, {
+    watcherId: wanted.slug,
+    spec: specOfFields(wanted.fields),
+    updateMask: { paths: step.changed.map((name) => specPaths[name]) },
+    expectedVersion: step.version,
+  });
+}

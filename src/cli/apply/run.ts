@@ -1,0 +1,116 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Clients } from "../context.ts";
+import { exitCodes, Failure } from "../failures.ts";
+import type { Desired } from "./desired.ts";
+import { execute } from "./execute.ts";
+import type { ParsedFile } from "./file.ts";
+import { makePlan, work } from "./plan.ts";
+import { readState } from "./state.ts";
+import type { Kind, Plan, Step } from "./steps.ts";
+import { resolve, verify } from "./verify.ts";
+
+/** How often the org is read for one plan: while it is read and asked about, somebody else may write. */
+const readingsMax = 3;
+
+export type ApplyOptions = { only: ReadonlySet<Kind>; prune: boolean; signal: AbortSignal };
+
+/**
+ * How often a plan is made again because somebody else was faster. Each round leaves out what agrees by then, so people
+ * who apply one file at once need two or three.
+ */
+const roundsMax = 8;
+/** Before a plan is made again, in milliseconds: a random part of it, so that two do not keep step. */
+const roundDelayMs = 250;
+
+/** What is to be done, with everything checked that can be checked without doing it. Changes nothing. */
+export async function planFile(
+  clients: Clients,
+  parsed: ParsedFile,
+  desired: Desired,
+  options: ApplyOptions,
+): Promise<Plan> {
+  for (let reading = 1; ; reading++) {
+    const state = await readState(clients, options);
+    const resolved = resolve(desired, state, options.only);
+    if (resolved.problems.length > 0) throw parsed.fail(resolved.problems);
+    const { verdicts, problems, mayBeStale } = await verify(clients, resolved.desired, state, options);
+    if (problems.length === 0) {
+      return makePlan(resolved.desired, state, verdicts, { ...options, templates: parsed.templates });
+    }
+    if (!mayBeStale || reading === readingsMax) throw parsed.fail(problems);
+  }
+}
+
+export type Failed = { step: Step; message: string };
+
+export type Progress = {
+  onDone(step: Step): void;
+  onFailed(failed: Failed): void;
+  /** Somebody else changed something meanwhile. `left` is how many steps there are now. */
+  onReplan(left: number): void;
+};
+
+/**
+ * Does a plan, and makes it again while somebody else's writes come between, until there is nothing left to do. Deletes
+ * nothing that the first plan did not, and tries nothing again that failed. Resolves to what was done, and what failed.
+ */
+export async function applyPlan(
+  clients: Clients,
+  parsed: ParsedFile,
+  desired: Desired,
+  plan: Plan,
+  options: ApplyOptions & { progress: Progress },
+): Promise<{ done: Step[]; failed: Failed[] }> {
+  const { signal, progress } = options;
+  const done: Step[] = [];
+  const failed: Failed[] = [];
+  const deletable = new Set(plan.steps.filter(({ action }) => action === "delete").map(nameOf));
+  let steps = work(plan);
+  for (let round = 1; ; round++) {
+    const { isStale } = await execute(clients, steps, {
+      signal,
+      onStep: (step, outcome) => {
+        if (outcome.is === "done") {
+          done.push(step);
+          progress.onDone(step);
+        } else if (outcome.is === "failed") {
+          failed.push({ step, message: outcome.message });
+          progress.onFailed({ step, message: outcome.message });
+        }
+      },
+    });
+    // With an agent that failed, what is left may need it.
+    if (!isStale || failed.some(({ step }) => step.kind === "agent")) return { done, failed };
+    if (round === roundsMax) {
+      throw new Failure(
+        exitCodes.conflict,
+        `somebody else keeps changing the same things; gave up after ${roundsMax} rounds`,
+        "what was written stays; run it again when they are through",
+      );
+    }
+    await sleep(Math.random() * roundDelayMs * round, undefined, { signal });
+    const next = await planAgain();
+    const tried = new Set(failed.map(({ step }) => nameOf(step)));
+    steps = work(next).filter((step) =>
+      step.action === "delete" ? tried.size === 0 && deletable.has(nameOf(step)) : !tried.has(nameOf(step)),
+    );
+    progress.onReplan(steps.length);
+  }
+
+  async function planAgain(): Promise<Plan> {
+    try {
+      return await planFile(clients, parsed, desired, options);
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error;
+      throw new Failure(
+        error.exitCode,
+        error.message,
+        "somebody changed this meanwhile; what was written stays",
+      );
+    }
+  }
+}
+
+function nameOf(step: Step): string {
+  return `${step.kind} ${step.id}`;
+}

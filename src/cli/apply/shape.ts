@@ -1,0 +1,161 @@
+import { z } from "zod";
+import * as words from "../words.ts";
+
+/**
+ * The shape of pinion.toml. docs/pinion.schema.json is made from it (`pinion apply --print-schema`), so descriptions are
+ * for people in an editor. The server's own rules (bounds of lengths, sizes) are checked on the messages made of it.
+ */
+
+const idPattern = /^[a-z0-9][a-z0-9-]{0,62}$/;
+
+/** What is wrong with an id, by name: an empty one, and letters that only look like ours. */
+function explainId(value: unknown): string {
+  if (value === "") return "an id must not be empty";
+  const text = String(value);
+  const foreign = [...text].find((character) => character > "\u007e" || character < " ");
+  if (foreign !== undefined) {
+    const code = foreign.codePointAt(0)!.toString(16).toUpperCase().padStart(4, "0");
+    return `${JSON.stringify(text)} holds "${foreign}" (U+${code}), which is not one of a-z, 0-9 and "-"`;
+  }
+  return `${JSON.stringify(text)} is no id: 1 to 63 of a-z, 0-9 and "-", beginning with a letter or digit`;
+}
+
+const id = (meaning: string) =>
+  z
+    .string()
+    .regex(idPattern, { error: (issue) => explainId(issue.input) })
+    .describe(meaning);
+
+const length = (meaning: string) =>
+  z
+    .string()
+    .regex(
+      /^(\d+(\.\d+)?(ms|min|s|m|h|d|w)\s*)+$/,
+      "is no length of time; write it like 90s, 15m, 1h30m or 2d",
+    )
+    .describe(meaning);
+
+const oneOf = (all: string[], meaning: string) => z.enum(all as [string, ...string[]]).describe(meaning);
+
+const texts = (meaning: string) => z.array(z.string()).describe(meaning);
+
+const mcpServer = z
+  .strictObject({
+    name: z.string().min(1, "must not be empty").describe("Unique within the agent."),
+    url: z.string().describe("Its address."),
+  })
+  .describe("One MCP server.");
+
+const platform = z
+  .strictObject({
+    id: z
+      .string()
+      .regex(/^[a-z0-9-]{1,100}$/, { error: (issue) => explainId(issue.input) })
+      .describe("Stable id: the platform is found by it again. Unique within the org."),
+    kind: id('What it is, for example "telegram" or "slack".'),
+    config: z
+      .record(
+        z
+          .string()
+          .regex(/^[a-z][a-z0-9_]{0,63}$/, 'a key is made of a-z, 0-9 and "_" and begins with a letter'),
+        z.union([z.string(), z.number(), z.boolean()], "must be a string, a number, true or false"),
+      )
+      .optional()
+      .describe(
+        'Its settings as a whole; what is absent is cleared. Secrets as "$VARIABLE" or "secret://NAME".',
+      ),
+  })
+  .describe("A chat platform of the agent.");
+
+const watcher = z
+  .strictObject({
+    slug: id("Its name in commands; unique within the org."),
+    name: z.string().min(1, "must not be empty").optional().describe("Shown to people; default: the slug."),
+    prompt: z.string().min(1, "must not be empty").describe("What the agent is asked to do."),
+    schedule: z
+      .string()
+      .optional()
+      .describe('Cron: five fields, six with seconds first, or "@hourly". Default: manual only.'),
+    time_zone: z
+      .string()
+      .optional()
+      .describe('IANA zone of the schedule, for example "Europe/Berlin". Default: UTC.'),
+    device: z
+      .string()
+      .optional()
+      .describe("The device it is pinned to, by label or id. Default: none, fleet workers take it."),
+    agent_kind: z.string().optional().describe('The executor that is meant, for example "claude-code".'),
+    overlap: oneOf(words.overlapPolicy.all, "A slot is due while a run is active. Default: skip.").optional(),
+    catchup: oneOf(words.catchupPolicy.all, "Slots of a downtime. Default: collapse.").optional(),
+    catchup_window: length("Slots older than this are missed, 1m to 30d. Default: 24h.").optional(),
+    jitter: length("A stable delay up to this, 0s to 1h. Default: 0s.").optional(),
+    min_cooldown: length(
+      "No scheduled run sooner than this after the last, 0s to 30d. Default: 0s.",
+    ).optional(),
+    start_deadline: length("Skip a run that has not started by then, 1s to 30d. Default: never.").optional(),
+    timeout: length("How long one attempt may take, 1s to 7d. Default: 1h.").optional(),
+    max_attempts: z.int().min(1).max(20).optional().describe("Attempts per run, 1 to 20. Default: 1."),
+    notification: oneOf(words.notification.all, "On the device's desktop. Default: none.").optional(),
+    extraction_schema: z
+      .union([z.record(z.string(), z.unknown()), z.string()])
+      .optional()
+      .describe("JSON schema of the result: a table, or a string of JSON. No variables are replaced in it."),
+  })
+  .describe("A standing instruction. What is absent has its default.");
+
+const agent = z
+  .strictObject({
+    name: z.string().min(1, "must not be empty").optional().describe("Shown to people; default: the id."),
+    identity: z.string().optional().describe("The system prompt: who the agent is."),
+    model: z.string().optional().describe("The model's name as its provider spells it."),
+    mcp_servers: z
+      .array(mcpServer)
+      .optional()
+      .describe("MCP servers that it may reach, besides Pinion's own."),
+    installed_providers: texts("Providers whose keys are present.").optional(),
+    egress_config: z
+      .union([
+        z.strictObject({
+          allowed_hosts: texts('Host names or suffixes (".example.org"). Empty: no host at all.'),
+        }),
+        z.literal("unrestricted"),
+      ])
+      .optional()
+      .describe('Where it may connect to: { allowed_hosts = ["…"] }, or "unrestricted".'),
+    pre_approved_tools: texts("Tools that need no confirmation.").optional(),
+    guardrails: texts("Sentences that are always in force.").optional(),
+    platforms: z.array(platform).optional().describe("Its chat platforms."),
+    watchers: z.array(watcher).optional().describe("Its standing instructions."),
+  })
+  .describe("An agent. A setting that is absent is left as it is on the server.");
+
+export const fileShape = z
+  .strictObject({
+    agents: z
+      .record(z.string().regex(idPattern, { error: (issue) => explainId(issue.input) }), agent)
+      .optional()
+      .describe("Agents by id."),
+  })
+  .describe("What an org of Pinion shall have: pinion apply -f pinion.toml");
+
+export type FileTree = z.output<typeof fileShape>;
+export type AgentTree = z.output<typeof agent>;
+export type WatcherTree = z.output<typeof watcher>;
+export type PlatformTree = z.output<typeof platform>;
+
+/** The JSON schema for editors. */
+export function jsonSchema(): string {
+  const schema = z.toJSONSchema(fileShape, { io: "input", target: "draft-7", reused: "inline" });
+  return `${JSON.stringify({ title: "pinion.toml", ...schema }, null, 2)}\n`;
+}
+
+/** The keys that may stand in the table at a path, for "did you mean". */
+export function knownKeys(path: readonly (string | number)[]): string[] {
+  if (path.length === 0) return Object.keys(fileShape.shape);
+  if (path.length === 2) return Object.keys(agent.shape);
+  const list = path[2];
+  if (list === "platforms") return Object.keys(platform.shape);
+  if (list === "watchers") return Object.keys(watcher.shape);
+  if (list === "mcp_servers") return Object.keys(mcpServer.shape);
+  return list === "egress_config" ? ["allowed_hosts"] : [];
+}

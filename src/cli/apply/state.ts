@@ -1,0 +1,51 @@
+import type { Agent, AgentPlatform } from "#gen/pinion/v1/agent_pb.js";
+import type { Device } from "#gen/pinion/v1/fleet_pb.js";
+import type { Watcher } from "#gen/pinion/v1/watcher_pb.js";
+import type { Clients } from "../context.ts";
+import { exitCodes, Failure } from "../failures.ts";
+import { collect } from "../paging.ts";
+
+/** What the org has, by the names that the file uses. */
+export type OrgState = {
+  agents: ReadonlyMap<string, Agent>;
+  platforms: ReadonlyMap<string, AgentPlatform>;
+  watchers: ReadonlyMap<string, Watcher>;
+  devices: readonly Device[];
+};
+
+/** Of each noun; an org with more is not described by one file. */
+const itemsMax = 100_000;
+
+/** Reads all of the org. Not one moment's picture: what changes meanwhile is noticed by its version when it is written. */
+export async function readState(clients: Clients, options: { signal: AbortSignal }): Promise<OrgState> {
+  const [agents, platforms, watchers, devices] = await Promise.all([
+    all("agents", async (page) => {
+      const answer = await clients.agents.listAgents(page, options);
+      return { items: answer.agents, nextPageToken: answer.nextPageToken };
+    }),
+    all("platforms", async (page) => {
+      const answer = await clients.agents.listPlatforms(page, options);
+      return { items: answer.platforms, nextPageToken: answer.nextPageToken };
+    }),
+    all("watchers", async (page) => {
+      const answer = await clients.watchers.listWatchers(page, options);
+      return { items: answer.watchers, nextPageToken: answer.nextPageToken };
+    }),
+    all("devices", async (page) => {
+      const answer = await clients.fleet.listDevices(page, options);
+      return { items: answer.devices, nextPageToken: answer.nextPageToken };
+    }),
+  ]);
+  return {
+    agents: new Map(agents.map((agent) => [agent.id, agent])),
+    platforms: new Map(platforms.map((platform) => [platform.stableId, platform])),
+    watchers: new Map(watchers.map((watcher) => [watcher.slug, watcher])),
+    devices,
+  };
+}
+
+async function all<Item>(nouns: string, read: Parameters<typeof collect<Item>>[1]): Promise<Item[]> {
+  const { items, hasMore } = await collect(itemsMax, read);
+  if (hasMore) throw new Failure(exitCodes.failed, `the org has more than ${itemsMax} ${nouns}`);
+  return items;
+}

@@ -1,0 +1,160 @@
+import { PinionError } from "@pinion/client";
+import { UpsertOutcome } from "#gen/pinion/v1/agent_pb.js";
+import type { Clients } from "../context.ts";
+import { Failure } from "../failures.ts";
+import { deviceAmong } from "../lookup.ts";
+import { agentFieldNames } from "./agent-fields.ts";
+import type { Desired, DesiredAgent, DesiredPlatform } from "./desired.ts";
+import { inParallel } from "./in-parallel.ts";
+import type { Verdict } from "./plan.ts";
+import type { Problem } from "./problems.ts";
+import { createAgent, updateAgent, upsertPlatform } from "./requests.ts";
+import type { OrgState } from "./state.ts";
+import type { Kind } from "./steps.ts";
+
+/** Requests under way at once: enough to hide the network, few enough to leave the server to others. */
+const parallelMax = 8;
+
+/** The desired things with devices by their ids, and what cannot be had in this org. */
+export function resolve(
+  desired: Desired,
+  state: OrgState,
+  only: ReadonlySet<Kind>,
+): { desired: Desired; problems: Problem[] } {
+  const problems: Problem[] = [];
+  const watchers = desired.watchers.map((watcher) => {
+    const named = watcher.fields.device;
+    if (named === "" || !only.has("watcher")) return watcher;
+    try {
+      const { id } = deviceAmong(state.devices, named);
+      return { ...watcher, fields: { ...watcher.fields, device: id } };
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error;
+      problems.push({
+        path: [...watcher.path, "device"],
+        message: [error.message, error.advice].filter(Boolean).join("; "),
+      });
+      return watcher;
+    }
+  });
+  for (const platform of only.has("platform") ? desired.platforms : []) {
+    const current = state.platforms.get(platform.id);
+    if (current && current.agentId !== platform.agent) {
+      problems.push({
+        path: [...platform.path, "id"],
+        message: `the org has a platform "${platform.id}" already, of the agent "${current.agentId}"; take another id, or remove that one first`,
+      });
+    } else if (current && current.kind !== platform.kind) {
+      problems.push({
+        path: [...platform.path, "kind"],
+        message: `is "${current.kind}" on the server, and a platform's kind stays; take another id, or remove that one first`,
+      });
+    }
+  }
+  if (!only.has("agent")) {
+    const needed = [
+      ...(only.has("platform") ? desired.platforms : []),
+      ...(only.has("watcher") ? watchers : []),
+    ];
+    for (const { path } of needed) {
+      const agent = String(path[1]);
+      if (!state.agents.has(agent)) {
+        problems.push({
+          path: path.slice(0, 2),
+          message: "there is no such agent yet, and --only leaves agents out",
+        });
+      }
+    }
+  }
+  return { desired: { ...desired, watchers }, problems };
+}
+
+/**
+ * Asks the server about every agent and platform of the file, changing nothing: what it would do, and what it would turn
+ * down. So a refusal comes before the first write. `mayBeStale`: some of it may be because the org has changed since its
+ * state was read.
+ */
+export async function verify(
+  clients: Clients,
+  desired: Desired,
+  state: OrgState,
+  options: { only: ReadonlySet<Kind>; signal: AbortSignal },
+): Promise<{ verdicts: Map<string, Verdict>; problems: Problem[]; mayBeStale: boolean }> {
+  const verdicts = new Map<string, Verdict>();
+  const problems: Problem[] = [];
+  const { only, signal } = options;
+  let mayBeStale = false;
+  const asking = async (path: Problem["path"], ask: () => Promise<void>) => {
+    try {
+      await ask();
+    } catch (error) {
+      const problem = problemOf(error, path);
+      if (!problem) throw error;
+      problems.push(problem);
+      mayBeStale ||= contradictions.has((error as PinionError).reason);
+    }
+  };
+  await inParallel(only.has("agent") ? desired.agents : [], { parallelMax, signal }, (agent) =>
+    asking(agent.path, () => checkAgent(clients, agent, state, signal)),
+  );
+  await inParallel(only.has("platform") ? desired.platforms : [], { parallelMax, signal }, (platform) =>
+    asking(platform.path, async () => {
+      verdicts.set(platform.id, await checkPlatform(clients, platform, state, signal));
+    }),
+  );
+  return { verdicts, problems, mayBeStale };
+}
+
+/** What the state said is not so, or not any more. */
+const contradictions = new Set(["not_found", "already_exists"]);
+
+async function checkAgent(
+  clients: Clients,
+  agent: DesiredAgent,
+  state: OrgState,
+  signal: AbortSignal,
+): Promise<void> {
+  if (!state.agents.has(agent.id)) {
+    await clients.agents.createAgent({ ...createAgent(agent), dryRun: true }, { signal });
+    return;
+  }
+  const changed = agentFieldNames.filter((name) => agent.fields[name] !== undefined);
+  if (changed.length === 0) return;
+  await clients.agents.updateAgentSettings(
+    { ...updateAgent(agent, { changed, version: 0 }), dryRun: true },
+    { signal },
+  );
+}
+
+async function checkPlatform(
+  clients: Clients,
+  platform: DesiredPlatform,
+  state: OrgState,
+  signal: AbortSignal,
+): Promise<Verdict> {
+  // A platform of an agent that is yet to be created is checked as another agent's: its rules are the kind's.
+  const stand = state.agents.has(platform.agent) ? platform.agent : state.agents.keys().next().value;
+  if (stand === undefined) return { outcome: "created", willRestart: false, changedFields: [] };
+  const answer = await clients.agents.upsertPlatform(
+    { ...upsertPlatform({ ...platform, agent: stand }, 0), dryRun: true },
+    { signal },
+  );
+  const outcome =
+    answer.outcome === UpsertOutcome.CREATED
+      ? "created"
+      : answer.outcome === UpsertOutcome.NOOP
+        ? "noop"
+        : "updated";
+  return { outcome, willRestart: answer.willRestart, changedFields: answer.changedFields };
+}
+
+/** What the server understood and turned down is a problem of the file; anything else is not. */
+function problemOf(error: unknown, path: Problem["path"]): Problem | undefined {
+  if (!(error instanceof PinionError)) return undefined;
+  const turnedDown = ["invalid_argument", "failed_precondition", "not_found", "already_exists"];
+  if (!turnedDown.includes(error.reason)) return undefined;
+  const field = (error.field ?? "").replace(/^settings\./, "").replace(/^secrets\./, "config.");
+  // The file has one table for both.
+  const message = error.rawMessage.replaceAll("secrets.", "config.");
+  return { path: [...path, ...field.split(".").filter((part) => part !== "")], message };
+}

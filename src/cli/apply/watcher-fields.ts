@@ -1,0 +1,167 @@
+import { create, type JsonObject } from "@bufbuild/protobuf";
+import { type Duration, durationFromMs, durationMs } from "@bufbuild/protobuf/wkt";
+import { type WatcherSpec, WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
+import { dayMs, hourMs, minuteMs, secondMs } from "../lengths.ts";
+import { parseLength } from "../times.ts";
+import * as words from "../words.ts";
+import type { WatcherTree } from "./shape.ts";
+
+/** A watcher's decisions in the words of the file, defaults included. Lengths are "24h", devices their ids. */
+export type WatcherFields = {
+  name: string;
+  prompt: string;
+  agent: string;
+  device: string;
+  agent_kind: string;
+  schedule: string;
+  time_zone: string;
+  overlap: string;
+  catchup: string;
+  catchup_window: string;
+  jitter: string;
+  min_cooldown: string;
+  start_deadline: string;
+  timeout: string;
+  max_attempts: number;
+  notification: string;
+  extraction_schema: JsonObject | null;
+};
+
+/** What a watcher has of which the file says nothing. Defaults of the API; the name is the slug. */
+export const watcherDefaults = {
+  device: "",
+  agent_kind: "",
+  schedule: "",
+  time_zone: "UTC",
+  overlap: "skip",
+  catchup: "collapse",
+  catchup_window: "24h",
+  jitter: "0s",
+  min_cooldown: "0s",
+  start_deadline: "",
+  timeout: "1h",
+  max_attempts: 1,
+  notification: "none",
+  extraction_schema: null,
+} as const satisfies Partial<WatcherFields>;
+
+/** The path of each field in an update mask. */
+export const specPaths: Record<keyof WatcherFields, string> = {
+  name: "name",
+  prompt: "prompt",
+  agent: "agent_id",
+  device: "device_id",
+  agent_kind: "agent_kind",
+  schedule: "schedule",
+  time_zone: "time_zone",
+  overlap: "overlap",
+  catchup: "catchup",
+  catchup_window: "catchup_window",
+  jitter: "jitter",
+  min_cooldown: "min_cooldown",
+  start_deadline: "start_deadline",
+  timeout: "timeout",
+  max_attempts: "max_attempts",
+  notification: "notification",
+  extraction_schema: "extraction_schema",
+};
+
+/** The fields that a table of the file asks for. `device` is the device's id. */
+export function fieldsOfTree(
+  tree: WatcherTree,
+  found: { agent: string; device: string; extractionSchema: JsonObject | null },
+): WatcherFields {
+  const length = (text: string | undefined, otherwise: string) =>
+    text === undefined ? otherwise : lengthText(parseLength(text, "a length"));
+  return {
+    name: tree.name ?? tree.slug,
+    prompt: tree.prompt,
+    agent: found.agent,
+    device: found.device,
+    agent_kind: tree.agent_kind ?? watcherDefaults.agent_kind,
+    schedule: (tree.schedule ?? watcherDefaults.schedule).trim(),
+    time_zone: tree.time_zone || watcherDefaults.time_zone,
+    overlap: tree.overlap ?? watcherDefaults.overlap,
+    catchup: tree.catchup ?? watcherDefaults.catchup,
+    catchup_window: length(tree.catchup_window, watcherDefaults.catchup_window),
+    jitter: length(tree.jitter, watcherDefaults.jitter),
+    min_cooldown: length(tree.min_cooldown, watcherDefaults.min_cooldown),
+    start_deadline: length(tree.start_deadline, watcherDefaults.start_deadline),
+    timeout: length(tree.timeout, watcherDefaults.timeout),
+    max_attempts: tree.max_attempts ?? watcherDefaults.max_attempts,
+    notification: tree.notification ?? watcherDefaults.notification,
+    extraction_schema: found.extractionSchema,
+  };
+}
+
+/** The fields of a watcher as the server tells it. */
+export function fieldsOfSpec(spec: WatcherSpec): WatcherFields {
+  const length = (duration: Duration | undefined, otherwise: string) =>
+    duration ? lengthText(durationMs(duration)) : otherwise;
+  return {
+    name: spec.name,
+    prompt: spec.prompt,
+    agent: spec.agentId,
+    device: spec.deviceId,
+    agent_kind: spec.agentKind,
+    schedule: spec.schedule,
+    time_zone: spec.timeZone || watcherDefaults.time_zone,
+    overlap: words.overlapPolicy.word(spec.overlap) || watcherDefaults.overlap,
+    catchup: words.catchupPolicy.word(spec.catchup) || watcherDefaults.catchup,
+    catchup_window: length(spec.catchupWindow, watcherDefaults.catchup_window),
+    jitter: length(spec.jitter, watcherDefaults.jitter),
+    min_cooldown: length(spec.minCooldown, watcherDefaults.min_cooldown),
+    start_deadline: length(spec.startDeadline, watcherDefaults.start_deadline),
+    timeout: length(spec.timeout, watcherDefaults.timeout),
+    max_attempts: spec.maxAttempts || watcherDefaults.max_attempts,
+    notification: words.notification.word(spec.notification) || watcherDefaults.notification,
+    extraction_schema: spec.extractionSchema ?? null,
+  };
+}
+
+/** The message that asks for the fields. */
+export function specOfFields(fields: WatcherFields): WatcherSpec {
+  const length = (text: string, name: string) =>
+    text === "" ? undefined : durationFromMs(parseLength(text, name));
+  return create(WatcherSpecSchema, {
+    name: fields.name,
+    prompt: fields.prompt,
+    agentId: fields.agent,
+    deviceId: fields.device,
+    agentKind: fields.agent_kind,
+    schedule: fields.schedule,
+    timeZone: fields.time_zone,
+    overlap: words.overlapPolicy.value(fields.overlap, "overlap"),
+    catchup: words.catchupPolicy.value(fields.catchup, "catchup"),
+    catchupWindow: length(fields.catchup_window, "catchup_window"),
+    jitter: length(fields.jitter, "jitter"),
+    minCooldown: length(fields.min_cooldown, "min_cooldown"),
+    startDeadline: length(fields.start_deadline, "start_deadline"),
+    timeout: length(fields.timeout, "timeout"),
+    maxAttempts: fields.max_attempts,
+    notification: words.notification.value(fields.notification, "notification"),
+    ...(fields.extraction_schema ? { extractionSchema: fields.extraction_schema } : {}),
+  });
+}
+
+/** A length as the file has it: "24h", "1h30m", "0s". The same length is always the same text. */
+export function lengthText(ms: number): string {
+  if (ms === 0) return "0s";
+  let rest = ms;
+  let text = "";
+  // One day is better known as 24 hours.
+  const units: [size: number, name: string][] = [
+    [ms >= 2 * dayMs ? dayMs : Number.POSITIVE_INFINITY, "d"],
+    [hourMs, "h"],
+    [minuteMs, "m"],
+    [secondMs, "s"],
+    [1, "ms"],
+  ];
+  for (const [size, name] of units) {
+    const count = Math.floor(rest / size);
+    if (count === 0) continue;
+    text += `${count}${name}`;
+    rest -= count * size;
+  }
+  return text;
+}

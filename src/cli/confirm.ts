@@ -1,0 +1,31 @@
+import { createInterface } from "node:readline/promises";
+
+/**
+ * Asks a person for a yes; anything else, the end of the input too, is a no. The question goes to standard error, as it
+ * is no part of the result. Rejects when the signal fires.
+ */
+export async function confirm(question: string, options: { signal: AbortSignal }): Promise<boolean> {
+  const { signal } = options;
+  signal.throwIfAborted();
+  const lines = createInterface({ input: process.stdin, output: process.stderr });
+  const ended = new AbortController();
+  // Ctrl-C on the prompt comes as an event of the interface, not of the process.
+  lines.once("SIGINT", () => process.emit("SIGINT"));
+  lines.once("close", () => ended.abort());
+  try {
+    const answer = await lines.question(`${question} [y/N] `, {
+      signal: AbortSignal.any([signal, ended.signal]),
+    });
+    return /^y(es)?$/i.test(answer.trim());
+  } catch (error) {
+    if (ended.signal.aborted && !signal.aborted) return false;
+    throw error;
+  } finally {
+    lines.close();
+  }
+}
+
+/** Whether somebody is there to be asked. */
+export function canConfirm(isTerminal: boolean): boolean {
+  return isTerminal && process.stdin.isTTY === true;
+}

@@ -1,0 +1,58 @@
+import { randomBytes } from "node:crypto";
+import { linkSync, mkdirSync, readFileSync, statSync, unlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { newKey } from "../secrets.ts";
+import type { Environment } from "./cli.ts";
+import { writeWhole } from "./data-files.ts";
+import { exitCodes, Failure } from "./failures.ts";
+
+/**
+ * The keys for secrets at rest, as PINION_SECRET_KEYS has them: that variable, or the file `secret-keys` of the data
+ * directory, a key a line. With `isCreated` (the database is this directory's own) a file with a new key is made if there
+ * is none; several servers on one database need the same keys, so there nobody makes one up. Empty: none.
+ */
+export function secretKeys(data: string, env: Environment, options: { isCreated: boolean }): string {
+  if (env.PINION_SECRET_KEYS) return env.PINION_SECRET_KEYS;
+  const found = readKeys(data);
+  if (found !== undefined || !options.isCreated) return found ?? "";
+  mkdirSync(data, { recursive: true });
+  // Written aside and then linked: of two at once one makes the file, and nobody reads half of it.
+  const path = keyFile(data);
+  const draft = `${path}.${randomBytes(4).toString("hex")}`;
+  writeFileSync(draft, `${newKey()}\n`, { mode: 0o600, flush: true });
+  try {
+    linkSync(draft, path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+  } finally {
+    unlinkSync(draft);
+  }
+  return readKeys(data) ?? "";
+}
+
+export function keyFile(data: string): string {
+  return join(data, "secret-keys");
+}
+
+/** Replaces the keys of the file, the first of which seals. */
+export function writeKeys(data: string, keys: readonly string[]): void {
+  writeWhole(keyFile(data), keys.map((key) => `${key}\n`).join(""), 0o600);
+}
+
+/** The file's keys; undefined if there is no file. Throws a Failure if others than its owner may read it. */
+export function readKeys(data: string): string | undefined {
+  const path = keyFile(data);
+  try {
+    if (process.platform !== "win32" && (statSync(path).mode & 0o077) !== 0) {
+      throw new Failure(
+        exitCodes.conflict,
+        `${path} holds the keys of all secrets, and others may read it`,
+        `chmod 600 ${path}; if somebody did read it, rotate: pinion secrets rotate`,
+      );
+    }
+    return readFileSync(path, "utf8").trim();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
+  }
+}

@@ -1,0 +1,167 @@
+/**
+ * Secrets at rest, and references to secrets that are somewhere else.
+ *
+ * A sealed secret is `enc:v1:<key id>:<nonce>:<ciphertext and tag>`, AES-256-GCM with a random nonce of 96 bits, the
+ * last two parts base64url. Where it belongs (org, agent, platform, field) is authenticated with it: a ciphertext that
+ * is moved to another place, or another tenant, does not open.
+ *
+ * - S1 What is sealed for one place opens at that place and at no other.
+ * - S2 New secrets are sealed with the first key; a key that is not first any more still opens what it sealed.
+ * - S3 No message or error of this file contains a secret, a ciphertext or a key.
+ */
+import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
+import { refuse } from "./errors.ts";
+
+const algorithm = "aes-256-gcm";
+const keyBytes = 32;
+/** What NIST SP 800-38D recommends for GCM; 2^32 secrets per key keep a collision below 2^-32. */
+const nonceBytes = 12;
+const tagBytes = 16;
+const sealedPattern = /^enc:v1:([A-Za-z0-9_-]{1,32}):([A-Za-z0-9_-]{16}):([A-Za-z0-9_-]+)$/;
+const keyIdPattern = /^[A-Za-z0-9_-]{1,32}$/;
+/** Keys that may be in use at once: the current one, and those that are being rotated out. */
+const keysMax = 16;
+
+/** Where a secret belongs. */
+export type SecretPlace = { orgId: string; agentId: string; platformId: string; field: string };
+
+export type Keyring = {
+  /** The key that seals; undefined if there is none. */
+  currentKeyId: string | undefined;
+  /** Refuses with `failed_precondition` if there is no key. */
+  seal(secret: string, place: SecretPlace): string;
+  /** Refuses with `failed_precondition` what another key or another place sealed, or what was changed. */
+  open(sealed: string, place: SecretPlace): string;
+  /** Whether another key than the current one sealed it. */
+  isOutdated(sealed: string): boolean;
+};
+
+/** Thrown for keys that cannot be used; the message never holds one. */
+export class KeyError extends Error {
+  override name = "KeyError";
+}
+
+/** Keys as they are configured: "id:base64,id2:base64", the current one first. Empty: none. Throws a KeyError. */
+export function createKeyring(text: string): Keyring {
+  const keys = parseKeys(text);
+  const current = keys.entries().next().value;
+  return {
+    currentKeyId: current?.[0],
+    seal(secret, place) {
+      if (!current) {
+        refuse(
+          "failed_precondition",
+          "the server has no key for secrets; set PINION_SECRET_KEYS and restart it",
+        );
+      }
+      const [id, key] = current;
+      const nonce = randomBytes(nonceBytes);
+      const cipher = createCipheriv(algorithm, key, nonce, { authTagLength: tagBytes });
+      cipher.setAAD(placeBytes(place));
+      const sealed = Buffer.concat([cipher.update(secret, "utf8"), cipher.final(), cipher.getAuthTag()]);
+      return `enc:v1:${id}:${nonce.toString("base64url")}:${sealed.toString("base64url")}`;
+    },
+    open(sealed, place) {
+      const [, id, nonce, body] = sealedPattern.exec(sealed) ?? cannotOpen(place, "it is malformed");
+      const key =
+        keys.get(id!) ?? cannotOpen(place, `the server lacks its key "${id}"; see PINION_SECRET_KEYS`);
+      const bytes = Buffer.from(body!, "base64url");
+      if (bytes.length < tagBytes) cannotOpen(place, "it is malformed");
+      const decipher = createDecipheriv(algorithm, key, Buffer.from(nonce!, "base64url"), {
+        authTagLength: tagBytes,
+      });
+      decipher.setAAD(placeBytes(place));
+      decipher.setAuthTag(bytes.subarray(-tagBytes));
+      try {
+        return Buffer.concat([decipher.update(bytes.subarray(0, -tagBytes)), decipher.final()]).toString(
+          "utf8",
+        );
+      } catch {
+        return cannotOpen(
+          place,
+          "it was changed, moved from another place, or sealed with another key of that id",
+        );
+      }
+    },
+    isOutdated(sealed) {
+      return sealedPattern.exec(sealed)?.[1] !== current?.[0];
+    },
+  };
+}
+
+function cannotOpen(place: SecretPlace, why: string): never {
+  refuse("failed_precondition", `the secret "${place.field}" cannot be opened: ${why}`);
+}
+
+/** JSON, so that no two places give the same bytes. */
+function placeBytes({ orgId, agentId, platformId, field }: SecretPlace): Buffer {
+  return Buffer.from(JSON.stringify([orgId, agentId, platformId, field]));
+}
+
+function parseKeys(text: string): Map<string, Buffer> {
+  const keys = new Map<string, Buffer>();
+  for (const [index, part] of text
+    .split(/[,\n]/)
+    .map((entry) => entry.trim())
+    .filter((entry) => entry !== "")
+    .entries()) {
+    const nth = `key ${index + 1} of PINION_SECRET_KEYS`;
+    const colon = part.indexOf(":");
+    const id = part.slice(0, Math.max(colon, 0));
+    if (!keyIdPattern.test(id)) {
+      throw new KeyError(`${nth}: write id:base64, the id 1 to 32 of letters, digits, "-" and "_"`);
+    }
+    const encoded = part.slice(colon + 1);
+    const key = Buffer.from(encoded, "base64");
+    if (key.length !== keyBytes || !/^[A-Za-z0-9+/_-]+={0,2}$/.test(encoded)) {
+      throw new KeyError(
+        `${nth} ("${id}"): must be 32 bytes in base64, for example from: openssl rand -base64 32`,
+      );
+    }
+    if (keys.has(id)) throw new KeyError(`${nth}: the id "${id}" is there twice`);
+    keys.set(id, key);
+  }
+  if (keys.size > keysMax) throw new KeyError(`PINION_SECRET_KEYS holds more than ${keysMax} keys`);
+  return keys;
+}
+
+/** A new key as PINION_SECRET_KEYS takes it, its id made from the day and a few random letters. */
+export function newKey(now: Date = new Date()): string {
+  const id = `k${now.toISOString().slice(0, 10).replaceAll("-", "")}-${randomBytes(3).toString("hex")}`;
+  return `${id}:${randomBytes(keyBytes).toString("base64")}`;
+}
+
+const referencePattern = /^secret:\/\/([A-Z][A-Z0-9_]{0,63})$/;
+
+/** Whether a text is meant as a reference; {@link requireReference} says whether it is a good one. */
+export function isReference(text: string): boolean {
+  return text.startsWith("secret://");
+}
+
+/** The name of a reference. Refuses with `invalid_argument` what begins like one and is none. */
+export function requireReference(text: string, field: string): string {
+  return (
+    referencePattern.exec(text)?.[1] ??
+    refuse("invalid_argument", `${field}: write secret://NAME, the name of A-Z, 0-9 and "_"`, { field })
+  );
+}
+
+/** What references mean on this server: only orgs that may use them see any. */
+export type References = {
+  /** Undefined if there is none of that name, or if the org may not use it; which of the two is not told. */
+  find(orgId: string, name: string): string | undefined;
+};
+
+/** @param orgIds Orgs that may use references; "*" means all. @param values By name, as in secret://NAME. */
+export function createReferences(
+  orgIds: readonly string[],
+  values: Readonly<Record<string, string>>,
+): References {
+  const allowed = new Set(orgIds);
+  return {
+    find(orgId, name) {
+      if (!allowed.has("*") && !allowed.has(orgId)) return undefined;
+      return Object.hasOwn(values, name) ? values[name] : undefined;
+    },
+  };
+}

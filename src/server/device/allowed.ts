@@ -1,0 +1,70 @@
+import { refuse } from "../../errors.ts";
+import type { Platform } from "../../store/devices.ts";
+
+/**
+ * What a device of a platform may say of itself. A desktop runs what its own configuration names, so any kind and any
+ * capability will do; a phone or a browser runs no local programs, and what claims otherwise is not what it says it is.
+ */
+const anything = "anything";
+type Allowed = {
+  agentKinds: readonly string[] | typeof anything;
+  capabilities: readonly string[] | typeof anything;
+};
+
+const desktop: Allowed = { agentKinds: anything, capabilities: anything };
+const phone: Allowed = {
+  agentKinds: ["chat", "shortcut", "notify"],
+  capabilities: ["notification", "location", "camera", "contacts", "calendar", "health"],
+};
+const browser: Allowed = {
+  agentKinds: ["chat", "page", "notify"],
+  capabilities: ["notification", "tabs", "page", "bookmarks", "history"],
+};
+
+export const allowed: Record<Platform, Allowed> = {
+  macos: desktop,
+  linux: desktop,
+  windows: desktop,
+  ios: phone,
+  android: phone,
+  browser,
+};
+
+/**
+ * Refuses with `permission_denied` a hello that names what its platform may not have. Refused rather than passed over:
+ * whoever configured the daemon would wait for runs that never come.
+ */
+export function requireAllowed(
+  platform: Platform,
+  hello: { agentKinds: readonly string[]; capabilities: readonly string[] },
+): void {
+  const { agentKinds, capabilities } = allowed[platform];
+  requireAll(platform, {
+    field: "hello.agent_kinds",
+    what: "agent kind",
+    said: hello.agentKinds,
+    may: agentKinds,
+  });
+  requireAll(platform, {
+    field: "hello.capabilities",
+    what: "capability",
+    said: hello.capabilities,
+    may: capabilities,
+  });
+}
+
+function requireAll(
+  platform: Platform,
+  list: { field: string; what: string; said: readonly string[]; may: readonly string[] | typeof anything },
+): void {
+  const { may, field } = list;
+  if (may === anything) return;
+  const beyond = list.said.filter((name) => !may.includes(name));
+  if (beyond.length === 0) return;
+  refuse(
+    "permission_denied",
+    `a device of platform ${platform} may not have the ${list.what} ${beyond.map((name) => `"${name}"`).join(", ")}; ` +
+      `it may have ${may.join(", ")}`,
+    { field },
+  );
+}

@@ -1,0 +1,235 @@
+/**
+ * Where platforms are started: one call starts, the others wait for its outcome (see src/store/platforms.ts).
+ *
+ * A start is not bound to the call that asked for it: whoever hangs up leaves a start that ends and is recorded. No
+ * connection of the database is held while it lasts.
+ */
+import { within } from "../abort.ts";
+import { Refusal, refuse } from "../errors.ts";
+import type { Logger } from "../log.ts";
+import { isReference, type Keyring, type References, requireReference } from "../secrets.ts";
+import type { Db } from "../store/database.ts";
+import * as platforms from "../store/platforms.ts";
+import type { PlatformStarter } from "./platform-starter.ts";
+
+/** Ends well before `startDeadlineMs`, so that the outcome is still taken. */
+const startMs = 20_000;
+/** A waiter looks again when the org's events grew, which the end of a start makes them do, and at least this often. */
+const lookMs = 1_000;
+/** Starts that one call waits for, one after the other. */
+const waitsMax = 20;
+/** Longer reasons are cut. */
+const reasonLengthMax = 500;
+
+export type PlatformRunner = {
+  /** See UpsertPlatform. */
+  upsert(
+    options: Omit<Parameters<typeof platforms.upsert>[1], "waitedEpoch" | "keyring">,
+    signal: AbortSignal,
+  ): Promise<{
+    platform: platforms.Platform;
+    outcome: platforms.Outcome;
+    willRestart: boolean;
+    changed: string[];
+  }>;
+  /** See StartPlatform. */
+  start(
+    options: { orgId: string; stableId: string; actor: string },
+    signal: AbortSignal,
+  ): Promise<platforms.Platform>;
+  /** See StopPlatform. */
+  stop(options: { orgId: string; stableId: string; actor: string }): Promise<platforms.Platform>;
+  /** Ends platforms whose rows are gone. Never rejects. */
+  endAll(removed: readonly platforms.Platform[]): Promise<void>;
+};
+
+/** What a runner needs of whoever knows that an org's events grew, here or on another replica. A hint. */
+export interface EventWaker {
+  subscribe(orgId: string, wake: () => void): () => void;
+  eventsAppended(orgId: string): void;
+}
+
+export function createPlatformRunner(deps: {
+  db: Db;
+  log: Logger;
+  feed: EventWaker;
+  keyring: Keyring;
+  references: References;
+  starter: PlatformStarter;
+}): PlatformRunner {
+  const { db, log, feed, keyring, references, starter } = deps;
+
+  /** Takes steps until there is nothing to wait for. */
+  async function settle(
+    orgId: string,
+    look: (waitedEpoch: number | undefined) => Promise<platforms.Step>,
+    signal: AbortSignal,
+  ): Promise<Exclude<platforms.Step, { do: "wait" }>> {
+    let waitedEpoch: number | undefined;
+    for (let waits = 0; waits <= waitsMax; waits++) {
+      const step = await look(waitedEpoch);
+      if (step.do !== "wait") return step;
+      waitedEpoch = step.platform.epoch;
+      await waitForEnd(step.platform, signal);
+      if (signal.aborted)
+        refuse("deadline_exceeded", "the call ended while another one's start was under way");
+    }
+    return refuse("aborted", `others keep starting a platform of ${orgId}; do it again`, {
+      retryAfterMs: 1_000,
+    });
+  }
+
+  /** Resolves once the start of that epoch is not under way any more, or the signal aborts. */
+  async function waitForEnd(
+    { org_id: orgId, stable_id: stableId, epoch }: platforms.Platform,
+    signal: AbortSignal,
+  ) {
+    let wake = () => {};
+    const unsubscribe = feed.subscribe(orgId, () => wake());
+    const abort = () => wake();
+    signal.addEventListener("abort", abort, { once: true });
+    try {
+      while (!signal.aborted) {
+        const woken = new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+        const now = await platforms.find(db, { orgId, stableId });
+        if (now?.status !== "starting" || now.epoch !== epoch) return;
+        await within(woken, lookMs);
+      }
+    } finally {
+      signal.removeEventListener("abort", abort);
+      unsubscribe();
+    }
+  }
+
+  /** Starts what the row says is to be started by this call, and records the outcome. Refuses if it did not start. */
+  async function carryOut(platform: platforms.Platform, actor: string): Promise<platforms.Platform> {
+    const named = { orgId: platform.org_id, stableId: platform.stable_id };
+    const { epoch } = platform;
+    const failure = await startOnce(platform);
+    const ended = await platforms.endStart(db, { ...named, epoch, actor, failure });
+    if (!ended) {
+      await end({ ...named, epoch });
+      refuse(
+        "aborted",
+        `"${platform.stable_id}" was stopped, deleted or started anew meanwhile; read it again`,
+        {
+          retryAfterMs: 0,
+        },
+      );
+    }
+    feed.eventsAppended(platform.org_id);
+    if (failure !== undefined) {
+      await end({ ...named, epoch });
+      refuse("failed_precondition", `the platform "${platform.stable_id}" did not start: ${failure}`);
+    }
+    return ended;
+  }
+
+  /** Why the platform did not start; undefined if it did. No secret of it is in the answer. */
+  async function startOnce(platform: platforms.Platform): Promise<string | undefined> {
+    const { org_id: orgId, stable_id: stableId, agent_id: agentId, kind, config, epoch } = platform;
+    const secrets: Record<string, string> = {};
+    const stopping = AbortSignal.timeout(startMs);
+    try {
+      for (const [field, stored] of Object.entries(platform.secrets)) {
+        secrets[field] = isReference(stored)
+          ? resolve(orgId, stored, field)
+          : keyring.open(stored, { orgId, agentId, platformId: stableId, field });
+      }
+      const started = starter.start({ orgId, stableId, agentId, kind, config, secrets, epoch }, stopping);
+      const isStarted = await within(
+        started.then(() => true),
+        startMs,
+      );
+      return isStarted ? undefined : `it took longer than ${startMs / 1_000} s`;
+    } catch (error) {
+      const reason = mask(error instanceof Error ? error.message : String(error), secrets);
+      log.warn({ orgId, platform: stableId, kind, reason }, "a platform did not start");
+      return reason || "for a reason that was not given";
+    }
+  }
+
+  function resolve(orgId: string, reference: string, field: string): string {
+    const name = requireReference(reference, `secrets.${field}`);
+    const found = references.find(orgId, name);
+    if (found === undefined) {
+      refuse(
+        "failed_precondition",
+        `secrets.${field}: the server has no ${reference} for this org; set PINION_SECRET_${name} and restart it`,
+      );
+    }
+    // References do not lead to references, so none can lead back to itself.
+    if (isReference(found)) {
+      refuse(
+        "failed_precondition",
+        `secrets.${field}: ${reference} is a reference again; set PINION_SECRET_${name} to the secret`,
+      );
+    }
+    return found;
+  }
+
+  /** Never rejects: the row says already what is to be. */
+  async function end(platform: { orgId: string; stableId: string; epoch: number }): Promise<void> {
+    try {
+      await starter.stop(platform);
+    } catch (error) {
+      const name =
+        error instanceof Refusal ? error.message : error instanceof Error ? error.name : typeof error;
+      log.error(
+        { orgId: platform.orgId, platform: platform.stableId, why: name },
+        "a platform was not stopped",
+      );
+    }
+  }
+
+  return {
+    async upsert(options, signal) {
+      const { orgId, actor } = options;
+      const step = await settle(
+        orgId,
+        (waitedEpoch) => platforms.upsert(db, { ...options, waitedEpoch, keyring }),
+        signal,
+      );
+      const { outcome, changed } = step;
+      const willRestart = step.do === "start" && step.willRestart;
+      if (!options.isDryRun && (step.do === "start" || outcome !== "noop")) feed.eventsAppended(orgId);
+      const platform =
+        step.do === "start" && !options.isDryRun ? await carryOut(step.platform, actor) : step.platform;
+      return { platform, outcome, willRestart, changed };
+    },
+    async start(options, signal) {
+      const step = await settle(
+        options.orgId,
+        (waitedEpoch) => platforms.start(db, { ...options, waitedEpoch }),
+        signal,
+      );
+      if (step.do === "nothing") return step.platform;
+      feed.eventsAppended(options.orgId);
+      return carryOut(step.platform, options.actor);
+    },
+    async stop(options) {
+      const { platform, isChanged } = await platforms.stop(db, options);
+      if (isChanged) feed.eventsAppended(options.orgId);
+      await end({ orgId: options.orgId, stableId: options.stableId, epoch: platform.epoch });
+      return platform;
+    },
+    async endAll(removed) {
+      for (const { org_id: orgId, stable_id: stableId, epoch } of removed)
+        await end({ orgId, stableId, epoch });
+    },
+  };
+}
+
+/** The text without any of the secrets. */
+function mask(text: string, secrets: Readonly<Record<string, string>>): string {
+  let masked = text;
+  // The longest first: one may begin another.
+  for (const secret of Object.values(secrets)
+    .filter(Boolean)
+    .sort((a, b) => b.length - a.length)) {
+    masked = masked.replaceAll(secret, "***");
+  }
+  return masked.length > reasonLengthMax ? `${masked.slice(0, reasonLengthMax)}…` : masked;
+}

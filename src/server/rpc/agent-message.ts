@@ -1,0 +1,70 @@
+import { create, fromJson, type JsonObject, toJson } from "@bufbuild/protobuf";
+import {
+  type Agent,
+  type AgentPlatform,
+  AgentPlatformSchema,
+  AgentSchema,
+  type AgentSettings,
+  AgentSettingsSchema,
+  PlatformStatus,
+  UpsertOutcome,
+} from "#gen/pinion/v1/agent_pb.js";
+import { isReference } from "../../secrets.ts";
+import type * as agents from "../../store/agents.ts";
+import type * as platforms from "../../store/platforms.ts";
+import type { Json } from "../../store/schema.ts";
+import { timestampOf } from "./moments.ts";
+
+/** Agents and their platforms between rows and messages. */
+
+export function agentMessage(row: agents.Agent): Agent {
+  return create(AgentSchema, {
+    id: row.id,
+    name: row.name,
+    ownerId: row.ownerId ?? "",
+    version: row.version,
+    settings: settingsMessage(row.settings),
+    isDefault: row.isDefault,
+    createdAt: timestampOf(row.createdAt),
+    updatedAt: timestampOf(row.updatedAt),
+  });
+}
+
+export function settingsMessage(settings: Json): AgentSettings {
+  return fromJson(AgentSettingsSchema, settings as JsonObject, { ignoreUnknownFields: true });
+}
+
+/** As it is stored. What is not set is not there, so that settings that are the same are the same JSON. */
+export function settingsJson(settings: AgentSettings): Json {
+  return toJson(AgentSettingsSchema, settings) as Json;
+}
+
+const statusMessages: Record<platforms.Platform["status"], PlatformStatus> = {
+  stopped: PlatformStatus.STOPPED,
+  starting: PlatformStatus.STARTING,
+  running: PlatformStatus.RUNNING,
+  failed: PlatformStatus.FAILED,
+};
+
+export function platformMessage(row: platforms.Platform): AgentPlatform {
+  return create(AgentPlatformSchema, {
+    stableId: row.stable_id,
+    agentId: row.agent_id,
+    kind: row.kind,
+    config: row.config,
+    secrets: Object.entries(row.secrets)
+      .map(([name, stored]) => ({ name, reference: isReference(stored) ? stored : "" }))
+      .sort((a, b) => (a.name < b.name ? -1 : 1)),
+    status: statusMessages[row.status],
+    statusReason: row.status_reason,
+    version: row.version,
+    createdAt: timestampOf(row.created_at),
+    updatedAt: timestampOf(row.updated_at),
+  });
+}
+
+export const outcomeMessages: Record<platforms.Outcome, UpsertOutcome> = {
+  created: UpsertOutcome.CREATED,
+  updated: UpsertOutcome.UPDATED,
+  noop: UpsertOutcome.NOOP,
+};

@@ -1,0 +1,234 @@
+import { create, type Message } from "@bufbuild/protobuf";
+import type { ServiceImpl } from "@connectrpc/connect";
+import { z } from "zod";
+import {
+  type AgentService,
+  type AgentSettings,
+  AgentSettingsSchema,
+  type McpServer,
+  McpServerSchema,
+  type UpdateAgentSettingsRequest,
+  type UpsertPlatformRequest,
+} from "#gen/pinion/v1/agent_pb.js";
+import { refuse } from "../../errors.ts";
+import { isReference, requireReference } from "../../secrets.ts";
+import * as agents from "../../store/agents.ts";
+import type { Db } from "../../store/database.ts";
+import { findDefaultAgentId } from "../../store/orgs.ts";
+import * as platforms from "../../store/platforms.ts";
+import { principalOf } from "../guard.ts";
+import { checkPlatform } from "../platform-kinds.ts";
+import type { PlatformRunner } from "../platforms.ts";
+import {
+  agentMessage,
+  outcomeMessages,
+  platformMessage,
+  settingsJson,
+  settingsMessage,
+} from "./agent-message.ts";
+import type { EventAnnouncer } from "./events.ts";
+import { page } from "./page.ts";
+
+export function agentService(deps: {
+  db: Db;
+  feed: EventAnnouncer;
+  runner: PlatformRunner;
+  /** Where people reach this server; agents then get its MCP server. */
+  publicUrl: string | undefined;
+}): ServiceImpl<typeof AgentService> {
+  const { db, feed, runner } = deps;
+  const injected = agents.injectedServers(deps.publicUrl).map((server) => create(McpServerSchema, server));
+
+  return {
+    async createAgent(request, context) {
+      const { orgId, actor, userId } = principalOf(context);
+      const settings = request.settings ?? create(AgentSettingsSchema);
+      const { agent, isCreated } = await agents.create(db, {
+        orgId,
+        actor,
+        agentId: request.agentId,
+        name: request.name || request.agentId,
+        ownerId: request.ownerId || userId,
+        settings: settingsJson(withInjected(settings, injected)),
+        isDryRun: request.dryRun,
+      });
+      if (isCreated && !request.dryRun) feed.eventsAppended(orgId);
+      return { agent: agentMessage(agent), created: isCreated };
+    },
+
+    async getAgent(request, context) {
+      const { orgId } = principalOf(context);
+      const agentId =
+        request.agentId ||
+        ((await findDefaultAgentId(db, { orgId })) ?? refuse("not_found", "the org has no default agent"));
+      return { agent: agentMessage(await agents.get(db, { orgId, agentId })) };
+    },
+
+    async listAgents(request, context) {
+      const { orgId } = principalOf(context);
+      const { rows, nextPageToken } = await page(request, {
+        key: z.tuple([z.string()]),
+        keyOf: (row: agents.Agent) => [row.id] as [string],
+        fetch: (after, limit) => agents.list(db, { orgId, limit, afterId: after?.[0] }),
+      });
+      return { agents: rows.map(agentMessage), nextPageToken };
+    },
+
+    async updateAgentSettings(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const fields = requireFields(request);
+      const { agent, changed } = await agents.update(db, {
+        orgId,
+        actor,
+        agentId: request.agentId,
+        expectedVersion: request.expectedVersion,
+        isDryRun: request.dryRun,
+        change: (current) => ({
+          name: request.name ?? current.name,
+          ownerId: request.ownerId ?? current.ownerId,
+          isDefault: request.isDefault ?? current.isDefault,
+          settings:
+            fields.length === 0 ? current.settings : merge(current.settings, request.settings, fields),
+        }),
+      });
+      if (changed.length > 0 && !request.dryRun) feed.eventsAppended(orgId);
+      return { agent: agentMessage(agent), changedFields: changed };
+    },
+
+    async deleteAgent(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const removed = await agents.remove(db, { orgId, actor, agentId: request.agentId });
+      feed.eventsAppended(orgId);
+      await runner.endAll(removed.platforms);
+      return {};
+    },
+
+    async upsertPlatform(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const values = requireValues(request);
+      const { platform, outcome, willRestart, changed } = await runner.upsert(
+        {
+          orgId,
+          actor,
+          stableId: request.stableId,
+          values,
+          expectedVersion: request.expectedVersion,
+          isDryRun: request.dryRun,
+        },
+        context.signal,
+      );
+      return {
+        platform: platformMessage(platform),
+        outcome: outcomeMessages[outcome],
+        willRestart,
+        changedFields: changed,
+      };
+    },
+
+    async listPlatforms(request, context) {
+      const { orgId } = principalOf(context);
+      const { rows, nextPageToken } = await page(request, {
+        key: z.tuple([z.string()]),
+        keyOf: (row: platforms.Platform) => [row.stable_id] as [string],
+        fetch: (after, limit) =>
+          platforms.list(db, { orgId, limit, afterId: after?.[0], agentId: request.agentId || undefined }),
+      });
+      return { platforms: rows.map(platformMessage), nextPageToken };
+    },
+
+    async deletePlatform(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const removed = await platforms.remove(db, { orgId, actor, stableId: request.stableId });
+      feed.eventsAppended(orgId);
+      await runner.endAll([removed]);
+      return {};
+    },
+
+    async startPlatform(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const platform = await runner.start({ orgId, actor, stableId: request.stableId }, context.signal);
+      return { platform: platformMessage(platform) };
+    },
+
+    async stopPlatform(request, context) {
+      const { orgId, actor } = principalOf(context);
+      return {
+        platform: platformMessage(await runner.stop({ orgId, actor, stableId: request.stableId })),
+      };
+    },
+  };
+}
+
+/** The settings with these injected servers and no others. Refuses servers that share a name or carry a password. */
+function withInjected(settings: AgentSettings, injected: readonly McpServer[]): AgentSettings {
+  const given = settings.mcpServers.filter((server) => !server.isInjected);
+  const names = new Set(injected.map((server) => server.name));
+  const field = "settings.mcp_servers";
+  for (const { name, url } of given) {
+    if (names.has(name)) {
+      refuse("invalid_argument", `${field}: "${name}" is there twice, or is Pinion's own`, { field });
+    }
+    names.add(name);
+    if (url === "") continue;
+    const parsed = URL.parse(url);
+    if (!parsed) refuse("invalid_argument", `${field}: the url of "${name}" is none`, { field });
+    if (parsed.username !== "" || parsed.password !== "") {
+      refuse("invalid_argument", `${field}: the url of "${name}" holds a password; settings are listed`, {
+        field,
+      });
+    }
+  }
+  return { ...settings, mcpServers: [...injected, ...given] };
+}
+
+type Setting = Exclude<keyof AgentSettings, keyof Message>;
+
+/** The settings that an update names, as they are called here. */
+function requireFields(request: UpdateAgentSettingsRequest): Setting[] {
+  const paths = request.updateMask?.paths ?? [];
+  const field = "update_mask";
+  const isOtherwiseSet =
+    request.name !== undefined || request.ownerId !== undefined || request.isDefault !== undefined;
+  if (paths.length === 0 && !isOtherwiseSet) {
+    refuse("invalid_argument", "update_mask: name at least one field of settings", { field });
+  }
+  const known = AgentSettingsSchema.fields;
+  if (paths.includes("*")) return known.map((candidate) => candidate.localName as Setting);
+  return paths.map((path) => {
+    const found = known.find((candidate) => candidate.name === path);
+    if (!found) refuse("invalid_argument", `update_mask: settings have no field "${path}"`, { field });
+    return found.localName as Setting;
+  });
+}
+
+/** The settings with the named fields replaced; one that is not set is cleared. Injected servers stay. */
+function merge(
+  stored: agents.Agent["settings"],
+  wanted: AgentSettings | undefined,
+  fields: readonly Setting[],
+) {
+  const current = settingsMessage(stored);
+  const source = wanted ?? create(AgentSettingsSchema);
+  const merged: AgentSettings = {
+    ...current,
+    ...Object.fromEntries(fields.map((field) => [field, source[field]])),
+  };
+  const injected = current.mcpServers.filter((server) => server.isInjected);
+  return settingsJson(withInjected(merged, injected));
+}
+
+/** Refuses what can be known to be wrong before anything is written. */
+function requireValues(request: UpsertPlatformRequest): platforms.PlatformValues {
+  const { agentId, kind, config } = request;
+  const secrets: platforms.PlatformValues["secrets"] = {};
+  for (const [name, { kind: given }] of Object.entries(request.secrets)) {
+    const field = `secrets.${name}`;
+    if (given.case === "keep") secrets[name] = "keep";
+    else if (given.case === "value") {
+      if (isReference(given.value)) requireReference(given.value, field);
+      secrets[name] = { value: given.value };
+    } else refuse("invalid_argument", `${field}: give a value, or keep`, { field });
+  }
+  checkPlatform({ kind, config, secretNames: Object.keys(secrets) });
+  return { agentId, kind, config, secrets };
+}

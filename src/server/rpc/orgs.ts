@@ -1,0 +1,143 @@
+import { create } from "@bufbuild/protobuf";
+import type { ServiceImpl } from "@connectrpc/connect";
+import { z } from "zod";
+import {
+  type Member,
+  MemberRole,
+  MemberSchema,
+  type Org,
+  OrgSchema,
+  type OrgService,
+} from "#gen/pinion/v1/org_pb.js";
+import { refuse } from "../../errors.ts";
+import type { Db } from "../../store/database.ts";
+import * as departures from "../../store/departures.ts";
+import * as members from "../../store/members.ts";
+import * as orgs from "../../store/orgs.ts";
+import { type Guard, mayGrant, principalOf } from "../guard.ts";
+import type { EventAnnouncer } from "./events.ts";
+import type { FleetDoorbell, FleetScheduler } from "./fleet.ts";
+import { timestampOf } from "./moments.ts";
+import { idKey, page } from "./page.ts";
+
+/** Orgs and members between rows and messages. */
+
+const roleMessages: Record<members.Member["role"], MemberRole> = {
+  owner: MemberRole.OWNER,
+  admin: MemberRole.ADMIN,
+  member: MemberRole.MEMBER,
+};
+const rolesByMessage = new Map(
+  Object.entries(roleMessages).map(([role, message]) => [message, role as members.Member["role"]]),
+);
+
+function memberMessage(row: members.Member): Member {
+  return create(MemberSchema, {
+    userId: row.userId,
+    name: row.name,
+    email: row.email ?? "",
+    role: roleMessages[row.role],
+    createdAt: timestampOf(row.createdAt),
+  });
+}
+
+function orgMessage(row: orgs.Org): Org {
+  return create(OrgSchema, {
+    id: row.id,
+    name: row.name,
+    defaultAgentId: row.defaultAgentId ?? "",
+    createdAt: timestampOf(row.createdAt),
+  });
+}
+
+/**
+ * `crossOrgDb` is for the two calls that reach beyond the caller's org: a new org, and a person whom another org may
+ * know already.
+ */
+export function orgService(deps: {
+  db: Db;
+  crossOrgDb: Db;
+  doorbell: FleetDoorbell;
+  scheduler: FleetScheduler;
+  feed: EventAnnouncer;
+  authCache: Guard["authCache"];
+  installedProviders: readonly string[];
+  publicUrl?: string | undefined;
+}): ServiceImpl<typeof OrgService> {
+  const { db, crossOrgDb, doorbell, feed } = deps;
+
+  return {
+    async createOrg(request, context) {
+      const principal = principalOf(context);
+      if (principal.orgId !== orgs.localOrgId) {
+        refuse("permission_denied", `only an admin of the operator's org, "${orgs.localOrgId}", makes orgs`);
+      }
+      const { org, owner, secret } = await orgs.create(crossOrgDb, {
+        orgId: request.orgId,
+        name: request.name,
+        owner: { email: request.ownerEmail, name: request.ownerName },
+        // A person of another org means nothing in the new one's log, but says who it was.
+        actor: principal.actor,
+        installedProviders: deps.installedProviders,
+        publicUrl: deps.publicUrl,
+      });
+      return { org: orgMessage(org), owner: memberMessage(owner), secret };
+    },
+
+    async getOrg(_request, context) {
+      const { orgId } = principalOf(context);
+      return { org: orgMessage(await orgs.get(db, { orgId })) };
+    },
+
+    async addMember(request, context) {
+      const principal = principalOf(context);
+      const { orgId, actor } = principal;
+      const missing = request.tokenScopes.find((scope) => !mayGrant(principal, scope));
+      if (missing) {
+        refuse("permission_denied", `a token without the scope "${missing}" cannot give it to another`);
+      }
+      const { member, secret } = await members.add(crossOrgDb, {
+        orgId,
+        actor,
+        email: request.email,
+        name: request.name,
+        role: rolesByMessage.get(request.role)!,
+        tokenScopes: request.tokenScopes,
+      });
+      feed.eventsAppended(orgId);
+      return { member: memberMessage(member), secret: secret ?? "" };
+    },
+
+    async removeMember(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const departure = await departures.remove(db, {
+        orgId,
+        actor,
+        userId: request.userId,
+        cancelRuns: (tx, options) => deps.scheduler.cancelAllOfDevice(tx, { ...options, actor }),
+      });
+      feed.eventsAppended(orgId);
+      for (const { announce } of departure.cancelled) announce();
+      for (const tokenId of departure.tokenIds) {
+        deps.authCache.forget(tokenId);
+        doorbell.revoke(tokenId);
+      }
+      for (const session of departure.sessions) doorbell.disconnect({ orgId, ...session, reason: "revoked" });
+      return {
+        tokensRevoked: departure.tokenIds.length,
+        watchersUnpinned: departure.watchersUnpinned,
+        runsCancelled: departure.cancelled.reduce((sum, { cancelled }) => sum + cancelled, 0),
+      };
+    },
+
+    async listMembers(request, context) {
+      const { orgId } = principalOf(context);
+      const { rows, nextPageToken } = await page(request, {
+        key: z.tuple([idKey]),
+        keyOf: (row: members.Member) => [row.userId] as [string],
+        fetch: (after, limit) => members.list(db, { orgId, limit, afterId: after?.[0] }),
+      });
+      return { members: rows.map(memberMessage), nextPageToken };
+    },
+  };
+}

@@ -1,0 +1,140 @@
+import { sql } from "kysely";
+import { refuse } from "../errors.ts";
+import type { Db } from "./database.ts";
+import { transaction } from "./database.ts";
+import * as events from "./events.ts";
+import type { Role } from "./schema.ts";
+import * as tokens from "./tokens.ts";
+
+/** A person in an org. */
+export type Member = {
+  userId: string;
+  name: string;
+  email: string | null;
+  role: Role;
+  createdAt: Date;
+};
+
+function select(db: Db) {
+  return db
+    .selectFrom("member as m")
+    .innerJoin("user as u", "u.id", "m.user_id")
+    .select(["m.user_id as userId", "u.name", "u.email", "m.role", "m.created_at as createdAt"]);
+}
+
+/** The member, if the person is one. */
+export function find(db: Db, options: { orgId: string; userId: string }): Promise<Member | undefined> {
+  return select(db)
+    .where("m.org_id", "=", options.orgId)
+    .where("m.user_id", "=", options.userId)
+    .executeTakeFirst();
+}
+
+/** The org's members by id, which is the order in which Pinion got to know them, at most `limit`; those after `afterId`. */
+export function list(
+  db: Db,
+  options: { orgId: string; limit: number; afterId?: string | undefined },
+): Promise<Member[]> {
+  let query = select(db).where("m.org_id", "=", options.orgId).orderBy("m.user_id").limit(options.limit);
+  if (options.afterId !== undefined) query = query.where("m.user_id", ">", options.afterId);
+  return query.execute();
+}
+
+/** The person with the email address, made if Pinion does not know it. People are of no org, so this knows none. */
+export async function ensureUser(db: Db, options: { email: string; name: string }): Promise<string> {
+  const email = options.email.toLowerCase();
+  const { rows } = await sql<{ id: string }>`
+    insert into "user" (name, email) values (${options.name || email}, ${email})
+    -- Nothing changes, but the row is locked and returned.
+    on conflict (email) do update set email = excluded.email
+    returning id`.execute(db);
+  return rows[0]!.id;
+}
+
+/**
+ * Takes a person into the org, or gives a member another role, with the event `member.added` or `member.updated` and,
+ * where scopes are given, a first token. Refuses with `failed_precondition` to leave the org without an owner.
+ */
+export function add(
+  db: Db,
+  options: {
+    orgId: string;
+    email: string;
+    name: string;
+    role: Role;
+    tokenScopes: readonly string[];
+    actor: string;
+  },
+): Promise<{ member: Member; secret: string | undefined }> {
+  const { orgId, role, actor } = options;
+  return transaction(db, async (tx) => {
+    const userId = await ensureUser(tx, options);
+    const owners = await lockOwners(tx, orgId);
+    const before = await find(tx, { orgId, userId });
+    if (role !== "owner" && owners.length === 1 && owners[0] === userId) refuseLastOwner();
+    await tx
+      .insertInto("member")
+      .values({ org_id: orgId, user_id: userId, role })
+      .onConflict((conflict) => conflict.columns(["org_id", "user_id"]).doUpdateSet({ role }))
+      .execute();
+    const issued =
+      options.tokenScopes.length > 0
+        ? await tokens.issue(tx, {
+            orgId,
+            kind: "pat",
+            label: "first token",
+            scopes: options.tokenScopes,
+            userId,
+          })
+        : undefined;
+    const member = (await find(tx, { orgId, userId }))!;
+    const entries: Omit<events.NewEvent, "orgId">[] = [];
+    if (before?.role !== role) {
+      entries.push({
+        kind: before ? "member.updated" : "member.added",
+        actor,
+        data: { user_id: userId, role, ...(before ? { from: before.role } : {}) },
+      });
+    }
+    if (issued) {
+      entries.push({
+        kind: "token.created",
+        actor,
+        data: { token_id: issued.token.id, kind: "pat", user_id: userId, scopes: [...options.tokenScopes] },
+      });
+    }
+    await events.append(tx, orgId, entries);
+    return { member, secret: issued?.secret };
+  });
+}
+
+/**
+ * Holds, until the commit, that the person is a member: whoever removes them waits. False for who is none.
+ */
+export async function hold(tx: Db, options: { orgId: string; userId: string }): Promise<boolean> {
+  const row = await tx
+    .selectFrom("member")
+    .select("role")
+    .where("org_id", "=", options.orgId)
+    .where("user_id", "=", options.userId)
+    .forKeyShare()
+    .executeTakeFirst();
+  return row !== undefined;
+}
+
+/** The owners' ids; of two who change them at once, the second waits and sees what the first one left. */
+export async function lockOwners(tx: Db, orgId: string): Promise<string[]> {
+  // Their own rows are not enough: two owners who remove each other would each lock the other's first.
+  await sql`select pg_advisory_xact_lock(hashtextextended(${`members ${orgId}`}, 0))`.execute(tx);
+  const rows = await tx
+    .selectFrom("member")
+    .select("user_id")
+    .where("org_id", "=", orgId)
+    .where("role", "=", "owner")
+    .execute();
+  return rows.map((row) => row.user_id);
+}
+
+export function refuseLastOwner(): never {
+  refuse("failed_precondition", "this is the org's last owner; make another member its owner first");
+}

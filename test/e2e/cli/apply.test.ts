@@ -1,0 +1,209 @@
+/** `pinion apply` as people and pipelines run it: a process with pipes, signals and a terminal, against a real replica. */
+import { type ChildProcess, execFile, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { newKey } from "../../../src/secrets.ts";
+import { useDatabase } from "../../support/database.ts";
+import { openTestReplica, type TestReplica } from "../../support/server.ts";
+
+const main = fileURLToPath(new URL("../../../src/cli/main.ts", import.meta.url));
+const database = useDatabase({ per: "file" });
+const home = mkdtempSync(join(tmpdir(), "pinion-apply-e2e-"));
+const file = join(home, "pinion.toml");
+/** A command that hangs ends its test with what it printed. */
+const commandTimeoutMs = 60_000;
+const testTimeoutMs = 120_000;
+
+let replica: TestReplica;
+let env: Record<string, string>;
+
+beforeAll(async () => {
+  replica = await openTestReplica(database.url, { PINION_SECRET_KEYS: newKey() });
+  env = {
+    PATH: process.env.PATH ?? "",
+    HOME: home,
+    PINION_URL: replica.url,
+    PINION_TOKEN: replica.token,
+    TERM: "xterm",
+  };
+});
+
+afterAll(async () => {
+  replica.clients.close();
+  await replica.stop();
+  rmSync(home, { recursive: true, force: true });
+});
+
+type Ended = { code: number; out: string; err: string };
+
+function pinion(...args: string[]): Promise<Ended> {
+  return new Promise((done) => {
+    execFile(
+      process.execPath,
+      [main, ...args],
+      { env, cwd: home, timeout: commandTimeoutMs },
+      (error, out, err) => done({ code: error ? Number(error.code ?? Number.NaN) : 0, out, err }),
+    );
+  });
+}
+
+/** An agent with watchers. */
+function agentWith(id: string, watchers: number): string {
+  const each = (index: number) =>
+    `[[agents.${id}.watchers]]\nslug = "${id}-${index}"\nprompt = "Say ${index}."\n`;
+  return `[agents.${id}]\n${Array.from({ length: watchers }, (_, index) => each(index)).join("")}`;
+}
+
+async function watchersOf(id: string): Promise<string[]> {
+  const slugs: string[] = [];
+  let pageToken = "";
+  do {
+    const page = await replica.clients.watchers.listWatchers({ pageSize: 500, pageToken });
+    slugs.push(...page.watchers.map(({ slug }) => slug).filter((slug) => slug.startsWith(`${id}-`)));
+    pageToken = page.nextPageToken;
+  } while (pageToken !== "");
+  return slugs;
+}
+
+/** Resolves once what the process has printed matches; reads on after that, so that it is never kept from writing. */
+async function untilPrinted(child: ChildProcess, pattern: RegExp): Promise<void> {
+  let printed = "";
+  const found = Promise.withResolvers<void>();
+  child.stdout!.on("data", (chunk) => {
+    printed += chunk;
+    if (pattern.test(printed)) found.resolve();
+  });
+  child.once("exit", (code) => found.reject(new Error(`it ended with ${code}, having printed:\n${printed}`)));
+  await found.promise;
+}
+
+test(
+  "a pipeline reads the exit code and one JSON document",
+  async () => {
+    writeFileSync(file, agentWith("ci", 2));
+    const before = await pinion("apply", "--dry-run", "--exit-code", "--json");
+    expect(before).toMatchObject({ code: 7, err: "" });
+    expect(JSON.parse(before.out)).toMatchObject({ dry_run: true, applied: false, summary: { create: 3 } });
+    const applied = await pinion("apply", "--yes", "--json");
+    expect(applied).toMatchObject({ code: 0, err: "" });
+    expect(JSON.parse(applied.out)).toMatchObject({
+      applied: true,
+      done: { create: 3, update: 0, delete: 0 },
+    });
+    expect(JSON.parse(applied.out).steps[0]).toMatchObject({
+      action: "create",
+      kind: "agent",
+      id: "ci",
+      done: true,
+    });
+    expect(await pinion("apply", "--dry-run", "--exit-code")).toMatchObject({ code: 0 });
+    expect(await pinion("apply")).toMatchObject({ code: 0 });
+  },
+  testTimeoutMs,
+);
+
+test(
+  "what is wrong ends the command with the code that says so",
+  async () => {
+    const bad = join(home, "bad.toml");
+    writeFileSync(bad, "[agents.ada]\nname = ");
+    expect(await pinion("apply", "-f", bad)).toMatchObject({ code: 2 });
+    expect(await pinion("apply", "-f", join(home, "none.toml"))).toMatchObject({ code: 2 });
+    expect(await pinion("apply", "--only", "turns")).toMatchObject({ code: 2 });
+    expect(await pinion("apply", "--url", "http://127.0.0.1:9")).toMatchObject({ code: 3 });
+    expect(await pinion("apply", "--token", "pin_pat_none")).toMatchObject({ code: 4 });
+    const schema = await pinion("apply", "--print-schema");
+    expect(JSON.parse(schema.out)).toMatchObject({ title: "pinion.toml" });
+    const pulled = await pinion("pull", "-f", "-");
+    expect(pulled).toMatchObject({ code: 0, err: "" });
+    expect(pulled.out).toContain("[agents.pinion-default]");
+  },
+  testTimeoutMs,
+);
+
+test(
+  "an apply that is killed half-way is finished by running it again",
+  async () => {
+    const count = 150;
+    writeFileSync(file, agentWith("killed", count));
+    const child = spawn(process.execPath, [main, "apply", "--yes"], {
+      env,
+      cwd: home,
+      stdio: ["ignore", "pipe", "ignore"],
+    });
+    await untilPrinted(child, /created watcher killed-/);
+    child.kill("SIGKILL");
+    await once(child, "exit");
+    const left = await watchersOf("killed");
+    expect(left.length).toBeGreaterThan(0);
+    expect(left.length).toBeLessThan(count);
+    expect(await pinion("apply", "--yes")).toMatchObject({ code: 0 });
+    expect(await watchersOf("killed")).toHaveLength(count);
+    expect(await pinion("apply", "--dry-run", "--exit-code")).toMatchObject({ code: 0 });
+  },
+  testTimeoutMs,
+);
+
+test(
+  "Ctrl-C ends it between two writes, and says how it goes on",
+  async () => {
+    writeFileSync(file, agentWith("stopped", 150));
+    const child = spawn(process.execPath, [main, "apply", "--yes"], { env, cwd: home });
+    let errors = "";
+    child.stderr.on("data", (chunk) => {
+      errors += chunk;
+    });
+    await untilPrinted(child, /created watcher stopped-/);
+    child.kill("SIGINT");
+    const [code] = await once(child, "exit");
+    expect(code).toBe(130);
+    expect(errors).toContain("run it again");
+    expect(await pinion("apply", "--yes")).toMatchObject({ code: 0 });
+  },
+  testTimeoutMs,
+);
+
+test(
+  "an apply that ends because nobody reads its lines any more has not succeeded",
+  async () => {
+    writeFileSync(file, agentWith("unread", 150));
+    const child = spawn(process.execPath, [main, "apply", "--yes"], { env, cwd: home });
+    await untilPrinted(child, /created watcher unread-/);
+    child.stdout.destroy();
+    const [code] = await once(child, "exit");
+    expect(code).toBe(1);
+    expect(await pinion("apply", "--yes")).toMatchObject({ code: 0 });
+  },
+  testTimeoutMs,
+);
+
+const hasScript = spawnSync("script", ["--version"]).status === 0;
+
+test.skipIf(!hasScript)(
+  "on a terminal the plan is shown and a person says yes or no",
+  async () => {
+    const answered = async (answer: string) => {
+      const typescript = join(home, "typescript");
+      const command = `"${process.execPath}" "${main}" apply`;
+      const child = spawn("script", ["-qec", command, typescript], { env, cwd: home });
+      await untilPrinted(child, /\[y\/N\]/);
+      child.stdin.write(`${answer}\n`);
+      const [code] = await once(child, "exit");
+      return { code, shown: readFileSync(typescript, "utf8") };
+    };
+    writeFileSync(file, agentWith("asked", 3));
+    const no = await answered("n");
+    expect(no.code).toBe(130);
+    expect(no.shown).toContain("4 to create");
+    expect(await watchersOf("asked")).toEqual([]);
+    const yes = await answered("y");
+    expect(yes.code).toBe(0);
+    expect(yes.shown).toContain("4 of 4");
+    expect(await watchersOf("asked")).toHaveLength(3);
+  },
+  testTimeoutMs,
+);

@@ -1,0 +1,340 @@
+/** `pinion apply` and `pinion pull` against a real replica. */
+import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { desiredOf } from "../../../src/cli/apply/desired.ts";
+import { type ParsedFile, parseFile } from "../../../src/cli/apply/file.ts";
+import { applyPlan, planFile } from "../../../src/cli/apply/run.ts";
+import type { Plan, Step } from "../../../src/cli/apply/steps.ts";
+import { newKey } from "../../../src/secrets.ts";
+import { runCommand } from "../../support/command.ts";
+import { useDatabase } from "../../support/database.ts";
+import { enrolDevice } from "../../support/device.ts";
+import { startTestReplica, type TestReplica } from "../../support/server.ts";
+
+const database = useDatabase();
+/** One for all replicas of a service. */
+const secretKeys = newKey();
+const secret = "123456:a-very-secret-token";
+
+async function start() {
+  const replica = await startTestReplica(database.url, {
+    PINION_SECRET_KEYS: secretKeys,
+    // With it, agents get Pinion's own MCP server, which no file has.
+    PINION_PUBLIC_URL: "https://pinion.example.org",
+  });
+  const directory = mkdtempSync(join(tmpdir(), "pinion-apply-"));
+  const file = join(directory, "pinion.toml");
+  const env = { PINION_URL: replica.url, PINION_TOKEN: replica.token, HOME: directory, BOT: secret };
+  return {
+    replica,
+    file,
+    env,
+    write: (text: string) => writeFileSync(file, text),
+    apply: (...args: string[]) => runCommand(env, "apply", "-f", file, ...args),
+    pull: (...args: string[]) => runCommand(env, "pull", "-f", file, ...args),
+  };
+}
+
+const example = `
+[agents.ada]
+name = "Ada"
+identity = "You are Ada."
+guardrails = ["Be kind."]
+mcp_servers = [{ name = "docs", url = "https://mcp.example.org/?key=$BOT" }]
+
+[[agents.ada.platforms]]
+id = "ada-telegram"
+kind = "telegram"
+config = { bot_token = "$BOT", chat_id = "1" }
+
+[[agents.ada.watchers]]
+slug = "digest"
+prompt = "Summarise."
+schedule = "0 9 * * *"
+time_zone = "Europe/Berlin"
+timeout = "90m"
+`;
+
+const everything = new Set(["agent", "platform", "watcher"] as const);
+
+/** The parts of an apply, for tests that come in between. */
+function parts(replica: TestReplica, text: string, env: Record<string, string> = { BOT: secret }) {
+  const parsed: ParsedFile = parseFile(text, { file: "pinion.toml", env });
+  const desired = desiredOf(parsed);
+  const scope = { only: everything, prune: false, signal: new AbortController().signal };
+  return {
+    plan: () => planFile(replica.clients, parsed, desired, scope),
+    run: (plan: Plan, options: { signal?: AbortSignal; onDone?(step: Step): void } = {}) =>
+      applyPlan(replica.clients, parsed, desired, plan, {
+        ...scope,
+        signal: options.signal ?? scope.signal,
+        progress: { onDone: options.onDone ?? (() => {}), onFailed: () => {}, onReplan: () => {} },
+      }),
+  };
+}
+
+const names = (steps: readonly Step[]) => steps.map(({ action, kind, id }) => `${action} ${kind} ${id}`);
+
+test("a file is applied to an empty org, and applying it again changes nothing", async () => {
+  const { write, apply, replica } = await start();
+  write(example);
+  const first = await apply("--yes");
+  expect(first).toMatchObject({ code: 0, err: "" });
+  expect(first.out).toContain("created agent ada");
+  expect(first.out).toContain("Done: 3 created");
+  const { agents } = await replica.clients.agents.listAgents({});
+  const ada = agents.find(({ id }) => id === "ada")!;
+  expect(ada.settings!.mcpServers.map(({ name }) => name).sort()).toEqual(["docs", "pinion"]);
+  const { watcher } = await replica.clients.watchers.getWatcher({ watcherId: "digest" });
+  expect(watcher!.spec).toMatchObject({ agentId: "ada", timeZone: "Europe/Berlin", name: "digest" });
+
+  const again = await apply("--json");
+  expect(again.code).toBe(0);
+  expect(JSON.parse(again.out).summary).toMatchObject({ create: 0, update: 0, noop: 3, delete: 0 });
+  const versions = await replica.clients.agents.getAgent({ agentId: "ada" });
+  expect(versions.agent!.version).toBe(ada.version);
+});
+
+test("a plan shows what changes field by field, what restarts, and no secret", async () => {
+  const { write, apply, env } = await start();
+  write(example);
+  await apply("--yes");
+  write(
+    example
+      .replace('chat_id = "1"', 'chat_id = "2"')
+      .replace("You are Ada.", "You are Ada Lovelace.")
+      .replace("90m", "2h"),
+  );
+  const shown = await runCommand(
+    { ...env, BOT: "987:another-secret" },
+    "apply",
+    "-f",
+    `${env.HOME}/pinion.toml`,
+    "--dry-run",
+  );
+  expect(shown.code).toBe(0);
+  expect(shown.out).toContain('identity: "You are Ada." → "You are Ada Lovelace."');
+  expect(shown.out).toContain('config.chat_id: "1" → "2"');
+  expect(shown.out).toContain('config.bot_token: "(hidden)" → "(hidden)"');
+  expect(shown.out).toContain('timeout: "1h30m" → "2h"');
+  expect(shown.out).toContain("restarts");
+  expect(shown.out).toContain("3 to update");
+  const asJson = await apply("--dry-run", "--json");
+  for (const text of [shown.out, asJson.out]) {
+    expect(text).not.toContain(secret);
+    expect(text).not.toContain("another-secret");
+  }
+});
+
+test("a dry run changes nothing, and says by its exit code whether there is something to do", async () => {
+  const { write, apply, replica } = await start();
+  write(example);
+  expect(await apply("--dry-run")).toMatchObject({ code: 0 });
+  expect(await apply("--dry-run", "--exit-code")).toMatchObject({ code: 7 });
+  expect(await apply("--exit-code")).toMatchObject({ code: 2 });
+  expect((await replica.clients.agents.listAgents({})).agents.map(({ id }) => id)).toEqual([
+    "pinion-default",
+  ]);
+  await apply("--yes");
+  expect(await apply("--dry-run", "--exit-code")).toMatchObject({ code: 0 });
+});
+
+test("without a terminal nothing is done that nobody said yes to", async () => {
+  const { write, apply, replica } = await start();
+  write(example);
+  const ended = await apply();
+  expect(ended).toMatchObject({ code: 2 });
+  expect(ended.err).toContain("--yes");
+  expect((await replica.clients.agents.listAgents({})).agents).toHaveLength(1);
+});
+
+test("what the server would turn down is named with its line before anything is changed", async () => {
+  const { write, apply, replica } = await start();
+  write(`
+[agents.ada]
+[[agents.ada.platforms]]
+id = "ada-slack"
+kind = "slack"
+config = { bot_token = "$BOT" }
+[[agents.ada.platforms]]
+id = "ada-fax"
+kind = "fax"
+[[agents.ada.watchers]]
+slug = "digest"
+prompt = "Summarise."
+device = "nobody's"
+`);
+  const device = await apply("--yes");
+  expect(device).toMatchObject({ code: 2 });
+  expect(device.err).toContain(
+    'pinion.toml:13: agents.ada.watchers[1].device: no device is called "nobody\'s"',
+  );
+  const platforms = await apply("--yes", "--only", "agents,platforms");
+  expect(platforms).toMatchObject({ code: 2 });
+  expect(platforms.err).toContain("a slack platform needs config.signing_secret");
+  expect(platforms.err).toMatch(/pinion\.toml:9: agents\.ada\.platforms\[2\]\.kind: /);
+  expect((await replica.clients.agents.listAgents({})).agents).toHaveLength(1);
+});
+
+test("what the file does not have is shown, and deleted only with --prune; the default agent stays", async () => {
+  const { write, apply, replica } = await start();
+  write(example);
+  await apply("--yes");
+  await replica.clients.watchers.createWatcher({ slug: "by-hand", spec: { name: "x", prompt: "x" } });
+  write("[agents.ada]\n");
+  const shown = await apply("--yes");
+  expect(shown.code).toBe(0);
+  expect(shown.out).toContain("? watcher  by-hand");
+  expect(shown.out).toContain("4 on the server only");
+  const pruned = await apply("--prune", "--yes", "--json");
+  expect(pruned.err).toBe("");
+  expect(JSON.parse(pruned.out).done).toMatchObject({ delete: 3 });
+  expect((await replica.clients.agents.listAgents({})).agents.map(({ id }) => id)).toEqual([
+    "ada",
+    "pinion-default",
+  ]);
+  expect((await replica.clients.agents.listPlatforms({})).platforms).toEqual([]);
+  expect((await replica.clients.watchers.listWatchers({})).watchers).toEqual([]);
+});
+
+test("--only leaves the rest alone", async () => {
+  const { write, apply, replica } = await start();
+  write(example);
+  const early = await apply("--yes", "--only", "watchers");
+  expect(early).toMatchObject({ code: 2 });
+  expect(early.err).toContain("there is no such agent yet");
+  await apply("--yes", "--only", "agents", "--only", "watchers");
+  expect((await replica.clients.agents.listPlatforms({})).platforms).toEqual([]);
+  expect((await replica.clients.watchers.listWatchers({})).watchers).toHaveLength(1);
+  const rest = await apply("--yes", "--json", "--only", "platforms", "--prune");
+  expect(JSON.parse(rest.out).done).toMatchObject({ create: 1, delete: 0 });
+});
+
+test("pull writes a file that, applied, changes nothing", async () => {
+  const { write, apply, pull, file, env, replica } = await start();
+  const mac = await enrolDevice(replica.clients, "mac-7");
+  write(example);
+  await apply("--yes");
+  await replica.clients.watchers.createWatcher({
+    slug: "odd",
+    spec: {
+      name: 'Quotes " and \\ and $HOME and $$',
+      prompt: `Line 1\nLine """2"""\n\ttab $PATH \${X} "`,
+      deviceId: mac.deviceId,
+      agentId: "ada",
+      extractionSchema: { $ref: "#/$defs/x", enum: [null, "'''"] },
+    },
+  });
+  await replica.clients.agents.updateAgentSettings({
+    agentId: "ada",
+    settings: { egressConfig: { allowedHosts: [] }, guardrails: ["a".repeat(80), "b $A"] },
+    updateMask: { paths: ["egress_config", "guardrails"] },
+  });
+  expect(await pull()).toMatchObject({ code: 6 });
+  const pulled = await pull("--force");
+  expect(pulled).toMatchObject({ code: 0, err: "before it is applied, set: ADA_TELEGRAM_BOT_TOKEN\n" });
+  const text = readFileSync(file, "utf8");
+  expect(text).toContain('bot_token = "$ADA_TELEGRAM_BOT_TOKEN"');
+  expect(text).toContain('device = "mac-7"');
+  const missing = await apply("--yes");
+  expect(missing).toMatchObject({ code: 2 });
+  expect(missing.err).toContain("$ADA_TELEGRAM_BOT_TOKEN is not set");
+  const again = await runCommand(
+    { ...env, ADA_TELEGRAM_BOT_TOKEN: secret },
+    ...["apply", "-f", file, "--json", "--prune"],
+  );
+  expect(again.err).toBe("");
+  expect(JSON.parse(again.out).summary).toMatchObject({ create: 0, update: 0, delete: 0, drift: 0 });
+  await pull();
+  expect(readFileSync(file, "utf8")).toBe(text);
+});
+
+test("an apply that is stopped between any two writes is finished by the next one", async () => {
+  const { replica } = await start();
+  for (let writes = 1; writes < 4; writes++) {
+    // One of a kind per round, so that the order of the writes is known.
+    const text = example.replaceAll(/ada|digest/g, (name) => `${name}-${writes}`);
+    const { plan, run } = parts(replica, text);
+    const controller = new AbortController();
+    let seen = 0;
+    const stopped = run(await plan(), {
+      signal: controller.signal,
+      onDone: () => {
+        seen += 1;
+        if (seen === writes) controller.abort();
+      },
+    });
+    if (writes < 3) await expect(stopped).rejects.toThrow();
+    else await stopped;
+    const rest = await plan();
+    expect(names(rest.steps.filter(({ action }) => action === "create"))).toHaveLength(3 - writes);
+    await run(rest);
+    expect((await plan()).steps.filter(({ action }) => action === "create" || action === "update")).toEqual(
+      [],
+    );
+  }
+});
+
+test("people who apply one file at the same moment all succeed, and everything is there once", async () => {
+  const { replica } = await start();
+  const other = await startTestReplica(database.url, { PINION_SECRET_KEYS: secretKeys });
+  const text = `${example}${[1, 2, 3, 4].map((n) => `[[agents.ada.watchers]]\nslug = "w-${n}"\nprompt = "x"\n`).join("")}`;
+  const people = [replica, replica, other, replica].map((server) => parts(server, text));
+  const plans = await Promise.all(people.map(({ plan }) => plan()));
+  const ended = await Promise.all(people.map(({ run }, index) => run(plans[index]!)));
+  expect(ended.flatMap(({ failed }) => failed)).toEqual([]);
+  expect((await replica.clients.watchers.listWatchers({})).watchers).toHaveLength(5);
+  const after = await people[0]!.plan();
+  expect(names(after.steps.filter(({ action }) => action !== "noop"))).toEqual([
+    "drift agent pinion-default",
+  ]);
+});
+
+test("an edit between the plan and its writes is planned again, and the org ends as the file says", async () => {
+  const { replica } = await start();
+  const first = parts(replica, example);
+  await first.run(await first.plan());
+  const second = parts(replica, example.replace("You are Ada.", "You are new.").replace("90m", "2h"));
+  const plan = await second.plan();
+  await replica.clients.agents.updateAgentSettings({ agentId: "ada", name: "Eve" });
+  await replica.clients.watchers.deleteWatcher({ watcherId: "digest" });
+  const { done } = await second.run(plan);
+  expect(names(done).sort()).toEqual(["create watcher digest", "update agent ada"]);
+  const { agent } = await replica.clients.agents.getAgent({ agentId: "ada" });
+  expect(agent).toMatchObject({ name: "Ada", settings: { identity: "You are new." } });
+});
+
+test("a platform that does not start is told with its reason, keeps nothing else back, and is tried again", async () => {
+  const { write, apply, replica } = await start();
+  write(example.replace('bot_token = "$BOT"', 'bot_token = "secret://NOT_THERE"'));
+  const first = await apply("--yes");
+  expect(first).toMatchObject({ code: 1 });
+  expect(first.out).toMatch(/failed platform ada-telegram: .*NOT_THERE/);
+  expect(first.err).toContain("1 of 3 steps failed: platform ada-telegram");
+  expect((await replica.clients.watchers.listWatchers({})).watchers).toHaveLength(1);
+  const again = await apply("--yes", "--json", "--prune");
+  expect(again).toMatchObject({ code: 1 });
+  expect(JSON.parse(again.out)).toMatchObject({
+    applied: false,
+    failed: [{ kind: "platform", id: "ada-telegram" }],
+  });
+  write(example);
+  expect(await apply("--yes")).toMatchObject({ code: 0 });
+});
+
+test("people who apply different files at once all succeed, and each thing ends as one of them says", async () => {
+  const { replica } = await start();
+  const texts = [example, example.replace("You are Ada.", "You are Bea.").replace("90m", "2h")];
+  const people = texts.map((text) => parts(replica, text));
+  const ended = await Promise.all(people.map(async ({ plan, run }) => run(await plan())));
+  expect(ended.flatMap(({ failed }) => failed)).toEqual([]);
+  const { agent } = await replica.clients.agents.getAgent({ agentId: "ada" });
+  expect(["You are Ada.", "You are Bea."]).toContain(agent!.settings!.identity);
+  // And whoever comes last has it as the file says.
+  for (const { plan, run } of people) {
+    await run(await plan());
+    expect((await plan()).steps.filter(({ action }) => action === "update")).toEqual([]);
+  }
+});

@@ -1,0 +1,445 @@
+/** Every rpc that the .proto files know, called with every kind of credential through a real replica. */
+import { readdirSync } from "node:fs";
+import type { DescMethod, DescService } from "@bufbuild/protobuf";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { Code, ConnectError, createClient } from "@connectrpc/connect";
+import { createGrpcTransport } from "@connectrpc/connect-node";
+import { sql } from "kysely";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { TokenKind } from "#gen/pinion/v1/token_pb.js";
+import { newToken } from "../../../src/ids.ts";
+import { nameOf, rules } from "../../../src/server/guard.ts";
+import * as agents from "../../../src/store/agents.ts";
+import * as tokens from "../../../src/store/tokens.ts";
+import { useDatabase } from "../../support/database.ts";
+import { enrolDevice, type Identity } from "../../support/device.ts";
+import { openTestReplica, type TestReplica } from "../../support/server.ts";
+import { addDevice, addTenant, type Tenant } from "./tenants.ts";
+
+/**
+ * What an rpc asks of its caller, said a second time and independently of src/server/guard.ts: an rpc that is added, or
+ * let in more easily, fails here until somebody has thought about it.
+ */
+const needs: Record<string, "nothing" | "device" | "read" | "write" | "admin"> = {
+  "DeviceService/Connect": "device",
+  "DeviceService/Enroll": "nothing",
+  "DeviceService/CompleteRun": "device",
+  "DeviceService/TriggerWatcher": "device",
+  "DeviceService/ListMyWatchers": "device",
+  "WatcherService/CreateWatcher": "write",
+  "WatcherService/GetWatcher": "read",
+  "WatcherService/ListWatchers": "read",
+  "WatcherService/UpdateWatcher": "write",
+  "WatcherService/DeleteWatcher": "write",
+  "WatcherService/PauseWatcher": "write",
+  "WatcherService/ResumeWatcher": "write",
+  "WatcherService/TriggerWatcher": "write",
+  "WatcherService/PreviewSchedule": "read",
+  "WatcherService/BackfillWatcher": "write",
+  "RunService/GetRun": "read",
+  "RunService/ListRuns": "read",
+  "RunService/CancelRun": "write",
+  "RunService/RetryRun": "write",
+  "RunService/WatchRun": "read",
+  "RunService/ExplainRun": "read",
+  "RunService/ListWindows": "read",
+  "FleetService/ListDevices": "read",
+  "FleetService/GetDevice": "read",
+  "FleetService/UpdateDevice": "write",
+  "FleetService/DeleteDevice": "admin",
+  "FleetService/DisconnectDevice": "write",
+  "FleetService/CreateJoinCode": "write",
+  "AgentService/CreateAgent": "write",
+  "AgentService/GetAgent": "read",
+  "AgentService/ListAgents": "read",
+  "AgentService/UpdateAgentSettings": "write",
+  "AgentService/DeleteAgent": "admin",
+  "AgentService/UpsertPlatform": "admin",
+  "AgentService/ListPlatforms": "read",
+  "AgentService/DeletePlatform": "admin",
+  "AgentService/StartPlatform": "admin",
+  "AgentService/StopPlatform": "admin",
+  "TokenService/CreateToken": "write",
+  "TokenService/ListTokens": "read",
+  "TokenService/RevokeToken": "write",
+  "TokenService/RotateToken": "write",
+  "OrgService/CreateOrg": "admin",
+  "OrgService/GetOrg": "read",
+  "OrgService/AddMember": "admin",
+  "OrgService/RemoveMember": "admin",
+  "OrgService/ListMembers": "read",
+  "EventService/WatchEvents": "read",
+  "EventService/ListEvents": "read",
+};
+
+/** What each scope lets in, by itself. */
+const lets: Record<string, readonly string[]> = {
+  "fleet:run": [],
+  // In a service's token it makes no device of it.
+  "device:run": [],
+  read: ["read"],
+  write: ["read", "write"],
+  admin: ["read", "write", "admin"],
+};
+
+const folder = new URL("../../../clients/ts/src/gen/pinion/v1/", import.meta.url);
+const services: DescService[] = [];
+for (const file of readdirSync(folder).filter((name) => name.endsWith("_pb.js"))) {
+  const module = (await import(new URL(file, folder).href)) as Record<string, { kind?: string }>;
+  services.push(...(Object.values(module).filter((it) => it.kind === "service") as unknown as DescService[]));
+}
+const methods = services.flatMap((service) => service.methods);
+const shortName = (method: DescMethod) => nameOf(method).replace("pinion.v1.", "");
+
+const database = useDatabase({ per: "file" });
+let replica: TestReplica;
+/** Whose things they are. */
+let mine: { orgId: string; device: Identity; ids: Record<string, string> };
+let other: Tenant;
+let otherDevice: Identity;
+
+beforeAll(async () => {
+  replica = await openTestReplica(database.url);
+  const { db } = database;
+  const { clients } = replica;
+  const device = await enrolDevice(clients, "mine");
+  const second = await enrolDevice(clients, "the second");
+  const { watcher } = await clients.watchers.createWatcher({
+    slug: "secret-watcher",
+    spec: { name: "Secret", prompt: "p", deviceId: device.deviceId },
+  });
+  const { run } = await clients.watchers.triggerWatcher({ watcherId: watcher!.id });
+  await agents.ensure(db, {
+    orgId: "local",
+    agentId: "secret-agent",
+    name: "Secret",
+    ownerId: null,
+    settings: {},
+  });
+  await sql`
+    insert into platform (org_id, stable_id, agent_id, kind, status)
+    values ('local', 'secret-platform', 'secret-agent', 'webhook', 'stopped')`.execute(db);
+  const { member } = await clients.orgs.addMember({ email: "ada@example.org", role: 3 });
+  const { token } = await tokens.issue(db, {
+    orgId: "local",
+    kind: "svc",
+    label: "secret-token",
+    scopes: ["read"],
+  });
+  mine = {
+    orgId: "local",
+    device,
+    ids: {
+      watcher: watcher!.id,
+      run: run!.id,
+      device: device.deviceId,
+      agent: "secret-agent",
+      platform: "secret-platform",
+      token: token.id,
+      member: member!.userId,
+    },
+  };
+  otherDevice = second;
+  other = await addTenant(db, "globex");
+});
+afterAll(() => replica.stop());
+
+/** Calls an rpc and tells how it ended; a stream is left after its first message, or after half a second. */
+async function call(
+  method: DescMethod,
+  secret: string | undefined,
+  request: object = {},
+): Promise<{ code: string; answer: unknown }> {
+  const transport = createGrpcTransport({
+    baseUrl: replica.url,
+    interceptors: [
+      (next) => (it) => {
+        if (secret !== undefined) it.header.set("authorization", `Bearer ${secret}`);
+        return next(it);
+      },
+    ],
+  });
+  const client = createClient(method.parent, transport) as unknown as Record<
+    string,
+    (request: unknown, options?: { signal: AbortSignal }) => unknown
+  >;
+  const invoke = client[method.localName]!;
+  try {
+    if (method.methodKind === "unary") return { code: "ok", answer: await invoke(request) };
+    const leave = new AbortController();
+    const timer = setTimeout(() => leave.abort(), 500);
+    async function* hello() {
+      yield request;
+    }
+    const stream = invoke(method.methodKind === "server_streaming" ? request : hello(), {
+      signal: leave.signal,
+    }) as AsyncIterable<unknown>;
+    try {
+      for await (const message of stream) return { code: "ok", answer: message };
+      return { code: "ok", answer: undefined };
+    } finally {
+      clearTimeout(timer);
+      leave.abort();
+    }
+  } catch (error) {
+    return { code: Code[ConnectError.from(error).code]!, answer: undefined };
+  }
+}
+
+/** Whether the guard let a call in; what was wrong with an empty request came after it. */
+const isIn = (code: string) => code !== "Unauthenticated" && code !== "PermissionDenied";
+
+async function issue(scopes: string[], orgId = "local"): Promise<string> {
+  return (await tokens.issue(database.db, { orgId, kind: "svc", label: "x", scopes })).secret;
+}
+
+test("every rpc has a rule, here and in the guard, and is served", async () => {
+  expect(methods.map(shortName).sort()).toEqual(Object.keys(needs).sort());
+  const known = [
+    "grpc.health.v1.Health/Check",
+    "grpc.health.v1.Health/List",
+    "grpc.health.v1.Health/Watch",
+    "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+  ];
+  expect(Object.keys(rules).sort()).toEqual([...methods.map(nameOf), ...known].sort());
+  const open = Object.entries(rules).filter(([, rule]) => rule.needs === "no token");
+  expect(open.map(([name]) => name).sort()).toEqual(["pinion.v1.DeviceService/Enroll", ...known].sort());
+  const answers = await Promise.all(methods.map((method) => call(method, replica.token)));
+  expect(methods.filter((_, i) => answers[i]!.code === "Unimplemented").map(shortName)).toEqual([]);
+});
+
+test("no token, a wrong checksum, an unknown, an expired or a revoked one: unauthenticated, everywhere", async () => {
+  const { db } = database;
+  const scopes = ["read", "write", "admin", "fleet:run"];
+  const expired = await tokens.issue(db, { orgId: "local", kind: "svc", label: "x", scopes });
+  await sql`update token set expires_at = now() - interval '1 second' where id = ${expired.token.id}`.execute(
+    db,
+  );
+  const revoked = await tokens.issue(db, { orgId: "local", kind: "svc", label: "x", scopes });
+  await tokens.revoke(db, { orgId: "local", tokenId: revoked.token.id, actor: "pinion" });
+  const lastLetter = replica.token.at(-1) === "0" ? "1" : "0";
+  const credentials = {
+    none: undefined,
+    "wrong checksum": replica.token.slice(0, -1) + lastLetter,
+    unknown: newToken("pat"),
+    "unknown device": newToken("dev"),
+    expired: expired.secret,
+    revoked: revoked.secret,
+  };
+  for (const [name, secret] of Object.entries(credentials)) {
+    for (const method of methods.filter((it) => needs[shortName(it)] !== "nothing")) {
+      expect([name, shortName(method), (await call(method, secret)).code]).toEqual([
+        name,
+        shortName(method),
+        "Unauthenticated",
+      ]);
+    }
+  }
+});
+
+test("each scope by itself reaches what it names, and nothing stronger", async () => {
+  for (const [scope, allowed] of Object.entries(lets)) {
+    const secret = await issue([scope]);
+    for (const method of methods.filter((it) => needs[shortName(it)] !== "nothing")) {
+      const { code } = await call(method, secret);
+      const expected = allowed.includes(needs[shortName(method)]!);
+      // CreateOrg asks for more than a scope, but a service of the operator's org may have it.
+      expect([scope, shortName(method), isIn(code) ? "in" : code]).toEqual([
+        scope,
+        shortName(method),
+        expected ? "in" : "PermissionDenied",
+      ]);
+    }
+  }
+});
+
+test("a device's token reaches the rpcs of devices, and a person's does not", async () => {
+  for (const method of methods.filter((it) => needs[shortName(it)] !== "nothing")) {
+    const isDevices = needs[shortName(method)] === "device";
+    const asDevice = (await call(method, otherDevice.token)).code;
+    const asOwner = (await call(method, replica.token)).code;
+    expect([shortName(method), isIn(asDevice)]).toEqual([shortName(method), isDevices]);
+    expect([shortName(method), isIn(asOwner)]).toEqual([shortName(method), !isDevices]);
+  }
+});
+
+/** Requests that name things of the org `local`. */
+function requestsAbout(ids: Record<string, string>): Record<string, object | "names nothing"> {
+  const watcherId = ids.watcher!;
+  const start = timestampFromDate(new Date(Date.now() - 86_400_000));
+  const end = timestampFromDate(new Date(Date.now() - 3_600_000));
+  const spec = { name: "x", prompt: "x" };
+  const platform = {
+    stableId: "not-there",
+    agentId: ids.agent,
+    kind: "webhook",
+    config: { url: "https://example.org/hook" },
+  };
+  return {
+    "DeviceService/Connect": "names nothing",
+    "DeviceService/Enroll": "names nothing",
+    "DeviceService/CompleteRun": {
+      completion: { runId: ids.run, attemptToken: "0190f5fe-7c00-7a00-8000-000000000001", outcome: 1 },
+    },
+    "DeviceService/TriggerWatcher": { watcherId },
+    "DeviceService/ListMyWatchers": "names nothing",
+    "WatcherService/CreateWatcher": { slug: "x", spec: { ...spec, deviceId: ids.device } },
+    "WatcherService/GetWatcher": { watcherId },
+    "WatcherService/ListWatchers": "names nothing",
+    "WatcherService/UpdateWatcher": { watcherId, spec, updateMask: { paths: ["prompt"] } },
+    "WatcherService/DeleteWatcher": { watcherId },
+    "WatcherService/PauseWatcher": { watcherId },
+    "WatcherService/ResumeWatcher": { watcherId },
+    "WatcherService/TriggerWatcher": { watcherId },
+    "WatcherService/PreviewSchedule": { watcherId },
+    "WatcherService/BackfillWatcher": { watcherId, start, end },
+    "RunService/GetRun": { runId: ids.run },
+    "RunService/ListRuns": { watcherId },
+    "RunService/CancelRun": { runId: ids.run },
+    "RunService/RetryRun": { runId: ids.run },
+    "RunService/WatchRun": { runId: ids.run },
+    "RunService/ExplainRun": { runId: ids.run },
+    "RunService/ListWindows": { watcherId },
+    "FleetService/ListDevices": "names nothing",
+    "FleetService/GetDevice": { deviceId: ids.device },
+    "FleetService/UpdateDevice": { deviceId: ids.device, label: "x", updateMask: { paths: ["label"] } },
+    "FleetService/DeleteDevice": { deviceId: ids.device },
+    "FleetService/DisconnectDevice": { deviceId: ids.device },
+    "FleetService/CreateJoinCode": "names nothing",
+    "AgentService/CreateAgent": "names nothing",
+    "AgentService/GetAgent": { agentId: ids.agent },
+    "AgentService/ListAgents": "names nothing",
+    "AgentService/UpdateAgentSettings": {
+      agentId: ids.agent,
+      settings: {},
+      updateMask: { paths: ["model"] },
+    },
+    "AgentService/DeleteAgent": { agentId: ids.agent },
+    "AgentService/UpsertPlatform": platform,
+    "AgentService/ListPlatforms": "names nothing",
+    "AgentService/DeletePlatform": { stableId: ids.platform },
+    "AgentService/StartPlatform": { stableId: ids.platform },
+    "AgentService/StopPlatform": { stableId: ids.platform },
+    "TokenService/CreateToken": "names nothing",
+    "TokenService/ListTokens": "names nothing",
+    "TokenService/RevokeToken": { tokenId: ids.token },
+    "TokenService/RotateToken": { tokenId: ids.token },
+    "OrgService/CreateOrg": "names nothing",
+    "OrgService/GetOrg": "names nothing",
+    "OrgService/AddMember": "names nothing",
+    "OrgService/RemoveMember": { userId: ids.member },
+    "OrgService/ListMembers": "names nothing",
+    "EventService/WatchEvents": "names nothing",
+    "EventService/ListEvents": "names nothing",
+  };
+}
+
+const textOf = (value: unknown) =>
+  JSON.stringify(value, (_key, inner) => (typeof inner === "bigint" ? String(inner) : inner)) ?? "";
+
+test("for another org's admin, and its device, nothing of this org exists", async () => {
+  const foreignDevice = await addDevice(database.db, other);
+  const requests = requestsAbout(mine.ids);
+  expect(Object.keys(requests).sort()).toEqual(Object.keys(needs).sort());
+  const before = await database.db.selectFrom("event").select("seq").where("org_id", "=", "local").execute();
+  for (const method of methods) {
+    const name = shortName(method);
+    if (needs[name] === "nothing") continue;
+    const request = requests[name]!;
+    const secret = needs[name] === "device" ? foreignDevice.secret : other.secret;
+    const { code, answer } = await call(method, secret, request === "names nothing" ? {} : request);
+    if (request !== "names nothing") expect([name, code]).toEqual([name, "NotFound"]);
+    const seen = textOf(answer);
+    for (const id of Object.values(mine.ids)) expect([name, seen.includes(id)]).toEqual([name, false]);
+  }
+  const after = await database.db.selectFrom("event").select("seq").where("org_id", "=", "local").execute();
+  expect(after).toEqual(before);
+  expect((await replica.clients.fleet.getDevice({ deviceId: mine.ids.device! })).device!.label).toBe("mine");
+});
+
+test("only the operator's org makes orgs", async () => {
+  const asked = { orgId: "acme", name: "Acme", ownerEmail: "ada@acme.example" };
+  const method = methods.find((it) => shortName(it) === "OrgService/CreateOrg")!;
+  expect((await call(method, other.secret, asked)).code).toBe("PermissionDenied");
+  expect((await call(method, await issue(["write"]), asked)).code).toBe("PermissionDenied");
+  expect((await call(method, replica.token, asked)).code).toBe("ok");
+  expect((await call(method, replica.token, asked)).code).toBe("AlreadyExists");
+});
+
+test("another device of the same org sees, triggers and completes nothing of the first one's", async () => {
+  const requests = requestsAbout(mine.ids);
+  const codes: Record<string, string> = {};
+  for (const method of methods.filter((it) => needs[shortName(it)] === "device")) {
+    const name = shortName(method);
+    const request =
+      name === "DeviceService/Connect"
+        ? {
+            message: {
+              case: "hello",
+              value: {
+                installId: mine.device.installId,
+                platform: 2,
+                maxConcurrency: 1,
+                agentKinds: ["test"],
+              },
+            },
+          }
+        : requests[name];
+    const { code, answer } = await call(
+      method,
+      otherDevice.token,
+      request === "names nothing" ? {} : (request as object),
+    );
+    codes[name] = code;
+    expect([name, textOf(answer).includes(mine.ids.watcher!)]).toEqual([name, false]);
+  }
+  expect(codes).toEqual({
+    "DeviceService/Connect": "PermissionDenied",
+    "DeviceService/CompleteRun": "NotFound",
+    "DeviceService/TriggerWatcher": "NotFound",
+    "DeviceService/ListMyWatchers": "ok",
+  });
+});
+
+/** The rpcs that do not run under row-level security alone, each with its reason in docs/security.md. */
+const beyondOneOrg: Record<string, { request: object; code: string }> = {
+  // Batched with those of other orgs; what the device may touch comes from its token.
+  "DeviceService/Connect": { request: {}, code: "InvalidArgument" },
+  "DeviceService/CompleteRun": {
+    request: {
+      completion: {
+        runId: "0190f5fe-7c00-7a00-8000-000000000002",
+        attemptToken: "0190f5fe-7c00-7a00-8000-000000000001",
+        outcome: 1,
+      },
+    },
+    code: "NotFound",
+  },
+  // The join code names the org.
+  "DeviceService/Enroll": {
+    request: { joinCode: "NONE", installId: "x".repeat(16), platform: 2, label: "x" },
+    code: "Unauthenticated",
+  },
+  "OrgService/CreateOrg": { request: { orgId: "zeta", name: "Z", ownerEmail: "z@z.example" }, code: "ok" },
+  "OrgService/AddMember": { request: { email: "z@z.example", role: 3 }, code: "ok" },
+};
+
+// The last one: it takes from the role what every other test needs.
+test("every rpc asks the database as the role that row-level security confines, but for those that are named", async () => {
+  await sql`revoke all on all tables in schema public from pinion_server`.execute(database.db);
+  const ofNothing: Record<string, object> = {
+    "AgentService/CreateAgent": { agentId: "x" },
+    "TokenService/CreateToken": { kind: TokenKind.PAT, label: "x", scopes: ["read"] },
+  };
+  const requests = requestsAbout(mine.ids);
+  for (const method of methods) {
+    const name = shortName(method);
+    const exception = beyondOneOrg[name];
+    const secret = needs[name] === "device" ? otherDevice.token : replica.token;
+    const about = requests[name];
+    const request =
+      exception?.request ?? ofNothing[name] ?? (about === "names nothing" ? {} : (about as object));
+    expect([name, (await call(method, secret, request)).code]).toEqual([name, exception?.code ?? "Internal"]);
+  }
+});

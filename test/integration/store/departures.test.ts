@@ -1,0 +1,108 @@
+/** A member who leaves while somebody pins to, or enrols, a device of theirs. */
+import { randomUUID } from "node:crypto";
+import { beforeEach, expect, test } from "vitest";
+import * as departures from "../../../src/store/departures.ts";
+import * as devices from "../../../src/store/devices.ts";
+import * as joinCodes from "../../../src/store/join-codes.ts";
+import * as members from "../../../src/store/members.ts";
+import * as watchers from "../../../src/store/watchers.ts";
+import { useDatabase } from "../../support/database.ts";
+import { addDevice, addTenant } from "../server/tenants.ts";
+
+const database = useDatabase();
+let bob: { orgId: string; userId: string };
+let laptop: devices.Enrolment;
+
+beforeEach(async () => {
+  await addTenant(database.db, "acme");
+  const { member } = await members.add(database.db, {
+    orgId: "acme",
+    email: "bob@x.example",
+    name: "",
+    role: "member",
+    tokenScopes: [],
+    actor: "pinion",
+  });
+  bob = { orgId: "acme", userId: member.userId };
+  laptop = await addDevice(database.db, bob);
+});
+
+/** Bob leaves; `meanwhile` is called when that has happened and is not committed. */
+function leave(meanwhile: () => Promise<void>) {
+  return departures.remove(database.db, { ...bob, actor: "pinion", cancelRuns: () => meanwhile() });
+}
+
+const pin = () =>
+  watchers.create(database.db, {
+    orgId: "acme",
+    actor: "pinion",
+    slug: "late",
+    requestId: null,
+    place: () => undefined,
+    values: {
+      name: "Late",
+      prompt: "p",
+      agentId: "",
+      deviceId: laptop.deviceId,
+      agentKind: "",
+      schedule: null,
+      timeZone: "UTC",
+      overlap: "skip",
+      catchup: "collapse",
+      catchupWindowMs: 0,
+      jitterMs: 0,
+      minCooldownMs: 0,
+      startDeadlineMs: null,
+      timeoutMs: 60_000,
+      maxAttempts: 1,
+      notification: "none",
+      extractionSchema: null,
+    },
+  });
+
+/** Resolves when so many connections of this database wait for a lock. */
+async function waiting(count: number): Promise<void> {
+  await expect
+    .poll(async () => {
+      const row = await database.db
+        // biome-ignore lint/suspicious/noExplicitAny: a view of PostgreSQL's own.
+        .selectFrom("pg_stat_activity" as any)
+        .select((eb) => eb.fn.countAll<number>().as("n"))
+        .where("wait_event_type" as never, "=", "Lock" as never)
+        .where("datname" as never, "=", new URL(database.url).pathname.slice(1) as never)
+        .executeTakeFirstOrThrow();
+      return Number((row as { n: number }).n);
+    })
+    .toBe(count);
+}
+
+test("a pin that is made while the device's owner leaves waits, and is refused", async () => {
+  let pinned: Promise<unknown> | undefined;
+  await leave(async () => {
+    pinned = pin().catch((error: unknown) => error);
+    await waiting(1);
+  });
+  expect(await pinned).toMatchObject({ reason: "failed_precondition" });
+  const pins = await database.db.selectFrom("watcher").select("device_id").execute();
+  expect(pins.filter((watcher) => watcher.device_id !== null)).toEqual([]);
+});
+
+test("a daemon that enrols while whoever made its join code leaves waits, and is refused", async () => {
+  const { code } = await joinCodes.create(database.db, { ...bob, expiresInMs: 60_000, actor: "pinion" });
+  let enrolled: Promise<unknown> | undefined;
+  await leave(async () => {
+    enrolled = devices
+      .enroll(database.db, {
+        joinCode: code,
+        installId: randomUUID(),
+        platform: "linux",
+        label: "late",
+        appVersion: "",
+        defaultNextSlotAt: new Date(),
+      })
+      .catch((error: unknown) => error);
+    await waiting(1);
+  });
+  expect(await enrolled).toMatchObject({ reason: "unauthenticated" });
+  expect(await database.db.selectFrom("device").select("label").execute()).toEqual([{ label: "box" }]);
+});

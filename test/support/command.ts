@@ -1,0 +1,31 @@
+/** The command `pinion` within the test's process: its parameters in, what it printed and its exit code out. */
+import pc from "picocolors";
+import type { Cli, Environment } from "../../src/cli/cli.ts";
+import { main } from "../../src/cli/command-line.ts";
+
+export type Ended = { code: number; out: string; err: string };
+
+export async function runCommand(env: Environment, ...args: string[]): Promise<Ended> {
+  let [out, err, code] = ["", "", 0];
+  const cli: Cli = {
+    env,
+    colors: pc.createColors(false),
+    isTerminal: false,
+    columns: Number.POSITIVE_INFINITY,
+    out: (line) => {
+      out += `${line}\n`;
+    },
+    raw: (bytes) => {
+      out += typeof bytes === "string" ? bytes : Buffer.from(bytes).toString("utf8");
+    },
+    note: (line) => {
+      err += `${line}\n`;
+    },
+    open: new DisposableStack(),
+    setExitCode: (wanted) => {
+      code = wanted;
+    },
+  };
+  const ended = await main(cli, args);
+  return { code: ended === 0 ? code : ended, out, err };
+}
