@@ -1,3 +1,4 @@
+import { refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { type Db, isPassing, transaction } from "../store/database.ts";
 import * as events from "../store/events.ts";
@@ -41,14 +42,24 @@ export async function materializeBacklogOnce(
   return pass(db, options, (tx) => schedules.lockBacklogged(tx, limit), planBacklog);
 }
 
+/** Rounds of at most slotsPerPassMax slots that one edit of a watcher waits for. */
+const roundsBeforeEditMax = 40;
+
 /**
  * Records the due slots of one watcher in the caller's transaction, before its schedule is edited, paused or resumed.
  * Answers the events of that, for the caller to append.
  */
 export async function recordDue(tx: Db, orgId: string, watcherId: string): Promise<events.NewEvent[]> {
-  const watcher = await schedules.lockOne(tx, { orgId, watcherId });
-  if (!watcher?.nextDueAt || watcher.nextDueAt > watcher.now) return [];
-  return (await write(tx, [planDue(watcher)])).map(eventOf);
+  const recorded: events.NewEvent[] = [];
+  for (let round = 0; round < roundsBeforeEditMax; round++) {
+    const watcher = await schedules.lockOne(tx, { orgId, watcherId });
+    if (!watcher?.nextDueAt || watcher.nextDueAt > watcher.now) return recorded;
+    recorded.push(...(await write(tx, [planDue(watcher)])).map(eventOf));
+  }
+  // All slots that are due have to be recorded before the schedule moves (R2).
+  refuse("aborted", "the watcher is far behind its schedule and is catching up; try again in a moment", {
+    retryAfterMs: 5_000,
+  });
 }
 
 /** `slotsMax`: slots that it may take of this watcher; the others stay due. */

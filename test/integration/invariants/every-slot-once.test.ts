@@ -125,6 +125,15 @@ test("R2: pausing a watcher whose slot is due records the slot; resuming starts 
   expect(await rowsOf(watcher)).toHaveLength(1);
 });
 
+test("R2: pausing a watcher that is far behind records all slots that are due, however many rounds it takes", async () => {
+  const { db } = database;
+  const { slot } = hourly();
+  const watcher = await seedDue(slot(700));
+  const named = { orgId: watcher.orgId, watcher: watcher.watcherId, actor: "pinion", recordDue };
+  await watchers.pause(db, { ...named, reason: "holidays" });
+  expect(await rowsOf(watcher)).toHaveLength(701);
+});
+
 test("R2: slots that passed while nothing ran collapse into the latest, and each of the others is recorded as missed", async () => {
   const { slot } = hourly();
   const watcher = await seedDue(slot(3));
