@@ -82,7 +82,14 @@ const services: DescService[] = [
 ];
 
 /** Starts a replica: where the server and the scheduler meet. Rejects with an error that says what to do. */
-export async function startReplica(config: ReplicaConfig, options: { log?: Logger } = {}): Promise<Replica> {
+export async function startReplica(
+  config: ReplicaConfig,
+  options: {
+    log?: Logger;
+    /** Puts the first start's token where people find it; called before it is committed. */
+    keepBootstrapToken?: (token: string) => void;
+  } = {},
+): Promise<Replica> {
   const replicaId = newId();
   const log = (options.log ?? createLogger({ name: "pinion", level: config.logLevel })).child({ replicaId });
   requireRules(services);
@@ -106,7 +113,7 @@ export async function startReplica(config: ReplicaConfig, options: { log?: Logge
     });
     opened.defer(() => requests.close());
     await requireRoles(work.db);
-    const bootstrap = await ensureBootstrap(work.db, config);
+    const bootstrap = await ensureBootstrap(work.db, config, options.keepBootstrapToken);
     await provisionDefaultAgents(work.db, config);
     await retainOnce(work.db, { days: config.retentionDays, log });
     await warmUp(work.db, config.failures);

@@ -56,17 +56,21 @@ async function serve(cli: Cli, options: ServeOptions, data: string, asJson: bool
     });
     await requireFreePort(config.host, config.port);
     const { startReplica } = await import("./serve-replica.ts");
-    const replica = await startReplica(config, { log }).catch((error) => {
+    let tokenFile: string | undefined;
+    const keepBootstrapToken = (token: string) => {
+      tokenFile = writeToken(data, token);
+    };
+    const replica = await startReplica(config, { log, keepBootstrapToken }).catch((error) => {
       throw listenFailure(error, config.port);
     });
     try {
       writeUrl(data, replica.url);
       announce(cli, {
         asJson,
-        data,
         url: replica.url,
         replicaId: replica.replicaId,
         token: replica.bootstrapToken,
+        tokenFile,
       });
       const isAsked = await Promise.race([
         replica.closed.then(() => false),
@@ -106,14 +110,14 @@ async function openDatabaseFor(
 
 type Announcement = {
   asJson: boolean;
-  data: string;
   url: string;
   replicaId: string;
   token: string | undefined;
+  /** Where the token was put. */
+  tokenFile: string | undefined;
 };
 
-function announce(cli: Cli, { asJson, data, url, replicaId, token }: Announcement): void {
-  const tokenFile = token ? writeToken(data, token) : undefined;
+function announce(cli: Cli, { asJson, url, replicaId, token, tokenFile }: Announcement): void {
   if (asJson) {
     cli.out(
       JSON.stringify({

@@ -114,13 +114,15 @@ async function serve(
   { view, parts }: Starting,
 ): Promise<Server> {
   const { startReplica } = await import("./serve-replica.ts");
-  const replica = await startReplica(config, { log }).catch((error) => {
+  const keepBootstrapToken = (token: string) => {
+    writeToken(data, token);
+  };
+  const replica = await startReplica(config, { log, keepBootstrapToken }).catch((error) => {
     throw listenFailure(error, config.port);
   });
   parts.defer(() => replica.stop());
   writeUrl(data, replica.url);
   parts.defer(() => removeUrl(data));
-  if (replica.bootstrapToken) writeToken(data, replica.bootstrapToken);
   view.step("server", replica.url, { url: replica.url, replica_id: replica.replicaId });
   // Rather this database's own than one for another server that the environment may hold.
   const token = options.token ?? readLine(join(data, "token")) ?? cli.env.PINION_TOKEN;

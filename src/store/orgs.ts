@@ -50,10 +50,14 @@ export async function get(db: Db, options: { orgId: string }): Promise<Org> {
  * On an empty database: the org `local`, its owner, the agent `pinion-default` as the org's default, and a token of
  * the owner (read, write, admin), whose secret is returned this once. Undefined if there was an org already, or if
  * another replica did it first; the sentinel `metadata.bootstrapped_at` says that it was done.
+ *
+ * `keep` puts the secret where people find it, before the commit: a start that ends in between begins anew, and never
+ * leaves an org that nobody has a token for. If it throws, nothing is done.
  */
 export function ensureBootstrap(
   db: Db,
   providers: Providers = { installedProviders: [] },
+  keep: (secret: string) => void = () => {},
 ): Promise<{ orgId: string; userId: string; secret: string } | undefined> {
   return transaction(db, async (tx) => {
     // Of two replicas at once, the second waits here for the first one's commit and then inserts nothing.
@@ -76,6 +80,7 @@ export function ensureBootstrap(
       tokenLabel: "bootstrap",
       ...providers,
     });
+    keep(secret);
     return { orgId: localOrgId, userId: owner.id, secret };
   });
 }

@@ -28,6 +28,17 @@ test("of replicas that start at once on an empty database, one bootstraps it and
   expect(members).toMatchObject([{ org_id: "local", role: "owner" }]);
 });
 
+test("a first start whose token could not be kept has not happened", async () => {
+  const { db } = database;
+  const failing = orgs.ensureBootstrap(db, undefined, () => {
+    throw new Error("disk full");
+  });
+  await expect(failing).rejects.toThrow("disk full");
+  const kept: string[] = [];
+  const result = await orgs.ensureBootstrap(db, undefined, (secret) => kept.push(secret));
+  expect(kept).toEqual([result!.secret]);
+});
+
 test("a later start changes nothing, also after a person deleted the agent", async () => {
   const { db } = database;
   await orgs.ensureBootstrap(db);
