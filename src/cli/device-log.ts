@@ -14,6 +14,8 @@ export type LoggedEvent = {
   message?: string;
   reason?: string;
   device_id?: string;
+  /** Of a `finished` event: how the program ended. */
+  result?: { outcome?: string; reason?: string };
   /** Of a `fatal` event: why there is no use in going on. */
   error?: string;
 };

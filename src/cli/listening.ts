@@ -18,7 +18,7 @@ export async function requireFreePort(host: string, port: number): Promise<void>
     ? new Failure(
         exitCodes.conflict,
         `a server that looks like a Pinion answers on port ${port} already`,
-        "use that one, stop it, or choose another port with --port (0 lets the system choose)",
+        "use that one, stop it, or start a second one with --port and --data of its own (`npm start -- --port 8080 --data ./second`)",
       )
     : listenFailure(error, port);
 }
@@ -30,13 +30,13 @@ export function listenFailure(error: unknown, port: number): unknown {
       return new Failure(
         exitCodes.conflict,
         `port ${port} is taken by another program`,
-        "choose another one with --port (0 lets the system choose)",
+        "choose another one with --port (`npm start -- --port 8080`; 0 lets the system choose)",
       );
     case "EACCES":
       return new Failure(
         exitCodes.conflict,
         `this user may not listen on port ${port}`,
-        "choose a port above 1023 with --port",
+        "choose a port above 1023 with --port (`npm start -- --port 8080`)",
       );
     case "EADDRNOTAVAIL":
       return new Failure(

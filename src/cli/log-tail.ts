@@ -6,7 +6,10 @@ import { Bell } from "../abort.ts";
 const lookIntervalMs = 200;
 const readBytesMax = 64 * 1024;
 
-/** Lines of a growing file from a byte on, until the signal aborts. A line without its end is not handed out yet. */
+/**
+ * Lines of a growing file from a byte on, until the signal aborts and what was there by
+ * then is handed out. A line without its end is not handed out yet.
+ */
 export async function* tailLines(
   path: string,
   options: { fromByte: number; signal: AbortSignal },
@@ -19,9 +22,10 @@ export async function* tailLines(
   let position = options.fromByte;
   let rest = Buffer.alloc(0);
   try {
-    while (!options.signal.aborted) {
+    for (;;) {
       const { bytesRead } = await file.read(buffer, 0, buffer.length, position);
       if (bytesRead === 0) {
+        if (options.signal.aborted) return;
         await bell.wait(lookIntervalMs, options.signal);
         continue;
       }

@@ -21,7 +21,17 @@ export function stateDirOf(given: string | undefined, env: Environment, data: st
   return existsSync(upStateDir(data)) ? upStateDir(data) : ownStateDir(env);
 }
 
-/** The daemon's configuration, if none is given: `device.toml` beside `up`'s state, or by the XDG rules. */
+/** The configuration of the device that `pinion up` runs. */
+export function upConfigFile(data: string): string {
+  return join(data, "device.toml");
+}
+
+/** The configuration of the device that is meant on this machine; see stateDirOf. */
+export function configFileOf(stateDir: string | undefined, env: Environment, data: string): string {
+  return stateDirOf(stateDir, env, data) === upStateDir(data) ? upConfigFile(data) : ownConfigFile(env);
+}
+
+/** The daemon's configuration, if none is given, by the XDG rules. */
 export function ownConfigFile(env: Environment): string {
   const configHome = env.XDG_CONFIG_HOME || join(env.HOME || homedir(), ".config");
   return join(configHome, "pinion", "device.toml");

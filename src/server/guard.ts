@@ -185,8 +185,13 @@ export function principalOf(context: { values: ContextValues }): Principal {
   return principal;
 }
 
-/** Whether the principal may make or end a token of that scope: one that it has itself; an admin all but a device's. */
+/** Whether the principal may make a token of that scope: one that it has itself; an admin all but a device's. */
 export function mayGrant(principal: Principal, scope: string): boolean {
+  return principal.scopes.has(scope as Scope) || (principal.scopes.has("admin") && scope !== "device:run");
+}
+
+/** Whether the principal may end a token of that scope: one that it has itself; an admin all, a device's too. */
+export function mayEnd(principal: Principal, scope: string): boolean {
   return principal.scopes.has(scope as Scope) || principal.scopes.has("admin");
 }
 

@@ -6,6 +6,7 @@
  */
 import { within } from "../abort.ts";
 import { Refusal, refuse } from "../errors.ts";
+import { excerpt } from "../excerpt.ts";
 import type { Logger } from "../log.ts";
 import { isReference, type Keyring, type References, requireReference } from "../secrets.ts";
 import type { Db } from "../store/database.ts";
@@ -16,8 +17,8 @@ import type { PlatformStarter } from "./platform-starter.ts";
 const startMs = 20_000;
 /** A waiter looks again when the org's events grew, which the end of a start makes them do, and at least this often. */
 const lookMs = 1_000;
-/** Starts that one call waits for, one after the other. */
-const waitsMax = 20;
+/** How long one call waits for the starts of others, however many, unless it ends sooner itself. */
+const waitMs = platforms.startDeadlineMs;
 /** Longer reasons are cut. */
 const reasonLengthMax = 500;
 
@@ -61,22 +62,25 @@ export function createPlatformRunner(deps: {
 
   /** Takes steps until there is nothing to wait for. */
   async function settle(
-    orgId: string,
     look: (waitedEpoch: number | undefined) => Promise<platforms.Step>,
     signal: AbortSignal,
   ): Promise<Exclude<platforms.Step, { do: "wait" }>> {
     let waitedEpoch: number | undefined;
-    for (let waits = 0; waits <= waitsMax; waits++) {
+    let ending: AbortSignal | undefined;
+    while (true) {
       const step = await look(waitedEpoch);
       if (step.do !== "wait") return step;
       waitedEpoch = step.platform.epoch;
-      await waitForEnd(step.platform, signal);
+      ending ??= AbortSignal.any([signal, AbortSignal.timeout(waitMs)]);
+      await waitForEnd(step.platform, ending);
       if (signal.aborted)
         refuse("deadline_exceeded", "the call ended while another one's start was under way");
+      if (ending.aborted) {
+        refuse("aborted", `others keep starting "${step.platform.stable_id}"; do it again`, {
+          retryAfterMs: 1_000,
+        });
+      }
     }
-    return refuse("aborted", `others keep starting a platform of ${orgId}; do it again`, {
-      retryAfterMs: 1_000,
-    });
   }
 
   /** Resolves once the start of that epoch is not under way any more, or the signal aborts. */
@@ -108,7 +112,9 @@ export function createPlatformRunner(deps: {
     const named = { orgId: platform.org_id, stableId: platform.stable_id };
     const { epoch } = platform;
     const failure = await startOnce(platform);
-    const ended = await platforms.endStart(db, { ...named, epoch, actor, failure });
+    const ended = await platforms
+      .endStart(db, { ...named, epoch, actor, failure })
+      .catch((error) => afterLostEnd(error, platform, { actor, failure }));
     if (!ended) {
       await end({ ...named, epoch });
       refuse(
@@ -125,6 +131,35 @@ export function createPlatformRunner(deps: {
       refuse("failed_precondition", `the platform "${platform.stable_id}" did not start: ${failure}`);
     }
     return ended;
+  }
+
+  /**
+   * After an outcome that was perhaps not recorded: the row, if it says so after all. Otherwise ends the platform,
+   * records that as far as the database takes it, so that nobody waits for the deadline, and throws the error.
+   */
+  async function afterLostEnd(
+    error: unknown,
+    platform: platforms.Platform,
+    { actor, failure }: { actor: string; failure: string | undefined },
+  ): Promise<platforms.Platform> {
+    const { org_id: orgId, stable_id: stableId, epoch } = platform;
+    const named = { orgId, stableId };
+    try {
+      const lost = failure ?? "the outcome of the start could not be recorded";
+      const ended = await platforms.endStart(db, { ...named, epoch, actor, failure: lost });
+      if (ended) {
+        feed.eventsAppended(orgId);
+        if (failure !== undefined) return ended;
+      } else {
+        const now = await platforms.find(db, named);
+        const wanted = failure === undefined ? "running" : "failed";
+        if (now?.epoch === epoch && now.status === wanted) return now;
+      }
+    } catch {
+      // The first error tells why.
+    }
+    await end({ ...named, epoch });
+    throw error;
   }
 
   /** Why the platform did not start; undefined if it did. No secret of it is in the answer. */
@@ -188,7 +223,6 @@ export function createPlatformRunner(deps: {
     async upsert(options, signal) {
       const { orgId, actor } = options;
       const step = await settle(
-        orgId,
         (waitedEpoch) => platforms.upsert(db, { ...options, waitedEpoch, keyring }),
         signal,
       );
@@ -200,11 +234,7 @@ export function createPlatformRunner(deps: {
       return { platform, outcome, willRestart, changed };
     },
     async start(options, signal) {
-      const step = await settle(
-        options.orgId,
-        (waitedEpoch) => platforms.start(db, { ...options, waitedEpoch }),
-        signal,
-      );
+      const step = await settle((waitedEpoch) => platforms.start(db, { ...options, waitedEpoch }), signal);
       if (step.do === "nothing") return step.platform;
       feed.eventsAppended(options.orgId);
       return carryOut(step.platform, options.actor);
@@ -222,7 +252,7 @@ export function createPlatformRunner(deps: {
   };
 }
 
-/** The text without any of the secrets. */
+/** The text without any of the secrets, as it can be stored. */
 function mask(text: string, secrets: Readonly<Record<string, string>>): string {
   let masked = text;
   // The longest first: one may begin another.
@@ -231,5 +261,5 @@ function mask(text: string, secrets: Readonly<Record<string, string>>): string {
     .sort((a, b) => b.length - a.length)) {
     masked = masked.replaceAll(secret, "***");
   }
-  return masked.length > reasonLengthMax ? `${masked.slice(0, reasonLengthMax)}…` : masked;
+  return excerpt(masked, reasonLengthMax);
 }

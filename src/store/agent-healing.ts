@@ -2,7 +2,8 @@ import { sql } from "kysely";
 import type { Db } from "./database.ts";
 
 /**
- * Fills in what an older version left open in an agent: the owner and the providers, each only while it is empty. The
+ * Fills in what an older version left open in an agent: the owner and the providers, each only while it is empty, and the
+ * providers only while nobody has emptied them: no revision, which are kept for good, unlike events, ever had any. The
  * providers become a new version, so that runs keep the settings that they were given (R4). Answers what was filled in,
  * and whether there is such an agent; its event is the caller's.
  */
@@ -17,15 +18,17 @@ export async function healAgent(
   },
 ): Promise<{ isFound: boolean; filled: string[] }> {
   const { orgId, agentId } = options;
-  const { rows } = await sql<{ version: number; owner_id: string | null; providers: number }>`
-    select a.version, a.owner_id,
-      coalesce(jsonb_array_length(r.settings -> 'installedProviders'), 0) as providers
-    from agent a
-      join agent_revision r on r.org_id = a.org_id and r.agent_id = a.id and r.version = a.version
-    where a.org_id = ${orgId} and a.id = ${agentId}
-    for update of a`.execute(tx);
-  const agent = rows[0];
+  const locked = await sql<{ owner_id: string | null }>`
+    select owner_id from agent where org_id = ${orgId} and id = ${agentId} for update`.execute(tx);
+  const agent = locked.rows[0];
   if (!agent) return { isFound: false, filled: [] };
+  // A statement of its own: it sees what a person wrote whom the lock waited for.
+  const revised = await sql`
+    select from agent_revision
+    where org_id = ${orgId} and agent_id = ${agentId}
+      and jsonb_array_length(settings -> 'installedProviders') > 0
+    limit 1`.execute(tx);
+  const hadProviders = revised.rows.length > 0;
   const filled: string[] = [];
   if (agent.owner_id === null && options.ownerId !== null) {
     filled.push("owner_id");
@@ -33,7 +36,7 @@ export async function healAgent(
       update agent set owner_id = ${options.ownerId}, updated_at = now()
       where org_id = ${orgId} and id = ${agentId}`.execute(tx);
   }
-  if (agent.providers === 0 && options.installedProviders.length > 0) {
+  if (!hadProviders && options.installedProviders.length > 0) {
     filled.push("installed_providers");
     await sql`
       with healed as (

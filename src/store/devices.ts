@@ -57,7 +57,12 @@ export type Enrolment = {
 /**
  * Turns a join code into a device and its token, in one transaction. With an install_id that the org knows, that device
  * is enrolled again and its earlier tokens end. Refuses with `unauthenticated` for a code that is unknown, used or
- * expired, and with `permission_denied` for another platform than the device's; neither uses the code up.
+ * expired, and with `permission_denied` for another platform than the device's and for a device that is not the code's
+ * to enrol; none of these uses the code up.
+ *
+ * A device that has an owner is enrolled again with a code of that owner, or of who is an owner or admin of the org at
+ * this moment; it keeps its owner. Once the owner has left the org, any member's code will do, and makes the device
+ * theirs. A service's code is for new devices, and those without an owner.
  *
  * The org's first desktop device also brings the default watcher, pinned to it, with `defaultNextSlotAt` as its next
  * slot: exactly once ever, by the sentinel `metadata.default_watcher_at`.
@@ -79,23 +84,45 @@ export function enroll(
       refuse("unauthenticated", "the join code is unknown, used or expired; ask for a new one");
     }
     const { orgId, userId } = code;
-    if (userId && !(await members.hold(tx, { orgId, userId }))) {
+    const role = userId ? await members.holdRole(tx, { orgId, userId }) : undefined;
+    if (userId && !role) {
       refuse("unauthenticated", "whoever made the join code has left the org; ask for a new one");
     }
-    const { rows } = await sql<{ id: string; is_new: boolean }>`
-      insert into device (org_id, owner_id, install_id, platform, label, app_version)
-      values (${orgId}, ${userId}, ${options.installId}, ${options.platform}, ${options.label}, ${options.appVersion})
-      on conflict (org_id, install_id) do update
-        set owner_id = coalesce(excluded.owner_id, device.owner_id), label = excluded.label,
-          app_version = excluded.app_version
-        where device.platform = excluded.platform
-      returning id, xmax = 0 as is_new`.execute(tx);
-    const device = rows[0];
-    if (!device) {
+    // Members are locked before devices, as by whoever removes a member; so the owner is read first and compared below.
+    const known = await tx
+      .selectFrom("device")
+      .select(["owner_id", "platform"])
+      .where("org_id", "=", orgId)
+      .where("install_id", "=", options.installId)
+      .executeTakeFirst();
+    const knownOwnerId = known?.owner_id ?? null;
+    let ownerId = userId;
+    if (knownOwnerId !== null && knownOwnerId !== userId) {
+      if (!userId) refuseTakeover();
+      if (await members.hold(tx, { orgId, userId: knownOwnerId })) {
+        if (role !== "owner" && role !== "admin") refuseTakeover();
+        ownerId = knownOwnerId;
+      }
+    }
+    if (known && known.platform !== options.platform) {
       refuse(
         "permission_denied",
         "this installation is enrolled as another platform; a platform is set once",
       );
+    }
+    const { rows } = await sql<{ id: string; is_new: boolean }>`
+      insert into device (org_id, owner_id, install_id, platform, label, app_version)
+      values (${orgId}, ${ownerId}, ${options.installId}, ${options.platform}, ${options.label}, ${options.appVersion})
+      on conflict (org_id, install_id) do update
+        set owner_id = excluded.owner_id, label = excluded.label, app_version = excluded.app_version
+        where device.platform = excluded.platform
+          and (device.owner_id is not distinct from ${knownOwnerId}::uuid or device.owner_id = ${ownerId}::uuid)
+      returning id, xmax = 0 as is_new`.execute(tx);
+    const device = rows[0];
+    if (!device) {
+      refuse("aborted", "this installation was enrolled by somebody else just now; try again", {
+        retryAfterMs: 1_000,
+      });
     }
     const revoked = await tx
       .updateTable("token")
@@ -110,7 +137,7 @@ export function enroll(
       kind: "dev",
       label: options.label,
       scopes: ["device:run"],
-      userId,
+      userId: ownerId,
       deviceId: device.id,
     });
     const defaultWatcherId = desktopPlatforms.has(options.platform)
@@ -153,6 +180,13 @@ export function enroll(
       defaultWatcherId,
     };
   });
+}
+
+function refuseTakeover(): never {
+  refuse(
+    "permission_denied",
+    "this installation is enrolled for somebody else; ask them, or an owner or admin of the org, for the join code",
+  );
 }
 
 /** The new watcher's id; undefined if the org had its default watcher before, or has no default agent to give it. */

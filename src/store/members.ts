@@ -40,7 +40,10 @@ export function list(
   return query.execute();
 }
 
-/** The person with the email address, made if Pinion does not know it. People are of no org, so this knows none. */
+/**
+ * The person with the email address, made if Pinion does not know it, and locked until the commit. People are of no org,
+ * so this knows none.
+ */
 export async function ensureUser(db: Db, options: { email: string; name: string }): Promise<string> {
   const email = options.email.toLowerCase();
   const { rows } = await sql<{ id: string }>`
@@ -53,7 +56,8 @@ export async function ensureUser(db: Db, options: { email: string; name: string 
 
 /**
  * Takes a person into the org, or gives a member another role, with the event `member.added` or `member.updated` and,
- * where scopes are given, a first token. Refuses with `failed_precondition` to leave the org without an owner.
+ * where scopes are given, a first token. Refuses with `failed_precondition` to leave the org without an owner, and to make
+ * a token of somebody who is a member of this org or another: whoever holds it speaks as that person.
  */
 export function add(
   db: Db,
@@ -69,6 +73,12 @@ export function add(
   const { orgId, role, actor } = options;
   return transaction(db, async (tx) => {
     const userId = await ensureUser(tx, options);
+    if (options.tokenScopes.length > 0 && (await isMemberAnywhere(tx, userId))) {
+      refuse(
+        "failed_precondition",
+        "the person is known already, and they have tokens of their own; leave the token's scopes out",
+      );
+    }
     const owners = await lockOwners(tx, orgId);
     const before = await find(tx, { orgId, userId });
     if (role !== "owner" && owners.length === 1 && owners[0] === userId) refuseLastOwner();
@@ -108,6 +118,16 @@ export function add(
   });
 }
 
+async function isMemberAnywhere(tx: Db, userId: string): Promise<boolean> {
+  const row = await tx
+    .selectFrom("member")
+    .select("org_id")
+    .where("user_id", "=", userId)
+    .limit(1)
+    .executeTakeFirst();
+  return row !== undefined;
+}
+
 /**
  * Holds, until the commit, that the person is a member: whoever removes them waits. False for who is none.
  */
@@ -120,6 +140,21 @@ export async function hold(tx: Db, options: { orgId: string; userId: string }): 
     .forKeyShare()
     .executeTakeFirst();
   return row !== undefined;
+}
+
+/** {@link hold} that holds the role too: whoever changes it waits. Undefined for who is no member. */
+export async function holdRole(
+  tx: Db,
+  options: { orgId: string; userId: string },
+): Promise<Role | undefined> {
+  const row = await tx
+    .selectFrom("member")
+    .select("role")
+    .where("org_id", "=", options.orgId)
+    .where("user_id", "=", options.userId)
+    .forShare()
+    .executeTakeFirst();
+  return row?.role;
 }
 
 /** The owners' ids; of two who change them at once, the second waits and sees what the first one left. */

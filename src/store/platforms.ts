@@ -14,9 +14,11 @@
  * - P1 An outcome is written only under the epoch of its own start, so a late one changes nothing.
  * - P2 `starting` beyond its deadline is read as `failed`: its replica is gone.
  * - P3 Epochs of one stable id only grow, also across a deletion, so that who stops "up to an epoch" ends no later start.
+ * - P4 Who waited for a start and finds the platform stopped is refused, as who made that start is: neither undoes the stop.
  */
 import { sql } from "kysely";
 import { refuse } from "../errors.ts";
+import { excerpt } from "../excerpt.ts";
 import { isReference, type Keyring } from "../secrets.ts";
 import { canonical } from "./canonical.ts";
 import type { Db } from "./database.ts";
@@ -95,7 +97,7 @@ export function list(
 /**
  * Makes the row what is wanted, with the event `platform.created` or `platform.updated`, unless a start is under way.
  * `waitedEpoch` is the start that the caller has waited for: if that one failed and nothing else is wanted, this refuses
- * with `failed_precondition` and its reason. Refuses with `not_found` (agent), `already_exists` (another agent's),
+ * with `failed_precondition` and its reason, and with `aborted` if the platform was stopped. Refuses with `not_found` (agent), `already_exists` (another agent's),
  * `failed_precondition` (another kind), `aborted` (`expectedVersion`), `invalid_argument` (a secret to keep that is
  * not there).
  */
@@ -123,6 +125,14 @@ export function upsert(
     return refuse("aborted", `others create and delete "${options.stableId}"; do it again`, {
       retryAfterMs: 50,
     });
+  });
+}
+
+/** P4 */
+function requireNoStop(current: Platform, waitedEpoch: number | undefined): void {
+  if (waitedEpoch === undefined || current.status !== "stopped" || current.epoch === waitedEpoch) return;
+  refuse("aborted", `the platform "${current.stable_id}" was stopped meanwhile; read it again`, {
+    retryAfterMs: 0,
   });
 }
 
@@ -232,6 +242,7 @@ async function change(
   }
   const isStarting = current.status === "starting";
   if (isStarting && !options.isDryRun) return { do: "wait", platform: current };
+  requireNoStop(current, options.waitedEpoch);
   if (options.expectedVersion !== 0 && options.expectedVersion !== current.version) {
     refuse(
       "aborted",
@@ -341,10 +352,7 @@ function only(values: Record<string, string>, changed: string[], prefix: string)
 
 function shortened(config: Record<string, string>): Json {
   return Object.fromEntries(
-    Object.entries(config).map(([key, value]) => [
-      key,
-      value.length > eventValueLengthMax ? `${value.slice(0, eventValueLengthMax)}…` : value,
-    ]),
+    Object.entries(config).map(([key, value]) => [key, excerpt(value, eventValueLengthMax)]),
   );
 }
 
@@ -373,7 +381,7 @@ async function beginStart(tx: Db, current: Platform, actor: string): Promise<Pla
 
 /**
  * Begins a start unless the platform runs or is being started. Refuses with `not_found`, with `aborted` if it was
- * deleted while the caller waited, and with `failed_precondition` if the start failed that the caller waited for.
+ * stopped or deleted while the caller waited, and with `failed_precondition` if the start failed that the caller waited for.
  */
 export function start(
   db: Db,
@@ -386,6 +394,7 @@ export function start(
       notFound(options.stableId);
     }
     if (current.status === "starting") return { do: "wait", platform: current };
+    requireNoStop(current, options.waitedEpoch);
     if (current.status === "running")
       return { do: "nothing", platform: current, outcome: "noop", changed: [] };
     if (current.status === "failed" && current.epoch === options.waitedEpoch) {

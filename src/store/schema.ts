@@ -91,6 +91,7 @@ export type TokenTable = {
   expires_at: TimestampOrNull;
   last_used_at: TimestampOrNull;
   revoked_at: TimestampOrNull;
+  rotated_at: TimestampOrNull;
 };
 
 export type JoinCodeTable = {

@@ -21,6 +21,7 @@ const columns = [
   "expires_at",
   "last_used_at",
   "revoked_at",
+  "rotated_at",
 ] as const;
 
 export type NewTokenOptions = {
@@ -191,8 +192,9 @@ export function revoke(
 
 /**
  * A successor of a token, with the event `token.rotated`; the token itself expires after `overlapMs`, if it does not
- * sooner. `expiresInMs` absent: the successor is good for as long as the token was when it was made. Refuses with
- * `not_found`, and with `failed_precondition` for one that is revoked or expired.
+ * sooner. `expiresInMs` absent: the successor is good for as long as the token was when it was made; with
+ * `expiresInMsMax`, refuses with `permission_denied` what is longer. Refuses with `not_found`, and with
+ * `failed_precondition` for one that is revoked, expired, or has a successor.
  */
 export function rotate(
   db: Db,
@@ -201,6 +203,8 @@ export function rotate(
     tokenId: string;
     overlapMs: number;
     expiresInMs: number | undefined;
+    /** Null: no bound. */
+    expiresInMsMax?: number | null;
     actor: string;
   },
 ): Promise<{ token: Token; secret: string; predecessor: Token }> {
@@ -221,6 +225,11 @@ export function rotate(
     if (old.revoked_at || old.is_expired) {
       refuse("failed_precondition", "the token has ended; make a new one instead");
     }
+    if (old.rotated_at) {
+      refuse("failed_precondition", "the token has a successor already; rotate that one");
+    }
+    const expiresInMs = options.expiresInMs ?? old.lifetime_ms ?? undefined;
+    requireWithin(expiresInMs, options.expiresInMsMax ?? null);
     const issued = await issue(tx, {
       orgId,
       kind: old.kind,
@@ -228,13 +237,14 @@ export function rotate(
       scopes: old.scopes,
       userId: old.user_id,
       deviceId: old.device_id,
-      expiresInMs: options.expiresInMs ?? old.lifetime_ms ?? undefined,
+      expiresInMs,
     });
     const predecessor = await tx
       .updateTable("token")
       // least() passes over the null of a token that would never have expired.
       .set({
         expires_at: sql<Date>`least(expires_at, now() + ${options.overlapMs} * interval '1 millisecond')`,
+        rotated_at: sql<Date>`now()`,
       })
       .where("org_id", "=", orgId)
       .where("id", "=", tokenId)
@@ -256,6 +266,16 @@ export function rotate(
     ]);
     return { ...issued, predecessor };
   });
+}
+
+/** Refuses with `permission_denied` a token that is to be good for longer than `expiresInMsMax`; null: no bound. */
+export function requireWithin(expiresInMs: number | undefined, expiresInMsMax: number | null): void {
+  if (expiresInMsMax === null || (expiresInMs !== undefined && expiresInMs <= expiresInMsMax)) return;
+  refuse(
+    "permission_denied",
+    'a token without the scope "admin" cannot make one that outlives it: ' +
+      `ask for an expires_in of at most ${Math.floor(expiresInMsMax / 1_000)} s`,
+  );
 }
 
 /** Writes that these tokens were used about now, in one statement; locked in one order, for replicas that do it at once. */

@@ -5,7 +5,7 @@ import { Refusal } from "../../errors.ts";
 import { isUuid } from "../../ids.ts";
 import { checkSchedule } from "../../scheduler/cron.ts";
 import { checkMessage } from "../../server/interceptors/validate.ts";
-import { isSecretKey, platformKinds } from "../../server/platform-kinds.ts";
+import { hasUrlPassword, isSecretKey, isSettingKey } from "../../server/platform-kinds.ts";
 import { type AgentFields, fieldsOfAgentTree, settingsOfFields } from "./agent-fields.ts";
 import type { ParsedFile } from "./file.ts";
 import type { KeyPath } from "./places.ts";
@@ -46,7 +46,9 @@ export function desiredOf(parsed: ParsedFile): Desired {
     desired.agents.push(agent);
     problems.push(...agentProblems(agent));
     for (const [index, platform] of (tree.platforms ?? []).entries()) {
-      desired.platforms.push(desiredPlatform(id, platform, [...path, "platforms", index], parsed.templates));
+      const found = desiredPlatform(id, platform, [...path, "platforms", index], parsed.templates);
+      desired.platforms.push(found);
+      problems.push(...platformProblems(found));
     }
     for (const [index, watcher] of (tree.watchers ?? []).entries()) {
       const found = desiredWatcher(id, watcher, [...path, "watchers", index]);
@@ -86,12 +88,21 @@ function desiredPlatform(
   for (const [key, value] of Object.entries(tree.config ?? {})) {
     const text = String(value);
     const hasVariable = templates.has(placeKey([...path, "config", key]));
-    const isSetting = platformKinds[tree.kind]?.config.includes(key);
+    const isSetting = isSettingKey(tree.kind, key);
     const isSecret =
       isSecretKey(tree.kind, key) || text.startsWith("secret://") || (hasVariable && !isSetting);
     (isSecret ? secrets : config)[key] = text;
   }
   return { id: tree.id, path, agent, kind: tree.kind, config, secrets };
+}
+
+function platformProblems({ path, config }: DesiredPlatform): Problem[] {
+  return Object.entries(config)
+    .filter(([, value]) => hasUrlPassword(value))
+    .map(([key]) => ({
+      path: [...path, "config", key],
+      message: 'holds a URL with a password, and settings are listed; take it out, or write "secret://NAME"',
+    }));
 }
 
 function desiredWatcher(agent: string, tree: WatcherTree, path: KeyPath): DesiredWatcher | Problem {

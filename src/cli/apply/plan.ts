@@ -1,4 +1,6 @@
 import { type AgentPlatform, PlatformStatus } from "#gen/pinion/v1/agent_pb.js";
+import { isReference } from "../../secrets.ts";
+import { hasUrlPassword, isSecretKey } from "../../server/platform-kinds.ts";
 import { canonical } from "../../store/canonical.ts";
 import { agentFieldNames, fieldsOfAgent } from "./agent-fields.ts";
 import type { Desired, DesiredAgent, DesiredPlatform, DesiredWatcher } from "./desired.ts";
@@ -33,7 +35,7 @@ export function makePlan(
   const wanted: Step[] = [
     ...(only.has("agent") ? desired.agents.map((agent) => agentStep(agent, state, templates)) : []),
     ...(only.has("platform")
-      ? desired.platforms.map((platform) => platformStep(platform, state, verdicts))
+      ? desired.platforms.map((platform) => platformStep(platform, state, verdicts, templates))
       : []),
     ...(only.has("watcher") ? desired.watchers.map((watcher) => watcherStep(watcher, state, templates)) : []),
   ];
@@ -109,12 +111,17 @@ function platformStep(
   wanted: DesiredPlatform,
   state: OrgState,
   verdicts: ReadonlyMap<string, Verdict>,
+  templates: ReadonlyMap<string, string>,
 ): PlatformStep {
   const current = state.platforms.get(wanted.id);
   const verdict = verdicts.get(wanted.id);
   const note = current ? startNote(current) : "";
   const outcome = verdict?.outcome ?? (current ? "updated" : "created");
-  const fields = (verdict?.changedFields ?? []).map((path) => platformChange(path, current, wanted));
+  // A value that becomes a secret is a change of both of the server's tables, and one of the file's.
+  const changed = new Set(
+    (verdict?.changedFields ?? []).map((path) => path.replace(/^secrets\./, "config.")),
+  );
+  const fields = [...changed].map((field) => platformChange(field, current, wanted, templates));
   return {
     kind: "platform",
     id: wanted.id,
@@ -136,26 +143,31 @@ function startNote(current: AgentPlatform): string {
   return current.status === PlatformStatus.STARTING ? "it is being started; that is waited for" : "";
 }
 
-/** "config.chat_id" with its values, "secrets.bot_token" without. */
+/** "config.chat_id" with its values; "config.bot_token", a secret, with at most the name of one on the server. */
 function platformChange(
-  path: string,
+  field: string,
   current: AgentPlatform | undefined,
   wanted: DesiredPlatform,
+  templates: ReadonlyMap<string, string>,
 ): FieldChange {
-  const [table = "", key = ""] = path.split(".");
-  if (table === "config") return { field: path, before: current?.config[key], after: wanted.config[key] };
-  if (table !== "secrets") {
-    return path === "kind"
-      ? { field: path, before: current?.kind, after: wanted.kind }
-      : { field: path, before: undefined, after: undefined };
-  }
+  if (field === "kind") return change(field, current?.kind, wanted.kind, [...wanted.path, field], templates);
+  const [table, key = ""] = field.split(".");
+  if (table !== "config") return { field, before: undefined, after: undefined };
   const had = current?.secrets.find(({ name }) => name === key);
-  const next = wanted.secrets[key];
-  return {
-    field: `config.${key}`,
-    before: had && (had.reference || hiddenText),
-    after: next === undefined || next.startsWith("secret://") ? next : hiddenText,
-  };
+  const secret = own(wanted.secrets, key);
+  const setting = current && own(current.config, key);
+  const isSecret = secret !== undefined || isSecretKey(wanted.kind, key) || hasUrlPassword(setting ?? "");
+  const before = had ? had.reference || hiddenText : setting && isSecret ? hiddenText : setting;
+  const after =
+    secret === undefined || isReference(secret) ? (secret ?? own(wanted.config, key)) : hiddenText;
+  // Nothing of the file is shown of a secret that stands in it, not even beside a variable.
+  return after === hiddenText
+    ? { field, before, after }
+    : change(field, before, after, [...wanted.path, "config", key], templates);
+}
+
+function own(values: Readonly<Record<string, string>>, key: string): string | undefined {
+  return Object.hasOwn(values, key) ? values[key] : undefined;
 }
 
 function change(

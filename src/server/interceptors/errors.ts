@@ -67,11 +67,26 @@ export function toConnectError(
     // character_not_in_repertoire and untranslatable_character: PostgreSQL's text has no NUL
     case "22021":
     case "22P05":
-      return fromRefusal(new Refusal("invalid_argument", "a text of the request holds a NUL character"));
+      return badText();
+    // invalid_text_representation: its JSON has no half of a surrogate pair. Of any other type, it is a mistake of ours.
+    case "22P02":
+      if (isOfJson(error)) return badText();
   }
   const id = randomUUID();
   call.log.error({ err: error, rpc: call.rpc, errorId: id }, "internal error");
   return new ConnectError(`internal error, id ${id}`, Code.Internal);
+}
+
+function badText(): ConnectError {
+  return fromRefusal(
+    new Refusal("invalid_argument", "a text of the request holds a NUL character or half a surrogate pair"),
+  );
+}
+
+/** By the function of PostgreSQL that failed: messages are translated. */
+function isOfJson(error: unknown): boolean {
+  const routine = (error as { routine?: unknown }).routine;
+  return typeof routine === "string" && routine.startsWith("json_");
 }
 
 function fromRefusal(refusal: Refusal): ConnectError {

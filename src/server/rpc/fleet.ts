@@ -3,6 +3,7 @@ import type { ServiceImpl } from "@connectrpc/connect";
 import { z } from "zod";
 import type { FleetService } from "#gen/pinion/v1/fleet_pb.js";
 import { refuse } from "../../errors.ts";
+import * as callers from "../../store/callers.ts";
 import type { Db } from "../../store/database.ts";
 import * as devices from "../../store/devices.ts";
 import * as joinCodes from "../../store/join-codes.ts";
@@ -114,13 +115,16 @@ export function fleetService(deps: {
     },
 
     async createJoinCode(request, context) {
-      const { orgId, actor, userId } = principalOf(context);
-      const { code, expiresAt } = await joinCodes.create(db, {
-        orgId,
-        actor,
-        userId,
-        expiresInMs: request.expiresIn ? durationMs(request.expiresIn) : joinCodeMsDefault,
-      });
+      const principal = principalOf(context);
+      const { orgId, actor, userId } = principal;
+      const { code, expiresAt } = await callers.whileGood(db, principal, (tx) =>
+        joinCodes.create(tx, {
+          orgId,
+          actor,
+          userId,
+          expiresInMs: request.expiresIn ? durationMs(request.expiresIn) : joinCodeMsDefault,
+        }),
+      );
       feed.eventsAppended(orgId);
       return { joinCode: code, expiresAt: timestampOf(expiresAt)! };
     },

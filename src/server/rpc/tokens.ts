@@ -3,9 +3,11 @@ import type { ServiceImpl } from "@connectrpc/connect";
 import { z } from "zod";
 import { TokenKind, type TokenService } from "#gen/pinion/v1/token_pb.js";
 import { refuse } from "../../errors.ts";
+import * as callers from "../../store/callers.ts";
 import type { Db } from "../../store/database.ts";
+import * as devices from "../../store/devices.ts";
 import * as tokens from "../../store/tokens.ts";
-import { type Guard, mayGrant, principalOf } from "../guard.ts";
+import { type Guard, mayEnd, mayGrant, type Principal, principalOf } from "../guard.ts";
 import type { EventAnnouncer } from "./events.ts";
 import { idKey, page } from "./page.ts";
 import { tokenMessage } from "./token-message.ts";
@@ -38,14 +40,18 @@ export function tokenService(deps: {
       if (isForPerson && !principal.userId) {
         refuse("failed_precondition", "a service has no person to make a token for; ask for kind SVC");
       }
-      const { token, secret } = await tokens.create(db, {
-        orgId: principal.orgId,
-        actor: principal.actor,
-        kind: isForPerson ? "pat" : "svc",
-        label: request.label,
-        scopes: request.scopes,
-        userId: isForPerson ? principal.userId : null,
-        expiresInMs: request.expiresIn && durationMs(request.expiresIn),
+      const expiresInMs = request.expiresIn && durationMs(request.expiresIn);
+      const { token, secret } = await callers.whileGood(db, principal, (tx, held) => {
+        tokens.requireWithin(expiresInMs, lifeMsMax(principal, held));
+        return tokens.create(tx, {
+          orgId: principal.orgId,
+          actor: principal.actor,
+          kind: isForPerson ? "pat" : "svc",
+          label: request.label,
+          scopes: request.scopes,
+          userId: isForPerson ? principal.userId : null,
+          expiresInMs,
+        });
       });
       deps.feed.eventsAppended(principal.orgId);
       return { token: tokenMessage(token), secret };
@@ -66,8 +72,7 @@ export function tokenService(deps: {
       const { orgId, actor } = principal;
       const { tokenId } = request;
       const found = (await tokens.find(db, { orgId, tokenId })) ?? notFound(tokenId);
-      // A token that could not make it cannot end it either.
-      if (found.id !== principal.tokenId && !found.scopes.every((scope) => mayGrant(principal, scope))) {
+      if (found.id !== principal.tokenId && !found.scopes.every((scope) => mayEnd(principal, scope))) {
         refuse("permission_denied", "a token cannot end one that may do more than itself");
       }
       const token = (await tokens.revoke(db, { orgId, tokenId, actor })) ?? notFound(tokenId);
@@ -81,27 +86,53 @@ export function tokenService(deps: {
       const principal = principalOf(context);
       const { orgId, actor } = principal;
       const { tokenId } = request;
-      const found = (await tokens.find(db, { orgId, tokenId })) ?? notFound(tokenId);
-      if (found.id !== principal.tokenId && !found.scopes.every((scope) => mayGrant(principal, scope))) {
-        refuse("permission_denied", "a token cannot make one that may do more than itself");
-      }
-      // Whoever holds a person's token speaks as that person: not even an admin gets hold of another's.
-      if (found.kind === "pat" && found.user_id !== principal.userId) {
-        refuse("permission_denied", "only its own person may rotate a person's token; revoke it instead");
-      }
-      const { token, secret, predecessor } = await tokens.rotate(db, {
-        orgId,
-        tokenId,
-        actor,
-        overlapMs: request.overlap ? durationMs(request.overlap) : overlapMsDefault,
-        expiresInMs: request.expiresIn && durationMs(request.expiresIn),
-      });
+      const rotate = async (tx: Db, held: callers.Held) => {
+        await requireMayRotate(
+          tx,
+          principal,
+          (await tokens.find(tx, { orgId, tokenId })) ?? notFound(tokenId),
+        );
+        return tokens.rotate(tx, {
+          orgId,
+          tokenId,
+          actor,
+          overlapMs: request.overlap ? durationMs(request.overlap) : overlapMsDefault,
+          expiresInMs: request.expiresIn && durationMs(request.expiresIn),
+          expiresInMsMax: lifeMsMax(principal, held),
+        });
+      };
+      const { token, secret, predecessor } = await callers.whileGood(db, principal, rotate, { tokenId });
       // Its next use learns when it expires; on other replicas within the time for which a lookup is believed.
       deps.authCache.forget(tokenId);
       deps.feed.eventsAppended(orgId);
       return { token: tokenMessage(token), secret, predecessor: tokenMessage(predecessor) };
     },
   };
+}
+
+/** How long a token may be good that the principal makes; null: no bound. An admin's may outlive the admin's own. */
+function lifeMsMax(principal: Principal, held: callers.Held): number | null {
+  return principal.scopes.has("admin") ? null : held.expiresInMs;
+}
+
+/** Refuses with `permission_denied` a token whose successor would let the principal do what it may not do itself. */
+async function requireMayRotate(tx: Db, principal: Principal, found: tokens.Token): Promise<void> {
+  const { orgId, userId } = principal;
+  // Whoever holds a device's token is that device: only its owner, who may enrol it again too, gets hold of one.
+  if (found.kind === "dev") {
+    const device = await devices.find(tx, { orgId, deviceId: found.device_id! });
+    if (!userId || device?.owner_id !== userId) {
+      refuse("permission_denied", "only the device's owner may rotate its token; revoke it instead");
+    }
+    return;
+  }
+  if (found.id !== principal.tokenId && !found.scopes.every((scope) => mayGrant(principal, scope))) {
+    refuse("permission_denied", "a token cannot make one that may do more than itself");
+  }
+  // Whoever holds a person's token speaks as that person: not even an admin gets hold of another's.
+  if (found.kind === "pat" && found.user_id !== userId) {
+    refuse("permission_denied", "only its own person may rotate a person's token; revoke it instead");
+  }
 }
 
 function notFound(tokenId: string): never {

@@ -274,7 +274,7 @@ function requestsAbout(ids: Record<string, string>): Record<string, object | "na
     stableId: "not-there",
     agentId: ids.agent,
     kind: "webhook",
-    config: { url: "https://example.org/hook" },
+    secrets: { url: { kind: { case: "value", value: "https://example.org/hook" } } },
   };
   return {
     "DeviceService/Connect": "names nothing",

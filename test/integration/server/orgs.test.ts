@@ -10,6 +10,7 @@ import { MemberRole } from "#gen/pinion/v1/org_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
+import * as agents from "../../../src/store/agents.ts";
 import * as orgs from "../../../src/store/orgs.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, dial, enrolDevice } from "../../support/device.ts";
@@ -58,24 +59,45 @@ test("an org begins with an owner, a default agent and a token that works; the t
   expect(textOf(await replica.clients.events.listEvents({}))).not.toContain("acme");
 });
 
-test("who is added by an address is one person in all orgs, and gets no token that the caller may not give", async () => {
+test("who is added by an address is one person in all orgs, and another role is no other member", async () => {
   const replica = await startTestReplica(database.url);
   const { owner, secret } = await replica.clients.orgs.createOrg({
     orgId: "acme",
     name: "Acme",
     ownerEmail: "ada@acme.example",
   });
-  const asked = { email: "ADA@acme.example", role: MemberRole.MEMBER, tokenScopes: ["read"] };
+  const asked = { email: "ADA@acme.example", role: MemberRole.MEMBER };
   const added = await replica.clients.orgs.addMember(asked);
-  expect(added.member!.userId).toBe(owner!.userId);
-  const ada = as(replica, added.secret);
-  expect((await ada.orgs.getOrg({})).org!.id).toBe("local");
-  await expect(ada.orgs.addMember(asked)).rejects.toMatchObject({ reason: "permission_denied" });
-  // Another role is no other member.
-  await replica.clients.orgs.addMember({ ...asked, role: MemberRole.ADMIN, tokenScopes: [] });
+  expect(added).toMatchObject({ member: { userId: owner!.userId }, secret: "" });
+  await replica.clients.orgs.addMember({ ...asked, role: MemberRole.ADMIN });
   const { members } = await replica.clients.orgs.listMembers({});
   expect(members.map((member) => member.role).sort()).toEqual([MemberRole.OWNER, MemberRole.ADMIN]);
   expect((await as(replica, secret).orgs.listMembers({})).members).toHaveLength(1);
+});
+
+test("a first token is for a person who is new to Pinion: nobody gets one of somebody who has tokens", async () => {
+  const replica = await startTestReplica(database.url);
+  const { orgs: local } = replica.clients;
+  await local.createOrg({ orgId: "acme", name: "Acme", ownerEmail: "ada@acme.example" });
+  const asked = { email: "bob@x.example", role: MemberRole.MEMBER, tokenScopes: ["read"] };
+  const { member, secret } = await local.addMember(asked);
+  expect((await as(replica, secret).orgs.getOrg({})).org!.id).toBe("local");
+  await expect(as(replica, secret).orgs.addMember(asked)).rejects.toMatchObject({
+    reason: "permission_denied",
+  });
+
+  const before = await replica.clients.tokens.listTokens({});
+  const refused = { reason: "failed_precondition", message: expect.stringContaining("tokens of their own") };
+  await expect(local.addMember(asked)).rejects.toMatchObject(refused);
+  await expect(local.addMember({ ...asked, role: MemberRole.ADMIN })).rejects.toMatchObject(refused);
+  await expect(local.addMember({ ...asked, email: "Ada@acme.example" })).rejects.toMatchObject(refused);
+  expect(await replica.clients.tokens.listTokens({})).toEqual(before);
+  const { members } = await local.listMembers({});
+  expect(members.map(({ role }) => role).sort()).toEqual([MemberRole.OWNER, MemberRole.MEMBER]);
+
+  // Of one who has left all orgs no token is good any more.
+  await local.removeMember({ userId: member!.userId });
+  expect((await local.addMember(asked)).secret).not.toBe("");
 });
 
 test("an org keeps an owner, also when two of them remove each other at once", async () => {
@@ -334,6 +356,25 @@ test("an older default agent gets its owner and providers when a replica starts,
   await sql`delete from agent`.execute(db);
   expect(await orgs.provisionDefaultAgents(db, { installedProviders: ["anthropic"] })).toBe(0);
   expect(await read()).toEqual([]);
+});
+
+test("providers that a person took out of an older default agent stay out", async () => {
+  const { db } = database;
+  await orgs.ensureBootstrap(db, { installedProviders: ["openai"] });
+  // As an older version left it, which did not note that it had filled them in.
+  await sql`update org set metadata = metadata - 'default_providers_at'`.execute(db);
+  const { agent } = await agents.update(db, {
+    orgId: "local",
+    agentId: "pinion-default",
+    actor: "user:me",
+    expectedVersion: 0,
+    isDryRun: false,
+    change: (current) => ({ ...current, settings: { ...current.settings, installedProviders: [] } }),
+  });
+  expect(agent.version).toBe(2);
+  expect(await orgs.provisionDefaultAgents(db, { installedProviders: ["anthropic"] })).toBe(0);
+  const after = await agents.get(db, { orgId: "local", agentId: "pinion-default" });
+  expect(after).toMatchObject({ version: 2, settings: { installedProviders: [] } });
 });
 
 test("an org without a default agent that no version has provided for gets one, once", async () => {

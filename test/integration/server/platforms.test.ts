@@ -6,6 +6,7 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { AgentService, PlatformStatus, UpsertOutcome } from "#gen/pinion/v1/agent_pb.js";
 import { createLogger } from "../../../src/log.ts";
 import { createKeyring, createReferences, newKey } from "../../../src/secrets.ts";
+import { toConnectError } from "../../../src/server/interceptors/errors.ts";
 import {
   createConfigStarter,
   type PlatformStarter,
@@ -328,6 +329,91 @@ test("a platform that is deleted while it starts leaves nothing, and who waited 
   await next;
 });
 
+test("who waited for a start that was stopped is told so, as who made it is, and the platform stays stopped", async () => {
+  const held = heldStarter();
+  const feed = hints();
+  const { runner } = replica(held.starter, { feed });
+  const winner = reasonOf(upsert(runner));
+  await held.nth(1);
+  const losers = [
+    upsert(runner),
+    upsert(runner, { config: { a: "b" } }),
+    runner.start({ orgId: "acme", stableId: "chat", actor: "user:me" }, AbortSignal.timeout(9_000)),
+  ].map(reasonOf);
+  await feed.waiters(3);
+  await runner.stop({ orgId: "acme", stableId: "chat", actor: "user:me" });
+  for (const answer of await Promise.all(losers)) expect(answer).toMatch(/^aborted: .*stopped/);
+  held.started[0]!.end();
+  expect(await winner).toMatch(/^aborted/);
+  expect(held.started).toHaveLength(1);
+  expect(await row()).toMatchObject({ status: "stopped", version: 1, config: {} });
+});
+
+test("a call waits for as many starts as its time allows", async () => {
+  const held = heldStarter();
+  const { runner } = replica(held.starter);
+  const calls = [upsert(runner)];
+  await held.nth(1);
+  for (let i = 0; i < 24; i++) calls.push(upsert(runner, { config: { chat_id: String(i) } }));
+  const answers = Promise.all(calls);
+  // So that a refusal is this test's, and not left over while it waits.
+  answers.catch(() => {});
+  for (let n = 1; n <= 25; n++) {
+    await Promise.race([held.nth(n), answers]);
+    held.started[n - 1]!.end();
+  }
+  expect((await answers).map(({ platform }) => platform.version).sort((a, b) => a - b)).toEqual(
+    Array.from({ length: 25 }, (_, i) => i + 1),
+  );
+});
+
+test("a start whose end cannot be recorded is ended, and who waited for it is told at once", async () => {
+  const held = heldStarter();
+  const feed = hints();
+  const { runner } = replica(held.starter, { feed });
+  const winner = reasonOf(upsert(runner));
+  await held.nth(1);
+  const loser = reasonOf(upsert(runner));
+  await feed.waiters(1);
+  await sql`
+    alter table platform add constraint never_runs check (status <> 'running') not valid`.execute(
+    database.db,
+  );
+  try {
+    held.started[0]!.end();
+    expect(await winner).toMatch(/never_runs/);
+    expect(await loser).toMatch(/^failed_precondition: .*could not be recorded/);
+  } finally {
+    await sql`alter table platform drop constraint never_runs`.execute(database.db);
+  }
+  expect(held.stopped.map(({ epoch }) => epoch)).toContain(held.started[0]!.epoch);
+  expect(await row()).toMatchObject({ status: "failed" });
+});
+
+test("a text whose cut would fall into a character is stored: a setting in its event, a failure's reason", async () => {
+  const held = heldStarter();
+  const { runner } = replica(held.starter);
+  const smiles = `a${"\u{1f600}".repeat(400)}`;
+  const call = reasonOf(upsert(runner, { config: { greeting: smiles } }));
+  await held.nth(1);
+  held.started[0]!.end(new Error(`\0\ud83d${smiles}`));
+  expect(await call).toMatch(/^failed_precondition: .*did not start: \ufffd\ufffda\u{1f600}/u);
+  expect((await row())!.config).toEqual({ greeting: smiles });
+  expect((await row())!.status_reason.isWellFormed()).toBe(true);
+  expect(await kindsOf()).toEqual(["platform.created", "platform.failed"]);
+});
+
+test("half a surrogate pair in a setting is the caller's mistake", async () => {
+  const { runner } = replica(createConfigStarter());
+  const error = await upsert(runner, { config: { greeting: "\ud83d" } }).catch((refused: unknown) => refused);
+  const log = createLogger({ name: "test", level: "silent" });
+  expect(toConnectError(error, { log, rpc: "x/Y" })).toMatchObject({
+    code: Code.InvalidArgument,
+    rawMessage: expect.stringContaining("half a surrogate pair"),
+  });
+  expect(await row()).toBeUndefined();
+});
+
 test("a start whose replica died is read as failed, the next call starts anew, and a late outcome changes nothing", async () => {
   const held = heldStarter();
   const dead = replica(held.starter);
@@ -559,6 +645,9 @@ test("what can be known to be wrong is refused before anything is written, and t
     [{ secrets: { bot_token: value("secret://lower") } }, "InvalidArgument"],
     [{ config: { bot_token: "1" } }, "InvalidArgument"],
     [{ config: { db_password: "1" } }, "InvalidArgument"],
+    [{ config: { proxy: "http://me:hunter2@proxy" } }, "InvalidArgument"],
+    [{ kind: "constructor" }, "InvalidArgument"],
+    [{ kind: "webhook", secrets: {}, config: { url: "https://hooks.example/x" } }, "InvalidArgument"],
     [{ config: { "Not A Key": "1" } }, "InvalidArgument"],
     [{ agentId: "nobody" }, "NotFound"],
     [{ expectedVersion: 3 }, "Aborted"],

@@ -60,6 +60,19 @@ test("a deadlock that outlived its retries is aborted, and a NUL character is th
   );
 });
 
+test("text that PostgreSQL's JSON cannot hold is the caller's mistake, another value that it cannot read is ours", () => {
+  const { convert, lines } = setUp();
+  const failed = (routine: string) => convert(Object.assign(new Error("syntax"), { code: "22P02", routine }));
+  for (const routine of ["json_errsave_error", "json_ereport_error"]) {
+    expect(failed(routine)).toMatchObject({
+      code: Code.InvalidArgument,
+      rawMessage: expect.stringContaining("surrogate"),
+    });
+  }
+  expect(lines).toEqual([]);
+  expect(failed("string_to_uuid").code).toBe(Code.Internal);
+});
+
 test("a query that ran into the statement timeout tells the caller to ask for less", () => {
   const { convert, lines } = setUp();
   const timeout = Object.assign(new Error("canceling statement due to statement timeout"), { code: "57014" });

@@ -8,7 +8,15 @@ import { file_pinion_v1_org } from "#gen/pinion/v1/org_pb.js";
 import { file_pinion_v1_run } from "#gen/pinion/v1/run_pb.js";
 import { file_pinion_v1_token } from "#gen/pinion/v1/token_pb.js";
 import { file_pinion_v1_watcher } from "#gen/pinion/v1/watcher_pb.js";
-import { nameOf, principalOf, requireRules, rules } from "../../../src/server/guard.ts";
+import {
+  mayEnd,
+  mayGrant,
+  nameOf,
+  type Principal,
+  principalOf,
+  requireRules,
+  rules,
+} from "../../../src/server/guard.ts";
 
 const services = [
   file_pinion_v1_agent,
@@ -54,4 +62,18 @@ test("only enrolling, probing and describing need no token, and each says why", 
 
 test("a handler that asks for the principal of an anonymous call fails loudly", () => {
   expect(() => principalOf({ values: createContextValues() })).toThrow(/principal/);
+});
+
+test("an admin may end a device's token and make none; others do neither", () => {
+  const holding = (...scopes: string[]) => ({ scopes: new Set(scopes) }) as unknown as Principal;
+  const admin = holding("admin", "write", "read");
+  const writer = holding("write", "read");
+  expect([mayGrant(admin, "device:run"), mayEnd(admin, "device:run")]).toEqual([false, true]);
+  expect([mayGrant(writer, "device:run"), mayEnd(writer, "device:run")]).toEqual([false, false]);
+  for (const scope of ["fleet:run", "read", "write", "admin"]) expect(mayGrant(admin, scope)).toBe(true);
+  expect([mayGrant(writer, "read"), mayGrant(writer, "fleet:run"), mayGrant(writer, "admin")]).toEqual([
+    true,
+    false,
+    false,
+  ]);
 });

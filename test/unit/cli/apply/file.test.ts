@@ -39,6 +39,28 @@ test("the schema for editors is the one of this version: pinion apply --print-sc
   expect(readFileSync(new URL("docs/pinion.schema.json", root), "utf8")).toBe(jsonSchema());
 });
 
+test("a webhook's address is a secret, and a kind that nobody knows is the server's to refuse", () => {
+  const text = (kind: string) =>
+    `[[agents.a.platforms]]\nid = "p"\nkind = "${kind}"\nconfig.url = "https://hooks.example/x"`;
+  expect(read(text("webhook")).platforms).toMatchObject([
+    { config: {}, secrets: { url: "https://hooks.example/x" } },
+  ]);
+  expect(read(text("constructor")).platforms).toMatchObject([{ kind: "constructor", secrets: {} }]);
+});
+
+test("a setting that holds a URL with a password is refused with its line, and the password is not told", () => {
+  const text = (value: string) =>
+    `[[agents.a.platforms]]\nid = "p"\nkind = "telegram"\nconfig = { bot_token = "1", proxy = "${value}" }`;
+  const message = refusal(text("socks5://me:hunter2@proxy.example"));
+  expect(message).toMatch(/^pinion\.toml:4: agents\.a\.platforms\[1\]\.config\.proxy: .*URL with a password/);
+  expect(message).not.toContain("hunter2");
+  // What comes out of a variable is stored as a secret.
+  expect(read(text("$PROXY"), { PROXY: "socks5://me:hunter2@p" }).platforms[0]!.secrets).toHaveProperty(
+    "proxy",
+  );
+  expect(read(text("https://me@proxy.example:80/a:b@c")).platforms).toHaveLength(1);
+});
+
 test("an empty file asks for nothing", () => {
   expect(read("")).toEqual({ agents: [], platforms: [], watchers: [] });
 });

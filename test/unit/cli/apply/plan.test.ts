@@ -75,6 +75,55 @@ test("what holds a variable is shown as the file says it, and what was there bef
   expect(JSON.stringify(plain.map(({ fields }) => fields))).not.toContain("old");
 });
 
+const twoPlatforms = `
+[[agents.a.platforms]]
+id = "hook"
+kind = "webhook"
+config.url = "https://hooks.example/$HOOK_TOKEN"
+[[agents.a.platforms]]
+id = "chat"
+kind = "discord"
+config = { application_id = "app-$APP", room = "lobby", bot_token = "secret://$BOT" }`;
+
+test("no plan shows what a variable of a platform holds, nor what it replaces, and its file's own values it does", () => {
+  const env = { HOOK_TOKEN: "hush-hook", APP: "hush-app", BOT: "HUSH_BOT" };
+  const verdict = (changedFields: string[]): Verdict => ({
+    outcome: "updated",
+    willRestart: true,
+    changedFields,
+  });
+  const steps = plan(
+    twoPlatforms,
+    {
+      agents: new Map([["a", agent("a")]]),
+      platforms: new Map([
+        // As an older version kept it, where everybody may read it.
+        ["hook", platform("hook", "a", { kind: "webhook", config: { url: "https://hooks.example/old" } })],
+        [
+          "chat",
+          platform("chat", "a", { kind: "discord", config: { application_id: "old-app", room: "hall" } }),
+        ],
+      ]),
+    },
+    {
+      env,
+      verdicts: [
+        ["hook", verdict(["config.url", "secrets.url"])],
+        ["chat", verdict(["config.application_id", "config.room", "secrets.bot_token"])],
+      ],
+    },
+  );
+  expect(steps.slice(1).map(({ fields }) => fields)).toEqual([
+    [{ field: "config.url", before: "(hidden)", after: "(hidden)" }],
+    [
+      { field: "config.application_id", before: "(hidden)", after: "app-$APP" },
+      { field: "config.room", before: "hall", after: "lobby" },
+      { field: "config.bot_token", before: undefined, after: "secret://$BOT" },
+    ],
+  ]);
+  expect(JSON.stringify(steps.map(({ fields }) => fields))).not.toMatch(/hush|old/i);
+});
+
 test("a watcher is whole: what the file does not say has its default", () => {
   const [wanted] = plan('[[agents.a.watchers]]\nslug = "w"\nprompt = "x"').filter(
     ({ kind }) => kind === "watcher",

@@ -1716,7 +1716,9 @@ export declare const DeviceService: GenService<{
   },
   /**
    * Turns a one-time join code into a device and its token. Needs no token. UNAUTHENTICATED if the code is unknown, used
-   * or expired. With the same install_id the org's existing device is enrolled again and gets a new token.
+   * or expired. With the same install_id the org's existing device is enrolled again and gets a new token; for a device
+   * that is another member's, the code must be that member's, or an owner's or admin's of the org (PERMISSION_DENIED, and
+   * the code stays good). The device stays that member's.
    *
    * @generated from rpc pinion.v1.DeviceService.Enroll
    */

@@ -238,7 +238,7 @@ export declare type AddMemberRequest = Message<"pinion.v1.AddMemberRequest"> & {
 
   /**
    * Scopes of a first token for the person, which the answer holds; empty: no token. None that the caller lacks
-   * (PERMISSION_DENIED).
+   * (PERMISSION_DENIED), and none for who is a member of an org already (FAILED_PRECONDITION).
    *
    * @generated from field: repeated string token_scopes = 4;
    */

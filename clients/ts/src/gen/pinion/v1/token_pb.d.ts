@@ -371,7 +371,8 @@ export declare const TokenKindSchema: GenEnum<TokenKind>;
  */
 export declare const TokenService: GenService<{
   /**
-   * A new token. It can be given only scopes that the caller has itself (PERMISSION_DENIED).
+   * A new token. It can be given only scopes that the caller has itself and, unless the caller has "admin", it cannot
+   * outlive the caller's own token (PERMISSION_DENIED).
    *
    * @generated from rpc pinion.v1.TokenService.CreateToken
    */
@@ -402,8 +403,9 @@ export declare const TokenService: GenService<{
   },
   /**
    * A successor with the same kind, label, scopes, user and device; the token itself stays good for the overlap, so that
-   * whoever uses it has time to change over. Another person's token is not to be had (PERMISSION_DENIED), nor one that
-   * may do more than the caller. FAILED_PRECONDITION for a token that has ended. NOT_FOUND.
+   * whoever uses it has time to change over. Another person's token is not to be had (PERMISSION_DENIED), nor that of
+   * another person's device, nor one that may do more than the caller or, unless the caller has "admin", outlives the
+   * caller's own token. FAILED_PRECONDITION for a token that has ended or has a successor. NOT_FOUND.
    *
    * @generated from rpc pinion.v1.TokenService.RotateToken
    */

@@ -1,0 +1,21 @@
+import { sql } from "kysely";
+import { expect } from "vitest";
+import type { Db } from "../../src/store/database.ts";
+
+/** How long a statement may take to get to the lock it waits for, in milliseconds. */
+const patienceMs = 5_000;
+
+/** Resolves when a connection of this database waits for a lock of another. */
+export async function untilBlocked({ db }: { db: Db }): Promise<void> {
+  await expect
+    .poll(
+      async () => {
+        const { rows } = await sql<{ is_waiting: boolean }>`
+          select exists (select from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock') as is_waiting`.execute(db);
+        return rows[0]!.is_waiting;
+      },
+      { timeout: patienceMs },
+    )
+    .toBe(true);
+}
