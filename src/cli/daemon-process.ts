@@ -4,17 +4,18 @@
  * - It has its own process group: Ctrl-C at the terminal is for us, and we stop it in its turn.
  * - It writes to a file, not to us: when we are killed it goes on (its runs too), and the next `up` takes it over if it
  *   still is the daemon that it would start itself; otherwise it stops that one first.
- * - When it dies, it is started again after a backoff.
+ * - When it dies, it is started again after a backoff; unless its configuration is wrong, which another start does not mend.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { closeSync, openSync, readFileSync } from "node:fs";
+import { closeSync, openSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { stripVTControlCharacters } from "node:util";
 import { sleep } from "../abort.ts";
 import type { Environment } from "./cli.ts";
-import { prepareLog, writeWhole } from "./data-files.ts";
-import { exitCodes } from "./failures.ts";
+import { writeWhole } from "./data-files.ts";
+import { exitCodes, Failure } from "./failures.ts";
 import { daemonPid } from "./state-dir.ts";
 
 export type DaemonOptions = {
@@ -23,8 +24,10 @@ export type DaemonOptions = {
   stateDir: string;
   configFile: string;
   env: Environment;
-  /** Says what happens to the process: started, taken over, ended. */
+  /** Says what happens to the process after its first start: ended, started again. */
   onChange(message: string): void;
+  /** The daemon cannot run and is not started again. */
+  onFailure(failure: Failure): void;
 };
 
 /** The daemon that was started last, and how it was set up. */
@@ -36,31 +39,41 @@ const backoffMsMax = 30_000;
 /** A daemon that held this long starts with the shortest backoff again. */
 const steadyMs = 60_000;
 /** What the daemon has at its stop for its programs and for its results; `up` has 25 s for everything. */
-const stopGraceMs = 6_000;
+export const stopGraceMs = 6_000;
 const flushMs = 2_000;
 /** Its server is on this machine: nobody is spared by longer pauses. */
 const backoffMaxMs = 2_000;
 /** From SIGTERM to SIGKILL. */
 const stopMs = stopGraceMs + flushMs + 2_000;
 const pollMs = 50;
+/** How a command's error begins; see command-line.ts. */
+const errorMark = "error: ";
 
 export class DaemonProcess {
   readonly #options: DaemonOptions;
   readonly #stop = new AbortController();
   readonly logFile: string;
-  /** Where this start's lines begin in the log file. */
-  readonly logStart: number;
   #pid: number | undefined;
+  #isTakenOver = false;
   #supervision: Promise<void> | undefined;
 
   constructor(options: DaemonOptions) {
     this.#options = options;
-    this.logFile = join(options.data, "device.log");
-    this.logStart = prepareLog(this.logFile);
+    this.logFile = deviceLogFile(options.data);
   }
 
   start(): void {
     this.#supervision = this.#supervise();
+  }
+
+  /** Resolves once the daemon that is looked after holds the state directory; to undefined if the signal aborts first. */
+  async inCharge(signal: AbortSignal): Promise<{ pid: number; isTakenOver: boolean } | undefined> {
+    while (!signal.aborted) {
+      const pid = await daemonPid(this.#options.stateDir);
+      if (pid !== undefined && pid === this.#pid) return { pid, isTakenOver: this.#isTakenOver };
+      await sleep(pollMs, signal);
+    }
+    return undefined;
   }
 
   /** Ends the daemon: SIGTERM, and SIGKILL when it takes too long. Idempotent. */
@@ -75,8 +88,13 @@ export class DaemonProcess {
     let backoffMs = backoffMsMin;
     while (!signal.aborted) {
       const startedAt = performance.now();
+      const logged = statSync(this.logFile).size;
       const how = await this.#runOnce();
       if (signal.aborted) return;
+      if (how === "misconfigured") {
+        this.#options.onFailure(this.#misconfigured(logged));
+        return;
+      }
       if (performance.now() - startedAt > steadyMs) backoffMs = backoffMsMin;
       if (how === "again") continue;
       this.#options.onChange(`the daemon ended (${how}); starting it again in ${backoffMs / 1000} s`);
@@ -85,24 +103,25 @@ export class DaemonProcess {
     }
   }
 
-  /** One life of a daemon. Resolves to how it ended, or to "again" when another can be started at once. */
+  /** One life of a daemon. Resolves to how it ended, or to "again" when another can be started at once, or to "misconfigured". */
   async #runOnce(): Promise<string> {
     const before = this.#readRecord();
     const child = this.#spawn();
     this.#pid = child.pid;
-    this.#options.onChange(`the daemon was started (process ${child.pid})`);
+    this.#isTakenOver = false;
     const how = await new Promise<{ code: number | null; text: string }>((done) => {
       child.once("error", (error) => done({ code: null, text: error.message }));
       child.once("exit", (code, signal) => done({ code, text: signal ?? `code ${code}` }));
     });
     this.#pid = undefined;
+    if (how.code === exitCodes.usage) return "misconfigured";
     if (how.code !== exitCodes.conflict || this.#stop.signal.aborted) return how.text;
     // Another daemon holds the state directory: one that an earlier `up` left behind.
     const orphan = await daemonPid(this.#options.stateDir);
     if (orphan === undefined) return "again";
     if (before?.pid === orphan && before.fingerprint === this.#fingerprint()) {
       this.#writeRecord(before);
-      this.#options.onChange(`took over the daemon of an earlier start (process ${orphan})`);
+      this.#isTakenOver = true;
       this.#pid = orphan;
       await waitForEnd(orphan, this.#stop.signal);
       if (this.#stop.signal.aborted) return "stopped";
@@ -114,6 +133,16 @@ export class DaemonProcess {
     );
     await endProcess(orphan);
     return "again";
+  }
+
+  /** What the daemon that logged from that byte on said at its end. */
+  #misconfigured(fromByte: number): Failure {
+    const said = lastError(readFileSync(this.logFile).subarray(fromByte).toString("utf8"));
+    return new Failure(
+      exitCodes.usage,
+      `the daemon cannot start${said ? `: ${said}` : " with its configuration"}`,
+      `correct ${this.#options.configFile} and start again; the daemon's log is ${this.logFile}`,
+    );
   }
 
   #spawn(): ChildProcess {
@@ -164,6 +193,20 @@ export class DaemonProcess {
   #writeRecord(record: DaemonRecord): void {
     writeWhole(join(this.#options.data, recordFile), JSON.stringify(record), 0o600);
   }
+}
+
+export function deviceLogFile(data: string): string {
+  return join(data, "device.log");
+}
+
+/** The last error that a command printed among its lines of JSON, all its lines, without its advice. Empty: none. */
+export function lastError(log: string): string {
+  const lines = stripVTControlCharacters(log).split("\n");
+  const start = lines.findLastIndex((line) => line.startsWith(errorMark));
+  if (start < 0) return "";
+  const rest = lines.slice(start + 1);
+  const end = rest.findIndex((line) => line === "" || line.startsWith("{") || line.startsWith("  →"));
+  return [lines[start]!.slice(errorMark.length), ...rest.slice(0, end < 0 ? undefined : end)].join("\n");
 }
 
 /** Without our own credentials: the daemon has its device token, and its programs get none of ours. */

@@ -1,5 +1,7 @@
+import { existsSync } from "node:fs";
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { ConfigError, loadConfig } from "@pinion/client";
 import type { Check } from "./doctor-check.ts";
 import { formatLength } from "./lengths.ts";
 import { daemonPid } from "./state-dir.ts";
@@ -20,6 +22,29 @@ export async function checkDeviceState(stateDir: string): Promise<Check[]> {
     await checkDaemon(stateDir),
     ...(await checkOutbox(join(stateDir, "outbox"))),
   ];
+}
+
+/** Whether the daemon can use its configuration. */
+export function checkDeviceConfig(file: string): Check {
+  const name = "device.toml";
+  if (!existsSync(file)) {
+    return { name, verdict: "absent", found: `not there yet; the first start of the daemon writes ${file}` };
+  }
+  try {
+    const { executors, defaultExecutor } = loadConfig(file);
+    const kinds = Object.keys(executors).map((kind) =>
+      kind === defaultExecutor ? `${kind} (default)` : kind,
+    );
+    return { name, verdict: "good", found: `${file}: ${kinds.join(", ") || "nothing may be executed"}` };
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    return {
+      name,
+      verdict: "bad",
+      found: error.message.replaceAll("\n", "; "),
+      advice: "correct the file and start the daemon again; it is read at the start only",
+    };
+  }
 }
 
 async function names(directory: string): Promise<string[] | undefined> {

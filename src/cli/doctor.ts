@@ -4,9 +4,9 @@ import { dataDir, optionsOf } from "./context.ts";
 import type { Check } from "./doctor-check.ts";
 import { checkClient } from "./doctor-client.ts";
 import { checkDatabase } from "./doctor-database.ts";
-import { checkDeviceState } from "./doctor-device.ts";
+import { checkDeviceConfig, checkDeviceState } from "./doctor-device.ts";
 import { exitCodes } from "./failures.ts";
-import { stateDirOf } from "./state-dir.ts";
+import { configFileOf, stateDirOf } from "./state-dir.ts";
 import { plain } from "./table.ts";
 
 /** `pinion doctor`: looks at everything that is often wrong, and says what to do. */
@@ -22,6 +22,7 @@ export function addDoctor(program: Command, cli: Cli): void {
       const checks = [
         ...(await checkClient(cli, options)),
         ...(await checkDeviceState(stateDirOf(options.stateDir, cli.env, dataDir(options, cli.env)))),
+        checkDeviceConfig(configFileOf(options.stateDir, cli.env, dataDir(options, cli.env))),
         ...(databaseUrl ? await checkDatabase(databaseUrl) : []),
       ];
       if (options.json) cli.out(JSON.stringify({ healthy: !checks.some(isRed), checks }, null, 2));

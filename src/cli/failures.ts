@@ -157,5 +157,18 @@ function explainAnswer(error: ConnectError, url: string | undefined): Explained 
     .flatMap((detail) => detail.fieldViolations)
     .filter((violation) => !error.rawMessage.includes(violation.description))
     .map((violation) => `\n  ${violation.field}: ${violation.description}`);
-  return { message: error.rawMessage + violations.join(""), advice: undefined, exitCode };
+  return { message: error.rawMessage + violations.join(""), advice: adviceFor(error), exitCode };
+}
+
+/** What the server's words alone lead to: a list of what there is, or the way to change what is there already. */
+function adviceFor(error: ConnectError): string | undefined {
+  if (error.code === Code.NotFound) {
+    const kind = /^there is no (watcher|agent|device|run|platform|token) /.exec(error.rawMessage)?.[1];
+    return kind && `\`pinion ${kind}s list\` shows what there is`;
+  }
+  if (error.code === Code.AlreadyExists) {
+    const slug = /^a watcher with the slug "([^"]+)" exists/.exec(error.rawMessage)?.[1];
+    return slug && `\`pinion watchers update ${slug}\` changes it; or choose another slug`;
+  }
+  return undefined;
 }

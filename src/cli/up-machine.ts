@@ -1,19 +1,27 @@
 import { createWriteStream, mkdirSync } from "node:fs";
 import { hostname } from "node:os";
 import { join, resolve } from "node:path";
-import { createClients, enroll, findIdentity, isPermissionDenied, isUnauthenticated } from "@pinion/client";
+import {
+  createClients,
+  enroll,
+  findIdentity,
+  isPermissionDenied,
+  isUnauthenticated,
+  loadConfig,
+} from "@pinion/client";
 import { type ReplicaConfig, replicaConfig } from "../config.ts";
+import { Refusal } from "../errors.ts";
 import { createLogger, type Logger } from "../log.ts";
 import type { Cli } from "./cli.ts";
 import { type Clients, dataDir, defaultPort, type GlobalOptions, readLine } from "./context.ts";
-import { DaemonProcess } from "./daemon-process.ts";
+import { DaemonProcess, deviceLogFile } from "./daemon-process.ts";
 import { prepareLog, removeUrl, writeToken, writeUrl } from "./data-files.ts";
 import { writeDeviceConfigOnce } from "./device-config.ts";
 import { DeviceLog } from "./device-log.ts";
 import { exitCodes, Failure } from "./failures.ts";
 import { listenFailure, requireFreePort } from "./listening.ts";
 import { secretKeys } from "./secret-keys.ts";
-import { daemonPid, upStateDir } from "./state-dir.ts";
+import { upConfigFile, upStateDir } from "./state-dir.ts";
 import type { UpView } from "./up-view.ts";
 import { requireUsableDatabase } from "./usable-database.ts";
 
@@ -38,17 +46,21 @@ export type Machine = {
   serverClosed: Promise<void>;
 };
 
-type Starting = {
+export type Starting = {
   view: UpView;
   /** Takes what must be stopped, in the order of starting; it is stopped in the reverse order. */
   parts: AsyncDisposableStack;
   signal: AbortSignal;
+  /** Takes a failure that ends everything after the start, too. */
+  fail(failure: Failure): void;
 };
 
 /** The server's own stop; the daemon and the database need their share of the 25 s. */
 const serverStopMs = 8_000;
 const connectMsMax = 20_000;
 const tokenCheckMs = 5_000;
+/** The advice of a refused lock on the data directory, which the command line gives in its own style. */
+const inUse = /\s*Stop it, or choose another data directory\.$/;
 
 /** Starts database, server and daemon, each once the one before is up. */
 export async function startMachine(cli: Cli, options: UpOptions, starting: Starting): Promise<Machine> {
@@ -68,14 +80,20 @@ export async function startMachine(cli: Cli, options: UpOptions, starting: Start
   };
   // Before the database: that takes seconds to start, and this is what goes wrong most.
   await requireFreePort(config.host, config.port);
+  const configFile = resolve(upConfigFile(data));
+  writeDeviceConfigOnce(configFile, { env: cli.env, workingDir: process.cwd() });
+  // Also before: without it there is no daemon, and it is edited by hand.
+  loadConfig(configFile);
   const log = fileLogger(cli, data);
   const url = databaseUrl ? await external(databaseUrl, starting) : await embedded(data, log, starting);
   config.databaseUrl = url;
   config.directDatabaseUrl = cli.env.DATABASE_DIRECT_URL || url;
   starting.signal.throwIfAborted();
+  // A daemon of an earlier start connects as soon as the server is there: what it logs then counts.
+  const logStart = prepareLog(deviceLogFile(data));
   const server = await serve({ cli, options, config, data, log }, starting);
   starting.signal.throwIfAborted();
-  return { ...server, ...(await device(cli, server, data, starting)) };
+  return { ...server, ...(await device(cli, { server, data, configFile, logStart }, starting)) };
 }
 
 async function external(databaseUrl: string, { view }: Starting): Promise<string> {
@@ -94,7 +112,9 @@ function fileLogger(cli: Cli, data: string): Logger {
 
 async function embedded(data: string, log: Logger, { view, parts }: Starting): Promise<string> {
   const { startEmbedded } = await import("../store/embedded.ts");
-  const database = await startEmbedded({ dataDir: data, log });
+  const database = await startEmbedded({ dataDir: data, log }).catch((error) => {
+    throw inUseFailure(error);
+  });
   parts.defer(() => database.stop());
   const how = {
     started: "started",
@@ -103,6 +123,16 @@ async function embedded(data: string, log: Logger, { view, parts }: Starting): P
   };
   view.step("database", `PostgreSQL in ${data}, ${how[database.origin]}`, { port: database.port });
   return database.url;
+}
+
+/** The failure for a data directory that another Pinion uses; any other error as it is. */
+function inUseFailure(error: unknown): unknown {
+  if (!(error instanceof Refusal) || !inUse.test(error.message)) return error;
+  return new Failure(
+    exitCodes.conflict,
+    error.message.replace(inUse, ""),
+    "stop that one, or give this one its own place with --data (`npm start -- --port 8080 --data ./second`)",
+  );
 }
 
 type Server = { url: string; clients: Clients; serverClosed: Promise<void> };
@@ -138,15 +168,14 @@ async function serve(
   return { url: replica.url, clients, serverClosed: replica.closed };
 }
 
+type DeviceOptions = { server: Server; data: string; configFile: string; logStart: number };
+
 async function device(
   cli: Cli,
-  { url, clients }: Server,
-  data: string,
-  { view, parts, signal }: Starting,
+  { server: { url, clients }, data, configFile, logStart }: DeviceOptions,
+  { view, parts, signal, fail }: Starting,
 ): Promise<Pick<Machine, "deviceId" | "deviceLabel" | "deviceLog" | "configFile">> {
   const stateDir = resolve(upStateDir(data));
-  const configFile = resolve(data, "device.toml");
-  writeDeviceConfigOnce(configFile, { env: cli.env, workingDir: process.cwd() });
   const identity = await identityOnce(clients, { url, stateDir });
   const daemon = new DaemonProcess({
     data,
@@ -155,11 +184,13 @@ async function device(
     configFile,
     env: cli.env,
     onChange: (message) => view.note(message),
+    onFailure: fail,
   });
   const reading = new AbortController();
-  const deviceLog = new DeviceLog(daemon.logFile, { fromByte: daemon.logStart, signal: reading.signal });
+  const deviceLog = new DeviceLog(daemon.logFile, { fromByte: logStart, signal: reading.signal });
   parts.defer(async () => {
     await daemon.stop();
+    // Its last lines say what became of what ran.
     reading.abort();
     await deviceLog.closed();
   });
@@ -180,11 +211,14 @@ async function device(
     );
   }
   const label = (await clients.fleet.getDevice({ deviceId: identity.deviceId })).device?.label ?? hostname();
-  const pid = await daemonPid(stateDir);
-  view.step("device", `${label}, daemon in process ${pid}`, {
-    device_id: identity.deviceId,
-    pid,
-  });
+  const holder = await daemon.inCharge(signal);
+  signal.throwIfAborted();
+  const { pid, isTakenOver } = holder!;
+  view.step(
+    "device",
+    `${label}, ${isTakenOver ? `daemon of an earlier start taken over (process ${pid})` : `daemon in process ${pid}`}`,
+    { device_id: identity.deviceId, pid, taken_over: isTakenOver },
+  );
   return { deviceId: identity.deviceId, deviceLabel: label, deviceLog, configFile };
 }
 

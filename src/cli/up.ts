@@ -1,9 +1,10 @@
 import type { Command } from "commander";
 import { type Cli, examples, interruptSignal } from "./cli.ts";
 import { defaultPort, optionsOf } from "./context.ts";
-import type { DeviceLog, LoggedEvent } from "./device-log.ts";
-import { exitCodes, Failure } from "./failures.ts";
+import { stopGraceMs } from "./daemon-process.ts";
+import { exitCodes, explain, Failure } from "./failures.ts";
 import { type FirstRun, firstWatcher, runFirst } from "./first-run.ts";
+import { LaterRuns } from "./later-runs.ts";
 import { wholeNumber } from "./paging.ts";
 import { parseLength } from "./times.ts";
 import { type Machine, startMachine, type UpOptions } from "./up-machine.ts";
@@ -29,7 +30,12 @@ export function addUp(program: Command, cli: Cli): void {
     .option("--within <length>", "with --once: how long the first run may take to be stored", "5m")
     .option("--no-run", "start everything, but no run")
     .action(async (_options, command: Command) => {
-      await up(cli, optionsOf<UpOptions>(command));
+      const options = optionsOf<UpOptions>(command);
+      const isForScript = options.once === true && options.json === true;
+      await up(cli, options).catch((error) => {
+        if (isForScript && !(error instanceof FirstRunFailure)) cli.out(errorLine(error));
+        throw error;
+      });
     });
   examples(command, [
     ["up", "until Ctrl-C; state in ./.pinion"],
@@ -38,27 +44,59 @@ export function addUp(program: Command, cli: Cli): void {
   ]);
 }
 
+/** The first run ended otherwise than completed; its JSON is printed already. */
+class FirstRunFailure extends Failure {}
+
+/** What `up --once --json` prints last when there is no run to tell of. */
+export function errorLine(error: unknown): string {
+  const { message, advice } = explain(error, undefined);
+  return JSON.stringify({ status: "error", error: message, advice: advice ?? "" });
+}
+
 async function up(cli: Cli, options: UpOptions): Promise<void> {
   const interrupt = interruptSignal();
+  const failing = new AbortController();
+  const signal = AbortSignal.any([interrupt.signal, failing.signal]);
   const view = new UpView(cli, options.json === true);
   view.title(version());
-  await using parts = new AsyncDisposableStack();
-  parts.defer(() => interrupt.dispose());
-  boundStop(interrupt.signal, view);
-  try {
-    const machine = await startMachine(cli, options, { view, parts, signal: interrupt.signal });
-    const first = options.run
-      ? await firstRun(machine, options, { view, signal: interrupt.signal })
-      : undefined;
-    if (options.once) return finishOnce(cli, options, first);
-    view.lines(nextSteps(cli, options, machine));
-    await serveUntilStopped(machine, view, interrupt.signal);
-  } catch (error) {
-    if (!interrupt.signal.aborted) throw error;
-    if (options.once) cli.setExitCode(exitCodes.interrupted);
-  } finally {
-    if (interrupt.signal.aborted) view.note("stopping: daemon, server, database");
+  let runs: LaterRuns | undefined;
+  {
+    await using parts = new AsyncDisposableStack();
+    parts.defer(() => interrupt.dispose());
+    boundStop(interrupt.signal, view);
+    try {
+      const fail = (failure: Failure) => failing.abort(failure);
+      const machine = await startMachine(cli, options, { view, parts, signal, fail });
+      runs = new LaterRuns({ ...machine, view, signal });
+      const first = options.run ? await firstRun(machine, options, { view, signal }) : undefined;
+      if (options.once) return finishOnce(cli, options, first);
+      view.lines(nextSteps(cli, options, machine));
+      await serveUntilStopped(machine, runs, signal);
+      failing.signal.throwIfAborted();
+    } catch (error) {
+      // Whatever broke under the failure: this is what it comes from.
+      failing.signal.throwIfAborted();
+      if (!interrupt.signal.aborted) throw error;
+      if (options.once) throw new Failure(exitCodes.interrupted, "stopped before the first run was stored");
+    } finally {
+      if (interrupt.signal.aborted) sayStopping(view, runs);
+    }
   }
+  sayStopped(view, runs);
+}
+
+function sayStopping(view: UpView, runs: LaterRuns | undefined): void {
+  view.note("stopping: daemon, server, database");
+  for (const { runId, watcher } of runs?.active ?? []) {
+    view.note(`waiting for run ${runId} of ${watcher} to end or be stopped, up to ${stopGraceMs / 1000} s`);
+  }
+}
+
+function sayStopped(view: UpView, runs: LaterRuns | undefined): void {
+  for (const run of runs?.stopped ?? []) {
+    view.note(`to do it again after the next start: pinion runs retry ${run}`);
+  }
+  view.note("stopped");
 }
 
 /** A stop that hangs is ended: everything that matters is on disk, and the next start picks it up. */
@@ -89,38 +127,22 @@ function finishOnce(cli: Cli, options: UpOptions, first: FirstRun | undefined): 
   if (!first) return;
   if (options.json) cli.out(JSON.stringify(first));
   if (first.status === "completed" && first.window_id) return;
-  throw new Failure(
+  throw new FirstRunFailure(
     exitCodes.failed,
     `the first run ended ${first.status}${first.reason ? `: ${first.reason}` : ""}`,
     `PINION_DEBUG=1 and <data>/device.log show more`,
   );
 }
 
-async function serveUntilStopped(machine: Machine, view: UpView, signal: AbortSignal): Promise<void> {
-  const stopShowing = showRuns(machine.deviceLog, view);
-  try {
-    const stopped = new Promise<"asked">((done) => {
-      if (signal.aborted) done("asked");
-      signal.addEventListener("abort", () => done("asked"), { once: true });
-    });
-    const how = await Promise.race([stopped, machine.serverClosed.then(() => "server" as const)]);
-    if (how === "server")
-      throw new Failure(exitCodes.failed, "the server ended", "server.log in the data directory says why");
-  } finally {
-    stopShowing();
-  }
-}
-
-/** One line for each later run, as the device sees it. */
-function showRuns(deviceLog: DeviceLog, view: UpView): () => void {
-  return deviceLog.onEvent((event: LoggedEvent) => {
-    if (event.type === "assignment") view.note(`${event.watcher || "run"} started: run ${event.run_id}`);
-    if (event.type === "acknowledged") view.note(`run ${event.run_id} is ${event.verdict}`);
-    if (event.type === "rejected")
-      view.note(`run ${event.run_id} was turned down: ${event.message || event.reason}`);
-    if (event.type === "disconnected") view.note(`the device lost its stream: ${event.reason}`);
-    if (event.type === "connected") view.note("the device is connected again");
+async function serveUntilStopped(machine: Machine, runs: LaterRuns, signal: AbortSignal): Promise<void> {
+  await runs.show();
+  const stopped = new Promise<"asked">((done) => {
+    if (signal.aborted) done("asked");
+    signal.addEventListener("abort", () => done("asked"), { once: true });
   });
+  const how = await Promise.race([stopped, machine.serverClosed.then(() => "server" as const)]);
+  if (how === "server")
+    throw new Failure(exitCodes.failed, "the server ended", "server.log in the data directory says why");
 }
 
 function nextSteps(cli: Cli, options: UpOptions, machine: Machine): string[] {
@@ -143,7 +165,7 @@ function nextSteps(cli: Cli, options: UpOptions, machine: Machine): string[] {
     ...commands.map(([command, why]) => `    npx pinion ${command.padEnd(width)}${flags}  ${dim(why)}`),
     "",
     `  ${dim(`what this device may execute: ${machine.configFile}`)}`,
-    `  ${dim("Ctrl-C stops everything; starting again goes on where it was")}`,
+    `  ${dim("Ctrl-C stops everything, a run under way too: `pinion runs retry` does it again. The rest goes on at the next start")}`,
     "",
   ];
 }

@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -141,13 +141,51 @@ test("a taken port is refused before anything is started", async () => {
   expect(refused.err).toContain("--port");
 });
 
+test("a second start in the same directory is refused with a way out, for scripts as JSON", async () => {
+  const refused = await pinion("up", "--once", "--json");
+  expect(refused.code).toBe(6);
+  const told = JSON.parse(refused.out.trimEnd().split("\n").at(-1)!);
+  expect(told.status).toBe("error");
+  expect(told.error).toContain("Another Pinion");
+  expect(told.advice).toContain("--data");
+});
+
+test("a daemon whose configuration became wrong is not started again: up names file and line", async () => {
+  const place = join(home, "misconfigured");
+  const config = join(place, "device.toml");
+  const its = spawn(process.execPath, [main, "up", "--no-run", "--data", place], { env, cwd: home });
+  try {
+    await untilPrinted(its, /What next/);
+    writeFileSync(config, "[device]\nmax_concurrency = = 2\n");
+    const { pid } = JSON.parse(readFileSync(join(place, "device", "daemon.lock"), "utf8")) as { pid: number };
+    let said = "";
+    its.stderr!.on("data", (chunk) => {
+      said += chunk;
+    });
+    process.kill(pid, "SIGKILL");
+    const [code] = await once(its, "close");
+    expect(code, said).toBe(2);
+    expect(said).toContain(`${config}:2: `);
+  } finally {
+    its.kill("SIGKILL");
+  }
+  const again = await pinion("up", "--data", place);
+  expect(again.code).toBe(2);
+  expect(again.err).toContain(`${config}:2: `);
+}, 60_000);
+
 test("Ctrl-C stops server, daemon and database, each in its turn", { timeout: 30_000 }, async () => {
   const daemon = JSON.parse(readFileSync(join(data, "device", "daemon.lock"), "utf8")) as { pid: number };
   // Named, because without a server of its own a command asks at the usual port, where another one may be.
   const url = readFileSync(join(data, "url"), "utf8").trim();
+  let said = "";
+  up.stdout!.on("data", (chunk) => {
+    said += chunk;
+  });
   up.kill("SIGINT");
-  const [code] = await once(up, "exit");
+  const [code] = await once(up, "close");
   expect(code).toBe(0);
+  expect(said.trimEnd().split("\n").at(-1)).toContain("stopped");
   expect(() => process.kill(daemon.pid, 0)).toThrow("ESRCH");
   expect(await pinion("runs", "list", "--url", url)).toMatchObject({ code: 3 });
 });

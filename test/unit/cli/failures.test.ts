@@ -27,6 +27,14 @@ test.each([
   expect(explain(new ConnectError("x", code), url).exitCode).toBe(exitCode);
 });
 
+test.each([
+  ['there is no watcher "x"', Code.NotFound, "pinion watchers list"],
+  ["there is no device d", Code.NotFound, "pinion devices list"],
+  ['a watcher with the slug "mine" exists already', Code.AlreadyExists, "pinion watchers update mine"],
+])("%s: leads on to a command", (message, code, command) => {
+  expect(explain(new ConnectError(message, code), url).advice).toContain(command);
+});
+
 test("refusals, daemons and configurations have their codes too", () => {
   expect(explain(new Refusal("failed_precondition", "x"), undefined).exitCode).toBe(6);
   expect(explain(new DeviceError("locked", "x"), undefined).exitCode).toBe(6);
