@@ -13,6 +13,7 @@ import { ensureBootstrap } from "../../../src/store/orgs.ts";
 import * as platforms from "../../../src/store/platforms.ts";
 import { runCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
+import { temporaryDirectory } from "../../support/processes.ts";
 import { startTestReplica } from "../../support/server.ts";
 
 const database = useDatabase();
@@ -127,8 +128,13 @@ test("secrets rotate seals all under the first key, and a server with that key a
   const before = await start({ PINION_SECRET_KEYS: old });
   const upsert = ["platforms", "upsert", "chat", "--agent", "pinion-default", "--kind", "telegram"];
   await before.pinion(...upsert, "--secret-env", "bot_token=BOT");
+  // A directory without a key file; the usual one may have been used by somebody who tried the README.
+  const data = await temporaryDirectory();
   const rotate = (keys: string) =>
-    runCommand({ PINION_SECRET_KEYS: keys }, "secrets", "rotate", "--database-url", database.url);
+    runCommand(
+      { PINION_SECRET_KEYS: keys },
+      ...["secrets", "rotate", "--database-url", database.url, "--data", data],
+    );
   expect(await rotate(young)).toMatchObject({
     code: 1,
     err: expect.stringContaining("local/chat/bot_token"),
