@@ -31,7 +31,6 @@ export function createDispatcher(options: {
   policy: FailurePolicy;
   doorbell: Doorbell;
   log: Logger;
-  onBatch?: (size: number, ms: number) => void;
 }): Dispatcher {
   const { db, log } = options;
   const woken = new Set<Seat>();
@@ -48,14 +47,12 @@ export function createDispatcher(options: {
         if (seats.length === seatsPerBatchMax) break;
       }
       if (seats.length === 0) continue;
-      const startedAt = performance.now();
       try {
         await serve(seats);
       } catch (error) {
         // The sweep wakes every seat again.
         log[isUnavailable(error) ? "warn" : "error"]({ err: error, seats: seats.length }, "a claim failed");
       }
-      options.onBatch?.(seats.length, performance.now() - startedAt);
     }
     // In the same turn as the last look: a seat that is woken later starts anew.
     running = undefined;

@@ -69,20 +69,6 @@ export function list(
   return query.execute();
 }
 
-/** The agent as it was at a version (R4). */
-export function findRevision(
-  db: Db,
-  options: Named & { version: number },
-): Promise<{ name: string; settings: Json } | undefined> {
-  return db
-    .selectFrom("agent_revision")
-    .select(["name", "settings"])
-    .where("org_id", "=", options.orgId)
-    .where("agent_id", "=", options.agentId)
-    .where("version", "=", options.version)
-    .executeTakeFirst();
-}
-
 /**
  * Creates the agent and its first revision unless the org has one of that id, which stays as it is. True if created.
  * An id that was deleted goes on counting: runs of before keep pointing at the revisions of before (R4).

@@ -2,7 +2,7 @@
  * The tables of src/store/migrations as Kysely sees them. `int8` arrives as a number, `timestamptz` as a Date (which
  * loses microseconds: never compare it for equality), `jsonb` as an object.
  */
-import type { ColumnType, Generated, Insertable, Selectable, Updateable } from "kysely";
+import type { ColumnType, Generated, Insertable, Selectable } from "kysely";
 
 type Timestamp = ColumnType<Date, Date | string, Date | string>;
 type TimestampOrNull = ColumnType<Date | null, Date | string | null | undefined, Date | string | null>;
@@ -339,26 +339,12 @@ export type Schema = {
   event: EventTable;
 };
 
-export type OrgRow = Selectable<OrgTable>;
-export type UserRow = Selectable<UserTable>;
-export type MemberRow = Selectable<MemberTable>;
 export type DeviceRow = Selectable<DeviceTable>;
 export type TokenRow = Selectable<TokenTable>;
-export type JoinCodeRow = Selectable<JoinCodeTable>;
-export type ReplicaRow = Selectable<ReplicaTable>;
 export type PresenceRow = Selectable<PresenceTable>;
-export type AgentRow = Selectable<AgentTable>;
 export type PlatformRow = Selectable<PlatformTable>;
-export type AgentRevisionRow = Selectable<AgentRevisionTable>;
 export type WatcherRow = Selectable<WatcherTable>;
-export type NewWatcher = Insertable<WatcherTable>;
-export type WatcherPatch = Updateable<WatcherTable>;
-export type WatcherRevisionRow = Selectable<WatcherRevisionTable>;
-export type BacklogRow = Selectable<BacklogTable>;
-export type SlotRow = Selectable<SlotTable>;
 export type RunRow = Selectable<RunTable>;
-export type NewRun = Insertable<RunTable>;
-export type RunFinishedRow = Selectable<RunFinishedTable>;
 export type WindowRow = Selectable<WindowTable>;
 export type EventRow = Selectable<EventTable>;
 export type NewEvent = Insertable<EventTable>;

@@ -54,7 +54,6 @@ export type HubDeps = {
   doorbell: () => Doorbell & {
     replaced(session: { orgId: string; deviceId: string; epoch: number; replicaId: string }): void;
   };
-  onStreamEnd?: (cause: string) => void;
 };
 
 const acceptancesPerBatchMax = 1_000;
@@ -147,7 +146,6 @@ export function createHub(deps: HubDeps): Hub {
     closed(session, cause) {
       streams.delete(session);
       if (sessions.get(session.deviceId) === session) sessions.delete(session.deviceId);
-      deps.onStreamEnd?.(cause);
       log.info(
         { orgId: session.orgId, deviceId: session.deviceId, epoch: session.epoch, cause },
         "a device session ended",
@@ -183,7 +181,7 @@ export function createHub(deps: HubDeps): Hub {
       maxConcurrency: hello.maxConcurrency,
     });
     const opening = await transaction(db, (tx) =>
-      openSession(tx, { orgId, deviceId, replicaId, held: hello.held, policy }),
+      openSession(tx, { orgId, deviceId, replicaId, held: hello.held, policy, log }),
     );
     log.info({ orgId, deviceId, epoch: opening.epoch, held: hello.held.length }, "a device session began");
     return opening;

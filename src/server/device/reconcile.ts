@@ -1,5 +1,6 @@
 import { HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
-import { settleWithEvents } from "../../scheduler/settle.ts";
+import type { Logger } from "../../log.ts";
+import { settleEach } from "../../scheduler/settle.ts";
 import * as attempts from "../../store/attempts.ts";
 import type { Db } from "../../store/database.ts";
 import * as presence from "../../store/presence.ts";
@@ -38,6 +39,7 @@ export async function openSession(
     replicaId: string;
     held: readonly Held[];
     policy: FailurePolicy;
+    log?: Logger;
   },
 ): Promise<Opening> {
   const { orgId, deviceId } = options;
@@ -55,10 +57,12 @@ export async function openSession(
   const continuing = active.filter((attempt) => heldTokens.has(attempt.attemptToken));
   await attempts.adopt(tx, { orgId, deviceId, epoch, runIds: continuing.map((attempt) => attempt.runId) });
   const missing = active.filter((attempt) => !heldTokens.has(attempt.attemptToken));
-  const settled = await settleWithEvents(
+  // One that the database refuses to settle stays as it is; the device is let in all the same (R9).
+  const { settled } = await settleEach(
     tx,
     missing.map((attempt) => settlementOfMissing({ orgId, attempt })),
     options.policy,
+    { log: options.log },
   );
   return {
     epoch,

@@ -14,6 +14,7 @@ import { refuse } from "../../errors.ts";
 import { checkSchedule } from "../../scheduler/cron.ts";
 import type * as watchers from "../../store/watchers.ts";
 import { timestampOf } from "./moments.ts";
+import { notificationOf } from "./run-message.ts";
 
 /** Watchers between rows and messages. */
 
@@ -40,11 +41,6 @@ const notifications: Record<Notification, watchers.WatcherValues["notification"]
   [Notification.NONE]: "none",
   [Notification.ON_FAILURE]: "on_failure",
   [Notification.ALWAYS]: "always",
-};
-const notificationMessages: Record<watchers.WatcherValues["notification"], Notification> = {
-  none: Notification.NONE,
-  on_failure: Notification.ON_FAILURE,
-  always: Notification.ALWAYS,
 };
 const statusMessages: Record<watchers.Watcher["status"], WatcherStatus> = {
   active: WatcherStatus.ACTIVE,
@@ -96,7 +92,7 @@ export function watcherSpec(row: watchers.Watcher): WatcherSpec {
     ...(row.start_deadline_ms === null ? {} : { startDeadline: durationFromMs(row.start_deadline_ms) }),
     timeout: durationFromMs(row.timeout_ms),
     maxAttempts: row.max_attempts,
-    notification: notificationMessages[row.notification],
+    notification: notificationOf(row.notification),
     ...(row.extraction_schema === null ? {} : { extractionSchema: row.extraction_schema as JsonObject }),
   });
 }

@@ -17,6 +17,7 @@ import {
   listRuns,
   listWindows,
   noteDoorbell,
+  openDevice,
   policy,
   putSchedule,
   reapRules,
@@ -202,4 +203,13 @@ test("R9: the halves of a refused batch are stored one after the other, over one
   } finally {
     await own.close();
   }
+});
+
+test("R9: a device is let in although the database refuses to end a run that it came back without", async () => {
+  const { db } = database;
+  const { device, epoch, run } = await seedRunning(db);
+  await refuseEndOf(db, run);
+  const opening = await openDevice(db, device);
+  expect(opening).toMatchObject({ epoch: epoch + 1, settled: [], continuing: [] });
+  expect((await findRun(db, run)).status).toBe("running");
 });
