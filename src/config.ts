@@ -75,6 +75,12 @@ export const serverSettings = z.object({
     67_108_864,
     "Largest message taken, after decompression (bytes)",
   ),
+  PINION_DEVICE_STREAMS: z
+    .enum(["bare", "connect"])
+    .default("bare")
+    .describe(
+      "What serves device streams that come over gRPC: the bare HTTP/2 stream, or the Connect handler that serves all else",
+    ),
   PINION_STREAMS_MAX: count(20_000, 1, 1_000_000, "Device streams per replica"),
   PINION_SECRET_KEYS: z
     .string()
@@ -111,6 +117,8 @@ export type ReplicaConfig = {
     ageMsMax: number;
     messageBytesMax: number;
     streamsMax: number;
+    /** Device streams over gRPC are served on the bare HTTP/2 stream. */
+    isBare: boolean;
   };
   reaper: {
     intervalMs: number;
@@ -198,6 +206,7 @@ export function replicaConfig(env: Record<string, string | undefined>): ReplicaC
       ageMsMax: s.PINION_STREAM_AGE_MS,
       messageBytesMax: s.PINION_MESSAGE_BYTES_MAX,
       streamsMax: s.PINION_STREAMS_MAX,
+      isBare: s.PINION_DEVICE_STREAMS === "bare",
     },
     reaper: {
       intervalMs: s.PINION_REAP_INTERVAL_MS,

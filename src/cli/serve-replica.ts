@@ -24,6 +24,7 @@ import { retainOnce, startRetention } from "../scheduler/retention.ts";
 import { backfill, trigger } from "../scheduler/triggers.ts";
 import { warmUp } from "../scheduler/warm-up.ts";
 import { type Bus, openPostgresBus } from "../server/bus.ts";
+import { createDeviceStreams } from "../server/device/grpc-stream.ts";
 import { createHub, type Hub } from "../server/device/hub.ts";
 import { createDoorbell, type ReplicaDoorbell } from "../server/doorbell.ts";
 import { createFeed } from "../server/feed.ts";
@@ -265,11 +266,18 @@ export async function startReplica(
         registerReflection(router, services);
       },
     });
+    const bare = createDeviceStreams({
+      hub,
+      guard,
+      log,
+      messageBytesMax: config.session.messageBytesMax,
+    });
     const port = await openPort({
       host: config.host,
       port: config.port,
       log,
       ...(config.tls ? { tls: await readTls(config.tls) } : {}),
+      ...(config.session.isBare ? { takeStream: bare.take } : {}),
       handler: withProbes(rpc as Handler, { health, db: requests.db }),
     });
     replica.address = port.url;

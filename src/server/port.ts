@@ -9,7 +9,14 @@
  * - Closing has three steps: accept nothing new (`drain`), let what runs end (`close`), cut what is left after the grace.
  */
 import type { Server as Http1Server, IncomingMessage, ServerResponse } from "node:http";
-import type { Http2Server, Http2ServerRequest, Http2ServerResponse, ServerHttp2Session } from "node:http2";
+import type {
+  Http2Server,
+  Http2ServerRequest,
+  Http2ServerResponse,
+  IncomingHttpHeaders,
+  ServerHttp2Session,
+  ServerHttp2Stream,
+} from "node:http2";
 import { type AddressInfo, type Server as NetServer, Socket } from "node:net";
 import type { TLSSocket, TlsOptions, Server as TlsServer } from "node:tls";
 import { createServer } from "@httptoolkit/httpolyglot";
@@ -29,6 +36,8 @@ export type PortOptions = {
   /** Certificates (PEM), and with `requestCert` whether clients show theirs. */
   tls?: Pick<TlsOptions, "cert" | "key" | "ca" | "requestCert" | "rejectUnauthorized"> | undefined;
   handler: Handler;
+  /** Sees each HTTP/2 stream before the handler does; true if it serves it itself. */
+  takeStream?: (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => boolean;
   log: Logger;
   pingIntervalMs?: number;
   pingTimeoutMs?: number;
@@ -54,8 +63,8 @@ const pingIntervalMsDefault = 20_000;
 const pingTimeoutMsDefault = 10_000;
 const firstBytesTimeoutMsDefault = 10_000;
 const headersTimeoutMsDefault = 10_000;
-/** 10,000 devices and their reconnects, within the usual limit of open files. */
-const connectionsMaxDefault = 20_000;
+/** 20,000 devices with a connection each, their reconnects, and everybody else. */
+const connectionsMaxDefault = 25_000;
 /** Beyond the 60 s after which common load balancers let go, so that they do and we do not race them. */
 const keepAliveTimeoutMs = 75_000;
 const requestTimeoutMs = 60_000;
@@ -133,6 +142,7 @@ export async function openPort(options: PortOptions): Promise<Port> {
   // Node begins to look for slow headers when the server listens. This one never does: it is handed its connections.
   http1.emit("listening");
   useNativeStreams(http2);
+  if (options.takeStream) divertStreams(http2, options.takeStream, options.tls !== undefined);
   server.maxConnections = options.connectionsMax ?? connectionsMaxDefault;
 
   const sockets = new Set<Socket>();
@@ -261,6 +271,25 @@ function useNativeStreams(http2: Http2Server): void {
   http2.prependListener("connection", (socket: Socket) => {
     const handle = (socket as unknown as { _handle?: { isStreamBase: boolean } })._handle;
     if (socket instanceof Socket && !(socket as TLSSocket).encrypted && handle) handle.isStreamBase = true;
+  });
+}
+
+/**
+ * Shows streams to `take` before Node makes a request and a response of them: those two objects are a third of what a
+ * stream costs that is held open for hours.
+ */
+function divertStreams(
+  http2: Http2Server,
+  take: NonNullable<PortOptions["takeStream"]>,
+  isTlsOnly: boolean,
+): void {
+  type Listener = (...args: unknown[]) => void;
+  const compatible = http2.listeners("stream") as Listener[];
+  http2.removeAllListeners("stream");
+  http2.on("stream", function (this: unknown, stream, headers, ...rest: unknown[]) {
+    const isCleartext = isTlsOnly && !(stream.session?.socket as TLSSocket | undefined)?.encrypted;
+    if (!isCleartext && take(stream, headers)) return;
+    for (const listener of compatible) listener.call(http2, stream, headers, ...rest);
   });
 }
 

@@ -18,6 +18,13 @@ const timers = {
   PINION_SHUTDOWN_MS: "4000",
 };
 
+let deviceStreams: "bare" | "connect" = "bare";
+
+/** What serves the device streams of all replicas that this test file starts from now on. */
+export function useDeviceStreams(kind: typeof deviceStreams): void {
+  deviceStreams = kind;
+}
+
 export type TestReplica = Replica & {
   clients: ReturnType<typeof createClients>;
   /** The owner's token: read, write, admin. */
@@ -48,6 +55,7 @@ export async function openTestReplica(
       DATABASE_URL: databaseUrl,
       PINION_PORT: "0",
       PINION_HOST: "127.0.0.1",
+      PINION_DEVICE_STREAMS: deviceStreams,
       ...timers,
       ...env,
     }),

@@ -20,7 +20,7 @@ export type OpenLink = Link & {
  * Messages that may wait for a device that does not read. Acknowledgements are all that can pile up: assignments are
  * bounded by the device's slots.
  */
-const messagesWaitingMax = 1_000;
+export const messagesWaitingMax = 1_000;
 /** How often a waiting writer looks up, should a wake-up ever be missing. */
 const lookUpMs = 60_000;
 

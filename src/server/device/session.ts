@@ -141,61 +141,67 @@ export class Session implements Seat {
     return this.#out.list().map(({ runId, attemptToken }) => ({ orgId, deviceId, runId, attemptToken }));
   }
 
-  /** Takes one message. Resolves when the next one may come; must not be called before that. */
-  async receive(request: ConnectRequest): Promise<void> {
+  /**
+   * Takes one message. The next one may come at once, or when what is returned resolves: only the hello takes time. No
+   * promise is made for the many that do not.
+   */
+  receive(request: ConnectRequest): Promise<void> | undefined {
     this.#heardAt = performance.now();
     const input = request.message.case;
     if (!input) {
-      return this.close(
-        "bad_message",
-        new Refusal("invalid_argument", "message: exactly one is required", { field: "message" }),
-      );
+      const refusal = new Refusal("invalid_argument", "message: exactly one is required", {
+        field: "message",
+      });
+      this.close("bad_message", refusal);
+      return;
     }
     const reaction = reactions[this.#state][input];
     if (reaction === "ignore") return;
-    if (reaction === "refuse_before_hello") {
-      return this.close(
-        "out_of_order",
-        new Refusal(
-          "failed_precondition",
-          `${input} before the hello was answered; send hello first, and wait for welcome`,
-        ),
-      );
-    }
-    if (reaction === "refuse_second_hello") {
-      return this.close(
-        "out_of_order",
-        new Refusal("failed_precondition", "a second hello; a stream has one, so open another stream"),
-      );
+    if (reaction === "refuse_before_hello" || reaction === "refuse_second_hello") {
+      const why =
+        reaction === "refuse_before_hello"
+          ? `${input} before the hello was answered; send hello first, and wait for welcome`
+          : "a second hello; a stream has one, so open another stream";
+      this.close("out_of_order", new Refusal("failed_precondition", why));
+      return;
     }
     normalizeNames(request);
     const violation = checkMessage(ConnectRequestSchema, request);
     if (violation) {
       // A completion that can never be stored is answered, so that the device does not send it for ever.
       if (request.message.case === "complete") {
-        return this.#link.send(invalidCompletionAckOf(request.message.value, violation.message));
+        this.#link.send(invalidCompletionAckOf(request.message.value, violation.message));
+      } else {
+        this.close(
+          "bad_message",
+          new Refusal("invalid_argument", violation.message, { field: violation.field }),
+        );
       }
-      return this.close(
-        "bad_message",
-        new Refusal("invalid_argument", violation.message, { field: violation.field }),
-      );
+      return;
     }
     switch (request.message.case) {
       case "hello":
         return this.#open(request.message.value);
       case "heartbeat":
-        return this.#beat(request.message.value);
+        this.#beat(request.message.value);
+        break;
       case "accept":
-        return this.#accept(request.message.value);
+        this.#accept(request.message.value);
+        break;
       case "reject":
-        return this.#reject(request.message.value);
+        this.#reject(request.message.value);
+        break;
       case "output":
-        return this.#output(request.message.value);
+        this.#output(request.message.value);
+        break;
       case "complete":
-        return this.#track(this.#complete(request.message.value));
+        this.#track(this.#complete(request.message.value));
+        break;
       case "cancelled":
-        return this.#track(this.#cancelled(request.message.value));
+        this.#track(this.#cancelled(request.message.value));
+        break;
     }
+    return undefined;
   }
 
   async #open(hello: Hello): Promise<void> {
