@@ -1,0 +1,62 @@
+import { type ChildProcess, fork } from "node:child_process";
+import { once } from "node:events";
+import { fileURLToPath } from "node:url";
+
+/** A process of the bench that is asked by messages and answers each in turn. */
+export type Child = {
+  pid: number;
+  process: ChildProcess;
+  ask<Answer>(question: Record<string, unknown>): Promise<Answer>;
+  kill(signal?: NodeJS.Signals): Promise<void>;
+};
+
+/** Starts `bench/<file>`; its answers are `{ answer }` or `{ error }`. */
+export async function startChild(
+  file: string,
+  env: Record<string, string> = {},
+  execArgv: string[] = [],
+): Promise<Child> {
+  const child = fork(fileURLToPath(new URL(`../${file}`, import.meta.url)), [], {
+    env: { ...process.env, ...env },
+    execArgv,
+    stdio: ["ignore", "inherit", "inherit", "ipc"],
+    serialization: "advanced",
+  });
+  const waiting: { resolve: (answer: never) => void; reject: (error: Error) => void }[] = [];
+  child.on("message", (message: { answer?: unknown; error?: string }) => {
+    const next = waiting.shift();
+    if (message.error === undefined) next?.resolve(message.answer as never);
+    else next?.reject(new Error(message.error));
+  });
+  const ended = once(child, "exit").then(() => {
+    for (const { reject } of waiting.splice(0)) reject(new Error(`${file} ended`));
+  });
+  return {
+    pid: child.pid!,
+    process: child,
+    ask: (question) =>
+      new Promise((resolve, reject) => {
+        waiting.push({ resolve, reject });
+        child.send(question);
+      }),
+    async kill(signal = "SIGKILL") {
+      child.kill(signal);
+      await ended;
+    },
+  };
+}
+
+/** The other end: answers questions one after the other. */
+export function answerQuestions(answer: (question: any) => Promise<unknown>): void {
+  let last = Promise.resolve();
+  process.on("message", (question: unknown) => {
+    last = last.then(async () => {
+      try {
+        process.send!({ answer: await answer(question) });
+      } catch (error) {
+        process.send!({ error: (error as Error).stack ?? String(error) });
+      }
+    });
+  });
+  process.on("disconnect", () => process.exit(0));
+}

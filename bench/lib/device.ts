@@ -1,0 +1,133 @@
+/**
+ * A device of the load: a gRPC stream on a bare HTTP/2 connection of its own, which accepts and completes whatever it is
+ * assigned, at once. It does no more than the protocol asks, so that the load costs little beside the server.
+ */
+import { type ClientHttp2Session, type ClientHttp2Stream, connect } from "node:http2";
+import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { timestampDate } from "@bufbuild/protobuf/wkt";
+import {
+  type Assignment,
+  ConnectRequestSchema,
+  ConnectResponseSchema,
+  Outcome,
+  Platform,
+} from "#gen/pinion/v1/device_pb.js";
+import { FrameReader, framed } from "../../src/server/device/grpc-frames.ts";
+
+export type DeviceListener = {
+  welcomed?(): void;
+  /** `dueAt` in milliseconds of the wall clock. */
+  assigned?(runId: string, dueAt: number): void;
+  completed?(runId: string): void;
+  acknowledged?(runId: string): void;
+  beaten?(ms: number): void;
+  ended?(): void;
+};
+
+const messageBytesMax = 8 * 1024 * 1024;
+const output = "done";
+
+export class LoadDevice {
+  readonly #session: ClientHttp2Session;
+  readonly #stream: ClientHttp2Stream;
+  readonly #listener: DeviceListener;
+  readonly #frames = new FrameReader(messageBytesMax);
+  readonly #held = new Map<string, string>();
+  #queue: Buffer[] = [];
+  #beat = 0n;
+  #beatAt = 0;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(
+    url: string,
+    device: { installId: string; token: string },
+    options: { slots: number; listener: DeviceListener; beatMs?: number },
+  ) {
+    this.#listener = options.listener;
+    this.#session = connect(url);
+    const end = () => {
+      clearTimeout(this.#timer);
+      this.#listener.ended?.();
+    };
+    this.#session.on("error", () => {});
+    this.#stream = this.#session.request({
+      ":method": "POST",
+      ":path": "/pinion.v1.DeviceService/Connect",
+      "content-type": "application/grpc",
+      te: "trailers",
+      authorization: `Bearer ${device.token}`,
+    });
+    this.#stream.on("error", () => {});
+    this.#stream.on("close", end);
+    this.#stream.on("data", (chunk: Buffer) => {
+      this.#frames.push(chunk);
+      for (let bytes = this.#frames.next(); bytes; bytes = this.#frames.next()) this.#receive(bytes);
+    });
+    this.#send({
+      case: "hello",
+      value: {
+        installId: device.installId,
+        platform: Platform.LINUX,
+        appVersion: "bench",
+        maxConcurrency: options.slots,
+        agentKinds: ["bench"],
+      },
+    });
+    if (options.beatMs) this.#beatLater(options.beatMs * Math.random(), options.beatMs);
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+    this.#session.destroy();
+  }
+
+  #beatLater(ms: number, everyMs: number): void {
+    this.#timer = setTimeout(() => {
+      this.#beat += 1n;
+      this.#beatAt = performance.now();
+      const attempts = [...this.#held].map(([attemptToken, runId]) => ({ attemptToken, runId }));
+      this.#send({ case: "heartbeat", value: { sequence: this.#beat, attempts } });
+      this.#beatLater(everyMs, everyMs);
+    }, ms);
+  }
+
+  #receive(bytes: Buffer): void {
+    const { message } = fromBinary(ConnectResponseSchema, bytes);
+    switch (message.case) {
+      case "welcome":
+        this.#listener.welcomed?.();
+        break;
+      case "assignment":
+        this.#work(message.value);
+        break;
+      case "completionAck":
+        this.#held.delete(message.value.attemptToken);
+        this.#listener.acknowledged?.(message.value.runId);
+        break;
+      case "heartbeatAck":
+        this.#listener.beaten?.(performance.now() - this.#beatAt);
+        break;
+    }
+  }
+
+  #work({ runId, attemptToken, event }: Assignment): void {
+    this.#listener.assigned?.(runId, timestampDate(event!.firedAt!).getTime());
+    this.#held.set(attemptToken, runId);
+    this.#send({ case: "accept", value: { runId, attemptToken } });
+    this.#send({
+      case: "complete",
+      value: { runId, attemptToken, outcome: Outcome.COMPLETED, output, exitCode: 0 },
+    });
+    this.#listener.completed?.(runId);
+  }
+
+  #send(message: NonNullable<MessageInitShape<typeof ConnectRequestSchema>["message"]>): void {
+    const request = create(ConnectRequestSchema, { message });
+    if (this.#queue.push(framed(toBinary(ConnectRequestSchema, request))) > 1) return;
+    process.nextTick(() => {
+      const frames = this.#queue;
+      this.#queue = [];
+      if (!this.#stream.destroyed) this.#stream.write(Buffer.concat(frames));
+    });
+  }
+}

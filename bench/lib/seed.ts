@@ -1,0 +1,86 @@
+import { secretHash } from "../../src/ids.ts";
+import { query } from "./cluster.ts";
+
+/**
+ * Rows as enrolment and CreateWatcher leave them, written in bulk. Tokens are derived from the device's number so that
+ * the load can make them again.
+ */
+
+const platform = "linux";
+
+/** `count` orgs named org-0 … with an agent `bench`. */
+export async function seedOrgs(url: string, count: number): Promise<void> {
+  await query(
+    url,
+    `with orgs as (insert into org (id, name) select 'org-' || i, 'bench' from generate_series(0, $1::int - 1) i returning id),
+      agents as (insert into agent (org_id, id, name) select id, 'bench', 'bench' from orgs)
+    insert into agent_revision (org_id, agent_id, version, name, settings)
+    select id, 'bench', 1, 'bench', '{}' from orgs`,
+    [count],
+  );
+}
+
+export type SeededDevice = { orgId: string; deviceId: string; installId: string; token: string };
+
+/** `count` devices, dealt out to the orgs, each with a token. */
+export async function seedDevices(
+  url: string,
+  options: { count: number; orgs: number; tokenOf: (index: number) => string; slots: number },
+): Promise<SeededDevice[]> {
+  const { rows } = await query(
+    url,
+    `insert into device (org_id, install_id, platform, label, max_concurrency)
+    select 'org-' || (i % $2::int), 'install-' || i, '${platform}', 'device ' || i, $3::int from generate_series(0, $1::int - 1) i
+    returning org_id, id, install_id`,
+    [options.count, options.orgs, options.slots],
+  );
+  const devices = rows.map((row) => ({
+    orgId: row.org_id as string,
+    deviceId: row.id as string,
+    installId: row.install_id as string,
+    token: options.tokenOf(Number(row.install_id.slice("install-".length))),
+  }));
+  await query(
+    url,
+    `insert into token (org_id, kind, label, sha256, scopes, device_id)
+    select org_id, 'dev', 'bench', sha256, '{device:run}', device_id
+    from unnest($1::text[], $2::bytea[], $3::uuid[]) as t (org_id, sha256, device_id)`,
+    [
+      devices.map((device) => device.orgId),
+      devices.map((device) => secretHash(device.token)),
+      devices.map((device) => device.deviceId),
+    ],
+  );
+  return devices;
+}
+
+/**
+ * `perDevice` watchers for each device that are not due. Their schedule has them due once a year, on the first of
+ * January.
+ */
+export async function seedWatchers(url: string, perDevice: number): Promise<number> {
+  const { rows } = await query(
+    url,
+    `with made as (
+      insert into watcher (org_id, slug, name, agent_id, device_id, schedule, overlap, next_slot_at, next_due_at)
+      select d.org_id, 'w-' || d.install_id || '-' || i, 'bench', 'bench', d.id, '0 0 1 1 *', 'skip',
+        '2100-01-01', '2100-01-01'
+      from device d, generate_series(1, $1::int) i returning org_id, id
+    ), revised as (
+      insert into watcher_revision (org_id, watcher_id, version, name, prompt)
+      select org_id, id, 1, 'bench', 'Say hello' from made returning 1
+    ) select count(*)::int as count from revised`,
+    [perDevice],
+  );
+  await query(url, "vacuum analyze watcher, watcher_revision, device, token");
+  return rows[0].count as number;
+}
+
+/** Makes all watchers due at a moment. */
+export async function makeDue(url: string, at: "now" | Date, where = "true"): Promise<void> {
+  await query(
+    url,
+    `update watcher set next_slot_at = $1::timestamptz, next_due_at = $1::timestamptz where ${where}`,
+    [at === "now" ? new Date() : at],
+  );
+}

@@ -1,0 +1,16 @@
+/** A replica in a process of its own: what `pinion serve` starts, without the command around it. */
+import { startReplica } from "../src/cli/serve-replica.ts";
+import { replicaConfig } from "../src/config.ts";
+import { createLogger } from "../src/log.ts";
+import { answerQuestions } from "./lib/children.ts";
+
+const replica = await startReplica(
+  replicaConfig({ PINION_PORT: "0", PINION_HOST: "127.0.0.1", ...process.env }),
+  { log: createLogger({ name: "bench", level: process.env.PINION_LOG_LEVEL ?? "warn" }) },
+);
+
+answerQuestions(async (question: { kind: "url" | "stop" | "gc" }) => {
+  if (question.kind === "stop") await replica.stop();
+  if (question.kind === "gc") global.gc?.();
+  return replica.url;
+});
