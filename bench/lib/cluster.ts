@@ -26,11 +26,11 @@ const settings = {
   track_commit_timestamp: "on",
 };
 
-export async function openCluster(): Promise<Cluster> {
+export async function openCluster(extra: Record<string, string> = {}): Promise<Cluster> {
   const dataDir = await mkdtemp(join(tmpdir(), "pinion-bench-"));
   // As root, PostgreSQL runs as another user, who passes through it.
   await chmod(dataDir, 0o711);
-  const embedded = await startEmbedded({ dataDir, settings });
+  const embedded = await startEmbedded({ dataDir, settings: { ...settings, ...extra } });
   const { rows } = await query(embedded.url, "select current_setting('server_version') as version");
   return {
     pid: embedded.pid,
@@ -45,7 +45,7 @@ export async function openCluster(): Promise<Cluster> {
     },
     async close() {
       await embedded.stop();
-      await rm(dataDir, { recursive: true, force: true });
+      if (!process.env.KEEP) await rm(dataDir, { recursive: true, force: true });
     },
   };
 }

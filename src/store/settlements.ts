@@ -103,23 +103,24 @@ export async function settle(
     duration_ms: ["bigint", (s) => s.durationMs ?? null],
   });
   const { rows } = await sql<Settled>`
+    -- All that is decided about a run is decided in "held": what follows only writes, each statement from "held" alone.
+    -- (The planner takes "held" for one row; a join of two of these sets would be a loop within a loop.)
     with held as materialized (
-      select r.*, i.reporter, c.outcome, c.why, i.skipped_because, i.delay_ms, i.output, i.is_truncated, i.exit_code,
-        i.signal, i.duration_ms,
+      select r.*, i.reporter, c.outcome, c.why, i.skipped_because, i.output, i.is_truncated, i.exit_code, i.signal,
+        i.duration_ms, d.fate, p.pauses, j.failures,
+        case when d.fate = 'finished' and c.outcome = 'completed' then uuid_v7() end as window_id,
         case
-          -- A run whose end was asked for does not begin again.
-          when r.cancel_requested_at is not null then 'finished'
-          when i.action = 'withdraw' then 'withdrawn'
-          when i.action = 'finish_or_retry' and i.outcome in ('failed', 'timeout') and r.attempt < r.max_attempts then 'retried'
-          else 'finished'
-        end as fate,
+          when d.fate = 'withdrawn' then now() + i.delay_ms * interval '1 ms'
+          when d.fate = 'retried' then now() + least(${policy.retryBackoffMs}::float8
+            * power(2, least(r.attempt - 1, ${doublingsMax})), ${retryBackoffMsMax}) * interval '1 ms'
+        end as again_at,
         exists (select from backlog b where b.org_id = r.org_id and b.watcher_id = r.watcher_id)
           -- Its next slot may be put aside at this moment, by somebody who still sees this run as active.
-          or exists (select from watcher w
-            where w.org_id = r.org_id and w.id = r.watcher_id and w.overlap = 'queue_one') as has_backlog
+          or coalesce(w.overlap = 'queue_one', false) as has_backlog
       from run r join ${input} on r.org_id = i.org_id and r.id = i.run_id
         and r.attempt_token is not distinct from i.token
         and (i.reporter is null or r.device_id = i.reporter)
+        left join watcher w on w.org_id = r.org_id and w.id = r.watcher_id
         -- What Pinion itself ends after a cancellation was asked for was cancelled; what a device reports, counts.
         cross join lateral (
           select r.cancel_requested_at is not null and i.reporter is null and i.outcome in ('failed', 'timeout') as is_cancelled
@@ -129,21 +130,35 @@ export async function settle(
             case when a.is_cancelled then concat_ws('; ', nullif(r.cancel_reason, ''), nullif(i.why, ''))
               else coalesce(nullif(i.why, ''), r.cancel_reason, '') end as why
         ) c
+        cross join lateral (
+          select case
+            -- A run whose end was asked for does not begin again.
+            when r.cancel_requested_at is not null then 'finished'
+            when i.action = 'withdraw' then 'withdrawn'
+            when i.action = 'finish_or_retry' and i.outcome in ('failed', 'timeout') and r.attempt < r.max_attempts then 'retried'
+            else 'finished'
+          end as fate
+        ) d
+        -- Only what an executor did counts for or against a watcher.
+        cross join lateral (
+          select case when d.fate = 'finished' and c.outcome in ('failed', 'timeout') then w.consecutive_failures + 1 end as failures
+        ) j
+        cross join lateral (
+          select coalesce(j.failures >= ${policy.pauseAfter} and w.status = 'active', false) as pauses
+        ) p
       -- One order for all who lock several runs.
       order by r.org_id, r.id
       for update of r
     ),
     gone as (
       delete from run r using held h where h.fate = 'finished' and r.org_id = h.org_id and r.id = h.id
-      returning r.org_id, r.id
     ),
     stored as (
-      insert into "window" (org_id, watcher_id, run_id, window_start, window_end, model_used, extracted_data)
-      select h.org_id, h.watcher_id, h.id, h.window_start, h.window_end, 'device-cli',
+      insert into "window" (org_id, id, watcher_id, run_id, window_start, window_end, model_used, extracted_data)
+      select h.org_id, h.window_id, h.watcher_id, h.id, h.window_start, h.window_end, 'device-cli',
         jsonb_build_object('kind', 'device_cli_output', 'output', h.output, 'is_truncated', h.is_truncated,
           'exit_code', h.exit_code)
-      from held h where h.fate = 'finished' and h.outcome = 'completed'
-      returning org_id, id, run_id
+      from held h where h.window_id is not null
     ),
     ended as (
       insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
@@ -156,10 +171,8 @@ export async function settle(
         h.timeout_ms, h.max_attempts, h.retry_of, h.outcome, h.attempt, h.attempt_token, h.not_before, h.claimed_at,
         h.claimed_epoch, h.pushed_at, h.started_at, h.last_beat_at, h.cancel_requested_at, h.cancel_reason, h.why,
         h.past_attempts, h.skipped_because, h.reporter is not null, h.exit_code, h.signal, h.duration_ms,
-        case when s.id is null then right(h.output, ${outputTailCharacters}) else '' end, s.id
-      from held h left join stored s on s.org_id = h.org_id and s.run_id = h.id
-      where h.fate = 'finished'
-      returning org_id, id
+        case when h.window_id is null then right(h.output, ${outputTailCharacters}) else '' end, h.window_id
+      from held h where h.fate = 'finished'
     ),
     returned as (
       update run r set
@@ -169,65 +182,44 @@ export async function settle(
         started_at = null, last_beat_at = null, cancel_requested_at = null, cancel_reason = null, reason = h.why,
         -- A withdrawn attempt was never accepted, so it does not count.
         attempt = case when h.fate = 'withdrawn' then greatest(h.attempt - 1, 0) else h.attempt end,
-        not_before = case
-          when h.fate = 'withdrawn' then now() + h.delay_ms * interval '1 ms'
-          else now() + least(${policy.retryBackoffMs}::float8 * power(2, least(h.attempt - 1, ${doublingsMax})), ${retryBackoffMsMax}) * interval '1 ms'
-        end,
+        not_before = h.again_at,
         -- Only the last ones are kept: a device that never accepts must not grow the row.
         past_attempts = (case when jsonb_array_length(h.past_attempts) >= 20 then h.past_attempts - 0 else h.past_attempts end)
           || jsonb_build_array(jsonb_build_object(
             'attempt', h.attempt, 'token', h.attempt_token, 'claimed_at', h.claimed_at, 'ended_at', now(),
             'last_beat_at', h.last_beat_at, 'reason', h.why, 'is_reported', h.reporter is not null))
       from held h
-      where h.fate <> 'finished' and r.org_id = h.org_id and r.id = h.id
-      returning r.org_id, r.id, r.not_before
-    ),
-    judged as (
-      select h.org_id, h.watcher_id, h.id as run_id, h.window_end, h.outcome, s.id as window_id, h.reporter
-      from held h left join stored s on s.org_id = h.org_id and s.run_id = h.id
-      -- Only what an executor did counts for or against a watcher.
-      where h.fate = 'finished' and h.outcome in ('completed', 'failed', 'timeout')
+      where h.again_at is not null and r.org_id = h.org_id and r.id = h.id
     ),
     fired as (
       update watcher w set
-        last_fired_at = case when j.reporter is not null then now() else w.last_fired_at end,
+        last_fired_at = case when h.reporter is not null then now() else w.last_fired_at end,
         -- A window from before the last one, of an old run's retry or a backfilled slot, is stored but is not the last.
-        last_window_id = case when j.window_end >= coalesce(w.window_cursor_at, j.window_end)
-          then coalesce(j.window_id, w.last_window_id) else w.last_window_id end,
-        window_cursor_at = case when j.window_id is null then w.window_cursor_at
-          else greatest(w.window_cursor_at, j.window_end) end,
-        consecutive_failures = case when j.outcome = 'completed' then 0 else w.consecutive_failures + 1 end,
+        last_window_id = case when h.window_end >= coalesce(w.window_cursor_at, h.window_end)
+          then coalesce(h.window_id, w.last_window_id) else w.last_window_id end,
+        window_cursor_at = case when h.window_id is null then w.window_cursor_at
+          else greatest(w.window_cursor_at, h.window_end) end,
+        consecutive_failures = case when h.failures is null then 0 else w.consecutive_failures + 1 end,
         backoff_until = case
-          when j.outcome = 'completed' or w.consecutive_failures + 1 < ${policy.backoffAfter} then null
+          when h.failures is null or w.consecutive_failures + 1 < ${policy.backoffAfter} then null
           else now() + least(${policy.watcherBackoffMs}::float8
             * power(2, least(w.consecutive_failures + 1 - ${policy.backoffAfter}, ${doublingsMax})), ${watcherBackoffMsMax}) * interval '1 ms'
         end,
-        status = case when p.pauses then 'paused' else w.status end,
-        paused_reason = case when p.pauses
-          then (w.consecutive_failures + 1) || ' failures in a row; the last: ' || p.why else w.paused_reason end,
+        status = case when h.pauses then 'paused' else w.status end,
+        paused_reason = case when h.pauses
+          then (w.consecutive_failures + 1) || ' failures in a row; the last: ' || h.why else w.paused_reason end,
         -- A slot that is due already is left to the materializer, which records it.
-        next_slot_at = case when p.pauses and w.next_due_at > now() then null else w.next_slot_at end,
-        next_due_at = case when p.pauses and w.next_due_at > now() then null else w.next_due_at end
-      from judged j
-        join watcher before on before.org_id = j.org_id and before.id = j.watcher_id
-        cross join lateral (
-          select j.outcome <> 'completed' and before.status = 'active'
-            and before.consecutive_failures + 1 >= ${policy.pauseAfter} as pauses,
-            (select h.why from held h where h.org_id = j.org_id and h.id = j.run_id) as why
-        ) p
-      where w.org_id = j.org_id and w.id = j.watcher_id
-      returning w.org_id, w.id, w.consecutive_failures, p.pauses
+        next_slot_at = case when h.pauses and w.next_due_at > now() then null else w.next_slot_at end,
+        next_due_at = case when h.pauses and w.next_due_at > now() then null else w.next_due_at end
+      from held h
+      where h.fate = 'finished' and h.outcome in ('completed', 'failed', 'timeout')
+        and w.org_id = h.org_id and w.id = h.watcher_id
     )
     select h.org_id as "orgId", h.id as "runId", h.attempt_token as "attemptToken", h.watcher_id as "watcherId",
       h.device_id as "deviceId", h.fate as action, case when h.fate = 'finished' then h.outcome else 'pending' end as status,
-      h.why as reason, h.attempt, s.id as "windowId", b.not_before as "notBefore", h.has_backlog as "hasBacklog",
-      coalesce(f.pauses, false) as "isWatcherPaused", coalesce(f.consecutive_failures, 0) as "consecutiveFailures"
+      h.why as reason, h.attempt, h.window_id as "windowId", h.again_at as "notBefore", h.has_backlog as "hasBacklog",
+      h.pauses as "isWatcherPaused", coalesce(h.failures, 0) as "consecutiveFailures"
     from held h
-      left join gone g on g.org_id = h.org_id and g.id = h.id
-      left join ended e on e.org_id = h.org_id and e.id = h.id
-      left join stored s on s.org_id = h.org_id and s.run_id = h.id
-      left join returned b on b.org_id = h.org_id and b.id = h.id
-      left join fired f on f.org_id = h.org_id and f.id = h.watcher_id
   `.execute(db);
   return rows;
 }
