@@ -1,6 +1,6 @@
 import { openCluster, query } from "./lib/cluster.ts";
 import { openLifecycle, runLifecycle } from "./lifecycle.ts";
-const cluster = await openCluster({shared_preload_libraries: "pg_stat_statements", "pg_stat_statements.track_planning": "on", ...(process.env.EXPLAIN ? { shared_preload_libraries: "pg_stat_statements,auto_explain", "auto_explain.log_min_duration": "150ms", "auto_explain.log_analyze": "on" , "auto_explain.log_timing": "on"} : {})});
+const cluster = await openCluster({shared_preload_libraries: "pg_stat_statements", "pg_stat_statements.track_planning": "on", ...(process.env.EXPLAIN ? { shared_preload_libraries: "pg_stat_statements,auto_explain", "auto_explain.log_min_duration": "12ms", "auto_explain.log_analyze": "on" , "auto_explain.log_timing": "on"} : {})});
 try {
   const bench = await openLifecycle(cluster, "lifecycle", { runs: Number(process.argv[2] ?? 20000), devices: Number(process.argv[3] ?? 1000), orgs: Number(process.argv[4] ?? 10) });
   await runLifecycle(cluster, bench);

@@ -63,10 +63,12 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
     with seated as materialized (
       select p.org_id, p.device_id, p.epoch, w.slots
       from ${wanted}
-        join presence p on p.org_id = w.org_id and p.device_id = w.device_id and p.epoch = w.epoch
-          and p.disconnected_at is null
-      -- Heartbeats pass this lock, a newer hello does not: it waits for our commit, or we leave the runs to it.
-      for key share of p skip locked
+        cross join lateral (
+          select * from presence
+          where org_id = w.org_id and device_id = w.device_id and epoch = w.epoch and disconnected_at is null
+          -- Heartbeats pass this lock, a newer hello does not: it waits for our commit, or we leave the runs to it.
+          for key share skip locked
+        ) p
     ),
     picked as materialized (
       select r.org_id, r.id, w.epoch
@@ -128,11 +130,13 @@ export async function accept(db: Db, acceptances: readonly Acceptance[]): Promis
   const { rows } = await sql<{ isMine: boolean }>`
     with input as materialized (select * from ${input}),
     mine as materialized (
-      select r.org_id, r.id, r.device_id, r.attempt_token
-      from run r join (select distinct org_id, run_id, device_id, token from input) i
-        on r.org_id = i.org_id and r.id = i.run_id and r.device_id = i.device_id and r.attempt_token = i.token
-      order by r.org_id, r.id
-      for update of r
+      select r.*
+      from (select distinct org_id, run_id, device_id, token from input order by org_id, run_id) i
+        cross join lateral (
+          select org_id, id, device_id, attempt_token from run
+          where org_id = i.org_id and id = i.run_id and device_id = i.device_id and attempt_token = i.token
+          for update
+        ) r
     ),
     started as (
       update run r set status = 'running', started_at = coalesce(r.started_at, clock_timestamp()),
@@ -161,8 +165,12 @@ export async function beat(db: Db, attempts: readonly AttemptName[]): Promise<vo
   });
   await sql`
     with beating as materialized (
-      select r.org_id, r.id from run r join ${input} on r.org_id = i.org_id and r.id = i.run_id and r.attempt_token = i.token
-      for update of r skip locked
+      select r.*
+      from ${input}
+        cross join lateral (
+          select org_id, id from run where org_id = i.org_id and id = i.run_id and attempt_token = i.token
+          for update skip locked
+        ) r
     )
     update run r set last_beat_at = now() from beating b where r.org_id = b.org_id and r.id = b.id
   `.execute(db);

@@ -117,9 +117,14 @@ export async function settle(
         exists (select from backlog b where b.org_id = r.org_id and b.watcher_id = r.watcher_id)
           -- Its next slot may be put aside at this moment, by somebody who still sees this run as active.
           or coalesce(w.overlap = 'queue_one', false) as has_backlog
-      from run r join ${input} on r.org_id = i.org_id and r.id = i.run_id
-        and r.attempt_token is not distinct from i.token
-        and (i.reporter is null or r.device_id = i.reporter)
+      -- One order for all who lock several runs; and each is looked up by its key, however many are live.
+      from (select * from ${input} order by org_id, run_id) i
+        cross join lateral (
+          select * from run
+          where org_id = i.org_id and id = i.run_id and attempt_token is not distinct from i.token
+            and (i.reporter is null or device_id = i.reporter)
+          for update
+        ) r
         left join watcher w on w.org_id = r.org_id and w.id = r.watcher_id
         -- What Pinion itself ends after a cancellation was asked for was cancelled; what a device reports, counts.
         cross join lateral (
@@ -146,9 +151,6 @@ export async function settle(
         cross join lateral (
           select coalesce(j.failures >= ${policy.pauseAfter} and w.status = 'active', false) as pauses
         ) p
-      -- One order for all who lock several runs.
-      order by r.org_id, r.id
-      for update of r
     ),
     gone as (
       delete from run r using held h where h.fate = 'finished' and r.org_id = h.org_id and r.id = h.id
