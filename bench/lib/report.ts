@@ -1,0 +1,49 @@
+import { cpus } from "node:os";
+
+/** One line of a bench's table. Numbers are shown with three significant figures. */
+export type Row = Record<string, string | number>;
+
+export type Report = {
+  bench: string;
+  /** When and where, so that a figure is not compared with one of another machine. */
+  at: string;
+  machine: { cores: number; model: string; node: string; postgres: string };
+  options: Record<string, unknown>;
+  rows: Row[];
+  /** What the budgets ask, what was reached, and whether that is enough. */
+  budgets: { what: string; wanted: string; reached: string; isMet: boolean }[];
+};
+
+export function machine(postgres: string): Report["machine"] {
+  return { cores: cpus().length, model: cpus()[0]?.model ?? "", node: process.version, postgres };
+}
+
+export function print(report: Report): void {
+  const { bench, at, machine } = report;
+  console.log(
+    `\n${bench}  ${at}  ${machine.cores} cores, ${machine.model}, Node ${machine.node}, PostgreSQL ${machine.postgres}`,
+  );
+  console.log(table(report.rows));
+  for (const { what, wanted, reached, isMet } of report.budgets) {
+    console.log(`  ${isMet ? "met " : "MISS"}  ${what}: ${reached} (wanted ${wanted})`);
+  }
+}
+
+function table(rows: readonly Row[]): string {
+  const names = [...new Set(rows.flatMap((row) => Object.keys(row)))];
+  const cells = [names, ...rows.map((row) => names.map((name) => shown(row[name])))];
+  const widths = names.map((_, column) => Math.max(...cells.map((row) => row[column]!.length)));
+  const lines = cells.map((row) =>
+    row
+      .map((cell, column) => (column === 0 ? cell.padEnd(widths[column]!) : cell.padStart(widths[column]!)))
+      .join("  "),
+  );
+  return lines.map((line) => `  ${line}`).join("\n");
+}
+
+export function shown(value: string | number | undefined): string {
+  if (value === undefined) return "";
+  if (typeof value === "string") return value;
+  if (Number.isInteger(value) || Math.abs(value) >= 1_000) return Math.round(value).toLocaleString("en");
+  return String(Number(value.toPrecision(3)));
+}

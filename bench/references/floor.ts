@@ -1,0 +1,66 @@
+/**
+ * The floor: the rows of as many runs, written by the same statements from one process in batches, without streams, and
+ * with nobody to wait for.
+ */
+
+import { createLogger } from "../../src/log.ts";
+import { storeOnce } from "../../src/scheduler/completer.ts";
+import { materializeOnce } from "../../src/scheduler/materializer.ts";
+import * as attempts from "../../src/store/attempts.ts";
+import { openDatabase, transaction } from "../../src/store/database.ts";
+import * as presence from "../../src/store/presence.ts";
+import { answerQuestions } from "../lib/children.ts";
+import { query } from "../lib/cluster.ts";
+
+type Question = { url: string };
+
+const slotsPerDevice = 64;
+const policy = { retryBackoffMs: 10_000, backoffAfter: 3, pauseAfter: 10, watcherBackoffMs: 900_000 };
+const doorbell = { recorded() {}, settled() {}, cancelling() {} };
+
+answerQuestions(async ({ url }: Question) => {
+  const { rows: devices } = await query(url, 'select org_id as "orgId", id as "deviceId" from device');
+  const { db, close } = openDatabase({ url, poolMax: 2 });
+  const epochs = new Map<string, number>();
+  for (const device of devices) {
+    const { epoch } = await transaction(db, (tx) => presence.open(tx, { ...device, replicaId: "floor" }));
+    epochs.set(device.deviceId, epoch);
+  }
+  const log = createLogger({ name: "floor", level: "warn" });
+  const cpu = process.cpuUsage();
+  const startedAt = performance.now();
+  while ((await materializeOnce(db, { doorbell, log })) > 0);
+  let runs = 0;
+  for (;;) {
+    const claimed = await attempts.claim(
+      db,
+      devices.map((device) => ({ ...device, epoch: epochs.get(device.deviceId)!, slots: slotsPerDevice })),
+    );
+    if (claimed.length === 0) break;
+    for (let at = 0; at < claimed.length; at += 500) {
+      const batch = claimed.slice(at, at + 500);
+      await transaction(db, (tx) =>
+        attempts.accept(
+          tx,
+          batch.map((run) => ({ ...run, pushedAgoMs: 1 })),
+        ),
+      );
+      await transaction(db, (tx) =>
+        storeOnce(
+          tx,
+          batch.map(({ orgId, deviceId, runId, attemptToken }) => ({
+            ...{ orgId, deviceId, runId, attemptToken },
+            ...{ status: "completed", output: "done", isOutputTruncated: false, exitCode: 0 },
+            ...{ signal: "", reason: "", durationMs: 1 },
+          })),
+          policy,
+        ),
+      );
+    }
+    runs += claimed.length;
+  }
+  const seconds = (performance.now() - startedAt) / 1_000;
+  const { user, system } = process.cpuUsage(cpu);
+  await close();
+  return { runs, seconds, cpuSeconds: (user + system) / 1e6 };
+});
