@@ -47,9 +47,9 @@ export async function startChild(
 }
 
 /** The other end: answers questions one after the other. */
-export function answerQuestions(answer: (question: any) => Promise<unknown>): void {
+export function answerQuestions<Question>(answer: (question: Question) => Promise<unknown>): void {
   let last = Promise.resolve();
-  process.on("message", (question: unknown) => {
+  process.on("message", (question: Question) => {
     last = last.then(async () => {
       try {
         process.send!({ answer: await answer(question) });

@@ -47,3 +47,13 @@ export function shown(value: string | number | undefined): string {
   if (Number.isInteger(value) || Math.abs(value) >= 1_000) return Math.round(value).toLocaleString("en");
   return String(Number(value.toPrecision(3)));
 }
+
+type Budget = Report["budgets"][number];
+
+export function atMost(what: string, value: number, limit: number): Budget {
+  return { what, wanted: `≤ ${limit}`, reached: shown(value), isMet: value <= limit };
+}
+
+export function atLeast(what: string, value: number, limit: number): Budget {
+  return { what, wanted: `≥ ${limit}`, reached: shown(value), isMet: value >= limit };
+}

@@ -6,8 +6,6 @@ import { query } from "./cluster.ts";
  * the load can make them again.
  */
 
-const platform = "linux";
-
 /** `count` orgs named org-0 … with an agent `bench`. */
 export async function seedOrgs(url: string, count: number): Promise<void> {
   await query(
@@ -30,7 +28,7 @@ export async function seedDevices(
   const { rows } = await query(
     url,
     `insert into device (org_id, install_id, platform, label, max_concurrency)
-    select 'org-' || (i % $2::int), 'install-' || i, '${platform}', 'device ' || i, $3::int from generate_series(0, $1::int - 1) i
+    select 'org-' || (i % $2::int), 'install-' || i, 'linux', 'device ' || i, $3::int from generate_series(0, $1::int - 1) i
     returning org_id, id, install_id`,
     [options.count, options.orgs, options.slots],
   );
@@ -77,10 +75,21 @@ export async function seedWatchers(url: string, perDevice: number): Promise<numb
 }
 
 /** Makes all watchers due at a moment. */
-export async function makeDue(url: string, at: "now" | Date, where = "true"): Promise<void> {
+export async function makeDue(url: string, at: Date): Promise<void> {
+  await query(url, "update watcher set next_slot_at = $1::timestamptz, next_due_at = $1::timestamptz", [at]);
+}
+
+/** Makes a watcher due at each of the moments, no device's second one before all have had their first. */
+export async function makeDueAt(url: string, moments: readonly Date[]): Promise<void> {
   await query(
     url,
-    `update watcher set next_slot_at = $1::timestamptz, next_due_at = $1::timestamptz where ${where}`,
-    [at === "now" ? new Date() : at],
+    `with ranked as (
+      select org_id, id, row_number() over (order by rank, id) as ord
+      from (select org_id, id, row_number() over (partition by device_id order by id) as rank from watcher) w
+    )
+    update watcher w set next_slot_at = t.at, next_due_at = t.at
+    from unnest($1::timestamptz[]) with ordinality as t (at, ord) join ranked r on r.ord = t.ord
+    where w.org_id = r.org_id and w.id = r.id`,
+    [moments],
   );
 }

@@ -172,11 +172,11 @@ export function startMaterializer(options: {
     log: options.log,
     async pass() {
       const due = await materializeOnce(options.db, options);
-      const waiting = await materializeBacklogOnce(options.db, options);
-      if (due === watchersPerPassMax || waiting === watchersPerPassMax) return 0;
-      const nextDueMs = await schedules.findNextDueMs(options.db);
-      // What is due and was passed over is held by somebody else.
-      if (nextDueMs === 0) return heldElsewhereMs;
+      if (due === watchersPerPassMax) return 0;
+      const { nextDueMs, hasBacklog } = await schedules.lookAhead(options.db);
+      if (hasBacklog && (await materializeBacklogOnce(options.db, options)) > 0) return 0;
+      // What is due and was passed over is held by somebody else; the same with what waits.
+      if (nextDueMs === 0 || hasBacklog) return heldElsewhereMs;
       return Math.min(Math.ceil(nextDueMs ?? options.sweepMs), options.sweepMs);
     },
   });

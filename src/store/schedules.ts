@@ -102,13 +102,20 @@ async function readLocked(tx: Db, watchers: readonly WatcherName[]): Promise<Due
   return rows;
 }
 
-/** How long until a slot is due, in milliseconds by the database's clock; undefined if none is. */
-export async function findNextDueMs(db: Db): Promise<number | undefined> {
-  const { rows } = await sql<{ ms: number }>`
-    select greatest(0, extract(epoch from next_due_at - clock_timestamp()) * 1000)::float8 as ms
-    from watcher where next_due_at is not null order by next_due_at limit 1
+/**
+ * What a materializer that has done its passes may sleep for: how long until a slot is due, in milliseconds by the
+ * database's clock (undefined if none is), and whether slots wait whose watcher has no active run any more.
+ */
+export async function lookAhead(db: Db): Promise<{ nextDueMs: number | undefined; hasBacklog: boolean }> {
+  const { rows } = await sql<{ nextDueMs: number | null; hasBacklog: boolean }>`
+    select
+      (select greatest(0, extract(epoch from next_due_at - clock_timestamp()) * 1000)::float8
+        from watcher where next_due_at is not null order by next_due_at limit 1) as "nextDueMs",
+      exists (select from backlog b
+        where not exists (select from run r where r.org_id = b.org_id and r.watcher_id = b.watcher_id)) as "hasBacklog"
   `.execute(db);
-  return rows[0]?.ms;
+  const { nextDueMs, hasBacklog } = rows[0]!;
+  return { nextDueMs: nextDueMs ?? undefined, hasBacklog };
 }
 
 export type SlotRecord = {

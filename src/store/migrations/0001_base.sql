@@ -166,7 +166,7 @@ create table watcher (
   foreign key (org_id, device_id) references device,
   check ((next_slot_at is null) = (next_due_at is null))
 ) with (fillfactor = 70);
--- schedules.lockDue, schedules.findNextDue
+-- schedules.lockDue, schedules.lookAhead
 create index watcher_due on watcher (next_due_at) where next_due_at is not null;
 -- watchers.list for a device, devices.remove
 create index watcher_device on watcher (org_id, device_id) where device_id is not null;

@@ -46,13 +46,13 @@ test("a watcher that does not catch up still runs a slot that is only seconds la
 
 test("the materializer sleeps until the next slot, by the database's clock", async () => {
   const { db } = database;
-  expect(await schedules.findNextDueMs(db)).toBeUndefined();
+  expect((await schedules.lookAhead(db)).nextDueMs).toBeUndefined();
   const { schedule, slot } = hourly();
   const watcher = await seedWatcher(db, await seedDevice(db), { schedule });
-  const ms = await schedules.findNextDueMs(db);
+  const { nextDueMs: ms } = await schedules.lookAhead(db);
   expect(Math.abs(ms! - (slot(-1).getTime() - Date.now()))).toBeLessThan(1_000);
   await putSchedule(db, watcher, slot(0));
-  expect(await schedules.findNextDueMs(db)).toBe(0);
+  expect((await schedules.lookAhead(db)).nextDueMs).toBe(0);
 });
 
 test("a long downtime of many watchers is made up for in short passes, and a slot that is due now does not wait for it", async () => {
