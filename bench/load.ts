@@ -9,9 +9,14 @@ type Question =
       devices: { installId: string; token: string }[];
       slots: number;
       beatMs?: number;
-      /** Streams that are being opened at once. */
-      opensMax?: number;
+      isHolding?: boolean;
+      /** Comes back after its stream has ended, as the real daemon does. */
+      isReturning?: boolean;
     }
+  /** Resolves when all streams that are to come back have been welcomed again, with when that was. */
+  | { kind: "returned"; withinMs: number }
+  /** Completes what is held. */
+  | { kind: "release" }
   /** Resolves when so many completions have been acknowledged since the last reset. */
   | { kind: "acknowledged"; count: number; withinMs: number }
   | { kind: "reset" }
@@ -30,7 +35,8 @@ type Measured = {
   ended: number;
 };
 
-let devices: LoadDevice[] = [];
+const devices: LoadDevice[] = [];
+let isClosing = false;
 let measured: Measured;
 let completedAt: Map<string, number>;
 let acknowledged = 0;
@@ -43,59 +49,79 @@ function reset(): void {
 }
 reset();
 
-const opensMaxDefault = 200;
+/** Streams that are being opened at once, the first time. */
+const opensMax = 200;
+/** The daemon's first delay before it dials again, with full jitter; doubles up to the longest. */
+const returnMs = 1_000;
+const returnMsMax = 30_000;
 const openWithinMs = 120_000;
 
-async function connectAll(question: Extract<Question, { kind: "connect" }>): Promise<number> {
-  const startedAt = performance.now();
-  const { urls, slots, beatMs } = question;
-  let opening = 0;
-  let next = 0;
+type ConnectQuestion = Extract<Question, { kind: "connect" }>;
+let away = 0;
+let onReturned: (() => void) | undefined;
+
+/** Opens a stream, and another one whenever it ends if it is to return; calls back at its first welcome. */
+function open(index: number, question: ConnectQuestion, onWelcome: () => void): void {
+  const { urls, slots, beatMs, isHolding } = question;
+  const held = new Map<string, string>();
+  let isWelcomed = false;
+  let failures = 0;
+  const dial = () => {
+    devices[index] = new LoadDevice(urls[index % urls.length]!, question.devices[index]!, {
+      ...{ slots, beatMs, isHolding, held },
+      listener: {
+        welcomed() {
+          failures = 0;
+          if (isWelcomed) {
+            away--;
+            onReturned?.();
+          } else {
+            isWelcomed = true;
+            onWelcome();
+          }
+        },
+        assigned: (runId, dueAt) => measured.frames.push({ runId, dueAt, at: now() }),
+        completed: (runId) => completedAt.set(runId, performance.now()),
+        acknowledged(runId) {
+          measured.acks.push(performance.now() - completedAt.get(runId)!);
+          completedAt.delete(runId);
+          acknowledged++;
+          onAcknowledged?.();
+        },
+        beaten: (ms) => measured.beats.push(ms),
+        ended() {
+          measured.ended++;
+          if (!question.isReturning || isClosing) return;
+          if (failures === 0) away++;
+          setTimeout(dial, Math.random() * Math.min(returnMs * 2 ** failures, returnMsMax));
+          failures++;
+        },
+      },
+    });
+  };
+  dial();
+}
+
+async function connectAll(question: ConnectQuestion): Promise<void> {
+  const count = question.devices.length;
+  let next = devices.length;
+  const last = next + count;
   let welcomed = 0;
   await new Promise<void>((resolve, reject) => {
     const late = setTimeout(
-      () => reject(new Error(`${welcomed} of ${question.devices.length} devices were welcomed`)),
+      () => reject(new Error(`${welcomed} of ${count} devices were welcomed`)),
       openWithinMs,
     );
-    const open = () => {
-      while (opening < (question.opensMax ?? opensMaxDefault) && next < question.devices.length) {
-        opening++;
-        const index = next++;
-        devices.push(
-          new LoadDevice(urls[index % urls.length]!, question.devices[index]!, {
-            slots,
-            ...(beatMs ? { beatMs } : {}),
-            listener: {
-              welcomed() {
-                opening--;
-                welcomed++;
-                if (welcomed === question.devices.length) {
-                  clearTimeout(late);
-                  resolve();
-                } else {
-                  open();
-                }
-              },
-              assigned: (runId, dueAt) => measured.frames.push({ runId, dueAt, at: now() }),
-              completed: (runId) => completedAt.set(runId, performance.now()),
-              acknowledged(runId) {
-                measured.acks.push(performance.now() - completedAt.get(runId)!);
-                completedAt.delete(runId);
-                acknowledged++;
-                onAcknowledged?.();
-              },
-              beaten: (ms) => measured.beats.push(ms),
-              ended: () => {
-                measured.ended++;
-              },
-            },
-          }),
-        );
-      }
+    const openNext = () => {
+      if (next >= last) return;
+      open(next++, question, () => {
+        if (++welcomed < count) return openNext();
+        clearTimeout(late);
+        resolve();
+      });
     };
-    open();
+    for (let opening = 0; opening < opensMax; opening++) openNext();
   });
-  return performance.now() - startedAt;
 }
 
 answerQuestions(async (question: Question) => {
@@ -121,9 +147,26 @@ answerQuestions(async (question: Question) => {
       return now();
     case "measurements":
       return measured;
+    case "returned":
+      await new Promise<void>((resolve, reject) => {
+        const late = setTimeout(
+          () => reject(new Error(`${away} devices did not come back`)),
+          question.withinMs,
+        );
+        onReturned = () => {
+          if (away > 0) return;
+          clearTimeout(late);
+          onReturned = undefined;
+          resolve();
+        };
+      });
+      return now();
+    case "release":
+      for (const device of devices) device.release();
+      return undefined;
     case "close":
+      isClosing = true;
       for (const device of devices) device.close();
-      devices = [];
       return undefined;
   }
 });

@@ -1,6 +1,7 @@
 /**
  * A device of the load: a gRPC stream on a bare HTTP/2 connection of its own, which accepts and completes whatever it is
- * assigned, at once. It does no more than the protocol asks, so that the load costs little beside the server.
+ * assigned, at once or when it is told to. It does no more than the protocol asks, so that the load costs little beside
+ * the server.
  */
 import { type ClientHttp2Session, type ClientHttp2Stream, connect } from "node:http2";
 import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
@@ -9,6 +10,8 @@ import {
   type Assignment,
   ConnectRequestSchema,
   ConnectResponseSchema,
+  HeldAttemptState,
+  HeldVerdict,
   Outcome,
   Platform,
 } from "#gen/pinion/v1/device_pb.js";
@@ -32,7 +35,9 @@ export class LoadDevice {
   readonly #stream: ClientHttp2Stream;
   readonly #listener: DeviceListener;
   readonly #frames = new FrameReader(messageBytesMax);
-  readonly #held = new Map<string, string>();
+  /** Attempts by token that are not acknowledged yet, with their runs. */
+  readonly #held: Map<string, string>;
+  readonly #isHolding: boolean;
   #queue: Buffer[] = [];
   #beat = 0n;
   #beatAt = 0;
@@ -41,9 +46,19 @@ export class LoadDevice {
   constructor(
     url: string,
     device: { installId: string; token: string },
-    options: { slots: number; listener: DeviceListener; beatMs?: number },
+    options: {
+      slots: number;
+      listener: DeviceListener;
+      beatMs?: number | undefined;
+      /** Keeps what it takes on until it is released. */
+      isHolding?: boolean | undefined;
+      /** What it held in an earlier session; it goes on with it. */
+      held?: Map<string, string>;
+    },
   ) {
     this.#listener = options.listener;
+    this.#isHolding = options.isHolding ?? false;
+    this.#held = options.held ?? new Map();
     this.#session = connect(url);
     const end = () => {
       clearTimeout(this.#timer);
@@ -71,6 +86,11 @@ export class LoadDevice {
         appVersion: "bench",
         maxConcurrency: options.slots,
         agentKinds: ["bench"],
+        held: [...this.#held].map(([attemptToken, runId]) => ({
+          attemptToken,
+          runId,
+          state: HeldAttemptState.RUNNING,
+        })),
       },
     });
     if (options.beatMs) this.#beatLater(options.beatMs * Math.random(), options.beatMs);
@@ -95,6 +115,9 @@ export class LoadDevice {
     const { message } = fromBinary(ConnectResponseSchema, bytes);
     switch (message.case) {
       case "welcome":
+        for (const { attemptToken, verdict } of message.value.verdicts) {
+          if (verdict !== HeldVerdict.CONTINUE) this.#held.delete(attemptToken);
+        }
         this.#listener.welcomed?.();
         break;
       case "assignment":
@@ -114,6 +137,15 @@ export class LoadDevice {
     this.#listener.assigned?.(runId, timestampDate(event!.firedAt!).getTime());
     this.#held.set(attemptToken, runId);
     this.#send({ case: "accept", value: { runId, attemptToken } });
+    if (!this.#isHolding) this.#complete(runId, attemptToken);
+  }
+
+  /** Completes what it holds. */
+  release(): void {
+    for (const [attemptToken, runId] of this.#held) this.#complete(runId, attemptToken);
+  }
+
+  #complete(runId: string, attemptToken: string): void {
     this.#send({
       case: "complete",
       value: { runId, attemptToken, outcome: Outcome.COMPLETED, output, exitCode: 0 },

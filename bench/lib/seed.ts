@@ -76,7 +76,11 @@ export async function seedWatchers(url: string, perDevice: number): Promise<numb
 
 /** Makes all watchers due at a moment. */
 export async function makeDue(url: string, at: Date): Promise<void> {
-  await query(url, "update watcher set next_slot_at = $1::timestamptz, next_due_at = $1::timestamptz", [at]);
+  await query(
+    url,
+    "update watcher set next_slot_at = $1::timestamptz, next_due_at = $1::timestamptz where status = 'active'",
+    [at],
+  );
 }
 
 /** Makes a watcher due at each of the moments, no device's second one before all have had their first. */

@@ -1,0 +1,123 @@
+/**
+ * Everything at :00. Very many watchers of many orgs are due in the same second, a tenth of their devices is connected; one
+ * watcher of another org is due a second later. How long until every slot is a row, until every connected device has what is
+ * its, and how late the other org's watcher is.
+ */
+import { newToken, secretHash } from "../src/ids.ts";
+import type { Bench } from "./lib/bench.ts";
+import { startChild } from "./lib/children.ts";
+import { openCluster, query } from "./lib/cluster.ts";
+import { atMost } from "./lib/report.ts";
+import { seedDevices, seedOrgs, seedWatchers } from "./lib/seed.ts";
+
+const full = { watchers: 100_000, devices: 10_000, connected: 1_000, orgs: 100 };
+const smoke = { watchers: 2_000, devices: 200, connected: 100, orgs: 10 };
+const dueInMs = 4_000;
+const otherIsLaterMs = 1_000;
+const withinMs = 120_000;
+const lookEveryMs = 100;
+
+type Measured = { frames: { runId: string; dueAt: number; at: number }[] };
+
+export const bench: Bench = async ({ isSmoke }) => {
+  const options = isSmoke ? smoke : full;
+  const perDevice = options.watchers / options.devices;
+  const cluster = await openCluster();
+  try {
+    const url = await cluster.database("herd");
+    // The last org is the other one: a device and a watcher, and nothing else.
+    await seedOrgs(url, options.orgs + 1);
+    const devices = await seedDevices(url, {
+      count: options.devices,
+      orgs: options.orgs,
+      slots: Math.min(64, perDevice),
+      tokenOf: () => newToken("dev"),
+    });
+    await seedWatchers(url, perDevice);
+    const other = await seedOther(url, options.orgs);
+    const replica = await startChild("replica.ts", { DATABASE_URL: url, PINION_SWEEP_INTERVAL_MS: "2000" });
+    const urls = [await replica.ask<string>({ kind: "url" })];
+    const load = await startChild("load.ts");
+    const connected = devices.slice(0, options.connected);
+    await load.ask({ kind: "connect", urls, devices: connected, slots: perDevice });
+    const otherLoad = await startChild("load.ts");
+    await otherLoad.ask({ kind: "connect", urls, devices: [other], slots: 1 });
+    await query(url, "checkpoint");
+
+    const dueAt = new Date(Date.now() + dueInMs);
+    await query(
+      url,
+      `update watcher set next_slot_at = d.at, next_due_at = d.at
+      from (select id, case when org_id = $1 then $3::timestamptz else $2::timestamptz end as at from watcher) d
+      where d.id = watcher.id`,
+      [`org-${options.orgs}`, dueAt, new Date(dueAt.getTime() + otherIsLaterMs)],
+    );
+    const recorded = untilRecorded(url, options.watchers + 1);
+    await otherLoad.ask({ kind: "acknowledged", count: 1, withinMs });
+    const [frame] = (await otherLoad.ask<Measured>({ kind: "measurements" })).frames;
+    const otherLateMs = frame!.at - frame!.dueAt;
+    await load.ask({ kind: "acknowledged", count: options.connected * perDevice, withinMs });
+    const { frames } = await load.ask<Measured>({ kind: "measurements" });
+    const recordedSeconds = ((await recorded) - dueAt.getTime()) / 1_000;
+    const deliveredSeconds = (Math.max(...frames.map((one) => one.at)) - dueAt.getTime()) / 1_000;
+    await load.kill();
+    await otherLoad.kill();
+    await replica.kill();
+    return {
+      options,
+      rows: [
+        { "": "all slots recorded, s", value: recordedSeconds },
+        { "": "all runs of connected devices delivered, s", value: deliveredSeconds },
+        { "": "the other org's watcher late by, ms", value: otherLateMs },
+      ],
+      budgets: [
+        atMost("all slots recorded, seconds", recordedSeconds, 10),
+        atMost("the other org's watcher late by, ms", otherLateMs, 500),
+      ],
+    };
+  } finally {
+    await cluster.close();
+  }
+};
+
+async function seedOther(url: string, org: number) {
+  const token = newToken("dev");
+  const orgId = `org-${org}`;
+  const [device] = (
+    await query(
+      url,
+      `insert into device (org_id, install_id, platform, label) values ($1, 'install-other', 'linux', 'other')
+      returning id`,
+      [orgId],
+    )
+  ).rows;
+  await query(
+    url,
+    `insert into token (org_id, kind, label, sha256, scopes, device_id) values ($1, 'dev', 'bench', $2, '{device:run}', $3)`,
+    [orgId, secretHash(token), device.id],
+  );
+  await query(
+    url,
+    `with made as (
+      insert into watcher (org_id, slug, name, agent_id, device_id, schedule, next_slot_at, next_due_at)
+      values ($1, 'other', 'other', 'bench', $2, '0 0 1 1 *', '2100-01-01', '2100-01-01') returning org_id, id
+    ) insert into watcher_revision (org_id, watcher_id, version, name, prompt)
+    select org_id, id, 1, 'other', 'Say hello' from made`,
+    [orgId, device.id],
+  );
+  return { orgId, deviceId: device.id as string, installId: "install-other", token };
+}
+
+/** By the wall clock, when so many slots are rows. */
+async function untilRecorded(url: string, count: number): Promise<number> {
+  for (const deadline = Date.now() + withinMs; Date.now() < deadline; ) {
+    // The statistics of the table, so that looking does not count the rows.
+    const { rows } = await query(
+      url,
+      "select n_tup_ins::int as count from pg_stat_user_tables where relname = 'slot'",
+    );
+    if (rows[0].count >= count) return Date.now();
+    await new Promise((resolve) => setTimeout(resolve, lookEveryMs));
+  }
+  throw new Error("the slots were not recorded in time");
+}
