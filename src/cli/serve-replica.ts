@@ -260,7 +260,7 @@ export async function startReplica(
         router.service(TokenService, tokenService(deps));
         router.service(OrgService, orgService({ ...deps, ...config }));
         router.service(EventService, eventService(deps));
-        router.service(AgentService, agentService({ ...deps, runner, publicUrl: config.publicUrl }));
+        router.service(AgentService, agentService({ ...deps, runner, log, publicUrl: config.publicUrl }));
         registerHealth(router, { state: health, services });
         registerReflection(router, services);
       },

@@ -55,6 +55,7 @@ const needs: Record<string, "nothing" | "device" | "read" | "write" | "admin"> =
   "AgentService/UpdateAgentSettings": "write",
   "AgentService/DeleteAgent": "admin",
   "AgentService/UpsertPlatform": "admin",
+  "AgentService/BatchUpsertPlatforms": "admin",
   "AgentService/ListPlatforms": "read",
   "AgentService/DeletePlatform": "admin",
   "AgentService/StartPlatform": "admin",
@@ -317,6 +318,8 @@ function requestsAbout(ids: Record<string, string>): Record<string, object | "na
     },
     "AgentService/DeleteAgent": { agentId: ids.agent },
     "AgentService/UpsertPlatform": platform,
+    // Answers for each by itself: platforms.test.ts shows what it says of another org's.
+    "AgentService/BatchUpsertPlatforms": "names nothing",
     "AgentService/ListPlatforms": "names nothing",
     "AgentService/DeletePlatform": { stableId: ids.platform },
     "AgentService/StartPlatform": { stableId: ids.platform },
