@@ -75,6 +75,44 @@ export const serverSettings = z.object({
     67_108_864,
     "Largest message taken, after decompression (bytes)",
   ),
+  PINION_REQUESTS_PER_TOKEN: count(
+    1_000,
+    0,
+    1_000_000,
+    "Calls per second of one token, per replica, streams counted when they open; 0: no limit",
+  ),
+  PINION_REQUESTS_BURST: count(5_000, 1, 10_000_000, "Calls that one token may make at once after a rest"),
+  PINION_FAILURES_PER_ADDRESS: count(
+    100,
+    0,
+    1_000_000,
+    "Unknown tokens and join codes per minute from one address (IPv6: a /64), per replica; beyond it none is looked up; 0: no limit",
+  ),
+  PINION_RUNS_PER_ORG: count(
+    100_000,
+    1,
+    10_000_000,
+    "Active runs (pending, claimed, running) of one org; the org's metadata may say otherwise (runs_max)",
+  ),
+  PINION_WATCHERS_PER_ORG: count(100_000, 1, 10_000_000, "Watchers of one org (watchers_max)"),
+  PINION_DEVICES_PER_ORG: count(
+    50_000,
+    1,
+    10_000_000,
+    "Devices of one org, with the join codes that are good for one (devices_max)",
+  ),
+  PINION_TOKENS_PER_ORG: count(
+    10_000,
+    1,
+    10_000_000,
+    "Tokens of people and services of one org that are good (tokens_max)",
+  ),
+  PINION_STREAMS_PER_ORG: count(
+    2_000,
+    1,
+    1_000_000,
+    "Server streams (WatchRun, WatchEvents) of one org that are open, per replica",
+  ),
   PINION_STREAMS_MAX: count(20_000, 1, 1_000_000, "Device streams per replica"),
   PINION_SECRET_KEYS: z
     .string()
@@ -125,6 +163,15 @@ export type ReplicaConfig = {
     pauseAfter: number;
     watcherBackoffMs: number;
   };
+  /** How often somebody may call, and how many streams an org may hold open, on this replica. */
+  rates: {
+    requestsPerToken: number;
+    requestsBurst: number;
+    failuresPerAddress: number;
+    streamsPerOrg: number;
+  };
+  /** How much an org may have, unless its metadata says otherwise. */
+  quotas: { runs: number; watchers: number; devices: number; tokens: number };
   secrets: {
     keyring: Keyring;
     references: References;
@@ -211,6 +258,18 @@ export function replicaConfig(env: Record<string, string | undefined>): ReplicaC
       backoffAfter: s.PINION_BACKOFF_AFTER_FAILURES,
       pauseAfter: s.PINION_PAUSE_AFTER_FAILURES,
       watcherBackoffMs: s.PINION_WATCHER_BACKOFF_MS,
+    },
+    rates: {
+      requestsPerToken: s.PINION_REQUESTS_PER_TOKEN,
+      requestsBurst: s.PINION_REQUESTS_BURST,
+      failuresPerAddress: s.PINION_FAILURES_PER_ADDRESS,
+      streamsPerOrg: s.PINION_STREAMS_PER_ORG,
+    },
+    quotas: {
+      runs: s.PINION_RUNS_PER_ORG,
+      watchers: s.PINION_WATCHERS_PER_ORG,
+      devices: s.PINION_DEVICES_PER_ORG,
+      tokens: s.PINION_TOKENS_PER_ORG,
     },
     secrets: {
       keyring: requireKeyring(s.PINION_SECRET_KEYS),

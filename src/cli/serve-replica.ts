@@ -30,6 +30,7 @@ import { createFeed } from "../server/feed.ts";
 import { createGuard, requireRules } from "../server/guard.ts";
 import { HealthState, registerHealth } from "../server/health.ts";
 import { interceptorChain } from "../server/interceptors/chain.ts";
+import { secretKeys } from "../server/platform-kinds.ts";
 import { createConfigStarter } from "../server/platform-starter.ts";
 import { createPlatformRunner } from "../server/platforms.ts";
 import { type Handler, openPort } from "../server/port.ts";
@@ -47,6 +48,8 @@ import * as clock from "../store/clock.ts";
 import { type Db, openDatabase } from "../store/database.ts";
 import { migrate } from "../store/migrate.ts";
 import { ensureBootstrap, provisionDefaultAgents } from "../store/orgs.ts";
+import { healSecretSettings } from "../store/platform-healing.ts";
+import { createQuotas } from "../store/quotas.ts";
 import * as replicas from "../store/replicas.ts";
 import { requireRoles } from "../store/tenancy.ts";
 
@@ -115,6 +118,8 @@ export async function startReplica(
     await requireRoles(work.db);
     const bootstrap = await ensureBootstrap(work.db, config, options.keepBootstrapToken);
     await provisionDefaultAgents(work.db, config);
+    const { left } = await healSecretSettings(work.db, { ...config.secrets, secretKeys });
+    if (left > 0) log.warn({ platforms: left }, "platforms hold secrets that are not encrypted; set PINION_SECRET_KEYS");
     await retainOnce(work.db, { days: config.retentionDays, log });
     await warmUp(work.db, config.failures);
 
@@ -184,8 +189,9 @@ export async function startReplica(
       await hub.close();
     });
 
+    const quotas = createQuotas(config.quotas);
     const loops = { ...common, doorbell, sweepMs: config.sweepIntervalMs };
-    const materializer = startMaterializer(loops);
+    const materializer = startMaterializer({ ...loops, quotas });
     sweep = startLoop({
       name: "sweep",
       log,

@@ -219,6 +219,24 @@ export function createPlatformRunner(deps: {
     return found;
   }
 
+  /** Refuses all references that a start would not find, at once. A dry run asks, so that a plan names them. */
+  function requireReferences(orgId: string, secrets: platforms.PlatformValues["secrets"]): void {
+    const refusals = Object.entries(secrets).flatMap(([field, wanted]) => {
+      if (wanted === "keep" || !isReference(wanted.value)) return [];
+      try {
+        resolve(orgId, wanted.value, field);
+        return [];
+      } catch (error) {
+        if (!(error instanceof Refusal)) throw error;
+        return [{ field: `secrets.${field}`, message: error.message }];
+      }
+    });
+    if (refusals.length === 0) return;
+    refuse("failed_precondition", refusals.map(({ message }) => message).join("; "), {
+      field: refusals[0]!.field,
+    });
+  }
+
   /** Never rejects: the row says already what is to be. */
   async function end(platform: { orgId: string; stableId: string; epoch: number }): Promise<void> {
     try {
@@ -240,6 +258,7 @@ export function createPlatformRunner(deps: {
     begun: { step?: platforms.Step; record?: Recorder } = {},
   ): Promise<Upserted> {
     const { orgId, actor } = options;
+    if (options.isDryRun) requireReferences(orgId, options.values.secrets);
     const look = (waitedEpoch: number | undefined) =>
       platforms.upsert(db, { ...options, waitedEpoch, keyring });
     const step = await settle(look, signal, begun.step);

@@ -29,7 +29,7 @@ export type PlatformStatus = "stopped" | "starting" | "running" | "failed";
 export type RunSource = "scheduled" | "manual" | "backfill";
 export type ActiveRunStatus = "pending" | "claimed" | "running";
 export type FinishedRunStatus = "completed" | "failed" | "timeout" | "cancelled" | "skipped";
-export type SkipReason = "overlap" | "cooldown" | "missed" | "offline_expired" | "no_executor";
+export type SkipReason = "overlap" | "cooldown" | "missed" | "offline_expired" | "no_executor" | "limit";
 
 /** An attempt that ended without ending its run, as kept in `past_attempts`, oldest first. Times are ISO 8601. */
 export type PastAttempt = {
