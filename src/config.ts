@@ -126,6 +126,12 @@ export const serverSettings = z.object({
     .describe(
       "Orgs whose platforms may refer to PINION_SECRET_<NAME> as secret://NAME, by commas; * for all",
     ),
+  PINION_TRUSTED_PROXIES: count(
+    0,
+    0,
+    10,
+    "Proxies in front whose X-Forwarded-For is believed; 0: it is passed over",
+  ),
   PINION_SHUTDOWN_MS: milliseconds(20_000, "Time for an orderly stop"),
 });
 
@@ -135,6 +141,8 @@ export type ServerSettings = z.infer<typeof serverSettings>;
 export type ReplicaConfig = {
   host: string;
   port: number;
+  /** Proxies in front, each of which appends to X-Forwarded-For whom it heard. */
+  trustedProxies: number;
   publicUrl: string | undefined;
   logLevel: ServerSettings["PINION_LOG_LEVEL"];
   databaseUrl: string;
@@ -280,6 +288,7 @@ export function replicaConfig(env: Record<string, string | undefined>): ReplicaC
     },
     sweepIntervalMs: s.PINION_SWEEP_INTERVAL_MS,
     retentionDays: s.PINION_RETENTION_DAYS,
+    trustedProxies: s.PINION_TRUSTED_PROXIES,
     shutdownMs: s.PINION_SHUTDOWN_MS,
     installedProviders: Object.entries(providerKeys)
       .filter(([, names]) => names.some((name) => Object.hasOwn(given, name)))

@@ -30,6 +30,8 @@ import { createFeed } from "../server/feed.ts";
 import { createGuard, requireRules } from "../server/guard.ts";
 import { HealthState, registerHealth } from "../server/health.ts";
 import { interceptorChain } from "../server/interceptors/chain.ts";
+import { createLimits } from "../server/limits.ts";
+import { peerValues } from "../server/peer.ts";
 import { secretKeys } from "../server/platform-kinds.ts";
 import { createConfigStarter } from "../server/platform-starter.ts";
 import { createPlatformRunner } from "../server/platforms.ts";
@@ -44,6 +46,7 @@ import { runMessage } from "../server/rpc/run-message.ts";
 import { runService } from "../server/rpc/runs.ts";
 import { tokenService } from "../server/rpc/tokens.ts";
 import { type WatcherScheduler, watcherService } from "../server/rpc/watchers.ts";
+import { createStreams } from "../server/streams.ts";
 import * as clock from "../store/clock.ts";
 import { type Db, openDatabase } from "../store/database.ts";
 import { migrate } from "../store/migrate.ts";
@@ -69,8 +72,8 @@ export type Replica = {
 
 /** Connections of the scheduler and of the sessions' batchers; requests have a pool of their own. */
 const workConnections = 8;
-/** The tokens of open device streams are looked at this often: a lost word of a revocation costs no more. */
-const tokensEveryMs = 5_000;
+/** The tokens of open streams are looked at this often, so that they end within 5 s of their token also if the word was lost. */
+const tokensEveryMs = 4_000;
 /** A replica says that it lives this often; others believe it for one TTL. */
 const replicaBeatMs = 5_000;
 const services: DescService[] = [
@@ -139,7 +142,9 @@ export async function startReplica(
     opened.defer(() => feed.close());
     const guard = createGuard({ db: requests.db, log });
     opened.defer(() => guard.close());
+    const streams = createStreams({ db: work.db });
     const hub: Hub = createHub({
+      streams,
       db: work.db,
       log,
       replicaId,
@@ -156,6 +161,7 @@ export async function startReplica(
       log,
       replicaId,
       hub,
+      streams,
       feed,
       bus: () => bus,
       onBacklog: () => materializer.poke(),
@@ -173,7 +179,7 @@ export async function startReplica(
         onMessage(message) {
           if (message.kind === "revoked") {
             guard.authCache.forget(message.tokenId);
-            hub.revoke(message.tokenId);
+            streams.revoke(message.tokenId);
           } else if (!feed.receive(message)) hub.receive(message);
         },
         onResync() {
@@ -210,7 +216,7 @@ export async function startReplica(
         name: "stream-tokens",
         log,
         async pass() {
-          await hub.endExpired();
+          await streams.endExpired();
           return tokensEveryMs;
         },
       }),
@@ -243,7 +249,13 @@ export async function startReplica(
     const health = new HealthState();
     const stopping = new AbortController();
     const rpc = connectNodeAdapter({
-      interceptors: interceptorChain({ guard, log }),
+      interceptors: interceptorChain({
+        guard,
+        log,
+        streams,
+        bounds: { limits: createLimits(config.rates), ...config.rates, quotas, db: requests.tenantDb },
+      }),
+      contextValues: (request) => peerValues(request, config.trustedProxies),
       readMaxBytes: config.session.messageBytesMax,
       // A mistyped field would otherwise be passed over, and with it a limit that somebody meant to set.
       jsonOptions: { ignoreUnknownFields: false },
@@ -332,8 +344,11 @@ function schedulerOf(deps: {
 }): WatcherScheduler & FleetScheduler {
   const { db, policy, doorbell, poke } = deps;
   return {
-    async trigger(asked) {
-      const { run, alreadyQueued } = await trigger(db, asked, { doorbell });
+    async trigger({ request, ...asked }) {
+      const { run, alreadyQueued } = await trigger(db, asked, {
+        doorbell,
+        ...(request ? { request } : {}),
+      });
       return { run: runMessage(run), alreadyQueued };
     },
     async backfill(asked) {
