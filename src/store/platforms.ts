@@ -21,6 +21,7 @@ import { Refusal, refuse } from "../errors.ts";
 import { excerpt } from "../excerpt.ts";
 import { isReference, type Keyring } from "../secrets.ts";
 import { canonical } from "./canonical.ts";
+import { shown } from "./changes.ts";
 import type { Db } from "./database.ts";
 import { transaction } from "./database.ts";
 import * as events from "./events.ts";
@@ -362,6 +363,9 @@ async function change(tx: Db, current: Platform, options: Wanted & Context): Pro
       ...named(platform),
       version: platform.version,
       changed,
+      changes: Object.fromEntries(
+        changed.map((field) => [field, { from: shownOf(current, field), to: shownOf(after, field) }]),
+      ),
       config: shortened(only(values.config, changed, "config.")),
       secrets: masked(only(secrets, changed, "secrets.")),
       will_restart: starts && isRunning,
@@ -370,6 +374,13 @@ async function change(tx: Db, current: Platform, options: Wanted & Context): Pro
   return starts
     ? { do: "start", platform, willRestart: isRunning, ...answer }
     : { do: "nothing", platform, ...answer };
+}
+
+/** "config.a" or "secrets.b" of a platform as an event may show it: a secret only as one that is there. */
+function shownOf(platform: Pick<Platform, "config" | "secrets">, field: string): unknown {
+  const [, part, key] = /^(config|secrets)\.(.*)$/s.exec(field)!;
+  const values = part === "config" ? platform.config : masked(platform.secrets);
+  return shown(field, Object.hasOwn(values, key!) ? values[key!] : undefined);
 }
 
 /** The secrets as they are stored. One that is what it was stays sealed as it is, so that equal calls change nothing. */
