@@ -122,7 +122,8 @@ export async function startReplica(
     const bootstrap = await ensureBootstrap(work.db, config, options.keepBootstrapToken);
     await provisionDefaultAgents(work.db, config);
     const { left } = await healSecretSettings(work.db, { ...config.secrets, secretKeys });
-    if (left > 0) log.warn({ platforms: left }, "platforms hold secrets that are not encrypted; set PINION_SECRET_KEYS");
+    if (left > 0)
+      log.warn({ platforms: left }, "platforms hold secrets that are not encrypted; set PINION_SECRET_KEYS");
     await retainOnce(work.db, { days: config.retentionDays, log });
     await warmUp(work.db, config.failures);
 

@@ -100,7 +100,10 @@ let other: Tenant;
 let otherDevice: Identity;
 
 beforeAll(async () => {
-  replica = await openTestReplica(database.url);
+  replica = await openTestReplica(database.url, {
+    // Most of what follows is refused, from one address.
+    PINION_FAILURES_PER_ADDRESS: "0",
+  });
   const { db } = database;
   const { clients } = replica;
   const device = await enrolDevice(clients, "mine");
