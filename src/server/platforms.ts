@@ -282,7 +282,7 @@ export function createPlatformRunner(deps: {
     try {
       return await platforms.upsertAll(db, { ...options, keyring });
     } catch (error) {
-      if (isUnavailable(error)) throw error;
+      if (!isOfData(error)) throw error;
       if (options.wanted.length === 1) return [error as Error];
       const answers: (platforms.Step | "again" | Error)[] = [];
       for (const one of options.wanted) {
@@ -334,6 +334,12 @@ export function createPlatformRunner(deps: {
         await end({ orgId, stableId, epoch });
     },
   };
+}
+
+/** PostgreSQL's class 22: a value that it does not take, for example half a surrogate pair. */
+function isOfData(error: unknown): boolean {
+  const code = (error as { code?: unknown } | null)?.code;
+  return typeof code === "string" && /^22[0-9A-Z]{3}$/.test(code);
 }
 
 /** Records how a start ended; see platforms.endStart. */
