@@ -1,3 +1,5 @@
+import { AsyncLocalStorage } from "node:async_hooks";
+
 /**
  * Natural batching: while one batch is under way, what arrives is collected; the next batch takes it all, up to a
  * bound. A single item pays one round trip, ten thousand pay a few.
@@ -31,6 +33,8 @@ export function createBatcher<Item, Result>(options: {
   onBatch?: (size: number, ms: number) => void;
 }): Batcher<Item, Result> {
   const queue: Waiting<Item, Result>[] = [];
+  // A batch is many calls' work: it is done as part of none of them, whoever happened to begin it.
+  const outside = AsyncLocalStorage.snapshot();
   let underWay = 0;
   let isDraining = false;
   let idlers: (() => void)[] = [];
@@ -78,7 +82,7 @@ export function createBatcher<Item, Result>(options: {
         queue.push({ item, resolve, reject });
         if (isDraining) return;
         isDraining = true;
-        void drain();
+        outside(() => void drain());
       });
     },
     get depth() {

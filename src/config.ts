@@ -81,6 +81,44 @@ export const serverSettings = z.object({
     .describe(
       "What serves device streams that come over gRPC: the bare HTTP/2 stream, or the Connect handler that serves all else",
     ),
+  PINION_REQUESTS_PER_TOKEN: count(
+    1_000,
+    0,
+    1_000_000,
+    "Calls per second of one token, per replica, streams counted when they open; 0: no limit",
+  ),
+  PINION_REQUESTS_BURST: count(5_000, 1, 10_000_000, "Calls that one token may make at once after a rest"),
+  PINION_FAILURES_PER_ADDRESS: count(
+    100,
+    0,
+    1_000_000,
+    "Unknown tokens and join codes per minute from one address (IPv6: a /64), per replica; beyond it none is looked up; 0: no limit",
+  ),
+  PINION_RUNS_PER_ORG: count(
+    100_000,
+    1,
+    10_000_000,
+    "Active runs (pending, claimed, running) of one org; the org's metadata may say otherwise (runs_max)",
+  ),
+  PINION_WATCHERS_PER_ORG: count(100_000, 1, 10_000_000, "Watchers of one org (watchers_max)"),
+  PINION_DEVICES_PER_ORG: count(
+    50_000,
+    1,
+    10_000_000,
+    "Devices of one org, with the join codes that are good for one (devices_max)",
+  ),
+  PINION_TOKENS_PER_ORG: count(
+    10_000,
+    1,
+    10_000_000,
+    "Tokens of people and services of one org that are good (tokens_max)",
+  ),
+  PINION_STREAMS_PER_ORG: count(
+    2_000,
+    1,
+    1_000_000,
+    "Server streams (WatchRun, WatchEvents) of one org that are open, per replica",
+  ),
   PINION_STREAMS_MAX: count(20_000, 1, 1_000_000, "Device streams per replica"),
   PINION_SECRET_KEYS: z
     .string()
@@ -94,6 +132,12 @@ export const serverSettings = z.object({
     .describe(
       "Orgs whose platforms may refer to PINION_SECRET_<NAME> as secret://NAME, by commas; * for all",
     ),
+  PINION_TRUSTED_PROXIES: count(
+    0,
+    0,
+    10,
+    "Proxies in front whose X-Forwarded-For is believed; 0: it is passed over",
+  ),
   PINION_SHUTDOWN_MS: milliseconds(20_000, "Time for an orderly stop"),
 });
 
@@ -103,6 +147,8 @@ export type ServerSettings = z.infer<typeof serverSettings>;
 export type ReplicaConfig = {
   host: string;
   port: number;
+  /** Proxies in front, each of which appends to X-Forwarded-For whom it heard. */
+  trustedProxies: number;
   publicUrl: string | undefined;
   logLevel: ServerSettings["PINION_LOG_LEVEL"];
   databaseUrl: string;
@@ -133,6 +179,15 @@ export type ReplicaConfig = {
     pauseAfter: number;
     watcherBackoffMs: number;
   };
+  /** How often somebody may call, and how many streams an org may hold open, on this replica. */
+  rates: {
+    requestsPerToken: number;
+    requestsBurst: number;
+    failuresPerAddress: number;
+    streamsPerOrg: number;
+  };
+  /** How much an org may have, unless its metadata says otherwise. */
+  quotas: { runs: number; watchers: number; devices: number; tokens: number };
   secrets: {
     keyring: Keyring;
     references: References;
@@ -221,6 +276,18 @@ export function replicaConfig(env: Record<string, string | undefined>): ReplicaC
       pauseAfter: s.PINION_PAUSE_AFTER_FAILURES,
       watcherBackoffMs: s.PINION_WATCHER_BACKOFF_MS,
     },
+    rates: {
+      requestsPerToken: s.PINION_REQUESTS_PER_TOKEN,
+      requestsBurst: s.PINION_REQUESTS_BURST,
+      failuresPerAddress: s.PINION_FAILURES_PER_ADDRESS,
+      streamsPerOrg: s.PINION_STREAMS_PER_ORG,
+    },
+    quotas: {
+      runs: s.PINION_RUNS_PER_ORG,
+      watchers: s.PINION_WATCHERS_PER_ORG,
+      devices: s.PINION_DEVICES_PER_ORG,
+      tokens: s.PINION_TOKENS_PER_ORG,
+    },
     secrets: {
       keyring: requireKeyring(s.PINION_SECRET_KEYS),
       references: createReferences(
@@ -230,6 +297,7 @@ export function replicaConfig(env: Record<string, string | undefined>): ReplicaC
     },
     sweepIntervalMs: s.PINION_SWEEP_INTERVAL_MS,
     retentionDays: s.PINION_RETENTION_DAYS,
+    trustedProxies: s.PINION_TRUSTED_PROXIES,
     shutdownMs: s.PINION_SHUTDOWN_MS,
     installedProviders: Object.entries(providerKeys)
       .filter(([, names]) => names.some((name) => Object.hasOwn(given, name)))

@@ -1,12 +1,16 @@
 import type { Command } from "commander";
 import { InvalidArgumentError } from "commander";
-import { desiredOf } from "./apply/desired.ts";
+import { isReference } from "../secrets.ts";
+import { type Desired, desiredOf } from "./apply/desired.ts";
 import { readFile } from "./apply/file.ts";
 import { work } from "./apply/plan.ts";
+import type { Problem } from "./apply/problems.ts";
 import { ProgressView } from "./apply/progress.ts";
 import { applyPlan, type Failed, planFile } from "./apply/run.ts";
 import { jsonSchema } from "./apply/shape.ts";
+import { readState } from "./apply/state.ts";
 import type { Kind, Plan, Step } from "./apply/steps.ts";
+import { verify } from "./apply/verify.ts";
 import { countsText, planJson, planLines } from "./apply/view.ts";
 import { type Cli, examples, interruptSignal } from "./cli.ts";
 import { canConfirm, confirm } from "./confirm.ts";
@@ -71,6 +75,11 @@ async function apply(cli: Cli, command: Command, signal: AbortSignal): Promise<v
   // Whatever is wrong with the file is said before a server is asked for.
   const parsed = readFile(asked.file, cli.env);
   const desired = desiredOf(parsed);
+  if (parsed.missing.length > 0) {
+    // What the server lacks for it is missing too, and is named along with it if the server can be asked.
+    const lacking = await lackingOnServer(cli, command, desired, signal);
+    throw parsed.fail([...parsed.missing, ...lacking]);
+  }
   const { clients, options, url } = connect<Options>(cli, command);
   const isJson = options.json === true;
   const only = new Set((options.only ?? Object.keys(kinds)).map((kind) => kinds[kind]!));
@@ -108,6 +117,32 @@ async function apply(cli: Cli, command: Command, signal: AbortSignal): Promise<v
     using view = isJson ? undefined : new ProgressView(cli, todo.length);
     const progress = view ?? quiet;
     return await interruptible(signal, applyPlan(clients, parsed, desired, plan, { ...scope, progress }));
+  }
+}
+
+/** The platforms' references that the server does not have; none if it cannot be asked. */
+async function lackingOnServer(
+  cli: Cli,
+  command: Command,
+  desired: Desired,
+  signal: AbortSignal,
+): Promise<Problem[]> {
+  const refers = ({ secrets }: Desired["platforms"][number]) => Object.values(secrets).some(isReference);
+  const platforms = desired.platforms.filter(refers);
+  if (platforms.length === 0) return [];
+  try {
+    const { clients } = connect<Options>(cli, command);
+    const only = new Set<Kind>(["platform"]);
+    const state = await readState(clients, { signal });
+    const { problems } = await verify(clients, { agents: [], platforms, watchers: [] }, state, {
+      only,
+      signal,
+    });
+    return problems;
+  } catch (error) {
+    if (signal.aborted) throw error;
+    // No token, no server: the variables come first.
+    return [];
   }
 }
 

@@ -122,7 +122,7 @@ function printEvent(cli: Cli, event: Event, asJson: boolean): void {
       dim(formatMoment(event.at)),
       cyan(plain(event.kind).padEnd(20)),
       about,
-      dim(`by ${plain(event.actor)}`),
+      dim(`by ${plain(event.actor)}${event.source?.address ? ` from ${plain(event.source.address)}` : ""}`),
       data,
     ]
       .filter(Boolean)

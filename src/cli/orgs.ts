@@ -49,7 +49,9 @@ function addCreate(orgs: Command, cli: Cli): void {
       });
       if (options.json) return printJson(cli, CreateOrgResponseSchema, answer);
       cli.out(answer.secret);
-      cli.note(`the token of ${options.owner}, owner of ${orgId}; keep it now, it is not shown again`);
+      cli.note(
+        `the token of ${options.owner}, owner of ${orgId}; keep it now, it is not shown again; it is good in ${orgId} alone`,
+      );
     });
   examples(command, [
     ["orgs create acme --owner ada@acme.example", "an org, its owner, its default agent"],
@@ -115,7 +117,11 @@ function addAddMember(orgs: Command, cli: Cli): void {
     .description("take a person into the org, or give a member another role")
     .option("--name <name>", "the person's name, if the person is new")
     .option("--role <role>", "owner, admin or member", "member")
-    .option("--scope <scope>", "of a first token, which is printed: read, write, admin; default: none", list)
+    .option(
+      "--scope <scope>",
+      "of a first token, which is printed, for who is no member yet: read, write and, of an owner or admin, admin; default: no token",
+      list,
+    )
     .action(async (email: string, _options, command: Command) => {
       const { clients, options } = connect<{ name?: string; role: string; scope?: string[] }>(cli, command);
       const answer = await clients.orgs.addMember({
@@ -129,7 +135,8 @@ function addAddMember(orgs: Command, cli: Cli): void {
       if (answer.secret) cli.out(answer.secret);
       cli.note(
         `${plain(member.email)} is ${words.memberRole.word(member.role)} of the org` +
-          (answer.secret ? "; keep the token now, it is not shown again" : ""),
+          (answer.secret ? "; keep the token now, it is not shown again" : "") +
+          (answer.tokensCut > 0 ? `; ${answer.tokensCut} of their tokens may do less now` : ""),
       );
     });
   examples(command, [
@@ -143,14 +150,26 @@ function addRemoveMember(orgs: Command, cli: Cli): void {
     .command("remove-member")
     .argument("<member>", "the person's email address or id")
     .description("take a person out: their tokens end, their devices lose their watchers and runs")
+    .option("--revoke-service-tokens", "also end the tokens that they made for services")
     .action(async (named: string, _options, command: Command) => {
-      const { clients, options } = connect(cli, command);
-      const answer = await clients.orgs.removeMember({ userId: await memberId(clients, named) });
+      const { clients, options } = connect<{ revokeServiceTokens?: boolean }>(cli, command);
+      const answer = await clients.orgs.removeMember({
+        userId: await memberId(clients, named),
+        revokeServiceTokens: options.revokeServiceTokens ?? false,
+      });
       if (options.json) return printJson(cli, RemoveMemberResponseSchema, answer);
       cli.out(
         `${plain(named)} is out: ${answer.tokensRevoked} tokens ended, ${answer.watchersUnpinned} watchers unpinned, ` +
           `${answer.runsCancelled} runs cancelled`,
       );
+      if (answer.agentsHandedOver > 0) {
+        cli.note(`${answer.agentsHandedOver} agents have the longest-standing owner as their owner now`);
+      }
+      if (answer.serviceTokensKept > 0) {
+        cli.note(
+          `${answer.serviceTokensKept} service tokens that they made are still good; \`pinion tokens list\` names their maker`,
+        );
+      }
     });
   examples(command, [["orgs remove-member bob@acme.example", "at once, on every replica"]]);
 }

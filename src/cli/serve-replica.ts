@@ -31,6 +31,9 @@ import { createFeed } from "../server/feed.ts";
 import { createGuard, requireRules } from "../server/guard.ts";
 import { HealthState, registerHealth } from "../server/health.ts";
 import { interceptorChain } from "../server/interceptors/chain.ts";
+import { createLimits } from "../server/limits.ts";
+import { peerValues } from "../server/peer.ts";
+import { secretKeys } from "../server/platform-kinds.ts";
 import { createConfigStarter } from "../server/platform-starter.ts";
 import { createPlatformRunner } from "../server/platforms.ts";
 import { type Handler, openPort } from "../server/port.ts";
@@ -44,10 +47,13 @@ import { runMessage } from "../server/rpc/run-message.ts";
 import { runService } from "../server/rpc/runs.ts";
 import { tokenService } from "../server/rpc/tokens.ts";
 import { type WatcherScheduler, watcherService } from "../server/rpc/watchers.ts";
+import { createStreams } from "../server/streams.ts";
 import * as clock from "../store/clock.ts";
 import { type Db, openDatabase } from "../store/database.ts";
 import { migrate } from "../store/migrate.ts";
 import { ensureBootstrap, provisionDefaultAgents } from "../store/orgs.ts";
+import { healSecretSettings } from "../store/platform-healing.ts";
+import { createQuotas } from "../store/quotas.ts";
 import * as replicas from "../store/replicas.ts";
 import { requireRoles } from "../store/tenancy.ts";
 
@@ -67,8 +73,8 @@ export type Replica = {
 
 /** Connections of the scheduler and of the sessions' batchers; requests have a pool of their own. */
 const workConnections = 8;
-/** The tokens of open device streams are looked at this often: a lost word of a revocation costs no more. */
-const tokensEveryMs = 5_000;
+/** The tokens of open streams are looked at this often, so that they end within 5 s of their token also if the word was lost. */
+const tokensEveryMs = 3_000;
 /** A replica says that it lives this often; others believe it for one TTL. */
 const replicaBeatMs = 5_000;
 const services: DescService[] = [
@@ -116,6 +122,9 @@ export async function startReplica(
     await requireRoles(work.db);
     const bootstrap = await ensureBootstrap(work.db, config, options.keepBootstrapToken);
     await provisionDefaultAgents(work.db, config);
+    const { left } = await healSecretSettings(work.db, { ...config.secrets, secretKeys });
+    if (left > 0)
+      log.warn({ platforms: left }, "platforms hold secrets that are not encrypted; set PINION_SECRET_KEYS");
     await retainOnce(work.db, { days: config.retentionDays, log });
     await warmUp(work.db, config.failures);
 
@@ -135,7 +144,9 @@ export async function startReplica(
     opened.defer(() => feed.close());
     const guard = createGuard({ db: requests.db, log });
     opened.defer(() => guard.close());
+    const streams = createStreams({ db: work.db });
     const hub: Hub = createHub({
+      streams,
       db: work.db,
       log,
       replicaId,
@@ -152,6 +163,7 @@ export async function startReplica(
       log,
       replicaId,
       hub,
+      streams,
       feed,
       bus: () => bus,
       onBacklog: () => materializer.poke(),
@@ -169,7 +181,7 @@ export async function startReplica(
         onMessage(message) {
           if (message.kind === "revoked") {
             guard.authCache.forget(message.tokenId);
-            hub.revoke(message.tokenId);
+            streams.revoke(message.tokenId);
           } else if (!feed.receive(message)) hub.receive(message);
         },
         onResync() {
@@ -185,8 +197,9 @@ export async function startReplica(
       await hub.close();
     });
 
+    const quotas = createQuotas(config.quotas);
     const loops = { ...common, doorbell, sweepMs: config.sweepIntervalMs };
-    const materializer = startMaterializer(loops);
+    const materializer = startMaterializer({ ...loops, quotas });
     sweep = startLoop({
       name: "sweep",
       log,
@@ -205,7 +218,7 @@ export async function startReplica(
         name: "stream-tokens",
         log,
         async pass() {
-          await hub.endExpired();
+          await streams.endExpired();
           return tokensEveryMs;
         },
       }),
@@ -238,7 +251,13 @@ export async function startReplica(
     const health = new HealthState();
     const stopping = new AbortController();
     const rpc = connectNodeAdapter({
-      interceptors: interceptorChain({ guard, log }),
+      interceptors: interceptorChain({
+        guard,
+        log,
+        streams,
+        bounds: { limits: createLimits(config.rates), ...config.rates, quotas, db: requests.tenantDb },
+      }),
+      contextValues: (request) => peerValues(request, config.trustedProxies),
       readMaxBytes: config.session.messageBytesMax,
       // A mistyped field would otherwise be passed over, and with it a limit that somebody meant to set.
       jsonOptions: { ignoreUnknownFields: false },
@@ -261,7 +280,7 @@ export async function startReplica(
         router.service(TokenService, tokenService(deps));
         router.service(OrgService, orgService({ ...deps, ...config }));
         router.service(EventService, eventService(deps));
-        router.service(AgentService, agentService({ ...deps, runner, publicUrl: config.publicUrl }));
+        router.service(AgentService, agentService({ ...deps, runner, log, publicUrl: config.publicUrl }));
         registerHealth(router, { state: health, services });
         registerReflection(router, services);
       },
@@ -334,8 +353,11 @@ function schedulerOf(deps: {
 }): WatcherScheduler & FleetScheduler {
   const { db, policy, doorbell, poke } = deps;
   return {
-    async trigger(asked) {
-      const { run, alreadyQueued } = await trigger(db, asked, { doorbell });
+    async trigger({ request, ...asked }) {
+      const { run, alreadyQueued } = await trigger(db, asked, {
+        doorbell,
+        ...(request ? { request } : {}),
+      });
       return { run: runMessage(run), alreadyQueued };
     },
     async backfill(asked) {

@@ -31,7 +31,11 @@ function addCreate(tokens: Command, cli: Cli): void {
     .command("create")
     .argument("<label>", "what it is for, shown in lists")
     .description("make a token; it is shown only now")
-    .option("--scope <scope>", "read, write, admin or fleet:run; several with commas or repeated", list)
+    .option(
+      "--scope <scope>",
+      "read, write, admin or fleet:run, none above your role; several with commas or repeated",
+      list,
+    )
     .option("--service", "for a service or a fleet worker instead of a person")
     .option("--expires-in <length>", "how long it is good, for example 90d; default: for ever")
     .action(async (label: string, _options, command: Command) => {
@@ -94,6 +98,10 @@ function tokenColumns(cli: Cli): Column<Token>[] {
     { header: "LABEL", cell: (token) => plain(token.label), isFlexible: true },
     { header: "KIND", cell: (token) => words.tokenKind.word(token.kind) },
     { header: "SCOPES", cell: (token) => token.scopes.join(",") },
+    {
+      header: "MADE BY",
+      cell: (token) => token.creatorId && `${token.creatorId}${token.creatorLeft ? " (no member)" : ""}`,
+    },
     { header: "LAST USED", cell: (token) => formatAgo(token.lastUsedAt) || "never" },
     { header: "EXPIRES", cell: (token) => formatAgo(token.expiresAt) },
     { header: "REVOKED", cell: (token) => cli.colors.dim(formatAgo(token.revokedAt)) },

@@ -49,6 +49,7 @@ export const skipReason = words({
   [SkipReason.MISSED]: "missed",
   [SkipReason.OFFLINE_EXPIRED]: "offline_expired",
   [SkipReason.NO_EXECUTOR]: "no_executor",
+  [SkipReason.LIMIT]: "limit",
 });
 
 export const runSource = words({

@@ -2,10 +2,12 @@ import { refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { type Db, isPassing, transaction } from "../store/database.ts";
 import * as events from "../store/events.ts";
+import type { Quotas } from "../store/quotas.ts";
 import * as schedules from "../store/schedules.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { type Loop, startLoop } from "./loop.ts";
 import { type Plan, planBacklog, planDue, slotsPerPassMax } from "./plan.ts";
+import { keepWithin } from "./run-limit.ts";
 
 /**
  * Turns due slots into rows: a run, or a skipped run with its reason (R2), in the transaction that moves the schedule
@@ -24,11 +26,11 @@ export const slotsPerTransactionMax = 5_000;
 /** How soon to look again for watchers that somebody else holds. */
 const heldElsewhereMs = 50;
 
+/** Without quotas, an org may have any number of active runs. */
+type PassOptions = { doorbell: Doorbell; log: Logger; quotas?: Quotas };
+
 /** Records the due slots of up to `limit` watchers; answers how many watchers it looked at. */
-export async function materializeOnce(
-  db: Db,
-  options: { doorbell: Doorbell; log: Logger; limit?: number },
-): Promise<number> {
+export async function materializeOnce(db: Db, options: PassOptions & { limit?: number }): Promise<number> {
   const limit = options.limit ?? watchersPerPassMax;
   return pass(db, options, (tx) => schedules.lockDue(tx, limit), planDue);
 }
@@ -36,7 +38,7 @@ export async function materializeOnce(
 /** Records slots that waited for the end of their watcher's active run. */
 export async function materializeBacklogOnce(
   db: Db,
-  options: { doorbell: Doorbell; log: Logger; limit?: number },
+  options: PassOptions & { limit?: number },
 ): Promise<number> {
   const limit = options.limit ?? watchersPerPassMax;
   return pass(db, options, (tx) => schedules.lockBacklogged(tx, limit), planBacklog);
@@ -72,7 +74,7 @@ function shareOf(watchers: number): number {
 
 async function pass(
   db: Db,
-  options: { doorbell: Doorbell; log: Logger },
+  options: PassOptions,
   lock: (tx: Db) => Promise<schedules.DueWatcher[]>,
   plan: Planner,
 ): Promise<number> {
@@ -82,10 +84,9 @@ async function pass(
       const watchers = await lock(tx);
       names = watchers;
       const slotsMax = shareOf(watchers.length);
-      const written = await write(
-        tx,
-        watchers.map((watcher) => plan(watcher, slotsMax)),
-      );
+      const plans = watchers.map((watcher) => plan(watcher, slotsMax));
+      if (options.quotas) await keepWithin(tx, options.quotas, plans);
+      const written = await write(tx, plans);
       await events.appendAll(tx, written.map(eventOf));
       return written;
     });
@@ -104,14 +105,16 @@ async function pass(
 /** R9: a watcher that makes its batch fail is set aside by itself, and reported. */
 async function planAlone(
   db: Db,
-  options: { doorbell: Doorbell; log: Logger },
+  options: PassOptions,
   name: schedules.WatcherName,
   plan: Planner,
 ): Promise<void> {
   try {
     const runs = await transaction(db, async (tx) => {
       const watcher = await schedules.lockOne(tx, name);
-      const written = watcher ? await write(tx, [plan(watcher, slotsPerPassMax)]) : [];
+      const plans = watcher ? [plan(watcher, slotsPerPassMax)] : [];
+      if (options.quotas) await keepWithin(tx, options.quotas, plans);
+      const written = await write(tx, plans);
       await events.appendAll(tx, written.map(eventOf));
       return written;
     });
@@ -165,6 +168,7 @@ export function startMaterializer(options: {
   db: Db;
   doorbell: Doorbell;
   log: Logger;
+  quotas: Quotas;
   sweepMs: number;
 }): Loop {
   return startLoop({

@@ -1,6 +1,7 @@
 import { refuse } from "../errors.ts";
 import { type Db, transaction } from "../store/database.ts";
 import * as events from "../store/events.ts";
+import * as requests from "../store/requests.ts";
 import * as runs from "../store/runs.ts";
 import * as schedules from "../store/schedules.ts";
 import { nextSlot } from "./cron.ts";
@@ -12,17 +13,39 @@ import { planManual } from "./plan.ts";
 
 type Asked = { orgId: string; watcherId: string; actor: string };
 
-/** A run now, or the active one. `not_found` for the watcher; `failed_precondition` if it has nobody to run it. */
+/**
+ * A run now, or the active one. `not_found` for the watcher; `failed_precondition` if it has nobody to run it, and for a retry
+ * if there is an active one. A repeat of a request answers as the first one did, with the run as it is now.
+ */
 export async function trigger(
   db: Db,
   asked: Asked,
-  options: { doorbell: Doorbell; retryOf?: { runId: string; windowStart: Date; windowEnd: Date } },
+  options: {
+    doorbell: Doorbell;
+    retryOf?: { runId: string; windowStart: Date; windowEnd: Date };
+    request?: requests.Request;
+  },
 ): Promise<{ run: runs.RunRow; alreadyQueued: boolean }> {
-  const { active, written } = await transaction(db, async (tx) => {
+  const { orgId } = asked;
+  const { request } = options;
+  const { runId, alreadyQueued, written } = await transaction(db, async (tx) => {
+    const made = request && (await requests.begin(tx, request));
+    if (made) {
+      return { runId: made.run_id as string, alreadyQueued: made.already_queued as boolean, written: [] };
+    }
     const watcher = await schedules.lockOne(tx, asked);
     if (!watcher) refuse("not_found", `no watcher ${asked.watcherId}`);
     const active = watcher.hasActiveRun ? await runs.findActive(tx, asked) : undefined;
-    if (active) return { active, written: [] };
+    if (active && options.retryOf) {
+      refuse(
+        "failed_precondition",
+        `run ${active.id} of the watcher is ${active.status}; wait for its end, or cancel it`,
+      );
+    }
+    if (active) {
+      if (request) await requests.record(tx, request, { run_id: active.id, already_queued: true });
+      return { runId: active.id, alreadyQueued: true, written: [] };
+    }
     if (!watcher.hasAgent) {
       refuse("failed_precondition", "the watcher's agent does not exist; give the watcher another agent");
     }
@@ -34,23 +57,24 @@ export async function trigger(
     }
     const plan = planManual(watcher, options);
     const written = await schedules.record(tx, plan.slots, [plan.move]);
+    const runId = written[0]!.runId;
+    if (request) await requests.record(tx, request, { run_id: runId, already_queued: false });
     await events.appendAll(
       tx,
       written.map((row) => ({ ...eventOf(row), actor: asked.actor })),
     );
-    return { active, written };
+    return { runId, alreadyQueued: false, written };
   });
-  if (active) return { run: active, alreadyQueued: true };
   // Rung before the answer is read: the push does not wait for it.
-  options.doorbell.recorded(written);
-  const run = await runs.find(db, { orgId: asked.orgId, runId: written[0]!.runId });
-  return { run: run!, alreadyQueued: false };
+  if (written.length > 0) options.doorbell.recorded(written);
+  const run = await runs.find(db, { orgId, runId });
+  return { run: run ?? refuse("not_found", `there is no run ${runId} any more`), alreadyQueued };
 }
 
 /** A new run with an ended run's window. `failed_precondition` if it lives, or if another run of its watcher does. */
 export async function retry(
   db: Db,
-  asked: { orgId: string; runId: string; actor: string },
+  asked: { orgId: string; runId: string; actor: string; requestId?: string },
   options: { doorbell: Doorbell },
 ): Promise<runs.RunRow> {
   const ended = await runs.find(db, asked);
@@ -62,20 +86,16 @@ export async function retry(
     );
   }
   const { orgId, watcherId } = ended;
-  const { run, alreadyQueued } = await trigger(
+  const { actor, requestId = "" } = asked;
+  const { run } = await trigger(
     db,
-    { orgId, watcherId, actor: asked.actor },
+    { orgId, watcherId, actor },
     {
       doorbell: options.doorbell,
       retryOf: { runId: ended.id, windowStart: ended.windowStart, windowEnd: ended.windowEnd },
+      request: { orgId, actor, requestId, rpc: "RunService/RetryRun" },
     },
   );
-  if (alreadyQueued) {
-    refuse(
-      "failed_precondition",
-      `run ${run.id} of the watcher is ${run.status}; wait for its end, or cancel it`,
-    );
-  }
   return run;
 }
 

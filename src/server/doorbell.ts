@@ -9,6 +9,7 @@ import type { Settled } from "../store/settlements.ts";
 import type { Bus, BusMessage } from "./bus.ts";
 import type { Hub } from "./device/hub.ts";
 import type { Feed } from "./feed.ts";
+import type { Streams } from "./streams.ts";
 
 /**
  * Rings after commits: for a device of this replica by a call, for one of another replica by the bus, for one without a
@@ -45,6 +46,7 @@ export function createDoorbell(options: {
   log: Logger;
   replicaId: string;
   hub: Hub;
+  streams: Streams;
   feed: Feed;
   bus: () => Bus;
   /** Slots wait for the end of a run that has ended. */
@@ -124,7 +126,7 @@ export function createDoorbell(options: {
     },
     revoke(tokenId) {
       options.onRevoked(tokenId);
-      hub.revoke(tokenId);
+      options.streams.revoke(tokenId);
       bus().broadcast({ kind: "revoked", tokenId });
     },
     replaced({ replicaId, ...session }) {

@@ -146,6 +146,7 @@ export const rules: Readonly<Record<string, Rule>> = {
     updateAgentSettings: write,
     deleteAgent: admin,
     upsertPlatform: admin,
+    batchUpsertPlatforms: admin,
     listPlatforms: read,
     deletePlatform: admin,
     startPlatform: admin,
@@ -213,6 +214,8 @@ export type Guard = {
    * expired or a revoked one. A token whose checksum is wrong costs no query.
    */
   authenticate(authorization: string | null | undefined): Promise<Principal>;
+  /** Whether the header holds a well-formed token that no lookup of this replica has found to be good: it costs one. */
+  isUnknown(authorization: string | null | undefined): boolean;
   /** Admits a call of an rpc (see {@link nameOf}), or refuses. Undefined if the rpc needs no token. */
   admit(rpc: string, authorization: string | null | undefined): Promise<Principal | undefined>;
   authCache: {
@@ -240,24 +243,25 @@ export function createGuard(options: { db: Db; log: Logger }): Guard {
   });
 
   async function authenticate(authorization: string | null | undefined): Promise<Principal> {
-    const secret = /^bearer +(\S+)$/i.exec(authorization ?? "")?.[1];
+    const secret = secretOf(authorization);
     if (!secret) refuse("unauthenticated", "a token is needed: authorization: Bearer pin_…");
     if (!tokenKind(secret))
       refuse("unauthenticated", "the token is malformed; it may have been cut or mistyped");
     const hash = secretHash(secret);
-    const key = hash.toString("base64");
+    const key = keyOf(hash);
 
     const known = cache.get(key);
     if (known && performance.now() < known.until) return note(known.principal);
-    cache.delete(key);
 
     const before = generation;
     const credential = await lookups.add(hash);
     // One message for all three: whoever holds a token that is no good learns nothing of what it was.
     if (!credential || credential.isRevoked || (credential.expiresInMs ?? 1) <= 0) {
+      cache.delete(key);
       refuse("unauthenticated", "the token is unknown, revoked or expired");
     }
     const principal = principalFrom(credential);
+    cache.delete(key);
     if (before === generation) {
       if (cache.size >= cacheEntriesMax) cache.delete(cache.keys().next().value!);
       cache.set(key, {
@@ -290,6 +294,10 @@ export function createGuard(options: { db: Db; log: Logger }): Guard {
 
   return {
     authenticate,
+    isUnknown(authorization) {
+      const secret = secretOf(authorization);
+      return secret !== undefined && tokenKind(secret) !== undefined && !cache.has(keyOf(secretHash(secret)));
+    },
     async admit(rpc, authorization) {
       const rule = rules[rpc];
       if (!rule) throw new Error(`no rule for ${rpc}`);
@@ -312,6 +320,14 @@ export function createGuard(options: { db: Db; log: Logger }): Guard {
       await flush();
     },
   };
+}
+
+function secretOf(authorization: string | null | undefined): string | undefined {
+  return /^bearer +(\S+)$/i.exec(authorization ?? "")?.[1];
+}
+
+function keyOf(hash: Buffer): string {
+  return hash.toString("base64");
 }
 
 /** Refuses with `permission_denied` a principal that the rule does not let in. */

@@ -25,6 +25,11 @@ export const platformKinds: Readonly<Record<string, PlatformKind>> = {
   webhook: { config: [], secrets: ["url"], optionalSecrets: ["signing_secret"] },
 };
 
+/** Every key of a kind that is a secret. */
+export const secretKeys: readonly { kind: string; key: string }[] = Object.entries(platformKinds).flatMap(
+  ([kind, { secrets, optionalSecrets }]) => [...secrets, ...optionalSecrets].map((key) => ({ kind, key })),
+);
+
 /** What nobody would call a value that everybody may read. */
 const secretName = /(^|_)(token|secret|password|passwd|api_key|private_key|credentials?)$/;
 

@@ -5,11 +5,12 @@
  * connection of the database is held while it lasts.
  */
 import { within } from "../abort.ts";
+import { createBatcher } from "../batcher.ts";
 import { Refusal, refuse } from "../errors.ts";
 import { excerpt } from "../excerpt.ts";
 import type { Logger } from "../log.ts";
 import { isReference, type Keyring, type References, requireReference } from "../secrets.ts";
-import type { Db } from "../store/database.ts";
+import { type Db, isUnavailable } from "../store/database.ts";
 import * as platforms from "../store/platforms.ts";
 import type { PlatformStarter } from "./platform-starter.ts";
 
@@ -22,17 +23,23 @@ const waitMs = platforms.startDeadlineMs;
 /** Longer reasons are cut. */
 const reasonLengthMax = 500;
 
+export type Upserted = {
+  platform: platforms.Platform;
+  outcome: platforms.Outcome;
+  willRestart: boolean;
+  changed: string[];
+};
+
+type Wanted = Omit<platforms.Wanted, "waitedEpoch">;
+
 export type PlatformRunner = {
   /** See UpsertPlatform. */
-  upsert(
-    options: Omit<Parameters<typeof platforms.upsert>[1], "waitedEpoch" | "keyring">,
+  upsert(options: Wanted & { orgId: string }, signal: AbortSignal): Promise<Upserted>;
+  /** See BatchUpsertPlatforms. What became of each, in their order; rejects only if the database is away. */
+  upsertAll(
+    options: { orgId: string; wanted: readonly Wanted[] },
     signal: AbortSignal,
-  ): Promise<{
-    platform: platforms.Platform;
-    outcome: platforms.Outcome;
-    willRestart: boolean;
-    changed: string[];
-  }>;
+  ): Promise<PromiseSettledResult<Upserted>[]>;
   /** See StartPlatform. */
   start(
     options: { orgId: string; stableId: string; actor: string },
@@ -64,11 +71,14 @@ export function createPlatformRunner(deps: {
   async function settle(
     look: (waitedEpoch: number | undefined) => Promise<platforms.Step>,
     signal: AbortSignal,
+    first?: platforms.Step,
   ): Promise<Exclude<platforms.Step, { do: "wait" }>> {
     let waitedEpoch: number | undefined;
     let ending: AbortSignal | undefined;
+    let known = first;
     while (true) {
-      const step = await look(waitedEpoch);
+      const step = known ?? (await look(waitedEpoch));
+      known = undefined;
       if (step.do !== "wait") return step;
       waitedEpoch = step.platform.epoch;
       ending ??= AbortSignal.any([signal, AbortSignal.timeout(waitMs)]);
@@ -108,13 +118,17 @@ export function createPlatformRunner(deps: {
   }
 
   /** Starts what the row says is to be started by this call, and records the outcome. Refuses if it did not start. */
-  async function carryOut(platform: platforms.Platform, actor: string): Promise<platforms.Platform> {
+  async function carryOut(
+    platform: platforms.Platform,
+    actor: string,
+    record: Recorder = (end) => platforms.endStart(db, end),
+  ): Promise<platforms.Platform> {
     const named = { orgId: platform.org_id, stableId: platform.stable_id };
     const { epoch } = platform;
     const failure = await startOnce(platform);
-    const ended = await platforms
-      .endStart(db, { ...named, epoch, actor, failure })
-      .catch((error) => afterLostEnd(error, platform, { actor, failure }));
+    const ended = await record({ ...named, epoch, actor, failure }).catch((error) =>
+      afterLostEnd(error, platform, { actor, failure }),
+    );
     if (!ended) {
       await end({ ...named, epoch });
       refuse(
@@ -205,6 +219,24 @@ export function createPlatformRunner(deps: {
     return found;
   }
 
+  /** Refuses all references that a start would not find, at once. A dry run asks, so that a plan names them. */
+  function requireReferences(orgId: string, secrets: platforms.PlatformValues["secrets"]): void {
+    const refusals = Object.entries(secrets).flatMap(([field, wanted]) => {
+      if (wanted === "keep" || !isReference(wanted.value)) return [];
+      try {
+        resolve(orgId, wanted.value, field);
+        return [];
+      } catch (error) {
+        if (!(error instanceof Refusal)) throw error;
+        return [{ field: `secrets.${field}`, message: error.message }];
+      }
+    });
+    if (refusals.length === 0) return;
+    refuse("failed_precondition", refusals.map(({ message }) => message).join("; "), {
+      field: refusals[0]!.field,
+    });
+  }
+
   /** Never rejects: the row says already what is to be. */
   async function end(platform: { orgId: string; stableId: string; epoch: number }): Promise<void> {
     try {
@@ -219,19 +251,71 @@ export function createPlatformRunner(deps: {
     }
   }
 
+  /** What is to be done after the first look, if there was one, and its answer. */
+  async function upsertOne(
+    options: Wanted & { orgId: string },
+    signal: AbortSignal,
+    begun: { step?: platforms.Step; record?: Recorder } = {},
+  ): Promise<Upserted> {
+    const { orgId, actor } = options;
+    if (options.isDryRun) requireReferences(orgId, options.values.secrets);
+    const look = (waitedEpoch: number | undefined) =>
+      platforms.upsert(db, { ...options, waitedEpoch, keyring });
+    const step = await settle(look, signal, begun.step);
+    const { outcome, changed } = step;
+    const willRestart = step.do === "start" && step.willRestart;
+    const isChanged = !options.isDryRun && (step.do === "start" || outcome !== "noop");
+    // Of a batch, its first look tells once for all.
+    if (isChanged && step !== begun.step) feed.eventsAppended(orgId);
+    const platform =
+      step.do === "start" && !options.isDryRun
+        ? await carryOut(step.platform, actor, begun.record)
+        : step.platform;
+    return { platform, outcome, willRestart, changed };
+  }
+
+  /** The first look at all of them; item by item if one of them, a text that PostgreSQL has not, fails the batch. */
+  async function lookAtAll(options: {
+    orgId: string;
+    wanted: readonly platforms.Wanted[];
+  }): Promise<(platforms.Step | "again" | Error)[]> {
+    try {
+      return await platforms.upsertAll(db, { ...options, keyring });
+    } catch (error) {
+      if (!isOfData(error)) throw error;
+      if (options.wanted.length === 1) return [error as Error];
+      const answers: (platforms.Step | "again" | Error)[] = [];
+      for (const one of options.wanted) {
+        answers.push(...(await lookAtAll({ ...options, wanted: [one] })));
+      }
+      return answers;
+    }
+  }
+
   return {
-    async upsert(options, signal) {
-      const { orgId, actor } = options;
-      const step = await settle(
-        (waitedEpoch) => platforms.upsert(db, { ...options, waitedEpoch, keyring }),
-        signal,
+    upsert: (options, signal) => upsertOne(options, signal),
+    async upsertAll({ orgId, wanted }, signal) {
+      const steps = await lookAtAll({
+        orgId,
+        wanted: wanted.map((one) => ({ ...one, waitedEpoch: undefined })),
+      });
+      if (wanted.some(({ isDryRun }) => !isDryRun)) feed.eventsAppended(orgId);
+      // Starts that end together are recorded together.
+      const ends = createBatcher<platforms.StartEnd, platforms.Platform | undefined>({
+        run: (batch) => platforms.endStarts(db, { orgId, ends: batch }),
+        itemsMax: wanted.length,
+        queueMax: wanted.length,
+        overflow: () => new Refusal("unavailable", "too many starts at once", { retryAfterMs: 1_000 }),
+        mayIsolate: (error) => !isUnavailable(error),
+      });
+      const record: Recorder = ({ orgId: _orgId, ...end }) => ends.add(end);
+      return Promise.allSettled(
+        wanted.map(async (one, index) => {
+          const step = steps[index]!;
+          if (step instanceof Error) throw step;
+          return upsertOne({ ...one, orgId }, signal, step === "again" ? {} : { step, record });
+        }),
       );
-      const { outcome, changed } = step;
-      const willRestart = step.do === "start" && step.willRestart;
-      if (!options.isDryRun && (step.do === "start" || outcome !== "noop")) feed.eventsAppended(orgId);
-      const platform =
-        step.do === "start" && !options.isDryRun ? await carryOut(step.platform, actor) : step.platform;
-      return { platform, outcome, willRestart, changed };
     },
     async start(options, signal) {
       const step = await settle((waitedEpoch) => platforms.start(db, { ...options, waitedEpoch }), signal);
@@ -251,6 +335,15 @@ export function createPlatformRunner(deps: {
     },
   };
 }
+
+/** PostgreSQL's class 22: a value that it does not take, for example half a surrogate pair. */
+function isOfData(error: unknown): boolean {
+  const code = (error as { code?: unknown } | null)?.code;
+  return typeof code === "string" && /^22[0-9A-Z]{3}$/.test(code);
+}
+
+/** Records how a start ended; see platforms.endStart. */
+type Recorder = (end: platforms.StartEnd & { orgId: string }) => Promise<platforms.Platform | undefined>;
 
 /** The text without any of the secrets, as it can be stored. */
 function mask(text: string, secrets: Readonly<Record<string, string>>): string {

@@ -1,6 +1,6 @@
 import { sql } from "kysely";
 import { refuse } from "../errors.ts";
-import { canonical } from "./canonical.ts";
+import { describe } from "./changes.ts";
 import type { Db } from "./database.ts";
 import { transaction } from "./database.ts";
 import * as events from "./events.ts";
@@ -173,7 +173,7 @@ export function update(
       );
     }
     const values = options.change(current);
-    const { revised, changed } = changesOf(current, values);
+    const { revised, changed, changes } = changesOf(current, values);
     if (changed.includes("owner_id")) await requireOwner(tx, { orgId, ownerId: values.ownerId });
     if (current.isDefault && !values.isDefault) {
       refuse("failed_precondition", "an org keeps a default agent; make another one the default instead", {
@@ -206,25 +206,30 @@ export function update(
     }
     const agent = await get(tx, options);
     await events.append(tx, orgId, [
-      { kind: "agent.updated", actor: options.actor, data: { agent_id: agentId, version, changed } },
+      { kind: "agent.updated", actor: options.actor, data: { agent_id: agentId, version, changed, changes } },
     ]);
     return { agent, changed };
   });
 }
 
 /** `revised`: a name or a setting is among them. Fields by their names in the API. */
-function changesOf(current: Agent, values: AgentValues): { revised: boolean; changed: string[] } {
+function changesOf(
+  current: Agent,
+  values: AgentValues,
+): { revised: boolean; changed: string[]; changes: Json } {
   const fields = [...new Set([...Object.keys(current.settings), ...Object.keys(values.settings)])].sort();
-  const settings = fields
-    .filter((field) => canonical(current.settings[field]) !== canonical(values.settings[field]))
-    .map((field) => field.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`));
-  const changed = [
-    ...(current.name === values.name ? [] : ["name"]),
-    ...settings,
-    ...(current.ownerId === values.ownerId ? [] : ["owner_id"]),
-    ...(current.isDefault === values.isDefault ? [] : ["is_default"]),
-  ];
-  return { revised: settings.length > 0 || current.name !== values.name, changed };
+  const flat = (agent: AgentValues) => ({
+    name: agent.name,
+    ...Object.fromEntries(fields.map((field) => [snakeCase(field), agent.settings[field]])),
+    owner_id: agent.ownerId,
+    is_default: agent.isDefault,
+  });
+  const { changed, changes } = describe(flat(current), flat(values));
+  return {
+    revised: changed.some((field) => field !== "owner_id" && field !== "is_default"),
+    changed,
+    changes,
+  };
 }
 
 /**
@@ -254,6 +259,11 @@ export function remove(
     ]);
     return { platforms: removed };
   });
+}
+
+/** A field as the API spells it. */
+function snakeCase(field: string): string {
+  return field.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }
 
 /** Locks the agent's row: one that changes it comes after the other. Refuses with `not_found`. */

@@ -1,16 +1,22 @@
 import { sql } from "kysely";
 import { refuse } from "../errors.ts";
+import { type Caller, holdToManage } from "./callers.ts";
+import { describe } from "./changes.ts";
 import type { Db } from "./database.ts";
 import { transaction } from "./database.ts";
 import * as devices from "./devices.ts";
 import * as events from "./events.ts";
 import * as members from "./members.ts";
+import { requireMayManage } from "./roles.ts";
 import * as runs from "./runs.ts";
 import * as watchers from "./watchers.ts";
 
 /** What ends when a person leaves an org. */
 export type Departure<Cancelled> = {
   tokenIds: string[];
+  /** Services' tokens that the person made, and that are the org's and stay. */
+  serviceTokensKept: number;
+  agentsHandedOver: number;
   watchersUnpinned: number;
   /** What `cancelRuns` said, by device. */
   cancelled: Cancelled[];
@@ -21,25 +27,29 @@ export type Departure<Cancelled> = {
 /**
  * Takes a person out of the org, with the event `member.removed`: their tokens and unused join codes end, the watchers
  * pinned to their devices are unpinned and show as no_executor, and the live runs there are ended by `cancelRuns`. The
- * devices stay on the list; nothing can be pinned to them until another member enrols them. Refuses with `not_found`,
+ * devices stay on the list; nothing can be pinned to them until another member enrols them. The person's agents become the
+ * longest-standing owner's, each with the event `agent.updated`. Tokens of services that the person made are the org's and
+ * stay, unless `endsServices`. Refuses with `not_found`, with `permission_denied` who may not remove the person (roles.ts),
  * and with `failed_precondition` for the last owner.
  */
 export function remove<Cancelled>(
   db: Db,
-  options: { orgId: string; userId: string; actor: string; cancelRuns: devices.CancelRuns<Cancelled> },
+  options: {
+    orgId: string;
+    userId: string;
+    actor: string;
+    /** Null: Pinion itself. */
+    caller: Caller | null;
+    endsServices: boolean;
+    cancelRuns: devices.CancelRuns<Cancelled>;
+  },
 ): Promise<Departure<Cancelled>> {
   const { orgId, userId, actor } = options;
   return transaction(db, async (tx) => {
-    const owners = await members.lockOwners(tx, orgId);
     // The member before the devices, as whoever pins or enrols does: they wait here, and then see that the member left.
-    const member = await tx
-      .selectFrom("member")
-      .select("role")
-      .where("org_id", "=", orgId)
-      .where("user_id", "=", userId)
-      .forUpdate()
-      .executeTakeFirst();
-    if (!member) refuse("not_found", `there is no member ${userId}`);
+    const { owners, target: role, held } = await holdToManage(tx, options);
+    if (!role) refuse("not_found", `there is no member ${userId}`);
+    requireMayManage(held.role, { from: role, to: undefined });
     if (owners.length === 1 && owners[0] === userId) members.refuseLastOwner();
     await tx.deleteFrom("member").where("org_id", "=", orgId).where("user_id", "=", userId).execute();
     await tx
@@ -56,6 +66,7 @@ export function remove<Cancelled>(
       .where((eb) =>
         eb.or([
           eb("user_id", "=", userId),
+          ...(options.endsServices ? [eb("creator_id", "=", userId).and("kind", "=", "svc")] : []),
           eb(
             "device_id",
             "in",
@@ -65,6 +76,8 @@ export function remove<Cancelled>(
       )
       .returning("id")
       .execute();
+    const serviceTokensKept = await countServiceTokens(tx, { orgId, userId });
+    const handedOver = await handAgentsOver(tx, { orgId, userId });
     const owned = await devices.lockOwnedBy(tx, { orgId, userId });
 
     // For all devices: first the runs, then the watchers, as a completion does, so that neither waits for the other.
@@ -87,24 +100,63 @@ export function remove<Cancelled>(
         actor,
         watcherId,
         deviceId,
-        data: { changed: ["device_id"], status: "no_executor" },
+        data: { ...describe({ device_id: deviceId }, { device_id: null }), status: "no_executor" },
+      })),
+      ...handedOver.map(({ agentId, ownerId }) => ({
+        kind: "agent.updated",
+        actor,
+        data: { agent_id: agentId, ...describe({ owner_id: userId }, { owner_id: ownerId }) },
       })),
       {
         kind: "member.removed",
         actor,
         data: {
           user_id: userId,
-          role: member.role,
+          role,
           tokens_revoked: revoked.length,
+          service_tokens_kept: serviceTokensKept,
+          agents_handed_over: handedOver.length,
           watchers_unpinned: unpinned.length,
         },
       },
     ]);
     return {
       tokenIds: revoked.map((row) => row.id),
+      serviceTokensKept,
+      agentsHandedOver: handedOver.length,
       watchersUnpinned: unpinned.length,
       cancelled,
       sessions: owned.flatMap(({ id, session }) => (session ? [{ ...session, deviceId: id }] : [])),
     };
   });
+}
+
+/** Tokens of services that the person made and that are good. */
+async function countServiceTokens(tx: Db, options: { orgId: string; userId: string }): Promise<number> {
+  const row = await tx
+    .selectFrom("token")
+    .select((eb) => eb.fn.countAll<number>().as("count"))
+    .where("org_id", "=", options.orgId)
+    .where("creator_id", "=", options.userId)
+    .where("kind", "=", "svc")
+    .where("revoked_at", "is", null)
+    .where(sql<boolean>`coalesce(expires_at > now(), true)`)
+    .executeTakeFirstOrThrow();
+  return Number(row.count);
+}
+
+/** Makes the person's agents the longest-standing owner's. */
+async function handAgentsOver(
+  tx: Db,
+  options: { orgId: string; userId: string },
+): Promise<{ agentId: string; ownerId: string | null }[]> {
+  const ownerId = await members.findFirstOwner(tx, options);
+  const rows = await tx
+    .updateTable("agent")
+    .set({ owner_id: ownerId, updated_at: sql<Date>`now()` })
+    .where("org_id", "=", options.orgId)
+    .where("owner_id", "=", options.userId)
+    .returning("id")
+    .execute();
+  return rows.map(({ id }) => ({ agentId: id, ownerId }));
 }

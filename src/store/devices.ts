@@ -1,5 +1,6 @@
 import { type RawBuilder, sql } from "kysely";
 import { refuse } from "../errors.ts";
+import { describe } from "./changes.ts";
 import type { Db } from "./database.ts";
 import { transaction } from "./database.ts";
 import * as events from "./events.ts";
@@ -57,7 +58,7 @@ export type Enrolment = {
 /**
  * Turns a join code into a device and its token, in one transaction. With an install_id that the org knows, that device
  * is enrolled again and its earlier tokens end. Refuses with `unauthenticated` for a code that is unknown, used or
- * expired, and with `permission_denied` for another platform than the device's and for a device that is not the code's
+ * expired, or whose maker or the maker's token is gone, and with `permission_denied` for another platform than the device's and for a device that is not the code's
  * to enrol; none of these uses the code up.
  *
  * A device that has an owner is enrolled again with a code of that owner, or of who is an owner or admin of the org at
@@ -88,6 +89,7 @@ export function enroll(
     if (userId && !role) {
       refuse("unauthenticated", "whoever made the join code has left the org; ask for a new one");
     }
+    await joinCodes.requireMaker(tx, code);
     // Members are locked before devices, as by whoever removes a member; so the owner is read first and compared below.
     const known = await tx
       .selectFrom("device")
@@ -323,7 +325,7 @@ export function updateLabel(
         kind: "device.updated",
         actor: options.actor,
         deviceId: options.deviceId,
-        data: { changed: { label: { from: before.label, to: options.label } } },
+        data: describe({ label: before.label }, { label: options.label }),
       },
     ]);
   });
@@ -369,7 +371,10 @@ export async function updateFromHello(
         kind: "device.updated",
         actor: `device:${options.deviceId}`,
         deviceId: options.deviceId,
-        data: { changed: Object.fromEntries(changes.map(({ column, from, to }) => [column, { from, to }])) },
+        data: describe(
+          Object.fromEntries(changes.map(({ column, from }) => [column, from])),
+          Object.fromEntries(changes.map(({ column, to }) => [column, to])),
+        ),
       },
     ]);
     return true;
@@ -455,7 +460,7 @@ export function remove<Cancelled>(
         actor: options.actor,
         watcherId,
         deviceId,
-        data: { changed: ["device_id"], status: "no_executor" },
+        data: { ...describe({ device_id: deviceId }, { device_id: null }), status: "no_executor" },
       })),
       {
         kind: "device.deleted",

@@ -1,6 +1,7 @@
 import { type Selectable, sql } from "kysely";
 import type { Db } from "./database.ts";
 import type { EventTable, Json } from "./schema.ts";
+import { findSource } from "./sources.ts";
 import { unnest } from "./unnest.ts";
 
 export type EventRow = Selectable<EventTable>;
@@ -20,6 +21,8 @@ export type NewEvent = {
 /**
  * Appends events of one org. ALWAYS the last statement before the commit: it takes the org's lock and keeps it until
  * then, so that `seq` rises in the order of the commits and a reader that resumes after a seq misses nothing.
+ *
+ * An event of a call says where the call came from; what Pinion did by itself meanwhile (actor "pinion") does not.
  */
 export function append(tx: Db, orgId: string, events: readonly Omit<NewEvent, "orgId">[]): Promise<void> {
   return appendAll(
@@ -31,6 +34,7 @@ export function append(tx: Db, orgId: string, events: readonly Omit<NewEvent, "o
 /** As {@link append}, for events of many orgs; their locks are taken in one order, so that two writers cannot deadlock. */
 export async function appendAll(tx: Db, events: readonly NewEvent[]): Promise<void> {
   if (events.length === 0) return;
+  const source = sourceJson();
   const input = unnest("i", events, {
     org_id: ["text", (event) => event.orgId],
     kind: ["text", (event) => event.kind],
@@ -39,6 +43,7 @@ export async function appendAll(tx: Db, events: readonly NewEvent[]): Promise<vo
     watcher_id: ["uuid", (event) => event.watcherId ?? null],
     device_id: ["uuid", (event) => event.deviceId ?? null],
     data: ["jsonb", (event) => JSON.stringify(event.data ?? {})],
+    source: ["jsonb", (event) => (event.actor === "pinion" ? null : source)],
   });
   const orgIds = [...new Set(events.map((event) => event.orgId))];
   // The count makes every lock come before the first row, and so before its seq; the clock is read after them as well.
@@ -50,11 +55,19 @@ export async function appendAll(tx: Db, events: readonly NewEvent[]): Promise<vo
         from unnest(${orgIds}::text[]) as o(org_id) order by 1
       ) k
     )
-    insert into event (org_id, at, kind, actor, run_id, watcher_id, device_id, data)
-    select org_id, clock_timestamp(), kind, actor, run_id, watcher_id, device_id, data
+    insert into event (org_id, at, kind, actor, run_id, watcher_id, device_id, data, source)
+    select org_id, clock_timestamp(), kind, actor, run_id, watcher_id, device_id, data, source
     from (
       select i.* from (select count(*) as locks from locked) l cross join ${input} where l.locks > 0 order by i.ord
     ) ordered`.execute(tx);
+}
+
+/** The call that this is part of, as `event.source` has it; null outside of any. */
+function sourceJson(): string | null {
+  const source = findSource();
+  if (!source) return null;
+  const { address, tokenId, userAgent, requestId } = source;
+  return JSON.stringify({ address, token_id: tokenId, user_agent: userAgent, request_id: requestId });
 }
 
 /** The org's events after a seq, oldest first, at most `limit`. */

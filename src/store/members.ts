@@ -1,10 +1,7 @@
 import { sql } from "kysely";
 import { refuse } from "../errors.ts";
 import type { Db } from "./database.ts";
-import { transaction } from "./database.ts";
-import * as events from "./events.ts";
 import type { Role } from "./schema.ts";
-import * as tokens from "./tokens.ts";
 
 /** A person in an org. */
 export type Member = {
@@ -55,80 +52,6 @@ export async function ensureUser(db: Db, options: { email: string; name: string 
 }
 
 /**
- * Takes a person into the org, or gives a member another role, with the event `member.added` or `member.updated` and,
- * where scopes are given, a first token. Refuses with `failed_precondition` to leave the org without an owner, and to make
- * a token of somebody who is a member of this org or another: whoever holds it speaks as that person.
- */
-export function add(
-  db: Db,
-  options: {
-    orgId: string;
-    email: string;
-    name: string;
-    role: Role;
-    tokenScopes: readonly string[];
-    actor: string;
-  },
-): Promise<{ member: Member; secret: string | undefined }> {
-  const { orgId, role, actor } = options;
-  return transaction(db, async (tx) => {
-    const userId = await ensureUser(tx, options);
-    if (options.tokenScopes.length > 0 && (await isMemberAnywhere(tx, userId))) {
-      refuse(
-        "failed_precondition",
-        "the person is known already, and they have tokens of their own; leave the token's scopes out",
-      );
-    }
-    const owners = await lockOwners(tx, orgId);
-    const before = await find(tx, { orgId, userId });
-    if (role !== "owner" && owners.length === 1 && owners[0] === userId) refuseLastOwner();
-    await tx
-      .insertInto("member")
-      .values({ org_id: orgId, user_id: userId, role })
-      .onConflict((conflict) => conflict.columns(["org_id", "user_id"]).doUpdateSet({ role }))
-      .execute();
-    const issued =
-      options.tokenScopes.length > 0
-        ? await tokens.issue(tx, {
-            orgId,
-            kind: "pat",
-            label: "first token",
-            scopes: options.tokenScopes,
-            userId,
-          })
-        : undefined;
-    const member = (await find(tx, { orgId, userId }))!;
-    const entries: Omit<events.NewEvent, "orgId">[] = [];
-    if (before?.role !== role) {
-      entries.push({
-        kind: before ? "member.updated" : "member.added",
-        actor,
-        data: { user_id: userId, role, ...(before ? { from: before.role } : {}) },
-      });
-    }
-    if (issued) {
-      entries.push({
-        kind: "token.created",
-        actor,
-        data: { token_id: issued.token.id, kind: "pat", user_id: userId, scopes: [...options.tokenScopes] },
-      });
-    }
-    await events.append(tx, orgId, entries);
-    return { member, secret: issued?.secret };
-  });
-}
-
-async function isMemberAnywhere(tx: Db, userId: string): Promise<boolean> {
-  const row = await tx
-    .selectFrom("member")
-    .select("org_id")
-    .where("user_id", "=", userId)
-    .limit(1)
-    .executeTakeFirst();
-  return row !== undefined;
-}
-
-/**
  * Holds, until the commit, that the person is a member: whoever removes them waits. False for who is none.
  */
 export async function hold(tx: Db, options: { orgId: string; userId: string }): Promise<boolean> {
@@ -155,6 +78,32 @@ export async function holdRole(
     .forShare()
     .executeTakeFirst();
   return row?.role;
+}
+
+/** The member's role, locked for a change until the commit: whoever holds it waits. Undefined for who is no member. */
+export async function lock(tx: Db, options: { orgId: string; userId: string }): Promise<Role | undefined> {
+  const row = await tx
+    .selectFrom("member")
+    .select("role")
+    .where("org_id", "=", options.orgId)
+    .where("user_id", "=", options.userId)
+    .forUpdate()
+    .executeTakeFirst();
+  return row?.role;
+}
+
+/** The owner who has been one for the longest time; null if there is none. */
+export async function findFirstOwner(db: Db, options: { orgId: string }): Promise<string | null> {
+  const row = await db
+    .selectFrom("member")
+    .select("user_id")
+    .where("org_id", "=", options.orgId)
+    .where("role", "=", "owner")
+    .orderBy("created_at")
+    .orderBy("user_id")
+    .limit(1)
+    .executeTakeFirst();
+  return row?.user_id ?? null;
 }
 
 /** The owners' ids; of two who change them at once, the second waits and sees what the first one left. */

@@ -2,10 +2,13 @@ import { sql } from "kysely";
 import { refuse } from "../errors.ts";
 import { healAgent } from "./agent-healing.ts";
 import * as agents from "./agents.ts";
+import * as callers from "./callers.ts";
 import type { Db } from "./database.ts";
 import { transaction } from "./database.ts";
 import * as events from "./events.ts";
 import * as members from "./members.ts";
+import * as requests from "./requests.ts";
+import { requireAdmin } from "./roles.ts";
 import type { Json } from "./schema.ts";
 import * as tokens from "./tokens.ts";
 
@@ -87,7 +90,9 @@ export function ensureBootstrap(
 
 /**
  * A new org with its owner, who is found or made by the email address, its default agent, and a token of the owner
- * (read, write, admin), whose secret is returned this once. Refuses with `already_exists`.
+ * (read, write, admin), whose secret is returned this once. The token is good in this org alone, where nothing is of
+ * anybody yet: of a person who is known already it opens nothing that was there before. Refuses with `already_exists`, also
+ * for a repeat of a request id, and as {@link callers.whileGood} does.
  */
 export function create(
   db: Db,
@@ -96,10 +101,21 @@ export function create(
     name: string;
     owner: { email: string; name: string };
     actor: string;
+    caller: callers.Caller;
+    requestId: string;
   } & Providers,
 ): Promise<{ org: Org; owner: members.Member; secret: string }> {
   const { orgId, name, actor, installedProviders, publicUrl } = options;
-  return transaction(db, async (tx) => {
+  const request = {
+    orgId: options.caller.orgId,
+    actor,
+    rpc: "OrgService/CreateOrg",
+    requestId: options.requestId,
+  };
+  return callers.whileGood(db, options.caller, async (tx, held) => {
+    requireAdmin(held.role);
+    const made = await requests.begin(tx, request);
+    if (made) refuseRepeat(made);
     const inserted = await tx
       .insertInto("org")
       .values({ id: orgId, name })
@@ -114,8 +130,10 @@ export function create(
       ownerId,
       actor,
       tokenLabel: "owner",
+      creatorId: options.caller.userId,
       installedProviders,
       publicUrl,
+      beforeEvents: (tokenId) => requests.record(tx, request, { org_id: orgId, token_id: tokenId }),
     });
     return {
       org: await get(tx, { orgId }),
@@ -125,10 +143,26 @@ export function create(
   });
 }
 
+function refuseRepeat(made: { org_id?: string; token_id?: string }): never {
+  refuse(
+    "already_exists",
+    `an earlier call with this request_id made the org "${made.org_id}", and its owner's token ${made.token_id}, whose ` +
+      "secret was shown then and is kept nowhere",
+    { field: "request_id" },
+  );
+}
+
 /** What a new org begins with: its owner, its default agent and the owner's token, with their events. */
 async function furnish(
   tx: Db,
-  options: { orgId: string; ownerId: string; actor: string; tokenLabel: string } & Providers,
+  options: {
+    orgId: string;
+    ownerId: string;
+    actor: string;
+    tokenLabel: string;
+    creatorId?: string | null;
+    beforeEvents?: (tokenId: string) => Promise<void>;
+  } & Providers,
 ): Promise<string> {
   const { orgId, ownerId, actor } = options;
   await tx.insertInto("member").values({ org_id: orgId, user_id: ownerId, role: "owner" }).execute();
@@ -146,7 +180,9 @@ async function furnish(
     label: options.tokenLabel,
     scopes: ["read", "write", "admin"],
     userId: ownerId,
+    creatorId: options.creatorId ?? null,
   });
+  await options.beforeEvents?.(token.id);
   await events.append(tx, orgId, [
     { kind: "org.created", actor, data: { owner_id: ownerId, agent_id: defaultAgentId } },
     {
@@ -211,7 +247,7 @@ function tend(db: Db, orgId: string, providers: Providers): Promise<boolean> {
       .executeTakeFirst();
     if (!org) return false;
     const isProvisioned = "default_agent_at" in org.metadata || "bootstrapped_at" in org.metadata;
-    const ownerId = await findOwnerId(tx, orgId);
+    const ownerId = await members.findFirstOwner(tx, { orgId });
     if (!isProvisioned && org.default_agent_id === null && ownerId !== null) {
       const isNew = await agents.ensure(tx, {
         orgId,
@@ -249,20 +285,6 @@ function tend(db: Db, orgId: string, providers: Providers): Promise<boolean> {
     ]);
     return true;
   });
-}
-
-/** The owner who has been one for the longest time. */
-async function findOwnerId(tx: Db, orgId: string): Promise<string | null> {
-  const row = await tx
-    .selectFrom("member")
-    .select("user_id")
-    .where("org_id", "=", orgId)
-    .where("role", "=", "owner")
-    .orderBy("created_at")
-    .orderBy("user_id")
-    .limit(1)
-    .executeTakeFirst();
-  return row?.user_id ?? null;
 }
 
 /** The agent that stands in where none is named; null if the org has none. */

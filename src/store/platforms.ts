@@ -17,14 +17,16 @@
  * - P4 Who waited for a start and finds the platform stopped is refused, as who made that start is: neither undoes the stop.
  */
 import { sql } from "kysely";
-import { refuse } from "../errors.ts";
+import { Refusal, refuse } from "../errors.ts";
 import { excerpt } from "../excerpt.ts";
 import { isReference, type Keyring } from "../secrets.ts";
 import { canonical } from "./canonical.ts";
+import { shown } from "./changes.ts";
 import type { Db } from "./database.ts";
 import { transaction } from "./database.ts";
 import * as events from "./events.ts";
 import type { Json, PlatformRow } from "./schema.ts";
+import { unnest } from "./unnest.ts";
 
 /** A platform as it is read. A start that took too long shows as failed (P2). */
 export type Platform = Omit<PlatformRow, "start_deadline_at">;
@@ -94,38 +96,115 @@ export function list(
   return query.execute();
 }
 
-/**
- * Makes the row what is wanted, with the event `platform.created` or `platform.updated`, unless a start is under way.
- * `waitedEpoch` is the start that the caller has waited for: if that one failed and nothing else is wanted, this refuses
- * with `failed_precondition` and its reason, and with `aborted` if the platform was stopped. Refuses with `not_found` (agent), `already_exists` (another agent's),
- * `failed_precondition` (another kind), `aborted` (`expectedVersion`), `invalid_argument` (a secret to keep that is
- * not there).
- */
-export function upsert(
-  db: Db,
-  options: Named & {
-    actor: string;
-    values: PlatformValues;
-    expectedVersion: number;
-    waitedEpoch: number | undefined;
-    isDryRun: boolean;
-    keyring: Keyring;
-  },
-): Promise<Step> {
-  return transaction(db, async (tx) => {
-    await requireAgent(tx, { orgId: options.orgId, agentId: options.values.agentId });
-    for (let attempt = 1; attempt <= insertAttemptsMax; attempt++) {
-      const current = options.isDryRun ? await find(tx, options) : await lock(tx, options);
-      if (current) return await change(tx, current, options);
-      if (options.waitedEpoch !== undefined) gone(options.stableId);
-      const created = await insert(tx, options);
-      if (created)
-        return { do: "start", platform: created, outcome: "created", willRestart: false, changed: [] };
-    }
-    return refuse("aborted", `others create and delete "${options.stableId}"; do it again`, {
-      retryAfterMs: 50,
-    });
+/** What is wanted of a platform; see {@link upsertAll}. */
+export type Wanted = {
+  stableId: string;
+  actor: string;
+  values: PlatformValues;
+  expectedVersion: number;
+  /** The start that the caller has waited for. */
+  waitedEpoch: number | undefined;
+  isDryRun: boolean;
+};
+
+type Emit = (event: Omit<events.NewEvent, "orgId">) => void;
+
+/** What a row is read from and written with. */
+type Context = { orgId: string; keyring: Keyring; emit: Emit };
+
+/** {@link upsertAll} for one; its refusal is thrown. */
+export async function upsert(db: Db, options: Wanted & { orgId: string; keyring: Keyring }): Promise<Step> {
+  const { orgId, keyring, ...wanted } = options;
+  for (let attempt = 1; attempt <= insertAttemptsMax; attempt++) {
+    const [step] = await upsertAll(db, { orgId, keyring, wanted: [wanted] });
+    if (step instanceof Refusal) throw step;
+    if (step !== "again") return step!;
+  }
+  return refuse("aborted", `others create and delete "${options.stableId}"; do it again`, {
+    retryAfterMs: 50,
   });
+}
+
+/**
+ * Makes the rows what is wanted, each with the event `platform.created` or `platform.updated`, unless a start is under
+ * way; in one transaction, which no refusal of one of them undoes. Answers for each, in their order, what is to be done,
+ * or why it was refused: `not_found` (agent), `already_exists` (another agent's), `failed_precondition` (another kind; or
+ * the start of `waitedEpoch` failed and nothing else is wanted, with its reason), `aborted` (`expectedVersion`; or the
+ * platform was stopped or deleted while the caller waited), `invalid_argument` (a secret to keep that is not there).
+ * "again": somebody else created it meanwhile, or it stands earlier in the list.
+ */
+export function upsertAll(
+  db: Db,
+  options: { orgId: string; keyring: Keyring; wanted: readonly Wanted[] },
+): Promise<(Step | Refusal | "again")[]> {
+  const { orgId, keyring, wanted } = options;
+  return transaction(db, async (tx) => {
+    const collected: Omit<events.NewEvent, "orgId">[] = [];
+    const context: Context = { orgId, keyring, emit: (event) => collected.push(event) };
+    const agentIds = await lockAgents(tx, {
+      orgId,
+      agentIds: wanted.map(({ values }) => values.agentId),
+    });
+    const [asked, meant] = [wanted.filter((one) => one.isDryRun), wanted.filter((one) => !one.isDryRun)];
+    const read = new Map([
+      ...(await findAll(tx, { orgId, stableIds: asked.map(({ stableId }) => stableId) })),
+    ]);
+    const locked = await findAll(tx, {
+      orgId,
+      stableIds: meant.map(({ stableId }) => stableId),
+      isLocked: true,
+    });
+    const answers: (Step | Refusal | "again")[] = [];
+    const drafts = new Map<string, { index: number; one: Wanted; secrets: Record<string, string> }>();
+    const seen = new Set<string>();
+    for (const [index, one] of wanted.entries()) {
+      try {
+        if (!agentIds.has(one.values.agentId)) noAgent(one.values.agentId);
+        if (!one.isDryRun && seen.has(one.stableId)) {
+          answers[index] = "again";
+          continue;
+        }
+        if (!one.isDryRun) seen.add(one.stableId);
+        const current = (one.isDryRun ? read : locked).get(one.stableId);
+        if (current) {
+          answers[index] = await change(tx, current, { ...one, ...context });
+          continue;
+        }
+        if (one.waitedEpoch !== undefined) gone(one.stableId);
+        const secrets = sealNew(context, one);
+        if (one.isDryRun) answers[index] = created(draftOf({ orgId, ...one, secrets }));
+        else drafts.set(one.stableId, { index, one, secrets });
+      } catch (error) {
+        if (!(error instanceof Refusal)) throw error;
+        answers[index] = error;
+      }
+    }
+    const inserted = await insertAll(tx, orgId, [...drafts.values()]);
+    for (const [stableId, { index, one, secrets }] of drafts) {
+      const platform = inserted.get(stableId);
+      answers[index] = platform ? created(platform) : "again";
+      if (platform) collected.push(createdEvent(platform, one, secrets));
+    }
+    await events.append(tx, orgId, collected);
+    return answers;
+  });
+}
+
+function created(platform: Platform): Step {
+  return { do: "start", platform, outcome: "created", willRestart: false, changed: [] };
+}
+
+/** Rows by stable id. Locked in one order, so that two batches cannot deadlock. */
+async function findAll(
+  tx: Db,
+  options: { orgId: string; stableIds: readonly string[]; isLocked?: boolean },
+): Promise<Map<string, Platform>> {
+  if (options.stableIds.length === 0) return new Map();
+  const query = select(tx, options.orgId)
+    .where(sql<boolean>`stable_id = any(${options.stableIds}::text[])`)
+    .orderBy("stable_id");
+  const rows = await (options.isLocked ? query.forUpdate() : query).execute();
+  return new Map(rows.map((row) => [row.stable_id, row]));
 }
 
 /** P4 */
@@ -140,55 +219,53 @@ function gone(stableId: string): never {
   refuse("aborted", `the platform "${stableId}" was deleted meanwhile; do it again`, { retryAfterMs: 0 });
 }
 
-/** A new row, started by the caller; undefined if there is one by now, whose writer was waited for. */
-async function insert(
-  tx: Db,
-  options: Named & {
-    actor: string;
-    values: PlatformValues;
-    expectedVersion: number;
-    isDryRun: boolean;
-    keyring: Keyring;
-  },
-): Promise<Platform | undefined> {
-  const { orgId, stableId, values } = options;
-  if (options.expectedVersion !== 0) {
-    refuse("aborted", `there is no platform "${stableId}" yet; read it again`, { retryAfterMs: 0 });
+/** The secrets of a row that is not there yet. */
+function sealNew(context: Context, one: Wanted): Record<string, string> {
+  if (one.expectedVersion !== 0) {
+    refuse("aborted", `there is no platform "${one.stableId}" yet; read it again`, { retryAfterMs: 0 });
   }
-  const secrets = sealAll(options, undefined);
-  if (options.isDryRun) return draftOf({ ...options, secrets });
-  const inserted = await tx
-    .insertInto("platform")
-    .values({
-      org_id: orgId,
-      stable_id: stableId,
-      agent_id: values.agentId,
-      kind: values.kind,
-      config: JSON.stringify(values.config),
-      secrets: JSON.stringify(secrets),
-      status: "starting",
-      epoch: sql<number>`(extract(epoch from clock_timestamp()) * 1000)::bigint`,
-      start_deadline_at: deadline,
-    })
-    .onConflict((conflict) => conflict.doNothing())
-    .returning("stable_id")
-    .executeTakeFirst();
-  if (!inserted) return undefined;
-  const platform = (await find(tx, options))!;
-  await events.append(tx, orgId, [
-    {
-      kind: "platform.created",
-      actor: options.actor,
-      data: {
-        ...named(platform),
-        kind: values.kind,
-        version: 1,
-        config: shortened(values.config),
-        secrets: masked(secrets),
-      },
+  return sealAll({ ...context, ...one }, undefined);
+}
+
+/** New rows, started by the caller; without those that are there by now, whose writers were waited for. */
+async function insertAll(
+  tx: Db,
+  orgId: string,
+  drafts: readonly { one: Wanted; secrets: Record<string, string> }[],
+): Promise<Map<string, Platform>> {
+  if (drafts.length === 0) return new Map();
+  // In the order in which rows are locked too.
+  const sorted = drafts.toSorted((a, b) => (a.one.stableId < b.one.stableId ? -1 : 1));
+  const input = unnest("i", sorted, {
+    stable_id: ["text", ({ one }) => one.stableId],
+    agent_id: ["text", ({ one }) => one.values.agentId],
+    kind: ["text", ({ one }) => one.values.kind],
+    config: ["jsonb", ({ one }) => JSON.stringify(one.values.config)],
+    secrets: ["jsonb", ({ secrets }) => JSON.stringify(secrets)],
+  });
+  const { rows } = await sql<Platform>`
+    insert into platform (org_id, stable_id, agent_id, kind, config, secrets, status, epoch, start_deadline_at)
+    select ${orgId}, stable_id, agent_id, kind, config, secrets, 'starting',
+      (extract(epoch from clock_timestamp()) * 1000)::bigint, ${deadline}
+    from ${input} order by ord
+    on conflict do nothing
+    returning org_id, stable_id, agent_id, kind, config, secrets, version, epoch, created_at, updated_at, status,
+      status_reason`.execute(tx);
+  return new Map(rows.map((row) => [row.stable_id, row]));
+}
+
+function createdEvent(platform: Platform, one: Wanted, secrets: Record<string, string>) {
+  return {
+    kind: "platform.created",
+    actor: one.actor,
+    data: {
+      ...named(platform),
+      kind: one.values.kind,
+      version: 1,
+      config: shortened(one.values.config),
+      secrets: masked(secrets),
     },
-  ]);
-  return platform;
+  };
 }
 
 const deadline = sql<Date>`clock_timestamp() + ${startDeadlineMs} * interval '1 millisecond'`;
@@ -214,18 +291,7 @@ function draftOf(options: Named & { values: PlatformValues; secrets: Record<stri
 }
 
 /** What is to be done about a row that is there, and locked. */
-async function change(
-  tx: Db,
-  current: Platform,
-  options: Named & {
-    actor: string;
-    values: PlatformValues;
-    expectedVersion: number;
-    waitedEpoch: number | undefined;
-    isDryRun: boolean;
-    keyring: Keyring;
-  },
-): Promise<Step> {
+async function change(tx: Db, current: Platform, options: Wanted & Context): Promise<Step> {
   const { values } = options;
   if (current.agent_id !== values.agentId) {
     refuse(
@@ -265,7 +331,7 @@ async function change(
         `the platform "${current.stable_id}" did not start: ${current.status_reason}`,
       );
     }
-    const platform = await beginStart(tx, current, options.actor);
+    const platform = await beginStart(tx, current, options);
     return { do: "start", platform, outcome: "noop", willRestart: false, changed };
   }
   const after = { ...current, config: values.config, secrets, version: current.version + 1 };
@@ -290,23 +356,31 @@ async function change(
     .where("stable_id", "=", current.stable_id)
     .execute();
   const platform = (await find(tx, options))!;
-  await events.append(tx, current.org_id, [
-    {
-      kind: "platform.updated",
-      actor: options.actor,
-      data: {
-        ...named(platform),
-        version: platform.version,
-        changed,
-        config: shortened(only(values.config, changed, "config.")),
-        secrets: masked(only(secrets, changed, "secrets.")),
-        will_restart: starts && isRunning,
-      },
+  options.emit({
+    kind: "platform.updated",
+    actor: options.actor,
+    data: {
+      ...named(platform),
+      version: platform.version,
+      changed,
+      changes: Object.fromEntries(
+        changed.map((field) => [field, { from: shownOf(current, field), to: shownOf(after, field) }]),
+      ),
+      config: shortened(only(values.config, changed, "config.")),
+      secrets: masked(only(secrets, changed, "secrets.")),
+      will_restart: starts && isRunning,
     },
-  ]);
+  });
   return starts
     ? { do: "start", platform, willRestart: isRunning, ...answer }
     : { do: "nothing", platform, ...answer };
+}
+
+/** "config.a" or "secrets.b" of a platform as an event may show it: a secret only as one that is there. */
+function shownOf(platform: Pick<Platform, "config" | "secrets">, field: string): unknown {
+  const [, part, key] = /^(config|secrets)\.(.*)$/s.exec(field)!;
+  const values = part === "config" ? platform.config : masked(platform.secrets);
+  return shown(field, Object.hasOwn(values, key!) ? values[key!] : undefined);
 }
 
 /** The secrets as they are stored. One that is what it was stays sealed as it is, so that equal calls change nothing. */
@@ -365,8 +439,12 @@ function named(platform: Pick<Platform, "stable_id" | "agent_id">): Json {
   return { platform_id: platform.stable_id, agent_id: platform.agent_id };
 }
 
-/** Within the transaction that locked the row; with the event `platform.starting`. */
-async function beginStart(tx: Db, current: Platform, actor: string): Promise<Platform> {
+/** Within the transaction that locked the row; the event `platform.starting` is the caller's to append. */
+async function beginStart(
+  tx: Db,
+  current: Platform,
+  { actor, emit }: { actor: string; emit: Emit },
+): Promise<Platform> {
   const { org_id: orgId, stable_id: stableId } = current;
   await tx
     .updateTable("platform")
@@ -375,7 +453,7 @@ async function beginStart(tx: Db, current: Platform, actor: string): Promise<Pla
     .where("stable_id", "=", stableId)
     .execute();
   const platform = (await find(tx, { orgId, stableId }))!;
-  await events.append(tx, orgId, [{ kind: "platform.starting", actor, data: named(platform) }]);
+  emit({ kind: "platform.starting", actor, data: named(platform) });
   return platform;
 }
 
@@ -403,48 +481,70 @@ export function start(
         `the platform "${current.stable_id}" did not start: ${current.status_reason}`,
       );
     }
-    const platform = await beginStart(tx, current, options.actor);
+    const collected: Omit<events.NewEvent, "orgId">[] = [];
+    const emit: Emit = (event) => collected.push(event);
+    const platform = await beginStart(tx, current, { actor: options.actor, emit });
+    await events.append(tx, options.orgId, collected);
     return { do: "start", platform, outcome: "noop", willRestart: false, changed: [] };
   });
 }
 
+/** How a start ended; without a failure it runs. */
+export type StartEnd = { stableId: string; epoch: number; actor: string; failure: string | undefined };
+
+/** {@link endStarts} for one. */
+export async function endStart(db: Db, options: StartEnd & { orgId: string }): Promise<Platform | undefined> {
+  const { orgId, ...end } = options;
+  return (await endStarts(db, { orgId, ends: [end] }))[0];
+}
+
 /**
- * Records how a start ended, with the event `platform.started` or `platform.failed`, and returns the platform; undefined,
- * and nothing changed, if another start, a stop or a deletion came in between, or the deadline passed (P1, P2).
+ * Records how starts ended, each with the event `platform.started` or `platform.failed`, and returns the platforms, in
+ * the order of the ends; undefined, and nothing changed, for one that another start, a stop or a deletion came before, or
+ * whose deadline passed (P1, P2).
  */
-export function endStart(
+export function endStarts(
   db: Db,
-  options: Named & { epoch: number; actor: string; failure: string | undefined },
-): Promise<Platform | undefined> {
-  const { orgId, stableId, failure } = options;
+  options: { orgId: string; ends: readonly StartEnd[] },
+): Promise<(Platform | undefined)[]> {
+  const { orgId, ends } = options;
   return transaction(db, async (tx) => {
-    const { numUpdatedRows } = await tx
-      .updateTable("platform")
-      .set({
-        status: failure === undefined ? "running" : "failed",
-        status_reason: failure ?? "",
-        start_deadline_at: null,
-      })
-      .where("org_id", "=", orgId)
-      .where("stable_id", "=", stableId)
-      .where("epoch", "=", options.epoch)
-      .where("status", "=", "starting")
-      .where("start_deadline_at", ">=", sql<Date>`clock_timestamp()`)
-      .executeTakeFirst();
-    if (numUpdatedRows === 0n) return undefined;
-    const platform = (await find(tx, options))!;
-    await events.append(tx, orgId, [
-      {
-        kind: failure === undefined ? "platform.started" : "platform.failed",
-        actor: options.actor,
-        data: {
-          ...named(platform),
-          version: platform.version,
-          ...(failure === undefined ? {} : { reason: failure }),
-        },
-      },
-    ]);
-    return platform;
+    // In the order in which upsertAll locks.
+    await sql`
+      select from platform where org_id = ${orgId} and stable_id = any(${ends.map(({ stableId }) => stableId)}::text[])
+      order by stable_id for update`.execute(tx);
+    const input = unnest("i", ends, {
+      stable_id: ["text", (end) => end.stableId],
+      epoch: ["bigint", (end) => end.epoch],
+      failure: ["text", (end) => end.failure ?? null],
+    });
+    const { rows } = await sql<Platform>`
+      update platform p set
+        status = case when i.failure is null then 'running' else 'failed' end,
+        status_reason = coalesce(i.failure, ''), start_deadline_at = null
+      from ${input}
+      where p.org_id = ${orgId} and p.stable_id = i.stable_id and p.epoch = i.epoch
+        and p.status = 'starting' and p.start_deadline_at >= clock_timestamp()
+      returning p.org_id, p.stable_id, p.agent_id, p.kind, p.config, p.secrets, p.version, p.epoch, p.created_at,
+        p.updated_at, p.status, p.status_reason`.execute(tx);
+    const ended = new Map(rows.map((row) => [row.stable_id, row]));
+    const platforms = ends.map(({ stableId, epoch }) => {
+      const platform = ended.get(stableId);
+      return platform?.epoch === epoch ? platform : undefined;
+    });
+    await events.append(
+      tx,
+      orgId,
+      ends.flatMap(({ actor, failure }, index) => {
+        const platform = platforms[index];
+        if (!platform) return [];
+        const data = { ...named(platform), version: platform.version };
+        return failure === undefined
+          ? [{ kind: "platform.started", actor, data }]
+          : [{ kind: "platform.failed", actor, data: { ...data, reason: failure } }];
+      }),
+    );
+    return platforms;
   });
 }
 
@@ -515,16 +615,24 @@ function lock(tx: Db, options: Named): Promise<Platform | undefined> {
   return select(tx, options.orgId).where("stable_id", "=", options.stableId).forUpdate().executeTakeFirst();
 }
 
-/** Holds the agent's row until the commit, so that it is not removed meanwhile. Refuses with `not_found`. */
-async function requireAgent(tx: Db, options: { orgId: string; agentId: string }): Promise<void> {
-  const agent = await tx
+/** Holds the agents' rows until the commit, so that none is removed meanwhile; answers those that there are. */
+async function lockAgents(
+  tx: Db,
+  options: { orgId: string; agentIds: readonly string[] },
+): Promise<ReadonlySet<string>> {
+  const rows = await tx
     .selectFrom("agent")
     .select("id")
     .where("org_id", "=", options.orgId)
-    .where("id", "=", options.agentId)
+    .where(sql<boolean>`id = any(${[...new Set(options.agentIds)]}::text[])`)
+    .orderBy("id")
     .forKeyShare()
-    .executeTakeFirst();
-  if (!agent) refuse("not_found", `there is no agent "${options.agentId}"`, { field: "agent_id" });
+    .execute();
+  return new Set(rows.map(({ id }) => id));
+}
+
+function noAgent(agentId: string): never {
+  refuse("not_found", `there is no agent "${agentId}"`, { field: "agent_id" });
 }
 
 /** Platforms per transaction of a rotation. */

@@ -1,5 +1,6 @@
 import { sql } from "kysely";
 import type { Db } from "./database.ts";
+import { repeatMs } from "./requests.ts";
 
 /** Retention: ended runs live in daily partitions that are dropped whole, so that the live set stays small. */
 
@@ -75,6 +76,8 @@ export async function deleteOld(db: Db, days: number): Promise<{ deleted: number
     sql`delete from event where ctid = any(array(select ctid from event where at < ${old} limit ${limit}))`,
     sql`delete from run_finished_default where ctid = any(array(select ctid from run_finished_default where finished_at < ${old} limit ${limit}))`,
     sql`delete from join_code where ctid = any(array(select ctid from join_code where expires_at < now() - interval '1 day' limit ${limit}))`,
+    sql`delete from request where ctid = any(array(select ctid from request
+      where created_at < now() - ${repeatMs} * interval '1 millisecond' limit ${limit}))`,
   ];
   const counts: number[] = [];
   for (const statement of statements) counts.push(Number((await statement.execute(db)).numAffectedRows ?? 0));

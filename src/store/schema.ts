@@ -29,7 +29,7 @@ export type PlatformStatus = "stopped" | "starting" | "running" | "failed";
 export type RunSource = "scheduled" | "manual" | "backfill";
 export type ActiveRunStatus = "pending" | "claimed" | "running";
 export type FinishedRunStatus = "completed" | "failed" | "timeout" | "cancelled" | "skipped";
-export type SkipReason = "overlap" | "cooldown" | "missed" | "offline_expired" | "no_executor";
+export type SkipReason = "overlap" | "cooldown" | "missed" | "offline_expired" | "no_executor" | "limit";
 
 /** An attempt that ended without ending its run, as kept in `past_attempts`, oldest first. Times are ISO 8601. */
 export type PastAttempt = {
@@ -92,12 +92,14 @@ export type TokenTable = {
   last_used_at: TimestampOrNull;
   revoked_at: TimestampOrNull;
   rotated_at: TimestampOrNull;
+  creator_id: OrNull<string>;
 };
 
 export type JoinCodeTable = {
   org_id: string;
   sha256: Buffer;
   user_id: OrNull<string>;
+  token_id: OrNull<string>;
   created_at: GeneratedTimestamp;
   expires_at: Timestamp;
   used_at: TimestampOrNull;
@@ -159,7 +161,6 @@ export type WatcherTable = {
   org_id: string;
   id: Generated<string>;
   slug: string;
-  request_id: OrNull<string>;
   version: Generated<number>;
   name: string;
   agent_id: string;
@@ -315,6 +316,20 @@ export type EventTable = {
   watcher_id: OrNull<string>;
   device_id: OrNull<string>;
   data: GeneratedJsonObject<Json>;
+  source: OrNull<EventSource>;
+};
+
+/** From where a call came; see sources.ts. */
+export type EventSource = { address: string; token_id: string; user_agent: string; request_id: string };
+
+/** A write that carried a request_id; see requests.ts. */
+export type RequestTable = {
+  org_id: string;
+  actor: string;
+  rpc: string;
+  id: string;
+  made: ColumnType<Json | null, Json | string | null | undefined, Json | string | null>;
+  created_at: GeneratedTimestamp;
 };
 
 export type Schema = {
@@ -337,6 +352,7 @@ export type Schema = {
   run_finished: RunFinishedTable;
   window: WindowTable;
   event: EventTable;
+  request: RequestTable;
 };
 
 export type DeviceRow = Selectable<DeviceTable>;

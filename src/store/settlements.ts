@@ -13,7 +13,7 @@ import { unnest } from "./unnest.ts";
  */
 
 export type FinishedStatus = "completed" | "failed" | "timeout" | "cancelled" | "skipped";
-export type SkipReason = "overlap" | "cooldown" | "missed" | "offline_expired" | "no_executor";
+export type SkipReason = "overlap" | "cooldown" | "missed" | "offline_expired" | "no_executor" | "limit";
 
 export type Settlement = {
   orgId: string;

@@ -4,10 +4,15 @@ import { newToken, secretHash } from "../ids.ts";
 import type { Db } from "./database.ts";
 import { transaction } from "./database.ts";
 import * as events from "./events.ts";
-import type { TokenKind, TokenRow } from "./schema.ts";
+import * as requests from "./requests.ts";
+import { cutScopes, findScopeBeyond } from "./roles.ts";
+import type { Role, TokenKind, TokenRow } from "./schema.ts";
 
 /** What a token's holder may be told of it: all but the hash. */
-export type Token = Omit<TokenRow, "sha256">;
+export type Token = Omit<TokenRow, "sha256"> & {
+  /** Whoever made it is no member; looked at by {@link list} alone. */
+  has_creator_left?: boolean;
+};
 
 const columns = [
   "org_id",
@@ -22,6 +27,7 @@ const columns = [
   "last_used_at",
   "revoked_at",
   "rotated_at",
+  "creator_id",
 ] as const;
 
 export type NewTokenOptions = {
@@ -32,6 +38,8 @@ export type NewTokenOptions = {
   userId?: string | null;
   /** Of a `dev` token, and of no other. */
   deviceId?: string | null;
+  /** The person who made it; null: a service, or Pinion. */
+  creatorId?: string | null;
   /** Milliseconds from now, by the database's clock; absent: never. */
   expiresInMs?: number | undefined;
 };
@@ -49,6 +57,7 @@ export async function issue(db: Db, options: NewTokenOptions): Promise<{ token: 
       scopes: [...options.scopes],
       user_id: options.userId ?? null,
       device_id: options.deviceId ?? null,
+      creator_id: options.creatorId ?? null,
       expires_at:
         options.expiresInMs === undefined
           ? null
@@ -59,13 +68,21 @@ export async function issue(db: Db, options: NewTokenOptions): Promise<{ token: 
   return { token, secret };
 }
 
-/** {@link issue} with its event, `token.created`. */
+/**
+ * {@link issue} with its event, `token.created`. A repeat of a request id refuses with `already_exists`, which names the
+ * token: its secret was shown once.
+ */
 export function create(
   db: Db,
-  options: NewTokenOptions & { actor: string },
+  options: NewTokenOptions & { actor: string; requestId?: string },
 ): Promise<{ token: Token; secret: string }> {
+  const { orgId, actor, requestId = "" } = options;
+  const request = { orgId, actor, requestId, rpc: "TokenService/CreateToken" };
   return transaction(db, async (tx) => {
+    const made = await requests.begin(tx, request);
+    if (made) refuseRepeat(made.token_id);
     const issued = await issue(tx, options);
+    await requests.record(tx, request, { token_id: issued.token.id });
     await events.append(tx, options.orgId, [
       {
         kind: "token.created",
@@ -81,6 +98,41 @@ export function create(
     ]);
     return issued;
   });
+}
+
+export function refuseRepeat(tokenId: string): never {
+  refuse(
+    "already_exists",
+    `an earlier call with this request_id made the token ${tokenId}, whose secret was shown then and is kept nowhere; ` +
+      "revoke that token, and ask again with another request_id",
+    { field: "request_id" },
+  );
+}
+
+/** Takes from a person's tokens the scopes that are above the role. Answers whose they were. */
+export async function cutToRole(
+  tx: Db,
+  options: { orgId: string; userId: string; role: Role },
+): Promise<string[]> {
+  const rows = await tx
+    .selectFrom("token")
+    .select(["id", "scopes"])
+    .where("org_id", "=", options.orgId)
+    .where("user_id", "=", options.userId)
+    .where("revoked_at", "is", null)
+    .orderBy("id")
+    .forNoKeyUpdate()
+    .execute();
+  const tooStrong = rows.filter(({ scopes }) => findScopeBeyond(options.role, scopes));
+  for (const { id, scopes } of tooStrong) {
+    await tx
+      .updateTable("token")
+      .set({ scopes: cutScopes(options.role, scopes) })
+      .where("org_id", "=", options.orgId)
+      .where("id", "=", id)
+      .execute();
+  }
+  return tooStrong.map(({ id }) => id);
 }
 
 /** A token as the guard sees it. */
@@ -156,6 +208,10 @@ export function list(
   let query = db
     .selectFrom("token")
     .select(columns)
+    .select(
+      sql<boolean>`creator_id is not null and not exists (select from member m
+        where m.org_id = token.org_id and m.user_id = token.creator_id)`.as("has_creator_left"),
+    )
     .where("org_id", "=", options.orgId)
     .orderBy("id", "desc")
     .limit(options.limit);
@@ -205,6 +261,8 @@ export function rotate(
     expiresInMs: number | undefined;
     /** Null: no bound. */
     expiresInMsMax?: number | null;
+    /** The person who asks for it; null for a service. */
+    creatorId: string | null;
     actor: string;
   },
 ): Promise<{ token: Token; secret: string; predecessor: Token }> {
@@ -237,6 +295,7 @@ export function rotate(
       scopes: old.scopes,
       userId: old.user_id,
       deviceId: old.device_id,
+      creatorId: options.creatorId,
       expiresInMs,
     });
     const predecessor = await tx

@@ -2,13 +2,14 @@ import { sql } from "kysely";
 import { refuse } from "../errors.ts";
 import { isUuid, newId } from "../ids.ts";
 import * as agents from "./agents.ts";
-import { canonical } from "./canonical.ts";
+import { describe } from "./changes.ts";
 import * as clock from "./clock.ts";
 import type { Db } from "./database.ts";
 import { transaction } from "./database.ts";
 import * as events from "./events.ts";
 import * as members from "./members.ts";
 import * as orgs from "./orgs.ts";
+import * as requests from "./requests.ts";
 import * as runs from "./runs.ts";
 import type { Catchup, Json, Notification, Overlap, WatcherRow } from "./schema.ts";
 
@@ -134,15 +135,17 @@ export function create(
     orgId: string;
     actor: string;
     slug: string;
-    requestId: string | null;
+    requestId: string;
     values: WatcherValues;
     place: Place;
   },
 ): Promise<Watcher> {
   const { orgId, values } = options;
+  const { actor, requestId } = options;
+  const request = { orgId, actor, requestId, rpc: "WatcherService/CreateWatcher" };
   return transaction(db, async (tx) => {
-    const repeated = await findByRequest(tx, options);
-    if (repeated) return repeated;
+    const made = await requests.begin(tx, request);
+    if (made) return get(tx, { orgId, watcher: made.watcher_id });
     const resolved = { ...values, agentId: await requireAgentId(tx, { orgId, agentId: values.agentId }) };
     if (values.deviceId) await requireDevice(tx, { orgId, deviceId: values.deviceId });
     const id = newId();
@@ -152,23 +155,18 @@ export function create(
         org_id: orgId,
         id,
         slug: options.slug,
-        request_id: options.requestId,
         ...columnsOf(resolved),
         ...positionOf({ watcherId: id, values, after: await clock.now(tx), place: options.place }),
       })
-      // Whoever holds the slug or the request id may not have committed yet: this waits for it.
+      // Whoever holds the slug may not have committed yet: this waits for it.
       .onConflict((conflict) => conflict.doNothing())
       .returning("id")
       .executeTakeFirst();
     if (!inserted) {
-      return (
-        (await findByRequest(tx, options)) ??
-        refuse("already_exists", `a watcher with the slug "${options.slug}" exists already`, {
-          field: "slug",
-        })
-      );
+      refuse("already_exists", `a watcher with the slug "${options.slug}" exists already`, { field: "slug" });
     }
     await insertRevision(tx, { orgId, watcherId: id, version: 1, values });
+    await requests.record(tx, request, { watcher_id: id });
     const watcher = await get(tx, { orgId, watcher: id });
     await events.append(tx, orgId, [
       {
@@ -181,17 +179,6 @@ export function create(
     ]);
     return watcher;
   });
-}
-
-async function findByRequest(
-  tx: Db,
-  options: { orgId: string; requestId: string | null },
-): Promise<Watcher | undefined> {
-  if (options.requestId === null) return undefined;
-  return select(tx)
-    .where("w.org_id", "=", options.orgId)
-    .where("w.request_id", "=", options.requestId)
-    .executeTakeFirst();
 }
 
 /**
@@ -277,7 +264,7 @@ export function update(
       wanted.agentId === before.agentId
         ? wanted
         : { ...wanted, agentId: await requireAgentId(tx, { orgId, agentId: wanted.agentId }) };
-    const changed = changedFields(before, values);
+    const { changed, changes } = describe(fieldsOf(before), fieldsOf(values));
     const isAdopted = current.status === "no_executor" && options.isPinDecided;
     if (changed.length === 0 && !isAdopted) {
       await events.append(tx, orgId, due);
@@ -321,7 +308,7 @@ export function update(
         actor: options.actor,
         watcherId,
         deviceId: values.deviceId,
-        data: { version, changed },
+        data: { version, changed, changes },
       },
     ]);
     return watcher;
@@ -528,10 +515,10 @@ const fieldNames: Record<keyof WatcherValues, string> = {
   extractionSchema: "extraction_schema",
 };
 
-function changedFields(before: WatcherValues, after: WatcherValues): string[] {
-  return (Object.keys(fieldNames) as (keyof WatcherValues)[])
-    .filter((key) => canonical(before[key]) !== canonical(after[key]))
-    .map((key) => fieldNames[key]);
+function fieldsOf(values: WatcherValues): Record<string, unknown> {
+  return Object.fromEntries(
+    (Object.keys(fieldNames) as (keyof WatcherValues)[]).map((key) => [fieldNames[key], values[key]]),
+  );
 }
 
 function positionOf(options: { watcherId: string; values: WatcherValues; after: Date; place: Place }) {

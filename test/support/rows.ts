@@ -78,6 +78,7 @@ export async function seedDevice(
 ): Promise<DeviceName> {
   const org = await seedOrg(db, options.orgId);
   const { code } = await joinCodes.create(db, {
+    tokenId: null,
     orgId: org,
     userId: null,
     expiresInMs: 60_000,
@@ -135,7 +136,7 @@ export async function seedWatcher(
     orgId: device.orgId,
     actor: "pinion",
     slug: `w-${randomUUID()}`.slice(0, 20),
-    requestId: null,
+    requestId: "",
     values: { ...watcherValues, deviceId: device.deviceId, ...values },
     place,
   });

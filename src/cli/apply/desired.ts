@@ -69,7 +69,7 @@ export function desiredOf(parsed: ParsedFile): Desired {
       "watcher",
     ),
   );
-  if (problems.length > 0) throw parsed.fail(problems);
+  if (problems.length > 0) throw parsed.fail([...parsed.missing, ...problems]);
   return desired;
 }
 

@@ -1,11 +1,12 @@
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { Clients } from "../context.ts";
 import { explain } from "../failures.ts";
+import { batchesMax, batchesOf, upsertBatch } from "./batches.ts";
 import { inParallel } from "./in-parallel.ts";
 import { createAgent, createWatcher, updateAgent, updateWatcher, upsertPlatform } from "./requests.ts";
 import type { Step } from "./steps.ts";
 
-/** Writes under way at once within a group. A platform's write lasts as long as its start. */
+/** Writes under way at once within a group; platforms go in batches, which last as long as their longest start. */
 const parallelMax = 4;
 
 /**
@@ -28,12 +29,32 @@ export async function execute(
   let [isStale, hasFailed] = [false, false];
   for (const group of groups(steps)) {
     if (hasFailed && group.some(({ action }) => action === "delete")) break;
-    await inParallel(group, { parallelMax, signal: options.signal }, async (step) => {
-      const outcome = await write(clients, step);
+    const { signal } = options;
+    const settle = async (step: Step, write: () => Promise<Outcome>) => {
+      const outcome = await outcomeOf(write);
       if (outcome.is === "stale") isStale = true;
       if (outcome.is === "failed") hasFailed = true;
       options.onStep(step, outcome);
-    });
+    };
+    const drafts = group.flatMap((step) =>
+      step.kind === "platform" && step.action !== "delete" && step.wanted
+        ? [{ item: step, request: upsertPlatform(step.wanted, step.version) }]
+        : [],
+    );
+    if (drafts.length > 0) {
+      await inParallel(batchesOf(drafts), { parallelMax: batchesMax, signal }, (batch) =>
+        upsertBatch(clients, batch, {}, (step, answer) =>
+          settle(step, async () => {
+            await answer();
+            return { is: "done" };
+          }),
+        ),
+      );
+    } else {
+      await inParallel(group, { parallelMax, signal }, (step) =>
+        settle(step, () => (step.action === "delete" ? remove(clients, step) : put(clients, step))),
+      );
+    }
     if (isStale || (hasFailed && group[0]?.kind === "agent")) break;
   }
   return { isStale, hasFailed };
@@ -54,9 +75,9 @@ function groups(steps: readonly Step[]): Step[][] {
   ];
 }
 
-async function write(clients: Clients, step: Step): Promise<Outcome> {
+async function outcomeOf(write: () => Promise<Outcome>): Promise<Outcome> {
   try {
-    return step.action === "delete" ? await remove(clients, step) : await put(clients, step);
+    return await write();
   } catch (error) {
     if (isOneOf(error, stale)) return { is: "stale" };
     if (isOneOf(error, turnedDown)) return { is: "failed", message: explain(error, undefined).message };
@@ -82,10 +103,7 @@ async function put(clients: Clients, step: Step): Promise<Outcome> {
     // One that somebody else has just created may have other settings.
     return { is: (await clients.agents.createAgent(createAgent(step.wanted))).created ? "done" : "stale" };
   }
-  if (step.kind === "platform") {
-    await clients.agents.upsertPlatform(upsertPlatform(step.wanted, step.version));
-    return { is: "done" };
-  }
+  if (step.kind === "platform") throw new Error("platforms are written in batches");
   if (step.action === "update") await clients.watchers.updateWatcher(updateWatcher(step.wanted, step));
   else await clients.watchers.createWatcher(createWatcher(step.wanted));
   return { is: "done" };

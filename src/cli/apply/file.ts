@@ -15,6 +15,8 @@ export type ParsedFile = {
   tree: FileTree;
   /** By place: what the file says where a variable's value went. */
   templates: ReadonlyMap<string, string>;
+  /** Variables that have no value: nothing may be applied. What else is wrong can still be found out, to be said with it. */
+  missing: readonly Problem[];
   /** What ends the command for further problems. */
   fail(problems: readonly Problem[]): Failure;
 };
@@ -71,8 +73,8 @@ export function parseFile(text: string, options: { file: string; env: Environmen
       .flatMap((issue) => problemsOf(issue).map((problem) => ({ ...problem, code: issue.code })))
       .filter(({ path, code }) => code === "unrecognized_keys" || !isBelow(path, gaps)),
   ];
-  if (!parsed.success || problems.length > 0) throw fail(problems);
-  return { file, tree: parsed.data, templates, fail };
+  if (!parsed.success || problems.length > missing.length) throw fail(problems);
+  return { file, tree: parsed.data, templates, missing, fail };
 }
 
 function parseToml(text: string, file: string): unknown {

@@ -11,6 +11,9 @@ export type Substituted = {
   templates: Map<string, string>;
 };
 
+/** Stands where a variable has no value, so that the rest of the file can be looked at. Nothing is applied with it. */
+const placeholder = "unset";
+
 const reference = /\$(?:\$|\{([^}]*)\}|([A-Za-z_][A-Za-z0-9_]*))/g;
 
 /**
@@ -43,7 +46,7 @@ export function substitute(
         missing.push({ path, name, message: "a reference without a name; $$ is a dollar sign" });
       else if (found === undefined) missing.push({ path, name, message: `$${name} is not set` });
       else if (found === "") missing.push({ path, name, message: `$${name} is set to nothing` });
-      return found ?? "";
+      return found || placeholder;
     });
   return { value: visit(tree, []), missing, templates };
 }

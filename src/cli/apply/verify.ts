@@ -1,10 +1,11 @@
 import { PinionError } from "@pinion/client";
-import { UpsertOutcome } from "#gen/pinion/v1/agent_pb.js";
+import { UpsertOutcome, type UpsertPlatformResponse } from "#gen/pinion/v1/agent_pb.js";
 import type { Clients } from "../context.ts";
 import { Failure } from "../failures.ts";
 import { deviceAmong } from "../lookup.ts";
 import { agentFieldNames } from "./agent-fields.ts";
-import type { Desired, DesiredAgent, DesiredPlatform } from "./desired.ts";
+import { batchesMax, batchesOf, upsertBatch } from "./batches.ts";
+import type { Desired, DesiredAgent } from "./desired.ts";
 import { inParallel } from "./in-parallel.ts";
 import type { Verdict } from "./plan.ts";
 import type { Problem } from "./problems.ts";
@@ -97,10 +98,23 @@ export async function verify(
   await inParallel(only.has("agent") ? desired.agents : [], { parallelMax, signal }, (agent) =>
     asking(agent.path, () => checkAgent(clients, agent, state, signal)),
   );
-  await inParallel(only.has("platform") ? desired.platforms : [], { parallelMax, signal }, (platform) =>
-    asking(platform.path, async () => {
-      verdicts.set(platform.id, await checkPlatform(clients, platform, state, signal));
-    }),
+  const wanted = only.has("platform") ? desired.platforms : [];
+  const drafts = wanted.flatMap((platform) => {
+    // A platform of an agent that is yet to be created is checked as another agent's: its rules are the kind's.
+    const stand = state.agents.has(platform.agent) ? platform.agent : state.agents.keys().next().value;
+    if (stand !== undefined) {
+      const request = { ...upsertPlatform({ ...platform, agent: stand }, 0), dryRun: true };
+      return [{ item: platform, request }];
+    }
+    verdicts.set(platform.id, { outcome: "created", willRestart: false, changedFields: [] });
+    return [];
+  });
+  await inParallel(batchesOf(drafts), { parallelMax: batchesMax, signal }, (batch) =>
+    upsertBatch(clients, batch, { signal }, (platform, settle) =>
+      asking(platform.path, async () => {
+        verdicts.set(platform.id, verdictOf(await settle()));
+      }),
+    ),
   );
   return { verdicts, problems, mayBeStale };
 }
@@ -126,19 +140,7 @@ async function checkAgent(
   );
 }
 
-async function checkPlatform(
-  clients: Clients,
-  platform: DesiredPlatform,
-  state: OrgState,
-  signal: AbortSignal,
-): Promise<Verdict> {
-  // A platform of an agent that is yet to be created is checked as another agent's: its rules are the kind's.
-  const stand = state.agents.has(platform.agent) ? platform.agent : state.agents.keys().next().value;
-  if (stand === undefined) return { outcome: "created", willRestart: false, changedFields: [] };
-  const answer = await clients.agents.upsertPlatform(
-    { ...upsertPlatform({ ...platform, agent: stand }, 0), dryRun: true },
-    { signal },
-  );
+function verdictOf(answer: UpsertPlatformResponse): Verdict {
   const outcome =
     answer.outcome === UpsertOutcome.CREATED
       ? "created"

@@ -11,10 +11,10 @@ import * as attempts from "../../store/attempts.ts";
 import { type Db, isPassing, transaction } from "../../store/database.ts";
 import * as devices from "../../store/devices.ts";
 import type { FailurePolicy, Settlement } from "../../store/settlements.ts";
-import * as tokens from "../../store/tokens.ts";
 import type { BusMessage } from "../bus.ts";
 import type { Feed } from "../feed.ts";
 import type { Principal } from "../guard.ts";
+import type { Streams } from "../streams.ts";
 import { requireAllowed } from "./allowed.ts";
 import { createBudget, createLimit } from "./bounds.ts";
 import type { Link } from "./link.ts";
@@ -28,10 +28,6 @@ export type Hub = {
   begin(principal: Principal, link: Link): Session;
   /** Hands a message to the device's session; false if the device has none here. */
   receive(message: BusMessage): boolean;
-  /** Ends the sessions that a token opened. */
-  revoke(tokenId: string): void;
-  /** Ends the sessions whose token has expired, or was revoked without this replica hearing of it. */
-  endExpired(): Promise<void>;
   /** Makes good what lost notifications missed: looks for settled attempts, wanted ends, and work, for all sessions. */
   sweep(): Promise<void>;
   stats(): { sessions: number; attempts: number };
@@ -44,6 +40,8 @@ export type Hub = {
 /** What the hub rings when something happened; made after it. */
 export type HubDeps = {
   db: Db;
+  /** Where sessions stand with their tokens, and are ended from. */
+  streams: Streams;
   log: Logger;
   replicaId: string;
   config: ReplicaConfig["session"];
@@ -76,8 +74,8 @@ const overflow = () => new Refusal("unavailable", "too much waits to be written"
 export function createHub(deps: HubDeps): Hub {
   const { db, log, replicaId, policy, feed } = deps;
   const sessions = new Map<string, Session>();
-  /** Streams that have not said hello, too. */
-  const streams = new Set<Session>();
+  /** Streams that have not said hello, too; each with how to take it off the list of those that a token holds open. */
+  const streams = new Map<Session, () => void>();
   let isDraining = false;
   let idle: (() => void) | undefined;
 
@@ -144,6 +142,7 @@ export function createHub(deps: HubDeps): Hub {
     runMoved: (run) => feed.runChanged({ ...run, isEnded: false }),
     wake: (session) => deps.dispatcher().wake(session),
     closed(session, cause) {
+      streams.get(session)?.();
       streams.delete(session);
       if (sessions.get(session.deviceId) === session) sessions.delete(session.deviceId);
       log.info(
@@ -200,7 +199,8 @@ export function createHub(deps: HubDeps): Hub {
         );
       }
       const session = new Session({ principal, link, services });
-      streams.add(session);
+      const { orgId, tokenId } = principal;
+      streams.set(session, deps.streams.add({ orgId, tokenId, end: () => session.revoked() }));
       return session;
     },
     receive(message) {
@@ -227,13 +227,6 @@ export function createHub(deps: HubDeps): Hub {
       }
       return true;
     },
-    revoke(tokenId) {
-      for (const session of streams) if (session.tokenId === tokenId) session.revoked();
-    },
-    async endExpired() {
-      const ended = await tokens.findEnded(db, [...streams]);
-      for (const session of streams) if (ended.has(session.tokenId)) session.revoked();
-    },
     async sweep() {
       if (sessions.size === 0) return;
       const out = [...sessions.values()].flatMap((session) => session.attemptsOut());
@@ -255,7 +248,7 @@ export function createHub(deps: HubDeps): Hub {
     },
     async drain(ms) {
       isDraining = true;
-      for (const session of streams) session.drain(DrainReason.SHUTDOWN, "the replica stops");
+      for (const session of streams.keys()) session.drain(DrainReason.SHUTDOWN, "the replica stops");
       if (streams.size === 0) return;
       let timer: NodeJS.Timeout | undefined;
       await new Promise<void>((resolve) => {
@@ -263,7 +256,7 @@ export function createHub(deps: HubDeps): Hub {
         timer = setTimeout(resolve, ms);
       });
       clearTimeout(timer);
-      for (const session of streams)
+      for (const session of streams.keys())
         session.close("drained", new Refusal("unavailable", "the replica stops", { retryAfterMs: 1_000 }));
     },
     async close() {

@@ -1,81 +1,82 @@
 import type { Interceptor } from "@connectrpc/connect";
 import { Refusal } from "../../errors.ts";
+import { type Source, withinSource } from "../../store/sources.ts";
 import { withinOrg } from "../../store/tenancy.ts";
 import { type Guard, nameOf, setPrincipal } from "../guard.ts";
-
-/** How often the token of an open server stream is looked at again; the guard's cache adds at most as much. */
-const recheckMs = 5_000;
+import { peerAddress, requestIdOf, userAgentOf } from "../peer.ts";
+import type { Streams } from "../streams.ts";
 
 /**
- * Lets in what the guard admits, puts the principal into the call's context values, and confines what the handler does
- * in the database to the principal's org.
+ * Lets in what the guard admits, puts the principal into the call's context values, and surrounds what the handler does:
+ * the database confines it to the principal's org, and the events that it leaves say where the call came from.
  *
- * A server stream outlives the moment in which it was admitted, so its token is looked at again while it is open, and
- * the stream ends with `unauthenticated` when the token does. The device's own stream is not meant: its session hears of
- * a revocation by itself.
+ * A server stream outlives the moment in which it was admitted: it ends with `unauthenticated` when its token does. The
+ * device's own stream is not meant: the hub ends its session.
  */
-export function authInterceptor(options: { guard: Guard; recheckMs?: number }): Interceptor {
-  const everyMs = options.recheckMs ?? recheckMs;
+export function authInterceptor(options: { guard: Guard; streams: Streams }): Interceptor {
   return (next) => async (request) => {
-    const rpc = nameOf(request.method);
-    const authorization = request.header.get("authorization");
-    const principal = await options.guard.admit(rpc, authorization);
-    if (!principal) return next(request);
+    const principal = await options.guard.admit(nameOf(request.method), request.header.get("authorization"));
+    const source: Source = {
+      address: peerAddress(request.contextValues),
+      tokenId: principal?.tokenId ?? "",
+      userAgent: userAgentOf(request.header),
+      requestId: requestIdOf(request.contextValues),
+    };
+    if (!principal) return withinSource(source, () => next(request));
     setPrincipal(request.contextValues, principal);
-    const response = await withinOrg(principal.orgId, () => next(request));
+    const within: Within = (fn) => withinSource(source, () => withinOrg(principal.orgId, fn));
+    const response = await within(() => next(request));
     if (!response.stream) return response;
-    const message = confined(response.message, principal.orgId);
+    const message = confined(response.message, within);
     if (request.method.methodKind !== "server_streaming") return { ...response, message };
-    const recheck = () => options.guard.admit(rpc, authorization);
-    return { ...response, message: whileAdmitted(message, { recheck, everyMs, signal: request.signal }) };
+    return { ...response, message: whileGood(message, { ...options, principal, signal: request.signal }) };
   };
 }
 
+type Within = <T>(fn: () => T) => T;
+
 /** A stream's handler runs when its messages are asked for, which is after the call of `next`. */
-function confined<T>(source: AsyncIterable<T>, orgId: string): AsyncIterable<T> {
+function confined<T>(source: AsyncIterable<T>, within: Within): AsyncIterable<T> {
   return {
     [Symbol.asyncIterator]() {
-      const inner = withinOrg(orgId, () => source[Symbol.asyncIterator]());
+      const inner = within(() => source[Symbol.asyncIterator]());
       return {
-        next: () => withinOrg(orgId, () => inner.next()),
-        ...(inner.return && {
-          return: (value?: unknown) => withinOrg(orgId, () => inner.return!(value)),
-        }),
-        ...(inner.throw && {
-          throw: (error?: unknown) => withinOrg(orgId, () => inner.throw!(error)),
-        }),
+        next: () => within(() => inner.next()),
+        ...(inner.return && { return: (value?: unknown) => within(() => inner.return!(value)) }),
+        ...(inner.throw && { throw: (error?: unknown) => within(() => inner.throw!(error)) }),
       };
     },
   };
 }
 
-/** The messages until `recheck` refuses; then what it refused with. Other failures of `recheck` are passed over. */
-function whileAdmitted<T>(
+/** The messages for as long as the principal's token is good; then `unauthenticated`, and the handler is left. */
+function whileGood<T>(
   source: AsyncIterable<T>,
-  options: { recheck: () => Promise<unknown>; everyMs: number; signal: AbortSignal },
+  options: { streams: Streams; principal: { orgId: string; tokenId: string }; signal: AbortSignal },
 ): AsyncIterable<T> {
+  const { orgId, tokenId } = options.principal;
   return {
     [Symbol.asyncIterator]() {
       const inner = source[Symbol.asyncIterator]();
       let refusal: Refusal | undefined;
       let reject: ((error: Refusal) => void) | undefined;
-      const timer = setInterval(() => {
-        options.recheck().catch((error: unknown) => {
-          // A database that is away, for example, says nothing about the token.
-          const isRefused =
-            error instanceof Refusal &&
-            (error.reason === "unauthenticated" || error.reason === "permission_denied");
-          if (!isRefused) return;
-          refusal = error;
-          reject?.(error);
+      const leave = options.streams.add({
+        orgId,
+        tokenId,
+        end() {
+          refusal = new Refusal("unauthenticated", "the token was revoked or has expired");
           stop();
-        });
-      }, options.everyMs).unref();
+          reject?.(refusal);
+          // What the handler holds is let go of; nobody waits for it, nor for how it ends.
+          inner.return?.().catch(() => {});
+        },
+      });
       const stop = () => {
-        clearInterval(timer);
+        leave();
         options.signal.removeEventListener("abort", stop);
       };
       options.signal.addEventListener("abort", stop, { once: true });
+      if (options.signal.aborted) stop();
       return {
         next: () =>
           new Promise<IteratorResult<T>>((resolve, fail) => {

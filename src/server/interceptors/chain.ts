@@ -1,20 +1,37 @@
 import type { Interceptor } from "@connectrpc/connect";
 import type { Logger } from "../../log.ts";
+import type { Db } from "../../store/database.ts";
+import type { Quotas } from "../../store/quotas.ts";
 import type { Guard } from "../guard.ts";
+import type { Limits } from "../limits.ts";
+import { requestIdInterceptor } from "../peer.ts";
+import type { Streams } from "../streams.ts";
 import { authInterceptor } from "./auth.ts";
 import { errorInterceptor } from "./errors.ts";
+import { attemptInterceptor, requestInterceptor } from "./limit.ts";
 import { logInterceptor } from "./log.ts";
+import { quotaInterceptor, streamInterceptor } from "./quota.ts";
 import { validateInterceptor } from "./validate.ts";
 
 /**
  * What every call goes through, outermost first. The log sees the status; who may not call learns nothing of the rules
  * that a request has to keep.
  */
-export function interceptorChain(options: { guard: Guard; log: Logger; recheckMs?: number }): Interceptor[] {
+export function interceptorChain(options: {
+  guard: Guard;
+  log: Logger;
+  streams: Streams;
+  /** How much callers may ask for; without it, anything. */
+  bounds?: { limits: Limits; streamsPerOrg: number; quotas: Quotas; db: Db };
+}): Interceptor[] {
+  const { guard, bounds } = options;
   return [
+    requestIdInterceptor(),
     logInterceptor(options),
     errorInterceptor(options),
+    ...(bounds ? [attemptInterceptor({ guard, ...bounds })] : []),
     authInterceptor(options),
+    ...(bounds ? [requestInterceptor(bounds), streamInterceptor(bounds), quotaInterceptor(bounds)] : []),
     validateInterceptor(),
   ];
 }

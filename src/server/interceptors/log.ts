@@ -1,9 +1,10 @@
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
 import type { Logger } from "../../log.ts";
 import { findPrincipal, nameOf } from "../guard.ts";
+import { peerAddress, requestIdOf } from "../peer.ts";
 
 /**
- * One line per unary call: rpc, code, milliseconds, org and actor. Never a message, never a header. Stands outside of
+ * One line per unary call: rpc, code, milliseconds, org, actor, address and the call's id. Never a message, never a header. Stands outside of
  * the error interceptor, so that it sees the status that the caller sees.
  */
 export function logInterceptor(options: { log: Logger }): Interceptor {
@@ -25,6 +26,8 @@ export function logInterceptor(options: { log: Logger }): Interceptor {
           ms: Math.round((performance.now() - startedAt) * 10) / 10,
           org: principal?.orgId,
           actor: principal?.actor,
+          address: peerAddress(request.contextValues),
+          requestId: requestIdOf(request.contextValues),
         },
         "call",
       );

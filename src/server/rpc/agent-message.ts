@@ -13,6 +13,7 @@ import { isReference } from "../../secrets.ts";
 import type * as agents from "../../store/agents.ts";
 import type * as platforms from "../../store/platforms.ts";
 import type { Json } from "../../store/schema.ts";
+import { hasUrlPassword, isSecretKey } from "../platform-kinds.ts";
 import { timestampOf } from "./moments.ts";
 
 /** Agents and their platforms between rows and messages. */
@@ -46,13 +47,17 @@ const statusMessages: Record<platforms.Platform["status"], PlatformStatus> = {
   failed: PlatformStatus.FAILED,
 };
 
+/** What an older version stored as a setting, and is a secret by now, shows as one. */
 export function platformMessage(row: platforms.Platform): AgentPlatform {
+  const isHidden = ([key, value]: [string, string]) => isSecretKey(row.kind, key) || hasUrlPassword(value);
+  const settings = Object.entries(row.config);
+  const hidden = Object.fromEntries(settings.filter(isHidden).map(([key]) => [key, ""]));
   return create(AgentPlatformSchema, {
     stableId: row.stable_id,
     agentId: row.agent_id,
     kind: row.kind,
-    config: row.config,
-    secrets: Object.entries(row.secrets)
+    config: Object.fromEntries(settings.filter((setting) => !isHidden(setting))),
+    secrets: Object.entries({ ...hidden, ...row.secrets })
       .map(([name, stored]) => ({ name, reference: isReference(stored) ? stored : "" }))
       .sort((a, b) => (a.name < b.name ? -1 : 1)),
     status: statusMessages[row.status],

@@ -10,15 +10,17 @@ import {
   type UpdateAgentSettingsRequest,
   type UpsertPlatformRequest,
 } from "#gen/pinion/v1/agent_pb.js";
-import { refuse } from "../../errors.ts";
+import { Refusal, refuse } from "../../errors.ts";
+import type { Logger } from "../../log.ts";
 import { isReference, requireReference } from "../../secrets.ts";
 import * as agents from "../../store/agents.ts";
 import type { Db } from "../../store/database.ts";
 import { findDefaultAgentId } from "../../store/orgs.ts";
 import * as platforms from "../../store/platforms.ts";
-import { principalOf } from "../guard.ts";
+import { nameOf, principalOf } from "../guard.ts";
+import { toConnectError } from "../interceptors/errors.ts";
 import { checkPlatform } from "../platform-kinds.ts";
-import type { PlatformRunner } from "../platforms.ts";
+import type { PlatformRunner, Upserted } from "../platforms.ts";
 import {
   agentMessage,
   outcomeMessages,
@@ -33,10 +35,11 @@ export function agentService(deps: {
   db: Db;
   feed: EventAnnouncer;
   runner: PlatformRunner;
+  log: Logger;
   /** Where people reach this server; agents then get its MCP server. */
   publicUrl: string | undefined;
 }): ServiceImpl<typeof AgentService> {
-  const { db, feed, runner } = deps;
+  const { db, feed, runner, log } = deps;
   const injected = agents.injectedServers(deps.publicUrl).map((server) => create(McpServerSchema, server));
 
   return {
@@ -105,23 +108,39 @@ export function agentService(deps: {
 
     async upsertPlatform(request, context) {
       const { orgId, actor } = principalOf(context);
-      const values = requireValues(request);
-      const { platform, outcome, willRestart, changed } = await runner.upsert(
-        {
-          orgId,
-          actor,
-          stableId: request.stableId,
-          values,
-          expectedVersion: request.expectedVersion,
-          isDryRun: request.dryRun,
-        },
-        context.signal,
-      );
+      return upsertedMessage(await runner.upsert({ orgId, ...wantedOf(request, actor) }, context.signal));
+    },
+
+    async batchUpsertPlatforms(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const read = request.platforms.map((platform) => {
+        try {
+          return wantedOf(platform, actor);
+        } catch (error) {
+          return error as Error;
+        }
+      });
+      const wanted = read.filter((one): one is ReturnType<typeof wantedOf> => !(one instanceof Error));
+      const settled = wanted.length === 0 ? [] : await runner.upsertAll({ orgId, wanted }, context.signal);
+      const results = settled.values();
+      const refused = (error: unknown) => {
+        const status = toConnectError(error, { log, rpc: nameOf(context.method), signal: context.signal });
+        const field = error instanceof Refusal ? error.field : undefined;
+        return {
+          kind: {
+            case: "refused" as const,
+            value: { code: status.code, message: status.rawMessage, field: field ?? "" },
+          },
+        };
+      };
       return {
-        platform: platformMessage(platform),
-        outcome: outcomeMessages[outcome],
-        willRestart,
-        changedFields: changed,
+        results: read.map((one) => {
+          if (one instanceof Error) return refused(one);
+          const result = results.next().value!;
+          return result.status === "fulfilled"
+            ? { kind: { case: "done" as const, value: upsertedMessage(result.value) } }
+            : refused(result.reason);
+        }),
       };
     },
 
@@ -215,6 +234,20 @@ function merge(
   };
   const injected = current.mcpServers.filter((server) => server.isInjected);
   return settingsJson(withInjected(merged, injected));
+}
+
+function wantedOf(request: UpsertPlatformRequest, actor: string) {
+  const { stableId, expectedVersion, dryRun: isDryRun } = request;
+  return { actor, stableId, values: requireValues(request), expectedVersion, isDryRun };
+}
+
+function upsertedMessage({ platform, outcome, willRestart, changed }: Upserted) {
+  return {
+    platform: platformMessage(platform),
+    outcome: outcomeMessages[outcome],
+    willRestart,
+    changedFields: changed,
+  };
 }
 
 /** Refuses what can be known to be wrong before anything is written. */

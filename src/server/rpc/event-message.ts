@@ -1,5 +1,5 @@
 import { create, type JsonObject } from "@bufbuild/protobuf";
-import { type Event, EventSchema } from "#gen/pinion/v1/event_pb.js";
+import { type Event, EventSchema, type EventSource, EventSourceSchema } from "#gen/pinion/v1/event_pb.js";
 import type * as events from "../../store/events.ts";
 import { timestampOf } from "./moments.ts";
 
@@ -13,5 +13,15 @@ export function eventMessage(row: events.EventRow): Event {
     watcherId: row.watcher_id ?? "",
     deviceId: row.device_id ?? "",
     data: row.data as JsonObject,
+    ...(row.source ? { source: sourceMessage(row.source) } : {}),
+  });
+}
+
+function sourceMessage(source: NonNullable<events.EventRow["source"]>): EventSource {
+  return create(EventSourceSchema, {
+    address: source.address,
+    tokenId: source.token_id,
+    userAgent: source.user_agent,
+    requestId: source.request_id,
   });
 }

@@ -116,12 +116,15 @@ export function fleetService(deps: {
 
     async createJoinCode(request, context) {
       const principal = principalOf(context);
-      const { orgId, actor, userId } = principal;
+      const { orgId, actor, userId, tokenId } = principal;
+      const { requestId } = request;
       const { code, expiresAt } = await callers.whileGood(db, principal, (tx) =>
         joinCodes.create(tx, {
           orgId,
           actor,
           userId,
+          tokenId,
+          requestId,
           expiresInMs: request.expiresIn ? durationMs(request.expiresIn) : joinCodeMsDefault,
         }),
       );

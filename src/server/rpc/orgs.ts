@@ -10,6 +10,7 @@ import {
   type OrgService,
 } from "#gen/pinion/v1/org_pb.js";
 import { refuse } from "../../errors.ts";
+import * as arrivals from "../../store/arrivals.ts";
 import type { Db } from "../../store/database.ts";
 import * as departures from "../../store/departures.ts";
 import * as members from "../../store/members.ts";
@@ -66,6 +67,14 @@ export function orgService(deps: {
 }): ServiceImpl<typeof OrgService> {
   const { db, crossOrgDb, doorbell, feed } = deps;
 
+  /** Tokens that have ended, or may do less: their streams end, and their next call asks the database. */
+  function endAll(tokenIds: readonly string[]): void {
+    for (const tokenId of tokenIds) {
+      deps.authCache.forget(tokenId);
+      doorbell.revoke(tokenId);
+    }
+  }
+
   return {
     async createOrg(request, context) {
       const principal = principalOf(context);
@@ -78,6 +87,8 @@ export function orgService(deps: {
         owner: { email: request.ownerEmail, name: request.ownerName },
         // A person of another org means nothing in the new one's log, but says who it was.
         actor: principal.actor,
+        caller: principal,
+        requestId: request.requestId,
         installedProviders: deps.installedProviders,
         publicUrl: deps.publicUrl,
       });
@@ -96,35 +107,40 @@ export function orgService(deps: {
       if (missing) {
         refuse("permission_denied", `a token without the scope "${missing}" cannot give it to another`);
       }
-      const { member, secret } = await members.add(crossOrgDb, {
+      const { member, secret, cutTokenIds } = await arrivals.add(crossOrgDb, {
         orgId,
         actor,
+        caller: principal,
+        requestId: request.requestId,
         email: request.email,
         name: request.name,
         role: rolesByMessage.get(request.role)!,
         tokenScopes: request.tokenScopes,
       });
       feed.eventsAppended(orgId);
-      return { member: memberMessage(member), secret: secret ?? "" };
+      endAll(cutTokenIds);
+      return { member: memberMessage(member), secret: secret ?? "", tokensCut: cutTokenIds.length };
     },
 
     async removeMember(request, context) {
-      const { orgId, actor } = principalOf(context);
+      const principal = principalOf(context);
+      const { orgId, actor } = principal;
       const departure = await departures.remove(db, {
         orgId,
         actor,
+        caller: principal,
         userId: request.userId,
+        endsServices: request.revokeServiceTokens,
         cancelRuns: (tx, options) => deps.scheduler.cancelAllOfDevice(tx, { ...options, actor }),
       });
       feed.eventsAppended(orgId);
       for (const { announce } of departure.cancelled) announce();
-      for (const tokenId of departure.tokenIds) {
-        deps.authCache.forget(tokenId);
-        doorbell.revoke(tokenId);
-      }
+      endAll(departure.tokenIds);
       for (const session of departure.sessions) doorbell.disconnect({ orgId, ...session, reason: "revoked" });
       return {
         tokensRevoked: departure.tokenIds.length,
+        serviceTokensKept: departure.serviceTokensKept,
+        agentsHandedOver: departure.agentsHandedOver,
         watchersUnpinned: departure.watchersUnpinned,
         runsCancelled: departure.cancelled.reduce((sum, { cancelled }) => sum + cancelled, 0),
       };

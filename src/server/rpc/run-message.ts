@@ -32,6 +32,7 @@ const skipReasons: Record<NonNullable<RunRow["skipReason"]>, SkipReason> = {
   missed: SkipReason.MISSED,
   offline_expired: SkipReason.OFFLINE_EXPIRED,
   no_executor: SkipReason.NO_EXECUTOR,
+  limit: SkipReason.LIMIT,
 };
 
 const sources: Record<string, RunSource> = {

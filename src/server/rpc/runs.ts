@@ -93,9 +93,9 @@ export function runService(deps: {
       return { run: runMessage(run) };
     },
 
-    async retryRun({ runId }, context) {
+    async retryRun({ runId, requestId }, context) {
       const { orgId, actor } = principalOf(context);
-      return { run: runMessage(await retry(db, { orgId, runId, actor }, { doorbell })) };
+      return { run: runMessage(await retry(db, { orgId, runId, actor, requestId }, { doorbell })) };
     },
 
     watchRun: (request, context) => watch(deps, request, context),

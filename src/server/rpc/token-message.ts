@@ -23,5 +23,7 @@ export function tokenMessage(row: tokens.Token): Token {
     expiresAt: timestampOf(row.expires_at),
     lastUsedAt: timestampOf(row.last_used_at),
     revokedAt: timestampOf(row.revoked_at),
+    creatorId: row.creator_id ?? "",
+    creatorLeft: row.has_creator_left ?? false,
   });
 }

@@ -6,6 +6,7 @@ import { refuse } from "../../errors.ts";
 import * as callers from "../../store/callers.ts";
 import type { Db } from "../../store/database.ts";
 import * as devices from "../../store/devices.ts";
+import { requireScopes } from "../../store/roles.ts";
 import * as tokens from "../../store/tokens.ts";
 import { type Guard, mayEnd, mayGrant, type Principal, principalOf } from "../guard.ts";
 import type { EventAnnouncer } from "./events.ts";
@@ -42,6 +43,7 @@ export function tokenService(deps: {
       }
       const expiresInMs = request.expiresIn && durationMs(request.expiresIn);
       const { token, secret } = await callers.whileGood(db, principal, (tx, held) => {
+        if (held.role) requireScopes(held.role, request.scopes, "scopes");
         tokens.requireWithin(expiresInMs, lifeMsMax(principal, held));
         return tokens.create(tx, {
           orgId: principal.orgId,
@@ -50,6 +52,8 @@ export function tokenService(deps: {
           label: request.label,
           scopes: request.scopes,
           userId: isForPerson ? principal.userId : null,
+          creatorId: principal.userId,
+          requestId: request.requestId,
           expiresInMs,
         });
       });
@@ -87,15 +91,14 @@ export function tokenService(deps: {
       const { orgId, actor } = principal;
       const { tokenId } = request;
       const rotate = async (tx: Db, held: callers.Held) => {
-        await requireMayRotate(
-          tx,
-          principal,
-          (await tokens.find(tx, { orgId, tokenId })) ?? notFound(tokenId),
-        );
+        const found = (await tokens.find(tx, { orgId, tokenId })) ?? notFound(tokenId);
+        await requireMayRotate(tx, principal, found);
+        if (held.role) requireScopes(held.role, found.scopes, "token_id");
         return tokens.rotate(tx, {
           orgId,
           tokenId,
           actor,
+          creatorId: principal.userId,
           overlapMs: request.overlap ? durationMs(request.overlap) : overlapMsDefault,
           expiresInMs: request.expiresIn && durationMs(request.expiresIn),
           expiresInMsMax: lifeMsMax(principal, held),

@@ -13,6 +13,7 @@ import { isUuid } from "../../ids.ts";
 import { checkSchedule, jitterOf, nextSlot } from "../../scheduler/cron.ts";
 import * as clock from "../../store/clock.ts";
 import type { Db } from "../../store/database.ts";
+import type * as requests from "../../store/requests.ts";
 import * as watchers from "../../store/watchers.ts";
 import { principalOf } from "../guard.ts";
 import { checkMessage } from "../interceptors/validate.ts";
@@ -28,6 +29,7 @@ export interface WatcherScheduler {
     orgId: string;
     watcherId: string;
     actor: string;
+    request?: requests.Request;
   }): Promise<{ run: Run; alreadyQueued: boolean }>;
   /** Asks for the slots of a span, start inclusive, end exclusive. Refuses spans that are too long, naming the field. */
   backfill(asked: {
@@ -89,7 +91,7 @@ export function watcherService(deps: {
         orgId,
         actor,
         slug: requireSlug(request.slug, spec.name),
-        requestId: request.requestId || null,
+        requestId: request.requestId,
         values: watcherValues(spec),
         place,
       });
@@ -173,7 +175,13 @@ export function watcherService(deps: {
     async triggerWatcher(request, context) {
       const { orgId, actor } = principalOf(context);
       const { id } = await watchers.get(db, { orgId, watcher: request.watcherId });
-      return scheduler.trigger({ orgId, actor, watcherId: id });
+      const { requestId } = request;
+      return scheduler.trigger({
+        orgId,
+        actor,
+        watcherId: id,
+        request: { orgId, actor, requestId, rpc: "WatcherService/TriggerWatcher" },
+      });
     },
 
     async previewSchedule(request, context) {

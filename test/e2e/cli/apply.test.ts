@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { PlatformStatus } from "#gen/pinion/v1/agent_pb.js";
 import { newKey } from "../../../src/secrets.ts";
 import { useDatabase } from "../../support/database.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
@@ -148,6 +149,61 @@ test(
   testTimeoutMs,
 );
 
+/** An agent with platforms. */
+function agentWithPlatforms(id: string, platforms: number): string {
+  const each = (index: number) =>
+    `[[agents.${id}.platforms]]\nid = "${id}-${index}"\nkind = "telegram"\nconfig = { bot_token = "token-${index}" }\n`;
+  return `[agents.${id}]\n${Array.from({ length: platforms }, (_, index) => each(index)).join("")}`;
+}
+
+async function platformsOf(agentId: string) {
+  const found = [];
+  let pageToken = "";
+  do {
+    const page = await replica.clients.agents.listPlatforms({ agentId, pageSize: 500, pageToken });
+    found.push(...page.platforms);
+    pageToken = page.nextPageToken;
+  } while (pageToken !== "");
+  return found;
+}
+
+test(
+  "an apply that is killed among its platforms is finished by running it again",
+  async () => {
+    const count = 1_500;
+    writeFileSync(file, agentWithPlatforms("cut", count));
+    const child = spawn(process.execPath, [main, "apply", "--yes"], {
+      env,
+      cwd: home,
+      stdio: ["ignore", "pipe", "ignore"],
+    });
+    await untilPrinted(child, /created platform cut-/);
+    child.kill("SIGKILL");
+    await once(child, "exit");
+    expect(await pinion("apply", "--yes")).toMatchObject({ code: 0 });
+    const platforms = await platformsOf("cut");
+    expect(platforms).toHaveLength(count);
+    expect(platforms.every(({ status }) => status === PlatformStatus.RUNNING)).toBe(true);
+    expect(await pinion("apply", "--dry-run", "--exit-code")).toMatchObject({ code: 0 });
+  },
+  testTimeoutMs,
+);
+
+test(
+  "people who apply one file at once, each by a process of their own, all succeed, and everything is there once",
+  async () => {
+    writeFileSync(file, `${agentWith("together", 40)}${agentWithPlatforms("crowd", 250)}`);
+    const people = await Promise.all(Array.from({ length: 3 }, () => pinion("apply", "--yes")));
+    expect(people.map(({ code, err }) => ({ code, err }))).toEqual(Array(3).fill({ code: 0, err: "" }));
+    expect(await watchersOf("together")).toHaveLength(40);
+    const platforms = await platformsOf("crowd");
+    expect(platforms).toHaveLength(250);
+    expect(new Set(platforms.map(({ version }) => version))).toEqual(new Set([1]));
+    expect(await pinion("apply", "--dry-run", "--exit-code")).toMatchObject({ code: 0 });
+  },
+  testTimeoutMs,
+);
+
 test(
   "Ctrl-C ends it between two writes, and says how it goes on",
   async () => {
@@ -203,6 +259,13 @@ test.skipIf(!hasScript)(
     const yes = await answered("y");
     expect(yes.code).toBe(0);
     expect(yes.shown).toContain("4 of 4");
+    // A bar that is drawn over itself on a terminal, and never elsewhere.
+    expect(yes.shown).toContain("\r\u001b[2K");
+    expect(yes.shown).toContain("█");
+    writeFileSync(file, agentWith("piped", 3));
+    const piped = await pinion("apply", "--yes");
+    expect(piped.out).toContain("created watcher piped-0\n");
+    for (const drawn of ["\r", "\u001b", "█"]) expect(piped.out).not.toContain(drawn);
     expect(await watchersOf("asked")).toHaveLength(3);
   },
   testTimeoutMs,

@@ -2,7 +2,10 @@
 import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
+import { PlatformStatus } from "#gen/pinion/v1/agent_pb.js";
+import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { desiredOf } from "../../../src/cli/apply/desired.ts";
 import { type ParsedFile, parseFile } from "../../../src/cli/apply/file.ts";
 import { applyPlan, planFile } from "../../../src/cli/apply/run.ts";
@@ -308,20 +311,90 @@ test("an edit between the plan and its writes is planned again, and the org ends
 
 test("a platform that does not start is told with its reason, keeps nothing else back, and is tried again", async () => {
   const { write, apply, replica } = await start();
-  write(example.replace('bot_token = "$BOT"', 'bot_token = "secret://NOT_THERE"'));
-  const first = await apply("--yes");
-  expect(first).toMatchObject({ code: 1 });
-  expect(first.out).toMatch(/failed platform ada-telegram: .*NOT_THERE/);
-  expect(first.err).toContain("1 of 3 steps failed: platform ada-telegram");
-  expect((await replica.clients.watchers.listWatchers({})).watchers).toHaveLength(1);
-  const again = await apply("--yes", "--json", "--prune");
-  expect(again).toMatchObject({ code: 1 });
-  expect(JSON.parse(again.out)).toMatchObject({
-    applied: false,
-    failed: [{ kind: "platform", id: "ada-telegram" }],
+  const text = example.replace('bot_token = "$BOT"', 'bot_token = "secret://TEAM_BOT"');
+  // Planned with a server that has the secret, carried out by one that has not.
+  const richer = await startTestReplica(database.url, {
+    PINION_SECRET_KEYS: secretKeys,
+    PINION_SECRET_TEAM_BOT: secret,
   });
+  const plan = await parts(richer, text).plan();
+  const { failed } = await parts(replica, text).run(plan);
+  expect(failed).toMatchObject([
+    { step: { id: "ada-telegram" }, message: expect.stringContaining("PINION_SECRET_TEAM_BOT") },
+  ]);
+  expect((await replica.clients.watchers.listWatchers({})).watchers).toHaveLength(1);
+  expect((await replica.clients.agents.listPlatforms({})).platforms).toMatchObject([
+    { status: PlatformStatus.FAILED },
+  ]);
   write(example);
-  expect(await apply("--yes")).toMatchObject({ code: 0 });
+  expect(await apply("--yes")).toMatchObject({ code: 0, out: expect.stringContaining("its start failed") });
+});
+
+test("all variables that are missing are named at once, the server's too, before anything is changed", async () => {
+  const { write, apply, replica } = await start();
+  const text = `${example}
+[[agents.ada.platforms]]
+id = "ada-slack"
+kind = "slack"
+config = { bot_token = "secret://SLACK_BOT", signing_secret = "secret://SLACK_SIGNING" }
+[[agents.ada.platforms]]
+id = "ada-hook"
+kind = "webhook"
+config = { url = "secret://HOOK" }
+`;
+  write(text);
+  const lacking = ["PINION_SECRET_SLACK_BOT", "PINION_SECRET_SLACK_SIGNING", "PINION_SECRET_HOOK"];
+  const server = await apply("--yes");
+  expect(server.code).toBe(2);
+  for (const name of lacking) expect(server.err).toContain(`set ${name} and restart it`);
+  expect(server.err).toMatch(/pinion\.toml:\d+: agents\.ada\.platforms\[2\]\.config\.bot_token: /);
+  write(text.replace("$BOT", "$NOT_SET").replace('chat_id = "1"', 'chat_id = "$NOR_THIS"'));
+  const both = await apply("--dry-run");
+  expect(both.code).toBe(2);
+  for (const name of lacking) expect(both.err).toContain(`set ${name} and restart it`);
+  expect(both.err).toContain("$NOT_SET is not set");
+  expect(both.err).toContain("$NOR_THIS is not set");
+  expect(both.err).toContain("nothing was changed");
+  const alone = await apply("--dry-run", "--url", "http://127.0.0.1:9");
+  expect(alone).toMatchObject({ code: 2, err: expect.stringContaining("$NOT_SET is not set") });
+  expect((await replica.clients.agents.listAgents({})).agents).toHaveLength(1);
+});
+
+test("the example is applied as it stands, with the one variable that it names", async () => {
+  const { env } = await start();
+  const file = fileURLToPath(new URL("../../../pinion.example.toml", import.meta.url));
+  const missing = await runCommand(env, "apply", "-f", file, "--yes");
+  expect(missing).toMatchObject({ code: 2 });
+  expect(missing.err.match(/is not set/g)).toHaveLength(1);
+  const given = { ...env, ADA_TELEGRAM_BOT_TOKEN: secret };
+  expect(await runCommand(given, "apply", "-f", file, "--yes")).toMatchObject({ code: 0, err: "" });
+  expect(await runCommand(given, "apply", "-f", file, "--dry-run", "--exit-code")).toMatchObject({ code: 0 });
+});
+
+test("an agent whose watcher runs is pruned or deleted, the run goes on as it was given, and the watcher says why it fires no more", async () => {
+  const { write, apply, replica } = await start();
+  const { agents, watchers, runs } = replica.clients;
+  write(example);
+  await apply("--yes");
+  await watchers.createWatcher({
+    slug: "left",
+    spec: { name: "Left", prompt: "x", agentId: "ada" },
+  });
+  const { run } = await watchers.triggerWatcher({ watcherId: "left" });
+  // The watcher of another agent's file stays, its agent goes.
+  write("");
+  const pruned = await apply("--yes", "--prune", "--only", "agents");
+  expect(pruned).toMatchObject({ code: 0 });
+  expect((await agents.listAgents({})).agents.map(({ id }) => id)).toEqual(["pinion-default"]);
+  expect((await runs.getRun({ runId: run!.id })).run).toMatchObject({ status: RunStatus.PENDING });
+  await runs.cancelRun({ runId: run!.id });
+  await expect(watchers.triggerWatcher({ watcherId: "left" })).rejects.toMatchObject({
+    reason: "failed_precondition",
+    rawMessage: "the watcher's agent does not exist; give the watcher another agent",
+  });
+  const all = await apply("--yes", "--prune");
+  expect(all).toMatchObject({ code: 0 });
+  expect((await watchers.listWatchers({})).watchers).toEqual([]);
 });
 
 test("people who apply different files at once all succeed, and each thing ends as one of them says", async () => {

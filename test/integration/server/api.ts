@@ -16,10 +16,12 @@ import { recordDue } from "../../../src/scheduler/materializer.ts";
 import { backfill, trigger } from "../../../src/scheduler/triggers.ts";
 import { createGuard, type Guard, requireRules } from "../../../src/server/guard.ts";
 import { interceptorChain } from "../../../src/server/interceptors/chain.ts";
+import { peerValues } from "../../../src/server/peer.ts";
 import { type EventAnnouncer, type EventFeed, eventService } from "../../../src/server/rpc/events.ts";
 import { fleetService } from "../../../src/server/rpc/fleet.ts";
 import { tokenService } from "../../../src/server/rpc/tokens.ts";
-import { watcherService } from "../../../src/server/rpc/watchers.ts";
+import { type WatcherScheduler, watcherService } from "../../../src/server/rpc/watchers.ts";
+import { createStreams, type Streams } from "../../../src/server/streams.ts";
 import type { Db } from "../../../src/store/database.ts";
 
 const policy = { retryBackoffMs: 1_000, backoffAfter: 3, pauseAfter: 10, watcherBackoffMs: 60_000 };
@@ -27,6 +29,8 @@ const policy = { retryBackoffMs: 1_000, backoffAfter: 3, pauseAfter: 10, watcher
 export type Api = {
   url: string;
   guard: Guard;
+  /** Looked at when a test says so, or every `recheckMs`. */
+  streams: Streams;
   /** What was logged, one JSON object a line. */
   logged: Record<string, unknown>[];
   /** Tokens that were announced as revoked, and streams that were announced to be drained. */
@@ -47,6 +51,7 @@ export async function startApi(
   db: Db,
   options: {
     recheckMs?: number;
+    trustedProxies?: number;
     more?: { service: DescService; impl: Partial<ServiceImpl<DescService>> }[];
   } = {},
 ): Promise<Api> {
@@ -57,6 +62,8 @@ export async function startApi(
     destination: { write: (line: string) => void logged.push(JSON.parse(line)) },
   });
   const guard = createGuard({ db, log });
+  const streams = createStreams({ db });
+  const looks = setInterval(() => void streams.endExpired(), options.recheckMs ?? 60_000);
   const rung: Api["rung"] = { revoked: [], disconnected: [] };
   const subscribers = new Map<string, Set<() => void>>();
   const wake = (orgId: string) => subscribers.get(orgId)?.forEach((call) => void call());
@@ -74,8 +81,11 @@ export async function startApi(
     disconnect: (stream: { deviceId: string; reason: string }) => void rung.disconnected.push(stream),
   };
   const scheduler = {
-    async trigger(asked: { orgId: string; watcherId: string; actor: string }) {
-      const { run, alreadyQueued } = await trigger(db, asked, { doorbell: bell });
+    async trigger({ request, ...asked }: Parameters<WatcherScheduler["trigger"]>[0]) {
+      const { run, alreadyQueued } = await trigger(db, asked, {
+        doorbell: bell,
+        ...(request ? { request } : {}),
+      });
       return {
         run: create(RunSchema, { id: run.id, watcherId: run.watcherId, status: RunStatus.PENDING }),
         alreadyQueued,
@@ -105,7 +115,8 @@ export async function startApi(
   requireRules(services);
   const server = http2.createServer(
     connectNodeAdapter({
-      interceptors: interceptorChain({ guard, log, ...options }),
+      interceptors: interceptorChain({ guard, log, streams }),
+      contextValues: (request) => peerValues(request, options.trustedProxies ?? 0),
       readMaxBytes: 4 * 1024 * 1024,
       routes(router) {
         router.service(WatcherService, watcherService({ db, scheduler, feed }));
@@ -130,6 +141,7 @@ export async function startApi(
   return {
     url,
     guard,
+    streams,
     logged,
     rung,
     wake,
@@ -153,6 +165,7 @@ export async function startApi(
       };
     },
     async stop() {
+      clearInterval(looks);
       for (const session of sessions) session.destroy();
       await new Promise((resolve) => server.close(resolve));
       await guard.close();

@@ -3,9 +3,9 @@ import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
+import * as arrivals from "../../../src/store/arrivals.ts";
 import { transaction } from "../../../src/store/database.ts";
 import * as departures from "../../../src/store/departures.ts";
-import * as members from "../../../src/store/members.ts";
 import * as tokens from "../../../src/store/tokens.ts";
 import { useDatabase } from "../../support/database.ts";
 import { untilBlocked } from "../../support/locks.ts";
@@ -23,7 +23,9 @@ beforeEach(async () => {
 afterEach(() => api.stop());
 
 async function addMember(name: string, scopes: string[], expiresInMs?: number) {
-  const { member } = await members.add(database.db, {
+  const { member } = await arrivals.add(database.db, {
+    caller: null,
+    requestId: "",
     orgId: "acme",
     email: `${name}@x.example`,
     name,
@@ -81,6 +83,8 @@ test.for(makers)("%s by a member who leaves meanwhile waits, and makes nothing",
   const before = await counts();
   let made: Promise<unknown> | undefined;
   await departures.remove(database.db, {
+    caller: null,
+    endsServices: false,
     orgId: "acme",
     userId: bob.userId,
     actor: "pinion",

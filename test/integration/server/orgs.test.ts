@@ -75,10 +75,13 @@ test("who is added by an address is one person in all orgs, and another role is 
   expect((await as(replica, secret).orgs.listMembers({})).members).toHaveLength(1);
 });
 
-test("a first token is for a person who is new to Pinion: nobody gets one of somebody who has tokens", async () => {
+test("a first token is for who joins the org, and good in that org alone: nobody gets one of a member", async () => {
   const replica = await startTestReplica(database.url);
   const { orgs: local } = replica.clients;
-  await local.createOrg({ orgId: "acme", name: "Acme", ownerEmail: "ada@acme.example" });
+  const acme = as(
+    replica,
+    (await local.createOrg({ orgId: "acme", name: "Acme", ownerEmail: "ada@acme.example" })).secret,
+  );
   const asked = { email: "bob@x.example", role: MemberRole.MEMBER, tokenScopes: ["read"] };
   const { member, secret } = await local.addMember(asked);
   expect((await as(replica, secret).orgs.getOrg({})).org!.id).toBe("local");
@@ -87,17 +90,51 @@ test("a first token is for a person who is new to Pinion: nobody gets one of som
   });
 
   const before = await replica.clients.tokens.listTokens({});
-  const refused = { reason: "failed_precondition", message: expect.stringContaining("tokens of their own") };
+  const refused = { reason: "failed_precondition", message: expect.stringContaining("a member already") };
   await expect(local.addMember(asked)).rejects.toMatchObject(refused);
   await expect(local.addMember({ ...asked, role: MemberRole.ADMIN })).rejects.toMatchObject(refused);
-  await expect(local.addMember({ ...asked, email: "Ada@acme.example" })).rejects.toMatchObject(refused);
   expect(await replica.clients.tokens.listTokens({})).toEqual(before);
   const { members } = await local.listMembers({});
   expect(members.map(({ role }) => role).sort()).toEqual([MemberRole.OWNER, MemberRole.MEMBER]);
 
-  // Of one who has left all orgs no token is good any more.
+  // Who belongs to another org gets one for this org, which opens nothing there.
+  const ada = await local.addMember({ ...asked, email: "Ada@acme.example", tokenScopes: ["write"] });
+  const here = as(replica, ada.secret);
+  expect((await here.orgs.getOrg({})).org!.id).toBe("local");
+  const theirs = (await acme.tokens.listTokens({})).tokens;
+  expect(theirs).toHaveLength(1);
+  await expect(here.tokens.rotateToken({ tokenId: theirs[0]!.id })).rejects.toMatchObject({
+    reason: "not_found",
+  });
+
   await local.removeMember({ userId: member!.userId });
   expect((await local.addMember(asked)).secret).not.toBe("");
+});
+
+test("an org made for somebody who is known: the token is good in the new org alone", async () => {
+  const replica = await startTestReplica(database.url);
+  const { orgs: local } = replica.clients;
+  const ask = (orgId: string) => local.createOrg({ orgId, name: orgId, ownerEmail: "ada@acme.example" });
+  const [acme, globex] = [await ask("acme"), await ask("globex")];
+  expect(globex.owner!.userId).toBe(acme.owner!.userId);
+  const [first, second] = [as(replica, acme.secret), as(replica, globex.secret)];
+  const laptop = await enrolDevice(first, "ada's laptop");
+  const { tokens: theirs } = await first.tokens.listTokens({});
+
+  expect((await second.orgs.getOrg({})).org!.id).toBe("globex");
+  expect((await second.fleet.listDevices({})).devices).toEqual([]);
+  expect((await second.tokens.listTokens({})).tokens).toHaveLength(1);
+  const missing = { reason: "not_found" };
+  await expect(second.fleet.getDevice({ deviceId: laptop.deviceId })).rejects.toMatchObject(missing);
+  for (const { id: tokenId } of theirs) {
+    await expect(second.tokens.rotateToken({ tokenId })).rejects.toMatchObject(missing);
+    await expect(second.tokens.revokeToken({ tokenId })).rejects.toMatchObject(missing);
+  }
+  expect((await first.tokens.listTokens({})).tokens).toHaveLength(theirs.length);
+  // The log of the new org says who made the token.
+  const made = (await second.events.listEvents({ kinds: ["token.created"] })).events[0]!;
+  const operator = (await local.listMembers({})).members[0]!;
+  expect(made).toMatchObject({ actor: `user:${operator.userId}`, data: { user_id: globex.owner!.userId } });
 });
 
 test("an org keeps an owner, also when two of them remove each other at once", async () => {
@@ -107,19 +144,18 @@ test("an org keeps an owner, also when two of them remove each other at once", a
   await expect(clients.orgs.removeMember({ userId: first!.userId })).rejects.toMatchObject({
     reason: "failed_precondition",
   });
-  const { member: second } = await clients.orgs.addMember({ email: "b@x.example", role: MemberRole.OWNER });
-  const { token, secret } = await clients.tokens.createToken({
-    kind: TokenKind.SVC,
-    label: "ops",
-    scopes: ["admin"],
+  const { member: second, secret } = await clients.orgs.addMember({
+    email: "b@x.example",
+    role: MemberRole.OWNER,
+    tokenScopes: ["admin"],
   });
-  expect(token).toBeDefined();
-  const ops = as(replica, secret);
-  const outcomes = await Promise.allSettled(
-    [first, second].map((member) => ops.orgs.removeMember({ userId: member!.userId })),
-  );
+  const outcomes = await Promise.allSettled([
+    clients.orgs.removeMember({ userId: second!.userId }),
+    as(replica, secret).orgs.removeMember({ userId: first!.userId }),
+  ]);
   expect(outcomes.map((outcome) => outcome.status).sort()).toEqual(["fulfilled", "rejected"]);
-  expect((await ops.orgs.listMembers({})).members.map((member) => member.role)).toEqual([MemberRole.OWNER]);
+  const left = await database.db.selectFrom("member").select("role").where("org_id", "=", "local").execute();
+  expect(left).toEqual([{ role: "owner" }]);
 });
 
 test("a member who is removed loses tokens, streams, pins and runs, on every replica; others keep theirs", async () => {

@@ -569,7 +569,8 @@ test("a rotation seals all with the new key, leaves what it cannot open, and may
 /** The rpcs on a real port. */
 async function serve(starter: PlatformStarter = createConfigStarter()) {
   const { runner, logged } = replica(starter);
-  const impl = agentService({ db: database.db, feed: hints(), runner, publicUrl: undefined });
+  const log = createLogger({ name: "test", level: "silent" });
+  const impl = agentService({ db: database.db, feed: hints(), runner, log, publicUrl: undefined });
   const api = await startApi(database.db, { more: [{ service: AgentService, impl: impl as never }] });
   apis.push(api);
   return { client: api.as(tenant.secret).client(AgentService), api, logged };
@@ -688,6 +689,159 @@ test("a dry run of a platform says what would be, and leaves nothing behind", as
     { version: 1, config: { chat_id: "7" } },
   ]);
   expect(await eventsOf()).toHaveLength(2);
+});
+
+test("a batch answers for each platform by itself: a refused one, and one with a bad text, keep no other back", async () => {
+  const held = heldStarter();
+  const { runner } = replica(held.starter);
+  await agents.ensure(database.db, {
+    orgId: "acme",
+    agentId: "other",
+    name: "Other",
+    ownerId: null,
+    settings: {},
+  });
+  const wanted = (stableId: string, values: Values = {}) => ({
+    actor: "user:me",
+    stableId,
+    expectedVersion: 0,
+    isDryRun: false,
+    values: {
+      agentId: "helper",
+      kind: "telegram",
+      config: {},
+      secrets: { bot_token: { value: secret } },
+      ...values,
+    },
+  });
+  const call = runner.upsertAll(
+    {
+      orgId: "acme",
+      wanted: [
+        wanted("one"),
+        wanted("two", { agentId: "nobody" }),
+        wanted("three", { config: { title: "\ud800" } }),
+        // Twice the same, and then another agent's.
+        wanted("one"),
+        wanted("one", { agentId: "other" }),
+        wanted("four"),
+      ],
+    },
+    AbortSignal.timeout(15_000),
+  );
+  await held.nth(2);
+  expect(held.started.map(({ stableId }) => stableId).sort()).toEqual(["four", "one"]);
+  for (const { end } of held.started) end();
+  const results = (await call).map((result) =>
+    result.status === "fulfilled" ? result.value.outcome : (result.reason.reason ?? result.reason.code),
+  );
+  expect(results).toEqual(["created", "not_found", "22P02", "noop", "already_exists", "created"]);
+  expect((await row("four"))?.status).toBe("running");
+  expect((await kindsOf()).toSorted()).toEqual([
+    "platform.created",
+    "platform.created",
+    "platform.started",
+    "platform.started",
+  ]);
+});
+
+test("twenty equal batches at once on two replicas, each in another order, make one creation and one start of each", async () => {
+  const held = heldStarter();
+  const people = [replica(held.starter), replica(held.starter)];
+  const ids = ["a", "b", "c", "d", "e"];
+  const turned = (n: number) => ids.map((_, index) => ids[(index + n) % ids.length]!);
+  const calls = Array.from({ length: 20 }, (_, n) =>
+    people[n % 2]!.runner.upsertAll(
+      {
+        orgId: "acme",
+        wanted: turned(n).map((stableId) => ({
+          actor: "user:me",
+          stableId,
+          expectedVersion: 0,
+          isDryRun: false,
+          values: {
+            agentId: "helper",
+            kind: "telegram",
+            config: {},
+            secrets: { bot_token: { value: secret } },
+          },
+        })),
+      },
+      AbortSignal.timeout(20_000),
+    ),
+  );
+  await held.nth(5);
+  for (const { end } of held.started) end();
+  const results = (await Promise.all(calls)).flat();
+  expect(results.every(({ status }) => status === "fulfilled")).toBe(true);
+  const outcomes = results.map((result) => result.status === "fulfilled" && result.value.outcome);
+  expect(outcomes.filter((outcome) => outcome === "created")).toHaveLength(5);
+  expect(held.started).toHaveLength(5);
+}, 30_000);
+
+test("a batch whose starts fail says so of those and of no other", async () => {
+  const held = heldStarter();
+  const { runner } = replica(held.starter);
+  const call = runner.upsertAll(
+    {
+      orgId: "acme",
+      wanted: ["good", "bad"].map((stableId) => ({
+        actor: "user:me",
+        stableId,
+        expectedVersion: 0,
+        isDryRun: false,
+        values: {
+          agentId: "helper",
+          kind: "telegram",
+          config: {},
+          secrets: { bot_token: { value: secret } },
+        },
+      })),
+    },
+    AbortSignal.timeout(15_000),
+  );
+  await held.nth(2);
+  for (const { stableId, end } of held.started)
+    end(stableId === "bad" ? new Error("no such bot") : undefined);
+  const [good, bad] = await call;
+  expect(good).toMatchObject({ status: "fulfilled", value: { platform: { status: "running" } } });
+  expect(bad).toMatchObject({
+    status: "rejected",
+    reason: { reason: "failed_precondition", message: expect.stringContaining("no such bot") },
+  });
+  expect((await row("bad"))?.status).toBe("failed");
+});
+
+test("a batch over the wire tells its refusals with code and field, and another org's agent is not there", async () => {
+  const { secret: token } = await addTenant(database.db, "local");
+  const { url } = await startTestReplica(database.url, { PINION_SECRET_KEYS: key });
+  const clients = createClients({ url, token });
+  await clients.agents.createAgent({ agentId: "ada" });
+  const telegram = (stableId: string, agentId: string, token = secret) => ({
+    stableId,
+    agentId,
+    kind: "telegram",
+    config: {} as Record<string, string>,
+    secrets: { bot_token: { kind: { case: "value", value: token } } } as const,
+  });
+  const { results } = await clients.agents.batchUpsertPlatforms({
+    platforms: [
+      telegram("good", "ada"),
+      telegram("foreign", "helper"),
+      { ...telegram("open", "ada"), config: { password: "x" } },
+      telegram("lost", "ada", "secret://NOT_THERE"),
+    ],
+  });
+  expect(results.map(({ kind }) => kind)).toMatchObject([
+    { case: "done", value: { outcome: UpsertOutcome.CREATED } },
+    { case: "refused", value: { code: Code.NotFound, field: "agent_id" } },
+    { case: "refused", value: { code: Code.InvalidArgument, field: "config.password" } },
+    {
+      case: "refused",
+      value: { code: Code.FailedPrecondition, message: expect.stringContaining("NOT_THERE") },
+    },
+  ]);
+  clients.close();
 });
 
 test("another org neither sees nor stops nor deletes a platform, and may use the same stable id", async () => {

@@ -37,6 +37,7 @@ export async function addDevice(
   options: { platform?: devices.Platform; label?: string; installId?: string } = {},
 ): Promise<devices.Enrolment> {
   const { code } = await joinCodes.create(db, {
+    tokenId: null,
     orgId: tenant.orgId,
     userId: tenant.userId,
     expiresInMs: 60_000,

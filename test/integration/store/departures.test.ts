@@ -1,10 +1,10 @@
 /** A member who leaves while somebody pins to, or enrols, a device of theirs. */
 import { randomUUID } from "node:crypto";
 import { beforeEach, expect, test } from "vitest";
+import * as arrivals from "../../../src/store/arrivals.ts";
 import * as departures from "../../../src/store/departures.ts";
 import * as devices from "../../../src/store/devices.ts";
 import * as joinCodes from "../../../src/store/join-codes.ts";
-import * as members from "../../../src/store/members.ts";
 import * as watchers from "../../../src/store/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
 import { addDevice, addTenant } from "../server/tenants.ts";
@@ -15,7 +15,9 @@ let laptop: devices.Enrolment;
 
 beforeEach(async () => {
   await addTenant(database.db, "acme");
-  const { member } = await members.add(database.db, {
+  const { member } = await arrivals.add(database.db, {
+    caller: null,
+    requestId: "",
     orgId: "acme",
     email: "bob@x.example",
     name: "",
@@ -29,7 +31,13 @@ beforeEach(async () => {
 
 /** Bob leaves; `meanwhile` is called when that has happened and is not committed. */
 function leave(meanwhile: () => Promise<void>) {
-  return departures.remove(database.db, { ...bob, actor: "pinion", cancelRuns: () => meanwhile() });
+  return departures.remove(database.db, {
+    ...bob,
+    actor: "pinion",
+    caller: null,
+    endsServices: false,
+    cancelRuns: () => meanwhile(),
+  });
 }
 
 const pin = () =>
@@ -37,7 +45,7 @@ const pin = () =>
     orgId: "acme",
     actor: "pinion",
     slug: "late",
-    requestId: null,
+    requestId: "",
     place: () => undefined,
     values: {
       name: "Late",
@@ -88,7 +96,12 @@ test("a pin that is made while the device's owner leaves waits, and is refused",
 });
 
 test("a daemon that enrols while whoever made its join code leaves waits, and is refused", async () => {
-  const { code } = await joinCodes.create(database.db, { ...bob, expiresInMs: 60_000, actor: "pinion" });
+  const { code } = await joinCodes.create(database.db, {
+    ...bob,
+    expiresInMs: 60_000,
+    tokenId: null,
+    actor: "pinion",
+  });
   let enrolled: Promise<unknown> | undefined;
   await leave(async () => {
     enrolled = devices

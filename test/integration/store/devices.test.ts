@@ -62,6 +62,7 @@ test("of two daemons with one join code, one enrols", async () => {
   const { db } = database;
   const tenant = await addTenant(db, "acme");
   const { code } = await joinCodes.create(db, {
+    tokenId: null,
     orgId: "acme",
     userId: tenant.userId,
     expiresInMs: 60_000,
@@ -89,13 +90,14 @@ test("a join code that is consumed while its first user has not committed is los
   const { db } = database;
   await addTenant(db, "acme");
   const { code } = await joinCodes.create(db, {
+    tokenId: null,
     orgId: "acme",
     userId: null,
     expiresInMs: 60_000,
     actor: "pinion",
   });
   const second = await db.transaction().execute(async (tx) => {
-    expect(await joinCodes.consume(tx, { code })).toEqual({ orgId: "acme", userId: null });
+    expect(await joinCodes.consume(tx, { code })).toEqual({ orgId: "acme", userId: null, tokenId: null });
     const waiting = joinCodes.consume(db, { code: ` ${code.toLowerCase()}` });
     await untilSomebodyWaits();
     return { waiting };
@@ -107,6 +109,7 @@ test("a join code is good until it expires", async () => {
   const { db } = database;
   await addTenant(db, "acme");
   const { code } = await joinCodes.create(db, {
+    tokenId: null,
     orgId: "acme",
     userId: null,
     expiresInMs: 60_000,
@@ -143,6 +146,7 @@ test("a platform is set once, and the refusal does not use the join code up", as
   const tenant = await addTenant(db, "acme");
   await addDevice(db, tenant, { installId: "install-0001", platform: "linux" });
   const { code } = await joinCodes.create(db, {
+    tokenId: null,
     orgId: "acme",
     userId: tenant.userId,
     expiresInMs: 60_000,
@@ -212,7 +216,7 @@ test("a hello that says nothing new writes nothing; one that does leaves an even
   });
   const [latest] = await events.list(db, { orgId: "acme", limit: 1 });
   expect(latest).toMatchObject({ kind: "device.updated", actor: `device:${deviceId}` });
-  expect(Object.keys(latest!.data.changed).sort()).toEqual([
+  expect(Object.keys(latest!.data.changes).sort()).toEqual([
     "agent_kinds",
     "app_version",
     "capabilities",

@@ -1,10 +1,10 @@
 /** Whose join code may enrol an installation that the org knows. */
 import { beforeEach, expect, test } from "vitest";
 import { secretHash } from "../../../src/ids.ts";
+import * as arrivals from "../../../src/store/arrivals.ts";
 import * as departures from "../../../src/store/departures.ts";
 import * as devices from "../../../src/store/devices.ts";
 import * as joinCodes from "../../../src/store/join-codes.ts";
-import * as members from "../../../src/store/members.ts";
 import type { Role } from "../../../src/store/schema.ts";
 import * as tokens from "../../../src/store/tokens.ts";
 import { useDatabase } from "../../support/database.ts";
@@ -22,7 +22,9 @@ beforeEach(async () => {
 });
 
 async function addMember(name: string, role: Role): Promise<{ orgId: string; userId: string }> {
-  const { member } = await members.add(database.db, {
+  const { member } = await arrivals.add(database.db, {
+    caller: null,
+    requestId: "",
     orgId: "acme",
     email: `${name}@x.example`,
     name,
@@ -34,10 +36,16 @@ async function addMember(name: string, role: Role): Promise<{ orgId: string; use
 }
 
 const leave = (person: { orgId: string; userId: string }, meanwhile = async () => {}) =>
-  departures.remove(database.db, { ...person, actor: "pinion", cancelRuns: meanwhile });
+  departures.remove(database.db, {
+    ...person,
+    actor: "pinion",
+    caller: null,
+    endsServices: false,
+    cancelRuns: meanwhile,
+  });
 
 async function codeOf(userId: string | null): Promise<string> {
-  const asked = { orgId: "acme", userId, expiresInMs: 60_000, actor: "pinion" };
+  const asked = { orgId: "acme", userId, expiresInMs: 60_000, tokenId: null, actor: "pinion" };
   return (await joinCodes.create(database.db, asked)).code;
 }
 

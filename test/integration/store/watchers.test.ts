@@ -45,7 +45,7 @@ const values: watchers.WatcherValues = {
   extractionSchema: null,
 };
 
-function add(slug: string, changes: Partial<watchers.WatcherValues> = {}, requestId: string | null = null) {
+function add(slug: string, changes: Partial<watchers.WatcherValues> = {}, requestId = "") {
   return watchers.create(db, {
     orgId: "acme",
     actor: "user:x",
@@ -129,7 +129,11 @@ test("an edit makes a new revision and leaves the old one for the runs that poin
     { version: 2, prompt: "look again" },
   ]);
   const [event] = await events.list(db, { orgId: "acme", limit: 1 });
-  expect(event!.data).toEqual({ version: 2, changed: ["prompt", "extraction_schema"] });
+  expect(event!.data).toMatchObject({
+    version: 2,
+    changed: ["prompt", "extraction_schema"],
+    changes: { prompt: { to: "look again" }, extraction_schema: { from: null, to: { type: "object" } } },
+  });
 });
 
 test("an edit that changes nothing writes nothing", async () => {

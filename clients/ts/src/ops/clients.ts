@@ -23,6 +23,7 @@ import { RunService } from "../gen/pinion/v1/run_pb.js";
 import { TokenService } from "../gen/pinion/v1/token_pb.js";
 import { WatcherService } from "../gen/pinion/v1/watcher_pb.js";
 import { convertErrors } from "./errors.ts";
+import { repeatLost } from "./repeat.ts";
 
 export interface ClientOptions {
   /** "http://host:port" or "https://host:port". */
@@ -78,6 +79,7 @@ export function createClients(options: ClientOptions): Clients {
     readMaxBytes: READ_BYTES_MAX,
     interceptors: [
       convertErrors,
+      repeatLost,
       ...(options.token === undefined ? [] : [bearer(options.token)]),
       // connect-node has no connect timeout: without this, a stalled handshake would be waited for for ever.
       answerWithin(deadlineMs, () => sessionManager.abort()),

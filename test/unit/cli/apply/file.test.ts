@@ -4,8 +4,12 @@ import { desiredOf } from "../../../../src/cli/apply/desired.ts";
 import { parseFile } from "../../../../src/cli/apply/file.ts";
 import { jsonSchema } from "../../../../src/cli/apply/shape.ts";
 
-const read = (text: string, env: Record<string, string> = {}) =>
-  desiredOf(parseFile(text, { file: "pinion.toml", env }));
+const read = (text: string, env: Record<string, string> = {}) => {
+  const parsed = parseFile(text, { file: "pinion.toml", env });
+  const desired = desiredOf(parsed);
+  if (parsed.missing.length > 0) throw parsed.fail(parsed.missing);
+  return desired;
+};
 
 /** The message for a file that cannot be used. */
 function refusal(text: string, env: Record<string, string> = {}): string {
@@ -24,6 +28,11 @@ test("the example is a good file, and it shows every key there is", () => {
   const { agents, platforms, watchers } = read(example, { ADA_TELEGRAM_BOT_TOKEN: "x" });
   expect(agents.map(({ id }) => id)).toEqual(["ada"]);
   expect(platforms.map(({ id, secrets }) => [id, Object.keys(secrets)])).toEqual([
+    ["ada-telegram", ["bot_token"]],
+  ]);
+  // What it shows in a comment, because it needs more than one variable, is good too.
+  const whole = read(example.replaceAll(/^# (?=\[\[|[a-z_]+ = )/gm, ""), { ADA_TELEGRAM_BOT_TOKEN: "x" });
+  expect(whole.platforms.map(({ id, secrets }) => [id, Object.keys(secrets)])).toEqual([
     ["ada-telegram", ["bot_token"]],
     ["ada-slack", ["bot_token", "signing_secret"]],
   ]);

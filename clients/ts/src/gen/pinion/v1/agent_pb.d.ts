@@ -793,6 +793,116 @@ export declare type UpsertPlatformResponse = Message<"pinion.v1.UpsertPlatformRe
 export declare const UpsertPlatformResponseSchema: GenMessage<UpsertPlatformResponse>;
 
 /**
+ * See BatchUpsertPlatforms.
+ *
+ * @generated from message pinion.v1.BatchUpsertPlatformsRequest
+ */
+export declare type BatchUpsertPlatformsRequest = Message<"pinion.v1.BatchUpsertPlatformsRequest"> & {
+  /**
+   * The platforms, 1 to 200; the message as a whole keeps to the server's limit (4 MiB by default).
+   *
+   * @generated from field: repeated pinion.v1.UpsertPlatformRequest platforms = 1;
+   */
+  platforms: UpsertPlatformRequest[];
+};
+
+/**
+ * Describes the message pinion.v1.BatchUpsertPlatformsRequest.
+ * Use `create(BatchUpsertPlatformsRequestSchema)` to create a new message.
+ */
+export declare const BatchUpsertPlatformsRequestSchema: GenMessage<BatchUpsertPlatformsRequest>;
+
+/**
+ * See BatchUpsertPlatforms.
+ *
+ * @generated from message pinion.v1.BatchUpsertPlatformsResponse
+ */
+export declare type BatchUpsertPlatformsResponse = Message<"pinion.v1.BatchUpsertPlatformsResponse"> & {
+  /**
+   * One for each platform of the request, in its order.
+   *
+   * @generated from field: repeated pinion.v1.BatchUpsertPlatformsResult results = 1;
+   */
+  results: BatchUpsertPlatformsResult[];
+};
+
+/**
+ * Describes the message pinion.v1.BatchUpsertPlatformsResponse.
+ * Use `create(BatchUpsertPlatformsResponseSchema)` to create a new message.
+ */
+export declare const BatchUpsertPlatformsResponseSchema: GenMessage<BatchUpsertPlatformsResponse>;
+
+/**
+ * What became of one platform of a batch.
+ *
+ * @generated from message pinion.v1.BatchUpsertPlatformsResult
+ */
+export declare type BatchUpsertPlatformsResult = Message<"pinion.v1.BatchUpsertPlatformsResult"> & {
+  /**
+   * Exactly one.
+   *
+   * @generated from oneof pinion.v1.BatchUpsertPlatformsResult.kind
+   */
+  kind: {
+    /**
+     * As UpsertPlatform answers.
+     *
+     * @generated from field: pinion.v1.UpsertPlatformResponse done = 1;
+     */
+    value: UpsertPlatformResponse;
+    case: "done";
+  } | {
+    /**
+     * It was refused, or did not start.
+     *
+     * @generated from field: pinion.v1.UpsertPlatformRefusal refused = 2;
+     */
+    value: UpsertPlatformRefusal;
+    case: "refused";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message pinion.v1.BatchUpsertPlatformsResult.
+ * Use `create(BatchUpsertPlatformsResultSchema)` to create a new message.
+ */
+export declare const BatchUpsertPlatformsResultSchema: GenMessage<BatchUpsertPlatformsResult>;
+
+/**
+ * As UpsertPlatform would have failed.
+ *
+ * @generated from message pinion.v1.UpsertPlatformRefusal
+ */
+export declare type UpsertPlatformRefusal = Message<"pinion.v1.UpsertPlatformRefusal"> & {
+  /**
+   * The gRPC status code, for example 9 for FAILED_PRECONDITION.
+   *
+   * @generated from field: int32 code = 1;
+   */
+  code: number;
+
+  /**
+   * What to do about it.
+   *
+   * @generated from field: string message = 2;
+   */
+  message: string;
+
+  /**
+   * The field of the platform that is at fault; empty if none is.
+   *
+   * @generated from field: string field = 3;
+   */
+  field: string;
+};
+
+/**
+ * Describes the message pinion.v1.UpsertPlatformRefusal.
+ * Use `create(UpsertPlatformRefusalSchema)` to create a new message.
+ */
+export declare const UpsertPlatformRefusalSchema: GenMessage<UpsertPlatformRefusal>;
+
+/**
  * See ListPlatforms.
  *
  * @generated from message pinion.v1.ListPlatformsRequest
@@ -1128,6 +1238,18 @@ export declare const AgentService: GenService<{
     methodKind: "unary";
     input: typeof UpsertPlatformRequestSchema;
     output: typeof UpsertPlatformResponseSchema;
+  },
+  /**
+   * UpsertPlatform for 1 to 200 platforms, in one transaction and with their starts side by side: what is under way for
+   * many costs little more than for one. Each is answered by itself, in the order of the request, and one that is refused
+   * keeps no other back. INVALID_ARGUMENT for the whole call if a platform breaks the rules of its fields. Admins.
+   *
+   * @generated from rpc pinion.v1.AgentService.BatchUpsertPlatforms
+   */
+  batchUpsertPlatforms: {
+    methodKind: "unary";
+    input: typeof BatchUpsertPlatformsRequestSchema;
+    output: typeof BatchUpsertPlatformsResponseSchema;
   },
   /**
    * Platforms of the org, by stable id. Never a secret.

@@ -72,6 +72,13 @@ export declare type Event = Message<"pinion.v1.Event"> & {
    * @generated from field: google.protobuf.Struct data = 8;
    */
   data?: JsonObject | undefined;
+
+  /**
+   * From where the call came that did it; absent for what Pinion did by itself, and for what devices report.
+   *
+   * @generated from field: pinion.v1.EventSource source = 9;
+   */
+  source?: EventSource | undefined;
 };
 
 /**
@@ -79,6 +86,47 @@ export declare type Event = Message<"pinion.v1.Event"> & {
  * Use `create(EventSchema)` to create a new message.
  */
 export declare const EventSchema: GenMessage<Event>;
+
+/**
+ * From where a call came.
+ *
+ * @generated from message pinion.v1.EventSource
+ */
+export declare type EventSource = Message<"pinion.v1.EventSource"> & {
+  /**
+   * The IP address of the peer or, behind trusted proxies, of the client that they name; empty if unknown.
+   *
+   * @generated from field: string address = 1;
+   */
+  address: string;
+
+  /**
+   * The id of the token; empty for a call that needs none (Enroll).
+   *
+   * @generated from field: string token_id = 2;
+   */
+  tokenId: string;
+
+  /**
+   * What the client said that it is, at most 200 characters.
+   *
+   * @generated from field: string user_agent = 3;
+   */
+  userAgent: string;
+
+  /**
+   * The id of the call, as in the header "x-request-id" of its answer and in the server's log.
+   *
+   * @generated from field: string request_id = 4;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message pinion.v1.EventSource.
+ * Use `create(EventSourceSchema)` to create a new message.
+ */
+export declare const EventSourceSchema: GenMessage<EventSource>;
 
 /**
  * See WatchEvents.

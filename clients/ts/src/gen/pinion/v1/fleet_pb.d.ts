@@ -387,11 +387,20 @@ export declare const DisconnectDeviceResponseSchema: GenMessage<DisconnectDevice
  */
 export declare type CreateJoinCodeRequest = Message<"pinion.v1.CreateJoinCodeRequest"> & {
   /**
-   * How long the code is good. 1 min to 7 days; absent means 15 min.
+   * How long the code is good, and never longer than the caller's token. 1 min to 7 days; absent means 15 min.
    *
    * @generated from field: google.protobuf.Duration expires_in = 1;
    */
   expiresIn?: Duration | undefined;
+
+  /**
+   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller makes no other
+   * code, and is told so by ALREADY_EXISTS: the first one was shown once.
+   * At most 100 bytes; empty: every call is a new one.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
 };
 
 /**
@@ -532,7 +541,8 @@ export declare const FleetService: GenService<{
     output: typeof DisconnectDeviceResponseSchema;
   },
   /**
-   * A code with which one daemon may enrol, once.
+   * A code with which one daemon may enrol, once. It ends with the caller's token: when that is revoked or expires, or
+   * when the person is removed.
    *
    * @generated from rpc pinion.v1.FleetService.CreateJoinCode
    */

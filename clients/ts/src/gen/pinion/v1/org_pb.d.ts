@@ -133,6 +133,15 @@ export declare type CreateOrgRequest = Message<"pinion.v1.CreateOrgRequest"> & {
    * @generated from field: string owner_name = 4;
    */
   ownerName: string;
+
+  /**
+   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller makes no other org,
+   * and is told by ALREADY_EXISTS that the first one did.
+   * At most 100 bytes; empty: every call is a new one.
+   *
+   * @generated from field: string request_id = 5;
+   */
+  requestId: string;
 };
 
 /**
@@ -162,7 +171,8 @@ export declare type CreateOrgResponse = Message<"pinion.v1.CreateOrgResponse"> &
   owner?: Member | undefined;
 
   /**
-   * The owner's token with the scopes read, write and admin; shown only here.
+   * The owner's token with the scopes read, write and admin; shown only here. It is good in the new org alone: of a person
+   * who is known already it opens no other org.
    *
    * @generated from field: string secret = 3;
    */
@@ -238,11 +248,21 @@ export declare type AddMemberRequest = Message<"pinion.v1.AddMemberRequest"> & {
 
   /**
    * Scopes of a first token for the person, which the answer holds; empty: no token. None that the caller lacks
-   * (PERMISSION_DENIED), and none for who is a member of an org already (FAILED_PRECONDITION).
+   * or the person's role has not (a MEMBER's token cannot have "admin"; PERMISSION_DENIED), and none for who is a member of
+   * this org already (FAILED_PRECONDITION). The token is good in this org alone.
    *
    * @generated from field: repeated string token_scopes = 4;
    */
   tokenScopes: string[];
+
+  /**
+   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller answers with the
+   * member as it is, or, if a token was made, with ALREADY_EXISTS, which names the token: it is shown once.
+   * At most 100 bytes; empty: every call is a new one.
+   *
+   * @generated from field: string request_id = 5;
+   */
+  requestId: string;
 };
 
 /**
@@ -270,6 +290,13 @@ export declare type AddMemberResponse = Message<"pinion.v1.AddMemberResponse"> &
    * @generated from field: string secret = 2;
    */
   secret: string;
+
+  /**
+   * Tokens of the person that were above the new role and have lost what was; streams that they held open were closed.
+   *
+   * @generated from field: int32 tokens_cut = 3;
+   */
+  tokensCut: number;
 };
 
 /**
@@ -290,6 +317,13 @@ export declare type RemoveMemberRequest = Message<"pinion.v1.RemoveMemberRequest
    * @generated from field: string user_id = 1;
    */
   userId: string;
+
+  /**
+   * Also ends the tokens of services that the person made; otherwise those are the org's and stay.
+   *
+   * @generated from field: bool revoke_service_tokens = 2;
+   */
+  revokeServiceTokens: boolean;
 };
 
 /**
@@ -324,6 +358,20 @@ export declare type RemoveMemberResponse = Message<"pinion.v1.RemoveMemberRespon
    * @generated from field: int32 runs_cancelled = 3;
    */
   runsCancelled: number;
+
+  /**
+   * Good tokens of services that the person made and that stay: ListTokens names their creator.
+   *
+   * @generated from field: int32 service_tokens_kept = 4;
+   */
+  serviceTokensKept: number;
+
+  /**
+   * Agents that were the person's and are the longest-standing owner's now.
+   *
+   * @generated from field: int32 agents_handed_over = 5;
+   */
+  agentsHandedOver: number;
 };
 
 /**
@@ -387,7 +435,7 @@ export declare type ListMembersResponse = Message<"pinion.v1.ListMembersResponse
 export declare const ListMembersResponseSchema: GenMessage<ListMembersResponse>;
 
 /**
- * What a person is in an org. What a call may do is decided by the scopes of its token.
+ * What a person is in an org. What a call may do is decided by the scopes of its token, which are never above the role.
  *
  * @generated from enum pinion.v1.MemberRole
  */
@@ -400,21 +448,21 @@ export enum MemberRole {
   UNSPECIFIED = 0,
 
   /**
-   * Owns the org; there is always at least one.
+   * Owns the org; there is always at least one. Makes, demotes and removes owners.
    *
    * @generated from enum value: MEMBER_ROLE_OWNER = 1;
    */
   OWNER = 1,
 
   /**
-   * Runs it.
+   * Runs it: tokens up to the scope "admin".
    *
    * @generated from enum value: MEMBER_ROLE_ADMIN = 2;
    */
   ADMIN = 2,
 
   /**
-   * Works in it.
+   * Works in it: tokens up to the scope "write".
    *
    * @generated from enum value: MEMBER_ROLE_MEMBER = 3;
    */
@@ -455,7 +503,9 @@ export declare const OrgService: GenService<{
   },
   /**
    * Takes a person into the caller's org. The person is known by the email address: who is a member already stays one,
-   * with the role that is given here. FAILED_PRECONDITION if that would leave the org without an owner.
+   * with the role that is given here. Only an owner makes or demotes owners; an admin, or a service with the scope "admin",
+   * manages admins and members (PERMISSION_DENIED). A weaker role takes from the person's tokens what is above it.
+   * FAILED_PRECONDITION if that would leave the org without an owner.
    *
    * @generated from rpc pinion.v1.OrgService.AddMember
    */
@@ -466,8 +516,8 @@ export declare const OrgService: GenService<{
   },
   /**
    * Takes a person out of the caller's org: their tokens and unused join codes end here, the streams of their devices
-   * are closed, the runs on these are cancelled, and watchers pinned to these are unpinned and show as no_executor.
-   * NOT_FOUND for who is no member; FAILED_PRECONDITION for the last owner.
+   * are closed, the runs on these are cancelled, watchers pinned to these are unpinned and show as no_executor, and the
+   * person's agents become the longest-standing owner's. Only an owner removes owners (PERMISSION_DENIED). NOT_FOUND for who is no member; FAILED_PRECONDITION for the last owner.
    *
    * @generated from rpc pinion.v1.OrgService.RemoveMember
    */

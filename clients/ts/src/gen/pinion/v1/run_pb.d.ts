@@ -574,6 +574,14 @@ export declare type RetryRunRequest = Message<"pinion.v1.RetryRunRequest"> & {
    * @generated from field: string run_id = 1;
    */
   runId: string;
+
+  /**
+   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller returns the first one's
+   * run. At most 100 bytes; empty: every call is a new one.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
 };
 
 /**
@@ -1006,6 +1014,13 @@ export enum SkipReason {
    * @generated from enum value: SKIP_REASON_NO_EXECUTOR = 5;
    */
   NO_EXECUTOR = 5,
+
+  /**
+   * The org had as many active runs as it may (PINION_RUNS_PER_ORG).
+   *
+   * @generated from enum value: SKIP_REASON_LIMIT = 6;
+   */
+  LIMIT = 6,
 }
 
 /**

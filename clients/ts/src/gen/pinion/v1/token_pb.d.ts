@@ -86,6 +86,20 @@ export declare type Token = Message<"pinion.v1.Token"> & {
    * @generated from field: google.protobuf.Timestamp revoked_at = 10;
    */
   revokedAt?: Timestamp | undefined;
+
+  /**
+   * The person who made it; empty if it was a service, Pinion itself, or is not known.
+   *
+   * @generated from field: string creator_id = 11;
+   */
+  creatorId: string;
+
+  /**
+   * The person who made it is no member of the org, but may know the secret. Set by ListTokens.
+   *
+   * @generated from field: bool creator_left = 12;
+   */
+  creatorLeft: boolean;
 };
 
 /**
@@ -127,6 +141,15 @@ export declare type CreateTokenRequest = Message<"pinion.v1.CreateTokenRequest">
    * @generated from field: google.protobuf.Duration expires_in = 4;
    */
   expiresIn?: Duration | undefined;
+
+  /**
+   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller makes no other
+   * token, and is told by ALREADY_EXISTS which one the first call made: its secret was shown once.
+   * At most 100 bytes; empty: every call is a new one.
+   *
+   * @generated from field: string request_id = 5;
+   */
+  requestId: string;
 };
 
 /**
@@ -371,7 +394,8 @@ export declare const TokenKindSchema: GenEnum<TokenKind>;
  */
 export declare const TokenService: GenService<{
   /**
-   * A new token. It can be given only scopes that the caller has itself and, unless the caller has "admin", it cannot
+   * A new token. It can be given only scopes that the caller has itself and that the caller's role allows (a member's token
+   * never has "admin") and, unless the caller has "admin", it cannot
    * outlive the caller's own token (PERMISSION_DENIED).
    *
    * @generated from rpc pinion.v1.TokenService.CreateToken

@@ -286,7 +286,8 @@ export declare type CreateWatcherRequest = Message<"pinion.v1.CreateWatcherReque
   spec?: WatcherSpec | undefined;
 
   /**
-   * A repeat with the same id returns the first one's watcher. At most 100 bytes; kept as long as the watcher.
+   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller returns the first one's
+   * watcher. At most 100 bytes; empty: every call is a new one.
    *
    * @generated from field: string request_id = 3;
    */
@@ -614,6 +615,14 @@ export declare type TriggerWatcherRequest = Message<"pinion.v1.TriggerWatcherReq
    * @generated from field: string watcher_id = 1;
    */
   watcherId: string;
+
+  /**
+   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller answers as the first one
+   * did, with the run as it is now, also if that has ended. At most 100 bytes; empty: every call is a new one.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
 };
 
 /**

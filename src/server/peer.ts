@@ -1,0 +1,102 @@
+/** Who is at the other end of a call: its address, what it says that it is, and the call's id. */
+
+import type { IncomingMessage } from "node:http";
+import type { Http2ServerRequest } from "node:http2";
+import { isIP } from "node:net";
+import {
+  ConnectError,
+  type ContextValues,
+  createContextKey,
+  createContextValues,
+  type Interceptor,
+} from "@connectrpc/connect";
+import { newId } from "../ids.ts";
+
+const addressKey = createContextKey("", { description: "peer address" });
+const requestIdKey = createContextKey("", { description: "request id" });
+
+const userAgentCharactersMax = 200;
+const requestIdHeader = "x-request-id";
+/** What a caller may choose as the id of its call: it stands in logs and events. */
+const requestIdPattern = /^[A-Za-z0-9._:-]{1,100}$/;
+
+/**
+ * The address that a request comes from. `X-Forwarded-For` counts only behind so many trusted proxies, each of which
+ * appends whom it heard: then it is the one that the outermost of them saw, and what a client wrote before it is passed over.
+ */
+export function addressOf(
+  request: { remoteAddress: string | undefined; forwardedFor: string | undefined },
+  trustedProxies: number,
+): string {
+  const heard = [
+    normalize(request.remoteAddress ?? ""),
+    ...(request.forwardedFor ?? "")
+      .split(",")
+      .map((part) => normalize(part.trim()))
+      .filter((part) => part !== "")
+      .toReversed(),
+  ];
+  const address = heard[Math.min(trustedProxies, heard.length - 1)]!;
+  return isIP(address) ? address : heard[0]!;
+}
+
+/** IPv4 as such, also where it came over IPv6; without the port that some proxies add. */
+function normalize(address: string): string {
+  const bare = /^\[([^\]]+)\](?::\d+)?$/.exec(address)?.[1] ?? address.replace(/^([\d.]+):\d+$/, "$1");
+  return bare.replace(/^::ffff:(?=\d+\.)/i, "");
+}
+
+/** The context values that a call begins with: Connect shows its handlers no connection. */
+export function peerValues(
+  request: IncomingMessage | Http2ServerRequest,
+  trustedProxies: number,
+): ContextValues {
+  const forwardedFor = request.headers["x-forwarded-for"];
+  return createContextValues().set(
+    addressKey,
+    addressOf(
+      {
+        remoteAddress: request.socket?.remoteAddress,
+        forwardedFor: Array.isArray(forwardedFor) ? forwardedFor.join(",") : forwardedFor,
+      },
+      trustedProxies,
+    ),
+  );
+}
+
+/** The peer's IP address; empty if unknown. */
+export function peerAddress(values: ContextValues): string {
+  return values.get(addressKey);
+}
+
+/** The call's id; see {@link requestIdInterceptor}. */
+export function requestIdOf(values: ContextValues): string {
+  return values.get(requestIdKey);
+}
+
+/** What the client says that it is, shortened, without what would disturb a terminal or a log. */
+export function userAgentOf(header: Headers): string {
+  const text = header.get("user-agent") ?? "";
+  return text.replace(/[^\x20-\x7e]/g, "").slice(0, userAgentCharactersMax);
+}
+
+/**
+ * Gives each call an id: the caller's `x-request-id` if it is a good one, otherwise a new one. The answer has it in the
+ * same header, refused or not. Outermost, so that the log knows it.
+ */
+export function requestIdInterceptor(): Interceptor {
+  return (next) => async (request) => {
+    const asked = request.header.get(requestIdHeader) ?? "";
+    const requestId = requestIdPattern.test(asked) ? asked : newId();
+    request.contextValues.set(requestIdKey, requestId);
+    try {
+      const response = await next(request);
+      response.header.set(requestIdHeader, requestId);
+      return response;
+    } catch (error) {
+      const status = ConnectError.from(error);
+      status.metadata.set(requestIdHeader, requestId);
+      throw status;
+    }
+  };
+}

@@ -1,0 +1,13 @@
+-- A slot that came while its org had as many active runs as it may. What is there keeps to the narrower rule already.
+alter table run_finished drop constraint run_finished_skip_reason_check;
+alter table run_finished add constraint run_finished_skip_reason_check
+  check (skip_reason in ('overlap', 'cooldown', 'missed', 'offline_expired', 'no_executor', 'limit')) not valid;
+
+-- A webhook's address is a secret; an earlier version took it for a setting, and its events told it. What the platforms
+-- themselves hold is sealed at the next start, which has the keys.
+update event e set data = jsonb_set(e.data, '{config,url}', '"***"')
+from org o
+where e.org_id = o.id and e.kind in ('platform.created', 'platform.updated') and e.data -> 'config' ? 'url'
+  and (e.data ->> 'kind' = 'webhook'
+    or exists (select from platform p
+      where p.org_id = e.org_id and p.stable_id = e.data ->> 'platform_id' and p.kind = 'webhook'));

@@ -1,0 +1,63 @@
+/** What a device triggers by itself: its own watchers, never a second run, and no schedule moves. */
+import { createClients } from "@pinion/client";
+import { expect, onTestFinished, test } from "vitest";
+import { RunStatus } from "#gen/pinion/v1/run_pb.js";
+import { useDatabase } from "../../support/database.ts";
+import { connect, enrolDevice } from "../../support/device.ts";
+import { startTestReplica } from "../../support/server.ts";
+import { untilStatus } from "./work.ts";
+
+const database = useDatabase();
+
+test("a device's trigger of a watcher whose run is pending, claimed or running answers already_queued, with that run", async () => {
+  const [one, two] = [await startTestReplica(database.url), await startTestReplica(database.url)];
+  const laptop = await enrolDevice(one.clients);
+  const { watcher } = await one.clients.watchers.createWatcher({
+    spec: { name: "W", prompt: "p", deviceId: laptop.deviceId, schedule: "0 9 * * *" },
+  });
+  const watcherId = watcher!.id;
+  const [here, there] = [one, two].map((replica) => {
+    const clients = createClients({ url: replica.url, token: laptop.token });
+    onTestFinished(() => clients.close());
+    return clients.device;
+  });
+  const mine = async () =>
+    (await there!.listMyWatchers({})).watchers.find((candidate) => candidate.id === watcherId)!;
+  const before = await mine();
+  expect(before.lastFiredAt).toBeUndefined();
+
+  // Two replicas, the same moment: one run.
+  const answers = await Promise.all(
+    [here, there, here, there].map((device) => device!.triggerWatcher({ watcherId })),
+  );
+  expect(answers.filter((answer) => !answer.alreadyQueued)).toHaveLength(1);
+  const runId = answers[0]!.run!.id;
+  expect(new Set(answers.map((answer) => answer.run!.id))).toEqual(new Set([runId]));
+
+  const again = async (status: RunStatus) => {
+    for (const device of [here, there]) {
+      expect(await device!.triggerWatcher({ watcherId })).toMatchObject({
+        alreadyQueued: true,
+        run: { id: runId, status },
+      });
+    }
+  };
+  await again(RunStatus.PENDING);
+  const stream = await connect(one.url, laptop);
+  const assignment = await stream.next("assignment");
+  await untilStatus(one.clients, { runId }, RunStatus.CLAIMED);
+  await again(RunStatus.CLAIMED);
+  stream.accept(assignment);
+  await stream.beat([assignment]);
+  await untilStatus(one.clients, { runId }, RunStatus.RUNNING);
+  await again(RunStatus.RUNNING);
+
+  await here!.completeRun({ completion: { runId, attemptToken: assignment.attemptToken, outcome: 1 } });
+  const after = await mine();
+  expect(after.lastFiredAt).toBeDefined();
+  // A manual run moves no schedule.
+  expect(after.nextSlotAt).toEqual(before.nextSlotAt);
+  const next = await here!.triggerWatcher({ watcherId });
+  expect(next.alreadyQueued).toBe(false);
+  expect(next.run!.id).not.toBe(runId);
+});

@@ -1,0 +1,276 @@
+/** How often callers may call and how much an org may have, on real replicas. */
+import { createClients } from "@pinion/client";
+import { sql } from "kysely";
+import { expect, onTestFinished, test } from "vitest";
+import { RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
+import { newToken } from "../../../src/ids.ts";
+import { createQuotas } from "../../../src/store/quotas.ts";
+import { useDatabase } from "../../support/database.ts";
+import { startTestReplica, type TestReplica } from "../../support/server.ts";
+
+const database = useDatabase();
+
+const outcomeOf = (call: Promise<unknown>) =>
+  call.then(
+    () => "ok",
+    (error: { reason: string }) => error.reason,
+  );
+
+const refusalOf = (call: Promise<unknown>) =>
+  call.then(
+    () => undefined,
+    (error: { reason: string; rawMessage: string; retryAfterMs: number }) => ({
+      reason: error.reason,
+      message: error.rawMessage,
+      retryAfterMs: error.retryAfterMs,
+    }),
+  );
+
+function withToken(replica: TestReplica, token: string) {
+  const clients = createClients({ url: replica.url, token });
+  onTestFinished(() => clients.close());
+  return clients;
+}
+
+/** Manual watchers, which nothing fires but a test. */
+async function addWatchers(replica: TestReplica, count: number, more: { schedule?: string } = {}) {
+  const created = [];
+  for (let index = 0; index < count; index++) {
+    const { watcher } = await replica.clients.watchers.createWatcher({
+      slug: `watcher-${index}`,
+      spec: { name: `Watcher ${index}`, prompt: "Say it.", agentId: "pinion-default", ...more },
+    });
+    created.push(watcher!.id);
+  }
+  return created;
+}
+
+/** Nobody reads the table until it is over: what answers meanwhile has not asked it. */
+async function whileLocked(table: "token" | "run", work: () => Promise<void>): Promise<void> {
+  await database.db.transaction().execute(async (tx) => {
+    await sql`lock table ${sql.table(table)} in access exclusive mode`.execute(tx);
+    await work();
+  });
+}
+
+test("a token that calls too often is refused with the limit and when to come back, and no other token is", async () => {
+  const replica = await startTestReplica(database.url, {
+    PINION_REQUESTS_PER_TOKEN: "5",
+    PINION_REQUESTS_BURST: "10",
+  });
+  const { secret } = await replica.clients.tokens.createToken({
+    kind: 3,
+    label: "other",
+    scopes: ["read"],
+  });
+  const calls = await Promise.all(
+    Array.from({ length: 30 }, () => refusalOf(replica.clients.agents.listAgents({}))),
+  );
+  const refused = calls.filter((call) => call !== undefined);
+  expect(refused.length).toBeGreaterThan(10);
+  expect(refused[0]).toMatchObject({
+    reason: "resource_exhausted",
+    message: expect.stringContaining("more than 5 calls a second"),
+    retryAfterMs: expect.any(Number),
+  });
+  expect(refused[0]!.retryAfterMs).toBeLessThanOrEqual(200);
+  await withToken(replica, secret).agents.listAgents({});
+  // And as soon as it was told.
+  await expect.poll(() => outcomeOf(replica.clients.agents.listAgents({})), { timeout: 5_000 }).toBe("ok");
+});
+
+test("after its failures of a minute an address is refused without the database, and its good tokens go on", async () => {
+  const replica = await startTestReplica(database.url, { PINION_FAILURES_PER_ADDRESS: "5" });
+  await replica.clients.agents.listAgents({});
+  for (let attempt = 0; attempt < 5; attempt++) {
+    expect(await outcomeOf(withToken(replica, newToken("pat")).agents.listAgents({}))).toBe(
+      "unauthenticated",
+    );
+  }
+  await whileLocked("token", async () => {
+    for (let attempt = 0; attempt < 20; attempt++) {
+      expect(await refusalOf(withToken(replica, newToken("pat")).agents.listAgents({}))).toMatchObject({
+        reason: "resource_exhausted",
+        message: expect.stringContaining("more than 5 tokens or join codes a minute"),
+      });
+    }
+    expect(await outcomeOf(replica.clients.device.enroll(enrolment))).toBe("resource_exhausted");
+  });
+  await replica.clients.agents.listAgents({});
+});
+
+const enrolment = { joinCode: "AAAA-BBBB-CCCC", installId: "install-1", platform: 2, label: "x" };
+
+test("failed join codes count as failed attempts", async () => {
+  const replica = await startTestReplica(database.url, { PINION_FAILURES_PER_ADDRESS: "3" });
+  const enroll = () => outcomeOf(replica.clients.device.enroll(enrolment));
+  expect([await enroll(), await enroll(), await enroll(), await enroll()]).toEqual([
+    "unauthenticated",
+    "unauthenticated",
+    "unauthenticated",
+    "resource_exhausted",
+  ]);
+});
+
+test("triggers, retries and backfills are refused while the org has as many active runs as it may", async () => {
+  const replica = await startTestReplica(database.url, { PINION_RUNS_PER_ORG: "2" });
+  const { watchers, runs } = replica.clients;
+  const [one, two, three] = await addWatchers(replica, 3);
+  const { watcher: daily } = await watchers.createWatcher({
+    slug: "daily",
+    spec: { name: "Daily", prompt: "x", agentId: "pinion-default", schedule: "0 9 * * *" },
+  });
+  const { run: ended } = await watchers.triggerWatcher({ watcherId: three! });
+  await runs.cancelRun({ runId: ended!.id });
+  await watchers.triggerWatcher({ watcherId: one! });
+  const { run } = await watchers.triggerWatcher({ watcherId: two! });
+  const full = {
+    reason: "resource_exhausted",
+    message: expect.stringContaining("the org is at its limit of 2 active runs"),
+  };
+  expect(await refusalOf(watchers.triggerWatcher({ watcherId: three! }))).toMatchObject(full);
+  expect(await refusalOf(runs.retryRun({ runId: ended!.id }))).toMatchObject(full);
+  expect(
+    await refusalOf(watchers.backfillWatcher({ watcherId: daily!.id, start: at(-3), end: at(-1) })),
+  ).toMatchObject(full);
+  await runs.cancelRun({ runId: run!.id });
+  await expect
+    .poll(() => outcomeOf(watchers.triggerWatcher({ watcherId: three! })), { timeout: 5_000 })
+    .toBe("ok");
+});
+
+const at = (days: number) => ({
+  seconds: BigInt(Math.floor(Date.now() / 1_000) + days * 86_400),
+  nanos: 0,
+});
+
+test("a slot that comes while the org is full is one skipped run that says so, and the schedule moves on", async () => {
+  const replica = await startTestReplica(database.url, { PINION_RUNS_PER_ORG: "1" });
+  const { watchers, runs } = replica.clients;
+  const [busy] = await addWatchers(replica, 1);
+  await watchers.triggerWatcher({ watcherId: busy! });
+  const { watcher } = await watchers.createWatcher({
+    slug: "due",
+    spec: { name: "Due", prompt: "x", agentId: "pinion-default", schedule: "0 9 * * *" },
+  });
+  await sql`
+    update watcher set next_slot_at = date_trunc('minute', now()), next_due_at = date_trunc('minute', now())
+    where id = ${watcher!.id}`.execute(database.db);
+  // Whoever changes a watcher wakes the materializer.
+  await watchers.updateWatcher({
+    watcherId: busy!,
+    spec: { schedule: "0 0 1 1 *" },
+    updateMask: { paths: ["schedule"] },
+  });
+  await expect
+    .poll(async () => (await runs.listRuns({ watcherId: watcher!.id })).runs, { timeout: 10_000 })
+    .toMatchObject([
+      {
+        status: RunStatus.SKIPPED,
+        skipReason: SkipReason.LIMIT,
+        reason: "the org was at its limit of 1 active runs",
+      },
+    ]);
+  const { watcher: after } = await watchers.getWatcher({ watcherId: watcher!.id });
+  expect(Number(after!.nextSlotAt!.seconds) * 1_000).toBeGreaterThan(Date.now());
+});
+
+test("an org's own numbers go before the server's", async () => {
+  const replica = await startTestReplica(database.url, { PINION_WATCHERS_PER_ORG: "1" });
+  await sql`update org set metadata = metadata || '{"watchers_max": 3}' where id = 'local'`.execute(
+    database.db,
+  );
+  await addWatchers(replica, 3);
+  expect(
+    await refusalOf(
+      replica.clients.watchers.createWatcher({
+        slug: "one-more",
+        spec: { name: "x", prompt: "x", agentId: "pinion-default" },
+      }),
+    ),
+  ).toMatchObject({
+    reason: "resource_exhausted",
+    message: "the org is at its limit of 3 watchers; delete some, or have PINION_WATCHERS_PER_ORG raised",
+  });
+  await replica.clients.watchers.deleteWatcher({ watcherId: "watcher-0" });
+  await expect
+    .poll(
+      () =>
+        outcomeOf(
+          replica.clients.watchers.createWatcher({
+            slug: "one-more",
+            spec: { name: "x", prompt: "x", agentId: "pinion-default" },
+          }),
+        ),
+      { timeout: 5_000 },
+    )
+    .toBe("ok");
+});
+
+test("join codes and tokens are bounded, devices' own tokens not counted", async () => {
+  const replica = await startTestReplica(database.url, {
+    PINION_DEVICES_PER_ORG: "2",
+    PINION_TOKENS_PER_ORG: "3",
+  });
+  const { fleet, tokens, device } = replica.clients;
+  const { joinCode } = await fleet.createJoinCode({});
+  await device.enroll({ ...enrolment, joinCode });
+  await fleet.createJoinCode({});
+  expect(await refusalOf(fleet.createJoinCode({}))).toMatchObject({
+    reason: "resource_exhausted",
+    message: expect.stringContaining("2 devices, with open join codes"),
+  });
+  const create = () => tokens.createToken({ kind: 3, label: "x", scopes: ["read"] });
+  // The first start's, and the one that this test calls with.
+  const before = await goodTokens();
+  for (let count = before; count < 3; count++) await create();
+  expect(await refusalOf(create())).toMatchObject({
+    reason: "resource_exhausted",
+    message: expect.stringContaining("3 tokens of people and services"),
+  });
+});
+
+async function goodTokens(): Promise<number> {
+  const { rows } = await sql<{ n: number }>`
+    select count(*)::int as n from token where kind <> 'dev' and revoked_at is null`.execute(database.db);
+  return rows[0]!.n;
+}
+
+test("an org holds so many streams open and no more, and one that ended makes room", async () => {
+  const replica = await startTestReplica(database.url, { PINION_STREAMS_PER_ORG: "2" });
+  const open = async () => {
+    const controller = new AbortController();
+    const stream = replica.clients.events.watchEvents({ afterCursor: "0" }, { signal: controller.signal });
+    const first = await stream[Symbol.asyncIterator]().next();
+    expect(first.done).toBe(false);
+    return controller;
+  };
+  const one = await open();
+  const two = await open();
+  expect(await refusalOf(open())).toMatchObject({
+    reason: "resource_exhausted",
+    message: expect.stringContaining("the org holds 2 streams open on this replica"),
+  });
+  one.abort();
+  let three: AbortController | undefined;
+  await expect
+    .poll(
+      async () => {
+        three = await open().catch(() => undefined);
+        return three !== undefined;
+      },
+      { timeout: 5_000 },
+    )
+    .toBe(true);
+  two.abort();
+  three!.abort();
+});
+
+test("as long as there is room, a limit costs a trigger no statement", async () => {
+  await startTestReplica(database.url);
+  const quotas = createQuotas({ runs: 1_000, watchers: 1, devices: 1, tokens: 1 });
+  await quotas.requireRoom(database.db, "runs", "local");
+  await whileLocked("run", async () => {
+    for (let call = 0; call < 500; call++) await quotas.requireRoom(database.db, "runs", "local");
+  });
+});
