@@ -250,12 +250,13 @@ export async function startReplica(
     });
     const health = new HealthState();
     const stopping = new AbortController();
+    const limits = createLimits(config.rates);
     const rpc = connectNodeAdapter({
       interceptors: interceptorChain({
         guard,
         log,
         streams,
-        bounds: { limits: createLimits(config.rates), ...config.rates, quotas, db: requests.tenantDb },
+        bounds: { limits, ...config.rates, quotas, db: requests.tenantDb },
       }),
       contextValues: (request) => peerValues(request, config.trustedProxies),
       readMaxBytes: config.session.messageBytesMax,
@@ -288,6 +289,8 @@ export async function startReplica(
     const bare = createDeviceStreams({
       hub,
       guard,
+      limits,
+      trustedProxies: config.trustedProxies,
       log,
       messageBytesMax: config.session.messageBytesMax,
     });

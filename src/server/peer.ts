@@ -1,6 +1,6 @@
 /** Who is at the other end of a call: its address, what it says that it is, and the call's id. */
 
-import type { IncomingMessage } from "node:http";
+import type { IncomingHttpHeaders, IncomingMessage } from "node:http";
 import type { Http2ServerRequest } from "node:http2";
 import { isIP } from "node:net";
 import {
@@ -16,7 +16,7 @@ const addressKey = createContextKey("", { description: "peer address" });
 const requestIdKey = createContextKey("", { description: "request id" });
 
 const userAgentCharactersMax = 200;
-const requestIdHeader = "x-request-id";
+export const requestIdHeader = "x-request-id";
 /** What a caller may choose as the id of its call: it stands in logs and events. */
 const requestIdPattern = /^[A-Za-z0-9._:-]{1,100}$/;
 
@@ -51,17 +51,21 @@ export function peerValues(
   request: IncomingMessage | Http2ServerRequest,
   trustedProxies: number,
 ): ContextValues {
-  const forwardedFor = request.headers["x-forwarded-for"];
   return createContextValues().set(
     addressKey,
-    addressOf(
-      {
-        remoteAddress: request.socket?.remoteAddress,
-        forwardedFor: Array.isArray(forwardedFor) ? forwardedFor.join(",") : forwardedFor,
-      },
-      trustedProxies,
-    ),
+    peerAddressOf(request.headers, request.socket?.remoteAddress, trustedProxies),
   );
+}
+
+/** As {@link addressOf}, from the headers of a request and the address at the other end of its connection. */
+export function peerAddressOf(
+  headers: IncomingHttpHeaders,
+  remoteAddress: string | undefined,
+  trustedProxies: number,
+): string {
+  const forwarded = headers["x-forwarded-for"];
+  const forwardedFor = Array.isArray(forwarded) ? forwarded.join(",") : forwarded;
+  return addressOf({ remoteAddress, forwardedFor }, trustedProxies);
 }
 
 /** The peer's IP address; empty if unknown. */
@@ -75,9 +79,13 @@ export function requestIdOf(values: ContextValues): string {
 }
 
 /** What the client says that it is, shortened, without what would disturb a terminal or a log. */
-export function userAgentOf(header: Headers): string {
-  const text = header.get("user-agent") ?? "";
-  return text.replace(/[^\x20-\x7e]/g, "").slice(0, userAgentCharactersMax);
+export function userAgentOf(userAgent: string | null | undefined): string {
+  return (userAgent ?? "").replace(/[^\x20-\x7e]/g, "").slice(0, userAgentCharactersMax);
+}
+
+/** The id of a call: the one that the caller chose, if it is a good one, otherwise a new one. */
+export function requestIdFrom(asked: string | null | undefined): string {
+  return asked && requestIdPattern.test(asked) ? asked : newId();
 }
 
 /**
@@ -86,8 +94,7 @@ export function userAgentOf(header: Headers): string {
  */
 export function requestIdInterceptor(): Interceptor {
   return (next) => async (request) => {
-    const asked = request.header.get(requestIdHeader) ?? "";
-    const requestId = requestIdPattern.test(asked) ? asked : newId();
+    const requestId = requestIdFrom(request.header.get(requestIdHeader));
     request.contextValues.set(requestIdKey, requestId);
     try {
       const response = await next(request);

@@ -167,6 +167,12 @@ export class DeviceStream {
     return this.next("completionAck");
   }
 
+  /** How the stream ends that says something before it says hello: refused at the door, or for that. */
+  refused(): Promise<{ code: grpc.status; details: string }> {
+    this.send({ case: "heartbeat", value: { sequence: 1n } });
+    return this.ended;
+  }
+
   /** Ends this side in order. */
   end(): void {
     this.#call.end();

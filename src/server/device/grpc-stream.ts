@@ -20,8 +20,12 @@ import {
   DeviceService,
 } from "#gen/pinion/v1/device_pb.js";
 import type { Logger } from "../../log.ts";
-import { type Guard, nameOf, type Principal } from "../guard.ts";
+import { type Source, withinSource } from "../../store/sources.ts";
+import { type Guard, nameOf } from "../guard.ts";
 import { toConnectError } from "../interceptors/errors.ts";
+import { admitStream } from "../interceptors/limit.ts";
+import type { Limits } from "../limits.ts";
+import { peerAddressOf, requestIdFrom, requestIdHeader, userAgentOf } from "../peer.ts";
 import { FrameReader, framed } from "./grpc-frames.ts";
 import type { Hub } from "./hub.ts";
 import { type Link, messagesWaitingMax } from "./link.ts";
@@ -38,7 +42,9 @@ export type DeviceStreams = {
 
 export function createDeviceStreams(deps: {
   hub: Pick<Hub, "begin">;
-  guard: Pick<Guard, "admit">;
+  guard: Guard;
+  limits: Limits;
+  trustedProxies: number;
   log: Logger;
   messageBytesMax: number;
 }): DeviceStreams {
@@ -53,25 +59,27 @@ export function createDeviceStreams(deps: {
   async function serve(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): Promise<void> {
     // What broke is told by "close"; an error without a listener would end the process.
     stream.on("error", () => {});
-    let principal: Principal;
-    try {
-      principal = (await deps.guard.admit(rpc, headers.authorization))!;
-    } catch (error) {
-      return refuse(stream, headers, toConnectError(error, { log: deps.log, rpc }));
-    }
-    if (stream.destroyed) return;
-    const outbox = new Outbox(stream, (error) => toConnectError(error, { log: deps.log, rpc }));
+    const toStatus = (error: unknown) => toConnectError(error, { log: deps.log, rpc });
+    const { authorization } = headers;
+    const address = peerAddressOf(headers, stream.session?.socket.remoteAddress, deps.trustedProxies);
+    const requestId = requestIdFrom(headers[requestIdHeader] as string | undefined);
+    const outbox = new Outbox(stream, toStatus);
     let session: Session;
+    let source: Source;
     try {
+      const principal = await admitStream(deps, { rpc, authorization, address });
+      if (stream.destroyed) return;
+      const { tokenId } = principal;
+      source = { address, tokenId, userAgent: userAgentOf(headers["user-agent"]), requestId };
       session = deps.hub.begin(principal, outbox);
     } catch (error) {
-      return refuse(stream, headers, toConnectError(error, { log: deps.log, rpc }));
+      return refuse(stream, { headers, requestId }, toStatus(error));
     }
     outbox.onOverflow = () => session.close("slow_reader");
     stream.once("close", () => session.close("stream_broken"));
     // The headers do not wait for the welcome: a client learns that it is connected.
-    stream.respond(responseHeaders(headers), { waitForTrailers: true });
-    new Inbox(stream, session, deps.messageBytesMax);
+    stream.respond(responseHeaders({ headers, requestId }), { waitForTrailers: true });
+    new Inbox({ stream, session, source, messageBytesMax: deps.messageBytesMax });
   }
 }
 
@@ -85,18 +93,21 @@ function isPlainGrpc(headers: IncomingHttpHeaders): boolean {
   );
 }
 
-function responseHeaders(request: IncomingHttpHeaders) {
+type Call = { headers: IncomingHttpHeaders; requestId: string };
+
+function responseHeaders({ headers, requestId }: Call) {
   return {
     ":status": 200,
-    "content-type": request["content-type"],
+    "content-type": headers["content-type"],
+    [requestIdHeader]: requestId,
     "grpc-accept-encoding": "identity",
   };
 }
 
 /** Ends a stream that never began: headers and status in one. */
-function refuse(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, error: ConnectError): void {
+function refuse(stream: ServerHttp2Stream, call: Call, error: ConnectError): void {
   if (stream.destroyed) return;
-  stream.respond({ ...responseHeaders(headers), ...trailersOf(error) }, { endStream: true });
+  stream.respond({ ...responseHeaders(call), ...trailersOf(error) }, { endStream: true });
   setImmediate(() => stream.close(constants.NGHTTP2_NO_ERROR));
 }
 
@@ -110,14 +121,22 @@ function trailersOf(error?: ConnectError): Record<string, string> {
 class Inbox {
   readonly #stream: ServerHttp2Stream;
   readonly #session: Session;
+  readonly #source: Source;
   readonly #frames: FrameReader;
   #isWaiting = false;
   #hasEnded = false;
 
-  constructor(stream: ServerHttp2Stream, session: Session, messageBytesMax: number) {
+  constructor(options: {
+    stream: ServerHttp2Stream;
+    session: Session;
+    source: Source;
+    messageBytesMax: number;
+  }) {
+    const { stream } = options;
     this.#stream = stream;
-    this.#session = session;
-    this.#frames = new FrameReader(messageBytesMax);
+    this.#session = options.session;
+    this.#source = options.source;
+    this.#frames = new FrameReader(options.messageBytesMax);
     stream.on("data", (chunk: Buffer) => {
       this.#frames.push(chunk);
       if (!this.#isWaiting) this.#read();
@@ -133,7 +152,12 @@ class Inbox {
       while (this.#session.state !== "closed") {
         const bytes = this.#frames.next();
         if (!bytes) return;
-        const working = this.#session.receive(decode(bytes));
+        const message = decode(bytes);
+        // The hello may leave events, which say where the call came from; what follows goes into batches.
+        const working =
+          message.message.case === "hello"
+            ? withinSource(this.#source, () => this.#session.receive(message))
+            : this.#session.receive(message);
         if (working) {
           this.#wait(working);
           return;

@@ -19,7 +19,7 @@ export function authInterceptor(options: { guard: Guard; streams: Streams }): In
     const source: Source = {
       address: peerAddress(request.contextValues),
       tokenId: principal?.tokenId ?? "",
-      userAgent: userAgentOf(request.header),
+      userAgent: userAgentOf(request.header.get("user-agent")),
       requestId: requestIdOf(request.contextValues),
     };
     if (!principal) return withinSource(source, () => next(request));

@@ -1,6 +1,6 @@
 import type { Interceptor } from "@connectrpc/connect";
 import { Refusal } from "../../errors.ts";
-import { findPrincipal, type Guard, nameOf, rules } from "../guard.ts";
+import { findPrincipal, type Guard, nameOf, type Principal, rules } from "../guard.ts";
 import type { Limits } from "../limits.ts";
 import { peerAddress } from "../peer.ts";
 
@@ -20,10 +20,28 @@ export function attemptInterceptor(options: { guard: Guard; limits: Limits }): I
     try {
       return await next(request);
     } catch (error) {
-      if (error instanceof Refusal && error.reason === "unauthenticated") limits.countFailure(address);
+      if (isFailedAttempt(error)) limits.countFailure(address);
       throw error;
     }
   };
+}
+
+/** The same door for a device's stream that comes without interceptors (device/grpc-stream.ts). */
+export async function admitStream(
+  options: { guard: Guard; limits: Limits },
+  call: { rpc: string; authorization: string | undefined; address: string },
+): Promise<Principal> {
+  const { guard, limits } = options;
+  const isAttempt = guard.isUnknown(call.authorization);
+  if (isAttempt) limits.requireAttempt(call.address);
+  try {
+    const principal = (await guard.admit(call.rpc, call.authorization))!;
+    limits.requireRequest(principal.tokenId);
+    return principal;
+  } catch (error) {
+    if (isAttempt && isFailedAttempt(error)) limits.countFailure(call.address);
+    throw error;
+  }
 }
 
 /** After the guard: counts the call for its token. */
@@ -37,4 +55,8 @@ export function requestInterceptor(options: { limits: Limits }): Interceptor {
 
 function needsToken(rpc: string): boolean {
   return rules[rpc]?.needs !== "no token";
+}
+
+function isFailedAttempt(error: unknown): boolean {
+  return error instanceof Refusal && error.reason === "unauthenticated";
 }

@@ -1,4 +1,5 @@
 /** How often callers may call and how much an org may have, on real replicas. */
+import { status } from "@grpc/grpc-js";
 import { createClients } from "@pinion/client";
 import { sql } from "kysely";
 import { expect, onTestFinished, test } from "vitest";
@@ -6,6 +7,7 @@ import { RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
 import { newToken } from "../../../src/ids.ts";
 import { createQuotas } from "../../../src/store/quotas.ts";
 import { useDatabase } from "../../support/database.ts";
+import { dial, enrolDevice } from "../../support/device.ts";
 import { startTestReplica, type TestReplica } from "../../support/server.ts";
 
 const database = useDatabase();
@@ -100,6 +102,28 @@ test("after its failures of a minute an address is refused without the database,
 });
 
 const enrolment = { joinCode: "AAAA-BBBB-CCCC", installId: "install-1", platform: 2, label: "x" };
+
+test.each(["bare", "connect"])("device streams knock at the same door (%s)", async (kind) => {
+  const replica = await startTestReplica(database.url, {
+    PINION_FAILURES_PER_ADDRESS: "3",
+    PINION_REQUESTS_PER_TOKEN: "1",
+    PINION_REQUESTS_BURST: "2",
+    PINION_DEVICE_STREAMS: kind,
+  });
+  const device = await enrolDevice(withToken(replica, replica.token));
+  const codes = [];
+  for (let attempt = 0; attempt < 4; attempt++)
+    codes.push((await dial(replica.url, device.token).refused()).code);
+  expect(codes.filter((code) => code === status.RESOURCE_EXHAUSTED).length).toBeGreaterThan(0);
+  const failures = [];
+  for (let attempt = 0; attempt < 4; attempt++) {
+    failures.push((await dial(replica.url, newToken("dev")).refused()).code);
+  }
+  expect(failures).toEqual([
+    ...Array.from({ length: 3 }, () => status.UNAUTHENTICATED),
+    status.RESOURCE_EXHAUSTED,
+  ]);
+});
 
 test("failed join codes count as failed attempts", async () => {
   const replica = await startTestReplica(database.url, { PINION_FAILURES_PER_ADDRESS: "3" });
