@@ -271,7 +271,7 @@ class Device:
         deadline = time.monotonic() + KILL_GRACE
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(group, first)
-            while True:  # until the last of the group is gone
+            while time.monotonic() < deadline + KILL_GRACE:  # until the last of the group is gone
                 await asyncio.sleep(0.02)
                 os.killpg(group, signal.SIGKILL if time.monotonic() > deadline else 0)
 
