@@ -23,7 +23,7 @@ KINDS = os.environ.get("PINION_AGENT_KIND", "sh").split(",")
 INHERITED = ("PATH", "HOME", "LANG")  # never the whole environment: it may hold keys that are not the agent's
 BACKOFF_BASE, BACKOFF_CAP, HELD_LONG = 0.5, 30.0, 10.0  # seconds (§9)
 DEADLINE, ACK_DEADLINE, KILL_GRACE = 10.0, 15.0, 5.0
-ENDED_MAX, WAITING_OUTPUT_MAX, REFUSALS_MAX = 4096, 64, 3
+ENDED_MAX, WAITING_OUTPUT_MAX, REFUSALS_MAX, UNACKNOWLEDGED_MAX = 4096, 64, 3, 16
 REFUSALS = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT)
 
 
@@ -181,6 +181,8 @@ class Device:
             self.send(reject=pb.Reject(**names, reason=pb.REJECT_REASON_SHUTTING_DOWN, message="the daemon is stopping"))
         elif assignment.agent_kind not in ("", *KINDS):
             self.send(reject=pb.Reject(**names, reason=pb.REJECT_REASON_UNSUPPORTED, message=f"only {KINDS} here"))
+        elif assignment.kind != pb.ASSIGNMENT_KIND_WATCHER_RUN:
+            self.send(reject=pb.Reject(**names, reason=pb.REJECT_REASON_INVALID, message="only watcher runs here"))
         elif len(wanted) >= SLOTS:
             self.send(reject=pb.Reject(**names, reason=pb.REJECT_REASON_BUSY, message="all slots are taken"))
         else:
@@ -303,7 +305,9 @@ class Device:
     def send_results(self):
         now = time.monotonic()
         for token, completion in self.outbox.items():
-            if self.queue is not None and now - self.sent_at.get(token, -ACK_DEADLINE) >= ACK_DEADLINE:
+            waiting = sum(now - sent < ACK_DEADLINE for known, sent in self.sent_at.items() if known in self.outbox)
+            is_due = now - self.sent_at.get(token, -ACK_DEADLINE) >= ACK_DEADLINE
+            if self.queue is not None and is_due and waiting < UNACKNOWLEDGED_MAX:
                 self.sent_at[token] = now
                 self.send(complete=self.fitted(completion))
 
@@ -326,6 +330,7 @@ class Device:
                                  pb.COMPLETION_VERDICT_SUPERSEDED, pb.COMPLETION_VERDICT_UNKNOWN):
             return  # a verdict that we do not know: keep it
         self.forget(ack.attempt_token)
+        self.send_results()
 
     def forget(self, token):
         completion = self.outbox.pop(token, None)

@@ -6,9 +6,9 @@ import type { ConformanceCase } from "../case.ts";
 import { Stage } from "../stage.ts";
 import { expectThat, Wrong } from "../verdict.ts";
 
-/** How long dials are counted, and how many are too many: full jitter over 500 ms ceilings and more makes about ten. */
+/** How long dials are counted, and how many are too many: full jitter with ceilings from 500 ms on makes about seven. */
 const countedMs = 8_000;
-const dialsMax = 30;
+const dialsMax = 20;
 /** After a removal or a refusal nobody dials for this long. */
 const quietMs = 4_000;
 const refusedDialsMax = 10;
@@ -57,14 +57,18 @@ export const connectionCases: ConformanceCase[] = [
     async play(stage) {
       stage.script.refusal = Code.Unauthenticated;
       stage.start();
-      const ended = await within(stage.daemon.ended, 20_000);
+      const ended = await within(stage.daemon.ended, stage.options.patienceMs);
       const { length } = stage.server.dials;
       expectThat(length > 0, "it dials at all", "no dial");
       expectThat(length <= refusedDialsMax, `at most ${refusedDialsMax} dials`, `${length}`);
       if (ended === undefined) {
         await sleep(quietMs);
         const more = stage.server.dials.length - length;
-        expectThat(more === 0, `no dial in ${quietMs} ms, after 20 s of refusals`, `${more}`);
+        expectThat(
+          more === 0,
+          `no dial in ${quietMs} ms, after ${stage.options.patienceMs} ms of refusals`,
+          `${more}`,
+        );
       } else {
         expectThat(ended !== 0, "an exit code other than 0", "0");
       }

@@ -89,7 +89,8 @@ export const resultCases: ConformanceCase[] = [
       const session = await stage.open();
       const names = await stage.assign(
         session,
-        "i=0; while [ $i -lt 500 ]; do echo 0123456789012345678901234567890123456789; i=$((i+1)); done",
+        // 20 KiB, written at once.
+        "s=0123456789; for i in 1 2 3 4 5 6 7 8 9 10 11; do s=$s$s; done; printf %s $s",
       );
       const completion = await session.next("complete", "a completion", { of: names });
       const chunks = session.all("output", names);

@@ -4,9 +4,6 @@ import type { ConformanceCase } from "../case.ts";
 import { untilGone } from "../gone.ts";
 import { expectThat } from "../verdict.ts";
 
-/** Longest way of TERM and KILL that is waited for, in ms. */
-export const killMs = 20_000;
-
 /** A script with a child, both of which write their process ids into a file and stay. */
 export const familyOf = (file: string) => `sleep 60 & echo $! >> ${file}; echo $$ >> ${file}; wait; sleep 60`;
 
@@ -40,7 +37,7 @@ export const verdictCases: ConformanceCase[] = [
       const pids = (await stage.lines("pids", 2)).map(Number);
       stage.script.heldVerdict = () => HeldVerdict.ABORT;
       const second = await stage.reconnect(first);
-      await untilGone(pids, "ABORT ends the attempt's whole process group", killMs);
+      await untilGone(pids, "ABORT ends the attempt's whole process group", stage.options.patienceMs);
       await second.beats(2);
       const last = await second.beats(1);
       expectThat(
@@ -80,7 +77,7 @@ export const verdictCases: ConformanceCase[] = [
       const second = await stage.restart();
       const isListed = second.hello.held.some(({ attemptToken }) => attemptToken === names.attemptToken);
       if (isListed) return;
-      await untilGone(pids, "programs that nobody knows of any more are ended", killMs);
+      await untilGone(pids, "programs that nobody knows of any more are ended", stage.options.patienceMs);
     },
   },
 ];
