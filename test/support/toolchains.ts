@@ -13,18 +13,20 @@ const run = promisify(execFile);
 /** What starts a daemon, or why it cannot be started here. */
 export type Toolchain = { command: string[]; env: Record<string, string> } | { missing: string };
 
-/** Python with grpcio in a virtual environment, and the stubs made from this checkout's proto. */
-export async function pythonDaemon(): Promise<Toolchain> {
-  const example = join(root, "examples/python");
-  const requirements = readFileSync(join(example, "requirements.txt"), "utf8");
-  try {
-    const version = (await run("python3", ["-VV"])).stdout;
+/** What a machine may lack, as opposed to what we may have broken. */
+class Missing extends Error {}
+
+/** Python 3.11 with grpcio in a virtual environment, and the stubs made from this checkout's proto. */
+export function pythonDaemon(): Promise<Toolchain> {
+  return orMissing(async () => {
+    const example = join(root, "examples/python");
+    const requirements = readFileSync(join(example, "requirements.txt"), "utf8");
+    const version = (await needed("python3", ["-c", "import sys; print(sys.version)"])).trim();
+    await needed("python3", ["-c", "import sys; assert sys.version_info >= (3, 11), 'older than 3.11'"]);
     const venv = await once(`python-${digest(requirements, version)}`, async (directory) => {
-      await run("python3", ["-m", "venv", directory]);
+      await needed("python3", ["-m", "venv", directory]);
       const pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
-      await run(join(directory, "bin/python"), [...pip, "-r", join(example, "requirements.txt")], {
-        timeout: 80_000,
-      });
+      await needed(join(directory, "bin/python"), [...pip, "-r", join(example, "requirements.txt")]);
     });
     const python = join(venv, "bin/python");
     const stubs = await once(
@@ -44,35 +46,62 @@ export async function pythonDaemon(): Promise<Toolchain> {
       },
     );
     return { command: [python, join(example, "daemon.py")], env: { PYTHONPATH: stubs } };
-  } catch (error) {
-    return { missing: `python3 with grpcio is not to be had: ${firstLine(error)}` };
-  }
+  });
 }
 
 /** The daemon in Go, built with the stubs made from this checkout's proto. */
-export async function goDaemon(): Promise<Toolchain> {
-  const example = join(root, "examples/go");
-  try {
-    const version = (await run("go", ["version"])).stdout;
-    const sources = ["main.go", "go.mod", "go.sum", "buf.gen.yaml"].map((name) =>
-      readFileSync(join(example, name), "utf8"),
-    );
+export function goDaemon(): Promise<Toolchain> {
+  return orMissing(async () => {
+    const example = join(root, "examples/go");
+    const names = ["main.go", "go.mod", "go.sum", "buf.gen.yaml"];
+    const sources = names.map((name) => readFileSync(join(example, name), "utf8"));
+    const bin = join(root, "node_modules/.bin");
+    const env = { ...process.env, PATH: `${bin}${delimiter}${process.env.PATH}`, GOTOOLCHAIN: "local" };
+    const version = await needed("go", ["version"]);
     const built = await once(`go-${digest(version, ...sources, await protoText())}`, async (out) => {
       mkdirSync(out, { recursive: true });
-      for (const name of ["main.go", "go.mod", "go.sum", "buf.gen.yaml"]) {
-        await run("cp", [join(example, name), out]);
-      }
-      const bin = join(root, "node_modules/.bin");
-      const env = { ...process.env, PATH: `${bin}${delimiter}${process.env.PATH}`, GOTOOLCHAIN: "local" };
-      const options = { cwd: out, env, timeout: 170_000 };
-      const proto = join(root, "proto");
-      const paths = ["pinion/v1", "buf/validate"].flatMap((path) => ["--path", join(proto, path)]);
-      await run("buf", ["generate", proto, ...paths], options);
+      for (const name of names) await run("cp", [join(example, name), out]);
+      const options = { cwd: out, env };
+      // Also says when this Go is older than go.mod wants.
+      await needed("go", ["mod", "download"], options);
+      // From nothing this takes a minute of computing; a machine that takes longer goes on with it next time.
+      await needed(
+        "go",
+        ["build", "google.golang.org/grpc", "google.golang.org/protobuf/cmd/protoc-gen-go"],
+        options,
+      );
+      const paths = ["pinion/v1", "buf/validate"].flatMap((path) => ["--path", join(root, "proto", path)]);
+      await run("buf", ["generate", join(root, "proto"), ...paths], options);
       await run("go", ["build", "-o", "daemon", "."], options);
     });
     return { command: [join(built, "daemon")], env: {} };
+  });
+}
+
+/** How long anything that a machine may lack is waited for, in ms. */
+const neededWithinMs = 90_000;
+
+/** Runs what may not be there; answers what it printed. */
+async function needed(
+  program: string,
+  args: string[],
+  options: { cwd?: string; env?: NodeJS.ProcessEnv } = {},
+): Promise<string> {
+  try {
+    return (await run(program, args, { ...options, timeout: neededWithinMs })).stdout;
   } catch (error) {
-    return { missing: `go with its modules is not to be had: ${firstLine(error)}` };
+    const { killed } = error as { killed?: boolean };
+    const why = killed ? `not within ${neededWithinMs} ms` : lastLine(error);
+    throw new Missing(`${program} ${args.slice(0, 3).join(" ")}: ${why}`);
+  }
+}
+
+async function orMissing(prepare: () => Promise<Toolchain>): Promise<Toolchain> {
+  try {
+    return await prepare();
+  } catch (error) {
+    if (error instanceof Missing) return { missing: error.message };
+    throw error;
   }
 }
 
@@ -116,7 +145,7 @@ function digest(...parts: string[]): string {
   return createHash("sha256").update(parts.join("\0")).digest("hex").slice(0, 16);
 }
 
-function firstLine(error: unknown): string {
+function lastLine(error: unknown): string {
   const { stderr, message } = error as { stderr?: string; message: string };
   return (stderr?.trim().split("\n").at(-1) || message.split("\n")[0]) ?? "";
 }

@@ -38,7 +38,7 @@ describe.each([
     return child;
   }
 
-  test("completes a run, with its output", { timeout: 180_000 }, async ({ skip }) => {
+  test("completes a run, with its output", { timeout: 240_000 }, async ({ skip }) => {
     const { clients, url } = replicas.here;
     const stateDir = await temporaryDirectory();
     const identity = await enrolDevice(clients);
