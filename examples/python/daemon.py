@@ -1,4 +1,4 @@
-"""A Pinion device in one page of Python: `python daemon.py COMMAND [ARGUMENT …]`.
+"""A Pinion device in one file of Python: `python daemon.py COMMAND [ARGUMENT …]`.
 
 Every assignment starts COMMAND with the prompt on its standard input; what it prints is the result. It speaks the device
 protocol of docs/protocol.md, whose section numbers (§) are named below. README.md says how to start it.

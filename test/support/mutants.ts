@@ -35,7 +35,7 @@ await runDaemon({
   url: identity.url,
   token: identity.token,
   stateDir,
-  config: parseConfig('[device]\\nmax_concurrency = 2\\n[executors.sh]\\ncommand = ["sh"]\\nkill_grace = "1s"\\n'),
+  config: parseConfig('[device]\\nmax_concurrency = 2\\n[executors.sh]\\ncommand = ["sh"]\\nkill_grace = "3s"\\n'),
   signal: new AbortController().signal,
 });
 `;

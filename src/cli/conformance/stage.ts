@@ -19,6 +19,9 @@ export type StageOptions = {
   patienceMs: number;
 };
 
+/** How long a daemon may take from its start to its hello, in ms: some bring a virtual machine along. */
+const startWithinMs = 30_000;
+
 /** Where a case plays: a server, a state directory, and the daemon, started when the case wants it. */
 export class Stage {
   readonly server: ScriptedServer;
@@ -82,7 +85,7 @@ export class Stage {
         throw new Wrong("the daemon starts", error.message);
       },
     );
-    return Promise.race([this.server.session("the daemon connects and says hello"), gone]);
+    return Promise.race([this.server.session("the daemon connects and says hello", startWithinMs), gone]);
   }
 
   /** The daemon's process ends without notice, and another one starts. */

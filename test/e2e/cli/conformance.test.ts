@@ -1,7 +1,9 @@
 /** `pinion device conformance`: daemons that keep the protocol pass, and broken ones fail where they are broken. */
 import { writeFileSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { cases } from "../../../src/cli/conformance/cases.ts";
 import type { CaseResult } from "../../../src/cli/conformance/verdict.ts";
 import { runCommand } from "../../support/command.ts";
@@ -200,8 +202,15 @@ describe("a broken daemon fails the case that is about it", () => {
       },
     ],
   ];
-  test.each(mutants)("one %s: %s", { timeout: 120_000 }, async (_, name, mutation) => {
-    const command = mutantDaemon(await temporaryDirectory(), mutation);
+  let directory: string;
+  beforeAll(async () => {
+    directory = await mkdtemp(join(tmpdir(), "pinion-mutants-"));
+  });
+  afterAll(() => rm(directory, { recursive: true, force: true }));
+
+  // They wait most of their time.
+  test.concurrent.for(mutants)("one %s: %s", { timeout: 120_000 }, async ([what, name, mutation]) => {
+    const command = mutantDaemon(join(directory, what.replaceAll(" ", "-")), mutation);
     const { code, report } = await check({ command, args: ["--only", name, "--patience", "5s"] });
     expect(report.cases).toMatchObject([{ name, outcome: "fail" }]);
     expect(report.cases[0]!.seen).not.toBe("");

@@ -146,10 +146,16 @@ test("a run is watched with its output until it ends", async () => {
 });
 
 test("an ended run is watched over HTTP/1.1 and by gRPC as well", async () => {
+  const stream = await connect(replicas.here.url, await enrolDevice(replicas.here.clients, "ended"));
+  const { deviceId } = stream.welcome;
+  const { id } = await startWork(replicas.here.clients, { ...device, deviceId });
+  await stream.complete(await takeOn(stream));
   const others = commands.filter(({ rpc }) => rpc === "RunService/WatchRun").slice(1);
   expect(others).toHaveLength(2);
   for (const { script } of others) {
-    const { exit, stdout, stderr } = await run(script.replace("buf curl", "buf curl -v"));
+    const { exit, stdout, stderr } = await run(
+      `export PINION_RUN=${id}; ${script.replace("buf curl", "buf curl -v")}`,
+    );
     expect(exit, stderr).toBe(0);
     expect(stderr).toMatch(script.includes("--schema") ? /HTTP\/1\.1/ : /HTTP\/2/);
     expect(documents(stdout).at(-1)).toMatchObject({ run: { status: "RUN_STATUS_COMPLETED" } });

@@ -10,10 +10,7 @@ export const cancelCases: ConformanceCase[] = [
     promise: "a cancel is answered with cancelled once the whole process group is gone",
     async play(stage) {
       const session = await stage.open();
-      const names = await stage.assign(
-        session,
-        `trap 'sleep 0.7; exit' TERM; ${familyOf(stage.file("pids"))}`,
-      );
+      const names = await stage.assign(session, `trap 'sleep 2; exit' TERM; ${familyOf(stage.file("pids"))}`);
       const pids = (await stage.lines("pids", 2)).map(Number);
       session.cancel(names);
       await session.next("cancelled", "cancelled", { of: names });
