@@ -101,6 +101,12 @@ test("the times that the page asks of a device are those of our own", () => {
   }
 });
 
+test("the page names every case of the conformance check, with its promise", () => {
+  const section = page.split("\n## 15.")[1]!.split("\n## 16.")[0]!;
+  const rows = section.split("\n").filter((line) => /^\| `[a-z-]+` \|/.test(line));
+  expect(rows).toEqual(cases.map(({ name, promise }) => `| \`${name}\` | ${promise} |`));
+});
+
 test("sections that other pages and examples name are there", () => {
   const sections = [...page.matchAll(/^## (\d+)\. /gm)].map(([, number]) => Number(number));
   expect(sections).toEqual(sections.map((_, index) => index + 1));

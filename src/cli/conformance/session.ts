@@ -4,16 +4,17 @@ import type { Code } from "@connectrpc/connect";
 import { ConnectError } from "@connectrpc/connect";
 import {
   type Assignment,
+  type Completion,
   type CompletionVerdict,
   type ConnectRequest,
   ConnectRequestSchema,
   ConnectResponseSchema,
   type DrainReason,
   type Hello,
+  type Welcome,
 } from "#gen/pinion/v1/device_pb.js";
 import { type OpenLink, openLink } from "../../server/device/link.ts";
 import { checkMessage } from "../../server/interceptors/validate.ts";
-import type { ScriptedServer } from "./server.ts";
 import { Wrong } from "./verdict.ts";
 
 export type Names = { runId: string; attemptToken: string };
@@ -21,12 +22,22 @@ type Case = NonNullable<ConnectRequest["message"]["case"]>;
 type ValueOf<C extends Case> = Extract<ConnectRequest["message"], { case: C }>["value"];
 type Sent = NonNullable<MessageInitShape<typeof ConnectResponseSchema>["message"]>;
 
+/** What a stream needs of the server that it belongs to. */
+export type SessionHost = {
+  readonly script: { welcomes: boolean; answersHeartbeats: boolean; acknowledges: boolean };
+  readonly patienceMs: number;
+  /** What breaks a rule of the protocol, in words. */
+  readonly broken: string[];
+  welcomeFor(hello: Hello): Welcome;
+  store(completion: Completion): CompletionVerdict;
+};
+
 /** One stream of the daemon, as the scripted server sees it. */
 export class ScriptedSession {
   /** All that came, in order, with the time by the monotonic clock. */
   readonly received: { message: ConnectRequest["message"]; at: number }[] = [];
   readonly closed: Promise<void>;
-  readonly #server: ScriptedServer;
+  readonly #server: SessionHost;
   readonly #link: OpenLink;
   readonly #taken = new Set<object>();
   readonly #waiters = new Set<() => void>();
@@ -35,7 +46,7 @@ export class ScriptedSession {
   isWelcomed = false;
   hello!: Hello;
 
-  constructor(server: ScriptedServer, signal: AbortSignal) {
+  constructor(server: SessionHost, signal: AbortSignal) {
     this.#server = server;
     this.closed = new Promise((resolve) => {
       this.#settleClosed = resolve;
