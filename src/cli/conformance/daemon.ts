@@ -1,5 +1,4 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
 import type { Environment } from "../cli.ts";
 
 const linesMax = 12;
@@ -8,7 +7,7 @@ const linesMax = 12;
 export class DaemonProcess {
   readonly #child: ChildProcess;
   readonly #lines: string[] = [];
-  /** The exit code, or the signal; rejects if there is no such command. */
+  /** The exit code, the signal, or why it could not be started. */
   readonly ended: Promise<number | string>;
   hasEnded = false;
 
@@ -21,15 +20,16 @@ export class DaemonProcess {
         this.#lines.splice(0, this.#lines.length - linesMax);
       });
     }
-    this.ended = new Promise((resolve, reject) => {
-      this.#child.on("error", reject);
+    this.ended = new Promise((resolve) => {
+      this.#child.on("error", (error) => {
+        this.hasEnded = true;
+        resolve(error.message);
+      });
       this.#child.on("exit", (code, signal) => {
         this.hasEnded = true;
         resolve(code ?? signal ?? "unknown");
       });
     });
-    // Whoever cares asks for it.
-    this.ended.catch(() => {});
   }
 
   /** The last lines that it printed. */
@@ -45,6 +45,6 @@ export class DaemonProcess {
     } catch {
       // It was faster.
     }
-    if (!this.hasEnded) await once(this.#child, "exit");
+    await this.ended;
   }
 }

@@ -120,7 +120,8 @@ export class ScriptedServer {
       if (leftMs <= 0)
         throw new Wrong(what, `none within ${withinMs} ms, and ${this.dials.length} dials in all`);
       await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, leftMs);
+        // The listening server keeps the process alive; a case that was interrupted must not.
+        const timer = setTimeout(resolve, leftMs).unref();
         this.#wake = () => {
           clearTimeout(timer);
           resolve();

@@ -140,7 +140,7 @@ export class ScriptedSession {
           this.#waiters.delete(wake);
           resolve();
         };
-        const timer = setTimeout(wake, leftMs);
+        const timer = setTimeout(wake, leftMs).unref();
         this.#waiters.add(wake);
       });
     }

@@ -9,7 +9,7 @@ import type { Environment } from "../cli.ts";
 import { DaemonProcess } from "./daemon.ts";
 import { ScriptedServer } from "./server.ts";
 import type { Names, ScriptedSession } from "./session.ts";
-import { Wrong } from "./verdict.ts";
+import { Skipped, Wrong } from "./verdict.ts";
 
 export type StageOptions = {
   command: readonly string[];
@@ -17,6 +17,8 @@ export type StageOptions = {
   agentKind: string;
   /** How long a case waits for what it expects, unless the protocol has a time for it. */
   patienceMs: number;
+  /** Ends what is played. */
+  signal: AbortSignal;
 };
 
 /** How long a daemon may take from its start to its hello, in ms: some bring a virtual machine along. */
@@ -64,6 +66,7 @@ export class Stage {
   }
 
   start(): void {
+    if (this.options.signal.aborted) throw new Skipped("interrupted");
     this.#daemon = new DaemonProcess(this.options.command, {
       ...this.options.env,
       PINION_URL: this.server.url,
@@ -71,20 +74,20 @@ export class Stage {
       PINION_TOKEN: this.token,
       PINION_INSTALL_ID: this.installId,
     });
+    const kill = () => void this.daemon.kill();
+    const { signal } = this.options;
+    signal.addEventListener("abort", kill, { once: true });
+    void this.daemon.ended.then(() => signal.removeEventListener("abort", kill));
   }
 
   /** Starts the daemon and waits for its first hello. */
   async open(): Promise<ScriptedSession> {
     this.start();
-    const { ended } = this.daemon;
-    const gone = ended.then(
-      (how) => {
-        throw new Wrong("the daemon connects", `it ended with ${how}`);
-      },
-      (error: Error) => {
-        throw new Wrong("the daemon starts", error.message);
-      },
-    );
+    const gone = this.daemon.ended.then((how) => {
+      throw new Wrong("the daemon starts and connects", `it ended with ${how}`);
+    });
+    // The hello may win, and the end come later.
+    gone.catch(() => {});
     return Promise.race([this.server.session("the daemon connects and says hello", startWithinMs), gone]);
   }
 

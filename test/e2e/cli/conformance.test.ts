@@ -226,7 +226,7 @@ test("what fails is told with what was expected, what was seen, and the daemon's
   );
   expect(code).toBe(1);
   expect(err).toBe("✗ hello\n");
-  expect(out).toContain("expected: the daemon connects");
+  expect(out).toContain("expected: the daemon starts and connects");
   expect(out).toContain("seen:     it ended with 7");
   expect(out).toContain("| I cannot");
   expect(out).toContain("0 passed, 1 failed, 0 skipped");
@@ -240,7 +240,7 @@ test("mistakes at the command line are refused before anything is started", asyn
     err: expect.stringContaining('no case "nonsense"'),
   });
   expect(await conformance("--jobs", "0", "--", "true")).toMatchObject({ code: 2 });
-  const missing = await conformance("--only", "hello", "--", "no-such-daemon");
+  const missing = await conformance("--only", "hello", "unauthenticated", "--", "no-such-daemon");
   expect(missing).toMatchObject({ code: 1, out: expect.stringContaining("ENOENT") });
   const listed = await runCommand({}, "--json", "device", "conformance", "--list");
   expect(JSON.parse(listed.out)).toHaveLength(cases.length);
