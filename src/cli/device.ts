@@ -12,6 +12,7 @@ import { createLogger } from "../log.ts";
 import { type Cli, examples, interruptSignal } from "./cli.ts";
 import { type GlobalOptions, optionsOf, serverUrl } from "./context.ts";
 import { writeDeviceConfigOnce } from "./device-config.ts";
+import { addConformance } from "./device-conformance.ts";
 import { eventLine, eventRecord } from "./device-lines.ts";
 import { exitCodes, Failure } from "./failures.ts";
 import { ownConfigFile, ownStateDir } from "./state-dir.ts";
@@ -33,6 +34,7 @@ export function addDevice(program: Command, cli: Cli): void {
   const device = program.command("device").description("this machine as a device: enrol it, run its daemon");
   addEnroll(device, cli);
   addRun(device, cli);
+  addConformance(device, cli);
 }
 
 function addEnroll(device: Command, cli: Cli): void {

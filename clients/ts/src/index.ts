@@ -27,6 +27,7 @@ export { type ConnectionEvent, type ConnectionState, transitions } from "./devic
 export { defaultTiming, type Timing } from "./device/timing.ts";
 export type { TlsOptions } from "./device/transport.ts";
 export { type EnrollOptions, enroll } from "./enroll.ts";
+export { type Agent, AgentService, type AgentSettings } from "./gen/pinion/v1/agent_pb.js";
 export {
   type Assignment,
   AssignmentKind,

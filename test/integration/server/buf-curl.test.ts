@@ -95,6 +95,8 @@ test.each(commands.filter((command) => !isStream(command)))("$title — $rpc", a
   expect(stderr).toBe("");
   expect(exit).toBe(0);
   if (script.includes("/readyz")) expect(stdout).toBe("ok\n");
+  else if (script.includes("--list-services")) expect(stdout).toContain("pinion.v1.DeviceService\n");
+  else if (script.includes("Health/Check")) expect(JSON.parse(stdout)).toEqual({ status: "SERVING" });
   else if (script.includes("--list-methods")) expect(stdout).toContain("pinion.v1.RunService/ListRuns\n");
   else expect(Object.keys(JSON.parse(stdout)).length > 0 || script.includes("statuses")).toBe(true);
   if (rpc === "RunService/ListRuns" && !script.includes("statuses")) {
@@ -141,6 +143,23 @@ test("a run is watched with its output until it ends", async () => {
     output: expect.objectContaining({ data: Buffer.from("by hand").toString("base64") }),
   });
   expect(updates.at(-1)).toMatchObject({ run: { status: "RUN_STATUS_COMPLETED" } });
+});
+
+test("an ended run is watched over HTTP/1.1 and by gRPC as well", async () => {
+  const stream = await connect(replicas.here.url, await enrolDevice(replicas.here.clients, "ended"));
+  const { deviceId } = stream.welcome;
+  const { id } = await startWork(replicas.here.clients, { ...device, deviceId });
+  await stream.complete(await takeOn(stream));
+  const others = commands.filter(({ rpc }) => rpc === "RunService/WatchRun").slice(1);
+  expect(others).toHaveLength(2);
+  for (const { script } of others) {
+    const { exit, stdout, stderr } = await run(
+      `export PINION_RUN=${id}; ${script.replace("buf curl", "buf curl -v")}`,
+    );
+    expect(exit, stderr).toBe(0);
+    expect(stderr).toMatch(script.includes("--schema") ? /HTTP\/1\.1/ : /HTTP\/2/);
+    expect(documents(stdout).at(-1)).toMatchObject({ run: { status: "RUN_STATUS_COMPLETED" } });
+  }
 });
 
 test("a device's stream is spoken by hand: hello and heartbeat are answered, and its end is clean", async () => {

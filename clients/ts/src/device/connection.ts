@@ -138,12 +138,14 @@ class Connection implements DeviceConnection {
     };
     this.#timing = { ...defaultTiming, ...options.timing };
     this.#logger = options.logger ?? silentLogger;
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    this.closed = promise;
-    this.#resolveClosed = resolve;
-    this.#rejectClosed = reject;
+    let settle: { resolve: () => void; reject: (error: DeviceError) => void };
+    this.closed = new Promise((resolve, reject) => {
+      settle = { resolve, reject };
+    });
+    this.#resolveClosed = () => settle.resolve();
+    this.#rejectClosed = (error) => settle.reject(error);
     // A caller may prefer the `fatal` event; the process must not end because nobody looked at the promise.
-    promise.catch(() => {});
+    this.closed.catch(() => {});
     this.#lifecycle = new Lifecycle((state, from) => this.#emit({ type: "state", state, from }));
     this.#attempts = new Attempts({
       admit: options.admit ?? (() => undefined),
