@@ -342,7 +342,8 @@ function schedulerOf(deps: {
     },
     async cancelAllOfDevice(tx, { orgId, deviceId, reason }) {
       const cancellation = await cancelIn(tx, { orgId, deviceId }, { reason, policy, mode: "at_once" });
-      return { cancelled: cancellation.settled.length, announce: () => announce(doorbell, cancellation) };
+      const cancelled = cancellation.settled.filter((run) => run.status === "cancelled").length;
+      return { cancelled, announce: () => announce(doorbell, cancellation) };
     },
     scheduleChanged({ orgId, deviceId }) {
       poke();

@@ -10,6 +10,8 @@ export interface Seat {
   readonly orgId: string;
   readonly deviceId: string;
   readonly epoch: number;
+  /** Of a fleet worker: the agent kinds that it offers. Null for a device. */
+  readonly kinds: readonly string[] | null;
   /** How many more attempts it takes now; 0 when it is closed. */
   freeSlots(): number;
   /** Takes an attempt. The slot is used from here on. */
@@ -60,15 +62,22 @@ export function createDispatcher(options: {
 
   async function serve(seats: Seat[]): Promise<void> {
     const byDevice = new Map(seats.map((seat) => [seat.deviceId, seat]));
-    const claimed = await attempts.claim(
-      db,
-      [...byDevice.values()].map((seat) => ({
-        orgId: seat.orgId,
-        deviceId: seat.deviceId,
-        epoch: seat.epoch,
-        slots: seat.freeSlots(),
-      })),
-    );
+    const wants = [...byDevice.values()].map((seat) => ({
+      orgId: seat.orgId,
+      deviceId: seat.deviceId,
+      epoch: seat.epoch,
+      slots: seat.freeSlots(),
+      kinds: seat.kinds,
+    }));
+    // Each part is delivered before the next one is claimed, so that a failure loses nobody's answer.
+    for (const part of attempts.partsOf(wants)) await servePart(part, byDevice);
+  }
+
+  async function servePart(
+    wants: readonly attempts.Want[],
+    byDevice: ReadonlyMap<string, Seat>,
+  ): Promise<void> {
+    const claimed = await attempts.claim(db, wants);
     const unusable: { run: attempts.ClaimedRun; reason: string }[] = [];
     for (const run of claimed) {
       const reason = whyUnusable(run);

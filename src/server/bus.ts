@@ -6,6 +6,8 @@ import { notificationBytesMax, notify, openListener } from "../store/listener.ts
 export type BusMessage =
   /** The device may have work. */
   | { kind: "work"; orgId: string; deviceId: string }
+  /** Fleet workers of the org may have work. */
+  | { kind: "fleet"; orgId: string }
   /** The device is to be asked to end an attempt. */
   | { kind: "cancel"; orgId: string; deviceId: string; runId: string; attemptToken: string; reason: string }
   /** An attempt of the device was settled elsewhere. */

@@ -69,6 +69,27 @@ export function createDoorbell(options: {
     overflow: () => new Refusal("unavailable", "too many doorbells wait"),
   });
 
+  /** Rings the replicas that hold fleet workers of these orgs, each once for all that rang meanwhile. */
+  const fleetsElsewhere = createBatcher<string, void>({
+    async run(orgIds) {
+      for (const { orgId, replicaId } of await presence.locateWorkers(db, [...new Set(orgIds)])) {
+        if (replicaId !== options.replicaId) bus().send(replicaId, { kind: "fleet", orgId });
+      }
+      return orgIds.map(() => undefined);
+    },
+    itemsMax: ringsPerBatchMax,
+    queueMax: ringsWaitingMax,
+    overflow: () => new Refusal("unavailable", "too many doorbells wait"),
+  });
+
+  /** Unpinned work: every worker of the org may have it, here and on other replicas. */
+  function ringFleet(orgId: string): void {
+    hub.receive({ kind: "fleet", orgId });
+    fleetsElsewhere.add(orgId).catch((error: unknown) => {
+      log.debug({ err: error }, "a fleet's doorbell was not heard; the sweep makes it good");
+    });
+  }
+
   /** Hands a message to the device's session here, or sends it to where the session is. */
   function ring(message: Extract<BusMessage, { deviceId: string }>): void {
     if (hub.receive(message)) return;
@@ -77,13 +98,13 @@ export function createDoorbell(options: {
     });
   }
 
-  function workLater(device: { orgId: string; deviceId: string }, at: Date): void {
+  function later(ringIt: () => void, at: Date): void {
     if (delayed.size >= delayedMax) return;
     // A little after the moment, which the database's clock decides.
     const timer = setTimeout(
       () => {
         delayed.delete(timer);
-        ring({ kind: "work", ...device });
+        ringIt();
       },
       Math.max(0, at.getTime() - Date.now()) + 20,
     );
@@ -92,11 +113,13 @@ export function createDoorbell(options: {
 
   return {
     recorded(runs: readonly RecordedRun[]) {
-      for (const run of runs) {
-        if (run.status === "pending" && run.deviceId) {
-          ring({ kind: "work", orgId: run.orgId, deviceId: run.deviceId });
-        }
+      const fleets = new Set<string>();
+      for (const { status, orgId, deviceId } of runs) {
+        if (status !== "pending") continue;
+        if (deviceId) ring({ kind: "work", orgId, deviceId });
+        else fleets.add(orgId);
       }
+      for (const orgId of fleets) ringFleet(orgId);
       for (const orgId of new Set(runs.map((run) => run.orgId))) feed.eventsAppended(orgId);
     },
     settled(settled: readonly Settled[]) {
@@ -106,7 +129,11 @@ export function createDoorbell(options: {
         if (run.hasBacklog) options.onBacklog();
         if (!deviceId) continue;
         if (attemptToken) ring({ kind: "settled", orgId, deviceId, attemptToken });
-        if (run.notBefore) workLater({ orgId, deviceId }, run.notBefore);
+        if (!run.notBefore) continue;
+        later(
+          run.isPinned ? () => ring({ kind: "work", orgId, deviceId }) : () => ringFleet(orgId),
+          run.notBefore,
+        );
       }
       for (const orgId of new Set(settled.map((run) => run.orgId))) feed.eventsAppended(orgId);
     },

@@ -22,6 +22,7 @@ const columns = [
   "last_used_at",
   "revoked_at",
   "rotated_at",
+  "predecessor_id",
 ] as const;
 
 export type NewTokenOptions = {
@@ -32,6 +33,8 @@ export type NewTokenOptions = {
   userId?: string | null;
   /** Of a `dev` token, and of no other. */
   deviceId?: string | null;
+  /** The token that this one takes over from. */
+  predecessorId?: string;
   /** Milliseconds from now, by the database's clock; absent: never. */
   expiresInMs?: number | undefined;
 };
@@ -49,6 +52,7 @@ export async function issue(db: Db, options: NewTokenOptions): Promise<{ token: 
       scopes: [...options.scopes],
       user_id: options.userId ?? null,
       device_id: options.deviceId ?? null,
+      predecessor_id: options.predecessorId ?? null,
       expires_at:
         options.expiresInMs === undefined
           ? null
@@ -237,6 +241,7 @@ export function rotate(
       scopes: old.scopes,
       userId: old.user_id,
       deviceId: old.device_id,
+      predecessorId: tokenId,
       expiresInMs,
     });
     const predecessor = await tx

@@ -594,7 +594,7 @@ async function requireAgentId(tx: Db, options: { orgId: string; agentId: string 
 
 /**
  * Holds the device's row until the commit, so that it is not removed meanwhile, and its owner's membership. Refuses with
- * `not_found`, and with `failed_precondition` for a device whose owner has left the org.
+ * `not_found`, and with `failed_precondition` for a fleet worker and for a device whose owner has left the org.
  */
 async function requireDevice(tx: Db, options: { orgId: string; deviceId: string }): Promise<void> {
   const { orgId, deviceId } = options;
@@ -612,12 +612,19 @@ async function requireDevice(tx: Db, options: { orgId: string; deviceId: string 
       true;
   const device = await tx
     .selectFrom("device")
-    .select("label")
+    .select(["label", "is_worker"])
     .where("org_id", "=", orgId)
     .where("id", "=", deviceId)
     .forKeyShare()
     .executeTakeFirst();
   if (!device) refuse("not_found", `there is no device ${deviceId}`, { field });
+  if (device.is_worker) {
+    refuse(
+      "failed_precondition",
+      `"${device.label}" is a fleet worker, which takes what is pinned to nobody; leave device_id empty for the fleet`,
+      { field },
+    );
+  }
   if (!isOwned) {
     refuse(
       "failed_precondition",

@@ -10,8 +10,10 @@ import { settleWithEvents } from "../../scheduler/settle.ts";
 import * as attempts from "../../store/attempts.ts";
 import { type Db, isPassing, transaction } from "../../store/database.ts";
 import * as devices from "../../store/devices.ts";
+import * as events from "../../store/events.ts";
 import type { FailurePolicy, Settlement } from "../../store/settlements.ts";
 import * as tokens from "../../store/tokens.ts";
+import * as workers from "../../store/workers.ts";
 import type { BusMessage } from "../bus.ts";
 import type { Feed } from "../feed.ts";
 import type { Principal } from "../guard.ts";
@@ -76,6 +78,8 @@ const overflow = () => new Refusal("unavailable", "too much waits to be written"
 export function createHub(deps: HubDeps): Hub {
   const { db, log, replicaId, policy, feed } = deps;
   const sessions = new Map<string, Session>();
+  /** Those of fleet workers, by org. */
+  const fleets = new Map<string, Set<Session>>();
   /** Streams that have not said hello, too. */
   const streams = new Set<Session>();
   let isDraining = false;
@@ -133,6 +137,10 @@ export function createHub(deps: HubDeps): Hub {
       // Two hellos at once may be answered in the other order.
       if (before && before.epoch > epoch) return session.replaced();
       sessions.set(deviceId, session);
+      if (session.isWorker) {
+        const fleet = fleets.get(orgId) ?? new Set();
+        fleets.set(orgId, fleet.add(session));
+      }
       before?.replaced();
       deps.dispatcher().wake(session);
     },
@@ -146,6 +154,8 @@ export function createHub(deps: HubDeps): Hub {
     closed(session, cause) {
       streams.delete(session);
       if (sessions.get(session.deviceId) === session) sessions.delete(session.deviceId);
+      const fleet = fleets.get(session.orgId);
+      if (fleet?.delete(session) && fleet.size === 0) fleets.delete(session.orgId);
       log.info(
         { orgId: session.orgId, deviceId: session.deviceId, epoch: session.epoch, cause },
         "a device session ended",
@@ -156,6 +166,14 @@ export function createHub(deps: HubDeps): Hub {
   };
 
   async function open(session: Session, hello: Hello): Promise<Opening> {
+    const opening = await (session.isWorker ? openWorker : openDevice)(session, hello);
+    const { orgId } = session;
+    const { deviceId, epoch } = opening;
+    log.info({ orgId, deviceId, epoch, held: hello.held.length }, "a device session began");
+    return opening;
+  }
+
+  async function openDevice(session: Session, hello: Hello): Promise<Opening> {
     const { orgId, deviceId } = session;
     const device = await devices.find(db, { orgId, deviceId });
     if (!device) refuse("unauthenticated", "the device was deleted; enrol it again");
@@ -171,20 +189,31 @@ export function createHub(deps: HubDeps): Hub {
       });
     }
     requireAllowed(device.platform as devices.Platform, hello);
-    await devices.updateFromHello(db, {
-      orgId,
-      deviceId,
-      appVersion: hello.appVersion,
-      label: hello.label,
-      agentKinds: hello.agentKinds,
-      capabilities: hello.capabilities,
-      maxConcurrency: hello.maxConcurrency,
-    });
-    const opening = await transaction(db, (tx) =>
+    await devices.updateFromHello(db, { orgId, deviceId, ...factsOf(hello) });
+    return transaction(db, (tx) =>
       openSession(tx, { orgId, deviceId, replicaId, held: hello.held, policy, log }),
     );
-    log.info({ orgId, deviceId, epoch: opening.epoch, held: hello.held.length }, "a device session began");
-    return opening;
+  }
+
+  /** In one transaction: a worker that has a row is not deleted as away before it has its session. */
+  function openWorker({ orgId, tokenId }: Session, hello: Hello): Promise<Opening> {
+    const { installId, held } = hello;
+    const platform = platformOf[hello.platform]!;
+    const { ttlMs } = deps.config;
+    return transaction(db, async (tx) => {
+      const entry = await workers.enter(tx, {
+        orgId,
+        tokenId,
+        installId,
+        platform,
+        ttlMs,
+        ...factsOf(hello),
+      });
+      const { deviceId } = entry;
+      const opening = await openSession(tx, { orgId, deviceId, replicaId, held, policy, log });
+      await events.append(tx, orgId, entry.events);
+      return opening;
+    });
   }
 
   return {
@@ -204,6 +233,11 @@ export function createHub(deps: HubDeps): Hub {
       return session;
     },
     receive(message) {
+      if (message.kind === "fleet") {
+        const fleet = fleets.get(message.orgId);
+        for (const session of fleet ?? []) deps.dispatcher().wake(session);
+        return fleet !== undefined;
+      }
       if (!("deviceId" in message)) return false;
       const session = sessions.get(message.deviceId);
       if (!session || session.orgId !== message.orgId) return false;
@@ -271,6 +305,11 @@ export function createHub(deps: HubDeps): Hub {
       await Promise.all([acceptances.idle(), settlements.idle()]);
     },
   };
+}
+
+function factsOf(hello: Hello): devices.HelloFacts {
+  const { appVersion, label, agentKinds, capabilities, maxConcurrency } = hello;
+  return { appVersion, label, agentKinds, capabilities, maxConcurrency };
 }
 
 /** A platform as the store names it. */

@@ -16,6 +16,8 @@ import {
 export type Held = { runId: string; attemptToken: string; state: HeldAttemptState };
 
 export type Opening = {
+  /** Whose session it is; a fleet worker learns it by its hello. */
+  deviceId: string;
   epoch: number;
   /** The replica that holds a stream of the device which this session replaces. */
   replacedReplicaId: string | null;
@@ -65,6 +67,7 @@ export async function openSession(
     { log: options.log },
   );
   return {
+    deviceId,
     epoch,
     replacedReplicaId,
     verdicts: options.held.map((held) => judge(held, pastOf.get(held.attemptToken))),

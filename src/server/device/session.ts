@@ -87,15 +87,18 @@ const retryMs = 1_000;
  */
 export class Session implements Seat {
   readonly orgId: string;
-  readonly deviceId: string;
   readonly tokenId: string;
+  /** Opened with a service's token: which worker it is, its hello says. */
+  readonly isWorker: boolean;
   readonly #services: SessionServices;
   readonly #link: Link;
-  readonly #log: Logger;
+  #log: Logger;
   readonly #out = new Outstanding();
   readonly #reporting = new Set<string>();
   readonly #over = new AbortController();
   #state: SessionState = "greeting";
+  #deviceId: string;
+  #kinds: readonly string[] | null = null;
   #isOpening = false;
   #hasLeft = false;
   #epoch = 0;
@@ -108,7 +111,8 @@ export class Session implements Seat {
   constructor(options: { principal: Principal; link: Link; services: SessionServices }) {
     const { principal, services } = options;
     this.orgId = principal.orgId;
-    this.deviceId = principal.deviceId!;
+    this.isWorker = principal.deviceId === null;
+    this.#deviceId = principal.deviceId ?? "";
     this.tokenId = principal.tokenId;
     this.#services = services;
     this.#link = options.link;
@@ -124,6 +128,15 @@ export class Session implements Seat {
 
   get state(): SessionState {
     return this.#state;
+  }
+
+  /** Empty for a worker whose hello has not been reconciled. */
+  get deviceId(): string {
+    return this.#deviceId;
+  }
+
+  get kinds(): readonly string[] | null {
+    return this.#kinds;
   }
 
   get epoch(): number {
@@ -223,6 +236,11 @@ export class Session implements Seat {
     }
     this.#isOpening = false;
     this.#epoch = opening.epoch;
+    if (this.isWorker) {
+      this.#deviceId = opening.deviceId;
+      this.#kinds = hello.agentKinds;
+      this.#log = this.#services.log.child({ orgId: this.orgId, deviceId: this.deviceId });
+    }
     if (this.#isClosed()) {
       // The old stream and the attempts that are free again are told of all the same.
       this.#services.opened(this, opening);
@@ -238,7 +256,7 @@ export class Session implements Seat {
     }
     this.#state = "serving";
     const { replicaId, timers } = this.#services;
-    this.#link.send(welcomeOf({ ...opening, held: hello.held, deviceId: this.deviceId, replicaId, timers }));
+    this.#link.send(welcomeOf({ ...opening, held: hello.held, replicaId, timers }));
     this.#watch();
     this.#ageTimer = setTimeout(
       () => this.drain(DrainReason.MAX_AGE, "the connection has reached its maximum age"),

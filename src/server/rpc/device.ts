@@ -8,6 +8,7 @@ import * as clock from "../../store/clock.ts";
 import type { Db } from "../../store/database.ts";
 import * as devices from "../../store/devices.ts";
 import * as watchers from "../../store/watchers.ts";
+import * as workers from "../../store/workers.ts";
 import { type Hub, platformOf } from "../device/hub.ts";
 import { openLink } from "../device/link.ts";
 import { normalizeName, reportOf, verdictOf, verdictText } from "../device/messages.ts";
@@ -53,9 +54,14 @@ export function deviceService(deps: {
     },
 
     async completeRun(request, context) {
-      const { orgId, deviceId } = principalOf(context);
-      normalizeName(request.completion!);
-      const report = reportOf({ orgId, deviceId: deviceId! }, request.completion!);
+      const { orgId, tokenId, deviceId } = principalOf(context);
+      const completion = request.completion!;
+      normalizeName(completion);
+      // Which of the token's workers it is, the attempt says.
+      const executorId = deviceId ?? (await workers.findHolder(db, { orgId, tokenId, ...completion }));
+      if (!executorId)
+        refuse("not_found", `no worker of this token has had such an attempt of run ${completion.runId}`);
+      const report = reportOf({ orgId, deviceId: executorId }, completion);
       const { verdict, windowId } = await deps.completer.report(report);
       if (verdict === "unknown")
         refuse("not_found", `this device has no such attempt of run ${report.runId}`);
