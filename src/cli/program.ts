@@ -18,6 +18,7 @@ import { addUp } from "./up.ts";
 import { version } from "./version.ts";
 import { addWatchers } from "./watchers.ts";
 import { addWindows } from "./windows.ts";
+import { addWorker } from "./worker.ts";
 
 /** The whole command. Parsing throws a CommanderError instead of ending the process. */
 export function createProgram(cli: Cli): Command {
@@ -45,6 +46,7 @@ export function createProgram(cli: Cli): Command {
   addUp(program, cli);
   addServe(program, cli);
   addDevice(program, cli);
+  addWorker(program, cli);
   addApply(program, cli);
   addPull(program, cli);
   addAgents(program, cli);

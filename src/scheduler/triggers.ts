@@ -24,7 +24,10 @@ export async function trigger(
     const active = watcher.hasActiveRun ? await runs.findActive(tx, asked) : undefined;
     if (active) return { active, written: [] };
     if (!watcher.hasAgent) {
-      refuse("failed_precondition", "the watcher's agent does not exist; give the watcher another agent");
+      refuse(
+        "failed_precondition",
+        "the watcher's agent does not exist; make an agent with its id again, or give the watcher another one",
+      );
     }
     if (watcher.status === "no_executor") {
       refuse(

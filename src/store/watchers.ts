@@ -18,6 +18,7 @@ export type Watcher = WatcherRow & {
   extraction_schema: Json | null;
   active_run_id: string | null;
   queued_slot_at: Date | null;
+  has_agent: boolean;
 };
 
 /** What people decide about a watcher. Lengths in milliseconds. */
@@ -93,6 +94,16 @@ function select(db: Db) {
         .whereRef("b.watcher_id", "=", "w.id")
         .where("b.source", "=", "scheduled")
         .as("queued_slot_at"),
+      eb
+        .exists(
+          eb
+            .selectFrom("agent as a")
+            .select("a.id")
+            .whereRef("a.org_id", "=", "w.org_id")
+            .whereRef("a.id", "=", "w.agent_id"),
+        )
+        .$castTo<boolean>()
+        .as("has_agent"),
     ]);
 }
 
