@@ -22,12 +22,21 @@ import type { TurnBell } from "./turn-bell.ts";
  */
 export async function endTurns(tx: Db, replies: readonly TerminalReply[]): Promise<EndedTurn[]> {
   const ended = await commitTerminalReply(tx, replies);
+  await appendEnded(tx, ended, replies);
+  return ended;
+}
+
+/** The events of turns that have ended: the second half of {@link endTurns}, and as final. */
+export async function appendEnded(
+  tx: Db,
+  ended: readonly EndedTurn[],
+  replies: readonly Pick<TerminalReply, "turnId" | "holderId">[] = [],
+): Promise<void> {
   const reporters = new Map(replies.map((reply) => [reply.turnId, reply.holderId]));
   await events.appendAll(
     tx,
     ended.map((turn) => eventOf(turn, turn.verdict === "stored" ? reporters.get(turn.turnId) : null)),
   );
-  return ended;
 }
 
 function eventOf(turn: EndedTurn, reporterId: string | null | undefined): events.NewEvent {
@@ -167,10 +176,7 @@ export async function storeRepliesOnce(
   rest.forEach((reply, index) => {
     verdicts.set(nameOf(reply), past[index]!);
   });
-  await events.appendAll(
-    tx,
-    ended.map((turn) => eventOf(turn, turn.verdict === "stored" ? turn.holderId : null)),
-  );
+  await appendEnded(tx, ended, replies);
   const seen = new Set<string>();
   return {
     ended,

@@ -2,6 +2,7 @@ import { createBatcher } from "../batcher.ts";
 import { Refusal } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import type { CancelledAttempt, Doorbell } from "../scheduler/doorbell.ts";
+import type { TurnBell } from "../scheduler/turn-bell.ts";
 import type { Db } from "../store/database.ts";
 import * as presence from "../store/presence.ts";
 import type { RecordedRun } from "../store/schedules.ts";
@@ -9,30 +10,33 @@ import type { Settled } from "../store/settlements.ts";
 import type { Bus, BusMessage } from "./bus.ts";
 import type { Hub } from "./device/hub.ts";
 import type { Feed } from "./feed.ts";
+import { createTurnBell } from "./turn-bell.ts";
 
 /**
  * Rings after commits: for a device of this replica by a call, for one of another replica by the bus, for one without a
  * stream not at all (it asks when it connects).
  */
-export type ReplicaDoorbell = Doorbell & {
-  /** A device may have work. */
-  work(device: { orgId: string; deviceId: string }): void;
-  /** Events of an org were committed. */
-  eventsAppended(orgId: string): void;
-  /** Drains a device's stream on the replica that holds it; the device itself may be deleted by now. */
-  disconnect(device: {
-    orgId: string;
-    deviceId: string;
-    replicaId: string;
-    reason: "operator" | "revoked";
-  }): void;
-  /** Ends the streams that a token opened, on every replica. */
-  revoke(tokenId: string): void;
-  /** A device's session was replaced; the replica that held it is to let go. */
-  replaced(session: { orgId: string; deviceId: string; epoch: number; replicaId: string }): void;
-  close(): void;
-};
+export type ReplicaDoorbell = Doorbell &
+  TurnBell & {
+    /** A device may have work. */
+    work(device: { orgId: string; deviceId: string }): void;
+    /** Events of an org were committed. */
+    eventsAppended(orgId: string): void;
+    /** Drains a device's stream on the replica that holds it; the device itself may be deleted by now. */
+    disconnect(device: {
+      orgId: string;
+      deviceId: string;
+      replicaId: string;
+      reason: "operator" | "revoked";
+    }): void;
+    /** Ends the streams that a token opened, on every replica. */
+    revoke(tokenId: string): void;
+    /** A device's session was replaced; the replica that held it is to let go. */
+    replaced(session: { orgId: string; deviceId: string; epoch: number; replicaId: string }): void;
+    close(): void;
+  };
 
+type FleetRing = { orgId: string; isTurn: boolean };
 type Ring = { orgId: string; deviceId: string; message: BusMessage };
 
 const ringsPerBatchMax = 2_000;
@@ -70,12 +74,15 @@ export function createDoorbell(options: {
   });
 
   /** Rings the replicas that hold fleet workers of these orgs, each once for all that rang meanwhile. */
-  const fleetsElsewhere = createBatcher<string, void>({
-    async run(orgIds) {
-      for (const { orgId, replicaId } of await presence.locateWorkers(db, [...new Set(orgIds)])) {
-        if (replicaId !== options.replicaId) bus().send(replicaId, { kind: "fleet", orgId });
+  const fleetsElsewhere = createBatcher<FleetRing, void>({
+    async run(rings) {
+      const orgIds = [...new Set(rings.map((ring) => ring.orgId))];
+      const haveTurns = new Set(rings.flatMap((ring) => (ring.isTurn ? [ring.orgId] : [])));
+      for (const { orgId, replicaId } of await presence.locateWorkers(db, orgIds)) {
+        if (replicaId === options.replicaId) continue;
+        bus().send(replicaId, { kind: "fleet", orgId, ...(haveTurns.has(orgId) ? { isTurn: true } : {}) });
       }
-      return orgIds.map(() => undefined);
+      return rings.map(() => undefined);
     },
     itemsMax: ringsPerBatchMax,
     queueMax: ringsWaitingMax,
@@ -83,9 +90,9 @@ export function createDoorbell(options: {
   });
 
   /** Unpinned work: every worker of the org may have it, here and on other replicas. */
-  function ringFleet(orgId: string): void {
-    hub.receive({ kind: "fleet", orgId });
-    fleetsElsewhere.add(orgId).catch((error: unknown) => {
+  function ringFleet(orgId: string, isTurn = false): void {
+    hub.receive({ kind: "fleet", orgId, ...(isTurn ? { isTurn } : {}) });
+    fleetsElsewhere.add({ orgId, isTurn }).catch((error: unknown) => {
       log.debug({ err: error }, "a fleet's doorbell was not heard; the sweep makes it good");
     });
   }
@@ -143,6 +150,7 @@ export function createDoorbell(options: {
         feed.runChanged({ orgId: attempt.orgId, runId: attempt.runId, isEnded: false });
       }
     },
+    ...createTurnBell({ feed, ring, ringFleet, later }),
     work: (device) => ring({ kind: "work", ...device }),
     eventsAppended: (orgId) => feed.eventsAppended(orgId),
     disconnect({ replicaId, orgId, deviceId, reason }) {

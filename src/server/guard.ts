@@ -17,6 +17,7 @@ import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
 import { OrgService } from "#gen/pinion/v1/org_pb.js";
 import { RunService } from "#gen/pinion/v1/run_pb.js";
 import { TokenService } from "#gen/pinion/v1/token_pb.js";
+import { TurnService } from "#gen/pinion/v1/turn_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
 import { createBatcher } from "../batcher.ts";
 import { Refusal, refuse } from "../errors.ts";
@@ -122,6 +123,16 @@ export const rules: Readonly<Record<string, Rule>> = {
     watchRun: read,
     explainRun: read,
     listWindows: read,
+  }),
+  ...rulesOf(TurnService, {
+    startTurn: write,
+    getTurn: read,
+    watchTurn: read,
+    listTurns: read,
+    cancelTurn: write,
+    getConversation: read,
+    listConversations: read,
+    deleteConversation: write,
   }),
   ...rulesOf(FleetService, {
     listDevices: read,

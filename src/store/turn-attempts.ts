@@ -293,3 +293,21 @@ export async function listCancelling(db: Db, limit: number): Promise<(AttemptNam
   `.execute(db);
   return rows;
 }
+
+/** Which of the token's workers has a turn's attempt, or ended with it; undefined for one that none of them had. */
+export async function findHolder(
+  db: Db,
+  attempt: { orgId: string; tokenId: string; runId: string; attemptToken: string },
+): Promise<string | undefined> {
+  const { rows } = await sql<{ deviceId: string }>`
+    select d.id as "deviceId"
+    from (
+      select org_id, id, attempt_token, holder_id from turn
+      union all
+      select org_id, id, attempt_token, holder_id from turn_finished
+    ) t join device d on d.org_id = t.org_id and d.id = t.holder_id
+    where t.org_id = ${attempt.orgId} and t.id = ${attempt.runId} and t.attempt_token = ${attempt.attemptToken}
+      and d.is_worker and d.token_id = ${attempt.tokenId}
+  `.execute(db);
+  return rows[0]?.deviceId;
+}

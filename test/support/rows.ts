@@ -174,7 +174,9 @@ export async function openDevice(
 ): Promise<Opening> {
   const replicaId = options.replicaId ?? "replica-1";
   await replicas.beat(db, { id: replicaId, address: "nowhere" });
-  return transaction(db, (tx) => openSession(tx, { ...device, replicaId, held: options.held ?? [], policy }));
+  return transaction(db, (tx) =>
+    openSession(tx, { ...device, replicaId, held: options.held ?? [], policy, ttlMs: reapRules.ttlMs }),
+  );
 }
 
 /** A fleet worker of the org, as its first hello makes it, and its session. */

@@ -159,7 +159,9 @@ test("a worker that comes back with its attempt goes on with it; with another's 
   await accept(db, run!);
   const held = [{ ...run!, state: HeldAttemptState.RUNNING }];
   const hello = (device: typeof first.worker) =>
-    transaction(db, (tx) => openSession(tx, { ...device, replicaId: "replica-1", held, policy }));
+    transaction(db, (tx) =>
+      openSession(tx, { ...device, replicaId: "replica-1", held, policy, ttlMs: 60_000 }),
+    );
   expect(await hello(second.worker)).toMatchObject({ continuing: [] });
   expect(await hello(first.worker)).toMatchObject({ continuing: [{ runId: run!.runId }] });
 });

@@ -43,6 +43,14 @@ const needs: Record<string, "nothing" | "device" | "executor" | "read" | "write"
   "RunService/WatchRun": "read",
   "RunService/ExplainRun": "read",
   "RunService/ListWindows": "read",
+  "TurnService/StartTurn": "write",
+  "TurnService/GetTurn": "read",
+  "TurnService/WatchTurn": "read",
+  "TurnService/ListTurns": "read",
+  "TurnService/CancelTurn": "write",
+  "TurnService/GetConversation": "read",
+  "TurnService/ListConversations": "read",
+  "TurnService/DeleteConversation": "write",
   "FleetService/ListDevices": "read",
   "FleetService/GetDevice": "read",
   "FleetService/UpdateDevice": "write",
@@ -122,6 +130,8 @@ beforeAll(async () => {
   await sql`
     insert into platform (org_id, stable_id, agent_id, kind, status)
     values ('local', 'secret-platform', 'secret-agent', 'webhook', 'stopped')`.execute(db);
+  const spoken = { agentId: "secret-agent", userId: "ada", messageId: "m1", input: "secret" };
+  const { turn } = await clients.turns.startTurn(spoken);
   const { member } = await clients.orgs.addMember({ email: "ada@example.org", role: 3 });
   const { token } = await tokens.issue(db, {
     orgId: "local",
@@ -135,6 +145,8 @@ beforeAll(async () => {
     ids: {
       watcher: watcher!.id,
       run: run!.id,
+      turn: turn!.id,
+      conversation: turn!.conversationId,
       device: device.deviceId,
       agent: "secret-agent",
       platform: "secret-platform",
@@ -304,6 +316,14 @@ function requestsAbout(ids: Record<string, string>): Record<string, object | "na
     "RunService/WatchRun": { runId: ids.run },
     "RunService/ExplainRun": { runId: ids.run },
     "RunService/ListWindows": { watcherId },
+    "TurnService/StartTurn": { agentId: ids.agent, userId: "ada", messageId: "m1", input: "secret" },
+    "TurnService/GetTurn": { turnId: ids.turn },
+    "TurnService/WatchTurn": { turnId: ids.turn },
+    "TurnService/ListTurns": "names nothing",
+    "TurnService/CancelTurn": { turnId: ids.turn },
+    "TurnService/GetConversation": { conversationId: ids.conversation },
+    "TurnService/ListConversations": "names nothing",
+    "TurnService/DeleteConversation": { conversationId: ids.conversation },
     "FleetService/ListDevices": "names nothing",
     "FleetService/GetDevice": { deviceId: ids.device },
     "FleetService/UpdateDevice": { deviceId: ids.device, label: "x", updateMask: { paths: ["label"] } },
