@@ -106,7 +106,7 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
       from seated s
         cross join lateral (
           select org_id, id from run
-          where org_id = s.org_id and device_id = s.device_id and is_pinned and ${isPending}
+          where org_id = s.org_id and device_id = s.device_id and ${isPending}
           order by due_at limit s.slots
           for update skip locked
         ) r
