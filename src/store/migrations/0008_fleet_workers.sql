@@ -4,7 +4,7 @@ alter table device add column is_worker boolean not null default false;
 alter table device add column token_id uuid;
 alter table device add constraint device_worker_check
   check (is_worker = (token_id is not null) and not (is_worker and owner_id is not null));
--- workers.enter, presence.locateWorkers, workers.findFleet, workers.lockAway
+-- workers.enter, presence.locateWorkers, workers.findFleet, workers.removeAway
 create index device_worker on device (org_id) where is_worker;
 
 -- Which token this one took over from, so that a worker's new token is known as the old one's successor.
@@ -17,7 +17,7 @@ update run set is_pinned = device_id is not null;
 alter table run alter column is_pinned set not null;
 alter table run add constraint run_pin_check
   check (case when is_pinned then device_id is not null else (device_id is null) = (status = 'pending') end);
--- attempts.claim for workers, runs.countUnpinned
+-- attempts.claim for workers, workers.findFleet
 create index run_unpinned on run (org_id, due_at) where device_id is null;
 
 -- Due slots in a row that nobody could run; none once a run is materialized.
