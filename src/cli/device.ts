@@ -158,6 +158,6 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
 }
 
 /** Output goes by unlogged: it is what the server relays, and may be much. */
-function jsonLine(event: DaemonEvent): string | undefined {
+export function jsonLine(event: DaemonEvent): string | undefined {
   return event.type === "output" ? undefined : JSON.stringify(eventRecord(event));
 }

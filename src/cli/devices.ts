@@ -34,10 +34,13 @@ function addList(devices: Command, cli: Cli): void {
     .alias("ls")
     .description("list the devices, by label")
     .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 200)
+    .option("--workers", "only fleet workers")
+    .option("--no-workers", "only devices of people")
     .action(async (_options, command: Command) => {
-      const { clients, options } = connect<{ limit: number }>(cli, command);
+      const { clients, options } = connect<{ limit: number; workers?: boolean }>(cli, command);
+      const filter = options.workers === undefined ? {} : { isWorker: options.workers };
       const page = await collect(options.limit, async (request) => {
-        const answer = await clients.fleet.listDevices(request);
+        const answer = await clients.fleet.listDevices({ ...request, ...filter });
         return { items: answer.devices, nextPageToken: answer.nextPageToken };
       });
       if (options.json) {
@@ -48,6 +51,7 @@ function addList(devices: Command, cli: Cli): void {
         );
       }
       if (page.items.length === 0) {
+        if (options.workers) return cli.note("no fleet workers; `pinion worker` runs one");
         return cli.note("no devices yet; `pinion devices join-code` makes a code with which one can enrol");
       }
       for (const line of table(page.items, deviceColumns(cli, options.wide === true), cli.columns))
@@ -56,6 +60,7 @@ function addList(devices: Command, cli: Cli): void {
     });
   examples(command, [
     ["devices list", "who is there"],
+    ["devices list --workers", "the fleet workers, which take what is pinned to nobody"],
     ["devices list --json", "the same for a program"],
   ]);
 }
@@ -72,6 +77,7 @@ function deviceColumns(cli: Cli, isWide: boolean): Column<Device>[] {
       align: "right",
     },
     { header: "PLATFORM", cell: (device) => words.platform.word(device.platform) },
+    { header: "FLEET", cell: (device) => (device.isWorker ? "worker" : "") },
     { header: "ID", cell: (device) => device.id },
   ];
   if (isWide) {
@@ -128,7 +134,7 @@ function printDevice(cli: Cli, device: Device, asJson: boolean): void {
       ["platform", words.platform.word(device.platform)],
       ["version", plain(device.appVersion)],
       ["installation", plain(device.installId)],
-      ["owner", device.ownerId],
+      ["owner", device.isWorker ? "none: a fleet worker" : device.ownerId],
       ["enrolled", formatMomentAgo(device.createdAt)],
     ],
     cli.colors.dim,

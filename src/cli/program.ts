@@ -2,6 +2,7 @@ import { Command } from "commander";
 import { addAgents } from "./agents.ts";
 import { addApply } from "./apply.ts";
 import { type Cli, examples } from "./cli.ts";
+import { addConversations } from "./conversations.ts";
 import { addDevice } from "./device.ts";
 import { addDevices } from "./devices.ts";
 import { addDoctor } from "./doctor.ts";
@@ -14,10 +15,12 @@ import { addRuns } from "./runs.ts";
 import { addSecrets } from "./secrets.ts";
 import { addServe } from "./serve.ts";
 import { addTokens } from "./tokens.ts";
+import { addTurns } from "./turns.ts";
 import { addUp } from "./up.ts";
 import { version } from "./version.ts";
 import { addWatchers } from "./watchers.ts";
 import { addWindows } from "./windows.ts";
+import { addWorker } from "./worker.ts";
 
 /** The whole command. Parsing throws a CommanderError instead of ending the process. */
 export function createProgram(cli: Cli): Command {
@@ -45,6 +48,7 @@ export function createProgram(cli: Cli): Command {
   addUp(program, cli);
   addServe(program, cli);
   addDevice(program, cli);
+  addWorker(program, cli);
   addApply(program, cli);
   addPull(program, cli);
   addAgents(program, cli);
@@ -52,6 +56,8 @@ export function createProgram(cli: Cli): Command {
   addWatchers(program, cli);
   addRuns(program, cli);
   addWindows(program, cli);
+  addTurns(program, cli);
+  addConversations(program, cli);
   addDevices(program, cli);
   addTokens(program, cli);
   addOrgs(program, cli);

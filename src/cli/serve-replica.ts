@@ -9,6 +9,7 @@ import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
 import { OrgService } from "#gen/pinion/v1/org_pb.js";
 import { RunService } from "#gen/pinion/v1/run_pb.js";
 import { TokenService } from "#gen/pinion/v1/token_pb.js";
+import { TurnService } from "#gen/pinion/v1/turn_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
 import { within } from "../abort.ts";
 import type { ReplicaConfig } from "../config.ts";
@@ -22,6 +23,8 @@ import { recordDue, startMaterializer } from "../scheduler/materializer.ts";
 import { startExpirer, startReaper } from "../scheduler/reaper.ts";
 import { retainOnce, startRetention } from "../scheduler/retention.ts";
 import { backfill, trigger } from "../scheduler/triggers.ts";
+import { createTurnEndings } from "../scheduler/turn-endings.ts";
+import { startTurnSweep } from "../scheduler/turn-sweep.ts";
 import { warmUp } from "../scheduler/warm-up.ts";
 import { type Bus, openPostgresBus } from "../server/bus.ts";
 import { createDeviceStreams } from "../server/device/grpc-stream.ts";
@@ -46,6 +49,7 @@ import { orgService } from "../server/rpc/orgs.ts";
 import { runMessage } from "../server/rpc/run-message.ts";
 import { runService } from "../server/rpc/runs.ts";
 import { tokenService } from "../server/rpc/tokens.ts";
+import { turnService } from "../server/rpc/turns.ts";
 import { type WatcherScheduler, watcherService } from "../server/rpc/watchers.ts";
 import { createStreams } from "../server/streams.ts";
 import * as clock from "../store/clock.ts";
@@ -75,12 +79,15 @@ export type Replica = {
 const workConnections = 8;
 /** The tokens of open streams are looked at this often, so that they end within 5 s of their token also if the word was lost. */
 const tokensEveryMs = 3_000;
+/** How long after its timeout a turn is left to its worker, whose own report is the better one. */
+const turnTimeoutGraceMs = 5_000;
 /** A replica says that it lives this often; others believe it for one TTL. */
 const replicaBeatMs = 5_000;
 const services: DescService[] = [
   DeviceService,
   WatcherService,
   RunService,
+  TurnService,
   FleetService,
   TokenService,
   OrgService,
@@ -155,6 +162,7 @@ export async function startReplica(
       feed,
       completer: () => completer,
       dispatcher: () => dispatcher,
+      turnEndings: () => turnEndings,
       doorbell: () => doorbell,
     });
     const common = { db: work.db, log, policy: config.failures };
@@ -171,7 +179,13 @@ export async function startReplica(
     });
     opened.defer(() => doorbell.close());
     const completer = createCompleter({ ...common, doorbell });
-    const dispatcher = createDispatcher({ ...common, doorbell });
+    const turnEndings = createTurnEndings({ ...common, doorbell });
+    const turnTimers = { ttlMs: config.session.ttlMs, timeoutGraceMs: turnTimeoutGraceMs };
+    const dispatcher = createDispatcher({
+      ...common,
+      doorbell,
+      turns: { timers: turnTimers, endings: turnEndings },
+    });
     bus = await openPostgresBus({
       db: work.db,
       listenUrl: config.directDatabaseUrl,
@@ -193,7 +207,7 @@ export async function startReplica(
     });
     opened.defer(() => bus.close());
     opened.defer(async () => {
-      await Promise.all([completer.idle(), dispatcher.idle()]);
+      await Promise.all([completer.idle(), dispatcher.idle(), turnEndings.idle()]);
       await hub.close();
     });
 
@@ -212,6 +226,7 @@ export async function startReplica(
       materializer,
       sweep,
       startExpirer(loops),
+      startTurnSweep({ ...loops, ttlMs: config.session.ttlMs, intervalMs: config.reaper.intervalMs }),
       startReaper({ ...loops, rules: config.reaper, intervalMs: config.reaper.intervalMs }),
       startRetention({ db: work.db, log, days: config.retentionDays }),
       startLoop({
@@ -274,9 +289,10 @@ export async function startReplica(
         };
         const ttlMs = config.session.ttlMs;
         // A stream that is held for an hour is not worth a compressor's memory.
-        router.service(DeviceService, deviceService({ ...deps, hub, completer }), { acceptCompression: [] });
+        router.service(DeviceService, deviceService({ ...deps, hub }), { acceptCompression: [] });
         router.service(WatcherService, watcherService(deps));
         router.service(RunService, runService({ ...deps, policy: config.failures, ttlMs }));
+        router.service(TurnService, turnService(deps));
         router.service(FleetService, fleetService({ ...deps, ttlMs }));
         router.service(TokenService, tokenService(deps));
         router.service(OrgService, orgService({ ...deps, ...config }));
@@ -375,7 +391,8 @@ function schedulerOf(deps: {
     },
     async cancelAllOfDevice(tx, { orgId, deviceId, reason }) {
       const cancellation = await cancelIn(tx, { orgId, deviceId }, { reason, policy, mode: "at_once" });
-      return { cancelled: cancellation.settled.length, announce: () => announce(doorbell, cancellation) };
+      const cancelled = cancellation.settled.filter((run) => run.status === "cancelled").length;
+      return { cancelled, announce: () => announce(doorbell, cancellation) };
     },
     scheduleChanged({ orgId, deviceId }) {
       poke();

@@ -10,6 +10,12 @@ export function ownStateDir(env: Environment): string {
   return env.PINION_STATE_DIR || join(stateHome, "pinion", "device");
 }
 
+/** Where a fleet worker of this user keeps its installation's id and its outbox: apart from a device's. */
+export function ownWorkerStateDir(env: Environment): string {
+  const stateHome = env.XDG_STATE_HOME || join(env.HOME || homedir(), ".local", "state");
+  return env.PINION_STATE_DIR || join(stateHome, "pinion", "worker");
+}
+
 /** The state of the device that `pinion up` runs. */
 export function upStateDir(data: string): string {
   return join(data, "device");

@@ -1,5 +1,5 @@
 import { durationMs } from "@bufbuild/protobuf/wkt";
-import type { Watcher } from "#gen/pinion/v1/watcher_pb.js";
+import { type Watcher, WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
 import type { Cli } from "./cli.ts";
 import { type Column, details, plain } from "./table.ts";
 import { formatAgo, formatDuration, formatMomentAgo } from "./times.ts";
@@ -8,7 +8,7 @@ import * as words from "./words.ts";
 export function watcherColumns(cli: Cli, labels: Map<string, string>, isWide: boolean): Column<Watcher>[] {
   const columns: Column<Watcher>[] = [
     { header: "WATCHER", cell: (watcher) => watcher.slug },
-    { header: "STATUS", cell: (watcher) => words.paintState(cli, words.watcherStatus.word(watcher.status)) },
+    { header: "STATUS", cell: (watcher) => words.paintState(cli, statusWord(watcher)) },
     { header: "SCHEDULE", cell: (watcher) => scheduleOf(watcher) },
     { header: "NEXT", cell: (watcher) => formatAgo(watcher.nextDueAt) },
     { header: "LAST END", cell: (watcher) => formatAgo(watcher.lastFiredAt) },
@@ -45,15 +45,26 @@ function executorOf(watcher: Watcher, labels: Map<string, string>): string {
 }
 
 /** Everything about a watcher, its prompt below. */
+/** One whose agent is gone goes on by itself when the agent is back; until then it has nobody to run it. */
+function statusWord(watcher: Watcher): string {
+  const isWithout = watcher.noExecutorReason !== "" && watcher.status === WatcherStatus.ACTIVE;
+  return words.watcherStatus.word(isWithout ? WatcherStatus.NO_EXECUTOR : watcher.status);
+}
+
 export function printWatcher(cli: Cli, watcher: Watcher, labels: Map<string, string>): void {
   const spec = watcher.spec!;
-  const status = words.watcherStatus.word(watcher.status);
+  const status = statusWord(watcher);
+  const why = watcher.pausedReason || watcher.noExecutorReason;
   const lines = details(
     [
       ["watcher", watcher.slug],
       ["id", watcher.id],
       ["name", plain(spec.name)],
-      ["status", [words.paintState(cli, status), plain(watcher.pausedReason)].filter(Boolean).join(": ")],
+      ["status", [words.paintState(cli, status), plain(why)].filter(Boolean).join(": ")],
+      [
+        "not run",
+        watcher.unrunnableSlots > 0 ? `${watcher.unrunnableSlots} due slots since its last run` : "",
+      ],
       ["schedule", scheduleOf(watcher)],
       ["next", formatMomentAgo(watcher.nextDueAt)],
       ["queued slot", formatMomentAgo(watcher.queuedSlotAt)],

@@ -4,6 +4,7 @@ import { Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { MemberRole } from "#gen/pinion/v1/org_pb.js";
 import { Notification, RunSource, RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
+import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
 import { CatchupPolicy, OverlapPolicy, WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
 import type { Cli } from "./cli.ts";
 import { exitCodes, Failure } from "./failures.ts";
@@ -35,6 +36,16 @@ export const runStatus = words({
   [RunStatus.TIMEOUT]: "timeout",
   [RunStatus.CANCELLED]: "cancelled",
   [RunStatus.SKIPPED]: "skipped",
+});
+
+export const turnStatus = words({
+  [TurnStatus.PENDING]: "pending",
+  [TurnStatus.CLAIMED]: "claimed",
+  [TurnStatus.RUNNING]: "running",
+  [TurnStatus.COMPLETED]: "completed",
+  [TurnStatus.FAILED]: "failed",
+  [TurnStatus.TIMEOUT]: "timeout",
+  [TurnStatus.CANCELLED]: "cancelled",
 });
 
 export const memberRole = words({

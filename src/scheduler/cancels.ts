@@ -16,7 +16,8 @@ type Which = { orgId: string } & ({ runId: string } | { watcherId: string } | { 
 
 /**
  * Cancels live runs in the caller's transaction, in which only events may follow. `at_once` ends active ones as well,
- * for a device that is deleted and so will never answer.
+ * for a device that is deleted and so will never answer; of a fleet worker that is deleted, the attempts are lost, and the
+ * runs go to others while they have attempts left.
  */
 export async function cancelIn(
   tx: Db,
@@ -38,8 +39,9 @@ export async function cancelIn(
       runId: run.runId,
       attemptToken: run.attemptToken,
       deviceId: null,
-      action: "finish",
-      status: "cancelled",
+      ...(options.mode === "at_once" && !run.isPinned
+        ? { action: "finish_or_retry", status: "timeout" }
+        : { action: "finish", status: "cancelled" }),
       reason: options.reason,
     })),
     options.policy,

@@ -25,6 +25,8 @@ export type Report = {
   signal: string;
   reason: string;
   durationMs: number | undefined;
+  /** Of a turn: what its conversation's next one is given. */
+  nextSnapshot?: Uint8Array | undefined;
 };
 
 export type ReportVerdict = {

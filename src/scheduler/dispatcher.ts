@@ -2,18 +2,29 @@ import type { Logger } from "../log.ts";
 import * as attempts from "../store/attempts.ts";
 import { type Db, isUnavailable, transaction } from "../store/database.ts";
 import type { FailurePolicy } from "../store/settlements.ts";
+import * as turnAttempts from "../store/turn-attempts.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { settleWithEvents } from "./settle.ts";
+import type { TurnEndings } from "./turn-endings.ts";
 
 /** Where claimed runs go: a device session of this replica. */
 export interface Seat {
   readonly orgId: string;
   readonly deviceId: string;
   readonly epoch: number;
+  /** Of a fleet worker: the agent kinds that it offers. Null for a device. */
+  readonly kinds: readonly string[] | null;
+  /**
+   * Turns may wait for it. Set by whatever says so, cleared by a claim that finds fewer than there is room for: so the
+   * many wake-ups about runs do not ask for turns each time.
+   */
+  mayHaveTurns: boolean;
   /** How many more attempts it takes now; 0 when it is closed. */
   freeSlots(): number;
   /** Takes an attempt. The slot is used from here on. */
   deliver(run: attempts.ClaimedRun): void;
+  /** The same for a turn. */
+  deliverTurn(turn: turnAttempts.ClaimedTurn): void;
 }
 
 /** Claims work for the seats that were woken, in batches: one statement serves all that were woken meanwhile. */
@@ -30,6 +41,7 @@ export function createDispatcher(options: {
   db: Db;
   policy: FailurePolicy;
   doorbell: Doorbell;
+  turns: { timers: turnAttempts.TurnTimers; endings: TurnEndings };
   log: Logger;
 }): Dispatcher {
   const { db, log } = options;
@@ -60,15 +72,59 @@ export function createDispatcher(options: {
 
   async function serve(seats: Seat[]): Promise<void> {
     const byDevice = new Map(seats.map((seat) => [seat.deviceId, seat]));
-    const claimed = await attempts.claim(
-      db,
-      [...byDevice.values()].map((seat) => ({
-        orgId: seat.orgId,
-        deviceId: seat.deviceId,
-        epoch: seat.epoch,
-        slots: seat.freeSlots(),
-      })),
-    );
+    const wantsOf = (some: Iterable<Seat>) =>
+      [...some].flatMap((seat) => {
+        const { orgId, deviceId, epoch, kinds } = seat;
+        const slots = seat.freeSlots();
+        return slots > 0 ? [{ orgId, deviceId, epoch, kinds, slots }] : [];
+      });
+    // Somebody waits for a turn's reply, so turns come first. Each part is delivered before the next one is claimed, so
+    // that a failure loses nobody's answer.
+    for (const part of attempts.partsOf(wantsOf(seats.filter((seat) => seat.mayHaveTurns)))) {
+      await serveTurns(part, byDevice);
+    }
+    for (const part of attempts.partsOf(wantsOf(byDevice.values()))) await servePart(part, byDevice);
+  }
+
+  async function serveTurns(
+    wants: readonly attempts.Want[],
+    byDevice: ReadonlyMap<string, Seat>,
+  ): Promise<void> {
+    // Before the look: what rings meanwhile sets it again.
+    for (const { deviceId } of wants) byDevice.get(deviceId)!.mayHaveTurns = false;
+    let claimed: turnAttempts.ClaimedTurn[];
+    try {
+      claimed = await turnAttempts.claim(db, wants, options.turns.timers);
+    } catch (error) {
+      for (const { deviceId } of wants) byDevice.get(deviceId)!.mayHaveTurns = true;
+      throw error;
+    }
+    for (const turn of claimed) {
+      if (turn.agentSettings !== null) {
+        byDevice.get(turn.deviceId)!.deliverTurn(turn);
+        continue;
+      }
+      // R8: it can be executed by nobody.
+      const { orgId, turnId, attemptToken, agentId, agentVersion } = turn;
+      const reason = `version ${agentVersion} of agent "${agentId}" does not exist`;
+      await options.turns.endings.end({
+        ...{ orgId, turnId, attemptToken, reason },
+        ...{ status: "failed", isRetryable: false },
+      });
+      byDevice.get(turn.deviceId)!.mayHaveTurns = true;
+    }
+    for (const { deviceId } of wants) {
+      const seat = byDevice.get(deviceId)!;
+      // It took all that it had room for: there may be more, for when a slot is free.
+      if (seat.freeSlots() === 0) seat.mayHaveTurns = true;
+    }
+  }
+
+  async function servePart(
+    wants: readonly attempts.Want[],
+    byDevice: ReadonlyMap<string, Seat>,
+  ): Promise<void> {
+    const claimed = await attempts.claim(db, wants);
     const unusable: { run: attempts.ClaimedRun; reason: string }[] = [];
     for (const run of claimed) {
       const reason = whyUnusable(run);

@@ -2,11 +2,16 @@ import type { Logger } from "../log.ts";
 import { type Db, isPassing, isUnavailable, transaction } from "../store/database.ts";
 import * as replicas from "../store/replicas.ts";
 import * as retention from "../store/retention.ts";
+import * as workers from "../store/workers.ts";
 import { type Loop, startLoop } from "./loop.ts";
 
 const hourMs = 3_600_000;
 /** A replica that has not beaten for this long is taken off the list. */
 const deadReplicaMs = 24 * hourMs;
+/** A fleet worker that was away for this long, and holds nothing, is taken off the list. */
+const awayWorkerMs = 24 * hourMs;
+/** Fleet workers that one pass takes off the list; the rest are the next one's. */
+const workersPerPassMax = 1_000;
 
 /** Batches of old rows, of each table, that one pass deletes. */
 const batchesPerPassMax = 20;
@@ -24,10 +29,11 @@ export type Retained = {
   isTended: boolean;
 };
 
-/** Tends the partitions and deletes one batch of old rows of each table. */
+/** Tends the partitions, and deletes one batch of old rows of each table and of fleet workers that are away. */
 export async function retainOnce(db: Db, options: { days: number; log: Logger }): Promise<Retained> {
   const isTended = await tend(db, options);
   await replicas.removeDead(db, deadReplicaMs);
+  await transaction(db, (tx) => workers.removeAway(tx, { awayMs: awayWorkerMs, limit: workersPerPassMax }));
   return { ...(await retention.deleteOld(db, options.days)), isTended };
 }
 

@@ -47,7 +47,10 @@ export async function trigger(
       return { runId: active.id, alreadyQueued: true, written: [] };
     }
     if (!watcher.hasAgent) {
-      refuse("failed_precondition", "the watcher's agent does not exist; give the watcher another agent");
+      refuse(
+        "failed_precondition",
+        "the watcher's agent does not exist; make an agent with its id again, or give the watcher another one",
+      );
     }
     if (watcher.status === "no_executor") {
       refuse(

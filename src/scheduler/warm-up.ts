@@ -40,7 +40,9 @@ export async function warmUp(db: Db, policy: FailurePolicy): Promise<void> {
         ],
         [{ orgId, watcherId, nextSlotAt: null, nextDueAt: null, lastRunAt: null }],
       );
-      await attempts.claim(tx, [{ orgId, deviceId, epoch: 0, slots: 1 }]);
+      for (const kinds of [null, []]) {
+        await attempts.claim(tx, [{ orgId, deviceId, epoch: 0, slots: 1, kinds }]);
+      }
       await attempts.accept(tx, [{ ...attempt, pushedAgoMs: 0 }]);
       await attempts.beat(tx, [attempt]);
       await settle(tx, [{ ...attempt, action: "finish", status: "completed", reason: "" }], policy);

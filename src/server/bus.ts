@@ -5,7 +5,9 @@ import { notificationBytesMax, notify, openListener } from "../store/listener.ts
 /** What replicas tell each other. All of it is a hint that may be lost. */
 export type BusMessage =
   /** The device may have work. */
-  | { kind: "work"; orgId: string; deviceId: string }
+  | { kind: "work"; orgId: string; deviceId: string; isTurn?: true }
+  /** Fleet workers of the org may have work. */
+  | { kind: "fleet"; orgId: string; isTurn?: true }
   /** The device is to be asked to end an attempt. */
   | { kind: "cancel"; orgId: string; deviceId: string; runId: string; attemptToken: string; reason: string }
   /** An attempt of the device was settled elsewhere. */

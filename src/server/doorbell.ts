@@ -2,6 +2,7 @@ import { createBatcher } from "../batcher.ts";
 import { Refusal } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import type { CancelledAttempt, Doorbell } from "../scheduler/doorbell.ts";
+import type { TurnBell } from "../scheduler/turn-bell.ts";
 import type { Db } from "../store/database.ts";
 import * as presence from "../store/presence.ts";
 import type { RecordedRun } from "../store/schedules.ts";
@@ -10,30 +11,33 @@ import type { Bus, BusMessage } from "./bus.ts";
 import type { Hub } from "./device/hub.ts";
 import type { Feed } from "./feed.ts";
 import type { Streams } from "./streams.ts";
+import { createTurnBell } from "./turn-bell.ts";
 
 /**
  * Rings after commits: for a device of this replica by a call, for one of another replica by the bus, for one without a
  * stream not at all (it asks when it connects).
  */
-export type ReplicaDoorbell = Doorbell & {
-  /** A device may have work. */
-  work(device: { orgId: string; deviceId: string }): void;
-  /** Events of an org were committed. */
-  eventsAppended(orgId: string): void;
-  /** Drains a device's stream on the replica that holds it; the device itself may be deleted by now. */
-  disconnect(device: {
-    orgId: string;
-    deviceId: string;
-    replicaId: string;
-    reason: "operator" | "revoked";
-  }): void;
-  /** Ends the streams that a token opened, on every replica. */
-  revoke(tokenId: string): void;
-  /** A device's session was replaced; the replica that held it is to let go. */
-  replaced(session: { orgId: string; deviceId: string; epoch: number; replicaId: string }): void;
-  close(): void;
-};
+export type ReplicaDoorbell = Doorbell &
+  TurnBell & {
+    /** A device may have work. */
+    work(device: { orgId: string; deviceId: string }): void;
+    /** Events of an org were committed. */
+    eventsAppended(orgId: string): void;
+    /** Drains a device's stream on the replica that holds it; the device itself may be deleted by now. */
+    disconnect(device: {
+      orgId: string;
+      deviceId: string;
+      replicaId: string;
+      reason: "operator" | "revoked";
+    }): void;
+    /** Ends the streams that a token opened, on every replica. */
+    revoke(tokenId: string): void;
+    /** A device's session was replaced; the replica that held it is to let go. */
+    replaced(session: { orgId: string; deviceId: string; epoch: number; replicaId: string }): void;
+    close(): void;
+  };
 
+type FleetRing = { orgId: string; isTurn: boolean };
 type Ring = { orgId: string; deviceId: string; message: BusMessage };
 
 const ringsPerBatchMax = 2_000;
@@ -71,6 +75,30 @@ export function createDoorbell(options: {
     overflow: () => new Refusal("unavailable", "too many doorbells wait"),
   });
 
+  /** Rings the replicas that hold fleet workers of these orgs, each once for all that rang meanwhile. */
+  const fleetsElsewhere = createBatcher<FleetRing, void>({
+    async run(rings) {
+      const orgIds = [...new Set(rings.map((ring) => ring.orgId))];
+      const haveTurns = new Set(rings.flatMap((ring) => (ring.isTurn ? [ring.orgId] : [])));
+      for (const { orgId, replicaId } of await presence.locateWorkers(db, orgIds)) {
+        if (replicaId === options.replicaId) continue;
+        bus().send(replicaId, { kind: "fleet", orgId, ...(haveTurns.has(orgId) ? { isTurn: true } : {}) });
+      }
+      return rings.map(() => undefined);
+    },
+    itemsMax: ringsPerBatchMax,
+    queueMax: ringsWaitingMax,
+    overflow: () => new Refusal("unavailable", "too many doorbells wait"),
+  });
+
+  /** Unpinned work: every worker of the org may have it, here and on other replicas. */
+  function ringFleet(orgId: string, isTurn = false): void {
+    hub.receive({ kind: "fleet", orgId, ...(isTurn ? { isTurn } : {}) });
+    fleetsElsewhere.add({ orgId, isTurn }).catch((error: unknown) => {
+      log.debug({ err: error }, "a fleet's doorbell was not heard; the sweep makes it good");
+    });
+  }
+
   /** Hands a message to the device's session here, or sends it to where the session is. */
   function ring(message: Extract<BusMessage, { deviceId: string }>): void {
     if (hub.receive(message)) return;
@@ -79,13 +107,13 @@ export function createDoorbell(options: {
     });
   }
 
-  function workLater(device: { orgId: string; deviceId: string }, at: Date): void {
+  function later(ringIt: () => void, at: Date): void {
     if (delayed.size >= delayedMax) return;
     // A little after the moment, which the database's clock decides.
     const timer = setTimeout(
       () => {
         delayed.delete(timer);
-        ring({ kind: "work", ...device });
+        ringIt();
       },
       Math.max(0, at.getTime() - Date.now()) + 20,
     );
@@ -94,11 +122,13 @@ export function createDoorbell(options: {
 
   return {
     recorded(runs: readonly RecordedRun[]) {
-      for (const run of runs) {
-        if (run.status === "pending" && run.deviceId) {
-          ring({ kind: "work", orgId: run.orgId, deviceId: run.deviceId });
-        }
+      const fleets = new Set<string>();
+      for (const { status, orgId, deviceId } of runs) {
+        if (status !== "pending") continue;
+        if (deviceId) ring({ kind: "work", orgId, deviceId });
+        else fleets.add(orgId);
       }
+      for (const orgId of fleets) ringFleet(orgId);
       for (const orgId of new Set(runs.map((run) => run.orgId))) feed.eventsAppended(orgId);
     },
     settled(settled: readonly Settled[]) {
@@ -108,7 +138,11 @@ export function createDoorbell(options: {
         if (run.hasBacklog) options.onBacklog();
         if (!deviceId) continue;
         if (attemptToken) ring({ kind: "settled", orgId, deviceId, attemptToken });
-        if (run.notBefore) workLater({ orgId, deviceId }, run.notBefore);
+        if (!run.notBefore) continue;
+        later(
+          run.isPinned ? () => ring({ kind: "work", orgId, deviceId }) : () => ringFleet(orgId),
+          run.notBefore,
+        );
       }
       for (const orgId of new Set(settled.map((run) => run.orgId))) feed.eventsAppended(orgId);
     },
@@ -118,6 +152,7 @@ export function createDoorbell(options: {
         feed.runChanged({ orgId: attempt.orgId, runId: attempt.runId, isEnded: false });
       }
     },
+    ...createTurnBell({ feed, ring, ringFleet, later }),
     work: (device) => ring({ kind: "work", ...device }),
     eventsAppended: (orgId) => feed.eventsAppended(orgId),
     disconnect({ replicaId, orgId, deviceId, reason }) {

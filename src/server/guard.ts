@@ -17,6 +17,7 @@ import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
 import { OrgService } from "#gen/pinion/v1/org_pb.js";
 import { RunService } from "#gen/pinion/v1/run_pb.js";
 import { TokenService } from "#gen/pinion/v1/token_pb.js";
+import { TurnService } from "#gen/pinion/v1/turn_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
 import { createBatcher } from "../batcher.ts";
 import { Refusal, refuse } from "../errors.ts";
@@ -55,9 +56,12 @@ export type Principal = {
 export type Rule =
   | { needs: "no token"; because: string }
   | { needs: "device token" }
+  /** A device's own token, or a service's with the scope fleet:run. */
+  | { needs: "executor token" }
   | { needs: "scope"; scope: Exclude<Scope, "device:run"> };
 
 const device: Rule = { needs: "device token" };
+const executor: Rule = { needs: "executor token" };
 const read: Rule = { needs: "scope", scope: "read" };
 const write: Rule = { needs: "scope", scope: "write" };
 const admin: Rule = { needs: "scope", scope: "admin" };
@@ -93,9 +97,9 @@ export function nameOf(method: DescMethod): string {
 /** What every rpc needs, by its fully qualified name. */
 export const rules: Readonly<Record<string, Rule>> = {
   ...rulesOf(DeviceService, {
-    connect: device,
+    connect: executor,
     enroll: enrols,
-    completeRun: device,
+    completeRun: executor,
     triggerWatcher: device,
     listMyWatchers: device,
   }),
@@ -119,6 +123,16 @@ export const rules: Readonly<Record<string, Rule>> = {
     watchRun: read,
     explainRun: read,
     listWindows: read,
+  }),
+  ...rulesOf(TurnService, {
+    startTurn: write,
+    getTurn: read,
+    watchTurn: read,
+    listTurns: read,
+    cancelTurn: write,
+    getConversation: read,
+    listConversations: read,
+    deleteConversation: write,
   }),
   ...rulesOf(FleetService, {
     listDevices: read,
@@ -333,12 +347,29 @@ function keyOf(hash: Buffer): string {
 /** Refuses with `permission_denied` a principal that the rule does not let in. */
 function requireRule(principal: Principal, rule: Exclude<Rule, { needs: "no token" }>): void {
   if (rule.needs === "device token") {
-    if (principal.kind !== "dev" || !principal.scopes.has("device:run")) {
+    if (!isDevice(principal)) {
       refuse("permission_denied", "only a device's own token may do this; enrol the device to get one");
+    }
+  } else if (rule.needs === "executor token") {
+    if (!isDevice(principal) && !isFleet(principal)) {
+      refuse(
+        "permission_denied",
+        'only a device\'s own token or a service token with the scope "fleet:run" may do this; ' +
+          "enrol the device, or make a token for the fleet worker",
+      );
     }
   } else if (!principal.scopes.has(rule.scope)) {
     refuse("permission_denied", `the token lacks the scope "${rule.scope}"`);
   }
+}
+
+function isDevice(principal: Principal): boolean {
+  return principal.kind === "dev" && principal.scopes.has("device:run");
+}
+
+/** A fleet worker's; which of the token's workers it is, the hello says. */
+function isFleet(principal: Principal): boolean {
+  return principal.kind === "svc" && principal.scopes.has("fleet:run");
 }
 
 function principalFrom(credential: tokens.Credential): Principal {

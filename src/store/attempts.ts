@@ -5,7 +5,14 @@ import { unnest } from "./unnest.ts";
 
 /** Attempts: a device session claims a run, accepts it, and beats for it. How attempts end: settlements.ts. */
 
-export type Want = { orgId: string; deviceId: string; epoch: number; slots: number };
+export type Want = {
+  orgId: string;
+  deviceId: string;
+  epoch: number;
+  slots: number;
+  /** Of a fleet worker: the agent kinds that it offers. Null for a device, which takes what is pinned to it. */
+  kinds: readonly string[] | null;
+};
 
 /** All that an assignment is made of (R4: from the revisions that were current when the run was materialized). */
 export type ClaimedRun = {
@@ -48,8 +55,39 @@ export type ClaimedRun = {
 const priorOutputCharacters = 16_384;
 
 /**
- * Claims, for each device, at most `slots` of its pending runs, oldest due first. Only the session whose epoch is the
- * device's current one claims anything, and nobody else ever sees a pinned run (R4). Devices must be distinct.
+ * Wants that one {@link claim} may serve together: the workers of an org in each part offer the same kinds, so its unpinned
+ * runs are locked once and dealt out, and never picked by two of them. Fleets that offer one set of kinds make one part.
+ */
+export function partsOf(wants: readonly Want[]): Want[][] {
+  const parts: Want[][] = [];
+  const partOf = new Map<string, number>();
+  const kindsOf = new Map<string, number>();
+  for (const want of wants) {
+    let part = 0;
+    if (want.kinds) {
+      const name = `${want.orgId} ${kindsText(want)}`;
+      part = partOf.get(name) ?? kindsOf.get(want.orgId) ?? 0;
+      if (!partOf.has(name)) {
+        partOf.set(name, part);
+        kindsOf.set(want.orgId, part + 1);
+      }
+    }
+    const wanted = parts[part];
+    if (wanted) wanted.push(want);
+    else parts[part] = [want];
+  }
+  return parts;
+}
+
+const kindsText = (want: Want) => want.kinds && JSON.stringify([...want.kinds].sort());
+
+/**
+ * Claims for each device at most `slots` of the pending runs that are pinned to it, and for each fleet worker at most
+ * `slots` of its org's that are pinned to nobody and ask for no agent kind or for one that it offers; oldest due first.
+ * Only the session whose epoch is the device's current one claims anything; nobody else ever sees a pinned run, and no
+ * device an unpinned one (R4). Devices must be distinct, and workers of one org offer the same kinds (see partsOf).
+ *
+ * An org's unpinned runs go to its workers in turn, to the one with the most free slots first.
  */
 export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[]> {
   if (wants.length === 0) return [];
@@ -58,10 +96,53 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
     device_id: ["uuid", (w) => w.deviceId],
     epoch: ["bigint", (w) => w.epoch],
     slots: ["int", (w) => w.slots],
+    kinds: ["text", kindsText],
   });
+  const isPending = sql`status = 'pending' and (not_before is null or not_before <= now())
+            and (expires_at is null or expires_at > now())`;
+  const pinned = sql`
+    pinned as materialized (
+      select r.org_id, r.id, s.device_id, s.epoch
+      from seated s
+        cross join lateral (
+          select org_id, id from run
+          where org_id = s.org_id and device_id = s.device_id and ${isPending}
+          order by due_at limit s.slots
+          for update skip locked
+        ) r
+      where s.kinds is null
+    )`;
+  const unpinned = sql`
+    free as materialized (
+      select s.org_id, s.kinds, s.device_id, s.epoch,
+        row_number() over (partition by s.org_id order by n - s.slots, s.device_id) as place
+      from seated s
+        join device d on d.org_id = s.org_id and d.id = s.device_id and d.is_worker
+        cross join lateral generate_series(1, s.slots) n
+      where s.kinds is not null
+    ),
+    -- Locked first and dealt out then: what another replica holds is passed over, and its place is not lost.
+    waiting as materialized (
+      select r.org_id, r.id, row_number() over (partition by r.org_id order by r.due_at, r.id) as place
+      from (select org_id, kinds::jsonb as kinds, count(*) as slots from free group by org_id, kinds) f
+        cross join lateral (
+          select org_id, id, due_at from run
+          where org_id = f.org_id and device_id is null and (agent_kind = '' or f.kinds ? agent_kind) and ${isPending}
+          order by due_at limit f.slots
+          for update skip locked
+        ) r
+    ),
+    dealt as materialized (
+      select w.org_id, w.id, f.device_id, f.epoch
+      from waiting w join free f on f.org_id = w.org_id and f.place = w.place
+    )`;
+  const hasDevices = wants.some((want) => !want.kinds);
+  const hasWorkers = wants.some((want) => want.kinds);
+  const picks = [...(hasDevices ? [pinned] : []), ...(hasWorkers ? [unpinned] : [])];
+  const picked = [...(hasDevices ? [sql`table pinned`] : []), ...(hasWorkers ? [sql`table dealt`] : [])];
   const { rows } = await sql<ClaimedRun>`
     with seated as materialized (
-      select p.org_id, p.device_id, p.epoch, w.slots
+      select p.org_id, p.device_id, p.epoch, w.slots, w.kinds
       from ${wanted}
         cross join lateral (
           select * from presence
@@ -70,21 +151,11 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
           for key share skip locked
         ) p
     ),
-    picked as materialized (
-      select r.org_id, r.id, w.epoch
-      from seated w
-        cross join lateral (
-          select org_id, id from run
-          where org_id = w.org_id and device_id = w.device_id and status = 'pending'
-            and (not_before is null or not_before <= now())
-            and (expires_at is null or expires_at > now())
-          order by due_at limit w.slots
-          for update skip locked
-        ) r
-    ),
+    ${sql.join(picks)},
+    picked as (${sql.join(picked, sql` union all `)}),
     claimed as (
       update run r set status = 'claimed', attempt = r.attempt + 1, attempt_token = gen_random_uuid(),
-        claimed_at = now(), claimed_epoch = c.epoch
+        claimed_at = now(), claimed_epoch = c.epoch, device_id = c.device_id
       from picked c where r.org_id = c.org_id and r.id = c.id
       returning r.*
     )

@@ -93,10 +93,16 @@ export function enroll(
     // Members are locked before devices, as by whoever removes a member; so the owner is read first and compared below.
     const known = await tx
       .selectFrom("device")
-      .select(["owner_id", "platform"])
+      .select(["owner_id", "platform", "is_worker"])
       .where("org_id", "=", orgId)
       .where("install_id", "=", options.installId)
       .executeTakeFirst();
+    if (known?.is_worker) {
+      refuse(
+        "permission_denied",
+        "this installation is a fleet worker's; give the device a state directory of its own",
+      );
+    }
     const knownOwnerId = known?.owner_id ?? null;
     let ownerId = userId;
     if (knownOwnerId !== null && knownOwnerId !== userId) {
@@ -117,7 +123,7 @@ export function enroll(
       values (${orgId}, ${ownerId}, ${options.installId}, ${options.platform}, ${options.label}, ${options.appVersion})
       on conflict (org_id, install_id) do update
         set owner_id = excluded.owner_id, label = excluded.label, app_version = excluded.app_version
-        where device.platform = excluded.platform
+        where device.platform = excluded.platform and not device.is_worker
           and (device.owner_id is not distinct from ${knownOwnerId}::uuid or device.owner_id = ${ownerId}::uuid)
       returning id, xmax = 0 as is_new`.execute(tx);
     const device = rows[0];
@@ -283,10 +289,16 @@ function notFound(deviceId: string): never {
   refuse("not_found", `there is no device ${deviceId}`);
 }
 
-/** The org's devices by label, at most `limit`; those after `after` if given. */
+/** The org's devices by label, at most `limit`; those after `after`, and fleet workers only or none of them, if given. */
 export function list(
   db: Db,
-  options: { orgId: string; ttlMs: number; limit: number; after?: { label: string; id: string } | undefined },
+  options: {
+    orgId: string;
+    ttlMs: number;
+    limit: number;
+    after?: { label: string; id: string } | undefined;
+    isWorker?: boolean | undefined;
+  },
 ): Promise<Device[]> {
   let query = selectDevices(db, options.ttlMs)
     .where("d.org_id", "=", options.orgId)
@@ -296,6 +308,7 @@ export function list(
   if (options.after) {
     query = query.where(sql<boolean>`(d.label, d.id) > (${options.after.label}, ${options.after.id})`);
   }
+  if (options.isWorker !== undefined) query = query.where("d.is_worker", "=", options.isWorker);
   return query.execute();
 }
 
@@ -366,24 +379,28 @@ export async function updateFromHello(
       .where("org_id", "=", options.orgId)
       .where("id", "=", options.deviceId)
       .execute();
-    await events.append(tx, options.orgId, [
-      {
-        kind: "device.updated",
-        actor: `device:${options.deviceId}`,
-        deviceId: options.deviceId,
-        data: describe(
-          Object.fromEntries(changes.map(({ column, from }) => [column, from])),
-          Object.fromEntries(changes.map(({ column, to }) => [column, to])),
-        ),
-      },
-    ]);
+    await events.append(tx, options.orgId, [changedEvent(options.deviceId, changes)]);
     return true;
   });
 }
 
-type Change = { column: string; from: unknown; to: unknown };
+export type Change = { column: string; from: unknown; to: unknown };
 
-function changesOf(device: DeviceRow, facts: HelloFacts): Change[] {
+/** The event of what a hello changed. */
+export function changedEvent(deviceId: string, changes: readonly Change[]): Omit<events.NewEvent, "orgId"> {
+  return {
+    kind: "device.updated",
+    actor: `device:${deviceId}`,
+    deviceId,
+    data: describe(
+      Object.fromEntries(changes.map(({ column, from }) => [column, from])),
+      Object.fromEntries(changes.map(({ column, to }) => [column, to])),
+    ),
+  };
+}
+
+/** What a hello says anew. */
+export function changesOf(device: DeviceRow, facts: HelloFacts): Change[] {
   const changes: Change[] = [
     { column: "app_version", from: device.app_version, to: facts.appVersion },
     { column: "label", from: device.label, to: facts.label === "" ? device.label : facts.label },

@@ -98,6 +98,21 @@ export async function locate(
   return rows;
 }
 
+/** The replicas that hold streams of these orgs' fleet workers now. */
+export async function locateWorkers(
+  db: Db,
+  orgIds: readonly string[],
+): Promise<{ orgId: string; replicaId: string }[]> {
+  if (orgIds.length === 0) return [];
+  const { rows } = await sql<{ orgId: string; replicaId: string }>`
+    select distinct p.org_id as "orgId", p.replica_id as "replicaId"
+    from device d join presence p on p.org_id = d.org_id and p.device_id = d.id
+    where d.org_id = any(${orgIds as string[]}::text[]) and d.is_worker
+      and p.disconnected_at is null and p.replica_id is not null
+  `.execute(db);
+  return rows;
+}
+
 /** What ExplainRun tells of a device. */
 export type PresenceView = {
   epoch: number;

@@ -2,7 +2,10 @@ import { sql } from "kysely";
 import type { Db } from "./database.ts";
 import { repeatMs } from "./requests.ts";
 
-/** Retention: ended runs live in daily partitions that are dropped whole, so that the live set stays small. */
+/** Retention: ended runs and turns live in daily partitions that are dropped whole, so that the live sets stay small. */
+
+/** Each with a default partition, and its days named after it: "run_finished_20260131". */
+const partitionedTables = ["run_finished", "turn_finished"];
 
 /** Partitions are made this many days ahead, so that a database that nobody tends for a while still has one. */
 const daysAhead = 3;
@@ -11,8 +14,8 @@ const daysAhead = 3;
 const rowsPerDeleteMax = 5_000;
 
 /**
- * How long tending waits for its locks, in milliseconds: making and dropping partitions needs run_finished to itself, and
- * whoever ends a run queues behind it.
+ * How long tending waits for its locks, in milliseconds: making and dropping partitions needs a table to itself, and
+ * whoever ends a run or a turn queues behind it.
  */
 const tendLockMsMax = 1_000;
 
@@ -33,28 +36,42 @@ export async function tendPartitions(
   }>`select pg_try_advisory_xact_lock(${lockKey}) as mine`.execute(tx);
   if (!lock[0]!.mine) return null;
   await sql`set local lock_timeout = ${sql.lit(tendLockMsMax)}`.execute(tx);
+  const created: string[] = [];
+  const dropped: string[] = [];
+  for (const table of partitionedTables) {
+    created.push(...(await createComing(tx, table)));
+    dropped.push(...(await dropOld(tx, table, days)));
+  }
+  return { created, dropped };
+}
+
+async function createComing(tx: Db, table: string): Promise<string[]> {
   const { rows: wanted } = await sql<{ name: string; start: string; end: string }>`
-    select 'run_finished_' || to_char(day, 'YYYYMMDD') as name, day::date::text as start, (day + interval '1 day')::date::text as "end"
+    select ${table} || '_' || to_char(day, 'YYYYMMDD') as name, day::date::text as start, (day + interval '1 day')::date::text as "end"
     from generate_series((now() at time zone 'UTC')::date, (now() at time zone 'UTC')::date + ${daysAhead}::int, interval '1 day') day
-    where to_regclass('run_finished_' || to_char(day, 'YYYYMMDD')) is null
+    where to_regclass(${table} || '_' || to_char(day, 'YYYYMMDD')) is null
       -- Rows that fell into the default partition meanwhile keep their day out of a partition of its own.
-      and not exists (select from run_finished_default
+      and not exists (select from ${sql.ref(`${table}_default`)}
         where finished_at >= day at time zone 'UTC' and finished_at < (day + interval '1 day') at time zone 'UTC')
   `.execute(tx);
   for (const { name, start, end } of wanted) {
     await sql`
-      create table ${sql.ref(name)} partition of run_finished
+      create table ${sql.ref(name)} partition of ${sql.ref(table)}
       for values from (${sql.lit(`${start} 00:00:00+00`)}) to (${sql.lit(`${end} 00:00:00+00`)})
     `.execute(tx);
   }
+  return wanted.map((partition) => partition.name);
+}
+
+async function dropOld(tx: Db, table: string, days: number): Promise<string[]> {
   const { rows: old } = await sql<{ name: string }>`
     select c.relname as name
     from pg_inherits i join pg_class c on c.oid = i.inhrelid
-    where i.inhparent = 'run_finished'::regclass and c.relname ~ '^run_finished_[0-9]{8}$'
+    where i.inhparent = ${table}::regclass and c.relname ~ ('^' || ${table} || '_[0-9]{8}$')
       and to_date(right(c.relname, 8), 'YYYYMMDD') < (now() at time zone 'UTC')::date - ${days}::int
   `.execute(tx);
   for (const { name } of old) await sql`drop table ${sql.ref(name)}`.execute(tx);
-  return { created: wanted.map((p) => p.name), dropped: old.map((p) => p.name) };
+  return old.map((partition) => partition.name);
 }
 
 /**
@@ -75,6 +92,10 @@ export async function deleteOld(db: Db, days: number): Promise<{ deleted: number
         where w.org_id = x.org_id and w.id = x.watcher_id and w.last_window_id = x.id) limit ${limit}))`,
     sql`delete from event where ctid = any(array(select ctid from event where at < ${old} limit ${limit}))`,
     sql`delete from run_finished_default where ctid = any(array(select ctid from run_finished_default where finished_at < ${old} limit ${limit}))`,
+    sql`delete from turn_finished_default where ctid = any(array(select ctid from turn_finished_default where finished_at < ${old} limit ${limit}))`,
+    // As long as its turn lives, a message must be known, however old.
+    sql`delete from turn_message where ctid = any(array(select ctid from turn_message m where m.created_at < ${old}
+      and not exists (select from turn t where t.org_id = m.org_id and t.id = m.turn_id) limit ${limit}))`,
     sql`delete from join_code where ctid = any(array(select ctid from join_code where expires_at < now() - interval '1 day' limit ${limit}))`,
     sql`delete from request where ctid = any(array(select ctid from request
       where created_at < now() - ${repeatMs} * interval '1 millisecond' limit ${limit}))`,

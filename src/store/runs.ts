@@ -117,6 +117,7 @@ export type LockedRun = {
   status: "pending" | "claimed" | "running";
   attemptToken: string | null;
   deviceId: string | null;
+  isPinned: boolean;
 };
 
 /** Locks the live runs that a cancellation means. */
@@ -131,7 +132,8 @@ export async function lockForCancel(
         ? sql`watcher_id = ${which.watcherId}`
         : sql`device_id = ${which.deviceId}`;
   const { rows } = await sql<LockedRun>`
-    select org_id as "orgId", id as "runId", status, attempt_token as "attemptToken", device_id as "deviceId"
+    select org_id as "orgId", id as "runId", status, attempt_token as "attemptToken", device_id as "deviceId",
+      is_pinned as "isPinned"
     from run where org_id = ${which.orgId} and ${match}
     order by org_id, id
     for update

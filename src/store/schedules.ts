@@ -147,6 +147,7 @@ export type RecordedRun = {
   orgId: string;
   runId: string;
   watcherId: string;
+  /** The pin; null: any fleet worker of the org. */
   deviceId: string | null;
   status: "pending" | "skipped";
   skipReason: SkipReason | null;
@@ -207,9 +208,10 @@ export async function record(
     live as (
       insert into run (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
         notification, source, scheduled_for, window_start, window_end, due_at, expires_at, timeout_ms, max_attempts,
-        retry_of)
+        retry_of, is_pinned)
       select org_id, run_id, watcher_id, version, agent_id, agent_version, device_id, agent_kind, notification, source,
-        scheduled_for, window_start, window_end, due_at, expires_at, timeout_ms, max_attempts, retry_of
+        scheduled_for, window_start, window_end, due_at, expires_at, timeout_ms, max_attempts, retry_of,
+        device_id is not null
       from wanted where skip_reason is null
     ),
     skipped as (
@@ -227,8 +229,15 @@ export async function record(
     ),
     moved as (
       update watcher w set next_slot_at = m.next_slot_at, next_due_at = m.next_due_at,
-        last_run_at = coalesce(m.last_run_at, w.last_run_at)
-      from ${moveInput} where w.org_id = m.org_id and w.id = m.watcher_id
+        last_run_at = coalesce(m.last_run_at, w.last_run_at),
+        unrunnable_slots = case when coalesce(n.is_run, false) then 0 else w.unrunnable_slots + coalesce(n.unrunnable, 0) end
+      from ${moveInput}
+        left join (
+          select org_id, watcher_id, bool_or(skip_reason is null) as is_run,
+            count(*) filter (where skip_reason = 'no_executor') as unrunnable
+          from wanted group by org_id, watcher_id
+        ) n on n.org_id = m.org_id and n.watcher_id = m.watcher_id
+      where w.org_id = m.org_id and w.id = m.watcher_id
     )
     select org_id as "orgId", run_id as "runId", watcher_id as "watcherId", device_id as "deviceId",
       case when skip_reason is null then 'pending' else 'skipped' end as status, skip_reason as "skipReason", reason,

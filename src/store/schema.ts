@@ -35,6 +35,8 @@ export type SkipReason = "overlap" | "cooldown" | "missed" | "offline_expired" |
 export type PastAttempt = {
   attempt: number;
   token: string;
+  /** Absent in entries from before there were fleet workers: where the run was pinned to. */
+  device_id?: string;
   claimed_at: string | null;
   ended_at: string;
   last_beat_at: string | null;
@@ -76,6 +78,8 @@ export type DeviceTable = {
   capabilities: Generated<string[]>;
   max_concurrency: Generated<number>;
   created_at: GeneratedTimestamp;
+  is_worker: Generated<boolean>;
+  token_id: OrNull<string>;
 };
 
 export type TokenTable = {
@@ -93,6 +97,7 @@ export type TokenTable = {
   revoked_at: TimestampOrNull;
   rotated_at: TimestampOrNull;
   creator_id: OrNull<string>;
+  predecessor_id: OrNull<string>;
 };
 
 export type JoinCodeTable = {
@@ -189,6 +194,7 @@ export type WatcherTable = {
   backoff_until: TimestampOrNull;
   created_at: GeneratedTimestamp;
   updated_at: GeneratedTimestamp;
+  unrunnable_slots: Generated<number>;
 };
 
 export type WatcherRevisionTable = {
@@ -248,6 +254,7 @@ export type RunTable = {
   cancel_reason: OrNull<string>;
   reason: Generated<string>;
   past_attempts: GeneratedJsonArray<PastAttempt>;
+  is_pinned: boolean;
 };
 
 export type RunFinishedTable = {

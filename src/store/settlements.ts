@@ -61,7 +61,10 @@ export type Settled = {
   runId: string;
   attemptToken: string | null;
   watcherId: string;
+  /** Where the attempt was. */
   deviceId: string | null;
+  /** Pinned to that device; otherwise what went back to pending waits for any worker. */
+  isPinned: boolean;
   action: "finished" | "retried" | "withdrawn";
   status: FinishedStatus | "pending";
   reason: string;
@@ -178,7 +181,10 @@ export async function settle(
     ),
     returned as (
       update run r set
-        status = 'pending', attempt_token = null, claimed_at = null, claimed_epoch = null, pushed_at = null,
+        status = 'pending', attempt_token = null,
+        -- Any worker may have it next.
+        device_id = case when h.is_pinned then h.device_id end,
+        claimed_at = null, claimed_epoch = null, pushed_at = null,
         -- It did start: the deadline for that is not asked about again.
         expires_at = case when h.fate = 'retried' then null else h.expires_at end,
         started_at = null, last_beat_at = null, cancel_requested_at = null, cancel_reason = null, reason = h.why,
@@ -188,7 +194,7 @@ export async function settle(
         -- Only the last ones are kept: a device that never accepts must not grow the row.
         past_attempts = (case when jsonb_array_length(h.past_attempts) >= 20 then h.past_attempts - 0 else h.past_attempts end)
           || jsonb_build_array(jsonb_build_object(
-            'attempt', h.attempt, 'token', h.attempt_token, 'claimed_at', h.claimed_at, 'ended_at', now(),
+            'attempt', h.attempt, 'token', h.attempt_token, 'device_id', h.device_id, 'claimed_at', h.claimed_at, 'ended_at', now(),
             'last_beat_at', h.last_beat_at, 'reason', h.why, 'is_reported', h.reporter is not null))
       from held h
       where h.again_at is not null and r.org_id = h.org_id and r.id = h.id
@@ -218,7 +224,7 @@ export async function settle(
         and w.org_id = h.org_id and w.id = h.watcher_id
     )
     select h.org_id as "orgId", h.id as "runId", h.attempt_token as "attemptToken", h.watcher_id as "watcherId",
-      h.device_id as "deviceId", h.fate as action, case when h.fate = 'finished' then h.outcome else 'pending' end as status,
+      h.device_id as "deviceId", h.is_pinned as "isPinned", h.fate as action, case when h.fate = 'finished' then h.outcome else 'pending' end as status,
       h.why as reason, h.attempt, h.window_id as "windowId", h.again_at as "notBefore", h.has_backlog as "hasBacklog",
       h.pauses as "isWatcherPaused", coalesce(h.failures, 0) as "consecutiveFailures"
     from held h
@@ -262,19 +268,25 @@ export async function findVerdicts(db: Db, attempts: readonly AttemptName[]): Pr
   });
   const { rows } = await sql<PastVerdict>`
     -- The window is the last attempt's; an earlier one that failed has none.
-    select case when f.attempt_token = i.token then f.window_id end as "windowId",
+    select case when l.is_last then f.window_id end as "windowId",
       case
-        when f.attempt_token = i.token and f.is_reported then 'already_stored'
+        when l.is_last and f.is_reported then 'already_stored'
         when p.entry is not null and (p.entry->>'is_reported')::boolean then 'already_stored'
-        when f.attempt_token = i.token or p.entry is not null then 'superseded'
+        when l.is_last or p.entry is not null then 'superseded'
         else 'unknown'
       end as verdict
     from ${input}
-      left join run_finished f on f.org_id = i.org_id and f.id = i.run_id and f.device_id = i.device_id
-      left join run r on r.org_id = i.org_id and r.id = i.run_id and r.device_id = i.device_id
+      left join run_finished f on f.org_id = i.org_id and f.id = i.run_id
+      left join run r on r.org_id = i.org_id and r.id = i.run_id
+      cross join lateral (
+        select coalesce(f.attempt_token = i.token and f.device_id = i.device_id, false) as is_last
+      ) l
       left join lateral (
+        -- Another worker may have the run by now: each attempt says where it was. One that does not was pinned.
         select entry from jsonb_array_elements(coalesce(f.past_attempts, r.past_attempts)) entry
-        where entry->>'token' = i.token::text limit 1
+        where entry->>'token' = i.token::text
+          and coalesce((entry->>'device_id')::uuid, f.device_id, r.device_id) = i.device_id
+        limit 1
       ) p on true
     order by i.ord
   `.execute(db);

@@ -28,6 +28,7 @@ const columns = [
   "revoked_at",
   "rotated_at",
   "creator_id",
+  "predecessor_id",
 ] as const;
 
 export type NewTokenOptions = {
@@ -40,6 +41,8 @@ export type NewTokenOptions = {
   deviceId?: string | null;
   /** The person who made it; null: a service, or Pinion. */
   creatorId?: string | null;
+  /** The token that this one takes over from. */
+  predecessorId?: string;
   /** Milliseconds from now, by the database's clock; absent: never. */
   expiresInMs?: number | undefined;
 };
@@ -58,6 +61,7 @@ export async function issue(db: Db, options: NewTokenOptions): Promise<{ token: 
       user_id: options.userId ?? null,
       device_id: options.deviceId ?? null,
       creator_id: options.creatorId ?? null,
+      predecessor_id: options.predecessorId ?? null,
       expires_at:
         options.expiresInMs === undefined
           ? null
@@ -296,6 +300,7 @@ export function rotate(
       userId: old.user_id,
       deviceId: old.device_id,
       creatorId: options.creatorId,
+      predecessorId: tokenId,
       expiresInMs,
     });
     const predecessor = await tx

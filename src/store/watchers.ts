@@ -19,6 +19,7 @@ export type Watcher = WatcherRow & {
   extraction_schema: Json | null;
   active_run_id: string | null;
   queued_slot_at: Date | null;
+  has_agent: boolean;
 };
 
 /** What people decide about a watcher. Lengths in milliseconds. */
@@ -94,6 +95,16 @@ function select(db: Db) {
         .whereRef("b.watcher_id", "=", "w.id")
         .where("b.source", "=", "scheduled")
         .as("queued_slot_at"),
+      eb
+        .exists(
+          eb
+            .selectFrom("agent as a")
+            .select("a.id")
+            .whereRef("a.org_id", "=", "w.org_id")
+            .whereRef("a.id", "=", "w.agent_id"),
+        )
+        .$castTo<boolean>()
+        .as("has_agent"),
     ]);
 }
 
@@ -581,7 +592,7 @@ async function requireAgentId(tx: Db, options: { orgId: string; agentId: string 
 
 /**
  * Holds the device's row until the commit, so that it is not removed meanwhile, and its owner's membership. Refuses with
- * `not_found`, and with `failed_precondition` for a device whose owner has left the org.
+ * `not_found`, and with `failed_precondition` for a fleet worker and for a device whose owner has left the org.
  */
 async function requireDevice(tx: Db, options: { orgId: string; deviceId: string }): Promise<void> {
   const { orgId, deviceId } = options;
@@ -599,12 +610,19 @@ async function requireDevice(tx: Db, options: { orgId: string; deviceId: string 
       true;
   const device = await tx
     .selectFrom("device")
-    .select("label")
+    .select(["label", "is_worker"])
     .where("org_id", "=", orgId)
     .where("id", "=", deviceId)
     .forKeyShare()
     .executeTakeFirst();
   if (!device) refuse("not_found", `there is no device ${deviceId}`, { field });
+  if (device.is_worker) {
+    refuse(
+      "failed_precondition",
+      `"${device.label}" is a fleet worker, which takes what is pinned to nobody; leave device_id empty for the fleet`,
+      { field },
+    );
+  }
   if (!isOwned) {
     refuse(
       "failed_precondition",

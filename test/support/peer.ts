@@ -29,6 +29,7 @@ import {
   HeldAttemptState,
   HeldVerdict,
   type Hello,
+  type TurnAssignmentSchema,
   type Welcome,
   WelcomeSchema,
 } from "#gen/pinion/v1/device_pb.js";
@@ -55,6 +56,8 @@ export interface AssignmentScript {
   timeoutMs?: number;
   prompt?: string;
   notification?: Notification;
+  /** Makes it a turn; null: one that says nothing about itself. */
+  turn?: MessageInitShape<typeof TurnAssignmentSchema> | null;
 }
 
 /**
@@ -288,29 +291,18 @@ export class PeerSession {
   /** Assigns a run; what is not named is made up. */
   assign(script: AssignmentScript = {}): Assignment {
     const runId = script.runId ?? randomUUID();
+    const { turn } = script;
     const assignment = create(AssignmentSchema, {
       runId,
       attemptToken: script.attemptToken ?? randomUUID(),
       attempt: script.attempt ?? 1,
-      kind: AssignmentKind.WATCHER_RUN,
+      kind: turn === undefined ? AssignmentKind.WATCHER_RUN : AssignmentKind.TURN,
       agentKind: script.agentKind ?? "",
       timeout: durationFromMs(script.timeoutMs ?? 60_000),
       notification: script.notification ?? Notification.NONE,
       agent: { id: "pinion-default", name: "Pinion", version: 1, settings: { identity: "You are terse." } },
-      watcher: {
-        id: randomUUID(),
-        slug: "daily",
-        name: "Daily",
-        version: 1,
-        prompt: script.prompt ?? "say hello",
-      },
-      event: {
-        firedAt: timestampNow(),
-        source: RunSource.MANUAL,
-        windowStart: timestampFromMs(Date.UTC(2026, 0, 1)),
-        windowEnd: timestampFromMs(Date.UTC(2026, 0, 2)),
-      },
-      context: { deviceId: "d", conversationId: `pinion-default_watcher_daily_run_${runId}` },
+      ...(turn === undefined ? aboutRun(runId, script.prompt) : {}),
+      ...(turn ? { turn, context: { deviceId: "d", conversationId: turn.conversationId ?? "" } } : {}),
     });
     this.#peer.assigned.set(assignment.attemptToken, assignment);
     this.send({ case: "assignment", value: assignment });
@@ -380,6 +372,20 @@ export class PeerSession {
     }
     this.#inbox.put(message);
   }
+}
+
+/** What an assignment says of a watcher's run. */
+function aboutRun(runId: string, prompt = "say hello") {
+  return {
+    watcher: { id: randomUUID(), slug: "daily", name: "Daily", version: 1, prompt },
+    event: {
+      firedAt: timestampNow(),
+      source: RunSource.MANUAL,
+      windowStart: timestampFromMs(Date.UTC(2026, 0, 1)),
+      windowEnd: timestampFromMs(Date.UTC(2026, 0, 2)),
+    },
+    context: { deviceId: "d", conversationId: `pinion-default_watcher_daily_run_${runId}` },
+  };
 }
 
 const validator = createValidator();

@@ -17,7 +17,9 @@ import * as runs from "../../src/store/runs.ts";
 import type { RecordedRun, WatcherName } from "../../src/store/schedules.ts";
 import type { Schema } from "../../src/store/schema.ts";
 import type { FailurePolicy, Settled } from "../../src/store/settlements.ts";
+import * as tokens from "../../src/store/tokens.ts";
 import * as watchers from "../../src/store/watchers.ts";
+import * as workers from "../../src/store/workers.ts";
 
 export const orgId = localOrgId;
 export const policy: FailurePolicy = {
@@ -173,7 +175,45 @@ export async function openDevice(
 ): Promise<Opening> {
   const replicaId = options.replicaId ?? "replica-1";
   await replicas.beat(db, { id: replicaId, address: "nowhere" });
-  return transaction(db, (tx) => openSession(tx, { ...device, replicaId, held: options.held ?? [], policy }));
+  return transaction(db, (tx) =>
+    openSession(tx, { ...device, replicaId, held: options.held ?? [], policy, ttlMs: reapRules.ttlMs }),
+  );
+}
+
+/** A fleet worker of the org, as its first hello makes it, and its session. */
+export async function seedWorker(
+  db: Db,
+  options: {
+    orgId?: string;
+    kinds?: string[];
+    replicaId?: string;
+    tokenId?: string;
+    installId?: string;
+  } = {},
+): Promise<{ worker: DeviceName; tokenId: string; installId: string; epoch: number; kinds: string[] }> {
+  const org = await seedOrg(db, options.orgId);
+  const kinds = options.kinds ?? [];
+  const installId = options.installId ?? randomUUID();
+  const tokenId =
+    options.tokenId ??
+    (await tokens.issue(db, { orgId: org, kind: "svc", label: "fleet", scopes: ["fleet:run"] })).token.id;
+  const { deviceId } = await transaction(db, (tx) =>
+    workers.enter(tx, {
+      orgId: org,
+      tokenId,
+      installId,
+      platform: "linux",
+      label: "worker",
+      appVersion: "test",
+      agentKinds: kinds,
+      capabilities: [],
+      maxConcurrency: 1,
+      ttlMs: 60_000,
+    }),
+  );
+  const worker = { orgId: org, deviceId };
+  const { epoch } = await openDevice(db, worker, options.replicaId ? { replicaId: options.replicaId } : {});
+  return { worker, tokenId, installId, epoch, kinds };
 }
 
 export async function claim(
@@ -181,8 +221,9 @@ export async function claim(
   device: DeviceName,
   epoch: number,
   slots = 1,
+  kinds: string[] | null = null,
 ): Promise<attempts.ClaimedRun[]> {
-  return attempts.claim(db, [{ ...device, epoch, slots }]);
+  return attempts.claim(db, [{ ...device, epoch, slots, kinds }]);
 }
 
 export const accept = (db: Db, run: attempts.ClaimedRun) => attempts.accept(db, [{ ...run, pushedAgoMs: 0 }]);

@@ -44,9 +44,12 @@ test("the table of a device's connection in the docs is the code's", () => {
 test("every invariant has a test file, whose tests carry its number", () => {
   const [, ...rows] = tableAfter("## Invariants");
   expect(rows.map(([number]) => number)).toEqual(Array.from({ length: 9 }, (_, i) => `R${i + 1}`));
-  for (const [number, , , files] of rows) {
-    const path = files!.replaceAll("`", "");
-    expect(existsSync(new URL(path, root)), path).toBe(true);
-    expect(readFileSync(new URL(path, root), "utf8")).toMatch(new RegExp(`test\\(\\s*["\`]${number}: `));
+  const [, ...ofTurns] = tableAfter("Two things always hold");
+  expect(ofTurns.map(([number]) => number)).toEqual(["T1", "T2"]);
+  for (const [number, , , files] of [...rows, ...ofTurns]) {
+    for (const path of files!.replaceAll("`", "").split(", ")) {
+      expect(existsSync(new URL(path, root)), path).toBe(true);
+      expect(readFileSync(new URL(path, root), "utf8")).toMatch(new RegExp(`test\\(\\s*["\`]${number}: `));
+    }
   }
 });

@@ -3,7 +3,7 @@
  *
  * - `connectDevice` holds a device's stream and delivers results exactly once.
  * - `runDaemon`, `enroll`, `loadConfig` make a daemon that runs local programs.
- * - `createClients`, `waitForRun` are for everything else.
+ * - `createClients`, `waitForRun`, `waitForTurn` are for everything else.
  */
 export { type DaemonEvent, type DaemonOptions, runDaemon } from "./daemon.ts";
 export {
@@ -51,6 +51,7 @@ export {
   type Window,
 } from "./gen/pinion/v1/run_pb.js";
 export { type Token, TokenKind, TokenService } from "./gen/pinion/v1/token_pb.js";
+export { type Conversation, type Turn, TurnService, TurnStatus } from "./gen/pinion/v1/turn_pb.js";
 export {
   CatchupPolicy,
   OverlapPolicy,
@@ -77,6 +78,7 @@ export {
   pinionErrorOf,
 } from "./ops/errors.ts";
 export { isEnded, type WaitForRunOptions, waitForRun } from "./ops/wait-for-run.ts";
+export { isTurnEnded, type WaitForTurnOptions, waitForTurn } from "./ops/wait-for-turn.ts";
 export {
   ConfigError,
   type ConfigProblem,

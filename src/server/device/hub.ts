@@ -3,14 +3,20 @@ import { createBatcher } from "../../batcher.ts";
 import type { ReplicaConfig } from "../../config.ts";
 import { Refusal, refuse } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
-import type { Completer } from "../../scheduler/completer.ts";
+import type { Completer, Report, ReportVerdict } from "../../scheduler/completer.ts";
 import type { Dispatcher } from "../../scheduler/dispatcher.ts";
 import type { Doorbell } from "../../scheduler/doorbell.ts";
 import { settleWithEvents } from "../../scheduler/settle.ts";
+import type { TurnBell } from "../../scheduler/turn-bell.ts";
+import type { TurnEndings } from "../../scheduler/turn-endings.ts";
+import { failTurnsOfSessions } from "../../scheduler/turn-sweep.ts";
 import * as attempts from "../../store/attempts.ts";
 import { type Db, isPassing, transaction } from "../../store/database.ts";
 import * as devices from "../../store/devices.ts";
+import * as events from "../../store/events.ts";
 import type { FailurePolicy, Settlement } from "../../store/settlements.ts";
+import * as turnAttempts from "../../store/turn-attempts.ts";
+import * as workers from "../../store/workers.ts";
 import type { BusMessage } from "../bus.ts";
 import type { Feed } from "../feed.ts";
 import type { Principal } from "../guard.ts";
@@ -21,11 +27,14 @@ import type { Link } from "./link.ts";
 import { startPresenceWriter } from "./presence-writer.ts";
 import { type Opening, openSession } from "./reconcile.ts";
 import { Session, type SessionServices } from "./session.ts";
+import { createTurnWork } from "./turn-work.ts";
 
 /** The sessions of this replica, by device, and what they share: one batcher for each kind of write. */
 export type Hub = {
   /** Begins a session on a link. Refuses with `resource_exhausted` when the replica is full or stops. */
   begin(principal: Principal, link: Link): Session;
+  /** Stores how an attempt ended, of a run or of a turn, whose device or worker says so outside of its stream. */
+  report(report: Report): Promise<ReportVerdict>;
   /** Hands a message to the device's session; false if the device has none here. */
   receive(message: BusMessage): boolean;
   /** Makes good what lost notifications missed: looks for settled attempts, wanted ends, and work, for all sessions. */
@@ -49,9 +58,11 @@ export type HubDeps = {
   feed: Feed;
   completer: () => Completer;
   dispatcher: () => Dispatcher;
-  doorbell: () => Doorbell & {
-    replaced(session: { orgId: string; deviceId: string; epoch: number; replicaId: string }): void;
-  };
+  turnEndings: () => TurnEndings;
+  doorbell: () => Doorbell &
+    TurnBell & {
+      replaced(session: { orgId: string; deviceId: string; epoch: number; replicaId: string }): void;
+    };
 };
 
 const acceptancesPerBatchMax = 1_000;
@@ -74,6 +85,8 @@ const overflow = () => new Refusal("unavailable", "too much waits to be written"
 export function createHub(deps: HubDeps): Hub {
   const { db, log, replicaId, policy, feed } = deps;
   const sessions = new Map<string, Session>();
+  /** Those of fleet workers, by org. */
+  const fleets = new Map<string, Set<Session>>();
   /** Streams that have not said hello, too; each with how to take it off the list of those that a token holds open. */
   const streams = new Map<Session, () => void>();
   let isDraining = false;
@@ -106,7 +119,12 @@ export function createHub(deps: HubDeps): Hub {
       const session = sessions.get(stale.deviceId);
       if (session?.epoch === stale.epoch) session.replaced();
     },
+    ttlMs: deps.config.ttlMs,
+    async onBroken(broken) {
+      if (broken.length > 0) deps.doorbell().turnsEnded(await failTurnsOfSessions(db, broken));
+    },
   });
+  const turnWork = createTurnWork({ db, endings: deps.turnEndings });
   const opens = createLimit(opensMax);
   const budget = createBudget(completionBytesWaitingMax);
 
@@ -127,34 +145,58 @@ export function createHub(deps: HubDeps): Hub {
         deps.doorbell().replaced({ orgId, deviceId, epoch, replicaId: opening.replacedReplicaId });
       }
       deps.doorbell().settled(opening.settled);
+      deps.doorbell().turnsEnded(opening.endedTurns);
       if (session.state === "closed") return;
       // Two hellos at once may be answered in the other order.
       if (before && before.epoch > epoch) return session.replaced();
       sessions.set(deviceId, session);
+      if (session.isWorker) {
+        const fleet = fleets.get(orgId) ?? new Set();
+        fleets.set(orgId, fleet.add(session));
+      }
       before?.replaced();
       deps.dispatcher().wake(session);
     },
-    accept: (acceptance) => acceptances.add(acceptance),
-    report: (report) => budget(report.output.length, () => deps.completer().report(report)),
-    settle: (settlement) => settlements.add(settlement),
+    accept: (acceptance, kind) =>
+      kind === "turn" ? turnWork.accept(acceptance) : acceptances.add(acceptance),
+    report: (report, kind) =>
+      budget(report.output.length + (report.nextSnapshot?.length ?? 0), async () => {
+        if (kind === "turn") return turnWork.report(report);
+        const verdict = await deps.completer().report(report);
+        // One that this session has not heard of may be a turn.
+        if (kind === undefined && verdict.verdict === "unknown") return turnWork.report(report);
+        return verdict;
+      }),
+    settle: (settlement, kind) =>
+      kind === "turn" ? turnWork.settle(settlement) : settlements.add(settlement),
     beat: (session, attempts) => presenceWriter.beat(session, attempts),
     output: (chunk) => feed.output(chunk),
     runMoved: (run) => feed.runChanged({ ...run, isEnded: false }),
     wake: (session) => deps.dispatcher().wake(session),
-    closed(session, cause) {
+    closed(session, { cause, isBroken }) {
       streams.get(session)?.();
       streams.delete(session);
       if (sessions.get(session.deviceId) === session) sessions.delete(session.deviceId);
+      const fleet = fleets.get(session.orgId);
+      if (fleet?.delete(session) && fleet.size === 0) fleets.delete(session.orgId);
       log.info(
         { orgId: session.orgId, deviceId: session.deviceId, epoch: session.epoch, cause },
         "a device session ended",
       );
-      if (session.epoch > 0) presenceWriter.end(session);
+      if (session.epoch > 0) presenceWriter.end(session, isBroken);
       if (streams.size === 0) idle?.();
     },
   };
 
   async function open(session: Session, hello: Hello): Promise<Opening> {
+    const opening = await (session.isWorker ? openWorker : openDevice)(session, hello);
+    const { orgId } = session;
+    const { deviceId, epoch } = opening;
+    log.info({ orgId, deviceId, epoch, held: hello.held.length }, "a device session began");
+    return opening;
+  }
+
+  async function openDevice(session: Session, hello: Hello): Promise<Opening> {
     const { orgId, deviceId } = session;
     const device = await devices.find(db, { orgId, deviceId });
     if (!device) refuse("unauthenticated", "the device was deleted; enrol it again");
@@ -170,20 +212,34 @@ export function createHub(deps: HubDeps): Hub {
       });
     }
     requireAllowed(device.platform as devices.Platform, hello);
-    await devices.updateFromHello(db, {
-      orgId,
-      deviceId,
-      appVersion: hello.appVersion,
-      label: hello.label,
-      agentKinds: hello.agentKinds,
-      capabilities: hello.capabilities,
-      maxConcurrency: hello.maxConcurrency,
-    });
-    const opening = await transaction(db, (tx) =>
-      openSession(tx, { orgId, deviceId, replicaId, held: hello.held, policy, log }),
+    await devices.updateFromHello(db, { orgId, deviceId, ...factsOf(hello) });
+    return transaction(db, (tx) =>
+      openSession(tx, {
+        ...{ orgId, deviceId, replicaId, policy, log },
+        ...{ held: hello.held, ttlMs: deps.config.ttlMs },
+      }),
     );
-    log.info({ orgId, deviceId, epoch: opening.epoch, held: hello.held.length }, "a device session began");
-    return opening;
+  }
+
+  /** In one transaction: a worker that has a row is not deleted as away before it has its session. */
+  function openWorker({ orgId, tokenId }: Session, hello: Hello): Promise<Opening> {
+    const { installId, held } = hello;
+    const platform = platformOf[hello.platform]!;
+    const { ttlMs } = deps.config;
+    return transaction(db, async (tx) => {
+      const entry = await workers.enter(tx, {
+        orgId,
+        tokenId,
+        installId,
+        platform,
+        ttlMs,
+        ...factsOf(hello),
+      });
+      const { deviceId } = entry;
+      const opening = await openSession(tx, { orgId, deviceId, replicaId, held, policy, ttlMs, log });
+      await events.append(tx, orgId, entry.events);
+      return opening;
+    });
   }
 
   return {
@@ -203,12 +259,22 @@ export function createHub(deps: HubDeps): Hub {
       streams.set(session, deps.streams.add({ orgId, tokenId, end: () => session.revoked() }));
       return session;
     },
+    report: (report) => services.report(report, undefined),
     receive(message) {
+      if (message.kind === "fleet") {
+        const fleet = fleets.get(message.orgId);
+        for (const session of fleet ?? []) {
+          if (message.isTurn) session.mayHaveTurns = true;
+          deps.dispatcher().wake(session);
+        }
+        return fleet !== undefined;
+      }
       if (!("deviceId" in message)) return false;
       const session = sessions.get(message.deviceId);
       if (!session || session.orgId !== message.orgId) return false;
       switch (message.kind) {
         case "work":
+          if (message.isTurn) session.mayHaveTurns = true;
           deps.dispatcher().wake(session);
           break;
         case "cancel":
@@ -230,16 +296,28 @@ export function createHub(deps: HubDeps): Hub {
     async sweep() {
       if (sessions.size === 0) return;
       const out = [...sessions.values()].flatMap((session) => session.attemptsOut());
-      for (const gone of await attempts.findGone(db, out))
-        sessions.get(gone.deviceId)?.settled(gone.attemptToken);
-      for (const wanted of await attempts.listCancelling(db, cancelsPerSweepMax)) {
-        sessions.get(wanted.deviceId)?.cancel(wanted);
-      }
+      const ofKind = (kind: "run" | "turn") => out.filter((attempt) => attempt.kind === kind);
+      const gone = [
+        ...(await attempts.findGone(db, ofKind("run"))),
+        ...(await turnAttempts.findGone(db, ofKind("turn"))),
+      ];
+      for (const attempt of gone) sessions.get(attempt.deviceId)?.settled(attempt.attemptToken);
+      const cancelling = [
+        ...(await attempts.listCancelling(db, cancelsPerSweepMax)),
+        ...(await turnAttempts.listCancelling(db, cancelsPerSweepMax)),
+      ];
+      for (const wanted of cancelling) sessions.get(wanted.deviceId)?.cancel(wanted);
       const names = [...sessions.values()].map(({ orgId, deviceId, epoch }) => ({ orgId, deviceId, epoch }));
       for (const claim of await attempts.listClaimed(db, names, claimAnswerMs)) {
-        sessions.get(claim.deviceId)?.withdrawUnknown(claim);
+        sessions.get(claim.deviceId)?.withdrawUnknown({ ...claim, kind: "run" });
       }
-      for (const session of sessions.values()) deps.dispatcher().wake(session);
+      for (const claim of await turnAttempts.listClaimed(db, names, claimAnswerMs)) {
+        sessions.get(claim.deviceId)?.withdrawUnknown({ ...claim, kind: "turn" });
+      }
+      for (const session of sessions.values()) {
+        session.mayHaveTurns = true;
+        deps.dispatcher().wake(session);
+      }
     },
     stats() {
       let count = 0;
@@ -261,9 +339,14 @@ export function createHub(deps: HubDeps): Hub {
     },
     async close() {
       await presenceWriter.close();
-      await Promise.all([acceptances.idle(), settlements.idle()]);
+      await Promise.all([acceptances.idle(), settlements.idle(), turnWork.idle()]);
     },
   };
+}
+
+function factsOf(hello: Hello): devices.HelloFacts {
+  const { appVersion, label, agentKinds, capabilities, maxConcurrency } = hello;
+  return { appVersion, label, agentKinds, capabilities, maxConcurrency };
 }
 
 /** A platform as the store names it. */

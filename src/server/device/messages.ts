@@ -13,6 +13,7 @@ import {
   type HeldVerdict,
   Outcome,
 } from "#gen/pinion/v1/device_pb.js";
+import { conversationOfRun } from "../../conversation-ids.ts";
 import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
 import type { ClaimedRun } from "../../store/attempts.ts";
 import { notificationOf, sourceOf } from "../rpc/run-message.ts";
@@ -27,11 +28,6 @@ type Body = NonNullable<MessageInitShape<typeof ConnectResponseSchema>["message"
 
 export function response(message: Body): ConnectResponse {
   return create(ConnectResponseSchema, { message });
-}
-
-/** "<agent>_watcher_<watcher>_run_<run>", exactly. */
-export function conversationIdOf(run: { agentId: string; watcherId: string; runId: string }): string {
-  return `${run.agentId}_watcher_${run.watcherId}_run_${run.runId}`;
 }
 
 /** The assignment of a claimed run that dispatcher.whyUnusable has nothing against. */
@@ -69,7 +65,7 @@ export function assignmentOf(run: ClaimedRun): ConnectResponse {
       },
       context: {
         deviceId: run.deviceId,
-        conversationId: conversationIdOf(run),
+        conversationId: conversationOfRun(run),
         ...(run.priorWindow ? { priorWindow: priorWindowOf(run.priorWindow, run.watcherId) } : {}),
       },
     },
@@ -218,6 +214,7 @@ export function reportOf(device: { orgId: string; deviceId: string }, completion
     signal: completion.signal,
     reason: completion.reason,
     durationMs: completion.duration ? durationMs(completion.duration) : undefined,
+    nextSnapshot: completion.nextSnapshot,
   };
 }
 

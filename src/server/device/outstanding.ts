@@ -1,7 +1,10 @@
 import type { ConnectResponse } from "#gen/pinion/v1/device_pb.js";
+import type { AttemptKind } from "./turn-work.ts";
 
 /** An attempt that is out at a device. */
 export type OutstandingAttempt = {
+  readonly kind: AttemptKind;
+  /** The run, or the turn. */
   readonly runId: string;
   readonly attemptToken: string;
   /** From 1. */
@@ -45,12 +48,12 @@ export class Outstanding {
   }
 
   add(
-    name: { runId: string; attemptToken: string; attempt: number },
+    name: { kind: AttemptKind; runId: string; attemptToken: string; attempt: number },
     state: OutstandingAttempt["state"],
   ): OutstandingAttempt {
-    const { runId, attemptToken, attempt } = name;
+    const { kind, runId, attemptToken, attempt } = name;
     const added: OutstandingAttempt = {
-      ...{ runId, attemptToken, attempt, state, pushedAt: performance.now() },
+      ...{ kind, runId, attemptToken, attempt, state, pushedAt: performance.now() },
       ...{ assignment: undefined, timer: undefined, beatsMissed: 0 },
     };
     this.#attempts.set(attemptToken, added);

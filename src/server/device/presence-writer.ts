@@ -3,6 +3,8 @@ import * as attempts from "../../store/attempts.ts";
 import type { Db } from "../../store/database.ts";
 import * as presence from "../../store/presence.ts";
 import type { AttemptName } from "../../store/settlements.ts";
+import * as turnAttempts from "../../store/turn-attempts.ts";
+import type { AttemptKind } from "./turn-work.ts";
 
 /** Heartbeats and ends of sessions are written together this often: a statement for each kind, however many there are. */
 const writeEveryMs = 1_000;
@@ -10,9 +12,9 @@ const writeEveryMs = 1_000;
 /** Writes who is there. What could not be written, because the database was away, is written with what comes later. */
 export type PresenceWriter = {
   /** A session beat, and listed these attempts. */
-  beat(session: presence.SessionName, attempts: readonly AttemptName[]): void;
-  /** A session ended. Written at once. */
-  end(session: presence.SessionName): void;
+  beat(session: presence.SessionName, attempts: readonly (AttemptName & { kind: AttemptKind })[]): void;
+  /** A session ended. Written at once. `isBroken`: nobody had asked it to, and its turns fail now. */
+  end(session: presence.SessionName, isBroken: boolean): void;
   close(): Promise<void>;
 };
 
@@ -21,11 +23,15 @@ export function startPresenceWriter(options: {
   log: Logger;
   /** A session beat that is no longer its device's current one. */
   onStale: (session: presence.SessionName) => void;
+  /** How long a turn is its worker's after a beat, in milliseconds. */
+  ttlMs: number;
+  /** The fast path: fails the turns of sessions whose end has been written. What it rejects is tried again. */
+  onBroken: (sessions: readonly presence.SessionName[]) => Promise<void>;
 }): PresenceWriter {
   const { db, log } = options;
   let beaten = new Map<string, presence.SessionName>();
-  let listed = new Map<string, AttemptName>();
-  let ended = new Map<string, presence.SessionName>();
+  let listed = new Map<string, AttemptName & { kind: AttemptKind }>();
+  let ended = new Map<string, presence.SessionName & { isBroken: boolean }>();
   let writing: Promise<void> | undefined;
 
   async function write(): Promise<void> {
@@ -39,9 +45,21 @@ export function startPresenceWriter(options: {
       // Beats first: one that came before its session's end must not look later than the end.
       const stale = await presence.beat(db, [...batch.beaten.values()]);
       batch.beaten = new Map();
-      await attempts.beat(db, [...batch.listed.values()]);
+      const inProgress = [...batch.listed.values()];
+      await attempts.beat(
+        db,
+        inProgress.filter((attempt) => attempt.kind === "run"),
+      );
+      await turnAttempts.beat(
+        db,
+        inProgress.filter((attempt) => attempt.kind === "turn"),
+        options.ttlMs,
+      );
       batch.listed = new Map();
-      await presence.close(db, [...batch.ended.values()]);
+      const sessions = [...batch.ended.values()];
+      await presence.close(db, sessions);
+      // After their end is committed nothing more is claimed for them.
+      await options.onBroken(sessions.filter((session) => session.isBroken));
       for (const session of stale) options.onStale(session);
     } catch (error) {
       beaten = new Map([...batch.beaten, ...beaten]);
@@ -64,8 +82,8 @@ export function startPresenceWriter(options: {
       beaten.set(deviceId, { orgId, deviceId, epoch });
       for (const attempt of attemptsBeating) listed.set(attempt.attemptToken, attempt);
     },
-    end({ orgId, deviceId, epoch }) {
-      ended.set(`${deviceId} ${epoch}`, { orgId, deviceId, epoch });
+    end({ orgId, deviceId, epoch }, isBroken) {
+      ended.set(`${deviceId} ${epoch}`, { orgId, deviceId, epoch, isBroken });
       writing ??= write();
     },
     async close() {

@@ -1,6 +1,7 @@
 import { HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
 import type { Logger } from "../../log.ts";
 import { settleEach } from "../../scheduler/settle.ts";
+import { appendEnded } from "../../scheduler/turn-endings.ts";
 import * as attempts from "../../store/attempts.ts";
 import type { Db } from "../../store/database.ts";
 import * as presence from "../../store/presence.ts";
@@ -11,21 +12,31 @@ import {
   type Settled,
   type Settlement,
 } from "../../store/settlements.ts";
+import type { EndedTurn } from "../../store/turn-settlements.ts";
+import { openTurns } from "./reconcile-turns.ts";
+import type { AttemptKind } from "./turn-work.ts";
 
 /** An attempt that a device says it holds. */
 export type Held = { runId: string; attemptToken: string; state: HeldAttemptState };
 
 export type Opening = {
+  /** Whose session it is; a fleet worker learns it by its hello. */
+  deviceId: string;
   epoch: number;
   /** The replica that holds a stream of the device which this session replaces. */
   replacedReplicaId: string | null;
   /** For each held attempt, in order. */
   verdicts: HeldVerdict[];
   /** Attempts that go on in this session. */
-  continuing: attempts.HeldByServer[];
+  continuing: Continuing[];
   /** Attempts that the device does not hold any more. */
   settled: Settled[];
+  /** And turns. */
+  endedTurns: EndedTurn[];
 };
+
+/** An attempt that goes on; `runId` is the run's or the turn's. */
+export type Continuing = Omit<attempts.HeldByServer, "status"> & { kind: AttemptKind };
 
 /**
  * Opens a session: takes the device's epoch, and brings what the device holds and what the server thinks that it holds
@@ -39,19 +50,26 @@ export async function openSession(
     replicaId: string;
     held: readonly Held[];
     policy: FailurePolicy;
+    ttlMs: number;
     log?: Logger;
   },
 ): Promise<Opening> {
   const { orgId, deviceId } = options;
   const { epoch, replacedReplicaId } = await presence.open(tx, options);
   const active = await attempts.lockActiveOfDevice(tx, { orgId, deviceId });
-  const activeTokens = new Set(active.map((attempt) => attempt.attemptToken));
+  const turns = await openTurns(tx, { ...options, epoch });
+  const activeTokens = new Set([...active, ...turns.continuing].map((attempt) => attempt.attemptToken));
   const strangers = options.held.filter((held) => !activeTokens.has(held.attemptToken));
   const past = await findVerdicts(
     tx,
     strangers.map((held) => ({ orgId, deviceId, ...held })),
   );
-  const pastOf = new Map(strangers.map((held, index) => [held.attemptToken, past[index]!]));
+  const pastOf = new Map(
+    strangers.map(({ attemptToken }, index) => [
+      attemptToken,
+      turns.past.get(attemptToken) ?? past[index]!.verdict,
+    ]),
+  );
 
   const heldTokens = new Set(options.held.map((held) => held.attemptToken));
   const continuing = active.filter((attempt) => heldTokens.has(attempt.attemptToken));
@@ -64,21 +82,27 @@ export async function openSession(
     options.policy,
     { log: options.log },
   );
+  await appendEnded(tx, turns.ended);
   return {
+    deviceId,
     epoch,
     replacedReplicaId,
     verdicts: options.held.map((held) => judge(held, pastOf.get(held.attemptToken))),
-    continuing,
+    continuing: [
+      ...continuing.map((attempt) => ({ ...attempt, kind: "run" as const })),
+      ...turns.continuing.map(({ turnId, ...turn }) => ({ ...turn, kind: "turn" as const, runId: turnId })),
+    ],
     settled,
+    endedTurns: turns.ended,
   };
 }
 
 /** What the device does with an attempt; `past` is set if the attempt is not active. */
-export function judge(held: Pick<Held, "state">, past: PastVerdict | undefined): HeldVerdict {
+export function judge(held: Pick<Held, "state">, past: PastVerdict["verdict"] | undefined): HeldVerdict {
   if (!past) {
     return held.state === HeldAttemptState.FINISHED ? HeldVerdict.SEND_RESULT : HeldVerdict.CONTINUE;
   }
-  return past.verdict === "already_stored" ? HeldVerdict.ALREADY_STORED : HeldVerdict.ABORT;
+  return past === "already_stored" ? HeldVerdict.ALREADY_STORED : HeldVerdict.ABORT;
 }
 
 /** The device came back and does not know an attempt that is out at it. */

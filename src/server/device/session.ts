@@ -4,6 +4,7 @@ import {
   type Completion,
   type ConnectRequest,
   ConnectRequestSchema,
+  type ConnectResponse,
   DrainReason,
   type Heartbeat,
   HeldAttemptState,
@@ -22,6 +23,7 @@ import type { Acceptance, ClaimedRun } from "../../store/attempts.ts";
 import { isPassing } from "../../store/database.ts";
 import type { SessionName } from "../../store/presence.ts";
 import type { AttemptName, Settlement } from "../../store/settlements.ts";
+import type { ClaimedTurn } from "../../store/turn-attempts.ts";
 import type { OutputChunk } from "../feed.ts";
 import type { Principal } from "../guard.ts";
 import { checkMessage } from "../interceptors/validate.ts";
@@ -41,6 +43,8 @@ import {
 import { beatsMissedMax, Outstanding, type OutstandingAttempt } from "./outstanding.ts";
 import type { Opening } from "./reconcile.ts";
 import { reactions, type SessionState } from "./session-table.ts";
+import { turnAssignmentOf } from "./turn-messages.ts";
+import type { AttemptKind } from "./turn-work.ts";
 
 /** What a session needs of its replica. */
 export type SessionServices = {
@@ -58,15 +62,17 @@ export type SessionServices = {
   open(session: Session, hello: Hello): Promise<Opening>;
   /** The session serves; it may have work. */
   opened(session: Session, opening: Opening): void;
-  accept(acceptance: Acceptance): Promise<"running" | "gone">;
-  report(report: Report): Promise<ReportVerdict>;
-  settle(settlement: Settlement): Promise<void>;
-  beat(session: SessionName, attempts: readonly AttemptName[]): void;
+  accept(acceptance: Acceptance, kind: AttemptKind): Promise<"running" | "gone">;
+  /** Without a kind, of an attempt that the session has not heard of. */
+  report(report: Report, kind: AttemptKind | undefined): Promise<ReportVerdict>;
+  settle(settlement: Settlement, kind: AttemptKind): Promise<void>;
+  beat(session: SessionName, attempts: readonly (AttemptName & { kind: AttemptKind })[]): void;
   output(chunk: OutputChunk): void;
-  /** A run is somewhere else in its life; those who watch it look. */
+  /** A run or a turn is somewhere else in its life; those who watch it look. */
   runMoved(run: { orgId: string; runId: string }): void;
   wake(session: Session): void;
-  closed(session: Session, cause: string): void;
+  /** `isBroken`: nobody had asked the stream to end, so its turns are lost. */
+  closed(session: Session, end: { cause: string; isBroken: boolean }): void;
 };
 
 /** Messages of a device that are being worked on; more than its slots need is abuse. */
@@ -87,17 +93,23 @@ const retryMs = 1_000;
  */
 export class Session implements Seat {
   readonly orgId: string;
-  readonly deviceId: string;
   readonly tokenId: string;
+  /** Opened with a service's token: which worker it is, its hello says. */
+  readonly isWorker: boolean;
+  mayHaveTurns = true;
   readonly #services: SessionServices;
   readonly #link: Link;
-  readonly #log: Logger;
+  #log: Logger;
   readonly #out = new Outstanding();
   readonly #reporting = new Set<string>();
   readonly #over = new AbortController();
   #state: SessionState = "greeting";
+  #deviceId: string;
+  #kinds: readonly string[] | null = null;
   #isOpening = false;
   #hasLeft = false;
+  /** The server asked it to connect elsewhere: its turns go on there, unless its deadline passes first. */
+  #isMoved = false;
   #epoch = 0;
   #maxConcurrency = 0;
   #underWay = 0;
@@ -108,7 +120,8 @@ export class Session implements Seat {
   constructor(options: { principal: Principal; link: Link; services: SessionServices }) {
     const { principal, services } = options;
     this.orgId = principal.orgId;
-    this.deviceId = principal.deviceId!;
+    this.isWorker = principal.deviceId === null;
+    this.#deviceId = principal.deviceId ?? "";
     this.tokenId = principal.tokenId;
     this.#services = services;
     this.#link = options.link;
@@ -126,6 +139,15 @@ export class Session implements Seat {
     return this.#state;
   }
 
+  /** Empty for a worker whose hello has not been reconciled. */
+  get deviceId(): string {
+    return this.#deviceId;
+  }
+
+  get kinds(): readonly string[] | null {
+    return this.#kinds;
+  }
+
   get epoch(): number {
     return this.#epoch;
   }
@@ -136,9 +158,11 @@ export class Session implements Seat {
   }
 
   /** The attempts that the device is thought to hold. */
-  attemptsOut(): AttemptName[] {
+  attemptsOut(): (AttemptName & { kind: AttemptKind })[] {
     const { orgId, deviceId } = this;
-    return this.#out.list().map(({ runId, attemptToken }) => ({ orgId, deviceId, runId, attemptToken }));
+    return this.#out
+      .list()
+      .map(({ kind, runId, attemptToken }) => ({ orgId, deviceId, kind, runId, attemptToken }));
   }
 
   /**
@@ -213,7 +237,7 @@ export class Session implements Seat {
       opening = await this.#services.open(this, hello);
     } catch (error) {
       this.#isOpening = false;
-      if (this.#isClosed()) return this.#services.closed(this, "gone_while_opening");
+      if (this.#isClosed()) return this.#tellClosed("gone_while_opening");
       const refusal =
         error instanceof Refusal
           ? error
@@ -229,10 +253,15 @@ export class Session implements Seat {
     }
     this.#isOpening = false;
     this.#epoch = opening.epoch;
+    if (this.isWorker) {
+      this.#deviceId = opening.deviceId;
+      this.#kinds = hello.agentKinds;
+      this.#log = this.#services.log.child({ orgId: this.orgId, deviceId: this.deviceId });
+    }
     if (this.#isClosed()) {
       // The old stream and the attempts that are free again are told of all the same.
       this.#services.opened(this, opening);
-      return this.#services.closed(this, "gone_while_opening");
+      return this.#tellClosed("gone_while_opening");
     }
     this.#maxConcurrency = hello.maxConcurrency;
     const ended = new Set(
@@ -244,7 +273,7 @@ export class Session implements Seat {
     }
     this.#state = "serving";
     const { replicaId, timers } = this.#services;
-    this.#link.send(welcomeOf({ ...opening, held: hello.held, deviceId: this.deviceId, replicaId, timers }));
+    this.#link.send(welcomeOf({ ...opening, held: hello.held, replicaId, timers }));
     this.#watch();
     this.#ageTimer = setTimeout(
       () => this.drain(DrainReason.MAX_AGE, "the connection has reached its maximum age"),
@@ -276,7 +305,7 @@ export class Session implements Seat {
     const { orgId, deviceId } = this;
     this.#services.beat(
       this,
-      beating.map(({ runId, attemptToken }) => ({ orgId, deviceId, runId, attemptToken })),
+      beating.map(({ kind, runId, attemptToken }) => ({ orgId, deviceId, kind, runId, attemptToken })),
     );
     const reason = `lost by the device: ${beatsMissedMax} successive heartbeats did not list it`;
     for (const attempt of lost)
@@ -294,13 +323,16 @@ export class Session implements Seat {
 
   async #acceptDurably(attempt: OutstandingAttempt): Promise<void> {
     const result = await this.#whileServed(() =>
-      this.#services.accept({
-        orgId: this.orgId,
-        deviceId: this.deviceId,
-        runId: attempt.runId,
-        attemptToken: attempt.attemptToken,
-        pushedAgoMs: performance.now() - attempt.pushedAt,
-      }),
+      this.#services.accept(
+        {
+          orgId: this.orgId,
+          deviceId: this.deviceId,
+          runId: attempt.runId,
+          attemptToken: attempt.attemptToken,
+          pushedAgoMs: performance.now() - attempt.pushedAt,
+        },
+        attempt.kind,
+      ),
     );
     if (result === "running") {
       if (attempt.state === "accepting") attempt.state = "running";
@@ -359,7 +391,7 @@ export class Session implements Seat {
     const attempt = this.#out.find(completion);
     if (attempt) this.#out.move(attempt, "reporting");
     const verdict = await this.#whileServed(() =>
-      this.#services.report(reportOf(this, completion)).catch((error: unknown) => {
+      this.#services.report(reportOf(this, completion), attempt?.kind).catch((error: unknown) => {
         if (error instanceof Refusal && error.reason === "invalid_argument") return error;
         throw error;
       }),
@@ -376,7 +408,7 @@ export class Session implements Seat {
   async #cancelled(cancelled: Cancelled): Promise<void> {
     const attempt = this.#out.find(cancelled);
     if (attempt) this.#out.move(attempt, "reporting");
-    await this.#whileServed(() => this.#services.report(cancelledReportOf(this, cancelled)));
+    await this.#whileServed(() => this.#services.report(cancelledReportOf(this, cancelled), attempt?.kind));
     this.settled(cancelled.attemptToken);
   }
 
@@ -385,7 +417,18 @@ export class Session implements Seat {
   }
 
   deliver(run: ClaimedRun): void {
-    const attempt = this.#out.add(run, "assigned");
+    this.#deliver({ ...run, kind: "run" }, () => assignmentOf(run));
+  }
+
+  deliverTurn(turn: ClaimedTurn): void {
+    this.#deliver({ ...turn, kind: "turn", runId: turn.turnId }, () => turnAssignmentOf(turn));
+  }
+
+  #deliver(
+    name: { kind: AttemptKind; runId: string; attemptToken: string; attempt: number },
+    assignment: () => ConnectResponse,
+  ): void {
+    const attempt = this.#out.add(name, "assigned");
     if (this.#state !== "serving") {
       this.#settle(attempt, {
         action: "withdraw",
@@ -395,10 +438,10 @@ export class Session implements Seat {
       return;
     }
     try {
-      attempt.assignment = assignmentOf(run);
+      attempt.assignment = assignment();
     } catch (error) {
       // R8: what cannot be put into an assignment fails its run and nothing else.
-      this.#log.error({ err: error, runId: run.runId }, "an assignment could not be made");
+      this.#log.error({ err: error, runId: name.runId }, "an assignment could not be made");
       this.#settle(attempt, {
         action: "finish",
         status: "failed",
@@ -427,7 +470,7 @@ export class Session implements Seat {
   }
 
   /** Gives back an attempt that was claimed for this session, if the answer to the claim never came. */
-  withdrawUnknown(name: { runId: string; attemptToken: string }): void {
+  withdrawUnknown(name: { kind: AttemptKind; runId: string; attemptToken: string }): void {
     if (this.#out.find(name)) return;
     const attempt = this.#out.add({ ...name, attempt: 0 }, "assigned");
     this.#settle(attempt, {
@@ -455,19 +498,23 @@ export class Session implements Seat {
     if (this.#state === "closed") return;
     const message = "a newer connection of this device took over";
     this.#link.send(drainOf({ reason: DrainReason.REPLACED, message, reconnectAfterMs: 0 }));
+    this.#isMoved = true;
     this.close("replaced");
   }
 
   /** The device's token is good no more. */
   revoked(): void {
     if (this.#state === "closed") return;
-    const message = "the device was deleted or its token revoked; enrol it again";
+    const message = this.isWorker
+      ? "the fleet worker was deleted or its token revoked; start it with a good one"
+      : "the device was deleted or its token revoked; enrol it again";
     this.#link.send(drainOf({ reason: DrainReason.REVOKED, message, reconnectAfterMs: 0 }));
     this.close("revoked", new Refusal("unauthenticated", message));
   }
 
   /** Asks the device to connect elsewhere; cuts the stream if it does not within the grace. */
   drain(reason: DrainReason, message: string): void {
+    if (this.#state !== "closed") this.#isMoved = true;
     if (this.#state !== "serving") {
       if (this.#state !== "draining")
         this.close("drained", new Refusal("unavailable", message, { retryAfterMs: 1_000 }));
@@ -497,7 +544,10 @@ export class Session implements Seat {
     this.close(error instanceof Error && this.#state !== "closed" ? "stream_failed" : "stream_broken", error);
   }
 
-  /** Ends the session; the attempts that are out stay as they are until the device comes back or its TTL passes. */
+  /**
+   * Ends the session; the runs that are out stay as they are until the device comes back or its TTL passes. Turns fail at
+   * once, unless the server itself had asked the device to move.
+   */
   close(cause: string, error?: unknown): void {
     if (this.#state === "closed") return;
     this.#state = "closed";
@@ -507,7 +557,11 @@ export class Session implements Seat {
     this.#link.end(error);
     this.#over.abort();
     // While it opens, nobody knows the epoch yet; `#open` then says that it is closed.
-    if (!this.#isOpening) this.#services.closed(this, cause);
+    if (!this.#isOpening) this.#tellClosed(cause);
+  }
+
+  #tellClosed(cause: string): void {
+    this.#services.closed(this, { cause, isBroken: !this.#isMoved });
   }
 
   /** A method, because what was awaited may have closed it. */
@@ -531,10 +585,12 @@ export class Session implements Seat {
     const { runId, attemptToken } = attempt;
     const settlement = { orgId, runId, attemptToken, deviceId: null, ...how };
     this.#track(
-      this.#whileServed(() => this.#services.settle(settlement).then(() => true)).then((isDone) => {
-        // Otherwise it stays out; the next hello or the reaper judges it.
-        if (isDone) this.settled(attemptToken);
-      }),
+      this.#whileServed(() => this.#services.settle(settlement, attempt.kind).then(() => true)).then(
+        (isDone) => {
+          // Otherwise it stays out; the next hello or the reaper judges it.
+          if (isDone) this.settled(attemptToken);
+        },
+      ),
     );
   }
 

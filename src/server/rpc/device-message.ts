@@ -41,5 +41,6 @@ export function deviceMessage(row: devices.Device): Device {
     activeRuns: row.active_runs,
     pendingRuns: row.pending_runs,
     createdAt: timestampOf(row.created_at),
+    isWorker: row.is_worker,
   });
 }

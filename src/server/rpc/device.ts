@@ -2,12 +2,13 @@ import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import { z } from "zod";
 import type { ConnectRequest, ConnectResponse, DeviceService } from "#gen/pinion/v1/device_pb.js";
 import { refuse } from "../../errors.ts";
-import type { Completer } from "../../scheduler/completer.ts";
 import { nextSlot } from "../../scheduler/cron.ts";
 import * as clock from "../../store/clock.ts";
 import type { Db } from "../../store/database.ts";
 import * as devices from "../../store/devices.ts";
+import * as turnAttempts from "../../store/turn-attempts.ts";
 import * as watchers from "../../store/watchers.ts";
+import * as workers from "../../store/workers.ts";
 import { type Hub, platformOf } from "../device/hub.ts";
 import { openLink } from "../device/link.ts";
 import { normalizeName, reportOf, verdictOf, verdictText } from "../device/messages.ts";
@@ -23,7 +24,6 @@ export function deviceService(deps: {
   /** For Enroll, whose join code names the org: there is no principal yet. */
   crossOrgDb: Db;
   hub: Hub;
-  completer: Completer;
   scheduler: Pick<WatcherScheduler, "trigger" | "scheduleChanged">;
   doorbell: { revoke(tokenId: string): void; eventsAppended(orgId: string): void };
   authCache: Guard["authCache"];
@@ -53,10 +53,17 @@ export function deviceService(deps: {
     },
 
     async completeRun(request, context) {
-      const { orgId, deviceId } = principalOf(context);
-      normalizeName(request.completion!);
-      const report = reportOf({ orgId, deviceId: deviceId! }, request.completion!);
-      const { verdict, windowId } = await deps.completer.report(report);
+      const { orgId, tokenId, deviceId } = principalOf(context);
+      const completion = request.completion!;
+      normalizeName(completion);
+      // Which of the token's workers it is, the attempt says.
+      const named = { orgId, tokenId, ...completion };
+      const executorId =
+        deviceId ?? (await workers.findHolder(db, named)) ?? (await turnAttempts.findHolder(db, named));
+      if (!executorId)
+        refuse("not_found", `no worker of this token has had such an attempt of run ${completion.runId}`);
+      const report = reportOf({ orgId, deviceId: executorId }, completion);
+      const { verdict, windowId } = await hub.report(report);
       if (verdict === "unknown")
         refuse("not_found", `this device has no such attempt of run ${report.runId}`);
       return { verdict: verdictOf[verdict], windowId: windowId ?? "", message: verdictText[verdict] };

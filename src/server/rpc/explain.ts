@@ -3,6 +3,7 @@ import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { type RunFact, RunFactSchema } from "#gen/pinion/v1/run_pb.js";
 import type { Device } from "../../store/devices.ts";
 import type { RunRow } from "../../store/runs.ts";
+import type { Fleet } from "../../store/workers.ts";
 
 /** Why a run is where it is. A function of what is known; reading it is rpc/runs.ts's business. */
 export type Known = {
@@ -11,6 +12,8 @@ export type Known = {
   device: Device | undefined;
   /** Attempts out at the device, and runs that wait for it, this one included. */
   onDevice: { active: number; pending: number };
+  /** The org's fleet workers, for a run that waits for one. */
+  fleet: Fleet | undefined;
   /** Silence after which the device's attempts are reaped, in milliseconds. */
   ttlMs: number;
   /** The database's clock. */
@@ -56,20 +59,15 @@ const explainStatus: Record<RunRow["status"], (known: Known) => { summary: strin
 };
 
 function explainPending(known: Known): { summary: string; nextStep: string } {
-  const { run, device, onDevice, now } = known;
+  const { run, device, onDevice, fleet, now } = known;
   const since = `Pending for ${durationText(now.getTime() - run.createdAt.getTime())}`;
   if (run.notBefore && run.notBefore > now) {
     return {
       summary: `${since}: it waits until ${clockText(run.notBefore)} before it is offered again (${run.reason}).`,
-      nextStep: `It is offered to ${nameOf(device)} at ${clockText(run.notBefore)}.`,
+      nextStep: `It is offered to ${run.deviceId ? nameOf(device) : "the fleet workers"} at ${clockText(run.notBefore)}.`,
     };
   }
-  if (!run.deviceId) {
-    return {
-      summary: `${since}: it is pinned to no device, so a fleet worker has to take it, and none has.`,
-      nextStep: "Connect a fleet worker, or pin the watcher to a device.",
-    };
-  }
+  if (!run.deviceId) return explainUnpinned(since, known, fleet!);
   if (!device) {
     return {
       summary: `${since}: its device does not exist any more.`,
@@ -100,6 +98,40 @@ function explainPending(known: Known): { summary: string; nextStep: string } {
   };
 }
 
+/** A run that is pinned to nobody: any worker of the org with a free slot that offers its kind takes it. */
+function explainUnpinned(since: string, { run }: Known, fleet: Fleet): { summary: string; nextStep: string } {
+  const ends = run.expiresAt ? ` If that is after ${clockText(run.expiresAt)}, it is skipped.` : "";
+  if (fleet.online === 0) {
+    const last = fleet.lastHeardAt
+      ? ` The last one, ${fleet.lastLabel}, was heard of at ${clockText(fleet.lastHeardAt)}.`
+      : "";
+    return {
+      summary: `${since}: it is pinned to no device, and no fleet worker of this org is connected.${last}`,
+      nextStep: `Start one with \`pinion worker\`, or pin the watcher to a device. It is pushed as soon as one connects.${ends}`,
+    };
+  }
+  const connected = `${fleet.online} fleet ${fleet.online === 1 ? "worker is" : "workers are"} connected`;
+  if (fleet.matching === 0) {
+    const offered =
+      fleet.kinds.length > 0 ? `they offer ${fleet.kinds.join(", ")}` : "they offer no kind by name";
+    return {
+      summary: `${since}: it asks for agent kind "${run.agentKind}"; ${connected}, but none offers it (${offered}).`,
+      nextStep: `Give a fleet worker an executor "${run.agentKind}", or change the watcher's agent_kind.${ends}`,
+    };
+  }
+  if (fleet.active >= fleet.slots) {
+    return {
+      summary: `${since}: all ${fleet.slots} slots of the fleet workers that can run it are used; ${fleet.pending} ${fleet.pending === 1 ? "run waits" : "runs wait"} for the fleet.`,
+      nextStep:
+        "It is pushed when its turn comes and a slot is free; another fleet worker would take it at once.",
+    };
+  }
+  return {
+    summary: `${since}: ${connected} with a free slot; the run is about to be pushed.`,
+    nextStep: "It is pushed within moments; the sweep does it if a notification was lost.",
+  };
+}
+
 function explainRunning(known: Known): { summary: string; nextStep: string } {
   const { run, device, ttlMs, now } = known;
   const heard = run.lastBeatAt ?? device?.last_beat_at ?? run.startedAt;
@@ -123,7 +155,7 @@ function explainRunning(known: Known): { summary: string; nextStep: string } {
   };
 }
 
-function factsOf({ run, device, onDevice, now }: Known): RunFact[] {
+function factsOf({ run, device, onDevice, fleet, now }: Known): RunFact[] {
   const facts: { at: Date | null; kind: string; text: string }[] = [];
   const fact = (at: Date | null, kind: string, text: string) => {
     if (at) facts.push({ at, kind, text });
@@ -148,11 +180,37 @@ function factsOf({ run, device, onDevice, now }: Known): RunFact[] {
     if (run.notBefore && run.notBefore > now) {
       facts.push({ at: run.notBefore, kind: "not_before", text: "not offered before then" });
     }
+    if (fleet) {
+      facts.push({
+        at: null,
+        kind: "fleet",
+        text: `${fleet.online} fleet workers connected, ${fleet.matching} of them can run it`,
+      });
+      facts.push({
+        at: null,
+        kind: "slots",
+        text: `${fleet.active} of ${fleet.slots} slots of those used, ${fleet.pending} unpinned runs pending`,
+      });
+      if (run.agentKind !== "") {
+        facts.push({
+          at: null,
+          kind: "agent_kinds",
+          text: `asks for ${run.agentKind}; offered: ${fleet.kinds.join(", ") || "none by name"}`,
+        });
+      }
+      if (fleet.lastHeardAt) {
+        facts.push({
+          at: fleet.lastHeardAt,
+          kind: "last_worker",
+          text: `fleet worker ${fleet.lastLabel} was heard of last`,
+        });
+      }
+    }
     if (device) {
       facts.push({
         at: device.last_beat_at,
         kind: "device",
-        text: `device ${device.label} is ${device.liveness}; session ${device.session_epoch} on replica ${device.replica_id ?? "none"}`,
+        text: `${nameOf(device)} is ${device.liveness}; session ${device.session_epoch} on replica ${device.replica_id ?? "none"}`,
       });
       facts.push({
         at: null,
@@ -167,7 +225,8 @@ function factsOf({ run, device, onDevice, now }: Known): RunFact[] {
 }
 
 function nameOf(device: Device | undefined): string {
-  return device ? `device ${device.label}` : "its device";
+  if (!device) return "its device";
+  return `${device.is_worker ? "fleet worker" : "device"} ${device.label}`;
 }
 
 function clockText(at: Date | null): string {

@@ -58,7 +58,7 @@ export function fleetService(deps: {
       const { rows, nextPageToken } = await page(request, {
         key: z.object({ label: z.string(), id: idKey }),
         keyOf: (row: devices.Device) => ({ label: row.label, id: row.id }),
-        fetch: (after, limit) => devices.list(db, { orgId, ttlMs, limit, after }),
+        fetch: (after, limit) => devices.list(db, { orgId, ttlMs, limit, after, isWorker: request.isWorker }),
       });
       return { devices: rows.map(deviceMessage), nextPageToken };
     },

@@ -20,6 +20,7 @@ import * as runs from "../../store/runs.ts";
 import type { FailurePolicy } from "../../store/settlements.ts";
 import * as watchers from "../../store/watchers.ts";
 import * as windows from "../../store/windows.ts";
+import * as workers from "../../store/workers.ts";
 import type { Feed, OutputChunk } from "../feed.ts";
 import { principalOf } from "../guard.ts";
 import { explain } from "./explain.ts";
@@ -110,8 +111,13 @@ export function runService(deps: {
       const onDevice = deviceId
         ? await runs.countOnDevice(db, { orgId, deviceId })
         : { active: 0, pending: 0 };
+      const { ttlMs } = deps;
+      const fleet =
+        run.status === "pending" && !deviceId
+          ? await workers.findFleet(db, { orgId, agentKind: run.agentKind, ttlMs })
+          : undefined;
       const now = await clock.now(db);
-      return { run: runMessage(run), ...explain({ run, device, onDevice, ttlMs: deps.ttlMs, now }) };
+      return { run: runMessage(run), ...explain({ run, device, onDevice, fleet, ttlMs, now }) };
     },
 
     async listWindows(request, context) {

@@ -71,7 +71,14 @@ export function watcherMessage(row: watchers.Watcher): Watcher {
     activeRunId: row.active_run_id ?? "",
     createdAt: timestampOf(row.created_at),
     updatedAt: timestampOf(row.updated_at),
+    noExecutorReason: noExecutorReasonOf(row),
+    unrunnableSlots: row.unrunnable_slots,
   });
+}
+
+function noExecutorReasonOf(row: watchers.Watcher): string {
+  if (row.status === "no_executor") return row.paused_reason || "its device was deleted";
+  return row.has_agent ? "" : `agent "${row.agent_id}" does not exist`;
 }
 
 /** What people decided, with the defaults as values. */

@@ -20,10 +20,10 @@ import { addDevice, addTenant, type Tenant } from "./tenants.ts";
  * What an rpc asks of its caller, said a second time and independently of src/server/guard.ts: an rpc that is added, or
  * let in more easily, fails here until somebody has thought about it.
  */
-const needs: Record<string, "nothing" | "device" | "read" | "write" | "admin"> = {
-  "DeviceService/Connect": "device",
+const needs: Record<string, "nothing" | "device" | "executor" | "read" | "write" | "admin"> = {
+  "DeviceService/Connect": "executor",
   "DeviceService/Enroll": "nothing",
-  "DeviceService/CompleteRun": "device",
+  "DeviceService/CompleteRun": "executor",
   "DeviceService/TriggerWatcher": "device",
   "DeviceService/ListMyWatchers": "device",
   "WatcherService/CreateWatcher": "write",
@@ -43,6 +43,14 @@ const needs: Record<string, "nothing" | "device" | "read" | "write" | "admin"> =
   "RunService/WatchRun": "read",
   "RunService/ExplainRun": "read",
   "RunService/ListWindows": "read",
+  "TurnService/StartTurn": "write",
+  "TurnService/GetTurn": "read",
+  "TurnService/WatchTurn": "read",
+  "TurnService/ListTurns": "read",
+  "TurnService/CancelTurn": "write",
+  "TurnService/GetConversation": "read",
+  "TurnService/ListConversations": "read",
+  "TurnService/DeleteConversation": "write",
   "FleetService/ListDevices": "read",
   "FleetService/GetDevice": "read",
   "FleetService/UpdateDevice": "write",
@@ -75,7 +83,8 @@ const needs: Record<string, "nothing" | "device" | "read" | "write" | "admin"> =
 
 /** What each scope lets in, by itself. */
 const lets: Record<string, readonly string[]> = {
-  "fleet:run": [],
+  // Which of the org's runs a fleet worker may have is another question: see fleet-worker.test.ts.
+  "fleet:run": ["executor"],
   // In a service's token it makes no device of it.
   "device:run": [],
   read: ["read"],
@@ -90,6 +99,8 @@ for (const file of readdirSync(folder).filter((name) => name.endsWith("_pb.js"))
   services.push(...(Object.values(module).filter((it) => it.kind === "service") as unknown as DescService[]));
 }
 const methods = services.flatMap((service) => service.methods);
+/** What a device's own token lets in. */
+const isForDevices = (name: string) => needs[name] === "device" || needs[name] === "executor";
 const shortName = (method: DescMethod) => nameOf(method).replace("pinion.v1.", "");
 
 const database = useDatabase({ per: "file" });
@@ -123,6 +134,8 @@ beforeAll(async () => {
   await sql`
     insert into platform (org_id, stable_id, agent_id, kind, status)
     values ('local', 'secret-platform', 'secret-agent', 'webhook', 'stopped')`.execute(db);
+  const spoken = { agentId: "secret-agent", userId: "ada", messageId: "m1", input: "secret" };
+  const { turn } = await clients.turns.startTurn(spoken);
   const { member } = await clients.orgs.addMember({ email: "ada@example.org", role: 3 });
   const { token } = await tokens.issue(db, {
     orgId: "local",
@@ -136,6 +149,8 @@ beforeAll(async () => {
     ids: {
       watcher: watcher!.id,
       run: run!.id,
+      turn: turn!.id,
+      conversation: turn!.conversationId,
       device: device.deviceId,
       agent: "secret-agent",
       platform: "secret-platform",
@@ -260,7 +275,7 @@ test("each scope by itself reaches what it names, and nothing stronger", async (
 
 test("a device's token reaches the rpcs of devices, and a person's does not", async () => {
   for (const method of methods.filter((it) => needs[shortName(it)] !== "nothing")) {
-    const isDevices = needs[shortName(method)] === "device";
+    const isDevices = isForDevices(shortName(method));
     const asDevice = (await call(method, otherDevice.token)).code;
     const asOwner = (await call(method, replica.token)).code;
     expect([shortName(method), isIn(asDevice)]).toEqual([shortName(method), isDevices]);
@@ -305,6 +320,14 @@ function requestsAbout(ids: Record<string, string>): Record<string, object | "na
     "RunService/WatchRun": { runId: ids.run },
     "RunService/ExplainRun": { runId: ids.run },
     "RunService/ListWindows": { watcherId },
+    "TurnService/StartTurn": { agentId: ids.agent, userId: "ada", messageId: "m1", input: "secret" },
+    "TurnService/GetTurn": { turnId: ids.turn },
+    "TurnService/WatchTurn": { turnId: ids.turn },
+    "TurnService/ListTurns": "names nothing",
+    "TurnService/CancelTurn": { turnId: ids.turn },
+    "TurnService/GetConversation": { conversationId: ids.conversation },
+    "TurnService/ListConversations": "names nothing",
+    "TurnService/DeleteConversation": { conversationId: ids.conversation },
     "FleetService/ListDevices": "names nothing",
     "FleetService/GetDevice": { deviceId: ids.device },
     "FleetService/UpdateDevice": { deviceId: ids.device, label: "x", updateMask: { paths: ["label"] } },
@@ -353,7 +376,7 @@ test("for another org's admin, and its device, nothing of this org exists", asyn
     const name = shortName(method);
     if (needs[name] === "nothing") continue;
     const request = requests[name]!;
-    const secret = needs[name] === "device" ? foreignDevice.secret : other.secret;
+    const secret = isForDevices(name) ? foreignDevice.secret : other.secret;
     const { code, answer } = await call(method, secret, request === "names nothing" ? {} : request);
     if (request !== "names nothing") expect([name, code]).toEqual([name, "NotFound"]);
     const seen = textOf(answer);
@@ -362,6 +385,41 @@ test("for another org's admin, and its device, nothing of this org exists", asyn
   const after = await database.db.selectFrom("event").select("seq").where("org_id", "=", "local").execute();
   expect(after).toEqual(before);
   expect((await replica.clients.fleet.getDevice({ deviceId: mine.ids.device! })).device!.label).toBe("mine");
+});
+
+test("a fleet worker, of this org or of another one, is no device of this org and completes nothing of its devices", async () => {
+  const requests = requestsAbout(mine.ids);
+  const hello = { installId: mine.device.installId, platform: 2, maxConcurrency: 1 };
+  const codesAs = async (secret: string) => {
+    const codes: Record<string, string> = {};
+    for (const method of methods.filter((it) => isForDevices(shortName(it)))) {
+      const name = shortName(method);
+      const about = requests[name]!;
+      const request =
+        name === "DeviceService/Connect"
+          ? { message: { case: "hello", value: hello } }
+          : about === "names nothing"
+            ? {}
+            : about;
+      const { code, answer } = await call(method, secret, request);
+      codes[name] = code;
+      for (const id of Object.values(mine.ids))
+        expect([name, textOf(answer).includes(id)]).toEqual([name, false]);
+    }
+    return codes;
+  };
+  const expected = {
+    "DeviceService/Connect": "PermissionDenied",
+    "DeviceService/CompleteRun": "NotFound",
+    "DeviceService/TriggerWatcher": "PermissionDenied",
+    "DeviceService/ListMyWatchers": "PermissionDenied",
+  };
+  expect(await codesAs(await issue(["fleet:run"]))).toEqual(expected);
+  // In its own org nobody has that installation: there it is a worker, and a different one.
+  expect(await codesAs(await issue(["fleet:run"], "globex"))).toEqual({
+    ...expected,
+    "DeviceService/Connect": "ok",
+  });
 });
 
 test("only the operator's org makes orgs", async () => {
@@ -376,7 +434,7 @@ test("only the operator's org makes orgs", async () => {
 test("another device of the same org sees, triggers and completes nothing of the first one's", async () => {
   const requests = requestsAbout(mine.ids);
   const codes: Record<string, string> = {};
-  for (const method of methods.filter((it) => needs[shortName(it)] === "device")) {
+  for (const method of methods.filter((it) => isForDevices(shortName(it)))) {
     const name = shortName(method);
     const request =
       name === "DeviceService/Connect"
@@ -443,7 +501,7 @@ test("every rpc asks the database as the role that row-level security confines, 
   for (const method of methods) {
     const name = shortName(method);
     const exception = beyondOneOrg[name];
-    const secret = needs[name] === "device" ? otherDevice.token : replica.token;
+    const secret = isForDevices(name) ? otherDevice.token : replica.token;
     const about = requests[name];
     const request =
       exception?.request ?? ofNothing[name] ?? (about === "names nothing" ? {} : (about as object));

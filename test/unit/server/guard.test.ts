@@ -7,6 +7,7 @@ import { file_pinion_v1_fleet } from "#gen/pinion/v1/fleet_pb.js";
 import { file_pinion_v1_org } from "#gen/pinion/v1/org_pb.js";
 import { file_pinion_v1_run } from "#gen/pinion/v1/run_pb.js";
 import { file_pinion_v1_token } from "#gen/pinion/v1/token_pb.js";
+import { file_pinion_v1_turn } from "#gen/pinion/v1/turn_pb.js";
 import { file_pinion_v1_watcher } from "#gen/pinion/v1/watcher_pb.js";
 import {
   mayEnd,
@@ -26,6 +27,7 @@ const services = [
   file_pinion_v1_org,
   file_pinion_v1_run,
   file_pinion_v1_token,
+  file_pinion_v1_turn,
   file_pinion_v1_watcher,
 ].flatMap((file) => file.services);
 

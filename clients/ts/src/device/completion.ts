@@ -15,6 +15,8 @@ export interface AttemptResult {
   signal?: string;
   /** Why it did not complete, for people; cut to 4,000 bytes. */
   reason?: string;
+  /** Of a turn: what the conversation's next one is given; at most 1 MiB. Left out: the snapshot stays as it is. */
+  nextSnapshot?: Uint8Array;
   /** Left out: measured from the start of the handler. */
   durationMs?: number;
 }
@@ -53,6 +55,7 @@ export function completionOf(
     isOutputTruncated: result.isOutputTruncated ?? false,
     // Windows has exit codes beyond 2^31; the field is a signed 32-bit number.
     ...(finite(result.exitCode) === undefined ? {} : { exitCode: Math.trunc(result.exitCode ?? 0) | 0 }),
+    ...(result.nextSnapshot === undefined ? {} : { nextSnapshot: result.nextSnapshot }),
     signal: truncateUtf8(result.signal ?? "", SIGNAL_BYTES_MAX).text,
     reason: truncateUtf8((result.reason ?? "").toWellFormed(), REASON_BYTES_MAX).text,
     duration: durationFromMs(Math.max(0, Math.round(finite(result.durationMs) ?? measuredMs))),
@@ -65,9 +68,10 @@ function finite(value: number | undefined): number | undefined {
 
 /** The completion cut to what this session takes: a message that is too large would end the stream, again and again. */
 export function fitCompletion(completion: Completion, limits: SessionLimits): Completion {
+  const restBytes = MESSAGE_OVERHEAD_BYTES + (completion.nextSnapshot?.length ?? 0);
   const outputBytesMax = Math.max(
     0,
-    Math.min(limits.completionOutputBytesMax, limits.messageBytesMax - MESSAGE_OVERHEAD_BYTES),
+    Math.min(limits.completionOutputBytesMax, limits.messageBytesMax - restBytes),
   );
   const { text, isTruncated } = truncateUtf8(completion.output, outputBytesMax);
   if (!isTruncated) return completion;

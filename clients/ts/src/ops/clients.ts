@@ -21,6 +21,7 @@ import { FleetService } from "../gen/pinion/v1/fleet_pb.js";
 import { OrgService } from "../gen/pinion/v1/org_pb.js";
 import { RunService } from "../gen/pinion/v1/run_pb.js";
 import { TokenService } from "../gen/pinion/v1/token_pb.js";
+import { TurnService } from "../gen/pinion/v1/turn_pb.js";
 import { WatcherService } from "../gen/pinion/v1/watcher_pb.js";
 import { convertErrors } from "./errors.ts";
 import { repeatLost } from "./repeat.ts";
@@ -41,6 +42,7 @@ export interface ClientOptions {
 export interface Clients {
   watchers: Client<typeof WatcherService>;
   runs: Client<typeof RunService>;
+  turns: Client<typeof TurnService>;
   fleet: Client<typeof FleetService>;
   tokens: Client<typeof TokenService>;
   orgs: Client<typeof OrgService>;
@@ -89,6 +91,7 @@ export function createClients(options: ClientOptions): Clients {
   return {
     watchers: client(WatcherService),
     runs: client(RunService),
+    turns: client(TurnService),
     fleet: client(FleetService),
     tokens: client(TokenService),
     orgs: client(OrgService),

@@ -22,6 +22,8 @@ export function markerOfAttempt(installId: string, mark: string): Record<string,
 export function environmentOf(options: {
   executor: ExecutorConfig;
   assignment: Assignment;
+  /** Of a turn: where its snapshots are. */
+  snapshots?: { in: string | undefined; out: string | undefined } | undefined;
   installId: string;
   /** Random, made by the daemon for this attempt. */
   mark: string;
@@ -34,7 +36,7 @@ export function environmentOf(options: {
     if (value !== undefined) environment[name] = value;
   }
   Object.assign(environment, executor.setEnv);
-  const { watcher, event, context, agent } = assignment;
+  const { watcher, event, context, agent, turn } = assignment;
   const facts: Record<string, string | undefined> = {
     ...markerOfAttempt(installId, mark),
     PINION_RUN_ID: assignment.runId,
@@ -43,6 +45,11 @@ export function environmentOf(options: {
     PINION_CONVERSATION_ID: context?.conversationId,
     PINION_WINDOW_START: event?.windowStart && timestampDate(event.windowStart).toISOString(),
     PINION_WINDOW_END: event?.windowEnd && timestampDate(event.windowEnd).toISOString(),
+    PINION_TURN_ID: turn && assignment.runId,
+    PINION_MESSAGE_ID: turn?.messageId,
+    PINION_SUBJECT_RUN_ID: turn?.subjectRunId,
+    PINION_SNAPSHOT_IN: options.snapshots?.in,
+    PINION_SNAPSHOT_OUT: options.snapshots?.out,
     PINION_AGENT: agent?.id,
     PINION_AGENT_IDENTITY: identityOf(assignment),
     TRACEPARENT: assignment.traceparent,

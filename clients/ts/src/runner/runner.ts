@@ -15,6 +15,7 @@ import { Journal } from "./journal.ts";
 import type { Notifier } from "./notification.ts";
 import { endEscaped } from "./process-group.ts";
 import { formatDuration } from "./quantities.ts";
+import { openSnapshotFiles, removeSnapshotFiles, type SnapshotFiles } from "./snapshots.ts";
 import { type SweepReport, sweepLeftovers } from "./sweep.ts";
 
 /** Lines of stderr that a reason quotes. */
@@ -42,9 +43,11 @@ export class Runner {
     this.#journal = new Journal(options.stateDir);
   }
 
-  /** Ends what an earlier daemon left running. */
-  sweep(): Promise<SweepReport> {
-    return sweepLeftovers(this.#journal, this.#options.installId);
+  /** Ends what an earlier daemon left running, and removes what it left lying about. */
+  async sweep(): Promise<SweepReport> {
+    const report = await sweepLeftovers(this.#journal, this.#options.installId);
+    await removeSnapshotFiles(this.#options.stateDir);
+    return report;
   }
 
   /** Journals an assignment, or says why it cannot be run here. */
@@ -52,11 +55,11 @@ export class Runner {
     const executor = findExecutor(this.#options.config, assignment.agentKind);
     if (executor === undefined)
       return { reason: "unsupported", message: this.#unsupported(assignment.agentKind) };
-    if (
-      executor.stdin === "prompt" &&
-      assignment.kind !== AssignmentKind.TURN &&
-      assignment.watcher === undefined
-    ) {
+    if (assignment.kind === AssignmentKind.TURN) {
+      if (assignment.turn === undefined) {
+        return { reason: "invalid", message: "the assignment is a turn, and says nothing about it" };
+      }
+    } else if (executor.stdin === "prompt" && assignment.watcher === undefined) {
       return { reason: "invalid", message: "the assignment has no watcher, and so no prompt" };
     }
     const { runId, attemptToken } = assignment;
@@ -79,14 +82,41 @@ export class Runner {
     assignment: Assignment,
     context: AttemptContext,
   ): Promise<AttemptResult> {
+    const mark = randomUUID();
+    const { turn } = assignment;
+    if (turn === undefined) return this.#start(executor, assignment, context, mark);
+    let files: SnapshotFiles | undefined;
+    try {
+      files = await openSnapshotFiles({ stateDir: this.#options.stateDir, mark, turn });
+      const result = await this.#start(executor, assignment, context, mark, files);
+      if (result.outcome !== "completed") return result;
+      const left = await files.collect();
+      if ("problem" in left) return { ...result, outcome: "failed", reason: left.problem };
+      return left.snapshot === undefined ? result : { ...result, nextSnapshot: left.snapshot };
+    } catch (error) {
+      // Most likely the disk.
+      return { outcome: "failed", reason: `the turn's snapshot: ${messageOf(error)}` };
+    } finally {
+      await files?.dispose().catch((error: unknown) => {
+        this.#options.logger.warn({ error: messageOf(error) }, "cannot remove a turn's snapshot");
+      });
+    }
+  }
+
+  async #start(
+    executor: ExecutorConfig,
+    assignment: Assignment,
+    context: AttemptContext,
+    mark: string,
+    snapshots?: SnapshotFiles,
+  ): Promise<AttemptResult> {
     const { installId, env } = this.#options;
     const timeoutMs = timeoutOf(executor, assignment);
-    const mark = randomUUID();
     let journaled: Promise<void> = Promise.resolve();
     const end = await runChild({
       command: executor.command,
       cwd: executor.cwd,
-      env: environmentOf({ executor, assignment, installId, mark, inherited: env }),
+      env: environmentOf({ executor, assignment, snapshots, installId, mark, inherited: env }),
       stdin: stdinOf(executor, assignment),
       timeoutMs,
       killGraceMs: executor.killGraceMs,
@@ -168,10 +198,13 @@ function stdinOf(executor: ExecutorConfig, assignment: Assignment): string | und
       return undefined;
     case "assignment": {
       // The attempt's token proves the attempt to the server: it is the daemon's, not the program's.
-      return `${toJsonString(AssignmentSchema, { ...assignment, attemptToken: "" })}\n`;
+      // A snapshot may be large; it lies in a file.
+      const turn = assignment.turn && { ...assignment.turn, snapshot: new Uint8Array() };
+      const shown = { ...assignment, attemptToken: "", ...(turn ? { turn } : {}) };
+      return `${toJsonString(AssignmentSchema, shown)}\n`;
     }
     case "prompt":
-      return assignment.watcher?.prompt ?? "";
+      return assignment.turn?.input ?? assignment.watcher?.prompt ?? "";
   }
 }
 

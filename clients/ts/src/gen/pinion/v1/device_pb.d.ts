@@ -166,14 +166,16 @@ export declare const ConnectResponseSchema: GenMessage<ConnectResponse>;
 export declare type Hello = Message<"pinion.v1.Hello"> & {
   /**
    * Chosen once by the daemon, kept for the life of the installation. 8 to 100 bytes. PERMISSION_DENIED if the token
-   * belongs to another installation.
+   * belongs to another installation; for a fleet worker, if it is an enrolled device's, or that of another token's worker
+   * that was heard of within the TTL (unless this token took over from that one).
    *
    * @generated from field: string install_id = 1;
    */
   installId: string;
 
   /**
-   * What the device runs on; set once, at enrolment. PERMISSION_DENIED if it differs.
+   * What the device runs on; set once, at enrolment. PERMISSION_DENIED if it differs. A fleet worker says what it runs on
+   * with each hello: macOS, Linux or Windows.
    *
    * @generated from field: pinion.v1.Platform platform = 2;
    */
@@ -194,7 +196,7 @@ export declare type Hello = Message<"pinion.v1.Hello"> & {
   label: string;
 
   /**
-   * Kinds of executors that are configured. At most 64.
+   * Kinds of executors that are configured. At most 64. A fleet worker is given runs that ask for one of these or for none.
    *
    * @generated from field: repeated string agent_kinds = 5;
    */
@@ -598,6 +600,13 @@ export declare type Assignment = Message<"pinion.v1.Assignment"> & {
    * @generated from field: string traceparent = 12;
    */
   traceparent: string;
+
+  /**
+   * The turn. Set for turns, whose `run_id` is the turn's id; they have no watcher and no event.
+   *
+   * @generated from field: pinion.v1.TurnAssignment turn = 13;
+   */
+  turn?: TurnAssignment | undefined;
 };
 
 /**
@@ -605,6 +614,75 @@ export declare type Assignment = Message<"pinion.v1.Assignment"> & {
  * Use `create(AssignmentSchema)` to create a new message.
  */
 export declare const AssignmentSchema: GenMessage<Assignment>;
+
+/**
+ * What a worker needs to know of a turn.
+ *
+ * @generated from message pinion.v1.TurnAssignment
+ */
+export declare type TurnAssignment = Message<"pinion.v1.TurnAssignment"> & {
+  /**
+   * The conversation; empty for a turn without one.
+   *
+   * @generated from field: string conversation_id = 1;
+   */
+  conversationId: string;
+
+  /**
+   * The message, as its sender named it.
+   *
+   * @generated from field: string message_id = 2;
+   */
+  messageId: string;
+
+  /**
+   * The message. At most 1 MiB.
+   *
+   * @generated from field: string input = 3;
+   */
+  input: string;
+
+  /**
+   * The program may leave a snapshot for the conversation's next turn: see `Completion.next_snapshot`.
+   *
+   * @generated from field: bool uses_snapshot = 4;
+   */
+  usesSnapshot: boolean;
+
+  /**
+   * What the conversation's last turn left. At most 1 MiB; empty for the first.
+   *
+   * @generated from field: bytes snapshot = 5;
+   */
+  snapshot: Uint8Array;
+
+  /**
+   * The snapshot's version; 0 for the first.
+   *
+   * @generated from field: int64 snapshot_version = 6;
+   */
+  snapshotVersion: bigint;
+
+  /**
+   * When the turn is lost unless the worker beats; every heartbeat that lists it moves this on.
+   *
+   * @generated from field: google.protobuf.Timestamp deadline_at = 7;
+   */
+  deadlineAt?: Timestamp | undefined;
+
+  /**
+   * The run that the turn is about; empty if none was named.
+   *
+   * @generated from field: string subject_run_id = 8;
+   */
+  subjectRunId: string;
+};
+
+/**
+ * Describes the message pinion.v1.TurnAssignment.
+ * Use `create(TurnAssignmentSchema)` to create a new message.
+ */
+export declare const TurnAssignmentSchema: GenMessage<TurnAssignment>;
 
 /**
  * What a device needs to know of a watcher.
@@ -927,6 +1005,14 @@ export declare type Completion = Message<"pinion.v1.Completion"> & {
    * @generated from field: google.protobuf.Duration duration = 9;
    */
   duration?: Duration | undefined;
+
+  /**
+   * What the conversation's next turn is given; absent leaves the snapshot as it is. Stored together with the output of
+   * a completed turn that uses snapshots, under its lease. At most 1 MiB.
+   *
+   * @generated from field: optional bytes next_snapshot = 10;
+   */
+  nextSnapshot?: Uint8Array | undefined;
 };
 
 /**
@@ -1694,6 +1780,9 @@ export declare const DrainReasonSchema: GenEnum<DrainReason>;
 /**
  * What a device's daemon speaks. All but Enroll need the device's token; whose device it is comes from the token, never
  * from a message. docs/lifecycles.md has its states.
+ *
+ * A fleet worker speaks it too, with a service's token of scope fleet:run (Connect and CompleteRun only). It takes runs
+ * that are pinned to nobody. Several workers may share a token; which of them it is, its hello's install_id says.
  *
  * @generated from service pinion.v1.DeviceService
  */

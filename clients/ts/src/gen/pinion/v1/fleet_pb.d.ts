@@ -138,11 +138,19 @@ export declare type Device = Message<"pinion.v1.Device"> & {
   pendingRuns: number;
 
   /**
-   * When it was enrolled.
+   * When it was enrolled; a fleet worker: when it first connected.
    *
    * @generated from field: google.protobuf.Timestamp created_at = 18;
    */
   createdAt?: Timestamp | undefined;
+
+  /**
+   * A fleet worker: connected with a service's token, owned by nobody, takes what is pinned to nobody, and can be pinned
+   * to by nobody. Its row goes when it was away for a day and holds nothing.
+   *
+   * @generated from field: bool is_worker = 19;
+   */
+  isWorker: boolean;
 };
 
 /**
@@ -170,6 +178,13 @@ export declare type ListDevicesRequest = Message<"pinion.v1.ListDevicesRequest">
    * @generated from field: string page_token = 2;
    */
   pageToken: string;
+
+  /**
+   * Only fleet workers (true) or only devices of people (false); absent: both. The same for all pages.
+   *
+   * @generated from field: optional bool is_worker = 3;
+   */
+  isWorker?: boolean | undefined;
 };
 
 /**
@@ -484,7 +499,7 @@ export enum Liveness {
 export declare const LivenessSchema: GenEnum<Liveness>;
 
 /**
- * Devices as people and operators see them.
+ * Devices and fleet workers as people and operators see them.
  *
  * @generated from service pinion.v1.FleetService
  */
@@ -521,7 +536,8 @@ export declare const FleetService: GenService<{
   },
   /**
    * Removes a device: its watchers are unpinned and show as no_executor, its token is revoked, its stream closed, its
-   * active runs cancelled.
+   * active runs cancelled. A fleet worker's stream is closed and its attempts are lost, so that other workers take
+   * its runs while these have attempts left; its token stays good, so it may come again: revoke the token to keep it out.
    *
    * @generated from rpc pinion.v1.FleetService.DeleteDevice
    */

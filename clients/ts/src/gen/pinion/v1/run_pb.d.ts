@@ -60,7 +60,8 @@ export declare type Run = Message<"pinion.v1.Run"> & {
   agentVersion: number;
 
   /**
-   * The device the run is pinned to; empty for one that fleet workers take.
+   * The device the run is pinned to; for a run that is pinned to nobody, the fleet worker that has or had it, and empty
+   * while it is pending.
    *
    * @generated from field: string device_id = 7;
    */
@@ -804,7 +805,8 @@ export declare type RunFact = Message<"pinion.v1.RunFact"> & {
   at?: Timestamp | undefined;
 
   /**
-   * What kind of fact, for programs: "due", "materialized", "claimed", "device", "slots", "deadline" …
+   * What kind of fact, for programs: "due", "materialized", "claimed", "device", "slots", "deadline" …; of a run that waits
+   * for a fleet worker also "fleet", "agent_kinds", "last_worker".
    *
    * @generated from field: string kind = 2;
    */

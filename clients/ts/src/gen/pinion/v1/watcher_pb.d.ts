@@ -40,7 +40,7 @@ export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
   agentId: string;
 
   /**
-   * The device it is pinned to; empty: fleet workers take it.
+   * The device it is pinned to; empty: fleet workers take it. FAILED_PRECONDITION for a fleet worker.
    *
    * @generated from field: string device_id = 4;
    */
@@ -257,6 +257,21 @@ export declare type Watcher = Message<"pinion.v1.Watcher"> & {
    * @generated from field: google.protobuf.Timestamp updated_at = 15;
    */
   updatedAt?: Timestamp | undefined;
+
+  /**
+   * Why its due slots are skipped as no_executor at present: its device was deleted, or its agent does not exist. Empty:
+   * they are not. With an agent that is made again under the same id, it goes on by itself.
+   *
+   * @generated from field: string no_executor_reason = 16;
+   */
+  noExecutorReason: string;
+
+  /**
+   * Due slots that were skipped as no_executor since its last run.
+   *
+   * @generated from field: int32 unrunnable_slots = 17;
+   */
+  unrunnableSlots: number;
 };
 
 /**

@@ -1,0 +1,36 @@
+import { type Db, transaction } from "../store/database.ts";
+import type { EndedTurn } from "../store/turn-settlements.ts";
+import * as turns from "../store/turns.ts";
+import type { Doorbell } from "./doorbell.ts";
+import type { TurnBell } from "./turn-bell.ts";
+import { endTurns } from "./turn-endings.ts";
+
+/**
+ * Cancels a turn: one that waits ends at once; the worker of another one is asked, and the turn ends when the worker
+ * says so, or when its TTL passes. Answers whether there was a live one.
+ */
+export async function cancelTurn(
+  db: Db,
+  turn: { orgId: string; turnId: string },
+  options: { reason: string; doorbell: TurnBell & Pick<Doorbell, "cancelling"> },
+): Promise<boolean> {
+  const { reason, doorbell } = options;
+  const { locked, ended } = await transaction(db, async (tx) => {
+    const locked = await turns.lockForCancel(tx, turn);
+    let ended: EndedTurn[] = [];
+    if (locked?.status === "pending") {
+      ended = await endTurns(tx, [
+        { ...turn, attemptToken: null, holderId: null, status: "cancelled", reason, isRetryable: false },
+      ]);
+    } else if (locked) {
+      await turns.requestCancel(tx, { ...turn, reason });
+    }
+    return { locked, ended };
+  });
+  doorbell.turnsEnded(ended);
+  if (locked?.attemptToken && locked.holderId) {
+    const { orgId, turnId: runId, attemptToken, holderId: deviceId } = locked;
+    doorbell.cancelling([{ orgId, deviceId, runId, attemptToken, reason }]);
+  }
+  return locked !== undefined;
+}

@@ -1,0 +1,196 @@
+import { type Batcher, createBatcher } from "../batcher.ts";
+import { Refusal, refuse } from "../errors.ts";
+import type { Logger } from "../log.ts";
+import { type Db, isPassing, transaction } from "../store/database.ts";
+import * as events from "../store/events.ts";
+import type { AttemptName, PastVerdict } from "../store/settlements.ts";
+import {
+  commitTerminalReply,
+  type EndedTurn,
+  findVerdicts,
+  type TerminalReply,
+  type Withdrawal,
+  withdraw,
+} from "../store/turn-settlements.ts";
+import type { TurnBell } from "./turn-bell.ts";
+
+/** The ends of turns, with their events and announcements. Who ends a turn first has ended it. */
+
+/**
+ * Ends turns and writes their events, in the caller's transaction. Appending events takes the orgs' locks, so nothing
+ * else may follow in the transaction.
+ */
+export async function endTurns(tx: Db, replies: readonly TerminalReply[]): Promise<EndedTurn[]> {
+  const ended = await commitTerminalReply(tx, replies);
+  await appendEnded(tx, ended, replies);
+  return ended;
+}
+
+/** The events of turns that have ended: the second half of {@link endTurns}, and as final. */
+export async function appendEnded(
+  tx: Db,
+  ended: readonly EndedTurn[],
+  replies: readonly Pick<TerminalReply, "turnId" | "holderId">[] = [],
+): Promise<void> {
+  const reporters = new Map(replies.map((reply) => [reply.turnId, reply.holderId]));
+  await events.appendAll(
+    tx,
+    ended.map((turn) => eventOf(turn, turn.verdict === "stored" ? reporters.get(turn.turnId) : null)),
+  );
+}
+
+function eventOf(turn: EndedTurn, reporterId: string | null | undefined): events.NewEvent {
+  return {
+    orgId: turn.orgId,
+    kind: `turn.${turn.status}`,
+    actor: reporterId ? `device:${reporterId}` : "pinion",
+    deviceId: turn.holderId,
+    data: {
+      turn_id: turn.turnId,
+      agent_id: turn.agentId,
+      ...(turn.conversationId ? { conversation_id: turn.conversationId } : {}),
+      message_id: turn.messageId,
+      attempt: turn.attempt,
+      ...(turn.reason ? { reason: turn.reason } : {}),
+      ...(turn.isRetryable ? { is_retryable: true } : {}),
+    },
+  };
+}
+
+/** A worker's own report on a turn. */
+export type Reply = TerminalReply & { attemptToken: string; holderId: string };
+export type ReplyVerdict = "stored" | PastVerdict["verdict"];
+
+/** What `withdraw` and `end` take of a turn. */
+type Ending = Omit<TerminalReply, "holderId">;
+
+/**
+ * Stores what becomes of turns, in batches. What is resolved has been committed and announced; what may pass (see
+ * isPassing) is rejected, and may be tried again.
+ */
+export type TurnEndings = {
+  /** Stores a worker's reply, exactly once. Refuses with `invalid_argument` what can never be stored. */
+  reply(reply: Reply): Promise<ReplyVerdict>;
+  /** Pinion itself ends a turn. */
+  end(ending: Ending): Promise<void>;
+  /** Gives a claim back that no worker took on. */
+  withdraw(withdrawal: Withdrawal): Promise<void>;
+  idle(): Promise<void>;
+};
+
+/** Replies per transaction, and how many may wait; beyond it the worker is asked to send again. */
+const repliesPerBatchMax = 200;
+const repliesWaitingMax = 20_000;
+const overflow = () =>
+  new Refusal("unavailable", "too many replies wait to be stored; send it again", { retryAfterMs: 1_000 });
+
+export function createTurnEndings(options: { db: Db; doorbell: TurnBell; log: Logger }): TurnEndings {
+  const { db, doorbell } = options;
+
+  const replies: Batcher<Reply, ReplyVerdict> = createBatcher({
+    async run(items) {
+      const { verdicts, ended } = await transaction(db, (tx) => storeRepliesOnce(tx, items));
+      doorbell.turnsEnded(ended);
+      return verdicts;
+    },
+    itemsMax: repliesPerBatchMax,
+    queueMax: repliesWaitingMax,
+    overflow,
+    // R9: one that the database refuses takes no others with it.
+    mayIsolate: (error) => !isPassing(error),
+  });
+
+  const endings: Batcher<Ending, void> = createBatcher({
+    async run(items) {
+      const distinct = [...new Map(items.map((item) => [item.turnId, item])).values()];
+      const ended = await transaction(db, (tx) =>
+        endTurns(
+          tx,
+          distinct.map((ending) => ({ ...ending, holderId: null })),
+        ),
+      );
+      doorbell.turnsEnded(ended);
+      return items.map(() => undefined);
+    },
+    itemsMax: repliesPerBatchMax,
+    queueMax: repliesWaitingMax,
+    overflow,
+    mayIsolate: (error) => !isPassing(error),
+  });
+
+  const withdrawals: Batcher<Withdrawal, void> = createBatcher({
+    async run(items) {
+      const distinct = [...new Map(items.map((item) => [item.turnId, item])).values()];
+      doorbell.turnsWithdrawn(await transaction(db, (tx) => withdraw(tx, distinct)));
+      return items.map(() => undefined);
+    },
+    itemsMax: repliesPerBatchMax,
+    queueMax: repliesWaitingMax,
+    overflow,
+    mayIsolate: (error) => !isPassing(error),
+  });
+
+  return {
+    async reply(reply) {
+      try {
+        return await replies.add(reply);
+      } catch (error) {
+        if (error instanceof Refusal || isPassing(error)) throw error;
+        options.log.error({ err: error, turnId: reply.turnId }, "the database refuses a reply");
+        refuse("invalid_argument", "completion: the database refuses to store it; see the server's log");
+      }
+    },
+    end: (ending) => endings.add(ending),
+    withdraw: (withdrawal) => withdrawals.add(withdrawal),
+    async idle() {
+      await Promise.all([replies.idle(), endings.idle(), withdrawals.idle()]);
+    },
+  };
+}
+
+const nameOf = (reply: { turnId: string; attemptToken: string | null }) =>
+  `${reply.turnId} ${reply.attemptToken}`;
+
+/** Stores replies in the caller's transaction; a repeat within them is stored once and answered twice. */
+export async function storeRepliesOnce(
+  tx: Db,
+  replies: readonly Reply[],
+): Promise<{ verdicts: ReplyVerdict[]; ended: EndedTurn[] }> {
+  const distinct = new Map<string, Reply>();
+  for (const reply of replies) if (!distinct.has(nameOf(reply))) distinct.set(nameOf(reply), reply);
+  // Two attempts of one turn are never both current: whichever is not finds no marker, in a statement of its own.
+  const ofTurn = new Map<string, Reply[]>();
+  for (const reply of distinct.values())
+    ofTurn.set(reply.turnId, [...(ofTurn.get(reply.turnId) ?? []), reply]);
+  const rounds = Math.max(0, ...[...ofTurn.values()].map((ofOne) => ofOne.length));
+  const ended: EndedTurn[] = [];
+  for (let round = 0; round < rounds; round++) {
+    const batch = [...ofTurn.values()].flatMap((ofOne) => ofOne.slice(round, round + 1));
+    ended.push(...(await commitTerminalReply(tx, batch)));
+  }
+  const verdicts = new Map<string, ReplyVerdict>(ended.map((turn) => [nameOf(turn), turn.verdict]));
+  const rest = [...distinct.values()].filter((reply) => !verdicts.has(nameOf(reply)));
+  // A statement of its own, so it sees what those wrote for whom the settling waited; and before the events, whose lock
+  // is the org's.
+  const past = await findVerdicts(tx, rest.map(attemptOf));
+  rest.forEach((reply, index) => {
+    verdicts.set(nameOf(reply), past[index]!);
+  });
+  await appendEnded(tx, ended, replies);
+  const seen = new Set<string>();
+  return {
+    ended,
+    verdicts: replies.map((reply) => {
+      const name = nameOf(reply);
+      const verdict = verdicts.get(name)!;
+      const isRepeat = seen.has(name);
+      seen.add(name);
+      return isRepeat && verdict === "stored" ? "already_stored" : verdict;
+    }),
+  };
+}
+
+function attemptOf(reply: Reply): AttemptName {
+  const { orgId, holderId: deviceId, turnId: runId, attemptToken } = reply;
+  return { orgId, deviceId, runId, attemptToken };
+}

@@ -1,0 +1,117 @@
+import type { Logger } from "../log.ts";
+import { type Db, transaction } from "../store/database.ts";
+import {
+  type EndedTurn,
+  lockOfSessions,
+  lockOverdue,
+  type OverdueTurn,
+  type TerminalReply,
+} from "../store/turn-settlements.ts";
+import { type Loop, startLoop } from "./loop.ts";
+import type { TurnBell } from "./turn-bell.ts";
+import { endTurns } from "./turn-endings.ts";
+
+/**
+ * Ends the turns that nobody will answer any more: at once when their worker's stream breaks (the fast path), and by
+ * their deadlines otherwise. Any number of replicas may do both at once.
+ */
+
+/** Turns per transaction. */
+const turnsPerPassMax = 500;
+
+/** Ends up to `limit` turns whose deadline has passed. */
+export function sweepTurnsOnce(
+  db: Db,
+  options: { ttlMs: number; isQuiet?: boolean; limit?: number },
+): Promise<EndedTurn[]> {
+  const { ttlMs, isQuiet = false, limit = turnsPerPassMax } = options;
+  return transaction(db, async (tx) =>
+    endTurns(tx, (await lockOverdue(tx, { ttlMs, isQuiet, limit })).map(endingOf)),
+  );
+}
+
+const endings: Record<
+  OverdueTurn["rule"],
+  (turn: OverdueTurn) => Pick<TerminalReply, "status" | "reason" | "isRetryable">
+> = {
+  not_started: () => ({
+    status: "timeout",
+    reason: "no worker had started it when its start deadline passed",
+    isRetryable: true,
+  }),
+  expired: () => ({
+    status: "timeout",
+    reason: "its timeout passed and its worker did not end it",
+    isRetryable: true,
+  }),
+  cancelled: () => ({ status: "cancelled", reason: "its worker did not answer", isRetryable: false }),
+  silent: ({ lastBeatAt }) => ({
+    status: "failed",
+    reason: lastBeatAt
+      ? `worker lost: no heartbeat for the turn since ${lastBeatAt.toISOString()}`
+      : "worker lost: it never beat for the turn",
+    isRetryable: true,
+  }),
+};
+
+function endingOf(turn: OverdueTurn): TerminalReply {
+  const { orgId, turnId, attemptToken, rule } = turn;
+  return { orgId, turnId, attemptToken, holderId: null, ...endings[rule](turn) };
+}
+
+/** The fast path: the streams of these sessions broke, and their turns fail now. */
+export function failTurnsOfSessions(
+  db: Db,
+  sessions: readonly { orgId: string; deviceId: string; epoch: number }[],
+): Promise<EndedTurn[]> {
+  return transaction(db, async (tx) => {
+    const lost = await lockOfSessions(tx, sessions);
+    return endTurns(
+      tx,
+      lost.map((turn) => ({
+        ...turn,
+        holderId: null,
+        status: "failed",
+        reason: "worker lost: its stream broke",
+        isRetryable: true,
+      })),
+    );
+  });
+}
+
+/**
+ * Starts the sweep. Silence is not held against anybody for one TTL after the start, after the database was away, and
+ * after this process stood still: everything looks stale then. Absolute limits always count.
+ */
+export function startTurnSweep(options: {
+  db: Db;
+  doorbell: TurnBell;
+  log: Logger;
+  ttlMs: number;
+  intervalMs: number;
+}): Loop {
+  const { db, log, ttlMs, intervalMs } = options;
+  let quietUntil = performance.now() + ttlMs;
+  let lastPassAt = performance.now();
+  return startLoop({
+    name: "turn-sweep",
+    log,
+    onUnavailable: () => {
+      quietUntil = performance.now() + ttlMs;
+    },
+    async pass() {
+      const now = performance.now();
+      if (now - lastPassAt > intervalMs + ttlMs / 2) quietUntil = now + ttlMs;
+      lastPassAt = now;
+      const ended = await sweepTurnsOnce(db, { ttlMs, isQuiet: now < quietUntil });
+      if (ended.length > 0) {
+        log.warn(
+          { turns: ended.length, first: ended[0]!.turnId, reason: ended[0]!.reason },
+          "ended turns that were not answered in time",
+        );
+      }
+      options.doorbell.turnsEnded(ended);
+      return ended.length === turnsPerPassMax ? 0 : intervalMs;
+    },
+  });
+}

@@ -1,0 +1,73 @@
+import { type Batcher, createBatcher } from "../../batcher.ts";
+import { Refusal } from "../../errors.ts";
+import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
+import type { TurnEndings } from "../../scheduler/turn-endings.ts";
+import { type Db, isPassing, transaction } from "../../store/database.ts";
+import type { AttemptName, Settlement } from "../../store/settlements.ts";
+import * as turnAttempts from "../../store/turn-attempts.ts";
+
+/** What an attempt works on; a turn's id stands where an attempt of a run names its run. */
+export type AttemptKind = "run" | "turn";
+
+/** What sessions say of turns, in the words in which they speak of runs. */
+export type TurnWork = {
+  accept(name: AttemptName): Promise<"running" | "gone">;
+  /** Stores a reply exactly once. A device's failure is the agent's: it is not retryable. */
+  report(report: Report): Promise<ReportVerdict>;
+  /** Takes a turn away from its holder: `withdraw` gives it back, anything else ends it, and it may be sent again. */
+  settle(settlement: Settlement): Promise<void>;
+  idle(): Promise<void>;
+};
+
+const acceptancesPerBatchMax = 1_000;
+const waitingMax = 50_000;
+
+export function createTurnWork(deps: { db: Db; endings: () => TurnEndings }): TurnWork {
+  const acceptances: Batcher<AttemptName, "running" | "gone"> = createBatcher({
+    run: (names) => transaction(deps.db, (tx) => turnAttempts.accept(tx, names)),
+    itemsMax: acceptancesPerBatchMax,
+    queueMax: waitingMax,
+    overflow: () => new Refusal("unavailable", "too much waits to be written", { retryAfterMs: 1_000 }),
+    mayIsolate: (error) => !isPassing(error),
+  });
+
+  return {
+    accept: (name) => acceptances.add(name),
+    async report(report) {
+      const verdict = await deps.endings().reply({
+        orgId: report.orgId,
+        turnId: report.runId,
+        attemptToken: report.attemptToken,
+        holderId: report.deviceId,
+        status: report.status,
+        reason: storable(report.reason),
+        isRetryable: false,
+        reply: storable(report.output),
+        isReplyTruncated: report.isOutputTruncated,
+        nextSnapshot: report.nextSnapshot,
+        exitCode: report.exitCode,
+        signal: storable(report.signal),
+        durationMs: report.durationMs,
+      });
+      return { verdict, windowId: null };
+    },
+    settle({ orgId, runId: turnId, attemptToken, action, status, reason, delayMs = 0 }) {
+      if (action === "withdraw" && attemptToken) {
+        return deps.endings().withdraw({ orgId, turnId, attemptToken, reason, delayMs });
+      }
+      // A turn is tried once: whoever sent the message decides whether to send it again.
+      const ended = {
+        status: status === "cancelled" ? status : "failed",
+        reason,
+        isRetryable: true,
+      } as const;
+      return deps.endings().end({ orgId, turnId, attemptToken, ...ended });
+    },
+    idle: () => acceptances.idle(),
+  };
+}
+
+/** PostgreSQL stores no NUL in text. */
+function storable(text: string): string {
+  return text.includes("\0") ? text.replaceAll("\0", "\u{fffd}") : text;
+}

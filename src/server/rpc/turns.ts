@@ -1,0 +1,252 @@
+import { create } from "@bufbuild/protobuf";
+import { durationMs } from "@bufbuild/protobuf/wkt";
+import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
+import { z } from "zod";
+import type { OutputStream } from "#gen/pinion/v1/run_pb.js";
+import {
+  type StartTurnRequest,
+  type TurnService,
+  type WatchTurnRequest,
+  type WatchTurnResponse,
+  WatchTurnResponseSchema,
+} from "#gen/pinion/v1/turn_pb.js";
+import { Bell } from "../../abort.ts";
+import { refuse } from "../../errors.ts";
+import type { Doorbell } from "../../scheduler/doorbell.ts";
+import type { TurnBell } from "../../scheduler/turn-bell.ts";
+import { cancelTurn } from "../../scheduler/turn-cancels.ts";
+import * as conversations from "../../store/conversations.ts";
+import type { Db } from "../../store/database.ts";
+import { findDefaultAgentId } from "../../store/orgs.ts";
+import * as runs from "../../store/runs.ts";
+import * as turns from "../../store/turns.ts";
+import type { Feed, OutputChunk } from "../feed.ts";
+import { principalOf } from "../guard.ts";
+import { idKey, page } from "./page.ts";
+import { conversationOf } from "./turn-conversation.ts";
+import { conversationMessage, turnMessage, turnStatuses } from "./turn-message.ts";
+
+/** What the .proto promises. */
+const timeoutMsDefault = 600_000;
+const startTimeoutMsDefault = 600_000;
+const keepaliveMs = 15_000;
+/** Output held for one watcher that reads slowly; what comes beyond is dropped, and its sequence shows the gap. */
+const chunksWaitingMax = 256;
+/** Repairs what a lost wake-up missed. */
+const rereadMs = 5_000;
+
+type Deps = { db: Db; feed: Feed; doorbell: TurnBell & Pick<Doorbell, "cancelling"> };
+
+export function turnService(deps: Deps): ServiceImpl<typeof TurnService> {
+  const { db, doorbell } = deps;
+
+  async function get(turn: { orgId: string; turnId: string }): Promise<turns.TurnRow> {
+    return (await turns.find(db, turn)) ?? refuse("not_found", `there is no turn ${turn.turnId}`);
+  }
+
+  return {
+    async startTurn(request, context) {
+      const { orgId } = principalOf(context);
+      const { armed, isNew } = await start(deps, orgId, request);
+      if (isNew) doorbell.turnStarted({ orgId, ...armed });
+      return { turn: turnMessage(await get({ orgId, turnId: armed.turnId })), alreadyStarted: !isNew };
+    },
+
+    async getTurn({ turnId }, context) {
+      const { orgId } = principalOf(context);
+      return { turn: turnMessage(await get({ orgId, turnId })) };
+    },
+
+    watchTurn: (request, context) => watch(deps, request, context),
+
+    async listTurns(request, context) {
+      const { orgId } = principalOf(context);
+      const wanted = new Set(request.statuses);
+      const statuses = Object.entries(turnStatuses).flatMap(([name, status]) =>
+        wanted.has(status) ? [name] : [],
+      );
+      const { rows, nextPageToken } = await page(request, {
+        key: z.tuple([idKey]),
+        keyOf: (row: turns.TurnRow) => [row.id] as [string],
+        fetch: (before, limit) =>
+          turns.list(db, {
+            orgId,
+            limit,
+            statuses,
+            beforeId: before?.[0],
+            agentId: request.agentId || undefined,
+            conversationId: request.conversationId || undefined,
+          }),
+      });
+      return { turns: rows.map(turnMessage), nextPageToken };
+    },
+
+    async cancelTurn({ turnId, reason }, context) {
+      const { orgId, actor } = principalOf(context);
+      const isLive = await cancelTurn(
+        db,
+        { orgId, turnId },
+        { reason: reason || `cancelled by ${actor}`, doorbell },
+      );
+      const turn = await get({ orgId, turnId });
+      if (!isLive) refuse("failed_precondition", `turn ${turnId} has ended already: ${turn.status}`);
+      return { turn: turnMessage(turn) };
+    },
+
+    async getConversation({ conversationId, includeSnapshot }, context) {
+      const { orgId } = principalOf(context);
+      const { snapshot, ...row } = await conversations.get(db, {
+        orgId,
+        conversationId,
+        withSnapshot: includeSnapshot,
+      });
+      return { conversation: conversationMessage(row), ...(snapshot ? { snapshot } : {}) };
+    },
+
+    async listConversations(request, context) {
+      const { orgId } = principalOf(context);
+      const { rows, nextPageToken } = await page(request, {
+        key: z.tuple([z.string()]),
+        keyOf: (row: conversations.ConversationRow) => [row.id] as [string],
+        fetch: (after, limit) =>
+          conversations.list(db, {
+            orgId,
+            limit,
+            afterId: after?.[0],
+            agentId: request.agentId || undefined,
+          }),
+      });
+      return { conversations: rows.map(conversationMessage), nextPageToken };
+    },
+
+    async deleteConversation({ conversationId }, context) {
+      const { orgId, actor } = principalOf(context);
+      await conversations.remove(db, { orgId, conversationId, actor });
+      deps.feed.eventsAppended(orgId);
+      return {};
+    },
+  };
+}
+
+/** Arms the turn that a request asks for, or finds it armed. */
+async function start({ db }: Deps, orgId: string, request: StartTurnRequest) {
+  const agentId =
+    request.agentId ||
+    ((await findDefaultAgentId(db, { orgId })) ??
+      refuse("not_found", "the org has no default agent; name one", { field: "agent_id" }));
+  const { conversationId, isGated, run } = conversationOf(request, { orgId, agentId });
+  if (run) await requireRun(db, { orgId, agentId, ...run });
+  const { isNew, ...armed } = await turns.arm(db, {
+    orgId,
+    agentId,
+    conversationId,
+    isGated,
+    messageId: storable(request.messageId),
+    runId: run?.runId ?? null,
+    agentKind: storable(request.agentKind),
+    input: storable(request.input),
+    timeoutMs: request.timeout ? durationMs(request.timeout) : timeoutMsDefault,
+    startTimeoutMs: request.startTimeout ? durationMs(request.startTimeout) : startTimeoutMsDefault,
+  });
+  return { armed, isNew };
+}
+
+/** The run is the org's, and, where the conversation says so, the watcher's and the agent's. */
+async function requireRun(
+  db: Db,
+  named: { orgId: string; agentId: string; runId: string; watcherId: string | undefined },
+): Promise<void> {
+  const run = await runs.find(db, named);
+  if (!run) refuse("not_found", `there is no run ${named.runId}`, { field: "run_id" });
+  if (named.watcherId !== undefined && (run.watcherId !== named.watcherId || run.agentId !== named.agentId)) {
+    refuse(
+      "not_found",
+      `there is no run ${run.id} of watcher ${named.watcherId} and agent "${named.agentId}"`,
+    );
+  }
+}
+
+/** PostgreSQL stores no NUL in text. */
+function storable(text: string): string {
+  return text.includes("\0") ? text.replaceAll("\0", "\u{fffd}") : text;
+}
+
+/** The turn now, at every change, and its output; its end comes once, as the last message. */
+async function* watch(
+  { db, feed }: Deps,
+  { turnId, afterSequence }: WatchTurnRequest,
+  context: HandlerContext,
+): AsyncGenerator<WatchTurnResponse> {
+  const { orgId } = principalOf(context);
+  const bell = new Bell();
+  let chunks: OutputChunk[] = [];
+  // A turn is looked at when it may have changed; in between only its output is passed on.
+  let mayHaveChanged = true;
+  const stop = feed.watchRun(
+    { orgId, runId: turnId.toLowerCase() },
+    {
+      onChange() {
+        mayHaveChanged = true;
+        bell.ring();
+      },
+      onOutput(chunk) {
+        if (BigInt(chunk.sequence) <= afterSequence) return;
+        chunks.push(chunk);
+        if (chunks.length > chunksWaitingMax) chunks.shift();
+        bell.ring();
+      },
+    },
+  );
+  let shown = "";
+  let saidAt = performance.now();
+  let lookedAt = 0;
+  try {
+    while (!context.signal.aborted) {
+      let row: turns.TurnRow | undefined;
+      if (mayHaveChanged || performance.now() - lookedAt >= rereadMs) {
+        mayHaveChanged = false;
+        lookedAt = performance.now();
+        row = (await turns.find(db, { orgId, turnId })) ?? refuse("not_found", `there is no turn ${turnId}`);
+      }
+      // Output that is here already was written before what the row says of the turn's end.
+      const pieces = chunks.map(outputMessage);
+      chunks = [];
+      if (row?.finishedAt) {
+        yield* pieces;
+        yield create(WatchTurnResponseSchema, { update: { case: "ended", value: turnMessage(row) } });
+        return;
+      }
+      // A heartbeat alone is no news.
+      const state = row && JSON.stringify({ ...row, lastBeatAt: null, deadlineAt: null });
+      const isNews = row !== undefined && state !== shown;
+      if (row && isNews) {
+        shown = state!;
+        yield create(WatchTurnResponseSchema, { update: { case: "turn", value: turnMessage(row) } });
+      }
+      yield* pieces;
+      const now = performance.now();
+      if (isNews || pieces.length > 0) saidAt = now;
+      else if (now - saidAt >= keepaliveMs) {
+        saidAt = now;
+        yield create(WatchTurnResponseSchema, { update: { case: "keepalive", value: {} } });
+      }
+      await bell.wait(rereadMs, context.signal);
+    }
+  } finally {
+    stop();
+  }
+}
+
+function outputMessage(chunk: OutputChunk): WatchTurnResponse {
+  return create(WatchTurnResponseSchema, {
+    update: {
+      case: "output",
+      value: {
+        sequence: BigInt(chunk.sequence),
+        stream: chunk.stream as OutputStream,
+        data: chunk.data,
+        attempt: chunk.attempt,
+      },
+    },
+  });
+}

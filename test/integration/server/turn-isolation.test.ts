@@ -1,0 +1,149 @@
+/** Conversations of two orgs that have the same agent id and the same user id: through no door does one reach the other. */
+import { createClients } from "@pinion/client";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { CompletionVerdict } from "#gen/pinion/v1/device_pb.js";
+import { TokenKind } from "#gen/pinion/v1/token_pb.js";
+import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
+import * as tokens from "../../../src/store/tokens.ts";
+import { useDatabase } from "../../support/database.ts";
+import { connectWorker, type FleetToken, workerIdentity } from "../../support/worker.ts";
+import { answer, getTurn, startTurn, watchTurn } from "./talk.ts";
+import { addTenant } from "./tenants.ts";
+import { takeOn, useReplicas } from "./work.ts";
+
+const database = useDatabase({ per: "file" });
+const replicas = useReplicas(database, "replica");
+
+/** The doors: the web page comes through the last one. */
+const doors = ["connect", "grpc", "grpc-web"] as const;
+type Door = (typeof doors)[number];
+
+let secrets: { acme: string; globex: string };
+const opened: ReturnType<typeof createClients>[] = [];
+beforeAll(async () => {
+  const [acme, globex] = [await addTenant(database.db, "acme"), await addTenant(database.db, "globex")];
+  secrets = { acme: acme.secret, globex: globex.secret };
+});
+afterAll(() => {
+  for (const clients of opened) clients.close();
+});
+
+function clientsOf(org: keyof typeof secrets, protocol: Door = "connect") {
+  const clients = createClients({ url: replicas.replica.url, token: secrets[org], protocol });
+  opened.push(clients);
+  return clients;
+}
+
+async function fleetTokenOf(org: keyof typeof secrets): Promise<FleetToken> {
+  const { token, secret } = await clientsOf(org).tokens.createToken({
+    label: "fleet",
+    kind: TokenKind.SVC,
+    scopes: ["fleet:run"],
+  });
+  return { id: token!.id, secret };
+}
+
+/** An answered turn of acme's ada, with a snapshot, and one that waits behind a second. */
+async function talkInAcme(userId: string) {
+  const clients = clientsOf("acme");
+  const stream = await connectWorker(replicas.replica.url, workerIdentity(await fleetTokenOf("acme")));
+  const answered = await startTurn(clients, { userId, messageId: "m1", input: "the secret is 42" });
+  await answer(stream, await takeOn(stream), "I keep 42", "snapshot: 42");
+  const running = await startTurn(clients, { userId, messageId: "m2", input: "and 43" });
+  const assignment = await takeOn(stream);
+  return { clients, stream, answered, running, assignment };
+}
+
+const reasonOf = (call: Promise<unknown>) =>
+  call.then(
+    () => "none",
+    (error: { reason?: string }) => error.reason ?? String(error),
+  );
+
+test.each(doors)(
+  "through %s, another org's turns and conversations are not there, by whatever name",
+  async (door) => {
+    const { stream, answered, running, assignment } = await talkInAcme(`ada-${door}`);
+    const { turns } = clientsOf("globex", door);
+    const { conversationId } = answered;
+    for (const turnId of [answered.id, running.id]) {
+      expect(await reasonOf(turns.getTurn({ turnId }))).toBe("not_found");
+      expect(await reasonOf(turns.cancelTurn({ turnId }))).toBe("not_found");
+      const watching = (async () => {
+        for await (const update of turns.watchTurn({ turnId })) throw new Error(`saw ${update.update.case}`);
+      })();
+      expect(await reasonOf(watching)).toBe("not_found");
+    }
+    expect(await reasonOf(turns.getConversation({ conversationId, includeSnapshot: true }))).toBe(
+      "not_found",
+    );
+    expect(await reasonOf(turns.deleteConversation({ conversationId }))).toBe("not_found");
+    expect((await turns.listTurns({ conversationId })).turns).toEqual([]);
+    expect((await turns.listConversations({})).conversations.map(({ id }) => id)).not.toContain(
+      conversationId,
+    );
+    // Nor is it resumed: neither by its name, which ends in the other org's, nor by the same person and agent.
+    const said = { messageId: "m1", input: "what is the secret?" };
+    expect(await reasonOf(turns.startTurn({ ...said, conversationId }))).toBe("invalid_argument");
+    await answer(stream, assignment, "ok");
+    stream.end();
+  },
+);
+
+test("the same agent, person and message id in two orgs are two turns, two conversations and two workers' work", async () => {
+  const { stream, answered, assignment } = await talkInAcme("bob");
+  const globex = clientsOf("globex");
+  const turn = await startTurn(globex, { userId: "bob", messageId: "m1", input: "what is the secret?" });
+  expect(turn).toMatchObject({
+    agentId: answered.agentId,
+    conversationId: `${answered.agentId}_bob_globex`,
+    status: TurnStatus.PENDING,
+  });
+  // Acme's worker has room when its turn is done, and is never given it.
+  await answer(stream, assignment, "ok", "snapshot: 43");
+  await stream.beat([], 2n);
+  expect(stream.waiting("assignment")).toEqual([]);
+
+  const theirs = await connectWorker(replicas.replica.url, workerIdentity(await fleetTokenOf("globex")));
+  const given = await takeOn(theirs);
+  expect(given).toMatchObject({
+    runId: turn.id,
+    turn: { input: "what is the secret?", snapshotVersion: 0n },
+  });
+  expect(given.turn!.snapshot).toHaveLength(0);
+  // What one org's worker says of the other's attempt, by its very token, is about nothing.
+  expect(await answer(stream, given, "stolen", "stolen")).toBe(CompletionVerdict.UNKNOWN);
+  expect((await getTurn(globex, turn)).status).toBe(TurnStatus.RUNNING);
+  const watched = watchTurn(globex, turn);
+  await answer(theirs, given, "I do not know", "snapshot: globex");
+  await watched.over;
+  expect(watched.ends).toMatchObject([{ reply: "I do not know" }]);
+  const snapshots = await Promise.all(
+    (["acme", "globex"] as const).map(async (org) => {
+      const conversationId = `${answered.agentId}_bob_${org}`;
+      const { snapshot } = await clientsOf(org).turns.getConversation({
+        conversationId,
+        includeSnapshot: true,
+      });
+      return Buffer.from(snapshot).toString();
+    }),
+  );
+  expect(snapshots).toEqual(["snapshot: 43", "snapshot: globex"]);
+  stream.end();
+  theirs.end();
+});
+
+test("an org without a default agent does not fall back on another org's agent of that name", async () => {
+  await database.db.insertInto("org").values({ id: "bare", name: "bare" }).execute();
+  const { secret } = await tokens.issue(database.db, {
+    orgId: "bare",
+    kind: "svc",
+    label: "x",
+    scopes: ["read", "write"],
+  });
+  const clients = createClients({ url: replicas.replica.url, token: secret });
+  opened.push(clients);
+  expect(await reasonOf(startTurn(clients))).toBe("not_found");
+  expect(await reasonOf(startTurn(clients, { agentId: "pinion-default" }))).toBe("not_found");
+  expect((await clients.turns.listConversations({})).conversations).toEqual([]);
+});
