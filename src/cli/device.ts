@@ -8,11 +8,13 @@ import {
   runDaemon,
 } from "@pinion/client";
 import type { Command } from "commander";
+import { logFormat, tracingConfig } from "../config.ts";
 import { createLogger } from "../log.ts";
 import { type Cli, examples, interruptSignal } from "./cli.ts";
 import { type GlobalOptions, optionsOf, serverUrl } from "./context.ts";
 import { writeDeviceConfigOnce } from "./device-config.ts";
 import { eventLine, eventRecord } from "./device-lines.ts";
+import { openDeviceTraces } from "./device-traces.ts";
 import { exitCodes, Failure } from "./failures.ts";
 import { ownConfigFile, ownStateDir } from "./state-dir.ts";
 import { parseLength } from "./times.ts";
@@ -126,7 +128,15 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
   }
   const interrupt = interruptSignal();
   const asJson = options.json === true;
+  const log = createLogger({
+    level: cli.env.PINION_LOG_LEVEL || (asJson ? "warn" : "silent"),
+    name: "pinion device",
+    format: logFormat(cli.env),
+  });
+  const tracing = tracingConfig(cli.env);
+  const traces = tracing && (await openDeviceTraces(tracing, { deviceId: identity.deviceId, log }));
   const onEvent = (event: DaemonEvent): void => {
+    traces?.note(event);
     const line = asJson ? jsonLine(event) : eventLine(cli, event);
     if (line !== undefined) cli.out(line);
   };
@@ -138,11 +148,9 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
       stateDir,
       config: loadConfig(configFile),
       signal: interrupt.signal,
-      logger: createLogger({
-        level: cli.env.PINION_LOG_LEVEL || (asJson ? "warn" : "silent"),
-        name: "pinion device",
-      }),
+      logger: log,
       onEvent,
+      ...(traces ? { traceparentOf: traces.traceparentOf } : {}),
       appVersion: version(),
       ...(options.backoffMax
         ? { timing: { backoffCapMs: parseLength(options.backoffMax, "--backoff-max") } }
@@ -151,6 +159,7 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
       flushMs: parseLength(options.flush ?? "5s", "--flush"),
     });
   } finally {
+    await traces?.close();
     interrupt.dispose();
   }
 }

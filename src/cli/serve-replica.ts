@@ -14,6 +14,7 @@ import { within } from "../abort.ts";
 import type { ReplicaConfig } from "../config.ts";
 import { newId } from "../ids.ts";
 import { createLogger, type Logger } from "../log.ts";
+import { createMetrics, type Metrics } from "../metrics.ts";
 import { announce, cancelIn } from "../scheduler/cancels.ts";
 import { createCompleter } from "../scheduler/completer.ts";
 import { createDispatcher } from "../scheduler/dispatcher.ts";
@@ -33,6 +34,7 @@ import { interceptorChain } from "../server/interceptors/chain.ts";
 import { createConfigStarter } from "../server/platform-starter.ts";
 import { createPlatformRunner } from "../server/platforms.ts";
 import { type Handler, openPort } from "../server/port.ts";
+import { createNumbers, startHealthLook, withProbes } from "../server/probes.ts";
 import { registerReflection } from "../server/reflection.ts";
 import { agentService } from "../server/rpc/agents.ts";
 import { deviceService } from "../server/rpc/device.ts";
@@ -43,12 +45,14 @@ import { runMessage } from "../server/rpc/run-message.ts";
 import { runService } from "../server/rpc/runs.ts";
 import { tokenService } from "../server/rpc/tokens.ts";
 import { type WatcherScheduler, watcherService } from "../server/rpc/watchers.ts";
-import * as clock from "../store/clock.ts";
+import { createTelemetry } from "../server/telemetry.ts";
 import { type Db, openDatabase } from "../store/database.ts";
 import { migrate } from "../store/migrate.ts";
 import { ensureBootstrap, provisionDefaultAgents } from "../store/orgs.ts";
 import * as replicas from "../store/replicas.ts";
 import { requireRoles } from "../store/tenancy.ts";
+import { openTracer } from "../tracing.ts";
+import { version } from "./version.ts";
 
 /** A running replica. */
 export type Replica = {
@@ -92,12 +96,24 @@ export async function startReplica(
 ): Promise<Replica> {
   const replicaId = newId();
   const log = (options.log ?? createLogger({ name: "pinion", level: config.logLevel })).child({ replicaId });
+  const metrics = createMetrics({ version: version() });
   requireRules(services);
   await migrate(config.directDatabaseUrl, log);
 
   // What is opened is closed in the opposite order, also if the start fails half-way.
   const opened = new AsyncDisposableStack();
   try {
+    opened.defer(() => metrics.close());
+    const tracer = config.tracing
+      ? await openTracer(config.tracing, {
+          service: "pinion",
+          version: version(),
+          instanceId: replicaId,
+          log,
+        })
+      : undefined;
+    opened.defer(() => tracer?.close());
+    const telemetry = createTelemetry({ metrics, tracer });
     const work = openDatabase({
       url: config.databaseUrl,
       poolMax: workConnections,
@@ -141,6 +157,7 @@ export async function startReplica(
       config: config.session,
       policy: config.failures,
       feed,
+      telemetry,
       completer: () => completer,
       dispatcher: () => dispatcher,
       doorbell: () => doorbell,
@@ -152,13 +169,14 @@ export async function startReplica(
       replicaId,
       hub,
       feed,
+      telemetry,
       bus: () => bus,
       onBacklog: () => materializer.poke(),
       onRevoked: (tokenId) => guard.authCache.forget(tokenId),
     });
     opened.defer(() => doorbell.close());
-    const completer = createCompleter({ ...common, doorbell });
-    const dispatcher = createDispatcher({ ...common, doorbell });
+    const completer = createCompleter({ ...common, doorbell, onBatch: telemetry.batch("completions") });
+    const dispatcher = createDispatcher({ ...common, doorbell, onBatch: telemetry.batch("claims") });
     bus = await openPostgresBus({
       db: work.db,
       listenUrl: config.directDatabaseUrl,
@@ -194,11 +212,18 @@ export async function startReplica(
         return config.sweepIntervalMs;
       },
     });
+    const health = new HealthState();
     const all = [
       materializer,
       sweep,
+      startHealthLook({ db: requests.db, health, log }),
       startExpirer(loops),
-      startReaper({ ...loops, rules: config.reaper, intervalMs: config.reaper.intervalMs }),
+      startReaper({
+        ...loops,
+        rules: config.reaper,
+        intervalMs: config.reaper.intervalMs,
+        onReaped: telemetry.reaped,
+      }),
       startRetention({ db: work.db, log, days: config.retentionDays }),
       startLoop({
         name: "stream-tokens",
@@ -226,6 +251,7 @@ export async function startReplica(
       db: requests.tenantDb,
       doorbell,
       poke: () => materializer.poke(),
+      metrics,
     });
     const runner = createPlatformRunner({
       db: requests.tenantDb,
@@ -234,10 +260,16 @@ export async function startReplica(
       ...config.secrets,
       starter: createConfigStarter(),
     });
-    const health = new HealthState();
+    metrics.observe({
+      isServing: () => health.isServing,
+      isBusUp: () => bus.isUp(),
+      hub: () => hub.stats(),
+      pools: { work: () => work.stats(), requests: () => requests.stats() },
+      database: createNumbers({ db: requests.db, log }),
+    });
     const stopping = new AbortController();
     const rpc = connectNodeAdapter({
-      interceptors: interceptorChain({ guard, log }),
+      interceptors: interceptorChain({ guard, log, tracer, onCall: metrics.called }),
       readMaxBytes: config.session.messageBytesMax,
       // A mistyped field would otherwise be passed over, and with it a limit that somebody meant to set.
       jsonOptions: { ignoreUnknownFields: false },
@@ -250,6 +282,7 @@ export async function startReplica(
           doorbell,
           scheduler,
           authCache: guard.authCache,
+          telemetry,
         };
         const ttlMs = config.session.ttlMs;
         // A stream that is held for an hour is not worth a compressor's memory.
@@ -270,7 +303,14 @@ export async function startReplica(
       port: config.port,
       log,
       ...(config.tls ? { tls: await readTls(config.tls) } : {}),
-      handler: withProbes(rpc as Handler, { health, db: requests.db }),
+      handler: withProbes({
+        rpc: rpc as Handler,
+        health,
+        db: requests.db,
+        isBusUp: () => bus.isUp(),
+        metrics,
+        metricsToken: config.metricsToken,
+      }),
     });
     replica.address = port.url;
     health.setServing(true);
@@ -323,6 +363,7 @@ function schedulerOf(deps: {
   policy: ReplicaConfig["failures"];
   doorbell: ReplicaDoorbell;
   poke: () => void;
+  metrics: Pick<Metrics, "recorded">;
 }): WatcherScheduler & FleetScheduler {
   const { db, policy, doorbell, poke } = deps;
   return {
@@ -335,7 +376,14 @@ function schedulerOf(deps: {
       poke();
       return answer;
     },
-    recordDue,
+    async recordDue(tx, orgId, watcherId) {
+      const events = await recordDue(tx, orgId, watcherId);
+      for (const { kind, data } of events) {
+        const isSkipped = kind === "run.skipped";
+        deps.metrics.recorded(isSkipped ? "skipped" : "pending", String(data?.skip_reason ?? ""));
+      }
+      return events;
+    },
     async cancelAllOfWatcher(tx, { orgId, watcherId, reason }) {
       const cancellation = await cancelIn(tx, { orgId, watcherId }, { reason, policy, mode: "ask" });
       return () => announce(doorbell, cancellation);
@@ -349,28 +397,6 @@ function schedulerOf(deps: {
       doorbell.eventsAppended(orgId);
       if (deviceId) doorbell.work({ orgId, deviceId });
     },
-  };
-}
-
-/** How long /readyz waits for the database. */
-const readyWithinMs = 2_000;
-
-/** `/healthz`: the process answers. `/readyz`: it takes work: not stopping, and the database answers. */
-function withProbes(rpc: Handler, options: { health: HealthState; db: Db }): Handler {
-  const answer = (response: Parameters<Handler>[1], status: number, text: string) => {
-    response.statusCode = status;
-    response.setHeader("content-type", "text/plain; charset=utf-8");
-    response.end(`${text}\n`);
-  };
-  return (request, response) => {
-    if (request.url === "/healthz") return answer(response, 200, "ok");
-    if (request.url !== "/readyz") return rpc(request, response);
-    if (!options.health.isServing) return answer(response, 503, "stopping");
-    within(clock.now(options.db), readyWithinMs)
-      .catch(() => undefined)
-      .then((now) =>
-        now ? answer(response, 200, "ok") : answer(response, 503, "the database does not answer"),
-      );
   };
 }
 

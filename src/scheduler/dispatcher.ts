@@ -12,8 +12,8 @@ export interface Seat {
   readonly epoch: number;
   /** How many more attempts it takes now; 0 when it is closed. */
   freeSlots(): number;
-  /** Takes an attempt. The slot is used from here on. */
-  deliver(run: attempts.ClaimedRun): void;
+  /** Takes an attempt, whose claim took `claimMs`. The slot is used from here on. */
+  deliver(run: attempts.ClaimedRun, claimMs: number): void;
 }
 
 /** Claims work for the seats that were woken, in batches: one statement serves all that were woken meanwhile. */
@@ -31,6 +31,8 @@ export function createDispatcher(options: {
   policy: FailurePolicy;
   doorbell: Doorbell;
   log: Logger;
+  /** Told of each claim: for how many seats, and how long it took. */
+  onBatch?: (size: number, ms: number) => void;
 }): Dispatcher {
   const { db, log } = options;
   const woken = new Set<Seat>();
@@ -60,6 +62,7 @@ export function createDispatcher(options: {
 
   async function serve(seats: Seat[]): Promise<void> {
     const byDevice = new Map(seats.map((seat) => [seat.deviceId, seat]));
+    const startedAt = performance.now();
     const claimed = await attempts.claim(
       db,
       [...byDevice.values()].map((seat) => ({
@@ -69,11 +72,13 @@ export function createDispatcher(options: {
         slots: seat.freeSlots(),
       })),
     );
+    const claimMs = performance.now() - startedAt;
+    options.onBatch?.(byDevice.size, claimMs);
     const unusable: { run: attempts.ClaimedRun; reason: string }[] = [];
     for (const run of claimed) {
       const reason = whyUnusable(run);
       if (reason) unusable.push({ run, reason });
-      else byDevice.get(run.deviceId)!.deliver(run);
+      else byDevice.get(run.deviceId)!.deliver(run, claimMs);
     }
     if (unusable.length === 0) return;
     await fail(unusable);

@@ -9,6 +9,7 @@ import type { Settled } from "../store/settlements.ts";
 import type { Bus, BusMessage } from "./bus.ts";
 import type { Hub } from "./device/hub.ts";
 import type { Feed } from "./feed.ts";
+import type { Telemetry } from "./telemetry.ts";
 
 /**
  * Rings after commits: for a device of this replica by a call, for one of another replica by the bus, for one without a
@@ -47,11 +48,12 @@ export function createDoorbell(options: {
   hub: Hub;
   feed: Feed;
   bus: () => Bus;
+  telemetry: Pick<Telemetry, "recorded" | "settled" | "batch">;
   /** Slots wait for the end of a run that has ended. */
   onBacklog: () => void;
   onRevoked: (tokenId: string) => void;
 }): ReplicaDoorbell {
-  const { db, log, hub, feed, bus } = options;
+  const { db, log, hub, feed, bus, telemetry } = options;
   const delayed = new Set<NodeJS.Timeout>();
 
   const elsewhere = createBatcher<Ring, void>({
@@ -67,6 +69,7 @@ export function createDoorbell(options: {
     itemsMax: ringsPerBatchMax,
     queueMax: ringsWaitingMax,
     overflow: () => new Refusal("unavailable", "too many doorbells wait"),
+    onBatch: telemetry.batch("rings"),
   });
 
   /** Hands a message to the device's session here, or sends it to where the session is. */
@@ -98,6 +101,7 @@ export function createDoorbell(options: {
         }
       }
       for (const orgId of new Set(runs.map((run) => run.orgId))) feed.eventsAppended(orgId);
+      telemetry.recorded(runs);
     },
     settled(settled: readonly Settled[]) {
       for (const run of settled) {
@@ -109,6 +113,7 @@ export function createDoorbell(options: {
         if (run.notBefore) workLater({ orgId, deviceId }, run.notBefore);
       }
       for (const orgId of new Set(settled.map((run) => run.orgId))) feed.eventsAppended(orgId);
+      telemetry.settled(settled);
     },
     cancelling(attempts: readonly CancelledAttempt[]) {
       for (const attempt of attempts) {

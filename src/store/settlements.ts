@@ -62,6 +62,7 @@ export type Settled = {
   attemptToken: string | null;
   watcherId: string;
   deviceId: string | null;
+  dueAt: Date;
   action: "finished" | "retried" | "withdrawn";
   status: FinishedStatus | "pending";
   reason: string;
@@ -219,7 +220,7 @@ export async function settle(
       returning w.org_id, w.id, w.consecutive_failures, p.pauses
     )
     select h.org_id as "orgId", h.id as "runId", h.attempt_token as "attemptToken", h.watcher_id as "watcherId",
-      h.device_id as "deviceId", h.fate as action, case when h.fate = 'finished' then h.outcome else 'pending' end as status,
+      h.device_id as "deviceId", h.due_at as "dueAt", h.fate as action, case when h.fate = 'finished' then h.outcome else 'pending' end as status,
       h.why as reason, h.attempt, s.id as "windowId", b.not_before as "notBefore", h.has_backlog as "hasBacklog",
       coalesce(f.pauses, false) as "isWatcherPaused", coalesce(f.consecutive_failures, 0) as "consecutiveFailures"
     from held h

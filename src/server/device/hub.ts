@@ -15,6 +15,7 @@ import * as tokens from "../../store/tokens.ts";
 import type { BusMessage } from "../bus.ts";
 import type { Feed } from "../feed.ts";
 import type { Principal } from "../guard.ts";
+import type { Telemetry } from "../telemetry.ts";
 import { requireAllowed } from "./allowed.ts";
 import { createBudget, createLimit } from "./bounds.ts";
 import type { Link } from "./link.ts";
@@ -49,6 +50,7 @@ export type HubDeps = {
   config: ReplicaConfig["session"];
   policy: FailurePolicy;
   feed: Feed;
+  telemetry: Telemetry;
   completer: () => Completer;
   dispatcher: () => Dispatcher;
   doorbell: () => Doorbell & {
@@ -74,7 +76,7 @@ const claimAnswerMs = 5_000;
 const overflow = () => new Refusal("unavailable", "too much waits to be written", { retryAfterMs: 1_000 });
 
 export function createHub(deps: HubDeps): Hub {
-  const { db, log, replicaId, policy, feed } = deps;
+  const { db, log, replicaId, policy, feed, telemetry } = deps;
   const sessions = new Map<string, Session>();
   /** Streams that have not said hello, too. */
   const streams = new Set<Session>();
@@ -87,6 +89,7 @@ export function createHub(deps: HubDeps): Hub {
     queueMax: waitingMax,
     overflow,
     mayIsolate: (error) => !isPassing(error),
+    onBatch: telemetry.batch("acceptances"),
   });
 
   const settlements = createBatcher<Settlement, void>({
@@ -99,11 +102,13 @@ export function createHub(deps: HubDeps): Hub {
     queueMax: waitingMax,
     overflow,
     mayIsolate: (error) => !isPassing(error),
+    onBatch: telemetry.batch("settlements"),
   });
 
   const presenceWriter = startPresenceWriter({
     db,
     log,
+    onBatch: telemetry.batch("beats"),
     onStale(stale) {
       const session = sessions.get(stale.deviceId);
       if (session?.epoch === stale.epoch) session.replaced();
@@ -120,6 +125,7 @@ export function createHub(deps: HubDeps): Hub {
       return { ...deps.config, heartbeatIntervalMs: Math.min(heartbeatIntervalMs * 1.5, ttlMs / 2) };
     },
     log,
+    telemetry,
     open: (session, hello) => opens(() => open(session, hello)),
     opened(session, opening) {
       // From here on doorbells find it; what rang before is claimed now.
@@ -145,6 +151,7 @@ export function createHub(deps: HubDeps): Hub {
     wake: (session) => deps.dispatcher().wake(session),
     closed(session, cause) {
       streams.delete(session);
+      telemetry.streamEnded(cause);
       if (sessions.get(session.deviceId) === session) sessions.delete(session.deviceId);
       log.info(
         { orgId: session.orgId, deviceId: session.deviceId, epoch: session.epoch, cause },

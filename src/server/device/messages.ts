@@ -35,7 +35,7 @@ export function conversationIdOf(run: { agentId: string; watcherId: string; runI
 }
 
 /** The assignment of a claimed run that dispatcher.whyUnusable has nothing against. */
-export function assignmentOf(run: ClaimedRun): ConnectResponse {
+export function assignmentOf(run: ClaimedRun, traceparent: string): ConnectResponse {
   return response({
     case: "assignment",
     value: {
@@ -72,6 +72,7 @@ export function assignmentOf(run: ClaimedRun): ConnectResponse {
         conversationId: conversationIdOf(run),
         ...(run.priorWindow ? { priorWindow: priorWindowOf(run.priorWindow, run.watcherId) } : {}),
       },
+      traceparent,
     },
   });
 }

@@ -21,6 +21,8 @@ export function startPresenceWriter(options: {
   log: Logger;
   /** A session beat that is no longer its device's current one. */
   onStale: (session: presence.SessionName) => void;
+  /** Told of each write: how many sessions beat, and how long it took. */
+  onBatch?: (size: number, ms: number) => void;
 }): PresenceWriter {
   const { db, log } = options;
   let beaten = new Map<string, presence.SessionName>();
@@ -35,6 +37,8 @@ export function startPresenceWriter(options: {
     beaten = new Map();
     listed = new Map();
     ended = new Map();
+    const startedAt = performance.now();
+    const beats = batch.beaten.size;
     try {
       // Beats first: one that came before its session's end must not look later than the end.
       const stale = await presence.beat(db, [...batch.beaten.values()]);
@@ -42,6 +46,7 @@ export function startPresenceWriter(options: {
       await attempts.beat(db, [...batch.listed.values()]);
       batch.listed = new Map();
       await presence.close(db, [...batch.ended.values()]);
+      if (beats > 0) options.onBatch?.(beats, performance.now() - startedAt);
       for (const session of stale) options.onStale(session);
     } catch (error) {
       beaten = new Map([...batch.beaten, ...beaten]);

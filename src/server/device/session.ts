@@ -25,6 +25,7 @@ import type { AttemptName, Settlement } from "../../store/settlements.ts";
 import type { OutputChunk } from "../feed.ts";
 import type { Principal } from "../guard.ts";
 import { checkMessage } from "../interceptors/validate.ts";
+import type { Telemetry } from "../telemetry.ts";
 import type { Link } from "./link.ts";
 import {
   assignmentOf,
@@ -54,6 +55,7 @@ export type SessionServices = {
     messageBytesMax: number;
   };
   log: Logger;
+  telemetry: Pick<Telemetry, "traceparent" | "pushed" | "accepted" | "acknowledged" | "lost">;
   /** Reconciles a hello; on return the session is the device's. */
   open(session: Session, hello: Hello): Promise<Opening>;
   /** The session serves; it may have work. */
@@ -101,6 +103,8 @@ export class Session implements Seat {
   #epoch = 0;
   #maxConcurrency = 0;
   #underWay = 0;
+  /** Since when it has had a free slot without a break; what was due before that waited for the device. */
+  #freeSince = 0;
   #heardAt = performance.now();
   #timer: NodeJS.Timeout | undefined;
   #ageTimer: NodeJS.Timeout | undefined;
@@ -237,6 +241,7 @@ export class Session implements Seat {
       this.#out.add(held, ended.has(held.attemptToken) ? "reporting" : "running");
     }
     this.#state = "serving";
+    this.#freeSince = performance.now();
     const { replicaId, timers } = this.#services;
     this.#link.send(welcomeOf({ ...opening, held: hello.held, deviceId: this.deviceId, replicaId, timers }));
     this.#watch();
@@ -273,8 +278,10 @@ export class Session implements Seat {
       beating.map(({ runId, attemptToken }) => ({ orgId, deviceId, runId, attemptToken })),
     );
     const reason = `lost by the device: ${beatsMissedMax} successive heartbeats did not list it`;
-    for (const attempt of lost)
+    for (const attempt of lost) {
+      this.#services.telemetry.lost("not_listed");
       this.#settle(attempt, { action: "finish_or_retry", status: "timeout", reason });
+    }
     for (const stranger of strangers) this.#disown(stranger);
   }
 
@@ -298,6 +305,7 @@ export class Session implements Seat {
     );
     if (result === "running") {
       if (attempt.state === "accepting") attempt.state = "running";
+      this.#services.telemetry.accepted(this.#named(attempt), performance.now() - attempt.pushedAt);
       this.#services.runMoved({ orgId: this.orgId, runId: attempt.runId });
     } else if (result === "gone" && attempt.state === "accepting") {
       // Settled meanwhile; unless it has reported already, the device is to stop.
@@ -350,6 +358,7 @@ export class Session implements Seat {
   }
 
   async #store(completion: Completion): Promise<void> {
+    const startedAt = performance.now();
     const attempt = this.#out.find(completion);
     if (attempt) this.#out.move(attempt, "reporting");
     const verdict = await this.#whileServed(() =>
@@ -365,6 +374,8 @@ export class Session implements Seat {
     }
     this.settled(completion.attemptToken);
     this.#link.send(completionAckOf(completion, verdict));
+    const tookMs = performance.now() - startedAt;
+    this.#services.telemetry.acknowledged(this.#named(completion), verdict.verdict, tookMs);
   }
 
   async #cancelled(cancelled: Cancelled): Promise<void> {
@@ -378,7 +389,7 @@ export class Session implements Seat {
     return this.#state === "serving" ? Math.max(0, this.#maxConcurrency - this.#out.size) : 0;
   }
 
-  deliver(run: ClaimedRun): void {
+  deliver(run: ClaimedRun, claimMs: number): void {
     const attempt = this.#out.add(run, "assigned");
     if (this.#state !== "serving") {
       this.#settle(attempt, {
@@ -389,7 +400,7 @@ export class Session implements Seat {
       return;
     }
     try {
-      attempt.assignment = assignmentOf(run);
+      attempt.assignment = assignmentOf(run, this.#services.telemetry.traceparent(run.runId));
     } catch (error) {
       // R8: what cannot be put into an assignment fails its run and nothing else.
       this.#log.error({ err: error, runId: run.runId }, "an assignment could not be made");
@@ -401,6 +412,8 @@ export class Session implements Seat {
       return;
     }
     this.#link.send(attempt.assignment);
+    const waitedMs = Math.min(run.dueForMs, performance.now() - this.#freeSince);
+    this.#services.telemetry.pushed(run, { claimMs, waitedMs });
     this.#services.runMoved({ orgId: this.orgId, runId: attempt.runId });
     attempt.timer = setTimeout(() => this.#pushAgain(attempt), this.#services.timers.acceptDeadlineMs);
   }
@@ -411,6 +424,7 @@ export class Session implements Seat {
     attempt.assignment = undefined;
     attempt.timer = setTimeout(() => {
       if (attempt.state !== "assigned") return;
+      this.#services.telemetry.lost("not_answered");
       this.#settle(attempt, {
         action: "withdraw",
         status: "timeout",
@@ -438,8 +452,10 @@ export class Session implements Seat {
 
   /** An attempt was settled, here or elsewhere: its slot is free. */
   settled(attemptToken: string): void {
+    const wasFull = this.freeSlots() === 0;
     const attempt = this.#out.remove(attemptToken);
     if (!attempt) return;
+    if (wasFull) this.#freeSince = performance.now();
     if (attempt.state !== "reporting" && attempt.state !== "accepting") this.#disown(attempt);
     this.#services.wake(this);
   }
@@ -507,6 +523,10 @@ export class Session implements Seat {
   /** A method, because what was awaited may have closed it. */
   #isClosed(): boolean {
     return this.#state === "closed";
+  }
+
+  #named({ runId }: { runId: string }): { orgId: string; deviceId: string; runId: string } {
+    return { orgId: this.orgId, deviceId: this.deviceId, runId };
   }
 
   /** Tells the device that an attempt is not its any more. */

@@ -13,6 +13,7 @@ import { openLink } from "../device/link.ts";
 import { normalizeName, reportOf, verdictOf, verdictText } from "../device/messages.ts";
 import type { Session } from "../device/session.ts";
 import { type Guard, principalOf } from "../guard.ts";
+import type { Telemetry } from "../telemetry.ts";
 import { page } from "./page.ts";
 import { watcherMessage } from "./watcher-message.ts";
 import type { WatcherScheduler } from "./watchers.ts";
@@ -27,6 +28,7 @@ export function deviceService(deps: {
   scheduler: Pick<WatcherScheduler, "trigger" | "scheduleChanged">;
   doorbell: { revoke(tokenId: string): void; eventsAppended(orgId: string): void };
   authCache: Guard["authCache"];
+  telemetry: Pick<Telemetry, "acknowledged">;
 }): ServiceImpl<typeof DeviceService> {
   const { db, hub, scheduler } = deps;
   return {
@@ -56,7 +58,9 @@ export function deviceService(deps: {
       const { orgId, deviceId } = principalOf(context);
       normalizeName(request.completion!);
       const report = reportOf({ orgId, deviceId: deviceId! }, request.completion!);
+      const startedAt = performance.now();
       const { verdict, windowId } = await deps.completer.report(report);
+      deps.telemetry.acknowledged(report, verdict, performance.now() - startedAt);
       if (verdict === "unknown")
         refuse("not_found", `this device has no such attempt of run ${report.runId}`);
       return { verdict: verdictOf[verdict], windowId: windowId ?? "", message: verdictText[verdict] };

@@ -25,9 +25,11 @@ export function environmentOf(options: {
   installId: string;
   /** Random, made by the daemon for this attempt. */
   mark: string;
+  /** W3C trace context; empty for none. */
+  traceparent: string;
   inherited: NodeJS.ProcessEnv;
 }): Record<string, string> {
-  const { executor, assignment, installId, mark, inherited } = options;
+  const { executor, assignment, installId, mark, inherited, traceparent } = options;
   const environment: Record<string, string> = {};
   for (const name of executor.env) {
     const value = inherited[name];
@@ -45,7 +47,7 @@ export function environmentOf(options: {
     PINION_WINDOW_END: event?.windowEnd && timestampDate(event.windowEnd).toISOString(),
     PINION_AGENT: agent?.id,
     PINION_AGENT_IDENTITY: identityOf(assignment),
-    TRACEPARENT: assignment.traceparent,
+    TRACEPARENT: traceparent,
   };
   for (const [name, value] of Object.entries(facts)) {
     // A NUL would end the text for the system, and make the start fail.

@@ -29,6 +29,7 @@ export interface RunnerOptions {
   env: NodeJS.ProcessEnv;
   logger: Logger;
   notifier: Notifier | undefined;
+  traceparentOf?: (assignment: Assignment) => string;
   onStart(attempt: { runId: string; attemptToken: string; pid: number; executor: string }): void;
 }
 
@@ -86,7 +87,14 @@ export class Runner {
     const end = await runChild({
       command: executor.command,
       cwd: executor.cwd,
-      env: environmentOf({ executor, assignment, installId, mark, inherited: env }),
+      env: environmentOf({
+        executor,
+        assignment,
+        installId,
+        mark,
+        inherited: env,
+        traceparent: this.#options.traceparentOf?.(assignment) ?? assignment.traceparent,
+      }),
       stdin: stdinOf(executor, assignment),
       timeoutMs,
       killGraceMs: executor.killGraceMs,
