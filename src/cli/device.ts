@@ -13,6 +13,7 @@ import { createLogger } from "../log.ts";
 import { type Cli, examples, interruptSignal } from "./cli.ts";
 import { type GlobalOptions, optionsOf, serverUrl } from "./context.ts";
 import { writeDeviceConfigOnce } from "./device-config.ts";
+import { addInstall } from "./device-install.ts";
 import { eventLine, eventRecord } from "./device-lines.ts";
 import { openDeviceTraces } from "./device-traces.ts";
 import { exitCodes, Failure } from "./failures.ts";
@@ -32,9 +33,12 @@ type DeviceOptions = GlobalOptions & {
 
 /** `pinion device …`: this machine as a device. */
 export function addDevice(program: Command, cli: Cli): void {
-  const device = program.command("device").description("this machine as a device: enrol it, run its daemon");
+  const device = program
+    .command("device")
+    .description("this machine as a device: enrol it, run its daemon, install it as a service");
   addEnroll(device, cli);
   addRun(device, cli);
+  addInstall(device, cli);
 }
 
 function addEnroll(device: Command, cli: Cli): void {
