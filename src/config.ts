@@ -43,7 +43,12 @@ export const serverSettings = z.object({
     .max(1)
     .default(1)
     .describe("The share of runs and calls that are traced, 0 to 1"),
-  DATABASE_URL: z.string().min(1).describe("PostgreSQL ≥ 15; may go through a pooler in transaction mode"),
+  DATABASE_URL: z
+    .string()
+    .min(1)
+    .describe(
+      "PostgreSQL ≥ 15; may go through a pooler in transaction mode; without it `serve` and `up` start an embedded one",
+    ),
   DATABASE_DIRECT_URL: z
     .string()
     .min(1)
