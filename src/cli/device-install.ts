@@ -59,12 +59,14 @@ export function addInstall(device: Command, cli: Cli): void {
     ["device install --print", "only show the unit"],
     ["device install --system", "for the machine, as the user who called sudo"],
   ]);
-  common(device.command("uninstall"))
+  const uninstall = common(device.command("uninstall"))
     .description("stop the service and remove its file; the device stays enrolled, its results are kept")
     .action((_options, command: Command) => runUninstall(cli, optionsOf<InstallOptions>(command)));
-  common(device.command("status"))
+  examples(uninstall, [["device uninstall", "`pinion device install` has it start by itself again"]]);
+  const status = common(device.command("status"))
     .description("whether the service is installed and its daemon runs; exits with 1 unless both")
     .action((_options, command: Command) => runStatus(cli, optionsOf<InstallOptions>(command)));
+  examples(status, [["device status --json", "for a script"]]);
 }
 
 async function runInstall(cli: Cli, options: InstallOptions): Promise<void> {
