@@ -155,6 +155,62 @@ test("skips are counted by reason, reaps by rule, and ends of streams by cause",
   );
 });
 
+test("what waited for its device, or for a slot of it, was not pushed late", async () => {
+  const replica = await startTestReplica(database.url);
+  const device = await enrolDevice(replica.clients);
+  const longDue = async (run: { id: string }) =>
+    sql`update run set due_at = now() - interval '1 hour' where id = ${run.id}`.execute(database.db);
+  await longDue(await startWork(replica.clients, device));
+  const stream = await connect(replica.url, device, { maxConcurrency: 1 });
+  const freeAt = performance.now();
+  const first = await takeOn(stream);
+  await longDue(await startWork(replica.clients, device));
+  const heldMs = 1_500;
+  while (performance.now() - freeAt < heldMs) await stream.beat([first]);
+  await stream.complete(first);
+  await takeOn(stream);
+  const { sample } = await scrape(replica);
+  expect(sample("pinion_due_to_frame_seconds_count")).toBe(2);
+  expect(sample("pinion_due_to_frame_seconds_sum")).toBeLessThan(heldMs / 1000);
+});
+
+test("what a pinned device had free for long was pushed late when it was", async () => {
+  const replica = await startTestReplica(database.url, { PINION_SWEEP_INTERVAL_MS: "1500" });
+  const device = await enrolDevice(replica.clients);
+  const stream = await connect(replica.url, device);
+  const freeAt = performance.now();
+  const { watcher } = await replica.clients.watchers.createWatcher({
+    spec: { name: "unheard", prompt: "x", deviceId: device.deviceId },
+  });
+  // Written behind the server's back, so that no bell rings and only the sweep finds it.
+  await sql`
+    insert into run (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind, notification,
+      source, window_start, window_end, due_at, timeout_ms, max_attempts)
+    select org_id, gen_random_uuid(), id, version, agent_id, 1, device_id, agent_kind, notification, 'manual',
+      now() - interval '1 hour', now(),
+      now() - interval '20 minutes', timeout_ms, max_attempts
+    from watcher where id = ${watcher!.id}`.execute(database.db);
+  const writtenAt = performance.now();
+  await takeOn(stream);
+  const { sample } = await scrape(replica);
+  // Not the 20 minutes, but since the device is there and free; the sweep comes every 1.5 s.
+  expect(sample("pinion_due_to_frame_seconds_sum")).toBeGreaterThan((writtenAt - freeAt) / 1000);
+  expect(sample("pinion_due_to_frame_seconds_sum")).toBeLessThan(15);
+});
+
+test("an attempt that two heartbeats do not list is counted as lost by its device", async () => {
+  const replica = await startTestReplica(database.url);
+  const device = await enrolDevice(replica.clients);
+  const stream = await connect(replica.url, device);
+  await startWork(replica.clients, device);
+  await takeOn(stream);
+  await stream.beat([]);
+  await stream.beat([]);
+  await vi.waitFor(async () =>
+    expect((await scrape(replica)).sample("pinion_reaps_total", { rule: "not_listed" })).toBe(1),
+  );
+});
+
 test("a failure is counted by its status", async () => {
   const replica = await startTestReplica(database.url);
   const device = await enrolDevice(replica.clients);
