@@ -34,8 +34,10 @@ test("a run that is pushed, accepted and stored is counted at each step, and its
   expect(sample("pinion_runs_created_total")).toBe(1);
   expect(sample("pinion_runs_settled_total", { status: "completed" })).toBe(1);
   for (const kind of ["claims", "acceptances", "completions", "beats"]) {
-    await vi.waitFor(async () =>
-      expect((await scrape(replica)).sample("pinion_batch_size_count", { kind })).toBeGreaterThan(0),
+    await vi.waitFor(
+      async () =>
+        expect((await scrape(replica)).sample("pinion_batch_size_count", { kind })).toBeGreaterThan(0),
+      { timeout: 10_000 },
     );
   }
   expect(sample("pinion_rpcs_total", { rpc: "pinion.v1.WatcherService/TriggerWatcher", code: "ok" })).toBe(1);
@@ -58,8 +60,9 @@ test("active runs and the oldest pending one are the whole database's, and say w
   const connected = await enrolDevice(elsewhere.clients);
   const away = await enrolDevice(elsewhere.clients);
   const stream = await connect(elsewhere.url, connected, { maxConcurrency: 1 });
-  await startWork(elsewhere.clients, connected);
+  const running = await startWork(elsewhere.clients, connected);
   await takeOn(stream);
+  await untilStatus(elsewhere.clients, { runId: running.id }, RunStatus.RUNNING);
   const waiting = await startWork(elsewhere.clients, connected);
   const offline = await startWork(elsewhere.clients, away);
   await sql`update run set due_at = now() - interval '50 seconds' where id = ${waiting.id}`.execute(
@@ -204,10 +207,13 @@ test("an attempt that two heartbeats do not list is counted as lost by its devic
   const stream = await connect(replica.url, device);
   await startWork(replica.clients, device);
   await takeOn(stream);
-  await stream.beat([]);
-  await stream.beat([]);
-  await vi.waitFor(async () =>
-    expect((await scrape(replica)).sample("pinion_reaps_total", { rule: "not_listed" })).toBe(1),
+  // The first of them may come while its accept is still being written, and then does not count.
+  await vi.waitFor(
+    async () => {
+      await stream.beat([]);
+      expect((await scrape(replica)).sample("pinion_reaps_total", { rule: "not_listed" })).toBe(1);
+    },
+    { timeout: 10_000, interval: 20 },
   );
 });
 

@@ -46,7 +46,7 @@ test("without a database /readyz and grpc.health.v1 are red and say so, and gree
     for await (const { status } of healthOf(replica).watch({}, { signal: stop.signal })) watched.push(status);
   })();
   watching.catch(() => {});
-  await vi.waitFor(() => expect(watched).toEqual([Status.SERVING]));
+  await vi.waitFor(() => expect(watched).toEqual([Status.SERVING]), { timeout: 10_000 });
   proxy.set({ onConnect: "reset" });
   proxy.reset();
   // Nobody asks /readyz: whoever watches is told all the same.
