@@ -1,10 +1,11 @@
 /**
- * Fails when what is committed is not what would be made from its source: the generated code, the schema dump, and a
- * lockfile without addresses of registries. Changes nothing.
+ * Fails when what is committed is not what would be made from its source: the generated code, the schema dump, the page
+ * of the configuration, and a lockfile without addresses of registries. Changes nothing.
  */
 import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { configurationFile, configurationPage } from "./lib/configuration.ts";
 import { generate, root } from "./lib/proto.ts";
 import { dumpSchema, schemaDumpFile } from "./lib/schema-dump.ts";
 
@@ -66,8 +67,17 @@ async function checkSchemaDump(): Promise<string[]> {
   ];
 }
 
-const problems = (await Promise.all([checkGeneratedCode(), checkLockfile(), checkSchemaDump()])).flat();
+async function checkConfigurationPage(): Promise<string[]> {
+  const committed = await readFile(configurationFile, "utf8").catch(() => "");
+  if (committed === configurationPage()) return [];
+  return ["docs/configuration.md is not what the settings say: run npm run generate"];
+}
+
+const checks = [checkGeneratedCode(), checkLockfile(), checkSchemaDump(), checkConfigurationPage()];
+const problems = (await Promise.all(checks)).flat();
 for (const problem of problems) console.error(`drift: ${problem}`);
 if (problems.length > 0) process.exitCode = 1;
 else
-  console.log("No drift: the generated code, the schema dump and the lockfile are what their sources say.");
+  console.log(
+    "No drift: the generated code, the schema dump, the configuration and the lockfile are what their sources say.",
+  );

@@ -1,5 +1,7 @@
 import { z } from "zod";
+import type { LogFormat } from "./log.ts";
 import { createKeyring, createReferences, KeyError, type Keyring, type References } from "./secrets.ts";
+import type { TracingConfig } from "./tracing.ts";
 
 /**
  * Everything that is configured, read once from the environment. No other file of the server reads `process.env`.
@@ -20,7 +22,33 @@ export const serverSettings = z.object({
     .enum(["trace", "debug", "info", "warn", "error", "fatal", "silent"])
     .default("info")
     .describe("Least severe level that is logged"),
-  DATABASE_URL: z.string().min(1).describe("PostgreSQL ≥ 15; may go through a pooler in transaction mode"),
+  PINION_LOG_FORMAT: z
+    .enum(["auto", "json", "pretty"])
+    .default("auto")
+    .describe("Lines of JSON, or lines for people; auto: for people on a terminal"),
+  PINION_METRICS_TOKEN: z
+    .string()
+    .min(16)
+    .optional()
+    .describe("What /metrics wants as bearer token, 16 characters at least; default: it is open to all"),
+  PINION_OTLP_ENDPOINT: z
+    .url({ protocol: /^https?$/ })
+    .optional()
+    .describe(
+      "Base URL of an OpenTelemetry collector that takes OTLP over HTTP, for example http://localhost:4318; default: OTEL_EXPORTER_OTLP_ENDPOINT, and without it no traces",
+    ),
+  PINION_TRACE_RATIO: z.coerce
+    .number()
+    .min(0)
+    .max(1)
+    .default(1)
+    .describe("The share of runs and calls that are traced, 0 to 1"),
+  DATABASE_URL: z
+    .string()
+    .min(1)
+    .describe(
+      "PostgreSQL ≥ 15; may go through a pooler in transaction mode; without it `serve` and `up` start an embedded one",
+    ),
   DATABASE_DIRECT_URL: z
     .string()
     .min(1)
@@ -195,6 +223,8 @@ export type ReplicaConfig = {
   sweepIntervalMs: number;
   retentionDays: number;
   shutdownMs: number;
+  metricsToken: string | undefined;
+  tracing: TracingConfig | undefined;
   /** The providers whose keys are in the environment, by name and in alphabetical order; the keys are not read. */
   installedProviders: string[];
 };
@@ -299,10 +329,46 @@ export function replicaConfig(env: Record<string, string | undefined>): ReplicaC
     retentionDays: s.PINION_RETENTION_DAYS,
     trustedProxies: s.PINION_TRUSTED_PROXIES,
     shutdownMs: s.PINION_SHUTDOWN_MS,
+    metricsToken: s.PINION_METRICS_TOKEN,
+    tracing: tracingOf(s, given),
     installedProviders: Object.entries(providerKeys)
       .filter(([, names]) => names.some((name) => Object.hasOwn(given, name)))
       .map(([provider]) => provider),
   };
+}
+
+const formatSetting = serverSettings.pick({ PINION_LOG_FORMAT: true });
+
+/** How log lines are to look, for loggers that are made before the rest is read; a wrong word is as good as none. */
+export function logFormat(env: Record<string, string | undefined>): LogFormat {
+  const parsed = formatSetting.safeParse({ PINION_LOG_FORMAT: env.PINION_LOG_FORMAT || undefined });
+  return parsed.data?.PINION_LOG_FORMAT ?? "auto";
+}
+
+const tracingSettings = serverSettings.pick({ PINION_OTLP_ENDPOINT: true, PINION_TRACE_RATIO: true });
+
+/** Where a daemon sends its traces: the same variables as the server's. Throws a ConfigError. */
+export function tracingConfig(env: Record<string, string | undefined>): TracingConfig | undefined {
+  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value));
+  const parsed = tracingSettings.safeParse(given);
+  if (!parsed.success) {
+    const lines = parsed.error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`);
+    throw new ConfigError(`the configuration of traces is not usable:\n  ${lines.join("\n  ")}`);
+  }
+  return tracingOf(parsed.data, given);
+}
+
+/** OpenTelemetry's own variables count where ours say nothing; the one for traces alone is a whole URL. */
+function tracingOf(
+  settings: z.infer<typeof tracingSettings>,
+  env: Record<string, string | undefined>,
+): TracingConfig | undefined {
+  const ratio = settings.PINION_TRACE_RATIO;
+  const base = settings.PINION_OTLP_ENDPOINT ?? env.OTEL_EXPORTER_OTLP_ENDPOINT;
+  if (!settings.PINION_OTLP_ENDPOINT && env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT) {
+    return { url: env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, ratio };
+  }
+  return base ? { url: `${base.replace(/\/+$/, "")}/v1/traces`, ratio } : undefined;
 }
 
 /** The keys of PINION_SECRET_KEYS. Throws a ConfigError that holds none of them. */

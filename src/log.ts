@@ -1,30 +1,55 @@
 import { type DestinationStream, type Logger, pino } from "pino";
+import { prettyLines } from "./log-lines.ts";
 
 export type { Logger };
 
 /** Keys whose values never reach a log, at any depth up to two. */
 const secretKeys = [
-  "token",
-  "secret",
-  "authorization",
-  "joinCode",
-  "attemptToken",
-  "password",
-  "databaseUrl",
+  ...["token", "secret", "authorization", "joinCode", "attemptToken", "password", "databaseUrl", "cookie"],
+  ...["metricsToken", "secretKeys", "DATABASE_URL", "DATABASE_DIRECT_URL", "PINION_TOKEN"],
+  ...["PINION_SECRET_KEYS", "PINION_METRICS_TOKEN"],
 ];
 
-/** The process's logger: JSON lines on standard error, or wherever `destination` leads. Secrets are redacted. */
+/** Tokens and passwords within a text, as errors of others may hold them: a URL of a database, a header. */
+const secretsInText: [pattern: RegExp, instead: string][] = [
+  [/\bpin_(pat|dev|svc)_[0-9A-Za-z]{8,}(_[0-9a-f]{8})?/g, "pin_$1_[redacted]"],
+  // A join code, good once.
+  [/\b[A-HJ-NP-Z2-9]{4}(?:-[A-HJ-NP-Z2-9]{4}){3}\b/g, "[redacted]"],
+  [/([a-z][a-z0-9+.-]*:\/\/[^\s:/@"]*):[^\s@"]+@/gi, "$1:[redacted]@"],
+];
+
+export type LogFormat = "auto" | "json" | "pretty";
+
+/**
+ * The process's logger: structured lines on standard error, or wherever `destination` leads. Lines are JSON, or for
+ * people (`auto`: where standard error is a terminal). Secrets are redacted: by the keys they stand under, and by what
+ * they look like.
+ */
 export function createLogger(options: {
   level: string;
   name: string;
+  format?: LogFormat | undefined;
   destination?: DestinationStream;
 }): Logger {
+  const destination = options.destination ?? pino.destination({ dest: 2, sync: false });
+  const format = options.format ?? "auto";
+  const isForPeople =
+    format === "pretty" || (format === "auto" && !options.destination && process.stderr.isTTY === true);
   return pino(
     {
       name: options.name,
       level: options.level,
       redact: { paths: secretKeys.flatMap((key) => [key, `*.${key}`]), censor: "[redacted]" },
+      // Applied to the finished line, so that no field and no stack of an error goes around it.
+      hooks: { streamWrite: withoutSecrets },
     },
-    options.destination ?? pino.destination({ dest: 2, sync: false }),
+    isForPeople ? prettyLines(destination) : destination,
   );
+}
+
+/** A line with what looks like a secret taken out. */
+export function withoutSecrets(line: string): string {
+  let text = line;
+  for (const [pattern, instead] of secretsInText) text = text.replace(pattern, instead);
+  return text;
 }

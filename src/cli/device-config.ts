@@ -57,10 +57,15 @@ export function deviceConfig(options: { env: Environment; workingDir: string }):
   ].join("\n")}\n`;
 }
 
-function findProgram(name: string, env: Environment): string | undefined {
-  for (const directory of (env.PATH ?? "").split(delimiter)) {
-    if (directory === "") continue;
-    const path = join(directory, name);
+/** Where a program is that a daemon with this environment would start. */
+export function findProgram(name: string, env: Environment): string | undefined {
+  const places = name.includes("/")
+    ? [name]
+    : (env.PATH ?? "")
+        .split(delimiter)
+        .filter((directory) => directory !== "")
+        .map((directory) => join(directory, name));
+  for (const path of places) {
     try {
       accessSync(path, constants.X_OK);
       if (statSync(path).isFile()) return path;

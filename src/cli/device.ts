@@ -8,12 +8,15 @@ import {
   runDaemon,
 } from "@pinion/client";
 import type { Command } from "commander";
+import { logFormat, tracingConfig } from "../config.ts";
 import { createLogger } from "../log.ts";
 import { type Cli, examples, interruptSignal } from "./cli.ts";
 import { type GlobalOptions, optionsOf, serverUrl } from "./context.ts";
 import { writeDeviceConfigOnce } from "./device-config.ts";
 import { addConformance } from "./device-conformance.ts";
+import { addInstall } from "./device-install.ts";
 import { eventLine, eventRecord } from "./device-lines.ts";
+import { openDeviceTraces } from "./device-traces.ts";
 import { exitCodes, Failure } from "./failures.ts";
 import { ownConfigFile, ownStateDir } from "./state-dir.ts";
 import { parseLength } from "./times.ts";
@@ -31,10 +34,13 @@ type DeviceOptions = GlobalOptions & {
 
 /** `pinion device …`: this machine as a device. */
 export function addDevice(program: Command, cli: Cli): void {
-  const device = program.command("device").description("this machine as a device: enrol it, run its daemon");
+  const device = program
+    .command("device")
+    .description("this machine as a device: enrol it, run its daemon, install it as a service");
   addEnroll(device, cli);
   addRun(device, cli);
   addConformance(device, cli);
+  addInstall(device, cli);
 }
 
 function addEnroll(device: Command, cli: Cli): void {
@@ -128,7 +134,15 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
   }
   const interrupt = interruptSignal();
   const asJson = options.json === true;
+  const log = createLogger({
+    level: cli.env.PINION_LOG_LEVEL || (asJson ? "warn" : "silent"),
+    name: "pinion device",
+    format: logFormat(cli.env),
+  });
+  const tracing = tracingConfig(cli.env);
+  const traces = tracing && (await openDeviceTraces(tracing, { deviceId: identity.deviceId, log }));
   const onEvent = (event: DaemonEvent): void => {
+    traces?.note(event);
     const line = asJson ? jsonLine(event) : eventLine(cli, event);
     if (line !== undefined) cli.out(line);
   };
@@ -140,11 +154,9 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
       stateDir,
       config: loadConfig(configFile),
       signal: interrupt.signal,
-      logger: createLogger({
-        level: cli.env.PINION_LOG_LEVEL || (asJson ? "warn" : "silent"),
-        name: "pinion device",
-      }),
+      logger: log,
       onEvent,
+      ...(traces ? { traceparentOf: traces.traceparentOf } : {}),
       appVersion: version(),
       ...(options.backoffMax
         ? { timing: { backoffCapMs: parseLength(options.backoffMax, "--backoff-max") } }
@@ -153,6 +165,7 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
       flushMs: parseLength(options.flush ?? "5s", "--flush"),
     });
   } finally {
+    await traces?.close();
     interrupt.dispose();
   }
 }

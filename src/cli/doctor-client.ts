@@ -1,10 +1,13 @@
-import { createClients } from "@pinion/client";
+import { type Timestamp, timestampDate } from "@bufbuild/protobuf/wkt";
+import { createClients, isPermissionDenied } from "@pinion/client";
 import { tokenKind } from "../ids.ts";
+import type { Readiness } from "../server/probes.ts";
 import type { Cli } from "./cli.ts";
 import { findToken, type GlobalOptions, serverUrl, tokenFiles } from "./context.ts";
 import type { Check } from "./doctor-check.ts";
+import { certificateProblem, checkServedCertificate } from "./doctor-tls.ts";
 import { explain, systemCode } from "./failures.ts";
-import { formatLength } from "./lengths.ts";
+import { dayMs, formatLength } from "./lengths.ts";
 
 const askTimeoutMs = 5_000;
 /** HTTP dates have whole seconds, so less than this cannot be told from nothing. */
@@ -26,7 +29,12 @@ export async function checkClient(cli: Cli, options: GlobalOptions): Promise<Che
         },
   ];
   if (!health.ok) return checks;
-  checks.push(await checkReadiness(url), checkSkew(health), await checkToken(cli, options, url));
+  checks.push(
+    ...(await checkReadiness(url)),
+    checkSkew(health),
+    ...(await checkServedCertificate(url)),
+    await checkToken(cli, options, url),
+  );
   return checks;
 }
 
@@ -48,7 +56,7 @@ async function ask(url: string): Promise<Answer | Error> {
     return {
       ok: answer.ok,
       status: answer.status,
-      text: (await answer.text()).slice(0, 300),
+      text: (await answer.text()).slice(0, 2_000),
       tookMs,
       date: Number.isNaN(date.getTime()) ? undefined : date,
       receivedAtMs: Date.now(),
@@ -59,9 +67,12 @@ async function ask(url: string): Promise<Answer | Error> {
 }
 
 function unreachable(url: string, error: Error): Check {
+  const code = systemCode(error);
   const why =
-    systemCode(error) ??
-    (error.name === "TimeoutError" ? `no answer in ${formatLength(askTimeoutMs)}` : error.message);
+    code ?? (error.name === "TimeoutError" ? `no answer in ${formatLength(askTimeoutMs)}` : error.message);
+  const problem = code && certificateProblem(code);
+  if (problem)
+    return { name: "server", verdict: "bad", found: `${url}: ${problem.found}`, advice: problem.advice };
   return {
     name: "server",
     verdict: "bad",
@@ -70,16 +81,51 @@ function unreachable(url: string, error: Error): Check {
   };
 }
 
-async function checkReadiness(url: string): Promise<Check> {
+/** Readiness, and the bus, which `/readyz` tells of besides. */
+async function checkReadiness(url: string): Promise<Check[]> {
   const ready = await ask(`${url}/readyz`);
-  if (!(ready instanceof Error) && ready.ok) return { name: "ready", verdict: "good", found: "takes work" };
-  return {
-    name: "ready",
-    verdict: "bad",
-    found: ready instanceof Error ? ready.message : `not now: ${ready.text || `HTTP ${ready.status}`}`,
-    advice:
-      "it is starting, stopping, or without its database; its log says which, `doctor --database-url` looks there",
-  };
+  const found = ready instanceof Error ? undefined : readinessOf(ready.text);
+  if (ready instanceof Error || !found) {
+    return [
+      {
+        name: "ready",
+        verdict: "bad",
+        found: ready instanceof Error ? ready.message : `/readyz answers with HTTP ${ready.status}`,
+        advice: "is it a Pinion, and as new as this command?",
+      },
+    ];
+  }
+  const failing = Object.entries(found.checks).filter(([, check]) => !check.ok);
+  const reasons = failing.map(([name, check]) => `${name}: ${check.message}`).join("; ");
+  const { bus } = found.checks;
+  return [
+    found.ready
+      ? { name: "ready", verdict: "good", found: "takes work" }
+      : {
+          name: "ready",
+          verdict: "bad",
+          found: `takes no work (${reasons})`,
+          advice: "its log says why; `doctor --database-url …` looks at the database",
+        },
+    bus.ok
+      ? { name: "bus", verdict: "good", found: "the server hears of other replicas' commits" }
+      : {
+          name: "bus",
+          verdict: "doubtful",
+          found: bus.message,
+          advice:
+            "runs that another replica writes come some seconds late; DATABASE_DIRECT_URL must lead around any pooler",
+        },
+  ];
+}
+
+function readinessOf(text: string): Readiness | undefined {
+  try {
+    const value = JSON.parse(text) as Readiness;
+    return typeof value.ready === "boolean" && value.checks?.bus ? value : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 function checkSkew(health: Answer): Check {
@@ -95,6 +141,29 @@ function checkSkew(health: Answer): Check {
     advice:
       "nothing breaks (the database's clock decides), but times look wrong here; let NTP set this clock",
   };
+}
+
+/** A token that ends sooner is worth a word. */
+const tokenLeftMsMin = 7 * dayMs;
+
+function tokenCheck(token: {
+  kind: string | undefined;
+  from: string;
+  scopes: readonly string[];
+  expiresAt: Timestamp | undefined;
+}): Check {
+  const leftMs = token.expiresAt && timestampDate(token.expiresAt).getTime() - Date.now();
+  const end = leftMs === undefined ? "does not expire" : `expires in ${formatLength(leftMs)}`;
+  const found = `${token.kind} token from ${token.from}, scopes ${token.scopes.join(", ")}, ${end}`;
+  if (leftMs !== undefined && leftMs < tokenLeftMsMin) {
+    return {
+      name: "token",
+      verdict: "doubtful",
+      found,
+      advice: "`pinion tokens rotate` makes its successor while it is still good",
+    };
+  }
+  return { name: "token", verdict: "good", found };
 }
 
 function checkTokenForm(cli: Cli, options: GlobalOptions): Check {
@@ -126,12 +195,28 @@ async function checkToken(cli: Cli, options: GlobalOptions, url: string): Promis
   const kind = tokenKind(token);
   const clients = createClients({ url, token });
   try {
-    if (kind === "dev") await clients.device.listMyWatchers({}, { timeoutMs: askTimeoutMs });
-    else await clients.watchers.listWatchers({ pageSize: 1 }, { timeoutMs: askTimeoutMs });
-    return { name: "token", verdict: "good", found: `${kind} token from ${from}, taken by the server` };
+    if (kind === "dev") {
+      await clients.device.listMyWatchers({}, { timeoutMs: askTimeoutMs });
+      return { name: "token", verdict: "good", found: `dev token from ${from}, taken by the server` };
+    }
+    const { caller } = await clients.tokens.listTokens({ pageSize: 1 }, { timeoutMs: askTimeoutMs });
+    return tokenCheck({ kind, from, scopes: caller?.scopes ?? [], expiresAt: caller?.expiresAt });
   } catch (error) {
+    if (isPermissionDenied(error)) {
+      return {
+        name: "token",
+        verdict: "doubtful",
+        found: `${kind} token from ${from}, good, but without the scope "read"`,
+        advice: "enough for a fleet worker; the other commands need a token with `--scope read` or more",
+      };
+    }
     const { message, advice } = explain(error, url);
-    return { name: "token", verdict: "bad", found: message, ...(advice ? { advice } : {}) };
+    return {
+      name: "token",
+      verdict: "bad",
+      found: message,
+      advice: advice ?? "try again once the rest is well",
+    };
   } finally {
     clients.close();
   }

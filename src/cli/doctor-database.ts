@@ -12,7 +12,10 @@ const roundTripMsMax = 20;
 const connectionsShareMax = 0.8;
 
 /** Connection, version, migrations, clock, durability. */
-export async function checkDatabase(url: string): Promise<Check[]> {
+export async function checkDatabase(
+  url: string,
+  options: { directUrl?: string | undefined } = {},
+): Promise<Check[]> {
   // Only who asks for a database waits for its driver to load.
   const { inspect } = await import("../store/inspect.ts");
   let found: Inspection;
@@ -33,7 +36,22 @@ export async function checkDatabase(url: string): Promise<Check[]> {
     checkClock(found),
     checkDurability(found),
     checkConnections(found),
+    ...(options.directUrl ? [await checkNotifications(url, options.directUrl)] : []),
   ];
+}
+
+/** What the bus over LISTEN and NOTIFY needs. */
+async function checkNotifications(url: string, listenUrl: string): Promise<Check> {
+  const { hearsNotifications } = await import("../store/inspect.ts");
+  const isHeard = await hearsNotifications({ url, listenUrl }).catch(() => false);
+  if (isHeard)
+    return { name: "notifications", verdict: "good", found: "what one connection announces, another hears" };
+  return {
+    name: "notifications",
+    verdict: "bad",
+    found: "what one connection announces, another does not hear",
+    advice: "set DATABASE_DIRECT_URL to the same database without a pooler; LISTEN does not work through one",
+  };
 }
 
 /** SQLSTATE of a wrong password, of a missing user's authorisation, and of a missing database. */

@@ -1,8 +1,18 @@
 import { existsSync } from "node:fs";
-import { readdir, stat } from "node:fs/promises";
+import { readdir, rm, stat, statfs, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { ConfigError, loadConfig } from "@pinion/client";
+import {
+  ConfigError,
+  createClients,
+  type ExecutorConfig,
+  findIdentity,
+  isUnauthenticated,
+  loadConfig,
+} from "@pinion/client";
+import type { Environment } from "./cli.ts";
+import { findProgram } from "./device-config.ts";
 import type { Check } from "./doctor-check.ts";
+import { explain, systemCode } from "./failures.ts";
 import { formatLength } from "./lengths.ts";
 import { daemonPid } from "./state-dir.ts";
 
@@ -19,31 +29,125 @@ export async function checkDeviceState(stateDir: string): Promise<Check[]> {
   }
   return [
     await checkDirectory(stateDir),
+    await checkDisk(stateDir),
+    await checkIdentity(stateDir),
     await checkDaemon(stateDir),
     ...(await checkOutbox(join(stateDir, "outbox"))),
   ];
 }
 
 /** Whether the daemon can use its configuration. */
-export function checkDeviceConfig(file: string): Check {
+export function checkDeviceConfig(file: string, env: Environment): Check[] {
   const name = "device.toml";
   if (!existsSync(file)) {
-    return { name, verdict: "absent", found: `not there yet; the first start of the daemon writes ${file}` };
+    return [
+      { name, verdict: "absent", found: `not there yet; the first start of the daemon writes ${file}` },
+    ];
   }
   try {
     const { executors, defaultExecutor } = loadConfig(file);
     const kinds = Object.keys(executors).map((kind) =>
       kind === defaultExecutor ? `${kind} (default)` : kind,
     );
-    return { name, verdict: "good", found: `${file}: ${kinds.join(", ") || "nothing may be executed"}` };
+    return [
+      { name, verdict: "good", found: `${file}: ${kinds.join(", ") || "nothing may be executed"}` },
+      ...Object.values(executors).map((executor) => checkExecutor(executor, env)),
+    ];
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
+    return [
+      {
+        name,
+        verdict: "bad",
+        found: error.message.replaceAll("\n", "; "),
+        advice: "correct the file and start the daemon again; it is read at the start only",
+      },
+    ];
+  }
+}
+
+/** Whether an executor's program is there. The daemon of a service may have a shorter PATH than this shell. */
+function checkExecutor({ kind, command: [program], cwd }: ExecutorConfig, env: Environment): Check {
+  const name = `executor ${kind}`;
+  const path = findProgram(program, env);
+  if (!path) {
     return {
       name,
       verdict: "bad",
-      found: error.message.replaceAll("\n", "; "),
-      advice: "correct the file and start the daemon again; it is read at the start only",
+      found: `${program} is not there${program.includes("/") ? "" : " in PATH"}, or may not be executed`,
+      advice: 'install it, or give its full path as "command" in device.toml',
     };
+  }
+  if (cwd !== undefined && !existsSync(cwd)) {
+    const advice = 'create it, or change "cwd" in device.toml';
+    return { name, verdict: "bad", found: `its working directory ${cwd} does not exist`, advice };
+  }
+  return { name, verdict: "good", found: path };
+}
+
+/** Room for a few results of the largest size. */
+const bytesFreeMin = 64 * 1024 * 1024;
+
+/** Whether results can be kept: the outbox is written before anything is sent. */
+async function checkDisk(stateDir: string): Promise<Check> {
+  const name = "disk";
+  const outbox = join(stateDir, "outbox");
+  const directory = existsSync(outbox) ? outbox : stateDir;
+  const probe = join(directory, `.doctor-${process.pid}`);
+  try {
+    await writeFile(probe, "may this be written?", { flush: true });
+    await rm(probe);
+  } catch (error) {
+    return {
+      name,
+      verdict: "bad",
+      found: `${directory} cannot be written (${systemCode(error) ?? "unknown error"})`,
+      advice: "without it no result is kept, and so no work is taken: mend its owner, its mode or the disk",
+    };
+  }
+  const { bavail, bsize } = await statfs(directory);
+  const free = `${formatBytes(bavail * bsize)} are free for results`;
+  if (bavail * bsize >= bytesFreeMin) return { name, verdict: "good", found: free };
+  return { name, verdict: "bad", found: `only ${free}`, advice: "make room; a full disk stops the device" };
+}
+
+function formatBytes(bytes: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  const power = Math.min(units.length - 1, Math.floor(Math.log2(Math.max(1, bytes)) / 10));
+  return `${Number((bytes / 1024 ** power).toFixed(1))} ${units[power]}`;
+}
+
+/** How long the device's server may take to answer. */
+const askTimeoutMs = 5_000;
+
+/** The device's own token, asked of the server that it enrolled with. */
+async function checkIdentity(stateDir: string): Promise<Check> {
+  const name = "device token";
+  const again = "`pinion device enroll --join-code …` makes this machine a device again";
+  let identity: Awaited<ReturnType<typeof findIdentity>>;
+  try {
+    identity = await findIdentity(stateDir);
+  } catch (error) {
+    return {
+      name,
+      verdict: "bad",
+      found: error instanceof Error ? error.message : String(error),
+      advice: again,
+    };
+  }
+  if (!identity) return { name, verdict: "bad", found: "it is not enrolled", advice: again };
+  const { deviceId, url, token } = identity;
+  const clients = createClients({ url, token });
+  try {
+    await clients.device.listMyWatchers({ pageSize: 1 }, { timeoutMs: askTimeoutMs });
+    return { name, verdict: "good", found: `device ${deviceId}, taken by ${url}` };
+  } catch (error) {
+    const { message } = explain(error, url);
+    if (isUnauthenticated(error)) return { name, verdict: "bad", found: message, advice: again };
+    const advice = "the daemon keeps trying, and results wait in its outbox";
+    return { name, verdict: "doubtful", found: `device ${deviceId}: ${message}`, advice };
+  } finally {
+    clients.close();
   }
 }
 
@@ -51,7 +155,8 @@ async function names(directory: string): Promise<string[] | undefined> {
   try {
     return await readdir(directory);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    // A file in the way of a directory is what the check of the disk tells.
+    if (["ENOENT", "ENOTDIR"].includes(systemCode(error) ?? "")) return undefined;
     throw error;
   }
 }

@@ -15,6 +15,7 @@ import { within } from "../abort.ts";
 import type { ReplicaConfig } from "../config.ts";
 import { newId } from "../ids.ts";
 import { createLogger, type Logger } from "../log.ts";
+import { createMetrics, type Metrics } from "../metrics.ts";
 import { announce, cancelIn } from "../scheduler/cancels.ts";
 import { createCompleter } from "../scheduler/completer.ts";
 import { createDispatcher } from "../scheduler/dispatcher.ts";
@@ -40,6 +41,7 @@ import { secretKeys } from "../server/platform-kinds.ts";
 import { createConfigStarter } from "../server/platform-starter.ts";
 import { createPlatformRunner } from "../server/platforms.ts";
 import { type Handler, openPort } from "../server/port.ts";
+import { createNumbers, startHealthLook, withProbes } from "../server/probes.ts";
 import { registerReflection } from "../server/reflection.ts";
 import { agentService } from "../server/rpc/agents.ts";
 import { deviceService } from "../server/rpc/device.ts";
@@ -52,7 +54,7 @@ import { tokenService } from "../server/rpc/tokens.ts";
 import { turnService } from "../server/rpc/turns.ts";
 import { type WatcherScheduler, watcherService } from "../server/rpc/watchers.ts";
 import { createStreams } from "../server/streams.ts";
-import * as clock from "../store/clock.ts";
+import { createTelemetry } from "../server/telemetry.ts";
 import { type Db, openDatabase } from "../store/database.ts";
 import { migrate } from "../store/migrate.ts";
 import { ensureBootstrap, provisionDefaultAgents } from "../store/orgs.ts";
@@ -60,6 +62,8 @@ import { healSecretSettings } from "../store/platform-healing.ts";
 import { createQuotas } from "../store/quotas.ts";
 import * as replicas from "../store/replicas.ts";
 import { requireRoles } from "../store/tenancy.ts";
+import { openTracer } from "../tracing.ts";
+import { version } from "./version.ts";
 
 /** A running replica. */
 export type Replica = {
@@ -106,12 +110,24 @@ export async function startReplica(
 ): Promise<Replica> {
   const replicaId = newId();
   const log = (options.log ?? createLogger({ name: "pinion", level: config.logLevel })).child({ replicaId });
+  const metrics = createMetrics({ version: version() });
   requireRules(services);
   await migrate(config.directDatabaseUrl, log);
 
   // What is opened is closed in the opposite order, also if the start fails half-way.
   const opened = new AsyncDisposableStack();
   try {
+    opened.defer(() => metrics.close());
+    const tracer = config.tracing
+      ? await openTracer(config.tracing, {
+          service: "pinion",
+          version: version(),
+          instanceId: replicaId,
+          log,
+        })
+      : undefined;
+    opened.defer(() => tracer?.close());
+    const telemetry = createTelemetry({ metrics, tracer });
     const work = openDatabase({
       url: config.databaseUrl,
       poolMax: workConnections,
@@ -160,6 +176,7 @@ export async function startReplica(
       config: config.session,
       policy: config.failures,
       feed,
+      telemetry,
       completer: () => completer,
       dispatcher: () => dispatcher,
       turnEndings: () => turnEndings,
@@ -173,17 +190,19 @@ export async function startReplica(
       hub,
       streams,
       feed,
+      telemetry,
       bus: () => bus,
       onBacklog: () => materializer.poke(),
       onRevoked: (tokenId) => guard.authCache.forget(tokenId),
     });
     opened.defer(() => doorbell.close());
-    const completer = createCompleter({ ...common, doorbell });
+    const completer = createCompleter({ ...common, doorbell, onBatch: telemetry.batch("completions") });
     const turnEndings = createTurnEndings({ ...common, doorbell });
     const turnTimers = { ttlMs: config.session.ttlMs, timeoutGraceMs: turnTimeoutGraceMs };
     const dispatcher = createDispatcher({
       ...common,
       doorbell,
+      onBatch: telemetry.batch("claims"),
       turns: { timers: turnTimers, endings: turnEndings },
     });
     bus = await openPostgresBus({
@@ -222,12 +241,19 @@ export async function startReplica(
         return config.sweepIntervalMs;
       },
     });
+    const health = new HealthState();
     const all = [
       materializer,
       sweep,
+      startHealthLook({ db: requests.db, health, log }),
       startExpirer(loops),
       startTurnSweep({ ...loops, ttlMs: config.session.ttlMs, intervalMs: config.reaper.intervalMs }),
-      startReaper({ ...loops, rules: config.reaper, intervalMs: config.reaper.intervalMs }),
+      startReaper({
+        ...loops,
+        rules: config.reaper,
+        intervalMs: config.reaper.intervalMs,
+        onReaped: telemetry.reaped,
+      }),
       startRetention({ db: work.db, log, days: config.retentionDays }),
       startLoop({
         name: "stream-tokens",
@@ -255,6 +281,7 @@ export async function startReplica(
       db: requests.tenantDb,
       doorbell,
       poke: () => materializer.poke(),
+      metrics,
     });
     const runner = createPlatformRunner({
       db: requests.tenantDb,
@@ -263,7 +290,13 @@ export async function startReplica(
       ...config.secrets,
       starter: createConfigStarter(),
     });
-    const health = new HealthState();
+    metrics.observe({
+      isServing: () => health.isServing,
+      isBusUp: () => bus.isUp(),
+      hub: () => hub.stats(),
+      pools: { work: () => work.stats(), requests: () => requests.stats() },
+      database: createNumbers({ db: requests.db, log }),
+    });
     const stopping = new AbortController();
     const limits = createLimits(config.rates);
     const rpc = connectNodeAdapter({
@@ -271,6 +304,8 @@ export async function startReplica(
         guard,
         log,
         streams,
+        tracer,
+        onCall: metrics.called,
         bounds: { limits, ...config.rates, quotas, db: requests.tenantDb },
       }),
       contextValues: (request) => peerValues(request, config.trustedProxies),
@@ -286,6 +321,7 @@ export async function startReplica(
           doorbell,
           scheduler,
           authCache: guard.authCache,
+          telemetry,
         };
         const ttlMs = config.session.ttlMs;
         // A stream that is held for an hour is not worth a compressor's memory.
@@ -316,7 +352,14 @@ export async function startReplica(
       log,
       ...(config.tls ? { tls: await readTls(config.tls) } : {}),
       ...(config.session.isBare ? { takeStream: bare.take } : {}),
-      handler: withProbes(rpc as Handler, { health, db: requests.db }),
+      handler: withProbes({
+        rpc: rpc as Handler,
+        health,
+        db: requests.db,
+        isBusUp: () => bus.isUp(),
+        metrics,
+        metricsToken: config.metricsToken,
+      }),
     });
     replica.address = port.url;
     health.setServing(true);
@@ -369,6 +412,7 @@ function schedulerOf(deps: {
   policy: ReplicaConfig["failures"];
   doorbell: ReplicaDoorbell;
   poke: () => void;
+  metrics: Pick<Metrics, "recorded">;
 }): WatcherScheduler & FleetScheduler {
   const { db, policy, doorbell, poke } = deps;
   return {
@@ -384,7 +428,14 @@ function schedulerOf(deps: {
       poke();
       return answer;
     },
-    recordDue,
+    async recordDue(tx, orgId, watcherId) {
+      const events = await recordDue(tx, orgId, watcherId);
+      for (const { kind, data } of events) {
+        const isSkipped = kind === "run.skipped";
+        deps.metrics.recorded(isSkipped ? "skipped" : "pending", String(data?.skip_reason ?? ""));
+      }
+      return events;
+    },
     async cancelAllOfWatcher(tx, { orgId, watcherId, reason }) {
       const cancellation = await cancelIn(tx, { orgId, watcherId }, { reason, policy, mode: "ask" });
       return () => announce(doorbell, cancellation);
@@ -399,28 +450,6 @@ function schedulerOf(deps: {
       doorbell.eventsAppended(orgId);
       if (deviceId) doorbell.work({ orgId, deviceId });
     },
-  };
-}
-
-/** How long /readyz waits for the database. */
-const readyWithinMs = 2_000;
-
-/** `/healthz`: the process answers. `/readyz`: it takes work: not stopping, and the database answers. */
-function withProbes(rpc: Handler, options: { health: HealthState; db: Db }): Handler {
-  const answer = (response: Parameters<Handler>[1], status: number, text: string) => {
-    response.statusCode = status;
-    response.setHeader("content-type", "text/plain; charset=utf-8");
-    response.end(`${text}\n`);
-  };
-  return (request, response) => {
-    if (request.url === "/healthz") return answer(response, 200, "ok");
-    if (request.url !== "/readyz") return rpc(request, response);
-    if (!options.health.isServing) return answer(response, 503, "stopping");
-    within(clock.now(options.db), readyWithinMs)
-      .catch(() => undefined)
-      .then((now) =>
-        now ? answer(response, 200, "ok") : answer(response, 503, "the database does not answer"),
-      );
   };
 }
 

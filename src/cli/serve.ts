@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { replicaConfig } from "../config.ts";
+import { logFormat, replicaConfig } from "../config.ts";
 import type { Logger } from "../log.ts";
 import { createLogger } from "../log.ts";
 import type { Embedded } from "../store/embedded.ts";
@@ -45,7 +45,11 @@ async function serve(cli: Cli, options: ServeOptions, data: string, asJson: bool
     PINION_HOST: options.host ?? cli.env.PINION_HOST,
     PINION_PORT: options.port === undefined ? cli.env.PINION_PORT : String(options.port),
   };
-  const log = createLogger({ level: cli.env.PINION_LOG_LEVEL || "info", name: "pinion" });
+  const log = createLogger({
+    level: cli.env.PINION_LOG_LEVEL || "info",
+    name: "pinion",
+    format: logFormat(cli.env),
+  });
   const interrupt = interruptSignal();
   const database = await openDatabaseFor(options, cli, data, log);
   try {

@@ -54,6 +54,7 @@ export function createCompleter(options: {
   policy: FailurePolicy;
   doorbell: Doorbell;
   log: Logger;
+  onBatch?: (size: number, ms: number) => void;
 }): Completer {
   const { db, policy, doorbell } = options;
 
@@ -92,6 +93,7 @@ export function createCompleter(options: {
       new Refusal("unavailable", "too many completions wait to be stored; send it again", {
         retryAfterMs: 1_000,
       }),
+    ...(options.onBatch ? { onBatch: options.onBatch } : {}),
   });
 
   return {

@@ -21,8 +21,8 @@ export interface Seat {
   mayHaveTurns: boolean;
   /** How many more attempts it takes now; 0 when it is closed. */
   freeSlots(): number;
-  /** Takes an attempt. The slot is used from here on. */
-  deliver(run: attempts.ClaimedRun): void;
+  /** Takes an attempt, whose claim took `claimMs`. The slot is used from here on. */
+  deliver(run: attempts.ClaimedRun, claimMs: number): void;
   /** The same for a turn. */
   deliverTurn(turn: turnAttempts.ClaimedTurn): void;
 }
@@ -43,6 +43,8 @@ export function createDispatcher(options: {
   doorbell: Doorbell;
   turns: { timers: turnAttempts.TurnTimers; endings: TurnEndings };
   log: Logger;
+  /** Told of each claim: for how many seats, and how long it took. */
+  onBatch?: (size: number, ms: number) => void;
 }): Dispatcher {
   const { db, log } = options;
   const woken = new Set<Seat>();
@@ -124,12 +126,15 @@ export function createDispatcher(options: {
     wants: readonly attempts.Want[],
     byDevice: ReadonlyMap<string, Seat>,
   ): Promise<void> {
+    const startedAt = performance.now();
     const claimed = await attempts.claim(db, wants);
+    const claimMs = performance.now() - startedAt;
+    options.onBatch?.(wants.length, claimMs);
     const unusable: { run: attempts.ClaimedRun; reason: string }[] = [];
     for (const run of claimed) {
       const reason = whyUnusable(run);
       if (reason) unusable.push({ run, reason });
-      else byDevice.get(run.deviceId)!.deliver(run);
+      else byDevice.get(run.deviceId)!.deliver(run, claimMs);
     }
     if (unusable.length === 0) return;
     await fail(unusable);

@@ -20,19 +20,22 @@ export const withdrawnDelayMs = 15_000;
 
 type PassOptions = { policy: FailurePolicy; log?: Logger; limit?: number };
 
+export type Reaped = Settled & { rule: attempts.LostAttempt["rule"] };
+
 /** Reaps up to `limit` lost attempts. One that the database refuses to settle is logged and left (R9). */
 export async function reapOnce(
   db: Db,
   options: PassOptions & { rules: attempts.ReapRules },
-): Promise<Settled[]> {
-  const { settled } = await transaction(db, async (tx) => {
+): Promise<Reaped[]> {
+  return transaction(db, async (tx) => {
     const lost = await attempts.lockLost(tx, options.rules, options.limit ?? attemptsPerPassMax);
-    return settleEach(tx, lost.map(settlementOf), options.policy, {
+    const rules = new Map(lost.map((attempt) => [attempt.runId, attempt.rule]));
+    const { settled } = await settleEach(tx, lost.map(settlementOf), options.policy, {
       log: options.log,
-      rules: new Map(lost.map((attempt) => [attempt.runId, attempt.rule])),
+      rules,
     });
+    return settled.map((run) => ({ ...run, rule: rules.get(run.runId)! }));
   });
-  return settled;
 }
 
 function settlementOf(lost: attempts.LostAttempt): Settlement {
@@ -115,7 +118,7 @@ export function startReaper(options: {
   rules: attempts.ReapRules;
   policy: FailurePolicy;
   intervalMs: number;
-  onReaped?: (settled: readonly Settled[]) => void;
+  onReaped?: (reaped: readonly Reaped[]) => void;
 }): Loop {
   const { rules, intervalMs, log } = options;
   let quietUntil = performance.now() + rules.ttlMs;

@@ -43,6 +43,8 @@ export type Bus = {
   send(replicaId: string, message: BusMessage): void;
   /** To all others. */
   broadcast(message: BusMessage): void;
+  /** Whether it hears of the others' commits at this moment, as far as it knows. */
+  isUp(): boolean;
   close(): Promise<void>;
 };
 
@@ -146,6 +148,7 @@ export async function openPostgresBus(options: {
   return {
     send: (to, message) => enqueue(channelOf(to), message),
     broadcast: (message) => enqueue(everybody, message),
+    isUp: () => listener.isListening(),
     async close() {
       while (sending) await sending;
       await listener.close();

@@ -11,6 +11,7 @@ import type { Bus, BusMessage } from "./bus.ts";
 import type { Hub } from "./device/hub.ts";
 import type { Feed } from "./feed.ts";
 import type { Streams } from "./streams.ts";
+import type { Telemetry } from "./telemetry.ts";
 import { createTurnBell } from "./turn-bell.ts";
 
 /**
@@ -53,11 +54,12 @@ export function createDoorbell(options: {
   streams: Streams;
   feed: Feed;
   bus: () => Bus;
+  telemetry: Pick<Telemetry, "recorded" | "settled" | "batch">;
   /** Slots wait for the end of a run that has ended. */
   onBacklog: () => void;
   onRevoked: (tokenId: string) => void;
 }): ReplicaDoorbell {
-  const { db, log, hub, feed, bus } = options;
+  const { db, log, hub, feed, bus, telemetry } = options;
   const delayed = new Set<NodeJS.Timeout>();
 
   const elsewhere = createBatcher<Ring, void>({
@@ -73,6 +75,7 @@ export function createDoorbell(options: {
     itemsMax: ringsPerBatchMax,
     queueMax: ringsWaitingMax,
     overflow: () => new Refusal("unavailable", "too many doorbells wait"),
+    onBatch: telemetry.batch("rings"),
   });
 
   /** Rings the replicas that hold fleet workers of these orgs, each once for all that rang meanwhile. */
@@ -130,6 +133,7 @@ export function createDoorbell(options: {
       }
       for (const orgId of fleets) ringFleet(orgId);
       for (const orgId of new Set(runs.map((run) => run.orgId))) feed.eventsAppended(orgId);
+      telemetry.recorded(runs);
     },
     settled(settled: readonly Settled[]) {
       for (const run of settled) {
@@ -145,6 +149,7 @@ export function createDoorbell(options: {
         );
       }
       for (const orgId of new Set(settled.map((run) => run.orgId))) feed.eventsAppended(orgId);
+      telemetry.settled(settled);
     },
     cancelling(attempts: readonly CancelledAttempt[]) {
       for (const attempt of attempts) {

@@ -6,17 +6,36 @@ import { Health, HealthCheckResponse_ServingStatus as Status } from "#gen/grpc/h
 
 /** What health checks are told, for this replica as a whole and for each of its services alike. */
 export class HealthState {
-  #isServing = false;
+  #isOpen = false;
+  #hasDatabase = true;
   readonly #watchers = new Set<() => void>();
 
+  /** Takes work: it is open, and has its database. */
   get isServing(): boolean {
-    return this.#isServing;
+    return this.#isOpen && this.#hasDatabase;
   }
 
-  setServing(isServing: boolean): void {
-    if (this.#isServing === isServing) return;
-    this.#isServing = isServing;
-    for (const wake of [...this.#watchers]) wake();
+  /** Has started, and does not stop. */
+  get isOpen(): boolean {
+    return this.#isOpen;
+  }
+
+  setServing(isOpen: boolean): void {
+    this.#change(() => {
+      this.#isOpen = isOpen;
+    });
+  }
+
+  setDatabase(hasDatabase: boolean): void {
+    this.#change(() => {
+      this.#hasDatabase = hasDatabase;
+    });
+  }
+
+  #change(change: () => void): void {
+    const before = this.isServing;
+    change();
+    if (this.isServing !== before) for (const wake of [...this.#watchers]) wake();
   }
 
   /** Resolves at the next change, or when the signal aborts. */

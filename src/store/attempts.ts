@@ -26,6 +26,8 @@ export type ClaimedRun = {
   timeoutMs: number;
   source: string;
   dueAt: Date;
+  /** For how long it could have been claimed, in milliseconds by the database's clock. */
+  dueForMs: number;
   scheduledFor: Date | null;
   windowStart: Date;
   windowEnd: Date;
@@ -161,6 +163,7 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
     )
     select c.org_id as "orgId", c.id as "runId", c.device_id as "deviceId", c.attempt_token as "attemptToken", c.attempt,
       c.agent_kind as "agentKind", c.notification, c.timeout_ms as "timeoutMs", c.source, c.due_at as "dueAt",
+      (extract(epoch from clock_timestamp() - greatest(c.due_at, c.not_before)) * 1000)::float8 as "dueForMs",
       c.scheduled_for as "scheduledFor", c.window_start as "windowStart", c.window_end as "windowEnd",
       c.watcher_id as "watcherId", c.watcher_version as "watcherVersion", w.slug as "watcherSlug", wr.name as "watcherName",
       wr.prompt, wr.extraction_schema as "extractionSchema", c.agent_id as "agentId", c.agent_version as "agentVersion",

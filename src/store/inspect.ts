@@ -1,6 +1,10 @@
 /** What a PostgreSQL is and how it is set, for `pinion doctor`. Reads only. */
 import { sql } from "kysely";
+import { within } from "../abort.ts";
+import { newId } from "../ids.ts";
+import { createLogger } from "../log.ts";
 import { openDatabase } from "./database.ts";
+import { notify, openListener } from "./listener.ts";
 import { listMigrations } from "./migrate.ts";
 
 export type Inspection = {
@@ -23,6 +27,48 @@ export type Inspection = {
   /** Applied and not of this version: the database was used by a newer one. */
   migrationsUnknown: string[];
 };
+
+/** How long a notification may be on its way. */
+const notificationWithinMs = 3_000;
+
+/**
+ * Whether what is announced on one connection is heard on another, as replicas need it. False behind a pooler that hands
+ * connections out by the transaction: `listenUrl` has to go around it. Throws if there is no way in.
+ */
+export async function hearsNotifications(urls: { url: string; listenUrl: string }): Promise<boolean> {
+  const channel = `pinion_doctor_${newId()}`;
+  const heard = Promise.withResolvers<true>();
+  const database = openDatabase({
+    url: urls.url,
+    poolMax: 1,
+    statementTimeoutMs: inspectTimeoutMs,
+    connectTimeoutMs: inspectTimeoutMs,
+    applicationName: "pinion doctor",
+  });
+  const listener = openListener({
+    url: urls.listenUrl,
+    channels: [channel],
+    onNotification: () => heard.resolve(true),
+    onResync: () => {},
+    log: silent,
+  });
+  try {
+    if (
+      (await within(
+        listener.ready.then(() => true),
+        inspectTimeoutMs,
+      )) !== true
+    )
+      return false;
+    await notify(database.db, channel, ["here"]);
+    return (await within(heard.promise, notificationWithinMs)) === true;
+  } finally {
+    await Promise.all([listener.close(), database.close()]);
+  }
+}
+
+/** The doctor says itself what it finds. */
+const silent = createLogger({ level: "silent", name: "pinion doctor" });
 
 const inspectTimeoutMs = 5_000;
 

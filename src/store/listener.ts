@@ -15,6 +15,8 @@ import type { Schema } from "./schema.ts";
 export type Listener = {
   /** Resolves once it listens for the first time; rejects if it is closed before that. */
   ready: Promise<void>;
+  /** Whether it listens at this moment, as far as it knows. */
+  isListening(): boolean;
   /** Ends it within 2 s; nothing is called afterwards. Idempotent. */
   close(): Promise<void>;
 };
@@ -42,6 +44,7 @@ const closeTimeoutMs = 2_000;
 /** Listens until it is closed, and reconnects for ever, with full jitter. */
 export function openListener(options: ListenerOptions): Listener {
   const stopping = new AbortController();
+  let isListening = false;
   let settleReady: { resolve: () => void; reject: (error: Error) => void } | undefined;
   const ready = new Promise<void>((resolve, reject) => {
     settleReady = { resolve, reject };
@@ -52,7 +55,11 @@ export function openListener(options: ListenerOptions): Listener {
   async function run(): Promise<void> {
     for (let failures = 0; !stopping.signal.aborted; failures++) {
       const startedAt = performance.now();
-      const error = await listen(options, stopping.signal, () => settleReady?.resolve());
+      const error = await listen(options, stopping.signal, () => {
+        isListening = true;
+        settleReady?.resolve();
+      });
+      isListening = false;
       if (stopping.signal.aborted) break;
       if (performance.now() - startedAt >= goodConnectionMs) failures = 0;
       const waitMs = Math.random() * Math.min(backoffMsMax, backoffMsFirst * 2 ** Math.min(failures, 10));
@@ -65,6 +72,7 @@ export function openListener(options: ListenerOptions): Listener {
   const running = run();
   return {
     ready,
+    isListening: () => isListening,
     close: async () => {
       stopping.abort();
       await within(running, closeTimeoutMs);

@@ -153,6 +153,7 @@ export type RecordedRun = {
   skipReason: SkipReason | null;
   reason: string;
   scheduledFor: Date | null;
+  dueAt: Date;
 };
 
 /**
@@ -241,7 +242,7 @@ export async function record(
     )
     select org_id as "orgId", run_id as "runId", watcher_id as "watcherId", device_id as "deviceId",
       case when skip_reason is null then 'pending' else 'skipped' end as status, skip_reason as "skipReason", reason,
-      scheduled_for as "scheduledFor"
+      scheduled_for as "scheduledFor", due_at as "dueAt"
     from wanted
   `.execute(tx);
   return rows;

@@ -65,6 +65,7 @@ export type Settled = {
   deviceId: string | null;
   /** Pinned to that device; otherwise what went back to pending waits for any worker. */
   isPinned: boolean;
+  dueAt: Date;
   action: "finished" | "retried" | "withdrawn";
   status: FinishedStatus | "pending";
   reason: string;
@@ -224,7 +225,7 @@ export async function settle(
         and w.org_id = h.org_id and w.id = h.watcher_id
     )
     select h.org_id as "orgId", h.id as "runId", h.attempt_token as "attemptToken", h.watcher_id as "watcherId",
-      h.device_id as "deviceId", h.is_pinned as "isPinned", h.fate as action, case when h.fate = 'finished' then h.outcome else 'pending' end as status,
+      h.device_id as "deviceId", h.is_pinned as "isPinned", h.due_at as "dueAt", h.fate as action, case when h.fate = 'finished' then h.outcome else 'pending' end as status,
       h.why as reason, h.attempt, h.window_id as "windowId", h.again_at as "notBefore", h.has_backlog as "hasBacklog",
       h.pauses as "isWatcherPaused", coalesce(h.failures, 0) as "consecutiveFailures"
     from held h

@@ -2,7 +2,7 @@ import { connectDevice, type DeviceConnection, defaultClose } from "./device/con
 import type { DeviceEvent } from "./device/events.ts";
 import { nowMs, type Timing } from "./device/timing.ts";
 import type { TlsOptions } from "./device/transport.ts";
-import type { Platform } from "./gen/pinion/v1/device_pb.js";
+import type { Assignment, Platform } from "./gen/pinion/v1/device_pb.js";
 import { currentPlatform, ensureInstallId } from "./identity.ts";
 import { type Logger, silentLogger } from "./logger.ts";
 import type { DeviceConfig } from "./runner/config.ts";
@@ -50,6 +50,11 @@ export interface DaemonOptions {
   stopGraceMs?: number;
   /** How long results may take to be acknowledged at a stop; default 5 s. The rest waits for the next start. */
   flushMs?: number;
+  /**
+   * The W3C trace context that a program gets as TRACEPARENT. Left out: the assignment's own, so that a program's spans
+   * stand beside the daemon's; a daemon that writes spans gives its span's.
+   */
+  traceparentOf?: (assignment: Assignment) => string;
   /** From which agents get the variables that their executor allows. Default: this process's. */
   env?: NodeJS.ProcessEnv;
   /** For tests and unusual networks. */
@@ -81,6 +86,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     env,
     logger,
     notifier,
+    ...(options.traceparentOf ? { traceparentOf: options.traceparentOf } : {}),
     onStart: (attempt) => emit({ type: "started", atMs: nowMs(), ...attempt }),
   });
   const connection = connectDevice({

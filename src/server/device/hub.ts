@@ -21,6 +21,7 @@ import type { BusMessage } from "../bus.ts";
 import type { Feed } from "../feed.ts";
 import type { Principal } from "../guard.ts";
 import type { Streams } from "../streams.ts";
+import type { Telemetry } from "../telemetry.ts";
 import { requireAllowed } from "./allowed.ts";
 import { createBudget, createLimit } from "./bounds.ts";
 import type { Link } from "./link.ts";
@@ -56,6 +57,7 @@ export type HubDeps = {
   config: ReplicaConfig["session"];
   policy: FailurePolicy;
   feed: Feed;
+  telemetry: Telemetry;
   completer: () => Completer;
   dispatcher: () => Dispatcher;
   turnEndings: () => TurnEndings;
@@ -83,7 +85,7 @@ const claimAnswerMs = 5_000;
 const overflow = () => new Refusal("unavailable", "too much waits to be written", { retryAfterMs: 1_000 });
 
 export function createHub(deps: HubDeps): Hub {
-  const { db, log, replicaId, policy, feed } = deps;
+  const { db, log, replicaId, policy, feed, telemetry } = deps;
   const sessions = new Map<string, Session>();
   /** Those of fleet workers, by org. */
   const fleets = new Map<string, Set<Session>>();
@@ -98,6 +100,7 @@ export function createHub(deps: HubDeps): Hub {
     queueMax: waitingMax,
     overflow,
     mayIsolate: (error) => !isPassing(error),
+    onBatch: telemetry.batch("acceptances"),
   });
 
   const settlements = createBatcher<Settlement, void>({
@@ -110,11 +113,13 @@ export function createHub(deps: HubDeps): Hub {
     queueMax: waitingMax,
     overflow,
     mayIsolate: (error) => !isPassing(error),
+    onBatch: telemetry.batch("settlements"),
   });
 
   const presenceWriter = startPresenceWriter({
     db,
     log,
+    onBatch: telemetry.batch("beats"),
     onStale(stale) {
       const session = sessions.get(stale.deviceId);
       if (session?.epoch === stale.epoch) session.replaced();
@@ -136,6 +141,7 @@ export function createHub(deps: HubDeps): Hub {
       return { ...deps.config, heartbeatIntervalMs: Math.min(heartbeatIntervalMs * 1.5, ttlMs / 2) };
     },
     log,
+    telemetry,
     open: (session, hello) => opens(() => open(session, hello)),
     opened(session, opening) {
       // From here on doorbells find it; what rang before is claimed now.
@@ -176,6 +182,7 @@ export function createHub(deps: HubDeps): Hub {
     closed(session, { cause, isBroken }) {
       streams.get(session)?.();
       streams.delete(session);
+      telemetry.streamEnded(cause);
       if (sessions.get(session.deviceId) === session) sessions.delete(session.deviceId);
       const fleet = fleets.get(session.orgId);
       if (fleet?.delete(session) && fleet.size === 0) fleets.delete(session.orgId);

@@ -31,7 +31,7 @@ export function response(message: Body): ConnectResponse {
 }
 
 /** The assignment of a claimed run that dispatcher.whyUnusable has nothing against. */
-export function assignmentOf(run: ClaimedRun): ConnectResponse {
+export function assignmentOf(run: ClaimedRun, traceparent: string): ConnectResponse {
   return response({
     case: "assignment",
     value: {
@@ -68,6 +68,7 @@ export function assignmentOf(run: ClaimedRun): ConnectResponse {
         conversationId: conversationOfRun(run),
         ...(run.priorWindow ? { priorWindow: priorWindowOf(run.priorWindow, run.watcherId) } : {}),
       },
+      traceparent,
     },
   });
 }

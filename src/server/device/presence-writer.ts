@@ -27,6 +27,8 @@ export function startPresenceWriter(options: {
   ttlMs: number;
   /** The fast path: fails the turns of sessions whose end has been written. What it rejects is tried again. */
   onBroken: (sessions: readonly presence.SessionName[]) => Promise<void>;
+  /** Told of each write: how many sessions beat, and how long it took. */
+  onBatch?: (size: number, ms: number) => void;
 }): PresenceWriter {
   const { db, log } = options;
   let beaten = new Map<string, presence.SessionName>();
@@ -41,6 +43,8 @@ export function startPresenceWriter(options: {
     beaten = new Map();
     listed = new Map();
     ended = new Map();
+    const startedAt = performance.now();
+    const beats = batch.beaten.size;
     try {
       // Beats first: one that came before its session's end must not look later than the end.
       const stale = await presence.beat(db, [...batch.beaten.values()]);
@@ -60,6 +64,7 @@ export function startPresenceWriter(options: {
       await presence.close(db, sessions);
       // After their end is committed nothing more is claimed for them.
       await options.onBroken(sessions.filter((session) => session.isBroken));
+      if (beats > 0) options.onBatch?.(beats, performance.now() - startedAt);
       for (const session of stale) options.onStale(session);
     } catch (error) {
       beaten = new Map([...batch.beaten, ...beaten]);

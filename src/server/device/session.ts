@@ -27,6 +27,7 @@ import type { ClaimedTurn } from "../../store/turn-attempts.ts";
 import type { OutputChunk } from "../feed.ts";
 import type { Principal } from "../guard.ts";
 import { checkMessage } from "../interceptors/validate.ts";
+import type { Telemetry } from "../telemetry.ts";
 import type { Link } from "./link.ts";
 import {
   assignmentOf,
@@ -58,6 +59,7 @@ export type SessionServices = {
     messageBytesMax: number;
   };
   log: Logger;
+  telemetry: Pick<Telemetry, "traceparent" | "pushed" | "accepted" | "acknowledged" | "lost">;
   /** Reconciles a hello; on return the session is the device's. */
   open(session: Session, hello: Hello): Promise<Opening>;
   /** The session serves; it may have work. */
@@ -113,6 +115,8 @@ export class Session implements Seat {
   #epoch = 0;
   #maxConcurrency = 0;
   #underWay = 0;
+  /** Since when it has had a free slot without a break; what was due before that waited for the device. */
+  #freeSince = 0;
   #heardAt = performance.now();
   #timer: NodeJS.Timeout | undefined;
   #ageTimer: NodeJS.Timeout | undefined;
@@ -272,6 +276,7 @@ export class Session implements Seat {
       this.#out.add(held, ended.has(held.attemptToken) ? "reporting" : "running");
     }
     this.#state = "serving";
+    this.#freeSince = performance.now();
     const { replicaId, timers } = this.#services;
     this.#link.send(welcomeOf({ ...opening, held: hello.held, replicaId, timers }));
     this.#watch();
@@ -308,8 +313,10 @@ export class Session implements Seat {
       beating.map(({ kind, runId, attemptToken }) => ({ orgId, deviceId, kind, runId, attemptToken })),
     );
     const reason = `lost by the device: ${beatsMissedMax} successive heartbeats did not list it`;
-    for (const attempt of lost)
+    for (const attempt of lost) {
+      this.#services.telemetry.lost("not_listed");
       this.#settle(attempt, { action: "finish_or_retry", status: "timeout", reason });
+    }
     for (const stranger of strangers) this.#disown(stranger);
   }
 
@@ -336,6 +343,7 @@ export class Session implements Seat {
     );
     if (result === "running") {
       if (attempt.state === "accepting") attempt.state = "running";
+      this.#services.telemetry.accepted(this.#named(attempt), performance.now() - attempt.pushedAt);
       this.#services.runMoved({ orgId: this.orgId, runId: attempt.runId });
     } else if (result === "gone" && attempt.state === "accepting") {
       // Settled meanwhile; unless it has reported already, the device is to stop.
@@ -388,6 +396,7 @@ export class Session implements Seat {
   }
 
   async #store(completion: Completion): Promise<void> {
+    const startedAt = performance.now();
     const attempt = this.#out.find(completion);
     if (attempt) this.#out.move(attempt, "reporting");
     const verdict = await this.#whileServed(() =>
@@ -403,6 +412,8 @@ export class Session implements Seat {
     }
     this.settled(completion.attemptToken);
     this.#link.send(completionAckOf(completion, verdict));
+    const tookMs = performance.now() - startedAt;
+    this.#services.telemetry.acknowledged(this.#named(completion), verdict.verdict, tookMs);
   }
 
   async #cancelled(cancelled: Cancelled): Promise<void> {
@@ -416,18 +427,25 @@ export class Session implements Seat {
     return this.#state === "serving" ? Math.max(0, this.#maxConcurrency - this.#out.size) : 0;
   }
 
-  deliver(run: ClaimedRun): void {
-    this.#deliver({ ...run, kind: "run" }, () => assignmentOf(run));
+  deliver(run: ClaimedRun, claimMs: number): void {
+    const { telemetry } = this.#services;
+    const isPushed = this.#deliver({ ...run, kind: "run" }, () =>
+      assignmentOf(run, telemetry.traceparent(run.runId)),
+    );
+    if (!isPushed) return;
+    const waitedMs = Math.min(run.dueForMs, performance.now() - this.#freeSince);
+    telemetry.pushed(run, { claimMs, waitedMs });
   }
 
   deliverTurn(turn: ClaimedTurn): void {
     this.#deliver({ ...turn, kind: "turn", runId: turn.turnId }, () => turnAssignmentOf(turn));
   }
 
+  /** Whether it was pushed. */
   #deliver(
     name: { kind: AttemptKind; runId: string; attemptToken: string; attempt: number },
     assignment: () => ConnectResponse,
-  ): void {
+  ): boolean {
     const attempt = this.#out.add(name, "assigned");
     if (this.#state !== "serving") {
       this.#settle(attempt, {
@@ -435,7 +453,7 @@ export class Session implements Seat {
         status: "timeout",
         reason: "the device was leaving when it was claimed",
       });
-      return;
+      return false;
     }
     try {
       attempt.assignment = assignment();
@@ -447,11 +465,12 @@ export class Session implements Seat {
         status: "failed",
         reason: "its assignment could not be made; see the server's log",
       });
-      return;
+      return false;
     }
     this.#link.send(attempt.assignment);
     this.#services.runMoved({ orgId: this.orgId, runId: attempt.runId });
     attempt.timer = setTimeout(() => this.#pushAgain(attempt), this.#services.timers.acceptDeadlineMs);
+    return true;
   }
 
   #pushAgain(attempt: OutstandingAttempt): void {
@@ -460,6 +479,7 @@ export class Session implements Seat {
     attempt.assignment = undefined;
     attempt.timer = setTimeout(() => {
       if (attempt.state !== "assigned") return;
+      this.#services.telemetry.lost("not_answered");
       this.#settle(attempt, {
         action: "withdraw",
         status: "timeout",
@@ -487,8 +507,10 @@ export class Session implements Seat {
 
   /** An attempt was settled, here or elsewhere: its slot is free. */
   settled(attemptToken: string): void {
+    const wasFull = this.freeSlots() === 0;
     const attempt = this.#out.remove(attemptToken);
     if (!attempt) return;
+    if (wasFull) this.#freeSince = performance.now();
     if (attempt.state !== "reporting" && attempt.state !== "accepting") this.#disown(attempt);
     this.#services.wake(this);
   }
@@ -567,6 +589,10 @@ export class Session implements Seat {
   /** A method, because what was awaited may have closed it. */
   #isClosed(): boolean {
     return this.#state === "closed";
+  }
+
+  #named({ runId }: { runId: string }): { orgId: string; deviceId: string; runId: string } {
+    return { orgId: this.orgId, deviceId: this.deviceId, runId };
   }
 
   /** Tells the device that an attempt is not its any more. */

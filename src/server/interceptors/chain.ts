@@ -2,6 +2,7 @@ import type { Interceptor } from "@connectrpc/connect";
 import type { Logger } from "../../log.ts";
 import type { Db } from "../../store/database.ts";
 import type { Quotas } from "../../store/quotas.ts";
+import type { Tracer } from "../../tracing.ts";
 import type { Guard } from "../guard.ts";
 import type { Limits } from "../limits.ts";
 import { requestIdInterceptor } from "../peer.ts";
@@ -11,6 +12,7 @@ import { errorInterceptor } from "./errors.ts";
 import { attemptInterceptor, requestInterceptor } from "./limit.ts";
 import { logInterceptor } from "./log.ts";
 import { quotaInterceptor, streamInterceptor } from "./quota.ts";
+import { traceInterceptor } from "./trace.ts";
 import { validateInterceptor } from "./validate.ts";
 
 /**
@@ -21,6 +23,8 @@ export function interceptorChain(options: {
   guard: Guard;
   log: Logger;
   streams: Streams;
+  onCall?: (rpc: string, code: string) => void;
+  tracer?: Tracer | undefined;
   /** How much callers may ask for; without it, anything. */
   bounds?: { limits: Limits; streamsPerOrg: number; quotas: Quotas; db: Db };
 }): Interceptor[] {
@@ -28,6 +32,7 @@ export function interceptorChain(options: {
   return [
     requestIdInterceptor(),
     logInterceptor(options),
+    ...(options.tracer ? [traceInterceptor({ tracer: options.tracer })] : []),
     errorInterceptor(options),
     ...(bounds ? [attemptInterceptor({ guard, ...bounds })] : []),
     authInterceptor(options),

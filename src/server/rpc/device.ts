@@ -14,6 +14,7 @@ import { openLink } from "../device/link.ts";
 import { normalizeName, reportOf, verdictOf, verdictText } from "../device/messages.ts";
 import type { Session } from "../device/session.ts";
 import { type Guard, principalOf } from "../guard.ts";
+import type { Telemetry } from "../telemetry.ts";
 import { page } from "./page.ts";
 import { watcherMessage } from "./watcher-message.ts";
 import type { WatcherScheduler } from "./watchers.ts";
@@ -27,6 +28,7 @@ export function deviceService(deps: {
   scheduler: Pick<WatcherScheduler, "trigger" | "scheduleChanged">;
   doorbell: { revoke(tokenId: string): void; eventsAppended(orgId: string): void };
   authCache: Guard["authCache"];
+  telemetry: Pick<Telemetry, "acknowledged">;
 }): ServiceImpl<typeof DeviceService> {
   const { db, hub, scheduler } = deps;
   return {
@@ -63,7 +65,9 @@ export function deviceService(deps: {
       if (!executorId)
         refuse("not_found", `no worker of this token has had such an attempt of run ${completion.runId}`);
       const report = reportOf({ orgId, deviceId: executorId }, completion);
+      const startedAt = performance.now();
       const { verdict, windowId } = await hub.report(report);
+      deps.telemetry.acknowledged(report, verdict, performance.now() - startedAt);
       if (verdict === "unknown")
         refuse("not_found", `this device has no such attempt of run ${report.runId}`);
       return { verdict: verdictOf[verdict], windowId: windowId ?? "", message: verdictText[verdict] };

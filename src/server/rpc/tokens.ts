@@ -62,13 +62,18 @@ export function tokenService(deps: {
     },
 
     async listTokens(request, context) {
-      const { orgId } = principalOf(context);
+      const { orgId, tokenId } = principalOf(context);
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([idKey]),
         keyOf: (row: tokens.Token) => [row.id] as [string],
         fetch: (before, limit) => tokens.list(db, { orgId, limit, beforeId: before?.[0] }),
       });
-      return { tokens: rows.map(tokenMessage), nextPageToken };
+      const caller = await tokens.find(db, { orgId, tokenId });
+      return {
+        tokens: rows.map(tokenMessage),
+        nextPageToken,
+        ...(caller ? { caller: tokenMessage(caller) } : {}),
+      };
     },
 
     async revokeToken(request, context) {

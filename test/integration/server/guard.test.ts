@@ -204,8 +204,13 @@ test("a call is logged with its rpc, code, org and actor, and never with its tok
   await api.as(tenant.secret).watchers.listWatchers({});
   await codeOf(api.as(tenant.secret).watchers.getWatcher({ watcherId: "none" }));
   expect(api.logged.filter((line) => line.msg === "call")).toMatchObject([
-    { rpc: "pinion.v1.WatcherService/ListWatchers", code: "ok", org: "acme", actor: `user:${tenant.userId}` },
-    { rpc: "pinion.v1.WatcherService/GetWatcher", code: "NotFound", org: "acme" },
+    {
+      rpc: "pinion.v1.WatcherService/ListWatchers",
+      code: "ok",
+      orgId: "acme",
+      actor: `user:${tenant.userId}`,
+    },
+    { rpc: "pinion.v1.WatcherService/GetWatcher", code: "NotFound", orgId: "acme" },
   ]);
   expect(JSON.stringify(api.logged)).not.toContain(tenant.secret);
 });

@@ -139,6 +139,7 @@ export class Attempts {
         agentKind: assignment.agentKind,
         firedAtMs: fractionalMs(assignment.event?.firedAt),
         timeoutMs: assignment.timeout === undefined ? undefined : durationMs(assignment.timeout),
+        traceparent: assignment.traceparent,
       },
       receivedAtMs,
     );

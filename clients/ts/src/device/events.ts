@@ -31,6 +31,8 @@ export type DeviceEvent = { atMs: number } & (
       agentKind: string;
       firedAtMs: number | undefined;
       timeoutMs: number | undefined;
+      /** W3C trace context of the run; empty while the server writes no traces. */
+      traceparent: string;
     } & AttemptNames)
   /** A copy of an attempt that is already here; it was dropped. */
   | ({ type: "duplicate" } & AttemptNames)

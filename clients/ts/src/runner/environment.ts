@@ -27,9 +27,11 @@ export function environmentOf(options: {
   installId: string;
   /** Random, made by the daemon for this attempt. */
   mark: string;
+  /** W3C trace context; empty for none. */
+  traceparent: string;
   inherited: NodeJS.ProcessEnv;
 }): Record<string, string> {
-  const { executor, assignment, installId, mark, inherited } = options;
+  const { executor, assignment, installId, mark, inherited, traceparent } = options;
   const environment: Record<string, string> = {};
   for (const name of executor.env) {
     const value = inherited[name];
@@ -52,7 +54,7 @@ export function environmentOf(options: {
     PINION_SNAPSHOT_OUT: options.snapshots?.out,
     PINION_AGENT: agent?.id,
     PINION_AGENT_IDENTITY: identityOf(assignment),
-    TRACEPARENT: assignment.traceparent,
+    TRACEPARENT: traceparent,
   };
   for (const [name, value] of Object.entries(facts)) {
     // A NUL would end the text for the system, and make the start fail.

@@ -30,6 +30,7 @@ export interface RunnerOptions {
   env: NodeJS.ProcessEnv;
   logger: Logger;
   notifier: Notifier | undefined;
+  traceparentOf?: (assignment: Assignment) => string;
   onStart(attempt: { runId: string; attemptToken: string; pid: number; executor: string }): void;
 }
 
@@ -116,7 +117,15 @@ export class Runner {
     const end = await runChild({
       command: executor.command,
       cwd: executor.cwd,
-      env: environmentOf({ executor, assignment, snapshots, installId, mark, inherited: env }),
+      env: environmentOf({
+        executor,
+        assignment,
+        snapshots,
+        installId,
+        mark,
+        inherited: env,
+        traceparent: this.#options.traceparentOf?.(assignment) ?? assignment.traceparent,
+      }),
       stdin: stdinOf(executor, assignment),
       timeoutMs,
       killGraceMs: executor.killGraceMs,

@@ -231,6 +231,13 @@ export declare type ListTokensResponse = Message<"pinion.v1.ListTokensResponse">
    * @generated from field: string next_page_token = 2;
    */
   nextPageToken: string;
+
+  /**
+   * The token that the call was made with, on every page: what it may do and until when.
+   *
+   * @generated from field: pinion.v1.Token caller = 3;
+   */
+  caller?: Token | undefined;
 };
 
 /**

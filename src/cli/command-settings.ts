@@ -1,0 +1,30 @@
+import { z } from "zod";
+
+/**
+ * The variables that commands other than a server look at, each where it is used. Everything given on the command line
+ * comes before them.
+ */
+export const commandSettings = z.object({
+  PINION_URL: z
+    .url()
+    .optional()
+    .describe("The server; default: that of the data directory, then http://localhost:7420"),
+  PINION_TOKEN: z
+    .string()
+    .optional()
+    .describe("Who you are; default: the token file of the data directory, then ~/.config/pinion/token"),
+  PINION_DATA: z.string().default(".pinion").describe("Where `up` and `serve` keep their state"),
+  PINION_STATE_DIR: z
+    .string()
+    .optional()
+    .describe("Where a daemon keeps its identity and its outbox; default: ~/.local/state/pinion/device"),
+  PINION_DEBUG: z.string().optional().describe("Set to anything: errors come with where they come from"),
+  NO_COLOR: z.string().optional().describe("Set to anything: no colours"),
+  FORCE_COLOR: z.string().optional().describe("Set to anything but 0: colours also where no terminal is"),
+  XDG_CONFIG_HOME: z.string().optional().describe("Where ~/.config is meant to be"),
+  XDG_STATE_HOME: z.string().optional().describe("Where ~/.local/state is meant to be"),
+  NODE_EXTRA_CA_CERTS: z
+    .string()
+    .optional()
+    .describe("PEM authorities that commands and daemons trust besides the usual ones"),
+});

@@ -1,0 +1,125 @@
+import type { BatchKind, Metrics } from "../metrics.ts";
+import type { ReportVerdict } from "../scheduler/completer.ts";
+import type { Reaped } from "../scheduler/reaper.ts";
+import type { ClaimedRun } from "../store/attempts.ts";
+import type { RecordedRun } from "../store/schedules.ts";
+import type { Settled } from "../store/settlements.ts";
+import { formatTraceparent, spanIdOf, type Tracer, traceIdOf } from "../tracing.ts";
+
+/**
+ * What happens to runs, told once by whoever sees it happen, and turned into numbers and spans here. Never waits, never
+ * fails, and forgets everything: the trace of a run is put together by its id.
+ */
+export type Telemetry = {
+  batch(kind: BatchKind): (size: number, ms: number) => void;
+  /** Slots were recorded; after the commit. */
+  recorded(runs: readonly RecordedRun[]): void;
+  /** Attempts were settled; after the commit. */
+  settled(settled: readonly Settled[]): void;
+  reaped(reaped: readonly Pick<Reaped, "rule">[]): void;
+  /** A session took an attempt away that its device does not list or answer for. */
+  lost(rule: "not_listed" | "not_answered"): void;
+  streamEnded(cause: string): void;
+  /** The trace context of a run for its device; empty while traces are off. */
+  traceparent(runId: string): string;
+  /** An assignment was queued on its stream. */
+  pushed(run: ClaimedRun, took: { claimMs: number; waitedMs: number }): void;
+  /** An accept is in the database. */
+  accepted(attempt: Attempt, tookMs: number): void;
+  /** A completion was answered. */
+  acknowledged(attempt: Attempt, verdict: ReportVerdict["verdict"], tookMs: number): void;
+};
+
+type Attempt = { orgId: string; deviceId: string; runId: string };
+
+export function createTelemetry(options: { metrics: Metrics; tracer: Tracer | undefined }): Telemetry {
+  const { metrics } = options;
+  /** Of a sampled run; with traces off nothing is made for it. */
+  const tracerOf = (runId: string) =>
+    options.tracer?.isSampled(traceIdOf(runId)) ? options.tracer : undefined;
+
+  /** A step in the life of a run, which ends now. */
+  function step(run: { runId: string }, name: string, tookMs: number, attributes: Attributes): void {
+    const tracer = tracerOf(run.runId);
+    if (!tracer) return;
+    const traceId = traceIdOf(run.runId);
+    const endMs = Date.now();
+    const parentSpanId = spanIdOf(traceId, rootName);
+    tracer.record({ name, traceId, parentSpanId, startMs: endMs - tookMs, endMs, attributes });
+  }
+
+  return {
+    batch: (kind) => metrics.batch(kind),
+    recorded(runs) {
+      for (const run of runs) {
+        metrics.recorded(run.status, run.skipReason);
+        if (run.status !== "pending" || !options.tracer) continue;
+        step(run, "materialize", Math.max(0, Date.now() - run.dueAt.getTime()), namesOf(run));
+      }
+    },
+    settled(settled) {
+      for (const run of settled) {
+        metrics.settled(run.action === "finished" ? run.status : run.action);
+        if (run.action !== "finished") continue;
+        const traceId = traceIdOf(run.runId);
+        tracerOf(run.runId)?.record({
+          name: rootName,
+          traceId,
+          spanId: spanIdOf(traceId, rootName),
+          startMs: run.dueAt.getTime(),
+          endMs: Date.now(),
+          attributes: {
+            ...namesOf(run),
+            "pinion.run.status": run.status,
+            "pinion.attempt": run.attempt,
+            "pinion.window_id": run.windowId ?? undefined,
+          },
+          error: run.status === "failed" || run.status === "timeout" ? run.reason || run.status : undefined,
+        });
+      }
+    },
+    reaped(reaped) {
+      for (const { rule } of reaped) metrics.reaped(rule);
+    },
+    lost: (rule) => metrics.reaped(rule),
+    streamEnded: (cause) => metrics.streamEnded(cause),
+    traceparent(runId) {
+      if (!options.tracer) return "";
+      const traceId = traceIdOf(runId);
+      const spanId = spanIdOf(traceId, rootName);
+      return formatTraceparent({ traceId, spanId, isSampled: options.tracer.isSampled(traceId) });
+    },
+    pushed(run, { claimMs, waitedMs }) {
+      metrics.pushed(waitedMs);
+      if (options.tracer)
+        step(run, "claim and push", claimMs, { ...namesOf(run), "pinion.attempt": run.attempt });
+    },
+    accepted(attempt, tookMs) {
+      if (options.tracer) step(attempt, "accept", tookMs, namesOf(attempt));
+    },
+    acknowledged(attempt, verdict, tookMs) {
+      metrics.acknowledged(tookMs);
+      if (options.tracer)
+        step(attempt, "complete and store", tookMs, { ...namesOf(attempt), "pinion.verdict": verdict });
+    },
+  };
+}
+
+/** The root span: from the moment a run was due until it was stored. */
+const rootName = "run";
+
+type Attributes = Record<string, string | number | boolean | undefined>;
+
+function namesOf(run: {
+  orgId: string;
+  runId: string;
+  watcherId?: string;
+  deviceId: string | null;
+}): Attributes {
+  return {
+    "pinion.org_id": run.orgId,
+    "pinion.run_id": run.runId,
+    "pinion.watcher_id": run.watcherId,
+    "pinion.device_id": run.deviceId ?? undefined,
+  };
+}

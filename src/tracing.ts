@@ -1,0 +1,175 @@
+import { createHash, randomBytes } from "node:crypto";
+import type { ReadableSpan } from "@opentelemetry/sdk-trace";
+import type { Logger } from "./log.ts";
+
+/**
+ * OpenTelemetry traces, exported as OTLP over HTTP. The libraries are loaded only where an endpoint is configured.
+ *
+ * The trace of a run needs no column and no context that is handed around: its trace id is the run's id, its root span's
+ * id is made from that, and whether it is sampled follows from its random bits. So every replica and the device agree,
+ * and a span is written down once, by whoever sees its end.
+ */
+export type Tracer = {
+  record(span: Span): void;
+  /** Whether so many of all traces, by the configured share, have this one among them. */
+  isSampled(traceId: string): boolean;
+  /** Sends what waits, at most for `closeWithinMs`. */
+  close(): Promise<void>;
+};
+
+export type Span = {
+  name: string;
+  traceId: string;
+  /** Left out: a random one. */
+  spanId?: string;
+  parentSpanId?: string | undefined;
+  kind?: "internal" | "server";
+  /** Milliseconds since 1970. */
+  startMs: number;
+  endMs: number;
+  attributes: Record<string, string | number | boolean | undefined>;
+  /** Why it failed, if it did. */
+  error?: string | undefined;
+};
+
+/** Where spans go, and how many. */
+export type TracingConfig = {
+  /** The full URL that takes OTLP over HTTP, for example http://collector:4318/v1/traces. */
+  url: string;
+  /** The share of traces that are kept, 0 to 1. */
+  ratio: number;
+};
+
+/** Spans that wait to be sent; beyond it the oldest traces lose some. */
+const spansWaitingMax = 8_192;
+const spansPerRequestMax = 512;
+const sendEveryMs = 1_000;
+const sendWithinMs = 10_000;
+const closeWithinMs = 2_000;
+/** A collector that is away is worth a line this often. */
+const warnEveryMs = 60_000;
+
+/** The trace of a run: its UUID is as long as a trace id, and random enough to be one. */
+export function traceIdOf(runId: string): string {
+  return runId.replaceAll("-", "").toLowerCase();
+}
+
+/** A span's id that everybody who knows its trace can tell. */
+export function spanIdOf(traceId: string, name: string): string {
+  return createHash("sha256").update(`${traceId} ${name}`).digest("hex").slice(0, 16);
+}
+
+export function newTraceId(): string {
+  return randomBytes(16).toString("hex");
+}
+
+/** A W3C trace context. */
+export function formatTraceparent(context: TraceContext): string {
+  return `00-${context.traceId}-${context.spanId}-${context.isSampled ? "01" : "00"}`;
+}
+
+export type TraceContext = { traceId: string; spanId: string; isSampled: boolean };
+
+/** What a `traceparent` says; undefined for none, and for one that breaks the rules. */
+export function parseTraceparent(text: string | null | undefined): TraceContext | undefined {
+  const match = /^(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?$/.exec(text ?? "");
+  if (!match) return undefined;
+  const [, traceId, spanId, flags] = match as unknown as [string, string, string, string];
+  if (/^0+$/.test(traceId) || /^0+$/.test(spanId)) return undefined;
+  return { traceId, spanId, isSampled: (Number.parseInt(flags, 16) & 1) === 1 };
+}
+
+/** The last 52 bits, which are random in a UUIDv7 and in every other trace id: compared with the share that is kept. */
+export function isWithinRatio(traceId: string, ratio: number): boolean {
+  return Number.parseInt(traceId.slice(-13), 16) / 2 ** 52 < ratio;
+}
+
+/** Loads OpenTelemetry and begins to export. A collector that is away costs spans, and a line now and then. */
+export async function openTracer(
+  config: TracingConfig,
+  options: { service: string; version: string; instanceId: string; log: Logger },
+): Promise<Tracer> {
+  const [{ BatchSpanProcessor }, { OTLPTraceExporter }, { resourceFromAttributes }, api] = await Promise.all([
+    import("@opentelemetry/sdk-trace"),
+    import("@opentelemetry/exporter-trace-otlp-proto"),
+    import("@opentelemetry/resources"),
+    import("@opentelemetry/api"),
+  ]);
+  const exporter = new OTLPTraceExporter({ url: config.url, timeoutMillis: sendWithinMs });
+  let warnedAt = Number.NEGATIVE_INFINITY;
+  const processor = new BatchSpanProcessor({
+    exporter: {
+      export(spans, done) {
+        exporter.export(spans, (result) => {
+          if (result.error && performance.now() - warnedAt > warnEveryMs) {
+            warnedAt = performance.now();
+            options.log.warn({ spans: spans.length, why: result.error.message }, "traces were not taken");
+          }
+          done(result);
+        });
+      },
+      forceFlush: () => exporter.forceFlush(),
+      shutdown: () => exporter.shutdown(),
+    },
+    maxQueueSize: spansWaitingMax,
+    maxExportBatchSize: spansPerRequestMax,
+    scheduledDelayMillis: sendEveryMs,
+    exportTimeoutMillis: sendWithinMs,
+  });
+  const resource = resourceFromAttributes({
+    "service.name": options.service,
+    "service.version": options.version,
+    "service.instance.id": options.instanceId,
+  });
+  const instrumentationScope = { name: "pinion", version: options.version };
+  const contextOf = (traceId: string, spanId: string) => ({
+    traceId,
+    spanId,
+    traceFlags: api.TraceFlags.SAMPLED,
+  });
+  const readable = (span: Span): ReadableSpan => {
+    // Clocks of several machines: a span that seems to end before it begins took no time.
+    const endMs = Math.max(span.startMs, span.endMs);
+    const spanContext = contextOf(span.traceId, span.spanId ?? randomBytes(8).toString("hex"));
+    return {
+      name: span.name,
+      kind: span.kind === "server" ? api.SpanKind.SERVER : api.SpanKind.INTERNAL,
+      spanContext: () => spanContext,
+      ...(span.parentSpanId ? { parentSpanContext: contextOf(span.traceId, span.parentSpanId) } : {}),
+      startTime: hrTime(span.startMs),
+      endTime: hrTime(endMs),
+      duration: hrTime(endMs - span.startMs),
+      ended: true,
+      status: span.error
+        ? { code: api.SpanStatusCode.ERROR, message: span.error }
+        : { code: api.SpanStatusCode.UNSET },
+      attributes: Object.fromEntries(
+        Object.entries(span.attributes).filter(([, value]) => value !== undefined && value !== ""),
+      ) as ReadableSpan["attributes"],
+      links: [],
+      events: [],
+      resource,
+      instrumentationScope,
+      droppedAttributesCount: 0,
+      droppedEventsCount: 0,
+      droppedLinksCount: 0,
+    };
+  };
+  let closing: Promise<void> | undefined;
+  return {
+    record: (span) => processor.onEnd(readable(span)),
+    isSampled: (traceId) => isWithinRatio(traceId, config.ratio),
+    close() {
+      closing ??= Promise.race([
+        processor.shutdown().catch(() => {}),
+        new Promise<void>((resolve) => setTimeout(resolve, closeWithinMs).unref()),
+      ]);
+      return closing;
+    },
+  };
+}
+
+function hrTime(ms: number): [seconds: number, nanoseconds: number] {
+  const seconds = Math.floor(ms / 1000);
+  return [seconds, Math.round((ms - seconds * 1000) * 1e6)];
+}

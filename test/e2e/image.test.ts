@@ -1,0 +1,80 @@
+/**
+ * What the Dockerfile puts into an image, put together here without Docker: the files that it copies are enough to serve,
+ * its health check works, and a stop is orderly. The packages are those of this clone.
+ */
+import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { once } from "node:events";
+import { cpSync, mkdirSync, readFileSync, symlinkSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { expect, onTestFinished, test } from "vitest";
+import { useDatabase } from "../support/database.ts";
+import { temporaryDirectory } from "../support/processes.ts";
+
+const root = fileURLToPath(new URL("../../", import.meta.url));
+const run = promisify(execFile);
+const dockerfile = readFileSync(join(root, "Dockerfile"), "utf8");
+const database = useDatabase();
+
+/** The directory /app of the image. */
+async function putTogether(): Promise<string> {
+  const app = await temporaryDirectory();
+  const last = dockerfile.slice(dockerfile.lastIndexOf("\nFROM "));
+  for (const [, words] of last.matchAll(/^COPY (?!--)(.*)$/gm)) {
+    const [from, to] = words!.split(" ") as [string, string];
+    const target = join(app, to === "./" ? from : to);
+    mkdirSync(dirname(target), { recursive: true });
+    cpSync(join(root, from), target, { recursive: true });
+  }
+  symlinkSync(join(root, "node_modules"), join(app, "node_modules"));
+  return app;
+}
+
+/** The words of a line in JSON form, such as ENTRYPOINT and CMD. */
+function wordsOf(pattern: RegExp): string[] {
+  return JSON.parse(pattern.exec(dockerfile)![1]!);
+}
+
+const entrypoint = wordsOf(/^ENTRYPOINT (\[.*\])$/m);
+const command = wordsOf(/^CMD (\[.*\])$/m);
+const healthCheck = wordsOf(/^HEALTHCHECK [^[]*(\[.*\])$/m);
+
+async function serve(
+  app: string,
+  env: Record<string, string>,
+): Promise<{ child: ChildProcess; url: string }> {
+  const child = spawn(process.execPath, [...entrypoint.slice(1), ...command, "--json"], {
+    cwd: app,
+    env: { PATH: process.env.PATH, PINION_LOG_LEVEL: "warn", ...env },
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  onTestFinished(() => void child.kill("SIGKILL"));
+  for await (const line of createInterface({ input: child.stdout! })) {
+    return { child, url: (JSON.parse(line) as { url: string }).url };
+  }
+  throw new Error("it ended before it listened");
+}
+
+test("the files of the image know their version", async () => {
+  const app = await putTogether();
+  const { stdout } = await run(process.execPath, [...entrypoint.slice(1), "--version"], { cwd: app });
+  expect(stdout.trim()).toBe(JSON.parse(readFileSync(join(root, "package.json"), "utf8")).version);
+});
+
+test("the files of the image serve, the health check tells whether they do, and SIGTERM ends them in order", async () => {
+  expect(entrypoint[0]).toBe("node");
+  const app = await putTogether();
+  const { child, url } = await serve(app, {
+    DATABASE_URL: database.url,
+    PINION_PORT: "0",
+    PINION_DATA: join(app, "state"),
+  });
+  expect((await fetch(`${url}/readyz`)).status).toBe(200);
+  const env = { PATH: process.env.PATH, PINION_PORT: new URL(url).port };
+  await run(process.execPath, healthCheck.slice(1), { env });
+  child.kill("SIGTERM");
+  expect(await once(child, "exit")).toEqual([0, null]);
+  await expect(run(process.execPath, healthCheck.slice(1), { env })).rejects.toMatchObject({ code: 1 });
+}, 60_000);

@@ -1,0 +1,30 @@
+/** Certificates for localhost, made where openssl is. Node can make keys, but no certificates. */
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { onTestFinished } from "vitest";
+
+export const hasOpenssl = (() => {
+  try {
+    execFileSync("openssl", ["version"], { stdio: "ignore" });
+    return true;
+  } catch {
+    return false;
+  }
+})();
+
+/** Files of a certificate that is its own authority, good for so many days from now; removed after the test. */
+export function makeCertificate(days: number): { certFile: string; keyFile: string } {
+  const dir = mkdtempSync(join(tmpdir(), "pinion-certificate-"));
+  onTestFinished(() => rmSync(dir, { recursive: true }));
+  const [certFile, keyFile] = [join(dir, "cert.pem"), join(dir, "key.pem")];
+  const curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+  const names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"];
+  execFileSync(
+    "openssl",
+    ["req", "-x509", ...curve, "-days", String(days), ...names, "-keyout", keyFile, "-out", certFile],
+    { stdio: "ignore" },
+  );
+  return { certFile, keyFile };
+}

@@ -1,0 +1,65 @@
+/** The reference of the configuration: whole, and true. */
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseConfig } from "@pinion/client";
+import { expect, test } from "vitest";
+import { z } from "zod";
+import { configurationPage, settingsTable } from "../../scripts/lib/configuration.ts";
+import { commandSettings } from "../../src/cli/command-settings.ts";
+import { serverSettings } from "../../src/config.ts";
+
+const root = fileURLToPath(new URL("../../", import.meta.url));
+
+test("the page is what the schemas say, with a row for every variable", () => {
+  const page = readFileSync(join(root, "docs/configuration.md"), "utf8");
+  expect(page).toBe(configurationPage());
+  for (const name of Object.keys({ ...serverSettings.shape, ...commandSettings.shape })) {
+    expect(page).toContain(`| \`${name}\` | `);
+  }
+  expect(page).toContain(
+    "| `PINION_HEARTBEAT_TTL_MS` | Silence after which a session is closed and its attempts are lost | `60000` | milliseconds | 1 – 2147483647 |",
+  );
+  expect(page).toMatch(/\| `DATABASE_URL` \| .* \| – \| – \| a text \|/);
+});
+
+test("a variable without a description fails, and so does one that hides its unit", () => {
+  expect(() => settingsTable(z.object({ PINION_NEW: z.string() }))).toThrow("PINION_NEW has no description");
+  expect(() => settingsTable(z.object({ PINION_WAIT_MS: z.number().describe("How long") }))).toThrow(
+    "PINION_WAIT_MS tells no unit",
+  );
+});
+
+/** What the daemon tells programs, and what begins the name of a secret. */
+const notSettings = new Set([
+  ...["PINION_RUN_ID", "PINION_ATTEMPT", "PINION_WATCHER", "PINION_CONVERSATION_ID", "PINION_WINDOW_START"],
+  ...[
+    "PINION_WINDOW_END",
+    "PINION_AGENT",
+    "PINION_AGENT_IDENTITY",
+    "PINION_INSTALL_ID",
+    "PINION_ATTEMPT_MARK",
+  ],
+  ...["PINION_SECRET_", "PINION_SECRET_TEAM_BOT", "PINION_TLS"],
+]);
+
+test("no variable is read that the page does not have", () => {
+  const known = new Set(Object.keys({ ...serverSettings.shape, ...commandSettings.shape }));
+  const unknown = ["src", "clients/ts/src"].flatMap((folder) =>
+    readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })
+      .filter((path) => path.endsWith(".ts") && !path.startsWith("gen/"))
+      .flatMap((path) =>
+        [...readFileSync(join(root, folder, path), "utf8").matchAll(/\bPINION_[A-Z_]+/g)]
+          .map(([name]) => name)
+          .filter((name) => !known.has(name) && !notSettings.has(name))
+          .map((name) => `${folder}/${path} names ${name}`),
+      ),
+  );
+  expect(unknown).toEqual([]);
+});
+
+test("the example of a device's configuration can be used as it stands", () => {
+  const config = parseConfig(readFileSync(join(root, "device.example.toml"), "utf8"));
+  expect(config.defaultExecutor).toBe("claude-code");
+  expect(config.executors["nightly-report"]).toMatchObject({ stdin: "none", outputLimitBytes: 1_048_576 });
+});
