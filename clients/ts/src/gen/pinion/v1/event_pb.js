@@ -10,7 +10,7 @@ import { file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bu
  * Describes the file pinion/v1/event.proto.
  */
 export const file_pinion_v1_event = /*@__PURE__*/
-  fileDesc("ChVwaW5pb24vdjEvZXZlbnQucHJvdG8SCXBpbmlvbi52MSK6AQoFRXZlbnQSDgoGY3Vyc29yGAEgASgJEiYKAmF0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRraW5kGAMgASgJEg0KBWFjdG9yGAQgASgJEg4KBnJ1bl9pZBgFIAEoCRISCgp3YXRjaGVyX2lkGAYgASgJEhEKCWRldmljZV9pZBgHIAEoCRIlCgRkYXRhGAggASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdCJWChJXYXRjaEV2ZW50c1JlcXVlc3QSJwoMYWZ0ZXJfY3Vyc29yGAEgASgJQhG6SA5yDCgoMgheWzAtOV0qJBIXCgVraW5kcxgCIAMoCUIIukgFkgECECAiVAoTV2F0Y2hFdmVudHNSZXNwb25zZRIhCgVldmVudBgBIAEoCzIQLnBpbmlvbi52MS5FdmVudEgAEhAKBmN1cnNvchgCIAEoCUgAQggKBnVwZGF0ZSKGAQoRTGlzdEV2ZW50c1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRj0AygAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDKOgHEhcKBWtpbmRzGAMgAygJQgi6SAWSAQIQIBIbCgZydW5faWQYBCABKAlCC7pICNgBAXIDsAEBIk8KEkxpc3RFdmVudHNSZXNwb25zZRIgCgZldmVudHMYASADKAsyEC5waW5pb24udjEuRXZlbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJMq4BCgxFdmVudFNlcnZpY2USTgoLV2F0Y2hFdmVudHMSHS5waW5pb24udjEuV2F0Y2hFdmVudHNSZXF1ZXN0Gh4ucGluaW9uLnYxLldhdGNoRXZlbnRzUmVzcG9uc2UwARJOCgpMaXN0RXZlbnRzEhwucGluaW9uLnYxLkxpc3RFdmVudHNSZXF1ZXN0Gh0ucGluaW9uLnYxLkxpc3RFdmVudHNSZXNwb25zZSIDkAIBYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_struct, file_google_protobuf_timestamp]);
+  fileDesc("ChVwaW5pb24vdjEvZXZlbnQucHJvdG8SCXBpbmlvbi52MSK6AQoFRXZlbnQSDgoGY3Vyc29yGAEgASgJEiYKAmF0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRraW5kGAMgASgJEg0KBWFjdG9yGAQgASgJEg4KBnJ1bl9pZBgFIAEoCRISCgp3YXRjaGVyX2lkGAYgASgJEhEKCWRldmljZV9pZBgHIAEoCRIlCgRkYXRhGAggASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdCJxChJXYXRjaEV2ZW50c1JlcXVlc3QSJwoMYWZ0ZXJfY3Vyc29yGAEgASgJQhG6SA5yDCgoMgheWzAtOV0qJBIXCgVraW5kcxgCIAMoCUIIukgFkgECECASGQoRaW5jbHVkZV90cmFuc2llbnQYAyABKAgiuQEKDlRyYW5zaWVudEV2ZW50EgwKBGtpbmQYASABKAkSJgoCYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhEKCWRldmljZV9pZBgDIAEoCRISCgpyZXBsaWNhX2lkGAQgASgJEhUKDXNlc3Npb25fZXBvY2gYBSABKAMSDgoGcnVuX2lkGAYgASgJEhIKCndhdGNoZXJfaWQYByABKAkSDwoHYXR0ZW1wdBgIIAEoBSITChFXYXRjaEV2ZW50c1Jlc3luYyK0AQoTV2F0Y2hFdmVudHNSZXNwb25zZRIhCgVldmVudBgBIAEoCzIQLnBpbmlvbi52MS5FdmVudEgAEhAKBmN1cnNvchgCIAEoCUgAEi4KCXRyYW5zaWVudBgDIAEoCzIZLnBpbmlvbi52MS5UcmFuc2llbnRFdmVudEgAEi4KBnJlc3luYxgEIAEoCzIcLnBpbmlvbi52MS5XYXRjaEV2ZW50c1Jlc3luY0gAQggKBnVwZGF0ZSKGAQoRTGlzdEV2ZW50c1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRj0AygAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDKOgHEhcKBWtpbmRzGAMgAygJQgi6SAWSAQIQIBIbCgZydW5faWQYBCABKAlCC7pICNgBAXIDsAEBIk8KEkxpc3RFdmVudHNSZXNwb25zZRIgCgZldmVudHMYASADKAsyEC5waW5pb24udjEuRXZlbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJMq4BCgxFdmVudFNlcnZpY2USTgoLV2F0Y2hFdmVudHMSHS5waW5pb24udjEuV2F0Y2hFdmVudHNSZXF1ZXN0Gh4ucGluaW9uLnYxLldhdGNoRXZlbnRzUmVzcG9uc2UwARJOCgpMaXN0RXZlbnRzEhwucGluaW9uLnYxLkxpc3RFdmVudHNSZXF1ZXN0Gh0ucGluaW9uLnYxLkxpc3RFdmVudHNSZXNwb25zZSIDkAIBYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_struct, file_google_protobuf_timestamp]);
 
 /**
  * Describes the message pinion.v1.Event.
@@ -27,25 +27,39 @@ export const WatchEventsRequestSchema = /*@__PURE__*/
   messageDesc(file_pinion_v1_event, 1);
 
 /**
+ * Describes the message pinion.v1.TransientEvent.
+ * Use `create(TransientEventSchema)` to create a new message.
+ */
+export const TransientEventSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_event, 2);
+
+/**
+ * Describes the message pinion.v1.WatchEventsResync.
+ * Use `create(WatchEventsResyncSchema)` to create a new message.
+ */
+export const WatchEventsResyncSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_event, 3);
+
+/**
  * Describes the message pinion.v1.WatchEventsResponse.
  * Use `create(WatchEventsResponseSchema)` to create a new message.
  */
 export const WatchEventsResponseSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_event, 2);
+  messageDesc(file_pinion_v1_event, 4);
 
 /**
  * Describes the message pinion.v1.ListEventsRequest.
  * Use `create(ListEventsRequestSchema)` to create a new message.
  */
 export const ListEventsRequestSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_event, 3);
+  messageDesc(file_pinion_v1_event, 5);
 
 /**
  * Describes the message pinion.v1.ListEventsResponse.
  * Use `create(ListEventsResponseSchema)` to create a new message.
  */
 export const ListEventsResponseSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_event, 4);
+  messageDesc(file_pinion_v1_event, 6);
 
 /**
  * The org's append-only log.

@@ -6,6 +6,7 @@ import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobu
 import type { Message } from "@bufbuild/protobuf";
 import type { Platform } from "./device_pb.js";
 import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
+import type { RunSummary } from "./run_pb.js";
 
 /**
  * Describes the file pinion/v1/fleet.proto.
@@ -143,6 +144,14 @@ export declare type Device = Message<"pinion.v1.Device"> & {
    * @generated from field: google.protobuf.Timestamp created_at = 18;
    */
   createdAt?: Timestamp | undefined;
+
+  /**
+   * The newest run that is claimed or running on it; if there is none, the newest one that has ended. Absent if there is
+   * none that is kept, and in lists without `include_last_run`.
+   *
+   * @generated from field: pinion.v1.RunSummary last_run = 19;
+   */
+  lastRun?: RunSummary | undefined;
 };
 
 /**
@@ -170,6 +179,34 @@ export declare type ListDevicesRequest = Message<"pinion.v1.ListDevicesRequest">
    * @generated from field: string page_token = 2;
    */
   pageToken: string;
+
+  /**
+   * Only devices that are one of these; empty means all.
+   *
+   * @generated from field: repeated pinion.v1.Liveness liveness = 3;
+   */
+  liveness: Liveness[];
+
+  /**
+   * Only devices whose label contains this, whatever the case; empty means all. At most 100 bytes.
+   *
+   * @generated from field: string label_contains = 4;
+   */
+  labelContains: string;
+
+  /**
+   * Only devices on one of these; empty means all.
+   *
+   * @generated from field: repeated pinion.v1.Platform platforms = 5;
+   */
+  platforms: Platform[];
+
+  /**
+   * Fills in `last_run`.
+   *
+   * @generated from field: bool include_last_run = 6;
+   */
+  includeLastRun: boolean;
 };
 
 /**
