@@ -173,12 +173,15 @@ export async function startReplica(
         },
         onResync() {
           feed.wakeAll();
-          // The first listening comes before the sweep, which begins with a pass.
-          sweep?.poke();
+          // The first listening comes before the bus is there, and before the sweep, which begins with a pass.
+          if (!sweep) return;
+          feed.introduce();
+          sweep.poke();
         },
       },
     });
     opened.defer(() => bus.close());
+    feed.introduce();
     opened.defer(async () => {
       await Promise.all([completer.idle(), dispatcher.idle()]);
       await hub.close();

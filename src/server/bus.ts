@@ -1,6 +1,7 @@
 import type { Logger } from "../log.ts";
 import type { Db } from "../store/database.ts";
 import { notificationBytesMax, notify, openListener } from "../store/listener.ts";
+import type { Transient } from "./transients.ts";
 
 /** What replicas tell each other. All of it is a hint that may be lost. */
 export type BusMessage =
@@ -24,6 +25,23 @@ export type BusMessage =
   | { kind: "unwatch"; orgId: string; runId: string; replicaId: string }
   /** A watched run is somewhere else in its life. */
   | { kind: "run"; orgId: string; runId: string }
+  /** Somebody watches the org's transient events on that replica, for the next minute; transients.ts has the rest. */
+  | { kind: "watch_org"; orgId: string; replicaId: string }
+  /** Nobody watches them there any more. */
+  | { kind: "unwatch_org"; orgId: string; replicaId: string }
+  /** A replica that has just begun to listen asks who watches what. */
+  | { kind: "who_watches"; replicaId: string }
+  /** What was sent so far of an org that is watched. */
+  | { kind: "org_heard"; orgId: string; from: string; relayId: string; sequence: number }
+  /** Transient events of an org that is watched. */
+  | {
+      kind: "transients";
+      orgId: string;
+      from: string;
+      relayId: string;
+      sequence: number;
+      events: Transient[];
+    }
   /** A watched run's output; `data` in base64. */
   | {
       kind: "output";

@@ -108,6 +108,9 @@ export function createHub(deps: HubDeps): Hub {
       const session = sessions.get(stale.deviceId);
       if (session?.epoch === stale.epoch) session.replaced();
     },
+    onEnded({ orgId, deviceId, epoch }) {
+      feed.transient(orgId, { kind: "device.disconnected", deviceId, epoch });
+    },
   });
   const opens = createLimit(opensMax);
   const budget = createBudget(completionBytesWaitingMax);
@@ -134,6 +137,7 @@ export function createHub(deps: HubDeps): Hub {
       if (before && before.epoch > epoch) return session.replaced();
       sessions.set(deviceId, session);
       before?.replaced();
+      feed.transient(orgId, { kind: "device.connected", deviceId, epoch });
       deps.dispatcher().wake(session);
     },
     accept: (acceptance) => acceptances.add(acceptance),
@@ -141,7 +145,10 @@ export function createHub(deps: HubDeps): Hub {
     settle: (settlement) => settlements.add(settlement),
     beat: (session, attempts) => presenceWriter.beat(session, attempts),
     output: (chunk) => feed.output(chunk),
-    runMoved: (run) => feed.runChanged({ ...run, isEnded: false }),
+    runMoved({ orgId, deviceId, epoch }, kind, { runId, watcherId, attempt }) {
+      feed.runChanged({ orgId, runId, isEnded: false });
+      feed.transient(orgId, { kind, deviceId, epoch, runId, watcherId, attempt });
+    },
     wake: (session) => deps.dispatcher().wake(session),
     closed(session, cause) {
       streams.delete(session);

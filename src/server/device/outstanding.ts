@@ -4,6 +4,8 @@ import type { ConnectResponse } from "#gen/pinion/v1/device_pb.js";
 export type OutstandingAttempt = {
   readonly runId: string;
   readonly attemptToken: string;
+  /** Empty where the session did not push it itself. */
+  readonly watcherId: string;
   /** From 1. */
   readonly attempt: number;
   /**
@@ -45,12 +47,12 @@ export class Outstanding {
   }
 
   add(
-    name: { runId: string; attemptToken: string; attempt: number },
+    name: { runId: string; attemptToken: string; attempt: number; watcherId?: string },
     state: OutstandingAttempt["state"],
   ): OutstandingAttempt {
-    const { runId, attemptToken, attempt } = name;
+    const { runId, attemptToken, attempt, watcherId = "" } = name;
     const added: OutstandingAttempt = {
-      ...{ runId, attemptToken, attempt, state, pushedAt: performance.now() },
+      ...{ runId, attemptToken, attempt, watcherId, state, pushedAt: performance.now() },
       ...{ assignment: undefined, timer: undefined, beatsMissed: 0 },
     };
     this.#attempts.set(attemptToken, added);

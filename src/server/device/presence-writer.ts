@@ -21,6 +21,8 @@ export function startPresenceWriter(options: {
   log: Logger;
   /** A session beat that is no longer its device's current one. */
   onStale: (session: presence.SessionName) => void;
+  /** The end of a session was written, and no newer one had replaced it. */
+  onEnded: (session: presence.SessionName) => void;
 }): PresenceWriter {
   const { db, log } = options;
   let beaten = new Map<string, presence.SessionName>();
@@ -41,7 +43,9 @@ export function startPresenceWriter(options: {
       batch.beaten = new Map();
       await attempts.beat(db, [...batch.listed.values()]);
       batch.listed = new Map();
-      await presence.close(db, [...batch.ended.values()]);
+      const closed = await presence.close(db, [...batch.ended.values()]);
+      batch.ended = new Map();
+      for (const session of closed) options.onEnded(session);
       for (const session of stale) options.onStale(session);
     } catch (error) {
       beaten = new Map([...batch.beaten, ...beaten]);

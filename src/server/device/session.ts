@@ -64,7 +64,11 @@ export type SessionServices = {
   beat(session: SessionName, attempts: readonly AttemptName[]): void;
   output(chunk: OutputChunk): void;
   /** A run is somewhere else in its life; those who watch it look. */
-  runMoved(run: { orgId: string; runId: string }): void;
+  runMoved(
+    session: SessionName,
+    kind: "run.claimed" | "run.started",
+    attempt: Pick<OutstandingAttempt, "runId" | "watcherId" | "attempt">,
+  ): void;
   wake(session: Session): void;
   closed(session: Session, cause: string): void;
 };
@@ -298,7 +302,7 @@ export class Session implements Seat {
     );
     if (result === "running") {
       if (attempt.state === "accepting") attempt.state = "running";
-      this.#services.runMoved({ orgId: this.orgId, runId: attempt.runId });
+      this.#services.runMoved(this, "run.started", attempt);
     } else if (result === "gone" && attempt.state === "accepting") {
       // Settled meanwhile; unless it has reported already, the device is to stop.
       this.settled(attempt.attemptToken);
@@ -401,7 +405,7 @@ export class Session implements Seat {
       return;
     }
     this.#link.send(attempt.assignment);
-    this.#services.runMoved({ orgId: this.orgId, runId: attempt.runId });
+    this.#services.runMoved(this, "run.claimed", attempt);
     attempt.timer = setTimeout(() => this.#pushAgain(attempt), this.#services.timers.acceptDeadlineMs);
   }
 

@@ -1,6 +1,12 @@
 import { create, type JsonObject } from "@bufbuild/protobuf";
-import { type Event, EventSchema } from "#gen/pinion/v1/event_pb.js";
+import {
+  type Event,
+  EventSchema,
+  type TransientEvent,
+  TransientEventSchema,
+} from "#gen/pinion/v1/event_pb.js";
 import type * as events from "../../store/events.ts";
+import type { Transient } from "../transients.ts";
 import { timestampOf } from "./moments.ts";
 
 export function eventMessage(row: events.EventRow): Event {
@@ -13,5 +19,18 @@ export function eventMessage(row: events.EventRow): Event {
     watcherId: row.watcher_id ?? "",
     deviceId: row.device_id ?? "",
     data: row.data as JsonObject,
+  });
+}
+
+export function transientMessage(event: Transient): TransientEvent {
+  return create(TransientEventSchema, {
+    kind: event.kind,
+    at: timestampOf(new Date(event.at)),
+    deviceId: event.deviceId,
+    replicaId: event.replicaId,
+    sessionEpoch: BigInt(event.epoch),
+    runId: event.runId ?? "",
+    watcherId: event.watcherId ?? "",
+    attempt: event.attempt ?? 0,
   });
 }

@@ -238,8 +238,8 @@ export declare type WatchEventsResponse = Message<"pinion.v1.WatchEventsResponse
     case: "transient";
   } | {
     /**
-     * Transient events were missed: read again what you keep up by them. Also sent once soon after the start, when all
-     * replicas know of this stream.
+     * Transient events were or may have been missed: read again what you keep up by them. May also come soon after the
+     * start, once the other replicas have learnt of this stream.
      *
      * @generated from field: pinion.v1.WatchEventsResync resync = 4;
      */
