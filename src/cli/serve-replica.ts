@@ -43,6 +43,7 @@ import { runMessage } from "../server/rpc/run-message.ts";
 import { runService } from "../server/rpc/runs.ts";
 import { tokenService } from "../server/rpc/tokens.ts";
 import { type WatcherScheduler, watcherService } from "../server/rpc/watchers.ts";
+import { loadPage, withPage } from "../server/web/page.ts";
 import * as clock from "../store/clock.ts";
 import { type Db, openDatabase } from "../store/database.ts";
 import { migrate } from "../store/migrate.ts";
@@ -273,7 +274,7 @@ export async function startReplica(
       port: config.port,
       log,
       ...(config.tls ? { tls: await readTls(config.tls) } : {}),
-      handler: withProbes(rpc as Handler, { health, db: requests.db }),
+      handler: withPage(withProbes(rpc as Handler, { health, db: requests.db }), loadPage()),
     });
     replica.address = port.url;
     health.setServing(true);

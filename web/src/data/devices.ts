@@ -1,0 +1,26 @@
+import type { Device } from "#gen/pinion/v1/fleet_pb.js";
+import { fleet } from "./api.ts";
+import { createCollection } from "./collection.ts";
+
+const pageSize = 500;
+const order = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
+
+export const devices = createCollection<Device>({
+  async *pages(signal) {
+    let pageToken = "";
+    do {
+      const page = await fleet.listDevices({ pageSize, pageToken, includeLastRun: true }, { signal });
+      yield page.devices;
+      pageToken = page.nextPageToken;
+    } while (pageToken !== "");
+  },
+  get: async (deviceId) => (await fleet.getDevice({ deviceId })).device,
+  idOf: (device) => device.id,
+  compare: (a, b) => order.compare(a.label, b.label) || (a.id < b.id ? -1 : 1),
+  isNamed: true,
+});
+
+/** How a device is called wherever only its id is known. */
+export function labelOf(deviceId: string): string {
+  return devices.find(deviceId)?.label || deviceId.slice(-8);
+}

@@ -1,0 +1,71 @@
+/** The box that "/" jumps to. One is on each view. */
+export function FilterBox(props: { value: string; onInput(text: string): void; hint: string }) {
+  return (
+    <label class="filter">
+      <span class="unseen">{props.hint}</span>
+      <input
+        type="search"
+        data-filter
+        placeholder={props.hint}
+        value={props.value}
+        spellcheck={false}
+        autocomplete="off"
+        onInput={(event) => props.onInput(event.currentTarget.value)}
+        onKeyDown={(event) => {
+          if (event.key !== "Escape") return;
+          if (props.value) props.onInput("");
+          else event.currentTarget.blur();
+        }}
+      />
+      <kbd aria-hidden="true">/</kbd>
+    </label>
+  );
+}
+
+/** "/" puts the cursor into the filter, wherever nothing is being typed. */
+export function startFilterKey(): () => void {
+  const onKey = (event: KeyboardEvent) => {
+    if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
+    const at = event.target as HTMLElement;
+    if (at.closest("input, textarea, select, dialog")) return;
+    const box = document.querySelector<HTMLElement>("[data-filter]");
+    if (!box) return;
+    event.preventDefault();
+    box.focus();
+    if (box instanceof HTMLInputElement) box.select();
+  };
+  addEventListener("keydown", onKey);
+  return () => removeEventListener("keydown", onKey);
+}
+
+/** A choice of one of many by name; beyond some dozens a word narrows them down first. */
+export function Picker(props: {
+  label: string;
+  value: string;
+  none: string;
+  options: readonly { value: string; label: string }[];
+  onChange(value: string): void;
+  id?: string;
+}) {
+  const shown = props.options.slice(0, optionsMax);
+  const current = props.options.find(({ value }) => value === props.value);
+  if (current && !shown.includes(current)) shown.unshift(current);
+  return (
+    <select
+      id={props.id}
+      aria-label={props.id ? undefined : props.label}
+      value={props.value}
+      onChange={(event) => props.onChange(event.currentTarget.value)}
+    >
+      <option value="">{props.none}</option>
+      {props.value && !current && <option value={props.value}>{props.value.slice(-8)}</option>}
+      {shown.map(({ value, label }) => (
+        <option key={value} value={value}>
+          {label}
+        </option>
+      ))}
+    </select>
+  );
+}
+
+const optionsMax = 1_000;
