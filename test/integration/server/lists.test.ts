@@ -132,7 +132,7 @@ test("watchers show their recent runs, newest first and at most thirty, and thei
   );
   const rest = sql.raw(columns[0]!.names);
   await sql`insert into run_finished (id, finished_at, duration_ms, ${rest})
-    select uuid_v7(), now(), n * 1000, ${rest} from run_finished, generate_series(1, 34) n
+    select ('f0000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, now(), n * 1000, ${rest} from run_finished, generate_series(1, 34) n
     where id = ${assignment.runId}`.execute(database.db);
 
   const list = await org.watchers.listWatchers({ includeRecentRuns: true, includeNextSlots: true });
