@@ -106,7 +106,13 @@ function Header() {
   );
 }
 
-const liveWords = { off: "off", connecting: "connecting", live: "live", reconnecting: "reconnecting", resting: "resting" };
+const liveWords = {
+  off: "off",
+  connecting: "connecting",
+  live: "live",
+  reconnecting: "reconnecting",
+  resting: "resting",
+};
 const liveTitles = {
   off: "",
   connecting: "The stream of events is being opened.",

@@ -1,5 +1,11 @@
 /** Moments and lengths as people read them. */
-import { type Duration, durationFromMs, durationMs, type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt";
+import {
+  type Duration,
+  durationFromMs,
+  durationMs,
+  type Timestamp,
+  timestampMs,
+} from "@bufbuild/protobuf/wkt";
 
 export const secondMs = 1_000;
 export const minuteMs = 60 * secondMs;
@@ -46,7 +52,11 @@ function format(key: string, options: Intl.DateTimeFormatOptions, timeZone?: str
   const name = `${key} ${timeZone ?? ""}`;
   let found = formats.get(name);
   if (!found) {
-    found = new Intl.DateTimeFormat("en-GB", { ...options, hourCycle: "h23", ...(timeZone ? { timeZone } : {}) });
+    found = new Intl.DateTimeFormat("en-GB", {
+      ...options,
+      hourCycle: "h23",
+      ...(timeZone ? { timeZone } : {}),
+    });
     formats.set(name, found);
   }
   return found;
@@ -57,7 +67,9 @@ const clock = { hour: "2-digit", minute: "2-digit" } as const;
 
 /** "Mon 3 Mar 09:00", in the viewer's zone or another. */
 export function slotText(atMs: number, timeZone?: string): string {
-  return format("slot", { ...day, ...clock }, timeZone).format(atMs).replaceAll(",", "");
+  return format("slot", { ...day, ...clock }, timeZone)
+    .format(atMs)
+    .replaceAll(",", "");
 }
 
 /** "09:00:03.120" */
@@ -96,7 +108,11 @@ export function parseLength(text: string): Duration | undefined | null {
 export function lengthInput(duration: Duration | undefined): string {
   let ms = duration ? durationMs(duration) : 0;
   let text = "";
-  for (const [unit, size] of [["d", dayMs], ["h", hourMs], ["m", minuteMs]] as const) {
+  for (const [unit, size] of [
+    ["d", dayMs],
+    ["h", hourMs],
+    ["m", minuteMs],
+  ] as const) {
     if (ms >= size) text += `${Math.floor(ms / size)}${unit}`;
     ms %= size;
   }

@@ -1,7 +1,8 @@
 /** The rpcs, with the viewer's token, and what their errors say to people. */
-import { signal } from "@preact/signals";
+
 import { Code, ConnectError, createClient, type Interceptor } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
+import { signal } from "@preact/signals";
 import { AgentService } from "#gen/pinion/v1/agent_pb.js";
 import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";

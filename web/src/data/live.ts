@@ -10,10 +10,11 @@
  * | `reconnecting` | the stream broke; tried again after a growing wait        |
  * | `resting`      | the tab was hidden for a while, and let its stream go     |
  */
-import { signal } from "@preact/signals";
-import type { Event, TransientEvent } from "#gen/pinion/v1/event_pb.js";
+
 import type { JsonObject } from "@bufbuild/protobuf";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import { signal } from "@preact/signals";
+import type { Event, TransientEvent } from "#gen/pinion/v1/event_pb.js";
 import { endIfRefused, events, streaming } from "./api.ts";
 import { backoffMs, pause, watchdog } from "./backoff.ts";
 

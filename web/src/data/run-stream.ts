@@ -1,7 +1,7 @@
 /** One run as it goes: its state, and what its program writes. One stream at a time, opened again until the run has ended. */
 import { type Signal, signal } from "@preact/signals";
 import { OutputStream, type Run, type RunOutput, RunStatus } from "#gen/pinion/v1/run_pb.js";
-import { endIfRefused, explainError, isNotFound, isUnreachable, runs as api, streaming } from "./api.ts";
+import { runs as api, endIfRefused, explainError, isNotFound, isUnreachable, streaming } from "./api.ts";
 import { backoffMs, pause, watchdog } from "./backoff.ts";
 import { hiddenFor } from "./live.ts";
 import { putRun } from "./runs.ts";

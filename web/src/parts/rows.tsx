@@ -79,7 +79,9 @@ export function Rows<T>(props: {
     look();
     if (wantsFocus.current) {
       wantsFocus.current = false;
-      space.current?.querySelector<HTMLElement>(`[data-index="${active.peek()}"]`)?.focus({ preventScroll: true });
+      space.current
+        ?.querySelector<HTMLElement>(`[data-index="${active.peek()}"]`)
+        ?.focus({ preventScroll: true });
     }
   });
   useLayoutEffect(() => {

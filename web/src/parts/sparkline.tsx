@@ -1,5 +1,5 @@
 import { durationMs } from "@bufbuild/protobuf/wkt";
-import { type RunSummary, RunStatus } from "#gen/pinion/v1/run_pb.js";
+import { RunStatus, type RunSummary } from "#gen/pinion/v1/run_pb.js";
 import { lengthText } from "../times.ts";
 import { runWord, toneOf } from "../words.ts";
 

@@ -25,7 +25,8 @@ export function stepsOf(run: Run): Step[] {
   const ran = run.duration ? durationMs(run.duration) : undefined;
   const isStored = run.status === RunStatus.COMPLETED;
   // The two ends are measured by two clocks, the device's and the database's.
-  const output = started !== undefined && ran !== undefined ? Math.min(started + ran, finished ?? Infinity) : undefined;
+  const output =
+    started !== undefined && ran !== undefined ? Math.min(started + ran, finished ?? Infinity) : undefined;
   const moments: [name: string, at: number | undefined][] = [
     ["due", msOf(run.dueAt)],
     ["materialized", msOf(run.createdAt)],
@@ -49,18 +50,12 @@ export function stepsOf(run: Run): Step[] {
 export function Timeline({ run, bytes }: { run: Run; bytes: number }) {
   const steps = stepsOf(run);
   const tone = toneOf(runWord(run.status));
-  const total = steps.reduce((sum, { tookMs }) => sum + (tookMs ?? 0), 0);
-  const reached = steps.filter(({ at }) => at !== undefined).at(-1);
+  const reached = steps.findLast(({ at }) => at !== undefined);
   return (
     <section class={`timeline ${tone}`} aria-label="Timeline">
-      <div class="bar" aria-hidden="true">
-        {steps.map(
-          ({ name, tookMs }, index) =>
-            tookMs !== undefined && (
-              // By the root, so that milliseconds are seen beside minutes.
-              <i key={name} class={`part${index}`} style={{ flexGrow: String(Math.max(0.02, Math.sqrt(tookMs / (total || 1)))) }} />
-            ),
-        )}
+      <div class={`bar ${tone}`} aria-hidden="true">
+        <Parts steps={steps} />
+        {run.finishedAt === undefined && <Going steps={steps} />}
       </div>
       <ol>
         {steps.map(({ name, at, tookMs, state }, index) => (
@@ -105,19 +100,37 @@ export function bytesText(bytes: number): string {
 
 /** The whole way in one thin bar, for lists. */
 export function TimelineBar({ run }: { run: Run }) {
-  const steps = stepsOf(run).filter(({ tookMs }) => tookMs !== undefined);
-  const total = steps.reduce((sum, { tookMs }) => sum + tookMs!, 0);
-  if (steps.length < 2) return null;
-  const text = steps.map(({ name, tookMs }) => `${name} +${lengthText(tookMs!)}`).join(", ");
+  const steps = stepsOf(run);
+  const text = steps
+    .flatMap(({ name, tookMs }) => (tookMs === undefined ? [] : `${name} +${lengthText(tookMs)}`))
+    .join(", ");
+  if (run.startedAt === undefined) return null;
   return (
-    <span class="bar" role="img" aria-label={text} title={text}>
-      {steps.map(({ name, tookMs }) => (
-        <i
-          key={name}
-          class={`part${["due", "materialized", "pushed", "accepted", "output"].indexOf(name) >= 0 ? ["due", "materialized", "pushed", "accepted", "output"].indexOf(name) : 5}`}
-          style={{ flexGrow: String(Math.max(0.02, Math.sqrt(tookMs! / (total || 1)))) }}
-        />
-      ))}
+    <span class={`bar ${toneOf(runWord(run.status))}`} role="img" aria-label={text} title={text}>
+      <Parts steps={steps} />
+      {run.finishedAt === undefined && <Going steps={steps} />}
     </span>
   );
+}
+
+/** By the root, so that milliseconds are seen beside minutes. */
+const widthOf = (ms: number) => String(Math.sqrt(Math.max(1, ms)));
+
+function Parts({ steps }: { steps: readonly Step[] }) {
+  return (
+    <>
+      {steps.map(
+        ({ name, tookMs }, index) =>
+          tookMs !== undefined && (
+            <i key={name} class={`part${index}`} style={{ flexGrow: widthOf(tookMs) }} />
+          ),
+      )}
+    </>
+  );
+}
+
+/** The step that is under way; it grows with the clock. */
+function Going({ steps }: { steps: readonly Step[] }) {
+  const since = steps.findLast(({ at }) => at !== undefined)?.at;
+  return since === undefined ? null : <i class="going" style={{ flexGrow: widthOf(now.value - since) }} />;
 }

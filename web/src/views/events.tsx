@@ -2,7 +2,14 @@ import { useSignal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
 import { labelOf } from "../data/devices.ts";
 import { liveState } from "../data/live.ts";
-import { hasOlderEvents, type LoggedEvent, logError, logged, logState, readOlderEvents } from "../data/log.ts";
+import {
+  hasOlderEvents,
+  type LoggedEvent,
+  logError,
+  logged,
+  logState,
+  readOlderEvents,
+} from "../data/log.ts";
 import { slugOf } from "../data/watchers.ts";
 import { Empty } from "../parts/empty.tsx";
 import { FilterBox } from "../parts/filter.tsx";
@@ -21,7 +28,9 @@ export function EventsView() {
   const all = held.value ?? logged.value;
   const shown = useMemo(() => {
     const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-    return words.length === 0 ? all : all.filter((entry) => words.every((word) => textOf(entry).includes(word)));
+    return words.length === 0
+      ? all
+      : all.filter((entry) => words.every((word) => textOf(entry).includes(word)));
   }, [all, text]);
   const waiting = held.value ? logged.value.length - held.value.length : 0;
 
@@ -29,11 +38,7 @@ export function EventsView() {
     <>
       <div class="tools">
         <h1 class="unseen">Events</h1>
-        <FilterBox
-          value={text}
-          hint="Filter events"
-          onInput={(value) => setQuery({ q: value })}
-        />
+        <FilterBox value={text} hint="Filter events" onInput={(value) => setQuery({ q: value })} />
         <button
           type="button"
           aria-pressed={held.value !== undefined}
@@ -44,7 +49,9 @@ export function EventsView() {
           {held.value ? `Go on${waiting > 0 ? ` (${waiting} new)` : ""}` : "Hold"}
         </button>
         <span class="muted">
-          {liveState.value === "live" ? "newest first, as they happen" : "what happens now is added when the stream is back"}
+          {liveState.value === "live"
+            ? "newest first, as they happen"
+            : "what happens now is added when the stream is back"}
         </span>
       </div>
       {logError.value && (
@@ -68,7 +75,11 @@ export function EventsView() {
         <p class="empty loading">Reading…</p>
       ) : (
         <Empty title={all.length > 0 ? "No event matches" : "Nothing has happened yet"}>
-          <p>{all.length > 0 ? `${all.length} events were looked through.` : "Add a device or create a watcher."}</p>
+          <p>
+            {all.length > 0
+              ? `${all.length} events were looked through.`
+              : "Add a device or create a watcher."}
+          </p>
         </Empty>
       )}
     </>
@@ -162,7 +173,8 @@ const columns: Column<LoggedEvent>[] = [
       const [kind, id = ""] = event.actor.split(":");
       return (
         <span title={event.actor}>
-          {kind === "device" && id ? labelOf(id) : kind} {kind !== "device" && id && <code>{id.slice(-8)}</code>}
+          {kind === "device" && id ? labelOf(id) : kind}{" "}
+          {kind !== "device" && id && <code>{id.slice(-8)}</code>}
         </span>
       );
     },

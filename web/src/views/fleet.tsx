@@ -22,7 +22,9 @@ export function FleetView() {
   const all = devices.items.value;
   const matching = useMemo(() => {
     const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-    return words.length === 0 ? all : all.filter((device) => words.every((word) => textOf(device).includes(word)));
+    return words.length === 0
+      ? all
+      : all.filter((device) => words.every((word) => textOf(device).includes(word)));
   }, [all, text]);
   const shown = useMemo(
     () => (only ? matching.filter((device) => livenessWord(device.liveness) === only) : matching),
@@ -44,11 +46,7 @@ export function FleetView() {
     <>
       <div class="tools">
         <h1 class="unseen">Fleet</h1>
-        <FilterBox
-          value={text}
-          hint="Filter devices"
-          onInput={(value) => setQuery({ q: value })}
-        />
+        <FilterBox value={text} hint="Filter devices" onInput={(value) => setQuery({ q: value })} />
         <div class="chips" role="group" aria-label="Liveness">
           <Chip name="" label="all" count={matching.length} only={only} />
           {liveness.map((value) => {
@@ -64,10 +62,7 @@ export function FleetView() {
       <Rows label="Devices" class="fleet" items={shown} keyOf={(device) => device.id} columns={columns} />
       {shown.length === 0 && (
         <Empty title="No device matches">
-          <button
-            type="button"
-            onClick={() => setQuery({ q: "", state: "" })}
-          >
+          <button type="button" onClick={() => setQuery({ q: "", state: "" })}>
             Show all {all.length}
           </button>
         </Empty>
@@ -78,7 +73,11 @@ export function FleetView() {
 
 function Chip(props: { name: string; label: string; count: number; only: string }) {
   return (
-    <button type="button" aria-pressed={props.only === props.name} onClick={() => setQuery({ state: props.name })}>
+    <button
+      type="button"
+      aria-pressed={props.only === props.name}
+      onClick={() => setQuery({ state: props.name })}
+    >
       {props.name ? <Status word={props.label} /> : props.label} <small>{props.count}</small>
     </button>
   );
@@ -129,7 +128,11 @@ const columns: Column<Device>[] = [
       isOpen(device) ? <code title={device.replicaId}>{device.replicaId.slice(-8)}</code> : <Nothing />,
   },
   { name: "slots", title: "Slots", cell: (device) => <Slots device={device} /> },
-  { name: "last", title: "Last run", cell: (device, isActive) => <LastRun device={device} isActive={isActive} /> },
+  {
+    name: "last",
+    title: "Last run",
+    cell: (device, isActive) => <LastRun device={device} isActive={isActive} />,
+  },
   {
     name: "actions",
     title: "Actions",

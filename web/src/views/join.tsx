@@ -54,7 +54,10 @@ export function JoinDialog() {
             <Ago at={made.value.expiresAt} />.
           </p>
           <h3>Enrol it</h3>
-          <Copyable label="the command" text={`pinion device enroll --url ${location.origin} --join-code ${made.value.code}`} />
+          <Copyable
+            label="the command"
+            text={`pinion device enroll --url ${location.origin} --join-code ${made.value.code}`}
+          />
           <h3>Start its daemon</h3>
           <Copyable label="the command of the daemon" text="pinion device run" />
           <h3>The code alone</h3>

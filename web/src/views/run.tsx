@@ -3,7 +3,7 @@ import { useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useRef } from "preact/hooks";
 import type { ExplainRunResponse, Run } from "#gen/pinion/v1/run_pb.js";
-import { explainError, runs as api } from "../data/api.ts";
+import { runs as api, explainError } from "../data/api.ts";
 import { labelOf } from "../data/devices.ts";
 import { createRunStream, followRun, isEnded, plain, type RunStream } from "../data/run-stream.ts";
 import { confirm } from "../parts/dialog.tsx";
@@ -59,7 +59,12 @@ export function RunView({ id }: { id: string }) {
               Retry
             </button>
           ) : (
-            <button type="button" class="danger" disabled={run.cancelRequestedAt !== undefined} onClick={() => askCancel(run)}>
+            <button
+              type="button"
+              class="danger"
+              disabled={run.cancelRequestedAt !== undefined}
+              onClick={() => askCancel(run)}
+            >
               {run.cancelRequestedAt ? "Cancelling…" : "Cancel"}
             </button>
           )}
@@ -84,7 +89,8 @@ function OutputPane({ stream, run }: { stream: RunStream; run: Run }) {
   const box = useRef<HTMLPreElement>(null);
   const isAtEnd = useRef(true);
   useLayoutEffect(() => {
-    if (box.current && isAtEnd.current && stored === undefined) box.current.scrollTop = box.current.scrollHeight;
+    if (box.current && isAtEnd.current && stored === undefined)
+      box.current.scrollTop = box.current.scrollHeight;
   }, [output, stored]);
   const onScroll = () => {
     const { scrollTop, scrollHeight, clientHeight } = box.current!;
@@ -103,7 +109,14 @@ function OutputPane({ stream, run }: { stream: RunStream; run: Run }) {
           {showsLive && output.missed > 0 && ` · ${output.missed} pieces were not seen live`}
         </small>
       </h2>
-      <pre ref={box} tabIndex={0} role="log" aria-live="off" aria-label="Output of the program" onScroll={onScroll}>
+      <pre
+        ref={box}
+        tabIndex={0}
+        role="log"
+        aria-live="off"
+        aria-label="Output of the program"
+        onScroll={onScroll}
+      >
         {isBlank ? (
           <span class="muted">{isLive ? "Nothing written yet." : "It wrote nothing that was kept."}</span>
         ) : showsLive ? (
@@ -175,8 +188,20 @@ function Facts({ run }: { run: Run }) {
   const rows: [name: string, value: ComponentChildren][] = [
     ["reason", run.reason],
     ["skipped for", skipWord(run.skipReason)],
-    ["device", run.deviceId ? <a href={linkTo("fleet", "", { q: run.deviceId })}>{labelOf(run.deviceId)}</a> : "any fleet worker"],
-    ["watcher", <a href={linkTo("runs", "", { watcher: run.watcherId })}>{`${run.watcherSlug} v${run.watcherVersion}`}</a>],
+    [
+      "device",
+      run.deviceId ? (
+        <a href={linkTo("fleet", "", { q: run.deviceId })}>{labelOf(run.deviceId)}</a>
+      ) : (
+        "any fleet worker"
+      ),
+    ],
+    [
+      "watcher",
+      <a
+        href={linkTo("runs", "", { watcher: run.watcherId })}
+      >{`${run.watcherSlug} v${run.watcherVersion}`}</a>,
+    ],
     ["agent", run.agentId && `${run.agentId} v${run.agentVersion}`],
     ["executor", run.agentKind && <code>{run.agentKind}</code>],
     ["source", sourceWord(run.source)],
@@ -212,7 +237,8 @@ function Facts({ run }: { run: Run }) {
           <ol class="facts">
             {run.pastAttempts.map((past) => (
               <li key={past.attempt}>
-                {past.attempt}: {past.isReported ? "reported" : "taken back"} {moment(past.endedAt)}: {past.reason}
+                {past.attempt}: {past.isReported ? "reported" : "taken back"} {moment(past.endedAt)}:{" "}
+                {past.reason}
               </li>
             ))}
           </ol>

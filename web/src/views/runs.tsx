@@ -41,7 +41,12 @@ export function RunsView() {
       <div class="tools">
         <h1 class="unseen">Runs</h1>
         <div class="chips" role="group" aria-label="State">
-          <button type="button" aria-pressed={wanted.size === 0} onClick={() => setQuery({ state: "" })} data-filter>
+          <button
+            type="button"
+            aria-pressed={wanted.size === 0}
+            onClick={() => setQuery({ state: "" })}
+            data-filter
+          >
             all
           </button>
           {runStatuses.map(({ name }) => (

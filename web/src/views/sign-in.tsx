@@ -52,8 +52,8 @@ export function SignIn() {
           {isTrying.value ? "Signing in…" : "Sign in"}
         </button>
         <p id="token-hint" class="hint">
-          The first start wrote one to <code>.pinion/token</code>; <code>pinion tokens create</code> makes another. It is
-          kept for this tab only.
+          The first start wrote one to <code>.pinion/token</code>; <code>pinion tokens create</code> makes
+          another. It is kept for this tab only.
         </p>
       </form>
     </main>
@@ -63,7 +63,8 @@ export function SignIn() {
 /** Why the token is not good; "" if it is. */
 async function tryToken(candidate: string): Promise<string> {
   if (candidate === "") return "Paste a token first.";
-  if (!/^[\x21-\x7e]+$/.test(candidate)) return "This is no token: a token is one word of letters, digits and “_”.";
+  if (!/^[\x21-\x7e]+$/.test(candidate))
+    return "This is no token: a token is one word of letters, digits and “_”.";
   try {
     await orgOf(candidate);
     return "";
@@ -72,7 +73,8 @@ async function tryToken(candidate: string): Promise<string> {
     if (code === Code.Unauthenticated) {
       return "This token is not known here, has expired or was revoked. `pinion tokens create` makes a new one.";
     }
-    if (code === Code.PermissionDenied) return "This token may not read. The page needs one with the scope “read”.";
+    if (code === Code.PermissionDenied)
+      return "This token may not read. The page needs one with the scope “read”.";
     if (isUnreachable(error)) return "The server does not answer. Try again in a moment.";
     return explainError(error);
   }

@@ -3,9 +3,15 @@ import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { type Signal, useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect, useId, useMemo } from "preact/hooks";
-import { CatchupPolicy, OverlapPolicy, type Watcher, type WatcherSpec, WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
 import { Notification } from "#gen/pinion/v1/run_pb.js";
-import { agents, explainError, watchers as api } from "../data/api.ts";
+import {
+  CatchupPolicy,
+  OverlapPolicy,
+  type Watcher,
+  type WatcherSpec,
+  WatcherSpecSchema,
+} from "#gen/pinion/v1/watcher_pb.js";
+import { agents, watchers as api, explainError } from "../data/api.ts";
 import { devices } from "../data/devices.ts";
 import { watchers } from "../data/watchers.ts";
 import { closeDialog, Dialog } from "../parts/dialog.tsx";
@@ -17,8 +23,24 @@ import { catchupChoices, notificationChoices, overlapChoices } from "../words.ts
 
 /** What the fields hold, as text. */
 type Draft = Record<
-  | "slug" | "name" | "prompt" | "agent" | "device" | "agentKind" | "schedule" | "zone" | "overlap" | "catchup"
-  | "catchupWindow" | "jitter" | "cooldown" | "startDeadline" | "timeout" | "attempts" | "notification" | "schema",
+  | "slug"
+  | "name"
+  | "prompt"
+  | "agent"
+  | "device"
+  | "agentKind"
+  | "schedule"
+  | "zone"
+  | "overlap"
+  | "catchup"
+  | "catchupWindow"
+  | "jitter"
+  | "cooldown"
+  | "startDeadline"
+  | "timeout"
+  | "attempts"
+  | "notification"
+  | "schema",
   string
 >;
 
@@ -93,16 +115,19 @@ function What({ draft, isNew }: FieldsProps & { isNew: boolean }) {
       })
       .catch(() => {});
   }, []);
-  const machines = devices.items.value.map(({ id, label }) => ({ value: id, label: `${label} (${id.slice(-8)})` }));
+  const machines = devices.items.value.map(({ id, label }) => ({
+    value: id,
+    label: `${label} (${id.slice(-8)})`,
+  }));
   return (
     <fieldset>
       <legend>What</legend>
       <Text draft={draft} name="name" label="Name" required />
       {isNew && <Text draft={draft} name="slug" label="Slug" hint="made from the name if empty" />}
       <Field label="Prompt">
-        {(id) => (
+        {(ties) => (
           <textarea
-            id={id}
+            {...ties}
             rows={7}
             required
             value={draft.value.prompt}
@@ -111,9 +136,9 @@ function What({ draft, isNew }: FieldsProps & { isNew: boolean }) {
         )}
       </Field>
       <Field label="Device">
-        {(id) => (
+        {(ties) => (
           <Picker
-            id={id}
+            {...ties}
             label="Device"
             none="any fleet worker"
             value={draft.value.device}
@@ -123,9 +148,9 @@ function What({ draft, isNew }: FieldsProps & { isNew: boolean }) {
         )}
       </Field>
       <Field label="Agent">
-        {(id) => (
+        {(ties) => (
           <Picker
-            id={id}
+            {...ties}
             label="Agent"
             none="the org’s default"
             value={draft.value.agent}
@@ -157,16 +182,16 @@ function When({ draft }: FieldsProps) {
         ))}
       </div>
       <Field label="Time zone">
-        {(id) => (
+        {(ties) => (
           <>
             <input
-              id={id}
-              list={`${id}-zones`}
+              {...ties}
+              list={`${ties.id}-zones`}
               value={zone}
               spellcheck={false}
               onInput={(event) => set(draft, "zone", event.currentTarget.value)}
             />
-            <datalist id={`${id}-zones`}>
+            <datalist id={`${ties.id}-zones`}>
               {["UTC", ...Intl.supportedValuesOf("timeZone")].map((name) => (
                 <option key={name} value={name} />
               ))}
@@ -246,9 +271,9 @@ function Limits({ draft }: FieldsProps) {
         <Choice draft={draft} name="notification" label="Notification" choices={notificationChoices} />
       </div>
       <Field label="JSON schema of the result" hint="handed to the agent">
-        {(id) => (
+        {(ties) => (
           <textarea
-            id={id}
+            {...ties}
             class="mono"
             rows={3}
             spellcheck={false}
@@ -262,27 +287,35 @@ function Limits({ draft }: FieldsProps) {
   );
 }
 
-function Field(props: { label: string; hint?: string; children: (id: string) => ComponentChildren }) {
+/** What ties an input to its label and its hint. */
+type Ties = { id: string; "aria-describedby"?: string };
+
+function Field(props: { label: string; hint?: string; children: (ties: Ties) => ComponentChildren }) {
   const id = useId();
+  const hintId = `${id}-hint`;
   return (
     <div class="field">
-      <label for={id}>
-        {props.label} {props.hint && <small>{props.hint}</small>}
-      </label>
-      {props.children(id)}
+      <label for={id}>{props.label}</label> {props.hint && <small id={hintId}>{props.hint}</small>}
+      {props.children(props.hint ? { id, "aria-describedby": hintId } : { id })}
     </div>
   );
 }
 
 function Text(
-  props: FieldsProps & { name: keyof Draft; label: string; hint?: string; required?: boolean; mono?: boolean },
+  props: FieldsProps & {
+    name: keyof Draft;
+    label: string;
+    hint?: string;
+    required?: boolean;
+    mono?: boolean;
+  },
 ) {
   const { draft, name } = props;
   return (
     <Field label={props.label} {...(props.hint ? { hint: props.hint } : {})}>
-      {(id) => (
+      {(ties) => (
         <input
-          id={id}
+          {...ties}
           class={props.mono ? "mono" : ""}
           value={draft.value[name]}
           required={props.required ?? false}
@@ -296,13 +329,21 @@ function Text(
 }
 
 function Choice(
-  props: FieldsProps & { name: keyof Draft; label: string; choices: readonly { value: number; label: string }[] },
+  props: FieldsProps & {
+    name: keyof Draft;
+    label: string;
+    choices: readonly { value: number; label: string }[];
+  },
 ) {
   const { draft, name } = props;
   return (
     <Field label={props.label}>
-      {(id) => (
-        <select id={id} value={draft.value[name]} onChange={(event) => set(draft, name, event.currentTarget.value)}>
+      {(ties) => (
+        <select
+          {...ties}
+          value={draft.value[name]}
+          onChange={(event) => set(draft, name, event.currentTarget.value)}
+        >
           {props.choices.map(({ value, label }) => (
             <option key={value} value={value}>
               {label}
@@ -370,7 +411,8 @@ const paths: Record<Exclude<keyof Draft, "slug">, string> = {
 function specOf(draft: Draft): WatcherSpec {
   const length = (text: string, label: string) => {
     const parsed = parseLength(text);
-    if (parsed === null) throw new FieldError(`${label}: “${text}” is no length of time; write it like 90s, 15m or 1h30m.`);
+    if (parsed === null)
+      throw new FieldError(`${label}: “${text}” is no length of time; write it like 90s, 15m or 1h30m.`);
     return parsed;
   };
   const attempts = Number(draft.attempts || "1");
@@ -396,7 +438,10 @@ function specOf(draft: Draft): WatcherSpec {
     timeout: length(draft.timeout, "Timeout"),
     extractionSchema: schemaOf(draft.schema),
   };
-  return Object.assign(spec, Object.fromEntries(Object.entries(lengths).filter(([, value]) => value !== undefined)));
+  return Object.assign(
+    spec,
+    Object.fromEntries(Object.entries(lengths).filter(([, value]) => value !== undefined)),
+  );
 }
 
 function schemaOf(text: string): JsonObject | undefined {
@@ -422,7 +467,9 @@ async function createNew(draft: Draft, requestId: string): Promise<string> {
 
 async function update(watcher: Watcher, draft: Draft): Promise<string> {
   const before = draftOf(watcher);
-  const changed = (Object.keys(paths) as (keyof typeof paths)[]).filter((name) => draft[name] !== before[name]);
+  const changed = (Object.keys(paths) as (keyof typeof paths)[]).filter(
+    (name) => draft[name] !== before[name],
+  );
   if (changed.length === 0) return `${watcher.slug} stays as it was.`;
   await api.updateWatcher({
     watcherId: watcher.id,

@@ -27,7 +27,9 @@ export function WatchersView() {
   const labels = devices.items.value;
   const shown = useMemo(() => {
     const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-    return words.length === 0 ? all : all.filter((watcher) => words.every((word) => textOf(watcher).includes(word)));
+    return words.length === 0
+      ? all
+      : all.filter((watcher) => words.every((word) => textOf(watcher).includes(word)));
   }, [all, labels, text]);
   const create = () => openDialog(<WatcherDialog />);
 
@@ -46,17 +48,19 @@ export function WatchersView() {
     <>
       <div class="tools">
         <h1 class="unseen">Watchers</h1>
-        <FilterBox
-          value={text}
-          hint="Filter watchers"
-          onInput={(value) => setQuery({ q: value })}
-        />
+        <FilterBox value={text} hint="Filter watchers" onInput={(value) => setQuery({ q: value })} />
         <span class="muted">times in {viewerZone}, and in the watcher’s zone where it differs</span>
         <button type="button" class="primary end" onClick={create}>
           Create a watcher
         </button>
       </div>
-      <Rows label="Watchers" class="watchers" items={shown} keyOf={(watcher) => watcher.id} columns={columns} />
+      <Rows
+        label="Watchers"
+        class="watchers"
+        items={shown}
+        keyOf={(watcher) => watcher.id}
+        columns={columns}
+      />
       {shown.length === 0 && <Empty title="No watcher matches" />}
     </>
   );
@@ -65,7 +69,9 @@ export function WatchersView() {
 function textOf(watcher: Watcher): string {
   const { slug, id, spec, status } = watcher;
   const device = spec?.deviceId ? labelOf(spec.deviceId) : "";
-  return [slug, id, spec?.name, spec?.agentId, spec?.schedule, watcherWord(status), device].join(" ").toLowerCase();
+  return [slug, id, spec?.name, spec?.agentId, spec?.schedule, watcherWord(status), device]
+    .join(" ")
+    .toLowerCase();
 }
 
 const columns: Column<Watcher>[] = [
@@ -113,13 +119,21 @@ const columns: Column<Watcher>[] = [
     ),
   },
   { name: "next", title: "Next three", cell: (watcher) => <NextSlots watcher={watcher} /> },
-  { name: "last", title: "Last result", cell: (watcher, isActive) => <LastResult watcher={watcher} isActive={isActive} /> },
+  {
+    name: "last",
+    title: "Last result",
+    cell: (watcher, isActive) => <LastResult watcher={watcher} isActive={isActive} />,
+  },
   {
     name: "recent",
     title: "Last 30 runs",
     cell: (watcher) => <Sparkline runs={watcher.recentRuns} />,
   },
-  { name: "actions", title: "Actions", cell: (watcher, isActive) => <Actions watcher={watcher} isActive={isActive} /> },
+  {
+    name: "actions",
+    title: "Actions",
+    cell: (watcher, isActive) => <Actions watcher={watcher} isActive={isActive} />,
+  },
 ];
 
 function executorOf({ spec, status }: Watcher): string {
@@ -130,7 +144,7 @@ function executorOf({ spec, status }: Watcher): string {
 function NextSlots({ watcher }: { watcher: Watcher }) {
   const zone = watcher.spec?.timeZone || "UTC";
   if (watcher.nextSlots.length === 0) {
-    return <span class="muted">{watcher.spec?.schedule ? "not while it is paused" : "when it is triggered"}</span>;
+    return <span class="muted">{whyNoSlot(watcher)}</span>;
   }
   return (
     <ol class="slots-list">
@@ -139,12 +153,22 @@ function NextSlots({ watcher }: { watcher: Watcher }) {
         return (
           <li key={at}>
             <time dateTime={new Date(at).toISOString()}>{slotText(at)}</time>
-            {!isSameClock(at, zone) && <small title={zone}> {slotText(at, zone)} {cityOf(zone)}</small>}
+            {!isSameClock(at, zone) && (
+              <small title={zone}>
+                {" "}
+                {slotText(at, zone)} {cityOf(zone)}
+              </small>
+            )}
           </li>
         );
       })}
     </ol>
   );
+}
+
+function whyNoSlot({ spec, status }: Watcher): string {
+  if (!spec?.schedule) return "when it is triggered";
+  return status === WatcherStatus.PAUSED ? "not while it is paused" : "never again";
 }
 
 /** "Europe/Berlin" is long for a table. */
@@ -154,7 +178,10 @@ function LastResult({ watcher, isActive }: { watcher: Watcher; isActive: boolean
   if (watcher.activeRunId) {
     return (
       <a href={linkTo("runs", watcher.activeRunId)} tabIndex={isActive ? 0 : -1}>
-        <Status word="running" />
+        <span class="status busy">
+          <i aria-hidden="true" />
+          under way
+        </span>
       </a>
     );
   }
@@ -177,7 +204,13 @@ function Actions({ watcher, isActive }: { watcher: Watcher; isActive: boolean })
   const isPaused = watcher.status === WatcherStatus.PAUSED;
   return (
     <>
-      <button type="button" class="quiet" tabIndex={tabIndex} aria-label={`Trigger ${name}`} onClick={() => trigger(watcher)}>
+      <button
+        type="button"
+        class="quiet"
+        tabIndex={tabIndex}
+        aria-label={`Trigger ${name}`}
+        onClick={() => trigger(watcher)}
+      >
         Trigger
       </button>
       <button
