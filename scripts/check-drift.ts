@@ -1,10 +1,11 @@
 /**
- * Fails when what is committed is not what would be made from its source: the generated code, the schema dump, and a
- * lockfile without addresses of registries. Changes nothing.
+ * Fails when what is committed is not what would be made from its source: the generated code, the schema dump, the web
+ * page, and a lockfile without addresses of registries. Changes nothing.
  */
 import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { buildPage, pageDir } from "./lib/page.ts";
 import { generate, root } from "./lib/proto.ts";
 import { dumpSchema, schemaDumpFile } from "./lib/schema-dump.ts";
 
@@ -66,8 +67,27 @@ async function checkSchemaDump(): Promise<string[]> {
   ];
 }
 
-const problems = (await Promise.all([checkGeneratedCode(), checkLockfile(), checkSchemaDump()])).flat();
+async function checkPage(): Promise<string[]> {
+  const fresh = await buildPage();
+  const committed = await listFiles(join(root, pageDir)).catch(() => []);
+  const stale = await Promise.all(
+    fresh.map(async ({ path, bytes }) => {
+      const found = await readFile(join(root, pageDir, path)).catch(() => undefined);
+      return found?.equals(bytes) ? [] : [path];
+    }),
+  );
+  const extra = committed.filter((path) => !fresh.some((file) => file.path === path));
+  return [...stale.flat(), ...extra].map(
+    (path) => `${pageDir}/${path} is not what web/ makes: run npm run build:page`,
+  );
+}
+
+const problems = (
+  await Promise.all([checkGeneratedCode(), checkLockfile(), checkSchemaDump(), checkPage()])
+).flat();
 for (const problem of problems) console.error(`drift: ${problem}`);
 if (problems.length > 0) process.exitCode = 1;
 else
-  console.log("No drift: the generated code, the schema dump and the lockfile are what their sources say.");
+  console.log(
+    "No drift: the generated code, the schema dump, the page and the lockfile are what their sources say.",
+  );

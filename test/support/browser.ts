@@ -33,6 +33,9 @@ function findBrowser(): string | undefined {
   });
 }
 
+/** For a replica: a device that a test drives by hand sends no heartbeats, and a page takes its time on a busy machine. */
+export const patient = { PINION_HEARTBEAT_TTL_MS: "60000" };
+
 export type PageOptions = {
   width?: number;
   height?: number;

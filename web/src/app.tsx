@@ -49,9 +49,9 @@ function SignedIn() {
   useLayoutEffect(() => scrollTo(0, 0), [view, id]);
   return (
     <>
-      <a class="skip" href="#main" onClick={skipToMain}>
+      <button type="button" class="skip" onClick={() => document.getElementById("main")?.focus()}>
         Skip to the content
-      </a>
+      </button>
       <Header />
       <main id="main" tabIndex={-1}>
         <Place view={view} id={id} />
@@ -59,12 +59,6 @@ function SignedIn() {
       <DialogPlace />
     </>
   );
-}
-
-/** The address after "#" says where the viewer is, so this link must not change it. */
-function skipToMain(event: Event): void {
-  event.preventDefault();
-  document.getElementById("main")?.focus();
 }
 
 function Place({ view, id }: { view: View; id: string }) {

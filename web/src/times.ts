@@ -72,6 +72,13 @@ export function slotText(atMs: number, timeZone?: string): string {
     .replaceAll(",", "");
 }
 
+/** "Mon 09:00" in a zone: enough beside the whole in another. */
+export function slotThereText(atMs: number, timeZone: string): string {
+  return format("there", { weekday: "short", ...clock }, timeZone)
+    .format(atMs)
+    .replaceAll(",", "");
+}
+
 /** "09:00:03.120" */
 export function clockText(atMs: number): string {
   const options = { ...clock, second: "2-digit", fractionalSecondDigits: 3 } as const;

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { browserPath, useBrowser } from "../../support/browser.ts";
+import { browserPath, patient, useBrowser } from "../../support/browser.ts";
 import { runCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
@@ -11,7 +11,7 @@ describe.skipIf(!browserPath)("the fleet", () => {
   const browser = useBrowser();
 
   test("devices come, work and go while the page is open", async () => {
-    const replica = await startTestReplica(database.url);
+    const replica = await startTestReplica(database.url, patient);
     const page = await browser.signIn(replica);
     await page.getByText("No device yet").waitFor();
     const identity = await enrolDevice(replica.clients, "mac-7");
@@ -38,7 +38,7 @@ describe.skipIf(!browserPath)("the fleet", () => {
   });
 
   test("a join code is made, copied, and lets a machine enrol, which the dialog says", async () => {
-    const replica = await startTestReplica(database.url);
+    const replica = await startTestReplica(database.url, patient);
     const page = await browser.signIn(replica);
     await page.getByRole("button", { name: "Add a device" }).click();
     await page.getByLabel("Good for").selectOption("1 hour");
@@ -60,7 +60,7 @@ describe.skipIf(!browserPath)("the fleet", () => {
   });
 
   test("a device is asked to connect again, and deleted after a confirmation", async () => {
-    const replica = await startTestReplica(database.url);
+    const replica = await startTestReplica(database.url, patient);
     const identity = await enrolDevice(replica.clients, "mac-7");
     const device = await connect(replica.url, identity);
     const page = await browser.signIn(replica);
@@ -80,7 +80,7 @@ describe.skipIf(!browserPath)("the fleet", () => {
   });
 
   test("the filter finds by label and state; “/” leads to it, arrows through the rows, Escape out of it", async () => {
-    const replica = await startTestReplica(database.url);
+    const replica = await startTestReplica(database.url, patient);
     for (const label of ["alpha", "beta", "gamma"]) await enrolDevice(replica.clients, label);
     const page = await browser.signIn(replica);
     await page.getByRole("link", { name: "gamma" }).waitFor();

@@ -3,7 +3,7 @@ import { sql } from "kysely";
 import type { Page } from "playwright-core";
 import { describe, expect, test } from "vitest";
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
-import { browserPath, findBarriers, type TestBrowser, useBrowser } from "../../support/browser.ts";
+import { browserPath, findBarriers, patient, type TestBrowser, useBrowser } from "../../support/browser.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
 import { startTestReplica, type TestReplica } from "../../support/server.ts";
@@ -81,7 +81,7 @@ describe.skipIf(!browserPath)("every view", () => {
     await look("a run");
     await go("#/events", ".events [data-index]");
     await look("events");
-    await go("#/runs?state=timeout", ".empty h2");
+    await go("#/runs?state=skipped", ".empty h2");
     await look("an empty list");
     await page.getByRole("button", { name: "Sign out" }).click();
     await page.getByLabel("Token").waitFor();
@@ -90,7 +90,7 @@ describe.skipIf(!browserPath)("every view", () => {
 
   for (const scheme of ["light", "dark"] as const) {
     test(`shuts nobody out, in ${scheme} colours`, async () => {
-      const replica = await startTestReplica(database.url);
+      const replica = await startTestReplica(database.url, patient);
       const runId = await seed(replica);
       const page = await browser.signIn(replica, "", { scheme });
       const found: Record<string, string[]> = {};
@@ -103,7 +103,7 @@ describe.skipIf(!browserPath)("every view", () => {
   }
 
   test("fits into 360 pixels: nothing is scrolled sideways", async () => {
-    const replica = await startTestReplica(database.url);
+    const replica = await startTestReplica(database.url, patient);
     const runId = await seed(replica);
     const page = await browser.signIn(replica, "", { width: 360, height: 720 });
     await visit(page, runId, async (name) => {
@@ -116,7 +116,7 @@ describe.skipIf(!browserPath)("every view", () => {
   });
 
   test("5,000 devices: only the rows in sight exist, no step is slow, and the last one is a key away", async () => {
-    const replica = await startTestReplica(database.url);
+    const replica = await startTestReplica(database.url, patient);
     await seedDevices(replica);
     const page = await openWatched(browser, replica);
     await page.getByText(`all ${devicesMany.toLocaleString("en").replace(",", "")}`).waitFor();

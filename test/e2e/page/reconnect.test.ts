@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { HeldAttemptState } from "#gen/pinion/v1/device_pb.js";
-import { browserPath, untilLive, useBrowser } from "../../support/browser.ts";
+import { browserPath, patient, untilLive, useBrowser } from "../../support/browser.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
 import { startTestReplica } from "../../support/server.ts";
@@ -13,7 +13,7 @@ describe.skipIf(!browserPath)("a server that goes away", () => {
   const browser = useBrowser();
 
   test("the page says so, comes back by itself, and has missed nothing", async () => {
-    const first = await startTestReplica(database.url);
+    const first = await startTestReplica(database.url, patient);
     const identity = await enrolDevice(first.clients, "mac-7");
     const { watcher } = await first.clients.watchers.createWatcher({
       spec: { name: "Digest", prompt: "sum it up", deviceId: identity.deviceId },
@@ -24,7 +24,10 @@ describe.skipIf(!browserPath)("a server that goes away", () => {
     await first.stop();
     await page.getByText("reconnecting").waitFor();
 
-    const second = await startTestReplica(database.url, { PINION_PORT: String(first.port) });
+    const second = await startTestReplica(database.url, {
+      ...patient,
+      PINION_PORT: String(first.port),
+    });
     // What happens while the page is away.
     const device = await connect(second.url, identity);
     const { run } = await second.clients.watchers.triggerWatcher({ watcherId: watcher!.id });
@@ -42,7 +45,7 @@ describe.skipIf(!browserPath)("a server that goes away", () => {
   });
 
   test("a run that is watched goes on where it was", async () => {
-    const first = await startTestReplica(database.url);
+    const first = await startTestReplica(database.url, patient);
     const identity = await enrolDevice(first.clients, "mac-7");
     const { watcher } = await first.clients.watchers.createWatcher({
       spec: { name: "Digest", prompt: "sum it up", deviceId: identity.deviceId },
@@ -56,7 +59,10 @@ describe.skipIf(!browserPath)("a server that goes away", () => {
     await first.stop();
     await page.getByText("reconnecting").first().waitFor();
 
-    const second = await startTestReplica(database.url, { PINION_PORT: String(first.port) });
+    const second = await startTestReplica(database.url, {
+      ...patient,
+      PINION_PORT: String(first.port),
+    });
     const { runId, attemptToken } = assignment;
     const again = await connect(second.url, identity, {
       held: [{ runId, attemptToken, state: HeldAttemptState.RUNNING }],

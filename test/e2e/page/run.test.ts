@@ -3,7 +3,7 @@ import type { Page } from "playwright-core";
 import { describe, expect, test } from "vitest";
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
 import { OutputStream, RunStatus } from "#gen/pinion/v1/run_pb.js";
-import { browserPath, useBrowser } from "../../support/browser.ts";
+import { browserPath, patient, useBrowser } from "../../support/browser.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice } from "../../support/device.ts";
 import { eventually } from "../../support/processes.ts";
@@ -14,7 +14,7 @@ describe.skipIf(!browserPath)("a run on the page", () => {
   const browser = useBrowser();
 
   async function start() {
-    const replica = await startTestReplica(database.url);
+    const replica = await startTestReplica(database.url, patient);
     const identity = await enrolDevice(replica.clients, "mac-7");
     const device = await connect(replica.url, identity);
     const { watcher } = await replica.clients.watchers.createWatcher({

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
-import { browserPath, enterToken, untilLive, useBrowser } from "../../support/browser.ts";
+import { browserPath, enterToken, patient, untilLive, useBrowser } from "../../support/browser.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
 import { startTestReplica } from "../../support/server.ts";
@@ -13,7 +13,7 @@ describe.skipIf(!browserPath)("signing in", () => {
   const browser = useBrowser();
 
   test("a wrong token is refused with what to do, and a good one lets in", async () => {
-    const replica = await startTestReplica(database.url);
+    const replica = await startTestReplica(database.url, patient);
     const page = await browser.open(replica.url, "", { expected: refused });
     await page.getByRole("button", { name: "Sign in" }).click();
     await page.getByText("Paste a token first.").waitFor();
@@ -25,7 +25,7 @@ describe.skipIf(!browserPath)("signing in", () => {
   });
 
   test("a device's token cannot read, and the page says which scope is missing", async () => {
-    const replica = await startTestReplica(database.url);
+    const replica = await startTestReplica(database.url, patient);
     const { token } = await enrolDevice(replica.clients);
     const page = await browser.open(replica.url, "", { expected: refused });
     await enterToken(page, token);
@@ -33,7 +33,7 @@ describe.skipIf(!browserPath)("signing in", () => {
   });
 
   test("the token stays with the tab over a reload, is unknown to another tab, and is gone after signing out", async () => {
-    const replica = await startTestReplica(database.url);
+    const replica = await startTestReplica(database.url, patient);
     const page = await browser.signIn(replica, "#/events");
     await page.reload();
     await untilLive(page);
@@ -50,7 +50,7 @@ describe.skipIf(!browserPath)("signing in", () => {
   });
 
   test("a token that is revoked while the page is open signs out, and says why", async () => {
-    const replica = await startTestReplica(database.url);
+    const replica = await startTestReplica(database.url, patient);
     const { secret, token } = await replica.clients.tokens.createToken({
       kind: TokenKind.PAT,
       label: "page",
@@ -62,7 +62,7 @@ describe.skipIf(!browserPath)("signing in", () => {
   });
 
   test("a token that may only read sees everything, and is told what it may not do", async () => {
-    const replica = await startTestReplica(database.url);
+    const replica = await startTestReplica(database.url, patient);
     const identity = await enrolDevice(replica.clients, "mac-7");
     await connect(replica.url, identity);
     const { secret } = await replica.clients.tokens.createToken({

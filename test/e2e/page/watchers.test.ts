@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { OverlapPolicy, WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
-import { browserPath, useBrowser } from "../../support/browser.ts";
+import { browserPath, patient, useBrowser } from "../../support/browser.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
 import { startTestReplica } from "../../support/server.ts";
@@ -10,18 +10,22 @@ describe.skipIf(!browserPath)("watchers", () => {
   const browser = useBrowser();
 
   test("one is created, edited, paused, resumed and triggered", async () => {
-    const replica = await startTestReplica(database.url);
+    const replica = await startTestReplica(database.url, patient);
     const { watchers } = replica.clients;
     const identity = await enrolDevice(replica.clients, "mac-7");
     const device = await connect(replica.url, identity);
     for (const watcher of (await watchers.listWatchers({})).watchers) {
       await watchers.deleteWatcher({ watcherId: watcher.id });
     }
-    const page = await browser.signIn(replica, "#/watchers", { timeZone: "America/New_York" });
+    const page = await browser.signIn(replica, "#/watchers", {
+      timeZone: "America/New_York",
+      expected: /status of 400/,
+    });
     await page.getByRole("button", { name: "Create a watcher" }).click();
     const dialog = page.getByRole("dialog");
     await dialog.getByLabel("Name", { exact: true }).fill("Morning digest");
     await dialog.getByLabel("Prompt").fill("Sum it up.");
+    await dialog.getByLabel("Device").selectOption(identity.deviceId);
     await dialog.getByLabel("Schedule", { exact: true }).fill("0 25 * * *");
     await dialog.getByText(/hour/i).first().waitFor();
     await dialog.getByRole("button", { name: "Create", exact: true }).click();
@@ -81,7 +85,7 @@ describe.skipIf(!browserPath)("watchers", () => {
   });
 
   test("an edit of what somebody else has edited meanwhile is refused", async () => {
-    const replica = await startTestReplica(database.url);
+    const replica = await startTestReplica(database.url, patient);
     const { watchers } = replica.clients;
     const { watcher } = await watchers.createWatcher({ spec: { name: "Digest", prompt: "sum it up" } });
     const page = await browser.signIn(replica, "#/watchers", { expected: /status of 409/ });

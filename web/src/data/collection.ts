@@ -33,17 +33,26 @@ export type Collection<T> = {
   clear(): void;
 };
 
-export function createCollection<T>(source: {
+/** A text by which names sort as people expect: whatever the case, and 2 before 10. */
+export function naturally(name: string): string {
+  return name.toLowerCase().replace(/\d+/g, (digits) => digits.padStart(12, "0"));
+}
+
+export function createCollection<T extends object>(source: {
   /** Everything, page by page. */
   pages(signal: AbortSignal): AsyncIterable<readonly T[]>;
   get(id: string): Promise<T | undefined>;
   idOf(item: T): string;
-  compare(a: T, b: T): number;
+  /** Items are sorted by this text. */
+  orderOf(item: T): string;
+  isDescending?: boolean;
   /** Other lists show these by name, so new ones are read even while nobody looks at this list. */
   isNamed: boolean;
 }): Collection<T> {
   const byId = signal<ReadonlyMap<string, T>>(new Map());
-  const items = computed(() => [...byId.value.values()].sort(source.compare));
+  // An item that changes is another object, so what it is sorted by is worked out once for each.
+  const orders = new WeakMap<T, string>();
+  const items = computed(() => sorted(byId.value));
   const state = signal<CollectionState>("empty");
   const error = signal("");
   const changed = new Set<string>();
@@ -53,6 +62,22 @@ export function createCollection<T>(source: {
   let listing: AbortController | undefined;
   let listedAt = 0;
   let generation = 0;
+
+  function orderOf(item: T): string {
+    let order = orders.get(item);
+    if (order === undefined) {
+      order = source.orderOf(item);
+      orders.set(item, order);
+    }
+    return order;
+  }
+
+  function sorted(found: ReadonlyMap<string, T>): T[] {
+    const keyed = Array.from(found.values(), (item) => ({ item, order: orderOf(item) }));
+    const up = source.isDescending ? -1 : 1;
+    keyed.sort((a, b) => (a.order < b.order ? -up : a.order > b.order ? up : 0));
+    return keyed.map(({ item }) => item);
+  }
 
   function isWanted(): boolean {
     if (shown > 0) return isStale || changed.size > 0;

@@ -1,10 +1,8 @@
 import type { Device } from "#gen/pinion/v1/fleet_pb.js";
 import { fleet } from "./api.ts";
-import { createCollection } from "./collection.ts";
+import { createCollection, naturally } from "./collection.ts";
 
 const pageSize = 500;
-const order = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
-
 export const devices = createCollection<Device>({
   async *pages(signal) {
     let pageToken = "";
@@ -16,7 +14,7 @@ export const devices = createCollection<Device>({
   },
   get: async (deviceId) => (await fleet.getDevice({ deviceId })).device,
   idOf: (device) => device.id,
-  compare: (a, b) => order.compare(a.label, b.label) || (a.id < b.id ? -1 : 1),
+  orderOf: (device) => `${naturally(device.label)} ${device.id}`,
   isNamed: true,
 });
 

@@ -121,8 +121,8 @@ class OutputReader {
     if (chunk.sequence <= this.#sequence) return;
     const missed = Number(chunk.sequence - this.#sequence - 1n);
     this.#sequence = chunk.sequence;
-    let decoder = this.#decoders.get(chunk.stream);
-    if (!decoder) this.#decoders.set(chunk.stream, (decoder = new TextDecoder()));
+    const decoder = this.#decoders.get(chunk.stream) ?? new TextDecoder();
+    this.#decoders.set(chunk.stream, decoder);
     const piece = {
       isError: chunk.stream === OutputStream.STDERR,
       text: plain(decoder.decode(chunk.data, { stream: true })),

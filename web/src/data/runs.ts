@@ -37,7 +37,8 @@ export const runs = createCollection<Run>({
   },
   idOf: (run) => run.id,
   // Ids grow with time.
-  compare: (a, b) => (a.id < b.id ? 1 : -1),
+  orderOf: (run) => run.id,
+  isDescending: true,
   isNamed: false,
 });
 

@@ -1,10 +1,9 @@
 import type { Watcher } from "#gen/pinion/v1/watcher_pb.js";
 import { watchers as api } from "./api.ts";
-import { createCollection } from "./collection.ts";
+import { createCollection, naturally } from "./collection.ts";
 
 const pageSize = 200;
 const including = { includeRecentRuns: true, includeNextSlots: true };
-const order = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
 
 export const watchers = createCollection<Watcher>({
   async *pages(signal) {
@@ -17,7 +16,7 @@ export const watchers = createCollection<Watcher>({
   },
   get: async (watcherId) => (await api.getWatcher({ ...including, watcherId })).watcher,
   idOf: (watcher) => watcher.id,
-  compare: (a, b) => order.compare(a.slug, b.slug),
+  orderOf: (watcher) => naturally(watcher.slug),
   isNamed: true,
 });
 

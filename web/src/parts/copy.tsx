@@ -20,9 +20,7 @@ export function Copyable({ text, label }: { text: string; label: string }) {
   };
   return (
     <div class="copyable">
-      <code tabIndex={0} role="textbox" aria-readonly="true" aria-label={label}>
-        {text}
-      </code>
+      <code>{text}</code>
       <button type="button" onClick={copy} aria-label={`Copy ${label}`}>
         {isCopied.value ? "Copied" : "Copy"}
       </button>

@@ -17,7 +17,7 @@ export function FilterBox(props: { value: string; onInput(text: string): void; h
           else event.currentTarget.blur();
         }}
       />
-      <kbd aria-hidden="true">/</kbd>
+      <kbd>/</kbd>
     </label>
   );
 }

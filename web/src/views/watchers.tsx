@@ -14,7 +14,7 @@ import { Ago } from "../parts/time.tsx";
 import { attempt } from "../parts/toasts.tsx";
 import { goTo, linkTo, route, setQuery } from "../route.ts";
 import { scheduleText } from "../schedule-words.ts";
-import { isSameClock, slotText, viewerZone } from "../times.ts";
+import { isSameClock, slotText, slotThereText, viewerZone } from "../times.ts";
 import { runWord, skipWord, watcherWord } from "../words.ts";
 import { Nothing } from "./fleet.tsx";
 import { WatcherDialog } from "./watcher-form.tsx";
@@ -156,7 +156,7 @@ function NextSlots({ watcher }: { watcher: Watcher }) {
             {!isSameClock(at, zone) && (
               <small title={zone}>
                 {" "}
-                {slotText(at, zone)} {cityOf(zone)}
+                {slotThereText(at, zone)} {cityOf(zone)}
               </small>
             )}
           </li>
