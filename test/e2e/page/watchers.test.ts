@@ -81,7 +81,7 @@ describe.skipIf(!browserPath)("watchers", () => {
     await page.getByRole("heading", { name: "morning-digest completed" }).waitFor();
     await page.getByRole("link", { name: /^Watchers/ }).click();
     await row.getByRole("img", { name: /Last 1 run: 1 completed/ }).waitFor();
-    await row.getByText("completed").waitFor();
+    await row.getByRole("link", { name: /^completed/ }).waitFor();
   });
 
   test("an edit of what somebody else has edited meanwhile is refused", async () => {

@@ -36,18 +36,19 @@ export function Rows<T>(props: {
   const { items, columns } = props;
   const space = useRef<HTMLDivElement>(null);
   const rowHeight = useRef(40);
+  /** Where the first row is in the document. Asking the browser while one scrolls would have it lay out everything twice. */
+  const spaceTop = useRef(0);
   const range = useSignal({ first: 0, last: 40 });
   const active = useSignal(0);
   const wantsFocus = useRef(false);
 
   const look = () => {
-    if (!space.current) return;
-    const { top } = space.current.getBoundingClientRect();
     const height = rowHeight.current;
+    const top = spaceTop.current - scrollY;
     const first = Math.max(0, Math.floor(-top / height) - overscan);
-    const last = Math.ceil((innerHeight - top) / height) + overscan;
+    const last = Math.max(first, Math.ceil((innerHeight - top) / height) + overscan);
     const seen = range.peek();
-    if (first !== seen.first || last !== seen.last) range.value = { first, last: Math.max(first, last) };
+    if (first !== seen.first || last !== seen.last) range.value = { first, last };
   };
 
   useLayoutEffect(() => {
@@ -55,10 +56,13 @@ export function Rows<T>(props: {
       if (!space.current) return;
       rowHeight.current = Number.parseFloat(getComputedStyle(space.current).getPropertyValue("--row")) || 40;
       space.current.style.height = `${rowHeight.current * countOf(space.current)}px`;
+      spaceTop.current = space.current.getBoundingClientRect().top + scrollY;
       look();
     };
     const resized = new ResizeObserver(measure);
     resized.observe(space.current!.parentElement!);
+    // What is above the rows may need another line.
+    resized.observe(document.body);
     measure();
     addEventListener("scroll", look, { passive: true });
     addEventListener("resize", look);
@@ -77,12 +81,12 @@ export function Rows<T>(props: {
     // The length is there before the next scroll; the rows that it brings into sight as well.
     if (space.current) space.current.style.height = `${rowHeight.current * items.length}px`;
     look();
-    if (wantsFocus.current) {
-      wantsFocus.current = false;
-      space.current
-        ?.querySelector<HTMLElement>(`[data-index="${active.peek()}"]`)
-        ?.focus({ preventScroll: true });
-    }
+  }, [items.length]);
+  useLayoutEffect(() => {
+    if (!wantsFocus.current) return;
+    wantsFocus.current = false;
+    const row = space.current?.querySelector<HTMLElement>(`[data-index="${active.peek()}"]`);
+    row?.focus({ preventScroll: true });
   });
   useLayoutEffect(() => {
     if (last >= items.length) props.onEnd?.();
@@ -91,7 +95,7 @@ export function Rows<T>(props: {
   const move = (to: number) => {
     const index = Math.max(0, Math.min(items.length - 1, to));
     const height = rowHeight.current;
-    const top = space.current!.getBoundingClientRect().top + index * height;
+    const top = spaceTop.current - scrollY + index * height;
     const headPx = 110;
     if (top < headPx) scrollBy(0, top - headPx);
     else if (top + height > innerHeight) scrollBy(0, top + height - innerHeight + 8);

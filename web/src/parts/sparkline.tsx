@@ -48,5 +48,6 @@ function summaryOf(bars: readonly RunSummary[]): string {
   const counts = Map.groupBy(bars, (run) => runWord(run.status));
   const words = [...counts].map(([name, of]) => `${of.length} ${name}`);
   const longest = Math.max(...bars.map(tookMs));
-  return `Last ${bars.length} ${bars.length === 1 ? "run" : "runs"}: ${words.join(", ")}; longest ${lengthText(longest)}`;
+  const took = longest > 0 ? `; longest ${lengthText(longest)}` : "";
+  return `Last ${bars.length} ${bars.length === 1 ? "run" : "runs"}: ${words.join(", ")}${took}`;
 }
