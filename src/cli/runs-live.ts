@@ -15,6 +15,8 @@ export type LiveFilter = { watcherId: string; deviceId: string };
 /** Runs that are followed at once; of those beyond only the beginning and the end are shown. */
 const followedMax = 32;
 const activeStatuses = [RunStatus.PENDING, RunStatus.CLAIMED, RunStatus.RUNNING];
+/** Remembered of those that ended. */
+const endedMax = 1_000;
 /** Between looks at the clock, on a terminal. */
 const redrawMs = 500;
 /** Of a run whose last piece of output does not end its line. */
@@ -32,26 +34,36 @@ export async function watchRuns(
   const { filter, signal } = options;
   const view = options.asJson
     ? new JsonLines(cli)
-    : cli.isTerminal
+    : cli.isTerminal && cli.env.TERM !== "dumb"
       ? new LiveLines(cli, options.labels)
       : new PlainLines(cli, options.labels);
-  const followed = new Map<string, Promise<void>>();
+  const followed = new Set<string>();
+  /** Their last event may come after their stream has shown the end. */
+  const ended = new Set<string>();
   const isWanted = (run: { watcherId: string; deviceId: string }) =>
     (filter.watcherId === "" || run.watcherId === filter.watcherId) &&
     (filter.deviceId === "" || run.deviceId === filter.deviceId);
 
   function follow(runId: string): void {
     if (followed.has(runId) || followed.size >= followedMax) return;
-    const done = waitForRun(clients, runId, {
+    followed.add(runId);
+    waitForRun(clients, runId, {
       signal,
-      onRun: (run) => view.showRun(run),
+      onRun: show,
       onOutput: (output) => view.showOutput(runId, output),
     })
-      .then(() => {})
-      // Its end is shown by whoever looks next; the stream of events goes on.
+      // Whoever hears of the run next looks at it again; the stream of events goes on.
       .catch(() => {})
       .finally(() => followed.delete(runId));
-    followed.set(runId, done);
+  }
+
+  function show(run: Run): void {
+    if (ended.has(run.id)) return;
+    if (isEnded(run)) {
+      ended.add(run.id);
+      if (ended.size > endedMax) ended.delete(ended.values().next().value!);
+    }
+    view.showRun(run);
   }
 
   try {
@@ -64,10 +76,10 @@ export async function watchRuns(
         for (const run of runs.toReversed()) follow(run.id);
       } else if (update.case === "event" && update.value.runId && isWanted(update.value)) {
         const { runId } = update.value;
-        if (followed.has(runId)) continue;
+        if (followed.has(runId) || ended.has(runId)) continue;
         const { run } = await clients.runs.getRun({ runId });
         if (!run || !isWanted(run)) continue;
-        if (isEnded(run)) view.showRun(run);
+        if (isEnded(run)) show(run);
         else follow(runId);
       }
     }

@@ -15,6 +15,9 @@ import { startWork, takeOn, useReplicas } from "./work.ts";
 const database = useDatabase({ per: "file" });
 const replicas = useReplicas(database, "first", "second");
 
+/** On a busy machine too. */
+const eventually = (check: () => void) => vi.waitFor(check, { timeout: 15_000, interval: 20 });
+
 let count = 0;
 
 /** A new org, as its owner sees it on each replica: nobody has watched it before. */
@@ -40,11 +43,11 @@ async function watch(clients: Clients, request: MessageInitShape<typeof WatchEve
     }
   })();
   ended.catch(() => {});
-  await vi.waitFor(() => expect(seen.cursors).toBeGreaterThan(0));
+  await eventually(() => expect(seen.cursors).toBeGreaterThan(0));
   const kinds = (deviceId: string) =>
     seen.transients.filter((event) => event.deviceId === deviceId).map((event) => event.kind);
   /** The other replica has heard of the first reader of this org here. */
-  const isHeard = () => vi.waitFor(() => expect(seen.resyncs).toBeGreaterThan(0), { timeout: 5_000 });
+  const isHeard = () => eventually(() => expect(seen.resyncs).toBeGreaterThan(0));
   return { ...seen, seen, kinds, isHeard, stop: () => stop.abort() };
 }
 
@@ -77,7 +80,7 @@ test("devices that come and go and runs that move on are seen on every replica w
   stream.cancel();
 
   for (const reader of [here, there]) {
-    await vi.waitFor(() => expect(reader.kinds(device.deviceId)).toHaveLength(4), { timeout: 5_000 });
+    await eventually(() => expect(reader.kinds(device.deviceId)).toHaveLength(4));
     expect(reader.kinds(device.deviceId)).toEqual([
       "device.connected",
       "run.claimed",
@@ -93,7 +96,7 @@ test("devices that come and go and runs that move on are seen on every replica w
     });
     const { at } = reader.transients.at(-1)!;
     expect(Math.abs(timestampDate(at!).getTime() - Date.now())).toBeLessThan(60_000);
-    await vi.waitFor(() => expect(reader.events.map((event) => event.kind)).toContain("run.completed"));
+    await eventually(() => expect(reader.events.map((event) => event.kind)).toContain("run.completed"));
     expect(reader.seen.resyncs).toBe(1);
   }
   // Who was told that a device has gone finds it gone.
@@ -110,7 +113,7 @@ test("a session that a newer one replaced is not told of as a device that has go
   const newer = await connect(replicas.second.url, device);
   await older.ended;
   newer.cancel();
-  await vi.waitFor(() => expect(reader.kinds(device.deviceId)).toContain("device.disconnected"));
+  await eventually(() => expect(reader.kinds(device.deviceId)).toContain("device.disconnected"));
   const told = reader.transients.filter((event) => event.deviceId === device.deviceId);
   expect(
     told.filter((event) => event.kind === "device.connected").map((event) => event.sessionEpoch),
@@ -127,11 +130,11 @@ test("who does not ask for transient events gets none, and who asks for kinds ge
   const all = await watch(first);
   const device = await enrolDevice(first);
   (await connect(url, device)).cancel();
-  await vi.waitFor(() => expect(all.kinds(device.deviceId)).toContain("device.disconnected"));
+  await eventually(() => expect(all.kinds(device.deviceId)).toContain("device.disconnected"));
   await connect(url, device);
-  await vi.waitFor(() => expect(some.kinds(device.deviceId)).toHaveLength(2));
+  await eventually(() => expect(some.kinds(device.deviceId)).toHaveLength(2));
   expect(some.kinds(device.deviceId)).toEqual(["device.connected", "device.connected"]);
-  await vi.waitFor(() => expect(plain.events.map((event) => event.kind)).toContain("device.enrolled"));
+  await eventually(() => expect(plain.events.map((event) => event.kind)).toContain("device.enrolled"));
   expect(plain.transients).toEqual([]);
   expect(plain.seen.resyncs).toBe(0);
 });
@@ -149,9 +152,9 @@ test("another org's transient events never cross, on the same replica and throug
   await takeOn(stream);
   const own = await enrolDevice(other.first);
   await connect(replicas.first.url, own);
-  await vi.waitFor(() => expect(reader.kinds(device.deviceId)).toContain("run.started"));
+  await eventually(() => expect(reader.kinds(device.deviceId)).toContain("run.started"));
   for (const each of foreign) {
-    await vi.waitFor(() => expect(each.kinds(own.deviceId)).toEqual(["device.connected"]));
+    await eventually(() => expect(each.kinds(own.deviceId)).toEqual(["device.connected"]));
     expect(each.transients.map((event) => event.deviceId)).toEqual([own.deviceId]);
   }
   expect(reader.kinds(own.deviceId)).toEqual([]);
@@ -168,12 +171,12 @@ test("where nobody watches the org, nothing is sent to other replicas, nor after
   (await connect(url, device)).cancel();
   const reader = await watch(first);
   await reader.isHeard();
-  await vi.waitFor(() => expect(bus.kinds(orgId)).toContain("org_heard"));
+  await eventually(() => expect(bus.kinds(orgId)).toContain("org_heard"));
   expect(bus.kinds(orgId)).not.toContain("transients");
 
   await connect(url, device);
-  await vi.waitFor(() => expect(reader.kinds(device.deviceId)).toContain("device.connected"));
-  await vi.waitFor(() => expect(bus.kinds(orgId)).toContain("transients"));
+  await eventually(() => expect(reader.kinds(device.deviceId)).toContain("device.connected"));
+  await eventually(() => expect(bus.kinds(orgId)).toContain("transients"));
   // Only the replica that watches is told, by the one that has the device.
   const told = bus.heard.filter((message) => message.kind === "transients" && message.orgId === orgId);
   expect(new Set(told.map(({ from, channel }) => `${from} → ${channel}`))).toEqual(
@@ -181,7 +184,7 @@ test("where nobody watches the org, nothing is sent to other replicas, nor after
   );
 
   reader.stop();
-  await vi.waitFor(() => expect(bus.kinds(orgId)).toContain("unwatch_org"));
+  await eventually(() => expect(bus.kinds(orgId)).toContain("unwatch_org"));
   const { orgId: laterOrgId, first: later, second: laterThere } = await newOrg();
   // What is sent for another org comes later on the same channel, so what was to come has come.
   const mark = await watch(later);
@@ -189,7 +192,7 @@ test("where nobody watches the org, nothing is sent to other replicas, nor after
   const before = bus.kinds(orgId).filter((kind) => kind === "transients").length;
   await connect(url, device);
   await connect(url, await enrolDevice(laterThere));
-  await vi.waitFor(() => expect(bus.kinds(laterOrgId)).toContain("transients"));
+  await eventually(() => expect(bus.kinds(laterOrgId)).toContain("transients"));
   expect(bus.kinds(orgId).filter((kind) => kind === "transients")).toHaveLength(before);
 });
 
@@ -202,10 +205,8 @@ test("a reader whose replica lost its line to the others is told to read anew, a
     select pg_terminate_backend(pid) from pg_stat_activity
     where datname = current_database() and application_name = 'pinion listener'
   `.execute(database.db);
-  await vi.waitFor(() => expect(reader.seen.resyncs).toBeGreaterThan(before), { timeout: 10_000 });
+  await eventually(() => expect(reader.seen.resyncs).toBeGreaterThan(before));
   const device = await enrolDevice(second);
   await connect(replicas.second.url, device);
-  await vi.waitFor(() => expect(reader.kinds(device.deviceId)).toContain("device.connected"), {
-    timeout: 10_000,
-  });
+  await eventually(() => expect(reader.kinds(device.deviceId)).toContain("device.connected"));
 });
