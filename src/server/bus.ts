@@ -1,7 +1,19 @@
 import type { Logger } from "../log.ts";
 import type { Db } from "../store/database.ts";
 import { notificationBytesMax, notify, openListener } from "../store/listener.ts";
-import type { Transient } from "./transients.ts";
+
+/** What happened in an org and is in no log; transients.ts has the rest. */
+export type Transient = {
+  kind: "run.claimed" | "run.started" | "device.connected" | "device.disconnected";
+  /** By the replica's clock, in milliseconds since 1970. */
+  at: number;
+  deviceId: string;
+  replicaId: string;
+  epoch: number;
+  runId?: string;
+  watcherId?: string;
+  attempt?: number;
+};
 
 /** What replicas tell each other. All of it is a hint that may be lost. */
 export type BusMessage =

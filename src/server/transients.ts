@@ -1,5 +1,5 @@
 import { newId } from "../ids.ts";
-import type { Bus, BusMessage } from "./bus.ts";
+import type { Bus, BusMessage, Transient } from "./bus.ts";
 
 /**
  * Transient events: devices that come and go and runs that move on, for those who watch their org at this moment, on
@@ -9,18 +9,6 @@ import type { Bus, BusMessage } from "./bus.ts";
  * what it has sent so far (`org_heard`), and sends what comes (`transients`), numbered: a gap in the numbers, or a new
  * `relayId`, is something missed. Where nobody watches an org, its transient events cost a look into two maps.
  */
-
-export type Transient = {
-  kind: "run.claimed" | "run.started" | "device.connected" | "device.disconnected";
-  /** By the replica's clock, in milliseconds since 1970. */
-  at: number;
-  deviceId: string;
-  replicaId: string;
-  epoch: number;
-  runId?: string;
-  watcherId?: string;
-  attempt?: number;
-};
 
 export type OrgWatcher = {
   onTransient(event: Transient): void;

@@ -6,7 +6,7 @@ import {
   TransientEventSchema,
 } from "#gen/pinion/v1/event_pb.js";
 import type * as events from "../../store/events.ts";
-import type { Transient } from "../transients.ts";
+import type { Transient } from "../bus.ts";
 import { timestampOf } from "./moments.ts";
 
 export function eventMessage(row: events.EventRow): Event {

@@ -12,8 +12,9 @@ import { Bell } from "../../abort.ts";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../../store/database.ts";
 import * as events from "../../store/events.ts";
+import type { Transient } from "../bus.ts";
 import { principalOf } from "../guard.ts";
-import type { OrgWatcher, Transient } from "../transients.ts";
+import type { OrgWatcher } from "../transients.ts";
 import { eventMessage, transientMessage } from "./event-message.ts";
 import { page } from "./page.ts";
 
