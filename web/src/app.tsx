@@ -46,7 +46,7 @@ function SignedIn() {
   useEffect(() => {
     document.title = `${view === "runs" && id ? `Run ${id.slice(-8)}` : titles[view]} · Pinion`;
   }, [view, id]);
-  useLayoutEffect(() => scrollTo(0, 0), [view, id]);
+  useLayoutEffect(() => returnTo(`${view}/${id}`), [view, id]);
   return (
     <>
       <button type="button" class="skip" onClick={() => document.getElementById("main")?.focus()}>
@@ -59,6 +59,16 @@ function SignedIn() {
       <DialogPlace />
     </>
   );
+}
+
+/** How far down each place was, so that the way back from a run leads to where it was in the list. */
+const scrolled = new Map<string, number>();
+
+function returnTo(place: string): () => void {
+  scrollTo(0, scrolled.get(place) ?? 0);
+  const remember = () => scrolled.set(place, scrollY);
+  addEventListener("scroll", remember, { passive: true });
+  return () => removeEventListener("scroll", remember);
 }
 
 function Place({ view, id }: { view: View; id: string }) {

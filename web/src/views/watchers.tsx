@@ -180,7 +180,7 @@ function LastResult({ watcher, isActive }: { watcher: Watcher; isActive: boolean
       <a href={linkTo("runs", watcher.activeRunId)} tabIndex={isActive ? 0 : -1}>
         <span class="status busy">
           <i aria-hidden="true" />
-          under way
+          active run
         </span>
       </a>
     );
