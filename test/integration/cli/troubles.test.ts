@@ -1,11 +1,12 @@
 /** What the command says, and with which code it ends, when what it needs is not there or is something else. */
-import { execFileSync } from "node:child_process";
+import { execFile, execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer as createHttpServer } from "node:http";
 import { createSecureServer } from "node:http2";
 import { type AddressInfo, connect, createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, inject, onTestFinished, test } from "vitest";
 import { type Ended, runCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
@@ -90,6 +91,19 @@ test("something else that answers there, and a URL of another kind", async () =>
   const chatty = await listen(createServer((socket) => socket.end("SSH-2.0-x\r\n")));
   expectTold(await list(`http://127.0.0.1:${chatty}`), 3, /not as a Pinion does/, /port/);
   expectTold(await list("postgres://localhost/x"), 2, /neither http nor https/, /http:\/\/localhost/);
+});
+
+test("a connection that breaks under the real command ends it with words, not with a stack", async () => {
+  const main = fileURLToPath(new URL("../../../src/cli/main.ts", import.meta.url));
+  const port = await listen(createServer((socket) => socket.end("SSH-2.0-x\r\n")));
+  const args = [main, "--url", `http://127.0.0.1:${port}`, "--token", replica.token, "runs", "list"];
+  const ended = await new Promise<Ended>((done) => {
+    const env = { PATH: process.env.PATH, HOME: home };
+    execFile(process.execPath, args, { env, cwd: home, timeout: 20_000 }, (error, out, err) => {
+      done({ code: error ? Number(error.code ?? Number.NaN) : 0, out, err });
+    });
+  });
+  expectTold(ended, 3, /not as a Pinion does/, /port/);
 });
 
 test("a port that is taken by a Pinion, and by something else", async () => {
