@@ -78,6 +78,8 @@ export function useBrowser(): TestBrowser {
     const context = await browser.newContext({
       viewport: { width: options.width ?? 1280, height: options.height ?? 800 },
       colorScheme: options.scheme ?? "light",
+      // The certificates of the tests are their own.
+      ignoreHTTPSErrors: true,
       timezoneId: options.timeZone ?? "Europe/Berlin",
       permissions: ["clipboard-read", "clipboard-write"],
     });

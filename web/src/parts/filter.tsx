@@ -37,35 +37,3 @@ export function startFilterKey(): () => void {
   addEventListener("keydown", onKey);
   return () => removeEventListener("keydown", onKey);
 }
-
-/** A choice of one of many by name; beyond some dozens a word narrows them down first. */
-export function Picker(props: {
-  label: string;
-  value: string;
-  none: string;
-  options: readonly { value: string; label: string }[];
-  onChange(value: string): void;
-  id?: string;
-}) {
-  const shown = props.options.slice(0, optionsMax);
-  const current = props.options.find(({ value }) => value === props.value);
-  if (current && !shown.includes(current)) shown.unshift(current);
-  return (
-    <select
-      id={props.id}
-      aria-label={props.id ? undefined : props.label}
-      value={props.value}
-      onChange={(event) => props.onChange(event.currentTarget.value)}
-    >
-      <option value="">{props.none}</option>
-      {props.value && !current && <option value={props.value}>{props.value.slice(-8)}</option>}
-      {shown.map(({ value, label }) => (
-        <option key={value} value={value}>
-          {label}
-        </option>
-      ))}
-    </select>
-  );
-}
-
-const optionsMax = 1_000;

@@ -1,11 +1,11 @@
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import { useEffect } from "preact/hooks";
 import type { Run } from "#gen/pinion/v1/run_pb.js";
-import { devices, labelOf } from "../data/devices.ts";
+import { deviceOptions, labelOf } from "../data/devices.ts";
 import { hasOlder, runs, setFilter, showOlder } from "../data/runs.ts";
 import { slugOf, watchers } from "../data/watchers.ts";
 import { Empty, ListState } from "../parts/empty.tsx";
-import { Picker } from "../parts/filter.tsx";
+import { Picker } from "../parts/picker.tsx";
 import { type Column, Rows } from "../parts/rows.tsx";
 import { Status } from "../parts/status.tsx";
 import { Ago, Since } from "../parts/time.tsx";
@@ -59,7 +59,7 @@ export function RunsView() {
           label="Device"
           none="any device"
           value={device}
-          options={devices.items.value.map(({ id, label }) => ({ value: id, label }))}
+          options={deviceOptions.value}
           onChange={(value) => setQuery({ device: value })}
         />
         <Picker

@@ -12,10 +12,10 @@ import {
   WatcherSpecSchema,
 } from "#gen/pinion/v1/watcher_pb.js";
 import { agents, watchers as api, explainError } from "../data/api.ts";
-import { devices } from "../data/devices.ts";
+import { deviceOptions, devices } from "../data/devices.ts";
 import { watchers } from "../data/watchers.ts";
 import { closeDialog, Dialog } from "../parts/dialog.tsx";
-import { Picker } from "../parts/filter.tsx";
+import { Picker } from "../parts/picker.tsx";
 import { tell } from "../parts/toasts.tsx";
 import { scheduleText } from "../schedule-words.ts";
 import { isSameClock, lengthInput, parseLength, slotText, viewerZone } from "../times.ts";
@@ -115,10 +115,6 @@ function What({ draft, isNew }: FieldsProps & { isNew: boolean }) {
       })
       .catch(() => {});
   }, []);
-  const machines = devices.items.value.map(({ id, label }) => ({
-    value: id,
-    label: `${label} (${id.slice(-8)})`,
-  }));
   return (
     <fieldset>
       <legend>What</legend>
@@ -142,7 +138,7 @@ function What({ draft, isNew }: FieldsProps & { isNew: boolean }) {
             label="Device"
             none="any fleet worker"
             value={draft.value.device}
-            options={machines}
+            options={deviceOptions.value}
             onChange={(value) => set(draft, "device", value)}
           />
         )}
