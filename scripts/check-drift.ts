@@ -1,11 +1,12 @@
 /**
  * Fails when what is committed is not what would be made from its source: the generated code, the schema dump, the page
- * of the configuration, and a lockfile without addresses of registries. Changes nothing.
+ * of the configuration, the web page, and a lockfile without addresses of registries. Changes nothing.
  */
 import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { configurationFile, configurationPage } from "./lib/configuration.ts";
+import { buildPage, pageDir } from "./lib/page.ts";
 import { generate, root } from "./lib/proto.ts";
 import { dumpSchema, schemaDumpFile } from "./lib/schema-dump.ts";
 
@@ -73,11 +74,32 @@ async function checkConfigurationPage(): Promise<string[]> {
   return ["docs/configuration.md is not what the settings say: run npm run generate"];
 }
 
-const checks = [checkGeneratedCode(), checkLockfile(), checkSchemaDump(), checkConfigurationPage()];
+async function checkPage(): Promise<string[]> {
+  const fresh = await buildPage();
+  const committed = await listFiles(join(root, pageDir)).catch(() => []);
+  const stale = await Promise.all(
+    fresh.map(async ({ path, bytes }) => {
+      const found = await readFile(join(root, pageDir, path)).catch(() => undefined);
+      return found?.equals(bytes) ? [] : [path];
+    }),
+  );
+  const extra = committed.filter((path) => !fresh.some((file) => file.path === path));
+  return [...stale.flat(), ...extra].map(
+    (path) => `${pageDir}/${path} is not what web/ makes: run npm run build:page`,
+  );
+}
+
+const checks = [
+  checkGeneratedCode(),
+  checkLockfile(),
+  checkSchemaDump(),
+  checkConfigurationPage(),
+  checkPage(),
+];
 const problems = (await Promise.all(checks)).flat();
 for (const problem of problems) console.error(`drift: ${problem}`);
 if (problems.length > 0) process.exitCode = 1;
 else
   console.log(
-    "No drift: the generated code, the schema dump, the configuration and the lockfile are what their sources say.",
+    "No drift: the generated code, the schema dump, the configuration, the page and the lockfile are what their sources say.",
   );

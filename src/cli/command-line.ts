@@ -1,5 +1,6 @@
 import { CommanderError } from "commander";
 import type { Cli } from "./cli.ts";
+import { connectionTrouble } from "./connection-trouble.ts";
 import { serverUrl } from "./context.ts";
 import { exitCodes, explain } from "./failures.ts";
 import { createProgram } from "./program.ts";
@@ -15,8 +16,11 @@ export async function main(cli: Cli, args: readonly string[]): Promise<number> {
       // Help and version come as errors with code 0; commander has said the rest.
       return error.exitCode === 0 || error.code === "commander.help" ? exitCodes.ok : exitCodes.usage;
     }
-    return report(cli, error, urlOf(cli, program.opts()));
+    const url = urlOf(cli, program.opts());
+    return report(cli, (url && (await connectionTrouble(error, url))) || error, url);
   } finally {
+    // A connection that breaks says so a moment after its call has failed, and must be heard by who still listens to it.
+    await new Promise((done) => setImmediate(done));
     cli.open.dispose();
   }
 }

@@ -18,6 +18,8 @@ export async function checkDatabase(
 ): Promise<Check[]> {
   // Only who asks for a database waits for its driver to load.
   const { inspect } = await import("../store/inspect.ts");
+  const wrong = checkUrl(url);
+  if (wrong) return [wrong];
   let found: Inspection;
   try {
     found = await inspect(url);
@@ -58,10 +60,22 @@ async function checkNotifications(url: string, listenUrl: string): Promise<Check
 const advices: Record<string, string> = {
   "28P01": "the password or the user is wrong",
   "28000": "this user may not connect: see pg_hba.conf",
-  "3D000": "make the database first: createdb",
+  "3D000": "make the database first: `createdb`, or `create database …` in psql",
   ECONNREFUSED: "nobody listens there: is PostgreSQL running, and is the port right?",
   ENOTFOUND: "the host's name is not known",
 };
+
+/** What is wrong with the URL itself: a driver would take much for a host's name, and say so. */
+function checkUrl(url: string): Check | undefined {
+  if (/^postgres(ql)?:\/\//.test(url)) return undefined;
+  const scheme = /^[a-z][a-z0-9+.-]*(?=:\/\/)/i.exec(url)?.[0];
+  return {
+    name: "database URL",
+    verdict: "bad",
+    found: scheme ? `${scheme}:// is not the URL of a PostgreSQL` : "that is no URL of a PostgreSQL",
+    advice: "write it like postgres://user:password@host:5432/database",
+  };
+}
 
 function unreachable(url: string, error: unknown): Check {
   const code = systemCode(error) ?? "";

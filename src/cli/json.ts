@@ -5,7 +5,7 @@ import type { Cli } from "./cli.ts";
  * The message as proto3 JSON with the names of the .proto files. Fields without presence are always there, so that an
  * empty list is `[]` and a program need not ask whether it is.
  */
-function asJson<Desc extends DescMessage>(schema: Desc, message: MessageShape<Desc>): unknown {
+export function asJson<Desc extends DescMessage>(schema: Desc, message: MessageShape<Desc>): unknown {
   return toJson(schema, message, { useProtoFieldName: true, alwaysEmitImplicit: true });
 }
 

@@ -3,6 +3,7 @@ import { createLogger } from "../log.ts";
 import { type Cli, examples } from "./cli.ts";
 import { optionsOf } from "./context.ts";
 import { exitCodes, Failure } from "./failures.ts";
+import { requireUsableDatabase } from "./usable-database.ts";
 
 /** `pinion migrate`: brings a database to this version's schema. */
 export function addMigrate(program: Command, cli: Cli): void {
@@ -17,6 +18,7 @@ export function addMigrate(program: Command, cli: Cli): void {
       const options = optionsOf<{ databaseUrl?: string }>(command);
       const url = options.databaseUrl ?? (cli.env.DATABASE_DIRECT_URL || cli.env.DATABASE_URL);
       if (!url) throw new Failure(exitCodes.usage, "which database?", "give --database-url or DATABASE_URL");
+      await requireUsableDatabase(url);
       const { listMigrations, migrate } = await import("../store/migrate.ts");
       const log = createLogger({ level: cli.env.PINION_LOG_LEVEL || "warn", name: "pinion migrate" });
       const { applied } = await migrate(url, log);

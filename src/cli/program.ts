@@ -2,6 +2,7 @@ import { Command } from "commander";
 import { addAgents } from "./agents.ts";
 import { addApply } from "./apply.ts";
 import { type Cli, examples } from "./cli.ts";
+import { addCompletion } from "./completion.ts";
 import { addConversations } from "./conversations.ts";
 import { addDevice } from "./device.ts";
 import { addDevices } from "./devices.ts";
@@ -65,6 +66,7 @@ export function createProgram(cli: Cli): Command {
   addDoctor(program, cli);
   addMigrate(program, cli);
   addSecrets(program, cli);
+  addCompletion(program, cli);
   return examples(program, [
     ["up", "everything on this machine: database, server, this device, a first run"],
     ["watchers trigger daily-checkin --watch", "a run now, live"],

@@ -9,13 +9,14 @@ import {
   RunSchema,
 } from "#gen/pinion/v1/run_pb.js";
 import { type Cli, examples, interruptSignal } from "./cli.ts";
-import { connect } from "./context.ts";
-import { exitCodes } from "./failures.ts";
+import { type Clients, connect } from "./context.ts";
+import { exitCodes, Failure } from "./failures.ts";
 import { printJson } from "./json.ts";
 import { deviceId, deviceLabels, runId } from "./lookup.ts";
 import { collect, list, wholeNumber } from "./paging.ts";
 import { printRun } from "./run-details.ts";
 import { watchRun } from "./run-watch.ts";
+import { watchRuns } from "./runs-live.ts";
 import { type Column, plain, table } from "./table.ts";
 import { formatAgo, formatDuration, formatMoment } from "./times.ts";
 import * as words from "./words.ts";
@@ -125,28 +126,66 @@ function addGet(runs: Command, cli: Cli): void {
 function addWatch(runs: Command, cli: Cli): void {
   const command = runs
     .command("watch")
-    .argument("<run>", "the run's id")
-    .description("follow a run: its output on standard output, its states on standard error")
-    .option("--exit-status", "exit with 1 unless the run ends completed")
-    .action(async (id: string, _options, command: Command) => {
-      const { clients, options } = connect<{ exitStatus?: boolean }>(cli, command);
+    .argument("[run]", "the run's id; without one all runs, as they come and go")
+    .description("follow a run: its output on standard output, its states on standard error; or all runs")
+    .option("--watcher <watcher>", "without a run: only this watcher's (id or slug)")
+    .option("--device <device>", "without a run: only this device's (id or label)")
+    .option("--exit-status", "with a run: exit with 1 unless it ends completed")
+    .action(async (id: string | undefined, _options, command: Command) => {
+      const { clients, options } = connect<WatchOptions>(cli, command);
       const interrupt = interruptSignal();
       try {
-        const last = await watchRun(cli, clients, runId(id), {
-          asJson: options.json === true,
-          signal: interrupt.signal,
-        });
-        if (!last) return cli.setExitCode(exitCodes.interrupted);
-        const isCompleted = words.runStatus.word(last.status) === "completed";
-        if (options.exitStatus && !isCompleted) cli.setExitCode(exitCodes.failed);
+        if (id === undefined) await watchAll(cli, clients, options, interrupt.signal);
+        else await watchOne(cli, clients, runId(id), options, interrupt.signal);
       } finally {
         interrupt.dispose();
       }
     });
   examples(command, [
+    ["runs watch", "every run, live, until Ctrl-C"],
+    ["runs watch --device laptop --json", "a line of JSON for every update"],
     ["runs watch 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "until it ends; Ctrl-C stops watching, not the run"],
     ["runs watch 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e --exit-status > report.txt", "in a script"],
   ]);
+}
+
+type WatchOptions = { watcher?: string; device?: string; exitStatus?: boolean };
+
+async function watchOne(
+  cli: Cli,
+  clients: Clients,
+  id: string,
+  options: WatchOptions & { json?: boolean },
+  signal: AbortSignal,
+): Promise<void> {
+  if (options.watcher || options.device) {
+    throw new Failure(exitCodes.usage, "a run, or --watcher and --device", "leave one of them out");
+  }
+  const last = await watchRun(cli, clients, id, { asJson: options.json === true, signal });
+  if (!last) return cli.setExitCode(exitCodes.interrupted);
+  const isCompleted = words.runStatus.word(last.status) === "completed";
+  if (options.exitStatus && !isCompleted) cli.setExitCode(exitCodes.failed);
+}
+
+async function watchAll(
+  cli: Cli,
+  clients: Clients,
+  options: WatchOptions & { json?: boolean },
+  signal: AbortSignal,
+): Promise<void> {
+  if (options.exitStatus) {
+    throw new Failure(exitCodes.usage, "--exit-status is of one run", "name the run, or leave it out");
+  }
+  const filter = {
+    watcherId: options.watcher
+      ? (await clients.watchers.getWatcher({ watcherId: options.watcher })).watcher!.id
+      : "",
+    deviceId: options.device ? await deviceId(clients, options.device) : "",
+  };
+  const labels = await deviceLabels(clients);
+  await watchRuns(cli, clients, { filter, labels, asJson: options.json === true, signal });
+  if (signal.aborted) return cli.setExitCode(exitCodes.interrupted);
+  throw new Failure(exitCodes.unreachable, "the server ended the stream", "start the command again");
 }
 
 function addExplain(runs: Command, cli: Cli): void {

@@ -55,6 +55,7 @@ import { turnService } from "../server/rpc/turns.ts";
 import { type WatcherScheduler, watcherService } from "../server/rpc/watchers.ts";
 import { createStreams } from "../server/streams.ts";
 import { createTelemetry } from "../server/telemetry.ts";
+import { loadPage, withPage } from "../server/web/page.ts";
 import { type Db, openDatabase } from "../store/database.ts";
 import { migrate } from "../store/migrate.ts";
 import { ensureBootstrap, provisionDefaultAgents } from "../store/orgs.ts";
@@ -219,12 +220,15 @@ export async function startReplica(
         },
         onResync() {
           feed.wakeAll();
-          // The first listening comes before the sweep, which begins with a pass.
-          sweep?.poke();
+          // The first listening comes before the bus is there, and before the sweep, which begins with a pass.
+          if (!sweep) return;
+          feed.introduce();
+          sweep.poke();
         },
       },
     });
     opened.defer(() => bus.close());
+    feed.introduce();
     opened.defer(async () => {
       await Promise.all([completer.idle(), dispatcher.idle(), turnEndings.idle()]);
       await hub.close();
@@ -352,14 +356,17 @@ export async function startReplica(
       log,
       ...(config.tls ? { tls: await readTls(config.tls) } : {}),
       ...(config.session.isBare ? { takeStream: bare.take } : {}),
-      handler: withProbes({
-        rpc: rpc as Handler,
-        health,
-        db: requests.db,
-        isBusUp: () => bus.isUp(),
-        metrics,
-        metricsToken: config.metricsToken,
-      }),
+      handler: withPage(
+        withProbes({
+          rpc: rpc as Handler,
+          health,
+          db: requests.db,
+          isBusUp: () => bus.isUp(),
+          metrics,
+          metricsToken: config.metricsToken,
+        }),
+        loadPage(),
+      ),
     });
     replica.address = port.url;
     health.setServing(true);

@@ -1,3 +1,4 @@
+import { dirname, join } from "node:path";
 import type { Command } from "commander";
 import { type Cli, examples, interruptSignal } from "./cli.ts";
 import { defaultPort, optionsOf } from "./context.ts";
@@ -163,6 +164,8 @@ function nextSteps(cli: Cli, options: UpOptions, machine: Machine): string[] {
     "",
     `  ${bold("What next")}, in another terminal:`,
     ...commands.map(([command, why]) => `    npx pinion ${command.padEnd(width)}${flags}  ${dim(why)}`),
+    "",
+    `  ${bold("On the web")}: ${machine.url}/  ${dim(`sign in with the token in ${join(dirname(machine.configFile), "token")}`)}`,
     "",
     `  ${dim(`what this device may execute: ${machine.configFile}`)}`,
     `  ${dim("Ctrl-C stops everything, a run under way too: `pinion runs retry` does it again. The rest goes on at the next start")}`,

@@ -2,6 +2,19 @@ import type { Logger } from "../log.ts";
 import type { Db } from "../store/database.ts";
 import { notificationBytesMax, notify, openListener } from "../store/listener.ts";
 
+/** What happened in an org and is in no log; transients.ts has the rest. */
+export type Transient = {
+  kind: "run.claimed" | "run.started" | "device.connected" | "device.disconnected";
+  /** By the replica's clock, in milliseconds since 1970. */
+  at: number;
+  deviceId: string;
+  replicaId: string;
+  epoch: number;
+  runId?: string;
+  watcherId?: string;
+  attempt?: number;
+};
+
 /** What replicas tell each other. All of it is a hint that may be lost. */
 export type BusMessage =
   /** The device may have work. */
@@ -26,6 +39,23 @@ export type BusMessage =
   | { kind: "unwatch"; orgId: string; runId: string; replicaId: string }
   /** A watched run is somewhere else in its life. */
   | { kind: "run"; orgId: string; runId: string }
+  /** Somebody watches the org's transient events on that replica, for the next minute; transients.ts has the rest. */
+  | { kind: "watch_org"; orgId: string; replicaId: string }
+  /** Nobody watches them there any more. */
+  | { kind: "unwatch_org"; orgId: string; replicaId: string }
+  /** A replica that has just begun to listen asks who watches what. */
+  | { kind: "who_watches"; replicaId: string }
+  /** What was sent so far of an org that is watched. */
+  | { kind: "org_heard"; orgId: string; from: string; relayId: string; sequence: number }
+  /** Transient events of an org that is watched. */
+  | {
+      kind: "transients";
+      orgId: string;
+      from: string;
+      relayId: string;
+      sequence: number;
+      events: Transient[];
+    }
   /** A watched run's output; `data` in base64. */
   | {
       kind: "output";

@@ -1,4 +1,5 @@
 import type { Bus, BusMessage } from "./bus.ts";
+import { createTransients, type Transients } from "./transients.ts";
 
 /**
  * The feed: who on this replica looks at what, and what they are to be told. It holds hints and a little output; the
@@ -28,6 +29,10 @@ export type Feed = {
   subscribe(orgId: string, wake: () => void): () => void;
   /** Tells of changes and output of a run, first of the output that is kept. Returns how to stop. */
   watchRun(run: { orgId: string; runId: string }, watcher: RunWatcher): () => void;
+  /** Tells of what happens in an org and is in no log. Returns how to stop. */
+  watchOrg: Transients["watch"];
+  /** Something happened on this replica that is in no log; the database knows it. */
+  transient: Transients["tell"];
   /** Output came from a device of this replica. */
   output(chunk: OutputChunk): void;
   /** A run moved on in its life. `isEnded`: its output is not needed any more. */
@@ -36,6 +41,8 @@ export type Feed = {
   eventsAppended(orgId: string): void;
   /** A message of another replica; false if it is not the feed's. */
   receive(message: BusMessage): boolean;
+  /** This replica hears of the others from here on: they say what is watched there. */
+  introduce(): void;
   /** Everybody looks again: messages may have been missed. */
   wakeAll(): void;
   close(): void;
@@ -55,6 +62,7 @@ const relayedBytesMax = 5_000;
 const eventsCoalesceMs = 20;
 
 export function createFeed(options: { bus: () => Bus; replicaId: string }): Feed {
+  const transients = createTransients(options);
   const orgs = new Map<string, Set<() => void>>();
   const watched = new Map<string, Set<RunWatcher>>();
   const interests = new Map<string, Map<string, number>>();
@@ -160,6 +168,9 @@ export function createFeed(options: { bus: () => Bus; replicaId: string }): Feed
         options.bus().broadcast({ kind: "unwatch", ...run, replicaId: options.replicaId });
       };
     },
+    watchOrg: transients.watch,
+    transient: transients.tell,
+    introduce: transients.introduce,
     output(chunk) {
       const key = keyOf(chunk);
       keep(key, chunk, false);
@@ -210,14 +221,16 @@ export function createFeed(options: { bus: () => Bus; replicaId: string }): Feed
           return true;
         }
         default:
-          return false;
+          return transients.receive(message);
       }
     },
     wakeAll() {
       for (const orgId of orgs.keys()) wakeOrg(orgId);
       for (const key of watched.keys()) tellChange(key);
+      transients.resyncAll();
     },
     close() {
+      transients.close();
       clearInterval(renew);
       for (const timer of announced.values()) clearTimeout(timer);
     },

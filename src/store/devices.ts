@@ -231,14 +231,17 @@ async function provisionDefaultWatcher(
   });
 }
 
-function selectDevices(db: Db, ttlMs: number) {
+/** Of the presence `p`. A beat is one sign of life; opening and closing a stream are two more. */
+function livenessOf(ttlMs: number): RawBuilder<Liveness> {
   const ttl = sql`${ttlMs} * interval '1 millisecond'`;
-  // A beat is one sign of life; opening and closing a stream are two more.
-  const liveness: RawBuilder<Liveness> = sql`case
+  return sql`case
     when p.connected_at is null then 'never'
     when p.disconnected_at is null and greatest(p.last_beat_at, p.connected_at) > now() - ${ttl} then 'online'
     when p.disconnected_at is not null and greatest(p.last_beat_at, p.disconnected_at) > now() - ${ttl} then 'unsteady'
     else 'offline' end`;
+}
+
+function selectDevices(db: Db, ttlMs: number) {
   return db
     .selectFrom("device as d")
     .leftJoin("presence as p", (join) =>
@@ -257,7 +260,7 @@ function selectDevices(db: Db, ttlMs: number) {
     )
     .selectAll("d")
     .select(["p.replica_id", "p.connected_at", "p.disconnected_at", "p.last_beat_at"])
-    .select(liveness.as("liveness"))
+    .select(livenessOf(ttlMs).as("liveness"))
     .select(sql<number>`coalesce(p.epoch, 0)`.as("session_epoch"))
     .select(sql<number>`runs.active`.as("active_runs"))
     .select(sql<number>`runs.pending`.as("pending_runs"));
@@ -289,7 +292,7 @@ function notFound(deviceId: string): never {
   refuse("not_found", `there is no device ${deviceId}`);
 }
 
-/** The org's devices by label, at most `limit`; those after `after`, and fleet workers only or none of them, if given. */
+/** The org's devices by label, at most `limit`: those after `after`, and those that a filter names, where given. */
 export function list(
   db: Db,
   options: {
@@ -298,8 +301,13 @@ export function list(
     limit: number;
     after?: { label: string; id: string } | undefined;
     isWorker?: boolean | undefined;
+    liveness?: readonly Liveness[];
+    /** A part of the label, whatever its case. */
+    labelContains?: string;
+    platforms?: readonly Platform[];
   },
 ): Promise<Device[]> {
+  const { liveness = [], labelContains = "", platforms = [] } = options;
   let query = selectDevices(db, options.ttlMs)
     .where("d.org_id", "=", options.orgId)
     .orderBy("d.label")
@@ -309,6 +317,14 @@ export function list(
     query = query.where(sql<boolean>`(d.label, d.id) > (${options.after.label}, ${options.after.id})`);
   }
   if (options.isWorker !== undefined) query = query.where("d.is_worker", "=", options.isWorker);
+  // An org has some thousand devices: all of them are looked at, for which no index is worth its writes.
+  if (liveness.length > 0) {
+    query = query.where(sql<boolean>`${livenessOf(options.ttlMs)} = any(${liveness as Liveness[]}::text[])`);
+  }
+  if (labelContains !== "") {
+    query = query.where(sql<boolean>`position(lower(${labelContains}) in lower(d.label)) > 0`);
+  }
+  if (platforms.length > 0) query = query.where("d.platform", "in", platforms as Platform[]);
   return query.execute();
 }
 

@@ -32,15 +32,18 @@ export async function open(
   return rows[0]!;
 }
 
-/** Records the end of sessions. One that a newer session has replaced changes nothing (compare-and-set on the epoch). */
-export async function close(db: Db, sessions: readonly SessionName[]): Promise<void> {
-  if (sessions.length === 0) return;
+/**
+ * Records the end of sessions; answers which ones ended. One that a newer session has replaced changes nothing
+ * (compare-and-set on the epoch).
+ */
+export async function close(db: Db, sessions: readonly SessionName[]): Promise<SessionName[]> {
+  if (sessions.length === 0) return [];
   const input = unnest("i", sessions, {
     org_id: ["text", (s) => s.orgId],
     device_id: ["uuid", (s) => s.deviceId],
     epoch: ["bigint", (s) => s.epoch],
   });
-  await sql`
+  const { rows } = await sql<SessionName>`
     with mine as materialized (
       select p.org_id, p.device_id from presence p join ${input}
         on p.org_id = i.org_id and p.device_id = i.device_id and p.epoch = i.epoch and p.disconnected_at is null
@@ -48,7 +51,9 @@ export async function close(db: Db, sessions: readonly SessionName[]): Promise<v
       for update of p
     )
     update presence p set disconnected_at = now() from mine m where p.org_id = m.org_id and p.device_id = m.device_id
+    returning p.org_id as "orgId", p.device_id as "deviceId", p.epoch
   `.execute(db);
+  return rows;
 }
 
 /** Records heartbeats; answers which of the sessions are no longer their device's current one. */

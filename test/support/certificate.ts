@@ -1,6 +1,6 @@
 /** Certificates for localhost, made where openssl is. Node can make keys, but no certificates. */
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
@@ -14,8 +14,8 @@ export const hasOpenssl = (() => {
   }
 })();
 
-/** Files of a certificate that is its own authority, good for so many days from now; removed after the test. */
-export function makeCertificate(days: number): { certFile: string; keyFile: string } {
+/** A certificate that is its own authority, good for so many days from now, as files and as text; removed after the test. */
+export function makeCertificate(days = 2) {
   const dir = mkdtempSync(join(tmpdir(), "pinion-certificate-"));
   onTestFinished(() => rmSync(dir, { recursive: true }));
   const [certFile, keyFile] = [join(dir, "cert.pem"), join(dir, "key.pem")];
@@ -26,5 +26,5 @@ export function makeCertificate(days: number): { certFile: string; keyFile: stri
     ["req", "-x509", ...curve, "-days", String(days), ...names, "-keyout", keyFile, "-out", certFile],
     { stdio: "ignore" },
   );
-  return { certFile, keyFile };
+  return { certFile, keyFile, cert: readFileSync(certFile, "utf8"), key: readFileSync(keyFile, "utf8") };
 }

@@ -16,7 +16,7 @@ function listSources(folder: string): Source[] {
   const from = join(root, folder);
   if (!existsSync(from)) return [];
   return readdirSync(from, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile() && entry.name.endsWith(".ts") && !entry.name.endsWith(".d.ts"))
+    .filter((entry) => entry.isFile() && /\.tsx?$/.test(entry.name) && !entry.name.endsWith(".d.ts"))
     .map((entry) => relative(root, join(entry.parentPath, entry.name)))
     .filter((path) => !path.includes("node_modules/"))
     .sort()
@@ -43,12 +43,13 @@ function findImports(path: string, text: string): Import[] {
     });
 }
 
-const sources = ["src", "clients/ts/src", "test"].flatMap(listSources);
+const sources = ["src", "clients/ts/src", "web/src", "test"].flatMap(listSources);
 
 /** The first that matches names the layer. */
 const layers: [name: string, pattern: RegExp][] = [
   ["generated", /^clients\/ts\/src\/gen\//],
   ["client", /^clients\/ts\//],
+  ["page", /^web\//],
   ["store", /^src\/store\//],
   ["scheduler", /^src\/scheduler\//],
   ["server", /^src\/server\//],
@@ -73,6 +74,10 @@ const arrows: Record<string, { may: string[]; why: string }> = {
   cli: {
     may: ["leaves", "store", "scheduler", "server", "client", "generated"],
     why: "a command puts the parts together, and nothing but commands is above it",
+  },
+  page: {
+    may: ["generated"],
+    why: "the page is one more client of the API, and everything in it goes over the wire",
   },
   client: { may: ["generated"], why: "the client is a package of its own, for programs that have no server" },
 };

@@ -128,6 +128,9 @@ export function createHub(deps: HubDeps): Hub {
     async onBroken(broken) {
       if (broken.length > 0) deps.doorbell().turnsEnded(await failTurnsOfSessions(db, broken));
     },
+    onEnded({ orgId, deviceId, epoch }) {
+      feed.transient(orgId, { kind: "device.disconnected", deviceId, epoch });
+    },
   });
   const turnWork = createTurnWork({ db, endings: deps.turnEndings });
   const opens = createLimit(opensMax);
@@ -161,6 +164,7 @@ export function createHub(deps: HubDeps): Hub {
         fleets.set(orgId, fleet.add(session));
       }
       before?.replaced();
+      feed.transient(orgId, { kind: "device.connected", deviceId, epoch });
       deps.dispatcher().wake(session);
     },
     accept: (acceptance, kind) =>
@@ -177,7 +181,10 @@ export function createHub(deps: HubDeps): Hub {
       kind === "turn" ? turnWork.settle(settlement) : settlements.add(settlement),
     beat: (session, attempts) => presenceWriter.beat(session, attempts),
     output: (chunk) => feed.output(chunk),
-    runMoved: (run) => feed.runChanged({ ...run, isEnded: false }),
+    runMoved({ orgId, deviceId, epoch }, kind, { kind: what, runId, watcherId, attempt }) {
+      feed.runChanged({ orgId, runId, isEnded: false });
+      if (what === "run") feed.transient(orgId, { kind, deviceId, epoch, runId, watcherId, attempt });
+    },
     wake: (session) => deps.dispatcher().wake(session),
     closed(session, { cause, isBroken }) {
       streams.get(session)?.();

@@ -7,6 +7,8 @@ export type OutstandingAttempt = {
   /** The run, or the turn. */
   readonly runId: string;
   readonly attemptToken: string;
+  /** Empty where the session did not push it itself. */
+  readonly watcherId: string;
   /** From 1. */
   readonly attempt: number;
   /**
@@ -48,12 +50,12 @@ export class Outstanding {
   }
 
   add(
-    name: { kind: AttemptKind; runId: string; attemptToken: string; attempt: number },
+    name: { kind: AttemptKind; runId: string; attemptToken: string; attempt: number; watcherId?: string },
     state: OutstandingAttempt["state"],
   ): OutstandingAttempt {
-    const { kind, runId, attemptToken, attempt } = name;
+    const { kind, runId, attemptToken, attempt, watcherId = "" } = name;
     const added: OutstandingAttempt = {
-      ...{ kind, runId, attemptToken, attempt, state, pushedAt: performance.now() },
+      ...{ kind, runId, attemptToken, attempt, watcherId, state, pushedAt: performance.now() },
       ...{ assignment: undefined, timer: undefined, beatsMissed: 0 },
     };
     this.#attempts.set(attemptToken, added);

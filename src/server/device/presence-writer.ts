@@ -29,6 +29,8 @@ export function startPresenceWriter(options: {
   onBroken: (sessions: readonly presence.SessionName[]) => Promise<void>;
   /** Told of each write: how many sessions beat, and how long it took. */
   onBatch?: (size: number, ms: number) => void;
+  /** The end of a session was written, and no newer one had replaced it. */
+  onEnded: (session: presence.SessionName) => void;
 }): PresenceWriter {
   const { db, log } = options;
   let beaten = new Map<string, presence.SessionName>();
@@ -61,9 +63,11 @@ export function startPresenceWriter(options: {
       );
       batch.listed = new Map();
       const sessions = [...batch.ended.values()];
-      await presence.close(db, sessions);
+      const closed = await presence.close(db, sessions);
+      for (const session of closed) options.onEnded(session);
       // After their end is committed nothing more is claimed for them.
       await options.onBroken(sessions.filter((session) => session.isBroken));
+      batch.ended = new Map();
       if (beats > 0) options.onBatch?.(beats, performance.now() - startedAt);
       for (const session of stale) options.onStale(session);
     } catch (error) {

@@ -71,7 +71,11 @@ export type SessionServices = {
   beat(session: SessionName, attempts: readonly (AttemptName & { kind: AttemptKind })[]): void;
   output(chunk: OutputChunk): void;
   /** A run or a turn is somewhere else in its life; those who watch it look. */
-  runMoved(run: { orgId: string; runId: string }): void;
+  runMoved(
+    session: SessionName,
+    kind: "run.claimed" | "run.started",
+    attempt: Pick<OutstandingAttempt, "kind" | "runId" | "watcherId" | "attempt">,
+  ): void;
   wake(session: Session): void;
   /** `isBroken`: nobody had asked the stream to end, so its turns are lost. */
   closed(session: Session, end: { cause: string; isBroken: boolean }): void;
@@ -344,7 +348,7 @@ export class Session implements Seat {
     if (result === "running") {
       if (attempt.state === "accepting") attempt.state = "running";
       this.#services.telemetry.accepted(this.#named(attempt), performance.now() - attempt.pushedAt);
-      this.#services.runMoved({ orgId: this.orgId, runId: attempt.runId });
+      this.#services.runMoved(this, "run.started", attempt);
     } else if (result === "gone" && attempt.state === "accepting") {
       // Settled meanwhile; unless it has reported already, the device is to stop.
       this.settled(attempt.attemptToken);
@@ -468,7 +472,7 @@ export class Session implements Seat {
       return false;
     }
     this.#link.send(attempt.assignment);
-    this.#services.runMoved({ orgId: this.orgId, runId: attempt.runId });
+    this.#services.runMoved(this, "run.claimed", attempt);
     attempt.timer = setTimeout(() => this.#pushAgain(attempt), this.#services.timers.acceptDeadlineMs);
     return true;
   }

@@ -2,7 +2,9 @@ import { create } from "@bufbuild/protobuf";
 import { Platform } from "#gen/pinion/v1/device_pb.js";
 import { type Device, DeviceSchema, Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import type * as devices from "../../store/devices.ts";
+import type { RunSummary } from "../../store/run-summaries.ts";
 import { timestampOf } from "./moments.ts";
+import { runSummaryMessage } from "./run-message.ts";
 
 /** Devices between rows and messages. */
 
@@ -21,7 +23,21 @@ const livenessMessages: Record<devices.Liveness, Liveness> = {
   never: Liveness.NEVER,
 };
 
-export function deviceMessage(row: devices.Device): Device {
+/** The names by which the store knows what a filter asks for. */
+export function livenessNames(wanted: readonly Liveness[]): devices.Liveness[] {
+  return namesIn(livenessMessages, wanted);
+}
+export function platformNames(wanted: readonly Platform[]): devices.Platform[] {
+  return namesIn(platformMessages, wanted);
+}
+function namesIn<Name extends string, Value>(
+  messages: Record<Name, Value>,
+  wanted: readonly Value[],
+): Name[] {
+  return (Object.keys(messages) as Name[]).filter((name) => wanted.includes(messages[name]));
+}
+
+export function deviceMessage(row: devices.Device, lastRun?: RunSummary): Device {
   return create(DeviceSchema, {
     id: row.id,
     label: row.label,
@@ -42,5 +58,6 @@ export function deviceMessage(row: devices.Device): Device {
     pendingRuns: row.pending_runs,
     createdAt: timestampOf(row.created_at),
     isWorker: row.is_worker,
+    lastRun: lastRun && runSummaryMessage(lastRun),
   });
 }

@@ -91,7 +91,7 @@ export function deviceService(deps: {
         fetch: (after, limit) =>
           watchers.list(db, { orgId, limit, afterSlug: after?.[0], deviceId: deviceId! }),
       });
-      return { watchers: rows.map(watcherMessage), nextPageToken };
+      return { watchers: rows.map((row) => watcherMessage(row)), nextPageToken };
     },
   };
 }

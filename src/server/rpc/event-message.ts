@@ -1,6 +1,14 @@
 import { create, type JsonObject } from "@bufbuild/protobuf";
-import { type Event, EventSchema, type EventSource, EventSourceSchema } from "#gen/pinion/v1/event_pb.js";
+import {
+  type Event,
+  EventSchema,
+  type EventSource,
+  EventSourceSchema,
+  type TransientEvent,
+  TransientEventSchema,
+} from "#gen/pinion/v1/event_pb.js";
 import type * as events from "../../store/events.ts";
+import type { Transient } from "../bus.ts";
 import { timestampOf } from "./moments.ts";
 
 export function eventMessage(row: events.EventRow): Event {
@@ -23,5 +31,18 @@ function sourceMessage(source: NonNullable<events.EventRow["source"]>): EventSou
     tokenId: source.token_id,
     userAgent: source.user_agent,
     requestId: source.request_id,
+  });
+}
+
+export function transientMessage(event: Transient): TransientEvent {
+  return create(TransientEventSchema, {
+    kind: event.kind,
+    at: timestampOf(new Date(event.at)),
+    deviceId: event.deviceId,
+    replicaId: event.replicaId,
+    sessionEpoch: BigInt(event.epoch),
+    runId: event.runId ?? "",
+    watcherId: event.watcherId ?? "",
+    attempt: event.attempt ?? 0,
   });
 }

@@ -6,19 +6,24 @@ import {
   type WatchEventsRequest,
   type WatchEventsResponse,
   WatchEventsResponseSchema,
+  WatchEventsResyncSchema,
 } from "#gen/pinion/v1/event_pb.js";
 import { Bell } from "../../abort.ts";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../../store/database.ts";
 import * as events from "../../store/events.ts";
+import type { Transient } from "../bus.ts";
 import { principalOf } from "../guard.ts";
-import { eventMessage } from "./event-message.ts";
+import type { OrgWatcher } from "../transients.ts";
+import { eventMessage, transientMessage } from "./event-message.ts";
 import { page } from "./page.ts";
 
 /** Who hears that events of an org were committed, on whatever replica. A hint: losing it costs seconds. */
 export interface EventFeed {
   /** Calls `wake` after events of the org were committed, until the returned function is called. */
   subscribe(orgId: string, wake: () => void): () => void;
+  /** Tells of what happens in the org and is in no log, until the returned function is called. */
+  watchOrg(orgId: string, watcher: OrgWatcher): () => void;
 }
 
 /** Whom the rpcs of other services tell after a commit that events of an org were written. A hint as well. */
@@ -30,6 +35,8 @@ export interface EventAnnouncer {
 const batchMax = 200;
 /** Repairs what a lost wake-up missed. */
 const rereadMs = 5_000;
+/** Transient events held for one reader. One that is slower is told to read anew what it shows. */
+const transientsMax = 500;
 /** What the .proto promises. */
 const keepaliveMs = 15_000;
 
@@ -64,32 +71,82 @@ async function* watch(
   const { orgId } = principalOf(context);
   const { signal } = context;
   const bell = new Bell();
+  let mayHaveEvents = true;
   // Before the first read, so that nothing falls between the two.
-  const unsubscribe = deps.feed.subscribe(orgId, () => bell.ring());
+  const unsubscribe = deps.feed.subscribe(orgId, () => {
+    mayHaveEvents = true;
+    bell.ring();
+  });
+  const transients = request.includeTransient ? holdTransients(deps.feed, orgId, bell) : undefined;
   try {
     let seq =
       request.afterCursor === "" ? await events.head(deps.db, { orgId }) : requireSeq(request.afterCursor);
     yield cursorUpdate(seq);
     let saidAt = performance.now();
+    let readAt = 0;
     while (!signal.aborted) {
-      const batch = await events.listAfter(deps.db, { orgId, afterSeq: seq, limit: batchMax });
-      for (const event of batch) {
-        seq = event.seq;
-        if (!isWanted(event.kind, request.kinds)) continue;
-        yield create(WatchEventsResponseSchema, { update: { case: "event", value: eventMessage(event) } });
-        saidAt = performance.now();
+      const updates: WatchEventsResponse[] = [];
+      if (mayHaveEvents || performance.now() - readAt >= rereadMs) {
+        mayHaveEvents = false;
+        readAt = performance.now();
+        const batch = await events.listAfter(deps.db, { orgId, afterSeq: seq, limit: batchMax });
+        if (batch.length === batchMax) mayHaveEvents = true;
+        for (const event of batch) {
+          seq = event.seq;
+          if (!isWanted(event.kind, request.kinds)) continue;
+          updates.push(
+            create(WatchEventsResponseSchema, { update: { case: "event", value: eventMessage(event) } }),
+          );
+        }
       }
-      const silentMs = performance.now() - saidAt;
-      if (silentMs >= keepaliveMs) {
+      updates.push(...(transients?.take(request.kinds) ?? []));
+      yield* updates;
+      const now = performance.now();
+      if (updates.length > 0) saidAt = now;
+      else if (now - saidAt >= keepaliveMs) {
         yield cursorUpdate(seq);
-        saidAt = performance.now();
-      } else if (batch.length < batchMax) {
-        await bell.wait(Math.min(rereadMs, keepaliveMs - silentMs), signal);
+        saidAt = now;
       }
+      if (!mayHaveEvents) await bell.wait(Math.min(rereadMs, keepaliveMs - (now - saidAt)), signal);
     }
   } finally {
     unsubscribe();
+    transients?.stop();
   }
+}
+
+/** Holds the org's transient events for one reader, until it takes them. */
+function holdTransients(feed: EventFeed, orgId: string, bell: Bell) {
+  let held: Transient[] = [];
+  let isResync = false;
+  const stop = feed.watchOrg(orgId, {
+    onTransient(event) {
+      held.push(event);
+      if (held.length > transientsMax) {
+        held = [];
+        isResync = true;
+      }
+      bell.ring();
+    },
+    onResync() {
+      isResync = true;
+      bell.ring();
+    },
+  });
+  return {
+    stop,
+    /** What came since it was last asked. What was missed came before the rest. */
+    take(kinds: readonly string[]): WatchEventsResponse[] {
+      const updates: WatchEventsResponse["update"][] = [];
+      if (isResync) updates.push({ case: "resync", value: create(WatchEventsResyncSchema) });
+      for (const event of held) {
+        if (isWanted(event.kind, kinds)) updates.push({ case: "transient", value: transientMessage(event) });
+      }
+      held = [];
+      isResync = false;
+      return updates.map((update) => create(WatchEventsResponseSchema, { update }));
+    },
+  };
 }
 
 function cursorUpdate(seq: number): WatchEventsResponse {

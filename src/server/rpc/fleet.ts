@@ -7,8 +7,9 @@ import * as callers from "../../store/callers.ts";
 import type { Db } from "../../store/database.ts";
 import * as devices from "../../store/devices.ts";
 import * as joinCodes from "../../store/join-codes.ts";
+import * as runSummaries from "../../store/run-summaries.ts";
 import { type Guard, principalOf } from "../guard.ts";
-import { deviceMessage } from "./device-message.ts";
+import { deviceMessage, livenessNames, platformNames } from "./device-message.ts";
 import type { EventAnnouncer } from "./events.ts";
 import { timestampOf } from "./moments.ts";
 import { idKey, page } from "./page.ts";
@@ -58,16 +59,30 @@ export function fleetService(deps: {
       const { rows, nextPageToken } = await page(request, {
         key: z.object({ label: z.string(), id: idKey }),
         keyOf: (row: devices.Device) => ({ label: row.label, id: row.id }),
-        fetch: (after, limit) => devices.list(db, { orgId, ttlMs, limit, after, isWorker: request.isWorker }),
+        fetch: (after, limit) =>
+          devices.list(db, {
+            orgId,
+            ttlMs,
+            limit,
+            after,
+            isWorker: request.isWorker,
+            liveness: livenessNames(request.liveness),
+            labelContains: request.labelContains,
+            platforms: platformNames(request.platforms),
+          }),
       });
-      return { devices: rows.map(deviceMessage), nextPageToken };
+      const lastRuns = request.includeLastRun
+        ? await runSummaries.lastOfDevices(db, { orgId, deviceIds: rows.map((row) => row.id) })
+        : undefined;
+      return { devices: rows.map((row) => deviceMessage(row, lastRuns?.get(row.id))), nextPageToken };
     },
 
     async getDevice(request, context) {
       const { orgId } = principalOf(context);
-      return {
-        device: deviceMessage(await devices.get(db, { orgId, ttlMs, deviceId: request.deviceId })),
-      };
+      const { deviceId } = request;
+      const device = await devices.get(db, { orgId, ttlMs, deviceId });
+      const lastRuns = await runSummaries.lastOfDevices(db, { orgId, deviceIds: [deviceId] });
+      return { device: deviceMessage(device, lastRuns.get(device.id)) };
     },
 
     async updateDevice(request, context) {

@@ -6,10 +6,13 @@ import {
   RunSchema,
   RunSource,
   RunStatus,
+  type RunSummary,
+  RunSummarySchema,
   SkipReason,
   type Window,
   WindowSchema,
 } from "#gen/pinion/v1/run_pb.js";
+import type * as runSummaries from "../../store/run-summaries.ts";
 import type { RunRow } from "../../store/runs.ts";
 import type { WindowRow } from "../../store/windows.ts";
 
@@ -105,6 +108,19 @@ export function runMessage(row: RunRow): Run {
     ...at("finishedAt", row.finishedAt),
   };
   return create(RunSchema, init);
+}
+
+export function runSummaryMessage(row: runSummaries.RunSummary): RunSummary {
+  return create(RunSummarySchema, {
+    id: row.id,
+    watcherId: row.watcherId,
+    status: runStatuses[row.status],
+    skipReason: row.skipReason ? skipReasons[row.skipReason] : SkipReason.UNSPECIFIED,
+    ...(row.durationMs === null ? {} : { duration: durationFromMs(row.durationMs) }),
+    ...at("dueAt", row.dueAt),
+    ...at("startedAt", row.startedAt),
+    ...at("finishedAt", row.finishedAt),
+  });
 }
 
 export function windowMessage(row: WindowRow): Window {

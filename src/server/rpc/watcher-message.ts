@@ -12,9 +12,10 @@ import {
 } from "#gen/pinion/v1/watcher_pb.js";
 import { refuse } from "../../errors.ts";
 import { checkSchedule } from "../../scheduler/cron.ts";
+import type { RunSummary } from "../../store/run-summaries.ts";
 import type * as watchers from "../../store/watchers.ts";
 import { timestampOf } from "./moments.ts";
-import { notificationOf } from "./run-message.ts";
+import { notificationOf, runSummaryMessage } from "./run-message.ts";
 
 /** Watchers between rows and messages. */
 
@@ -54,7 +55,14 @@ const timeoutMsDefault = 3_600_000;
 
 export const extractionSchemaBytesMax = 65_536;
 
-export function watcherMessage(row: watchers.Watcher): Watcher {
+/** `extras`: what lists add on request. */
+export function watcherMessage(
+  row: watchers.Watcher,
+  extras: { recentRuns: readonly RunSummary[]; nextSlots: readonly Date[] } = {
+    recentRuns: [],
+    nextSlots: [],
+  },
+): Watcher {
   return create(WatcherSchema, {
     id: row.id,
     slug: row.slug,
@@ -73,6 +81,8 @@ export function watcherMessage(row: watchers.Watcher): Watcher {
     updatedAt: timestampOf(row.updated_at),
     noExecutorReason: noExecutorReasonOf(row),
     unrunnableSlots: row.unrunnable_slots,
+    recentRuns: extras.recentRuns.map(runSummaryMessage),
+    nextSlots: extras.nextSlots.map((at) => timestampOf(at)!),
   });
 }
 

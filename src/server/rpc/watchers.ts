@@ -4,6 +4,7 @@ import { z } from "zod";
 import type { Run } from "#gen/pinion/v1/run_pb.js";
 import {
   type UpdateWatcherRequest,
+  type Watcher,
   type WatcherService,
   type WatcherSpec,
   WatcherSpecSchema,
@@ -14,6 +15,7 @@ import { checkSchedule, jitterOf, nextSlot } from "../../scheduler/cron.ts";
 import * as clock from "../../store/clock.ts";
 import type { Db } from "../../store/database.ts";
 import type * as requests from "../../store/requests.ts";
+import * as runSummaries from "../../store/run-summaries.ts";
 import * as watchers from "../../store/watchers.ts";
 import { principalOf } from "../guard.ts";
 import { checkMessage } from "../interceptors/validate.ts";
@@ -52,6 +54,9 @@ export interface WatcherScheduler {
   scheduleChanged(watcher: { orgId: string; watcherId: string; deviceId: string | null }): void;
 }
 
+/** What the .proto promises. */
+const recentRunsMax = 30;
+const nextSlotsMax = 3;
 /** A backfill reaches back this far. */
 const backfillReachMs = 366 * 86_400_000;
 
@@ -83,6 +88,24 @@ export function watcherService(deps: {
     return { watcher: watcherMessage(watcher) };
   }
 
+  /** Watchers with what was asked for beside them. */
+  async function withExtras(
+    orgId: string,
+    rows: readonly watchers.Watcher[],
+    asked: { includeRecentRuns: boolean; includeNextSlots: boolean },
+  ): Promise<Watcher[]> {
+    const watcherIds = rows.map((row) => row.id);
+    const recentRuns = asked.includeRecentRuns
+      ? await runSummaries.recentOfWatchers(db, { orgId, watcherIds, limit: recentRunsMax })
+      : undefined;
+    return rows.map((row) =>
+      watcherMessage(row, {
+        recentRuns: recentRuns?.get(row.id) ?? [],
+        nextSlots: asked.includeNextSlots ? nextSlotsOf(row) : [],
+      }),
+    );
+  }
+
   return {
     async createWatcher(request, context) {
       const { orgId, actor } = principalOf(context);
@@ -100,7 +123,8 @@ export function watcherService(deps: {
 
     async getWatcher(request, context) {
       const { orgId } = principalOf(context);
-      return { watcher: watcherMessage(await watchers.get(db, { orgId, watcher: request.watcherId })) };
+      const watcher = await watchers.get(db, { orgId, watcher: request.watcherId });
+      return { watcher: (await withExtras(orgId, [watcher], request))[0]! };
     },
 
     async listWatchers(request, context) {
@@ -116,7 +140,7 @@ export function watcherService(deps: {
             deviceId: request.deviceId || undefined,
           }),
       });
-      return { watchers: rows.map(watcherMessage), nextPageToken };
+      return { watchers: await withExtras(orgId, rows, request), nextPageToken };
     },
 
     async updateWatcher(request, context) {
@@ -208,6 +232,23 @@ export function watcherService(deps: {
       return scheduler.backfill({ orgId, actor, watcherId: id, start, end });
     },
   };
+}
+
+/** The next slots of a watcher that fires. A schedule that cannot be read has none beyond the one that it has. */
+function nextSlotsOf(watcher: watchers.Watcher): Date[] {
+  const { schedule, time_zone: timeZone, next_slot_at: first } = watcher;
+  if (!first || schedule === null || watcher.status === "paused") return [];
+  const slots = [first];
+  try {
+    while (slots.length < nextSlotsMax) {
+      const slot = nextSlot(schedule, timeZone, slots.at(-1)!);
+      if (!slot) break;
+      slots.push(slot);
+    }
+  } catch {
+    // R9: one bad row does not spoil the list; the materializer reports it.
+  }
+  return slots;
 }
 
 /** The slug that was asked for, or one made from the name. Refuses what could be taken for an id. */

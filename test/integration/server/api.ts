@@ -69,6 +69,7 @@ export async function startApi(
   const wake = (orgId: string) => subscribers.get(orgId)?.forEach((call) => void call());
   const feed: EventFeed & EventAnnouncer = {
     eventsAppended: wake,
+    watchOrg: () => () => {},
     subscribe(orgId, wake) {
       const wakes = subscribers.get(orgId) ?? new Set();
       subscribers.set(orgId, wakes.add(wake));

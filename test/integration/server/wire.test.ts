@@ -1,9 +1,5 @@
 /** One port, all protocols: the same calls over everything that a client may speak. */
-import { execFileSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { connect as tlsConnect } from "node:tls";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { Code, ConnectError, createClient, type Interceptor, type Transport } from "@connectrpc/connect";
@@ -19,6 +15,7 @@ import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { RunService } from "#gen/pinion/v1/run_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
 import { newId } from "../../../src/ids.ts";
+import { hasOpenssl, makeCertificate } from "../../support/certificate.ts";
 import { useDatabase } from "../../support/database.ts";
 import { enrolDevice } from "../../support/device.ts";
 import { startTestReplica } from "../../support/server.ts";
@@ -151,43 +148,6 @@ async function expectSession(transport: Transport, installId: string): Promise<v
     if (message.case === "heartbeatAck") expect(message.value.sequence).toBe(7n);
   }
   expect(cases).toEqual(["welcome", "heartbeatAck"]);
-}
-
-/** Whether openssl is here to make certificates with; Node can make keys, but no certificates. */
-const hasOpenssl = (() => {
-  try {
-    execFileSync("openssl", ["version"], { stdio: "ignore" });
-    return true;
-  } catch {
-    return false;
-  }
-})();
-
-/** A certificate of its own for localhost, as files and as text; removed after the test. */
-function makeCertificate() {
-  const dir = mkdtempSync(join(tmpdir(), "pinion-wire-"));
-  onTestFinished(() => rmSync(dir, { recursive: true }));
-  const [certFile, keyFile] = [join(dir, "cert.pem"), join(dir, "key.pem")];
-  execFileSync(
-    "openssl",
-    [
-      ...[
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "2",
-      ],
-      ...["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
-      ...["-keyout", keyFile, "-out", certFile],
-    ],
-    { stdio: "ignore" },
-  );
-  return { certFile, keyFile, cert: readFileSync(certFile, "utf8"), key: readFileSync(keyFile, "utf8") };
 }
 
 const tls = hasOpenssl ? test : test.skip;

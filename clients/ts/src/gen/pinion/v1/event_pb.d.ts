@@ -147,6 +147,14 @@ export declare type WatchEventsRequest = Message<"pinion.v1.WatchEventsRequest">
    * @generated from field: repeated string kinds = 2;
    */
   kinds: string[];
+
+  /**
+   * Also transient events, of the kinds asked for, and `resync`. Lists that are read after the first message and kept up
+   * by this stream stay true: whatever was missed is followed by a `resync`, at the latest 20 s later.
+   *
+   * @generated from field: bool include_transient = 3;
+   */
+  includeTransient: boolean;
 };
 
 /**
@@ -154,6 +162,92 @@ export declare type WatchEventsRequest = Message<"pinion.v1.WatchEventsRequest">
  * Use `create(WatchEventsRequestSchema)` to create a new message.
  */
 export declare const WatchEventsRequestSchema: GenMessage<WatchEventsRequest>;
+
+/**
+ * What happened just now and is in no log: it has no cursor, is not sent again, and may be dropped. It comes after the
+ * database knows it, but not in order with events or with what comes through other replicas; read the thing it is about
+ * when the order matters.
+ *
+ * @generated from message pinion.v1.TransientEvent
+ */
+export declare type TransientEvent = Message<"pinion.v1.TransientEvent"> & {
+  /**
+   * "run.claimed" (the assignment is on its way to the device), "run.started" (the device accepted it),
+   * "device.connected" or "device.disconnected". More may come; pass over those you do not know.
+   *
+   * @generated from field: string kind = 1;
+   */
+  kind: string;
+
+  /**
+   * When it happened, by the clock of the replica that saw it.
+   *
+   * @generated from field: google.protobuf.Timestamp at = 2;
+   */
+  at?: Timestamp | undefined;
+
+  /**
+   * The device it is about, or that has the run.
+   *
+   * @generated from field: string device_id = 3;
+   */
+  deviceId: string;
+
+  /**
+   * The replica that holds, or held, the device's stream.
+   *
+   * @generated from field: string replica_id = 4;
+   */
+  replicaId: string;
+
+  /**
+   * The number of the device's session. A smaller one than was seen before is old news.
+   *
+   * @generated from field: int64 session_epoch = 5;
+   */
+  sessionEpoch: bigint;
+
+  /**
+   * The run; empty for "device.…", as the next two.
+   *
+   * @generated from field: string run_id = 6;
+   */
+  runId: string;
+
+  /**
+   * The run's watcher; empty also where the replica does not know it.
+   *
+   * @generated from field: string watcher_id = 7;
+   */
+  watcherId: string;
+
+  /**
+   * The run's attempt, from 1; 0 for "device.…".
+   *
+   * @generated from field: int32 attempt = 8;
+   */
+  attempt: number;
+};
+
+/**
+ * Describes the message pinion.v1.TransientEvent.
+ * Use `create(TransientEventSchema)` to create a new message.
+ */
+export declare const TransientEventSchema: GenMessage<TransientEvent>;
+
+/**
+ * Transient events were, or may have been, missed.
+ *
+ * @generated from message pinion.v1.WatchEventsResync
+ */
+export declare type WatchEventsResync = Message<"pinion.v1.WatchEventsResync"> & {
+};
+
+/**
+ * Describes the message pinion.v1.WatchEventsResync.
+ * Use `create(WatchEventsResyncSchema)` to create a new message.
+ */
+export declare const WatchEventsResyncSchema: GenMessage<WatchEventsResync>;
 
 /**
  * See WatchEvents.
@@ -182,6 +276,23 @@ export declare type WatchEventsResponse = Message<"pinion.v1.WatchEventsResponse
      */
     value: string;
     case: "cursor";
+  } | {
+    /**
+     * Something that is not in the log. Only with `include_transient`, as the next one.
+     *
+     * @generated from field: pinion.v1.TransientEvent transient = 3;
+     */
+    value: TransientEvent;
+    case: "transient";
+  } | {
+    /**
+     * Transient events were or may have been missed: read again what you keep up by them. May also come soon after the
+     * start, once the other replicas have learnt of this stream.
+     *
+     * @generated from field: pinion.v1.WatchEventsResync resync = 4;
+     */
+    value: WatchEventsResync;
+    case: "resync";
   } | { case: undefined; value?: undefined };
 };
 
@@ -266,7 +377,8 @@ export declare const ListEventsResponseSchema: GenMessage<ListEventsResponse>;
  */
 export declare const EventService: GenService<{
   /**
-   * Events after the cursor, then new ones as they are committed, none left out, none twice.
+   * Events after the cursor, then new ones as they are committed, none left out, none twice. On request also what is
+   * never stored: devices that come and go, and runs that move on (`include_transient`).
    *
    * @generated from rpc pinion.v1.EventService.WatchEvents
    */

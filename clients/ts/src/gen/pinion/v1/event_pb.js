@@ -10,7 +10,7 @@ import { file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bu
  * Describes the file pinion/v1/event.proto.
  */
 export const file_pinion_v1_event = /*@__PURE__*/
-  fileDesc("ChVwaW5pb24vdjEvZXZlbnQucHJvdG8SCXBpbmlvbi52MSLiAQoFRXZlbnQSDgoGY3Vyc29yGAEgASgJEiYKAmF0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRraW5kGAMgASgJEg0KBWFjdG9yGAQgASgJEg4KBnJ1bl9pZBgFIAEoCRISCgp3YXRjaGVyX2lkGAYgASgJEhEKCWRldmljZV9pZBgHIAEoCRIlCgRkYXRhGAggASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBImCgZzb3VyY2UYCSABKAsyFi5waW5pb24udjEuRXZlbnRTb3VyY2UiWAoLRXZlbnRTb3VyY2USDwoHYWRkcmVzcxgBIAEoCRIQCgh0b2tlbl9pZBgCIAEoCRISCgp1c2VyX2FnZW50GAMgASgJEhIKCnJlcXVlc3RfaWQYBCABKAkiVgoSV2F0Y2hFdmVudHNSZXF1ZXN0EicKDGFmdGVyX2N1cnNvchgBIAEoCUIRukgOcgwoKDIIXlswLTldKiQSFwoFa2luZHMYAiADKAlCCLpIBZIBAhAgIlQKE1dhdGNoRXZlbnRzUmVzcG9uc2USIQoFZXZlbnQYASABKAsyEC5waW5pb24udjEuRXZlbnRIABIQCgZjdXJzb3IYAiABKAlIAEIICgZ1cGRhdGUihgEKEUxpc3RFdmVudHNSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUY9AMoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAyjoBxIXCgVraW5kcxgDIAMoCUIIukgFkgECECASGwoGcnVuX2lkGAQgASgJQgu6SAjYAQFyA7ABASJPChJMaXN0RXZlbnRzUmVzcG9uc2USIAoGZXZlbnRzGAEgAygLMhAucGluaW9uLnYxLkV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCTKuAQoMRXZlbnRTZXJ2aWNlEk4KC1dhdGNoRXZlbnRzEh0ucGluaW9uLnYxLldhdGNoRXZlbnRzUmVxdWVzdBoeLnBpbmlvbi52MS5XYXRjaEV2ZW50c1Jlc3BvbnNlMAESTgoKTGlzdEV2ZW50cxIcLnBpbmlvbi52MS5MaXN0RXZlbnRzUmVxdWVzdBodLnBpbmlvbi52MS5MaXN0RXZlbnRzUmVzcG9uc2UiA5ACAWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_struct, file_google_protobuf_timestamp]);
+  fileDesc("ChVwaW5pb24vdjEvZXZlbnQucHJvdG8SCXBpbmlvbi52MSLiAQoFRXZlbnQSDgoGY3Vyc29yGAEgASgJEiYKAmF0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRraW5kGAMgASgJEg0KBWFjdG9yGAQgASgJEg4KBnJ1bl9pZBgFIAEoCRISCgp3YXRjaGVyX2lkGAYgASgJEhEKCWRldmljZV9pZBgHIAEoCRIlCgRkYXRhGAggASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBImCgZzb3VyY2UYCSABKAsyFi5waW5pb24udjEuRXZlbnRTb3VyY2UiWAoLRXZlbnRTb3VyY2USDwoHYWRkcmVzcxgBIAEoCRIQCgh0b2tlbl9pZBgCIAEoCRISCgp1c2VyX2FnZW50GAMgASgJEhIKCnJlcXVlc3RfaWQYBCABKAkicQoSV2F0Y2hFdmVudHNSZXF1ZXN0EicKDGFmdGVyX2N1cnNvchgBIAEoCUIRukgOcgwoKDIIXlswLTldKiQSFwoFa2luZHMYAiADKAlCCLpIBZIBAhAgEhkKEWluY2x1ZGVfdHJhbnNpZW50GAMgASgIIrkBCg5UcmFuc2llbnRFdmVudBIMCgRraW5kGAEgASgJEiYKAmF0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIRCglkZXZpY2VfaWQYAyABKAkSEgoKcmVwbGljYV9pZBgEIAEoCRIVCg1zZXNzaW9uX2Vwb2NoGAUgASgDEg4KBnJ1bl9pZBgGIAEoCRISCgp3YXRjaGVyX2lkGAcgASgJEg8KB2F0dGVtcHQYCCABKAUiEwoRV2F0Y2hFdmVudHNSZXN5bmMitAEKE1dhdGNoRXZlbnRzUmVzcG9uc2USIQoFZXZlbnQYASABKAsyEC5waW5pb24udjEuRXZlbnRIABIQCgZjdXJzb3IYAiABKAlIABIuCgl0cmFuc2llbnQYAyABKAsyGS5waW5pb24udjEuVHJhbnNpZW50RXZlbnRIABIuCgZyZXN5bmMYBCABKAsyHC5waW5pb24udjEuV2F0Y2hFdmVudHNSZXN5bmNIAEIICgZ1cGRhdGUihgEKEUxpc3RFdmVudHNSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUY9AMoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAyjoBxIXCgVraW5kcxgDIAMoCUIIukgFkgECECASGwoGcnVuX2lkGAQgASgJQgu6SAjYAQFyA7ABASJPChJMaXN0RXZlbnRzUmVzcG9uc2USIAoGZXZlbnRzGAEgAygLMhAucGluaW9uLnYxLkV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCTKuAQoMRXZlbnRTZXJ2aWNlEk4KC1dhdGNoRXZlbnRzEh0ucGluaW9uLnYxLldhdGNoRXZlbnRzUmVxdWVzdBoeLnBpbmlvbi52MS5XYXRjaEV2ZW50c1Jlc3BvbnNlMAESTgoKTGlzdEV2ZW50cxIcLnBpbmlvbi52MS5MaXN0RXZlbnRzUmVxdWVzdBodLnBpbmlvbi52MS5MaXN0RXZlbnRzUmVzcG9uc2UiA5ACAWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_struct, file_google_protobuf_timestamp]);
 
 /**
  * Describes the message pinion.v1.Event.
@@ -34,25 +34,39 @@ export const WatchEventsRequestSchema = /*@__PURE__*/
   messageDesc(file_pinion_v1_event, 2);
 
 /**
+ * Describes the message pinion.v1.TransientEvent.
+ * Use `create(TransientEventSchema)` to create a new message.
+ */
+export const TransientEventSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_event, 3);
+
+/**
+ * Describes the message pinion.v1.WatchEventsResync.
+ * Use `create(WatchEventsResyncSchema)` to create a new message.
+ */
+export const WatchEventsResyncSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_event, 4);
+
+/**
  * Describes the message pinion.v1.WatchEventsResponse.
  * Use `create(WatchEventsResponseSchema)` to create a new message.
  */
 export const WatchEventsResponseSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_event, 3);
+  messageDesc(file_pinion_v1_event, 5);
 
 /**
  * Describes the message pinion.v1.ListEventsRequest.
  * Use `create(ListEventsRequestSchema)` to create a new message.
  */
 export const ListEventsRequestSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_event, 4);
+  messageDesc(file_pinion_v1_event, 6);
 
 /**
  * Describes the message pinion.v1.ListEventsResponse.
  * Use `create(ListEventsResponseSchema)` to create a new message.
  */
 export const ListEventsResponseSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_event, 5);
+  messageDesc(file_pinion_v1_event, 7);
 
 /**
  * The org's append-only log.

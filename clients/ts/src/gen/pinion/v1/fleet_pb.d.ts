@@ -6,6 +6,7 @@ import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobu
 import type { Message } from "@bufbuild/protobuf";
 import type { Platform } from "./device_pb.js";
 import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
+import type { RunSummary } from "./run_pb.js";
 
 /**
  * Describes the file pinion/v1/fleet.proto.
@@ -151,6 +152,14 @@ export declare type Device = Message<"pinion.v1.Device"> & {
    * @generated from field: bool is_worker = 19;
    */
   isWorker: boolean;
+
+  /**
+   * The newest run that is claimed or running on it; if there is none, the newest one that has ended. Absent if there is
+   * none that is kept, and in lists without `include_last_run`.
+   *
+   * @generated from field: pinion.v1.RunSummary last_run = 20;
+   */
+  lastRun?: RunSummary | undefined;
 };
 
 /**
@@ -185,6 +194,34 @@ export declare type ListDevicesRequest = Message<"pinion.v1.ListDevicesRequest">
    * @generated from field: optional bool is_worker = 3;
    */
   isWorker?: boolean | undefined;
+
+  /**
+   * Only devices that are one of these; empty means all.
+   *
+   * @generated from field: repeated pinion.v1.Liveness liveness = 4;
+   */
+  liveness: Liveness[];
+
+  /**
+   * Only devices whose label contains this, whatever the case; empty means all. At most 100 bytes.
+   *
+   * @generated from field: string label_contains = 5;
+   */
+  labelContains: string;
+
+  /**
+   * Only devices on one of these; empty means all.
+   *
+   * @generated from field: repeated pinion.v1.Platform platforms = 6;
+   */
+  platforms: Platform[];
+
+  /**
+   * Fills in `last_run`.
+   *
+   * @generated from field: bool include_last_run = 7;
+   */
+  includeLastRun: boolean;
 };
 
 /**

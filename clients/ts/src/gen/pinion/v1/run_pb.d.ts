@@ -278,6 +278,75 @@ export declare type Run = Message<"pinion.v1.Run"> & {
 export declare const RunSchema: GenMessage<Run>;
 
 /**
+ * A run in a list of other things.
+ *
+ * @generated from message pinion.v1.RunSummary
+ */
+export declare type RunSummary = Message<"pinion.v1.RunSummary"> & {
+  /**
+   * UUID; grows with time.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * The watcher.
+   *
+   * @generated from field: string watcher_id = 2;
+   */
+  watcherId: string;
+
+  /**
+   * Where it is.
+   *
+   * @generated from field: pinion.v1.RunStatus status = 3;
+   */
+  status: RunStatus;
+
+  /**
+   * Set if the status is SKIPPED.
+   *
+   * @generated from field: pinion.v1.SkipReason skip_reason = 4;
+   */
+  skipReason: SkipReason;
+
+  /**
+   * When the run became due.
+   *
+   * @generated from field: google.protobuf.Timestamp due_at = 5;
+   */
+  dueAt?: Timestamp | undefined;
+
+  /**
+   * When the device accepted the last attempt; absent if none was accepted.
+   *
+   * @generated from field: google.protobuf.Timestamp started_at = 6;
+   */
+  startedAt?: Timestamp | undefined;
+
+  /**
+   * When the run ended; absent if it has not.
+   *
+   * @generated from field: google.protobuf.Timestamp finished_at = 7;
+   */
+  finishedAt?: Timestamp | undefined;
+
+  /**
+   * How long the program ran, as its device measured it; absent if it did not say.
+   *
+   * @generated from field: google.protobuf.Duration duration = 8;
+   */
+  duration?: Duration | undefined;
+};
+
+/**
+ * Describes the message pinion.v1.RunSummary.
+ * Use `create(RunSummarySchema)` to create a new message.
+ */
+export declare const RunSummarySchema: GenMessage<RunSummary>;
+
+/**
  * An attempt that ended without ending its run.
  *
  * @generated from message pinion.v1.PastAttempt

@@ -5,7 +5,7 @@
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
 import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
-import type { Notification, Run } from "./run_pb.js";
+import type { Notification, Run, RunSummary } from "./run_pb.js";
 
 /**
  * Describes the file pinion/v1/watcher.proto.
@@ -272,6 +272,21 @@ export declare type Watcher = Message<"pinion.v1.Watcher"> & {
    * @generated from field: int32 unrunnable_slots = 17;
    */
   unrunnableSlots: number;
+
+  /**
+   * Its runs that have ended, newest first, at most 30. Only with `include_recent_runs`.
+   *
+   * @generated from field: repeated pinion.v1.RunSummary recent_runs = 18;
+   */
+  recentRuns: RunSummary[];
+
+  /**
+   * The next slots of the schedule, at most 3, the first of them `next_slot_at`; none for a manual or paused watcher.
+   * Only with `include_next_slots`.
+   *
+   * @generated from field: repeated google.protobuf.Timestamp next_slots = 19;
+   */
+  nextSlots: Timestamp[];
 };
 
 /**
@@ -347,6 +362,20 @@ export declare type GetWatcherRequest = Message<"pinion.v1.GetWatcherRequest"> &
    * @generated from field: string watcher_id = 1;
    */
   watcherId: string;
+
+  /**
+   * Fills in `recent_runs`.
+   *
+   * @generated from field: bool include_recent_runs = 2;
+   */
+  includeRecentRuns: boolean;
+
+  /**
+   * Fills in `next_slots`.
+   *
+   * @generated from field: bool include_next_slots = 3;
+   */
+  includeNextSlots: boolean;
 };
 
 /**
@@ -401,6 +430,20 @@ export declare type ListWatchersRequest = Message<"pinion.v1.ListWatchersRequest
    * @generated from field: string device_id = 3;
    */
   deviceId: string;
+
+  /**
+   * Fills in `recent_runs`.
+   *
+   * @generated from field: bool include_recent_runs = 4;
+   */
+  includeRecentRuns: boolean;
+
+  /**
+   * Fills in `next_slots`.
+   *
+   * @generated from field: bool include_next_slots = 5;
+   */
+  includeNextSlots: boolean;
 };
 
 /**

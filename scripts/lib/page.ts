@@ -1,0 +1,111 @@
+/** The web page as it is built from web/: the same sources make the same bytes, so that what is committed can be checked. */
+import { createHash } from "node:crypto";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { brotliCompressSync } from "node:zlib";
+import { create, toBinary } from "@bufbuild/protobuf";
+import { FileDescriptorProtoSchema } from "@bufbuild/protobuf/wkt";
+import { build, type Metafile, type Plugin } from "esbuild";
+import { root } from "./proto.ts";
+
+export type PageFile = { path: string; bytes: Uint8Array; compressedBytes: number };
+
+/** Relative to the repository. */
+export const pageDir = "src/server/web/page";
+
+/** Browsers since the spring of 2024. */
+const target = ["chrome117", "firefox124", "safari17.4"];
+
+/**
+ * The rules of the fields are the server's to check. Their descriptors, larger than all others together, stay out; the
+ * generated code needs a file of that name and nothing in it.
+ */
+const withoutRules: Plugin = {
+  name: "without-rules",
+  setup(plugins) {
+    const file = create(FileDescriptorProtoSchema, { name: "buf/validate/validate.proto", syntax: "proto2" });
+    const bytes = Buffer.from(toBinary(FileDescriptorProtoSchema, file)).toString("base64");
+    plugins.onLoad({ filter: /[\\/]buf[\\/]validate[\\/]validate_pb\.js$/ }, () => ({
+      contents: `
+        import { fileDesc } from "@bufbuild/protobuf/codegenv2";
+        export const file_buf_validate_validate = fileDesc("${bytes}");`,
+      loader: "js",
+      resolveDir: root,
+    }));
+  },
+};
+
+export async function buildPage(): Promise<PageFile[]> {
+  const { outputFiles, metafile } = await build({
+    absWorkingDir: root,
+    entryPoints: { app: "web/src/main.tsx", style: "web/src/style.css" },
+    bundle: true,
+    minify: true,
+    format: "esm",
+    target,
+    charset: "utf8",
+    legalComments: "none",
+    tsconfig: "web/tsconfig.json",
+    plugins: [withoutRules],
+    outdir: pageDir,
+    metafile: true,
+    write: false,
+    logLevel: "warning",
+  });
+  const output = (extension: string) => {
+    const file = outputFiles.find(({ path }) => path.endsWith(extension));
+    if (!file) throw new Error(`esbuild made no ${extension}`);
+    return file.contents;
+  };
+  const script = hashed("app", ".js", output(".js"));
+  const style = hashed("style", ".css", output(".css"));
+  const icon = hashed("icon", ".svg", await readFile(join(root, "web/icon.svg")));
+  const template = await readFile(join(root, "web/index.html"), "utf8");
+  const html = template
+    .replace("{{script}}", `/${script.path}`)
+    .replace("{{style}}", `/${style.path}`)
+    .replace("{{icon}}", `/${icon.path}`);
+  return [
+    fileOf("index.html", Buffer.from(html)),
+    script,
+    style,
+    icon,
+    fileOf("assets/licenses.txt", Buffer.from(await licenses(metafile))),
+  ];
+}
+
+/** Replaces what is in the page's folder. */
+export async function writePage(files: readonly PageFile[]): Promise<void> {
+  const dir = join(root, pageDir);
+  await rm(dir, { recursive: true, force: true });
+  await mkdir(join(dir, "assets"), { recursive: true });
+  await Promise.all(files.map(({ path, bytes }) => writeFile(join(dir, path), bytes)));
+}
+
+/** A file that never changes under its name, so browsers may keep it. */
+function hashed(name: string, extension: string, bytes: Uint8Array): PageFile {
+  const hash = createHash("sha256").update(bytes).digest("hex").slice(0, 10);
+  return fileOf(`assets/${name}-${hash}${extension}`, bytes);
+}
+
+function fileOf(path: string, bytes: Uint8Array): PageFile {
+  return { path, bytes, compressedBytes: brotliCompressSync(bytes).length };
+}
+
+/** The licences of the packages that became part of the page. */
+async function licenses(metafile: Metafile): Promise<string> {
+  const packages = new Set(
+    Object.keys(metafile.inputs).flatMap(
+      (path) => /^node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1] ?? [],
+    ),
+  );
+  const texts = await Promise.all(
+    [...packages].sort().map(async (name) => {
+      const dir = join(root, "node_modules", name);
+      const { version, license } = JSON.parse(await readFile(join(dir, "package.json"), "utf8"));
+      const text = await readFile(join(dir, "LICENSE"), "utf8").catch(() => "");
+      return `${name} ${version} (${license})\n\n${text.trim()}`.trim();
+    }),
+  );
+  return `${texts.join(`\n\n${"-".repeat(80)}\n\n`)}\n`;
+}

@@ -1,0 +1,160 @@
+/** A run on the web page, from the moment in which it is triggered. */
+import type { Page } from "playwright-core";
+import { describe, expect, test } from "vitest";
+import { Outcome } from "#gen/pinion/v1/device_pb.js";
+import { OutputStream, RunStatus } from "#gen/pinion/v1/run_pb.js";
+import { browserPath, patient, useBrowser } from "../../support/browser.ts";
+import { useDatabase } from "../../support/database.ts";
+import { connect, type DeviceStream, enrolDevice } from "../../support/device.ts";
+import { eventually } from "../../support/processes.ts";
+import { startTestReplica } from "../../support/server.ts";
+
+describe.skipIf(!browserPath)("a run on the page", () => {
+  const database = useDatabase();
+  const browser = useBrowser();
+
+  async function start() {
+    const replica = await startTestReplica(database.url, patient);
+    const identity = await enrolDevice(replica.clients, "mac-7");
+    const device = await connect(replica.url, identity);
+    const { watcher } = await replica.clients.watchers.createWatcher({
+      spec: { name: "Digest", prompt: "sum it up", deviceId: identity.deviceId },
+    });
+    return { replica, device, watcher: watcher!, identity };
+  }
+
+  type Attempt = { runId: string; attemptToken: string };
+
+  function write(device: DeviceStream, attempt: Attempt, sequence: number, text: string) {
+    const { runId, attemptToken } = attempt;
+    device.send({
+      case: "output",
+      value: {
+        runId,
+        attemptToken,
+        sequence: BigInt(sequence),
+        stream: OutputStream.STDOUT,
+        data: new TextEncoder().encode(text),
+      },
+    });
+  }
+
+  const row = (page: Page, runId: string) => page.locator(`[data-key="${runId}"]`);
+
+  test("it appears, streams and completes while the page is open", async () => {
+    const { replica, device, watcher } = await start();
+    const page = await browser.signIn(replica, "#/runs");
+    await page.getByText("No run yet").waitFor();
+    await page.evaluate("window.isSamePage = true");
+
+    const { run } = await replica.clients.watchers.triggerWatcher({ watcherId: watcher.id });
+    const assignment = await device.next("assignment");
+    await row(page, run!.id).getByText("claimed").waitFor();
+    device.accept(assignment);
+    await row(page, run!.id).getByText("running").waitFor();
+
+    await row(page, run!.id).getByRole("link", { name: "digest" }).click();
+    await page.getByText("Nothing written yet.").waitFor();
+    write(device, assignment, 1, "first line\n");
+    const output = page.getByRole("log", { name: "Output of the program" });
+    await output.getByText("first line").waitFor();
+    write(device, assignment, 2, "second line\n");
+    await output.getByText("second line").waitFor();
+    expect(await output.textContent()).toBe("first line\nsecond line\n");
+
+    expect(await device.complete(assignment, "the stored digest")).toBeDefined();
+    await page.getByRole("heading", { name: "digest completed" }).waitFor();
+    await output.getByText("the stored digest").waitFor();
+    const steps = await page.getByRole("region", { name: "Timeline" }).locator("li b").allTextContents();
+    expect(steps).toEqual(["due", "materialized", "pushed", "accepted", "output", "stored"]);
+    await page.getByText(/^Completed at/).waitFor();
+
+    await page.getByRole("link", { name: "Runs", exact: true }).first().click();
+    await row(page, run!.id).getByText("completed").waitFor();
+    expect(await page.evaluate("window.isSamePage")).toBe(true);
+  });
+
+  test("it is cancelled, and says so", async () => {
+    const { replica, device, watcher } = await start();
+    const { run } = await replica.clients.watchers.triggerWatcher({ watcherId: watcher.id });
+    const assignment = await device.next("assignment");
+    device.accept(assignment);
+    const page = await browser.signIn(replica, `#/runs/${run!.id}`);
+    await page.getByRole("heading", { name: "digest running" }).waitFor();
+
+    await page.getByRole("button", { name: "Cancel" }).click();
+    await page.getByRole("button", { name: "Keep it" }).click();
+    expect(device.waiting("cancel")).toEqual([]);
+    await page.getByRole("button", { name: "Cancel" }).click();
+    await page.getByRole("button", { name: "Cancel the run" }).click();
+    const { runId, attemptToken } = await device.next("cancel");
+    await page.getByRole("button", { name: "Cancelling…" }).waitFor();
+    device.send({ case: "cancelled", value: { runId, attemptToken } });
+    await page.getByRole("heading", { name: "digest cancelled" }).waitFor();
+    await page.getByText("cancelled on the web page").first().waitFor();
+  });
+
+  test("a failed one is explained and retried; the page goes on to the new one", async () => {
+    const { replica, device, watcher } = await start();
+    const { run } = await replica.clients.watchers.triggerWatcher({ watcherId: watcher.id });
+    const assignment = await device.next("assignment");
+    device.accept(assignment);
+    await device.complete(assignment, "", Outcome.FAILED, "3 of 214 tests failed");
+    const page = await browser.signIn(replica, `#/runs/${run!.id}`);
+    await page.getByRole("heading", { name: "digest failed" }).waitFor();
+    const explanation = page.getByRole("region", { name: "Explanation" });
+    await explanation.getByText(/Failed at .* 3 of 214 tests failed/).waitFor();
+    await explanation.getByText(/facts, as of/).click();
+    await explanation.getByText("the device accepted").waitFor();
+
+    await page.getByRole("button", { name: "Retry" }).click();
+    const again = await device.next("assignment");
+    await page.waitForURL(`**/#/runs/${again.runId}`);
+    await page.getByRole("link", { name: run!.id.slice(-8) }).waitFor();
+    device.accept(again);
+    await page.getByRole("heading", { name: "digest running" }).waitFor();
+    await device.complete(again);
+    await page.getByRole("heading", { name: "digest completed" }).waitFor();
+  });
+
+  test("the list shows what its filters ask for, and keeps to them as runs move on", async () => {
+    const { replica, device, watcher } = await start();
+    const { run } = await replica.clients.watchers.triggerWatcher({ watcherId: watcher.id });
+    const assignment = await device.next("assignment");
+    device.accept(assignment);
+    const page = await browser.signIn(replica, "#/runs?state=running");
+    await row(page, run!.id).waitFor();
+    await device.complete(assignment);
+    await row(page, run!.id).waitFor({ state: "detached" });
+    await page.getByText("No run matches").waitFor();
+    await page.getByRole("button", { name: "Show all runs" }).click();
+    await row(page, run!.id).getByText("completed").waitFor();
+    await page.getByLabel("Device").selectOption({ label: "mac-7" });
+    await row(page, run!.id).waitFor();
+    await page.getByRole("button", { name: "failed" }).click();
+    await page.getByText("No run matches").waitFor();
+  });
+
+  test("a run that waits says for what", async () => {
+    const { replica, device, watcher } = await start();
+    device.cancel();
+    await eventually(
+      async () =>
+        (await replica.clients.fleet.listDevices({})).devices.every(({ disconnectedAt }) => disconnectedAt),
+      "the end of the stream",
+    );
+    const { run } = await replica.clients.watchers.triggerWatcher({ watcherId: watcher.id });
+    expect(run!.status).toBe(RunStatus.PENDING);
+    const page = await browser.signIn(replica, `#/runs/${run!.id}`);
+    await page.getByText(/device mac-7 offline since/).waitFor();
+    await page.getByText(/It is pushed as soon as mac-7 connects/).waitFor();
+  });
+
+  test("a link to a run that does not exist says so", async () => {
+    const { replica } = await start();
+    const page = await browser.signIn(replica, "#/runs/01a1fe0a-0000-7000-8000-000000000000", {
+      expected: /404/,
+    });
+    await page.getByText("This run cannot be shown").waitFor();
+  });
+});

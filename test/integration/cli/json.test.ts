@@ -1,0 +1,130 @@
+/** Every command with --json, through a real replica: one document, or lines of JSON, and nothing else. */
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Command } from "commander";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { RunStatus } from "#gen/pinion/v1/run_pb.js";
+import { TokenKind } from "#gen/pinion/v1/token_pb.js";
+import { processCli } from "../../../src/cli/cli.ts";
+import { createProgram } from "../../../src/cli/program.ts";
+import { runCommand } from "../../support/command.ts";
+import { useDatabase } from "../../support/database.ts";
+import { connect, enrolDevice } from "../../support/device.ts";
+import { openTestReplica, type TestReplica } from "../../support/server.ts";
+import { startWork, takeOn, untilStatus } from "../server/work.ts";
+
+const home = mkdtempSync(join(tmpdir(), "pinion-json-"));
+const secretKey = `k1:${Buffer.alloc(32, 7).toString("base64")}`;
+const database = useDatabase({ per: "file" });
+let replica: TestReplica;
+
+beforeAll(async () => {
+  replica = await openTestReplica(database.url, { PINION_SECRET_KEYS: secretKey });
+});
+afterAll(async () => {
+  await replica.stop();
+  rmSync(home, { recursive: true, force: true });
+});
+
+/** Commands that have no document to print, and why. */
+const exempt: Record<string, string> = {
+  up: "runs until it is stopped; `up --once --json` is tried in test/e2e/cli/up.test.ts",
+  serve: "runs until it is stopped; with --json it says where it listens in one line",
+  "device run": "runs until it is stopped; with --json it logs lines of JSON",
+  completion: "prints a script for a shell",
+  complete: "answers that script, in the form that shells read",
+};
+
+/** Command lines that answer, in an order in which they can follow each other. */
+async function commandLines(): Promise<string[]> {
+  const { clients, url } = replica;
+  const [box, doomed] = [await enrolDevice(clients, "box"), await enrolDevice(clients, "doomed")];
+  const stream = await connect(url, box);
+  const ended = await startWork(clients, box);
+  await stream.complete(await takeOn(stream));
+  await untilStatus(clients, { runId: ended.id }, RunStatus.COMPLETED);
+  const waiting = await startWork(clients, doomed);
+  const { joinCode } = await clients.fleet.createJoinCode({});
+  const file = join(home, "pinion.toml");
+  writeFileSync(file, '[agents.helper]\nname = "Helper"\n');
+  const newToken = () =>
+    clients.tokens.createToken({ label: "spare", scopes: ["read"], kind: TokenKind.SVC });
+  const [rotated, revoked] = [await newToken(), await newToken()];
+  return [
+    `device enroll --join-code ${joinCode} --state-dir ${join(home, "device")}`,
+    `apply -f ${file} --yes`,
+    `pull -f ${join(home, "pulled.toml")}`,
+    ...["agents list", "agents get helper", "agents create second", "agents update second --name Second"],
+    "agents delete second",
+    "platforms upsert hook --agent helper --kind webhook --secret-env url=HOOK_URL",
+    ...["platforms list", "platforms stop hook", "platforms start hook", "platforms delete hook"],
+    "watchers create hourly --prompt look --schedule @hourly --zone UTC --device box",
+    ...[
+      "watchers list",
+      "watchers get hourly",
+      "watchers update hourly --name Hourly",
+      "watchers pause hourly",
+    ],
+    ...["watchers resume hourly", "watchers preview hourly", "watchers backfill hourly --from 3h"],
+    ...["watchers trigger hourly", "watchers delete hourly"],
+    ...["runs list", `runs get ${ended.id}`, `runs watch ${ended.id}`, `runs explain ${ended.id}`],
+    ...[`runs cancel ${waiting.id}`, `runs retry ${ended.id}`, `windows list ${ended.watcherSlug}`],
+    ...["devices list", "devices get box", "devices rename doomed late", "devices disconnect box"],
+    ...["devices join-code", "devices delete late"],
+    ...["tokens create one --scope read", "tokens list", `tokens rotate ${rotated.token!.id}`],
+    `tokens revoke ${revoked.token!.id}`,
+    "orgs create second --owner second@example.com",
+    ...["orgs get", "orgs add-member new@example.com", "orgs members", "orgs remove-member new@example.com"],
+    ...["events", "doctor", `migrate --database-url ${database.url}`],
+    `secrets rotate --database-url ${database.url}`,
+  ];
+}
+
+function leaves(command: Command): Command[] {
+  return command.commands.length === 0 ? [command] : command.commands.flatMap(leaves);
+}
+
+function nameOf(command: Command): string {
+  const names: string[] = [];
+  for (let at: Command | null = command; at?.parent; at = at.parent) names.unshift(at.name());
+  return names.join(" ");
+}
+
+test("every command prints JSON and nothing else with --json, or is exempt for a reason", async () => {
+  const env = {
+    HOME: home,
+    PINION_DATA: join(home, "data"),
+    PINION_URL: replica.url,
+    PINION_TOKEN: replica.token,
+    PINION_SECRET_KEYS: secretKey,
+    HOOK_URL: "https://example.com/hook",
+  };
+  const commands = leaves(createProgram(processCli({}))).map(nameOf);
+  const tried = new Set<string>();
+  const wrong: string[] = [];
+  for (const line of await commandLines()) {
+    const name = commands.find((each) => line === each || line.startsWith(`${each} `));
+    expect(name, line).toBeDefined();
+    tried.add(name!);
+    const { out, err, code } = await runCommand(env, ...line.split(" "), "--json");
+    if (!isJson(out) || (code !== 0 && name !== "doctor"))
+      wrong.push(`${line} (exit code ${code})\n${out}${err}`);
+  }
+  expect(wrong).toEqual([]);
+  const untried = commands.filter((name) => !tried.has(name) && !exempt[name]);
+  expect(untried).toEqual([]);
+  expect(Object.keys(exempt).filter((name) => !commands.includes(name))).toEqual([]);
+});
+
+/** One document, or a document in each line. */
+function isJson(text: string): boolean {
+  const parses = (part: string) => {
+    try {
+      return typeof JSON.parse(part) === "object";
+    } catch {
+      return false;
+    }
+  };
+  return parses(text) || text.trim().split("\n").every(parses);
+}

@@ -1,0 +1,129 @@
+/** The web page in a real browser: Debian's chromium, or whatever of its kind is there. */
+import { accessSync, constants, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { delimiter, join } from "node:path";
+import { type Browser, chromium, type Page } from "playwright-core";
+import { afterAll, afterEach, beforeAll, expect } from "vitest";
+
+const names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+/** How long a test waits for something to be seen, in milliseconds. */
+const patienceMs = 15_000;
+
+/** The browser's program; undefined if this machine has none. */
+export const browserPath = findBrowser();
+
+if (!browserPath) {
+  console.error(
+    `NOTICE: the tests of the web page are skipped, for none of ${names.join(", ")} is installed. Debian: apt-get install chromium. Elsewhere: PINION_CHROMIUM=<path>.`,
+  );
+}
+
+function findBrowser(): string | undefined {
+  const given = process.env.PINION_CHROMIUM;
+  const found = (process.env.PATH ?? "")
+    .split(delimiter)
+    .flatMap((dir) => names.map((name) => join(dir, name)));
+  return [...(given ? [given] : []), ...found].find((path) => {
+    try {
+      accessSync(path, constants.X_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+}
+
+/** For a replica: a device that a test drives by hand sends no heartbeats, and a page takes its time on a busy machine. */
+export const patient = { PINION_HEARTBEAT_TTL_MS: "60000" };
+
+export type PageOptions = {
+  width?: number;
+  height?: number;
+  scheme?: "light" | "dark";
+  timeZone?: string;
+  /** What the console may say without failing the test; a server that is stopped on purpose, for example. */
+  expected?: RegExp;
+};
+
+export type TestBrowser = {
+  /** The page of a server, at a place behind "#". */
+  open(url: string, place?: string, options?: PageOptions): Promise<Page>;
+  /** The same, signed in. */
+  signIn(replica: { url: string; token: string }, place?: string, options?: PageOptions): Promise<Page>;
+};
+
+/**
+ * One browser for the tests of a file, with a context of its own for each page. A test fails if its pages wrote an error
+ * to the console, which is also where the browser reports what the content security policy forbids.
+ */
+export function useBrowser(): TestBrowser {
+  let browser: Browser;
+  const complaints: string[] = [];
+
+  beforeAll(async () => {
+    browser = await chromium.launch({
+      executablePath: browserPath!,
+      // Chromium's sandbox does not run as root, and containers have little shared memory.
+      args: [...(process.getuid?.() === 0 ? ["--no-sandbox"] : []), "--disable-dev-shm-usage"],
+    });
+  });
+  afterAll(() => browser?.close());
+  afterEach(async () => {
+    for (const context of browser.contexts()) await context.close();
+    const heard = complaints.splice(0);
+    expect(heard, "what the page's console complained of").toEqual([]);
+  });
+
+  async function open(url: string, place = "", options: PageOptions = {}): Promise<Page> {
+    const context = await browser.newContext({
+      viewport: { width: options.width ?? 1280, height: options.height ?? 800 },
+      colorScheme: options.scheme ?? "light",
+      // The certificates of the tests are their own.
+      ignoreHTTPSErrors: true,
+      timezoneId: options.timeZone ?? "Europe/Berlin",
+      permissions: ["clipboard-read", "clipboard-write"],
+    });
+    context.setDefaultTimeout(patienceMs);
+    const page = await context.newPage();
+    const complain = (text: string) => {
+      if (!options.expected?.test(text)) complaints.push(text);
+    };
+    page.on("console", (message) => {
+      if (message.type() === "error" || message.type() === "warning") complain(message.text());
+    });
+    page.on("pageerror", (error) => complain(error.stack ?? error.message));
+    await page.goto(`${url}/${place}`);
+    return page;
+  }
+
+  return {
+    open,
+    async signIn(replica, place, options) {
+      const page = await open(replica.url, place, options);
+      await enterToken(page, replica.token);
+      await untilLive(page);
+      return page;
+    },
+  };
+}
+
+/** Until events come in, so that nothing which happens from now on is missed. */
+export async function untilLive(page: Page): Promise<void> {
+  await page.locator(".live-state").getByText("live", { exact: true }).waitFor();
+}
+
+export async function enterToken(page: Page, token: string): Promise<void> {
+  await page.getByLabel("Token").fill(token);
+  await page.getByRole("button", { name: "Sign in" }).click();
+}
+
+const axeSource = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+/** What axe-core finds serious or critical on the page as it is shown. */
+export async function findBarriers(page: Page): Promise<string[]> {
+  // By the debugger, which the page's policy does not bind.
+  await page.evaluate(axeSource);
+  return page.evaluate(`axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) => violations
+    .filter(({ impact }) => impact === "serious" || impact === "critical")
+    .map(({ id, nodes }) => id + ": " + nodes.slice(0, 3).map((node) => node.html.slice(0, 160) + " " + (node.any[0]?.message ?? "")).join(" | ")))`);
+}

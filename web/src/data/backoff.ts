@@ -1,0 +1,45 @@
+/** Waits that grow, for what is tried again until it works. */
+
+const firstMs = 400;
+const mostMs = 15_000;
+
+/** Full jitter over a doubling range, so that the pages of a whole office do not come back in one moment. */
+export function backoffMs(failures: number): number {
+  return firstMs + Math.random() * Math.min(mostMs, firstMs * 2 ** failures);
+}
+
+/** Resolves after `ms`, when the network is back, or when the signal aborts. Never rejects. */
+export function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      removeEventListener("online", done);
+      signal.removeEventListener("abort", done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    addEventListener("online", done);
+    signal.addEventListener("abort", done);
+    if (signal.aborted) done();
+  });
+}
+
+/**
+ * A signal that aborts with `outer`, or after `ms` without a call of `heard`. A line can be dead without anybody being
+ * told; the server says something every 15 s.
+ */
+export function watchdog(
+  outer: AbortSignal,
+  ms: number,
+): { signal: AbortSignal; heard: () => void; stop: () => void } {
+  const silent = new AbortController();
+  let timer = setTimeout(() => silent.abort(), ms);
+  return {
+    signal: AbortSignal.any([outer, silent.signal]),
+    heard() {
+      clearTimeout(timer);
+      timer = setTimeout(() => silent.abort(), ms);
+    },
+    stop: () => clearTimeout(timer),
+  };
+}

@@ -1,0 +1,34 @@
+import { computed } from "@preact/signals";
+import type { Device } from "#gen/pinion/v1/fleet_pb.js";
+import { fleet } from "./api.ts";
+import { createCollection, naturally } from "./collection.ts";
+
+const pageSize = 500;
+export const devices = createCollection<Device>({
+  async *pages(signal) {
+    let pageToken = "";
+    do {
+      const page = await fleet.listDevices({ pageSize, pageToken, includeLastRun: true }, { signal });
+      yield page.devices;
+      pageToken = page.nextPageToken;
+    } while (pageToken !== "");
+  },
+  get: async (deviceId) => (await fleet.getDevice({ deviceId })).device,
+  idOf: (device) => device.id,
+  orderOf: (device) => `${naturally(device.label)} ${device.id}`,
+  isNamed: true,
+});
+
+/** The devices to choose from, each by a name that no other has. */
+export const deviceOptions = computed(() => {
+  const labels = Map.groupBy(devices.items.value, ({ label }) => label);
+  return devices.items.value.map(({ id, label }) => ({
+    value: id,
+    label: labels.get(label)!.length > 1 ? `${label} (${id.slice(-8)})` : label,
+  }));
+});
+
+/** How a device is called wherever only its id is known. */
+export function labelOf(deviceId: string): string {
+  return devices.find(deviceId)?.label || deviceId.slice(-8);
+}

@@ -1,0 +1,154 @@
+/** One run as it goes: its state, and what its program writes. One stream at a time, opened again until the run has ended. */
+import { type Signal, signal } from "@preact/signals";
+import { OutputStream, type Run, type RunOutput, RunStatus } from "#gen/pinion/v1/run_pb.js";
+import { runs as api, endIfRefused, explainError, isNotFound, isUnreachable, streaming } from "./api.ts";
+import { backoffMs, pause, watchdog } from "./backoff.ts";
+import { hiddenFor } from "./live.ts";
+import { putRun } from "./runs.ts";
+
+export type OutputPiece = { isError: boolean; text: string };
+
+/** `pieces` may have lost what came before them: `isCut`. */
+export type Output = { pieces: readonly OutputPiece[]; bytes: number; missed: number; isCut: boolean };
+
+export type RunStream = {
+  run: Signal<Run | undefined>;
+  /** What was seen live. */
+  output: Signal<Output>;
+  /** What was stored at the end. */
+  stored: Signal<string | undefined>;
+  isBroken: Signal<boolean>;
+  error: Signal<string>;
+};
+
+const silenceMsMax = 40_000;
+const restAfterMs = 30_000;
+/** Characters of live output that the page keeps; the stored result has the rest. */
+const charactersMax = 400_000;
+
+const noOutput: Output = { pieces: [], bytes: 0, missed: 0, isCut: false };
+
+const ended = new Set([
+  RunStatus.COMPLETED,
+  RunStatus.FAILED,
+  RunStatus.TIMEOUT,
+  RunStatus.CANCELLED,
+  RunStatus.SKIPPED,
+]);
+export const isEnded = (run: Run) => ended.has(run.status);
+
+export function createRunStream(): RunStream {
+  return {
+    run: signal(undefined),
+    output: signal(noOutput),
+    stored: signal(undefined),
+    isBroken: signal(false),
+    error: signal(""),
+  };
+}
+
+/** Follows a run until it has ended or the signal aborts. */
+export async function followRun(stream: RunStream, runId: string, abort: AbortSignal): Promise<void> {
+  let failures = 0;
+  const reader = new OutputReader(stream.output);
+  while (!abort.aborted) {
+    const hidden = hiddenFor(restAfterMs, abort);
+    const alive = watchdog(hidden.signal, silenceMsMax);
+    try {
+      for await (const { update } of api.watchRun({ runId }, streaming(alive.signal))) {
+        alive.heard();
+        failures = 0;
+        stream.isBroken.value = false;
+        if (update.case === "run") {
+          stream.run.value = update.value;
+          putRun(update.value);
+        } else if (update.case === "output") reader.take(update.value);
+      }
+      if (stream.run.value && isEnded(stream.run.value)) break;
+    } catch (error) {
+      if (abort.aborted) return;
+      endIfRefused(error);
+      if (isNotFound(error) || (!stream.run.value && !isUnreachable(error))) {
+        stream.error.value = explainError(error);
+        return;
+      }
+    } finally {
+      alive.stop();
+      hidden.stop();
+    }
+    stream.isBroken.value = true;
+    await pause(backoffMs(failures++), abort);
+  }
+  if (!abort.aborted) await readStored(stream, abort);
+}
+
+/** The stored result, or the tail that is kept of a run without one. */
+async function readStored(stream: RunStream, abort: AbortSignal): Promise<void> {
+  const run = stream.run.value;
+  if (!run) return;
+  if (!run.windowId) {
+    stream.stored.value = run.outputTail;
+    return;
+  }
+  try {
+    const { windows } = await api.listWindows({ runId: run.id }, { signal: abort });
+    const data = windows[0]?.extractedData;
+    const text = typeof data?.output === "string" ? data.output : JSON.stringify(data ?? {}, null, 2);
+    stream.stored.value = text;
+  } catch (error) {
+    if (!abort.aborted) stream.error.value = explainError(error);
+  }
+}
+
+/** Puts chunks together: characters that are cut in two by a chunk's end, gaps, and the start of another attempt. */
+class OutputReader {
+  readonly #output: Signal<Output>;
+  #attempt = 0;
+  #sequence = 0n;
+  #decoders = new Map<OutputStream, TextDecoder>();
+
+  constructor(output: Signal<Output>) {
+    this.#output = output;
+  }
+
+  take(chunk: RunOutput): void {
+    if (chunk.attempt !== this.#attempt) {
+      this.#attempt = chunk.attempt;
+      this.#sequence = 0n;
+      this.#decoders.clear();
+      this.#output.value = noOutput;
+    }
+    if (chunk.sequence <= this.#sequence) return;
+    const missed = Number(chunk.sequence - this.#sequence - 1n);
+    this.#sequence = chunk.sequence;
+    const decoder = this.#decoders.get(chunk.stream) ?? new TextDecoder();
+    this.#decoders.set(chunk.stream, decoder);
+    const piece = {
+      isError: chunk.stream === OutputStream.STDERR,
+      text: plain(decoder.decode(chunk.data, { stream: true })),
+    };
+    this.#output.value = add(this.#output.peek(), piece, { bytes: chunk.data.length, missed });
+  }
+}
+
+function add(output: Output, piece: OutputPiece, more: { bytes: number; missed: number }): Output {
+  const pieces = [...output.pieces];
+  const last = pieces.at(-1);
+  // Few large pieces are drawn faster than many small ones.
+  if (last && last.isError === piece.isError && last.text.length < 8_000) {
+    pieces[pieces.length - 1] = { ...last, text: last.text + piece.text };
+  } else pieces.push(piece);
+  let characters = pieces.reduce((sum, { text }) => sum + text.length, 0);
+  let isCut = output.isCut;
+  while (characters > charactersMax && pieces.length > 1) {
+    characters -= pieces.shift()!.text.length;
+    isCut = true;
+  }
+  return { pieces, bytes: output.bytes + more.bytes, missed: output.missed + more.missed, isCut };
+}
+
+/** Without the sequences by which programs colour a terminal. */
+export function plain(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for
+  return text.replace(/\u001b\[[0-9;?]*[A-Za-z]|\u001b\][^\u0007]*\u0007/g, "");
+}

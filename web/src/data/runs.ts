@@ -1,0 +1,78 @@
+/** The runs that the viewer's filter lets through, newest first; older ones are read as the viewer gets to them. */
+import { signal } from "@preact/signals";
+import type { Run, RunStatus } from "#gen/pinion/v1/run_pb.js";
+import { runs as api } from "./api.ts";
+import { createCollection } from "./collection.ts";
+
+export type RunFilter = { statuses: readonly RunStatus[]; deviceId: string; watcherId: string };
+
+const pageSize = 100;
+/** Pages that are read again after a gap; the viewer asks for more by scrolling. */
+const pagesMax = 50;
+
+let filter: RunFilter = { statuses: [], deviceId: "", watcherId: "" };
+let pagesWanted = 1;
+
+/** There are older runs than those shown. */
+export const hasOlder = signal(false);
+
+export const runs = createCollection<Run>({
+  async *pages(abort) {
+    let pageToken = "";
+    for (let page = 0; page < pagesWanted; page++) {
+      const { statuses, deviceId, watcherId } = filter;
+      const answer = await api.listRuns(
+        { pageSize, pageToken, statuses: [...statuses], deviceId, watcherId },
+        { signal: abort },
+      );
+      pageToken = answer.nextPageToken;
+      hasOlder.value = pageToken !== "" && pagesWanted < pagesMax;
+      yield answer.runs;
+      if (pageToken === "") return;
+    }
+  },
+  get: async (runId) => {
+    const { run } = await api.getRun({ runId });
+    return run && passes(run) ? run : undefined;
+  },
+  idOf: (run) => run.id,
+  // Ids grow with time.
+  orderOf: (run) => run.id,
+  isDescending: true,
+  isNamed: false,
+});
+
+function passes(run: Run): boolean {
+  return (
+    (filter.statuses.length === 0 || filter.statuses.includes(run.status)) &&
+    (filter.deviceId === "" || filter.deviceId === run.deviceId) &&
+    (filter.watcherId === "" || filter.watcherId === run.watcherId)
+  );
+}
+
+/** What a stream has just told of a run. */
+export function putRun(run: Run): void {
+  if (runs.find(run.id) || runs.state.value === "ready") {
+    if (passes(run)) runs.put(run);
+    else runs.remove(run.id);
+  }
+}
+
+export function setFilter(wanted: RunFilter): void {
+  const isSame =
+    wanted.deviceId === filter.deviceId &&
+    wanted.watcherId === filter.watcherId &&
+    wanted.statuses.join() === filter.statuses.join();
+  if (isSame) return;
+  filter = wanted;
+  pagesWanted = 1;
+  runs.clear();
+  runs.resync();
+}
+
+export function showOlder(): void {
+  if (!hasOlder.value) return;
+  hasOlder.value = false;
+  pagesWanted++;
+  runs.resync();
+}

@@ -1,0 +1,76 @@
+/** One dialog at a time, in the browser's own element: it keeps the focus, closes on Escape, and gives the focus back. */
+import { signal } from "@preact/signals";
+import type { ComponentChildren, VNode } from "preact";
+import { useId, useLayoutEffect, useRef } from "preact/hooks";
+import { attempt } from "./toasts.tsx";
+
+const current = signal<VNode | undefined>(undefined);
+
+export function openDialog(content: VNode): void {
+  current.value = content;
+}
+
+export function closeDialog(): void {
+  current.value = undefined;
+}
+
+/** Where the dialog appears. */
+export function DialogPlace() {
+  return <>{current.value}</>;
+}
+
+export function Dialog(props: { title: string; class?: string; children: ComponentChildren }) {
+  const element = useRef<HTMLDialogElement>(null);
+  const titleId = useId();
+  useLayoutEffect(() => {
+    const opener = document.activeElement as HTMLElement | null;
+    element.current?.showModal();
+    return () => opener?.focus();
+  }, []);
+  return (
+    <dialog
+      ref={element}
+      class={props.class}
+      aria-labelledby={titleId}
+      onClose={closeDialog}
+      // A press that begins inside and ends outside (selecting text) is no wish to close.
+      onMouseDown={(event) => event.target === element.current && closeDialog()}
+    >
+      <div class="dialog-body">
+        <header>
+          <h2 id={titleId}>{props.title}</h2>
+          <button type="button" class="plain close" aria-label="Close" onClick={closeDialog}>
+            ×
+          </button>
+        </header>
+        {props.children}
+      </div>
+    </dialog>
+  );
+}
+
+/** Asks before something that cannot be taken back. */
+export function confirm(asked: {
+  title: string;
+  text: ComponentChildren;
+  action: string;
+  act: () => Promise<string | undefined>;
+}): void {
+  const act = async () => {
+    closeDialog();
+    await attempt(asked.act);
+  };
+  openDialog(
+    <Dialog title={asked.title} class="narrow">
+      <p>{asked.text}</p>
+      <footer>
+        <button type="button" onClick={closeDialog}>
+          Keep it
+        </button>
+        <button type="button" class="danger" onClick={act}>
+          {asked.action}
+        </button>
+      </footer>
+    </Dialog>,
+  );
+}

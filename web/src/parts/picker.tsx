@@ -1,0 +1,84 @@
+import { useSignal } from "@preact/signals";
+import { useEffect, useId } from "preact/hooks";
+
+export type PickerProps = {
+  label: string;
+  value: string;
+  /** What no choice means. */
+  none: string;
+  options: readonly { value: string; label: string }[];
+  onChange(value: string): void;
+  /** Of the element that a label of its own names. */
+  id?: string;
+};
+
+/** Beyond this one types, and chooses from what matches. */
+const listedMax = 200;
+const matchesMax = 50;
+
+/** A choice of one of many by name. */
+export function Picker(props: PickerProps) {
+  return props.options.length > listedMax ? <TypedPicker {...props} /> : <ListedPicker {...props} />;
+}
+
+function ListedPicker({ label, value, none, options, onChange, id }: PickerProps) {
+  const isKnown = value === "" || options.some((option) => option.value === value);
+  return (
+    <select
+      id={id}
+      aria-label={id ? undefined : label}
+      value={value}
+      onChange={(event) => onChange(event.currentTarget.value)}
+    >
+      <option value="">{none}</option>
+      {!isKnown && <option value={value}>{value.slice(-8)}</option>}
+      {options.map((option) => (
+        <option key={option.value} value={option.value}>
+          {option.label}
+        </option>
+      ))}
+    </select>
+  );
+}
+
+/** A name that is typed whole, or taken from the matches, is the choice; an empty box is none. */
+function TypedPicker({ label, value, none, options, onChange, id }: PickerProps) {
+  const listId = useId();
+  const typed = useSignal("");
+  useEffect(() => {
+    typed.value = options.find((option) => option.value === value)?.label ?? value.slice(-8);
+  }, [value]);
+  const wanted = typed.value.toLowerCase();
+  const matches: PickerProps["options"][number][] = [];
+  for (const option of options) {
+    if (option.label.toLowerCase().includes(wanted)) matches.push(option);
+    if (matches.length === matchesMax) break;
+  }
+  const take = (box: HTMLInputElement) => {
+    typed.value = box.value;
+    const chosen = box.value === "" ? "" : options.find((option) => option.label === box.value)?.value;
+    // A form is not sent with half a name in it.
+    box.setCustomValidity(chosen === undefined ? "Choose one of the names." : "");
+    if (chosen !== undefined) onChange(chosen);
+  };
+  return (
+    <>
+      <input
+        id={id}
+        class="picker"
+        list={listId}
+        aria-label={id ? undefined : label}
+        placeholder={none}
+        value={typed.value}
+        spellcheck={false}
+        autocomplete="off"
+        onInput={(event) => take(event.currentTarget)}
+      />
+      <datalist id={listId}>
+        {matches.map((option) => (
+          <option key={option.value} value={option.label} />
+        ))}
+      </datalist>
+    </>
+  );
+}

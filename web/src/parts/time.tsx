@@ -1,0 +1,25 @@
+import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import { now } from "../data/clock.ts";
+import { agoText, lengthText, momentText, msOf } from "../times.ts";
+
+/** Where a moment lies from now; it moves with the clock, and says the moment itself when pointed at. */
+export function Ago({ at, none = "" }: { at: Timestamp | undefined; none?: string }) {
+  const ms = msOf(at);
+  if (ms === undefined) return <>{none}</>;
+  return (
+    <time dateTime={new Date(ms).toISOString()} title={momentText(ms)}>
+      {agoText(ms, now.value)}
+    </time>
+  );
+}
+
+/** How long something has been going on. */
+export function Since({ at }: { at: Timestamp | undefined }) {
+  const ms = msOf(at);
+  if (ms === undefined) return null;
+  return (
+    <time dateTime={new Date(ms).toISOString()} title={`since ${momentText(ms)}`}>
+      {lengthText(Math.max(0, Math.floor((now.value - ms) / 1_000) * 1_000)).replace("0 ms", "0 s")}
+    </time>
+  );
+}

@@ -1,0 +1,136 @@
+/** A run's way from due to stored, with what each step took. */
+import { durationMs } from "@bufbuild/protobuf/wkt";
+import { type Run, RunStatus } from "#gen/pinion/v1/run_pb.js";
+import { now } from "../data/clock.ts";
+import { clockText, lengthText, momentText, msOf } from "../times.ts";
+import { runWord, toneOf } from "../words.ts";
+
+export type Step = {
+  name: string;
+  /** When it was reached, in ms; undefined: not yet, or never. */
+  at: number | undefined;
+  /** From the step before. */
+  tookMs: number | undefined;
+  state: "done" | "now" | "open" | "missing";
+  note?: string;
+};
+
+/**
+ * The steps of the current attempt. `output` is the end of the program, as its device measured it: what is between it and
+ * `stored` is the way back and the commit.
+ */
+export function stepsOf(run: Run): Step[] {
+  const started = msOf(run.startedAt);
+  const finished = msOf(run.finishedAt);
+  const ran = run.duration ? durationMs(run.duration) : undefined;
+  const isStored = run.status === RunStatus.COMPLETED;
+  // The two ends are measured by two clocks, the device's and the database's.
+  const output =
+    started !== undefined && ran !== undefined ? Math.min(started + ran, finished ?? Infinity) : undefined;
+  const moments: [name: string, at: number | undefined][] = [
+    ["due", msOf(run.dueAt)],
+    ["materialized", msOf(run.createdAt)],
+    ["pushed", msOf(run.pushedAt)],
+    ["accepted", started],
+    ["output", finished === undefined ? undefined : output],
+    [isStored || finished === undefined ? "stored" : runWord(run.status), finished],
+  ];
+  let before: number | undefined;
+  const isOver = finished !== undefined;
+  let isReached = true;
+  return moments.map(([name, at]) => {
+    const tookMs = at !== undefined && before !== undefined ? Math.max(0, at - before) : undefined;
+    const state = at !== undefined ? "done" : isOver ? "missing" : isReached ? "now" : "open";
+    if (at === undefined) isReached = false;
+    else before = at;
+    return { name, at, tookMs, state };
+  });
+}
+
+export function Timeline({ run, bytes }: { run: Run; bytes: number }) {
+  const steps = stepsOf(run);
+  const tone = toneOf(runWord(run.status));
+  const reached = steps.findLast(({ at }) => at !== undefined);
+  return (
+    <section class={`timeline ${tone}`} aria-label="Timeline">
+      <div class={`bar ${tone}`} aria-hidden="true">
+        <Parts steps={steps} />
+        {run.finishedAt === undefined && <Going steps={steps} />}
+      </div>
+      <ol>
+        {steps.map(({ name, at, tookMs, state }, index) => (
+          <li key={index} class={`${state} part${index}`}>
+            <b>{name}</b>
+            {at !== undefined && (
+              <time dateTime={new Date(at).toISOString()} title={momentText(at)}>
+                {clockText(at)}
+              </time>
+            )}
+            {tookMs !== undefined && <span class="took">+{lengthText(tookMs)}</span>}
+            {state === "now" && (
+              <span class="took">
+                {waitingWord(name, run)} <NowLength since={reached?.at} />
+                {name === "output" && bytes > 0 && `, ${bytesText(bytes)}`}
+              </span>
+            )}
+            {state === "missing" && <span class="took">never</span>}
+          </li>
+        ))}
+      </ol>
+    </section>
+  );
+}
+
+function waitingWord(name: string, run: Run): string {
+  if (run.cancelRequestedAt) return "cancelling,";
+  return name === "output" ? "running" : "waiting";
+}
+
+function NowLength({ since }: { since: number | undefined }) {
+  if (since === undefined) return null;
+  const seconds = Math.max(0, Math.floor((now.value - since) / 1_000));
+  return <>{seconds === 0 ? "0 s" : lengthText(seconds * 1_000).replace(".0", "")}</>;
+}
+
+export function bytesText(bytes: number): string {
+  if (bytes < 1_000) return `${bytes} B`;
+  if (bytes < 1_000_000) return `${(bytes / 1_000).toFixed(1)} kB`;
+  return `${(bytes / 1_000_000).toFixed(1)} MB`;
+}
+
+/** The whole way in one thin bar, for lists. */
+export function TimelineBar({ run }: { run: Run }) {
+  const steps = stepsOf(run);
+  const text = steps
+    .flatMap(({ name, tookMs }) => (tookMs === undefined ? [] : `${name} +${lengthText(tookMs)}`))
+    .join(", ");
+  if (run.startedAt === undefined) return null;
+  return (
+    <span class={`bar ${toneOf(runWord(run.status))}`} role="img" aria-label={text} title={text}>
+      <Parts steps={steps} />
+      {run.finishedAt === undefined && <Going steps={steps} />}
+    </span>
+  );
+}
+
+/** By the root, so that milliseconds are seen beside minutes. */
+const widthOf = (ms: number) => String(Math.sqrt(Math.max(1, ms)));
+
+function Parts({ steps }: { steps: readonly Step[] }) {
+  return (
+    <>
+      {steps.map(
+        ({ name, tookMs }, index) =>
+          tookMs !== undefined && (
+            <i key={name} class={`part${index}`} style={{ flexGrow: widthOf(tookMs) }} />
+          ),
+      )}
+    </>
+  );
+}
+
+/** The step that is under way; it grows with the clock. */
+function Going({ steps }: { steps: readonly Step[] }) {
+  const since = steps.findLast(({ at }) => at !== undefined)?.at;
+  return since === undefined ? null : <i class="going" style={{ flexGrow: widthOf(now.value - since) }} />;
+}

@@ -1,0 +1,57 @@
+/** Where in the page the viewer is: the part of the address behind "#", so that every place can be linked to. */
+import { signal } from "@preact/signals";
+
+export const views = ["fleet", "watchers", "runs", "events"] as const;
+export type View = (typeof views)[number];
+
+/** `#/runs/<id>?status=failed` */
+export type Route = { view: View; id: string; query: URLSearchParams };
+
+export const route = signal<Route>(parse(location.hash));
+
+export function startRouter(): void {
+  addEventListener("hashchange", () => {
+    clearTimeout(writing);
+    route.value = parse(location.hash);
+  });
+}
+
+function parse(hash: string): Route {
+  const [path = "", query = ""] = hash.replace(/^#\/?/, "").split("?", 2);
+  const [first = "", id = ""] = path.split("/");
+  const view = views.find((known) => known === first) ?? "fleet";
+  return { view, id: decode(id), query: new URLSearchParams(query) };
+}
+
+/** A mistyped address leads to something that is not found, not to a broken page. */
+function decode(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+/** The link to a place; empty values are left out. */
+export function linkTo(view: View, id = "", query: Record<string, string> = {}): string {
+  const params = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== ""));
+  const text = params.toString();
+  return `#/${view}${id ? `/${encodeURIComponent(id)}` : ""}${text ? `?${text}` : ""}`;
+}
+
+export function goTo(view: View, id = "", query: Record<string, string> = {}): void {
+  location.hash = linkTo(view, id, query);
+}
+
+/** Browsers refuse an address that changes with every key. */
+const writeAfterMs = 300;
+let writing: ReturnType<typeof setTimeout> | undefined;
+
+/** Changes the query of this place without another step in the history. */
+export function setQuery(changes: Record<string, string>): void {
+  const { view, id, query } = route.value;
+  const link = linkTo(view, id, { ...Object.fromEntries(query), ...changes });
+  route.value = parse(link);
+  clearTimeout(writing);
+  writing = setTimeout(() => history.replaceState(null, "", link), writeAfterMs);
+}

@@ -1,0 +1,114 @@
+import { durationFromMs, type Timestamp } from "@bufbuild/protobuf/wkt";
+import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { explainError, fleet } from "../data/api.ts";
+import { listen } from "../data/live.ts";
+import { Copyable } from "../parts/copy.tsx";
+import { closeDialog, Dialog } from "../parts/dialog.tsx";
+import { Ago } from "../parts/time.tsx";
+import { dayMs, hourMs, minuteMs } from "../times.ts";
+
+const lengths = [
+  { ms: 15 * minuteMs, label: "15 minutes" },
+  { ms: hourMs, label: "1 hour" },
+  { ms: dayMs, label: "1 day" },
+  { ms: 7 * dayMs, label: "7 days" },
+];
+
+/** Makes a code with which one daemon may enrol, and shows what to paste; says when a device has. */
+export function JoinDialog() {
+  const lengthMs = useSignal(lengths[0]!.ms);
+  const made = useSignal<{ code: string; expiresAt: Timestamp | undefined } | undefined>(undefined);
+  const error = useSignal("");
+  const enrolled = useSignal("");
+
+  useEffect(
+    () =>
+      listen({
+        onEvent(event) {
+          if (event.kind !== "device.enrolled" || !made.value) return;
+          const label = event.data?.label;
+          enrolled.value = typeof label === "string" && label ? label : event.deviceId;
+        },
+        onGap() {},
+      }),
+    [],
+  );
+
+  const make = async () => {
+    error.value = "";
+    try {
+      const answer = await fleet.createJoinCode({ expiresIn: durationFromMs(lengthMs.value) });
+      made.value = { code: answer.joinCode, expiresAt: answer.expiresAt };
+    } catch (failure) {
+      error.value = explainError(failure);
+    }
+  };
+
+  return (
+    <Dialog title="Add a device">
+      {made.value ? (
+        <>
+          <p>
+            On the machine that is to become a device. The code is good once, for one machine, and expires{" "}
+            <Ago at={made.value.expiresAt} />.
+          </p>
+          <h3>Enrol it</h3>
+          <Copyable
+            label="the command"
+            text={`pinion device enroll --url ${location.origin} --join-code ${made.value.code}`}
+          />
+          <h3>Start its daemon</h3>
+          <Copyable label="the command of the daemon" text="pinion device run" />
+          <h3>The code alone</h3>
+          <Copyable label="the code" text={made.value.code} />
+          <p class={enrolled.value ? "enrolled" : "hint"} role="status">
+            {enrolled.value ? `✓ ${enrolled.value} has enrolled.` : "Waiting for a device to enrol…"}
+          </p>
+          <footer>
+            <button type="button" class="primary" onClick={closeDialog}>
+              Done
+            </button>
+          </footer>
+        </>
+      ) : (
+        <form
+          onSubmit={(event) => {
+            event.preventDefault();
+            void make();
+          }}
+        >
+          <p>A join code lets one machine enrol as yours, once. It is shown here and nowhere else.</p>
+          <label class="field">
+            <span>Good for</span>
+            <select
+              value={String(lengthMs.value)}
+              onChange={(event) => {
+                lengthMs.value = Number(event.currentTarget.value);
+              }}
+            >
+              {lengths.map(({ ms, label }) => (
+                <option key={ms} value={ms}>
+                  {label}
+                </option>
+              ))}
+            </select>
+          </label>
+          {error.value && (
+            <p class="error" role="alert">
+              {error.value}
+            </p>
+          )}
+          <footer>
+            <button type="button" onClick={closeDialog}>
+              Cancel
+            </button>
+            <button type="submit" class="primary">
+              Make a join code
+            </button>
+          </footer>
+        </form>
+      )}
+    </Dialog>
+  );
+}

@@ -1,0 +1,137 @@
+import { durationMs } from "@bufbuild/protobuf/wkt";
+import { useEffect } from "preact/hooks";
+import type { Run } from "#gen/pinion/v1/run_pb.js";
+import { deviceOptions, labelOf } from "../data/devices.ts";
+import { hasOlder, runs, setFilter, showOlder } from "../data/runs.ts";
+import { slugOf, watchers } from "../data/watchers.ts";
+import { Empty, ListState } from "../parts/empty.tsx";
+import { Picker } from "../parts/picker.tsx";
+import { type Column, Rows } from "../parts/rows.tsx";
+import { Status } from "../parts/status.tsx";
+import { Ago, Since } from "../parts/time.tsx";
+import { TimelineBar } from "../parts/timeline.tsx";
+import { goTo, linkTo, route, setQuery } from "../route.ts";
+import { lengthText } from "../times.ts";
+import { runStatuses, runWord, skipWord, sourceWord } from "../words.ts";
+import { Nothing } from "./fleet.tsx";
+
+export function RunsView() {
+  const { query } = route.value;
+  const [state, device, watcher] = ["state", "device", "watcher"].map((name) => query.get(name) ?? "") as [
+    string,
+    string,
+    string,
+  ];
+  const wanted = new Set(state.split(",").filter(Boolean));
+  useEffect(() => {
+    const statuses = runStatuses.filter(({ name }) => wanted.has(name)).map(({ status }) => status);
+    setFilter({ statuses, deviceId: device, watcherId: watcher });
+  }, [state, device, watcher]);
+  useEffect(() => runs.show(), []);
+
+  const items = runs.items.value;
+  const isFiltered = state + device + watcher !== "";
+  const toggle = (name: string) => {
+    const next = new Set(wanted);
+    if (!next.delete(name)) next.add(name);
+    setQuery({ state: [...next].join(",") });
+  };
+  return (
+    <>
+      <div class="tools">
+        <h1 class="unseen">Runs</h1>
+        <div class="chips" role="group" aria-label="State">
+          <button
+            type="button"
+            aria-pressed={wanted.size === 0}
+            onClick={() => setQuery({ state: "" })}
+            data-filter
+          >
+            all
+          </button>
+          {runStatuses.map(({ name }) => (
+            <button key={name} type="button" aria-pressed={wanted.has(name)} onClick={() => toggle(name)}>
+              <Status word={name} />
+            </button>
+          ))}
+        </div>
+        <Picker
+          label="Device"
+          none="any device"
+          value={device}
+          options={deviceOptions.value}
+          onChange={(value) => setQuery({ device: value })}
+        />
+        <Picker
+          label="Watcher"
+          none="any watcher"
+          value={watcher}
+          options={watchers.items.value.map(({ id, slug }) => ({ value: id, label: slug }))}
+          onChange={(value) => setQuery({ watcher: value })}
+        />
+      </div>
+      {items.length > 0 ? (
+        <Rows
+          label="Runs"
+          class="runs"
+          items={items}
+          keyOf={(run) => run.id}
+          columns={columns}
+          open={(run) => goTo("runs", run.id)}
+          onEnd={showOlder}
+          hasMore={hasOlder.value}
+        />
+      ) : runs.state.value !== "ready" ? (
+        <ListState of={runs} />
+      ) : isFiltered ? (
+        <Empty title="No run matches">
+          <button type="button" onClick={() => setQuery({ state: "", device: "", watcher: "" })}>
+            Show all runs
+          </button>
+        </Empty>
+      ) : (
+        <Empty title="No run yet">
+          <p>A run is one execution of a watcher. They appear here the moment they are due.</p>
+          <a class="button primary" href={linkTo("watchers")}>
+            Trigger a watcher
+          </a>
+        </Empty>
+      )}
+    </>
+  );
+}
+
+const columns: Column<Run>[] = [
+  { name: "state", title: "State", cell: (run) => <Status word={runWord(run.status)} /> },
+  {
+    name: "name",
+    title: "Run",
+    cell: (run, isActive) => (
+      <>
+        <a href={linkTo("runs", run.id)} tabIndex={isActive ? 0 : -1}>
+          {run.watcherSlug || slugOf(run.watcherId)}
+        </a>{" "}
+        <code title={run.id}>{run.id.slice(-8)}</code>
+      </>
+    ),
+  },
+  { name: "device", title: "Device", cell: (run) => (run.deviceId ? labelOf(run.deviceId) : <Nothing />) },
+  { name: "source", title: "Source", cell: (run) => sourceWord(run.source) },
+  { name: "due", title: "Due", cell: (run) => <Ago at={run.dueAt} /> },
+  { name: "way", title: "Due → stored", cell: (run) => <TimelineBar run={run} /> },
+  { name: "took", title: "Took", cell: (run) => <Took run={run} /> },
+  {
+    name: "reason",
+    title: "Why",
+    cell: (run) => {
+      const text = [skipWord(run.skipReason), run.reason].filter(Boolean).join(": ");
+      return <span title={text}>{text}</span>;
+    },
+  },
+];
+
+function Took({ run }: { run: Run }) {
+  if (run.duration) return <>{lengthText(durationMs(run.duration))}</>;
+  if (run.startedAt && !run.finishedAt) return <Since at={run.startedAt} />;
+  return <Nothing />;
+}

@@ -1,0 +1,478 @@
+import { create, type JsonObject } from "@bufbuild/protobuf";
+import { timestampMs } from "@bufbuild/protobuf/wkt";
+import { type Signal, useSignal } from "@preact/signals";
+import type { ComponentChildren } from "preact";
+import { useEffect, useId, useMemo } from "preact/hooks";
+import { Notification } from "#gen/pinion/v1/run_pb.js";
+import {
+  CatchupPolicy,
+  OverlapPolicy,
+  type Watcher,
+  type WatcherSpec,
+  WatcherSpecSchema,
+} from "#gen/pinion/v1/watcher_pb.js";
+import { agents, watchers as api, explainError } from "../data/api.ts";
+import { deviceOptions, devices } from "../data/devices.ts";
+import { watchers } from "../data/watchers.ts";
+import { closeDialog, Dialog } from "../parts/dialog.tsx";
+import { Picker } from "../parts/picker.tsx";
+import { tell } from "../parts/toasts.tsx";
+import { scheduleText } from "../schedule-words.ts";
+import { isSameClock, lengthInput, parseLength, slotText, viewerZone } from "../times.ts";
+import { catchupChoices, notificationChoices, overlapChoices } from "../words.ts";
+
+/** What the fields hold, as text. */
+type Draft = Record<
+  | "slug"
+  | "name"
+  | "prompt"
+  | "agent"
+  | "device"
+  | "agentKind"
+  | "schedule"
+  | "zone"
+  | "overlap"
+  | "catchup"
+  | "catchupWindow"
+  | "jitter"
+  | "cooldown"
+  | "startDeadline"
+  | "timeout"
+  | "attempts"
+  | "notification"
+  | "schema",
+  string
+>;
+
+const previewAfterMs = 250;
+const previews = 3;
+const presets = [
+  { schedule: "", label: "manual" },
+  { schedule: "0 * * * *", label: "hourly" },
+  { schedule: "0 9 * * *", label: "daily" },
+  { schedule: "0 9 * * 1-5", label: "weekdays" },
+  { schedule: "0 9 * * 1", label: "weekly" },
+];
+
+/** Creates a watcher, or edits one: only what was changed is sent, for the version that was seen. */
+export function WatcherDialog({ watcher }: { watcher?: Watcher }) {
+  const draft = useSignal(draftOf(watcher));
+  // A second press after a lost answer finds the first one's watcher.
+  const requestId = useMemo(() => crypto.getRandomValues(new Uint32Array(4)).join("-"), []);
+  const error = useSignal("");
+  const isSaving = useSignal(false);
+
+  const save = async (event: Event) => {
+    event.preventDefault();
+    error.value = "";
+    isSaving.value = true;
+    try {
+      const said = watcher ? await update(watcher, draft.value) : await createNew(draft.value, requestId);
+      closeDialog();
+      tell(said);
+    } catch (failure) {
+      error.value = failure instanceof FieldError ? failure.message : explainError(failure);
+    } finally {
+      isSaving.value = false;
+    }
+  };
+
+  return (
+    <Dialog title={watcher ? `Edit ${watcher.slug}` : "Create a watcher"} class="wide">
+      <form onSubmit={save}>
+        <div class="columns">
+          <What draft={draft} isNew={!watcher} />
+          <When draft={draft} />
+        </div>
+        <Limits draft={draft} />
+        {error.value && (
+          <p class="error" role="alert">
+            {error.value}
+          </p>
+        )}
+        <footer>
+          <button type="button" onClick={closeDialog}>
+            Cancel
+          </button>
+          <button type="submit" class="primary" disabled={isSaving.value}>
+            {watcher ? "Save" : "Create"}
+          </button>
+        </footer>
+      </form>
+    </Dialog>
+  );
+}
+
+type FieldsProps = { draft: Signal<Draft> };
+
+function What({ draft, isNew }: FieldsProps & { isNew: boolean }) {
+  const known = useSignal<{ value: string; label: string }[]>([]);
+  useEffect(() => {
+    agents
+      .listAgents({ pageSize: 500 })
+      .then((page) => {
+        known.value = page.agents.map((agent) => ({ value: agent.id, label: agent.name || agent.id }));
+      })
+      .catch(() => {});
+  }, []);
+  return (
+    <fieldset>
+      <legend>What</legend>
+      <Text draft={draft} name="name" label="Name" required />
+      {isNew && <Text draft={draft} name="slug" label="Slug" hint="made from the name if empty" />}
+      <Field label="Prompt">
+        {(ties) => (
+          <textarea
+            {...ties}
+            rows={7}
+            required
+            value={draft.value.prompt}
+            onInput={(event) => set(draft, "prompt", event.currentTarget.value)}
+          />
+        )}
+      </Field>
+      <Field label="Device">
+        {(ties) => (
+          <Picker
+            {...ties}
+            label="Device"
+            none="any fleet worker"
+            value={draft.value.device}
+            options={deviceOptions.value}
+            onChange={(value) => set(draft, "device", value)}
+          />
+        )}
+      </Field>
+      <Field label="Agent">
+        {(ties) => (
+          <Picker
+            {...ties}
+            label="Agent"
+            none="the org’s default"
+            value={draft.value.agent}
+            options={known.value}
+            onChange={(value) => set(draft, "agent", value)}
+          />
+        )}
+      </Field>
+    </fieldset>
+  );
+}
+
+function When({ draft }: FieldsProps) {
+  const { schedule, zone } = draft.value;
+  return (
+    <fieldset>
+      <legend>When</legend>
+      <Text draft={draft} name="schedule" label="Schedule" hint="cron; empty: manual only" mono />
+      <div class="chips" role="group" aria-label="Common schedules">
+        {presets.map((preset) => (
+          <button
+            key={preset.label}
+            type="button"
+            aria-pressed={schedule === preset.schedule}
+            onClick={() => set(draft, "schedule", preset.schedule)}
+          >
+            {preset.label}
+          </button>
+        ))}
+      </div>
+      <Field label="Time zone">
+        {(ties) => (
+          <>
+            <input
+              {...ties}
+              list={`${ties.id}-zones`}
+              value={zone}
+              spellcheck={false}
+              onInput={(event) => set(draft, "zone", event.currentTarget.value)}
+            />
+            <datalist id={`${ties.id}-zones`}>
+              {["UTC", ...Intl.supportedValuesOf("timeZone")].map((name) => (
+                <option key={name} value={name} />
+              ))}
+            </datalist>
+          </>
+        )}
+      </Field>
+      <Preview schedule={schedule} zone={zone} />
+    </fieldset>
+  );
+}
+
+/** The schedule in words, and its next times as the server counts them. */
+function Preview({ schedule, zone }: { schedule: string; zone: string }) {
+  const slots = useSignal<number[]>([]);
+  const error = useSignal("");
+  useEffect(() => {
+    slots.value = [];
+    error.value = "";
+    if (schedule.trim() === "") return;
+    const stale = new AbortController();
+    const timer = setTimeout(() => {
+      api
+        .previewSchedule({ schedule, timeZone: zone, count: previews }, { signal: stale.signal })
+        .then((answer) => {
+          slots.value = answer.slots.map(timestampMs);
+        })
+        .catch((failure) => {
+          if (!stale.signal.aborted) error.value = explainError(failure);
+        });
+    }, previewAfterMs);
+    return () => {
+      clearTimeout(timer);
+      stale.abort();
+    };
+  }, [schedule, zone]);
+  return (
+    <div class="preview" aria-live="polite">
+      {error.value ? (
+        <p class="error">{error.value}</p>
+      ) : (
+        <>
+          <p>{scheduleText(schedule)}</p>
+          <ol>
+            {slots.value.map((at) => (
+              <li key={at}>
+                {slotText(at)} <small>{viewerZone}</small>
+                {!isSameClock(at, zone || "UTC") && (
+                  <>
+                    {" · "}
+                    {slotText(at, zone || "UTC")} <small>{zone || "UTC"}</small>
+                  </>
+                )}
+              </li>
+            ))}
+          </ol>
+        </>
+      )}
+    </div>
+  );
+}
+
+function Limits({ draft }: FieldsProps) {
+  return (
+    <details>
+      <summary>Limits and policies</summary>
+      <div class="grid">
+        <Text draft={draft} name="timeout" label="Timeout" hint="1 h if empty" />
+        <Text draft={draft} name="attempts" label="Attempts" hint="1 to 20" />
+        <Choice draft={draft} name="overlap" label="While one is active" choices={overlapChoices} />
+        <Choice draft={draft} name="catchup" label="After downtime" choices={catchupChoices} />
+        <Text draft={draft} name="catchupWindow" label="Catch-up window" hint="24 h if empty" />
+        <Text draft={draft} name="jitter" label="Jitter" hint="none if empty" />
+        <Text draft={draft} name="cooldown" label="Cooldown" hint="none if empty" />
+        <Text draft={draft} name="startDeadline" label="Start deadline" hint="none if empty" />
+        <Text draft={draft} name="agentKind" label="Executor" hint="the device’s default if empty" mono />
+        <Choice draft={draft} name="notification" label="Notification" choices={notificationChoices} />
+      </div>
+      <Field label="JSON schema of the result" hint="handed to the agent">
+        {(ties) => (
+          <textarea
+            {...ties}
+            class="mono"
+            rows={3}
+            spellcheck={false}
+            value={draft.value.schema}
+            onInput={(event) => set(draft, "schema", event.currentTarget.value)}
+          />
+        )}
+      </Field>
+      <p class="hint">Lengths are written 90s, 15m, 1h30m or 2d.</p>
+    </details>
+  );
+}
+
+/** What ties an input to its label and its hint. */
+type Ties = { id: string; "aria-describedby"?: string };
+
+function Field(props: { label: string; hint?: string; children: (ties: Ties) => ComponentChildren }) {
+  const id = useId();
+  const hintId = `${id}-hint`;
+  return (
+    <div class="field">
+      <label for={id}>{props.label}</label> {props.hint && <small id={hintId}>{props.hint}</small>}
+      {props.children(props.hint ? { id, "aria-describedby": hintId } : { id })}
+    </div>
+  );
+}
+
+function Text(
+  props: FieldsProps & {
+    name: keyof Draft;
+    label: string;
+    hint?: string;
+    required?: boolean;
+    mono?: boolean;
+  },
+) {
+  const { draft, name } = props;
+  return (
+    <Field label={props.label} {...(props.hint ? { hint: props.hint } : {})}>
+      {(ties) => (
+        <input
+          {...ties}
+          class={props.mono ? "mono" : ""}
+          value={draft.value[name]}
+          required={props.required ?? false}
+          spellcheck={false}
+          autocomplete="off"
+          onInput={(event) => set(draft, name, event.currentTarget.value)}
+        />
+      )}
+    </Field>
+  );
+}
+
+function Choice(
+  props: FieldsProps & {
+    name: keyof Draft;
+    label: string;
+    choices: readonly { value: number; label: string }[];
+  },
+) {
+  const { draft, name } = props;
+  return (
+    <Field label={props.label}>
+      {(ties) => (
+        <select
+          {...ties}
+          value={draft.value[name]}
+          onChange={(event) => set(draft, name, event.currentTarget.value)}
+        >
+          {props.choices.map(({ value, label }) => (
+            <option key={value} value={value}>
+              {label}
+            </option>
+          ))}
+        </select>
+      )}
+    </Field>
+  );
+}
+
+function set(draft: Signal<Draft>, name: keyof Draft, value: string): void {
+  draft.value = { ...draft.value, [name]: value };
+}
+
+function draftOf(watcher: Watcher | undefined): Draft {
+  const spec = watcher?.spec;
+  return {
+    slug: watcher?.slug ?? "",
+    name: spec?.name ?? "",
+    prompt: spec?.prompt ?? "",
+    agent: spec?.agentId ?? "",
+    // Whoever has one device means it.
+    device: spec ? spec.deviceId : devices.items.value.length === 1 ? devices.items.value[0]!.id : "",
+    agentKind: spec?.agentKind ?? "",
+    schedule: spec ? spec.schedule : "0 9 * * *",
+    zone: spec ? spec.timeZone || "UTC" : viewerZone,
+    overlap: String(spec?.overlap || OverlapPolicy.SKIP),
+    catchup: String(spec?.catchup || CatchupPolicy.COLLAPSE),
+    catchupWindow: lengthInput(spec?.catchupWindow),
+    jitter: lengthInput(spec?.jitter),
+    cooldown: lengthInput(spec?.minCooldown),
+    startDeadline: lengthInput(spec?.startDeadline),
+    timeout: lengthInput(spec?.timeout),
+    attempts: String(spec?.maxAttempts || 1),
+    notification: String(spec?.notification || Notification.NONE),
+    schema: spec?.extractionSchema ? JSON.stringify(spec.extractionSchema, null, 2) : "",
+  };
+}
+
+/** A field that cannot be read, so that there is nothing to send. */
+class FieldError extends Error {}
+
+/** The field of the update mask that each text becomes. */
+const paths: Record<Exclude<keyof Draft, "slug">, string> = {
+  name: "name",
+  prompt: "prompt",
+  agent: "agent_id",
+  device: "device_id",
+  agentKind: "agent_kind",
+  schedule: "schedule",
+  zone: "time_zone",
+  overlap: "overlap",
+  catchup: "catchup",
+  catchupWindow: "catchup_window",
+  jitter: "jitter",
+  cooldown: "min_cooldown",
+  startDeadline: "start_deadline",
+  timeout: "timeout",
+  attempts: "max_attempts",
+  notification: "notification",
+  schema: "extraction_schema",
+};
+
+function specOf(draft: Draft): WatcherSpec {
+  const length = (text: string, label: string) => {
+    const parsed = parseLength(text);
+    if (parsed === null)
+      throw new FieldError(`${label}: “${text}” is no length of time; write it like 90s, 15m or 1h30m.`);
+    return parsed;
+  };
+  const attempts = Number(draft.attempts || "1");
+  if (!Number.isInteger(attempts)) throw new FieldError("Attempts: a whole number from 1 to 20.");
+  const spec = create(WatcherSpecSchema, {
+    name: draft.name.trim(),
+    prompt: draft.prompt,
+    agentId: draft.agent,
+    deviceId: draft.device,
+    agentKind: draft.agentKind.trim(),
+    schedule: draft.schedule.trim(),
+    timeZone: draft.zone.trim(),
+    overlap: Number(draft.overlap),
+    catchup: Number(draft.catchup),
+    maxAttempts: attempts,
+    notification: Number(draft.notification),
+  });
+  const lengths = {
+    catchupWindow: length(draft.catchupWindow, "Catch-up window"),
+    jitter: length(draft.jitter, "Jitter"),
+    minCooldown: length(draft.cooldown, "Cooldown"),
+    startDeadline: length(draft.startDeadline, "Start deadline"),
+    timeout: length(draft.timeout, "Timeout"),
+    extractionSchema: schemaOf(draft.schema),
+  };
+  return Object.assign(
+    spec,
+    Object.fromEntries(Object.entries(lengths).filter(([, value]) => value !== undefined)),
+  );
+}
+
+function schemaOf(text: string): JsonObject | undefined {
+  if (text.trim() === "") return undefined;
+  try {
+    const value: unknown = JSON.parse(text);
+    if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as JsonObject;
+  } catch {
+    // Said below, like any other JSON that is no object.
+  }
+  throw new FieldError("JSON schema: this is no JSON object.");
+}
+
+async function createNew(draft: Draft, requestId: string): Promise<string> {
+  const { watcher } = await api.createWatcher({
+    slug: draft.slug.trim(),
+    spec: specOf(draft),
+    requestId,
+  });
+  if (watcher) watchers.touch(watcher.id);
+  return `${watcher?.slug} is created.`;
+}
+
+async function update(watcher: Watcher, draft: Draft): Promise<string> {
+  const before = draftOf(watcher);
+  const changed = (Object.keys(paths) as (keyof typeof paths)[]).filter(
+    (name) => draft[name] !== before[name],
+  );
+  if (changed.length === 0) return `${watcher.slug} stays as it was.`;
+  await api.updateWatcher({
+    watcherId: watcher.id,
+    spec: specOf(draft),
+    updateMask: { paths: changed.map((name) => paths[name]) },
+    expectedVersion: watcher.version,
+  });
+  watchers.touch(watcher.id);
+  return `${watcher.slug} is saved.`;
+}

@@ -1,0 +1,100 @@
+/** The enums of the API in the words of the command line and the tables; and the tone that each is shown in. */
+import { Platform } from "#gen/pinion/v1/device_pb.js";
+import { Liveness } from "#gen/pinion/v1/fleet_pb.js";
+import { Notification, RunSource, RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
+import { CatchupPolicy, OverlapPolicy, WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
+
+export type Tone = "good" | "bad" | "wait" | "busy" | "quiet";
+
+const runWords: Record<RunStatus, string> = {
+  [RunStatus.UNSPECIFIED]: "unknown",
+  [RunStatus.PENDING]: "pending",
+  [RunStatus.CLAIMED]: "claimed",
+  [RunStatus.RUNNING]: "running",
+  [RunStatus.COMPLETED]: "completed",
+  [RunStatus.FAILED]: "failed",
+  [RunStatus.TIMEOUT]: "timeout",
+  [RunStatus.CANCELLED]: "cancelled",
+  [RunStatus.SKIPPED]: "skipped",
+};
+const livenessWords: Record<Liveness, string> = {
+  [Liveness.UNSPECIFIED]: "unknown",
+  [Liveness.ONLINE]: "online",
+  [Liveness.UNSTEADY]: "unsteady",
+  [Liveness.OFFLINE]: "offline",
+  [Liveness.NEVER]: "never",
+};
+const watcherWords: Record<WatcherStatus, string> = {
+  [WatcherStatus.UNSPECIFIED]: "unknown",
+  [WatcherStatus.ACTIVE]: "active",
+  [WatcherStatus.PAUSED]: "paused",
+  [WatcherStatus.NO_EXECUTOR]: "no executor",
+};
+const platformWords: Record<Platform, string> = {
+  [Platform.UNSPECIFIED]: "unknown",
+  [Platform.MACOS]: "macos",
+  [Platform.LINUX]: "linux",
+  [Platform.WINDOWS]: "windows",
+  [Platform.IOS]: "ios",
+  [Platform.ANDROID]: "android",
+  [Platform.BROWSER]: "browser",
+};
+const skipWords: Record<SkipReason, string> = {
+  [SkipReason.UNSPECIFIED]: "",
+  [SkipReason.OVERLAP]: "overlap",
+  [SkipReason.COOLDOWN]: "cooldown",
+  [SkipReason.MISSED]: "missed",
+  [SkipReason.OFFLINE_EXPIRED]: "offline expired",
+  [SkipReason.NO_EXECUTOR]: "no executor",
+  [SkipReason.LIMIT]: "limit of the org",
+};
+const sourceWords: Record<RunSource, string> = {
+  [RunSource.UNSPECIFIED]: "",
+  [RunSource.SCHEDULED]: "scheduled",
+  [RunSource.MANUAL]: "manual",
+  [RunSource.BACKFILL]: "backfill",
+};
+
+/** A value of a newer server shows as its number. */
+const word = (words: Record<number, string>) => (value: number) => words[value] ?? String(value);
+
+export const runWord = word(runWords);
+export const livenessWord = word(livenessWords);
+export const watcherWord = word(watcherWords);
+export const platformWord = word(platformWords);
+export const skipWord = word(skipWords);
+export const sourceWord = word(sourceWords);
+
+export const runStatuses = Object.entries(runWords)
+  .map(([value, name]) => ({ status: Number(value) as RunStatus, name }))
+  .filter(({ status }) => status !== RunStatus.UNSPECIFIED);
+
+const tones: Record<string, Tone> = {
+  completed: "good",
+  active: "good",
+  online: "good",
+  failed: "bad",
+  timeout: "bad",
+  "no executor": "bad",
+  pending: "wait",
+  claimed: "wait",
+  paused: "wait",
+  unsteady: "wait",
+  running: "busy",
+};
+
+export const toneOf = (status: string): Tone => tones[status] ?? "quiet";
+
+export const overlapChoices = [
+  { value: OverlapPolicy.SKIP, label: "skip the slot" },
+  { value: OverlapPolicy.QUEUE_ONE, label: "queue the latest" },
+];
+export const catchupChoices = [
+  { value: CatchupPolicy.COLLAPSE, label: "one run for all" },
+  { value: CatchupPolicy.MISS, label: "record as missed" },
+];
+export const notificationChoices = [
+  { value: Notification.NONE, label: "none" },
+  { value: Notification.ON_FAILURE, label: "on failure" },
+  { value: Notification.ALWAYS, label: "always" },
+];
