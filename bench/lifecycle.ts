@@ -137,7 +137,7 @@ export async function openLifecycle(cluster: Cluster, name: string, options: Lif
     const replica = await startChild("replica.ts", {
       DATABASE_URL: url,
       PINION_SWEEP_INTERVAL_MS: String(sweepMs),
-    });
+    }, process.env.BENCH_EXEC_ARGV?.split(" "));
     replicas.push(replica);
     urls.push(await replica.ask<string>({ kind: "url" }));
   }
@@ -152,7 +152,7 @@ export async function openLifecycle(cluster: Cluster, name: string, options: Lif
       await load.kill();
       for (const replica of replicas) {
         await replica.ask({ kind: "stop" });
-        await replica.kill();
+        await replica.leave();
       }
     },
   };

@@ -8,6 +8,8 @@ export type Child = {
   process: ChildProcess;
   ask<Answer>(question: Record<string, unknown>): Promise<Answer>;
   kill(signal?: NodeJS.Signals): Promise<void>;
+  /** Lets it end by itself. */
+  leave(): Promise<void>;
 };
 
 /** Starts `bench/<file>`; its answers are `{ answer }` or `{ error }`. */
@@ -39,6 +41,10 @@ export async function startChild(
         waiting.push({ resolve, reject });
         child.send(question);
       }),
+    async leave() {
+      child.disconnect();
+      await ended;
+    },
     async kill(signal = "SIGKILL") {
       child.kill(signal);
       await ended;
