@@ -25,6 +25,9 @@ export type Report = {
   signal: string;
   reason: string;
   durationMs: number | undefined;
+  /** Set when the accept may not be stored yet: how long ago the attempt was pushed, and accepted. */
+  pushedAgoMs?: number;
+  startedAgoMs?: number;
   /** Of a turn: what its conversation's next one is given. */
   nextSnapshot?: Uint8Array | undefined;
 };
@@ -179,6 +182,8 @@ function settlementOf(report: Report): Settlement {
     exitCode: report.exitCode,
     signal: storable(report.signal),
     durationMs: report.durationMs,
+    pushedAgoMs: report.pushedAgoMs,
+    startedAgoMs: report.startedAgoMs,
   };
 }
 

@@ -33,6 +33,9 @@ export type Settlement = {
   exitCode?: number | undefined;
   signal?: string;
   durationMs?: number | undefined;
+  /** Of an attempt whose accept may not be stored yet: how long ago it was pushed, and accepted. */
+  pushedAgoMs?: number | undefined;
+  startedAgoMs?: number | undefined;
 };
 
 /** How failures are answered. Times in milliseconds. */
@@ -105,13 +108,16 @@ export async function settle(
     exit_code: ["int", (s) => s.exitCode ?? null],
     signal: ["text", (s) => s.signal ?? ""],
     duration_ms: ["bigint", (s) => s.durationMs ?? null],
+    pushed_ago_ms: ["bigint", (s) => wholeMs(s.pushedAgoMs)],
+    started_ago_ms: ["bigint", (s) => wholeMs(s.startedAgoMs)],
   });
   const { rows } = await sql<Settled>`
     -- All that is decided about a run is decided in "held": what follows only writes, each statement from "held" alone.
     -- (The planner takes "held" for one row; a join of two of these sets would be a loop within a loop.)
     with held as materialized (
       select r.*, i.reporter, c.outcome, c.why, i.skipped_because, i.output, i.is_truncated, i.exit_code, i.signal,
-        i.duration_ms, d.fate, p.pauses, j.failures,
+        i.duration_ms, coalesce(r.pushed_at, clock_timestamp() - i.pushed_ago_ms * interval '1 ms') as was_pushed_at,
+        coalesce(r.started_at, clock_timestamp() - i.started_ago_ms * interval '1 ms') as was_started_at, d.fate, p.pauses, j.failures,
         case when d.fate = 'finished' and c.outcome = 'completed' then uuid_v7() end as window_id,
         case
           when d.fate = 'withdrawn' then now() + i.delay_ms * interval '1 ms'
@@ -175,7 +181,7 @@ export async function settle(
       select h.org_id, h.id, h.watcher_id, h.watcher_version, h.agent_id, h.agent_version, h.device_id, h.agent_kind,
         h.notification, h.source, h.scheduled_for, h.window_start, h.window_end, h.due_at, h.created_at, h.expires_at,
         h.timeout_ms, h.max_attempts, h.retry_of, h.outcome, h.attempt, h.attempt_token, h.not_before, h.claimed_at,
-        h.claimed_epoch, h.pushed_at, h.started_at, h.last_beat_at, h.cancel_requested_at, h.cancel_reason, h.why,
+        h.claimed_epoch, h.was_pushed_at, h.was_started_at, h.last_beat_at, h.cancel_requested_at, h.cancel_reason, h.why,
         h.past_attempts, h.skipped_because, h.reporter is not null, h.exit_code, h.signal, h.duration_ms,
         case when h.window_id is null then right(h.output, ${outputTailCharacters}) else '' end, h.window_id
       from held h where h.fate = 'finished'
@@ -292,4 +298,8 @@ export async function findVerdicts(db: Db, attempts: readonly AttemptName[]): Pr
     order by i.ord
   `.execute(db);
   return rows;
+}
+
+function wholeMs(ms: number | undefined): number | null {
+  return ms === undefined ? null : Math.max(0, Math.round(ms));
 }

@@ -27,7 +27,7 @@ import { createBudget, createLimit } from "./bounds.ts";
 import type { Link } from "./link.ts";
 import { startPresenceWriter } from "./presence-writer.ts";
 import { type Opening, openSession } from "./reconcile.ts";
-import { Session, type SessionServices } from "./session.ts";
+import { type Acceptance, type AcceptResult, Session, type SessionServices } from "./session.ts";
 import { createTurnWork } from "./turn-work.ts";
 
 /** The sessions of this replica, by device, and what they share: one batcher for each kind of write. */
@@ -94,8 +94,16 @@ export function createHub(deps: HubDeps): Hub {
   let isDraining = false;
   let idle: (() => void) | undefined;
 
-  const acceptances = createBatcher({
-    run: (items: attempts.Acceptance[]) => transaction(db, (tx) => attempts.accept(tx, items)),
+  const acceptances = createBatcher<Acceptance, AcceptResult>({
+    async run(items) {
+      const open = items.filter((item) => !item.isMoot());
+      const results = new Map<Acceptance, AcceptResult>();
+      const accepted = await attempts.accept(db, open);
+      open.forEach((item, index) => {
+        results.set(item, accepted[index]!);
+      });
+      return items.map((item) => results.get(item) ?? "moot");
+    },
     itemsMax: acceptancesPerBatchMax,
     queueMax: waitingMax,
     overflow,

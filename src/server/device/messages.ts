@@ -201,8 +201,15 @@ const statusOf: Record<Outcome, Report["status"]> = {
   [Outcome.CANCELLED]: "cancelled",
 };
 
-/** What a device reports, under the identity of its token (R6). */
-export function reportOf(device: { orgId: string; deviceId: string }, completion: Completion): Report {
+/**
+ * What a device reports, under the identity of its token (R6). `accepting`: the attempt's accept may not be in the database
+ * yet; its moments by the monotonic clock.
+ */
+export function reportOf(
+  device: { orgId: string; deviceId: string },
+  completion: Completion,
+  accepting?: { pushedAt: number; acceptedAt: number },
+): Report {
   return {
     orgId: device.orgId,
     deviceId: device.deviceId,
@@ -216,6 +223,10 @@ export function reportOf(device: { orgId: string; deviceId: string }, completion
     reason: completion.reason,
     durationMs: completion.duration ? durationMs(completion.duration) : undefined,
     nextSnapshot: completion.nextSnapshot,
+    ...(accepting && {
+      pushedAgoMs: performance.now() - accepting.pushedAt,
+      startedAgoMs: performance.now() - accepting.acceptedAt,
+    }),
   };
 }
 

@@ -21,6 +21,8 @@ export type OutstandingAttempt = {
   state: "assigned" | "accepting" | "running" | "reporting" | "settling";
   /** By the monotonic clock, in milliseconds. */
   readonly pushedAt: number;
+  /** The same for the device's accept; 0 before. */
+  acceptedAt: number;
   /** What was pushed, while it may have to be pushed again. */
   assignment: ConnectResponse | undefined;
   /** The accept deadline. */
@@ -55,7 +57,7 @@ export class Outstanding {
   ): OutstandingAttempt {
     const { kind, runId, attemptToken, attempt, watcherId = "" } = name;
     const added: OutstandingAttempt = {
-      ...{ kind, runId, attemptToken, attempt, watcherId, state, pushedAt: performance.now() },
+      ...{ kind, runId, attemptToken, attempt, watcherId, state, pushedAt: performance.now(), acceptedAt: 0 },
       ...{ assignment: undefined, timer: undefined, beatsMissed: 0 },
     };
     this.#attempts.set(attemptToken, added);
@@ -67,6 +69,7 @@ export class Outstanding {
     clearTimeout(attempt.timer);
     attempt.assignment = undefined;
     attempt.state = state;
+    if (state === "accepting") attempt.acceptedAt = performance.now();
   }
 
   /** Takes an attempt out; undefined if it is not there. */

@@ -19,7 +19,8 @@ import type { Logger } from "../../log.ts";
 import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
 import type { Seat } from "../../scheduler/dispatcher.ts";
 import { withdrawnDelayMs } from "../../scheduler/reaper.ts";
-import type { Acceptance, ClaimedRun } from "../../store/attempts.ts";
+import type * as attempts from "../../store/attempts.ts";
+import type { ClaimedRun } from "../../store/attempts.ts";
 import { isPassing } from "../../store/database.ts";
 import type { SessionName } from "../../store/presence.ts";
 import type { AttemptName, Settlement } from "../../store/settlements.ts";
@@ -47,6 +48,10 @@ import { reactions, type SessionState } from "./session-table.ts";
 import { turnAssignmentOf } from "./turn-messages.ts";
 import type { AttemptKind } from "./turn-work.ts";
 
+/** An accept on its way to the database. It is moot once the device has said how the attempt ended. */
+export type Acceptance = attempts.Acceptance & { isMoot: () => boolean };
+export type AcceptResult = "running" | "gone" | "moot";
+
 /** What a session needs of its replica. */
 export type SessionServices = {
   replicaId: string;
@@ -64,7 +69,7 @@ export type SessionServices = {
   open(session: Session, hello: Hello): Promise<Opening>;
   /** The session serves; it may have work. */
   opened(session: Session, opening: Opening): void;
-  accept(acceptance: Acceptance, kind: AttemptKind): Promise<"running" | "gone">;
+  accept(acceptance: Acceptance, kind: AttemptKind): Promise<AcceptResult>;
   /** Without a kind, of an attempt that the session has not heard of. */
   report(report: Report, kind: AttemptKind | undefined): Promise<ReportVerdict>;
   settle(settlement: Settlement, kind: AttemptKind): Promise<void>;
@@ -341,6 +346,7 @@ export class Session implements Seat {
           runId: attempt.runId,
           attemptToken: attempt.attemptToken,
           pushedAgoMs: performance.now() - attempt.pushedAt,
+          isMoot: () => attempt.state === "reporting",
         },
         attempt.kind,
       ),
@@ -402,9 +408,11 @@ export class Session implements Seat {
   async #store(completion: Completion): Promise<void> {
     const startedAt = performance.now();
     const attempt = this.#out.find(completion);
+    // The report then tells the database that it was accepted, too.
+    const accepting = attempt?.state === "accepting" ? attempt : undefined;
     if (attempt) this.#out.move(attempt, "reporting");
     const verdict = await this.#whileServed(() =>
-      this.#services.report(reportOf(this, completion), attempt?.kind).catch((error: unknown) => {
+      this.#services.report(reportOf(this, completion, accepting), attempt?.kind).catch((error: unknown) => {
         if (error instanceof Refusal && error.reason === "invalid_argument") return error;
         throw error;
       }),
