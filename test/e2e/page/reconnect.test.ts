@@ -6,7 +6,7 @@ import { connect, enrolDevice } from "../../support/device.ts";
 import { startTestReplica } from "../../support/server.ts";
 
 /** The browser says in the console that nobody is at the address. */
-const noServer = /ERR_CONNECTION|ERR_INCOMPLETE|ERR_EMPTY|ERR_FAILED|status of 50/;
+const noServer = /ERR_CONNECTION|ERR_INTERNET|ERR_NETWORK|ERR_INCOMPLETE|ERR_EMPTY|ERR_FAILED|status of 50/;
 
 describe.skipIf(!browserPath)("a server that goes away", () => {
   const database = useDatabase();
@@ -42,6 +42,24 @@ describe.skipIf(!browserPath)("a server that goes away", () => {
     await page.getByRole("link", { name: /^Fleet/ }).click();
     await page.getByText("online", { exact: true }).last().waitFor();
     expect(await page.evaluate("window.isSamePage")).toBe(true);
+  });
+
+  test("what is in no log is read again after the gap: a device that came back meanwhile is in its second session", async () => {
+    const first = await startTestReplica(database.url, patient);
+    const identity = await enrolDevice(first.clients, "mac-7");
+    const page = await browser.signIn(first, "", { expected: noServer });
+    const row = page.locator(`[data-key="${identity.deviceId}"]`);
+    await connect(first.url, identity);
+    await row.getByText("#1").waitFor();
+    await page.context().setOffline(true);
+    await first.stop();
+    await page.getByText("reconnecting").waitFor();
+    const second = await startTestReplica(database.url, { ...patient, PINION_PORT: String(first.port) });
+    await connect(second.url, identity);
+    await page.context().setOffline(false);
+    await untilLive(page);
+    await row.getByText("#2").waitFor();
+    await row.getByText("online").waitFor();
   });
 
   test("a run that is watched goes on where it was", async () => {
