@@ -395,6 +395,18 @@ test("a turn that waits is cancelled in place; another one when its worker says 
   await leave(stream);
 });
 
+test("a turn whose end was asked for is not offered again when its worker turns it down", async () => {
+  const { clients } = replicas.here;
+  const { stream } = await openWorker();
+  const turn = await startTurn(clients, somebody());
+  const assignment = await stream.next("assignment");
+  await clients.turns.cancelTurn({ turnId: turn.id, reason: "enough" });
+  await stream.next("cancel");
+  stream.send({ case: "reject", value: { ...nameOf(assignment), reason: RejectReason.BUSY, message: "no" } });
+  expect((await untilTurn(clients, turn, TurnStatus.CANCELLED)).reason).toContain("enough");
+  await leave(stream);
+});
+
 test("a busy worker gives the turn back; one that cannot answer it fails it for good", async () => {
   const { clients } = replicas.here;
   const { stream } = await openWorker();
