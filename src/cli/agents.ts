@@ -12,6 +12,7 @@ import { type Cli, examples } from "./cli.ts";
 import { connect } from "./context.ts";
 import { exitCodes, Failure } from "./failures.ts";
 import { printJson } from "./json.ts";
+import { deviceId } from "./lookup.ts";
 import { collect, list, wholeNumber } from "./paging.ts";
 import { type Column, details, plain, table } from "./table.ts";
 import { formatAgo, formatMomentAgo } from "./times.ts";
@@ -88,6 +89,7 @@ function printAgent(cli: Cli, agent: Agent): void {
       ["version", String(agent.version)],
       ["default", agent.isDefault ? "yes" : ""],
       ["owner", agent.ownerId],
+      ["turns go to", agent.deviceId ? `device ${agent.deviceId}` : ""],
       ["model", plain(settings.model)],
       ["MCP servers", settings.mcpServers.map((server) => plain(`${server.name} ${server.url}`)).join(", ")],
       ["providers", settings.installedProviders.map(plain).join(", ")],
@@ -228,14 +230,26 @@ function addUpdate(agents: Command, cli: Cli): void {
     .argument("<agent>", "its id")
     .description("change what is named, and nothing else; runs that exist keep what they have")
     .option("--default", "make it the org's default")
+    .option("--device <device>", 'pin its turns to a device (id or label); "" gives them to the fleet')
     .option("--expected-version <n>", "only if this is still its version", wholeNumber(1, 2 ** 31 - 1))
     .option("--dry-run", "say what would change, and change nothing")
     .action(async (agentId: string, _options, command: Command) => {
       const { clients, options } = connect<
-        SettingsOptions & { name?: string; default?: boolean; expectedVersion?: number; dryRun?: boolean }
+        SettingsOptions & {
+          name?: string;
+          default?: boolean;
+          device?: string;
+          expectedVersion?: number;
+          dryRun?: boolean;
+        }
       >(cli, command);
       const { settings, paths } = settingsOf(options);
-      if (paths.length === 0 && options.name === undefined && !options.default) {
+      if (
+        paths.length === 0 &&
+        options.name === undefined &&
+        options.device === undefined &&
+        !options.default
+      ) {
         throw new Failure(
           exitCodes.usage,
           "nothing to change",
@@ -248,6 +262,9 @@ function addUpdate(agents: Command, cli: Cli): void {
         updateMask: { paths },
         ...(options.name === undefined ? {} : { name: options.name }),
         ...(options.default ? { isDefault: true } : {}),
+        ...(options.device === undefined
+          ? {}
+          : { deviceId: options.device && (await deviceId(clients, options.device)) }),
         expectedVersion: options.expectedVersion ?? 0,
         dryRun: options.dryRun ?? false,
       });

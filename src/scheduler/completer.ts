@@ -25,9 +25,9 @@ export type Report = {
   signal: string;
   reason: string;
   durationMs: number | undefined;
-  /** Set when the accept may not be stored yet: how long ago the attempt was pushed, and accepted. */
-  pushedAgoMs?: number;
-  startedAgoMs?: number;
+  /** Set when the accept may not be stored yet: when the attempt was pushed, and accepted, by the monotonic clock. */
+  pushedAt?: number;
+  startedAt?: number;
   /** Of a turn: what its conversation's next one is given. */
   nextSnapshot?: Uint8Array | undefined;
 };
@@ -182,9 +182,13 @@ function settlementOf(report: Report): Settlement {
     exitCode: report.exitCode,
     signal: storable(report.signal),
     durationMs: report.durationMs,
-    pushedAgoMs: report.pushedAgoMs,
-    startedAgoMs: report.startedAgoMs,
+    pushedAgoMs: agoMs(report.pushedAt),
+    startedAgoMs: agoMs(report.startedAt),
   };
+}
+
+function agoMs(at: number | undefined): number | undefined {
+  return at === undefined ? undefined : Math.max(0, Math.round(performance.now() - at));
 }
 
 /** PostgreSQL stores no NUL in text. */

@@ -10,6 +10,7 @@ import {
   findVerdicts,
   type TerminalReply,
   type Withdrawal,
+  type WithdrawnTurn,
   withdraw,
 } from "../store/turn-settlements.ts";
 import type { TurnBell } from "./turn-bell.ts";
@@ -121,7 +122,9 @@ export function createTurnEndings(options: { db: Db; doorbell: TurnBell; log: Lo
   const withdrawals: Batcher<Withdrawal, void> = createBatcher({
     async run(items) {
       const distinct = [...new Map(items.map((item) => [item.turnId, item])).values()];
-      doorbell.turnsWithdrawn(await transaction(db, (tx) => withdraw(tx, distinct)));
+      const { withdrawn, ended } = await transaction(db, (tx) => withdrawOnce(tx, distinct));
+      doorbell.turnsWithdrawn(withdrawn);
+      doorbell.turnsEnded(ended);
       return items.map(() => undefined);
     },
     itemsMax: repliesPerBatchMax,
@@ -146,6 +149,24 @@ export function createTurnEndings(options: { db: Db; doorbell: TurnBell; log: Lo
       await Promise.all([replies.idle(), endings.idle(), withdrawals.idle()]);
     },
   };
+}
+
+/** Gives claims back in the caller's transaction; a turn whose end was asked for does not begin again, and ends. */
+async function withdrawOnce(
+  tx: Db,
+  withdrawals: readonly Withdrawal[],
+): Promise<{ withdrawn: WithdrawnTurn[]; ended: EndedTurn[] }> {
+  const withdrawn = await withdraw(tx, withdrawals);
+  const waiting = new Set(withdrawn.map((turn) => turn.turnId));
+  const rest = withdrawals.filter(({ turnId }) => !waiting.has(turnId));
+  const ended = await endTurns(
+    tx,
+    rest.map(({ orgId, turnId, attemptToken, reason }) => ({
+      ...{ orgId, turnId, attemptToken, reason },
+      ...{ holderId: null, status: "failed", isRetryable: true },
+    })),
+  );
+  return { withdrawn, ended };
 }
 
 const nameOf = (reply: { turnId: string; attemptToken: string | null }) =>

@@ -15,6 +15,8 @@ export type Agent = {
   version: number;
   settings: Json;
   isDefault: boolean;
+  /** That its turns are pinned to; null: fleet workers take them. */
+  deviceId: string | null;
   createdAt: Date;
   updatedAt: Date;
 };
@@ -40,6 +42,7 @@ function select(db: Db, orgId: string) {
     )
     .innerJoin("org as o", "o.id", "a.org_id")
     .select(["a.id", "a.name", "a.owner_id as ownerId", "a.version", "r.settings"])
+    .select("a.device_id as deviceId")
     .select(["a.created_at as createdAt", "a.updated_at as updatedAt"])
     .select(sql<boolean>`coalesce(o.default_agent_id = a.id, false)`.as("isDefault"))
     .where("a.org_id", "=", orgId);
@@ -128,7 +131,8 @@ export function create(
 function draftOf(options: Named & { name: string; ownerId: string | null; settings: Json }): Agent {
   const { agentId: id, name, ownerId, settings } = options;
   const now = new Date();
-  return { id, name, ownerId, version: 1, settings, isDefault: false, createdAt: now, updatedAt: now };
+  const unset = { isDefault: false, deviceId: null };
+  return { id, name, ownerId, version: 1, settings, ...unset, createdAt: now, updatedAt: now };
 }
 
 async function requireOwner(tx: Db, options: { orgId: string; ownerId: string | null }): Promise<void> {
@@ -143,12 +147,32 @@ async function requireOwner(tx: Db, options: { orgId: string; ownerId: string | 
   if (!member) refuse("not_found", "the owner is no member of the org", { field: "owner_id" });
 }
 
+/** A device that is enrolled, and not a fleet worker, which is nobody's in particular. */
+async function requireDevice(tx: Db, options: { orgId: string; deviceId: string | null }): Promise<void> {
+  if (options.deviceId === null) return;
+  const device = await tx
+    .selectFrom("device")
+    .select("id")
+    .where("org_id", "=", options.orgId)
+    .where("id", "=", options.deviceId)
+    .where("is_worker", "=", false)
+    .forKeyShare()
+    .executeTakeFirst();
+  if (!device) refuse("not_found", `there is no device ${options.deviceId}`, { field: "device_id" });
+}
+
 /** What people decide about an agent. */
-export type AgentValues = { name: string; ownerId: string | null; isDefault: boolean; settings: Json };
+export type AgentValues = {
+  name: string;
+  ownerId: string | null;
+  isDefault: boolean;
+  deviceId: string | null;
+  settings: Json;
+};
 
 /**
  * Changes an agent, with the event `agent.updated`. `change` is given the agent and answers what it shall be. A changed
- * name or setting is a new revision; nothing changed writes nothing. Refuses with `not_found` (agent, owner), `aborted`
+ * name or setting is a new revision; nothing changed writes nothing. Refuses with `not_found` (agent, owner, device), `aborted`
  * (`expectedVersion`) and `failed_precondition` (the default has to be some agent).
  */
 export function update(
@@ -175,6 +199,7 @@ export function update(
     const values = options.change(current);
     const { revised, changed, changes } = changesOf(current, values);
     if (changed.includes("owner_id")) await requireOwner(tx, { orgId, ownerId: values.ownerId });
+    if (changed.includes("device_id")) await requireDevice(tx, { orgId, deviceId: values.deviceId });
     if (current.isDefault && !values.isDefault) {
       refuse("failed_precondition", "an org keeps a default agent; make another one the default instead", {
         field: "is_default",
@@ -185,7 +210,8 @@ export function update(
     if (options.isDryRun) return { agent: { ...current, ...values, version }, changed };
     await tx
       .updateTable("agent")
-      .set({ name: values.name, owner_id: values.ownerId, version, updated_at: sql<Date>`now()` })
+      .set({ name: values.name, owner_id: values.ownerId, device_id: values.deviceId })
+      .set({ version, updated_at: sql<Date>`now()` })
       .where("org_id", "=", orgId)
       .where("id", "=", agentId)
       .execute();
@@ -212,6 +238,9 @@ export function update(
   });
 }
 
+/** What a run does not carry: changing it makes no new version. */
+const unversioned = new Set(["owner_id", "is_default", "device_id"]);
+
 /** `revised`: a name or a setting is among them. Fields by their names in the API. */
 function changesOf(
   current: Agent,
@@ -223,10 +252,11 @@ function changesOf(
     ...Object.fromEntries(fields.map((field) => [snakeCase(field), agent.settings[field]])),
     owner_id: agent.ownerId,
     is_default: agent.isDefault,
+    device_id: agent.deviceId,
   });
   const { changed, changes } = describe(flat(current), flat(values));
   return {
-    revised: changed.some((field) => field !== "owner_id" && field !== "is_default"),
+    revised: changed.some((field) => !unversioned.has(field)),
     changed,
     changes,
   };

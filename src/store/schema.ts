@@ -135,6 +135,7 @@ export type AgentTable = {
   version: Generated<number>;
   created_at: GeneratedTimestamp;
   updated_at: GeneratedTimestamp;
+  device_id: OrNull<string>;
 };
 
 export type PlatformTable = {

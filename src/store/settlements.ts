@@ -108,16 +108,17 @@ export async function settle(
     exit_code: ["int", (s) => s.exitCode ?? null],
     signal: ["text", (s) => s.signal ?? ""],
     duration_ms: ["bigint", (s) => s.durationMs ?? null],
-    pushed_ago_ms: ["bigint", (s) => wholeMs(s.pushedAgoMs)],
-    started_ago_ms: ["bigint", (s) => wholeMs(s.startedAgoMs)],
+    pushed_ago_ms: ["bigint", (s) => s.pushedAgoMs ?? null],
+    started_ago_ms: ["bigint", (s) => s.startedAgoMs ?? null],
   });
   const { rows } = await sql<Settled>`
     -- All that is decided about a run is decided in "held": what follows only writes, each statement from "held" alone.
     -- (The planner takes "held" for one row; a join of two of these sets would be a loop within a loop.)
     with held as materialized (
       select r.*, i.reporter, c.outcome, c.why, i.skipped_because, i.output, i.is_truncated, i.exit_code, i.signal,
-        i.duration_ms, coalesce(r.pushed_at, clock_timestamp() - i.pushed_ago_ms * interval '1 ms') as was_pushed_at,
-        coalesce(r.started_at, clock_timestamp() - i.started_ago_ms * interval '1 ms') as was_started_at, d.fate, p.pauses, j.failures,
+        i.duration_ms, coalesce(r.pushed_at, greatest(r.claimed_at, now() - i.pushed_ago_ms * interval '1 ms')) as was_pushed_at,
+        coalesce(r.started_at, greatest(r.claimed_at, now() - i.started_ago_ms * interval '1 ms')) as was_started_at,
+        d.fate, p.pauses, j.failures,
         case when d.fate = 'finished' and c.outcome = 'completed' then uuid_v7() end as window_id,
         case
           when d.fate = 'withdrawn' then now() + i.delay_ms * interval '1 ms'
@@ -298,8 +299,4 @@ export async function findVerdicts(db: Db, attempts: readonly AttemptName[]): Pr
     order by i.ord
   `.execute(db);
   return rows;
-}
-
-function wholeMs(ms: number | undefined): number | null {
-  return ms === undefined ? null : Math.max(0, Math.round(ms));
 }

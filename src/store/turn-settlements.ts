@@ -174,7 +174,10 @@ export type WithdrawnTurn = {
   notBefore: Date;
 };
 
-/** Takes claims back that no worker took on: the turn is pending again and its lease is free. Turn ids must be distinct. */
+/**
+ * Takes claims back that no worker took on: the turn is pending again and its lease is free. One whose end was asked for is
+ * left as it is. Turn ids must be distinct.
+ */
 export async function withdraw(db: Db, withdrawals: readonly Withdrawal[]): Promise<WithdrawnTurn[]> {
   if (withdrawals.length === 0) return [];
   const input = unnest("i", withdrawals, {

@@ -223,10 +223,7 @@ export function reportOf(
     reason: completion.reason,
     durationMs: completion.duration ? durationMs(completion.duration) : undefined,
     nextSnapshot: completion.nextSnapshot,
-    ...(accepting && {
-      pushedAgoMs: performance.now() - accepting.pushedAt,
-      startedAgoMs: performance.now() - accepting.acceptedAt,
-    }),
+    ...(accepting && { pushedAt: accepting.pushedAt, startedAt: accepting.acceptedAt }),
   };
 }
 

@@ -26,6 +26,7 @@ export function agentMessage(row: agents.Agent): Agent {
     version: row.version,
     settings: settingsMessage(row.settings),
     isDefault: row.isDefault,
+    deviceId: row.deviceId ?? "",
     createdAt: timestampOf(row.createdAt),
     updatedAt: timestampOf(row.updatedAt),
   });

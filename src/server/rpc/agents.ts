@@ -90,6 +90,8 @@ export function agentService(deps: {
           name: request.name ?? current.name,
           ownerId: request.ownerId ?? current.ownerId,
           isDefault: request.isDefault ?? current.isDefault,
+          deviceId:
+            request.deviceId === undefined ? current.deviceId : request.deviceId.toLowerCase() || null,
           settings:
             fields.length === 0 ? current.settings : merge(current.settings, request.settings, fields),
         }),
@@ -206,8 +208,8 @@ type Setting = Exclude<keyof AgentSettings, keyof Message>;
 function requireFields(request: UpdateAgentSettingsRequest): Setting[] {
   const paths = request.updateMask?.paths ?? [];
   const field = "update_mask";
-  const isOtherwiseSet =
-    request.name !== undefined || request.ownerId !== undefined || request.isDefault !== undefined;
+  const { name, ownerId, isDefault, deviceId } = request;
+  const isOtherwiseSet = [name, ownerId, isDefault, deviceId].some((value) => value !== undefined);
   if (paths.length === 0 && !isOtherwiseSet) {
     refuse("invalid_argument", "update_mask: name at least one field of settings", { field });
   }

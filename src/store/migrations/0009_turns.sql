@@ -51,7 +51,8 @@ create index turn_message_age on turn_message using brin (created_at);
 call protect_tenant_table('turn_message');
 
 -- The turns that live. A row is the marker that the turn owes its one terminal reply: it goes in the transaction that
--- writes the turn into turn_finished, so this table stays small. No index mentions what changes between claim and end.
+-- writes the turn into turn_finished, so this table stays small. No index mentions what changes between its claim and its end: heartbeats are
+-- HOT updates.
 create table turn (
   org_id text not null references org on delete cascade,
   id uuid not null default uuid_v7(),
@@ -105,6 +106,8 @@ create table turn (
 create index turn_pool on turn (org_id, pool_id, seq);
 -- turnAttempts.claim (the turns before one), conversations.get, turns.list
 create index turn_conversation on turn (org_id, agent_id, conversation_id, seq);
+-- turnAttempts.lockActiveOfHolder and listClaimed, turnSettlements.lockOfSessions: set once, by the claim
+create index turn_holder on turn (org_id, holder_id) where holder_id is not null;
 call protect_tenant_table('turn');
 
 -- The turns that have had their reply. Dropped by partition when they are old.

@@ -1,11 +1,12 @@
 /** T1, T2: a turn ends with exactly one reply, whoever is first; a conversation is one worker's at a time. */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
+import { HeldAttemptState } from "#gen/pinion/v1/device_pb.js";
 import { storeRepliesOnce } from "../../../src/scheduler/turn-endings.ts";
 import { failTurnsOfSessions, sweepTurnsOnce } from "../../../src/scheduler/turn-sweep.ts";
 import { transaction } from "../../../src/store/database.ts";
 import * as turnAttempts from "../../../src/store/turn-attempts.ts";
-import { lockOverdue } from "../../../src/store/turn-settlements.ts";
+import { lockOverdue, withdraw } from "../../../src/store/turn-settlements.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hold, openDevice, orgId, untilBlocked } from "../../support/rows.ts";
 import {
@@ -52,6 +53,21 @@ test("T1: a repeated reply gets the stored verdict and changes nothing", async (
   expect(await findTurn(db, turn)).toMatchObject({ reply: "hi" });
   expect(await findSnapshot(db, turn)).toMatchObject({ version: 1, text: "s1" });
   expect(await endsOf(db, turn)).toHaveLength(1);
+});
+
+test("T1: a reply under a token that is not current changes nothing, also the holder's own", async () => {
+  const { db } = database;
+  const worker = await seedWorker(db);
+  const first = await seedTurn(db, worker);
+  await withdraw(db, [{ ...first, reason: "busy", delayMs: 0 }]);
+  const stale = replyOf(first, { reply: "stale", nextSnapshot: bytes("stale") });
+  expect((await store(stale)).verdicts).toEqual(["unknown"]);
+  const [second] = await claimTurns(db, worker);
+  expect(second).toMatchObject({ turnId: first.turnId, attempt: 1 });
+  expect((await store(stale)).verdicts).toEqual(["unknown"]);
+  expect((await store(replyOf(second!, { nextSnapshot: bytes("s1") }))).verdicts).toEqual(["stored"]);
+  expect(await findTurn(db, first)).toMatchObject({ reply: "hi", snapshotVersion: 1 });
+  expect((await store(stale)).verdicts).toEqual(["superseded"]);
 });
 
 test("T1: a failed turn leaves the snapshot as it was, and no reply", async () => {
@@ -126,8 +142,8 @@ test("T1: the fast path fails the turns of the broken session, and none that a n
   const { db } = database;
   const worker = await seedWorker(db);
   const turn = await seedTurn(db, worker);
-  const { epoch } = await openDevice(db, worker);
-  await turnAttempts.adopt(db, { ...worker, epoch, turnIds: [turn.turnId], ttlMs: 60_000 });
+  const held = [{ ...attemptOf(turn), state: HeldAttemptState.RUNNING }];
+  const { epoch } = await openDevice(db, worker, { held });
   expect(await failTurnsOfSessions(db, [worker])).toEqual([]);
   expect(await failTurnsOfSessions(db, [{ ...worker, epoch }])).toMatchObject([
     { turnId: turn.turnId, status: "failed", isRetryable: true, reason: "worker lost: its stream broke" },
@@ -197,6 +213,7 @@ test("T2: a holder that comes back after its lease has passed on leaves no snaps
   // Nor does a beat of the old holder bring it back.
   await turnAttempts.beat(db, [attemptOf(first)], turnTimers.ttlMs);
   expect(await findSnapshot(db, first)).toMatchObject({ leaseTurnId: turnId });
+  expect((await findTurn(db, first)).deadlineAt!.getTime()).toBeLessThan(Date.now());
   const { verdicts } = await store(replyOf(first, { nextSnapshot: bytes("stale") }));
   expect(verdicts).toEqual(["superseded"]);
   expect(await findTurn(db, first)).toMatchObject({ status: "failed", reply: "", isRetryable: true });

@@ -1,6 +1,6 @@
 /** The protocol of a device's session, point by point, as a device and those who watch it see it. */
 import { randomUUID } from "node:crypto";
-import { durationMs } from "@bufbuild/protobuf/wkt";
+import { durationMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import { status as grpcStatus } from "@grpc/grpc-js";
 import { createClients } from "@pinion/client";
 import { expect, test, vi } from "vitest";
@@ -104,6 +104,17 @@ test("an assignment does not wait for heartbeats that are being written", async 
   await presence.beat(beats.tx, [{ orgId: "local", deviceId, epoch: Number(stream.welcome.sessionEpoch) }]);
   await startWork(clients, device);
   await stream.next("assignment", atOnceMs);
+});
+
+test("a run that is over as soon as it was accepted shows when it was pushed and when it started", async () => {
+  const { clients, device, stream } = await begin();
+  const run = await startWork(clients, device);
+  const assignment = await stream.next("assignment");
+  stream.accept(assignment);
+  expect((await stream.complete(assignment)).verdict).toBe(CompletionVerdict.STORED);
+  const { dueAt, pushedAt, startedAt, finishedAt } = await getRun(clients, { runId: run.id });
+  const moments = [dueAt, pushedAt, startedAt, finishedAt].map((at) => timestampMs(at!));
+  expect(moments).toEqual(moments.toSorted((a, b) => a - b));
 });
 
 test("an attempt that is failed, turned down for good, or cancelled frees its slot at once", async () => {

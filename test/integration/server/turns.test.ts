@@ -395,6 +395,18 @@ test("a turn that waits is cancelled in place; another one when its worker says 
   await leave(stream);
 });
 
+test("a turn whose end was asked for is not offered again when its worker turns it down", async () => {
+  const { clients } = replicas.here;
+  const { stream } = await openWorker();
+  const turn = await startTurn(clients, somebody());
+  const assignment = await stream.next("assignment");
+  await clients.turns.cancelTurn({ turnId: turn.id, reason: "enough" });
+  await stream.next("cancel");
+  stream.send({ case: "reject", value: { ...nameOf(assignment), reason: RejectReason.BUSY, message: "no" } });
+  expect((await untilTurn(clients, turn, TurnStatus.CANCELLED)).reason).toContain("enough");
+  await leave(stream);
+});
+
 test("a busy worker gives the turn back; one that cannot answer it fails it for good", async () => {
   const { clients } = replicas.here;
   const { stream } = await openWorker();
@@ -457,7 +469,11 @@ test("an agent that is pinned to a device is answered there, and by no worker", 
   const { clients } = replicas.here;
   const device = await enrolDevice(clients);
   await clients.agents.createAgent({ agentId: "pinned" });
-  await sql`update agent set device_id = ${device.deviceId} where id = 'pinned'`.execute(database.db);
+  const { agent, changedFields } = await clients.agents.updateAgentSettings({
+    agentId: "pinned",
+    deviceId: device.deviceId,
+  });
+  expect([agent!.deviceId, agent!.version, changedFields]).toEqual([device.deviceId, 1, ["device_id"]]);
   const { stream: worker } = await openWorker();
   const turn = await startTurn(clients, { ...somebody(), agentId: "pinned" });
   const stream = await connect(replicas.there.url, device);
@@ -467,6 +483,18 @@ test("an agent that is pinned to a device is answered there, and by no worker", 
   expect(worker.waiting("assignment")).toEqual([]);
   await answer(stream, assignment, "from the device");
   expect(await getTurn(clients, turn)).toMatchObject({ deviceId: device.deviceId, reply: "from the device" });
+  // Unpinned, and pinned by mistake: to nobody's device, and to a fleet worker.
+  await clients.agents.updateAgentSettings({ agentId: "pinned", deviceId: "" });
+  const { agent: unpinned } = await clients.agents.getAgent({ agentId: "pinned" });
+  expect(unpinned!.deviceId).toBe("");
+  for (const deviceId of [turn.id, worker.welcome.deviceId]) {
+    const pin = clients.agents.updateAgentSettings({ agentId: "pinned", deviceId });
+    expect(await reasonOf(pin)).toBe("not_found");
+  }
+  // A device that is deleted leaves the agent to the fleet.
+  await clients.agents.updateAgentSettings({ agentId: "pinned", deviceId: device.deviceId });
+  await clients.fleet.deleteDevice({ deviceId: device.deviceId });
+  expect((await clients.agents.getAgent({ agentId: "pinned" })).agent!.deviceId).toBe("");
   await leave(stream, worker);
 });
 

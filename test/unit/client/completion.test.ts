@@ -1,6 +1,12 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { truncateUtf8 } from "../../../clients/ts/src/device/completion.ts";
+import { Outcome } from "#gen/pinion/v1/device_pb.js";
+import {
+  completionBytes,
+  completionOf,
+  fitCompletion,
+  truncateUtf8,
+} from "../../../clients/ts/src/device/completion.ts";
 
 test("a text is cut to the longest prefix of whole characters that fits", () => {
   fc.assert(
@@ -13,4 +19,27 @@ test("a text is cut to the longest prefix of whole characters that fits", () => 
       if (rest !== undefined) expect(Buffer.byteLength(cut + rest)).toBeGreaterThan(bytesMax);
     }),
   );
+});
+
+test("a snapshot that no message of this session can hold fails its turn; one that fits leaves the output less room", () => {
+  const attempt = { runId: "r", attemptToken: "t" };
+  const result = {
+    outcome: "completed" as const,
+    output: "x".repeat(60_000),
+    nextSnapshot: new Uint8Array(40_000),
+  };
+  const limits = {
+    messageBytesMax: 100_000,
+    completionOutputBytesMax: 1_048_576,
+    outputChunkBytesMax: 32_768,
+  };
+  const fitting = fitCompletion(completionOf(attempt, result, 1), limits);
+  expect(fitting).toMatchObject({ outcome: Outcome.COMPLETED, isOutputTruncated: true });
+  expect(fitting.nextSnapshot).toHaveLength(40_000);
+  expect(completionBytes(fitting)).toBeLessThanOrEqual(limits.messageBytesMax);
+  const failed = fitCompletion(completionOf(attempt, result, 1), { ...limits, messageBytesMax: 40_000 });
+  expect(failed.outcome).toBe(Outcome.FAILED);
+  expect(failed.reason).toContain("larger than what this server takes");
+  expect(failed.nextSnapshot).toBeUndefined();
+  expect(completionBytes(failed)).toBeLessThanOrEqual(40_000);
 });

@@ -68,7 +68,13 @@ function finite(value: number | undefined): number | undefined {
 
 /** The completion cut to what this session takes: a message that is too large would end the stream, again and again. */
 export function fitCompletion(completion: Completion, limits: SessionLimits): Completion {
-  const restBytes = MESSAGE_OVERHEAD_BYTES + (completion.nextSnapshot?.length ?? 0);
+  const { nextSnapshot, ...rest } = completion;
+  const restBytes = MESSAGE_OVERHEAD_BYTES + (nextSnapshot?.length ?? 0);
+  if (nextSnapshot !== undefined && restBytes > limits.messageBytesMax) {
+    // A reply without its snapshot would be forgotten by the conversation's next turn.
+    const reason = `its snapshot of ${nextSnapshot.length} bytes is larger than what this server takes`;
+    return fitCompletion(create(CompletionSchema, { ...rest, outcome: Outcome.FAILED, reason }), limits);
+  }
   const outputBytesMax = Math.max(
     0,
     Math.min(limits.completionOutputBytesMax, limits.messageBytesMax - restBytes),

@@ -229,6 +229,14 @@ export declare type Agent = Message<"pinion.v1.Agent"> & {
    * @generated from field: google.protobuf.Timestamp updated_at = 8;
    */
   updatedAt?: Timestamp | undefined;
+
+  /**
+   * The device that its turns are pinned to; empty: the org's fleet workers take them. The runs of its watchers go where
+   * those are pinned.
+   *
+   * @generated from field: string device_id = 9;
+   */
+  deviceId: string;
 };
 
 /**
@@ -430,7 +438,7 @@ export declare type UpdateAgentSettingsRequest = Message<"pinion.v1.UpdateAgentS
   /**
    * Fields of `settings`, for example "identity,mcp_servers", or "*" for all. Each is replaced whole; a named one that is
    * not set is cleared. `egress_config` that is set but empty is not cleared: it allows no host. Injected MCP servers
-   * stay, whatever the request says. May be empty if `name`, `owner_id` or `is_default` is set.
+   * stay, whatever the request says. May be empty if `name`, `owner_id`, `is_default` or `device_id` is set.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 3;
    */
@@ -471,6 +479,14 @@ export declare type UpdateAgentSettingsRequest = Message<"pinion.v1.UpdateAgentS
    * @generated from field: bool dry_run = 8;
    */
   dryRun: boolean;
+
+  /**
+   * If set, the device of the org that its turns are pinned to from now on; empty unpins it. Not part of the version; turns
+   * that were started keep theirs. NOT_FOUND for a device that is not the org's, and for a fleet worker.
+   *
+   * @generated from field: optional string device_id = 9;
+   */
+  deviceId?: string | undefined;
 };
 
 /**
@@ -493,7 +509,7 @@ export declare type UpdateAgentSettingsResponse = Message<"pinion.v1.UpdateAgent
   agent?: Agent | undefined;
 
   /**
-   * What changed: fields of the settings, "name", "owner_id" or "is_default". Empty: nothing did.
+   * What changed: fields of the settings, "name", "owner_id", "is_default" or "device_id". Empty: nothing did.
    *
    * @generated from field: repeated string changed_fields = 2;
    */
