@@ -116,8 +116,7 @@ export async function settle(
     -- (The planner takes "held" for one row; a join of two of these sets would be a loop within a loop.)
     with held as materialized (
       select r.*, i.reporter, c.outcome, c.why, i.skipped_because, i.output, i.is_truncated, i.exit_code, i.signal,
-        i.duration_ms, coalesce(r.pushed_at, greatest(r.claimed_at, now() - i.pushed_ago_ms * interval '1 ms')) as was_pushed_at,
-        coalesce(r.started_at, greatest(r.claimed_at, now() - i.started_ago_ms * interval '1 ms')) as was_started_at,
+        i.duration_ms, m.was_pushed_at, m.was_started_at,
         d.fate, p.pauses, j.failures,
         case when d.fate = 'finished' and c.outcome = 'completed' then uuid_v7() end as window_id,
         case
@@ -137,6 +136,12 @@ export async function settle(
           for update
         ) r
         left join watcher w on w.org_id = r.org_id and w.id = r.watcher_id
+        cross join lateral (
+          select coalesce(r.pushed_at, case when i.pushed_ago_ms is not null
+              then greatest(r.claimed_at, now() - i.pushed_ago_ms * interval '1 ms') end) as was_pushed_at,
+            coalesce(r.started_at, case when i.started_ago_ms is not null
+              then greatest(r.claimed_at, now() - i.started_ago_ms * interval '1 ms') end) as was_started_at
+        ) m
         -- What Pinion itself ends after a cancellation was asked for was cancelled; what a device reports, counts.
         cross join lateral (
           select r.cancel_requested_at is not null and i.reporter is null and i.outcome in ('failed', 'timeout') as is_cancelled
@@ -177,13 +182,14 @@ export async function settle(
       insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
         notification, source, scheduled_for, window_start, window_end, due_at, created_at, expires_at, timeout_ms,
         max_attempts, retry_of, status, attempt, attempt_token, not_before, claimed_at, claimed_epoch, pushed_at,
-        started_at, last_beat_at, cancel_requested_at, cancel_reason, reason, past_attempts, skip_reason, is_reported,
-        exit_code, signal, duration_ms, output_tail, window_id)
+        started_at, last_beat_at, cancel_requested_at, cancel_reason, reason, past_attempts, finished_at, skip_reason,
+        is_reported, exit_code, signal, duration_ms, output_tail, window_id)
       select h.org_id, h.id, h.watcher_id, h.watcher_version, h.agent_id, h.agent_version, h.device_id, h.agent_kind,
         h.notification, h.source, h.scheduled_for, h.window_start, h.window_end, h.due_at, h.created_at, h.expires_at,
         h.timeout_ms, h.max_attempts, h.retry_of, h.outcome, h.attempt, h.attempt_token, h.not_before, h.claimed_at,
         h.claimed_epoch, h.was_pushed_at, h.was_started_at, h.last_beat_at, h.cancel_requested_at, h.cancel_reason, h.why,
-        h.past_attempts, h.skipped_because, h.reporter is not null, h.exit_code, h.signal, h.duration_ms,
+        -- The accept may have been written while this transaction waited for it.
+        h.past_attempts, greatest(now(), h.was_started_at), h.skipped_because, h.reporter is not null, h.exit_code, h.signal, h.duration_ms,
         case when h.window_id is null then right(h.output, ${outputTailCharacters}) else '' end, h.window_id
       from held h where h.fate = 'finished'
     ),
