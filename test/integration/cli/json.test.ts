@@ -32,6 +32,12 @@ const exempt: Record<string, string> = {
   up: "runs until it is stopped; `up --once --json` is tried in test/e2e/cli/up.test.ts",
   serve: "runs until it is stopped; with --json it says where it listens in one line",
   "device run": "runs until it is stopped; with --json it logs lines of JSON",
+  worker: "runs until it is stopped; with --json it logs lines of JSON (test/e2e/worker.test.ts)",
+  "device conformance": "starts a daemon; tried with --json in test/e2e/cli/conformance.test.ts",
+  "device install": "changes the machine's services; test/unit/cli/device-install.test.ts",
+  "device uninstall": "the same",
+  "device status": "the same",
+  "turns watch": "follows until the end; test/integration/cli/turns.test.ts",
   completion: "prints a script for a shell",
   complete: "answers that script, in the form that shells read",
 };
@@ -50,6 +56,7 @@ async function commandLines(): Promise<string[]> {
   writeFileSync(file, '[agents.helper]\nname = "Helper"\n');
   const newToken = () =>
     clients.tokens.createToken({ label: "spare", scopes: ["read"], kind: TokenKind.SVC });
+  const { turn } = await clients.turns.startTurn({ userId: "bob", messageId: "m1", input: "hello" });
   const [rotated, revoked] = [await newToken(), await newToken()];
   return [
     `device enroll --join-code ${joinCode} --state-dir ${join(home, "device")}`,
@@ -78,6 +85,10 @@ async function commandLines(): Promise<string[]> {
     ...["orgs get", "orgs add-member new@example.com", "orgs members", "orgs remove-member new@example.com"],
     ...["events", "doctor", `migrate --database-url ${database.url}`],
     `secrets rotate --database-url ${database.url}`,
+    "turns start hello --user ada --detach",
+    ...["turns list", `turns get ${turn!.id}`, `turns cancel ${turn!.id}`],
+    ...["conversations list", `conversations get ${turn!.conversationId}`],
+    `conversations delete ${turn!.conversationId}`,
   ];
 }
 
