@@ -188,10 +188,10 @@ test("what a pinned device had free for long was pushed late when it was", async
   // Written behind the server's back, so that no bell rings and only the sweep finds it.
   await sql`
     insert into run (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind, notification,
-      source, window_start, window_end, due_at, timeout_ms, max_attempts)
+      source, window_start, window_end, due_at, timeout_ms, max_attempts, is_pinned)
     select org_id, gen_random_uuid(), id, version, agent_id, 1, device_id, agent_kind, notification, 'manual',
       now() - interval '1 hour', now(),
-      now() - interval '20 minutes', timeout_ms, max_attempts
+      now() - interval '20 minutes', timeout_ms, max_attempts, true
     from watcher where id = ${watcher!.id}`.execute(database.db);
   const writtenAt = performance.now();
   await takeOn(stream);
