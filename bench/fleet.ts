@@ -45,6 +45,13 @@ export const bench: Bench = async ({ isSmoke }) => {
       measured.push(pinion);
       rows.push(rowOf("Pinion", pinion), rowOf("bare node:http2", bare));
     }
+    const handled = await measurePinion(
+      cluster,
+      Math.min(budgetSize, ...sizes.slice(-2)),
+      windowMs,
+      "connect",
+    );
+    rows.push(rowOf("Pinion, served by the Connect handler", handled));
     const last = measured.at(-1)!;
     const middle = measured.find((one) => one.streams === budgetSize) ?? last;
     return {
@@ -67,13 +74,18 @@ function rowOf(name: string, measured: Measured): Row {
     streams: measured.streams,
     "KiB per stream": measured.kiBPerStream,
     "% of a core": measured.cpuShare * 100,
-    "statements/s": name === "Pinion" ? measured.statementsPerSecond : "",
+    "statements/s": name.startsWith("Pinion") ? measured.statementsPerSecond : "",
     "beat p50 ms": measured.beats.p50,
     "beat p99 ms": measured.beats.p99,
   };
 }
 
-async function measurePinion(cluster: Cluster, streams: number, windowMs: number): Promise<Measured> {
+async function measurePinion(
+  cluster: Cluster,
+  streams: number,
+  windowMs: number,
+  deviceStreams: "bare" | "connect" = "bare",
+): Promise<Measured> {
   const url = await cluster.database("fleet");
   await seedOrgs(url, 10);
   const devices = await seedDevices(url, {
@@ -87,6 +99,7 @@ async function measurePinion(cluster: Cluster, streams: number, windowMs: number
     {
       DATABASE_URL: url,
       PINION_STREAMS_MAX: String(streams + 1),
+      PINION_DEVICE_STREAMS: deviceStreams,
       PINION_HEARTBEAT_INTERVAL_MS: String(beatMs),
       PINION_HEARTBEAT_TTL_MS: String(3 * beatMs),
     },
