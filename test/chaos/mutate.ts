@@ -48,6 +48,7 @@ export async function runMutation(
       kinds,
       sourceTree: tree,
       dropsOutbox: mutation.dropsOutbox ?? false,
+      prefersUnary: mutation.prefersUnary ?? false,
     });
     const caught = result.violations.filter(({ rule }) => mutation.breaks.includes(rule));
     return { ...result, caught };

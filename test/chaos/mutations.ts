@@ -14,6 +14,8 @@ export type Mutation = {
   replacements: Replacement[];
   /** Breaks the devices, not the replicas. */
   dropsOutbox?: boolean;
+  /** Devices hand their results over by unary calls rather than wait for a stream. */
+  prefersUnary?: boolean;
   /** The checker names one of these rules. */
   breaks: string[];
   /** What brings it to light. */
@@ -33,6 +35,17 @@ export const mutations: readonly Mutation[] = [
         file: "src/store/attempts.ts",
         from: "where org_id = w.org_id and device_id = w.device_id and status = 'pending'",
         to: "where org_id = w.org_id and status = 'pending'",
+      },
+      // And the run becomes that of whoever claimed it.
+      {
+        file: "src/store/attempts.ts",
+        from: "select r.org_id, r.id, w.epoch\n",
+        to: "select r.org_id, r.id, w.epoch, w.device_id\n",
+      },
+      {
+        file: "src/store/attempts.ts",
+        from: "claimed_at = now(), claimed_epoch = c.epoch",
+        to: "claimed_at = now(), claimed_epoch = c.epoch, device_id = c.device_id",
       },
     ],
     breaks: ["nothing crosses a tenant or a device"],
@@ -73,11 +86,8 @@ export const mutations: readonly Mutation[] = [
         to: "where org_id = i.org_id and id = i.run_id",
       },
     ],
-    breaks: [
-      "an acknowledgement is true",
-      "one window per completed run",
-      "nothing crosses a tenant or a device",
-    ],
+    prefersUnary: true,
+    breaks: ["an acknowledgement is true", "one window per completed run"],
     rig: { ...small, every: 5, lengthMs: 30_000, gapMs: 4_000, kinds: ["host_pause", "network_blackhole"] },
   },
   {
@@ -91,7 +101,8 @@ export const mutations: readonly Mutation[] = [
       workMsMax: 500,
       lengthMs: 24_000,
       gapMs: 2_000,
-      kinds: ["network_blackhole", "host_kill"],
+      outageMsMax: 6_000,
+      kinds: ["postgres_outage", "host_kill"],
     },
   },
   {

@@ -29,11 +29,13 @@ export type HostConfig = {
   workMsMax: number;
   /** Breaks the client on purpose: results that wait in the outbox are thrown away at the start. */
   dropsOutbox: boolean;
+  /** Takes its time to dial again, and none to hand results over without a stream. */
+  prefersUnary: boolean;
 };
 
 const historyFile = 3;
 /** Short, so that a run of minutes sees many reconnects; the relations between them are those of the defaults. */
-const timing: Partial<Timing> = {
+const timingDefault: Partial<Timing> = {
   dialDeadlineMs: 2_000,
   welcomeDeadlineMs: 3_000,
   drainLingerMs: 500,
@@ -63,6 +65,9 @@ const record: Record = (happening) => {
 };
 
 const config = JSON.parse(readFileSync(process.argv[2]!, "utf8")) as HostConfig;
+const timing: Partial<Timing> = config.prefersUnary
+  ? { ...timingDefault, backoffBaseMs: 6_000, backoffCapMs: 6_000, unaryAfterMs: 200 }
+  : timingDefault;
 const devicesByToken = new Map(config.devices.map(({ token, deviceId }) => [token, deviceId]));
 tapTransport(record, (token) => devicesByToken.get(token) ?? "a stranger");
 

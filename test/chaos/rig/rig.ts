@@ -56,6 +56,7 @@ export type RigOptions = {
   /** The source tree that replicas run from; this one, unless something is broken on purpose. */
   sourceTree?: string | undefined;
   dropsOutbox?: boolean;
+  prefersUnary?: boolean;
   /** How long `settle` waits. */
   settleMsMax?: number;
   onProgress?: (text: string) => void;
@@ -148,6 +149,7 @@ export async function openRig(options: RigOptions): Promise<Rig> {
           devices: fleet.filter((_, at) => at % options.hosts === index).map(({ device }) => device),
           workMsMax: options.workMsMax ?? 6_000,
           dropsOutbox: options.dropsOutbox ?? false,
+          prefersUnary: options.prefersUnary ?? false,
         },
         record,
         onRecord: (text) => recorder.append(text),
