@@ -14,6 +14,7 @@ export type ChaosOptions = RigOptions & {
   gapMs: number;
   outageMsMax: number;
   kinds?: readonly FaultKind[];
+  durationFactor?: number;
   onFault?: (fault: Fault) => void;
   /** Where the history and the rows are left when something is broken. */
   evidenceFile?: string | undefined;
@@ -33,6 +34,7 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
     outageMsMax: options.outageMsMax,
     gapMs: options.gapMs,
     ...(options.kinds ? { kinds: options.kinds } : {}),
+    ...(options.durationFactor ? { durationFactor: options.durationFactor } : {}),
   });
   const rig = await openRig(options);
   try {

@@ -20,7 +20,7 @@ export type Mutation = {
   breaks: string[];
   /** What brings it to light. */
   rig: Pick<ChaosOptions, "devices" | "replicas" | "hosts" | "lengthMs" | "gapMs" | "callsPerSecond"> &
-    Partial<Pick<ChaosOptions, "every" | "workMsMax" | "outageMsMax" | "settleMsMax">> & {
+    Partial<Pick<ChaosOptions, "every" | "workMsMax" | "outageMsMax" | "settleMsMax" | "durationFactor">> & {
       kinds: readonly FaultKind[];
     };
 };
@@ -145,7 +145,7 @@ export const mutations: readonly Mutation[] = [
       },
     ],
     breaks: ["nothing stays out without an owner", "everything ends"],
-    rig: { ...small, every: 5, lengthMs: 40_000, gapMs: 8_000, kinds: ["network_hang"] },
+    rig: { ...small, every: 5, lengthMs: 45_000, gapMs: 6_000, durationFactor: 4, kinds: ["host_pause"] },
   },
   {
     name: "the reaper gives no grace",
@@ -153,16 +153,22 @@ export const mutations: readonly Mutation[] = [
       {
         file: "src/scheduler/reaper.ts",
         from: "if (isAway || now < quietUntil) {",
-        to: "if (isAway) {",
+        to: "if (now < 0) {",
+      },
+      // It looks as soon as the database is back, and not when everybody else has written again.
+      {
+        file: "src/scheduler/loop.ts",
+        from: "const failureDelayMsMax = 5_000;",
+        to: "const failureDelayMsMax = 50;",
       },
     ],
     breaks: ["nothing is reaped within the grace"],
     rig: {
       ...small,
       every: 5,
-      lengthMs: 30_000,
-      outageMsMax: 9_000,
-      gapMs: 12_000,
+      lengthMs: 40_000,
+      outageMsMax: 12_000,
+      gapMs: 11_000,
       kinds: ["postgres_outage"],
     },
   },

@@ -55,6 +55,8 @@ export type PlanOptions = {
   kinds?: readonly FaultKind[];
   /** Between the beginnings of two faults, about. */
   gapMs: number;
+  /** Makes all faults last so many times as long; default 1. */
+  durationFactor?: number;
 };
 
 const hourMs = 3_600_000;
@@ -70,7 +72,7 @@ export function planFaults(options: PlanOptions): Fault[] {
   for (let round: FaultKind[] = []; ; ) {
     if (round.length === 0) round = random.shuffled(kinds);
     const kind = round.shift()!;
-    const durationMs = durationOf(kind, options, random);
+    const durationMs = durationOf(kind, options, random) * (options.durationFactor ?? 1);
     const fault = {
       id: faults.length + 1,
       kind,
