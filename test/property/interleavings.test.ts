@@ -72,127 +72,162 @@ const heldVerdicts: Partial<Record<HeldVerdict, "continue" | "send_result" | "al
 };
 
 const pick = fc.nat({ max: 3 });
+
+/** What brings a run further comes more often than what ends it, or most lives would be short. */
 const act: fc.Arbitrary<Act> = fc.oneof(
-  fc.constant(
-    named("trigger", async ({ watcher }, db) => {
-      const { run, alreadyQueued } = await trigger(
-        db,
-        { ...watcher, actor: "pinion" },
-        { doorbell: noteDoorbell() },
-      );
-      return { name: "trigger", answer: { run: run.id, alreadyQueued } };
-    }),
-  ),
-  pick.map((at) =>
-    named(`retry(${at})`, ({ device: { orgId }, states }, db) => {
-      const ended = latest(
-        states[0]!.ended.filter(({ id }) => id !== undefined),
-        at,
-      );
-      if (!ended) return undefined;
-      const asked = { orgId, runId: ended.id!, actor: "pinion" };
-      return retry(db, asked, { doorbell: noteDoorbell() }).then(
-        ({ id }) => ({ name: "retry", answer: { run: id } }),
-        (error) => {
-          if (error instanceof Refusal && error.reason === "failed_precondition")
-            return { name: "retry", answer: "refused" as const };
-          throw error;
-        },
-      );
-    }),
-  ),
-  fc.constant(
-    named("materialize", async (_, db) => {
-      await materializeOnce(db, { doorbell: noteDoorbell(), log });
-      return { name: "materialize" };
-    }),
-  ),
-  pick.map((at) =>
-    named(`claim(${at})`, async ({ device, epochs, known }, db) => {
-      const epoch = latest(epochs, Math.floor(at / 2))!;
-      const claimed = await claim(db, device, epoch);
-      known.push(...claimed);
-      const answer = claimed.map(({ runId, attemptToken }) => ({ run: runId, token: attemptToken }));
-      return { name: "claim", epoch, answer };
-    }),
-  ),
-  pick.map((at) =>
-    named(`accept(${at})`, ({ known }, db) => {
-      const attempt = latest(known, at);
-      return (
-        attempt &&
-        accept(db, attempt).then(([answer]) => ({
-          name: "accept",
-          token: attempt.attemptToken,
-          answer: answer!,
-        }))
-      );
-    }),
-  ),
-  pick.map((at) =>
-    named(`beat(${at})`, ({ known }, db) => {
-      const attempt = latest(known, at);
-      return (
-        attempt && attempts.beat(db, [attempt]).then(() => ({ name: "beat", token: attempt.attemptToken }))
-      );
-    }),
-  ),
-  fc
-    .tuple(pick, fc.constantFrom("completed" as const, "failed" as const, "cancelled" as const))
-    .map(([at, status]) =>
-      named(`report ${status}(${at})`, ({ known }, db) => {
-        const attempt = latest(known, at);
-        if (!attempt) return undefined;
-        const token = attempt.attemptToken;
-        const report = reportOf(attempt, { status, output: token });
-        return transaction(db, (tx) => storeOnce(tx, [report], policy)).then(({ verdicts }) => ({
-          name: "report",
-          token,
-          status,
-          answer: verdicts[0]!.verdict,
-        }));
+  {
+    weight: 3,
+    arbitrary: fc.constant(
+      named("trigger", async ({ watcher }, db) => {
+        const { run, alreadyQueued } = await trigger(
+          db,
+          { ...watcher, actor: "pinion" },
+          { doorbell: noteDoorbell() },
+        );
+        return { name: "trigger", answer: { run: run.id, alreadyQueued } };
       }),
     ),
-  fc.constant(
-    named("cancel", ({ device: { orgId }, states, known }, db) => {
-      const runId = states[0]!.run?.id ?? known.at(-1)?.runId;
-      if (runId === undefined) return undefined;
-      return cancelRun(db, { orgId, runId }, { reason: "asked", policy, doorbell: noteDoorbell() }).then(
-        (answer) => ({ name: "cancel", run: runId, answer }),
-      );
-    }),
-  ),
-  fc.constant(
-    named("reap", async (_, db) => {
-      const reaped = await reapOnce(db, { rules: reapRules, policy });
-      return { name: "reap", answer: reaped.length };
-    }),
-  ),
-  fc.record({ holds: fc.boolean(), isFinished: fc.boolean() }).map(({ holds, isFinished }) =>
-    named(
-      `open ${holds ? "with" : "without"} what it had`,
-      async ({ device, known, epochs, replicas }, db) => {
-        const state = isFinished ? HeldAttemptState.FINISHED : HeldAttemptState.RUNNING;
-        const held = holds ? known.map(({ runId, attemptToken }) => ({ runId, attemptToken, state })) : [];
-        const replicaId = `replica-${replicas.indexOf(db) + 1}`;
-        const { epoch, verdicts } = await openDevice(db, device, { held, replicaId });
-        epochs.push(epoch);
-        return {
-          name: "open",
-          held: held.map(({ attemptToken }) => attemptToken),
-          isFinished,
-          answer: { epoch, verdicts: verdicts.map((verdict) => heldVerdicts[verdict]!) },
-        };
-      },
+  },
+  {
+    weight: 1,
+    arbitrary: pick.map((at) =>
+      named(`retry(${at})`, ({ device: { orgId }, states }, db) => {
+        const ended = latest(
+          states[0]!.ended.filter(({ id }) => id !== undefined),
+          at,
+        );
+        if (!ended) return undefined;
+        const asked = { orgId, runId: ended.id!, actor: "pinion" };
+        return retry(db, asked, { doorbell: noteDoorbell() }).then(
+          ({ id }) => ({ name: "retry", answer: { run: id } }),
+          (error) => {
+            if (error instanceof Refusal && error.reason === "failed_precondition")
+              return { name: "retry", answer: "refused" as const };
+            throw error;
+          },
+        );
+      }),
     ),
-  ),
-  pick.map((at) =>
-    named(`close(${at})`, async ({ device, epochs }, db) => {
-      const epoch = latest(epochs, Math.floor(at / 2))!;
-      await presence.close(db, [{ ...device, epoch }]);
-      return { name: "close", epoch };
-    }),
-  ),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.constant(
+      named("materialize", async (_, db) => {
+        await materializeOnce(db, { doorbell: noteDoorbell(), log });
+        return { name: "materialize" };
+      }),
+    ),
+  },
+  {
+    weight: 5,
+    arbitrary: pick.map((at) =>
+      named(`claim(${at})`, async ({ device, epochs, known }, db) => {
+        const epoch = latest(epochs, Math.floor(at / 3))!;
+        const claimed = await claim(db, device, epoch);
+        known.push(...claimed);
+        const answer = claimed.map(({ runId, attemptToken }) => ({ run: runId, token: attemptToken }));
+        return { name: "claim", epoch, answer };
+      }),
+    ),
+  },
+  {
+    weight: 2,
+    arbitrary: pick.map((at) =>
+      named(`accept(${at})`, ({ known }, db) => {
+        const attempt = latest(known, at);
+        return (
+          attempt &&
+          accept(db, attempt).then(([answer]) => ({
+            name: "accept",
+            token: attempt.attemptToken,
+            answer: answer!,
+          }))
+        );
+      }),
+    ),
+  },
+  {
+    weight: 1,
+    arbitrary: pick.map((at) =>
+      named(`beat(${at})`, ({ known }, db) => {
+        const attempt = latest(known, at);
+        return (
+          attempt && attempts.beat(db, [attempt]).then(() => ({ name: "beat", token: attempt.attemptToken }))
+        );
+      }),
+    ),
+  },
+  {
+    weight: 5,
+    arbitrary: fc
+      .tuple(pick, fc.constantFrom("completed" as const, "failed" as const, "cancelled" as const))
+      .map(([at, status]) =>
+        named(`report ${status}(${at})`, ({ known }, db) => {
+          const attempt = latest(known, at);
+          if (!attempt) return undefined;
+          const token = attempt.attemptToken;
+          const report = reportOf(attempt, { status, output: token });
+          return transaction(db, (tx) => storeOnce(tx, [report], policy)).then(({ verdicts }) => ({
+            name: "report",
+            token,
+            status,
+            answer: verdicts[0]!.verdict,
+          }));
+        }),
+      ),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.constant(
+      named("cancel", ({ device: { orgId }, states, known }, db) => {
+        const runId = states[0]!.run?.id ?? known.at(-1)?.runId;
+        if (runId === undefined) return undefined;
+        return cancelRun(db, { orgId, runId }, { reason: "asked", policy, doorbell: noteDoorbell() }).then(
+          (answer) => ({ name: "cancel", run: runId, answer }),
+        );
+      }),
+    ),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.constant(
+      named("reap", async (_, db) => {
+        const reaped = await reapOnce(db, { rules: reapRules, policy });
+        return { name: "reap", answer: reaped.length };
+      }),
+    ),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({ holds: fc.boolean(), isFinished: fc.boolean() }).map(({ holds, isFinished }) =>
+      named(
+        `open ${holds ? "with" : "without"} what it had`,
+        async ({ device, known, epochs, replicas }, db) => {
+          const state = isFinished ? HeldAttemptState.FINISHED : HeldAttemptState.RUNNING;
+          const held = holds ? known.map(({ runId, attemptToken }) => ({ runId, attemptToken, state })) : [];
+          const replicaId = `replica-${replicas.indexOf(db) + 1}`;
+          const { epoch, verdicts } = await openDevice(db, device, { held, replicaId });
+          epochs.push(epoch);
+          return {
+            name: "open",
+            held: held.map(({ attemptToken }) => attemptToken),
+            isFinished,
+            answer: { epoch, verdicts: verdicts.map((verdict) => heldVerdicts[verdict]!) },
+          };
+        },
+      ),
+    ),
+  },
+  {
+    weight: 1,
+    arbitrary: pick.map((at) =>
+      named(`close(${at})`, async ({ device, epochs }, db) => {
+        const epoch = latest(epochs, Math.floor(at / 2))!;
+        await presence.close(db, [{ ...device, epoch }]);
+        return { name: "close", epoch };
+      }),
+    ),
+  },
 );
 
 const nameOf = (one: Act) => (one as unknown as { [fc.toStringMethod](): string })[fc.toStringMethod]();
