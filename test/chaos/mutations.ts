@@ -116,8 +116,8 @@ export const mutations: readonly Mutation[] = [
       // Both of two replicas that look at a watcher plan its slot.
       {
         file: "src/store/schedules.ts",
-        from: "order by next_due_at\n    limit ${limit}\n    for update skip locked",
-        to: "order by next_due_at\n    limit ${limit}",
+        from: "    for update skip locked\n  `",
+        to: "  `",
       },
     ],
     breaks: ["a slot is one row"],
@@ -182,6 +182,13 @@ export const mutations: readonly Mutation[] = [
       },
     ],
     breaks: ["an acknowledgement is true", "one window per completed run"],
-    rig: { ...small, every: 5, lengthMs: 10_000, settleMsMax: 5_000, kinds: ["network_latency"] },
+    rig: {
+      ...small,
+      every: 5,
+      workMsMax: 500,
+      lengthMs: 7_000,
+      settleMsMax: 2_000,
+      kinds: ["network_latency"],
+    },
   },
 ];

@@ -29,6 +29,8 @@ export type HostConfig = {
   workMsMax: number;
   /** Breaks the client on purpose: results that wait in the outbox are thrown away at the start. */
   dropsOutbox: boolean;
+  /** Every attempt completes, as far as the work is concerned. */
+  isReliable: boolean;
   /** Takes its time to dial again, and none to hand results over without a stream. */
   prefersUnary: boolean;
 };
@@ -112,6 +114,7 @@ function startClient(device: HostDevice): void {
         );
         await wait;
         if (signal.aborted) return { outcome: "failed", reason: "it was told to end" };
+        if (config.isReliable) return { outcome: "completed", output: work.output };
         if (work.outcome < 0.03) throw new Error("the handler broke");
         if (work.outcome < 0.13) return { outcome: "failed", output: work.output, reason: "it did not work" };
         return { outcome: "completed", output: work.output };

@@ -35,6 +35,8 @@ export type Rig = {
   readonly isOver: boolean;
   readonly messages: number;
   readonly calls: number;
+  /** Resolves when every device has a stream. */
+  connected(): Promise<void>;
   /** Faults are over: brings everything up, asks for nothing more, and waits until all that was asked for is done. */
   settle(): Promise<void>;
   /** Reads what is left, and ends all processes. */
@@ -57,6 +59,8 @@ export type RigOptions = {
   sourceTree?: string | undefined;
   dropsOutbox?: boolean;
   prefersUnary?: boolean;
+  /** Devices complete all that they are given. */
+  isReliable?: boolean;
   /** How long `settle` waits. */
   settleMsMax?: number;
   onProgress?: (text: string) => void;
@@ -150,6 +154,7 @@ export async function openRig(options: RigOptions): Promise<Rig> {
           workMsMax: options.workMsMax ?? 6_000,
           dropsOutbox: options.dropsOutbox ?? false,
           prefersUnary: options.prefersUnary ?? false,
+          isReliable: options.isReliable ?? false,
         },
         record,
         onRecord: (text) => recorder.append(text),
@@ -205,6 +210,7 @@ export async function openRig(options: RigOptions): Promise<Rig> {
       get calls() {
         return caller.answered;
       },
+      connected: () => untilConnected(cluster, fleet.length),
       async settle() {
         for (const { proxy } of fleet) proxy.heal();
         await cluster.start();
