@@ -12,6 +12,9 @@ export const faultKinds = [
   "postgres_outage",
   "backends_terminated",
   "listen_dropped",
+  "database_blackhole",
+  "database_reset",
+  "database_latency",
   "notifications_lost",
   "host_clock",
   "replica_clock",
@@ -104,10 +107,12 @@ function durationOf(kind: FaultKind, options: PlanOptions, random: Random): numb
     case "postgres_restart":
     case "backends_terminated":
     case "listen_dropped":
+    case "database_reset":
     case "network_reset":
       return 0;
     case "postgres_outage":
       return random.whole(Math.min(2_000, options.outageMsMax), options.outageMsMax);
+    case "database_latency":
     case "network_reorder":
     case "network_latency":
       return random.whole(2_000, 6_000);

@@ -41,6 +41,8 @@ export interface FaultProxy {
   readonly open: number;
   /** Connections that were ever made. */
   readonly connected: number;
+  /** Connections with something on its way to the server that is late. */
+  readonly late: number;
   /** Changes the named faults, for open and new connections. */
   set(faults: Partial<Faults>): void;
   /** No faults any more. */
@@ -89,6 +91,9 @@ export async function startFaultProxy(target: Target | (() => Target | undefined
     get connected() {
       return connected;
     },
+    get late() {
+      return [...links].filter((link) => link.isLate).length;
+    },
     set(changes) {
       faults = { ...faults, ...changes };
       apply();
@@ -117,7 +122,7 @@ class Link {
   readonly #faults: () => Faults;
   readonly #directions: { from: Socket; name: "up" | "down" }[] = [];
   /** Something is on its way to the server, later than its sender may live. */
-  #isLate = false;
+  isLate = false;
 
   constructor(client: Socket, upstream: Socket | undefined, faults: () => Faults) {
     this.#faults = faults;
@@ -125,7 +130,7 @@ class Link {
     for (const socket of this.#sockets) {
       socket.setNoDelay(true);
       socket.on("error", () => {
-        if (socket === client && this.#isLate) return;
+        if (socket === client && this.isLate) return;
         this.reset();
       });
       socket.on("close", () => {
@@ -161,7 +166,7 @@ class Link {
   #pipe(from: Socket, to: Socket, name: "up" | "down"): void {
     this.#directions.push({ from, name });
     const lane = new Lane((isOnItsWay) => {
-      if (name === "up") this.#isLate = isOnItsWay;
+      if (name === "up") this.isLate = isOnItsWay;
     });
     const delayMs = () => {
       const { latencyMs, lateUpMs } = this.#faults();
@@ -185,7 +190,7 @@ class Link {
     });
     // A sender that vanished while something of it was late: the receiver gets that, and then the end.
     from.on("close", () => {
-      if (from.readableEnded || !this.#isLate || name === "down") return;
+      if (from.readableEnded || !this.isLate || name === "down") return;
       lane.send(delayMs(), () => to.destroy());
     });
   }
@@ -194,7 +199,7 @@ class Link {
 /** Delivers in order, each thing not before its time. */
 class Lane {
   readonly #onWaiting: (isOnItsWay: boolean) => void;
-  #waiting = 0;
+  readonly #waiting: (() => void)[] = [];
   #lastAt = 0;
 
   constructor(onWaiting: (isOnItsWay: boolean) => void) {
@@ -202,18 +207,18 @@ class Lane {
   }
 
   send(delayMs: number, deliver: () => void): void {
-    if (delayMs === 0 && this.#waiting === 0) {
+    if (delayMs === 0 && this.#waiting.length === 0) {
       deliver();
       return;
     }
     const now = performance.now();
     this.#lastAt = Math.max(this.#lastAt, now + delayMs);
-    this.#waiting += 1;
+    this.#waiting.push(deliver);
     this.#onWaiting(true);
     setTimeout(() => {
-      deliver();
-      this.#waiting -= 1;
-      if (this.#waiting === 0) this.#onWaiting(false);
+      // Whatever timer fires first, the oldest goes first.
+      this.#waiting.shift()!();
+      if (this.#waiting.length === 0) this.#onWaiting(false);
     }, this.#lastAt - now);
   }
 }

@@ -7,31 +7,40 @@ type Span = { from: number; to: number };
 
 const databaseFaults = new Set(["postgres_restart", "postgres_outage", "backends_terminated"]);
 
-/** When some replica could reap: up and undisturbed for one TTL, and the database there for one TTL. */
+/** When some replica could reap: up and undisturbed for one TTL, and the database there for it for one TTL. */
 function reapingSpans(world: World): Span[] {
   const { ttlMs, slackMs } = world.bounds;
   const end = (world.history.at(-1)?.at ?? 0) + 1;
+  const begun = new Map<number, number>();
   const away: Span[] = [];
-  const open = new Map<number, number>();
+  const awayFor = new Map<string, Span[]>();
   const upSince = new Map<string, number>();
-  const up: Span[] = [];
+  const up = new Map<string, Span[]>();
+  const add = (spans: Map<string, Span[]>, name: string, span: Span) =>
+    spans.set(name, [...(spans.get(name) ?? []), span]);
   for (const entry of world.history) {
-    if (entry.kind === "fault" && databaseFaults.has(entry.name)) {
-      if (entry.phase === "begin") open.set(entry.fault, entry.at);
-      else away.push({ from: open.get(entry.fault) ?? entry.at, to: entry.at + ttlMs + slackMs / 2 });
+    if (entry.kind === "fault" && entry.phase === "begin") begun.set(entry.fault, entry.at);
+    if (entry.kind === "fault" && entry.phase === "end") {
+      const span = { from: begun.get(entry.fault) ?? entry.at, to: entry.at + ttlMs + slackMs / 2 };
+      if (databaseFaults.has(entry.name)) away.push(span);
+      else if (entry.name.startsWith("database")) add(awayFor, entry.targets[0]!.replace(linkOf, ""), span);
     }
     if (entry.kind !== "replica") continue;
-    if (entry.phase === "serving" || entry.phase === "continued")
-      upSince.set(entry.replica, entry.at + ttlMs);
+    const { replica, at } = entry;
+    if (entry.phase === "serving" || entry.phase === "continued") upSince.set(replica, at + ttlMs);
     else {
-      const from = upSince.get(entry.replica);
-      upSince.delete(entry.replica);
-      if (from !== undefined && from < entry.at) up.push({ from, to: entry.at });
+      const from = upSince.get(replica);
+      upSince.delete(replica);
+      if (from !== undefined && from < at) add(up, replica, { from, to: at });
     }
   }
-  for (const from of upSince.values()) up.push({ from, to: end });
-  return subtract(merge(up), merge(away));
+  for (const [replica, from] of upSince) add(up, replica, { from, to: end });
+  const able = [...up].flatMap(([replica, spans]) => subtract(spans, merge(awayFor.get(replica) ?? [])));
+  return subtract(merge(able), merge(away));
 }
+
+/** The way of a replica to the database is named after it. */
+const linkOf = "'s database";
 
 export function merge(spans: readonly Span[]): Span[] {
   const merged: Span[] = [];

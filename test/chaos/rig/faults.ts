@@ -1,4 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
+import type { FaultProxy } from "../../support/fault-proxy.ts";
 import type { Fault, FaultKind } from "../plan.ts";
 import { createRandom } from "../random.ts";
 import { canLimitFiles } from "./hosts.ts";
@@ -113,6 +114,9 @@ const strikes: Record<FaultKind, (rig: Rig, fault: Fault) => Strike | undefined>
     targets: ["listeners"],
     begin: () => terminate(rig, "application_name = 'pinion listener'"),
   }),
+  database_blackhole: (rig, fault) => ofDatabaseLink(rig, fault, { up: "blackhole", down: "blackhole" }),
+  database_reset: (rig, fault) => ofDatabaseLink(rig, fault, {}),
+  database_latency: (rig, fault) => ofDatabaseLink(rig, fault, { latencyMs: 60 }),
   network_latency: (rig, fault) => ofNetwork(rig, fault, (proxy) => proxy.set({ latencyMs: 300 })),
   network_blackhole: (rig, fault) =>
     ofNetwork(
@@ -170,6 +174,24 @@ function ofHost(
 
 function ofPostgres(rig: Rig): Strike {
   return { targets: ["postgres"], begin: () => rig.cluster.crash(), end: () => rig.cluster.start() };
+}
+
+/** Between one replica and PostgreSQL. */
+function ofDatabaseLink(rig: Rig, fault: Fault, faults: Parameters<FaultProxy["set"]>[0]): Strike {
+  const { name, link } = rig.replicas[fault.target]!;
+  const heal = () => {
+    link.heal();
+    // As below: what comes after swallowed bytes would be another protocol.
+    if (faults.up === "blackhole") link.reset();
+  };
+  return {
+    targets: [`${name}'s database`],
+    begin() {
+      if (Object.keys(faults).length === 0) link.reset();
+      else link.set(faults);
+    },
+    end: heal,
+  };
 }
 
 function ofNetwork(

@@ -2,6 +2,7 @@ import type { AddressInfo } from "node:net";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { type FaultProxy, startFaultProxy } from "../../support/fault-proxy.ts";
 import type { Record } from "../history.ts";
 import { type Child, startChild } from "./child.ts";
 
@@ -9,6 +10,8 @@ import { type Child, startChild } from "./child.ts";
 export type ReplicaProcess = {
   readonly name: string;
   readonly port: number;
+  /** Its way to PostgreSQL. */
+  readonly link: FaultProxy;
   /** Takes connections, as far as the rig knows. */
   readonly isUp: boolean;
   readonly child: Child | undefined;
@@ -36,6 +39,10 @@ export async function createReplica(options: {
 }): Promise<ReplicaProcess> {
   const { name, record } = options;
   const port = await freePort();
+  const direct = new URL(options.databaseUrl);
+  const link = await startFaultProxy({ host: direct.hostname, port: Number(direct.port) });
+  const throughLink = new URL(direct);
+  throughLink.port = String(link.port);
   let child: Child | undefined;
   let isUp = false;
 
@@ -47,6 +54,7 @@ export async function createReplica(options: {
   return {
     name,
     port,
+    link,
     get isUp() {
       return isUp;
     },
@@ -63,7 +71,7 @@ export async function createReplica(options: {
       const started = startChild({
         file: join(options.sourceTree ?? repository, "src/cli/main.ts"),
         args: ["serve", "--json", "--port", String(port), "--data", join(options.directory, name)],
-        env: { PINION_LOG_LEVEL: "warn", DATABASE_URL: options.databaseUrl, ...options.env },
+        env: { PINION_LOG_LEVEL: "warn", DATABASE_URL: throughLink.href, ...options.env },
         onOutput(text) {
           output += text;
           if (/"url"/.test(output)) announced();

@@ -128,6 +128,7 @@ export async function openRig(options: RigOptions): Promise<Rig> {
     );
     open.defer(async () => {
       await Promise.all(replicas.map((replica) => replica.kill()));
+      await Promise.all(replicas.map(({ link }) => link.close()));
     });
     await Promise.all(replicas.map((replica) => replica.start()));
     progress(`${replicas.length} replicas serve`);
@@ -213,6 +214,7 @@ export async function openRig(options: RigOptions): Promise<Rig> {
       connected: () => untilConnected(cluster, fleet.length),
       async settle() {
         for (const { proxy } of fleet) proxy.heal();
+        for (const { link } of replicas) link.heal();
         await cluster.start();
         for (const replica of replicas) if (!replica.child?.isAlive) await replica.start();
         for (const host of hosts) if (!host.child?.isAlive) await host.start();
