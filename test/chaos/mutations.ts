@@ -145,7 +145,7 @@ export const mutations: readonly Mutation[] = [
       },
     ],
     breaks: ["nothing stays out without an owner", "everything ends"],
-    rig: { ...small, every: 5, lengthMs: 45_000, gapMs: 6_000, durationFactor: 4, kinds: ["host_pause"] },
+    rig: { ...small, every: 5, lengthMs: 65_000, gapMs: 6_000, durationFactor: 6, kinds: ["host_pause"] },
   },
   {
     name: "the reaper gives no grace",

@@ -8,8 +8,8 @@ import { describe } from "./checker/check.ts";
 
 const given = process.env.PINION_CHAOS_SEED;
 const seed = given ? Number(given) : Math.trunc(Math.random() * 2 ** 31);
-/** Faults for 95 s, and what it takes to begin and to settle. */
-const lengthMs = 95_000;
+/** Faults for 85 s, and what it takes to begin and to settle: two minutes. */
+const lengthMs = 85_000;
 const patienceMs = 300_000;
 
 test(
@@ -23,7 +23,7 @@ test(
       hosts: 3,
       callsPerSecond: 6,
       lengthMs,
-      gapMs: 3_000,
+      gapMs: 2_700,
       outageMsMax: 6_000,
     });
     const { runs, byStatus, faults, results, resent, tookMs } = summary;

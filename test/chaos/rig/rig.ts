@@ -71,7 +71,7 @@ export const bounds: Bounds = {
   ttlMs: 4_000,
   silentAttemptMs: 8_000,
   // A machine that runs all of this at once is late by seconds at times.
-  slackMs: 10_000,
+  slackMs: 20_000,
 };
 
 const environment: { [name: string]: string } = {
