@@ -1,5 +1,7 @@
+import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { replaceOnce } from "../../chaos/mutate.ts";
+import { mutations } from "../../chaos/mutations.ts";
 import { type FaultKind, faultKinds, planFaults } from "../../chaos/plan.ts";
 
 const options = { lengthMs: 600_000, replicas: 3, hosts: 4, ttlMs: 4_000, outageMsMax: 60_000, gapMs: 3_000 };
@@ -25,6 +27,18 @@ test("every kind of fault comes up, on targets that exist, and all are over in t
 test("the faults of two minutes are of every kind", () => {
   const plan = planFaults({ ...options, lengthMs: 110_000, outageMsMax: 8_000, seed: 20_260_101 });
   expect(new Set(plan.map(({ kind }) => kind)).size).toBe(faultKinds.length);
+});
+
+test("every mutation meets the code that it is to break", () => {
+  for (const { replacements } of mutations) {
+    const texts = new Map<string, string>();
+    for (const replacement of replacements) {
+      const { file } = replacement;
+      const text = texts.get(file) ?? readFileSync(new URL(`../../../${file}`, import.meta.url), "utf8");
+      texts.set(file, replaceOnce(text, replacement));
+    }
+  }
+  expect(mutations.length).toBeGreaterThan(5);
 });
 
 test("a mutation that does not meet its code any more is an error", () => {
