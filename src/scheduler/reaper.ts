@@ -123,18 +123,22 @@ export function startReaper(options: {
   const { rules, intervalMs, log } = options;
   let quietUntil = performance.now() + rules.ttlMs;
   let lastPassAt = performance.now();
+  let isAway = false;
   return startLoop({
     name: "reaper",
     log,
     onUnavailable: () => {
-      quietUntil = performance.now() + rules.ttlMs;
+      isAway = true;
     },
     async pass() {
       const now = performance.now();
       if (now - lastPassAt > intervalMs + rules.ttlMs / 2) quietUntil = now + rules.ttlMs;
       lastPassAt = now;
-      if (now < quietUntil) {
+      if (isAway || now < quietUntil) {
         await options.db.selectNoFrom((eb) => eb.lit(1).as("one")).execute();
+        // From here on the devices can beat again; how long it was away after the last try, nobody knows.
+        if (isAway) quietUntil = performance.now() + rules.ttlMs;
+        isAway = false;
         return intervalMs;
       }
       const settled = await reapOnce(options.db, options);

@@ -14,15 +14,24 @@ export interface Faults {
   up: Fault;
   /** From the server to the client. */
   down: Fault;
-  /** Each chunk arrives this much later, in order. */
+  /** Each chunk, and the end after it, arrives this much later, in order. */
   latencyMs: number;
+  /** The same for what goes to the server alone; what is on its way arrives although the client has gone. */
+  lateUpMs: number;
   /** Reads at most this much per second in each direction; 0: as it comes. */
   bytesPerSecond: number;
   /** New connections: `accept`, or `reset` at once, or `hang` (accepted by TCP, answered by nobody). */
   onConnect: "accept" | "reset" | "hang";
 }
 
-const none: Faults = { up: "pass", down: "pass", latencyMs: 0, bytesPerSecond: 0, onConnect: "accept" };
+const none: Faults = {
+  up: "pass",
+  down: "pass",
+  latencyMs: 0,
+  lateUpMs: 0,
+  bytesPerSecond: 0,
+  onConnect: "accept",
+};
 
 /** A TCP proxy whose faults are switched while connections are open. */
 export interface FaultProxy {
@@ -32,30 +41,38 @@ export interface FaultProxy {
   readonly open: number;
   /** Connections that were ever made. */
   readonly connected: number;
+  /** Connections with something on its way to the server that is late. */
+  readonly late: number;
   /** Changes the named faults, for open and new connections. */
   set(faults: Partial<Faults>): void;
   /** No faults any more. */
   heal(): void;
   /** Ends all open connections with a TCP reset, on both sides. */
   reset(): void;
+  /** Ends one side of all open connections with a TCP reset; the other side is told nothing and stays open. */
+  sever(side: "client" | "server"): void;
   close(): Promise<void>;
 }
 
-export async function startFaultProxy(target: { port: number; host?: string }): Promise<FaultProxy> {
+export type Target = { port: number; host?: string };
+
+/** `target`: where connections go; asked anew for each, and one for which there is nothing is reset. */
+export async function startFaultProxy(target: Target | (() => Target | undefined)): Promise<FaultProxy> {
   let faults = { ...none };
   let connected = 0;
   const links = new Set<Link>();
   const server: Server = createServer({ allowHalfOpen: true }, (client) => {
     connected += 1;
     client.on("error", () => {});
-    if (faults.onConnect === "reset") {
+    const to = typeof target === "function" ? target() : target;
+    if (faults.onConnect === "reset" || !to) {
       client.resetAndDestroy();
       return;
     }
     const upstream =
       faults.onConnect === "hang"
         ? undefined
-        : connect({ port: target.port, host: target.host ?? "127.0.0.1", allowHalfOpen: true });
+        : connect({ port: to.port, host: to.host ?? "127.0.0.1", allowHalfOpen: true });
     const link = new Link(client, upstream, () => faults);
     links.add(link);
     link.onClose = () => links.delete(link);
@@ -74,6 +91,9 @@ export async function startFaultProxy(target: { port: number; host?: string }): 
     get connected() {
       return connected;
     },
+    get late() {
+      return [...links].filter((link) => link.isLate).length;
+    },
     set(changes) {
       faults = { ...faults, ...changes };
       apply();
@@ -84,6 +104,9 @@ export async function startFaultProxy(target: { port: number; host?: string }): 
     },
     reset() {
       for (const link of [...links]) link.reset();
+    },
+    sever(side) {
+      for (const link of links) link.sever(side);
     },
     async close() {
       for (const link of [...links]) link.reset();
@@ -98,13 +121,18 @@ class Link {
   readonly #sockets: Socket[];
   readonly #faults: () => Faults;
   readonly #directions: { from: Socket; name: "up" | "down" }[] = [];
+  /** Something is on its way to the server, later than its sender may live. */
+  isLate = false;
 
   constructor(client: Socket, upstream: Socket | undefined, faults: () => Faults) {
     this.#faults = faults;
     this.#sockets = upstream === undefined ? [client] : [client, upstream];
     for (const socket of this.#sockets) {
       socket.setNoDelay(true);
-      socket.on("error", () => this.reset());
+      socket.on("error", () => {
+        if (socket === client && this.isLate) return;
+        this.reset();
+      });
       socket.on("close", () => {
         if (this.#sockets.every((other) => other.destroyed)) this.onClose();
       });
@@ -130,23 +158,67 @@ class Link {
     this.onClose();
   }
 
+  sever(side: "client" | "server"): void {
+    const socket = this.#sockets[side === "client" ? 0 : 1];
+    if (socket && !socket.destroyed) socket.resetAndDestroy();
+  }
+
   #pipe(from: Socket, to: Socket, name: "up" | "down"): void {
     this.#directions.push({ from, name });
+    const lane = new Lane((isOnItsWay) => {
+      if (name === "up") this.isLate = isOnItsWay;
+    });
+    const delayMs = () => {
+      const { latencyMs, lateUpMs } = this.#faults();
+      return latencyMs + (name === "up" ? lateUpMs : 0);
+    };
     from.on("data", (chunk: Buffer) => {
-      const { latencyMs, bytesPerSecond, [name]: fault } = this.#faults();
+      const { bytesPerSecond, [name]: fault } = this.#faults();
       if (fault === "blackhole") return;
-      const forward = () => {
+      lane.send(delayMs(), () => {
         if (!to.destroyed) to.write(chunk);
-      };
-      if (latencyMs > 0) setTimeout(forward, latencyMs);
-      else forward();
+      });
       if (bytesPerSecond > 0) {
         from.pause();
         setTimeout(() => this.apply(), (chunk.length / bytesPerSecond) * 1000);
       }
     });
     from.on("end", () => {
-      if (this.#faults()[name] === "pass") to.end();
+      lane.send(delayMs(), () => {
+        if (this.#faults()[name] === "pass" && !to.destroyed) to.end();
+      });
     });
+    // A sender that vanished while something of it was late: the receiver gets that, and then the end.
+    from.on("close", () => {
+      if (from.readableEnded || !this.isLate || name === "down") return;
+      lane.send(delayMs(), () => to.destroy());
+    });
+  }
+}
+
+/** Delivers in order, each thing not before its time. */
+class Lane {
+  readonly #onWaiting: (isOnItsWay: boolean) => void;
+  readonly #waiting: (() => void)[] = [];
+  #lastAt = 0;
+
+  constructor(onWaiting: (isOnItsWay: boolean) => void) {
+    this.#onWaiting = onWaiting;
+  }
+
+  send(delayMs: number, deliver: () => void): void {
+    if (delayMs === 0 && this.#waiting.length === 0) {
+      deliver();
+      return;
+    }
+    const now = performance.now();
+    this.#lastAt = Math.max(this.#lastAt, now + delayMs);
+    this.#waiting.push(deliver);
+    this.#onWaiting(true);
+    setTimeout(() => {
+      // Whatever timer fires first, the oldest goes first.
+      this.#waiting.shift()!();
+      if (this.#waiting.length === 0) this.#onWaiting(false);
+    }, this.#lastAt - now);
   }
 }

@@ -107,8 +107,12 @@ export class Delivery {
       );
     }
     parcel.isBusy = false;
-    if (this.#parcels.get(attemptToken) === parcel && this.#mayEnterStream(parcel))
+    if (this.#parcels.get(attemptToken) !== parcel) {
+      // It was answered for while it was being written; the removal came before the file.
+      await this.#removeFile(parcel.entry);
+    } else if (this.#mayEnterStream(parcel)) {
       this.#hand(parcel, completion);
+    }
   }
 
   /** A stream is open: everything that waits may go. `send` answers false if the stream is gone. */
@@ -307,18 +311,27 @@ export class Delivery {
       windowId: told.windowId,
       message: told.message,
     });
-    try {
-      if (verdict === "invalid") this.#onSetAside(await this.#outbox.reject(parcel.entry, told.message));
-      else await this.#outbox.remove(parcel.entry);
-    } catch (error) {
-      // It comes back after a restart, and is then acknowledged once more.
-      this.#logger.warn(
-        { runId: parcel.entry.runId, error: messageOf(error) },
-        "cannot remove an outbox file",
-      );
-    }
+    if (verdict === "invalid") await this.#rejectFile(parcel.entry, told.message);
+    else await this.#removeFile(parcel.entry);
     this.#tellIfFlushed();
     void this.#pump();
+  }
+
+  async #rejectFile(entry: OutboxEntry, problem: string): Promise<void> {
+    try {
+      this.#onSetAside(await this.#outbox.reject(entry, problem));
+    } catch (error) {
+      this.#logger.warn({ runId: entry.runId, error: messageOf(error) }, "cannot set an outbox file aside");
+    }
+  }
+
+  async #removeFile(entry: OutboxEntry): Promise<void> {
+    try {
+      await this.#outbox.remove(entry);
+    } catch (error) {
+      // It comes back after a restart, and is then acknowledged once more.
+      this.#logger.warn({ runId: entry.runId, error: messageOf(error) }, "cannot remove an outbox file");
+    }
   }
 
   #forget(parcel: Parcel): void {

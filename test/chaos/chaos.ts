@@ -1,0 +1,55 @@
+import { writeFile } from "node:fs/promises";
+import { check } from "./checker/check.ts";
+import type { Violation } from "./checker/world.ts";
+import type { Entry } from "./history.ts";
+import { type Fault, type FaultKind, planFaults } from "./plan.ts";
+import { inject } from "./rig/faults.ts";
+import { bounds, openRig, type RigOptions } from "./rig/rig.ts";
+import type { Rows } from "./rows.ts";
+import { type Summary, summarize } from "./summary.ts";
+
+export type ChaosOptions = RigOptions & {
+  /** Faults are on for so long; what follows until everything is settled comes on top. */
+  lengthMs: number;
+  gapMs: number;
+  outageMsMax: number;
+  kinds?: readonly FaultKind[];
+  durationFactor?: number;
+  onFault?: (fault: Fault) => void;
+  /** Where the history and the rows are left when something is broken. */
+  evidenceFile?: string | undefined;
+};
+
+export type ChaosResult = { summary: Summary; violations: Violation[]; history: Entry[]; rows: Rows };
+
+/** Runs the rig with the faults that the seed determines, and proves what is left of it. */
+export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
+  const startedAt = performance.now();
+  const plan = planFaults({
+    seed: options.seed,
+    lengthMs: options.lengthMs,
+    replicas: options.replicas,
+    hosts: options.hosts,
+    ttlMs: bounds.ttlMs,
+    outageMsMax: options.outageMsMax,
+    gapMs: options.gapMs,
+    ...(options.kinds ? { kinds: options.kinds } : {}),
+    ...(options.durationFactor ? { durationFactor: options.durationFactor } : {}),
+  });
+  const rig = await openRig(options);
+  try {
+    const faultsFrom = performance.now();
+    await inject(rig, plan, new AbortController().signal, options.onFault);
+    const faultsMs = performance.now() - faultsFrom;
+    await rig.settle();
+    const { history, rows } = await rig.finish();
+    const violations = check(history, rows, bounds);
+    if (violations.length > 0 && options.evidenceFile) {
+      await writeFile(options.evidenceFile, JSON.stringify({ history, rows, violations }));
+    }
+    const summary = summarize({ history, rows, faultsMs, messages: rig.messages, calls: rig.calls });
+    return { summary: { ...summary, tookMs: performance.now() - startedAt }, violations, history, rows };
+  } finally {
+    await rig.close();
+  }
+}

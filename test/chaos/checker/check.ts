@@ -1,0 +1,41 @@
+import type { Entry } from "../history.ts";
+import type { Rows } from "../rows.ts";
+import { checkAttempts, checkFences } from "./attempts.ts";
+import { checkCalls } from "./calls.ts";
+import { checkCompletions, checkWindows } from "./completions.ts";
+import { checkEnd } from "./end.ts";
+import { checkOwners, checkReaperGrace } from "./owners.ts";
+import { checkScheduleMoves, checkSlotRows, checkSlots } from "./slots.ts";
+import { checkTenancy } from "./tenancy.ts";
+import { type Bounds, makeWorld, type Violation, type World } from "./world.ts";
+
+/** Each looks for the first thing that breaks its promise. */
+export const rules: Record<string, (world: World) => Violation | undefined> = {
+  checkSlots,
+  checkSlotRows,
+  checkScheduleMoves,
+  checkAttempts,
+  checkFences,
+  checkCompletions,
+  checkWindows,
+  checkTenancy,
+  checkOwners,
+  checkReaperGrace,
+  checkCalls,
+  checkEnd,
+};
+
+/** Proves a history against the rows that are left of it; answers what is broken, at most one thing for each rule. */
+export function check(history: readonly Entry[], rows: Rows, bounds: Bounds): Violation[] {
+  const world = makeWorld(history, rows, bounds);
+  return Object.values(rules).flatMap((rule) => rule(world) ?? []);
+}
+
+/** A violation as text: what it is, and the lines that show it. */
+export function describe({ rule, what, lines }: Violation): string {
+  const first = lines[0]?.at ?? 0;
+  const shown = lines.map(
+    ({ at, ...rest }) => `    +${((at - first) / 1000).toFixed(3)} s ${JSON.stringify(rest)}`,
+  );
+  return [`${rule}: ${what}`, ...shown].join("\n");
+}

@@ -1,0 +1,117 @@
+import { iso } from "./slots.ts";
+import { linesOf, type Violation, type World } from "./world.ts";
+
+/** DESIGN 5: what nobody answers for is taken away in time, and not before. */
+
+type Span = { from: number; to: number };
+
+const databaseFaults = new Set(["postgres_restart", "postgres_outage", "backends_terminated"]);
+
+/** When some replica could reap: up and undisturbed for one TTL, and the database there for it for one TTL. */
+function reapingSpans(world: World): Span[] {
+  const { ttlMs, slackMs } = world.bounds;
+  const end = (world.history.at(-1)?.at ?? 0) + 1;
+  const begun = new Map<number, number>();
+  const away: Span[] = [];
+  const awayFor = new Map<string, Span[]>();
+  const upSince = new Map<string, number>();
+  const up = new Map<string, Span[]>();
+  const add = (spans: Map<string, Span[]>, name: string, span: Span) =>
+    spans.set(name, [...(spans.get(name) ?? []), span]);
+  for (const entry of world.history) {
+    if (entry.kind === "fault" && entry.phase === "begin") begun.set(entry.fault, entry.at);
+    if (entry.kind === "fault" && entry.phase === "end") {
+      const span = { from: begun.get(entry.fault) ?? entry.at, to: entry.at + ttlMs + slackMs / 2 };
+      if (databaseFaults.has(entry.name)) away.push(span);
+      else if (entry.name.startsWith("database")) add(awayFor, entry.targets[0]!.replace(linkOf, ""), span);
+    }
+    if (entry.kind !== "replica") continue;
+    const { replica, at } = entry;
+    if (entry.phase === "serving" || entry.phase === "continued") upSince.set(replica, at + ttlMs);
+    else {
+      const from = upSince.get(replica);
+      upSince.delete(replica);
+      if (from !== undefined && from < at) add(up, replica, { from, to: at });
+    }
+  }
+  for (const [replica, from] of upSince) add(up, replica, { from, to: end });
+  const able = [...up].flatMap(([replica, spans]) => subtract(spans, merge(awayFor.get(replica) ?? [])));
+  return subtract(merge(able), merge(away));
+}
+
+/** The way of a replica to the database is named after it. */
+const linkOf = "'s database";
+
+export function merge(spans: readonly Span[]): Span[] {
+  const merged: Span[] = [];
+  for (const span of [...spans].sort((a, b) => a.from - b.from)) {
+    const last = merged.at(-1);
+    if (last && span.from <= last.to) last.to = Math.max(last.to, span.to);
+    else merged.push({ ...span });
+  }
+  return merged;
+}
+
+export function subtract(spans: readonly Span[], holes: readonly Span[]): Span[] {
+  return spans.flatMap((span) => {
+    const parts: Span[] = [];
+    let { from } = span;
+    for (const hole of holes) {
+      if (hole.to <= from || hole.from >= span.to) continue;
+      if (hole.from > from) parts.push({ from, to: hole.from });
+      from = Math.max(from, hole.to);
+    }
+    if (from < span.to) parts.push({ from, to: span.to });
+    return parts;
+  });
+}
+
+function overlapMs(spans: readonly Span[], from: number, to: number): number {
+  return spans.reduce((sum, span) => sum + Math.max(0, Math.min(span.to, to) - Math.max(span.from, from)), 0);
+}
+
+/** No attempt is out without anybody who answers for it for longer than its TTL, while somebody could have reaped it. */
+export function checkOwners(world: World): Violation | undefined {
+  const { ttlMs, silentAttemptMs, slackMs } = world.bounds;
+  const spans = reapingSpans(world);
+  for (const entry of world.history) {
+    if (entry.kind !== "sample") continue;
+    for (const { run, token, deviceSilentMs, attemptSilentMs } of entry.silent) {
+      const late = [
+        { silentMs: deviceSilentMs, afterMs: ttlMs, who: "its device" },
+        { silentMs: attemptSilentMs ?? 0, afterMs: silentAttemptMs, who: "the attempt" },
+      ].find(
+        ({ silentMs, afterMs }) => overlapMs(spans, entry.at - (silentMs - afterMs), entry.at) > slackMs,
+      );
+      if (!late) continue;
+      const what = `attempt ${token} of run ${run} was out at ${iso(entry.at)}, though ${late.who} had not been heard of for ${Math.round(late.silentMs)} ms`;
+      return { rule: "nothing stays out without an owner", what, lines: [...linesOf(world, { run }), entry] };
+    }
+  }
+  return undefined;
+}
+
+const reapedFor = new Set(["stream_broken", "silent", "never_beat", "overdue"]);
+/** A shorter absence may have gone by between two passes of a reaper; nothing looks stale after it. */
+const noticedMs = 2_000;
+/** Between the moment at which PostgreSQL takes connections and the rig's knowledge of it. */
+const noticeMs = 1_000;
+
+/** For one TTL after the database was away nothing is reaped: everything looks stale then. */
+export function checkReaperGrace(world: World): Violation | undefined {
+  const begun = new Map<number, number>();
+  const back: number[] = [];
+  for (const entry of world.history) {
+    if (entry.kind !== "fault" || entry.name !== "postgres_outage") continue;
+    if (entry.phase === "begin") begun.set(entry.fault, entry.at);
+    else if (entry.at - (begun.get(entry.fault) ?? entry.at) >= noticedMs) back.push(entry.at);
+  }
+  for (const { run, rule, committedAt } of world.rows.events) {
+    if (!run || rule === null || !reapedFor.has(rule)) continue;
+    const since = back.find((at) => committedAt >= at && committedAt < at + world.bounds.ttlMs - noticeMs);
+    if (since === undefined) continue;
+    const what = `run ${run} was reaped (${rule}) ${Math.round(committedAt - since)} ms after the database came back`;
+    return { rule: "nothing is reaped within the grace", what, lines: linesOf(world, { run }) };
+  }
+  return undefined;
+}

@@ -1,0 +1,172 @@
+import type { Answer, AttemptName, Call, Entry, SeenMessage, SentMessage } from "../history.ts";
+import { pastAttemptsMax, type Rows, type RunRow } from "../rows.ts";
+
+/** Bounds that the rules need, in milliseconds. */
+export type Bounds = {
+  ttlMs: number;
+  silentAttemptMs: number;
+  /** How much later than by the book a reaper may be on a busy machine. */
+  slackMs: number;
+};
+
+/** What breaks a promise, and the lines of the history that show it. */
+export type Violation = { rule: string; what: string; lines: Entry[] };
+
+export type Sent = { at: number; device: string; stream: string; message: SentMessage };
+export type Seen = { at: number; device: string; stream: string; message: SeenMessage };
+
+/** An attempt as the database knows it. */
+export type KnownAttempt = {
+  token: string;
+  run: RunRow;
+  claimedAt: number;
+  /** By the row; undefined while it is out. */
+  endedAt: number | undefined;
+  /** When its end became true for others; undefined if that is not known. */
+  fencedAt: number | undefined;
+  isReported: boolean;
+  isLast: boolean;
+};
+
+/** An operation, from its first try to its answer. */
+export type Operation = {
+  org: string;
+  request: Call;
+  sentAt: number;
+  answeredAt: number | undefined;
+  answer: Answer | undefined;
+};
+
+/** The history and the rows, with what the rules look up. */
+export type World = {
+  history: readonly Entry[];
+  rows: Rows;
+  bounds: Bounds;
+  sent: Sent[];
+  seen: Seen[];
+  runs: ReadonlyMap<string, RunRow>;
+  attempts: ReadonlyMap<string, KnownAttempt>;
+  operations: Operation[];
+  orgOfDevice: ReadonlyMap<string, string>;
+  hostOfDevice: ReadonlyMap<string, string>;
+};
+
+const attemptEnds = new Set(["run.retried", "run.withdrawn"]);
+const runEnds = new Set(["run.completed", "run.failed", "run.timeout", "run.cancelled"]);
+
+export function makeWorld(history: readonly Entry[], rows: Rows, bounds: Bounds): World {
+  const sent: Sent[] = [];
+  const seen: Seen[] = [];
+  const orgOfDevice = new Map(rows.devices.map(({ id, org }) => [id, org]));
+  const hostOfDevice = new Map<string, string>();
+  const operations = new Map<number, Operation>();
+  for (const entry of history) {
+    if (entry.kind === "sent") sent.push(entry);
+    else if (entry.kind === "seen") seen.push(entry);
+    else if (entry.kind === "device") hostOfDevice.set(entry.device, entry.host);
+    else if (entry.kind === "call") {
+      const { org, request, at } = entry;
+      operations.set(entry.call, { org, request, sentAt: at, answeredAt: undefined, answer: undefined });
+    } else if (entry.kind === "answer") {
+      const operation = operations.get(entry.call);
+      if (operation) Object.assign(operation, { answeredAt: entry.at, answer: entry.answer });
+    }
+  }
+  return {
+    history,
+    rows,
+    bounds,
+    sent,
+    seen,
+    runs: new Map(rows.runs.map((run) => [run.id, run])),
+    attempts: findAttempts(rows),
+    operations: [...operations.values()],
+    orgOfDevice,
+    hostOfDevice,
+  };
+}
+
+function findAttempts(rows: Rows): Map<string, KnownAttempt> {
+  const ends = new Map<string, number[]>();
+  for (const { kind, run, committedAt } of rows.events) {
+    if (!run || !(attemptEnds.has(kind) || runEnds.has(kind))) continue;
+    const list = ends.get(run);
+    if (list) list.push(committedAt);
+    else ends.set(run, [committedAt]);
+  }
+  const attempts = new Map<string, KnownAttempt>();
+  for (const run of rows.runs) {
+    const moments = ends.get(run.id) ?? [];
+    const isWhole = run.past.length < pastAttemptsMax;
+    for (const [index, { token, claimedAt, endedAt, isReported }] of run.past.entries()) {
+      const fencedAt = isWhole ? moments[index] : undefined;
+      attempts.set(token, { token, run, claimedAt, endedAt, fencedAt, isReported, isLast: false });
+    }
+    if (run.token === null) continue;
+    attempts.set(run.token, {
+      token: run.token,
+      run,
+      claimedAt: run.claimedAt ?? run.dueAt,
+      endedAt: run.finishedAt ?? undefined,
+      fencedAt: isWhole ? moments[run.past.length] : undefined,
+      isReported: run.isReported,
+      isLast: true,
+    });
+  }
+  return attempts;
+}
+
+/** Entries that tell most about a subject are shown at most so many of. */
+const linesMax = 40;
+/** Faults that began or ended so long before and after the shown messages are shown, too. */
+const aroundMs = 3_000;
+
+/** The lines of the history that are about a run, an attempt, a watcher or a device. */
+export function linesOf(
+  world: World,
+  subject: Partial<AttemptName> & { watcher?: string; device?: string; from?: number; to?: number },
+): Entry[] {
+  const isIt = (entry: Entry): boolean => {
+    if (subject.from !== undefined && entry.at < subject.from) return false;
+    if (subject.to !== undefined && entry.at > subject.to) return false;
+    switch (entry.kind) {
+      case "sent":
+      case "seen": {
+        if (entry.message.case === "heartbeat" || entry.message.case === "heartbeatAck") return false;
+        if (subject.device !== undefined) return entry.device === subject.device;
+        return namesOf(entry.message).some(
+          ({ run, token }) => run === subject.run && (subject.token === undefined || token === subject.token),
+        );
+      }
+      case "work":
+        return entry.run === subject.run;
+      case "call":
+        return (
+          ("watcher" in entry.request && entry.request.watcher === subject.watcher) ||
+          ("run" in entry.request && entry.request.run === subject.run)
+        );
+      case "answer":
+        return subject.run !== undefined && entry.answer.run === subject.run;
+      default:
+        return false;
+    }
+  };
+  const lines = world.history.filter(isIt);
+  const [first, last] = [lines[0]?.at ?? subject.from, lines.at(-1)?.at ?? subject.to];
+  const around = world.history.filter(
+    ({ kind, at }) =>
+      (kind === "fault" || kind === "host" || kind === "replica") &&
+      first !== undefined &&
+      last !== undefined &&
+      at >= first - aroundMs &&
+      at <= last + aroundMs,
+  );
+  return [...lines, ...around].sort((a, b) => a.at - b.at).slice(0, linesMax);
+}
+
+/** The attempts that a message names. */
+export function namesOf(message: SentMessage | SeenMessage): AttemptName[] {
+  if (message.case === "hello") return message.held;
+  if (message.case === "welcome") return message.verdicts;
+  return "token" in message ? [message] : [];
+}

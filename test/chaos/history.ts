@@ -1,0 +1,95 @@
+import type { FaultKind } from "./plan.ts";
+
+/**
+ * What happened, as those saw it to whom it happened: every message of every device, every call and its answer, every
+ * fault. One JSON line each. Moments are milliseconds since the epoch by the machine's clock, which is the database's.
+ */
+
+export type AttemptName = { run: string; token: string };
+export type Digest = { sha256: string; characters: number };
+
+/** What a device sent. */
+export type SentMessage =
+  | { case: "hello"; held: (AttemptName & { state: "running" | "finished" })[] }
+  | { case: "heartbeat"; attempts: number }
+  | ({ case: "accept" } & AttemptName)
+  | ({ case: "reject"; reason: number } & AttemptName)
+  | ({ case: "output"; bytes: number } & AttemptName)
+  | ({ case: "complete"; outcome: Outcome; output: Digest; isUnary: boolean } & AttemptName)
+  | ({ case: "cancelled" } & AttemptName);
+
+export type Outcome = "completed" | "failed" | "timeout" | "cancelled";
+export type Verdict = "stored" | "already_stored" | "superseded" | "unknown" | "invalid";
+export type HeldVerdict = "continue" | "abort" | "send_result" | "already_stored";
+
+/** What a device saw. */
+export type SeenMessage =
+  | {
+      case: "welcome";
+      deviceId: string;
+      epoch: number;
+      verdicts: (AttemptName & { verdict: HeldVerdict })[];
+    }
+  | { case: "heartbeatAck" }
+  | ({ case: "assignment"; attempt: number; watcher: string; deviceId: string; prompt: string } & AttemptName)
+  | ({ case: "cancel"; reason: string } & AttemptName)
+  | ({ case: "completionAck"; verdict: Verdict; windowId: string; isUnary: boolean } & AttemptName)
+  | { case: "drain"; reason: number };
+
+/** A schedule of the workload fires at every multiple of so many seconds since the epoch; null: it does not fire. */
+export type EverySeconds = number | null;
+
+/** Calls whose meaning the checker knows; a call is an operation with its repeats until an answer came. */
+export type Call =
+  | { method: "createWatcher"; device: string; every: EverySeconds; jitterMs: number; slug: string }
+  | { method: "setSchedule"; watcher: string; every: EverySeconds }
+  | { method: "setPrompt"; watcher: string }
+  | { method: "trigger"; watcher: string }
+  | { method: "backfill"; watcher: string; start: number; end: number }
+  | { method: "cancel"; run: string }
+  | { method: "retry"; run: string }
+  | { method: "listRuns" }
+  | { method: "listWindows"; watcher: string };
+
+/** What an answer said: the ids it named. */
+export type Answer = { watcher?: string; run?: string; alreadyQueued?: boolean; runs?: string[] };
+
+export type Happening =
+  | { kind: "sent"; device: string; stream: string; message: SentMessage }
+  | { kind: "seen"; device: string; stream: string; message: SeenMessage }
+  /** The device's handler or program has begun, or has ended. */
+  | ({ kind: "work"; device: string; phase: "begun" | "ended" } & AttemptName)
+  /** A device is part of a host; its host's life is its own. */
+  | { kind: "device"; device: string; host: string; org: string }
+  | { kind: "host"; host: string; phase: "started" | "killed" }
+  | { kind: "replica"; replica: string; phase: "serving" | "stopping" | "ended" | "paused" | "continued" }
+  | { kind: "call"; call: number; org: string; request: Call }
+  | { kind: "answer"; call: number; answer: Answer }
+  | { kind: "refusal"; call: number; error: string }
+  | { kind: "fault"; fault: number; name: FaultKind; phase: "begin" | "end"; targets: string[] }
+  /** Attempts that were out at this moment though nobody was heard of for longer than the TTL. */
+  | { kind: "sample"; silent: (AttemptName & { deviceSilentMs: number; attemptSilentMs: number | null })[] }
+  /** Schedules at one moment: where each stands, and the slots that are recorded or wait. */
+  | { kind: "schedules"; watchers: { watcher: string; nextSlotAt: number | null; slots: number[] }[] }
+  /** At the end: results that a device still holds on its disk. */
+  | { kind: "held"; device: string; attempts: AttemptName[] };
+
+export type Entry = { at: number } & Happening;
+
+/** Takes what happens, at the moment it is called. */
+export type Record = (happening: Happening) => void;
+
+/** The entries of a history's text; a last line that was cut short by the end of its process is passed over. */
+export function parseHistory(text: string): Entry[] {
+  const lines = text.split("\n");
+  const entries: Entry[] = [];
+  for (const [index, line] of lines.entries()) {
+    if (line === "") continue;
+    try {
+      entries.push(JSON.parse(line) as Entry);
+    } catch (error) {
+      if (index < lines.length - 1) throw new Error(`line ${index + 1} of the history: ${String(error)}`);
+    }
+  }
+  return entries;
+}

@@ -1,0 +1,151 @@
+/**
+ * A process with many devices: each is the real client with its real outbox on the disk. What happens is written to file
+ * descriptor 3 before the process goes on, so that a kill loses no line of what it did, and so that a full disk does not
+ * matter to the record.
+ */
+import { readFileSync, rmSync, writeSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { connectDevice, Platform, parseConfig, runDaemon, type Timing } from "@pinion/client";
+import { realNow } from "../clock.ts";
+import type { Record } from "../history.ts";
+import { createRandom, seedOf } from "../random.ts";
+import { tapTransport } from "./tap.ts";
+
+export type HostDevice = {
+  deviceId: string;
+  installId: string;
+  token: string;
+  url: string;
+  stateDir: string;
+  slots: number;
+  /** Runs a child program for each attempt, as the daemon does; otherwise a function of this process does the work. */
+  isDaemon: boolean;
+};
+
+export type HostConfig = {
+  devices: HostDevice[];
+  /** How long the work of an attempt takes at most, in milliseconds. */
+  workMsMax: number;
+  /** Breaks the client on purpose: results that wait in the outbox are thrown away at the start. */
+  dropsOutbox: boolean;
+  /** Every attempt completes, as far as the work is concerned. */
+  isReliable: boolean;
+  /** Takes its time to dial again, and none to hand results over without a stream. */
+  prefersUnary: boolean;
+};
+
+const historyFile = 3;
+/** Short, so that a run of minutes sees many reconnects; the relations between them are those of the defaults. */
+const timingDefault: Partial<Timing> = {
+  dialDeadlineMs: 2_000,
+  welcomeDeadlineMs: 3_000,
+  drainLingerMs: 500,
+  backoffBaseMs: 100,
+  backoffCapMs: 1_500,
+  backoffResetMs: 2_000,
+  ackDeadlineMs: 3_000,
+  ackDeadlineCapMs: 8_000,
+  unaryAfterMs: 2_500,
+  unaryDeadlineMs: 3_000,
+  // A fleet outlives a service that is wrong about it for a moment.
+  refusalsMax: 1_000,
+};
+/** The largest output of an attempt, in characters. */
+const outputCharactersMax = 40_000;
+const stubbornMs = 800;
+
+const record: Record = (happening) => {
+  const line = Buffer.from(`${JSON.stringify({ at: realNow(), ...happening })}\n`);
+  for (let written = 0; written < line.length; ) {
+    try {
+      written += writeSync(historyFile, line, written);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error;
+    }
+  }
+};
+
+const config = JSON.parse(readFileSync(process.argv[2]!, "utf8")) as HostConfig;
+const timing: Partial<Timing> = config.prefersUnary
+  ? { ...timingDefault, backoffBaseMs: 6_000, backoffCapMs: 6_000, unaryAfterMs: 200 }
+  : timingDefault;
+const devicesByToken = new Map(config.devices.map(({ token, deviceId }) => [token, deviceId]));
+tapTransport(record, (token) => devicesByToken.get(token) ?? "a stranger");
+
+for (const device of config.devices) {
+  if (config.dropsOutbox) rmSync(join(device.stateDir, "outbox"), { recursive: true, force: true });
+  if (device.isDaemon) startDaemon(device);
+  else startClient(device);
+}
+process.send!("started");
+// Whoever started it is gone.
+process.on("disconnect", () => process.exit(0));
+
+/** The work of an attempt is the same whenever it is asked for: its length, its outcome and its output. */
+function workOf(attemptToken: string) {
+  const random = createRandom(seedOf(attemptToken));
+  // Most of it is short, some outlasts the TTL.
+  const durationMs = Math.round(20 + config.workMsMax * random.next() ** 3);
+  const output = `${attemptToken} ${"é-".repeat(random.chance(0.1) ? random.whole(0, outputCharactersMax / 2) : 20)}`;
+  const outcome = random.next();
+  return { durationMs, output, outcome, isStubborn: random.chance(0.1) };
+}
+
+function startClient(device: HostDevice): void {
+  connectDevice({
+    url: device.url,
+    token: device.token,
+    installId: device.installId,
+    platform: Platform.LINUX,
+    agentKinds: ["chaos"],
+    stateDir: device.stateDir,
+    maxConcurrency: device.slots,
+    timing,
+    async onAssignment({ runId, attemptToken }, { signal, output }) {
+      const attempt = { device: device.deviceId, run: runId, token: attemptToken };
+      record({ kind: "work", phase: "begun", ...attempt });
+      try {
+        const work = workOf(attemptToken);
+        output("stdout", "it begins\n");
+        // Some agents do not care for being asked to end.
+        const wait = delay(work.durationMs, undefined, { signal }).catch(() =>
+          work.isStubborn ? delay(stubbornMs) : undefined,
+        );
+        await wait;
+        if (signal.aborted) return { outcome: "failed", reason: "it was told to end" };
+        if (config.isReliable) return { outcome: "completed", output: work.output };
+        if (work.outcome < 0.03) throw new Error("the handler broke");
+        if (work.outcome < 0.13) return { outcome: "failed", output: work.output, reason: "it did not work" };
+        return { outcome: "completed", output: work.output };
+      } finally {
+        record({ kind: "work", phase: "ended", ...attempt });
+      }
+    },
+  }).closed.catch((error) => {
+    console.error(`device ${device.deviceId} gave up: ${String(error)}`);
+  });
+}
+
+function startDaemon(device: HostDevice): void {
+  const script =
+    'cat > /dev/null; sleep 0.$(( $$ % 9 )); echo "$PINION_RUN_ID by $$"; [ $(( $$ % 10 )) -ne 0 ]';
+  const toml = `[device]
+default_executor = "agent"
+max_concurrency = ${device.slots}
+[executors]
+agent = { command = ["sh", "-c", ${JSON.stringify(script)}], stdin = "prompt", kill_grace = "300ms" }
+`;
+  runDaemon({
+    url: device.url,
+    token: device.token,
+    installId: device.installId,
+    platform: Platform.LINUX,
+    stateDir: device.stateDir,
+    config: parseConfig(toml),
+    signal: new AbortController().signal,
+    timing,
+  }).catch((error) => {
+    console.error(`daemon ${device.deviceId} gave up: ${String(error)}`);
+  });
+}

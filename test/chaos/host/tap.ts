@@ -1,0 +1,197 @@
+/**
+ * Records every message of every device of this process, where the client hands it to the transport and where it comes
+ * from it: the functions of grpc-js that encode and decode are wrapped, and nothing of the client is changed.
+ */
+import { createHash } from "node:crypto";
+import * as grpc from "@grpc/grpc-js";
+import {
+  type CompleteRunRequest,
+  type CompleteRunResponse,
+  type Completion,
+  CompletionVerdict,
+  type ConnectRequest,
+  type ConnectResponse,
+  HeldAttemptState,
+  HeldVerdict,
+  Outcome,
+} from "#gen/pinion/v1/device_pb.js";
+import type * as history from "../history.ts";
+
+type Names = { runId: string; attemptToken: string };
+type Serialize<T> = (message: T) => Buffer;
+type Deserialize<T> = (bytes: Buffer) => T;
+
+const nameOf = ({ runId, attemptToken }: Names): history.AttemptName => ({ run: runId, token: attemptToken });
+
+export function digestOf(text: string): history.Digest {
+  return { sha256: createHash("sha256").update(text, "utf8").digest("hex"), characters: [...text].length };
+}
+
+/** Wraps the transport. `deviceOf`: the device that a token belongs to. */
+export function tapTransport(record: history.Record, deviceOf: (token: string) => string): void {
+  const prototype = grpc.Client.prototype as unknown as {
+    makeBidiStreamRequest: (...args: unknown[]) => unknown;
+    makeUnaryRequest: (...args: unknown[]) => unknown;
+  };
+  const { makeBidiStreamRequest, makeUnaryRequest } = prototype;
+  let streams = 0;
+  const senderOf = (metadata: grpc.Metadata) =>
+    deviceOf(String(metadata.get("authorization")[0] ?? "").replace(/^Bearer /, ""));
+
+  prototype.makeBidiStreamRequest = function (...args: unknown[]) {
+    const [path, serialize, deserialize, metadata, ...rest] = args as [
+      string,
+      Serialize<ConnectRequest>,
+      Deserialize<ConnectResponse>,
+      grpc.Metadata,
+      ...unknown[],
+    ];
+    const device = senderOf(metadata);
+    streams += 1;
+    const stream = `${process.pid}-${streams}`;
+    const sending: Serialize<ConnectRequest> = (message) => {
+      const sent = sentOf(message);
+      if (sent) record({ kind: "sent", device, stream, message: sent });
+      return serialize(message);
+    };
+    const seeing: Deserialize<ConnectResponse> = (bytes) => {
+      const message = deserialize(bytes);
+      const seen = seenOf(message);
+      if (seen) record({ kind: "seen", device, stream, message: seen });
+      return message;
+    };
+    return makeBidiStreamRequest.call(this, path, sending, seeing, metadata, ...rest);
+  };
+
+  prototype.makeUnaryRequest = function (...args: unknown[]) {
+    const [path, serialize, deserialize, request, metadata, ...rest] = args as [
+      string,
+      Serialize<CompleteRunRequest>,
+      Deserialize<CompleteRunResponse>,
+      CompleteRunRequest,
+      grpc.Metadata,
+      ...unknown[],
+    ];
+    if (!path.endsWith("/CompleteRun")) return makeUnaryRequest.apply(this, args);
+    const device = senderOf(metadata);
+    streams += 1;
+    const stream = `${process.pid}-${streams}`;
+    const completion = request.completion!;
+    const sending: Serialize<CompleteRunRequest> = (message) => {
+      record({ kind: "sent", device, stream, message: completeOf(completion, true) });
+      return serialize(message);
+    };
+    const seeing: Deserialize<CompleteRunResponse> = (bytes) => {
+      const answer = deserialize(bytes);
+      record({ kind: "seen", device, stream, message: ackOf({ ...nameOf(completion), ...answer }, true) });
+      return answer;
+    };
+    return makeUnaryRequest.call(this, path, sending, seeing, request, metadata, ...rest);
+  };
+}
+
+function sentOf({ message }: ConnectRequest): history.SentMessage | undefined {
+  switch (message.case) {
+    case "hello":
+      return {
+        case: "hello",
+        held: message.value.held.map((held) => ({
+          ...nameOf(held),
+          state: held.state === HeldAttemptState.FINISHED ? "finished" : "running",
+        })),
+      };
+    case "heartbeat":
+      return { case: "heartbeat", attempts: message.value.attempts.length };
+    case "accept":
+      return { case: "accept", ...nameOf(message.value) };
+    case "reject":
+      return { case: "reject", reason: message.value.reason, ...nameOf(message.value) };
+    case "output":
+      return { case: "output", bytes: message.value.data.length, ...nameOf(message.value) };
+    case "complete":
+      return completeOf(message.value, false);
+    case "cancelled":
+      return { case: "cancelled", ...nameOf(message.value) };
+    case undefined:
+      return undefined;
+  }
+}
+
+function seenOf({ message }: ConnectResponse): history.SeenMessage | undefined {
+  switch (message.case) {
+    case "welcome":
+      return {
+        case: "welcome",
+        deviceId: message.value.deviceId,
+        epoch: Number(message.value.sessionEpoch),
+        verdicts: message.value.verdicts.map((held) => ({
+          ...nameOf(held),
+          verdict: heldVerdicts[held.verdict],
+        })),
+      };
+    case "heartbeatAck":
+      return { case: "heartbeatAck" };
+    case "assignment": {
+      const { watcher, context, attempt } = message.value;
+      return {
+        case: "assignment",
+        ...nameOf(message.value),
+        attempt,
+        watcher: watcher?.id ?? "",
+        deviceId: context?.deviceId ?? "",
+        prompt: watcher?.prompt ?? "",
+      };
+    }
+    case "cancel":
+      return { case: "cancel", reason: message.value.reason, ...nameOf(message.value) };
+    case "completionAck":
+      return ackOf({ ...nameOf(message.value), ...message.value }, false);
+    case "drain":
+      return { case: "drain", reason: message.value.reason };
+    case undefined:
+      return undefined;
+  }
+}
+
+function completeOf(completion: Completion, isUnary: boolean): history.SentMessage {
+  return {
+    case: "complete",
+    ...nameOf(completion),
+    outcome: outcomes[completion.outcome],
+    output: digestOf(completion.output),
+    isUnary,
+  };
+}
+
+function ackOf(
+  ack: history.AttemptName & { verdict: CompletionVerdict; windowId: string },
+  isUnary: boolean,
+): history.SeenMessage {
+  const { run, token, windowId } = ack;
+  return { case: "completionAck", run, token, verdict: verdicts[ack.verdict], windowId, isUnary };
+}
+
+const outcomes: Record<Outcome, history.Outcome> = {
+  [Outcome.UNSPECIFIED]: "failed",
+  [Outcome.COMPLETED]: "completed",
+  [Outcome.FAILED]: "failed",
+  [Outcome.TIMEOUT]: "timeout",
+  [Outcome.CANCELLED]: "cancelled",
+};
+
+const verdicts: Record<CompletionVerdict, history.Verdict> = {
+  [CompletionVerdict.UNSPECIFIED]: "unknown",
+  [CompletionVerdict.STORED]: "stored",
+  [CompletionVerdict.ALREADY_STORED]: "already_stored",
+  [CompletionVerdict.SUPERSEDED]: "superseded",
+  [CompletionVerdict.UNKNOWN]: "unknown",
+  [CompletionVerdict.INVALID]: "invalid",
+};
+
+const heldVerdicts: Record<HeldVerdict, history.HeldVerdict> = {
+  [HeldVerdict.UNSPECIFIED]: "abort",
+  [HeldVerdict.CONTINUE]: "continue",
+  [HeldVerdict.ABORT]: "abort",
+  [HeldVerdict.SEND_RESULT]: "send_result",
+  [HeldVerdict.ALREADY_STORED]: "already_stored",
+};

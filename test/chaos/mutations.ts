@@ -1,0 +1,194 @@
+import type { ChaosOptions } from "./chaos.ts";
+import type { FaultKind } from "./plan.ts";
+
+/**
+ * Promises that are broken on purpose, in a copy of the sources or in the rig, to see that the checker notices. The product
+ * knows nothing of them.
+ */
+
+/** In a file of the sources, a text that occurs there once, and what stands there instead. */
+export type Replacement = { file: string; from: string; to: string };
+
+export type Mutation = {
+  name: string;
+  replacements: Replacement[];
+  /** Breaks the devices, not the replicas. */
+  dropsOutbox?: boolean;
+  /** Devices hand their results over by unary calls rather than wait for a stream. */
+  prefersUnary?: boolean;
+  /** The checker names one of these rules. */
+  breaks: string[];
+  /** What brings it to light. */
+  rig: Pick<ChaosOptions, "devices" | "replicas" | "hosts" | "lengthMs" | "gapMs" | "callsPerSecond"> &
+    Partial<Pick<ChaosOptions, "every" | "workMsMax" | "outageMsMax" | "settleMsMax" | "durationFactor">> & {
+      kinds: readonly FaultKind[];
+    };
+};
+
+const small = { devices: 12, replicas: 2, hosts: 2, gapMs: 2_500, callsPerSecond: 6, settleMsMax: 20_000 };
+
+export const mutations: readonly Mutation[] = [
+  {
+    name: "the claim looks at no pin",
+    replacements: [
+      {
+        file: "src/store/attempts.ts",
+        from: "where org_id = w.org_id and device_id = w.device_id and status = 'pending'",
+        to: "where org_id = w.org_id and status = 'pending'",
+      },
+      // And the run becomes that of whoever claimed it.
+      {
+        file: "src/store/attempts.ts",
+        from: "select r.org_id, r.id, w.epoch\n",
+        to: "select r.org_id, r.id, w.epoch, w.device_id\n",
+      },
+      {
+        file: "src/store/attempts.ts",
+        from: "claimed_at = now(), claimed_epoch = c.epoch",
+        to: "claimed_at = now(), claimed_epoch = c.epoch, device_id = c.device_id",
+      },
+    ],
+    breaks: ["nothing crosses a tenant or a device"],
+    rig: { ...small, every: 5, lengthMs: 7_000, settleMsMax: 1_000, kinds: ["network_latency"] },
+  },
+  {
+    name: "a completion is acknowledged before it is committed",
+    replacements: [
+      {
+        file: "src/scheduler/completer.ts",
+        from: "const { verdicts, settled } = await transaction(db, (tx) => storeOnce(tx, reports, policy));",
+        to: `const { verdicts, settled } = await new Promise<Awaited<ReturnType<typeof storeOnce>>>((answer) => {
+      transaction(db, async (tx) => {
+        const stored = await storeOnce(tx, reports, policy);
+        answer(stored);
+        await new Promise((later) => setTimeout(later, 400));
+        return stored;
+      }).catch(() => {});
+    });`,
+      },
+    ],
+    breaks: ["an acknowledgement is true"],
+    rig: {
+      ...small,
+      every: 5,
+      workMsMax: 500,
+      lengthMs: 14_000,
+      gapMs: 1_500,
+      kinds: ["replica_kill", "postgres_restart"],
+    },
+  },
+  {
+    name: "settling looks at no attempt token",
+    replacements: [
+      {
+        file: "src/store/settlements.ts",
+        from: "where org_id = i.org_id and id = i.run_id and attempt_token is not distinct from i.token",
+        to: "where org_id = i.org_id and id = i.run_id",
+      },
+    ],
+    prefersUnary: true,
+    breaks: ["an acknowledgement is true", "one window per completed run"],
+    rig: { ...small, every: 5, lengthMs: 30_000, gapMs: 4_000, kinds: ["host_pause", "network_blackhole"] },
+  },
+  {
+    name: "the device loses its outbox",
+    replacements: [],
+    dropsOutbox: true,
+    breaks: ["no result is lost"],
+    rig: {
+      ...small,
+      every: 5,
+      workMsMax: 500,
+      lengthMs: 24_000,
+      gapMs: 2_000,
+      outageMsMax: 6_000,
+      kinds: ["postgres_outage", "host_kill"],
+    },
+  },
+  {
+    name: "a slot that has a row is recorded again",
+    replacements: [
+      {
+        file: "src/store/schedules.ts",
+        from: "where i.scheduled_for is null or i.run_id in (select run_id from fresh)",
+        to: "where true",
+      },
+      // Both of two replicas that look at a watcher plan its slot.
+      {
+        file: "src/store/schedules.ts",
+        from: "    for update skip locked\n  `",
+        to: "  `",
+      },
+    ],
+    breaks: ["a slot is one row"],
+    rig: { ...small, every: 5, lengthMs: 15_000, kinds: ["network_latency"] },
+  },
+  {
+    name: "the schedule moves past a slot that it does not record",
+    replacements: [
+      {
+        file: "src/scheduler/plan.ts",
+        from: "const latest = hasMore ? undefined : due.pop();",
+        to: "const latest = hasMore ? undefined : due.pop();\n  due.length = 0;",
+      },
+    ],
+    breaks: ["every slot once", "the schedule moves once per slot"],
+    rig: { ...small, every: 5, lengthMs: 15_000, outageMsMax: 8_000, kinds: ["postgres_outage"] },
+  },
+  {
+    name: "nothing is reaped",
+    replacements: [
+      {
+        file: "src/store/attempts.ts",
+        from: "where s.rule is not null\n    order by r.org_id, r.id",
+        to: "where s.rule is not null and false\n    order by r.org_id, r.id",
+      },
+    ],
+    breaks: ["nothing stays out without an owner", "everything ends"],
+    rig: { ...small, every: 5, lengthMs: 65_000, gapMs: 6_000, durationFactor: 6, kinds: ["host_pause"] },
+  },
+  {
+    name: "the reaper gives no grace",
+    replacements: [
+      {
+        file: "src/scheduler/reaper.ts",
+        from: "if (isAway || now < quietUntil) {",
+        to: "if (now < 0) {",
+      },
+      // It looks as soon as the database is back, and not when everybody else has written again.
+      {
+        file: "src/scheduler/loop.ts",
+        from: "const failureDelayMsMax = 5_000;",
+        to: "const failureDelayMsMax = 50;",
+      },
+    ],
+    breaks: ["nothing is reaped within the grace"],
+    rig: {
+      ...small,
+      every: 5,
+      lengthMs: 40_000,
+      outageMsMax: 12_000,
+      gapMs: 11_000,
+      kinds: ["postgres_outage"],
+    },
+  },
+  {
+    name: "a window keeps the beginning of its output",
+    replacements: [
+      {
+        file: "src/store/settlements.ts",
+        from: "jsonb_build_object('kind', 'device_cli_output', 'output', h.output,",
+        to: "jsonb_build_object('kind', 'device_cli_output', 'output', left(h.output, 1000),",
+      },
+    ],
+    breaks: ["an acknowledgement is true", "one window per completed run"],
+    rig: {
+      ...small,
+      every: 5,
+      workMsMax: 500,
+      lengthMs: 7_000,
+      settleMsMax: 2_000,
+      kinds: ["network_latency"],
+    },
+  },
+];

@@ -1,0 +1,122 @@
+import { createRandom, type Random } from "./random.ts";
+
+/** Faults, when and for how long: a value that the seed determines. What they strike is a name, not a process. */
+
+export const faultKinds = [
+  "replica_kill",
+  "replica_term",
+  "replica_pause",
+  "host_kill",
+  "host_pause",
+  "postgres_restart",
+  "postgres_outage",
+  "backends_terminated",
+  "listen_dropped",
+  "database_blackhole",
+  "database_reset",
+  "database_latency",
+  "notifications_lost",
+  "host_clock",
+  "replica_clock",
+  "disk_full",
+  "network_latency",
+  "network_blackhole",
+  "network_reset",
+  "network_half_open",
+  "network_slow_reader",
+  "network_bandwidth",
+  "network_reorder",
+  "network_refused",
+  "network_hang",
+] as const;
+
+export type FaultKind = (typeof faultKinds)[number];
+
+export type Fault = {
+  id: number;
+  kind: FaultKind;
+  /** From the beginning of the run. */
+  atMs: number;
+  /** Until it ends by itself or is healed; 0: it is over at once. */
+  durationMs: number;
+  /** The replica or host that is struck, by its number; of those on the network, the share of devices from 0 to 1. */
+  target: number;
+  share: number;
+  /** For the clocks: the jump. */
+  jumpMs: number;
+};
+
+export type PlanOptions = {
+  seed: number;
+  /** Faults begin before this and are over by then. */
+  lengthMs: number;
+  replicas: number;
+  hosts: number;
+  ttlMs: number;
+  /** The longest that PostgreSQL is away. */
+  outageMsMax: number;
+  kinds?: readonly FaultKind[];
+  /** Between the beginnings of two faults, about. */
+  gapMs: number;
+  /** Makes all faults last so many times as long; default 1. */
+  durationFactor?: number;
+};
+
+const hourMs = 3_600_000;
+/** Nothing begins before the fleet has connected and work is under way. */
+const firstAtMs = 3_000;
+
+/** All kinds come up in each round, in an order of its own. */
+export function planFaults(options: PlanOptions): Fault[] {
+  const random = createRandom(options.seed);
+  const kinds = options.kinds ?? faultKinds;
+  const faults: Fault[] = [];
+  let atMs = firstAtMs;
+  for (let round: FaultKind[] = []; ; ) {
+    if (round.length === 0) round = random.shuffled(kinds);
+    const kind = round.shift()!;
+    const durationMs = durationOf(kind, options, random) * (options.durationFactor ?? 1);
+    const fault = {
+      id: faults.length + 1,
+      kind,
+      atMs,
+      durationMs,
+      target: random.whole(
+        0,
+        (kind.startsWith("host") || kind === "disk_full" ? options.hosts : options.replicas) - 1,
+      ),
+      share: 0.1 + 0.5 * random.next(),
+      jumpMs: random.chance(0.5) ? hourMs : -hourMs,
+    };
+    if (atMs + durationMs > options.lengthMs) return faults;
+    faults.push(fault);
+    atMs += Math.round(options.gapMs * (0.4 + 1.2 * random.next()));
+  }
+}
+
+function durationOf(kind: FaultKind, options: PlanOptions, random: Random): number {
+  switch (kind) {
+    case "replica_kill":
+    case "replica_term":
+    case "host_kill":
+      // Until it is started again.
+      return random.whole(200, 3_000);
+    case "replica_pause":
+    case "host_pause":
+      return Math.round(options.ttlMs * (1.1 + random.next()));
+    case "postgres_restart":
+    case "backends_terminated":
+    case "listen_dropped":
+    case "database_reset":
+    case "network_reset":
+      return 0;
+    case "postgres_outage":
+      return random.whole(Math.min(2_000, options.outageMsMax), options.outageMsMax);
+    case "database_latency":
+    case "network_reorder":
+    case "network_latency":
+      return random.whole(2_000, 6_000);
+    default:
+      return random.whole(1_000, Math.round(options.ttlMs * 2));
+  }
+}

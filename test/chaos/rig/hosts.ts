@@ -1,0 +1,101 @@
+import { execFileSync } from "node:child_process";
+import { mkdir, readdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import type { AttemptName, Record } from "../history.ts";
+import type { HostConfig, HostDevice } from "../host/main.ts";
+import { type Child, startChild } from "./child.ts";
+
+/** A process that holds devices; it can be killed and comes back with their state. */
+export type HostProcess = {
+  readonly name: string;
+  readonly devices: readonly HostDevice[];
+  readonly child: Child | undefined;
+  start(): Promise<void>;
+  kill(): Promise<void>;
+  /** From now on it can write no byte to any file, as on a full disk; or it can again. */
+  setDiskFull(isFull: boolean): void;
+  /** The results that its devices have on the disk. */
+  held(): Promise<{ device: string; attempts: AttemptName[] }[]>;
+};
+
+const hostFile = fileURLToPath(new URL("../host/main.ts", import.meta.url));
+
+export function createHost(options: {
+  name: string;
+  directory: string;
+  config: HostConfig;
+  record: Record;
+  onRecord: (text: string) => void;
+}): HostProcess {
+  const { name, record, config } = options;
+  const configFile = join(options.directory, `${name}.json`);
+  let child: Child | undefined;
+  return {
+    name,
+    devices: config.devices,
+    get child() {
+      return child;
+    },
+    async start() {
+      await mkdir(options.directory, { recursive: true });
+      await writeFile(configFile, JSON.stringify(config));
+      record({ kind: "host", host: name, phase: "started" });
+      // What a process wrote before it was killed ends in the middle of a line.
+      let rest = "";
+      child = startChild({
+        file: hostFile,
+        args: [configFile],
+        env: {},
+        onRecord(text) {
+          const end = text.lastIndexOf("\n") + 1;
+          if (end === 0) {
+            rest += text;
+            return;
+          }
+          options.onRecord(rest + text.slice(0, end));
+          rest = text.slice(end);
+        },
+      });
+      await child.ready;
+    },
+    async kill() {
+      child?.signal("SIGKILL");
+      await child?.ended;
+      record({ kind: "host", host: name, phase: "killed" });
+    },
+    setDiskFull(isFull) {
+      if (child?.isAlive) limitFiles(child.pid, isFull ? "0:unlimited" : "unlimited:unlimited");
+    },
+    async held() {
+      const all = await Promise.all(
+        config.devices.map(async ({ deviceId, stateDir }) => ({
+          device: deviceId,
+          attempts: (await readdir(join(stateDir, "outbox")).catch(() => []))
+            .map((file) => /^([0-9a-f-]{36})\.([0-9a-f-]{36})\.completion$/i.exec(file))
+            .flatMap((match) => (match ? [{ run: match[1]!, token: match[2]! }] : [])),
+        })),
+      );
+      return all.filter(({ attempts }) => attempts.length > 0);
+    },
+  };
+}
+
+/** Linux only: the size that files may grow to by the writes of a process. A write beyond it is refused with EFBIG. */
+function limitFiles(pid: number, limit: string): void {
+  try {
+    execFileSync("prlimit", ["--pid", String(pid), `--fsize=${limit}`], { stdio: "ignore" });
+  } catch {
+    // It ended meanwhile.
+  }
+}
+
+/** Whether this machine can limit the files of a process that runs. */
+export function canLimitFiles(): boolean {
+  try {
+    execFileSync("prlimit", ["--version"], { stdio: "ignore" });
+    return true;
+  } catch {
+    return false;
+  }
+}

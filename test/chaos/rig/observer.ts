@@ -1,0 +1,58 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { lookBackMs } from "../checker/slots.ts";
+import type { Record } from "../history.ts";
+import type { Cluster } from "./cluster.ts";
+
+const sampleMs = 1_000;
+/** Every so many samples the schedules are looked at, too. */
+const schedulesEvery = 5;
+
+/** Looks at the database from outside while the faults are on, and records what the checker judges. */
+export async function observe(options: {
+  cluster: Cluster;
+  record: Record;
+  ttlMs: number;
+  stop: AbortSignal;
+}): Promise<void> {
+  const { cluster, record, ttlMs, stop } = options;
+  for (let sample = 1; !stop.aborted; sample++) {
+    try {
+      const silent = await cluster.query<{
+        run: string;
+        token: string;
+        deviceSilentMs: number;
+        attemptSilentMs: number | null;
+      }>(
+        `select * from (
+          select r.id as run, r.attempt_token as token,
+            (extract(epoch from clock_timestamp() - greatest(p.last_beat_at, p.connected_at, r.last_beat_at, r.claimed_at))
+              * 1000)::float8 as "deviceSilentMs",
+            (extract(epoch from clock_timestamp() - r.last_beat_at) * 1000)::float8 as "attemptSilentMs"
+          from run r left join presence p on p.org_id = r.org_id and p.device_id = r.device_id
+          where r.status <> 'pending') s
+        where "deviceSilentMs" > $1 or "attemptSilentMs" > $1`,
+        [ttlMs],
+      );
+      if (silent.length > 0) record({ kind: "sample", silent });
+      if (sample % schedulesEvery === 0) record({ kind: "schedules", watchers: await schedulesOf(cluster) });
+    } catch {
+      // It is away.
+    }
+    await delay(sampleMs, undefined, { signal: stop }).catch(() => {});
+  }
+}
+
+/** In one statement, so that all is as of one moment. */
+async function schedulesOf(cluster: Cluster) {
+  const ms = (column: string) => `(extract(epoch from ${column}) * 1000)::float8`;
+  return cluster.query<{ watcher: string; nextSlotAt: number | null; slots: number[] }>(
+    `select w.id as watcher, ${ms("w.next_slot_at")} as "nextSlotAt",
+      coalesce((select array_agg(${ms("s.scheduled_for")}) from (
+        select scheduled_for from slot where org_id = w.org_id and watcher_id = w.id
+        union all
+        select scheduled_for from backlog where org_id = w.org_id and watcher_id = w.id) s
+        where s.scheduled_for > now() - $1 * interval '1 ms'), '{}') as slots
+    from watcher w where w.next_slot_at is not null`,
+    [lookBackMs],
+  );
+}

@@ -1,0 +1,42 @@
+import type { Rows } from "../rows.ts";
+import type { Cluster } from "./cluster.ts";
+
+const ms = (column: string) => `(extract(epoch from ${column}) * 1000)::float8`;
+
+/** Reads all that the checker compares the history with. Nothing may be under way any more. */
+export async function readRows(cluster: Cluster): Promise<Rows> {
+  const json = async <T>(text: string) => (await cluster.query<{ row: T }>(text)).map(({ row }) => row);
+  const attempts = `coalesce((select jsonb_agg(jsonb_build_object(
+      'attempt', e->'attempt', 'token', e->'token', 'claimedAt', ${ms("(e->>'claimed_at')::timestamptz")},
+      'endedAt', ${ms("(e->>'ended_at')::timestamptz")}, 'isReported', e->'is_reported') order by n)
+    from jsonb_array_elements(r.past_attempts) with ordinality as x (e, n)), '[]')`;
+  return {
+    runs: await json(`
+      select jsonb_build_object('id', r.id, 'org', r.org_id, 'watcher', r.watcher_id, 'device', r.device_id,
+        'source', r.source, 'scheduledFor', ${ms("r.scheduled_for")}, 'dueAt', ${ms("r.due_at")}, 'status', r.status,
+        'token', r.attempt_token, 'claimedAt', ${ms("r.claimed_at")}, 'finishedAt', ${ms("r.finished_at")},
+        'retryOf', r.retry_of, 'isReported', coalesce(f.is_reported, false), 'windowId', r.window_id,
+        'skipReason', r.skip_reason, 'reason', r.reason, 'past', ${attempts}) as row
+      from run_all r left join run_finished f on f.org_id = r.org_id and f.id = r.id`),
+    events: await json(`
+      select jsonb_build_object('kind', kind, 'org', org_id, 'run', run_id, 'watcher', watcher_id, 'rule', data->>'rule',
+        'scheduledFor', ${ms("(data->>'scheduled_for')::timestamptz")},
+        'committedAt', ${ms("pg_xact_commit_timestamp(xmin)")}) as row
+      from event order by seq`),
+    windows: await json(`
+      select jsonb_build_object('id', id, 'org', org_id, 'watcher', watcher_id, 'run', run_id, 'output',
+        jsonb_build_object(
+          'sha256', encode(sha256(convert_to(extracted_data->>'output', 'UTF8')), 'hex'),
+          'characters', length(extracted_data->>'output'))) as row
+      from "window"`),
+    slots: await json(`
+      select jsonb_build_object('org', org_id, 'watcher', watcher_id, 'scheduledFor', ${ms("scheduled_for")},
+        'run', run_id) as row from slot`),
+    backlog: await json(`
+      select jsonb_build_object('watcher', watcher_id, 'scheduledFor', ${ms("scheduled_for")}) as row from backlog`),
+    watchers: await json(`
+      select jsonb_build_object('id', id, 'org', org_id, 'device', device_id, 'nextSlotAt', ${ms("next_slot_at")}) as row
+      from watcher`),
+    devices: await json(`select jsonb_build_object('id', id, 'org', org_id) as row from device`),
+  };
+}

@@ -1,0 +1,126 @@
+import type { AddressInfo } from "node:net";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { type FaultProxy, startFaultProxy } from "../../support/fault-proxy.ts";
+import type { Record } from "../history.ts";
+import { type Child, startChild } from "./child.ts";
+
+/** A `pinion serve` that can be killed and comes back at the same port. */
+export type ReplicaProcess = {
+  readonly name: string;
+  readonly port: number;
+  /** Its way to PostgreSQL. */
+  readonly link: FaultProxy;
+  /** Takes connections, as far as the rig knows. */
+  readonly isUp: boolean;
+  readonly child: Child | undefined;
+  /** Starts it; resolves when it serves, rejects when it ended before. */
+  start(): Promise<void>;
+  kill(): Promise<void>;
+  /** Asks it to stop, and waits until it has. */
+  stop(): Promise<void>;
+  pause(): void;
+  continue(): void;
+};
+
+const repository = fileURLToPath(new URL("../../../", import.meta.url));
+/** An orderly stop takes this long at most, by its configuration and some more for a busy machine. */
+const stopMsMax = 30_000;
+
+export async function createReplica(options: {
+  name: string;
+  databaseUrl: string;
+  directory: string;
+  env: { [name: string]: string };
+  record: Record;
+  /** The source tree that it runs from. */
+  sourceTree?: string | undefined;
+}): Promise<ReplicaProcess> {
+  const { name, record } = options;
+  const port = await freePort();
+  const direct = new URL(options.databaseUrl);
+  const link = await startFaultProxy({ host: direct.hostname, port: Number(direct.port) });
+  const throughLink = new URL(direct);
+  throughLink.port = String(link.port);
+  let child: Child | undefined;
+  let isUp = false;
+
+  async function ended(): Promise<void> {
+    isUp = false;
+    await child?.ended;
+  }
+
+  return {
+    name,
+    port,
+    link,
+    get isUp() {
+      return isUp;
+    },
+    get child() {
+      return child;
+    },
+    async start() {
+      if (child?.isAlive) return;
+      let output = "";
+      let announced: () => void = () => {};
+      const serves = new Promise<void>((resolve) => {
+        announced = resolve;
+      });
+      const started = startChild({
+        file: join(options.sourceTree ?? repository, "src/cli/main.ts"),
+        args: ["serve", "--json", "--port", String(port), "--data", join(options.directory, name)],
+        env: { PINION_LOG_LEVEL: "warn", DATABASE_URL: throughLink.href, ...options.env },
+        onOutput(text) {
+          output += text;
+          if (/"url"/.test(output)) announced();
+        },
+      });
+      child = started;
+      started.ended.then(() => {
+        if (child !== started) return;
+        isUp = false;
+        record({ kind: "replica", replica: name, phase: "ended" });
+      });
+      await Promise.race([
+        serves,
+        started.ended.then(() => {
+          throw new Error(`replica ${name} ended: ${started.errors}`);
+        }),
+      ]);
+      isUp = true;
+      record({ kind: "replica", replica: name, phase: "serving" });
+    },
+    async kill() {
+      child?.signal("SIGKILL");
+      await ended();
+    },
+    async stop() {
+      isUp = false;
+      record({ kind: "replica", replica: name, phase: "stopping" });
+      child?.signal("SIGTERM");
+      const timer = setTimeout(() => child?.signal("SIGKILL"), stopMsMax);
+      await ended();
+      clearTimeout(timer);
+    },
+    pause() {
+      if (!child?.isAlive) return;
+      record({ kind: "replica", replica: name, phase: "paused" });
+      child.signal("SIGSTOP");
+    },
+    continue() {
+      if (!child?.isAlive) return;
+      child.signal("SIGCONT");
+      record({ kind: "replica", replica: name, phase: "continued" });
+    },
+  };
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise<void>((resolve) => server.close(() => resolve()));
+  return port;
+}

@@ -1,0 +1,433 @@
+import { randomUUID } from "node:crypto";
+import { chmod, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import { type Clients, createClients, OverlapPolicy, Platform } from "@pinion/client";
+import { openDatabase } from "../../../src/store/database.ts";
+import { ensureBootstrap } from "../../../src/store/orgs.ts";
+import type { FaultProxy } from "../../support/fault-proxy.ts";
+import type { Bounds } from "../checker/world.ts";
+import { realNow } from "../clock.ts";
+import type { Entry, Record } from "../history.ts";
+import type { HostDevice } from "../host/main.ts";
+import { createRandom, type Random } from "../random.ts";
+import type { Rows } from "../rows.ts";
+import { type Caller, createCaller, cronOf, setSchedule } from "./calls.ts";
+import { type Cluster, openCluster } from "./cluster.ts";
+import { createHost, type HostProcess } from "./hosts.ts";
+import { openNetwork } from "./network.ts";
+import { observe } from "./observer.ts";
+import { readRows } from "./read-rows.ts";
+import { openRecorder } from "./recorder.ts";
+import { createReplica, type ReplicaProcess } from "./replicas.ts";
+import { everySeconds, promptFor, type RigWatcher, runWorkload } from "./workload.ts";
+
+/** Real processes: PostgreSQL, replicas, hosts full of devices, each device behind a proxy of its own. */
+export type Rig = {
+  cluster: Cluster;
+  replicas: ReplicaProcess[];
+  hosts: HostProcess[];
+  devices: { deviceId: string; proxy: FaultProxy }[];
+  record: Record;
+  /** The run is being closed; nothing is started any more. */
+  readonly isOver: boolean;
+  readonly messages: number;
+  readonly calls: number;
+  /** Resolves when every device has a stream. */
+  connected(): Promise<void>;
+  /** Faults are over: brings everything up, asks for nothing more, and waits until all that was asked for is done. */
+  settle(): Promise<void>;
+  /** Reads what is left, and ends all processes. */
+  finish(): Promise<{ history: Entry[]; rows: Rows }>;
+  close(): Promise<void>;
+};
+
+export type RigOptions = {
+  seed: number;
+  replicas: number;
+  devices: number;
+  hosts: number;
+  /** Calls of people and services. */
+  callsPerSecond: number;
+  /** Runs are asked for by schedules this often for each device, at least; without one, as the workload has it. */
+  every?: number;
+  /** How long the work of an attempt takes at most. */
+  workMsMax?: number;
+  /** The source tree that replicas run from; this one, unless something is broken on purpose. */
+  sourceTree?: string | undefined;
+  dropsOutbox?: boolean;
+  prefersUnary?: boolean;
+  /** Devices complete all that they are given. */
+  isReliable?: boolean;
+  /** How long `settle` waits. */
+  settleMsMax?: number;
+  onProgress?: (text: string) => void;
+};
+
+/** The timers of the rig: short, and in the relations of the defaults. */
+export const bounds: Bounds = {
+  ttlMs: 4_000,
+  silentAttemptMs: 8_000,
+  // A machine that runs all of this at once is late by seconds at times.
+  slackMs: 20_000,
+};
+
+const environment: { [name: string]: string } = {
+  PINION_HEARTBEAT_INTERVAL_MS: "1000",
+  PINION_HEARTBEAT_TTL_MS: String(bounds.ttlMs),
+  PINION_HELLO_DEADLINE_MS: "3000",
+  PINION_ACCEPT_DEADLINE_MS: "1500",
+  PINION_SILENT_ATTEMPT_MS: String(bounds.silentAttemptMs),
+  PINION_NEVER_BEAT_MS: "20000",
+  PINION_RUN_TIMEOUT_GRACE_MS: "3000",
+  PINION_STREAM_AGE_MS: "30000",
+  PINION_SWEEP_INTERVAL_MS: "3000",
+  PINION_REAP_INTERVAL_MS: "500",
+  PINION_RETRY_BACKOFF_MS: "500",
+  PINION_WATCHER_BACKOFF_MS: "2000",
+  // The workload goes on, however often its work fails.
+  PINION_PAUSE_AFTER_FAILURES: "1000",
+  PINION_SHUTDOWN_MS: "5000",
+  PINION_DATABASE_CONNECTIONS: "6",
+};
+
+const orgNames = ["north", "south", "east"] as const;
+const enrolledAtOnce = 8;
+const connectMsMax = 60_000;
+const settleMsMaxDefault = 90_000;
+
+export async function openRig(options: RigOptions): Promise<Rig> {
+  const random = createRandom(options.seed);
+  const progress = options.onProgress ?? (() => {});
+  const open = new AsyncDisposableStack();
+  try {
+    const directory = await mkdtemp(join(tmpdir(), "pinion-chaos-"));
+    await chmod(directory, 0o711);
+    open.defer(() => rm(directory, { recursive: true, force: true }));
+    const recorder = openRecorder(join(directory, "history.jsonl"));
+    open.defer(() => recorder.close());
+    const { record } = recorder;
+    const cluster = await openCluster(join(directory, "postgres"));
+    open.defer(() => cluster.close());
+    progress("PostgreSQL runs");
+    const operatorToken = await bootstrap(cluster.url);
+
+    const replicas = await Promise.all(
+      Array.from({ length: options.replicas }, (_, index) =>
+        createReplica({
+          name: `replica-${index + 1}`,
+          databaseUrl: cluster.url,
+          directory,
+          env: environment,
+          record,
+          sourceTree: options.sourceTree,
+        }),
+      ),
+    );
+    open.defer(async () => {
+      await Promise.all(replicas.map((replica) => replica.kill()));
+      await Promise.all(replicas.map(({ link }) => link.close()));
+    });
+    await Promise.all(replicas.map((replica) => replica.start()));
+    progress(`${replicas.length} replicas serve`);
+
+    const network = await openNetwork(replicas);
+    open.defer(() => network.close());
+    const stopCalls = new AbortController();
+    const caller = createCaller(record, stopCalls.signal);
+    const clients = await openOrgs(network.front.url, operatorToken);
+    open.defer(() => {
+      for (const one of clients.values()) one.close();
+    });
+
+    const fleet = await enrolFleet({ clients, directory, random, count: options.devices, network });
+    const watchers = await createWatchers({ clients, caller, random, fleet, every: options.every });
+    progress(`${fleet.length} devices enrolled, ${watchers.length} watchers made`);
+
+    const hosts = Array.from({ length: options.hosts }, (_, index) =>
+      createHost({
+        name: `host-${index + 1}`,
+        directory,
+        config: {
+          devices: fleet.filter((_, at) => at % options.hosts === index).map(({ device }) => device),
+          workMsMax: options.workMsMax ?? 6_000,
+          dropsOutbox: options.dropsOutbox ?? false,
+          prefersUnary: options.prefersUnary ?? false,
+          isReliable: options.isReliable ?? false,
+        },
+        record,
+        onRecord: (text) => recorder.append(text),
+      }),
+    );
+    open.defer(async () => {
+      await Promise.all(hosts.map((host) => host.child?.isAlive && host.kill()));
+    });
+    for (const host of hosts) {
+      for (const { deviceId } of host.devices) {
+        const { org } = fleet.find(({ device }) => device.deviceId === deviceId)!;
+        record({ kind: "device", device: deviceId, host: host.name, org });
+      }
+    }
+    await Promise.all(hosts.map((host) => host.start()));
+    await untilConnected(cluster, fleet.length);
+    progress(`${fleet.length} devices are connected`);
+
+    const stop = new AbortController();
+    const workload = runWorkload({
+      random: createRandom(options.seed + 1),
+      clients,
+      watchers,
+      caller,
+      callsPerSecond: options.callsPerSecond,
+      stop: stop.signal,
+    });
+    const observer = new AbortController();
+    const observing = observe({ cluster, record, ttlMs: bounds.ttlMs, stop: observer.signal });
+    open.defer(async () => {
+      stop.abort();
+      observer.abort();
+      stopCalls.abort();
+      await Promise.all([workload, observing]);
+    });
+
+    let isOver = false;
+    open.defer(() => {
+      isOver = true;
+    });
+    return {
+      cluster,
+      replicas,
+      hosts,
+      devices: fleet.map(({ device, proxy }) => ({ deviceId: device.deviceId, proxy })),
+      record,
+      get isOver() {
+        return isOver;
+      },
+      get messages() {
+        return recorder.messages;
+      },
+      get calls() {
+        return caller.answered;
+      },
+      connected: () => untilConnected(cluster, fleet.length),
+      async settle() {
+        for (const { proxy } of fleet) proxy.heal();
+        for (const { link } of replicas) link.heal();
+        await cluster.start();
+        for (const replica of replicas) if (!replica.child?.isAlive) await replica.start();
+        for (const host of hosts) if (!host.child?.isAlive) await host.start();
+        stop.abort();
+        await workload;
+        await endSchedules({ clients, caller, watchers });
+        await untilQuiet({ cluster, hosts, ms: options.settleMsMax ?? settleMsMaxDefault, progress });
+      },
+      async finish() {
+        observer.abort();
+        await observing;
+        for (const host of hosts) {
+          for (const held of await host.held()) record({ kind: "held", ...held });
+        }
+        await Promise.all(hosts.map((host) => host.kill()));
+        const rows = await readRows(cluster);
+        return { history: recorder.entries(), rows };
+      },
+      close: () => open.disposeAsync(),
+    };
+  } catch (error) {
+    await open.disposeAsync();
+    throw error;
+  }
+}
+
+async function bootstrap(url: string): Promise<string> {
+  const database = openDatabase({ url, poolMax: 1, applicationName: "chaos rig" });
+  try {
+    const made = await ensureBootstrap(database.db);
+    if (!made) throw new Error("the rig's database is not new");
+    return made.secret;
+  } finally {
+    await database.close();
+  }
+}
+
+async function openOrgs(url: string, operatorToken: string): Promise<Map<string, Clients>> {
+  const connect = (token: string) => createClients({ url, token, answerDeadlineMs: 5_000 });
+  const operator = connect(operatorToken);
+  const clients = new Map<string, Clients>();
+  for (const org of orgNames) {
+    const { secret } = await operator.orgs.createOrg({
+      orgId: org,
+      name: org,
+      ownerEmail: `owner@${org}.example`,
+      ownerName: org,
+    });
+    clients.set(org, connect(secret));
+  }
+  operator.close();
+  return clients;
+}
+
+type Enrolled = { org: string; device: HostDevice; proxy: FaultProxy };
+
+async function enrolFleet(options: {
+  clients: ReadonlyMap<string, Clients>;
+  directory: string;
+  random: Random;
+  count: number;
+  network: Awaited<ReturnType<typeof openNetwork>>;
+}): Promise<Enrolled[]> {
+  const { clients, random, network } = options;
+  const fleet: Enrolled[] = [];
+  const wanted = Array.from({ length: options.count }, (_, index) => ({
+    index,
+    org: orgNames[index % orgNames.length]!,
+    slots: random.pick([1, 1, 2, 3]),
+  }));
+  for (let at = 0; at < wanted.length; at += enrolledAtOnce) {
+    const enrolled = wanted.slice(at, at + enrolledAtOnce).map(async ({ index, org, slots }) => {
+      const proxy = await network.addProxy();
+      const installId = randomUUID();
+      const { fleet, device } = clients.get(org)!;
+      const { joinCode } = await fleet.createJoinCode({});
+      const { deviceId, token } = await device.enroll({
+        joinCode,
+        installId,
+        label: `device-${index + 1}`,
+        platform: Platform.LINUX,
+      });
+      const stateDir = join(options.directory, `device-${index + 1}`);
+      // Child programs cost far more than functions; some devices are enough to have them in the game.
+      const isDaemon = index % 10 === 9;
+      const url = proxy.url;
+      return { org, proxy, device: { deviceId, installId, token, url, stateDir, slots, isDaemon } };
+    });
+    fleet.push(...(await Promise.all(enrolled)));
+  }
+  return fleet;
+}
+
+/** For each device one watcher with a schedule and one without. */
+async function createWatchers(options: {
+  clients: ReadonlyMap<string, Clients>;
+  caller: Caller;
+  random: Random;
+  fleet: readonly Enrolled[];
+  every: number | undefined;
+}): Promise<RigWatcher[]> {
+  const { clients, caller, random } = options;
+  const create = async (
+    { org, device: { deviceId } }: Enrolled,
+    kind: "scheduled" | "manual",
+    values: {
+      every: number | null;
+      jitterMs: number;
+      isEdited: boolean;
+      maxAttempts: number;
+      queues: boolean;
+      deadlineMs: number;
+    },
+  ): Promise<RigWatcher> => {
+    const slug = `${kind}-${deviceId}`;
+    const { every, jitterMs } = values;
+    const made = await caller.call(
+      org,
+      { method: "createWatcher", device: deviceId, every, jitterMs, slug },
+      () =>
+        clients.get(org)!.watchers.createWatcher({
+          slug,
+          requestId: slug,
+          spec: {
+            name: slug,
+            prompt: promptFor(deviceId, 1),
+            deviceId,
+            schedule: cronOf(every),
+            overlap: values.queues ? OverlapPolicy.QUEUE_ONE : OverlapPolicy.SKIP,
+            jitter: durationFromMs(jitterMs),
+            timeout: durationFromMs(10_000),
+            maxAttempts: values.maxAttempts,
+            ...(values.deadlineMs > 0 ? { startDeadline: durationFromMs(values.deadlineMs) } : {}),
+          },
+        }),
+      ({ watcher }) => ({ watcher: watcher!.id }),
+    );
+    if (!made) throw new Error(`the watcher ${slug} was refused`);
+    return {
+      id: made.watcher!.id,
+      org,
+      device: deviceId,
+      every,
+      isEdited: values.isEdited,
+      createdAt: realNow(),
+    };
+  };
+  const watchers: RigWatcher[] = [];
+  for (const enrolled of options.fleet) {
+    const common = { maxAttempts: random.whole(1, 3), queues: random.chance(0.5) };
+    const every = options.every ?? random.pick(everySeconds);
+    const jitterMs = random.chance(0.3) ? 2_000 : 0;
+    const deadlineMs = random.chance(0.2) ? 15_000 : 0;
+    const isEdited = options.every === undefined && random.chance(0.3);
+    watchers.push(
+      await create(enrolled, "scheduled", { ...common, every, jitterMs, isEdited, deadlineMs }),
+      await create(enrolled, "manual", {
+        ...common,
+        every: null,
+        jitterMs: 0,
+        isEdited: false,
+        deadlineMs: 0,
+      }),
+    );
+  }
+  return watchers;
+}
+
+async function untilConnected(cluster: Cluster, count: number): Promise<void> {
+  const deadline = performance.now() + connectMsMax;
+  for (;;) {
+    const [row] = await cluster.query<{ connected: number }>(
+      "select count(*)::int as connected from presence where epoch > 0 and disconnected_at is null",
+    );
+    if (row!.connected >= count) return;
+    if (performance.now() > deadline) throw new Error(`${row!.connected} of ${count} devices connected`);
+    await delay(100);
+  }
+}
+
+/** From here on no schedule fires; what was due is recorded before. */
+async function endSchedules(options: {
+  clients: ReadonlyMap<string, Clients>;
+  caller: Caller;
+  watchers: readonly RigWatcher[];
+}): Promise<void> {
+  const { clients, caller } = options;
+  for (const { id, org, every, isEdited } of options.watchers) {
+    if (every === null && !isEdited) continue;
+    await caller.call(
+      org,
+      { method: "setSchedule", watcher: id, every: null },
+      () => setSchedule(clients.get(org)!, id, null),
+      () => ({}),
+    );
+  }
+}
+
+/** Waits until no run is live, no slot waits and no device holds a result; or until the time is up, for the checker. */
+async function untilQuiet(options: {
+  cluster: Cluster;
+  hosts: readonly HostProcess[];
+  ms: number;
+  progress: (text: string) => void;
+}): Promise<void> {
+  const deadline = performance.now() + options.ms;
+  while (performance.now() < deadline) {
+    const [row] = await options.cluster.query<{ runs: number; slots: number }>(
+      "select (select count(*)::int from run) as runs, (select count(*)::int from backlog) as slots",
+    );
+    const held = (await Promise.all(options.hosts.map((host) => host.held()))).flat().length;
+    if (row!.runs === 0 && row!.slots === 0 && held === 0) return;
+    options.progress(`${row!.runs} runs, ${row!.slots} slots and ${held} outboxes are left`);
+    await delay(1_000);
+  }
+}

@@ -1,0 +1,71 @@
+import type { Digest } from "./history.ts";
+
+/** What the database holds when all is over. Moments are milliseconds since the epoch. */
+
+export type RunStatus =
+  | "pending"
+  | "claimed"
+  | "running"
+  | "completed"
+  | "failed"
+  | "timeout"
+  | "cancelled"
+  | "skipped";
+
+export type PastAttempt = {
+  attempt: number;
+  token: string;
+  claimedAt: number;
+  endedAt: number;
+  isReported: boolean;
+};
+
+export type RunRow = {
+  id: string;
+  org: string;
+  watcher: string;
+  device: string | null;
+  source: "scheduled" | "manual" | "backfill";
+  scheduledFor: number | null;
+  dueAt: number;
+  status: RunStatus;
+  token: string | null;
+  claimedAt: number | null;
+  finishedAt: number | null;
+  retryOf: string | null;
+  isReported: boolean;
+  windowId: string | null;
+  skipReason: string | null;
+  reason: string;
+  past: PastAttempt[];
+};
+
+export type EventRow = {
+  kind: string;
+  org: string;
+  run: string | null;
+  watcher: string | null;
+  /** By which rule the reaper took an attempt. */
+  rule: string | null;
+  scheduledFor: number | null;
+  committedAt: number;
+};
+
+export type WindowRow = { id: string; org: string; watcher: string; run: string; output: Digest };
+export type SlotRow = { org: string; watcher: string; scheduledFor: number; run: string };
+export type WatcherRow = { id: string; org: string; device: string | null; nextSlotAt: number | null };
+export type DeviceRow = { id: string; org: string };
+
+export type Rows = {
+  runs: RunRow[];
+  /** In the order of their commits within an org. */
+  events: EventRow[];
+  windows: WindowRow[];
+  slots: SlotRow[];
+  backlog: { watcher: string; scheduledFor: number }[];
+  watchers: WatcherRow[];
+  devices: DeviceRow[];
+};
+
+/** A run keeps so many past attempts; of one with more the oldest are not known any more. */
+export const pastAttemptsMax = 20;

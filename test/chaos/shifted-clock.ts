@@ -1,0 +1,36 @@
+/**
+ * Loaded into a process with `--import`: its `Date` can be set wrong by a message of the process that started it, and its
+ * notifications from PostgreSQL can be lost. The product reads the wall clock only as `Date`, and hears of notifications
+ * only from pg.
+ */
+import pg from "pg";
+
+export type Meddling = { meddle: { clockMs?: number; losesNotifications?: boolean } };
+
+let offsetMs = 0;
+let losesNotifications = false;
+
+const RealDate = Date;
+class ShiftedDate extends RealDate {
+  constructor(...args: unknown[]) {
+    if (args.length === 0) super(RealDate.now() + offsetMs);
+    else super(...(args as [number]));
+  }
+  static override now(): number {
+    return RealDate.now() + offsetMs;
+  }
+}
+globalThis.Date = ShiftedDate as DateConstructor;
+
+const { emit } = pg.Client.prototype;
+pg.Client.prototype.emit = function (event: string | symbol, ...args: unknown[]): boolean {
+  if (event === "notification" && losesNotifications) return true;
+  return emit.call(this, event, ...args);
+};
+
+process.on("message", ({ meddle }: Partial<Meddling>) => {
+  if (meddle?.clockMs !== undefined) offsetMs = meddle.clockMs;
+  if (meddle?.losesNotifications !== undefined) losesNotifications = meddle.losesNotifications;
+});
+// Whoever listens for messages does not live for them alone.
+process.channel?.unref();

@@ -1,0 +1,41 @@
+/**
+ * Two minutes of all faults that there are, over real processes. PINION_CHAOS_SEED=<seed> repeats its plan; the longer runs
+ * are `npm run chaos`, see docs/reliability.md.
+ */
+import { expect, test } from "vitest";
+import { runChaos } from "./chaos.ts";
+import { describe } from "./checker/check.ts";
+
+const given = process.env.PINION_CHAOS_SEED;
+const seed = given ? Number(given) : Math.trunc(Math.random() * 2 ** 31);
+/** Faults for 85 s, and what it takes to begin and to settle: two minutes. */
+const lengthMs = 85_000;
+const patienceMs = 300_000;
+
+test(
+  "whatever fails, every slot is recorded once, every result is stored once, and nothing is left behind",
+  async () => {
+    process.stdout.write(`chaos: PINION_CHAOS_SEED=${seed}\n`);
+    const { summary, violations } = await runChaos({
+      seed,
+      replicas: 3,
+      devices: 50,
+      hosts: 3,
+      callsPerSecond: 6,
+      lengthMs,
+      gapMs: 2_700,
+      outageMsMax: 6_000,
+    });
+    const { runs, byStatus, faults, results, resent, tookMs } = summary;
+    const count = faults.reduce((sum, fault) => sum + fault.count, 0);
+    process.stdout.write(
+      `chaos: ${count} faults of ${faults.length} kinds, ${runs} runs ${JSON.stringify(byStatus)}, ` +
+        `${results} results, ${resent} sent again, ${Math.round(tookMs / 1000)} s\n`,
+    );
+    expect(violations.map(describe).join("\n\n"), `seed ${seed}`).toBe("");
+    // A run in which little happened proves little.
+    expect(faults.length).toBeGreaterThan(15);
+    expect(byStatus.completed).toBeGreaterThan(100);
+  },
+  patienceMs,
+);

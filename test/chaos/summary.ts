@@ -1,0 +1,97 @@
+import type { Entry } from "./history.ts";
+import { type FaultKind, faultKinds } from "./plan.ts";
+import type { Rows } from "./rows.ts";
+
+/** What a run of the rig came to, in numbers. Times in milliseconds. */
+export type Summary = {
+  faultsMs: number;
+  tookMs: number;
+  messages: number;
+  calls: number;
+  runs: number;
+  byStatus: { [status: string]: number };
+  attempts: number;
+  /** Results that devices sent, and those that they sent again. */
+  results: number;
+  resent: number;
+  faults: { kind: FaultKind; count: number; worstRecoveryMs: number | undefined }[];
+};
+
+export function summarize(options: {
+  history: readonly Entry[];
+  rows: Rows;
+  faultsMs: number;
+  messages: number;
+  calls: number;
+}): Summary {
+  const { history, rows } = options;
+  const byStatus: { [status: string]: number } = {};
+  for (const { status } of rows.runs) byStatus[status] = (byStatus[status] ?? 0) + 1;
+  const sends = history.flatMap((entry) =>
+    entry.kind === "sent" && entry.message.case === "complete" ? [entry.message.token] : [],
+  );
+  const recoveries = recoveriesOf(history);
+  return {
+    faultsMs: options.faultsMs,
+    tookMs: 0,
+    messages: options.messages,
+    calls: options.calls,
+    runs: rows.runs.length,
+    byStatus,
+    attempts: rows.runs.reduce((sum, run) => sum + run.past.length + (run.token === null ? 0 : 1), 0),
+    results: new Set(sends).size,
+    resent: sends.length - new Set(sends).size,
+    faults: faultKinds.flatMap((kind) => {
+      const times = recoveries.filter((one) => one.kind === kind);
+      if (times.length === 0) return [];
+      const known = times.flatMap(({ ms }) => (ms === undefined ? [] : [ms]));
+      return [
+        { kind, count: times.length, worstRecoveryMs: known.length > 0 ? Math.max(...known) : undefined },
+      ];
+    }),
+  };
+}
+
+/**
+ * How long after a fault's end those whom it struck were at work again: the devices of a host or on a broken network have
+ * each heard from a replica; otherwise a device somewhere had a result acknowledged and another was given work. Faults
+ * that came meanwhile are in it.
+ */
+function recoveriesOf(history: readonly Entry[]): { kind: FaultKind; ms: number | undefined }[] {
+  const heard = new Map<string, number[]>();
+  const worked: number[] = [];
+  const hostDevices = new Map<string, string[]>();
+  for (const entry of history) {
+    if (entry.kind === "device") {
+      hostDevices.set(entry.host, [...(hostDevices.get(entry.host) ?? []), entry.device]);
+    }
+    if (entry.kind !== "seen") continue;
+    const list = heard.get(entry.device) ?? [];
+    if (list.length === 0) heard.set(entry.device, list);
+    list.push(entry.at);
+    if (entry.message.case === "completionAck") worked.push(entry.at);
+  }
+  return history.flatMap((entry) => {
+    if (entry.kind !== "fault" || entry.phase !== "end") return [];
+    const devices = entry.targets.flatMap(
+      (target) => hostDevices.get(target) ?? (heard.has(target) ? [target] : []),
+    );
+    const moments =
+      devices.length > 0
+        ? devices.map((device) => firstAfter(heard.get(device) ?? [], entry.at))
+        : [firstAfter(worked, entry.at)];
+    const isWhole = moments.every((at) => at !== undefined);
+    return [{ kind: entry.name, ms: isWhole ? Math.max(...(moments as number[])) - entry.at : undefined }];
+  });
+}
+
+/** In a sorted list. */
+function firstAfter(moments: readonly number[], at: number): number | undefined {
+  let [low, high] = [0, moments.length];
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (moments[middle]! > at) high = middle;
+    else low = middle + 1;
+  }
+  return moments[low];
+}

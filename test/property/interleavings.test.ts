@@ -1,0 +1,374 @@
+/**
+ * Two replicas do everything that can be done to a watcher's runs, up to three things at once, on a real database. Every
+ * answer, and what the database holds, must be what some order of them gives in the model.
+ *
+ * PINION_TEST_SEED=<seed> repeats a run of this test.
+ */
+import fc from "fast-check";
+import { expect, onTestFinished, test } from "vitest";
+import { HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
+import { Refusal } from "../../src/errors.ts";
+import { createLogger } from "../../src/log.ts";
+import { cancelRun } from "../../src/scheduler/cancels.ts";
+import { storeOnce } from "../../src/scheduler/completer.ts";
+import { materializeOnce } from "../../src/scheduler/materializer.ts";
+import { reapOnce } from "../../src/scheduler/reaper.ts";
+import { retry, trigger } from "../../src/scheduler/triggers.ts";
+import * as attempts from "../../src/store/attempts.ts";
+import { type Db, openDatabase, transaction } from "../../src/store/database.ts";
+import * as presence from "../../src/store/presence.ts";
+import type { WatcherName } from "../../src/store/schedules.ts";
+import { useDatabase } from "../support/database.ts";
+import {
+  accept,
+  ageRun,
+  claim,
+  type DeviceName,
+  listRuns,
+  noteDoorbell,
+  openDevice,
+  policy,
+  reapRules,
+  reportOf,
+  seedDevice,
+  seedWatcher,
+} from "../support/rows.ts";
+import { applyTogether, type Command, newState, type State } from "./run-model.ts";
+
+const database = useDatabase({ per: "file" });
+const maxAttempts = 2;
+/** Tries until then; what is left is not tried. */
+const timeLimitMs = 10_000;
+const log = createLogger({ name: "test", level: "silent" });
+
+type World = {
+  replicas: Db[];
+  device: DeviceName;
+  watcher: WatcherName;
+  known: attempts.ClaimedRun[];
+  /** Epochs that there were. */
+  epochs: number[];
+  /** Slots that were made due. */
+  slots: number;
+  /** All that may be true. */
+  states: State[];
+};
+
+/** Something that is done by one replica; undefined: there is nothing to do it to. */
+type Act = (world: World, db: Db) => Promise<Command> | undefined;
+type Step = { name: string; acts: Act[] } | { name: string; alone: (world: World) => Promise<void> };
+
+/** The latest is what matters most often. */
+const latest = <T>(items: readonly T[], pick: number): T | undefined =>
+  items[items.length - 1 - (pick % Math.max(1, items.length))];
+
+const named = (name: string, act: Act) => Object.assign(act, { [fc.toStringMethod]: () => name });
+
+const heldVerdicts: Partial<Record<HeldVerdict, "continue" | "send_result" | "already_stored" | "abort">> = {
+  [HeldVerdict.CONTINUE]: "continue",
+  [HeldVerdict.SEND_RESULT]: "send_result",
+  [HeldVerdict.ALREADY_STORED]: "already_stored",
+  [HeldVerdict.ABORT]: "abort",
+};
+
+const pick = fc.nat({ max: 3 });
+
+/** What brings a run further comes more often than what ends it, or most lives would be short. */
+const act: fc.Arbitrary<Act> = fc.oneof(
+  {
+    weight: 3,
+    arbitrary: fc.constant(
+      named("trigger", async ({ watcher }, db) => {
+        const { run, alreadyQueued } = await trigger(
+          db,
+          { ...watcher, actor: "pinion" },
+          { doorbell: noteDoorbell() },
+        );
+        return { name: "trigger", answer: { run: run.id, alreadyQueued } };
+      }),
+    ),
+  },
+  {
+    weight: 1,
+    arbitrary: pick.map((at) =>
+      named(`retry(${at})`, ({ device: { orgId }, states }, db) => {
+        const ended = latest(
+          states[0]!.ended.filter(({ id }) => id !== undefined),
+          at,
+        );
+        if (!ended) return undefined;
+        const asked = { orgId, runId: ended.id!, actor: "pinion" };
+        return retry(db, asked, { doorbell: noteDoorbell() }).then(
+          ({ id }) => ({ name: "retry", answer: { run: id } }),
+          (error) => {
+            if (error instanceof Refusal && error.reason === "failed_precondition")
+              return { name: "retry", answer: "refused" as const };
+            throw error;
+          },
+        );
+      }),
+    ),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.constant(
+      named("materialize", async (_, db) => {
+        await materializeOnce(db, { doorbell: noteDoorbell(), log });
+        return { name: "materialize" };
+      }),
+    ),
+  },
+  {
+    weight: 5,
+    arbitrary: pick.map((at) =>
+      named(`claim(${at})`, async ({ device, epochs, known }, db) => {
+        const epoch = latest(epochs, Math.floor(at / 3))!;
+        const claimed = await claim(db, device, epoch);
+        known.push(...claimed);
+        const answer = claimed.map(({ runId, attemptToken }) => ({ run: runId, token: attemptToken }));
+        return { name: "claim", epoch, answer };
+      }),
+    ),
+  },
+  {
+    weight: 2,
+    arbitrary: pick.map((at) =>
+      named(`accept(${at})`, ({ known }, db) => {
+        const attempt = latest(known, at);
+        return (
+          attempt &&
+          accept(db, attempt).then(([answer]) => ({
+            name: "accept",
+            token: attempt.attemptToken,
+            answer: answer!,
+          }))
+        );
+      }),
+    ),
+  },
+  {
+    weight: 1,
+    arbitrary: pick.map((at) =>
+      named(`beat(${at})`, ({ known }, db) => {
+        const attempt = latest(known, at);
+        return (
+          attempt && attempts.beat(db, [attempt]).then(() => ({ name: "beat", token: attempt.attemptToken }))
+        );
+      }),
+    ),
+  },
+  {
+    weight: 5,
+    arbitrary: fc
+      .tuple(pick, fc.constantFrom("completed" as const, "failed" as const, "cancelled" as const))
+      .map(([at, status]) =>
+        named(`report ${status}(${at})`, ({ known }, db) => {
+          const attempt = latest(known, at);
+          if (!attempt) return undefined;
+          const token = attempt.attemptToken;
+          const report = reportOf(attempt, { status, output: token });
+          return transaction(db, (tx) => storeOnce(tx, [report], policy)).then(({ verdicts }) => ({
+            name: "report",
+            token,
+            status,
+            answer: verdicts[0]!.verdict,
+          }));
+        }),
+      ),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.constant(
+      named("cancel", ({ device: { orgId }, states, known }, db) => {
+        const runId = states[0]!.run?.id ?? known.at(-1)?.runId;
+        if (runId === undefined) return undefined;
+        return cancelRun(db, { orgId, runId }, { reason: "asked", policy, doorbell: noteDoorbell() }).then(
+          (answer) => ({ name: "cancel", run: runId, answer }),
+        );
+      }),
+    ),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.constant(
+      named("reap", async (_, db) => {
+        const reaped = await reapOnce(db, { rules: reapRules, policy });
+        return { name: "reap", answer: reaped.length };
+      }),
+    ),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({ holds: fc.boolean(), isFinished: fc.boolean() }).map(({ holds, isFinished }) =>
+      named(
+        `open ${holds ? "with" : "without"} what it had`,
+        async ({ device, known, epochs, replicas }, db) => {
+          const state = isFinished ? HeldAttemptState.FINISHED : HeldAttemptState.RUNNING;
+          const held = holds ? known.map(({ runId, attemptToken }) => ({ runId, attemptToken, state })) : [];
+          const replicaId = `replica-${replicas.indexOf(db) + 1}`;
+          const { epoch, verdicts } = await openDevice(db, device, { held, replicaId });
+          epochs.push(epoch);
+          return {
+            name: "open",
+            held: held.map(({ attemptToken }) => attemptToken),
+            isFinished,
+            answer: { epoch, verdicts: verdicts.map((verdict) => heldVerdicts[verdict]!) },
+          };
+        },
+      ),
+    ),
+  },
+  {
+    weight: 1,
+    arbitrary: pick.map((at) =>
+      named(`close(${at})`, async ({ device, epochs }, db) => {
+        const epoch = latest(epochs, Math.floor(at / 2))!;
+        await presence.close(db, [{ ...device, epoch }]);
+        return { name: "close", epoch };
+      }),
+    ),
+  },
+);
+
+const nameOf = (one: Act) => (one as unknown as { [fc.toStringMethod](): string })[fc.toStringMethod]();
+
+const together = fc.array(act, { minLength: 1, maxLength: 3 }).map((acts): Step => {
+  const name = acts.map(nameOf).join(" | ");
+  return Object.assign({ name, acts }, { [fc.toStringMethod]: () => name });
+});
+
+const alone = (name: string, run: (world: World) => Promise<void>): Step =>
+  Object.assign({ name, alone: run }, { [fc.toStringMethod]: () => name });
+
+/** Yesterday, a minute for each slot; the same minute comes again in a year. */
+function slotAt(index: number): { schedule: string; at: Date } {
+  const at = new Date(Date.now() - 86_400_000);
+  at.setUTCHours(0, index, 0, 0);
+  return {
+    at,
+    schedule: `${at.getUTCMinutes()} ${at.getUTCHours()} ${at.getUTCDate()} ${at.getUTCMonth() + 1} *`,
+  };
+}
+
+const moments = fc.constantFrom<Step>(
+  alone("a slot is due", async (world) => {
+    if (world.states.every(({ isDue }) => isDue)) return;
+    const { schedule, at } = slotAt(world.slots);
+    world.slots += 1;
+    await world.replicas[0]!.updateTable("watcher")
+      .set({ schedule, next_slot_at: at, next_due_at: at })
+      .where("id", "=", world.watcher.watcherId)
+      .execute();
+    for (const state of world.states) state.isDue = true;
+  }),
+  alone("its beats stopped", async ({ replicas, states, watcher }) => {
+    const live = await liveRun(replicas[0]!, watcher);
+    if (!live || live.status === "pending") return;
+    await ageRun(replicas[0]!, { runId: live.id }, { last_beat_at: reapRules.silentAttemptMs + 1 });
+    for (const { run } of states) if (run?.token !== undefined) run.isSilent = true;
+  }),
+  alone("the backoff is over", async ({ replicas, states, watcher }) => {
+    const live = await liveRun(replicas[0]!, watcher);
+    if (live) await ageRun(replicas[0]!, { runId: live.id }, { not_before: 0 });
+    for (const { run } of states) if (run) run.isWaiting = false;
+  }),
+);
+
+const step = fc.oneof({ weight: 4, arbitrary: together }, { weight: 1, arbitrary: moments });
+
+const liveRun = (db: Db, { watcherId }: WatcherName) =>
+  db
+    .selectFrom("run")
+    .select(["id", "status", "attempt", "attempt_token", "scheduled_for"])
+    .where("watcher_id", "=", watcherId)
+    .executeTakeFirst();
+
+/** What the database shows of the watcher, and what a state says of it. */
+async function shownBy(db: Db, watcher: WatcherName) {
+  const live = await liveRun(db, watcher);
+  const rows = await listRuns(db, watcher);
+  const { due } = await db
+    .selectFrom("watcher")
+    .select((eb) => eb("next_due_at", "<", new Date()).as("due"))
+    .where("id", "=", watcher.watcherId)
+    .executeTakeFirstOrThrow();
+  const windows = await db
+    .selectFrom("window")
+    .select("run_id")
+    .where("watcher_id", "=", watcher.watcherId)
+    .execute();
+  const ended = rows.filter(({ finishedAt, status }) => finishedAt && status !== "skipped");
+  return {
+    id: live?.id,
+    shown: {
+      run: live
+        ? { status: live.status, attempt: live.attempt, token: live.attempt_token ?? undefined }
+        : undefined,
+      ended: ended.map(({ status }) => status).sort(),
+      skipped: rows.filter(({ status }) => status === "skipped").length,
+      windows: windows.length,
+      isDue: due === true,
+    },
+  };
+}
+
+function shownOf({ run, ended, skipped, isDue }: State) {
+  return {
+    run: run && { status: run.status, attempt: run.attempt, token: run.token },
+    ended: ended.map(({ status }) => status).sort(),
+    skipped,
+    windows: ended.filter(({ status }) => status === "completed").length,
+    isDue,
+  };
+}
+
+async function take(world: World, one: Step): Promise<void> {
+  const { replicas } = world;
+  if ("alone" in one) await one.alone(world);
+  else {
+    const asked = one.acts.flatMap((run, index) => run(world, replicas[index % replicas.length]!) ?? []);
+    const commands = await Promise.all(asked);
+    const reached = applyTogether(world.states, commands, { maxAttempts });
+    expect(reached, `no order of ${JSON.stringify(commands)} answers so`).not.toEqual([]);
+    world.states = reached;
+  }
+  const { id, shown } = await shownBy(replicas[0]!, world.watcher);
+  const possible = world.states.filter((state) => JSON.stringify(shownOf(state)) === JSON.stringify(shown));
+  if (possible.length === 0) expect(shown).toEqual(shownOf(world.states[0]!));
+  for (const { run } of possible) if (run) run.id ??= id;
+  const distinct = new Map(possible.map((state) => [JSON.stringify(state), state]));
+  world.states = [...distinct.values()];
+}
+
+test("whatever two replicas do at once to a watcher's runs, some order of it explains every answer", async () => {
+  const { db } = database;
+  const other = openDatabase({ url: database.url, poolMax: 5, applicationName: "pinion test 2" });
+  onTestFinished(() => other.close());
+  const given = process.env.PINION_TEST_SEED;
+  const seed = given ? Number(given) : Math.trunc(Math.random() * 2 ** 31);
+  process.stdout.write(`interleavings: PINION_TEST_SEED=${seed}\n`);
+  let lives = 0;
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { minLength: 4, maxLength: 20, size: "max" }), async (life) => {
+      lives += 1;
+      const device = await seedDevice(db);
+      const { epoch } = await openDevice(db, device);
+      const watcher = await seedWatcher(db, device, { maxAttempts, catchupWindowMs: 30 * 86_400_000 });
+      const world: World = {
+        replicas: [db, other.db],
+        device,
+        watcher,
+        known: [],
+        epochs: [epoch],
+        slots: 0,
+        states: [newState(epoch)],
+      };
+      for (const one of life) await take(world, one);
+      // The next life begins with nothing left of this one.
+      await db.deleteFrom("run").execute();
+      await db.updateTable("watcher").set({ next_slot_at: null, next_due_at: null }).execute();
+    }),
+    { seed, numRuns: 10_000, interruptAfterTimeLimit: timeLimitMs },
+  );
+  expect(lives).toBeGreaterThan(5);
+});

@@ -1,0 +1,242 @@
+/**
+ * The life of a watcher's runs as a pure function: a state, a command with what was answered, and the state after it, or
+ * that no state answers so. Commands that were under way together are right if some order of them is.
+ */
+
+export type Status = "pending" | "claimed" | "running";
+export type Ended = "completed" | "failed" | "timeout" | "cancelled";
+
+/** A live run. Its id is unknown until somebody saw it. */
+export type Live = {
+  id: string | undefined;
+  status: Status;
+  attempt: number;
+  token: string | undefined;
+  isWaiting: boolean;
+  isCancelAsked: boolean;
+  /** Its beats stopped long ago. */
+  isSilent: boolean;
+};
+
+export type State = {
+  epoch: number;
+  isOpen: boolean;
+  run: Live | undefined;
+  /** A slot of the schedule is due and has no row. */
+  isDue: boolean;
+  /** Attempts that are over, and whether the device itself reported it. */
+  over: { [token: string]: { isReported: boolean } };
+  ended: { id: string | undefined; status: Ended }[];
+  skipped: number;
+};
+
+export type Verdict = "stored" | "already_stored" | "superseded" | "unknown";
+
+/** What was asked, and what was answered. */
+export type Command =
+  | { name: "trigger"; answer: { run: string; alreadyQueued: boolean } }
+  | { name: "retry"; answer: { run: string } | "refused" }
+  | { name: "materialize" }
+  | { name: "claim"; epoch: number; answer: { run: string; token: string }[] }
+  | { name: "accept"; token: string; answer: "running" | "gone" }
+  | { name: "beat"; token: string }
+  | { name: "report"; token: string; status: "completed" | "failed" | "cancelled"; answer: Verdict }
+  | { name: "cancel"; run: string; answer: boolean }
+  | { name: "reap"; answer: number }
+  | {
+      name: "open";
+      held: string[];
+      isFinished: boolean;
+      answer: { epoch: number; verdicts: ("continue" | "send_result" | "already_stored" | "abort")[] };
+    }
+  | { name: "close"; epoch: number };
+
+export const newState = (epoch: number): State => ({
+  epoch,
+  isOpen: true,
+  run: undefined,
+  isDue: false,
+  over: {},
+  ended: [],
+  skipped: 0,
+});
+
+const newRun = (id: string | undefined): Live => ({
+  id,
+  status: "pending",
+  attempt: 0,
+  token: undefined,
+  isWaiting: false,
+  isCancelAsked: false,
+  isSilent: false,
+});
+
+/**
+ * The states that the command may have led to with this answer; none: the answer is wrong in this state. A pass over rows
+ * that somebody holds at that moment leaves them (SKIP LOCKED), so among others it may also have done nothing.
+ */
+export function apply(
+  before: State,
+  command: Command,
+  options: { maxAttempts: number; isAlone: boolean },
+): State[] {
+  const state = structuredClone(before);
+  const { run } = state;
+  const untouched = options.isAlone ? [] : [before];
+  switch (command.name) {
+    case "trigger": {
+      const { answer } = command;
+      if (run) return answer.alreadyQueued && knows(run, answer.run) ? [state] : [];
+      state.run = newRun(answer.run);
+      return answer.alreadyQueued ? [] : [state];
+    }
+    case "retry": {
+      if (command.answer === "refused") return run ? [state] : [];
+      if (run) return [];
+      state.run = newRun(command.answer.run);
+      return [state];
+    }
+    case "materialize": {
+      if (!state.isDue) return [state];
+      state.isDue = false;
+      if (run) state.skipped += 1;
+      else state.run = newRun(undefined);
+      return [state, ...untouched];
+    }
+    case "claim": {
+      const isOffered =
+        run?.status === "pending" && !run.isWaiting && state.isOpen && command.epoch === state.epoch;
+      const [claimed] = command.answer;
+      if (!claimed) return isOffered ? untouched : [state];
+      if (!isOffered || command.answer.length > 1 || !knows(run, claimed.run)) return [];
+      Object.assign(run, {
+        status: "claimed",
+        attempt: run.attempt + 1,
+        token: claimed.token,
+        isSilent: false,
+      });
+      return [state];
+    }
+    case "accept": {
+      const isCurrent = run?.token === command.token;
+      if (command.answer !== (isCurrent ? "running" : "gone")) return [];
+      if (isCurrent) run.status = "running";
+      return [state];
+    }
+    case "beat": {
+      if (run?.token !== command.token) return [state];
+      run.isSilent = false;
+      return [state, ...untouched];
+    }
+    case "report": {
+      const { token, status, answer } = command;
+      const past = state.over[token];
+      if (past) return answer === (past.isReported ? "already_stored" : "superseded") ? [state] : [];
+      if (run?.token !== token || answer !== "stored") return [];
+      if (status === "failed") fail(state, "failed", { isReported: true, ...options });
+      else finish(state, status, true);
+      return [state];
+    }
+    case "cancel": {
+      if (!run || (run.id !== undefined && run.id !== command.run)) return command.answer ? [] : [state];
+      if (!command.answer || !knows(run, command.run)) return [];
+      if (run.status === "pending") finish(state, "cancelled", false);
+      else run.isCancelAsked = true;
+      return [state];
+    }
+    case "reap": {
+      const isLost = run?.token !== undefined && run.isSilent;
+      if (command.answer === 0) return isLost ? untouched : [state];
+      if (!isLost || command.answer !== 1) return [];
+      fail(state, "timeout", { isReported: false, ...options });
+      return [state];
+    }
+    case "open":
+      return open(state, command, options);
+    case "close":
+      if (command.epoch === state.epoch) state.isOpen = false;
+      return [state];
+  }
+}
+
+function open(
+  state: State,
+  { held, isFinished, answer }: Extract<Command, { name: "open" }>,
+  options: { maxAttempts: number },
+): State[] {
+  const { run } = state;
+  const expected = held.map((token) => {
+    if (token === run?.token) return isFinished ? "send_result" : "continue";
+    return state.over[token]?.isReported ? "already_stored" : "abort";
+  });
+  state.epoch += 1;
+  state.isOpen = true;
+  if (answer.epoch !== state.epoch || answer.verdicts.join() !== expected.join()) return [];
+  if (run?.token === undefined) return [state];
+  if (held.includes(run.token)) Object.assign(run, { status: "running", isSilent: false });
+  else if (run.status === "claimed") withdraw(state);
+  else fail(state, "timeout", { isReported: false, ...options });
+  return [state];
+}
+
+/** Whether it is this run; one that nobody has seen becomes it. */
+function knows(run: Live, id: string): boolean {
+  run.id ??= id;
+  return run.id === id;
+}
+
+function leave(state: State, isReported: boolean): Live {
+  const run = state.run!;
+  if (run.token !== undefined) state.over[run.token] = { isReported };
+  run.token = undefined;
+  return run;
+}
+
+function finish(state: State, status: Ended, isReported: boolean): void {
+  const { id } = leave(state, isReported);
+  state.ended.push({ id, status });
+  state.run = undefined;
+}
+
+/** An attempt failed: the next one, or the end. */
+function fail(
+  state: State,
+  status: "failed" | "timeout",
+  { isReported, maxAttempts }: { isReported: boolean; maxAttempts: number },
+): void {
+  const run = state.run!;
+  if (run.isCancelAsked) finish(state, isReported ? status : "cancelled", isReported);
+  else if (run.attempt >= maxAttempts) finish(state, status, isReported);
+  else Object.assign(leave(state, isReported), { status: "pending", isWaiting: true, isSilent: false });
+}
+
+/** It was never accepted, so the attempt does not count. */
+function withdraw(state: State): void {
+  const run = state.run!;
+  if (run.isCancelAsked) finish(state, "cancelled", false);
+  else Object.assign(leave(state, false), { status: "pending", attempt: run.attempt - 1, isSilent: false });
+}
+
+/** The states that some order of commands which were under way together leads to. */
+export function applyTogether(
+  states: readonly State[],
+  commands: readonly Command[],
+  options: { maxAttempts: number },
+): State[] {
+  const [only] = commands;
+  if (!only) return [...states];
+  const isAlone = commands.length === 1;
+  return orders(commands).flatMap((order) =>
+    order.reduce<State[]>(
+      (reached, command) => reached.flatMap((state) => apply(state, command, { ...options, isAlone })),
+      [...states],
+    ),
+  );
+}
+
+function orders<T>(items: readonly T[]): T[][] {
+  if (items.length <= 1) return [[...items]];
+  return items.flatMap((item, index) =>
+    orders(items.filter((_, other) => other !== index)).map((rest) => [item, ...rest]),
+  );
+}

@@ -1,0 +1,61 @@
+import { once } from "node:events";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
+import { expect, onTestFinished, test } from "vitest";
+import { startFaultProxy } from "../support/fault-proxy.ts";
+
+/** `once` would reject with the error that comes before. */
+const closed = (socket: Socket) => new Promise<void>((resolve) => socket.once("close", () => resolve()));
+
+/** A server that keeps what it got, and a proxy before it. */
+async function startPair() {
+  const accepted: { socket: Socket; text: () => string; ended: Promise<unknown> }[] = [];
+  const server = createServer((socket) => {
+    let text = "";
+    socket.on("data", (data) => {
+      text += data;
+    });
+    socket.on("error", () => {});
+    accepted.push({ socket, text: () => text, ended: closed(socket) });
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const proxy = await startFaultProxy(() => ({ port: (server.address() as AddressInfo).port }));
+  onTestFinished(async () => {
+    await proxy.close();
+    server.close();
+  });
+  const dial = async () => {
+    const socket = connect({ port: proxy.port, host: "127.0.0.1" });
+    socket.on("error", () => {});
+    onTestFinished(() => void socket.destroy());
+    const before = accepted.length;
+    await once(socket, "connect");
+    await expect.poll(() => accepted.length).toBeGreaterThan(before);
+    return socket;
+  };
+  return { proxy, accepted, dial };
+}
+
+test("what is late arrives in order, although its sender has gone and the fault is healed", async () => {
+  const { proxy, accepted, dial } = await startPair();
+  const client = await dial();
+  proxy.set({ lateUpMs: 500 });
+  client.write("first ");
+  await expect.poll(() => proxy.late).toBe(1);
+  proxy.heal();
+  client.end("second");
+  await accepted[0]!.ended;
+  expect(accepted[0]!.text()).toBe("first second");
+});
+
+test("of a severed connection one side is told, and the other stays open", async () => {
+  const { proxy, accepted, dial } = await startPair();
+  const client = await dial();
+  proxy.sever("client");
+  await closed(client);
+  expect(accepted[0]!.socket.destroyed).toBe(false);
+  const other = await dial();
+  proxy.sever("server");
+  await accepted[1]!.ended;
+  expect(other.destroyed).toBe(false);
+});
