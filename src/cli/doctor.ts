@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import { type Cli, examples } from "./cli.ts";
 import { dataDir, optionsOf } from "./context.ts";
+import { checkBus } from "./doctor-bus.ts";
 import type { Check } from "./doctor-check.ts";
 import { checkClient } from "./doctor-client.ts";
 import { checkDatabase } from "./doctor-database.ts";
@@ -24,6 +25,7 @@ export function addDoctor(program: Command, cli: Cli): void {
         ...(await checkDeviceState(stateDirOf(options.stateDir, cli.env, dataDir(options, cli.env)))),
         checkDeviceConfig(configFileOf(options.stateDir, cli.env, dataDir(options, cli.env))),
         ...(databaseUrl ? await checkDatabase(databaseUrl) : []),
+        ...(await checkBus(cli.env)),
       ];
       if (options.json) cli.out(JSON.stringify({ healthy: !checks.some(isRed), checks }, null, 2));
       else printChecks(cli, checks);

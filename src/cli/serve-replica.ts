@@ -23,7 +23,7 @@ import { startExpirer, startReaper } from "../scheduler/reaper.ts";
 import { retainOnce, startRetention } from "../scheduler/retention.ts";
 import { backfill, trigger } from "../scheduler/triggers.ts";
 import { warmUp } from "../scheduler/warm-up.ts";
-import { type Bus, openPostgresBus } from "../server/bus.ts";
+import { type Bus, type BusHandlers, openPostgresBus } from "../server/bus.ts";
 import { createDeviceStreams } from "../server/device/grpc-stream.ts";
 import { createHub, type Hub } from "../server/device/hub.ts";
 import { createDoorbell, type ReplicaDoorbell } from "../server/doorbell.ts";
@@ -160,9 +160,9 @@ export async function startReplica(
     opened.defer(() => doorbell.close());
     const completer = createCompleter({ ...common, doorbell });
     const dispatcher = createDispatcher({ ...common, doorbell });
-    bus = await openPostgresBus({
+    bus = await openBus({
+      config,
       db: work.db,
-      listenUrl: config.directDatabaseUrl,
       replicaId,
       log,
       handlers: {
@@ -323,6 +323,20 @@ export async function startReplica(
     await opened.disposeAsync();
     throw error;
   }
+}
+
+/** The bus that is configured. Only who wants NATS waits for its client to load. */
+async function openBus(options: {
+  config: ReplicaConfig;
+  db: Db;
+  replicaId: string;
+  handlers: BusHandlers;
+  log: Logger;
+}): Promise<Bus> {
+  const { config, db, ...common } = options;
+  if (!config.nats) return openPostgresBus({ ...common, db, listenUrl: config.directDatabaseUrl });
+  const { openNatsBus } = await import("../server/bus-nats.ts");
+  return openNatsBus({ ...common, nats: config.nats });
 }
 
 /** What the rpcs ask of the scheduler. */
