@@ -25,7 +25,9 @@ export const serverSettings = z.object({
     .string()
     .min(1)
     .optional()
-    .describe("PostgreSQL without a pooler, for LISTEN and migrations; default: DATABASE_URL"),
+    .describe(
+      "PostgreSQL without a pooler, for LISTEN and migrations; set it if DATABASE_URL goes through one, and only then. Default: DATABASE_URL",
+    ),
   PINION_DATABASE_CONNECTIONS: count(10, 2, 200, "Connections for requests, per replica"),
   PINION_BUS: z
     .enum(["postgres", "nats"])

@@ -48,6 +48,7 @@ import * as clock from "../store/clock.ts";
 import { type Db, openDatabase } from "../store/database.ts";
 import { migrate } from "../store/migrate.ts";
 import { ensureBootstrap, provisionDefaultAgents } from "../store/orgs.ts";
+import { isPooler } from "../store/pooled.ts";
 import * as replicas from "../store/replicas.ts";
 import { requireRoles } from "../store/tenancy.ts";
 
@@ -99,10 +100,12 @@ export async function startReplica(
   // What is opened is closed in the opposite order, also if the start fails half-way.
   const opened = new AsyncDisposableStack();
   try {
+    const isPooled = isPooler({ url: config.databaseUrl, directUrl: config.directDatabaseUrl });
     const work = openDatabase({
       url: config.databaseUrl,
       poolMax: workConnections,
       applicationName: "pinion-work",
+      isPooled,
       log,
     });
     opened.defer(() => work.close());
@@ -110,6 +113,7 @@ export async function startReplica(
       url: config.databaseUrl,
       poolMax: config.connectionsMax,
       applicationName: "pinion-requests",
+      isPooled,
       log,
     });
     opened.defer(() => requests.close());

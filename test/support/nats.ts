@@ -1,26 +1,12 @@
 /** A real NATS server, where the machine has one. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { accessSync, constants } from "node:fs";
-import { createServer } from "node:net";
-import { delimiter, join } from "node:path";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { eventually } from "./processes.ts";
+import { findProgram, freePort } from "./programs.ts";
 
-/** The server's program: PINION_NATS_SERVER, or from the PATH, or where distributions put it. */
+/** The server's program, if there is one. */
 export function findNatsServer(): string | undefined {
-  const given = process.env.PINION_NATS_SERVER;
-  const folders = [...(process.env.PATH ?? "").split(delimiter), "/usr/sbin", "/usr/local/bin"];
-  return [given, ...folders.map((folder) => join(folder, "nats-server"))].find(isProgram);
-}
-
-function isProgram(path: string | undefined): boolean {
-  try {
-    if (!path) return false;
-    accessSync(path, constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
+  return findProgram("nats-server", process.env.PINION_NATS_SERVER);
 }
 
 export type Nats = {
@@ -69,12 +55,4 @@ export async function startNats(args: string[] = [], { isStarted = true } = {}):
   };
   if (isStarted) await nats.start();
   return nats;
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
