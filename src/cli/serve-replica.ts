@@ -44,6 +44,7 @@ import { runMessage } from "../server/rpc/run-message.ts";
 import { runService } from "../server/rpc/runs.ts";
 import { tokenService } from "../server/rpc/tokens.ts";
 import { type WatcherScheduler, watcherService } from "../server/rpc/watchers.ts";
+import { sortStrangers, strangerBytesMax } from "../server/strangers.ts";
 import * as clock from "../store/clock.ts";
 import { type Db, openDatabase } from "../store/database.ts";
 import { migrate } from "../store/migrate.ts";
@@ -241,9 +242,8 @@ export async function startReplica(
     });
     const health = new HealthState();
     const stopping = new AbortController();
-    const rpc = connectNodeAdapter({
+    const rpcOptions = {
       interceptors: interceptorChain({ guard, log }),
-      readMaxBytes: config.session.messageBytesMax,
       // A mistyped field would otherwise be passed over, and with it a limit that somebody meant to set.
       jsonOptions: { ignoreUnknownFields: false },
       shutdownSignal: stopping.signal,
@@ -269,6 +269,13 @@ export async function startReplica(
         registerHealth(router, { state: health, services });
         registerReflection(router, services);
       },
+    };
+    const rpcWithin = (readMaxBytes: number) =>
+      connectNodeAdapter({ ...rpcOptions, readMaxBytes }) as Handler;
+    const rpc = sortStrangers({
+      guard,
+      known: rpcWithin(config.session.messageBytesMax),
+      stranger: rpcWithin(strangerBytesMax),
     });
     const bare = createDeviceStreams({
       hub,
@@ -282,7 +289,7 @@ export async function startReplica(
       log,
       ...(config.tls ? { tls: await readTls(config.tls) } : {}),
       ...(config.session.isBare ? { takeStream: bare.take } : {}),
-      handler: withProbes(rpc as Handler, { health, db: requests.db }),
+      handler: withProbes(rpc, { health, db: requests.db }),
     });
     replica.address = port.url;
     health.setServing(true);
