@@ -219,7 +219,7 @@ const structs: [string, unknown][] = [
 ];
 
 /** An object within an object, so many times. */
-export function nested(depth: number): object {
+function nested(depth: number): object {
   let value: object = { end: true };
   for (let level = 0; level < depth; level += 1) value = { in: value };
   return value;
