@@ -53,8 +53,31 @@ export const serverSettings = z.object({
     .string()
     .min(1)
     .optional()
-    .describe("PostgreSQL without a pooler, for LISTEN and migrations; default: DATABASE_URL"),
+    .describe(
+      "PostgreSQL without a pooler, for LISTEN and migrations; set it if DATABASE_URL goes through one, and only then. Default: DATABASE_URL",
+    ),
   PINION_DATABASE_CONNECTIONS: count(10, 2, 200, "Connections for requests, per replica"),
+  PINION_BUS: z
+    .enum(["postgres", "nats"])
+    .default("postgres")
+    .describe("How replicas hear of each other; all replicas of a database have the same"),
+  PINION_NATS_URL: z
+    .string()
+    .optional()
+    .describe(
+      "NATS servers by commas, nats://host:4222 or tls://user:password@host:4222, for PINION_BUS=nats",
+    ),
+  PINION_NATS_SUBJECT: z
+    .string()
+    .regex(/^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$/)
+    .max(100)
+    .default("pinion")
+    .describe("What the subjects begin with; another one for each database that shares a NATS account"),
+  PINION_NATS_TOKEN: z.string().optional().describe("Token for NATS"),
+  PINION_NATS_CREDENTIALS_FILE: z.string().optional().describe("NATS .creds file (JWT and seed)"),
+  PINION_NATS_CA_FILE: z.string().optional().describe("PEM authorities of the NATS servers; turns TLS on"),
+  PINION_NATS_CERT_FILE: z.string().optional().describe("PEM certificate that this replica shows NATS"),
+  PINION_NATS_KEY_FILE: z.string().optional().describe("PEM private key of that"),
   PINION_TLS_CERT_FILE: z
     .string()
     .optional()
@@ -171,6 +194,18 @@ export const serverSettings = z.object({
 
 export type ServerSettings = z.infer<typeof serverSettings>;
 
+/** How to reach NATS. */
+export type NatsConfig = {
+  /** host:port */
+  servers: string[];
+  subject: string;
+  user: string | undefined;
+  password: string | undefined;
+  token: string | undefined;
+  credentialsFile: string | undefined;
+  tls: { caFile: string | undefined; certFile: string | undefined; keyFile: string | undefined } | undefined;
+};
+
 /** What a replica is configured with. Times in milliseconds, sizes in bytes. */
 export type ReplicaConfig = {
   host: string;
@@ -182,6 +217,8 @@ export type ReplicaConfig = {
   databaseUrl: string;
   directDatabaseUrl: string;
   connectionsMax: number;
+  /** The bus is NATS; otherwise PostgreSQL. */
+  nats: NatsConfig | undefined;
   tls: { certFile: string; keyFile: string; clientCaFile: string | undefined } | undefined;
   session: {
     heartbeatIntervalMs: number;
@@ -275,6 +312,7 @@ export function replicaConfig(env: Record<string, string | undefined>): ReplicaC
     databaseUrl: s.DATABASE_URL,
     directDatabaseUrl: s.DATABASE_DIRECT_URL ?? s.DATABASE_URL,
     connectionsMax: s.PINION_DATABASE_CONNECTIONS,
+    nats: s.PINION_BUS === "nats" ? requireNats(s) : undefined,
     tls:
       s.PINION_TLS_CERT_FILE && s.PINION_TLS_KEY_FILE
         ? {
@@ -369,6 +407,46 @@ function tracingOf(
     return { url: env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, ratio };
   }
   return base ? { url: `${base.replace(/\/+$/, "")}/v1/traces`, ratio } : undefined;
+}
+
+/** Throws a ConfigError for URLs that are missing or none. */
+function requireNats(s: ServerSettings): NatsConfig {
+  const texts = (s.PINION_NATS_URL ?? "").split(",").filter((text) => text.trim() !== "");
+  const urls = texts.map((text) => URL.parse(text.trim()));
+  if (urls.length === 0 || urls.some((url) => !url?.hostname || !/^(nats|tls):$/.test(url.protocol))) {
+    throw new ConfigError(
+      "PINION_BUS=nats needs PINION_NATS_URL: nats://host:4222 or tls://host:4222, several by commas",
+    );
+  }
+  if ((s.PINION_NATS_CERT_FILE === undefined) !== (s.PINION_NATS_KEY_FILE === undefined)) {
+    throw new ConfigError(
+      "PINION_NATS_CERT_FILE and PINION_NATS_KEY_FILE belong together: set both or neither",
+    );
+  }
+  const servers = urls.filter((url) => url !== null);
+  const named = servers.find((url) => url.username !== "");
+  const isTls = servers.some((url) => url.protocol === "tls:") || s.PINION_NATS_CA_FILE !== undefined;
+  return {
+    servers: servers.map((url) => `${url.hostname}:${url.port || "4222"}`),
+    subject: s.PINION_NATS_SUBJECT,
+    user: named && decodeURIComponent(named.username),
+    password: named && decodeURIComponent(named.password),
+    token: s.PINION_NATS_TOKEN,
+    credentialsFile: s.PINION_NATS_CREDENTIALS_FILE,
+    tls: isTls
+      ? {
+          caFile: s.PINION_NATS_CA_FILE,
+          certFile: s.PINION_NATS_CERT_FILE,
+          keyFile: s.PINION_NATS_KEY_FILE,
+        }
+      : undefined,
+  };
+}
+
+/** The bus of this environment, if it is NATS. Throws a ConfigError; what else is configured does not matter. */
+export function natsConfig(env: Record<string, string | undefined>): NatsConfig | undefined {
+  if (env.PINION_BUS !== "nats") return undefined;
+  return replicaConfig({ DATABASE_URL: "unused", ...env }).nats;
 }
 
 /** The keys of PINION_SECRET_KEYS. Throws a ConfigError that holds none of them. */

@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import { type Cli, examples } from "./cli.ts";
 import { dataDir, optionsOf } from "./context.ts";
+import { checkBus } from "./doctor-bus.ts";
 import type { Check } from "./doctor-check.ts";
 import { checkClient } from "./doctor-client.ts";
 import { checkDatabase } from "./doctor-database.ts";
@@ -35,6 +36,7 @@ export function addDoctor(program: Command, cli: Cli): void {
         ),
         ...(databaseUrl ? await checkDatabase(databaseUrl, { directUrl }) : []),
         ...(options.server ? await checkServer({ ...cli.env, DATABASE_URL: databaseUrl }) : []),
+        ...(await checkBus(cli.env)),
       ];
       if (options.json) cli.out(JSON.stringify({ healthy: !checks.some(isRed), checks }, null, 2));
       else printChecks(cli, checks);

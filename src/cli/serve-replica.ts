@@ -27,7 +27,7 @@ import { backfill, trigger } from "../scheduler/triggers.ts";
 import { createTurnEndings } from "../scheduler/turn-endings.ts";
 import { startTurnSweep } from "../scheduler/turn-sweep.ts";
 import { warmUp } from "../scheduler/warm-up.ts";
-import { type Bus, openPostgresBus } from "../server/bus.ts";
+import { type Bus, type BusHandlers, openPostgresBus } from "../server/bus.ts";
 import { createDeviceStreams } from "../server/device/grpc-stream.ts";
 import { createHub, type Hub } from "../server/device/hub.ts";
 import { createDoorbell, type ReplicaDoorbell } from "../server/doorbell.ts";
@@ -53,6 +53,7 @@ import { runService } from "../server/rpc/runs.ts";
 import { tokenService } from "../server/rpc/tokens.ts";
 import { turnService } from "../server/rpc/turns.ts";
 import { type WatcherScheduler, watcherService } from "../server/rpc/watchers.ts";
+import { sortStrangers, strangerBytesMax } from "../server/strangers.ts";
 import { createStreams } from "../server/streams.ts";
 import { createTelemetry } from "../server/telemetry.ts";
 import { loadPage, withPage } from "../server/web/page.ts";
@@ -60,6 +61,7 @@ import { type Db, openDatabase } from "../store/database.ts";
 import { migrate } from "../store/migrate.ts";
 import { ensureBootstrap, provisionDefaultAgents } from "../store/orgs.ts";
 import { healSecretSettings } from "../store/platform-healing.ts";
+import { isPooler } from "../store/pooled.ts";
 import { createQuotas } from "../store/quotas.ts";
 import * as replicas from "../store/replicas.ts";
 import { requireRoles } from "../store/tenancy.ts";
@@ -129,10 +131,12 @@ export async function startReplica(
       : undefined;
     opened.defer(() => tracer?.close());
     const telemetry = createTelemetry({ metrics, tracer });
+    const isPooled = isPooler({ url: config.databaseUrl, directUrl: config.directDatabaseUrl });
     const work = openDatabase({
       url: config.databaseUrl,
       poolMax: workConnections,
       applicationName: "pinion-work",
+      isPooled,
       log,
     });
     opened.defer(() => work.close());
@@ -140,6 +144,7 @@ export async function startReplica(
       url: config.databaseUrl,
       poolMax: config.connectionsMax,
       applicationName: "pinion-requests",
+      isPooled,
       log,
     });
     opened.defer(() => requests.close());
@@ -206,9 +211,9 @@ export async function startReplica(
       onBatch: telemetry.batch("claims"),
       turns: { timers: turnTimers, endings: turnEndings },
     });
-    bus = await openPostgresBus({
+    bus = await openBus({
+      config,
       db: work.db,
-      listenUrl: config.directDatabaseUrl,
       replicaId,
       log,
       handlers: {
@@ -303,7 +308,7 @@ export async function startReplica(
     });
     const stopping = new AbortController();
     const limits = createLimits(config.rates);
-    const rpc = connectNodeAdapter({
+    const rpcOptions = {
       interceptors: interceptorChain({
         guard,
         log,
@@ -312,8 +317,8 @@ export async function startReplica(
         onCall: metrics.called,
         bounds: { limits, ...config.rates, quotas, db: requests.tenantDb },
       }),
-      contextValues: (request) => peerValues(request, config.trustedProxies),
-      readMaxBytes: config.session.messageBytesMax,
+      contextValues: (request: Parameters<typeof peerValues>[0]) =>
+        peerValues(request, config.trustedProxies),
       // A mistyped field would otherwise be passed over, and with it a limit that somebody meant to set.
       jsonOptions: { ignoreUnknownFields: false },
       shutdownSignal: stopping.signal,
@@ -341,6 +346,15 @@ export async function startReplica(
         registerHealth(router, { state: health, services });
         registerReflection(router, services);
       },
+    };
+    const rpcWithin = (readMaxBytes: number) =>
+      connectNodeAdapter({ ...rpcOptions, readMaxBytes }) as Handler;
+    const rpc = sortStrangers({
+      guard,
+      limits,
+      trustedProxies: config.trustedProxies,
+      known: rpcWithin(config.session.messageBytesMax),
+      stranger: rpcWithin(strangerBytesMax),
     });
     const bare = createDeviceStreams({
       hub,
@@ -358,7 +372,7 @@ export async function startReplica(
       ...(config.session.isBare ? { takeStream: bare.take } : {}),
       handler: withPage(
         withProbes({
-          rpc: rpc as Handler,
+          rpc,
           health,
           db: requests.db,
           isBusUp: () => bus.isUp(),
@@ -411,6 +425,20 @@ export async function startReplica(
     await opened.disposeAsync();
     throw error;
   }
+}
+
+/** The bus that is configured. Only who wants NATS waits for its client to load. */
+async function openBus(options: {
+  config: ReplicaConfig;
+  db: Db;
+  replicaId: string;
+  handlers: BusHandlers;
+  log: Logger;
+}): Promise<Bus> {
+  const { config, db, ...common } = options;
+  if (!config.nats) return openPostgresBus({ ...common, db, listenUrl: config.directDatabaseUrl });
+  const { openNatsBus } = await import("../server/bus-nats.ts");
+  return openNatsBus({ ...common, nats: config.nats });
 }
 
 /** What the rpcs ask of the scheduler. */

@@ -1,6 +1,7 @@
 import type { Logger } from "../log.ts";
 import type { Db } from "../store/database.ts";
 import { notificationBytesMax, notify, openListener } from "../store/listener.ts";
+import { createBusSender, readEnvelope } from "./bus-sender.ts";
 
 /** What happened in an org and is in no log; transients.ts has the rest. */
 export type Transient = {
@@ -67,7 +68,7 @@ export type BusMessage =
       data: string;
     };
 
-/** How replicas hear of each other's commits. PostgreSQL's notifications are one implementation. */
+/** How replicas hear of each other's commits: PostgreSQL's notifications, or NATS (bus-nats.ts). */
 export type Bus = {
   /** To one replica. Never waits. */
   send(replicaId: string, message: BusMessage): void;
@@ -84,12 +85,6 @@ export type BusHandlers = {
   onResync(): void;
 };
 
-/** Messages that may wait to be sent; what comes beyond is dropped, and the sweep makes it good. */
-const messagesWaitingMax = 50_000;
-
-/** Output is droppable, and must not keep control waiting. */
-const outputWaitingBytesMax = 1_048_576;
-
 const everybody = "pinion_all";
 const channelOf = (replicaId: string) => `pinion_${replicaId}`;
 
@@ -104,22 +99,18 @@ export async function openPostgresBus(options: {
   replicaId: string;
   handlers: BusHandlers;
   log: Logger;
+  /** Between heartbeats, and how long an answer may take, in milliseconds. */
+  heartbeatMs?: number;
 }): Promise<Bus> {
   const { db, replicaId, handlers, log } = options;
-  let waiting = new Map<string, string[]>();
-  let count = 0;
-  /** Output waits apart, and goes when nothing else does. */
-  let output = new Map<string, string[]>();
-  let outputBytes = 0;
-  let sending: Promise<void> | undefined;
-
   const listener = openListener({
     url: options.listenUrl,
     channels: [everybody, channelOf(replicaId)],
     log,
+    ...(options.heartbeatMs ? { heartbeatMs: options.heartbeatMs } : {}),
     onResync: handlers.onResync,
     onNotification(_, payload) {
-      const envelope = parse(payload);
+      const envelope = readEnvelope<BusMessage>(payload);
       if (!envelope) {
         log.warn({ bytes: payload.length }, "a notification could not be read");
         return;
@@ -130,88 +121,25 @@ export async function openPostgresBus(options: {
   });
   await listener.ready;
 
-  async function flush(): Promise<void> {
-    await Promise.resolve();
-    while (count > 0 || outputBytes > 0) {
-      const batch = count > 0 ? waiting : output;
-      if (count > 0) {
-        waiting = new Map();
-        count = 0;
-      } else {
-        output = new Map();
-        outputBytes = 0;
+  const sender = createBusSender({
+    from: replicaId,
+    payloadBytesMax: notificationBytesMax,
+    log,
+    async publish(batch) {
+      for (const [channel, payloads] of batch) {
+        await notify(db, channel, payloads).catch((error) =>
+          log.warn({ err: error }, "notifications were lost; the sweep makes them good"),
+        );
       }
-      for (const [channel, messages] of batch) {
-        try {
-          await notify(db, channel, pack(replicaId, messages));
-        } catch (error) {
-          log.warn(
-            { err: error, messages: messages.length },
-            "notifications were lost; the sweep makes them good",
-          );
-        }
-      }
-    }
-    // In the same turn as the last look: what is sent later starts anew.
-    sending = undefined;
-  }
-
-  function enqueue(channel: string, message: BusMessage): void {
-    const isOutput = message.kind === "output";
-    if (isOutput ? outputBytes >= outputWaitingBytesMax : count >= messagesWaitingMax) return;
-    const text = JSON.stringify(message);
-    if (Buffer.byteLength(text) > notificationBytesMax - envelopeBytes) {
-      log.warn({ kind: message.kind }, "a message was too large for a notification");
-      return;
-    }
-    const lane = isOutput ? output : waiting;
-    const messages = lane.get(channel) ?? [];
-    if (messages.length === 0) lane.set(channel, messages);
-    // Rings of the same bell count once.
-    if (messages.at(-1) === text) return;
-    messages.push(text);
-    if (isOutput) outputBytes += text.length;
-    else count += 1;
-    sending ??= flush();
-  }
-
+    },
+  });
   return {
-    send: (to, message) => enqueue(channelOf(to), message),
-    broadcast: (message) => enqueue(everybody, message),
+    send: (to, message) => sender.enqueue(channelOf(to), message),
+    broadcast: (message) => sender.enqueue(everybody, message),
     isUp: () => listener.isListening(),
     async close() {
-      while (sending) await sending;
+      await sender.idle();
       await listener.close();
     },
   };
-}
-
-const envelopeBytes = 100;
-
-/** Packs messages into as few payloads as their size allows. */
-function pack(from: string, messages: readonly string[]): string[] {
-  const payloads: string[] = [];
-  let part: string[] = [];
-  let bytes = envelopeBytes;
-  const seal = () => payloads.push(`{"from":${JSON.stringify(from)},"messages":[${part.join(",")}]}`);
-  for (const message of messages) {
-    const size = Buffer.byteLength(message) + 1;
-    if (part.length > 0 && bytes + size > notificationBytesMax) {
-      seal();
-      part = [];
-      bytes = envelopeBytes;
-    }
-    part.push(message);
-    bytes += size;
-  }
-  if (part.length > 0) seal();
-  return payloads;
-}
-
-function parse(payload: string): { from: string; messages: BusMessage[] } | undefined {
-  try {
-    return JSON.parse(payload);
-  } catch {
-    return undefined;
-  }
 }

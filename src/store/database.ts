@@ -9,6 +9,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { Kysely, PostgresDialect, type PostgresPool, type Transaction } from "kysely";
 import pg from "pg";
 import type { Logger } from "../log.ts";
+import { boundTransactions } from "./pooled.ts";
 import type { Schema } from "./schema.ts";
 import { tenantPool } from "./tenancy.ts";
 
@@ -37,6 +38,8 @@ export type DatabaseOptions = {
   connectTimeoutMs?: number;
   /** Shown in pg_stat_activity. */
   applicationName?: string;
+  /** A pooler in transaction mode is in between (see pooled.ts). */
+  isPooled?: boolean;
   log?: Logger;
 };
 
@@ -66,18 +69,24 @@ export function connectionOptions(options: {
   silenceMs?: number | undefined;
   connectTimeoutMs: number;
   applicationName: string;
+  isPooled?: boolean | undefined;
 }): pg.ClientConfig {
   return {
     connectionString: options.url,
     application_name: options.applicationName,
     connectionTimeoutMillis: options.connectTimeoutMs,
-    statement_timeout: options.statementTimeoutMs,
+    // A pooler refuses these.
+    ...(options.isPooled
+      ? {}
+      : {
+          statement_timeout: options.statementTimeoutMs,
+          idle_in_transaction_session_timeout: idleInTransactionTimeoutMs,
+        }),
     // The server's own timeout is of no use when the server is not heard any more. Later than that one, so that it never
     // gives up on a statement that the server still works on.
     ...(options.statementTimeoutMs > 0
       ? { query_timeout: options.statementTimeoutMs + (options.silenceMs ?? silenceMsDefault) }
       : {}),
-    idle_in_transaction_session_timeout: idleInTransactionTimeoutMs,
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
     types,
@@ -86,10 +95,12 @@ export function connectionOptions(options: {
 
 /** Opens a pool. Connects lazily: an unreachable database shows at the first statement (see {@link isUnavailable}). */
 export function openDatabase(options: DatabaseOptions): Database {
+  const statementTimeoutMs = options.statementTimeoutMs ?? statementTimeoutMsDefault;
   const pool = new pg.Pool({
     ...connectionOptions({
       url: options.url,
-      statementTimeoutMs: options.statementTimeoutMs ?? statementTimeoutMsDefault,
+      statementTimeoutMs,
+      isPooled: options.isPooled,
       silenceMs: options.silenceMs,
       connectTimeoutMs: options.connectTimeoutMs ?? connectTimeoutMsDefault,
       applicationName: options.applicationName ?? "pinion",
@@ -107,7 +118,10 @@ export function openDatabase(options: DatabaseOptions): Database {
     });
   });
 
-  const guarded = guardReleases({ pool, doomed, log: options.log });
+  const kept = guardReleases({ pool, doomed, log: options.log });
+  const guarded = options.isPooled
+    ? boundTransactions(kept, { statementTimeoutMs, idleInTransactionTimeoutMs })
+    : kept;
   const db = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: guarded }) });
   const tenantDb = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: tenantPool(guarded) }) });
   let closing: Promise<void> | undefined;

@@ -80,6 +80,8 @@ export async function inspect(url: string): Promise<Inspection> {
     statementTimeoutMs: inspectTimeoutMs,
     connectTimeoutMs: inspectTimeoutMs,
     applicationName: "pinion doctor",
+    // Right for both: it asks single statements, and does not know what is in between.
+    isPooled: true,
   });
   try {
     // Connects; so that the next one's round trip is one.

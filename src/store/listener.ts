@@ -9,6 +9,7 @@ import { type Kysely, sql } from "kysely";
 import pg from "pg";
 import { sleep, within } from "../abort.ts";
 import type { Logger } from "../log.ts";
+import { reconnect } from "../reconnect.ts";
 import { connectionOptions } from "./database.ts";
 import type { Schema } from "./schema.ts";
 
@@ -35,10 +36,6 @@ export type ListenerOptions = {
 
 const heartbeatMsDefault = 5_000;
 const connectTimeoutMs = 5_000;
-const backoffMsFirst = 100;
-const backoffMsMax = 5_000;
-/** A connection that held this long was a good one, and the next loss starts with a short wait again. */
-const goodConnectionMs = 10_000;
 const closeTimeoutMs = 2_000;
 
 /** Listens until it is closed, and reconnects for ever, with full jitter. */
@@ -52,24 +49,19 @@ export function openListener(options: ListenerOptions): Listener {
   // Whoever does not wait for it is not troubled by it.
   ready.catch(() => {});
 
-  async function run(): Promise<void> {
-    for (let failures = 0; !stopping.signal.aborted; failures++) {
-      const startedAt = performance.now();
+  const running = reconnect({
+    live: async () => {
       const error = await listen(options, stopping.signal, () => {
         isListening = true;
         settleReady?.resolve();
       });
       isListening = false;
-      if (stopping.signal.aborted) break;
-      if (performance.now() - startedAt >= goodConnectionMs) failures = 0;
-      const waitMs = Math.random() * Math.min(backoffMsMax, backoffMsFirst * 2 ** Math.min(failures, 10));
-      options.log.warn({ err: error, waitMs: Math.round(waitMs) }, "the notification connection broke");
-      await sleep(waitMs, stopping.signal);
-    }
-    settleReady?.reject(new Error("the listener was closed"));
-  }
-
-  const running = run();
+      return error;
+    },
+    signal: stopping.signal,
+    log: options.log,
+    lost: "the notification connection broke",
+  }).then(() => settleReady?.reject(new Error("the listener was closed")));
   return {
     ready,
     isListening: () => isListening,

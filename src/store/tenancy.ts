@@ -13,6 +13,7 @@ import { AsyncLocalStorage } from "node:async_hooks";
 import { type Kysely, type PostgresPool, type PostgresPoolClient, sql } from "kysely";
 import pg from "pg";
 import { Refusal } from "../errors.ts";
+import { isBegin, lastResult } from "./pooled.ts";
 import type { Schema } from "./schema.ts";
 
 const currentOrg = new AsyncLocalStorage<string>();
@@ -43,9 +44,8 @@ function confine(client: pg.PoolClient, orgId: string): PostgresPoolClient {
   const confined = {
     processID: (client as unknown as { processID: number }).processID,
     async query(text: string, values?: unknown[]): Promise<unknown> {
-      // Kysely's own statements about transactions come without parameters, "start transaction …" or "begin" first.
       if (client.getTransactionStatus() !== "I") return client.query(text, values);
-      if (/^(begin|start transaction)\b/.test(text)) return last(await client.query(`${text}; ${settings}`));
+      if (isBegin(text)) return lastResult(await client.query(`${text}; ${settings}`));
       await client.query(`begin; ${settings}`);
       try {
         const result = await client.query(text, values);
@@ -60,11 +60,6 @@ function confine(client: pg.PoolClient, orgId: string): PostgresPoolClient {
     release: (failure?: Error | boolean) => client.release(failure),
   };
   return confined as unknown as PostgresPoolClient;
-}
-
-/** Several statements in one message are answered by as many results. */
-function last(results: unknown): unknown {
-  return Array.isArray(results) ? results.at(-1) : results;
 }
 
 /** Refuses to start where the database would not confine requests, or would not let the scheduler work; says what to do. */

@@ -49,7 +49,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
 }
 
 async function openCluster(): Promise<{ url: string; close(): Promise<void> }> {
-  const given = process.env.TEST_DATABASE_URL;
+  const given = process.env.PINION_TEST_DATABASE_URL;
   if (given) return { url: given, close: async () => {} };
   const dataDir = await mkdtemp(join(tmpdir(), "pinion-test-"));
   // As root, PostgreSQL runs as another user, who passes through it.

@@ -101,7 +101,13 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     logger,
     onEvent: emit,
     prepare: async () => {
-      const { ended, escaped } = await runner.sweep();
+      const { ended, escaped, unreadable } = await runner.sweep();
+      for (const { path, problem } of unreadable) {
+        logger.warn(
+          { path, error: problem },
+          "cannot read a note of a running agent; it stays for the next start",
+        );
+      }
       if (ended.length === 0 && escaped === 0) return;
       logger.warn({ runs: ended, escaped }, "ended agents that an earlier daemon left running");
       emit({ type: "swept", atMs: nowMs(), runIds: ended, escaped });

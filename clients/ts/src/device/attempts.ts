@@ -81,6 +81,8 @@ export interface AttemptsHost {
   deliver(completion: Completion, finishedAtMs: number, watcher: string): Promise<void>;
   /** The outbox has a result of it. */
   isHeld(attemptToken: string): boolean;
+  /** Why no work may be taken now, if so: the disk does not take results. */
+  diskProblem(): string | undefined;
   /** The outbox has a result of it already; it is sent again. */
   resend(attemptToken: string): boolean;
   emit(event: DeviceEventBody, atMs?: number): void;
@@ -258,6 +260,10 @@ export class Attempts {
   }
 
   async #admission(assignment: Assignment): Promise<Rejection | undefined> {
+    const problem = this.#host.diskProblem();
+    if (problem !== undefined) {
+      return { reason: "busy", message: `the device's disk does not take results: ${problem}` };
+    }
     try {
       return await this.#admit(assignment);
     } catch (error) {

@@ -159,6 +159,7 @@ class Connection implements DeviceConnection {
           await this.#delivery?.add(completion, finishedAtMs, watcher);
         },
         isHeld: (attemptToken) => this.#delivery?.has(attemptToken) ?? false,
+        diskProblem: () => this.#delivery?.diskProblem,
         resend: (attemptToken) => {
           const isHeld = this.#delivery?.has(attemptToken) ?? false;
           if (isHeld) this.#delivery?.sendAgain(attemptToken);
@@ -274,7 +275,12 @@ class Connection implements DeviceConnection {
     if (!this.#lifecycle.fire("ended")) return;
     const { delayMs, reason } = decision;
     this.#emit({ type: "retrying", inMs: Math.round(delayMs), reason, failures: this.#history.failures });
-    this.#logger.info({ delayMs: Math.round(delayMs), reason }, "disconnected; connecting again");
+    if (outcome.kind === "drained" && outcome.drain === DrainReason.REPLACED) {
+      this.#logger.warn(
+        { delayMs: Math.round(delayMs) },
+        "another daemon has connected as this device: two with one identity replace each other; stop one, or enrol it as a device of its own",
+      );
+    } else this.#logger.info({ delayMs: Math.round(delayMs), reason }, "disconnected; connecting again");
     this.#lifecycle.after(delayMs, () => this.#due());
   }
 

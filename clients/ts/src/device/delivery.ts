@@ -22,7 +22,7 @@ const SUSPICIONS_MAX = 2;
 interface Parcel {
   readonly entry: OutboxEntry;
   readonly watcher: string;
-  /** Kept in memory only if the disk refused it. */
+  /** Kept in memory until the disk has it. */
   unsaved: Completion | undefined;
   /** By the monotonic clock, on the current stream; undefined: not sent on it. */
   sentAt: number | undefined;
@@ -58,6 +58,8 @@ export class Delivery {
   readonly #parcels = new Map<string, Parcel>();
   readonly #stopped = new AbortController();
   readonly #waiters = new Set<() => void>();
+  #diskProblem: string | undefined;
+  #isSaving = false;
   #send: ((completion: Completion) => boolean) | undefined;
   #limits: SessionLimits = defaultLimits;
   #tick: NodeJS.Timeout | undefined;
@@ -96,16 +98,9 @@ export class Delivery {
     const parcel = parcelOf({ runId, attemptToken, finishedAtMs }, watcher);
     parcel.isBusy = true;
     this.#parcels.set(attemptToken, parcel);
-    try {
-      await this.#outbox.put({ completion, finishedAtMs });
-    } catch (error) {
-      // A full disk must not cost the result while the network is fine.
-      parcel.unsaved = completion;
-      this.#logger.error(
-        { runId, error: messageOf(error) },
-        "cannot write the outbox; the result is in memory only",
-      );
-    }
+    // A full disk must not cost the result while the network is fine.
+    parcel.unsaved = completion;
+    await this.#save(parcel);
     parcel.isBusy = false;
     if (this.#parcels.get(attemptToken) !== parcel) {
       // It was answered for while it was being written; the removal came before the file.
@@ -113,6 +108,42 @@ export class Delivery {
     } else if (this.#mayEnterStream(parcel)) {
       this.#hand(parcel, completion);
     }
+  }
+
+  /** Why results are in memory alone, if some are: the disk does not take them. No new work is taken meanwhile. */
+  get diskProblem(): string | undefined {
+    return this.#diskProblem;
+  }
+
+  /** Puts a result on the disk, or notes why not; tried again until it works or the result is delivered. */
+  async #save(parcel: Parcel): Promise<void> {
+    const { unsaved, entry } = parcel;
+    if (unsaved === undefined) return;
+    try {
+      await this.#outbox.put({ completion: unsaved, finishedAtMs: entry.finishedAtMs });
+      parcel.unsaved = undefined;
+      // Acknowledged while it was being written: nothing would ever remove it.
+      if (this.#parcels.get(entry.attemptToken) !== parcel) await this.#outbox.remove(entry);
+    } catch (error) {
+      if (this.#diskProblem === undefined) {
+        this.#logger.error(
+          { runId: entry.runId, error: messageOf(error) },
+          "cannot write the outbox; results are in memory only, and no new work is taken until the disk takes them",
+        );
+      }
+      this.#diskProblem = messageOf(error);
+    }
+  }
+
+  async #saveAll(): Promise<void> {
+    if (this.#diskProblem === undefined || this.#isSaving) return;
+    this.#isSaving = true;
+    const unsaved = () => [...this.#parcels.values()].filter((parcel) => parcel.unsaved !== undefined);
+    for (const parcel of unsaved()) if (!parcel.isBusy) await this.#save(parcel);
+    this.#isSaving = false;
+    if (unsaved().length > 0) return;
+    this.#diskProblem = undefined;
+    this.#logger.info({}, "no result is in memory only any more; new work is taken again");
   }
 
   /** A stream is open: everything that waits may go. `send` answers false if the stream is gone. */
@@ -178,7 +209,10 @@ export class Delivery {
   #arm(ms: number): void {
     clearInterval(this.#tick);
     if (this.#stopped.signal.aborted) return;
-    this.#tick = setInterval(() => void (this.#send === undefined ? this.#pumpUnary() : this.#pump()), ms);
+    this.#tick = setInterval(() => {
+      void this.#saveAll();
+      void (this.#send === undefined ? this.#pumpUnary() : this.#pump());
+    }, ms);
     this.#tick.unref();
   }
 

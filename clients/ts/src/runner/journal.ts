@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { hasCode, messageOf } from "../device/errors.ts";
 import { TEMPORARY_SUFFIX } from "../outbox/durable-file.ts";
 
 /** An attempt that was running when the note was written. */
@@ -38,17 +39,29 @@ export class Journal {
     await rm(this.#path(attemptToken), { force: true });
   }
 
-  /** All notes. What cannot be read is removed: there is nothing to be learned from it. */
-  async read(): Promise<JournalNote[]> {
+  /**
+   * All notes, and the files that the system does not let us read now (EIO, EACCES, EMFILE): those say nothing about
+   * their content, and stay for the next daemon. What is damaged is removed: there is nothing to be learned from it.
+   */
+  async read(): Promise<{ notes: JournalNote[]; unreadable: { path: string; problem: string }[] }> {
     await mkdir(this.#directory, { recursive: true, mode: 0o700 });
     const notes: JournalNote[] = [];
+    const unreadable: { path: string; problem: string }[] = [];
     for (const name of await readdir(this.#directory)) {
       const path = join(this.#directory, name);
-      const note = name.endsWith(SUFFIX) ? parse(await readFile(path, "utf8").catch(() => "")) : undefined;
-      if (note === undefined) await rm(path, { force: true });
-      else notes.push(note);
+      if (!name.endsWith(SUFFIX)) {
+        await rm(path, { force: true });
+        continue;
+      }
+      try {
+        const note = parse(await readFile(path, "utf8"));
+        if (note === undefined) await rm(path, { force: true });
+        else notes.push(note);
+      } catch (error) {
+        if (!hasCode(error, "ENOENT")) unreadable.push({ path, problem: messageOf(error) });
+      }
     }
-    return notes;
+    return { notes, unreadable };
   }
 
   #path(attemptToken: string): string {

@@ -11,6 +11,8 @@ export interface SweepReport {
   ended: string[];
   /** Processes that had left their group and were killed. */
   escaped: number;
+  /** Notes that could not be read, which stay for the next daemon. */
+  unreadable: { path: string; problem: string }[];
 }
 
 /**
@@ -18,7 +20,7 @@ export interface SweepReport {
  * process that carries the installation's marker. Call it with the state directory locked and before anything is started.
  */
 export async function sweepLeftovers(journal: Journal, installId: string): Promise<SweepReport> {
-  const notes = await journal.read();
+  const { notes, unreadable } = await journal.read();
   const swept = await Promise.all(
     notes.map(async (note) => {
       const wasAlive = await endLeftover(note);
@@ -26,7 +28,7 @@ export async function sweepLeftovers(journal: Journal, installId: string): Promi
       return wasAlive ? [note.runId] : [];
     }),
   );
-  return { ended: swept.flat(), escaped: await endEscaped(markerOfInstallation(installId)) };
+  return { ended: swept.flat(), escaped: await endEscaped(markerOfInstallation(installId)), unreadable };
 }
 
 /**

@@ -1,0 +1,36 @@
+import { ConfigError, type NatsConfig, natsConfig } from "../config.ts";
+import type { Check } from "./doctor-check.ts";
+import { formatLength } from "./lengths.ts";
+
+const roundTripMsMax = 50;
+
+/** NATS, where it is the bus of this environment. PostgreSQL as the bus is looked at with the database. */
+export async function checkBus(env: Record<string, string | undefined>): Promise<Check[]> {
+  const name = "bus";
+  let nats: NatsConfig | undefined;
+  try {
+    nats = natsConfig(env);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    return [{ name, verdict: "bad", found: error.message, advice: "see docs/scaling.md, NATS" }];
+  }
+  if (!nats) return [];
+  const servers = nats.servers.join(", ");
+  try {
+    const { inspectNats } = await import("../server/bus-nats.ts");
+    const { version, roundTripMs } = await inspectNats(nats);
+    const found = `NATS ${version} at ${servers} answers in ${formatLength(roundTripMs)}`;
+    if (roundTripMs <= roundTripMsMax) return [{ name, verdict: "good", found }];
+    return [{ name, verdict: "doubtful", found, advice: "put NATS nearer to the servers" }];
+  } catch (error) {
+    return [
+      {
+        name,
+        verdict: "bad",
+        found: `no way in at ${servers}: ${error instanceof Error ? error.message : String(error)}`,
+        advice:
+          "check PINION_NATS_URL and its credentials; until then the sweep finds the work of other replicas",
+      },
+    ];
+  }
+}

@@ -1,0 +1,204 @@
+/** The daemon's disk: full, read-only, unreadable for a while, and torn records. */
+import { execFileSync } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import {
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { create } from "@bufbuild/protobuf";
+import { describe, expect, onTestFinished, test } from "vitest";
+import { CompletionSchema, Outcome } from "#gen/pinion/v1/device_pb.js";
+import { silentLogger } from "../../../clients/ts/src/index.ts";
+import { Outbox } from "../../../clients/ts/src/outbox/outbox.ts";
+import { encodeRecord, type OutboxRecord } from "../../../clients/ts/src/outbox/record.ts";
+import { Journal } from "../../../clients/ts/src/runner/journal.ts";
+import { noticeSkipped } from "../../support/notice.ts";
+import { makeStateDir, manualHandler, startDevice, startPeer, until } from "./harness.ts";
+
+const recordsIn = (stateDir: string) =>
+  readdirSync(join(stateDir, "outbox")).filter((name) => name.endsWith(".completion"));
+
+/** A small disk of its own, where the system lets us make one. */
+function mountDisk(): string | undefined {
+  const path = makeStateDir();
+  try {
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=256k,mode=700", "tmpfs", path], { stdio: "ignore" });
+  } catch {
+    return undefined;
+  }
+  onTestFinished(() => {
+    execFileSync("umount", ["-l", path], { stdio: "ignore" });
+  });
+  return path;
+}
+
+/** Each makes the disk refuse writes, and takes them again. */
+const faults = {
+  full: {
+    break(disk: string) {
+      for (const size of [65_536, 4_096]) {
+        try {
+          for (let count = 0; ; count += 1)
+            writeFileSync(join(disk, `filler-${size}-${count}`), Buffer.alloc(size));
+        } catch {
+          // Full, for files of that size.
+        }
+      }
+    },
+    mend(disk: string) {
+      for (const name of readdirSync(disk)) if (name.startsWith("filler")) rmSync(join(disk, name));
+    },
+    problem: /ENOSPC|no space/i,
+  },
+  "read-only": {
+    break: (disk: string) => execFileSync("mount", ["-o", "remount,ro", disk]),
+    mend: (disk: string) => execFileSync("mount", ["-o", "remount,rw", disk]),
+    problem: /EROFS|read-only/i,
+  },
+};
+
+function canMount(): boolean {
+  try {
+    const path = execFileSync("mktemp", ["-d"], { encoding: "utf8" }).trim();
+    execFileSync("mount", ["-t", "tmpfs", "tmpfs", path], { stdio: "ignore" });
+    execFileSync("umount", [path]);
+    rmSync(path, { recursive: true });
+    return true;
+  } catch {
+    noticeSkipped("full and read-only disks of the daemon", "disks can only be mounted as root");
+    return false;
+  }
+}
+
+describe.skipIf(!canMount())("a disk that takes no writes", () => {
+  test.each(Object.entries(faults))(
+    "%s: it is said, results are kept and delivered, no new work is taken until it is mended",
+    async (_, fault) => {
+      const peer = await startPeer();
+      const stateDir = mountDisk()!;
+      const said: string[] = [];
+      const say = (_fields: unknown, message: string) => said.push(message);
+      const { onAssignment, calls } = manualHandler();
+      const { device, events } = startDevice(peer.url, {
+        stateDir,
+        onAssignment,
+        maxConcurrency: 4,
+        logger: { ...silentLogger, error: say, info: say },
+        timing: { ackDeadlineMs: 200 },
+      });
+      const session = await peer.session();
+      peer.acknowledges = false;
+      const [kept, delivered] = [session.assign(), session.assign()];
+      await until(() => calls.length === 2, "two handlers");
+
+      fault.break(stateDir);
+      for (const call of calls) call.finish({ outcome: "completed", output: `result of ${call.runId}` });
+      for (const { runId } of [kept, delivered]) {
+        const sent = await session.next("complete", (completion) => completion.runId === runId);
+        expect(sent.output).toBe(`result of ${runId}`);
+      }
+      expect(said.filter((message) => message.includes("cannot write the outbox"))).toHaveLength(1);
+      expect(device.unacknowledged).toBe(2);
+      const refused = session.assign();
+      const rejection = await session.next("reject");
+      expect(rejection).toMatchObject({
+        runId: refused.runId,
+        message: expect.stringMatching(fault.problem),
+      });
+      expect(rejection.message).toContain("disk");
+
+      // One is acknowledged while the disk is away: it never needs to reach it.
+      session.acknowledge(delivered, 1);
+      await until(() => device.unacknowledged === 1, "the acknowledgement");
+
+      fault.mend(stateDir);
+      await until(() => recordsIn(stateDir).length === 1, "the result is on the disk");
+      expect(recordsIn(stateDir)[0]).toContain(kept.attemptToken);
+      await until(() => said.some((message) => message.includes("taken again")), "the recovery is said");
+      const next = session.assign();
+      await session.next("accept", ({ runId }) => runId === next.runId);
+      peer.acknowledges = true;
+      expect(await events.next("acknowledged", ({ runId }) => runId === kept.runId)).toBeDefined();
+      await until(
+        () => recordsIn(stateDir).every((name) => !name.includes(kept.attemptToken)),
+        "it is forgotten",
+      );
+    },
+  );
+});
+
+const recordOf = (output: string): OutboxRecord => ({
+  completion: create(CompletionSchema, {
+    runId: randomUUID(),
+    attemptToken: randomUUID(),
+    outcome: Outcome.COMPLETED,
+    output,
+  }),
+  finishedAtMs: 1_700_000_000_000,
+});
+const fileOf = ({ completion }: OutboxRecord) => `${completion.runId}.${completion.attemptToken}.completion`;
+
+test("a record that is torn at any byte, or has any byte flipped, is dropped and reported; complete ones are all there", async () => {
+  const directory = join(makeStateDir(), "outbox");
+  const { outbox } = await Outbox.open(directory);
+  const complete = [recordOf("first"), recordOf("second"), recordOf("")];
+  for (const record of complete) await outbox.put(record);
+  const torn = recordOf("the last one, which was being written when the power went");
+  const bytes = Buffer.from(encodeRecord(torn));
+  const path = join(directory, fileOf(torn));
+  const expectDropped = async (damaged: Uint8Array, what: string) => {
+    writeFileSync(path, damaged);
+    const opened = await Outbox.open(directory);
+    expect([what, opened.entries.map(({ runId }) => runId).sort()]).toEqual([
+      what,
+      complete.map(({ completion }) => completion.runId).sort(),
+    ]);
+    expect([what, opened.setAside.map((aside) => aside.path)]).toEqual([
+      what,
+      [join(directory, "bad", fileOf(torn))],
+    ]);
+  };
+  for (let length = 0; length < bytes.length; length += 1) {
+    await expectDropped(bytes.subarray(0, length), `${length} bytes`);
+  }
+  for (let at = 0; at < bytes.length; at += 1) {
+    const flipped = Buffer.from(bytes);
+    flipped[at]! ^= 1 << (at % 8);
+    await expectDropped(flipped, `byte ${at} flipped`);
+  }
+  await expectDropped(Buffer.concat([bytes, Buffer.from([0])]), "a byte more");
+  writeFileSync(path, bytes);
+  expect((await Outbox.open(directory)).entries).toHaveLength(4);
+});
+
+test("a note that is torn at any byte is removed, and one that cannot be read now stays", async () => {
+  const stateDir = makeStateDir();
+  const journal = new Journal(stateDir);
+  const note = { runId: randomUUID(), attemptToken: "good", pid: 4_000_000, startTime: "boot:1" };
+  await journal.write(note);
+  const folder = join(stateDir, "attempts");
+  const bytes = readFileSync(join(folder, "good.json"));
+  for (let length = 0; length < bytes.length; length += 1) {
+    writeFileSync(join(folder, "torn.json"), bytes.subarray(0, length));
+    expect(await journal.read()).toEqual({ notes: [note], unreadable: [] });
+    expect(readdirSync(folder)).toEqual(["good.json"]);
+  }
+  // It fails to be read (ELOOP), as with EIO or EACCES; root may read everything.
+  mkdirSync(join(stateDir, "kept"));
+  renameSync(join(folder, "good.json"), join(stateDir, "kept", "good.json"));
+  symlinkSync(join(folder, "good.json"), join(folder, "good.json"));
+  const { notes, unreadable } = await journal.read();
+  expect(notes).toEqual([]);
+  expect(unreadable).toMatchObject([
+    { path: join(folder, "good.json"), problem: expect.stringContaining("ELOOP") },
+  ]);
+  expect(readdirSync(folder)).toEqual(["good.json"]);
+  renameSync(join(stateDir, "kept", "good.json"), join(folder, "good.json"));
+  expect((await journal.read()).notes).toEqual([note]);
+});

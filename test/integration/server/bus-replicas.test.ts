@@ -1,0 +1,169 @@
+/** Two replicas and a bus that is away: runs are late by at most the sweep, and none is lost. For both kinds of bus. */
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, onTestFinished, test } from "vitest";
+import { RunStatus } from "#gen/pinion/v1/run_pb.js";
+import { checkBus } from "../../../src/cli/doctor-bus.ts";
+import { type BusRig, busKinds, missing, startBusRig } from "../../support/bus.ts";
+import { useDatabase } from "../../support/database.ts";
+import { connect, enrolDevice } from "../../support/device.ts";
+import { type FaultProxy, startFaultProxy } from "../../support/fault-proxy.ts";
+import { startNats } from "../../support/nats.ts";
+import { eventually } from "../../support/processes.ts";
+import { startTestReplica } from "../../support/server.ts";
+import { startWork, takeOn, untilStatus } from "./work.ts";
+
+/** Longer than any test, so that what arrives came over the bus or from a resync. */
+const noSweep = { PINION_SWEEP_INTERVAL_MS: "3600000" };
+
+for (const kind of busKinds) {
+  describe.skipIf(missing(kind))(`two replicas over ${kind}`, () => {
+    const database = useDatabase();
+    let rig: BusRig;
+    let proxy: FaultProxy;
+    beforeEach(async () => {
+      rig = await startBusRig(kind, database);
+      proxy = await startFaultProxy({ port: rig.port });
+    });
+    afterEach(async () => {
+      await proxy.close();
+      await rig.close();
+    });
+
+    /** One replica is called, the other holds the device and has its bus behind the proxy. */
+    async function startPair(env: Record<string, string>) {
+      const called = await startTestReplica(database.url, { ...rig.env(), ...env });
+      const holder = await startTestReplica(database.url, { ...rig.env(proxy.port), ...env });
+      const device = await enrolDevice(called.clients);
+      const stream = await connect(holder.url, device, { maxConcurrency: 50 });
+      return { called, holder, device, stream };
+    }
+
+    test("a run that one replica triggers is pushed by the other within a moment", async () => {
+      const { called, device, stream } = await startPair(noSweep);
+      const latenciesMs: number[] = [];
+      for (let index = 0; index < 20; index += 1) {
+        const startedAt = performance.now();
+        const { id } = await startWork(called.clients, device);
+        const assignment = await stream.next("assignment");
+        latenciesMs.push(performance.now() - startedAt);
+        expect(assignment.runId).toBe(id);
+        stream.accept(assignment);
+        await stream.complete(assignment);
+      }
+      latenciesMs.sort((a, b) => a - b);
+      // With two rpcs in it; a busy machine is slow, but not as slow as any sweep.
+      expect(latenciesMs[10]).toBeLessThan(1_000);
+    });
+
+    test("with the bus dead, runs are late by at most the sweep, and none is lost", async () => {
+      const sweepMs = 1_000;
+      const { called, device, stream } = await startPair({ PINION_SWEEP_INTERVAL_MS: String(sweepMs) });
+      proxy.set({ onConnect: "reset" });
+      proxy.reset();
+      await eventually(() => proxy.open === 0 || undefined, "the end of the bus's connections");
+      const pushedLateMs: number[] = [];
+      for (let index = 0; index < 10; index += 1) {
+        const { id } = await startWork(called.clients, device);
+        const startedAt = performance.now();
+        const assignment = await takeOn(stream);
+        pushedLateMs.push(performance.now() - startedAt);
+        expect(assignment.runId).toBe(id);
+        await stream.complete(assignment);
+        await untilStatus(called.clients, { runId: id }, RunStatus.COMPLETED);
+      }
+      // Beyond the sweep there is only what a busy machine takes for the pass and the claim.
+      expect(Math.max(...pushedLateMs)).toBeLessThan(sweepMs + 4_000);
+    });
+
+    test("what was announced into a gap is found as soon as the gap is over", async () => {
+      const { called, holder, device, stream } = await startPair(noSweep);
+      const sent: string[] = [];
+      const stop = await rig.overhear(holder.replicaId, (payload) => sent.push(payload));
+      onTestFinished(stop);
+      proxy.set({ onConnect: "reset" });
+      proxy.reset();
+      await eventually(() => proxy.open === 0 || undefined, "the end of the bus's connections");
+      const { id } = await startWork(called.clients, device);
+      await eventually(
+        () => sent.some((payload) => payload.includes(device.deviceId)) || undefined,
+        "the ring",
+      );
+      expect(stream.waiting("assignment")).toEqual([]);
+      proxy.heal();
+      expect((await stream.next("assignment")).runId).toBe(id);
+    });
+  });
+}
+
+describe.skipIf(missing("nats"))("a replica and NATS", () => {
+  const database = useDatabase({ per: "file" });
+  let folder: string;
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), "pinion-nats-"));
+  });
+  afterAll(() => rm(folder, { recursive: true, force: true }));
+
+  test("a replica starts without NATS, finds work by its sweep, and joins when NATS is there", async () => {
+    const nats = await startNats([], { isStarted: false });
+    onTestFinished(() => nats.kill());
+    const env = { PINION_BUS: "nats", PINION_NATS_URL: nats.url };
+    const [sweeping, patient] = await Promise.all([
+      startTestReplica(database.url, { ...env, PINION_SWEEP_INTERVAL_MS: "500" }),
+      startTestReplica(database.url, { ...env, ...noSweep }),
+    ]);
+    const device = await enrolDevice(sweeping.clients);
+    const stream = await connect(sweeping.url, device);
+    const { id } = await startWork(patient.clients, device);
+    const assignment = await takeOn(stream);
+    expect(assignment.runId).toBe(id);
+    await stream.complete(assignment);
+
+    const other = await enrolDevice(sweeping.clients);
+    const waiting = await connect(patient.url, other);
+    const late = await startWork(sweeping.clients, other);
+    await nats.start();
+    expect((await waiting.next("assignment")).runId).toBe(late.id);
+  });
+
+  test("tokens, passwords in the URL and subjects are what the server asks for; the doctor says when they are not", async () => {
+    const byToken = await startNats(["--auth", "a-token"]);
+    onTestFinished(() => byToken.kill());
+    const env = { PINION_BUS: "nats", PINION_NATS_URL: byToken.url };
+    expect(await checkBus({ ...env, PINION_NATS_TOKEN: "a-token" })).toMatchObject([
+      { name: "bus", verdict: "good", found: expect.stringContaining("NATS 2.") },
+    ]);
+    expect(await checkBus({ ...env, PINION_NATS_TOKEN: "another" })).toMatchObject([
+      { verdict: "bad", found: expect.stringMatching(/authorization/i) },
+    ]);
+    await byToken.kill();
+    expect(await checkBus({ ...env, PINION_NATS_TOKEN: "a-token" })).toMatchObject([{ verdict: "bad" }]);
+    expect(await checkBus({ PINION_BUS: "nats" })).toMatchObject([
+      { verdict: "bad", found: expect.stringContaining("PINION_NATS_URL") },
+    ]);
+    expect(await checkBus({})).toEqual([]);
+
+    const file = join(folder, "users.conf");
+    await writeFile(
+      file,
+      `authorization { users = [ { user: "pinion", password: "p@ss/word",
+         permissions: { publish: ["fleet.a.>"], subscribe: ["fleet.a.>"] } } ] }`,
+    );
+    const byUser = await startNats(["-c", file]);
+    onTestFinished(() => byUser.kill());
+    const user = {
+      PINION_BUS: "nats",
+      PINION_NATS_URL: `nats://pinion:p%40ss%2Fword@127.0.0.1:${byUser.port}`,
+      PINION_NATS_SUBJECT: "fleet.a",
+    };
+    const [one, two] = [
+      await startTestReplica(database.url, { ...user, ...noSweep }),
+      await startTestReplica(database.url, { ...user, ...noSweep }),
+    ];
+    const device = await enrolDevice(one.clients);
+    const stream = await connect(two.url, device);
+    const { id } = await startWork(one.clients, device);
+    expect((await stream.next("assignment")).runId).toBe(id);
+  });
+});

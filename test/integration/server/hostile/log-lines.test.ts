@@ -1,0 +1,101 @@
+/** Texts that mean to forge lines of the log, or to take over the terminal of whoever reads a table. */
+import { execFile } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { Platform } from "@pinion/client";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { useDatabase } from "../../../support/database.ts";
+import { connect, dial, enrolDevice } from "../../../support/device.ts";
+import { startTarget, type Target } from "../../../support/hostile/target.ts";
+import { takeOn } from "../work.ts";
+
+const main = fileURLToPath(new URL("../../../../src/cli/main.ts", import.meta.url));
+const database = useDatabase({ per: "file" });
+let target: Target;
+beforeAll(async () => {
+  target = await startTarget(database.url, { PINION_LOG_LEVEL: "trace" });
+}, 60_000);
+afterAll(() => target?.stop());
+
+const evil = 'a\n{"level":60,"msg":"forged"}\r\n\u001b[2J\u001b]0;title\u0007\u009b31m\u202eb';
+
+/** Whatever moves a cursor, ends a line, or turns the text around. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for.
+const dangerous = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/;
+
+test("the log stays one JSON object a line, and tables show odd texts escaped, whoever chose them", {
+  timeout: 120_000,
+}, async () => {
+  const { clients, url, token } = target;
+  // Where a text may be odd it is stored as it is; where not, it is refused. Either way it may be logged.
+  const attempt = async (call: () => Promise<unknown>) => call().catch((error: Error) => error);
+  const { joinCode } = await clients.fleet.createJoinCode({});
+  await attempt(() =>
+    clients.device.enroll({
+      joinCode,
+      installId: randomUUID(),
+      label: evil,
+      platform: Platform.LINUX,
+      appVersion: evil,
+    }),
+  );
+  const device = await enrolDevice(clients);
+  await attempt(() =>
+    clients.fleet.updateDevice({ deviceId: device.deviceId, label: evil, updateMask: { paths: ["label"] } }),
+  );
+  await attempt(() => clients.watchers.createWatcher({ slug: evil, spec: { name: evil, prompt: evil } }));
+  const { watcher } = await clients.watchers.createWatcher({
+    spec: { name: "odd", prompt: evil, deviceId: device.deviceId },
+  });
+  await attempt(() =>
+    clients.watchers.updateWatcher({
+      watcherId: watcher!.id,
+      spec: { name: evil },
+      updateMask: { paths: ["name"] },
+    }),
+  );
+  await attempt(() => clients.tokens.createToken({ kind: 1, label: evil, scopes: ["read"] }));
+  await attempt(() => clients.runs.getRun({ runId: evil }));
+  await fetch(`${url}/${encodeURIComponent(evil)}`, { headers: { "user-agent": encodeURIComponent(evil) } });
+  await fetch(`${url}/pinion.v1.RunService/ListRuns`, {
+    method: "POST",
+    headers: {
+      "content-type": "application/json",
+      "user-agent": "x \u001b[31m",
+      authorization: "Bearer \u001b[31m",
+    },
+    body: evil,
+  }).catch(() => undefined);
+
+  const stream = await connect(url, device, { appVersion: evil.slice(0, 20) });
+  const { run } = await clients.watchers.triggerWatcher({ watcherId: watcher!.id });
+  const assignment = await takeOn(stream);
+  await stream.complete(assignment, evil, 2, evil);
+  const strange = dial(url, device.token);
+  strange.hello(device, { agentKinds: [evil] });
+  await Promise.race([strange.ended, strange.next("welcome")]);
+
+  for (const line of target.log) {
+    expect(() => JSON.parse(line) as object, line).not.toThrow();
+    expect(line).not.toMatch(dangerous);
+    expect((JSON.parse(line) as { msg: string }).msg).not.toBe("forged");
+  }
+  expect(target.log.length).toBeGreaterThan(10);
+
+  for (const args of [
+    ["devices", "list"],
+    ["watchers", "list"],
+    ["watchers", "get", watcher!.id],
+    ["runs", "list"],
+    ["runs", "get", run!.id],
+    ["tokens", "list"],
+    ["events", "list"],
+  ]) {
+    const { stdout, stderr } = await promisify(execFile)(process.execPath, [main, ...args], {
+      env: { ...process.env, PINION_URL: url, PINION_TOKEN: token, NO_COLOR: "1" },
+    }).catch((error: { stdout: string; stderr: string }) => error);
+    expect([args.join(" "), stdout.length > 0, stderr]).toEqual([args.join(" "), true, ""]);
+    expect([args.join(" "), dangerous.exec(stdout)?.index]).toEqual([args.join(" "), undefined]);
+  }
+});

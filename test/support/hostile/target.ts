@@ -1,0 +1,189 @@
+/** A server in a process of its own that is attacked, and a neighbour who goes on with his work meanwhile. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import { createClients } from "@pinion/client";
+import { expect } from "vitest";
+import { enrolDevice, type Identity } from "../device.ts";
+import { eventually } from "../processes.ts";
+import { ownerToken } from "../server.ts";
+
+const main = fileURLToPath(new URL("../../../src/cli/main.ts", import.meta.url));
+const neighbourScript = fileURLToPath(new URL("./neighbour-process.ts", import.meta.url));
+
+export type Target = {
+  url: string;
+  port: number;
+  token: string;
+  clients: ReturnType<typeof createClients>;
+  /** A device that the attacker owns. */
+  device: Identity;
+  /** What the server wrote to its log, a line each. */
+  log: string[];
+  rssBytes(): number;
+  isAlive(): boolean;
+  stop(): Promise<void>;
+  /** The neighbour's latencies from here on, until `end`. */
+  measure(): { end(): number[] };
+  problems: string[];
+};
+
+const quietSamples = 30;
+const attackedSamples = 10;
+const mebibyte = 1024 * 1024;
+
+export async function startTarget(databaseUrl: string, env: Record<string, string> = {}): Promise<Target> {
+  const folder = await mkdtemp(join(tmpdir(), "pinion-hostile-"));
+  const token = await ownerToken(databaseUrl);
+  const server = spawn(process.execPath, [main, "serve", "--json", "--port", "0", "--data", folder], {
+    env: {
+      ...process.env,
+      DATABASE_URL: databaseUrl,
+      PINION_LOG_LEVEL: "info",
+      // Their deadlines are looked at by tests of their own; here they should end what the attacks leave behind.
+      PINION_HELLO_DEADLINE_MS: "2000",
+      NODE_OPTIONS: "",
+      ...env,
+    },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  const log: string[] = [];
+  createInterface(server.stderr).on("line", (line) => log.push(line));
+  let url: string | undefined;
+  createInterface(server.stdout).on("line", (line) => {
+    url ??= (JSON.parse(line) as { url?: string }).url;
+  });
+  const at = await eventually(() => url, `the server: ${log.join("\n")}`);
+  const clients = createClients({ url: at, token });
+  const neighbour = startNeighbour({
+    url: at,
+    token,
+    device: await enrolDevice(clients, "neighbour"),
+    stateDir: join(folder, "neighbour"),
+  });
+  return {
+    url: at,
+    port: Number(new URL(at).port),
+    token,
+    clients,
+    device: await enrolDevice(clients, "attacker"),
+    log,
+    problems: neighbour.problems,
+    rssBytes: () => rssOf(server),
+    isAlive: () => server.exitCode === null && server.signalCode === null,
+    measure: neighbour.measure,
+    async stop() {
+      neighbour.child.kill("SIGKILL");
+      server.kill("SIGKILL");
+      await rm(folder, { recursive: true, force: true, maxRetries: 5 });
+    },
+  };
+}
+
+function startNeighbour(options: object) {
+  const child = spawn(process.execPath, [neighbourScript, JSON.stringify(options)], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const listeners = new Set<(ms: number) => void>();
+  const problems: string[] = [];
+  createInterface(child.stdout).on("line", (line) => {
+    const { ms, problem } = JSON.parse(line) as { ms?: number; problem?: string };
+    if (ms !== undefined) for (const listener of listeners) listener(ms);
+    if (problem) problems.push(problem);
+  });
+  return {
+    child,
+    problems,
+    measure() {
+      const samples: number[] = [];
+      const listener = (ms: number) => samples.push(ms);
+      listeners.add(listener);
+      return {
+        samples,
+        end() {
+          listeners.delete(listener);
+          return samples;
+        },
+      };
+    },
+  };
+}
+
+/** Resident memory of a process (Linux). */
+function rssOf(child: ChildProcess): number {
+  try {
+    const line = /VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${child.pid}/status`, "utf8"));
+    return Number(line?.[1] ?? 0) * 1024;
+  } catch {
+    return 0;
+  }
+}
+
+/** The value below which a share of the samples lies. */
+export function quantile(samples: readonly number[], share: number): number {
+  const sorted = [...samples].sort((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN;
+}
+
+export type Withstood = { quietMs: number; attackedMs: number; grownBytes: number };
+
+/**
+ * Runs an attack and expects that the server lives, that its memory stays below a bound, and that the neighbour gets on
+ * with his work. Says on standard error what it measured. The bound on latency is generous: on two busy cores the
+ * attacker takes them from the server. What is reported is the ratio.
+ */
+export async function withstand(
+  target: Target,
+  name: string,
+  attack: () => Promise<unknown>,
+  { grownBytesMax = 200 * mebibyte, neighbourMsMax = 10_000 } = {},
+): Promise<Withstood> {
+  const quiet = await gather(target, quietSamples);
+  const before = target.rssBytes();
+  let peak = before;
+  const watch = setInterval(() => {
+    peak = Math.max(peak, target.rssBytes());
+  }, 50);
+  const measuring = target.measure();
+  let samples: number[];
+  try {
+    await attack();
+  } finally {
+    clearInterval(watch);
+    samples = measuring.end();
+  }
+  expect(target.isAlive(), `the server lives after: ${name}`).toBe(true);
+  // An attack that was over at once is still felt by those who come next.
+  if (samples.length < attackedSamples)
+    samples.push(...(await gather(target, attackedSamples - samples.length)));
+  peak = Math.max(peak, target.rssBytes());
+  const withstood = {
+    quietMs: quantile(quiet, 0.99),
+    attackedMs: quantile(samples, 0.99),
+    grownBytes: peak - before,
+  };
+  const ratio = withstood.attackedMs / withstood.quietMs;
+  process.stderr.write(
+    `  ${name}: neighbour's p99 ${withstood.quietMs.toFixed(1)} → ${withstood.attackedMs.toFixed(1)} ms ` +
+      `(× ${ratio.toFixed(1)}, ${samples.length} samples); memory ${(before / mebibyte).toFixed(0)} → ${(peak / mebibyte).toFixed(0)} MiB at most\n`,
+  );
+  const health = await fetch(`${target.url}/healthz`, { signal: AbortSignal.timeout(10_000) });
+  expect(health.status).toBe(200);
+  expect(target.problems).toEqual([]);
+  expect(withstood.attackedMs, "the neighbour's latency").toBeLessThan(neighbourMsMax);
+  expect(withstood.grownBytes / mebibyte, "memory in MiB").toBeLessThan(grownBytesMax / mebibyte);
+  return withstood;
+}
+
+async function gather(target: Target, count: number): Promise<number[]> {
+  const measuring = target.measure() as ReturnType<Target["measure"]> & { samples: number[] };
+  await eventually(
+    () => measuring.samples.length >= count || undefined,
+    `the neighbour's work: ${target.problems.join(", ")}`,
+  );
+  return measuring.end();
+}
