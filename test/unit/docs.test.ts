@@ -1,6 +1,7 @@
 /** What the pages say of files, commands, options and variables is there. */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join, normalize } from "node:path";
+import { parseConfig } from "@pinion/client";
 import type { Command } from "commander";
 import pc from "picocolors";
 import { expect, test } from "vitest";
@@ -57,6 +58,30 @@ test("every page can be reached from the README", () => {
   };
   visit("README.md");
   expect(pages.filter((page) => !seen.has(page))).toEqual([]);
+});
+
+/** Where a path in the prose may begin: pages about the code leave out what goes without saying. */
+const bases = ["", "src", "src/server", "clients/ts/src"];
+
+test("every file of ours that a page names is there", () => {
+  const named = pages.flatMap((page) =>
+    [...prose(page).matchAll(/`((?:[\w-]+\/)+[\w.-]+\.(?:tsx?|mjs|md|toml|ya?ml|json|py|go))`/g)].map(
+      ([, path]) => [page, path!] as const,
+    ),
+  );
+  expect(named.length).toBeGreaterThan(60);
+  const missing = named.filter(([, path]) => !bases.some((base) => existsSync(join(root, base, path))));
+  expect(missing.map(([page, path]) => `${page}: ${path}`)).toEqual([]);
+});
+
+test("every configuration of a device that a page shows can be used as it stands", () => {
+  const shown = pages
+    .flatMap(blocksOf)
+    .filter(({ language, text }) => language === "toml" && text.includes("[device]"));
+  expect(shown.length).toBeGreaterThan(1);
+  for (const { page, line, text } of shown) {
+    expect(parseConfig(text).defaultExecutor, `${page}:${line}`).toBe("claude-code");
+  }
 });
 
 test("every page that a file names is there", () => {
