@@ -1,19 +1,15 @@
 /** The documentation as data: its pages, the commands in them, and where each command is executed. */
-import { execFileSync } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { globSync, readFileSync } from "node:fs";
+import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 export const root = fileURLToPath(new URL("../../", import.meta.url));
 
 /** Every page of the repository that is written for people. */
-export const pages = execFileSync("git", ["ls-files", "--cached", "--others", "--exclude-standard", "*.md"], {
+export const pages = globSync("**/*.md", {
   cwd: root,
-  encoding: "utf8",
-})
-  .trim()
-  .split("\n")
-  .filter((page) => existsSync(join(root, page)));
+  exclude: (path) => ["node_modules", "dist", ".venv"].includes(basename(path)),
+}).sort();
 
 export const textOf = (page: string): string => readFileSync(join(root, page), "utf8");
 
