@@ -144,6 +144,9 @@ afterAll(async () => {
   daemon?.interrupt();
   await daemon?.ended;
   await replica?.stop();
+  // For root the cluster lies elsewhere, behind a link.
+  const cluster = at("up/postgres");
+  if (existsSync(cluster)) rmSync(realpathSync(cluster), { recursive: true, force: true });
   rmSync(home, { recursive: true, force: true });
 }, startMs);
 
