@@ -62,8 +62,8 @@ async function repository(): Promise<[string, string][]> {
   return [
     ["repository", top],
     ["branch", latest === undefined ? "no commits yet" : (branch ?? "")],
-    ["last 7 days", week === undefined ? "" : `${week} commits`],
-    ["uncommitted", status === undefined ? "" : `${changed} files`],
+    ["last 7 days", week === undefined ? "" : `${week} ${week === "1" ? "commit" : "commits"}`],
+    ["uncommitted", status === undefined ? "" : `${changed} ${changed === 1 ? "file" : "files"}`],
     ["latest", latest ?? ""],
   ];
 }

@@ -41,7 +41,7 @@ export function addPull(program: Command, cli: Cli): void {
         if (options.json) {
           return cli.out(JSON.stringify({ file, unchanged: isUnchanged, ...counts, variables }));
         }
-        const what = Object.entries(counts).map(([noun, count]) => `${count} ${noun}`);
+        const what = Object.entries(counts).map(([nouns, count]) => counted(count, nouns));
         cli.out(`${file}${isUnchanged ? " is as it should be" : " written"}: ${what.join(", ")}`);
         if (variables.length > 0) cli.note(`before it is applied, set: ${variables.join(", ")}`);
       } finally {
@@ -53,4 +53,9 @@ export function addPull(program: Command, cli: Cli): void {
     ["pull -f - | less", "only shows it"],
     ["pull --force", "replaces the one that is there"],
   ]);
+}
+
+/** "1 agent", "2 agents". */
+function counted(count: number, nouns: string): string {
+  return `${count} ${count === 1 ? nouns.replace(/s$/, "") : nouns}`;
 }

@@ -1,0 +1,131 @@
+/** The documentation as data: its pages, the commands in them, and where each command is executed. */
+import { globSync, readFileSync } from "node:fs";
+import { basename, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+export const root = fileURLToPath(new URL("../../", import.meta.url));
+
+/** Every page of the repository that is written for people. */
+export const pages = globSync("**/*.md", {
+  cwd: root,
+  exclude: (path) => ["node_modules", "dist", ".venv"].includes(basename(path)),
+}).sort();
+
+export const textOf = (page: string): string => readFileSync(join(root, page), "utf8");
+
+export type Block = {
+  page: string;
+  /** Where its first line stands. */
+  line: number;
+  /** "sh", "toml", …; empty for what is indented or has no language. */
+  language: string;
+  text: string;
+};
+
+/** What is set as code in a page. */
+export function blocksOf(page: string): Block[] {
+  const blocks: Block[] = [];
+  let fence: Block | undefined;
+  for (const [index, line] of textOf(page).split("\n").entries()) {
+    const [, language] = /^ *```(.*)$/.exec(line) ?? [];
+    if (fence) {
+      if (language === undefined) fence.text += `${line}\n`;
+      else {
+        blocks.push(fence);
+        fence = undefined;
+      }
+    } else if (language !== undefined) {
+      fence = { page, line: index + 2, language: language.trim(), text: "" };
+    } else if (/^ {4}\S/.test(line)) {
+      blocks.push({ page, line: index + 1, language: "", text: `${line.trim()}\n` });
+    }
+  }
+  return blocks;
+}
+
+export type DocumentedCommand = { page: string; line: number; command: string };
+
+/** The commands of the pages' shell blocks: one for each line, with the lines that continue it, without its comment. */
+export function documentedCommands(): DocumentedCommand[] {
+  return pages
+    .flatMap(blocksOf)
+    .filter(({ language }) => ["sh", "bash", "console", "shell"].includes(language))
+    .flatMap(({ page, line, text }) => {
+      let at = line;
+      return text
+        .replaceAll(/\\\n\s*/g, "\u0000")
+        .split("\n")
+        .map((joined) => {
+          const found = {
+            page,
+            line: at,
+            command: joined
+              .replaceAll("\u0000", "")
+              .replace(/(^|\s{2,})#.*$/, "")
+              .trim(),
+          };
+          at += joined.split("\u0000").length;
+          return found;
+        })
+        .filter(({ command }) => command !== "");
+    });
+}
+
+/** Pages whose commands are read from the page and executed by a test of their own, which names the page. */
+export const executedAsAWhole: Record<string, string> = {
+  "docs/operators.md": "test/integration/server/buf-curl.test.ts",
+};
+
+/** Commands that something else executes: each with files, and what in them does it. */
+export const executedElsewhere: Record<string, [file: string, text: string][]> = {
+  "npm ci && npm start": [
+    [".ci/run", "npm ci"],
+    ["package.json", '"start": "node src/cli/main.ts up"'],
+    ["test/e2e/cli/up.test.ts", "a fresh machine comes up, runs something true, stores it, and stops"],
+  ],
+  "npm ci && npm test": [[".ci/run", "npm test"]],
+  "npm ci": [[".ci/run", "npm ci"]],
+  "npm test": [[".ci/run", "npm test"]],
+  "npm run check": [[".ci/run", "npm run check"]],
+  "npm run generate": [["scripts/check-drift.ts", "generate"]],
+  "npx vitest run test/integration/server/main-job.test.ts": [
+    ["package.json", '"test": "vitest run"'],
+    ["test/integration/server/main-job.test.ts", "test("],
+  ],
+  "npm install @pinion/client": [["test/e2e/client/package.test.ts", "install"]],
+  "pinion device install": [
+    ["test/unit/cli/device-install.test.ts", "install writes the unit, enables and starts it"],
+  ],
+  "pinion device status": [
+    ["test/unit/cli/device-install.test.ts", "status tells a service that is not installed"],
+  ],
+  "pinion device uninstall": [["test/unit/cli/device-install.test.ts", "uninstall stops the service"]],
+  "pinion device conformance -- ./my-daemon": [
+    ["test/e2e/cli/conformance.test.ts", "what fails is told with what was expected, what was seen"],
+  ],
+  "pinion device conformance -- pinion device run --config sh.toml": [
+    ["test/e2e/cli/conformance.test.ts", "the daemon of this repository keeps every promise"],
+  ],
+  // The daemons' own tests prepare them in these steps, and skip them with a notice where Python or Go are missing.
+  "python3 -m venv .venv": [["test/support/toolchains.ts", '"-m", "venv"']],
+  ".venv/bin/pip install -r requirements.txt": [["test/support/toolchains.ts", "requirements.txt"]],
+  "mkdir -p gen": [["test/support/toolchains.ts", "grpc_tools.protoc"]],
+  ".venv/bin/python -m grpc_tools.protoc -I ../../proto --python_out=gen --grpc_python_out=gen $(cd ../../proto && ls pinion/v1/*.proto buf/validate/*.proto)":
+    [["test/support/toolchains.ts", "grpc_tools.protoc"]],
+  "PYTHONPATH=gen PINION_STATE_DIR=./state .venv/bin/python daemon.py claude -p": [
+    ["test/e2e/examples/daemons.test.ts", "completes a run, with its output"],
+  ],
+  "buf generate ../../proto --path ../../proto/pinion/v1 --path ../../proto/buf/validate": [
+    ["test/support/toolchains.ts", "generate"],
+  ],
+  "go build -o daemon .": [["test/support/toolchains.ts", "build"]],
+  "PINION_STATE_DIR=./state ./daemon claude -p": [
+    ["test/e2e/examples/daemons.test.ts", "completes a run, with its output"],
+  ],
+};
+
+/** Commands that no test executes, each with the reason. */
+export const notExecutable: Record<string, string> = {
+  "npm run format":
+    "it rewrites the checkout; `npm run check` asks the same tools whether there is anything to rewrite",
+};
