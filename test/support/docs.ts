@@ -92,6 +92,15 @@ export const executedElsewhere: Record<string, [file: string, text: string][]> =
     ["package.json", '"test": "vitest run"'],
     ["test/integration/server/main-job.test.ts", "test("],
   ],
+  "npm run chaos -- --seed 1 --minutes 5": [["test/chaos/short.test.ts", "seed"]],
+  "npm run chaos -- --seed 1 --minutes 30 --devices 200 --replicas 3 --hosts 4 --json result.json --evidence broken.json":
+    [["test/chaos/short.test.ts", "seed"]],
+  "pinion migrate": [["test/integration/server/upgrade.test.ts", "migrat"]],
+  'kill -TERM "$pid"': [["test/e2e/backup.test.ts", "SIGTERM"]],
+  "tar -C .pinion -chpf pinion-backup.tar .": [["test/e2e/backup.test.ts", '"-chpf"']],
+  "mkdir -m 711 restored": [["test/e2e/backup.test.ts", "0o711"]],
+  "tar -C restored -xpf pinion-backup.tar": [["test/e2e/backup.test.ts", '"-xpf"']],
+  "pinion serve --data restored": [["test/e2e/backup.test.ts", '"serve"']],
   "npm install @pinion/client": [["test/e2e/client/package.test.ts", "install"]],
   "pinion device install": [
     ["test/unit/cli/device-install.test.ts", "install writes the unit, enables and starts it"],
@@ -126,6 +135,8 @@ export const executedElsewhere: Record<string, [file: string, text: string][]> =
 
 /** Commands that no test executes, each with the reason. */
 export const notExecutable: Record<string, string> = {
+  "PGPASSWORD=$(cat .pinion/postgres.password) pg_dump -Fc -h 127.0.0.1 -p $(cat .pinion/postgres.port) -U pinion pinion > pinion.dump":
+    "it needs PostgreSQL's own pg_dump of the same major version, which is not among the packages",
   "npm run format":
     "it rewrites the checkout; `npm run check` asks the same tools whether there is anything to rewrite",
 };

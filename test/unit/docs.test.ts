@@ -233,6 +233,8 @@ const otherVariables: Record<string, string> = {
   PINION_AGENT_KIND: "of the example in Python",
   PINION_SLOTS: "of the example in Python",
   PINION_TEST_LOG: "of the tests: test/support/server.ts",
+  PINION_TEST_DATABASE_URL: "of the tests: test/support/global-setup.ts",
+  PINION_CHAOS_SEED: "of the tests: test/chaos",
   PINION_CHROMIUM: "of the tests: test/support/browser.ts",
   PINION_SECRET_NAME: "stands for the variable of a reference secret://NAME",
 };

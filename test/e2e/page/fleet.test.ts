@@ -5,6 +5,7 @@ import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
 import { temporaryDirectory } from "../../support/processes.ts";
 import { startTestReplica } from "../../support/server.ts";
+import { connectWorker, fleetToken, workerIdentity } from "../../support/worker.ts";
 
 describe.skipIf(!browserPath)("the fleet", () => {
   const database = useDatabase();
@@ -35,6 +36,21 @@ describe.skipIf(!browserPath)("the fleet", () => {
 
     device.cancel();
     await row.getByText("unsteady").waitFor();
+  });
+
+  test("a fleet worker is marked as one, and is no device that a watcher can be pinned to", async () => {
+    const replica = await startTestReplica(database.url, patient);
+    await enrolDevice(replica.clients, "mac-7");
+    const worker = workerIdentity(await fleetToken(replica.clients));
+    await connectWorker(replica.url, worker);
+    const page = await browser.signIn(replica);
+    await page.locator(`[data-key="${worker.deviceId}"]`).getByText("fleet worker").waitFor();
+    expect(await page.getByText("fleet worker").count()).toBe(1);
+
+    await page.getByRole("link", { name: "Watchers" }).click();
+    await page.getByRole("button", { name: "Create a watcher" }).click();
+    const choices = page.getByRole("dialog").getByLabel("Device").getByRole("option");
+    await expect.poll(() => choices.allTextContents()).toEqual(["any fleet worker", "mac-7"]);
   });
 
   test("a join code is made, copied, and lets a machine enrol, which the dialog says", async () => {

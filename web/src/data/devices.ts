@@ -19,10 +19,11 @@ export const devices = createCollection<Device>({
   isNamed: true,
 });
 
-/** The devices to choose from, each by a name that no other has. */
+/** The devices that a watcher can be pinned to, each by a name that no other has. */
 export const deviceOptions = computed(() => {
-  const labels = Map.groupBy(devices.items.value, ({ label }) => label);
-  return devices.items.value.map(({ id, label }) => ({
+  const pinnable = devices.items.value.filter((device) => !device.isWorker);
+  const labels = Map.groupBy(pinnable, ({ label }) => label);
+  return pinnable.map(({ id, label }) => ({
     value: id,
     label: labels.get(label)!.length > 1 ? `${label} (${id.slice(-8)})` : label,
   }));

@@ -90,7 +90,16 @@ function textOf(device: Device): string {
   let text = texts.get(device);
   if (text === undefined) {
     const { label, id, platform, replicaId, appVersion, agentKinds } = device;
-    const words = [label, id, platformWord(platform), livenessWord(device.liveness), replicaId, appVersion];
+    const kind = device.isWorker ? "fleet worker" : "";
+    const words = [
+      label,
+      id,
+      kind,
+      platformWord(platform),
+      livenessWord(device.liveness),
+      replicaId,
+      appVersion,
+    ];
     text = [...words, ...agentKinds].join(" ").toLowerCase();
     texts.set(device, text);
   }
@@ -108,6 +117,12 @@ const columns: Column<Device>[] = [
           {device.label}
         </a>{" "}
         <code title={device.id}>{device.id.slice(-8)}</code>
+        {device.isWorker && (
+          <>
+            {" "}
+            <small title="Takes what is pinned to no device">fleet worker</small>
+          </>
+        )}
       </>
     ),
   },
