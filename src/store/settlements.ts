@@ -7,9 +7,10 @@ import { unnest } from "./unnest.ts";
  *
  *   finish    the run moves to run_finished; a completed one leaves its window (R5)
  *   retry     the run goes back to pending after a backoff, while its attempts last
- *   withdraw  the run goes back to pending as if the attempt had not been; it was never accepted
+ *   withdraw  the run goes back to pending as if the attempt had not been; one that was accepted is left as it is
  *
- * Each row is locked, and the attempt token is the fence: a settlement whose token is not current changes nothing.
+ * Each row is locked, and the attempt token is the fence: a settlement whose token is not current changes nothing. A
+ * session has its epoch for a second one: an attempt keeps its token when a newer session goes on with it.
  */
 
 export type FinishedStatus = "completed" | "failed" | "timeout" | "cancelled" | "skipped";
@@ -22,6 +23,8 @@ export type Settlement = {
   attemptToken: string | null;
   /** The device that reports; null if Pinion itself settles. */
   deviceId: string | null;
+  /** The session that settles; it settles only what is still its own. Absent for whoever is no session. */
+  epoch?: number;
   action: "finish" | "finish_or_retry" | "withdraw";
   status: FinishedStatus;
   reason: string;
@@ -37,6 +40,9 @@ export type Settlement = {
   pushedAgoMs?: number | undefined;
   startedAgoMs?: number | undefined;
 };
+
+/** What a session settles: always an attempt, and only its own. */
+export type SessionSettlement = Settlement & { attemptToken: string; epoch: number };
 
 /** How failures are answered. Times in milliseconds. */
 export type FailurePolicy = {
@@ -98,6 +104,7 @@ export async function settle(
     run_id: ["uuid", (s) => s.runId],
     token: ["uuid", (s) => s.attemptToken],
     reporter: ["uuid", (s) => s.deviceId],
+    epoch: ["bigint", (s) => s.epoch ?? null],
     action: ["text", (s) => s.action],
     outcome: ["text", (s) => s.status],
     why: ["text", (s) => s.reason],
@@ -133,6 +140,8 @@ export async function settle(
           select * from run
           where org_id = i.org_id and id = i.run_id and attempt_token is not distinct from i.token
             and (i.reporter is null or device_id = i.reporter)
+            and (i.epoch is null or claimed_epoch = i.epoch)
+            and (i.action <> 'withdraw' or status = 'claimed')
           for update
         ) r
         left join watcher w on w.org_id = r.org_id and w.id = r.watcher_id

@@ -14,7 +14,7 @@ import * as attempts from "../../store/attempts.ts";
 import { type Db, isPassing, transaction } from "../../store/database.ts";
 import * as devices from "../../store/devices.ts";
 import * as events from "../../store/events.ts";
-import type { FailurePolicy, Settlement } from "../../store/settlements.ts";
+import type { FailurePolicy, SessionSettlement } from "../../store/settlements.ts";
 import * as turnAttempts from "../../store/turn-attempts.ts";
 import * as workers from "../../store/workers.ts";
 import type { BusMessage } from "../bus.ts";
@@ -111,11 +111,12 @@ export function createHub(deps: HubDeps): Hub {
     onBatch: telemetry.batch("acceptances"),
   });
 
-  const settlements = createBatcher<Settlement, void>({
+  const settlements = createBatcher<SessionSettlement, boolean>({
     async run(items) {
       const settled = await transaction(db, (tx) => settleWithEvents(tx, items, policy));
       deps.doorbell().settled(settled);
-      return items.map(() => undefined);
+      const tokens = new Set(settled.map((run) => run.attemptToken));
+      return items.map((item) => tokens.has(item.attemptToken));
     },
     itemsMax: settlementsPerBatchMax,
     queueMax: waitingMax,

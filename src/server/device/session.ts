@@ -23,7 +23,7 @@ import type * as attempts from "../../store/attempts.ts";
 import type { ClaimedRun } from "../../store/attempts.ts";
 import { isPassing } from "../../store/database.ts";
 import type { SessionName } from "../../store/presence.ts";
-import type { AttemptName, Settlement } from "../../store/settlements.ts";
+import type { AttemptName, SessionSettlement, Settlement } from "../../store/settlements.ts";
 import type { ClaimedTurn } from "../../store/turn-attempts.ts";
 import type { OutputChunk } from "../feed.ts";
 import type { Principal } from "../guard.ts";
@@ -72,7 +72,8 @@ export type SessionServices = {
   accept(acceptance: Acceptance, kind: AttemptKind): Promise<AcceptResult>;
   /** Without a kind, of an attempt that the session has not heard of. */
   report(report: Report, kind: AttemptKind | undefined): Promise<ReportVerdict>;
-  settle(settlement: Settlement, kind: AttemptKind): Promise<void>;
+  /** Answers whether the attempt was still the session's. */
+  settle(settlement: SessionSettlement, kind: AttemptKind): Promise<boolean>;
   beat(session: SessionName, attempts: readonly (AttemptName & { kind: AttemptKind })[]): void;
   output(chunk: OutputChunk): void;
   /** A run or a turn is somewhere else in its life; those who watch it look. */
@@ -367,18 +368,19 @@ export class Session implements Seat {
     if (!attempt || attempt.state === "settling" || attempt.state === "reporting") return;
     const isTemporary = reject.reason === RejectReason.BUSY || reject.reason === RejectReason.SHUTTING_DOWN;
     const why = reject.message || RejectReason[reject.reason].toLowerCase();
-    this.#settle(
-      attempt,
-      isTemporary
-        ? {
-            action: "withdraw",
-            status: "timeout",
-            reason: `turned down by the device for now: ${why}`,
-            delayMs: withdrawnDelayMs,
-          }
-        : { action: "finish_or_retry", status: "failed", reason: `turned down by the device: ${why}` },
-      "reporting",
-    );
+    // What it had accepted it may have begun, so the attempt counts.
+    const how: Pick<Settlement, "action" | "status" | "reason" | "delayMs"> =
+      attempt.state !== "assigned"
+        ? { action: "finish_or_retry", status: "failed", reason: `given up by the device: ${why}` }
+        : isTemporary
+          ? {
+              action: "withdraw",
+              status: "timeout",
+              reason: `turned down by the device for now: ${why}`,
+              delayMs: withdrawnDelayMs,
+            }
+          : { action: "finish_or_retry", status: "failed", reason: `turned down by the device: ${why}` };
+    this.#settle(attempt, how, "reporting");
   }
 
   #output(output: Output): void {
@@ -519,12 +521,18 @@ export class Session implements Seat {
 
   /** An attempt was settled, here or elsewhere: its slot is free. */
   settled(attemptToken: string): void {
+    const attempt = this.#forget(attemptToken);
+    if (attempt && attempt.state !== "reporting" && attempt.state !== "accepting") this.#disown(attempt);
+  }
+
+  /** An attempt is not out in this session any more: its slot is free. */
+  #forget(attemptToken: string): OutstandingAttempt | undefined {
     const wasFull = this.freeSlots() === 0;
     const attempt = this.#out.remove(attemptToken);
-    if (!attempt) return;
+    if (!attempt) return undefined;
     if (wasFull) this.#freeSince = performance.now();
-    if (attempt.state !== "reporting" && attempt.state !== "accepting") this.#disown(attempt);
     this.#services.wake(this);
+    return attempt;
   }
 
   /** A newer session of the device took over. */
@@ -621,14 +629,14 @@ export class Session implements Seat {
     this.#out.move(attempt, state);
     const { orgId } = this;
     const { runId, attemptToken } = attempt;
-    const settlement = { orgId, runId, attemptToken, deviceId: null, ...how };
+    const settlement = { orgId, runId, attemptToken, deviceId: null, epoch: this.#epoch, ...how };
     this.#track(
-      this.#whileServed(() => this.#services.settle(settlement, attempt.kind).then(() => true)).then(
-        (isDone) => {
-          // Otherwise it stays out; the next hello or the reaper judges it.
-          if (isDone) this.settled(attemptToken);
-        },
-      ),
+      this.#whileServed(() => this.#services.settle(settlement, attempt.kind)).then((wasOurs) => {
+        if (wasOurs) this.settled(attemptToken);
+        // Ended elsewhere, or it goes on in a newer session: its device must not be told to stop.
+        else if (wasOurs === false) this.#forget(attemptToken);
+        // Otherwise it stays out; the next hello or the reaper judges it.
+      }),
     );
   }
 

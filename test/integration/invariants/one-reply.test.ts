@@ -2,7 +2,8 @@
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { HeldAttemptState } from "#gen/pinion/v1/device_pb.js";
-import { storeRepliesOnce } from "../../../src/scheduler/turn-endings.ts";
+import { createLogger } from "../../../src/log.ts";
+import { createTurnEndings, storeRepliesOnce } from "../../../src/scheduler/turn-endings.ts";
 import { failTurnsOfSessions, sweepTurnsOnce } from "../../../src/scheduler/turn-sweep.ts";
 import { transaction } from "../../../src/store/database.ts";
 import * as turnAttempts from "../../../src/store/turn-attempts.ts";
@@ -58,15 +59,16 @@ test("T1: a repeated reply gets the stored verdict and changes nothing", async (
 test("T1: a reply under a token that is not current changes nothing, also the holder's own", async () => {
   const { db } = database;
   const worker = await seedWorker(db);
-  const first = await seedTurn(db, worker);
-  await withdraw(db, [{ ...first, reason: "busy", delayMs: 0 }]);
-  const stale = replyOf(first, { reply: "stale", nextSnapshot: bytes("stale") });
+  await startTurn(db);
+  const [first] = await claimTurns(db, worker);
+  await withdraw(db, [{ ...first!, epoch: worker.epoch, reason: "busy", delayMs: 0 }]);
+  const stale = replyOf(first!, { reply: "stale", nextSnapshot: bytes("stale") });
   expect((await store(stale)).verdicts).toEqual(["unknown"]);
   const [second] = await claimTurns(db, worker);
-  expect(second).toMatchObject({ turnId: first.turnId, attempt: 1 });
+  expect(second).toMatchObject({ turnId: first!.turnId, attempt: 1 });
   expect((await store(stale)).verdicts).toEqual(["unknown"]);
   expect((await store(replyOf(second!, { nextSnapshot: bytes("s1") }))).verdicts).toEqual(["stored"]);
-  expect(await findTurn(db, first)).toMatchObject({ reply: "hi", snapshotVersion: 1 });
+  expect(await findTurn(db, first!)).toMatchObject({ reply: "hi", snapshotVersion: 1 });
   expect((await store(stale)).verdicts).toEqual(["superseded"]);
 });
 
@@ -148,6 +150,28 @@ test("T1: the fast path fails the turns of the broken session, and none that a n
   expect(await failTurnsOfSessions(db, [{ ...worker, epoch }])).toMatchObject([
     { turnId: turn.turnId, status: "failed", isRetryable: true, reason: "worker lost: its stream broke" },
   ]);
+});
+
+test("T1: a replaced session takes away nothing that a newer one goes on with, and the newer one only what is not accepted", async () => {
+  const { db } = database;
+  const worker = await seedWorker(db);
+  await startTurn(db);
+  const [turn] = await claimTurns(db, worker);
+  const held = [{ ...attemptOf(turn!), state: HeldAttemptState.RUNNING }];
+  const { epoch } = await openDevice(db, worker, { held });
+  const bell = { turnStarted() {}, turnsEnded() {}, turnsWithdrawn() {} };
+  const endings = createTurnEndings({
+    db,
+    doorbell: bell,
+    log: createLogger({ name: "test", level: "silent" }),
+  });
+  const ended = { status: "failed", reason: "given up", isRetryable: true } as const;
+  const withdrawn = { ...turn!, reason: "never accepted", delayMs: 0 };
+  expect(await endings.withdraw({ ...withdrawn, epoch: worker.epoch })).toBe(false);
+  expect(await endings.end({ ...turn!, epoch: worker.epoch, ...ended })).toBe(false);
+  expect(await endings.withdraw({ ...withdrawn, epoch })).toBe(false);
+  expect(await findTurn(db, turn!)).toMatchObject({ status: "running", attempt: 1 });
+  expect(await endings.end({ ...turn!, epoch, ...ended })).toBe(true);
 });
 
 test("T1: each deadline ends a turn by itself, and says which it was", async () => {
