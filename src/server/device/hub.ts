@@ -310,6 +310,8 @@ export function createHub(deps: HubDeps): Hub {
           if (session.epoch < message.epoch) session.replaced();
           break;
         case "disconnect":
+          // Meant for a stream that a newer one has replaced meanwhile.
+          if (session.epoch > message.epoch) break;
           if (message.reason === "revoked") session.revoked();
           else session.drain(DrainReason.OPERATOR, "an operator asked for it");
           break;
