@@ -281,19 +281,26 @@ export async function lockOverdue(
   return rows;
 }
 
+export type LockedTurn = {
+  orgId: string;
+  turnId: string;
+  attemptToken: string;
+  status: "claimed" | "running";
+};
+
 /** Locks the turns that these sessions hold: their streams broke. Those that a newer session has adopted are not theirs. */
 export async function lockOfSessions(
   tx: Db,
   sessions: readonly { orgId: string; deviceId: string; epoch: number }[],
-): Promise<{ orgId: string; turnId: string; attemptToken: string }[]> {
+): Promise<LockedTurn[]> {
   if (sessions.length === 0) return [];
   const input = unnest("i", sessions, {
     org_id: ["text", (s) => s.orgId],
     device_id: ["uuid", (s) => s.deviceId],
     epoch: ["bigint", (s) => s.epoch],
   });
-  const { rows } = await sql<{ orgId: string; turnId: string; attemptToken: string }>`
-    select t.org_id as "orgId", t.id as "turnId", t.attempt_token as "attemptToken"
+  const { rows } = await sql<LockedTurn>`
+    select t.org_id as "orgId", t.id as "turnId", t.attempt_token as "attemptToken", t.status
     from turn t join ${input} on t.org_id = i.org_id and t.holder_id = i.device_id and t.claimed_epoch = i.epoch
     where t.status <> 'pending'
     order by t.org_id, t.id

@@ -83,8 +83,11 @@ export type SessionServices = {
     attempt: Pick<OutstandingAttempt, "kind" | "runId" | "watcherId" | "attempt">,
   ): void;
   wake(session: Session): void;
-  /** `isBroken`: nobody had asked the stream to end, so its turns are lost. */
-  closed(session: Session, end: { cause: string; isBroken: boolean }): void;
+  /**
+   * `isBroken`: nobody had asked the stream to end, so its turns are lost; but for those whose claim was still under way,
+   * which are in nobody's hands: what was out at the device is `pushed`, by attempt token.
+   */
+  closed(session: Session, end: { cause: string; isBroken: boolean; pushed: ReadonlySet<string> }): void;
 };
 
 /** Messages of a device that are being worked on; more than its slots need is abuse. */
@@ -98,6 +101,13 @@ const shutdownSpreadMs = 5_000;
 const moveSpreadMs = 200;
 /** Between tries while the database is away. */
 const retryMs = 1_000;
+
+/** What becomes of an attempt that was claimed for a session which then took no more. */
+const whileLeaving = {
+  action: "withdraw",
+  status: "timeout",
+  reason: "the device was leaving when it was claimed",
+} as const;
 
 /**
  * One device's one live stream, on this replica: a doorbell with a memory of what is out at the device. The truth is in
@@ -460,13 +470,13 @@ export class Session implements Seat {
     name: { kind: AttemptKind; runId: string; attemptToken: string; attempt: number },
     assignment: () => ConnectResponse,
   ): boolean {
+    if (this.#isClosed()) {
+      this.#giveBack(name);
+      return false;
+    }
     const attempt = this.#out.add(name, "assigned");
     if (this.#state !== "serving") {
-      this.#settle(attempt, {
-        action: "withdraw",
-        status: "timeout",
-        reason: "the device was leaving when it was claimed",
-      });
+      this.#settle(attempt, whileLeaving);
       return false;
     }
     try {
@@ -485,6 +495,18 @@ export class Session implements Seat {
     this.#services.runMoved(this, "run.claimed", attempt);
     attempt.timer = setTimeout(() => this.#pushAgain(attempt), this.#services.timers.acceptDeadlineMs);
     return true;
+  }
+
+  /** The session ended while the claim was under way: what was never pushed is free again, whoever waits for it. */
+  #giveBack({ kind, runId, attemptToken }: { kind: AttemptKind; runId: string; attemptToken: string }): void {
+    const { orgId } = this;
+    const epoch = this.#epoch;
+    this.#services
+      .settle({ orgId, runId, attemptToken, deviceId: null, epoch, ...whileLeaving }, kind)
+      .catch((error: unknown) => {
+        // The next hello or the reaper takes it back.
+        this.#log.warn({ err: error, runId }, "an attempt that was never pushed could not be given back");
+      });
   }
 
   #pushAgain(attempt: OutstandingAttempt): void {
@@ -595,15 +617,16 @@ export class Session implements Seat {
     this.#state = "closed";
     clearTimeout(this.#timer);
     clearTimeout(this.#ageTimer);
+    const pushed = new Set(this.#out.list().map((attempt) => attempt.attemptToken));
     this.#out.clear();
     this.#link.end(error);
     this.#over.abort();
     // While it opens, nobody knows the epoch yet; `#open` then says that it is closed.
-    if (!this.#isOpening) this.#tellClosed(cause);
+    if (!this.#isOpening) this.#tellClosed(cause, pushed);
   }
 
-  #tellClosed(cause: string): void {
-    this.#services.closed(this, { cause, isBroken: !this.#isMoved });
+  #tellClosed(cause: string, pushed: ReadonlySet<string> = new Set()): void {
+    this.#services.closed(this, { cause, isBroken: !this.#isMoved, pushed });
   }
 
   /** A method, because what was awaited may have closed it. */

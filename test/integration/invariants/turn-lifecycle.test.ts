@@ -74,9 +74,10 @@ const events: Record<string, (scene: Scene) => Promise<unknown>> = {
     const ended = { status: "failed", reason: "given up", isRetryable: true } as const;
     await endings.end({ ...turn, epoch, ...ended });
   },
-  async "the worker's stream broke"({ db, worker }) {
+  async "the worker's stream broke"({ db, turn, worker }) {
     await presence.close(db, [worker]);
-    await failTurnsOfSessions(db, [worker]);
+    const broken = { ...worker, pushed: new Set([turn.attemptToken]) };
+    await failTurnsOfSessions(db, [broken], { log, onEnded() {} });
   },
   "the worker was asked to move, and left": ({ db, worker }) => presence.close(db, [worker]),
   async "its beats stopped for the TTL"(scene) {
