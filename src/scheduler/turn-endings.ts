@@ -67,15 +67,15 @@ type Ending = Omit<TerminalReply, "holderId">;
 
 /**
  * Stores what becomes of turns, in batches. What is resolved has been committed and announced; what may pass (see
- * isPassing) is rejected, and may be tried again.
+ * isPassing) is rejected, and may be tried again. `end` and `withdraw` answer whether the turn was the caller's to settle.
  */
 export type TurnEndings = {
   /** Stores a worker's reply, exactly once. Refuses with `invalid_argument` what can never be stored. */
   reply(reply: Reply): Promise<ReplyVerdict>;
   /** Pinion itself ends a turn. */
-  end(ending: Ending): Promise<void>;
+  end(ending: Ending): Promise<boolean>;
   /** Gives a claim back that no worker took on. */
-  withdraw(withdrawal: Withdrawal): Promise<void>;
+  withdraw(withdrawal: Withdrawal): Promise<boolean>;
   idle(): Promise<void>;
 };
 
@@ -101,9 +101,9 @@ export function createTurnEndings(options: { db: Db; doorbell: TurnBell; log: Lo
     mayIsolate: (error) => !isPassing(error),
   });
 
-  const endings: Batcher<Ending, void> = createBatcher({
+  const endings: Batcher<Ending, boolean> = createBatcher({
     async run(items) {
-      const distinct = [...new Map(items.map((item) => [item.turnId, item])).values()];
+      const distinct = distinctOf(items);
       const ended = await transaction(db, (tx) =>
         endTurns(
           tx,
@@ -111,7 +111,7 @@ export function createTurnEndings(options: { db: Db; doorbell: TurnBell; log: Lo
         ),
       );
       doorbell.turnsEnded(ended);
-      return items.map(() => undefined);
+      return areIn(items, ended);
     },
     itemsMax: repliesPerBatchMax,
     queueMax: repliesWaitingMax,
@@ -119,13 +119,13 @@ export function createTurnEndings(options: { db: Db; doorbell: TurnBell; log: Lo
     mayIsolate: (error) => !isPassing(error),
   });
 
-  const withdrawals: Batcher<Withdrawal, void> = createBatcher({
+  const withdrawals: Batcher<Withdrawal, boolean> = createBatcher({
     async run(items) {
-      const distinct = [...new Map(items.map((item) => [item.turnId, item])).values()];
+      const distinct = distinctOf(items);
       const { withdrawn, ended } = await transaction(db, (tx) => withdrawOnce(tx, distinct));
       doorbell.turnsWithdrawn(withdrawn);
       doorbell.turnsEnded(ended);
-      return items.map(() => undefined);
+      return areIn(items, [...withdrawn, ...ended]);
     },
     itemsMax: repliesPerBatchMax,
     queueMax: repliesWaitingMax,
@@ -151,14 +151,30 @@ export function createTurnEndings(options: { db: Db; doorbell: TurnBell; log: Lo
   };
 }
 
+/** Each once: of what is said about one turn, one attempt and one session can be current. */
+function distinctOf<Item extends { turnId: string; attemptToken: string | null; epoch?: number | undefined }>(
+  items: readonly Item[],
+): Item[] {
+  return [...new Map(items.map((item) => [`${nameOf(item)} ${item.epoch}`, item])).values()];
+}
+
+/** Which of the items were settled. */
+function areIn(
+  items: readonly { turnId: string; attemptToken: string | null }[],
+  settled: readonly { turnId: string; attemptToken: string | null }[],
+): boolean[] {
+  const names = new Set(settled.map(nameOf));
+  return items.map((item) => names.has(nameOf(item)));
+}
+
 /** Gives claims back in the caller's transaction; a turn whose end was asked for does not begin again, and ends. */
 async function withdrawOnce(
   tx: Db,
   withdrawals: readonly Withdrawal[],
 ): Promise<{ withdrawn: WithdrawnTurn[]; ended: EndedTurn[] }> {
-  const withdrawn = await withdraw(tx, withdrawals);
-  const waiting = new Set(withdrawn.map((turn) => turn.turnId));
-  const rest = withdrawals.filter(({ turnId }) => !waiting.has(turnId));
+  const { withdrawn, unwanted } = await withdraw(tx, withdrawals);
+  const ending = new Set(unwanted.map((turn) => turn.turnId));
+  const rest = withdrawals.filter(({ turnId }) => ending.has(turnId));
   const ended = await endTurns(
     tx,
     rest.map(({ orgId, turnId, attemptToken, reason }) => ({

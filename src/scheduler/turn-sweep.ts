@@ -1,5 +1,5 @@
 import type { Logger } from "../log.ts";
-import { type Db, transaction } from "../store/database.ts";
+import { type Db, isPassing, transaction } from "../store/database.ts";
 import {
   type EndedTurn,
   lockOfSessions,
@@ -59,24 +59,76 @@ function endingOf(turn: OverdueTurn): TerminalReply {
   return { orgId, turnId, attemptToken, holderId: null, ...endings[rule](turn) };
 }
 
-/** The fast path: the streams of these sessions broke, and their turns fail now. */
-export function failTurnsOfSessions(
+/** A session whose stream broke, and the attempts that were out at its device then, by token. */
+export type BrokenSession = {
+  orgId: string;
+  deviceId: string;
+  epoch: number;
+  pushed: ReadonlySet<string>;
+};
+
+/**
+ * The fast path: the streams of these sessions broke, and their turns fail now. What the database refuses takes no others
+ * with it (R9): those of each session are ended apart then, and if need be each by itself; one that is refused still is
+ * logged and left to its deadline. What may pass (see isPassing) is thrown, and all of it may be tried again.
+ */
+export async function failTurnsOfSessions(
   db: Db,
-  sessions: readonly { orgId: string; deviceId: string; epoch: number }[],
-): Promise<EndedTurn[]> {
-  return transaction(db, async (tx) => {
-    const lost = await lockOfSessions(tx, sessions);
-    return endTurns(
-      tx,
-      lost.map((turn) => ({
-        ...turn,
-        holderId: null,
-        status: "failed",
-        reason: "worker lost: its stream broke",
-        isRetryable: true,
-      })),
-    );
-  });
+  sessions: readonly BrokenSession[],
+  options: { log: Logger; onEnded: (ended: readonly EndedTurn[]) => void },
+): Promise<void> {
+  const { log, onEnded } = options;
+  if (sessions.length === 0) return;
+  const all = await failOrSay(db, sessions);
+  if ("ended" in all) return onEnded(all.ended);
+  log.error(
+    { err: all.error, sessions: sessions.length },
+    "turns could not be ended together; one by one now",
+  );
+  for (const session of sessions) {
+    const ofOne = await failOrSay(db, [session]);
+    if ("ended" in ofOne) {
+      onEnded(ofOne.ended);
+      continue;
+    }
+    for (const { turnId } of await transaction(db, (tx) => lockOfSessions(tx, [session]))) {
+      const one = await failOrSay(db, [session], turnId);
+      if ("ended" in one) onEnded(one.ended);
+      else log.error({ err: one.error, orgId: session.orgId, turnId }, "a turn cannot be ended and was left");
+    }
+  }
+}
+
+/** In one transaction: the turns of these sessions, or only one of them. */
+async function failOrSay(
+  db: Db,
+  sessions: readonly BrokenSession[],
+  onlyId?: string,
+): Promise<{ ended: EndedTurn[] } | { error: unknown }> {
+  const pushed = new Set(sessions.flatMap((session) => [...session.pushed]));
+  try {
+    const ended = await transaction(db, async (tx) => {
+      const lost = (await lockOfSessions(tx, sessions)).filter(
+        // One whose claim was under way when the stream broke is given back by its session.
+        ({ turnId, status, attemptToken }) =>
+          (status === "running" || pushed.has(attemptToken)) && (!onlyId || turnId === onlyId),
+      );
+      return endTurns(
+        tx,
+        lost.map(({ orgId, turnId, attemptToken }) => ({
+          ...{ orgId, turnId, attemptToken },
+          holderId: null,
+          status: "failed",
+          reason: "worker lost: its stream broke",
+          isRetryable: true,
+        })),
+      );
+    });
+    return { ended };
+  } catch (error) {
+    if (isPassing(error)) throw error;
+    return { error };
+  }
 }
 
 /**

@@ -28,8 +28,8 @@ export type BusMessage =
   | { kind: "settled"; orgId: string; deviceId: string; attemptToken: string }
   /** The device has a session with this epoch now; an older one ends. */
   | { kind: "replaced"; orgId: string; deviceId: string; epoch: number }
-  /** The device's stream is to be drained. */
-  | { kind: "disconnect"; orgId: string; deviceId: string; reason: "operator" | "revoked" }
+  /** The device's session with this epoch is to be drained, or an older one. */
+  | { kind: "disconnect"; orgId: string; deviceId: string; epoch: number; reason: "operator" | "revoked" }
   /** A token is good no more. */
   | { kind: "revoked"; tokenId: string }
   /** Events were appended. */

@@ -29,6 +29,7 @@ export type ReplicaDoorbell = Doorbell &
       orgId: string;
       deviceId: string;
       replicaId: string;
+      epoch: number;
       reason: "operator" | "revoked";
     }): void;
     /** Ends the streams that a token opened, on every replica. */
@@ -160,8 +161,8 @@ export function createDoorbell(options: {
     ...createTurnBell({ feed, ring, ringFleet, later }),
     work: (device) => ring({ kind: "work", ...device }),
     eventsAppended: (orgId) => feed.eventsAppended(orgId),
-    disconnect({ replicaId, orgId, deviceId, reason }) {
-      const message = { kind: "disconnect" as const, orgId, deviceId, reason };
+    disconnect({ replicaId, orgId, deviceId, epoch, reason }) {
+      const message = { kind: "disconnect" as const, orgId, deviceId, epoch, reason };
       if (!hub.receive(message)) bus().send(replicaId, message);
     },
     revoke(tokenId) {

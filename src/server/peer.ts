@@ -1,7 +1,7 @@
 /** Who is at the other end of a call: its address, what it says that it is, and the call's id. */
 
 import type { IncomingHttpHeaders, IncomingMessage } from "node:http";
-import type { Http2ServerRequest } from "node:http2";
+import { constants, type Http2ServerRequest, type ServerHttp2Stream } from "node:http2";
 import { isIP } from "node:net";
 import {
   ConnectError,
@@ -13,6 +13,7 @@ import {
 import { newId } from "../ids.ts";
 
 const addressKey = createContextKey("", { description: "peer address" });
+const cutKey = createContextKey<(afterMs: number) => void>(() => {}, { description: "cut the stream" });
 const requestIdKey = createContextKey("", { description: "request id" });
 
 const userAgentCharactersMax = 200;
@@ -51,10 +52,20 @@ export function peerValues(
   request: IncomingMessage | Http2ServerRequest,
   trustedProxies: number,
 ): ContextValues {
-  return createContextValues().set(
-    addressKey,
-    peerAddressOf(request.headers, request.socket?.remoteAddress, trustedProxies),
-  );
+  const address = peerAddressOf(request.headers, request.socket?.remoteAddress, trustedProxies);
+  const values = createContextValues().set(addressKey, address);
+  return "stream" in request ? values.set(cutKey, (afterMs) => cutStream(request.stream, afterMs)) : values;
+}
+
+function cutStream(stream: ServerHttp2Stream, afterMs: number): void {
+  if (stream.destroyed) return;
+  const timer = setTimeout(() => stream.close(constants.NGHTTP2_CANCEL), afterMs);
+  stream.once("close", () => clearTimeout(timer));
+}
+
+/** Cuts the call's stream, unless it has closed by itself by then: a peer that makes no room keeps it open for ever. */
+export function cutLater(values: ContextValues, afterMs: number): void {
+  values.get(cutKey)(afterMs);
 }
 
 /** As {@link addressOf}, from the headers of a request and the address at the other end of its connection. */

@@ -7,9 +7,10 @@ import { unnest } from "./unnest.ts";
  *
  *   finish    the run moves to run_finished; a completed one leaves its window (R5)
  *   retry     the run goes back to pending after a backoff, while its attempts last
- *   withdraw  the run goes back to pending as if the attempt had not been; it was never accepted
+ *   withdraw  the run goes back to pending as if the attempt had not been; one that was accepted is left as it is
  *
- * Each row is locked, and the attempt token is the fence: a settlement whose token is not current changes nothing.
+ * Each row is locked, and the attempt token is the fence: a settlement whose token is not current changes nothing. A
+ * session has its epoch for a second one: an attempt keeps its token when a newer session goes on with it.
  */
 
 export type FinishedStatus = "completed" | "failed" | "timeout" | "cancelled" | "skipped";
@@ -22,6 +23,8 @@ export type Settlement = {
   attemptToken: string | null;
   /** The device that reports; null if Pinion itself settles. */
   deviceId: string | null;
+  /** The session that settles; it settles only what is still its own. Absent for whoever is no session. */
+  epoch?: number;
   action: "finish" | "finish_or_retry" | "withdraw";
   status: FinishedStatus;
   reason: string;
@@ -37,6 +40,9 @@ export type Settlement = {
   pushedAgoMs?: number | undefined;
   startedAgoMs?: number | undefined;
 };
+
+/** What a session settles: always an attempt, and only its own. */
+export type SessionSettlement = Settlement & { attemptToken: string; epoch: number };
 
 /** How failures are answered. Times in milliseconds. */
 export type FailurePolicy = {
@@ -98,6 +104,7 @@ export async function settle(
     run_id: ["uuid", (s) => s.runId],
     token: ["uuid", (s) => s.attemptToken],
     reporter: ["uuid", (s) => s.deviceId],
+    epoch: ["bigint", (s) => s.epoch ?? null],
     action: ["text", (s) => s.action],
     outcome: ["text", (s) => s.status],
     why: ["text", (s) => s.reason],
@@ -112,30 +119,29 @@ export async function settle(
     started_ago_ms: ["bigint", (s) => s.startedAgoMs ?? null],
   });
   const { rows } = await sql<Settled>`
-    -- All that is decided about a run is decided in "held": what follows only writes, each statement from "held" alone.
-    -- (The planner takes "held" for one row; a join of two of these sets would be a loop within a loop.)
-    with held as materialized (
+    -- All that is decided about a run and its watcher is decided in "held": what follows only writes, each statement from
+    -- "held" alone. (The planner takes "held" for one row; a join of two of these sets would be a loop within a loop.)
+    with locked as materialized (
       select r.*, i.reporter, c.outcome, c.why, i.skipped_because, i.output, i.is_truncated, i.exit_code, i.signal,
-        i.duration_ms, m.was_pushed_at, m.was_started_at,
-        d.fate, p.pauses, j.failures,
+        i.duration_ms, m.was_pushed_at, m.was_started_at, d.fate,
+        -- Only what an executor did counts for or against a watcher.
+        d.fate = 'finished' and c.outcome in ('completed', 'failed', 'timeout') as is_counting,
         case when d.fate = 'finished' and c.outcome = 'completed' then uuid_v7() end as window_id,
         case
           when d.fate = 'withdrawn' then now() + i.delay_ms * interval '1 ms'
           when d.fate = 'retried' then now() + least(${policy.retryBackoffMs}::float8
             * power(2, least(r.attempt - 1, ${doublingsMax})), ${retryBackoffMsMax}) * interval '1 ms'
-        end as again_at,
-        exists (select from backlog b where b.org_id = r.org_id and b.watcher_id = r.watcher_id)
-          -- Its next slot may be put aside at this moment, by somebody who still sees this run as active.
-          or coalesce(w.overlap = 'queue_one', false) as has_backlog
+        end as again_at
       -- One order for all who lock several runs; and each is looked up by its key, however many are live.
       from (select * from ${input} order by org_id, run_id) i
         cross join lateral (
           select * from run
           where org_id = i.org_id and id = i.run_id and attempt_token is not distinct from i.token
             and (i.reporter is null or device_id = i.reporter)
+            and (i.epoch is null or claimed_epoch = i.epoch)
+            and (i.action <> 'withdraw' or status = 'claimed')
           for update
         ) r
-        left join watcher w on w.org_id = r.org_id and w.id = r.watcher_id
         cross join lateral (
           select coalesce(r.pushed_at, case when i.pushed_ago_ms is not null
               then greatest(r.claimed_at, now() - i.pushed_ago_ms * interval '1 ms') end) as was_pushed_at,
@@ -160,9 +166,23 @@ export async function settle(
             else 'finished'
           end as fate
         ) d
-        -- Only what an executor did counts for or against a watcher.
+    ),
+    held as materialized (
+      select l.*, j.failures, p.pauses,
+        exists (select from backlog b where b.org_id = l.org_id and b.watcher_id = l.watcher_id)
+          -- Its next slot may be put aside at this moment, by somebody who still sees this run as active.
+          or exists (select from watcher o where o.org_id = l.org_id and o.id = l.watcher_id and o.overlap = 'queue_one')
+          as has_backlog
+      -- The watchers after all the runs, in an order of their own. What is decided about one is decided on the row as it
+      -- is locked: it may have been resumed, or have lost its device, since this statement began.
+      from (select * from locked order by org_id, watcher_id) l
+        left join lateral (
+          select status, consecutive_failures from watcher
+          where l.is_counting and org_id = l.org_id and id = l.watcher_id
+          for no key update
+        ) w on true
         cross join lateral (
-          select case when d.fate = 'finished' and c.outcome in ('failed', 'timeout') then w.consecutive_failures + 1 end as failures
+          select case when l.outcome <> 'completed' then w.consecutive_failures + 1 end as failures
         ) j
         cross join lateral (
           select coalesce(j.failures >= ${policy.pauseAfter} and w.status = 'active', false) as pauses
@@ -221,21 +241,20 @@ export async function settle(
           then coalesce(h.window_id, w.last_window_id) else w.last_window_id end,
         window_cursor_at = case when h.window_id is null then w.window_cursor_at
           else greatest(w.window_cursor_at, h.window_end) end,
-        consecutive_failures = case when h.failures is null then 0 else w.consecutive_failures + 1 end,
+        consecutive_failures = coalesce(h.failures, 0),
         backoff_until = case
-          when h.failures is null or w.consecutive_failures + 1 < ${policy.backoffAfter} then null
+          when h.failures is null or h.failures < ${policy.backoffAfter} then null
           else now() + least(${policy.watcherBackoffMs}::float8
-            * power(2, least(w.consecutive_failures + 1 - ${policy.backoffAfter}, ${doublingsMax})), ${watcherBackoffMsMax}) * interval '1 ms'
+            * power(2, least(h.failures - ${policy.backoffAfter}, ${doublingsMax})), ${watcherBackoffMsMax}) * interval '1 ms'
         end,
         status = case when h.pauses then 'paused' else w.status end,
         paused_reason = case when h.pauses
-          then (w.consecutive_failures + 1) || ' failures in a row; the last: ' || h.why else w.paused_reason end,
+          then h.failures || ' failures in a row; the last: ' || h.why else w.paused_reason end,
         -- A slot that is due already is left to the materializer, which records it.
         next_slot_at = case when h.pauses and w.next_due_at > now() then null else w.next_slot_at end,
         next_due_at = case when h.pauses and w.next_due_at > now() then null else w.next_due_at end
       from held h
-      where h.fate = 'finished' and h.outcome in ('completed', 'failed', 'timeout')
-        and w.org_id = h.org_id and w.id = h.watcher_id
+      where h.is_counting and w.org_id = h.org_id and w.id = h.watcher_id
     )
     select h.org_id as "orgId", h.id as "runId", h.attempt_token as "attemptToken", h.watcher_id as "watcherId",
       h.device_id as "deviceId", h.is_pinned as "isPinned", h.due_at as "dueAt", h.fate as action, case when h.fate = 'finished' then h.outcome else 'pending' end as status,

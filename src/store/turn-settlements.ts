@@ -17,6 +17,8 @@ export type TerminalReply = {
   attemptToken: string | null;
   /** The worker that reports; null if Pinion itself ends the turn. */
   holderId: string | null;
+  /** The session that ends the turn; it ends only what is still its own. Absent for whoever is no session. */
+  epoch?: number | undefined;
   status: FinishedTurnStatus;
   reason: string;
   isRetryable: boolean;
@@ -62,6 +64,7 @@ export async function commitTerminalReply(db: Db, replies: readonly TerminalRepl
     turn_id: ["uuid", (r) => r.turnId],
     token: ["uuid", (r) => r.attemptToken],
     reporter: ["uuid", (r) => r.holderId],
+    epoch: ["bigint", (r) => r.epoch ?? null],
     outcome: ["text", (r) => r.status],
     why: ["text", (r) => r.reason],
     may_retry: ["boolean", (r) => r.isRetryable],
@@ -79,6 +82,7 @@ export async function commitTerminalReply(db: Db, replies: readonly TerminalRepl
       from turn t join ${input} on t.org_id = i.org_id and t.id = i.turn_id
         and t.attempt_token is not distinct from i.token
         and (i.reporter is null or t.holder_id = i.reporter)
+        and (i.epoch is null or t.claimed_epoch = i.epoch)
       -- One order for all who lock several turns; their conversations come after them.
       order by t.org_id, t.id
       for update of t
@@ -160,6 +164,8 @@ export type Withdrawal = {
   orgId: string;
   turnId: string;
   attemptToken: string;
+  /** The session that gives it back; it does so only while the claim is still its own. */
+  epoch: number;
   reason: string;
   /** How long the turn is not offered again. */
   delayMs: number;
@@ -176,28 +182,33 @@ export type WithdrawnTurn = {
 
 /**
  * Takes claims back that no worker took on: the turn is pending again and its lease is free. One whose end was asked for is
- * left as it is. Turn ids must be distinct.
+ * left to the caller to end, locked. One that was accepted, or that a newer session has adopted, is left as it is. Turn
+ * ids must be distinct.
  */
-export async function withdraw(db: Db, withdrawals: readonly Withdrawal[]): Promise<WithdrawnTurn[]> {
-  if (withdrawals.length === 0) return [];
+export async function withdraw(
+  db: Db,
+  withdrawals: readonly Withdrawal[],
+): Promise<{ withdrawn: WithdrawnTurn[]; unwanted: { turnId: string }[] }> {
+  if (withdrawals.length === 0) return { withdrawn: [], unwanted: [] };
   const input = unnest("i", withdrawals, {
     org_id: ["text", (w) => w.orgId],
     turn_id: ["uuid", (w) => w.turnId],
     token: ["uuid", (w) => w.attemptToken],
+    epoch: ["bigint", (w) => w.epoch],
     why: ["text", (w) => w.reason],
     delay_ms: ["bigint", (w) => w.delayMs],
   });
-  const { rows } = await sql<WithdrawnTurn>`
+  const { rows } = await sql<Omit<WithdrawnTurn, "notBefore"> & { notBefore: Date | null }>`
     with held as materialized (
       select t.org_id, t.id, t.agent_id, t.conversation_id, t.lease_epoch, t.attempt_token, t.holder_id, t.device_id,
-        i.why, i.delay_ms
+        t.cancel_requested_at is null as is_wanted, i.why, i.delay_ms
       from turn t join ${input} on t.org_id = i.org_id and t.id = i.turn_id and t.attempt_token = i.token
-      where t.cancel_requested_at is null
+        and t.claimed_epoch = i.epoch and t.status = 'claimed'
       order by t.org_id, t.id
       for update of t
     ),
     leased as materialized (
-      select c.org_id, c.agent_id, c.id
+      select c.org_id, c.agent_id, c.id, h.is_wanted
       from conversation c join held h on c.org_id = h.org_id and c.agent_id = h.agent_id and c.id = h.conversation_id
         and c.lease_turn_id = h.id and c.lease_epoch = h.lease_epoch
       order by c.org_id, c.agent_id, c.id
@@ -205,21 +216,24 @@ export async function withdraw(db: Db, withdrawals: readonly Withdrawal[]): Prom
     ),
     freed as (
       update conversation c set lease_turn_id = null, lease_device_id = null, lease_expires_at = null
-      from leased l where c.org_id = l.org_id and c.agent_id = l.agent_id and c.id = l.id
+      from leased l where l.is_wanted and c.org_id = l.org_id and c.agent_id = l.agent_id and c.id = l.id
     ),
     returned as (
       update turn t set status = 'pending', attempt_token = null, holder_id = null, claimed_epoch = null, claimed_at = null,
         started_at = null, last_beat_at = null, deadline_at = null, expires_at = null, lease_epoch = null,
         snapshot_version = null, attempt = greatest(t.attempt - 1, 0), reason = h.why,
         not_before = now() + h.delay_ms * interval '1 ms'
-      from held h where t.org_id = h.org_id and t.id = h.id
+      from held h where h.is_wanted and t.org_id = h.org_id and t.id = h.id
       returning t.id, t.not_before
     )
     select h.org_id as "orgId", h.id as "turnId", h.attempt_token as "attemptToken", h.holder_id as "holderId",
       h.device_id as "deviceId", r.not_before as "notBefore"
-    from held h join returned r on r.id = h.id
+    from held h left join returned r on r.id = h.id
   `.execute(db);
-  return rows;
+  return {
+    withdrawn: rows.flatMap(({ notBefore, ...turn }) => (notBefore ? [{ ...turn, notBefore }] : [])),
+    unwanted: rows.filter((turn) => !turn.notBefore),
+  };
 }
 
 /** A live turn that is to be ended, locked. */
@@ -267,19 +281,26 @@ export async function lockOverdue(
   return rows;
 }
 
+export type LockedTurn = {
+  orgId: string;
+  turnId: string;
+  attemptToken: string;
+  status: "claimed" | "running";
+};
+
 /** Locks the turns that these sessions hold: their streams broke. Those that a newer session has adopted are not theirs. */
 export async function lockOfSessions(
   tx: Db,
   sessions: readonly { orgId: string; deviceId: string; epoch: number }[],
-): Promise<{ orgId: string; turnId: string; attemptToken: string }[]> {
+): Promise<LockedTurn[]> {
   if (sessions.length === 0) return [];
   const input = unnest("i", sessions, {
     org_id: ["text", (s) => s.orgId],
     device_id: ["uuid", (s) => s.deviceId],
     epoch: ["bigint", (s) => s.epoch],
   });
-  const { rows } = await sql<{ orgId: string; turnId: string; attemptToken: string }>`
-    select t.org_id as "orgId", t.id as "turnId", t.attempt_token as "attemptToken"
+  const { rows } = await sql<LockedTurn>`
+    select t.org_id as "orgId", t.id as "turnId", t.attempt_token as "attemptToken", t.status
     from turn t join ${input} on t.org_id = i.org_id and t.holder_id = i.device_id and t.claimed_epoch = i.epoch
     where t.status <> 'pending'
     order by t.org_id, t.id

@@ -1,6 +1,7 @@
 /**
  * A run's life against one model: whatever order claims, accepts, reports, reaps, cancellations, withdrawals and
- * reconnects come in, with whatever stale token, the run ends at most once and every answer is the model's.
+ * reconnects come in, with whatever stale token, of whatever session that was replaced, the run ends at most once and
+ * every answer is the model's.
  *
  * PINION_TEST_SEED=<seed> repeats a run of this test.
  */
@@ -46,6 +47,8 @@ class Model {
   isWaiting = false;
   isCancelAsked = false;
   current: string | undefined;
+  /** The session that has it: the one that claimed it, or the latest that went on with it. */
+  epoch = 0;
   /** Attempts that are over, and whether the device itself reported it. */
   readonly over = new Map<string, { isReported: boolean }>();
 
@@ -96,6 +99,8 @@ type World = {
   epoch: number;
   runId: string;
   attempts: ClaimedRun[];
+  /** The session that claimed each attempt, by token. */
+  claimers: Map<string, number>;
   model: Model;
 };
 
@@ -116,9 +121,32 @@ function ofAttempt(name: string, act: (world: World, attempt: ClaimedRun) => Pro
   );
 }
 
+type Whose = "claimed it" | "lives";
+
+const epochOf = ({ claimers, epoch }: World, { attemptToken }: ClaimedRun, whose: Whose) =>
+  whose === "lives" ? epoch : claimers.get(attemptToken)!;
+
+const isOf = (world: World, attempt: ClaimedRun, whose: Whose) =>
+  attempt.attemptToken === world.model.current && epochOf(world, attempt, whose) === world.model.epoch;
+
+/** A session takes an attempt away: the one that claimed it, which may be long gone, or the one that is there. */
+const settleAs = (
+  world: World,
+  attempt: ClaimedRun,
+  whose: Whose,
+  action: "withdraw" | "finish_or_retry",
+) => {
+  const { orgId, runId, attemptToken } = attempt;
+  const epoch = epochOf(world, attempt, whose);
+  const how = { deviceId: null, epoch, action, status: "timeout", reason: "busy" } as const;
+  return transaction(world.db, (tx) =>
+    settleWithEvents(tx, [{ orgId, runId, attemptToken, ...how }], policy),
+  );
+};
+
 const steps = fc.oneof(
   fc.constant(
-    step("claim", async ({ db, device, epoch, attempts, model }) => {
+    step("claim", async ({ db, device, epoch, attempts, claimers, model }) => {
       const claimed = await claim(db, device, epoch);
       const isOffered = model.status === "pending" && !model.isWaiting;
       expect(claimed).toHaveLength(isOffered ? 1 : 0);
@@ -126,6 +154,8 @@ const steps = fc.oneof(
       model.status = "claimed";
       model.attempt += 1;
       model.current = claimed[0]!.attemptToken;
+      model.epoch = epoch;
+      claimers.set(model.current, epoch);
       attempts.push(claimed[0]!);
     }),
   ),
@@ -146,18 +176,21 @@ const steps = fc.oneof(
       else model.finish(status, true);
     }),
   ),
-  ofAttempt("withdraw", async ({ db, model }, attempt) => {
-    const settled = await transaction(db, (tx) =>
-      settleWithEvents(
-        tx,
-        [{ ...attempt, deviceId: null, action: "withdraw", status: "timeout", reason: "busy" }],
-        policy,
-      ),
-    );
-    const isCurrent = attempt.attemptToken === model.current;
-    expect(settled).toHaveLength(isCurrent ? 1 : 0);
-    if (isCurrent) model.withdraw();
-  }),
+  ...(["claimed it", "lives"] as const).flatMap((whose) => [
+    ofAttempt(`withdraw by the session that ${whose}`, async (world, attempt) => {
+      const { model } = world;
+      const settled = await settleAs(world, attempt, whose, "withdraw");
+      const isTaken = isOf(world, attempt, whose) && model.status === "claimed";
+      expect(settled).toHaveLength(isTaken ? 1 : 0);
+      if (isTaken) model.withdraw();
+    }),
+    ofAttempt(`lost by the session that ${whose}`, async (world, attempt) => {
+      const settled = await settleAs(world, attempt, whose, "finish_or_retry");
+      const isTaken = isOf(world, attempt, whose);
+      expect(settled).toHaveLength(isTaken ? 1 : 0);
+      if (isTaken) world.model.fail("timeout", false);
+    }),
+  ]),
   fc.constant(
     step("reap", async ({ db, runId, model }) => {
       if (model.isActive) await ageRun(db, { runId }, { last_beat_at: reapRules.silentAttemptMs + 1 });
@@ -200,8 +233,10 @@ const steps = fc.oneof(
       expect(opening.epoch).toBe(world.epoch + 1);
       world.epoch = opening.epoch;
       if (!model.isActive) return;
-      if (holds) model.status = "running";
-      else if (model.status === "claimed") model.withdraw();
+      if (holds) {
+        model.status = "running";
+        model.epoch = opening.epoch;
+      } else if (model.status === "claimed") model.withdraw();
       else model.fail("timeout", false);
     }),
   ),
@@ -222,7 +257,15 @@ test("a run ends at most once, and every token hears the truth, in whatever orde
       const { epoch } = await openDevice(db, device);
       const watcher = await seedWatcher(db, device, { maxAttempts });
       const { id: runId } = await triggerRun(db, watcher);
-      const world: World = { db, device, epoch, runId, attempts: [], model: new Model() };
+      const world: World = {
+        db,
+        device,
+        epoch,
+        runId,
+        attempts: [],
+        claimers: new Map(),
+        model: new Model(),
+      };
       const { model } = world;
       const name = { orgId: device.orgId, runId };
       for (const { run } of life) {

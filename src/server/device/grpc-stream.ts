@@ -28,7 +28,7 @@ import type { Limits } from "../limits.ts";
 import { peerAddressOf, requestIdFrom, requestIdHeader, userAgentOf } from "../peer.ts";
 import { FrameReader, framed } from "./grpc-frames.ts";
 import type { Hub } from "./hub.ts";
-import { type Link, messagesWaitingMax } from "./link.ts";
+import { endGraceMs, type Link, messagesWaitingMax } from "./link.ts";
 import type { Session } from "./session.ts";
 
 const rpc = nameOf(DeviceService.method.connect);
@@ -138,6 +138,7 @@ class Inbox {
     this.#source = options.source;
     this.#frames = new FrameReader(options.messageBytesMax);
     stream.on("data", (chunk: Buffer) => {
+      if (this.#session.state === "closed") return;
       this.#frames.push(chunk);
       if (!this.#isWaiting) this.#read();
     });
@@ -166,7 +167,6 @@ class Inbox {
     } catch (error) {
       this.#session.failed(error);
     }
-    // What follows is of no use to anybody; it is read so that the end of the stream is.
     this.#frames.clear();
   }
 
@@ -177,6 +177,7 @@ class Inbox {
       .catch((error: unknown) => this.#session.failed(error))
       .then(() => {
         this.#isWaiting = false;
+        if (this.#session.state === "closed") return;
         this.#stream.resume();
         this.#read();
         if (this.#hasEnded && !this.#isWaiting) this.#leave();
@@ -222,7 +223,7 @@ class Outbox implements Link {
     if (this.#waiting >= messagesWaitingMax) {
       this.#ending = { error: undefined };
       // Not even a status gets through to a peer that reads nothing.
-      this.#stream.close(constants.NGHTTP2_ENHANCE_YOUR_CALM);
+      this.#cut(constants.NGHTTP2_ENHANCE_YOUR_CALM);
       this.onOverflow();
       return;
     }
@@ -238,13 +239,22 @@ class Outbox implements Link {
     this.#flush();
     const stream = this.#stream;
     const status = error === undefined ? undefined : this.#toStatus(error);
+    // What the peer still sends is of no use to anybody.
+    stream.pause();
+    const timer = setTimeout(() => this.#cut(constants.NGHTTP2_CANCEL), endGraceMs);
+    stream.once("close", () => clearTimeout(timer));
     stream.once("wantTrailers", () => {
       stream.sendTrailers(trailersOf(status));
-      // The answer is whole; what the peer still sends is of no use to anybody. A reset in the same turn would overtake
-      // the trailers.
-      setImmediate(() => stream.close(constants.NGHTTP2_NO_ERROR));
+      // The answer is whole. A reset in the same turn would overtake the trailers.
+      setImmediate(() => this.#cut(constants.NGHTTP2_NO_ERROR));
     });
     stream.end();
+  }
+
+  #cut(code: number): void {
+    this.#stream.close(code);
+    // A stream closes when what has arrived was read to its end.
+    this.#stream.resume();
   }
 
   #flush(): void {

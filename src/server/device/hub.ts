@@ -14,7 +14,7 @@ import * as attempts from "../../store/attempts.ts";
 import { type Db, isPassing, transaction } from "../../store/database.ts";
 import * as devices from "../../store/devices.ts";
 import * as events from "../../store/events.ts";
-import type { FailurePolicy, Settlement } from "../../store/settlements.ts";
+import type { FailurePolicy, SessionSettlement } from "../../store/settlements.ts";
 import * as turnAttempts from "../../store/turn-attempts.ts";
 import * as workers from "../../store/workers.ts";
 import type { BusMessage } from "../bus.ts";
@@ -111,11 +111,16 @@ export function createHub(deps: HubDeps): Hub {
     onBatch: telemetry.batch("acceptances"),
   });
 
-  const settlements = createBatcher<Settlement, void>({
+  const settlements = createBatcher<SessionSettlement, boolean>({
     async run(items) {
-      const settled = await transaction(db, (tx) => settleWithEvents(tx, items, policy));
+      // An attempt may be given back twice at once: by a session's deadline, and by the sweep that does not know of it.
+      const distinct = new Map(
+        items.map((item) => [`${item.runId} ${item.attemptToken} ${item.epoch}`, item]),
+      );
+      const settled = await transaction(db, (tx) => settleWithEvents(tx, [...distinct.values()], policy));
       deps.doorbell().settled(settled);
-      return items.map(() => undefined);
+      const tokens = new Set(settled.map((run) => run.attemptToken));
+      return items.map((item) => tokens.has(item.attemptToken));
     },
     itemsMax: settlementsPerBatchMax,
     queueMax: waitingMax,
@@ -133,9 +138,8 @@ export function createHub(deps: HubDeps): Hub {
       if (session?.epoch === stale.epoch) session.replaced();
     },
     ttlMs: deps.config.ttlMs,
-    async onBroken(broken) {
-      if (broken.length > 0) deps.doorbell().turnsEnded(await failTurnsOfSessions(db, broken));
-    },
+    onBroken: (broken) =>
+      failTurnsOfSessions(db, broken, { log, onEnded: (ended) => deps.doorbell().turnsEnded(ended) }),
     onEnded({ orgId, deviceId, epoch }) {
       feed.transient(orgId, { kind: "device.disconnected", deviceId, epoch });
     },
@@ -194,7 +198,7 @@ export function createHub(deps: HubDeps): Hub {
       if (what === "run") feed.transient(orgId, { kind, deviceId, epoch, runId, watcherId, attempt });
     },
     wake: (session) => deps.dispatcher().wake(session),
-    closed(session, { cause, isBroken }) {
+    closed(session, { cause, isBroken, pushed }) {
       streams.get(session)?.();
       streams.delete(session);
       telemetry.streamEnded(cause);
@@ -205,7 +209,7 @@ export function createHub(deps: HubDeps): Hub {
         { orgId: session.orgId, deviceId: session.deviceId, epoch: session.epoch, cause },
         "a device session ended",
       );
-      if (session.epoch > 0) presenceWriter.end(session, isBroken);
+      if (session.epoch > 0) presenceWriter.end(session, isBroken ? { pushed } : undefined);
       if (streams.size === 0) idle?.();
     },
   };
@@ -309,6 +313,8 @@ export function createHub(deps: HubDeps): Hub {
           if (session.epoch < message.epoch) session.replaced();
           break;
         case "disconnect":
+          // Meant for a stream that a newer one has replaced meanwhile.
+          if (session.epoch > message.epoch) break;
           if (message.reason === "revoked") session.revoked();
           else session.drain(DrainReason.OPERATOR, "an operator asked for it");
           break;

@@ -21,6 +21,8 @@ export type OpenLink = Link & {
  * bounded by the device's slots.
  */
 export const messagesWaitingMax = 1_000;
+/** How long a stream that has ended may take to tell its peer so: one that makes no room for it is cut. */
+export const endGraceMs = 2_000;
 /** How often a waiting writer looks up, should a wake-up ever be missing. */
 const lookUpMs = 60_000;
 

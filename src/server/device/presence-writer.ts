@@ -1,4 +1,5 @@
 import type { Logger } from "../../log.ts";
+import type { BrokenSession } from "../../scheduler/turn-sweep.ts";
 import * as attempts from "../../store/attempts.ts";
 import type { Db } from "../../store/database.ts";
 import * as presence from "../../store/presence.ts";
@@ -13,8 +14,8 @@ const writeEveryMs = 1_000;
 export type PresenceWriter = {
   /** A session beat, and listed these attempts. */
   beat(session: presence.SessionName, attempts: readonly (AttemptName & { kind: AttemptKind })[]): void;
-  /** A session ended. Written at once. `isBroken`: nobody had asked it to, and its turns fail now. */
-  end(session: presence.SessionName, isBroken: boolean): void;
+  /** A session ended. Written at once. `broken`: nobody had asked it to, and the turns that were pushed to it fail now. */
+  end(session: presence.SessionName, broken: { pushed: ReadonlySet<string> } | undefined): void;
   close(): Promise<void>;
 };
 
@@ -26,7 +27,7 @@ export function startPresenceWriter(options: {
   /** How long a turn is its worker's after a beat, in milliseconds. */
   ttlMs: number;
   /** The fast path: fails the turns of sessions whose end has been written. What it rejects is tried again. */
-  onBroken: (sessions: readonly presence.SessionName[]) => Promise<void>;
+  onBroken: (sessions: readonly BrokenSession[]) => Promise<void>;
   /** Told of each write: how many sessions beat, and how long it took. */
   onBatch?: (size: number, ms: number) => void;
   /** The end of a session was written, and no newer one had replaced it. */
@@ -35,7 +36,7 @@ export function startPresenceWriter(options: {
   const { db, log } = options;
   let beaten = new Map<string, presence.SessionName>();
   let listed = new Map<string, AttemptName & { kind: AttemptKind }>();
-  let ended = new Map<string, presence.SessionName & { isBroken: boolean }>();
+  let ended = new Map<string, presence.SessionName & { pushed: ReadonlySet<string> | undefined }>();
   let writing: Promise<void> | undefined;
 
   async function write(): Promise<void> {
@@ -51,6 +52,7 @@ export function startPresenceWriter(options: {
       // Beats first: one that came before its session's end must not look later than the end.
       const stale = await presence.beat(db, [...batch.beaten.values()]);
       batch.beaten = new Map();
+      for (const session of stale) options.onStale(session);
       const inProgress = [...batch.listed.values()];
       await attempts.beat(
         db,
@@ -66,10 +68,11 @@ export function startPresenceWriter(options: {
       const closed = await presence.close(db, sessions);
       for (const session of closed) options.onEnded(session);
       // After their end is committed nothing more is claimed for them.
-      await options.onBroken(sessions.filter((session) => session.isBroken));
+      await options.onBroken(
+        sessions.flatMap(({ pushed, ...session }) => (pushed ? [{ ...session, pushed }] : [])),
+      );
       batch.ended = new Map();
       if (beats > 0) options.onBatch?.(beats, performance.now() - startedAt);
-      for (const session of stale) options.onStale(session);
     } catch (error) {
       beaten = new Map([...batch.beaten, ...beaten]);
       listed = new Map([...batch.listed, ...listed]);
@@ -91,8 +94,8 @@ export function startPresenceWriter(options: {
       beaten.set(deviceId, { orgId, deviceId, epoch });
       for (const attempt of attemptsBeating) listed.set(attempt.attemptToken, attempt);
     },
-    end({ orgId, deviceId, epoch }, isBroken) {
-      ended.set(`${deviceId} ${epoch}`, { orgId, deviceId, epoch, isBroken });
+    end({ orgId, deviceId, epoch }, broken) {
+      ended.set(`${deviceId} ${epoch}`, { orgId, deviceId, epoch, pushed: broken?.pushed });
       writing ??= write();
     },
     async close() {

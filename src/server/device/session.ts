@@ -23,7 +23,7 @@ import type * as attempts from "../../store/attempts.ts";
 import type { ClaimedRun } from "../../store/attempts.ts";
 import { isPassing } from "../../store/database.ts";
 import type { SessionName } from "../../store/presence.ts";
-import type { AttemptName, Settlement } from "../../store/settlements.ts";
+import type { AttemptName, SessionSettlement, Settlement } from "../../store/settlements.ts";
 import type { ClaimedTurn } from "../../store/turn-attempts.ts";
 import type { OutputChunk } from "../feed.ts";
 import type { Principal } from "../guard.ts";
@@ -72,7 +72,8 @@ export type SessionServices = {
   accept(acceptance: Acceptance, kind: AttemptKind): Promise<AcceptResult>;
   /** Without a kind, of an attempt that the session has not heard of. */
   report(report: Report, kind: AttemptKind | undefined): Promise<ReportVerdict>;
-  settle(settlement: Settlement, kind: AttemptKind): Promise<void>;
+  /** Answers whether the attempt was still the session's. */
+  settle(settlement: SessionSettlement, kind: AttemptKind): Promise<boolean>;
   beat(session: SessionName, attempts: readonly (AttemptName & { kind: AttemptKind })[]): void;
   output(chunk: OutputChunk): void;
   /** A run or a turn is somewhere else in its life; those who watch it look. */
@@ -82,8 +83,11 @@ export type SessionServices = {
     attempt: Pick<OutstandingAttempt, "kind" | "runId" | "watcherId" | "attempt">,
   ): void;
   wake(session: Session): void;
-  /** `isBroken`: nobody had asked the stream to end, so its turns are lost. */
-  closed(session: Session, end: { cause: string; isBroken: boolean }): void;
+  /**
+   * `isBroken`: nobody had asked the stream to end, so its turns are lost; but for those whose claim was still under way,
+   * which are in nobody's hands: what was out at the device is `pushed`, by attempt token.
+   */
+  closed(session: Session, end: { cause: string; isBroken: boolean; pushed: ReadonlySet<string> }): void;
 };
 
 /** Messages of a device that are being worked on; more than its slots need is abuse. */
@@ -97,6 +101,13 @@ const shutdownSpreadMs = 5_000;
 const moveSpreadMs = 200;
 /** Between tries while the database is away. */
 const retryMs = 1_000;
+
+/** What becomes of an attempt that was claimed for a session which then took no more. */
+const whileLeaving = {
+  action: "withdraw",
+  status: "timeout",
+  reason: "the device was leaving when it was claimed",
+} as const;
 
 /**
  * One device's one live stream, on this replica: a doorbell with a memory of what is out at the device. The truth is in
@@ -367,18 +378,19 @@ export class Session implements Seat {
     if (!attempt || attempt.state === "settling" || attempt.state === "reporting") return;
     const isTemporary = reject.reason === RejectReason.BUSY || reject.reason === RejectReason.SHUTTING_DOWN;
     const why = reject.message || RejectReason[reject.reason].toLowerCase();
-    this.#settle(
-      attempt,
-      isTemporary
-        ? {
-            action: "withdraw",
-            status: "timeout",
-            reason: `turned down by the device for now: ${why}`,
-            delayMs: withdrawnDelayMs,
-          }
-        : { action: "finish_or_retry", status: "failed", reason: `turned down by the device: ${why}` },
-      "reporting",
-    );
+    // What it had accepted it may have begun, so the attempt counts.
+    const how: Pick<Settlement, "action" | "status" | "reason" | "delayMs"> =
+      attempt.state !== "assigned"
+        ? { action: "finish_or_retry", status: "failed", reason: `given up by the device: ${why}` }
+        : isTemporary
+          ? {
+              action: "withdraw",
+              status: "timeout",
+              reason: `turned down by the device for now: ${why}`,
+              delayMs: withdrawnDelayMs,
+            }
+          : { action: "finish_or_retry", status: "failed", reason: `turned down by the device: ${why}` };
+    this.#settle(attempt, how, "reporting");
   }
 
   #output(output: Output): void {
@@ -458,13 +470,13 @@ export class Session implements Seat {
     name: { kind: AttemptKind; runId: string; attemptToken: string; attempt: number },
     assignment: () => ConnectResponse,
   ): boolean {
+    if (this.#isClosed()) {
+      this.#giveBack(name);
+      return false;
+    }
     const attempt = this.#out.add(name, "assigned");
     if (this.#state !== "serving") {
-      this.#settle(attempt, {
-        action: "withdraw",
-        status: "timeout",
-        reason: "the device was leaving when it was claimed",
-      });
+      this.#settle(attempt, whileLeaving);
       return false;
     }
     try {
@@ -483,6 +495,18 @@ export class Session implements Seat {
     this.#services.runMoved(this, "run.claimed", attempt);
     attempt.timer = setTimeout(() => this.#pushAgain(attempt), this.#services.timers.acceptDeadlineMs);
     return true;
+  }
+
+  /** The session ended while the claim was under way: what was never pushed is free again, whoever waits for it. */
+  #giveBack({ kind, runId, attemptToken }: { kind: AttemptKind; runId: string; attemptToken: string }): void {
+    const { orgId } = this;
+    const epoch = this.#epoch;
+    this.#services
+      .settle({ orgId, runId, attemptToken, deviceId: null, epoch, ...whileLeaving }, kind)
+      .catch((error: unknown) => {
+        // The next hello or the reaper takes it back.
+        this.#log.warn({ err: error, runId }, "an attempt that was never pushed could not be given back");
+      });
   }
 
   #pushAgain(attempt: OutstandingAttempt): void {
@@ -519,12 +543,18 @@ export class Session implements Seat {
 
   /** An attempt was settled, here or elsewhere: its slot is free. */
   settled(attemptToken: string): void {
+    const attempt = this.#forget(attemptToken);
+    if (attempt && attempt.state !== "reporting" && attempt.state !== "accepting") this.#disown(attempt);
+  }
+
+  /** An attempt is not out in this session any more: its slot is free. */
+  #forget(attemptToken: string): OutstandingAttempt | undefined {
     const wasFull = this.freeSlots() === 0;
     const attempt = this.#out.remove(attemptToken);
-    if (!attempt) return;
+    if (!attempt) return undefined;
     if (wasFull) this.#freeSince = performance.now();
-    if (attempt.state !== "reporting" && attempt.state !== "accepting") this.#disown(attempt);
     this.#services.wake(this);
+    return attempt;
   }
 
   /** A newer session of the device took over. */
@@ -587,15 +617,16 @@ export class Session implements Seat {
     this.#state = "closed";
     clearTimeout(this.#timer);
     clearTimeout(this.#ageTimer);
+    const pushed = new Set(this.#out.list().map((attempt) => attempt.attemptToken));
     this.#out.clear();
     this.#link.end(error);
     this.#over.abort();
     // While it opens, nobody knows the epoch yet; `#open` then says that it is closed.
-    if (!this.#isOpening) this.#tellClosed(cause);
+    if (!this.#isOpening) this.#tellClosed(cause, pushed);
   }
 
-  #tellClosed(cause: string): void {
-    this.#services.closed(this, { cause, isBroken: !this.#isMoved });
+  #tellClosed(cause: string, pushed: ReadonlySet<string> = new Set()): void {
+    this.#services.closed(this, { cause, isBroken: !this.#isMoved, pushed });
   }
 
   /** A method, because what was awaited may have closed it. */
@@ -621,14 +652,14 @@ export class Session implements Seat {
     this.#out.move(attempt, state);
     const { orgId } = this;
     const { runId, attemptToken } = attempt;
-    const settlement = { orgId, runId, attemptToken, deviceId: null, ...how };
+    const settlement = { orgId, runId, attemptToken, deviceId: null, epoch: this.#epoch, ...how };
     this.#track(
-      this.#whileServed(() => this.#services.settle(settlement, attempt.kind).then(() => true)).then(
-        (isDone) => {
-          // Otherwise it stays out; the next hello or the reaper judges it.
-          if (isDone) this.settled(attemptToken);
-        },
-      ),
+      this.#whileServed(() => this.#services.settle(settlement, attempt.kind)).then((wasOurs) => {
+        if (wasOurs) this.settled(attemptToken);
+        // Ended elsewhere, or it goes on in a newer session: its device must not be told to stop.
+        else if (wasOurs === false) this.#forget(attemptToken);
+        // Otherwise it stays out; the next hello or the reaper judges it.
+      }),
     );
   }
 

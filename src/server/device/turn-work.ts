@@ -3,7 +3,7 @@ import { Refusal } from "../../errors.ts";
 import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
 import type { TurnEndings } from "../../scheduler/turn-endings.ts";
 import { type Db, isPassing, transaction } from "../../store/database.ts";
-import type { AttemptName, Settlement } from "../../store/settlements.ts";
+import type { AttemptName, SessionSettlement } from "../../store/settlements.ts";
 import * as turnAttempts from "../../store/turn-attempts.ts";
 
 /** What an attempt works on; a turn's id stands where an attempt of a run names its run. */
@@ -14,8 +14,11 @@ export type TurnWork = {
   accept(name: AttemptName): Promise<"running" | "gone">;
   /** Stores a reply exactly once. A device's failure is the agent's: it is not retryable. */
   report(report: Report): Promise<ReportVerdict>;
-  /** Takes a turn away from its holder: `withdraw` gives it back, anything else ends it, and it may be sent again. */
-  settle(settlement: Settlement): Promise<void>;
+  /**
+   * Takes a turn away from its holder's session: `withdraw` gives it back, anything else ends it, and it may be sent again.
+   * Answers whether it was the session's.
+   */
+  settle(settlement: SessionSettlement): Promise<boolean>;
   idle(): Promise<void>;
 };
 
@@ -51,9 +54,9 @@ export function createTurnWork(deps: { db: Db; endings: () => TurnEndings }): Tu
       });
       return { verdict, windowId: null };
     },
-    settle({ orgId, runId: turnId, attemptToken, action, status, reason, delayMs = 0 }) {
-      if (action === "withdraw" && attemptToken) {
-        return deps.endings().withdraw({ orgId, turnId, attemptToken, reason, delayMs });
+    settle({ orgId, runId: turnId, attemptToken, epoch, action, status, reason, delayMs = 0 }) {
+      if (action === "withdraw") {
+        return deps.endings().withdraw({ orgId, turnId, attemptToken, epoch, reason, delayMs });
       }
       // A turn is tried once: whoever sent the message decides whether to send it again.
       const ended = {
@@ -61,7 +64,7 @@ export function createTurnWork(deps: { db: Db; endings: () => TurnEndings }): Tu
         reason,
         isRetryable: true,
       } as const;
-      return deps.endings().end({ orgId, turnId, attemptToken, ...ended });
+      return deps.endings().end({ orgId, turnId, attemptToken, epoch, ...ended });
     },
     idle: () => acceptances.idle(),
   };

@@ -10,10 +10,11 @@ import * as turnAttempts from "../../store/turn-attempts.ts";
 import * as watchers from "../../store/watchers.ts";
 import * as workers from "../../store/workers.ts";
 import { type Hub, platformOf } from "../device/hub.ts";
-import { openLink } from "../device/link.ts";
+import { endGraceMs, openLink } from "../device/link.ts";
 import { normalizeName, reportOf, verdictOf, verdictText } from "../device/messages.ts";
 import type { Session } from "../device/session.ts";
 import { type Guard, principalOf } from "../guard.ts";
+import { cutLater } from "../peer.ts";
 import type { Telemetry } from "../telemetry.ts";
 import { page } from "./page.ts";
 import { watcherMessage } from "./watcher-message.ts";
@@ -107,7 +108,13 @@ async function* carry(
     signal: context.signal,
     onOverflow: () => session?.close("slow_reader"),
   });
-  session = hub.begin(principalOf(context), link);
+  session = hub.begin(principalOf(context), {
+    send: (message) => link.send(message),
+    end(error) {
+      link.end(error);
+      cutLater(context.values, endGraceMs);
+    },
+  });
   const gone = () => session.close("stream_broken");
   context.signal.addEventListener("abort", gone, { once: true });
   void read(session, requests);

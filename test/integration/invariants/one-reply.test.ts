@@ -2,14 +2,16 @@
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { HeldAttemptState } from "#gen/pinion/v1/device_pb.js";
-import { storeRepliesOnce } from "../../../src/scheduler/turn-endings.ts";
+import { createLogger } from "../../../src/log.ts";
+import { createTurnEndings, storeRepliesOnce } from "../../../src/scheduler/turn-endings.ts";
 import { failTurnsOfSessions, sweepTurnsOnce } from "../../../src/scheduler/turn-sweep.ts";
-import { transaction } from "../../../src/store/database.ts";
+import { type Db, transaction } from "../../../src/store/database.ts";
 import * as turnAttempts from "../../../src/store/turn-attempts.ts";
-import { lockOverdue, withdraw } from "../../../src/store/turn-settlements.ts";
+import { type EndedTurn, lockOverdue, withdraw } from "../../../src/store/turn-settlements.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hold, openDevice, orgId, untilBlocked } from "../../support/rows.ts";
 import {
+  acceptTurn,
   ageTurn,
   attemptOf,
   claimTurns,
@@ -17,6 +19,7 @@ import {
   findSnapshot,
   findTurn,
   replyOf,
+  type Seated,
   seedTurn,
   seedWorker,
   startTurn,
@@ -27,6 +30,14 @@ const database = useDatabase();
 const store = (...replies: ReturnType<typeof replyOf>[]) =>
   transaction(database.db, (tx) => storeRepliesOnce(tx, replies));
 const sweep = () => sweepTurnsOnce(database.db, { ttlMs: turnTimers.ttlMs });
+const log = createLogger({ name: "test", level: "silent" });
+/** The stream of a worker's session broke. */
+async function failTurns(db: Db, worker: Seated, pushed: string[] = []): Promise<EndedTurn[]> {
+  const all: EndedTurn[] = [];
+  const onEnded = (ended: readonly EndedTurn[]) => void all.push(...ended);
+  await failTurnsOfSessions(db, [{ ...worker, pushed: new Set(pushed) }], { log, onEnded });
+  return all;
+}
 const bytes = (text: string) => Buffer.from(text);
 
 test("T1: a reply takes the marker, stores the next snapshot and frees the lease, together", async () => {
@@ -58,15 +69,16 @@ test("T1: a repeated reply gets the stored verdict and changes nothing", async (
 test("T1: a reply under a token that is not current changes nothing, also the holder's own", async () => {
   const { db } = database;
   const worker = await seedWorker(db);
-  const first = await seedTurn(db, worker);
-  await withdraw(db, [{ ...first, reason: "busy", delayMs: 0 }]);
-  const stale = replyOf(first, { reply: "stale", nextSnapshot: bytes("stale") });
+  await startTurn(db);
+  const [first] = await claimTurns(db, worker);
+  await withdraw(db, [{ ...first!, epoch: worker.epoch, reason: "busy", delayMs: 0 }]);
+  const stale = replyOf(first!, { reply: "stale", nextSnapshot: bytes("stale") });
   expect((await store(stale)).verdicts).toEqual(["unknown"]);
   const [second] = await claimTurns(db, worker);
-  expect(second).toMatchObject({ turnId: first.turnId, attempt: 1 });
+  expect(second).toMatchObject({ turnId: first!.turnId, attempt: 1 });
   expect((await store(stale)).verdicts).toEqual(["unknown"]);
   expect((await store(replyOf(second!, { nextSnapshot: bytes("s1") }))).verdicts).toEqual(["stored"]);
-  expect(await findTurn(db, first)).toMatchObject({ reply: "hi", snapshotVersion: 1 });
+  expect(await findTurn(db, first!)).toMatchObject({ reply: "hi", snapshotVersion: 1 });
   expect((await store(stale)).verdicts).toEqual(["superseded"]);
 });
 
@@ -122,7 +134,7 @@ test("T1: the fast path and a reply: the first one answers, in both orders", asy
   const worker = await seedWorker(db);
   const first = await seedTurn(db, worker);
   await using failing = await hold(db);
-  expect(await failTurnsOfSessions(failing.tx, [worker])).toHaveLength(1);
+  expect(await failTurns(failing.tx, worker)).toHaveLength(1);
   const replying = store(replyOf(first));
   await untilBlocked(db);
   await failing.commit();
@@ -131,7 +143,7 @@ test("T1: the fast path and a reply: the first one answers, in both orders", asy
   const second = await seedTurn(db, worker);
   await using answering = await hold(db);
   await storeRepliesOnce(answering.tx, [replyOf(second)]);
-  const late = failTurnsOfSessions(db, [worker]);
+  const late = failTurns(db, worker);
   await untilBlocked(db);
   await answering.commit();
   expect(await late).toEqual([]);
@@ -144,10 +156,65 @@ test("T1: the fast path fails the turns of the broken session, and none that a n
   const turn = await seedTurn(db, worker);
   const held = [{ ...attemptOf(turn), state: HeldAttemptState.RUNNING }];
   const { epoch } = await openDevice(db, worker, { held });
-  expect(await failTurnsOfSessions(db, [worker])).toEqual([]);
-  expect(await failTurnsOfSessions(db, [{ ...worker, epoch }])).toMatchObject([
+  expect(await failTurns(db, worker)).toEqual([]);
+  expect(await failTurns(db, { ...worker, epoch })).toMatchObject([
     { turnId: turn.turnId, status: "failed", isRetryable: true, reason: "worker lost: its stream broke" },
   ]);
+});
+
+test("T1: a replaced session takes away nothing that a newer one goes on with, and the newer one only what is not accepted", async () => {
+  const { db } = database;
+  const worker = await seedWorker(db);
+  await startTurn(db);
+  const [turn] = await claimTurns(db, worker);
+  const held = [{ ...attemptOf(turn!), state: HeldAttemptState.RUNNING }];
+  const { epoch } = await openDevice(db, worker, { held });
+  const bell = { turnStarted() {}, turnsEnded() {}, turnsWithdrawn() {} };
+  const endings = createTurnEndings({ db, doorbell: bell, log });
+  const ended = { status: "failed", reason: "given up", isRetryable: true } as const;
+  const withdrawn = { ...turn!, reason: "never accepted", delayMs: 0 };
+  expect(await endings.withdraw({ ...withdrawn, epoch: worker.epoch })).toBe(false);
+  expect(await endings.end({ ...turn!, epoch: worker.epoch, ...ended })).toBe(false);
+  expect(await endings.withdraw({ ...withdrawn, epoch })).toBe(false);
+  expect(await findTurn(db, turn!)).toMatchObject({ status: "running", attempt: 1 });
+  expect(await endings.end({ ...turn!, epoch, ...ended })).toBe(true);
+});
+
+test("T1: the fast path fails what was pushed, accepted or not, and leaves what its session never had", async () => {
+  const { db } = database;
+  const worker = await seedWorker(db);
+  const talk = (userId: string) => ({ conversationId: `pinion-default_${userId}_${orgId}` });
+  for (const who of ["pushed", "never pushed"]) await startTurn(db, talk(who.replace(" ", "-")));
+  const [pushed, never] = await claimTurns(db, worker, 2);
+  expect(await failTurns(db, worker, [pushed!.attemptToken])).toMatchObject([{ turnId: pushed!.turnId }]);
+  expect(await findTurn(db, never!)).toMatchObject({ status: "claimed" });
+});
+
+test("R9: a turn that the database refuses to end does not keep the others of broken streams waiting", async () => {
+  const { db } = database;
+  const workers = [await seedWorker(db), await seedWorker(db)];
+  const talk = (userId: string) => ({ conversationId: `pinion-default_${userId}_${orgId}` });
+  for (const who of ["a", "b", "c"]) await startTurn(db, talk(who));
+  const [bad, good] = await claimTurns(db, workers[0]!, 2);
+  const [other] = await claimTurns(db, workers[1]!, 1);
+  for (const turn of [bad!, good!, other!]) await acceptTurn(db, turn);
+  await sql`alter table turn_finished add constraint refused check (id <> ${sql.lit(bad!.turnId)})`.execute(
+    db,
+  );
+  const lines: string[] = [];
+  const destination = { write: (line: string) => void lines.push(line) };
+  const ended: string[] = [];
+  await failTurnsOfSessions(
+    db,
+    workers.map((worker) => ({ ...worker, pushed: new Set<string>() })),
+    {
+      log: createLogger({ name: "test", level: "error", destination }),
+      onEnded: (turns) => void ended.push(...turns.map((turn) => turn.turnId)),
+    },
+  );
+  expect(new Set(ended)).toEqual(new Set([good!.turnId, other!.turnId]));
+  expect(await findTurn(db, bad!)).toMatchObject({ status: "running" });
+  expect(lines.filter((line) => line.includes("a turn cannot be ended and was left"))).toHaveLength(1);
 });
 
 test("T1: each deadline ends a turn by itself, and says which it was", async () => {

@@ -24,6 +24,7 @@ import {
   seedRunning,
   seedWatcher,
   startRun,
+  triggerRun,
   untilBlocked,
 } from "../../support/rows.ts";
 
@@ -286,7 +287,8 @@ test("R5: a withdrawal and a completion of one attempt at once leave exactly one
   const device = await seedDevice(db);
   const { epoch } = await openDevice(db, device);
   const watcher = await seedWatcher(db, device);
-  const run = await startRun(db, { device, epoch, watcher });
+  await triggerRun(db, watcher);
+  const run = (await claim(db, device, epoch))[0]!;
   await using withdrawing = await hold(db);
   await settleWithEvents(
     withdrawing.tx,

@@ -3,8 +3,9 @@ import { readFileSync } from "node:fs";
 import { sql } from "kysely";
 import { beforeEach, expect, test } from "vitest";
 import { HeldAttemptState } from "#gen/pinion/v1/device_pb.js";
+import { createLogger } from "../../../src/log.ts";
 import { cancelTurn } from "../../../src/scheduler/turn-cancels.ts";
-import { storeRepliesOnce } from "../../../src/scheduler/turn-endings.ts";
+import { createTurnEndings, storeRepliesOnce } from "../../../src/scheduler/turn-endings.ts";
 import { failTurnsOfSessions, sweepTurnsOnce } from "../../../src/scheduler/turn-sweep.ts";
 import { type Db, transaction } from "../../../src/store/database.ts";
 import * as presence from "../../../src/store/presence.ts";
@@ -39,6 +40,7 @@ const store = ({ db }: Scene, reply: Parameters<typeof storeRepliesOnce>[1][numb
 const heldIn = ({ turn }: Scene) => ({
   held: [{ runId: turn.turnId, attemptToken: turn.attemptToken, state: HeldAttemptState.RUNNING }],
 });
+const log = createLogger({ name: "test", level: "silent" });
 const deaf = { turnStarted() {}, turnsEnded() {}, turnsWithdrawn() {}, cancelling() {} };
 const cancel = ({ db, turn }: Scene) =>
   cancelTurn(db, { orgId: turn.orgId, turnId: turn.turnId }, { reason: "enough", doorbell: deaf });
@@ -64,11 +66,18 @@ const events: Record<string, (scene: Scene) => Promise<unknown>> = {
   async "the worker ended it as asked"(scene) {
     await store(scene, replyOf(scene.turn, { status: "cancelled" }));
   },
-  "turned down for now, or never accepted": ({ db, turn }) =>
-    withdraw(db, [{ ...turn, reason: "busy", delayMs: 0 }]),
-  async "the worker's stream broke"({ db, worker }) {
+  "turned down for now, or never accepted": ({ db, turn, worker }) =>
+    withdraw(db, [{ ...turn, epoch: worker.epoch, reason: "busy", delayMs: 0 }]),
+  async "turned down after it was accepted"({ db, state, turn, worker: { epoch } }) {
+    if (state !== "running") return;
+    const endings = createTurnEndings({ db, doorbell: deaf, log });
+    const ended = { status: "failed", reason: "given up", isRetryable: true } as const;
+    await endings.end({ ...turn, epoch, ...ended });
+  },
+  async "the worker's stream broke"({ db, turn, worker }) {
     await presence.close(db, [worker]);
-    await failTurnsOfSessions(db, [worker]);
+    const broken = { ...worker, pushed: new Set([turn.attemptToken]) };
+    await failTurnsOfSessions(db, [broken], { log, onEnded() {} });
   },
   "the worker was asked to move, and left": ({ db, worker }) => presence.close(db, [worker]),
   async "its beats stopped for the TTL"(scene) {

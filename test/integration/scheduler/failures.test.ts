@@ -1,14 +1,17 @@
 /** Failures in a row back a watcher off, and then pause it (DESIGN 5). */
+import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { cancelRun } from "../../../src/scheduler/cancels.ts";
 import { storeOnce } from "../../../src/scheduler/completer.ts";
 import { materializeOnce, recordDue } from "../../../src/scheduler/materializer.ts";
 import { transaction } from "../../../src/store/database.ts";
+import * as devices from "../../../src/store/devices.ts";
 import * as watchers from "../../../src/store/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   findWatcher,
+  hold,
   hourly,
   listKinds,
   listRuns,
@@ -21,6 +24,7 @@ import {
   seedDevice,
   seedWatcher,
   startRun,
+  untilBlocked,
 } from "../../support/rows.ts";
 
 const database = useDatabase();
@@ -125,4 +129,79 @@ test("a slot that was due when the tenth failure paused its watcher is recorded 
     { scheduledFor: slot(0), status: "skipped", skipReason: "cooldown" },
   ]);
   expect(await findWatcher(db, watcher)).toMatchObject({ next_slot_at: null, next_due_at: null });
+});
+
+test("a person who resumes a watcher while its tenth failure is stored has resumed it", async () => {
+  const { db, device, epoch, watcher, end } = await begin();
+  for (let i = 1; i < 10; i++) await end("failed");
+  const run = await startRun(db, { device, epoch, watcher });
+  await using person = await hold(db);
+  const { orgId, watcherId } = watcher;
+  await watchers.resume(person.tx, { orgId, watcher: watcherId, actor: "pinion", recordDue, place });
+  const failing = transaction(db, (tx) =>
+    storeOnce(tx, [reportOf(run, { status: "failed", reason: "no" })], policy),
+  );
+  await untilBlocked(db);
+  await person.commit();
+  expect((await failing).settled).toMatchObject([{ isWatcherPaused: false, consecutiveFailures: 1 }]);
+  expect(await findWatcher(db, watcher)).toMatchObject({
+    status: "active",
+    consecutive_failures: 1,
+    backoff_until: null,
+  });
+  expect(await listKinds(db, { watcherId })).not.toContain("watcher.paused");
+});
+
+test("a watcher that loses its device while the tenth failure of another one's run is stored says so, and is not paused", async () => {
+  const { db, device, epoch, watcher, end } = await begin();
+  for (let i = 1; i < 10; i++) await end("failed");
+  const run = await startRun(db, { device, epoch, watcher });
+  const { deviceId } = await seedDevice(db);
+  await db.updateTable("watcher").set({ device_id: deviceId }).where("id", "=", watcher.watcherId).execute();
+  await using person = await hold(db);
+  await devices.remove(person.tx, {
+    ...{ orgId: watcher.orgId, deviceId, actor: "pinion" },
+    cancelRuns: async () => ({}),
+  });
+  const failing = transaction(db, (tx) =>
+    storeOnce(tx, [reportOf(run, { status: "failed", reason: "no" })], policy),
+  );
+  await untilBlocked(db);
+  const orphaned = await person.tx
+    .selectFrom("watcher")
+    .select(["status", "paused_reason"])
+    .where("id", "=", watcher.watcherId)
+    .executeTakeFirstOrThrow();
+  await person.commit();
+  expect((await failing).settled).toMatchObject([{ isWatcherPaused: false }]);
+  expect(orphaned.status).not.toBe("active");
+  expect(await findWatcher(db, watcher)).toMatchObject({ ...orphaned, device_id: null });
+});
+
+test("batches that settle runs of the same watchers, in whatever order, wait for each other and both end", async () => {
+  const { db } = database;
+  const device = await seedDevice(db);
+  const { epoch } = await openDevice(db, device);
+  const rows = [];
+  for (let i = 0; i < 8; i++) {
+    const watcher = await seedWatcher(db, device, { maxAttempts: 2 });
+    rows.push({ watcher, run: await startRun(db, { device, epoch, watcher }) });
+  }
+  // Somebody holds the watcher that is last in order: whoever settles has all the others by then.
+  const last = rows.toSorted((a, b) => (a.watcher.watcherId < b.watcher.watcherId ? -1 : 1)).at(-1)!;
+  await using person = await hold(db);
+  await sql`select from watcher where id = ${last.watcher.watcherId} for update`.execute(person.tx);
+  const reports = rows.map(({ run }) => reportOf(run));
+  const both = [reports, reports.toReversed()].map((some) =>
+    transaction(db, (tx) => storeOnce(tx, some, policy)),
+  );
+  await untilBlocked(db, 2);
+  const free =
+    await sql`select id from watcher where id = any(${rows.map(({ watcher }) => watcher.watcherId)}::uuid[])
+    for update skip locked`.execute(person.tx);
+  expect(free.rows).toEqual([{ id: last.watcher.watcherId }]);
+  await person.commit();
+  const verdicts = (await Promise.all(both)).map((stored) => stored.verdicts.map(({ verdict }) => verdict));
+  expect(verdicts.map((some) => new Set(some).size)).toEqual([1, 1]);
+  expect(verdicts.map((some) => some[0]!).toSorted()).toEqual(["already_stored", "stored"]);
 });

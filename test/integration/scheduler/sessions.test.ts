@@ -6,6 +6,7 @@ import { reapOnce } from "../../../src/scheduler/reaper.ts";
 import type { ClaimedRun } from "../../../src/store/attempts.ts";
 import { transaction } from "../../../src/store/database.ts";
 import * as presence from "../../../src/store/presence.ts";
+import { settle } from "../../../src/store/settlements.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   ageRun,
@@ -51,6 +52,28 @@ test("a device that comes back before its accept arrived goes on with the run al
   const opening = await openDevice(db, device, { held: [heldOf(run!)] });
   expect(opening.verdicts).toEqual([HeldVerdict.CONTINUE]);
   expect(await findRun(db, run!)).toMatchObject({ status: "running", startedAt: expect.any(Date) });
+});
+
+test("a replaced session takes away nothing that a newer one goes on with, accepted or not", async () => {
+  const { db } = database;
+  const device = await seedDevice(db);
+  const { epoch } = await openDevice(db, device);
+  await triggerRun(db, await seedWatcher(db, device, { maxAttempts: 3 }));
+  const [run] = await claim(db, device, epoch);
+  const { orgId, runId, attemptToken } = run!;
+  const held = [{ runId, attemptToken, state: HeldAttemptState.RUNNING }];
+  const newer = await openDevice(db, device, { held, replicaId: "replica-2" });
+  const take = (action: "withdraw" | "finish_or_retry", by: number) =>
+    settle(
+      db,
+      [{ orgId, runId, attemptToken, deviceId: null, epoch: by, action, status: "timeout", reason: "late" }],
+      policy,
+    );
+  expect(await take("withdraw", epoch)).toEqual([]);
+  expect(await take("finish_or_retry", epoch)).toEqual([]);
+  expect(await take("withdraw", newer.epoch)).toEqual([]);
+  expect(await findRun(db, run!)).toMatchObject({ status: "running", attempt: 1 });
+  expect(await take("finish_or_retry", newer.epoch)).toHaveLength(1);
 });
 
 test("a device that comes back with a finished run is asked for its result", async () => {

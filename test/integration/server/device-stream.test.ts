@@ -183,6 +183,19 @@ test("a busy device is offered the run again, without counting; an unsupported r
   expect(failed.reason).toContain("I have no such program");
 });
 
+test("an attempt that is turned down after it was accepted counts, whatever the reason", async () => {
+  const { clients, device, stream } = await begin();
+  await startWork(clients, device, { maxAttempts: 2 });
+  const accepted = await takeOn(stream);
+  await untilStatus(clients, accepted, RunStatus.RUNNING);
+  stream.send({
+    case: "reject",
+    value: { ...nameOf(accepted), reason: RejectReason.SHUTTING_DOWN, message: "lights out" },
+  });
+  const again = await untilStatus(clients, accepted, RunStatus.PENDING);
+  expect(again).toMatchObject({ attempt: 1, reason: "given up by the device: lights out" });
+});
+
 test.each(["the same replica", "another replica"])(
   "a newer stream on %s replaces the older one, and what runs goes on in it",
   async (where) => {

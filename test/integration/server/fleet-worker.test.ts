@@ -17,10 +17,13 @@ import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
 import { createLogger } from "../../../src/log.ts";
 import { retainOnce } from "../../../src/scheduler/retention.ts";
+import { notify } from "../../../src/store/listener.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, dial, enrolDevice } from "../../support/device.ts";
+import { hold, untilBlocked } from "../../support/rows.ts";
 import { startTestReplica } from "../../support/server.ts";
 import { connectWorker, fleetToken, workerIdentity } from "../../support/worker.ts";
+import { startTurn } from "./talk.ts";
 import { getRun, heldOf, startWork, takeOn, untilStatus } from "./work.ts";
 
 const database = useDatabase();
@@ -396,4 +399,58 @@ test("a watcher whose agent is gone skips its slots, counts them, and goes on by
   expect((await takeOn(stream)).watcher!.id).toBe(watcher!.id);
   const { watcher: back } = await clients.watchers.getWatcher({ watcherId: watcher!.id });
   expect(back).toMatchObject({ noExecutorReason: "", unrunnableSlots: 0, status: WatcherStatus.ACTIVE });
+});
+
+test.each(["run", "turn"] as const)(
+  "a worker whose stream breaks while a %s is claimed for it leaves it to another one, at once",
+  async (what) => {
+    const { db } = database;
+    const here = await startTestReplica(database.url);
+    const there = await startTestReplica(database.url);
+    const token = await fleetToken(here.clients);
+    const lost = await connectWorker(here.url, workerIdentity(token));
+    // The claim waits for as long as somebody has this lock.
+    const lock = 4711;
+    await sql`create function wait_for_test() returns trigger language plpgsql as
+      ${sql.lit(`begin perform pg_advisory_xact_lock(${lock}); return new; end`)}`.execute(db);
+    await sql`create trigger wait_for_test before update on ${sql.table(what)} for each row
+      when (old.status = 'pending' and new.status = 'claimed') execute function wait_for_test()`.execute(db);
+    await using claiming = await hold(db);
+    await sql`select pg_advisory_xact_lock(${sql.lit(lock)})`.execute(claiming.tx);
+    const { id } =
+      what === "run"
+        ? await startWork(here.clients, nobody, unpinned)
+        : await startTurn(here.clients, { userId: "ada" });
+    await untilBlocked(db, 1);
+    // The end of the session waits for the claim.
+    lost.cancel();
+    await untilBlocked(db, 2);
+    const other = await connectWorker(there.url, workerIdentity(token));
+    await other.beat();
+    expect(other.waiting("assignment")).toEqual([]);
+    await claiming.commit();
+    expect(await other.next("assignment", promptMs)).toMatchObject({ runId: id, attempt: 1 });
+  },
+);
+
+test("a disconnect that comes late ends the stream that it was meant for, and no newer one", async () => {
+  const here = await startTestReplica(database.url);
+  const there = await startTestReplica(database.url);
+  const device = await enrolDevice(here.clients);
+  const { deviceId } = device;
+  await connect(there.url, device);
+  const newer = await connect(there.url, device);
+  const channel = `pinion_${there.replicaId}`;
+  const late = (epoch: number) => {
+    const message = { kind: "disconnect", orgId: "local", deviceId, epoch, reason: "operator" };
+    return notify(database.db, channel, [JSON.stringify({ from: here.replicaId, messages: [message] })]);
+  };
+  await late(1);
+  // What is rung after it has been heard after it.
+  await startWork(here.clients, device);
+  const assignment = await takeOn(newer);
+  expect(newer.waiting("drain")).toEqual([]);
+  await newer.complete(assignment);
+  await here.clients.fleet.disconnectDevice({ deviceId });
+  expect((await newer.next("drain")).reason).toBe(DrainReason.OPERATOR);
 });
