@@ -26,6 +26,7 @@ import { retainOnce, startRetention } from "../scheduler/retention.ts";
 import { backfill, trigger } from "../scheduler/triggers.ts";
 import { createTurnEndings } from "../scheduler/turn-endings.ts";
 import { startTurnSweep } from "../scheduler/turn-sweep.ts";
+import { endTurnsOfDevice } from "../scheduler/turns-of-device.ts";
 import { warmUp } from "../scheduler/warm-up.ts";
 import { type Bus, openPostgresBus } from "../server/bus.ts";
 import { createDeviceStreams } from "../server/device/grpc-stream.ts";
@@ -448,9 +449,17 @@ function schedulerOf(deps: {
       return () => announce(doorbell, cancellation);
     },
     async cancelAllOfDevice(tx, { orgId, deviceId, reason }) {
+      const turns = await endTurnsOfDevice(tx, { orgId, deviceId, reason });
       const cancellation = await cancelIn(tx, { orgId, deviceId }, { reason, policy, mode: "at_once" });
+      await turns.append();
       const cancelled = cancellation.settled.filter((run) => run.status === "cancelled").length;
-      return { cancelled, announce: () => announce(doorbell, cancellation) };
+      return {
+        cancelled,
+        announce: () => {
+          announce(doorbell, cancellation);
+          doorbell.turnsEnded(turns.ended);
+        },
+      };
     },
     scheduleChanged({ orgId, deviceId }) {
       poke();

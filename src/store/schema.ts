@@ -136,6 +136,7 @@ export type AgentTable = {
   created_at: GeneratedTimestamp;
   updated_at: GeneratedTimestamp;
   device_id: OrNull<string>;
+  no_executor_reason: Generated<string>;
 };
 
 export type PlatformTable = {

@@ -7,8 +7,8 @@ import * as clock from "./clock.ts";
 import type { Db } from "./database.ts";
 import { transaction } from "./database.ts";
 import * as events from "./events.ts";
-import * as members from "./members.ts";
 import * as orgs from "./orgs.ts";
+import { requirePinnable } from "./pins.ts";
 import * as requests from "./requests.ts";
 import * as runs from "./runs.ts";
 import type { Catchup, Json, Notification, Overlap, WatcherRow } from "./schema.ts";
@@ -590,44 +590,7 @@ async function requireAgentId(tx: Db, options: { orgId: string; agentId: string 
   return options.agentId;
 }
 
-/**
- * Holds the device's row until the commit, so that it is not removed meanwhile, and its owner's membership. Refuses with
- * `not_found`, and with `failed_precondition` for a fleet worker and for a device whose owner has left the org.
- */
-async function requireDevice(tx: Db, options: { orgId: string; deviceId: string }): Promise<void> {
-  const { orgId, deviceId } = options;
-  const field = "spec.device_id";
-  // The member before the device, as departures.remove does, so that neither waits for the other.
-  const owner = await tx
-    .selectFrom("device")
-    .select("owner_id")
-    .where("org_id", "=", orgId)
-    .where("id", "=", deviceId)
-    .executeTakeFirst();
-  const isOwned = owner?.owner_id
-    ? await members.hold(tx, { orgId, userId: owner.owner_id })
-    : // Enrolled by a service, which is no member and cannot leave.
-      true;
-  const device = await tx
-    .selectFrom("device")
-    .select(["label", "is_worker"])
-    .where("org_id", "=", orgId)
-    .where("id", "=", deviceId)
-    .forKeyShare()
-    .executeTakeFirst();
-  if (!device) refuse("not_found", `there is no device ${deviceId}`, { field });
-  if (device.is_worker) {
-    refuse(
-      "failed_precondition",
-      `"${device.label}" is a fleet worker, which takes what is pinned to nobody; leave device_id empty for the fleet`,
-      { field },
-    );
-  }
-  if (!isOwned) {
-    refuse(
-      "failed_precondition",
-      `the owner of device "${device.label}" is no member of the org any more; have a member enrol it again`,
-      { field },
-    );
-  }
+/** See pins.ts. */
+function requireDevice(tx: Db, options: { orgId: string; deviceId: string }): Promise<void> {
+  return requirePinnable(tx, { ...options, field: "spec.device_id", workerIs: "failed_precondition" });
 }

@@ -149,6 +149,7 @@ export function orgService(deps: {
         serviceTokensKept: departure.serviceTokensKept,
         agentsHandedOver: departure.agentsHandedOver,
         watchersUnpinned: departure.watchersUnpinned,
+        agentsUnpinned: departure.agentsUnpinned,
         runsCancelled: departure.cancelled.reduce((sum, { cancelled }) => sum + cancelled, 0),
       };
     },

@@ -394,6 +394,13 @@ export declare type RemoveMemberResponse = Message<"pinion.v1.RemoveMemberRespon
    * @generated from field: int32 agents_handed_over = 5;
    */
   agentsHandedOver: number;
+
+  /**
+   * Agents that were pinned to the person's devices; see Agent.no_executor_reason.
+   *
+   * @generated from field: int32 agents_unpinned = 6;
+   */
+  agentsUnpinned: number;
 };
 
 /**
