@@ -331,7 +331,7 @@ export async function startReplica(
         const ttlMs = config.session.ttlMs;
         // A stream that is held for an hour is not worth a compressor's memory.
         router.service(DeviceService, deviceService({ ...deps, hub }), { acceptCompression: [] });
-        router.service(WatcherService, watcherService(deps));
+        router.service(WatcherService, watcherService({ ...deps, quotas }));
         router.service(RunService, runService({ ...deps, policy: config.failures, ttlMs }));
         router.service(TurnService, turnService(deps));
         router.service(FleetService, fleetService({ ...deps, ttlMs }));

@@ -6,6 +6,7 @@ import { describe } from "./changes.ts";
 import * as clock from "./clock.ts";
 import type { Db } from "./database.ts";
 import { transaction } from "./database.ts";
+import { rehearsable } from "./dry-run.ts";
 import * as events from "./events.ts";
 import * as orgs from "./orgs.ts";
 import { requirePinnable } from "./pins.ts";
@@ -149,12 +150,14 @@ export function create(
     requestId: string;
     values: WatcherValues;
     place: Place;
+    /** Checks and answers as ever, and leaves nothing. */
+    isDryRun?: boolean;
   },
 ): Promise<Watcher> {
   const { orgId, values } = options;
   const { actor, requestId } = options;
   const request = { orgId, actor, requestId, rpc: "WatcherService/CreateWatcher" };
-  return transaction(db, async (tx) => {
+  return rehearsable(db, options.isDryRun ?? false, async (tx) => {
     const made = await requests.begin(tx, request);
     if (made) return get(tx, { orgId, watcher: made.watcher_id });
     const resolved = { ...values, agentId: await requireAgentId(tx, { orgId, agentId: values.agentId }) };
@@ -252,10 +255,12 @@ export function update(
     isPinDecided: boolean;
     recordDue: RecordDue;
     place: Place;
+    /** Checks and answers as ever, and leaves nothing. */
+    isDryRun?: boolean;
   },
 ): Promise<Watcher> {
   const { orgId } = options;
-  return transaction(db, async (tx) => {
+  return rehearsable(db, options.isDryRun ?? false, async (tx) => {
     const watcherId = await lock(tx, options);
     // Read before the due slots are recorded: a slot between the two moments is recorded under the old schedule, and
     // left alone (R2) if the new one comes upon it again.

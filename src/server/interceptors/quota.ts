@@ -23,7 +23,9 @@ export function quotaInterceptor(options: { db: Db; quotas: Quotas }): Intercept
   const { db, quotas } = options;
   return (next) => async (request) => {
     const noun = makes[nameOf(request.method)];
-    const principal = noun && findPrincipal(request.contextValues);
+    // A dry run makes nothing; its answer says how much room there is.
+    const isDryRun = !request.stream && (request.message as { dryRun?: boolean }).dryRun === true;
+    const principal = noun && !isDryRun && findPrincipal(request.contextValues);
     if (principal) await quotas.requireRoom(db, noun, principal.orgId);
     return next(request);
   };
