@@ -49,6 +49,7 @@ export type OrgTable = {
   name: string;
   metadata: GeneratedJsonObject<Json>;
   default_agent_id: OrNull<string>;
+  events_deleted_through: Generated<number>;
   created_at: GeneratedTimestamp;
 };
 
