@@ -17,6 +17,7 @@ import { useDatabase } from "../../support/database.ts";
 import { enrolDevice } from "../../support/device.ts";
 import { startTestReplica, type TestReplica } from "../../support/server.ts";
 import { connectWorker, fleetToken, workerIdentity } from "../../support/worker.ts";
+import { addDevice, addTenant } from "../server/tenants.ts";
 
 const database = useDatabase();
 /** One for all replicas of a service. */
@@ -241,6 +242,27 @@ prompt = "Summarise."
   expect((await watchersOf()).map(({ slug, version }) => [slug, version])).toEqual(
     had.map(({ slug, version }) => [slug, version]),
   );
+});
+
+test("a device of another org is none, by its label and by its id, and nothing is changed", async () => {
+  const { write, apply, replica } = await start();
+  const other = await addDevice(database.db, await addTenant(database.db, "globex"), { label: "theirs" });
+  for (const device of ["theirs", other.deviceId]) {
+    write(`
+[agents.ada]
+[[agents.ada.watchers]]
+slug = "digest"
+prompt = "Summarise."
+device = "${device}"
+`);
+    const answer = await apply("--yes");
+    expect(answer).toMatchObject({ code: 2 });
+    expect(answer.err).toMatch(/:6: agents\.ada\.watchers\[1\]\.device: /);
+    expect(answer.err).toContain("nothing was changed");
+  }
+  expect((await replica.clients.agents.listAgents({})).agents.map(({ id }) => id)).toEqual([
+    "pinion-default",
+  ]);
 });
 
 test("what the file does not have is shown, and deleted only with --prune; the default agent stays", async () => {
