@@ -61,7 +61,7 @@ import { type Db, openDatabase } from "../store/database.ts";
 import { migrate } from "../store/migrate.ts";
 import { ensureBootstrap, provisionDefaultAgents } from "../store/orgs.ts";
 import { healSecretSettings } from "../store/platform-healing.ts";
-import { createQuotas } from "../store/quotas.ts";
+import { createQuotas, type Quotas } from "../store/quotas.ts";
 import * as replicas from "../store/replicas.ts";
 import { requireRoles } from "../store/tenancy.ts";
 import { openTracer } from "../tracing.ts";
@@ -287,6 +287,7 @@ export async function startReplica(
       doorbell,
       poke: () => materializer.poke(),
       metrics,
+      quotas,
     });
     const runner = createPlatformRunner({
       db: requests.tenantDb,
@@ -421,12 +422,14 @@ function schedulerOf(deps: {
   doorbell: ReplicaDoorbell;
   poke: () => void;
   metrics: Pick<Metrics, "recorded">;
+  quotas: Quotas;
 }): WatcherScheduler & FleetScheduler {
-  const { db, policy, doorbell, poke } = deps;
+  const { db, policy, doorbell, poke, quotas } = deps;
   return {
     async trigger({ request, ...asked }) {
       const { run, alreadyQueued } = await trigger(db, asked, {
         doorbell,
+        quotas,
         ...(request ? { request } : {}),
       });
       return { run: runMessage(run), alreadyQueued };
@@ -437,7 +440,7 @@ function schedulerOf(deps: {
       return answer;
     },
     async recordDue(tx, orgId, watcherId) {
-      const events = await recordDue(tx, orgId, watcherId);
+      const events = await recordDue(tx, orgId, watcherId, quotas);
       for (const { kind, data } of events) {
         const isSkipped = kind === "run.skipped";
         deps.metrics.recorded(isSkipped ? "skipped" : "pending", String(data?.skip_reason ?? ""));
