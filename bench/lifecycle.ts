@@ -134,10 +134,14 @@ export async function openLifecycle(cluster: Cluster, name: string, options: Lif
   const replicas: Child[] = [];
   const urls: string[] = [];
   for (let index = 0; index < (options.replicas ?? 1); index++) {
-    const replica = await startChild("replica.ts", {
-      DATABASE_URL: url,
-      PINION_SWEEP_INTERVAL_MS: String(sweepMs),
-    }, process.env.BENCH_EXEC_ARGV?.split(" "));
+    const replica = await startChild(
+      "replica.ts",
+      {
+        DATABASE_URL: url,
+        PINION_SWEEP_INTERVAL_MS: String(sweepMs),
+      },
+      process.env.BENCH_EXEC_ARGV?.split(" "),
+    );
     replicas.push(replica);
     urls.push(await replica.ask<string>({ kind: "url" }));
   }
