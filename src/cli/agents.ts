@@ -89,7 +89,14 @@ function printAgent(cli: Cli, agent: Agent): void {
       ["version", String(agent.version)],
       ["default", agent.isDefault ? "yes" : ""],
       ["owner", agent.ownerId],
-      ["turns go to", agent.deviceId ? `device ${agent.deviceId}` : ""],
+      [
+        "turns go to",
+        agent.noExecutorReason
+          ? `nobody: ${plain(agent.noExecutorReason)}; pin it anew with: pinion agents update ${agent.id} --device …`
+          : agent.deviceId
+            ? `device ${agent.deviceId}`
+            : "",
+      ],
       ["model", plain(settings.model)],
       ["MCP servers", settings.mcpServers.map((server) => plain(`${server.name} ${server.url}`)).join(", ")],
       ["providers", settings.installedProviders.map(plain).join(", ")],

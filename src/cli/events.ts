@@ -1,4 +1,5 @@
 import { create } from "@bufbuild/protobuf";
+import { PinionError } from "@pinion/client";
 import type { Command } from "commander";
 import { type Event, EventSchema, ListEventsResponseSchema } from "#gen/pinion/v1/event_pb.js";
 import { type Cli, examples, interruptSignal } from "./cli.ts";
@@ -94,7 +95,12 @@ async function followFrom(
     cli.setExitCode(exitCodes.unreachable);
   } catch (error) {
     if (!interrupt.signal.aborted) {
-      cli.note(`\`pinion events --after ${last || "0"}\` goes on from here`);
+      const isGap = error instanceof PinionError && error.reason === "failed_precondition";
+      cli.note(
+        isGap
+          ? "`pinion events --after 0` begins with the oldest that is kept; some before it were missed"
+          : `\`pinion events --after ${last || "0"}\` goes on from here`,
+      );
       throw error;
     }
     cli.setExitCode(exitCodes.interrupted);

@@ -122,13 +122,23 @@ function addAddMember(orgs: Command, cli: Cli): void {
       "of a first token, which is printed, for who is no member yet: read, write and, of an owner or admin, admin; default: no token",
       list,
     )
+    .option(
+      "--keep-service-tokens",
+      "with a weaker role: tokens of services that the person made keep what is above it",
+    )
     .action(async (email: string, _options, command: Command) => {
-      const { clients, options } = connect<{ name?: string; role: string; scope?: string[] }>(cli, command);
+      const { clients, options } = connect<{
+        name?: string;
+        role: string;
+        scope?: string[];
+        keepServiceTokens?: boolean;
+      }>(cli, command);
       const answer = await clients.orgs.addMember({
         email,
         name: options.name ?? "",
         role: words.memberRole.value(options.role, "--role"),
         tokenScopes: options.scope ?? [],
+        keepServiceTokens: options.keepServiceTokens ?? false,
       });
       if (options.json) return printJson(cli, AddMemberResponseSchema, answer);
       const member = answer.member!;
@@ -136,7 +146,13 @@ function addAddMember(orgs: Command, cli: Cli): void {
       cli.note(
         `${plain(member.email)} is ${words.memberRole.word(member.role)} of the org` +
           (answer.secret ? "; keep the token now, it is not shown again" : "") +
-          (answer.tokensCut > 0 ? `; ${answer.tokensCut} of their tokens may do less now` : ""),
+          (answer.tokensCut > 0 ? `; ${answer.tokensCut} of their tokens may do less now` : "") +
+          (answer.serviceTokensCut > 0
+            ? `; ${answer.serviceTokensCut} tokens of services that they made may do less now`
+            : "") +
+          (answer.serviceTokensKept > 0
+            ? `; ${answer.serviceTokensKept} tokens of services that they made stay as strong as they were`
+            : ""),
       );
     });
   examples(command, [

@@ -26,6 +26,7 @@ import { retainOnce, startRetention } from "../scheduler/retention.ts";
 import { backfill, trigger } from "../scheduler/triggers.ts";
 import { createTurnEndings } from "../scheduler/turn-endings.ts";
 import { startTurnSweep } from "../scheduler/turn-sweep.ts";
+import { endTurnsOfDevice } from "../scheduler/turns-of-device.ts";
 import { warmUp } from "../scheduler/warm-up.ts";
 import { type Bus, type BusHandlers, openPostgresBus } from "../server/bus.ts";
 import { createDeviceStreams } from "../server/device/grpc-stream.ts";
@@ -62,7 +63,7 @@ import { migrate } from "../store/migrate.ts";
 import { ensureBootstrap, provisionDefaultAgents } from "../store/orgs.ts";
 import { healSecretSettings } from "../store/platform-healing.ts";
 import { isPooler } from "../store/pooled.ts";
-import { createQuotas } from "../store/quotas.ts";
+import { createQuotas, type Quotas } from "../store/quotas.ts";
 import * as replicas from "../store/replicas.ts";
 import { requireRoles } from "../store/tenancy.ts";
 import { openTracer } from "../tracing.ts";
@@ -291,6 +292,7 @@ export async function startReplica(
       doorbell,
       poke: () => materializer.poke(),
       metrics,
+      quotas,
     });
     const runner = createPlatformRunner({
       db: requests.tenantDb,
@@ -335,7 +337,7 @@ export async function startReplica(
         const ttlMs = config.session.ttlMs;
         // A stream that is held for an hour is not worth a compressor's memory.
         router.service(DeviceService, deviceService({ ...deps, hub }), { acceptCompression: [] });
-        router.service(WatcherService, watcherService(deps));
+        router.service(WatcherService, watcherService({ ...deps, quotas }));
         router.service(RunService, runService({ ...deps, policy: config.failures, ttlMs }));
         router.service(TurnService, turnService(deps));
         router.service(FleetService, fleetService({ ...deps, ttlMs }));
@@ -448,12 +450,14 @@ function schedulerOf(deps: {
   doorbell: ReplicaDoorbell;
   poke: () => void;
   metrics: Pick<Metrics, "recorded">;
+  quotas: Quotas;
 }): WatcherScheduler & FleetScheduler {
-  const { db, policy, doorbell, poke } = deps;
+  const { db, policy, doorbell, poke, quotas } = deps;
   return {
     async trigger({ request, ...asked }) {
       const { run, alreadyQueued } = await trigger(db, asked, {
         doorbell,
+        quotas,
         ...(request ? { request } : {}),
       });
       return { run: runMessage(run), alreadyQueued };
@@ -464,7 +468,7 @@ function schedulerOf(deps: {
       return answer;
     },
     async recordDue(tx, orgId, watcherId) {
-      const events = await recordDue(tx, orgId, watcherId);
+      const events = await recordDue(tx, orgId, watcherId, quotas);
       for (const { kind, data } of events) {
         const isSkipped = kind === "run.skipped";
         deps.metrics.recorded(isSkipped ? "skipped" : "pending", String(data?.skip_reason ?? ""));
@@ -476,9 +480,17 @@ function schedulerOf(deps: {
       return () => announce(doorbell, cancellation);
     },
     async cancelAllOfDevice(tx, { orgId, deviceId, reason }) {
+      const turns = await endTurnsOfDevice(tx, { orgId, deviceId, reason });
       const cancellation = await cancelIn(tx, { orgId, deviceId }, { reason, policy, mode: "at_once" });
+      await turns.append();
       const cancelled = cancellation.settled.filter((run) => run.status === "cancelled").length;
-      return { cancelled, announce: () => announce(doorbell, cancellation) };
+      return {
+        cancelled,
+        announce: () => {
+          announce(doorbell, cancellation);
+          doorbell.turnsEnded(turns.ended);
+        },
+      };
     },
     scheduleChanged({ orgId, deviceId }) {
       poke();

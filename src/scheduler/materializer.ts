@@ -49,14 +49,21 @@ const roundsBeforeEditMax = 40;
 
 /**
  * Records the due slots of one watcher in the caller's transaction, before its schedule is edited, paused or resumed.
- * Answers the events of that, for the caller to append.
+ * Answers the events of that, for the caller to append. Without quotas, the org may have any number of active runs.
  */
-export async function recordDue(tx: Db, orgId: string, watcherId: string): Promise<events.NewEvent[]> {
+export async function recordDue(
+  tx: Db,
+  orgId: string,
+  watcherId: string,
+  quotas?: Quotas,
+): Promise<events.NewEvent[]> {
   const recorded: events.NewEvent[] = [];
   for (let round = 0; round < roundsBeforeEditMax; round++) {
     const watcher = await schedules.lockOne(tx, { orgId, watcherId });
     if (!watcher?.nextDueAt || watcher.nextDueAt > watcher.now) return recorded;
-    recorded.push(...(await write(tx, [planDue(watcher)])).map(eventOf));
+    const plan = planDue(watcher);
+    if (quotas) await keepWithin(tx, quotas, [plan]);
+    recorded.push(...(await write(tx, [plan])).map(eventOf));
   }
   // All slots that are due have to be recorded before the schedule moves (R2).
   refuse("aborted", "the watcher is far behind its schedule and is catching up; try again in a moment", {

@@ -1,6 +1,7 @@
 import { refuse } from "../errors.ts";
 import { type Db, transaction } from "../store/database.ts";
 import * as events from "../store/events.ts";
+import type { Quotas } from "../store/quotas.ts";
 import * as requests from "../store/requests.ts";
 import * as runs from "../store/runs.ts";
 import * as schedules from "../store/schedules.ts";
@@ -15,7 +16,7 @@ type Asked = { orgId: string; watcherId: string; actor: string };
 
 /**
  * A run now, or the active one. `not_found` for the watcher; `failed_precondition` if it has nobody to run it, and for a retry
- * if there is an active one. A repeat of a request answers as the first one did, with the run as it is now.
+ * if there is an active one; `resource_exhausted` for a new run while the org has as many as it may. A repeat of a request answers as the first one did, with the run as it is now.
  */
 export async function trigger(
   db: Db,
@@ -24,6 +25,8 @@ export async function trigger(
     doorbell: Doorbell;
     retryOf?: { runId: string; windowStart: Date; windowEnd: Date };
     request?: requests.Request;
+    /** Asked only where a new run would be made; without, the org may have any number. */
+    quotas?: Pick<Quotas, "requireRoom">;
   },
 ): Promise<{ run: runs.RunRow; alreadyQueued: boolean }> {
   const { orgId } = asked;
@@ -58,6 +61,7 @@ export async function trigger(
         "the watcher's device was deleted; pin it to another device, or unpin it",
       );
     }
+    await options.quotas?.requireRoom(tx, "runs", orgId);
     const plan = planManual(watcher, options);
     const written = await schedules.record(tx, plan.slots, [plan.move]);
     const runId = written[0]!.runId;

@@ -4,6 +4,7 @@ import { describe } from "./changes.ts";
 import type { Db } from "./database.ts";
 import { transaction } from "./database.ts";
 import * as events from "./events.ts";
+import { requirePinnable } from "./pins.ts";
 import * as platforms from "./platforms.ts";
 import type { Json } from "./schema.ts";
 
@@ -17,6 +18,8 @@ export type Agent = {
   isDefault: boolean;
   /** That its turns are pinned to; null: fleet workers take them. */
   deviceId: string | null;
+  /** Why nobody takes its turns: the device that it was pinned to is gone. Empty: somebody does. */
+  noExecutorReason: string;
   createdAt: Date;
   updatedAt: Date;
 };
@@ -42,7 +45,7 @@ function select(db: Db, orgId: string) {
     )
     .innerJoin("org as o", "o.id", "a.org_id")
     .select(["a.id", "a.name", "a.owner_id as ownerId", "a.version", "r.settings"])
-    .select("a.device_id as deviceId")
+    .select(["a.device_id as deviceId", "a.no_executor_reason as noExecutorReason"])
     .select(["a.created_at as createdAt", "a.updated_at as updatedAt"])
     .select(sql<boolean>`coalesce(o.default_agent_id = a.id, false)`.as("isDefault"))
     .where("a.org_id", "=", orgId);
@@ -131,7 +134,7 @@ export function create(
 function draftOf(options: Named & { name: string; ownerId: string | null; settings: Json }): Agent {
   const { agentId: id, name, ownerId, settings } = options;
   const now = new Date();
-  const unset = { isDefault: false, deviceId: null };
+  const unset = { isDefault: false, deviceId: null, noExecutorReason: "" };
   return { id, name, ownerId, version: 1, settings, ...unset, createdAt: now, updatedAt: now };
 }
 
@@ -147,18 +150,41 @@ async function requireOwner(tx: Db, options: { orgId: string; ownerId: string | 
   if (!member) refuse("not_found", "the owner is no member of the org", { field: "owner_id" });
 }
 
-/** A device that is enrolled, and not a fleet worker, which is nobody's in particular. */
+/** A fleet worker, which is nobody's in particular, is no device here. */
 async function requireDevice(tx: Db, options: { orgId: string; deviceId: string | null }): Promise<void> {
-  if (options.deviceId === null) return;
-  const device = await tx
-    .selectFrom("device")
-    .select("id")
-    .where("org_id", "=", options.orgId)
-    .where("id", "=", options.deviceId)
-    .where("is_worker", "=", false)
-    .forKeyShare()
-    .executeTakeFirst();
-  if (!device) refuse("not_found", `there is no device ${options.deviceId}`, { field: "device_id" });
+  const { orgId, deviceId } = options;
+  if (deviceId === null) return;
+  await requirePinnable(tx, { orgId, deviceId, field: "device_id", workerIs: "not_found" });
+}
+
+/**
+ * Takes the agents off a device that is going, within the caller's transaction: their turns go to nobody until somebody
+ * decides on the pin, since whoever pinned them did not mean the fleet. Answers their events, `agent.updated`.
+ */
+export async function unpinAll(
+  tx: Db,
+  options: { orgId: string; deviceId: string; reason: string; actor: string },
+): Promise<Omit<events.NewEvent, "orgId">[]> {
+  const { orgId, deviceId, reason, actor } = options;
+  const rows = await tx
+    .updateTable("agent")
+    .set({ device_id: null, no_executor_reason: reason, updated_at: sql<Date>`now()` })
+    .where("org_id", "=", orgId)
+    .where("device_id", "=", deviceId)
+    .returning("id")
+    .execute();
+  return rows.map(({ id }) => ({
+    kind: "agent.updated",
+    actor,
+    deviceId,
+    data: {
+      agent_id: id,
+      ...describe(
+        { device_id: deviceId, no_executor_reason: "" },
+        { device_id: null, no_executor_reason: reason },
+      ),
+    },
+  }));
 }
 
 /** What people decide about an agent. */
@@ -167,13 +193,15 @@ export type AgentValues = {
   ownerId: string | null;
   isDefault: boolean;
   deviceId: string | null;
+  /** As it is, or empty: that is what a decision about the pin makes of it. */
+  noExecutorReason: string;
   settings: Json;
 };
 
 /**
  * Changes an agent, with the event `agent.updated`. `change` is given the agent and answers what it shall be. A changed
  * name or setting is a new revision; nothing changed writes nothing. Refuses with `not_found` (agent, owner, device), `aborted`
- * (`expectedVersion`) and `failed_precondition` (the default has to be some agent).
+ * (`expectedVersion`) and `failed_precondition` (the default has to be some agent, the device's owner a member).
  */
 export function update(
   db: Db,
@@ -211,7 +239,7 @@ export function update(
     await tx
       .updateTable("agent")
       .set({ name: values.name, owner_id: values.ownerId, device_id: values.deviceId })
-      .set({ version, updated_at: sql<Date>`now()` })
+      .set({ no_executor_reason: values.noExecutorReason, version, updated_at: sql<Date>`now()` })
       .where("org_id", "=", orgId)
       .where("id", "=", agentId)
       .execute();
@@ -239,7 +267,7 @@ export function update(
 }
 
 /** What a run does not carry: changing it makes no new version. */
-const unversioned = new Set(["owner_id", "is_default", "device_id"]);
+const unversioned = new Set(["owner_id", "is_default", "device_id", "no_executor_reason"]);
 
 /** `revised`: a name or a setting is among them. Fields by their names in the API. */
 function changesOf(
@@ -253,6 +281,7 @@ function changesOf(
     owner_id: agent.ownerId,
     is_default: agent.isDefault,
     device_id: agent.deviceId,
+    no_executor_reason: agent.noExecutorReason,
   });
   const { changed, changes } = describe(flat(current), flat(values));
   return {

@@ -14,14 +14,14 @@ export type Arrival = {
   member: members.Member;
   /** Of the first token, if one was asked for. */
   secret: string | undefined;
-  /** Tokens of the person that were too strong for the new role, and are weaker now. */
-  cutTokenIds: string[];
+  /** Tokens that were too strong for the new role: the person's, and of services that the person made. */
+  cut: tokens.RoleCut;
 };
 
 /**
  * Takes a person into the org, or gives a member another role, with the event `member.added` or `member.updated` and,
- * where scopes are given, a first token, which is good in this org alone. A weaker role takes from the person's tokens what
- * is above it. Refuses with `permission_denied` what the caller's role does not allow (roles.ts) and scopes above the
+ * where scopes are given, a first token, which is good in this org alone. A weaker role takes what is above it from the
+ * person's tokens, and from the services' that the person made unless `keepsServices`. Refuses with `permission_denied` what the caller's role does not allow (roles.ts) and scopes above the
  * person's role, and with `failed_precondition` to leave the org without an owner, and to make a token of somebody who is a
  * member already: whoever holds it speaks as that person.
  *
@@ -35,6 +35,7 @@ export function add(
     name: string;
     role: Role;
     tokenScopes: readonly string[];
+    keepsServices?: boolean;
     actor: string;
     /** Null: Pinion itself. */
     caller: Caller | null;
@@ -64,7 +65,10 @@ export function add(
       .onConflict((conflict) => conflict.columns(["org_id", "user_id"]).doUpdateSet({ role }))
       .execute();
     // After the role, which whoever makes a token of the person holds: so none is made that this does not see.
-    const cutTokenIds = before && before !== role ? await tokens.cutToRole(tx, { orgId, userId, role }) : [];
+    const cut =
+      before && before !== role
+        ? await tokens.cutToRole(tx, { orgId, userId, role, keepsServices: options.keepsServices ?? false })
+        : nothingCut;
     const issued =
       tokenScopes.length > 0
         ? await tokens.issue(tx, {
@@ -86,7 +90,14 @@ export function add(
         data: {
           user_id: userId,
           role,
-          ...(before ? { ...describe({ role: before }, { role }), tokens_cut: cutTokenIds.length } : {}),
+          ...(before
+            ? {
+                ...describe({ role: before }, { role }),
+                tokens_cut: cut.tokenIds.length - cut.servicesCut,
+                service_tokens_cut: cut.servicesCut,
+                service_tokens_kept: cut.servicesKept,
+              }
+            : {}),
         },
       });
     }
@@ -98,9 +109,11 @@ export function add(
       });
     }
     await events.append(tx, orgId, entries);
-    return { member, secret: issued?.secret, cutTokenIds };
+    return { member, secret: issued?.secret, cut };
   });
 }
+
+const nothingCut: tokens.RoleCut = { tokenIds: [], servicesCut: 0, servicesKept: 0 };
 
 async function repeated(
   tx: Db,
@@ -112,6 +125,6 @@ async function repeated(
   return {
     member: member ?? refuse("not_found", `there is no member ${made.user_id}`),
     secret: undefined,
-    cutTokenIds: [],
+    cut: nothingCut,
   };
 }

@@ -1,5 +1,6 @@
 import { sql } from "kysely";
 import { refuse } from "../errors.ts";
+import * as agents from "./agents.ts";
 import { type Caller, holdToManage } from "./callers.ts";
 import { describe } from "./changes.ts";
 import type { Db } from "./database.ts";
@@ -18,6 +19,7 @@ export type Departure<Cancelled> = {
   serviceTokensKept: number;
   agentsHandedOver: number;
   watchersUnpinned: number;
+  agentsUnpinned: number;
   /** What `cancelRuns` said, by device. */
   cancelled: Cancelled[];
   /** Streams that are to be closed. */
@@ -25,8 +27,8 @@ export type Departure<Cancelled> = {
 };
 
 /**
- * Takes a person out of the org, with the event `member.removed`: their tokens and unused join codes end, the watchers
- * pinned to their devices are unpinned and show as no_executor, and the live runs there are ended by `cancelRuns`. The
+ * Takes a person out of the org, with the event `member.removed`: their tokens and unused join codes end, the watchers and agents
+ * pinned to their devices are unpinned and show that they have no executor, and the live runs there are ended by `cancelRuns`. The
  * devices stay on the list; nothing can be pinned to them until another member enrols them. The person's agents become the
  * longest-standing owner's, each with the event `agent.updated`. Tokens of services that the person made are the org's and
  * stay, unless `endsServices`. Refuses with `not_found`, with `permission_denied` who may not remove the person (roles.ts),
@@ -83,10 +85,12 @@ export function remove<Cancelled>(
     // For all devices: first the runs, then the watchers, as a completion does, so that neither waits for the other.
     for (const { id } of owned) await runs.lockForCancel(tx, { orgId, deviceId: id });
     const unpinned: { watcherId: string; deviceId: string }[] = [];
+    const agentEvents: Omit<events.NewEvent, "orgId">[] = [];
     for (const { id, label } of owned) {
       const reason = `the owner of device "${label}" left the org`;
       const watcherIds = await watchers.unpinAll(tx, { orgId, deviceId: id, reason });
       unpinned.push(...watcherIds.map((watcherId) => ({ watcherId, deviceId: id })));
+      agentEvents.push(...(await agents.unpinAll(tx, { orgId, deviceId: id, reason, actor })));
     }
     const cancelled: Cancelled[] = [];
     for (const { id } of owned) {
@@ -107,6 +111,7 @@ export function remove<Cancelled>(
         actor,
         data: { agent_id: agentId, ...describe({ owner_id: userId }, { owner_id: ownerId }) },
       })),
+      ...agentEvents,
       {
         kind: "member.removed",
         actor,
@@ -125,6 +130,7 @@ export function remove<Cancelled>(
       serviceTokensKept,
       agentsHandedOver: handedOver.length,
       watchersUnpinned: unpinned.length,
+      agentsUnpinned: agentEvents.length,
       cancelled,
       sessions: owned.flatMap(({ id, session }) => (session ? [{ ...session, deviceId: id }] : [])),
     };

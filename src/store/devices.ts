@@ -1,5 +1,6 @@
 import { type RawBuilder, sql } from "kysely";
 import { refuse } from "../errors.ts";
+import * as agents from "./agents.ts";
 import { describe } from "./changes.ts";
 import type { Db } from "./database.ts";
 import { transaction } from "./database.ts";
@@ -440,6 +441,7 @@ export type Removal<Cancelled> = {
   /** What `cancelRuns` said. */
   cancelled: Cancelled;
   watchersUnpinned: number;
+  agentsUnpinned: number;
   /** Tokens that are gone with the device. */
   tokenIds: string[];
   /** The session that is to be closed, if one is open. */
@@ -447,7 +449,7 @@ export type Removal<Cancelled> = {
 };
 
 /**
- * Removes a device: its watchers are unpinned and show as no_executor, its tokens and its presence go with it, and its
+ * Removes a device: its watchers and agents are unpinned and show that they have no executor, its tokens and its presence go with it, and its
  * live runs are ended by `cancelRuns`. Refuses with `not_found`.
  */
 export function remove<Cancelled>(
@@ -467,11 +469,10 @@ export function remove<Cancelled>(
     if (!device) notFound(deviceId);
     // Runs are locked before watchers, as a completion does, so that neither waits for the other.
     await runs.lockForCancel(tx, { orgId, deviceId });
-    const watcherIds = await watchers.unpinAll(tx, {
-      orgId,
-      deviceId,
-      reason: `device "${device.label}" was deleted`,
-    });
+    const reason = `device "${device.label}" was deleted`;
+    const watcherIds = await watchers.unpinAll(tx, { orgId, deviceId, reason });
+    // Before the turns that only it may take are ended with its runs: whoever starts one holds the agent's pin.
+    const agentEvents = await agents.unpinAll(tx, { orgId, deviceId, reason, actor: options.actor });
     const presence = await tx
       .selectFrom("presence")
       .select(["replica_id", "epoch", "connected_at", "disconnected_at"])
@@ -495,16 +496,22 @@ export function remove<Cancelled>(
         deviceId,
         data: { ...describe({ device_id: deviceId }, { device_id: null }), status: "no_executor" },
       })),
+      ...agentEvents,
       {
         kind: "device.deleted",
         actor: options.actor,
         deviceId,
-        data: { label: device.label, watchers_unpinned: watcherIds.length },
+        data: {
+          label: device.label,
+          watchers_unpinned: watcherIds.length,
+          agents_unpinned: agentEvents.length,
+        },
       },
     ]);
     return {
       cancelled,
       watchersUnpinned: watcherIds.length,
+      agentsUnpinned: agentEvents.length,
       tokenIds: tokenRows.map((row) => row.id),
       session: presence && openSession(presence),
     };

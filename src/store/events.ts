@@ -124,3 +124,13 @@ export async function head(db: Db, options: { orgId: string }): Promise<number> 
     .executeTakeFirst();
   return row?.seq ?? 0;
 }
+
+/** The highest seq of the org's events that retention has deleted; 0 if it has deleted none. */
+export async function deletedThrough(db: Db, options: { orgId: string }): Promise<number> {
+  const row = await db
+    .selectFrom("org")
+    .select("events_deleted_through")
+    .where("id", "=", options.orgId)
+    .executeTakeFirst();
+  return row?.events_deleted_through ?? 0;
+}

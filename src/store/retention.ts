@@ -90,7 +90,6 @@ export async function deleteOld(db: Db, days: number): Promise<{ deleted: number
       where x.created_at < ((now() at time zone 'UTC')::date - ${days}::int) at time zone 'UTC'
       and not exists (select from watcher w
         where w.org_id = x.org_id and w.id = x.watcher_id and w.last_window_id = x.id) limit ${limit}))`,
-    sql`delete from event where ctid = any(array(select ctid from event where at < ${old} limit ${limit}))`,
     sql`delete from run_finished_default where ctid = any(array(select ctid from run_finished_default where finished_at < ${old} limit ${limit}))`,
     sql`delete from turn_finished_default where ctid = any(array(select ctid from turn_finished_default where finished_at < ${old} limit ${limit}))`,
     // As long as its turn lives, a message must be known, however old.
@@ -101,9 +100,26 @@ export async function deleteOld(db: Db, days: number): Promise<{ deleted: number
       where created_at < now() - ${repeatMs} * interval '1 millisecond' limit ${limit}))`,
   ];
   const counts: number[] = [];
+  counts.push(await deleteOldEvents(db, days));
   for (const statement of statements) counts.push(Number((await statement.execute(db)).numAffectedRows ?? 0));
   return {
     deleted: counts.reduce((sum, count) => sum + count, 0),
     isMore: counts.some((count) => count >= rowsPerDeleteMax),
   };
+}
+
+/** As of the other tables; and each org notes up to where its log is gone, so that no reader resumes over a gap. */
+async function deleteOldEvents(db: Db, days: number): Promise<number> {
+  const { rows } = await sql<{ count: number }>`
+    with gone as (
+      delete from event where ctid = any(array(
+        select ctid from event where at < now() - ${days} * interval '1 day' limit ${sql.lit(rowsPerDeleteMax)}))
+      returning org_id, seq
+    ),
+    noted as (
+      update org o set events_deleted_through = greatest(o.events_deleted_through, g.seq)
+      from (select org_id, max(seq) as seq from gone group by org_id order by org_id) g where o.id = g.org_id
+    )
+    select count(*)::int as count from gone`.execute(db);
+  return rows[0]!.count;
 }

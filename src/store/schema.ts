@@ -49,6 +49,7 @@ export type OrgTable = {
   name: string;
   metadata: GeneratedJsonObject<Json>;
   default_agent_id: OrNull<string>;
+  events_deleted_through: Generated<number>;
   created_at: GeneratedTimestamp;
 };
 
@@ -136,6 +137,7 @@ export type AgentTable = {
   created_at: GeneratedTimestamp;
   updated_at: GeneratedTimestamp;
   device_id: OrNull<string>;
+  no_executor_reason: Generated<string>;
 };
 
 export type PlatformTable = {

@@ -113,31 +113,51 @@ export function refuseRepeat(tokenId: string): never {
   );
 }
 
-/** Takes from a person's tokens the scopes that are above the role. Answers whose they were. */
+/**
+ * Takes the scopes that are above the role from a person's tokens, and from the tokens of services that the person made,
+ * whose secrets the person may know. With `keepsServices` the latter stay as they are.
+ */
 export async function cutToRole(
   tx: Db,
-  options: { orgId: string; userId: string; role: Role },
-): Promise<string[]> {
+  options: { orgId: string; userId: string; role: Role; keepsServices: boolean },
+): Promise<RoleCut> {
+  const { orgId, userId, role } = options;
   const rows = await tx
     .selectFrom("token")
-    .select(["id", "scopes"])
-    .where("org_id", "=", options.orgId)
-    .where("user_id", "=", options.userId)
+    .select(["id", "scopes", "kind"])
+    .where("org_id", "=", orgId)
+    .where((eb) => eb.or([eb("user_id", "=", userId), eb("creator_id", "=", userId).and("kind", "=", "svc")]))
     .where("revoked_at", "is", null)
+    .where(sql<boolean>`coalesce(expires_at > now(), true)`)
     .orderBy("id")
     .forNoKeyUpdate()
     .execute();
-  const tooStrong = rows.filter(({ scopes }) => findScopeBeyond(options.role, scopes));
-  for (const { id, scopes } of tooStrong) {
+  const tooStrong = rows.filter(({ scopes }) => findScopeBeyond(role, scopes));
+  const cut = tooStrong.filter(({ kind }) => kind !== "svc" || !options.keepsServices);
+  for (const { id, scopes } of cut) {
     await tx
       .updateTable("token")
-      .set({ scopes: cutScopes(options.role, scopes) })
-      .where("org_id", "=", options.orgId)
+      .set({ scopes: cutScopes(role, scopes) })
+      .where("org_id", "=", orgId)
       .where("id", "=", id)
       .execute();
   }
-  return tooStrong.map(({ id }) => id);
+  const servicesCut = cut.filter(({ kind }) => kind === "svc").length;
+  return {
+    tokenIds: cut.map(({ id }) => id),
+    servicesCut,
+    servicesKept: tooStrong.length - cut.length,
+  };
 }
+
+export type RoleCut = {
+  /** Of all that may do less now. */
+  tokenIds: string[];
+  /** Of these, tokens of services. */
+  servicesCut: number;
+  /** Tokens of services that are above the role and stayed so. */
+  servicesKept: number;
+};
 
 /** A token as the guard sees it. */
 export type Credential = {

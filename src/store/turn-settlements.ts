@@ -288,6 +288,20 @@ export type LockedTurn = {
   status: "claimed" | "running";
 };
 
+/** Locks the live turns that only this device may take. */
+export async function lockOfDevice(
+  tx: Db,
+  device: { orgId: string; deviceId: string },
+): Promise<{ orgId: string; turnId: string; attemptToken: string | null }[]> {
+  const { rows } = await sql<{ orgId: string; turnId: string; attemptToken: string | null }>`
+    select org_id as "orgId", id as "turnId", attempt_token as "attemptToken"
+    from turn where org_id = ${device.orgId} and pool_id = ${device.deviceId}
+    order by org_id, id
+    for update
+  `.execute(tx);
+  return rows;
+}
+
 /** Locks the turns that these sessions hold: their streams broke. Those that a newer session has adopted are not theirs. */
 export async function lockOfSessions(
   tx: Db,

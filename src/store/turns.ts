@@ -68,16 +68,16 @@ export type ArmedTurn = { turnId: string; deviceId: string | null; isNew: boolea
 
 /**
  * Arms a turn: message, conversation and marker are written together, or not at all. A message that was armed before
- * answers its turn. Refuses with `not_found` (agent), `already_exists` (another input) and `resource_exhausted`.
+ * answers its turn. Refuses with `not_found` (agent), `failed_precondition` (its device is gone), `already_exists` (another
+ * input) and `resource_exhausted`.
  */
 export function arm(db: Db, turn: NewTurn): Promise<ArmedTurn> {
   const sha256 = createHash("sha256").update(turn.input).digest();
   return transaction(db, async (tx) => {
     const { orgId, agentId, conversationId, messageId } = turn;
-    const { rows: agents } = await sql<{ version: number; deviceId: string | null }>`
-      select version, device_id as "deviceId" from agent where org_id = ${orgId} and id = ${agentId}
-    `.execute(tx);
-    const agent = agents[0];
+    let agent = await findPin(tx, turn);
+    // Held until the commit: whoever takes the device away waits, and ends this turn, too.
+    if (agent?.deviceId) agent = await findPin(tx, turn, sql`for share`);
     if (!agent) refuse("not_found", `there is no agent "${agentId}"`, { field: "agent_id" });
     const { rows: named } = await sql<{ turnId: string }>`
       insert into turn_message (org_id, agent_id, conversation_id, message_id, turn_id, input_sha256)
@@ -87,6 +87,13 @@ export function arm(db: Db, turn: NewTurn): Promise<ArmedTurn> {
     `.execute(tx);
     if (!named[0]) return { ...(await findArmed(tx, turn, sha256)), isNew: false };
     const { turnId } = named[0];
+    if (agent.noExecutorReason !== "") {
+      refuse(
+        "failed_precondition",
+        `agent "${agentId}" has no executor: ${agent.noExecutorReason}; pin it to another device, or give its turns to the fleet (update its device_id, empty for the fleet)`,
+        { field: "agent_id" },
+      );
+    }
     if (conversationId !== "") {
       // The row's lock is kept until the commit, so a conversation's turns are numbered in the order of their commits.
       await sql`
@@ -104,6 +111,18 @@ export function arm(db: Db, turn: NewTurn): Promise<ArmedTurn> {
     `.execute(tx);
     return { turnId, deviceId: agent.deviceId, isNew: true };
   });
+}
+
+async function findPin(
+  tx: Db,
+  { orgId, agentId }: NewTurn,
+  lock = sql``,
+): Promise<{ version: number; deviceId: string | null; noExecutorReason: string } | undefined> {
+  const { rows } = await sql<{ version: number; deviceId: string | null; noExecutorReason: string }>`
+    select version, device_id as "deviceId", no_executor_reason as "noExecutorReason"
+    from agent where org_id = ${orgId} and id = ${agentId} ${lock}
+  `.execute(tx);
+  return rows[0];
 }
 
 async function findArmed(

@@ -6,9 +6,10 @@ import { describe } from "./changes.ts";
 import * as clock from "./clock.ts";
 import type { Db } from "./database.ts";
 import { transaction } from "./database.ts";
+import { rehearsable } from "./dry-run.ts";
 import * as events from "./events.ts";
-import * as members from "./members.ts";
 import * as orgs from "./orgs.ts";
+import { requirePinnable } from "./pins.ts";
 import * as requests from "./requests.ts";
 import * as runs from "./runs.ts";
 import type { Catchup, Json, Notification, Overlap, WatcherRow } from "./schema.ts";
@@ -149,12 +150,14 @@ export function create(
     requestId: string;
     values: WatcherValues;
     place: Place;
+    /** Checks and answers as ever, and leaves nothing. */
+    isDryRun?: boolean;
   },
 ): Promise<Watcher> {
   const { orgId, values } = options;
   const { actor, requestId } = options;
   const request = { orgId, actor, requestId, rpc: "WatcherService/CreateWatcher" };
-  return transaction(db, async (tx) => {
+  return rehearsable(db, options.isDryRun ?? false, async (tx) => {
     const made = await requests.begin(tx, request);
     if (made) return get(tx, { orgId, watcher: made.watcher_id });
     const resolved = { ...values, agentId: await requireAgentId(tx, { orgId, agentId: values.agentId }) };
@@ -252,10 +255,12 @@ export function update(
     isPinDecided: boolean;
     recordDue: RecordDue;
     place: Place;
+    /** Checks and answers as ever, and leaves nothing. */
+    isDryRun?: boolean;
   },
 ): Promise<Watcher> {
   const { orgId } = options;
-  return transaction(db, async (tx) => {
+  return rehearsable(db, options.isDryRun ?? false, async (tx) => {
     const watcherId = await lock(tx, options);
     // Read before the due slots are recorded: a slot between the two moments is recorded under the old schedule, and
     // left alone (R2) if the new one comes upon it again.
@@ -590,44 +595,7 @@ async function requireAgentId(tx: Db, options: { orgId: string; agentId: string 
   return options.agentId;
 }
 
-/**
- * Holds the device's row until the commit, so that it is not removed meanwhile, and its owner's membership. Refuses with
- * `not_found`, and with `failed_precondition` for a fleet worker and for a device whose owner has left the org.
- */
-async function requireDevice(tx: Db, options: { orgId: string; deviceId: string }): Promise<void> {
-  const { orgId, deviceId } = options;
-  const field = "spec.device_id";
-  // The member before the device, as departures.remove does, so that neither waits for the other.
-  const owner = await tx
-    .selectFrom("device")
-    .select("owner_id")
-    .where("org_id", "=", orgId)
-    .where("id", "=", deviceId)
-    .executeTakeFirst();
-  const isOwned = owner?.owner_id
-    ? await members.hold(tx, { orgId, userId: owner.owner_id })
-    : // Enrolled by a service, which is no member and cannot leave.
-      true;
-  const device = await tx
-    .selectFrom("device")
-    .select(["label", "is_worker"])
-    .where("org_id", "=", orgId)
-    .where("id", "=", deviceId)
-    .forKeyShare()
-    .executeTakeFirst();
-  if (!device) refuse("not_found", `there is no device ${deviceId}`, { field });
-  if (device.is_worker) {
-    refuse(
-      "failed_precondition",
-      `"${device.label}" is a fleet worker, which takes what is pinned to nobody; leave device_id empty for the fleet`,
-      { field },
-    );
-  }
-  if (!isOwned) {
-    refuse(
-      "failed_precondition",
-      `the owner of device "${device.label}" is no member of the org any more; have a member enrol it again`,
-      { field },
-    );
-  }
+/** See pins.ts. */
+function requireDevice(tx: Db, options: { orgId: string; deviceId: string }): Promise<void> {
+  return requirePinnable(tx, { ...options, field: "spec.device_id", workerIs: "failed_precondition" });
 }

@@ -71,6 +71,8 @@ export class DeviceStream {
   /** How the stream ended. */
   readonly ended: Promise<{ code: grpc.status; details: string }>;
   #isEnded = false;
+  /** The status that ended it says when to come back. */
+  hasRetryInfo = false;
 
   constructor(url: string, token: string) {
     this.#client = new grpc.Client(new URL(url).host, grpc.credentials.createInsecure(), {
@@ -90,8 +92,10 @@ export class DeviceStream {
       for (const wake of this.#waiters) wake();
     });
     this.ended = new Promise((resolve) => {
-      const end = (status: { code: grpc.status; details: string }) => {
+      const end = (status: { code: grpc.status; details: string; metadata?: grpc.Metadata }) => {
         this.#isEnded = true;
+        const [details] = status.metadata?.get("grpc-status-details-bin") ?? [];
+        this.hasRetryInfo = String(details ?? "").includes("google.rpc.RetryInfo");
         for (const wake of this.#waiters) wake();
         // grpc-js decodes all but the characters that URIs reserve, such as ";" and ",".
         resolve({ code: status.code, details: decodeURIComponent(status.details) });

@@ -148,6 +148,15 @@ test("the database's libraries appear in the store alone", () => {
   expect(broken).toEqual([]);
 });
 
+test("the log is append-only: no statement outside of retention changes or removes an event", () => {
+  const change =
+    /\b(update|delete\s+from|truncate|merge\s+into)\s+(only\s+)?"?event"?\b(?!_)|(updateTable|deleteFrom|mergeInto)\(\s*["'`]event\b/i;
+  expect(change.test("delete from event where")).toBe(true);
+  expect(change.test('db.updateTable("event as e")')).toBe(true);
+  const changing = sources.filter(({ path, text }) => path.startsWith("src/") && change.test(text));
+  expect(changing.map(({ path }) => path)).toEqual(["src/store/retention.ts"]);
+});
+
 test("the environment is read in one place of each package", () => {
   const allowed = new Set(["src/config.ts", "clients/ts/src/daemon.ts"]);
   const broken = sources

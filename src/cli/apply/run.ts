@@ -8,6 +8,7 @@ import { makePlan, work } from "./plan.ts";
 import { readState } from "./state.ts";
 import type { Kind, Plan, Step } from "./steps.ts";
 import { resolve, verify } from "./verify.ts";
+import { verifyWatchers } from "./verify-watchers.ts";
 
 /** How often the org is read for one plan: while it is read and asked about, somebody else may write. */
 const readingsMax = 3;
@@ -34,10 +35,11 @@ export async function planFile(
     const resolved = resolve(desired, state, options.only);
     if (resolved.problems.length > 0) throw parsed.fail(resolved.problems);
     const { verdicts, problems, mayBeStale } = await verify(clients, resolved.desired, state, options);
-    if (problems.length === 0) {
-      return makePlan(resolved.desired, state, verdicts, { ...options, templates: parsed.templates });
-    }
-    if (!mayBeStale || reading === readingsMax) throw parsed.fail(problems);
+    const plan = makePlan(resolved.desired, state, verdicts, { ...options, templates: parsed.templates });
+    const watchers = await verifyWatchers(clients, plan.steps, state, options.signal);
+    problems.push(...watchers.problems);
+    if (problems.length === 0) return plan;
+    if (!(mayBeStale || watchers.mayBeStale) || reading === readingsMax) throw parsed.fail(problems);
   }
 }
 

@@ -92,7 +92,7 @@ export async function verify(
       const problem = problemOf(error, path);
       if (!problem) throw error;
       problems.push(problem);
-      mayBeStale ||= contradictions.has((error as PinionError).reason);
+      mayBeStale ||= isContradiction(error);
     }
   };
   await inParallel(only.has("agent") ? desired.agents : [], { parallelMax, signal }, (agent) =>
@@ -119,8 +119,12 @@ export async function verify(
   return { verdicts, problems, mayBeStale };
 }
 
-/** What the state said is not so, or not any more. */
 const contradictions = new Set(["not_found", "already_exists"]);
+
+/** What the state said is not so, or not any more. */
+export function isContradiction(error: unknown): boolean {
+  return error instanceof PinionError && contradictions.has(error.reason);
+}
 
 async function checkAgent(
   clients: Clients,
@@ -151,11 +155,16 @@ function verdictOf(answer: UpsertPlatformResponse): Verdict {
 }
 
 /** What the server understood and turned down is a problem of the file; anything else is not. */
-function problemOf(error: unknown, path: Problem["path"]): Problem | undefined {
+export function problemOf(
+  error: unknown,
+  path: Problem["path"],
+  fieldOf: (field: string) => string = (field) =>
+    field.replace(/^settings\./, "").replace(/^secrets\./, "config."),
+): Problem | undefined {
   if (!(error instanceof PinionError)) return undefined;
   const turnedDown = ["invalid_argument", "failed_precondition", "not_found", "already_exists"];
   if (!turnedDown.includes(error.reason)) return undefined;
-  const field = (error.field ?? "").replace(/^settings\./, "").replace(/^secrets\./, "config.");
+  const field = fieldOf(error.field ?? "");
   // The file has one table for both.
   const message = error.rawMessage.replaceAll("secrets.", "config.");
   return { path: [...path, ...field.split(".").filter((part) => part !== "")], message };

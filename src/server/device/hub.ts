@@ -28,6 +28,7 @@ import type { Link } from "./link.ts";
 import { startPresenceWriter } from "./presence-writer.ts";
 import { type Opening, openSession } from "./reconcile.ts";
 import { type Acceptance, type AcceptResult, Session, type SessionServices } from "./session.ts";
+import { createTokenStreams } from "./token-streams.ts";
 import { createTurnWork } from "./turn-work.ts";
 
 /** The sessions of this replica, by device, and what they share: one batcher for each kind of write. */
@@ -91,6 +92,7 @@ export function createHub(deps: HubDeps): Hub {
   const fleets = new Map<string, Set<Session>>();
   /** Streams that have not said hello, too; each with how to take it off the list of those that a token holds open. */
   const streams = new Map<Session, () => void>();
+  const tokenStreams = createTokenStreams();
   let isDraining = false;
   let idle: (() => void) | undefined;
 
@@ -280,9 +282,16 @@ export function createHub(deps: HubDeps): Hub {
           },
         );
       }
+      tokenStreams.requireRoom(principal);
       const session = new Session({ principal, link, services });
       const { orgId, tokenId } = principal;
-      streams.set(session, deps.streams.add({ orgId, tokenId, end: () => session.revoked() }));
+      const leaves = [
+        tokenStreams.add(session),
+        deps.streams.add({ orgId, tokenId, end: () => session.revoked() }),
+      ];
+      streams.set(session, () => {
+        for (const leave of leaves) leave();
+      });
       return session;
     },
     report: (report) => services.report(report, undefined),

@@ -6,13 +6,12 @@ import { findPrincipal, nameOf } from "../guard.ts";
 
 /**
  * What an rpc makes one more of. Devices are counted where the code is made that lets one in: the person who makes it
- * hears of the limit, and no daemon fails at its last step.
+ * hears of the limit, and no daemon fails at its last step. A trigger may find a run that is there and make none, so the
+ * scheduler asks for it (scheduler/triggers.ts).
  */
 export const makes: Readonly<Record<string, Noun>> = {
   "pinion.v1.WatcherService/CreateWatcher": "watchers",
-  "pinion.v1.WatcherService/TriggerWatcher": "runs",
   "pinion.v1.WatcherService/BackfillWatcher": "runs",
-  "pinion.v1.DeviceService/TriggerWatcher": "runs",
   "pinion.v1.RunService/RetryRun": "runs",
   "pinion.v1.FleetService/CreateJoinCode": "devices",
   "pinion.v1.TokenService/CreateToken": "tokens",
@@ -23,7 +22,9 @@ export function quotaInterceptor(options: { db: Db; quotas: Quotas }): Intercept
   const { db, quotas } = options;
   return (next) => async (request) => {
     const noun = makes[nameOf(request.method)];
-    const principal = noun && findPrincipal(request.contextValues);
+    // A dry run makes nothing; its answer says how much room there is.
+    const isDryRun = !request.stream && (request.message as { dryRun?: boolean }).dryRun === true;
+    const principal = noun && !isDryRun && findPrincipal(request.contextValues);
     if (principal) await quotas.requireRoom(db, noun, principal.orgId);
     return next(request);
   };

@@ -27,6 +27,7 @@ export function agentMessage(row: agents.Agent): Agent {
     settings: settingsMessage(row.settings),
     isDefault: row.isDefault,
     deviceId: row.deviceId ?? "",
+    noExecutorReason: row.noExecutorReason,
     createdAt: timestampOf(row.createdAt),
     updatedAt: timestampOf(row.updatedAt),
   });

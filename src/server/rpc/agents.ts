@@ -92,6 +92,7 @@ export function agentService(deps: {
           isDefault: request.isDefault ?? current.isDefault,
           deviceId:
             request.deviceId === undefined ? current.deviceId : request.deviceId.toLowerCase() || null,
+          noExecutorReason: request.deviceId === undefined ? current.noExecutorReason : "",
           settings:
             fields.length === 0 ? current.settings : merge(current.settings, request.settings, fields),
         }),

@@ -81,7 +81,9 @@ async function* watch(
   try {
     let seq =
       request.afterCursor === "" ? await events.head(deps.db, { orgId }) : requireSeq(request.afterCursor);
+    await requireKept(deps.db, { orgId, seq });
     yield cursorUpdate(seq);
+    let isCatchingUp = true;
     let saidAt = performance.now();
     let readAt = 0;
     while (!signal.aborted) {
@@ -90,7 +92,10 @@ async function* watch(
         mayHaveEvents = false;
         readAt = performance.now();
         const batch = await events.listAfter(deps.db, { orgId, afterSeq: seq, limit: batchMax });
-        if (batch.length === batchMax) mayHaveEvents = true;
+        // After the read: what was deleted while it was on its way is missed, too.
+        if (isCatchingUp) await requireKept(deps.db, { orgId, seq });
+        isCatchingUp = batch.length === batchMax;
+        if (isCatchingUp) mayHaveEvents = true;
         for (const event of batch) {
           seq = event.seq;
           if (!isWanted(event.kind, request.kinds)) continue;
@@ -155,6 +160,18 @@ function cursorUpdate(seq: number): WatchEventsResponse {
 
 function isWanted(kind: string, prefixes: readonly string[]): boolean {
   return prefixes.length === 0 || prefixes.some((prefix) => kind.startsWith(prefix));
+}
+
+/** Refuses to go on over a gap: events after the seq are past their retention. 0 asks for what is kept, whatever that is. */
+async function requireKept(db: Db, { orgId, seq }: { orgId: string; seq: number }): Promise<void> {
+  if (seq === 0) return;
+  const deleted = await events.deletedThrough(db, { orgId });
+  if (seq >= deleted) return;
+  refuse(
+    "failed_precondition",
+    `after_cursor: events after ${seq} are past their retention and gone, up to ${deleted}; read again what you keep up by them, and resume after "0" (from the oldest that is kept) or without a cursor (from now on)`,
+    { field: "after_cursor" },
+  );
 }
 
 function requireSeq(cursor: string): number {

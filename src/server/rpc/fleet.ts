@@ -31,8 +31,8 @@ export interface FleetDoorbell {
 /** What the fleet needs of whoever ends runs. */
 export interface FleetScheduler {
   /**
-   * Ends all live runs of a device that will never answer again, in the transaction, in which only events may follow.
-   * Answers how many, and what announces it, to be called after the commit.
+   * Ends all live runs of a device that will never answer again, and the turns pinned to it, in the transaction, in which only events may follow.
+   * Answers how many runs, and what announces it, to be called after the commit.
    */
   cancelAllOfDevice(
     tx: Db,
@@ -116,6 +116,7 @@ export function fleetService(deps: {
       if (removal.session) doorbell.disconnect({ orgId, deviceId, ...removal.session, reason: "revoked" });
       return {
         watchersUnpinned: removal.watchersUnpinned,
+        agentsUnpinned: removal.agentsUnpinned,
         runsCancelled: removal.cancelled.cancelled,
       };
     },

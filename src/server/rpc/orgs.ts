@@ -107,7 +107,7 @@ export function orgService(deps: {
       if (missing) {
         refuse("permission_denied", `a token without the scope "${missing}" cannot give it to another`);
       }
-      const { member, secret, cutTokenIds } = await arrivals.add(crossOrgDb, {
+      const { member, secret, cut } = await arrivals.add(crossOrgDb, {
         orgId,
         actor,
         caller: principal,
@@ -116,10 +116,17 @@ export function orgService(deps: {
         name: request.name,
         role: rolesByMessage.get(request.role)!,
         tokenScopes: request.tokenScopes,
+        keepsServices: request.keepServiceTokens,
       });
       feed.eventsAppended(orgId);
-      endAll(cutTokenIds);
-      return { member: memberMessage(member), secret: secret ?? "", tokensCut: cutTokenIds.length };
+      endAll(cut.tokenIds);
+      return {
+        member: memberMessage(member),
+        secret: secret ?? "",
+        tokensCut: cut.tokenIds.length - cut.servicesCut,
+        serviceTokensCut: cut.servicesCut,
+        serviceTokensKept: cut.servicesKept,
+      };
     },
 
     async removeMember(request, context) {
@@ -142,6 +149,7 @@ export function orgService(deps: {
         serviceTokensKept: departure.serviceTokensKept,
         agentsHandedOver: departure.agentsHandedOver,
         watchersUnpinned: departure.watchersUnpinned,
+        agentsUnpinned: departure.agentsUnpinned,
         runsCancelled: departure.cancelled.reduce((sum, { cancelled }) => sum + cancelled, 0),
       };
     },

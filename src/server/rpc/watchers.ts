@@ -14,6 +14,7 @@ import { isUuid } from "../../ids.ts";
 import { checkSchedule, jitterOf, nextSlot } from "../../scheduler/cron.ts";
 import * as clock from "../../store/clock.ts";
 import type { Db } from "../../store/database.ts";
+import type { Quotas } from "../../store/quotas.ts";
 import type * as requests from "../../store/requests.ts";
 import * as runSummaries from "../../store/run-summaries.ts";
 import * as watchers from "../../store/watchers.ts";
@@ -57,6 +58,7 @@ export interface WatcherScheduler {
 /** What the .proto promises. */
 const recentRunsMax = 30;
 const nextSlotsMax = 3;
+const int32Max = 2_147_483_647;
 /** A backfill reaches back this far. */
 const backfillReachMs = 366 * 86_400_000;
 
@@ -74,6 +76,7 @@ export function watcherService(deps: {
   db: Db;
   scheduler: WatcherScheduler;
   feed: EventAnnouncer;
+  quotas: Pick<Quotas, "find">;
 }): ServiceImpl<typeof WatcherService> {
   const { db, scheduler, feed } = deps;
 
@@ -117,8 +120,11 @@ export function watcherService(deps: {
         requestId: request.requestId,
         values: watcherValues(spec),
         place,
+        isDryRun: request.dryRun,
       });
-      return changed(watcher);
+      if (!request.dryRun) return changed(watcher);
+      const room = (await deps.quotas.find(db, "watchers", [orgId])).get(orgId)!.room;
+      return { watcher: watcherMessage(watcher), watchersLeft: Math.min(room, int32Max) };
     },
 
     async getWatcher(request, context) {
@@ -153,10 +159,12 @@ export function watcherService(deps: {
         expectedVersion: request.expectedVersion,
         change: (current) => watcherValues(merge(watcherSpec(current), request.spec, fields)),
         isPinDecided: fields.includes("deviceId"),
-        recordDue: scheduler.recordDue,
+        // What is due is nobody's decision: a dry run leaves it where it is.
+        recordDue: request.dryRun ? async () => [] : scheduler.recordDue,
         place,
+        isDryRun: request.dryRun,
       });
-      return changed(watcher);
+      return request.dryRun ? { watcher: watcherMessage(watcher) } : changed(watcher);
     },
 
     async deleteWatcher(request, context) {

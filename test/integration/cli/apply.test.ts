@@ -3,7 +3,8 @@ import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { expect, test } from "vitest";
+import { sql } from "kysely";
+import { expect, test, vi } from "vitest";
 import { PlatformStatus } from "#gen/pinion/v1/agent_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { desiredOf } from "../../../src/cli/apply/desired.ts";
@@ -15,6 +16,8 @@ import { runCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
 import { enrolDevice } from "../../support/device.ts";
 import { startTestReplica, type TestReplica } from "../../support/server.ts";
+import { connectWorker, fleetToken, workerIdentity } from "../../support/worker.ts";
+import { addDevice, addTenant } from "../server/tenants.ts";
 
 const database = useDatabase();
 /** One for all replicas of a service. */
@@ -179,6 +182,87 @@ device = "nobody's"
   expect(platforms.err).toContain("a slack platform needs config.signing_secret");
   expect(platforms.err).toMatch(/pinion\.toml:9: agents\.ada\.platforms\[2\]\.kind: /);
   expect((await replica.clients.agents.listAgents({})).agents).toHaveLength(1);
+});
+
+test("watchers that the server would turn down are all named before anything is changed", async () => {
+  const { write, apply, replica } = await start();
+  const { clients } = replica;
+  const left = await enrolDevice(clients, "left");
+  // Of somebody who is no member any more.
+  await sql`with gone as (insert into "user" (name, email) values ('gone', 'gone@x.example') returning id)
+    update device set owner_id = gone.id from gone where device.id = ${left.deviceId}`.execute(database.db);
+  const worker = workerIdentity(await fleetToken(clients), "worker");
+  await connectWorker(replica.url, worker);
+  const { watcher: there } = await clients.watchers.createWatcher({
+    slug: "there",
+    spec: { name: "there", prompt: "p" },
+  });
+  const watchersOf = async () => (await clients.watchers.listWatchers({})).watchers;
+  const had = await watchersOf();
+  await sql`update org set metadata = metadata || ${{ watchers_max: had.length + 1 }}::jsonb
+    where id = 'local'`.execute(database.db);
+  write(`
+[agents.ada]
+identity = "You are Ada."
+[[agents.ada.watchers]]
+slug = "there"
+prompt = "Summarise."
+device = "left"
+[[agents.ada.watchers]]
+slug = "one"
+prompt = "Summarise."
+device = "worker"
+[[agents.ada.watchers]]
+slug = "two"
+prompt = "Summarise."
+`);
+  // The count of a moment ago is believed no longer than this.
+  await vi.waitFor(
+    async () => {
+      const { watchersLeft } = await clients.watchers.createWatcher({
+        dryRun: true,
+        slug: "room",
+        spec: there!.spec!,
+      });
+      expect(watchersLeft).toBe(1);
+    },
+    { timeout: 10_000, interval: 200 },
+  );
+  for (const args of [["--dry-run"], ["--yes"]]) {
+    const answer = await apply(...args);
+    expect(answer).toMatchObject({ code: 2 });
+    expect(answer.err).toMatch(
+      /:7: agents\.ada\.watchers\[1\]\.device: the owner of device "left" is no member/,
+    );
+    expect(answer.err).toMatch(/:11: agents\.ada\.watchers\[2\]\.device: "worker" is a fleet worker/);
+    expect(answer.err).toMatch(/:12: .*room for 1 more watchers, and the file makes 2/);
+    expect(answer.err).toContain("nothing was changed");
+  }
+  expect((await clients.agents.listAgents({})).agents.map(({ id }) => id)).toEqual(["pinion-default"]);
+  expect((await watchersOf()).map(({ slug, version }) => [slug, version])).toEqual(
+    had.map(({ slug, version }) => [slug, version]),
+  );
+});
+
+test("a device of another org is none, by its label and by its id, and nothing is changed", async () => {
+  const { write, apply, replica } = await start();
+  const other = await addDevice(database.db, await addTenant(database.db, "globex"), { label: "theirs" });
+  for (const device of ["theirs", other.deviceId]) {
+    write(`
+[agents.ada]
+[[agents.ada.watchers]]
+slug = "digest"
+prompt = "Summarise."
+device = "${device}"
+`);
+    const answer = await apply("--yes");
+    expect(answer).toMatchObject({ code: 2 });
+    expect(answer.err).toMatch(/:6: agents\.ada\.watchers\[1\]\.device: /);
+    expect(answer.err).toContain("nothing was changed");
+  }
+  expect((await replica.clients.agents.listAgents({})).agents.map(({ id }) => id)).toEqual([
+    "pinion-default",
+  ]);
 });
 
 test("what the file does not have is shown, and deleted only with --prune; the default agent stays", async () => {

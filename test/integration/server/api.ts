@@ -23,6 +23,7 @@ import { tokenService } from "../../../src/server/rpc/tokens.ts";
 import { type WatcherScheduler, watcherService } from "../../../src/server/rpc/watchers.ts";
 import { createStreams, type Streams } from "../../../src/server/streams.ts";
 import type { Db } from "../../../src/store/database.ts";
+import { createQuotas } from "../../../src/store/quotas.ts";
 
 const policy = { retryBackoffMs: 1_000, backoffAfter: 3, pauseAfter: 10, watcherBackoffMs: 60_000 };
 
@@ -120,7 +121,15 @@ export async function startApi(
       contextValues: (request) => peerValues(request, options.trustedProxies ?? 0),
       readMaxBytes: 4 * 1024 * 1024,
       routes(router) {
-        router.service(WatcherService, watcherService({ db, scheduler, feed }));
+        router.service(
+          WatcherService,
+          watcherService({
+            db,
+            scheduler,
+            feed,
+            quotas: createQuotas({ runs: 1e5, watchers: 1e5, devices: 1e5, tokens: 1e5 }),
+          }),
+        );
         router.service(
           FleetService,
           fleetService({ db, doorbell, scheduler, feed, authCache, ttlMs: 60_000 }),

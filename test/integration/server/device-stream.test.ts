@@ -15,9 +15,10 @@ import { Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { OutputStream, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import * as presence from "../../../src/store/presence.ts";
 import { useDatabase } from "../../support/database.ts";
-import { connect, type DeviceStream, enrolDevice } from "../../support/device.ts";
+import { connect, type DeviceStream, dial, enrolDevice } from "../../support/device.ts";
 import { ageRun, hold } from "../../support/rows.ts";
 import { startTestReplica } from "../../support/server.ts";
+import { connectWorker, fleetToken, workerIdentity } from "../../support/worker.ts";
 import { getRun, heldOf, startWork, takeOn, untilStatus, useReplicas, watchRun } from "./work.ts";
 
 const database = useDatabase({ per: "file" });
@@ -505,6 +506,43 @@ test("a flood of output holds up neither heartbeats nor the completion", async (
   }
   await stream.beat([assignment]);
   expect((await stream.complete(assignment)).verdict).toBe(CompletionVerdict.STORED);
+});
+
+/** Opens streams that say nothing; answers the first of them that ended. */
+async function firstRefused(url: string, token: string, count: number) {
+  const streams = Array.from({ length: count }, () => dial(url, token));
+  const refused = await Promise.race(
+    streams.map(async (stream) => ({ stream, ...(await stream.ended), hasRetryInfo: stream.hasRetryInfo })),
+  );
+  return { refused, open: streams.filter((stream) => stream !== refused.stream) };
+}
+
+test("a device has four streams at most before it says hello, and no other device is kept out by them", async () => {
+  const { clients, url } = replicas.here;
+  const device = await enrolDevice(clients);
+  const { refused, open } = await firstRefused(url, device.token, 5);
+  expect(refused).toMatchObject({
+    code: grpcStatus.RESOURCE_EXHAUSTED,
+    details: expect.stringContaining("a device has at most 4 streams on a replica"),
+    hasRetryInfo: true,
+  });
+  const other = await enrolDevice(clients);
+  await connect(url, other);
+  for (const stream of open) stream.cancel();
+  // The replica hears of the ends in its own time.
+  await vi.waitFor(() => connect(url, device), { timeout: 5_000, interval: 100 });
+});
+
+test("a service's token has sixteen streams that have not said hello; those that have do not count", async () => {
+  const { clients, url } = replicas.here;
+  const token = await fleetToken(clients);
+  for (let count = 0; count < 3; count++) await connectWorker(url, workerIdentity(token));
+  const { refused } = await firstRefused(url, token.secret, 17);
+  expect(refused).toMatchObject({
+    code: grpcStatus.RESOURCE_EXHAUSTED,
+    details: expect.stringContaining("16 streams of the token have not said hello"),
+    hasRetryInfo: true,
+  });
 });
 
 function nameOf({ runId, attemptToken }: Attempt) {

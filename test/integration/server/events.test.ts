@@ -1,8 +1,10 @@
 import { Code } from "@connectrpc/connect";
+import { sql } from "kysely";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import type { WatchEventsResponse } from "#gen/pinion/v1/event_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import * as events from "../../../src/store/events.ts";
+import * as retention from "../../../src/store/retention.ts";
 import { useDatabase } from "../../support/database.ts";
 import { type Api, startApi } from "./api.ts";
 import { addTenant } from "./tenants.ts";
@@ -49,6 +51,31 @@ async function read(
   }
   return { kinds, cursor };
 }
+
+test("a cursor whose next events are past their retention is refused, and every other one goes on", async () => {
+  await write("test.one", "test.two", "test.three");
+  const { cursor: one } = await read(mine.events.watchEvents({ afterCursor: "0" }), 1);
+  const { cursor: two } = await read(mine.events.watchEvents({ afterCursor: one }), 1);
+  await database.db
+    .updateTable("event")
+    .set({ at: sql<Date>`now() - interval '31 days'` })
+    .where("kind", "in", ["test.one", "test.two"])
+    .execute();
+  expect((await retention.deleteOld(database.db, 30)).deleted).toBe(2);
+
+  await expect(read(mine.events.watchEvents({ afterCursor: one }), 1)).rejects.toMatchObject({
+    code: Code.FailedPrecondition,
+    rawMessage: expect.stringContaining('resume after "0"'),
+  });
+  for (const afterCursor of [two, "0"]) {
+    expect((await read(mine.events.watchEvents({ afterCursor }), 1)).kinds).toEqual(["test.three"]);
+  }
+  // Another org's log has no gap.
+  const globex = await addTenant(database.db, "globex");
+  const stream = api.as(globex.secret).events.watchEvents({ afterCursor: "1" })[Symbol.asyncIterator]();
+  expect((await stream.next()).value.update.case).toBe("cursor");
+  await stream.return?.();
+});
 
 test("a stream without a cursor shows what happens from now on, and one that resumes misses nothing", async () => {
   await write("test.before");

@@ -92,6 +92,44 @@ test("a person's token has no scope above the role; a demotion cuts them on ever
   });
 });
 
+test("a demotion cuts the tokens of services that the person made, and closes their streams, unless they are to be kept", async () => {
+  const [one, two] = [await startTestReplica(database.url), await startTestReplica(database.url)];
+  const ada = await join(one, "ada", MemberRole.ADMIN, ["admin"]);
+  const make = (scopes: string[]) =>
+    ada.clients.tokens.createToken({ kind: TokenKind.SVC, label: "s", scopes });
+  const strong = await make(["admin", "fleet:run"]);
+  const weak = await make(["write"]);
+  const others = await one.clients.tokens.createToken({
+    kind: TokenKind.SVC,
+    label: "o",
+    scopes: ["admin"],
+  });
+  const member = { email: ada.email, role: MemberRole.MEMBER };
+  const kept = await one.clients.orgs.addMember({ ...member, keepServiceTokens: true });
+  expect(kept).toMatchObject({ tokensCut: 1, serviceTokensCut: 0, serviceTokensKept: 1 });
+  await one.clients.orgs.addMember({ ...member, role: MemberRole.ADMIN });
+
+  const there = as(two, strong.secret);
+  const stream = there.events.watchEvents({})[Symbol.asyncIterator]();
+  await stream.next();
+  const answer = await one.clients.orgs.addMember(member);
+  expect(answer).toMatchObject({ tokensCut: 0, serviceTokensCut: 1, serviceTokensKept: 0 });
+  const closed = (async () => {
+    for (;;) if ((await stream.next()).done) return;
+  })();
+  await expect(closed).rejects.toMatchObject(ended);
+  await expect(there.orgs.addMember({ email: "c@x.example", role: MemberRole.MEMBER })).rejects.toMatchObject(
+    denied,
+  );
+  const { tokens: list } = await there.tokens.listTokens({});
+  const scopesOf = (id: string) => list.find((token) => token.id === id)!.scopes;
+  expect(scopesOf(strong.token!.id)).toEqual(["fleet:run", "read", "write"]);
+  expect(scopesOf(weak.token!.id)).toEqual(["write"]);
+  expect(scopesOf(others.token!.id)).toEqual(["admin"]);
+  const [event] = (await one.clients.events.listEvents({ kinds: ["member.updated"] })).events;
+  expect(event!.data).toMatchObject({ tokens_cut: 0, service_tokens_cut: 1 });
+});
+
 test("a token that is made while its person is demoted waits, and is no stronger than the new role", async () => {
   const replica = await startTestReplica(database.url);
   const ada = await join(replica, "ada", MemberRole.ADMIN, ["admin"]);

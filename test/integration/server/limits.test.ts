@@ -5,9 +5,12 @@ import { sql } from "kysely";
 import { expect, onTestFinished, test } from "vitest";
 import { RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
 import { newToken } from "../../../src/ids.ts";
+import { recordDue } from "../../../src/scheduler/materializer.ts";
+import { transaction } from "../../../src/store/database.ts";
 import { createQuotas } from "../../../src/store/quotas.ts";
 import { useDatabase } from "../../support/database.ts";
 import { dial, enrolDevice } from "../../support/device.ts";
+import { hourly, putSchedule, seedDevice, seedWatcher } from "../../support/rows.ts";
 import { startTestReplica, type TestReplica } from "../../support/server.ts";
 
 const database = useDatabase();
@@ -153,6 +156,9 @@ test("triggers, retries and backfills are refused while the org has as many acti
     message: expect.stringContaining("the org is at its limit of 2 active runs"),
   };
   expect(await refusalOf(watchers.triggerWatcher({ watcherId: three! }))).toMatchObject(full);
+  // It makes none.
+  const again = await watchers.triggerWatcher({ watcherId: two! });
+  expect([again.alreadyQueued, again.run!.id]).toEqual([true, run!.id]);
   expect(await refusalOf(runs.retryRun({ runId: ended!.id }))).toMatchObject(full);
   expect(
     await refusalOf(watchers.backfillWatcher({ watcherId: daily!.id, start: at(-3), end: at(-1) })),
@@ -197,6 +203,16 @@ test("a slot that comes while the org is full is one skipped run that says so, a
     ]);
   const { watcher: after } = await watchers.getWatcher({ watcherId: watcher!.id });
   expect(Number(after!.nextSlotAt!.seconds) * 1_000).toBeGreaterThan(Date.now());
+});
+
+test("a slot that an edit of its watcher records while the org is full is skipped, too", async () => {
+  const { db } = database;
+  const { schedule, slot } = hourly();
+  const watcher = await seedWatcher(db, await seedDevice(db), { schedule });
+  await putSchedule(db, watcher, slot(0));
+  const quotas = createQuotas({ runs: 0, watchers: 1, devices: 1, tokens: 1 });
+  const events = await transaction(db, (tx) => recordDue(tx, watcher.orgId, watcher.watcherId, quotas));
+  expect(events).toMatchObject([{ kind: "run.skipped", data: { skip_reason: "limit" } }]);
 });
 
 test("an org's own numbers go before the server's", async () => {

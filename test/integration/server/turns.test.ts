@@ -491,11 +491,50 @@ test("an agent that is pinned to a device is answered there, and by no worker", 
     const pin = clients.agents.updateAgentSettings({ agentId: "pinned", deviceId });
     expect(await reasonOf(pin)).toBe("not_found");
   }
-  // A device that is deleted leaves the agent to the fleet.
-  await clients.agents.updateAgentSettings({ agentId: "pinned", deviceId: device.deviceId });
-  await clients.fleet.deleteDevice({ deviceId: device.deviceId });
-  expect((await clients.agents.getAgent({ agentId: "pinned" })).agent!.deviceId).toBe("");
   await leave(stream, worker);
+});
+
+test("the turns of an agent whose device is deleted fail, and new ones are refused until somebody decides on the pin", async () => {
+  const { clients } = replicas.here;
+  const agentId = "orphan";
+  const device = await enrolDevice(clients);
+  await clients.agents.createAgent({ agentId });
+  await clients.agents.updateAgentSettings({ agentId, deviceId: device.deviceId });
+  const stream = await connect(replicas.there.url, device);
+  const taken = await startTurn(clients, { ...somebody(), agentId });
+  await takeOn(stream);
+  const message = { ...somebody(), agentId, messageId: "once" };
+  const waiting = await startTurn(clients, message);
+  const { stream: worker } = await openWorker();
+
+  expect(await clients.fleet.deleteDevice({ deviceId: device.deviceId })).toMatchObject({
+    agentsUnpinned: 1,
+  });
+  for (const turn of [taken, waiting]) {
+    const ended = await getTurn(clients, turn);
+    expect(ended).toMatchObject({
+      status: TurnStatus.FAILED,
+      reason: "the device was deleted",
+      isRetryable: false,
+    });
+  }
+  const reason = `device "${device.label}" was deleted`;
+  const { agent } = await clients.agents.getAgent({ agentId });
+  expect(agent).toMatchObject({ deviceId: "", noExecutorReason: reason });
+  expect(await reasonOf(startTurn(clients, { ...somebody(), agentId }))).toBe("failed_precondition");
+  // A repeat is answered, as ever.
+  expect((await startTurn(clients, message)).id).toBe(waiting.id);
+  const { events } = await clients.events.listEvents({ kinds: ["agent.updated"], pageSize: 1 });
+  expect(events[0]!.data).toMatchObject({
+    agent_id: agentId,
+    changes: { device_id: { from: device.deviceId, to: null }, no_executor_reason: { to: reason } },
+  });
+
+  await clients.agents.updateAgentSettings({ agentId, deviceId: "" });
+  const turn = await startTurn(clients, { ...somebody(), agentId });
+  await answer(worker, await takeOn(worker), "from the fleet");
+  expect(await getTurn(clients, turn)).toMatchObject({ reply: "from the fleet" });
+  await leave(worker);
 });
 
 test("a conversation that is deleted is forgotten whole, and not while it is spoken in", async () => {

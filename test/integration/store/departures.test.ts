@@ -1,9 +1,11 @@
 /** A member who leaves while somebody pins to, or enrols, a device of theirs. */
 import { randomUUID } from "node:crypto";
 import { beforeEach, expect, test } from "vitest";
+import * as agents from "../../../src/store/agents.ts";
 import * as arrivals from "../../../src/store/arrivals.ts";
 import * as departures from "../../../src/store/departures.ts";
 import * as devices from "../../../src/store/devices.ts";
+import * as events from "../../../src/store/events.ts";
 import * as joinCodes from "../../../src/store/join-codes.ts";
 import * as watchers from "../../../src/store/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
@@ -83,6 +85,25 @@ async function waiting(count: number): Promise<void> {
     })
     .toBe(count);
 }
+
+test("who leaves leaves agents that say so, and no agent can be pinned to the device any more", async () => {
+  const agent = { orgId: "acme", agentId: "pinion-default", actor: "pinion" };
+  const pinAgent = () =>
+    agents.update(database.db, {
+      ...agent,
+      expectedVersion: 0,
+      isDryRun: false,
+      change: (current) => ({ ...current, deviceId: laptop.deviceId, noExecutorReason: "" }),
+    });
+  await pinAgent();
+  const departure = await leave(async () => {});
+  expect(departure.agentsUnpinned).toBe(1);
+  const { deviceId, noExecutorReason } = await agents.get(database.db, agent);
+  expect([deviceId, noExecutorReason]).toEqual([null, 'the owner of device "box" left the org']);
+  const [event] = await events.list(database.db, { orgId: "acme", limit: 1, kinds: ["agent.updated"] });
+  expect(event).toMatchObject({ device_id: laptop.deviceId, data: { agent_id: agent.agentId } });
+  await expect(pinAgent()).rejects.toMatchObject({ reason: "failed_precondition", field: "device_id" });
+});
 
 test("a pin that is made while the device's owner leaves waits, and is refused", async () => {
   let pinned: Promise<unknown> | undefined;

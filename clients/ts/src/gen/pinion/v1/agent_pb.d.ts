@@ -237,6 +237,14 @@ export declare type Agent = Message<"pinion.v1.Agent"> & {
    * @generated from field: string device_id = 9;
    */
   deviceId: string;
+
+  /**
+   * Why nobody takes its turns: the device that they were pinned to was deleted, or its owner has left the org. StartTurn is
+   * refused then; UpdateAgentSettings with a `device_id`, empty for the fleet, ends that. Empty: somebody takes them.
+   *
+   * @generated from field: string no_executor_reason = 10;
+   */
+  noExecutorReason: string;
 };
 
 /**
@@ -482,7 +490,8 @@ export declare type UpdateAgentSettingsRequest = Message<"pinion.v1.UpdateAgentS
 
   /**
    * If set, the device of the org that its turns are pinned to from now on; empty unpins it. Not part of the version; turns
-   * that were started keep theirs. NOT_FOUND for a device that is not the org's, and for a fleet worker.
+   * that were started keep theirs. NOT_FOUND for a device that is not the org's, and for a fleet worker;
+   * FAILED_PRECONDITION for one whose owner has left the org. It ends `no_executor_reason`.
    *
    * @generated from field: optional string device_id = 9;
    */

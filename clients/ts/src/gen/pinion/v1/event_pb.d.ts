@@ -135,7 +135,8 @@ export declare const EventSourceSchema: GenMessage<EventSource>;
  */
 export declare type WatchEventsRequest = Message<"pinion.v1.WatchEventsRequest"> & {
   /**
-   * Events after this one. Empty: only what happens from now on. "0": from the oldest that is kept.
+   * Events after this one. Empty: only what happens from now on. "0": from the oldest that is kept. FAILED_PRECONDITION if
+   * events after it are past their retention and gone: read again what you keep up by them, and resume with "0" or without.
    *
    * @generated from field: string after_cursor = 1;
    */
@@ -388,7 +389,7 @@ export declare const EventService: GenService<{
     output: typeof WatchEventsResponseSchema;
   },
   /**
-   * Events, newest first.
+   * Events, newest first, as far as they are kept.
    *
    * @generated from rpc pinion.v1.EventService.ListEvents
    */

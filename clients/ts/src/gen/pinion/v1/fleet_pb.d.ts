@@ -390,6 +390,13 @@ export declare type DeleteDeviceResponse = Message<"pinion.v1.DeleteDeviceRespon
    * @generated from field: int32 runs_cancelled = 2;
    */
   runsCancelled: number;
+
+  /**
+   * Agents whose turns nobody takes now; those that were under way have failed.
+   *
+   * @generated from field: int32 agents_unpinned = 3;
+   */
+  agentsUnpinned: number;
 };
 
 /**

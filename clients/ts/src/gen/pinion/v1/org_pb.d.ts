@@ -263,6 +263,14 @@ export declare type AddMemberRequest = Message<"pinion.v1.AddMemberRequest"> & {
    * @generated from field: string request_id = 5;
    */
   requestId: string;
+
+  /**
+   * A weaker role does not touch the tokens of services that the person made. Otherwise these lose what is above the role,
+   * too, since the person may know their secrets; "fleet:run" stays.
+   *
+   * @generated from field: bool keep_service_tokens = 6;
+   */
+  keepServiceTokens: boolean;
 };
 
 /**
@@ -297,6 +305,20 @@ export declare type AddMemberResponse = Message<"pinion.v1.AddMemberResponse"> &
    * @generated from field: int32 tokens_cut = 3;
    */
   tokensCut: number;
+
+  /**
+   * Tokens of services that the person made and that were above the new role, likewise.
+   *
+   * @generated from field: int32 service_tokens_cut = 4;
+   */
+  serviceTokensCut: number;
+
+  /**
+   * Those that `keep_service_tokens` left as strong as they were.
+   *
+   * @generated from field: int32 service_tokens_kept = 5;
+   */
+  serviceTokensKept: number;
 };
 
 /**
@@ -372,6 +394,13 @@ export declare type RemoveMemberResponse = Message<"pinion.v1.RemoveMemberRespon
    * @generated from field: int32 agents_handed_over = 5;
    */
   agentsHandedOver: number;
+
+  /**
+   * Agents that were pinned to the person's devices; see Agent.no_executor_reason.
+   *
+   * @generated from field: int32 agents_unpinned = 6;
+   */
+  agentsUnpinned: number;
 };
 
 /**

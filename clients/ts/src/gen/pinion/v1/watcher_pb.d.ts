@@ -322,6 +322,14 @@ export declare type CreateWatcherRequest = Message<"pinion.v1.CreateWatcherReque
    * @generated from field: string request_id = 3;
    */
   requestId: string;
+
+  /**
+   * Checks everything and answers as if, but changes nothing; only the org's limit of watchers is answered by
+   * `watchers_left` and refuses nothing.
+   *
+   * @generated from field: bool dry_run = 4;
+   */
+  dryRun: boolean;
 };
 
 /**
@@ -337,11 +345,18 @@ export declare const CreateWatcherRequestSchema: GenMessage<CreateWatcherRequest
  */
 export declare type CreateWatcherResponse = Message<"pinion.v1.CreateWatcherResponse"> & {
   /**
-   * The watcher.
+   * The watcher; with `dry_run`, as it would be, under an id that is nobody's.
    *
    * @generated from field: pinion.v1.Watcher watcher = 1;
    */
   watcher?: Watcher | undefined;
+
+  /**
+   * How many more watchers the org may have, this one not counted yet. Only with `dry_run`.
+   *
+   * @generated from field: int32 watchers_left = 2;
+   */
+  watchersLeft: number;
 };
 
 /**
@@ -512,6 +527,13 @@ export declare type UpdateWatcherRequest = Message<"pinion.v1.UpdateWatcherReque
    * @generated from field: int32 expected_version = 4;
    */
   expectedVersion: number;
+
+  /**
+   * Checks everything and answers as if, but changes nothing: slots that are due are left to the schedule, too.
+   *
+   * @generated from field: bool dry_run = 5;
+   */
+  dryRun: boolean;
 };
 
 /**
@@ -527,7 +549,7 @@ export declare const UpdateWatcherRequestSchema: GenMessage<UpdateWatcherRequest
  */
 export declare type UpdateWatcherResponse = Message<"pinion.v1.UpdateWatcherResponse"> & {
   /**
-   * The watcher.
+   * The watcher; with `dry_run`, as it would be.
    *
    * @generated from field: pinion.v1.Watcher watcher = 1;
    */

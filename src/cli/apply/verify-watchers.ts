@@ -1,0 +1,81 @@
+import type { Clients } from "../context.ts";
+import { inParallel } from "./in-parallel.ts";
+import type { Problem } from "./problems.ts";
+import { createWatcher, updateWatcher } from "./requests.ts";
+import type { OrgState } from "./state.ts";
+import type { Step, WatcherStep } from "./steps.ts";
+import { isContradiction, problemOf } from "./verify.ts";
+import { specPaths } from "./watcher-fields.ts";
+
+/** Requests under way at once. */
+const parallelMax = 8;
+
+/** As the file calls the fields of a spec. */
+const fileNames = new Map<string, string>(Object.entries(specPaths).map(([name, path]) => [path, name]));
+
+/**
+ * Asks the server about every watcher that is to be written, changing nothing, and whether the org has room for the new
+ * ones: so a refusal comes before the first write, of agents and platforms too.
+ */
+export async function verifyWatchers(
+  clients: Clients,
+  steps: readonly Step[],
+  state: OrgState,
+  signal: AbortSignal,
+): Promise<{ problems: Problem[]; mayBeStale: boolean }> {
+  const writes = steps.filter(
+    (step): step is WatcherStep =>
+      step.kind === "watcher" && (step.action === "create" || step.action === "update"),
+  );
+  const creates = writes.filter(({ action }) => action === "create");
+  const problems: Problem[] = [];
+  let mayBeStale = false;
+  let room = Number.POSITIVE_INFINITY;
+  await inParallel(writes, { parallelMax, signal }, async (step) => {
+    const { path } = step.wanted!;
+    try {
+      const left = await ask(clients, step, state, signal);
+      if (left !== undefined) room = Math.min(room, left);
+    } catch (error) {
+      const problem = problemOf(error, path, fieldOf);
+      if (!problem) throw error;
+      problems.push(problem);
+      mayBeStale ||= isContradiction(error);
+    }
+  });
+  const beyond = creates[room];
+  if (beyond) {
+    problems.push({
+      path: beyond.wanted!.path,
+      message: `the org has room for ${room} more watchers, and the file makes ${creates.length}; delete some, or have PINION_WATCHERS_PER_ORG raised`,
+    });
+  }
+  return { problems, mayBeStale };
+}
+
+/** Answers, of a new one, how many more the org may have. */
+async function ask(
+  clients: Clients,
+  step: WatcherStep,
+  state: OrgState,
+  signal: AbortSignal,
+): Promise<number | undefined> {
+  // A watcher of an agent that is yet to be created is checked as another agent's: the rules are the same.
+  const { agent } = step.wanted!.fields;
+  const stand = state.agents.has(agent) ? agent : (state.agents.keys().next().value ?? "");
+  const wanted = { ...step.wanted!, fields: { ...step.wanted!.fields, agent: stand } };
+  if (step.action === "update") {
+    await clients.watchers.updateWatcher(
+      { ...updateWatcher(wanted, { ...step, version: 0 }), dryRun: true },
+      { signal },
+    );
+    return undefined;
+  }
+  return (await clients.watchers.createWatcher({ ...createWatcher(wanted), dryRun: true }, { signal }))
+    .watchersLeft;
+}
+
+function fieldOf(field: string): string {
+  const [name = "", ...rest] = field.replace(/^spec\./, "").split(".");
+  return [fileNames.get(name) ?? name, ...rest].join(".");
+}

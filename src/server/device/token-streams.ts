@@ -1,0 +1,62 @@
+import { refuse } from "../../errors.ts";
+import type { Principal } from "../guard.ts";
+import type { Session } from "./session.ts";
+
+/** Streams of one device's token on a replica: one that serves, and those that have not noticed yet that they were replaced. */
+export const deviceStreamsMax = 4;
+/** Streams of one service's token on a replica, as many as an org has fleet workers at most. */
+export const workerStreamsMax = 1_000;
+/** Of these, streams that have not said hello. */
+export const greetingStreamsMax = 16;
+
+const retryAfterMs = 1_000;
+
+/**
+ * The streams of this replica by the token that opened them, from before their hello: one token must not take the room of
+ * all others, whatever it says later or never says.
+ */
+export type TokenStreams = {
+  /** Refuses with `resource_exhausted` a stream beyond what the token may have open. */
+  requireRoom(principal: Pick<Principal, "tokenId" | "deviceId">): void;
+  /** Counts a stream until the returned function is called. */
+  add(session: Counted): () => void;
+};
+
+type Counted = Pick<Session, "tokenId" | "state">;
+
+export function createTokenStreams(): TokenStreams {
+  const open = new Map<string, Set<Counted>>();
+  return {
+    requireRoom({ tokenId, deviceId }) {
+      const streams = open.get(tokenId);
+      if (!streams) return;
+      const [max, whose] =
+        deviceId === null ? [workerStreamsMax, "a service's token"] : [deviceStreamsMax, "a device"];
+      if (streams.size >= max) {
+        refuse(
+          "resource_exhausted",
+          `${whose} has at most ${max} streams on a replica; close some, or wait until they have ended`,
+          { retryAfterMs },
+        );
+      }
+      let greeting = 0;
+      for (const { state } of streams) if (state === "greeting") greeting += 1;
+      if (greeting >= greetingStreamsMax) {
+        refuse(
+          "resource_exhausted",
+          `${greetingStreamsMax} streams of the token have not said hello; send it at once on each, and connect again later`,
+          { retryAfterMs },
+        );
+      }
+    },
+    add(session) {
+      const { tokenId } = session;
+      const streams = open.get(tokenId) ?? new Set();
+      open.set(tokenId, streams.add(session));
+      return () => {
+        streams.delete(session);
+        if (streams.size === 0 && open.get(tokenId) === streams) open.delete(tokenId);
+      };
+    },
+  };
+}
