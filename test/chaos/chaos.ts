@@ -16,7 +16,7 @@ export type ChaosOptions = RigOptions & {
   kinds?: readonly FaultKind[];
   durationFactor?: number;
   onFault?: (fault: Fault) => void;
-  /** Where the history and the rows are left when something is broken. */
+  /** Where the history, the rows and what is broken are left. */
   evidenceFile?: string | undefined;
 };
 
@@ -44,7 +44,7 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
     await rig.settle();
     const { history, rows } = await rig.finish();
     const violations = check(history, rows, bounds);
-    if (violations.length > 0 && options.evidenceFile) {
+    if (options.evidenceFile) {
       await writeFile(options.evidenceFile, JSON.stringify({ history, rows, violations }));
     }
     const summary = summarize({ history, rows, faultsMs, messages: rig.messages, calls: rig.calls });

@@ -59,6 +59,8 @@ export type Happening =
   | { kind: "seen"; device: string; stream: string; message: SeenMessage }
   /** The device's handler or program has begun, or has ended. */
   | ({ kind: "work"; device: string; phase: "begun" | "ended" } & AttemptName)
+  /** A device has ended its connection for good. */
+  | { kind: "gaveUp"; device: string; error: string }
   /** A device is part of a host; its host's life is its own. */
   | { kind: "device"; device: string; host: string; org: string }
   | { kind: "host"; host: string; phase: "started" | "killed" }

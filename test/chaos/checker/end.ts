@@ -3,6 +3,12 @@ import { linesOf, type Violation, type World } from "./world.ts";
 /** Once the faults are over and there is nothing more to do, nothing is left to be done. */
 export function checkEnd(world: World): Violation | undefined {
   const rule = "everything ends";
+  for (const entry of world.history) {
+    if (entry.kind !== "gaveUp") continue;
+    const what = `device ${entry.device} gave up: ${entry.error}`;
+    const lines = linesOf(world, { device: entry.device, from: entry.at - 15_000, to: entry.at });
+    return { rule: "no device gives up", what, lines };
+  }
   for (const run of world.rows.runs) {
     if (run.status !== "pending" && run.status !== "claimed" && run.status !== "running") continue;
     return {

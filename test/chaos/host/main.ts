@@ -123,7 +123,7 @@ function startClient(device: HostDevice): void {
       }
     },
   }).closed.catch((error) => {
-    console.error(`device ${device.deviceId} gave up: ${String(error)}`);
+    record({ kind: "gaveUp", device: device.deviceId, error: String(error) });
   });
 }
 
@@ -146,6 +146,6 @@ agent = { command = ["sh", "-c", ${JSON.stringify(script)}], stdin = "prompt", k
     signal: new AbortController().signal,
     timing,
   }).catch((error) => {
-    console.error(`daemon ${device.deviceId} gave up: ${String(error)}`);
+    record({ kind: "gaveUp", device: device.deviceId, error: String(error) });
   });
 }

@@ -555,6 +555,13 @@ const changes: [rule: string, what: string, change: (life: Life) => void][] = [
     },
   ],
   [
+    "no device gives up",
+    "a device has ended its connection for good",
+    (life) => {
+      add(life, at(23_000, { kind: "gaveUp", device, error: "DeviceError: refused" }));
+    },
+  ],
+  [
     "everything ends",
     "a run is left",
     (life) => {
