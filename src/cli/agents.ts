@@ -14,7 +14,7 @@ import { exitCodes, Failure } from "./failures.ts";
 import { printJson } from "./json.ts";
 import { deviceId } from "./lookup.ts";
 import { collect, list, wholeNumber } from "./paging.ts";
-import { type Column, details, plain, table } from "./table.ts";
+import { type Column, details, plain, plainLines, table } from "./table.ts";
 import { formatAgo, formatMomentAgo } from "./times.ts";
 
 /** `pinion agents …`: named configurations of what watchers run with. */
@@ -111,10 +111,6 @@ function printAgent(cli: Cli, agent: Agent): void {
   }
   if (settings.identity) cli.out(`\n${plainLines(settings.identity)}`);
   for (const guardrail of settings.guardrails) cli.out(`- ${plain(guardrail)}`);
-}
-
-function plainLines(text: string): string {
-  return text.split("\n").map(plain).join("\n");
 }
 
 /** What `agents create` and `agents update` take; every one sets a field of the settings. */

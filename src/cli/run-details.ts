@@ -2,7 +2,7 @@ import type { PastAttempt, Run, Window } from "#gen/pinion/v1/run_pb.js";
 import type { Cli } from "./cli.ts";
 import type { Clients } from "./context.ts";
 import { deviceLabels } from "./lookup.ts";
-import { details, plain } from "./table.ts";
+import { details, plain, plainLines } from "./table.ts";
 import { formatDuration, formatMoment, formatMomentAgo } from "./times.ts";
 import * as words from "./words.ts";
 
@@ -49,7 +49,7 @@ export async function printRun(cli: Cli, clients: Clients, run: Run): Promise<vo
   const output = await runOutput(clients, run);
   if (output) {
     cli.out("");
-    cli.out(output.trimEnd());
+    cli.out(plainLines(output));
   }
 }
 

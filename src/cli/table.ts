@@ -20,13 +20,21 @@ export function displayWidth(text: string): number {
 
 /**
  * Text from elsewhere (labels, reasons, output of programs) for one line: line breaks become spaces, and control
- * characters are dropped so that nobody else moves our cursor.
+ * characters are dropped so that nobody else moves our cursor, or has the rest of the line read from right to left.
  */
 export function plain(text: string): string {
   return stripVTControlCharacters(text)
     .replace(/\s+/g, " ")
-    .replace(/\p{Cc}/gu, "")
+    .replace(/[\p{Cc}\p{Bidi_Control}]/gu, "")
     .trim();
+}
+
+/** The same for a text of several lines, which it keeps, and its tabs. */
+export function plainLines(text: string): string {
+  return stripVTControlCharacters(text)
+    .replace(/\r\n?/g, "\n")
+    .replace(/(?![\n\t])[\p{Cc}\p{Bidi_Control}]/gu, "")
+    .trimEnd();
 }
 
 /** Cuts a text without colours to a width; the last character then is "…". */

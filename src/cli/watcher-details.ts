@@ -1,7 +1,7 @@
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import { type Watcher, WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
 import type { Cli } from "./cli.ts";
-import { type Column, details, plain } from "./table.ts";
+import { type Column, details, plain, plainLines } from "./table.ts";
 import { formatAgo, formatDuration, formatMomentAgo } from "./times.ts";
 import * as words from "./words.ts";
 
@@ -98,5 +98,5 @@ export function printWatcher(cli: Cli, watcher: Watcher, labels: Map<string, str
   for (const line of lines) cli.out(line);
   if (spec.extractionSchema)
     cli.out(`\n${cli.colors.dim("schema")}\n${JSON.stringify(spec.extractionSchema, null, 2)}`);
-  cli.out(`\n${cli.colors.dim("prompt")}\n${spec.prompt.trimEnd()}`);
+  cli.out(`\n${cli.colors.dim("prompt")}\n${plainLines(spec.prompt)}`);
 }

@@ -6,7 +6,7 @@ import { connect } from "./context.ts";
 import { printJson } from "./json.ts";
 import { collect, wholeNumber } from "./paging.ts";
 import { windowOutput } from "./run-details.ts";
-import { cut, plain, table } from "./table.ts";
+import { cut, plain, plainLines, table } from "./table.ts";
 import { formatAgo, formatMoment } from "./times.ts";
 
 const windowPageSize = 100;
@@ -54,7 +54,7 @@ export function addWindows(program: Command, cli: Cli): void {
 function printWhole(cli: Cli, windows: readonly Window[]): void {
   for (const window of windows) {
     cli.out(cli.colors.bold(`${formatMoment(window.windowStart)} to ${formatMoment(window.windowEnd)}`));
-    cli.out(`${windowOutput(window).trimEnd()}\n`);
+    cli.out(`${plainLines(windowOutput(window))}\n`);
   }
 }
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { type Column, cut, details, plain, table } from "../../../src/cli/table.ts";
+import { type Column, cut, details, plain, plainLines, table } from "../../../src/cli/table.ts";
 
 type Row = { name: string; count: string; reason: string };
 const columns: Column<Row>[] = [
@@ -32,6 +32,8 @@ test("the flexible column gives way on a narrow terminal", () => {
 
 test("text from elsewhere cannot move the cursor or break the line", () => {
   expect(plain("a\n\u001b[2Jb\u0007\r\nc\u009b1m")).toBe("a b c");
+  expect(plain("run\u202eexe.txt\u2066")).toBe("runexe.txt");
+  expect(plainLines("a\r\n\tb\u001b[2J\u0007\u202ec\n\n")).toBe("a\n\tbc");
 });
 
 test("cutting counts characters, not halves of them", () => {
