@@ -24,7 +24,8 @@ import { recordDue, startMaterializer } from "../scheduler/materializer.ts";
 import { startExpirer, startReaper } from "../scheduler/reaper.ts";
 import { retainOnce, startRetention } from "../scheduler/retention.ts";
 import { backfill, trigger } from "../scheduler/triggers.ts";
-import { createTurnEndings } from "../scheduler/turn-endings.ts";
+import { endTurnsOfDevice } from "../scheduler/turn-cancels.ts";
+import { appendEnded, createTurnEndings } from "../scheduler/turn-endings.ts";
 import { startTurnSweep } from "../scheduler/turn-sweep.ts";
 import { warmUp } from "../scheduler/warm-up.ts";
 import { type Bus, openPostgresBus } from "../server/bus.ts";
@@ -420,8 +421,9 @@ function schedulerOf(deps: {
   doorbell: ReplicaDoorbell;
   poke: () => void;
   metrics: Pick<Metrics, "recorded">;
+  log: Logger;
 }): WatcherScheduler & FleetScheduler {
-  const { db, policy, doorbell, poke } = deps;
+  const { db, policy, doorbell, poke, log } = deps;
   return {
     async trigger({ request, ...asked }) {
       const { run, alreadyQueued } = await trigger(db, asked, {
@@ -448,9 +450,17 @@ function schedulerOf(deps: {
       return () => announce(doorbell, cancellation);
     },
     async cancelAllOfDevice(tx, { orgId, deviceId, reason }) {
+      const ended = await endTurnsOfDevice(tx, { orgId, deviceId }, { reason, log });
       const cancellation = await cancelIn(tx, { orgId, deviceId }, { reason, policy, mode: "at_once" });
+      await appendEnded(tx, ended);
       const cancelled = cancellation.settled.filter((run) => run.status === "cancelled").length;
-      return { cancelled, announce: () => announce(doorbell, cancellation) };
+      return {
+        cancelled,
+        announce() {
+          announce(doorbell, cancellation);
+          doorbell.turnsEnded(ended);
+        },
+      };
     },
     scheduleChanged({ orgId, deviceId }) {
       poke();

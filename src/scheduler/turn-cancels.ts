@@ -1,9 +1,10 @@
+import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/database.ts";
 import type { EndedTurn } from "../store/turn-settlements.ts";
 import * as turns from "../store/turns.ts";
 import type { Doorbell } from "./doorbell.ts";
 import type { TurnBell } from "./turn-bell.ts";
-import { endTurns } from "./turn-endings.ts";
+import { endEach, endTurns } from "./turn-endings.ts";
 
 /**
  * Cancels a turn: one that waits ends at once; the worker of another one is asked, and the turn ends when the worker
@@ -33,4 +34,25 @@ export async function cancelTurn(
     doorbell.cancelling([{ orgId, deviceId, runId, attemptToken, reason }]);
   }
   return locked !== undefined;
+}
+
+/**
+ * Ends the turns of a device that will never answer again, in the caller's transaction: those that wait for it, and those
+ * that it holds. They may be sent again, to whom the agent belongs then. Their events are the caller's to append
+ * (turn-endings.appendEnded), last of all.
+ */
+export async function endTurnsOfDevice(
+  tx: Db,
+  device: { orgId: string; deviceId: string },
+  options: { reason: string; log: Logger },
+): Promise<EndedTurn[]> {
+  const locked = await turns.lockOfDevice(tx, device);
+  return endEach(
+    tx,
+    locked.map(({ orgId, turnId, attemptToken }) => ({
+      ...{ orgId, turnId, attemptToken, reason: options.reason },
+      ...{ holderId: null, status: "failed", isRetryable: true },
+    })),
+    options.log,
+  );
 }

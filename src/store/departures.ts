@@ -9,6 +9,7 @@ import * as events from "./events.ts";
 import * as members from "./members.ts";
 import { requireMayManage } from "./roles.ts";
 import * as runs from "./runs.ts";
+import * as turns from "./turns.ts";
 import * as watchers from "./watchers.ts";
 
 /** What ends when a person leaves an org. */
@@ -82,11 +83,17 @@ export function remove<Cancelled>(
 
     // For all devices: first the runs, then the watchers, as a completion does, so that neither waits for the other.
     for (const { id } of owned) await runs.lockForCancel(tx, { orgId, deviceId: id });
+    for (const { id } of owned) await turns.lockOfDevice(tx, { orgId, deviceId: id });
     const unpinned: { watcherId: string; deviceId: string }[] = [];
     for (const { id, label } of owned) {
       const reason = `the owner of device "${label}" left the org`;
       const watcherIds = await watchers.unpinAll(tx, { orgId, deviceId: id, reason });
       unpinned.push(...watcherIds.map((watcherId) => ({ watcherId, deviceId: id })));
+    }
+    const agentsUnpinned: { agentId: string; deviceId: string }[] = [];
+    for (const { id: deviceId } of owned) {
+      const agentIds = await devices.unpinAgents(tx, { orgId, deviceId });
+      agentsUnpinned.push(...agentIds.map((agentId) => ({ agentId, deviceId })));
     }
     const cancelled: Cancelled[] = [];
     for (const { id } of owned) {
@@ -102,6 +109,7 @@ export function remove<Cancelled>(
         deviceId,
         data: { ...describe({ device_id: deviceId }, { device_id: null }), status: "no_executor" },
       })),
+      ...agentsUnpinned.map((pin) => devices.agentUnpinnedEvent({ ...pin, actor })),
       ...handedOver.map(({ agentId, ownerId }) => ({
         kind: "agent.updated",
         actor,

@@ -9,6 +9,7 @@ import * as members from "./members.ts";
 import * as runs from "./runs.ts";
 import type { DeviceRow, PresenceRow } from "./schema.ts";
 import * as tokens from "./tokens.ts";
+import * as turns from "./turns.ts";
 import * as watchers from "./watchers.ts";
 
 export type Platform = "macos" | "linux" | "windows" | "ios" | "android" | "browser";
@@ -467,11 +468,13 @@ export function remove<Cancelled>(
     if (!device) notFound(deviceId);
     // Runs are locked before watchers, as a completion does, so that neither waits for the other.
     await runs.lockForCancel(tx, { orgId, deviceId });
+    await turns.lockOfDevice(tx, { orgId, deviceId });
     const watcherIds = await watchers.unpinAll(tx, {
       orgId,
       deviceId,
       reason: `device "${device.label}" was deleted`,
     });
+    const agentIds = await unpinAgents(tx, { orgId, deviceId });
     const presence = await tx
       .selectFrom("presence")
       .select(["replica_id", "epoch", "connected_at", "disconnected_at"])
@@ -495,6 +498,7 @@ export function remove<Cancelled>(
         deviceId,
         data: { ...describe({ device_id: deviceId }, { device_id: null }), status: "no_executor" },
       })),
+      ...agentIds.map((agentId) => agentUnpinnedEvent({ agentId, deviceId, actor: options.actor })),
       {
         kind: "device.deleted",
         actor: options.actor,
@@ -509,6 +513,29 @@ export function remove<Cancelled>(
       session: presence && openSession(presence),
     };
   });
+}
+
+/** Leaves the turns of the device's agents to the org's fleet workers; answers whose. */
+export async function unpinAgents(tx: Db, options: { orgId: string; deviceId: string }): Promise<string[]> {
+  const rows = await tx
+    .updateTable("agent")
+    .set({ device_id: null, updated_at: sql<Date>`now()` })
+    .where("org_id", "=", options.orgId)
+    .where("device_id", "=", options.deviceId)
+    .returning("id")
+    .execute();
+  return rows.map((row) => row.id);
+}
+
+/** What {@link unpinAgents} did to one of them. */
+export function agentUnpinnedEvent(options: {
+  agentId: string;
+  deviceId: string;
+  actor: string;
+}): Omit<events.NewEvent, "orgId"> {
+  const { agentId, deviceId, actor } = options;
+  const change = describe({ device_id: deviceId }, { device_id: null });
+  return { kind: "agent.updated", actor, deviceId, data: { agent_id: agentId, ...change } };
 }
 
 /** The devices of a person, locked until the commit, and the streams that they hold. */

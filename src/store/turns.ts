@@ -225,6 +225,21 @@ export async function lockForCancel(
   return rows[0];
 }
 
+/** Locks the live turns of a device: those that wait for it, and those that it holds. */
+export async function lockOfDevice(
+  tx: Db,
+  device: { orgId: string; deviceId: string },
+): Promise<LockedTurn[]> {
+  const { rows } = await sql<LockedTurn>`
+    select org_id as "orgId", id as "turnId", status, attempt_token as "attemptToken", holder_id as "holderId"
+    from turn
+    where org_id = ${device.orgId} and (pool_id = ${device.deviceId} or holder_id = ${device.deviceId})
+    order by org_id, id
+    for update
+  `.execute(tx);
+  return rows;
+}
+
 /** Notes that the end of a turn is wanted. The first reason stands. */
 export async function requestCancel(
   tx: Db,

@@ -126,7 +126,7 @@ export function createHub(deps: HubDeps): Hub {
     },
     ttlMs: deps.config.ttlMs,
     async onBroken(broken) {
-      if (broken.length > 0) deps.doorbell().turnsEnded(await failTurnsOfSessions(db, broken));
+      if (broken.length > 0) deps.doorbell().turnsEnded(await failTurnsOfSessions(db, broken, log));
     },
     onEnded({ orgId, deviceId, epoch }) {
       feed.transient(orgId, { kind: "device.disconnected", deviceId, epoch });
@@ -155,6 +155,7 @@ export function createHub(deps: HubDeps): Hub {
       }
       deps.doorbell().settled(opening.settled);
       deps.doorbell().turnsEnded(opening.endedTurns);
+      deps.doorbell().turnsWithdrawn(opening.withdrawnTurns);
       if (session.state === "closed") return;
       // Two hellos at once may be answered in the other order.
       if (before && before.epoch > epoch) return session.replaced();
