@@ -150,7 +150,8 @@ export async function startReplica(
     const { left } = await healSecretSettings(work.db, { ...config.secrets, secretKeys });
     if (left > 0)
       log.warn({ platforms: left }, "platforms hold secrets that are not encrypted; set PINION_SECRET_KEYS");
-    await retainOnce(work.db, { days: config.retentionDays, log });
+    const age = { days: config.retentionDays, conversationDays: config.conversationDays };
+    await retainOnce(work.db, { ...age, log });
     await warmUp(work.db, config.failures);
 
     let isStopping = false;
@@ -259,7 +260,7 @@ export async function startReplica(
         intervalMs: config.reaper.intervalMs,
         onReaped: telemetry.reaped,
       }),
-      startRetention({ db: work.db, log, days: config.retentionDays }),
+      startRetention({ ...age, db: work.db, log }),
       startLoop({
         name: "stream-tokens",
         log,
