@@ -417,7 +417,8 @@ test("an agent whose watcher runs is pruned or deleted, the run goes on as it wa
   await runs.cancelRun({ runId: run!.id });
   await expect(watchers.triggerWatcher({ watcherId: "left" })).rejects.toMatchObject({
     reason: "failed_precondition",
-    rawMessage: "the watcher's agent does not exist; give the watcher another agent",
+    rawMessage:
+      "the watcher's agent does not exist; make an agent with its id again, or give the watcher another one",
   });
   const all = await apply("--yes", "--prune");
   expect(all).toMatchObject({ code: 0 });
