@@ -112,6 +112,8 @@ export async function claim(db: Db, wants: readonly Want[], timers: TurnTimers):
     granted as materialized (
       select r.*, s.device_id, s.epoch, case when r.is_gated then nextval('conversation_epoch') end as lease_epoch
       from ready r join slot s on s.org_id = r.org_id and s.pool_id = r.pool_id and s.place = r.place
+      -- There are no more; said so that the planner looks the turns up, and does not read all that live.
+      limit ${wants.reduce((sum, want) => sum + want.slots, 0)}
     ),
     held as (
       update conversation c set lease_epoch = g.lease_epoch, lease_turn_id = g.id, lease_device_id = g.device_id,
