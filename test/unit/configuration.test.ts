@@ -40,6 +40,13 @@ const notSettings = new Set([
     "PINION_INSTALL_ID",
     "PINION_ATTEMPT_MARK",
   ],
+  ...[
+    "PINION_TURN_ID",
+    "PINION_MESSAGE_ID",
+    "PINION_SUBJECT_RUN_ID",
+    "PINION_SNAPSHOT_IN",
+    "PINION_SNAPSHOT_OUT",
+  ],
   ...["PINION_SECRET_", "PINION_SECRET_TEAM_BOT", "PINION_TLS"],
 ]);
 
