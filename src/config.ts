@@ -120,6 +120,12 @@ export const serverSettings = z.object({
     "First back-off of a watcher; doubles with each further failure",
   ),
   PINION_RETENTION_DAYS: count(30, 1, 3_650, "How long ended runs, slots and events are kept (days)"),
+  PINION_CONVERSATION_DAYS: count(
+    365,
+    1,
+    3_650,
+    "After how long a conversation in which nobody spoke is forgotten, with its snapshot (days)",
+  ),
   PINION_MESSAGE_BYTES_MAX: count(
     4_194_304,
     65_536,
@@ -150,6 +156,12 @@ export const serverSettings = z.object({
     1,
     10_000_000,
     "Active runs (pending, claimed, running) of one org; the org's metadata may say otherwise (runs_max)",
+  ),
+  PINION_TURNS_PER_ORG: count(
+    10_000,
+    1,
+    10_000_000,
+    "Live turns (pending, claimed, running) of one org (turns_max)",
   ),
   PINION_WATCHERS_PER_ORG: count(100_000, 1, 10_000_000, "Watchers of one org (watchers_max)"),
   PINION_DEVICES_PER_ORG: count(
@@ -252,13 +264,14 @@ export type ReplicaConfig = {
     streamsPerOrg: number;
   };
   /** How much an org may have, unless its metadata says otherwise. */
-  quotas: { runs: number; watchers: number; devices: number; tokens: number };
+  quotas: { runs: number; turns: number; watchers: number; devices: number; tokens: number };
   secrets: {
     keyring: Keyring;
     references: References;
   };
   sweepIntervalMs: number;
   retentionDays: number;
+  conversationDays: number;
   shutdownMs: number;
   metricsToken: string | undefined;
   tracing: TracingConfig | undefined;
@@ -352,6 +365,7 @@ export function replicaConfig(env: Record<string, string | undefined>): ReplicaC
     },
     quotas: {
       runs: s.PINION_RUNS_PER_ORG,
+      turns: s.PINION_TURNS_PER_ORG,
       watchers: s.PINION_WATCHERS_PER_ORG,
       devices: s.PINION_DEVICES_PER_ORG,
       tokens: s.PINION_TOKENS_PER_ORG,
@@ -365,6 +379,7 @@ export function replicaConfig(env: Record<string, string | undefined>): ReplicaC
     },
     sweepIntervalMs: s.PINION_SWEEP_INTERVAL_MS,
     retentionDays: s.PINION_RETENTION_DAYS,
+    conversationDays: s.PINION_CONVERSATION_DAYS,
     trustedProxies: s.PINION_TRUSTED_PROXIES,
     shutdownMs: s.PINION_SHUTDOWN_MS,
     metricsToken: s.PINION_METRICS_TOKEN,

@@ -155,7 +155,8 @@ export async function startReplica(
     const { left } = await healSecretSettings(work.db, { ...config.secrets, secretKeys });
     if (left > 0)
       log.warn({ platforms: left }, "platforms hold secrets that are not encrypted; set PINION_SECRET_KEYS");
-    await retainOnce(work.db, { days: config.retentionDays, log });
+    const age = { days: config.retentionDays, conversationDays: config.conversationDays };
+    await retainOnce(work.db, { ...age, log });
     await warmUp(work.db, config.failures);
 
     let isStopping = false;
@@ -264,7 +265,7 @@ export async function startReplica(
         intervalMs: config.reaper.intervalMs,
         onReaped: telemetry.reaped,
       }),
-      startRetention({ db: work.db, log, days: config.retentionDays }),
+      startRetention({ ...age, db: work.db, log }),
       startLoop({
         name: "stream-tokens",
         log,
@@ -451,6 +452,7 @@ function schedulerOf(deps: {
   poke: () => void;
   metrics: Pick<Metrics, "recorded">;
   quotas: Quotas;
+  log: Logger;
 }): WatcherScheduler & FleetScheduler {
   const { db, policy, doorbell, poke, quotas } = deps;
   return {
@@ -480,7 +482,7 @@ function schedulerOf(deps: {
       return () => announce(doorbell, cancellation);
     },
     async cancelAllOfDevice(tx, { orgId, deviceId, reason }) {
-      const turns = await endTurnsOfDevice(tx, { orgId, deviceId, reason });
+      const turns = await endTurnsOfDevice(tx, { orgId, deviceId, reason }, { log: deps.log });
       const cancellation = await cancelIn(tx, { orgId, deviceId }, { reason, policy, mode: "at_once" });
       await turns.append();
       const cancelled = cancellation.settled.filter((run) => run.status === "cancelled").length;

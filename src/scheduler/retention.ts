@@ -29,12 +29,15 @@ export type Retained = {
   isTended: boolean;
 };
 
+/** How old what goes is, in days; of a conversation, since somebody last spoke in it. */
+type Age = { days: number; conversationDays: number };
+
 /** Tends the partitions, and deletes one batch of old rows of each table and of fleet workers that are away. */
-export async function retainOnce(db: Db, options: { days: number; log: Logger }): Promise<Retained> {
+export async function retainOnce(db: Db, options: Age & { log: Logger }): Promise<Retained> {
   const isTended = await tend(db, options);
   await replicas.removeDead(db, deadReplicaMs);
   await transaction(db, (tx) => workers.removeAway(tx, { awayMs: awayWorkerMs, limit: workersPerPassMax }));
-  return { ...(await retention.deleteOld(db, options.days)), isTended };
+  return { ...(await retention.deleteOld(db, options)), isTended };
 }
 
 /** Whether the partitions were tended; ended runs fall into the default partition meanwhile, so it may wait. */
@@ -55,14 +58,14 @@ async function tend(db: Db, options: { days: number; log: Logger }): Promise<boo
 }
 
 /** Starts retention: hourly, and again soon while there is more to delete than one pass takes. */
-export function startRetention(options: { db: Db; days: number; log: Logger }): Loop {
+export function startRetention(options: Age & { db: Db; log: Logger }): Loop {
   return startLoop({
     name: "retention",
     log: options.log,
     async pass(signal) {
       let { isMore, isTended } = await retainOnce(options.db, options);
       for (let batches = 1; isMore && batches < batchesPerPassMax && !signal.aborted; batches++) {
-        ({ isMore } = await retention.deleteOld(options.db, options.days));
+        ({ isMore } = await retention.deleteOld(options.db, options));
       }
       if (isMore) return moreMs;
       return isTended ? hourMs : untendedMs;

@@ -5,6 +5,7 @@ import { type Db, isPassing, transaction } from "../store/database.ts";
 import * as events from "../store/events.ts";
 import type { AttemptName, PastVerdict } from "../store/settlements.ts";
 import {
+  commitOrUndo,
   commitTerminalReply,
   type EndedTurn,
   findVerdicts,
@@ -24,6 +25,32 @@ import type { TurnBell } from "./turn-bell.ts";
 export async function endTurns(tx: Db, replies: readonly TerminalReply[]): Promise<EndedTurn[]> {
   const ended = await commitTerminalReply(tx, replies);
   await appendEnded(tx, ended, replies);
+  return ended;
+}
+
+/**
+ * Ends turns that the caller has locked, without their events (see {@link appendEnded}). Those that the database refuses
+ * to end take no others with them (R9): when it refuses them together, each is ended by itself, and those it refuses still
+ * are logged and left as they were. `tx` must be an open transaction; what may pass (see isPassing) is thrown.
+ */
+export async function endEach(
+  tx: Db,
+  replies: readonly TerminalReply[],
+  log: Logger | undefined,
+): Promise<EndedTurn[]> {
+  if (replies.length === 0) return [];
+  const all = await commitOrUndo(tx, replies);
+  if ("ended" in all) return all.ended;
+  log?.error({ err: all.error, turns: replies.length }, "turns could not be ended together; one by one now");
+  const ended: EndedTurn[] = [];
+  for (const reply of replies) {
+    const one = await commitOrUndo(tx, [reply]);
+    if ("ended" in one) ended.push(...one.ended);
+    else {
+      const { orgId, turnId, status } = reply;
+      log?.error({ err: one.error, orgId, turnId, status }, "a turn cannot be ended and was left");
+    }
+  }
   return ended;
 }
 

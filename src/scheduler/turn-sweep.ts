@@ -9,7 +9,7 @@ import {
 } from "../store/turn-settlements.ts";
 import { type Loop, startLoop } from "./loop.ts";
 import type { TurnBell } from "./turn-bell.ts";
-import { endTurns } from "./turn-endings.ts";
+import { appendEnded, endEach, endTurns } from "./turn-endings.ts";
 
 /**
  * Ends the turns that nobody will answer any more: at once when their worker's stream breaks (the fast path), and by
@@ -19,15 +19,18 @@ import { endTurns } from "./turn-endings.ts";
 /** Turns per transaction. */
 const turnsPerPassMax = 500;
 
-/** Ends up to `limit` turns whose deadline has passed. */
+/** Ends up to `limit` turns whose deadline has passed. One that the database refuses to end is logged and left (R9). */
 export function sweepTurnsOnce(
   db: Db,
-  options: { ttlMs: number; isQuiet?: boolean; limit?: number },
+  options: { ttlMs: number; isQuiet?: boolean; limit?: number; log?: Logger },
 ): Promise<EndedTurn[]> {
-  const { ttlMs, isQuiet = false, limit = turnsPerPassMax } = options;
-  return transaction(db, async (tx) =>
-    endTurns(tx, (await lockOverdue(tx, { ttlMs, isQuiet, limit })).map(endingOf)),
-  );
+  const { ttlMs, isQuiet = false, limit = turnsPerPassMax, log } = options;
+  return transaction(db, async (tx) => {
+    const overdue = await lockOverdue(tx, { ttlMs, isQuiet, limit });
+    const ended = await endEach(tx, overdue.map(endingOf), log);
+    await appendEnded(tx, ended);
+    return ended;
+  });
 }
 
 const endings: Record<
@@ -45,6 +48,11 @@ const endings: Record<
     isRetryable: true,
   }),
   cancelled: () => ({ status: "cancelled", reason: "its worker did not answer", isRetryable: false }),
+  no_device: () => ({
+    status: "failed",
+    reason: "the device that it was pinned to was deleted",
+    isRetryable: true,
+  }),
   silent: ({ lastBeatAt }) => ({
     status: "failed",
     reason: lastBeatAt
@@ -155,7 +163,7 @@ export function startTurnSweep(options: {
       const now = performance.now();
       if (now - lastPassAt > intervalMs + ttlMs / 2) quietUntil = now + ttlMs;
       lastPassAt = now;
-      const ended = await sweepTurnsOnce(db, { ttlMs, isQuiet: now < quietUntil });
+      const ended = await sweepTurnsOnce(db, { ttlMs, isQuiet: now < quietUntil, log });
       if (ended.length > 0) {
         log.warn(
           { turns: ended.length, first: ended[0]!.turnId, reason: ended[0]!.reason },

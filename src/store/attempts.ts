@@ -56,6 +56,9 @@ export type ClaimedRun = {
 /** What an assignment carries of the watcher's latest result, in characters. */
 const priorOutputCharacters = 16_384;
 
+/** Unpinned runs of a kind that a claim looks at beyond twice what it takes: other replicas may hold the oldest ones. */
+const heldElsewhereMax = 100;
+
 /**
  * Wants that one {@link claim} may serve together: the workers of an org in each part offer the same kinds, so its unpinned
  * runs are locked once and dealt out, and never picked by two of them. Fleets that offer one set of kinds make one part.
@@ -123,15 +126,27 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
         cross join lateral generate_series(1, s.slots) n
       where s.kinds is not null
     ),
-    -- Locked first and dealt out then: what another replica holds is passed over, and its place is not lost.
+    -- Locked first and dealt out then: what another replica holds is passed over, and its place is not lost. Of each kind
+    -- the oldest are looked at, so that what waits for kinds that nobody offers is not read past by every claim.
     waiting as materialized (
       select r.org_id, r.id, row_number() over (partition by r.org_id order by r.due_at, r.id) as place
       from (select org_id, kinds::jsonb as kinds, count(*) as slots from free group by org_id, kinds) f
         cross join lateral (
-          select org_id, id, due_at from run
-          where org_id = f.org_id and device_id is null and (agent_kind = '' or f.kinds ? agent_kind) and ${isPending}
-          order by due_at limit f.slots
-          for update skip locked
+          select r.* from (
+              select c.* from (select '' as kind union select jsonb_array_elements_text(f.kinds)) k
+                cross join lateral (
+                  select org_id, id, due_at from run
+                  where org_id = f.org_id and device_id is null and agent_kind = k.kind and ${isPending}
+                  order by due_at limit 2 * f.slots + ${heldElsewhereMax}
+                ) c
+              order by c.due_at
+            ) c
+            cross join lateral (
+              select org_id, id, due_at from run
+              where org_id = c.org_id and id = c.id and device_id is null and ${isPending}
+              for update skip locked
+            ) r
+          limit f.slots
         ) r
     ),
     dealt as materialized (
@@ -154,7 +169,10 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
         ) p
     ),
     ${sql.join(picks)},
-    picked as (${sql.join(picked, sql` union all `)}),
+    -- There are no more than slots; said so that the planner looks the runs up, and does not read all that live.
+    picked as materialized (
+      select * from (${sql.join(picked, sql` union all `)}) p limit ${wants.reduce((sum, want) => sum + want.slots, 0)}
+    ),
     claimed as (
       update run r set status = 'claimed', attempt = r.attempt + 1, attempt_token = gen_random_uuid(),
         claimed_at = now(), claimed_epoch = c.epoch, device_id = c.device_id

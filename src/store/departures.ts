@@ -10,6 +10,7 @@ import * as events from "./events.ts";
 import * as members from "./members.ts";
 import { requireMayManage } from "./roles.ts";
 import * as runs from "./runs.ts";
+import * as turns from "./turns.ts";
 import * as watchers from "./watchers.ts";
 
 /** What ends when a person leaves an org. */
@@ -84,6 +85,7 @@ export function remove<Cancelled>(
 
     // For all devices: first the runs, then the watchers, as a completion does, so that neither waits for the other.
     for (const { id } of owned) await runs.lockForCancel(tx, { orgId, deviceId: id });
+    for (const { id } of owned) await turns.lockOfDevice(tx, { orgId, deviceId: id });
     const unpinned: { watcherId: string; deviceId: string }[] = [];
     const agentEvents: Omit<events.NewEvent, "orgId">[] = [];
     for (const { id, label } of owned) {

@@ -10,6 +10,7 @@ import * as members from "./members.ts";
 import * as runs from "./runs.ts";
 import type { DeviceRow, PresenceRow } from "./schema.ts";
 import * as tokens from "./tokens.ts";
+import * as turns from "./turns.ts";
 import * as watchers from "./watchers.ts";
 
 export type Platform = "macos" | "linux" | "windows" | "ios" | "android" | "browser";
@@ -470,6 +471,7 @@ export function remove<Cancelled>(
     // Runs are locked before watchers, as a completion does, so that neither waits for the other.
     await runs.lockForCancel(tx, { orgId, deviceId });
     const reason = `device "${device.label}" was deleted`;
+    await turns.lockOfDevice(tx, { orgId, deviceId });
     const watcherIds = await watchers.unpinAll(tx, { orgId, deviceId, reason });
     // Before the turns that only it may take are ended with its runs: whoever starts one holds the agent's pin.
     const agentEvents = await agents.unpinAll(tx, { orgId, deviceId, reason, actor: options.actor });

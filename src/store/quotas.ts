@@ -7,7 +7,7 @@ import { sql } from "kysely";
 import { refuse } from "../errors.ts";
 import type { Db } from "./database.ts";
 
-export type Noun = "runs" | "watchers" | "devices" | "tokens";
+export type Noun = "runs" | "turns" | "watchers" | "devices" | "tokens";
 
 /** Of each noun, unless the org's metadata says otherwise ("runs_max": 500). */
 export type QuotaDefaults = Readonly<Record<Noun, number>>;
@@ -83,6 +83,7 @@ export function fullText(max: number): string {
 
 const meanings: Record<Noun, string> = {
   runs: "active runs",
+  turns: "live turns",
   watchers: "watchers",
   devices: "devices, with open join codes",
   tokens: "tokens of people and services",
@@ -90,14 +91,16 @@ const meanings: Record<Noun, string> = {
 
 const advice: Record<Noun, string> = {
   runs: "wait until some have ended, cancel some, or have PINION_RUNS_PER_ORG raised",
+  turns: "wait until some have ended, cancel some, or have PINION_TURNS_PER_ORG raised",
   watchers: "delete some, or have PINION_WATCHERS_PER_ORG raised",
   devices: "delete some, or have PINION_DEVICES_PER_ORG raised",
   tokens: "revoke some, or have PINION_TOKENS_PER_ORG raised",
 };
 
-/** Runs end by themselves; of the rest somebody has to remove some. */
+/** Runs and turns end by themselves; of the rest somebody has to remove some. */
 const retryAfterMs: Record<Noun, number> = {
   runs: 10_000,
+  turns: 5_000,
   watchers: 600_000,
   devices: 600_000,
   tokens: 600_000,
@@ -106,6 +109,7 @@ const retryAfterMs: Record<Noun, number> = {
 /** What there is of it; each is a scan of one org's part of an index. */
 const used = {
   runs: sql`select count(*) from run r where r.org_id = o.id`,
+  turns: sql`select count(*) from turn t where t.org_id = o.id`,
   watchers: sql`select count(*) from watcher w where w.org_id = o.id`,
   devices: sql`select (select count(*) from device d where d.org_id = o.id)
     + (select count(*) from join_code c where c.org_id = o.id and c.used_at is null and c.expires_at > now())`,

@@ -75,10 +75,14 @@ async function dropOld(tx: Db, table: string, days: number): Promise<string[]> {
 }
 
 /**
- * Deletes a bounded number of old rows of each table without partitions; answers how many, and whether a table may have
+ * Deletes a bounded number of old rows of each table without partitions, and of conversations in which nobody spoke for
+ * `conversationDays`; answers how many, and whether a table may have
  * more of them.
  */
-export async function deleteOld(db: Db, days: number): Promise<{ deleted: number; isMore: boolean }> {
+export async function deleteOld(
+  db: Db,
+  { days, conversationDays }: { days: number; conversationDays: number },
+): Promise<{ deleted: number; isMore: boolean }> {
   const old = sql`now() - ${days} * interval '1 day'`;
   const limit = sql.lit(rowsPerDeleteMax);
   const statements = [
@@ -95,6 +99,11 @@ export async function deleteOld(db: Db, days: number): Promise<{ deleted: number
     // As long as its turn lives, a message must be known, however old.
     sql`delete from turn_message where ctid = any(array(select ctid from turn_message m where m.created_at < ${old}
       and not exists (select from turn t where t.org_id = m.org_id and t.id = m.turn_id) limit ${limit}))`,
+    // One that is spoken in at this moment has another ctid then, and stays.
+    sql`delete from conversation where ctid = any(array(select ctid from conversation c
+      where c.last_turn_at < now() - ${conversationDays} * interval '1 day'
+      and not exists (select from turn t
+        where t.org_id = c.org_id and t.agent_id = c.agent_id and t.conversation_id = c.id) limit ${limit}))`,
     sql`delete from join_code where ctid = any(array(select ctid from join_code where expires_at < now() - interval '1 day' limit ${limit}))`,
     sql`delete from request where ctid = any(array(select ctid from request
       where created_at < now() - ${repeatMs} * interval '1 millisecond' limit ${limit}))`,

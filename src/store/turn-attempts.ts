@@ -58,15 +58,19 @@ export async function claim(db: Db, wants: readonly Want[], timers: TurnTimers):
   });
   const until = sql`now() + ${timers.ttlMs} * interval '1 ms'`;
   const { rows } = await sql<ClaimedTurn>`
+    -- Rows are looked up by their keys, one after the other, and what is known of a turn goes along with it: the planner
+    -- takes each of these sets for a few rows, and a join of two of them would be a loop within a loop.
     with seated as materialized (
       select p.org_id, p.device_id, p.epoch, w.slots, case when d.is_worker then w.kinds end as kinds,
         case when d.is_worker then '00000000-0000-0000-0000-000000000000' else d.id end as pool_id
       from ${wanted}
-        join presence p on p.org_id = w.org_id and p.device_id = w.device_id and p.epoch = w.epoch
-          and p.disconnected_at is null
-        join device d on d.org_id = p.org_id and d.id = p.device_id
-      -- Heartbeats pass this lock, a newer hello does not: it waits for our commit, or we leave the turns to it.
-      for key share of p skip locked
+        cross join lateral (
+          select org_id, device_id, epoch from presence
+          where org_id = w.org_id and device_id = w.device_id and epoch = w.epoch and disconnected_at is null
+          -- Heartbeats pass this lock, a newer hello does not: it waits for our commit, or we leave the turns to it.
+          for key share skip locked
+        ) p
+        cross join lateral (select id, is_worker from device where org_id = p.org_id and id = p.device_id) d
     ),
     pool as materialized (
       select org_id, pool_id, kinds, sum(slots)::int as slots from seated group by org_id, pool_id, kinds
@@ -75,7 +79,7 @@ export async function claim(db: Db, wants: readonly Want[], timers: TurnTimers):
     picked as materialized (
       select t.* from pool q
         cross join lateral (
-          select t.org_id, t.id, t.seq, t.pool_id, t.agent_id, t.conversation_id, t.is_gated, t.timeout_ms from turn t
+          select t.org_id, t.id, t.seq, t.pool_id, t.agent_id, t.conversation_id, t.is_gated from turn t
           where t.org_id = q.org_id and t.pool_id = q.pool_id and t.status = 'pending'
             and (t.not_before is null or t.not_before <= now()) and t.start_deadline_at > now()
             and (q.kinds is null or t.agent_kind = '' or q.kinds ? t.agent_kind)
@@ -87,16 +91,17 @@ export async function claim(db: Db, wants: readonly Want[], timers: TurnTimers):
           for update of t skip locked
         ) t
     ),
-    leased as materialized (
-      select k.id as turn_id, c.snapshot_version
-      from picked k join conversation c on c.org_id = k.org_id and c.agent_id = k.agent_id and c.id = k.conversation_id
-      where k.is_gated and (c.lease_turn_id is null or c.lease_expires_at < now())
-      for update of c skip locked
-    ),
-    ready as (
-      select k.*, l.snapshot_version, row_number() over (partition by k.org_id, k.pool_id order by k.seq) as place
-      from picked k left join leased l on l.turn_id = k.id
-      where not k.is_gated or l.turn_id is not null
+    ready as materialized (
+      select k.*, l.snapshot_version, l.snapshot,
+        row_number() over (partition by k.org_id, k.pool_id order by k.seq) as place
+      from picked k
+        left join lateral (
+          select snapshot_version, snapshot from conversation
+          where k.is_gated and org_id = k.org_id and agent_id = k.agent_id and id = k.conversation_id
+            and (lease_turn_id is null or lease_expires_at < now())
+          for update skip locked
+        ) l on true
+      where not k.is_gated or l.snapshot_version is not null
     ),
     slot as (
       -- Round robin: the first slot of each session comes before the second of any.
@@ -107,13 +112,14 @@ export async function claim(db: Db, wants: readonly Want[], timers: TurnTimers):
     granted as materialized (
       select r.*, s.device_id, s.epoch, case when r.is_gated then nextval('conversation_epoch') end as lease_epoch
       from ready r join slot s on s.org_id = r.org_id and s.pool_id = r.pool_id and s.place = r.place
+      -- There are no more; said so that the planner looks the turns up, and does not read all that live.
+      limit ${wants.reduce((sum, want) => sum + want.slots, 0)}
     ),
     held as (
       update conversation c set lease_epoch = g.lease_epoch, lease_turn_id = g.id, lease_device_id = g.device_id,
         lease_expires_at = ${until}
       from granted g
       where g.is_gated and c.org_id = g.org_id and c.agent_id = g.agent_id and c.id = g.conversation_id
-      returning g.id as turn_id, c.snapshot
     ),
     claimed as (
       update turn t set status = 'claimed', attempt = t.attempt + 1, attempt_token = gen_random_uuid(),
@@ -121,16 +127,15 @@ export async function claim(db: Db, wants: readonly Want[], timers: TurnTimers):
         expires_at = now() + (t.timeout_ms + ${timers.timeoutGraceMs}) * interval '1 ms',
         lease_epoch = g.lease_epoch, snapshot_version = g.snapshot_version
       from granted g where t.org_id = g.org_id and t.id = g.id
-      returning t.*
+      returning t.*, g.snapshot
     )
     select c.org_id as "orgId", c.id as "turnId", c.holder_id as "deviceId", c.attempt_token as "attemptToken", c.attempt,
       c.agent_kind as "agentKind", c.timeout_ms as "timeoutMs", c.agent_id as "agentId",
       c.agent_version as "agentVersion", r.name as "agentName", r.settings as "agentSettings",
       c.conversation_id as "conversationId", c.message_id as "messageId", c.run_id as "runId", c.input,
-      c.is_gated as "isGated", h.snapshot, coalesce(c.snapshot_version, 0) as "snapshotVersion",
+      c.is_gated as "isGated", c.snapshot, coalesce(c.snapshot_version, 0) as "snapshotVersion",
       c.deadline_at as "deadlineAt"
     from claimed c
-      left join held h on h.turn_id = c.id
       left join agent_revision r on r.org_id = c.org_id and r.agent_id = c.agent_id and r.version = c.agent_version
     order by c.seq
   `.execute(db);
@@ -153,21 +158,23 @@ export async function accept(db: Db, names: readonly AttemptName[]): Promise<("r
   const { rows } = await sql<{ isMine: boolean }>`
     with input as materialized (select * from ${unnest("i", names, nameColumns)}),
     mine as materialized (
-      select t.org_id, t.id, t.holder_id, t.attempt_token
-      from turn t join (select distinct org_id, turn_id, device_id, token from input) i
-        on t.org_id = i.org_id and t.id = i.turn_id and t.holder_id = i.device_id and t.attempt_token = i.token
-      order by t.org_id, t.id
-      for update of t
+      select t.*
+      from (select distinct org_id, turn_id, device_id, token from input order by org_id, turn_id) i
+        cross join lateral (
+          select org_id, id, holder_id, attempt_token from turn
+          where org_id = i.org_id and id = i.turn_id and attempt_token = i.token
+          for update
+        ) t
+      -- Not asked within: there is an index by holder, and all turns of a holder are not what is looked for.
+      where t.holder_id = i.device_id
     ),
     started as (
       update turn t set status = 'running', started_at = coalesce(t.started_at, clock_timestamp())
       from mine m where t.org_id = m.org_id and t.id = m.id and t.status = 'claimed'
       returning t.id
     )
-    select m.id is not null as "isMine"
+    select (i.org_id, i.turn_id, i.device_id, i.token) in (select org_id, id, holder_id, attempt_token from mine) as "isMine"
     from input i
-      left join mine m on m.org_id = i.org_id and m.id = i.turn_id and m.holder_id = i.device_id
-        and m.attempt_token = i.token
       left join (select count(*) from started) done on true
     order by i.ord
   `.execute(db);
@@ -183,24 +190,33 @@ export async function beat(db: Db, names: readonly AttemptName[], ttlMs: number)
   const until = sql`now() + ${ttlMs} * interval '1 ms'`;
   await sql`
     with beating as materialized (
-      select t.org_id, t.id, t.is_gated, t.agent_id, t.conversation_id, t.lease_epoch
-      from turn t join ${unnest("i", names, nameColumns)}
-        on t.org_id = i.org_id and t.id = i.turn_id and t.attempt_token = i.token
-      for update of t skip locked
-    ),
-    leased as materialized (
-      select c.org_id, c.agent_id, c.id, b.id as turn_id
-      from conversation c join beating b on b.is_gated and c.org_id = b.org_id and c.agent_id = b.agent_id
-        and c.id = b.conversation_id and c.lease_turn_id = b.id and c.lease_epoch = b.lease_epoch
-      for update of c skip locked
+      select t.*, v.is_leased, l.is_locked
+      from ${unnest("i", names, nameColumns)}
+        cross join lateral (
+          select org_id, id, is_gated, agent_id, conversation_id, lease_epoch from turn
+          where org_id = i.org_id and id = i.turn_id and attempt_token = i.token
+          for update skip locked
+        ) t
+        left join lateral (
+          select lease_turn_id = t.id and lease_epoch = t.lease_epoch as is_leased from conversation
+          where t.is_gated and org_id = t.org_id and agent_id = t.agent_id and id = t.conversation_id
+        ) v on true
+        -- Whoever has the conversation at this moment, to start its next turn perhaps, is not waited for: the turn's
+        -- deadline alone keeps the lease, too.
+        left join lateral (
+          select true as is_locked from conversation
+          where v.is_leased and org_id = t.org_id and agent_id = t.agent_id and id = t.conversation_id
+            and lease_turn_id = t.id and lease_epoch = t.lease_epoch
+          for update skip locked
+        ) l on true
     ),
     extended as (
       update conversation c set lease_expires_at = ${until}
-      from leased l where c.org_id = l.org_id and c.agent_id = l.agent_id and c.id = l.id
+      from beating b
+      where b.is_locked and c.org_id = b.org_id and c.agent_id = b.agent_id and c.id = b.conversation_id
     )
     update turn t set last_beat_at = now(), deadline_at = ${until}
-    from beating b left join leased l on l.turn_id = b.id
-    where t.org_id = b.org_id and t.id = b.id and (not b.is_gated or l.turn_id is not null)
+    from beating b where t.org_id = b.org_id and t.id = b.id and (not b.is_gated or b.is_leased)
   `.execute(db);
 }
 
@@ -208,6 +224,7 @@ export type TurnHeldByServer = {
   turnId: string;
   attemptToken: string;
   attempt: number;
+  status: "claimed" | "running";
   cancelReason: string | null;
   isCancelRequested: boolean;
 };
@@ -218,7 +235,7 @@ export async function lockActiveOfHolder(
   holder: { orgId: string; deviceId: string },
 ): Promise<TurnHeldByServer[]> {
   const { rows } = await sql<TurnHeldByServer>`
-    select id as "turnId", attempt_token as "attemptToken", attempt, cancel_reason as "cancelReason",
+    select id as "turnId", attempt_token as "attemptToken", attempt, status, cancel_reason as "cancelReason",
       cancel_requested_at is not null as "isCancelRequested"
     from turn
     where org_id = ${holder.orgId} and holder_id = ${holder.deviceId} and status <> 'pending'

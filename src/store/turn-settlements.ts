@@ -1,5 +1,5 @@
 import { sql } from "kysely";
-import type { Db } from "./database.ts";
+import { type Db, isPassing } from "./database.ts";
 import type { AttemptName, PastVerdict } from "./settlements.ts";
 import type { FinishedTurnStatus, LiveTurnStatus } from "./turns.ts";
 import { unnest } from "./unnest.ts";
@@ -76,81 +76,80 @@ export async function commitTerminalReply(db: Db, replies: readonly TerminalRepl
     duration_ms: ["bigint", (r) => r.durationMs ?? null],
   });
   const { rows } = await sql<Omit<EndedTurn, "next"> & { hasNext: boolean; nextDeviceId: string | null }>`
+    -- All that is decided about a turn is decided in "held": what follows only writes, each statement from "held" alone.
+    -- (The planner takes "held" for a few rows; a join of two of these sets would be a loop within a loop.)
     with held as materialized (
-      select t.*, i.reporter, i.outcome, i.why, i.may_retry, i.reply, i.is_truncated, i.next_snapshot, i.exit_code,
-        i.signal, i.duration_ms
-      from turn t join ${input} on t.org_id = i.org_id and t.id = i.turn_id
-        and t.attempt_token is not distinct from i.token
-        and (i.reporter is null or t.holder_id = i.reporter)
-        and (i.epoch is null or t.claimed_epoch = i.epoch)
-      -- One order for all who lock several turns; their conversations come after them.
-      order by t.org_id, t.id
-      for update of t
-    ),
-    leased as materialized (
-      select c.org_id, c.agent_id, c.id, h.id as turn_id, c.snapshot_version = h.snapshot_version as is_unchanged
-      from conversation c join held h on h.is_gated and c.org_id = h.org_id and c.agent_id = h.agent_id
-        and c.id = h.conversation_id and c.lease_turn_id = h.id and c.lease_epoch = h.lease_epoch
-      order by c.org_id, c.agent_id, c.id
-      for update of c
-    ),
-    judged as materialized (
-      select h.*, l.turn_id is not null as is_leased, f.is_fenced,
-        not f.is_fenced and h.is_gated and h.next_snapshot is not null and h.outcome = 'completed' as is_storing,
-        case when f.is_fenced then 'failed' when a.is_cancelled then 'cancelled' else h.outcome end as end_status,
+      select t.*, i.reporter, i.reply, i.is_truncated, i.next_snapshot, i.exit_code, i.signal, i.duration_ms,
+        l.leased_version is not null as is_leased, f.is_fenced, s.is_storing, l.leased_version + 1 as next_version,
+        e.end_status, e.end_status <> 'cancelled' and (f.is_fenced or i.may_retry) as is_retryable,
         case when f.is_fenced then 'its worker had lost the conversation''s lease when it answered'
-          when a.is_cancelled then concat_ws('; ', nullif(h.cancel_reason, ''), nullif(h.why, ''))
-          when h.outcome = 'cancelled' then coalesce(nullif(h.why, ''), h.cancel_reason, '')
-          else h.why end as end_reason
-      from held h left join leased l on l.turn_id = h.id
+          when a.is_cancelled then concat_ws('; ', nullif(t.cancel_reason, ''), nullif(i.why, ''))
+          when i.outcome = 'cancelled' then coalesce(nullif(i.why, ''), t.cancel_reason, '')
+          else i.why end as end_reason
+      -- One order for all who lock several turns. Whoever locks a conversation for its lease has the turn that holds it.
+      from (select * from ${input} order by org_id, turn_id) i
         cross join lateral (
-          select h.is_gated and h.reporter is not null and not coalesce(l.is_unchanged, false) as is_fenced
+          select * from turn
+          where org_id = i.org_id and id = i.turn_id and attempt_token is not distinct from i.token
+            and (i.reporter is null or holder_id = i.reporter)
+            and (i.epoch is null or claimed_epoch = i.epoch)
+          for update
+        ) t
+        left join lateral (
+          select snapshot_version as leased_version from conversation
+          where t.is_gated and org_id = t.org_id and agent_id = t.agent_id and id = t.conversation_id
+            and lease_turn_id = t.id and lease_epoch = t.lease_epoch
+          for update
+        ) l on true
+        cross join lateral (
+          select t.is_gated and i.reporter is not null and not coalesce(l.leased_version = t.snapshot_version, false) as is_fenced
         ) f
         -- What Pinion itself ends after a cancellation was asked for was cancelled; what a worker reports, counts.
         cross join lateral (
-          select h.cancel_requested_at is not null and h.reporter is null and h.outcome in ('failed', 'timeout') as is_cancelled
+          select t.cancel_requested_at is not null and i.reporter is null and i.outcome in ('failed', 'timeout') as is_cancelled
         ) a
+        cross join lateral (
+          select case when f.is_fenced then 'failed' when a.is_cancelled then 'cancelled' else i.outcome end as end_status
+        ) e
+        cross join lateral (
+          select coalesce(l.leased_version is not null and not f.is_fenced and i.next_snapshot is not null
+            and i.outcome = 'completed', false) as is_storing
+        ) s
     ),
     gone as (
-      delete from turn t using judged j where t.org_id = j.org_id and t.id = j.id
-      returning t.id
+      delete from turn t using held h where t.org_id = h.org_id and t.id = h.id
     ),
     freed as (
       update conversation c set lease_turn_id = null, lease_device_id = null, lease_expires_at = null,
         last_turn_at = now(),
-        snapshot = case when j.is_storing then decode(j.next_snapshot, 'base64') else c.snapshot end,
-        snapshot_version = c.snapshot_version + j.is_storing::int
-      from judged j
-      where j.is_leased and c.org_id = j.org_id and c.agent_id = j.agent_id and c.id = j.conversation_id
-      returning j.id as turn_id, c.snapshot_version
+        snapshot = case when h.is_storing then decode(h.next_snapshot, 'base64') else c.snapshot end,
+        snapshot_version = c.snapshot_version + h.is_storing::int
+      from held h
+      where h.is_leased and c.org_id = h.org_id and c.agent_id = h.agent_id and c.id = h.conversation_id
     ),
     ended as (
       insert into turn_finished (org_id, id, agent_id, agent_version, conversation_id, message_id, run_id, device_id,
         agent_kind, input, is_gated, timeout_ms, created_at, start_deadline_at, status, attempt, attempt_token, holder_id,
         claimed_at, started_at, last_beat_at, cancel_requested_at, reason, is_retryable, is_reported, reply,
         is_reply_truncated, exit_code, signal, duration_ms, snapshot_version)
-      select j.org_id, j.id, j.agent_id, j.agent_version, j.conversation_id, j.message_id, j.run_id, j.device_id,
-        j.agent_kind, j.input, j.is_gated, j.timeout_ms, j.created_at, j.start_deadline_at, j.end_status, j.attempt,
-        j.attempt_token, j.holder_id, j.claimed_at, j.started_at, j.last_beat_at, j.cancel_requested_at, j.end_reason,
-        j.end_status <> 'cancelled' and (j.is_fenced or j.may_retry), j.reporter is not null and not j.is_fenced,
-        case when j.end_status = 'completed' then j.reply else '' end, j.end_status = 'completed' and j.is_truncated,
-        j.exit_code, j.signal, j.duration_ms, case when j.is_storing then f.snapshot_version end
-      from judged j left join freed f on f.turn_id = j.id
-      returning id
+      select h.org_id, h.id, h.agent_id, h.agent_version, h.conversation_id, h.message_id, h.run_id, h.device_id,
+        h.agent_kind, h.input, h.is_gated, h.timeout_ms, h.created_at, h.start_deadline_at, h.end_status, h.attempt,
+        h.attempt_token, h.holder_id, h.claimed_at, h.started_at, h.last_beat_at, h.cancel_requested_at, h.end_reason,
+        h.is_retryable, h.reporter is not null and not h.is_fenced,
+        case when h.end_status = 'completed' then h.reply else '' end, h.end_status = 'completed' and h.is_truncated,
+        h.exit_code, h.signal, h.duration_ms, case when h.is_storing then h.next_version end
+      from held h
     )
-    select j.org_id as "orgId", j.id as "turnId", j.agent_id as "agentId", j.conversation_id as "conversationId",
-      j.message_id as "messageId", j.run_id as "runId", j.attempt_token as "attemptToken", j.attempt,
-      j.holder_id as "holderId", j.end_status as status, j.end_reason as reason,
-      j.end_status <> 'cancelled' and (j.is_fenced or j.may_retry) as "isRetryable",
-      case when j.is_fenced then 'superseded' else 'stored' end as verdict,
+    select h.org_id as "orgId", h.id as "turnId", h.agent_id as "agentId", h.conversation_id as "conversationId",
+      h.message_id as "messageId", h.run_id as "runId", h.attempt_token as "attemptToken", h.attempt,
+      h.holder_id as "holderId", h.end_status as status, h.end_reason as reason, h.is_retryable as "isRetryable",
+      case when h.is_fenced then 'superseded' else 'stored' end as verdict,
       n.id is not null as "hasNext", n.device_id as "nextDeviceId"
-    from judged j
-      left join gone g on g.id = j.id
-      left join ended e on e.id = j.id
+    from held h
       left join lateral (
         select t.id, t.device_id from turn t
-        where j.is_gated and t.org_id = j.org_id and t.agent_id = j.agent_id and t.conversation_id = j.conversation_id
-          and t.is_gated and t.status = 'pending' and t.id <> j.id
+        where h.is_gated and t.org_id = h.org_id and t.agent_id = h.agent_id and t.conversation_id = h.conversation_id
+          and t.is_gated and t.status = 'pending' and t.id <> h.id
         order by t.seq limit 1
       ) n on true
   `.execute(db);
@@ -160,12 +159,33 @@ export async function commitTerminalReply(db: Db, replies: readonly TerminalRepl
   }));
 }
 
+/**
+ * As {@link commitTerminalReply}; when the database refuses, the open transaction is as it was before, with the locks it
+ * held, and the answer is why. What may pass (see isPassing) is thrown.
+ */
+export async function commitOrUndo(
+  tx: Db,
+  replies: readonly TerminalReply[],
+): Promise<{ ended: EndedTurn[] } | { error: unknown }> {
+  await sql`savepoint replying`.execute(tx);
+  try {
+    const ended = await commitTerminalReply(tx, replies);
+    await sql`release savepoint replying`.execute(tx);
+    return { ended };
+  } catch (error) {
+    if (isPassing(error)) throw error;
+    await sql`rollback to savepoint replying`.execute(tx);
+    await sql`release savepoint replying`.execute(tx);
+    return { error };
+  }
+}
+
 export type Withdrawal = {
   orgId: string;
   turnId: string;
   attemptToken: string;
-  /** The session that gives it back; it does so only while the claim is still its own. */
-  epoch: number;
+  /** The session that gives it back; it does so only while the claim is still its own. Absent for whoever is no session. */
+  epoch?: number;
   reason: string;
   /** How long the turn is not offered again. */
   delayMs: number;
@@ -194,41 +214,43 @@ export async function withdraw(
     org_id: ["text", (w) => w.orgId],
     turn_id: ["uuid", (w) => w.turnId],
     token: ["uuid", (w) => w.attemptToken],
-    epoch: ["bigint", (w) => w.epoch],
+    epoch: ["bigint", (w) => w.epoch ?? null],
     why: ["text", (w) => w.reason],
     delay_ms: ["bigint", (w) => w.delayMs],
   });
   const { rows } = await sql<Omit<WithdrawnTurn, "notBefore"> & { notBefore: Date | null }>`
     with held as materialized (
-      select t.org_id, t.id, t.agent_id, t.conversation_id, t.lease_epoch, t.attempt_token, t.holder_id, t.device_id,
-        t.cancel_requested_at is null as is_wanted, i.why, i.delay_ms
-      from turn t join ${input} on t.org_id = i.org_id and t.id = i.turn_id and t.attempt_token = i.token
-        and t.claimed_epoch = i.epoch and t.status = 'claimed'
-      order by t.org_id, t.id
-      for update of t
-    ),
-    leased as materialized (
-      select c.org_id, c.agent_id, c.id, h.is_wanted
-      from conversation c join held h on c.org_id = h.org_id and c.agent_id = h.agent_id and c.id = h.conversation_id
-        and c.lease_turn_id = h.id and c.lease_epoch = h.lease_epoch
-      order by c.org_id, c.agent_id, c.id
-      for update of c
+      select t.*, i.why, now() + i.delay_ms * interval '1 ms' as again_at, l.is_leased
+      from (select * from ${input} order by org_id, turn_id) i
+        cross join lateral (
+          select org_id, id, agent_id, conversation_id, is_gated, lease_epoch, attempt_token, holder_id, device_id,
+            cancel_requested_at is null as is_wanted
+          from turn
+          where org_id = i.org_id and id = i.turn_id and attempt_token = i.token and status = 'claimed'
+            and (i.epoch is null or claimed_epoch = i.epoch)
+          for update
+        ) t
+        left join lateral (
+          select true as is_leased from conversation
+          where t.is_wanted and t.is_gated and org_id = t.org_id and agent_id = t.agent_id and id = t.conversation_id
+            and lease_turn_id = t.id and lease_epoch = t.lease_epoch
+          for update
+        ) l on true
     ),
     freed as (
       update conversation c set lease_turn_id = null, lease_device_id = null, lease_expires_at = null
-      from leased l where l.is_wanted and c.org_id = l.org_id and c.agent_id = l.agent_id and c.id = l.id
+      from held h
+      where h.is_leased and c.org_id = h.org_id and c.agent_id = h.agent_id and c.id = h.conversation_id
     ),
     returned as (
       update turn t set status = 'pending', attempt_token = null, holder_id = null, claimed_epoch = null, claimed_at = null,
         started_at = null, last_beat_at = null, deadline_at = null, expires_at = null, lease_epoch = null,
-        snapshot_version = null, attempt = greatest(t.attempt - 1, 0), reason = h.why,
-        not_before = now() + h.delay_ms * interval '1 ms'
+        snapshot_version = null, attempt = greatest(t.attempt - 1, 0), reason = h.why, not_before = h.again_at
       from held h where h.is_wanted and t.org_id = h.org_id and t.id = h.id
-      returning t.id, t.not_before
     )
     select h.org_id as "orgId", h.id as "turnId", h.attempt_token as "attemptToken", h.holder_id as "holderId",
-      h.device_id as "deviceId", r.not_before as "notBefore"
-    from held h left join returned r on r.id = h.id
+      h.device_id as "deviceId", case when h.is_wanted then h.again_at end as "notBefore"
+    from held h
   `.execute(db);
   return {
     withdrawn: rows.flatMap(({ notBefore, ...turn }) => (notBefore ? [{ ...turn, notBefore }] : [])),
@@ -242,7 +264,7 @@ export type OverdueTurn = {
   turnId: string;
   attemptToken: string | null;
   status: LiveTurnStatus;
-  rule: "not_started" | "expired" | "cancelled" | "silent";
+  rule: "not_started" | "no_device" | "expired" | "cancelled" | "silent";
   lastBeatAt: Date | null;
 };
 
@@ -260,7 +282,12 @@ export async function lockOverdue(
       select t.org_id, t.id, t.attempt_token, t.deadline_at, r.rule
       from turn t cross join lateral (
         select case
-          when t.status = 'pending' then case when t.start_deadline_at < now() then 'not_started' end
+          when t.status = 'pending' then case
+            when t.start_deadline_at < now() then 'not_started'
+            -- It was armed while its device was being deleted, and was not seen by whoever did that.
+            when t.device_id is not null and not exists (
+              select from device d where d.org_id = t.org_id and d.id = t.device_id) then 'no_device'
+          end
           when t.expires_at < now() then 'expired'
           when ${options.isQuiet} then null
           when t.cancel_requested_at < now() - ${options.ttlMs} * interval '1 ms' then 'cancelled'
@@ -288,20 +315,6 @@ export type LockedTurn = {
   status: "claimed" | "running";
 };
 
-/** Locks the live turns that only this device may take. */
-export async function lockOfDevice(
-  tx: Db,
-  device: { orgId: string; deviceId: string },
-): Promise<{ orgId: string; turnId: string; attemptToken: string | null }[]> {
-  const { rows } = await sql<{ orgId: string; turnId: string; attemptToken: string | null }>`
-    select org_id as "orgId", id as "turnId", attempt_token as "attemptToken"
-    from turn where org_id = ${device.orgId} and pool_id = ${device.deviceId}
-    order by org_id, id
-    for update
-  `.execute(tx);
-  return rows;
-}
-
 /** Locks the turns that these sessions hold: their streams broke. Those that a newer session has adopted are not theirs. */
 export async function lockOfSessions(
   tx: Db,
@@ -317,6 +330,7 @@ export async function lockOfSessions(
     select t.org_id as "orgId", t.id as "turnId", t.attempt_token as "attemptToken", t.status
     from turn t join ${input} on t.org_id = i.org_id and t.holder_id = i.device_id and t.claimed_epoch = i.epoch
     where t.status <> 'pending'
+    -- One order for all who lock several turns; so they are not looked up session by session.
     order by t.org_id, t.id
     for update of t
   `.execute(tx);

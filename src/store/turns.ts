@@ -43,10 +43,9 @@ export type TurnRow = {
   snapshotVersion: number | null;
 };
 
-/** Turns of one conversation that may wait, and of one org. */
+/** Turns of one conversation that may wait. How many an org may have is the quotas' to say. */
 export const turnsPerConversationMax = 100;
-export const turnsPerOrgMax = 10_000;
-/** When it makes sense to ask again after one of these was reached. */
+/** When it makes sense to ask again after that was reached. */
 const fullRetryMs = 5_000;
 
 export type NewTurn = {
@@ -100,8 +99,8 @@ export function arm(db: Db, turn: NewTurn): Promise<ArmedTurn> {
         insert into conversation as c (org_id, agent_id, id) values (${orgId}, ${agentId}, ${conversationId})
         on conflict (org_id, agent_id, id) do update set last_turn_at = now()
       `.execute(tx);
+      await requireRoom(tx, turn);
     }
-    await requireRoom(tx, turn);
     await sql`
       insert into turn (org_id, id, agent_id, agent_version, conversation_id, message_id, run_id, device_id, agent_kind, input,
         is_gated, timeout_ms, start_deadline_at)
@@ -147,32 +146,21 @@ async function findArmed(
   return { turnId: armed.turnId, deviceId: null };
 }
 
-/** What waits is bounded; read without a lock, so a burst may pass it by a little. */
+/** What waits is bounded. The conversation's row is locked by the caller, so that it is counted exactly. */
 async function requireRoom(tx: Db, turn: NewTurn): Promise<void> {
-  const { rows } = await sql<{ ofConversation: number; ofOrg: number }>`
-    select
-      (select count(*) from (select from turn where ${turn.conversationId} <> '' and org_id = ${turn.orgId}
-        and agent_id = ${turn.agentId} and conversation_id = ${turn.conversationId} and status = 'pending'
-        limit ${turnsPerConversationMax}) c)::int as "ofConversation",
-      (select count(*) from (select from turn where org_id = ${turn.orgId} limit ${turnsPerOrgMax}) o)::int as "ofOrg"
+  const { rows } = await sql<{ waiting: number }>`
+    select count(*)::int as waiting from (
+      select from turn where org_id = ${turn.orgId} and agent_id = ${turn.agentId}
+        and conversation_id = ${turn.conversationId} and status = 'pending'
+      limit ${turnsPerConversationMax}
+    ) t
   `.execute(tx);
-  const { ofConversation, ofOrg } = rows[0]!;
-  if (ofConversation >= turnsPerConversationMax) {
-    refuse(
-      "resource_exhausted",
-      `${turnsPerConversationMax} turns of the conversation wait already; try again later`,
-      { retryAfterMs: fullRetryMs },
-    );
-  }
-  if (ofOrg >= turnsPerOrgMax) {
-    refuse(
-      "resource_exhausted",
-      `${turnsPerOrgMax} turns of the org are under way already; try again later`,
-      {
-        retryAfterMs: fullRetryMs,
-      },
-    );
-  }
+  if (rows[0]!.waiting < turnsPerConversationMax) return;
+  refuse(
+    "resource_exhausted",
+    `${turnsPerConversationMax} turns of the conversation wait already; try again later`,
+    { retryAfterMs: fullRetryMs },
+  );
 }
 
 const columns = sql`
@@ -242,6 +230,22 @@ export async function lockForCancel(
     for update
   `.execute(tx);
   return rows[0];
+}
+
+/** Locks the live turns of a device: those that only it may take (`isPinned`), and those that it holds. */
+export async function lockOfDevice(
+  tx: Db,
+  device: { orgId: string; deviceId: string },
+): Promise<(LockedTurn & { isPinned: boolean })[]> {
+  const { rows } = await sql<LockedTurn & { isPinned: boolean }>`
+    select org_id as "orgId", id as "turnId", status, attempt_token as "attemptToken", holder_id as "holderId",
+      pool_id is not distinct from ${device.deviceId}::uuid as "isPinned"
+    from turn
+    where org_id = ${device.orgId} and (pool_id = ${device.deviceId} or holder_id = ${device.deviceId})
+    order by org_id, id
+    for update
+  `.execute(tx);
+  return rows;
 }
 
 /** Notes that the end of a turn is wanted. The first reason stands. */

@@ -45,6 +45,13 @@ const notSettings = new Set([
     "PINION_MESSAGE_ID",
     "PINION_SUBJECT_RUN_ID",
   ],
+  ...[
+    "PINION_TURN_ID",
+    "PINION_MESSAGE_ID",
+    "PINION_SUBJECT_RUN_ID",
+    "PINION_SNAPSHOT_IN",
+    "PINION_SNAPSHOT_OUT",
+  ],
   ...["PINION_SECRET_", "PINION_SECRET_TEAM_BOT", "PINION_TLS"],
 ]);
 

@@ -2,9 +2,10 @@ import { create } from "@bufbuild/protobuf";
 import { type Agent, type AgentSettings, AgentSettingsSchema } from "#gen/pinion/v1/agent_pb.js";
 import type { AgentTree } from "./shape.ts";
 
-/** An agent's name and settings in the words of the file. */
+/** An agent's name, device and settings in the words of the file. The device is its id, or empty. */
 export type AgentFields = {
   name: string;
+  device: string;
   identity: string;
   model: string;
   mcp_servers: { name: string; url: string }[];
@@ -16,6 +17,7 @@ export type AgentFields = {
 
 export const agentFieldNames = [
   "name",
+  "device",
   "identity",
   "model",
   "mcp_servers",
@@ -25,7 +27,10 @@ export const agentFieldNames = [
   "guardrails",
 ] as const satisfies (keyof AgentFields)[];
 
-/** What the file says of an agent; fields that it does not name are left as they are on the server. */
+/**
+ * What the file says of an agent; fields that it does not name are left as they are on the server. `device` is what the file
+ * says: a label or an id.
+ */
 export function fieldsOfAgentTree(tree: AgentTree): Partial<AgentFields> {
   const named = agentFieldNames.filter((name) => tree[name] !== undefined);
   return Object.fromEntries(named.map((name) => [name, tree[name]])) as Partial<AgentFields>;
@@ -36,6 +41,7 @@ export function fieldsOfAgent(agent: Agent): AgentFields {
   const settings = agent.settings ?? create(AgentSettingsSchema);
   return {
     name: agent.name,
+    device: agent.deviceId,
     identity: settings.identity,
     model: settings.model,
     mcp_servers: settings.mcpServers

@@ -101,7 +101,14 @@ async function put(clients: Clients, step: Step): Promise<Outcome> {
       return { is: "done" };
     }
     // One that somebody else has just created may have other settings.
-    return { is: (await clients.agents.createAgent(createAgent(step.wanted))).created ? "done" : "stale" };
+    const { created } = await clients.agents.createAgent(createAgent(step.wanted));
+    if (!created) return { is: "stale" };
+    // An agent is pinned once it is there; if this is not reached, the next apply does it.
+    const { device } = step.wanted.fields;
+    if (device) {
+      await clients.agents.updateAgentSettings(updateAgent(step.wanted, { changed: ["device"], version: 0 }));
+    }
+    return { is: "done" };
   }
   if (step.kind === "platform") throw new Error("platforms are written in batches");
   if (step.action === "update") await clients.watchers.updateWatcher(updateWatcher(step.wanted, step));

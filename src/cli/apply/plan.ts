@@ -60,11 +60,18 @@ function agentStep(wanted: DesiredAgent, state: OrgState, templates: ReadonlyMap
   const current = state.agents.get(wanted.id);
   const before = current && fieldsOfAgent(current);
   const changed = agentFieldNames.filter(
-    (name) => wanted.fields[name] !== undefined && !isSame(before?.[name], wanted.fields[name]),
+    (name) =>
+      wanted.fields[name] !== undefined &&
+      !isSame(before?.[name], wanted.fields[name]) &&
+      // A new one has no device.
+      !(name === "device" && !before && wanted.fields.device === ""),
   );
-  const fields = changed.map((field) =>
-    change(field, before?.[field], wanted.fields[field], [...wanted.path, field], templates),
-  );
+  const fields = changed.map((field) => {
+    const [old, next] = [before?.[field], wanted.fields[field]];
+    return field === "device"
+      ? { field, before: old && labelOf(state, String(old)), after: labelOf(state, String(next)) }
+      : change(field, old, next, [...wanted.path, field], templates);
+  });
   const action = !current ? "create" : changed.length > 0 ? "update" : "noop";
   return { ...base, action, changed, fields, version: current?.version ?? 0 };
 }
@@ -76,7 +83,6 @@ function watcherStep(
 ): WatcherStep {
   const current = state.watchers.get(wanted.slug);
   const before = current?.spec && fieldsOfSpec(current.spec);
-  const label = (id: string) => state.devices.find((device) => device.id === id)?.label ?? id;
   const defaults: Partial<WatcherFields> = {
     ...watcherDefaults,
     name: wanted.slug,
@@ -90,7 +96,7 @@ function watcherStep(
     .map((field) => {
       const [old, next] = [before?.[field], wanted.fields[field]];
       return field === "device"
-        ? { field, before: old && label(String(old)), after: label(String(next)) }
+        ? { field, before: old && labelOf(state, String(old)), after: labelOf(state, String(next)) }
         : change(field, old, next, [...wanted.path, field], templates);
     });
   return {
@@ -105,6 +111,10 @@ function watcherStep(
     note: "",
     version: current?.version ?? 0,
   };
+}
+
+function labelOf(state: OrgState, deviceId: string): string {
+  return state.devices.find((device) => device.id === deviceId)?.label ?? deviceId;
 }
 
 function platformStep(

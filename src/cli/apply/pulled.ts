@@ -18,7 +18,7 @@ export function pulledFile(state: OrgState, source: string): { text: string; var
     sorted(items).filter((item) => agentOf(item) === agent);
   const sections = sorted(state.agents).map((agent) =>
     [
-      agentText(agent),
+      agentText(agent, state),
       ...of(state.platforms, agent.id, (platform) => platform.agentId).map((platform) =>
         platformText(platform, names),
       ),
@@ -46,10 +46,11 @@ function sorted<Item>(items: ReadonlyMap<string, Item>): Item[] {
   return [...items].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, item]) => item);
 }
 
-function agentText(agent: Agent): string {
+function agentText(agent: Agent, state: OrgState): string {
   const fields = fieldsOfAgent(agent);
   const lines = agentFieldNames.flatMap((name) => {
     const value = fields[name];
+    if (name === "device") return fields.device === "" ? [] : [deviceLine(fields.device, state)];
     if (name === "mcp_servers") {
       const servers = fields.mcp_servers.map(
         (server) => `{ name = ${quoted(server.name)}, url = ${quoted(server.url)} }`,

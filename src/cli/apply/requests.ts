@@ -21,7 +21,7 @@ export function createAgent(wanted: DesiredAgent) {
 }
 
 export function updateAgent(wanted: DesiredAgent, step: Pick<AgentStep, "changed" | "version">) {
-  const paths = step.changed.filter((name) => name !== "name");
+  const paths = step.changed.filter((name) => name !== "name" && name !== "device");
   const init: MessageInitShape<typeof UpdateAgentSettingsRequestSchema> = {
     agentId: wanted.id,
     settings: settingsOfFields(wanted.fields),
@@ -29,6 +29,7 @@ export function updateAgent(wanted: DesiredAgent, step: Pick<AgentStep, "changed
     expectedVersion: step.version,
   };
   if (step.changed.includes("name")) init.name = wanted.fields.name!;
+  if (step.changed.includes("device")) init.deviceId = wanted.fields.device!;
   return create(UpdateAgentSettingsRequestSchema, init);
 }
 

@@ -106,6 +106,10 @@ const watcher = z
 const agent = z
   .strictObject({
     name: z.string().min(1, "must not be empty").optional().describe("Shown to people; default: the id."),
+    device: z
+      .string()
+      .optional()
+      .describe('The device that takes its turns, by label or id; "" leaves them to fleet workers.'),
     identity: z.string().optional().describe("The system prompt: who the agent is."),
     model: z.string().optional().describe("The model's name as its provider spells it."),
     mcp_servers: z

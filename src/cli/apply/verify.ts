@@ -7,6 +7,7 @@ import { agentFieldNames } from "./agent-fields.ts";
 import { batchesMax, batchesOf, upsertBatch } from "./batches.ts";
 import type { Desired, DesiredAgent } from "./desired.ts";
 import { inParallel } from "./in-parallel.ts";
+import type { KeyPath } from "./places.ts";
 import type { Verdict } from "./plan.ts";
 import type { Problem } from "./problems.ts";
 import { createAgent, updateAgent, upsertPlatform } from "./requests.ts";
@@ -23,21 +24,36 @@ export function resolve(
   only: ReadonlySet<Kind>,
 ): { desired: Desired; problems: Problem[] } {
   const problems: Problem[] = [];
-  const watchers = desired.watchers.map((watcher) => {
-    const named = watcher.fields.device;
-    if (named === "" || !only.has("watcher")) return watcher;
+  const pinned = <Fields extends { device?: string }, Item extends { path: KeyPath; fields: Fields }>(
+    item: Item,
+  ): Item => {
+    const named = item.fields.device;
+    if (!named) return item;
     try {
       const { id } = deviceAmong(state.devices, named);
-      return { ...watcher, fields: { ...watcher.fields, device: id } };
+      return { ...item, fields: { ...item.fields, device: id } };
     } catch (error) {
       if (!(error instanceof Failure)) throw error;
       problems.push({
-        path: [...watcher.path, "device"],
+        path: [...item.path, "device"],
         message: [error.message, error.advice].filter(Boolean).join("; "),
       });
-      return watcher;
+      return item;
     }
-  });
+  };
+  const agents = only.has("agent") ? desired.agents.map((agent) => pinned(agent)) : desired.agents;
+  for (const { path, fields } of agents) {
+    const device = only.has("agent") ? state.devices.find(({ id }) => id === fields.device) : undefined;
+    if (device?.isWorker) {
+      problems.push({
+        path: [...path, "device"],
+        message: `"${device.label}" is a fleet worker, and takes what is pinned to nobody; name a device, or leave it out`,
+      });
+    }
+  }
+  const watchers = only.has("watcher")
+    ? desired.watchers.map((watcher) => pinned(watcher))
+    : desired.watchers;
   for (const platform of only.has("platform") ? desired.platforms : []) {
     const current = state.platforms.get(platform.id);
     if (current && current.agentId !== platform.agent) {
@@ -67,7 +83,7 @@ export function resolve(
       }
     }
   }
-  return { desired: { ...desired, watchers }, problems };
+  return { desired: { ...desired, agents, watchers }, problems };
 }
 
 /**
@@ -159,7 +175,10 @@ export function problemOf(
   error: unknown,
   path: Problem["path"],
   fieldOf: (field: string) => string = (field) =>
-    field.replace(/^settings\./, "").replace(/^secrets\./, "config."),
+    field
+      .replace(/^settings\./, "")
+      .replace(/^secrets\./, "config.")
+      .replace(/^device_id$/, "device"),
 ): Problem | undefined {
   if (!(error instanceof PinionError)) return undefined;
   const turnedDown = ["invalid_argument", "failed_precondition", "not_found", "already_exists"];

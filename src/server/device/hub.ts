@@ -169,6 +169,7 @@ export function createHub(deps: HubDeps): Hub {
       }
       deps.doorbell().settled(opening.settled);
       deps.doorbell().turnsEnded(opening.endedTurns);
+      deps.doorbell().turnsWithdrawn(opening.withdrawnTurns);
       if (session.state === "closed") return;
       // Two hellos at once may be answered in the other order.
       if (before && before.epoch > epoch) return session.replaced();

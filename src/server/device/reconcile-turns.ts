@@ -1,7 +1,9 @@
+import type { Logger } from "../../log.ts";
+import { endEach } from "../../scheduler/turn-endings.ts";
 import type { Db } from "../../store/database.ts";
 import type { PastVerdict } from "../../store/settlements.ts";
 import * as turnAttempts from "../../store/turn-attempts.ts";
-import { commitTerminalReply, type EndedTurn, findVerdicts } from "../../store/turn-settlements.ts";
+import { type EndedTurn, findVerdicts, type WithdrawnTurn, withdraw } from "../../store/turn-settlements.ts";
 
 /** What a hello means for the turns that are out at its worker. */
 export type TurnsOpening = {
@@ -11,11 +13,14 @@ export type TurnsOpening = {
   past: ReadonlyMap<string, PastVerdict["verdict"]>;
   /** Turns that the worker does not hold any more. Their events are the caller's to append, last of all. */
   ended: EndedTurn[];
+  /** Turns that never reached it: they wait again. */
+  withdrawn: WithdrawnTurn[];
 };
 
 /**
  * Brings the turns that a worker holds and those that the server thinks that it holds into agreement, in the transaction
- * that opens its session. One that its worker came back without ends now; one that the fast path has ended is past.
+ * that opens its session. One that its worker came back without ends now, or waits again if the worker had not taken it
+ * on; one that the fast path has ended is past.
  */
 export async function openTurns(
   tx: Db,
@@ -25,6 +30,7 @@ export async function openTurns(
     epoch: number;
     ttlMs: number;
     held: readonly { runId: string; attemptToken: string }[];
+    log?: Logger | undefined;
   },
 ): Promise<TurnsOpening> {
   const { orgId, deviceId, held } = options;
@@ -46,9 +52,21 @@ export async function openTurns(
   );
 
   const missing = active.filter((turn) => !heldTokens.has(turn.attemptToken));
-  const ended = await commitTerminalReply(
+  // A worker writes down what it takes on before it says so: what it does not know, it never began.
+  const isUnbegun = (turn: turnAttempts.TurnHeldByServer) =>
+    turn.status === "claimed" && !turn.isCancelRequested;
+  const { withdrawn } = await withdraw(
     tx,
-    missing.map(({ turnId, attemptToken }) => ({
+    missing.filter(isUnbegun).map(({ turnId, attemptToken }) => ({
+      ...{ orgId, turnId, attemptToken, delayMs: 0 },
+      reason: "pushed, but it never reached the worker",
+    })),
+  );
+  const lost = missing.filter((turn) => !isUnbegun(turn));
+  // One that the database refuses to end is left to its deadline; the worker is let in all the same (R9).
+  const ended = await endEach(
+    tx,
+    lost.map(({ turnId, attemptToken }) => ({
       orgId,
       turnId,
       attemptToken,
@@ -57,6 +75,7 @@ export async function openTurns(
       reason: "lost by the worker: it came back without this turn",
       isRetryable: true,
     })),
+    options.log,
   );
-  return { continuing, past, ended };
+  return { continuing, past, ended, withdrawn };
 }

@@ -12,7 +12,7 @@ import {
   type Settled,
   type Settlement,
 } from "../../store/settlements.ts";
-import type { EndedTurn } from "../../store/turn-settlements.ts";
+import type { EndedTurn, WithdrawnTurn } from "../../store/turn-settlements.ts";
 import { openTurns } from "./reconcile-turns.ts";
 import type { AttemptKind } from "./turn-work.ts";
 
@@ -33,6 +33,8 @@ export type Opening = {
   settled: Settled[];
   /** And turns. */
   endedTurns: EndedTurn[];
+  /** Turns that never reached the device, and wait again. */
+  withdrawnTurns: WithdrawnTurn[];
 };
 
 /** An attempt that goes on; `runId` is the run's or the turn's. */
@@ -94,6 +96,7 @@ export async function openSession(
     ],
     settled,
     endedTurns: turns.ended,
+    withdrawnTurns: turns.withdrawn,
   };
 }
 

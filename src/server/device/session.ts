@@ -663,9 +663,12 @@ export class Session implements Seat {
     );
   }
 
-  /** Repeats what fails because the database is away, while the session lives; undefined when it does not any more. */
+  /**
+   * Repeats what fails because the database is away, while the session lives; undefined when it does not any more. It is
+   * tried once in any case: a claim may be answered when the session is over, and is to be given back.
+   */
   async #whileServed<T>(work: () => Promise<T>): Promise<T | undefined> {
-    while (!this.#over.signal.aborted) {
+    do {
       try {
         return await work();
       } catch (error) {
@@ -677,7 +680,7 @@ export class Session implements Seat {
         }
         await sleep(retryMs, this.#over.signal);
       }
-    }
+    } while (!this.#over.signal.aborted);
     return undefined;
   }
 

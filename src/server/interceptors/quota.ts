@@ -13,6 +13,7 @@ export const makes: Readonly<Record<string, Noun>> = {
   "pinion.v1.WatcherService/CreateWatcher": "watchers",
   "pinion.v1.WatcherService/BackfillWatcher": "runs",
   "pinion.v1.RunService/RetryRun": "runs",
+  "pinion.v1.TurnService/StartTurn": "turns",
   "pinion.v1.FleetService/CreateJoinCode": "devices",
   "pinion.v1.TokenService/CreateToken": "tokens",
 };

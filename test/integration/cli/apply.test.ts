@@ -299,6 +299,32 @@ test("--only leaves the rest alone", async () => {
   expect(JSON.parse(rest.out).done).toMatchObject({ create: 1, delete: 0 });
 });
 
+test("an agent's device is shown by its label, pinned, left alone where the file says nothing, and taken off by an empty one", async () => {
+  const { write, apply, replica } = await start();
+  const mac = await enrolDevice(replica.clients, "mac-7");
+  const deviceOf = async (agentId: string) =>
+    (await replica.clients.agents.getAgent({ agentId })).agent!.deviceId;
+  const file = (device: string) => `[agents.ada]\nname = "Ada"\n${device}\n`;
+  write(file('device = "nowhere"'));
+  const unknown = await apply("--yes");
+  expect(unknown.code).toBe(2);
+  expect(unknown.err).toContain(":3");
+  expect(unknown.err).toContain('no device is called "nowhere"');
+  // A new one is made and pinned; one that is there is pinned.
+  write(`${file('device = "mac-7"')}[agents.bob]\nname = "Bob"\n`);
+  expect(await apply("--yes")).toMatchObject({ code: 0, err: "" });
+  expect(await deviceOf("ada")).toBe(mac.deviceId);
+  write(`${file("")}[agents.bob]\ndevice = "${mac.deviceId}"\n`);
+  const dry = await apply("--dry-run");
+  expect(dry.out).toMatch(/device.*mac-7/);
+  expect(await apply("--yes")).toMatchObject({ code: 0 });
+  expect([await deviceOf("ada"), await deviceOf("bob")]).toEqual([mac.deviceId, mac.deviceId]);
+  write(file('device = ""'));
+  expect(await apply("--yes")).toMatchObject({ code: 0 });
+  expect(await deviceOf("ada")).toBe("");
+  expect(JSON.parse((await apply("--json")).out).summary).toMatchObject({ create: 0, update: 0 });
+});
+
 test("pull writes a file that, applied, changes nothing", async () => {
   const { write, apply, pull, file, env, replica } = await start();
   const mac = await enrolDevice(replica.clients, "mac-7");
@@ -318,6 +344,7 @@ test("pull writes a file that, applied, changes nothing", async () => {
     agentId: "ada",
     settings: { egressConfig: { allowedHosts: [] }, guardrails: ["a".repeat(80), "b $A"] },
     updateMask: { paths: ["egress_config", "guardrails"] },
+    deviceId: mac.deviceId,
   });
   expect(await pull()).toMatchObject({ code: 6 });
   const pulled = await pull("--force");
@@ -325,7 +352,7 @@ test("pull writes a file that, applied, changes nothing", async () => {
   expect(pulled).toMatchObject({ code: 0, err: "before it is applied, set: ADA_TELEGRAM_BOT_TOKEN\n" });
   const text = readFileSync(file, "utf8");
   expect(text).toContain('bot_token = "$ADA_TELEGRAM_BOT_TOKEN"');
-  expect(text).toContain('device = "mac-7"');
+  expect(text).toContain('name = "Ada"\ndevice = "mac-7"');
   const missing = await apply("--yes");
   expect(missing).toMatchObject({ code: 2 });
   expect(missing.err).toContain("$ADA_TELEGRAM_BOT_TOKEN is not set");

@@ -6,6 +6,7 @@ import { createCompleter, storeOnce } from "../../../src/scheduler/completer.ts"
 import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { expireOnce, reapOnce } from "../../../src/scheduler/reaper.ts";
 import { backfill } from "../../../src/scheduler/triggers.ts";
+import { failTurnsOfSessions, sweepTurnsOnce } from "../../../src/scheduler/turn-sweep.ts";
 import { type Db, openDatabase, transaction } from "../../../src/store/database.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
@@ -27,6 +28,7 @@ import {
   seedWatcher,
   triggerRun,
 } from "../../support/rows.ts";
+import { ageTurn, endsOf, findTurn, seedTurn, seedWorker } from "../../support/turns.ts";
 
 const database = useDatabase();
 
@@ -212,4 +214,51 @@ test("R9: a device is let in although the database refuses to end a run that it 
   const opening = await openDevice(db, device);
   expect(opening).toMatchObject({ epoch: epoch + 1, settled: [], continuing: [] });
   expect((await findRun(db, run)).status).toBe("running");
+});
+
+/** Three running turns of one worker, the end of whose first one the database refuses. */
+async function seedTurnsWithBadOne(db: Db) {
+  const worker = await seedWorker(db);
+  const turns = [];
+  for (const person of ["ada", "bob", "eve"]) {
+    turns.push(await seedTurn(db, worker, { conversationId: `pinion-default_${person}_local` }));
+  }
+  const [bad, ...good] = turns;
+  await sql`
+    alter table turn_finished add constraint test_refused check (id <> ${sql.lit(bad!.turnId)})
+  `.execute(db);
+  const lines: string[] = [];
+  const expectGoodEnded = async () => {
+    for (const turn of good) {
+      expect((await findTurn(db, turn)).status).toBe("failed");
+      expect(await endsOf(db, turn)).toEqual(["turn.failed"]);
+    }
+    expect((await findTurn(db, bad!)).status).toBe("running");
+    expect(await endsOf(db, bad!)).toEqual([]);
+  };
+  return { worker, turns, bad: bad!, lines, log: loggingTo(lines), expectGoodEnded };
+}
+
+test("R9: a turn that the database refuses to end keeps no other one alive past its deadline", async () => {
+  const { db } = database;
+  const { turns, bad, lines, log, expectGoodEnded } = await seedTurnsWithBadOne(db);
+  for (const turn of turns) await ageTurn(db, turn, { deadline_at: 1 });
+  await sweepTurnsOnce(db, { ttlMs: 60_000, log });
+  await expectGoodEnded();
+  expect(lines.some((line) => line.includes(bad.turnId))).toBe(true);
+  expect(await sweepTurnsOnce(db, { ttlMs: 60_000, log })).toEqual([]);
+});
+
+test("R9: the fast path ends a broken stream's turns although the database refuses to end one of them", async () => {
+  const { db } = database;
+  const { worker, log, expectGoodEnded } = await seedTurnsWithBadOne(db);
+  await failTurnsOfSessions(db, [{ ...worker, pushed: new Set() }], { log, onEnded() {} });
+  await expectGoodEnded();
+});
+
+test("R9: a worker is let in although the database refuses to end a turn that it came back without", async () => {
+  const { db } = database;
+  const { worker, expectGoodEnded } = await seedTurnsWithBadOne(db);
+  expect((await openDevice(db, worker)).endedTurns).toHaveLength(2);
+  await expectGoodEnded();
 });

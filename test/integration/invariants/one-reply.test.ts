@@ -225,11 +225,13 @@ test("T1: each deadline ends a turn by itself, and says which it was", async () 
   const hung = await seedTurn(db, worker, talk("hung"));
   const healthy = await seedTurn(db, worker, talk("healthy"));
   const waiting = await startTurn(db, talk("waiting"));
+  const orphan = await startTurn(db, talk("orphan"));
+  await sql`update turn set device_id = gen_random_uuid() where id = ${orphan.turnId}`.execute(db);
   await ageTurn(db, silent, { deadline_at: 1 });
   await ageTurn(db, hung, { expires_at: 1 });
   await ageTurn(db, waiting, { start_deadline_at: 1 });
   await turnAttempts.beat(db, [attemptOf(hung)], turnTimers.ttlMs);
-  expect(await sweepTurnsOnce(db, { ttlMs: 60_000, isQuiet: true })).toHaveLength(2);
+  expect(await sweepTurnsOnce(db, { ttlMs: 60_000, isQuiet: true })).toHaveLength(3);
   expect(await sweep()).toHaveLength(1);
   expect(await findTurn(db, silent)).toMatchObject({ status: "failed", isRetryable: true });
   expect(await findTurn(db, hung)).toMatchObject({
@@ -237,6 +239,11 @@ test("T1: each deadline ends a turn by itself, and says which it was", async () 
     reason: "its timeout passed and its worker did not end it",
   });
   expect(await findTurn(db, waiting)).toMatchObject({ status: "timeout", attempt: 0 });
+  expect(await findTurn(db, orphan)).toMatchObject({
+    status: "failed",
+    reason: "the device that it was pinned to was deleted",
+    isRetryable: true,
+  });
   expect(await findTurn(db, healthy)).toMatchObject({ status: "running" });
 });
 
@@ -383,3 +390,53 @@ test("the sweep looks at live turns alone: a million that have ended cost it not
   expect(after).toBeLessThan(before * 5 + 200);
   expect(await sweep()).toHaveLength(1);
 }, 90_000);
+
+test("what is done for many turns at once costs each of them what it costs one of few", async () => {
+  const { db } = database;
+  const few = 250;
+  const many = 2_000;
+  const worker = await seedWorker(db);
+  await startTurn(db, { conversationId: "", isGated: false });
+  await sql`
+    insert into conversation (org_id, agent_id, id)
+    select ${orgId}, 'pinion-default', 'pinion-default_u' || n || '_local' from generate_series(1, ${few + many}::int) n
+  `.execute(db);
+  await sql`
+    insert into turn (org_id, agent_id, agent_version, conversation_id, message_id, agent_kind, input, is_gated, timeout_ms,
+      start_deadline_at)
+    select ${orgId}, 'pinion-default', 1, 'pinion-default_u' || n || '_local', n::text, '', 'hello', true, 600000,
+      now() + interval '1 hour'
+    from generate_series(1, ${few + many}::int) n
+  `.execute(db);
+  const time = async (count: number) => {
+    const claimed = await claimTurns(db, worker, count);
+    expect(claimed).toHaveLength(count);
+    const attempts = claimed.map(attemptOf);
+    const startedAt = performance.now();
+    await turnAttempts.beat(db, attempts, turnTimers.ttlMs);
+    const beatAt = performance.now();
+    expect(await turnAttempts.accept(db, attempts)).toEqual(attempts.map(() => "running"));
+    const acceptedAt = performance.now();
+    const { ended } = await store(...claimed.map((turn) => replyOf(turn, { nextSnapshot: bytes("s") })));
+    expect(ended).toHaveLength(count);
+    return [beatAt - startedAt, acceptedAt - beatAt, performance.now() - acceptedAt];
+  };
+  const ofFew = await time(few);
+  const ofMany = await time(many);
+  // Eight times as many: a loop within a loop takes sixty-four times as long.
+  for (const [step, ms] of ofMany.entries()) expect(ms).toBeLessThan(ofFew[step]! * 24 + 100);
+}, 60_000);
+
+test("a beat counts although somebody has the conversation at that moment", async () => {
+  const { db } = database;
+  const turn = await seedTurn(db, await seedWorker(db));
+  await ageTurn(db, turn, { deadline_at: 1 });
+  await using somebody = await hold(db);
+  await sql`update conversation set last_turn_at = now() where id = ${turn.conversationId}`.execute(
+    somebody.tx,
+  );
+  await turnAttempts.beat(db, [attemptOf(turn)], turnTimers.ttlMs);
+  expect((await findTurn(db, turn)).deadlineAt!.getTime()).toBeGreaterThan(Date.now() + 30_000);
+  await somebody.commit();
+  expect(await sweep()).toEqual([]);
+});

@@ -1,4 +1,5 @@
 /** R4, the other half: what is pinned to nobody is a fleet worker's, one worker's at a time, and never a device's. */
+import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { HeldAttemptState } from "#gen/pinion/v1/device_pb.js";
 import { storeOnce } from "../../../src/scheduler/completer.ts";
@@ -112,6 +113,32 @@ test("R4: a worker takes what asks for no agent kind or for one that it offers, 
   expect(await ids(["claude-code"])).toEqual([claude.id, any.id]);
   expect(await ids([])).toEqual([]);
   expect(await ids(["shell", "codex"])).toEqual([codex.id]);
+});
+
+test("a claim does not read past what waits for kinds that nobody offers", async () => {
+  const { db } = database;
+  const nobodys = await seedUnpinned({ agentKind: "codex" });
+  const mine = await seedUnpinned({ agentKind: "claude-code" });
+  await sql`
+    insert into run select x.* from run r cross join generate_series(1, 5000) n
+      cross join lateral jsonb_populate_record(r, jsonb_build_object('id', uuid_v7(), 'watcher_id', uuid_v7(), 'attempt', n * 0)) x
+    where r.id = ${nobodys.id}
+  `.execute(db);
+  await sql`update run set due_at = now() where id = ${mine.id}`.execute(db);
+  await sql`vacuum analyze run`.execute(db);
+  const worker = await seedWorker(db, { kinds: ["claude-code"] });
+  await transaction(db, async (tx) => {
+    // What the connection has read before is in it, too.
+    const countRead = async () => {
+      const { rows } = await sql<{ read: number }>`
+        select (seq_tup_read + idx_tup_fetch)::int as read from pg_stat_xact_user_tables where relname = 'run'
+      `.execute(tx);
+      return rows[0]?.read ?? 0;
+    };
+    const before = await countRead();
+    expect(await claimAs(worker, 8, tx)).toMatchObject([{ runId: mine.id }]);
+    expect((await countRead()) - before).toBeLessThan(500);
+  });
 });
 
 test("a lost attempt moves from one worker to another, and the first one's late result is superseded", async () => {

@@ -6,7 +6,8 @@ import { storeOnce } from "../../../src/scheduler/completer.ts";
 import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { retainOnce, startRetention } from "../../../src/scheduler/retention.ts";
 import { backfill } from "../../../src/scheduler/triggers.ts";
-import type { Db } from "../../../src/store/database.ts";
+import { storeRepliesOnce } from "../../../src/scheduler/turn-endings.ts";
+import { type Db, transaction } from "../../../src/store/database.ts";
 import * as retention from "../../../src/store/retention.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
@@ -25,10 +26,11 @@ import {
   seedWatcher,
   startRun,
 } from "../../support/rows.ts";
+import { replyOf, seedTurn, seedWorker, startTurn } from "../../support/turns.ts";
 
 const database = useDatabase();
 const log = createLogger({ name: "test", level: "silent" });
-const retain = (days = 30) => retainOnce(database.db, { days, log });
+const retain = (days = 30) => retainOnce(database.db, { days, conversationDays: 365, log });
 
 async function partitions(db: Db): Promise<string[]> {
   const { rows } = await sql<{ name: string }>`
@@ -151,6 +153,31 @@ test("windows go with their age, but a watcher's last one stays", async () => {
   expect(last!.id).toBe((await findWatcher(db, watcher)).last_window_id);
 });
 
+test("conversations in which nobody spoke for long are forgotten with their snapshots, and never while a turn lives", async () => {
+  const { db } = database;
+  const worker = await seedWorker(db);
+  const talk = (person: string) => ({ conversationId: `pinion-default_${person}_${orgId}` });
+  const [over, quiet] = [await seedTurn(db, worker, talk("over")), await seedTurn(db, worker, talk("quiet"))];
+  const replies = [over, quiet].map((turn) => replyOf(turn, { nextSnapshot: Buffer.from("s") }));
+  await transaction(db, (tx) => storeRepliesOnce(tx, replies));
+  await startTurn(db, talk("waiting"));
+  const people = async () => {
+    const { rows } = await sql<{ id: string }>`select id from conversation order by id`.execute(db);
+    return rows.map(({ id }) => id.split("_")[1]);
+  };
+  await sql`update conversation set last_turn_at = now() - interval '366 days' where id not like '%quiet%'`.execute(
+    db,
+  );
+  await sql`update conversation set last_turn_at = now() - interval '364 days' where id like '%quiet%'`.execute(
+    db,
+  );
+  await retain();
+  expect(await people()).toEqual(["quiet", "waiting"]);
+  // It begins anew.
+  await startTurn(db, talk("over"));
+  expect(await people()).toEqual(["over", "quiet", "waiting"]);
+});
+
 test("a backlog of one table alone is deleted in batches, one after the other, without waiting for the next hour", async () => {
   const { db } = database;
   await seedDevice(db);
@@ -159,7 +186,7 @@ test("a backlog of one table alone is deleted in batches, one after the other, w
     db,
   );
   expect(await retain()).toMatchObject({ deleted: 5_000, isMore: true });
-  const loop = startRetention({ db, days: 30, log });
+  const loop = startRetention({ db, days: 30, conversationDays: 365, log });
   onTestFinished(() => loop.stop());
   await vi.waitFor(
     async () => {

@@ -127,7 +127,7 @@ export async function startApi(
             db,
             scheduler,
             feed,
-            quotas: createQuotas({ runs: 1e5, watchers: 1e5, devices: 1e5, tokens: 1e5 }),
+            quotas: createQuotas({ runs: 1e5, watchers: 1e5, devices: 1e5, tokens: 1e5, turns: 1e4 }),
           }),
         );
         router.service(

@@ -61,7 +61,7 @@ test("a cursor whose next events are past their retention is refused, and every 
     .set({ at: sql<Date>`now() - interval '31 days'` })
     .where("kind", "in", ["test.one", "test.two"])
     .execute();
-  expect((await retention.deleteOld(database.db, 30)).deleted).toBe(2);
+  expect((await retention.deleteOld(database.db, { days: 30, conversationDays: 365 })).deleted).toBe(2);
 
   await expect(read(mine.events.watchEvents({ afterCursor: one }), 1)).rejects.toMatchObject({
     code: Code.FailedPrecondition,

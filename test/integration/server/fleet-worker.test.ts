@@ -305,7 +305,10 @@ test("a worker that was away for a day and holds nothing is taken off the list; 
   await sql`update device set created_at = now() - interval '3 days'`.execute(database.db);
   await sql`update presence set last_beat_at = now() - interval '25 hours', connected_at = now() - interval '25 hours',
     disconnected_at = now() - interval '25 hours'`.execute(database.db);
-  await retainOnce(database.db, { days: 30, log: createLogger({ name: "test", level: "silent" }) });
+  await retainOnce(database.db, {
+    ...{ days: 30, conversationDays: 365 },
+    log: createLogger({ name: "test", level: "silent" }),
+  });
   const { devices } = await clients.fleet.listDevices({});
   expect(devices.map(({ id }) => id).sort()).toEqual([busy.deviceId, device.deviceId].sort());
 });

@@ -169,6 +169,20 @@ test("triggers, retries and backfills are refused while the org has as many acti
     .toBe("ok");
 });
 
+test("turns are refused while the org has as many live ones as it may, and taken again when one has ended", async () => {
+  const replica = await startTestReplica(database.url, { PINION_TURNS_PER_ORG: "2" });
+  const { turns } = replica.clients;
+  const start = (messageId: string) => turns.startTurn({ messageId, userId: "ada", input: "hello" });
+  const { turn } = await start("one");
+  await start("two");
+  expect(await refusalOf(start("three"))).toMatchObject({
+    reason: "resource_exhausted",
+    message: expect.stringContaining("the org is at its limit of 2 live turns"),
+  });
+  await turns.cancelTurn({ turnId: turn!.id });
+  await expect.poll(() => outcomeOf(start("three")), { timeout: 5_000 }).toBe("ok");
+});
+
 const at = (days: number) => ({
   seconds: BigInt(Math.floor(Date.now() / 1_000) + days * 86_400),
   nanos: 0,
@@ -210,7 +224,7 @@ test("a slot that an edit of its watcher records while the org is full is skippe
   const { schedule, slot } = hourly();
   const watcher = await seedWatcher(db, await seedDevice(db), { schedule });
   await putSchedule(db, watcher, slot(0));
-  const quotas = createQuotas({ runs: 0, watchers: 1, devices: 1, tokens: 1 });
+  const quotas = createQuotas({ runs: 0, watchers: 1, devices: 1, tokens: 1, turns: 1 });
   const events = await transaction(db, (tx) => recordDue(tx, watcher.orgId, watcher.watcherId, quotas));
   expect(events).toMatchObject([{ kind: "run.skipped", data: { skip_reason: "limit" } }]);
 });
@@ -308,7 +322,7 @@ test("an org holds so many streams open and no more, and one that ended makes ro
 
 test("as long as there is room, a limit costs a trigger no statement", async () => {
   await startTestReplica(database.url);
-  const quotas = createQuotas({ runs: 1_000, watchers: 1, devices: 1, tokens: 1 });
+  const quotas = createQuotas({ runs: 1_000, turns: 1, watchers: 1, devices: 1, tokens: 1 });
   await quotas.requireRoom(database.db, "runs", "local");
   await whileLocked("run", async () => {
     for (let call = 0; call < 500; call++) await quotas.requireRoom(database.db, "runs", "local");

@@ -1,7 +1,7 @@
 /** Turns through real replicas: started, pushed, watched, answered once, and lost in every way. */
 import { isAborted, isAlreadyExists, isNotFound } from "@pinion/client";
 import { sql } from "kysely";
-import { expect, test, vi } from "vitest";
+import { expect, onTestFinished, test, vi } from "vitest";
 import {
   AssignmentKind,
   CompletionVerdict,
@@ -14,6 +14,7 @@ import { OutputStream } from "#gen/pinion/v1/run_pb.js";
 import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice } from "../../support/device.ts";
+import { hold, untilBlocked } from "../../support/rows.ts";
 import { connectWorker, fleetToken, workerIdentity } from "../../support/worker.ts";
 import { answer, getTurn, nameOf, startTurn, untilTurn, watchTurn } from "./talk.ts";
 import { heldOf, startWork, takeOn, useReplicas } from "./work.ts";
@@ -253,6 +254,66 @@ test("a worker that comes back without its turn has lost it, now", async () => {
     reason: "lost by the worker: it came back without this turn",
   });
   await leave(again);
+});
+
+test("a turn that was claimed for a worker that had just left is given back, and another one has it at once", async () => {
+  const { db } = database;
+  const { clients } = replicas.here;
+  // From here on a claim waits where it has seen the session open and has not committed.
+  await sql`
+    create function test_wait() returns trigger language plpgsql as
+    $$ begin perform pg_advisory_xact_lock_shared(74); return new; end $$
+  `.execute(db);
+  await sql`
+    create trigger test_wait before update on turn for each row
+    when (old.status = 'pending' and new.status = 'claimed') execute function test_wait()
+  `.execute(db);
+  onTestFinished(async () => {
+    await sql`drop function test_wait cascade`.execute(db);
+  });
+  const { identity, stream } = await openWorker();
+  await using claiming = await hold(db);
+  await sql`select pg_advisory_xact_lock(74)`.execute(claiming.tx);
+  const turn = await startTurn(clients, somebody());
+  await untilBlocked(db);
+  await clients.fleet.disconnectDevice({ deviceId: identity.deviceId });
+  await leave(stream);
+  // The end of the session waits for the claim.
+  await untilBlocked(db, 2);
+  const other = await openWorker(replicas.there.url);
+  await claiming.commit();
+  const assignment = await other.stream.next("assignment", promptMs);
+  expect(assignment.runId).toBe(turn.id);
+  other.stream.accept(assignment);
+  await answer(other.stream, assignment, "here I am");
+  expect(await getTurn(clients, turn)).toMatchObject({ status: TurnStatus.COMPLETED, attempt: 1 });
+  await leave(other.stream);
+});
+
+test("a device that is deleted ends its turns at once, also those that wait for it, and its agents go to the fleet", async () => {
+  const { clients } = replicas.here;
+  const device = await enrolDevice(clients);
+  await clients.agents.createAgent({ agentId: "housebound" });
+  await clients.agents.updateAgentSettings({ agentId: "housebound", deviceId: device.deviceId });
+  const request = { ...somebody(), agentId: "housebound" };
+  const [first, second] = [await startTurn(clients, request), await startTurn(clients, request)];
+  const stream = await connect(replicas.there.url, device);
+  await takeOn(stream);
+  await clients.fleet.deleteDevice({ deviceId: device.deviceId });
+  for (const turn of [first, second]) {
+    expect(await getTurn(clients, turn)).toMatchObject({
+      status: TurnStatus.FAILED,
+      isRetryable: true,
+      reason: "the device was deleted",
+    });
+  }
+  await stream.ended;
+  const { events } = await clients.events.listEvents({ kinds: ["agent.updated"], pageSize: 1 });
+  expect(events[0]).toMatchObject({ deviceId: device.deviceId, data: { agent_id: "housebound" } });
+  const { stream: worker } = await openWorker();
+  const again = await startTurn(clients, request);
+  expect(await takeOn(worker)).toMatchObject({ runId: again.id });
+  await leave(worker);
 });
 
 test("a worker that hangs but beats is ended by the turn's own timeout, and told to stop", async () => {

@@ -80,6 +80,20 @@ test("a drain waits as told; a replaced session comes back ever more slowly; a r
   });
 });
 
+test("a fleet worker whose token was revoked is told what the server says, and not to enrol", () => {
+  const outcome: SessionOutcome = {
+    kind: "drained",
+    heldMs: 5,
+    drain: DrainReason.REVOKED,
+    reconnectAfterMs: 0,
+    message: "the fleet worker was deleted or its token revoked; start it with a good one",
+  };
+  expect(decide(outcome, { failures: 0, refusals: 0 }, timing)).toMatchObject({
+    next: "close",
+    message: outcome.message,
+  });
+});
+
 test("after a sleep nobody waits", () => {
   const woken: SessionOutcome = { kind: "served", heldMs: 5, reason: "slept", isWakeUp: true };
   expect(decide(woken, { failures: 9, refusals: 0 }, timing, highest)).toMatchObject({ delayMs: 0 });

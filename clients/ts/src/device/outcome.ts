@@ -63,7 +63,8 @@ export function decide(
         return {
           next: "close",
           error: "revoked",
-          message: `this device was removed or its token revoked${outcome.message === "" ? "" : `: ${outcome.message}`}; enrol it again`,
+          // The server knows whether it is a device or a fleet worker, and says what helps.
+          message: outcome.message || "this device was removed or its token revoked; enrol it again",
         };
       }
       const failures = outcome.heldMs >= timing.backoffResetMs ? 0 : history.failures + 1;

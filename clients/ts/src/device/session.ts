@@ -38,11 +38,12 @@ export interface SessionHost {
 const refusals: Partial<Record<status, { error: DeviceErrorReason; advice: string }>> = {
   [status.UNAUTHENTICATED]: {
     error: "unauthenticated",
-    advice: "the server does not take this device's token; enrol the device again",
+    advice: "the server does not take this token; enrol a device again, give a fleet worker a good one",
   },
   [status.PERMISSION_DENIED]: {
     error: "unauthenticated",
-    advice: "the token is good, but not for this installation; enrol the device again",
+    advice:
+      "the token is good, but not for this installation; enrol a device again, give a fleet worker another state directory",
   },
   [status.INVALID_ARGUMENT]: {
     error: "incompatible",

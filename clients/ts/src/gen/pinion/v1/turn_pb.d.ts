@@ -917,7 +917,8 @@ export declare const TurnService: GenService<{
    * ended, with `already_started`; one with another input is ALREADY_EXISTS. NOT_FOUND for the agent, without one if the
    * org has no default agent, and for the run and its watcher. FAILED_PRECONDITION for an agent whose device is gone. INVALID_ARGUMENT for a conversation id that has neither
    * shape or names another agent or org. ABORTED, with RetryInfo, for a turn with a run id that would write a snapshot
-   * and has no conversation. RESOURCE_EXHAUSTED while 100 turns of the conversation, or 10,000 of the org, wait.
+   * and has no conversation. RESOURCE_EXHAUSTED while 100 turns of the conversation wait, or while the org has as many live
+   * turns as it may (10,000 by default), also for a repeat.
    *
    * @generated from rpc pinion.v1.TurnService.StartTurn
    */
