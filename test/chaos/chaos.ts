@@ -1,4 +1,5 @@
 import { writeFile } from "node:fs/promises";
+import { setTimeout as delay } from "node:timers/promises";
 import { check } from "./checker/check.ts";
 import type { Violation } from "./checker/world.ts";
 import type { Entry } from "./history.ts";
@@ -39,7 +40,11 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
   const rig = await openRig(options);
   try {
     const faultsFrom = performance.now();
-    await inject(rig, plan, new AbortController().signal, options.onFault);
+    // The work goes on for the whole time, also if the plan is over early.
+    await Promise.all([
+      inject(rig, plan, new AbortController().signal, options.onFault),
+      delay(options.lengthMs),
+    ]);
     const faultsMs = performance.now() - faultsFrom;
     await rig.settle();
     const { history, rows } = await rig.finish();

@@ -178,7 +178,7 @@ export const mutations: readonly Mutation[] = [
       {
         file: "src/store/settlements.ts",
         from: "jsonb_build_object('kind', 'device_cli_output', 'output', h.output,",
-        to: "jsonb_build_object('kind', 'device_cli_output', 'output', left(h.output, 1000),",
+        to: "jsonb_build_object('kind', 'device_cli_output', 'output', left(h.output, 40),",
       },
     ],
     breaks: ["an acknowledgement is true", "one window per completed run"],
