@@ -290,7 +290,7 @@ test("a turn that was claimed for a worker that had just left is given back, and
   await leave(other.stream);
 });
 
-test("a device that is deleted ends its turns at once, also those that wait for it, and its agents go to the fleet", async () => {
+test("a device that is deleted ends its turns at once, also those that wait for it, and its agents go to the fleet when somebody says so", async () => {
   const { clients } = replicas.here;
   const device = await enrolDevice(clients);
   await clients.agents.createAgent({ agentId: "housebound" });
@@ -303,13 +303,14 @@ test("a device that is deleted ends its turns at once, also those that wait for 
   for (const turn of [first, second]) {
     expect(await getTurn(clients, turn)).toMatchObject({
       status: TurnStatus.FAILED,
-      isRetryable: true,
+      isRetryable: false,
       reason: "the device was deleted",
     });
   }
   await stream.ended;
   const { events } = await clients.events.listEvents({ kinds: ["agent.updated"], pageSize: 1 });
   expect(events[0]).toMatchObject({ deviceId: device.deviceId, data: { agent_id: "housebound" } });
+  await clients.agents.updateAgentSettings({ agentId: "housebound", deviceId: "" });
   const { stream: worker } = await openWorker();
   const again = await startTurn(clients, request);
   expect(await takeOn(worker)).toMatchObject({ runId: again.id });
