@@ -33,19 +33,8 @@ export const mutations: readonly Mutation[] = [
     replacements: [
       {
         file: "src/store/attempts.ts",
-        from: "where org_id = w.org_id and device_id = w.device_id and status = 'pending'",
-        to: "where org_id = w.org_id and status = 'pending'",
-      },
-      // And the run becomes that of whoever claimed it.
-      {
-        file: "src/store/attempts.ts",
-        from: "select r.org_id, r.id, w.epoch\n",
-        to: "select r.org_id, r.id, w.epoch, w.device_id\n",
-      },
-      {
-        file: "src/store/attempts.ts",
-        from: "claimed_at = now(), claimed_epoch = c.epoch",
-        to: "claimed_at = now(), claimed_epoch = c.epoch, device_id = c.device_id",
+        from: "and device_id = s.device_id and",
+        to: "and",
       },
     ],
     breaks: ["nothing crosses a tenant or a device"],

@@ -128,8 +128,8 @@ describe("a broken daemon fails the case that is about it", () => {
       "resend-after-kill",
       {
         file: "device/delivery.ts",
-        from: "await this.#outbox.put({ completion, finishedAtMs });",
-        to: "parcel.unsaved = completion;",
+        from: "await this.#outbox.put({ completion: unsaved, finishedAtMs: entry.finishedAtMs });",
+        to: "",
       },
     ],
     [

@@ -102,10 +102,7 @@ export class Delivery {
     parcel.unsaved = completion;
     await this.#save(parcel);
     parcel.isBusy = false;
-    if (this.#parcels.get(attemptToken) !== parcel) {
-      // It was answered for while it was being written; the removal came before the file.
-      await this.#removeFile(parcel.entry);
-    } else if (this.#mayEnterStream(parcel)) {
+    if (this.#parcels.get(attemptToken) === parcel && this.#mayEnterStream(parcel)) {
       this.#hand(parcel, completion);
     }
   }
@@ -122,8 +119,8 @@ export class Delivery {
     try {
       await this.#outbox.put({ completion: unsaved, finishedAtMs: entry.finishedAtMs });
       parcel.unsaved = undefined;
-      // Acknowledged while it was being written: nothing would ever remove it.
-      if (this.#parcels.get(entry.attemptToken) !== parcel) await this.#outbox.remove(entry);
+      // It was answered for while it was being written; the removal came before the file.
+      if (this.#parcels.get(entry.attemptToken) !== parcel) await this.#removeFile(entry);
     } catch (error) {
       if (this.#diskProblem === undefined) {
         this.#logger.error(
