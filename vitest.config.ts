@@ -1,5 +1,8 @@
 import { defineConfig } from "vitest/config";
 
+/** What takes minutes (`*.long.test.ts`) runs with `npm run test:long`, which runs everything. */
+const isLong = process.env.PINION_TEST_LONG === "1";
+
 export default defineConfig({
   test: {
     pool: "forks",
@@ -16,6 +19,7 @@ export default defineConfig({
         test: {
           name: "integration",
           include: ["test/{integration,property,chaos,e2e}/**/*.test.ts"],
+          exclude: isLong ? [] : ["**/*.long.test.ts"],
           globalSetup: ["test/support/global-setup.ts"],
           testTimeout: 30_000,
           hookTimeout: 30_000,

@@ -17,6 +17,11 @@ for (const [name, value] of Object.entries(values)) {
 process.stdout.write(`npm run fuzz -- --seed ${values.seed} --minutes ${values.minutes}\n`);
 const { status } = spawnSync("vitest", ["run", "test/integration/server/hostile"], {
   stdio: "inherit",
-  env: { ...process.env, PINION_FUZZ_SEED: values.seed, PINION_FUZZ_MINUTES: values.minutes },
+  env: {
+    ...process.env,
+    PINION_TEST_LONG: "1",
+    PINION_FUZZ_SEED: values.seed,
+    PINION_FUZZ_MINUTES: values.minutes,
+  },
 });
 process.exit(status ?? 1);
