@@ -186,6 +186,8 @@ export function startMaterializer(options: {
       if (due === watchersPerPassMax) return 0;
       const { nextDueMs, hasBacklog } = await schedules.lookAhead(options.db);
       if (hasBacklog && (await materializeBacklogOnce(options.db, options)) > 0) return 0;
+      // It fell due while the last pass was under way.
+      if (nextDueMs === 0 && due > 0) return 0;
       // What is due and was passed over is held by somebody else; the same with what waits.
       if (nextDueMs === 0 || hasBacklog) return heldElsewhereMs;
       return Math.min(Math.ceil(nextDueMs ?? options.sweepMs), options.sweepMs);
