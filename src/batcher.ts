@@ -30,6 +30,8 @@ export function createBatcher<Item, Result>(options: {
   overflow: () => Error;
   /** Whether a batch that failed so is run item by item, so that a bad one fails alone. Default: it fails as a whole. */
   mayIsolate?: (error: unknown) => boolean;
+  /** How long the first item of a batch waits for others, in milliseconds: for what is in no hurry. Default: not at all. */
+  gatherMs?: number;
   onBatch?: (size: number, ms: number) => void;
 }): Batcher<Item, Result> {
   const queue: Waiting<Item, Result>[] = [];
@@ -61,6 +63,9 @@ export function createBatcher<Item, Result>(options: {
     // Let the items of the same turn of the event loop join the first batch.
     await Promise.resolve();
     while (queue.length > 0) {
+      if (options.gatherMs && queue.length < options.itemsMax) {
+        await new Promise((resolve) => setTimeout(resolve, options.gatherMs));
+      }
       const batch = queue.splice(0, options.itemsMax);
       underWay = batch.length;
       const startedAt = performance.now();

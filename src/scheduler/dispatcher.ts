@@ -15,9 +15,10 @@ export interface Seat {
   /** Of a fleet worker: the agent kinds that it offers. Null for a device. */
   readonly kinds: readonly string[] | null;
   /**
-   * Turns may wait for it. Set by whatever says so, cleared by a claim that finds fewer than there is room for: so the
-   * many wake-ups about runs do not ask for turns each time.
+   * Runs, or turns, may wait for it. Set by whatever says so, cleared by a claim that finds fewer than there is room for: so a
+   * slot that becomes free asks for nothing where nothing waits.
    */
+  mayHaveRuns: boolean;
   mayHaveTurns: boolean;
   /** How many more attempts it takes now; 0 when it is closed. */
   freeSlots(): number;
@@ -36,6 +37,8 @@ export type Dispatcher = {
 
 /** Seats per claim statement. */
 const seatsPerBatchMax = 1_000;
+/** Attempts per claim statement; its seats share them, so that one with many free slots does not hold up the others. */
+const attemptsPerBatchMax = 1_000;
 
 export function createDispatcher(options: {
   db: Db;
@@ -57,14 +60,14 @@ export function createDispatcher(options: {
       const seats: Seat[] = [];
       for (const seat of woken) {
         woken.delete(seat);
-        if (seat.freeSlots() > 0) seats.push(seat);
+        if (seat.freeSlots() > 0 && (seat.mayHaveRuns || seat.mayHaveTurns)) seats.push(seat);
         if (seats.length === seatsPerBatchMax) break;
       }
       if (seats.length === 0) continue;
       try {
         await serve(seats);
       } catch (error) {
-        // The sweep wakes every seat again.
+        // The sweep finds what waits.
         log[isUnavailable(error) ? "warn" : "error"]({ err: error, seats: seats.length }, "a claim failed");
       }
     }
@@ -74,10 +77,11 @@ export function createDispatcher(options: {
 
   async function serve(seats: Seat[]): Promise<void> {
     const byDevice = new Map(seats.map((seat) => [seat.deviceId, seat]));
+    const share = Math.max(1, Math.floor(attemptsPerBatchMax / seats.length));
     const wantsOf = (some: Iterable<Seat>) =>
       [...some].flatMap((seat) => {
         const { orgId, deviceId, epoch, kinds } = seat;
-        const slots = seat.freeSlots();
+        const slots = Math.min(seat.freeSlots(), share);
         return slots > 0 ? [{ orgId, deviceId, epoch, kinds, slots }] : [];
       });
     // Somebody waits for a turn's reply, so turns come first. Each part is delivered before the next one is claimed, so
@@ -85,22 +89,18 @@ export function createDispatcher(options: {
     for (const part of attempts.partsOf(wantsOf(seats.filter((seat) => seat.mayHaveTurns)))) {
       await serveTurns(part, byDevice);
     }
-    for (const part of attempts.partsOf(wantsOf(byDevice.values()))) await servePart(part, byDevice);
+    for (const part of attempts.partsOf(wantsOf(seats.filter((seat) => seat.mayHaveRuns)))) {
+      await serveRuns(part, byDevice);
+    }
   }
 
   async function serveTurns(
     wants: readonly attempts.Want[],
     byDevice: ReadonlyMap<string, Seat>,
   ): Promise<void> {
-    // Before the look: what rings meanwhile sets it again.
-    for (const { deviceId } of wants) byDevice.get(deviceId)!.mayHaveTurns = false;
-    let claimed: turnAttempts.ClaimedTurn[];
-    try {
-      claimed = await turnAttempts.claim(db, wants, options.turns.timers);
-    } catch (error) {
-      for (const { deviceId } of wants) byDevice.get(deviceId)!.mayHaveTurns = true;
-      throw error;
-    }
+    const claimed = await looking(wants, byDevice, "mayHaveTurns", () =>
+      turnAttempts.claim(db, wants, options.turns.timers),
+    );
     for (const turn of claimed) {
       if (turn.agentSettings !== null) {
         byDevice.get(turn.deviceId)!.deliverTurn(turn);
@@ -115,19 +115,45 @@ export function createDispatcher(options: {
       });
       byDevice.get(turn.deviceId)!.mayHaveTurns = true;
     }
-    for (const { deviceId } of wants) {
-      const seat = byDevice.get(deviceId)!;
-      // It took all that it had room for: there may be more, for when a slot is free.
-      if (seat.freeSlots() === 0) seat.mayHaveTurns = true;
-    }
   }
 
-  async function servePart(
+  /** Claims, and remembers for which seats there may be more. */
+  async function looking<Claimed extends { deviceId: string }>(
+    wants: readonly attempts.Want[],
+    byDevice: ReadonlyMap<string, Seat>,
+    mayHave: "mayHaveRuns" | "mayHaveTurns",
+    claim: () => Promise<Claimed[]>,
+  ): Promise<Claimed[]> {
+    const setAll = (value: boolean) => {
+      for (const { deviceId } of wants) byDevice.get(deviceId)![mayHave] = value;
+    };
+    // Before the look: what rings meanwhile sets it again.
+    setAll(false);
+    let claimed: Claimed[];
+    try {
+      claimed = await claim();
+    } catch (error) {
+      setAll(true);
+      throw error;
+    }
+    const given = new Map<string, number>();
+    for (const { deviceId } of claimed) given.set(deviceId, (given.get(deviceId) ?? 0) + 1);
+    for (const { deviceId, slots } of wants) {
+      if ((given.get(deviceId) ?? 0) < slots) continue;
+      const seat = byDevice.get(deviceId)!;
+      seat[mayHave] = true;
+      // One that has room beyond its share comes again, behind all that wait.
+      woken.add(seat);
+    }
+    return claimed;
+  }
+
+  async function serveRuns(
     wants: readonly attempts.Want[],
     byDevice: ReadonlyMap<string, Seat>,
   ): Promise<void> {
     const startedAt = performance.now();
-    const claimed = await attempts.claim(db, wants);
+    const claimed = await looking(wants, byDevice, "mayHaveRuns", () => attempts.claim(db, wants));
     const claimMs = performance.now() - startedAt;
     options.onBatch?.(wants.length, claimMs);
     const unusable: { run: attempts.ClaimedRun; reason: string }[] = [];
@@ -139,7 +165,11 @@ export function createDispatcher(options: {
     if (unusable.length === 0) return;
     await fail(unusable);
     // Their slots were never used; what waits behind them is claimed now.
-    for (const { run } of unusable) woken.add(byDevice.get(run.deviceId)!);
+    for (const { run } of unusable) {
+      const seat = byDevice.get(run.deviceId)!;
+      seat.mayHaveRuns = true;
+      woken.add(seat);
+    }
   }
 
   /** R8: a payload that cannot be executed fails its run, once, and touches nothing else. */

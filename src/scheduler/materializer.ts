@@ -15,7 +15,9 @@ import { keepWithin } from "./run-limit.ts";
  */
 
 /** Watchers per transaction. */
-const watchersPerPassMax = 2_000;
+const watchersPerPassMax = 1_000;
+/** So many of those that fell due last are in each pass while more are due than one takes: a herd delays itself, and nobody after it. */
+const newestPerPass = 100;
 
 /**
  * Slots per transaction. After a downtime its watchers share them, so that no pass plans and writes for seconds while a
@@ -23,16 +25,26 @@ const watchersPerPassMax = 2_000;
  */
 export const slotsPerTransactionMax = 5_000;
 
-/** How soon to look again for watchers that somebody else holds. */
-const heldElsewhereMs = 50;
+/**
+ * How soon to look again for what is due and was passed over: it fell due in this moment, or somebody else holds it. Doubles
+ * with each look that finds it still so.
+ */
+const passedOverMs = 1;
+const passedOverMsMax = 50;
 
 /** Without quotas, an org may have any number of active runs. */
 type PassOptions = { doorbell: Doorbell; log: Logger; quotas?: Quotas };
 
-/** Records the due slots of up to `limit` watchers; answers how many watchers it looked at. */
-export async function materializeOnce(db: Db, options: PassOptions & { limit?: number }): Promise<number> {
-  const limit = options.limit ?? watchersPerPassMax;
-  return pass(db, options, (tx) => schedules.lockDue(tx, limit), planDue);
+/**
+ * Records the due slots of up to `limit` watchers, the longest due first, and of up to `newest` that fell due last;
+ * answers how many watchers it looked at.
+ */
+export async function materializeOnce(
+  db: Db,
+  options: PassOptions & { limit?: number; newest?: number },
+): Promise<number> {
+  const { limit = watchersPerPassMax, newest } = options;
+  return pass(db, options, (tx) => schedules.lockDue(tx, limit, newest), planDue);
 }
 
 /** Records slots that waited for the end of their watcher's active run. */
@@ -178,18 +190,25 @@ export function startMaterializer(options: {
   quotas: Quotas;
   sweepMs: number;
 }): Loop {
+  let isBehind = false;
+  let againMs = passedOverMs;
   return startLoop({
     name: "materializer",
     log: options.log,
     async pass() {
-      const due = await materializeOnce(options.db, options);
-      if (due === watchersPerPassMax) return 0;
+      const due = await materializeOnce(options.db, { ...options, newest: isBehind ? newestPerPass : 0 });
+      isBehind = due >= watchersPerPassMax;
+      if (isBehind) return 0;
       const { nextDueMs, hasBacklog } = await schedules.lookAhead(options.db);
       if (hasBacklog && (await materializeBacklogOnce(options.db, options)) > 0) return 0;
       // It fell due while the last pass was under way.
       if (nextDueMs === 0 && due > 0) return 0;
-      // What is due and was passed over is held by somebody else; the same with what waits.
-      if (nextDueMs === 0 || hasBacklog) return heldElsewhereMs;
+      if (nextDueMs === 0 || hasBacklog) {
+        const waitMs = againMs;
+        againMs = Math.min(2 * againMs, passedOverMsMax);
+        return waitMs;
+      }
+      againMs = passedOverMs;
       return Math.min(Math.ceil(nextDueMs ?? options.sweepMs), options.sweepMs);
     },
   });

@@ -84,6 +84,10 @@ export function partsOf(wants: readonly Want[]): Want[][] {
   return parts;
 }
 
+/** A run that may be claimed now. */
+const isPending = sql`status = 'pending' and (not_before is null or not_before <= now())
+            and (expires_at is null or expires_at > now())`;
+
 const kindsText = (want: Want) => want.kinds && JSON.stringify([...want.kinds].sort());
 
 /**
@@ -103,8 +107,6 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
     slots: ["int", (w) => w.slots],
     kinds: ["text", kindsText],
   });
-  const isPending = sql`status = 'pending' and (not_before is null or not_before <= now())
-            and (expires_at is null or expires_at > now())`;
   const pinned = sql`
     pinned as materialized (
       select r.org_id, r.id, s.device_id, s.epoch
@@ -385,6 +387,29 @@ export async function findGone(db: Db, attempts: readonly AttemptName[]): Promis
     where not exists (select from run r where r.org_id = i.org_id and r.id = i.run_id and r.attempt_token = i.token)
   `.execute(db);
   return rows.map((row) => attempts[row.ord - 1]!);
+}
+
+/** The devices and workers among these for which runs wait that could be claimed. Looks only, and locks nothing. */
+export async function findWaited(
+  db: Db,
+  seats: readonly { orgId: string; deviceId: string; isWorker: boolean }[],
+): Promise<Set<string>> {
+  if (seats.length === 0) return new Set();
+  const input = unnest("i", seats, {
+    org_id: ["text", (s) => s.orgId],
+    device_id: ["uuid", (s) => s.deviceId],
+    is_worker: ["boolean", (s) => s.isWorker],
+  });
+  const { rows } = await sql<{ deviceId: string }>`
+    select i.device_id as "deviceId" from ${input}
+    where case
+      when i.is_worker then exists (
+        select from run where org_id = i.org_id and device_id is null and ${isPending})
+      else exists (
+        select from run where org_id = i.org_id and device_id = i.device_id and ${isPending})
+    end
+  `.execute(db);
+  return new Set(rows.map((row) => row.deviceId));
 }
 
 /**

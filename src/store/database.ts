@@ -10,6 +10,7 @@ import { Kysely, PostgresDialect, type PostgresPool, type Transaction } from "ky
 import pg from "pg";
 import type { Logger } from "../log.ts";
 import { boundTransactions } from "./pooled.ts";
+import { prepareFew } from "./prepared.ts";
 import type { Schema } from "./schema.ts";
 import { tenantPool } from "./tenancy.ts";
 
@@ -112,6 +113,7 @@ export function openDatabase(options: DatabaseOptions): Database {
   pool.on("error", (error) => options.log?.debug({ err: error }, "an idle database connection broke"));
   const doomed = new WeakSet<object>();
   pool.on("connect", (client) => {
+    if (!options.isPooled) prepareFew(client);
     client.on("error", (error) => options.log?.debug({ err: error }, "a database connection broke"));
     connectionOf(client).on("errorMessage", (message) => {
       if (message.severity === "FATAL" || message.severity === "PANIC") doomed.add(client);

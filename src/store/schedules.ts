@@ -1,7 +1,7 @@
 import { sql } from "kysely";
 import type { Db } from "./database.ts";
 import type { SkipReason } from "./settlements.ts";
-import { unnest } from "./unnest.ts";
+import { ofFew, unnest } from "./unnest.ts";
 
 /**
  * Schedules: which slots are due, and what became of them.
@@ -40,15 +40,24 @@ export type DueWatcher = {
   now: Date;
 };
 
-/** Locks up to `limit` watchers with a due slot, the longest due first; passes over those that others hold. */
-export async function lockDue(tx: Db, limit: number): Promise<DueWatcher[]> {
-  const { rows } = await sql<WatcherName>`
+/**
+ * Locks up to `limit` watchers with a due slot, the longest due first, and beside them up to `newest` of those that fell
+ * due last; passes over those that others hold.
+ */
+export async function lockDue(tx: Db, limit: number, newest = 0): Promise<DueWatcher[]> {
+  const due = (order: "asc" | "desc", count: number) => sql`
     select org_id as "orgId", id as "watcherId" from watcher
     where next_due_at <= now()
-    order by next_due_at
-    limit ${limit}
-    for update skip locked
-  `.execute(tx);
+    order by next_due_at ${sql.raw(order)}
+    limit ${sql.lit(count)}
+    for update skip locked`;
+  const query =
+    newest === 0
+      ? sql<WatcherName>`${ofFew} ${due("asc", limit)}`
+      : sql<WatcherName>`
+          with oldest as materialized (${due("asc", limit)}), newest as materialized (${due("desc", newest)})
+          select * from oldest union select * from newest`;
+  const { rows } = await query.execute(tx);
   return readLocked(tx, rows);
 }
 
@@ -108,7 +117,7 @@ async function readLocked(tx: Db, watchers: readonly WatcherName[]): Promise<Due
  */
 export async function lookAhead(db: Db): Promise<{ nextDueMs: number | undefined; hasBacklog: boolean }> {
   const { rows } = await sql<{ nextDueMs: number | null; hasBacklog: boolean }>`
-    select
+    ${ofFew} select
       (select greatest(0, extract(epoch from next_due_at - clock_timestamp()) * 1000)::float8
         from watcher where next_due_at is not null order by next_due_at limit 1) as "nextDueMs",
       exists (select from backlog b

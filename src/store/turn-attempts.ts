@@ -33,6 +33,9 @@ export type ClaimedTurn = {
   deadlineAt: Date;
 };
 
+/** The pool of turns that are pinned to nobody (migrations/…turns). */
+const fleetPoolId = "00000000-0000-0000-0000-000000000000";
+
 export type TurnTimers = {
   /** How long a turn, and its lease, is its holder's after a claim or a beat, in milliseconds. */
   ttlMs: number;
@@ -62,7 +65,7 @@ export async function claim(db: Db, wants: readonly Want[], timers: TurnTimers):
     -- takes each of these sets for a few rows, and a join of two of them would be a loop within a loop.
     with seated as materialized (
       select p.org_id, p.device_id, p.epoch, w.slots, case when d.is_worker then w.kinds end as kinds,
-        case when d.is_worker then '00000000-0000-0000-0000-000000000000' else d.id end as pool_id
+        case when d.is_worker then ${fleetPoolId}::uuid else d.id end as pool_id
       from ${wanted}
         cross join lateral (
           select org_id, device_id, epoch from presence
@@ -140,6 +143,26 @@ export async function claim(db: Db, wants: readonly Want[], timers: TurnTimers):
     order by c.seq
   `.execute(db);
   return rows;
+}
+
+/** The devices and workers among these for which turns wait. Looks only, and locks nothing. */
+export async function findWaited(
+  db: Db,
+  seats: readonly { orgId: string; deviceId: string; isWorker: boolean }[],
+): Promise<Set<string>> {
+  if (seats.length === 0) return new Set();
+  const input = unnest("i", seats, {
+    org_id: ["text", (s) => s.orgId],
+    device_id: ["uuid", (s) => s.deviceId],
+    pool_id: ["uuid", (s) => (s.isWorker ? fleetPoolId : s.deviceId)],
+  });
+  const { rows } = await sql<{ deviceId: string }>`
+    select i.device_id as "deviceId" from ${input}
+    where exists (
+      select from turn where org_id = i.org_id and pool_id = i.pool_id and status = 'pending'
+        and (not_before is null or not_before <= now()))
+  `.execute(db);
+  return new Set(rows.map((row) => row.deviceId));
 }
 
 const nameColumns = {

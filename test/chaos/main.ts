@@ -71,13 +71,15 @@ process.exit(violations.length === 0 ? 0 : 1);
 
 function tableOf(one: Summary): string {
   const seconds = (ms: number | undefined) => (ms === undefined ? "–" : `${(ms / 1000).toFixed(1)} s`);
-  const rows = one.faults.map(({ kind, count, worstRecoveryMs }) => [
+  const rows = one.faults.map(({ kind, count, worstRecoveryMs, worstAloneMs }) => [
     kind,
     String(count),
     seconds(worstRecoveryMs),
+    seconds(worstAloneMs),
   ]);
-  const faults = [["fault", "times", "worst recovery"], ...rows].map(
-    ([name, count, worst]) => `  ${name!.padEnd(22)}${count!.padStart(6)}${worst!.padStart(16)}`,
+  const faults = [["fault", "times", "worst recovery", "undisturbed"], ...rows].map(
+    ([name, count, worst, alone]) =>
+      `  ${name!.padEnd(22)}${count!.padStart(6)}${worst!.padStart(16)}${alone!.padStart(14)}`,
   );
   const statuses = Object.entries(one.byStatus)
     .map(([status, count]) => `${count} ${status}`)

@@ -14,7 +14,14 @@ export type Summary = {
   /** Results that devices sent, and those that they sent again. */
   results: number;
   resent: number;
-  faults: { kind: FaultKind; count: number; worstRecoveryMs: number | undefined }[];
+  faults: {
+    kind: FaultKind;
+    count: number;
+    /** With all that came meanwhile in it. */
+    worstRecoveryMs: number | undefined;
+    /** Of those during whose recovery nothing struck the same devices again, and no database or replica was taken away. */
+    worstAloneMs: number | undefined;
+  }[];
 };
 
 export function summarize(options: {
@@ -44,23 +51,37 @@ export function summarize(options: {
     faults: faultKinds.flatMap((kind) => {
       const times = recoveries.filter((one) => one.kind === kind);
       if (times.length === 0) return [];
-      const known = times.flatMap(({ ms }) => (ms === undefined ? [] : [ms]));
+      const worst = (some: readonly Recovery[]) => {
+        const known = some.flatMap(({ ms }) => (ms === undefined ? [] : [ms]));
+        return known.length > 0 ? Math.max(...known) : undefined;
+      };
       return [
-        { kind, count: times.length, worstRecoveryMs: known.length > 0 ? Math.max(...known) : undefined },
+        {
+          kind,
+          count: times.length,
+          worstRecoveryMs: worst(times),
+          worstAloneMs: worst(times.filter((one) => one.isAlone)),
+        },
       ];
     }),
   };
 }
+
+type Recovery = { kind: FaultKind; ms: number | undefined; isAlone: boolean };
+
+/** Faults that take the database or a replica away from everybody. */
+const strikesAll = /^(postgres|database|replica|backends)_/;
 
 /**
  * How long after a fault's end those whom it struck were at work again: the devices of a host or on a broken network have
  * each heard from a replica; otherwise a device somewhere had a result acknowledged and another was given work. Faults
  * that came meanwhile are in it.
  */
-function recoveriesOf(history: readonly Entry[]): { kind: FaultKind; ms: number | undefined }[] {
+function recoveriesOf(history: readonly Entry[]): Recovery[] {
   const heard = new Map<string, number[]>();
   const worked: number[] = [];
   const hostDevices = new Map<string, string[]>();
+  const faults = faultsOf(history);
   for (const entry of history) {
     if (entry.kind === "device") {
       hostDevices.set(entry.host, [...(hostDevices.get(entry.host) ?? []), entry.device]);
@@ -71,18 +92,40 @@ function recoveriesOf(history: readonly Entry[]): { kind: FaultKind; ms: number 
     list.push(entry.at);
     if (entry.message.case === "completionAck") worked.push(entry.at);
   }
+  const devicesOf = (targets: readonly string[]) =>
+    targets.flatMap((target) => hostDevices.get(target) ?? (heard.has(target) ? [target] : []));
   return history.flatMap((entry) => {
     if (entry.kind !== "fault" || entry.phase !== "end") return [];
-    const devices = entry.targets.flatMap(
-      (target) => hostDevices.get(target) ?? (heard.has(target) ? [target] : []),
-    );
+    const devices = devicesOf(entry.targets);
     const moments =
       devices.length > 0
         ? devices.map((device) => firstAfter(heard.get(device) ?? [], entry.at))
         : [firstAfter(worked, entry.at)];
     const isWhole = moments.every((at) => at !== undefined);
-    return [{ kind: entry.name, ms: isWhole ? Math.max(...(moments as number[])) - entry.at : undefined }];
+    const until = isWhole ? Math.max(...(moments as number[])) : Number.POSITIVE_INFINITY;
+    const isAlone = !faults.some(
+      (other) =>
+        other.fault !== entry.fault &&
+        other.begin < until &&
+        other.end > entry.at &&
+        (strikesAll.test(other.name) || devicesOf(other.targets).some((device) => devices.includes(device))),
+    );
+    return [{ kind: entry.name, ms: isWhole ? until - entry.at : undefined, isAlone }];
   });
+}
+
+type Fault = { fault: number; name: FaultKind; targets: readonly string[]; begin: number; end: number };
+
+function faultsOf(history: readonly Entry[]): Fault[] {
+  const faults = new Map<number, Fault>();
+  for (const entry of history) {
+    if (entry.kind !== "fault") continue;
+    const { fault, name, targets, at } = entry;
+    const known = faults.get(fault);
+    if (known) known.end = at;
+    else faults.set(fault, { fault, name, targets, begin: at, end: Number.POSITIVE_INFINITY });
+  }
+  return [...faults.values()];
 }
 
 /** In a sorted list. */

@@ -1,8 +1,8 @@
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { createBatcher } from "../../src/batcher.ts";
 
 /** A batcher whose batches end when the test says so. */
-function setUp(options: { itemsMax?: number; queueMax?: number } = {}) {
+function setUp(options: { itemsMax?: number; queueMax?: number; gatherMs?: number } = {}) {
   const batches: { items: string[]; answer: (results: string[]) => void; fail: (error: Error) => void }[] =
     [];
   let begun = Promise.withResolvers<void>();
@@ -16,6 +16,7 @@ function setUp(options: { itemsMax?: number; queueMax?: number } = {}) {
     },
     itemsMax: options.itemsMax ?? 100,
     queueMax: options.queueMax ?? 100,
+    ...(options.gatherMs === undefined ? {} : { gatherMs: options.gatherMs }),
     overflow: () => new Error("full"),
     onBatch: (size) => sizes.push(size),
   });
@@ -54,6 +55,27 @@ test("what arrives in the same turn, and what arrives during a batch, goes toget
   expect(await Promise.all([...early, ...late])).toEqual(["A", "B", "C", "D", "E"]);
   expect(batches).toHaveLength(2);
   expect(sizes).toEqual([2, 3]);
+});
+
+test("what is in no hurry waits for what comes in other turns, but not beyond a full batch", async () => {
+  vi.useFakeTimers();
+  try {
+    const { batcher, batches } = setUp({ gatherMs: 20, itemsMax: 3 });
+    const answers = [batcher.add("a")];
+    await vi.advanceTimersByTimeAsync(19);
+    expect(batches).toHaveLength(0);
+    answers.push(batcher.add("b"));
+    await vi.advanceTimersByTimeAsync(1);
+    expect(batches[0]!.items).toEqual(["a", "b"]);
+    answers.push(...["c", "d", "e"].map((item) => batcher.add(item)));
+    batches[0]!.answer(["A", "B"]);
+    await vi.advanceTimersByTimeAsync(0);
+    expect(batches[1]!.items).toEqual(["c", "d", "e"]);
+    batches[1]!.answer(["C", "D", "E"]);
+    expect(await Promise.all(answers)).toEqual(["A", "B", "C", "D", "E"]);
+  } finally {
+    vi.useRealTimers();
+  }
 });
 
 test("a batch takes no more than its bound, and keeps the order", async () => {

@@ -29,16 +29,13 @@ function anchorsOf(page: string): Set<string> {
   return anchors;
 }
 
-/** Pages of measurements, which arrive with what they measure. */
-const arriving = new Set(["docs/performance.md", "docs/reliability.md", "docs/scaling.md"]);
-
 test("every link leads to a file of the repository, and every anchor to a heading", () => {
   const broken = pages.flatMap((page) =>
     [...prose(page).matchAll(/\]\(([^)\s]+)\)/g)].flatMap(([, target]) => {
       if (/^[a-z]+:/.test(target!)) return [];
       const [path, anchor] = target!.split("#");
       const file = path ? normalize(join(dirname(page), path)) : page;
-      if (!existsSync(join(root, file))) return arriving.has(file) ? [] : [`${page}: ${target}`];
+      if (!existsSync(join(root, file))) return [`${page}: ${target}`];
       return anchor && !anchorsOf(file).has(anchor) ? [`${page}: ${target} (no such heading)`] : [];
     }),
   );
@@ -95,7 +92,7 @@ test("every page that a file names is there", () => {
           ),
         ]
           .map(([name]) => name)
-          .filter((name) => !arriving.has(name) && !isThere(name))
+          .filter((name) => !isThere(name))
           .map((name) => `${folder}/${path} names ${name}`),
       ),
   );

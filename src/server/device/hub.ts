@@ -69,6 +69,8 @@ export type HubDeps = {
 };
 
 const acceptancesPerBatchMax = 1_000;
+/** Nobody waits for the row of an accept: the device has begun. What ends as soon is written as ended, and nothing else. */
+const acceptancesGatherMs = 20;
 const settlementsPerBatchMax = 500;
 /**
  * Outputs that wait to be stored, in characters. A completion beyond it is left unanswered: its device keeps it and sends
@@ -107,6 +109,7 @@ export function createHub(deps: HubDeps): Hub {
       return items.map((item) => results.get(item) ?? "moot");
     },
     itemsMax: acceptancesPerBatchMax,
+    gatherMs: acceptancesGatherMs,
     queueMax: waitingMax,
     overflow,
     mayIsolate: (error) => !isPassing(error),
@@ -271,6 +274,13 @@ export function createHub(deps: HubDeps): Hub {
     });
   }
 
+  /** Work may wait for a session. */
+  function expect(session: Session, isTurn: boolean | undefined): void {
+    if (isTurn) session.mayHaveTurns = true;
+    else session.mayHaveRuns = true;
+    deps.dispatcher().wake(session);
+  }
+
   return {
     begin(principal, link) {
       if (isDraining) refuse("unavailable", "the replica stops; connect to another", { retryAfterMs: 1_000 });
@@ -300,8 +310,7 @@ export function createHub(deps: HubDeps): Hub {
       if (message.kind === "fleet") {
         const fleet = fleets.get(message.orgId);
         for (const session of fleet ?? []) {
-          if (message.isTurn) session.mayHaveTurns = true;
-          deps.dispatcher().wake(session);
+          expect(session, message.isTurn);
         }
         return fleet !== undefined;
       }
@@ -310,8 +319,7 @@ export function createHub(deps: HubDeps): Hub {
       if (!session || session.orgId !== message.orgId) return false;
       switch (message.kind) {
         case "work":
-          if (message.isTurn) session.mayHaveTurns = true;
-          deps.dispatcher().wake(session);
+          expect(session, message.isTurn);
           break;
         case "cancel":
           session.cancel(message);
@@ -352,9 +360,11 @@ export function createHub(deps: HubDeps): Hub {
       for (const claim of await turnAttempts.listClaimed(db, names, claimAnswerMs)) {
         sessions.get(claim.deviceId)?.withdrawUnknown({ ...claim, kind: "turn" });
       }
-      for (const session of sessions.values()) {
-        session.mayHaveTurns = true;
-        deps.dispatcher().wake(session);
+      const seats = [...sessions.values()];
+      const [runs, turns] = [await attempts.findWaited(db, seats), await turnAttempts.findWaited(db, seats)];
+      for (const session of seats) {
+        if (runs.has(session.deviceId)) expect(session, false);
+        if (turns.has(session.deviceId)) expect(session, true);
       }
     },
     stats() {

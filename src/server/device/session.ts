@@ -118,6 +118,7 @@ export class Session implements Seat {
   readonly tokenId: string;
   /** Opened with a service's token: which worker it is, its hello says. */
   readonly isWorker: boolean;
+  mayHaveRuns = true;
   mayHaveTurns = true;
   readonly #services: SessionServices;
   readonly #link: Link;

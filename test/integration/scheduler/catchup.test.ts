@@ -76,6 +76,28 @@ test("a long downtime of many watchers is made up for in short passes, and a slo
   expect(await count()).toBeLessThanOrEqual(2 * slotsPerTransactionMax);
 });
 
+test("what falls due after a herd is recorded beside the herd's oldest, each once", async () => {
+  const { db } = database;
+  const device = await seedDevice(db);
+  const { schedule, slot } = hourly();
+  const herd = [];
+  for (let i = 0; i < 6; i++) {
+    const watcher = await seedWatcher(db, device, { schedule });
+    await putSchedule(db, watcher, new Date(slot(0).getTime() + i));
+    herd.push(watcher);
+  }
+  const late = await seedWatcher(db, device, { schedule });
+  await putSchedule(db, late, new Date(slot(0).getTime() + 1_000));
+  const options = { doorbell: noteDoorbell(), log: createLogger({ name: "test", level: "silent" }) };
+  expect(await materializeOnce(db, { ...options, limit: 2, newest: 1 })).toBe(3);
+  const recorded = async (watcher: schedules.WatcherName) => (await listRuns(db, watcher)).length;
+  expect(await Promise.all(herd.map(recorded))).toEqual([1, 1, 0, 0, 0, 0]);
+  expect(await recorded(late)).toBe(1);
+  // Fewer are due than the two ends would take together.
+  expect(await materializeOnce(db, { ...options, limit: 3, newest: 3 })).toBe(4);
+  expect(await Promise.all(herd.map(recorded))).toEqual([1, 1, 1, 1, 1, 1]);
+});
+
 test("the window of a missed slot starts at the slot before it", async () => {
   const { slot } = hourly();
   const runs = await after(slot(2), {});

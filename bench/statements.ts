@@ -1,0 +1,120 @@
+/**
+ * What each statement of a run's life takes when it is about one run: planned each time, and with kept plans
+ * (docs/decisions/0007). `node bench/statements.ts`; milliseconds as the client sees them.
+ */
+import { Kysely, PostgresDialect } from "kysely";
+import pg from "pg";
+import { newToken } from "../src/ids.ts";
+import { eventOf } from "../src/scheduler/materializer.ts";
+import { planDue } from "../src/scheduler/plan.ts";
+import * as attempts from "../src/store/attempts.ts";
+import { type Db, transaction } from "../src/store/database.ts";
+import * as events from "../src/store/events.ts";
+import { prepareFew } from "../src/store/prepared.ts";
+import * as presence from "../src/store/presence.ts";
+import * as replicas from "../src/store/replicas.ts";
+import * as schedules from "../src/store/schedules.ts";
+import type { Schema } from "../src/store/schema.ts";
+import { settle } from "../src/store/settlements.ts";
+import { openCluster, query } from "./lib/cluster.ts";
+import { percentiles } from "./lib/percentiles.ts";
+import { shown } from "./lib/report.ts";
+import { seedDevices, seedOrgs, seedWatchers } from "./lib/seed.ts";
+
+const runs = 300;
+const replicaId = "replica-1";
+const policy = { retryBackoffMs: 1_000, backoffAfter: 3, pauseAfter: 10, watcherBackoffMs: 1_000 };
+/** By what stands in the text of each alone. */
+const statements: Record<string, RegExp> = {
+  "lock what is due": /where next_due_at <= now\(\)/,
+  "read what is locked": /"queuedSlotAt"/,
+  "record the run": /insert into slot/,
+  "append an event": /pg_advisory_xact_lock/,
+  "look ahead": /next_due_at - clock_timestamp/,
+  "claim, with its commit": /with seated/,
+  "accept, with its commit": /started as/,
+  settle: /insert into "window"/,
+  commit: /^commit/,
+};
+
+const cluster = await openCluster();
+try {
+  const url = await cluster.database("statements");
+  await seedOrgs(url, 10);
+  await seedDevices(url, { count: 1_000, orgs: 10, slots: 1, tokenOf: () => newToken("dev") });
+  await seedWatchers(url, 3);
+  const { rows: watchers } = await query(
+    url,
+    `select org_id as "orgId", id as "watcherId" from watcher limit ${runs}`,
+  );
+  console.log("p50 ms".padStart(44), "kept p50".padStart(10), "times".padStart(8));
+  const planned = await measure(url, watchers as schedules.WatcherName[], false);
+  const kept = await measure(url, watchers as schedules.WatcherName[], true);
+  for (const [name, ms] of planned) {
+    const keptMs = kept.get(name)!;
+    console.log(
+      name.padEnd(36),
+      shown(ms).padStart(7),
+      shown(keptMs).padStart(10),
+      shown(ms / keptMs).padStart(8),
+    );
+  }
+} finally {
+  await cluster.close();
+}
+process.exit(0);
+
+async function measure(
+  url: string,
+  watchers: readonly schedules.WatcherName[],
+  isKept: boolean,
+): Promise<Map<string, number>> {
+  const took = new Map<string, number[]>();
+  const pool = new pg.Pool({ connectionString: url, max: 1 });
+  if (isKept) pool.on("connect", prepareFew);
+  const db: Db = new Kysely<Schema>({
+    dialect: new PostgresDialect({ pool }),
+    log({ query, queryDurationMillis }) {
+      const name = Object.entries(statements).find(([, text]) => text.test(query.sql))?.[0];
+      if (name) took.set(name, [...(took.get(name) ?? []), queryDurationMillis]);
+    },
+  });
+  await replicas.beat(db, { id: replicaId, address: "nowhere" });
+  for (const watcher of watchers) {
+    await query(url, "update watcher set next_due_at = now(), next_slot_at = now() where id = $1", [
+      watcher.watcherId,
+    ]);
+    await liveOnce(db);
+  }
+  await db.destroy();
+  return new Map([...took].map(([name, all]) => [name, percentiles(all).p50]));
+}
+
+async function liveOnce(db: Db): Promise<void> {
+  const [run] = await transaction(db, async (tx) => {
+    const plans = (await schedules.lockDue(tx, 1_000)).map((watcher) => planDue(watcher));
+    const slots = plans.flatMap((plan) => plan.slots);
+    const recorded = await schedules.record(
+      tx,
+      slots,
+      plans.map((plan) => plan.move),
+    );
+    await events.appendAll(tx, recorded.map(eventOf));
+    return recorded;
+  });
+  await schedules.lookAhead(db);
+  const device = { orgId: run!.orgId, deviceId: run!.deviceId! };
+  const { epoch } = await presence.open(db, { ...device, replicaId });
+  const [claimed] = await attempts.claim(db, [{ ...device, epoch, slots: 1, kinds: null }]);
+  await attempts.accept(db, [{ ...claimed!, pushedAgoMs: 1 }]);
+  await transaction(db, async (tx) => {
+    const [settled] = await settle(
+      tx,
+      [{ ...claimed!, action: "finish_or_retry", status: "completed", reason: "", output: "done" }],
+      policy,
+    );
+    await events.append(tx, device.orgId, [
+      { kind: "run.completed", actor: "pinion", runId: settled!.runId },
+    ]);
+  });
+}
