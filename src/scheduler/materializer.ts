@@ -182,6 +182,18 @@ export function eventOf(run: schedules.RecordedRun): events.NewEvent {
   };
 }
 
+/** Two passes at once, each with watchers of its own: while PostgreSQL writes for one, the other is planned. */
+async function catchUp(options: PassOptions & { db: Db }): Promise<number> {
+  const passes = [newestPerPass, 0].map((newest) => materializeOnce(options.db, { ...options, newest }));
+  const results = await Promise.allSettled(passes);
+  let due = 0;
+  for (const result of results) {
+    if (result.status === "rejected") throw result.reason;
+    due += result.value;
+  }
+  return due;
+}
+
 /** Starts the materializer. `sweepMs`: how long it sleeps at most, for slots that another replica's writes made due. */
 export function startMaterializer(options: {
   db: Db;
@@ -196,7 +208,7 @@ export function startMaterializer(options: {
     name: "materializer",
     log: options.log,
     async pass() {
-      const due = await materializeOnce(options.db, { ...options, newest: isBehind ? newestPerPass : 0 });
+      const due = isBehind ? await catchUp(options) : await materializeOnce(options.db, options);
       isBehind = due >= watchersPerPassMax;
       if (isBehind) return 0;
       const { nextDueMs, hasBacklog } = await schedules.lookAhead(options.db);

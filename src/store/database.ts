@@ -80,6 +80,9 @@ export function connectionOptions(options: {
     ...(options.isPooled
       ? {}
       : {
+          // The tables that are worked on are in memory, or on a disk that seeks for nothing: a lookup by key is what it
+          // looks like, also of a thousand rows at once. The URL's own options go before.
+          options: "-c random_page_cost=1.1",
           statement_timeout: options.statementTimeoutMs,
           idle_in_transaction_session_timeout: idleInTransactionTimeoutMs,
         }),

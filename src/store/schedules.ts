@@ -240,13 +240,19 @@ export async function record(
     moved as (
       update watcher w set next_slot_at = m.next_slot_at, next_due_at = m.next_due_at,
         last_run_at = coalesce(m.last_run_at, w.last_run_at),
-        unrunnable_slots = case when coalesce(n.is_run, false) then 0 else w.unrunnable_slots + coalesce(n.unrunnable, 0) end
-      from ${moveInput}
-        left join (
-          select org_id, watcher_id, bool_or(skip_reason is null) as is_run,
-            count(*) filter (where skip_reason = 'no_executor') as unrunnable
-          from wanted group by org_id, watcher_id
-        ) n on n.org_id = m.org_id and n.watcher_id = m.watcher_id
+        unrunnable_slots = case when m.is_run then 0 else w.unrunnable_slots + m.unrunnable end
+      from (
+        -- Grouped, not joined: the planner takes "wanted" for three rows, and would join by a loop within a loop.
+        select org_id, watcher_id, max(next_slot_at) as next_slot_at, max(next_due_at) as next_due_at,
+          max(last_run_at) as last_run_at, bool_or(is_run) as is_run, sum(unrunnable) as unrunnable
+        from (
+          select org_id, watcher_id, next_slot_at, next_due_at, last_run_at, true as is_move, false as is_run, 0 as unrunnable
+          from ${moveInput}
+          union all
+          select org_id, watcher_id, null, null, null, false, skip_reason is null, (skip_reason is not distinct from 'no_executor')::int
+          from wanted
+        ) each_of group by org_id, watcher_id having bool_or(is_move)
+      ) m
       where w.org_id = m.org_id and w.id = m.watcher_id
     )
     select org_id as "orgId", run_id as "runId", watcher_id as "watcherId", device_id as "deviceId",

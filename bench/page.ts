@@ -1,0 +1,103 @@
+/**
+ * `npm run bench:page -- FILE …`: takes reports (what `npm run bench -- NAME --json FILE` wrote) into bench/results/, and
+ * renders the tables and the plots of docs/performance.md from what is there. Without files it renders only.
+ */
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { plotOf } from "./lib/plot.ts";
+import { type Report, shown } from "./lib/report.ts";
+
+const pathOf = (name: string) => fileURLToPath(new URL(`../${name}`, import.meta.url));
+const results = pathOf("bench/results");
+const page = pathOf("docs/performance.md");
+
+export function readReports(): Report[] {
+  return readdirSync(results)
+    .filter((name) => name.endsWith(".json"))
+    .sort()
+    .map((name) => JSON.parse(readFileSync(`${results}/${name}`, "utf8")) as Report);
+}
+
+/** The page with each table as the report of its bench has it. */
+export function renderPage(text: string, reports: readonly Report[]): string {
+  return reports.reduce((rendered, report) => {
+    const [begin, end] = [`<!-- bench: ${report.bench} -->`, `<!-- end: ${report.bench} -->`];
+    const [from, to] = [rendered.indexOf(begin), rendered.indexOf(end)];
+    if (from < 0 || to < from) throw new Error(`docs/performance.md has no place for "${report.bench}"`);
+    return `${rendered.slice(0, from + begin.length)}\n${sectionOf(report)}\n${rendered.slice(to)}`;
+  }, text);
+}
+
+/** File names and contents. */
+export function renderPlots(reports: readonly Report[]): Map<string, string> {
+  const plots = new Map<string, string>();
+  const find = (name: string) => reports.find((report) => report.bench === name);
+  const lifecycle = find("lifecycle");
+  if (lifecycle) {
+    plots.set(
+      "docs/images/performance-lifecycle.svg",
+      plotOf({
+        title: "Runs or jobs a second, whole life, durable; longer is better",
+        bars: lifecycle.rows.map((row) => ({
+          label: String(row[""]),
+          values: [{ value: Number(row["per second"]), text: shown(Number(row["per second"])) }],
+        })),
+      }),
+    );
+  }
+  const latency = find("latency");
+  if (latency) {
+    plots.set(
+      "docs/images/performance-latency.svg",
+      plotOf({
+        title: "Milliseconds at 100 a second, p50 and p99, on a logarithmic axis; shorter is better",
+        isLogarithmic: true,
+        bars: latency.rows.map((row) => ({
+          label: String(row.milliseconds),
+          values: (["p50", "p99"] as const).map((name) => ({
+            value: Number(row[name]),
+            text: `${name} ${shown(Number(row[name]))}`,
+          })),
+        })),
+      }),
+    );
+  }
+  return plots;
+}
+
+function sectionOf({ at, machine, rows, budgets }: Report): string {
+  const names = [...new Set(rows.flatMap((row) => Object.keys(row)))];
+  const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
+  const when = `Measured ${at.slice(0, 10)}: ${machine.cores} cores (${machine.model}), Node ${machine.node}, PostgreSQL ${machine.postgres}.`;
+  return [
+    "",
+    when,
+    "",
+    line(names),
+    line(names.map((_, index) => (index === 0 ? "---" : "---:"))),
+    ...rows.map((row) => line(names.map((name) => shown(row[name])))),
+    ...(budgets.length === 0
+      ? []
+      : [
+          "",
+          line(["goal", "wanted", "reached", ""]),
+          line(["---", "---:", "---:", "---"]),
+          ...budgets.map(({ what, wanted, reached, isMet }) =>
+            line([what, wanted, reached, isMet ? "met" : "**missed**"]),
+          ),
+        ]),
+    "",
+  ].join("\n");
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  mkdirSync(results, { recursive: true });
+  for (const file of process.argv.slice(2)) {
+    for (const report of JSON.parse(readFileSync(file, "utf8")) as Report[]) {
+      writeFileSync(`${results}/${report.bench}.json`, `${JSON.stringify(report, null, 2)}\n`);
+    }
+  }
+  const reports = readReports();
+  writeFileSync(page, renderPage(readFileSync(page, "utf8"), reports));
+  for (const [name, svg] of renderPlots(reports)) writeFileSync(pathOf(name), svg);
+}
