@@ -1,7 +1,7 @@
 import { sql } from "kysely";
 import type { Db } from "./database.ts";
 import type { AttemptName } from "./settlements.ts";
-import { unnest } from "./unnest.ts";
+import { ofFew, unnest } from "./unnest.ts";
 
 /** Attempts: a device session claims a run, accepts it, and beats for it. How attempts end: settlements.ts. */
 
@@ -285,7 +285,7 @@ export async function lockActiveOfDevice(
   device: { orgId: string; deviceId: string },
 ): Promise<HeldByServer[]> {
   const { rows } = await sql<HeldByServer>`
-    select id as "runId", attempt_token as "attemptToken", attempt, status, cancel_reason as "cancelReason",
+    ${ofFew} select id as "runId", attempt_token as "attemptToken", attempt, status, cancel_reason as "cancelReason",
       cancel_requested_at is not null as "isCancelRequested"
     from run
     where org_id = ${device.orgId} and device_id = ${device.deviceId} and status <> 'pending'
@@ -302,7 +302,7 @@ export async function adopt(
 ): Promise<void> {
   if (session.runIds.length === 0) return;
   await sql`
-    update run set status = 'running', claimed_epoch = ${session.epoch}, started_at = coalesce(started_at, now()),
+    ${ofFew} update run set status = 'running', claimed_epoch = ${session.epoch}, started_at = coalesce(started_at, now()),
       last_beat_at = now()
     where org_id = ${session.orgId} and device_id = ${session.deviceId} and status <> 'pending'
       and id = any(${session.runIds as string[]}::uuid[])

@@ -372,32 +372,29 @@ export type HelloFacts = {
 };
 
 /**
- * Takes over what a hello says, with the event `device.updated`. A hello that says nothing new costs one read and
- * writes nothing. True if something changed.
+ * Takes over what a hello says of the device as it was just read, with the event `device.updated`. A hello that says nothing
+ * new costs nothing. True if something changed.
  */
-export async function updateFromHello(
-  db: Db,
-  options: { orgId: string; deviceId: string } & HelloFacts,
-): Promise<boolean> {
-  const before = await find(db, options);
-  if (!before || changesOf(before, options).length === 0) return false;
+export async function updateFromHello(db: Db, before: DeviceRow, facts: HelloFacts): Promise<boolean> {
+  if (changesOf(before, facts).length === 0) return false;
+  const { org_id: orgId, id: deviceId } = before;
   return transaction(db, async (tx) => {
     const current = await tx
       .selectFrom("device")
       .selectAll()
-      .where("org_id", "=", options.orgId)
-      .where("id", "=", options.deviceId)
+      .where("org_id", "=", orgId)
+      .where("id", "=", deviceId)
       .forNoKeyUpdate()
       .executeTakeFirst();
-    const changes = current ? changesOf(current, options) : [];
+    const changes = current ? changesOf(current, facts) : [];
     if (changes.length === 0) return false;
     await tx
       .updateTable("device")
       .set(Object.fromEntries(changes.map((change) => [change.column, change.to])))
-      .where("org_id", "=", options.orgId)
-      .where("id", "=", options.deviceId)
+      .where("org_id", "=", orgId)
+      .where("id", "=", deviceId)
       .execute();
-    await events.append(tx, options.orgId, [changedEvent(options.deviceId, changes)]);
+    await events.append(tx, orgId, [changedEvent(deviceId, changes)]);
     return true;
   });
 }

@@ -1,6 +1,6 @@
 import { sql } from "kysely";
 import type { Db } from "./database.ts";
-import { unnest } from "./unnest.ts";
+import { ofFew, unnest } from "./unnest.ts";
 
 /** Presence: which replica holds a device's stream, under which epoch, and when the device last beat. */
 
@@ -15,7 +15,7 @@ export async function open(
   session: { orgId: string; deviceId: string; replicaId: string },
 ): Promise<{ epoch: number; replacedReplicaId: string | null }> {
   const { rows } = await sql<{ epoch: number; replacedReplicaId: string | null }>`
-    with before as materialized (
+    ${ofFew} with before as materialized (
       -- A claim for the older session holds this row's key, so what it claims is committed before we look for it.
       select replica_id, disconnected_at from presence
       where org_id = ${session.orgId} and device_id = ${session.deviceId}

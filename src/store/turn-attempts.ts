@@ -2,7 +2,7 @@ import { sql } from "kysely";
 import type { Want } from "./attempts.ts";
 import type { Db } from "./database.ts";
 import type { AttemptName } from "./settlements.ts";
-import { unnest } from "./unnest.ts";
+import { ofFew, unnest } from "./unnest.ts";
 
 /**
  * Attempts of turns: a session claims a turn together with its conversation's lease, accepts it, and beats for it. The
@@ -258,7 +258,7 @@ export async function lockActiveOfHolder(
   holder: { orgId: string; deviceId: string },
 ): Promise<TurnHeldByServer[]> {
   const { rows } = await sql<TurnHeldByServer>`
-    select id as "turnId", attempt_token as "attemptToken", attempt, status, cancel_reason as "cancelReason",
+    ${ofFew} select id as "turnId", attempt_token as "attemptToken", attempt, status, cancel_reason as "cancelReason",
       cancel_requested_at is not null as "isCancelRequested"
     from turn
     where org_id = ${holder.orgId} and holder_id = ${holder.deviceId} and status <> 'pending'

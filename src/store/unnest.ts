@@ -11,7 +11,10 @@ const fewMax = 4;
 const fewMark = "/* few */";
 const manyMark = "/* many */";
 
-/** In a statement without such inputs whose plan is to be kept as well. */
+/**
+ * In a statement without such inputs whose plan is to be kept as well. Such a statement names the columns that it answers with:
+ * one that answers with "all" fails when a migration adds some.
+ */
 export const ofFew = sql.raw(fewMark);
 
 /**

@@ -244,7 +244,7 @@ export function createHub(deps: HubDeps): Hub {
       });
     }
     requireAllowed(device.platform as devices.Platform, hello);
-    await devices.updateFromHello(db, { orgId, deviceId, ...factsOf(hello) });
+    await devices.updateFromHello(db, device, factsOf(hello));
     return transaction(db, (tx) =>
       openSession(tx, {
         ...{ orgId, deviceId, replicaId, policy, log },

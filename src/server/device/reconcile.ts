@@ -59,7 +59,9 @@ export async function openSession(
   const { orgId, deviceId } = options;
   const { epoch, replacedReplicaId } = await presence.open(tx, options);
   const active = await attempts.lockActiveOfDevice(tx, { orgId, deviceId });
-  const turns = await openTurns(tx, { ...options, epoch });
+  const activeRuns = new Set(active.map((attempt) => attempt.attemptToken));
+  const mayBeTurns = options.held.filter((held) => !activeRuns.has(held.attemptToken));
+  const turns = await openTurns(tx, { ...options, epoch, held: mayBeTurns });
   const activeTokens = new Set([...active, ...turns.continuing].map((attempt) => attempt.attemptToken));
   const strangers = options.held.filter((held) => !activeTokens.has(held.attemptToken));
   const past = await findVerdicts(

@@ -196,17 +196,17 @@ test("a hello that says nothing new writes nothing; one that does leaves an even
   const tenant = await addTenant(db, "acme");
   const { deviceId } = await addDevice(db, tenant, { label: "box" });
   const facts = {
-    orgId: "acme",
-    deviceId,
     appVersion: "2.0.0",
     label: "",
     agentKinds: ["claude-code"],
     capabilities: ["notification"],
     maxConcurrency: 4,
   };
-  expect(await devices.updateFromHello(db, facts)).toBe(true);
+  const hello = async () =>
+    devices.updateFromHello(db, (await devices.find(db, { orgId: "acme", deviceId }))!, facts);
+  expect(await hello()).toBe(true);
   const head = await events.head(db, { orgId: "acme" });
-  expect(await devices.updateFromHello(db, facts)).toBe(false);
+  expect(await hello()).toBe(false);
   expect(await events.head(db, { orgId: "acme" })).toBe(head);
   expect(await devices.find(db, { orgId: "acme", deviceId })).toMatchObject({
     app_version: "2.0.0",
