@@ -86,7 +86,7 @@ export type Replica = {
 /** Connections of the scheduler and of the sessions' batchers; requests have a pool of their own. */
 const workConnections = 8;
 /** The tokens of open streams are looked at this often, so that they end within 5 s of their token also if the word was lost. */
-const tokensEveryMs = 3_000;
+const tokensEveryMs = 4_000;
 /** How long after its timeout a turn is left to its worker, whose own report is the better one. */
 const turnTimeoutGraceMs = 5_000;
 /** A replica says that it lives this often; others believe it for one TTL. */

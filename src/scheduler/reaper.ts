@@ -27,6 +27,8 @@ export async function reapOnce(
   db: Db,
   options: PassOptions & { rules: attempts.ReapRules },
 ): Promise<Reaped[]> {
+  // Nearly always nothing is lost; then one statement is all.
+  if ((await attempts.lockLost(db, options.rules, 1)).length === 0) return [];
   return transaction(db, async (tx) => {
     const lost = await attempts.lockLost(tx, options.rules, options.limit ?? attemptsPerPassMax);
     const rules = new Map(lost.map((attempt) => [attempt.runId, attempt.rule]));

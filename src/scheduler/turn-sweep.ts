@@ -20,11 +20,13 @@ import { appendEnded, endEach, endTurns } from "./turn-endings.ts";
 const turnsPerPassMax = 500;
 
 /** Ends up to `limit` turns whose deadline has passed. One that the database refuses to end is logged and left (R9). */
-export function sweepTurnsOnce(
+export async function sweepTurnsOnce(
   db: Db,
   options: { ttlMs: number; isQuiet?: boolean; limit?: number; log?: Logger },
 ): Promise<EndedTurn[]> {
   const { ttlMs, isQuiet = false, limit = turnsPerPassMax, log } = options;
+  // Nearly always none is overdue; then one statement is all.
+  if ((await lockOverdue(db, { ttlMs, isQuiet, limit: 1 })).length === 0) return [];
   return transaction(db, async (tx) => {
     const overdue = await lockOverdue(tx, { ttlMs, isQuiet, limit });
     const ended = await endEach(tx, overdue.map(endingOf), log);

@@ -59,7 +59,8 @@ export type Port = {
   close(graceMs: number): Promise<void>;
 };
 
-const pingIntervalMsDefault = 20_000;
+/** A peer that was silent for so long is pinged. Devices beat more often than that, and are not. */
+const pingIntervalMsDefault = 30_000;
 const pingTimeoutMsDefault = 10_000;
 const firstBytesTimeoutMsDefault = 10_000;
 const headersTimeoutMsDefault = 10_000;
@@ -293,7 +294,7 @@ function divertStreams(
   });
 }
 
-/** Keeps the set of HTTP/2 sessions, pings them, and ends those that are dead or idle. */
+/** Keeps the set of HTTP/2 sessions, pings those that are silent, and ends those that are dead or idle. */
 function watchSessions(http2: Http2Server, options: PortOptions): Set<ServerHttp2Session> {
   const intervalMs = options.pingIntervalMs ?? pingIntervalMsDefault;
   const timeoutMs = options.pingTimeoutMs ?? pingTimeoutMsDefault;
@@ -311,14 +312,21 @@ function watchSessions(http2: Http2Server, options: PortOptions): Set<ServerHttp
     });
 
     let timer: NodeJS.Timeout;
-    const pingLater = () => {
+    let bytesRead = 0;
+    const lookLater = () => {
       // Spread, so that those who came together are not pinged together.
-      timer = setTimeout(ping, intervalMs * (0.9 + Math.random() * 0.2));
+      timer = setTimeout(look, intervalMs * (1 + Math.random() * 0.2));
       timer.unref();
     };
-    const ping = () => {
+    const look = () => {
       if (session.destroyed) return;
       if (streams === 0 && performance.now() - idleSince > idleSessionTimeoutMs) session.close();
+      const before = bytesRead;
+      bytesRead = session.socket.bytesRead;
+      if (bytesRead > before) lookLater();
+      else ping();
+    };
+    const ping = () => {
       timer = setTimeout(() => {
         options.log.debug("a peer does not answer the ping; its session is destroyed");
         // A polite close would wait for the same peer.
@@ -328,7 +336,7 @@ function watchSessions(http2: Http2Server, options: PortOptions): Set<ServerHttp
       try {
         session.ping((error) => {
           clearTimeout(timer);
-          if (!error) pingLater();
+          if (!error) lookLater();
         });
       } catch {
         // The session ended in this very moment.
@@ -339,7 +347,7 @@ function watchSessions(http2: Http2Server, options: PortOptions): Set<ServerHttp
       clearTimeout(timer);
       sessions.delete(session);
     });
-    pingLater();
+    lookLater();
   });
   return sessions;
 }

@@ -17,7 +17,7 @@ import type { Handler } from "./port.ts";
 /** How long a probe waits for the database. */
 const databaseWithinMs = 2_000;
 /** Between looks at the database for those who watch `grpc.health.v1` and do not ask. */
-const lookEveryMs = 2_000;
+const lookEveryMs = 4_000;
 /** Numbers of the whole database are read at most this often, however many ask and however often. */
 const numbersAgeMs = 5_000;
 

@@ -74,7 +74,7 @@ export async function beat(db: Db, sessions: readonly SessionName[]): Promise<Se
       for no key update of p
     ),
     beaten as (
-      -- Beats are written up to a second late: the end of their session may be recorded already, and stays.
+      -- Beats are written seconds late: the end of their session may be recorded already, and stays.
       update presence p set last_beat_at = now()
       from mine m where p.org_id = m.org_id and p.device_id = m.device_id
     )

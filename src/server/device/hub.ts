@@ -79,6 +79,7 @@ const settlementsPerBatchMax = 500;
 const completionBytesWaitingMax = 128 * 1024 * 1024;
 const waitingMax = 50_000;
 const cancelsPerSweepMax = 10_000;
+const sessionsPerSweepPart = 4_000;
 /** Sessions opened at once: a fleet that comes back must not take all connections from the work of those that are here. */
 const opensMax = 4;
 /** Beyond so many sessions heartbeats are asked for half as often again; the TTL still holds two of them. */
@@ -274,6 +275,21 @@ export function createHub(deps: HubDeps): Hub {
     });
   }
 
+  /** Takes back claims whose answer was lost, and wakes the sessions that work waits for. */
+  async function sweepPart(some: readonly Session[]): Promise<void> {
+    for (const claim of await attempts.listClaimed(db, some, claimAnswerMs)) {
+      sessions.get(claim.deviceId)?.withdrawUnknown({ ...claim, kind: "run" });
+    }
+    for (const claim of await turnAttempts.listClaimed(db, some, claimAnswerMs)) {
+      sessions.get(claim.deviceId)?.withdrawUnknown({ ...claim, kind: "turn" });
+    }
+    const [runs, turns] = [await attempts.findWaited(db, some), await turnAttempts.findWaited(db, some)];
+    for (const session of some) {
+      if (runs.has(session.deviceId)) expect(session, false);
+      if (turns.has(session.deviceId)) expect(session, true);
+    }
+  }
+
   /** Work may wait for a session. */
   function expect(session: Session, isTurn: boolean | undefined): void {
     if (isTurn) session.mayHaveTurns = true;
@@ -353,18 +369,10 @@ export function createHub(deps: HubDeps): Hub {
         ...(await turnAttempts.listCancelling(db, cancelsPerSweepMax)),
       ];
       for (const wanted of cancelling) sessions.get(wanted.deviceId)?.cancel(wanted);
-      const names = [...sessions.values()].map(({ orgId, deviceId, epoch }) => ({ orgId, deviceId, epoch }));
-      for (const claim of await attempts.listClaimed(db, names, claimAnswerMs)) {
-        sessions.get(claim.deviceId)?.withdrawUnknown({ ...claim, kind: "run" });
-      }
-      for (const claim of await turnAttempts.listClaimed(db, names, claimAnswerMs)) {
-        sessions.get(claim.deviceId)?.withdrawUnknown({ ...claim, kind: "turn" });
-      }
-      const seats = [...sessions.values()];
-      const [runs, turns] = [await attempts.findWaited(db, seats), await turnAttempts.findWaited(db, seats)];
-      for (const session of seats) {
-        if (runs.has(session.deviceId)) expect(session, false);
-        if (turns.has(session.deviceId)) expect(session, true);
+      const all = [...sessions.values()];
+      // In parts, so that beats are answered in between.
+      for (let at = 0; at < all.length; at += sessionsPerSweepPart) {
+        await sweepPart(all.slice(at, at + sessionsPerSweepPart));
       }
     },
     stats() {

@@ -7,8 +7,12 @@ import type { AttemptName } from "../../store/settlements.ts";
 import * as turnAttempts from "../../store/turn-attempts.ts";
 import type { AttemptKind } from "./turn-work.ts";
 
-/** Heartbeats and ends of sessions are written together this often: a statement for each kind, however many there are. */
-const writeEveryMs = 1_000;
+/**
+ * Heartbeats are written together, a statement for each kind, however many there are: this often, and more often where the TTL
+ * is short.
+ */
+const writeEveryMsMax = 2_500;
+const writesPerTtl = 20;
 
 /** Writes who is there. What could not be written, because the database was away, is written with what comes later. */
 export type PresenceWriter = {
@@ -85,9 +89,12 @@ export function startPresenceWriter(options: {
     writing = undefined;
   }
 
-  const timer = setInterval(() => {
-    if (beaten.size + ended.size > 0) writing ??= write();
-  }, writeEveryMs);
+  const timer = setInterval(
+    () => {
+      if (beaten.size + ended.size > 0) writing ??= write();
+    },
+    Math.min(writeEveryMsMax, options.ttlMs / writesPerTtl),
+  );
 
   return {
     beat({ orgId, deviceId, epoch }, attemptsBeating) {

@@ -222,6 +222,18 @@ test("a peer that no longer answers pings loses its session, and its streams end
   await vi.waitFor(() => expect(port.stats()).toEqual({ connections: 0, sessions: 0 }));
 });
 
+test("a peer that is heard of is not pinged", async () => {
+  const port = await open({ pingIntervalMs: 200 });
+  const session = connect(port);
+  let pings = 0;
+  session.on("ping", () => pings++);
+  // Its own pings are words enough; they go on for longer than three intervals.
+  for (const until = performance.now() + 700; performance.now() < until; ) {
+    await new Promise((resolve) => session.ping(resolve));
+  }
+  expect(pings).toBe(0);
+});
+
 test("a peer that answers its pings keeps its session", async () => {
   const port = await open({ pingIntervalMs: 10, pingTimeoutMs: 2_000 });
   const session = connect(port);
