@@ -159,7 +159,6 @@ function refusedCredentials(nats: NatsConfig, message: string): Explanation {
     ? { what: `it refuses ${given} (${message})`, advice: "check what the server's configuration has" }
     : {
         what: `it lets nobody in without credentials (${message})`,
-        advice:
-          "set PINION_NATS_TOKEN, PINION_NATS_CREDENTIALS_FILE, or user:password@ in PINION_NATS_URL",
+        advice: "set PINION_NATS_TOKEN, PINION_NATS_CREDENTIALS_FILE, or user:password@ in PINION_NATS_URL",
       };
 }

@@ -130,7 +130,8 @@ function struckSpans(world: World): Map<string, Span[]> {
 function busySpans(world: World): Map<string, (Span & { run: string })[]> {
   const lastWord = new Map<string, number>();
   for (const { at, message } of [...world.sent, ...world.seen]) {
-    if (message.case === "heartbeat" || message.case === "heartbeatAck" || message.case === "output") continue;
+    if (message.case === "heartbeat" || message.case === "heartbeatAck" || message.case === "output")
+      continue;
     for (const { token } of namesOf(message)) {
       lastWord.set(token, Math.max(at, lastWord.get(token) ?? 0));
     }

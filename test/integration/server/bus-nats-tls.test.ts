@@ -166,7 +166,10 @@ describe.skipIf(missingHere())("NATS over TLS that verifies its clients", () => 
   test("a server is asked for the name or the address that it is called by, and for no other", async () => {
     const byAddress = await startServer(argsFor(authority.sign("address", "IP:127.0.0.1")));
     expect(await doctorOf(tlsEnv(byAddress, "127.0.0.1"))).toBe("good");
-    await expectTrouble(tlsEnv(byAddress, "localhost"), /for another name .*name the servers in PINION_NATS_URL/);
+    await expectTrouble(
+      tlsEnv(byAddress, "localhost"),
+      /for another name .*name the servers in PINION_NATS_URL/,
+    );
     const byName = await startServer(argsFor(authority.sign("name", "DNS:localhost")));
     expect(await doctorOf(tlsEnv(byName, "localhost"))).toBe("good");
     await expectTrouble(tlsEnv(byName, "127.0.0.1"), /for another name/);
@@ -218,7 +221,10 @@ describe.skipIf(missing("nats"))("NATS that asks for credentials", () => {
       { PINION_NATS_URL: url, PINION_NATS_TOKEN: "another" },
       /it refuses the token in PINION_NATS_TOKEN \(Authorization Violation\)/i,
     );
-    await expectTrouble({ PINION_NATS_URL: url }, /it lets nobody in without credentials .*set PINION_NATS_TOKEN/);
+    await expectTrouble(
+      { PINION_NATS_URL: url },
+      /it lets nobody in without credentials .*set PINION_NATS_TOKEN/,
+    );
   });
 
   test("with its user and password messages pass; a wrong one is refused, and stands in no text", async () => {

@@ -165,7 +165,13 @@ function goodLife(): { history: Entry[]; rows: Rows } {
         ],
       }),
       runRow({ id: "run-2", scheduledFor: start + 20_000, status: "skipped", skipReason: "overlap" }),
-      runRow({ id: "run-3", source: "manual", dueAt: start + 21_000, status: "cancelled", finishedAt: start + 22_020 }),
+      runRow({
+        id: "run-3",
+        source: "manual",
+        dueAt: start + 21_000,
+        status: "cancelled",
+        finishedAt: start + 22_020,
+      }),
     ],
     windows: [{ id: "window-1", org: "north", watcher: "watcher-1", run: "run-1", output: digest }],
     events: [

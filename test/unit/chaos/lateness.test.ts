@@ -23,12 +23,32 @@ const at = (ms: number, happening: Happening): Entry => ({ at: start + ms, ...ha
 const seen = (ms: number, message: Extract<Happening, { kind: "seen" }>["message"], stream = "s1") =>
   at(ms, { kind: "seen", device, stream, message });
 const event = (ms: number, kind: string, run: string, watcher = "watcher-1"): EventRow => ({
-  ...{ kind, org: "north", run, watcher, rule: null, scheduledFor: null, committedAt: start + ms },
+  kind,
+  org: "north",
+  run,
+  watcher,
+  rule: null,
+  scheduledFor: null,
+  committedAt: start + ms,
 });
 const runRow = (values: Partial<RunRow> & { id: string }): RunRow => ({
-  ...{ org: "north", watcher: "watcher-1", device, source: "manual", scheduledFor: null, dueAt: start + dueAt },
-  ...{ status: "completed", token: null, claimedAt: null, finishedAt: null, retryOf: null, isReported: true },
-  ...{ windowId: null, skipReason: null, reason: "", past: [], ...values },
+  org: "north",
+  watcher: "watcher-1",
+  device,
+  source: "manual",
+  scheduledFor: null,
+  dueAt: start + dueAt,
+  status: "completed",
+  token: null,
+  claimedAt: null,
+  finishedAt: null,
+  retryOf: null,
+  isReported: true,
+  windowId: null,
+  skipReason: null,
+  reason: "",
+  past: [],
+  ...values,
 });
 
 type Life = { history: Entry[]; rows: Rows; slots: number };
@@ -48,17 +68,20 @@ function lifeOf({ lateMs }: { lateMs: number }): Life {
       seen(pushedAt, { case: "assignment", prompt: device, ...named }),
     ],
     rows: {
-      ...{ windows: [], slots: [], backlog: [], watchers: [], devices: [{ id: device, org: "north" }] },
+      windows: [],
+      slots: [],
+      backlog: [],
+      watchers: [],
+      devices: [{ id: device, org: "north" }],
       runs: [
         runRow({
-          ...{ id: "run-1", token: "token-1", claimedAt: start + pushedAt - 5 },
+          id: "run-1",
+          token: "token-1",
+          claimedAt: start + pushedAt - 5,
           finishedAt: start + pushedAt + 500,
         }),
       ],
-      events: [
-        event(dueAt + 10, "run.created", "run-1"),
-        event(pushedAt + 500, "run.completed", "run-1"),
-      ],
+      events: [event(dueAt + 10, "run.created", "run-1"), event(pushedAt + 500, "run.completed", "run-1")],
     },
   };
 }
@@ -111,11 +134,20 @@ test("a run that waits longer is late, and for how long is said", () => {
 });
 
 const noReasons: [what: string, change: (life: Life) => void][] = [
-  ["notifications are lost all the time", (life) => faultFrom(life, "notifications_lost", ["replica-1"], 1_000, 50_000)],
+  [
+    "notifications are lost all the time",
+    (life) => faultFrom(life, "notifications_lost", ["replica-1"], 1_000, 50_000),
+  ],
   ["LISTEN is dropped meanwhile", (life) => faultFrom(life, "listen_dropped", ["listeners"], 21_000, 21_001)],
-  ["another device's network is broken", (life) => faultFrom(life, "network_hang", ["device-2"], 15_000, 40_000)],
+  [
+    "another device's network is broken",
+    (life) => faultFrom(life, "network_hang", ["device-2"], 15_000, 40_000),
+  ],
   ["another host is stopped", (life) => faultFrom(life, "host_pause", ["host-2"], 15_000, 40_000)],
-  ["the database was away long ago", (life) => faultFrom(life, "postgres_outage", ["postgres"], 5_000, 14_000)],
+  [
+    "the database was away long ago",
+    (life) => faultFrom(life, "postgres_outage", ["postgres"], 5_000, 14_000),
+  ],
   ["the device's slot was in use long ago", (life) => otherRun(life, 5_000, 19_000)],
   [
     "one of the device's two slots is in use",
@@ -128,22 +160,33 @@ const noReasons: [what: string, change: (life: Life) => void][] = [
   [
     "it is never pushed, and cancelled in the end",
     (life) => {
-      life.history = life.history.filter((entry) => entry.kind !== "seen" || entry.message.case !== "assignment");
+      life.history = life.history.filter(
+        (entry) => entry.kind !== "seen" || entry.message.case !== "assignment",
+      );
       Object.assign(life.rows.runs[0]!, { token: null, claimedAt: null, status: "cancelled" });
     },
   ],
   [
     "it is pending still",
     (life) => {
-      life.history = life.history.filter((entry) => entry.kind !== "seen" || entry.message.case !== "assignment");
-      Object.assign(life.rows.runs[0]!, { token: null, claimedAt: null, finishedAt: null, status: "pending" });
+      life.history = life.history.filter(
+        (entry) => entry.kind !== "seen" || entry.message.case !== "assignment",
+      );
+      Object.assign(life.rows.runs[0]!, {
+        token: null,
+        claimedAt: null,
+        finishedAt: null,
+        status: "pending",
+      });
       life.rows.events.pop();
     },
   ],
   [
     "its start deadline passed over it",
     (life) => {
-      life.history = life.history.filter((entry) => entry.kind !== "seen" || entry.message.case !== "assignment");
+      life.history = life.history.filter(
+        (entry) => entry.kind !== "seen" || entry.message.case !== "assignment",
+      );
       const skipped = { status: "skipped", skipReason: "offline_expired" } as const;
       Object.assign(life.rows.runs[0]!, { token: null, claimedAt: null, ...skipped });
       life.rows.events[1]!.kind = "run.skipped";
@@ -208,14 +251,20 @@ const reasons: [what: string, change: (life: Life) => void][] = [
   ["its device's network is slow", (life) => faultFrom(life, "network_latency", [device], 21_000, 22_000)],
   ["its device's host was stopped", (life) => faultFrom(life, "host_pause", ["host-1"], 10_000, 23_000)],
   ["the database is away", (life) => faultFrom(life, "postgres_outage", ["postgres"], 21_000, 24_000)],
-  ["the database came back just before", (life) => faultFrom(life, "postgres_outage", ["postgres"], 5_000, 22_000)],
+  [
+    "the database came back just before",
+    (life) => faultFrom(life, "postgres_outage", ["postgres"], 5_000, 22_000),
+  ],
   ["some replica was killed", (life) => faultFrom(life, "replica_kill", ["replica-2"], 21_000, 23_000)],
   [
     "some replica is replaced",
     (life) => {
       const replica = { kind: "replica" as const, replica: "replica-1" };
       life.history.push(at(21_000, { ...replica, phase: "stopping" }));
-      life.history.push(at(22_000, { ...replica, phase: "ended" }), at(23_000, { ...replica, phase: "serving" }));
+      life.history.push(
+        at(22_000, { ...replica, phase: "ended" }),
+        at(23_000, { ...replica, phase: "serving" }),
+      );
     },
   ],
   [
@@ -252,7 +301,5 @@ test("slots are full while as many spans are on as there are slots", () => {
   ]);
   expect(fullSpans(spans, 2)).toEqual([{ from: 5, to: 8 }]);
   expect(fullSpans(spans, 3)).toEqual([]);
-  expect(fullSpans([], 0)).toEqual([
-    { from: Number.NEGATIVE_INFINITY, to: Number.POSITIVE_INFINITY },
-  ]);
+  expect(fullSpans([], 0)).toEqual([{ from: Number.NEGATIVE_INFINITY, to: Number.POSITIVE_INFINITY }]);
 });
