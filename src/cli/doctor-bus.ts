@@ -1,4 +1,5 @@
 import { ConfigError, type NatsConfig, natsConfig } from "../config.ts";
+import { NatsTrouble } from "../server/nats-trouble.ts";
 import type { Check } from "./doctor-check.ts";
 import { formatLength } from "./lengths.ts";
 
@@ -16,21 +17,17 @@ export async function checkBus(env: Record<string, string | undefined>): Promise
   }
   if (!nats) return [];
   const servers = nats.servers.join(", ");
+  const { inspectNats } = await import("../server/bus-nats.ts");
   try {
-    const { inspectNats } = await import("../server/bus-nats.ts");
     const { version, roundTripMs } = await inspectNats(nats);
     const found = `NATS ${version} at ${servers} answers in ${formatLength(roundTripMs)}`;
     if (roundTripMs <= roundTripMsMax) return [{ name, verdict: "good", found }];
     return [{ name, verdict: "doubtful", found, advice: "put NATS nearer to the servers" }];
   } catch (error) {
-    return [
-      {
-        name,
-        verdict: "bad",
-        found: `no way in at ${servers}: ${error instanceof Error ? error.message : String(error)}`,
-        advice:
-          "check PINION_NATS_URL and its credentials; until then the sweep finds the work of other replicas",
-      },
-    ];
+    if (!(error instanceof NatsTrouble)) throw error;
+    const { server, what, advice } = error;
+    const found = `no way in at ${server}: ${what}`;
+    const until = "until then the sweep finds the work of other replicas";
+    return [{ name, verdict: "bad", found, advice: `${advice}; ${until}` }];
   }
 }

@@ -11,6 +11,7 @@ import {
   connect,
   credsAuthenticator,
   type NatsConnection,
+  type TlsOptions,
 } from "@nats-io/transport-node";
 import { sleep, within } from "../abort.ts";
 import type { NatsConfig } from "../config.ts";
@@ -18,6 +19,7 @@ import type { Logger } from "../log.ts";
 import { reconnect } from "../reconnect.ts";
 import type { Bus, BusHandlers, BusMessage } from "./bus.ts";
 import { type BusBatch, createBusSender, readEnvelope } from "./bus-sender.ts";
+import { hostOf, NatsTrouble } from "./nats-trouble.ts";
 
 const heartbeatMsDefault = 5_000;
 const connectTimeoutMs = 5_000;
@@ -46,7 +48,7 @@ export async function openNatsBus(options: {
   const connecting = reconnect({
     signal: stopping.signal,
     log,
-    lost: "the connection to NATS broke",
+    lost: "there is no connection to NATS; will try again",
     live: () =>
       liveOnce({
         nats,
@@ -151,13 +153,17 @@ async function liveOnce(options: {
   const over = AbortSignal.any([stop, broken.signal]);
   let connection: NatsConnection | undefined;
   try {
-    connection = await connect(await connectionOptions(options.nats));
+    const dialled = await dial(options.nats, stop);
+    const { server } = dialled;
+    connection = dialled.connection;
     connection.closed().then((error) => broken.abort(error ?? new Error("the connection ended")));
+    // What this user may not send is refused here, and would be lost for as long as nobody looks.
+    onRefusal(connection, (error) => broken.abort(new NatsTrouble(error, { nats: options.nats, server })));
     for (const subject of options.subjects) {
       connection.subscribe(subject, {
         callback(error, message) {
           // An error here is a subject that this user may not read.
-          if (error) broken.abort(error);
+          if (error) broken.abort(new NatsTrouble(error, { nats: options.nats, server }));
           else if (!over.aborted) guard(log, () => options.onMessage(message.string()));
         },
       });
@@ -177,11 +183,42 @@ async function liveOnce(options: {
   }
 }
 
+/** Calls back for everything that the server refuses while the connection lasts. */
+async function onRefusal(connection: NatsConnection, refused: (error: Error) => void): Promise<void> {
+  for await (const status of connection.status()) if (status.type === "error") refused(status.error);
+}
+
+/**
+ * Connects to the first of the servers that takes us, in an order of chance. One at a time, because each is asked for a
+ * certificate of its own name. Rejects with what is wrong with the last of them.
+ */
+async function dial(
+  nats: NatsConfig,
+  stop?: AbortSignal,
+): Promise<{ connection: NatsConnection; server: string }> {
+  let trouble: unknown;
+  for (const server of shuffled(nats.servers)) {
+    try {
+      return { connection: await connect(await connectionOptions(nats, server)), server };
+    } catch (error) {
+      trouble = new NatsTrouble(error, { nats, server });
+    }
+    if (stop?.aborted) break;
+  }
+  throw trouble;
+}
+
+function shuffled(servers: readonly string[]): string[] {
+  return servers
+    .map((server) => ({ server, place: Math.random() }))
+    .sort((a, b) => a.place - b.place)
+    .map(({ server }) => server);
+}
+
 /** Files are read at every connect, so that credentials can be renewed while replicas run. */
-async function connectionOptions(nats: NatsConfig): Promise<ConnectionOptions> {
-  const { tls } = nats;
+async function connectionOptions(nats: NatsConfig, server: string): Promise<ConnectionOptions> {
   return {
-    servers: nats.servers,
+    servers: server,
     name: "pinion",
     timeout: connectTimeoutMs,
     // We reconnect ourselves, because every reconnect is a resync.
@@ -192,24 +229,32 @@ async function connectionOptions(nats: NatsConfig): Promise<ConnectionOptions> {
     ...(nats.credentialsFile
       ? { authenticator: credsAuthenticator(await readFile(nats.credentialsFile)) }
       : {}),
-    ...(tls
-      ? {
-          tls: {
-            ...(tls.caFile ? { ca: await readFile(tls.caFile, "utf8") } : {}),
-            ...(tls.certFile ? { cert: await readFile(tls.certFile, "utf8") } : {}),
-            ...(tls.keyFile ? { key: await readFile(tls.keyFile, "utf8") } : {}),
-          },
-        }
-      : {}),
+    ...(nats.tls ? { tls: await tlsOptions(nats.tls, hostOf(server)) } : {}),
   };
 }
 
-/** Connects once, and says which server answered and how quickly. Rejects with what went wrong. */
+async function tlsOptions(
+  { caFile, certFile, keyFile }: NonNullable<NatsConfig["tls"]>,
+  host: string,
+): Promise<TlsOptions> {
+  const options = {
+    // For an address the client gives Node no name, and Node would look for "localhost" in the certificate.
+    host,
+    ...(caFile ? { ca: await readFile(caFile, "utf8") } : {}),
+    ...(certFile ? { cert: await readFile(certFile, "utf8") } : {}),
+    ...(keyFile ? { key: await readFile(keyFile, "utf8") } : {}),
+  };
+  return options;
+}
+
+/** Connects once, and says which version answered and how quickly. Rejects with a {@link NatsTrouble}. */
 export async function inspectNats(nats: NatsConfig): Promise<{ version: string; roundTripMs: number }> {
-  const connection = await connect(await connectionOptions(nats));
+  const { connection, server } = await dial(nats);
   try {
     const roundTripMs = await connection.rtt();
     return { version: connection.info?.version ?? "unknown", roundTripMs };
+  } catch (error) {
+    throw new NatsTrouble(error, { nats, server });
   } finally {
     await within(connection.close(), closeTimeoutMs);
   }

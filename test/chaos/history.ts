@@ -61,8 +61,8 @@ export type Happening =
   | ({ kind: "work"; device: string; phase: "begun" | "ended" } & AttemptName)
   /** A device has ended its connection for good. */
   | { kind: "gaveUp"; device: string; error: string }
-  /** A device is part of a host; its host's life is its own. */
-  | { kind: "device"; device: string; host: string; org: string }
+  /** A device is part of a host; its host's life is its own. It takes so many attempts at once. */
+  | { kind: "device"; device: string; host: string; org: string; slots: number }
   | { kind: "host"; host: string; phase: "started" | "killed" }
   | { kind: "replica"; replica: string; phase: "serving" | "stopping" | "ended" | "paused" | "continued" }
   | { kind: "call"; call: number; org: string; request: Call }

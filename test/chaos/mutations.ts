@@ -180,4 +180,26 @@ export const mutations: readonly Mutation[] = [
       kinds: ["network_latency"],
     },
   },
+  {
+    name: "the sweep asks for no work",
+    replacements: [
+      {
+        file: "src/server/device/hub.ts",
+        from: "        session.mayHaveTurns = true;\n        deps.dispatcher().wake(session);",
+        to: "        session.mayHaveTurns = true;",
+      },
+    ],
+    breaks: ["late by at most the sweep"],
+    rig: {
+      ...small,
+      every: 15,
+      callsPerSecond: 2,
+      workMsMax: 500,
+      lengthMs: 45_000,
+      gapMs: 1_000,
+      durationFactor: 6,
+      settleMsMax: 2_000,
+      kinds: ["notifications_lost"],
+    },
+  },
 ];

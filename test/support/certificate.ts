@@ -1,6 +1,6 @@
 /** Certificates for localhost, made where openssl is. Node can make keys, but no certificates. */
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
@@ -27,4 +27,32 @@ export function makeCertificate(days = 2) {
     { stdio: "ignore" },
   );
   return { certFile, keyFile, cert: readFileSync(certFile, "utf8"), key: readFileSync(keyFile, "utf8") };
+}
+
+export type Authority = {
+  certFile: string;
+  /** A certificate that it signs, as files: for a server of these names, or for a client. */
+  sign(subject: string, ...names: string[]): { certFile: string; keyFile: string };
+};
+
+/** An authority and what it signs, good for two days; removed with the folder that they are made in. */
+export function makeAuthority(folder: string): Authority {
+  const dir = mkdtempSync(join(folder, "authority-"));
+  const openssl = (...args: string[]) => execFileSync("openssl", args, { stdio: "ignore" });
+  const key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+  const [certFile, authorityKeyFile] = [join(dir, "authority.pem"), join(dir, "authority.key")];
+  const own = ["-days", "2", "-subj", "/CN=authority", "-keyout", authorityKeyFile, "-out", certFile];
+  openssl("req", "-x509", ...key, ...own);
+  return {
+    certFile,
+    sign(subject, ...names) {
+      const file = (ending: string) => join(dir, `${subject}.${ending}`);
+      const signed = { certFile: file("pem"), keyFile: file("key") };
+      openssl("req", ...key, "-subj", `/CN=${subject}`, "-keyout", signed.keyFile, "-out", file("csr"));
+      writeFileSync(file("ext"), names.length > 0 ? `subjectAltName=${names.join(",")}\n` : "");
+      const by = ["-CA", certFile, "-CAkey", authorityKeyFile, "-CAcreateserial", "-days", "2"];
+      openssl("x509", "-req", "-in", file("csr"), ...by, "-extfile", file("ext"), "-out", signed.certFile);
+      return signed;
+    },
+  };
 }

@@ -4,6 +4,7 @@ import { checkAttempts, checkFences } from "./attempts.ts";
 import { checkCalls } from "./calls.ts";
 import { checkCompletions, checkWindows } from "./completions.ts";
 import { checkEnd } from "./end.ts";
+import { checkLateness } from "./lateness.ts";
 import { checkOwners, checkReaperGrace } from "./owners.ts";
 import { checkScheduleMoves, checkSlotRows, checkSlots } from "./slots.ts";
 import { checkTenancy } from "./tenancy.ts";
@@ -21,6 +22,7 @@ export const rules: Record<string, (world: World) => Violation | undefined> = {
   checkTenancy,
   checkOwners,
   checkReaperGrace,
+  checkLateness,
   checkCalls,
   checkEnd,
 };

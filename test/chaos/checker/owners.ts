@@ -1,15 +1,18 @@
 import { iso } from "./slots.ts";
-import { linesOf, type Violation, type World } from "./world.ts";
+import { type Bounds, linesOf, type Violation, type World } from "./world.ts";
 
 /** DESIGN 5: what nobody answers for is taken away in time, and not before. */
 
-type Span = { from: number; to: number };
+export type Span = { from: number; to: number };
+
+/** After a fault is over it takes this long until everything that it struck is as it was. */
+export const recoveryMs = ({ ttlMs, slackMs }: Bounds): number => ttlMs + slackMs / 2;
 
 const databaseFaults = new Set(["postgres_restart", "postgres_outage", "backends_terminated"]);
 
 /** When some replica could reap: up and undisturbed for one TTL, and the database there for it for one TTL. */
 function reapingSpans(world: World): Span[] {
-  const { ttlMs, slackMs } = world.bounds;
+  const { ttlMs } = world.bounds;
   const end = (world.history.at(-1)?.at ?? 0) + 1;
   const begun = new Map<number, number>();
   const away: Span[] = [];
@@ -21,7 +24,7 @@ function reapingSpans(world: World): Span[] {
   for (const entry of world.history) {
     if (entry.kind === "fault" && entry.phase === "begin") begun.set(entry.fault, entry.at);
     if (entry.kind === "fault" && entry.phase === "end") {
-      const span = { from: begun.get(entry.fault) ?? entry.at, to: entry.at + ttlMs + slackMs / 2 };
+      const span = { from: begun.get(entry.fault) ?? entry.at, to: entry.at + recoveryMs(world.bounds) };
       if (databaseFaults.has(entry.name)) away.push(span);
       else if (entry.name.startsWith("database")) add(awayFor, entry.targets[0]!.replace(linkOf, ""), span);
     }

@@ -7,6 +7,10 @@ export type Bounds = {
   silentAttemptMs: number;
   /** How much later than by the book a reaper may be on a busy machine. */
   slackMs: number;
+  /** Between two looks of a replica for what nobody told it of. */
+  sweepMs: number;
+  /** How much later than the sweep a push may be on a busy machine that answers heartbeats in time. */
+  pushSlackMs: number;
 };
 
 /** What breaks a promise, and the lines of the history that show it. */
@@ -49,6 +53,8 @@ export type World = {
   operations: Operation[];
   orgOfDevice: ReadonlyMap<string, string>;
   hostOfDevice: ReadonlyMap<string, string>;
+  /** How many attempts a device takes at once. */
+  slotsOfDevice: ReadonlyMap<string, number>;
 };
 
 const attemptEnds = new Set(["run.retried", "run.withdrawn"]);
@@ -59,12 +65,15 @@ export function makeWorld(history: readonly Entry[], rows: Rows, bounds: Bounds)
   const seen: Seen[] = [];
   const orgOfDevice = new Map(rows.devices.map(({ id, org }) => [id, org]));
   const hostOfDevice = new Map<string, string>();
+  const slotsOfDevice = new Map<string, number>();
   const operations = new Map<number, Operation>();
   for (const entry of history) {
     if (entry.kind === "sent") sent.push(entry);
     else if (entry.kind === "seen") seen.push(entry);
-    else if (entry.kind === "device") hostOfDevice.set(entry.device, entry.host);
-    else if (entry.kind === "call") {
+    else if (entry.kind === "device") {
+      hostOfDevice.set(entry.device, entry.host);
+      slotsOfDevice.set(entry.device, entry.slots);
+    } else if (entry.kind === "call") {
       const { org, request, at } = entry;
       operations.set(entry.call, { org, request, sentAt: at, answeredAt: undefined, answer: undefined });
     } else if (entry.kind === "answer") {
@@ -83,6 +92,7 @@ export function makeWorld(history: readonly Entry[], rows: Rows, bounds: Bounds)
     operations: [...operations.values()],
     orgOfDevice,
     hostOfDevice,
+    slotsOfDevice,
   };
 }
 

@@ -72,6 +72,8 @@ export const bounds: Bounds = {
   silentAttemptMs: 8_000,
   // A machine that runs all of this at once is late by seconds at times.
   slackMs: 20_000,
+  sweepMs: 3_000,
+  pushSlackMs: 5_000,
 };
 
 const environment: { [name: string]: string } = {
@@ -83,7 +85,7 @@ const environment: { [name: string]: string } = {
   PINION_NEVER_BEAT_MS: "20000",
   PINION_RUN_TIMEOUT_GRACE_MS: "3000",
   PINION_STREAM_AGE_MS: "30000",
-  PINION_SWEEP_INTERVAL_MS: "3000",
+  PINION_SWEEP_INTERVAL_MS: String(bounds.sweepMs),
   PINION_REAP_INTERVAL_MS: "500",
   PINION_RETRY_BACKOFF_MS: "500",
   PINION_WATCHER_BACKOFF_MS: "2000",
@@ -165,9 +167,9 @@ export async function openRig(options: RigOptions): Promise<Rig> {
       await Promise.all(hosts.map((host) => host.child?.isAlive && host.kill()));
     });
     for (const host of hosts) {
-      for (const { deviceId } of host.devices) {
+      for (const { deviceId, slots } of host.devices) {
         const { org } = fleet.find(({ device }) => device.deviceId === deviceId)!;
-        record({ kind: "device", device: deviceId, host: host.name, org });
+        record({ kind: "device", device: deviceId, host: host.name, org, slots });
       }
     }
     await Promise.all(hosts.map((host) => host.start()));

@@ -7,7 +7,13 @@ import type { Entry, Happening } from "../../chaos/history.ts";
 import type { FaultKind } from "../../chaos/plan.ts";
 import type { EventRow, Rows, RunRow } from "../../chaos/rows.ts";
 
-const bounds: Bounds = { ttlMs: 4_000, silentAttemptMs: 8_000, slackMs: 2_000 };
+const bounds: Bounds = {
+  ttlMs: 4_000,
+  silentAttemptMs: 8_000,
+  slackMs: 2_000,
+  sweepMs: 3_000,
+  pushSlackMs: 1_000,
+};
 const second = 1_000;
 /** A whole minute. */
 const start = Date.UTC(2026, 0, 1, 12, 0);
@@ -60,7 +66,7 @@ function goodLife(): { history: Entry[]; rows: Rows } {
   const first = { run: "run-1", token: "token-1" };
   const second_ = { run: "run-1", token: "token-2" };
   const history: Entry[] = [
-    at(0, { kind: "device", device, host: "host-1", org: "north" }),
+    at(0, { kind: "device", device, host: "host-1", org: "north", slots: 1 }),
     at(0, { kind: "replica", replica: "replica-1", phase: "serving" }),
     at(1, {
       kind: "call",
@@ -142,6 +148,7 @@ function goodLife(): { history: Entry[]; rows: Rows } {
       runRow({
         id: "run-1",
         scheduledFor: start + 10_000,
+        dueAt: start + 10_000,
         token: "token-2",
         claimedAt: start + 17_150,
         finishedAt: start + 18_050,
@@ -158,7 +165,13 @@ function goodLife(): { history: Entry[]; rows: Rows } {
         ],
       }),
       runRow({ id: "run-2", scheduledFor: start + 20_000, status: "skipped", skipReason: "overlap" }),
-      runRow({ id: "run-3", source: "manual", status: "cancelled" }),
+      runRow({
+        id: "run-3",
+        source: "manual",
+        dueAt: start + 21_000,
+        status: "cancelled",
+        finishedAt: start + 22_020,
+      }),
     ],
     windows: [{ id: "window-1", org: "north", watcher: "watcher-1", run: "run-1", output: digest }],
     events: [
@@ -529,6 +542,17 @@ const changes: [rule: string, what: string, change: (life: Life) => void][] = [
     (life) => {
       const outage = faultOf("postgres_outage", "postgres");
       add(life, at(11_000, { ...outage, phase: "begin" }), at(14_500, { ...outage, phase: "end" }));
+    },
+  ],
+  [
+    "late by at most the sweep",
+    "a run is left to a device that could have taken it",
+    (life) => {
+      const acks = [18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29];
+      add(life, ...acks.map((s) => seen(s * second + 500, { case: "heartbeatAck" }, "s2")));
+      const values = { status: "cancelled", dueAt: start + 22_030, finishedAt: start + 29_000 } as const;
+      life.rows.runs.push(runRow({ id: "run-4", source: "manual", ...values }));
+      life.rows.events.push(event(22_030, "run.created", "run-4"), event(29_000, "run.cancelled", "run-4"));
     },
   ],
   [
