@@ -243,7 +243,17 @@ export async function startReplica(
 
     const quotas = createQuotas(config.quotas);
     const loops = { ...common, doorbell, sweepMs: config.sweepIntervalMs };
-    const materializer = startMaterializer({ ...loops, quotas });
+    const materializer = startMaterializer({
+      ...loops,
+      quotas,
+      claimHere: (tx, runs) => {
+        const pending = runs.filter((run) => run.status === "pending");
+        return dispatcher.claimWithin(
+          tx,
+          pending.flatMap((run) => hub.seatOf(run) ?? []),
+        );
+      },
+    });
     sweep = startLoop({
       name: "sweep",
       log,

@@ -32,7 +32,21 @@ export interface Seat {
 export type Dispatcher = {
   /** Something happened that may give this seat work: a run was written, a slot freed, a session opened. */
   wake(seat: Seat): void;
+  /**
+   * Claims for seats in an open transaction that has just written runs of theirs, so that one commit makes them due and gives
+   * them away. A seat that another claim serves at this moment is left out; whoever wrote the runs wakes it after the commit.
+   */
+  claimWithin(tx: Db, seats: Iterable<Seat>): Promise<HeldClaim>;
   idle(): Promise<void>;
+};
+
+/** What was claimed in a transaction that is not committed yet. One of the two is called, once. */
+export type HeldClaim = {
+  runIds: ReadonlySet<string>;
+  /** The transaction was committed: the seats get their runs. */
+  deliver(): void;
+  /** It was not. */
+  drop(): void;
 };
 
 /** Seats per claim statement. */
@@ -51,25 +65,36 @@ export function createDispatcher(options: {
 }): Dispatcher {
   const { db, log } = options;
   const woken = new Set<Seat>();
+  /** Seats of claims that are under way: their free slots are spoken for. */
+  const engaged = new Set<Seat>();
   let running: Promise<void> | undefined;
+
+  function release(seats: Iterable<Seat>): void {
+    for (const seat of seats) engaged.delete(seat);
+    if (woken.size > 0) running ??= drain();
+  }
 
   async function drain(): Promise<void> {
     // Those that are woken in the same turn of the event loop share the first statement.
     await Promise.resolve();
-    while (woken.size > 0) {
+    while (true) {
       const seats: Seat[] = [];
       for (const seat of woken) {
+        if (engaged.has(seat)) continue;
         woken.delete(seat);
         if (seat.freeSlots() > 0 && (seat.mayHaveRuns || seat.mayHaveTurns)) seats.push(seat);
         if (seats.length === seatsPerBatchMax) break;
       }
-      if (seats.length === 0) continue;
+      // Those that are left wait for the end of another claim, which asks for the next look.
+      if (seats.length === 0) break;
+      for (const seat of seats) engaged.add(seat);
       try {
         await serve(seats);
       } catch (error) {
         // The sweep finds what waits.
         log[isUnavailable(error) ? "warn" : "error"]({ err: error, seats: seats.length }, "a claim failed");
       }
+      for (const seat of seats) engaged.delete(seat);
     }
     // In the same turn as the last look: a seat that is woken later starts anew.
     running = undefined;
@@ -80,9 +105,8 @@ export function createDispatcher(options: {
     const share = Math.max(1, Math.floor(attemptsPerBatchMax / seats.length));
     const wantsOf = (some: Iterable<Seat>) =>
       [...some].flatMap((seat) => {
-        const { orgId, deviceId, epoch, kinds } = seat;
         const slots = Math.min(seat.freeSlots(), share);
-        return slots > 0 ? [{ orgId, deviceId, epoch, kinds, slots }] : [];
+        return slots > 0 ? [{ ...wantOf(seat), slots }] : [];
       });
     // Somebody waits for a turn's reply, so turns come first. Each part is delivered before the next one is claimed, so
     // that a failure loses nobody's answer.
@@ -156,24 +180,27 @@ export function createDispatcher(options: {
     const claimed = await looking(wants, byDevice, "mayHaveRuns", () => attempts.claim(db, wants));
     const claimMs = performance.now() - startedAt;
     options.onBatch?.(wants.length, claimMs);
-    const unusable: { run: attempts.ClaimedRun; reason: string }[] = [];
+    const unusable = hand(claimed, byDevice, claimMs);
+    if (unusable.length > 0) await fail(unusable, byDevice);
+  }
+
+  /** Gives the seats what was claimed for them; answers with what nobody can execute. */
+  function hand(
+    claimed: readonly attempts.ClaimedRun[],
+    byDevice: ReadonlyMap<string, Seat>,
+    claimMs: number,
+  ): Unusable[] {
+    const unusable: Unusable[] = [];
     for (const run of claimed) {
       const reason = whyUnusable(run);
       if (reason) unusable.push({ run, reason });
       else byDevice.get(run.deviceId)!.deliver(run, claimMs);
     }
-    if (unusable.length === 0) return;
-    await fail(unusable);
-    // Their slots were never used; what waits behind them is claimed now.
-    for (const { run } of unusable) {
-      const seat = byDevice.get(run.deviceId)!;
-      seat.mayHaveRuns = true;
-      woken.add(seat);
-    }
+    return unusable;
   }
 
   /** R8: a payload that cannot be executed fails its run, once, and touches nothing else. */
-  async function fail(unusable: { run: attempts.ClaimedRun; reason: string }[]): Promise<void> {
+  async function fail(unusable: readonly Unusable[], byDevice: ReadonlyMap<string, Seat>): Promise<void> {
     const settled = await transaction(db, (tx) =>
       settleWithEvents(
         tx,
@@ -190,6 +217,12 @@ export function createDispatcher(options: {
       ),
     );
     options.doorbell.settled(settled);
+    // Their slots were never used; what waits behind them is claimed now.
+    for (const { run } of unusable) {
+      const seat = byDevice.get(run.deviceId)!;
+      seat.mayHaveRuns = true;
+      woken.add(seat);
+    }
   }
 
   return {
@@ -197,11 +230,55 @@ export function createDispatcher(options: {
       woken.add(seat);
       running ??= drain();
     },
+    async claimWithin(tx, seats) {
+      const byDevice = new Map<string, Seat>();
+      for (const seat of seats) {
+        if (seat.freeSlots() > 0 && !engaged.has(seat)) byDevice.set(seat.deviceId, seat);
+      }
+      const held = [...byDevice.values()];
+      for (const seat of held) engaged.add(seat);
+      const startedAt = performance.now();
+      let claimed: attempts.ClaimedRun[];
+      try {
+        const wants = held.map((seat) => ({ ...wantOf(seat), slots: seat.freeSlots() }));
+        claimed = await looking(wants, byDevice, "mayHaveRuns", () => attempts.claim(tx, wants));
+      } catch (error) {
+        release(held);
+        throw error;
+      }
+      const claimMs = performance.now() - startedAt;
+      return {
+        runIds: new Set(claimed.map((run) => run.runId)),
+        deliver() {
+          if (held.length > 0) options.onBatch?.(held.length, claimMs);
+          const unusable = hand(claimed, byDevice, claimMs);
+          release(held);
+          if (unusable.length === 0) return;
+          fail(unusable, byDevice)
+            .catch((error: unknown) =>
+              log.error({ err: error }, "runs that nobody can execute were not failed"),
+            )
+            .finally(() => release([]));
+        },
+        drop() {
+          // What it would have had is there still.
+          for (const seat of held) {
+            seat.mayHaveRuns = true;
+            woken.add(seat);
+          }
+          release(held);
+        },
+      };
+    },
     async idle() {
       while (running) await running;
     },
   };
 }
+
+type Unusable = { run: attempts.ClaimedRun; reason: string };
+
+const wantOf = ({ orgId, deviceId, epoch, kinds }: Seat) => ({ orgId, deviceId, epoch, kinds });
 
 /** Why a claimed run cannot be handed to a device, if so. */
 export function whyUnusable(run: attempts.ClaimedRun): string | undefined {

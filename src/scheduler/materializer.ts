@@ -4,6 +4,7 @@ import { type Db, isPassing, transaction } from "../store/database.ts";
 import * as events from "../store/events.ts";
 import type { Quotas } from "../store/quotas.ts";
 import * as schedules from "../store/schedules.ts";
+import type { HeldClaim } from "./dispatcher.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { type Loop, startLoop } from "./loop.ts";
 import { type Plan, planBacklog, planDue, slotsPerPassMax } from "./plan.ts";
@@ -32,8 +33,17 @@ export const slotsPerTransactionMax = 5_000;
 const passedOverMs = 1;
 const passedOverMsMax = 50;
 
-/** Without quotas, an org may have any number of active runs. */
-type PassOptions = { doorbell: Doorbell; log: Logger; quotas?: Quotas };
+type PassOptions = {
+  doorbell: Doorbell;
+  log: Logger;
+  /** Without them, an org may have any number of active runs. */
+  quotas?: Quotas;
+  /** Claims runs that were just written for devices of this replica, in the transaction that wrote them. */
+  claimHere?: (tx: Db, runs: readonly schedules.RecordedRun[]) => Promise<HeldClaim>;
+};
+
+/** Runs of a pass that are claimed with it. Beyond, claims are made beside the passes, and other watchers do not wait for them. */
+const claimedWithinMax = 50;
 
 /**
  * Records the due slots of up to `limit` watchers, the longest due first, and of up to `newest` that fell due last;
@@ -98,19 +108,26 @@ async function pass(
   plan: Planner,
 ): Promise<number> {
   let names: schedules.WatcherName[] = [];
+  let claim: HeldClaim | undefined;
   try {
     const runs = await transaction(db, async (tx) => {
+      // Of a try that lost against others.
+      claim?.drop();
+      claim = undefined;
       const watchers = await lock(tx);
       names = watchers;
       const slotsMax = shareOf(watchers.length);
       const plans = watchers.map((watcher) => plan(watcher, slotsMax));
       if (options.quotas) await keepWithin(tx, options.quotas, plans);
       const written = await write(tx, plans);
+      if (written.length <= claimedWithinMax) claim = await options.claimHere?.(tx, written);
       await events.appendAll(tx, written.map(eventOf));
       return written;
     });
-    options.doorbell.recorded(runs);
+    options.doorbell.recorded(runs, claim?.runIds);
+    claim?.deliver();
   } catch (error) {
+    claim?.drop();
     if (isPassing(error) || names.length === 0) throw error;
     options.log.error(
       { err: error, watchers: names.length },
@@ -200,6 +217,7 @@ export function startMaterializer(options: {
   doorbell: Doorbell;
   log: Logger;
   quotas: Quotas;
+  claimHere: NonNullable<PassOptions["claimHere"]>;
   sweepMs: number;
 }): Loop {
   let isBehind = false;
@@ -221,7 +239,8 @@ export function startMaterializer(options: {
         return waitMs;
       }
       againMs = passedOverMs;
-      return Math.min(Math.ceil(nextDueMs ?? options.sweepMs), options.sweepMs);
+      // A fraction of a millisecond early: by the time that the statement is there, the slot is due.
+      return Math.min(Math.floor(nextDueMs ?? options.sweepMs), options.sweepMs);
     },
   });
 }

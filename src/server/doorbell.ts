@@ -125,10 +125,10 @@ export function createDoorbell(options: {
   }
 
   return {
-    recorded(runs: readonly RecordedRun[]) {
+    recorded(runs: readonly RecordedRun[], claimed?: ReadonlySet<string>) {
       const fleets = new Set<string>();
-      for (const { status, orgId, deviceId } of runs) {
-        if (status !== "pending") continue;
+      for (const { status, orgId, deviceId, runId } of runs) {
+        if (status !== "pending" || claimed?.has(runId)) continue;
         if (deviceId) ring({ kind: "work", orgId, deviceId });
         else fleets.add(orgId);
       }

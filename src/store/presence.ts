@@ -56,15 +56,18 @@ export async function close(db: Db, sessions: readonly SessionName[]): Promise<S
   return rows;
 }
 
+/** A session that is no longer its device's current one. `isGone`: because the device was deleted. */
+export type StaleSession = SessionName & { isGone: boolean };
+
 /** Records heartbeats; answers which of the sessions are no longer their device's current one. */
-export async function beat(db: Db, sessions: readonly SessionName[]): Promise<SessionName[]> {
+export async function beat(db: Db, sessions: readonly SessionName[]): Promise<StaleSession[]> {
   if (sessions.length === 0) return [];
   const input = unnest("i", sessions, {
     org_id: ["text", (s) => s.orgId],
     device_id: ["uuid", (s) => s.deviceId],
     epoch: ["bigint", (s) => s.epoch],
   });
-  const { rows } = await sql<SessionName>`
+  const { rows } = await sql<StaleSession>`
     with input as materialized (select * from ${input}),
     mine as materialized (
       select p.org_id, p.device_id from presence p join input i
@@ -78,7 +81,8 @@ export async function beat(db: Db, sessions: readonly SessionName[]): Promise<Se
       update presence p set last_beat_at = now()
       from mine m where p.org_id = m.org_id and p.device_id = m.device_id
     )
-    select i.org_id as "orgId", i.device_id as "deviceId", i.epoch
+    select i.org_id as "orgId", i.device_id as "deviceId", i.epoch,
+      not exists (select from presence p where p.org_id = i.org_id and p.device_id = i.device_id) as "isGone"
     from input i left join mine m on m.org_id = i.org_id and m.device_id = i.device_id
     where m.device_id is null
   `.execute(db);

@@ -47,7 +47,8 @@ export type DueWatcher = {
 export async function lockDue(tx: Db, limit: number, newest = 0): Promise<DueWatcher[]> {
   const due = (order: "asc" | "desc", count: number) => sql`
     select org_id as "orgId", id as "watcherId" from watcher
-    where next_due_at <= now()
+    -- Not the transaction's time: the slot may have fallen due since it began.
+    where next_due_at <= statement_timestamp()
     order by next_due_at ${sql.raw(order)}
     limit ${sql.lit(count)}
     for update skip locked`;

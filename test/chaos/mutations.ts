@@ -105,8 +105,8 @@ export const mutations: readonly Mutation[] = [
       // Both of two replicas that look at a watcher plan its slot.
       {
         file: "src/store/schedules.ts",
-        from: "    for update skip locked\n  `",
-        to: "  `",
+        from: "\n    for update skip locked`;\n  const query",
+        to: "`;\n  const query",
       },
     ],
     breaks: ["a slot is one row"],
@@ -185,8 +185,8 @@ export const mutations: readonly Mutation[] = [
     replacements: [
       {
         file: "src/server/device/hub.ts",
-        from: "        session.mayHaveTurns = true;\n        deps.dispatcher().wake(session);",
-        to: "        session.mayHaveTurns = true;",
+        from: "      if (runs.has(session.deviceId)) expect(session, false);\n",
+        to: "",
       },
     ],
     breaks: ["late by at most the sweep"],

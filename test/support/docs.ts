@@ -137,6 +137,9 @@ export const executedElsewhere: Record<string, [file: string, text: string][]> =
 export const notExecutable: Record<string, string> = {
   "PGPASSWORD=$(cat .pinion/postgres.password) pg_dump -Fc -h 127.0.0.1 -p $(cat .pinion/postgres.port) -U pinion pinion > pinion.dump":
     "it needs PostgreSQL's own pg_dump of the same major version, which is not among the packages",
+  "npm run bench -- lifecycle": "it measures for minutes, and installs what Pinion is compared with",
+  "npm run bench -- lifecycle --smoke": "it installs what Pinion is compared with",
+  "npm run bench -- latency --json latency.json": "it measures for minutes",
   "npm run format":
     "it rewrites the checkout; `npm run check` asks the same tools whether there is anything to rewrite",
 };

@@ -39,6 +39,8 @@ export type Hub = {
   report(report: Report): Promise<ReportVerdict>;
   /** Hands a message to the device's session; false if the device has none here. */
   receive(message: BusMessage): boolean;
+  /** The session of a device, if it is here. */
+  seatOf(device: { orgId: string; deviceId: string | null }): Session | undefined;
   /** Makes good what lost notifications missed: looks for settled attempts, wanted ends, and work, for all sessions. */
   sweep(): Promise<void>;
   stats(): { sessions: number; attempts: number };
@@ -141,7 +143,9 @@ export function createHub(deps: HubDeps): Hub {
     onBatch: telemetry.batch("beats"),
     onStale(stale) {
       const session = sessions.get(stale.deviceId);
-      if (session?.epoch === stale.epoch) session.replaced();
+      if (session?.epoch !== stale.epoch) return;
+      if (stale.isGone) session.revoked();
+      else session.replaced();
     },
     ttlMs: deps.config.ttlMs,
     onBroken: (broken) =>
@@ -354,6 +358,10 @@ export function createHub(deps: HubDeps): Hub {
           break;
       }
       return true;
+    },
+    seatOf({ orgId, deviceId }) {
+      const session = deviceId === null ? undefined : sessions.get(deviceId);
+      return session?.orgId === orgId ? session : undefined;
     },
     async sweep() {
       if (sessions.size === 0) return;

@@ -27,7 +27,7 @@ export function startPresenceWriter(options: {
   db: Db;
   log: Logger;
   /** A session beat that is no longer its device's current one. */
-  onStale: (session: presence.SessionName) => void;
+  onStale: (session: presence.StaleSession) => void;
   /** How long a turn is its worker's after a beat, in milliseconds. */
   ttlMs: number;
   /** The fast path: fails the turns of sessions whose end has been written. What it rejects is tried again. */

@@ -367,6 +367,9 @@ export class Session implements Seat {
       if (attempt.state === "accepting") attempt.state = "running";
       this.#services.telemetry.accepted(this.#named(attempt), performance.now() - attempt.pushedAt);
       this.#services.runMoved(this, "run.started", attempt);
+    } else if (result === "moot") {
+      // It ended before that was written; whoever watches is told that it began all the same.
+      this.#services.runMoved(this, "run.started", attempt);
     } else if (result === "gone" && attempt.state === "accepting") {
       // Settled meanwhile; unless it has reported already, the device is to stop.
       this.settled(attempt.attemptToken);

@@ -34,6 +34,9 @@ const wrongOf = ({ cases }: Report) => cases.filter(({ outcome }) => outcome !==
 /** Some forty seconds of processes that start and end, on a busy machine more. */
 const longMs = 240_000;
 
+/** The examples, and twenty daemons that are each broken on purpose: `npm run test:long`. */
+const isLong = process.env.PINION_TEST_LONG === "1";
+
 test("the daemon of this repository keeps every promise", { timeout: longMs }, async () => {
   const config = join(await temporaryDirectory(), "sh.toml");
   writeFileSync(
@@ -48,7 +51,7 @@ test("the daemon of this repository keeps every promise", { timeout: longMs }, a
   expect(code).toBe(0);
 });
 
-test.for([["Python", pythonDaemon] as const, ["Go", goDaemon] as const])(
+test.skipIf(!isLong).for([["Python", pythonDaemon] as const, ["Go", goDaemon] as const])(
   "so does the example in %s",
   { timeout: longMs },
   async ([name, prepare], { skip }) => {
@@ -61,9 +64,6 @@ test.for([["Python", pythonDaemon] as const, ["Go", goDaemon] as const])(
     expect(wrongOf(report)).toEqual([]);
   },
 );
-
-/** Twenty daemons, each broken on purpose: `npm run test:long`. */
-const isLong = process.env.PINION_TEST_LONG === "1";
 
 describe.skipIf(!isLong)("a broken daemon fails the case that is about it", () => {
   const mutants: [what: string, name: string, mutation: Mutation][] = [

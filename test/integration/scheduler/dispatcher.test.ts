@@ -2,9 +2,11 @@
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
-import { createDispatcher, type Seat } from "../../../src/scheduler/dispatcher.ts";
+import { createDispatcher, type HeldClaim, type Seat } from "../../../src/scheduler/dispatcher.ts";
 import { materializeOnce } from "../../../src/scheduler/materializer.ts";
 import type { TurnEndings } from "../../../src/scheduler/turn-endings.ts";
+import type { ClaimedRun } from "../../../src/store/attempts.ts";
+import { transaction } from "../../../src/store/database.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   type DeviceName,
@@ -34,6 +36,28 @@ async function seedDue(device: DeviceName, count: number, dueAt: Date): Promise<
   `.execute(db);
 }
 
+/** A device's session, whose seat says what it was given. */
+async function openSeat(device: DeviceName, slots: number, given: (run: ClaimedRun) => void): Promise<Seat> {
+  const { epoch } = await openDevice(database.db, device);
+  let free = slots;
+  return {
+    ...{ orgId, deviceId: device.deviceId, epoch, kinds: null, mayHaveRuns: true, mayHaveTurns: false },
+    freeSlots: () => free,
+    deliver(run) {
+      free -= 1;
+      given(run);
+    },
+    deliverTurn: () => {},
+  };
+}
+
+function openDispatcher(onBatch: (seats: number) => void = () => {}) {
+  return createDispatcher({
+    ...{ db: database.db, policy, log, doorbell: noteDoorbell(), onBatch },
+    turns: { timers: turnTimers, endings: {} as TurnEndings },
+  });
+}
+
 test("a seat with many free slots leaves room for the others in each claim, and gets all that is its own", async () => {
   const { db } = database;
   const [large, small] = [await seedDevice(db), await seedDevice(db)];
@@ -42,29 +66,14 @@ test("a seat with many free slots leaves room for the others in each claim, and 
   while ((await materializeOnce(db, { doorbell: noteDoorbell(), log })) > 0);
 
   const delivered: string[] = [];
-  const seatOf = async (device: DeviceName, slots: number): Promise<Seat> => {
-    const { epoch } = await openDevice(db, device);
-    let free = slots;
-    return {
-      ...{ orgId, deviceId: device.deviceId, epoch, kinds: null, mayHaveRuns: true, mayHaveTurns: false },
-      freeSlots: () => free,
-      deliver: (run) => {
-        free -= 1;
-        delivered.push(run.deviceId);
-      },
-      deliverTurn: () => {},
-    };
-  };
+  const seatOf = (device: DeviceName, slots: number) =>
+    openSeat(device, slots, (run) => delivered.push(run.deviceId));
   const [many, one] = [await seatOf(large, 5_000), await seatOf(small, 1)];
   const claims: number[] = [];
-  const dispatcher = createDispatcher({
-    ...{ db, policy, log, doorbell: noteDoorbell() },
-    turns: { timers: turnTimers, endings: {} as TurnEndings },
-    onBatch: (seats) => {
-      claims.push(seats);
-      // It is woken while the first claim is under way.
-      if (claims.length === 1) dispatcher.wake(one);
-    },
+  const dispatcher = openDispatcher((seats) => {
+    claims.push(seats);
+    // It is woken while the first claim is under way.
+    if (claims.length === 1) dispatcher.wake(one);
   });
   dispatcher.wake(many);
   await dispatcher.idle();
@@ -81,4 +90,68 @@ test("a seat with many free slots leaves room for the others in each claim, and 
   dispatcher.wake(many);
   await dispatcher.idle();
   expect(claims).toHaveLength(asked + 1);
+});
+
+test("what is recorded for a device of this replica is claimed in the same transaction, and pushed after its commit", async () => {
+  const { db } = database;
+  const device = await seedDevice(db);
+  await seedDue(device, 3, new Date(Date.now() - 2_000));
+  const given: string[] = [];
+  const seat = await openSeat(device, 2, (run) => given.push(run.runId));
+  const claims: number[] = [];
+  const dispatcher = openDispatcher((seats) => claims.push(seats));
+  const doorbell = noteDoorbell();
+  const told: (ReadonlySet<string> | undefined)[] = [];
+  await materializeOnce(db, {
+    log,
+    doorbell: {
+      ...doorbell,
+      recorded(runs, claimed) {
+        doorbell.recorded(runs);
+        told.push(claimed);
+        // Only now is it pushed.
+        expect(given).toEqual([]);
+      },
+    },
+    claimHere: (tx) => dispatcher.claimWithin(tx, [seat]),
+  });
+  expect(given).toHaveLength(2);
+  expect([...told[0]!].sort()).toEqual([...given].sort());
+  const { rows } = await sql<{ status: string; slots: number }>`
+    select status, count(*)::int as slots from run
+      join slot on slot.run_id = run.id and run.xmin = slot.xmin group by 1 order by 1`.execute(db);
+  expect(rows).toEqual([
+    { status: "claimed", slots: 2 },
+    { status: "pending", slots: 1 },
+  ]);
+  await dispatcher.idle();
+  expect(claims).toEqual([1]);
+});
+
+test("while a transaction that claimed for a seat is open nothing else is claimed for it, and if it fails the runs are found again", async () => {
+  const { db } = database;
+  const [device, other] = [await seedDevice(db), await seedDevice(db)];
+  for (const one of [device, other]) await seedDue(one, 1, new Date(Date.now() - 2_000));
+  await materializeOnce(db, { doorbell: noteDoorbell(), log });
+  const given: string[] = [];
+  const note = (run: ClaimedRun) => given.push(run.deviceId);
+  const [seat, free] = [await openSeat(device, 1, note), await openSeat(other, 1, note)];
+  const dispatcher = openDispatcher();
+  let held: HeldClaim | undefined;
+  const failed = new Error("the transaction fails");
+  await expect(
+    transaction(db, async (tx) => {
+      held = await dispatcher.claimWithin(tx, [seat]);
+      expect(held.runIds.size).toBe(1);
+      expect((await dispatcher.claimWithin(tx, [seat])).runIds.size).toBe(0);
+      dispatcher.wake(seat);
+      dispatcher.wake(free);
+      await dispatcher.idle();
+      expect(given).toEqual([other.deviceId]);
+      throw failed;
+    }),
+  ).rejects.toBe(failed);
+  held!.drop();
+  await dispatcher.idle();
+  expect(given).toEqual([other.deviceId, device.deviceId]);
 });

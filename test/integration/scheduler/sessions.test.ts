@@ -182,7 +182,7 @@ test("a beat of a replaced session is answered as stale and keeps nobody alive",
   const older = await openDevice(db, device);
   const newer = await openDevice(db, device);
   const stale = { ...device, epoch: older.epoch };
-  expect(await presence.beat(db, [stale])).toEqual([stale]);
+  expect(await presence.beat(db, [stale])).toEqual([{ ...stale, isGone: false }]);
   expect(await presence.beat(db, [{ ...device, epoch: newer.epoch }])).toEqual([]);
 });
 

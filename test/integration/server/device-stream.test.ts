@@ -419,7 +419,7 @@ test.each([
   await expect(again).rejects.toThrow(/unknown, revoked or expired/);
   // What a deleted device worked on will never be answered for; a revoked one may be enrolled again.
   const status = what === "a deleted device" ? RunStatus.CANCELLED : RunStatus.RUNNING;
-  expect((await getRun(clients, assignment)).status).toBe(status);
+  await untilStatus(clients, assignment, status);
 });
 
 test.each(["the same replica", "another replica"])(

@@ -13,7 +13,7 @@ const begin = (
 ) => at(seconds, { kind: "fault", fault, name, phase: "begin", targets });
 const end = (seconds: number, fault: number, name: "network_reset" | "postgres_outage", targets: string[]) =>
   at(seconds, { kind: "fault", fault, name, phase: "end", targets });
-const device = (name: string) => at(0, { kind: "device", device: name, host: "h", org: "o" });
+const device = (name: string) => at(0, { kind: "device", device: name, host: "h", org: "o", slots: 1 });
 
 function worstOf(history: Entry[]) {
   const rows = { runs: [] } as unknown as Parameters<typeof summarize>[0]["rows"];
