@@ -40,9 +40,7 @@ export const bench: Bench = async ({ isSmoke }) => {
     await opened.close();
 
     const dueToFrame = percentiles(frames.map((frame) => frame.at - frame.dueAt));
-    const commitToFrame = percentiles(
-      frames.map((frame) => frame.at - committedAt.get(frame.runId)!),
-    );
+    const commitToFrame = percentiles(frames.map((frame) => frame.at - committedAt.get(frame.runId)!));
     const completeToAck = percentiles(measured.acks.slice(warm));
     const graphile = await waitsOf("references/graphile.ts", {
       ...{ gapsMs, warm },

@@ -26,7 +26,7 @@ const replicaId = "replica-1";
 const policy = { retryBackoffMs: 1_000, backoffAfter: 3, pauseAfter: 10, watcherBackoffMs: 1_000 };
 /** By what stands in the text of each alone. */
 const statements: Record<string, RegExp> = {
-  "lock what is due": /where next_due_at <= now\(\)/,
+  "lock what is due": /where next_due_at <= statement_timestamp/,
   "read what is locked": /"queuedSlotAt"/,
   "record the run": /insert into slot/,
   "append an event": /pg_advisory_xact_lock/,
@@ -106,7 +106,7 @@ async function liveOnce(db: Db): Promise<void> {
   const device = { orgId: run!.orgId, deviceId: run!.deviceId! };
   const { epoch } = await presence.open(db, { ...device, replicaId });
   const [claimed] = await attempts.claim(db, [{ ...device, epoch, slots: 1, kinds: null }]);
-  await attempts.accept(db, [{ ...claimed!, pushedAgoMs: 1 }]);
+  await attempts.accept(db, [{ ...claimed!, pushedAgoMs: 1, acceptedAgoMs: 1 }]);
   await transaction(db, async (tx) => {
     const [settled] = await settle(
       tx,

@@ -42,7 +42,7 @@ answerQuestions(async ({ url }: Question) => {
       await transaction(db, (tx) =>
         attempts.accept(
           tx,
-          batch.map((run) => ({ ...run, pushedAgoMs: 1 })),
+          batch.map((run) => ({ ...run, pushedAgoMs: 1, acceptedAgoMs: 0 })),
         ),
       );
       await transaction(db, (tx) =>

@@ -30,11 +30,12 @@ export interface Seat {
 
 /** Claims work for the seats that were woken, in batches: one statement serves all that were woken meanwhile. */
 export type Dispatcher = {
-  /** Something happened that may give this seat work: a run was written, a slot freed, a session opened. */
+  /** Something happened that may give this seat work: a slot freed, a session opened, or what its `mayHave…` says. */
   wake(seat: Seat): void;
   /**
    * Claims for seats in an open transaction that has just written runs of theirs, so that one commit makes them due and gives
-   * them away. A seat that another claim serves at this moment is left out; whoever wrote the runs wakes it after the commit.
+   * them away; as many for each as it is named. Left out are seats that another claim serves at this moment, and those
+   * that a turn may wait for, which comes first: whoever wrote the runs wakes them after the commit.
    */
   claimWithin(tx: Db, seats: Iterable<Seat>): Promise<HeldClaim>;
   idle(): Promise<void>;
@@ -67,6 +68,8 @@ export function createDispatcher(options: {
   const woken = new Set<Seat>();
   /** Seats of claims that are under way: their free slots are spoken for. */
   const engaged = new Set<Seat>();
+  /** What goes on beside the claims. */
+  const underWay = new Set<Promise<void>>();
   let running: Promise<void> | undefined;
 
   function release(seats: Iterable<Seat>): void {
@@ -149,7 +152,10 @@ export function createDispatcher(options: {
     claim: () => Promise<Claimed[]>,
   ): Promise<Claimed[]> {
     const setAll = (value: boolean) => {
-      for (const { deviceId } of wants) byDevice.get(deviceId)![mayHave] = value;
+      for (const { deviceId, kinds } of wants) {
+        // A run that a worker does not get may be locked by another replica's claim, which leaves it when it has enough.
+        if (kinds === null || mayHave === "mayHaveTurns") byDevice.get(deviceId)![mayHave] = value;
+      }
     };
     // Before the look: what rings meanwhile sets it again.
     setAll(false);
@@ -231,34 +237,46 @@ export function createDispatcher(options: {
       running ??= drain();
     },
     async claimWithin(tx, seats) {
-      const byDevice = new Map<string, Seat>();
+      const runs = new Map<Seat, number>();
       for (const seat of seats) {
-        if (seat.freeSlots() > 0 && !engaged.has(seat)) byDevice.set(seat.deviceId, seat);
+        if (seat.freeSlots() === 0 || seat.mayHaveTurns || engaged.has(seat)) continue;
+        runs.set(seat, (runs.get(seat) ?? 0) + 1);
       }
-      const held = [...byDevice.values()];
+      const held = [...runs.keys()];
+      const byDevice = new Map(held.map((seat) => [seat.deviceId, seat]));
       for (const seat of held) engaged.add(seat);
       const startedAt = performance.now();
       let claimed: attempts.ClaimedRun[];
       try {
-        const wants = held.map((seat) => ({ ...wantOf(seat), slots: seat.freeSlots() }));
+        const wants = held.map((seat) => ({
+          ...wantOf(seat),
+          slots: Math.min(seat.freeSlots(), runs.get(seat)!),
+        }));
         claimed = await looking(wants, byDevice, "mayHaveRuns", () => attempts.claim(tx, wants));
       } catch (error) {
         release(held);
         throw error;
       }
-      const claimMs = performance.now() - startedAt;
+      const claimedAt = performance.now();
       return {
         runIds: new Set(claimed.map((run) => run.runId)),
         deliver() {
-          if (held.length > 0) options.onBatch?.(held.length, claimMs);
-          const unusable = hand(claimed, byDevice, claimMs);
+          const now = performance.now();
+          if (held.length > 0) options.onBatch?.(held.length, claimedAt - startedAt);
+          // They waited for the commit, too.
+          const waited = claimed.map((run) => ({ ...run, dueForMs: run.dueForMs + now - claimedAt }));
+          const unusable = hand(waited, byDevice, now - startedAt);
           release(held);
           if (unusable.length === 0) return;
-          fail(unusable, byDevice)
+          const failing = fail(unusable, byDevice)
             .catch((error: unknown) =>
               log.error({ err: error }, "runs that nobody can execute were not failed"),
             )
-            .finally(() => release([]));
+            .finally(() => {
+              underWay.delete(failing);
+              release([]);
+            });
+          underWay.add(failing);
         },
         drop() {
           // What it would have had is there still.
@@ -271,7 +289,7 @@ export function createDispatcher(options: {
       };
     },
     async idle() {
-      while (running) await running;
+      while (running || underWay.size > 0) await (running ?? Promise.all(underWay));
     },
   };
 }

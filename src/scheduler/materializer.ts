@@ -1,6 +1,6 @@
 import { refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
-import { type Db, isPassing, transaction } from "../store/database.ts";
+import { type Db, isPassing, isUnavailable, transaction } from "../store/database.ts";
 import * as events from "../store/events.ts";
 import type { Quotas } from "../store/quotas.ts";
 import * as schedules from "../store/schedules.ts";
@@ -39,7 +39,7 @@ type PassOptions = {
   /** Without them, an org may have any number of active runs. */
   quotas?: Quotas;
   /** Claims runs that were just written for devices of this replica, in the transaction that wrote them. */
-  claimHere?: (tx: Db, runs: readonly schedules.RecordedRun[]) => Promise<HeldClaim>;
+  claimHere?: ((tx: Db, runs: readonly schedules.RecordedRun[]) => Promise<HeldClaim>) | undefined;
 };
 
 /** Runs of a pass that are claimed with it. Beyond, claims are made beside the passes, and other watchers do not wait for them. */
@@ -109,18 +109,24 @@ async function pass(
 ): Promise<number> {
   let names: schedules.WatcherName[] = [];
   let claim: HeldClaim | undefined;
+  let isClaiming = false;
   try {
     const runs = await transaction(db, async (tx) => {
       // Of a try that lost against others.
       claim?.drop();
       claim = undefined;
+      isClaiming = false;
       const watchers = await lock(tx);
       names = watchers;
       const slotsMax = shareOf(watchers.length);
       const plans = watchers.map((watcher) => plan(watcher, slotsMax));
       if (options.quotas) await keepWithin(tx, options.quotas, plans);
       const written = await write(tx, plans);
-      if (written.length <= claimedWithinMax) claim = await options.claimHere?.(tx, written);
+      if (options.claimHere && written.length <= claimedWithinMax) {
+        isClaiming = true;
+        claim = await options.claimHere(tx, written);
+        isClaiming = false;
+      }
       await events.appendAll(tx, written.map(eventOf));
       return written;
     });
@@ -128,6 +134,9 @@ async function pass(
     claim?.deliver();
   } catch (error) {
     claim?.drop();
+    // Slots are recorded, whatever becomes of the claim.
+    if (isClaiming && !isUnavailable(error))
+      return pass(db, { ...options, claimHere: undefined }, lock, plan);
     if (isPassing(error) || names.length === 0) throw error;
     options.log.error(
       { err: error, watchers: names.length },

@@ -43,7 +43,7 @@ export async function warmUp(db: Db, policy: FailurePolicy): Promise<void> {
       for (const kinds of [null, []]) {
         await attempts.claim(tx, [{ orgId, deviceId, epoch: 0, slots: 1, kinds }]);
       }
-      await attempts.accept(tx, [{ ...attempt, pushedAgoMs: 0 }]);
+      await attempts.accept(tx, [{ ...attempt, pushedAgoMs: 0, acceptedAgoMs: 0 }]);
       await attempts.beat(tx, [attempt]);
       await settle(tx, [{ ...attempt, action: "finish", status: "completed", reason: "" }], policy);
       await events.append(tx, orgId, [{ kind: "warm.up", actor: "pinion" }]);

@@ -321,6 +321,7 @@ function watchSessions(http2: Http2Server, options: PortOptions): Set<ServerHttp
     const look = () => {
       if (session.destroyed) return;
       if (streams === 0 && performance.now() - idleSince > idleSessionTimeoutMs) session.close();
+      if (session.destroyed) return;
       const before = bytesRead;
       bytesRead = session.socket.bytesRead;
       if (bytesRead > before) lookLater();
@@ -336,7 +337,10 @@ function watchSessions(http2: Http2Server, options: PortOptions): Set<ServerHttp
       try {
         session.ping((error) => {
           clearTimeout(timer);
-          if (!error) lookLater();
+          if (error || session.destroyed) return;
+          // The answer itself is not the peer's own word.
+          bytesRead = session.socket.bytesRead;
+          lookLater();
         });
       } catch {
         // The session ended in this very moment.

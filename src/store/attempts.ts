@@ -204,8 +204,9 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
 }
 
 export type Acceptance = AttemptName & {
-  /** How long ago the assignment was written to the stream, in milliseconds by the replica's monotonic clock. */
+  /** How long ago the assignment was written to the stream, and the device's accept came, in milliseconds by the replica's monotonic clock. */
   pushedAgoMs: number;
+  acceptedAgoMs: number;
 };
 
 /**
@@ -220,6 +221,7 @@ export async function accept(db: Db, acceptances: readonly Acceptance[]): Promis
     run_id: ["uuid", (a) => a.runId],
     token: ["uuid", (a) => a.attemptToken],
     pushed_ago_ms: ["int", (a) => Math.max(0, Math.round(a.pushedAgoMs))],
+    accepted_ago_ms: ["int", (a) => Math.max(0, Math.round(a.acceptedAgoMs))],
   });
   const { rows } = await sql<{ isMine: boolean }>`
     with input as materialized (select * from ${input}),
@@ -233,7 +235,8 @@ export async function accept(db: Db, acceptances: readonly Acceptance[]): Promis
         ) r
     ),
     started as (
-      update run r set status = 'running', started_at = coalesce(r.started_at, clock_timestamp()),
+      update run r set status = 'running', started_at = coalesce(r.started_at,
+          greatest(r.claimed_at, clock_timestamp() - i.accepted_ago_ms * interval '1 ms')),
         pushed_at = coalesce(r.pushed_at, clock_timestamp() - i.pushed_ago_ms * interval '1 ms')
       from mine m join input i on i.org_id = m.org_id and i.run_id = m.id
       where r.org_id = m.org_id and r.id = m.id and r.status = 'claimed'

@@ -80,9 +80,10 @@ export function connectionOptions(options: {
     ...(options.isPooled
       ? {}
       : {
-          // The tables that are worked on are in memory, or on a disk that seeks for nothing: a lookup by key is what it
-          // looks like, also of a thousand rows at once. The URL's own options go before.
-          options: "-c random_page_cost=1.1",
+          // Everything here is looked up by a key, in tables that are in memory or on a disk that seeks for nothing. A plan
+          // that is kept (prepared.ts) is made while a table may be empty, and is used when it is not: so no plan reads
+          // whole tables where there is an index. The URL's own options go before.
+          options: "-c random_page_cost=1.1 -c enable_seqscan=off",
           statement_timeout: options.statementTimeoutMs,
           idle_in_transaction_session_timeout: idleInTransactionTimeoutMs,
         }),
@@ -120,6 +121,8 @@ export function openDatabase(options: DatabaseOptions): Database {
     client.on("error", (error) => options.log?.debug({ err: error }, "a database connection broke"));
     connectionOf(client).on("errorMessage", (message) => {
       if (message.severity === "FATAL" || message.severity === "PANIC") doomed.add(client);
+      // A migration changed what a prepared statement answers with: that connection would say so for ever.
+      if (isOutdated(message.code)) doomed.add(client);
     });
   });
 
@@ -146,7 +149,7 @@ export function openDatabase(options: DatabaseOptions): Database {
 
 /** The protocol below a client, where a server's last words can be told from an ordinary error. */
 function connectionOf(client: pg.PoolClient): {
-  on(event: "errorMessage", listener: (message: { severity?: string }) => void): void;
+  on(event: "errorMessage", listener: (message: { severity?: string; code?: string }) => void): void;
 } {
   return (client as unknown as { connection: ReturnType<typeof connectionOf> }).connection;
 }
@@ -197,7 +200,7 @@ const retryWaitMs = 25;
 /**
  * Runs `fn` in a READ COMMITTED transaction and commits what it did, or nothing. Given an open transaction, runs in
  * that one. A serialization failure or a deadlock runs it again, at most 5 times in all and within
- * 250 ms of waiting, so `fn` does nothing outside the database.
+ * 250 ms of waiting, so `fn` does nothing outside the database that it does not take back when it begins anew.
  */
 export async function transaction<T>(db: Db, fn: (tx: Transaction<Schema>) => Promise<T>): Promise<T> {
   if (db.isTransaction) return fn(db as Transaction<Schema>);
@@ -267,11 +270,17 @@ export function isUnavailable(error: unknown): boolean {
 const contendedStates = new Set(["57014", "55P03", "40P01", "40001"]);
 
 /**
- * Whether the same call may succeed later although nothing about it changes: the database is away, or others held what
- * it needed. Anything else the database will say again.
+ * Whether the same call may succeed later although nothing about it changes: the database is away, others held what it
+ * needed, or the connection's prepared statement was outdated. Anything else the database will say again.
  */
 export function isPassing(error: unknown): boolean {
-  return isUnavailable(error) || contendedStates.has(codeOf(error) ?? "");
+  const code = codeOf(error);
+  return isUnavailable(error) || contendedStates.has(code ?? "") || isOutdated(code);
+}
+
+/** feature_not_supported ("cached plan must not change result type"), invalid_sql_statement_name */
+function isOutdated(code: string | undefined): boolean {
+  return code === "0A000" || code === "26000";
 }
 
 function codeOf(error: unknown): string | undefined {

@@ -82,7 +82,7 @@ export async function beat(db: Db, sessions: readonly SessionName[]): Promise<St
       from mine m where p.org_id = m.org_id and p.device_id = m.device_id
     )
     select i.org_id as "orgId", i.device_id as "deviceId", i.epoch,
-      not exists (select from presence p where p.org_id = i.org_id and p.device_id = i.device_id) as "isGone"
+      not exists (select from device d where d.org_id = i.org_id and d.id = i.device_id) as "isGone"
     from input i left join mine m on m.org_id = i.org_id and m.device_id = i.device_id
     where m.device_id is null
   `.execute(db);

@@ -50,7 +50,7 @@ export async function lockDue(tx: Db, limit: number, newest = 0): Promise<DueWat
     -- Not the transaction's time: the slot may have fallen due since it began.
     where next_due_at <= statement_timestamp()
     order by next_due_at ${sql.raw(order)}
-    limit ${sql.lit(count)}
+    limit ${count}
     for update skip locked`;
   const query =
     newest === 0

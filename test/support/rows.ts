@@ -226,7 +226,8 @@ export async function claim(
   return attempts.claim(db, [{ ...device, epoch, slots, kinds }]);
 }
 
-export const accept = (db: Db, run: attempts.ClaimedRun) => attempts.accept(db, [{ ...run, pushedAgoMs: 0 }]);
+export const accept = (db: Db, run: attempts.ClaimedRun) =>
+  attempts.accept(db, [{ ...run, pushedAgoMs: 0, acceptedAgoMs: 0 }]);
 
 export async function triggerRun(db: Db, watcher: WatcherName): Promise<runs.RunRow> {
   const { run } = await trigger(db, { ...watcher, actor: "pinion" }, { doorbell: noteDoorbell() });

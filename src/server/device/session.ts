@@ -357,7 +357,13 @@ export class Session implements Seat {
           deviceId: this.deviceId,
           runId: attempt.runId,
           attemptToken: attempt.attemptToken,
-          pushedAgoMs: performance.now() - attempt.pushedAt,
+          // Looked at when it is written, which may be a while later.
+          get pushedAgoMs() {
+            return performance.now() - attempt.pushedAt;
+          },
+          get acceptedAgoMs() {
+            return performance.now() - attempt.acceptedAt;
+          },
           isMoot: () => attempt.state === "reporting",
         },
         attempt.kind,

@@ -168,7 +168,7 @@ test("R4: an accept with another's device or token starts nothing, not even besi
   const { epoch } = await openDevice(db, device);
   await triggerRun(db, await seedWatcher(db, device));
   const [run] = await claim(db, device, epoch);
-  const acceptance = { ...run!, pushedAgoMs: 0 };
+  const acceptance = { ...run!, pushedAgoMs: 0, acceptedAgoMs: 0 };
   const wrong = [
     { ...acceptance, deviceId: other.deviceId },
     { ...acceptance, attemptToken: crypto.randomUUID() },

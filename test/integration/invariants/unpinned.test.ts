@@ -162,7 +162,7 @@ test("a lost attempt moves from one worker to another, and the first one's late 
   const second = await seedWorker(db);
   const [taken] = await claimAs(second);
   expect(taken).toMatchObject({ runId: run.id, attempt: 2, deviceId: second.worker.deviceId });
-  expect(await attempts.accept(db, [{ ...lost!, pushedAgoMs: 0 }])).toEqual(["gone"]);
+  expect(await attempts.accept(db, [{ ...lost!, pushedAgoMs: 0, acceptedAgoMs: 0 }])).toEqual(["gone"]);
   const late = reportOf(lost!, { output: "late" });
   expect(await storeOnce(db, [late], policy)).toMatchObject({ verdicts: [{ verdict: "superseded" }] });
   // The same words from a worker that never had the attempt are nobody's.

@@ -16,6 +16,7 @@ import {
   policy,
   seedDevice,
   seedWatcher,
+  seedWorker,
 } from "../../support/rows.ts";
 import { turnTimers } from "../../support/turns.ts";
 
@@ -113,7 +114,11 @@ test("what is recorded for a device of this replica is claimed in the same trans
         expect(given).toEqual([]);
       },
     },
-    claimHere: (tx) => dispatcher.claimWithin(tx, [seat]),
+    claimHere: (tx, runs) =>
+      dispatcher.claimWithin(
+        tx,
+        runs.map(() => seat),
+      ),
   });
   expect(given).toHaveLength(2);
   expect([...told[0]!].sort()).toEqual([...given].sort());
@@ -154,4 +159,21 @@ test("while a transaction that claimed for a seat is open nothing else is claime
   held!.drop();
   await dispatcher.idle();
   expect(given).toEqual([other.deviceId, device.deviceId]);
+});
+
+test("a worker that was given less than it has room for asks again when it is woken: others may have held what it looked at", async () => {
+  const { worker, epoch, kinds } = await seedWorker(database.db);
+  const claims: number[] = [];
+  const dispatcher = openDispatcher((seats) => claims.push(seats));
+  const seat: Seat = {
+    ...{ ...worker, epoch, kinds, mayHaveRuns: true, mayHaveTurns: false },
+    freeSlots: () => 2,
+    deliver: () => {},
+    deliverTurn: () => {},
+  };
+  for (let woken = 1; woken <= 3; woken++) {
+    dispatcher.wake(seat);
+    await dispatcher.idle();
+    expect(claims).toHaveLength(woken);
+  }
 });

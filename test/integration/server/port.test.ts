@@ -234,6 +234,17 @@ test("a peer that is heard of is not pinged", async () => {
   expect(pings).toBe(0);
 });
 
+test("a peer that says nothing is pinged at every look: an answer is not its own word", async () => {
+  const port = await open({ pingIntervalMs: 50 });
+  const session = connect(port);
+  const pinged: number[] = [];
+  session.on("ping", () => pinged.push(performance.now()));
+  await vi.waitFor(() => expect(pinged.length).toBeGreaterThan(6), 5_000);
+  const gaps = pinged.slice(1).map((at, index) => at - pinged[index]!);
+  // Every second look would make all of them twice as long.
+  expect(Math.min(...gaps)).toBeLessThan(90);
+});
+
 test("a peer that answers its pings keeps its session", async () => {
   const port = await open({ pingIntervalMs: 10, pingTimeoutMs: 2_000 });
   const session = connect(port);

@@ -1,11 +1,13 @@
 /** Statements of a few items keep their plans; those of many are planned for what they are. */
 import { type Kysely, sql } from "kysely";
 import { afterEach, expect, test } from "vitest";
-import { type Database, openDatabase } from "../../../src/store/database.ts";
+import * as attempts from "../../../src/store/attempts.ts";
+import { type Database, isPassing, openDatabase } from "../../../src/store/database.ts";
 import * as presence from "../../../src/store/presence.ts";
 import type { Schema } from "../../../src/store/schema.ts";
+import { ofFew } from "../../../src/store/unnest.ts";
 import { useDatabase } from "../../support/database.ts";
-import { openDevice, seedDevice } from "../../support/rows.ts";
+import { openDevice, seedDevice, seedWatcher, triggerRun } from "../../support/rows.ts";
 
 const t = useDatabase();
 let opened: Database | undefined;
@@ -59,4 +61,45 @@ test("a kept plan does what it should for each number of few items, and after it
   await sql`alter table presence add column added_later int`.execute(t.db);
   expect(await presence.beat(db, sessions)).toEqual([]);
   expect(await presence.beat(db, stale(3))).toHaveLength(3);
+});
+
+test("a plan that was kept while the table was empty does not read it whole when it is full", async () => {
+  const device = await seedDevice(t.db);
+  const { epoch } = await openDevice(t.db, device);
+  await sql`vacuum analyze run`.execute(t.db);
+  const db = open();
+  const want = { ...device, epoch, slots: 1, kinds: null };
+  for (let use = 0; use < 10; use++) expect(await attempts.claim(db, [want])).toEqual([]);
+  expect((await prepared(db)).some(({ kept }) => kept > 0)).toBe(true);
+
+  // Nothing tells PostgreSQL's planner of these: the table is not analyzed.
+  await sql`alter table run set (autovacuum_enabled = off)`.execute(t.db);
+  const watcher = await seedWatcher(t.db, await seedDevice(t.db));
+  const { id } = await triggerRun(t.db, watcher);
+  await sql`
+    insert into run select (jsonb_populate_record(r, jsonb_build_object('id', gen_random_uuid(), 'watcher_id', gen_random_uuid()))).*
+    from run r, generate_series(1, 5000) where r.id = ${id}`.execute(t.db);
+  const scans = async () => {
+    await sql`select pg_stat_force_next_flush()`.execute(db);
+    const { rows } = await sql<{ scans: number }>`
+      select seq_scan::int as scans from pg_stat_user_tables where relname = 'run'`.execute(db);
+    return rows[0]!.scans;
+  };
+  const before = await scans();
+  for (let use = 0; use < 5; use++) expect(await attempts.claim(db, [want])).toEqual([]);
+  expect(await scans()).toBe(before);
+});
+
+test("an answer that a migration has changed closes the connection that cannot give it, and may be asked for again", async () => {
+  const db = open();
+  const text = sql`${ofFew} select label from device`;
+  await text.execute(db);
+  await sql`alter table device alter column label type varchar(500)`.execute(t.db);
+  const error = await text.execute(db).then(
+    () => undefined,
+    (failure: unknown) => failure,
+  );
+  expect(error).toMatchObject({ code: "0A000" });
+  expect(isPassing(error)).toBe(true);
+  await text.execute(db);
 });
