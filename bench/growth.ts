@@ -72,7 +72,7 @@ async function addFinished(url: string, count: number): Promise<void> {
   if (count <= 0) return;
   await query(
     url,
-    `with w as (select org_id, id, device_id, row_number() over (order by id) - 1 as ord, count(*) over () as total from watcher)
+    `with w as materialized (select org_id, id, device_id, row_number() over (order by id) - 1 as ord from watcher)
     insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
       notification, source, window_start, window_end, due_at, created_at, timeout_ms, max_attempts, status, attempt, reason,
       past_attempts, finished_at)
@@ -80,7 +80,7 @@ async function addFinished(url: string, count: number): Promise<void> {
       3600000, 1, 'completed', 1, '', '[]', at
     from generate_series(1, $1::int) i
       cross join lateral (select now() - (i % 600000) * interval '1 second' as at) t
-      join w on w.ord = i % w.total`,
+      join w on w.ord = i % (select count(*) from watcher)`,
     [count],
   );
   await query(url, "vacuum analyze run_finished");
@@ -95,8 +95,8 @@ async function addWatchers(url: string, count: number): Promise<void> {
       insert into watcher (org_id, slug, name, agent_id, device_id, schedule, status)
       select d.org_id, 'idle-' || gen_random_uuid(), 'idle', 'bench', d.id, '0 0 1 1 *', 'paused'
       from generate_series(1, $1::int) i
-        join (select *, row_number() over (order by id) - 1 as ord, count(*) over () as total from device) d
-          on d.ord = i % d.total
+        join (select *, row_number() over (order by id) - 1 as ord from device) d
+          on d.ord = i % (select count(*) from device)
       returning org_id, id
     ) insert into watcher_revision (org_id, watcher_id, version, name, prompt)
     select org_id, id, 1, 'idle', 'Say hello' from made`,

@@ -119,6 +119,8 @@ const withinMs = 150_000;
 /** The schedules are moved by SQL, which nobody announces: replicas see it at their next sweep, well before it counts. */
 const sweepMs = 2_000;
 export const dueInMs = 3_000;
+/** As the server asks for by default. */
+const beatMs = 20_000;
 
 /** Devices, watchers, replicas and the load, connected. */
 export async function openLifecycle(cluster: Cluster, name: string, options: LifecycleOptions) {
@@ -146,7 +148,7 @@ export async function openLifecycle(cluster: Cluster, name: string, options: Lif
     urls.push(await replica.ask<string>({ kind: "url" }));
   }
   const load = await startChild("load.ts");
-  await load.ask({ kind: "connect", urls, devices, slots: 1 });
+  await load.ask({ kind: "connect", urls, devices, slots: 1, beatMs });
   return {
     url,
     watchers,
