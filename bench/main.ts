@@ -21,7 +21,8 @@ if (wanted.length === 0) {
 }
 
 const references = fileURLToPath(new URL("references", import.meta.url));
-if (!existsSync(`${references}/node_modules`)) {
+const compared: readonly string[] = ["lifecycle", "latency"];
+if (wanted.some((name) => compared.includes(name)) && !existsSync(`${references}/node_modules`)) {
   console.error("Installing what Pinion is compared with …");
   execFileSync("npm", ["ci", "--no-audit", "--no-fund"], { cwd: references, stdio: "inherit" });
 }

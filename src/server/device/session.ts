@@ -375,6 +375,7 @@ export class Session implements Seat {
       this.#services.runMoved(this, "run.started", attempt);
     } else if (result === "moot") {
       // It ended before that was written; whoever watches is told that it began all the same.
+      this.#services.telemetry.accepted(this.#named(attempt), attempt.acceptedAt - attempt.pushedAt);
       this.#services.runMoved(this, "run.started", attempt);
     } else if (result === "gone" && attempt.state === "accepting") {
       // Settled meanwhile; unless it has reported already, the device is to stop.
