@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { cases } from "../../../src/cli/conformance/cases.ts";
 import type { CaseResult } from "../../../src/cli/conformance/verdict.ts";
 import { runCommand } from "../../support/command.ts";
+import { isLong } from "../../support/long.ts";
 import { type Mutation, mutantDaemon } from "../../support/mutants.ts";
 import { temporaryDirectory } from "../../support/processes.ts";
 import { goDaemon, pythonDaemon } from "../../support/toolchains.ts";
@@ -34,9 +35,7 @@ const wrongOf = ({ cases }: Report) => cases.filter(({ outcome }) => outcome !==
 /** Some forty seconds of processes that start and end, on a busy machine more. */
 const longMs = 240_000;
 
-/** The examples, and twenty daemons that are each broken on purpose: `npm run test:long`. */
-const isLong = process.env.PINION_TEST_LONG === "1";
-
+// The examples, and twenty daemons that are each broken on purpose, take long.
 test("the daemon of this repository keeps every promise", { timeout: longMs }, async () => {
   const config = join(await temporaryDirectory(), "sh.toml");
   writeFileSync(
