@@ -106,8 +106,8 @@ export function createDispatcher(options: {
   async function serve(seats: Seat[]): Promise<void> {
     const byDevice = new Map(seats.map((seat) => [seat.deviceId, seat]));
     const share = Math.max(1, Math.floor(attemptsPerBatchMax / seats.length));
-    const wantsOf = (some: Iterable<Seat>) =>
-      [...some].flatMap((seat) => {
+    const wantsOf = (some: readonly Seat[]) =>
+      some.flatMap((seat) => {
         const slots = Math.min(seat.freeSlots(), share);
         return slots > 0 ? [{ ...wantOf(seat), slots }] : [];
       });

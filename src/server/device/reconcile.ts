@@ -59,11 +59,9 @@ export async function openSession(
   const { orgId, deviceId } = options;
   const { epoch, replacedReplicaId } = await presence.open(tx, options);
   const active = await attempts.lockActiveOfDevice(tx, { orgId, deviceId });
-  const activeRuns = new Set(active.map((attempt) => attempt.attemptToken));
-  const mayBeTurns = options.held.filter((held) => !activeRuns.has(held.attemptToken));
+  const mayBeTurns = withoutTokens(options.held, active);
   const turns = await openTurns(tx, { ...options, epoch, held: mayBeTurns });
-  const activeTokens = new Set([...active, ...turns.continuing].map((attempt) => attempt.attemptToken));
-  const strangers = options.held.filter((held) => !activeTokens.has(held.attemptToken));
+  const strangers = withoutTokens(mayBeTurns, turns.continuing);
   const past = await findVerdicts(
     tx,
     strangers.map((held) => ({ orgId, deviceId, ...held })),
@@ -100,6 +98,11 @@ export async function openSession(
     endedTurns: turns.ended,
     withdrawnTurns: turns.withdrawn,
   };
+}
+
+function withoutTokens(held: readonly Held[], others: readonly { attemptToken: string }[]): Held[] {
+  const tokens = new Set(others.map(({ attemptToken }) => attemptToken));
+  return held.filter(({ attemptToken }) => !tokens.has(attemptToken));
 }
 
 /** What the device does with an attempt; `past` is set if the attempt is not active. */
