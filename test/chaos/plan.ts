@@ -1,4 +1,4 @@
-import { createRandom, type Random } from "./random.ts";
+import { createRandom, type Random } from "../support/random.ts";
 
 /** Faults, when and for how long: a value that the seed determines. What they strike is a name, not a process. */
 

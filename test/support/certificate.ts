@@ -10,6 +10,7 @@ export const hasOpenssl = (() => {
     execFileSync("openssl", ["version"], { stdio: "ignore" });
     return true;
   } catch {
+    console.error("NOTICE: what needs certificates is not tested, for there is no openssl");
     return false;
   }
 })();

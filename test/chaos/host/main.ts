@@ -7,9 +7,10 @@ import { readFileSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { connectDevice, Platform, parseConfig, runDaemon, type Timing } from "@pinion/client";
+import { createRandom } from "../../support/random.ts";
 import { realNow } from "../clock.ts";
 import type { Record } from "../history.ts";
-import { createRandom, seedOf } from "../random.ts";
+import { seedOf } from "../random.ts";
 import { tapTransport } from "./tap.ts";
 
 export type HostDevice = {

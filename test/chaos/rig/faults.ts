@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { FaultProxy } from "../../support/fault-proxy.ts";
+import { createRandom } from "../../support/random.ts";
 import type { Fault, FaultKind } from "../plan.ts";
-import { createRandom } from "../random.ts";
 import { canLimitFiles } from "./hosts.ts";
 import type { Rig } from "./rig.ts";
 

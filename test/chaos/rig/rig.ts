@@ -8,11 +8,11 @@ import { type Clients, createClients, OverlapPolicy, Platform } from "@pinion/cl
 import { openDatabase } from "../../../src/store/database.ts";
 import { ensureBootstrap } from "../../../src/store/orgs.ts";
 import type { FaultProxy } from "../../support/fault-proxy.ts";
+import { createRandom, type Random } from "../../support/random.ts";
 import type { Bounds } from "../checker/world.ts";
 import { realNow } from "../clock.ts";
 import type { Entry, Record } from "../history.ts";
 import type { HostDevice } from "../host/main.ts";
-import { createRandom, type Random } from "../random.ts";
 import type { Rows } from "../rows.ts";
 import { type Caller, createCaller, cronOf, setSchedule } from "./calls.ts";
 import { type Cluster, openCluster } from "./cluster.ts";

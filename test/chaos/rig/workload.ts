@@ -2,7 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { Clients } from "@pinion/client";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
-import type { Random } from "../random.ts";
+import type { Random } from "../../support/random.ts";
 import { type Caller, setSchedule } from "./calls.ts";
 
 /** A watcher of the rig, and what the workload does to it. */

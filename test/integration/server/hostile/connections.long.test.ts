@@ -14,8 +14,9 @@ import {
   openRaw,
   type RawConnection,
 } from "../../../support/hostile/http2.ts";
-import { createRandom, fuzzMs, seedOfRun } from "../../../support/hostile/random.ts";
+import { fuzzMs, seedOfRun } from "../../../support/hostile/random.ts";
 import { startTarget, type Target, withstand } from "../../../support/hostile/target.ts";
+import { createRandom } from "../../../support/random.ts";
 
 const database = useDatabase({ per: "file" });
 let target: Target;
@@ -48,7 +49,7 @@ test("random bytes, and random bytes after a good beginning", patience, async ()
       const connections = await Promise.all(Array.from({ length: 20 }, () => openRaw(target.port)));
       await Promise.all(
         connections.map((connection) =>
-          connection.write(Buffer.concat([random.pick(beginnings), random.bytes(random.between(1, 4_000))])),
+          connection.write(Buffer.concat([random.pick(beginnings), random.bytes(random.whole(1, 4_000))])),
         ),
       );
       hangUp(connections);
@@ -68,13 +69,13 @@ test("HTTP/2 with frames that are wrong in every field", patience, async () => {
             const isCall = random.next() < 0.3;
             const payload = isCall
               ? grpcHeaders(random.pick([path, connectPath, "/", "*", ""]))
-              : random.bytes(random.between(0, 300));
+              : random.bytes(random.whole(0, 300));
             await connection.write(
-              http2Frame(isCall ? frameTypes.headers : random.between(0, 12), {
+              http2Frame(isCall ? frameTypes.headers : random.whole(0, 12), {
                 flags: random.pick([0, 1, 4, 5, 8, 32, 0xff]),
                 streamId: random.pick([0, 1, 2, 3, 5, 7, 0x7fffffff, 0xffffffff]),
                 payload,
-                ...(random.next() < 0.1 ? { length: random.between(0, 0xffffff) } : {}),
+                ...(random.next() < 0.1 ? { length: random.whole(0, 0xffffff) } : {}),
               }),
             );
           }

@@ -11,8 +11,9 @@ import { useDatabase } from "../../../support/database.ts";
 import { connect, type DeviceStream, dial, enrolDevice } from "../../../support/device.ts";
 import { mutationsOf } from "../../../support/hostile/fields.ts";
 import { flags, frameTypes, grpcHeaders, http2Frame, openHttp2 } from "../../../support/hostile/http2.ts";
-import { createRandom, fuzzMs, seedOfRun } from "../../../support/hostile/random.ts";
+import { fuzzMs, seedOfRun } from "../../../support/hostile/random.ts";
 import { startTarget, type Target, withstand } from "../../../support/hostile/target.ts";
+import { createRandom } from "../../../support/random.ts";
 import { startWork, untilStatus } from "../work.ts";
 
 const ids = {
@@ -183,15 +184,15 @@ describe.each(["bare", "connect"])("device streams served by %s", (kind) => {
           }),
         );
         const frames = [frame({ case: "hello", value: hello() })];
-        for (let count = random.between(1, 40); count > 0; count -= 1) {
+        for (let count = random.whole(1, 40); count > 0; count -= 1) {
           const bytes = Buffer.from(random.pick(pool.get(member().localName)!));
           if (random.next() < 0.2 && bytes.length > 0)
-            bytes[random.between(0, bytes.length - 1)]! ^= 1 << random.between(0, 7);
+            bytes[random.whole(0, bytes.length - 1)]! ^= 1 << random.whole(0, 7);
           frames.push(bytes);
         }
         const all = Buffer.concat(frames);
         for (let at = 0; at < all.length && !connection.isClosed(); ) {
-          const size = random.between(1, 8_000);
+          const size = random.whole(1, 8_000);
           await connection.write(
             http2Frame(frameTypes.data, { streamId: 1, payload: all.subarray(at, at + size) }),
           );
