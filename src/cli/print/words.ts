@@ -61,6 +61,7 @@ export const skipReason = words({
   [SkipReason.OFFLINE_EXPIRED]: "offline_expired",
   [SkipReason.NO_EXECUTOR]: "no_executor",
   [SkipReason.LIMIT]: "limit",
+  [SkipReason.BUDGET]: "budget",
 });
 
 export const runSource = words({

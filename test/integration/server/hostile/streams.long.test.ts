@@ -68,6 +68,17 @@ describe.each(["bare", "connect"])("device streams served by %s", (kind) => {
         },
         complete: { runId: ids.run_id, attemptToken: ids.attempt_token, outcome: 1 },
         cancelled: { runId: ids.run_id, attemptToken: ids.attempt_token },
+        activity: {
+          runId: ids.run_id,
+          attemptToken: ids.attempt_token,
+          activities: [{ sequence: 1n, body: { case: "text", value: { text: "Reading." } } }],
+        },
+        question: {
+          runId: ids.run_id,
+          attemptToken: ids.attempt_token,
+          question: { id: "1", title: "May I?", options: [{ id: "yes", label: "Yes" }] },
+        },
+        questionClosed: { runId: ids.run_id, attemptToken: ids.attempt_token, questionId: "1", reason: 1 },
       };
       const send = (stream: ReturnType<typeof dial>, input: SessionInput) =>
         stream.send({ case: input, value: values[input] } as never);
