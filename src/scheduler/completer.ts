@@ -2,6 +2,7 @@ import { type Batcher, createBatcher } from "../batcher.ts";
 import { Refusal, refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { type Db, isPassing, transaction } from "../store/pg/database.ts";
+import * as lateResults from "../store/work/late-results.ts";
 import {
   type FailurePolicy,
   findVerdicts,
@@ -10,7 +11,7 @@ import {
   settle,
 } from "../store/work/settlements.ts";
 import type { Doorbell } from "./doorbell.ts";
-import { appendSettled } from "./settle.ts";
+import { appendLate, appendSettled } from "./settle.ts";
 
 /** How a device says that an attempt ended. Sizes are checked before it gets here. */
 export type Report = {
@@ -33,13 +34,14 @@ export type Report = {
 };
 
 export type ReportVerdict = {
-  verdict: "stored" | "already_stored" | "superseded" | "unknown";
+  /** `superseded`: kept as a late result (R10), as another attempt has the run, or the run has a result. */
+  verdict: "stored" | "stored_late" | "already_stored" | "superseded" | "unknown";
   windowId: string | null;
 };
 
 /**
- * Stores reports, each exactly once (R5). What `report` resolves with has been committed; it refuses with
- * `invalid_argument` what can never be stored, and rejects with what may pass (see isPassing).
+ * Stores reports, each exactly once (R5), and none is dropped (R10). What `report` resolves with has been committed; it
+ * refuses with `invalid_argument` what can never be stored, and rejects with what may pass (see isPassing).
  */
 export type Completer = {
   report(report: Report): Promise<ReportVerdict>;
@@ -62,8 +64,18 @@ export function createCompleter(options: {
   const { db, policy, doorbell } = options;
 
   async function store(reports: Report[]): Promise<ReportVerdict[]> {
-    const { verdicts, settled } = await transaction(db, (tx) => storeOnce(tx, reports, policy));
+    const { verdicts, settled } = await transaction(db, (tx) => storeCurrent(tx, reports, policy));
     doorbell.settled(settled);
+    const late = verdicts.flatMap(({ verdict }, index) => (verdict === "superseded" ? [index] : []));
+    if (late.length === 0) return verdicts;
+    // In a transaction of its own, for its locks are on runs again, and those come before the events.
+    const lateReports = late.map((index) => reports[index]!);
+    const stored = await transaction(db, (tx) => storeLate(tx, lateReports, policy));
+    doorbell.settled(stored.settled);
+    doorbell.kept(stored.kept);
+    late.forEach((index, place) => {
+      verdicts[index] = stored.verdicts[place]!;
+    });
     return verdicts;
   }
 
@@ -105,6 +117,12 @@ export function createCompleter(options: {
       if (verdict === refused) {
         refuse("invalid_argument", "completion: the database refuses to store it; see the server's log");
       }
+      if (verdict === full) {
+        refuse(
+          "invalid_argument",
+          `completion: the run has ${lateResults.lateResultsMax} late results and takes no more; this one stays at its device`,
+        );
+      }
       return verdict;
     },
     idle: () => batcher.idle(),
@@ -113,6 +131,8 @@ export function createCompleter(options: {
 
 /** Stands for a report that the database will never take; never leaves this file. */
 const refused: ReportVerdict = { verdict: "unknown", windowId: null };
+/** Stands for a late report of a run that has as many late results as it may; never leaves this file. */
+const full: ReportVerdict = { verdict: "unknown", windowId: null };
 
 /** Splits a batch where its outputs together grow too large for one statement. */
 function bySize(reports: Report[]): Report[][] {
@@ -132,21 +152,45 @@ function bySize(reports: Report[]): Report[][] {
 const nameOf = (attempt: { runId: string; attemptToken: string | null }) =>
   `${attempt.runId} ${attempt.attemptToken}`;
 
-/** Stores reports in the caller's transaction; a repeat within them is stored once and answered twice. */
-export async function storeOnce(
+/** Each attempt's first report. */
+function distinctOf(reports: readonly Report[]): Report[] {
+  const distinct = new Map<string, Report>();
+  for (const report of reports) if (!distinct.has(nameOf(report))) distinct.set(nameOf(report), report);
+  return [...distinct.values()];
+}
+
+/** The verdict of each report's attempt; whoever comes second within `reports` is told that it is stored. */
+function verdictsOf(
+  reports: readonly Report[],
+  verdicts: ReadonlyMap<string, ReportVerdict>,
+): ReportVerdict[] {
+  const seen = new Set<string>();
+  return reports.map((report) => {
+    const name = nameOf(report);
+    const verdict = verdicts.get(name)!;
+    const isRepeat = seen.has(name);
+    seen.add(name);
+    const isNew = verdict.verdict === "stored" || verdict.verdict === "stored_late";
+    return isRepeat && isNew ? { ...verdict, verdict: "already_stored" } : verdict;
+  });
+}
+
+/**
+ * Stores reports of current attempts in the caller's transaction; a repeat within them is stored once and answered twice.
+ * Those whose attempt was taken away are answered with `superseded`, and are {@link storeLate}'s.
+ */
+export async function storeCurrent(
   tx: Db,
   reports: readonly Report[],
   policy: FailurePolicy,
 ): Promise<{ verdicts: ReportVerdict[]; settled: Settled[] }> {
-  const distinct = new Map<string, Report>();
-  for (const report of reports) if (!distinct.has(nameOf(report))) distinct.set(nameOf(report), report);
-
-  const settlements = [...distinct.values()].map(settlementOf);
+  const distinct = distinctOf(reports);
+  const settlements = distinct.map(settlementOf);
   const settled = await settle(tx, settlements, policy);
   const verdicts = new Map<string, ReportVerdict>();
   for (const run of settled) verdicts.set(nameOf(run), { verdict: "stored", windowId: run.windowId });
 
-  const rest = [...distinct.values()].filter((report) => !verdicts.has(nameOf(report)));
+  const rest = distinct.filter((report) => !verdicts.has(nameOf(report)));
   // A statement of its own, so it sees what those wrote for whom the settling waited; and before the events, whose lock
   // is the org's.
   const past = await findVerdicts(tx, rest);
@@ -155,17 +199,26 @@ export async function storeOnce(
     verdicts.set(nameOf(report), past[index]!);
   });
 
-  const seen = new Set<string>();
-  return {
-    settled,
-    verdicts: reports.map((report) => {
-      const name = nameOf(report);
-      const verdict = verdicts.get(name)!;
-      const isRepeat = seen.has(name);
-      seen.add(name);
-      return isRepeat && verdict.verdict === "stored" ? { ...verdict, verdict: "already_stored" } : verdict;
+  return { settled, verdicts: verdictsOf(reports, verdicts) };
+}
+
+/** Stores reports whose attempts were taken away, in the caller's transaction (late-results.ts). */
+export async function storeLate(
+  tx: Db,
+  reports: readonly Report[],
+  policy: FailurePolicy,
+): Promise<{ verdicts: ReportVerdict[]; settled: Settled[]; kept: lateResults.KeptResult[] }> {
+  const distinct = distinctOf(reports);
+  const storable = distinct.map((report) => ({ ...report, ...textsOf(report) }));
+  const { verdicts, settled, kept } = await lateResults.store(tx, storable, policy);
+  await appendLate(tx, settled, kept);
+  const byName = new Map(
+    distinct.map((report, index) => {
+      const { verdict, windowId } = verdicts[index]!;
+      return [nameOf(report), verdict === "full" ? full : { verdict, windowId }];
     }),
-  };
+  );
+  return { settled, kept, verdicts: verdictsOf(reports, byName) };
 }
 
 function settlementOf(report: Report): Settlement {
@@ -176,11 +229,9 @@ function settlementOf(report: Report): Settlement {
     deviceId: report.deviceId,
     action: "finish_or_retry",
     status: report.status,
-    reason: storable(report.reason),
-    output: storable(report.output),
+    ...textsOf(report),
     isOutputTruncated: report.isOutputTruncated,
     exitCode: report.exitCode,
-    signal: storable(report.signal),
     durationMs: report.durationMs,
     pushedAgoMs: agoMs(report.pushedAt),
     startedAgoMs: agoMs(report.startedAt),
@@ -189,6 +240,10 @@ function settlementOf(report: Report): Settlement {
 
 function agoMs(at: number | undefined): number | undefined {
   return at === undefined ? undefined : Math.max(0, Math.round(performance.now() - at));
+}
+
+function textsOf({ reason, output, signal }: Report): Pick<Report, "reason" | "output" | "signal"> {
+  return { reason: storable(reason), output: storable(output), signal: storable(signal) };
 }
 
 /** PostgreSQL stores no NUL in text. */

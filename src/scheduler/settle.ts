@@ -1,6 +1,7 @@
 import type { Logger } from "../log.ts";
 import type { Db } from "../store/pg/database.ts";
 import * as events from "../store/work/events.ts";
+import type { KeptResult } from "../store/work/late-results.ts";
 import {
   type FailurePolicy,
   type Settled,
@@ -73,6 +74,23 @@ export async function settleEach(
   return { settled, refused };
 }
 
+/** The events of late reports: of those that ended their runs, and of those that are kept beside them. As final. */
+export async function appendLate(
+  tx: Db,
+  settled: readonly Settled[],
+  kept: readonly KeptResult[],
+): Promise<void> {
+  await events.appendAll(tx, [
+    ...settled.flatMap((run) => eventsOf(run, run.deviceId, undefined)),
+    ...kept.map(({ orgId, runId, watcherId, deviceId, attempt, outcome }) => ({
+      ...{ orgId, runId, watcherId, deviceId },
+      kind: "run.late_result",
+      actor: `device:${deviceId}`,
+      data: { attempt, outcome },
+    })),
+  ]);
+}
+
 function eventsOf(
   run: Settled,
   reporterId: string | null,
@@ -83,7 +101,7 @@ function eventsOf(
   const written: events.NewEvent[] = [
     {
       ...subject,
-      kind: run.action === "finished" ? `run.${run.status}` : `run.${run.action}`,
+      kind: run.action === "finished" ? `run.${run.status}${run.isLate ? "_late" : ""}` : `run.${run.action}`,
       actor: reporterId ? `device:${reporterId}` : "pinion",
       data: {
         attempt: run.attempt,

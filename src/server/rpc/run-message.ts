@@ -1,6 +1,8 @@
 import { create, type JsonObject, type MessageInitShape } from "@bufbuild/protobuf";
 import { durationFromMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import {
+  type LateResult,
+  LateResultSchema,
   type Run,
   RunSchema,
   type RunSummary,
@@ -9,6 +11,7 @@ import {
   type Window,
   WindowSchema,
 } from "#gen/pinion/v1/run_pb.js";
+import type { LateResultRow } from "../../store/work/late-results.ts";
 import type * as runSummaries from "../../store/work/run-summaries.ts";
 import type { RunRow } from "../../store/work/runs.ts";
 import type { WindowRow } from "../../store/work/windows.ts";
@@ -70,6 +73,22 @@ export function runMessage(row: RunRow): Run {
     ...at("finishedAt", row.finishedAt),
   };
   return create(RunSchema, init);
+}
+
+export function lateResultMessage(row: LateResultRow): LateResult {
+  return create(LateResultSchema, {
+    attempt: row.attempt,
+    deviceId: row.deviceId,
+    outcome: runStatuses[row.outcome],
+    hasSettled: row.hasSettled,
+    output: row.output,
+    isOutputTruncated: row.isOutputTruncated,
+    ...(row.exitCode === null ? {} : { exitCode: row.exitCode }),
+    signal: row.signal,
+    reason: row.reason,
+    ...(row.durationMs === null ? {} : { duration: durationFromMs(row.durationMs) }),
+    ...at("storedAt", row.storedAt),
+  });
 }
 
 export function runSummaryMessage(row: runSummaries.RunSummary): RunSummary {

@@ -17,6 +17,7 @@ import * as devices from "../../store/people/devices.ts";
 import * as workers from "../../store/people/workers.ts";
 import * as clock from "../../store/pg/clock.ts";
 import type { Db } from "../../store/pg/database.ts";
+import * as lateResults from "../../store/work/late-results.ts";
 import * as runs from "../../store/work/runs.ts";
 import type { FailurePolicy } from "../../store/work/settlements.ts";
 import * as watchers from "../../store/work/watchers.ts";
@@ -26,7 +27,7 @@ import type { Feed, OutputChunk } from "../cluster/feed.ts";
 import { runStatuses } from "../run-enums.ts";
 import { explain } from "./explain.ts";
 import { idKey, page } from "./page.ts";
-import { runMessage, windowMessage } from "./run-message.ts";
+import { lateResultMessage, runMessage, windowMessage } from "./run-message.ts";
 
 const windowsPageSizeDefault = 20;
 /** Output held for one watcher that reads slowly; what comes beyond is dropped, and its sequence shows the gap. */
@@ -57,7 +58,9 @@ export function runService(deps: {
   return {
     async getRun({ runId }, context) {
       const { orgId } = principalOf(context);
-      return { run: runMessage(await get({ orgId, runId })) };
+      const run = runMessage(await get({ orgId, runId }));
+      const late = await lateResults.list(db, { orgId, id: runId });
+      return { run, lateResults: late.map(lateResultMessage) };
     },
 
     async listRuns(request, context) {

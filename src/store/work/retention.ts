@@ -5,7 +5,7 @@ import type { Db } from "../pg/database.ts";
 /** Retention: ended runs and turns live in daily partitions that are dropped whole, so that the live sets stay small. */
 
 /** Each with a default partition, and its days named after it: "run_finished_20260131". */
-const partitionedTables = ["run_finished", "turn_finished"];
+const partitionedTables = ["run_finished", "turn_finished", "late_result"];
 
 /** Partitions are made this many days ahead, so that a database that nobody tends for a while still has one. */
 const daysAhead = 3;
@@ -96,6 +96,7 @@ export async function deleteOld(
         where w.org_id = x.org_id and w.id = x.watcher_id and w.last_window_id = x.id) limit ${limit}))`,
     sql`delete from run_finished_default where ctid = any(array(select ctid from run_finished_default where finished_at < ${old} limit ${limit}))`,
     sql`delete from turn_finished_default where ctid = any(array(select ctid from turn_finished_default where finished_at < ${old} limit ${limit}))`,
+    sql`delete from late_result_default where ctid = any(array(select ctid from late_result_default where finished_at < ${old} limit ${limit}))`,
     // As long as its turn lives, a message must be known, however old.
     sql`delete from turn_message where ctid = any(array(select ctid from turn_message m where m.created_at < ${old}
       and not exists (select from turn t where t.org_id = m.org_id and t.id = m.turn_id) limit ${limit}))`,

@@ -59,11 +59,11 @@ export type FailurePolicy = {
 /** Longest delay before another attempt. */
 const retryBackoffMsMax = 600_000;
 /** Longest back-off of a watcher. */
-const watcherBackoffMsMax = 86_400_000;
+export const watcherBackoffMsMax = 86_400_000;
 /** After so many a delay grows no more: far beyond the longest ones, and far below what a float8 holds. */
-const doublingsMax = 30;
+export const doublingsMax = 30;
 /** What a run without a window keeps of its output, in characters. */
-const outputTailCharacters = 8_000;
+export const outputTailCharacters = 8_000;
 
 export type Settled = {
   orgId: string;
@@ -87,6 +87,8 @@ export type Settled = {
   /** The watcher was paused because of this failure. */
   isWatcherPaused: boolean;
   consecutiveFailures: number;
+  /** By a report that came after the attempt had been taken away (late-results.ts). */
+  isLate?: boolean;
 };
 
 /**
