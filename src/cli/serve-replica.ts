@@ -36,6 +36,7 @@ import { createFeed } from "../server/feed.ts";
 import { createGuard, requireRules } from "../server/guard.ts";
 import { HealthState, registerHealth } from "../server/health.ts";
 import { interceptorChain } from "../server/interceptors/chain.ts";
+import { createLastLine, type LastLine } from "../server/last-line.ts";
 import { createLimits } from "../server/limits.ts";
 import { peerValues } from "../server/peer.ts";
 import { secretKeys } from "../server/platform-kinds.ts";
@@ -81,6 +82,8 @@ export type Replica = {
   stop(): Promise<void>;
   /** Resolves when it has stopped. */
   closed: Promise<void>;
+  /** Takes an error that arrived at the process: ends the request that it belongs to, counts and logs it. */
+  uncaught: LastLine["uncaught"];
 };
 
 /** Connections of the scheduler and of the sessions' batchers; requests have a pool of their own. */
@@ -377,10 +380,12 @@ export async function startReplica(
       log,
       messageBytesMax: config.session.messageBytesMax,
     });
+    const lastLine = createLastLine({ log, onUncaught: metrics.uncaught });
     const port = await openPort({
       host: config.host,
       port: config.port,
       log,
+      lastLine,
       ...(config.tls ? { tls: await readTls(config.tls) } : {}),
       ...(config.session.isBare ? { takeStream: bare.take } : {}),
       handler: withPage(
@@ -429,6 +434,7 @@ export async function startReplica(
       replicaId,
       bootstrapToken: bootstrap?.secret,
       closed,
+      uncaught: lastLine.uncaught,
       stop: () => {
         stopped ??= stop();
         return stopped;

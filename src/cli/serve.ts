@@ -10,6 +10,7 @@ import { exitCodes } from "./failures.ts";
 import { listenFailure, requireFreePort } from "./listening.ts";
 import { wholeNumber } from "./paging.ts";
 import { secretKeys } from "./secret-keys.ts";
+import { surviveUncaught } from "./uncaught.ts";
 import { requireUsableDatabase } from "./usable-database.ts";
 
 type ServeOptions = { host?: string; port?: number; databaseUrl?: string };
@@ -67,6 +68,7 @@ async function serve(cli: Cli, options: ServeOptions, data: string, asJson: bool
     const replica = await startReplica(config, { log, keepBootstrapToken }).catch((error) => {
       throw listenFailure(error, config.port);
     });
+    using _survival = surviveUncaught(replica);
     try {
       writeUrl(data, replica.url);
       announce(cli, {

@@ -22,6 +22,7 @@ import { exitCodes, Failure } from "./failures.ts";
 import { listenFailure, requireFreePort } from "./listening.ts";
 import { secretKeys } from "./secret-keys.ts";
 import { upConfigFile, upStateDir } from "./state-dir.ts";
+import { surviveUncaught } from "./uncaught.ts";
 import type { UpView } from "./up-view.ts";
 import { requireUsableDatabase } from "./usable-database.ts";
 
@@ -150,6 +151,7 @@ async function serve(
   const replica = await startReplica(config, { log, keepBootstrapToken }).catch((error) => {
     throw listenFailure(error, config.port);
   });
+  parts.use(surviveUncaught(replica));
   parts.defer(() => replica.stop());
   writeUrl(data, replica.url);
   parts.defer(() => removeUrl(data));
