@@ -12,8 +12,9 @@ import {
 } from "@bufbuild/protobuf";
 import { defaultTiming } from "@pinion/client";
 import { expect, test } from "vitest";
+import { file_pinion_v1_activity } from "#gen/pinion/v1/activity_pb.js";
 import { ConnectRequestSchema, DeviceService, file_pinion_v1_device } from "#gen/pinion/v1/device_pb.js";
-import { cases } from "../../src/cli/conformance/cases.ts";
+import { cases } from "../../src/cli/device/conformance/cases.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 const page = readFileSync(join(root, "docs/protocol.md"), "utf8");
@@ -42,7 +43,7 @@ function usedEnums(messages: readonly DescMessage[]): DescEnum[] {
   return [...new Map(used.map((each) => [each.typeName, each])).values()];
 }
 
-const messages = file_pinion_v1_device.messages;
+const messages = [...file_pinion_v1_device.messages, ...file_pinion_v1_activity.messages];
 
 test.each(messages.map((message) => [message.name, message] as const))(
   "the page lists every field of %s, as the proto has it",

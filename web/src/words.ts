@@ -47,6 +47,7 @@ const skipWords: Record<SkipReason, string> = {
   [SkipReason.OFFLINE_EXPIRED]: "offline expired",
   [SkipReason.NO_EXECUTOR]: "no executor",
   [SkipReason.LIMIT]: "limit of the org",
+  [SkipReason.BUDGET]: "budget of the day",
 };
 const sourceWords: Record<RunSource, string> = {
   [RunSource.UNSPECIFIED]: "",

@@ -36,6 +36,9 @@ export const reactions: Record<SessionState, Record<SessionInput, Reaction>> = {
     output: "refuse_before_hello",
     complete: "refuse_before_hello",
     cancelled: "refuse_before_hello",
+    activity: "refuse_before_hello",
+    question: "refuse_before_hello",
+    questionClosed: "refuse_before_hello",
   },
   // The device has not been welcomed yet.
   opening: {
@@ -46,6 +49,9 @@ export const reactions: Record<SessionState, Record<SessionInput, Reaction>> = {
     output: "refuse_before_hello",
     complete: "refuse_before_hello",
     cancelled: "refuse_before_hello",
+    activity: "refuse_before_hello",
+    question: "refuse_before_hello",
+    questionClosed: "refuse_before_hello",
   },
   serving: {
     hello: "refuse_second_hello",
@@ -55,6 +61,9 @@ export const reactions: Record<SessionState, Record<SessionInput, Reaction>> = {
     output: "output",
     complete: "complete",
     cancelled: "cancelled",
+    activity: "ignore",
+    question: "ignore",
+    questionClosed: "ignore",
   },
   draining: {
     hello: "refuse_second_hello",
@@ -64,6 +73,9 @@ export const reactions: Record<SessionState, Record<SessionInput, Reaction>> = {
     output: "output",
     complete: "complete",
     cancelled: "cancelled",
+    activity: "ignore",
+    question: "ignore",
+    questionClosed: "ignore",
   },
   closed: {
     hello: "ignore",
@@ -73,5 +85,8 @@ export const reactions: Record<SessionState, Record<SessionInput, Reaction>> = {
     output: "ignore",
     complete: "ignore",
     cancelled: "ignore",
+    activity: "ignore",
+    question: "ignore",
+    questionClosed: "ignore",
   },
 };

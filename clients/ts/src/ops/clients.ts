@@ -68,7 +68,7 @@ export function createClients(options: ClientOptions): Clients {
     ...(cert === undefined ? {} : { cert }),
     ...(key === undefined ? {} : { key }),
   };
-  const sessionManager = new Http2SessionManager(
+  const sessionManager = new SessionManager(
     options.url,
     { pingIntervalMs: PING_INTERVAL_MS, pingTimeoutMs: PING_DEADLINE_MS },
     nodeOptions,
@@ -100,6 +100,15 @@ export function createClients(options: ClientOptions): Clients {
     device: client(DeviceService),
     close: () => sessionManager.abort(),
   };
+}
+
+/** Node's HTTP/2 client names an IPv6 literal without its brackets as the authority, which is none. */
+class SessionManager extends Http2SessionManager {
+  override request(...[method, path, headers, options]: Parameters<Http2SessionManager["request"]>) {
+    const { hostname, host } = new URL(this.authority);
+    const named = hostname.startsWith("[") ? { ...headers, ":authority": host } : headers;
+    return super.request(method, path, named, options);
+  }
 }
 
 type TransportOptions = Parameters<typeof createGrpcTransport>[0] & { httpVersion: "2" };

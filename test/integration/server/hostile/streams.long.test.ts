@@ -5,8 +5,8 @@ import * as grpc from "@grpc/grpc-js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type ConnectRequest, ConnectRequestSchema, Platform } from "#gen/pinion/v1/device_pb.js";
 import { OutputStream, RunStatus } from "#gen/pinion/v1/run_pb.js";
+import { checkMessage } from "../../../../src/server/access/interceptors/validate.ts";
 import { reactions, type SessionInput } from "../../../../src/server/device/session-table.ts";
-import { checkMessage } from "../../../../src/server/interceptors/validate.ts";
 import { useDatabase } from "../../../support/database.ts";
 import { connect, type DeviceStream, dial, enrolDevice } from "../../../support/device.ts";
 import { mutationsOf } from "../../../support/hostile/fields.ts";
@@ -68,6 +68,17 @@ describe.each(["bare", "connect"])("device streams served by %s", (kind) => {
         },
         complete: { runId: ids.run_id, attemptToken: ids.attempt_token, outcome: 1 },
         cancelled: { runId: ids.run_id, attemptToken: ids.attempt_token },
+        activity: {
+          runId: ids.run_id,
+          attemptToken: ids.attempt_token,
+          activities: [{ sequence: 1n, body: { case: "text", value: { text: "Reading." } } }],
+        },
+        question: {
+          runId: ids.run_id,
+          attemptToken: ids.attempt_token,
+          question: { id: "1", title: "May I?", options: [{ id: "yes", label: "Yes" }] },
+        },
+        questionClosed: { runId: ids.run_id, attemptToken: ids.attempt_token, questionId: "1", reason: 1 },
       };
       const send = (stream: ReturnType<typeof dial>, input: SessionInput) =>
         stream.send({ case: input, value: values[input] } as never);

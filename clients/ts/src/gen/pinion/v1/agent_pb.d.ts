@@ -65,6 +65,13 @@ export declare type AgentSettings = Message<"pinion.v1.AgentSettings"> & {
    * @generated from field: repeated string guardrails = 7;
    */
   guardrails: string[];
+
+  /**
+   * The workspace that its runs work in where their watcher names none; empty: the executor's own directory.
+   *
+   * @generated from field: string workspace = 8;
+   */
+  workspace: string;
 };
 
 /**

@@ -4,6 +4,7 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
+import type { Activity, AttentionReason, Budget, Denial, ExecutorInfo, KeptWorkspace, Question, QuestionPolicy, SessionRequest, Transcript, Usage, WorkspaceInfo } from "./activity_pb.js";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Notification, OutputStream, Run, RunSource, Window } from "./run_pb.js";
 import type { AgentSnapshot } from "./agent_pb.js";
@@ -81,6 +82,31 @@ export declare type ConnectRequest = Message<"pinion.v1.ConnectRequest"> & {
      */
     value: Cancelled;
     case: "cancelled";
+  } | {
+    /**
+     * What the agent does. Droppable. Only if `Welcome.capabilities` has "activity".
+     *
+     * @generated from field: pinion.v1.ActivityReport activity = 8;
+     */
+    value: ActivityReport;
+    case: "activity";
+  } | {
+    /**
+     * "The agent asks a person." Repeated after a reconnect until it is answered or closed. Only if
+     * `Welcome.capabilities` has "questions".
+     *
+     * @generated from field: pinion.v1.QuestionAsked question = 9;
+     */
+    value: QuestionAsked;
+    case: "question";
+  } | {
+    /**
+     * "The agent does not wait for that answer any more."
+     *
+     * @generated from field: pinion.v1.QuestionClosed question_closed = 10;
+     */
+    value: QuestionClosed;
+    case: "questionClosed";
   } | { case: undefined; value?: undefined };
 };
 
@@ -149,6 +175,14 @@ export declare type ConnectResponse = Message<"pinion.v1.ConnectResponse"> & {
      */
     value: Drain;
     case: "drain";
+  } | {
+    /**
+     * A person's answer to the agent, or the default. Sent again when the question comes again.
+     *
+     * @generated from field: pinion.v1.Answer answer = 7;
+     */
+    value: Answer;
+    case: "answer";
   } | { case: undefined; value?: undefined };
 };
 
@@ -222,6 +256,20 @@ export declare type Hello = Message<"pinion.v1.Hello"> & {
    * @generated from field: repeated pinion.v1.HeldAttempt held = 8;
    */
   held: HeldAttempt[];
+
+  /**
+   * More about the kinds of `agent_kinds`, for people who choose one. At most 64.
+   *
+   * @generated from field: repeated pinion.v1.ExecutorInfo executors = 9;
+   */
+  executors: ExecutorInfo[];
+
+  /**
+   * The workspaces that are configured. At most 64.
+   *
+   * @generated from field: repeated pinion.v1.WorkspaceInfo workspaces = 10;
+   */
+  workspaces: WorkspaceInfo[];
 };
 
 /**
@@ -318,6 +366,14 @@ export declare type Welcome = Message<"pinion.v1.Welcome"> & {
    * @generated from field: repeated pinion.v1.HeldAttemptVerdict verdicts = 7;
    */
   verdicts: HeldAttemptVerdict[];
+
+  /**
+   * What this server takes beyond the first version of the protocol: "activity", "questions". A device sends nothing of
+   * what is not named here: a server that does not know a message ends the stream.
+   *
+   * @generated from field: repeated string capabilities = 8;
+   */
+  capabilities: string[];
 };
 
 /**
@@ -387,6 +443,13 @@ export declare type Limits = Message<"pinion.v1.Limits"> & {
    * @generated from field: int64 output_chunk_bytes_max = 3;
    */
   outputChunkBytesMax: bigint;
+
+  /**
+   * `Completion.transcript`; 0: the server keeps none.
+   *
+   * @generated from field: int64 transcript_bytes_max = 4;
+   */
+  transcriptBytesMax: bigint;
 };
 
 /**
@@ -607,6 +670,42 @@ export declare type Assignment = Message<"pinion.v1.Assignment"> & {
    * @generated from field: pinion.v1.TurnAssignment turn = 13;
    */
   turn?: TurnAssignment | undefined;
+
+  /**
+   * The device's workspace to work in; empty: the executor's own directory. A device that has none of this name rejects
+   * the assignment as UNSUPPORTED.
+   *
+   * @generated from field: string workspace = 14;
+   */
+  workspace: string;
+
+  /**
+   * The session to go on in; absent: a fresh one.
+   *
+   * @generated from field: pinion.v1.SessionRequest session = 15;
+   */
+  session?: SessionRequest | undefined;
+
+  /**
+   * What the attempt may use; the device stops the agent at it. Absent: no bound.
+   *
+   * @generated from field: pinion.v1.Budget budget = 16;
+   */
+  budget?: Budget | undefined;
+
+  /**
+   * What becomes of the agent's questions.
+   *
+   * @generated from field: pinion.v1.QuestionPolicy questions = 17;
+   */
+  questions?: QuestionPolicy | undefined;
+
+  /**
+   * A token for the MCP server that Pinion injects, good for the length of the attempt and for nothing else; empty: none.
+   *
+   * @generated from field: string agent_token = 18;
+   */
+  agentToken: string;
 };
 
 /**
@@ -779,6 +878,13 @@ export declare type FiringEvent = Message<"pinion.v1.FiringEvent"> & {
    * @generated from field: google.protobuf.Timestamp window_end = 5;
    */
   windowEnd?: Timestamp | undefined;
+
+  /**
+   * What the run was started with, as JSON; at most 64 KiB. Empty: nothing.
+   *
+   * @generated from field: string input = 6;
+   */
+  input: string;
 };
 
 /**
@@ -938,6 +1044,170 @@ export declare type Output = Message<"pinion.v1.Output"> & {
 export declare const OutputSchema: GenMessage<Output>;
 
 /**
+ * What an agent does. The server relays it and may drop it.
+ *
+ * @generated from message pinion.v1.ActivityReport
+ */
+export declare type ActivityReport = Message<"pinion.v1.ActivityReport"> & {
+  /**
+   * The run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * The attempt's token.
+   *
+   * @generated from field: string attempt_token = 2;
+   */
+  attemptToken: string;
+
+  /**
+   * In order. 1 to 64, at most 32 KiB in all.
+   *
+   * @generated from field: repeated pinion.v1.Activity activities = 3;
+   */
+  activities: Activity[];
+};
+
+/**
+ * Describes the message pinion.v1.ActivityReport.
+ * Use `create(ActivityReportSchema)` to create a new message.
+ */
+export declare const ActivityReportSchema: GenMessage<ActivityReport>;
+
+/**
+ * An agent asks a person. The same question comes again after a reconnect; it is stored once.
+ *
+ * @generated from message pinion.v1.QuestionAsked
+ */
+export declare type QuestionAsked = Message<"pinion.v1.QuestionAsked"> & {
+  /**
+   * The run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * The attempt's token.
+   *
+   * @generated from field: string attempt_token = 2;
+   */
+  attemptToken: string;
+
+  /**
+   * The question.
+   *
+   * @generated from field: pinion.v1.Question question = 3;
+   */
+  question?: Question | undefined;
+};
+
+/**
+ * Describes the message pinion.v1.QuestionAsked.
+ * Use `create(QuestionAskedSchema)` to create a new message.
+ */
+export declare const QuestionAskedSchema: GenMessage<QuestionAsked>;
+
+/**
+ * A question is not open any more. A question that the server has never heard of is ignored.
+ *
+ * @generated from message pinion.v1.QuestionClosed
+ */
+export declare type QuestionClosed = Message<"pinion.v1.QuestionClosed"> & {
+  /**
+   * The run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * The attempt's token.
+   *
+   * @generated from field: string attempt_token = 2;
+   */
+  attemptToken: string;
+
+  /**
+   * The question.
+   *
+   * @generated from field: string question_id = 3;
+   */
+  questionId: string;
+
+  /**
+   * Why.
+   *
+   * @generated from field: pinion.v1.QuestionCloseReason reason = 4;
+   */
+  reason: QuestionCloseReason;
+};
+
+/**
+ * Describes the message pinion.v1.QuestionClosed.
+ * Use `create(QuestionClosedSchema)` to create a new message.
+ */
+export declare const QuestionClosedSchema: GenMessage<QuestionClosed>;
+
+/**
+ * The answer to a question: the first one that was given, or the default at the deadline.
+ *
+ * @generated from message pinion.v1.Answer
+ */
+export declare type Answer = Message<"pinion.v1.Answer"> & {
+  /**
+   * The run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * The attempt's token.
+   *
+   * @generated from field: string attempt_token = 2;
+   */
+  attemptToken: string;
+
+  /**
+   * The question.
+   *
+   * @generated from field: string question_id = 3;
+   */
+  questionId: string;
+
+  /**
+   * The chosen option; empty: nobody answered, and no option stands for that.
+   *
+   * @generated from field: string option_id = 4;
+   */
+  optionId: string;
+
+  /**
+   * Text for the agent; empty: none. At most 4,000 bytes.
+   *
+   * @generated from field: string text = 5;
+   */
+  text: string;
+
+  /**
+   * Nobody chose it: it is the default.
+   *
+   * @generated from field: bool is_default = 6;
+   */
+  isDefault: boolean;
+};
+
+/**
+ * Describes the message pinion.v1.Answer.
+ * Use `create(AnswerSchema)` to create a new message.
+ */
+export declare const AnswerSchema: GenMessage<Answer>;
+
+/**
  * The end of an attempt.
  *
  * @generated from message pinion.v1.Completion
@@ -1013,6 +1283,106 @@ export declare type Completion = Message<"pinion.v1.Completion"> & {
    * @generated from field: optional bytes next_snapshot = 10;
    */
   nextSnapshot?: Uint8Array | undefined;
+
+  /**
+   * The agent's final answer, apart from all else that it printed. At most 256 KiB; empty: the executor knows none.
+   *
+   * @generated from field: string result_text = 11;
+   */
+  resultText: string;
+
+  /**
+   * There was more of it.
+   *
+   * @generated from field: bool is_result_truncated = 12;
+   */
+  isResultTruncated: boolean;
+
+  /**
+   * The answer as JSON, if a schema was asked for and the device found that it matches. At most 256 KiB; empty: none.
+   *
+   * @generated from field: string structured = 13;
+   */
+  structured: string;
+
+  /**
+   * What the attempt used.
+   *
+   * @generated from field: pinion.v1.Usage usage = 14;
+   */
+  usage?: Usage | undefined;
+
+  /**
+   * The agent's own id of its session, to go on in later; empty: it keeps none. At most 200 bytes.
+   *
+   * @generated from field: string session_id = 15;
+   */
+  sessionId: string;
+
+  /**
+   * The model that answered, as the agent names it. At most 200 bytes.
+   *
+   * @generated from field: string model_used = 16;
+   */
+  modelUsed: string;
+
+  /**
+   * Why the agent stopped, in its own word, for example "end_turn". At most 64 bytes.
+   *
+   * @generated from field: string stop_reason = 17;
+   */
+  stopReason: string;
+
+  /**
+   * Tools that were not permitted. At most 32.
+   *
+   * @generated from field: repeated pinion.v1.Denial denials = 18;
+   */
+  denials: Denial[];
+
+  /**
+   * Why people should look at it. At most 16.
+   *
+   * @generated from field: repeated pinion.v1.AttentionReason attention = 19;
+   */
+  attention: AttentionReason[];
+
+  /**
+   * What the agent did.
+   *
+   * @generated from field: pinion.v1.Transcript transcript = 20;
+   */
+  transcript?: Transcript | undefined;
+
+  /**
+   * With FAILED: not now, but later (a rate limit, an overloaded provider). The run goes back to pending, is not offered
+   * before this has passed, and the attempt does not count. 0 to 7 days.
+   *
+   * @generated from field: google.protobuf.Duration retry_after = 21;
+   */
+  retryAfter?: Duration | undefined;
+
+  /**
+   * The executor that did the work.
+   *
+   * @generated from field: pinion.v1.ExecutorInfo executor = 22;
+   */
+  executor?: ExecutorInfo | undefined;
+
+  /**
+   * What it left behind in a workspace of its own; absent: nothing was kept.
+   *
+   * @generated from field: pinion.v1.KeptWorkspace kept_workspace = 23;
+   */
+  keptWorkspace?: KeptWorkspace | undefined;
+
+  /**
+   * What the device has to say about it, for people: a setting that was not enforced, a session that was gone. At most 16,
+   * each at most 500 bytes.
+   *
+   * @generated from field: repeated string notes = 24;
+   */
+  notes: string[];
 };
 
 /**
@@ -1621,6 +1991,39 @@ export enum RejectReason {
  * Describes the enum pinion.v1.RejectReason.
  */
 export declare const RejectReasonSchema: GenEnum<RejectReason>;
+
+/**
+ * Why a question is closed without an answer of a person.
+ *
+ * @generated from enum pinion.v1.QuestionCloseReason
+ */
+export enum QuestionCloseReason {
+  /**
+   * Not set.
+   *
+   * @generated from enum value: QUESTION_CLOSE_REASON_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The agent took it back, or ended.
+   *
+   * @generated from enum value: QUESTION_CLOSE_REASON_WITHDRAWN = 1;
+   */
+  WITHDRAWN = 1,
+
+  /**
+   * The device had no stream at the deadline and for 5 min after it, and took the default.
+   *
+   * @generated from enum value: QUESTION_CLOSE_REASON_EXPIRED = 2;
+   */
+  EXPIRED = 2,
+}
+
+/**
+ * Describes the enum pinion.v1.QuestionCloseReason.
+ */
+export declare const QuestionCloseReasonSchema: GenEnum<QuestionCloseReason>;
 
 /**
  * How an attempt ended.

@@ -7,6 +7,7 @@ import type { Message } from "@bufbuild/protobuf";
 import type { Platform } from "./device_pb.js";
 import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { RunSummary } from "./run_pb.js";
+import type { ExecutorInfo, WorkspaceInfo } from "./activity_pb.js";
 
 /**
  * Describes the file pinion/v1/fleet.proto.
@@ -160,6 +161,20 @@ export declare type Device = Message<"pinion.v1.Device"> & {
    * @generated from field: pinion.v1.RunSummary last_run = 20;
    */
   lastRun?: RunSummary | undefined;
+
+  /**
+   * More about the kinds of `agent_kinds`, when it last connected.
+   *
+   * @generated from field: repeated pinion.v1.ExecutorInfo executors = 21;
+   */
+  executors: ExecutorInfo[];
+
+  /**
+   * The workspaces configured on it, when it last connected.
+   *
+   * @generated from field: repeated pinion.v1.WorkspaceInfo workspaces = 22;
+   */
+  workspaces: WorkspaceInfo[];
 };
 
 /**

@@ -4,7 +4,8 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
-import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, Timestamp, Value } from "@bufbuild/protobuf/wkt";
+import type { Activity, AttentionReason, Denial, ExecutorInfo, KeptWorkspace, Usage } from "./activity_pb.js";
 
 /**
  * Describes the file pinion/v1/run.proto.
@@ -269,6 +270,90 @@ export declare type Run = Message<"pinion.v1.Run"> & {
    * @generated from field: repeated pinion.v1.PastAttempt past_attempts = 36;
    */
   pastAttempts: PastAttempt[];
+
+  /**
+   * Why people should look at it; empty: they need not.
+   *
+   * @generated from field: repeated pinion.v1.AttentionReason attention = 37;
+   */
+  attention: AttentionReason[];
+
+  /**
+   * What it used; absent if its executor does not tell.
+   *
+   * @generated from field: pinion.v1.Usage usage = 38;
+   */
+  usage?: Usage | undefined;
+
+  /**
+   * The model that answered, as the agent names it.
+   *
+   * @generated from field: string model_used = 39;
+   */
+  modelUsed: string;
+
+  /**
+   * The agent's own id of the session, to go on in (`StartTurn` with `resume_run_id`); empty: none is kept.
+   *
+   * @generated from field: string session_id = 40;
+   */
+  sessionId: string;
+
+  /**
+   * Why the agent stopped, in its own word.
+   *
+   * @generated from field: string stop_reason = 41;
+   */
+  stopReason: string;
+
+  /**
+   * Tools that were not permitted. At most 32.
+   *
+   * @generated from field: repeated pinion.v1.Denial denials = 42;
+   */
+  denials: Denial[];
+
+  /**
+   * What its device says about it: a setting that was not enforced, a session that was gone.
+   *
+   * @generated from field: repeated string notes = 43;
+   */
+  notes: string[];
+
+  /**
+   * The workspace it was meant for; empty: none.
+   *
+   * @generated from field: string workspace = 44;
+   */
+  workspace: string;
+
+  /**
+   * What it left behind in a workspace of its own, which its device keeps for a while.
+   *
+   * @generated from field: pinion.v1.KeptWorkspace kept_workspace = 45;
+   */
+  keptWorkspace?: KeptWorkspace | undefined;
+
+  /**
+   * The executor that did the work; absent if the device does not say.
+   *
+   * @generated from field: pinion.v1.ExecutorInfo executor = 46;
+   */
+  executor?: ExecutorInfo | undefined;
+
+  /**
+   * Questions of its agent that nobody has answered yet. More than 0: the run waits.
+   *
+   * @generated from field: int32 open_questions = 47;
+   */
+  openQuestions: number;
+
+  /**
+   * A transcript is stored.
+   *
+   * @generated from field: bool has_transcript = 48;
+   */
+  hasTranscript: boolean;
 };
 
 /**
@@ -462,6 +547,41 @@ export declare type Window = Message<"pinion.v1.Window"> & {
    * @generated from field: google.protobuf.Timestamp created_at = 8;
    */
   createdAt?: Timestamp | undefined;
+
+  /**
+   * The agent's final answer, usually Markdown; empty if its executor knows none. At most 256 KiB.
+   *
+   * @generated from field: string result = 9;
+   */
+  result: string;
+
+  /**
+   * The answer as data; absent if no schema was asked for.
+   *
+   * @generated from field: google.protobuf.Value structured = 10;
+   */
+  structured?: Value | undefined;
+
+  /**
+   * What kind of executor produced it.
+   *
+   * @generated from field: string agent_kind = 11;
+   */
+  agentKind: string;
+
+  /**
+   * What the run used; absent if its executor does not tell.
+   *
+   * @generated from field: pinion.v1.Usage usage = 12;
+   */
+  usage?: Usage | undefined;
+
+  /**
+   * Why people should look at the run.
+   *
+   * @generated from field: repeated pinion.v1.AttentionReason attention = 13;
+   */
+  attention: AttentionReason[];
 };
 
 /**
@@ -735,6 +855,14 @@ export declare type WatchRunResponse = Message<"pinion.v1.WatchRunResponse"> & {
      */
     value: WatchRunKeepalive;
     case: "keepalive";
+  } | {
+    /**
+     * What its agent does. A live relay like the output: the sequence shows gaps.
+     *
+     * @generated from field: pinion.v1.RunActivity activity = 4;
+     */
+    value: RunActivity;
+    case: "activity";
   } | { case: undefined; value?: undefined };
 };
 
@@ -798,6 +926,33 @@ export declare type RunOutput = Message<"pinion.v1.RunOutput"> & {
  * Use `create(RunOutputSchema)` to create a new message.
  */
 export declare const RunOutputSchema: GenMessage<RunOutput>;
+
+/**
+ * What an agent does.
+ *
+ * @generated from message pinion.v1.RunActivity
+ */
+export declare type RunActivity = Message<"pinion.v1.RunActivity"> & {
+  /**
+   * What it did.
+   *
+   * @generated from field: pinion.v1.Activity activity = 1;
+   */
+  activity?: Activity | undefined;
+
+  /**
+   * The attempt that did it.
+   *
+   * @generated from field: int32 attempt = 2;
+   */
+  attempt: number;
+};
+
+/**
+ * Describes the message pinion.v1.RunActivity.
+ * Use `create(RunActivitySchema)` to create a new message.
+ */
+export declare const RunActivitySchema: GenMessage<RunActivity>;
 
 /**
  * See ExplainRun.
@@ -1092,6 +1247,13 @@ export enum SkipReason {
    * @generated from enum value: SKIP_REASON_LIMIT = 6;
    */
   LIMIT = 6,
+
+  /**
+   * The watcher's budget of the day is used up.
+   *
+   * @generated from enum value: SKIP_REASON_BUDGET = 7;
+   */
+  BUDGET = 7,
 }
 
 /**

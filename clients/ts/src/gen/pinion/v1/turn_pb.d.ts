@@ -6,6 +6,7 @@ import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobu
 import type { Message } from "@bufbuild/protobuf";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { RunOutput } from "./run_pb.js";
+import type { Activity } from "./activity_pb.js";
 
 /**
  * Describes the file pinion/v1/turn.proto.
@@ -327,6 +328,14 @@ export declare type StartTurnRequest = Message<"pinion.v1.StartTurnRequest"> & {
    * @generated from field: bool without_snapshot = 11;
    */
   withoutSnapshot: boolean;
+
+  /**
+   * Goes on in the agent's session of this run, on the run's device. NOT_FOUND for the run; FAILED_PRECONDITION if it left
+   * no session, or its device is gone.
+   *
+   * @generated from field: string resume_run_id = 12;
+   */
+  resumeRunId: string;
 };
 
 /**
@@ -472,6 +481,14 @@ export declare type WatchTurnResponse = Message<"pinion.v1.WatchTurnResponse"> &
      */
     value: WatchTurnKeepalive;
     case: "keepalive";
+  } | {
+    /**
+     * What the agent does. A live relay like the output.
+     *
+     * @generated from field: pinion.v1.Activity activity = 5;
+     */
+    value: Activity;
+    case: "activity";
   } | { case: undefined; value?: undefined };
 };
 

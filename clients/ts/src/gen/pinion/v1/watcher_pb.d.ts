@@ -6,6 +6,7 @@ import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobu
 import type { JsonObject, Message } from "@bufbuild/protobuf";
 import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Notification, Run, RunSummary } from "./run_pb.js";
+import type { Budget, ContinueMode, QuestionPolicy } from "./activity_pb.js";
 
 /**
  * Describes the file pinion/v1/watcher.proto.
@@ -139,6 +140,41 @@ export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
    * @generated from field: google.protobuf.Struct extraction_schema = 17;
    */
   extractionSchema?: JsonObject | undefined;
+
+  /**
+   * The workspace of its device to work in, by name; empty: the agent's default, else the executor's own directory.
+   *
+   * @generated from field: string workspace = 18;
+   */
+  workspace: string;
+
+  /**
+   * What one run may use; the device stops the agent at it. Absent: no bound.
+   *
+   * @generated from field: pinion.v1.Budget run_budget = 19;
+   */
+  runBudget?: Budget | undefined;
+
+  /**
+   * What its runs of one day (UTC) may use; slots are skipped as `budget` when it is used up. Absent: no bound.
+   *
+   * @generated from field: pinion.v1.Budget day_budget = 20;
+   */
+  dayBudget?: Budget | undefined;
+
+  /**
+   * What becomes of its agent's questions.
+   *
+   * @generated from field: pinion.v1.QuestionPolicy questions = 21;
+   */
+  questions?: QuestionPolicy | undefined;
+
+  /**
+   * What a run begins with. Default FRESH.
+   *
+   * @generated from field: pinion.v1.ContinueMode continue_mode = 22;
+   */
+  continueMode: ContinueMode;
 };
 
 /**
