@@ -26,8 +26,8 @@ export type BusMessage =
   | { kind: "cancel"; orgId: string; deviceId: string; runId: string; attemptToken: string; reason: string }
   /** An attempt of the device was settled elsewhere. */
   | { kind: "settled"; orgId: string; deviceId: string; attemptToken: string }
-  /** The device has a session with this epoch now; an older one ends. */
-  | { kind: "replaced"; orgId: string; deviceId: string; epoch: number }
+  /** The device has this session now; an older one ends. */
+  | { kind: "replaced"; orgId: string; deviceId: string; epoch: number; sessionId: string }
   /** The device's session with this epoch is to be drained, or an older one. */
   | { kind: "disconnect"; orgId: string; deviceId: string; epoch: number; reason: "operator" | "revoked" }
   /** A token is good no more. */
