@@ -90,6 +90,7 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
   const access = buildAccess(foundation, storage);
   const work = await buildWork(foundation, storage, access, {
     onBacklog: () => loops?.materializer.poke(),
+    onAsked: () => loops?.questions.poke(),
     // The first listening comes before the sweep, which begins with a pass.
     onResync() {
       if (!loops) return;
