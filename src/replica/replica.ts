@@ -11,6 +11,7 @@ import { retainOnce } from "../scheduler/retention.ts";
 import { warmUp } from "../scheduler/warm-up.ts";
 import { requireRules } from "../server/access/guard.ts";
 import { HealthState } from "../server/http/health.ts";
+import { createLastLine, type LastLine } from "../server/http/last-line.ts";
 import { createNumbers } from "../server/http/probes.ts";
 import { createTelemetry } from "../server/telemetry.ts";
 import { migrate } from "../store/pg/migrate.ts";
@@ -36,6 +37,8 @@ export type Replica = {
   stop(): Promise<void>;
   /** Resolves when it has stopped. */
   closed: Promise<void>;
+  /** Takes an error that arrived at the process: ends the request that it belongs to, counts and logs it. */
+  uncaught: LastLine["uncaught"];
 };
 
 export type StartOptions = {
@@ -69,7 +72,8 @@ async function layFoundation(
   const named = { service: "pinion", version: version(), instanceId: replicaId, log };
   const tracer = config.tracing ? await openTracer(config.tracing, named) : undefined;
   opened.defer(() => tracer?.close());
-  return { ...own, metrics, tracer, telemetry: createTelemetry({ metrics, tracer }) };
+  const lastLine = createLastLine({ log, onUncaught: metrics.uncaught });
+  return { ...own, metrics, tracer, telemetry: createTelemetry({ metrics, tracer }), lastLine };
 }
 
 async function build(foundation: Foundation, options: StartOptions): Promise<Replica> {
@@ -132,6 +136,7 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
     replicaId,
     bootstrapToken: storage.bootstrapToken,
     closed,
+    uncaught: foundation.lastLine.uncaught,
     stop: () => {
       stopped ??= stop();
       return stopped;

@@ -38,8 +38,8 @@ export type BusMessage =
       text: string;
       isDefault: boolean;
     }
-  /** The device has a session with this epoch now; an older one ends. */
-  | { kind: "replaced"; orgId: string; deviceId: string; epoch: number }
+  /** The device has this session now; an older one ends. */
+  | { kind: "replaced"; orgId: string; deviceId: string; epoch: number; sessionId: string }
   /** The device's session with this epoch is to be drained, or an older one. */
   | { kind: "disconnect"; orgId: string; deviceId: string; epoch: number; reason: "operator" | "revoked" }
   /** A token is good no more. */

@@ -38,7 +38,7 @@ export type ReplicaDoorbell = Doorbell &
     /** Ends the streams that a token opened, on every replica. */
     revoke(tokenId: string): void;
     /** A device's session was replaced; the replica that held it is to let go. */
-    replaced(session: { orgId: string; deviceId: string; epoch: number; replicaId: string }): void;
+    replaced(session: presence.SessionName & { replicaId: string }): void;
     close(): void;
   };
 

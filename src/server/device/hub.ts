@@ -18,6 +18,7 @@ import * as workers from "../../store/people/workers.ts";
 import { type Db, isPassing, transaction } from "../../store/pg/database.ts";
 import * as attempts from "../../store/work/attempts.ts";
 import * as events from "../../store/work/events.ts";
+import type { SessionName } from "../../store/work/presence.ts";
 import * as questions from "../../store/work/questions.ts";
 import type { FailurePolicy, SessionSettlement } from "../../store/work/settlements.ts";
 import * as turnAttempts from "../../store/work/turn-attempts.ts";
@@ -72,7 +73,7 @@ export type HubDeps = {
   doorbell: () => Doorbell &
     TurnBell &
     QuestionBell & {
-      replaced(session: { orgId: string; deviceId: string; epoch: number; replicaId: string }): void;
+      replaced(session: SessionName & { replicaId: string }): void;
     };
 };
 
@@ -131,7 +132,10 @@ export function createHub(deps: HubDeps): Hub {
     async run(items) {
       // An attempt may be given back twice at once: by a session's deadline, and by the sweep that does not know of it.
       const distinct = new Map(
-        items.map((item) => [`${item.runId} ${item.attemptToken} ${item.epoch}`, item]),
+        items.map((item) => [
+          `${item.runId} ${item.attemptToken} ${item.session.epoch} ${item.session.sessionId}`,
+          item,
+        ]),
       );
       const settled = await transaction(db, (tx) => settleWithEvents(tx, [...distinct.values()], policy));
       deps.doorbell().settled(settled);
@@ -151,8 +155,9 @@ export function createHub(deps: HubDeps): Hub {
     onBatch: telemetry.batch("beats"),
     onStale(stale) {
       const session = sessions.get(stale.deviceId);
-      if (session?.epoch !== stale.epoch) return;
-      if (stale.isGone) session.revoked();
+      if (session?.sessionId !== stale.sessionId) return;
+      if (stale.because === "gone") session.revoked();
+      else if (stale.because === "ended") session.unseated();
       else session.replaced();
     },
     ttlMs: deps.config.ttlMs,
@@ -178,17 +183,17 @@ export function createHub(deps: HubDeps): Hub {
     open: (session, hello) => opens(() => open(session, hello)),
     opened(session, opening) {
       // From here on doorbells find it; what rang before is claimed now.
-      const { orgId, deviceId, epoch } = session;
+      const { orgId, deviceId, epoch, sessionId } = session;
       const before = sessions.get(deviceId);
       if (opening.replacedReplicaId) {
-        deps.doorbell().replaced({ orgId, deviceId, epoch, replicaId: opening.replacedReplicaId });
+        deps.doorbell().replaced({ orgId, deviceId, epoch, sessionId, replicaId: opening.replacedReplicaId });
       }
       deps.doorbell().settled(opening.settled);
       deps.doorbell().turnsEnded(opening.endedTurns);
       deps.doorbell().turnsWithdrawn(opening.withdrawnTurns);
       if (session.state === "closed") return;
       // Two hellos at once may be answered in the other order.
-      if (before && before.epoch > epoch) return session.replaced();
+      if (before && !session.isNewerThan(before)) return session.replaced();
       sessions.set(deviceId, session);
       if (session.isWorker) {
         const fleet = fleets.get(orgId) ?? new Set();
@@ -361,7 +366,9 @@ export function createHub(deps: HubDeps): Hub {
           session.answer(message);
           break;
         case "replaced":
-          if (session.epoch < message.epoch) session.replaced();
+          // Of the same epoch there is another one when a failover has taken it back. One that cannot be told apart by it, a
+          // lower one of a newer session, is told by its next beat.
+          if (session.epoch <= message.epoch && session.sessionId !== message.sessionId) session.replaced();
           break;
         case "disconnect":
           // Meant for a stream that a newer one has replaced meanwhile.

@@ -146,6 +146,10 @@ export class Session implements Seat {
   /** The server asked it to connect elsewhere: its turns go on there, unless its deadline passes first. */
   #isMoved = false;
   #epoch = 0;
+  #sessionId = "";
+  /** When its hello came, and when that was answered, by the monotonic clock. */
+  #greetedAt = Number.POSITIVE_INFINITY;
+  #openedAt = Number.POSITIVE_INFINITY;
   #maxConcurrency = 0;
   #underWay = 0;
   /** Since when it has had a free slot without a break; what was due before that waited for the device. */
@@ -187,6 +191,19 @@ export class Session implements Seat {
 
   get epoch(): number {
     return this.#epoch;
+  }
+
+  /** Names it together with its epoch: a failover to a standby that lags may give an epoch twice. */
+  get sessionId(): string {
+    return this.#sessionId;
+  }
+
+  /**
+   * Whether another session of the device came before this one. One that was open when this one's hello came did, whatever
+   * the epochs say: a failover may have taken them back. Of two hellos at once the epochs decide.
+   */
+  isNewerThan(other: Session): boolean {
+    return other.#openedAt <= this.#greetedAt || other.#epoch < this.#epoch;
   }
 
   /** Attempts out at the device. */
@@ -276,6 +293,7 @@ export class Session implements Seat {
 
   async #open(hello: Hello): Promise<void> {
     this.#state = "opening";
+    this.#greetedAt = performance.now();
     clearTimeout(this.#timer);
     this.#isOpening = true;
     let opening: Opening;
@@ -299,6 +317,8 @@ export class Session implements Seat {
     }
     this.#isOpening = false;
     this.#epoch = opening.epoch;
+    this.#sessionId = opening.sessionId;
+    this.#openedAt = performance.now();
     if (this.isWorker) {
       this.#deviceId = opening.deviceId;
       this.#kinds = hello.agentKinds;
@@ -573,9 +593,9 @@ export class Session implements Seat {
   /** The session ended while the claim was under way: what was never pushed is free again, whoever waits for it. */
   #giveBack({ kind, runId, attemptToken }: { kind: AttemptKind; runId: string; attemptToken: string }): void {
     const { orgId } = this;
-    const epoch = this.#epoch;
+    const session = { epoch: this.#epoch, sessionId: this.#sessionId };
     this.#services
-      .settle({ orgId, runId, attemptToken, deviceId: null, epoch, ...whileLeaving }, kind)
+      .settle({ orgId, runId, attemptToken, deviceId: null, session, ...whileLeaving }, kind)
       .catch((error: unknown) => {
         // The next hello or the reaper takes it back.
         this.#log.warn({ err: error, runId }, "an attempt that was never pushed could not be given back");
@@ -637,6 +657,15 @@ export class Session implements Seat {
     this.#link.send(drainOf({ reason: DrainReason.REPLACED, message, reconnectAfterMs: 0 }));
     this.#isMoved = true;
     this.close("replaced");
+  }
+
+  /** The database says that this session has ended, while the device is here: it is to open a new one. */
+  unseated(): void {
+    if (this.#state === "closed") return;
+    const message = "the database holds this connection for ended; connect again";
+    this.#link.send(drainOf({ reason: DrainReason.UNSPECIFIED, message, reconnectAfterMs: 0 }));
+    this.#isMoved = true;
+    this.close("unseated");
   }
 
   /** The device's token is good no more. */
@@ -725,7 +754,8 @@ export class Session implements Seat {
     this.#out.move(attempt, state);
     const { orgId } = this;
     const { runId, attemptToken } = attempt;
-    const settlement = { orgId, runId, attemptToken, deviceId: null, epoch: this.#epoch, ...how };
+    const session = { epoch: this.#epoch, sessionId: this.#sessionId };
+    const settlement = { orgId, runId, attemptToken, deviceId: null, session, ...how };
     this.#track(
       this.#whileServed(() => this.#services.settle(settlement, attempt.kind)).then((wasOurs) => {
         if (wasOurs) this.settled(attemptToken);

@@ -125,6 +125,7 @@ export type PresenceTable = {
   org_id: string;
   device_id: string;
   epoch: Generated<number>;
+  session_id: Generated<string>;
   replica_id: OrNull<string>;
   connected_at: TimestampOrNull;
   disconnected_at: TimestampOrNull;
@@ -255,6 +256,7 @@ export type RunTable = {
   not_before: TimestampOrNull;
   claimed_at: TimestampOrNull;
   claimed_epoch: OrNull<number>;
+  claimed_session: OrNull<string>;
   pushed_at: TimestampOrNull;
   started_at: TimestampOrNull;
   last_beat_at: TimestampOrNull;

@@ -1,6 +1,7 @@
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import { ofFew, unnest } from "../pg/unnest.ts";
+import { type SessionName, sessionColumns } from "./presence.ts";
 import type { AttemptName } from "./settlements.ts";
 
 /** Attempts: a device session claims a run, accepts it, and beats for it. How attempts end: settlements.ts. */
@@ -9,6 +10,7 @@ export type Want = {
   orgId: string;
   deviceId: string;
   epoch: number;
+  sessionId: string;
   slots: number;
   /** Of a fleet worker: the agent kinds that it offers. Null for a device, which takes what is pinned to it. */
   kinds: readonly string[] | null;
@@ -98,7 +100,7 @@ const kindsText = (want: Want) => want.kinds && JSON.stringify([...want.kinds].s
 /**
  * Claims for each device at most `slots` of the pending runs that are pinned to it, and for each fleet worker at most
  * `slots` of its org's that are pinned to nobody and ask for no agent kind or for one that it offers; oldest due first.
- * Only the session whose epoch is the device's current one claims anything; nobody else ever sees a pinned run, and no
+ * Only the device's current session, by epoch and id, claims anything; nobody else ever sees a pinned run, and no
  * device an unpinned one (R4). Devices must be distinct, and workers of one org offer the same kinds (see partsOf).
  *
  * An org's unpinned runs go to its workers in turn, to the one with the most free slots first.
@@ -109,12 +111,13 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
     org_id: ["text", (w) => w.orgId],
     device_id: ["uuid", (w) => w.deviceId],
     epoch: ["bigint", (w) => w.epoch],
+    session_id: ["uuid", (w) => w.sessionId],
     slots: ["int", (w) => w.slots],
     kinds: ["text", kindsText],
   });
   const pinned = sql`
     pinned as materialized (
-      select r.org_id, r.id, s.device_id, s.epoch
+      select r.org_id, r.id, s.device_id, s.epoch, s.session_id
       from seated s
         cross join lateral (
           select org_id, id from run
@@ -126,7 +129,7 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
     )`;
   const unpinned = sql`
     free as materialized (
-      select s.org_id, s.kinds, s.device_id, s.epoch,
+      select s.org_id, s.kinds, s.device_id, s.epoch, s.session_id,
         row_number() over (partition by s.org_id order by n - s.slots, s.device_id) as place
       from seated s
         join device d on d.org_id = s.org_id and d.id = s.device_id and d.is_worker
@@ -157,7 +160,7 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
         ) r
     ),
     dealt as materialized (
-      select w.org_id, w.id, f.device_id, f.epoch
+      select w.org_id, w.id, f.device_id, f.epoch, f.session_id
       from waiting w join free f on f.org_id = w.org_id and f.place = w.place
     )`;
   const hasDevices = wants.some((want) => !want.kinds);
@@ -166,11 +169,12 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
   const picked = [...(hasDevices ? [sql`table pinned`] : []), ...(hasWorkers ? [sql`table dealt`] : [])];
   const { rows } = await sql<ClaimedRun>`
     with seated as materialized (
-      select p.org_id, p.device_id, p.epoch, w.slots, w.kinds
+      select p.org_id, p.device_id, p.epoch, p.session_id, w.slots, w.kinds
       from ${wanted}
         cross join lateral (
           select * from presence
-          where org_id = w.org_id and device_id = w.device_id and epoch = w.epoch and disconnected_at is null
+          where org_id = w.org_id and device_id = w.device_id and epoch = w.epoch and session_id = w.session_id
+            and disconnected_at is null
           -- Heartbeats pass this lock, a newer hello does not: it waits for our commit, or we leave the runs to it.
           for key share skip locked
         ) p
@@ -182,7 +186,7 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
     ),
     claimed as (
       update run r set status = 'claimed', attempt = r.attempt + 1, attempt_token = gen_random_uuid(),
-        claimed_at = now(), claimed_epoch = c.epoch, device_id = c.device_id
+        claimed_at = now(), claimed_epoch = c.epoch, claimed_session = c.session_id, device_id = c.device_id
       from picked c where r.org_id = c.org_id and r.id = c.id
       returning r.*
     )
@@ -331,14 +335,11 @@ export async function lockActiveOfDevice(
 }
 
 /** Attempts that a new session goes on with: they are running, whether or not the accept of the old one arrived. */
-export async function adopt(
-  tx: Db,
-  session: { orgId: string; deviceId: string; epoch: number; runIds: readonly string[] },
-): Promise<void> {
+export async function adopt(tx: Db, session: SessionName & { runIds: readonly string[] }): Promise<void> {
   if (session.runIds.length === 0) return;
   await sql`
-    ${ofFew} update run set status = 'running', claimed_epoch = ${session.epoch}, started_at = coalesce(started_at, now()),
-      last_beat_at = now()
+    ${ofFew} update run set status = 'running', claimed_epoch = ${session.epoch}, claimed_session = ${session.sessionId},
+      started_at = coalesce(started_at, now()), last_beat_at = now()
     where org_id = ${session.orgId} and device_id = ${session.deviceId} and status <> 'pending'
       and id = any(${session.runIds as string[]}::uuid[])
   `.execute(tx);
@@ -388,7 +389,14 @@ export async function lockLost(tx: Db, rules: ReapRules, limit: number): Promise
             then 'never_accepted'
           when r.last_beat_at < now() - ${ms(rules.silentAttemptMs)} then 'silent'
           when r.last_beat_at is null and r.claimed_at < now() - ${ms(rules.neverBeatMs)} then 'never_beat'
-          when r.started_at + r.timeout_ms * interval '1 ms' < now() - ${ms(rules.runTimeoutGraceMs)} then 'overdue'
+          -- Its timeout stands still while a person is asked; asked about only where it would have passed.
+          when r.started_at + r.timeout_ms * interval '1 ms' < now() - ${ms(rules.runTimeoutGraceMs)}
+            and r.started_at + r.timeout_ms * interval '1 ms' < now() - ${ms(rules.runTimeoutGraceMs)} - (
+              select coalesce(sum(least(coalesce(q.answered_at, now()), q.deadline_at + interval '5 min') - q.asked_at),
+                interval '0')
+              from question q
+              where q.org_id = r.org_id and q.run_id = r.id and q.attempt_token = r.attempt_token)
+            then 'overdue'
         end as rule
       from run r
         left join presence p on p.org_id = r.org_id and p.device_id = r.device_id
@@ -453,18 +461,15 @@ export async function findWaited(
  */
 export async function listClaimed(
   db: Db,
-  sessions: readonly { orgId: string; deviceId: string; epoch: number }[],
+  sessions: readonly SessionName[],
   ageMs: number,
 ): Promise<AttemptName[]> {
   if (sessions.length === 0) return [];
-  const input = unnest("i", sessions, {
-    org_id: ["text", (s) => s.orgId],
-    device_id: ["uuid", (s) => s.deviceId],
-    epoch: ["bigint", (s) => s.epoch],
-  });
+  const input = unnest("i", sessions, sessionColumns);
   const { rows } = await sql<AttemptName>`
     select r.org_id as "orgId", r.device_id as "deviceId", r.id as "runId", r.attempt_token as "attemptToken"
     from ${input} join run r on r.org_id = i.org_id and r.device_id = i.device_id and r.claimed_epoch = i.epoch
+      and r.claimed_session = i.session_id
     where r.status = 'claimed' and r.claimed_at < now() - ${ageMs} * interval '1 ms'
   `.execute(db);
   return rows;

@@ -2,6 +2,7 @@ import { sql } from "kysely";
 import { type Db, isPassing } from "../pg/database.ts";
 import { storableJson } from "../pg/storable.ts";
 import { unnest } from "../pg/unnest.ts";
+import type { SessionKey } from "./presence.ts";
 
 /**
  * Settling: the one statement that takes an attempt away from its run, and the one place where a run ends.
@@ -11,7 +12,7 @@ import { unnest } from "../pg/unnest.ts";
  *   withdraw  the run goes back to pending as if the attempt had not been; one that was accepted is left as it is
  *
  * Each row is locked, and the attempt token is the fence: a settlement whose token is not current changes nothing. A
- * session has its epoch for a second one: an attempt keeps its token when a newer session goes on with it.
+ * session has its name for a second one: an attempt keeps its token when a newer session goes on with it.
  */
 
 export type FinishedStatus = "completed" | "failed" | "timeout" | "cancelled" | "skipped";
@@ -32,7 +33,7 @@ export type Settlement = {
   /** The device that reports; null if Pinion itself settles. */
   deviceId: string | null;
   /** The session that settles; it settles only what is still its own. Absent for whoever is no session. */
-  epoch?: number;
+  session?: SessionKey;
   action: "finish" | "finish_or_retry" | "withdraw";
   status: FinishedStatus;
   reason: string;
@@ -54,7 +55,7 @@ export type Settlement = {
 };
 
 /** What a session settles: always an attempt, and only its own. */
-export type SessionSettlement = Settlement & { attemptToken: string; epoch: number };
+export type SessionSettlement = Settlement & { attemptToken: string; session: SessionKey };
 
 /** How failures are answered. Times in milliseconds. */
 export type FailurePolicy = {
@@ -117,7 +118,8 @@ export async function settle(
     run_id: ["uuid", (s) => s.runId],
     token: ["uuid", (s) => s.attemptToken],
     reporter: ["uuid", (s) => s.deviceId],
-    epoch: ["bigint", (s) => s.epoch ?? null],
+    epoch: ["bigint", (s) => s.session?.epoch ?? null],
+    session_id: ["uuid", (s) => s.session?.sessionId ?? null],
     action: ["text", (s) => s.action],
     outcome: ["text", (s) => s.status],
     why: ["text", (s) => s.reason],
@@ -152,7 +154,7 @@ export async function settle(
           select * from run
           where org_id = i.org_id and id = i.run_id and attempt_token is not distinct from i.token
             and (i.reporter is null or device_id = i.reporter)
-            and (i.epoch is null or claimed_epoch = i.epoch)
+            and (i.epoch is null or (claimed_epoch = i.epoch and claimed_session = i.session_id))
             and (i.action <> 'withdraw' or status = 'claimed')
           for update
         ) r
@@ -232,7 +234,7 @@ export async function settle(
         status = 'pending', attempt_token = null,
         -- Any worker may have it next.
         device_id = case when h.is_pinned then h.device_id end,
-        claimed_at = null, claimed_epoch = null, pushed_at = null,
+        claimed_at = null, claimed_epoch = null, claimed_session = null, pushed_at = null,
         -- It did start: the deadline for that is not asked about again.
         expires_at = case when h.fate = 'retried' then null else h.expires_at end,
         started_at = null, last_beat_at = null, cancel_requested_at = null, cancel_reason = null, reason = h.why,

@@ -167,9 +167,9 @@ test("liveness follows the database's clock: never, online, unsteady, offline", 
   const liveness = async () => (await devices.get(db, { ...name, ttlMs })).liveness;
   expect(await liveness()).toBe("never");
 
-  const { epoch } = await presence.open(db, { ...name, replicaId: "r1" });
+  const { epoch, sessionId } = await presence.open(db, { ...name, replicaId: "r1" });
   expect(await liveness()).toBe("online");
-  await presence.close(db, [{ ...name, epoch }]);
+  await presence.close(db, [{ ...name, epoch, sessionId }]);
   expect(await liveness()).toBe("unsteady");
   await sql`update presence set disconnected_at = now() - interval '2 minutes', last_beat_at = now() - interval '2 minutes'`.execute(
     db,
