@@ -84,7 +84,7 @@ function agentWorkOf(run: ClaimedRun) {
     workspace: workspace || agentWorkspace,
     ...(runBudget ? { budget: runBudget } : {}),
     ...(questions ? { questions } : {}),
-    ...(run.session ? { session: { sessionId: run.session.id, runId: run.session.run_id } } : {}),
+    ...(run.agentSession ? { session: { sessionId: run.agentSession.id, runId: run.agentSession.run_id } } : {}),
   };
 }
 

@@ -42,7 +42,7 @@ export type ClaimedRun = {
   /** See WatcherValues.agentWork. */
   agentWork: unknown;
   /** The session of the watcher's last run on this device, where the watcher goes on in it. */
-  session: { id: string; run_id: string } | null;
+  agentSession: { id: string; run_id: string } | null;
   agentId: string;
   agentVersion: number;
   agentName: string | null;
@@ -195,7 +195,7 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
       (extract(epoch from clock_timestamp() - greatest(c.due_at, c.not_before)) * 1000)::float8 as "dueForMs",
       c.scheduled_for as "scheduledFor", c.window_start as "windowStart", c.window_end as "windowEnd",
       c.watcher_id as "watcherId", c.watcher_version as "watcherVersion", w.slug as "watcherSlug", wr.name as "watcherName",
-      wr.prompt, wr.extraction_schema as "extractionSchema", coalesce(wr.agent_work, '{}') as "agentWork", ls.session, c.agent_id as "agentId", c.agent_version as "agentVersion",
+      wr.prompt, wr.extraction_schema as "extractionSchema", coalesce(wr.agent_work, '{}') as "agentWork", ls.agent_session as "agentSession", c.agent_id as "agentId", c.agent_version as "agentVersion",
       ar.name as "agentName", ar.settings as "agentSettings",
       case when pw.id is not null then jsonb_build_object(
         'id', pw.id, 'run_id', pw.run_id, 'window_start', pw.window_start, 'window_end', pw.window_end,
@@ -210,7 +210,7 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
       left join agent_revision ar on ar.org_id = c.org_id and ar.agent_id = c.agent_id and ar.version = c.agent_version
       left join "window" pw on pw.org_id = w.org_id and pw.id = w.last_window_id
       left join lateral (
-        select jsonb_build_object('id', rp.session_id, 'run_id', rp.run_id) as session
+        select jsonb_build_object('id', rp.session_id, 'run_id', rp.run_id) as agent_session
         from run_finished f join run_report rp on rp.org_id = f.org_id and rp.run_id = f.id
         where wr.agent_work->>'continueMode' = 'CONTINUE_MODE_SESSION' and f.org_id = c.org_id
           and f.watcher_id = c.watcher_id and f.device_id = c.device_id and rp.session_id <> ''
