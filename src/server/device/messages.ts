@@ -84,7 +84,9 @@ function agentWorkOf(run: ClaimedRun) {
     workspace: workspace || agentWorkspace,
     ...(runBudget ? { budget: runBudget } : {}),
     ...(questions ? { questions } : {}),
-    ...(run.agentSession ? { session: { sessionId: run.agentSession.id, runId: run.agentSession.run_id } } : {}),
+    ...(run.agentSession
+      ? { session: { sessionId: run.agentSession.id, runId: run.agentSession.run_id } }
+      : {}),
   };
 }
 
