@@ -2,7 +2,11 @@ import { type Batcher, createBatcher } from "../batcher.ts";
 import { Refusal, refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { type Db, isPassing, transaction } from "../store/pg/database.ts";
+import { storableText } from "../store/pg/storable.ts";
+import * as attempts from "../store/work/attempts.ts";
 import * as lateResults from "../store/work/late-results.ts";
+import type { AgentReport } from "../store/work/reports.ts";
+import * as reports from "../store/work/reports.ts";
 import {
   type FailurePolicy,
   findVerdicts,
@@ -10,6 +14,7 @@ import {
   type Settlement,
   settle,
 } from "../store/work/settlements.ts";
+import { problemsOf } from "./answers.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { appendLate, appendSettled } from "./settle.ts";
 
@@ -31,6 +36,8 @@ export type Report = {
   startedAt?: number;
   /** Of a turn: what its conversation's next one is given. */
   nextSnapshot?: Uint8Array | undefined;
+  /** What its agent says of its work; undefined: the executor tells nothing. */
+  agent?: AgentReport | undefined;
 };
 
 export type ReportVerdict = {
@@ -181,48 +188,97 @@ function verdictsOf(
  */
 export async function storeCurrent(
   tx: Db,
-  reports: readonly Report[],
+  asked: readonly Report[],
   policy: FailurePolicy,
 ): Promise<{ verdicts: ReportVerdict[]; settled: Settled[] }> {
-  const distinct = distinctOf(reports);
-  const settlements = distinct.map(settlementOf);
+  const distinct = new Map(distinctOf(asked).map((report) => [nameOf(report), report]));
+  await checkAnswers(tx, distinct);
+  const settlements = [...distinct.values()].map(settlementOf);
   const settled = await settle(tx, settlements, policy);
   const verdicts = new Map<string, ReportVerdict>();
   for (const run of settled) verdicts.set(nameOf(run), { verdict: "stored", windowId: run.windowId });
 
-  const rest = distinct.filter((report) => !verdicts.has(nameOf(report)));
+  const rest = [...distinct.values()].filter((report) => !verdicts.has(nameOf(report)));
   // A statement of its own, so it sees what those wrote for whom the settling waited; and before the events, whose lock
   // is the org's.
   const past = await findVerdicts(tx, rest);
+  await reports.store(
+    tx,
+    settled.flatMap((run) => endedReportOf(run, distinct.get(nameOf(run))?.agent)),
+  );
   await appendSettled(tx, settlements, settled);
   rest.forEach((report, index) => {
     verdicts.set(nameOf(report), past[index]!);
   });
 
-  return { settled, verdicts: verdictsOf(reports, verdicts) };
+  return { settled, verdicts: verdictsOf(asked, verdicts) };
 }
 
 /** Stores reports whose attempts were taken away, in the caller's transaction (late-results.ts). */
 export async function storeLate(
   tx: Db,
-  reports: readonly Report[],
+  asked: readonly Report[],
   policy: FailurePolicy,
 ): Promise<{ verdicts: ReportVerdict[]; settled: Settled[]; kept: lateResults.KeptResult[] }> {
-  const distinct = distinctOf(reports);
-  const storable = distinct.map((report) => ({ ...report, ...textsOf(report) }));
-  const { verdicts, settled, kept } = await lateResults.store(tx, storable, policy);
-  await appendLate(tx, settled, kept);
+  const distinct = new Map(distinctOf(asked).map((report) => [nameOf(report), report]));
+  await checkAnswers(tx, distinct, { isLate: true });
+  const settlements = [...distinct.values()].map(settlementOf);
+  const late = [...distinct.values()].map((report) => ({
+    ...report,
+    ...textsOf(report),
+    answer: report.agent,
+  }));
+  const { verdicts, settled, kept } = await lateResults.store(tx, late, policy);
+  await reports.store(
+    tx,
+    settled.flatMap((run) => endedReportOf(run, distinct.get(nameOf(run))?.agent)),
+  );
+  await appendLate(tx, settlements, settled, kept);
   const byName = new Map(
-    distinct.map((report, index) => {
+    late.map((report, index) => {
       const { verdict, windowId } = verdicts[index]!;
       return [nameOf(report), verdict === "full" ? full : { verdict, windowId }];
     }),
   );
-  return { settled, kept, verdicts: verdictsOf(reports, byName) };
+  return { settled, kept, verdicts: verdictsOf(asked, byName) };
+}
+
+/** An answer that does not match its watcher's schema fails its run; the answer is kept. */
+async function checkAnswers(
+  tx: Db,
+  distinct: Map<string, Report>,
+  options: { isLate?: boolean } = {},
+): Promise<void> {
+  const answers = [...distinct.values()].filter(
+    ({ status, agent }) => status === "completed" && agent?.structured !== undefined,
+  );
+  const schemas = await attempts.findSchemas(tx, answers, options);
+  for (const report of answers) {
+    const schema = schemas.get(report.runId);
+    const problems = schema && problemsOf(report.agent!.structured, schema);
+    if (!problems) continue;
+    const attention = [...new Set([...report.agent!.attention, "schema"])];
+    distinct.set(nameOf(report), {
+      ...report,
+      status: "failed",
+      reason: `schema: the answer does not match: ${problems}`,
+      agent: { ...report.agent!, attention },
+    });
+  }
+}
+
+function endedReportOf(run: Settled, report: AgentReport | undefined): reports.EndedReport[] {
+  if (!report || run.action !== "finished" || run.attemptToken === null) return [];
+  const { orgId, runId, attemptToken, watcherId, agentId, deviceId } = run;
+  return [
+    { orgId, runId, attemptToken, watcherId, agentId, deviceId, hasWindow: run.windowId !== null, report },
+  ];
 }
 
 function settlementOf(report: Report): Settlement {
   return {
+    answer: report.agent,
+    ...(report.agent ? { attention: report.agent.attention } : {}),
     orgId: report.orgId,
     runId: report.runId,
     attemptToken: report.attemptToken,
@@ -243,10 +299,5 @@ function agoMs(at: number | undefined): number | undefined {
 }
 
 function textsOf({ reason, output, signal }: Report): Pick<Report, "reason" | "output" | "signal"> {
-  return { reason: storable(reason), output: storable(output), signal: storable(signal) };
-}
-
-/** PostgreSQL stores no NUL in text. */
-function storable(text: string): string {
-  return text.includes("\0") ? text.replaceAll("\0", "\u{fffd}") : text;
+  return { reason: storableText(reason), output: storableText(output), signal: storableText(signal) };
 }

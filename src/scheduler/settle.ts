@@ -32,10 +32,10 @@ export async function appendSettled(
   settled: readonly Settled[],
   options: { rules?: ReadonlyMap<string, string> } = {},
 ): Promise<void> {
-  const reporters = new Map(settlements.map((s) => [s.runId, s.deviceId]));
+  const bySettlement = new Map(settlements.map((s) => [s.runId, s]));
   await events.appendAll(
     tx,
-    settled.flatMap((run) => eventsOf(run, reporters.get(run.runId) ?? null, options.rules)),
+    settled.flatMap((run) => eventsOf(run, bySettlement.get(run.runId), options.rules)),
   );
 }
 
@@ -77,11 +77,13 @@ export async function settleEach(
 /** The events of late reports: of those that ended their runs, and of those that are kept beside them. As final. */
 export async function appendLate(
   tx: Db,
+  settlements: readonly Settlement[],
   settled: readonly Settled[],
   kept: readonly KeptResult[],
 ): Promise<void> {
+  const byToken = new Map(settlements.map((s) => [s.attemptToken, s]));
   await events.appendAll(tx, [
-    ...settled.flatMap((run) => eventsOf(run, run.deviceId, undefined)),
+    ...settled.flatMap((run) => eventsOf(run, byToken.get(run.attemptToken), undefined)),
     ...kept.map(({ orgId, runId, watcherId, deviceId, attempt, outcome }) => ({
       ...{ orgId, runId, watcherId, deviceId },
       kind: "run.late_result",
@@ -93,11 +95,13 @@ export async function appendLate(
 
 function eventsOf(
   run: Settled,
-  reporterId: string | null,
+  settlement: Settlement | undefined,
   rules: ReadonlyMap<string, string> | undefined,
 ): events.NewEvent[] {
   const subject = { orgId: run.orgId, runId: run.runId, watcherId: run.watcherId, deviceId: run.deviceId };
   const rule = rules?.get(run.runId);
+  const reporterId = settlement?.deviceId ?? null;
+  const attention = run.action === "finished" ? (settlement?.attention ?? []) : [];
   const written: events.NewEvent[] = [
     {
       ...subject,
@@ -111,6 +115,14 @@ function eventsOf(
       },
     },
   ];
+  if (attention.length > 0) {
+    written.push({
+      ...subject,
+      kind: "run.attention",
+      actor: reporterId ? `device:${reporterId}` : "pinion",
+      data: { status: run.status, attention },
+    });
+  }
   if (run.isWatcherPaused) {
     written.push({
       ...subject,

@@ -3,10 +3,12 @@ import type { Db } from "../pg/database.ts";
 import { unnest } from "../pg/unnest.ts";
 import {
   type AttemptName,
+  answerOf,
   doublingsMax,
   type FailurePolicy,
   outputTailCharacters,
   type Settled,
+  type Settlement,
   watcherBackoffMsMax,
 } from "./settlements.ts";
 
@@ -25,6 +27,8 @@ export type LateReport = AttemptName & {
   status: "completed" | "failed" | "timeout" | "cancelled";
   output: string;
   isOutputTruncated: boolean;
+  /** Of an agent that tells. */
+  answer?: Settlement["answer"];
   exitCode: number | undefined;
   signal: string;
   reason: string;
@@ -126,6 +130,7 @@ async function storeRound(tx: Db, reports: readonly LateReport[], policy: Failur
     outcome: ["text", (r) => r.status],
     output: ["text", (r) => r.output],
     is_truncated: ["boolean", (r) => r.isOutputTruncated],
+    answer: ["text", (r) => answerOf(r)],
     exit_code: ["int", (r) => r.exitCode ?? null],
     signal: ["text", (r) => r.signal],
     why: ["text", (r) => r.reason],
@@ -134,7 +139,7 @@ async function storeRound(tx: Db, reports: readonly LateReport[], policy: Failur
   const { rows } = await sql<Stored>`
     with judged as materialized (
       select i.*, r.id is not null as is_live, s.past, s.watcher_id, s.finished_at, s.window_start, s.window_end, s.due_at,
-        s.is_pinned, p.entry, s.status as was, coalesce(case when t.is_last then s.attempt end, (p.entry->>'attempt')::int, 0) as attempt,
+        s.is_pinned, s.agent_id, s.agent_kind, p.entry, s.status as was, coalesce(case when t.is_last then s.attempt end, (p.entry->>'attempt')::int, 0) as attempt,
         case when t.is_last then s.window_id end as stored_window_id, k.kept, k.bytes,
         case
           when not t.is_last and p.entry is null then 'unknown'
@@ -160,6 +165,7 @@ async function storeRound(tx: Db, reports: readonly LateReport[], policy: Failur
             coalesce(r.device_id, f.device_id) as device_id, coalesce(r.max_attempts, f.max_attempts) as max_attempts,
             coalesce(r.window_start, f.window_start) as window_start, coalesce(r.window_end, f.window_end) as window_end,
             coalesce(r.due_at, f.due_at) as due_at, coalesce(r.status, f.status) as status,
+            coalesce(r.agent_id, f.agent_id) as agent_id, coalesce(r.agent_kind, f.agent_kind) as agent_kind,
             coalesce(r.is_pinned, true) as is_pinned, f.is_reported, f.window_id, f.finished_at
         ) s
         cross join lateral (
@@ -172,7 +178,7 @@ async function storeRound(tx: Db, reports: readonly LateReport[], policy: Failur
           order by place desc limit 1
         ) p on true
         cross join lateral (
-          select count(*) as kept, coalesce(sum(octet_length(l.output)), 0) as bytes,
+          select count(*) as kept, coalesce(sum(octet_length(l.output) + octet_length(l.answer::text)), 0) as bytes,
             coalesce(bool_or(l.attempt_token = i.token), false) as is_there
           from late_result l where l.org_id = i.org_id and l.subject_id = i.run_id
         ) k
@@ -180,7 +186,7 @@ async function storeRound(tx: Db, reports: readonly LateReport[], policy: Failur
     decided as materialized (
       select j.*, j.fate = 'settles' as is_settling, j.fate = 'kept' and j.kept < ${lateResultsMax} as is_keeping,
         case when j.fate = 'settles' and j.outcome = 'completed' then uuid_v7() end as window_id,
-        j.bytes + octet_length(j.output) > ${lateBytesMax} as is_too_much
+        j.bytes + octet_length(j.output) + coalesce(octet_length(j.answer), 0) > ${lateBytesMax} as is_too_much
       from judged j
     ),
     held as materialized (
@@ -254,15 +260,16 @@ async function storeRound(tx: Db, reports: readonly LateReport[], policy: Failur
       insert into "window" (org_id, id, watcher_id, run_id, window_start, window_end, model_used, extracted_data)
       select h.org_id, h.window_id, h.watcher_id, h.run_id, h.window_start, h.window_end, 'device-cli',
         jsonb_build_object('kind', 'device_cli_output', 'output', h.output, 'is_truncated', h.is_truncated,
-          'exit_code', h.exit_code)
+          'exit_code', h.exit_code, 'agent_kind', h.agent_kind) || coalesce(h.answer::jsonb, '{}')
       from held h where h.window_id is not null
     ),
     noted as (
       insert into late_result (org_id, subject_id, kind, attempt, attempt_token, device_id, outcome, has_settled, output,
-        is_output_truncated, exit_code, signal, reason, duration_ms)
+        is_output_truncated, exit_code, signal, reason, duration_ms, answer)
       select h.org_id, h.run_id, 'run', h.attempt, h.token, h.reporter, h.outcome, h.is_settling,
         case when h.is_settling then '' when h.is_too_much then right(h.output, ${outputTailCharacters}) else h.output end,
-        h.is_truncated or (h.is_keeping and h.is_too_much), h.exit_code, h.signal, h.why, h.duration_ms
+        h.is_truncated or (h.is_keeping and h.is_too_much), h.exit_code, h.signal, h.why, h.duration_ms,
+        case when h.is_settling or h.is_too_much then '{}' else coalesce(h.answer::jsonb, '{}') end
       from held h where h.is_settling or h.is_keeping
     ),
     fired as (
@@ -294,7 +301,7 @@ async function storeRound(tx: Db, reports: readonly LateReport[], policy: Failur
         else 'superseded' end as verdict,
       coalesce(h.window_id, case when h.fate = 'already_stored' then h.stored_window_id end) as "windowId",
       jsonb_build_object('orgId', h.org_id, 'runId', h.run_id, 'attemptToken', h.token, 'watcherId', h.watcher_id,
-        'deviceId', h.reporter, 'isPinned', h.is_pinned, 'dueAt', h.due_at, 'action', 'finished', 'status', h.outcome,
+        'deviceId', h.reporter, 'agentId', h.agent_id, 'isPinned', h.is_pinned, 'dueAt', h.due_at, 'action', 'finished', 'status', h.outcome,
         'reason', h.why, 'attempt', h.attempt, 'windowId', h.window_id, 'hasBacklog', h.has_backlog,
         'isWatcherPaused', h.pauses, 'consecutiveFailures', coalesce(h.failures, 0), 'isLate', true) as settled
     from held h order by h.ord
@@ -309,6 +316,7 @@ export type LateResultRow = {
   hasSettled: boolean;
   output: string;
   isOutputTruncated: boolean;
+  answer: { result?: string; structured?: unknown };
   exitCode: number | null;
   signal: string;
   reason: string;
@@ -320,7 +328,7 @@ export type LateResultRow = {
 export async function list(db: Db, subject: { orgId: string; id: string }): Promise<LateResultRow[]> {
   const { rows } = await sql<LateResultRow>`
     select attempt, device_id as "deviceId", outcome, has_settled as "hasSettled", output,
-      is_output_truncated as "isOutputTruncated", exit_code as "exitCode", signal, reason, duration_ms as "durationMs",
+      is_output_truncated as "isOutputTruncated", answer, exit_code as "exitCode", signal, reason, duration_ms as "durationMs",
       finished_at as "storedAt"
     from late_result where org_id = ${subject.orgId} and subject_id = ${subject.id} order by id
   `.execute(db);

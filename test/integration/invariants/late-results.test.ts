@@ -461,7 +461,7 @@ test("R10: the reply to a turn that was withdrawn is kept, while another worker 
   const worker = await turns.seedWorker(db);
   await turns.startTurn(db);
   const [first] = await turns.claimTurns(db, worker);
-  await withdraw(db, [{ ...first!, epoch: worker.epoch, reason: "busy", delayMs: 0 }]);
+  await withdraw(db, [{ ...first!, session: worker, reason: "busy", delayMs: 0 }]);
   const keep = (reply: ReturnType<typeof turns.replyOf>) => transaction(db, (tx) => keepLate(tx, [reply]));
   const other = await turns.seedWorker(db);
   const [second] = await turns.claimTurns(db, other);

@@ -16,6 +16,8 @@ create table late_result (
   has_settled boolean not null,
   output text not null,
   is_output_truncated boolean not null,
+  -- {result, structured}, of an agent that tells.
+  answer jsonb not null default '{}',
   exit_code int,
   signal text not null,
   reason text not null,
