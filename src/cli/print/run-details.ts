@@ -40,6 +40,7 @@ export async function printRun(cli: Cli, clients: Clients, run: Run): Promise<vo
       ["past attempts", run.pastAttempts.map(attemptLine).join("\n")],
       ["exit code", run.exitCode === undefined ? "" : String(run.exitCode)],
       ["signal", run.signal],
+      ["notes", run.notes.map(plain).join("\n")],
       ["retry of", run.retryOf],
       ["result", run.windowId],
     ],
@@ -50,6 +51,11 @@ export async function printRun(cli: Cli, clients: Clients, run: Run): Promise<vo
   if (output) {
     cli.out("");
     cli.out(plainLines(output));
+  }
+  if (run.stderrTail) {
+    cli.out("");
+    cli.out(cli.colors.dim("standard error, its end:"));
+    cli.out(plainLines(run.stderrTail));
   }
 }
 
