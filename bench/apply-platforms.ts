@@ -12,9 +12,9 @@ import { desiredOf } from "../src/cli/apply/desired.ts";
 import { parseFile } from "../src/cli/apply/file.ts";
 import { upsertPlatform } from "../src/cli/apply/requests.ts";
 import { applyPlan, planFile } from "../src/cli/apply/run.ts";
-import { startReplica } from "../src/cli/serve-replica.ts";
 import { replicaConfig } from "../src/config.ts";
-import { startEmbedded } from "../src/store/embedded.ts";
+import { startReplica } from "../src/replica/replica.ts";
+import { startEmbedded } from "../src/store/pg/embedded/cluster.ts";
 
 const count = Number(process.argv[2] ?? 10_000);
 /** Enough to know a rate. */

@@ -1,7 +1,8 @@
 /** A replica in a process of its own: what `pinion serve` starts, without the command around it. */
-import { startReplica } from "../src/cli/serve-replica.ts";
+
 import { replicaConfig } from "../src/config.ts";
 import { createLogger } from "../src/log.ts";
+import { startReplica } from "../src/replica/replica.ts";
 import { answerQuestions } from "./lib/children.ts";
 
 const replica = await startReplica(

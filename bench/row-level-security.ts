@@ -7,11 +7,11 @@ import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { sql } from "kysely";
-import { type Db, openDatabase } from "../src/store/database.ts";
-import * as devices from "../src/store/devices.ts";
-import { startEmbedded } from "../src/store/embedded.ts";
-import { migrate } from "../src/store/migrate.ts";
-import { withinOrg } from "../src/store/tenancy.ts";
+import * as devices from "../src/store/people/devices.ts";
+import { type Db, openDatabase } from "../src/store/pg/database.ts";
+import { startEmbedded } from "../src/store/pg/embedded/cluster.ts";
+import { migrate } from "../src/store/pg/migrate.ts";
+import { withinOrg } from "../src/store/pg/tenancy.ts";
 
 const orgs = 50;
 const devicesPerOrg = 200;

@@ -1,4 +1,4 @@
-/** Builds the web page from web/ into src/server/web/page, which is committed and served as it is. */
+/** Builds the web page from web/ into src/server/http/page, which is committed and served as it is. */
 import { buildPage, pageDir, writePage } from "./lib/page.ts";
 
 const files = await buildPage();

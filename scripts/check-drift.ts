@@ -62,9 +62,10 @@ async function checkSchemaDump(): Promise<string[]> {
   const added = fresh.split("\n").filter((line) => !known.has(line));
   const excerpt = added.slice(0, 10).map((line) => `    + ${line.trim()}`);
   return [
-    ["src/store/schema.dump.txt is not what the migrations make: run npm run dump-schema", ...excerpt].join(
-      "\n",
-    ),
+    [
+      "src/store/pg/schema.dump.txt is not what the migrations make: run npm run dump-schema",
+      ...excerpt,
+    ].join("\n"),
   ];
 }
 

@@ -1,6 +1,6 @@
 /**
  * A refusal: we understood the request and turn it down. The message is meant for the caller and says what to do.
- * The interceptor in src/server/interceptors/errors.ts turns it into a status; nothing else does.
+ * The interceptor in src/server/access/interceptors/errors.ts turns it into a status; nothing else does.
  */
 export type RefusalReason =
   | "invalid_argument"

@@ -2,8 +2,8 @@ import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import pg from "pg";
-import { startEmbedded } from "../../src/store/embedded.ts";
-import { migrate } from "../../src/store/migrate.ts";
+import { startEmbedded } from "../../src/store/pg/embedded/cluster.ts";
+import { migrate } from "../../src/store/pg/migrate.ts";
 
 /** A PostgreSQL for a bench: everything durable, as a user would run it. */
 export type Cluster = {

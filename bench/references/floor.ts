@@ -6,9 +6,9 @@
 import { createLogger } from "../../src/log.ts";
 import { storeOnce } from "../../src/scheduler/completer.ts";
 import { materializeOnce } from "../../src/scheduler/materializer.ts";
-import * as attempts from "../../src/store/attempts.ts";
-import { openDatabase, transaction } from "../../src/store/database.ts";
-import * as presence from "../../src/store/presence.ts";
+import { openDatabase, transaction } from "../../src/store/pg/database.ts";
+import * as attempts from "../../src/store/work/attempts.ts";
+import * as presence from "../../src/store/work/presence.ts";
 import { answerQuestions } from "../lib/children.ts";
 import { query } from "../lib/cluster.ts";
 

@@ -11,7 +11,7 @@ import { root } from "./proto.ts";
 export type PageFile = { path: string; bytes: Uint8Array; compressedBytes: number };
 
 /** Relative to the repository. */
-export const pageDir = "src/server/web/page";
+export const pageDir = "src/server/http/page";
 
 /** Browsers since the spring of 2024. */
 const target = ["chrome117", "firefox124", "safari17.4"];

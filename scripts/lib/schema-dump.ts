@@ -3,10 +3,10 @@ import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import pg from "pg";
-import { startEmbedded } from "../../src/store/embedded.ts";
-import { migrate } from "../../src/store/migrate.ts";
+import { startEmbedded } from "../../src/store/pg/embedded/cluster.ts";
+import { migrate } from "../../src/store/pg/migrate.ts";
 
-export const schemaDumpFile = new URL("../../src/store/schema.dump.txt", import.meta.url);
+export const schemaDumpFile = new URL("../../src/store/pg/schema.dump.txt", import.meta.url);
 
 const header =
   "# The migrated schema, from PostgreSQL's catalog. Written by `npm run dump-schema`; do not edit.\n";

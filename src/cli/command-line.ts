@@ -1,7 +1,7 @@
 import { CommanderError } from "commander";
 import type { Cli } from "./cli.ts";
-import { connectionTrouble } from "./connection-trouble.ts";
 import { serverUrl } from "./context.ts";
+import { connectionTrouble } from "./doctor/connection-trouble.ts";
 import { exitCodes, explain } from "./failures.ts";
 import { createProgram } from "./program.ts";
 

@@ -2,7 +2,7 @@ import type { Device } from "#gen/pinion/v1/fleet_pb.js";
 import { isUuid } from "../ids.ts";
 import type { Clients } from "./context.ts";
 import { exitCodes, Failure } from "./failures.ts";
-import { collect, lookupItemsMax } from "./paging.ts";
+import { collect, lookupItemsMax } from "./print/paging.ts";
 
 /** All devices of the org, by label. */
 export async function allDevices(clients: Clients): Promise<Device[]> {

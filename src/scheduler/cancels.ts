@@ -1,6 +1,6 @@
-import { type Db, transaction } from "../store/database.ts";
-import * as runs from "../store/runs.ts";
-import type { FailurePolicy, Settled } from "../store/settlements.ts";
+import { type Db, transaction } from "../store/pg/database.ts";
+import * as runs from "../store/work/runs.ts";
+import type { FailurePolicy, Settled } from "../store/work/settlements.ts";
 import type { CancelledAttempt, Doorbell } from "./doorbell.ts";
 import { settleWithEvents } from "./settle.ts";
 

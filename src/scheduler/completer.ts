@@ -1,14 +1,14 @@
 import { type Batcher, createBatcher } from "../batcher.ts";
 import { Refusal, refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
-import { type Db, isPassing, transaction } from "../store/database.ts";
+import { type Db, isPassing, transaction } from "../store/pg/database.ts";
 import {
   type FailurePolicy,
   findVerdicts,
   type Settled,
   type Settlement,
   settle,
-} from "../store/settlements.ts";
+} from "../store/work/settlements.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { appendSettled } from "./settle.ts";
 

@@ -1,8 +1,8 @@
 import type { Logger } from "../log.ts";
-import * as attempts from "../store/attempts.ts";
-import { type Db, isUnavailable, transaction } from "../store/database.ts";
-import type { FailurePolicy } from "../store/settlements.ts";
-import * as turnAttempts from "../store/turn-attempts.ts";
+import { type Db, isUnavailable, transaction } from "../store/pg/database.ts";
+import * as attempts from "../store/work/attempts.ts";
+import type { FailurePolicy } from "../store/work/settlements.ts";
+import * as turnAttempts from "../store/work/turn-attempts.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { settleWithEvents } from "./settle.ts";
 import type { TurnEndings } from "./turn-endings.ts";

@@ -1,5 +1,5 @@
-import type { RecordedRun } from "../store/schedules.ts";
-import type { Settled } from "../store/settlements.ts";
+import type { RecordedRun } from "../store/work/schedules.ts";
+import type { Settled } from "../store/work/settlements.ts";
 
 /** An attempt whose end is wanted. */
 export type CancelledAttempt = {

@@ -1,6 +1,6 @@
 import { Bell, sleep } from "../abort.ts";
 import type { Logger } from "../log.ts";
-import { isUnavailable } from "../store/database.ts";
+import { isUnavailable } from "../store/pg/database.ts";
 
 /** A scheduler service: a pass that is done again and again, and can be asked to be done now. */
 export type Loop = {

@@ -1,9 +1,9 @@
 import { refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
-import { type Db, isPassing, isUnavailable, transaction } from "../store/database.ts";
-import * as events from "../store/events.ts";
-import type { Quotas } from "../store/quotas.ts";
-import * as schedules from "../store/schedules.ts";
+import type { Quotas } from "../store/people/quotas.ts";
+import { type Db, isPassing, isUnavailable, transaction } from "../store/pg/database.ts";
+import * as events from "../store/work/events.ts";
+import * as schedules from "../store/work/schedules.ts";
 import type { HeldClaim } from "./dispatcher.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { type Loop, startLoop } from "./loop.ts";

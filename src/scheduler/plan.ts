@@ -1,6 +1,6 @@
 import { newId } from "../ids.ts";
-import type { DueWatcher, ScheduleMove, SlotRecord } from "../store/schedules.ts";
-import type { SkipReason } from "../store/settlements.ts";
+import type { DueWatcher, ScheduleMove, SlotRecord } from "../store/work/schedules.ts";
+import type { SkipReason } from "../store/work/settlements.ts";
 import { jitterOf, nextSlot, previousSlot } from "./cron.ts";
 
 /**

@@ -1,8 +1,8 @@
 import type { Logger } from "../log.ts";
-import * as attempts from "../store/attempts.ts";
-import { type Db, transaction } from "../store/database.ts";
-import * as runs from "../store/runs.ts";
-import type { FailurePolicy, Settled, Settlement } from "../store/settlements.ts";
+import { type Db, transaction } from "../store/pg/database.ts";
+import * as attempts from "../store/work/attempts.ts";
+import * as runs from "../store/work/runs.ts";
+import type { FailurePolicy, Settled, Settlement } from "../store/work/settlements.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { type Loop, startLoop } from "./loop.ts";
 import { settleEach } from "./settle.ts";

@@ -1,8 +1,8 @@
 import type { Logger } from "../log.ts";
-import { type Db, isPassing, isUnavailable, transaction } from "../store/database.ts";
-import * as replicas from "../store/replicas.ts";
-import * as retention from "../store/retention.ts";
-import * as workers from "../store/workers.ts";
+import * as workers from "../store/people/workers.ts";
+import { type Db, isPassing, isUnavailable, transaction } from "../store/pg/database.ts";
+import * as replicas from "../store/work/replicas.ts";
+import * as retention from "../store/work/retention.ts";
 import { type Loop, startLoop } from "./loop.ts";
 
 const hourMs = 3_600_000;

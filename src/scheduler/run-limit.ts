@@ -1,5 +1,5 @@
-import type { Db } from "../store/database.ts";
-import { fullText, type Quotas } from "../store/quotas.ts";
+import { fullText, type Quotas } from "../store/people/quotas.ts";
+import type { Db } from "../store/pg/database.ts";
 import type { Plan } from "./plan.ts";
 
 /**

@@ -1,13 +1,13 @@
 import type { Logger } from "../log.ts";
-import type { Db } from "../store/database.ts";
-import * as events from "../store/events.ts";
+import type { Db } from "../store/pg/database.ts";
+import * as events from "../store/work/events.ts";
 import {
   type FailurePolicy,
   type Settled,
   type Settlement,
   settle,
   settleOrUndo,
-} from "../store/settlements.ts";
+} from "../store/work/settlements.ts";
 
 /**
  * Settles attempts and writes their events, in the caller's transaction (R5). Appending events takes the orgs' locks,

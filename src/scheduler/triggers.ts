@@ -1,10 +1,10 @@
 import { refuse } from "../errors.ts";
-import { type Db, transaction } from "../store/database.ts";
-import * as events from "../store/events.ts";
-import type { Quotas } from "../store/quotas.ts";
-import * as requests from "../store/requests.ts";
-import * as runs from "../store/runs.ts";
-import * as schedules from "../store/schedules.ts";
+import type { Quotas } from "../store/people/quotas.ts";
+import * as requests from "../store/people/requests.ts";
+import { type Db, transaction } from "../store/pg/database.ts";
+import * as events from "../store/work/events.ts";
+import * as runs from "../store/work/runs.ts";
+import * as schedules from "../store/work/schedules.ts";
 import { nextSlot } from "./cron.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { eventOf } from "./materializer.ts";

@@ -1,4 +1,4 @@
-import type { EndedTurn, WithdrawnTurn } from "../store/turn-settlements.ts";
+import type { EndedTurn, WithdrawnTurn } from "../store/work/turn-settlements.ts";
 
 /** What is told of turns after a commit. As all doorbells, hints: losing every one of them costs seconds. */
 export interface TurnBell {

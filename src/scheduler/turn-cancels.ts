@@ -1,6 +1,6 @@
-import { type Db, transaction } from "../store/database.ts";
-import type { EndedTurn } from "../store/turn-settlements.ts";
-import * as turns from "../store/turns.ts";
+import { type Db, transaction } from "../store/pg/database.ts";
+import type { EndedTurn } from "../store/work/turn-settlements.ts";
+import * as turns from "../store/work/turns.ts";
 import type { Doorbell } from "./doorbell.ts";
 import type { TurnBell } from "./turn-bell.ts";
 import { endTurns } from "./turn-endings.ts";

@@ -1,9 +1,9 @@
 import { type Batcher, createBatcher } from "../batcher.ts";
 import { Refusal, refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
-import { type Db, isPassing, transaction } from "../store/database.ts";
-import * as events from "../store/events.ts";
-import type { AttemptName, PastVerdict } from "../store/settlements.ts";
+import { type Db, isPassing, transaction } from "../store/pg/database.ts";
+import * as events from "../store/work/events.ts";
+import type { AttemptName, PastVerdict } from "../store/work/settlements.ts";
 import {
   commitOrUndo,
   commitTerminalReply,
@@ -13,7 +13,7 @@ import {
   type Withdrawal,
   type WithdrawnTurn,
   withdraw,
-} from "../store/turn-settlements.ts";
+} from "../store/work/turn-settlements.ts";
 import type { TurnBell } from "./turn-bell.ts";
 
 /** The ends of turns, with their events and announcements. Who ends a turn first has ended it. */

@@ -1,12 +1,12 @@
 import type { Logger } from "../log.ts";
-import { type Db, isPassing, transaction } from "../store/database.ts";
+import { type Db, isPassing, transaction } from "../store/pg/database.ts";
 import {
   type EndedTurn,
   lockOfSessions,
   lockOverdue,
   type OverdueTurn,
   type TerminalReply,
-} from "../store/turn-settlements.ts";
+} from "../store/work/turn-settlements.ts";
 import { type Loop, startLoop } from "./loop.ts";
 import type { TurnBell } from "./turn-bell.ts";
 import { appendEnded, endEach, endTurns } from "./turn-endings.ts";

@@ -1,7 +1,7 @@
 import type { Logger } from "../log.ts";
-import type { Db } from "../store/database.ts";
-import type { EndedTurn } from "../store/turn-settlements.ts";
-import * as turns from "../store/turns.ts";
+import type { Db } from "../store/pg/database.ts";
+import type { EndedTurn } from "../store/work/turn-settlements.ts";
+import * as turns from "../store/work/turns.ts";
 import { appendEnded, endEach } from "./turn-endings.ts";
 
 /**

@@ -1,10 +1,10 @@
 import { newId } from "../ids.ts";
-import * as attempts from "../store/attempts.ts";
-import { type Db, transaction } from "../store/database.ts";
-import * as events from "../store/events.ts";
-import * as schedules from "../store/schedules.ts";
-import type { FailurePolicy } from "../store/settlements.ts";
-import { settle } from "../store/settlements.ts";
+import { type Db, transaction } from "../store/pg/database.ts";
+import * as attempts from "../store/work/attempts.ts";
+import * as events from "../store/work/events.ts";
+import * as schedules from "../store/work/schedules.ts";
+import type { FailurePolicy } from "../store/work/settlements.ts";
+import { settle } from "../store/work/settlements.ts";
 
 /** Ends the warm-up's transaction without a trace. */
 class Undone extends Error {}

@@ -32,7 +32,7 @@ export const mutations: readonly Mutation[] = [
     name: "the claim looks at no pin",
     replacements: [
       {
-        file: "src/store/attempts.ts",
+        file: "src/store/work/attempts.ts",
         from: "and device_id = s.device_id and",
         to: "and",
       },
@@ -70,7 +70,7 @@ export const mutations: readonly Mutation[] = [
     name: "settling looks at no attempt token",
     replacements: [
       {
-        file: "src/store/settlements.ts",
+        file: "src/store/work/settlements.ts",
         from: "where org_id = i.org_id and id = i.run_id and attempt_token is not distinct from i.token",
         to: "where org_id = i.org_id and id = i.run_id",
       },
@@ -98,13 +98,13 @@ export const mutations: readonly Mutation[] = [
     name: "a slot that has a row is recorded again",
     replacements: [
       {
-        file: "src/store/schedules.ts",
+        file: "src/store/work/schedules.ts",
         from: "where i.scheduled_for is null or i.run_id in (select run_id from fresh)",
         to: "where true",
       },
       // Both of two replicas that look at a watcher plan its slot.
       {
-        file: "src/store/schedules.ts",
+        file: "src/store/work/schedules.ts",
         from: "\n    for update skip locked`;\n  const query",
         to: "`;\n  const query",
       },
@@ -128,7 +128,7 @@ export const mutations: readonly Mutation[] = [
     name: "nothing is reaped",
     replacements: [
       {
-        file: "src/store/attempts.ts",
+        file: "src/store/work/attempts.ts",
         from: "where s.rule is not null\n    order by r.org_id, r.id",
         to: "where s.rule is not null and false\n    order by r.org_id, r.id",
       },
@@ -165,7 +165,7 @@ export const mutations: readonly Mutation[] = [
     name: "a window keeps the beginning of its output",
     replacements: [
       {
-        file: "src/store/settlements.ts",
+        file: "src/store/work/settlements.ts",
         from: "jsonb_build_object('kind', 'device_cli_output', 'output', h.output,",
         to: "jsonb_build_object('kind', 'device_cli_output', 'output', left(h.output, 40),",
       },

@@ -14,10 +14,10 @@ import { storeOnce } from "../../src/scheduler/completer.ts";
 import { materializeOnce } from "../../src/scheduler/materializer.ts";
 import { reapOnce } from "../../src/scheduler/reaper.ts";
 import { retry, trigger } from "../../src/scheduler/triggers.ts";
-import * as attempts from "../../src/store/attempts.ts";
-import { type Db, openDatabase, transaction } from "../../src/store/database.ts";
-import * as presence from "../../src/store/presence.ts";
-import type { WatcherName } from "../../src/store/schedules.ts";
+import { type Db, openDatabase, transaction } from "../../src/store/pg/database.ts";
+import * as attempts from "../../src/store/work/attempts.ts";
+import * as presence from "../../src/store/work/presence.ts";
+import type { WatcherName } from "../../src/store/work/schedules.ts";
 import { useDatabase } from "../support/database.ts";
 import {
   accept,

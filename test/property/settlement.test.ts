@@ -12,8 +12,8 @@ import { cancelRun } from "../../src/scheduler/cancels.ts";
 import { storeOnce } from "../../src/scheduler/completer.ts";
 import { reapOnce } from "../../src/scheduler/reaper.ts";
 import { settleWithEvents } from "../../src/scheduler/settle.ts";
-import type { ClaimedRun } from "../../src/store/attempts.ts";
-import { type Db, transaction } from "../../src/store/database.ts";
+import { type Db, transaction } from "../../src/store/pg/database.ts";
+import type { ClaimedRun } from "../../src/store/work/attempts.ts";
 import { useDatabase } from "../support/database.ts";
 import {
   accept,

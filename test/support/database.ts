@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import pg from "pg";
 import { afterAll, afterEach, beforeAll, beforeEach, inject } from "vitest";
-import { type Database, type Db, openDatabase } from "../../src/store/database.ts";
+import { type Database, type Db, openDatabase } from "../../src/store/pg/database.ts";
 
 export type TestDatabase = {
   url: string;

@@ -1,5 +1,5 @@
 /** A process that starts the embedded PostgreSQL in a directory, says what it got, and waits to be killed. */
-import { startEmbedded } from "../../src/store/embedded.ts";
+import { startEmbedded } from "../../src/store/pg/embedded/cluster.ts";
 
 const [dataDir] = process.argv.slice(2);
 try {

@@ -5,8 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import pg from "pg";
 import type { TestProject } from "vitest/node";
-import { type Embedded, startEmbedded } from "../../src/store/embedded.ts";
-import { migrate } from "../../src/store/migrate.ts";
+import { type Embedded, startEmbedded } from "../../src/store/pg/embedded/cluster.ts";
+import { migrate } from "../../src/store/pg/migrate.ts";
 
 declare module "vitest" {
   export interface ProvidedContext {

@@ -1,6 +1,6 @@
 import { sql } from "kysely";
 import { expect } from "vitest";
-import type { Db } from "../../src/store/database.ts";
+import type { Db } from "../../src/store/pg/database.ts";
 
 /** How long a statement may take to get to the lock it waits for, in milliseconds. */
 const patienceMs = 5_000;

@@ -2,12 +2,12 @@
 
 import { createClients } from "@pinion/client";
 import { onTestFinished } from "vitest";
-import { type Replica, startReplica } from "../../src/cli/serve-replica.ts";
 import { replicaConfig } from "../../src/config.ts";
 import { createLogger } from "../../src/log.ts";
-import { openDatabase } from "../../src/store/database.ts";
-import { ensureBootstrap } from "../../src/store/orgs.ts";
-import * as tokens from "../../src/store/tokens.ts";
+import { type Replica, startReplica } from "../../src/replica/replica.ts";
+import { ensureBootstrap } from "../../src/store/people/orgs.ts";
+import * as tokens from "../../src/store/people/tokens.ts";
+import { openDatabase } from "../../src/store/pg/database.ts";
 
 /** Short enough for a test to wait for, long enough not to fire by themselves on a busy machine. */
 const timers = {

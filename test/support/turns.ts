@@ -2,9 +2,9 @@
 import { randomUUID } from "node:crypto";
 import { sql } from "kysely";
 import type { Reply } from "../../src/scheduler/turn-endings.ts";
-import type { Db } from "../../src/store/database.ts";
-import * as turnAttempts from "../../src/store/turn-attempts.ts";
-import * as turns from "../../src/store/turns.ts";
+import type { Db } from "../../src/store/pg/database.ts";
+import * as turnAttempts from "../../src/store/work/turn-attempts.ts";
+import * as turns from "../../src/store/work/turns.ts";
 import { type DeviceName, openDevice, orgId, seedDevice, seedOrg } from "./rows.ts";
 
 export const turnTimers: turnAttempts.TurnTimers = { ttlMs: 60_000, timeoutGraceMs: 5_000 };

@@ -53,6 +53,7 @@ const layers: [name: string, pattern: RegExp][] = [
   ["store", /^src\/store\//],
   ["scheduler", /^src\/scheduler\//],
   ["server", /^src\/server\//],
+  ["replica", /^src\/replica\//],
   ["cli", /^src\/cli\//],
   ["leaves", /^src\/[^/]+$/],
   ["test", /^test\//],
@@ -69,10 +70,14 @@ const arrows: Record<string, { may: string[]; why: string }> = {
   server: {
     // docs/decisions/0004-server-on-scheduler.md
     may: ["leaves", "store", "scheduler", "generated"],
-    why: "a session and an rpc ask for the scheduler's transactions; what is above them puts them together",
+    why: "a session and an rpc ask for the scheduler's transactions; the replica above them puts them together",
+  },
+  replica: {
+    may: ["leaves", "store", "scheduler", "server", "generated"],
+    why: "a replica is put together from the parts of the server's side; commands start it",
   },
   cli: {
-    may: ["leaves", "store", "scheduler", "server", "client", "generated"],
+    may: ["leaves", "store", "scheduler", "server", "replica", "client", "generated"],
     why: "a command puts the parts together, and nothing but commands is above it",
   },
   page: {
@@ -93,8 +98,8 @@ function namesPackage(found: Import, name: string): boolean {
 test("the sources are found", () => {
   expect(sources.length).toBeGreaterThan(20);
   expect(
-    sources.find((source) => source.path === "src/store/migrate.ts")?.imports.map(({ to }) => to),
-  ).toContain("src/store/database.ts");
+    sources.find((source) => source.path === "src/store/pg/migrate.ts")?.imports.map(({ to }) => to),
+  ).toContain("src/store/pg/database.ts");
 });
 
 test("every folder imports only those below it", () => {
@@ -108,6 +113,43 @@ test("every folder imports only those below it", () => {
       .map(({ to }) => `${source.path} imports ${to}: ${rule.why}`);
   });
   expect(broken).toEqual([]);
+});
+
+/** The rooms of src/server, the lowest first: each imports those before it, and the files beside the folders. */
+const serverRooms = ["cluster", "http", "access", "platforms", "device", "rpc"];
+
+test("the rooms of the server import no room above them", () => {
+  const roomOf = (path: string) => /^src\/server\/([^/]+)\//.exec(path)?.[1];
+  const inside = sources.filter((source) => roomOf(source.path) !== undefined);
+  expect([...new Set(inside.map((source) => roomOf(source.path)))].sort()).toEqual([...serverRooms].sort());
+  const broken = inside.flatMap((source) => {
+    const level = serverRooms.indexOf(roomOf(source.path) ?? "");
+    return source.imports
+      .filter(({ to, isPackage }) => !isPackage && serverRooms.indexOf(roomOf(to) ?? "") > level)
+      .map(
+        ({ to }) => `${source.path} imports ${to}: the rooms, lowest first, are ${serverRooms.join(", ")}`,
+      );
+  });
+  expect(broken).toEqual([]);
+});
+
+test("ARCHITECTURE.md draws the folders that are there, and files stand loose only where it says so", () => {
+  const drawing = readFileSync(join(root, "ARCHITECTURE.md"), "utf8").split("```")[1] ?? "";
+  const listed = (folder: string) => readdirSync(join(root, folder), { withFileTypes: true });
+  const folders = listed("src")
+    .filter((entry) => entry.isDirectory())
+    .map((entry) => `src/${entry.name}`);
+  const rooms = ["src/server", "src/store", "src/cli"].flatMap((folder) =>
+    listed(folder).flatMap((entry) => (entry.isDirectory() ? [entry.name] : [])),
+  );
+  const isDrawn = (name: string) => new RegExp(`(^|[\\s(])${name}/`, "m").test(drawing);
+  expect([...folders, ...rooms].filter((name) => !isDrawn(name))).toEqual([]);
+
+  const looseMax = { "src/store": 0, "src/server": 3, "src/cli": 12 };
+  for (const [folder, max] of Object.entries(looseMax)) {
+    const loose = listed(folder).filter((entry) => entry.isFile());
+    expect(loose.length, `${folder}: a file belongs into one of its rooms`).toBeLessThanOrEqual(max);
+  }
 });
 
 test("the client imports the server by no other name either", () => {
@@ -154,7 +196,7 @@ test("the log is append-only: no statement outside of retention changes or remov
   expect(change.test("delete from event where")).toBe(true);
   expect(change.test('db.updateTable("event as e")')).toBe(true);
   const changing = sources.filter(({ path, text }) => path.startsWith("src/") && change.test(text));
-  expect(changing.map(({ path }) => path)).toEqual(["src/store/retention.ts"]);
+  expect(changing.map(({ path }) => path)).toEqual(["src/store/work/retention.ts"]);
 });
 
 test("the environment is read in one place of each package", () => {

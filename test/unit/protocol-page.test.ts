@@ -14,7 +14,7 @@ import { defaultTiming } from "@pinion/client";
 import { expect, test } from "vitest";
 import { file_pinion_v1_activity } from "#gen/pinion/v1/activity_pb.js";
 import { ConnectRequestSchema, DeviceService, file_pinion_v1_device } from "#gen/pinion/v1/device_pb.js";
-import { cases } from "../../src/cli/conformance/cases.ts";
+import { cases } from "../../src/cli/device/conformance/cases.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 const page = readFileSync(join(root, "docs/protocol.md"), "utf8");

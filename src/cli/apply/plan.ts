@@ -1,7 +1,7 @@
 import { type AgentPlatform, PlatformStatus } from "#gen/pinion/v1/agent_pb.js";
 import { isReference } from "../../secrets.ts";
-import { hasUrlPassword, isSecretKey } from "../../server/platform-kinds.ts";
-import { canonical } from "../../store/canonical.ts";
+import { hasUrlPassword, isSecretKey } from "../../server/platforms/kinds.ts";
+import { canonical } from "../../store/pg/canonical.ts";
 import { agentFieldNames, fieldsOfAgent } from "./agent-fields.ts";
 import type { Desired, DesiredAgent, DesiredPlatform, DesiredWatcher } from "./desired.ts";
 import { driftSteps } from "./drift.ts";

@@ -1,5 +1,5 @@
 import type { Cli } from "../cli.ts";
-import { cut } from "../table.ts";
+import { cut } from "../print/table.ts";
 import type { Failed, Progress } from "./run.ts";
 import type { Step } from "./steps.ts";
 import { doneLine, failedLine } from "./view.ts";

@@ -1,7 +1,7 @@
 import type { Agent, AgentPlatform } from "#gen/pinion/v1/agent_pb.js";
 import type { Watcher } from "#gen/pinion/v1/watcher_pb.js";
 import { isUuid } from "../../ids.ts";
-import { canonical } from "../../store/canonical.ts";
+import { canonical } from "../../store/pg/canonical.ts";
 import { agentFieldNames, fieldsOfAgent } from "./agent-fields.ts";
 import type { OrgState } from "./state.ts";
 import { tomlComment, tomlJson, tomlList, tomlText } from "./toml-text.ts";

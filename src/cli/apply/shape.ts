@@ -1,5 +1,5 @@
 import { z } from "zod";
-import * as words from "../words.ts";
+import * as words from "../print/words.ts";
 
 /**
  * The shape of pinion.toml. docs/pinion.schema.json is made from it (`pinion apply --print-schema`), so descriptions are

@@ -3,7 +3,7 @@ import type { Device } from "#gen/pinion/v1/fleet_pb.js";
 import type { Watcher } from "#gen/pinion/v1/watcher_pb.js";
 import type { Clients } from "../context.ts";
 import { exitCodes, Failure } from "../failures.ts";
-import { collect } from "../paging.ts";
+import { collect } from "../print/paging.ts";
 
 /** What the org has, by the names that the file uses. */
 export type OrgState = {

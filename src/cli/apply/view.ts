@@ -1,5 +1,5 @@
 import type { Cli } from "../cli.ts";
-import { cut, plain } from "../table.ts";
+import { cut, plain } from "../print/table.ts";
 import type { Failed } from "./run.ts";
 import type { Action, FieldChange, Plan, Step } from "./steps.ts";
 

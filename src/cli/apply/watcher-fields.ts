@@ -1,9 +1,9 @@
 import { create, type JsonObject } from "@bufbuild/protobuf";
 import { type Duration, durationFromMs, durationMs } from "@bufbuild/protobuf/wkt";
 import { type WatcherSpec, WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
-import { dayMs, hourMs, minuteMs, secondMs } from "../lengths.ts";
-import { parseLength } from "../times.ts";
-import * as words from "../words.ts";
+import { dayMs, hourMs, minuteMs, secondMs } from "../print/lengths.ts";
+import { parseLength } from "../print/times.ts";
+import * as words from "../print/words.ts";
 import type { WatcherTree } from "./shape.ts";
 
 /** A watcher's decisions in the words of the file, defaults included. Lengths are "24h", devices their ids. */

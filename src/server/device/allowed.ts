@@ -1,5 +1,5 @@
 import { refuse } from "../../errors.ts";
-import type { Platform } from "../../store/devices.ts";
+import type { Platform } from "../../store/people/devices.ts";
 
 /**
  * What a device of a platform may say of itself. A desktop runs what its own configuration names, so any kind and any

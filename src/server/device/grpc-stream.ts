@@ -20,12 +20,12 @@ import {
   DeviceService,
 } from "#gen/pinion/v1/device_pb.js";
 import type { Logger } from "../../log.ts";
-import { type Source, withinSource } from "../../store/sources.ts";
-import { type Guard, nameOf } from "../guard.ts";
-import { toConnectError } from "../interceptors/errors.ts";
-import { admitStream } from "../interceptors/limit.ts";
-import type { Limits } from "../limits.ts";
-import { peerAddressOf, requestIdFrom, requestIdHeader, userAgentOf } from "../peer.ts";
+import { type Source, withinSource } from "../../store/people/sources.ts";
+import { type Guard, nameOf } from "../access/guard.ts";
+import { toConnectError } from "../access/interceptors/errors.ts";
+import { admitStream } from "../access/interceptors/limit.ts";
+import type { Limits } from "../access/limits.ts";
+import { peerAddressOf, requestIdFrom, requestIdHeader, userAgentOf } from "../access/peer.ts";
 import { FrameReader, framed } from "./grpc-frames.ts";
 import type { Hub } from "./hub.ts";
 import { endGraceMs, type Link, messagesWaitingMax } from "./link.ts";

@@ -15,8 +15,8 @@ import {
 } from "#gen/pinion/v1/device_pb.js";
 import { conversationOfRun } from "../../conversation-ids.ts";
 import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
-import type { ClaimedRun } from "../../store/attempts.ts";
-import { notificationOf, sourceOf } from "../rpc/run-message.ts";
+import type { ClaimedRun } from "../../store/work/attempts.ts";
+import { notificationOf, sourceOf } from "../run-enums.ts";
 
 /** The rules of the messages say the same; the device is told so that it truncates. */
 const completionOutputBytesMax = 1_048_576;

@@ -1,10 +1,10 @@
 import type { Logger } from "../../log.ts";
 import type { BrokenSession } from "../../scheduler/turn-sweep.ts";
-import * as attempts from "../../store/attempts.ts";
-import type { Db } from "../../store/database.ts";
-import * as presence from "../../store/presence.ts";
-import type { AttemptName } from "../../store/settlements.ts";
-import * as turnAttempts from "../../store/turn-attempts.ts";
+import type { Db } from "../../store/pg/database.ts";
+import * as attempts from "../../store/work/attempts.ts";
+import * as presence from "../../store/work/presence.ts";
+import type { AttemptName } from "../../store/work/settlements.ts";
+import * as turnAttempts from "../../store/work/turn-attempts.ts";
 import type { AttemptKind } from "./turn-work.ts";
 
 /**

@@ -1,9 +1,14 @@
 import type { Logger } from "../../log.ts";
 import { endEach } from "../../scheduler/turn-endings.ts";
-import type { Db } from "../../store/database.ts";
-import type { PastVerdict } from "../../store/settlements.ts";
-import * as turnAttempts from "../../store/turn-attempts.ts";
-import { type EndedTurn, findVerdicts, type WithdrawnTurn, withdraw } from "../../store/turn-settlements.ts";
+import type { Db } from "../../store/pg/database.ts";
+import type { PastVerdict } from "../../store/work/settlements.ts";
+import * as turnAttempts from "../../store/work/turn-attempts.ts";
+import {
+  type EndedTurn,
+  findVerdicts,
+  type WithdrawnTurn,
+  withdraw,
+} from "../../store/work/turn-settlements.ts";
 
 /** What a hello means for the turns that are out at its worker. */
 export type TurnsOpening = {

@@ -2,17 +2,17 @@ import { HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
 import type { Logger } from "../../log.ts";
 import { settleEach } from "../../scheduler/settle.ts";
 import { appendEnded } from "../../scheduler/turn-endings.ts";
-import * as attempts from "../../store/attempts.ts";
-import type { Db } from "../../store/database.ts";
-import * as presence from "../../store/presence.ts";
+import type { Db } from "../../store/pg/database.ts";
+import * as attempts from "../../store/work/attempts.ts";
+import * as presence from "../../store/work/presence.ts";
 import {
   type FailurePolicy,
   findVerdicts,
   type PastVerdict,
   type Settled,
   type Settlement,
-} from "../../store/settlements.ts";
-import type { EndedTurn, WithdrawnTurn } from "../../store/turn-settlements.ts";
+} from "../../store/work/settlements.ts";
+import type { EndedTurn, WithdrawnTurn } from "../../store/work/turn-settlements.ts";
 import { openTurns } from "./reconcile-turns.ts";
 import type { AttemptKind } from "./turn-work.ts";
 

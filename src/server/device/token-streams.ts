@@ -1,5 +1,5 @@
 import { refuse } from "../../errors.ts";
-import type { Principal } from "../guard.ts";
+import type { Principal } from "../access/guard.ts";
 import type { Session } from "./session.ts";
 
 /** Streams of one device's token on a replica: one that serves, and those that have not noticed yet that they were replaced. */

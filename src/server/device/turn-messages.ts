@@ -3,7 +3,7 @@ import { durationFromMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { AgentSettingsSchema } from "#gen/pinion/v1/agent_pb.js";
 import { AssignmentKind, type ConnectResponse } from "#gen/pinion/v1/device_pb.js";
 import { Notification } from "#gen/pinion/v1/run_pb.js";
-import type { ClaimedTurn } from "../../store/turn-attempts.ts";
+import type { ClaimedTurn } from "../../store/work/turn-attempts.ts";
 import { response } from "./messages.ts";
 
 /** The assignment of a claimed turn whose agent is known. */

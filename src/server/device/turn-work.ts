@@ -2,9 +2,9 @@ import { type Batcher, createBatcher } from "../../batcher.ts";
 import { Refusal } from "../../errors.ts";
 import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
 import type { TurnEndings } from "../../scheduler/turn-endings.ts";
-import { type Db, isPassing, transaction } from "../../store/database.ts";
-import type { AttemptName, SessionSettlement } from "../../store/settlements.ts";
-import * as turnAttempts from "../../store/turn-attempts.ts";
+import { type Db, isPassing, transaction } from "../../store/pg/database.ts";
+import type { AttemptName, SessionSettlement } from "../../store/work/settlements.ts";
+import * as turnAttempts from "../../store/work/turn-attempts.ts";
 
 /** What an attempt works on; a turn's id stands where an attempt of a run names its run. */
 export type AttemptKind = "run" | "turn";

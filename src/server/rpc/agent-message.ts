@@ -10,10 +10,10 @@ import {
   UpsertOutcome,
 } from "#gen/pinion/v1/agent_pb.js";
 import { isReference } from "../../secrets.ts";
-import type * as agents from "../../store/agents.ts";
-import type * as platforms from "../../store/platforms.ts";
-import type { Json } from "../../store/schema.ts";
-import { hasUrlPassword, isSecretKey } from "../platform-kinds.ts";
+import type * as agents from "../../store/agents/agents.ts";
+import type * as platforms from "../../store/agents/platforms.ts";
+import type { Json } from "../../store/pg/schema.ts";
+import { hasUrlPassword, isSecretKey } from "../platforms/kinds.ts";
 import { timestampOf } from "./moments.ts";
 
 /** Agents and their platforms between rows and messages. */

@@ -13,14 +13,14 @@ import {
 import { Refusal, refuse } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { isReference, requireReference } from "../../secrets.ts";
-import * as agents from "../../store/agents.ts";
-import type { Db } from "../../store/database.ts";
-import { findDefaultAgentId } from "../../store/orgs.ts";
-import * as platforms from "../../store/platforms.ts";
-import { nameOf, principalOf } from "../guard.ts";
-import { toConnectError } from "../interceptors/errors.ts";
-import { checkPlatform } from "../platform-kinds.ts";
-import type { PlatformRunner, Upserted } from "../platforms.ts";
+import * as agents from "../../store/agents/agents.ts";
+import * as platforms from "../../store/agents/platforms.ts";
+import { findDefaultAgentId } from "../../store/people/orgs.ts";
+import type { Db } from "../../store/pg/database.ts";
+import { nameOf, principalOf } from "../access/guard.ts";
+import { toConnectError } from "../access/interceptors/errors.ts";
+import { checkPlatform } from "../platforms/kinds.ts";
+import type { PlatformRunner, Upserted } from "../platforms/runner.ts";
 import {
   agentMessage,
   outcomeMessages,

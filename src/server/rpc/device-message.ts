@@ -1,8 +1,8 @@
 import { create } from "@bufbuild/protobuf";
 import { Platform } from "#gen/pinion/v1/device_pb.js";
 import { type Device, DeviceSchema, Liveness } from "#gen/pinion/v1/fleet_pb.js";
-import type * as devices from "../../store/devices.ts";
-import type { RunSummary } from "../../store/run-summaries.ts";
+import type * as devices from "../../store/people/devices.ts";
+import type { RunSummary } from "../../store/work/run-summaries.ts";
 import { timestampOf } from "./moments.ts";
 import { runSummaryMessage } from "./run-message.ts";
 

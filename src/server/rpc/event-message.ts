@@ -7,8 +7,8 @@ import {
   type TransientEvent,
   TransientEventSchema,
 } from "#gen/pinion/v1/event_pb.js";
-import type * as events from "../../store/events.ts";
-import type { Transient } from "../bus.ts";
+import type * as events from "../../store/work/events.ts";
+import type { Transient } from "../cluster/bus.ts";
 import { timestampOf } from "./moments.ts";
 
 export function eventMessage(row: events.EventRow): Event {

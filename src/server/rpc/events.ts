@@ -10,11 +10,11 @@ import {
 } from "#gen/pinion/v1/event_pb.js";
 import { Bell } from "../../abort.ts";
 import { refuse } from "../../errors.ts";
-import type { Db } from "../../store/database.ts";
-import * as events from "../../store/events.ts";
-import type { Transient } from "../bus.ts";
-import { principalOf } from "../guard.ts";
-import type { OrgWatcher } from "../transients.ts";
+import type { Db } from "../../store/pg/database.ts";
+import * as events from "../../store/work/events.ts";
+import { principalOf } from "../access/guard.ts";
+import type { Transient } from "../cluster/bus.ts";
+import type { OrgWatcher } from "../cluster/transients.ts";
 import { eventMessage, transientMessage } from "./event-message.ts";
 import { page } from "./page.ts";
 

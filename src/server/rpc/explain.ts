@@ -1,9 +1,9 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { type RunFact, RunFactSchema } from "#gen/pinion/v1/run_pb.js";
-import type { Device } from "../../store/devices.ts";
-import type { RunRow } from "../../store/runs.ts";
-import type { Fleet } from "../../store/workers.ts";
+import type { Device } from "../../store/people/devices.ts";
+import type { Fleet } from "../../store/people/workers.ts";
+import type { RunRow } from "../../store/work/runs.ts";
 
 /** Why a run is where it is. A function of what is known; reading it is rpc/runs.ts's business. */
 export type Known = {

@@ -10,12 +10,12 @@ import {
   type OrgService,
 } from "#gen/pinion/v1/org_pb.js";
 import { refuse } from "../../errors.ts";
-import * as arrivals from "../../store/arrivals.ts";
-import type { Db } from "../../store/database.ts";
-import * as departures from "../../store/departures.ts";
-import * as members from "../../store/members.ts";
-import * as orgs from "../../store/orgs.ts";
-import { type Guard, mayGrant, principalOf } from "../guard.ts";
+import * as memberAdditions from "../../store/people/member-additions.ts";
+import * as memberRemovals from "../../store/people/member-removals.ts";
+import * as members from "../../store/people/members.ts";
+import * as orgs from "../../store/people/orgs.ts";
+import type { Db } from "../../store/pg/database.ts";
+import { type Guard, mayGrant, principalOf } from "../access/guard.ts";
 import type { EventAnnouncer } from "./events.ts";
 import type { FleetDoorbell, FleetScheduler } from "./fleet.ts";
 import { timestampOf } from "./moments.ts";
@@ -107,7 +107,7 @@ export function orgService(deps: {
       if (missing) {
         refuse("permission_denied", `a token without the scope "${missing}" cannot give it to another`);
       }
-      const { member, secret, cut } = await arrivals.add(crossOrgDb, {
+      const { member, secret, cut } = await memberAdditions.add(crossOrgDb, {
         orgId,
         actor,
         caller: principal,
@@ -132,7 +132,7 @@ export function orgService(deps: {
     async removeMember(request, context) {
       const principal = principalOf(context);
       const { orgId, actor } = principal;
-      const departure = await departures.remove(db, {
+      const departure = await memberRemovals.remove(db, {
         orgId,
         actor,
         caller: principal,

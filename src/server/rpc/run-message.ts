@@ -1,58 +1,20 @@
 import { create, type JsonObject, type MessageInitShape } from "@bufbuild/protobuf";
 import { durationFromMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import {
-  Notification,
   type Run,
   RunSchema,
-  RunSource,
-  RunStatus,
   type RunSummary,
   RunSummarySchema,
   SkipReason,
   type Window,
   WindowSchema,
 } from "#gen/pinion/v1/run_pb.js";
-import type * as runSummaries from "../../store/run-summaries.ts";
-import type { RunRow } from "../../store/runs.ts";
-import type { WindowRow } from "../../store/windows.ts";
+import type * as runSummaries from "../../store/work/run-summaries.ts";
+import type { RunRow } from "../../store/work/runs.ts";
+import type { WindowRow } from "../../store/work/windows.ts";
+import { notificationOf, runStatuses, skipReasons, sourceOf } from "../run-enums.ts";
 
 /** Runs and windows as messages. */
-
-export const runStatuses: Record<RunRow["status"], RunStatus> = {
-  pending: RunStatus.PENDING,
-  claimed: RunStatus.CLAIMED,
-  running: RunStatus.RUNNING,
-  completed: RunStatus.COMPLETED,
-  failed: RunStatus.FAILED,
-  timeout: RunStatus.TIMEOUT,
-  cancelled: RunStatus.CANCELLED,
-  skipped: RunStatus.SKIPPED,
-};
-
-const skipReasons: Record<NonNullable<RunRow["skipReason"]>, SkipReason> = {
-  overlap: SkipReason.OVERLAP,
-  cooldown: SkipReason.COOLDOWN,
-  missed: SkipReason.MISSED,
-  offline_expired: SkipReason.OFFLINE_EXPIRED,
-  no_executor: SkipReason.NO_EXECUTOR,
-  limit: SkipReason.LIMIT,
-};
-
-const sources: Record<string, RunSource> = {
-  scheduled: RunSource.SCHEDULED,
-  manual: RunSource.MANUAL,
-  backfill: RunSource.BACKFILL,
-};
-
-const notifications: Record<string, Notification> = {
-  none: Notification.NONE,
-  on_failure: Notification.ON_FAILURE,
-  always: Notification.ALWAYS,
-};
-
-export const sourceOf = (source: string) => sources[source] ?? RunSource.UNSPECIFIED;
-export const notificationOf = (notification: string) =>
-  notifications[notification] ?? Notification.UNSPECIFIED;
 
 /** A timestamp field that is left out when there is no moment. */
 function at<Name extends string>(name: Name, moment: Date | string | null) {

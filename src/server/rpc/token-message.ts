@@ -1,6 +1,6 @@
 import { create } from "@bufbuild/protobuf";
 import { type Token, TokenKind, TokenSchema } from "#gen/pinion/v1/token_pb.js";
-import type * as tokens from "../../store/tokens.ts";
+import type * as tokens from "../../store/people/tokens.ts";
 import { timestampOf } from "./moments.ts";
 
 /** Tokens between rows and messages. */

@@ -12,10 +12,11 @@ import {
 } from "#gen/pinion/v1/watcher_pb.js";
 import { refuse } from "../../errors.ts";
 import { checkSchedule } from "../../scheduler/cron.ts";
-import type { RunSummary } from "../../store/run-summaries.ts";
-import type * as watchers from "../../store/watchers.ts";
+import type { RunSummary } from "../../store/work/run-summaries.ts";
+import type * as watchers from "../../store/work/watchers.ts";
+import { notificationOf } from "../run-enums.ts";
 import { timestampOf } from "./moments.ts";
-import { notificationOf, runSummaryMessage } from "./run-message.ts";
+import { runSummaryMessage } from "./run-message.ts";
 
 /** Watchers between rows and messages. */
 

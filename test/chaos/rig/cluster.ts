@@ -1,7 +1,7 @@
 import { chmod, mkdir } from "node:fs/promises";
 import pg from "pg";
-import { type Embedded, startEmbedded } from "../../../src/store/embedded.ts";
-import { migrate } from "../../../src/store/migrate.ts";
+import { type Embedded, startEmbedded } from "../../../src/store/pg/embedded/cluster.ts";
+import { migrate } from "../../../src/store/pg/migrate.ts";
 
 /** The rig's PostgreSQL: it can crash, be away and come back at the same address. */
 export type Cluster = {

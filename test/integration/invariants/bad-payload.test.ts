@@ -1,7 +1,7 @@
 /** R8: a payload that cannot be executed fails its run, once, and touches nothing else. */
 import { expect, test, vi } from "vitest";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
-import type { Db } from "../../../src/store/database.ts";
+import type { Db } from "../../../src/store/pg/database.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
 import { findWatcher, hourly, listKinds, listRuns, listWindows, orgId } from "../../support/rows.ts";

@@ -7,7 +7,7 @@ import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/
 import { expireOnce, reapOnce } from "../../../src/scheduler/reaper.ts";
 import { backfill } from "../../../src/scheduler/triggers.ts";
 import { failTurnsOfSessions, sweepTurnsOnce } from "../../../src/scheduler/turn-sweep.ts";
-import { type Db, openDatabase, transaction } from "../../../src/store/database.ts";
+import { type Db, openDatabase, transaction } from "../../../src/store/pg/database.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   ageRun,

@@ -4,8 +4,8 @@ import { createLogger } from "../../../src/log.ts";
 import { materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { expireOnce, reapOnce } from "../../../src/scheduler/reaper.ts";
 import { trigger } from "../../../src/scheduler/triggers.ts";
-import * as devices from "../../../src/store/devices.ts";
-import * as presence from "../../../src/store/presence.ts";
+import * as devices from "../../../src/store/people/devices.ts";
+import * as presence from "../../../src/store/work/presence.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   agePresence,

@@ -4,9 +4,9 @@ import { createLogger } from "../../../src/log.ts";
 import { materializeBacklogOnce, materializeOnce, recordDue } from "../../../src/scheduler/materializer.ts";
 import { slotsPerPassMax } from "../../../src/scheduler/plan.ts";
 import { backfill } from "../../../src/scheduler/triggers.ts";
-import type { Db } from "../../../src/store/database.ts";
-import type { WatcherName } from "../../../src/store/schedules.ts";
-import * as watchers from "../../../src/store/watchers.ts";
+import type { Db } from "../../../src/store/pg/database.ts";
+import type { WatcherName } from "../../../src/store/work/schedules.ts";
+import * as watchers from "../../../src/store/work/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   findWatcher,

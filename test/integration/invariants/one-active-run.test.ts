@@ -4,7 +4,7 @@ import { createLogger } from "../../../src/log.ts";
 import { storeOnce } from "../../../src/scheduler/completer.ts";
 import { materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { retry, trigger } from "../../../src/scheduler/triggers.ts";
-import * as schedules from "../../../src/store/schedules.ts";
+import * as schedules from "../../../src/store/work/schedules.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   findWatcher,

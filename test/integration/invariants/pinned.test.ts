@@ -2,8 +2,8 @@
 import { expect, test } from "vitest";
 import { storeOnce } from "../../../src/scheduler/completer.ts";
 import { recordDue } from "../../../src/scheduler/materializer.ts";
-import * as attempts from "../../../src/store/attempts.ts";
-import * as watchers from "../../../src/store/watchers.ts";
+import * as attempts from "../../../src/store/work/attempts.ts";
+import * as watchers from "../../../src/store/work/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   claim,

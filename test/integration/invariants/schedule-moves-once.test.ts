@@ -6,8 +6,8 @@ import { storeOnce } from "../../../src/scheduler/completer.ts";
 import { materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { reapOnce } from "../../../src/scheduler/reaper.ts";
 import { retry } from "../../../src/scheduler/triggers.ts";
-import type { ClaimedRun } from "../../../src/store/attempts.ts";
-import type { Db } from "../../../src/store/database.ts";
+import type { Db } from "../../../src/store/pg/database.ts";
+import type { ClaimedRun } from "../../../src/store/work/attempts.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   ageRun,

@@ -4,7 +4,7 @@ import { createLogger } from "../../../src/log.ts";
 import { createCompleter, storeOnce } from "../../../src/scheduler/completer.ts";
 import { reapOnce } from "../../../src/scheduler/reaper.ts";
 import { settleWithEvents } from "../../../src/scheduler/settle.ts";
-import { transaction } from "../../../src/store/database.ts";
+import { transaction } from "../../../src/store/pg/database.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   accept,

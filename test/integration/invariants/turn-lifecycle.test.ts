@@ -7,10 +7,10 @@ import { createLogger } from "../../../src/log.ts";
 import { cancelTurn } from "../../../src/scheduler/turn-cancels.ts";
 import { createTurnEndings, storeRepliesOnce } from "../../../src/scheduler/turn-endings.ts";
 import { failTurnsOfSessions, sweepTurnsOnce } from "../../../src/scheduler/turn-sweep.ts";
-import { type Db, transaction } from "../../../src/store/database.ts";
-import * as presence from "../../../src/store/presence.ts";
-import * as turnAttempts from "../../../src/store/turn-attempts.ts";
-import { withdraw } from "../../../src/store/turn-settlements.ts";
+import { type Db, transaction } from "../../../src/store/pg/database.ts";
+import * as presence from "../../../src/store/work/presence.ts";
+import * as turnAttempts from "../../../src/store/work/turn-attempts.ts";
+import { withdraw } from "../../../src/store/work/turn-settlements.ts";
 import { useDatabase } from "../../support/database.ts";
 import { openDevice } from "../../support/rows.ts";
 import {

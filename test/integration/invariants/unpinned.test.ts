@@ -5,8 +5,8 @@ import { HeldAttemptState } from "#gen/pinion/v1/device_pb.js";
 import { storeOnce } from "../../../src/scheduler/completer.ts";
 import { reapOnce } from "../../../src/scheduler/reaper.ts";
 import { openSession } from "../../../src/server/device/reconcile.ts";
-import * as attempts from "../../../src/store/attempts.ts";
-import { transaction } from "../../../src/store/database.ts";
+import { transaction } from "../../../src/store/pg/database.ts";
+import * as attempts from "../../../src/store/work/attempts.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   accept,

@@ -3,8 +3,8 @@ import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { materializeOnce, slotsPerTransactionMax } from "../../../src/scheduler/materializer.ts";
-import * as schedules from "../../../src/store/schedules.ts";
-import type { WatcherValues } from "../../../src/store/watchers.ts";
+import * as schedules from "../../../src/store/work/schedules.ts";
+import type { WatcherValues } from "../../../src/store/work/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hourly, listRuns, noteDoorbell, putSchedule, seedDevice, seedWatcher } from "../../support/rows.ts";
 

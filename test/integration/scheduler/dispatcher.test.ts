@@ -5,8 +5,8 @@ import { createLogger } from "../../../src/log.ts";
 import { createDispatcher, type HeldClaim, type Seat } from "../../../src/scheduler/dispatcher.ts";
 import { materializeOnce } from "../../../src/scheduler/materializer.ts";
 import type { TurnEndings } from "../../../src/scheduler/turn-endings.ts";
-import type { ClaimedRun } from "../../../src/store/attempts.ts";
-import { transaction } from "../../../src/store/database.ts";
+import { transaction } from "../../../src/store/pg/database.ts";
+import type { ClaimedRun } from "../../../src/store/work/attempts.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   type DeviceName,

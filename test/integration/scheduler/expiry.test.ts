@@ -2,7 +2,7 @@
 import { expect, test } from "vitest";
 import { storeOnce } from "../../../src/scheduler/completer.ts";
 import { expireOnce } from "../../../src/scheduler/reaper.ts";
-import * as runs from "../../../src/store/runs.ts";
+import * as runs from "../../../src/store/work/runs.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   ageRun,

@@ -5,9 +5,9 @@ import { createLogger } from "../../../src/log.ts";
 import { cancelRun } from "../../../src/scheduler/cancels.ts";
 import { storeOnce } from "../../../src/scheduler/completer.ts";
 import { materializeOnce, recordDue } from "../../../src/scheduler/materializer.ts";
-import { transaction } from "../../../src/store/database.ts";
-import * as devices from "../../../src/store/devices.ts";
-import * as watchers from "../../../src/store/watchers.ts";
+import * as devices from "../../../src/store/people/devices.ts";
+import { transaction } from "../../../src/store/pg/database.ts";
+import * as watchers from "../../../src/store/work/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   findWatcher,

@@ -4,7 +4,7 @@ import { createLogger } from "../../../src/log.ts";
 import { storeOnce } from "../../../src/scheduler/completer.ts";
 import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { backfill, backfillSlotsMax } from "../../../src/scheduler/triggers.ts";
-import type { WatcherName } from "../../../src/store/schedules.ts";
+import type { WatcherName } from "../../../src/store/work/schedules.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   accept,

@@ -5,9 +5,9 @@ import { cancelRun } from "../../../src/scheduler/cancels.ts";
 import { storeOnce } from "../../../src/scheduler/completer.ts";
 import { reapOnce, startReaper } from "../../../src/scheduler/reaper.ts";
 import { settleWithEvents } from "../../../src/scheduler/settle.ts";
-import * as attempts from "../../../src/store/attempts.ts";
-import { type Db, openDatabase, transaction } from "../../../src/store/database.ts";
-import * as presence from "../../../src/store/presence.ts";
+import { type Db, openDatabase, transaction } from "../../../src/store/pg/database.ts";
+import * as attempts from "../../../src/store/work/attempts.ts";
+import * as presence from "../../../src/store/work/presence.ts";
 import { useDatabase } from "../../support/database.ts";
 import { startFaultProxy } from "../../support/fault-proxy.ts";
 import {

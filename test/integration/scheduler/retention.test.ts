@@ -7,8 +7,8 @@ import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/
 import { retainOnce, startRetention } from "../../../src/scheduler/retention.ts";
 import { backfill } from "../../../src/scheduler/triggers.ts";
 import { storeRepliesOnce } from "../../../src/scheduler/turn-endings.ts";
-import { type Db, transaction } from "../../../src/store/database.ts";
-import * as retention from "../../../src/store/retention.ts";
+import { type Db, transaction } from "../../../src/store/pg/database.ts";
+import * as retention from "../../../src/store/work/retention.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   findWatcher,

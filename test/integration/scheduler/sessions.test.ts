@@ -3,10 +3,10 @@ import { expect, test } from "vitest";
 import { HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
 import { storeOnce } from "../../../src/scheduler/completer.ts";
 import { reapOnce } from "../../../src/scheduler/reaper.ts";
-import type { ClaimedRun } from "../../../src/store/attempts.ts";
-import { transaction } from "../../../src/store/database.ts";
-import * as presence from "../../../src/store/presence.ts";
-import { settle } from "../../../src/store/settlements.ts";
+import { transaction } from "../../../src/store/pg/database.ts";
+import type { ClaimedRun } from "../../../src/store/work/attempts.ts";
+import * as presence from "../../../src/store/work/presence.ts";
+import { settle } from "../../../src/store/work/settlements.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   ageRun,

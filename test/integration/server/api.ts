@@ -14,16 +14,16 @@ import { createLogger } from "../../../src/log.ts";
 import { cancelIn } from "../../../src/scheduler/cancels.ts";
 import { recordDue } from "../../../src/scheduler/materializer.ts";
 import { backfill, trigger } from "../../../src/scheduler/triggers.ts";
-import { createGuard, type Guard, requireRules } from "../../../src/server/guard.ts";
-import { interceptorChain } from "../../../src/server/interceptors/chain.ts";
-import { peerValues } from "../../../src/server/peer.ts";
+import { createGuard, type Guard, requireRules } from "../../../src/server/access/guard.ts";
+import { interceptorChain } from "../../../src/server/access/interceptors/chain.ts";
+import { peerValues } from "../../../src/server/access/peer.ts";
+import { createStreams, type Streams } from "../../../src/server/access/streams.ts";
 import { type EventAnnouncer, type EventFeed, eventService } from "../../../src/server/rpc/events.ts";
 import { fleetService } from "../../../src/server/rpc/fleet.ts";
 import { tokenService } from "../../../src/server/rpc/tokens.ts";
 import { type WatcherScheduler, watcherService } from "../../../src/server/rpc/watchers.ts";
-import { createStreams, type Streams } from "../../../src/server/streams.ts";
-import type { Db } from "../../../src/store/database.ts";
-import { createQuotas } from "../../../src/store/quotas.ts";
+import { createQuotas } from "../../../src/store/people/quotas.ts";
+import type { Db } from "../../../src/store/pg/database.ts";
 
 const policy = { retryBackoffMs: 1_000, backoffAfter: 3, pauseAfter: 10, watcherBackoffMs: 60_000 };
 

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, onTestFinished, test } from "vitest";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
-import { checkBus } from "../../../src/cli/doctor-bus.ts";
+import { checkBus } from "../../../src/cli/doctor/bus.ts";
 import { type BusKind, type BusRig, busKinds, missing, startBusRig } from "../../support/bus.ts";
 import { createTestDatabase, useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";

@@ -1,7 +1,7 @@
 /** What both kinds of bus promise to replicas: the same tests for each. */
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
-import type { Bus, BusMessage } from "../../../src/server/bus.ts";
+import type { Bus, BusMessage } from "../../../src/server/cluster/bus.ts";
 import { type BusRig, busKinds, missing, startBusRig } from "../../support/bus.ts";
 import { useDatabase } from "../../support/database.ts";
 import { type FaultProxy, startFaultProxy } from "../../support/fault-proxy.ts";

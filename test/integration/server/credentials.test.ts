@@ -3,10 +3,10 @@ import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
-import * as arrivals from "../../../src/store/arrivals.ts";
-import { transaction } from "../../../src/store/database.ts";
-import * as departures from "../../../src/store/departures.ts";
-import * as tokens from "../../../src/store/tokens.ts";
+import * as memberAdditions from "../../../src/store/people/member-additions.ts";
+import * as memberRemovals from "../../../src/store/people/member-removals.ts";
+import * as tokens from "../../../src/store/people/tokens.ts";
+import { transaction } from "../../../src/store/pg/database.ts";
 import { useDatabase } from "../../support/database.ts";
 import { untilBlocked } from "../../support/locks.ts";
 import { type Api, startApi } from "./api.ts";
@@ -23,7 +23,7 @@ beforeEach(async () => {
 afterEach(() => api.stop());
 
 async function addMember(name: string, scopes: string[], expiresInMs?: number) {
-  const { member } = await arrivals.add(database.db, {
+  const { member } = await memberAdditions.add(database.db, {
     caller: null,
     requestId: "",
     orgId: "acme",
@@ -82,7 +82,7 @@ test.for(makers)("%s by a member who leaves meanwhile waits, and makes nothing",
   await bob.clients.tokens.listTokens({});
   const before = await counts();
   let made: Promise<unknown> | undefined;
-  await departures.remove(database.db, {
+  await memberRemovals.remove(database.db, {
     caller: null,
     endsServices: false,
     orgId: "acme",

@@ -8,16 +8,16 @@ import { sql } from "kysely";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { newToken } from "../../../src/ids.ts";
-import { nameOf, rules } from "../../../src/server/guard.ts";
-import * as agents from "../../../src/store/agents.ts";
-import * as tokens from "../../../src/store/tokens.ts";
+import { nameOf, rules } from "../../../src/server/access/guard.ts";
+import * as agents from "../../../src/store/agents/agents.ts";
+import * as tokens from "../../../src/store/people/tokens.ts";
 import { useDatabase } from "../../support/database.ts";
 import { enrolDevice, type Identity } from "../../support/device.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
 import { addDevice, addTenant, type Tenant } from "./tenants.ts";
 
 /**
- * What an rpc asks of its caller, said a second time and independently of src/server/guard.ts: an rpc that is added, or
+ * What an rpc asks of its caller, said a second time and independently of src/server/access/guard.ts: an rpc that is added, or
  * let in more easily, fails here until somebody has thought about it.
  */
 const needs: Record<string, "nothing" | "device" | "executor" | "read" | "write" | "admin"> = {

@@ -17,7 +17,7 @@ import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
 import { createLogger } from "../../../src/log.ts";
 import { retainOnce } from "../../../src/scheduler/retention.ts";
-import { notify } from "../../../src/store/listener.ts";
+import { notify } from "../../../src/store/pg/listener.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, dial, enrolDevice } from "../../support/device.ts";
 import { hold, untilBlocked } from "../../support/rows.ts";

@@ -6,10 +6,10 @@ import { expect, onTestFinished, test } from "vitest";
 import { MemberRole } from "#gen/pinion/v1/org_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
-import { transaction } from "../../../src/store/database.ts";
-import * as departures from "../../../src/store/departures.ts";
-import * as members from "../../../src/store/members.ts";
-import * as tokens from "../../../src/store/tokens.ts";
+import * as memberRemovals from "../../../src/store/people/member-removals.ts";
+import * as members from "../../../src/store/people/members.ts";
+import * as tokens from "../../../src/store/people/tokens.ts";
+import { transaction } from "../../../src/store/pg/database.ts";
 import { useDatabase } from "../../support/database.ts";
 import { enrolDevice } from "../../support/device.ts";
 import { untilBlocked } from "../../support/locks.ts";
@@ -173,7 +173,7 @@ test.for(managers)(
     const ada = await join(replica, "ada", MemberRole.ADMIN, ["admin"]);
     await enrolDevice(ada.clients);
     let called: Promise<unknown> | undefined;
-    await departures.remove(database.db, {
+    await memberRemovals.remove(database.db, {
       orgId: "local",
       userId: ada.userId,
       actor: "pinion",

@@ -6,17 +6,17 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { AgentService, PlatformStatus, UpsertOutcome } from "#gen/pinion/v1/agent_pb.js";
 import { createLogger } from "../../../src/log.ts";
 import { createKeyring, createReferences, newKey } from "../../../src/secrets.ts";
-import { toConnectError } from "../../../src/server/interceptors/errors.ts";
+import { toConnectError } from "../../../src/server/access/interceptors/errors.ts";
+import { createPlatformRunner, type PlatformRunner } from "../../../src/server/platforms/runner.ts";
 import {
   createConfigStarter,
   type PlatformStarter,
   type StartablePlatform,
-} from "../../../src/server/platform-starter.ts";
-import { createPlatformRunner, type PlatformRunner } from "../../../src/server/platforms.ts";
+} from "../../../src/server/platforms/starter.ts";
 import { agentService } from "../../../src/server/rpc/agents.ts";
-import * as agents from "../../../src/store/agents.ts";
-import { type Database, type Db, openDatabase } from "../../../src/store/database.ts";
-import * as platforms from "../../../src/store/platforms.ts";
+import * as agents from "../../../src/store/agents/agents.ts";
+import * as platforms from "../../../src/store/agents/platforms.ts";
+import { type Database, type Db, openDatabase } from "../../../src/store/pg/database.ts";
 import { useDatabase } from "../../support/database.ts";
 import { startTestReplica } from "../../support/server.ts";
 import { type Api, startApi } from "./api.ts";

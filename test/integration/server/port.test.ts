@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, expect, test, vi } from "vitest";
 import { createLogger } from "../../../src/log.ts";
-import { openPort, type Port, type PortOptions } from "../../../src/server/port.ts";
+import { openPort, type Port, type PortOptions } from "../../../src/server/http/port.ts";
 
 const log = createLogger({ level: "silent", name: "test" });
 const ports: Port[] = [];

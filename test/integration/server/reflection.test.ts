@@ -14,9 +14,9 @@ import {
 } from "#gen/grpc/reflection/v1/reflection_pb.js";
 import { RunService } from "#gen/pinion/v1/run_pb.js";
 import { createLogger } from "../../../src/log.ts";
-import { HealthState, registerHealth } from "../../../src/server/health.ts";
-import { openPort, type Port } from "../../../src/server/port.ts";
-import { registerReflection } from "../../../src/server/reflection.ts";
+import { HealthState, registerHealth } from "../../../src/server/http/health.ts";
+import { openPort, type Port } from "../../../src/server/http/port.ts";
+import { registerReflection } from "../../../src/server/http/reflection.ts";
 
 const log = createLogger({ level: "silent", name: "test" });
 const state = new HealthState();

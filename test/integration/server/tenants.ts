@@ -1,10 +1,10 @@
 /** Orgs with people, devices and watchers in them, made through the store's public functions. */
 import { randomUUID } from "node:crypto";
-import * as agents from "../../../src/store/agents.ts";
-import type { Db } from "../../../src/store/database.ts";
-import * as devices from "../../../src/store/devices.ts";
-import * as joinCodes from "../../../src/store/join-codes.ts";
-import * as tokens from "../../../src/store/tokens.ts";
+import * as agents from "../../../src/store/agents/agents.ts";
+import * as devices from "../../../src/store/people/devices.ts";
+import * as joinCodes from "../../../src/store/people/join-codes.ts";
+import * as tokens from "../../../src/store/people/tokens.ts";
+import type { Db } from "../../../src/store/pg/database.ts";
 
 export type Tenant = { orgId: string; userId: string; secret: string; tokenId: string };
 

@@ -4,7 +4,7 @@ import { createConnectTransport } from "@connectrpc/connect-node";
 import { sql } from "kysely";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { CatchupPolicy, OverlapPolicy, WatcherService, WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
-import { BadRequestSchema, RetryInfoSchema } from "../../../src/server/interceptors/error-details.ts";
+import { BadRequestSchema, RetryInfoSchema } from "../../../src/server/access/interceptors/error-details.ts";
 import { useDatabase } from "../../support/database.ts";
 import { type Api, startApi } from "./api.ts";
 import { addDevice, addTenant, type Tenant } from "./tenants.ts";

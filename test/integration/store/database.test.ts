@@ -6,7 +6,7 @@ import {
   isUnavailable,
   openDatabase,
   transaction,
-} from "../../../src/store/database.ts";
+} from "../../../src/store/pg/database.ts";
 import { useDatabase } from "../../support/database.ts";
 import { startFaultProxy } from "../../support/fault-proxy.ts";
 

@@ -2,12 +2,12 @@ import { randomUUID } from "node:crypto";
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { secretHash, tokenKind } from "../../../src/ids.ts";
-import * as devices from "../../../src/store/devices.ts";
-import * as events from "../../../src/store/events.ts";
-import * as joinCodes from "../../../src/store/join-codes.ts";
-import * as presence from "../../../src/store/presence.ts";
-import * as tokens from "../../../src/store/tokens.ts";
-import * as watchers from "../../../src/store/watchers.ts";
+import * as devices from "../../../src/store/people/devices.ts";
+import * as joinCodes from "../../../src/store/people/join-codes.ts";
+import * as tokens from "../../../src/store/people/tokens.ts";
+import * as events from "../../../src/store/work/events.ts";
+import * as presence from "../../../src/store/work/presence.ts";
+import * as watchers from "../../../src/store/work/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
 import { addDevice, addTenant } from "../server/tenants.ts";
 

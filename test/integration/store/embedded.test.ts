@@ -7,7 +7,11 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import pg from "pg";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { type Embedded, type EmbeddedOptions, startEmbedded } from "../../../src/store/embedded.ts";
+import {
+  type Embedded,
+  type EmbeddedOptions,
+  startEmbedded,
+} from "../../../src/store/pg/embedded/cluster.ts";
 
 let home: string;
 let dataDir: string;

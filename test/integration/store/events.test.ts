@@ -1,6 +1,6 @@
 import { sql } from "kysely";
 import { expect, test } from "vitest";
-import * as events from "../../../src/store/events.ts";
+import * as events from "../../../src/store/work/events.ts";
 import { useDatabase } from "../../support/database.ts";
 import { addTenant } from "../server/tenants.ts";
 

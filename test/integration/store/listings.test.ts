@@ -2,9 +2,9 @@
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { storeOnce } from "../../../src/scheduler/completer.ts";
-import { type Db, transaction } from "../../../src/store/database.ts";
-import * as events from "../../../src/store/events.ts";
-import * as runs from "../../../src/store/runs.ts";
+import { type Db, transaction } from "../../../src/store/pg/database.ts";
+import * as events from "../../../src/store/work/events.ts";
+import * as runs from "../../../src/store/work/runs.ts";
 import { useDatabase } from "../../support/database.ts";
 import { orgId, policy, reportOf, seedRunning } from "../../support/rows.ts";
 

@@ -1,6 +1,6 @@
 import { sql } from "kysely";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { listMigrations, migrate } from "../../../src/store/migrate.ts";
+import { listMigrations, migrate } from "../../../src/store/pg/migrate.ts";
 import { createTestDatabase, type TestDatabase } from "../../support/database.ts";
 
 let t: TestDatabase;

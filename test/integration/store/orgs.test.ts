@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
 import { secretHash } from "../../../src/ids.ts";
-import * as agents from "../../../src/store/agents.ts";
-import * as orgs from "../../../src/store/orgs.ts";
-import * as tokens from "../../../src/store/tokens.ts";
+import * as agents from "../../../src/store/agents/agents.ts";
+import * as orgs from "../../../src/store/people/orgs.ts";
+import * as tokens from "../../../src/store/people/tokens.ts";
 import { useDatabase } from "../../support/database.ts";
 
 const database = useDatabase();

@@ -1,11 +1,11 @@
 /** Statements of a few items keep their plans; those of many are planned for what they are. */
 import { type Kysely, sql } from "kysely";
 import { afterEach, expect, test } from "vitest";
-import * as attempts from "../../../src/store/attempts.ts";
-import { type Database, isPassing, openDatabase } from "../../../src/store/database.ts";
-import * as presence from "../../../src/store/presence.ts";
-import type { Schema } from "../../../src/store/schema.ts";
-import { ofFew } from "../../../src/store/unnest.ts";
+import { type Database, isPassing, openDatabase } from "../../../src/store/pg/database.ts";
+import type { Schema } from "../../../src/store/pg/schema.ts";
+import { ofFew } from "../../../src/store/pg/unnest.ts";
+import * as attempts from "../../../src/store/work/attempts.ts";
+import * as presence from "../../../src/store/work/presence.ts";
 import { useDatabase } from "../../support/database.ts";
 import { openDevice, seedDevice, seedWatcher, triggerRun } from "../../support/rows.ts";
 

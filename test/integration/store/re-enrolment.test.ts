@@ -1,12 +1,12 @@
 /** Whose join code may enrol an installation that the org knows. */
 import { beforeEach, expect, test } from "vitest";
 import { secretHash } from "../../../src/ids.ts";
-import * as arrivals from "../../../src/store/arrivals.ts";
-import * as departures from "../../../src/store/departures.ts";
-import * as devices from "../../../src/store/devices.ts";
-import * as joinCodes from "../../../src/store/join-codes.ts";
-import type { Role } from "../../../src/store/schema.ts";
-import * as tokens from "../../../src/store/tokens.ts";
+import * as devices from "../../../src/store/people/devices.ts";
+import * as joinCodes from "../../../src/store/people/join-codes.ts";
+import * as memberAdditions from "../../../src/store/people/member-additions.ts";
+import * as memberRemovals from "../../../src/store/people/member-removals.ts";
+import * as tokens from "../../../src/store/people/tokens.ts";
+import type { Role } from "../../../src/store/pg/schema.ts";
 import { useDatabase } from "../../support/database.ts";
 import { untilBlocked } from "../../support/locks.ts";
 import { addDevice, addTenant, type Tenant } from "../server/tenants.ts";
@@ -22,7 +22,7 @@ beforeEach(async () => {
 });
 
 async function addMember(name: string, role: Role): Promise<{ orgId: string; userId: string }> {
-  const { member } = await arrivals.add(database.db, {
+  const { member } = await memberAdditions.add(database.db, {
     caller: null,
     requestId: "",
     orgId: "acme",
@@ -36,7 +36,7 @@ async function addMember(name: string, role: Role): Promise<{ orgId: string; use
 }
 
 const leave = (person: { orgId: string; userId: string }, meanwhile = async () => {}) =>
-  departures.remove(database.db, {
+  memberRemovals.remove(database.db, {
     ...person,
     actor: "pinion",
     caller: null,

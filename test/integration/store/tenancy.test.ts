@@ -2,9 +2,9 @@
 import { sql } from "kysely";
 import pg from "pg";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { type Database, type Db, openDatabase, transaction } from "../../../src/store/database.ts";
-import { migrate } from "../../../src/store/migrate.ts";
-import { requireRoles, withinOrg } from "../../../src/store/tenancy.ts";
+import { type Database, type Db, openDatabase, transaction } from "../../../src/store/pg/database.ts";
+import { migrate } from "../../../src/store/pg/migrate.ts";
+import { requireRoles, withinOrg } from "../../../src/store/pg/tenancy.ts";
 import { administer, createTestDatabase, useDatabase } from "../../support/database.ts";
 import { addDevice, addTenant } from "../server/tenants.ts";
 

@@ -1,10 +1,10 @@
 import { sql } from "kysely";
 import { beforeEach, expect, test } from "vitest";
 import { jitterOf, nextSlot } from "../../../src/scheduler/cron.ts";
-import type { Db } from "../../../src/store/database.ts";
-import * as devices from "../../../src/store/devices.ts";
-import * as events from "../../../src/store/events.ts";
-import * as watchers from "../../../src/store/watchers.ts";
+import * as devices from "../../../src/store/people/devices.ts";
+import type { Db } from "../../../src/store/pg/database.ts";
+import * as events from "../../../src/store/work/events.ts";
+import * as watchers from "../../../src/store/work/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
 import { addDevice, addTenant, type Tenant } from "../server/tenants.ts";
 

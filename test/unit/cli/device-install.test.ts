@@ -14,7 +14,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { saveIdentity } from "@pinion/client";
 import { expect, onTestFinished, test } from "vitest";
-import { launchdPlist, systemdUnit } from "../../../src/cli/service-units.ts";
+import { launchdPlist, systemdUnit } from "../../../src/cli/device/service-units.ts";
 import { runCommand } from "../../support/command.ts";
 
 const service = {

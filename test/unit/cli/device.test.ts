@@ -3,10 +3,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type DaemonEvent, parseConfig } from "@pinion/client";
 import { expect, test } from "vitest";
-import { deviceConfig } from "../../../src/cli/device-config.ts";
-import { eventRecord } from "../../../src/cli/device-lines.ts";
-import { parseEvent } from "../../../src/cli/device-log.ts";
-import { tailLines } from "../../../src/cli/log-tail.ts";
+import { deviceConfig } from "../../../src/cli/device/config.ts";
+import { eventRecord } from "../../../src/cli/device/lines.ts";
+import { parseEvent } from "../../../src/cli/device/log.ts";
+import { tailLines } from "../../../src/cli/device/log-tail.ts";
 
 test("a fresh machine runs a local report by default, also when agents are installed", () => {
   const bin = mkdtempSync(join(tmpdir(), "pinion-path-"));

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { type Column, cut, details, plain, plainLines, table } from "../../../src/cli/table.ts";
+import { type Column, cut, details, plain, plainLines, table } from "../../../src/cli/print/table.ts";
 
 type Row = { name: string; count: string; reason: string };
 const columns: Column<Row>[] = [

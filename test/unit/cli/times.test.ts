@@ -1,7 +1,7 @@
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { describe, expect, test } from "vitest";
-import { formatLength } from "../../../src/cli/lengths.ts";
-import { formatAgo, formatMoment, parseLength, parseMoment } from "../../../src/cli/times.ts";
+import { formatLength } from "../../../src/cli/print/lengths.ts";
+import { formatAgo, formatMoment, parseLength, parseMoment } from "../../../src/cli/print/times.ts";
 
 const now = Date.UTC(2026, 2, 1, 12, 0, 0);
 

@@ -5,11 +5,11 @@ import { create } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { expect, test } from "vitest";
 import { RunSchema, RunStatus } from "#gen/pinion/v1/run_pb.js";
-import { lastError } from "../../../src/cli/daemon-process.ts";
-import { checkDeviceConfig } from "../../../src/cli/doctor-device.ts";
+import { errorLine } from "../../../src/cli/commands/up.ts";
+import { checkDeviceConfig } from "../../../src/cli/doctor/device.ts";
 import { exitCodes, Failure } from "../../../src/cli/failures.ts";
-import { endOf } from "../../../src/cli/later-runs.ts";
-import { errorLine } from "../../../src/cli/up.ts";
+import { lastError } from "../../../src/cli/up/daemon-process.ts";
+import { endOf } from "../../../src/cli/up/later-runs.ts";
 
 test("of a daemon that cannot start, the last error is told with all its lines and without its advice", () => {
   const log = [

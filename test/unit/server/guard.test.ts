@@ -17,7 +17,7 @@ import {
   principalOf,
   requireRules,
   rules,
-} from "../../../src/server/guard.ts";
+} from "../../../src/server/access/guard.ts";
 
 const services = [
   file_pinion_v1_agent,

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { Refusal } from "../../../src/errors.ts";
-import { createBuckets, createLimits, networkOf } from "../../../src/server/limits.ts";
+import { createBuckets, createLimits, networkOf } from "../../../src/server/access/limits.ts";
 
 function clocked() {
   let at = 0;

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { describe, shown } from "../../../src/store/changes.ts";
+import { describe, shown } from "../../../src/store/people/changes.ts";
 
 test("an edit is told field by field, from what to what, whatever the order of keys", () => {
   expect(

@@ -4,7 +4,7 @@ import { type DescMethodUnary, type DescService, type Message, toBinary } from "
 import { Code, ConnectError, createClient, type Transport } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { checkMessage } from "../../../../src/server/interceptors/validate.ts";
+import { checkMessage } from "../../../../src/server/access/interceptors/validate.ts";
 import { useDatabase } from "../../../support/database.ts";
 import { mutationsOf } from "../../../support/hostile/fields.ts";
 import { quantile, startTarget, type Target, withstand } from "../../../support/hostile/target.ts";

@@ -1,0 +1,176 @@
+import { homedir, hostname } from "node:os";
+import {
+  type DaemonEvent,
+  enroll,
+  findIdentity,
+  isUnauthenticated,
+  loadConfig,
+  runDaemon,
+} from "@pinion/client";
+import type { Command } from "commander";
+import { logFormat, tracingConfig } from "../../config.ts";
+import { createLogger } from "../../log.ts";
+import { version } from "../../version.ts";
+import { type Cli, examples, interruptSignal } from "../cli.ts";
+import { type GlobalOptions, optionsOf, serverUrl } from "../context.ts";
+import { writeDeviceConfigOnce } from "../device/config.ts";
+import { addConformance } from "../device/conformance-command.ts";
+import { addInstall } from "../device/install.ts";
+import { eventLine, eventRecord } from "../device/lines.ts";
+import { ownConfigFile, ownStateDir } from "../device/state-dir.ts";
+import { openDeviceTraces } from "../device/traces.ts";
+import { exitCodes, Failure } from "../failures.ts";
+import { parseLength } from "../print/times.ts";
+
+type DeviceOptions = GlobalOptions & {
+  stateDir?: string;
+  config?: string;
+  joinCode?: string;
+  label?: string;
+  stopGrace?: string;
+  flush?: string;
+  backoffMax?: string;
+};
+
+/** `pinion device …`: this machine as a device. */
+export function addDevice(program: Command, cli: Cli): void {
+  const device = program
+    .command("device")
+    .description("this machine as a device: enrol it, run its daemon, install it as a service");
+  addEnroll(device, cli);
+  addRun(device, cli);
+  addConformance(device, cli);
+  addInstall(device, cli);
+}
+
+function addEnroll(device: Command, cli: Cli): void {
+  const command = device
+    .command("enroll")
+    .description("make this machine a device, with a code of `pinion devices join-code`")
+    .requiredOption("--join-code <code>", "good once")
+    .option("--label <label>", "shown to people; default: this machine's name")
+    .option(
+      "--state-dir <dir>",
+      "where the identity and the outbox are kept (PINION_STATE_DIR; ~/.local/state/pinion/device)",
+    )
+    .action(async (_options, command: Command) => {
+      const options = optionsOf<DeviceOptions>(command);
+      const url = serverUrl(options, cli.env);
+      const stateDir = options.stateDir ?? ownStateDir(cli.env);
+      const identity = await enroll({
+        url,
+        joinCode: options.joinCode ?? "",
+        label: options.label ?? hostname(),
+        stateDir,
+      }).catch((error) => {
+        if (!isUnauthenticated(error)) throw error;
+        throw new Failure(
+          exitCodes.unauthenticated,
+          error.rawMessage,
+          "`pinion devices join-code` makes a new one",
+        );
+      });
+      if (options.json) {
+        return cli.out(
+          JSON.stringify({ device_id: identity.deviceId, org_id: identity.orgId, state_dir: stateDir }),
+        );
+      }
+      cli.out(`this machine is device ${identity.deviceId}`);
+      cli.note(`its identity is in ${stateDir}; \`pinion device run\` starts its daemon`);
+    });
+  examples(command, [["device enroll --url https://pinion.example.org --join-code ABCD-EFGH-JKMN-PQRS", ""]]);
+}
+
+function addRun(device: Command, cli: Cli): void {
+  const command = device
+    .command("run")
+    .description(
+      "run the daemon until Ctrl-C: it holds the stream, starts what its configuration allows, reports back",
+    )
+    .option(
+      "--state-dir <dir>",
+      "where the identity and the outbox are kept (PINION_STATE_DIR; ~/.local/state/pinion/device)",
+    )
+    .option(
+      "--config <file>",
+      "what it may execute; default: ~/.config/pinion/device.toml, which the first start writes",
+    )
+    .option(
+      "--backoff-max <length>",
+      "longest pause before it dials again; default: 30s or what the client has",
+    )
+    .option("--stop-grace <length>", "how long running programs have to end at a stop", "10s")
+    .option(
+      "--flush <length>",
+      "how long results may take to be acknowledged at a stop; the rest waits",
+      "5s",
+    )
+    .action(async (_options, command: Command) => {
+      const options = optionsOf<DeviceOptions>(command);
+      await run(cli, options);
+    });
+  examples(command, [
+    ["device run", "a line for everything that happens"],
+    ["device run --config ./device.toml --json", "the same as lines of JSON"],
+  ]);
+}
+
+async function run(cli: Cli, options: DeviceOptions): Promise<void> {
+  const stateDir = options.stateDir ?? ownStateDir(cli.env);
+  const identity = await findIdentity(stateDir);
+  if (!identity) {
+    throw new Failure(
+      exitCodes.conflict,
+      `this machine is no device yet (nothing in ${stateDir})`,
+      "`pinion devices join-code` makes a code, `pinion device enroll --join-code …` uses it",
+    );
+  }
+  // A daemon goes back to the server that it enrolled with, unless told otherwise.
+  const url = options.url || cli.env.PINION_URL ? serverUrl(options, cli.env) : identity.url;
+  const configFile = options.config ?? ownConfigFile(cli.env);
+  // A file that was named and is not there is a mistake; the default one is made.
+  if (!options.config && writeDeviceConfigOnce(configFile, { env: cli.env, workingDir: homedir() })) {
+    cli.note(`wrote ${configFile}: it says what this device may execute`);
+  }
+  const interrupt = interruptSignal();
+  const asJson = options.json === true;
+  const log = createLogger({
+    level: cli.env.PINION_LOG_LEVEL || (asJson ? "warn" : "silent"),
+    name: "pinion device",
+    format: logFormat(cli.env),
+  });
+  const tracing = tracingConfig(cli.env);
+  const traces = tracing && (await openDeviceTraces(tracing, { deviceId: identity.deviceId, log }));
+  const onEvent = (event: DaemonEvent): void => {
+    traces?.note(event);
+    const line = asJson ? jsonLine(event) : eventLine(cli, event);
+    if (line !== undefined) cli.out(line);
+  };
+  try {
+    if (!asJson) cli.note(`device ${identity.deviceId} dials ${url}; Ctrl-C stops it`);
+    await runDaemon({
+      url,
+      token: identity.token,
+      stateDir,
+      config: loadConfig(configFile),
+      signal: interrupt.signal,
+      logger: log,
+      onEvent,
+      ...(traces ? { traceparentOf: traces.traceparentOf } : {}),
+      appVersion: version(),
+      ...(options.backoffMax
+        ? { timing: { backoffCapMs: parseLength(options.backoffMax, "--backoff-max") } }
+        : {}),
+      stopGraceMs: parseLength(options.stopGrace ?? "10s", "--stop-grace"),
+      flushMs: parseLength(options.flush ?? "5s", "--flush"),
+    });
+  } finally {
+    await traces?.close();
+    interrupt.dispose();
+  }
+}
+
+/** Output goes by unlogged: it is what the server relays, and may be much. */
+export function jsonLine(event: DaemonEvent): string | undefined {
+  return event.type === "output" ? undefined : JSON.stringify(eventRecord(event));
+}

@@ -1,0 +1,216 @@
+import { create } from "@bufbuild/protobuf";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import type { Command } from "commander";
+import {
+  CreateJoinCodeResponseSchema,
+  DeleteDeviceResponseSchema,
+  type Device,
+  DeviceSchema,
+  ListDevicesResponseSchema,
+} from "#gen/pinion/v1/fleet_pb.js";
+import { type Cli, examples } from "../cli.ts";
+import { connect } from "../context.ts";
+import { deviceId } from "../lookup.ts";
+import { printJson } from "../print/json.ts";
+import { collect, wholeNumber } from "../print/paging.ts";
+import { type Column, details, plain, table } from "../print/table.ts";
+import { formatAgo, formatMomentAgo, parseLength } from "../print/times.ts";
+import * as words from "../print/words.ts";
+
+/** `pinion devices …`: the machines of the org. */
+export function addDevices(program: Command, cli: Cli): void {
+  const devices = program.command("devices").description("the machines that runs are pinned to");
+  addList(devices, cli);
+  addGet(devices, cli);
+  addRename(devices, cli);
+  addDisconnect(devices, cli);
+  addDelete(devices, cli);
+  addJoinCode(devices, cli);
+}
+
+function addList(devices: Command, cli: Cli): void {
+  const command = devices
+    .command("list")
+    .alias("ls")
+    .description("list the devices, by label")
+    .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 200)
+    .option("--workers", "only fleet workers")
+    .option("--no-workers", "only devices of people")
+    .action(async (_options, command: Command) => {
+      const { clients, options } = connect<{ limit: number; workers?: boolean }>(cli, command);
+      const filter = options.workers === undefined ? {} : { isWorker: options.workers };
+      const page = await collect(options.limit, async (request) => {
+        const answer = await clients.fleet.listDevices({ ...request, ...filter });
+        return { items: answer.devices, nextPageToken: answer.nextPageToken };
+      });
+      if (options.json) {
+        return printJson(
+          cli,
+          ListDevicesResponseSchema,
+          create(ListDevicesResponseSchema, { devices: page.items, nextPageToken: page.nextPageToken }),
+        );
+      }
+      if (page.items.length === 0) {
+        if (options.workers) return cli.note("no fleet workers; `pinion worker` runs one");
+        return cli.note("no devices yet; `pinion devices join-code` makes a code with which one can enrol");
+      }
+      for (const line of table(page.items, deviceColumns(cli, options.wide === true), cli.columns))
+        cli.out(line);
+      if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
+    });
+  examples(command, [
+    ["devices list", "who is there"],
+    ["devices list --workers", "the fleet workers, which take what is pinned to nobody"],
+    ["devices list --json", "the same for a program"],
+  ]);
+}
+
+function deviceColumns(cli: Cli, isWide: boolean): Column<Device>[] {
+  const columns: Column<Device>[] = [
+    { header: "LABEL", cell: (device) => plain(device.label), isFlexible: true },
+    { header: "STATE", cell: (device) => paintedLiveness(cli, device) },
+    { header: "LAST BEAT", cell: (device) => formatAgo(device.lastBeatAt) },
+    { header: "RUNS", cell: (device) => `${device.activeRuns}/${device.maxConcurrency}`, align: "right" },
+    {
+      header: "WAITING",
+      cell: (device) => (device.pendingRuns > 0 ? String(device.pendingRuns) : ""),
+      align: "right",
+    },
+    { header: "PLATFORM", cell: (device) => words.platform.word(device.platform) },
+    { header: "FLEET", cell: (device) => (device.isWorker ? "worker" : "") },
+    { header: "ID", cell: (device) => device.id },
+  ];
+  if (isWide) {
+    columns.push(
+      { header: "EXECUTORS", cell: (device) => device.agentKinds.map(plain).join(",") },
+      { header: "VERSION", cell: (device) => plain(device.appVersion) },
+      { header: "EPOCH", cell: (device) => String(device.sessionEpoch), align: "right" },
+      { header: "REPLICA", cell: (device) => device.replicaId },
+    );
+  }
+  return columns;
+}
+
+function paintedLiveness(cli: Cli, device: Device): string {
+  return words.paintState(cli, words.liveness.word(device.liveness));
+}
+
+function addGet(devices: Command, cli: Cli): void {
+  const command = devices
+    .command("get")
+    .argument("<device>", "id or label")
+    .description("everything about one device")
+    .action(async (named: string, _options, command: Command) => {
+      const { clients, options } = connect(cli, command);
+      const answer = await clients.fleet.getDevice({ deviceId: await deviceId(clients, named) });
+      printDevice(cli, answer.device!, options.json === true);
+    });
+  examples(command, [["devices get mac-7", "by its label"]]);
+}
+
+function printDevice(cli: Cli, device: Device, asJson: boolean): void {
+  if (asJson) {
+    printJson(cli, DeviceSchema, device);
+    return;
+  }
+  const lines = details(
+    [
+      ["label", plain(device.label)],
+      ["id", device.id],
+      ["state", paintedLiveness(cli, device)],
+      ["last beat", formatMomentAgo(device.lastBeatAt)],
+      ["connected", formatMomentAgo(device.connectedAt)],
+      ["disconnected", formatMomentAgo(device.disconnectedAt)],
+      [
+        "session",
+        device.sessionEpoch > 0n ? `epoch ${device.sessionEpoch} on ${device.replicaId || "no replica"}` : "",
+      ],
+      [
+        "runs",
+        `${device.activeRuns} active of ${device.maxConcurrency} at once, ${device.pendingRuns} waiting`,
+      ],
+      ["executors", device.agentKinds.map(plain).join(", ")],
+      ["capabilities", device.capabilities.map(plain).join(", ")],
+      ["platform", words.platform.word(device.platform)],
+      ["version", plain(device.appVersion)],
+      ["installation", plain(device.installId)],
+      ["owner", device.isWorker ? "none: a fleet worker" : device.ownerId],
+      ["enrolled", formatMomentAgo(device.createdAt)],
+    ],
+    cli.colors.dim,
+  );
+  for (const line of lines) cli.out(line);
+}
+
+function addRename(devices: Command, cli: Cli): void {
+  const command = devices
+    .command("rename")
+    .argument("<device>", "id or label")
+    .argument("<label>", "its new label")
+    .description("give a device another label")
+    .action(async (named: string, label: string, _options, command: Command) => {
+      const { clients, options } = connect(cli, command);
+      const answer = await clients.fleet.updateDevice({
+        deviceId: await deviceId(clients, named),
+        label,
+        updateMask: { paths: ["label"] },
+      });
+      if (options.json) return printJson(cli, DeviceSchema, answer.device!);
+      cli.out(`${plain(named)} is now called ${plain(answer.device!.label)}`);
+    });
+  examples(command, [['devices rename mac-7 "Ada\'s laptop"', "the id stays"]]);
+}
+
+function addDisconnect(devices: Command, cli: Cli): void {
+  const command = devices
+    .command("disconnect")
+    .argument("<device>", "id or label")
+    .description("drain a device's stream; its daemon connects again and its runs go on")
+    .action(async (named: string, _options, command: Command) => {
+      const { clients, options } = connect(cli, command);
+      const id = await deviceId(clients, named);
+      await clients.fleet.disconnectDevice({ deviceId: id });
+      if (options.json) return cli.out(JSON.stringify({ device_id: id, disconnected: true }));
+      cli.out(`${plain(named)} was asked to connect again`);
+    });
+  examples(command, [["devices disconnect mac-7", "for example to move it to another replica"]]);
+}
+
+function addDelete(devices: Command, cli: Cli): void {
+  const command = devices
+    .command("delete")
+    .argument("<device>", "id or label")
+    .description("remove a device: its watchers lose their executor, its token ends, its runs are cancelled")
+    .action(async (named: string, _options, command: Command) => {
+      const { clients, options } = connect(cli, command);
+      const answer = await clients.fleet.deleteDevice({ deviceId: await deviceId(clients, named) });
+      if (options.json) return printJson(cli, DeleteDeviceResponseSchema, answer);
+      cli.out(
+        `${plain(named)} is removed: ${answer.watchersUnpinned} watchers without executor, ` +
+          `${answer.runsCancelled} runs cancelled`,
+      );
+    });
+  examples(command, [["devices delete old-laptop", "it can enrol again with a new code"]]);
+}
+
+function addJoinCode(devices: Command, cli: Cli): void {
+  const command = devices
+    .command("join-code")
+    .description("make a code with which one daemon may enrol, once")
+    .option("--expires-in <length>", "how long the code is good, 1m to 7d", "15m")
+    .action(async (_options, command: Command) => {
+      const { clients, options, url } = connect<{ expiresIn: string }>(cli, command);
+      const answer = await clients.fleet.createJoinCode({
+        expiresIn: durationFromMs(parseLength(options.expiresIn, "--expires-in")),
+      });
+      if (options.json) return printJson(cli, CreateJoinCodeResponseSchema, answer);
+      cli.out(answer.joinCode);
+      cli.note(`good for one device, until ${formatMomentAgo(answer.expiresAt)}; on that machine:`);
+      cli.note(`  pinion device enroll --url ${url} --join-code ${answer.joinCode}`);
+      cli.note("  pinion device run");
+    });
+  examples(command, [
+    ["devices join-code", "good for 15 minutes"],
+    ["devices join-code --expires-in 2d", "longer, for an image that is being built"],
+  ]);
+}

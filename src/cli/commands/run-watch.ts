@@ -1,0 +1,128 @@
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { isEnded, waitForRun } from "@pinion/client";
+import { type Run, type RunOutput, RunStatus, WatchRunResponseSchema } from "#gen/pinion/v1/run_pb.js";
+import type { Cli } from "../cli.ts";
+import type { Clients } from "../context.ts";
+import { printJsonLine } from "../print/json.ts";
+import { runOutput } from "../print/run-details.ts";
+import { plain } from "../print/table.ts";
+import { formatDuration } from "../print/times.ts";
+import * as words from "../print/words.ts";
+
+/**
+ * Follows a run to its end, over as many streams as it takes: its output on standard output, its states on standard
+ * error, or every update as a line of JSON. Resolves to the ended run; to undefined if the signal ended the watching
+ * first. Fails at once if the server is not there at the beginning.
+ */
+export async function watchRun(
+  cli: Cli,
+  clients: Clients,
+  id: string,
+  options: { asJson: boolean; signal: AbortSignal },
+): Promise<Run | undefined> {
+  // Waiting survives a server that goes away, so it would also wait for one that was never there.
+  await clients.runs.getRun({ runId: id });
+  const view = options.asJson ? new JsonView(cli) : new RunView(cli);
+  try {
+    const run = await waitForRun(clients, id, {
+      signal: options.signal,
+      onRun: (run) => view.showRun(run),
+      onOutput: (output) => view.showOutput(output),
+    });
+    await view.showEnd(clients, run);
+    return run;
+  } catch (error) {
+    if (options.signal.aborted) return undefined;
+    throw error;
+  }
+}
+
+/** What a program sees of a run: the stream's own messages. */
+class JsonView {
+  readonly #cli: Cli;
+
+  constructor(cli: Cli) {
+    this.#cli = cli;
+  }
+
+  showRun(run: Run): void {
+    this.#print({ case: "run", value: run });
+  }
+
+  showOutput(output: RunOutput): void {
+    this.#print({ case: "output", value: output });
+  }
+
+  async showEnd(): Promise<void> {}
+
+  #print(update: MessageInitShape<typeof WatchRunResponseSchema>["update"]): void {
+    printJsonLine(this.#cli, WatchRunResponseSchema, create(WatchRunResponseSchema, { update: update! }));
+  }
+}
+
+/** What a person sees of a run. */
+class RunView {
+  readonly #cli: Cli;
+  #shown = "";
+  #isAtLineStart = true;
+  #sequence = 0n;
+  #attempt = 0;
+
+  constructor(cli: Cli) {
+    this.#cli = cli;
+  }
+
+  showRun(run: Run): void {
+    if (isEnded(run)) return;
+    const line = [
+      words.paintState(this.#cli, words.runStatus.word(run.status)),
+      run.status === RunStatus.PENDING ? "waits for its executor" : "",
+      run.attempt > 1 ? `attempt ${run.attempt} of ${run.maxAttempts}` : "",
+      run.cancelRequestedAt ? "cancel asked for" : "",
+      plain(run.reason),
+    ]
+      .filter(Boolean)
+      .join(" · ");
+    if (line === this.#shown) return;
+    this.#shown = line;
+    this.#note(line);
+  }
+
+  showOutput(output: RunOutput): void {
+    if (output.attempt !== this.#attempt) this.#sequence = 0n;
+    this.#attempt = output.attempt;
+    if (output.sequence <= this.#sequence) return;
+    const missed = output.sequence - this.#sequence - 1n;
+    if (missed > 0n)
+      this.#note(this.#cli.colors.dim(`${missed} pieces of output before this were not seen live`));
+    this.#sequence = output.sequence;
+    this.#cli.raw(output.data);
+    this.#isAtLineStart = output.data.at(-1) === 0x0a;
+  }
+
+  async showEnd(clients: Clients, run: Run): Promise<void> {
+    if (this.#sequence === 0n) {
+      const output = await runOutput(clients, run);
+      if (output) {
+        this.#cli.raw(output);
+        this.#isAtLineStart = output.endsWith("\n");
+      }
+    }
+    const how = [
+      words.skipReason.word(run.skipReason),
+      plain(run.reason),
+      run.exitCode ? `exit code ${run.exitCode}` : "",
+      run.signal,
+      run.duration ? `took ${formatDuration(run.duration)}` : "",
+      run.windowId ? `window ${run.windowId}` : "",
+    ].filter(Boolean);
+    this.#note([words.paintState(this.#cli, words.runStatus.word(run.status)), ...how].join(" · "));
+  }
+
+  #note(line: string): void {
+    // On a terminal both streams share the screen: a state never continues a line of output.
+    if (!this.#isAtLineStart && this.#cli.isTerminal) this.#cli.raw("\n");
+    this.#isAtLineStart = true;
+    this.#cli.note(line);
+  }
+}

@@ -1,0 +1,284 @@
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { isEnded, waitForRun } from "@pinion/client";
+import { type Run, type RunOutput, RunStatus, WatchRunResponseSchema } from "#gen/pinion/v1/run_pb.js";
+import type { Cli } from "../cli.ts";
+import type { Clients } from "../context.ts";
+import { asJson } from "../print/json.ts";
+import { cut, displayWidth, plain } from "../print/table.ts";
+import { formatDuration } from "../print/times.ts";
+import * as words from "../print/words.ts";
+
+/** `pinion runs watch` without a run: all runs of the org, or of a watcher or a device, as they live. */
+
+export type LiveFilter = { watcherId: string; deviceId: string };
+
+/** Runs that are followed at once; of those beyond only the beginning and the end are shown. */
+const followedMax = 32;
+const activeStatuses = [RunStatus.PENDING, RunStatus.CLAIMED, RunStatus.RUNNING];
+/** Remembered of those that ended. */
+const endedMax = 1_000;
+/** Between looks at the clock, on a terminal. */
+const redrawMs = 500;
+/** Of a run whose last piece of output does not end its line. */
+const lineBytesMax = 16_384;
+
+/**
+ * Follows runs until the signal fires or the stream of events breaks, which it throws. New runs are heard of by events,
+ * their states and output by a stream of each.
+ */
+export async function watchRuns(
+  cli: Cli,
+  clients: Clients,
+  options: { filter: LiveFilter; asJson: boolean; labels: Map<string, string>; signal: AbortSignal },
+): Promise<void> {
+  const { filter, signal } = options;
+  const view = options.asJson
+    ? new JsonLines(cli)
+    : cli.isTerminal && cli.env.TERM !== "dumb"
+      ? new LiveLines(cli, options.labels)
+      : new PlainLines(cli, options.labels);
+  const followed = new Set<string>();
+  /** Their last event may come after their stream has shown the end. */
+  const ended = new Set<string>();
+  const isWanted = (run: { watcherId: string; deviceId: string }) =>
+    (filter.watcherId === "" || run.watcherId === filter.watcherId) &&
+    (filter.deviceId === "" || run.deviceId === filter.deviceId);
+
+  function follow(runId: string): void {
+    if (followed.has(runId) || followed.size >= followedMax) return;
+    followed.add(runId);
+    waitForRun(clients, runId, {
+      signal,
+      onRun: show,
+      onOutput: (output) => view.showOutput(runId, output),
+    })
+      // Whoever hears of the run next looks at it again; the stream of events goes on.
+      .catch(() => {})
+      .finally(() => followed.delete(runId));
+  }
+
+  function show(run: Run): void {
+    if (ended.has(run.id)) return;
+    if (isEnded(run)) {
+      ended.add(run.id);
+      if (ended.size > endedMax) ended.delete(ended.values().next().value!);
+    }
+    view.showRun(run);
+  }
+
+  try {
+    const events = clients.events.watchEvents({ kinds: ["run."] }, { signal });
+    for await (const { update } of events) {
+      if (update.case === "cursor") {
+        // First and every 15 s of silence: those that were begun before, or that there was no room for.
+        const { runs } = await clients.runs.listRuns({ ...filter, statuses: activeStatuses, pageSize: 500 });
+        view.begin();
+        for (const run of runs.toReversed()) follow(run.id);
+      } else if (update.case === "event" && update.value.runId && isWanted(update.value)) {
+        const { runId } = update.value;
+        if (followed.has(runId) || ended.has(runId)) continue;
+        const { run } = await clients.runs.getRun({ runId });
+        if (!run || !isWanted(run)) continue;
+        if (isEnded(run)) show(run);
+        else follow(runId);
+      }
+    }
+  } catch (error) {
+    if (!signal.aborted) throw error;
+  } finally {
+    view.close();
+  }
+}
+
+interface View {
+  begin(): void;
+  showRun(run: Run): void;
+  showOutput(runId: string, output: RunOutput): void;
+  close(): void;
+}
+
+/** For programs: a line for every update, with the run that it is about. */
+class JsonLines implements View {
+  readonly #cli: Cli;
+
+  constructor(cli: Cli) {
+    this.#cli = cli;
+  }
+
+  begin(): void {}
+  close(): void {}
+
+  showRun(run: Run): void {
+    this.#print(run.id, { case: "run", value: run });
+  }
+
+  showOutput(runId: string, output: RunOutput): void {
+    this.#print(runId, { case: "output", value: output });
+  }
+
+  #print(runId: string, update: MessageInitShape<typeof WatchRunResponseSchema>["update"]): void {
+    const message = asJson(
+      WatchRunResponseSchema,
+      create(WatchRunResponseSchema, { update: update! }),
+    ) as object;
+    this.#cli.out(JSON.stringify({ run_id: runId, ...message }));
+  }
+}
+
+/** For people: a line for every state of a run, and its output behind the watcher's name. */
+class PlainLines implements View {
+  protected readonly cli: Cli;
+  readonly #labels: Map<string, string>;
+  /** What was shown of each run that lives. */
+  readonly #runs = new Map<
+    string,
+    { state: string; watcher: string; rest: Buffer; attempt: number; sequence: bigint }
+  >();
+  #hasBegun = false;
+
+  constructor(cli: Cli, labels: Map<string, string>) {
+    this.cli = cli;
+    this.#labels = labels;
+  }
+
+  begin(): void {
+    if (!this.#hasBegun)
+      this.cli.note(this.cli.colors.dim("watching runs; Ctrl-C ends the watching, not the runs"));
+    this.#hasBegun = true;
+  }
+
+  close(): void {}
+
+  showRun(run: Run): void {
+    const shown = this.#runs.get(run.id);
+    const state = `${run.status} ${run.attempt} ${run.cancelRequestedAt ? "cancel" : ""}`;
+    if (shown?.state === state) return;
+    const kept = { state, watcher: run.watcherSlug || run.watcherId };
+    this.#runs.set(run.id, { rest: Buffer.alloc(0), attempt: 0, sequence: 0n, ...shown, ...kept });
+    if (isEnded(run)) this.#flush(run.id);
+    this.line(this.describe(run));
+    if (isEnded(run)) this.#runs.delete(run.id);
+  }
+
+  showOutput(runId: string, output: RunOutput): void {
+    const run = this.#runs.get(runId);
+    if (!run) return;
+    if (output.attempt !== run.attempt) run.sequence = 0n;
+    run.attempt = output.attempt;
+    // A stream that began anew repeats what is kept.
+    if (output.sequence <= run.sequence) return;
+    run.sequence = output.sequence;
+    run.rest = Buffer.concat([run.rest, output.data]);
+    for (let at = run.rest.indexOf(0x0a); at >= 0; at = run.rest.indexOf(0x0a)) {
+      this.#outputLine(run.watcher, run.rest.subarray(0, at));
+      run.rest = run.rest.subarray(at + 1);
+    }
+    if (run.rest.length > lineBytesMax) this.#flush(runId);
+  }
+
+  #flush(runId: string): void {
+    const run = this.#runs.get(runId);
+    if (!run || run.rest.length === 0) return;
+    this.#outputLine(run.watcher, run.rest);
+    run.rest = Buffer.alloc(0);
+  }
+
+  #outputLine(watcher: string, bytes: Uint8Array): void {
+    const text = plain(Buffer.from(bytes).toString("utf8"));
+    this.line(`${this.cli.colors.dim(`${plain(watcher)} │`)} ${text}`);
+  }
+
+  /** One run in one line. */
+  protected describe(run: Run, now = Date.now()): string {
+    const { bold, dim } = this.cli.colors;
+    const word = words.runStatus.word(run.status);
+    const parts = [
+      words.paintState(this.cli, word) + " ".repeat(Math.max(0, 9 - word.length)),
+      bold(plain(run.watcherSlug || run.watcherId)),
+      run.deviceId ? `on ${plain(this.#labels.get(run.deviceId) ?? run.deviceId)}` : "",
+      run.attempt > 1 ? `attempt ${run.attempt} of ${run.maxAttempts}` : "",
+      run.cancelRequestedAt && !isEnded(run) ? "cancel asked for" : "",
+      timeOf(run, now),
+      words.skipReason.word(run.skipReason),
+      plain(run.reason),
+      dim(run.id),
+    ];
+    return parts.filter(Boolean).join("  ");
+  }
+
+  /** A line that stays. */
+  protected line(text: string): void {
+    this.cli.out(text);
+  }
+}
+
+/** On a terminal: the same, and below it a line for each run that lives, which is kept up. */
+class LiveLines extends PlainLines {
+  readonly #living = new Map<string, Run>();
+  readonly #timer: NodeJS.Timeout;
+  #drawn = 0;
+
+  constructor(cli: Cli, labels: Map<string, string>) {
+    super(cli, labels);
+    this.#timer = setInterval(() => this.#redraw(), redrawMs);
+  }
+
+  override showRun(run: Run): void {
+    if (isEnded(run)) {
+      this.#living.delete(run.id);
+      super.showRun(run);
+    } else {
+      this.#living.set(run.id, run);
+      this.#remember(run);
+    }
+    this.#redraw();
+  }
+
+  /** What lives is shown below, so its states are not lines that stay. */
+  #remember(run: Run): void {
+    this.#isQuiet = true;
+    super.showRun(run);
+    this.#isQuiet = false;
+  }
+
+  #isQuiet = false;
+
+  override close(): void {
+    clearInterval(this.#timer);
+    this.#erase();
+  }
+
+  protected override line(text: string): void {
+    if (this.#isQuiet) return;
+    this.#erase();
+    super.line(text);
+    this.#redraw();
+  }
+
+  #redraw(): void {
+    this.#erase();
+    const now = Date.now();
+    const lines = [...this.#living.values()].map((run) => this.#fitted(`● ${this.describe(run, now)}`));
+    for (const line of lines) this.cli.raw(`${line}\n`);
+    this.#drawn = lines.length;
+  }
+
+  /** A line that wrapped could not be erased. */
+  #fitted(line: string): string {
+    if (displayWidth(line) < this.cli.columns) return line;
+    return cut(plain(line), this.cli.columns - 1);
+  }
+
+  #erase(): void {
+    // Up to the first of the lines that are kept up, and clear from there.
+    if (this.#drawn > 0) this.cli.raw(`\x1b[${this.#drawn}A\x1b[0J`);
+    this.#drawn = 0;
+  }
+}
+
+/** How long it took, or has been at it. */
+function timeOf(run: Run, now: number): string {
+  if (run.duration) return `took ${formatDuration(run.duration)}`;
+  if (isEnded(run) || !run.startedAt) return "";
+  return `for ${Math.max(0, Math.round(now / 1_000 - Number(run.startedAt.seconds)))} s`;
+}

@@ -1,0 +1,255 @@
+import { create } from "@bufbuild/protobuf";
+import { isEnded } from "@pinion/client";
+import type { Command } from "commander";
+import {
+  ExplainRunResponseSchema,
+  ListRunsResponseSchema,
+  type Run,
+  type RunFact,
+  RunSchema,
+} from "#gen/pinion/v1/run_pb.js";
+import { type Cli, examples, interruptSignal } from "../cli.ts";
+import { type Clients, connect } from "../context.ts";
+import { exitCodes, Failure } from "../failures.ts";
+import { deviceId, deviceLabels, runId } from "../lookup.ts";
+import { printJson } from "../print/json.ts";
+import { collect, list, wholeNumber } from "../print/paging.ts";
+import { printRun } from "../print/run-details.ts";
+import { type Column, plain, table } from "../print/table.ts";
+import { formatAgo, formatDuration, formatMoment } from "../print/times.ts";
+import * as words from "../print/words.ts";
+import { watchRun } from "./run-watch.ts";
+import { watchRuns } from "./runs-live.ts";
+
+/** `pinion runs …`: executions of watchers. */
+export function addRuns(program: Command, cli: Cli): void {
+  const runs = program.command("runs").description("executions of watchers");
+  addList(runs, cli);
+  addGet(runs, cli);
+  addWatch(runs, cli);
+  addExplain(runs, cli);
+  addCancel(runs, cli);
+  addRetry(runs, cli);
+}
+
+function addList(runs: Command, cli: Cli): void {
+  const command = runs
+    .command("list")
+    .alias("ls")
+    .description("list runs, newest first")
+    .option("--watcher <watcher>", "only this watcher's (id or slug)")
+    .option("--device <device>", "only this device's (id or label)")
+    .option(
+      "--status <status>",
+      `only in this state: ${words.runStatus.all.join(", ")}; several with commas`,
+      list,
+    )
+    .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 20)
+    .action(async (_options, command: Command) => {
+      const { clients, options } = connect<{
+        watcher?: string;
+        device?: string;
+        status?: string[];
+        limit: number;
+      }>(cli, command);
+      const filter = {
+        watcherId: options.watcher ?? "",
+        deviceId: options.device ? await deviceId(clients, options.device) : "",
+        statuses: (options.status ?? []).map((word) => words.runStatus.value(word, "--status")),
+      };
+      const page = await collect(options.limit, async (request) => {
+        const answer = await clients.runs.listRuns({ ...filter, ...request });
+        return { items: answer.runs, nextPageToken: answer.nextPageToken };
+      });
+      if (options.json) {
+        const answer = create(ListRunsResponseSchema, {
+          runs: page.items,
+          nextPageToken: page.nextPageToken,
+        });
+        return printJson(cli, ListRunsResponseSchema, answer);
+      }
+      if (page.items.length === 0) {
+        return cli.note("no runs; `pinion watchers trigger <watcher>` starts one");
+      }
+      const columns = runColumns(cli, await deviceLabels(clients), options.wide === true);
+      for (const line of table(page.items, columns, cli.columns)) cli.out(line);
+      if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
+    });
+  examples(command, [
+    ["runs list", "the latest"],
+    ["runs list --watcher daily-checkin --status failed,timeout", "what went wrong"],
+    ["runs list --json | jq -r '.runs[].id'", "for a program"],
+  ]);
+}
+
+function runColumns(cli: Cli, labels: Map<string, string>, isWide: boolean): Column<Run>[] {
+  const columns: Column<Run>[] = [
+    // Whole, always: it is what gets copied into the next command.
+    { header: "RUN", cell: (run) => run.id },
+    { header: "WATCHER", cell: (run) => run.watcherSlug || run.watcherId },
+    { header: "STATUS", cell: (run) => words.paintState(cli, words.runStatus.word(run.status)) },
+    { header: "DUE", cell: (run) => (isWide ? formatMoment(run.dueAt) : formatAgo(run.dueAt)) },
+    { header: "TOOK", cell: (run) => formatDuration(run.duration), align: "right" },
+    { header: "DEVICE", cell: (run) => plain(labels.get(run.deviceId) ?? run.deviceId) },
+  ];
+  if (isWide) {
+    columns.push(
+      { header: "SOURCE", cell: (run) => words.runSource.word(run.source) },
+      { header: "ATTEMPT", cell: (run) => `${run.attempt}/${run.maxAttempts}`, align: "right" },
+      { header: "AGENT", cell: (run) => run.agentId },
+      { header: "KIND", cell: (run) => run.agentKind },
+      { header: "WINDOW", cell: (run) => run.windowId },
+    );
+  }
+  columns.push({
+    header: "REASON",
+    cell: (run) => plain([words.skipReason.word(run.skipReason), run.reason].filter(Boolean).join(": ")),
+    isFlexible: true,
+  });
+  return columns;
+}
+
+function addGet(runs: Command, cli: Cli): void {
+  const command = runs
+    .command("get")
+    .argument("<run>", "the run's id")
+    .description("everything about one run, and its output")
+    .action(async (id: string, _options, command: Command) => {
+      const { clients, options } = connect(cli, command);
+      const run = (await clients.runs.getRun({ runId: runId(id) })).run!;
+      if (options.json) return printJson(cli, RunSchema, run);
+      await printRun(cli, clients, run);
+    });
+  examples(command, [["runs get 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "with its output"]]);
+}
+
+function addWatch(runs: Command, cli: Cli): void {
+  const command = runs
+    .command("watch")
+    .argument("[run]", "the run's id; without one all runs, as they come and go")
+    .description("follow a run: its output on standard output, its states on standard error; or all runs")
+    .option("--watcher <watcher>", "without a run: only this watcher's (id or slug)")
+    .option("--device <device>", "without a run: only this device's (id or label)")
+    .option("--exit-status", "with a run: exit with 1 unless it ends completed")
+    .action(async (id: string | undefined, _options, command: Command) => {
+      const { clients, options } = connect<WatchOptions>(cli, command);
+      const interrupt = interruptSignal();
+      try {
+        if (id === undefined) await watchAll(cli, clients, options, interrupt.signal);
+        else await watchOne(cli, clients, runId(id), options, interrupt.signal);
+      } finally {
+        interrupt.dispose();
+      }
+    });
+  examples(command, [
+    ["runs watch", "every run, live, until Ctrl-C"],
+    ["runs watch --device laptop --json", "a line of JSON for every update"],
+    ["runs watch 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "until it ends; Ctrl-C stops watching, not the run"],
+    ["runs watch 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e --exit-status > report.txt", "in a script"],
+  ]);
+}
+
+type WatchOptions = { watcher?: string; device?: string; exitStatus?: boolean };
+
+async function watchOne(
+  cli: Cli,
+  clients: Clients,
+  id: string,
+  options: WatchOptions & { json?: boolean },
+  signal: AbortSignal,
+): Promise<void> {
+  if (options.watcher || options.device) {
+    throw new Failure(exitCodes.usage, "a run, or --watcher and --device", "leave one of them out");
+  }
+  const last = await watchRun(cli, clients, id, { asJson: options.json === true, signal });
+  if (!last) return cli.setExitCode(exitCodes.interrupted);
+  const isCompleted = words.runStatus.word(last.status) === "completed";
+  if (options.exitStatus && !isCompleted) cli.setExitCode(exitCodes.failed);
+}
+
+async function watchAll(
+  cli: Cli,
+  clients: Clients,
+  options: WatchOptions & { json?: boolean },
+  signal: AbortSignal,
+): Promise<void> {
+  if (options.exitStatus) {
+    throw new Failure(exitCodes.usage, "--exit-status is of one run", "name the run, or leave it out");
+  }
+  const filter = {
+    watcherId: options.watcher
+      ? (await clients.watchers.getWatcher({ watcherId: options.watcher })).watcher!.id
+      : "",
+    deviceId: options.device ? await deviceId(clients, options.device) : "",
+  };
+  const labels = await deviceLabels(clients);
+  await watchRuns(cli, clients, { filter, labels, asJson: options.json === true, signal });
+  if (signal.aborted) return cli.setExitCode(exitCodes.interrupted);
+  throw new Failure(exitCodes.unreachable, "the server ended the stream", "start the command again");
+}
+
+function addExplain(runs: Command, cli: Cli): void {
+  const command = runs
+    .command("explain")
+    .argument("<run>", "the run's id")
+    .description("why a run is where it is")
+    .action(async (id: string, _options, command: Command) => {
+      const { clients, options } = connect(cli, command);
+      const answer = await clients.runs.explainRun({ runId: runId(id) });
+      if (options.json) return printJson(cli, ExplainRunResponseSchema, answer);
+      const { bold, dim } = cli.colors;
+      const status = words.paintState(cli, words.runStatus.word(answer.run?.status ?? 0));
+      cli.out(`${status}  ${bold(plain(answer.summary))}`);
+      cli.out("");
+      for (const line of timeline(cli, answer.facts)) cli.out(line);
+      if (answer.nextStep) cli.out(`\n${dim("next:")} ${plain(answer.nextStep)}`);
+    });
+  examples(command, [
+    ["runs explain 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "what happened, and what has to happen next"],
+  ]);
+}
+
+function timeline(cli: Cli, facts: readonly RunFact[]): string[] {
+  return table<RunFact>(
+    facts,
+    [
+      { header: "WHEN", cell: (fact) => cli.colors.dim(formatMoment(fact.at) || "now") },
+      { header: "", cell: (fact) => cli.colors.dim(formatAgo(fact.at)), align: "right" },
+      { header: "WHAT", cell: (fact) => cli.colors.cyan(plain(fact.kind)) },
+      { header: "", cell: (fact) => plain(fact.text) },
+    ],
+    Number.POSITIVE_INFINITY,
+  ).slice(1);
+}
+
+function addCancel(runs: Command, cli: Cli): void {
+  const command = runs
+    .command("cancel")
+    .argument("<run>", "the run's id")
+    .description("end a run before its time")
+    .option("--reason <text>", "shown with the run", "")
+    .action(async (id: string, _options, command: Command) => {
+      const { clients, options } = connect<{ reason: string }>(cli, command);
+      const run = (await clients.runs.cancelRun({ runId: runId(id), reason: options.reason })).run!;
+      if (options.json) return printJson(cli, RunSchema, run);
+      if (isEnded(run)) return cli.out(`${run.id} is ${words.runStatus.word(run.status)}`);
+      cli.out(`${run.id} is ${words.runStatus.word(run.status)}; its device was asked to stop it`);
+      cli.note(`follow it: pinion runs watch ${run.id}`);
+    });
+  examples(command, [['runs cancel 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e --reason "wrong prompt"', ""]]);
+}
+
+function addRetry(runs: Command, cli: Cli): void {
+  const command = runs
+    .command("retry")
+    .argument("<run>", "the ended run's id")
+    .description("start a new run with an ended run's window")
+    .action(async (id: string, _options, command: Command) => {
+      const { clients, options } = connect(cli, command);
+      const run = (await clients.runs.retryRun({ runId: runId(id) })).run!;
+      if (options.json) return printJson(cli, RunSchema, run);
+      cli.out(run.id);
+      cli.note(`follow it: pinion runs watch ${run.id}`);
+    });
+  examples(command, [["runs retry 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "prints the new run's id"]]);
+}

@@ -1,0 +1,121 @@
+import type { Command } from "commander";
+import { requireKeyring } from "../../config.ts";
+import { createLogger } from "../../log.ts";
+import { newKey } from "../../secrets.ts";
+import { type Cli, examples } from "../cli.ts";
+import { dataDir, optionsOf } from "../context.ts";
+import { exitCodes, Failure } from "../failures.ts";
+import { keyFile, readKeys, writeKeys } from "../secret-keys.ts";
+
+/** `pinion secrets …`: the keys under which secrets lie in the database. */
+export function addSecrets(program: Command, cli: Cli): void {
+  const secrets = program.command("secrets").description("the keys under which secrets lie in the database");
+  addRotate(secrets, cli);
+}
+
+/**
+ * With PINION_SECRET_KEYS: seals all under its first key; servers that have both keys may run. With a key file: puts a
+ * new key in front, seals all under it, and takes the others out of the file; the server of that directory is stopped
+ * for as long. Killed half-way and run again, it goes on.
+ */
+function addRotate(secrets: Command, cli: Cli): void {
+  const command = secrets
+    .command("rotate")
+    .description("seal every secret of every org with the newest key")
+    .option(
+      "--database-url <url>",
+      "the database (DATABASE_DIRECT_URL, DATABASE_URL); without one the data directory's own",
+    )
+    .action(async (_options, command: Command) => {
+      const options = optionsOf<{ databaseUrl?: string }>(command);
+      const data = dataDir(options, cli.env);
+      const url = options.databaseUrl ?? (cli.env.DATABASE_DIRECT_URL || cli.env.DATABASE_URL || undefined);
+      const { keys, isFile } = keysToUse(cli, data, url);
+      const { rotated, failed } = await withDatabase(data, url, cli, async (databaseUrl) => {
+        if (isFile) writeKeys(data, keys);
+        return rotate(databaseUrl, keys.join(","));
+      });
+      const current = keys[0]!.split(":")[0]!;
+      if (options.json) cli.out(JSON.stringify({ key_id: current, rotated, failed }, null, 2));
+      else
+        cli.out(
+          `${rotated} ${rotated === 1 ? "secret is" : "secrets are"} sealed anew with the key ${current}`,
+        );
+      if (failed.length > 0) {
+        throw new Failure(
+          exitCodes.failed,
+          `${failed.length} could not be opened and stay as they are: ${failed
+            .slice(0, 10)
+            .map(({ orgId, stableId, field }) => `${orgId}/${stableId}/${field}`)
+            .join(", ")}`,
+          "their key is missing: put it behind the others in PINION_SECRET_KEYS, or set these secrets again",
+        );
+      }
+      if (isFile) writeKeys(data, keys.slice(0, 1));
+      else if (keys.length > 1) {
+        cli.note("once every server has the first key, the others can be taken out of PINION_SECRET_KEYS");
+      }
+    });
+  examples(command, [
+    ["secrets rotate", "a new key for the embedded database; stop `up` or `serve` first"],
+    ["secrets rotate --database-url postgres://db/pinion", "with PINION_SECRET_KEYS=new:…,old:…"],
+  ]);
+}
+
+/** The keys, the one to seal with first. */
+function keysToUse(cli: Cli, data: string, url: string | undefined): { keys: string[]; isFile: boolean } {
+  const given = cli.env.PINION_SECRET_KEYS || (url === undefined ? undefined : readKeys(data));
+  if (given) {
+    requireKeyring(given);
+    return { keys: split(given), isFile: false };
+  }
+  const stored = url === undefined ? readKeys(data) : undefined;
+  if (!stored) {
+    throw new Failure(
+      exitCodes.usage,
+      `there are no keys: neither PINION_SECRET_KEYS nor ${keyFile(data)}`,
+      "set PINION_SECRET_KEYS=new:…,old:… as the servers have it",
+    );
+  }
+  requireKeyring(stored);
+  const keys = split(stored);
+  // More than one: an earlier rotation did not come to its end, and its new key is the first.
+  return { keys: keys.length > 1 ? keys : [newKey(), ...keys], isFile: true };
+}
+
+function split(keys: string): string[] {
+  return keys
+    .split(/[,\n]/)
+    .map((key) => key.trim())
+    .filter((key) => key !== "");
+}
+
+async function withDatabase<T>(
+  data: string,
+  url: string | undefined,
+  cli: Cli,
+  fn: (url: string) => Promise<T>,
+): Promise<T> {
+  if (url !== undefined) return fn(url);
+  const { startEmbedded } = await import("../../store/pg/embedded/cluster.ts");
+  const log = createLogger({ level: cli.env.PINION_LOG_LEVEL || "warn", name: "pinion secrets" });
+  const embedded = await startEmbedded({ dataDir: data, log });
+  try {
+    return await fn(embedded.url);
+  } finally {
+    await embedded.stop();
+  }
+}
+
+async function rotate(url: string, keys: string) {
+  const [{ openDatabase }, { rotateSecrets }] = await Promise.all([
+    import("../../store/pg/database.ts"),
+    import("../../store/agents/platforms.ts"),
+  ]);
+  const database = openDatabase({ url, poolMax: 1, applicationName: "pinion secrets" });
+  try {
+    return await rotateSecrets(database.db, requireKeyring(keys));
+  } finally {
+    await database.close();
+  }
+}

@@ -1,0 +1,100 @@
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { isTurnEnded, OutputStream, waitForTurn } from "@pinion/client";
+import type { RunOutput } from "#gen/pinion/v1/run_pb.js";
+import { type Turn, TurnStatus, WatchTurnResponseSchema } from "#gen/pinion/v1/turn_pb.js";
+import type { Cli } from "../cli.ts";
+import type { Clients } from "../context.ts";
+import { printJsonLine } from "../print/json.ts";
+import { plain } from "../print/table.ts";
+import { formatDuration } from "../print/times.ts";
+import * as words from "../print/words.ts";
+
+/**
+ * Follows a turn to its end, over as many streams as it takes: its answer on standard output, its states on standard
+ * error, or every update as a line of JSON. Resolves to the ended turn; to undefined if the signal ended the watching
+ * first. Fails at once if the server is not there at the beginning.
+ */
+export async function watchTurn(
+  cli: Cli,
+  clients: Clients,
+  id: string,
+  options: { asJson: boolean; signal: AbortSignal },
+): Promise<Turn | undefined> {
+  // Waiting survives a server that goes away, so it would also wait for one that was never there.
+  await clients.turns.getTurn({ turnId: id });
+  const { signal } = options;
+  const view = options.asJson ? jsonView(cli) : turnView(cli);
+  try {
+    const turn = await waitForTurn(clients, id, { signal, onTurn: view.turn, onOutput: view.output });
+    view.end(turn);
+    return turn;
+  } catch (error) {
+    if (signal.aborted) return undefined;
+    throw error;
+  }
+}
+
+type View = { turn(turn: Turn): void; output(output: RunOutput): void; end(turn: Turn): void };
+
+/** What a program sees of a turn: the stream's own messages. */
+function jsonView(cli: Cli): View {
+  const print = (update: MessageInitShape<typeof WatchTurnResponseSchema>["update"]) =>
+    printJsonLine(cli, WatchTurnResponseSchema, create(WatchTurnResponseSchema, { update: update! }));
+  return {
+    turn: (turn) => print(isTurnEnded(turn) ? { case: "ended", value: turn } : { case: "turn", value: turn }),
+    output: (output) => print({ case: "output", value: output }),
+    end: () => {},
+  };
+}
+
+/** What a person sees of a turn: what the program prints, and in the end exactly the reply, once. */
+function turnView(cli: Cli): View {
+  let shown = "";
+  let isAtLineStart = true;
+  let sequence = 0n;
+  let hasGap = false;
+  const note = (line: string) => {
+    // On a terminal both streams share the screen: a state never continues a line of output.
+    if (!isAtLineStart && cli.isTerminal) cli.raw("\n");
+    isAtLineStart = true;
+    cli.note(line);
+  };
+  return {
+    turn(turn) {
+      if (isTurnEnded(turn)) return;
+      const line = [
+        words.paintState(cli, words.turnStatus.word(turn.status)),
+        turn.status === TurnStatus.PENDING ? "waits for a worker" : "",
+        turn.cancelRequestedAt ? "cancel asked for" : "",
+        plain(turn.reason),
+      ]
+        .filter(Boolean)
+        .join(" · ");
+      if (line !== shown) note(line);
+      shown = line;
+    },
+    output(output) {
+      hasGap ||= output.sequence !== sequence + 1n;
+      sequence = output.sequence;
+      // Only its standard output is the answer.
+      if (hasGap || output.stream !== OutputStream.STDOUT) return;
+      cli.raw(output.data);
+      isAtLineStart = output.data.at(-1) === 0x0a;
+    },
+    end(turn) {
+      if (turn.reply && (sequence === 0n || hasGap)) {
+        if (sequence > 0n) note(cli.colors.dim("a part of the answer was not seen live; the whole of it:"));
+        cli.raw(turn.reply);
+        isAtLineStart = turn.reply.endsWith("\n");
+      }
+      const how = [
+        plain(turn.reason),
+        turn.isRetryable ? "it may be sent again" : "",
+        turn.exitCode ? `exit code ${turn.exitCode}` : "",
+        turn.signal,
+        turn.duration ? `took ${formatDuration(turn.duration)}` : "",
+      ].filter(Boolean);
+      note([words.paintState(cli, words.turnStatus.word(turn.status)), ...how].join(" · "));
+    },
+  };
+}

@@ -1,0 +1,157 @@
+import { readFileSync } from "node:fs";
+import { create, type JsonObject } from "@bufbuild/protobuf";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import type { Command } from "commander";
+import { type WatcherSpec, WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
+import type { Clients } from "../context.ts";
+import { exitCodes, Failure } from "../failures.ts";
+import { deviceId } from "../lookup.ts";
+import { parseLength } from "../print/times.ts";
+import * as words from "../print/words.ts";
+
+/** What `watchers create` and `watchers update` take; every one sets a field of the spec. */
+export type SpecOptions = {
+  name?: string;
+  prompt?: string;
+  promptFile?: string;
+  schedule?: string;
+  zone?: string;
+  device?: string;
+  agent?: string;
+  agentKind?: string;
+  timeout?: string;
+  attempts?: number;
+  overlap?: string;
+  catchup?: string;
+  catchupWindow?: string;
+  jitter?: string;
+  cooldown?: string;
+  startDeadline?: string;
+  notify?: string;
+  schema?: string;
+};
+
+export function addSpecOptions(command: Command, wholeNumber: (text: string) => number): Command {
+  return command
+    .option("--name <text>", "shown to people")
+    .option("--prompt <text>", "what the agent is asked to do")
+    .option("--prompt-file <file>", 'the same from a file; "-" reads standard input')
+    .option("--schedule <cron>", 'five fields, six with seconds first, or "@hourly"; "" for none')
+    .option("--zone <zone>", "IANA time zone of the schedule")
+    .option("--device <device>", 'the device it is pinned to (id or label); "" lets fleet workers take it')
+    .option("--agent <agent>", "the agent; default: the org's default agent")
+    .option(
+      "--agent-kind <kind>",
+      'the executor that is meant, for example claude-code; "" leaves it to the device',
+    )
+    .option("--timeout <length>", "how long one attempt may take, 1s to 7d")
+    .option("--attempts <n>", "attempts per run, 1 to 20", wholeNumber)
+    .option(
+      "--overlap <policy>",
+      `a slot is due while a run is active: ${words.overlapPolicy.all.join(" or ")}`,
+    )
+    .option("--catchup <policy>", `slots of a downtime: ${words.catchupPolicy.all.join(" or ")}`)
+    .option("--catchup-window <length>", "slots older than this are missed, 1m to 30d")
+    .option("--jitter <length>", "a stable delay up to this, 0s to 1h")
+    .option("--cooldown <length>", "no scheduled run sooner than this after the last, 0s to 30d")
+    .option("--start-deadline <length>", 'skip a run that has not started by then, 1s to 30d; "" for never')
+    .option("--notify <when>", `a notification on the device's desktop: ${words.notification.all.join(", ")}`)
+    .option("--schema <file>", "JSON schema of the result that the agent is asked for");
+}
+
+/** The fields that the options set, and their names for an update mask. */
+export async function specOf(
+  clients: Clients,
+  options: SpecOptions,
+): Promise<{ spec: WatcherSpec; paths: string[] }> {
+  const spec = create(WatcherSpecSchema);
+  const paths: string[] = [];
+  const set = <Option>(option: Option | undefined, path: string, assign: (option: Option) => void) => {
+    if (option === undefined) return;
+    assign(option);
+    paths.push(path);
+  };
+  const length = (text: string, name: string) =>
+    text === "" ? undefined : durationFromMs(parseLength(text, name));
+
+  set(options.name, "name", (name) => {
+    spec.name = name;
+  });
+  set(promptOf(options), "prompt", (prompt) => {
+    spec.prompt = prompt;
+  });
+  set(options.schedule, "schedule", (schedule) => {
+    spec.schedule = schedule;
+  });
+  set(options.zone, "time_zone", (zone) => {
+    spec.timeZone = zone;
+  });
+  set(options.agent, "agent_id", (agent) => {
+    spec.agentId = agent;
+  });
+  set(options.agentKind, "agent_kind", (kind) => {
+    spec.agentKind = kind;
+  });
+  set(options.attempts, "max_attempts", (attempts) => {
+    spec.maxAttempts = attempts;
+  });
+  set(options.timeout, "timeout", (text) => {
+    spec.timeout = length(text, "--timeout");
+  });
+  set(options.catchupWindow, "catchup_window", (text) => {
+    spec.catchupWindow = length(text, "--catchup-window");
+  });
+  set(options.jitter, "jitter", (text) => {
+    spec.jitter = length(text, "--jitter");
+  });
+  set(options.cooldown, "min_cooldown", (text) => {
+    spec.minCooldown = length(text, "--cooldown");
+  });
+  set(options.startDeadline, "start_deadline", (text) => {
+    spec.startDeadline = length(text, "--start-deadline");
+  });
+  set(options.overlap, "overlap", (word) => {
+    spec.overlap = words.overlapPolicy.value(word, "--overlap");
+  });
+  set(options.catchup, "catchup", (word) => {
+    spec.catchup = words.catchupPolicy.value(word, "--catchup");
+  });
+  set(options.notify, "notification", (word) => {
+    spec.notification = words.notification.value(word, "--notify");
+  });
+  set(options.schema, "extraction_schema", (file) => {
+    spec.extractionSchema = file ? readSchema(file) : undefined;
+  });
+  const device = options.device ? await deviceId(clients, options.device) : options.device;
+  set(device, "device_id", (id) => {
+    spec.deviceId = id;
+  });
+  return { spec, paths };
+}
+
+function promptOf(options: SpecOptions): string | undefined {
+  if (options.prompt !== undefined && options.promptFile !== undefined) {
+    throw new Failure(exitCodes.usage, "--prompt and --prompt-file exclude each other");
+  }
+  return options.promptFile === undefined ? options.prompt : readText(options.promptFile, "--prompt-file");
+}
+
+function readText(file: string, option: string): string {
+  try {
+    // 0 is standard input.
+    return readFileSync(file === "-" ? 0 : file, "utf8");
+  } catch (error) {
+    throw new Failure(exitCodes.usage, `${option}: ${(error as Error).message}`);
+  }
+}
+
+function readSchema(file: string): JsonObject {
+  const text = readText(file, "--schema");
+  try {
+    const value: unknown = JSON.parse(text);
+    if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as JsonObject;
+  } catch {
+    // Said below, like any other JSON that is no object.
+  }
+  throw new Failure(exitCodes.usage, `--schema: ${file} holds no JSON object`);
+}

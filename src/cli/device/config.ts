@@ -1,0 +1,77 @@
+import { accessSync, constants, existsSync, statSync } from "node:fs";
+import { delimiter, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import type { Environment } from "../cli.ts";
+import { writeWhole } from "../data-files.ts";
+
+/** The executor of a first start: a local program that costs nothing. */
+export const reportKind = "machine-report";
+
+/** Agents that are configured if they are installed. They cost money, so none of them is the default. */
+const knownAgents = [
+  { kind: "claude-code", program: "claude", args: ["-p"] },
+  { kind: "codex", program: "codex", args: ["exec", "-"] },
+];
+
+/** Writes the daemon's first configuration, unless there is one. `workingDir` is where its programs start. */
+export function writeDeviceConfigOnce(
+  path: string,
+  options: { env: Environment; workingDir: string },
+): boolean {
+  if (existsSync(path)) return false;
+  writeWhole(path, deviceConfig(options), 0o600);
+  return true;
+}
+
+export function deviceConfig(options: { env: Environment; workingDir: string }): string {
+  const report = fileURLToPath(new URL("../up/machine-report.ts", import.meta.url));
+  const cwd = JSON.stringify(options.workingDir);
+  const agents = knownAgents.flatMap(({ kind, program, args }) => {
+    const found = findProgram(program, options.env);
+    if (!found) return [];
+    return [
+      "",
+      `[executors.${kind}]`,
+      `command = ${JSON.stringify([found, ...args])}`,
+      'stdin = "prompt"',
+      `cwd = ${cwd}`,
+      'timeout = "30m"',
+    ];
+  });
+  return `${[
+    "# What this device may execute. Watchers name a kind; only what stands here is ever started.",
+    "# Read when the daemon starts.",
+    "",
+    "[device]",
+    "# For watchers that name no kind. Change it to an agent once you want one to do the work.",
+    `default_executor = "${reportKind}"`,
+    "max_concurrency = 2",
+    "",
+    "# A program of Pinion's own: reports on this machine and repository, and costs nothing.",
+    `[executors.${reportKind}]`,
+    `command = ${JSON.stringify([process.execPath, report])}`,
+    'stdin = "prompt"',
+    `cwd = ${cwd}`,
+    'timeout = "1m"',
+    ...agents,
+  ].join("\n")}\n`;
+}
+
+/** Where a program is that a daemon with this environment would start. */
+export function findProgram(name: string, env: Environment): string | undefined {
+  const places = name.includes("/")
+    ? [name]
+    : (env.PATH ?? "")
+        .split(delimiter)
+        .filter((directory) => directory !== "")
+        .map((directory) => join(directory, name));
+  for (const path of places) {
+    try {
+      accessSync(path, constants.X_OK);
+      if (statSync(path).isFile()) return path;
+    } catch {
+      // Not here.
+    }
+  }
+  return undefined;
+}

@@ -1,0 +1,331 @@
+import { execFile } from "node:child_process";
+import { mkdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { homedir, userInfo } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { findIdentity } from "@pinion/client";
+import type { Command } from "commander";
+import { type Cli, type Environment, examples } from "../cli.ts";
+import { type GlobalOptions, optionsOf } from "../context.ts";
+import { writeWhole } from "../data-files.ts";
+import { exitCodes, Failure } from "../failures.ts";
+import { findProgram, writeDeviceConfigOnce } from "./config.ts";
+import { launchdLabel, launchdPlist, type Service, systemdName, systemdUnit } from "./service-units.ts";
+import { daemonPid, ownConfigFile, ownStateDir } from "./state-dir.ts";
+
+type InstallOptions = GlobalOptions & {
+  stateDir?: string;
+  config?: string;
+  system?: boolean;
+  print?: boolean;
+  start: boolean;
+  manager?: string;
+};
+
+type Manager = "systemd" | "launchd";
+
+/** What a service needs of this shell: where programs are, and how to reach the server. Never a key or a token. */
+const handedOn = [
+  ...["PATH", "LANG", "NODE_EXTRA_CA_CERTS", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"],
+  ...[
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "PINION_LOG_LEVEL",
+    "PINION_OTLP_ENDPOINT",
+    "PINION_TRACE_RATIO",
+  ],
+];
+/** How long systemctl and launchctl may take; a stop waits for running programs. */
+const managerTimeoutMs = 60_000;
+
+/** `pinion device install|uninstall|status`: the daemon as a service of systemd or launchd. */
+export function addInstall(device: Command, cli: Cli): void {
+  const common = (command: Command) =>
+    command
+      .option("--system", "a service of the whole machine, not of this user; needs to be root")
+      .option("--manager <name>", "systemd or launchd; default: this system's")
+      .option("--state-dir <dir>", "the device's state (PINION_STATE_DIR; ~/.local/state/pinion/device)");
+  const install = common(device.command("install"))
+    .description(
+      "have the daemon start by itself: writes a systemd unit or a launchd property list and starts it",
+    )
+    .option("--config <file>", "what it may execute; default: ~/.config/pinion/device.toml")
+    .option("--print", "print the file, and change nothing")
+    .option("--no-start", "write the file, and start nothing")
+    .action((_options, command: Command) => runInstall(cli, optionsOf<InstallOptions>(command)));
+  examples(install, [
+    ["device install", "for this user; starts at once and with every login"],
+    ["device install --print", "only show the unit"],
+    ["device install --system", "for the machine, as the user who called sudo"],
+  ]);
+  const uninstall = common(device.command("uninstall"))
+    .description("stop the service and remove its file; the device stays enrolled, its results are kept")
+    .action((_options, command: Command) => runUninstall(cli, optionsOf<InstallOptions>(command)));
+  examples(uninstall, [["device uninstall", "`pinion device install` has it start by itself again"]]);
+  const status = common(device.command("status"))
+    .description("whether the service is installed and its daemon runs; exits with 1 unless both")
+    .action((_options, command: Command) => runStatus(cli, optionsOf<InstallOptions>(command)));
+  examples(status, [["device status --json", "for a script"]]);
+}
+
+async function runInstall(cli: Cli, options: InstallOptions): Promise<void> {
+  const place = placeOf(cli, options);
+  const text = place.textOf(serviceOf(cli, options));
+  if (options.print) {
+    for (const line of text.trimEnd().split("\n")) cli.out(line);
+    return;
+  }
+  const stateDir = stateDirOf(cli.env, options);
+  if (!(await findIdentity(stateDir))) {
+    throw new Failure(
+      exitCodes.conflict,
+      `this machine is no device yet (nothing in ${stateDir})`,
+      "`pinion devices join-code` makes a code, `pinion device enroll --join-code …` uses it",
+    );
+  }
+  const configFile = configFileOf(cli.env, options);
+  if (writeDeviceConfigOnce(configFile, { env: cli.env, workingDir: homeOf(cli.env) })) {
+    cli.note(`wrote ${configFile}: it says what this device may execute`);
+  }
+  const isChanged = readIfThere(place.file) !== text;
+  if (isChanged) {
+    mkdirSync(dirname(place.file), { recursive: true });
+    write(place.file, text);
+  }
+  const started = options.start ? await place.start(isChanged) : undefined;
+  if (options.json) {
+    cli.out(JSON.stringify({ file: place.file, is_changed: isChanged, is_started: started === "done" }));
+    return;
+  }
+  cli.out(isChanged ? `wrote ${place.file}` : `${place.file} is as it should be`);
+  if (started === "done") cli.out("the daemon runs, and starts by itself from now on");
+  else cli.note(`to start it:\n  ${place.byHand.start.join("\n  ")}`);
+  if (place.manager === "systemd" && !options.system) {
+    cli.note("it stops when you log out, unless you say `loginctl enable-linger`");
+  }
+}
+
+async function runUninstall(cli: Cli, options: InstallOptions): Promise<void> {
+  const place = placeOf(cli, options);
+  const isThere = readIfThere(place.file) !== undefined;
+  if (isThere) {
+    await place.stop();
+    rmSync(place.file, { force: true });
+    await place.reload();
+  }
+  if (options.json) return cli.out(JSON.stringify({ file: place.file, was_installed: isThere }));
+  cli.out(
+    isThere ? `stopped the service and removed ${place.file}` : `not installed (nothing at ${place.file})`,
+  );
+}
+
+async function runStatus(cli: Cli, options: InstallOptions): Promise<void> {
+  const place = placeOf(cli, options);
+  const isInstalled = readIfThere(place.file) !== undefined;
+  const state = isInstalled ? await place.state() : "";
+  const pid = await daemonPid(stateDirOf(cli.env, options));
+  if (options.json) {
+    cli.out(JSON.stringify({ file: place.file, is_installed: isInstalled, state, pid: pid ?? null }));
+  } else {
+    cli.out(
+      isInstalled
+        ? `installed: ${place.file}${state && ` (${state})`}`
+        : `not installed (nothing at ${place.file})`,
+    );
+    cli.out(pid === undefined ? "the daemon does not run" : `the daemon runs (process ${pid})`);
+    if (!isInstalled) cli.note("`pinion device install` installs it");
+    else if (pid === undefined) cli.note(`what it says:\n  ${place.byHand.log}`);
+  }
+  if (!isInstalled || pid === undefined) cli.setExitCode(exitCodes.failed);
+}
+
+/** A service manager and the file by which it knows the daemon. */
+type Place = {
+  manager: Manager;
+  file: string;
+  textOf(service: Service): string;
+  /** Undefined where the manager's command is not there; then `byHand` says what it would have been. */
+  start(isChanged: boolean): Promise<"done" | undefined>;
+  stop(): Promise<void>;
+  reload(): Promise<void>;
+  /** In the manager's words; empty if it cannot be asked. */
+  state(): Promise<string>;
+  byHand: { start: string[]; log: string };
+};
+
+function placeOf(cli: Cli, options: InstallOptions): Place {
+  const manager = managerOf(options);
+  return manager === "systemd" ? systemdPlace(cli, options) : launchdPlace(cli, options);
+}
+
+function managerOf({ manager }: InstallOptions): Manager {
+  if (manager === "systemd" || manager === "launchd") return manager;
+  if (manager !== undefined) {
+    throw new Failure(exitCodes.usage, `"${manager}" is no service manager`, "it is systemd or launchd");
+  }
+  if (process.platform === "darwin") return "launchd";
+  if (process.platform === "linux") return "systemd";
+  throw new Failure(
+    exitCodes.failed,
+    `there is no service for ${process.platform} yet`,
+    "start `pinion device run` by what starts programs there",
+  );
+}
+
+function systemdPlace(cli: Cli, { system }: InstallOptions): Place {
+  const scope = system ? [] : ["--user"];
+  const configHome = cli.env.XDG_CONFIG_HOME || join(homeOf(cli.env), ".config");
+  const directory = system ? "/etc/systemd/system" : join(configHome, "systemd", "user");
+  const systemctl = (...args: string[]) => manage(cli, "systemctl", [...scope, ...args]);
+  const shown = (...args: string[]) => ["systemctl", ...scope, ...args].join(" ");
+  return {
+    manager: "systemd",
+    file: join(directory, systemdName),
+    textOf: systemdUnit,
+    async start(isChanged) {
+      if ((await systemctl("daemon-reload")) === undefined) return undefined;
+      await systemctl("enable", systemdName);
+      await systemctl(isChanged ? "restart" : "start", systemdName);
+      return "done";
+    },
+    async stop() {
+      await systemctl("disable", "--now", systemdName);
+    },
+    async reload() {
+      await systemctl("daemon-reload");
+    },
+    async state() {
+      return (await manage(cli, "systemctl", [...scope, "is-active", systemdName], { mayFail: true })) ?? "";
+    },
+    byHand: {
+      start: [shown("daemon-reload"), shown("enable", "--now", systemdName)],
+      log: `journalctl ${system ? "-u" : "--user -u"} ${systemdName}`,
+    },
+  };
+}
+
+function launchdPlace(cli: Cli, { system }: InstallOptions): Place {
+  const library = system ? "/Library/LaunchDaemons" : join(homeOf(cli.env), "Library", "LaunchAgents");
+  const file = join(library, `${launchdLabel}.plist`);
+  const domain = system ? "system" : `gui/${userInfo().uid}`;
+  const launchctl = (args: string[], options?: { mayFail: boolean }) =>
+    manage(cli, "launchctl", args, options);
+  return {
+    manager: "launchd",
+    file,
+    textOf: launchdPlist,
+    async start(isChanged) {
+      // What is not loaded cannot be unloaded, which is fine.
+      if (isChanged) await launchctl(["bootout", `${domain}/${launchdLabel}`], { mayFail: true });
+      const isLoaded = await launchctl(["bootstrap", domain, file], { mayFail: !isChanged });
+      return isLoaded === undefined ? undefined : "done";
+    },
+    async stop() {
+      await launchctl(["bootout", `${domain}/${launchdLabel}`], { mayFail: true });
+    },
+    async reload() {},
+    async state() {
+      const printed = (await launchctl(["print", `${domain}/${launchdLabel}`], { mayFail: true })) ?? "";
+      return /^\s*state = (.+)$/m.exec(printed)?.[1] ?? "";
+    },
+    byHand: {
+      start: [`launchctl bootstrap ${domain} ${file}`],
+      log: `tail -n 100 ${logFileOf(cli.env, system)}`,
+    },
+  };
+}
+
+/** Runs a service manager's command; undefined if there is no such command. What it printed, otherwise. */
+async function manage(
+  cli: Cli,
+  program: string,
+  args: string[],
+  options: { mayFail?: boolean } = {},
+): Promise<string | undefined> {
+  const path = findProgram(program, cli.env);
+  if (!path) return undefined;
+  return new Promise((done, fail) => {
+    execFile(path, args, { timeout: managerTimeoutMs, env: cli.env }, (error, out, err) => {
+      if (!error || options.mayFail) return done(out.trim());
+      fail(
+        new Failure(
+          exitCodes.failed,
+          `${program} ${args.join(" ")} failed: ${err.trim() || error.message}`,
+          "the file is written; the command can be given again by hand",
+        ),
+      );
+    });
+  });
+}
+
+/** A daemon that runs as somebody else than its files belong to finds none of them. */
+function requireOwnHome(env: Environment): void {
+  if (!env.SUDO_UID) return;
+  const home = homeOf(env);
+  if (statSync(home, { throwIfNoEntry: false })?.uid === Number(env.SUDO_UID)) return;
+  throw new Failure(
+    exitCodes.usage,
+    `HOME is ${home}, which is not ${env.SUDO_USER}'s`,
+    "keep your own: sudo --preserve-env=HOME,PATH pinion device install --system",
+  );
+}
+
+function serviceOf(cli: Cli, options: InstallOptions): Service {
+  if (options.system) requireOwnHome(cli.env);
+  const main = fileURLToPath(new URL("../main.ts", import.meta.url));
+  const stateDir = resolve(stateDirOf(cli.env, options));
+  const environment = Object.fromEntries(
+    handedOn.flatMap((name) => (cli.env[name] ? [[name, cli.env[name]]] : [])),
+  );
+  return {
+    command: [
+      ...([process.execPath, main, "device", "run"] as const),
+      ...["--state-dir", stateDir, "--config", resolve(configFileOf(cli.env, options)), "--json"],
+    ],
+    environment,
+    workingDir: homeOf(cli.env),
+    // With sudo, the daemon is that person's, as are their agents and their files.
+    user: options.system ? cli.env.SUDO_USER || userInfo().username : undefined,
+    logFile: logFileOf(cli.env, options.system),
+  };
+}
+
+function logFileOf(env: Environment, system: boolean | undefined): string {
+  return system
+    ? "/Library/Logs/pinion-device.log"
+    : join(homeOf(env), "Library", "Logs", "pinion-device.log");
+}
+
+function homeOf(env: Environment): string {
+  return env.HOME || homedir();
+}
+
+function stateDirOf(env: Environment, options: InstallOptions): string {
+  return options.stateDir ?? ownStateDir(env);
+}
+
+function configFileOf(env: Environment, options: InstallOptions): string {
+  return options.config ?? ownConfigFile(env);
+}
+
+function readIfThere(file: string): string | undefined {
+  try {
+    return readFileSync(file, "utf8");
+  } catch {
+    return undefined;
+  }
+}
+
+function write(file: string, text: string): void {
+  try {
+    writeWhole(file, text, 0o644);
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code ?? "";
+    throw new Failure(
+      exitCodes.failed,
+      `${file} cannot be written (${code})`,
+      "with --system, be root: sudo --preserve-env=HOME,PATH pinion …",
+    );
+  }
+}

@@ -1,0 +1,223 @@
+import { type Timestamp, timestampDate } from "@bufbuild/protobuf/wkt";
+import { createClients, isPermissionDenied } from "@pinion/client";
+import { tokenKind } from "../../ids.ts";
+import type { Readiness } from "../../server/http/probes.ts";
+import type { Cli } from "../cli.ts";
+import { findToken, type GlobalOptions, serverUrl, tokenFiles } from "../context.ts";
+import { explain, systemCode } from "../failures.ts";
+import { dayMs, formatLength } from "../print/lengths.ts";
+import type { Check } from "./check.ts";
+import { certificateProblem, checkServedCertificate } from "./tls.ts";
+
+const askTimeoutMs = 5_000;
+/** HTTP dates have whole seconds, so less than this cannot be told from nothing. */
+const skewMsMin = 2_000;
+
+/** Server, its readiness, the clocks, and the token. */
+export async function checkClient(cli: Cli, options: GlobalOptions): Promise<Check[]> {
+  const url = serverUrl(options, cli.env);
+  const health = await ask(`${url}/healthz`);
+  if (health instanceof Error) return [unreachable(url, health), checkTokenForm(cli, options)];
+  const checks: Check[] = [
+    health.ok
+      ? { name: "server", verdict: "good", found: `answers at ${url} in ${formatLength(health.tookMs)}` }
+      : {
+          name: "server",
+          verdict: "bad",
+          found: `${url}/healthz answers with HTTP ${health.status}`,
+          advice: "something else than a Pinion listens there; say where it is with --url or PINION_URL",
+        },
+  ];
+  if (!health.ok) return checks;
+  checks.push(
+    ...(await checkReadiness(url)),
+    checkSkew(health),
+    ...(await checkServedCertificate(url)),
+    await checkToken(cli, options, url),
+  );
+  return checks;
+}
+
+type Answer = {
+  ok: boolean;
+  status: number;
+  text: string;
+  tookMs: number;
+  date: Date | undefined;
+  receivedAtMs: number;
+};
+
+async function ask(url: string): Promise<Answer | Error> {
+  const startedAt = performance.now();
+  try {
+    const answer = await fetch(url, { signal: AbortSignal.timeout(askTimeoutMs) });
+    const tookMs = performance.now() - startedAt;
+    const date = new Date(answer.headers.get("date") ?? "");
+    return {
+      ok: answer.ok,
+      status: answer.status,
+      text: (await answer.text()).slice(0, 2_000),
+      tookMs,
+      date: Number.isNaN(date.getTime()) ? undefined : date,
+      receivedAtMs: Date.now(),
+    };
+  } catch (error) {
+    return error instanceof Error ? error : new Error(String(error));
+  }
+}
+
+function unreachable(url: string, error: Error): Check {
+  const code = systemCode(error);
+  const why =
+    code ?? (error.name === "TimeoutError" ? `no answer in ${formatLength(askTimeoutMs)}` : error.message);
+  const problem = code && certificateProblem(code);
+  if (problem)
+    return { name: "server", verdict: "bad", found: `${url}: ${problem.found}`, advice: problem.advice };
+  return {
+    name: "server",
+    verdict: "bad",
+    found: `no Pinion at ${url} (${why})`,
+    advice: "start one with `pinion up` or `pinion serve`, or say where it is with --url or PINION_URL",
+  };
+}
+
+/** Readiness, and the bus, which `/readyz` tells of besides. */
+async function checkReadiness(url: string): Promise<Check[]> {
+  const ready = await ask(`${url}/readyz`);
+  const found = ready instanceof Error ? undefined : readinessOf(ready.text);
+  if (ready instanceof Error || !found) {
+    return [
+      {
+        name: "ready",
+        verdict: "bad",
+        found: ready instanceof Error ? ready.message : `/readyz answers with HTTP ${ready.status}`,
+        advice: "is it a Pinion, and as new as this command?",
+      },
+    ];
+  }
+  const failing = Object.entries(found.checks).filter(([, check]) => !check.ok);
+  const reasons = failing.map(([name, check]) => `${name}: ${check.message}`).join("; ");
+  const { bus } = found.checks;
+  return [
+    found.ready
+      ? { name: "ready", verdict: "good", found: "takes work" }
+      : {
+          name: "ready",
+          verdict: "bad",
+          found: `takes no work (${reasons})`,
+          advice: "its log says why; `doctor --database-url …` looks at the database",
+        },
+    bus.ok
+      ? { name: "bus", verdict: "good", found: "the server hears of other replicas' commits" }
+      : {
+          name: "bus",
+          verdict: "doubtful",
+          found: bus.message,
+          advice:
+            "runs that another replica writes come some seconds late; DATABASE_DIRECT_URL must lead around any pooler",
+        },
+  ];
+}
+
+function readinessOf(text: string): Readiness | undefined {
+  try {
+    const value = JSON.parse(text) as Readiness;
+    return typeof value.ready === "boolean" && value.checks?.bus ? value : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function checkSkew(health: Answer): Check {
+  if (!health.date) return { name: "clock", verdict: "absent", found: "the server does not tell its time" };
+  // The date is cut to whole seconds: on average half a second late.
+  const skewMs = health.date.getTime() + 500 - (health.receivedAtMs - health.tookMs / 2);
+  if (Math.abs(skewMs) < skewMsMin)
+    return { name: "clock", verdict: "good", found: "this machine and the server agree" };
+  return {
+    name: "clock",
+    verdict: "doubtful",
+    found: `this machine is ${formatLength(Math.abs(skewMs))} ${skewMs > 0 ? "behind" : "ahead of"} the server`,
+    advice:
+      "nothing breaks (the database's clock decides), but times look wrong here; let NTP set this clock",
+  };
+}
+
+/** A token that ends sooner is worth a word. */
+const tokenLeftMsMin = 7 * dayMs;
+
+function tokenCheck(token: {
+  kind: string | undefined;
+  from: string;
+  scopes: readonly string[];
+  expiresAt: Timestamp | undefined;
+}): Check {
+  const leftMs = token.expiresAt && timestampDate(token.expiresAt).getTime() - Date.now();
+  const end = leftMs === undefined ? "does not expire" : `expires in ${formatLength(leftMs)}`;
+  const found = `${token.kind} token from ${token.from}, scopes ${token.scopes.join(", ")}, ${end}`;
+  if (leftMs !== undefined && leftMs < tokenLeftMsMin) {
+    return {
+      name: "token",
+      verdict: "doubtful",
+      found,
+      advice: "`pinion tokens rotate` makes its successor while it is still good",
+    };
+  }
+  return { name: "token", verdict: "good", found };
+}
+
+function checkTokenForm(cli: Cli, options: GlobalOptions): Check {
+  const found = findToken(options, cli.env);
+  if (!found) {
+    return {
+      name: "token",
+      verdict: "bad",
+      found: "none",
+      advice: `give --token or PINION_TOKEN, or put it into ${tokenFiles(options, cli.env).join(" or ")}`,
+    };
+  }
+  const kind = tokenKind(found.token);
+  if (!kind) {
+    return {
+      name: "token",
+      verdict: "bad",
+      found: `what ${found.from} holds is no Pinion token, or was cut off`,
+      advice: "a token looks like pin_pat_…_…; copy the whole of it",
+    };
+  }
+  return { name: "token", verdict: "good", found: `${kind} token from ${found.from}, well-formed` };
+}
+
+async function checkToken(cli: Cli, options: GlobalOptions, url: string): Promise<Check> {
+  const form = checkTokenForm(cli, options);
+  if (form.verdict !== "good") return form;
+  const { token, from } = findToken(options, cli.env)!;
+  const kind = tokenKind(token);
+  const clients = createClients({ url, token });
+  try {
+    if (kind === "dev") {
+      await clients.device.listMyWatchers({}, { timeoutMs: askTimeoutMs });
+      return { name: "token", verdict: "good", found: `dev token from ${from}, taken by the server` };
+    }
+    const { caller } = await clients.tokens.listTokens({ pageSize: 1 }, { timeoutMs: askTimeoutMs });
+    return tokenCheck({ kind, from, scopes: caller?.scopes ?? [], expiresAt: caller?.expiresAt });
+  } catch (error) {
+    if (isPermissionDenied(error)) {
+      return {
+        name: "token",
+        verdict: "doubtful",
+        found: `${kind} token from ${from}, good, but without the scope "read"`,
+        advice: "enough for a fleet worker; the other commands need a token with `--scope read` or more",
+      };
+    }
+    const { message, advice } = explain(error, url);
+    return {
+      name: "token",
+      verdict: "bad",
+      found: message,
+      advice: advice ?? "try again once the rest is well",
+    };
+  } finally {
+    clients.close();
+  }
+}

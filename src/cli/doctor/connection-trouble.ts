@@ -1,0 +1,84 @@
+import { connect as connectTls } from "node:tls";
+import { ConnectError } from "@connectrpc/connect";
+import { exitCodes, Failure, systemCode } from "../failures.ts";
+
+/**
+ * What is the matter when a connection fails in a way whose own words help nobody: TLS where none is spoken, or the other
+ * way round, a certificate that is not trusted, or something that is no Pinion.
+ */
+
+/** How long to ask a port whether it speaks TLS. */
+const probeMsMax = 2_000;
+
+const certificateErrors = new Set([
+  "DEPTH_ZERO_SELF_SIGNED_CERT",
+  "SELF_SIGNED_CERT_IN_CHAIN",
+  "UNABLE_TO_VERIFY_LEAF_SIGNATURE",
+  "UNABLE_TO_GET_ISSUER_CERT",
+  "UNABLE_TO_GET_ISSUER_CERT_LOCALLY",
+  "CERT_HAS_EXPIRED",
+  "CERT_NOT_YET_VALID",
+  "ERR_TLS_CERT_ALTNAME_INVALID",
+]);
+
+const noTls = /wrong version number|before secure TLS connection|packet length too long|SSL routines/i;
+const broken = /protocol error|stream closed|socket hang up|socket disconnected|ECONNRESET|ECONNABORTED/i;
+/** Of an answer that is HTTP, but none of ours. */
+const foreign = /unsupported content type|HTTP 4\d\d|HTTP 3\d\d/i;
+
+/** The failure to tell of, for an error of a call to `url`; undefined if the error speaks for itself. */
+export async function connectionTrouble(error: unknown, url: string): Promise<Failure | undefined> {
+  if (!(error instanceof ConnectError) || error.details.length > 0) return undefined;
+  const code = systemCode(error) ?? "";
+  const text = error.rawMessage;
+  const isSecure = url.startsWith("https:");
+  const failure = (message: string, advice: string) => new Failure(exitCodes.unreachable, message, advice);
+  if (code === "ENOTFOUND" || code === "EAI_AGAIN") {
+    return failure(
+      `no Pinion at ${url}: the name ${new URL(url).hostname} is not known here`,
+      "check --url, PINION_URL and this machine's DNS",
+    );
+  }
+  if (certificateErrors.has(code)) {
+    return failure(
+      `the certificate of ${url} is not trusted: ${text}`,
+      "name the authority that signed it with NODE_EXTRA_CA_CERTS=<file>, or call the server by the name in its certificate",
+    );
+  }
+  if (isSecure && noTls.test(text)) {
+    return failure(
+      `${url} does not speak TLS`,
+      `use ${url.replace(/^https:/, "http:")}, or turn TLS on at the server with PINION_TLS_CERT_FILE and PINION_TLS_KEY_FILE`,
+    );
+  }
+  if (!isSecure && broken.test(text) && (await speaksTls(url))) {
+    return failure(`${url} speaks TLS`, `use ${url.replace(/^http:/, "https:")}`);
+  }
+  if (foreign.test(text) || /protocol error/i.test(text)) {
+    return failure(
+      `something answers at ${url}, but not as a Pinion does`,
+      "is the port right, and does a proxy in between pass HTTP/2 on? `pinion doctor` looks",
+    );
+  }
+  return undefined;
+}
+
+function speaksTls(url: string): Promise<boolean> {
+  const { hostname, port } = new URL(url);
+  return new Promise((done) => {
+    const socket = connectTls({
+      host: hostname.replace(/^\[|\]$/g, ""),
+      port: Number(port || 80),
+      // Nothing is sent: only whether a handshake comes about is asked.
+      rejectUnauthorized: false,
+      timeout: probeMsMax,
+    });
+    const end = (answer: boolean) => {
+      socket.destroy();
+      done(answer);
+    };
+    socket.once("secureConnect", () => end(true));
+    socket.once("timeout", () => end(false));
+    socket.on("error", () => end(false));
+  });
+}

@@ -1,0 +1,181 @@
+import type { Inspection } from "../../store/pg/inspect.ts";
+import { systemCode } from "../failures.ts";
+import { formatLength } from "../print/lengths.ts";
+import type { Check } from "./check.ts";
+
+const oldestVersionNumber = 150_000;
+/** A clock that is off by less is nobody's trouble. */
+const skewMsMin = 1_000;
+/** A slower database makes every batch late. */
+const roundTripMsMax = 20;
+/** Of the connections that PostgreSQL allows. */
+const connectionsShareMax = 0.8;
+
+/** Connection, version, migrations, clock, durability. */
+export async function checkDatabase(
+  url: string,
+  options: { directUrl?: string | undefined } = {},
+): Promise<Check[]> {
+  // Only who asks for a database waits for its driver to load.
+  const { inspect } = await import("../../store/pg/inspect.ts");
+  const wrong = checkUrl(url);
+  if (wrong) return [wrong];
+  let found: Inspection;
+  try {
+    found = await inspect(url);
+  } catch (error) {
+    return [unreachable(url, error)];
+  }
+  return [
+    {
+      name: "database",
+      verdict: found.roundTripMs > roundTripMsMax ? "doubtful" : "good",
+      found: `answers in ${formatLength(found.roundTripMs)}`,
+      ...(found.roundTripMs > roundTripMsMax ? { advice: "put the server nearer to its database" } : {}),
+    },
+    checkVersion(found),
+    checkMigrations(found),
+    checkClock(found),
+    checkDurability(found),
+    checkConnections(found),
+    ...(options.directUrl ? [await checkNotifications(url, options.directUrl)] : []),
+  ];
+}
+
+/** What the bus over LISTEN and NOTIFY needs. */
+async function checkNotifications(url: string, listenUrl: string): Promise<Check> {
+  const { hearsNotifications } = await import("../../store/pg/inspect.ts");
+  const isHeard = await hearsNotifications({ url, listenUrl }).catch(() => false);
+  if (isHeard)
+    return { name: "notifications", verdict: "good", found: "what one connection announces, another hears" };
+  return {
+    name: "notifications",
+    verdict: "bad",
+    found: "what one connection announces, another does not hear",
+    advice: "set DATABASE_DIRECT_URL to the same database without a pooler; LISTEN does not work through one",
+  };
+}
+
+/** SQLSTATE of a wrong password, of a missing user's authorisation, and of a missing database. */
+const advices: Record<string, string> = {
+  "28P01": "the password or the user is wrong",
+  "28000": "this user may not connect: see pg_hba.conf",
+  "3D000": "make the database first: `createdb`, or `create database …` in psql",
+  ECONNREFUSED: "nobody listens there: is PostgreSQL running, and is the port right?",
+  ENOTFOUND: "the host's name is not known",
+};
+
+/** What is wrong with the URL itself: a driver would take much for a host's name, and say so. */
+function checkUrl(url: string): Check | undefined {
+  if (/^postgres(ql)?:\/\//.test(url)) return undefined;
+  const scheme = /^[a-z][a-z0-9+.-]*(?=:\/\/)/i.exec(url)?.[0];
+  return {
+    name: "database URL",
+    verdict: "bad",
+    found: scheme ? `${scheme}:// is not the URL of a PostgreSQL` : "that is no URL of a PostgreSQL",
+    advice: "write it like postgres://user:password@host:5432/database",
+  };
+}
+
+function unreachable(url: string, error: unknown): Check {
+  const code = systemCode(error) ?? "";
+  return {
+    name: "database",
+    verdict: "bad",
+    found: `no way in at ${withoutPassword(url)}: ${error instanceof Error ? error.message || code : String(error)}`,
+    advice: advices[code] ?? "check the URL: postgres://user:password@host:5432/database",
+  };
+}
+
+function withoutPassword(text: string): string {
+  try {
+    const url = new URL(text);
+    if (url.password) url.password = "…";
+    return decodeURI(url.href);
+  } catch {
+    return "that URL";
+  }
+}
+
+function checkVersion(found: Inspection): Check {
+  if (found.versionNumber >= oldestVersionNumber) {
+    return { name: "version", verdict: "good", found: `PostgreSQL ${found.version}` };
+  }
+  return {
+    name: "version",
+    verdict: "bad",
+    found: `PostgreSQL ${found.version} is too old`,
+    advice: "Pinion needs PostgreSQL 15 or newer",
+  };
+}
+
+function checkMigrations(found: Inspection): Check {
+  if (found.migrationsUnknown.length > 0) {
+    return {
+      name: "schema",
+      verdict: "bad",
+      found: `of a newer Pinion: ${found.migrationsUnknown.join(", ")}`,
+      advice: "use that version",
+    };
+  }
+  if (found.migrationsPending.length === 0) return { name: "schema", verdict: "good", found: "up to date" };
+  return {
+    name: "schema",
+    verdict: "bad",
+    found: `${found.migrationsPending.length} migrations are missing: ${found.migrationsPending.join(", ")}`,
+    advice: "`pinion migrate` applies them; so does a starting server",
+  };
+}
+
+function checkClock(found: Inspection): Check {
+  const skewMs = found.now.getTime() - (found.receivedAt.getTime() - found.roundTripMs / 2);
+  if (Math.abs(skewMs) < skewMsMin)
+    return { name: "database clock", verdict: "good", found: "agrees with this machine" };
+  return {
+    name: "database clock",
+    verdict: "doubtful",
+    found: `${formatLength(Math.abs(skewMs))} ${skewMs > 0 ? "ahead of" : "behind"} this machine`,
+    advice: "it decides when things are due; let NTP set both clocks",
+  };
+}
+
+function checkDurability(found: Inspection): Check {
+  if (found.isReadOnly) {
+    return {
+      name: "writes",
+      verdict: "bad",
+      found: "the database takes no writes",
+      advice: "it is a standby or set to read-only; use the primary",
+    };
+  }
+  if (found.fsync !== "on") {
+    return {
+      name: "durability",
+      verdict: "bad",
+      found: `fsync is ${found.fsync}: a power cut can ruin the database`,
+      advice: "set fsync = on",
+    };
+  }
+  if (found.synchronousCommit === "off") {
+    return {
+      name: "durability",
+      verdict: "bad",
+      found: "synchronous_commit is off: a result that was acknowledged to its device can be lost",
+      advice: "set synchronous_commit = on",
+    };
+  }
+  return { name: "durability", verdict: "good", found: "fsync and synchronous_commit are on" };
+}
+
+function checkConnections(found: Inspection): Check {
+  const text = `${found.connectionsUsed} of ${found.connectionsMax} in use`;
+  if (found.connectionsUsed < found.connectionsMax * connectionsShareMax) {
+    return { name: "connections", verdict: "good", found: text };
+  }
+  return {
+    name: "connections",
+    verdict: "doubtful",
+    found: text,
+    advice: "raise max_connections, or lower PINION_DATABASE_CONNECTIONS",
+  };
+}

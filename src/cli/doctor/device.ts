@@ -1,0 +1,221 @@
+import { existsSync } from "node:fs";
+import { readdir, rm, stat, statfs, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import {
+  ConfigError,
+  createClients,
+  type ExecutorConfig,
+  findIdentity,
+  isUnauthenticated,
+  loadConfig,
+} from "@pinion/client";
+import type { Environment } from "../cli.ts";
+import { findProgram } from "../device/config.ts";
+import { daemonPid } from "../device/state-dir.ts";
+import { explain, systemCode } from "../failures.ts";
+import { formatLength } from "../print/lengths.ts";
+import type { Check } from "./check.ts";
+
+/** A result that has waited longer than this has a reason that somebody should look into. */
+const waitMsMax = 60_000;
+
+/** The device's state directory: is it there, is its daemon, and what waits in its outbox. Changes nothing. */
+export async function checkDeviceState(stateDir: string): Promise<Check[]> {
+  const files = await names(stateDir);
+  if (!files) {
+    return [
+      { name: "device", verdict: "absent", found: `this machine is no device (nothing at ${stateDir})` },
+    ];
+  }
+  return [
+    await checkDirectory(stateDir),
+    await checkDisk(stateDir),
+    await checkIdentity(stateDir),
+    await checkDaemon(stateDir),
+    ...(await checkOutbox(join(stateDir, "outbox"))),
+  ];
+}
+
+/** Whether the daemon can use its configuration. */
+export function checkDeviceConfig(file: string, env: Environment): Check[] {
+  const name = "device.toml";
+  if (!existsSync(file)) {
+    return [
+      { name, verdict: "absent", found: `not there yet; the first start of the daemon writes ${file}` },
+    ];
+  }
+  try {
+    const { executors, defaultExecutor } = loadConfig(file);
+    const kinds = Object.keys(executors).map((kind) =>
+      kind === defaultExecutor ? `${kind} (default)` : kind,
+    );
+    return [
+      { name, verdict: "good", found: `${file}: ${kinds.join(", ") || "nothing may be executed"}` },
+      ...Object.values(executors).map((executor) => checkExecutor(executor, env)),
+    ];
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    return [
+      {
+        name,
+        verdict: "bad",
+        found: error.message.replaceAll("\n", "; "),
+        advice: "correct the file and start the daemon again; it is read at the start only",
+      },
+    ];
+  }
+}
+
+/** Whether an executor's program is there. The daemon of a service may have a shorter PATH than this shell. */
+function checkExecutor({ kind, command: [program], cwd }: ExecutorConfig, env: Environment): Check {
+  const name = `executor ${kind}`;
+  const path = findProgram(program, env);
+  if (!path) {
+    return {
+      name,
+      verdict: "bad",
+      found: `${program} is not there${program.includes("/") ? "" : " in PATH"}, or may not be executed`,
+      advice: 'install it, or give its full path as "command" in device.toml',
+    };
+  }
+  if (cwd !== undefined && !existsSync(cwd)) {
+    const advice = 'create it, or change "cwd" in device.toml';
+    return { name, verdict: "bad", found: `its working directory ${cwd} does not exist`, advice };
+  }
+  return { name, verdict: "good", found: path };
+}
+
+/** Room for a few results of the largest size. */
+const bytesFreeMin = 64 * 1024 * 1024;
+
+/** Whether results can be kept: the outbox is written before anything is sent. */
+async function checkDisk(stateDir: string): Promise<Check> {
+  const name = "disk";
+  const outbox = join(stateDir, "outbox");
+  const directory = existsSync(outbox) ? outbox : stateDir;
+  const probe = join(directory, `.doctor-${process.pid}`);
+  try {
+    await writeFile(probe, "may this be written?", { flush: true });
+    await rm(probe);
+  } catch (error) {
+    return {
+      name,
+      verdict: "bad",
+      found: `${directory} cannot be written (${systemCode(error) ?? "unknown error"})`,
+      advice: "without it no result is kept, and so no work is taken: mend its owner, its mode or the disk",
+    };
+  }
+  const { bavail, bsize } = await statfs(directory);
+  const free = `${formatBytes(bavail * bsize)} are free for results`;
+  if (bavail * bsize >= bytesFreeMin) return { name, verdict: "good", found: free };
+  return { name, verdict: "bad", found: `only ${free}`, advice: "make room; a full disk stops the device" };
+}
+
+function formatBytes(bytes: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  const power = Math.min(units.length - 1, Math.floor(Math.log2(Math.max(1, bytes)) / 10));
+  return `${Number((bytes / 1024 ** power).toFixed(1))} ${units[power]}`;
+}
+
+/** How long the device's server may take to answer. */
+const askTimeoutMs = 5_000;
+
+/** The device's own token, asked of the server that it enrolled with. */
+async function checkIdentity(stateDir: string): Promise<Check> {
+  const name = "device token";
+  const again = "`pinion device enroll --join-code …` makes this machine a device again";
+  let identity: Awaited<ReturnType<typeof findIdentity>>;
+  try {
+    identity = await findIdentity(stateDir);
+  } catch (error) {
+    return {
+      name,
+      verdict: "bad",
+      found: error instanceof Error ? error.message : String(error),
+      advice: again,
+    };
+  }
+  if (!identity) return { name, verdict: "bad", found: "it is not enrolled", advice: again };
+  const { deviceId, url, token } = identity;
+  const clients = createClients({ url, token });
+  try {
+    await clients.device.listMyWatchers({ pageSize: 1 }, { timeoutMs: askTimeoutMs });
+    return { name, verdict: "good", found: `device ${deviceId}, taken by ${url}` };
+  } catch (error) {
+    const { message } = explain(error, url);
+    if (isUnauthenticated(error)) return { name, verdict: "bad", found: message, advice: again };
+    const advice = "the daemon keeps trying, and results wait in its outbox";
+    return { name, verdict: "doubtful", found: `device ${deviceId}: ${message}`, advice };
+  } finally {
+    clients.close();
+  }
+}
+
+async function names(directory: string): Promise<string[] | undefined> {
+  try {
+    return await readdir(directory);
+  } catch (error) {
+    // A file in the way of a directory is what the check of the disk tells.
+    if (["ENOENT", "ENOTDIR"].includes(systemCode(error) ?? "")) return undefined;
+    throw error;
+  }
+}
+
+async function checkDirectory(stateDir: string): Promise<Check> {
+  const found = await stat(stateDir);
+  // Group and others: the directory holds the device's token.
+  if (process.platform !== "win32" && (found.mode & 0o077) !== 0) {
+    return {
+      name: "device",
+      verdict: "doubtful",
+      found: `${stateDir} is open to other users (mode ${(found.mode & 0o777).toString(8)})`,
+      advice: `chmod 700 ${stateDir}`,
+    };
+  }
+  return { name: "device", verdict: "good", found: `state in ${stateDir}` };
+}
+
+async function checkDaemon(stateDir: string): Promise<Check> {
+  const pid = await daemonPid(stateDir);
+  if (pid !== undefined) return { name: "daemon", verdict: "good", found: `runs (process ${pid})` };
+  return {
+    name: "daemon",
+    verdict: "doubtful",
+    found: "does not run",
+    advice: "`pinion device run` starts it; `pinion up` runs its own",
+  };
+}
+
+async function checkOutbox(outbox: string): Promise<Check[]> {
+  const waiting = (await names(outbox))?.filter((name) => name.endsWith(".completion")) ?? [];
+  const setAside = [
+    ...((await names(join(outbox, "bad"))) ?? []).map((name) => join(outbox, "bad", name)),
+    ...((await names(join(outbox, "rejected"))) ?? []).map((name) => join(outbox, "rejected", name)),
+  ];
+  const checks: Check[] = [await checkWaiting(outbox, waiting)];
+  if (setAside.length > 0) {
+    checks.push({
+      name: "set aside",
+      verdict: "bad",
+      found: `${setAside.length} results could not be delivered: ${setAside.slice(0, 3).join(", ")}${setAside.length > 3 ? ", …" : ""}`,
+      advice:
+        "the server turned them down or they are damaged; keep what you need of them, then remove the files",
+    });
+  }
+  return checks;
+}
+
+async function checkWaiting(outbox: string, waiting: readonly string[]): Promise<Check> {
+  if (waiting.length === 0)
+    return { name: "outbox", verdict: "good", found: "empty: every result was acknowledged" };
+  const times = await Promise.all(waiting.map((name) => stat(join(outbox, name)).catch(() => undefined)));
+  const oldestMs = Date.now() - Math.min(...times.map((found) => found?.mtimeMs ?? Date.now()));
+  const found = `${waiting.length} results wait for their acknowledgement, the oldest for ${formatLength(oldestMs)}`;
+  if (oldestMs < waitMsMax) return { name: "outbox", verdict: "good", found };
+  return {
+    name: "outbox",
+    verdict: "doubtful",
+    found,
+    advice: "nothing is lost; they are sent as soon as the daemon runs and reaches the server",
+  };
+}

@@ -1,0 +1,87 @@
+import { X509Certificate } from "node:crypto";
+import { connect } from "node:tls";
+import { dayMs, formatLength } from "../print/lengths.ts";
+import type { Check } from "./check.ts";
+
+/** A certificate that ends sooner is worth a word: renewal takes people a while. */
+const leftMsMin = 14 * dayMs;
+const connectTimeoutMs = 5_000;
+
+type Problem = { found: string; advice: string };
+
+const notTrusted: Problem = {
+  found: "its certificate is of an authority that this machine does not know",
+  advice: "give the authority's certificate: NODE_EXTRA_CA_CERTS=/path/to/ca.pem",
+};
+
+const problems: Record<string, Problem> = {
+  CERT_HAS_EXPIRED: { found: "its certificate has expired", advice: "renew it, and start the server again" },
+  CERT_NOT_YET_VALID: {
+    found: "its certificate is not good yet",
+    advice: "compare the clocks of both machines",
+  },
+  DEPTH_ZERO_SELF_SIGNED_CERT: notTrusted,
+  SELF_SIGNED_CERT_IN_CHAIN: notTrusted,
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: notTrusted,
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: notTrusted,
+  ERR_TLS_CERT_ALTNAME_INVALID: {
+    found: "its certificate is for another name",
+    advice: "use the name that it was made for in --url, or have one made for this name",
+  },
+  EPROTO: {
+    found: "it does not speak TLS there, or wants a client's certificate",
+    advice: "write http:// for a server without TLS",
+  },
+  ERR_SSL_WRONG_VERSION_NUMBER: {
+    found: "it does not speak TLS there",
+    advice: "write http:// for a server without TLS",
+  },
+};
+
+/** What an error of a TLS connection means; undefined for any other error. */
+export function certificateProblem(code: string): Problem | undefined {
+  return problems[code];
+}
+
+/** The certificate of a server with TLS: until when it is good. Nothing for one without. */
+export async function checkServedCertificate(url: string): Promise<Check[]> {
+  const { protocol, hostname, port } = new URL(url);
+  if (protocol !== "https:") return [];
+  const certificate = await new Promise<X509Certificate | undefined>((resolve) => {
+    const socket = connect({
+      host: hostname,
+      port: Number(port || 443),
+      servername: /^[\d.:[\]]+$/.test(hostname) ? "" : hostname,
+      // Looked at, not trusted: whether it is good was asked before, by the request for /healthz.
+      rejectUnauthorized: false,
+      timeout: connectTimeoutMs,
+    });
+    const end = (found: X509Certificate | undefined) => {
+      socket.destroy();
+      resolve(found);
+    };
+    socket.once("secureConnect", () => end(socket.getPeerX509Certificate()));
+    socket.once("error", () => end(undefined));
+    socket.once("timeout", () => end(undefined));
+  });
+  if (!certificate) return [];
+  return [checkExpiry(certificate)];
+}
+
+/** A certificate chain's first certificate: until when it is good. */
+export function checkExpiry(certificate: X509Certificate): Check {
+  const name = "certificate";
+  const leftMs = new Date(certificate.validTo).getTime() - Date.now();
+  if (leftMs <= 0) {
+    const found = `has expired ${formatLength(-leftMs)} ago`;
+    return { name, verdict: "bad", found, advice: "renew it, and start the server again" };
+  }
+  const found = `good for ${formatLength(leftMs)}, for ${certificate.subjectAltName ?? certificate.subject}`;
+  if (leftMs < leftMsMin) return { name, verdict: "doubtful", found, advice: "renew it soon" };
+  return { name, verdict: "good", found };
+}
+
+/** Throws what the text has against being a certificate. */
+export function readCertificate(pem: string): X509Certificate {
+  return new X509Certificate(pem);
+}

@@ -1,0 +1,28 @@
+import { type DescMessage, type MessageShape, toJson } from "@bufbuild/protobuf";
+import type { Cli } from "../cli.ts";
+
+/**
+ * The message as proto3 JSON with the names of the .proto files. Fields without presence are always there, so that an
+ * empty list is `[]` and a program need not ask whether it is.
+ */
+export function asJson<Desc extends DescMessage>(schema: Desc, message: MessageShape<Desc>): unknown {
+  return toJson(schema, message, { useProtoFieldName: true, alwaysEmitImplicit: true });
+}
+
+/** Prints one JSON document. */
+export function printJson<Desc extends DescMessage>(
+  cli: Cli,
+  schema: Desc,
+  message: MessageShape<Desc>,
+): void {
+  cli.out(JSON.stringify(asJson(schema, message), null, 2));
+}
+
+/** Prints one line of JSON, for streams. */
+export function printJsonLine<Desc extends DescMessage>(
+  cli: Cli,
+  schema: Desc,
+  message: MessageShape<Desc>,
+): void {
+  cli.out(JSON.stringify(asJson(schema, message)));
+}

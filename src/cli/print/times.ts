@@ -1,0 +1,93 @@
+import { type Duration, durationMs, type Timestamp, timestampDate } from "@bufbuild/protobuf/wkt";
+import { exitCodes, Failure } from "../failures.ts";
+import { dayMs, formatLength, hourMs, minuteMs, secondMs } from "./lengths.ts";
+
+/** A length of the wire for people; "" if it is absent. */
+export function formatDuration(duration: Duration | undefined): string {
+  return duration ? formatLength(durationMs(duration)) : "";
+}
+
+/** Where a moment lies from now, in its largest unit: "3 m ago", "in 2 h", "now". "" if it is absent. */
+export function formatAgo(at: Timestamp | undefined, now: number = Date.now()): string {
+  if (!at) return "";
+  const distance = timestampDate(at).getTime() - now;
+  const size = Math.abs(distance);
+  if (size < secondMs) return "now";
+  const text =
+    size < minuteMs
+      ? `${Math.floor(size / secondMs)} s`
+      : size < hourMs
+        ? `${Math.floor(size / minuteMs)} m`
+        : size < 2 * dayMs
+          ? `${Math.floor(size / hourMs)} h`
+          : `${Math.floor(size / dayMs)} d`;
+  return distance < 0 ? `${text} ago` : `in ${text}`;
+}
+
+/** A moment in the local zone, "2026-03-01 09:00:00"; "" if it is absent. */
+export function formatMoment(at: Timestamp | undefined, timeZone?: string): string {
+  if (!at) return "";
+  const parts = new Intl.DateTimeFormat("en-GB", {
+    timeZone,
+    year: "numeric",
+    month: "2-digit",
+    day: "2-digit",
+    hour: "2-digit",
+    minute: "2-digit",
+    second: "2-digit",
+    hourCycle: "h23",
+  }).formatToParts(timestampDate(at));
+  const part = (type: string) => parts.find((candidate) => candidate.type === type)?.value ?? "";
+  return `${part("year")}-${part("month")}-${part("day")} ${part("hour")}:${part("minute")}:${part("second")}`;
+}
+
+/** A moment with its distance from now, "2026-03-01 09:00:00 (3 m ago)"; "" if it is absent. */
+export function formatMomentAgo(at: Timestamp | undefined, now: number = Date.now()): string {
+  return at ? `${formatMoment(at)} (${formatAgo(at, now)})` : "";
+}
+
+/** The zone of this machine, an IANA name. */
+export function localTimeZone(): string {
+  return new Intl.DateTimeFormat().resolvedOptions().timeZone;
+}
+
+const units: Record<string, number> = {
+  ms: 1,
+  s: secondMs,
+  m: minuteMs,
+  min: minuteMs,
+  h: hourMs,
+  d: dayMs,
+  w: 7 * dayMs,
+};
+
+/** Milliseconds of "90s", "1h30m", "500ms", "2d". Refuses anything else; `name` is the option's, for the message. */
+export function parseLength(text: string, name: string): number {
+  const compact = text.replace(/\s+/g, "").toLowerCase();
+  const pieces = [...compact.matchAll(/(\d+(?:\.\d+)?)(ms|min|s|m|h|d|w)/g)];
+  if (compact === "" || pieces.map((piece) => piece[0]).join("") !== compact) {
+    throw new Failure(
+      exitCodes.usage,
+      `${name}: "${text}" is no length of time`,
+      "write it like 90s, 15m, 1h30m or 2d",
+    );
+  }
+  return Math.round(pieces.reduce((sum, piece) => sum + Number(piece[1]) * units[piece[2]!]!, 0));
+}
+
+/** A moment: "now", an ISO time ("2026-03-01", "2026-03-01T09:00Z"; local if no zone), or a length meaning that long ago. */
+export function parseMoment(text: string, name: string, now: number = Date.now()): Date {
+  if (text === "now") return new Date(now);
+  if (/^\d{4}-\d{2}-\d{2}/.test(text)) {
+    // A bare date is midnight in the local zone; JavaScript alone would take it for UTC.
+    const date = new Date(/^\d{4}-\d{2}-\d{2}$/.test(text) ? `${text}T00:00` : text.replace(" ", "T"));
+    if (!Number.isNaN(date.getTime())) return date;
+  } else if (/^\d+(\.\d+)?\s*(ms|min|[smhdw])/.test(text)) {
+    return new Date(now - parseLength(text, name));
+  }
+  throw new Failure(
+    exitCodes.usage,
+    `${name}: "${text}" is no moment`,
+    "write it like 2026-03-01, 2026-03-01T09:00Z, now, or 2d (two days ago)",
+  );
+}

@@ -1,0 +1,102 @@
+import { durationMs } from "@bufbuild/protobuf/wkt";
+import { type Watcher, WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
+import type { Cli } from "../cli.ts";
+import { type Column, details, plain, plainLines } from "./table.ts";
+import { formatAgo, formatDuration, formatMomentAgo } from "./times.ts";
+import * as words from "./words.ts";
+
+export function watcherColumns(cli: Cli, labels: Map<string, string>, isWide: boolean): Column<Watcher>[] {
+  const columns: Column<Watcher>[] = [
+    { header: "WATCHER", cell: (watcher) => watcher.slug },
+    { header: "STATUS", cell: (watcher) => words.paintState(cli, statusWord(watcher)) },
+    { header: "SCHEDULE", cell: (watcher) => scheduleOf(watcher) },
+    { header: "NEXT", cell: (watcher) => formatAgo(watcher.nextDueAt) },
+    { header: "LAST END", cell: (watcher) => formatAgo(watcher.lastFiredAt) },
+    {
+      header: "FAILURES",
+      cell: (watcher) =>
+        watcher.consecutiveFailures > 0 ? cli.colors.red(String(watcher.consecutiveFailures)) : "",
+      align: "right",
+    },
+    { header: "DEVICE", cell: (watcher) => executorOf(watcher, labels) },
+    { header: "ACTIVE RUN", cell: (watcher) => watcher.activeRunId },
+  ];
+  if (isWide) {
+    columns.push(
+      { header: "ID", cell: (watcher) => watcher.id },
+      { header: "VERSION", cell: (watcher) => String(watcher.version), align: "right" },
+      { header: "AGENT", cell: (watcher) => watcher.spec?.agentId ?? "" },
+      { header: "KIND", cell: (watcher) => watcher.spec?.agentKind ?? "" },
+    );
+  }
+  columns.push({ header: "NAME", cell: (watcher) => plain(watcher.spec?.name ?? ""), isFlexible: true });
+  return columns;
+}
+
+function scheduleOf(watcher: Watcher): string {
+  if (!watcher.spec?.schedule) return "manual";
+  return `${watcher.spec.schedule} ${watcher.spec.timeZone || "UTC"}`;
+}
+
+function executorOf(watcher: Watcher, labels: Map<string, string>): string {
+  const id = watcher.spec?.deviceId ?? "";
+  if (id !== "") return plain(labels.get(id) ?? id);
+  return words.watcherStatus.word(watcher.status) === "no_executor" ? "" : "any fleet worker";
+}
+
+/** Everything about a watcher, its prompt below. */
+/** One whose agent is gone goes on by itself when the agent is back; until then it has nobody to run it. */
+function statusWord(watcher: Watcher): string {
+  const isWithout = watcher.noExecutorReason !== "" && watcher.status === WatcherStatus.ACTIVE;
+  return words.watcherStatus.word(isWithout ? WatcherStatus.NO_EXECUTOR : watcher.status);
+}
+
+export function printWatcher(cli: Cli, watcher: Watcher, labels: Map<string, string>): void {
+  const spec = watcher.spec!;
+  const status = statusWord(watcher);
+  const why = watcher.pausedReason || watcher.noExecutorReason;
+  const lines = details(
+    [
+      ["watcher", watcher.slug],
+      ["id", watcher.id],
+      ["name", plain(spec.name)],
+      ["status", [words.paintState(cli, status), plain(why)].filter(Boolean).join(": ")],
+      [
+        "not run",
+        watcher.unrunnableSlots > 0 ? `${watcher.unrunnableSlots} due slots since its last run` : "",
+      ],
+      ["schedule", scheduleOf(watcher)],
+      ["next", formatMomentAgo(watcher.nextDueAt)],
+      ["queued slot", formatMomentAgo(watcher.queuedSlotAt)],
+      ["last end", formatMomentAgo(watcher.lastFiredAt)],
+      ["active run", watcher.activeRunId],
+      ["failures", watcher.consecutiveFailures > 0 ? `${watcher.consecutiveFailures} in a row` : ""],
+      ["backed off", watcher.backoffUntil ? `until ${formatMomentAgo(watcher.backoffUntil)}` : ""],
+      ["device", [executorOf(watcher, labels), spec.deviceId].filter(Boolean).join(" ")],
+      ["agent", spec.agentId],
+      ["executor", spec.agentKind || "the device's default"],
+      ["timeout", formatDuration(spec.timeout)],
+      ["attempts", String(spec.maxAttempts || 1)],
+      ["overlap", words.overlapPolicy.word(spec.overlap) || "skip"],
+      [
+        "catch-up",
+        `${words.catchupPolicy.word(spec.catchup) || "collapse"} ${formatDuration(spec.catchupWindow)}`.trim(),
+      ],
+      ["jitter", spec.jitter && durationMs(spec.jitter) > 0 ? `up to ${formatDuration(spec.jitter)}` : ""],
+      [
+        "cooldown",
+        spec.minCooldown && durationMs(spec.minCooldown) > 0 ? formatDuration(spec.minCooldown) : "",
+      ],
+      ["start deadline", formatDuration(spec.startDeadline)],
+      ["notification", words.notification.word(spec.notification)],
+      ["version", String(watcher.version)],
+      ["created", formatMomentAgo(watcher.createdAt)],
+      ["edited", formatMomentAgo(watcher.updatedAt)],
+    ],
+    cli.colors.dim,
+  );
+  for (const line of lines) cli.out(line);
+  if (spec.extractionSchema)
+    cli.out(`\n${cli.colors.dim("schema")}\n${JSON.stringify(spec.extractionSchema, null, 2)}`);
+  cli.out(`\n${cli.colors.dim("prompt")}\n${plainLines(spec.prompt)}`);
+}

@@ -1,0 +1,135 @@
+import { PlatformStatus, UpsertOutcome } from "#gen/pinion/v1/agent_pb.js";
+import { Platform } from "#gen/pinion/v1/device_pb.js";
+import { Liveness } from "#gen/pinion/v1/fleet_pb.js";
+import { MemberRole } from "#gen/pinion/v1/org_pb.js";
+import { Notification, RunSource, RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
+import { TokenKind } from "#gen/pinion/v1/token_pb.js";
+import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
+import { CatchupPolicy, OverlapPolicy, WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
+import type { Cli } from "../cli.ts";
+import { exitCodes, Failure } from "../failures.ts";
+
+/** The enums of the API in the words of the command line. A value of a newer server shows as its number. */
+type Words = { word(value: number): string; value(word: string, option: string): number; all: string[] };
+
+function words(names: Record<number, string>): Words {
+  const entries = Object.entries(names).map(([value, name]) => [Number(value), name] as const);
+  const all = entries.map(([, name]) => name);
+  return {
+    all,
+    word: (value) => (value === 0 ? "" : (names[value] ?? String(value))),
+    value: (word, option) => {
+      const wanted = word.toLowerCase().replaceAll("-", "_");
+      const found = entries.find(([, name]) => name === wanted);
+      if (!found) throw new Failure(exitCodes.usage, `${option}: "${word}" is none of ${all.join(", ")}`);
+      return found[0];
+    },
+  };
+}
+
+export const runStatus = words({
+  [RunStatus.PENDING]: "pending",
+  [RunStatus.CLAIMED]: "claimed",
+  [RunStatus.RUNNING]: "running",
+  [RunStatus.COMPLETED]: "completed",
+  [RunStatus.FAILED]: "failed",
+  [RunStatus.TIMEOUT]: "timeout",
+  [RunStatus.CANCELLED]: "cancelled",
+  [RunStatus.SKIPPED]: "skipped",
+});
+
+export const turnStatus = words({
+  [TurnStatus.PENDING]: "pending",
+  [TurnStatus.CLAIMED]: "claimed",
+  [TurnStatus.RUNNING]: "running",
+  [TurnStatus.COMPLETED]: "completed",
+  [TurnStatus.FAILED]: "failed",
+  [TurnStatus.TIMEOUT]: "timeout",
+  [TurnStatus.CANCELLED]: "cancelled",
+});
+
+export const memberRole = words({
+  [MemberRole.OWNER]: "owner",
+  [MemberRole.ADMIN]: "admin",
+  [MemberRole.MEMBER]: "member",
+});
+
+export const skipReason = words({
+  [SkipReason.OVERLAP]: "overlap",
+  [SkipReason.COOLDOWN]: "cooldown",
+  [SkipReason.MISSED]: "missed",
+  [SkipReason.OFFLINE_EXPIRED]: "offline_expired",
+  [SkipReason.NO_EXECUTOR]: "no_executor",
+  [SkipReason.LIMIT]: "limit",
+  [SkipReason.BUDGET]: "budget",
+});
+
+export const runSource = words({
+  [RunSource.SCHEDULED]: "scheduled",
+  [RunSource.MANUAL]: "manual",
+  [RunSource.BACKFILL]: "backfill",
+});
+
+export const notification = words({
+  [Notification.NONE]: "none",
+  [Notification.ON_FAILURE]: "on_failure",
+  [Notification.ALWAYS]: "always",
+});
+
+export const overlapPolicy = words({ [OverlapPolicy.SKIP]: "skip", [OverlapPolicy.QUEUE_ONE]: "queue_one" });
+
+export const catchupPolicy = words({ [CatchupPolicy.COLLAPSE]: "collapse", [CatchupPolicy.MISS]: "miss" });
+
+export const watcherStatus = words({
+  [WatcherStatus.ACTIVE]: "active",
+  [WatcherStatus.PAUSED]: "paused",
+  [WatcherStatus.NO_EXECUTOR]: "no_executor",
+});
+
+export const liveness = words({
+  [Liveness.ONLINE]: "online",
+  [Liveness.UNSTEADY]: "unsteady",
+  [Liveness.OFFLINE]: "offline",
+  [Liveness.NEVER]: "never",
+});
+
+export const platform = words({
+  [Platform.MACOS]: "macos",
+  [Platform.LINUX]: "linux",
+  [Platform.WINDOWS]: "windows",
+  [Platform.IOS]: "ios",
+  [Platform.ANDROID]: "android",
+  [Platform.BROWSER]: "browser",
+});
+
+export const tokenKind = words({
+  [TokenKind.PAT]: "pat",
+  [TokenKind.DEV]: "dev",
+  [TokenKind.SVC]: "svc",
+});
+
+export const platformStatus = words({
+  [PlatformStatus.STOPPED]: "stopped",
+  [PlatformStatus.STARTING]: "starting",
+  [PlatformStatus.RUNNING]: "running",
+  [PlatformStatus.FAILED]: "failed",
+});
+
+export const upsertOutcome = words({
+  [UpsertOutcome.CREATED]: "created",
+  [UpsertOutcome.UPDATED]: "updated",
+  [UpsertOutcome.NOOP]: "noop",
+});
+
+const good = new Set(["completed", "active", "online"]);
+const bad = new Set(["failed", "timeout", "no_executor"]);
+const waiting = new Set(["pending", "claimed", "paused", "unsteady"]);
+
+/** A state in the colour that says whether somebody should look. */
+export function paintState(cli: Cli, word: string): string {
+  if (good.has(word)) return cli.colors.green(word);
+  if (bad.has(word)) return cli.colors.red(word);
+  if (waiting.has(word)) return cli.colors.yellow(word);
+  if (word === "running") return cli.colors.cyan(word);
+  return cli.colors.dim(word);
+}

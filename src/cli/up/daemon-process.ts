@@ -1,0 +1,241 @@
+/**
+ * The daemon of `pinion up`, a process of its own, kept alive.
+ *
+ * - It has its own process group: Ctrl-C at the terminal is for us, and we stop it in its turn.
+ * - It writes to a file, not to us: when we are killed it goes on (its runs too), and the next `up` takes it over if it
+ *   still is the daemon that it would start itself; otherwise it stops that one first.
+ * - When it dies, it is started again after a backoff; unless its configuration is wrong, which another start does not mend.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { createHash } from "node:crypto";
+import { closeSync, openSync, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { stripVTControlCharacters } from "node:util";
+import { sleep } from "../../abort.ts";
+import type { Environment } from "../cli.ts";
+import { writeWhole } from "../data-files.ts";
+import { daemonPid } from "../device/state-dir.ts";
+import { exitCodes, Failure } from "../failures.ts";
+
+export type DaemonOptions = {
+  data: string;
+  url: string;
+  stateDir: string;
+  configFile: string;
+  env: Environment;
+  /** Says what happens to the process after its first start: ended, started again. */
+  onChange(message: string): void;
+  /** The daemon cannot run and is not started again. */
+  onFailure(failure: Failure): void;
+};
+
+/** The daemon that was started last, and how it was set up. */
+type DaemonRecord = { pid: number; fingerprint: string };
+
+const recordFile = "daemon.json";
+const backoffMsMin = 500;
+const backoffMsMax = 30_000;
+/** A daemon that held this long starts with the shortest backoff again. */
+const steadyMs = 60_000;
+/** What the daemon has at its stop for its programs and for its results; `up` has 25 s for everything. */
+export const stopGraceMs = 6_000;
+const flushMs = 2_000;
+/** Its server is on this machine: nobody is spared by longer pauses. */
+const backoffMaxMs = 2_000;
+/** From SIGTERM to SIGKILL. */
+const stopMs = stopGraceMs + flushMs + 2_000;
+const pollMs = 50;
+/** How a command's error begins; see command-line.ts. */
+const errorMark = "error: ";
+
+export class DaemonProcess {
+  readonly #options: DaemonOptions;
+  readonly #stop = new AbortController();
+  readonly logFile: string;
+  #pid: number | undefined;
+  #isTakenOver = false;
+  #supervision: Promise<void> | undefined;
+
+  constructor(options: DaemonOptions) {
+    this.#options = options;
+    this.logFile = deviceLogFile(options.data);
+  }
+
+  start(): void {
+    this.#supervision = this.#supervise();
+  }
+
+  /** Resolves once the daemon that is looked after holds the state directory; to undefined if the signal aborts first. */
+  async inCharge(signal: AbortSignal): Promise<{ pid: number; isTakenOver: boolean } | undefined> {
+    while (!signal.aborted) {
+      const pid = await daemonPid(this.#options.stateDir);
+      if (pid !== undefined && pid === this.#pid) return { pid, isTakenOver: this.#isTakenOver };
+      await sleep(pollMs, signal);
+    }
+    return undefined;
+  }
+
+  /** Ends the daemon: SIGTERM, and SIGKILL when it takes too long. Idempotent. */
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    if (this.#pid !== undefined) await endProcess(this.#pid);
+    await this.#supervision;
+  }
+
+  async #supervise(): Promise<void> {
+    const { signal } = this.#stop;
+    let backoffMs = backoffMsMin;
+    while (!signal.aborted) {
+      const startedAt = performance.now();
+      const logged = statSync(this.logFile).size;
+      const how = await this.#runOnce();
+      if (signal.aborted) return;
+      if (how === "misconfigured") {
+        this.#options.onFailure(this.#misconfigured(logged));
+        return;
+      }
+      if (performance.now() - startedAt > steadyMs) backoffMs = backoffMsMin;
+      if (how === "again") continue;
+      this.#options.onChange(`the daemon ended (${how}); starting it again in ${backoffMs / 1000} s`);
+      await sleep(backoffMs, signal);
+      backoffMs = Math.min(backoffMsMax, backoffMs * 2);
+    }
+  }
+
+  /** One life of a daemon. Resolves to how it ended, or to "again" when another can be started at once, or to "misconfigured". */
+  async #runOnce(): Promise<string> {
+    const before = this.#readRecord();
+    const child = this.#spawn();
+    this.#pid = child.pid;
+    this.#isTakenOver = false;
+    const how = await new Promise<{ code: number | null; text: string }>((done) => {
+      child.once("error", (error) => done({ code: null, text: error.message }));
+      child.once("exit", (code, signal) => done({ code, text: signal ?? `code ${code}` }));
+    });
+    this.#pid = undefined;
+    if (how.code === exitCodes.usage) return "misconfigured";
+    if (how.code !== exitCodes.conflict || this.#stop.signal.aborted) return how.text;
+    // Another daemon holds the state directory: one that an earlier `up` left behind.
+    const orphan = await daemonPid(this.#options.stateDir);
+    if (orphan === undefined) return "again";
+    if (before?.pid === orphan && before.fingerprint === this.#fingerprint()) {
+      this.#writeRecord(before);
+      this.#isTakenOver = true;
+      this.#pid = orphan;
+      await waitForEnd(orphan, this.#stop.signal);
+      if (this.#stop.signal.aborted) return "stopped";
+      this.#pid = undefined;
+      return "gone";
+    }
+    this.#options.onChange(
+      `stopping the daemon of an earlier start (process ${orphan}), which is set up differently`,
+    );
+    await endProcess(orphan);
+    return "again";
+  }
+
+  /** What the daemon that logged from that byte on said at its end. */
+  #misconfigured(fromByte: number): Failure {
+    const said = lastError(readFileSync(this.logFile).subarray(fromByte).toString("utf8"));
+    return new Failure(
+      exitCodes.usage,
+      `the daemon cannot start${said ? `: ${said}` : " with its configuration"}`,
+      `correct ${this.#options.configFile} and start again; the daemon's log is ${this.logFile}`,
+    );
+  }
+
+  #spawn(): ChildProcess {
+    const { url, stateDir, configFile, env } = this.#options;
+    const main = fileURLToPath(new URL("../main.ts", import.meta.url));
+    const log = openSync(this.logFile, "a", 0o600);
+    try {
+      const child = spawn(
+        process.execPath,
+        [
+          main,
+          ...["device", "run", "--json", "--url", url, "--state-dir", stateDir, "--config", configFile],
+          ...[
+            "--stop-grace",
+            `${stopGraceMs}ms`,
+            "--flush",
+            `${flushMs}ms`,
+            "--backoff-max",
+            `${backoffMaxMs}ms`,
+          ],
+        ],
+        { detached: true, stdio: ["ignore", log, log], env: daemonEnvironment(env) },
+      );
+      if (child.pid !== undefined) this.#writeRecord({ pid: child.pid, fingerprint: this.#fingerprint() });
+      return child;
+    } finally {
+      closeSync(log);
+    }
+  }
+
+  /** What makes one daemon as good as another: where it dials, and what it is allowed to execute. */
+  #fingerprint(): string {
+    const { url, stateDir, configFile } = this.#options;
+    return createHash("sha256")
+      .update(JSON.stringify([url, stateDir, readFileSync(configFile, "utf8")]))
+      .digest("hex");
+  }
+
+  #readRecord(): DaemonRecord | undefined {
+    try {
+      return JSON.parse(readFileSync(join(this.#options.data, recordFile), "utf8")) as DaemonRecord;
+    } catch {
+      // There was no start before this one, or it left half a record: then its daemon is not known to be like ours.
+      return undefined;
+    }
+  }
+
+  #writeRecord(record: DaemonRecord): void {
+    writeWhole(join(this.#options.data, recordFile), JSON.stringify(record), 0o600);
+  }
+}
+
+export function deviceLogFile(data: string): string {
+  return join(data, "device.log");
+}
+
+/** The last error that a command printed among its lines of JSON, all its lines, without its advice. Empty: none. */
+export function lastError(log: string): string {
+  const lines = stripVTControlCharacters(log).split("\n");
+  const start = lines.findLastIndex((line) => line.startsWith(errorMark));
+  if (start < 0) return "";
+  const rest = lines.slice(start + 1);
+  const end = rest.findIndex((line) => line === "" || line.startsWith("{") || line.startsWith("  →"));
+  return [lines[start]!.slice(errorMark.length), ...rest.slice(0, end < 0 ? undefined : end)].join("\n");
+}
+
+/** Without our own credentials: the daemon has its device token, and its programs get none of ours. */
+function daemonEnvironment(env: Environment): Environment {
+  const { PINION_TOKEN: _token, DATABASE_URL: _url, DATABASE_DIRECT_URL: _direct, ...rest } = env;
+  return rest;
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM";
+  }
+}
+
+async function waitForEnd(pid: number, signal: AbortSignal): Promise<void> {
+  while (isAlive(pid) && !signal.aborted) await sleep(1_000, signal);
+}
+
+async function endProcess(pid: number): Promise<void> {
+  const never = new AbortController().signal;
+  try {
+    process.kill(pid, "SIGTERM");
+    const deadline = performance.now() + stopMs;
+    while (isAlive(pid) && performance.now() < deadline) await sleep(pollMs, never);
+    if (isAlive(pid)) process.kill(pid, "SIGKILL");
+  } catch {
+    // It ended by itself.
+  }
+}

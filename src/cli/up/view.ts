@@ -1,0 +1,97 @@
+import type { Cli } from "../cli.ts";
+import { formatLength } from "../print/lengths.ts";
+import { displayWidth, plain } from "../print/table.ts";
+
+/** What the first run went through, in the order in which it happens. */
+export type Milestone = "due" | "pushed" | "accepted" | "started" | "output" | "finished" | "stored";
+
+/** Shows how `up` goes along: lines for a person on standard output, or lines of JSON on standard error. */
+export class UpView {
+  readonly #cli: Cli;
+  readonly #asJson: boolean;
+  #stepStartedAt = performance.now();
+  #isAtLineStart = true;
+
+  constructor(cli: Cli, asJson: boolean) {
+    this.#cli = cli;
+    this.#asJson = asJson;
+  }
+
+  title(version: string): void {
+    if (!this.#asJson) this.#cli.out(`${this.#cli.colors.bold("Pinion")} ${version}\n`);
+  }
+
+  /** A part is up. What it took is the time since the part before. */
+  step(name: string, text: string, fields: Record<string, unknown> = {}): void {
+    const tookMs = performance.now() - this.#stepStartedAt;
+    this.#stepStartedAt = performance.now();
+    if (this.#asJson) {
+      this.#line({ step: name, took_ms: Math.round(tookMs), ...fields });
+      return;
+    }
+    const { green, dim } = this.#cli.colors;
+    const label = `  ${green("✓")} ${name.padEnd(9)} ${text}`;
+    this.#cli.out(`${label}${" ".repeat(Math.max(2, 78 - displayWidth(label)))}${dim(formatLength(tookMs))}`);
+  }
+
+  /** Something that a person may want to know, and that needs nothing of them. */
+  note(text: string): void {
+    if (this.#asJson) {
+      this.#line({ note: text });
+      return;
+    }
+    this.#endLine();
+    this.#cli.out(`  ${this.#cli.colors.dim(`· ${plain(text)}`)}`);
+  }
+
+  run(id: string, watcher: string): void {
+    if (this.#asJson) {
+      this.#line({ run_id: id, watcher });
+      return;
+    }
+    this.#cli.out(`\n  run ${this.#cli.colors.bold(id)} of ${watcher}\n`);
+  }
+
+  /** The run reached a milestone, `sinceMs` after the one before (undefined for the first). */
+  milestone(milestone: Milestone, sinceMs: number | undefined, text: string): void {
+    if (this.#asJson) {
+      this.#line({ milestone, ...(sinceMs === undefined ? {} : { since_ms: round(sinceMs) }) });
+      return;
+    }
+    this.#endLine();
+    const { cyan, dim } = this.#cli.colors;
+    const since = sinceMs === undefined ? "" : `+${formatLength(Math.max(0, sinceMs))}`;
+    this.#cli.out(`  ${since.padStart(10)}  ${cyan(milestone.padEnd(9))} ${dim(text)}`);
+  }
+
+  /** A piece of the run's output, indented behind a line. */
+  output(text: string): void {
+    if (this.#asJson) return;
+    const bar = `              ${this.#cli.colors.dim("│")} `;
+    for (const piece of text.split(/(?<=\n)/)) {
+      this.#cli.raw(this.#isAtLineStart ? bar + piece : piece);
+      this.#isAtLineStart = piece.endsWith("\n");
+    }
+  }
+
+  /** Lines as they are, for a person only. */
+  lines(lines: readonly string[]): void {
+    if (this.#asJson) return;
+    this.#endLine();
+    for (const line of lines) this.#cli.out(line);
+  }
+
+  #endLine(): void {
+    if (!this.#isAtLineStart) this.#cli.raw("\n");
+    this.#isAtLineStart = true;
+  }
+
+  #line(fields: Record<string, unknown>): void {
+    this.#cli.note(JSON.stringify({ at: new Date().toISOString(), ...fields }));
+  }
+}
+
+/** Milliseconds with one decimal: below a millisecond the rest is the clock's noise. */
+export function round(ms: number): number {
+  return Math.round(ms * 10) / 10;
+}

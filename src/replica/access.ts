@@ -1,0 +1,20 @@
+/** Who may do how much: the guard, the streams that end with their token, and the bounds of calls and orgs. */
+import { createGuard, type Guard } from "../server/access/guard.ts";
+import { createLimits, type Limits } from "../server/access/limits.ts";
+import { createStreams, type Streams } from "../server/access/streams.ts";
+import { createQuotas, type Quotas } from "../store/people/quotas.ts";
+import type { Foundation } from "./foundation.ts";
+import type { Storage } from "./storage.ts";
+
+export type Access = { guard: Guard; streams: Streams; limits: Limits; quotas: Quotas };
+
+export function buildAccess({ config, log, opened }: Foundation, { work, requests }: Storage): Access {
+  const guard = createGuard({ db: requests.db, log });
+  opened.defer(() => guard.close());
+  return {
+    guard,
+    streams: createStreams({ db: work.db }),
+    limits: createLimits(config.rates),
+    quotas: createQuotas(config.quotas),
+  };
+}

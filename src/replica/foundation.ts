@@ -1,0 +1,17 @@
+/** What every builder of a replica is handed: its settings, its name, and where it writes what it does. */
+import type { ReplicaConfig } from "../config.ts";
+import type { Logger } from "../log.ts";
+import type { Metrics } from "../metrics.ts";
+import type { Telemetry } from "../server/telemetry.ts";
+import type { Tracer } from "../tracing.ts";
+
+export type Foundation = {
+  config: ReplicaConfig;
+  replicaId: string;
+  log: Logger;
+  metrics: Metrics;
+  tracer: Tracer | undefined;
+  telemetry: Telemetry;
+  /** What a builder opens is deferred here, and closed in the opposite order, also when the start fails half-way. */
+  opened: AsyncDisposableStack;
+};

@@ -1,0 +1,65 @@
+/** The loops of a replica: each does one pass after another until it is stopped (scheduler/loop.ts). */
+import { type Loop, startLoop } from "../scheduler/loop.ts";
+import { startMaterializer } from "../scheduler/materializer.ts";
+import { startExpirer, startReaper } from "../scheduler/reaper.ts";
+import { startRetention } from "../scheduler/retention.ts";
+import { startTurnSweep } from "../scheduler/turn-sweep.ts";
+import type { HealthState } from "../server/http/health.ts";
+import { startHealthLook } from "../server/http/probes.ts";
+import * as replicas from "../store/work/replicas.ts";
+import type { Access } from "./access.ts";
+import type { Foundation } from "./foundation.ts";
+import type { Storage } from "./storage.ts";
+import type { Work } from "./work.ts";
+
+export type Loops = { materializer: Loop; sweep: Loop };
+
+/** The tokens of open streams are looked at this often, so that they end within 5 s of their token also if the word was lost. */
+const tokensEveryMs = 4_000;
+/** A replica says that it lives this often; others believe it for one TTL. */
+const replicaBeatMs = 5_000;
+
+/** Starts all loops. `replica` is beaten for until `isStopping`. */
+export function startLoops(
+  { config, log, telemetry, opened }: Foundation,
+  storage: Storage,
+  { streams, quotas }: Access,
+  { hub, doorbell, dispatcher }: Work,
+  own: { health: HealthState; replica: replicas.Replica; isStopping: () => boolean },
+): Loops {
+  const { db } = storage.work;
+  const common = { db, log, policy: config.failures, doorbell, sweepMs: config.sweepIntervalMs };
+  const { intervalMs } = config.reaper;
+  const every = (name: string, ms: number, pass: () => Promise<unknown>) =>
+    startLoop({ name, log, pass: () => pass().then(() => ms) });
+
+  const materializer = startMaterializer({
+    ...common,
+    quotas,
+    claimHere(tx, runs) {
+      const pending = runs.filter((run) => run.status === "pending");
+      return dispatcher.claimWithin(
+        tx,
+        pending.flatMap((run) => hub.seatOf(run) ?? []),
+      );
+    },
+  });
+  const sweep = every("sweep", config.sweepIntervalMs, () => hub.sweep());
+  const all = [
+    materializer,
+    sweep,
+    startHealthLook({ db: storage.requests.db, health: own.health, log }),
+    startExpirer(common),
+    startTurnSweep({ ...common, ttlMs: config.session.ttlMs, intervalMs }),
+    startReaper({ ...common, rules: config.reaper, intervalMs, onReaped: telemetry.reaped }),
+    startRetention({ days: config.retentionDays, conversationDays: config.conversationDays, db, log }),
+    every("stream-tokens", tokensEveryMs, () => streams.endExpired()),
+    every("replica-beat", replicaBeatMs, async () => {
+      if (!own.isStopping()) await replicas.beat(db, own.replica);
+    }),
+  ];
+  opened.defer(async () => {
+    await Promise.all(all.map((loop) => loop.stop()));
+  });
+  return { materializer, sweep };
+}

@@ -1,0 +1,139 @@
+/** What a replica serves on its port: every service behind one chain of interceptors, the probes, the page, device streams. */
+import { readFile } from "node:fs/promises";
+import type { DescService } from "@bufbuild/protobuf";
+import type { ConnectRouter } from "@connectrpc/connect";
+import { connectNodeAdapter } from "@connectrpc/connect-node";
+import { AgentService } from "#gen/pinion/v1/agent_pb.js";
+import { DeviceService } from "#gen/pinion/v1/device_pb.js";
+import { EventService } from "#gen/pinion/v1/event_pb.js";
+import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
+import { OrgService } from "#gen/pinion/v1/org_pb.js";
+import { RunService } from "#gen/pinion/v1/run_pb.js";
+import { TokenService } from "#gen/pinion/v1/token_pb.js";
+import { TurnService } from "#gen/pinion/v1/turn_pb.js";
+import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
+import type { ReplicaConfig } from "../config.ts";
+import { interceptorChain } from "../server/access/interceptors/chain.ts";
+import { peerValues } from "../server/access/peer.ts";
+import { sortStrangers, strangerBytesMax } from "../server/access/strangers.ts";
+import { createDeviceStreams } from "../server/device/grpc-stream.ts";
+import { type HealthState, registerHealth } from "../server/http/health.ts";
+import { loadPage, withPage } from "../server/http/page.ts";
+import { type Handler, openPort, type Port } from "../server/http/port.ts";
+import { withProbes } from "../server/http/probes.ts";
+import { registerReflection } from "../server/http/reflection.ts";
+import { createPlatformRunner } from "../server/platforms/runner.ts";
+import { createConfigStarter } from "../server/platforms/starter.ts";
+import { agentService } from "../server/rpc/agents.ts";
+import { deviceService } from "../server/rpc/device.ts";
+import { eventService } from "../server/rpc/events.ts";
+import { fleetService } from "../server/rpc/fleet.ts";
+import { orgService } from "../server/rpc/orgs.ts";
+import { runService } from "../server/rpc/runs.ts";
+import { tokenService } from "../server/rpc/tokens.ts";
+import { turnService } from "../server/rpc/turns.ts";
+import { watcherService } from "../server/rpc/watchers.ts";
+import type { Access } from "./access.ts";
+import type { Foundation } from "./foundation.ts";
+import { schedulerOf } from "./scheduling.ts";
+import type { Storage } from "./storage.ts";
+import type { Work } from "./work.ts";
+
+/** Every service of the API; the guard has a rule for each of their rpcs. */
+export const services: DescService[] = [
+  DeviceService,
+  WatcherService,
+  RunService,
+  TurnService,
+  FleetService,
+  TokenService,
+  OrgService,
+  EventService,
+  AgentService,
+];
+
+/** Opens the port. `shutdownSignal` ends the streams that are open. */
+export async function openRpc(
+  foundation: Foundation,
+  storage: Storage,
+  access: Access,
+  work: Work,
+  own: { health: HealthState; shutdownSignal: AbortSignal; poke: () => void },
+): Promise<Port> {
+  const { config, log, metrics } = foundation;
+  const { guard, limits } = access;
+  const { requests } = storage;
+  const { trustedProxies } = config;
+  const { messageBytesMax } = config.session;
+  const within = serve(foundation, storage, access, work, own);
+  const streams = createDeviceStreams({ hub: work.hub, guard, limits, trustedProxies, log, messageBytesMax });
+  const rpc = sortStrangers({
+    ...{ guard, limits, trustedProxies },
+    known: within(messageBytesMax),
+    stranger: within(strangerBytesMax),
+  });
+  const probed = withProbes({
+    ...{ rpc, health: own.health, db: requests.db, metrics, metricsToken: config.metricsToken },
+    isBusUp: () => work.bus.isUp(),
+  });
+  return openPort({
+    host: config.host,
+    port: config.port,
+    log,
+    ...(config.tls ? { tls: await readTls(config.tls) } : {}),
+    ...(config.session.isBare ? { takeStream: streams.take } : {}),
+    handler: withPage(probed, loadPage()),
+  });
+}
+
+/** The services as a handler that reads messages of at most so many bytes. */
+function serve(
+  foundation: Foundation,
+  { requests }: Storage,
+  { guard, streams, limits, quotas }: Access,
+  { hub, feed, doorbell }: Work,
+  own: { health: HealthState; shutdownSignal: AbortSignal; poke: () => void },
+): (readMaxBytes: number) => Handler {
+  const { config, log, metrics, tracer, telemetry } = foundation;
+  const db = requests.tenantDb;
+  const policy = config.failures;
+  const { ttlMs } = config.session;
+  const scheduler = schedulerOf({ db, policy, doorbell, poke: own.poke, metrics, quotas, log });
+  const runner = createPlatformRunner({ db, log, feed, ...config.secrets, starter: createConfigStarter() });
+  const deps = {
+    ...{ db, crossOrgDb: requests.db, feed, doorbell, scheduler, telemetry },
+    authCache: guard.authCache,
+  };
+  const bounds = { limits, ...config.rates, quotas, db };
+  const options = {
+    interceptors: interceptorChain({ guard, log, streams, tracer, onCall: metrics.called, bounds }),
+    contextValues: (request: Parameters<typeof peerValues>[0]) => peerValues(request, config.trustedProxies),
+    // A mistyped field would otherwise be passed over, and with it a limit that somebody meant to set.
+    jsonOptions: { ignoreUnknownFields: false },
+    shutdownSignal: own.shutdownSignal,
+    routes(router: ConnectRouter) {
+      // A stream that is held for an hour is not worth a compressor's memory.
+      router.service(DeviceService, deviceService({ ...deps, hub }), { acceptCompression: [] });
+      router.service(WatcherService, watcherService({ ...deps, quotas }));
+      router.service(RunService, runService({ ...deps, policy, ttlMs }));
+      router.service(TurnService, turnService(deps));
+      router.service(FleetService, fleetService({ ...deps, ttlMs }));
+      router.service(TokenService, tokenService(deps));
+      router.service(OrgService, orgService({ ...deps, ...config }));
+      router.service(EventService, eventService(deps));
+      router.service(AgentService, agentService({ ...deps, runner, log, publicUrl: config.publicUrl }));
+      registerHealth(router, { state: own.health, services });
+      registerReflection(router, services);
+    },
+  };
+  return (readMaxBytes) => connectNodeAdapter({ ...options, readMaxBytes }) as Handler;
+}
+
+async function readTls(tls: NonNullable<ReplicaConfig["tls"]>) {
+  const [cert, key, ca] = await Promise.all([
+    readFile(tls.certFile),
+    readFile(tls.keyFile),
+    tls.clientCaFile ? readFile(tls.clientCaFile) : undefined,
+  ]);
+  return ca ? { cert, key, ca, requestCert: true, rejectUnauthorized: true } : { cert, key };
+}

@@ -1,0 +1,48 @@
+/** The database of a replica: its schema, its two pools, and the rows that every database has. */
+import { secretKeys } from "../server/platforms/kinds.ts";
+import { healSecretSettings } from "../store/agents/platform-healing.ts";
+import { ensureBootstrap, provisionDefaultAgents } from "../store/people/orgs.ts";
+import { type Database, openDatabase } from "../store/pg/database.ts";
+import { isPooler } from "../store/pg/pooled.ts";
+import { requireRoles } from "../store/pg/tenancy.ts";
+import type { Foundation } from "./foundation.ts";
+
+export type Storage = {
+  /** For the scheduler's passes and the sessions' batchers. */
+  work: Database;
+  /** For requests, so that many of them never hold up a completion. */
+  requests: Database;
+  /** The token of the first start; only on a database that was empty. */
+  bootstrapToken: string | undefined;
+};
+
+/** Connections of {@link Storage.work}. */
+const workConnections = 8;
+
+/** Opens the pools of a migrated database and provisions what is missing. Refuses with words that say what to do. */
+export async function openStorage(
+  { config, log, opened }: Foundation,
+  options: { keepBootstrapToken?: ((token: string) => void) | undefined },
+): Promise<Storage> {
+  const open = (applicationName: string, poolMax: number) => {
+    const database = openDatabase({
+      url: config.databaseUrl,
+      poolMax,
+      applicationName,
+      isPooled: isPooler({ url: config.databaseUrl, directUrl: config.directDatabaseUrl }),
+      log,
+    });
+    opened.defer(() => database.close());
+    return database;
+  };
+  const work = open("pinion-work", workConnections);
+  const requests = open("pinion-requests", config.connectionsMax);
+
+  await requireRoles(work.db);
+  const bootstrap = await ensureBootstrap(work.db, config, options.keepBootstrapToken);
+  await provisionDefaultAgents(work.db, config);
+  const { left } = await healSecretSettings(work.db, { ...config.secrets, secretKeys });
+  if (left > 0)
+    log.warn({ platforms: left }, "platforms hold secrets that are not encrypted; set PINION_SECRET_KEYS");
+  return { work, requests, bootstrapToken: bootstrap?.secret };
+}

@@ -1,0 +1,398 @@
+/**
+ * The one place that decides who may call what.
+ *
+ * Every rpc has a rule here: `rulesOf` compiles only if a service's table has a line for each of its rpcs, and
+ * {@link requireRules} refuses to start with an rpc that has none. Who calls comes from the token and from nothing else
+ * (R6): the principal that {@link Guard.admit} finds goes into the call's context values, and {@link principalOf} is how a
+ * handler gets at the org that every store function asks for.
+ *
+ * A token that was looked up is believed for 5 s; `forget` ends that at once on this replica.
+ */
+import type { DescMethod, DescService } from "@bufbuild/protobuf";
+import { type ContextValues, createContextKey } from "@connectrpc/connect";
+import { AgentService } from "#gen/pinion/v1/agent_pb.js";
+import { DeviceService } from "#gen/pinion/v1/device_pb.js";
+import { EventService } from "#gen/pinion/v1/event_pb.js";
+import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
+import { OrgService } from "#gen/pinion/v1/org_pb.js";
+import { RunService } from "#gen/pinion/v1/run_pb.js";
+import { TokenService } from "#gen/pinion/v1/token_pb.js";
+import { TurnService } from "#gen/pinion/v1/turn_pb.js";
+import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
+import { createBatcher } from "../../batcher.ts";
+import { Refusal, refuse } from "../../errors.ts";
+import { secretHash, type TokenKind, tokenKind } from "../../ids.ts";
+import type { Logger } from "../../log.ts";
+import * as tokens from "../../store/people/tokens.ts";
+import type { Db } from "../../store/pg/database.ts";
+
+export const scopes = ["device:run", "fleet:run", "read", "write", "admin"] as const;
+export type Scope = (typeof scopes)[number];
+
+/** What a scope brings with it, itself included. */
+const brings: Record<Scope, readonly Scope[]> = {
+  "device:run": ["device:run"],
+  "fleet:run": ["fleet:run"],
+  read: ["read"],
+  write: ["write", "read"],
+  admin: ["admin", "write", "read"],
+};
+
+/** Who calls, as the token says. */
+export type Principal = {
+  orgId: string;
+  /** As events name it: "user:<id>", "device:<id>" or "service:<token id>". */
+  actor: string;
+  tokenId: string;
+  kind: TokenKind;
+  /** With all that they bring. */
+  scopes: ReadonlySet<Scope>;
+  userId: string | null;
+  /** Set for kind `dev`, and for no other. */
+  deviceId: string | null;
+};
+
+/** What a call of an rpc needs. */
+export type Rule =
+  | { needs: "no token"; because: string }
+  | { needs: "device token" }
+  /** A device's own token, or a service's with the scope fleet:run. */
+  | { needs: "executor token" }
+  | { needs: "scope"; scope: Exclude<Scope, "device:run"> };
+
+const device: Rule = { needs: "device token" };
+const executor: Rule = { needs: "executor token" };
+const read: Rule = { needs: "scope", scope: "read" };
+const write: Rule = { needs: "scope", scope: "write" };
+const admin: Rule = { needs: "scope", scope: "admin" };
+const enrols: Rule = {
+  needs: "no token",
+  because: "the join code in the request is the credential; a daemon that enrols has no token yet",
+};
+const describes: Rule = {
+  needs: "no token",
+  because:
+    "answers from the public .proto files, which hold no tenant's data; grpcurl and buf curl ask first",
+};
+const probes: Rule = {
+  needs: "no token",
+  because: "load balancers carry no token, and the answer says only whether this replica serves",
+};
+
+/** The rules of a service by fully qualified rpc; does not compile with an rpc left out. */
+function rulesOf<Service extends DescService>(
+  service: Service,
+  table: Record<keyof Service["method"], Rule>,
+): Record<string, Rule> {
+  return Object.fromEntries(
+    service.methods.map((method) => [nameOf(method), table[method.localName as keyof Service["method"]]]),
+  );
+}
+
+/** "pinion.v1.RunService/GetRun", as in the path of a call. */
+export function nameOf(method: DescMethod): string {
+  return `${method.parent.typeName}/${method.name}`;
+}
+
+/** What every rpc needs, by its fully qualified name. */
+export const rules: Readonly<Record<string, Rule>> = {
+  ...rulesOf(DeviceService, {
+    connect: executor,
+    enroll: enrols,
+    completeRun: executor,
+    triggerWatcher: device,
+    listMyWatchers: device,
+  }),
+  ...rulesOf(WatcherService, {
+    createWatcher: write,
+    getWatcher: read,
+    listWatchers: read,
+    updateWatcher: write,
+    deleteWatcher: write,
+    pauseWatcher: write,
+    resumeWatcher: write,
+    triggerWatcher: write,
+    previewSchedule: read,
+    backfillWatcher: write,
+  }),
+  ...rulesOf(RunService, {
+    getRun: read,
+    listRuns: read,
+    cancelRun: write,
+    retryRun: write,
+    watchRun: read,
+    explainRun: read,
+    listWindows: read,
+  }),
+  ...rulesOf(TurnService, {
+    startTurn: write,
+    getTurn: read,
+    watchTurn: read,
+    listTurns: read,
+    cancelTurn: write,
+    getConversation: read,
+    listConversations: read,
+    deleteConversation: write,
+  }),
+  ...rulesOf(FleetService, {
+    listDevices: read,
+    getDevice: read,
+    updateDevice: write,
+    deleteDevice: admin,
+    disconnectDevice: write,
+    createJoinCode: write,
+  }),
+  // Whoever may write may make tokens, and end those, that can do no more than itself: see rpc/tokens.ts.
+  ...rulesOf(TokenService, { createToken: write, listTokens: read, revokeToken: write, rotateToken: write }),
+  // CreateOrg is for the operator's org alone: see rpc/orgs.ts.
+  ...rulesOf(OrgService, {
+    createOrg: admin,
+    getOrg: read,
+    addMember: admin,
+    removeMember: admin,
+    listMembers: read,
+  }),
+  // What starts, stops or removes a platform reaches people outside of the org.
+  ...rulesOf(AgentService, {
+    createAgent: write,
+    getAgent: read,
+    listAgents: read,
+    updateAgentSettings: write,
+    deleteAgent: admin,
+    upsertPlatform: admin,
+    batchUpsertPlatforms: admin,
+    listPlatforms: read,
+    deletePlatform: admin,
+    startPlatform: admin,
+    stopPlatform: admin,
+  }),
+  ...rulesOf(EventService, { watchEvents: read, listEvents: read }),
+  "grpc.health.v1.Health/Check": probes,
+  "grpc.health.v1.Health/List": probes,
+  "grpc.health.v1.Health/Watch": probes,
+  "grpc.reflection.v1.ServerReflection/ServerReflectionInfo": describes,
+  "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": describes,
+};
+
+/** Throws if an rpc of these services has no rule. Called before the first one is served. */
+export function requireRules(services: readonly DescService[]): void {
+  const without = services
+    .flatMap((service) => service.methods.map(nameOf))
+    .filter((name) => !Object.hasOwn(rules, name));
+  if (without.length > 0) throw new Error(`no rule in src/server/access/guard.ts for ${without.join(", ")}`);
+}
+
+const principalKey = createContextKey<Principal | undefined>(undefined, { description: "principal" });
+
+export function setPrincipal(values: ContextValues, principal: Principal): void {
+  values.set(principalKey, principal);
+}
+
+/** Who calls, if the rpc needs a token. */
+export function findPrincipal(values: ContextValues): Principal | undefined {
+  return values.get(principalKey);
+}
+
+/** Who calls. Throws for an rpc that needs no token: its handler has no business with a tenant's data. */
+export function principalOf(context: { values: ContextValues }): Principal {
+  const principal = findPrincipal(context.values);
+  if (!principal) throw new Error("a handler asked for the principal of a call that has none");
+  return principal;
+}
+
+/** Whether the principal may make a token of that scope: one that it has itself; an admin all but a device's. */
+export function mayGrant(principal: Principal, scope: string): boolean {
+  return principal.scopes.has(scope as Scope) || (principal.scopes.has("admin") && scope !== "device:run");
+}
+
+/** Whether the principal may end a token of that scope: one that it has itself; an admin all, a device's too. */
+export function mayEnd(principal: Principal, scope: string): boolean {
+  return principal.scopes.has(scope as Scope) || principal.scopes.has("admin");
+}
+
+/** A lookup is believed for this long; it bounds how long a revoked token works where `forget` was not heard. */
+const cacheMs = 5_000;
+/** Tokens kept; the one that was looked up first goes first. About 4 MB. */
+const cacheEntriesMax = 10_000;
+/** Token lookups per statement, and those that may wait: a fleet that reconnects asks for all its devices at once. */
+const lookupsPerBatchMax = 500;
+const lookupsWaitingMax = 50_000;
+/** `last_used_at` is right to about a minute. */
+const usesFlushMs = 30_000;
+/** Tokens whose use waits to be written; beyond it uses are not recorded until the next flush. */
+const usesMax = 50_000;
+
+export type Guard = {
+  /**
+   * Who an `authorization` header speaks for. Refuses with `unauthenticated`: no token, a malformed or unknown one, an
+   * expired or a revoked one. A token whose checksum is wrong costs no query.
+   */
+  authenticate(authorization: string | null | undefined): Promise<Principal>;
+  /** Whether the header holds a well-formed token that no lookup of this replica has found to be good: it costs one. */
+  isUnknown(authorization: string | null | undefined): boolean;
+  /** Admits a call of an rpc (see {@link nameOf}), or refuses. Undefined if the rpc needs no token. */
+  admit(rpc: string, authorization: string | null | undefined): Promise<Principal | undefined>;
+  authCache: {
+    /** The token's next use asks the database, also if a lookup is under way. */
+    forget(tokenId: string): void;
+  };
+  /** Writes the uses that wait. */
+  flush(): Promise<void>;
+  /** Stops the timer and writes the uses that wait. */
+  close(): Promise<void>;
+};
+
+export function createGuard(options: { db: Db; log: Logger }): Guard {
+  const { db, log } = options;
+  const cache = new Map<string, { principal: Principal; until: number }>();
+  /** Grows with every `forget`, so that a lookup that began before it is not kept. */
+  let generation = 0;
+  let uses = new Map<string, { orgId: string; tokenId: string }>();
+
+  const lookups = createBatcher<Buffer, tokens.Credential | undefined>({
+    run: (hashes) => tokens.findByHashes(db, hashes),
+    itemsMax: lookupsPerBatchMax,
+    queueMax: lookupsWaitingMax,
+    overflow: () => new Refusal("unavailable", "too many calls at once", { retryAfterMs: 1_000 }),
+  });
+
+  async function authenticate(authorization: string | null | undefined): Promise<Principal> {
+    const secret = secretOf(authorization);
+    if (!secret) refuse("unauthenticated", "a token is needed: authorization: Bearer pin_…");
+    if (!tokenKind(secret))
+      refuse("unauthenticated", "the token is malformed; it may have been cut or mistyped");
+    const hash = secretHash(secret);
+    const key = keyOf(hash);
+
+    const known = cache.get(key);
+    if (known && performance.now() < known.until) return note(known.principal);
+
+    const before = generation;
+    const credential = await lookups.add(hash);
+    // One message for all three: whoever holds a token that is no good learns nothing of what it was.
+    if (!credential || credential.isRevoked || (credential.expiresInMs ?? 1) <= 0) {
+      cache.delete(key);
+      refuse("unauthenticated", "the token is unknown, revoked or expired");
+    }
+    const principal = principalFrom(credential);
+    cache.delete(key);
+    if (before === generation) {
+      if (cache.size >= cacheEntriesMax) cache.delete(cache.keys().next().value!);
+      cache.set(key, {
+        principal,
+        until: performance.now() + Math.min(cacheMs, credential.expiresInMs ?? cacheMs),
+      });
+    }
+    return note(principal);
+  }
+
+  function note(principal: Principal): Principal {
+    if (uses.size < usesMax) {
+      uses.set(principal.tokenId, { orgId: principal.orgId, tokenId: principal.tokenId });
+    }
+    return principal;
+  }
+
+  async function flush(): Promise<void> {
+    const batch = [...uses.values()];
+    uses = new Map();
+    try {
+      await tokens.recordUse(db, batch);
+    } catch (error) {
+      // The last use is for people to look at: the next flush writes a later one.
+      log.warn({ err: error, tokens: batch.length }, "the last use of tokens was not written");
+    }
+  }
+
+  const timer = setInterval(() => void flush(), usesFlushMs).unref();
+
+  return {
+    authenticate,
+    isUnknown(authorization) {
+      const secret = secretOf(authorization);
+      return secret !== undefined && tokenKind(secret) !== undefined && !cache.has(keyOf(secretHash(secret)));
+    },
+    async admit(rpc, authorization) {
+      const rule = rules[rpc];
+      if (!rule) throw new Error(`no rule for ${rpc}`);
+      if (rule.needs === "no token") return undefined;
+      const principal = await authenticate(authorization);
+      requireRule(principal, rule);
+      return principal;
+    },
+    authCache: {
+      forget(tokenId) {
+        generation++;
+        for (const [key, entry] of cache) {
+          if (entry.principal.tokenId === tokenId) cache.delete(key);
+        }
+      },
+    },
+    flush,
+    async close() {
+      clearInterval(timer);
+      await flush();
+    },
+  };
+}
+
+function secretOf(authorization: string | null | undefined): string | undefined {
+  return /^bearer +(\S+)$/i.exec(authorization ?? "")?.[1];
+}
+
+function keyOf(hash: Buffer): string {
+  return hash.toString("base64");
+}
+
+/** Refuses with `permission_denied` a principal that the rule does not let in. */
+function requireRule(principal: Principal, rule: Exclude<Rule, { needs: "no token" }>): void {
+  if (rule.needs === "device token") {
+    if (!isDevice(principal)) {
+      refuse("permission_denied", "only a device's own token may do this; enrol the device to get one");
+    }
+  } else if (rule.needs === "executor token") {
+    if (!isDevice(principal) && !isFleet(principal)) {
+      refuse(
+        "permission_denied",
+        'only a device\'s own token or a service token with the scope "fleet:run" may do this; ' +
+          "enrol the device, or make a token for the fleet worker",
+      );
+    }
+  } else if (!principal.scopes.has(rule.scope)) {
+    refuse("permission_denied", `the token lacks the scope "${rule.scope}"`);
+  }
+}
+
+function isDevice(principal: Principal): boolean {
+  return principal.kind === "dev" && principal.scopes.has("device:run");
+}
+
+/** A fleet worker's; which of the token's workers it is, the hello says. */
+function isFleet(principal: Principal): boolean {
+  return principal.kind === "svc" && principal.scopes.has("fleet:run");
+}
+
+function principalFrom(credential: tokens.Credential): Principal {
+  const { orgId, tokenId, kind, userId, deviceId } = credential;
+  const granted = credential.scopes.filter((scope): scope is Scope => Object.hasOwn(brings, scope));
+  return {
+    orgId,
+    actor: actorOf(credential),
+    tokenId,
+    kind,
+    scopes: new Set(granted.flatMap((scope) => brings[scope])),
+    userId,
+    deviceId,
+  };
+}
+
+function actorOf({ kind, tokenId, userId, deviceId }: tokens.Credential): string {
+  switch (kind) {
+    case "pat":
+      return userId ? `user:${userId}` : `service:${tokenId}`;
+    case "dev":
+      return `device:${deviceId}`;
+    case "svc":
+      return `service:${tokenId}`;
+  }
+}

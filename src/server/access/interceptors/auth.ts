@@ -1,0 +1,103 @@
+import type { Interceptor } from "@connectrpc/connect";
+import { Refusal } from "../../../errors.ts";
+import { type Source, withinSource } from "../../../store/people/sources.ts";
+import { withinOrg } from "../../../store/pg/tenancy.ts";
+import { type Guard, nameOf, setPrincipal } from "../guard.ts";
+import { peerAddress, requestIdOf, userAgentOf } from "../peer.ts";
+import type { Streams } from "../streams.ts";
+
+/**
+ * Lets in what the guard admits, puts the principal into the call's context values, and surrounds what the handler does:
+ * the database confines it to the principal's org, and the events that it leaves say where the call came from.
+ *
+ * A server stream outlives the moment in which it was admitted: it ends with `unauthenticated` when its token does. The
+ * device's own stream is not meant: the hub ends its session.
+ */
+export function authInterceptor(options: { guard: Guard; streams: Streams }): Interceptor {
+  return (next) => async (request) => {
+    const principal = await options.guard.admit(nameOf(request.method), request.header.get("authorization"));
+    const source: Source = {
+      address: peerAddress(request.contextValues),
+      tokenId: principal?.tokenId ?? "",
+      userAgent: userAgentOf(request.header.get("user-agent")),
+      requestId: requestIdOf(request.contextValues),
+    };
+    if (!principal) return withinSource(source, () => next(request));
+    setPrincipal(request.contextValues, principal);
+    const within: Within = (fn) => withinSource(source, () => withinOrg(principal.orgId, fn));
+    const response = await within(() => next(request));
+    if (!response.stream) return response;
+    const message = confined(response.message, within);
+    if (request.method.methodKind !== "server_streaming") return { ...response, message };
+    return { ...response, message: whileGood(message, { ...options, principal, signal: request.signal }) };
+  };
+}
+
+type Within = <T>(fn: () => T) => T;
+
+/** A stream's handler runs when its messages are asked for, which is after the call of `next`. */
+function confined<T>(source: AsyncIterable<T>, within: Within): AsyncIterable<T> {
+  return {
+    [Symbol.asyncIterator]() {
+      const inner = within(() => source[Symbol.asyncIterator]());
+      return {
+        next: () => within(() => inner.next()),
+        ...(inner.return && { return: (value?: unknown) => within(() => inner.return!(value)) }),
+        ...(inner.throw && { throw: (error?: unknown) => within(() => inner.throw!(error)) }),
+      };
+    },
+  };
+}
+
+/** The messages for as long as the principal's token is good; then `unauthenticated`, and the handler is left. */
+function whileGood<T>(
+  source: AsyncIterable<T>,
+  options: { streams: Streams; principal: { orgId: string; tokenId: string }; signal: AbortSignal },
+): AsyncIterable<T> {
+  const { orgId, tokenId } = options.principal;
+  return {
+    [Symbol.asyncIterator]() {
+      const inner = source[Symbol.asyncIterator]();
+      let refusal: Refusal | undefined;
+      let reject: ((error: Refusal) => void) | undefined;
+      const leave = options.streams.add({
+        orgId,
+        tokenId,
+        end() {
+          refusal = new Refusal("unauthenticated", "the token was revoked or has expired");
+          stop();
+          reject?.(refusal);
+          // What the handler holds is let go of; nobody waits for it, nor for how it ends.
+          inner.return?.().catch(() => {});
+        },
+      });
+      const stop = () => {
+        leave();
+        options.signal.removeEventListener("abort", stop);
+      };
+      options.signal.addEventListener("abort", stop, { once: true });
+      if (options.signal.aborted) stop();
+      return {
+        next: () =>
+          new Promise<IteratorResult<T>>((resolve, fail) => {
+            if (refusal) return fail(refusal);
+            reject = fail;
+            inner.next().then(
+              (result) => {
+                if (result.done) stop();
+                resolve(result);
+              },
+              (error) => {
+                stop();
+                fail(error);
+              },
+            );
+          }),
+        return: (value?: unknown) => {
+          stop();
+          return inner.return?.(value) ?? Promise.resolve({ done: true, value });
+        },
+      };
+    },
+  };
+}

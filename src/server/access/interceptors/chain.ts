@@ -1,0 +1,42 @@
+import type { Interceptor } from "@connectrpc/connect";
+import type { Logger } from "../../../log.ts";
+import type { Quotas } from "../../../store/people/quotas.ts";
+import type { Db } from "../../../store/pg/database.ts";
+import type { Tracer } from "../../../tracing.ts";
+import type { Guard } from "../guard.ts";
+import type { Limits } from "../limits.ts";
+import { requestIdInterceptor } from "../peer.ts";
+import type { Streams } from "../streams.ts";
+import { authInterceptor } from "./auth.ts";
+import { errorInterceptor } from "./errors.ts";
+import { attemptInterceptor, requestInterceptor } from "./limit.ts";
+import { logInterceptor } from "./log.ts";
+import { quotaInterceptor, streamInterceptor } from "./quota.ts";
+import { traceInterceptor } from "./trace.ts";
+import { validateInterceptor } from "./validate.ts";
+
+/**
+ * What every call goes through, outermost first. The log sees the status; who may not call learns nothing of the rules
+ * that a request has to keep.
+ */
+export function interceptorChain(options: {
+  guard: Guard;
+  log: Logger;
+  streams: Streams;
+  onCall?: (rpc: string, code: string) => void;
+  tracer?: Tracer | undefined;
+  /** How much callers may ask for; without it, anything. */
+  bounds?: { limits: Limits; streamsPerOrg: number; quotas: Quotas; db: Db };
+}): Interceptor[] {
+  const { guard, bounds } = options;
+  return [
+    requestIdInterceptor(),
+    logInterceptor(options),
+    ...(options.tracer ? [traceInterceptor({ tracer: options.tracer })] : []),
+    errorInterceptor(options),
+    ...(bounds ? [attemptInterceptor({ guard, ...bounds })] : []),
+    authInterceptor(options),
+    ...(bounds ? [requestInterceptor(bounds), streamInterceptor(bounds), quotaInterceptor(bounds)] : []),
+    validateInterceptor(),
+  ];
+}

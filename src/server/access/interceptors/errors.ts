@@ -1,0 +1,145 @@
+import { randomUUID } from "node:crypto";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
+import { Refusal, type RefusalReason } from "../../../errors.ts";
+import type { Logger } from "../../../log.ts";
+import { isUnavailable } from "../../../store/pg/database.ts";
+import { nameOf } from "../guard.ts";
+import { BadRequestSchema, RetryInfoSchema } from "./error-details.ts";
+
+const codes: Record<RefusalReason, Code> = {
+  invalid_argument: Code.InvalidArgument,
+  not_found: Code.NotFound,
+  already_exists: Code.AlreadyExists,
+  failed_precondition: Code.FailedPrecondition,
+  permission_denied: Code.PermissionDenied,
+  unauthenticated: Code.Unauthenticated,
+  aborted: Code.Aborted,
+  resource_exhausted: Code.ResourceExhausted,
+  deadline_exceeded: Code.DeadlineExceeded,
+  unavailable: Code.Unavailable,
+};
+
+/** Long enough for a failover to get somewhere, short enough that a person waits for it. */
+const databaseRetryMs = 1_000;
+const lostRaceRetryMs = 50;
+
+/** How the ends look that are nobody's fault: the caller went away. */
+const normalEnds = new Set([
+  "ECONNRESET",
+  "EPIPE",
+  "ABORT_ERR",
+  "ERR_STREAM_PREMATURE_CLOSE",
+  "ERR_STREAM_DESTROYED",
+  "ERR_HTTP2_STREAM_ERROR",
+  "ERR_HTTP2_SESSION_ERROR",
+  "ERR_HTTP2_INVALID_STREAM",
+]);
+
+/**
+ * The status that an error becomes. This is the one place that decides it, for interceptors, handlers, streams, and
+ * what answers calls without Connect. An error that we did not foresee is logged here, under the id that the caller gets.
+ */
+export function toConnectError(
+  error: unknown,
+  call: { log: Logger; rpc: string; signal?: AbortSignal },
+): ConnectError {
+  if (error instanceof ConnectError) return error;
+  if (error instanceof Refusal) return fromRefusal(error);
+  if (call.signal?.aborted && isNormalEnd(error, call.signal)) {
+    return new ConnectError("the call was cancelled", Code.Canceled);
+  }
+  if (isUnavailable(error)) {
+    call.log.warn({ rpc: call.rpc, why: (error as Error).message }, "the database is away");
+    return fromRefusal(new Refusal("unavailable", "the database is away", { retryAfterMs: databaseRetryMs }));
+  }
+  switch (sqlState(error)) {
+    // serialization_failure and deadlock_detected, after the transaction's own attempts
+    case "40001":
+    case "40P01":
+      return fromRefusal(
+        new Refusal("aborted", "others were changing the same", { retryAfterMs: lostRaceRetryMs }),
+      );
+    // query_canceled: the statement timeout. Asking the same again would only cost the same again.
+    case "57014":
+      call.log.warn({ rpc: call.rpc, why: (error as Error).message }, "a query took too long");
+      return fromRefusal(new Refusal("deadline_exceeded", "the query took too long; narrow the filter"));
+    // character_not_in_repertoire and untranslatable_character: PostgreSQL's text has no NUL
+    case "22021":
+    case "22P05":
+      return badText();
+    // invalid_text_representation: its JSON has no half of a surrogate pair. Of any other type, it is a mistake of ours.
+    case "22P02":
+      if (isOfJson(error)) return badText();
+  }
+  const id = randomUUID();
+  call.log.error({ err: error, rpc: call.rpc, errorId: id }, "internal error");
+  return new ConnectError(`internal error, id ${id}`, Code.Internal);
+}
+
+function badText(): ConnectError {
+  return fromRefusal(
+    new Refusal("invalid_argument", "a text of the request holds a NUL character or half a surrogate pair"),
+  );
+}
+
+/** By the function of PostgreSQL that failed: messages are translated. */
+function isOfJson(error: unknown): boolean {
+  const routine = (error as { routine?: unknown }).routine;
+  return typeof routine === "string" && routine.startsWith("json_");
+}
+
+function fromRefusal(refusal: Refusal): ConnectError {
+  const error = new ConnectError(refusal.message, codes[refusal.reason]);
+  if (refusal.field !== undefined) {
+    error.details.push({
+      desc: BadRequestSchema,
+      value: { fieldViolations: [{ field: refusal.field, description: refusal.message }] },
+    });
+  }
+  if (refusal.retryAfterMs !== undefined) {
+    error.details.push({
+      desc: RetryInfoSchema,
+      value: { retryDelay: durationFromMs(refusal.retryAfterMs) },
+    });
+  }
+  return error;
+}
+
+function isNormalEnd(error: unknown, signal: AbortSignal): boolean {
+  if (error === signal.reason) return true;
+  const { name, code } = (error ?? {}) as { name?: unknown; code?: unknown };
+  return name === "AbortError" || (typeof code === "string" && normalEnds.has(code));
+}
+
+/** The five characters by which PostgreSQL names an error. */
+function sqlState(error: unknown): string | undefined {
+  const code = (error as { code?: unknown } | null)?.code;
+  return typeof code === "string" && /^[0-9A-Z]{5}$/.test(code) ? code : undefined;
+}
+
+/** Turns what a handler throws into a status, also in the middle of a stream, where `next()` has long resolved. */
+export function errorInterceptor(options: { log: Logger }): Interceptor {
+  return (next) => async (request) => {
+    const convert = (error: unknown): never => {
+      throw toConnectError(error, { log: options.log, rpc: nameOf(request.method), signal: request.signal });
+    };
+    const response = await next(request).catch(convert);
+    if (!response.stream) return response;
+    return { ...response, message: converting(response.message, convert) };
+  };
+}
+
+/** The same messages through the same iterator; only its errors are other ones. */
+function converting<T>(source: AsyncIterable<T>, convert: (error: unknown) => never): AsyncIterable<T> {
+  return {
+    [Symbol.asyncIterator]() {
+      const inner = source[Symbol.asyncIterator]();
+      return {
+        next: () => inner.next().catch(convert),
+        ...(inner.return && { return: (value?: unknown) => inner.return!(value).catch(convert) }),
+        ...(inner.throw && { throw: (error?: unknown) => inner.throw!(error).catch(convert) }),
+      };
+    },
+  };
+}

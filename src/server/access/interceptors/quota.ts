@@ -1,0 +1,62 @@
+import type { Interceptor } from "@connectrpc/connect";
+import { refuse } from "../../../errors.ts";
+import type { Noun, Quotas } from "../../../store/people/quotas.ts";
+import type { Db } from "../../../store/pg/database.ts";
+import { findPrincipal, nameOf } from "../guard.ts";
+
+/**
+ * What an rpc makes one more of. Devices are counted where the code is made that lets one in: the person who makes it
+ * hears of the limit, and no daemon fails at its last step. A trigger may find a run that is there and make none, so the
+ * scheduler asks for it (scheduler/triggers.ts).
+ */
+export const makes: Readonly<Record<string, Noun>> = {
+  "pinion.v1.WatcherService/CreateWatcher": "watchers",
+  "pinion.v1.WatcherService/BackfillWatcher": "runs",
+  "pinion.v1.RunService/RetryRun": "runs",
+  "pinion.v1.TurnService/StartTurn": "turns",
+  "pinion.v1.FleetService/CreateJoinCode": "devices",
+  "pinion.v1.TokenService/CreateToken": "tokens",
+};
+
+/** After the guard: refuses what would make more of something than the org may have, before anything is made. */
+export function quotaInterceptor(options: { db: Db; quotas: Quotas }): Interceptor {
+  const { db, quotas } = options;
+  return (next) => async (request) => {
+    const noun = makes[nameOf(request.method)];
+    // A dry run makes nothing; its answer says how much room there is.
+    const isDryRun = !request.stream && (request.message as { dryRun?: boolean }).dryRun === true;
+    const principal = noun && !isDryRun && findPrincipal(request.contextValues);
+    if (principal) await quotas.requireRoom(db, noun, principal.orgId);
+    return next(request);
+  };
+}
+
+/** After the guard: bounds the server streams that one org holds open on this replica. */
+export function streamInterceptor(options: { streamsPerOrg: number }): Interceptor {
+  const { streamsPerOrg } = options;
+  const open = new Map<string, number>();
+  return (next) => async (request) => {
+    const principal = findPrincipal(request.contextValues);
+    if (!principal || request.method.methodKind !== "server_streaming") return next(request);
+    const { orgId } = principal;
+    const before = open.get(orgId) ?? 0;
+    if (before >= streamsPerOrg) {
+      refuse(
+        "resource_exhausted",
+        `the org holds ${streamsPerOrg} streams open on this replica, which is its limit; close some, or have PINION_STREAMS_PER_ORG raised`,
+        { retryAfterMs: 5_000 },
+      );
+    }
+    open.set(orgId, before + 1);
+    const leave = () => {
+      request.signal.removeEventListener("abort", leave);
+      const left = (open.get(orgId) ?? 1) - 1;
+      if (left > 0) open.set(orgId, left);
+      else open.delete(orgId);
+    };
+    // However a call ends, its signal aborts: when it was answered, when it was cut, and when the caller hung up.
+    request.signal.addEventListener("abort", leave, { once: true });
+    if (request.signal.aborted) leave();
+    return next(request);
+  };
+}

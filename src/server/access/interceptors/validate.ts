@@ -1,0 +1,51 @@
+import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
+import { pathToString } from "@bufbuild/protobuf/reflect";
+import { createValidator, type Validator } from "@bufbuild/protovalidate";
+import type { Interceptor } from "@connectrpc/connect";
+import { createValidateInterceptor } from "@connectrpc/validate";
+import { DeviceService } from "#gen/pinion/v1/device_pb.js";
+import { refuse } from "../../../errors.ts";
+import { nameOf } from "../guard.ts";
+
+// Rules compile at their first use, about 60 ms for all, and are kept.
+const validator = createValidator({ failFast: true });
+
+/**
+ * The first rule of the .proto files that a message breaks: the field as its path in proto names ("spec.time_zone"), and
+ * a sentence that begins with it. Undefined for a message that breaks none. 0.2 to 2.3 µs for a valid one.
+ */
+export function checkMessage<Desc extends DescMessage>(
+  schema: Desc,
+  message: MessageShape<Desc>,
+): { field: string; message: string } | undefined {
+  const result = validator.validate(schema, message);
+  if (result.kind === "valid") return undefined;
+  // A rule that does not compile is our mistake.
+  if (result.kind === "error") throw result.error;
+  const violation = result.violations[0]!;
+  const field = pathToString(violation.field);
+  return { field, message: field === "" ? violation.message : `${field}: ${violation.message}` };
+}
+
+/** A validator that turns a message down as everything else here is turned down: by a refusal. */
+const refusing: Validator = {
+  validate(schema, message) {
+    const violation = checkMessage(schema, message);
+    if (violation) refuse("invalid_argument", violation.message, { field: violation.field });
+    return { kind: "valid", message: message as never, error: undefined, violations: undefined };
+  },
+};
+
+const streamRpc = nameOf(DeviceService.method.connect);
+
+/**
+ * Checks the requests of all rpcs but DeviceService.Connect: a bad message there is answered by its session, and must
+ * not end the stream.
+ */
+export function validateInterceptor(): Interceptor {
+  const validate = createValidateInterceptor({ validator: refusing });
+  return (next) => {
+    const checked = validate(next);
+    return (request) => (nameOf(request.method) === streamRpc ? next(request) : checked(request));
+  };
+}

@@ -1,0 +1,145 @@
+import type { Logger } from "../../log.ts";
+import type { Db } from "../../store/pg/database.ts";
+import { notificationBytesMax, notify, openListener } from "../../store/pg/listener.ts";
+import { createBusSender, readEnvelope } from "./bus-sender.ts";
+
+/** What happened in an org and is in no log; transients.ts has the rest. */
+export type Transient = {
+  kind: "run.claimed" | "run.started" | "device.connected" | "device.disconnected";
+  /** By the replica's clock, in milliseconds since 1970. */
+  at: number;
+  deviceId: string;
+  replicaId: string;
+  epoch: number;
+  runId?: string;
+  watcherId?: string;
+  attempt?: number;
+};
+
+/** What replicas tell each other. All of it is a hint that may be lost. */
+export type BusMessage =
+  /** The device may have work. */
+  | { kind: "work"; orgId: string; deviceId: string; isTurn?: true }
+  /** Fleet workers of the org may have work. */
+  | { kind: "fleet"; orgId: string; isTurn?: true }
+  /** The device is to be asked to end an attempt. */
+  | { kind: "cancel"; orgId: string; deviceId: string; runId: string; attemptToken: string; reason: string }
+  /** An attempt of the device was settled elsewhere. */
+  | { kind: "settled"; orgId: string; deviceId: string; attemptToken: string }
+  /** The device has a session with this epoch now; an older one ends. */
+  | { kind: "replaced"; orgId: string; deviceId: string; epoch: number }
+  /** The device's session with this epoch is to be drained, or an older one. */
+  | { kind: "disconnect"; orgId: string; deviceId: string; epoch: number; reason: "operator" | "revoked" }
+  /** A token is good no more. */
+  | { kind: "revoked"; tokenId: string }
+  /** Events were appended. */
+  | { kind: "events"; orgId: string }
+  /** Somebody watches a run on that replica, for the next minute; `isFirst`: it has nothing of the output yet. */
+  | { kind: "watch"; orgId: string; runId: string; replicaId: string; isFirst: boolean }
+  /** Nobody watches it there any more. */
+  | { kind: "unwatch"; orgId: string; runId: string; replicaId: string }
+  /** A watched run is somewhere else in its life. */
+  | { kind: "run"; orgId: string; runId: string }
+  /** Somebody watches the org's transient events on that replica, for the next minute; transients.ts has the rest. */
+  | { kind: "watch_org"; orgId: string; replicaId: string }
+  /** Nobody watches them there any more. */
+  | { kind: "unwatch_org"; orgId: string; replicaId: string }
+  /** A replica that has just begun to listen asks who watches what. */
+  | { kind: "who_watches"; replicaId: string }
+  /** What was sent so far of an org that is watched. */
+  | { kind: "org_heard"; orgId: string; from: string; relayId: string; sequence: number }
+  /** Transient events of an org that is watched. */
+  | {
+      kind: "transients";
+      orgId: string;
+      from: string;
+      relayId: string;
+      sequence: number;
+      events: Transient[];
+    }
+  /** A watched run's output; `data` in base64. */
+  | {
+      kind: "output";
+      orgId: string;
+      runId: string;
+      attempt: number;
+      sequence: number;
+      stream: number;
+      data: string;
+    };
+
+/** How replicas hear of each other's commits: PostgreSQL's notifications, or NATS (bus-nats.ts). */
+export type Bus = {
+  /** To one replica. Never waits. */
+  send(replicaId: string, message: BusMessage): void;
+  /** To all others. */
+  broadcast(message: BusMessage): void;
+  /** Whether it hears of the others' commits at this moment, as far as it knows. */
+  isUp(): boolean;
+  close(): Promise<void>;
+};
+
+export type BusHandlers = {
+  onMessage(message: BusMessage): void;
+  /** Messages may have been missed: look at the database. */
+  onResync(): void;
+};
+
+const everybody = "pinion_all";
+const channelOf = (replicaId: string) => `pinion_${replicaId}`;
+
+/**
+ * The bus over LISTEN/NOTIFY. What is sent while a statement is under way is packed into the next one, so a burst costs
+ * a few notifications. Nothing here is sent inside a transaction that writes: NOTIFY takes a global lock at its commit.
+ */
+export async function openPostgresBus(options: {
+  db: Db;
+  /** Not through a pooler: LISTEN belongs to its connection. */
+  listenUrl: string;
+  replicaId: string;
+  handlers: BusHandlers;
+  log: Logger;
+  /** Between heartbeats, and how long an answer may take, in milliseconds. */
+  heartbeatMs?: number;
+}): Promise<Bus> {
+  const { db, replicaId, handlers, log } = options;
+  const listener = openListener({
+    url: options.listenUrl,
+    channels: [everybody, channelOf(replicaId)],
+    log,
+    ...(options.heartbeatMs ? { heartbeatMs: options.heartbeatMs } : {}),
+    onResync: handlers.onResync,
+    onNotification(_, payload) {
+      const envelope = readEnvelope<BusMessage>(payload);
+      if (!envelope) {
+        log.warn({ bytes: payload.length }, "a notification could not be read");
+        return;
+      }
+      if (envelope.from === replicaId) return;
+      for (const message of envelope.messages) handlers.onMessage(message);
+    },
+  });
+  await listener.ready;
+
+  const sender = createBusSender({
+    from: replicaId,
+    payloadBytesMax: notificationBytesMax,
+    log,
+    async publish(batch) {
+      for (const [channel, payloads] of batch) {
+        await notify(db, channel, payloads).catch((error) =>
+          log.warn({ err: error }, "notifications were lost; the sweep makes them good"),
+        );
+      }
+    },
+  });
+  return {
+    send: (to, message) => sender.enqueue(channelOf(to), message),
+    broadcast: (message) => sender.enqueue(everybody, message),
+    isUp: () => listener.isListening(),
+    async close() {
+      await sender.idle();
+      await listener.close();
+    },
+  };
+}

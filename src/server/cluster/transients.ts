@@ -1,0 +1,202 @@
+import { newId } from "../../ids.ts";
+import type { Bus, BusMessage, Transient } from "./bus.ts";
+
+/**
+ * Transient events: devices that come and go and runs that move on, for those who watch their org at this moment, on
+ * whatever replica. None is stored, any may be lost, and who may have lost one is told (`onResync`).
+ *
+ * A replica on which somebody watches an org says so to all others, again and again (`watch_org`). Each of them answers
+ * what it has sent so far (`org_heard`), and sends what comes (`transients`), numbered: a gap in the numbers, or a new
+ * `relayId`, is something missed. Where nobody watches an org, its transient events cost a look into two maps.
+ */
+
+export type OrgWatcher = {
+  onTransient(event: Transient): void;
+  /** Some were missed, or may have been. */
+  onResync(): void;
+};
+
+export type Transients = {
+  /** Tells of the org's transient events from now on. Returns how to stop. */
+  watch(orgId: string, watcher: OrgWatcher): () => void;
+  /** Something happened on this replica, and the database knows it. */
+  tell(orgId: string, event: Omit<Transient, "at" | "replicaId">): void;
+  /** Asks all others for whom they are to be told, and tells them whom this replica is to be told for. */
+  introduce(): void;
+  /** Messages of others may have been missed. */
+  resyncAll(): void;
+  /** A message of another replica; false if it is about something else. */
+  receive(message: BusMessage): boolean;
+  close(): void;
+};
+
+/** How long another replica's interest holds; it is renewed three times as often. */
+const interestMs = 60_000;
+/** Pairs of an org and a replica. What comes beyond is not told. */
+const interestsMax = 50_000;
+/** What happens within this time goes to other replicas together, and resyncs within it are one. */
+const coalesceMs = 20;
+/** Of one org, within that time. A fleet that comes back at once is told of by a resync. */
+const waitingMax = 500;
+/** About 5 kB, which fits into one notification. */
+const eventsPerMessageMax = 20;
+
+export function createTransients(options: { bus: () => Bus; replicaId: string }): Transients {
+  const { bus, replicaId } = options;
+  const watched = new Map<string, Set<OrgWatcher>>();
+  /** Who is to be told, by org and replica, and the number of the last message that was for it. */
+  const interests = new Map<string, Map<string, { until: number; relayId: string; sequence: number }>>();
+  let interestsCount = 0;
+  /** What came from whom, by org and replica, for orgs that are watched here. */
+  const heard = new Map<string, Map<string, { relayId: string; sequence: number }>>();
+  const waiting = new Map<string, { events: Transient[]; isCut: boolean; timer: NodeJS.Timeout }>();
+  const resyncs = new Map<string, NodeJS.Timeout>();
+
+  const renew = setInterval(() => {
+    for (const orgId of watched.keys()) announce(orgId);
+    const now = performance.now();
+    for (const [orgId, replicas] of interests) {
+      for (const [id, { until }] of replicas) if (until < now) forget(orgId, id);
+    }
+  }, interestMs / 3);
+  renew.unref();
+
+  function announce(orgId: string): void {
+    bus().broadcast({ kind: "watch_org", orgId, replicaId });
+  }
+
+  function forget(orgId: string, id: string): void {
+    const replicas = interests.get(orgId);
+    if (replicas?.delete(id)) interestsCount -= 1;
+    if (replicas?.size === 0) interests.delete(orgId);
+  }
+
+  /** Somebody on that replica watches the org, for the next minute. */
+  function remember(orgId: string, id: string): void {
+    const replicas = interests.get(orgId) ?? new Map();
+    const now = performance.now();
+    let interest = replicas.get(id);
+    if (interest && interest.until < now) interest = undefined;
+    if (!interest) {
+      if (!replicas.has(id)) {
+        if (interestsCount >= interestsMax) return;
+        interestsCount += 1;
+      }
+      interest = { until: 0, relayId: newId(), sequence: 0 };
+      replicas.set(id, interest);
+      interests.set(orgId, replicas);
+    }
+    interest.until = now + interestMs;
+    const { relayId, sequence } = interest;
+    bus().send(id, { kind: "org_heard", orgId, from: replicaId, relayId, sequence });
+  }
+
+  function flush(orgId: string): void {
+    const { events, isCut } = waiting.get(orgId)!;
+    waiting.delete(orgId);
+    const now = performance.now();
+    for (const [id, interest] of interests.get(orgId) ?? []) {
+      if (interest.until < now) continue;
+      for (let at = 0; at < events.length; at += eventsPerMessageMax) {
+        const part = events.slice(at, at + eventsPerMessageMax);
+        // A number that nobody gets: what was cut off is a gap.
+        if (at === 0 && isCut) interest.sequence += 1;
+        interest.sequence += 1;
+        const { relayId, sequence } = interest;
+        bus().send(id, { kind: "transients", orgId, from: replicaId, relayId, sequence, events: part });
+      }
+    }
+  }
+
+  function relay(orgId: string, event: Transient): void {
+    let batch = waiting.get(orgId);
+    if (!batch) {
+      batch = { events: [], isCut: false, timer: setTimeout(() => flush(orgId), coalesceMs) };
+      waiting.set(orgId, batch);
+    }
+    if (batch.events.length < waitingMax) batch.events.push(event);
+    else batch.isCut = true;
+  }
+
+  /** Notes how far a replica's messages have come; tells if something is missing before this one. */
+  function follow(message: Extract<BusMessage, { kind: "org_heard" | "transients" }>): void {
+    const { orgId, from, relayId, sequence } = message;
+    const replicas = heard.get(orgId) ?? new Map();
+    const last = replicas.get(from);
+    heard.set(orgId, replicas.set(from, { relayId, sequence }));
+    const expected = message.kind === "transients" ? sequence - 1 : sequence;
+    if (last?.relayId !== relayId || last.sequence !== expected) resync(orgId);
+  }
+
+  function resync(orgId: string): void {
+    if (resyncs.has(orgId)) return;
+    resyncs.set(
+      orgId,
+      setTimeout(() => {
+        resyncs.delete(orgId);
+        for (const watcher of watched.get(orgId) ?? []) watcher.onResync();
+      }, coalesceMs),
+    );
+  }
+
+  return {
+    watch(orgId, watcher) {
+      const watchers = watched.get(orgId) ?? new Set();
+      watched.set(orgId, watchers.add(watcher));
+      if (watchers.size === 1) announce(orgId);
+      return () => {
+        if (!watchers.delete(watcher) || watchers.size > 0) return;
+        watched.delete(orgId);
+        heard.delete(orgId);
+        bus().broadcast({ kind: "unwatch_org", orgId, replicaId });
+      };
+    },
+    tell(orgId, told) {
+      const watchers = watched.get(orgId);
+      const isWanted = interests.has(orgId);
+      if (!watchers && !isWanted) return;
+      const event = { ...told, at: Date.now(), replicaId };
+      for (const watcher of watchers ?? []) watcher.onTransient(event);
+      if (isWanted) relay(orgId, event);
+    },
+    introduce() {
+      bus().broadcast({ kind: "who_watches", replicaId });
+      for (const orgId of watched.keys()) announce(orgId);
+    },
+    resyncAll() {
+      for (const orgId of watched.keys()) resync(orgId);
+    },
+    receive(message) {
+      switch (message.kind) {
+        case "watch_org":
+          remember(message.orgId, message.replicaId);
+          return true;
+        case "unwatch_org":
+          forget(message.orgId, message.replicaId);
+          return true;
+        case "who_watches":
+          for (const orgId of watched.keys()) {
+            bus().send(message.replicaId, { kind: "watch_org", orgId, replicaId });
+          }
+          return true;
+        case "org_heard":
+          if (watched.has(message.orgId)) follow(message);
+          return true;
+        case "transients":
+          if (!watched.has(message.orgId)) return true;
+          follow(message);
+          for (const event of message.events) {
+            for (const watcher of watched.get(message.orgId) ?? []) watcher.onTransient(event);
+          }
+          return true;
+        default:
+          return false;
+      }
+    },
+    close() {
+      clearInterval(renew);
+      for (const { timer } of waiting.values()) clearTimeout(timer);
+      for (const timer of resyncs.values()) clearTimeout(timer);
+    },
+  };
+}

@@ -1,0 +1,119 @@
+/**
+ * The web page: a few files beside this one, built from web/ (`npm run build:page`), read at the start and answered from
+ * memory. All it does it does over the same rpcs as everybody else.
+ */
+import { createHash } from "node:crypto";
+import { readdirSync, readFileSync } from "node:fs";
+import type { ServerResponse } from "node:http";
+import { extname, join, relative } from "node:path";
+import { brotliCompressSync, gzipSync, constants as zlib } from "node:zlib";
+import type { Handler } from "./port.ts";
+
+type Encoding = "br" | "gzip" | "identity";
+
+/** One file in the encodings that browsers ask for. */
+type PageFile = { type: string; etag: string; isImmutable: boolean; bodies: Record<Encoding, Buffer> };
+
+/** By the path that it is asked for with. */
+export type Page = ReadonlyMap<string, PageFile>;
+
+const pageDir = join(import.meta.dirname, "page");
+
+const types: Record<string, string> = {
+  ".html": "text/html; charset=utf-8",
+  ".js": "text/javascript; charset=utf-8",
+  ".css": "text/css; charset=utf-8",
+  ".svg": "image/svg+xml",
+  ".txt": "text/plain; charset=utf-8",
+};
+
+/** Nothing from elsewhere, nothing inline, no frame around it: what is injected into a name or an output stays text. */
+const contentSecurityPolicy = [
+  "default-src 'none'",
+  "script-src 'self'",
+  "style-src 'self'",
+  "connect-src 'self'",
+  "img-src 'self' data:",
+  "frame-ancestors 'none'",
+  "base-uri 'none'",
+  "form-action 'none'",
+].join("; ");
+
+const securityHeaders = {
+  "content-security-policy": contentSecurityPolicy,
+  "x-content-type-options": "nosniff",
+  "referrer-policy": "no-referrer",
+  "cross-origin-opener-policy": "same-origin",
+  "cross-origin-resource-policy": "same-origin",
+};
+
+/** Reads the files and compresses them, some 100 ms; throws if they are not there. */
+export function loadPage(dir: string = pageDir): Page {
+  const files = readdirSync(dir, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+  return new Map(
+    files.map((entry) => {
+      const path = `/${relative(dir, join(entry.parentPath, entry.name)).replaceAll("\\", "/")}`;
+      const bytes = readFileSync(join(dir, path));
+      const file: PageFile = {
+        type: types[extname(path)] ?? "application/octet-stream",
+        etag: `"${createHash("sha256").update(bytes).digest("base64url").slice(0, 22)}"`,
+        isImmutable: /-[0-9a-f]{10}\.\w+$/.test(path),
+        bodies: { br: brotli(bytes), gzip: gzipSync(bytes, { level: 9 }), identity: bytes },
+      };
+      return [path === "/index.html" ? "/" : path, file];
+    }),
+  );
+}
+
+function brotli(bytes: Buffer): Buffer {
+  return brotliCompressSync(bytes, {
+    params: { [zlib.BROTLI_PARAM_QUALITY]: 9, [zlib.BROTLI_PARAM_SIZE_HINT]: bytes.length },
+  });
+}
+
+/** Answers GET and HEAD of the page's files, and hands on everything else. */
+export function withPage(next: Handler, page: Page): Handler {
+  return (request, response) => {
+    if (request.method !== "GET" && request.method !== "HEAD") return next(request, response);
+    const file = page.get(request.url?.replace(/\?.*$/, "") ?? "");
+    if (!file) return next(request, response);
+    const encoding = chooseEncoding(request.headers["accept-encoding"]);
+    // The bytes differ by encoding, and so does a strong ETag.
+    const etag = encoding === "identity" ? file.etag : `${file.etag.slice(0, -1)}-${encoding}"`;
+    const headers: Record<string, string> = {
+      ...securityHeaders,
+      etag,
+      vary: "accept-encoding",
+      "cache-control": file.isImmutable ? "public, max-age=31536000, immutable" : "no-cache",
+    };
+    // A common type for the two; their overloads have none.
+    const answer = response as ServerResponse;
+    if (namesEtag(request.headers["if-none-match"], etag)) {
+      answer.writeHead(304, headers);
+      return answer.end();
+    }
+    const body = file.bodies[encoding];
+    answer.writeHead(200, {
+      ...headers,
+      "content-type": file.type,
+      "content-length": String(body.length),
+      ...(encoding === "identity" ? {} : { "content-encoding": encoding }),
+    });
+    answer.end(request.method === "HEAD" ? undefined : body);
+  };
+}
+
+function chooseEncoding(accepted: string | string[] | undefined): Encoding {
+  const offered = String(accepted ?? "")
+    .split(",")
+    .map((part) => part.trim().toLowerCase())
+    .filter((part) => !/;\s*q=0(\.0*)?$/.test(part))
+    .map((part) => part.replace(/;.*$/, "").trim());
+  return offered.includes("br") ? "br" : offered.includes("gzip") ? "gzip" : "identity";
+}
+
+function namesEtag(asked: string | undefined, etag: string): boolean {
+  if (asked === undefined) return false;
+  if (asked.trim() === "*") return true;
+  return asked.split(",").some((part) => part.trim().replace(/^W\//, "") === etag);
+}

@@ -1,0 +1,139 @@
+/**
+ * What load balancers and Prometheus ask, beside the rpcs on the same port and without a token of ours: `/healthz` (the
+ * process answers), `/readyz` (it takes work; the JSON says which check fails) and `/metrics`.
+ */
+import { timingSafeEqual } from "node:crypto";
+import { within } from "../../abort.ts";
+import { secretHash } from "../../ids.ts";
+import type { Logger } from "../../log.ts";
+import type { DatabaseNumbers, Metrics } from "../../metrics.ts";
+import { type Loop, startLoop } from "../../scheduler/loop.ts";
+import * as clock from "../../store/pg/clock.ts";
+import type { Db } from "../../store/pg/database.ts";
+import { readNumbers } from "../../store/pg/numbers.ts";
+import type { HealthState } from "./health.ts";
+import type { Handler } from "./port.ts";
+
+/** How long a probe waits for the database. */
+const databaseWithinMs = 2_000;
+/** Between looks at the database for those who watch `grpc.health.v1` and do not ask. */
+const lookEveryMs = 4_000;
+/** Numbers of the whole database are read at most this often, however many ask and however often. */
+const numbersAgeMs = 5_000;
+
+export type ProbeOptions = {
+  rpc: Handler;
+  health: HealthState;
+  db: Db;
+  isBusUp: () => boolean;
+  metrics: Metrics;
+  /** Who asks for the metrics has to show it; undefined: nobody has to. */
+  metricsToken: string | undefined;
+};
+
+/** The rpcs, and the probes beside them. */
+export function withProbes(options: ProbeOptions): Handler {
+  return (request, response) => {
+    const path = request.url?.split("?", 1)[0];
+    const answer = (status: number, type: string, text: string) => {
+      response.statusCode = status;
+      response.setHeader("content-type", type);
+      response.setHeader("cache-control", "no-store");
+      response.end(text);
+    };
+    const fail = () => answer(500, "text/plain; charset=utf-8", "internal error\n");
+    switch (path) {
+      case "/healthz":
+        return answer(200, "text/plain; charset=utf-8", "ok\n");
+      case "/readyz":
+        readiness(options).then(
+          (found) => answer(found.ready ? 200 : 503, "application/json", `${JSON.stringify(found)}\n`),
+          fail,
+        );
+        return;
+      case "/metrics":
+        if (!mayScrape(options.metricsToken, request.headers.authorization)) {
+          response.setHeader("www-authenticate", "Bearer");
+          return answer(401, "text/plain; charset=utf-8", "authorization: Bearer PINION_METRICS_TOKEN\n");
+        }
+        options.metrics.text().then((text) => answer(200, options.metrics.contentType, text), fail);
+        return;
+      default:
+        return options.rpc(request, response);
+    }
+  };
+}
+
+/** What `/readyz` answers. `ready` is what counts; a bus that is down costs seconds and no run, so it is only told. */
+export type Readiness = {
+  ready: boolean;
+  checks: Record<"serving" | "database" | "bus", { ok: boolean; message: string }>;
+};
+
+async function readiness({ health, db, isBusUp }: ProbeOptions): Promise<Readiness> {
+  const startedAt = performance.now();
+  const hasDatabase = await answers(db);
+  const tookMs = Math.round(performance.now() - startedAt);
+  health.setDatabase(hasDatabase);
+  const isBusGood = isBusUp();
+  return {
+    ready: health.isServing,
+    checks: {
+      serving: { ok: health.isOpen, message: health.isOpen ? "takes work" : "stopping or starting" },
+      database: {
+        ok: hasDatabase,
+        message: hasDatabase ? `answered in ${tookMs} ms` : "the database does not answer",
+      },
+      bus: {
+        ok: isBusGood,
+        message: isBusGood ? "listens" : "notifications are missed; the sweep makes them good",
+      },
+    },
+  };
+}
+
+async function answers(db: Db): Promise<boolean> {
+  try {
+    return (await within(clock.now(db), databaseWithinMs)) !== undefined;
+  } catch {
+    return false;
+  }
+}
+
+/** Keeps `grpc.health.v1` true to the database for those who watch it. */
+export function startHealthLook(options: { db: Db; health: HealthState; log: Logger }): Loop {
+  return startLoop({
+    name: "health",
+    log: options.log,
+    async pass() {
+      options.health.setDatabase(await answers(options.db));
+      return lookEveryMs;
+    },
+  });
+}
+
+function mayScrape(token: string | undefined, authorization: string | undefined): boolean {
+  if (token === undefined) return true;
+  const shown = /^bearer +(\S+)$/i.exec(authorization ?? "")?.[1] ?? "";
+  // Hashes have one length, and their comparison tells nothing of the token.
+  return timingSafeEqual(secretHash(shown), secretHash(token));
+}
+
+/**
+ * The numbers of the whole database, read when somebody asks and at most every 5 s. Undefined when they cannot be had in
+ * time: whoever scrapes is answered all the same.
+ */
+export function createNumbers(options: { db: Db; log: Logger }): () => Promise<DatabaseNumbers | undefined> {
+  let readAt = Number.NEGATIVE_INFINITY;
+  let numbers: Promise<DatabaseNumbers | undefined> = Promise.resolve(undefined);
+  return () => {
+    if (performance.now() - readAt >= numbersAgeMs) {
+      readAt = performance.now();
+      numbers = within(readNumbers(options.db), databaseWithinMs).catch((error) => {
+        options.log.debug({ err: error }, "the numbers of the database could not be read");
+        return undefined;
+      });
+    }
+    return numbers;
+  };
+}

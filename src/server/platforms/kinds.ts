@@ -1,0 +1,94 @@
+import { refuse } from "../../errors.ts";
+
+/** What a kind of platform needs to start. Keys beyond these are the gateway's business. */
+export type PlatformKind = {
+  config: readonly string[];
+  secrets: readonly string[];
+  optionalSecrets: readonly string[];
+};
+
+export const platformKinds: Readonly<Record<string, PlatformKind>> = {
+  telegram: { config: [], secrets: ["bot_token"], optionalSecrets: ["webhook_secret"] },
+  slack: {
+    config: [],
+    secrets: ["bot_token", "signing_secret"],
+    optionalSecrets: ["app_token", "client_secret"],
+  },
+  discord: { config: ["application_id"], secrets: ["bot_token"], optionalSecrets: [] },
+  whatsapp: {
+    config: ["phone_number_id"],
+    secrets: ["access_token"],
+    optionalSecrets: ["verify_token", "app_secret"],
+  },
+  teams: { config: ["app_id"], secrets: ["app_password"], optionalSecrets: [] },
+  // Who knows a webhook's address may post there: it is a token.
+  webhook: { config: [], secrets: ["url"], optionalSecrets: ["signing_secret"] },
+};
+
+/** Every key of a kind that is a secret. */
+export const secretKeys: readonly { kind: string; key: string }[] = Object.entries(platformKinds).flatMap(
+  ([kind, { secrets, optionalSecrets }]) => [...secrets, ...optionalSecrets].map((key) => ({ kind, key })),
+);
+
+/** What nobody would call a value that everybody may read. */
+const secretName = /(^|_)(token|secret|password|passwd|api_key|private_key|credentials?)$/;
+
+/** What is known of a kind; undefined for one that nobody knows. */
+function kindOf(kind: string): PlatformKind | undefined {
+  return Object.hasOwn(platformKinds, kind) ? platformKinds[kind] : undefined;
+}
+
+/** Whether a key of a platform is a secret: by its kind, or, where that does not say, by its name. */
+export function isSecretKey(kind: string, key: string): boolean {
+  const known = kindOf(kind);
+  return known?.secrets.includes(key) || known?.optionalSecrets.includes(key) || secretName.test(key);
+}
+
+/** Whether a kind needs the key as a setting that everybody may read. */
+export function isSettingKey(kind: string, key: string): boolean {
+  return kindOf(kind)?.config.includes(key) ?? false;
+}
+
+/** Whether a URL with a password stands somewhere in the text: "https://user:password@host". */
+export function hasUrlPassword(text: string): boolean {
+  return /:\/\/[^\s/?#@:]*:[^\s/?#@]+@/.test(text);
+}
+
+/**
+ * Refuses with `invalid_argument`, naming the field: an unknown kind, a required key that is missing, and a secret among
+ * the values that are listed, by its key or as the password of a URL.
+ */
+export function checkPlatform(platform: {
+  kind: string;
+  config: Readonly<Record<string, string>>;
+  secretNames: readonly string[];
+}): void {
+  const kind =
+    kindOf(platform.kind) ??
+    refuse("invalid_argument", `kind: must be one of ${Object.keys(platformKinds).join(", ")}`, {
+      field: "kind",
+    });
+  const secret = Object.keys(platform.config).find((key) => isSecretKey(platform.kind, key));
+  if (secret !== undefined) {
+    refuse("invalid_argument", `config.${secret}: a secret; give it in "secrets", where it is encrypted`, {
+      field: `config.${secret}`,
+    });
+  }
+  const open = Object.entries(platform.config).find(([, value]) => hasUrlPassword(value))?.[0];
+  if (open !== undefined) {
+    refuse(
+      "invalid_argument",
+      `config.${open}: holds a URL with a password; give it in "secrets", where it is encrypted`,
+      { field: `config.${open}` },
+    );
+  }
+  const missing = [
+    ...kind.config.filter((key) => !Object.hasOwn(platform.config, key)).map((key) => `config.${key}`),
+    ...kind.secrets.filter((key) => !platform.secretNames.includes(key)).map((key) => `secrets.${key}`),
+  ];
+  if (missing.length > 0) {
+    refuse("invalid_argument", `a ${platform.kind} platform needs ${missing.join(", ")}`, {
+      field: missing[0]!,
+    });
+  }
+}

@@ -1,0 +1,358 @@
+/**
+ * Where platforms are started: one call starts, the others wait for its outcome (see src/store/agents/platforms.ts).
+ *
+ * A start is not bound to the call that asked for it: whoever hangs up leaves a start that ends and is recorded. No
+ * connection of the database is held while it lasts.
+ */
+import { within } from "../../abort.ts";
+import { createBatcher } from "../../batcher.ts";
+import { Refusal, refuse } from "../../errors.ts";
+import { excerpt } from "../../excerpt.ts";
+import type { Logger } from "../../log.ts";
+import { isReference, type Keyring, type References, requireReference } from "../../secrets.ts";
+import * as platforms from "../../store/agents/platforms.ts";
+import { type Db, isUnavailable } from "../../store/pg/database.ts";
+import type { PlatformStarter } from "./starter.ts";
+
+/** Ends well before `startDeadlineMs`, so that the outcome is still taken. */
+const startMs = 20_000;
+/** A waiter looks again when the org's events grew, which the end of a start makes them do, and at least this often. */
+const lookMs = 1_000;
+/** How long one call waits for the starts of others, however many, unless it ends sooner itself. */
+const waitMs = platforms.startDeadlineMs;
+/** Longer reasons are cut. */
+const reasonLengthMax = 500;
+
+export type Upserted = {
+  platform: platforms.Platform;
+  outcome: platforms.Outcome;
+  willRestart: boolean;
+  changed: string[];
+};
+
+type Wanted = Omit<platforms.Wanted, "waitedEpoch">;
+
+export type PlatformRunner = {
+  /** See UpsertPlatform. */
+  upsert(options: Wanted & { orgId: string }, signal: AbortSignal): Promise<Upserted>;
+  /** See BatchUpsertPlatforms. What became of each, in their order; rejects only if the database is away. */
+  upsertAll(
+    options: { orgId: string; wanted: readonly Wanted[] },
+    signal: AbortSignal,
+  ): Promise<PromiseSettledResult<Upserted>[]>;
+  /** See StartPlatform. */
+  start(
+    options: { orgId: string; stableId: string; actor: string },
+    signal: AbortSignal,
+  ): Promise<platforms.Platform>;
+  /** See StopPlatform. */
+  stop(options: { orgId: string; stableId: string; actor: string }): Promise<platforms.Platform>;
+  /** Ends platforms whose rows are gone. Never rejects. */
+  endAll(removed: readonly platforms.Platform[]): Promise<void>;
+};
+
+/** What a runner needs of whoever knows that an org's events grew, here or on another replica. A hint. */
+export interface EventWaker {
+  subscribe(orgId: string, wake: () => void): () => void;
+  eventsAppended(orgId: string): void;
+}
+
+export function createPlatformRunner(deps: {
+  db: Db;
+  log: Logger;
+  feed: EventWaker;
+  keyring: Keyring;
+  references: References;
+  starter: PlatformStarter;
+}): PlatformRunner {
+  const { db, log, feed, keyring, references, starter } = deps;
+
+  /** Takes steps until there is nothing to wait for. */
+  async function settle(
+    look: (waitedEpoch: number | undefined) => Promise<platforms.Step>,
+    signal: AbortSignal,
+    first?: platforms.Step,
+  ): Promise<Exclude<platforms.Step, { do: "wait" }>> {
+    let waitedEpoch: number | undefined;
+    let ending: AbortSignal | undefined;
+    let known = first;
+    while (true) {
+      const step = known ?? (await look(waitedEpoch));
+      known = undefined;
+      if (step.do !== "wait") return step;
+      waitedEpoch = step.platform.epoch;
+      ending ??= AbortSignal.any([signal, AbortSignal.timeout(waitMs)]);
+      await waitForEnd(step.platform, ending);
+      if (signal.aborted)
+        refuse("deadline_exceeded", "the call ended while another one's start was under way");
+      if (ending.aborted) {
+        refuse("aborted", `others keep starting "${step.platform.stable_id}"; do it again`, {
+          retryAfterMs: 1_000,
+        });
+      }
+    }
+  }
+
+  /** Resolves once the start of that epoch is not under way any more, or the signal aborts. */
+  async function waitForEnd(
+    { org_id: orgId, stable_id: stableId, epoch }: platforms.Platform,
+    signal: AbortSignal,
+  ) {
+    let wake = () => {};
+    const unsubscribe = feed.subscribe(orgId, () => wake());
+    const abort = () => wake();
+    signal.addEventListener("abort", abort, { once: true });
+    try {
+      while (!signal.aborted) {
+        const woken = new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+        const now = await platforms.find(db, { orgId, stableId });
+        if (now?.status !== "starting" || now.epoch !== epoch) return;
+        await within(woken, lookMs);
+      }
+    } finally {
+      signal.removeEventListener("abort", abort);
+      unsubscribe();
+    }
+  }
+
+  /** Starts what the row says is to be started by this call, and records the outcome. Refuses if it did not start. */
+  async function carryOut(
+    platform: platforms.Platform,
+    actor: string,
+    record: Recorder = (end) => platforms.endStart(db, end),
+  ): Promise<platforms.Platform> {
+    const named = { orgId: platform.org_id, stableId: platform.stable_id };
+    const { epoch } = platform;
+    const failure = await startOnce(platform);
+    const ended = await record({ ...named, epoch, actor, failure }).catch((error) =>
+      afterLostEnd(error, platform, { actor, failure }),
+    );
+    if (!ended) {
+      await end({ ...named, epoch });
+      refuse(
+        "aborted",
+        `"${platform.stable_id}" was stopped, deleted or started anew meanwhile; read it again`,
+        {
+          retryAfterMs: 0,
+        },
+      );
+    }
+    feed.eventsAppended(platform.org_id);
+    if (failure !== undefined) {
+      await end({ ...named, epoch });
+      refuse("failed_precondition", `the platform "${platform.stable_id}" did not start: ${failure}`);
+    }
+    return ended;
+  }
+
+  /**
+   * After an outcome that was perhaps not recorded: the row, if it says so after all. Otherwise ends the platform,
+   * records that as far as the database takes it, so that nobody waits for the deadline, and throws the error.
+   */
+  async function afterLostEnd(
+    error: unknown,
+    platform: platforms.Platform,
+    { actor, failure }: { actor: string; failure: string | undefined },
+  ): Promise<platforms.Platform> {
+    const { org_id: orgId, stable_id: stableId, epoch } = platform;
+    const named = { orgId, stableId };
+    try {
+      const lost = failure ?? "the outcome of the start could not be recorded";
+      const ended = await platforms.endStart(db, { ...named, epoch, actor, failure: lost });
+      if (ended) {
+        feed.eventsAppended(orgId);
+        if (failure !== undefined) return ended;
+      } else {
+        const now = await platforms.find(db, named);
+        const wanted = failure === undefined ? "running" : "failed";
+        if (now?.epoch === epoch && now.status === wanted) return now;
+      }
+    } catch {
+      // The first error tells why.
+    }
+    await end({ ...named, epoch });
+    throw error;
+  }
+
+  /** Why the platform did not start; undefined if it did. No secret of it is in the answer. */
+  async function startOnce(platform: platforms.Platform): Promise<string | undefined> {
+    const { org_id: orgId, stable_id: stableId, agent_id: agentId, kind, config, epoch } = platform;
+    const secrets: Record<string, string> = {};
+    const stopping = AbortSignal.timeout(startMs);
+    try {
+      for (const [field, stored] of Object.entries(platform.secrets)) {
+        secrets[field] = isReference(stored)
+          ? resolve(orgId, stored, field)
+          : keyring.open(stored, { orgId, agentId, platformId: stableId, field });
+      }
+      const started = starter.start({ orgId, stableId, agentId, kind, config, secrets, epoch }, stopping);
+      const isStarted = await within(
+        started.then(() => true),
+        startMs,
+      );
+      return isStarted ? undefined : `it took longer than ${startMs / 1_000} s`;
+    } catch (error) {
+      const reason = mask(error instanceof Error ? error.message : String(error), secrets);
+      log.warn({ orgId, platform: stableId, kind, reason }, "a platform did not start");
+      return reason || "for a reason that was not given";
+    }
+  }
+
+  function resolve(orgId: string, reference: string, field: string): string {
+    const name = requireReference(reference, `secrets.${field}`);
+    const found = references.find(orgId, name);
+    if (found === undefined) {
+      refuse(
+        "failed_precondition",
+        `secrets.${field}: the server has no ${reference} for this org; set PINION_SECRET_${name} and restart it`,
+      );
+    }
+    // References do not lead to references, so none can lead back to itself.
+    if (isReference(found)) {
+      refuse(
+        "failed_precondition",
+        `secrets.${field}: ${reference} is a reference again; set PINION_SECRET_${name} to the secret`,
+      );
+    }
+    return found;
+  }
+
+  /** Refuses all references that a start would not find, at once. A dry run asks, so that a plan names them. */
+  function requireReferences(orgId: string, secrets: platforms.PlatformValues["secrets"]): void {
+    const refusals = Object.entries(secrets).flatMap(([field, wanted]) => {
+      if (wanted === "keep" || !isReference(wanted.value)) return [];
+      try {
+        resolve(orgId, wanted.value, field);
+        return [];
+      } catch (error) {
+        if (!(error instanceof Refusal)) throw error;
+        return [{ field: `secrets.${field}`, message: error.message }];
+      }
+    });
+    if (refusals.length === 0) return;
+    refuse("failed_precondition", refusals.map(({ message }) => message).join("; "), {
+      field: refusals[0]!.field,
+    });
+  }
+
+  /** Never rejects: the row says already what is to be. */
+  async function end(platform: { orgId: string; stableId: string; epoch: number }): Promise<void> {
+    try {
+      await starter.stop(platform);
+    } catch (error) {
+      const name =
+        error instanceof Refusal ? error.message : error instanceof Error ? error.name : typeof error;
+      log.error(
+        { orgId: platform.orgId, platform: platform.stableId, why: name },
+        "a platform was not stopped",
+      );
+    }
+  }
+
+  /** What is to be done after the first look, if there was one, and its answer. */
+  async function upsertOne(
+    options: Wanted & { orgId: string },
+    signal: AbortSignal,
+    begun: { step?: platforms.Step; record?: Recorder } = {},
+  ): Promise<Upserted> {
+    const { orgId, actor } = options;
+    if (options.isDryRun) requireReferences(orgId, options.values.secrets);
+    const look = (waitedEpoch: number | undefined) =>
+      platforms.upsert(db, { ...options, waitedEpoch, keyring });
+    const step = await settle(look, signal, begun.step);
+    const { outcome, changed } = step;
+    const willRestart = step.do === "start" && step.willRestart;
+    const isChanged = !options.isDryRun && (step.do === "start" || outcome !== "noop");
+    // Of a batch, its first look tells once for all.
+    if (isChanged && step !== begun.step) feed.eventsAppended(orgId);
+    const platform =
+      step.do === "start" && !options.isDryRun
+        ? await carryOut(step.platform, actor, begun.record)
+        : step.platform;
+    return { platform, outcome, willRestart, changed };
+  }
+
+  /** The first look at all of them; item by item if one of them, a text that PostgreSQL has not, fails the batch. */
+  async function lookAtAll(options: {
+    orgId: string;
+    wanted: readonly platforms.Wanted[];
+  }): Promise<(platforms.Step | "again" | Error)[]> {
+    try {
+      return await platforms.upsertAll(db, { ...options, keyring });
+    } catch (error) {
+      if (!isOfData(error)) throw error;
+      if (options.wanted.length === 1) return [error as Error];
+      const answers: (platforms.Step | "again" | Error)[] = [];
+      for (const one of options.wanted) {
+        answers.push(...(await lookAtAll({ ...options, wanted: [one] })));
+      }
+      return answers;
+    }
+  }
+
+  return {
+    upsert: (options, signal) => upsertOne(options, signal),
+    async upsertAll({ orgId, wanted }, signal) {
+      const steps = await lookAtAll({
+        orgId,
+        wanted: wanted.map((one) => ({ ...one, waitedEpoch: undefined })),
+      });
+      if (wanted.some(({ isDryRun }) => !isDryRun)) feed.eventsAppended(orgId);
+      // Starts that end together are recorded together.
+      const ends = createBatcher<platforms.StartEnd, platforms.Platform | undefined>({
+        run: (batch) => platforms.endStarts(db, { orgId, ends: batch }),
+        itemsMax: wanted.length,
+        queueMax: wanted.length,
+        overflow: () => new Refusal("unavailable", "too many starts at once", { retryAfterMs: 1_000 }),
+        mayIsolate: (error) => !isUnavailable(error),
+      });
+      const record: Recorder = ({ orgId: _orgId, ...end }) => ends.add(end);
+      return Promise.allSettled(
+        wanted.map(async (one, index) => {
+          const step = steps[index]!;
+          if (step instanceof Error) throw step;
+          return upsertOne({ ...one, orgId }, signal, step === "again" ? {} : { step, record });
+        }),
+      );
+    },
+    async start(options, signal) {
+      const step = await settle((waitedEpoch) => platforms.start(db, { ...options, waitedEpoch }), signal);
+      if (step.do === "nothing") return step.platform;
+      feed.eventsAppended(options.orgId);
+      return carryOut(step.platform, options.actor);
+    },
+    async stop(options) {
+      const { platform, isChanged } = await platforms.stop(db, options);
+      if (isChanged) feed.eventsAppended(options.orgId);
+      await end({ orgId: options.orgId, stableId: options.stableId, epoch: platform.epoch });
+      return platform;
+    },
+    async endAll(removed) {
+      for (const { org_id: orgId, stable_id: stableId, epoch } of removed)
+        await end({ orgId, stableId, epoch });
+    },
+  };
+}
+
+/** PostgreSQL's class 22: a value that it does not take, for example half a surrogate pair. */
+function isOfData(error: unknown): boolean {
+  const code = (error as { code?: unknown } | null)?.code;
+  return typeof code === "string" && /^22[0-9A-Z]{3}$/.test(code);
+}
+
+/** Records how a start ended; see platforms.endStart. */
+type Recorder = (end: platforms.StartEnd & { orgId: string }) => Promise<platforms.Platform | undefined>;
+
+/** The text without any of the secrets, as it can be stored. */
+function mask(text: string, secrets: Readonly<Record<string, string>>): string {
+  let masked = text;
+  // The longest first: one may begin another.
+  for (const secret of Object.values(secrets)
+    .filter(Boolean)
+    .sort((a, b) => b.length - a.length)) {
+    masked = masked.replaceAll(secret, "***");
+  }
+  return excerpt(masked, reasonLengthMax);
+}

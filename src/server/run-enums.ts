@@ -1,0 +1,39 @@
+/** The words of a run as the store has them, in the enums of the API. */
+import { Notification, RunSource, RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
+import type { RunRow } from "../store/work/runs.ts";
+
+export const runStatuses: Record<RunRow["status"], RunStatus> = {
+  pending: RunStatus.PENDING,
+  claimed: RunStatus.CLAIMED,
+  running: RunStatus.RUNNING,
+  completed: RunStatus.COMPLETED,
+  failed: RunStatus.FAILED,
+  timeout: RunStatus.TIMEOUT,
+  cancelled: RunStatus.CANCELLED,
+  skipped: RunStatus.SKIPPED,
+};
+
+export const skipReasons: Record<NonNullable<RunRow["skipReason"]>, SkipReason> = {
+  overlap: SkipReason.OVERLAP,
+  cooldown: SkipReason.COOLDOWN,
+  missed: SkipReason.MISSED,
+  offline_expired: SkipReason.OFFLINE_EXPIRED,
+  no_executor: SkipReason.NO_EXECUTOR,
+  limit: SkipReason.LIMIT,
+};
+
+const sources: Record<string, RunSource> = {
+  scheduled: RunSource.SCHEDULED,
+  manual: RunSource.MANUAL,
+  backfill: RunSource.BACKFILL,
+};
+
+const notifications: Record<string, Notification> = {
+  none: Notification.NONE,
+  on_failure: Notification.ON_FAILURE,
+  always: Notification.ALWAYS,
+};
+
+export const sourceOf = (source: string) => sources[source] ?? RunSource.UNSPECIFIED;
+export const notificationOf = (notification: string) =>
+  notifications[notification] ?? Notification.UNSPECIFIED;

@@ -1,0 +1,338 @@
+import { sql } from "kysely";
+import { refuse } from "../../errors.ts";
+import { describe } from "../people/changes.ts";
+import { requirePinnable } from "../people/pins.ts";
+import type { Db } from "../pg/database.ts";
+import { transaction } from "../pg/database.ts";
+import type { Json } from "../pg/schema.ts";
+import * as events from "../work/events.ts";
+import * as platforms from "./platforms.ts";
+
+/** An agent at its latest version. `settings` is the protobuf JSON of AgentSettings. */
+export type Agent = {
+  id: string;
+  name: string;
+  ownerId: string | null;
+  version: number;
+  settings: Json;
+  isDefault: boolean;
+  /** That its turns are pinned to; null: fleet workers take them. */
+  deviceId: string | null;
+  /** Why nobody takes its turns: the device that it was pinned to is gone. Empty: somebody does. */
+  noExecutorReason: string;
+  createdAt: Date;
+  updatedAt: Date;
+};
+
+type Named = { orgId: string; agentId: string };
+
+/** The MCP servers that an agent gets from Pinion itself, as its settings have them; none without a URL to reach it at. */
+export function injectedServers(
+  publicUrl: string | undefined,
+): { name: string; url: string; isInjected: true }[] {
+  if (publicUrl === undefined) return [];
+  return [{ name: "pinion", url: `${publicUrl.replace(/\/+$/, "")}/mcp`, isInjected: true }];
+}
+
+function select(db: Db, orgId: string) {
+  return db
+    .selectFrom("agent as a")
+    .innerJoin("agent_revision as r", (join) =>
+      join
+        .onRef("r.org_id", "=", "a.org_id")
+        .onRef("r.agent_id", "=", "a.id")
+        .onRef("r.version", "=", "a.version"),
+    )
+    .innerJoin("org as o", "o.id", "a.org_id")
+    .select(["a.id", "a.name", "a.owner_id as ownerId", "a.version", "r.settings"])
+    .select(["a.device_id as deviceId", "a.no_executor_reason as noExecutorReason"])
+    .select(["a.created_at as createdAt", "a.updated_at as updatedAt"])
+    .select(sql<boolean>`coalesce(o.default_agent_id = a.id, false)`.as("isDefault"))
+    .where("a.org_id", "=", orgId);
+}
+
+/** The agent at its latest version. Refuses with `not_found`, also for another org's. */
+export async function get(db: Db, options: Named): Promise<Agent> {
+  return (await find(db, options)) ?? notFound(options.agentId);
+}
+
+/** The agent at its latest version, if the org has it. */
+export function find(db: Db, options: Named): Promise<Agent | undefined> {
+  return select(db, options.orgId).where("a.id", "=", options.agentId).executeTakeFirst();
+}
+
+function notFound(agentId: string): never {
+  refuse("not_found", `there is no agent "${agentId}"`);
+}
+
+/** The org's agents by id, at most `limit`; those after `afterId` if given. */
+export function list(
+  db: Db,
+  options: { orgId: string; limit: number; afterId?: string | undefined },
+): Promise<Agent[]> {
+  let query = select(db, options.orgId).orderBy("a.id").limit(options.limit);
+  if (options.afterId !== undefined) query = query.where("a.id", ">", options.afterId);
+  return query.execute();
+}
+
+/**
+ * Creates the agent and its first revision unless the org has one of that id, which stays as it is. True if created.
+ * An id that was deleted goes on counting: runs of before keep pointing at the revisions of before (R4).
+ */
+export async function ensure(
+  db: Db,
+  options: Named & { name: string; ownerId: string | null; settings: Json },
+): Promise<boolean> {
+  const { orgId, agentId } = options;
+  const { rows } = await sql`
+    with created as (
+      insert into agent (org_id, id, name, owner_id, version)
+      select ${orgId}, ${agentId}, ${options.name}, ${options.ownerId}::uuid, 1 + coalesce(max(version), 0)
+      from agent_revision where org_id = ${orgId} and agent_id = ${agentId}
+      on conflict do nothing
+      returning org_id, id, version, name
+    )
+    insert into agent_revision (org_id, agent_id, version, name, settings)
+    select org_id, id, version, name, ${JSON.stringify(options.settings)}::jsonb from created
+    returning 1`.execute(db);
+  return rows.length > 0;
+}
+
+/**
+ * {@link ensure} for a caller, with the event `agent.created`, and the agent as it is afterwards. Refuses with
+ * `not_found` an owner who is no member, and with `aborted` if another call removed the agent meanwhile.
+ */
+export function create(
+  db: Db,
+  options: Named & { name: string; ownerId: string | null; settings: Json; actor: string; isDryRun: boolean },
+): Promise<{ agent: Agent; isCreated: boolean }> {
+  const { orgId, agentId, ownerId } = options;
+  return transaction(db, async (tx) => {
+    if (options.isDryRun) {
+      const existing = await find(tx, options);
+      if (existing) return { agent: existing, isCreated: false };
+      await requireOwner(tx, { orgId, ownerId });
+      return { agent: draftOf(options), isCreated: true };
+    }
+    await requireOwner(tx, { orgId, ownerId });
+    const isCreated = await ensure(tx, options);
+    const agent = await find(tx, options);
+    if (!agent) refuse("aborted", "the agent was deleted meanwhile; do it again", { retryAfterMs: 0 });
+    if (isCreated) {
+      await events.append(tx, orgId, [
+        {
+          kind: "agent.created",
+          actor: options.actor,
+          data: { agent_id: agentId, name: agent.name, owner_id: ownerId, version: agent.version },
+        },
+      ]);
+    }
+    return { agent, isCreated };
+  });
+}
+
+function draftOf(options: Named & { name: string; ownerId: string | null; settings: Json }): Agent {
+  const { agentId: id, name, ownerId, settings } = options;
+  const now = new Date();
+  const unset = { isDefault: false, deviceId: null, noExecutorReason: "" };
+  return { id, name, ownerId, version: 1, settings, ...unset, createdAt: now, updatedAt: now };
+}
+
+async function requireOwner(tx: Db, options: { orgId: string; ownerId: string | null }): Promise<void> {
+  if (options.ownerId === null) return;
+  const member = await tx
+    .selectFrom("member")
+    .select("user_id")
+    .where("org_id", "=", options.orgId)
+    .where("user_id", "=", options.ownerId)
+    .forKeyShare()
+    .executeTakeFirst();
+  if (!member) refuse("not_found", "the owner is no member of the org", { field: "owner_id" });
+}
+
+/** A fleet worker, which is nobody's in particular, is no device here. */
+async function requireDevice(tx: Db, options: { orgId: string; deviceId: string | null }): Promise<void> {
+  const { orgId, deviceId } = options;
+  if (deviceId === null) return;
+  await requirePinnable(tx, { orgId, deviceId, field: "device_id", workerIs: "not_found" });
+}
+
+/**
+ * Takes the agents off a device that is going, within the caller's transaction: their turns go to nobody until somebody
+ * decides on the pin, since whoever pinned them did not mean the fleet. Answers their events, `agent.updated`.
+ */
+export async function unpinAll(
+  tx: Db,
+  options: { orgId: string; deviceId: string; reason: string; actor: string },
+): Promise<Omit<events.NewEvent, "orgId">[]> {
+  const { orgId, deviceId, reason, actor } = options;
+  const rows = await tx
+    .updateTable("agent")
+    .set({ device_id: null, no_executor_reason: reason, updated_at: sql<Date>`now()` })
+    .where("org_id", "=", orgId)
+    .where("device_id", "=", deviceId)
+    .returning("id")
+    .execute();
+  return rows.map(({ id }) => ({
+    kind: "agent.updated",
+    actor,
+    deviceId,
+    data: {
+      agent_id: id,
+      ...describe(
+        { device_id: deviceId, no_executor_reason: "" },
+        { device_id: null, no_executor_reason: reason },
+      ),
+    },
+  }));
+}
+
+/** What people decide about an agent. */
+export type AgentValues = {
+  name: string;
+  ownerId: string | null;
+  isDefault: boolean;
+  deviceId: string | null;
+  /** As it is, or empty: that is what a decision about the pin makes of it. */
+  noExecutorReason: string;
+  settings: Json;
+};
+
+/**
+ * Changes an agent, with the event `agent.updated`. `change` is given the agent and answers what it shall be. A changed
+ * name or setting is a new revision; nothing changed writes nothing. Refuses with `not_found` (agent, owner, device), `aborted`
+ * (`expectedVersion`) and `failed_precondition` (the default has to be some agent, the device's owner a member).
+ */
+export function update(
+  db: Db,
+  options: Named & {
+    actor: string;
+    /** 0: whatever the version is. */
+    expectedVersion: number;
+    change: (current: Agent) => AgentValues;
+    isDryRun: boolean;
+  },
+): Promise<{ agent: Agent; changed: string[] }> {
+  const { orgId, agentId } = options;
+  return transaction(db, async (tx) => {
+    await lock(tx, options);
+    const current = await get(tx, options);
+    if (options.expectedVersion !== 0 && options.expectedVersion !== current.version) {
+      refuse(
+        "aborted",
+        `the agent is at version ${current.version}, not ${options.expectedVersion}; read it again`,
+        { retryAfterMs: 0 },
+      );
+    }
+    const values = options.change(current);
+    const { revised, changed, changes } = changesOf(current, values);
+    if (changed.includes("owner_id")) await requireOwner(tx, { orgId, ownerId: values.ownerId });
+    if (changed.includes("device_id")) await requireDevice(tx, { orgId, deviceId: values.deviceId });
+    if (current.isDefault && !values.isDefault) {
+      refuse("failed_precondition", "an org keeps a default agent; make another one the default instead", {
+        field: "is_default",
+      });
+    }
+    if (changed.length === 0) return { agent: current, changed };
+    const version = current.version + (revised ? 1 : 0);
+    if (options.isDryRun) return { agent: { ...current, ...values, version }, changed };
+    await tx
+      .updateTable("agent")
+      .set({ name: values.name, owner_id: values.ownerId, device_id: values.deviceId })
+      .set({ no_executor_reason: values.noExecutorReason, version, updated_at: sql<Date>`now()` })
+      .where("org_id", "=", orgId)
+      .where("id", "=", agentId)
+      .execute();
+    if (revised) {
+      await tx
+        .insertInto("agent_revision")
+        .values({
+          org_id: orgId,
+          agent_id: agentId,
+          version,
+          name: values.name,
+          settings: JSON.stringify(values.settings),
+        })
+        .execute();
+    }
+    if (changed.includes("is_default")) {
+      await tx.updateTable("org").set({ default_agent_id: agentId }).where("id", "=", orgId).execute();
+    }
+    const agent = await get(tx, options);
+    await events.append(tx, orgId, [
+      { kind: "agent.updated", actor: options.actor, data: { agent_id: agentId, version, changed, changes } },
+    ]);
+    return { agent, changed };
+  });
+}
+
+/** What a run does not carry: changing it makes no new version. */
+const unversioned = new Set(["owner_id", "is_default", "device_id", "no_executor_reason"]);
+
+/** `revised`: a name or a setting is among them. Fields by their names in the API. */
+function changesOf(
+  current: Agent,
+  values: AgentValues,
+): { revised: boolean; changed: string[]; changes: Json } {
+  const fields = [...new Set([...Object.keys(current.settings), ...Object.keys(values.settings)])].sort();
+  const flat = (agent: AgentValues) => ({
+    name: agent.name,
+    ...Object.fromEntries(fields.map((field) => [snakeCase(field), agent.settings[field]])),
+    owner_id: agent.ownerId,
+    is_default: agent.isDefault,
+    device_id: agent.deviceId,
+    no_executor_reason: agent.noExecutorReason,
+  });
+  const { changed, changes } = describe(flat(current), flat(values));
+  return {
+    revised: changed.some((field) => !unversioned.has(field)),
+    changed,
+    changes,
+  };
+}
+
+/**
+ * Removes an agent and its platforms, with the events `platform.deleted` and `agent.deleted`. Its revisions stay for the
+ * runs that point at them, its watchers for an agent that comes back. Returns the platforms, to be stopped. Refuses with
+ * `not_found`, and `failed_precondition` for the org's default agent.
+ */
+export function remove(
+  db: Db,
+  options: Named & { actor: string },
+): Promise<{ platforms: platforms.Platform[] }> {
+  const { orgId, agentId } = options;
+  return transaction(db, async (tx) => {
+    await lock(tx, options);
+    const agent = await get(tx, options);
+    if (agent.isDefault) {
+      refuse(
+        "failed_precondition",
+        `"${agentId}" is the org's default agent; make another one the default first`,
+      );
+    }
+    const removed = await platforms.removeAllOfAgent(tx, options);
+    await tx.deleteFrom("agent").where("org_id", "=", orgId).where("id", "=", agentId).execute();
+    await events.append(tx, orgId, [
+      ...removed.map((platform) => platforms.deletedEvent(platform, options.actor)),
+      { kind: "agent.deleted", actor: options.actor, data: { agent_id: agentId, name: agent.name } },
+    ]);
+    return { platforms: removed };
+  });
+}
+
+/** A field as the API spells it. */
+function snakeCase(field: string): string {
+  return field.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+}
+
+/** Locks the agent's row: one that changes it comes after the other. Refuses with `not_found`. */
+async function lock(tx: Db, options: Named): Promise<void> {
+  const row = await tx
+    .selectFrom("agent")
+    .select("id")
+    .where("org_id", "=", options.orgId)
+    .where("id", "=", options.agentId)
+    .forUpdate()
+    .executeTakeFirst();
+  if (!row) notFound(options.agentId);
+}

@@ -1,0 +1,124 @@
+import { sql } from "kysely";
+import { refuse } from "../../errors.ts";
+import type { Db } from "../pg/database.ts";
+import type { Role } from "../pg/schema.ts";
+
+/** A person in an org. */
+export type Member = {
+  userId: string;
+  name: string;
+  email: string | null;
+  role: Role;
+  createdAt: Date;
+};
+
+function select(db: Db) {
+  return db
+    .selectFrom("member as m")
+    .innerJoin("user as u", "u.id", "m.user_id")
+    .select(["m.user_id as userId", "u.name", "u.email", "m.role", "m.created_at as createdAt"]);
+}
+
+/** The member, if the person is one. */
+export function find(db: Db, options: { orgId: string; userId: string }): Promise<Member | undefined> {
+  return select(db)
+    .where("m.org_id", "=", options.orgId)
+    .where("m.user_id", "=", options.userId)
+    .executeTakeFirst();
+}
+
+/** The org's members by id, which is the order in which Pinion got to know them, at most `limit`; those after `afterId`. */
+export function list(
+  db: Db,
+  options: { orgId: string; limit: number; afterId?: string | undefined },
+): Promise<Member[]> {
+  let query = select(db).where("m.org_id", "=", options.orgId).orderBy("m.user_id").limit(options.limit);
+  if (options.afterId !== undefined) query = query.where("m.user_id", ">", options.afterId);
+  return query.execute();
+}
+
+/**
+ * The person with the email address, made if Pinion does not know it, and locked until the commit. People are of no org,
+ * so this knows none.
+ */
+export async function ensureUser(db: Db, options: { email: string; name: string }): Promise<string> {
+  const email = options.email.toLowerCase();
+  const { rows } = await sql<{ id: string }>`
+    insert into "user" (name, email) values (${options.name || email}, ${email})
+    -- Nothing changes, but the row is locked and returned.
+    on conflict (email) do update set email = excluded.email
+    returning id`.execute(db);
+  return rows[0]!.id;
+}
+
+/**
+ * Holds, until the commit, that the person is a member: whoever removes them waits. False for who is none.
+ */
+export async function hold(tx: Db, options: { orgId: string; userId: string }): Promise<boolean> {
+  const row = await tx
+    .selectFrom("member")
+    .select("role")
+    .where("org_id", "=", options.orgId)
+    .where("user_id", "=", options.userId)
+    .forKeyShare()
+    .executeTakeFirst();
+  return row !== undefined;
+}
+
+/** {@link hold} that holds the role too: whoever changes it waits. Undefined for who is no member. */
+export async function holdRole(
+  tx: Db,
+  options: { orgId: string; userId: string },
+): Promise<Role | undefined> {
+  const row = await tx
+    .selectFrom("member")
+    .select("role")
+    .where("org_id", "=", options.orgId)
+    .where("user_id", "=", options.userId)
+    .forShare()
+    .executeTakeFirst();
+  return row?.role;
+}
+
+/** The member's role, locked for a change until the commit: whoever holds it waits. Undefined for who is no member. */
+export async function lock(tx: Db, options: { orgId: string; userId: string }): Promise<Role | undefined> {
+  const row = await tx
+    .selectFrom("member")
+    .select("role")
+    .where("org_id", "=", options.orgId)
+    .where("user_id", "=", options.userId)
+    .forUpdate()
+    .executeTakeFirst();
+  return row?.role;
+}
+
+/** The owner who has been one for the longest time; null if there is none. */
+export async function findFirstOwner(db: Db, options: { orgId: string }): Promise<string | null> {
+  const row = await db
+    .selectFrom("member")
+    .select("user_id")
+    .where("org_id", "=", options.orgId)
+    .where("role", "=", "owner")
+    .orderBy("created_at")
+    .orderBy("user_id")
+    .limit(1)
+    .executeTakeFirst();
+  return row?.user_id ?? null;
+}
+
+/** The owners' ids; of two who change them at once, the second waits and sees what the first one left. */
+export async function lockOwners(tx: Db, orgId: string): Promise<string[]> {
+  // Their own rows are not enough: two owners who remove each other would each lock the other's first.
+  await sql`select pg_advisory_xact_lock(hashtextextended(${`members ${orgId}`}, 0))`.execute(tx);
+  const rows = await tx
+    .selectFrom("member")
+    .select("user_id")
+    .where("org_id", "=", orgId)
+    .where("role", "=", "owner")
+    .execute();
+  return rows.map((row) => row.user_id);
+}
+
+export function refuseLastOwner(): never {
+  refuse("failed_precondition", "this is the org's last owner; make another member its owner first");
+}

@@ -1,0 +1,298 @@
+import { sql } from "kysely";
+import { refuse } from "../../errors.ts";
+import * as agents from "../agents/agents.ts";
+import { healAgent } from "../agents/healing.ts";
+import type { Db } from "../pg/database.ts";
+import { transaction } from "../pg/database.ts";
+import type { Json } from "../pg/schema.ts";
+import * as events from "../work/events.ts";
+import * as callers from "./callers.ts";
+import * as members from "./members.ts";
+import * as requests from "./requests.ts";
+import { requireAdmin } from "./roles.ts";
+import * as tokens from "./tokens.ts";
+
+/** The org of a first start, which is its operator's. */
+export const localOrgId = "local";
+/** The agent that every new org gets. */
+export const defaultAgentId = "pinion-default";
+
+const defaultAgentIdentity = `You are Pinion's default agent. You run on one of your user's own machines, on a schedule or when asked, and nobody watches while you work: what you print is the result.
+
+Do what the prompt asks, with what you find on this machine. Be brief and concrete. If you lack history or context, say so; do not invent.`;
+
+export type Org = { id: string; name: string; defaultAgentId: string | null; createdAt: Date };
+
+/**
+ * What a server gives to default agents: the providers whose keys it has, for example "anthropic", and, if people reach
+ * it at a URL, its MCP server.
+ */
+type Providers = { installedProviders: readonly string[]; publicUrl?: string | undefined };
+
+/** The settings of a default agent that nobody has changed. */
+function defaultSettings({ installedProviders, publicUrl }: Providers): Json {
+  const mcpServers = agents.injectedServers(publicUrl);
+  return {
+    identity: defaultAgentIdentity,
+    ...(mcpServers.length > 0 ? { mcpServers } : {}),
+    ...(installedProviders.length > 0 ? { installedProviders: [...installedProviders] } : {}),
+  };
+}
+
+/** The org. Refuses with `not_found`. */
+export async function get(db: Db, options: { orgId: string }): Promise<Org> {
+  const org = await db
+    .selectFrom("org")
+    .select(["id", "name", "default_agent_id as defaultAgentId", "created_at as createdAt"])
+    .where("id", "=", options.orgId)
+    .executeTakeFirst();
+  return org ?? refuse("not_found", `there is no org "${options.orgId}"`);
+}
+
+/**
+ * On an empty database: the org `local`, its owner, the agent `pinion-default` as the org's default, and a token of
+ * the owner (read, write, admin), whose secret is returned this once. Undefined if there was an org already, or if
+ * another replica did it first; the sentinel `metadata.bootstrapped_at` says that it was done.
+ *
+ * `keep` puts the secret where people find it, before the commit: a start that ends in between begins anew, and never
+ * leaves an org that nobody has a token for. If it throws, nothing is done.
+ */
+export function ensureBootstrap(
+  db: Db,
+  providers: Providers = { installedProviders: [] },
+  keep: (secret: string) => void = () => {},
+): Promise<{ orgId: string; userId: string; secret: string } | undefined> {
+  return transaction(db, async (tx) => {
+    // Of two replicas at once, the second waits here for the first one's commit and then inserts nothing.
+    const { rows } = await sql`
+      insert into org (id, name, metadata)
+      select ${localOrgId}, 'Local', jsonb_build_object('bootstrapped_at', now())
+      where not exists (select from org)
+      on conflict (id) do nothing
+      returning id`.execute(tx);
+    if (rows.length === 0) return undefined;
+    const owner = await tx
+      .insertInto("user")
+      .values({ name: "Owner" })
+      .returning("id")
+      .executeTakeFirstOrThrow();
+    const secret = await furnish(tx, {
+      orgId: localOrgId,
+      ownerId: owner.id,
+      actor: "pinion",
+      tokenLabel: "bootstrap",
+      ...providers,
+    });
+    keep(secret);
+    return { orgId: localOrgId, userId: owner.id, secret };
+  });
+}
+
+/**
+ * A new org with its owner, who is found or made by the email address, its default agent, and a token of the owner
+ * (read, write, admin), whose secret is returned this once. The token is good in this org alone, where nothing is of
+ * anybody yet: of a person who is known already it opens nothing that was there before. Refuses with `already_exists`, also
+ * for a repeat of a request id, and as {@link callers.whileGood} does.
+ */
+export function create(
+  db: Db,
+  options: {
+    orgId: string;
+    name: string;
+    owner: { email: string; name: string };
+    actor: string;
+    caller: callers.Caller;
+    requestId: string;
+  } & Providers,
+): Promise<{ org: Org; owner: members.Member; secret: string }> {
+  const { orgId, name, actor, installedProviders, publicUrl } = options;
+  const request = {
+    orgId: options.caller.orgId,
+    actor,
+    rpc: "OrgService/CreateOrg",
+    requestId: options.requestId,
+  };
+  return callers.whileGood(db, options.caller, async (tx, held) => {
+    requireAdmin(held.role);
+    const made = await requests.begin(tx, request);
+    if (made) refuseRepeat(made);
+    const inserted = await tx
+      .insertInto("org")
+      .values({ id: orgId, name })
+      // Whoever makes the same one may not have committed yet: this waits for it.
+      .onConflict((conflict) => conflict.doNothing())
+      .returning("id")
+      .executeTakeFirst();
+    if (!inserted) refuse("already_exists", `an org "${orgId}" exists already`, { field: "org_id" });
+    const ownerId = await members.ensureUser(tx, options.owner);
+    const secret = await furnish(tx, {
+      orgId,
+      ownerId,
+      actor,
+      tokenLabel: "owner",
+      creatorId: options.caller.userId,
+      installedProviders,
+      publicUrl,
+      beforeEvents: (tokenId) => requests.record(tx, request, { org_id: orgId, token_id: tokenId }),
+    });
+    return {
+      org: await get(tx, { orgId }),
+      owner: (await members.find(tx, { orgId, userId: ownerId }))!,
+      secret,
+    };
+  });
+}
+
+function refuseRepeat(made: { org_id?: string; token_id?: string }): never {
+  refuse(
+    "already_exists",
+    `an earlier call with this request_id made the org "${made.org_id}", and its owner's token ${made.token_id}, whose ` +
+      "secret was shown then and is kept nowhere",
+    { field: "request_id" },
+  );
+}
+
+/** What a new org begins with: its owner, its default agent and the owner's token, with their events. */
+async function furnish(
+  tx: Db,
+  options: {
+    orgId: string;
+    ownerId: string;
+    actor: string;
+    tokenLabel: string;
+    creatorId?: string | null;
+    beforeEvents?: (tokenId: string) => Promise<void>;
+  } & Providers,
+): Promise<string> {
+  const { orgId, ownerId, actor } = options;
+  await tx.insertInto("member").values({ org_id: orgId, user_id: ownerId, role: "owner" }).execute();
+  await agents.ensure(tx, {
+    orgId,
+    agentId: defaultAgentId,
+    name: "Pinion",
+    ownerId,
+    settings: defaultSettings(options),
+  });
+  await markDefaultAgent(tx, { orgId, hasProviders: options.installedProviders.length > 0 });
+  const { token, secret } = await tokens.issue(tx, {
+    orgId,
+    kind: "pat",
+    label: options.tokenLabel,
+    scopes: ["read", "write", "admin"],
+    userId: ownerId,
+    creatorId: options.creatorId ?? null,
+  });
+  await options.beforeEvents?.(token.id);
+  await events.append(tx, orgId, [
+    { kind: "org.created", actor, data: { owner_id: ownerId, agent_id: defaultAgentId } },
+    {
+      kind: "token.created",
+      actor,
+      data: { token_id: token.id, kind: "pat", label: options.tokenLabel, user_id: ownerId },
+    },
+  ]);
+  return secret;
+}
+
+/** Makes the default agent the org's, where it names none, and sets the sentinels of what was done for it. */
+async function markDefaultAgent(tx: Db, options: { orgId: string; hasProviders: boolean }): Promise<void> {
+  await sql`
+    update org set
+      default_agent_id = coalesce(default_agent_id, ${defaultAgentId}),
+      metadata = metadata || jsonb_build_object('default_agent_at', now())
+        || case when ${options.hasProviders} then jsonb_build_object('default_providers_at', now()) else '{}' end
+    where id = ${options.orgId}`.execute(tx);
+}
+
+/** Orgs that one pass of {@link provisionDefaultAgents} tends; those that it leaves have their turn at the next. */
+const orgsPerPassMax = 500;
+
+/**
+ * Gives every org its default agent, once ever (sentinel `metadata.default_agent_at`), and fills in what an older version
+ * left open in one that is there: an owner, and the providers (sentinel `metadata.default_providers_at`), each only while
+ * it is empty, as a new version of the agent. What a person changed or deleted stays so. Safe on all replicas at once;
+ * answers how many orgs were changed.
+ */
+export async function provisionDefaultAgents(db: Db, providers: Providers): Promise<number> {
+  const changed = new Set<string>();
+  for (let after = ""; ; ) {
+    const rows = await db
+      .selectFrom("org")
+      .select("id")
+      .where("id", ">", after)
+      .where(
+        sql<boolean>`(not metadata ? 'default_agent_at'
+          or (${providers.installedProviders.length > 0} and not metadata ? 'default_providers_at')
+          or exists (select from agent a where a.org_id = org.id and a.id = ${defaultAgentId} and a.owner_id is null))`,
+      )
+      .orderBy("id")
+      .limit(orgsPerPassMax)
+      .execute();
+    for (const { id } of rows) if (await tend(db, id, providers)) changed.add(id);
+    if (rows.length < orgsPerPassMax) return changed.size;
+    after = rows.at(-1)!.id;
+  }
+}
+
+/** One org of {@link provisionDefaultAgents}. True if its agent was made or changed. */
+function tend(db: Db, orgId: string, providers: Providers): Promise<boolean> {
+  const hasProviders = providers.installedProviders.length > 0;
+  return transaction(db, async (tx) => {
+    // Of two replicas at once, the second waits here and sees what the first one did.
+    const org = await tx
+      .selectFrom("org")
+      .select(["metadata", "default_agent_id"])
+      .where("id", "=", orgId)
+      .forNoKeyUpdate()
+      .executeTakeFirst();
+    if (!org) return false;
+    const isProvisioned = "default_agent_at" in org.metadata || "bootstrapped_at" in org.metadata;
+    const ownerId = await members.findFirstOwner(tx, { orgId });
+    if (!isProvisioned && org.default_agent_id === null && ownerId !== null) {
+      const isNew = await agents.ensure(tx, {
+        orgId,
+        agentId: defaultAgentId,
+        name: "Pinion",
+        ownerId,
+        settings: defaultSettings(providers),
+      });
+      await markDefaultAgent(tx, { orgId, hasProviders: isNew && hasProviders });
+      if (isNew) {
+        await events.append(tx, orgId, [
+          { kind: "agent.created", actor: "pinion", data: { agent_id: defaultAgentId } },
+        ]);
+        return true;
+      }
+    } else if (!("default_agent_at" in org.metadata)) {
+      await sql`
+        update org set metadata = metadata || jsonb_build_object('default_agent_at', now())
+        where id = ${orgId}`.execute(tx);
+    }
+    const healed = await healAgent(tx, {
+      orgId,
+      agentId: defaultAgentId,
+      ownerId,
+      installedProviders: "default_providers_at" in org.metadata ? [] : providers.installedProviders,
+    });
+    if (hasProviders && healed.isFound) {
+      await sql`
+        update org set metadata = metadata || jsonb_build_object('default_providers_at', now())
+        where id = ${orgId}`.execute(tx);
+    }
+    if (healed.filled.length === 0) return false;
+    await events.append(tx, orgId, [
+      { kind: "agent.updated", actor: "pinion", data: { agent_id: defaultAgentId, changed: healed.filled } },
+    ]);
+    return true;
+  });
+}
+
+/** The agent that stands in where none is named; null if the org has none. */
+export async function findDefaultAgentId(db: Db, options: { orgId: string }): Promise<string | null> {
+  const org = await db
+    .selectFrom("org")
+    .select("default_agent_id")
+    .where("id", "=", options.orgId)
+    .executeTakeFirst();
+  return org?.default_agent_id ?? null;
+}

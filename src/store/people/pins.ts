@@ -1,0 +1,52 @@
+import { refuse } from "../../errors.ts";
+import type { Db } from "../pg/database.ts";
+import * as members from "./members.ts";
+
+/**
+ * Holds, until the commit, that something may be pinned to the device: it is the org's, no fleet worker, and its owner is a
+ * member. Refuses with `not_found` and `failed_precondition`; `workerIs` says which of them a fleet worker is.
+ */
+export async function requirePinnable(
+  tx: Db,
+  options: {
+    orgId: string;
+    deviceId: string;
+    field: string;
+    workerIs: "not_found" | "failed_precondition";
+  },
+): Promise<void> {
+  const { orgId, deviceId, field, workerIs } = options;
+  // The member before the device, as memberRemovals.remove does, so that neither waits for the other.
+  const owner = await tx
+    .selectFrom("device")
+    .select("owner_id")
+    .where("org_id", "=", orgId)
+    .where("id", "=", deviceId)
+    .executeTakeFirst();
+  const isOwned = owner?.owner_id
+    ? await members.hold(tx, { orgId, userId: owner.owner_id })
+    : // Enrolled by a service, which is no member and cannot leave.
+      true;
+  const device = await tx
+    .selectFrom("device")
+    .select(["label", "is_worker"])
+    .where("org_id", "=", orgId)
+    .where("id", "=", deviceId)
+    .forKeyShare()
+    .executeTakeFirst();
+  if (!device) refuse("not_found", `there is no device ${deviceId}`, { field });
+  if (device.is_worker) {
+    refuse(
+      workerIs,
+      `"${device.label}" is a fleet worker, which takes what is pinned to nobody; leave device_id empty for the fleet`,
+      { field },
+    );
+  }
+  if (!isOwned) {
+    refuse(
+      "failed_precondition",
+      `the owner of device "${device.label}" is no member of the org any more; have a member enrol it again`,
+      { field },
+    );
+  }
+}

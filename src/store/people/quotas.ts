@@ -1,0 +1,133 @@
+/**
+ * How much an org may have. A count is believed for some seconds, with what this replica has added to it meanwhile, and
+ * is made again before anything is refused. So what is made often, runs above all, is counted seldom; replicas that make
+ * much of it at once may go beyond a quota by as much as they make in that time.
+ */
+import { sql } from "kysely";
+import { refuse } from "../../errors.ts";
+import type { Db } from "../pg/database.ts";
+
+export type Noun = "runs" | "turns" | "watchers" | "devices" | "tokens";
+
+/** Of each noun, unless the org's metadata says otherwise ("runs_max": 500). */
+export type QuotaDefaults = Readonly<Record<Noun, number>>;
+
+export type Quota = { max: number; room: number };
+
+export type Quotas = {
+  /** How many more each of the orgs may have. */
+  find(db: Db, noun: Noun, orgIds: readonly string[]): Promise<ReadonlyMap<string, Quota>>;
+  /** So many were made of it. */
+  add(noun: Noun, orgId: string, count: number): void;
+  /** Refuses with `resource_exhausted` if the org may have no more; otherwise counts one that the caller makes. */
+  requireRoom(db: Db, noun: Noun, orgId: string): Promise<void>;
+};
+
+/** A count is believed so long while there is room, and so long while there is none. */
+const believedMs = 5_000;
+const fullBelievedMs = 100;
+/** Counts that are kept; the oldest goes first. */
+const countsMax = 10_000;
+
+type Count = { max: number; used: number; counted: number; at: number };
+
+export function createQuotas(defaults: QuotaDefaults): Quotas {
+  const counts = new Map<string, Count>();
+  const keyOf = (noun: Noun, orgId: string) => `${noun} ${orgId}`;
+
+  function believed(noun: Noun, orgId: string): Count | undefined {
+    const count = counts.get(keyOf(noun, orgId));
+    if (!count) return undefined;
+    const ageMs = performance.now() - count.at;
+    if (count.used < count.max) return ageMs < believedMs ? count : undefined;
+    // Nothing is refused by what was only added to a count: some of it may have ended, or not have been made.
+    return count.counted >= count.max && ageMs < fullBelievedMs ? count : undefined;
+  }
+
+  const quotas: Quotas = {
+    async find(db, noun, orgIds) {
+      const unknown = orgIds.filter((orgId) => !believed(noun, orgId));
+      const rows = unknown.length === 0 ? [] : await count(db, noun, unknown, defaults[noun]);
+      for (const { orgId, max, used } of rows) {
+        const key = keyOf(noun, orgId);
+        counts.delete(key);
+        if (counts.size >= countsMax) counts.delete(counts.keys().next().value!);
+        counts.set(key, { max, used, counted: used, at: performance.now() });
+      }
+      return new Map(
+        orgIds.map((orgId) => {
+          const { max, used } = counts.get(keyOf(noun, orgId)) ?? { max: defaults[noun], used: 0 };
+          return [orgId, { max, room: Math.max(0, max - used) }];
+        }),
+      );
+    },
+    add(noun, orgId, made) {
+      const known = counts.get(keyOf(noun, orgId));
+      if (known) known.used += made;
+    },
+    async requireRoom(db, noun, orgId) {
+      const { max, room } = (await quotas.find(db, noun, [orgId])).get(orgId)!;
+      if (room > 0) return quotas.add(noun, orgId, 1);
+      refuse("resource_exhausted", `the org is at its limit of ${max} ${meanings[noun]}; ${advice[noun]}`, {
+        retryAfterMs: retryAfterMs[noun],
+      });
+    },
+  };
+  return quotas;
+}
+
+/** Said of a slot that became no run. */
+export function fullText(max: number): string {
+  return `the org was at its limit of ${max} ${meanings.runs}`;
+}
+
+const meanings: Record<Noun, string> = {
+  runs: "active runs",
+  turns: "live turns",
+  watchers: "watchers",
+  devices: "devices, with open join codes",
+  tokens: "tokens of people and services",
+};
+
+const advice: Record<Noun, string> = {
+  runs: "wait until some have ended, cancel some, or have PINION_RUNS_PER_ORG raised",
+  turns: "wait until some have ended, cancel some, or have PINION_TURNS_PER_ORG raised",
+  watchers: "delete some, or have PINION_WATCHERS_PER_ORG raised",
+  devices: "delete some, or have PINION_DEVICES_PER_ORG raised",
+  tokens: "revoke some, or have PINION_TOKENS_PER_ORG raised",
+};
+
+/** Runs and turns end by themselves; of the rest somebody has to remove some. */
+const retryAfterMs: Record<Noun, number> = {
+  runs: 10_000,
+  turns: 5_000,
+  watchers: 600_000,
+  devices: 600_000,
+  tokens: 600_000,
+};
+
+/** What there is of it; each is a scan of one org's part of an index. */
+const used = {
+  runs: sql`select count(*) from run r where r.org_id = o.id`,
+  turns: sql`select count(*) from turn t where t.org_id = o.id`,
+  watchers: sql`select count(*) from watcher w where w.org_id = o.id`,
+  devices: sql`select (select count(*) from device d where d.org_id = o.id)
+    + (select count(*) from join_code c where c.org_id = o.id and c.used_at is null and c.expires_at > now())`,
+  tokens: sql`select count(*) from token t where t.org_id = o.id and t.kind <> 'dev' and t.revoked_at is null
+    and (t.expires_at is null or t.expires_at > now())`,
+} as const satisfies Record<Noun, unknown>;
+
+async function count(
+  db: Db,
+  noun: Noun,
+  orgIds: readonly string[],
+  max: number,
+): Promise<{ orgId: string; max: number; used: number }[]> {
+  const key = `${noun}_max`;
+  const { rows } = await sql<{ orgId: string; max: number; used: number }>`
+    select o.id as "orgId", (${used[noun]}) as used,
+      case when jsonb_typeof(o.metadata -> ${key}) = 'number' then (o.metadata ->> ${key})::numeric::bigint
+        else ${max}::bigint end as max
+    from org o where o.id = any(${orgIds}::text[])`.execute(db);
+  return rows;
+}

@@ -1,0 +1,58 @@
+/**
+ * What a person's role allows. Pure.
+ *
+ * - Only an owner makes, demotes or removes owners; admins manage admins and members. A service with the scope "admin"
+ *   does what an admin does, and so does Pinion itself where nobody calls.
+ * - A person's token has no scope above the role: a member's never has "admin".
+ */
+import { refuse } from "../../errors.ts";
+import type { Role } from "../pg/schema.ts";
+
+const beyond: Record<Role, readonly string[]> = { owner: [], admin: [], member: ["admin"] };
+/** What a scope brings with it, that stays when the scope itself is taken away. */
+const brought = ["read", "write"];
+
+/** The first of the scopes that is above the role. */
+export function findScopeBeyond(role: Role, scopes: readonly string[]): string | undefined {
+  return scopes.find((scope) => beyond[role].includes(scope));
+}
+
+/** The scopes that a token keeps under the role: of one that is too strong, what it brought with it. */
+export function cutScopes(role: Role, scopes: readonly string[]): string[] {
+  if (!findScopeBeyond(role, scopes)) return [...scopes];
+  return [...new Set([...scopes.filter((scope) => !beyond[role].includes(scope)), ...brought])].sort();
+}
+
+/** Refuses with `permission_denied` scopes above the role. */
+export function requireScopes(role: Role, scopes: readonly string[], field: string): void {
+  const scope = findScopeBeyond(role, scopes);
+  if (!scope) return;
+  refuse(
+    "permission_denied",
+    `a token of a person with the role "${role}" cannot have the scope "${scope}"; leave it out, or have an owner or admin change the role`,
+    { field },
+  );
+}
+
+/** Refuses with `permission_denied` who is an owner or admin no more, whatever a token that was looked up before said. */
+export function requireAdmin(caller: Role | null): void {
+  if (caller === "member") refuse("permission_denied", 'the token lacks the scope "admin"');
+}
+
+/**
+ * Refuses with `permission_denied` who may not make somebody with the role `from` one with the role `to`; undefined: no
+ * member. `caller` is the caller's role; null for a service.
+ */
+export function requireMayManage(
+  caller: Role | null,
+  { from, to }: { from: Role | undefined; to: Role | undefined },
+): void {
+  requireAdmin(caller);
+  if (caller === "owner" || (from !== "owner" && to !== "owner")) return;
+  refuse(
+    "permission_denied",
+    from === to
+      ? "only an owner may change an owner"
+      : "only an owner may make, demote or remove an owner; ask one of them",
+  );
+}

@@ -1,0 +1,380 @@
+import { sql } from "kysely";
+import { refuse } from "../../errors.ts";
+import { newToken, secretHash } from "../../ids.ts";
+import type { Db } from "../pg/database.ts";
+import { transaction } from "../pg/database.ts";
+import type { Role, TokenKind, TokenRow } from "../pg/schema.ts";
+import * as events from "../work/events.ts";
+import * as requests from "./requests.ts";
+import { cutScopes, findScopeBeyond } from "./roles.ts";
+
+/** What a token's holder may be told of it: all but the hash. */
+export type Token = Omit<TokenRow, "sha256"> & {
+  /** Whoever made it is no member; looked at by {@link list} alone. */
+  has_creator_left?: boolean;
+};
+
+const columns = [
+  "org_id",
+  "id",
+  "kind",
+  "label",
+  "scopes",
+  "user_id",
+  "device_id",
+  "created_at",
+  "expires_at",
+  "last_used_at",
+  "revoked_at",
+  "rotated_at",
+  "creator_id",
+  "predecessor_id",
+] as const;
+
+export type NewTokenOptions = {
+  orgId: string;
+  kind: TokenKind;
+  label: string;
+  scopes: readonly string[];
+  userId?: string | null;
+  /** Of a `dev` token, and of no other. */
+  deviceId?: string | null;
+  /** The person who made it; null: a service, or Pinion. */
+  creatorId?: string | null;
+  /** The token that this one takes over from. */
+  predecessorId?: string;
+  /** Milliseconds from now, by the database's clock; absent: never. */
+  expiresInMs?: number | undefined;
+};
+
+/** Stores a new token. The secret is returned here and kept nowhere. */
+export async function issue(db: Db, options: NewTokenOptions): Promise<{ token: Token; secret: string }> {
+  const secret = newToken(options.kind);
+  const token = await db
+    .insertInto("token")
+    .values({
+      org_id: options.orgId,
+      kind: options.kind,
+      label: options.label,
+      sha256: secretHash(secret),
+      scopes: [...options.scopes],
+      user_id: options.userId ?? null,
+      device_id: options.deviceId ?? null,
+      creator_id: options.creatorId ?? null,
+      predecessor_id: options.predecessorId ?? null,
+      expires_at:
+        options.expiresInMs === undefined
+          ? null
+          : sql<Date>`now() + ${options.expiresInMs} * interval '1 millisecond'`,
+    })
+    .returning(columns)
+    .executeTakeFirstOrThrow();
+  return { token, secret };
+}
+
+/**
+ * {@link issue} with its event, `token.created`. A repeat of a request id refuses with `already_exists`, which names the
+ * token: its secret was shown once.
+ */
+export function create(
+  db: Db,
+  options: NewTokenOptions & { actor: string; requestId?: string },
+): Promise<{ token: Token; secret: string }> {
+  const { orgId, actor, requestId = "" } = options;
+  const request = { orgId, actor, requestId, rpc: "TokenService/CreateToken" };
+  return transaction(db, async (tx) => {
+    const made = await requests.begin(tx, request);
+    if (made) refuseRepeat(made.token_id);
+    const issued = await issue(tx, options);
+    await requests.record(tx, request, { token_id: issued.token.id });
+    await events.append(tx, options.orgId, [
+      {
+        kind: "token.created",
+        actor: options.actor,
+        deviceId: options.deviceId ?? null,
+        data: {
+          token_id: issued.token.id,
+          kind: options.kind,
+          label: options.label,
+          scopes: [...options.scopes],
+        },
+      },
+    ]);
+    return issued;
+  });
+}
+
+export function refuseRepeat(tokenId: string): never {
+  refuse(
+    "already_exists",
+    `an earlier call with this request_id made the token ${tokenId}, whose secret was shown then and is kept nowhere; ` +
+      "revoke that token, and ask again with another request_id",
+    { field: "request_id" },
+  );
+}
+
+/**
+ * Takes the scopes that are above the role from a person's tokens, and from the tokens of services that the person made,
+ * whose secrets the person may know. With `keepsServices` the latter stay as they are.
+ */
+export async function cutToRole(
+  tx: Db,
+  options: { orgId: string; userId: string; role: Role; keepsServices: boolean },
+): Promise<RoleCut> {
+  const { orgId, userId, role } = options;
+  const rows = await tx
+    .selectFrom("token")
+    .select(["id", "scopes", "kind"])
+    .where("org_id", "=", orgId)
+    .where((eb) => eb.or([eb("user_id", "=", userId), eb("creator_id", "=", userId).and("kind", "=", "svc")]))
+    .where("revoked_at", "is", null)
+    .where(sql<boolean>`coalesce(expires_at > now(), true)`)
+    .orderBy("id")
+    .forNoKeyUpdate()
+    .execute();
+  const tooStrong = rows.filter(({ scopes }) => findScopeBeyond(role, scopes));
+  const cut = tooStrong.filter(({ kind }) => kind !== "svc" || !options.keepsServices);
+  for (const { id, scopes } of cut) {
+    await tx
+      .updateTable("token")
+      .set({ scopes: cutScopes(role, scopes) })
+      .where("org_id", "=", orgId)
+      .where("id", "=", id)
+      .execute();
+  }
+  const servicesCut = cut.filter(({ kind }) => kind === "svc").length;
+  return {
+    tokenIds: cut.map(({ id }) => id),
+    servicesCut,
+    servicesKept: tooStrong.length - cut.length,
+  };
+}
+
+export type RoleCut = {
+  /** Of all that may do less now. */
+  tokenIds: string[];
+  /** Of these, tokens of services. */
+  servicesCut: number;
+  /** Tokens of services that are above the role and stayed so. */
+  servicesKept: number;
+};
+
+/** A token as the guard sees it. */
+export type Credential = {
+  orgId: string;
+  tokenId: string;
+  kind: TokenKind;
+  scopes: string[];
+  userId: string | null;
+  deviceId: string | null;
+  /** Until it expires, by the database's clock; null if never. Negative or 0 if it has. */
+  expiresInMs: number | null;
+  isRevoked: boolean;
+};
+
+/**
+ * The tokens of these hashes, in their order; undefined where there is none. The one read of tenant data that knows no
+ * org yet: the token is what tells it.
+ */
+export async function findByHashes(db: Db, hashes: readonly Buffer[]): Promise<(Credential | undefined)[]> {
+  const rows = await db
+    .selectFrom("token")
+    .select(["sha256", "org_id", "id", "kind", "scopes", "user_id", "device_id", "revoked_at"])
+    .select(sql<number | null>`(extract(epoch from expires_at - now()) * 1000)::bigint`.as("expires_in_ms"))
+    .where("sha256", "=", sql<Buffer>`any(${[...hashes]}::bytea[])`)
+    .execute();
+  const found = new Map(
+    rows.map((row) => [
+      row.sha256.toString("hex"),
+      {
+        orgId: row.org_id,
+        tokenId: row.id,
+        kind: row.kind,
+        scopes: row.scopes,
+        userId: row.user_id,
+        deviceId: row.device_id,
+        expiresInMs: row.expires_in_ms,
+        isRevoked: row.revoked_at !== null,
+      },
+    ]),
+  );
+  return hashes.map((hash) => found.get(hash.toString("hex")));
+}
+
+/** Which of these tokens are good no more: revoked, expired or gone. One statement for all. */
+export async function findEnded(
+  db: Db,
+  held: readonly { orgId: string; tokenId: string }[],
+): Promise<Set<string>> {
+  if (held.length === 0) return new Set();
+  const { rows } = await sql<{ id: string }>`
+    select h.id
+    from unnest(${held.map(({ orgId }) => orgId)}::text[], ${held.map(({ tokenId }) => tokenId)}::uuid[]) as h(org_id, id)
+      left join token t on t.org_id = h.org_id and t.id = h.id
+    where t.id is null or t.revoked_at is not null or t.expires_at <= now()`.execute(db);
+  return new Set(rows.map((row) => row.id));
+}
+
+export async function find(db: Db, options: { orgId: string; tokenId: string }): Promise<Token | undefined> {
+  return db
+    .selectFrom("token")
+    .select(columns)
+    .where("org_id", "=", options.orgId)
+    .where("id", "=", options.tokenId)
+    .executeTakeFirst();
+}
+
+/** The org's tokens, newest first, at most `limit`; those older than `beforeId` if given. */
+export function list(
+  db: Db,
+  options: { orgId: string; limit: number; beforeId?: string | undefined },
+): Promise<Token[]> {
+  let query = db
+    .selectFrom("token")
+    .select(columns)
+    .select(
+      sql<boolean>`creator_id is not null and not exists (select from member m
+        where m.org_id = token.org_id and m.user_id = token.creator_id)`.as("has_creator_left"),
+    )
+    .where("org_id", "=", options.orgId)
+    .orderBy("id", "desc")
+    .limit(options.limit);
+  if (options.beforeId !== undefined) query = query.where("id", "<", options.beforeId);
+  return query.execute();
+}
+
+/** Ends a token, with the event `token.revoked`; one that is revoked stays as it is. Undefined if the org has none such. */
+export function revoke(
+  db: Db,
+  options: { orgId: string; tokenId: string; actor: string },
+): Promise<Token | undefined> {
+  return transaction(db, async (tx) => {
+    const revoked = await tx
+      .updateTable("token")
+      .set({ revoked_at: sql<Date>`now()` })
+      .where("org_id", "=", options.orgId)
+      .where("id", "=", options.tokenId)
+      .where("revoked_at", "is", null)
+      .returning(columns)
+      .executeTakeFirst();
+    if (!revoked) return find(tx, options);
+    await events.append(tx, options.orgId, [
+      {
+        kind: "token.revoked",
+        actor: options.actor,
+        deviceId: revoked.device_id,
+        data: { token_id: revoked.id, kind: revoked.kind, label: revoked.label },
+      },
+    ]);
+    return revoked;
+  });
+}
+
+/**
+ * A successor of a token, with the event `token.rotated`; the token itself expires after `overlapMs`, if it does not
+ * sooner. `expiresInMs` absent: the successor is good for as long as the token was when it was made; with
+ * `expiresInMsMax`, refuses with `permission_denied` what is longer. Refuses with `not_found`, and with
+ * `failed_precondition` for one that is revoked, expired, or has a successor.
+ */
+export function rotate(
+  db: Db,
+  options: {
+    orgId: string;
+    tokenId: string;
+    overlapMs: number;
+    expiresInMs: number | undefined;
+    /** Null: no bound. */
+    expiresInMsMax?: number | null;
+    /** The person who asks for it; null for a service. */
+    creatorId: string | null;
+    actor: string;
+  },
+): Promise<{ token: Token; secret: string; predecessor: Token }> {
+  const { orgId, tokenId } = options;
+  return transaction(db, async (tx) => {
+    const old = await tx
+      .selectFrom("token")
+      .select(columns)
+      .select(sql<boolean>`coalesce(expires_at <= now(), false)`.as("is_expired"))
+      .select(
+        sql<number | null>`(extract(epoch from expires_at - created_at) * 1000)::bigint`.as("lifetime_ms"),
+      )
+      .where("org_id", "=", orgId)
+      .where("id", "=", tokenId)
+      .forNoKeyUpdate()
+      .executeTakeFirst();
+    if (!old) refuse("not_found", `there is no token ${tokenId}`);
+    if (old.revoked_at || old.is_expired) {
+      refuse("failed_precondition", "the token has ended; make a new one instead");
+    }
+    if (old.rotated_at) {
+      refuse("failed_precondition", "the token has a successor already; rotate that one");
+    }
+    const expiresInMs = options.expiresInMs ?? old.lifetime_ms ?? undefined;
+    requireWithin(expiresInMs, options.expiresInMsMax ?? null);
+    const issued = await issue(tx, {
+      orgId,
+      kind: old.kind,
+      label: old.label,
+      scopes: old.scopes,
+      userId: old.user_id,
+      deviceId: old.device_id,
+      creatorId: options.creatorId,
+      predecessorId: tokenId,
+      expiresInMs,
+    });
+    const predecessor = await tx
+      .updateTable("token")
+      // least() passes over the null of a token that would never have expired.
+      .set({
+        expires_at: sql<Date>`least(expires_at, now() + ${options.overlapMs} * interval '1 millisecond')`,
+        rotated_at: sql<Date>`now()`,
+      })
+      .where("org_id", "=", orgId)
+      .where("id", "=", tokenId)
+      .returning(columns)
+      .executeTakeFirstOrThrow();
+    await events.append(tx, orgId, [
+      {
+        kind: "token.rotated",
+        actor: options.actor,
+        deviceId: old.device_id,
+        data: {
+          token_id: tokenId,
+          successor_id: issued.token.id,
+          kind: old.kind,
+          label: old.label,
+          overlap_ms: options.overlapMs,
+        },
+      },
+    ]);
+    return { ...issued, predecessor };
+  });
+}
+
+/** Refuses with `permission_denied` a token that is to be good for longer than `expiresInMsMax`; null: no bound. */
+export function requireWithin(expiresInMs: number | undefined, expiresInMsMax: number | null): void {
+  if (expiresInMsMax === null || (expiresInMs !== undefined && expiresInMs <= expiresInMsMax)) return;
+  refuse(
+    "permission_denied",
+    'a token without the scope "admin" cannot make one that outlives it: ' +
+      `ask for an expires_in of at most ${Math.floor(expiresInMsMax / 1_000)} s`,
+  );
+}
+
+/** Writes that these tokens were used about now, in one statement; locked in one order, for replicas that do it at once. */
+export async function recordUse(db: Db, uses: readonly { orgId: string; tokenId: string }[]): Promise<void> {
+  if (uses.length === 0) return;
+  await sql`
+    with held as materialized (
+      select t.org_id, t.id
+      from token t
+        join unnest(${uses.map((use) => use.orgId)}::text[], ${uses.map((use) => use.tokenId)}::uuid[]) as u(org_id, id)
+          on t.org_id = u.org_id and t.id = u.id
+      order by t.org_id, t.id
+      for no key update of t
+    )
+    update token t set last_used_at = now() from held h where t.org_id = h.org_id and t.id = h.id`.execute(
+    db,
+  );
+}

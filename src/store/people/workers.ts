@@ -1,0 +1,282 @@
+import { sql } from "kysely";
+import { refuse } from "../../errors.ts";
+import type { Db } from "../pg/database.ts";
+import * as events from "../work/events.ts";
+import * as devices from "./devices.ts";
+
+/**
+ * Fleet workers: rows of `device` that no person owns. A worker is whoever says hello under a service's token with an
+ * install_id; the row is made by its first hello, so that presence, epochs, beats and reaping are a device's. Several
+ * workers may share a token.
+ */
+
+/** Workers of one org, so that hellos with ever new install_ids are bounded. */
+const workersPerOrgMax = 1_000;
+
+/** How many rotations back a token is known as the successor of a worker's earlier one. */
+const rotationsMax = 20;
+
+/** Where a fleet worker may run: what it runs are local programs. */
+const platforms: ReadonlySet<string> = new Set<devices.Platform>(["macos", "linux", "windows"]);
+
+export type Entry = {
+  deviceId: string;
+  /** What the caller appends as the last of its transaction. */
+  events: Omit<events.NewEvent, "orgId">[];
+};
+
+/**
+ * The worker of a hello, made if it is new, and its row locked until the commit. The platform may change with each
+ * hello: nothing was enrolled for one.
+ *
+ * Refuses with `permission_denied` an install_id that is an enrolled device's, one of another token's worker that was
+ * heard of within `ttlMs` (a token that took over from that one by rotation may have it, and so may any once that token has
+ * ended), and a platform without local programs; with `resource_exhausted` when the org has 1,000 workers.
+ */
+export async function enter(
+  tx: Db,
+  hello: {
+    orgId: string;
+    tokenId: string;
+    installId: string;
+    platform: devices.Platform;
+    ttlMs: number;
+  } & devices.HelloFacts,
+): Promise<Entry> {
+  const { orgId, tokenId, installId, platform } = hello;
+  if (!platforms.has(platform)) {
+    refuse("permission_denied", `a fleet worker runs on macos, linux or windows, not on ${platform}`, {
+      field: "hello.platform",
+    });
+  }
+  const known = (await lock(tx, hello)) ?? (await join(tx, hello));
+  if ("events" in known) return known;
+  if (!known.is_worker) {
+    refuse(
+      "permission_denied",
+      "this installation is enrolled as a device; give the worker a state directory of its own",
+      { field: "hello.install_id" },
+    );
+  }
+  if (
+    known.token_id !== tokenId &&
+    !(await mayTakeOver(tx, { ...hello, deviceId: known.id, before: known.token_id! }))
+  ) {
+    refuse(
+      "permission_denied",
+      "a worker with another token has this install_id, and was heard of just now; stop it first, " +
+        "or give this one a state directory of its own",
+      { field: "hello.install_id" },
+    );
+  }
+  const changes = [
+    ...devices.changesOf(known, hello),
+    ...(known.platform === platform ? [] : [{ column: "platform", from: known.platform, to: platform }]),
+  ];
+  const changed = Object.fromEntries(changes.map(({ column, to }) => [column, to]));
+  if (changes.length > 0 || known.token_id !== tokenId) {
+    await tx
+      .updateTable("device")
+      .set({ ...changed, token_id: tokenId })
+      .where("org_id", "=", orgId)
+      .where("id", "=", known.id)
+      .execute();
+  }
+  return {
+    deviceId: known.id,
+    events: changes.length > 0 ? [devices.changedEvent(known.id, changes)] : [],
+  };
+
+  async function join(
+    db: Db,
+    newcomer: typeof hello,
+  ): Promise<Entry | NonNullable<Awaited<ReturnType<typeof lock>>>> {
+    const label = newcomer.label || `worker-${installId.slice(0, 8)}`;
+    const made = await db
+      .insertInto("device")
+      .values({
+        org_id: orgId,
+        install_id: installId,
+        platform,
+        label,
+        app_version: newcomer.appVersion,
+        agent_kinds: [...newcomer.agentKinds],
+        capabilities: [...newcomer.capabilities],
+        max_concurrency: newcomer.maxConcurrency,
+        is_worker: true,
+        token_id: tokenId,
+      })
+      .onConflict((conflict) => conflict.columns(["org_id", "install_id"]).doNothing())
+      .returning("id")
+      .executeTakeFirst();
+    if (!made) {
+      // Another hello of the same installation was faster.
+      return (
+        (await lock(db, newcomer)) ??
+        refuse("aborted", "this worker was removed just now; connect again", { retryAfterMs: 1_000 })
+      );
+    }
+    const { rows } = await sql<{ workers: number }>`
+      select count(*) as workers from device where org_id = ${orgId} and is_worker
+    `.execute(db);
+    if (rows[0]!.workers > workersPerOrgMax) {
+      refuse(
+        "resource_exhausted",
+        `the org has ${workersPerOrgMax} fleet workers already; delete some that are away`,
+        { retryAfterMs: 60_000 },
+      );
+    }
+    return {
+      deviceId: made.id,
+      events: [
+        {
+          kind: "device.enrolled",
+          actor: `service:${tokenId}`,
+          deviceId: made.id,
+          data: {
+            label,
+            platform,
+            app_version: newcomer.appVersion,
+            token_id: tokenId,
+            is_new: true,
+            is_worker: true,
+          },
+        },
+      ],
+    };
+  }
+}
+
+function lock(tx: Db, worker: { orgId: string; installId: string }) {
+  return tx
+    .selectFrom("device")
+    .selectAll()
+    .where("org_id", "=", worker.orgId)
+    .where("install_id", "=", worker.installId)
+    .forNoKeyUpdate()
+    .executeTakeFirst();
+}
+
+/** Whether a token may have the worker that another one had: its successor may, and anybody whom it is not in the way of. */
+async function mayTakeOver(
+  tx: Db,
+  worker: { orgId: string; deviceId: string; tokenId: string; before: string; ttlMs: number },
+): Promise<boolean> {
+  const { rows } = await sql<{ may: boolean }>`
+    with recursive line as (
+      select id, predecessor_id, 1 as length from token where org_id = ${worker.orgId} and id = ${worker.tokenId}
+      union all
+      select t.id, t.predecessor_id, l.length + 1
+      from line l join token t on t.org_id = ${worker.orgId} and t.id = l.predecessor_id
+      where l.length <= ${rotationsMax}
+    )
+    select exists (select from line where id = ${worker.before})
+      or not exists (select from token where org_id = ${worker.orgId} and id = ${worker.before}
+        and revoked_at is null and (expires_at is null or expires_at > now()))
+      or not exists (select from presence where org_id = ${worker.orgId} and device_id = ${worker.deviceId}
+        and greatest(last_beat_at, connected_at, disconnected_at) > now() - ${worker.ttlMs} * interval '1 ms') as may
+  `.execute(tx);
+  return rows[0]!.may;
+}
+
+/** Which of the token's workers an attempt is or was out at; undefined for an attempt that none of them had. */
+export async function findHolder(
+  db: Db,
+  attempt: { orgId: string; tokenId: string; runId: string; attemptToken: string },
+): Promise<string | undefined> {
+  const { rows } = await sql<{ deviceId: string }>`
+    select d.id as "deviceId"
+    from run_all r
+      cross join lateral (
+        select r.device_id where r.attempt_token = ${attempt.attemptToken}::uuid
+        union all
+        select (entry->>'device_id')::uuid from jsonb_array_elements(r.past_attempts) entry
+        where entry->>'token' = ${attempt.attemptToken}::text
+      ) held
+      join device d on d.org_id = r.org_id and d.id = held.device_id
+    where r.org_id = ${attempt.orgId} and r.id = ${attempt.runId} and d.is_worker and d.token_id = ${attempt.tokenId}
+    limit 1
+  `.execute(db);
+  return rows[0]?.deviceId;
+}
+
+/** What ExplainRun tells of the org's fleet for an unpinned run of an agent kind. */
+export type Fleet = {
+  /** Workers that hold a stream and were heard of within the TTL. */
+  online: number;
+  /** Those of them that offer the run's kind. */
+  matching: number;
+  /** Their slots, and attempts out at them. */
+  slots: number;
+  active: number;
+  /** Agent kinds that workers online offer, sorted. At most 20. */
+  kinds: string[];
+  /** The worker that was heard of last, whether or not it is online. */
+  lastLabel: string | null;
+  lastHeardAt: Date | null;
+  /** Pending unpinned runs of the org, the asked one included. */
+  pending: number;
+};
+
+const kindsShownMax = 20;
+
+export async function findFleet(
+  db: Db,
+  options: { orgId: string; agentKind: string; ttlMs: number },
+): Promise<Fleet> {
+  const { rows } = await sql<Fleet>`
+    with fleet as materialized (
+      select d.id, d.label, d.agent_kinds, d.max_concurrency,
+        greatest(p.last_beat_at, p.connected_at, p.disconnected_at) as heard_at,
+        coalesce(p.disconnected_at is null and greatest(p.last_beat_at, p.connected_at)
+          > now() - ${options.ttlMs} * interval '1 ms', false) as is_online,
+        ${options.agentKind}::text = '' or ${options.agentKind}::text = any(d.agent_kinds) as is_matching
+      from device d left join presence p on p.org_id = d.org_id and p.device_id = d.id
+      where d.org_id = ${options.orgId} and d.is_worker
+    )
+    select count(*) filter (where is_online) as online,
+      count(*) filter (where is_online and is_matching) as matching,
+      coalesce(sum(max_concurrency) filter (where is_online and is_matching), 0)::int as slots,
+      (select count(*) from run r where r.org_id = ${options.orgId} and r.status <> 'pending'
+        and r.device_id in (select id from fleet where is_online and is_matching)) as active,
+      array(select distinct kind from fleet cross join lateral unnest(agent_kinds) kind
+        where is_online order by kind limit ${kindsShownMax}) as kinds,
+      (select label from fleet order by heard_at desc nulls last limit 1) as "lastLabel",
+      max(heard_at) as "lastHeardAt",
+      (select count(*) from run r where r.org_id = ${options.orgId} and r.device_id is null) as pending
+    from fleet
+  `.execute(db);
+  return rows[0]!;
+}
+
+/**
+ * Deletes up to `limit` workers that were not heard of for `awayMs` and that hold nothing, with the event
+ * `device.deleted` for each. One whose row somebody holds is passed over: it is just saying hello.
+ */
+export async function removeAway(tx: Db, options: { awayMs: number; limit: number }): Promise<number> {
+  const { rows } = await sql<{ orgId: string; deviceId: string; label: string }>`
+    with away as materialized (
+      select d.org_id, d.id
+      from device d left join presence p on p.org_id = d.org_id and p.device_id = d.id
+      where d.is_worker
+        and greatest(d.created_at, p.last_beat_at, p.connected_at, p.disconnected_at)
+          < now() - ${options.awayMs} * interval '1 ms'
+        and not exists (select from run r where r.org_id = d.org_id and r.device_id = d.id)
+      limit ${options.limit}
+      for update of d skip locked
+    )
+    delete from device d using away a where d.org_id = a.org_id and d.id = a.id
+    returning d.org_id as "orgId", d.id as "deviceId", d.label
+  `.execute(tx);
+  await events.appendAll(
+    tx,
+    rows.map(({ orgId, deviceId, label }) => ({
+      orgId,
+      kind: "device.deleted",
+      actor: "pinion",
+      deviceId,
+      data: { label, is_worker: true, reason: "away, and holding nothing" },
+    })),
+  );
+  return rows.length;
+}

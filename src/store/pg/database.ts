@@ -1,0 +1,289 @@
+/**
+ * The connection pool. Store functions take a `Db` first, which is the pool or an open transaction of it.
+ *
+ * - Nobody waits for ever: for a free connection, for a statement, or for a transaction left open.
+ * - A backend that dies, idle or checked out, is an error of the one call that used it and never of the process.
+ * - A connection that comes back in the middle of a transaction, or after the server ended it, is not used again.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import { Kysely, PostgresDialect, type PostgresPool, type Transaction } from "kysely";
+import pg from "pg";
+import type { Logger } from "../../log.ts";
+import { boundTransactions } from "./pooled.ts";
+import { prepareFew } from "./prepared.ts";
+import type { Schema } from "./schema.ts";
+import { tenantPool } from "./tenancy.ts";
+
+/** A connection pool or an open transaction. */
+export type Db = Kysely<Schema>;
+
+export type Database = {
+  /** For what belongs to many orgs at once. */
+  db: Db;
+  /** The same pool for requests: within {@link withinOrg} it shows one org's rows, outside of it nothing. */
+  tenantDb: Db;
+  /** Connections that are open, free, and callers that wait for one. */
+  stats(): { open: number; idle: number; waiting: number };
+  /** Waits for what is under way (bounded by the statement timeout) and closes all connections. Idempotent. */
+  close(): Promise<void>;
+};
+
+export type DatabaseOptions = {
+  url: string;
+  poolMax: number;
+  /** How long a statement may take, in milliseconds; 0 for no bound. */
+  statementTimeoutMs?: number;
+  /** How long after that the server may take to say so, before its connection counts as dead, in milliseconds. */
+  silenceMs?: number;
+  /** How long a caller waits for a connection, in milliseconds. */
+  connectTimeoutMs?: number;
+  /** Shown in pg_stat_activity. */
+  applicationName?: string;
+  /** A pooler in transaction mode is in between (see pooled.ts). */
+  isPooled?: boolean;
+  log?: Logger;
+};
+
+const statementTimeoutMsDefault = 15_000;
+/** Twice the statement timeout: a transaction that rests so long has lost its owner. */
+const idleInTransactionTimeoutMs = 30_000;
+const connectTimeoutMsDefault = 5_000;
+/** pg's own default of 10 s makes a pool reconnect (a new process in PostgreSQL, and SCRAM) at every lull. */
+const idleTimeoutMs = 60_000;
+
+const silenceMsDefault = 5_000;
+
+const int8 = 20;
+
+/** Parsers for this pool's results: int8 as a number. Ours (counters, milliseconds, epochs) stay far below 2^53. */
+const types: pg.CustomTypesConfig = {
+  getTypeParser: ((oid: number, format?: "text" | "binary") =>
+    oid === int8 && format !== "binary"
+      ? Number
+      : pg.types.getTypeParser(oid, format)) as typeof pg.types.getTypeParser,
+};
+
+/** What every connection of ours is opened with. */
+export function connectionOptions(options: {
+  url: string;
+  statementTimeoutMs: number;
+  silenceMs?: number | undefined;
+  connectTimeoutMs: number;
+  applicationName: string;
+  isPooled?: boolean | undefined;
+}): pg.ClientConfig {
+  return {
+    connectionString: options.url,
+    application_name: options.applicationName,
+    connectionTimeoutMillis: options.connectTimeoutMs,
+    // A pooler refuses these.
+    ...(options.isPooled
+      ? {}
+      : {
+          // Everything here is looked up by a key, in tables that are in memory or on a disk that seeks for nothing. A plan
+          // that is kept (prepared.ts) is made while a table may be empty, and is used when it is not: so no plan reads
+          // whole tables where there is an index. The URL's own options go before.
+          options: "-c random_page_cost=1.1 -c enable_seqscan=off",
+          statement_timeout: options.statementTimeoutMs,
+          idle_in_transaction_session_timeout: idleInTransactionTimeoutMs,
+        }),
+    // The server's own timeout is of no use when the server is not heard any more. Later than that one, so that it never
+    // gives up on a statement that the server still works on.
+    ...(options.statementTimeoutMs > 0
+      ? { query_timeout: options.statementTimeoutMs + (options.silenceMs ?? silenceMsDefault) }
+      : {}),
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 10_000,
+    types,
+  };
+}
+
+/** Opens a pool. Connects lazily: an unreachable database shows at the first statement (see {@link isUnavailable}). */
+export function openDatabase(options: DatabaseOptions): Database {
+  const statementTimeoutMs = options.statementTimeoutMs ?? statementTimeoutMsDefault;
+  const pool = new pg.Pool({
+    ...connectionOptions({
+      url: options.url,
+      statementTimeoutMs,
+      isPooled: options.isPooled,
+      silenceMs: options.silenceMs,
+      connectTimeoutMs: options.connectTimeoutMs ?? connectTimeoutMsDefault,
+      applicationName: options.applicationName ?? "pinion",
+    }),
+    max: options.poolMax,
+    idleTimeoutMillis: idleTimeoutMs,
+  });
+  // Without these two a backend that dies while idle (the first) or checked out (the second) ends the process.
+  pool.on("error", (error) => options.log?.debug({ err: error }, "an idle database connection broke"));
+  const doomed = new WeakSet<object>();
+  pool.on("connect", (client) => {
+    if (!options.isPooled) prepareFew(client);
+    client.on("error", (error) => options.log?.debug({ err: error }, "a database connection broke"));
+    connectionOf(client).on("errorMessage", (message) => {
+      if (message.severity === "FATAL" || message.severity === "PANIC") doomed.add(client);
+      // A migration changed what a prepared statement answers with: that connection would say so for ever.
+      if (isOutdated(message.code)) doomed.add(client);
+    });
+  });
+
+  const kept = guardReleases({ pool, doomed, log: options.log });
+  const guarded = options.isPooled
+    ? boundTransactions(kept, { statementTimeoutMs, idleInTransactionTimeoutMs })
+    : kept;
+  const db = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: guarded }) });
+  const tenantDb = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: tenantPool(guarded) }) });
+  let closing: Promise<void> | undefined;
+  return {
+    db,
+    tenantDb,
+    stats: () => ({ open: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount }),
+    close: () => {
+      // Kysely closes the pool only when it has used it.
+      closing ??= Promise.all([tenantDb.destroy(), db.destroy()]).then(() =>
+        pool.ending ? undefined : pool.end(),
+      );
+      return closing;
+    },
+  };
+}
+
+/** The protocol below a client, where a server's last words can be told from an ordinary error. */
+function connectionOf(client: pg.PoolClient): {
+  on(event: "errorMessage", listener: (message: { severity?: string; code?: string }) => void): void;
+} {
+  return (client as unknown as { connection: ReturnType<typeof connectionOf> }).connection;
+}
+
+/** Whether the connection has answered all that it was asked. */
+function isReady(client: pg.PoolClient): boolean {
+  return (client as unknown as { readyForQuery: boolean }).readyForQuery;
+}
+
+/** The pool as Kysely sees it, to which a connection returns only if its next user can rely on it. */
+function guardReleases(guard: {
+  pool: pg.Pool;
+  doomed: WeakSet<object>;
+  log: Logger | undefined;
+}): PostgresPool {
+  const { pool, doomed, log } = guard;
+  const guarded = {
+    options: pool.options,
+    async connect(): Promise<pg.PoolClient> {
+      const client = await pool.connect();
+      const release = client.release.bind(client);
+      client.release = (failure?: Error | boolean) => {
+        const status = client.getTransactionStatus();
+        if (!failure && (doomed.has(client) || !isReady(client))) {
+          // The server has ended it, and the end of the socket is still on its way; or it owes an answer.
+          release(true);
+        } else if (!failure && status !== "I") {
+          // A failed transaction whose rollback was cut off, or one that somebody forgot: its next user would write
+          // into a transaction that never commits.
+          log?.warn({ status }, "a database connection came back within a transaction and was destroyed");
+          release(true);
+        } else {
+          release(failure);
+        }
+      };
+      return client;
+    },
+    end: () => pool.end(),
+  };
+  return guarded as unknown as PostgresPool;
+}
+
+/** How often a transaction that lost against others is run again. */
+const transactionAttemptsMax = 5;
+/** Up to so long, times the attempt, does a loser step back, or it takes its lock again before the winner wakes up. */
+const retryWaitMs = 25;
+
+/**
+ * Runs `fn` in a READ COMMITTED transaction and commits what it did, or nothing. Given an open transaction, runs in
+ * that one. A serialization failure or a deadlock runs it again, at most 5 times in all and within
+ * 250 ms of waiting, so `fn` does nothing outside the database that it does not take back when it begins anew.
+ */
+export async function transaction<T>(db: Db, fn: (tx: Transaction<Schema>) => Promise<T>): Promise<T> {
+  if (db.isTransaction) return fn(db as Transaction<Schema>);
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await db.transaction().setIsolationLevel("read committed").execute(fn);
+    } catch (error) {
+      if (attempt >= transactionAttemptsMax || !isLostRace(error)) throw error;
+      await delay(Math.random() * retryWaitMs * attempt);
+    }
+  }
+}
+
+/** serialization_failure, deadlock_detected */
+function isLostRace(error: unknown): boolean {
+  const code = codeOf(error);
+  return code === "40001" || code === "40P01";
+}
+
+/**
+ * - 57P01–57P03, 57P05: the server shuts down, crashed, starts up, or ended an idle session
+ * - 53300: it has no connection left; 25006: it became a standby
+ * - 25P03: it ended a transaction that rested too long; 08…: the connection is broken
+ */
+const unavailableStates = new Set(["57P01", "57P02", "57P03", "57P05", "53300", "25006", "25P03"]);
+const unavailableErrnos = new Set([
+  "ECONNREFUSED",
+  "ECONNRESET",
+  "ECONNABORTED",
+  "EPIPE",
+  "ETIMEDOUT",
+  "EHOSTUNREACH",
+  "ENETUNREACH",
+  "ENETDOWN",
+  "ENOTFOUND",
+  "EAI_AGAIN",
+]);
+/** pg and Kysely give these no code. */
+const unavailableMessages = [
+  "timeout exceeded when trying to connect",
+  "timeout expired",
+  "query read timeout",
+  "connection terminated",
+  "not queryable",
+  "cannot use a pool after calling end",
+  "driver has already been destroyed",
+];
+
+/**
+ * Whether an error says that the database is away, rather than that it said no: the connection was refused, broke, or
+ * was ended by the server, or no connection came free in time. The same call may succeed later, here or on another
+ * replica; what it wrote may have been committed or not. A statement that ran into its own timeout is not meant.
+ */
+export function isUnavailable(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  const code = codeOf(error);
+  if (code !== undefined) {
+    if (unavailableStates.has(code) || unavailableErrnos.has(code) || /^08...$/.test(code)) return true;
+  }
+  const message = error.message.toLowerCase();
+  if (code === undefined && unavailableMessages.some((part) => message.includes(part))) return true;
+  if (error instanceof AggregateError && error.errors.some(isUnavailable)) return true;
+  return isUnavailable(error.cause);
+}
+
+/** Statement timeout, lock not available, deadlock, serialization failure. */
+const contendedStates = new Set(["57014", "55P03", "40P01", "40001"]);
+
+/**
+ * Whether the same call may succeed later although nothing about it changes: the database is away, others held what it
+ * needed, or the connection's prepared statement was outdated. Anything else the database will say again.
+ */
+export function isPassing(error: unknown): boolean {
+  const code = codeOf(error);
+  return isUnavailable(error) || contendedStates.has(code ?? "") || isOutdated(code);
+}
+
+/** feature_not_supported ("cached plan must not change result type"), invalid_sql_statement_name */
+function isOutdated(code: string | undefined): boolean {
+  return code === "0A000" || code === "26000";
+}
+
+function codeOf(error: unknown): string | undefined {
+  const code = (error as { code?: unknown } | null)?.code;
+  return typeof code === "string" ? code : undefined;
+}

@@ -1,0 +1,135 @@
+/** What a PostgreSQL is and how it is set, for `pinion doctor`. Reads only. */
+import { sql } from "kysely";
+import { within } from "../../abort.ts";
+import { newId } from "../../ids.ts";
+import { createLogger } from "../../log.ts";
+import { openDatabase } from "./database.ts";
+import { notify, openListener } from "./listener.ts";
+import { listMigrations } from "./migrate.ts";
+
+export type Inspection = {
+  /** As the server says it, for example "18.4". */
+  version: string;
+  /** For comparing: 150004 is 15.4. */
+  versionNumber: number;
+  /** The database's clock. */
+  now: Date;
+  /** When the answer with the clock arrived, and how long that round trip took. */
+  receivedAt: Date;
+  roundTripMs: number;
+  fsync: string;
+  synchronousCommit: string;
+  connectionsMax: number;
+  connectionsUsed: number;
+  isReadOnly: boolean;
+  /** Of this version and not applied; all of them on an empty database. */
+  migrationsPending: string[];
+  /** Applied and not of this version: the database was used by a newer one. */
+  migrationsUnknown: string[];
+};
+
+/** How long a notification may be on its way. */
+const notificationWithinMs = 3_000;
+
+/**
+ * Whether what is announced on one connection is heard on another, as replicas need it. False behind a pooler that hands
+ * connections out by the transaction: `listenUrl` has to go around it. Throws if there is no way in.
+ */
+export async function hearsNotifications(urls: { url: string; listenUrl: string }): Promise<boolean> {
+  const channel = `pinion_doctor_${newId()}`;
+  const heard = Promise.withResolvers<true>();
+  const database = openDatabase({
+    url: urls.url,
+    poolMax: 1,
+    statementTimeoutMs: inspectTimeoutMs,
+    connectTimeoutMs: inspectTimeoutMs,
+    applicationName: "pinion doctor",
+  });
+  const listener = openListener({
+    url: urls.listenUrl,
+    channels: [channel],
+    onNotification: () => heard.resolve(true),
+    onResync: () => {},
+    log: silent,
+  });
+  try {
+    if (
+      (await within(
+        listener.ready.then(() => true),
+        inspectTimeoutMs,
+      )) !== true
+    )
+      return false;
+    await notify(database.db, channel, ["here"]);
+    return (await within(heard.promise, notificationWithinMs)) === true;
+  } finally {
+    await Promise.all([listener.close(), database.close()]);
+  }
+}
+
+/** The doctor says itself what it finds. */
+const silent = createLogger({ level: "silent", name: "pinion doctor" });
+
+const inspectTimeoutMs = 5_000;
+
+/** Throws if the database cannot be reached or does not let us in. At most about 10 s. */
+export async function inspect(url: string): Promise<Inspection> {
+  const database = openDatabase({
+    url,
+    poolMax: 1,
+    statementTimeoutMs: inspectTimeoutMs,
+    connectTimeoutMs: inspectTimeoutMs,
+    applicationName: "pinion doctor",
+    // Right for both: it asks single statements, and does not know what is in between.
+    isPooled: true,
+  });
+  try {
+    // Connects; so that the next one's round trip is one.
+    await sql`select 1`.execute(database.db);
+    const startedAt = performance.now();
+    const clock = await sql<{ now: Date }>`select clock_timestamp() as now`.execute(database.db);
+    const roundTripMs = performance.now() - startedAt;
+    const receivedAt = new Date();
+    const settings = await sql<{
+      version: string;
+      version_number: number;
+      fsync: string;
+      synchronous_commit: string;
+      connections_max: number;
+      connections_used: number;
+      is_read_only: boolean;
+      has_migrations: boolean;
+    }>`
+      select current_setting('server_version') as version,
+        current_setting('server_version_num')::int as version_number,
+        current_setting('fsync') as fsync,
+        current_setting('synchronous_commit') as synchronous_commit,
+        current_setting('max_connections')::int as connections_max,
+        (select count(*)::int from pg_stat_activity where backend_type = 'client backend') as connections_used,
+        pg_is_in_recovery() or current_setting('default_transaction_read_only') = 'on' as is_read_only,
+        to_regclass('kysely_migration') is not null as has_migrations`.execute(database.db);
+    const found = settings.rows[0]!;
+    const applied = found.has_migrations
+      ? (await sql<{ name: string }>`select name from kysely_migration order by name`.execute(database.db))
+          .rows
+      : [];
+    const appliedNames = new Set(applied.map((row) => row.name));
+    const known = await listMigrations();
+    return {
+      version: found.version,
+      versionNumber: found.version_number,
+      now: clock.rows[0]!.now,
+      receivedAt,
+      roundTripMs,
+      fsync: found.fsync,
+      synchronousCommit: found.synchronous_commit,
+      connectionsMax: found.connections_max,
+      connectionsUsed: found.connections_used,
+      isReadOnly: found.is_read_only,
+      migrationsPending: known.filter((name) => !appliedNames.has(name)),
+      migrationsUnknown: [...appliedNames].filter((name) => !known.includes(name)),
+    };
+  } finally {
+    await database.close();
+  }
+}

@@ -1,0 +1,154 @@
+/**
+ * Notifications from PostgreSQL. They are hints: any of them may be lost, and after every (re)connect `onResync` says
+ * that some may have been.
+ *
+ * One dedicated connection, never from a pool: a LISTEN belongs to its connection, and a connection that is half open
+ * reports nothing by itself. So it has a heartbeat with a deadline, and is replaced when that passes.
+ */
+import { type Kysely, sql } from "kysely";
+import pg from "pg";
+import { sleep, within } from "../../abort.ts";
+import type { Logger } from "../../log.ts";
+import { reconnect } from "../../reconnect.ts";
+import { connectionOptions } from "./database.ts";
+import type { Schema } from "./schema.ts";
+
+export type Listener = {
+  /** Resolves once it listens for the first time; rejects if it is closed before that. */
+  ready: Promise<void>;
+  /** Whether it listens at this moment, as far as it knows. */
+  isListening(): boolean;
+  /** Ends it within 2 s; nothing is called afterwards. Idempotent. */
+  close(): Promise<void>;
+};
+
+export type ListenerOptions = {
+  url: string;
+  /** At most 63 bytes each. */
+  channels: string[];
+  onNotification: (channel: string, payload: string) => void;
+  /** After every (re)connect, when it listens again: whatever was announced before may have been missed. */
+  onResync: () => void;
+  /** Between heartbeats, and how long an answer may take, in milliseconds. */
+  heartbeatMs?: number;
+  log: Logger;
+};
+
+const heartbeatMsDefault = 5_000;
+const connectTimeoutMs = 5_000;
+const closeTimeoutMs = 2_000;
+
+/** Listens until it is closed, and reconnects for ever, with full jitter. */
+export function openListener(options: ListenerOptions): Listener {
+  const stopping = new AbortController();
+  let isListening = false;
+  let settleReady: { resolve: () => void; reject: (error: Error) => void } | undefined;
+  const ready = new Promise<void>((resolve, reject) => {
+    settleReady = { resolve, reject };
+  });
+  // Whoever does not wait for it is not troubled by it.
+  ready.catch(() => {});
+
+  const running = reconnect({
+    live: async () => {
+      const error = await listen(options, stopping.signal, () => {
+        isListening = true;
+        settleReady?.resolve();
+      });
+      isListening = false;
+      return error;
+    },
+    signal: stopping.signal,
+    log: options.log,
+    lost: "the notification connection broke",
+  }).then(() => settleReady?.reject(new Error("the listener was closed")));
+  return {
+    ready,
+    isListening: () => isListening,
+    close: async () => {
+      stopping.abort();
+      await within(running, closeTimeoutMs);
+    },
+  };
+}
+
+/** One connection's life: resolves with what ended it, or with undefined when it was told to stop. */
+async function listen(
+  options: ListenerOptions,
+  stop: AbortSignal,
+  onListening: () => void,
+): Promise<unknown> {
+  const heartbeatMs = options.heartbeatMs ?? heartbeatMsDefault;
+  const client = new pg.Client({
+    ...connectionOptions({
+      url: options.url,
+      statementTimeoutMs: heartbeatMs,
+      connectTimeoutMs,
+      applicationName: "pinion listener",
+    }),
+    // The deadline of a heartbeat: the one that is judged on our side of the connection.
+    query_timeout: heartbeatMs,
+  });
+  const broken = new AbortController();
+  const over = AbortSignal.any([stop, broken.signal]);
+  client.on("error", (error) => broken.abort(error));
+  client.on("end", () => broken.abort(new Error("the connection ended")));
+  client.on("notification", ({ channel, payload }) => {
+    if (!over.aborted) guard(options.log, () => options.onNotification(channel, payload ?? ""));
+  });
+  // A connection that is being made does not hold up the end.
+  const giveUp = () => destroy(client);
+  stop.addEventListener("abort", giveUp, { once: true });
+  try {
+    await client.connect();
+    await client.query(
+      options.channels.map((channel) => `listen ${pg.escapeIdentifier(channel)}`).join("; "),
+    );
+    if (over.aborted) return broken.signal.reason;
+    onListening();
+    guard(options.log, () => options.onResync());
+    while (!over.aborted) {
+      await sleep(heartbeatMs, over);
+      if (!over.aborted) await client.query("select 1");
+    }
+    return broken.signal.reason;
+  } catch (error) {
+    return error;
+  } finally {
+    stop.removeEventListener("abort", giveUp);
+    destroy(client);
+  }
+}
+
+/** At once: a polite end would wait for a peer that may be gone. */
+function destroy(client: pg.Client): void {
+  const { connection } = client as unknown as { connection: { stream: { destroy(): void } } };
+  connection.stream.destroy();
+}
+
+function guard(log: Logger, call: () => void): void {
+  try {
+    call();
+  } catch (error) {
+    log.error({ err: error }, "a listener of notifications failed");
+  }
+}
+
+/** PostgreSQL takes less than 8,000 bytes. */
+export const notificationBytesMax = 7_900;
+
+/**
+ * Announces payloads in one statement, in this order (PostgreSQL drops repeats within it). Not for use within a
+ * transaction that writes: every commit that notifies waits for every other one. A payload of more than 7,900 bytes is
+ * an error, and then none is sent.
+ */
+export async function notify(db: Kysely<Schema>, channel: string, payloads: string[]): Promise<void> {
+  if (payloads.length === 0) return;
+  for (const payload of payloads) {
+    const bytes = Buffer.byteLength(payload);
+    if (bytes > notificationBytesMax) {
+      throw new Error(`a notification of ${bytes} bytes is too large (at most ${notificationBytesMax})`);
+    }
+  }
+  await sql`select pg_notify(${channel}, payload) from unnest(${payloads}::text[]) as payload`.execute(db);
+}

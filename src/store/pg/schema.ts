@@ -1,0 +1,376 @@
+/**
+ * The tables of src/store/pg/migrations as Kysely sees them. `int8` arrives as a number, `timestamptz` as a Date (which
+ * loses microseconds: never compare it for equality), `jsonb` as an object.
+ */
+import type { ColumnType, Generated, Insertable, Selectable } from "kysely";
+
+type Timestamp = ColumnType<Date, Date | string, Date | string>;
+type TimestampOrNull = ColumnType<Date | null, Date | string | null | undefined, Date | string | null>;
+type GeneratedTimestamp = ColumnType<Date, Date | string | undefined, Date | string>;
+/** A column that may be left out of an insert because it is nullable. */
+type OrNull<T> = ColumnType<T | null, T | null | undefined, T | null>;
+/** An object; pg writes it as JSON by itself. */
+type JsonObject<T extends object> = ColumnType<T, T | string, T | string>;
+type GeneratedJsonObject<T extends object> = ColumnType<T, T | string | undefined, T | string>;
+/** pg would write a JavaScript array as a PostgreSQL array, so a JSON array goes in as text. */
+type JsonArray<T> = ColumnType<T[], string, string>;
+type GeneratedJsonArray<T> = ColumnType<T[], string | undefined, string>;
+
+// biome-ignore lint/suspicious/noExplicitAny: what a JSON column holds is decided by whoever writes it.
+export type Json = { [key: string]: any };
+
+export type Role = "owner" | "admin" | "member";
+export type TokenKind = "pat" | "dev" | "svc";
+export type Overlap = "skip" | "queue_one";
+export type Catchup = "collapse" | "miss";
+export type Notification = "none" | "on_failure" | "always";
+export type WatcherStatus = "active" | "paused" | "no_executor";
+export type PlatformStatus = "stopped" | "starting" | "running" | "failed";
+export type RunSource = "scheduled" | "manual" | "backfill";
+export type ActiveRunStatus = "pending" | "claimed" | "running";
+export type FinishedRunStatus = "completed" | "failed" | "timeout" | "cancelled" | "skipped";
+export type SkipReason = "overlap" | "cooldown" | "missed" | "offline_expired" | "no_executor" | "limit";
+
+/** An attempt that ended without ending its run, as kept in `past_attempts`, oldest first. Times are ISO 8601. */
+export type PastAttempt = {
+  attempt: number;
+  token: string;
+  /** Absent in entries from before there were fleet workers: where the run was pinned to. */
+  device_id?: string;
+  claimed_at: string | null;
+  ended_at: string;
+  last_beat_at: string | null;
+  reason: string;
+  is_reported: boolean;
+};
+
+export type OrgTable = {
+  id: string;
+  name: string;
+  metadata: GeneratedJsonObject<Json>;
+  default_agent_id: OrNull<string>;
+  events_deleted_through: Generated<number>;
+  created_at: GeneratedTimestamp;
+};
+
+export type UserTable = {
+  id: Generated<string>;
+  name: string;
+  email: OrNull<string>;
+  created_at: GeneratedTimestamp;
+};
+
+export type MemberTable = {
+  org_id: string;
+  user_id: string;
+  role: Role;
+  created_at: GeneratedTimestamp;
+};
+
+export type DeviceTable = {
+  org_id: string;
+  id: Generated<string>;
+  owner_id: OrNull<string>;
+  install_id: string;
+  platform: string;
+  label: string;
+  app_version: Generated<string>;
+  agent_kinds: Generated<string[]>;
+  capabilities: Generated<string[]>;
+  max_concurrency: Generated<number>;
+  created_at: GeneratedTimestamp;
+  is_worker: Generated<boolean>;
+  token_id: OrNull<string>;
+};
+
+export type TokenTable = {
+  org_id: string;
+  id: Generated<string>;
+  kind: TokenKind;
+  label: string;
+  sha256: Buffer;
+  scopes: string[];
+  user_id: OrNull<string>;
+  device_id: OrNull<string>;
+  created_at: GeneratedTimestamp;
+  expires_at: TimestampOrNull;
+  last_used_at: TimestampOrNull;
+  revoked_at: TimestampOrNull;
+  rotated_at: TimestampOrNull;
+  creator_id: OrNull<string>;
+  predecessor_id: OrNull<string>;
+};
+
+export type JoinCodeTable = {
+  org_id: string;
+  sha256: Buffer;
+  user_id: OrNull<string>;
+  token_id: OrNull<string>;
+  created_at: GeneratedTimestamp;
+  expires_at: Timestamp;
+  used_at: TimestampOrNull;
+};
+
+export type ReplicaTable = {
+  id: string;
+  address: string;
+  started_at: GeneratedTimestamp;
+  last_beat_at: GeneratedTimestamp;
+};
+
+export type PresenceTable = {
+  org_id: string;
+  device_id: string;
+  epoch: Generated<number>;
+  replica_id: OrNull<string>;
+  connected_at: TimestampOrNull;
+  disconnected_at: TimestampOrNull;
+  last_beat_at: TimestampOrNull;
+};
+
+export type AgentTable = {
+  org_id: string;
+  id: string;
+  name: string;
+  owner_id: OrNull<string>;
+  version: Generated<number>;
+  created_at: GeneratedTimestamp;
+  updated_at: GeneratedTimestamp;
+  device_id: OrNull<string>;
+  no_executor_reason: Generated<string>;
+};
+
+export type PlatformTable = {
+  org_id: string;
+  stable_id: string;
+  agent_id: string;
+  kind: string;
+  config: JsonObject<Record<string, string>>;
+  /** By key: sealed, or a reference. */
+  secrets: JsonObject<Record<string, string>>;
+  version: Generated<number>;
+  status: PlatformStatus;
+  status_reason: ColumnType<string, string | undefined, string>;
+  epoch: Generated<number>;
+  start_deadline_at: TimestampOrNull;
+  created_at: GeneratedTimestamp;
+  updated_at: GeneratedTimestamp;
+};
+
+export type AgentRevisionTable = {
+  org_id: string;
+  agent_id: string;
+  version: number;
+  name: string;
+  settings: JsonObject<Json>;
+};
+
+export type WatcherTable = {
+  org_id: string;
+  id: Generated<string>;
+  slug: string;
+  version: Generated<number>;
+  name: string;
+  agent_id: string;
+  device_id: OrNull<string>;
+  agent_kind: Generated<string>;
+  schedule: OrNull<string>;
+  time_zone: Generated<string>;
+  overlap: Generated<Overlap>;
+  catchup: Generated<Catchup>;
+  catchup_window_ms: Generated<number>;
+  jitter_ms: Generated<number>;
+  min_cooldown_ms: Generated<number>;
+  start_deadline_ms: OrNull<number>;
+  timeout_ms: Generated<number>;
+  max_attempts: Generated<number>;
+  notification: Generated<Notification>;
+  status: Generated<WatcherStatus>;
+  paused_reason: Generated<string>;
+  next_slot_at: TimestampOrNull;
+  next_due_at: TimestampOrNull;
+  last_run_at: TimestampOrNull;
+  last_fired_at: TimestampOrNull;
+  window_cursor_at: TimestampOrNull;
+  last_window_id: OrNull<string>;
+  consecutive_failures: Generated<number>;
+  backoff_until: TimestampOrNull;
+  created_at: GeneratedTimestamp;
+  updated_at: GeneratedTimestamp;
+  unrunnable_slots: Generated<number>;
+};
+
+export type WatcherRevisionTable = {
+  org_id: string;
+  watcher_id: string;
+  version: number;
+  name: string;
+  prompt: string;
+  extraction_schema: ColumnType<Json | null, Json | string | null | undefined, Json | string | null>;
+};
+
+export type BacklogTable = {
+  org_id: string;
+  watcher_id: string;
+  scheduled_for: Timestamp;
+  source: "scheduled" | "backfill";
+};
+
+export type SlotTable = {
+  org_id: string;
+  watcher_id: string;
+  scheduled_for: Timestamp;
+  run_id: string;
+  created_at: GeneratedTimestamp;
+};
+
+export type RunTable = {
+  org_id: string;
+  id: Generated<string>;
+  watcher_id: string;
+  watcher_version: number;
+  agent_id: string;
+  agent_version: number;
+  device_id: OrNull<string>;
+  agent_kind: string;
+  notification: Notification;
+  source: RunSource;
+  scheduled_for: TimestampOrNull;
+  window_start: Timestamp;
+  window_end: Timestamp;
+  due_at: Timestamp;
+  created_at: GeneratedTimestamp;
+  expires_at: TimestampOrNull;
+  timeout_ms: number;
+  max_attempts: number;
+  retry_of: OrNull<string>;
+  status: Generated<ActiveRunStatus>;
+  attempt: Generated<number>;
+  attempt_token: OrNull<string>;
+  not_before: TimestampOrNull;
+  claimed_at: TimestampOrNull;
+  claimed_epoch: OrNull<number>;
+  pushed_at: TimestampOrNull;
+  started_at: TimestampOrNull;
+  last_beat_at: TimestampOrNull;
+  cancel_requested_at: TimestampOrNull;
+  cancel_reason: OrNull<string>;
+  reason: Generated<string>;
+  past_attempts: GeneratedJsonArray<PastAttempt>;
+  is_pinned: boolean;
+};
+
+export type RunFinishedTable = {
+  org_id: string;
+  id: string;
+  watcher_id: string;
+  watcher_version: number;
+  agent_id: string;
+  agent_version: number;
+  device_id: OrNull<string>;
+  agent_kind: string;
+  notification: Notification;
+  source: RunSource;
+  scheduled_for: TimestampOrNull;
+  window_start: Timestamp;
+  window_end: Timestamp;
+  due_at: Timestamp;
+  created_at: Timestamp;
+  expires_at: TimestampOrNull;
+  timeout_ms: number;
+  max_attempts: number;
+  retry_of: OrNull<string>;
+  status: FinishedRunStatus;
+  attempt: number;
+  attempt_token: OrNull<string>;
+  not_before: TimestampOrNull;
+  claimed_at: TimestampOrNull;
+  claimed_epoch: OrNull<number>;
+  pushed_at: TimestampOrNull;
+  started_at: TimestampOrNull;
+  last_beat_at: TimestampOrNull;
+  cancel_requested_at: TimestampOrNull;
+  cancel_reason: OrNull<string>;
+  reason: string;
+  past_attempts: JsonArray<PastAttempt>;
+  finished_at: GeneratedTimestamp;
+  skip_reason: OrNull<SkipReason>;
+  is_reported: Generated<boolean>;
+  exit_code: OrNull<number>;
+  signal: Generated<string>;
+  duration_ms: OrNull<number>;
+  output_tail: Generated<string>;
+  window_id: OrNull<string>;
+};
+
+export type WindowTable = {
+  org_id: string;
+  id: Generated<string>;
+  watcher_id: string;
+  run_id: string;
+  window_start: Timestamp;
+  window_end: Timestamp;
+  model_used: string;
+  extracted_data: JsonObject<Json>;
+  created_at: GeneratedTimestamp;
+};
+
+export type EventTable = {
+  org_id: string;
+  /** Given by the database alone. */
+  seq: ColumnType<number, never, never>;
+  at: GeneratedTimestamp;
+  kind: string;
+  actor: string;
+  run_id: OrNull<string>;
+  watcher_id: OrNull<string>;
+  device_id: OrNull<string>;
+  data: GeneratedJsonObject<Json>;
+  source: OrNull<EventSource>;
+};
+
+/** From where a call came; see sources.ts. */
+export type EventSource = { address: string; token_id: string; user_agent: string; request_id: string };
+
+/** A write that carried a request_id; see requests.ts. */
+export type RequestTable = {
+  org_id: string;
+  actor: string;
+  rpc: string;
+  id: string;
+  made: ColumnType<Json | null, Json | string | null | undefined, Json | string | null>;
+  created_at: GeneratedTimestamp;
+};
+
+export type Schema = {
+  org: OrgTable;
+  user: UserTable;
+  member: MemberTable;
+  device: DeviceTable;
+  token: TokenTable;
+  join_code: JoinCodeTable;
+  replica: ReplicaTable;
+  presence: PresenceTable;
+  agent: AgentTable;
+  agent_revision: AgentRevisionTable;
+  platform: PlatformTable;
+  watcher: WatcherTable;
+  watcher_revision: WatcherRevisionTable;
+  backlog: BacklogTable;
+  slot: SlotTable;
+  run: RunTable;
+  run_finished: RunFinishedTable;
+  window: WindowTable;
+  event: EventTable;
+  request: RequestTable;
+};
+
+export type DeviceRow = Selectable<DeviceTable>;
+export type TokenRow = Selectable<TokenTable>;
+export type PresenceRow = Selectable<PresenceTable>;
+export type PlatformRow = Selectable<PlatformTable>;
+export type WatcherRow = Selectable<WatcherTable>;
+export type RunRow = Selectable<RunTable>;
+export type WindowRow = Selectable<WindowTable>;
+export type EventRow = Selectable<EventTable>;
+export type NewEvent = Insertable<EventTable>;

@@ -1,0 +1,91 @@
+/**
+ * Row-level security for requests (migrations/0002_tenancy.sql).
+ *
+ * What runs within {@link withinOrg} and uses a `tenantDb` does so as the role `pinion_server`, for which PostgreSQL
+ * shows and takes the rows of that org and of no other, whatever a statement forgets to ask for. Outside of it a
+ * `tenantDb` refuses to connect. Role and org are set `local` to a transaction, and a statement that stands alone gets a
+ * transaction of its own: so nothing is left on a connection, and a pooler in transaction mode may be in between.
+ *
+ * What belongs to many orgs at once uses a `db`: the scheduler's passes, the sessions' batches, the guard's lookups, and
+ * the few calls that begin before an org is known (docs/security.md lists them).
+ */
+import { AsyncLocalStorage } from "node:async_hooks";
+import { type Kysely, type PostgresPool, type PostgresPoolClient, sql } from "kysely";
+import pg from "pg";
+import { Refusal } from "../../errors.ts";
+import { isBegin, lastResult } from "./pooled.ts";
+import type { Schema } from "./schema.ts";
+
+const currentOrg = new AsyncLocalStorage<string>();
+
+/** Calls `fn`; it, and what it waits for, is confined to the org on every `tenantDb`. */
+export function withinOrg<T>(orgId: string, fn: () => T): T {
+  return currentOrg.run(orgId, fn);
+}
+
+/** The pool as a Kysely of tenants sees it: each of its transactions, and each single statement, is one org's. */
+export function tenantPool(pool: PostgresPool): PostgresPool {
+  const confined = {
+    options: (pool as unknown as { options: unknown }).options,
+    async connect(): Promise<PostgresPoolClient> {
+      const orgId = currentOrg.getStore();
+      if (orgId === undefined) throw new Error("a tenant's data was asked for outside of a tenant's call");
+      return confine((await pool.connect()) as unknown as pg.PoolClient, orgId);
+    },
+    // The pool is another Kysely's to close.
+    end: async () => {},
+  };
+  return confined as unknown as PostgresPool;
+}
+
+function confine(client: pg.PoolClient, orgId: string): PostgresPoolClient {
+  // One round trip, together with the start of the transaction: a setting takes no parameters.
+  const settings = `set local role pinion_server; set local pinion.org = ${pg.escapeLiteral(orgId)}`;
+  const confined = {
+    processID: (client as unknown as { processID: number }).processID,
+    async query(text: string, values?: unknown[]): Promise<unknown> {
+      if (client.getTransactionStatus() !== "I") return client.query(text, values);
+      if (isBegin(text)) return lastResult(await client.query(`${text}; ${settings}`));
+      await client.query(`begin; ${settings}`);
+      try {
+        const result = await client.query(text, values);
+        await client.query("commit");
+        return result;
+      } catch (error) {
+        // If this fails too, the connection is still in a transaction, and is not used again.
+        await client.query("rollback").catch(() => {});
+        throw error;
+      }
+    },
+    release: (failure?: Error | boolean) => client.release(failure),
+  };
+  return confined as unknown as PostgresPoolClient;
+}
+
+/** Refuses to start where the database would not confine requests, or would not let the scheduler work; says what to do. */
+export async function requireRoles(db: Kysely<Schema>): Promise<void> {
+  const { rows } = await sql<{ user: string; may_confine: boolean; is_confined: boolean; may_pass: boolean }>`
+    select current_user as "user",
+      pg_has_role(current_user, 'pinion_server', 'member') as may_confine,
+      exists (select from pg_roles r
+        where r.rolname = 'pinion_server' and not r.rolsuper and not r.rolbypassrls
+          and not pg_has_role('pinion_server', 'pinion_scheduler', 'member')) as is_confined,
+      pg_has_role(current_user, 'pinion_scheduler', 'usage')
+        or (select rolbypassrls from pg_roles where rolname = current_user) as may_pass`.execute(db);
+  const { user, may_confine, is_confined, may_pass } = rows[0]!;
+  if (!is_confined) {
+    throw new Refusal(
+      "failed_precondition",
+      "The role pinion_server is a superuser, bypasses row-level security, or is a member of pinion_scheduler: requests " +
+        "would see every org's rows. Have an administrator run: alter role pinion_server nosuperuser nobypassrls; " +
+        "revoke pinion_scheduler from pinion_server;",
+    );
+  }
+  if (!may_confine || !may_pass) {
+    throw new Refusal(
+      "failed_precondition",
+      `The database user "${user}" lacks Pinion's roles. Have an administrator run: ` +
+        `grant pinion_server, pinion_scheduler to "${user}";`,
+    );
+  }
+}

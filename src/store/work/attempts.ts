@@ -1,0 +1,450 @@
+import { sql } from "kysely";
+import type { Db } from "../pg/database.ts";
+import { ofFew, unnest } from "../pg/unnest.ts";
+import type { AttemptName } from "./settlements.ts";
+
+/** Attempts: a device session claims a run, accepts it, and beats for it. How attempts end: settlements.ts. */
+
+export type Want = {
+  orgId: string;
+  deviceId: string;
+  epoch: number;
+  slots: number;
+  /** Of a fleet worker: the agent kinds that it offers. Null for a device, which takes what is pinned to it. */
+  kinds: readonly string[] | null;
+};
+
+/** All that an assignment is made of (R4: from the revisions that were current when the run was materialized). */
+export type ClaimedRun = {
+  orgId: string;
+  runId: string;
+  deviceId: string;
+  attemptToken: string;
+  attempt: number;
+  agentKind: string;
+  notification: string;
+  timeoutMs: number;
+  source: string;
+  dueAt: Date;
+  /** For how long it could have been claimed, in milliseconds by the database's clock. */
+  dueForMs: number;
+  scheduledFor: Date | null;
+  windowStart: Date;
+  windowEnd: Date;
+  watcherId: string;
+  watcherVersion: number;
+  watcherSlug: string | null;
+  watcherName: string | null;
+  prompt: string | null;
+  extractionSchema: unknown;
+  agentId: string;
+  agentVersion: number;
+  agentName: string | null;
+  agentSettings: unknown;
+  priorWindow: {
+    id: string;
+    run_id: string;
+    window_start: string;
+    window_end: string;
+    model_used: string;
+    kind: string;
+    output: string;
+    created_at: string;
+  } | null;
+};
+
+/** What an assignment carries of the watcher's latest result, in characters. */
+const priorOutputCharacters = 16_384;
+
+/** Unpinned runs of a kind that a claim looks at beyond twice what it takes: other replicas may hold the oldest ones. */
+const heldElsewhereMax = 100;
+
+/**
+ * Wants that one {@link claim} may serve together: the workers of an org in each part offer the same kinds, so its unpinned
+ * runs are locked once and dealt out, and never picked by two of them. Fleets that offer one set of kinds make one part.
+ */
+export function partsOf(wants: readonly Want[]): Want[][] {
+  const parts: Want[][] = [];
+  const partOf = new Map<string, number>();
+  const kindsOf = new Map<string, number>();
+  for (const want of wants) {
+    let part = 0;
+    if (want.kinds) {
+      const name = `${want.orgId} ${kindsText(want)}`;
+      part = partOf.get(name) ?? kindsOf.get(want.orgId) ?? 0;
+      if (!partOf.has(name)) {
+        partOf.set(name, part);
+        kindsOf.set(want.orgId, part + 1);
+      }
+    }
+    const wanted = parts[part];
+    if (wanted) wanted.push(want);
+    else parts[part] = [want];
+  }
+  return parts;
+}
+
+/** A run that may be claimed now. */
+const isPending = sql`status = 'pending' and (not_before is null or not_before <= now())
+            and (expires_at is null or expires_at > now())`;
+
+const kindsText = (want: Want) => want.kinds && JSON.stringify([...want.kinds].sort());
+
+/**
+ * Claims for each device at most `slots` of the pending runs that are pinned to it, and for each fleet worker at most
+ * `slots` of its org's that are pinned to nobody and ask for no agent kind or for one that it offers; oldest due first.
+ * Only the session whose epoch is the device's current one claims anything; nobody else ever sees a pinned run, and no
+ * device an unpinned one (R4). Devices must be distinct, and workers of one org offer the same kinds (see partsOf).
+ *
+ * An org's unpinned runs go to its workers in turn, to the one with the most free slots first.
+ */
+export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[]> {
+  if (wants.length === 0) return [];
+  const wanted = unnest("w", wants, {
+    org_id: ["text", (w) => w.orgId],
+    device_id: ["uuid", (w) => w.deviceId],
+    epoch: ["bigint", (w) => w.epoch],
+    slots: ["int", (w) => w.slots],
+    kinds: ["text", kindsText],
+  });
+  const pinned = sql`
+    pinned as materialized (
+      select r.org_id, r.id, s.device_id, s.epoch
+      from seated s
+        cross join lateral (
+          select org_id, id from run
+          where org_id = s.org_id and device_id = s.device_id and ${isPending}
+          order by due_at limit s.slots
+          for update skip locked
+        ) r
+      where s.kinds is null
+    )`;
+  const unpinned = sql`
+    free as materialized (
+      select s.org_id, s.kinds, s.device_id, s.epoch,
+        row_number() over (partition by s.org_id order by n - s.slots, s.device_id) as place
+      from seated s
+        join device d on d.org_id = s.org_id and d.id = s.device_id and d.is_worker
+        cross join lateral generate_series(1, s.slots) n
+      where s.kinds is not null
+    ),
+    -- Locked first and dealt out then: what another replica holds is passed over, and its place is not lost. Of each kind
+    -- the oldest are looked at, so that what waits for kinds that nobody offers is not read past by every claim.
+    waiting as materialized (
+      select r.org_id, r.id, row_number() over (partition by r.org_id order by r.due_at, r.id) as place
+      from (select org_id, kinds::jsonb as kinds, count(*) as slots from free group by org_id, kinds) f
+        cross join lateral (
+          select r.* from (
+              select c.* from (select '' as kind union select jsonb_array_elements_text(f.kinds)) k
+                cross join lateral (
+                  select org_id, id, due_at from run
+                  where org_id = f.org_id and device_id is null and agent_kind = k.kind and ${isPending}
+                  order by due_at limit 2 * f.slots + ${heldElsewhereMax}
+                ) c
+              order by c.due_at
+            ) c
+            cross join lateral (
+              select org_id, id, due_at from run
+              where org_id = c.org_id and id = c.id and device_id is null and ${isPending}
+              for update skip locked
+            ) r
+          limit f.slots
+        ) r
+    ),
+    dealt as materialized (
+      select w.org_id, w.id, f.device_id, f.epoch
+      from waiting w join free f on f.org_id = w.org_id and f.place = w.place
+    )`;
+  const hasDevices = wants.some((want) => !want.kinds);
+  const hasWorkers = wants.some((want) => want.kinds);
+  const picks = [...(hasDevices ? [pinned] : []), ...(hasWorkers ? [unpinned] : [])];
+  const picked = [...(hasDevices ? [sql`table pinned`] : []), ...(hasWorkers ? [sql`table dealt`] : [])];
+  const { rows } = await sql<ClaimedRun>`
+    with seated as materialized (
+      select p.org_id, p.device_id, p.epoch, w.slots, w.kinds
+      from ${wanted}
+        cross join lateral (
+          select * from presence
+          where org_id = w.org_id and device_id = w.device_id and epoch = w.epoch and disconnected_at is null
+          -- Heartbeats pass this lock, a newer hello does not: it waits for our commit, or we leave the runs to it.
+          for key share skip locked
+        ) p
+    ),
+    ${sql.join(picks)},
+    -- There are no more than slots; said so that the planner looks the runs up, and does not read all that live.
+    picked as materialized (
+      select * from (${sql.join(picked, sql` union all `)}) p limit ${wants.reduce((sum, want) => sum + want.slots, 0)}
+    ),
+    claimed as (
+      update run r set status = 'claimed', attempt = r.attempt + 1, attempt_token = gen_random_uuid(),
+        claimed_at = now(), claimed_epoch = c.epoch, device_id = c.device_id
+      from picked c where r.org_id = c.org_id and r.id = c.id
+      returning r.*
+    )
+    select c.org_id as "orgId", c.id as "runId", c.device_id as "deviceId", c.attempt_token as "attemptToken", c.attempt,
+      c.agent_kind as "agentKind", c.notification, c.timeout_ms as "timeoutMs", c.source, c.due_at as "dueAt",
+      (extract(epoch from clock_timestamp() - greatest(c.due_at, c.not_before)) * 1000)::float8 as "dueForMs",
+      c.scheduled_for as "scheduledFor", c.window_start as "windowStart", c.window_end as "windowEnd",
+      c.watcher_id as "watcherId", c.watcher_version as "watcherVersion", w.slug as "watcherSlug", wr.name as "watcherName",
+      wr.prompt, wr.extraction_schema as "extractionSchema", c.agent_id as "agentId", c.agent_version as "agentVersion",
+      ar.name as "agentName", ar.settings as "agentSettings",
+      case when pw.id is not null then jsonb_build_object(
+        'id', pw.id, 'run_id', pw.run_id, 'window_start', pw.window_start, 'window_end', pw.window_end,
+        'model_used', pw.model_used, 'kind', coalesce(pw.extracted_data->>'kind', ''),
+        'output', left(coalesce(pw.extracted_data->>'output', ''), ${priorOutputCharacters}),
+        'created_at', pw.created_at) end as "priorWindow"
+    from claimed c
+      left join watcher w on w.org_id = c.org_id and w.id = c.watcher_id
+      left join watcher_revision wr on wr.org_id = c.org_id and wr.watcher_id = c.watcher_id and wr.version = c.watcher_version
+      left join agent_revision ar on ar.org_id = c.org_id and ar.agent_id = c.agent_id and ar.version = c.agent_version
+      left join "window" pw on pw.org_id = w.org_id and pw.id = w.last_window_id
+    order by c.due_at
+  `.execute(db);
+  return rows;
+}
+
+export type Acceptance = AttemptName & {
+  /** How long ago the assignment was written to the stream, and the device's accept came, in milliseconds by the replica's monotonic clock. */
+  pushedAgoMs: number;
+  acceptedAgoMs: number;
+};
+
+/**
+ * Marks attempts as running; answers for each, in order, whether it is the device's: `gone` means that it was withdrawn,
+ * fenced or settled meanwhile. Accepting twice is accepting once.
+ */
+export async function accept(db: Db, acceptances: readonly Acceptance[]): Promise<("running" | "gone")[]> {
+  if (acceptances.length === 0) return [];
+  const input = unnest("i", acceptances, {
+    org_id: ["text", (a) => a.orgId],
+    device_id: ["uuid", (a) => a.deviceId],
+    run_id: ["uuid", (a) => a.runId],
+    token: ["uuid", (a) => a.attemptToken],
+    pushed_ago_ms: ["int", (a) => Math.max(0, Math.round(a.pushedAgoMs))],
+    accepted_ago_ms: ["int", (a) => Math.max(0, Math.round(a.acceptedAgoMs))],
+  });
+  const { rows } = await sql<{ isMine: boolean }>`
+    with input as materialized (select * from ${input}),
+    mine as materialized (
+      select r.*
+      from (select distinct org_id, run_id, device_id, token from input order by org_id, run_id) i
+        cross join lateral (
+          select org_id, id, device_id, attempt_token from run
+          where org_id = i.org_id and id = i.run_id and device_id = i.device_id and attempt_token = i.token
+          for update
+        ) r
+    ),
+    started as (
+      update run r set status = 'running', started_at = coalesce(r.started_at,
+          greatest(r.claimed_at, clock_timestamp() - i.accepted_ago_ms * interval '1 ms')),
+        pushed_at = coalesce(r.pushed_at, clock_timestamp() - i.pushed_ago_ms * interval '1 ms')
+      from mine m join input i on i.org_id = m.org_id and i.run_id = m.id
+      where r.org_id = m.org_id and r.id = m.id and r.status = 'claimed'
+      returning r.id
+    )
+    select m.id is not null as "isMine"
+    from input i
+      left join mine m on m.org_id = i.org_id and m.id = i.run_id and m.device_id = i.device_id
+        and m.attempt_token = i.token
+      left join (select count(*) from started) done on true
+    order by i.ord
+  `.execute(db);
+  return rows.map((row) => (row.isMine ? "running" : "gone"));
+}
+
+/** Records heartbeats that listed attempts. Rows that somebody is settling at this moment are passed over. */
+export async function beat(db: Db, attempts: readonly AttemptName[]): Promise<void> {
+  if (attempts.length === 0) return;
+  const input = unnest("i", attempts, {
+    org_id: ["text", (a) => a.orgId],
+    run_id: ["uuid", (a) => a.runId],
+    token: ["uuid", (a) => a.attemptToken],
+  });
+  await sql`
+    with beating as materialized (
+      select r.*
+      from ${input}
+        cross join lateral (
+          select org_id, id from run where org_id = i.org_id and id = i.run_id and attempt_token = i.token
+          for update skip locked
+        ) r
+    )
+    update run r set last_beat_at = now() from beating b where r.org_id = b.org_id and r.id = b.id
+  `.execute(db);
+}
+
+export type HeldByServer = {
+  runId: string;
+  attemptToken: string;
+  attempt: number;
+  status: "claimed" | "running";
+  cancelReason: string | null;
+  isCancelRequested: boolean;
+};
+
+/** The attempts that are out at a device, locked. */
+export async function lockActiveOfDevice(
+  tx: Db,
+  device: { orgId: string; deviceId: string },
+): Promise<HeldByServer[]> {
+  const { rows } = await sql<HeldByServer>`
+    ${ofFew} select id as "runId", attempt_token as "attemptToken", attempt, status, cancel_reason as "cancelReason",
+      cancel_requested_at is not null as "isCancelRequested"
+    from run
+    where org_id = ${device.orgId} and device_id = ${device.deviceId} and status <> 'pending'
+    order by org_id, id
+    for update
+  `.execute(tx);
+  return rows;
+}
+
+/** Attempts that a new session goes on with: they are running, whether or not the accept of the old one arrived. */
+export async function adopt(
+  tx: Db,
+  session: { orgId: string; deviceId: string; epoch: number; runIds: readonly string[] },
+): Promise<void> {
+  if (session.runIds.length === 0) return;
+  await sql`
+    ${ofFew} update run set status = 'running', claimed_epoch = ${session.epoch}, started_at = coalesce(started_at, now()),
+      last_beat_at = now()
+    where org_id = ${session.orgId} and device_id = ${session.deviceId} and status <> 'pending'
+      and id = any(${session.runIds as string[]}::uuid[])
+  `.execute(tx);
+}
+
+export type LostAttempt = {
+  orgId: string;
+  runId: string;
+  deviceId: string | null;
+  attemptToken: string;
+  rule: "cancelled" | "stream_broken" | "never_accepted" | "silent" | "never_beat" | "overdue";
+  status: "claimed" | "running";
+  cancelReason: string | null;
+  lastBeatAt: Date | null;
+  silentMs: number;
+};
+
+export type ReapRules = {
+  /** Silence of a device whose stream is broken, after which its attempts are lost. */
+  ttlMs: number;
+  /** Silence of an attempt that has beaten, or was never accepted, whatever its device does. */
+  silentAttemptMs: number;
+  /** Age of an attempt that never beat. */
+  neverBeatMs: number;
+  /** How long after its own timeout a run is left to its device. */
+  runTimeoutGraceMs: number;
+};
+
+/**
+ * Locks up to `limit` attempts that are lost, by the database's clock (R7), and says by which rule. Rows that another
+ * replica holds are passed over, so any number of replicas may look at once.
+ */
+export async function lockLost(tx: Db, rules: ReapRules, limit: number): Promise<LostAttempt[]> {
+  const ms = (value: number) => sql`${value} * interval '1 ms'`;
+  const { rows } = await sql<LostAttempt>`
+    with suspect as materialized (
+      select r.org_id, r.id, r.attempt_token, r.last_beat_at, r.status,
+        greatest(p.last_beat_at, p.connected_at, r.last_beat_at, r.claimed_at) as heard_at,
+        case
+          when r.cancel_requested_at < now() - ${ms(rules.ttlMs)} then 'cancelled'
+          when (p.epoch is null or p.disconnected_at is not null or v.last_beat_at is null
+              or v.last_beat_at < now() - ${ms(rules.ttlMs)})
+            and greatest(p.last_beat_at, p.connected_at, r.last_beat_at, r.claimed_at) < now() - ${ms(rules.ttlMs)}
+            then 'stream_broken'
+          -- The answer to the claim was lost, or its session: nobody else asks whether the device accepted.
+          when r.status = 'claimed' and r.last_beat_at is null and r.claimed_at < now() - ${ms(rules.silentAttemptMs)}
+            then 'never_accepted'
+          when r.last_beat_at < now() - ${ms(rules.silentAttemptMs)} then 'silent'
+          when r.last_beat_at is null and r.claimed_at < now() - ${ms(rules.neverBeatMs)} then 'never_beat'
+          when r.started_at + r.timeout_ms * interval '1 ms' < now() - ${ms(rules.runTimeoutGraceMs)} then 'overdue'
+        end as rule
+      from run r
+        left join presence p on p.org_id = r.org_id and p.device_id = r.device_id
+        left join replica v on v.id = p.replica_id
+      where r.status <> 'pending'
+    )
+    select r.org_id as "orgId", r.id as "runId", r.device_id as "deviceId", r.attempt_token as "attemptToken", s.rule,
+      r.status, r.cancel_reason as "cancelReason", r.last_beat_at as "lastBeatAt",
+      (extract(epoch from now() - s.heard_at) * 1000)::bigint as "silentMs"
+    -- Judged again on the row as it is locked: another replica may have reaped it, and the run may have begun anew.
+    from run r join suspect s on s.org_id = r.org_id and s.id = r.id and s.attempt_token = r.attempt_token
+      and s.last_beat_at is not distinct from r.last_beat_at and s.status = r.status
+    where s.rule is not null
+    order by r.org_id, r.id
+    limit ${limit}
+    for update of r skip locked
+  `.execute(tx);
+  return rows;
+}
+
+/** Those of the attempts that are not out any more: settled by somebody whose notification was lost. */
+export async function findGone(db: Db, attempts: readonly AttemptName[]): Promise<AttemptName[]> {
+  if (attempts.length === 0) return [];
+  const input = unnest("i", attempts, {
+    org_id: ["text", (a) => a.orgId],
+    run_id: ["uuid", (a) => a.runId],
+    token: ["uuid", (a) => a.attemptToken],
+  });
+  const { rows } = await sql<{ ord: number }>`
+    select i.ord from ${input}
+    where not exists (select from run r where r.org_id = i.org_id and r.id = i.run_id and r.attempt_token = i.token)
+  `.execute(db);
+  return rows.map((row) => attempts[row.ord - 1]!);
+}
+
+/** The devices and workers among these for which runs wait that could be claimed. Looks only, and locks nothing. */
+export async function findWaited(
+  db: Db,
+  seats: readonly { orgId: string; deviceId: string; isWorker: boolean }[],
+): Promise<Set<string>> {
+  if (seats.length === 0) return new Set();
+  const input = unnest("i", seats, {
+    org_id: ["text", (s) => s.orgId],
+    device_id: ["uuid", (s) => s.deviceId],
+    is_worker: ["boolean", (s) => s.isWorker],
+  });
+  const { rows } = await sql<{ deviceId: string }>`
+    select i.device_id as "deviceId" from ${input}
+    where case
+      when i.is_worker then exists (
+        select from run where org_id = i.org_id and device_id is null and ${isPending})
+      else exists (
+        select from run where org_id = i.org_id and device_id = i.device_id and ${isPending})
+    end
+  `.execute(db);
+  return new Set(rows.map((row) => row.deviceId));
+}
+
+/**
+ * Attempts that these sessions claimed at least `ageMs` ago and that were not accepted: a session that does not know one
+ * never heard the answer to its claim.
+ */
+export async function listClaimed(
+  db: Db,
+  sessions: readonly { orgId: string; deviceId: string; epoch: number }[],
+  ageMs: number,
+): Promise<AttemptName[]> {
+  if (sessions.length === 0) return [];
+  const input = unnest("i", sessions, {
+    org_id: ["text", (s) => s.orgId],
+    device_id: ["uuid", (s) => s.deviceId],
+    epoch: ["bigint", (s) => s.epoch],
+  });
+  const { rows } = await sql<AttemptName>`
+    select r.org_id as "orgId", r.device_id as "deviceId", r.id as "runId", r.attempt_token as "attemptToken"
+    from ${input} join run r on r.org_id = i.org_id and r.device_id = i.device_id and r.claimed_epoch = i.epoch
+    where r.status = 'claimed' and r.claimed_at < now() - ${ageMs} * interval '1 ms'
+  `.execute(db);
+  return rows;
+}
+
+/** Attempts whose end is wanted, and whose devices are to be told (again). At most `limit`. */
+export async function listCancelling(db: Db, limit: number): Promise<(AttemptName & { reason: string })[]> {
+  const { rows } = await sql<AttemptName & { reason: string }>`
+    select org_id as "orgId", device_id as "deviceId", id as "runId", attempt_token as "attemptToken",
+      coalesce(cancel_reason, 'cancelled') as reason
+    from run where cancel_requested_at is not null and status <> 'pending' and device_id is not null
+    limit ${limit}
+  `.execute(db);
+  return rows;
+}

@@ -1,0 +1,134 @@
+import { sql } from "kysely";
+import { repeatMs } from "../people/requests.ts";
+import type { Db } from "../pg/database.ts";
+
+/** Retention: ended runs and turns live in daily partitions that are dropped whole, so that the live sets stay small. */
+
+/** Each with a default partition, and its days named after it: "run_finished_20260131". */
+const partitionedTables = ["run_finished", "turn_finished"];
+
+/** Partitions are made this many days ahead, so that a database that nobody tends for a while still has one. */
+const daysAhead = 3;
+
+/** Rows per DELETE of what is not partitioned. */
+const rowsPerDeleteMax = 5_000;
+
+/**
+ * How long tending waits for its locks, in milliseconds: making and dropping partitions needs a table to itself, and
+ * whoever ends a run or a turn queues behind it.
+ */
+const tendLockMsMax = 1_000;
+
+/** All replicas tend the same partitions; one at a time. */
+const lockKey = 7_420_001;
+
+/**
+ * Makes the partitions of the coming days and drops those older than `days`; answers their names. Another replica that
+ * does the same at this moment makes it answer null. Fails with lock_not_available (see isPassing) when the runs are in
+ * use for longer than a second. Only in a transaction.
+ */
+export async function tendPartitions(
+  tx: Db,
+  days: number,
+): Promise<{ created: string[]; dropped: string[] } | null> {
+  const { rows: lock } = await sql<{
+    mine: boolean;
+  }>`select pg_try_advisory_xact_lock(${lockKey}) as mine`.execute(tx);
+  if (!lock[0]!.mine) return null;
+  await sql`set local lock_timeout = ${sql.lit(tendLockMsMax)}`.execute(tx);
+  const created: string[] = [];
+  const dropped: string[] = [];
+  for (const table of partitionedTables) {
+    created.push(...(await createComing(tx, table)));
+    dropped.push(...(await dropOld(tx, table, days)));
+  }
+  return { created, dropped };
+}
+
+async function createComing(tx: Db, table: string): Promise<string[]> {
+  const { rows: wanted } = await sql<{ name: string; start: string; end: string }>`
+    select ${table} || '_' || to_char(day, 'YYYYMMDD') as name, day::date::text as start, (day + interval '1 day')::date::text as "end"
+    from generate_series((now() at time zone 'UTC')::date, (now() at time zone 'UTC')::date + ${daysAhead}::int, interval '1 day') day
+    where to_regclass(${table} || '_' || to_char(day, 'YYYYMMDD')) is null
+      -- Rows that fell into the default partition meanwhile keep their day out of a partition of its own.
+      and not exists (select from ${sql.ref(`${table}_default`)}
+        where finished_at >= day at time zone 'UTC' and finished_at < (day + interval '1 day') at time zone 'UTC')
+  `.execute(tx);
+  for (const { name, start, end } of wanted) {
+    await sql`
+      create table ${sql.ref(name)} partition of ${sql.ref(table)}
+      for values from (${sql.lit(`${start} 00:00:00+00`)}) to (${sql.lit(`${end} 00:00:00+00`)})
+    `.execute(tx);
+  }
+  return wanted.map((partition) => partition.name);
+}
+
+async function dropOld(tx: Db, table: string, days: number): Promise<string[]> {
+  const { rows: old } = await sql<{ name: string }>`
+    select c.relname as name
+    from pg_inherits i join pg_class c on c.oid = i.inhrelid
+    where i.inhparent = ${table}::regclass and c.relname ~ ('^' || ${table} || '_[0-9]{8}$')
+      and to_date(right(c.relname, 8), 'YYYYMMDD') < (now() at time zone 'UTC')::date - ${days}::int
+  `.execute(tx);
+  for (const { name } of old) await sql`drop table ${sql.ref(name)}`.execute(tx);
+  return old.map((partition) => partition.name);
+}
+
+/**
+ * Deletes a bounded number of old rows of each table without partitions, and of conversations in which nobody spoke for
+ * `conversationDays`; answers how many, and whether a table may have
+ * more of them.
+ */
+export async function deleteOld(
+  db: Db,
+  { days, conversationDays }: { days: number; conversationDays: number },
+): Promise<{ deleted: number; isMore: boolean }> {
+  const old = sql`now() - ${days} * interval '1 day'`;
+  const limit = sql.lit(rowsPerDeleteMax);
+  const statements = [
+    // As long as its run lives, a slot must be known, however old.
+    sql`delete from slot where ctid = any(array(select ctid from slot s where s.created_at < ${old}
+      and not exists (select from run r where r.org_id = s.org_id and r.id = s.run_id) limit ${limit}))`,
+    // By days, as the partitions: a window stays while its run is shown. A watcher's last result stays in any case.
+    sql`delete from "window" where ctid = any(array(select ctid from "window" x
+      where x.created_at < ((now() at time zone 'UTC')::date - ${days}::int) at time zone 'UTC'
+      and not exists (select from watcher w
+        where w.org_id = x.org_id and w.id = x.watcher_id and w.last_window_id = x.id) limit ${limit}))`,
+    sql`delete from run_finished_default where ctid = any(array(select ctid from run_finished_default where finished_at < ${old} limit ${limit}))`,
+    sql`delete from turn_finished_default where ctid = any(array(select ctid from turn_finished_default where finished_at < ${old} limit ${limit}))`,
+    // As long as its turn lives, a message must be known, however old.
+    sql`delete from turn_message where ctid = any(array(select ctid from turn_message m where m.created_at < ${old}
+      and not exists (select from turn t where t.org_id = m.org_id and t.id = m.turn_id) limit ${limit}))`,
+    // One that is spoken in at this moment has another ctid then, and stays.
+    sql`delete from conversation where ctid = any(array(select ctid from conversation c
+      where c.last_turn_at < now() - ${conversationDays} * interval '1 day'
+      and not exists (select from turn t
+        where t.org_id = c.org_id and t.agent_id = c.agent_id and t.conversation_id = c.id) limit ${limit}))`,
+    sql`delete from join_code where ctid = any(array(select ctid from join_code where expires_at < now() - interval '1 day' limit ${limit}))`,
+    sql`delete from request where ctid = any(array(select ctid from request
+      where created_at < now() - ${repeatMs} * interval '1 millisecond' limit ${limit}))`,
+  ];
+  const counts: number[] = [];
+  counts.push(await deleteOldEvents(db, days));
+  for (const statement of statements) counts.push(Number((await statement.execute(db)).numAffectedRows ?? 0));
+  return {
+    deleted: counts.reduce((sum, count) => sum + count, 0),
+    isMore: counts.some((count) => count >= rowsPerDeleteMax),
+  };
+}
+
+/** As of the other tables; and each org notes up to where its log is gone, so that no reader resumes over a gap. */
+async function deleteOldEvents(db: Db, days: number): Promise<number> {
+  const { rows } = await sql<{ count: number }>`
+    with gone as (
+      delete from event where ctid = any(array(
+        select ctid from event where at < now() - ${days} * interval '1 day' limit ${sql.lit(rowsPerDeleteMax)}))
+      returning org_id, seq
+    ),
+    noted as (
+      update org o set events_deleted_through = greatest(o.events_deleted_through, g.seq)
+      from (select org_id, max(seq) as seq from gone group by org_id order by org_id) g where o.id = g.org_id
+    )
+    select count(*)::int as count from gone`.execute(db);
+  return rows[0]!.count;
+}

@@ -1,0 +1,187 @@
+import { sql } from "kysely";
+import type { Db } from "../pg/database.ts";
+import type { FinishedStatus, SkipReason } from "./settlements.ts";
+
+/** Runs as people read them, and the ways to ask for the end of one. */
+
+export type RunRow = {
+  orgId: string;
+  id: string;
+  watcherId: string;
+  watcherSlug: string | null;
+  watcherVersion: number;
+  agentId: string;
+  agentVersion: number;
+  deviceId: string | null;
+  agentKind: string;
+  notification: "none" | "on_failure" | "always";
+  source: "scheduled" | "manual" | "backfill";
+  scheduledFor: Date | null;
+  windowStart: Date;
+  windowEnd: Date;
+  dueAt: Date;
+  createdAt: Date;
+  expiresAt: Date | null;
+  timeoutMs: number;
+  maxAttempts: number;
+  retryOf: string | null;
+  status: "pending" | "claimed" | "running" | FinishedStatus;
+  attempt: number;
+  notBefore: Date | null;
+  claimedAt: Date | null;
+  pushedAt: Date | null;
+  startedAt: Date | null;
+  lastBeatAt: Date | null;
+  cancelRequestedAt: Date | null;
+  reason: string;
+  pastAttempts: {
+    attempt: number;
+    claimed_at: string;
+    ended_at: string;
+    last_beat_at: string | null;
+    reason: string;
+    is_reported: boolean;
+  }[];
+  finishedAt: Date | null;
+  skipReason: SkipReason | null;
+  exitCode: number | null;
+  signal: string;
+  durationMs: number | null;
+  outputTail: string;
+  windowId: string | null;
+};
+
+const columns = sql`
+  r.org_id as "orgId", r.id, r.watcher_id as "watcherId", w.slug as "watcherSlug",
+  r.watcher_version as "watcherVersion", r.agent_id as "agentId", r.agent_version as "agentVersion",
+  r.device_id as "deviceId", r.agent_kind as "agentKind", r.notification, r.source, r.scheduled_for as "scheduledFor",
+  r.window_start as "windowStart", r.window_end as "windowEnd", r.due_at as "dueAt", r.created_at as "createdAt",
+  r.expires_at as "expiresAt", r.timeout_ms as "timeoutMs", r.max_attempts as "maxAttempts", r.retry_of as "retryOf",
+  r.status, r.attempt, r.not_before as "notBefore", r.claimed_at as "claimedAt", r.pushed_at as "pushedAt",
+  r.started_at as "startedAt", r.last_beat_at as "lastBeatAt", r.cancel_requested_at as "cancelRequestedAt", r.reason,
+  r.past_attempts as "pastAttempts", r.finished_at as "finishedAt", r.skip_reason as "skipReason",
+  r.exit_code as "exitCode", r.signal, r.duration_ms as "durationMs", r.output_tail as "outputTail",
+  r.window_id as "windowId"`;
+
+/** One run of the org, wherever it is in its life. */
+export async function find(db: Db, run: { orgId: string; runId: string }): Promise<RunRow | undefined> {
+  const { rows } = await sql<RunRow>`
+    select ${columns} from run_all r left join watcher w on w.org_id = r.org_id and w.id = r.watcher_id
+    where r.org_id = ${run.orgId} and r.id = ${run.runId}
+  `.execute(db);
+  return rows[0];
+}
+
+/** Runs of the org, newest first, from before `beforeId`. */
+export async function list(
+  db: Db,
+  filter: {
+    orgId: string;
+    beforeId?: string | undefined;
+    watcherId?: string | undefined;
+    deviceId?: string | undefined;
+    statuses: readonly string[];
+    limit: number;
+  },
+): Promise<RunRow[]> {
+  const where = [sql`r.org_id = ${filter.orgId}`];
+  if (filter.beforeId) where.push(sql`r.id < ${filter.beforeId}`);
+  if (filter.watcherId) where.push(sql`r.watcher_id = ${filter.watcherId}`);
+  if (filter.deviceId) where.push(sql`r.device_id = ${filter.deviceId}`);
+  if (filter.statuses.length > 0) where.push(sql`r.status = any(${filter.statuses as string[]}::text[])`);
+  const { rows } = await sql<RunRow>`
+    select ${columns} from run_all r left join watcher w on w.org_id = r.org_id and w.id = r.watcher_id
+    where ${sql.join(where, sql` and `)}
+    order by r.id desc
+    limit ${filter.limit}
+  `.execute(db);
+  return rows;
+}
+
+/** The active run of a watcher. */
+export async function findActive(
+  db: Db,
+  watcher: { orgId: string; watcherId: string },
+): Promise<RunRow | undefined> {
+  const { rows } = await sql<RunRow>`
+    select ${columns} from run_all r left join watcher w on w.org_id = r.org_id and w.id = r.watcher_id
+    where r.org_id = ${watcher.orgId} and r.watcher_id = ${watcher.watcherId}
+      and r.status in ('pending', 'claimed', 'running')
+  `.execute(db);
+  return rows[0];
+}
+
+export type LockedRun = {
+  orgId: string;
+  runId: string;
+  status: "pending" | "claimed" | "running";
+  attemptToken: string | null;
+  deviceId: string | null;
+  isPinned: boolean;
+};
+
+/** Locks the live runs that a cancellation means. */
+export async function lockForCancel(
+  tx: Db,
+  which: { orgId: string } & ({ runId: string } | { watcherId: string } | { deviceId: string }),
+): Promise<LockedRun[]> {
+  const match =
+    "runId" in which
+      ? sql`id = ${which.runId}`
+      : "watcherId" in which
+        ? sql`watcher_id = ${which.watcherId}`
+        : sql`device_id = ${which.deviceId}`;
+  const { rows } = await sql<LockedRun>`
+    select org_id as "orgId", id as "runId", status, attempt_token as "attemptToken", device_id as "deviceId",
+      is_pinned as "isPinned"
+    from run where org_id = ${which.orgId} and ${match}
+    order by org_id, id
+    for update
+  `.execute(tx);
+  return rows;
+}
+
+/** Notes on active runs that their end is wanted. The first wish stays. */
+export async function requestCancel(
+  tx: Db,
+  request: { orgId: string; runIds: readonly string[]; reason: string },
+): Promise<void> {
+  if (request.runIds.length === 0) return;
+  await sql`
+    update run set cancel_requested_at = now(), cancel_reason = ${request.reason}
+    where org_id = ${request.orgId} and id = any(${request.runIds as string[]}::uuid[]) and cancel_requested_at is null
+  `.execute(tx);
+}
+
+/** Locks pending runs that did not start by their deadline. Rows that others hold are passed over. */
+export async function lockExpired(tx: Db, limit: number): Promise<{ orgId: string; runId: string }[]> {
+  const { rows } = await sql<{ orgId: string; runId: string }>`
+    select org_id as "orgId", id as "runId" from run
+    where expires_at <= now() and status = 'pending'
+    order by expires_at
+    limit ${limit}
+    for update skip locked
+  `.execute(tx);
+  return rows;
+}
+
+/** How long until a pending run expires, in milliseconds by the database's clock; undefined if none will. */
+export async function findNextExpiryMs(db: Db): Promise<number | undefined> {
+  const { rows } = await sql<{ ms: number }>`
+    select greatest(0, extract(epoch from expires_at - clock_timestamp()) * 1000)::float8 as ms
+    from run where expires_at is not null and status = 'pending' order by expires_at limit 1
+  `.execute(db);
+  return rows[0]?.ms;
+}
+
+/** What stands before a pending run on its device, for ExplainRun. */
+export async function countOnDevice(
+  db: Db,
+  device: { orgId: string; deviceId: string },
+): Promise<{ active: number; pending: number }> {
+  const { rows } = await sql<{ active: number; pending: number }>`
+    select count(*) filter (where status <> 'pending') as active, count(*) filter (where status = 'pending') as pending
+    from run where org_id = ${device.orgId} and device_id = ${device.deviceId}
+  `.execute(db);
+  return rows[0]!;
+}

@@ -1,0 +1,306 @@
+import { sql } from "kysely";
+import type { Db } from "../pg/database.ts";
+import { ofFew, unnest } from "../pg/unnest.ts";
+import type { SkipReason } from "./settlements.ts";
+
+/**
+ * Schedules: which slots are due, and what became of them.
+ *
+ * Everything that writes a run of a watcher holds the watcher's row lock, so the questions "is a run active?" and
+ * "where is the schedule?" have one answer until the commit (R1, R3).
+ */
+
+export type WatcherName = { orgId: string; watcherId: string };
+
+/** What the planner needs to know of a watcher, as it is locked. */
+export type DueWatcher = {
+  orgId: string;
+  watcherId: string;
+  schedule: string | null;
+  timeZone: string;
+  overlap: "skip" | "queue_one";
+  catchup: "collapse" | "miss";
+  catchupWindowMs: number;
+  jitterMs: number;
+  minCooldownMs: number;
+  status: "active" | "paused" | "no_executor";
+  nextSlotAt: Date | null;
+  nextDueAt: Date | null;
+  lastRunAt: Date | null;
+  windowCursorAt: Date | null;
+  backoffUntil: Date | null;
+  hasAgent: boolean;
+  hasActiveRun: boolean;
+  /** The slot of a queue_one watcher that waits for the end of the active run. */
+  queuedSlotAt: Date | null;
+  /** The oldest slot that waits for the end of the active run: a queued or a backfilled one. */
+  backlogSlotAt: Date | null;
+  backlogSource: "scheduled" | "backfill" | null;
+  /** The database's clock. */
+  now: Date;
+};
+
+/**
+ * Locks up to `limit` watchers with a due slot, the longest due first, and beside them up to `newest` of those that fell
+ * due last; passes over those that others hold.
+ */
+export async function lockDue(tx: Db, limit: number, newest = 0): Promise<DueWatcher[]> {
+  const due = (order: "asc" | "desc", count: number) => sql`
+    select org_id as "orgId", id as "watcherId" from watcher
+    -- Not the transaction's time: the slot may have fallen due since it began.
+    where next_due_at <= statement_timestamp()
+    order by next_due_at ${sql.raw(order)}
+    limit ${count}
+    for update skip locked`;
+  const query =
+    newest === 0
+      ? sql<WatcherName>`${ofFew} ${due("asc", limit)}`
+      : sql<WatcherName>`
+          with oldest as materialized (${due("asc", limit)}), newest as materialized (${due("desc", newest)})
+          select * from oldest union select * from newest`;
+  const { rows } = await query.execute(tx);
+  return readLocked(tx, rows);
+}
+
+/** Locks up to `limit` watchers with a backlog and no active run. */
+export async function lockBacklogged(tx: Db, limit: number): Promise<DueWatcher[]> {
+  const { rows } = await sql<WatcherName>`
+    select w.org_id as "orgId", w.id as "watcherId" from watcher w
+    where (w.org_id, w.id) in (select org_id, watcher_id from backlog)
+      and not exists (select from run r where r.org_id = w.org_id and r.watcher_id = w.id)
+    limit ${limit}
+    for update of w skip locked
+  `.execute(tx);
+  return (await readLocked(tx, rows)).filter((watcher) => !watcher.hasActiveRun);
+}
+
+/** Locks one watcher, waiting for whoever holds it. */
+export async function lockOne(tx: Db, watcher: WatcherName): Promise<DueWatcher | undefined> {
+  await sql`select from watcher where org_id = ${watcher.orgId} and id = ${watcher.watcherId} for update`.execute(
+    tx,
+  );
+  return (await readLocked(tx, [watcher]))[0];
+}
+
+/**
+ * Reads what has been locked, in a statement of its own: one that locks and reads would see other tables as they were
+ * when it began, and miss a run that was written between that moment and the lock.
+ */
+async function readLocked(tx: Db, watchers: readonly WatcherName[]): Promise<DueWatcher[]> {
+  if (watchers.length === 0) return [];
+  const input = unnest("i", watchers, {
+    org_id: ["text", (w) => w.orgId],
+    id: ["uuid", (w) => w.watcherId],
+  });
+  const { rows } = await sql<DueWatcher>`
+    select w.org_id as "orgId", w.id as "watcherId", w.schedule, w.time_zone as "timeZone", w.overlap, w.catchup,
+      w.catchup_window_ms as "catchupWindowMs", w.jitter_ms as "jitterMs", w.min_cooldown_ms as "minCooldownMs",
+      w.status, w.next_slot_at as "nextSlotAt", w.next_due_at as "nextDueAt",
+      w.last_run_at as "lastRunAt", w.window_cursor_at as "windowCursorAt", w.backoff_until as "backoffUntil",
+      exists (select from agent a where a.org_id = w.org_id and a.id = w.agent_id) as "hasAgent",
+      exists (select from run r where r.org_id = w.org_id and r.watcher_id = w.id) as "hasActiveRun",
+      (select max(q.scheduled_for) from backlog q
+        where q.org_id = w.org_id and q.watcher_id = w.id and q.source = 'scheduled') as "queuedSlotAt",
+      b.scheduled_for as "backlogSlotAt", b.source as "backlogSource", clock_timestamp() as now
+    from ${input} join watcher w on w.org_id = i.org_id and w.id = i.id
+      left join lateral (
+        select scheduled_for, source from backlog b where b.org_id = w.org_id and b.watcher_id = w.id
+        order by scheduled_for limit 1
+      ) b on true
+    order by i.ord
+  `.execute(tx);
+  return rows;
+}
+
+/**
+ * What a materializer that has done its passes may sleep for: how long until a slot is due, in milliseconds by the
+ * database's clock (undefined if none is), and whether slots wait whose watcher has no active run any more.
+ */
+export async function lookAhead(db: Db): Promise<{ nextDueMs: number | undefined; hasBacklog: boolean }> {
+  const { rows } = await sql<{ nextDueMs: number | null; hasBacklog: boolean }>`
+    ${ofFew} select
+      (select greatest(0, extract(epoch from next_due_at - clock_timestamp()) * 1000)::float8
+        from watcher where next_due_at is not null order by next_due_at limit 1) as "nextDueMs",
+      exists (select from backlog b
+        where not exists (select from run r where r.org_id = b.org_id and r.watcher_id = b.watcher_id)) as "hasBacklog"
+  `.execute(db);
+  const { nextDueMs, hasBacklog } = rows[0]!;
+  return { nextDueMs: nextDueMs ?? undefined, hasBacklog };
+}
+
+export type SlotRecord = {
+  orgId: string;
+  watcherId: string;
+  runId: string;
+  /** Null for a run that no slot asked for. */
+  scheduledFor: Date | null;
+  source: "scheduled" | "manual" | "backfill";
+  dueAt: Date;
+  windowStart: Date;
+  windowEnd: Date;
+  /** Set: the slot becomes a `skipped` run. */
+  skipReason: SkipReason | null;
+  reason: string;
+  retryOf: string | null;
+};
+
+export type ScheduleMove = {
+  orgId: string;
+  watcherId: string;
+  nextSlotAt: Date | null;
+  nextDueAt: Date | null;
+  /** The start of the run that was materialized, which min_cooldown counts from; null if none was. */
+  lastRunAt: Date | null;
+};
+
+export type RecordedRun = {
+  orgId: string;
+  runId: string;
+  watcherId: string;
+  /** The pin; null: any fleet worker of the org. */
+  deviceId: string | null;
+  status: "pending" | "skipped";
+  skipReason: SkipReason | null;
+  reason: string;
+  scheduledFor: Date | null;
+  dueAt: Date;
+};
+
+/**
+ * Writes what became of slots, each once (R2: a slot that has a row already is left alone), and moves the schedules of
+ * their watchers in the same statement (R3). The watchers' rows are locked by the caller.
+ *
+ * The run takes the pin, the agent kind, the notification and the versions from the watcher as it is now (R4).
+ */
+export async function record(
+  tx: Db,
+  slots: readonly SlotRecord[],
+  moves: readonly ScheduleMove[],
+): Promise<RecordedRun[]> {
+  if (slots.length === 0 && moves.length === 0) return [];
+  const slotInput = unnest("i", slots, {
+    org_id: ["text", (s) => s.orgId],
+    watcher_id: ["uuid", (s) => s.watcherId],
+    run_id: ["uuid", (s) => s.runId],
+    scheduled_for: ["timestamptz", (s) => s.scheduledFor],
+    source: ["text", (s) => s.source],
+    due_at: ["timestamptz", (s) => s.dueAt],
+    window_start: ["timestamptz", (s) => s.windowStart],
+    window_end: ["timestamptz", (s) => s.windowEnd],
+    skip_reason: ["text", (s) => s.skipReason],
+    reason: ["text", (s) => s.reason],
+    retry_of: ["uuid", (s) => s.retryOf],
+  });
+  const moveInput = unnest("m", moves, {
+    org_id: ["text", (m) => m.orgId],
+    watcher_id: ["uuid", (m) => m.watcherId],
+    next_slot_at: ["timestamptz", (m) => m.nextSlotAt],
+    next_due_at: ["timestamptz", (m) => m.nextDueAt],
+    last_run_at: ["timestamptz", (m) => m.lastRunAt],
+  });
+  const { rows } = await sql<RecordedRun>`
+    with input as materialized (select * from ${slotInput}),
+    fresh as (
+      insert into slot (org_id, watcher_id, scheduled_for, run_id)
+      select org_id, watcher_id, scheduled_for, run_id from input where scheduled_for is not null
+      on conflict do nothing
+      returning run_id
+    ),
+    wanted as materialized (
+      select i.*, w.version, w.agent_id, coalesce(a.version, 0) as agent_version, w.device_id, w.agent_kind,
+        w.notification, w.timeout_ms, w.max_attempts,
+        -- A slot that is recorded late still has its whole deadline.
+        greatest(i.due_at, now()) + w.start_deadline_ms * interval '1 ms' as expires_at
+      from input i
+        join watcher w on w.org_id = i.org_id and w.id = i.watcher_id
+        left join agent a on a.org_id = w.org_id and a.id = w.agent_id
+      where i.scheduled_for is null or i.run_id in (select run_id from fresh)
+    ),
+    live as (
+      insert into run (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
+        notification, source, scheduled_for, window_start, window_end, due_at, expires_at, timeout_ms, max_attempts,
+        retry_of, is_pinned)
+      select org_id, run_id, watcher_id, version, agent_id, agent_version, device_id, agent_kind, notification, source,
+        scheduled_for, window_start, window_end, due_at, expires_at, timeout_ms, max_attempts, retry_of,
+        device_id is not null
+      from wanted where skip_reason is null
+    ),
+    skipped as (
+      insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
+        notification, source, scheduled_for, window_start, window_end, due_at, created_at, expires_at, timeout_ms,
+        max_attempts, retry_of, status, attempt, reason, past_attempts, skip_reason)
+      select org_id, run_id, watcher_id, version, agent_id, agent_version, device_id, agent_kind, notification, source,
+        scheduled_for, window_start, window_end, due_at, now(), expires_at, timeout_ms, max_attempts, retry_of,
+        'skipped', 0, reason, '[]', skip_reason
+      from wanted where skip_reason is not null
+    ),
+    consumed as (
+      delete from backlog b using input i
+      where b.org_id = i.org_id and b.watcher_id = i.watcher_id and b.scheduled_for = i.scheduled_for
+    ),
+    moved as (
+      update watcher w set next_slot_at = m.next_slot_at, next_due_at = m.next_due_at,
+        last_run_at = coalesce(m.last_run_at, w.last_run_at),
+        unrunnable_slots = case when m.is_run then 0 else w.unrunnable_slots + m.unrunnable end
+      from (
+        -- Grouped, not joined: the planner takes "wanted" for three rows, and would join by a loop within a loop.
+        select org_id, watcher_id, max(next_slot_at) as next_slot_at, max(next_due_at) as next_due_at,
+          max(last_run_at) as last_run_at, bool_or(is_run) as is_run, sum(unrunnable) as unrunnable
+        from (
+          select org_id, watcher_id, next_slot_at, next_due_at, last_run_at, true as is_move, false as is_run, 0 as unrunnable
+          from ${moveInput}
+          union all
+          select org_id, watcher_id, null, null, null, false, skip_reason is null, (skip_reason is not distinct from 'no_executor')::int
+          from wanted
+        ) each_of group by org_id, watcher_id having bool_or(is_move)
+      ) m
+      where w.org_id = m.org_id and w.id = m.watcher_id
+    )
+    select org_id as "orgId", run_id as "runId", watcher_id as "watcherId", device_id as "deviceId",
+      case when skip_reason is null then 'pending' else 'skipped' end as status, skip_reason as "skipReason", reason,
+      scheduled_for as "scheduledFor", due_at as "dueAt"
+    from wanted
+  `.execute(tx);
+  return rows;
+}
+
+/**
+ * Puts slots aside until the watcher's active run ends. Slots that have a row or wait already are left alone; answers how
+ * many are new. The watcher's row is locked by the caller.
+ */
+export async function putAside(
+  tx: Db,
+  slots: readonly {
+    orgId: string;
+    watcherId: string;
+    scheduledFor: Date;
+    source: "scheduled" | "backfill";
+  }[],
+): Promise<number> {
+  if (slots.length === 0) return 0;
+  const input = unnest("i", slots, {
+    org_id: ["text", (s) => s.orgId],
+    watcher_id: ["uuid", (s) => s.watcherId],
+    scheduled_for: ["timestamptz", (s) => s.scheduledFor],
+    source: ["text", (s) => s.source],
+  });
+  const result = await sql`
+    insert into backlog (org_id, watcher_id, scheduled_for, source)
+    select org_id, watcher_id, scheduled_for, source from ${input}
+    where not exists (select from slot s
+      where s.org_id = i.org_id and s.watcher_id = i.watcher_id and s.scheduled_for = i.scheduled_for)
+    on conflict do nothing
+  `.execute(tx);
+  return Number(result.numAffectedRows ?? 0);
+}
+
+/** Pauses a watcher whose slots cannot be recorded, and drops those that wait, so that it stops no pass (R9). */
+export async function setAside(tx: Db, watcher: WatcherName & { reason: string }): Promise<void> {
+  await sql`
+    with dropped as (
+      delete from backlog where org_id = ${watcher.orgId} and watcher_id = ${watcher.watcherId}
+    )
+    update watcher set status = 'paused', paused_reason = ${watcher.reason}, next_slot_at = null, next_due_at = null
+    where org_id = ${watcher.orgId} and id = ${watcher.watcherId}
+  `.execute(tx);
+}

@@ -1,0 +1,353 @@
+import { sql } from "kysely";
+import type { Db } from "../pg/database.ts";
+import { ofFew, unnest } from "../pg/unnest.ts";
+import type { Want } from "./attempts.ts";
+import type { AttemptName } from "./settlements.ts";
+
+/**
+ * Attempts of turns: a session claims a turn together with its conversation's lease, accepts it, and beats for it. The
+ * turn's id stands where an attempt of a run names its run. How attempts end: turn-settlements.ts.
+ */
+
+/** All that an assignment is made of. */
+export type ClaimedTurn = {
+  orgId: string;
+  turnId: string;
+  /** Who claimed it. */
+  deviceId: string;
+  attemptToken: string;
+  attempt: number;
+  agentKind: string;
+  timeoutMs: number;
+  agentId: string;
+  agentVersion: number;
+  agentName: string | null;
+  agentSettings: unknown;
+  conversationId: string;
+  messageId: string;
+  runId: string | null;
+  input: string;
+  isGated: boolean;
+  snapshot: Buffer | null;
+  snapshotVersion: number;
+  deadlineAt: Date;
+};
+
+/** The pool of turns that are pinned to nobody (migrations/…turns). */
+const fleetPoolId = "00000000-0000-0000-0000-000000000000";
+
+export type TurnTimers = {
+  /** How long a turn, and its lease, is its holder's after a claim or a beat, in milliseconds. */
+  ttlMs: number;
+  /** How long after its timeout a turn is left to its holder, whose own report is the better one. */
+  timeoutGraceMs: number;
+};
+
+/**
+ * Claims, for each session, at most `slots` turns: fleet workers share those of their org that are pinned to nobody and ask
+ * for no agent kind or for one that they offer, a device has those that are pinned to it. Only the session whose epoch is
+ * its device's current one claims anything. Of a conversation only the oldest live turn is claimed, and only with the
+ * lease; one whose holder's lease has run out does not keep the next one waiting. Devices must be distinct, and workers
+ * of one org offer the same kinds (see attempts.partsOf).
+ */
+export async function claim(db: Db, wants: readonly Want[], timers: TurnTimers): Promise<ClaimedTurn[]> {
+  if (wants.length === 0) return [];
+  const wanted = unnest("w", wants, {
+    org_id: ["text", (w) => w.orgId],
+    device_id: ["uuid", (w) => w.deviceId],
+    epoch: ["bigint", (w) => w.epoch],
+    slots: ["int", (w) => w.slots],
+    kinds: ["jsonb", (w) => w.kinds && JSON.stringify([...w.kinds].sort())],
+  });
+  const until = sql`now() + ${timers.ttlMs} * interval '1 ms'`;
+  const { rows } = await sql<ClaimedTurn>`
+    -- Rows are looked up by their keys, one after the other, and what is known of a turn goes along with it: the planner
+    -- takes each of these sets for a few rows, and a join of two of them would be a loop within a loop.
+    with seated as materialized (
+      select p.org_id, p.device_id, p.epoch, w.slots, case when d.is_worker then w.kinds end as kinds,
+        case when d.is_worker then ${fleetPoolId}::uuid else d.id end as pool_id
+      from ${wanted}
+        cross join lateral (
+          select org_id, device_id, epoch from presence
+          where org_id = w.org_id and device_id = w.device_id and epoch = w.epoch and disconnected_at is null
+          -- Heartbeats pass this lock, a newer hello does not: it waits for our commit, or we leave the turns to it.
+          for key share skip locked
+        ) p
+        cross join lateral (select id, is_worker from device where org_id = p.org_id and id = p.device_id) d
+    ),
+    pool as materialized (
+      select org_id, pool_id, kinds, sum(slots)::int as slots from seated group by org_id, pool_id, kinds
+    ),
+    -- Once for all sessions that share a pool: to a second look in the same transaction, what the first has locked is free.
+    picked as materialized (
+      select t.* from pool q
+        cross join lateral (
+          select t.org_id, t.id, t.seq, t.pool_id, t.agent_id, t.conversation_id, t.is_gated from turn t
+          where t.org_id = q.org_id and t.pool_id = q.pool_id and t.status = 'pending'
+            and (t.not_before is null or t.not_before <= now()) and t.start_deadline_at > now()
+            and (q.kinds is null or t.agent_kind = '' or q.kinds ? t.agent_kind)
+            and not (t.is_gated and exists (
+              select from turn e
+              where e.org_id = t.org_id and e.agent_id = t.agent_id and e.conversation_id = t.conversation_id
+                and e.seq < t.seq and e.is_gated and (e.status = 'pending' or e.deadline_at > now())))
+          order by t.seq limit q.slots
+          for update of t skip locked
+        ) t
+    ),
+    ready as materialized (
+      select k.*, l.snapshot_version, l.snapshot,
+        row_number() over (partition by k.org_id, k.pool_id order by k.seq) as place
+      from picked k
+        left join lateral (
+          select snapshot_version, snapshot from conversation
+          where k.is_gated and org_id = k.org_id and agent_id = k.agent_id and id = k.conversation_id
+            and (lease_turn_id is null or lease_expires_at < now())
+          for update skip locked
+        ) l on true
+      where not k.is_gated or l.snapshot_version is not null
+    ),
+    slot as (
+      -- Round robin: the first slot of each session comes before the second of any.
+      select s.org_id, s.pool_id, s.device_id, s.epoch,
+        row_number() over (partition by s.org_id, s.pool_id order by n, s.device_id) as place
+      from seated s cross join lateral generate_series(1, s.slots) n
+    ),
+    granted as materialized (
+      select r.*, s.device_id, s.epoch, case when r.is_gated then nextval('conversation_epoch') end as lease_epoch
+      from ready r join slot s on s.org_id = r.org_id and s.pool_id = r.pool_id and s.place = r.place
+      -- There are no more; said so that the planner looks the turns up, and does not read all that live.
+      limit ${wants.reduce((sum, want) => sum + want.slots, 0)}
+    ),
+    held as (
+      update conversation c set lease_epoch = g.lease_epoch, lease_turn_id = g.id, lease_device_id = g.device_id,
+        lease_expires_at = ${until}
+      from granted g
+      where g.is_gated and c.org_id = g.org_id and c.agent_id = g.agent_id and c.id = g.conversation_id
+    ),
+    claimed as (
+      update turn t set status = 'claimed', attempt = t.attempt + 1, attempt_token = gen_random_uuid(),
+        holder_id = g.device_id, claimed_epoch = g.epoch, claimed_at = now(), deadline_at = ${until},
+        expires_at = now() + (t.timeout_ms + ${timers.timeoutGraceMs}) * interval '1 ms',
+        lease_epoch = g.lease_epoch, snapshot_version = g.snapshot_version
+      from granted g where t.org_id = g.org_id and t.id = g.id
+      returning t.*, g.snapshot
+    )
+    select c.org_id as "orgId", c.id as "turnId", c.holder_id as "deviceId", c.attempt_token as "attemptToken", c.attempt,
+      c.agent_kind as "agentKind", c.timeout_ms as "timeoutMs", c.agent_id as "agentId",
+      c.agent_version as "agentVersion", r.name as "agentName", r.settings as "agentSettings",
+      c.conversation_id as "conversationId", c.message_id as "messageId", c.run_id as "runId", c.input,
+      c.is_gated as "isGated", c.snapshot, coalesce(c.snapshot_version, 0) as "snapshotVersion",
+      c.deadline_at as "deadlineAt"
+    from claimed c
+      left join agent_revision r on r.org_id = c.org_id and r.agent_id = c.agent_id and r.version = c.agent_version
+    order by c.seq
+  `.execute(db);
+  return rows;
+}
+
+/** The devices and workers among these for which turns wait. Looks only, and locks nothing. */
+export async function findWaited(
+  db: Db,
+  seats: readonly { orgId: string; deviceId: string; isWorker: boolean }[],
+): Promise<Set<string>> {
+  if (seats.length === 0) return new Set();
+  const input = unnest("i", seats, {
+    org_id: ["text", (s) => s.orgId],
+    device_id: ["uuid", (s) => s.deviceId],
+    pool_id: ["uuid", (s) => (s.isWorker ? fleetPoolId : s.deviceId)],
+  });
+  const { rows } = await sql<{ deviceId: string }>`
+    select i.device_id as "deviceId" from ${input}
+    where exists (
+      select from turn where org_id = i.org_id and pool_id = i.pool_id and status = 'pending'
+        and (not_before is null or not_before <= now()))
+  `.execute(db);
+  return new Set(rows.map((row) => row.deviceId));
+}
+
+const nameColumns = {
+  org_id: ["text", (a: AttemptName) => a.orgId],
+  device_id: ["uuid", (a: AttemptName) => a.deviceId],
+  turn_id: ["uuid", (a: AttemptName) => a.runId],
+  token: ["uuid", (a: AttemptName) => a.attemptToken],
+} as const satisfies Parameters<typeof unnest<AttemptName>>[2];
+
+/**
+ * Marks turns as running; answers for each, in order, whether it is the holder's: `gone` means that it was withdrawn or
+ * has ended meanwhile. Accepting twice is accepting once.
+ */
+export async function accept(db: Db, names: readonly AttemptName[]): Promise<("running" | "gone")[]> {
+  if (names.length === 0) return [];
+  const { rows } = await sql<{ isMine: boolean }>`
+    with input as materialized (select * from ${unnest("i", names, nameColumns)}),
+    mine as materialized (
+      select t.*
+      from (select distinct org_id, turn_id, device_id, token from input order by org_id, turn_id) i
+        cross join lateral (
+          select org_id, id, holder_id, attempt_token from turn
+          where org_id = i.org_id and id = i.turn_id and attempt_token = i.token
+          for update
+        ) t
+      -- Not asked within: there is an index by holder, and all turns of a holder are not what is looked for.
+      where t.holder_id = i.device_id
+    ),
+    started as (
+      update turn t set status = 'running', started_at = coalesce(t.started_at, clock_timestamp())
+      from mine m where t.org_id = m.org_id and t.id = m.id and t.status = 'claimed'
+      returning t.id
+    )
+    select (i.org_id, i.turn_id, i.device_id, i.token) in (select org_id, id, holder_id, attempt_token from mine) as "isMine"
+    from input i
+      left join (select count(*) from started) done on true
+    order by i.ord
+  `.execute(db);
+  return rows.map((row) => (row.isMine ? "running" : "gone"));
+}
+
+/**
+ * Records heartbeats of all sessions that listed turns: each moves the turn's deadline and its lease on. A turn whose
+ * lease has passed to a later one is not kept alive. Rows that somebody is settling at this moment are passed over.
+ */
+export async function beat(db: Db, names: readonly AttemptName[], ttlMs: number): Promise<void> {
+  if (names.length === 0) return;
+  const until = sql`now() + ${ttlMs} * interval '1 ms'`;
+  await sql`
+    with beating as materialized (
+      select t.*, v.is_leased, l.is_locked
+      from ${unnest("i", names, nameColumns)}
+        cross join lateral (
+          select org_id, id, is_gated, agent_id, conversation_id, lease_epoch from turn
+          where org_id = i.org_id and id = i.turn_id and attempt_token = i.token
+          for update skip locked
+        ) t
+        left join lateral (
+          select lease_turn_id = t.id and lease_epoch = t.lease_epoch as is_leased from conversation
+          where t.is_gated and org_id = t.org_id and agent_id = t.agent_id and id = t.conversation_id
+        ) v on true
+        -- Whoever has the conversation at this moment, to start its next turn perhaps, is not waited for: the turn's
+        -- deadline alone keeps the lease, too.
+        left join lateral (
+          select true as is_locked from conversation
+          where v.is_leased and org_id = t.org_id and agent_id = t.agent_id and id = t.conversation_id
+            and lease_turn_id = t.id and lease_epoch = t.lease_epoch
+          for update skip locked
+        ) l on true
+    ),
+    extended as (
+      update conversation c set lease_expires_at = ${until}
+      from beating b
+      where b.is_locked and c.org_id = b.org_id and c.agent_id = b.agent_id and c.id = b.conversation_id
+    )
+    update turn t set last_beat_at = now(), deadline_at = ${until}
+    from beating b where t.org_id = b.org_id and t.id = b.id and (not b.is_gated or b.is_leased)
+  `.execute(db);
+}
+
+export type TurnHeldByServer = {
+  turnId: string;
+  attemptToken: string;
+  attempt: number;
+  status: "claimed" | "running";
+  cancelReason: string | null;
+  isCancelRequested: boolean;
+};
+
+/** The turns that are out at a worker or device, locked. */
+export async function lockActiveOfHolder(
+  tx: Db,
+  holder: { orgId: string; deviceId: string },
+): Promise<TurnHeldByServer[]> {
+  const { rows } = await sql<TurnHeldByServer>`
+    ${ofFew} select id as "turnId", attempt_token as "attemptToken", attempt, status, cancel_reason as "cancelReason",
+      cancel_requested_at is not null as "isCancelRequested"
+    from turn
+    where org_id = ${holder.orgId} and holder_id = ${holder.deviceId} and status <> 'pending'
+    order by org_id, id
+    for update
+  `.execute(tx);
+  return rows;
+}
+
+/** Turns that a new session goes on with; their lease stays under its epoch. */
+export async function adopt(
+  tx: Db,
+  session: { orgId: string; deviceId: string; epoch: number; turnIds: readonly string[]; ttlMs: number },
+): Promise<void> {
+  if (session.turnIds.length === 0) return;
+  const until = sql`now() + ${session.ttlMs} * interval '1 ms'`;
+  await sql`
+    with mine as (
+      update turn set status = 'running', claimed_epoch = ${session.epoch}, started_at = coalesce(started_at, now()),
+        last_beat_at = now(), deadline_at = ${until}
+      where org_id = ${session.orgId} and holder_id = ${session.deviceId} and status <> 'pending'
+        and id = any(${session.turnIds as string[]}::uuid[])
+      returning org_id, id, agent_id, conversation_id, lease_epoch
+    )
+    update conversation c set lease_expires_at = ${until}
+    from mine m
+    where c.org_id = m.org_id and c.agent_id = m.agent_id and c.id = m.conversation_id and c.lease_turn_id = m.id
+      and c.lease_epoch = m.lease_epoch
+  `.execute(tx);
+}
+
+/** Those of the attempts that are not out any more: ended by somebody whose notification was lost. */
+export async function findGone(db: Db, names: readonly AttemptName[]): Promise<AttemptName[]> {
+  if (names.length === 0) return [];
+  const { rows } = await sql<{ ord: number }>`
+    select i.ord from ${unnest("i", names, nameColumns)}
+    where not exists (select from turn t where t.org_id = i.org_id and t.id = i.turn_id and t.attempt_token = i.token)
+  `.execute(db);
+  return rows.map((row) => names[row.ord - 1]!);
+}
+
+/**
+ * Turns that these sessions claimed at least `ageMs` ago and that were not accepted: a session that does not know one
+ * never heard the answer to its claim.
+ */
+export async function listClaimed(
+  db: Db,
+  sessions: readonly { orgId: string; deviceId: string; epoch: number }[],
+  ageMs: number,
+): Promise<AttemptName[]> {
+  if (sessions.length === 0) return [];
+  const input = unnest("i", sessions, {
+    org_id: ["text", (s) => s.orgId],
+    device_id: ["uuid", (s) => s.deviceId],
+    epoch: ["bigint", (s) => s.epoch],
+  });
+  const { rows } = await sql<AttemptName>`
+    select t.org_id as "orgId", t.holder_id as "deviceId", t.id as "runId", t.attempt_token as "attemptToken"
+    from ${input} join turn t on t.org_id = i.org_id and t.holder_id = i.device_id and t.claimed_epoch = i.epoch
+    where t.status = 'claimed' and t.claimed_at < now() - ${ageMs} * interval '1 ms'
+  `.execute(db);
+  return rows;
+}
+
+/** Turns whose end is wanted, and whose holders are to be told (again). At most `limit`. */
+export async function listCancelling(db: Db, limit: number): Promise<(AttemptName & { reason: string })[]> {
+  const { rows } = await sql<AttemptName & { reason: string }>`
+    select org_id as "orgId", holder_id as "deviceId", id as "runId", attempt_token as "attemptToken",
+      coalesce(cancel_reason, 'cancelled') as reason
+    from turn where cancel_requested_at is not null and status <> 'pending'
+    limit ${limit}
+  `.execute(db);
+  return rows;
+}
+
+/** Which of the token's workers has a turn's attempt, or ended with it; undefined for one that none of them had. */
+export async function findHolder(
+  db: Db,
+  attempt: { orgId: string; tokenId: string; runId: string; attemptToken: string },
+): Promise<string | undefined> {
+  const { rows } = await sql<{ deviceId: string }>`
+    select d.id as "deviceId"
+    from (
+      select org_id, id, attempt_token, holder_id from turn
+      union all
+      select org_id, id, attempt_token, holder_id from turn_finished
+    ) t join device d on d.org_id = t.org_id and d.id = t.holder_id
+    where t.org_id = ${attempt.orgId} and t.id = ${attempt.runId} and t.attempt_token = ${attempt.attemptToken}
+      and d.is_worker and d.token_id = ${attempt.tokenId}
+  `.execute(db);
+  return rows[0]?.deviceId;
+}

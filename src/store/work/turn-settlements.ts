@@ -1,0 +1,360 @@
+import { sql } from "kysely";
+import { type Db, isPassing } from "../pg/database.ts";
+import { unnest } from "../pg/unnest.ts";
+import type { AttemptName, PastVerdict } from "./settlements.ts";
+import type { FinishedTurnStatus, LiveTurnStatus } from "./turns.ts";
+
+/**
+ * How turns end. A live turn is a marker that one terminal reply is owed; {@link commitTerminalReply} is the one
+ * statement that takes the marker away, and it writes the reply. Whoever deletes the row has answered; everybody else
+ * finds no row, and has not.
+ */
+
+export type TerminalReply = {
+  orgId: string;
+  turnId: string;
+  /** The attempt that ends with the turn; null for a turn that is pending. */
+  attemptToken: string | null;
+  /** The worker that reports; null if Pinion itself ends the turn. */
+  holderId: string | null;
+  /** The session that ends the turn; it ends only what is still its own. Absent for whoever is no session. */
+  epoch?: number | undefined;
+  status: FinishedTurnStatus;
+  reason: string;
+  isRetryable: boolean;
+  reply?: string;
+  isReplyTruncated?: boolean;
+  /** What the next turn of the conversation is given; absent leaves the snapshot as it is. */
+  nextSnapshot?: Uint8Array | undefined;
+  exitCode?: number | undefined;
+  signal?: string;
+  durationMs?: number | undefined;
+};
+
+export type EndedTurn = {
+  orgId: string;
+  turnId: string;
+  agentId: string;
+  conversationId: string;
+  messageId: string;
+  runId: string | null;
+  attemptToken: string | null;
+  attempt: number;
+  /** Who had it. */
+  holderId: string | null;
+  status: FinishedTurnStatus;
+  reason: string;
+  isRetryable: boolean;
+  /** Superseded: the reporter had lost the lease, so the turn ended, but not with its reply. */
+  verdict: "stored" | "superseded";
+  /** Who may claim the conversation's next turn: a device, null for the org's fleet workers; undefined: none waits. */
+  next: { deviceId: string | null } | undefined;
+};
+
+/**
+ * Ends turns, each with its one reply, in one statement; returns those whose marker was there. In that statement the
+ * marker goes, the reply is written, the snapshot is stored if the turn still has its conversation's lease and the
+ * version is the one that it read, and the lease is freed. A reporter that has lost the lease ends its turn as failed.
+ * Turn ids must be distinct.
+ */
+export async function commitTerminalReply(db: Db, replies: readonly TerminalReply[]): Promise<EndedTurn[]> {
+  if (replies.length === 0) return [];
+  const input = unnest("i", replies, {
+    org_id: ["text", (r) => r.orgId],
+    turn_id: ["uuid", (r) => r.turnId],
+    token: ["uuid", (r) => r.attemptToken],
+    reporter: ["uuid", (r) => r.holderId],
+    epoch: ["bigint", (r) => r.epoch ?? null],
+    outcome: ["text", (r) => r.status],
+    why: ["text", (r) => r.reason],
+    may_retry: ["boolean", (r) => r.isRetryable],
+    reply: ["text", (r) => r.reply ?? ""],
+    is_truncated: ["boolean", (r) => r.isReplyTruncated ?? false],
+    next_snapshot: ["text", (r) => r.nextSnapshot && Buffer.from(r.nextSnapshot).toString("base64")],
+    exit_code: ["int", (r) => r.exitCode ?? null],
+    signal: ["text", (r) => r.signal ?? ""],
+    duration_ms: ["bigint", (r) => r.durationMs ?? null],
+  });
+  const { rows } = await sql<Omit<EndedTurn, "next"> & { hasNext: boolean; nextDeviceId: string | null }>`
+    -- All that is decided about a turn is decided in "held": what follows only writes, each statement from "held" alone.
+    -- (The planner takes "held" for a few rows; a join of two of these sets would be a loop within a loop.)
+    with held as materialized (
+      select t.*, i.reporter, i.reply, i.is_truncated, i.next_snapshot, i.exit_code, i.signal, i.duration_ms,
+        l.leased_version is not null as is_leased, f.is_fenced, s.is_storing, l.leased_version + 1 as next_version,
+        e.end_status, e.end_status <> 'cancelled' and (f.is_fenced or i.may_retry) as is_retryable,
+        case when f.is_fenced then 'its worker had lost the conversation''s lease when it answered'
+          when a.is_cancelled then concat_ws('; ', nullif(t.cancel_reason, ''), nullif(i.why, ''))
+          when i.outcome = 'cancelled' then coalesce(nullif(i.why, ''), t.cancel_reason, '')
+          else i.why end as end_reason
+      -- One order for all who lock several turns. Whoever locks a conversation for its lease has the turn that holds it.
+      from (select * from ${input} order by org_id, turn_id) i
+        cross join lateral (
+          select * from turn
+          where org_id = i.org_id and id = i.turn_id and attempt_token is not distinct from i.token
+            and (i.reporter is null or holder_id = i.reporter)
+            and (i.epoch is null or claimed_epoch = i.epoch)
+          for update
+        ) t
+        left join lateral (
+          select snapshot_version as leased_version from conversation
+          where t.is_gated and org_id = t.org_id and agent_id = t.agent_id and id = t.conversation_id
+            and lease_turn_id = t.id and lease_epoch = t.lease_epoch
+          for update
+        ) l on true
+        cross join lateral (
+          select t.is_gated and i.reporter is not null and not coalesce(l.leased_version = t.snapshot_version, false) as is_fenced
+        ) f
+        -- What Pinion itself ends after a cancellation was asked for was cancelled; what a worker reports, counts.
+        cross join lateral (
+          select t.cancel_requested_at is not null and i.reporter is null and i.outcome in ('failed', 'timeout') as is_cancelled
+        ) a
+        cross join lateral (
+          select case when f.is_fenced then 'failed' when a.is_cancelled then 'cancelled' else i.outcome end as end_status
+        ) e
+        cross join lateral (
+          select coalesce(l.leased_version is not null and not f.is_fenced and i.next_snapshot is not null
+            and i.outcome = 'completed', false) as is_storing
+        ) s
+    ),
+    gone as (
+      delete from turn t using held h where t.org_id = h.org_id and t.id = h.id
+    ),
+    freed as (
+      update conversation c set lease_turn_id = null, lease_device_id = null, lease_expires_at = null,
+        last_turn_at = now(),
+        snapshot = case when h.is_storing then decode(h.next_snapshot, 'base64') else c.snapshot end,
+        snapshot_version = c.snapshot_version + h.is_storing::int
+      from held h
+      where h.is_leased and c.org_id = h.org_id and c.agent_id = h.agent_id and c.id = h.conversation_id
+    ),
+    ended as (
+      insert into turn_finished (org_id, id, agent_id, agent_version, conversation_id, message_id, run_id, device_id,
+        agent_kind, input, is_gated, timeout_ms, created_at, start_deadline_at, status, attempt, attempt_token, holder_id,
+        claimed_at, started_at, last_beat_at, cancel_requested_at, reason, is_retryable, is_reported, reply,
+        is_reply_truncated, exit_code, signal, duration_ms, snapshot_version)
+      select h.org_id, h.id, h.agent_id, h.agent_version, h.conversation_id, h.message_id, h.run_id, h.device_id,
+        h.agent_kind, h.input, h.is_gated, h.timeout_ms, h.created_at, h.start_deadline_at, h.end_status, h.attempt,
+        h.attempt_token, h.holder_id, h.claimed_at, h.started_at, h.last_beat_at, h.cancel_requested_at, h.end_reason,
+        h.is_retryable, h.reporter is not null and not h.is_fenced,
+        case when h.end_status = 'completed' then h.reply else '' end, h.end_status = 'completed' and h.is_truncated,
+        h.exit_code, h.signal, h.duration_ms, case when h.is_storing then h.next_version end
+      from held h
+    )
+    select h.org_id as "orgId", h.id as "turnId", h.agent_id as "agentId", h.conversation_id as "conversationId",
+      h.message_id as "messageId", h.run_id as "runId", h.attempt_token as "attemptToken", h.attempt,
+      h.holder_id as "holderId", h.end_status as status, h.end_reason as reason, h.is_retryable as "isRetryable",
+      case when h.is_fenced then 'superseded' else 'stored' end as verdict,
+      n.id is not null as "hasNext", n.device_id as "nextDeviceId"
+    from held h
+      left join lateral (
+        select t.id, t.device_id from turn t
+        where h.is_gated and t.org_id = h.org_id and t.agent_id = h.agent_id and t.conversation_id = h.conversation_id
+          and t.is_gated and t.status = 'pending' and t.id <> h.id
+        order by t.seq limit 1
+      ) n on true
+  `.execute(db);
+  return rows.map(({ hasNext, nextDeviceId, ...ended }) => ({
+    ...ended,
+    next: hasNext ? { deviceId: nextDeviceId } : undefined,
+  }));
+}
+
+/**
+ * As {@link commitTerminalReply}; when the database refuses, the open transaction is as it was before, with the locks it
+ * held, and the answer is why. What may pass (see isPassing) is thrown.
+ */
+export async function commitOrUndo(
+  tx: Db,
+  replies: readonly TerminalReply[],
+): Promise<{ ended: EndedTurn[] } | { error: unknown }> {
+  await sql`savepoint replying`.execute(tx);
+  try {
+    const ended = await commitTerminalReply(tx, replies);
+    await sql`release savepoint replying`.execute(tx);
+    return { ended };
+  } catch (error) {
+    if (isPassing(error)) throw error;
+    await sql`rollback to savepoint replying`.execute(tx);
+    await sql`release savepoint replying`.execute(tx);
+    return { error };
+  }
+}
+
+export type Withdrawal = {
+  orgId: string;
+  turnId: string;
+  attemptToken: string;
+  /** The session that gives it back; it does so only while the claim is still its own. Absent for whoever is no session. */
+  epoch?: number;
+  reason: string;
+  /** How long the turn is not offered again. */
+  delayMs: number;
+};
+
+export type WithdrawnTurn = {
+  orgId: string;
+  turnId: string;
+  attemptToken: string;
+  holderId: string;
+  deviceId: string | null;
+  notBefore: Date;
+};
+
+/**
+ * Takes claims back that no worker took on: the turn is pending again and its lease is free. One whose end was asked for is
+ * left to the caller to end, locked. One that was accepted, or that a newer session has adopted, is left as it is. Turn
+ * ids must be distinct.
+ */
+export async function withdraw(
+  db: Db,
+  withdrawals: readonly Withdrawal[],
+): Promise<{ withdrawn: WithdrawnTurn[]; unwanted: { turnId: string }[] }> {
+  if (withdrawals.length === 0) return { withdrawn: [], unwanted: [] };
+  const input = unnest("i", withdrawals, {
+    org_id: ["text", (w) => w.orgId],
+    turn_id: ["uuid", (w) => w.turnId],
+    token: ["uuid", (w) => w.attemptToken],
+    epoch: ["bigint", (w) => w.epoch ?? null],
+    why: ["text", (w) => w.reason],
+    delay_ms: ["bigint", (w) => w.delayMs],
+  });
+  const { rows } = await sql<Omit<WithdrawnTurn, "notBefore"> & { notBefore: Date | null }>`
+    with held as materialized (
+      select t.*, i.why, now() + i.delay_ms * interval '1 ms' as again_at, l.is_leased
+      from (select * from ${input} order by org_id, turn_id) i
+        cross join lateral (
+          select org_id, id, agent_id, conversation_id, is_gated, lease_epoch, attempt_token, holder_id, device_id,
+            cancel_requested_at is null as is_wanted
+          from turn
+          where org_id = i.org_id and id = i.turn_id and attempt_token = i.token and status = 'claimed'
+            and (i.epoch is null or claimed_epoch = i.epoch)
+          for update
+        ) t
+        left join lateral (
+          select true as is_leased from conversation
+          where t.is_wanted and t.is_gated and org_id = t.org_id and agent_id = t.agent_id and id = t.conversation_id
+            and lease_turn_id = t.id and lease_epoch = t.lease_epoch
+          for update
+        ) l on true
+    ),
+    freed as (
+      update conversation c set lease_turn_id = null, lease_device_id = null, lease_expires_at = null
+      from held h
+      where h.is_leased and c.org_id = h.org_id and c.agent_id = h.agent_id and c.id = h.conversation_id
+    ),
+    returned as (
+      update turn t set status = 'pending', attempt_token = null, holder_id = null, claimed_epoch = null, claimed_at = null,
+        started_at = null, last_beat_at = null, deadline_at = null, expires_at = null, lease_epoch = null,
+        snapshot_version = null, attempt = greatest(t.attempt - 1, 0), reason = h.why, not_before = h.again_at
+      from held h where h.is_wanted and t.org_id = h.org_id and t.id = h.id
+    )
+    select h.org_id as "orgId", h.id as "turnId", h.attempt_token as "attemptToken", h.holder_id as "holderId",
+      h.device_id as "deviceId", case when h.is_wanted then h.again_at end as "notBefore"
+    from held h
+  `.execute(db);
+  return {
+    withdrawn: rows.flatMap(({ notBefore, ...turn }) => (notBefore ? [{ ...turn, notBefore }] : [])),
+    unwanted: rows.filter((turn) => !turn.notBefore),
+  };
+}
+
+/** A live turn that is to be ended, locked. */
+export type OverdueTurn = {
+  orgId: string;
+  turnId: string;
+  attemptToken: string | null;
+  status: LiveTurnStatus;
+  rule: "not_started" | "no_device" | "expired" | "cancelled" | "silent";
+  lastBeatAt: Date | null;
+};
+
+/**
+ * Locks up to `limit` turns whose deadline has passed, by the database's clock (R7), and says by which rule. Only live
+ * turns are looked at, however many have ended. Rows that another replica holds are passed over. `isQuiet` leaves out
+ * the rules about silence: after the database was away, everybody seems to have been silent.
+ */
+export async function lockOverdue(
+  tx: Db,
+  options: { ttlMs: number; isQuiet: boolean; limit: number },
+): Promise<OverdueTurn[]> {
+  const { rows } = await sql<OverdueTurn>`
+    with overdue as materialized (
+      select t.org_id, t.id, t.attempt_token, t.deadline_at, r.rule
+      from turn t cross join lateral (
+        select case
+          when t.status = 'pending' then case
+            when t.start_deadline_at < now() then 'not_started'
+            -- It was armed while its device was being deleted, and was not seen by whoever did that.
+            when t.device_id is not null and not exists (
+              select from device d where d.org_id = t.org_id and d.id = t.device_id) then 'no_device'
+          end
+          when t.expires_at < now() then 'expired'
+          when ${options.isQuiet} then null
+          when t.cancel_requested_at < now() - ${options.ttlMs} * interval '1 ms' then 'cancelled'
+          when t.deadline_at < now() then 'silent'
+        end as rule
+      ) r
+      where r.rule is not null
+      limit ${options.limit}
+    )
+    select t.org_id as "orgId", t.id as "turnId", t.attempt_token as "attemptToken", t.status, o.rule,
+      t.last_beat_at as "lastBeatAt"
+    -- Judged again on the row as it is locked: it may have been claimed, or have beaten.
+    from turn t join overdue o on o.org_id = t.org_id and o.id = t.id
+      and t.attempt_token is not distinct from o.attempt_token and t.deadline_at is not distinct from o.deadline_at
+    order by t.org_id, t.id
+    for update of t skip locked
+  `.execute(tx);
+  return rows;
+}
+
+export type LockedTurn = {
+  orgId: string;
+  turnId: string;
+  attemptToken: string;
+  status: "claimed" | "running";
+};
+
+/** Locks the turns that these sessions hold: their streams broke. Those that a newer session has adopted are not theirs. */
+export async function lockOfSessions(
+  tx: Db,
+  sessions: readonly { orgId: string; deviceId: string; epoch: number }[],
+): Promise<LockedTurn[]> {
+  if (sessions.length === 0) return [];
+  const input = unnest("i", sessions, {
+    org_id: ["text", (s) => s.orgId],
+    device_id: ["uuid", (s) => s.deviceId],
+    epoch: ["bigint", (s) => s.epoch],
+  });
+  const { rows } = await sql<LockedTurn>`
+    select t.org_id as "orgId", t.id as "turnId", t.attempt_token as "attemptToken", t.status
+    from turn t join ${input} on t.org_id = i.org_id and t.holder_id = i.device_id and t.claimed_epoch = i.epoch
+    where t.status <> 'pending'
+    -- One order for all who lock several turns; so they are not looked up session by session.
+    order by t.org_id, t.id
+    for update of t
+  `.execute(tx);
+  return rows;
+}
+
+/** What became of attempts at turns whose token is not current, in their order. */
+export async function findVerdicts(db: Db, names: readonly AttemptName[]): Promise<PastVerdict["verdict"][]> {
+  if (names.length === 0) return [];
+  const input = unnest("i", names, {
+    org_id: ["text", (a) => a.orgId],
+    device_id: ["uuid", (a) => a.deviceId],
+    turn_id: ["uuid", (a) => a.runId],
+    token: ["uuid", (a) => a.attemptToken],
+  });
+  const { rows } = await sql<{ verdict: PastVerdict["verdict"] }>`
+    select case
+        when f.id is null then 'unknown'
+        when f.attempt_token = i.token and f.is_reported then 'already_stored'
+        else 'superseded'
+      end as verdict
+    from ${input}
+      left join turn_finished f on f.org_id = i.org_id and f.id = i.turn_id and f.holder_id = i.device_id
+    order by i.ord
+  `.execute(db);
+  return rows.map((row) => row.verdict);
+}
