@@ -1,20 +1,26 @@
 /**
  * Runs per second through their whole life: due, materialized, pushed, accepted, completed, stored, acknowledged. Beside
  * it, on the same PostgreSQL in the same run: the same rows written by SQL alone (the floor), and job queues that run as
- * many no-op jobs in the process that holds the database.
+ * many no-op jobs in the process that holds the database, each with a result row; adding their jobs is measured by itself.
  */
 import { newToken } from "../src/ids.ts";
 import type { Bench } from "./lib/bench.ts";
 import { type Child, startChild } from "./lib/children.ts";
 import { type Cluster, openCluster, query } from "./lib/cluster.ts";
 import { cpuSeconds } from "./lib/cpu.ts";
-import { atLeast, type Row, shown } from "./lib/report.ts";
+import { atLeast, atMost, type Row, shown } from "./lib/report.ts";
+import { startRiver } from "./lib/river.ts";
 import { makeDue, seedDevices, seedOrgs, seedWatchers } from "./lib/seed.ts";
 
 const full = { runs: 20_000, devices: 1_000, orgs: 10 };
 const smoke = { runs: 1_000, devices: 100, orgs: 5 };
-const runsPerSecondWanted = 3_000;
-const timesGraphileWanted = 1.3;
+const runsPerSecondWanted = 5_500;
+const cpuPer1000Wanted = 0.27;
+const timesGraphileLocalWanted = 0.85;
+const timesRiverWanted = 0.95;
+const walKiBWanted = 2.5;
+const graphileLocalName = "graphile-worker, local queue";
+const riverName = "River, 500 workers";
 
 export const bench: Bench = async ({ isSmoke }) => {
   const options = isSmoke ? smoke : full;
@@ -26,57 +32,28 @@ export const bench: Bench = async ({ isSmoke }) => {
     await runLifecycle(cluster, opened);
     const pinion = await runLifecycle(cluster, opened);
     await opened.close();
-    const floor = await measureReference(cluster, "floor", "references/floor.ts", options.runs, async () => {
-      await makeDue(opened.url, new Date());
-      return { url: opened.url };
-    });
-    const queues = [];
-    for (const mode of ["plain", "local queue"]) {
-      queues.push(
-        await measureReference(
-          cluster,
-          `graphile-worker, ${mode}`,
-          "references/graphile.ts",
-          options.runs,
-          async () => ({
-            ...{ kind: "throughput", mode, jobs: options.runs },
-            url: await cluster.database("graphile", { isEmpty: true }),
-          }),
-        ),
-      );
-    }
-    queues.push(
-      await measureReference(
-        cluster,
-        "pg-boss, 4 × 500",
-        "references/pg-boss.ts",
-        options.runs,
-        async () => ({
-          ...{ kind: "throughput", jobs: options.runs },
-          url: await cluster.database("pgboss", { isEmpty: true }),
-        }),
-      ),
-    );
-    const row = (name: string, rate: number, cpu: Partial<LifecycleResult["cpu"]>): Row => ({
-      "": name,
-      "per second": rate,
-      "Pinion is": `${shown(pinion.runsPerSecond / rate)} ×`,
-      "server s/1000": cpu.server ?? "",
-      "postgres s/1000": cpu.postgres ?? "",
-      "load s/1000": cpu.load ?? "",
-    });
-    const plain = queues[0]!;
-    const timesPlain = pinion.runsPerSecond / plain.runsPerSecond;
+    const floor = await measureFloor(cluster, opened, options.runs);
+    const queues = await measureQueues(cluster, options.runs);
+    const timesOf = (name: string) => {
+      const queue = queues.find((one) => one.name === name);
+      return queue && pinion.runsPerSecond / queue.runsPerSecond;
+    };
+    const timesRiver = timesOf(riverName);
     return {
       options,
       rows: [
-        row("Pinion, over streams", pinion.runsPerSecond, pinion.cpu),
-        row("floor: its rows without streams", floor.runsPerSecond, floor.cpu),
-        ...queues.map((queue) => row(queue.name, queue.runsPerSecond, queue.cpu)),
+        row(pinion.runsPerSecond, { ...pinion, name: "Pinion, over streams" }),
+        row(pinion.runsPerSecond, floor),
+        ...queues.map((queue) => row(pinion.runsPerSecond, queue)),
       ],
       budgets: [
         atLeast("runs per second", pinion.runsPerSecond, runsPerSecondWanted),
-        atLeast("times graphile-worker in its plain mode", timesPlain, timesGraphileWanted),
+        atMost("server + PostgreSQL, s/1000", pinion.cpu.server + pinion.cpu.postgres, cpuPer1000Wanted),
+        atLeast("times graphile-worker's local queue", timesOf(graphileLocalName)!, timesGraphileLocalWanted),
+        ...(timesRiver === undefined
+          ? []
+          : [atLeast("times River with a result row", timesRiver, timesRiverWanted)]),
+        atMost("WAL, KiB a run", pinion.walKiB, walKiBWanted),
       ],
     };
   } finally {
@@ -84,26 +61,82 @@ export const bench: Bench = async ({ isSmoke }) => {
   }
 };
 
-/** A reference in a process of its own, on the same PostgreSQL. */
-async function measureReference(
+type Measured = Omit<LifecycleResult, "runs" | "seconds" | "cpu"> & {
+  name: string;
+  cpu: Partial<LifecycleResult["cpu"]>;
+  /** Of adding the jobs, in both processes; a run of Pinion is added by what is measured. */
+  addingPer1000?: number;
+};
+
+function row(reference: number, { name, runsPerSecond, cpu, addingPer1000, walKiB }: Measured): Row {
+  const all = (cpu.server ?? 0) + (cpu.postgres ?? 0) + (addingPer1000 ?? 0);
+  return {
+    "": name,
+    "per second": runsPerSecond,
+    "Pinion is": `${shown(reference / runsPerSecond)} ×`,
+    "server s/1000": cpu.server ?? "",
+    "postgres s/1000": cpu.postgres ?? "",
+    "adding s/1000": addingPer1000 ?? "",
+    "all s/1000": all,
+    "WAL KiB": walKiB,
+    "load s/1000": cpu.load ?? "",
+  };
+}
+
+/** The rows of as many runs by SQL alone, in a process of its own, on the same PostgreSQL. */
+async function measureFloor(cluster: Cluster, opened: Opened, jobs: number): Promise<Measured> {
+  await makeDue(opened.url, new Date());
+  const child = await startChild("references/floor.ts");
+  const floor = await observed(cluster, child, { url: opened.url }, jobs);
+  await child.kill();
+  return { ...floor, name: "floor: its rows without streams" };
+}
+
+async function measureQueues(cluster: Cluster, jobs: number): Promise<Measured[]> {
+  const measured: Measured[] = [];
+  const measure = async (name: string, child: Child, question: Record<string, unknown> = {}) => {
+    const url = await cluster.database(`queue_${measured.length}`, { isEmpty: true });
+    const adding = await observed(cluster, child, { kind: "prepare", url, jobs }, jobs);
+    await query(url, "checkpoint");
+    const working = await observed(cluster, child, { ...question, kind: "throughput", url, jobs }, jobs);
+    await child.kill();
+    measured.push({
+      ...working,
+      name,
+      walKiB: adding.walKiB + working.walKiB,
+      addingPer1000: adding.cpu.server! + adding.cpu.postgres!,
+    });
+  };
+  await measure("graphile-worker, plain", await startChild("references/graphile.ts"), { mode: "plain" });
+  await measure(graphileLocalName, await startChild("references/graphile.ts"), { mode: "local queue" });
+  await measure("pg-boss, 4 × 500", await startChild("references/pg-boss.ts"));
+  const river = await startRiver();
+  if (river) await measure(riverName, river);
+  return measured;
+}
+
+/** Asks, and says what the answer took. */
+async function observed(
   cluster: Cluster,
-  name: string,
-  file: string,
+  child: Child,
+  question: Record<string, unknown> & { url: string },
   jobs: number,
-  prepare: () => Promise<Record<string, unknown>>,
-) {
-  const question = await prepare();
-  const child = await startChild(file);
+): Promise<Omit<Measured, "name">> {
+  const walBefore = await walBytes(question.url);
   const before = cpuSeconds(cluster.pid, { withChildren: true });
   const { seconds, cpuSeconds: own } = await child.ask<{ seconds: number; cpuSeconds: number }>(question);
   const postgres = cpuSeconds(cluster.pid, { withChildren: true }) - before;
-  await child.kill();
   const per1000 = 1_000 / jobs;
   return {
-    name,
     runsPerSecond: jobs / seconds,
     cpu: { server: own * per1000, postgres: postgres * per1000 },
+    walKiB: ((await walBytes(question.url)) - walBefore) / 1_024 / jobs,
   };
+}
+
+async function walBytes(url: string): Promise<number> {
+  const { rows } = await query(url, "select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8 as bytes");
+  return rows[0].bytes as number;
 }
 
 export type LifecycleOptions = { runs: number; devices: number; orgs: number; replicas?: number };
@@ -112,6 +145,7 @@ export type LifecycleResult = {
   runs: number;
   seconds: number;
   runsPerSecond: number;
+  walKiB: number;
   /** CPU seconds per 1,000 runs. */
   cpu: { server: number; postgres: number; load: number };
 };
@@ -152,6 +186,7 @@ export async function openLifecycle(cluster: Cluster, name: string, options: Lif
   await load.ask({ kind: "connect", urls, devices, slots: 1, beatMs });
   return {
     url,
+    replicaUrl: urls[0]!,
     watchers,
     replicas,
     load,
@@ -181,6 +216,7 @@ export async function runLifecycle(cluster: Cluster, bench: Opened): Promise<Lif
   const dueAt = new Date(Date.now() + dueInMs);
   await makeDue(bench.url, dueAt);
   // What the update wrote is not what is measured either.
+  const walBefore = await walBytes(bench.url);
   const at = await bench.load.ask<number>({ kind: "acknowledged", count: bench.watchers, withinMs });
   const after = cpuOf();
   const seconds = (at - dueAt.getTime()) / 1_000;
@@ -189,6 +225,7 @@ export async function runLifecycle(cluster: Cluster, bench: Opened): Promise<Lif
     runs: bench.watchers,
     seconds,
     runsPerSecond: bench.watchers / seconds,
+    walKiB: ((await walBytes(bench.url)) - walBefore) / 1_024 / bench.watchers,
     cpu: { server: per1000("server"), postgres: per1000("postgres"), load: per1000("load") },
   };
 }

@@ -8,7 +8,19 @@ import type { Bench } from "./lib/bench.ts";
 import { openCluster } from "./lib/cluster.ts";
 import { machine, print, type Report } from "./lib/report.ts";
 
-const benches = ["lifecycle", "latency", "fleet", "herd", "growth", "storm", "replicas", "costs"] as const;
+const benches = [
+  "lifecycle",
+  "latency",
+  "fleet",
+  "herd",
+  "growth",
+  "storm",
+  "replicas",
+  "costs",
+  "small-herd",
+  "soak",
+  "turns",
+] as const;
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

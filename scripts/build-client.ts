@@ -69,6 +69,7 @@ async function publishedManifest(): Promise<object> {
     types: "./index.d.ts",
     exports: {
       ".": { types: "./index.d.ts", default: "./index.js" },
+      "./network": { types: "./network/index.d.ts", default: "./network/index.js" },
       // TypeScript finds the .d.ts beside each file by itself.
       "./gen/*": "./gen/*",
       "./package.json": "./package.json",

@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import type { ReadableSpan } from "@opentelemetry/sdk-trace";
 import type { Logger } from "./log.ts";
+import { outgoingAgent } from "./outgoing.ts";
 
 /**
  * OpenTelemetry traces, exported as OTLP over HTTP. The libraries are loaded only where an endpoint is configured.
@@ -95,7 +96,11 @@ export async function openTracer(
     import("@opentelemetry/resources"),
     import("@opentelemetry/api"),
   ]);
-  const exporter = new OTLPTraceExporter({ url: config.url, timeoutMillis: sendWithinMs });
+  const exporter = new OTLPTraceExporter({
+    url: config.url,
+    timeoutMillis: sendWithinMs,
+    httpAgentOptions: () => outgoingAgent(config.url),
+  });
   let warnedAt = Number.NEGATIVE_INFINITY;
   const processor = new BatchSpanProcessor({
     exporter: {

@@ -19,7 +19,7 @@ import { FrameReader, framed } from "../../src/server/device/grpc-frames.ts";
 
 export type DeviceListener = {
   welcomed?(): void;
-  /** `dueAt` in milliseconds of the wall clock. */
+  /** `dueAt` in milliseconds of the wall clock; 0 for a turn. */
   assigned?(runId: string, dueAt: number): void;
   completed?(runId: string): void;
   acknowledged?(runId: string): void;
@@ -37,7 +37,7 @@ export class LoadDevice {
   readonly #frames = new FrameReader(messageBytesMax);
   /** Attempts by token that are not acknowledged yet, with their runs. */
   readonly #held: Map<string, string>;
-  readonly #isHolding: boolean;
+  readonly #isHolding: () => boolean;
   #queue: Buffer[] = [];
   #beat = 0n;
   #beatAt = 0;
@@ -51,13 +51,14 @@ export class LoadDevice {
       listener: DeviceListener;
       beatMs?: number | undefined;
       /** Keeps what it takes on until it is released. */
-      isHolding?: boolean | undefined;
+      isHolding?: boolean | (() => boolean) | undefined;
       /** What it held in an earlier session; it goes on with it. */
       held?: Map<string, string>;
     },
   ) {
     this.#listener = options.listener;
-    this.#isHolding = options.isHolding ?? false;
+    const { isHolding = false } = options;
+    this.#isHolding = typeof isHolding === "boolean" ? () => isHolding : isHolding;
     this.#held = options.held ?? new Map();
     this.#session = connect(url);
     const end = () => {
@@ -134,10 +135,10 @@ export class LoadDevice {
   }
 
   #work({ runId, attemptToken, event }: Assignment): void {
-    this.#listener.assigned?.(runId, timestampDate(event!.firedAt!).getTime());
+    this.#listener.assigned?.(runId, event?.firedAt ? timestampDate(event.firedAt).getTime() : 0);
     this.#held.set(attemptToken, runId);
     this.#send({ case: "accept", value: { runId, attemptToken } });
-    if (!this.#isHolding) this.#complete(runId, attemptToken);
+    if (!this.#isHolding()) this.#complete(runId, attemptToken);
   }
 
   /** Completes what it holds. */

@@ -52,6 +52,22 @@ export async function seedDevices(
   return devices;
 }
 
+/** A service of each org that may read and write, with its token. */
+export async function seedServices(
+  url: string,
+  orgs: number,
+  tokenOf: () => string,
+): Promise<{ orgId: string; token: string }[]> {
+  const services = Array.from({ length: orgs }, (_, org) => ({ orgId: `org-${org}`, token: tokenOf() }));
+  await query(
+    url,
+    `insert into token (org_id, kind, label, sha256, scopes)
+    select org_id, 'svc', 'bench', sha256, '{read,write}' from unnest($1::text[], $2::bytea[]) as t (org_id, sha256)`,
+    [services.map(({ orgId }) => orgId), services.map(({ token }) => secretHash(token))],
+  );
+  return services;
+}
+
 /**
  * `perDevice` watchers for each device that are not due. Their schedule has them due once a year, on the first of
  * January.

@@ -3,6 +3,7 @@ import { PgBoss } from "pg-boss";
 import { answerQuestions } from "../lib/children.ts";
 
 type Question =
+  | { kind: "prepare"; url: string; jobs: number }
   | { kind: "throughput"; url: string; jobs: number }
   | { kind: "latency"; url: string; gapsMs: number[] };
 
@@ -18,15 +19,30 @@ async function open(url: string): Promise<PgBoss> {
   return boss;
 }
 
-async function throughput({ url, jobs }: Extract<Question, { kind: "throughput" }>) {
+/** Adds the jobs, 5,000 in a call. */
+async function prepare({ url, jobs }: Extract<Question, { kind: "prepare" }>) {
   const boss = await open(url);
   await boss.createQueue(queue);
+  const cpu = process.cpuUsage();
+  const startedAt = performance.now();
   for (let at = 0; at < jobs; at += 5_000) {
     await boss.insert(
       queue,
       Array.from({ length: Math.min(5_000, jobs - at) }, (_, index) => ({ data: { id: at + index } })),
     );
   }
+  const answer = { seconds: (performance.now() - startedAt) / 1_000, cpuSeconds: cpuSince(cpu) };
+  await boss.stop({ graceful: false });
+  return answer;
+}
+
+function cpuSince(before: NodeJS.CpuUsage): number {
+  const { user, system } = process.cpuUsage(before);
+  return (user + system) / 1e6;
+}
+
+async function throughput({ url, jobs }: Extract<Question, { kind: "throughput" }>) {
+  const boss = await open(url);
   const cpu = process.cpuUsage();
   const startedAt = performance.now();
   let done = 0;
@@ -53,9 +69,9 @@ async function throughput({ url, jobs }: Extract<Question, { kind: "throughput" 
   // Ends once the last batch is stored.
   await boss.offWork(queue, { wait: true });
   const seconds = (performance.now() - startedAt) / 1_000;
-  const { user, system } = process.cpuUsage(cpu);
+  const used = cpuSince(cpu);
   await boss.stop({ graceful: false });
-  return { seconds, cpuSeconds: (user + system) / 1e6 };
+  return { seconds, cpuSeconds: used };
 }
 
 async function latency({ url, gapsMs }: Extract<Question, { kind: "latency" }>): Promise<number[]> {
@@ -86,6 +102,7 @@ async function latency({ url, gapsMs }: Extract<Question, { kind: "latency" }>):
   return waits;
 }
 
-answerQuestions((question: Question) =>
-  question.kind === "throughput" ? throughput(question) : latency(question),
-);
+answerQuestions((question: Question) => {
+  if (question.kind === "prepare") return prepare(question);
+  return question.kind === "throughput" ? throughput(question) : latency(question);
+});

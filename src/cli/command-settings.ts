@@ -23,6 +23,13 @@ export const commandSettings = z.object({
   FORCE_COLOR: z.string().optional().describe("Set to anything but 0: colours also where no terminal is"),
   XDG_CONFIG_HOME: z.string().optional().describe("Where ~/.config is meant to be"),
   XDG_STATE_HOME: z.string().optional().describe("Where ~/.local/state is meant to be"),
+  HTTPS_PROXY: z
+    .string()
+    .optional()
+    .describe("The proxy for https:// servers, also in lower case; see docs/proxies.md"),
+  HTTP_PROXY: z.string().optional().describe("The proxy for http:// servers; never for this machine itself"),
+  ALL_PROXY: z.string().optional().describe("The proxy for either, where neither of the above is set"),
+  NO_PROXY: z.string().optional().describe("Hosts, domains and networks that are reached without a proxy"),
   NODE_EXTRA_CA_CERTS: z
     .string()
     .optional()

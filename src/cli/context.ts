@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { type Clients, createClients } from "@pinion/client";
+import { type Clients, createClients, type ProxySetting } from "@pinion/client";
 import type { Command } from "commander";
 import type { Cli, Environment } from "./cli.ts";
 import { exitCodes, Failure } from "./failures.ts";
@@ -10,6 +10,7 @@ import { exitCodes, Failure } from "./failures.ts";
 export type GlobalOptions = {
   url?: string;
   token?: string;
+  proxy?: string;
   data?: string;
   json?: boolean;
   wide?: boolean;
@@ -49,6 +50,11 @@ export function serverUrl(options: GlobalOptions, env: Environment): string {
     );
   }
   return url.href.replace(/\/+$/, "");
+}
+
+/** --proxy, as the client takes it; nothing where the environment decides. */
+export function proxyOption(options: GlobalOptions): { proxy?: ProxySetting } {
+  return options.proxy === undefined ? {} : { proxy: { url: options.proxy, setting: "--proxy" } };
 }
 
 export type FoundToken = { token: string; from: string };
@@ -103,7 +109,11 @@ export function connect<Options extends object>(cli: Cli, command: Command): Con
   const options = optionsOf<Options>(command);
   const url = serverUrl(options, cli.env);
   const found = findToken(options, cli.env);
-  const clients = createClients({ url, ...(found ? { token: found.token } : {}) });
+  const clients = createClients({
+    url,
+    ...proxyOption(options),
+    ...(found ? { token: found.token } : {}),
+  });
   cli.open.defer(() => clients.close());
   return { options, url, clients };
 }

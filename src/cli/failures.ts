@@ -1,5 +1,10 @@
 import { Code, ConnectError } from "@connectrpc/connect";
-import { ConfigError as DeviceConfigError, DeviceError, type DeviceErrorReason } from "@pinion/client";
+import {
+  ConfigError as DeviceConfigError,
+  DeviceError,
+  type DeviceErrorReason,
+  proxyErrorOf,
+} from "@pinion/client";
 import { BadRequestSchema } from "#gen/google/rpc/error_details_pb.js";
 import { ConfigError } from "../config.ts";
 import { Refusal, type RefusalReason } from "../errors.ts";
@@ -102,6 +107,12 @@ export function systemCode(error: unknown): string | undefined {
 /** What to say about any error, and with which code to end. `url` is the server that was asked, if one was. */
 export function explain(error: unknown, url: string | undefined): Explained {
   if (error instanceof Failure) return error;
+  const proxy = proxyErrorOf(error);
+  // Thrown by itself it is the setting that is wrong; as a cause, what the proxy answered.
+  if (proxy) {
+    const exitCode = error === proxy ? exitCodes.usage : exitCodes.unreachable;
+    return { message: proxy.message, advice: proxy.advice, exitCode };
+  }
   if (error instanceof ConnectError) return explainAnswer(error, url);
   if (error instanceof Refusal) {
     return { message: error.message, advice: undefined, exitCode: exitCodeOfReason[error.reason] };

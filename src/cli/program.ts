@@ -35,6 +35,10 @@ export function createProgram(cli: Cli): Command {
       "--url <url>",
       "the server (PINION_URL; else the one of the data directory, else http://localhost:7420)",
     )
+    .option(
+      "--proxy <url>",
+      'the proxy that leads to it, or "none" (else HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say)',
+    )
     .option("--token <token>", "who you are (PINION_TOKEN; else <data>/token, else ~/.config/pinion/token)")
     .option("--data <dir>", "where `up` and `serve` keep their state (PINION_DATA; ./.pinion)")
     .option("--json", "for programs: one JSON document, or one line each on streams")

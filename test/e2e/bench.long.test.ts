@@ -9,7 +9,7 @@ import type { Report } from "../../bench/lib/report.ts";
 import { root } from "../support/docs.ts";
 
 const run = promisify(execFile);
-test.each(["herd", "storm", "replicas", "costs", "growth", "fleet"])(
+test.each(["herd", "storm", "replicas", "costs", "growth", "fleet", "small-herd", "soak", "turns"])(
   "npm run bench -- %s --smoke",
   { timeout: 180_000 },
   async (name) => {

@@ -5,6 +5,7 @@ import type { TlsOptions } from "./device/transport.ts";
 import type { Assignment, Platform } from "./gen/pinion/v1/device_pb.js";
 import { currentPlatform, ensureInstallId } from "./identity.ts";
 import { type Logger, silentLogger } from "./logger.ts";
+import type { ProxySetting } from "./network/proxy.ts";
 import type { DeviceConfig } from "./runner/config.ts";
 import { desktopNotifier } from "./runner/notification.ts";
 import { Runner } from "./runner/runner.ts";
@@ -43,6 +44,8 @@ export interface DaemonOptions {
   platform?: Platform;
   appVersion?: string;
   tls?: TlsOptions;
+  /** Goes before the configuration's `proxy`, which goes before HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY. */
+  proxy?: ProxySetting;
   /**
    * How long running agents may go on after a stop was asked for, in case they end by themselves; default 3 s. Then they
    * are ended: SIGTERM, and SIGKILL after their `kill_grace`.
@@ -117,6 +120,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     ...(config.label === undefined ? {} : { label: config.label }),
     ...(options.appVersion === undefined ? {} : { appVersion: options.appVersion }),
     ...(options.tls === undefined ? {} : { tls: options.tls }),
+    ...((options.proxy ?? config.proxy) === undefined ? {} : { proxy: options.proxy ?? config.proxy }),
     ...(options.timing === undefined ? {} : { timing: options.timing }),
   });
   await untilStopped(connection, options, emit);

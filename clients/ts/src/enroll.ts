@@ -2,6 +2,7 @@ import { CLIENT_VERSION } from "./device/connection.ts";
 import type { TlsOptions } from "./device/transport.ts";
 import type { Platform } from "./gen/pinion/v1/device_pb.js";
 import { currentPlatform, ensureInstallId, type Identity, saveIdentity } from "./identity.ts";
+import type { ProxySetting } from "./network/proxy.ts";
 import { createClients } from "./ops/clients.ts";
 
 export interface EnrollOptions {
@@ -14,6 +15,8 @@ export interface EnrollOptions {
   platform?: Platform;
   appVersion?: string;
   tls?: TlsOptions;
+  /** Left out: what HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say. */
+  proxy?: ProxySetting;
   signal?: AbortSignal;
 }
 
@@ -28,6 +31,7 @@ export async function enroll(options: EnrollOptions): Promise<Identity> {
     // As the stream will: what stands between here and the server must let it pass.
     protocol: "grpc",
     ...(options.tls === undefined ? {} : { tls: options.tls }),
+    ...(options.proxy === undefined ? {} : { proxy: options.proxy }),
   });
   try {
     const response = await clients.device.enroll(

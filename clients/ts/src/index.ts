@@ -62,6 +62,8 @@ export {
 } from "./gen/pinion/v1/watcher_pb.js";
 export { currentPlatform, ensureInstallId, findIdentity, type Identity, saveIdentity } from "./identity.ts";
 export { type Logger, silentLogger } from "./logger.ts";
+export { httpAgentFor } from "./network/agent.ts";
+export { ProxyError, type ProxySetting, proxyErrorOf, proxyFor } from "./network/proxy.ts";
 export { type ClientOptions, type Clients, createClients } from "./ops/clients.ts";
 export {
   isAborted,

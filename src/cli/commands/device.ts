@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { homedir, hostname } from "node:os";
 import {
   type DaemonEvent,
@@ -5,6 +6,7 @@ import {
   findIdentity,
   isUnauthenticated,
   loadConfig,
+  type ProxySetting,
   runDaemon,
 } from "@pinion/client";
 import type { Command } from "commander";
@@ -12,7 +14,7 @@ import { logFormat, tracingConfig } from "../../config.ts";
 import { createLogger } from "../../log.ts";
 import { version } from "../../version.ts";
 import { type Cli, examples, interruptSignal } from "../cli.ts";
-import { type GlobalOptions, optionsOf, serverUrl } from "../context.ts";
+import { type GlobalOptions, optionsOf, proxyOption, serverUrl } from "../context.ts";
 import { writeDeviceConfigOnce } from "../device/config.ts";
 import { addConformance } from "../device/conformance-command.ts";
 import { addInstall } from "../device/install.ts";
@@ -53,12 +55,15 @@ function addEnroll(device: Command, cli: Cli): void {
       "--state-dir <dir>",
       "where the identity and the outbox are kept (PINION_STATE_DIR; ~/.local/state/pinion/device)",
     )
+    .option("--config <file>", "whose `proxy` is used; default: ~/.config/pinion/device.toml")
     .action(async (_options, command: Command) => {
       const options = optionsOf<DeviceOptions>(command);
       const url = serverUrl(options, cli.env);
       const stateDir = options.stateDir ?? ownStateDir(cli.env);
       const identity = await enroll({
         url,
+        ...proxyOption(options),
+        ...(options.proxy === undefined ? configuredProxy(options.config ?? ownConfigFile(cli.env)) : {}),
         joinCode: options.joinCode ?? "",
         label: options.label ?? hostname(),
         stateDir,
@@ -150,6 +155,7 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
     if (!asJson) cli.note(`device ${identity.deviceId} dials ${url}; Ctrl-C stops it`);
     await runDaemon({
       url,
+      ...proxyOption(options),
       token: identity.token,
       stateDir,
       config: loadConfig(configFile),
@@ -168,6 +174,13 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
     await traces?.close();
     interrupt.dispose();
   }
+}
+
+/** The configuration's `proxy`, if there is a configuration and it has one. */
+export function configuredProxy(configFile: string): { proxy?: ProxySetting } {
+  if (!existsSync(configFile)) return {};
+  const { proxy } = loadConfig(configFile);
+  return proxy === undefined ? {} : { proxy };
 }
 
 /** Output goes by unlogged: it is what the server relays, and may be much. */

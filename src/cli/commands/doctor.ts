@@ -1,12 +1,12 @@
 import type { Command } from "commander";
 import { type Cli, examples } from "../cli.ts";
-import { dataDir, optionsOf } from "../context.ts";
+import { dataDir, optionsOf, proxyOption } from "../context.ts";
 import { configFileOf, stateDirOf } from "../device/state-dir.ts";
 import { checkBus } from "../doctor/bus.ts";
 import type { Check } from "../doctor/check.ts";
 import { checkClient } from "../doctor/client.ts";
 import { checkDatabase } from "../doctor/database.ts";
-import { checkDeviceConfig, checkDeviceState } from "../doctor/device.ts";
+import { checkDeviceConfig, checkDeviceState, proxyOfDevice } from "../doctor/device.ts";
 import { checkServer } from "../doctor/server.ts";
 import { exitCodes } from "../failures.ts";
 import { plain } from "../print/table.ts";
@@ -27,13 +27,15 @@ export function addDoctor(program: Command, cli: Cli): void {
       const databaseUrl = options.databaseUrl ?? (cli.env.DATABASE_URL || undefined);
       // Also for --database-url: what replicas would be configured with.
       const directUrl = cli.env.DATABASE_DIRECT_URL || databaseUrl;
+      const configFile = options.config ?? configFileOf(options.stateDir, cli.env, dataDir(options, cli.env));
+      const deviceProxy = proxyOption(options).proxy ?? proxyOfDevice(configFile);
       const checks = [
         ...(await checkClient(cli, options)),
-        ...(await checkDeviceState(stateDirOf(options.stateDir, cli.env, dataDir(options, cli.env)))),
-        ...checkDeviceConfig(
-          options.config ?? configFileOf(options.stateDir, cli.env, dataDir(options, cli.env)),
-          cli.env,
-        ),
+        ...(await checkDeviceState(
+          stateDirOf(options.stateDir, cli.env, dataDir(options, cli.env)),
+          deviceProxy,
+        )),
+        ...checkDeviceConfig(configFile, cli.env),
         ...(databaseUrl ? await checkDatabase(databaseUrl, { directUrl }) : []),
         ...(options.server ? await checkServer({ ...cli.env, DATABASE_URL: databaseUrl }) : []),
         ...(await checkBus(cli.env)),

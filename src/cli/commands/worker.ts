@@ -5,7 +5,7 @@ import { tokenKind } from "../../ids.ts";
 import { createLogger } from "../../log.ts";
 import { version } from "../../version.ts";
 import { type Cli, examples, interruptSignal } from "../cli.ts";
-import { type GlobalOptions, optionsOf, readLine, serverUrl } from "../context.ts";
+import { type GlobalOptions, optionsOf, proxyOption, readLine, serverUrl } from "../context.ts";
 import { writeDeviceConfigOnce } from "../device/config.ts";
 import { eventLine } from "../device/lines.ts";
 import { ownConfigFile, ownWorkerStateDir } from "../device/state-dir.ts";
@@ -83,6 +83,7 @@ async function run(cli: Cli, options: WorkerOptions): Promise<void> {
     if (!asJson) cli.note(`the fleet worker of ${stateDir} dials ${url}; Ctrl-C stops it`);
     await runDaemon({
       url,
+      ...proxyOption(options),
       token,
       stateDir,
       config: {

@@ -26,16 +26,27 @@ type Manager = "systemd" | "launchd";
 
 /** What a service needs of this shell: where programs are, and how to reach the server. Never a key or a token. */
 const handedOn = [
-  ...["PATH", "LANG", "NODE_EXTRA_CA_CERTS", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"],
   ...[
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
+    "PATH",
+    "LANG",
+    "NODE_EXTRA_CA_CERTS",
     "PINION_LOG_LEVEL",
     "PINION_OTLP_ENDPOINT",
     "PINION_TRACE_RATIO",
   ],
+  ...[
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+  ],
 ];
+/** A service's file and its environment may be read by others: a proxy's password does not belong there. */
+const holdsPassword = (name: string, value: string) => /_proxy$/i.test(name) && value.includes("@");
 /** How long systemctl and launchctl may take; a stop waits for running programs. */
 const managerTimeoutMs = 60_000;
 
@@ -275,13 +286,28 @@ function serviceOf(cli: Cli, options: InstallOptions): Service {
   if (options.system) requireOwnHome(cli.env);
   const main = fileURLToPath(new URL("../main.ts", import.meta.url));
   const stateDir = resolve(stateDirOf(cli.env, options));
-  const environment = Object.fromEntries(
-    handedOn.flatMap((name) => (cli.env[name] ? [[name, cli.env[name]]] : [])),
-  );
+  const environment: Record<string, string> = {};
+  for (const name of handedOn) {
+    const value = cli.env[name];
+    if (!value) continue;
+    if (holdsPassword(name, value)) {
+      cli.note(
+        `${name} holds a password and is not written into the service's file; write it as \`proxy\` into ${configFileOf(cli.env, options)}, which only you read`,
+      );
+    } else environment[name] = value;
+  }
+  if (options.proxy?.includes("@")) {
+    throw new Failure(
+      exitCodes.usage,
+      "--proxy holds a password, and a service's file may be read by others",
+      `write it as \`proxy = "…"\` under [device] in ${configFileOf(cli.env, options)}, which only you read`,
+    );
+  }
   return {
     command: [
       ...([process.execPath, main, "device", "run"] as const),
       ...["--state-dir", stateDir, "--config", resolve(configFileOf(cli.env, options)), "--json"],
+      ...(options.proxy === undefined ? [] : ["--proxy", options.proxy]),
     ],
     environment,
     workingDir: homeOf(cli.env),

@@ -1,9 +1,11 @@
+import type { IncomingMessage } from "node:http";
 import { type Timestamp, timestampDate } from "@bufbuild/protobuf/wkt";
-import { createClients, isPermissionDenied } from "@pinion/client";
+import { createClients, isPermissionDenied, type ProxySetting, proxyErrorOf, proxyFor } from "@pinion/client";
 import { tokenKind } from "../../ids.ts";
+import { outgoingRequest } from "../../outgoing.ts";
 import type { Readiness } from "../../server/http/probes.ts";
 import type { Cli } from "../cli.ts";
-import { findToken, type GlobalOptions, serverUrl, tokenFiles } from "../context.ts";
+import { findToken, type GlobalOptions, proxyOption, serverUrl, tokenFiles } from "../context.ts";
 import { explain, systemCode } from "../failures.ts";
 import { dayMs, formatLength } from "../print/lengths.ts";
 import type { Check } from "./check.ts";
@@ -16,9 +18,11 @@ const skewMsMin = 2_000;
 /** Server, its readiness, the clocks, and the token. */
 export async function checkClient(cli: Cli, options: GlobalOptions): Promise<Check[]> {
   const url = serverUrl(options, cli.env);
-  const health = await ask(`${url}/healthz`);
+  const { proxy } = proxyOption(options);
+  const health = await ask(`${url}/healthz`, proxy);
   if (health instanceof Error) return [unreachable(url, health), checkTokenForm(cli, options)];
   const checks: Check[] = [
+    ...checkProxy(url, proxy),
     health.ok
       ? { name: "server", verdict: "good", found: `answers at ${url} in ${formatLength(health.tookMs)}` }
       : {
@@ -30,12 +34,19 @@ export async function checkClient(cli: Cli, options: GlobalOptions): Promise<Che
   ];
   if (!health.ok) return checks;
   checks.push(
-    ...(await checkReadiness(url)),
+    ...(await checkReadiness(url, proxy)),
     checkSkew(health),
-    ...(await checkServedCertificate(url)),
+    ...(await checkServedCertificate(url, proxy)),
     await checkToken(cli, options, url),
   );
   return checks;
+}
+
+/** Which proxy leads to the server, and which setting says so; nothing where none does. */
+function checkProxy(url: string, setting: ProxySetting | undefined): Check[] {
+  const proxy = proxyFor(url, setting);
+  if (!proxy) return [];
+  return [{ name: "proxy", verdict: "good", found: `${proxy.shown} leads to the server (${proxy.setting})` }];
 }
 
 type Answer = {
@@ -47,16 +58,38 @@ type Answer = {
   receivedAtMs: number;
 };
 
-async function ask(url: string): Promise<Answer | Error> {
+/** Of an answer, in characters: what a Pinion says of itself is shorter. */
+const textMax = 2_000;
+
+function get(url: string, proxy: ProxySetting | undefined): Promise<IncomingMessage> {
+  return new Promise((resolve, reject) => {
+    const signal = AbortSignal.timeout(askTimeoutMs);
+    outgoingRequest(new URL(url), { signal, ...(proxy ? { proxy } : {}) }, resolve)
+      .on("error", (error) => reject(signal.aborted ? signal.reason : error))
+      .end();
+  });
+}
+
+async function textOf(answer: IncomingMessage): Promise<string> {
+  let text = "";
+  for await (const chunk of answer.setEncoding("utf8")) {
+    text += chunk;
+    if (text.length > textMax) break;
+  }
+  return text.slice(0, textMax);
+}
+
+async function ask(url: string, proxy: ProxySetting | undefined): Promise<Answer | Error> {
   const startedAt = performance.now();
   try {
-    const answer = await fetch(url, { signal: AbortSignal.timeout(askTimeoutMs) });
+    const answer = await get(url, proxy);
     const tookMs = performance.now() - startedAt;
-    const date = new Date(answer.headers.get("date") ?? "");
+    const date = new Date(answer.headers.date ?? "");
+    const status = answer.statusCode ?? 0;
     return {
-      ok: answer.ok,
-      status: answer.status,
-      text: (await answer.text()).slice(0, 2_000),
+      ok: status >= 200 && status < 300,
+      status,
+      text: await textOf(answer),
       tookMs,
       date: Number.isNaN(date.getTime()) ? undefined : date,
       receivedAtMs: Date.now(),
@@ -67,6 +100,8 @@ async function ask(url: string): Promise<Answer | Error> {
 }
 
 function unreachable(url: string, error: Error): Check {
+  const blamed = proxyErrorOf(error);
+  if (blamed) return { name: "server", verdict: "bad", found: blamed.message, advice: blamed.advice };
   const code = systemCode(error);
   const why =
     code ?? (error.name === "TimeoutError" ? `no answer in ${formatLength(askTimeoutMs)}` : error.message);
@@ -82,8 +117,8 @@ function unreachable(url: string, error: Error): Check {
 }
 
 /** Readiness, and the bus, which `/readyz` tells of besides. */
-async function checkReadiness(url: string): Promise<Check[]> {
-  const ready = await ask(`${url}/readyz`);
+async function checkReadiness(url: string, proxy: ProxySetting | undefined): Promise<Check[]> {
+  const ready = await ask(`${url}/readyz`, proxy);
   const found = ready instanceof Error ? undefined : readinessOf(ready.text);
   if (ready instanceof Error || !found) {
     return [
@@ -193,7 +228,7 @@ async function checkToken(cli: Cli, options: GlobalOptions, url: string): Promis
   if (form.verdict !== "good") return form;
   const { token, from } = findToken(options, cli.env)!;
   const kind = tokenKind(token);
-  const clients = createClients({ url, token });
+  const clients = createClients({ url, token, ...proxyOption(options) });
   try {
     if (kind === "dev") {
       await clients.device.listMyWatchers({}, { timeoutMs: askTimeoutMs });

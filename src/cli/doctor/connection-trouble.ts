@@ -1,5 +1,6 @@
 import { connect as connectTls } from "node:tls";
 import { ConnectError } from "@connectrpc/connect";
+import { proxyErrorOf } from "@pinion/client";
 import { exitCodes, Failure, systemCode } from "../failures.ts";
 
 /**
@@ -29,6 +30,7 @@ const foreign = /unsupported content type|HTTP 4\d\d|HTTP 3\d\d/i;
 /** The failure to tell of, for an error of a call to `url`; undefined if the error speaks for itself. */
 export async function connectionTrouble(error: unknown, url: string): Promise<Failure | undefined> {
   if (!(error instanceof ConnectError) || error.details.length > 0) return undefined;
+  if (proxyErrorOf(error)) return undefined;
   const code = systemCode(error) ?? "";
   const text = error.rawMessage;
   const isSecure = url.startsWith("https:");

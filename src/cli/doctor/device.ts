@@ -8,6 +8,7 @@ import {
   findIdentity,
   isUnauthenticated,
   loadConfig,
+  type ProxySetting,
 } from "@pinion/client";
 import type { Environment } from "../cli.ts";
 import { findProgram } from "../device/config.ts";
@@ -20,7 +21,7 @@ import type { Check } from "./check.ts";
 const waitMsMax = 60_000;
 
 /** The device's state directory: is it there, is its daemon, and what waits in its outbox. Changes nothing. */
-export async function checkDeviceState(stateDir: string): Promise<Check[]> {
+export async function checkDeviceState(stateDir: string, proxy: ProxySetting | undefined): Promise<Check[]> {
   const files = await names(stateDir);
   if (!files) {
     return [
@@ -30,10 +31,19 @@ export async function checkDeviceState(stateDir: string): Promise<Check[]> {
   return [
     await checkDirectory(stateDir),
     await checkDisk(stateDir),
-    await checkIdentity(stateDir),
+    await checkIdentity(stateDir, proxy),
     await checkDaemon(stateDir),
     ...(await checkOutbox(join(stateDir, "outbox"))),
   ];
+}
+
+/** The proxy that the daemon's configuration names. A configuration that cannot be used is another check's matter. */
+export function proxyOfDevice(file: string): ProxySetting | undefined {
+  try {
+    return existsSync(file) ? loadConfig(file).proxy : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /** Whether the daemon can use its configuration. */
@@ -121,7 +131,7 @@ function formatBytes(bytes: number): string {
 const askTimeoutMs = 5_000;
 
 /** The device's own token, asked of the server that it enrolled with. */
-async function checkIdentity(stateDir: string): Promise<Check> {
+async function checkIdentity(stateDir: string, proxy: ProxySetting | undefined): Promise<Check> {
   const name = "device token";
   const again = "`pinion device enroll --join-code …` makes this machine a device again";
   let identity: Awaited<ReturnType<typeof findIdentity>>;
@@ -137,7 +147,13 @@ async function checkIdentity(stateDir: string): Promise<Check> {
   }
   if (!identity) return { name, verdict: "bad", found: "it is not enrolled", advice: again };
   const { deviceId, url, token } = identity;
-  const clients = createClients({ url, token });
+  let clients: ReturnType<typeof createClients>;
+  try {
+    clients = createClients({ url, token, ...(proxy ? { proxy } : {}) });
+  } catch (error) {
+    const { message, advice } = explain(error, url);
+    return { name, verdict: "bad", found: message, ...(advice ? { advice } : {}) };
+  }
   try {
     await clients.device.listMyWatchers({ pageSize: 1 }, { timeoutMs: askTimeoutMs });
     return { name, verdict: "good", found: `device ${deviceId}, taken by ${url}` };

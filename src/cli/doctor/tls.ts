@@ -1,5 +1,6 @@
 import { X509Certificate } from "node:crypto";
 import { connect } from "node:tls";
+import { openTunnel, type ProxySetting, proxyFor } from "@pinion/client/network";
 import { dayMs, formatLength } from "../print/lengths.ts";
 import type { Check } from "./check.ts";
 
@@ -44,13 +45,22 @@ export function certificateProblem(code: string): Problem | undefined {
 }
 
 /** The certificate of a server with TLS: until when it is good. Nothing for one without. */
-export async function checkServedCertificate(url: string): Promise<Check[]> {
+export async function checkServedCertificate(
+  url: string,
+  setting: ProxySetting | undefined,
+): Promise<Check[]> {
   const { protocol, hostname, port } = new URL(url);
   if (protocol !== "https:") return [];
+  const host = hostname.replace(/^\[|\]$/g, "");
+  const place = { host, port: Number(port || 443) };
+  const proxy = proxyFor(url, setting);
+  // The proxy has led there a moment ago; if it does no more, this check says nothing.
+  const tunnel = proxy && (await openTunnel(proxy, place).catch(() => undefined));
+  if (proxy && !tunnel) return [];
   const certificate = await new Promise<X509Certificate | undefined>((resolve) => {
     const socket = connect({
-      host: hostname,
-      port: Number(port || 443),
+      ...place,
+      ...(tunnel ? { socket: tunnel } : {}),
       servername: /^[\d.:[\]]+$/.test(hostname) ? "" : hostname,
       // Looked at, not trusted: whether it is good was asked before, by the request for /healthz.
       rejectUnauthorized: false,

@@ -7,8 +7,9 @@ import { type AddressInfo, connect, createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, expect, inject, onTestFinished, test } from "vitest";
+import { afterAll, beforeAll, expect, inject, onTestFinished, test, vi } from "vitest";
 import { type Ended, runCommand } from "../../support/command.ts";
+import { startConnectProxy } from "../../support/connect-proxy.ts";
 import { useDatabase } from "../../support/database.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
 
@@ -104,6 +105,36 @@ test("a connection that breaks under the real command ends it with words, not wi
     });
   });
   expectTold(ended, 3, /not as a Pinion does/, /port/);
+});
+
+test("a proxy that refuses, one that is not there, and a setting that names none", async () => {
+  const closed = await startConnectProxy({ status: 403 });
+  const through = (proxy: string) =>
+    pinion("--proxy", proxy, "--url", replica.url, "--token", replica.token, "runs", "list");
+  expectTold(await through(closed.address), 3, /--proxy\) does not allow .* \(403 Forbidden\)/, /NO_PROXY/);
+  expectTold(await through(`127.0.0.1:${await freePort()}`), 3, /--proxy\) cannot be reached/, /--proxy/);
+  expectTold(await through("ftp://proxy:21"), 2, /--proxy is "ftp:\/\/proxy:21"/, /write --proxy like/);
+  const open = await startConnectProxy();
+  expect(await through(open.address)).toMatchObject({ code: 0 });
+  expect(open.passed).toHaveLength(1);
+  const doctor = await pinion(
+    "--proxy",
+    open.address,
+    "--url",
+    replica.url,
+    "--token",
+    replica.token,
+    "doctor",
+  );
+  expect(doctor.out).toMatch(/✓ proxy .*127.0.0.1:\d+ leads to the server \(--proxy\)/);
+});
+
+test("a proxy of the environment is never asked for this machine itself", async () => {
+  const closed = await startConnectProxy({ status: 403 });
+  for (const name of ["http_proxy", "HTTP_PROXY", "ALL_PROXY"]) vi.stubEnv(name, closed.address);
+  onTestFinished(() => void vi.unstubAllEnvs());
+  expect(await list(replica.url)).toMatchObject({ code: 0 });
+  expect(closed.refused).toEqual([]);
 });
 
 test("a port that is taken by a Pinion, and by something else", async () => {

@@ -17,6 +17,7 @@ import {
   type Welcome,
 } from "../gen/pinion/v1/device_pb.js";
 import { type Logger, silentLogger } from "../logger.ts";
+import { type ProxySetting, proxyErrorOf, proxyFor } from "../network/proxy.ts";
 import { lockStateDir } from "../outbox/lock.ts";
 import { Outbox } from "../outbox/outbox.ts";
 import { type Admission, type AssignmentHandler, Attempts } from "./attempts.ts";
@@ -66,6 +67,8 @@ export interface DeviceOptions {
   /** The workspaces that runs may work in. */
   workspaces?: MessageInitShape<typeof WorkspaceInfoSchema>[];
   tls?: TlsOptions;
+  /** Left out: what HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say. */
+  proxy?: ProxySetting;
   /** Closes the connection, with `close()`'s defaults. */
   signal?: AbortSignal;
   logger?: Logger;
@@ -143,6 +146,7 @@ class Connection implements DeviceConnection {
       url: options.url,
       token: options.token,
       ...(options.tls === undefined ? {} : { tls: options.tls }),
+      ...(options.proxy === undefined ? {} : { proxy: options.proxy }),
     };
     this.#timing = { ...defaultTiming, ...options.timing };
     this.#logger = options.logger ?? silentLogger;
@@ -466,8 +470,10 @@ function isTokenExposed(url: string): boolean {
 function checkOptions(options: DeviceOptions): void {
   try {
     parseEndpoint(options);
+    proxyFor(options.url, options.proxy);
   } catch (error) {
-    throw new DeviceError("unusable", messageOf(error));
+    const advice = proxyErrorOf(error)?.advice;
+    throw new DeviceError("unusable", messageOf(error) + (advice === undefined ? "" : `; ${advice}`));
   }
   const bytes = Buffer.byteLength(options.installId);
   if (bytes < 8 || bytes > 100) throw new DeviceError("unusable", "installId must have 8 to 100 bytes");

@@ -96,7 +96,9 @@ export class Session {
     return new Promise((resolve) => {
       this.#settle = resolve;
       const ms = this.#timing.dialDeadlineMs;
-      this.#lifecycle.after(ms, () => this.#finish({ reason: `no connection within ${ms} ms` }));
+      this.#lifecycle.after(ms, () =>
+        this.#finish({ reason: `no connection within ${ms} ms${this.#stream?.via ?? ""}` }),
+      );
       try {
         this.#stream = openStream(this.#endpoint, {
           onConnected: () => this.#connected(),

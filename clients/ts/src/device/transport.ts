@@ -11,6 +11,9 @@ import {
   ConnectResponseSchema,
   DeviceService,
 } from "../gen/pinion/v1/device_pb.js";
+import { TunnelCredentials } from "../network/grpc-tunnel.ts";
+import { type ProxySetting, proxyFor } from "../network/proxy.ts";
+import { unreachable } from "../network/tunnel.ts";
 
 /** Certificates for https:// URLs, each PEM. Left out: the system's roots, no client certificate. */
 export interface TlsOptions {
@@ -24,6 +27,8 @@ export interface Endpoint {
   url: string;
   token: string;
   tls?: TlsOptions;
+  /** Left out: what HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say; see `proxyFor`. */
+  proxy?: ProxySetting;
 }
 
 /** How a stream ended, as a gRPC status. */
@@ -41,6 +46,8 @@ export interface StreamHandlers {
 }
 
 export interface DeviceStream {
+  /** For messages about a dial that comes to nothing: " through the proxy …"; empty without one. */
+  readonly via: string;
   /** Calls back when there is room for more; not at all once the stream has ended. */
   write(message: ConnectRequest, taken?: () => void): void;
   /** Ends our side: nothing more is written. */
@@ -68,12 +75,15 @@ const CHANNEL_OPTIONS: grpc.ChannelOptions = {
   "grpc.use_local_subchannel_pool": 1,
   // Liveness is the heartbeats' and the watchdog's business (PITFALLS 9); no pings.
   "grpc.keepalive_permit_without_calls": 0,
-  "grpc.enable_http_proxy": 1,
+  // It knows some of the variables only; `proxyFor` knows them all.
+  "grpc.enable_http_proxy": 0,
   "grpc.service_config_disable_resolution": 1,
 };
 
 interface Target {
-  address: string;
+  /** Without brackets. */
+  host: string;
+  port: number;
   credentials: grpc.ChannelCredentials;
   pathPrefix: string;
 }
@@ -87,9 +97,9 @@ export function parseEndpoint(endpoint: Pick<Endpoint, "url" | "tls">): Target {
     throw new TypeError(`"${endpoint.url}" must begin with http:// or https://`);
   }
   const isTls = url.protocol === "https:";
-  const port = url.port === "" ? (isTls ? "443" : "80") : url.port;
   return {
-    address: `dns:///${url.hostname}:${port}`,
+    host: url.hostname.replace(/^\[|\]$/g, ""),
+    port: Number(url.port) || (isTls ? 443 : 80),
     credentials: isTls
       ? grpc.credentials.createSsl(
           endpoint.tls?.ca ?? null,
@@ -101,20 +111,53 @@ export function parseEndpoint(endpoint: Pick<Endpoint, "url" | "tls">): Target {
   };
 }
 
-function dial(endpoint: Endpoint): { client: grpc.Client; metadata: grpc.Metadata; pathPrefix: string } {
-  const target = parseEndpoint(endpoint);
+interface Dialled {
+  client: grpc.Client;
+  metadata: grpc.Metadata;
+  pathPrefix: string;
+  via: string;
+  /** What a failure means, in words that name the proxy if it is at fault. */
+  explain(details: string): string;
+}
+
+/** Throws a TypeError or a ProxyError that says what is wrong with the endpoint. */
+function dial(endpoint: Endpoint): Dialled {
+  const { host, port, credentials, pathPrefix } = parseEndpoint(endpoint);
   const metadata = new grpc.Metadata();
   metadata.set("authorization", `Bearer ${endpoint.token}`);
-  const client = new grpc.Client(target.address, target.credentials, CHANNEL_OPTIONS);
-  return { client, metadata, pathPrefix: target.pathPrefix };
+  const proxy = proxyFor(endpoint.url, endpoint.proxy);
+  if (proxy === undefined) {
+    const client = new grpc.Client(addressOf({ host, port }), credentials, CHANNEL_OPTIONS);
+    return { client, metadata, pathPrefix, via: "", explain: (details) => details };
+  }
+  const tunnel = new TunnelCredentials(credentials, { proxy, target: { host, port } });
+  const client = new grpc.Client(addressOf({ host: proxy.hostname, port: proxy.port }), tunnel, {
+    ...CHANNEL_OPTIONS,
+    "grpc.default_authority": authorityOf({ host, port }),
+  });
+  return {
+    client,
+    metadata,
+    pathPrefix,
+    via: ` through the proxy ${proxy.shown} (${proxy.setting})`,
+    explain: (details) => {
+      if (tunnel.isThrough) return details;
+      const problem = tunnel.problem ?? unreachable(proxy, details);
+      return `${problem.message}; ${problem.advice}`;
+    },
+  };
 }
+
+type Place = { host: string; port: number };
+const authorityOf = ({ host, port }: Place) => `${host.includes(":") ? `[${host}]` : host}:${port}`;
+const addressOf = (place: Place) => `dns:///${authorityOf(place)}`;
 
 const encodeRequest = (message: ConnectRequest) => Buffer.from(toBinary(ConnectRequestSchema, message));
 const decodeResponse = (bytes: Buffer) => fromBinary(ConnectResponseSchema, bytes);
 
 /** Opens the device's stream on a channel of its own. What goes wrong arrives at `onEnd`; nothing is thrown later. */
 export function openStream(endpoint: Endpoint, handlers: StreamHandlers): DeviceStream {
-  const { client, metadata, pathPrefix } = dial(endpoint);
+  const { client, metadata, pathPrefix, via, explain } = dial(endpoint);
   const call = client.makeBidiStreamRequest(
     `${pathPrefix}/${DeviceService.typeName}/Connect`,
     encodeRequest,
@@ -126,7 +169,8 @@ export function openStream(endpoint: Endpoint, handlers: StreamHandlers): Device
     if (isOver) return;
     isOver = true;
     client.close();
-    handlers.onEnd(result);
+    const details = result.code === grpc.status.UNAVAILABLE ? explain(result.details) : result.details;
+    handlers.onEnd({ ...result, details });
   };
 
   const channel = client.getChannel();
@@ -148,6 +192,7 @@ export function openStream(endpoint: Endpoint, handlers: StreamHandlers): Device
   );
 
   return {
+    via,
     write(message, taken) {
       if (isOver || call.writableEnded) return;
       call.write(message, () => {
@@ -175,7 +220,15 @@ export function completeRun(
   request: CompleteRunRequest,
   options: { deadlineMs: number; signal: AbortSignal },
 ): Promise<UnaryResult> {
-  const { client, metadata, pathPrefix } = dial(endpoint);
+  let dialled: Dialled;
+  try {
+    dialled = dial(endpoint);
+  } catch (error) {
+    // The proxy's setting; it may be mended while the result waits.
+    const details = error instanceof Error ? error.message : String(error);
+    return Promise.resolve({ kind: "failed", code: grpc.status.UNAVAILABLE, details });
+  }
+  const { client, metadata, pathPrefix, explain } = dialled;
   return new Promise<UnaryResult>((resolve) => {
     const call = client.makeUnaryRequest(
       `${pathPrefix}/${DeviceService.typeName}/CompleteRun`,
@@ -189,7 +242,12 @@ export function completeRun(
         client.close();
         if (error !== null || response === undefined) {
           const code = error?.code ?? grpc.status.UNKNOWN;
-          resolve({ kind: "failed", code, details: error?.details ?? "no answer" });
+          const details = error?.details ?? "no answer";
+          resolve({
+            kind: "failed",
+            code,
+            details: code === grpc.status.UNAVAILABLE ? explain(details) : details,
+          });
         } else {
           resolve({ kind: "answered", response });
         }

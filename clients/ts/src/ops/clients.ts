@@ -23,6 +23,8 @@ import { RunService } from "../gen/pinion/v1/run_pb.js";
 import { TokenService } from "../gen/pinion/v1/token_pb.js";
 import { TurnService } from "../gen/pinion/v1/turn_pb.js";
 import { WatcherService } from "../gen/pinion/v1/watcher_pb.js";
+import { type ProxySetting, proxyFor } from "../network/proxy.ts";
+import { TunnelSessions } from "../network/tunnel-sessions.ts";
 import { convertErrors } from "./errors.ts";
 import { repeatLost } from "./repeat.ts";
 
@@ -34,6 +36,8 @@ export interface ClientOptions {
   /** Default "connect". All run over HTTP/2, without TLS for http:// URLs. */
   protocol?: "connect" | "grpc" | "grpc-web";
   tls?: TlsOptions;
+  /** Left out: what HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say; see `proxyFor`. */
+  proxy?: ProxySetting;
   /** How long an answer, or the first message of a stream, may take. Default 30 s. */
   answerDeadlineMs?: number;
 }
@@ -60,19 +64,23 @@ const PING_DEADLINE_MS = 10_000;
 /** Larger than the largest answer (a page of windows of 1 MiB each is not asked for by anybody). */
 const READ_BYTES_MAX = 64 * 1024 * 1024;
 
-/** Clients for one server and one token, over one connection that is made when it is first needed. */
+/**
+ * Clients for one server and one token, over one connection that is made when it is first needed. Throws a ProxyError if the
+ * setting that speaks for the URL names no usable proxy; what a proxy answers is the cause of the call's error.
+ */
 export function createClients(options: ClientOptions): Clients {
+  const proxy = proxyFor(options.url, options.proxy);
   const { ca, cert, key } = options.tls ?? {};
-  const nodeOptions = {
+  const tls = {
     ...(ca === undefined ? {} : { ca }),
     ...(cert === undefined ? {} : { cert }),
     ...(key === undefined ? {} : { key }),
   };
-  const sessionManager = new Http2SessionManager(
-    options.url,
-    { pingIntervalMs: PING_INTERVAL_MS, pingTimeoutMs: PING_DEADLINE_MS },
-    nodeOptions,
-  );
+  const session = { pingIntervalMs: PING_INTERVAL_MS, pingTimeoutMs: PING_DEADLINE_MS };
+  const sessionManager =
+    proxy === undefined
+      ? new Http2SessionManager(options.url, session, tls)
+      : new TunnelSessions({ url: options.url, proxy, tls, session });
   const deadlineMs = options.answerDeadlineMs ?? ANSWER_DEADLINE_MS;
   const transport = transportOf(options.protocol ?? "connect", {
     baseUrl: options.url,

@@ -4,6 +4,7 @@ import { isAbsolute, join, resolve } from "node:path";
 import { parse, TomlError } from "smol-toml";
 import { z } from "zod";
 import { messageOf } from "../device/errors.ts";
+import { checkProxySetting, type ProxySetting } from "../network/proxy.ts";
 import { parseBytes, parseDurationMs } from "./quantities.ts";
 
 /** How one kind of agent is started. */
@@ -30,6 +31,8 @@ export interface DeviceConfig {
   maxConcurrency: number;
   /** The kind that runs assignments that name none. */
   defaultExecutor: string | undefined;
+  /** Between this device and its server. Undefined: what the daemon's environment says. */
+  proxy: ProxySetting | undefined;
   executors: Record<string, ExecutorConfig>;
 }
 
@@ -98,6 +101,20 @@ const size = z.union([z.string(), z.int()]).transform((value, context) => {
   return z.NEVER;
 });
 
+const proxy = z.string().transform((url, context): ProxySetting => {
+  const setting: ProxySetting = { url, setting: "proxy in device.toml" };
+  try {
+    checkProxySetting(setting);
+    return setting;
+  } catch {
+    context.addIssue({
+      code: "custom",
+      message: 'is not the address of a proxy; write for example "http://proxy.example.org:3128", or "none"',
+    });
+    return z.NEVER;
+  }
+});
+
 const variableName = z
   .string()
   .regex(/^[A-Za-z_][A-Za-z0-9_]*$/, "is not the name of an environment variable");
@@ -123,6 +140,7 @@ const configSchema = z.strictObject({
       label: z.string().min(1).max(100).optional(),
       max_concurrency: z.int().min(1).max(64).default(1),
       default_executor: z.string().optional(),
+      proxy: proxy.optional(),
     })
     .default({ max_concurrency: 1 }),
   executors: z
@@ -175,6 +193,7 @@ export function parseConfig(text: string, options: { file?: string } = {}): Devi
     label: device.label,
     maxConcurrency: device.max_concurrency,
     defaultExecutor,
+    proxy: device.proxy,
     executors: Object.fromEntries(
       Object.entries(executors).map(([kind, executor]) => [kind, executorOf(kind, executor)]),
     ),
@@ -231,7 +250,7 @@ function problemsOf(issue: z.core.$ZodIssue, text: string): ConfigProblem[] {
 
 function knownKeys(path: string[]): string[] {
   if (path.length === 0) return Object.keys(configSchema.shape);
-  if (path[0] === "device") return ["label", "max_concurrency", "default_executor"];
+  if (path[0] === "device") return ["label", "max_concurrency", "default_executor", "proxy"];
   return path[0] === "executors" ? Object.keys(executorSchema.shape) : [];
 }
 

@@ -1,0 +1,78 @@
+/** An HTTP proxy that knows CONNECT: what stands between offices and the world. */
+import { createServer, type IncomingMessage, type Server } from "node:http";
+import { createServer as createSecureServer } from "node:https";
+import { type AddressInfo, connect, type Socket } from "node:net";
+import { onTestFinished } from "vitest";
+
+export type ConnectProxyOptions = {
+  /** Wants these, as Basic authentication. */
+  credentials?: { name: string; password: string };
+  /** Answers every CONNECT with this status instead. */
+  status?: number;
+  /** What it asks for beside 407. */
+  scheme?: string;
+  /** Takes connections and answers nobody. */
+  isDeaf?: boolean;
+  /** Speaks TLS itself. */
+  tls?: { cert: string; key: string };
+};
+
+export type ConnectProxy = {
+  port: number;
+  /** "127.0.0.1:port". */
+  address: string;
+  /** The targets of all CONNECTs that it let through, in order: "host:port". */
+  readonly passed: string[];
+  /** The same for those that it turned down. */
+  readonly refused: string[];
+};
+
+/** Every name leads to this machine: a proxy looks names up itself, and so a test may make them up. */
+export async function startConnectProxy(options: ConnectProxyOptions = {}): Promise<ConnectProxy> {
+  const [passed, refused]: [string[], string[]] = [[], []];
+  const sockets = new Set<Socket>();
+  const server: Server = options.tls ? createSecureServer(options.tls) : createServer();
+  const keep = (socket: Socket) => {
+    sockets.add(socket);
+    socket.on("error", () => {});
+    socket.once("close", () => sockets.delete(socket));
+  };
+  server.on("connection", keep);
+  server.on("secureConnection", keep);
+  server.on("connect", (request: IncomingMessage, client: Socket, head: Buffer) => {
+    const target = request.url ?? "";
+    if (options.isDeaf) return;
+    const status = statusOf(request, options);
+    if (status !== 200) {
+      refused.push(target);
+      const asks = status === 407 ? `Proxy-Authenticate: ${options.scheme ?? 'Basic realm="test"'}\r\n` : "";
+      client.end(`HTTP/1.1 ${status} No\r\n${asks}Content-Length: 0\r\n\r\n`);
+      return;
+    }
+    const upstream = connect({ host: "127.0.0.1", port: Number(/:(\d+)$/.exec(target)?.[1]) });
+    keep(upstream);
+    upstream.once("error", () => client.end("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"));
+    upstream.once("connect", () => {
+      passed.push(target);
+      client.write("HTTP/1.1 200 Connection established\r\n\r\n");
+      if (head.length > 0) upstream.write(head);
+      upstream.pipe(client).pipe(upstream);
+      upstream.once("close", () => client.destroy());
+      client.once("close", () => upstream.destroy());
+    });
+  });
+  await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
+  onTestFinished(() => {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+  });
+  const { port } = server.address() as AddressInfo;
+  return { port, address: `127.0.0.1:${port}`, passed, refused };
+}
+
+function statusOf(request: IncomingMessage, { credentials, status }: ConnectProxyOptions): number {
+  if (status !== undefined) return status;
+  if (credentials === undefined) return 200;
+  const wanted = Buffer.from(`${credentials.name}:${credentials.password}`).toString("base64");
+  return request.headers["proxy-authorization"] === `Basic ${wanted}` ? 200 : 407;
+}
