@@ -78,8 +78,14 @@ export async function startModel(): Promise<Model> {
     const api = path.endsWith("/messages") ? "anthropic" : path.endsWith("/responses") ? "openai" : undefined;
     if (api === undefined || request.method !== "POST") {
       const isModels = path.endsWith("/models");
-      response.writeHead(isModels || request.method === "HEAD" ? 200 : 404, { "content-type": "application/json" });
-      response.end(isModels ? '{"data":[],"models":[]}' : '{"type":"error","error":{"type":"not_found_error","message":"no"}}');
+      response.writeHead(isModels || request.method === "HEAD" ? 200 : 404, {
+        "content-type": "application/json",
+      });
+      response.end(
+        isModels
+          ? '{"data":[],"models":[]}'
+          : '{"type":"error","error":{"type":"not_found_error","message":"no"}}',
+      );
       return;
     }
     const asked = api === "anthropic" ? anthropicRequest(body) : openaiRequest(body);
@@ -113,7 +119,8 @@ export async function startModel(): Promise<Model> {
         return;
       }
       if (step.kind === "wait") await sleep(step.ms);
-      else if (!response.destroyed) response.write(`event: ${step.event.type}\ndata: ${JSON.stringify(step.event)}\n\n`);
+      else if (!response.destroyed)
+        response.write(`event: ${step.event.type}\ndata: ${JSON.stringify(step.event)}\n\n`);
     }
     response.end();
   }
@@ -145,7 +152,10 @@ type Step =
   | { kind: "wait"; ms: number }
   | { kind: "cut" };
 
-const step = (type: string, rest: Record<string, unknown>): Step => ({ kind: "event", event: { type, ...rest } });
+const step = (type: string, rest: Record<string, unknown>): Step => ({
+  kind: "event",
+  event: { type, ...rest },
+});
 
 /** The text in the pieces in which it is sent, with the waits and the cut that the reply asks for. */
 function* pieces(reply: ModelReply, text: string, piece: (text: string) => Step): Generator<Step> {
@@ -182,7 +192,10 @@ function* anthropicStream(request: ModelRequest, reply: ModelReply): Generator<S
   });
   let index = 0;
   if (reply.thinking !== undefined) {
-    yield step("content_block_start", { index, content_block: { type: "thinking", thinking: "", signature: "" } });
+    yield step("content_block_start", {
+      index,
+      content_block: { type: "thinking", thinking: "", signature: "" },
+    });
     yield step("content_block_delta", { index, delta: { type: "thinking_delta", thinking: reply.thinking } });
     yield step("content_block_delta", { index, delta: { type: "signature_delta", signature: "c2ln" } });
     yield step("content_block_stop", { index: index++ });
@@ -218,7 +231,11 @@ function* openaiStream(request: ModelRequest, reply: ModelReply): Generator<Step
   yield step("response.created", { response: { id, model: request.model, status: "in_progress" } });
   let place = 0;
   if (reply.thinking !== undefined) {
-    const item = { type: "reasoning", id: `rs_${id}`, summary: [{ type: "summary_text", text: reply.thinking }] };
+    const item = {
+      type: "reasoning",
+      id: `rs_${id}`,
+      summary: [{ type: "summary_text", text: reply.thinking }],
+    };
     yield step("response.output_item.done", { output_index: place++, item });
   }
   if (reply.text !== undefined) {
@@ -228,12 +245,21 @@ function* openaiStream(request: ModelRequest, reply: ModelReply): Generator<Step
     yield* pieces(reply, reply.text, (delta) =>
       step("response.output_text.delta", { output_index, item_id: item.id, content_index: 0, delta }),
     );
-    const kind = reply.stop === "refusal" ? { type: "refusal", refusal: reply.text } : { type: "output_text", text: reply.text };
+    const kind =
+      reply.stop === "refusal"
+        ? { type: "refusal", refusal: reply.text }
+        : { type: "output_text", text: reply.text };
     yield step("response.output_item.done", { output_index, item: { ...item, content: [kind] } });
   }
   for (const { name, input } of reply.calls ?? []) {
     const call_id = `call_${randomUUID().replaceAll("-", "")}`;
-    const item = { type: "function_call", id: `fc_${call_id}`, call_id, name, arguments: JSON.stringify(input) };
+    const item = {
+      type: "function_call",
+      id: `fc_${call_id}`,
+      call_id,
+      name,
+      arguments: JSON.stringify(input),
+    };
     yield step("response.output_item.done", { output_index: place++, item });
   }
   const response = {

@@ -4,9 +4,9 @@ import {
   client,
   methods,
   type NewSessionRequest,
+  RequestError,
   type RequestPermissionRequest,
   type RequestPermissionResponse,
-  RequestError,
   type SessionNotification,
   type Stream,
 } from "@agentclientprotocol/sdk";
@@ -66,6 +66,9 @@ const ATTENTION: Record<string, AttentionReason> = {
   refusal: AttentionReason.REFUSAL,
 };
 
+/** What codex-acp tells of its own configuration, as if it were a part of the answer. */
+const CODEX_WARNING = /^Model metadata for `[^`]*` not found\./;
+
 /** Any agent that speaks the Agent Client Protocol on its standard input and output. */
 export const openAcp: AgentDriver = async (host) => {
   const session = new AcpSession(host);
@@ -87,6 +90,7 @@ class AcpSession {
   #openingProblem: TurnEnd | undefined;
   #ownSystemPrompt = false;
   #isFirst = true;
+  #isPrompted = false;
 
   constructor(host: AgentHost) {
     this.#host = host;
@@ -99,7 +103,9 @@ class AcpSession {
     this.#gone.catch(() => {});
     this.#connection = client({ name: "pinion" })
       .onNotification(methods.client.session.update, ({ params }) => this.#update(params))
-      .onRequest(methods.client.session.requestPermission, ({ params, signal }) => this.#permission(params, signal))
+      .onRequest(methods.client.session.requestPermission, ({ params, signal }) =>
+        this.#permission(params, signal),
+      )
       .connect(stream);
   }
 
@@ -118,11 +124,15 @@ class AcpSession {
             type: "http" as const,
             name,
             url,
-            headers: bearerToken === undefined ? [] : [{ name: "Authorization", value: `Bearer ${bearerToken}` }],
+            headers:
+              bearerToken === undefined ? [] : [{ name: "Authorization", value: `Bearer ${bearerToken}` }],
           }))
         : [];
       if (!takesHttp && task.mcpServers.length > 0) {
-        record.note("the agent takes no MCP servers over HTTP: it has none of those that were configured", AttentionReason.NOT_ENFORCED);
+        record.note(
+          "the agent takes no MCP servers over HTTP: it has none of those that were configured",
+          AttentionReason.NOT_ENFORCED,
+        );
       }
       const setup: NewSessionRequest = { cwd, mcpServers, ...metaOf(this.#host) };
       this.#ownSystemPrompt = setup._meta !== undefined || executor.preset === "codex-acp";
@@ -139,6 +149,7 @@ class AcpSession {
     if (this.#openingProblem !== undefined) return this.#openingProblem;
     this.#answer = [];
     this.#messageId = undefined;
+    this.#isPrompted = true;
     try {
       const end = await this.#ask(methods.agent.session.prompt, {
         sessionId: this.#sessionId,
@@ -200,23 +211,37 @@ class AcpSession {
     const { task, executor, record } = this.#host;
     const options = listAt(opened, "configOptions");
     const choose = async (category: string, wanted: string): Promise<boolean> => {
-      const option = options.find((each) => textAt(each, "category") === category || textAt(each, "id") === category);
+      const option = options.find(
+        (each) => textAt(each, "category") === category || textAt(each, "id") === category,
+      );
       const configId = textAt(option, "id");
       if (configId === undefined) return false;
       const known = listAt(option, "options").flatMap((each) => [each, ...listAt(each, "options")]);
       const match = known.find((each) => [textAt(each, "value"), textAt(each, "name")].includes(wanted));
       const value = textAt(match, "value") ?? wanted;
       if (textAt(option, "currentValue") === value) return true;
-      await this.#request(methods.agent.session.setConfigOption, { sessionId: this.#sessionId, configId, value });
+      await this.#request(methods.agent.session.setConfigOption, {
+        sessionId: this.#sessionId,
+        configId,
+        value,
+      });
       return true;
     };
     const model = task.model || executor.model;
     if (model) {
-      const isSet = executor.preset === "claude-agent-acp" || (await choose("model", model).catch(() => false));
+      const isSet =
+        executor.preset === "claude-agent-acp" || (await choose("model", model).catch(() => false));
       if (isSet) record.modelUsed = model;
-      else record.note(`the agent does not take the model "${model}"; it uses its own`, AttentionReason.NOT_ENFORCED);
+      else
+        record.note(
+          `the agent does not take the model "${model}"; it uses its own`,
+          AttentionReason.NOT_ENFORCED,
+        );
     } else {
-      record.modelUsed = textAt(options.find((each) => textAt(each, "category") === "model"), "currentValue");
+      record.modelUsed = textAt(
+        options.find((each) => textAt(each, "category") === "model"),
+        "currentValue",
+      );
     }
     const mode = modeOf(executor.preset, executor.permissions) ?? executor.acp.mode;
     if (mode !== undefined && !(await choose("mode", mode).catch(() => false))) {
@@ -241,7 +266,10 @@ class AcpSession {
     const answer = this.#ask(method, params);
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new Error(`no answer to ${method} within ${OPENING_MS} ms`)), OPENING_MS);
+      timer = setTimeout(
+        () => reject(new Error(`no answer to ${method} within ${OPENING_MS} ms`)),
+        OPENING_MS,
+      );
     });
     return Promise.race([answer, late]).finally(() => clearTimeout(timer));
   }
@@ -259,7 +287,10 @@ class AcpSession {
       error instanceof RequestError
         ? numberAt(error.data, "codex_error_info", "response_too_many_failed_attempts", "http_status_code")
         : undefined;
-    const retryAfterMs = retryAfterOf({ text: kind === "rate_limit" ? `${problem} rate limit` : problem, status });
+    const retryAfterMs = retryAfterOf({
+      text: kind === "rate_limit" ? `${problem} rate limit` : problem,
+      status,
+    });
     return {
       isDone: false,
       text: "",
@@ -278,7 +309,11 @@ class AcpSession {
       case "agent_message_chunk": {
         const text = textAt(update, "content", "text") ?? "";
         // A word of the agent's own about itself is no part of its answer.
-        if (textAt(update, "_meta", "claudeCode", "kind") === "informational") {
+        const isAboutItself =
+          !this.#isPrompted ||
+          textAt(update, "_meta", "claudeCode", "kind") === "informational" ||
+          CODEX_WARNING.test(text);
+        if (isAboutItself) {
           record.note(text);
           return;
         }
@@ -328,7 +363,8 @@ class AcpSession {
         return;
       case "usage_update": {
         const amount = numberAt(update, "cost", "amount");
-        if (amount !== undefined) record.used({ cost: { amount, currency: textAt(update, "cost", "currency") ?? "USD" } });
+        if (amount !== undefined)
+          record.used({ cost: { amount, currency: textAt(update, "cost", "currency") ?? "USD" } });
         return;
       }
       default:
@@ -344,7 +380,10 @@ class AcpSession {
     const add = (value: number | undefined, earlier: bigint | undefined) =>
       value === undefined ? undefined : value + Number(earlier ?? 0n);
     this.#host.record.used({
-      inputTokens: add(fresh === undefined ? undefined : fresh + (cached ?? 0) + (numberAt(usage, "cachedWriteTokens") ?? 0), before?.inputTokens),
+      inputTokens: add(
+        fresh === undefined ? undefined : fresh + (cached ?? 0) + (numberAt(usage, "cachedWriteTokens") ?? 0),
+        before?.inputTokens,
+      ),
       outputTokens: add(numberAt(usage, "outputTokens"), before?.outputTokens),
       cachedInputTokens: add(cached, before?.cachedInputTokens),
     });
@@ -356,11 +395,17 @@ class AcpSession {
   ): Promise<RequestPermissionResponse> {
     const { task, executor, record } = this.#host;
     const { toolCall, options } = request;
-    const tool = textAt(toolCall, "name") ?? textAt(toolCall, "_meta", "claudeCode", "toolName") ?? textAt(toolCall, "kind") ?? "?";
+    const tool =
+      textAt(toolCall, "name") ??
+      textAt(toolCall, "_meta", "claudeCode", "toolName") ??
+      textAt(toolCall, "kind") ??
+      "?";
     const title = textAt(toolCall, "title") ?? tool;
     const input = at(toolCall, "rawInput") ?? title;
     const pick = (...kinds: string[]) => options.find(({ kind }) => kinds.includes(kind));
-    const selected = (optionId: string): RequestPermissionResponse => ({ outcome: { outcome: "selected", optionId } });
+    const selected = (optionId: string): RequestPermissionResponse => ({
+      outcome: { outcome: "selected", optionId },
+    });
     const command = commandOf(input);
     const isApproved = executor.permissions === "bypass" || allowedBy(task.approvedTools, { tool, command });
     const once = pick("allow_once", "allow_always");
@@ -372,8 +417,16 @@ class AcpSession {
       const refusal = pick("reject_once", "reject_always");
       return refusal === undefined ? { outcome: { outcome: "cancelled" } } : selected(refusal.optionId);
     };
-    if (executor.permissions !== "ask") return deny("this device asks nobody: what is not pre-approved is denied");
-    record.tool({ id, name: tool, title, kind: KINDS[textAt(toolCall, "kind") ?? ""], input, status: ToolStatus.PENDING });
+    if (executor.permissions !== "ask")
+      return deny("this device asks nobody: what is not pre-approved is denied");
+    record.tool({
+      id,
+      name: tool,
+      title,
+      kind: KINDS[textAt(toolCall, "kind") ?? ""],
+      input,
+      status: ToolStatus.PENDING,
+    });
     const { question, meaning } = permissionQuestion({
       id,
       tool,
@@ -389,12 +442,10 @@ class AcpSession {
       })),
     });
     const answer = await this.#host.ask(question, signal);
-    if (meaning(answer) === "deny") {
-      return answer.optionId === "" || pick("reject_once", "reject_always")?.optionId !== answer.optionId
-        ? deny(answer.isDefault ? "nobody answered in time" : "denied by a person")
-        : (deny(answer.isDefault ? "nobody answered in time" : "denied by a person"), selected(answer.optionId));
-    }
-    return selected(answer.optionId);
+    if (meaning(answer) === "allow") return selected(answer.optionId);
+    const refusal = deny(answer.isDefault ? "nobody answered in time" : "denied by a person");
+    const isOffered = options.some(({ optionId }) => optionId === answer.optionId);
+    return isOffered ? selected(answer.optionId) : refusal;
   }
 }
 
@@ -405,7 +456,8 @@ class SessionGone extends Error {}
 function argumentsOf({ executor, task }: AgentHost): string[] {
   if (executor.preset !== "codex-acp") return [];
   const args: string[] = [];
-  if (task.systemPrompt !== "") args.push("-c", `developer_instructions=${JSON.stringify(task.systemPrompt)}`);
+  if (task.systemPrompt !== "")
+    args.push("-c", `developer_instructions=${JSON.stringify(task.systemPrompt)}`);
   const model = task.model || executor.model;
   if (model) args.push("-c", `model=${JSON.stringify(model)}`);
   return args;
@@ -450,11 +502,17 @@ function commandOf(input: unknown): string | undefined {
 }
 
 const isEmpty = (value: unknown) =>
-  value === undefined || value === null || value === "" || (isObject(value) && Object.keys(value).length === 0);
+  value === undefined ||
+  value === null ||
+  value === "" ||
+  (isObject(value) && Object.keys(value).length === 0);
 
 function wordsOf(error: unknown): string {
   if (error instanceof RequestError) {
-    const said = textAt(error.data, "message") ?? textAt(error.data, "details") ?? (typeof error.data === "string" ? error.data : undefined);
+    const said =
+      textAt(error.data, "message") ??
+      textAt(error.data, "details") ??
+      (typeof error.data === "string" ? error.data : undefined);
     return said === undefined || error.message.includes(said) ? error.message : `${error.message}: ${said}`;
   }
   return error instanceof Error ? error.message : String(error);

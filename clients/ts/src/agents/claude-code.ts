@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
-import { AttentionReason, ToolKind, ToolStatus } from "../gen/pinion/v1/activity_pb.js";
 import type { GivenAnswer } from "../device/questions.ts";
+import { AttentionReason, ToolKind, ToolStatus } from "../gen/pinion/v1/activity_pb.js";
 import { type AgentDriver, type AgentHost, type Dialogue, endInWords, type TurnEnd } from "./driver.ts";
 import { at, isObject, type Line, listAt, numberAt, objectOf, textAt } from "./lines.ts";
 import { choiceQuestion, permissionQuestion } from "./permission.ts";
@@ -87,6 +87,7 @@ function settingsOf({ task }: AgentHost): Record<string, unknown> {
   deny.push("WebSearch");
   if (hosts.length === 0) deny.push("WebFetch");
   else allow.push(...hosts.map((name) => `WebFetch(domain:${wildcard(name)})`));
+  if (!task.enforcesEgress) return { permissions: { allow, deny } };
   return {
     permissions: { allow, deny },
     sandbox: {
@@ -94,7 +95,11 @@ function settingsOf({ task }: AgentHost): Record<string, unknown> {
       failIfUnavailable: true,
       allowUnsandboxedCommands: false,
       autoAllowBashIfSandboxed: false,
-      network: { allowedDomains: hosts.map(wildcard), allowManagedDomainsOnly: false, allowLocalBinding: false },
+      network: {
+        allowedDomains: hosts.map(wildcard),
+        allowManagedDomainsOnly: false,
+        allowLocalBinding: false,
+      },
     },
   };
 }
@@ -106,6 +111,9 @@ class ClaudeSession {
   readonly #host: AgentHost;
   readonly #dialogue: Dialogue;
   readonly #asking = new Map<string, AbortController>();
+  readonly #counted = new Set<string>();
+  #inputTokens = 0;
+  #outputTokens = 0;
   #turn: ((end: TurnEnd) => void) | undefined;
   #isGone = false;
   #retryDelayMs: number | undefined;
@@ -218,7 +226,8 @@ class ClaudeSession {
         record.denied({
           tool: textAt(message, "tool_name") ?? "?",
           input: at(message, "tool_input") ?? "",
-          reason: textAt(message, "message") ?? textAt(message, "decision_reason") ?? "denied by the agent's rules",
+          reason:
+            textAt(message, "message") ?? textAt(message, "decision_reason") ?? "denied by the agent's rules",
         });
         return true;
       default:
@@ -232,6 +241,7 @@ class ClaudeSession {
     const content = at(message, "message", "content");
     if (!Array.isArray(content)) return false;
     const messageId = textAt(message, "message", "id") ?? "";
+    this.#count(messageId, message);
     const model = textAt(message, "message", "model");
     if (model !== undefined && !model.startsWith("<")) record.modelUsed = model;
     if (message.is_api_error_message === true) {
@@ -267,6 +277,23 @@ class ClaudeSession {
     return true;
   }
 
+  /**
+   * What was used so far, for the budget: what a message's request read is known when the message comes, what it wrote is
+   * estimated (four characters are about a token) until the result says it.
+   */
+  #count(messageId: string, message: Record<string, unknown>): void {
+    const usage = at(message, "message", "usage");
+    const read = ["input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"].map(
+      (name) => numberAt(usage, name) ?? 0,
+    );
+    if (!this.#counted.has(messageId)) {
+      this.#counted.add(messageId);
+      this.#inputTokens += read.reduce((sum, each) => sum + each, 0);
+    }
+    this.#outputTokens += Math.ceil(JSON.stringify(at(message, "message", "content")).length / 4);
+    this.#host.record.used({ inputTokens: this.#inputTokens, outputTokens: this.#outputTokens });
+  }
+
   #user(message: Record<string, unknown>): boolean {
     const content = at(message, "message", "content");
     if (!Array.isArray(content)) return typeof content === "string";
@@ -288,9 +315,11 @@ class ClaudeSession {
   #result(message: Record<string, unknown>): void {
     const { record, task } = this.#host;
     record.sessionId = textAt(message, "session_id") ?? record.sessionId;
-    const [fresh, read, written] = ["input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"].map(
-      (name) => numberAt(message, "usage", name) ?? 0,
-    ) as [number, number, number];
+    const [fresh, read, written] = [
+      "input_tokens",
+      "cache_read_input_tokens",
+      "cache_creation_input_tokens",
+    ].map((name) => numberAt(message, "usage", name) ?? 0) as [number, number, number];
     const cost = numberAt(message, "total_cost_usd");
     record.used({
       inputTokens: fresh + read + written,
@@ -314,7 +343,8 @@ class ClaudeSession {
     if (ofSubtype !== undefined) attention.push(ofSubtype);
     if (stopReason === "refusal") attention.push(AttentionReason.REFUSAL);
     const apiError = textAt(message, "api_error") ?? this.#apiError;
-    if (stopReason === "max_tokens" || apiError === "max_output_tokens") attention.push(AttentionReason.MAX_TOKENS);
+    if (stopReason === "max_tokens" || apiError === "max_output_tokens")
+      attention.push(AttentionReason.MAX_TOKENS);
     if (apiError === "connection_failed") attention.push(AttentionReason.ANSWER_CUT);
     const structured = at(message, "structured_output");
     const isDone = message.is_error !== true && subtype === "success";
@@ -379,7 +409,8 @@ class ClaudeSession {
       host.record.tool({ id: toolUseId, status: ToolStatus.DENIED });
       return { behavior: "deny", message: reason };
     };
-    if (host.executor.permissions !== "ask") return deny("this device asks nobody: what is not pre-approved is denied");
+    if (host.executor.permissions !== "ask")
+      return deny("this device asks nobody: what is not pre-approved is denied");
     const suggestion = ruleOf(at(request, "permission_suggestions"));
     const { question, meaning } = permissionQuestion({
       id: toolUseId,
@@ -418,7 +449,10 @@ class ClaudeSession {
       return { behavior: "allow", updatedInput: { ...(isObject(input) ? input : {}), answers } };
     }
     record.denied({ tool: "AskUserQuestion", input, reason: "nobody answered" });
-    return { behavior: "deny", message: "Nobody is there to answer. Go on with what you know, and say what you assumed." };
+    return {
+      behavior: "deny",
+      message: "Nobody is there to answer. Go on with what you know, and say what you assumed.",
+    };
   }
 
   #respond(requestId: string, response: Record<string, unknown>): void {

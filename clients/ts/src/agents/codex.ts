@@ -12,7 +12,9 @@ export const openCodex: AgentDriver = async (host) => {
   const overrides = overridesOf(host);
   const env = tokensOf(host);
   const schema =
-    host.task.schema === undefined ? undefined : await host.file("schema.json", JSON.stringify(strict(host.task.schema)));
+    host.task.schema === undefined
+      ? undefined
+      : await host.file("schema.json", JSON.stringify(strict(host.task.schema)));
   return new CodexSession(host, { overrides, env, schema });
 };
 
@@ -118,7 +120,13 @@ class CodexSession {
       ...(resumed === undefined ? [] : [resumed]),
       "-",
     ];
-    this.#dialogue = host.open({ args, env, input: text, isInputOnly: true, onLine: (line) => this.#line(line) });
+    this.#dialogue = host.open({
+      args,
+      env,
+      input: text,
+      isInputOnly: true,
+      onLine: (line) => this.#line(line),
+    });
     const end = await this.#dialogue.ended;
     this.#last = end;
     const { text: answer, error, isCompleted } = this.#turn;
@@ -131,7 +139,8 @@ class CodexSession {
     const stopReason = isDone ? "completed" : "failed";
     if (isDone) return { isDone, text: answer, stopReason, attention };
     const retryAfterMs = retryAfterOf({ text: problem });
-    const isSessionGone = resumed !== undefined && /no rollout found|not found|no saved session/i.test(problem);
+    const isSessionGone =
+      resumed !== undefined && /no rollout found|not found|no saved session/i.test(problem);
     return {
       isDone,
       text: answer,
@@ -239,7 +248,11 @@ class CodexSession {
           ...(isOver ? { result: resultOf(type, item) } : {}),
         });
         if (status === ToolStatus.DENIED) {
-          record.denied({ tool: nameOf(type, item), input: titleOf(type, item), reason: "declined by codex's own rules" });
+          record.denied({
+            tool: nameOf(type, item),
+            input: titleOf(type, item),
+            reason: "declined by codex's own rules",
+          });
         }
         return true;
       }

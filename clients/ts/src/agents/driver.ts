@@ -1,5 +1,5 @@
-import type { AttentionReason, Question } from "../gen/pinion/v1/activity_pb.js";
 import type { GivenAnswer } from "../device/questions.ts";
+import type { AttentionReason, Question } from "../gen/pinion/v1/activity_pb.js";
 import type { ChildEnd } from "../runner/child.ts";
 import type { ExecutorConfig } from "../runner/config.ts";
 import type { Line } from "./lines.ts";

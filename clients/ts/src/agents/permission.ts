@@ -60,7 +60,9 @@ export function permissionQuestion(asked: {
     question,
     meaning: ({ optionId }) => {
       const kind = options.find(({ id }) => id === optionId)?.kind;
-      return kind === QuestionOptionKind.ALLOW_ONCE || kind === QuestionOptionKind.ALLOW_ALWAYS ? "allow" : "deny";
+      return kind === QuestionOptionKind.ALLOW_ONCE || kind === QuestionOptionKind.ALLOW_ALWAYS
+        ? "allow"
+        : "deny";
     },
   };
 }

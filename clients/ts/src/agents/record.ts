@@ -7,7 +7,7 @@ import {
   AttentionReason,
   type Denial,
   DenialSchema,
-  PlanStepStatus,
+  type PlanStepStatus,
   ToolCallSchema,
   ToolKind,
   ToolStatus,
@@ -54,6 +54,7 @@ export class AttemptRecord {
   readonly #emit: (activity: Activity) => bigint;
   readonly #write: (text: string) => void;
   readonly #showsThinking: boolean;
+  readonly #onUsage: () => void;
   readonly #log: KeptText;
   readonly #head: Entry[] = [];
   #headBytes = 0;
@@ -75,10 +76,13 @@ export class AttemptRecord {
     write: (text: string) => void;
     showsThinking: boolean;
     outputLimitBytes: number;
+    /** Something more was used. */
+    onUsage: () => void;
   }) {
     this.#emit = options.emit;
     this.#write = options.write;
     this.#showsThinking = options.showsThinking;
+    this.#onUsage = options.onUsage;
     // Characters of up to three bytes, so that the whole fits where bytes are counted.
     this.#log = new KeptText(Math.max(1024, Math.floor(options.outputLimitBytes / 3)));
   }
@@ -98,7 +102,10 @@ export class AttemptRecord {
     if (text === "") return;
     this.#print(messageId === "" ? `${text}\n` : text);
     for (const piece of piecesOf(text)) {
-      this.#add({ case: "text", value: { $typeName: "pinion.v1.AgentText", text: piece, messageId: idOf(messageId) } });
+      this.#add({
+        case: "text",
+        value: { $typeName: "pinion.v1.AgentText", text: piece, messageId: idOf(messageId) },
+      });
     }
   }
 
@@ -183,13 +190,16 @@ export class AttemptRecord {
     modelTurns?: number | undefined;
   }): void {
     const count = (value: number | undefined) =>
-      value === undefined || !(value >= 0) || value > Number.MAX_SAFE_INTEGER ? undefined : BigInt(Math.round(value));
+      value === undefined || !(value >= 0) || value > Number.MAX_SAFE_INTEGER
+        ? undefined
+        : BigInt(Math.round(value));
     const counts = {
       inputTokens: count(usage.inputTokens) ?? this.usage?.inputTokens,
       outputTokens: count(usage.outputTokens) ?? this.usage?.outputTokens,
       cachedInputTokens: count(usage.cachedInputTokens) ?? this.usage?.cachedInputTokens,
       costMicros:
-        (usage.cost === undefined ? undefined : count(usage.cost.amount * 1_000_000)) ?? this.usage?.costMicros,
+        (usage.cost === undefined ? undefined : count(usage.cost.amount * 1_000_000)) ??
+        this.usage?.costMicros,
     };
     const turns = count(usage.modelTurns);
     const currency = usage.cost?.currency.toUpperCase() ?? this.usage?.currency ?? "";
@@ -200,6 +210,7 @@ export class AttemptRecord {
       isCostAgentsOwn: counts.costMicros !== undefined,
     });
     this.#send({ case: "usage", value: this.usage });
+    this.#onUsage();
   }
 
   /** What the device has to say about it. */
@@ -273,7 +284,8 @@ export class AttemptRecord {
   #keep(activity: Activity): Entry {
     // The joined text of later pieces is the transcript's own: what was sent is not changed.
     const { body } = activity;
-    const own = body.case === "text" || body.case === "thinking" ? { ...body, value: { ...body.value } } : body;
+    const own =
+      body.case === "text" || body.case === "thinking" ? { ...body, value: { ...body.value } } : body;
     const entry = { activity: { ...activity, body: own } as Activity, bytes: sizeOf(activity) };
     const fitsHead =
       this.#tail.length === 0 &&

@@ -53,9 +53,12 @@ export class TimeLimit {
     if (this.#runningSince !== undefined) this.#leftMs -= now - this.#runningSince;
     this.#runningSince = undefined;
     this.#pausedSince = now;
-    this.#timer = setTimeout(() => {
-      this.#run();
-    }, Math.min(TIMER_MS_MAX, this.#pauseLeftMs));
+    this.#timer = setTimeout(
+      () => {
+        this.#run();
+      },
+      Math.min(TIMER_MS_MAX, this.#pauseLeftMs),
+    );
     if (!Number.isFinite(this.#leftMs)) clearTimeout(this.#timer);
   }
 }

@@ -1,6 +1,7 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { toBinary } from "@bufbuild/protobuf";
 import { durationMs, type Timestamp } from "@bufbuild/protobuf/wkt";
+import { type Activity, ActivitySchema, type Question } from "../gen/pinion/v1/activity_pb.js";
 import {
   type Assignment,
   type AttemptRef,
@@ -9,7 +10,6 @@ import {
   type ConnectRequest,
   RejectReason,
 } from "../gen/pinion/v1/device_pb.js";
-import { type Activity, ActivitySchema, type Question } from "../gen/pinion/v1/activity_pb.js";
 import { OutputStream } from "../gen/pinion/v1/run_pb.js";
 import { type AttemptResult, completionOf, isResult, truncateUtf8 } from "./completion.ts";
 import { messageOf } from "./errors.ts";

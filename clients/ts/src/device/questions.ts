@@ -61,7 +61,9 @@ export class Questions {
     options: { timeoutMs: number; signal: AbortSignal },
   ): Promise<GivenAnswer> {
     const nobody: GivenAnswer = { optionId: "", text: "", isDefault: true };
-    const ofAttempt = [...this.#open.values()].filter((open) => open.attempt.attemptToken === attempt.attemptToken);
+    const ofAttempt = [...this.#open.values()].filter(
+      (open) => open.attempt.attemptToken === attempt.attemptToken,
+    );
     if (!this.#isTaken || ofAttempt.length >= OPEN_QUESTIONS_MAX || options.signal.aborted) {
       return Promise.resolve(nobody);
     }

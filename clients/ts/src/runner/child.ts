@@ -76,7 +76,11 @@ export async function runChild(options: ChildOptions): Promise<ChildEnd> {
       env: options.env,
       detached: process.platform !== "win32",
       windowsHide: true,
-      stdio: [options.stdin === undefined && options.onPipes === undefined ? "ignore" : "pipe", "pipe", "pipe"],
+      stdio: [
+        options.stdin === undefined && options.onPipes === undefined ? "ignore" : "pipe",
+        "pipe",
+        "pipe",
+      ],
     });
   } catch (error) {
     return end("unstartable", { problem: startProblem(program, error) });

@@ -5,10 +5,25 @@ import { parse, TomlError } from "smol-toml";
 import { z } from "zod";
 import { messageOf } from "../device/errors.ts";
 import { checkProxySetting, type ProxySetting } from "../network/proxy.ts";
+import {
+  type AgentSettings,
+  agentKeys,
+  agentSettingsOf,
+  type ExecutorType,
+  problemsOfAgentKeys,
+  usualCommand,
+} from "./executor-settings.ts";
 import { parseBytes, parseDurationMs } from "./quantities.ts";
+import {
+  KEEP_BYTES,
+  KEEP_MS,
+  WORKSPACE_NAME,
+  type WorkspaceConfig,
+  workspaceSchema,
+} from "./workspace-settings.ts";
 
 /** How one kind of agent is started. */
-export interface ExecutorConfig {
+export interface ExecutorConfig extends AgentSettings {
   kind: string;
   /** Program and arguments; no shell is involved. */
   command: [string, ...string[]];
@@ -34,6 +49,7 @@ export interface DeviceConfig {
   /** Between this device and its server. Undefined: what the daemon's environment says. */
   proxy: ProxySetting | undefined;
   executors: Record<string, ExecutorConfig>;
+  workspaces: Record<string, WorkspaceConfig>;
 }
 
 /** One thing that is wrong with the configuration. */
@@ -78,6 +94,13 @@ export const DEFAULT_ENV =
         "XDG_RUNTIME_DIR",
       ];
 
+/** And by default for an agent: where it keeps its login and its sessions. */
+const AGENT_ENV: Partial<Record<ExecutorType, string[]>> = {
+  "claude-code": ["CLAUDE_CONFIG_DIR"],
+  codex: ["CODEX_HOME"],
+  acp: ["CLAUDE_CONFIG_DIR", "CODEX_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"],
+};
+
 const OUTPUT_LIMIT_BYTES_MAX = 16 * 1024 * 1024;
 const KIND = /^[a-z0-9][a-z0-9._-]*$/;
 
@@ -101,6 +124,13 @@ const size = z.union([z.string(), z.int()]).transform((value, context) => {
   return z.NEVER;
 });
 
+const keptSize = z.union([z.string(), z.int()]).transform((value, context) => {
+  const bytes = parseBytes(String(value));
+  if (bytes !== undefined) return bytes;
+  context.addIssue({ code: "custom", message: `"${value}" is not a size; write for example "2GiB"` });
+  return z.NEVER;
+});
+
 const proxy = z.string().transform((url, context): ProxySetting => {
   const setting: ProxySetting = { url, setting: "proxy in device.toml" };
   try {
@@ -119,19 +149,29 @@ const variableName = z
   .string()
   .regex(/^[A-Za-z_][A-Za-z0-9_]*$/, "is not the name of an environment variable");
 
-const executorSchema = z.strictObject({
-  command: z.array(z.string()).transform(([program, ...args], context): [string, ...string[]] => {
-    if (program !== undefined && program !== "") return [program, ...args];
-    context.addIssue({ code: "custom", message: 'names no program; write for example ["claude", "-p"]' });
-    return z.NEVER;
-  }),
-  stdin: z.enum(["prompt", "assignment", "none"]).default("prompt"),
+const executorKeys = z.strictObject({
+  ...agentKeys,
+  command: z
+    .array(z.string())
+    .transform(([program, ...args], context): [string, ...string[]] => {
+      if (program !== undefined && program !== "") return [program, ...args];
+      context.addIssue({ code: "custom", message: 'names no program; write for example ["claude", "-p"]' });
+      return z.NEVER;
+    })
+    .optional(),
+  stdin: z.enum(["prompt", "assignment", "none"]).optional(),
   timeout: duration.optional(),
   cwd: z.string().min(1).optional(),
   env: z.array(variableName).optional(),
   set_env: z.record(variableName, z.string()).default({}),
   output_limit: size.default(1024 * 1024),
   kill_grace: duration.default(5_000),
+});
+
+const executorSchema = executorKeys.superRefine((keys, context) => {
+  for (const { key, message } of problemsOfAgentKeys(keys)) {
+    context.addIssue({ code: "custom", path: [key], message });
+  }
 });
 
 const configSchema = z.strictObject({
@@ -145,6 +185,12 @@ const configSchema = z.strictObject({
     .default({ max_concurrency: 1 }),
   executors: z
     .record(z.string().regex(KIND, "a kind is made of a-z, 0-9, '.', '_' and '-'").max(64), executorSchema)
+    .default({}),
+  workspaces: z
+    .record(
+      z.string().regex(WORKSPACE_NAME, "a name is made of a-z, 0-9, '.', '_' and '-'").max(64),
+      workspaceSchema({ duration, size: keptSize }),
+    )
     .default({}),
 });
 
@@ -197,6 +243,9 @@ export function parseConfig(text: string, options: { file?: string } = {}): Devi
     executors: Object.fromEntries(
       Object.entries(executors).map(([kind, executor]) => [kind, executorOf(kind, executor)]),
     ),
+    workspaces: Object.fromEntries(
+      Object.entries(parsed.data.workspaces).map(([name, workspace]) => [name, workspaceOf(name, workspace)]),
+    ),
   };
 }
 
@@ -209,14 +258,29 @@ export function findExecutor(config: DeviceConfig, agentKind: string): ExecutorC
 function executorOf(kind: string, executor: z.output<typeof executorSchema>): ExecutorConfig {
   return {
     kind,
-    command: executor.command,
-    stdin: executor.stdin,
+    ...agentSettingsOf(executor),
+    command: executor.command ?? usualCommand(executor.type, executor.preset) ?? [""],
+    stdin: executor.stdin ?? "prompt",
     timeoutMs: executor.timeout,
     cwd: executor.cwd === undefined ? undefined : expandHome(executor.cwd),
-    env: executor.env ?? DEFAULT_ENV,
+    env: executor.env ?? [...DEFAULT_ENV, ...(AGENT_ENV[executor.type] ?? [])],
     setEnv: executor.set_env,
     outputLimitBytes: executor.output_limit,
     killGraceMs: executor.kill_grace,
+  };
+}
+
+function workspaceOf(
+  name: string,
+  workspace: z.output<typeof configSchema>["workspaces"][string],
+): WorkspaceConfig {
+  return {
+    name,
+    path: workspace.path === undefined ? undefined : expandHome(workspace.path),
+    mode: workspace.mode,
+    isParallel: workspace.parallel,
+    keepMs: workspace.keep ?? KEEP_MS,
+    keepBytes: workspace.keep_size ?? KEEP_BYTES,
   };
 }
 
@@ -251,7 +315,8 @@ function problemsOf(issue: z.core.$ZodIssue, text: string): ConfigProblem[] {
 function knownKeys(path: string[]): string[] {
   if (path.length === 0) return Object.keys(configSchema.shape);
   if (path[0] === "device") return ["label", "max_concurrency", "default_executor", "proxy"];
-  return path[0] === "executors" ? Object.keys(executorSchema.shape) : [];
+  if (path[0] === "workspaces") return ["path", "mode", "parallel", "keep", "keep_size"];
+  return path[0] === "executors" ? Object.keys(executorKeys.shape) : [];
 }
 
 /** Typing errors change, drop or add a letter or two. */

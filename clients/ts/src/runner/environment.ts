@@ -52,6 +52,8 @@ export function environmentOf(options: {
     PINION_SUBJECT_RUN_ID: turn?.subjectRunId,
     PINION_SNAPSHOT_IN: options.snapshots?.in,
     PINION_SNAPSHOT_OUT: options.snapshots?.out,
+    PINION_WORKSPACE: assignment.workspace,
+    PINION_INPUT: event?.input,
     PINION_AGENT: agent?.id,
     PINION_AGENT_IDENTITY: identityOf(assignment),
     TRACEPARENT: traceparent,

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { toJsonString } from "@bufbuild/protobuf";
 import { durationMs } from "@bufbuild/protobuf/wkt";
+import { AgentRunner, type Description, type WorkPlace } from "../agents/agent-runner.ts";
 import { AttemptAborted, type AttemptContext, type Rejection } from "../device/attempts.ts";
 import type { AttemptResult } from "../device/completion.ts";
 import { messageOf } from "../device/errors.ts";
@@ -38,16 +39,24 @@ export interface RunnerOptions {
 export class Runner {
   readonly #options: RunnerOptions;
   readonly #journal: Journal;
+  readonly #agents: AgentRunner;
 
   constructor(options: RunnerOptions) {
     this.#options = options;
     this.#journal = new Journal(options.stateDir);
+    this.#agents = new AgentRunner(options);
+  }
+
+  /** What executors and workspaces there are, with the versions that programs say of themselves. Never rejects. */
+  describe(): Promise<Description> {
+    return this.#agents.describe(this.#options.config);
   }
 
   /** Ends what an earlier daemon left running, and removes what it left lying about. */
   async sweep(): Promise<SweepReport> {
     const report = await sweepLeftovers(this.#journal, this.#options.installId);
     await removeSnapshotFiles(this.#options.stateDir);
+    await this.#agents.sweep(this.#options.config);
     return report;
   }
 
@@ -63,6 +72,8 @@ export class Runner {
     } else if (executor.stdin === "prompt" && assignment.watcher === undefined) {
       return { reason: "invalid", message: "the assignment has no watcher, and so no prompt" };
     }
+    const refusal = this.#agents.refusal(this.#options.config, executor, assignment);
+    if (refusal !== undefined) return { reason: "unsupported", message: refusal };
     const { runId, attemptToken } = assignment;
     await this.#journal.write({ runId, attemptToken });
     return undefined;
@@ -111,13 +122,24 @@ export class Runner {
     mark: string,
     snapshots?: SnapshotFiles,
   ): Promise<AttemptResult> {
+    return this.#agents.within(this.#options.config, { executor, assignment, context }, (place) =>
+      this.#startIn(place, executor, assignment, context, mark, snapshots),
+    );
+  }
+
+  async #startIn(
+    place: WorkPlace,
+    executor: ExecutorConfig,
+    assignment: Assignment,
+    context: AttemptContext,
+    mark: string,
+    snapshots?: SnapshotFiles,
+  ): Promise<AttemptResult> {
     const { installId, env } = this.#options;
     const timeoutMs = timeoutOf(executor, assignment);
     let journaled: Promise<void> = Promise.resolve();
-    const end = await runChild({
-      command: executor.command,
-      cwd: executor.cwd,
-      env: environmentOf({
+    const environment = {
+      ...environmentOf({
         executor,
         assignment,
         snapshots,
@@ -126,6 +148,31 @@ export class Runner {
         inherited: env,
         traceparent: this.#options.traceparentOf?.(assignment) ?? assignment.traceparent,
       }),
+      ...place.secrets,
+    };
+    if (executor.type !== "command") {
+      const result = await this.#agents.run({
+        executor,
+        assignment,
+        context,
+        place,
+        mark,
+        env: environment,
+        timeoutMs,
+        onStart: (pid) => {
+          journaled = this.#noteStart(assignment, pid);
+          const { runId, attemptToken } = assignment;
+          this.#options.onStart({ runId, attemptToken, pid, executor: executor.kind });
+        },
+      });
+      await journaled;
+      await endEscaped(markerOfAttempt(installId, mark));
+      return result;
+    }
+    const end = await runChild({
+      command: executor.command,
+      cwd: place.cwd,
+      env: environment,
       stdin: stdinOf(executor, assignment),
       timeoutMs,
       killGraceMs: executor.killGraceMs,
@@ -186,7 +233,7 @@ export class Runner {
       notification === Notification.ALWAYS || (notification === Notification.ON_FAILURE && isFailure);
     if (!isWanted) return;
     const name = assignment.watcher?.name || assignment.watcher?.slug || "Pinion";
-    const text = (isFailure ? result.reason : result.output)?.trim() ?? "";
+    const text = (isFailure ? result.reason : (result.resultText ?? result.output))?.trim() ?? "";
     this.#options.notifier?.(
       `${name}: ${result.outcome}`,
       text.slice(0, NOTIFICATION_CHARACTERS_MAX).toWellFormed(),
