@@ -104,8 +104,8 @@ async function liveOnce(db: Db): Promise<void> {
   });
   await schedules.lookAhead(db);
   const device = { orgId: run!.orgId, deviceId: run!.deviceId! };
-  const { epoch } = await presence.open(db, { ...device, replicaId });
-  const [claimed] = await attempts.claim(db, [{ ...device, epoch, slots: 1, kinds: null }]);
+  const { epoch, sessionId } = await presence.open(db, { ...device, replicaId });
+  const [claimed] = await attempts.claim(db, [{ ...device, epoch, sessionId, slots: 1, kinds: null }]);
   await attempts.accept(db, [{ ...claimed!, pushedAgoMs: 1, acceptedAgoMs: 1 }]);
   await transaction(db, async (tx) => {
     const [settled] = await settle(

@@ -23,6 +23,8 @@ export type Metrics = {
   streamEnded(cause: string): void;
   /** A unary call was answered. */
   called(rpc: string, code: string): void;
+  /** An error that nothing had caught was taken by the last line of defence. */
+  uncaught(origin: string): void;
   /** Adds what is read when somebody asks. */
   observe(sources: MetricSources): void;
   /** The text of the exposition format. */
@@ -70,6 +72,10 @@ const streamEndCauses = [
   ...["no_hello", "bad_message", "out_of_order", "not_opened", "gone_while_opening", "silent", "replaced"],
   ...["revoked", "drained", "device_left", "stream_failed", "stream_broken", "flood", "slow_reader"],
 ];
+
+/** Where they arrive: at the call of a handler, at an event's listener, at a promise that nobody waits for, at the process. */
+export const uncaughtOrigins = ["handler", "callback", "rejection", "process"] as const;
+export type UncaughtOrigin = (typeof uncaughtOrigins)[number];
 
 /** From a millisecond, which is what a push takes, to the minute after which somebody should look. */
 const latencyBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
@@ -129,6 +135,12 @@ export function createMetrics(build: { version: string }): Metrics {
     "cause",
     streamEndCauses,
   );
+  const uncaught = counterOf(
+    "pinion_uncaught_errors_total",
+    "Errors that nothing had caught, by where they arrived; each ended one request or operation and is a mistake of ours",
+    "origin",
+    uncaughtOrigins,
+  );
   const calls = counter("pinion_rpcs_total", "Unary calls by rpc and status", ["rpc", "code"]);
   new Gauge({
     name: "pinion_build_info",
@@ -160,6 +172,7 @@ export function createMetrics(build: { version: string }): Metrics {
     reaped: reaps,
     streamEnded: streamEnds,
     called: (rpc, code) => calls.inc({ rpc, code }),
+    uncaught,
     observe: (sources) => observe(registers, sources),
     text: () => registry.metrics(),
     contentType: registry.contentType,

@@ -21,10 +21,12 @@ const doorbell = { recorded() {}, settled() {}, cancelling() {} };
 answerQuestions(async ({ url }: Question) => {
   const { rows: devices } = await query(url, 'select org_id as "orgId", id as "deviceId" from device');
   const { db, close } = openDatabase({ url, poolMax: 2 });
-  const epochs = new Map<string, number>();
+  const sessions: presence.SessionName[] = [];
   for (const device of devices) {
-    const { epoch } = await transaction(db, (tx) => presence.open(tx, { ...device, replicaId: "floor" }));
-    epochs.set(device.deviceId, epoch);
+    const { epoch, sessionId } = await transaction(db, (tx) =>
+      presence.open(tx, { ...device, replicaId: "floor" }),
+    );
+    sessions.push({ ...device, epoch, sessionId });
   }
   const log = createLogger({ name: "floor", level: "warn" });
   const cpu = process.cpuUsage();
@@ -34,7 +36,7 @@ answerQuestions(async ({ url }: Question) => {
   for (;;) {
     const claimed = await attempts.claim(
       db,
-      devices.map((device) => ({ ...device, epoch: epochs.get(device.deviceId)!, slots: slotsPerDevice })),
+      sessions.map((session) => ({ ...session, slots: slotsPerDevice, kinds: null })),
     );
     if (claimed.length === 0) break;
     for (let at = 0; at < claimed.length; at += 500) {

@@ -2,6 +2,7 @@
 import type { ReplicaConfig } from "../config.ts";
 import type { Logger } from "../log.ts";
 import type { Metrics } from "../metrics.ts";
+import type { LastLine } from "../server/http/last-line.ts";
 import type { Telemetry } from "../server/telemetry.ts";
 import type { Tracer } from "../tracing.ts";
 
@@ -12,6 +13,7 @@ export type Foundation = {
   metrics: Metrics;
   tracer: Tracer | undefined;
   telemetry: Telemetry;
+  lastLine: LastLine;
   /** What a builder opens is deferred here, and closed in the opposite order, also when the start fails half-way. */
   opened: AsyncDisposableStack;
 };

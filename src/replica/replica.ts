@@ -11,6 +11,8 @@ import { retainOnce } from "../scheduler/retention.ts";
 import { warmUp } from "../scheduler/warm-up.ts";
 import { requireRules } from "../server/access/guard.ts";
 import { HealthState } from "../server/http/health.ts";
+import { createLastLine, type LastLine } from "../server/http/last-line.ts";
+import { reachableHost } from "../server/http/port.ts";
 import { createNumbers } from "../server/http/probes.ts";
 import { createTelemetry } from "../server/telemetry.ts";
 import { migrate } from "../store/pg/migrate.ts";
@@ -36,6 +38,8 @@ export type Replica = {
   stop(): Promise<void>;
   /** Resolves when it has stopped. */
   closed: Promise<void>;
+  /** Takes an error that arrived at the process: ends the request that it belongs to, counts and logs it. */
+  uncaught: LastLine["uncaught"];
 };
 
 export type StartOptions = {
@@ -69,7 +73,8 @@ async function layFoundation(
   const named = { service: "pinion", version: version(), instanceId: replicaId, log };
   const tracer = config.tracing ? await openTracer(config.tracing, named) : undefined;
   opened.defer(() => tracer?.close());
-  return { ...own, metrics, tracer, telemetry: createTelemetry({ metrics, tracer }) };
+  const lastLine = createLastLine({ log, onUncaught: metrics.uncaught });
+  return { ...own, metrics, tracer, telemetry: createTelemetry({ metrics, tracer }), lastLine };
 }
 
 async function build(foundation: Foundation, options: StartOptions): Promise<Replica> {
@@ -79,7 +84,7 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
   await retainOnce(db, { days: config.retentionDays, conversationDays: config.conversationDays, log });
   await warmUp(db, config.failures);
 
-  const replica = { id: replicaId, address: `${config.host}:${config.port}` };
+  const replica = { id: replicaId, address: `${reachableHost(config.host)}:${config.port}` };
   await replicas.beat(db, replica);
   opened.defer(() =>
     replicas.remove(db, replicaId).catch((error) => log.warn({ err: error }, "not taken off the list")),
@@ -90,6 +95,7 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
   const access = buildAccess(foundation, storage);
   const work = await buildWork(foundation, storage, access, {
     onBacklog: () => loops?.materializer.poke(),
+    onAsked: () => loops?.questions.poke(),
     // The first listening comes before the sweep, which begins with a pass.
     onResync() {
       if (!loops) return;
@@ -131,6 +137,7 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
     replicaId,
     bootstrapToken: storage.bootstrapToken,
     closed,
+    uncaught: foundation.lastLine.uncaught,
     stop: () => {
       stopped ??= stop();
       return stopped;

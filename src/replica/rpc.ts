@@ -2,7 +2,6 @@
 import { readFile } from "node:fs/promises";
 import type { DescService } from "@bufbuild/protobuf";
 import type { ConnectRouter } from "@connectrpc/connect";
-import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { AgentService } from "#gen/pinion/v1/agent_pb.js";
 import { DeviceService } from "#gen/pinion/v1/device_pb.js";
 import { EventService } from "#gen/pinion/v1/event_pb.js";
@@ -17,6 +16,7 @@ import { interceptorChain } from "../server/access/interceptors/chain.ts";
 import { peerValues } from "../server/access/peer.ts";
 import { sortStrangers, strangerBytesMax } from "../server/access/strangers.ts";
 import { createDeviceStreams } from "../server/device/grpc-stream.ts";
+import { createRpcHandler } from "../server/http/adapter.ts";
 import { type HealthState, registerHealth } from "../server/http/health.ts";
 import { loadPage, withPage } from "../server/http/page.ts";
 import { type Handler, openPort, type Port } from "../server/http/port.ts";
@@ -60,7 +60,7 @@ export async function openRpc(
   work: Work,
   own: { health: HealthState; shutdownSignal: AbortSignal; poke: () => void },
 ): Promise<Port> {
-  const { config, log, metrics } = foundation;
+  const { config, log, metrics, lastLine } = foundation;
   const { guard, limits } = access;
   const { requests } = storage;
   const { trustedProxies } = config;
@@ -80,6 +80,7 @@ export async function openRpc(
     host: config.host,
     port: config.port,
     log,
+    lastLine,
     ...(config.tls ? { tls: await readTls(config.tls) } : {}),
     ...(config.session.isBare ? { takeStream: streams.take } : {}),
     handler: withPage(probed, loadPage()),
@@ -126,7 +127,7 @@ function serve(
       registerReflection(router, services);
     },
   };
-  return (readMaxBytes) => connectNodeAdapter({ ...options, readMaxBytes }) as Handler;
+  return (readMaxBytes) => createRpcHandler({ ...options, readMaxBytes });
 }
 
 async function readTls(tls: NonNullable<ReplicaConfig["tls"]>) {

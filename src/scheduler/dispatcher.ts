@@ -12,6 +12,7 @@ export interface Seat {
   readonly orgId: string;
   readonly deviceId: string;
   readonly epoch: number;
+  readonly sessionId: string;
   /** Of a fleet worker: the agent kinds that it offers. Null for a device. */
   readonly kinds: readonly string[] | null;
   /**
@@ -296,7 +297,10 @@ export function createDispatcher(options: {
 
 type Unusable = { run: attempts.ClaimedRun; reason: string };
 
-const wantOf = ({ orgId, deviceId, epoch, kinds }: Seat) => ({ orgId, deviceId, epoch, kinds });
+const wantOf = ({ orgId, deviceId, epoch, sessionId, kinds }: Seat) => ({
+  ...{ orgId, deviceId, epoch, sessionId },
+  kinds,
+});
 
 /** Why a claimed run cannot be handed to a device, if so. */
 export function whyUnusable(run: attempts.ClaimedRun): string | undefined {

@@ -3,6 +3,7 @@ import { Refusal, refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { type Db, isPassing, transaction } from "../store/pg/database.ts";
 import * as events from "../store/work/events.ts";
+import type { SessionKey } from "../store/work/presence.ts";
 import type { AttemptName, PastVerdict } from "../store/work/settlements.ts";
 import {
   commitOrUndo,
@@ -179,10 +180,11 @@ export function createTurnEndings(options: { db: Db; doorbell: TurnBell; log: Lo
 }
 
 /** Each once: of what is said about one turn, one attempt and one session can be current. */
-function distinctOf<Item extends { turnId: string; attemptToken: string | null; epoch?: number | undefined }>(
-  items: readonly Item[],
-): Item[] {
-  return [...new Map(items.map((item) => [`${nameOf(item)} ${item.epoch}`, item])).values()];
+function distinctOf<
+  Item extends { turnId: string; attemptToken: string | null; session?: SessionKey | undefined },
+>(items: readonly Item[]): Item[] {
+  const keyOf = (item: Item) => `${nameOf(item)} ${item.session?.epoch} ${item.session?.sessionId}`;
+  return [...new Map(items.map((item) => [keyOf(item), item])).values()];
 }
 
 /** Which of the items were settled. */

@@ -1,5 +1,6 @@
 import type { Logger } from "../log.ts";
 import { type Db, isPassing, transaction } from "../store/pg/database.ts";
+import type { SessionName } from "../store/work/presence.ts";
 import {
   type EndedTurn,
   lockOfSessions,
@@ -70,12 +71,7 @@ function endingOf(turn: OverdueTurn): TerminalReply {
 }
 
 /** A session whose stream broke, and the attempts that were out at its device then, by token. */
-export type BrokenSession = {
-  orgId: string;
-  deviceId: string;
-  epoch: number;
-  pushed: ReadonlySet<string>;
-};
+export type BrokenSession = SessionName & { pushed: ReadonlySet<string> };
 
 /**
  * The fast path: the streams of these sessions broke, and their turns fail now. What the database refuses takes no others

@@ -41,7 +41,7 @@ export async function warmUp(db: Db, policy: FailurePolicy): Promise<void> {
         [{ orgId, watcherId, nextSlotAt: null, nextDueAt: null, lastRunAt: null }],
       );
       for (const kinds of [null, []]) {
-        await attempts.claim(tx, [{ orgId, deviceId, epoch: 0, slots: 1, kinds }]);
+        await attempts.claim(tx, [{ orgId, deviceId, epoch: 0, sessionId: attemptToken, slots: 1, kinds }]);
       }
       await attempts.accept(tx, [{ ...attempt, pushedAgoMs: 0, acceptedAgoMs: 0 }]);
       await attempts.beat(tx, [attempt]);

@@ -32,6 +32,7 @@ import {
   reportOf,
   seedDevice,
   seedWatcher,
+  sessionOf,
 } from "../support/rows.ts";
 import { applyTogether, type Command, newState, type State } from "./run-model.ts";
 
@@ -223,7 +224,7 @@ const act: fc.Arbitrary<Act> = fc.oneof(
     arbitrary: pick.map((at) =>
       named(`close(${at})`, async ({ device, epochs }, db) => {
         const epoch = latest(epochs, Math.floor(at / 2))!;
-        await presence.close(db, [{ ...device, epoch }]);
+        await presence.close(db, [sessionOf(device, epoch)]);
         return { name: "close", epoch };
       }),
     ),

@@ -30,6 +30,7 @@ import {
   reportOf,
   seedDevice,
   seedWatcher,
+  sessionOf,
   triggerRun,
 } from "../support/rows.ts";
 
@@ -137,8 +138,8 @@ const settleAs = (
   action: "withdraw" | "finish_or_retry",
 ) => {
   const { orgId, runId, attemptToken } = attempt;
-  const epoch = epochOf(world, attempt, whose);
-  const how = { deviceId: null, epoch, action, status: "timeout", reason: "busy" } as const;
+  const session = sessionOf(world.device, epochOf(world, attempt, whose));
+  const how = { deviceId: null, session, action, status: "timeout", reason: "busy" } as const;
   return transaction(world.db, (tx) =>
     settleWithEvents(tx, [{ orgId, runId, attemptToken, ...how }], policy),
   );

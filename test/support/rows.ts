@@ -15,6 +15,7 @@ import * as workers from "../../src/store/people/workers.ts";
 import { type Db, transaction } from "../../src/store/pg/database.ts";
 import type { Schema } from "../../src/store/pg/schema.ts";
 import * as attempts from "../../src/store/work/attempts.ts";
+import type * as presence from "../../src/store/work/presence.ts";
 import * as replicas from "../../src/store/work/replicas.ts";
 import * as runs from "../../src/store/work/runs.ts";
 import type { RecordedRun, WatcherName } from "../../src/store/work/schedules.ts";
@@ -126,6 +127,7 @@ export const watcherValues: watchers.WatcherValues = {
   maxAttempts: 1,
   notification: "none",
   extractionSchema: null,
+  agentWork: {},
 };
 
 /** A watcher pinned to a device; manual only, unless a schedule is given. */
@@ -175,9 +177,31 @@ export async function openDevice(
 ): Promise<Opening> {
   const replicaId = options.replicaId ?? "replica-1";
   await replicas.beat(db, { id: replicaId, address: "nowhere" });
-  return transaction(db, (tx) =>
+  const opening = await transaction(db, (tx) =>
     openSession(tx, { ...device, replicaId, held: options.held ?? [], policy, ttlMs: reapRules.ttlMs }),
   );
+  sessionIds.set(`${device.deviceId} ${opening.epoch}`, opening.sessionId);
+  return opening;
+}
+
+/** The whole name of the device's current session. */
+export async function currentSession(db: Db, { orgId, deviceId }: DeviceName): Promise<presence.SessionName> {
+  const { epoch, session_id: sessionId } = await db
+    .selectFrom("presence")
+    .select(["epoch", "session_id"])
+    .where("org_id", "=", orgId)
+    .where("device_id", "=", deviceId)
+    .executeTakeFirstOrThrow();
+  return { orgId, deviceId, epoch, sessionId };
+}
+
+/** The ids of sessions that were opened by {@link openDevice}, by device and epoch. */
+const sessionIds = new Map<string, string>();
+
+/** The whole name of a session that was opened by {@link openDevice}; of another one, a name that no session has. */
+export function sessionOf({ orgId, deviceId }: DeviceName, epoch: number): presence.SessionName {
+  const sessionId = sessionIds.get(`${deviceId} ${epoch}`) ?? randomUUID();
+  return { orgId, deviceId, epoch, sessionId };
 }
 
 /** A fleet worker of the org, as its first hello makes it, and its session. */
@@ -208,6 +232,8 @@ export async function seedWorker(
       agentKinds: kinds,
       capabilities: [],
       maxConcurrency: 1,
+      executors: [],
+      workspaces: [],
       ttlMs: 60_000,
     }),
   );
@@ -223,7 +249,7 @@ export async function claim(
   slots = 1,
   kinds: string[] | null = null,
 ): Promise<attempts.ClaimedRun[]> {
-  return attempts.claim(db, [{ ...device, epoch, slots, kinds }]);
+  return attempts.claim(db, [{ ...sessionOf(device, epoch), slots, kinds }]);
 }
 
 export const accept = (db: Db, run: attempts.ClaimedRun) =>

@@ -3,13 +3,14 @@ import { randomUUID } from "node:crypto";
 import { sql } from "kysely";
 import type { Reply } from "../../src/scheduler/turn-endings.ts";
 import type { Db } from "../../src/store/pg/database.ts";
+import type { SessionName } from "../../src/store/work/presence.ts";
 import * as turnAttempts from "../../src/store/work/turn-attempts.ts";
 import * as turns from "../../src/store/work/turns.ts";
-import { type DeviceName, openDevice, orgId, seedDevice, seedOrg } from "./rows.ts";
+import { openDevice, orgId, seedDevice, seedOrg } from "./rows.ts";
 
 export const turnTimers: turnAttempts.TurnTimers = { ttlMs: 60_000, timeoutGraceMs: 5_000 };
 
-export type Seated = DeviceName & { epoch: number };
+export type Seated = SessionName;
 
 /** A fleet worker with an open session. */
 export async function seedWorker(
@@ -21,8 +22,8 @@ export async function seedWorker(
     update device set is_worker = true, owner_id = null, token_id = gen_random_uuid()
     where org_id = ${worker.orgId} and id = ${worker.deviceId}
   `.execute(db);
-  const { epoch } = await openDevice(db, worker, options);
-  return { ...worker, epoch };
+  const { epoch, sessionId } = await openDevice(db, worker, options);
+  return { ...worker, epoch, sessionId };
 }
 
 /** Arms a turn in the conversation of the person "ada", unless said otherwise. */

@@ -9,6 +9,7 @@ import { removeUrl, writeToken, writeUrl } from "../data-files.ts";
 import { exitCodes } from "../failures.ts";
 import { wholeNumber } from "../print/paging.ts";
 import { secretKeys } from "../secret-keys.ts";
+import { surviveUncaught } from "../uncaught.ts";
 import { listenFailure, requireFreePort } from "../up/listening.ts";
 import { requireUsableDatabase } from "../up/usable-database.ts";
 
@@ -67,6 +68,7 @@ async function serve(cli: Cli, options: ServeOptions, data: string, asJson: bool
     const replica = await startReplica(config, { log, keepBootstrapToken }).catch((error) => {
       throw listenFailure(error, config.port);
     });
+    using _survival = surviveUncaught(replica);
     try {
       writeUrl(data, replica.url);
       announce(cli, {

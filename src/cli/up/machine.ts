@@ -20,6 +20,7 @@ import { DeviceLog } from "../device/log.ts";
 import { upConfigFile, upStateDir } from "../device/state-dir.ts";
 import { exitCodes, Failure } from "../failures.ts";
 import { secretKeys } from "../secret-keys.ts";
+import { surviveUncaught } from "../uncaught.ts";
 import { DaemonProcess, deviceLogFile } from "./daemon-process.ts";
 import { listenFailure, requireFreePort } from "./listening.ts";
 import { requireUsableDatabase } from "./usable-database.ts";
@@ -150,6 +151,7 @@ async function serve(
   const replica = await startReplica(config, { log, keepBootstrapToken }).catch((error) => {
     throw listenFailure(error, config.port);
   });
+  parts.use(surviveUncaught(replica));
   parts.defer(() => replica.stop());
   writeUrl(data, replica.url);
   parts.defer(() => removeUrl(data));

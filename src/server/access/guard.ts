@@ -123,6 +123,10 @@ export const rules: Readonly<Record<string, Rule>> = {
     watchRun: read,
     explainRun: read,
     listWindows: read,
+    getTranscript: read,
+    summarizeUsage: read,
+    listQuestions: read,
+    answerQuestion: write,
   }),
   ...rulesOf(TurnService, {
     startTurn: write,
@@ -304,7 +308,11 @@ export function createGuard(options: { db: Db; log: Logger }): Guard {
     }
   }
 
-  const timer = setInterval(() => void flush(), usesFlushMs).unref();
+  let flushing = Promise.resolve();
+  const timer = setInterval(() => {
+    // One after the other: closing waits for the one that is under way.
+    flushing = flushing.then(flush);
+  }, usesFlushMs).unref();
 
   return {
     authenticate,
@@ -331,6 +339,7 @@ export function createGuard(options: { db: Db; log: Logger }): Guard {
     flush,
     async close() {
       clearInterval(timer);
+      await flushing;
       await flush();
     },
   };

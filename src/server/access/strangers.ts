@@ -2,8 +2,11 @@
  * Bodies of those who are not known. A body is read before its call reaches the guard, so whoever comes without a good
  * token is heard only a little: enough to enrol, to ask after health and to be told what is wrong.
  */
+
 import { constants, type Http2ServerRequest } from "node:http2";
+import { setImmediate as immediate } from "node:timers/promises";
 import { Refusal } from "../../errors.ts";
+import { isGone } from "../http/adapter.ts";
 import type { Handler } from "../http/port.ts";
 import type { Guard } from "./guard.ts";
 import type { Limits } from "./limits.ts";
@@ -24,15 +27,13 @@ export function sortStrangers(options: {
   stranger: Handler;
 }): Handler {
   const { guard, limits, known, stranger } = options;
-  return (request, response) => {
+  return async (request, response) => {
     endWithAnswer(request);
     const address = peerAddressOf(request.headers, request.socket?.remoteAddress, options.trustedProxies);
-    judge(request.headers.authorization, address).then((handler) => {
-      // A peer that resets its streams as soon as they are open does so within a turn, and costs no call.
-      setImmediate(() => {
-        if (!isGone(request)) handler(request, response);
-      });
-    });
+    const handler = await judge(request.headers.authorization, address);
+    // A peer that resets its streams as soon as they are open does so within a turn, and costs no call.
+    await immediate();
+    if (!isGone(request)) await handler(request, response);
   };
 
   async function judge(authorization: string | undefined, address: string): Promise<Handler> {
@@ -59,10 +60,4 @@ function endWithAnswer(request: Parameters<Handler>[0]): void {
       if (!stream.destroyed) stream.close(constants.NGHTTP2_NO_ERROR);
     });
   });
-}
-
-function isGone(request: Parameters<Handler>[0]): boolean {
-  if (request.httpVersionMajor !== 2) return request.destroyed;
-  const { stream } = request as Http2ServerRequest;
-  return stream === undefined || stream.destroyed || stream.aborted;
 }

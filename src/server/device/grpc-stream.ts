@@ -36,8 +36,8 @@ const path = `/${rpc}`;
 const contentTypes = new Set(["application/grpc", "application/grpc+proto"]);
 
 export type DeviceStreams = {
-  /** Serves the stream and answers true, or leaves it to somebody else. */
-  take(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): boolean;
+  /** Serves the stream, or leaves it to somebody else (undefined). A rejection is a mistake of ours. */
+  take(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): Promise<void> | undefined;
 };
 
 export function createDeviceStreams(deps: {
@@ -50,9 +50,7 @@ export function createDeviceStreams(deps: {
 }): DeviceStreams {
   return {
     take(stream, headers) {
-      if (!isPlainGrpc(headers)) return false;
-      void serve(stream, headers);
-      return true;
+      return isPlainGrpc(headers) ? serve(stream, headers) : undefined;
     },
   };
 
@@ -181,7 +179,8 @@ class Inbox {
         this.#stream.resume();
         this.#read();
         if (this.#hasEnded && !this.#isWaiting) this.#leave();
-      });
+      })
+      .catch((error: unknown) => this.#session.failed(error));
   }
 
   #leave(): void {

@@ -26,7 +26,7 @@ export type PresenceWriter = {
 export function startPresenceWriter(options: {
   db: Db;
   log: Logger;
-  /** A session beat that is no longer its device's current one. */
+  /** A session beat that is not its device's open one. */
   onStale: (session: presence.StaleSession) => void;
   /** How long a turn is its worker's after a beat, in milliseconds. */
   ttlMs: number;
@@ -97,12 +97,12 @@ export function startPresenceWriter(options: {
   );
 
   return {
-    beat({ orgId, deviceId, epoch }, attemptsBeating) {
-      beaten.set(deviceId, { orgId, deviceId, epoch });
+    beat({ orgId, deviceId, epoch, sessionId }, attemptsBeating) {
+      beaten.set(deviceId, { orgId, deviceId, epoch, sessionId });
       for (const attempt of attemptsBeating) listed.set(attempt.attemptToken, attempt);
     },
-    end({ orgId, deviceId, epoch }, broken) {
-      ended.set(`${deviceId} ${epoch}`, { orgId, deviceId, epoch, pushed: broken?.pushed });
+    end({ orgId, deviceId, epoch, sessionId }, broken) {
+      ended.set(sessionId, { orgId, deviceId, epoch, sessionId, pushed: broken?.pushed });
       writing ??= write();
     },
     async close() {

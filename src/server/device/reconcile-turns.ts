@@ -33,6 +33,7 @@ export async function openTurns(
     orgId: string;
     deviceId: string;
     epoch: number;
+    sessionId: string;
     ttlMs: number;
     held: readonly { runId: string; attemptToken: string }[];
     log?: Logger | undefined;

@@ -23,6 +23,7 @@ export type Opening = {
   /** Whose session it is; a fleet worker learns it by its hello. */
   deviceId: string;
   epoch: number;
+  sessionId: string;
   /** The replica that holds a stream of the device which this session replaces. */
   replacedReplicaId: string | null;
   /** For each held attempt, in order. */
@@ -41,7 +42,7 @@ export type Opening = {
 export type Continuing = Omit<attempts.HeldByServer, "status"> & { kind: AttemptKind };
 
 /**
- * Opens a session: takes the device's epoch, and brings what the device holds and what the server thinks that it holds
+ * Opens a session: takes the device's next epoch, and brings what the device holds and what the server thinks that it holds
  * into agreement, in one transaction.
  */
 export async function openSession(
@@ -57,10 +58,10 @@ export async function openSession(
   },
 ): Promise<Opening> {
   const { orgId, deviceId } = options;
-  const { epoch, replacedReplicaId } = await presence.open(tx, options);
+  const { epoch, sessionId, replacedReplicaId } = await presence.open(tx, options);
   const active = await attempts.lockActiveOfDevice(tx, { orgId, deviceId });
   const mayBeTurns = withoutTokens(options.held, active);
-  const turns = await openTurns(tx, { ...options, epoch, held: mayBeTurns });
+  const turns = await openTurns(tx, { ...options, epoch, sessionId, held: mayBeTurns });
   const strangers = withoutTokens(mayBeTurns, turns.continuing);
   const past = await findVerdicts(
     tx,
@@ -75,7 +76,10 @@ export async function openSession(
 
   const heldTokens = new Set(options.held.map((held) => held.attemptToken));
   const continuing = active.filter((attempt) => heldTokens.has(attempt.attemptToken));
-  await attempts.adopt(tx, { orgId, deviceId, epoch, runIds: continuing.map((attempt) => attempt.runId) });
+  await attempts.adopt(tx, {
+    ...{ orgId, deviceId, epoch, sessionId },
+    runIds: continuing.map((attempt) => attempt.runId),
+  });
   const missing = active.filter((attempt) => !heldTokens.has(attempt.attemptToken));
   // One that the database refuses to settle stays as it is; the device is let in all the same (R9).
   const { settled } = await settleEach(
@@ -88,6 +92,7 @@ export async function openSession(
   return {
     deviceId,
     epoch,
+    sessionId,
     replacedReplicaId,
     verdicts: options.held.map((held) => judge(held, pastOf.get(held.attemptToken))),
     continuing: [

@@ -1,5 +1,6 @@
 import {
   type Accept,
+  type ActivityReport,
   type Cancelled,
   type Completion,
   type ConnectRequest,
@@ -10,6 +11,9 @@ import {
   HeldAttemptState,
   type Hello,
   type Output,
+  type QuestionAsked,
+  type QuestionClosed,
+  QuestionCloseReason,
   type Reject,
   RejectReason,
 } from "#gen/pinion/v1/device_pb.js";
@@ -18,17 +22,20 @@ import { Refusal } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
 import type { Seat } from "../../scheduler/dispatcher.ts";
+import type { QuestionRow } from "../../scheduler/questions.ts";
 import { withdrawnDelayMs } from "../../scheduler/reaper.ts";
 import { isPassing } from "../../store/pg/database.ts";
 import type * as attempts from "../../store/work/attempts.ts";
 import type { ClaimedRun } from "../../store/work/attempts.ts";
 import type { SessionName } from "../../store/work/presence.ts";
+import type { Asked } from "../../store/work/questions.ts";
 import type { AttemptName, SessionSettlement, Settlement } from "../../store/work/settlements.ts";
 import type { ClaimedTurn } from "../../store/work/turn-attempts.ts";
 import type { Principal } from "../access/guard.ts";
 import { checkMessage } from "../access/interceptors/validate.ts";
 import type { OutputChunk } from "../cluster/feed.ts";
 import type { Telemetry } from "../telemetry.ts";
+import { activityBytes, activityStream } from "./activity.ts";
 import type { Link } from "./link.ts";
 import {
   assignmentOf,
@@ -40,9 +47,11 @@ import {
   invalidCompletionAckOf,
   normalizeNames,
   reportOf,
+  response,
   welcomeOf,
 } from "./messages.ts";
 import { beatsMissedMax, Outstanding, type OutstandingAttempt } from "./outstanding.ts";
+import { type AnswerMessage, answerMessage, askedOf, refusedAnswer } from "./questions.ts";
 import type { Opening } from "./reconcile.ts";
 import { reactions, type SessionState } from "./session-table.ts";
 import { turnAssignmentOf } from "./turn-messages.ts";
@@ -76,6 +85,9 @@ export type SessionServices = {
   settle(settlement: SessionSettlement, kind: AttemptKind): Promise<boolean>;
   beat(session: SessionName, attempts: readonly (AttemptName & { kind: AttemptKind })[]): void;
   output(chunk: OutputChunk): void;
+  /** Undefined: the attempt may not ask. */
+  ask(asked: Asked): Promise<QuestionRow | undefined>;
+  closeQuestion(which: AttemptName & { id: string }, state: "expired" | "withdrawn"): Promise<void>;
   /** A run or a turn is somewhere else in its life; those who watch it look. */
   runMoved(
     session: SessionName,
@@ -134,6 +146,10 @@ export class Session implements Seat {
   /** The server asked it to connect elsewhere: its turns go on there, unless its deadline passes first. */
   #isMoved = false;
   #epoch = 0;
+  #sessionId = "";
+  /** When its hello came, and when that was answered, by the monotonic clock. */
+  #greetedAt = Number.POSITIVE_INFINITY;
+  #openedAt = Number.POSITIVE_INFINITY;
   #maxConcurrency = 0;
   #underWay = 0;
   /** Since when it has had a free slot without a break; what was due before that waited for the device. */
@@ -175,6 +191,19 @@ export class Session implements Seat {
 
   get epoch(): number {
     return this.#epoch;
+  }
+
+  /** Names it together with its epoch: a failover to a standby that lags may give an epoch twice. */
+  get sessionId(): string {
+    return this.#sessionId;
+  }
+
+  /**
+   * Whether another session of the device came before this one. One that was open when this one's hello came did, whatever
+   * the epochs say: a failover may have taken them back. Of two hellos at once the epochs decide.
+   */
+  isNewerThan(other: Session): boolean {
+    return other.#openedAt <= this.#greetedAt || other.#epoch < this.#epoch;
   }
 
   /** Attempts out at the device. */
@@ -249,12 +278,22 @@ export class Session implements Seat {
       case "cancelled":
         this.#track(this.#cancelled(request.message.value));
         break;
+      case "activity":
+        this.#activity(request.message.value);
+        break;
+      case "question":
+        this.#track(this.#ask(request.message.value));
+        break;
+      case "questionClosed":
+        this.#track(this.#closeQuestion(request.message.value));
+        break;
     }
     return undefined;
   }
 
   async #open(hello: Hello): Promise<void> {
     this.#state = "opening";
+    this.#greetedAt = performance.now();
     clearTimeout(this.#timer);
     this.#isOpening = true;
     let opening: Opening;
@@ -278,6 +317,8 @@ export class Session implements Seat {
     }
     this.#isOpening = false;
     this.#epoch = opening.epoch;
+    this.#sessionId = opening.sessionId;
+    this.#openedAt = performance.now();
     if (this.isWorker) {
       this.#deviceId = opening.deviceId;
       this.#kinds = hello.agentKinds;
@@ -417,6 +458,47 @@ export class Session implements Seat {
     });
   }
 
+  /** What the agent does is relayed as output is, and dropped as it is. */
+  #activity(report: ActivityReport): void {
+    const attempt = this.#out.find(report);
+    if (!attempt) return;
+    for (const activity of report.activities) {
+      this.#services.output({
+        orgId: this.orgId,
+        runId: attempt.runId,
+        attempt: attempt.attempt,
+        sequence: Number(activity.sequence),
+        stream: activityStream,
+        data: activityBytes(activity),
+      });
+    }
+  }
+
+  /** An attempt that may not ask is answered with the default, so that its agent does not wait. */
+  async #ask(message: QuestionAsked): Promise<void> {
+    const asked = askedOf(this, message);
+    const isTurn = this.#out.find(message)?.kind === "turn";
+    const row = isTurn ? undefined : await this.#whileServed(() => this.#services.ask(asked));
+    if (!row) return this.answer(refusedAnswer(asked));
+    if (row.state !== "open") this.answer(answerMessage(row));
+  }
+
+  async #closeQuestion(message: QuestionClosed): Promise<void> {
+    const { runId, attemptToken, questionId: id } = message;
+    const { orgId, deviceId } = this;
+    const state = message.reason === QuestionCloseReason.EXPIRED ? "expired" : "withdrawn";
+    await this.#whileServed(() =>
+      this.#services.closeQuestion({ orgId, deviceId, runId, attemptToken, id }, state),
+    );
+  }
+
+  /** Tells the device the answer to a question of its agent. */
+  answer({ runId, attemptToken, questionId, optionId, text, isDefault }: AnswerMessage): void {
+    if (this.#state !== "serving" && this.#state !== "draining") return;
+    const value = { runId, attemptToken, questionId, optionId, text, isDefault };
+    this.#link.send(response({ case: "answer", value }));
+  }
+
   async #complete(completion: Completion): Promise<void> {
     // A repeat of one that is being stored is answered with it.
     if (this.#reporting.has(completion.attemptToken)) return;
@@ -511,9 +593,9 @@ export class Session implements Seat {
   /** The session ended while the claim was under way: what was never pushed is free again, whoever waits for it. */
   #giveBack({ kind, runId, attemptToken }: { kind: AttemptKind; runId: string; attemptToken: string }): void {
     const { orgId } = this;
-    const epoch = this.#epoch;
+    const session = { epoch: this.#epoch, sessionId: this.#sessionId };
     this.#services
-      .settle({ orgId, runId, attemptToken, deviceId: null, epoch, ...whileLeaving }, kind)
+      .settle({ orgId, runId, attemptToken, deviceId: null, session, ...whileLeaving }, kind)
       .catch((error: unknown) => {
         // The next hello or the reaper takes it back.
         this.#log.warn({ err: error, runId }, "an attempt that was never pushed could not be given back");
@@ -575,6 +657,15 @@ export class Session implements Seat {
     this.#link.send(drainOf({ reason: DrainReason.REPLACED, message, reconnectAfterMs: 0 }));
     this.#isMoved = true;
     this.close("replaced");
+  }
+
+  /** The database says that this session has ended, while the device is here: it is to open a new one. */
+  unseated(): void {
+    if (this.#state === "closed") return;
+    const message = "the database holds this connection for ended; connect again";
+    this.#link.send(drainOf({ reason: DrainReason.UNSPECIFIED, message, reconnectAfterMs: 0 }));
+    this.#isMoved = true;
+    this.close("unseated");
   }
 
   /** The device's token is good no more. */
@@ -663,7 +754,8 @@ export class Session implements Seat {
     this.#out.move(attempt, state);
     const { orgId } = this;
     const { runId, attemptToken } = attempt;
-    const settlement = { orgId, runId, attemptToken, deviceId: null, epoch: this.#epoch, ...how };
+    const session = { epoch: this.#epoch, sessionId: this.#sessionId };
+    const settlement = { orgId, runId, attemptToken, deviceId: null, session, ...how };
     this.#track(
       this.#whileServed(() => this.#services.settle(settlement, attempt.kind)).then((wasOurs) => {
         if (wasOurs) this.settled(attemptToken);

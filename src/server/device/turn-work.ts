@@ -54,9 +54,9 @@ export function createTurnWork(deps: { db: Db; endings: () => TurnEndings }): Tu
       });
       return { verdict, windowId: null };
     },
-    settle({ orgId, runId: turnId, attemptToken, epoch, action, status, reason, delayMs = 0 }) {
+    settle({ orgId, runId: turnId, attemptToken, session, action, status, reason, delayMs = 0 }) {
       if (action === "withdraw") {
-        return deps.endings().withdraw({ orgId, turnId, attemptToken, epoch, reason, delayMs });
+        return deps.endings().withdraw({ orgId, turnId, attemptToken, session, reason, delayMs });
       }
       // A turn is tried once: whoever sent the message decides whether to send it again.
       const ended = {
@@ -64,7 +64,7 @@ export function createTurnWork(deps: { db: Db; endings: () => TurnEndings }): Tu
         reason,
         isRetryable: true,
       } as const;
-      return deps.endings().end({ orgId, turnId, attemptToken, epoch, ...ended });
+      return deps.endings().end({ orgId, turnId, attemptToken, session, ...ended });
     },
     idle: () => acceptances.idle(),
   };

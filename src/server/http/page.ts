@@ -90,7 +90,8 @@ export function withPage(next: Handler, page: Page): Handler {
     const answer = response as ServerResponse;
     if (namesEtag(request.headers["if-none-match"], etag)) {
       answer.writeHead(304, headers);
-      return answer.end();
+      answer.end();
+      return;
     }
     const body = file.bodies[encoding];
     answer.writeHead(200, {

@@ -5,17 +5,21 @@
  * - A peer that is gone without a word is noticed: HTTP/2 sessions are pinged, and one that does not answer is
  *   destroyed. (TCP would keep it for many minutes, and Node asks nobody by itself.)
  * - A peer that says nothing, or drips its headers, is cut after a stated time.
+ * - Nothing reaches a handler whose authority is malformed (authority.ts), and a handler that fails, now or in a callback
+ *   later, ends its own request and no other (last-line.ts).
  * - With TLS configured nothing is served without it, so no token and no client certificate is bypassed by accident.
  * - Closing has three steps: accept nothing new (`drain`), let what runs end (`close`), cut what is left after the grace.
  */
+import type { EventEmitter } from "node:events";
 import type { Server as Http1Server, IncomingMessage, ServerResponse } from "node:http";
-import type {
-  Http2Server,
-  Http2ServerRequest,
-  Http2ServerResponse,
-  IncomingHttpHeaders,
-  ServerHttp2Session,
-  ServerHttp2Stream,
+import {
+  constants,
+  type Http2Server,
+  type Http2ServerRequest,
+  type Http2ServerResponse,
+  type IncomingHttpHeaders,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
 } from "node:http2";
 import { type AddressInfo, type Server as NetServer, Socket } from "node:net";
 import type { TLSSocket, TlsOptions, Server as TlsServer } from "node:tls";
@@ -23,11 +27,14 @@ import { createServer } from "@httptoolkit/httpolyglot";
 import { within } from "../../abort.ts";
 import { Refusal } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
+import { http1Problem, http2Problem } from "./authority.ts";
+import { createLastLine, type LastLine } from "./last-line.ts";
 
+/** What it throws or rejects with ends its request (last-line.ts). */
 export type Handler = (
   request: IncomingMessage | Http2ServerRequest,
   response: ServerResponse | Http2ServerResponse,
-) => void;
+) => void | Promise<void>;
 
 export type PortOptions = {
   host: string;
@@ -36,9 +43,13 @@ export type PortOptions = {
   /** Certificates (PEM), and with `requestCert` whether clients show theirs. */
   tls?: Pick<TlsOptions, "cert" | "key" | "ca" | "requestCert" | "rejectUnauthorized"> | undefined;
   handler: Handler;
-  /** Sees each HTTP/2 stream before the handler does; true if it serves it itself. */
-  takeStream?: (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => boolean;
+  /**
+   * Sees each HTTP/2 stream before the handler does. Undefined leaves it to the handler; otherwise it serves it itself until
+   * the promise settles, and a rejection cuts the stream.
+   */
+  takeStream?: (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => Promise<void> | undefined;
   log: Logger;
+  lastLine?: LastLine;
   pingIntervalMs?: number;
   pingTimeoutMs?: number;
   /** How long a connection may take until its first bytes tell its protocol. */
@@ -108,6 +119,7 @@ type Inner = { _httpServer: Http1Server; _http2Server: Http2Server; _tlsServer: 
 /** Listens, or refuses when the address cannot be had. */
 export async function openPort(options: PortOptions): Promise<Port> {
   const { log } = options;
+  const lastLine = options.lastLine ?? createLastLine({ log });
   let isDraining = false;
   const server = createServer(
     {
@@ -135,20 +147,28 @@ export async function openPort(options: PortOptions): Promise<Port> {
       const isCleartext = options.tls !== undefined && !isEncrypted(request);
       if ((isCleartext || isDraining) && request.httpVersionMajor === 1)
         response.setHeader("connection", "close");
-      if (isCleartext) return refuseCleartext(response);
-      options.handler(request, response);
+      if (isCleartext) return refuse(response, "This port speaks TLS: use https://");
+      // Streams of HTTP/2 were looked at before they became requests.
+      const problem = request.httpVersionMajor === 1 ? http1Problem(request as IncomingMessage) : undefined;
+      if (problem !== undefined) return refuse(response, problem);
+      const end = () => endRequest(request, response);
+      lastLine.guard(request, end);
+      lastLine.guard(response, end);
+      lastLine.run(end, () => options.handler(request, response));
     },
   ) as NetServer;
   const { _httpServer: http1, _http2Server: http2, _tlsServer: tls } = server as unknown as Inner;
+  for (const one of [server, http1, http2, tls]) guardServer(one, lastLine);
   // Node begins to look for slow headers when the server listens. This one never does: it is handed its connections.
   http1.emit("listening");
   useNativeStreams(http2);
-  if (options.takeStream) divertStreams(http2, options.takeStream, options.tls !== undefined);
+  answerConnect(http1);
+  lookAtStreams(http2, { take: options.takeStream, isTlsOnly: options.tls !== undefined, lastLine });
   server.maxConnections = options.connectionsMax ?? connectionsMaxDefault;
 
   const sockets = new Set<Socket>();
-  watchFirstBytes({ server, http1, http2, tls, sockets, options });
-  const sessions = watchSessions(http2, options);
+  watchFirstBytes({ server, http1, http2, tls, sockets, options: { ...options, lastLine } });
+  const sessions = watchSessions(http2, { ...options, lastLine });
   for (const [emitter, event] of [
     [http2, "sessionError"],
     [tls, "tlsClientError"],
@@ -203,7 +223,8 @@ export async function openPort(options: PortOptions): Promise<Port> {
   };
 }
 
-function reachableHost(host: string): string {
+/** The host of a URL by which a listener at `host` is reached from this machine. */
+export function reachableHost(host: string): string {
   if (host === "0.0.0.0" || host === "::" || host === "") return "localhost";
   return host.includes(":") ? `[${host}]` : host;
 }
@@ -232,7 +253,7 @@ function watchFirstBytes(watched: {
   http2: Http2Server;
   tls: TlsServer;
   sockets: Set<Socket>;
-  options: PortOptions;
+  options: PortOptions & { lastLine: LastLine };
 }): void {
   const { server, sockets, options } = watched;
   const timeoutMs = options.firstBytesTimeoutMs ?? firstBytesTimeoutMsDefault;
@@ -247,6 +268,7 @@ function watchFirstBytes(watched: {
   // httpolyglot passes its listeners on to the servers within, which get the same connection once more.
   server.on("connection", function (this: unknown, socket: Socket) {
     if (this !== server) return;
+    options.lastLine.guard(socket, () => socket.destroy());
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));
     socket.on("error", (error) => logConnectionError(options.log, error));
@@ -257,6 +279,7 @@ function watchFirstBytes(watched: {
   watched.tls.on("connection", end);
   // Before the sniffer's own listener, which may hand the connection on at once and so end its deadline.
   watched.tls.prependListener("secureConnection", (socket: TLSSocket) => {
+    options.lastLine.guard(socket, () => socket.destroy());
     socket.on("error", (error) => logConnectionError(options.log, error));
     begin(socket);
   });
@@ -275,31 +298,111 @@ function useNativeStreams(http2: Http2Server): void {
   });
 }
 
+/** What a listener of a server throws ends the connection, session or stream that the event was about. */
+function guardServer(server: EventEmitter, lastLine: LastLine): void {
+  const emit = server.emit;
+  server.emit = (...args: Parameters<EventEmitter["emit"]>): boolean => {
+    const end = () => {
+      const about = args.slice(1).find((arg) => typeof (arg as Socket | undefined)?.destroy === "function");
+      (about as Socket | undefined)?.destroy();
+    };
+    return lastLine.run(end, () => emit.apply(server, args)) ?? true;
+  };
+}
+
 /**
- * Shows streams to `take` before Node makes a request and a response of them: those two objects are a third of what a
- * stream costs that is held open for hours.
+ * Looks at the authority of each HTTP/2 stream, and shows it to `take` before Node makes a request and a response of it:
+ * those two objects are a third of what a stream costs that is held open for hours.
  */
-function divertStreams(
+function lookAtStreams(
   http2: Http2Server,
-  take: NonNullable<PortOptions["takeStream"]>,
-  isTlsOnly: boolean,
+  options: { take: PortOptions["takeStream"]; isTlsOnly: boolean; lastLine: LastLine },
 ): void {
   type Listener = (...args: unknown[]) => void;
   const compatible = http2.listeners("stream") as Listener[];
   http2.removeAllListeners("stream");
-  http2.on("stream", function (this: unknown, stream, headers, ...rest: unknown[]) {
-    const isCleartext = isTlsOnly && !(stream.session?.socket as TLSSocket | undefined)?.encrypted;
-    if (!isCleartext && take(stream, headers)) return;
-    for (const listener of compatible) listener.call(http2, stream, headers, ...rest);
+  http2.on("stream", (stream, headers, ...rest: unknown[]) => {
+    const end = () => endStream(stream);
+    options.lastLine.guard(stream, end);
+    options.lastLine.run(end, () => {
+      const isCleartext = options.isTlsOnly && !(stream.session?.socket as TLSSocket | undefined)?.encrypted;
+      const problem = http2Problem(headers);
+      if (problem !== undefined && !isCleartext) return refuseStream(stream, problem);
+      const taken = isCleartext ? undefined : options.take?.(stream, headers);
+      if (taken) return taken;
+      for (const listener of compatible) listener.call(http2, stream, headers, ...rest);
+      return undefined;
+    });
+  });
+}
+
+/** Node hangs up on `CONNECT` without a word. HTTP/2 has its own answer to it: 405. */
+function answerConnect(http1: Http1Server): void {
+  http1.on("connect", (_request, socket) => {
+    const reason = "This is no proxy: CONNECT is not served.\n";
+    socket.on("error", () => {});
+    socket.end(
+      "HTTP/1.1 405 Method Not Allowed\r\nconnection: close\r\ncontent-type: text/plain\r\n" +
+        `content-length: ${reason.length}\r\n\r\n${reason}`,
+    );
+  });
+}
+
+/** Ends a request whose handler failed: with 500 as long as nothing of an answer has left. */
+function endRequest(
+  request: IncomingMessage | Http2ServerRequest,
+  response: ServerResponse | Http2ServerResponse,
+): void {
+  if (request.httpVersionMajor === 2) {
+    endStream((request as Http2ServerRequest).stream);
+    return;
+  }
+  const answer = response as ServerResponse;
+  if (answer.writableEnded) return;
+  if (answer.headersSent) {
+    answer.destroy();
+    return;
+  }
+  answer.writeHead(500, { "content-type": "text/plain", connection: "close" });
+  answer.end("internal error\n");
+}
+
+function endStream(stream: ServerHttp2Stream): void {
+  if (stream.destroyed || stream.closed) return;
+  if (stream.headersSent) {
+    stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+    return;
+  }
+  stream.on("error", () => {});
+  stream.respond({ ":status": 500, "content-type": "text/plain" });
+  stream.end("internal error\n");
+  stopReading(stream);
+}
+
+function refuseStream(stream: ServerHttp2Stream, reason: string): void {
+  stream.on("error", () => {});
+  stream.respond({ ":status": 400, "content-type": "text/plain" });
+  stream.end(`${reason}\n`);
+  stopReading(stream);
+}
+
+/** What the peer still sends is of no use; a reset in the same turn would overtake the answer. */
+function stopReading(stream: ServerHttp2Stream): void {
+  setImmediate(() => {
+    if (!stream.destroyed) stream.close(constants.NGHTTP2_NO_ERROR);
   });
 }
 
 /** Keeps the set of HTTP/2 sessions, pings those that are silent, and ends those that are dead or idle. */
-function watchSessions(http2: Http2Server, options: PortOptions): Set<ServerHttp2Session> {
+function watchSessions(
+  http2: Http2Server,
+  options: PortOptions & { lastLine: LastLine },
+): Set<ServerHttp2Session> {
   const intervalMs = options.pingIntervalMs ?? pingIntervalMsDefault;
   const timeoutMs = options.pingTimeoutMs ?? pingTimeoutMsDefault;
   const sessions = new Set<ServerHttp2Session>();
   http2.on("session", (session) => {
+    options.lastLine.guard(session, () => session.destroy());
     sessions.add(session);
     let streams = 0;
     let idleSince = performance.now();
@@ -360,9 +463,9 @@ function isEncrypted(request: IncomingMessage | Http2ServerRequest): boolean {
   return (request.socket as TLSSocket).encrypted === true;
 }
 
-function refuseCleartext(response: ServerResponse | Http2ServerResponse): void {
+function refuse(response: ServerResponse | Http2ServerResponse, reason: string): void {
   (response as ServerResponse).writeHead(400, { "content-type": "text/plain" });
-  response.end("This port speaks TLS: use https://\n");
+  response.end(`${reason}\n`);
 }
 
 /** A peer that goes away in its own manner is not worth a line, and thousands may do so in one moment. */

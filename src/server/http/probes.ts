@@ -41,23 +41,19 @@ export function withProbes(options: ProbeOptions): Handler {
       response.setHeader("cache-control", "no-store");
       response.end(text);
     };
-    const fail = () => answer(500, "text/plain; charset=utf-8", "internal error\n");
     switch (path) {
       case "/healthz":
         return answer(200, "text/plain; charset=utf-8", "ok\n");
       case "/readyz":
-        readiness(options).then(
-          (found) => answer(found.ready ? 200 : 503, "application/json", `${JSON.stringify(found)}\n`),
-          fail,
+        return readiness(options).then((found) =>
+          answer(found.ready ? 200 : 503, "application/json", `${JSON.stringify(found)}\n`),
         );
-        return;
       case "/metrics":
         if (!mayScrape(options.metricsToken, request.headers.authorization)) {
           response.setHeader("www-authenticate", "Bearer");
           return answer(401, "text/plain; charset=utf-8", "authorization: Bearer PINION_METRICS_TOKEN\n");
         }
-        options.metrics.text().then((text) => answer(200, options.metrics.contentType, text), fail);
-        return;
+        return options.metrics.text().then((text) => answer(200, options.metrics.contentType, text));
       default:
         return options.rpc(request, response);
     }

@@ -78,6 +78,9 @@ export type DeviceTable = {
   agent_kinds: Generated<string[]>;
   capabilities: Generated<string[]>;
   max_concurrency: Generated<number>;
+  /** JSON of ExecutorInfo and WorkspaceInfo. */
+  executors: ColumnType<Json[], string | undefined, string>;
+  workspaces: ColumnType<Json[], string | undefined, string>;
   created_at: GeneratedTimestamp;
   is_worker: Generated<boolean>;
   token_id: OrNull<string>;
@@ -122,6 +125,7 @@ export type PresenceTable = {
   org_id: string;
   device_id: string;
   epoch: Generated<number>;
+  session_id: Generated<string>;
   replica_id: OrNull<string>;
   connected_at: TimestampOrNull;
   disconnected_at: TimestampOrNull;
@@ -185,6 +189,7 @@ export type WatcherTable = {
   timeout_ms: Generated<number>;
   max_attempts: Generated<number>;
   notification: Generated<Notification>;
+  day_budget: ColumnType<Json | null, string | null | undefined, string | null>;
   status: Generated<WatcherStatus>;
   paused_reason: Generated<string>;
   next_slot_at: TimestampOrNull;
@@ -207,6 +212,7 @@ export type WatcherRevisionTable = {
   name: string;
   prompt: string;
   extraction_schema: ColumnType<Json | null, Json | string | null | undefined, Json | string | null>;
+  agent_work: ColumnType<Json, Json | string | undefined, Json | string>;
 };
 
 export type BacklogTable = {
@@ -250,6 +256,7 @@ export type RunTable = {
   not_before: TimestampOrNull;
   claimed_at: TimestampOrNull;
   claimed_epoch: OrNull<number>;
+  claimed_session: OrNull<string>;
   pushed_at: TimestampOrNull;
   started_at: TimestampOrNull;
   last_beat_at: TimestampOrNull;

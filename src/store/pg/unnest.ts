@@ -1,6 +1,6 @@
 import { type RawBuilder, sql } from "kysely";
 
-type Column<Item> = [
+type Column<Item> = readonly [
   type: "text" | "uuid" | "timestamptz" | "int" | "bigint" | "boolean" | "jsonb",
   value: (item: Item) => unknown,
 ];
@@ -32,7 +32,7 @@ export function isOfFew(text: string): boolean {
 export function unnest<Item>(
   alias: string,
   items: readonly Item[],
-  columns: Record<string, Column<Item>>,
+  columns: Readonly<Record<string, Column<Item>>>,
 ): RawBuilder<unknown> {
   const arrays = Object.values(columns).map(([type, value]) => sql`${items.map(value)}::${sql.raw(type)}[]`);
   const names = [...Object.keys(columns), "ord"].map((name) => sql.ref(name));

@@ -1,6 +1,7 @@
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import { ofFew, unnest } from "../pg/unnest.ts";
+import { type SessionName, sessionColumns } from "./presence.ts";
 import type { AttemptName } from "./settlements.ts";
 
 /** Attempts: a device session claims a run, accepts it, and beats for it. How attempts end: settlements.ts. */
@@ -9,6 +10,7 @@ export type Want = {
   orgId: string;
   deviceId: string;
   epoch: number;
+  sessionId: string;
   slots: number;
   /** Of a fleet worker: the agent kinds that it offers. Null for a device, which takes what is pinned to it. */
   kinds: readonly string[] | null;
@@ -37,6 +39,10 @@ export type ClaimedRun = {
   watcherName: string | null;
   prompt: string | null;
   extractionSchema: unknown;
+  /** See WatcherValues.agentWork. */
+  agentWork: unknown;
+  /** The session of the watcher's last run on this device, where the watcher goes on in it. */
+  agentSession: { id: string; run_id: string } | null;
   agentId: string;
   agentVersion: number;
   agentName: string | null;
@@ -49,6 +55,7 @@ export type ClaimedRun = {
     model_used: string;
     kind: string;
     output: string;
+    structured: unknown;
     created_at: string;
   } | null;
 };
@@ -93,7 +100,7 @@ const kindsText = (want: Want) => want.kinds && JSON.stringify([...want.kinds].s
 /**
  * Claims for each device at most `slots` of the pending runs that are pinned to it, and for each fleet worker at most
  * `slots` of its org's that are pinned to nobody and ask for no agent kind or for one that it offers; oldest due first.
- * Only the session whose epoch is the device's current one claims anything; nobody else ever sees a pinned run, and no
+ * Only the device's current session, by epoch and id, claims anything; nobody else ever sees a pinned run, and no
  * device an unpinned one (R4). Devices must be distinct, and workers of one org offer the same kinds (see partsOf).
  *
  * An org's unpinned runs go to its workers in turn, to the one with the most free slots first.
@@ -104,12 +111,13 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
     org_id: ["text", (w) => w.orgId],
     device_id: ["uuid", (w) => w.deviceId],
     epoch: ["bigint", (w) => w.epoch],
+    session_id: ["uuid", (w) => w.sessionId],
     slots: ["int", (w) => w.slots],
     kinds: ["text", kindsText],
   });
   const pinned = sql`
     pinned as materialized (
-      select r.org_id, r.id, s.device_id, s.epoch
+      select r.org_id, r.id, s.device_id, s.epoch, s.session_id
       from seated s
         cross join lateral (
           select org_id, id from run
@@ -121,7 +129,7 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
     )`;
   const unpinned = sql`
     free as materialized (
-      select s.org_id, s.kinds, s.device_id, s.epoch,
+      select s.org_id, s.kinds, s.device_id, s.epoch, s.session_id,
         row_number() over (partition by s.org_id order by n - s.slots, s.device_id) as place
       from seated s
         join device d on d.org_id = s.org_id and d.id = s.device_id and d.is_worker
@@ -152,7 +160,7 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
         ) r
     ),
     dealt as materialized (
-      select w.org_id, w.id, f.device_id, f.epoch
+      select w.org_id, w.id, f.device_id, f.epoch, f.session_id
       from waiting w join free f on f.org_id = w.org_id and f.place = w.place
     )`;
   const hasDevices = wants.some((want) => !want.kinds);
@@ -161,11 +169,12 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
   const picked = [...(hasDevices ? [sql`table pinned`] : []), ...(hasWorkers ? [sql`table dealt`] : [])];
   const { rows } = await sql<ClaimedRun>`
     with seated as materialized (
-      select p.org_id, p.device_id, p.epoch, w.slots, w.kinds
+      select p.org_id, p.device_id, p.epoch, p.session_id, w.slots, w.kinds
       from ${wanted}
         cross join lateral (
           select * from presence
-          where org_id = w.org_id and device_id = w.device_id and epoch = w.epoch and disconnected_at is null
+          where org_id = w.org_id and device_id = w.device_id and epoch = w.epoch and session_id = w.session_id
+            and disconnected_at is null
           -- Heartbeats pass this lock, a newer hello does not: it waits for our commit, or we leave the runs to it.
           for key share skip locked
         ) p
@@ -177,7 +186,7 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
     ),
     claimed as (
       update run r set status = 'claimed', attempt = r.attempt + 1, attempt_token = gen_random_uuid(),
-        claimed_at = now(), claimed_epoch = c.epoch, device_id = c.device_id
+        claimed_at = now(), claimed_epoch = c.epoch, claimed_session = c.session_id, device_id = c.device_id
       from picked c where r.org_id = c.org_id and r.id = c.id
       returning r.*
     )
@@ -186,21 +195,48 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
       (extract(epoch from clock_timestamp() - greatest(c.due_at, c.not_before)) * 1000)::float8 as "dueForMs",
       c.scheduled_for as "scheduledFor", c.window_start as "windowStart", c.window_end as "windowEnd",
       c.watcher_id as "watcherId", c.watcher_version as "watcherVersion", w.slug as "watcherSlug", wr.name as "watcherName",
-      wr.prompt, wr.extraction_schema as "extractionSchema", c.agent_id as "agentId", c.agent_version as "agentVersion",
+      wr.prompt, wr.extraction_schema as "extractionSchema", coalesce(wr.agent_work, '{}') as "agentWork", ls.agent_session as "agentSession", c.agent_id as "agentId", c.agent_version as "agentVersion",
       ar.name as "agentName", ar.settings as "agentSettings",
       case when pw.id is not null then jsonb_build_object(
         'id', pw.id, 'run_id', pw.run_id, 'window_start', pw.window_start, 'window_end', pw.window_end,
         'model_used', pw.model_used, 'kind', coalesce(pw.extracted_data->>'kind', ''),
-        'output', left(coalesce(pw.extracted_data->>'output', ''), ${priorOutputCharacters}),
+        'output', left(coalesce(pw.extracted_data->>'result', pw.extracted_data->>'output', ''), ${priorOutputCharacters}),
+        'structured', case when length(pw.extracted_data->>'structured') <= ${priorOutputCharacters}
+          then pw.extracted_data->'structured' end,
         'created_at', pw.created_at) end as "priorWindow"
     from claimed c
       left join watcher w on w.org_id = c.org_id and w.id = c.watcher_id
       left join watcher_revision wr on wr.org_id = c.org_id and wr.watcher_id = c.watcher_id and wr.version = c.watcher_version
       left join agent_revision ar on ar.org_id = c.org_id and ar.agent_id = c.agent_id and ar.version = c.agent_version
       left join "window" pw on pw.org_id = w.org_id and pw.id = w.last_window_id
+      left join lateral (
+        select jsonb_build_object('id', rp.session_id, 'run_id', rp.run_id) as agent_session
+        from run_finished f join run_report rp on rp.org_id = f.org_id and rp.run_id = f.id
+        where wr.agent_work->>'continueMode' = 'CONTINUE_MODE_SESSION' and f.org_id = c.org_id
+          and f.watcher_id = c.watcher_id and f.device_id = c.device_id and rp.session_id <> ''
+        order by f.id desc limit 1
+      ) ls on true
     order by c.due_at
   `.execute(db);
   return rows;
+}
+
+/** The schemas that the answers of runs are to match, by run id; runs without one are absent. */
+export async function findSchemas(
+  db: Db,
+  runs: readonly { orgId: string; runId: string }[],
+): Promise<Map<string, unknown>> {
+  if (runs.length === 0) return new Map();
+  const input = unnest("i", runs, { org_id: ["text", (r) => r.orgId], run_id: ["uuid", (r) => r.runId] });
+  const { rows } = await sql<{ runId: string; schema: unknown }>`
+    select r.id as "runId", v.extraction_schema as schema
+    from ${input}
+      join run r on r.org_id = i.org_id and r.id = i.run_id
+      join watcher_revision v
+        on v.org_id = r.org_id and v.watcher_id = r.watcher_id and v.version = r.watcher_version
+    where v.extraction_schema is not null
+  `.execute(db);
+  return new Map(rows.map(({ runId, schema }) => [runId, schema]));
 }
 
 export type Acceptance = AttemptName & {
@@ -299,14 +335,11 @@ export async function lockActiveOfDevice(
 }
 
 /** Attempts that a new session goes on with: they are running, whether or not the accept of the old one arrived. */
-export async function adopt(
-  tx: Db,
-  session: { orgId: string; deviceId: string; epoch: number; runIds: readonly string[] },
-): Promise<void> {
+export async function adopt(tx: Db, session: SessionName & { runIds: readonly string[] }): Promise<void> {
   if (session.runIds.length === 0) return;
   await sql`
-    ${ofFew} update run set status = 'running', claimed_epoch = ${session.epoch}, started_at = coalesce(started_at, now()),
-      last_beat_at = now()
+    ${ofFew} update run set status = 'running', claimed_epoch = ${session.epoch}, claimed_session = ${session.sessionId},
+      started_at = coalesce(started_at, now()), last_beat_at = now()
     where org_id = ${session.orgId} and device_id = ${session.deviceId} and status <> 'pending'
       and id = any(${session.runIds as string[]}::uuid[])
   `.execute(tx);
@@ -356,7 +389,14 @@ export async function lockLost(tx: Db, rules: ReapRules, limit: number): Promise
             then 'never_accepted'
           when r.last_beat_at < now() - ${ms(rules.silentAttemptMs)} then 'silent'
           when r.last_beat_at is null and r.claimed_at < now() - ${ms(rules.neverBeatMs)} then 'never_beat'
-          when r.started_at + r.timeout_ms * interval '1 ms' < now() - ${ms(rules.runTimeoutGraceMs)} then 'overdue'
+          -- Its timeout stands still while a person is asked; asked about only where it would have passed.
+          when r.started_at + r.timeout_ms * interval '1 ms' < now() - ${ms(rules.runTimeoutGraceMs)}
+            and r.started_at + r.timeout_ms * interval '1 ms' < now() - ${ms(rules.runTimeoutGraceMs)} - (
+              select coalesce(sum(least(coalesce(q.answered_at, now()), q.deadline_at + interval '5 min') - q.asked_at),
+                interval '0')
+              from question q
+              where q.org_id = r.org_id and q.run_id = r.id and q.attempt_token = r.attempt_token)
+            then 'overdue'
         end as rule
       from run r
         left join presence p on p.org_id = r.org_id and p.device_id = r.device_id
@@ -421,18 +461,15 @@ export async function findWaited(
  */
 export async function listClaimed(
   db: Db,
-  sessions: readonly { orgId: string; deviceId: string; epoch: number }[],
+  sessions: readonly SessionName[],
   ageMs: number,
 ): Promise<AttemptName[]> {
   if (sessions.length === 0) return [];
-  const input = unnest("i", sessions, {
-    org_id: ["text", (s) => s.orgId],
-    device_id: ["uuid", (s) => s.deviceId],
-    epoch: ["bigint", (s) => s.epoch],
-  });
+  const input = unnest("i", sessions, sessionColumns);
   const { rows } = await sql<AttemptName>`
     select r.org_id as "orgId", r.device_id as "deviceId", r.id as "runId", r.attempt_token as "attemptToken"
     from ${input} join run r on r.org_id = i.org_id and r.device_id = i.device_id and r.claimed_epoch = i.epoch
+      and r.claimed_session = i.session_id
     where r.status = 'claimed' and r.claimed_at < now() - ${ageMs} * interval '1 ms'
   `.execute(db);
   return rows;

@@ -1,6 +1,8 @@
 import { sql } from "kysely";
 import { type Db, isPassing } from "../pg/database.ts";
+import { storableJson } from "../pg/storable.ts";
 import { unnest } from "../pg/unnest.ts";
+import type { SessionKey } from "./presence.ts";
 
 /**
  * Settling: the one statement that takes an attempt away from its run, and the one place where a run ends.
@@ -10,11 +12,18 @@ import { unnest } from "../pg/unnest.ts";
  *   withdraw  the run goes back to pending as if the attempt had not been; one that was accepted is left as it is
  *
  * Each row is locked, and the attempt token is the fence: a settlement whose token is not current changes nothing. A
- * session has its epoch for a second one: an attempt keeps its token when a newer session goes on with it.
+ * session has its name for a second one: an attempt keeps its token when a newer session goes on with it.
  */
 
 export type FinishedStatus = "completed" | "failed" | "timeout" | "cancelled" | "skipped";
-export type SkipReason = "overlap" | "cooldown" | "missed" | "offline_expired" | "no_executor" | "limit";
+export type SkipReason =
+  | "overlap"
+  | "cooldown"
+  | "missed"
+  | "offline_expired"
+  | "no_executor"
+  | "limit"
+  | "budget";
 
 export type Settlement = {
   orgId: string;
@@ -24,7 +33,7 @@ export type Settlement = {
   /** The device that reports; null if Pinion itself settles. */
   deviceId: string | null;
   /** The session that settles; it settles only what is still its own. Absent for whoever is no session. */
-  epoch?: number;
+  session?: SessionKey;
   action: "finish" | "finish_or_retry" | "withdraw";
   status: FinishedStatus;
   reason: string;
@@ -33,6 +42,10 @@ export type Settlement = {
   delayMs?: number;
   output?: string;
   isOutputTruncated?: boolean;
+  /** Of an agent that tells: its answer, for the window beside the output. */
+  answer?: { result: string; structured: unknown } | undefined;
+  /** What people should look at, for the event. */
+  attention?: readonly string[];
   exitCode?: number | undefined;
   signal?: string;
   durationMs?: number | undefined;
@@ -42,7 +55,7 @@ export type Settlement = {
 };
 
 /** What a session settles: always an attempt, and only its own. */
-export type SessionSettlement = Settlement & { attemptToken: string; epoch: number };
+export type SessionSettlement = Settlement & { attemptToken: string; session: SessionKey };
 
 /** How failures are answered. Times in milliseconds. */
 export type FailurePolicy = {
@@ -72,6 +85,7 @@ export type Settled = {
   watcherId: string;
   /** Where the attempt was. */
   deviceId: string | null;
+  agentId: string;
   /** Pinned to that device; otherwise what went back to pending waits for any worker. */
   isPinned: boolean;
   dueAt: Date;
@@ -104,7 +118,8 @@ export async function settle(
     run_id: ["uuid", (s) => s.runId],
     token: ["uuid", (s) => s.attemptToken],
     reporter: ["uuid", (s) => s.deviceId],
-    epoch: ["bigint", (s) => s.epoch ?? null],
+    epoch: ["bigint", (s) => s.session?.epoch ?? null],
+    session_id: ["uuid", (s) => s.session?.sessionId ?? null],
     action: ["text", (s) => s.action],
     outcome: ["text", (s) => s.status],
     why: ["text", (s) => s.reason],
@@ -112,6 +127,7 @@ export async function settle(
     delay_ms: ["bigint", (s) => s.delayMs ?? 0],
     output: ["text", (s) => s.output ?? ""],
     is_truncated: ["boolean", (s) => s.isOutputTruncated ?? false],
+    answer: ["text", (s) => answerOf(s)],
     exit_code: ["int", (s) => s.exitCode ?? null],
     signal: ["text", (s) => s.signal ?? ""],
     duration_ms: ["bigint", (s) => s.durationMs ?? null],
@@ -122,7 +138,7 @@ export async function settle(
     -- All that is decided about a run and its watcher is decided in "held": what follows only writes, each statement from
     -- "held" alone. (The planner takes "held" for one row; a join of two of these sets would be a loop within a loop.)
     with locked as materialized (
-      select r.*, i.reporter, c.outcome, c.why, i.skipped_because, i.output, i.is_truncated, i.exit_code, i.signal,
+      select r.*, i.reporter, c.outcome, c.why, i.skipped_because, i.output, i.is_truncated, i.answer, i.exit_code, i.signal,
         i.duration_ms, m.was_pushed_at, m.was_started_at, d.fate,
         -- Only what an executor did counts for or against a watcher.
         d.fate = 'finished' and c.outcome in ('completed', 'failed', 'timeout') as is_counting,
@@ -138,7 +154,7 @@ export async function settle(
           select * from run
           where org_id = i.org_id and id = i.run_id and attempt_token is not distinct from i.token
             and (i.reporter is null or device_id = i.reporter)
-            and (i.epoch is null or claimed_epoch = i.epoch)
+            and (i.epoch is null or (claimed_epoch = i.epoch and claimed_session = i.session_id))
             and (i.action <> 'withdraw' or status = 'claimed')
           for update
         ) r
@@ -195,7 +211,7 @@ export async function settle(
       insert into "window" (org_id, id, watcher_id, run_id, window_start, window_end, model_used, extracted_data)
       select h.org_id, h.window_id, h.watcher_id, h.id, h.window_start, h.window_end, 'device-cli',
         jsonb_build_object('kind', 'device_cli_output', 'output', h.output, 'is_truncated', h.is_truncated,
-          'exit_code', h.exit_code)
+          'exit_code', h.exit_code, 'agent_kind', h.agent_kind) || coalesce(h.answer::jsonb, '{}')
       from held h where h.window_id is not null
     ),
     ended as (
@@ -218,7 +234,7 @@ export async function settle(
         status = 'pending', attempt_token = null,
         -- Any worker may have it next.
         device_id = case when h.is_pinned then h.device_id end,
-        claimed_at = null, claimed_epoch = null, pushed_at = null,
+        claimed_at = null, claimed_epoch = null, claimed_session = null, pushed_at = null,
         -- It did start: the deadline for that is not asked about again.
         expires_at = case when h.fate = 'retried' then null else h.expires_at end,
         started_at = null, last_beat_at = null, cancel_requested_at = null, cancel_reason = null, reason = h.why,
@@ -257,12 +273,22 @@ export async function settle(
       where h.is_counting and w.org_id = h.org_id and w.id = h.watcher_id
     )
     select h.org_id as "orgId", h.id as "runId", h.attempt_token as "attemptToken", h.watcher_id as "watcherId",
-      h.device_id as "deviceId", h.is_pinned as "isPinned", h.due_at as "dueAt", h.fate as action, case when h.fate = 'finished' then h.outcome else 'pending' end as status,
+      h.device_id as "deviceId", h.agent_id as "agentId", h.is_pinned as "isPinned", h.due_at as "dueAt", h.fate as action, case when h.fate = 'finished' then h.outcome else 'pending' end as status,
       h.why as reason, h.attempt, h.window_id as "windowId", h.again_at as "notBefore", h.has_backlog as "hasBacklog",
       h.pauses as "isWatcherPaused", coalesce(h.failures, 0) as "consecutiveFailures"
     from held h
   `.execute(db);
   return rows;
+}
+
+/** The keys that an answer adds to `extracted_data`. */
+function answerOf({ answer }: Settlement): string | null {
+  if (!answer) return null;
+  const { result, structured } = answer;
+  return storableJson({
+    ...(result === "" ? {} : { result }),
+    ...(structured === undefined ? {} : { structured }),
+  });
 }
 
 /**

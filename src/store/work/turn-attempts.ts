@@ -2,6 +2,7 @@ import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import { ofFew, unnest } from "../pg/unnest.ts";
 import type { Want } from "./attempts.ts";
+import { type SessionName, sessionColumns } from "./presence.ts";
 import type { AttemptName } from "./settlements.ts";
 
 /**
@@ -45,8 +46,8 @@ export type TurnTimers = {
 
 /**
  * Claims, for each session, at most `slots` turns: fleet workers share those of their org that are pinned to nobody and ask
- * for no agent kind or for one that they offer, a device has those that are pinned to it. Only the session whose epoch is
- * its device's current one claims anything. Of a conversation only the oldest live turn is claimed, and only with the
+ * for no agent kind or for one that they offer, a device has those that are pinned to it. Only its device's
+ * current session, by epoch and id, claims anything. Of a conversation only the oldest live turn is claimed, and only with the
  * lease; one whose holder's lease has run out does not keep the next one waiting. Devices must be distinct, and workers
  * of one org offer the same kinds (see attempts.partsOf).
  */
@@ -56,6 +57,7 @@ export async function claim(db: Db, wants: readonly Want[], timers: TurnTimers):
     org_id: ["text", (w) => w.orgId],
     device_id: ["uuid", (w) => w.deviceId],
     epoch: ["bigint", (w) => w.epoch],
+    session_id: ["uuid", (w) => w.sessionId],
     slots: ["int", (w) => w.slots],
     kinds: ["jsonb", (w) => w.kinds && JSON.stringify([...w.kinds].sort())],
   });
@@ -64,12 +66,13 @@ export async function claim(db: Db, wants: readonly Want[], timers: TurnTimers):
     -- Rows are looked up by their keys, one after the other, and what is known of a turn goes along with it: the planner
     -- takes each of these sets for a few rows, and a join of two of them would be a loop within a loop.
     with seated as materialized (
-      select p.org_id, p.device_id, p.epoch, w.slots, case when d.is_worker then w.kinds end as kinds,
+      select p.org_id, p.device_id, p.epoch, p.session_id, w.slots, case when d.is_worker then w.kinds end as kinds,
         case when d.is_worker then ${fleetPoolId}::uuid else d.id end as pool_id
       from ${wanted}
         cross join lateral (
-          select org_id, device_id, epoch from presence
-          where org_id = w.org_id and device_id = w.device_id and epoch = w.epoch and disconnected_at is null
+          select org_id, device_id, epoch, session_id from presence
+          where org_id = w.org_id and device_id = w.device_id and epoch = w.epoch and session_id = w.session_id
+            and disconnected_at is null
           -- Heartbeats pass this lock, a newer hello does not: it waits for our commit, or we leave the turns to it.
           for key share skip locked
         ) p
@@ -108,12 +111,12 @@ export async function claim(db: Db, wants: readonly Want[], timers: TurnTimers):
     ),
     slot as (
       -- Round robin: the first slot of each session comes before the second of any.
-      select s.org_id, s.pool_id, s.device_id, s.epoch,
+      select s.org_id, s.pool_id, s.device_id, s.epoch, s.session_id,
         row_number() over (partition by s.org_id, s.pool_id order by n, s.device_id) as place
       from seated s cross join lateral generate_series(1, s.slots) n
     ),
     granted as materialized (
-      select r.*, s.device_id, s.epoch, case when r.is_gated then nextval('conversation_epoch') end as lease_epoch
+      select r.*, s.device_id, s.epoch, s.session_id, case when r.is_gated then nextval('conversation_epoch') end as lease_epoch
       from ready r join slot s on s.org_id = r.org_id and s.pool_id = r.pool_id and s.place = r.place
       -- There are no more; said so that the planner looks the turns up, and does not read all that live.
       limit ${wants.reduce((sum, want) => sum + want.slots, 0)}
@@ -126,7 +129,7 @@ export async function claim(db: Db, wants: readonly Want[], timers: TurnTimers):
     ),
     claimed as (
       update turn t set status = 'claimed', attempt = t.attempt + 1, attempt_token = gen_random_uuid(),
-        holder_id = g.device_id, claimed_epoch = g.epoch, claimed_at = now(), deadline_at = ${until},
+        holder_id = g.device_id, claimed_epoch = g.epoch, claimed_session = g.session_id, claimed_at = now(), deadline_at = ${until},
         expires_at = now() + (t.timeout_ms + ${timers.timeoutGraceMs}) * interval '1 ms',
         lease_epoch = g.lease_epoch, snapshot_version = g.snapshot_version
       from granted g where t.org_id = g.org_id and t.id = g.id
@@ -271,14 +274,14 @@ export async function lockActiveOfHolder(
 /** Turns that a new session goes on with; their lease stays under its epoch. */
 export async function adopt(
   tx: Db,
-  session: { orgId: string; deviceId: string; epoch: number; turnIds: readonly string[]; ttlMs: number },
+  session: SessionName & { turnIds: readonly string[]; ttlMs: number },
 ): Promise<void> {
   if (session.turnIds.length === 0) return;
   const until = sql`now() + ${session.ttlMs} * interval '1 ms'`;
   await sql`
     with mine as (
-      update turn set status = 'running', claimed_epoch = ${session.epoch}, started_at = coalesce(started_at, now()),
-        last_beat_at = now(), deadline_at = ${until}
+      update turn set status = 'running', claimed_epoch = ${session.epoch}, claimed_session = ${session.sessionId},
+        started_at = coalesce(started_at, now()), last_beat_at = now(), deadline_at = ${until}
       where org_id = ${session.orgId} and holder_id = ${session.deviceId} and status <> 'pending'
         and id = any(${session.turnIds as string[]}::uuid[])
       returning org_id, id, agent_id, conversation_id, lease_epoch
@@ -306,18 +309,15 @@ export async function findGone(db: Db, names: readonly AttemptName[]): Promise<A
  */
 export async function listClaimed(
   db: Db,
-  sessions: readonly { orgId: string; deviceId: string; epoch: number }[],
+  sessions: readonly SessionName[],
   ageMs: number,
 ): Promise<AttemptName[]> {
   if (sessions.length === 0) return [];
-  const input = unnest("i", sessions, {
-    org_id: ["text", (s) => s.orgId],
-    device_id: ["uuid", (s) => s.deviceId],
-    epoch: ["bigint", (s) => s.epoch],
-  });
+  const input = unnest("i", sessions, sessionColumns);
   const { rows } = await sql<AttemptName>`
     select t.org_id as "orgId", t.holder_id as "deviceId", t.id as "runId", t.attempt_token as "attemptToken"
     from ${input} join turn t on t.org_id = i.org_id and t.holder_id = i.device_id and t.claimed_epoch = i.epoch
+      and t.claimed_session = i.session_id
     where t.status = 'claimed' and t.claimed_at < now() - ${ageMs} * interval '1 ms'
   `.execute(db);
   return rows;

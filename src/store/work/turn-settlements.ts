@@ -1,6 +1,7 @@
 import { sql } from "kysely";
 import { type Db, isPassing } from "../pg/database.ts";
 import { unnest } from "../pg/unnest.ts";
+import { type SessionKey, type SessionName, sessionColumns } from "./presence.ts";
 import type { AttemptName, PastVerdict } from "./settlements.ts";
 import type { FinishedTurnStatus, LiveTurnStatus } from "./turns.ts";
 
@@ -18,7 +19,7 @@ export type TerminalReply = {
   /** The worker that reports; null if Pinion itself ends the turn. */
   holderId: string | null;
   /** The session that ends the turn; it ends only what is still its own. Absent for whoever is no session. */
-  epoch?: number | undefined;
+  session?: SessionKey | undefined;
   status: FinishedTurnStatus;
   reason: string;
   isRetryable: boolean;
@@ -64,7 +65,8 @@ export async function commitTerminalReply(db: Db, replies: readonly TerminalRepl
     turn_id: ["uuid", (r) => r.turnId],
     token: ["uuid", (r) => r.attemptToken],
     reporter: ["uuid", (r) => r.holderId],
-    epoch: ["bigint", (r) => r.epoch ?? null],
+    epoch: ["bigint", (r) => r.session?.epoch ?? null],
+    session_id: ["uuid", (r) => r.session?.sessionId ?? null],
     outcome: ["text", (r) => r.status],
     why: ["text", (r) => r.reason],
     may_retry: ["boolean", (r) => r.isRetryable],
@@ -92,7 +94,7 @@ export async function commitTerminalReply(db: Db, replies: readonly TerminalRepl
           select * from turn
           where org_id = i.org_id and id = i.turn_id and attempt_token is not distinct from i.token
             and (i.reporter is null or holder_id = i.reporter)
-            and (i.epoch is null or claimed_epoch = i.epoch)
+            and (i.epoch is null or (claimed_epoch = i.epoch and claimed_session = i.session_id))
           for update
         ) t
         left join lateral (
@@ -185,7 +187,7 @@ export type Withdrawal = {
   turnId: string;
   attemptToken: string;
   /** The session that gives it back; it does so only while the claim is still its own. Absent for whoever is no session. */
-  epoch?: number;
+  session?: SessionKey;
   reason: string;
   /** How long the turn is not offered again. */
   delayMs: number;
@@ -214,7 +216,8 @@ export async function withdraw(
     org_id: ["text", (w) => w.orgId],
     turn_id: ["uuid", (w) => w.turnId],
     token: ["uuid", (w) => w.attemptToken],
-    epoch: ["bigint", (w) => w.epoch ?? null],
+    epoch: ["bigint", (w) => w.session?.epoch ?? null],
+    session_id: ["uuid", (w) => w.session?.sessionId ?? null],
     why: ["text", (w) => w.reason],
     delay_ms: ["bigint", (w) => w.delayMs],
   });
@@ -227,7 +230,7 @@ export async function withdraw(
             cancel_requested_at is null as is_wanted
           from turn
           where org_id = i.org_id and id = i.turn_id and attempt_token = i.token and status = 'claimed'
-            and (i.epoch is null or claimed_epoch = i.epoch)
+            and (i.epoch is null or (claimed_epoch = i.epoch and claimed_session = i.session_id))
           for update
         ) t
         left join lateral (
@@ -243,7 +246,7 @@ export async function withdraw(
       where h.is_leased and c.org_id = h.org_id and c.agent_id = h.agent_id and c.id = h.conversation_id
     ),
     returned as (
-      update turn t set status = 'pending', attempt_token = null, holder_id = null, claimed_epoch = null, claimed_at = null,
+      update turn t set status = 'pending', attempt_token = null, holder_id = null, claimed_epoch = null, claimed_session = null, claimed_at = null,
         started_at = null, last_beat_at = null, deadline_at = null, expires_at = null, lease_epoch = null,
         snapshot_version = null, attempt = greatest(t.attempt - 1, 0), reason = h.why, not_before = h.again_at
       from held h where h.is_wanted and t.org_id = h.org_id and t.id = h.id
@@ -316,19 +319,13 @@ export type LockedTurn = {
 };
 
 /** Locks the turns that these sessions hold: their streams broke. Those that a newer session has adopted are not theirs. */
-export async function lockOfSessions(
-  tx: Db,
-  sessions: readonly { orgId: string; deviceId: string; epoch: number }[],
-): Promise<LockedTurn[]> {
+export async function lockOfSessions(tx: Db, sessions: readonly SessionName[]): Promise<LockedTurn[]> {
   if (sessions.length === 0) return [];
-  const input = unnest("i", sessions, {
-    org_id: ["text", (s) => s.orgId],
-    device_id: ["uuid", (s) => s.deviceId],
-    epoch: ["bigint", (s) => s.epoch],
-  });
+  const input = unnest("i", sessions, sessionColumns);
   const { rows } = await sql<LockedTurn>`
     select t.org_id as "orgId", t.id as "turnId", t.attempt_token as "attemptToken", t.status
     from turn t join ${input} on t.org_id = i.org_id and t.holder_id = i.device_id and t.claimed_epoch = i.epoch
+      and t.claimed_session = i.session_id
     where t.status <> 'pending'
     -- One order for all who lock several turns; so they are not looked up session by session.
     order by t.org_id, t.id

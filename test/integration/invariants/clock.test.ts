@@ -19,6 +19,7 @@ import {
   reapRules,
   seedRunning,
   seedWatcher,
+  sessionOf,
   triggerRun,
 } from "../../support/rows.ts";
 
@@ -35,7 +36,7 @@ for (const hours of [-48, 48]) {
   test(`R7: a replica whose clock is ${hours} h off reaps nobody who lives`, async () => {
     const { db } = database;
     const { device, epoch, run } = await seedRunning(db);
-    await presence.beat(db, [{ ...device, epoch }]);
+    await presence.beat(db, [sessionOf(device, epoch)]);
     lie(hours);
     expect(await reapOnce(db, { rules: reapRules, policy })).toEqual([]);
     expect((await findRun(db, run)).status).toBe("running");
@@ -50,7 +51,7 @@ for (const hours of [-48, 48]) {
     await putSchedule(db, watcher, slot(-1));
     const deadline = await seedWatcher(db, device, { startDeadlineMs: 3_600_000 });
     const waiting = await triggerRun(db, deadline);
-    await presence.close(db, [{ ...device, epoch }]);
+    await presence.close(db, [sessionOf(device, epoch)]);
     await agePresence(db, device, { last_beat_at: 61_000, connected_at: 61_000 });
     await db
       .updateTable("run")

@@ -10,7 +10,7 @@ import * as turnAttempts from "../../../src/store/work/turn-attempts.ts";
 import { type EndedTurn, lockOverdue, withdraw } from "../../../src/store/work/turn-settlements.ts";
 import { useDatabase } from "../../support/database.ts";
 import { isLong } from "../../support/long.ts";
-import { hold, openDevice, orgId, untilBlocked } from "../../support/rows.ts";
+import { hold, openDevice, orgId, sessionOf, untilBlocked } from "../../support/rows.ts";
 import {
   acceptTurn,
   ageTurn,
@@ -72,7 +72,7 @@ test("T1: a reply under a token that is not current changes nothing, also the ho
   const worker = await seedWorker(db);
   await startTurn(db);
   const [first] = await claimTurns(db, worker);
-  await withdraw(db, [{ ...first!, epoch: worker.epoch, reason: "busy", delayMs: 0 }]);
+  await withdraw(db, [{ ...first!, session: worker, reason: "busy", delayMs: 0 }]);
   const stale = replyOf(first!, { reply: "stale", nextSnapshot: bytes("stale") });
   expect((await store(stale)).verdicts).toEqual(["unknown"]);
   const [second] = await claimTurns(db, worker);
@@ -158,7 +158,7 @@ test("T1: the fast path fails the turns of the broken session, and none that a n
   const held = [{ ...attemptOf(turn), state: HeldAttemptState.RUNNING }];
   const { epoch } = await openDevice(db, worker, { held });
   expect(await failTurns(db, worker)).toEqual([]);
-  expect(await failTurns(db, { ...worker, epoch })).toMatchObject([
+  expect(await failTurns(db, sessionOf(worker, epoch))).toMatchObject([
     { turnId: turn.turnId, status: "failed", isRetryable: true, reason: "worker lost: its stream broke" },
   ]);
 });
@@ -174,11 +174,11 @@ test("T1: a replaced session takes away nothing that a newer one goes on with, a
   const endings = createTurnEndings({ db, doorbell: bell, log });
   const ended = { status: "failed", reason: "given up", isRetryable: true } as const;
   const withdrawn = { ...turn!, reason: "never accepted", delayMs: 0 };
-  expect(await endings.withdraw({ ...withdrawn, epoch: worker.epoch })).toBe(false);
-  expect(await endings.end({ ...turn!, epoch: worker.epoch, ...ended })).toBe(false);
-  expect(await endings.withdraw({ ...withdrawn, epoch })).toBe(false);
+  expect(await endings.withdraw({ ...withdrawn, session: worker })).toBe(false);
+  expect(await endings.end({ ...turn!, session: worker, ...ended })).toBe(false);
+  expect(await endings.withdraw({ ...withdrawn, session: sessionOf(worker, epoch) })).toBe(false);
   expect(await findTurn(db, turn!)).toMatchObject({ status: "running", attempt: 1 });
-  expect(await endings.end({ ...turn!, epoch, ...ended })).toBe(true);
+  expect(await endings.end({ ...turn!, session: sessionOf(worker, epoch), ...ended })).toBe(true);
 });
 
 test("T1: the fast path fails what was pushed, accepted or not, and leaves what its session never had", async () => {

@@ -67,12 +67,12 @@ const events: Record<string, (scene: Scene) => Promise<unknown>> = {
     await store(scene, replyOf(scene.turn, { status: "cancelled" }));
   },
   "turned down for now, or never accepted": ({ db, turn, worker }) =>
-    withdraw(db, [{ ...turn, epoch: worker.epoch, reason: "busy", delayMs: 0 }]),
-  async "turned down after it was accepted"({ db, state, turn, worker: { epoch } }) {
+    withdraw(db, [{ ...turn, session: worker, reason: "busy", delayMs: 0 }]),
+  async "turned down after it was accepted"({ db, state, turn, worker }) {
     if (state !== "running") return;
     const endings = createTurnEndings({ db, doorbell: deaf, log });
     const ended = { status: "failed", reason: "given up", isRetryable: true } as const;
-    await endings.end({ ...turn, epoch, ...ended });
+    await endings.end({ ...turn, session: worker, ...ended });
   },
   async "the worker's stream broke"({ db, turn, worker }) {
     await presence.close(db, [worker]);

@@ -25,6 +25,7 @@ import {
   seedOrg,
   seedWatcher,
   seedWorker,
+  sessionOf,
   triggerRun,
 } from "../../support/rows.ts";
 
@@ -199,7 +200,11 @@ test("a claim deals an org's runs out to its workers in turn, each run once, old
   const slots = [1, 2, 3];
   const ids: string[] = [];
   for (let i = 0; i < 5; i++) ids.push((await seedUnpinned()).id);
-  const wants = fleet.map(({ worker, epoch, kinds }, i) => ({ ...worker, epoch, kinds, slots: slots[i]! }));
+  const wants = fleet.map(({ worker, epoch, kinds }, i) => ({
+    ...sessionOf(worker, epoch),
+    kinds,
+    slots: slots[i]!,
+  }));
   const got = await attempts.claim(db, wants);
   expect(got.map((run) => run.runId)).toEqual(ids);
   const counts = fleet.map(({ worker }) => got.filter((run) => run.deviceId === worker.deviceId).length);
@@ -215,6 +220,7 @@ test("workers of one org that offer different kinds are claimed for apart, and o
     orgId: org,
     deviceId: "",
     epoch: 1,
+    sessionId: "",
     slots: 1,
     kinds,
   });
@@ -235,7 +241,7 @@ test("a claim of a thousand workers of twenty orgs deals each run once", { timeo
   for (let o = 0; o < 20; o++) {
     const org = await seedOrg(db, `many-${o}`);
     const { worker, tokenId, epoch } = await seedWorker(db, { orgId: org });
-    wants.push({ ...worker, epoch, slots: 2, kinds: [] });
+    wants.push({ ...sessionOf(worker, epoch), slots: 2, kinds: [] });
     // Fifty workers of each, as their hellos would leave them.
     const rows = await db
       .insertInto("device")
@@ -251,11 +257,12 @@ test("a claim of a thousand workers of twenty orgs deals each run once", { timeo
       )
       .returning("id")
       .execute();
-    await db
+    const sessions = await db
       .insertInto("presence")
       .values(rows.map(({ id }) => ({ org_id: org, device_id: id, epoch: 1, replica_id: "replica-1" })))
+      .returning(["org_id as orgId", "device_id as deviceId", "epoch", "session_id as sessionId"])
       .execute();
-    wants.push(...rows.map(({ id }) => ({ orgId: org, deviceId: id, epoch: 1, slots: 2, kinds: [] })));
+    wants.push(...sessions.map((session) => ({ ...session, slots: 2, kinds: [] })));
     for (let i = 0; i < 3; i++) {
       await triggerRun(db, await seedWatcher(db, { orgId: org, deviceId: "" }, { deviceId: null }));
     }

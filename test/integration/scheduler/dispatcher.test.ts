@@ -12,11 +12,11 @@ import {
   type DeviceName,
   noteDoorbell,
   openDevice,
-  orgId,
   policy,
   seedDevice,
   seedWatcher,
   seedWorker,
+  sessionOf,
 } from "../../support/rows.ts";
 import { turnTimers } from "../../support/turns.ts";
 
@@ -42,7 +42,7 @@ async function openSeat(device: DeviceName, slots: number, given: (run: ClaimedR
   const { epoch } = await openDevice(database.db, device);
   let free = slots;
   return {
-    ...{ orgId, deviceId: device.deviceId, epoch, kinds: null, mayHaveRuns: true, mayHaveTurns: false },
+    ...{ ...sessionOf(device, epoch), kinds: null, mayHaveRuns: true, mayHaveTurns: false },
     freeSlots: () => free,
     deliver(run) {
       free -= 1;
@@ -166,7 +166,7 @@ test("a worker that was given less than it has room for asks again when it is wo
   const claims: number[] = [];
   const dispatcher = openDispatcher((seats) => claims.push(seats));
   const seat: Seat = {
-    ...{ ...worker, epoch, kinds, mayHaveRuns: true, mayHaveTurns: false },
+    ...{ ...sessionOf(worker, epoch), kinds, mayHaveRuns: true, mayHaveTurns: false },
     freeSlots: () => 2,
     deliver: () => {},
     deliverTurn: () => {},

@@ -26,6 +26,7 @@ import {
   seedDevice,
   seedRunning,
   seedWatcher,
+  sessionOf,
   triggerRun,
   untilBlocked,
 } from "../../support/rows.ts";
@@ -36,7 +37,7 @@ const minute = 60_000;
 
 /** Breaks the device's stream, `ms` ago, and nothing was heard of it since. */
 async function breakStream(device: DeviceName, epoch: number, ms: number): Promise<void> {
-  await presence.close(database.db, [{ ...device, epoch }]);
+  await presence.close(database.db, [sessionOf(device, epoch)]);
   await agePresence(database.db, device, { connected_at: ms, disconnected_at: ms, last_beat_at: ms });
 }
 
@@ -73,7 +74,7 @@ test("an attempt whose beats stopped for three minutes is reaped, though its dev
   const { db } = database;
   const { device, epoch, run } = await seedRunning(db);
   await ageRun(db, run, { claimed_at: 10 * minute, last_beat_at: 179_000 });
-  await presence.beat(db, [{ ...device, epoch }]);
+  await presence.beat(db, [sessionOf(device, epoch)]);
   expect(await reap()).toEqual([]);
   await ageRun(db, run, { last_beat_at: 181_000 });
   expect(await reap()).toMatchObject([{ runId: run.runId, reason: expect.stringContaining("no heartbeat") }]);
@@ -82,7 +83,7 @@ test("an attempt whose beats stopped for three minutes is reaped, though its dev
 test("an attempt that never beat is reaped two hours after its claim, and not before", async () => {
   const { db } = database;
   const { device, epoch, run } = await seedRunning(db, { timeoutMs: 86_400_000 });
-  await presence.beat(db, [{ ...device, epoch }]);
+  await presence.beat(db, [sessionOf(device, epoch)]);
   await ageRun(db, run, { claimed_at: 119 * minute });
   expect(await reap()).toEqual([]);
   await ageRun(db, run, { claimed_at: 121 * minute });
@@ -93,7 +94,7 @@ test("a run that beats is never reaped for its age, only for its own timeout", a
   const { db } = database;
   const { device, epoch, run } = await seedRunning(db, { timeoutMs: 30 * 60 * minute });
   await ageRun(db, run, { claimed_at: 29 * 60 * minute, started_at: 29 * 60 * minute });
-  await presence.beat(db, [{ ...device, epoch }]);
+  await presence.beat(db, [sessionOf(device, epoch)]);
   await attempts.beat(db, [run]);
   expect(await reap()).toEqual([]);
   await ageRun(db, run, { claimed_at: 31 * 60 * minute, started_at: 31 * 60 * minute });
@@ -119,7 +120,7 @@ test("a claim that was lost on the way to its session goes back to pending, thou
   const { epoch } = await openDevice(db, device);
   await triggerRun(db, await seedWatcher(db, device));
   const [run] = await claim(db, device, epoch);
-  await presence.beat(db, [{ ...device, epoch }]);
+  await presence.beat(db, [sessionOf(device, epoch)]);
   await ageRun(db, run!, { claimed_at: 179_000 });
   expect(await reap()).toEqual([]);
   await ageRun(db, run!, { claimed_at: 181_000 });

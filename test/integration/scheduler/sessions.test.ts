@@ -4,7 +4,7 @@ import { HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
 import { storeOnce } from "../../../src/scheduler/completer.ts";
 import { reapOnce } from "../../../src/scheduler/reaper.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
-import type { ClaimedRun } from "../../../src/store/work/attempts.ts";
+import * as attempts from "../../../src/store/work/attempts.ts";
 import * as presence from "../../../src/store/work/presence.ts";
 import { settle } from "../../../src/store/work/settlements.ts";
 import { useDatabase } from "../../support/database.ts";
@@ -21,13 +21,14 @@ import {
   seedDevice,
   seedRunning,
   seedWatcher,
+  sessionOf,
   triggerRun,
   untilBlocked,
 } from "../../support/rows.ts";
 
 const database = useDatabase();
 
-const heldOf = (run: ClaimedRun, state = HeldAttemptState.RUNNING) => ({
+const heldOf = (run: attempts.ClaimedRun, state = HeldAttemptState.RUNNING) => ({
   runId: run.runId,
   attemptToken: run.attemptToken,
   state,
@@ -66,7 +67,18 @@ test("a replaced session takes away nothing that a newer one goes on with, accep
   const take = (action: "withdraw" | "finish_or_retry", by: number) =>
     settle(
       db,
-      [{ orgId, runId, attemptToken, deviceId: null, epoch: by, action, status: "timeout", reason: "late" }],
+      [
+        {
+          orgId,
+          runId,
+          attemptToken,
+          deviceId: null,
+          session: sessionOf(device, by),
+          action,
+          status: "timeout",
+          reason: "late",
+        },
+      ],
       policy,
     );
   expect(await take("withdraw", epoch)).toEqual([]);
@@ -148,7 +160,7 @@ test("a newer hello wins, and names the replica whose stream it replaces", async
   const second = await openDevice(db, device, { replicaId: "b" });
   expect(first).toMatchObject({ epoch: 1, replacedReplicaId: null });
   expect(second).toMatchObject({ epoch: 2, replacedReplicaId: "a" });
-  await presence.close(db, [{ ...device, epoch: 2 }]);
+  await presence.close(db, [sessionOf(device, 2)]);
   expect(await openDevice(db, device, { replicaId: "c" })).toMatchObject({
     epoch: 3,
     replacedReplicaId: null,
@@ -172,7 +184,7 @@ test("a late close of an older session changes nothing", async () => {
   const device = await seedDevice(db);
   const older = await openDevice(db, device, { replicaId: "a" });
   await openDevice(db, device, { replicaId: "b" });
-  await presence.close(db, [{ ...device, epoch: older.epoch }]);
+  await presence.close(db, [sessionOf(device, older.epoch)]);
   expect(await presence.find(db, device)).toMatchObject({ replicaId: "b", disconnectedAt: null });
 });
 
@@ -181,17 +193,46 @@ test("a beat of a replaced session is answered as stale and keeps nobody alive",
   const device = await seedDevice(db);
   const older = await openDevice(db, device);
   const newer = await openDevice(db, device);
-  const stale = { ...device, epoch: older.epoch };
-  expect(await presence.beat(db, [stale])).toEqual([{ ...stale, isGone: false }]);
-  expect(await presence.beat(db, [{ ...device, epoch: newer.epoch }])).toEqual([]);
+  const stale = sessionOf(device, older.epoch);
+  expect(await presence.beat(db, [stale])).toEqual([{ ...stale, because: "replaced" }]);
+  expect(await presence.beat(db, [sessionOf(device, newer.epoch)])).toEqual([]);
 });
 
-test("a beat that is written after its session ended does not open the session again", async () => {
+test("after a failover took the epoch back, the session before it can close, beat, claim and settle nothing of the new one", async () => {
+  const { db } = database;
+  const device = await seedDevice(db);
+  const old = await openDevice(db, device, { replicaId: "a" });
+  const oldSession = { ...device, epoch: old.epoch, sessionId: old.sessionId };
+  // As a standby knows it that was promoted before the session had reached it.
+  await db
+    .updateTable("presence")
+    .set({ epoch: old.epoch - 1 })
+    .where("device_id", "=", device.deviceId)
+    .execute();
+  const now = await openDevice(db, device, { replicaId: "b" });
+  expect(now.epoch).toBe(old.epoch);
+  await triggerRun(db, await seedWatcher(db, device, { maxAttempts: 3 }));
+  expect(await attempts.claim(db, [{ ...oldSession, slots: 1, kinds: null }])).toEqual([]);
+  const [run] = await claim(db, device, now.epoch);
+  const { orgId, runId, attemptToken } = run!;
+  const late = { orgId, runId, attemptToken, deviceId: null, status: "timeout", reason: "late" } as const;
+  const action = "withdraw";
+  expect(await settle(db, [{ ...late, action, session: oldSession }], policy)).toEqual([]);
+  expect(await attempts.listClaimed(db, [oldSession], 0)).toEqual([]);
+  expect(await presence.beat(db, [oldSession])).toEqual([{ ...oldSession, because: "replaced" }]);
+  expect(await presence.close(db, [oldSession])).toEqual([]);
+  expect(await presence.find(db, device)).toMatchObject({ replicaId: "b", disconnectedAt: null });
+  const session = { ...device, epoch: now.epoch, sessionId: now.sessionId };
+  expect(await settle(db, [{ ...late, action, session }], policy)).toMatchObject([{ runId }]);
+});
+
+test("a beat of a session whose end is recorded is answered, and does not open the session again", async () => {
   const { db } = database;
   const device = await seedDevice(db);
   const { epoch } = await openDevice(db, device);
-  await presence.close(db, [{ ...device, epoch }]);
-  await presence.beat(db, [{ ...device, epoch }]);
+  await presence.close(db, [sessionOf(device, epoch)]);
+  const session = sessionOf(device, epoch);
+  expect(await presence.beat(db, [session])).toEqual([{ ...session, because: "ended" }]);
   expect((await presence.find(db, device))?.disconnectedAt).toBeInstanceOf(Date);
   await triggerRun(db, await seedWatcher(db, device));
   expect(await claim(db, device, epoch)).toEqual([]);

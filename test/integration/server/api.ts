@@ -12,6 +12,7 @@ import { TokenService } from "#gen/pinion/v1/token_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
 import { createLogger } from "../../../src/log.ts";
 import { cancelIn } from "../../../src/scheduler/cancels.ts";
+import { startLoop } from "../../../src/scheduler/loop.ts";
 import { recordDue } from "../../../src/scheduler/materializer.ts";
 import { backfill, trigger } from "../../../src/scheduler/triggers.ts";
 import { createGuard, type Guard, requireRules } from "../../../src/server/access/guard.ts";
@@ -64,7 +65,14 @@ export async function startApi(
   });
   const guard = createGuard({ db, log });
   const streams = createStreams({ db });
-  const looks = setInterval(() => void streams.endExpired(), options.recheckMs ?? 60_000);
+  const looks = startLoop({
+    name: "stream-tokens",
+    log,
+    async pass() {
+      await streams.endExpired();
+      return options.recheckMs ?? 60_000;
+    },
+  });
   const rung: Api["rung"] = { revoked: [], disconnected: [] };
   const subscribers = new Map<string, Set<() => void>>();
   const wake = (orgId: string) => subscribers.get(orgId)?.forEach((call) => void call());
@@ -175,7 +183,7 @@ export async function startApi(
       };
     },
     async stop() {
-      clearInterval(looks);
+      await looks.stop();
       for (const session of sessions) session.destroy();
       await new Promise((resolve) => server.close(resolve));
       await guard.close();

@@ -16,7 +16,7 @@ import { OutputStream, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import * as presence from "../../../src/store/work/presence.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, dial, enrolDevice } from "../../support/device.ts";
-import { ageRun, hold } from "../../support/rows.ts";
+import { ageRun, currentSession, hold } from "../../support/rows.ts";
 import { startTestReplica } from "../../support/server.ts";
 import { connectWorker, fleetToken, workerIdentity } from "../../support/worker.ts";
 import { getRun, heldOf, startWork, takeOn, untilStatus, useReplicas, watchRun } from "./work.ts";
@@ -102,7 +102,7 @@ test("an assignment does not wait for heartbeats that are being written", async 
   const { clients, device, stream } = await begin();
   await using beats = await hold(database.db);
   const { deviceId } = device;
-  await presence.beat(beats.tx, [{ orgId: "local", deviceId, epoch: Number(stream.welcome.sessionEpoch) }]);
+  await presence.beat(beats.tx, [await currentSession(database.db, { orgId: "local", deviceId })]);
   await startWork(clients, device);
   await stream.next("assignment", atOnceMs);
 });
@@ -196,6 +196,49 @@ test("an attempt that is turned down after it was accepted counts, whatever the 
   const again = await untilStatus(clients, accepted, RunStatus.PENDING);
   expect(again).toMatchObject({ attempt: 1, reason: "given up by the device: lights out" });
 });
+
+test("a session whose end is recorded while its device is here opens anew, and its run goes on", async () => {
+  const { clients, url, device, stream } = await begin();
+  await startWork(clients, device);
+  const assignment = await takeOn(stream);
+  // As a standby that was promoted knows it: the device had gone, and its coming back had not reached it.
+  await database.db
+    .updateTable("presence")
+    .set({ disconnected_at: new Date() })
+    .where("device_id", "=", device.deviceId)
+    .execute();
+  await stream.beat([assignment]);
+  await stream.next("drain");
+  await stream.ended;
+  const again = await connect(url, device, { held: [heldOf(assignment)] });
+  expect(again.welcome.verdicts).toMatchObject([{ ...nameOf(assignment), verdict: HeldVerdict.CONTINUE }]);
+  expect((await again.complete(assignment)).verdict).toBe(CompletionVerdict.STORED);
+});
+
+test.for(["here", "there"] as const)(
+  "after a failover took the epoch back, a stream that is opened %s replaces the one from before it",
+  async (where) => {
+    const { clients, device, stream } = await begin();
+    await startWork(clients, device);
+    const assignment = await takeOn(stream);
+    await database.db
+      .updateTable("presence")
+      .set({ epoch: -3, session_id: randomUUID() })
+      .where("device_id", "=", device.deviceId)
+      .execute();
+    const newer = await connect(replicas[where].url, device, { held: [heldOf(assignment)] });
+    expect(newer.welcome.sessionEpoch).toBeLessThan(stream.welcome.sessionEpoch);
+    // On another replica it is its next beat that says so.
+    stream.beat([assignment]).catch(() => undefined);
+    expect((await stream.next("drain")).reason).toBe(DrainReason.REPLACED);
+    await stream.ended;
+    await newer.beat([assignment]);
+    expect(newer.waiting("drain")).toEqual([]);
+    const shown = await clients.fleet.getDevice({ deviceId: device.deviceId });
+    expect(shown.device).toMatchObject({ liveness: Liveness.ONLINE });
+    expect((await newer.complete(assignment)).verdict).toBe(CompletionVerdict.STORED);
+  },
+);
 
 test.each(["the same replica", "another replica"])(
   "a newer stream on %s replaces the older one, and what runs goes on in it",

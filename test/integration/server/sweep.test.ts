@@ -31,7 +31,8 @@ test("a claim whose answer was lost is given back at the next sweep, and pushed"
   // As a claim for this session leaves it, whose answer never came.
   await sql`
     update run set status = 'claimed', attempt = 1, attempt_token = gen_random_uuid(),
-      claimed_epoch = ${stream.welcome.sessionEpoch.toString()}::bigint, claimed_at = now() - interval '1 minute'
+      claimed_epoch = ${stream.welcome.sessionEpoch.toString()}::bigint,
+      claimed_session = (select session_id from presence where device_id = ${device.deviceId}), claimed_at = now() - interval '1 minute'
     where id = ${waiting.id}`.execute(database.db);
   await untilStatus(clients, { runId: waiting.id }, RunStatus.PENDING);
   await stream.complete(first);

@@ -167,9 +167,9 @@ test("liveness follows the database's clock: never, online, unsteady, offline", 
   const liveness = async () => (await devices.get(db, { ...name, ttlMs })).liveness;
   expect(await liveness()).toBe("never");
 
-  const { epoch } = await presence.open(db, { ...name, replicaId: "r1" });
+  const { epoch, sessionId } = await presence.open(db, { ...name, replicaId: "r1" });
   expect(await liveness()).toBe("online");
-  await presence.close(db, [{ ...name, epoch }]);
+  await presence.close(db, [{ ...name, epoch, sessionId }]);
   expect(await liveness()).toBe("unsteady");
   await sql`update presence set disconnected_at = now() - interval '2 minutes', last_beat_at = now() - interval '2 minutes'`.execute(
     db,
@@ -201,6 +201,8 @@ test("a hello that says nothing new writes nothing; one that does leaves an even
     agentKinds: ["claude-code"],
     capabilities: ["notification"],
     maxConcurrency: 4,
+    executors: [{ kind: "claude-code", type: "claude-code", version: "2.1.3" }],
+    workspaces: [{ name: "app", mode: "WORKSPACE_MODE_SHARED" }],
   };
   const hello = async () =>
     devices.updateFromHello(db, (await devices.find(db, { orgId: "acme", deviceId }))!, facts);

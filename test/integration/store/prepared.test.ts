@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 /** Statements of a few items keep their plans; those of many are planned for what they are. */
 import { type Kysely, sql } from "kysely";
 import { afterEach, expect, test } from "vitest";
@@ -7,7 +8,7 @@ import { ofFew } from "../../../src/store/pg/unnest.ts";
 import * as attempts from "../../../src/store/work/attempts.ts";
 import * as presence from "../../../src/store/work/presence.ts";
 import { useDatabase } from "../../support/database.ts";
-import { openDevice, seedDevice, seedWatcher, triggerRun } from "../../support/rows.ts";
+import { openDevice, seedDevice, seedWatcher, sessionOf, triggerRun } from "../../support/rows.ts";
 
 const t = useDatabase();
 let opened: Database | undefined;
@@ -24,7 +25,12 @@ const prepared = async (db: Kysely<Schema>) =>
       select generic_plans::int as kept, custom_plans::int as made from pg_prepared_statements`.execute(db)
   ).rows;
 
-const nobody = { orgId: "nobody", deviceId: "00000000-0000-7000-8000-000000000000", epoch: 1 };
+const nobody = {
+  orgId: "nobody",
+  deviceId: "00000000-0000-7000-8000-000000000000",
+  epoch: 1,
+  sessionId: randomUUID(),
+};
 const manyOf = (count: number) => Array.from({ length: count }, () => nobody);
 
 test("after some uses a statement of a few items is not planned any more", async () => {
@@ -53,7 +59,7 @@ test("a kept plan does what it should for each number of few items, and after it
   const sessions: presence.SessionName[] = [];
   for (let made = 0; made < 4; made++) {
     const device = await seedDevice(t.db);
-    sessions.push({ ...device, epoch: (await openDevice(t.db, device)).epoch });
+    sessions.push(sessionOf(device, (await openDevice(t.db, device)).epoch));
   }
   const stale = (count: number) => sessions.slice(0, count).map((session) => ({ ...session, epoch: 99 }));
   for (let use = 0; use < 10; use++) expect(await presence.beat(db, sessions)).toEqual([]);
@@ -68,7 +74,7 @@ test("a plan that was kept while the table was empty does not read it whole when
   const { epoch } = await openDevice(t.db, device);
   await sql`vacuum analyze run`.execute(t.db);
   const db = open();
-  const want = { ...device, epoch, slots: 1, kinds: null };
+  const want = { ...sessionOf(device, epoch), slots: 1, kinds: null };
   for (let use = 0; use < 10; use++) expect(await attempts.claim(db, [want])).toEqual([]);
   expect((await prepared(db)).some(({ kept }) => kept > 0)).toBe(true);
 

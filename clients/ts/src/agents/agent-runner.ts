@@ -1,4 +1,4 @@
-import { mkdir, rm, stat } from "node:fs/promises";
+import { mkdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import type { AttemptContext } from "../device/attempts.ts";
@@ -15,9 +15,11 @@ import {
 import type { Assignment } from "../gen/pinion/v1/device_pb.js";
 import type { Logger } from "../logger.ts";
 import type { DeviceConfig, ExecutorConfig } from "../runner/config.ts";
-import { egressProblem, findInPath } from "./egress.ts";
+import type { AttemptFiles } from "../runner/attempt-files.ts";
+import { type Confinement, findInPath, unconfined } from "../runner/confinement.ts";
+import { egressProblem } from "./egress.ts";
 import { versionOf } from "./installed.ts";
-import { runAgent } from "./run-agent.ts";
+import { type AgentRun, runAgent } from "./run-agent.ts";
 import { readSecrets } from "./secrets.ts";
 import { type KeptSession, Sessions } from "./sessions.ts";
 import { type Place, Workspaces } from "./workspaces.ts";
@@ -26,6 +28,8 @@ import { type Place, Workspaces } from "./workspaces.ts";
 export interface WorkPlace {
   /** Undefined: where the daemon is. */
   cwd: string | undefined;
+  /** Below the state directory, which isolated programs do not see otherwise. */
+  shown: string[];
   workspace: string;
   secrets: Record<string, string>;
 }
@@ -43,21 +47,30 @@ const MODES: Record<"shared" | "worktree" | "copy" | "empty", WorkspaceMode> = {
   empty: WorkspaceMode.EMPTY,
 };
 
+export interface AgentRunnerOptions {
+  config: DeviceConfig;
+  stateDir: string;
+  env: NodeJS.ProcessEnv;
+  logger: Logger;
+  /** By executor. */
+  confinements: Record<string, Confinement>;
+}
+
 /** What a device adds to the programs that it runs: workspaces, secrets, sessions, and the agents that it can speak with. */
 export class AgentRunner {
-  readonly #options: { stateDir: string; env: NodeJS.ProcessEnv; logger: Logger };
+  readonly #options: AgentRunnerOptions;
   readonly #workspaces: Workspaces;
   readonly #sessions: Sessions;
   readonly #versions = new Map<string, string>();
 
-  constructor(options: { stateDir: string; env: NodeJS.ProcessEnv; logger: Logger }) {
+  constructor(options: AgentRunnerOptions) {
     this.#options = options;
     this.#workspaces = new Workspaces(options.stateDir, options.logger);
     this.#sessions = new Sessions(options.stateDir, options.logger);
   }
 
-  async describe(config: DeviceConfig): Promise<Description> {
-    const { env } = this.#options;
+  async describe(): Promise<Description> {
+    const { env, config } = this.#options;
     const executors = await Promise.all(
       Object.values(config.executors).map(async ({ kind, type, command, env: names, setEnv }) => {
         // What a command would do with `--version`, nobody knows.
@@ -87,12 +100,17 @@ export class AgentRunner {
   }
 
   /** Why an assignment cannot be done here, for people; nothing if it can. */
-  refusal(config: DeviceConfig, executor: ExecutorConfig, assignment: Assignment): string | undefined {
+  refusal(executor: ExecutorConfig, assignment: Assignment): string | undefined {
+    const { config, confinements } = this.#options;
     const { workspace } = assignment;
     if (workspace !== "" && config.workspaces[workspace] === undefined) {
       const names = Object.keys(config.workspaces);
       const has = names.length === 0 ? "it has none" : `it has ${names.join(", ")}`;
       return `this device has no workspace "${workspace}" (${has}); add [workspaces.${workspace}] to its device.toml`;
+    }
+    const mode = config.workspaces[workspace]?.mode ?? "shared";
+    if (mode !== "shared" && confinements[executor.kind]?.runAs !== undefined) {
+      return `the executor "${executor.kind}" runs as another user, who cannot enter the folders of mode "${mode}"; the workspace "${workspace}" must be shared for it`;
     }
     if (executor.egress === "advisory") return undefined;
     const problem = this.#egressProblem(executor, assignment);
@@ -103,11 +121,11 @@ export class AgentRunner {
 
   /** Runs `work` in the assignment's workspace, or in the executor's own directory. Never rejects if `work` does not. */
   async within(
-    config: DeviceConfig,
     attempt: { executor: ExecutorConfig; assignment: Assignment; context: AttemptContext },
     work: (place: WorkPlace) => Promise<AttemptResult>,
   ): Promise<AttemptResult> {
     const { executor, assignment, context } = attempt;
+    const { config } = this.#options;
     let place: Place | undefined;
     let result: AttemptResult;
     try {
@@ -127,7 +145,8 @@ export class AgentRunner {
         });
       }
       const cwd = place?.cwd ?? executor.cwd ?? (await this.#ownDirectory(executor));
-      result = await work({ cwd, workspace: workspace?.name ?? "", secrets });
+      const isOwn = cwd?.startsWith(`${this.#options.stateDir}/`) === true;
+      result = await work({ cwd, shown: isOwn ? [cwd] : [], workspace: workspace?.name ?? "", secrets });
     } catch (error) {
       const isStopped = context.signal.aborted;
       result = isStopped
@@ -145,10 +164,9 @@ export class AgentRunner {
     assignment: Assignment;
     context: AttemptContext;
     place: WorkPlace;
-    mark: string;
-    env: Record<string, string>;
+    files: AttemptFiles;
+    child: AgentRun["child"];
     timeoutMs: number | undefined;
-    onStart: (pid: number) => void;
   }): Promise<AttemptResult> {
     const { executor, assignment, place } = attempt;
     return runAgent({
@@ -158,18 +176,16 @@ export class AgentRunner {
       place: { cwd: place.cwd ?? process.cwd(), workspace: place.workspace },
       egressProblem: this.#egressProblem(executor, assignment),
       version: this.#versions.get(executor.kind) ?? "",
-      directory: join(this.#options.stateDir, "agents", attempt.mark),
-      env: attempt.env,
+      directory: attempt.files.directory,
+      child: attempt.child,
       timeoutMs: attempt.timeoutMs,
       sessions: this.#sessions,
-      onStart: attempt.onStart,
     });
   }
 
-  /** Removes what an earlier daemon left behind, and what workspaces keep no longer. */
-  async sweep(config: DeviceConfig): Promise<void> {
-    await rm(join(this.#options.stateDir, "agents"), { recursive: true, force: true });
-    for (const workspace of Object.values(config.workspaces)) {
+  /** Removes what workspaces keep no longer. */
+  async sweep(): Promise<void> {
+    for (const workspace of Object.values(this.#options.config.workspaces)) {
       if (workspace.mode === "shared") continue;
       await this.#workspaces.sweep(workspace).catch((error: unknown) => {
         const { logger } = this.#options;
@@ -211,6 +227,8 @@ export class AgentRunner {
   /** An agent that works nowhere in particular works in a folder of its own, not in the daemon's or the user's home. */
   async #ownDirectory(executor: ExecutorConfig): Promise<string | undefined> {
     if (executor.type === "command") return undefined;
+    const { runAs } = this.#options.confinements[executor.kind] ?? unconfined;
+    if (runAs !== undefined) return runAs.home;
     const directory = join(this.#options.stateDir, "work", executor.kind);
     await mkdir(directory, { recursive: true, mode: 0o700 });
     return directory;

@@ -1,6 +1,5 @@
-import { accessSync, constants } from "node:fs";
-import { delimiter, join } from "node:path";
 import type { ExecutorConfig } from "../runner/config.ts";
+import { findInPath } from "../runner/confinement.ts";
 
 /**
  * Why an executor cannot keep its agent to the hosts that the org allows, or nothing if it can. An agent's own sandbox
@@ -16,7 +15,7 @@ export function egressProblem(
       if (executor.permissions === "bypass") return 'claude is not confined with permissions = "bypass"';
       if (process.platform === "darwin") return undefined;
       if (process.platform !== "linux") return "claude has no sandbox on this platform";
-      const missing = ["bwrap", "socat"].filter((name) => !isInstalled(name, env.PATH ?? ""));
+      const missing = ["bwrap", "socat"].filter((name) => findInPath(name, env.PATH) === undefined);
       return missing.length === 0
         ? undefined
         : `claude's sandbox needs ${missing.join(" and ")}, which are not installed`;
@@ -33,24 +32,4 @@ export function egressProblem(
     case "command":
       return "a command is started as it is";
   }
-}
-
-export function isInstalled(program: string, path: string): boolean {
-  return findInPath(program, path) !== undefined;
-}
-
-/** Where a program is, as the system would look for it. */
-export function findInPath(program: string, path: string): string | undefined {
-  const names = process.platform === "win32" ? [`${program}.exe`, `${program}.cmd`, program] : [program];
-  const places = program.includes("/")
-    ? [program]
-    : path.split(delimiter).flatMap((folder) => names.map((name) => join(folder, name)));
-  return places.find((place) => {
-    try {
-      accessSync(place, constants.X_OK);
-      return true;
-    } catch {
-      return false;
-    }
-  });
 }

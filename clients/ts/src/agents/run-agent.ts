@@ -1,4 +1,4 @@
-import { mkdir, rm, writeFile } from "node:fs/promises";
+import { chown, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { durationMs } from "@bufbuild/protobuf/wkt";
@@ -15,6 +15,7 @@ import {
 import type { Assignment } from "../gen/pinion/v1/device_pb.js";
 import type { ChildEnd, ChildOptions } from "../runner/child.ts";
 import type { ExecutorConfig } from "../runner/config.ts";
+import { unconfined } from "../runner/confinement.ts";
 import { formatDuration } from "../runner/quantities.ts";
 import { openAcp } from "./acp.ts";
 import { openClaudeCode } from "./claude-code.ts";
@@ -47,12 +48,15 @@ export interface AgentRun {
   egressProblem: string | undefined;
   /** The executor's version, if it is known. */
   version: string;
-  /** Only this attempt's; made and removed here. */
+  /** Only this attempt's: what the agent is given in files. */
   directory: string;
-  env: Record<string, string>;
+  /** How its programs are started. */
+  child: Omit<
+    ChildOptions,
+    "command" | "onOutput" | "onPipes" | "stdin" | "timeoutMs" | "outputLimitBytes" | "signal"
+  >;
   timeoutMs: number | undefined;
   sessions: Sessions;
-  onStart: (pid: number) => void;
 }
 
 /** Runs one attempt of an agent to its end. Never rejects. */
@@ -69,8 +73,8 @@ export async function runAgent(run: AgentRun): Promise<AttemptResult> {
   });
   const task = taskOf(run.assignment);
   task.enforcesEgress = run.egressProblem === undefined;
-  let ending: "timeout" | "budget" | undefined;
-  const endFor = (why: "timeout" | "budget") => {
+  let ending: "timeout" | "idle" | "budget" | undefined;
+  const endFor = (why: "timeout" | "idle" | "budget") => {
     ending ??= why;
     stop.abort(new Error(why));
   };
@@ -85,9 +89,13 @@ export async function runAgent(run: AgentRun): Promise<AttemptResult> {
     pauseMaxMs: waitMaxOf(run.assignment),
     onExpired: () => endFor("timeout"),
   });
-  const attempt = new AgentAttempt(run, { record, task, stop, limit });
+  const idle = new TimeLimit({
+    limitMs: executor.idleTimeoutMs,
+    pauseMaxMs: Number.POSITIVE_INFINITY,
+    onExpired: () => endFor("idle"),
+  });
+  const attempt = new AgentAttempt(run, { record, task, stop, limit, idle });
   try {
-    await mkdir(run.directory, { recursive: true, mode: 0o700 });
     const { end, child } = await attempt.toItsEnd();
     const whole = {
       ...attempt.resultOf(end, child),
@@ -95,6 +103,10 @@ export async function runAgent(run: AgentRun): Promise<AttemptResult> {
     };
     if (ending === "timeout") {
       const reason = `${executor.kind} was ended after its timeout of ${formatDuration(run.timeoutMs ?? 0)}`;
+      return without({ ...whole, outcome: "timeout", reason }, "retryAfterMs");
+    }
+    if (ending === "idle") {
+      const reason = `${executor.kind} was ended: it had printed nothing for ${formatDuration(executor.idleTimeoutMs ?? 0)}`;
       return without({ ...whole, outcome: "timeout", reason }, "retryAfterMs");
     }
     if (ending === "budget") {
@@ -114,8 +126,8 @@ export async function runAgent(run: AgentRun): Promise<AttemptResult> {
   } finally {
     limit.stop();
     context.signal.removeEventListener("abort", onAbort);
+    idle.stop();
     stop.abort(new Error("the attempt is over"));
-    await rm(run.directory, { recursive: true, force: true }).catch(() => {});
   }
 }
 
@@ -130,19 +142,27 @@ class AgentAttempt {
   readonly #task: AgentTask;
   readonly #stop: AbortController;
   readonly #limit: TimeLimit;
+  readonly #idle: TimeLimit;
   readonly #driver: AgentDriver;
   #files = 0;
   #structured: unknown;
 
   constructor(
     run: AgentRun,
-    parts: { record: AttemptRecord; task: AgentTask; stop: AbortController; limit: TimeLimit },
+    parts: {
+      record: AttemptRecord;
+      task: AgentTask;
+      stop: AbortController;
+      limit: TimeLimit;
+      idle: TimeLimit;
+    },
   ) {
     this.#run = run;
     this.#record = parts.record;
     this.#task = parts.task;
     this.#stop = parts.stop;
     this.#limit = parts.limit;
+    this.#idle = parts.idle;
     this.#driver = drivers[run.executor.type === "command" ? "claude-code" : run.executor.type];
   }
 
@@ -235,6 +255,13 @@ class AgentAttempt {
     if (end.isDone && end.text.trim() === "" && this.#structured === undefined) {
       record.attention.add(AttentionReason.NO_ANSWER);
     }
+    if ((child?.hiddenSecrets ?? 0) > 0) {
+      record.note("the program printed this device's token, which was taken out; enrol the device again if others saw it");
+    }
+    const isEmpty = end.isDone && record.attention.has(AttentionReason.NO_ANSWER);
+    if (isEmpty && this.#run.executor.expect === "output") {
+      return this.resultOf({ ...end, isDone: false, problem: "it ended without an answer" }, child);
+    }
     const { text, isCut } = record.output;
     const { executor, version } = this.#run;
     const { type, kind } = executor;
@@ -256,6 +283,7 @@ class AgentAttempt {
       ...(record.modelUsed === undefined ? {} : { modelUsed: record.modelUsed }),
       ...(child?.exitCode === undefined ? {} : { exitCode: child.exitCode }),
       ...(child?.signal === undefined ? {} : { signal: child.signal }),
+      ...(child === undefined ? {} : { stderrTail: child.stderrTail }),
       ...(end.isDone ? {} : { reason: end.problem ?? "the agent did not do it" }),
       ...(end.isDone || end.retryAfterMs === undefined ? {} : { retryAfterMs: end.retryAfterMs }),
     };
@@ -275,16 +303,7 @@ class AgentAttempt {
   }
 
   #host(): AgentHost {
-    const { executor, place, env, directory } = this.#run;
-    const child: Omit<
-      ChildOptions,
-      "command" | "env" | "onOutput" | "stdin" | "timeoutMs" | "outputLimitBytes"
-    > = {
-      cwd: place.cwd,
-      killGraceMs: executor.killGraceMs,
-      signal: this.#stop.signal,
-      onStart: (pid) => this.#run.onStart(pid),
-    };
+    const { executor, place, child, directory } = this.#run;
     return {
       task: this.#task,
       executor,
@@ -293,17 +312,31 @@ class AgentAttempt {
       signal: this.#stop.signal,
       open: (options) =>
         openDialogue(
-          { ...child, command: [...executor.command, ...options.args], env: { ...env, ...options.env } },
+          {
+            ...child,
+            signal: this.#stop.signal,
+            command: [...executor.command, ...options.args],
+            env: { ...child.env, ...options.env },
+          },
           {
             input: options.input,
             isInputOnly: options.isInputOnly ?? false,
-            onLine: options.onLine,
-            onStderr: (data) => this.#run.context.output("stderr", data),
+            onLine: (line) => {
+              this.#idle.restart();
+              options.onLine(line);
+            },
+            onStderr: (data) => {
+              this.#idle.restart();
+              this.#run.context.output("stderr", data);
+            },
           },
         ),
       file: async (name, text) => {
         const path = join(directory, `${this.#files++}-${name}`);
-        await writeFile(path, text, { mode: 0o600 });
+        // Never through something that a program put in its place.
+        await writeFile(path, text, { mode: 0o600, flag: "wx" });
+        const { runAs } = child.confinement ?? unconfined;
+        if (runAs !== undefined) await chown(path, runAs.uid, runAs.gid);
         return path;
       },
       ask: (question, signal) => this.#ask(question, signal),
@@ -314,10 +347,10 @@ class AgentAttempt {
     const policy = this.#run.assignment.questions;
     const timeoutMs = policy?.timeout === undefined ? QUESTION_TIMEOUT_MS : durationMs(policy.timeout);
     const signals = [this.#stop.signal, ...(signal === undefined ? [] : [signal])];
-    const goOn = this.#limit.pause();
+    const goOn = [this.#limit.pause(), this.#idle.pause()];
     this.#record.question({ id: question.id, title: question.title, answer: "", isDefault: false });
     const given = await this.#run.context.ask(question, { timeoutMs, signal: AbortSignal.any(signals) });
-    goOn();
+    for (const each of goOn) each();
     const answer =
       given.optionId === "" && given.text === "" ? defaultOf(question, policy?.defaultAnswer) : given;
     const chosen = question.options.find(({ id }) => id === answer.optionId);

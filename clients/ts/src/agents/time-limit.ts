@@ -3,6 +3,7 @@ import { TIMER_MS_MAX } from "../device/lifecycle.ts";
 /** An attempt's time, which stands still while a person is waited for, up to a bound in all. */
 export class TimeLimit {
   readonly #onExpired: () => void;
+  readonly #limitMs: number;
   #leftMs: number;
   #pauseLeftMs: number;
   #runningSince: number | undefined;
@@ -12,7 +13,8 @@ export class TimeLimit {
 
   /** `limitMs` undefined: no limit. `pauseMaxMs`: for how long in all it may stand still. */
   constructor(options: { limitMs: number | undefined; pauseMaxMs: number; onExpired: () => void }) {
-    this.#leftMs = options.limitMs ?? Number.POSITIVE_INFINITY;
+    this.#limitMs = options.limitMs ?? Number.POSITIVE_INFINITY;
+    this.#leftMs = this.#limitMs;
     this.#pauseLeftMs = options.pauseMaxMs;
     this.#onExpired = options.onExpired;
     this.#run();
@@ -31,6 +33,13 @@ export class TimeLimit {
     };
   }
 
+  /** Begins anew, as long as it was at first, unless it stands still. */
+  restart(): void {
+    this.#leftMs = this.#limitMs;
+    // A busy program restarts it a thousand times a second; the timer is moved when it would expire.
+    if (this.#pausedSince === undefined) this.#runningSince = performance.now();
+  }
+
   stop(): void {
     clearTimeout(this.#timer);
     this.#leftMs = Number.POSITIVE_INFINITY;
@@ -43,7 +52,15 @@ export class TimeLimit {
     this.#pausedSince = undefined;
     this.#runningSince = now;
     if (!Number.isFinite(this.#leftMs)) return;
-    this.#timer = setTimeout(this.#onExpired, Math.min(TIMER_MS_MAX, Math.max(0, this.#leftMs)));
+    this.#arm(this.#leftMs);
+  }
+
+  #arm(ms: number): void {
+    this.#timer = setTimeout(() => {
+      const ranMs = performance.now() - (this.#runningSince ?? 0);
+      if (ranMs >= this.#leftMs - 1) this.#onExpired();
+      else this.#arm(this.#leftMs - ranMs);
+    }, Math.min(TIMER_MS_MAX, Math.max(0, ms)));
   }
 
   #standStill(): void {

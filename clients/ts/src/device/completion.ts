@@ -48,6 +48,8 @@ export interface AttemptResult {
   keptWorkspace?: KeptWorkspace;
   /** What the device has to say about it. */
   notes?: string[];
+  /** The last that a program wrote to its standard error. */
+  stderrTail?: string;
 }
 
 const outcomes: Record<AttemptResult["outcome"], Outcome> = {
@@ -67,6 +69,7 @@ export function isResult(value: unknown): value is AttemptResult {
 /** Limits of the protocol's field rules, in bytes. */
 const REASON_BYTES_MAX = 4_000;
 const SIGNAL_BYTES_MAX = 32;
+const STDERR_BYTES_MAX = 8_192;
 const RESULT_BYTES_MAX = 262_144;
 const NOTES_MAX = 16;
 const NOTE_BYTES_MAX = 500;
@@ -94,8 +97,15 @@ export function completionOf(
     signal: truncateUtf8(result.signal ?? "", SIGNAL_BYTES_MAX).text,
     reason: truncateUtf8((result.reason ?? "").toWellFormed(), REASON_BYTES_MAX).text,
     duration: durationFromMs(Math.max(0, Math.round(finite(result.durationMs) ?? measuredMs))),
-    ...agentPart(result),
+    stderrTail: tailUtf8((result.stderrTail ?? "").toWellFormed(), STDERR_BYTES_MAX),
+    ...Object.assign(laterPart(result), agentPart(result)),
   });
+}
+
+function laterPart(result: AttemptResult): MessageInitShape<typeof CompletionSchema> {
+  const ms = finite(result.retryAfterMs);
+  if (ms === undefined || result.outcome !== "failed") return {};
+  return { retryAfter: durationFromMs(Math.min(RETRY_AFTER_MS_MAX, Math.max(0, Math.round(ms)))) };
 }
 
 /** What only an executor that knows its agent has to say. */
@@ -104,7 +114,6 @@ function agentPart(result: AttemptResult): MessageInitShape<typeof CompletionSch
     truncateUtf8((text ?? "").toWellFormed(), bytesMax).text;
   const answer = truncateUtf8((result.resultText ?? "").toWellFormed(), RESULT_BYTES_MAX);
   const structured = result.structured === undefined ? "" : JSON.stringify(result.structured);
-  const retryAfterMs = finite(result.retryAfterMs);
   return {
     resultText: answer.text,
     isResultTruncated: answer.isTruncated,
@@ -119,9 +128,6 @@ function agentPart(result: AttemptResult): MessageInitShape<typeof CompletionSch
     ...(result.transcript === undefined ? {} : { transcript: result.transcript }),
     ...(result.executor === undefined ? {} : { executor: result.executor }),
     ...(result.keptWorkspace === undefined ? {} : { keptWorkspace: result.keptWorkspace }),
-    ...(retryAfterMs === undefined
-      ? {}
-      : { retryAfter: durationFromMs(Math.min(RETRY_AFTER_MS_MAX, Math.max(0, Math.round(retryAfterMs)))) }),
   };
 }
 
@@ -157,6 +163,15 @@ export function fitCompletion(completion: Completion, limits: SessionLimits): Co
 /** The record of what was done is worth less than the result. */
 function withoutTranscript({ transcript: _, ...rest }: Completion): Completion {
   return create(CompletionSchema, rest);
+}
+
+/** The longest suffix of whole characters that has at most `bytesMax` bytes as UTF-8. */
+function tailUtf8(text: string, bytesMax: number): string {
+  const bytes = Buffer.from(text);
+  if (bytes.length <= bytesMax) return text;
+  let start = bytes.length - bytesMax;
+  while (((bytes[start] ?? 0) & 0xc0) === 0x80) start += 1;
+  return bytes.toString("utf8", start);
 }
 
 /** The longest prefix of whole characters that has at most `bytesMax` bytes as UTF-8. */

@@ -2,8 +2,9 @@ import type { ClientHttp2Stream, ClientSessionRequestOptions, OutgoingHttpHeader
 import { isIP, type Socket } from "node:net";
 import { type ConnectionOptions, connect as connectTls } from "node:tls";
 import { Code, ConnectError } from "@connectrpc/connect";
-import { Http2SessionManager } from "@connectrpc/connect-node";
+import type { Http2SessionManager } from "@connectrpc/connect-node";
 import type { ProxyServer } from "./proxy.ts";
+import { Sessions } from "./sessions.ts";
 import { openTunnel } from "./tunnel.ts";
 
 type SessionOptions = ConstructorParameters<typeof Http2SessionManager>[1];
@@ -88,7 +89,7 @@ export class TunnelSessions {
       const servername = isIP(host) === 0 ? { servername: host } : {};
       socket = connectTls({ ...this.#tls, ...servername, host, socket: tunnel, ALPNProtocols: ["h2"] });
     }
-    return new Http2SessionManager(this.authority, this.#options, {
+    return new Sessions(this.authority, this.#options, {
       createConnection: () => {
         const taken = socket;
         socket = undefined;

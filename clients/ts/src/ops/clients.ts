@@ -11,7 +11,6 @@ import {
   createConnectTransport,
   createGrpcTransport,
   createGrpcWebTransport,
-  Http2SessionManager,
 } from "@connectrpc/connect-node";
 import type { TlsOptions } from "../device/transport.ts";
 import { AgentService } from "../gen/pinion/v1/agent_pb.js";
@@ -24,6 +23,7 @@ import { TokenService } from "../gen/pinion/v1/token_pb.js";
 import { TurnService } from "../gen/pinion/v1/turn_pb.js";
 import { WatcherService } from "../gen/pinion/v1/watcher_pb.js";
 import { type ProxySetting, proxyFor } from "../network/proxy.ts";
+import { Sessions } from "../network/sessions.ts";
 import { TunnelSessions } from "../network/tunnel-sessions.ts";
 import { convertErrors } from "./errors.ts";
 import { repeatLost } from "./repeat.ts";
@@ -79,7 +79,7 @@ export function createClients(options: ClientOptions): Clients {
   const session = { pingIntervalMs: PING_INTERVAL_MS, pingTimeoutMs: PING_DEADLINE_MS };
   const sessionManager =
     proxy === undefined
-      ? new Http2SessionManager(options.url, session, tls)
+      ? new Sessions(options.url, session, tls)
       : new TunnelSessions({ url: options.url, proxy, tls, session });
   const deadlineMs = options.answerDeadlineMs ?? ANSWER_DEADLINE_MS;
   const transport = transportOf(options.protocol ?? "connect", {

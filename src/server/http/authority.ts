@@ -1,0 +1,63 @@
+/**
+ * Whom a request is for: `Host` on HTTP/1, `:authority` on HTTP/2, or the target's own in absolute form. A peer may write
+ * anything there, and URLs are built of it further on, so it is checked once, before any handler sees the request.
+ */
+import type { IncomingHttpHeaders, IncomingMessage } from "node:http";
+import { isIPv6 } from "node:net";
+
+/** What is wrong with a request's authority, for the peer to read; undefined if nothing is. */
+export type AuthorityProblem = string | undefined;
+
+/** A name of 253 characters, an IPv6 address in brackets or an IPv4 address, with a port. */
+const authorityCharactersMax = 262;
+const portMax = 65_535;
+/** Underscores are in the names of compose services and of pods. */
+const namePattern = /^[A-Za-z0-9._-]+$/;
+const shown = 'write it like "pinion.example.org", "127.0.0.1:7420" or "[::1]:7420"';
+
+export function authorityProblem(authority: string | undefined): AuthorityProblem {
+  if (authority === undefined) return `the request names no host; ${shown}`;
+  if (authority === "") return `the request names an empty host; ${shown}`;
+  if (authority.length > authorityCharactersMax) return `the host is longer than any name; ${shown}`;
+  const parts = /^(\[[^\]]*\]|[^:]*)(?::([0-9]*))?$/.exec(authority);
+  if (!parts) return `the host is no name and no address; ${shown}`;
+  const [, host = "", port = ""] = parts;
+  if (Number(port) > portMax || port.length > 5) return `the host's port is beyond ${portMax}; ${shown}`;
+  const isBracketed = host.startsWith("[");
+  const isHost = isBracketed ? isIPv6(host.slice(1, -1)) : namePattern.test(host);
+  // The URL parser knows more of numbers: "1.2.3.4.5" is neither a name nor an address.
+  if (!isHost || !URL.canParse(`http://${authority}`)) return `the host is no name and no address; ${shown}`;
+  return undefined;
+}
+
+/** Of an HTTP/2 request: both, where a proxy of HTTP/1 sends both, and they have to agree. */
+export function http2Problem(headers: IncomingHttpHeaders): AuthorityProblem {
+  const authority = headers[":authority"] as string | undefined;
+  const { host } = headers;
+  if (authority !== undefined && host !== undefined && authority.toLowerCase() !== host.toLowerCase()) {
+    return `":authority" and "host" name different hosts; send one of them`;
+  }
+  return authorityProblem(authority ?? host);
+}
+
+/**
+ * Of an HTTP/1 request. A target in absolute form is brought to what handlers read: its path in `url`, its authority in
+ * the header `host` (RFC 9112, 3.2.2).
+ */
+export function http1Problem(request: IncomingMessage): AuthorityProblem {
+  const named = request.rawHeaders.filter((text, index) => index % 2 === 0 && text.toLowerCase() === "host");
+  if (named.length > 1) return "the request names more than one host";
+  const problem = authorityProblem(request.headers.host);
+  const target = request.url ?? "";
+  if (problem !== undefined || target.startsWith("/")) return problem;
+  if (target === "*") return request.method === "OPTIONS" ? undefined : 'the target "*" is for OPTIONS';
+  const absolute = /^https?:\/\/([^/?#]*)([^#]*)/i.exec(target);
+  if (!absolute) return "the target is no path and no URL; write it like /healthz";
+  const [, authority = "", path = ""] = absolute;
+  const absoluteProblem = authorityProblem(authority);
+  if (absoluteProblem === undefined) {
+    request.headers.host = authority;
+    request.url = path.startsWith("/") ? path : `/${path}`;
+  }
+  return absoluteProblem;
+}
