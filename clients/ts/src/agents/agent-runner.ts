@@ -14,8 +14,8 @@ import {
 } from "../gen/pinion/v1/activity_pb.js";
 import type { Assignment } from "../gen/pinion/v1/device_pb.js";
 import type { Logger } from "../logger.ts";
-import type { DeviceConfig, ExecutorConfig } from "../runner/config.ts";
 import type { AttemptFiles } from "../runner/attempt-files.ts";
+import type { DeviceConfig, ExecutorConfig } from "../runner/config.ts";
 import { type Confinement, findInPath, unconfined } from "../runner/confinement.ts";
 import { egressProblem } from "./egress.ts";
 import { versionOf } from "./installed.ts";

@@ -1,7 +1,7 @@
 import { execFile } from "node:child_process";
 import { delimiter } from "node:path";
-import { ACP_PRESETS, type ExecutorType, usualCommand } from "../runner/executor-settings.ts";
 import { findInPath } from "../runner/confinement.ts";
+import { ACP_PRESETS, type ExecutorType, usualCommand } from "../runner/executor-settings.ts";
 
 /** How long a program may take to say its version; then it is unknown. */
 const VERSION_MS_MAX = 5_000;

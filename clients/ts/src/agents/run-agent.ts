@@ -256,7 +256,9 @@ class AgentAttempt {
       record.attention.add(AttentionReason.NO_ANSWER);
     }
     if ((child?.hiddenSecrets ?? 0) > 0) {
-      record.note("the program printed this device's token, which was taken out; enrol the device again if others saw it");
+      record.note(
+        "the program printed this device's token, which was taken out; enrol the device again if others saw it",
+      );
     }
     const isEmpty = end.isDone && record.attention.has(AttentionReason.NO_ANSWER);
     if (isEmpty && this.#run.executor.expect === "output") {

@@ -56,11 +56,14 @@ export class TimeLimit {
   }
 
   #arm(ms: number): void {
-    this.#timer = setTimeout(() => {
-      const ranMs = performance.now() - (this.#runningSince ?? 0);
-      if (ranMs >= this.#leftMs - 1) this.#onExpired();
-      else this.#arm(this.#leftMs - ranMs);
-    }, Math.min(TIMER_MS_MAX, Math.max(0, ms)));
+    this.#timer = setTimeout(
+      () => {
+        const ranMs = performance.now() - (this.#runningSince ?? 0);
+        if (ranMs >= this.#leftMs - 1) this.#onExpired();
+        else this.#arm(this.#leftMs - ranMs);
+      },
+      Math.min(TIMER_MS_MAX, Math.max(0, ms)),
+    );
   }
 
   #standStill(): void {

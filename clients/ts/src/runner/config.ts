@@ -303,7 +303,12 @@ function executorOf(
     cwd: executor.cwd === undefined ? undefined : expandHome(executor.cwd),
     idleTimeoutMs: executor.idle_timeout,
     expect: executor.expect,
-    env: [...new Set([...(executor.env ?? [...DEFAULT_ENV, ...(AGENT_ENV[executor.type] ?? [])]), ...executor.env_add])],
+    env: [
+      ...new Set([
+        ...(executor.env ?? [...DEFAULT_ENV, ...(AGENT_ENV[executor.type] ?? [])]),
+        ...executor.env_add,
+      ]),
+    ],
     setEnv: executor.set_env,
     outputLimitBytes: executor.output_limit,
     killGraceMs: executor.kill_grace,

@@ -180,7 +180,15 @@ export class Runner {
       },
     };
     if (executor.type !== "command") {
-      const result = await this.#agents.run({ executor, assignment, context, place, files, child, timeoutMs });
+      const result = await this.#agents.run({
+        executor,
+        assignment,
+        context,
+        place,
+        files,
+        child,
+        timeoutMs,
+      });
       await journaled;
       await endEscaped(markerOfAttempt(installId, mark), { sinceTicks });
       return result;
