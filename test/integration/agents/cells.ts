@@ -277,7 +277,7 @@ export function testsOf(name: AgentName, agent: RealAgent | undefined): void {
 
   if (name === "codex") return; // `codex exec` asks nobody.
 
-  const risky = isClaude(name) ? "touch made-it" : "touch /root/.pinion-test-made-it";
+  const risky = "touch made-it";
 
   test(`${name}: what is not pre-approved is asked, and done when a person allows it`, {
     timeout: patience,

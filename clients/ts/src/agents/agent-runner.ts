@@ -65,7 +65,7 @@ export class AgentRunner {
 
   constructor(options: AgentRunnerOptions) {
     this.#options = options;
-    this.#workspaces = new Workspaces(options.stateDir, options.logger);
+    this.#workspaces = new Workspaces(options);
     this.#sessions = new Sessions(options.stateDir, options.logger);
   }
 

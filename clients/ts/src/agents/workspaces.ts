@@ -31,13 +31,15 @@ export interface Place {
 export class Workspaces {
   readonly #directory: string;
   readonly #logger: Logger;
+  readonly #git: (cwd: string, args: string[]) => Promise<string>;
   readonly #queues = new Map<string, Promise<void>>();
   /** Folders that attempts work in now: the sweep leaves them alone. */
   readonly #inUse = new Set<string>();
 
-  constructor(stateDir: string, logger: Logger) {
-    this.#directory = join(stateDir, "workspaces");
-    this.#logger = logger;
+  constructor(options: { stateDir: string; logger: Logger; env: NodeJS.ProcessEnv }) {
+    this.#directory = join(options.stateDir, "workspaces");
+    this.#logger = options.logger;
+    this.#git = (cwd, args) => git(cwd, args, options.env);
   }
 
   /**
@@ -129,12 +131,12 @@ export class Workspaces {
   async #worktree(workspace: WorkspaceConfig, cwd: string): Promise<Place> {
     const repository = workspace.path ?? "";
     const base = (
-      await git(repository, ["rev-parse", "--verify", "HEAD"]).catch(() => {
+      await this.#git(repository, ["rev-parse", "--verify", "HEAD"]).catch(() => {
         throw new Error(`the workspace "${workspace.name}" is no git repository with a commit`);
       })
     ).trim();
     const branch = `pinion/${basename(cwd)}`;
-    await git(repository, ["worktree", "add", "--quiet", "-b", branch, cwd, base]);
+    await this.#git(repository, ["worktree", "add", "--quiet", "-b", branch, cwd, base]);
     return this.#placeOf(workspace, cwd, { base, branch });
   }
 
@@ -200,12 +202,20 @@ export class Workspaces {
     const kept = (facts: { branch?: string; commits?: number; changedFiles: number }) =>
       create(KeptWorkspaceSchema, { name: workspace.name, path: cwd.slice(0, 1000), ...facts });
     if (workspace.mode === "worktree") {
-      const changed = (await git(cwd, ["status", "--porcelain", "--untracked-files=all"]))
+      const changed = (await this.#git(cwd, ["status", "--porcelain", "--untracked-files=all"]))
         .split("\n")
         .filter(Boolean);
-      const branch = made?.branch ?? (await git(cwd, ["rev-parse", "--abbrev-ref", "HEAD"])).trim();
-      const base = made?.base ?? (await git(cwd, ["merge-base", "HEAD", await headOf(workspace)])).trim();
-      const commits = Number((await git(cwd, ["rev-list", "--count", `${base}..HEAD`])).trim());
+      const branch = made?.branch ?? (await this.#git(cwd, ["rev-parse", "--abbrev-ref", "HEAD"])).trim();
+      const base =
+        made?.base ??
+        (
+          await this.#git(cwd, [
+            "merge-base",
+            "HEAD",
+            (await this.#git(workspace.path ?? "", ["rev-parse", "HEAD"])).trim(),
+          ])
+        ).trim();
+      const commits = Number((await this.#git(cwd, ["rev-list", "--count", `${base}..HEAD`])).trim());
       if (changed.length === 0 && commits === 0) {
         await this.#remove(workspace, cwd);
         return undefined;
@@ -222,22 +232,18 @@ export class Workspaces {
   async #remove(workspace: WorkspaceConfig, cwd: string): Promise<void> {
     if (workspace.mode === "worktree") {
       const repository = workspace.path ?? "";
-      const branch = await git(cwd, ["rev-parse", "--abbrev-ref", "HEAD"]).catch(() => "");
-      await git(repository, ["worktree", "remove", "--force", cwd]).catch(() => undefined);
+      const branch = await this.#git(cwd, ["rev-parse", "--abbrev-ref", "HEAD"]).catch(() => "");
+      await this.#git(repository, ["worktree", "remove", "--force", cwd]).catch(() => undefined);
       if (branch.startsWith("pinion/"))
-        await git(repository, ["branch", "-D", branch.trim()]).catch(() => undefined);
+        await this.#git(repository, ["branch", "-D", branch.trim()]).catch(() => undefined);
     }
     await rm(cwd, { recursive: true, force: true });
   }
 }
 
-async function headOf(workspace: WorkspaceConfig): Promise<string> {
-  return (await git(workspace.path ?? "", ["rev-parse", "HEAD"])).trim();
-}
-
 /** Git without what its caller's environment, hooks or configured programs would make of it. */
-async function git(cwd: string, args: string[]): Promise<string> {
-  const { PATH, HOME } = process.env;
+async function git(cwd: string, args: string[], env: NodeJS.ProcessEnv): Promise<string> {
+  const { PATH, HOME } = env;
   try {
     const { stdout } = await run(
       "git",
