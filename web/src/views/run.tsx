@@ -132,6 +132,12 @@ function OutputPane({ stream, run }: { stream: RunStream; run: Run }) {
           plain(stored!)
         )}
       </pre>
+      {!showsLive && run.stderrTail !== "" && (
+        <details>
+          <summary>Standard error, its end</summary>
+          <pre tabIndex={0}>{plain(run.stderrTail)}</pre>
+        </details>
+      )}
     </section>
   );
 }
