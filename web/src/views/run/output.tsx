@@ -54,6 +54,14 @@ export function OutputPane({ stream, run }: { stream: RunStream; run: Run }) {
           <Ansi text={stored!} />
         )}
       </pre>
+      {!showsLive && run.stderrTail !== "" && (
+        <details>
+          <summary>Standard error, its end</summary>
+          <pre tabIndex={0}>
+            <Ansi text={run.stderrTail} />
+          </pre>
+        </details>
+      )}
     </section>
   );
 }
