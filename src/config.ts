@@ -325,7 +325,8 @@ export function replicaConfig(env: Record<string, string | undefined>): ReplicaC
     throw new ConfigError("PINION_HEARTBEAT_TTL_MS must be at least twice PINION_HEARTBEAT_INTERVAL_MS");
   }
   return {
-    host: s.PINION_HOST,
+    // Brackets belong to an IPv6 literal within a URL; a socket wants it bare.
+    host: s.PINION_HOST.replace(/^\[(.*)\]$/, "$1"),
     port: s.PINION_PORT,
     publicUrl: s.PINION_PUBLIC_URL,
     logLevel: s.PINION_LOG_LEVEL,

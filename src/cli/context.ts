@@ -40,7 +40,11 @@ export function serverUrl(options: GlobalOptions, env: Environment): string {
   try {
     url = new URL(text.includes("://") ? text : `http://${text}`);
   } catch {
-    throw new Failure(exitCodes.usage, `"${text}" is no URL`, "write it like http://localhost:7420");
+    throw new Failure(
+      exitCodes.usage,
+      `"${text}" is no URL`,
+      "write it like http://localhost:7420, or http://[::1]:7420 with an IPv6 address",
+    );
   }
   if (url.protocol !== "http:" && url.protocol !== "https:") {
     throw new Failure(

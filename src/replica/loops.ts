@@ -2,6 +2,7 @@
 import type { Clock } from "../scheduler/clock.ts";
 import { type Loop, startLoop } from "../scheduler/loop.ts";
 import { startMaterializer } from "../scheduler/materializer.ts";
+import { startQuestions } from "../scheduler/questions.ts";
 import { startExpirer, startReaper } from "../scheduler/reaper.ts";
 import { startReplanner } from "../scheduler/replan.ts";
 import { startRetention } from "../scheduler/retention.ts";
@@ -14,7 +15,7 @@ import type { Foundation } from "./foundation.ts";
 import type { Storage } from "./storage.ts";
 import type { Work } from "./work.ts";
 
-export type Loops = { materializer: Loop; sweep: Loop; replanner: { now(): void } };
+export type Loops = { materializer: Loop; sweep: Loop; questions: Loop; replanner: { now(): void } };
 
 /** The tokens of open streams are looked at this often, so that they end within 5 s of their token also if the word was lost. */
 const tokensEveryMs = 4_000;
@@ -49,10 +50,12 @@ export function startLoops(
   });
   const sweep = every("sweep", config.sweepIntervalMs, () => hub.sweep());
   const replanner = startReplanner({ db, log, clock, onReplanned: () => materializer.poke() });
+  const questions = startQuestions({ db, log, bell: doorbell });
   const all = [
     materializer,
     replanner,
     sweep,
+    questions,
     startHealthLook({ db: storage.requests.db, health: own.health, log }),
     startExpirer(common),
     startTurnSweep({ ...common, ttlMs: config.session.ttlMs, intervalMs }),
@@ -66,5 +69,5 @@ export function startLoops(
   opened.defer(async () => {
     await Promise.all(all.map((loop) => loop.stop()));
   });
-  return { materializer, sweep, replanner };
+  return { materializer, sweep, questions, replanner };
 }

@@ -13,6 +13,7 @@ import { warmUp } from "../scheduler/warm-up.ts";
 import { requireRules } from "../server/access/guard.ts";
 import { HealthState } from "../server/http/health.ts";
 import { createLastLine, type LastLine } from "../server/http/last-line.ts";
+import { reachableHost } from "../server/http/port.ts";
 import { createNumbers } from "../server/http/probes.ts";
 import { createTelemetry } from "../server/telemetry.ts";
 import { migrate } from "../store/pg/migrate.ts";
@@ -91,7 +92,7 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
     await retainOnce(db, { days: config.retentionDays, conversationDays: config.conversationDays, log });
   await warmUp(db, config.failures);
 
-  const replica = { id: replicaId, address: `${config.host}:${config.port}` };
+  const replica = { id: replicaId, address: `${reachableHost(config.host)}:${config.port}` };
   await replicas.beat(db, replica);
   opened.defer(() =>
     replicas.remove(db, replicaId).catch((error) => log.warn({ err: error }, "not taken off the list")),
@@ -101,6 +102,7 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
   const access = buildAccess(foundation, storage);
   const work = await buildWork(foundation, storage, access, {
     onBacklog: () => loops?.materializer.poke(),
+    onAsked: () => loops?.questions.poke(),
     // The first listening comes before the sweep, which begins with a pass.
     onResync() {
       if (!loops) return;

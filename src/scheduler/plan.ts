@@ -87,6 +87,11 @@ export function planDue(watcher: DueWatcher, slotsMax = slotsPerPassMax): Plan {
     skip(latest, "cooldown", cooldown);
     return plan;
   }
+  const spent = spentBudget(watcher);
+  if (spent) {
+    skip(latest, "budget", spent);
+    return plan;
+  }
   if (watcher.queuedSlotAt) {
     skip(watcher.queuedSlotAt, "overlap", "a later slot took its place in the queue");
   }
@@ -128,6 +133,11 @@ export function planBacklog(watcher: DueWatcher): Plan {
   const cooldown = source === "scheduled" ? coolingDown(watcher, watcher.now) : undefined;
   if (cooldown) {
     plan.slots.push({ ...record, skipReason: "cooldown", reason: cooldown });
+    return plan;
+  }
+  const spent = spentBudget(watcher);
+  if (spent) {
+    plan.slots.push({ ...record, skipReason: "budget", reason: spent });
     return plan;
   }
   plan.slots.push(record);
@@ -178,6 +188,20 @@ function coolingDown(watcher: DueWatcher, at: Date): string | undefined {
   if (watcher.lastRunAt && watcher.minCooldownMs > 0) {
     const until = new Date(watcher.lastRunAt.getTime() + watcher.minCooldownMs);
     if (until > at) return `cooling down after the last run until ${until.toISOString()}`;
+  }
+  return undefined;
+}
+
+/** In words, that the budget of the day is used up; undefined: something is left, or there is no such budget. */
+export function spentBudget({ budget }: DueWatcher): string | undefined {
+  if (!budget) return undefined;
+  const { tokens, tokensMax, costMicros, costMicrosMax } = budget;
+  if (tokensMax > 0 && tokens >= tokensMax) {
+    return `the budget of the day is used up: ${tokens} of ${tokensMax} tokens`;
+  }
+  if (costMicrosMax > 0 && costMicros >= costMicrosMax) {
+    const dollars = (micros: number) => (micros / 1e6).toFixed(2);
+    return `the budget of the day is used up: ${dollars(costMicros)} of ${dollars(costMicrosMax)} USD`;
   }
   return undefined;
 }

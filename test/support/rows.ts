@@ -127,6 +127,7 @@ export const watcherValues: watchers.WatcherValues = {
   maxAttempts: 1,
   notification: "none",
   extractionSchema: null,
+  agentWork: {},
 };
 
 /** A watcher pinned to a device; manual only, unless a schedule is given. */
@@ -231,6 +232,8 @@ export async function seedWorker(
       agentKinds: kinds,
       capabilities: [],
       maxConcurrency: 1,
+      executors: [],
+      workspaces: [],
       ttlMs: 60_000,
     }),
   );

@@ -90,4 +90,10 @@ export {
   loadConfig,
   parseConfig,
 } from "./runner/config.ts";
+export {
+  type Confinement,
+  type ConfinementSettings,
+  confinementOf,
+  isolationProblem,
+} from "./runner/confinement.ts";
 export { formatDuration, parseBytes, parseDurationMs } from "./runner/quantities.ts";

@@ -1,4 +1,5 @@
 import { X509Certificate } from "node:crypto";
+import { isIP } from "node:net";
 import { connect } from "node:tls";
 import { openTunnel, type ProxySetting, proxyFor } from "@pinion/client/network";
 import { dayMs, formatLength } from "../print/lengths.ts";
@@ -61,7 +62,7 @@ export async function checkServedCertificate(
     const socket = connect({
       ...place,
       ...(tunnel ? { socket: tunnel } : {}),
-      servername: /^[\d.:[\]]+$/.test(hostname) ? "" : hostname,
+      servername: isIP(host) === 0 ? host : "",
       // Looked at, not trusted: whether it is good was asked before, by the request for /healthz.
       rejectUnauthorized: false,
       timeout: connectTimeoutMs,

@@ -1,4 +1,5 @@
 import { createServer } from "node:net";
+import { reachableHost } from "../../server/http/port.ts";
 import { exitCodes, Failure, systemCode } from "../failures.ts";
 
 /** How long to ask whoever holds a port whether it is a Pinion. */
@@ -13,7 +14,7 @@ export async function requireFreePort(host: string, port: number): Promise<void>
     server.listen({ host, port }, () => server.close(() => done(undefined)));
   });
   if (!error) return;
-  const isPinion = systemCode(error) === "EADDRINUSE" && (await answersHealth(port));
+  const isPinion = systemCode(error) === "EADDRINUSE" && (await answersHealth(host, port));
   throw isPinion
     ? new Failure(
         exitCodes.conflict,
@@ -49,9 +50,9 @@ export function listenFailure(error: unknown, port: number): unknown {
   }
 }
 
-async function answersHealth(port: number): Promise<boolean> {
+async function answersHealth(host: string, port: number): Promise<boolean> {
   try {
-    const answer = await fetch(`http://127.0.0.1:${port}/healthz`, {
+    const answer = await fetch(`http://${reachableHost(host)}:${port}/healthz`, {
       signal: AbortSignal.timeout(askTimeoutMs),
     });
     return answer.ok;

@@ -1,3 +1,5 @@
+import { type JsonObject, toJson } from "@bufbuild/protobuf";
+import { ExecutorInfoSchema, WorkspaceInfoSchema } from "#gen/pinion/v1/activity_pb.js";
 import { DrainReason, type Hello, Platform } from "#gen/pinion/v1/device_pb.js";
 import { createBatcher } from "../../batcher.ts";
 import type { ReplicaConfig } from "../../config.ts";
@@ -6,6 +8,7 @@ import type { Logger } from "../../log.ts";
 import type { Completer, Report, ReportVerdict } from "../../scheduler/completer.ts";
 import type { Dispatcher } from "../../scheduler/dispatcher.ts";
 import type { Doorbell } from "../../scheduler/doorbell.ts";
+import { ask, closeByDevice, type QuestionBell } from "../../scheduler/questions.ts";
 import { settleWithEvents } from "../../scheduler/settle.ts";
 import type { TurnBell } from "../../scheduler/turn-bell.ts";
 import type { TurnEndings } from "../../scheduler/turn-endings.ts";
@@ -16,6 +19,7 @@ import { type Db, isPassing, transaction } from "../../store/pg/database.ts";
 import * as attempts from "../../store/work/attempts.ts";
 import * as events from "../../store/work/events.ts";
 import type { SessionName } from "../../store/work/presence.ts";
+import * as questions from "../../store/work/questions.ts";
 import type { FailurePolicy, SessionSettlement } from "../../store/work/settlements.ts";
 import * as turnAttempts from "../../store/work/turn-attempts.ts";
 import type { Principal } from "../access/guard.ts";
@@ -27,6 +31,7 @@ import { requireAllowed } from "./allowed.ts";
 import { createBudget, createLimit } from "./bounds.ts";
 import type { Link } from "./link.ts";
 import { startPresenceWriter } from "./presence-writer.ts";
+import { answerMessage } from "./questions.ts";
 import { type Opening, openSession } from "./reconcile.ts";
 import { type Acceptance, type AcceptResult, Session, type SessionServices } from "./session.ts";
 import { createTokenStreams } from "./token-streams.ts";
@@ -66,7 +71,8 @@ export type HubDeps = {
   dispatcher: () => Dispatcher;
   turnEndings: () => TurnEndings;
   doorbell: () => Doorbell &
-    TurnBell & {
+    TurnBell &
+    QuestionBell & {
       replaced(session: SessionName & { replicaId: string }): void;
     };
 };
@@ -87,6 +93,8 @@ const sessionsPerSweepPart = 4_000;
 const opensMax = 4;
 /** Beyond so many sessions heartbeats are asked for half as often again; the TTL still holds two of them. */
 const largeFleetSessions = 5_000;
+/** An answer is said again by each sweep for so long: its device ignores one that it has. */
+const answersAgainMs = 45_000;
 /** A claim whose answer was lost is this old when the sweep looks. */
 const claimAnswerMs = 5_000;
 const overflow = () => new Refusal("unavailable", "too much waits to be written", { retryAfterMs: 1_000 });
@@ -209,6 +217,8 @@ export function createHub(deps: HubDeps): Hub {
       kind === "turn" ? turnWork.settle(settlement) : settlements.add(settlement),
     beat: (session, attempts) => presenceWriter.beat(session, attempts),
     output: (chunk) => feed.output(chunk),
+    ask: (asked) => ask(db, asked, deps.doorbell()),
+    closeQuestion: (which, state) => closeByDevice(db, which, state, deps.doorbell()),
     runMoved({ orgId, deviceId, epoch }, kind, { kind: what, runId, watcherId, attempt }) {
       feed.runChanged({ orgId, runId, isEnded: false });
       if (what === "run") feed.transient(orgId, { kind, deviceId, epoch, runId, watcherId, attempt });
@@ -352,6 +362,9 @@ export function createHub(deps: HubDeps): Hub {
         case "settled":
           session.settled(message.attemptToken);
           break;
+        case "answer":
+          session.answer(message);
+          break;
         case "replaced":
           // Of the same epoch there is another one when a failover has taken it back. One that cannot be told apart by it, a
           // lower one of a newer session, is told by its next beat.
@@ -385,6 +398,10 @@ export function createHub(deps: HubDeps): Hub {
       ];
       for (const wanted of cancelling) sessions.get(wanted.deviceId)?.cancel(wanted);
       const all = [...sessions.values()];
+      const holding = all.filter((session) => session.activeCount > 0);
+      for (const row of await questions.listAnswered(db, holding, answersAgainMs)) {
+        sessions.get(row.deviceId)?.answer(answerMessage(row));
+      }
       // In parts, so that beats are answered in between.
       for (let at = 0; at < all.length; at += sessionsPerSweepPart) {
         await sweepPart(all.slice(at, at + sessionsPerSweepPart));
@@ -417,7 +434,11 @@ export function createHub(deps: HubDeps): Hub {
 
 function factsOf(hello: Hello): devices.HelloFacts {
   const { appVersion, label, agentKinds, capabilities, maxConcurrency } = hello;
-  return { appVersion, label, agentKinds, capabilities, maxConcurrency };
+  return {
+    ...{ appVersion, label, agentKinds, capabilities, maxConcurrency },
+    executors: hello.executors.map((executor) => toJson(ExecutorInfoSchema, executor) as JsonObject),
+    workspaces: hello.workspaces.map((workspace) => toJson(WorkspaceInfoSchema, workspace) as JsonObject),
+  };
 }
 
 /** A platform as the store names it. */

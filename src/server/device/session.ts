@@ -1,5 +1,6 @@
 import {
   type Accept,
+  type ActivityReport,
   type Cancelled,
   type Completion,
   type ConnectRequest,
@@ -10,6 +11,9 @@ import {
   HeldAttemptState,
   type Hello,
   type Output,
+  type QuestionAsked,
+  type QuestionClosed,
+  QuestionCloseReason,
   type Reject,
   RejectReason,
 } from "#gen/pinion/v1/device_pb.js";
@@ -18,17 +22,20 @@ import { Refusal } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
 import type { Seat } from "../../scheduler/dispatcher.ts";
+import type { QuestionRow } from "../../scheduler/questions.ts";
 import { withdrawnDelayMs } from "../../scheduler/reaper.ts";
 import { isPassing } from "../../store/pg/database.ts";
 import type * as attempts from "../../store/work/attempts.ts";
 import type { ClaimedRun } from "../../store/work/attempts.ts";
 import type { SessionName } from "../../store/work/presence.ts";
+import type { Asked } from "../../store/work/questions.ts";
 import type { AttemptName, SessionSettlement, Settlement } from "../../store/work/settlements.ts";
 import type { ClaimedTurn } from "../../store/work/turn-attempts.ts";
 import type { Principal } from "../access/guard.ts";
 import { checkMessage } from "../access/interceptors/validate.ts";
 import type { OutputChunk } from "../cluster/feed.ts";
 import type { Telemetry } from "../telemetry.ts";
+import { activityBytes, activityStream } from "./activity.ts";
 import type { Link } from "./link.ts";
 import {
   assignmentOf,
@@ -40,9 +47,11 @@ import {
   invalidCompletionAckOf,
   normalizeNames,
   reportOf,
+  response,
   welcomeOf,
 } from "./messages.ts";
 import { beatsMissedMax, Outstanding, type OutstandingAttempt } from "./outstanding.ts";
+import { type AnswerMessage, answerMessage, askedOf, refusedAnswer } from "./questions.ts";
 import type { Opening } from "./reconcile.ts";
 import { reactions, type SessionState } from "./session-table.ts";
 import { turnAssignmentOf } from "./turn-messages.ts";
@@ -76,6 +85,9 @@ export type SessionServices = {
   settle(settlement: SessionSettlement, kind: AttemptKind): Promise<boolean>;
   beat(session: SessionName, attempts: readonly (AttemptName & { kind: AttemptKind })[]): void;
   output(chunk: OutputChunk): void;
+  /** Undefined: the attempt may not ask. */
+  ask(asked: Asked): Promise<QuestionRow | undefined>;
+  closeQuestion(which: AttemptName & { id: string }, state: "expired" | "withdrawn"): Promise<void>;
   /** A run or a turn is somewhere else in its life; those who watch it look. */
   runMoved(
     session: SessionName,
@@ -266,6 +278,15 @@ export class Session implements Seat {
       case "cancelled":
         this.#track(this.#cancelled(request.message.value));
         break;
+      case "activity":
+        this.#activity(request.message.value);
+        break;
+      case "question":
+        this.#track(this.#ask(request.message.value));
+        break;
+      case "questionClosed":
+        this.#track(this.#closeQuestion(request.message.value));
+        break;
     }
     return undefined;
   }
@@ -435,6 +456,47 @@ export class Session implements Seat {
       stream: output.stream,
       data: output.data,
     });
+  }
+
+  /** What the agent does is relayed as output is, and dropped as it is. */
+  #activity(report: ActivityReport): void {
+    const attempt = this.#out.find(report);
+    if (!attempt) return;
+    for (const activity of report.activities) {
+      this.#services.output({
+        orgId: this.orgId,
+        runId: attempt.runId,
+        attempt: attempt.attempt,
+        sequence: Number(activity.sequence),
+        stream: activityStream,
+        data: activityBytes(activity),
+      });
+    }
+  }
+
+  /** An attempt that may not ask is answered with the default, so that its agent does not wait. */
+  async #ask(message: QuestionAsked): Promise<void> {
+    const asked = askedOf(this, message);
+    const isTurn = this.#out.find(message)?.kind === "turn";
+    const row = isTurn ? undefined : await this.#whileServed(() => this.#services.ask(asked));
+    if (!row) return this.answer(refusedAnswer(asked));
+    if (row.state !== "open") this.answer(answerMessage(row));
+  }
+
+  async #closeQuestion(message: QuestionClosed): Promise<void> {
+    const { runId, attemptToken, questionId: id } = message;
+    const { orgId, deviceId } = this;
+    const state = message.reason === QuestionCloseReason.EXPIRED ? "expired" : "withdrawn";
+    await this.#whileServed(() =>
+      this.#services.closeQuestion({ orgId, deviceId, runId, attemptToken, id }, state),
+    );
+  }
+
+  /** Tells the device the answer to a question of its agent. */
+  answer({ runId, attemptToken, questionId, optionId, text, isDefault }: AnswerMessage): void {
+    if (this.#state !== "serving" && this.#state !== "draining") return;
+    const value = { runId, attemptToken, questionId, optionId, text, isDefault };
+    this.#link.send(response({ case: "answer", value }));
   }
 
   async #complete(completion: Completion): Promise<void> {

@@ -223,7 +223,8 @@ export async function openPort(options: PortOptions): Promise<Port> {
   };
 }
 
-function reachableHost(host: string): string {
+/** The host of a URL by which a listener at `host` is reached from this machine. */
+export function reachableHost(host: string): string {
   if (host === "0.0.0.0" || host === "::" || host === "") return "localhost";
   return host.includes(":") ? `[${host}]` : host;
 }

@@ -39,6 +39,10 @@ export type ClaimedRun = {
   watcherName: string | null;
   prompt: string | null;
   extractionSchema: unknown;
+  /** See WatcherValues.agentWork. */
+  agentWork: unknown;
+  /** The session of the watcher's last run on this device, where the watcher goes on in it. */
+  agentSession: { id: string; run_id: string } | null;
   agentId: string;
   agentVersion: number;
   agentName: string | null;
@@ -51,6 +55,7 @@ export type ClaimedRun = {
     model_used: string;
     kind: string;
     output: string;
+    structured: unknown;
     created_at: string;
   } | null;
 };
@@ -190,21 +195,48 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
       (extract(epoch from clock_timestamp() - greatest(c.due_at, c.not_before)) * 1000)::float8 as "dueForMs",
       c.scheduled_for as "scheduledFor", c.window_start as "windowStart", c.window_end as "windowEnd",
       c.watcher_id as "watcherId", c.watcher_version as "watcherVersion", w.slug as "watcherSlug", wr.name as "watcherName",
-      wr.prompt, wr.extraction_schema as "extractionSchema", c.agent_id as "agentId", c.agent_version as "agentVersion",
+      wr.prompt, wr.extraction_schema as "extractionSchema", coalesce(wr.agent_work, '{}') as "agentWork", ls.agent_session as "agentSession", c.agent_id as "agentId", c.agent_version as "agentVersion",
       ar.name as "agentName", ar.settings as "agentSettings",
       case when pw.id is not null then jsonb_build_object(
         'id', pw.id, 'run_id', pw.run_id, 'window_start', pw.window_start, 'window_end', pw.window_end,
         'model_used', pw.model_used, 'kind', coalesce(pw.extracted_data->>'kind', ''),
-        'output', left(coalesce(pw.extracted_data->>'output', ''), ${priorOutputCharacters}),
+        'output', left(coalesce(pw.extracted_data->>'result', pw.extracted_data->>'output', ''), ${priorOutputCharacters}),
+        'structured', case when length(pw.extracted_data->>'structured') <= ${priorOutputCharacters}
+          then pw.extracted_data->'structured' end,
         'created_at', pw.created_at) end as "priorWindow"
     from claimed c
       left join watcher w on w.org_id = c.org_id and w.id = c.watcher_id
       left join watcher_revision wr on wr.org_id = c.org_id and wr.watcher_id = c.watcher_id and wr.version = c.watcher_version
       left join agent_revision ar on ar.org_id = c.org_id and ar.agent_id = c.agent_id and ar.version = c.agent_version
       left join "window" pw on pw.org_id = w.org_id and pw.id = w.last_window_id
+      left join lateral (
+        select jsonb_build_object('id', rp.session_id, 'run_id', rp.run_id) as agent_session
+        from run_finished f join run_report rp on rp.org_id = f.org_id and rp.run_id = f.id
+        where wr.agent_work->>'continueMode' = 'CONTINUE_MODE_SESSION' and f.org_id = c.org_id
+          and f.watcher_id = c.watcher_id and f.device_id = c.device_id and rp.session_id <> ''
+        order by f.id desc limit 1
+      ) ls on true
     order by c.due_at
   `.execute(db);
   return rows;
+}
+
+/** The schemas that the answers of runs are to match, by run id; runs without one are absent. */
+export async function findSchemas(
+  db: Db,
+  runs: readonly { orgId: string; runId: string }[],
+): Promise<Map<string, unknown>> {
+  if (runs.length === 0) return new Map();
+  const input = unnest("i", runs, { org_id: ["text", (r) => r.orgId], run_id: ["uuid", (r) => r.runId] });
+  const { rows } = await sql<{ runId: string; schema: unknown }>`
+    select r.id as "runId", v.extraction_schema as schema
+    from ${input}
+      join run r on r.org_id = i.org_id and r.id = i.run_id
+      join watcher_revision v
+        on v.org_id = r.org_id and v.watcher_id = r.watcher_id and v.version = r.watcher_version
+    where v.extraction_schema is not null
+  `.execute(db);
+  return new Map(rows.map(({ runId, schema }) => [runId, schema]));
 }
 
 export type Acceptance = AttemptName & {
@@ -357,7 +389,14 @@ export async function lockLost(tx: Db, rules: ReapRules, limit: number): Promise
             then 'never_accepted'
           when r.last_beat_at < now() - ${ms(rules.silentAttemptMs)} then 'silent'
           when r.last_beat_at is null and r.claimed_at < now() - ${ms(rules.neverBeatMs)} then 'never_beat'
-          when r.started_at + r.timeout_ms * interval '1 ms' < now() - ${ms(rules.runTimeoutGraceMs)} then 'overdue'
+          -- Its timeout stands still while a person is asked; asked about only where it would have passed.
+          when r.started_at + r.timeout_ms * interval '1 ms' < now() - ${ms(rules.runTimeoutGraceMs)}
+            and r.started_at + r.timeout_ms * interval '1 ms' < now() - ${ms(rules.runTimeoutGraceMs)} - (
+              select coalesce(sum(least(coalesce(q.answered_at, now()), q.deadline_at + interval '5 min') - q.asked_at),
+                interval '0')
+              from question q
+              where q.org_id = r.org_id and q.run_id = r.id and q.attempt_token = r.attempt_token)
+            then 'overdue'
         end as rule
       from run r
         left join presence p on p.org_id = r.org_id and p.device_id = r.device_id

@@ -29,6 +29,8 @@ export type DueWatcher = {
   lastRunAt: Date | null;
   windowCursorAt: Date | null;
   backoffUntil: Date | null;
+  /** What runs of today (UTC) have used of the budget of a day; null: there is no such budget. */
+  budget: { tokensMax: number; costMicrosMax: number; tokens: number; costMicros: number } | null;
   hasAgent: boolean;
   hasActiveRun: boolean;
   /** The slot of a queue_one watcher that waits for the end of the active run. */
@@ -97,6 +99,13 @@ async function readLocked(tx: Db, watchers: readonly WatcherName[]): Promise<Due
       w.catchup_window_ms as "catchupWindowMs", w.jitter_ms as "jitterMs", w.min_cooldown_ms as "minCooldownMs",
       w.status, w.next_slot_at as "nextSlotAt", w.next_due_at as "nextDueAt",
       w.last_run_at as "lastRunAt", w.window_cursor_at as "windowCursorAt", w.backoff_until as "backoffUntil",
+      case when w.day_budget is not null then (
+        select jsonb_build_object('tokensMax', coalesce(w.day_budget->>'tokensMax', '0')::int8,
+          'costMicrosMax', coalesce(w.day_budget->>'costMicrosMax', '0')::int8,
+          'tokens', coalesce(sum(u.input_tokens + u.output_tokens), 0), 'costMicros', coalesce(sum(u.cost_micros), 0))
+        from usage_day u
+        where u.org_id = w.org_id and u.watcher_id = w.id and u.day = (now() at time zone 'UTC')::date
+      ) end as budget,
       exists (select from agent a where a.org_id = w.org_id and a.id = w.agent_id) as "hasAgent",
       exists (select from run r where r.org_id = w.org_id and r.watcher_id = w.id) as "hasActiveRun",
       (select max(q.scheduled_for) from backlog q

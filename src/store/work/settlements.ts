@@ -1,5 +1,6 @@
 import { sql } from "kysely";
 import { type Db, isPassing } from "../pg/database.ts";
+import { storableJson } from "../pg/storable.ts";
 import { unnest } from "../pg/unnest.ts";
 import type { SessionKey } from "./presence.ts";
 
@@ -15,7 +16,14 @@ import type { SessionKey } from "./presence.ts";
  */
 
 export type FinishedStatus = "completed" | "failed" | "timeout" | "cancelled" | "skipped";
-export type SkipReason = "overlap" | "cooldown" | "missed" | "offline_expired" | "no_executor" | "limit";
+export type SkipReason =
+  | "overlap"
+  | "cooldown"
+  | "missed"
+  | "offline_expired"
+  | "no_executor"
+  | "limit"
+  | "budget";
 
 export type Settlement = {
   orgId: string;
@@ -34,6 +42,10 @@ export type Settlement = {
   delayMs?: number;
   output?: string;
   isOutputTruncated?: boolean;
+  /** Of an agent that tells: its answer, for the window beside the output. */
+  answer?: { result: string; structured: unknown } | undefined;
+  /** What people should look at, for the event. */
+  attention?: readonly string[];
   exitCode?: number | undefined;
   signal?: string;
   durationMs?: number | undefined;
@@ -73,6 +85,7 @@ export type Settled = {
   watcherId: string;
   /** Where the attempt was. */
   deviceId: string | null;
+  agentId: string;
   /** Pinned to that device; otherwise what went back to pending waits for any worker. */
   isPinned: boolean;
   dueAt: Date;
@@ -114,6 +127,7 @@ export async function settle(
     delay_ms: ["bigint", (s) => s.delayMs ?? 0],
     output: ["text", (s) => s.output ?? ""],
     is_truncated: ["boolean", (s) => s.isOutputTruncated ?? false],
+    answer: ["text", (s) => answerOf(s)],
     exit_code: ["int", (s) => s.exitCode ?? null],
     signal: ["text", (s) => s.signal ?? ""],
     duration_ms: ["bigint", (s) => s.durationMs ?? null],
@@ -124,7 +138,7 @@ export async function settle(
     -- All that is decided about a run and its watcher is decided in "held": what follows only writes, each statement from
     -- "held" alone. (The planner takes "held" for one row; a join of two of these sets would be a loop within a loop.)
     with locked as materialized (
-      select r.*, i.reporter, c.outcome, c.why, i.skipped_because, i.output, i.is_truncated, i.exit_code, i.signal,
+      select r.*, i.reporter, c.outcome, c.why, i.skipped_because, i.output, i.is_truncated, i.answer, i.exit_code, i.signal,
         i.duration_ms, m.was_pushed_at, m.was_started_at, d.fate,
         -- Only what an executor did counts for or against a watcher.
         d.fate = 'finished' and c.outcome in ('completed', 'failed', 'timeout') as is_counting,
@@ -197,7 +211,7 @@ export async function settle(
       insert into "window" (org_id, id, watcher_id, run_id, window_start, window_end, model_used, extracted_data)
       select h.org_id, h.window_id, h.watcher_id, h.id, h.window_start, h.window_end, 'device-cli',
         jsonb_build_object('kind', 'device_cli_output', 'output', h.output, 'is_truncated', h.is_truncated,
-          'exit_code', h.exit_code)
+          'exit_code', h.exit_code, 'agent_kind', h.agent_kind) || coalesce(h.answer::jsonb, '{}')
       from held h where h.window_id is not null
     ),
     ended as (
@@ -259,12 +273,22 @@ export async function settle(
       where h.is_counting and w.org_id = h.org_id and w.id = h.watcher_id
     )
     select h.org_id as "orgId", h.id as "runId", h.attempt_token as "attemptToken", h.watcher_id as "watcherId",
-      h.device_id as "deviceId", h.is_pinned as "isPinned", h.due_at as "dueAt", h.fate as action, case when h.fate = 'finished' then h.outcome else 'pending' end as status,
+      h.device_id as "deviceId", h.agent_id as "agentId", h.is_pinned as "isPinned", h.due_at as "dueAt", h.fate as action, case when h.fate = 'finished' then h.outcome else 'pending' end as status,
       h.why as reason, h.attempt, h.window_id as "windowId", h.again_at as "notBefore", h.has_backlog as "hasBacklog",
       h.pauses as "isWatcherPaused", coalesce(h.failures, 0) as "consecutiveFailures"
     from held h
   `.execute(db);
   return rows;
+}
+
+/** The keys that an answer adds to `extracted_data`. */
+function answerOf({ answer }: Settlement): string | null {
+  if (!answer) return null;
+  const { result, structured } = answer;
+  return storableJson({
+    ...(result === "" ? {} : { result }),
+    ...(structured === undefined ? {} : { structured }),
+  });
 }
 
 /**

@@ -34,6 +34,8 @@ test("the whole form is read", () => {
   expect(parseConfig(full)).toEqual({
     label: "my laptop",
     maxConcurrency: 2,
+    proxy: undefined,
+    tokenCommand: undefined,
     defaultExecutor: "claude-code",
     executors: {
       "claude-code": {
@@ -46,6 +48,9 @@ test("the whole form is read", () => {
         setEnv: { FOO: "bar" },
         outputLimitBytes: 1_048_576,
         killGraceMs: 5_000,
+        idleTimeoutMs: undefined,
+        expect: "anything",
+        confinement: { runAs: undefined, isIsolated: false },
       },
     },
   });

@@ -23,6 +23,7 @@ const watcher: DueWatcher = {
   lastRunAt: null,
   windowCursorAt: null,
   backoffUntil: null,
+  budget: null,
   hasAgent: true,
   hasActiveRun: false,
   queuedSlotAt: null,

@@ -1,4 +1,4 @@
-import { create, toBinary } from "@bufbuild/protobuf";
+import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { type Completion, CompletionSchema, Outcome } from "../gen/pinion/v1/device_pb.js";
 import type { SessionLimits } from "./timing.ts";
@@ -19,6 +19,12 @@ export interface AttemptResult {
   nextSnapshot?: Uint8Array;
   /** Left out: measured from the start of the handler. */
   durationMs?: number;
+  /** With a failure: the attempt may be made again after this, in ms, and does not count. */
+  retryAfterMs?: number;
+  /** What the device has to say about it. */
+  notes?: string[];
+  /** The last that a program wrote to its standard error. */
+  stderrTail?: string;
 }
 
 const outcomes: Record<AttemptResult["outcome"], Outcome> = {
@@ -38,6 +44,10 @@ export function isResult(value: unknown): value is AttemptResult {
 /** Limits of the protocol's field rules, in bytes. */
 const REASON_BYTES_MAX = 4_000;
 const SIGNAL_BYTES_MAX = 32;
+const STDERR_BYTES_MAX = 8_192;
+const NOTES_MAX = 16;
+const NOTE_BYTES_MAX = 500;
+const RETRY_AFTER_MS_MAX = 7 * 24 * 3_600_000;
 /** Room for everything in a message but the output: ids, reason, framing. */
 const MESSAGE_OVERHEAD_BYTES = 8 * 1024;
 
@@ -59,7 +69,18 @@ export function completionOf(
     signal: truncateUtf8(result.signal ?? "", SIGNAL_BYTES_MAX).text,
     reason: truncateUtf8((result.reason ?? "").toWellFormed(), REASON_BYTES_MAX).text,
     duration: durationFromMs(Math.max(0, Math.round(finite(result.durationMs) ?? measuredMs))),
+    ...laterPart(result),
+    stderrTail: tailUtf8((result.stderrTail ?? "").toWellFormed(), STDERR_BYTES_MAX),
+    notes: (result.notes ?? [])
+      .slice(0, NOTES_MAX)
+      .map((note) => truncateUtf8(note.toWellFormed(), NOTE_BYTES_MAX).text),
   });
+}
+
+function laterPart(result: AttemptResult): MessageInitShape<typeof CompletionSchema> {
+  const ms = finite(result.retryAfterMs);
+  if (ms === undefined || result.outcome !== "failed") return {};
+  return { retryAfter: durationFromMs(Math.min(RETRY_AFTER_MS_MAX, Math.max(0, Math.round(ms)))) };
 }
 
 function finite(value: number | undefined): number | undefined {
@@ -82,6 +103,15 @@ export function fitCompletion(completion: Completion, limits: SessionLimits): Co
   const { text, isTruncated } = truncateUtf8(completion.output, outputBytesMax);
   if (!isTruncated) return completion;
   return create(CompletionSchema, { ...completion, output: text, isOutputTruncated: true });
+}
+
+/** The longest suffix of whole characters that has at most `bytesMax` bytes as UTF-8. */
+function tailUtf8(text: string, bytesMax: number): string {
+  const bytes = Buffer.from(text);
+  if (bytes.length <= bytesMax) return text;
+  let start = bytes.length - bytesMax;
+  while (((bytes[start] ?? 0) & 0xc0) === 0x80) start += 1;
+  return bytes.toString("utf8", start);
 }
 
 /** The longest prefix of whole characters that has at most `bytesMax` bytes as UTF-8. */

@@ -2,7 +2,9 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { statSync } from "node:fs";
 import { hasCode, messageOf } from "../device/errors.ts";
 import { TIMER_MS_MAX } from "../device/lifecycle.ts";
+import { type Confinement, confine, unconfined } from "./confinement.ts";
 import { endGroup } from "./process-group.ts";
+import { Redaction } from "./redaction.ts";
 
 export interface ChildOptions {
   command: [string, ...string[]];
@@ -11,8 +13,16 @@ export interface ChildOptions {
   /** Written to stdin, which is then closed; undefined: stdin is empty from the start. */
   stdin: string | undefined;
   timeoutMs: number | undefined;
+  /** It is ended when it has printed nothing for so long. */
+  idleTimeoutMs?: number | undefined;
   killGraceMs: number;
   outputLimitBytes: number;
+  /** How it is kept apart from the daemon; left out: not at all. */
+  confinement?: Confinement;
+  /** Directories that it is to see although they are hidden. */
+  shown?: string[];
+  /** Taken out of all that it prints, before anybody gets it; see `secretsOf`. */
+  secrets?: readonly string[];
   /** Ends the child and everything it started. */
   signal: AbortSignal;
   onStart(pid: number): void;
@@ -20,8 +30,8 @@ export interface ChildOptions {
 }
 
 export interface ChildEnd {
-  /** `unstartable`: there was no child. `timeout`, `aborted`: we ended it. */
-  kind: "exited" | "timeout" | "aborted" | "unstartable";
+  /** `unstartable`: there was no child. `timeout`, `idle`, `aborted`: we ended it. */
+  kind: "exited" | "timeout" | "idle" | "aborted" | "unstartable";
   exitCode: number | undefined;
   signal: NodeJS.Signals | undefined;
   /** The first `outputLimitBytes` of stdout, cut between characters. */
@@ -30,6 +40,8 @@ export interface ChildEnd {
   /** The last of stderr, whole lines where possible. */
   stderrTail: string;
   durationMs: number;
+  /** Secrets that were taken out of what it printed. */
+  hiddenSecrets: number;
   /** Why it could not be started, for people. */
   problem: string | undefined;
 }
@@ -50,6 +62,10 @@ export async function runChild(options: ChildOptions): Promise<ChildEnd> {
   const startedAt = performance.now();
   const stdout = new Head(options.outputLimitBytes);
   const stderr = new Tail(STDERR_TAIL_BYTES);
+  const redactions = {
+    stdout: new Redaction(options.secrets ?? []),
+    stderr: new Redaction(options.secrets ?? []),
+  };
   const end = (kind: ChildEnd["kind"], rest: Partial<ChildEnd> = {}): ChildEnd => ({
     kind,
     exitCode: undefined,
@@ -58,6 +74,7 @@ export async function runChild(options: ChildOptions): Promise<ChildEnd> {
     isOutputTruncated: stdout.isTruncated,
     stderrTail: stderr.text(),
     durationMs: performance.now() - startedAt,
+    hiddenSecrets: redactions.stdout.count + redactions.stderr.count,
     problem: undefined,
     ...rest,
   });
@@ -65,12 +82,22 @@ export async function runChild(options: ChildOptions): Promise<ChildEnd> {
   const missing = problemWithDirectory(options.cwd);
   if (missing !== undefined) return end("unstartable", { problem: missing });
   if (options.signal.aborted) return end("aborted");
-  const [program, ...args] = options.command;
+  const confinement = options.confinement ?? unconfined;
+  const start = confine(confinement, {
+    command: options.command,
+    env: options.env,
+    cwd: options.cwd,
+    shown: options.shown ?? [],
+  });
+  const [program] = options.command;
+  if ("missing" in start) return end("unstartable", { problem: missingProgram(start.missing) });
+  const [starter, ...args] = start.command;
   let child: ChildProcess;
   try {
-    child = spawn(program, args, {
+    child = spawn(starter, args, {
       cwd: options.cwd,
-      env: options.env,
+      env: start.env,
+      ...(start.uid === undefined ? {} : { uid: start.uid, gid: start.gid }),
       detached: process.platform !== "win32",
       windowsHide: true,
       stdio: [options.stdin === undefined ? "ignore" : "pipe", "pipe", "pipe"],
@@ -80,14 +107,16 @@ export async function runChild(options: ChildOptions): Promise<ChildEnd> {
   }
   const exit = exitOf(child);
   const closed = new Promise<void>((resolve) => child.once("close", () => resolve()));
-  child.stdout?.on("data", (data: Buffer) => {
-    stdout.add(data);
-    options.onOutput("stdout", data);
-  });
-  child.stderr?.on("data", (data: Buffer) => {
-    stderr.add(data);
-    options.onOutput("stderr", data);
-  });
+  const kept = { stdout, stderr };
+  let heard = () => {};
+  const pass = (stream: "stdout" | "stderr", data: Buffer) => {
+    heard();
+    if (data.length === 0) return;
+    kept[stream].add(data);
+    options.onOutput(stream, data);
+  };
+  child.stdout?.on("data", (data: Buffer) => pass("stdout", redactions.stdout.add(data)));
+  child.stderr?.on("data", (data: Buffer) => pass("stderr", redactions.stderr.add(data)));
   for (const pipe of [child.stdin, child.stdout, child.stderr]) {
     // EPIPE when a program does not read its stdin; nothing follows from it.
     pipe?.on("error", () => {});
@@ -101,6 +130,7 @@ export async function runChild(options: ChildOptions): Promise<ChildEnd> {
   child.stdin?.end(options.stdin);
 
   const ending = endingOf(pid, exit, options);
+  heard = ending.heard;
   const { exitCode, signal } = await exit;
   const kind = ending.kind();
   // What the program leaves behind in its group belongs to the attempt, and ends with it.
@@ -111,27 +141,31 @@ export async function runChild(options: ChildOptions): Promise<ChildEnd> {
   await within(closed, DRAIN_MS);
   child.stdout?.destroy();
   child.stderr?.destroy();
+  pass("stdout", redactions.stdout.end());
+  pass("stderr", redactions.stderr.end());
   return end(kind, { exitCode, signal });
 }
 
 /** Output of leftovers is still read for a moment before they are ended: a shell's last `&` may be writing. */
 async function endGroupAfterExit(pid: number, closed: Promise<void>, options: ChildOptions): Promise<void> {
   await within(closed, Math.min(DRAIN_MS, 500));
-  await endGroup(pid, { graceMs: options.killGraceMs });
+  await endGroup(pid, { graceMs: options.killGraceMs, isIsolated: isIsolated(options) });
 }
+
+const isIsolated = (options: ChildOptions) => options.confinement?.bwrap !== undefined;
 
 /** Ends the group at the timeout or the abort, whichever is first, unless the child exits before. */
 function endingOf(
   pid: number,
   exit: Promise<unknown>,
   options: ChildOptions,
-): { kind(): "exited" | "timeout" | "aborted"; ended(): Promise<void> } {
-  let kind: "exited" | "timeout" | "aborted" = "exited";
+): { kind(): Exclude<ChildEnd["kind"], "unstartable">; ended(): Promise<void>; heard(): void } {
+  let kind: Exclude<ChildEnd["kind"], "unstartable"> = "exited";
   let ended: Promise<void> = Promise.resolve();
-  const begin = (why: "timeout" | "aborted") => {
+  const begin = (why: "timeout" | "idle" | "aborted") => {
     if (kind !== "exited") return;
     kind = why;
-    ended = endGroup(pid, { graceMs: options.killGraceMs });
+    ended = endGroup(pid, { graceMs: options.killGraceMs, isIsolated: isIsolated(options) });
   };
   const onAbort = () => begin("aborted");
   options.signal.addEventListener("abort", onAbort, { once: true });
@@ -139,11 +173,17 @@ function endingOf(
     options.timeoutMs === undefined
       ? undefined
       : setTimeout(() => begin("timeout"), Math.min(options.timeoutMs, TIMER_MS_MAX));
+  const { idleTimeoutMs } = options;
+  const idleTimer =
+    idleTimeoutMs === undefined
+      ? undefined
+      : setTimeout(() => begin("idle"), Math.min(idleTimeoutMs, TIMER_MS_MAX));
   void exit.then(() => {
     clearTimeout(timer);
+    clearTimeout(idleTimer);
     options.signal.removeEventListener("abort", onAbort);
   });
-  return { kind: () => kind, ended: () => ended };
+  return { kind: () => kind, ended: () => ended, heard: () => void idleTimer?.refresh() };
 }
 
 interface Exit {
@@ -174,15 +214,17 @@ function problemWithDirectory(cwd: string | undefined): string | undefined {
 }
 
 function startProblem(program: string, error: unknown): string {
-  if (hasCode(error, "ENOENT")) {
-    return program.includes("/")
-      ? `${program} does not exist; correct "command"`
-      : `command not found: ${program}; install it, or give its full path in "command" (a service often has a shorter PATH than your shell)`;
-  }
+  if (hasCode(error, "ENOENT")) return missingProgram(program);
   if (hasCode(error, "EACCES")) return `${program} may not be executed; check its permissions`;
   if (hasCode(error, "E2BIG"))
     return `${program} was given more arguments or environment than the system takes`;
   return `${program} could not be started: ${messageOf(error)}`;
+}
+
+function missingProgram(program: string): string {
+  return program.includes("/")
+    ? `${program} does not exist; correct "command"`
+    : `command not found: ${program}; install it, or give its full path in "command" (a service often has a shorter PATH than your shell)`;
 }
 
 async function within(promise: Promise<void>, ms: number): Promise<void> {

@@ -1,10 +1,10 @@
-import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { isAbsolute, join, resolve } from "node:path";
 import { parse, TomlError } from "smol-toml";
 import { z } from "zod";
-import { messageOf } from "../device/errors.ts";
 import { checkProxySetting, type ProxySetting } from "../network/proxy.ts";
+import { readRegularFileSync } from "../regular-file.ts";
+import type { ConfinementSettings } from "./confinement.ts";
 import { parseBytes, parseDurationMs } from "./quantities.ts";
 
 /** How one kind of agent is started. */
@@ -18,12 +18,18 @@ export interface ExecutorConfig {
   timeoutMs: number | undefined;
   /** Absolute; undefined: the daemon's. */
   cwd: string | undefined;
+  /** It is ended when it has printed nothing for so long; undefined: silence is fine. */
+  idleTimeoutMs: number | undefined;
+  /** `output`: one that ends well and has printed nothing has failed. */
+  expect: "anything" | "output";
   /** Names of variables that are handed down from the daemon's environment. Nothing else is. */
   env: string[];
   setEnv: Record<string, string>;
   outputLimitBytes: number;
   /** From SIGTERM to SIGKILL. */
   killGraceMs: number;
+  /** How far it is kept apart from the daemon. */
+  confinement: ConfinementSettings;
 }
 
 export interface DeviceConfig {
@@ -31,6 +37,8 @@ export interface DeviceConfig {
   maxConcurrency: number;
   /** The kind that runs assignments that name none. */
   defaultExecutor: string | undefined;
+  /** Prints the device's token, which then need not be in its identity file. */
+  tokenCommand: [string, ...string[]] | undefined;
   /** Between this device and its server. Undefined: what the daemon's environment says. */
   proxy: ProxySetting | undefined;
   executors: Record<string, ExecutorConfig>;
@@ -60,8 +68,23 @@ export class ConfigError extends Error {
   }
 }
 
-/** Handed down by default: what programs need to find themselves, and nothing that costs money. */
-export const DEFAULT_ENV =
+/** What programs need to reach the world from behind a proxy, and to trust what that shows them. */
+export const NETWORK_ENV = [
+  ...[
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+  ],
+  ...["NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"],
+  ...["GIT_SSL_CAINFO", "AWS_CA_BUNDLE", "CARGO_HTTP_CAINFO", "PIP_CERT"],
+];
+
+const OWN_ENV =
   process.platform === "win32"
     ? ["PATH", "PATHEXT", "SYSTEMROOT", "COMSPEC", "TEMP", "TMP", "USERPROFILE", "APPDATA", "LOCALAPPDATA"]
     : [
@@ -78,6 +101,11 @@ export const DEFAULT_ENV =
         "XDG_RUNTIME_DIR",
       ];
 
+/** Handed down by default: what programs need to find themselves and the world, and nothing that costs money. */
+export const DEFAULT_ENV = [...OWN_ENV, ...NETWORK_ENV];
+
+/** A configuration is a page or two. */
+const CONFIG_BYTES_MAX = 1024 * 1024;
 const OUTPUT_LIMIT_BYTES_MAX = 16 * 1024 * 1024;
 const KIND = /^[a-z0-9][a-z0-9._-]*$/;
 
@@ -119,19 +147,26 @@ const variableName = z
   .string()
   .regex(/^[A-Za-z_][A-Za-z0-9_]*$/, "is not the name of an environment variable");
 
+const command = z.array(z.string()).transform(([program, ...args], context): [string, ...string[]] => {
+  if (program !== undefined && program !== "") return [program, ...args];
+  context.addIssue({ code: "custom", message: 'names no program; write for example ["claude", "-p"]' });
+  return z.NEVER;
+});
+
 const executorSchema = z.strictObject({
-  command: z.array(z.string()).transform(([program, ...args], context): [string, ...string[]] => {
-    if (program !== undefined && program !== "") return [program, ...args];
-    context.addIssue({ code: "custom", message: 'names no program; write for example ["claude", "-p"]' });
-    return z.NEVER;
-  }),
+  command,
   stdin: z.enum(["prompt", "assignment", "none"]).default("prompt"),
   timeout: duration.optional(),
+  idle_timeout: duration.optional(),
+  expect: z.enum(["anything", "output"]).default("anything"),
   cwd: z.string().min(1).optional(),
   env: z.array(variableName).optional(),
+  env_add: z.array(variableName).default([]),
   set_env: z.record(variableName, z.string()).default({}),
   output_limit: size.default(1024 * 1024),
   kill_grace: duration.default(5_000),
+  run_as: z.string().min(1).max(64).optional(),
+  isolate: z.boolean().optional(),
 });
 
 const configSchema = z.strictObject({
@@ -140,9 +175,12 @@ const configSchema = z.strictObject({
       label: z.string().min(1).max(100).optional(),
       max_concurrency: z.int().min(1).max(64).default(1),
       default_executor: z.string().optional(),
+      token_command: command.optional(),
       proxy: proxy.optional(),
+      run_as: z.string().min(1).max(64).optional(),
+      isolate: z.boolean().default(false),
     })
-    .default({ max_concurrency: 1 }),
+    .default({ max_concurrency: 1, isolate: false }),
   executors: z
     .record(z.string().regex(KIND, "a kind is made of a-z, 0-9, '.', '_' and '-'").max(64), executorSchema)
     .default({}),
@@ -150,13 +188,11 @@ const configSchema = z.strictObject({
 
 /** Reads the configuration. Throws ConfigError, also if the file cannot be read. */
 export function loadConfig(path: string): DeviceConfig {
-  let text: string;
-  try {
-    text = readFileSync(path, "utf8");
-  } catch (error) {
-    throw new ConfigError(path, [{ line: undefined, key: "", message: messageOf(error) }]);
-  }
-  return parseConfig(text, { file: path });
+  // A link is a person's choice of where the file lies.
+  const found = readRegularFileSync(path, { bytesMax: CONFIG_BYTES_MAX, isLinkFollowed: true });
+  if (found.kind === "read") return parseConfig(found.bytes.toString("utf8"), { file: path });
+  const message = found.kind === "absent" ? "there is no such file" : found.problem;
+  throw new ConfigError(path, [{ line: undefined, key: "", message }]);
 }
 
 /** The configuration of a TOML text. Throws ConfigError that names every problem with its line and key. */
@@ -193,9 +229,10 @@ export function parseConfig(text: string, options: { file?: string } = {}): Devi
     label: device.label,
     maxConcurrency: device.max_concurrency,
     defaultExecutor,
+    tokenCommand: device.token_command,
     proxy: device.proxy,
     executors: Object.fromEntries(
-      Object.entries(executors).map(([kind, executor]) => [kind, executorOf(kind, executor)]),
+      Object.entries(executors).map(([kind, executor]) => [kind, executorOf(kind, executor, device)]),
     ),
   };
 }
@@ -206,17 +243,27 @@ export function findExecutor(config: DeviceConfig, agentKind: string): ExecutorC
   return kind !== undefined && Object.hasOwn(config.executors, kind) ? config.executors[kind] : undefined;
 }
 
-function executorOf(kind: string, executor: z.output<typeof executorSchema>): ExecutorConfig {
+function executorOf(
+  kind: string,
+  executor: z.output<typeof executorSchema>,
+  device: z.output<typeof configSchema>["device"],
+): ExecutorConfig {
   return {
     kind,
     command: executor.command,
     stdin: executor.stdin,
     timeoutMs: executor.timeout,
     cwd: executor.cwd === undefined ? undefined : expandHome(executor.cwd),
-    env: executor.env ?? DEFAULT_ENV,
+    idleTimeoutMs: executor.idle_timeout,
+    expect: executor.expect,
+    env: [...new Set([...(executor.env ?? DEFAULT_ENV), ...executor.env_add])],
     setEnv: executor.set_env,
     outputLimitBytes: executor.output_limit,
     killGraceMs: executor.kill_grace,
+    confinement: {
+      runAs: executor.run_as ?? device.run_as,
+      isIsolated: executor.isolate ?? device.isolate,
+    },
   };
 }
 
@@ -250,7 +297,7 @@ function problemsOf(issue: z.core.$ZodIssue, text: string): ConfigProblem[] {
 
 function knownKeys(path: string[]): string[] {
   if (path.length === 0) return Object.keys(configSchema.shape);
-  if (path[0] === "device") return ["label", "max_concurrency", "default_executor", "proxy"];
+  if (path[0] === "device") return Object.keys(configSchema.shape.device.def.innerType.shape);
   return path[0] === "executors" ? Object.keys(executorSchema.shape) : [];
 }
 
