@@ -107,7 +107,7 @@ test("runs that ended while no partition was there are kept, and go with their a
 test("two replicas that tend the partitions at once do it once", async () => {
   const { db } = database;
   await using first = await hold(db);
-  expect((await retention.tendPartitions(first.tx, 30))?.created).toHaveLength(8);
+  expect((await retention.tendPartitions(first.tx, 30))?.created).toHaveLength(12);
   await using second = await hold(db);
   expect(await retention.tendPartitions(second.tx, 30)).toBeNull();
   await first.commit();
