@@ -66,6 +66,10 @@ export async function printRun(cli: Cli, clients: Clients, run: Run): Promise<vo
   const texts = answer === "" ? [plainLines(output)] : [plainLines(answer)];
   if (structured !== undefined) texts.push(plainLines(JSON.stringify(structured, null, 2)));
   for (const text of texts) if (text) cli.out(`\n${text}`);
+  if (run.stderrTail) {
+    cli.out(`\n${cli.colors.dim("standard error, its end:")}`);
+    cli.out(plainLines(run.stderrTail));
+  }
   if (answer !== "" && run.hasTranscript) cli.note(`what it did: pinion runs transcript ${run.id}`);
 }
 

@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { statSync } from "node:fs";
+import type { Readable, Writable } from "node:stream";
 import { hasCode, messageOf } from "../device/errors.ts";
 import { TIMER_MS_MAX } from "../device/lifecycle.ts";
 import { type Confinement, confine, unconfined } from "./confinement.ts";
@@ -12,6 +13,8 @@ export interface ChildOptions {
   env: Record<string, string>;
   /** Written to stdin, which is then closed; undefined: stdin is empty from the start. */
   stdin: string | undefined;
+  /** Given the program's pipes once it runs: then stdin stays open after `stdin` was written, and is the caller's to end. */
+  onPipes?: (pipes: { stdin: Writable; stdout: Readable }) => void;
   timeoutMs: number | undefined;
   /** It is ended when it has printed nothing for so long. */
   idleTimeoutMs?: number | undefined;
@@ -100,7 +103,11 @@ export async function runChild(options: ChildOptions): Promise<ChildEnd> {
       ...(start.uid === undefined ? {} : { uid: start.uid, gid: start.gid }),
       detached: process.platform !== "win32",
       windowsHide: true,
-      stdio: [options.stdin === undefined ? "ignore" : "pipe", "pipe", "pipe"],
+      stdio: [
+        options.stdin === undefined && options.onPipes === undefined ? "ignore" : "pipe",
+        "pipe",
+        "pipe",
+      ],
     });
   } catch (error) {
     return end("unstartable", { problem: startProblem(program, error) });
@@ -127,7 +134,10 @@ export async function runChild(options: ChildOptions): Promise<ChildEnd> {
     return end("unstartable", { problem: startProblem(program, failure.error) });
   }
   options.onStart(pid);
-  child.stdin?.end(options.stdin);
+  if (options.onPipes !== undefined && child.stdin !== null && child.stdout !== null) {
+    if (options.stdin !== undefined) child.stdin.write(options.stdin);
+    options.onPipes({ stdin: child.stdin, stdout: child.stdout });
+  } else child.stdin?.end(options.stdin);
 
   const ending = endingOf(pid, exit, options);
   heard = ending.heard;
