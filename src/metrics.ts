@@ -39,6 +39,7 @@ export type Metrics = {
 export type MetricSources = {
   isServing(): boolean;
   isBusUp(): boolean;
+  clockDoubtMs(): number;
   hub(): { sessions: number; attempts: number };
   pools: Record<"work" | "requests", () => { open: number; idle: number; waiting: number }>;
   /** Of the whole database; undefined while it cannot be had. */
@@ -61,7 +62,16 @@ export const pendingPlaces = ["connected", "away", "none"] as const;
 export const batchKinds = ["claims", "acceptances", "completions", "settlements", "beats", "rings"] as const;
 export type BatchKind = (typeof batchKinds)[number];
 
-const endedStatuses = ["completed", "failed", "timeout", "cancelled", "skipped", "retried", "withdrawn"];
+const endedStatuses = [
+  "completed",
+  "failed",
+  "timeout",
+  "cancelled",
+  "skipped",
+  "retried",
+  "deferred",
+  "withdrawn",
+];
 const skipReasons = ["overlap", "cooldown", "missed", "offline_expired", "no_executor"];
 const reapRules = [
   ...["stream_broken", "silent", "never_beat", "never_accepted", "overdue", "cancelled"],
@@ -216,6 +226,11 @@ function observe(registers: Registry[], sources: MetricSources): void {
   );
   gauge("pinion_bus_up", "1 while this replica hears of the others' commits", (g) =>
     g.set(sources.isBusUp() ? 1 : 0),
+  );
+  gauge(
+    "pinion_database_clock_doubt_seconds",
+    "By how much the database's clock is ahead of what this replica's clocks say, while that is in doubt; else 0",
+    (g) => g.set(sources.clockDoubtMs() / 1000),
   );
   gauge("pinion_devices_connected", "Devices whose stream is at this replica", (g) =>
     g.set(sources.hub().sessions),

@@ -7,6 +7,7 @@ import type { ReplicaConfig } from "../config.ts";
 import { newId } from "../ids.ts";
 import { createLogger, type Logger } from "../log.ts";
 import { createMetrics } from "../metrics.ts";
+import { type Clock, startClock } from "../scheduler/clock.ts";
 import { retainOnce } from "../scheduler/retention.ts";
 import { warmUp } from "../scheduler/warm-up.ts";
 import { requireRules } from "../server/access/guard.ts";
@@ -81,7 +82,14 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
   const { config, replicaId, log, opened } = foundation;
   const storage = await openStorage(foundation, { keepBootstrapToken: options.keepBootstrapToken });
   const { db } = storage.work;
-  await retainOnce(db, { days: config.retentionDays, conversationDays: config.conversationDays, log });
+  let loops: Loops | undefined;
+  const clock = await startClock({
+    ...{ db, log, replicaId, policy: config.clockJump },
+    onBack: () => loops?.replanner.now(),
+  });
+  opened.defer(() => clock.stop());
+  if (clock.doubtMs() === 0)
+    await retainOnce(db, { days: config.retentionDays, conversationDays: config.conversationDays, log });
   await warmUp(db, config.failures);
 
   const replica = { id: replicaId, address: `${reachableHost(config.host)}:${config.port}` };
@@ -91,7 +99,6 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
   );
 
   let isStopping = false;
-  let loops: Loops | undefined;
   const access = buildAccess(foundation, storage);
   const work = await buildWork(foundation, storage, access, {
     onBacklog: () => loops?.materializer.poke(),
@@ -104,8 +111,11 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
     },
   });
   const health = new HealthState();
-  loops = startLoops(foundation, storage, access, work, { health, replica, isStopping: () => isStopping });
-  observe(foundation, storage, work, health);
+  loops = startLoops(foundation, storage, access, work, {
+    ...{ health, replica, clock },
+    isStopping: () => isStopping,
+  });
+  observe(foundation, storage, work, { health, clock });
 
   const stopping = new AbortController();
   const poke = () => loops?.materializer.poke();
@@ -149,11 +159,12 @@ function observe(
   { metrics, log }: Foundation,
   { work, requests }: Storage,
   { bus, hub }: Work,
-  health: HealthState,
+  { health, clock }: { health: HealthState; clock: Pick<Clock, "doubtMs"> },
 ): void {
   metrics.observe({
     isServing: () => health.isServing,
     isBusUp: () => bus.isUp(),
+    clockDoubtMs: () => clock.doubtMs(),
     hub: () => hub.stats(),
     pools: { work: () => work.stats(), requests: () => requests.stats() },
     database: createNumbers({ db: requests.db, log }),

@@ -36,6 +36,8 @@ export type Report = {
   startedAt?: number;
   /** Of a turn: what its conversation's next one is given. */
   nextSnapshot?: Uint8Array | undefined;
+  /** Of a failure: the attempt may be made again after this, and does not count. */
+  laterMs?: number;
   /** What its agent says of its work; undefined: the executor tells nothing. */
   agent?: AgentReport | undefined;
 };
@@ -285,6 +287,7 @@ function settlementOf(report: Report): Settlement {
     deviceId: report.deviceId,
     action: "finish_or_retry",
     status: report.status,
+    ...(report.laterMs === undefined ? {} : { laterMs: report.laterMs }),
     ...textsOf(report),
     isOutputTruncated: report.isOutputTruncated,
     exitCode: report.exitCode,

@@ -2,8 +2,10 @@ import { refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import type { Quotas } from "../store/people/quotas.ts";
 import { type Db, isPassing, isUnavailable, transaction } from "../store/pg/database.ts";
+import { isOpen as isInDoubt } from "../store/work/clock-jumps.ts";
 import * as events from "../store/work/events.ts";
 import * as schedules from "../store/work/schedules.ts";
+import { type Clock, ClockInDoubt, elapsedMs } from "./clock.ts";
 import type { HeldClaim } from "./dispatcher.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { type Loop, startLoop } from "./loop.ts";
@@ -33,6 +35,9 @@ export const slotsPerTransactionMax = 5_000;
 const passedOverMs = 1;
 const passedOverMsMax = 50;
 
+/** How soon to look again while the database's clock is in doubt. */
+const inDoubtMs = 1_000;
+
 type PassOptions = {
   doorbell: Doorbell;
   log: Logger;
@@ -40,6 +45,8 @@ type PassOptions = {
   quotas?: Quotas;
   /** Claims runs that were just written for devices of this replica, in the transaction that wrote them. */
   claimHere?: ((tx: Db, runs: readonly schedules.RecordedRun[]) => Promise<HeldClaim>) | undefined;
+  /** Judges the time by which the slots are due. Without one it is taken as it is. */
+  clock?: Pick<Clock, "require">;
 };
 
 /** Runs of a pass that are claimed with it. Beyond, claims are made beside the passes, and other watchers do not wait for them. */
@@ -83,6 +90,12 @@ export async function recordDue(
   for (let round = 0; round < roundsBeforeEditMax; round++) {
     const watcher = await schedules.lockOne(tx, { orgId, watcherId });
     if (!watcher?.nextDueAt || watcher.nextDueAt > watcher.now) return recorded;
+    if (round === 0 && (await isInDoubt(tx))) {
+      refuse(
+        "failed_precondition",
+        "the database's clock jumped, so it is not known which slots are due; `pinion doctor` says more",
+      );
+    }
     const plan = planDue(watcher);
     if (quotas) await keepWithin(tx, quotas, [plan]);
     recorded.push(...(await write(tx, [plan])).map(eventOf));
@@ -112,11 +125,13 @@ async function pass(
   let isClaiming = false;
   try {
     const runs = await transaction(db, async (tx) => {
+      const sentAtMs = elapsedMs();
       // Of a try that lost against others.
       claim?.drop();
       claim = undefined;
       isClaiming = false;
       const watchers = await lock(tx);
+      if (watchers[0]) options.clock?.require(watchers[0].now, sentAtMs);
       names = watchers;
       const slotsMax = shareOf(watchers.length);
       const plans = watchers.map((watcher) => plan(watcher, slotsMax));
@@ -227,29 +242,41 @@ export function startMaterializer(options: {
   log: Logger;
   quotas: Quotas;
   claimHere: NonNullable<PassOptions["claimHere"]>;
+  clock: NonNullable<PassOptions["clock"]>;
   sweepMs: number;
 }): Loop {
   let isBehind = false;
   let againMs = passedOverMs;
+
+  /** Answers how long it may sleep. */
+  async function materialize(): Promise<number> {
+    const due = isBehind ? await catchUp(options) : await materializeOnce(options.db, options);
+    isBehind = due >= watchersPerPassMax;
+    if (isBehind) return 0;
+    const { nextDueMs, hasBacklog } = await schedules.lookAhead(options.db);
+    if (hasBacklog && (await materializeBacklogOnce(options.db, options)) > 0) return 0;
+    // It fell due while the last pass was under way.
+    if (nextDueMs === 0 && due > 0) return 0;
+    if (nextDueMs === 0 || hasBacklog) {
+      const waitMs = againMs;
+      againMs = Math.min(2 * againMs, passedOverMsMax);
+      return waitMs;
+    }
+    againMs = passedOverMs;
+    // A fraction of a millisecond early: by the time that the statement is there, the slot is due.
+    return Math.min(Math.floor(nextDueMs ?? options.sweepMs), options.sweepMs);
+  }
+
   return startLoop({
     name: "materializer",
     log: options.log,
     async pass() {
-      const due = isBehind ? await catchUp(options) : await materializeOnce(options.db, options);
-      isBehind = due >= watchersPerPassMax;
-      if (isBehind) return 0;
-      const { nextDueMs, hasBacklog } = await schedules.lookAhead(options.db);
-      if (hasBacklog && (await materializeBacklogOnce(options.db, options)) > 0) return 0;
-      // It fell due while the last pass was under way.
-      if (nextDueMs === 0 && due > 0) return 0;
-      if (nextDueMs === 0 || hasBacklog) {
-        const waitMs = againMs;
-        againMs = Math.min(2 * againMs, passedOverMsMax);
-        return waitMs;
+      try {
+        return await materialize();
+      } catch (error) {
+        if (!(error instanceof ClockInDoubt)) throw error;
+        return inDoubtMs;
       }
-      againMs = passedOverMs;
-      // A fraction of a millisecond early: by the time that the statement is there, the slot is due.
-      return Math.min(Math.floor(nextDueMs ?? options.sweepMs), options.sweepMs);
     },
   });
 }

@@ -247,6 +247,7 @@ export function reportOf(
     durationMs: completion.duration ? durationMs(completion.duration) : undefined,
     nextSnapshot: completion.nextSnapshot,
     agent: agentReportOf(completion),
+    ...(completion.retryAfter ? { laterMs: durationMs(completion.retryAfter) } : {}),
     ...(accepting && { pushedAt: accepting.pushedAt, startedAt: accepting.acceptedAt }),
   };
 }

@@ -119,6 +119,7 @@ function reportFields({
     hasTranscript,
     result,
     ...{ modelUsed: told.modelUsed, stopReason: told.stopReason, denials: told.denials, notes: told.notes },
+    stderrTail: told.stderrTail,
     ...(usage ? { usage } : {}),
     ...(executor ? { executor } : {}),
     ...(keptWorkspace ? { keptWorkspace } : {}),

@@ -29,6 +29,8 @@ export type LateReport = AttemptName & {
   isOutputTruncated: boolean;
   /** Of an agent that tells. */
   answer?: Settlement["answer"];
+  /** It failed for a reason that passes. */
+  laterMs?: number | undefined;
   exitCode: number | undefined;
   signal: string;
   reason: string;
@@ -131,6 +133,7 @@ async function storeRound(tx: Db, reports: readonly LateReport[], policy: Failur
     output: ["text", (r) => r.output],
     is_truncated: ["boolean", (r) => r.isOutputTruncated],
     answer: ["text", (r) => answerOf(r)],
+    is_later: ["boolean", (r) => r.laterMs !== undefined],
     exit_code: ["int", (r) => r.exitCode ?? null],
     signal: ["text", (r) => r.signal],
     why: ["text", (r) => r.reason],
@@ -150,7 +153,7 @@ async function storeRound(tx: Db, reports: readonly LateReport[], policy: Failur
           when i.outcome = 'completed' then 'settles'
           -- A failure ends what waits for no further attempt, and what Pinion had given up on; what a person has cancelled stays so.
           when i.outcome in ('failed', 'timeout') and (case when r.id is not null
-            then (p.entry->>'attempt')::int >= s.max_attempts else s.status <> 'cancelled' end) then 'settles'
+            then not i.is_later and (p.entry->>'attempt')::int >= s.max_attempts else s.status <> 'cancelled' end) then 'settles'
           when i.outcome = 'cancelled' and i.output <> '' and r.id is null and s.status = 'cancelled' then 'settles'
           -- The answer to a cancel says that the program is gone, and nothing else.
           when i.outcome = 'cancelled' and i.output = '' then 'nothing'
@@ -254,7 +257,7 @@ async function storeRound(tx: Db, reports: readonly LateReport[], policy: Failur
       -- A claim that was withdrawn did not count; as its program has run, it does.
       update run r set attempt = greatest(r.attempt, h.attempt)
       from held h
-      where h.fate = 'kept' and h.is_live and h.was = 'pending' and h.outcome in ('failed', 'timeout') and r.org_id = h.org_id and r.id = h.run_id
+      where h.fate = 'kept' and h.is_live and h.was = 'pending' and h.outcome in ('failed', 'timeout') and not h.is_later and r.org_id = h.org_id and r.id = h.run_id
     ),
     stored as (
       insert into "window" (org_id, id, watcher_id, run_id, window_start, window_end, model_used, extracted_data)

@@ -79,10 +79,7 @@ test("a verdict that is newer than the device makes it keep the completion and s
   await until(() => filesIn(stateDir).length === 0, "the file is gone");
 });
 
-test.each([
-  [CompletionVerdict.INVALID, "invalid"],
-  [CompletionVerdict.UNKNOWN, "unknown"],
-] as const)(
+test.each([[CompletionVerdict.INVALID], [CompletionVerdict.UNKNOWN]] as const)(
   "verdict %s sets the completion aside for a person, and it is not sent again",
   async (verdict) => {
     const peer = await startPeer();
@@ -105,9 +102,11 @@ test("output is cut to the session's limit between two characters, and says so",
   const session = await peer.session();
   session.assign();
   const completion = await session.next("complete");
-  expect(Buffer.byteLength(completion.output)).toBeGreaterThan(990);
+  expect(Buffer.byteLength(completion.output)).toBeGreaterThan(950);
   expect(Buffer.byteLength(completion.output)).toBeLessThanOrEqual(1_000);
-  expect("aé€😀".repeat(500).startsWith(completion.output)).toBe(true);
+  const whole = "aé€😀".repeat(500);
+  const [head, tail] = completion.output.split(/\n… \[\d+ bytes omitted\] …\n/);
+  expect(whole.startsWith(head!) && whole.endsWith(tail!)).toBe(true);
   expect(completion.isOutputTruncated).toBe(true);
 });
 
@@ -118,7 +117,9 @@ test("a result within no message limit would end the stream for ever: it is cut 
   });
   const session = await peer.session();
   session.assign();
-  expect((await session.next("complete")).output.length).toBe(8_192);
+  const { output } = await session.next("complete");
+  expect(Buffer.byteLength(output)).toBeGreaterThan(8_100);
+  expect(Buffer.byteLength(output)).toBeLessThanOrEqual(8_192);
 });
 
 test("what a handler says is brought within the protocol's rules", async () => {

@@ -361,6 +361,13 @@ export declare type Run = Message<"pinion.v1.Run"> & {
    * @generated from field: string result = 49;
    */
   result: string;
+
+  /**
+   * The last that its program wrote to its standard error, however it ended; at most 8 KiB.
+   *
+   * @generated from field: string stderr_tail = 50;
+   */
+  stderrTail: string;
 };
 
 /**
