@@ -108,6 +108,12 @@ export const serverSettings = z.object({
     "Age at which a stream is drained, ± 10 % (milliseconds)",
   ),
   PINION_SWEEP_INTERVAL_MS: milliseconds(15_000, "How often lost notifications are made good"),
+  PINION_LOOK_AHEAD_MS: count(
+    2_000,
+    0,
+    60_000,
+    "How long before they are due runs are recorded, and claimed for connected devices; 0: when they are due (milliseconds)",
+  ),
   PINION_REAP_INTERVAL_MS: milliseconds(5_000, "How often lost attempts are looked for"),
   PINION_RETRY_BACKOFF_MS: milliseconds(
     10_000,
@@ -126,12 +132,6 @@ export const serverSettings = z.object({
     3_650,
     "After how long a conversation in which nobody spoke is forgotten, with its snapshot (days)",
   ),
-  PINION_CLOCK_JUMP: z
-    .enum(["confirm", "wait", "ignore"])
-    .default("confirm")
-    .describe(
-      "When the database's clock jumps forward by more than an hour: delete and record nothing until it is confirmed or gone, until it has stayed for an hour, or take it as it is",
-    ),
   PINION_MESSAGE_BYTES_MAX: count(
     4_194_304,
     65_536,
@@ -276,9 +276,9 @@ export type ReplicaConfig = {
     references: References;
   };
   sweepIntervalMs: number;
+  lookAheadMs: number;
   retentionDays: number;
   conversationDays: number;
-  clockJump: "confirm" | "wait" | "ignore";
   shutdownMs: number;
   metricsToken: string | undefined;
   tracing: TracingConfig | undefined;
@@ -386,9 +386,9 @@ export function replicaConfig(env: Record<string, string | undefined>): ReplicaC
       ),
     },
     sweepIntervalMs: s.PINION_SWEEP_INTERVAL_MS,
+    lookAheadMs: s.PINION_LOOK_AHEAD_MS,
     retentionDays: s.PINION_RETENTION_DAYS,
     conversationDays: s.PINION_CONVERSATION_DAYS,
-    clockJump: s.PINION_CLOCK_JUMP,
     trustedProxies: s.PINION_TRUSTED_PROXIES,
     shutdownMs: s.PINION_SHUTDOWN_MS,
     metricsToken: s.PINION_METRICS_TOKEN,

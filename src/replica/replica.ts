@@ -4,10 +4,10 @@
  */
 import { within } from "../abort.ts";
 import type { ReplicaConfig } from "../config.ts";
+import { DatabaseClock } from "../database-clock.ts";
 import { newId } from "../ids.ts";
 import { createLogger, type Logger } from "../log.ts";
 import { createMetrics } from "../metrics.ts";
-import { type Clock, startClock } from "../scheduler/clock.ts";
 import { retainOnce } from "../scheduler/retention.ts";
 import { warmUp } from "../scheduler/warm-up.ts";
 import { requireRules } from "../server/access/guard.ts";
@@ -75,21 +75,15 @@ async function layFoundation(
   const tracer = config.tracing ? await openTracer(config.tracing, named) : undefined;
   opened.defer(() => tracer?.close());
   const lastLine = createLastLine({ log, onUncaught: metrics.uncaught });
-  return { ...own, metrics, tracer, telemetry: createTelemetry({ metrics, tracer }), lastLine };
+  const telemetry = createTelemetry({ metrics, tracer });
+  return { ...own, metrics, tracer, telemetry, lastLine, clock: new DatabaseClock() };
 }
 
 async function build(foundation: Foundation, options: StartOptions): Promise<Replica> {
   const { config, replicaId, log, opened } = foundation;
   const storage = await openStorage(foundation, { keepBootstrapToken: options.keepBootstrapToken });
   const { db } = storage.work;
-  let loops: Loops | undefined;
-  const clock = await startClock({
-    ...{ db, log, replicaId, policy: config.clockJump },
-    onBack: () => loops?.replanner.now(),
-  });
-  opened.defer(() => clock.stop());
-  if (clock.doubtMs() === 0)
-    await retainOnce(db, { days: config.retentionDays, conversationDays: config.conversationDays, log });
+  await retainOnce(db, { days: config.retentionDays, conversationDays: config.conversationDays, log });
   await warmUp(db, config.failures);
 
   const replica = { id: replicaId, address: `${reachableHost(config.host)}:${config.port}` };
@@ -99,6 +93,7 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
   );
 
   let isStopping = false;
+  let loops: Loops | undefined;
   const access = buildAccess(foundation, storage);
   const work = await buildWork(foundation, storage, access, {
     onBacklog: () => loops?.materializer.poke(),
@@ -111,11 +106,8 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
     },
   });
   const health = new HealthState();
-  loops = startLoops(foundation, storage, access, work, {
-    ...{ health, replica, clock },
-    isStopping: () => isStopping,
-  });
-  observe(foundation, storage, work, { health, clock });
+  loops = startLoops(foundation, storage, access, work, { health, replica, isStopping: () => isStopping });
+  observe(foundation, storage, work, health);
 
   const stopping = new AbortController();
   const poke = () => loops?.materializer.poke();
@@ -159,12 +151,11 @@ function observe(
   { metrics, log }: Foundation,
   { work, requests }: Storage,
   { bus, hub }: Work,
-  { health, clock }: { health: HealthState; clock: Pick<Clock, "doubtMs"> },
+  health: HealthState,
 ): void {
   metrics.observe({
     isServing: () => health.isServing,
     isBusUp: () => bus.isUp(),
-    clockDoubtMs: () => clock.doubtMs(),
     hub: () => hub.stats(),
     pools: { work: () => work.stats(), requests: () => requests.stats() },
     database: createNumbers({ db: requests.db, log }),

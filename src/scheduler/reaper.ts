@@ -3,7 +3,6 @@ import { type Db, transaction } from "../store/pg/database.ts";
 import * as attempts from "../store/work/attempts.ts";
 import * as runs from "../store/work/runs.ts";
 import type { FailurePolicy, Settled, Settlement } from "../store/work/settlements.ts";
-import type { Clock } from "./clock.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { type Loop, startLoop } from "./loop.ts";
 import { settleEach } from "./settle.ts";
@@ -111,8 +110,8 @@ function expire(db: Db, options: PassOptions) {
 }
 
 /**
- * Starts the reaper. Nothing is reaped for one TTL after the start, after the database was away or its clock was set, and after
- * this process stood still (a stopped process, a suspended machine): everything looks stale then. Nor while the clock is in doubt.
+ * Starts the reaper. Nothing is reaped for one TTL after the start, after the database was away, and after this process
+ * stood still (a stopped process, a suspended machine): everything looks stale then.
  */
 export function startReaper(options: {
   db: Db;
@@ -122,7 +121,6 @@ export function startReaper(options: {
   policy: FailurePolicy;
   intervalMs: number;
   onReaped?: (reaped: readonly Reaped[]) => void;
-  clock?: Pick<Clock, "check">;
 }): Loop {
   const { rules, intervalMs, log } = options;
   let quietUntil = performance.now() + rules.ttlMs;
@@ -145,9 +143,6 @@ export function startReaper(options: {
         isAway = false;
         return intervalMs;
       }
-      // A clock that was set makes everything look stale, too.
-      const clock = await options.clock?.check();
-      if (clock && (clock.isInDoubt || clock.settledForMs < rules.ttlMs)) return intervalMs;
       const settled = await reapOnce(options.db, options);
       if (settled.length > 0) {
         log.warn(
@@ -169,13 +164,11 @@ export function startExpirer(options: {
   log: Logger;
   policy: FailurePolicy;
   sweepMs: number;
-  clock?: Pick<Clock, "check">;
 }): Loop {
   return startLoop({
     name: "expirer",
     log: options.log,
     async pass() {
-      if ((await options.clock?.check())?.isInDoubt) return options.sweepMs;
       const { settled, refused } = await expire(options.db, options);
       options.doorbell.settled(settled);
       if (settled.length === attemptsPerPassMax) return 0;

@@ -8,7 +8,6 @@ import {
   type OverdueTurn,
   type TerminalReply,
 } from "../store/work/turn-settlements.ts";
-import type { Clock } from "./clock.ts";
 import { type Loop, startLoop } from "./loop.ts";
 import type { TurnBell } from "./turn-bell.ts";
 import { appendEnded, endEach, endTurns } from "./turn-endings.ts";
@@ -139,8 +138,8 @@ async function failOrSay(
 }
 
 /**
- * Starts the sweep. Silence is not held against anybody for one TTL after the start, after the database was away or its clock was
- * set, and after this process stood still: everything looks stale then. Absolute limits count, but while the clock is in doubt.
+ * Starts the sweep. Silence is not held against anybody for one TTL after the start, after the database was away, and
+ * after this process stood still: everything looks stale then. Absolute limits always count.
  */
 export function startTurnSweep(options: {
   db: Db;
@@ -148,7 +147,6 @@ export function startTurnSweep(options: {
   log: Logger;
   ttlMs: number;
   intervalMs: number;
-  clock?: Pick<Clock, "check">;
 }): Loop {
   const { db, log, ttlMs, intervalMs } = options;
   let quietUntil = performance.now() + ttlMs;
@@ -163,10 +161,6 @@ export function startTurnSweep(options: {
       const now = performance.now();
       if (now - lastPassAt > intervalMs + ttlMs / 2) quietUntil = now + ttlMs;
       lastPassAt = now;
-      const clock = await options.clock?.check();
-      if (clock?.isInDoubt) return intervalMs;
-      if (clock && clock.settledForMs < ttlMs)
-        quietUntil = Math.max(quietUntil, now + ttlMs - clock.settledForMs);
       const ended = await sweepTurnsOnce(db, { ttlMs, isQuiet: now < quietUntil, log });
       if (ended.length > 0) {
         log.warn(
