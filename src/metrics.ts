@@ -67,7 +67,16 @@ export const pendingPlaces = ["connected", "away", "none"] as const;
 export const batchKinds = ["claims", "acceptances", "completions", "settlements", "beats", "rings"] as const;
 export type BatchKind = (typeof batchKinds)[number];
 
-const endedStatuses = ["completed", "failed", "timeout", "cancelled", "skipped", "retried", "withdrawn"];
+const endedStatuses = [
+  "completed",
+  "failed",
+  "timeout",
+  "cancelled",
+  "skipped",
+  "retried",
+  "deferred",
+  "withdrawn",
+];
 const skipReasons = ["overlap", "cooldown", "missed", "offline_expired", "no_executor"];
 const reapRules = [
   ...["stream_broken", "silent", "never_beat", "never_accepted", "overdue", "cancelled"],

@@ -4,11 +4,12 @@ import { enableCompileCache } from "node:module";
 
 // Before anything large is loaded: halves the time to the first line of every command but the first.
 enableCompileCache();
-const [{ environment }, { processCli }, { main }] = await Promise.all([
+const [{ environment }, { concealSecrets }] = await Promise.all([
   import("../config.ts"),
-  import("./cli.ts"),
-  import("./command-line.ts"),
+  import("./device/conceal.ts"),
 ]);
+concealSecrets(environment(), process.argv.slice(2));
+const [{ processCli }, { main }] = await Promise.all([import("./cli.ts"), import("./command-line.ts")]);
 
 // A reader that has enough (`pinion runs list | head -1`) is no error, unless a command in the middle of its work says so.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {

@@ -19,6 +19,7 @@ import { addServe } from "./commands/serve.ts";
 import { addTokens } from "./commands/tokens.ts";
 import { addTurns } from "./commands/turns.ts";
 import { addUp } from "./commands/up.ts";
+import { addUsage } from "./commands/usage.ts";
 import { addWatchers } from "./commands/watchers.ts";
 import { addWindows } from "./commands/windows.ts";
 import { addWorker } from "./commands/worker.ts";
@@ -61,6 +62,7 @@ export function createProgram(cli: Cli): Command {
   addWatchers(program, cli);
   addRuns(program, cli);
   addWindows(program, cli);
+  addUsage(program, cli);
   addTurns(program, cli);
   addConversations(program, cli);
   addDevices(program, cli);

@@ -1,6 +1,7 @@
 /** The loops of a replica: each does one pass after another until it is stopped (scheduler/loop.ts). */
 import { type Loop, startLoop } from "../scheduler/loop.ts";
 import { startMaterializer } from "../scheduler/materializer.ts";
+import { startQuestions } from "../scheduler/questions.ts";
 import { startExpirer, startReaper } from "../scheduler/reaper.ts";
 import { startRetention } from "../scheduler/retention.ts";
 import { startTurnSweep } from "../scheduler/turn-sweep.ts";
@@ -12,7 +13,7 @@ import type { Foundation } from "./foundation.ts";
 import type { Storage } from "./storage.ts";
 import type { Work } from "./work.ts";
 
-export type Loops = { materializer: Loop; sweep: Loop };
+export type Loops = { materializer: Loop; sweep: Loop; questions: Loop };
 
 /** The tokens of open streams are looked at this often, so that they end within 5 s of their token also if the word was lost. */
 const tokensEveryMs = 4_000;
@@ -21,7 +22,7 @@ const replicaBeatMs = 5_000;
 
 /** Starts all loops. `replica` is beaten for until `isStopping`. */
 export function startLoops(
-  { config, log, telemetry, opened }: Foundation,
+  { config, log, telemetry, clock, opened }: Foundation,
   storage: Storage,
   { streams, quotas }: Access,
   { hub, doorbell, dispatcher }: Work,
@@ -36,18 +37,16 @@ export function startLoops(
   const materializer = startMaterializer({
     ...common,
     quotas,
-    claimHere(tx, runs) {
-      const pending = runs.filter((run) => run.status === "pending");
-      return dispatcher.claimWithin(
-        tx,
-        pending.flatMap((run) => hub.seatOf(run) ?? []),
-      );
-    },
+    clock,
+    aheadMs: config.lookAheadMs,
+    hold: (devices) => dispatcher.hold(devices.map((device) => hub.seatOf(device))),
   });
   const sweep = every("sweep", config.sweepIntervalMs, () => hub.sweep());
+  const questions = startQuestions({ db, log, bell: doorbell });
   const all = [
     materializer,
     sweep,
+    questions,
     startHealthLook({ db: storage.requests.db, health: own.health, log }),
     startExpirer(common),
     startTurnSweep({ ...common, ttlMs: config.session.ttlMs, intervalMs }),
@@ -61,5 +60,5 @@ export function startLoops(
   opened.defer(async () => {
     await Promise.all(all.map((loop) => loop.stop()));
   });
-  return { materializer, sweep };
+  return { materializer, sweep, questions };
 }

@@ -4,6 +4,7 @@
  */
 import { within } from "../abort.ts";
 import type { ReplicaConfig } from "../config.ts";
+import { DatabaseClock } from "../database-clock.ts";
 import { newId } from "../ids.ts";
 import { createLogger, type Logger } from "../log.ts";
 import { createMetrics } from "../metrics.ts";
@@ -76,7 +77,8 @@ async function layFoundation(
   const tracer = config.tracing ? await openTracer(config.tracing, named) : undefined;
   opened.defer(() => tracer?.close());
   const lastLine = createLastLine({ log, onUncaught: metrics.uncaught });
-  return { ...own, metrics, tracer, telemetry: createTelemetry({ metrics, tracer }), lastLine };
+  const telemetry = createTelemetry({ metrics, tracer });
+  return { ...own, metrics, tracer, telemetry, lastLine, clock: new DatabaseClock() };
 }
 
 async function build(foundation: Foundation, options: StartOptions): Promise<Replica> {
@@ -97,6 +99,7 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
   const access = buildAccess(foundation, storage);
   const work = await buildWork(foundation, storage, access, {
     onBacklog: () => loops?.materializer.poke(),
+    onAsked: () => loops?.questions.poke(),
     // The first listening comes before the sweep, which begins with a pass.
     onResync() {
       if (!loops) return;

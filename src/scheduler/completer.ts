@@ -2,6 +2,10 @@ import { type Batcher, createBatcher } from "../batcher.ts";
 import { Refusal, refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { type Db, isPassing, transaction } from "../store/pg/database.ts";
+import { storableText } from "../store/pg/storable.ts";
+import * as attempts from "../store/work/attempts.ts";
+import type { AgentReport } from "../store/work/reports.ts";
+import * as reports from "../store/work/reports.ts";
 import {
   type FailurePolicy,
   findVerdicts,
@@ -9,6 +13,7 @@ import {
   type Settlement,
   settle,
 } from "../store/work/settlements.ts";
+import { problemsOf } from "./answers.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { appendSettled } from "./settle.ts";
 
@@ -30,6 +35,10 @@ export type Report = {
   startedAt?: number;
   /** Of a turn: what its conversation's next one is given. */
   nextSnapshot?: Uint8Array | undefined;
+  /** Of a failure: the attempt may be made again after this, and does not count. */
+  laterMs?: number;
+  /** What its agent says of its work; undefined: the executor tells nothing. */
+  agent?: AgentReport | undefined;
 };
 
 export type ReportVerdict = {
@@ -135,12 +144,13 @@ const nameOf = (attempt: { runId: string; attemptToken: string | null }) =>
 /** Stores reports in the caller's transaction; a repeat within them is stored once and answered twice. */
 export async function storeOnce(
   tx: Db,
-  reports: readonly Report[],
+  asked: readonly Report[],
   policy: FailurePolicy,
 ): Promise<{ verdicts: ReportVerdict[]; settled: Settled[] }> {
   const distinct = new Map<string, Report>();
-  for (const report of reports) if (!distinct.has(nameOf(report))) distinct.set(nameOf(report), report);
+  for (const report of asked) if (!distinct.has(nameOf(report))) distinct.set(nameOf(report), report);
 
+  await checkAnswers(tx, distinct);
   const settlements = [...distinct.values()].map(settlementOf);
   const settled = await settle(tx, settlements, policy);
   const verdicts = new Map<string, ReportVerdict>();
@@ -150,6 +160,10 @@ export async function storeOnce(
   // A statement of its own, so it sees what those wrote for whom the settling waited; and before the events, whose lock
   // is the org's.
   const past = await findVerdicts(tx, rest);
+  await reports.store(
+    tx,
+    settled.flatMap((run) => endedReportOf(run, distinct.get(nameOf(run))?.agent)),
+  );
   await appendSettled(tx, settlements, settled);
   rest.forEach((report, index) => {
     verdicts.set(nameOf(report), past[index]!);
@@ -158,7 +172,7 @@ export async function storeOnce(
   const seen = new Set<string>();
   return {
     settled,
-    verdicts: reports.map((report) => {
+    verdicts: asked.map((report) => {
       const name = nameOf(report);
       const verdict = verdicts.get(name)!;
       const isRepeat = seen.has(name);
@@ -168,19 +182,50 @@ export async function storeOnce(
   };
 }
 
+/** An answer that does not match its watcher's schema fails its run; the answer is kept. */
+async function checkAnswers(tx: Db, distinct: Map<string, Report>): Promise<void> {
+  const answers = [...distinct.values()].filter(
+    ({ status, agent }) => status === "completed" && agent?.structured !== undefined,
+  );
+  const schemas = await attempts.findSchemas(tx, answers);
+  for (const report of answers) {
+    const schema = schemas.get(report.runId);
+    const problems = schema && problemsOf(report.agent!.structured, schema);
+    if (!problems) continue;
+    const attention = [...new Set([...report.agent!.attention, "schema"])];
+    distinct.set(nameOf(report), {
+      ...report,
+      status: "failed",
+      reason: `schema: the answer does not match: ${problems}`,
+      agent: { ...report.agent!, attention },
+    });
+  }
+}
+
+function endedReportOf(run: Settled, report: AgentReport | undefined): reports.EndedReport[] {
+  if (!report || run.action !== "finished" || run.attemptToken === null) return [];
+  const { orgId, runId, attemptToken, watcherId, agentId, deviceId } = run;
+  return [
+    { orgId, runId, attemptToken, watcherId, agentId, deviceId, hasWindow: run.windowId !== null, report },
+  ];
+}
+
 function settlementOf(report: Report): Settlement {
   return {
+    answer: report.agent,
+    ...(report.agent ? { attention: report.agent.attention } : {}),
     orgId: report.orgId,
     runId: report.runId,
     attemptToken: report.attemptToken,
     deviceId: report.deviceId,
     action: "finish_or_retry",
     status: report.status,
-    reason: storable(report.reason),
-    output: storable(report.output),
+    ...(report.laterMs === undefined ? {} : { laterMs: report.laterMs }),
+    reason: storableText(report.reason),
+    output: storableText(report.output),
     isOutputTruncated: report.isOutputTruncated,
     exitCode: report.exitCode,
-    signal: storable(report.signal),
+    signal: storableText(report.signal),
     durationMs: report.durationMs,
     pushedAgoMs: agoMs(report.pushedAt),
     startedAgoMs: agoMs(report.startedAt),
@@ -189,9 +234,4 @@ function settlementOf(report: Report): Settlement {
 
 function agoMs(at: number | undefined): number | undefined {
   return at === undefined ? undefined : Math.max(0, Math.round(performance.now() - at));
-}
-
-/** PostgreSQL stores no NUL in text. */
-function storable(text: string): string {
-  return text.includes("\0") ? text.replaceAll("\0", "\u{fffd}") : text;
 }

@@ -13,6 +13,8 @@ export type Plan = {
   /** A slot of a queue_one watcher that waits for the end of the active run. */
   aside: { orgId: string; watcherId: string; scheduledFor: Date; source: "scheduled" }[];
   move: ScheduleMove;
+  /** Its slot is not due yet, and would be decided at its moment if it were not recorded now. */
+  isAhead?: boolean;
 };
 
 /** Slots of one watcher that one pass records at most; what is left is due at once in the next pass. */
@@ -87,6 +89,11 @@ export function planDue(watcher: DueWatcher, slotsMax = slotsPerPassMax): Plan {
     skip(latest, "cooldown", cooldown);
     return plan;
   }
+  const spent = spentBudget(watcher);
+  if (spent) {
+    skip(latest, "budget", spent);
+    return plan;
+  }
   if (watcher.queuedSlotAt) {
     skip(watcher.queuedSlotAt, "overlap", "a later slot took its place in the queue");
   }
@@ -103,6 +110,31 @@ export function planDue(watcher: DueWatcher, slotsMax = slotsPerPassMax): Plan {
   // A run on time counts from its slot: otherwise a cooldown of the schedule's own interval would skip every second one.
   plan.move.lastRunAt = lateMs <= onTimeMs ? dueAt : watcher.now;
   return plan;
+}
+
+/**
+ * Plans the next slot of a watcher ahead of its moment, up to `untilAt`, if nothing can come between that would decide it
+ * otherwise: undefined for a slot that is due already, would be skipped, or depends on how an active run ends. Such a slot is
+ * decided at its moment, by {@link planDue}.
+ */
+export function planAhead(watcher: DueWatcher, untilAt: Date): Plan | undefined {
+  const { schedule, timeZone, nextSlotAt, orgId, watcherId } = watcher;
+  if (schedule === null || nextSlotAt === null || watcher.status !== "active" || !watcher.hasAgent)
+    return undefined;
+  if (watcher.hasActiveRun || watcher.backlogSlotAt) return undefined;
+  const offsetMs = jitterOf(watcherId, watcher.jitterMs);
+  const dueAt = new Date(nextSlotAt.getTime() + offsetMs);
+  if (dueAt <= watcher.now || dueAt > untilAt || coolingDown(watcher, dueAt)) return undefined;
+  const next = nextSlot(schedule, timeZone, nextSlotAt) ?? null;
+  return {
+    slots: [{ ...slotRecord(watcher, nextSlotAt, "scheduled"), dueAt }],
+    aside: [],
+    move: {
+      ...{ orgId, watcherId, nextSlotAt: next, nextDueAt: next && new Date(next.getTime() + offsetMs) },
+      lastRunAt: dueAt,
+    },
+    isAhead: true,
+  };
 }
 
 /** Plans the oldest slot that waited for the end of the active run. The schedule stays where it is. */
@@ -128,6 +160,11 @@ export function planBacklog(watcher: DueWatcher): Plan {
   const cooldown = source === "scheduled" ? coolingDown(watcher, watcher.now) : undefined;
   if (cooldown) {
     plan.slots.push({ ...record, skipReason: "cooldown", reason: cooldown });
+    return plan;
+  }
+  const spent = spentBudget(watcher);
+  if (spent) {
+    plan.slots.push({ ...record, skipReason: "budget", reason: spent });
     return plan;
   }
   plan.slots.push(record);
@@ -178,6 +215,20 @@ function coolingDown(watcher: DueWatcher, at: Date): string | undefined {
   if (watcher.lastRunAt && watcher.minCooldownMs > 0) {
     const until = new Date(watcher.lastRunAt.getTime() + watcher.minCooldownMs);
     if (until > at) return `cooling down after the last run until ${until.toISOString()}`;
+  }
+  return undefined;
+}
+
+/** In words, that the budget of the day is used up; undefined: something is left, or there is no such budget. */
+export function spentBudget({ budget }: DueWatcher): string | undefined {
+  if (!budget) return undefined;
+  const { tokens, tokensMax, costMicros, costMicrosMax } = budget;
+  if (tokensMax > 0 && tokens >= tokensMax) {
+    return `the budget of the day is used up: ${tokens} of ${tokensMax} tokens`;
+  }
+  if (costMicrosMax > 0 && costMicros >= costMicrosMax) {
+    const dollars = (micros: number) => (micros / 1e6).toFixed(2);
+    return `the budget of the day is used up: ${dollars(costMicros)} of ${dollars(costMicrosMax)} USD`;
   }
   return undefined;
 }

@@ -31,10 +31,10 @@ export async function appendSettled(
   settled: readonly Settled[],
   options: { rules?: ReadonlyMap<string, string> } = {},
 ): Promise<void> {
-  const reporters = new Map(settlements.map((s) => [s.runId, s.deviceId]));
+  const bySettlement = new Map(settlements.map((s) => [s.runId, s]));
   await events.appendAll(
     tx,
-    settled.flatMap((run) => eventsOf(run, reporters.get(run.runId) ?? null, options.rules)),
+    settled.flatMap((run) => eventsOf(run, bySettlement.get(run.runId), options.rules)),
   );
 }
 
@@ -75,11 +75,13 @@ export async function settleEach(
 
 function eventsOf(
   run: Settled,
-  reporterId: string | null,
+  settlement: Settlement | undefined,
   rules: ReadonlyMap<string, string> | undefined,
 ): events.NewEvent[] {
   const subject = { orgId: run.orgId, runId: run.runId, watcherId: run.watcherId, deviceId: run.deviceId };
   const rule = rules?.get(run.runId);
+  const reporterId = settlement?.deviceId ?? null;
+  const attention = run.action === "finished" ? (settlement?.attention ?? []) : [];
   const written: events.NewEvent[] = [
     {
       ...subject,
@@ -93,6 +95,14 @@ function eventsOf(
       },
     },
   ];
+  if (attention.length > 0) {
+    written.push({
+      ...subject,
+      kind: "run.attention",
+      actor: reporterId ? `device:${reporterId}` : "pinion",
+      data: { status: run.status, attention },
+    });
+  }
   if (run.isWatcherPaused) {
     written.push({
       ...subject,

@@ -8,7 +8,7 @@ import * as schedules from "../store/work/schedules.ts";
 import { nextSlot } from "./cron.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { eventOf } from "./materializer.ts";
-import { planManual } from "./plan.ts";
+import { planManual, spentBudget } from "./plan.ts";
 
 /** Runs that somebody asks for. None of it moves a schedule (R3), and there is never a second active run (R1). */
 
@@ -60,6 +60,12 @@ export async function trigger(
         "failed_precondition",
         "the watcher's device was deleted; pin it to another device, or unpin it",
       );
+    }
+    const spent = spentBudget(watcher);
+    if (spent) {
+      refuse("failed_precondition", `${spent}; raise day_budget, or wait until 00:00 UTC`, {
+        field: "spec.day_budget",
+      });
     }
     await options.quotas?.requireRoom(tx, "runs", orgId);
     const plan = planManual(watcher, options);

@@ -1,4 +1,5 @@
 /** The words of a run as the store has them, in the enums of the API. */
+import { AttentionReason } from "#gen/pinion/v1/activity_pb.js";
 import { Notification, RunSource, RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
 import type { RunRow } from "../store/work/runs.ts";
 
@@ -20,6 +21,7 @@ export const skipReasons: Record<NonNullable<RunRow["skipReason"]>, SkipReason> 
   offline_expired: SkipReason.OFFLINE_EXPIRED,
   no_executor: SkipReason.NO_EXECUTOR,
   limit: SkipReason.LIMIT,
+  budget: SkipReason.BUDGET,
 };
 
 const sources: Record<string, RunSource> = {
@@ -37,3 +39,13 @@ const notifications: Record<string, Notification> = {
 export const sourceOf = (source: string) => sources[source] ?? RunSource.UNSPECIFIED;
 export const notificationOf = (notification: string) =>
   notifications[notification] ?? Notification.UNSPECIFIED;
+
+/** The names of the store: "permission_denied". Names of a newer version are passed over when they are read. */
+export const attentionNames: Partial<Record<AttentionReason, string>> = Object.fromEntries(
+  Object.entries(AttentionReason)
+    .filter(([, value]) => typeof value === "number" && value !== AttentionReason.UNSPECIFIED)
+    .map(([name, value]) => [value, name.toLowerCase()]),
+);
+
+export const attentionOf = (names: readonly string[]): AttentionReason[] =>
+  names.flatMap((name) => AttentionReason[name.toUpperCase() as keyof typeof AttentionReason] ?? []);

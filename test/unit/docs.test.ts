@@ -216,6 +216,7 @@ const otherVariables: Record<string, string> = {
         "ATTEMPT_MARK",
         "SNAPSHOT_IN",
         "SNAPSHOT_OUT",
+        "RETRY_AFTER_FILE",
         "TURN_ID",
         "MESSAGE_ID",
         "SUBJECT_RUN_ID",

@@ -58,6 +58,8 @@ export interface DaemonOptions {
    * stand beside the daemon's; a daemon that writes spans gives its span's.
    */
   traceparentOf?: (assignment: Assignment) => string;
+  /** Files and directories besides the state that programs with `isolate = true` do not see. */
+  hidden?: string[];
   /** From which agents get the variables that their executor allows. Default: this process's. */
   env?: NodeJS.ProcessEnv;
   /** For tests and unusual networks. */
@@ -86,18 +88,23 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     config,
     stateDir: options.stateDir,
     installId,
+    token: options.token,
+    hidden: options.hidden ?? [],
     env,
     logger,
     notifier,
     ...(options.traceparentOf ? { traceparentOf: options.traceparentOf } : {}),
     onStart: (attempt) => emit({ type: "started", atMs: nowMs(), ...attempt }),
   });
+  const { executors, workspaces } = await runner.describe();
   const connection = connectDevice({
     url: options.url,
     token: options.token,
     installId,
     platform: options.platform ?? currentPlatform(),
     agentKinds: Object.keys(config.executors),
+    executors,
+    workspaces,
     maxConcurrency: config.maxConcurrency,
     stateDir: options.stateDir,
     capabilities: notifier === undefined ? [] : ["notification"],

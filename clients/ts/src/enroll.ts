@@ -18,6 +18,8 @@ export interface EnrollOptions {
   /** Left out: what HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say. */
   proxy?: ProxySetting;
   signal?: AbortSignal;
+  /** Is given the token, which then is not stored with the identity. */
+  keepToken?: (token: string) => Promise<void> | void;
 }
 
 /**
@@ -46,7 +48,11 @@ export async function enroll(options: EnrollOptions): Promise<Identity> {
     );
     const { deviceId, orgId, token } = response;
     const identity: Identity = { installId, deviceId, orgId, token, url: options.url };
-    await saveIdentity(options.stateDir, identity);
+    await options.keepToken?.(token);
+    await saveIdentity(
+      options.stateDir,
+      options.keepToken === undefined ? identity : { ...identity, token: "" },
+    );
     return identity;
   } finally {
     clients.close();

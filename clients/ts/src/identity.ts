@@ -1,31 +1,33 @@
 import { randomUUID } from "node:crypto";
-import { mkdir, readFile } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { DeviceError, hasCode } from "./device/errors.ts";
+import { DeviceError } from "./device/errors.ts";
 import { Platform } from "./gen/pinion/v1/device_pb.js";
 import { writeDurably } from "./outbox/durable-file.ts";
+import { readRegularFile } from "./regular-file.ts";
 
 /** Who this daemon is; kept in `stateDir/identity.json`, readable by its owner only. */
 export interface Identity {
   installId: string;
   deviceId: string;
   orgId: string;
+  /** Empty: it is kept elsewhere. */
   token: string;
   url: string;
 }
+
+/** A handful of short texts. */
+const IDENTITY_BYTES_MAX = 16 * 1024;
 
 const identityPath = (stateDir: string) => join(stateDir, "identity.json");
 
 /** The stored identity, or undefined before enrolment. Throws DeviceError `unusable` if the file makes no sense. */
 export async function findIdentity(stateDir: string): Promise<Identity | undefined> {
   const path = identityPath(stateDir);
-  let text: string;
-  try {
-    text = await readFile(path, "utf8");
-  } catch (error) {
-    if (hasCode(error, "ENOENT")) return undefined;
-    throw error;
-  }
+  const found = await readRegularFile(path, { bytesMax: IDENTITY_BYTES_MAX });
+  if (found.kind === "absent") return undefined;
+  if (found.kind !== "read") throw new DeviceError("unusable", `${path} cannot be read: ${found.problem}`);
+  const text = found.bytes.toString("utf8");
   const problem = `${path} is damaged; remove it and enrol the device again`;
   let value: unknown;
   try {
@@ -68,7 +70,8 @@ export async function ensureInstallId(stateDir: string): Promise<string> {
   const identity = await findIdentity(stateDir);
   if (identity !== undefined) return identity.installId;
   const path = join(stateDir, "install_id");
-  const stored = (await readFile(path, "utf8").catch(() => "")).trim();
+  const found = await readRegularFile(path, { bytesMax: IDENTITY_BYTES_MAX });
+  const stored = found.kind === "read" ? found.bytes.toString("utf8").trim() : "";
   if (stored.length >= 8) return stored;
   const installId = randomUUID();
   await mkdir(stateDir, { recursive: true, mode: 0o700 });

@@ -38,6 +38,33 @@ export function isGroupAlive(groupId: number): boolean {
   return membersOf(groupId).length > 0;
 }
 
+/** When a process started, in ticks since boot; undefined where there is no /proc, or no such process. */
+export function startTicksOf(pid: number): number | undefined {
+  const ticks = process.platform === "linux" ? linuxStat(pid)?.startTicks : undefined;
+  return ticks === undefined ? undefined : Number(ticks);
+}
+
+/** Living descendants of a process, not the process itself, parents before children (Linux; elsewhere none are found). */
+export function descendantsOf(pid: number): number[] {
+  if (process.platform !== "linux") return [];
+  const children = new Map<number, number[]>();
+  for (const each of linuxProcesses()) {
+    const stat = linuxStat(each);
+    if (stat === undefined || stat.state === "Z" || stat.state === "X") continue;
+    const siblings = children.get(stat.parentId);
+    if (siblings === undefined) children.set(stat.parentId, [each]);
+    else siblings.push(each);
+  }
+  const found: number[] = [];
+  const next = [pid];
+  for (let at = next.shift(); at !== undefined; at = next.shift()) {
+    const own = children.get(at) ?? [];
+    found.push(...own);
+    next.push(...own);
+  }
+  return found;
+}
+
 /** Living processes of a group (Linux). */
 export function membersOf(groupId: number): number[] {
   return linuxProcesses().filter((pid) => {
@@ -48,9 +75,12 @@ export function membersOf(groupId: number): number[] {
 
 /**
  * Living processes whose environment holds all of `variables` (Linux; elsewhere none are found). Finds what left its
- * process group. Neither this process nor its ancestors are ever among them.
+ * process group. Neither this process nor its ancestors are ever among them, nor what was there before `sinceTicks`.
  */
-export function processesWithEnvironment(variables: Record<string, string | undefined>): number[] {
+export function processesWithEnvironment(
+  variables: Record<string, string | undefined>,
+  options: { sinceTicks?: number | undefined } = {},
+): number[] {
   if (process.platform !== "linux") return [];
   const wanted = Object.entries(variables).map(([name, value]) =>
     value === undefined ? `${name}=` : `${name}=${value}`,
@@ -60,6 +90,7 @@ export function processesWithEnvironment(variables: Record<string, string | unde
     if (spared.has(pid)) return false;
     const stat = linuxStat(pid);
     if (stat === undefined || stat.state === "Z") return false;
+    if (options.sinceTicks !== undefined && Number(stat.startTicks) < options.sinceTicks) return false;
     const environment = readProc(pid, "environ")?.split("\0") ?? [];
     return wanted.every((entry) =>
       entry.endsWith("=") ? environment.some((have) => have.startsWith(entry)) : environment.includes(entry),

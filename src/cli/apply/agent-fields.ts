@@ -13,6 +13,7 @@ export type AgentFields = {
   egress_config: { allowed_hosts: string[] } | "unrestricted";
   pre_approved_tools: string[];
   guardrails: string[];
+  workspace: string;
 };
 
 export const agentFieldNames = [
@@ -25,6 +26,7 @@ export const agentFieldNames = [
   "egress_config",
   "pre_approved_tools",
   "guardrails",
+  "workspace",
 ] as const satisfies (keyof AgentFields)[];
 
 /**
@@ -53,6 +55,7 @@ export function fieldsOfAgent(agent: Agent): AgentFields {
       : "unrestricted",
     pre_approved_tools: [...settings.preApprovedTools],
     guardrails: [...settings.guardrails],
+    workspace: settings.workspace,
   };
 }
 
@@ -69,5 +72,6 @@ export function settingsOfFields(fields: Partial<AgentFields>): AgentSettings {
       : { egressConfig: { allowedHosts: egress.allowed_hosts } }),
     preApprovedTools: fields.pre_approved_tools ?? [],
     guardrails: fields.guardrails ?? [],
+    workspace: fields.workspace ?? "",
   });
 }

@@ -96,6 +96,29 @@ const watcher = z
     timeout: length("How long one attempt may take, 1s to 7d. Default: 1h.").optional(),
     max_attempts: z.int().min(1).max(20).optional().describe("Attempts per run, 1 to 20. Default: 1."),
     notification: oneOf(words.notification.all, "On the device's desktop. Default: none.").optional(),
+    workspace: z
+      .string()
+      .regex(/^([a-z0-9][a-z0-9._-]*)?$/, "is no name of a workspace")
+      .optional()
+      .describe("The device's workspace to work in, by name. Default: the agent's, else the executor's own."),
+    run_budget: z
+      .string()
+      .optional()
+      .describe('What one run may use: tokens, a cost, or both: "50000, $0.50". Default: no bound.'),
+    day_budget: z
+      .string()
+      .optional()
+      .describe("What its runs of one day (UTC) may use; slots are skipped beyond it. Default: no bound."),
+    continue_mode: oneOf(words.continueMode.all, "What a run begins with. Default: fresh.").optional(),
+    questions: z
+      .strictObject({
+        timeout: length("How long an answer is waited for, 10s to 7d. Default: 10m.").optional(),
+        default: oneOf(words.questionDefault.all, "Taken when nobody answers. Default: deny.").optional(),
+        responders: oneOf(words.questionResponders.all, "Who may answer. Default: users.").optional(),
+        wait_max: length("For how long in all a run's timeout stands still. Default: 1h.").optional(),
+      })
+      .optional()
+      .describe("What becomes of the questions of its agent."),
     extraction_schema: z
       .union([z.record(z.string(), z.unknown()), z.string()])
       .optional()
@@ -126,6 +149,11 @@ const agent = z
       ])
       .optional()
       .describe('Where it may connect to: { allowed_hosts = ["…"] }, or "unrestricted".'),
+    workspace: z
+      .string()
+      .regex(/^([a-z0-9][a-z0-9._-]*)?$/, "is no name of a workspace")
+      .optional()
+      .describe("The workspace of runs whose watcher names none."),
     pre_approved_tools: texts("Tools that need no confirmation.").optional(),
     guardrails: texts("Sentences that are always in force.").optional(),
     platforms: z.array(platform).optional().describe("Its chat platforms."),
@@ -159,6 +187,7 @@ export function knownKeys(path: readonly (string | number)[]): string[] {
   if (path.length === 2) return Object.keys(agent.shape);
   const list = path[2];
   if (list === "platforms") return Object.keys(platform.shape);
+  if (list === "watchers" && path[4] === "questions") return ["timeout", "default", "responders", "wait_max"];
   if (list === "watchers") return Object.keys(watcher.shape);
   if (list === "mcp_servers") return Object.keys(mcpServer.shape);
   return list === "egress_config" ? ["allowed_hosts"] : [];

@@ -1,6 +1,8 @@
 import { create, type JsonObject } from "@bufbuild/protobuf";
 import { type Duration, durationFromMs, durationMs } from "@bufbuild/protobuf/wkt";
+import { type QuestionPolicy, QuestionPolicySchema } from "#gen/pinion/v1/activity_pb.js";
 import { type WatcherSpec, WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
+import { formatBudget, parseBudget } from "../print/budget.ts";
 import { dayMs, hourMs, minuteMs, secondMs } from "../print/lengths.ts";
 import { parseLength } from "../print/times.ts";
 import * as words from "../print/words.ts";
@@ -24,7 +26,22 @@ export type WatcherFields = {
   timeout: string;
   max_attempts: number;
   notification: string;
+  workspace: string;
+  run_budget: string;
+  day_budget: string;
+  continue_mode: string;
+  questions: QuestionFields | null;
   extraction_schema: JsonObject | null;
+};
+
+/** A policy of questions, defaults included. */
+export type QuestionFields = { timeout: string; default: string; responders: string; wait_max: string };
+
+const questionDefaults: QuestionFields = {
+  timeout: "10m",
+  default: "deny",
+  responders: "users",
+  wait_max: "1h",
 };
 
 /** What a watcher has of which the file says nothing. Defaults of the API; the name is the slug. */
@@ -42,6 +59,11 @@ export const watcherDefaults = {
   timeout: "1h",
   max_attempts: 1,
   notification: "none",
+  workspace: "",
+  run_budget: "",
+  day_budget: "",
+  continue_mode: "fresh",
+  questions: null,
   extraction_schema: null,
 } as const satisfies Partial<WatcherFields>;
 
@@ -63,6 +85,11 @@ export const specPaths: Record<keyof WatcherFields, string> = {
   timeout: "timeout",
   max_attempts: "max_attempts",
   notification: "notification",
+  workspace: "workspace",
+  run_budget: "run_budget",
+  day_budget: "day_budget",
+  continue_mode: "continue_mode",
+  questions: "questions",
   extraction_schema: "extraction_schema",
 };
 
@@ -90,6 +117,11 @@ export function fieldsOfTree(
     timeout: length(tree.timeout, watcherDefaults.timeout),
     max_attempts: tree.max_attempts ?? watcherDefaults.max_attempts,
     notification: tree.notification ?? watcherDefaults.notification,
+    workspace: tree.workspace ?? watcherDefaults.workspace,
+    run_budget: formatBudget(parseBudget(tree.run_budget ?? "", "run_budget")),
+    day_budget: formatBudget(parseBudget(tree.day_budget ?? "", "day_budget")),
+    continue_mode: tree.continue_mode ?? watcherDefaults.continue_mode,
+    questions: questionsOfTree(tree.questions),
     extraction_schema: found.extractionSchema,
   };
 }
@@ -115,6 +147,11 @@ export function fieldsOfSpec(spec: WatcherSpec): WatcherFields {
     timeout: length(spec.timeout, watcherDefaults.timeout),
     max_attempts: spec.maxAttempts || watcherDefaults.max_attempts,
     notification: words.notification.word(spec.notification) || watcherDefaults.notification,
+    workspace: spec.workspace,
+    run_budget: formatBudget(spec.runBudget),
+    day_budget: formatBudget(spec.dayBudget),
+    continue_mode: words.continueMode.word(spec.continueMode) || watcherDefaults.continue_mode,
+    questions: questionsOfSpec(spec.questions),
     extraction_schema: spec.extractionSchema ?? null,
   };
 }
@@ -140,8 +177,56 @@ export function specOfFields(fields: WatcherFields): WatcherSpec {
     timeout: length(fields.timeout, "timeout"),
     maxAttempts: fields.max_attempts,
     notification: words.notification.value(fields.notification, "notification"),
+    workspace: fields.workspace,
+    continueMode: words.continueMode.value(fields.continue_mode, "continue_mode"),
+    ...optional("runBudget", parseBudget(fields.run_budget, "run_budget")),
+    ...optional("dayBudget", parseBudget(fields.day_budget, "day_budget")),
+    ...optional("questions", policyOf(fields.questions)),
     ...(fields.extraction_schema ? { extractionSchema: fields.extraction_schema } : {}),
   });
+}
+
+function optional<Name extends string, Value>(name: Name, value: Value | undefined) {
+  return value === undefined ? {} : ({ [name]: value } as Record<Name, Value>);
+}
+
+/** No policy and one of nothing but defaults are the same. */
+function orNull(fields: QuestionFields): QuestionFields | null {
+  const names = Object.keys(questionDefaults) as (keyof QuestionFields)[];
+  return names.every((name) => fields[name] === questionDefaults[name]) ? null : fields;
+}
+
+function questionsOfTree(tree: WatcherTree["questions"]): QuestionFields | null {
+  const length = (text: string | undefined, otherwise: string) =>
+    text === undefined ? otherwise : lengthText(parseLength(text, "a length"));
+  return orNull({
+    timeout: length(tree?.timeout, questionDefaults.timeout),
+    default: tree?.default ?? questionDefaults.default,
+    responders: tree?.responders ?? questionDefaults.responders,
+    wait_max: length(tree?.wait_max, questionDefaults.wait_max),
+  });
+}
+
+function questionsOfSpec(policy: QuestionPolicy | undefined): QuestionFields | null {
+  const length = (duration: Duration | undefined, otherwise: string) =>
+    duration ? lengthText(durationMs(duration)) : otherwise;
+  return orNull({
+    timeout: length(policy?.timeout, questionDefaults.timeout),
+    default: words.questionDefault.word(policy?.defaultAnswer ?? 0) || questionDefaults.default,
+    responders: words.questionResponders.word(policy?.responders ?? 0) || questionDefaults.responders,
+    wait_max: length(policy?.waitMax, questionDefaults.wait_max),
+  });
+}
+
+function policyOf(fields: QuestionFields | null): QuestionPolicy | undefined {
+  return fields
+    ? create(QuestionPolicySchema, {
+        timeout: durationFromMs(parseLength(fields.timeout, "questions.timeout")),
+        defaultAnswer: words.questionDefault.value(fields.default, "questions.default"),
+        responders: words.questionResponders.value(fields.responders, "questions.responders"),
+        waitMax: durationFromMs(parseLength(fields.wait_max, "questions.wait_max")),
+      })
+    : undefined;
 }
 
 /** A length as the file has it: "24h", "1h30m", "0s". The same length is always the same text. */

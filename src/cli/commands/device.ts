@@ -1,5 +1,6 @@
 import { existsSync } from "node:fs";
 import { homedir, hostname } from "node:os";
+import { dirname, join, resolve } from "node:path";
 import {
   type DaemonEvent,
   enroll,
@@ -15,11 +16,13 @@ import { createLogger } from "../../log.ts";
 import { version } from "../../version.ts";
 import { type Cli, examples, interruptSignal } from "../cli.ts";
 import { type GlobalOptions, optionsOf, proxyOption, serverUrl } from "../context.ts";
+import { writeWhole } from "../data-files.ts";
 import { writeDeviceConfigOnce } from "../device/config.ts";
 import { addConformance } from "../device/conformance-command.ts";
 import { addInstall } from "../device/install.ts";
 import { eventLine, eventRecord } from "../device/lines.ts";
 import { ownConfigFile, ownStateDir } from "../device/state-dir.ts";
+import { deviceToken } from "../device/token.ts";
 import { openDeviceTraces } from "../device/traces.ts";
 import { exitCodes, Failure } from "../failures.ts";
 import { parseLength } from "../print/times.ts";
@@ -29,6 +32,7 @@ type DeviceOptions = GlobalOptions & {
   config?: string;
   joinCode?: string;
   label?: string;
+  tokenFile?: string;
   stopGrace?: string;
   flush?: string;
   backoffMax?: string;
@@ -56,6 +60,7 @@ function addEnroll(device: Command, cli: Cli): void {
       "where the identity and the outbox are kept (PINION_STATE_DIR; ~/.local/state/pinion/device)",
     )
     .option("--config <file>", "whose `proxy` is used; default: ~/.config/pinion/device.toml")
+    .option("--token-file <file>", "write the token there, not beside the identity; - is standard output")
     .action(async (_options, command: Command) => {
       const options = optionsOf<DeviceOptions>(command);
       const url = serverUrl(options, cli.env);
@@ -67,6 +72,9 @@ function addEnroll(device: Command, cli: Cli): void {
         joinCode: options.joinCode ?? "",
         label: options.label ?? hostname(),
         stateDir,
+        ...(options.tokenFile === undefined
+          ? {}
+          : { keepToken: (token) => keepToken(cli, options.tokenFile!, token) }),
       }).catch((error) => {
         if (!isUnauthenticated(error)) throw error;
         throw new Failure(
@@ -151,14 +159,17 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
     const line = asJson ? jsonLine(event) : eventLine(cli, event);
     if (line !== undefined) cli.out(line);
   };
+  const config = loadConfig(configFile);
+  const { token } = await deviceToken({ identity, tokenCommand: config.tokenCommand, env: cli.env });
   try {
     if (!asJson) cli.note(`device ${identity.deviceId} dials ${url}; Ctrl-C stops it`);
     await runDaemon({
       url,
       ...proxyOption(options),
-      token: identity.token,
+      token,
       stateDir,
-      config: loadConfig(configFile),
+      config,
+      hidden: hiddenOf(cli, { stateDir, configFile }),
       signal: interrupt.signal,
       logger: log,
       onEvent,
@@ -174,6 +185,24 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
     await traces?.close();
     interrupt.dispose();
   }
+}
+
+function keepToken(cli: Cli, file: string, token: string): void {
+  if (file === "-") cli.out(token);
+  else writeWhole(file, `${token}\n`, 0o600);
+}
+
+/**
+ * What a program with `isolate = true` does not see besides the state: the configuration, this user's tokens, and the data of
+ * `pinion up`, if the daemon is one of its.
+ */
+function hiddenOf(cli: Cli, places: { stateDir: string; configFile: string }): string[] {
+  const up = dirname(resolve(places.stateDir));
+  return [
+    resolve(places.configFile),
+    dirname(ownConfigFile(cli.env)),
+    ...(existsSync(join(up, "secret-keys")) ? [up] : []),
+  ];
 }
 
 /** The configuration's `proxy`, if there is a configuration and it has one. */

@@ -5,6 +5,7 @@ import { configFileOf, stateDirOf } from "../device/state-dir.ts";
 import { checkBus } from "../doctor/bus.ts";
 import type { Check } from "../doctor/check.ts";
 import { checkClient } from "../doctor/client.ts";
+import { checkConfinement } from "../doctor/confinement.ts";
 import { checkDatabase } from "../doctor/database.ts";
 import { checkDeviceConfig, checkDeviceState, proxyOfDevice } from "../doctor/device.ts";
 import { checkServer } from "../doctor/server.ts";
@@ -36,6 +37,11 @@ export function addDoctor(program: Command, cli: Cli): void {
           deviceProxy,
         )),
         ...checkDeviceConfig(configFile, cli.env),
+        ...(await checkConfinement({
+          configFile,
+          stateDir: stateDirOf(options.stateDir, cli.env, dataDir(options, cli.env)),
+          env: cli.env,
+        })),
         ...(databaseUrl ? await checkDatabase(databaseUrl, { directUrl }) : []),
         ...(options.server ? await checkServer({ ...cli.env, DATABASE_URL: databaseUrl }) : []),
         ...(await checkBus(cli.env)),

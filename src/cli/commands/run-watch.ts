@@ -1,12 +1,20 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { isEnded, waitForRun } from "@pinion/client";
-import { type Run, type RunOutput, RunStatus, WatchRunResponseSchema } from "#gen/pinion/v1/run_pb.js";
+import {
+  type Run,
+  type RunActivity,
+  type RunOutput,
+  RunStatus,
+  WatchRunResponseSchema,
+} from "#gen/pinion/v1/run_pb.js";
 import type { Cli } from "../cli.ts";
 import type { Clients } from "../context.ts";
+import { formatUsage } from "../print/budget.ts";
 import { printJsonLine } from "../print/json.ts";
 import { runOutput } from "../print/run-details.ts";
 import { plain } from "../print/table.ts";
 import { formatDuration } from "../print/times.ts";
+import { activityLine } from "../print/transcript.ts";
 import * as words from "../print/words.ts";
 
 /**
@@ -28,6 +36,7 @@ export async function watchRun(
       signal: options.signal,
       onRun: (run) => view.showRun(run),
       onOutput: (output) => view.showOutput(output),
+      onActivity: (activity) => view.showActivity(activity),
     });
     await view.showEnd(clients, run);
     return run;
@@ -51,6 +60,10 @@ class JsonView {
 
   showOutput(output: RunOutput): void {
     this.#print({ case: "output", value: output });
+  }
+
+  showActivity(activity: RunActivity): void {
+    this.#print({ case: "activity", value: activity });
   }
 
   async showEnd(): Promise<void> {}
@@ -79,6 +92,7 @@ class RunView {
       run.status === RunStatus.PENDING ? "waits for its executor" : "",
       run.attempt > 1 ? `attempt ${run.attempt} of ${run.maxAttempts}` : "",
       run.cancelRequestedAt ? "cancel asked for" : "",
+      run.openQuestions > 0 ? `its agent asks: pinion runs answer ${run.id}` : "",
       plain(run.reason),
     ]
       .filter(Boolean)
@@ -100,8 +114,14 @@ class RunView {
     this.#isAtLineStart = output.data.at(-1) === 0x0a;
   }
 
+  /** What the agent does stands among the states; its answer comes at the end. */
+  showActivity({ activity }: RunActivity): void {
+    const line = activity && activityLine(this.#cli, activity);
+    if (line) this.#note(line);
+  }
+
   async showEnd(clients: Clients, run: Run): Promise<void> {
-    if (this.#sequence === 0n) {
+    if (this.#sequence === 0n || run.hasTranscript) {
       const output = await runOutput(clients, run);
       if (output) {
         this.#cli.raw(output);
@@ -113,6 +133,8 @@ class RunView {
       plain(run.reason),
       run.exitCode ? `exit code ${run.exitCode}` : "",
       run.signal,
+      run.attention.map((reason) => words.attention.word(reason)).join(", "),
+      formatUsage(run.usage),
       run.duration ? `took ${formatDuration(run.duration)}` : "",
       run.windowId ? `window ${run.windowId}` : "",
     ].filter(Boolean);

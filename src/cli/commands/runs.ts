@@ -3,6 +3,7 @@ import { isEnded } from "@pinion/client";
 import type { Command } from "commander";
 import {
   ExplainRunResponseSchema,
+  GetTranscriptResponseSchema,
   ListRunsResponseSchema,
   type Run,
   type RunFact,
@@ -17,7 +18,9 @@ import { collect, list, wholeNumber } from "../print/paging.ts";
 import { printRun } from "../print/run-details.ts";
 import { type Column, plain, table } from "../print/table.ts";
 import { formatAgo, formatDuration, formatMoment } from "../print/times.ts";
+import { transcriptLines } from "../print/transcript.ts";
 import * as words from "../print/words.ts";
+import { addQuestions } from "./questions.ts";
 import { watchRun } from "./run-watch.ts";
 import { watchRuns } from "./runs-live.ts";
 
@@ -30,6 +33,25 @@ export function addRuns(program: Command, cli: Cli): void {
   addExplain(runs, cli);
   addCancel(runs, cli);
   addRetry(runs, cli);
+  addQuestions(runs, cli);
+  addTranscript(runs, cli);
+}
+
+function addTranscript(runs: Command, cli: Cli): void {
+  const command = runs
+    .command("transcript")
+    .argument("<run>", "the run's id")
+    .description("what the agent of an ended run did, step by step")
+    .action(async (id: string, _options, command: Command) => {
+      const { clients, options } = connect(cli, command);
+      const answer = await clients.runs.getTranscript({ runId: runId(id) });
+      if (options.json) return printJson(cli, GetTranscriptResponseSchema, answer);
+      const lines = answer.transcript ? transcriptLines(cli, answer.transcript) : [];
+      if (lines.length === 0)
+        return cli.note("its executor told nothing of what it did; `pinion runs get` has its output");
+      for (const line of lines) cli.out(line);
+    });
+  examples(command, [["runs transcript 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", ""]]);
 }
 
 function addList(runs: Command, cli: Cli): void {
@@ -44,9 +66,11 @@ function addList(runs: Command, cli: Cli): void {
       `only in this state: ${words.runStatus.all.join(", ")}; several with commas`,
       list,
     )
+    .option("--attention", "only runs that ended with reasons for people to look")
     .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 20)
     .action(async (_options, command: Command) => {
       const { clients, options } = connect<{
+        attention?: boolean;
         watcher?: string;
         device?: string;
         status?: string[];
@@ -55,6 +79,7 @@ function addList(runs: Command, cli: Cli): void {
       const filter = {
         watcherId: options.watcher ?? "",
         deviceId: options.device ? await deviceId(clients, options.device) : "",
+        wantsAttention: options.attention === true,
         statuses: (options.status ?? []).map((word) => words.runStatus.value(word, "--status")),
       };
       const page = await collect(options.limit, async (request) => {
@@ -82,12 +107,19 @@ function addList(runs: Command, cli: Cli): void {
   ]);
 }
 
+/** The state, with what waits for somebody or wants a look. */
+function statusCell(cli: Cli, run: Run): string {
+  const status = words.paintState(cli, words.runStatus.word(run.status));
+  if (run.openQuestions > 0) return `${status} ${cli.colors.yellow("waits for an answer")}`;
+  return run.attention.length > 0 ? `${status} ${cli.colors.yellow("!")}` : status;
+}
+
 function runColumns(cli: Cli, labels: Map<string, string>, isWide: boolean): Column<Run>[] {
   const columns: Column<Run>[] = [
     // Whole, always: it is what gets copied into the next command.
     { header: "RUN", cell: (run) => run.id },
     { header: "WATCHER", cell: (run) => run.watcherSlug || run.watcherId },
-    { header: "STATUS", cell: (run) => words.paintState(cli, words.runStatus.word(run.status)) },
+    { header: "STATUS", cell: (run) => statusCell(cli, run) },
     { header: "DUE", cell: (run) => (isWide ? formatMoment(run.dueAt) : formatAgo(run.dueAt)) },
     { header: "TOOK", cell: (run) => formatDuration(run.duration), align: "right" },
     { header: "DEVICE", cell: (run) => plain(labels.get(run.deviceId) ?? run.deviceId) },

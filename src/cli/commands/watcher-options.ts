@@ -2,10 +2,12 @@ import { readFileSync } from "node:fs";
 import { create, type JsonObject } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import type { Command } from "commander";
+import { type QuestionPolicy, QuestionPolicySchema } from "#gen/pinion/v1/activity_pb.js";
 import { type WatcherSpec, WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
 import type { Clients } from "../context.ts";
 import { exitCodes, Failure } from "../failures.ts";
 import { deviceId } from "../lookup.ts";
+import { parseBudget } from "../print/budget.ts";
 import { parseLength } from "../print/times.ts";
 import * as words from "../print/words.ts";
 
@@ -29,6 +31,13 @@ export type SpecOptions = {
   startDeadline?: string;
   notify?: string;
   schema?: string;
+  workspace?: string;
+  runBudget?: string;
+  dayBudget?: string;
+  continue?: string;
+  questionTimeout?: string;
+  questionDefault?: string;
+  questionResponders?: string;
 };
 
 export function addSpecOptions(command: Command, wholeNumber: (text: string) => number): Command {
@@ -56,7 +65,20 @@ export function addSpecOptions(command: Command, wholeNumber: (text: string) => 
     .option("--cooldown <length>", "no scheduled run sooner than this after the last, 0s to 30d")
     .option("--start-deadline <length>", 'skip a run that has not started by then, 1s to 30d; "" for never')
     .option("--notify <when>", `a notification on the device's desktop: ${words.notification.all.join(", ")}`)
-    .option("--schema <file>", "JSON schema of the result that the agent is asked for");
+    .option("--schema <file>", "JSON schema of the result that the agent is asked for")
+    .option(
+      "--workspace <name>",
+      "the device's workspace to work in; \"\" for the agent's or the executor's own",
+    )
+    .option("--run-budget <budget>", "what one run may use: tokens, a cost, or both: 50000, $0.50")
+    .option("--day-budget <budget>", "what its runs of a day (UTC) may use; slots are skipped beyond it")
+    .option("--continue <mode>", `what a run begins with: ${words.continueMode.all.join(" or ")}`)
+    .option("--question-timeout <length>", "how long its agent waits for an answer, 10s to 7d (10m)")
+    .option(
+      "--question-default <answer>",
+      `taken when nobody answers: ${words.questionDefault.all.join(" or ")}`,
+    )
+    .option("--question-responders <who>", `who may answer: ${words.questionResponders.all.join(", ")}`);
 }
 
 /** The fields that the options set, and their names for an update mask. */
@@ -122,11 +144,43 @@ export async function specOf(
   set(options.schema, "extraction_schema", (file) => {
     spec.extractionSchema = file ? readSchema(file) : undefined;
   });
+  set(options.workspace, "workspace", (workspace) => {
+    spec.workspace = workspace;
+  });
+  set(options.runBudget, "run_budget", (text) => {
+    spec.runBudget = parseBudget(text, "--run-budget");
+  });
+  set(options.dayBudget, "day_budget", (text) => {
+    spec.dayBudget = parseBudget(text, "--day-budget");
+  });
+  set(options.continue, "continue_mode", (word) => {
+    spec.continueMode = words.continueMode.value(word, "--continue");
+  });
+  set(questionsOf(options), "questions", (questions) => {
+    spec.questions = questions;
+  });
   const device = options.device ? await deviceId(clients, options.device) : options.device;
   set(device, "device_id", (id) => {
     spec.deviceId = id;
   });
   return { spec, paths };
+}
+
+/** The policy as a whole: what no option names has its default. */
+function questionsOf(options: SpecOptions): QuestionPolicy | undefined {
+  const { questionTimeout, questionDefault, questionResponders } = options;
+  if (questionTimeout === undefined && questionDefault === undefined && questionResponders === undefined) {
+    return undefined;
+  }
+  return create(QuestionPolicySchema, {
+    ...(questionTimeout
+      ? { timeout: durationFromMs(parseLength(questionTimeout, "--question-timeout")) }
+      : {}),
+    defaultAnswer: questionDefault ? words.questionDefault.value(questionDefault, "--question-default") : 0,
+    responders: questionResponders
+      ? words.questionResponders.value(questionResponders, "--question-responders")
+      : 0,
+  });
 }
 
 function promptOf(options: SpecOptions): string | undefined {

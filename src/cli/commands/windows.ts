@@ -54,7 +54,7 @@ export function addWindows(program: Command, cli: Cli): void {
 function printWhole(cli: Cli, windows: readonly Window[]): void {
   for (const window of windows) {
     cli.out(cli.colors.bold(`${formatMoment(window.windowStart)} to ${formatMoment(window.windowEnd)}`));
-    cli.out(`${plainLines(windowOutput(window))}\n`);
+    cli.out(`${plainLines(window.result || windowOutput(window))}\n`);
   }
 }
 
@@ -68,7 +68,7 @@ function listing(cli: Cli, windows: readonly Window[]): string[] {
       { header: "RUN", cell: (window) => window.runId },
       {
         header: "OUTPUT",
-        cell: (window) => cut(plain(windowOutput(window)), previewLength),
+        cell: (window) => cut(plain(window.result || windowOutput(window)), previewLength),
         isFlexible: true,
       },
     ],

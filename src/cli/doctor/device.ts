@@ -147,6 +147,9 @@ async function checkIdentity(stateDir: string, proxy: ProxySetting | undefined):
   }
   if (!identity) return { name, verdict: "bad", found: "it is not enrolled", advice: again };
   const { deviceId, url, token } = identity;
+  if (token === "") {
+    return { name, verdict: "good", found: `device ${deviceId} of ${url}; its token is kept elsewhere` };
+  }
   let clients: ReturnType<typeof createClients>;
   try {
     clients = createClients({ url, token, ...(proxy ? { proxy } : {}) });

@@ -1,7 +1,9 @@
+import type { Denial, KeptWorkspace } from "#gen/pinion/v1/activity_pb.js";
 import type { PastAttempt, Run, Window } from "#gen/pinion/v1/run_pb.js";
 import type { Cli } from "../cli.ts";
 import type { Clients } from "../context.ts";
 import { deviceLabels } from "../lookup.ts";
+import { formatUsage } from "./budget.ts";
 import { details, plain, plainLines } from "./table.ts";
 import { formatDuration, formatMoment, formatMomentAgo } from "./times.ts";
 import * as words from "./words.ts";
@@ -42,15 +44,61 @@ export async function printRun(cli: Cli, clients: Clients, run: Run): Promise<vo
       ["signal", run.signal],
       ["retry of", run.retryOf],
       ["result", run.windowId],
+      [
+        "attention",
+        run.attention.map((reason) => cli.colors.yellow(words.attention.word(reason))).join(", "),
+      ],
+      ["denied", run.denials.map((denial) => denialLine(denial)).join("\n")],
+      ["questions", run.openQuestions > 0 ? `${run.openQuestions} open; pinion runs answer ${run.id}` : ""],
+      ["notes", run.notes.map(plain).join("\n")],
+      ["workspace", plain(run.workspace)],
+      ["kept", run.keptWorkspace ? keptLine(run.keptWorkspace) : ""],
+      ["program", run.executor ? plain(`${run.executor.type} ${run.executor.version}`) : ""],
+      ["model", plain(run.modelUsed)],
+      ["stopped by", plain(run.stopReason)],
+      ["used", formatUsage(run.usage)],
+      ["session", plain(run.sessionId)],
     ],
     cli.colors.dim,
   );
   for (const line of lines) cli.out(line);
-  const output = await runOutput(clients, run);
-  if (output) {
-    cli.out("");
-    cli.out(plainLines(output));
+  const { answer, structured, output } = await runResult(clients, run);
+  const texts = answer === "" ? [plainLines(output)] : [plainLines(answer)];
+  if (structured !== undefined) texts.push(plainLines(JSON.stringify(structured, null, 2)));
+  for (const text of texts) if (text) cli.out(`\n${text}`);
+  if (run.stderrTail) {
+    cli.out(`\n${cli.colors.dim("standard error, its end:")}`);
+    cli.out(plainLines(run.stderrTail));
   }
+  if (answer !== "" && run.hasTranscript) cli.note(`what it did: pinion runs transcript ${run.id}`);
+}
+
+function denialLine({ tool, input, reason }: Denial): string {
+  return plain([tool, input && `(${input})`, reason && `: ${reason}`].filter(Boolean).join(" "));
+}
+
+function keptLine({ name, path, branch, commits, changedFiles }: KeptWorkspace): string {
+  const made = [
+    commits > 0 ? `${commits} commits on ${branch}` : "",
+    changedFiles > 0 ? `${changedFiles} changed files` : "",
+  ].filter(Boolean);
+  return plain(`${name} at ${path}: ${made.join(", ")}`);
+}
+
+/** What a run found: the answer of its agent with its data, and all that its program printed. */
+export async function runResult(
+  clients: Clients,
+  run: Run,
+): Promise<{ answer: string; structured: unknown; output: string }> {
+  if (!run.windowId) return { answer: run.result, structured: undefined, output: run.outputTail };
+  const { windows } = await clients.runs.listWindows({ runId: run.id });
+  const window = windows[0];
+  if (!window) return { answer: run.result, structured: undefined, output: run.outputTail };
+  return {
+    answer: window.result,
+    structured: window.extractedData?.structured,
+    output: windowOutput(window),
+  };
 }
 
 function attemptLine(past: PastAttempt): string {
@@ -58,11 +106,10 @@ function attemptLine(past: PastAttempt): string {
   return `${past.attempt}: claimed ${formatMoment(past.claimedAt)}, ${end} ${formatMoment(past.endedAt)}: ${plain(past.reason)}`;
 }
 
-/** The stored output of a run: its window's, or the tail that is kept of a run without one. */
+/** The text that people want of a run: the answer of its agent, or what its program printed. */
 export async function runOutput(clients: Clients, run: Run): Promise<string> {
-  if (!run.windowId) return run.outputTail;
-  const { windows } = await clients.runs.listWindows({ runId: run.id });
-  return windows[0] ? windowOutput(windows[0]) : run.outputTail;
+  const { answer, output } = await runResult(clients, run);
+  return answer || output;
 }
 
 /** The text of a window: a device program's output, or the data as JSON for anything else. */

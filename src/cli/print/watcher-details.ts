@@ -1,6 +1,8 @@
 import { durationMs } from "@bufbuild/protobuf/wkt";
+import { ContinueMode, type QuestionPolicy } from "#gen/pinion/v1/activity_pb.js";
 import { type Watcher, WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
 import type { Cli } from "../cli.ts";
+import { formatBudget } from "./budget.ts";
 import { type Column, details, plain, plainLines } from "./table.ts";
 import { formatAgo, formatDuration, formatMomentAgo } from "./times.ts";
 import * as words from "./words.ts";
@@ -51,6 +53,12 @@ function statusWord(watcher: Watcher): string {
   return words.watcherStatus.word(isWithout ? WatcherStatus.NO_EXECUTOR : watcher.status);
 }
 
+function questionsLine({ timeout, defaultAnswer, responders }: QuestionPolicy): string {
+  const who = words.questionResponders.word(responders) || "users";
+  const otherwise = words.questionDefault.word(defaultAnswer) || "deny";
+  return `answered by ${who} within ${formatDuration(timeout) || "10 m"}, else ${otherwise}`;
+}
+
 export function printWatcher(cli: Cli, watcher: Watcher, labels: Map<string, string>): void {
   const spec = watcher.spec!;
   const status = statusWord(watcher);
@@ -89,6 +97,11 @@ export function printWatcher(cli: Cli, watcher: Watcher, labels: Map<string, str
       ],
       ["start deadline", formatDuration(spec.startDeadline)],
       ["notification", words.notification.word(spec.notification)],
+      ["workspace", plain(spec.workspace)],
+      ["run budget", formatBudget(spec.runBudget)],
+      ["day budget", formatBudget(spec.dayBudget)],
+      ["begins with", spec.continueMode === ContinueMode.SESSION ? "the session of its last run" : ""],
+      ["questions", spec.questions ? questionsLine(spec.questions) : ""],
       ["version", String(watcher.version)],
       ["created", formatMomentAgo(watcher.createdAt)],
       ["edited", formatMomentAgo(watcher.updatedAt)],

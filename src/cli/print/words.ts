@@ -1,8 +1,21 @@
+import {
+  AttentionReason,
+  ContinueMode,
+  QuestionDefault,
+  QuestionResponders,
+} from "#gen/pinion/v1/activity_pb.js";
 import { PlatformStatus, UpsertOutcome } from "#gen/pinion/v1/agent_pb.js";
 import { Platform } from "#gen/pinion/v1/device_pb.js";
 import { Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { MemberRole } from "#gen/pinion/v1/org_pb.js";
-import { Notification, RunSource, RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
+import {
+  Notification,
+  QuestionState,
+  RunSource,
+  RunStatus,
+  SkipReason,
+  UsageGroup,
+} from "#gen/pinion/v1/run_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
 import { CatchupPolicy, OverlapPolicy, WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
@@ -46,6 +59,50 @@ export const turnStatus = words({
   [TurnStatus.FAILED]: "failed",
   [TurnStatus.TIMEOUT]: "timeout",
   [TurnStatus.CANCELLED]: "cancelled",
+});
+
+export const attention = words({
+  [AttentionReason.PERMISSION_DENIED]: "permission_denied",
+  [AttentionReason.REFUSAL]: "refusal",
+  [AttentionReason.ANSWER_CUT]: "answer_cut",
+  [AttentionReason.MAX_TURNS]: "max_turns",
+  [AttentionReason.MAX_TOKENS]: "max_tokens",
+  [AttentionReason.BUDGET]: "budget",
+  [AttentionReason.SCHEMA]: "schema",
+  [AttentionReason.QUESTION_EXPIRED]: "question_expired",
+  [AttentionReason.NOT_ENFORCED]: "not_enforced",
+  [AttentionReason.SESSION_GONE]: "session_gone",
+  [AttentionReason.NO_ANSWER]: "no_answer",
+});
+
+export const questionState = words({
+  [QuestionState.OPEN]: "open",
+  [QuestionState.ANSWERED]: "answered",
+  [QuestionState.EXPIRED]: "expired",
+  [QuestionState.WITHDRAWN]: "withdrawn",
+});
+
+export const questionDefault = words({
+  [QuestionDefault.DENY]: "deny",
+  [QuestionDefault.ALLOW]: "allow",
+});
+
+export const questionResponders = words({
+  [QuestionResponders.USERS]: "users",
+  [QuestionResponders.DEVICE_OWNER]: "device_owner",
+  [QuestionResponders.ADMINS]: "admins",
+});
+
+export const continueMode = words({
+  [ContinueMode.FRESH]: "fresh",
+  [ContinueMode.SESSION]: "session",
+});
+
+export const usageGroup = words({
+  [UsageGroup.WATCHER]: "watcher",
+  [UsageGroup.AGENT]: "agent",
+  [UsageGroup.DEVICE]: "device",
+  [UsageGroup.DAY]: "day",
 });
 
 export const memberRole = words({

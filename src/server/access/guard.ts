@@ -123,6 +123,10 @@ export const rules: Readonly<Record<string, Rule>> = {
     watchRun: read,
     explainRun: read,
     listWindows: read,
+    getTranscript: read,
+    summarizeUsage: read,
+    listQuestions: read,
+    answerQuestion: write,
   }),
   ...rulesOf(TurnService, {
     startTurn: write,

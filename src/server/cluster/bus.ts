@@ -26,6 +26,18 @@ export type BusMessage =
   | { kind: "cancel"; orgId: string; deviceId: string; runId: string; attemptToken: string; reason: string }
   /** An attempt of the device was settled elsewhere. */
   | { kind: "settled"; orgId: string; deviceId: string; attemptToken: string }
+  /** A question of the device's agent has its end. */
+  | {
+      kind: "answer";
+      orgId: string;
+      deviceId: string;
+      runId: string;
+      attemptToken: string;
+      questionId: string;
+      optionId: string;
+      text: string;
+      isDefault: boolean;
+    }
   /** The device has this session now; an older one ends. */
   | { kind: "replaced"; orgId: string; deviceId: string; epoch: number; sessionId: string }
   /** The device's session with this epoch is to be drained, or an older one. */
@@ -57,7 +69,7 @@ export type BusMessage =
       sequence: number;
       events: Transient[];
     }
-  /** A watched run's output; `data` in base64. */
+  /** A watched run's output, or what its agent does; `data` in base64. */
   | {
       kind: "output";
       orgId: string;

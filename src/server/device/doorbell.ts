@@ -1,7 +1,9 @@
 import { createBatcher } from "../../batcher.ts";
+import type { DatabaseClock } from "../../database-clock.ts";
 import { Refusal } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { CancelledAttempt, Doorbell } from "../../scheduler/doorbell.ts";
+import type { QuestionBell } from "../../scheduler/questions.ts";
 import type { TurnBell } from "../../scheduler/turn-bell.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as presence from "../../store/work/presence.ts";
@@ -12,6 +14,7 @@ import type { Bus, BusMessage } from "../cluster/bus.ts";
 import type { Feed } from "../cluster/feed.ts";
 import type { Telemetry } from "../telemetry.ts";
 import type { Hub } from "./hub.ts";
+import { answerMessage } from "./questions.ts";
 import { createTurnBell } from "./turn-bell.ts";
 
 /**
@@ -19,7 +22,8 @@ import { createTurnBell } from "./turn-bell.ts";
  * stream not at all (it asks when it connects).
  */
 export type ReplicaDoorbell = Doorbell &
-  TurnBell & {
+  TurnBell &
+  QuestionBell & {
     /** A device may have work. */
     work(device: { orgId: string; deviceId: string }): void;
     /** Events of an org were committed. */
@@ -52,6 +56,7 @@ export function createDoorbell(options: {
   log: Logger;
   replicaId: string;
   hub: Hub;
+  clock: Pick<DatabaseClock, "now">;
   streams: Streams;
   feed: Feed;
   bus: () => Bus;
@@ -59,6 +64,8 @@ export function createDoorbell(options: {
   /** Slots wait for the end of a run that has ended. */
   onBacklog: () => void;
   onRevoked: (tokenId: string) => void;
+  /** A question waits, and has a deadline. */
+  onAsked: () => void;
 }): ReplicaDoorbell {
   const { db, log, hub, feed, bus, telemetry } = options;
   const delayed = new Set<NodeJS.Timeout>();
@@ -125,11 +132,13 @@ export function createDoorbell(options: {
   }
 
   return {
-    recorded(runs: readonly RecordedRun[], claimed?: ReadonlySet<string>) {
+    recorded(runs: readonly RecordedRun[]) {
       const fleets = new Set<string>();
-      for (const { status, orgId, deviceId, runId } of runs) {
-        if (status !== "pending" || claimed?.has(runId)) continue;
+      for (const { status, orgId, deviceId, attemptToken, dueAt } of runs) {
+        if (status !== "pending" || attemptToken) continue;
         if (deviceId) ring({ kind: "work", orgId, deviceId });
+        // No worker keeps a slot for what is not due yet.
+        else if (dueAt.getTime() > options.clock.now()) options.hub.at(dueAt, () => ringFleet(orgId));
         else fleets.add(orgId);
       }
       for (const orgId of fleets) ringFleet(orgId);
@@ -157,6 +166,19 @@ export function createDoorbell(options: {
         ring({ kind: "cancel", ...attempt });
         feed.runChanged({ orgId: attempt.orgId, runId: attempt.runId, isEnded: false });
       }
+    },
+    asked({ orgId, runId }) {
+      feed.runChanged({ orgId, runId, isEnded: false });
+      feed.eventsAppended(orgId);
+      options.onAsked();
+    },
+    answered(rows) {
+      for (const row of rows) {
+        const { orgId, runId } = row;
+        feed.runChanged({ orgId, runId, isEnded: false });
+        if (row.state !== "withdrawn") ring(answerMessage(row));
+      }
+      for (const orgId of new Set(rows.map((row) => row.orgId))) feed.eventsAppended(orgId);
     },
     ...createTurnBell({ feed, ring, ringFleet, later }),
     work: (device) => ring({ kind: "work", ...device }),

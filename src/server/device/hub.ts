@@ -1,21 +1,27 @@
+import { type JsonObject, toJson } from "@bufbuild/protobuf";
+import { ExecutorInfoSchema, WorkspaceInfoSchema } from "#gen/pinion/v1/activity_pb.js";
 import { DrainReason, type Hello, Platform } from "#gen/pinion/v1/device_pb.js";
 import { createBatcher } from "../../batcher.ts";
 import type { ReplicaConfig } from "../../config.ts";
+import type { DatabaseClock } from "../../database-clock.ts";
 import { Refusal, refuse } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { Completer, Report, ReportVerdict } from "../../scheduler/completer.ts";
 import type { Dispatcher } from "../../scheduler/dispatcher.ts";
 import type { Doorbell } from "../../scheduler/doorbell.ts";
+import { ask, closeByDevice, type QuestionBell } from "../../scheduler/questions.ts";
 import { settleWithEvents } from "../../scheduler/settle.ts";
 import type { TurnBell } from "../../scheduler/turn-bell.ts";
 import type { TurnEndings } from "../../scheduler/turn-endings.ts";
 import { failTurnsOfSessions } from "../../scheduler/turn-sweep.ts";
 import * as devices from "../../store/people/devices.ts";
 import * as workers from "../../store/people/workers.ts";
+import * as clock from "../../store/pg/clock.ts";
 import { type Db, isPassing, transaction } from "../../store/pg/database.ts";
 import * as attempts from "../../store/work/attempts.ts";
 import * as events from "../../store/work/events.ts";
 import type { SessionName } from "../../store/work/presence.ts";
+import * as questions from "../../store/work/questions.ts";
 import type { FailurePolicy, SessionSettlement } from "../../store/work/settlements.ts";
 import * as turnAttempts from "../../store/work/turn-attempts.ts";
 import type { Principal } from "../access/guard.ts";
@@ -25,8 +31,10 @@ import type { Feed } from "../cluster/feed.ts";
 import type { Telemetry } from "../telemetry.ts";
 import { requireAllowed } from "./allowed.ts";
 import { createBudget, createLimit } from "./bounds.ts";
+import { createDueWheel } from "./due-wheel.ts";
 import type { Link } from "./link.ts";
 import { startPresenceWriter } from "./presence-writer.ts";
+import { answerMessage } from "./questions.ts";
 import { type Opening, openSession } from "./reconcile.ts";
 import { type Acceptance, type AcceptResult, Session, type SessionServices } from "./session.ts";
 import { createTokenStreams } from "./token-streams.ts";
@@ -44,6 +52,8 @@ export type Hub = {
   seatOf(device: { orgId: string; deviceId: string | null }): Session | undefined;
   /** Makes good what lost notifications missed: looks for settled attempts, wanted ends, and work, for all sessions. */
   sweep(): Promise<void>;
+  /** Calls back when the moment has come, by the database's clock. */
+  at(moment: Date, callback: () => void): void;
   stats(): { sessions: number; attempts: number };
   /** Takes no new sessions, drains the ones there are, and waits until they are gone or the time is up. */
   drain(ms: number): Promise<void>;
@@ -58,6 +68,7 @@ export type HubDeps = {
   streams: Streams;
   log: Logger;
   replicaId: string;
+  clock: DatabaseClock;
   config: ReplicaConfig["session"];
   policy: FailurePolicy;
   feed: Feed;
@@ -66,11 +77,14 @@ export type HubDeps = {
   dispatcher: () => Dispatcher;
   turnEndings: () => TurnEndings;
   doorbell: () => Doorbell &
-    TurnBell & {
+    TurnBell &
+    QuestionBell & {
       replaced(session: SessionName & { replicaId: string }): void;
     };
 };
 
+/** After a moment, by the estimated clock, it has come by the database's. */
+const afterDueMs = 2;
 const acceptancesPerBatchMax = 1_000;
 /** Nobody waits for the row of an accept: the device has begun. What ends as soon is written as ended, and nothing else. */
 const acceptancesGatherMs = 20;
@@ -87,6 +101,8 @@ const sessionsPerSweepPart = 4_000;
 const opensMax = 4;
 /** Beyond so many sessions heartbeats are asked for half as often again; the TTL still holds two of them. */
 const largeFleetSessions = 5_000;
+/** An answer is said again by each sweep for so long: its device ignores one that it has. */
+const answersAgainMs = 45_000;
 /** A claim whose answer was lost is this old when the sweep looks. */
 const claimAnswerMs = 5_000;
 const overflow = () => new Refusal("unavailable", "too much waits to be written", { retryAfterMs: 1_000 });
@@ -159,6 +175,15 @@ export function createHub(deps: HubDeps): Hub {
       feed.transient(orgId, { kind: "device.disconnected", deviceId, epoch });
     },
   });
+  const wheel = createDueWheel({
+    clock: deps.clock,
+    ask: () =>
+      deps.clock.read(
+        () => clock.nowMs(db),
+        (ms) => ms,
+      ),
+    log,
+  });
   const turnWork = createTurnWork({ db, endings: deps.turnEndings });
   const opens = createLimit(opensMax);
   const budget = createBudget(completionBytesWaitingMax);
@@ -171,6 +196,8 @@ export function createHub(deps: HubDeps): Hub {
       return { ...deps.config, heartbeatIntervalMs: Math.min(heartbeatIntervalMs * 1.5, ttlMs / 2) };
     },
     log,
+    clock: deps.clock,
+    wheel,
     telemetry,
     open: (session, hello) => opens(() => open(session, hello)),
     opened(session, opening) {
@@ -209,6 +236,8 @@ export function createHub(deps: HubDeps): Hub {
       kind === "turn" ? turnWork.settle(settlement) : settlements.add(settlement),
     beat: (session, attempts) => presenceWriter.beat(session, attempts),
     output: (chunk) => feed.output(chunk),
+    ask: (asked) => ask(db, asked, deps.doorbell()),
+    closeQuestion: (which, state) => closeByDevice(db, which, state, deps.doorbell()),
     runMoved({ orgId, deviceId, epoch }, kind, { kind: what, runId, watcherId, attempt }) {
       feed.runChanged({ orgId, runId, isEnded: false });
       if (what === "run") feed.transient(orgId, { kind, deviceId, epoch, runId, watcherId, attempt });
@@ -352,6 +381,9 @@ export function createHub(deps: HubDeps): Hub {
         case "settled":
           session.settled(message.attemptToken);
           break;
+        case "answer":
+          session.answer(message);
+          break;
         case "replaced":
           // Of the same epoch there is another one when a failover has taken it back. One that cannot be told apart by it, a
           // lower one of a newer session, is told by its next beat.
@@ -385,10 +417,18 @@ export function createHub(deps: HubDeps): Hub {
       ];
       for (const wanted of cancelling) sessions.get(wanted.deviceId)?.cancel(wanted);
       const all = [...sessions.values()];
+      const holding = all.filter((session) => session.activeCount > 0);
+      for (const row of await questions.listAnswered(db, holding, answersAgainMs)) {
+        sessions.get(row.deviceId)?.answer(answerMessage(row));
+      }
       // In parts, so that beats are answered in between.
       for (let at = 0; at < all.length; at += sessionsPerSweepPart) {
         await sweepPart(all.slice(at, at + sessionsPerSweepPart));
       }
+    },
+    at(moment, callback) {
+      // Past the moment, for whoever asks the database what is due.
+      wheel.at(moment.getTime() + afterDueMs, callback);
     },
     stats() {
       let count = 0;
@@ -409,6 +449,7 @@ export function createHub(deps: HubDeps): Hub {
         session.close("drained", new Refusal("unavailable", "the replica stops", { retryAfterMs: 1_000 }));
     },
     async close() {
+      wheel.close();
       await presenceWriter.close();
       await Promise.all([acceptances.idle(), settlements.idle(), turnWork.idle()]);
     },
@@ -417,7 +458,11 @@ export function createHub(deps: HubDeps): Hub {
 
 function factsOf(hello: Hello): devices.HelloFacts {
   const { appVersion, label, agentKinds, capabilities, maxConcurrency } = hello;
-  return { appVersion, label, agentKinds, capabilities, maxConcurrency };
+  return {
+    ...{ appVersion, label, agentKinds, capabilities, maxConcurrency },
+    executors: hello.executors.map((executor) => toJson(ExecutorInfoSchema, executor) as JsonObject),
+    workspaces: hello.workspaces.map((workspace) => toJson(WorkspaceInfoSchema, workspace) as JsonObject),
+  };
 }
 
 /** A platform as the store names it. */

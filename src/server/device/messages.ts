@@ -1,4 +1,4 @@
-import { create, fromJson, type JsonObject, type MessageInitShape } from "@bufbuild/protobuf";
+import { create, fromJson, type JsonObject, type JsonValue, type MessageInitShape } from "@bufbuild/protobuf";
 import { durationFromMs, durationMs, timestampFromDate, timestampNow } from "@bufbuild/protobuf/wkt";
 import { type AgentSettings, AgentSettingsSchema } from "#gen/pinion/v1/agent_pb.js";
 import {
@@ -16,7 +16,9 @@ import {
 import { conversationOfRun } from "../../conversation-ids.ts";
 import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
 import type { ClaimedRun } from "../../store/work/attempts.ts";
+import { agentWorkMessage } from "../agent-work.ts";
 import { notificationOf, sourceOf } from "../run-enums.ts";
+import { agentReportOf, transcriptBytesMax } from "./agent-report.ts";
 
 /** The rules of the messages say the same; the device is told so that it truncates. */
 const completionOutputBytesMax = 1_048_576;
@@ -69,8 +71,23 @@ export function assignmentOf(run: ClaimedRun, traceparent: string): ConnectRespo
         ...(run.priorWindow ? { priorWindow: priorWindowOf(run.priorWindow, run.watcherId) } : {}),
       },
       traceparent,
+      ...agentWorkOf(run),
     },
   });
+}
+
+/** What the watcher asks of its agent beside the prompt. */
+function agentWorkOf(run: ClaimedRun) {
+  const { workspace, runBudget, questions } = agentWorkMessage(run.agentWork);
+  const agentWorkspace = (run.agentSettings as { workspace?: string } | null)?.workspace ?? "";
+  return {
+    workspace: workspace || agentWorkspace,
+    ...(runBudget ? { budget: runBudget } : {}),
+    ...(questions ? { questions } : {}),
+    ...(run.agentSession
+      ? { session: { sessionId: run.agentSession.id, runId: run.agentSession.run_id } }
+      : {}),
+  };
 }
 
 function priorWindowOf(window: NonNullable<ClaimedRun["priorWindow"]>, watcherId: string) {
@@ -81,7 +98,11 @@ function priorWindowOf(window: NonNullable<ClaimedRun["priorWindow"]>, watcherId
     windowStart: timestampFromDate(new Date(window.window_start)),
     windowEnd: timestampFromDate(new Date(window.window_end)),
     modelUsed: window.model_used,
-    extractedData: { kind: window.kind, output: window.output },
+    extractedData: {
+      kind: window.kind,
+      output: window.output,
+      ...(window.structured === null ? {} : { structured: window.structured as JsonValue }),
+    },
     createdAt: timestampFromDate(new Date(window.created_at)),
   };
 }
@@ -108,6 +129,7 @@ export function welcomeOf(session: {
       sessionEpoch: BigInt(session.epoch),
       replicaId: session.replicaId,
       serverTime: timestampNow(),
+      capabilities: ["activity", "questions"],
       timers: {
         heartbeatInterval: durationFromMs(timers.heartbeatIntervalMs),
         ttl: durationFromMs(timers.ttlMs),
@@ -117,6 +139,7 @@ export function welcomeOf(session: {
         messageBytesMax: BigInt(timers.messageBytesMax),
         completionOutputBytesMax: BigInt(completionOutputBytesMax),
         outputChunkBytesMax: BigInt(outputChunkBytesMax),
+        transcriptBytesMax: BigInt(transcriptBytesMax),
       },
       verdicts: session.held.map(({ runId, attemptToken }, index) => ({
         runId,
@@ -223,6 +246,8 @@ export function reportOf(
     reason: completion.reason,
     durationMs: completion.duration ? durationMs(completion.duration) : undefined,
     nextSnapshot: completion.nextSnapshot,
+    agent: agentReportOf(completion),
+    ...(completion.retryAfter ? { laterMs: durationMs(completion.retryAfter) } : {}),
     ...(accepting && { pushedAt: accepting.pushedAt, startedAt: accepting.acceptedAt }),
   };
 }

@@ -21,6 +21,9 @@ type Reaction =
   | "output"
   | "complete"
   | "cancelled"
+  | "activity"
+  | "question"
+  | "question_closed"
   /** Ends the stream: the hello comes first. */
   | "refuse_before_hello"
   /** Ends the stream: there is one hello. */
@@ -61,9 +64,9 @@ export const reactions: Record<SessionState, Record<SessionInput, Reaction>> = {
     output: "output",
     complete: "complete",
     cancelled: "cancelled",
-    activity: "ignore",
-    question: "ignore",
-    questionClosed: "ignore",
+    activity: "activity",
+    question: "question",
+    questionClosed: "question_closed",
   },
   draining: {
     hello: "refuse_second_hello",
@@ -73,9 +76,9 @@ export const reactions: Record<SessionState, Record<SessionInput, Reaction>> = {
     output: "output",
     complete: "complete",
     cancelled: "cancelled",
-    activity: "ignore",
-    question: "ignore",
-    questionClosed: "ignore",
+    activity: "activity",
+    question: "question",
+    questionClosed: "question_closed",
   },
   closed: {
     hello: "ignore",

@@ -1,4 +1,5 @@
-import { create } from "@bufbuild/protobuf";
+import { create, fromJson, type JsonObject } from "@bufbuild/protobuf";
+import { ExecutorInfoSchema, WorkspaceInfoSchema } from "#gen/pinion/v1/activity_pb.js";
 import { Platform } from "#gen/pinion/v1/device_pb.js";
 import { type Device, DeviceSchema, Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import type * as devices from "../../store/people/devices.ts";
@@ -37,6 +38,9 @@ function namesIn<Name extends string, Value>(
   return (Object.keys(messages) as Name[]).filter((name) => wanted.includes(messages[name]));
 }
 
+/** What a newer version stored is passed over. */
+const lenient = { ignoreUnknownFields: true };
+
 export function deviceMessage(row: devices.Device, lastRun?: RunSummary): Device {
   return create(DeviceSchema, {
     id: row.id,
@@ -58,6 +62,8 @@ export function deviceMessage(row: devices.Device, lastRun?: RunSummary): Device
     pendingRuns: row.pending_runs,
     createdAt: timestampOf(row.created_at),
     isWorker: row.is_worker,
+    executors: row.executors.map((executor) => fromJson(ExecutorInfoSchema, executor as JsonObject, lenient)),
+    workspaces: row.workspaces.map((known) => fromJson(WorkspaceInfoSchema, known as JsonObject, lenient)),
     lastRun: lastRun && runSummaryMessage(lastRun),
   });
 }

@@ -1,5 +1,6 @@
-import { create, type JsonObject, type MessageInitShape } from "@bufbuild/protobuf";
-import { durationFromMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { create, fromJson, type JsonObject, type JsonValue, type MessageInitShape } from "@bufbuild/protobuf";
+import { durationFromMs, timestampFromDate, ValueSchema } from "@bufbuild/protobuf/wkt";
+import { type Completion, CompletionSchema } from "#gen/pinion/v1/device_pb.js";
 import {
   type Run,
   RunSchema,
@@ -9,10 +10,11 @@ import {
   type Window,
   WindowSchema,
 } from "#gen/pinion/v1/run_pb.js";
+import type { ReportRow } from "../../store/work/reports.ts";
 import type * as runSummaries from "../../store/work/run-summaries.ts";
 import type { RunRow } from "../../store/work/runs.ts";
 import type { WindowRow } from "../../store/work/windows.ts";
-import { notificationOf, runStatuses, skipReasons, sourceOf } from "../run-enums.ts";
+import { attentionOf, notificationOf, runStatuses, skipReasons, sourceOf } from "../run-enums.ts";
 
 /** Runs and windows as messages. */
 
@@ -23,7 +25,11 @@ function at<Name extends string>(name: Name, moment: Date | string | null) {
     : ({ [name]: timestampFromDate(new Date(moment)) } as Record<Name, ReturnType<typeof timestampFromDate>>);
 }
 
-export function runMessage(row: RunRow): Run {
+/** A run and, where they were asked for, the report of its agent and how many of its questions are open. */
+export function runMessage(
+  row: RunRow,
+  about: { report?: ReportRow | undefined; openQuestions?: number } = {},
+): Run {
   const init: MessageInitShape<typeof RunSchema> = {
     id: row.id,
     watcherId: row.watcherId,
@@ -68,8 +74,38 @@ export function runMessage(row: RunRow): Run {
     ...at("lastBeatAt", row.lastBeatAt),
     ...at("cancelRequestedAt", row.cancelRequestedAt),
     ...at("finishedAt", row.finishedAt),
+    openQuestions: about.openQuestions ?? 0,
+    ...(about.report ? reportFields(about.report) : {}),
   };
   return create(RunSchema, init);
+}
+
+/** The fields of a run that its agent's report fills. */
+function reportFields({
+  attention,
+  sessionId,
+  facts,
+  hasTranscript,
+  result,
+}: ReportRow): MessageInitShape<typeof RunSchema> {
+  const told = factsOf(facts);
+  const { usage, executor, keptWorkspace } = told;
+  return {
+    attention: attentionOf(attention),
+    sessionId,
+    hasTranscript,
+    result,
+    ...{ modelUsed: told.modelUsed, stopReason: told.stopReason, denials: told.denials, notes: told.notes },
+    stderrTail: told.stderrTail,
+    ...(usage ? { usage } : {}),
+    ...(executor ? { executor } : {}),
+    ...(keptWorkspace ? { keptWorkspace } : {}),
+  };
+}
+
+/** Facts as the store keeps them. What a newer version stored is passed over. */
+function factsOf(facts: unknown): Completion {
+  return fromJson(CompletionSchema, facts as JsonObject, { ignoreUnknownFields: true });
 }
 
 export function runSummaryMessage(row: runSummaries.RunSummary): RunSummary {
@@ -85,8 +121,15 @@ export function runSummaryMessage(row: runSummaries.RunSummary): RunSummary {
   });
 }
 
-export function windowMessage(row: WindowRow): Window {
+export function windowMessage(row: WindowRow, report?: ReportRow): Window {
+  const { result, structured, agent_kind: agentKind } = row.extractedData;
+  const usage = report && factsOf(report.facts).usage;
   return create(WindowSchema, {
+    result: typeof result === "string" ? result : "",
+    ...(structured === undefined ? {} : { structured: fromJson(ValueSchema, structured as JsonValue) }),
+    agentKind: typeof agentKind === "string" ? agentKind : "",
+    ...(usage ? { usage } : {}),
+    attention: attentionOf(report?.attention ?? []),
     id: row.id,
     watcherId: row.watcherId,
     runId: row.runId,

@@ -1,9 +1,13 @@
-import { create } from "@bufbuild/protobuf";
+import { create, fromBinary } from "@bufbuild/protobuf";
+import { timestampDate } from "@bufbuild/protobuf/wkt";
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import { z } from "zod";
+import { TranscriptSchema } from "#gen/pinion/v1/activity_pb.js";
 import {
   type OutputStream,
+  type Run,
   type RunService,
+  UsageGroup,
   type WatchRunRequest,
   type WatchRunResponse,
   WatchRunResponseSchema,
@@ -12,20 +16,26 @@ import { Bell } from "../../abort.ts";
 import { Refusal, refuse } from "../../errors.ts";
 import { cancelRun } from "../../scheduler/cancels.ts";
 import type { Doorbell } from "../../scheduler/doorbell.ts";
+import type { QuestionBell } from "../../scheduler/questions.ts";
 import { retry } from "../../scheduler/triggers.ts";
 import * as devices from "../../store/people/devices.ts";
 import * as workers from "../../store/people/workers.ts";
 import * as clock from "../../store/pg/clock.ts";
 import type { Db } from "../../store/pg/database.ts";
+import * as questions from "../../store/work/questions.ts";
+import * as reports from "../../store/work/reports.ts";
 import * as runs from "../../store/work/runs.ts";
 import type { FailurePolicy } from "../../store/work/settlements.ts";
+import * as usage from "../../store/work/usage.ts";
 import * as watchers from "../../store/work/watchers.ts";
 import * as windows from "../../store/work/windows.ts";
 import { principalOf } from "../access/guard.ts";
 import type { Feed, OutputChunk } from "../cluster/feed.ts";
+import { activityOf, activityStream } from "../device/activity.ts";
 import { runStatuses } from "../run-enums.ts";
 import { explain } from "./explain.ts";
 import { idKey, page } from "./page.ts";
+import { answerQuestion, listQuestions } from "./questions.ts";
 import { runMessage, windowMessage } from "./run-message.ts";
 
 const windowsPageSizeDefault = 20;
@@ -39,7 +49,7 @@ const keepaliveMs = 15_000;
 export function runService(deps: {
   db: Db;
   feed: Feed;
-  doorbell: Doorbell;
+  doorbell: Doorbell & QuestionBell;
   policy: FailurePolicy;
   ttlMs: number;
 }): ServiceImpl<typeof RunService> {
@@ -47,6 +57,10 @@ export function runService(deps: {
 
   async function get(run: { orgId: string; runId: string }): Promise<runs.RunRow> {
     return (await runs.find(db, run)) ?? refuse("not_found", `there is no run ${run.runId}`);
+  }
+
+  async function messageOf(row: runs.RunRow): Promise<Run> {
+    return (await runMessages(db, row.orgId, [row]))[0]!;
   }
 
   /** The watcher that a list is narrowed to, if it is. */
@@ -57,7 +71,7 @@ export function runService(deps: {
   return {
     async getRun({ runId }, context) {
       const { orgId } = principalOf(context);
-      return { run: runMessage(await get({ orgId, runId })) };
+      return { run: await messageOf(await get({ orgId, runId })) };
     },
 
     async listRuns(request, context) {
@@ -78,9 +92,10 @@ export function runService(deps: {
             statuses,
             beforeId: before?.[0],
             deviceId: request.deviceId || undefined,
+            wantsAttention: request.wantsAttention,
           }),
       });
-      return { runs: rows.map(runMessage), nextPageToken };
+      return { runs: await runMessages(db, orgId, rows), nextPageToken };
     },
 
     async cancelRun({ runId, reason }, context) {
@@ -92,7 +107,7 @@ export function runService(deps: {
       );
       const run = await get({ orgId, runId });
       if (!isLive) refuse("failed_precondition", `run ${runId} has ended already: ${run.status}`);
-      return { run: runMessage(run) };
+      return { run: await messageOf(run) };
     },
 
     async retryRun({ runId, requestId }, context) {
@@ -118,7 +133,7 @@ export function runService(deps: {
           ? await workers.findFleet(db, { orgId, agentKind: run.agentKind, ttlMs })
           : undefined;
       const now = await clock.now(db);
-      return { run: runMessage(run), ...explain({ run, device, onDevice, fleet, ttlMs, now }) };
+      return { run: await messageOf(run), ...explain({ run, device, onDevice, fleet, ttlMs, now }) };
     },
 
     async listWindows(request, context) {
@@ -137,9 +152,68 @@ export function runService(deps: {
             beforeId: before?.[0],
           }),
       });
-      return { windows: rows.map(windowMessage), nextPageToken };
+      const found = await reports.findAll(db, { orgId, runIds: rows.map((row) => row.runId) });
+      return { windows: rows.map((row) => windowMessage(row, found.get(row.runId))), nextPageToken };
+    },
+
+    async getTranscript({ runId }, context) {
+      const { orgId } = principalOf(context);
+      await get({ orgId, runId });
+      const bytes = await reports.findTranscript(db, { orgId, runId });
+      return { transcript: bytes ? fromBinary(TranscriptSchema, bytes) : create(TranscriptSchema) };
+    },
+
+    async summarizeUsage(request, context) {
+      const { orgId } = principalOf(context);
+      const end = request.end ? timestampDate(request.end) : await clock.now(db);
+      const start = request.start ? timestampDate(request.start) : new Date(end.getTime() - usageSpanMs);
+      if (start >= end) refuse("invalid_argument", "end: must be after start", { field: "end" });
+      const sums = await usage.summarize(db, {
+        ...{ orgId, start, end, groupBy: usageGroups[request.groupBy] },
+        watcherId: await idOfWatcher(orgId, request.watcherId),
+        agentId: request.agentId || undefined,
+        deviceId: request.deviceId || undefined,
+      });
+      return {
+        sums: sums.map(({ group, ...counts }) => ({
+          group,
+          ...(Object.fromEntries(
+            Object.entries(counts).map(([name, count]) => [name, BigInt(count)]),
+          ) as Record<keyof typeof counts, bigint>),
+        })),
+      };
+    },
+
+    async listQuestions(request, context) {
+      const { orgId } = principalOf(context);
+      return listQuestions(db, orgId, request, await idOfWatcher(orgId, request.watcherId));
+    },
+
+    async answerQuestion(request, context) {
+      return { question: await answerQuestion(db, principalOf(context), request, doorbell) };
     },
   };
+}
+
+const usageSpanMs = 30 * 86_400_000;
+
+const usageGroups: Record<UsageGroup, usage.UsageGroup> = {
+  [UsageGroup.UNSPECIFIED]: "",
+  [UsageGroup.WATCHER]: "watcher",
+  [UsageGroup.AGENT]: "agent",
+  [UsageGroup.DEVICE]: "device",
+  [UsageGroup.DAY]: "day",
+};
+
+/** Runs with the reports of their agents. */
+async function runMessages(db: Db, orgId: string, rows: readonly runs.RunRow[]): Promise<Run[]> {
+  const ended = rows.filter((row) => row.finishedAt !== null && row.status !== "skipped");
+  const found = await reports.findAll(db, { orgId, runIds: ended.map((row) => row.id) });
+  const live = rows.filter((row) => row.status === "running" || row.status === "claimed");
+  const open = await questions.countOpen(db, { orgId, runIds: live.map((row) => row.id) });
+  return rows.map((row) =>
+    runMessage(row, { report: found.get(row.id), openQuestions: open.get(row.id) ?? 0 }),
+  );
 }
 
 /** The run now, at every change, and its output; ends after the run's end was shown. */
@@ -183,13 +257,14 @@ async function* watch(
         if (!row) refuse("not_found", `there is no run ${runId}`);
         isEnded = row.finishedAt !== null;
         // A heartbeat alone is no news.
-        const state = JSON.stringify({ ...row, lastBeatAt: null });
+        const [value] = await runMessages(db, orgId, [row]);
+        const state = JSON.stringify({ ...row, openQuestions: value!.openQuestions, lastBeatAt: null });
         if (state !== shown) {
           shown = state;
-          updates.push(create(WatchRunResponseSchema, { update: { case: "run", value: runMessage(row) } }));
+          updates.push(create(WatchRunResponseSchema, { update: { case: "run", value: value! } }));
         }
       }
-      const pieces = chunks.map(outputMessage);
+      const pieces = chunks.flatMap(outputMessage);
       chunks = [];
       // The run is shown first, and its end last: output that is here already was written before it.
       yield* isEnded && !isFirst ? [...pieces, ...updates] : [...updates, ...pieces];
@@ -214,7 +289,16 @@ function unlessNotFound(error: unknown): undefined {
   throw error;
 }
 
-function outputMessage(chunk: OutputChunk): WatchRunResponse {
+function outputMessage(chunk: OutputChunk): WatchRunResponse[] {
+  if (chunk.stream === activityStream) {
+    const activity = activityOf(chunk.data);
+    const value = { ...(activity ? { activity } : {}), attempt: chunk.attempt };
+    return activity ? [create(WatchRunResponseSchema, { update: { case: "activity", value } })] : [];
+  }
+  return [outputOf(chunk)];
+}
+
+function outputOf(chunk: OutputChunk): WatchRunResponse {
   return create(WatchRunResponseSchema, {
     update: {
       case: "output",

@@ -22,6 +22,7 @@ import * as runs from "../../store/work/runs.ts";
 import * as turns from "../../store/work/turns.ts";
 import { principalOf } from "../access/guard.ts";
 import type { Feed, OutputChunk } from "../cluster/feed.ts";
+import { activityOf, activityStream } from "../device/activity.ts";
 import { idKey, page } from "./page.ts";
 import { conversationOf } from "./turn-conversation.ts";
 import { conversationMessage, turnMessage, turnStatuses } from "./turn-message.ts";
@@ -190,7 +191,7 @@ async function* watch(
         bell.ring();
       },
       onOutput(chunk) {
-        if (BigInt(chunk.sequence) <= afterSequence) return;
+        if (chunk.stream !== activityStream && BigInt(chunk.sequence) <= afterSequence) return;
         chunks.push(chunk);
         if (chunks.length > chunksWaitingMax) chunks.shift();
         bell.ring();
@@ -209,7 +210,7 @@ async function* watch(
         row = (await turns.find(db, { orgId, turnId })) ?? refuse("not_found", `there is no turn ${turnId}`);
       }
       // Output that is here already was written before what the row says of the turn's end.
-      const pieces = chunks.map(outputMessage);
+      const pieces = chunks.flatMap(outputMessage);
       chunks = [];
       if (row?.finishedAt) {
         yield* pieces;
@@ -237,7 +238,13 @@ async function* watch(
   }
 }
 
-function outputMessage(chunk: OutputChunk): WatchTurnResponse {
+function outputMessage(chunk: OutputChunk): WatchTurnResponse[] {
+  if (chunk.stream !== activityStream) return [outputOf(chunk)];
+  const value = activityOf(chunk.data);
+  return value ? [create(WatchTurnResponseSchema, { update: { case: "activity", value } })] : [];
+}
+
+function outputOf(chunk: OutputChunk): WatchTurnResponse {
   return create(WatchTurnResponseSchema, {
     update: {
       case: "output",

@@ -14,6 +14,7 @@ import { refuse } from "../../errors.ts";
 import { checkSchedule } from "../../scheduler/cron.ts";
 import type { RunSummary } from "../../store/work/run-summaries.ts";
 import type * as watchers from "../../store/work/watchers.ts";
+import { agentWorkMessage, agentWorkOf } from "../agent-work.ts";
 import { notificationOf } from "../run-enums.ts";
 import { timestampOf } from "./moments.ts";
 import { runSummaryMessage } from "./run-message.ts";
@@ -112,6 +113,7 @@ export function watcherSpec(row: watchers.Watcher): WatcherSpec {
     maxAttempts: row.max_attempts,
     notification: notificationOf(row.notification),
     ...(row.extraction_schema === null ? {} : { extractionSchema: row.extraction_schema as JsonObject }),
+    ...agentWorkMessage(row.agent_work),
   });
 }
 
@@ -143,6 +145,7 @@ export function watcherValues(spec: WatcherSpec): watchers.WatcherValues {
     maxAttempts: spec.maxAttempts || 1,
     notification: notifications[spec.notification],
     extractionSchema: spec.extractionSchema ?? null,
+    agentWork: agentWorkOf(spec),
   };
 }
 

@@ -1,9 +1,10 @@
 import { type RawBuilder, sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import * as agents from "../agents/agents.ts";
+import { canonical } from "../pg/canonical.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
-import type { DeviceRow, PresenceRow } from "../pg/schema.ts";
+import type { DeviceRow, Json, PresenceRow } from "../pg/schema.ts";
 import * as events from "../work/events.ts";
 import * as runs from "../work/runs.ts";
 import * as turns from "../work/turns.ts";
@@ -369,6 +370,9 @@ export type HelloFacts = {
   agentKinds: readonly string[];
   capabilities: readonly string[];
   maxConcurrency: number;
+  /** JSON of ExecutorInfo and of WorkspaceInfo. */
+  executors: readonly Json[];
+  workspaces: readonly Json[];
 };
 
 /**
@@ -390,7 +394,7 @@ export async function updateFromHello(db: Db, before: DeviceRow, facts: HelloFac
     if (changes.length === 0) return false;
     await tx
       .updateTable("device")
-      .set(Object.fromEntries(changes.map((change) => [change.column, change.to])))
+      .set(columnsOfChanges(changes))
       .where("org_id", "=", orgId)
       .where("id", "=", deviceId)
       .execute();
@@ -400,6 +404,16 @@ export async function updateFromHello(db: Db, before: DeviceRow, facts: HelloFac
 }
 
 export type Change = { column: string; from: unknown; to: unknown };
+
+/** The columns that a hello changed; lists of objects are jsonb. */
+export function columnsOfChanges(changes: readonly Change[]): Record<string, unknown> {
+  return Object.fromEntries(
+    changes.map(({ column, to }) => [
+      column,
+      column === "executors" || column === "workspaces" ? JSON.stringify(to) : to,
+    ]),
+  );
+}
 
 /** The event of what a hello changed. */
 export function changedEvent(deviceId: string, changes: readonly Change[]): Omit<events.NewEvent, "orgId"> {
@@ -422,8 +436,10 @@ export function changesOf(device: DeviceRow, facts: HelloFacts): Change[] {
     { column: "agent_kinds", from: device.agent_kinds, to: [...facts.agentKinds] },
     { column: "capabilities", from: device.capabilities, to: [...facts.capabilities] },
     { column: "max_concurrency", from: device.max_concurrency, to: facts.maxConcurrency },
+    { column: "executors", from: device.executors, to: [...facts.executors] },
+    { column: "workspaces", from: device.workspaces, to: [...facts.workspaces] },
   ];
-  return changes.filter(({ from, to }) => JSON.stringify(from) !== JSON.stringify(to));
+  return changes.filter(({ from, to }) => canonical(from) !== canonical(to));
 }
 
 /** Ends runs within the transaction, in which only events may follow. */

@@ -73,7 +73,7 @@ export async function enter(
     ...devices.changesOf(known, hello),
     ...(known.platform === platform ? [] : [{ column: "platform", from: known.platform, to: platform }]),
   ];
-  const changed = Object.fromEntries(changes.map(({ column, to }) => [column, to]));
+  const changed = devices.columnsOfChanges(changes);
   if (changes.length > 0 || known.token_id !== tokenId) {
     await tx
       .updateTable("device")
@@ -103,6 +103,8 @@ export async function enter(
         agent_kinds: [...newcomer.agentKinds],
         capabilities: [...newcomer.capabilities],
         max_concurrency: newcomer.maxConcurrency,
+        executors: JSON.stringify(newcomer.executors),
+        workspaces: JSON.stringify(newcomer.workspaces),
         is_worker: true,
         token_id: tokenId,
       })

@@ -78,6 +78,9 @@ export type DeviceTable = {
   agent_kinds: Generated<string[]>;
   capabilities: Generated<string[]>;
   max_concurrency: Generated<number>;
+  /** JSON of ExecutorInfo and WorkspaceInfo. */
+  executors: ColumnType<Json[], string | undefined, string>;
+  workspaces: ColumnType<Json[], string | undefined, string>;
   created_at: GeneratedTimestamp;
   is_worker: Generated<boolean>;
   token_id: OrNull<string>;
@@ -186,6 +189,7 @@ export type WatcherTable = {
   timeout_ms: Generated<number>;
   max_attempts: Generated<number>;
   notification: Generated<Notification>;
+  day_budget: ColumnType<Json | null, string | null | undefined, string | null>;
   status: Generated<WatcherStatus>;
   paused_reason: Generated<string>;
   next_slot_at: TimestampOrNull;
@@ -208,6 +212,7 @@ export type WatcherRevisionTable = {
   name: string;
   prompt: string;
   extraction_schema: ColumnType<Json | null, Json | string | null | undefined, Json | string | null>;
+  agent_work: ColumnType<Json, Json | string | undefined, Json | string>;
 };
 
 export type BacklogTable = {

@@ -5,7 +5,10 @@ import type { Db } from "../pg/database.ts";
 /** Retention: ended runs and turns live in daily partitions that are dropped whole, so that the live sets stay small. */
 
 /** Each with a default partition, and its days named after it: "run_finished_20260131". */
-const partitionedTables = ["run_finished", "turn_finished"];
+const partitionedTables = ["run_finished", "turn_finished", "run_report"];
+
+/** Sums of what was used are kept for so many days, however long runs are. */
+const usageDays = 400;
 
 /** Partitions are made this many days ahead, so that a database that nobody tends for a while still has one. */
 const daysAhead = 3;
@@ -95,6 +98,13 @@ export async function deleteOld(
       and not exists (select from watcher w
         where w.org_id = x.org_id and w.id = x.watcher_id and w.last_window_id = x.id) limit ${limit}))`,
     sql`delete from run_finished_default where ctid = any(array(select ctid from run_finished_default where finished_at < ${old} limit ${limit}))`,
+    // As long as its run lives, a question is shown with it.
+    sql`delete from question where ctid = any(array(select ctid from question q where q.asked_at < ${old}
+      and q.state <> 'open' limit ${limit}))`,
+    sql`delete from run_report_default where ctid = any(array(select ctid from run_report_default where finished_at < ${old} limit ${limit}))`,
+    // Sums are small, and are what a year is compared with.
+    sql`delete from usage_day where ctid = any(array(select ctid from usage_day
+      where day < (now() at time zone 'UTC')::date - ${usageDays}::int limit ${limit}))`,
     sql`delete from turn_finished_default where ctid = any(array(select ctid from turn_finished_default where finished_at < ${old} limit ${limit}))`,
     // As long as its turn lives, a message must be known, however old.
     sql`delete from turn_message where ctid = any(array(select ctid from turn_message m where m.created_at < ${old}

@@ -81,6 +81,8 @@ export async function list(
     watcherId?: string | undefined;
     deviceId?: string | undefined;
     statuses: readonly string[];
+    /** Only runs whose agents gave reasons for people to look. */
+    wantsAttention?: boolean;
     limit: number;
   },
 ): Promise<RunRow[]> {
@@ -89,6 +91,11 @@ export async function list(
   if (filter.watcherId) where.push(sql`r.watcher_id = ${filter.watcherId}`);
   if (filter.deviceId) where.push(sql`r.device_id = ${filter.deviceId}`);
   if (filter.statuses.length > 0) where.push(sql`r.status = any(${filter.statuses as string[]}::text[])`);
+  if (filter.wantsAttention) {
+    where.push(
+      sql`r.id in (select run_id from run_report where org_id = ${filter.orgId} and attention <> '{}')`,
+    );
+  }
   const { rows } = await sql<RunRow>`
     select ${columns} from run_all r left join watcher w on w.org_id = r.org_id and w.id = r.watcher_id
     where ${sql.join(where, sql` and `)}
@@ -118,6 +125,8 @@ export type LockedRun = {
   attemptToken: string | null;
   deviceId: string | null;
   isPinned: boolean;
+  /** Recorded ahead of its moment, which has not come. */
+  isAhead: boolean;
 };
 
 /** Locks the live runs that a cancellation means. */
@@ -133,7 +142,7 @@ export async function lockForCancel(
         : sql`device_id = ${which.deviceId}`;
   const { rows } = await sql<LockedRun>`
     select org_id as "orgId", id as "runId", status, attempt_token as "attemptToken", device_id as "deviceId",
-      is_pinned as "isPinned"
+      is_pinned as "isPinned", status <> 'running' and due_at > clock_timestamp() as "isAhead"
     from run where org_id = ${which.orgId} and ${match}
     order by org_id, id
     for update

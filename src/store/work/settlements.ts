@@ -1,5 +1,6 @@
 import { sql } from "kysely";
 import { type Db, isPassing } from "../pg/database.ts";
+import { storableJson } from "../pg/storable.ts";
 import { unnest } from "../pg/unnest.ts";
 import type { SessionKey } from "./presence.ts";
 
@@ -8,6 +9,7 @@ import type { SessionKey } from "./presence.ts";
  *
  *   finish    the run moves to run_finished; a completed one leaves its window (R5)
  *   retry     the run goes back to pending after a backoff, while its attempts last
+ *   later     the run goes back to pending because its device asked for another try later, without using an attempt up
  *   withdraw  the run goes back to pending as if the attempt had not been; one that was accepted is left as it is
  *
  * Each row is locked, and the attempt token is the fence: a settlement whose token is not current changes nothing. A
@@ -15,7 +17,14 @@ import type { SessionKey } from "./presence.ts";
  */
 
 export type FinishedStatus = "completed" | "failed" | "timeout" | "cancelled" | "skipped";
-export type SkipReason = "overlap" | "cooldown" | "missed" | "offline_expired" | "no_executor" | "limit";
+export type SkipReason =
+  | "overlap"
+  | "cooldown"
+  | "missed"
+  | "offline_expired"
+  | "no_executor"
+  | "limit"
+  | "budget";
 
 export type Settlement = {
   orgId: string;
@@ -30,10 +39,16 @@ export type Settlement = {
   status: FinishedStatus;
   reason: string;
   skipReason?: SkipReason;
+  /** For `finish_or_retry` of a failure: the device asks for another try after this, which costs no attempt. */
+  laterMs?: number;
   /** For `withdraw`: how long the run is not offered again. */
   delayMs?: number;
   output?: string;
   isOutputTruncated?: boolean;
+  /** Of an agent that tells: its answer, for the window beside the output. */
+  answer?: { result: string; structured: unknown } | undefined;
+  /** What people should look at, for the event. */
+  attention?: readonly string[];
   exitCode?: number | undefined;
   signal?: string;
   durationMs?: number | undefined;
@@ -59,6 +74,12 @@ export type FailurePolicy = {
 
 /** Longest delay before another attempt. */
 const retryBackoffMsMax = 600_000;
+/** How often a run may be put off to later; then a failure is one. With the default of 5 minutes that is an hour. */
+const deferralsMax = 12;
+/** A device that says "at once" is asked again after this at the earliest. */
+const laterMsMin = 1_000;
+/** The protocol's bound on what a device may ask for. */
+const laterMsMax = 7 * 86_400_000;
 /** Longest back-off of a watcher. */
 const watcherBackoffMsMax = 86_400_000;
 /** After so many a delay grows no more: far beyond the longest ones, and far below what a float8 holds. */
@@ -73,10 +94,11 @@ export type Settled = {
   watcherId: string;
   /** Where the attempt was. */
   deviceId: string | null;
+  agentId: string;
   /** Pinned to that device; otherwise what went back to pending waits for any worker. */
   isPinned: boolean;
   dueAt: Date;
-  action: "finished" | "retried" | "withdrawn";
+  action: "finished" | "retried" | "deferred" | "withdrawn";
   status: FinishedStatus | "pending";
   reason: string;
   attempt: number;
@@ -112,8 +134,10 @@ export async function settle(
     why: ["text", (s) => s.reason],
     skipped_because: ["text", (s) => s.skipReason ?? null],
     delay_ms: ["bigint", (s) => s.delayMs ?? 0],
+    later_ms: ["bigint", (s) => s.laterMs ?? null],
     output: ["text", (s) => s.output ?? ""],
     is_truncated: ["boolean", (s) => s.isOutputTruncated ?? false],
+    answer: ["text", (s) => answerOf(s)],
     exit_code: ["int", (s) => s.exitCode ?? null],
     signal: ["text", (s) => s.signal ?? ""],
     duration_ms: ["bigint", (s) => s.durationMs ?? null],
@@ -124,13 +148,20 @@ export async function settle(
     -- All that is decided about a run and its watcher is decided in "held": what follows only writes, each statement from
     -- "held" alone. (The planner takes "held" for one row; a join of two of these sets would be a loop within a loop.)
     with locked as materialized (
-      select r.*, i.reporter, c.outcome, c.why, i.skipped_because, i.output, i.is_truncated, i.exit_code, i.signal,
+      select r.*, i.reporter, c.outcome,
+        case
+          when d.fate = 'deferred' then format('%s (put off %s of %s times)', c.why, r.deferrals + 1, ${deferralsMax}::int)
+          when i.later_ms is not null and r.deferrals >= ${deferralsMax} then format('%s (put off %s times before)', c.why, r.deferrals)
+          else c.why
+        end as why,
+        i.skipped_because, i.output, i.is_truncated, i.answer, i.exit_code, i.signal,
         i.duration_ms, m.was_pushed_at, m.was_started_at, d.fate,
         -- Only what an executor did counts for or against a watcher.
         d.fate = 'finished' and c.outcome in ('completed', 'failed', 'timeout') as is_counting,
         case when d.fate = 'finished' and c.outcome = 'completed' then uuid_v7() end as window_id,
         case
           when d.fate = 'withdrawn' then now() + i.delay_ms * interval '1 ms'
+          when d.fate = 'deferred' then now() + least(greatest(i.later_ms, ${laterMsMin}), ${laterMsMax}) * interval '1 ms'
           when d.fate = 'retried' then now() + least(${policy.retryBackoffMs}::float8
             * power(2, least(r.attempt - 1, ${doublingsMax})), ${retryBackoffMsMax}) * interval '1 ms'
         end as again_at
@@ -164,6 +195,8 @@ export async function settle(
             -- A run whose end was asked for does not begin again.
             when r.cancel_requested_at is not null then 'finished'
             when i.action = 'withdraw' then 'withdrawn'
+            when i.action = 'finish_or_retry' and i.outcome = 'failed' and i.later_ms is not null and r.deferrals < ${deferralsMax}
+              then 'deferred'
             when i.action = 'finish_or_retry' and i.outcome in ('failed', 'timeout') and r.attempt < r.max_attempts then 'retried'
             else 'finished'
           end as fate
@@ -197,7 +230,7 @@ export async function settle(
       insert into "window" (org_id, id, watcher_id, run_id, window_start, window_end, model_used, extracted_data)
       select h.org_id, h.window_id, h.watcher_id, h.id, h.window_start, h.window_end, 'device-cli',
         jsonb_build_object('kind', 'device_cli_output', 'output', h.output, 'is_truncated', h.is_truncated,
-          'exit_code', h.exit_code)
+          'exit_code', h.exit_code, 'agent_kind', h.agent_kind) || coalesce(h.answer::jsonb, '{}')
       from held h where h.window_id is not null
     ),
     ended as (
@@ -222,10 +255,11 @@ export async function settle(
         device_id = case when h.is_pinned then h.device_id end,
         claimed_at = null, claimed_epoch = null, claimed_session = null, pushed_at = null,
         -- It did start: the deadline for that is not asked about again.
-        expires_at = case when h.fate = 'retried' then null else h.expires_at end,
+        expires_at = case when h.fate in ('retried', 'deferred') then null else h.expires_at end,
         started_at = null, last_beat_at = null, cancel_requested_at = null, cancel_reason = null, reason = h.why,
-        -- A withdrawn attempt was never accepted, so it does not count.
-        attempt = case when h.fate = 'withdrawn' then greatest(h.attempt - 1, 0) else h.attempt end,
+        -- A withdrawn attempt was never accepted, and a deferred one could not begin: neither counts.
+        attempt = case when h.fate in ('withdrawn', 'deferred') then greatest(h.attempt - 1, 0) else h.attempt end,
+        deferrals = case when h.fate = 'deferred' then h.deferrals + 1 else h.deferrals end,
         not_before = h.again_at,
         -- Only the last ones are kept: a device that never accepts must not grow the row.
         past_attempts = (case when jsonb_array_length(h.past_attempts) >= 20 then h.past_attempts - 0 else h.past_attempts end)
@@ -259,12 +293,22 @@ export async function settle(
       where h.is_counting and w.org_id = h.org_id and w.id = h.watcher_id
     )
     select h.org_id as "orgId", h.id as "runId", h.attempt_token as "attemptToken", h.watcher_id as "watcherId",
-      h.device_id as "deviceId", h.is_pinned as "isPinned", h.due_at as "dueAt", h.fate as action, case when h.fate = 'finished' then h.outcome else 'pending' end as status,
+      h.device_id as "deviceId", h.agent_id as "agentId", h.is_pinned as "isPinned", h.due_at as "dueAt", h.fate as action, case when h.fate = 'finished' then h.outcome else 'pending' end as status,
       h.why as reason, h.attempt, h.window_id as "windowId", h.again_at as "notBefore", h.has_backlog as "hasBacklog",
       h.pauses as "isWatcherPaused", coalesce(h.failures, 0) as "consecutiveFailures"
     from held h
   `.execute(db);
   return rows;
+}
+
+/** The keys that an answer adds to `extracted_data`. */
+function answerOf({ answer }: Settlement): string | null {
+  if (!answer) return null;
+  const { result, structured } = answer;
+  return storableJson({
+    ...(result === "" ? {} : { result }),
+    ...(structured === undefined ? {} : { structured }),
+  });
 }
 
 /**

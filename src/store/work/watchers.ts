@@ -18,6 +18,7 @@ import * as runs from "./runs.ts";
 export type Watcher = WatcherRow & {
   prompt: string;
   extraction_schema: Json | null;
+  agent_work: Json;
   active_run_id: string | null;
   queued_slot_at: Date | null;
   has_agent: boolean;
@@ -44,6 +45,8 @@ export type WatcherValues = {
   maxAttempts: number;
   notification: Notification;
   extractionSchema: Json | null;
+  /** Workspace, budgets, questions and continue mode, as JSON of the fields of WatcherSpec; absent: not set. */
+  agentWork: Json;
 };
 
 /** Where a schedule stands: its next slot, and when that is due (the slot plus the jitter). Undefined: it has ended. */
@@ -81,7 +84,7 @@ function select(db: Db) {
         .onRef("v.version", "=", "w.version"),
     )
     .selectAll("w")
-    .select(["v.prompt", "v.extraction_schema"])
+    .select(["v.prompt", "v.extraction_schema", "v.agent_work"])
     .select((eb) => [
       eb
         .selectFrom("run as r")
@@ -234,7 +237,7 @@ export async function provision(
     orgId: options.orgId,
     watcherId: inserted.id,
     version: 1,
-    values: { name: options.name, prompt: options.prompt, extractionSchema: null },
+    values: { name: options.name, prompt: options.prompt, extractionSchema: null, agentWork: {} },
   });
   return inserted.id;
 }
@@ -332,16 +335,25 @@ export function update(
 }
 
 /**
- * Stops a watcher's schedule, with the event `watcher.paused`; slots that are due are recorded first. A paused watcher
- * stays as it is. Refuses with `not_found`, and `failed_precondition` for one without an executor.
+ * Stops a watcher's schedule, with the event `watcher.paused`; slots that are due are recorded first, and a run that is not
+ * due yet is ended by `cancelRuns`. A paused watcher stays as it is. Refuses with `not_found`, and `failed_precondition` for
+ * one without an executor.
  */
 export function pause(
   db: Db,
-  options: Named & { reason: string; actor: string; recordDue: RecordDue },
+  options: Named & {
+    reason: string;
+    actor: string;
+    recordDue: RecordDue;
+    cancelRuns?: CancelRuns<void>;
+  },
 ): Promise<Watcher> {
   const { orgId } = options;
   return transaction(db, async (tx) => {
-    const watcherId = await lock(tx, options);
+    const found = await get(tx, options);
+    // Runs before watchers, as a completion has it.
+    await runs.lockForCancel(tx, { orgId, watcherId: found.id });
+    const watcherId = await lock(tx, { orgId, watcher: found.id });
     const due = await options.recordDue(tx, orgId, watcherId);
     const current = await get(tx, { orgId, watcher: watcherId });
     if (current.status === "paused") {
@@ -356,6 +368,7 @@ export function pause(
       .where("id", "=", watcherId)
       .execute();
     const watcher = await get(tx, { orgId, watcher: watcherId });
+    await options.cancelRuns?.(tx, { orgId, watcherId, reason: "the watcher was paused" });
     await events.append(tx, orgId, [
       ...due,
       { kind: "watcher.paused", actor: options.actor, watcherId, data: { reason: options.reason } },
@@ -459,8 +472,8 @@ export async function unpinAll(
       where org_id = ${options.orgId} and device_id = ${options.deviceId}
       returning org_id, id, version
     )
-    insert into watcher_revision (org_id, watcher_id, version, name, prompt, extraction_schema)
-    select u.org_id, u.id, u.version, v.name, v.prompt, v.extraction_schema
+    insert into watcher_revision (org_id, watcher_id, version, name, prompt, extraction_schema, agent_work)
+    select u.org_id, u.id, u.version, v.name, v.prompt, v.extraction_schema, v.agent_work
     from unpinned u
       join watcher_revision v on v.org_id = u.org_id and v.watcher_id = u.id and v.version = u.version - 1
     returning watcher_id`.execute(tx);
@@ -487,6 +500,7 @@ export function valuesOf(watcher: Watcher): WatcherValues {
     maxAttempts: watcher.max_attempts,
     notification: watcher.notification,
     extractionSchema: watcher.extraction_schema,
+    agentWork: watcher.agent_work,
   };
 }
 
@@ -507,11 +521,17 @@ function columnsOf(values: WatcherValues) {
     timeout_ms: values.timeoutMs,
     max_attempts: values.maxAttempts,
     notification: values.notification,
+    day_budget: budgetOf(values),
   };
 }
 
+function budgetOf({ agentWork }: WatcherValues): string | null {
+  const { dayBudget } = agentWork as { dayBudget?: Json };
+  return dayBudget && Object.keys(dayBudget).length > 0 ? JSON.stringify(dayBudget) : null;
+}
+
 /** Proto names of the fields, so that events speak as the API does. */
-const fieldNames: Record<keyof WatcherValues, string> = {
+const fieldNames: Record<Exclude<keyof WatcherValues, "agentWork">, string> = {
   name: "name",
   prompt: "prompt",
   agentId: "agent_id",
@@ -532,10 +552,24 @@ const fieldNames: Record<keyof WatcherValues, string> = {
 };
 
 function fieldsOf(values: WatcherValues): Record<string, unknown> {
-  return Object.fromEntries(
-    (Object.keys(fieldNames) as (keyof WatcherValues)[]).map((key) => [fieldNames[key], values[key]]),
+  const decided = Object.fromEntries(
+    (Object.keys(fieldNames) as (keyof typeof fieldNames)[]).map((key) => [fieldNames[key], values[key]]),
   );
+  const work = values.agentWork as Record<string, unknown>;
+  return {
+    ...decided,
+    ...Object.fromEntries(agentWorkFields.map(([key, name]) => [name, work[key] ?? null])),
+  };
 }
+
+/** The fields of {@link WatcherValues.agentWork}, with their names in the proto. */
+const agentWorkFields: [key: string, name: string][] = [
+  ["workspace", "workspace"],
+  ["runBudget", "run_budget"],
+  ["dayBudget", "day_budget"],
+  ["questions", "questions"],
+  ["continueMode", "continue_mode"],
+];
 
 function positionOf(options: { watcherId: string; values: WatcherValues; after: Date; place: Place }) {
   const { schedule, timeZone, jitterMs } = options.values;
@@ -552,7 +586,7 @@ async function insertRevision(
     orgId: string;
     watcherId: string;
     version: number;
-    values: Pick<WatcherValues, "name" | "prompt" | "extractionSchema">;
+    values: Pick<WatcherValues, "name" | "prompt" | "extractionSchema" | "agentWork">;
   },
 ): Promise<void> {
   await tx
@@ -564,6 +598,7 @@ async function insertRevision(
       name: options.values.name,
       prompt: options.values.prompt,
       extraction_schema: options.values.extractionSchema && JSON.stringify(options.values.extractionSchema),
+      agent_work: JSON.stringify(options.values.agentWork),
     })
     .execute();
 }

@@ -76,6 +76,7 @@ async function commandLines(): Promise<string[]> {
     ...["watchers resume hourly", "watchers preview hourly", "watchers backfill hourly --from 3h"],
     ...["watchers trigger hourly", "watchers delete hourly"],
     ...["runs list", `runs get ${ended.id}`, `runs watch ${ended.id}`, `runs explain ${ended.id}`],
+    ...["runs questions", `runs answer ${ended.id}`, `runs transcript ${ended.id}`, "usage"],
     ...[`runs cancel ${waiting.id}`, `runs retry ${ended.id}`, `windows list ${ended.watcherSlug}`],
     ...["devices list", "devices get box", "devices rename doomed late", "devices disconnect box"],
     ...["devices join-code", "devices delete late"],

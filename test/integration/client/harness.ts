@@ -105,14 +105,20 @@ export interface TestDaemon {
 export function startDaemon(
   url: string,
   config: string,
-  options: { stateDir?: string; env?: NodeJS.ProcessEnv; stopGraceMs?: number; installId?: string } = {},
+  options: {
+    stateDir?: string;
+    env?: NodeJS.ProcessEnv;
+    stopGraceMs?: number;
+    installId?: string;
+    token?: string;
+  } = {},
 ): TestDaemon {
   const events = new Events();
   const stateDir = options.stateDir ?? makeStateDir();
   const controller = new AbortController();
   const finished = runDaemon({
     url,
-    token: "pin_dev_test",
+    token: options.token ?? "pin_dev_test",
     stateDir,
     config: parseConfig(config),
     signal: controller.signal,

@@ -36,7 +36,7 @@ const assignTurn = (session: PeerSession, turn: MessageInitShape<typeof TurnAssi
 
 const bytes = (text: string) => new Uint8Array(Buffer.from(text));
 const snapshotsOf = (stateDir: string) => {
-  const directory = join(stateDir, "snapshots");
+  const directory = join(stateDir, "files");
   return existsSync(directory) ? readdirSync(directory) : [];
 };
 
@@ -107,7 +107,7 @@ test("a snapshot that is too large fails the turn; one of a program that failed 
   const tooLarge = await session.next("complete");
   expect(tooLarge).toMatchObject({
     outcome: Outcome.FAILED,
-    reason: "the snapshot that it left in PINION_SNAPSHOT_OUT is larger than 1 MiB",
+    reason: "the snapshot that it left in PINION_SNAPSHOT_OUT cannot be used: it is larger than 1 MiB",
   });
   expect(tooLarge.nextSnapshot).toBeUndefined();
   assignTurn(session, { input: "1048576\n" });
@@ -141,8 +141,8 @@ test("a reply is kept with its snapshot until it is acknowledged, over a restart
 
 test("snapshots that a killed daemon left behind are removed at the start", async () => {
   const stateDir = makeStateDir();
-  mkdirSync(join(stateDir, "snapshots", "old"), { recursive: true });
-  writeFileSync(join(stateDir, "snapshots", "old", "in"), "secret");
+  mkdirSync(join(stateDir, "files", "old"), { recursive: true });
+  writeFileSync(join(stateDir, "files", "old", "in"), "secret");
   const peer = await startPeer();
   startDaemon(peer.url, shell("true"), { stateDir });
   await peer.session();

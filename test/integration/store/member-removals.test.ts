@@ -67,6 +67,7 @@ const pin = () =>
       maxAttempts: 1,
       notification: "none",
       extractionSchema: null,
+      agentWork: {},
     },
   });
 

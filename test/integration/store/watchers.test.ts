@@ -43,6 +43,7 @@ const values: watchers.WatcherValues = {
   maxAttempts: 1,
   notification: "none",
   extractionSchema: null,
+  agentWork: {},
 };
 
 function add(slug: string, changes: Partial<watchers.WatcherValues> = {}, requestId = "") {

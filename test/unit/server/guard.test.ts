@@ -48,7 +48,7 @@ test("what changes nothing needs at most read, what changes something needs more
     for (const method of service.methods) {
       const rule = rules[nameOf(method)]!;
       if (rule.needs !== "scope") continue;
-      const isRead = /^(Get|List|Watch|Explain|Preview)/.test(method.name);
+      const isRead = /^(Get|List|Watch|Explain|Preview|Summarize)/.test(method.name);
       expect([method.name, rule.scope === "read"]).toEqual([method.name, isRead]);
     }
   }

@@ -32,6 +32,7 @@ test("what is not set means the defaults that the .proto promises", () => {
     maxAttempts: 1,
     notification: "none",
     extractionSchema: null,
+    agentWork: {},
   });
 });
 

@@ -1,3 +1,4 @@
+import type { Activity } from "../gen/pinion/v1/activity_pb.js";
 import type { AttemptResult } from "./completion.ts";
 import type { DeviceErrorReason } from "./errors.ts";
 import type { ConnectionState } from "./lifecycle.ts";
@@ -46,6 +47,8 @@ export type DeviceEvent = { atMs: number } & (
       sequence: bigint;
       isSent: boolean;
     } & AttemptNames)
+  /** What an agent does; `isSent` as with output. */
+  | ({ type: "activity"; activity: Activity; isSent: boolean } & AttemptNames)
   | ({ type: "cancel"; reason: string } & AttemptNames)
   /** The agent of a cancelled attempt is gone. */
   | ({ type: "cancelled" } & AttemptNames)

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { type Run, type RunOutput, RunStatus } from "../gen/pinion/v1/run_pb.js";
+import { type Run, type RunActivity, type RunOutput, RunStatus } from "../gen/pinion/v1/run_pb.js";
 import type { Clients } from "./clients.ts";
 import { isRetryable, pinionErrorOf } from "./errors.ts";
 
@@ -8,6 +8,8 @@ export interface WaitForRunOptions {
   /** The run, at every change that is seen. */
   onRun?: (run: Run) => void;
   onOutput?: (output: RunOutput) => void;
+  /** What its agent does, live; some of it may be missing, as of the output. */
+  onActivity?: (activity: RunActivity) => void;
 }
 
 /** The server says something every 15 s; after three such silences the stream is dead. */
@@ -73,6 +75,7 @@ async function watchOnce(
       hasHeard = true;
       watchdog.refresh();
       if (update.case === "output") options.onOutput?.(update.value);
+      if (update.case === "activity") options.onActivity?.(update.value);
       if (update.case !== "run") continue;
       options.onRun?.(update.value);
       if (isEnded(update.value)) return { run: update.value };

@@ -1,14 +1,17 @@
 import { randomUUID } from "node:crypto";
-import { link, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { link, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { DeviceError, hasCode } from "../device/errors.ts";
 import { isAlive, startTimeOf } from "../process-table.ts";
+import { readRegularFile } from "../regular-file.ts";
 
 interface Holder {
   pid: number;
   startTime?: string;
 }
 
+/** A process's id and start time. */
+const LOCK_BYTES_MAX = 4096;
 /** Takeovers of stale locks tried before giving up; more than one is needed only when daemons start at the same moment. */
 const TAKEOVERS_MAX = 5;
 
@@ -25,7 +28,7 @@ export async function lockStateDir(stateDir: string): Promise<{ release(): Promi
   try {
     for (let takeovers = 0; takeovers < TAKEOVERS_MAX; takeovers++) {
       if (await tryLink(candidate, path)) return { release: () => release(path, mine) };
-      const content = await readFile(path, "utf8").catch(() => undefined);
+      const content = await read(path);
       if (content === undefined) continue;
       const holder = parse(content);
       if (holder !== undefined && (await isHeld(holder))) {
@@ -68,14 +71,21 @@ async function breakLock(path: string, stale: string): Promise<void> {
     if (hasCode(error, "ENOENT")) return;
     throw error;
   }
-  const moved = await readFile(grave, "utf8").catch(() => stale);
+  const moved = (await read(grave)) ?? stale;
   if (moved !== stale) await tryLink(grave, path);
-  await rm(grave, { force: true });
+  await rm(grave, { force: true, recursive: true });
 }
 
 async function release(path: string, mine: string): Promise<void> {
-  const content = await readFile(path, "utf8").catch(() => undefined);
+  const content = await read(path);
   if (content === mine) await rm(path, { force: true });
+}
+
+/** Undefined if there is none. What is no file is as good as a lock without a holder. */
+async function read(path: string): Promise<string | undefined> {
+  const found = await readRegularFile(path, { bytesMax: LOCK_BYTES_MAX });
+  if (found.kind === "read") return found.bytes.toString("utf8");
+  return found.kind === "unfit" ? "" : undefined;
 }
 
 function parse(content: string): Holder | undefined {

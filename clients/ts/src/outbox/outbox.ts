@@ -1,10 +1,13 @@
-import { mkdir, readdir, readFile, rename, rm, stat } from "node:fs/promises";
+import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { hasCode, messageOf } from "../device/errors.ts";
+import { hasCode } from "../device/errors.ts";
+import { readRegularFile } from "../regular-file.ts";
 import { TEMPORARY_SUFFIX, writeDurably } from "./durable-file.ts";
 import { decodeRecord, encodeRecord, type OutboxRecord } from "./record.ts";
 
 const SUFFIX = ".completion";
+/** More than a completion can hold: output, snapshot, transcript, and their framing. */
+const RECORD_BYTES_MAX = 32 * 1024 * 1024;
 /** See `nameOf`. */
 const NAME = /^([0-9a-f-]{36})\.([0-9a-f-]{36})\.completion$/i;
 
@@ -98,14 +101,11 @@ export class Outbox {
   }
 
   async #load(name: string): Promise<Loaded> {
-    let bytes: Buffer;
-    try {
-      bytes = await readFile(join(this.#directory, name));
-    } catch (error) {
-      if (hasCode(error, "ENOENT")) return { kind: "gone" };
-      return { kind: "unreadable", problem: messageOf(error) };
-    }
-    const record = decodeRecord(bytes);
+    const found = await readRegularFile(join(this.#directory, name), { bytesMax: RECORD_BYTES_MAX });
+    if (found.kind === "absent") return { kind: "gone" };
+    if (found.kind === "unreadable") return found;
+    if (found.kind === "unfit") return { kind: "damaged", problem: found.problem };
+    const record = decodeRecord(found.bytes);
     if ("problem" in record) return { kind: "damaged", problem: record.problem };
     if (nameOf(record.completion) === name) return { kind: "record", record };
     return { kind: "damaged", problem: "its name is that of another attempt" };

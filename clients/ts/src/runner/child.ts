@@ -1,8 +1,12 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { statSync } from "node:fs";
+import type { Readable, Writable } from "node:stream";
 import { hasCode, messageOf } from "../device/errors.ts";
 import { TIMER_MS_MAX } from "../device/lifecycle.ts";
+import { KeptOutput } from "../kept-output.ts";
+import { type Confinement, confine, unconfined } from "./confinement.ts";
 import { endGroup } from "./process-group.ts";
+import { Redaction } from "./redaction.ts";
 
 export interface ChildOptions {
   command: [string, ...string[]];
@@ -10,9 +14,19 @@ export interface ChildOptions {
   env: Record<string, string>;
   /** Written to stdin, which is then closed; undefined: stdin is empty from the start. */
   stdin: string | undefined;
+  /** Given the program's pipes once it runs: then stdin stays open after `stdin` was written, and is the caller's to end. */
+  onPipes?: (pipes: { stdin: Writable; stdout: Readable }) => void;
   timeoutMs: number | undefined;
+  /** It is ended when it has printed nothing for so long. */
+  idleTimeoutMs?: number | undefined;
   killGraceMs: number;
   outputLimitBytes: number;
+  /** How it is kept apart from the daemon; left out: not at all. */
+  confinement?: Confinement;
+  /** Directories that it is to see although they are hidden. */
+  shown?: string[];
+  /** Taken out of all that it prints, before anybody gets it; see `secretsOf`. */
+  secrets?: readonly string[];
   /** Ends the child and everything it started. */
   signal: AbortSignal;
   onStart(pid: number): void;
@@ -20,16 +34,18 @@ export interface ChildOptions {
 }
 
 export interface ChildEnd {
-  /** `unstartable`: there was no child. `timeout`, `aborted`: we ended it. */
-  kind: "exited" | "timeout" | "aborted" | "unstartable";
+  /** `unstartable`: there was no child. `timeout`, `idle`, `aborted`: we ended it. */
+  kind: "exited" | "timeout" | "idle" | "aborted" | "unstartable";
   exitCode: number | undefined;
   signal: NodeJS.Signals | undefined;
-  /** The first `outputLimitBytes` of stdout, cut between characters. */
+  /** Stdout; of more than `outputLimitBytes` its beginning and its end, and between them how much is missing. */
   stdout: string;
   isOutputTruncated: boolean;
   /** The last of stderr, whole lines where possible. */
   stderrTail: string;
   durationMs: number;
+  /** Secrets that were taken out of what it printed. */
+  hiddenSecrets: number;
   /** Why it could not be started, for people. */
   problem: string | undefined;
 }
@@ -48,16 +64,21 @@ const DRAIN_MS = 2_000;
  */
 export async function runChild(options: ChildOptions): Promise<ChildEnd> {
   const startedAt = performance.now();
-  const stdout = new Head(options.outputLimitBytes);
+  const stdout = new KeptOutput(options.outputLimitBytes);
   const stderr = new Tail(STDERR_TAIL_BYTES);
+  const redactions = {
+    stdout: new Redaction(options.secrets ?? []),
+    stderr: new Redaction(options.secrets ?? []),
+  };
   const end = (kind: ChildEnd["kind"], rest: Partial<ChildEnd> = {}): ChildEnd => ({
     kind,
     exitCode: undefined,
     signal: undefined,
     stdout: stdout.text(),
-    isOutputTruncated: stdout.isTruncated,
+    isOutputTruncated: stdout.isCut,
     stderrTail: stderr.text(),
     durationMs: performance.now() - startedAt,
+    hiddenSecrets: redactions.stdout.count + redactions.stderr.count,
     problem: undefined,
     ...rest,
   });
@@ -65,29 +86,45 @@ export async function runChild(options: ChildOptions): Promise<ChildEnd> {
   const missing = problemWithDirectory(options.cwd);
   if (missing !== undefined) return end("unstartable", { problem: missing });
   if (options.signal.aborted) return end("aborted");
-  const [program, ...args] = options.command;
+  const confinement = options.confinement ?? unconfined;
+  const start = confine(confinement, {
+    command: options.command,
+    env: options.env,
+    cwd: options.cwd,
+    shown: options.shown ?? [],
+  });
+  const [program] = options.command;
+  if ("missing" in start) return end("unstartable", { problem: missingProgram(start.missing) });
+  const [starter, ...args] = start.command;
   let child: ChildProcess;
   try {
-    child = spawn(program, args, {
+    child = spawn(starter, args, {
       cwd: options.cwd,
-      env: options.env,
+      env: start.env,
+      ...(start.uid === undefined ? {} : { uid: start.uid, gid: start.gid }),
       detached: process.platform !== "win32",
       windowsHide: true,
-      stdio: [options.stdin === undefined ? "ignore" : "pipe", "pipe", "pipe"],
+      stdio: [
+        options.stdin === undefined && options.onPipes === undefined ? "ignore" : "pipe",
+        "pipe",
+        "pipe",
+      ],
     });
   } catch (error) {
     return end("unstartable", { problem: startProblem(program, error) });
   }
   const exit = exitOf(child);
   const closed = new Promise<void>((resolve) => child.once("close", () => resolve()));
-  child.stdout?.on("data", (data: Buffer) => {
-    stdout.add(data);
-    options.onOutput("stdout", data);
-  });
-  child.stderr?.on("data", (data: Buffer) => {
-    stderr.add(data);
-    options.onOutput("stderr", data);
-  });
+  const kept = { stdout, stderr };
+  let heard = () => {};
+  const pass = (stream: "stdout" | "stderr", data: Buffer) => {
+    heard();
+    if (data.length === 0) return;
+    kept[stream].add(data);
+    options.onOutput(stream, data);
+  };
+  child.stdout?.on("data", (data: Buffer) => pass("stdout", redactions.stdout.add(data)));
+  child.stderr?.on("data", (data: Buffer) => pass("stderr", redactions.stderr.add(data)));
   for (const pipe of [child.stdin, child.stdout, child.stderr]) {
     // EPIPE when a program does not read its stdin; nothing follows from it.
     pipe?.on("error", () => {});
@@ -98,9 +135,13 @@ export async function runChild(options: ChildOptions): Promise<ChildEnd> {
     return end("unstartable", { problem: startProblem(program, failure.error) });
   }
   options.onStart(pid);
-  child.stdin?.end(options.stdin);
+  if (options.onPipes !== undefined && child.stdin !== null && child.stdout !== null) {
+    if (options.stdin !== undefined) child.stdin.write(options.stdin);
+    options.onPipes({ stdin: child.stdin, stdout: child.stdout });
+  } else child.stdin?.end(options.stdin);
 
   const ending = endingOf(pid, exit, options);
+  heard = ending.heard;
   const { exitCode, signal } = await exit;
   const kind = ending.kind();
   // What the program leaves behind in its group belongs to the attempt, and ends with it.
@@ -111,27 +152,31 @@ export async function runChild(options: ChildOptions): Promise<ChildEnd> {
   await within(closed, DRAIN_MS);
   child.stdout?.destroy();
   child.stderr?.destroy();
+  pass("stdout", redactions.stdout.end());
+  pass("stderr", redactions.stderr.end());
   return end(kind, { exitCode, signal });
 }
 
 /** Output of leftovers is still read for a moment before they are ended: a shell's last `&` may be writing. */
 async function endGroupAfterExit(pid: number, closed: Promise<void>, options: ChildOptions): Promise<void> {
   await within(closed, Math.min(DRAIN_MS, 500));
-  await endGroup(pid, { graceMs: options.killGraceMs });
+  await endGroup(pid, { graceMs: options.killGraceMs, isIsolated: isIsolated(options) });
 }
+
+const isIsolated = (options: ChildOptions) => options.confinement?.bwrap !== undefined;
 
 /** Ends the group at the timeout or the abort, whichever is first, unless the child exits before. */
 function endingOf(
   pid: number,
   exit: Promise<unknown>,
   options: ChildOptions,
-): { kind(): "exited" | "timeout" | "aborted"; ended(): Promise<void> } {
-  let kind: "exited" | "timeout" | "aborted" = "exited";
+): { kind(): Exclude<ChildEnd["kind"], "unstartable">; ended(): Promise<void>; heard(): void } {
+  let kind: Exclude<ChildEnd["kind"], "unstartable"> = "exited";
   let ended: Promise<void> = Promise.resolve();
-  const begin = (why: "timeout" | "aborted") => {
+  const begin = (why: "timeout" | "idle" | "aborted") => {
     if (kind !== "exited") return;
     kind = why;
-    ended = endGroup(pid, { graceMs: options.killGraceMs });
+    ended = endGroup(pid, { graceMs: options.killGraceMs, isIsolated: isIsolated(options) });
   };
   const onAbort = () => begin("aborted");
   options.signal.addEventListener("abort", onAbort, { once: true });
@@ -139,11 +184,17 @@ function endingOf(
     options.timeoutMs === undefined
       ? undefined
       : setTimeout(() => begin("timeout"), Math.min(options.timeoutMs, TIMER_MS_MAX));
+  const { idleTimeoutMs } = options;
+  const idleTimer =
+    idleTimeoutMs === undefined
+      ? undefined
+      : setTimeout(() => begin("idle"), Math.min(idleTimeoutMs, TIMER_MS_MAX));
   void exit.then(() => {
     clearTimeout(timer);
+    clearTimeout(idleTimer);
     options.signal.removeEventListener("abort", onAbort);
   });
-  return { kind: () => kind, ended: () => ended };
+  return { kind: () => kind, ended: () => ended, heard: () => void idleTimer?.refresh() };
 }
 
 interface Exit {
@@ -174,15 +225,17 @@ function problemWithDirectory(cwd: string | undefined): string | undefined {
 }
 
 function startProblem(program: string, error: unknown): string {
-  if (hasCode(error, "ENOENT")) {
-    return program.includes("/")
-      ? `${program} does not exist; correct "command"`
-      : `command not found: ${program}; install it, or give its full path in "command" (a service often has a shorter PATH than your shell)`;
-  }
+  if (hasCode(error, "ENOENT")) return missingProgram(program);
   if (hasCode(error, "EACCES")) return `${program} may not be executed; check its permissions`;
   if (hasCode(error, "E2BIG"))
     return `${program} was given more arguments or environment than the system takes`;
   return `${program} could not be started: ${messageOf(error)}`;
+}
+
+function missingProgram(program: string): string {
+  return program.includes("/")
+    ? `${program} does not exist; correct "command"`
+    : `command not found: ${program}; install it, or give its full path in "command" (a service often has a shorter PATH than your shell)`;
 }
 
 async function within(promise: Promise<void>, ms: number): Promise<void> {
@@ -194,46 +247,6 @@ async function within(promise: Promise<void>, ms: number): Promise<void> {
     }),
   ]);
   clearTimeout(timer);
-}
-
-/** The first bytes of a stream. What is beyond them is read and dropped, so that the program does not block. */
-class Head {
-  readonly #limitBytes: number;
-  readonly #parts: Buffer[] = [];
-  #bytes = 0;
-  isTruncated = false;
-
-  constructor(limitBytes: number) {
-    this.#limitBytes = limitBytes;
-  }
-
-  add(data: Buffer): void {
-    const room = this.#limitBytes - this.#bytes;
-    if (data.length > room) this.isTruncated = true;
-    if (room <= 0) return;
-    // A copy: a slice would keep the whole of a large read alive.
-    const part = data.length > room ? Buffer.from(data.subarray(0, room)) : data;
-    this.#parts.push(part);
-    this.#bytes += part.length;
-  }
-
-  text(): string {
-    const bytes = Buffer.concat(this.#parts);
-    if (!this.isTruncated) return bytes.toString("utf8");
-    // The character that the limit cut through is left out.
-    return bytes.toString("utf8", 0, wholeCharacters(bytes));
-  }
-}
-
-/** Length of the longest prefix that does not end in the middle of a character. */
-function wholeCharacters(bytes: Buffer): number {
-  for (let back = 1; back <= Math.min(4, bytes.length); back++) {
-    const byte = bytes[bytes.length - back] ?? 0;
-    if ((byte & 0xc0) === 0x80) continue;
-    const needs = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : byte >= 0xc0 ? 2 : 1;
-    return needs > back ? bytes.length - back : bytes.length;
-  }
-  return bytes.length;
 }
 
 /** The last bytes of a stream. */

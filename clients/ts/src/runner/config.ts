@@ -1,14 +1,29 @@
-import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { isAbsolute, join, resolve } from "node:path";
 import { parse, TomlError } from "smol-toml";
 import { z } from "zod";
-import { messageOf } from "../device/errors.ts";
 import { checkProxySetting, type ProxySetting } from "../network/proxy.ts";
+import { readRegularFileSync } from "../regular-file.ts";
+import type { ConfinementSettings } from "./confinement.ts";
+import {
+  type AgentSettings,
+  agentKeys,
+  agentSettingsOf,
+  type ExecutorType,
+  problemsOfAgentKeys,
+  usualCommand,
+} from "./executor-settings.ts";
 import { parseBytes, parseDurationMs } from "./quantities.ts";
+import {
+  KEEP_BYTES,
+  KEEP_MS,
+  WORKSPACE_NAME,
+  type WorkspaceConfig,
+  workspaceSchema,
+} from "./workspace-settings.ts";
 
 /** How one kind of agent is started. */
-export interface ExecutorConfig {
+export interface ExecutorConfig extends AgentSettings {
   kind: string;
   /** Program and arguments; no shell is involved. */
   command: [string, ...string[]];
@@ -18,12 +33,18 @@ export interface ExecutorConfig {
   timeoutMs: number | undefined;
   /** Absolute; undefined: the daemon's. */
   cwd: string | undefined;
+  /** It is ended when it has printed nothing for so long; undefined: silence is fine. */
+  idleTimeoutMs: number | undefined;
+  /** `output`: one that ends well and has printed nothing has failed. */
+  expect: "anything" | "output";
   /** Names of variables that are handed down from the daemon's environment. Nothing else is. */
   env: string[];
   setEnv: Record<string, string>;
   outputLimitBytes: number;
   /** From SIGTERM to SIGKILL. */
   killGraceMs: number;
+  /** How far it is kept apart from the daemon. */
+  confinement: ConfinementSettings;
 }
 
 export interface DeviceConfig {
@@ -31,9 +52,12 @@ export interface DeviceConfig {
   maxConcurrency: number;
   /** The kind that runs assignments that name none. */
   defaultExecutor: string | undefined;
+  /** Prints the device's token, which then need not be in its identity file. */
+  tokenCommand: [string, ...string[]] | undefined;
   /** Between this device and its server. Undefined: what the daemon's environment says. */
   proxy: ProxySetting | undefined;
   executors: Record<string, ExecutorConfig>;
+  workspaces: Record<string, WorkspaceConfig>;
 }
 
 /** One thing that is wrong with the configuration. */
@@ -60,8 +84,23 @@ export class ConfigError extends Error {
   }
 }
 
-/** Handed down by default: what programs need to find themselves, and nothing that costs money. */
-export const DEFAULT_ENV =
+/** What programs need to reach the world from behind a proxy, and to trust what that shows them. */
+export const NETWORK_ENV = [
+  ...[
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+  ],
+  ...["NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"],
+  ...["GIT_SSL_CAINFO", "AWS_CA_BUNDLE", "CARGO_HTTP_CAINFO", "PIP_CERT"],
+];
+
+const OWN_ENV =
   process.platform === "win32"
     ? ["PATH", "PATHEXT", "SYSTEMROOT", "COMSPEC", "TEMP", "TMP", "USERPROFILE", "APPDATA", "LOCALAPPDATA"]
     : [
@@ -78,6 +117,18 @@ export const DEFAULT_ENV =
         "XDG_RUNTIME_DIR",
       ];
 
+/** Handed down by default: what programs need to find themselves and the world, and nothing that costs money. */
+export const DEFAULT_ENV = [...OWN_ENV, ...NETWORK_ENV];
+
+/** And by default for an agent: where it keeps its login and its sessions. */
+const AGENT_ENV: Partial<Record<ExecutorType, string[]>> = {
+  "claude-code": ["CLAUDE_CONFIG_DIR"],
+  codex: ["CODEX_HOME"],
+  acp: ["CLAUDE_CONFIG_DIR", "CODEX_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"],
+};
+
+/** A configuration is a page or two. */
+const CONFIG_BYTES_MAX = 1024 * 1024;
 const OUTPUT_LIMIT_BYTES_MAX = 16 * 1024 * 1024;
 const KIND = /^[a-z0-9][a-z0-9._-]*$/;
 
@@ -101,6 +152,13 @@ const size = z.union([z.string(), z.int()]).transform((value, context) => {
   return z.NEVER;
 });
 
+const keptSize = z.union([z.string(), z.int()]).transform((value, context) => {
+  const bytes = parseBytes(String(value));
+  if (bytes !== undefined) return bytes;
+  context.addIssue({ code: "custom", message: `"${value}" is not a size; write for example "2GiB"` });
+  return z.NEVER;
+});
+
 const proxy = z.string().transform((url, context): ProxySetting => {
   const setting: ProxySetting = { url, setting: "proxy in device.toml" };
   try {
@@ -119,19 +177,33 @@ const variableName = z
   .string()
   .regex(/^[A-Za-z_][A-Za-z0-9_]*$/, "is not the name of an environment variable");
 
-const executorSchema = z.strictObject({
-  command: z.array(z.string()).transform(([program, ...args], context): [string, ...string[]] => {
-    if (program !== undefined && program !== "") return [program, ...args];
-    context.addIssue({ code: "custom", message: 'names no program; write for example ["claude", "-p"]' });
-    return z.NEVER;
-  }),
-  stdin: z.enum(["prompt", "assignment", "none"]).default("prompt"),
+const command = z.array(z.string()).transform(([program, ...args], context): [string, ...string[]] => {
+  if (program !== undefined && program !== "") return [program, ...args];
+  context.addIssue({ code: "custom", message: 'names no program; write for example ["claude", "-p"]' });
+  return z.NEVER;
+});
+
+const executorKeys = z.strictObject({
+  ...agentKeys,
+  command: command.optional(),
+  stdin: z.enum(["prompt", "assignment", "none"]).optional(),
   timeout: duration.optional(),
+  idle_timeout: duration.optional(),
+  expect: z.enum(["anything", "output"]).default("anything"),
   cwd: z.string().min(1).optional(),
   env: z.array(variableName).optional(),
+  env_add: z.array(variableName).default([]),
   set_env: z.record(variableName, z.string()).default({}),
   output_limit: size.default(1024 * 1024),
   kill_grace: duration.default(5_000),
+  run_as: z.string().min(1).max(64).optional(),
+  isolate: z.boolean().optional(),
+});
+
+const executorSchema = executorKeys.superRefine((keys, context) => {
+  for (const { key, message } of problemsOfAgentKeys(keys)) {
+    context.addIssue({ code: "custom", path: [key], message });
+  }
 });
 
 const configSchema = z.strictObject({
@@ -140,23 +212,30 @@ const configSchema = z.strictObject({
       label: z.string().min(1).max(100).optional(),
       max_concurrency: z.int().min(1).max(64).default(1),
       default_executor: z.string().optional(),
+      token_command: command.optional(),
       proxy: proxy.optional(),
+      run_as: z.string().min(1).max(64).optional(),
+      isolate: z.boolean().default(false),
     })
-    .default({ max_concurrency: 1 }),
+    .default({ max_concurrency: 1, isolate: false }),
   executors: z
     .record(z.string().regex(KIND, "a kind is made of a-z, 0-9, '.', '_' and '-'").max(64), executorSchema)
+    .default({}),
+  workspaces: z
+    .record(
+      z.string().regex(WORKSPACE_NAME, "a name is made of a-z, 0-9, '.', '_' and '-'").max(64),
+      workspaceSchema({ duration, size: keptSize }),
+    )
     .default({}),
 });
 
 /** Reads the configuration. Throws ConfigError, also if the file cannot be read. */
 export function loadConfig(path: string): DeviceConfig {
-  let text: string;
-  try {
-    text = readFileSync(path, "utf8");
-  } catch (error) {
-    throw new ConfigError(path, [{ line: undefined, key: "", message: messageOf(error) }]);
-  }
-  return parseConfig(text, { file: path });
+  // A link is a person's choice of where the file lies.
+  const found = readRegularFileSync(path, { bytesMax: CONFIG_BYTES_MAX, isLinkFollowed: true });
+  if (found.kind === "read") return parseConfig(found.bytes.toString("utf8"), { file: path });
+  const message = found.kind === "absent" ? "there is no such file" : found.problem;
+  throw new ConfigError(path, [{ line: undefined, key: "", message }]);
 }
 
 /** The configuration of a TOML text. Throws ConfigError that names every problem with its line and key. */
@@ -193,9 +272,13 @@ export function parseConfig(text: string, options: { file?: string } = {}): Devi
     label: device.label,
     maxConcurrency: device.max_concurrency,
     defaultExecutor,
+    tokenCommand: device.token_command,
     proxy: device.proxy,
     executors: Object.fromEntries(
-      Object.entries(executors).map(([kind, executor]) => [kind, executorOf(kind, executor)]),
+      Object.entries(executors).map(([kind, executor]) => [kind, executorOf(kind, executor, device)]),
+    ),
+    workspaces: Object.fromEntries(
+      Object.entries(parsed.data.workspaces).map(([name, workspace]) => [name, workspaceOf(name, workspace)]),
     ),
   };
 }
@@ -206,17 +289,47 @@ export function findExecutor(config: DeviceConfig, agentKind: string): ExecutorC
   return kind !== undefined && Object.hasOwn(config.executors, kind) ? config.executors[kind] : undefined;
 }
 
-function executorOf(kind: string, executor: z.output<typeof executorSchema>): ExecutorConfig {
+function executorOf(
+  kind: string,
+  executor: z.output<typeof executorSchema>,
+  device: z.output<typeof configSchema>["device"],
+): ExecutorConfig {
   return {
     kind,
-    command: executor.command,
-    stdin: executor.stdin,
+    ...agentSettingsOf(executor),
+    command: executor.command ?? usualCommand(executor.type, executor.preset) ?? [""],
+    stdin: executor.stdin ?? "prompt",
     timeoutMs: executor.timeout,
     cwd: executor.cwd === undefined ? undefined : expandHome(executor.cwd),
-    env: executor.env ?? DEFAULT_ENV,
+    idleTimeoutMs: executor.idle_timeout,
+    expect: executor.expect,
+    env: [
+      ...new Set([
+        ...(executor.env ?? [...DEFAULT_ENV, ...(AGENT_ENV[executor.type] ?? [])]),
+        ...executor.env_add,
+      ]),
+    ],
     setEnv: executor.set_env,
     outputLimitBytes: executor.output_limit,
     killGraceMs: executor.kill_grace,
+    confinement: {
+      runAs: executor.run_as ?? device.run_as,
+      isIsolated: executor.isolate ?? device.isolate,
+    },
+  };
+}
+
+function workspaceOf(
+  name: string,
+  workspace: z.output<typeof configSchema>["workspaces"][string],
+): WorkspaceConfig {
+  return {
+    name,
+    path: workspace.path === undefined ? undefined : expandHome(workspace.path),
+    mode: workspace.mode,
+    isParallel: workspace.parallel,
+    keepMs: workspace.keep ?? KEEP_MS,
+    keepBytes: workspace.keep_size ?? KEEP_BYTES,
   };
 }
 
@@ -250,8 +363,9 @@ function problemsOf(issue: z.core.$ZodIssue, text: string): ConfigProblem[] {
 
 function knownKeys(path: string[]): string[] {
   if (path.length === 0) return Object.keys(configSchema.shape);
-  if (path[0] === "device") return ["label", "max_concurrency", "default_executor", "proxy"];
-  return path[0] === "executors" ? Object.keys(executorSchema.shape) : [];
+  if (path[0] === "device") return Object.keys(configSchema.shape.device.def.innerType.shape);
+  if (path[0] === "workspaces") return ["path", "mode", "parallel", "keep", "keep_size"];
+  return path[0] === "executors" ? Object.keys(executorKeys.shape) : [];
 }
 
 /** Typing errors change, drop or add a letter or two. */

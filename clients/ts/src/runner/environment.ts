@@ -1,5 +1,6 @@
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import type { Assignment } from "../gen/pinion/v1/device_pb.js";
+import type { AttemptFiles } from "./attempt-files.ts";
 import type { ExecutorConfig } from "./config.ts";
 
 /** What every agent of an installation carries in its environment, so that a leftover is found after a restart. */
@@ -22,8 +23,8 @@ export function markerOfAttempt(installId: string, mark: string): Record<string,
 export function environmentOf(options: {
   executor: ExecutorConfig;
   assignment: Assignment;
-  /** Of a turn: where its snapshots are. */
-  snapshots?: { in: string | undefined; out: string | undefined } | undefined;
+  /** By which the program and the daemon speak with each other. */
+  files: Pick<AttemptFiles, "snapshotIn" | "snapshotOut" | "retryAfter">;
   installId: string;
   /** Random, made by the daemon for this attempt. */
   mark: string;
@@ -50,8 +51,11 @@ export function environmentOf(options: {
     PINION_TURN_ID: turn && assignment.runId,
     PINION_MESSAGE_ID: turn?.messageId,
     PINION_SUBJECT_RUN_ID: turn?.subjectRunId,
-    PINION_SNAPSHOT_IN: options.snapshots?.in,
-    PINION_SNAPSHOT_OUT: options.snapshots?.out,
+    PINION_SNAPSHOT_IN: options.files.snapshotIn,
+    PINION_SNAPSHOT_OUT: options.files.snapshotOut,
+    PINION_WORKSPACE: assignment.workspace,
+    PINION_INPUT: event?.input,
+    PINION_RETRY_AFTER_FILE: options.files.retryAfter,
     PINION_AGENT: agent?.id,
     PINION_AGENT_IDENTITY: identityOf(assignment),
     TRACEPARENT: traceparent,

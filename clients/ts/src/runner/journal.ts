@@ -1,8 +1,8 @@
 import { randomUUID } from "node:crypto";
-import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, readdir, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { hasCode, messageOf } from "../device/errors.ts";
 import { TEMPORARY_SUFFIX } from "../outbox/durable-file.ts";
+import { readRegularFile } from "../regular-file.ts";
 
 /** An attempt that was running when the note was written. */
 export interface JournalNote {
@@ -15,6 +15,8 @@ export interface JournalNote {
 }
 
 const SUFFIX = ".json";
+/** A note has five short fields. */
+const NOTE_BYTES_MAX = 4096;
 
 /**
  * Notes of running agents in `attempts/`, so that the next daemon can end what this one leaves behind. Not synced: a
@@ -50,16 +52,14 @@ export class Journal {
     for (const name of await readdir(this.#directory)) {
       const path = join(this.#directory, name);
       if (!name.endsWith(SUFFIX)) {
-        await rm(path, { force: true });
+        await rm(path, { force: true, recursive: true });
         continue;
       }
-      try {
-        const note = parse(await readFile(path, "utf8"));
-        if (note === undefined) await rm(path, { force: true });
-        else notes.push(note);
-      } catch (error) {
-        if (!hasCode(error, "ENOENT")) unreadable.push({ path, problem: messageOf(error) });
-      }
+      const found = await readRegularFile(path, { bytesMax: NOTE_BYTES_MAX });
+      if (found.kind === "unreadable") unreadable.push({ path, problem: found.problem });
+      const note = found.kind === "read" ? parse(found.bytes.toString("utf8")) : undefined;
+      if (note !== undefined) notes.push(note);
+      else if (found.kind !== "unreadable") await rm(path, { force: true, recursive: true });
     }
     return { notes, unreadable };
   }

@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
-import { isGroupAlive, processesWithEnvironment } from "../process-table.ts";
+import { descendantsOf, isGroupAlive, processesWithEnvironment } from "../process-table.ts";
 
 /** How often we look whether a group is gone, in ms. */
 const POLL_MS = 20;
@@ -13,26 +13,32 @@ const KILLED_GONE_MS = 2_000;
  */
 export async function endGroup(
   groupId: number,
-  options: { graceMs: number; hurry?: AbortSignal },
+  options: { graceMs: number; hurry?: AbortSignal; isIsolated?: boolean },
 ): Promise<void> {
   if (process.platform === "win32") {
     await endTree(groupId);
     return;
   }
   if (!isGroupAlive(groupId)) return;
-  signalGroup(groupId, "SIGTERM");
+  if (options.isIsolated === true) {
+    // The first is bubblewrap's own, and the first below it the namespace's: with either, all would be killed at once.
+    for (const pid of descendantsOf(groupId).slice(1)) signal(pid, "SIGTERM");
+  } else signalGroup(groupId, "SIGTERM");
   if (await isGone(() => isGroupAlive(groupId), options.graceMs, options.hurry)) return;
   signalGroup(groupId, "SIGKILL");
   await isGone(() => isGroupAlive(groupId), KILLED_GONE_MS);
 }
 
 /** Kills the processes that carry the marker but left their group (Linux). Returns how many there were. */
-export async function endEscaped(marker: Record<string, string | undefined>): Promise<number> {
+export async function endEscaped(
+  marker: Record<string, string | undefined>,
+  options: { sinceTicks?: number | undefined } = {},
+): Promise<number> {
   let killed = 0;
   // A process may start another one while we look: until none is left, but not for ever.
   const deadline = performance.now() + KILLED_GONE_MS;
   while (performance.now() < deadline) {
-    const found = processesWithEnvironment(marker);
+    const found = processesWithEnvironment(marker, options);
     if (found.length === 0) break;
     for (const pid of found) killed += signal(pid, "SIGKILL") ? 1 : 0;
     await sleep(POLL_MS);

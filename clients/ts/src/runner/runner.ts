@@ -1,21 +1,31 @@
 import { randomUUID } from "node:crypto";
 import { toJsonString } from "@bufbuild/protobuf";
 import { durationMs } from "@bufbuild/protobuf/wkt";
+import { AgentRunner, type Description, type WorkPlace } from "../agents/agent-runner.ts";
 import { AttemptAborted, type AttemptContext, type Rejection } from "../device/attempts.ts";
 import type { AttemptResult } from "../device/completion.ts";
 import { messageOf } from "../device/errors.ts";
 import { type Assignment, AssignmentKind, AssignmentSchema } from "../gen/pinion/v1/device_pb.js";
 import { Notification } from "../gen/pinion/v1/run_pb.js";
 import type { Logger } from "../logger.ts";
-import { startTimeOf } from "../process-table.ts";
+import { startTicksOf, startTimeOf } from "../process-table.ts";
+import { type AttemptFiles, openAttemptFiles, removeAttemptFiles } from "./attempt-files.ts";
 import { type ChildEnd, runChild } from "./child.ts";
-import { type DeviceConfig, type ExecutorConfig, findExecutor } from "./config.ts";
+import {
+  ConfigError,
+  type ConfigProblem,
+  type DeviceConfig,
+  type ExecutorConfig,
+  findExecutor,
+} from "./config.ts";
+import { type Confinement, confinementOf, unconfined } from "./confinement.ts";
 import { environmentOf, markerOfAttempt } from "./environment.ts";
 import { Journal } from "./journal.ts";
 import type { Notifier } from "./notification.ts";
 import { endEscaped } from "./process-group.ts";
 import { formatDuration } from "./quantities.ts";
-import { openSnapshotFiles, removeSnapshotFiles, type SnapshotFiles } from "./snapshots.ts";
+import { Redaction, secretsOf } from "./redaction.ts";
+import { EXIT_TEMPFAIL, retryAfterOf } from "./retry-after.ts";
 import { type SweepReport, sweepLeftovers } from "./sweep.ts";
 
 /** Lines of stderr that a reason quotes. */
@@ -26,6 +36,10 @@ export interface RunnerOptions {
   config: DeviceConfig;
   stateDir: string;
   installId: string;
+  /** The device's token: it is taken out of all that a program prints. */
+  token: string;
+  /** Files and directories besides the state that isolated programs do not see. */
+  hidden: string[];
   /** From which the configured names are handed down. */
   env: NodeJS.ProcessEnv;
   logger: Logger;
@@ -38,16 +52,29 @@ export interface RunnerOptions {
 export class Runner {
   readonly #options: RunnerOptions;
   readonly #journal: Journal;
+  readonly #secrets: readonly string[];
+  readonly #confinements: Record<string, Confinement>;
+  readonly #agents: AgentRunner;
 
+  /** Throws a ConfigError if an executor is to be confined in a way that does not hold on this machine. */
   constructor(options: RunnerOptions) {
     this.#options = options;
+    this.#secrets = secretsOf(options.token);
+    this.#confinements = confinementsOf(options);
     this.#journal = new Journal(options.stateDir);
+    this.#agents = new AgentRunner({ ...options, confinements: this.#confinements });
+  }
+
+  /** What executors and workspaces there are, with the versions that programs say of themselves. Never rejects. */
+  describe(): Promise<Description> {
+    return this.#agents.describe();
   }
 
   /** Ends what an earlier daemon left running, and removes what it left lying about. */
   async sweep(): Promise<SweepReport> {
     const report = await sweepLeftovers(this.#journal, this.#options.installId);
-    await removeSnapshotFiles(this.#options.stateDir);
+    await removeAttemptFiles(this.#options.stateDir);
+    await this.#agents.sweep();
     return report;
   }
 
@@ -63,6 +90,8 @@ export class Runner {
     } else if (executor.stdin === "prompt" && assignment.watcher === undefined) {
       return { reason: "invalid", message: "the assignment has no watcher, and so no prompt" };
     }
+    const refusal = this.#agents.refusal(executor, assignment);
+    if (refusal !== undefined) return { reason: "unsupported", message: refusal };
     const { runId, attemptToken } = assignment;
     await this.#journal.write({ runId, attemptToken });
     return undefined;
@@ -85,21 +114,27 @@ export class Runner {
   ): Promise<AttemptResult> {
     const mark = randomUUID();
     const { turn } = assignment;
-    if (turn === undefined) return this.#start(executor, assignment, context, mark);
-    let files: SnapshotFiles | undefined;
+    const confinement = this.#confinements[executor.kind] ?? unconfined;
+    let files: AttemptFiles | undefined;
     try {
-      files = await openSnapshotFiles({ stateDir: this.#options.stateDir, mark, turn });
-      const result = await this.#start(executor, assignment, context, mark, files);
+      const { stateDir } = this.#options;
+      files = await openAttemptFiles({ stateDir, mark, turn, runAs: confinement.runAs });
+      const attempt = { mark, files, confinement };
+      const result = await this.#agents.within({ executor, assignment, context }, (place) =>
+        this.#start(executor, assignment, context, { ...attempt, place }),
+      );
       if (result.outcome !== "completed") return result;
-      const left = await files.collect();
+      const left = await files.collectSnapshot();
       if ("problem" in left) return { ...result, outcome: "failed", reason: left.problem };
-      return left.snapshot === undefined ? result : { ...result, nextSnapshot: left.snapshot };
+      if (left.snapshot === undefined) return result;
+      const nextSnapshot = Redaction.whole(Buffer.from(left.snapshot), this.#secrets);
+      return { ...result, nextSnapshot: new Uint8Array(nextSnapshot) };
     } catch (error) {
       // Most likely the disk.
-      return { outcome: "failed", reason: `the turn's snapshot: ${messageOf(error)}` };
+      return { outcome: "failed", reason: `the attempt's files: ${messageOf(error)}` };
     } finally {
       await files?.dispose().catch((error: unknown) => {
-        this.#options.logger.warn({ error: messageOf(error) }, "cannot remove a turn's snapshot");
+        this.#options.logger.warn({ error: messageOf(error) }, "cannot remove an attempt's files");
       });
     }
   }
@@ -108,30 +143,33 @@ export class Runner {
     executor: ExecutorConfig,
     assignment: Assignment,
     context: AttemptContext,
-    mark: string,
-    snapshots?: SnapshotFiles,
+    attempt: { mark: string; files: AttemptFiles; confinement: Confinement; place: WorkPlace },
   ): Promise<AttemptResult> {
+    const { mark, files, confinement, place } = attempt;
     const { installId, env } = this.#options;
     const timeoutMs = timeoutOf(executor, assignment);
     let journaled: Promise<void> = Promise.resolve();
-    const end = await runChild({
-      command: executor.command,
-      cwd: executor.cwd,
-      env: environmentOf({
-        executor,
-        assignment,
-        snapshots,
-        installId,
-        mark,
-        inherited: env,
-        traceparent: this.#options.traceparentOf?.(assignment) ?? assignment.traceparent,
-      }),
-      stdin: stdinOf(executor, assignment),
-      timeoutMs,
+    let sinceTicks: number | undefined;
+    const child = {
+      cwd: place.cwd,
+      env: {
+        ...environmentOf({
+          executor,
+          assignment,
+          files,
+          installId,
+          mark,
+          inherited: env,
+          traceparent: this.#options.traceparentOf?.(assignment) ?? assignment.traceparent,
+        }),
+        ...place.secrets,
+      },
+      confinement,
+      shown: [files.directory, ...place.shown],
+      secrets: this.#secrets,
       killGraceMs: executor.killGraceMs,
-      outputLimitBytes: executor.outputLimitBytes,
-      signal: context.signal,
-      onStart: (pid) => {
+      onStart: (pid: number) => {
+        sinceTicks ??= startTicksOf(pid);
         journaled = this.#noteStart(assignment, pid);
         this.#options.onStart({
           runId: assignment.runId,
@@ -140,11 +178,42 @@ export class Runner {
           executor: executor.kind,
         });
       },
+    };
+    if (executor.type !== "command") {
+      const result = await this.#agents.run({
+        executor,
+        assignment,
+        context,
+        place,
+        files,
+        child,
+        timeoutMs,
+      });
+      await journaled;
+      await endEscaped(markerOfAttempt(installId, mark), { sinceTicks });
+      return result;
+    }
+    const end = await runChild({
+      ...child,
+      command: executor.command,
+      stdin: stdinOf(executor, assignment),
+      timeoutMs,
+      idleTimeoutMs: executor.idleTimeoutMs,
+      outputLimitBytes: executor.outputLimitBytes,
+      signal: context.signal,
       onOutput: (stream, data) => context.output(stream, data),
     });
     await journaled;
-    if (end.kind === "timeout" || end.kind === "aborted") await endEscaped(markerOfAttempt(installId, mark));
-    return resultOf(executor, end, { timeoutMs, signal: context.signal });
+    // However it ended: what left its group holds ports and files that the next run needs.
+    if (end.kind !== "unstartable") await endEscaped(markerOfAttempt(installId, mark), { sinceTicks });
+    const result = resultOf(executor, end, { timeoutMs, signal: context.signal });
+    if (end.hiddenSecrets > 0) {
+      const note =
+        "the program printed this device's token, which was taken out; enrol the device again if others saw it";
+      this.#options.logger.warn({ runId: assignment.runId }, note);
+      result.notes = [...(result.notes ?? []), note];
+    }
+    return end.kind === "exited" ? laterOf(result, end, files) : result;
   }
 
   async #noteStart(assignment: Assignment, pid: number): Promise<void> {
@@ -186,12 +255,41 @@ export class Runner {
       notification === Notification.ALWAYS || (notification === Notification.ON_FAILURE && isFailure);
     if (!isWanted) return;
     const name = assignment.watcher?.name || assignment.watcher?.slug || "Pinion";
-    const text = (isFailure ? result.reason : result.output)?.trim() ?? "";
+    const text = (isFailure ? result.reason : (result.resultText ?? result.output))?.trim() ?? "";
     this.#options.notifier?.(
       `${name}: ${result.outcome}`,
       text.slice(0, NOTIFICATION_CHARACTERS_MAX).toWellFormed(),
     );
   }
+}
+
+/** The confinement of each executor. */
+function confinementsOf({ config, stateDir, hidden, env }: RunnerOptions): Record<string, Confinement> {
+  const problems: ConfigProblem[] = [];
+  const entries = Object.values(config.executors).flatMap(({ kind, confinement }) => {
+    const found = confinementOf(confinement, { hidden: [stateDir, ...hidden], path: env.PATH });
+    if (!("problem" in found)) return [[kind, found] as const];
+    problems.push({ line: undefined, key: `executors.${kind}`, message: found.problem });
+    return [];
+  });
+  if (problems.length > 0) throw new ConfigError("device.toml", problems);
+  return Object.fromEntries(entries);
+}
+
+/** A program that asks to be tried again later has not failed. */
+async function laterOf(result: AttemptResult, end: ChildEnd, files: AttemptFiles): Promise<AttemptResult> {
+  if (end.exitCode === 0 || end.signal !== undefined) return result;
+  const left = await files.collectRetryAfter();
+  const text = "text" in left ? left.text : undefined;
+  if (end.exitCode !== EXIT_TEMPFAIL && text === undefined) return result;
+  const { ms, problem } = retryAfterOf(text, Date.now());
+  const notes = [problem, "problem" in left ? left.problem : undefined].filter((note) => note !== undefined);
+  return {
+    ...result,
+    retryAfterMs: ms,
+    reason: `it asks to be tried again in ${formatDuration(ms)}: ${result.reason ?? ""}`,
+    ...(notes.length === 0 ? {} : { notes: [...(result.notes ?? []), ...notes] }),
+  };
 }
 
 /** The shorter one of the device's and the assignment's. */
@@ -228,6 +326,7 @@ function resultOf(
     durationMs: end.durationMs,
     ...(end.exitCode === undefined ? {} : { exitCode: end.exitCode }),
     ...(end.signal === undefined ? {} : { signal: end.signal }),
+    ...(end.stderrTail === "" ? {} : { stderrTail: end.stderrTail }),
   };
   const [program] = executor.command;
   switch (end.kind) {
@@ -242,6 +341,15 @@ function resultOf(
           end,
         ),
       };
+    case "idle":
+      return {
+        ...result,
+        outcome: "timeout",
+        reason: withTail(
+          `${program} was ended because it said nothing for ${formatDuration(executor.idleTimeoutMs ?? 0)} (idle_timeout)`,
+          end,
+        ),
+      };
     case "aborted": {
       const why = limits.signal.reason instanceof AttemptAborted ? limits.signal.reason.why : "cancelled";
       return why === "stopping"
@@ -249,6 +357,13 @@ function resultOf(
         : { ...result, outcome: "cancelled", reason: why };
     }
     case "exited":
+      if (end.exitCode === 0 && executor.expect === "output" && end.stdout.trim() === "") {
+        return {
+          ...result,
+          outcome: "failed",
+          reason: withTail(`${program} ended well and printed nothing, and output is expected (expect)`, end),
+        };
+      }
       if (end.exitCode === 0) return { ...result, outcome: "completed" };
       return {
         ...result,

@@ -1383,6 +1383,13 @@ export declare type Completion = Message<"pinion.v1.Completion"> & {
    * @generated from field: repeated string notes = 24;
    */
   notes: string[];
+
+  /**
+   * The last that the program wrote to its standard error, however it ended; valid UTF-8, at most 8 KiB.
+   *
+   * @generated from field: string stderr_tail = 25;
+   */
+  stderrTail: string;
 };
 
 /**

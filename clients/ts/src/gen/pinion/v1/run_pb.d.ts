@@ -5,7 +5,7 @@
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
 import type { Duration, Timestamp, Value } from "@bufbuild/protobuf/wkt";
-import type { Activity, AttentionReason, Denial, ExecutorInfo, KeptWorkspace, Usage } from "./activity_pb.js";
+import type { Activity, AttentionReason, Denial, ExecutorInfo, KeptWorkspace, Question, QuestionResponders, Transcript, Usage } from "./activity_pb.js";
 
 /**
  * Describes the file pinion/v1/run.proto.
@@ -139,7 +139,7 @@ export declare type Run = Message<"pinion.v1.Run"> & {
   timeout?: Duration | undefined;
 
   /**
-   * When the run became due: the slot plus the watcher's jitter, or the moment of the trigger.
+   * When the run became due, or falls due if it was recorded ahead: the slot plus the watcher's jitter, or the moment of the trigger.
    *
    * @generated from field: google.protobuf.Timestamp due_at = 18;
    */
@@ -354,6 +354,20 @@ export declare type Run = Message<"pinion.v1.Run"> & {
    * @generated from field: bool has_transcript = 48;
    */
   hasTranscript: boolean;
+
+  /**
+   * The agent's final answer, of a run that left no window; a completed run's is in its window.
+   *
+   * @generated from field: string result = 49;
+   */
+  result: string;
+
+  /**
+   * The last that its program wrote to its standard error, however it ended; at most 8 KiB.
+   *
+   * @generated from field: string stderr_tail = 50;
+   */
+  stderrTail: string;
 };
 
 /**
@@ -670,6 +684,13 @@ export declare type ListRunsRequest = Message<"pinion.v1.ListRunsRequest"> & {
    * @generated from field: repeated pinion.v1.RunStatus statuses = 5;
    */
   statuses: RunStatus[];
+
+  /**
+   * Only runs that ended with reasons for people to look.
+   *
+   * @generated from field: bool wants_attention = 6;
+   */
+  wantsAttention: boolean;
 };
 
 /**
@@ -1119,6 +1140,437 @@ export declare type ListWindowsResponse = Message<"pinion.v1.ListWindowsResponse
 export declare const ListWindowsResponseSchema: GenMessage<ListWindowsResponse>;
 
 /**
+ * See GetTranscript.
+ *
+ * @generated from message pinion.v1.GetTranscriptRequest
+ */
+export declare type GetTranscriptRequest = Message<"pinion.v1.GetTranscriptRequest"> & {
+  /**
+   * The run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+};
+
+/**
+ * Describes the message pinion.v1.GetTranscriptRequest.
+ * Use `create(GetTranscriptRequestSchema)` to create a new message.
+ */
+export declare const GetTranscriptRequestSchema: GenMessage<GetTranscriptRequest>;
+
+/**
+ * See GetTranscript.
+ *
+ * @generated from message pinion.v1.GetTranscriptResponse
+ */
+export declare type GetTranscriptResponse = Message<"pinion.v1.GetTranscriptResponse"> & {
+  /**
+   * What the agent did.
+   *
+   * @generated from field: pinion.v1.Transcript transcript = 1;
+   */
+  transcript?: Transcript | undefined;
+};
+
+/**
+ * Describes the message pinion.v1.GetTranscriptResponse.
+ * Use `create(GetTranscriptResponseSchema)` to create a new message.
+ */
+export declare const GetTranscriptResponseSchema: GenMessage<GetTranscriptResponse>;
+
+/**
+ * See SummarizeUsage.
+ *
+ * @generated from message pinion.v1.SummarizeUsageRequest
+ */
+export declare type SummarizeUsageRequest = Message<"pinion.v1.SummarizeUsageRequest"> & {
+  /**
+   * From this moment, rounded down to its day (UTC); absent: 30 days ago. Sums are kept for 400 days.
+   *
+   * @generated from field: google.protobuf.Timestamp start = 1;
+   */
+  start?: Timestamp | undefined;
+
+  /**
+   * Before this moment, rounded up to a day; absent: now.
+   *
+   * @generated from field: google.protobuf.Timestamp end = 2;
+   */
+  end?: Timestamp | undefined;
+
+  /**
+   * What sums are made for.
+   *
+   * @generated from field: pinion.v1.UsageGroup group_by = 3;
+   */
+  groupBy: UsageGroup;
+
+  /**
+   * Only runs of this watcher (id or slug).
+   *
+   * @generated from field: string watcher_id = 4;
+   */
+  watcherId: string;
+
+  /**
+   * Only runs of this agent.
+   *
+   * @generated from field: string agent_id = 5;
+   */
+  agentId: string;
+
+  /**
+   * Only runs on this device.
+   *
+   * @generated from field: string device_id = 6;
+   */
+  deviceId: string;
+};
+
+/**
+ * Describes the message pinion.v1.SummarizeUsageRequest.
+ * Use `create(SummarizeUsageRequestSchema)` to create a new message.
+ */
+export declare const SummarizeUsageRequestSchema: GenMessage<SummarizeUsageRequest>;
+
+/**
+ * What runs used together.
+ *
+ * @generated from message pinion.v1.UsageSum
+ */
+export declare type UsageSum = Message<"pinion.v1.UsageSum"> & {
+  /**
+   * The watcher, agent or device (its id), or the day (YYYY-MM-DD), as `group_by` asks; empty for one sum over everything.
+   *
+   * @generated from field: string group = 1;
+   */
+  group: string;
+
+  /**
+   * Runs that told what they used.
+   *
+   * @generated from field: int64 runs = 2;
+   */
+  runs: bigint;
+
+  /**
+   * Tokens that the models read, cached ones included.
+   *
+   * @generated from field: int64 input_tokens = 3;
+   */
+  inputTokens: bigint;
+
+  /**
+   * Tokens that the models wrote.
+   *
+   * @generated from field: int64 output_tokens = 4;
+   */
+  outputTokens: bigint;
+
+  /**
+   * Of the input tokens, those that came from a cache.
+   *
+   * @generated from field: int64 cached_input_tokens = 5;
+   */
+  cachedInputTokens: bigint;
+
+  /**
+   * Millionths of a US dollar, by the agents' own figures; not a bill.
+   *
+   * @generated from field: int64 cost_micros = 6;
+   */
+  costMicros: bigint;
+
+  /**
+   * Runs that told a cost.
+   *
+   * @generated from field: int64 runs_with_cost = 7;
+   */
+  runsWithCost: bigint;
+};
+
+/**
+ * Describes the message pinion.v1.UsageSum.
+ * Use `create(UsageSumSchema)` to create a new message.
+ */
+export declare const UsageSumSchema: GenMessage<UsageSum>;
+
+/**
+ * See SummarizeUsage.
+ *
+ * @generated from message pinion.v1.SummarizeUsageResponse
+ */
+export declare type SummarizeUsageResponse = Message<"pinion.v1.SummarizeUsageResponse"> & {
+  /**
+   * The largest first; days in their order. At most 1,000.
+   *
+   * @generated from field: repeated pinion.v1.UsageSum sums = 1;
+   */
+  sums: UsageSum[];
+};
+
+/**
+ * Describes the message pinion.v1.SummarizeUsageResponse.
+ * Use `create(SummarizeUsageResponseSchema)` to create a new message.
+ */
+export declare const SummarizeUsageResponseSchema: GenMessage<SummarizeUsageResponse>;
+
+/**
+ * A question of a run's agent.
+ *
+ * @generated from message pinion.v1.RunQuestion
+ */
+export declare type RunQuestion = Message<"pinion.v1.RunQuestion"> & {
+  /**
+   * The run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * The run's watcher.
+   *
+   * @generated from field: string watcher_id = 2;
+   */
+  watcherId: string;
+
+  /**
+   * The watcher's slug when the question was read.
+   *
+   * @generated from field: string watcher_slug = 3;
+   */
+  watcherSlug: string;
+
+  /**
+   * The device that the agent runs on.
+   *
+   * @generated from field: string device_id = 4;
+   */
+  deviceId: string;
+
+  /**
+   * The attempt.
+   *
+   * @generated from field: int32 attempt = 5;
+   */
+  attempt: number;
+
+  /**
+   * What is asked.
+   *
+   * @generated from field: pinion.v1.Question question = 6;
+   */
+  question?: Question | undefined;
+
+  /**
+   * Where it is.
+   *
+   * @generated from field: pinion.v1.QuestionState state = 7;
+   */
+  state: QuestionState;
+
+  /**
+   * When it was stored.
+   *
+   * @generated from field: google.protobuf.Timestamp asked_at = 8;
+   */
+  askedAt?: Timestamp | undefined;
+
+  /**
+   * When the default is taken.
+   *
+   * @generated from field: google.protobuf.Timestamp deadline_at = 9;
+   */
+  deadlineAt?: Timestamp | undefined;
+
+  /**
+   * The chosen option; empty while it is open, and where no option stands for the default.
+   *
+   * @generated from field: string option_id = 10;
+   */
+  optionId: string;
+
+  /**
+   * Text that came with the answer.
+   *
+   * @generated from field: string text = 11;
+   */
+  text: string;
+
+  /**
+   * Who answered: "user:<id>", "service:<token id>"; empty for the default.
+   *
+   * @generated from field: string answered_by = 12;
+   */
+  answeredBy: string;
+
+  /**
+   * When it had its answer.
+   *
+   * @generated from field: google.protobuf.Timestamp answered_at = 13;
+   */
+  answeredAt?: Timestamp | undefined;
+
+  /**
+   * Who may answer.
+   *
+   * @generated from field: pinion.v1.QuestionResponders responders = 14;
+   */
+  responders: QuestionResponders;
+};
+
+/**
+ * Describes the message pinion.v1.RunQuestion.
+ * Use `create(RunQuestionSchema)` to create a new message.
+ */
+export declare const RunQuestionSchema: GenMessage<RunQuestion>;
+
+/**
+ * See ListQuestions.
+ *
+ * @generated from message pinion.v1.ListQuestionsRequest
+ */
+export declare type ListQuestionsRequest = Message<"pinion.v1.ListQuestionsRequest"> & {
+  /**
+   * 1 to 200; 0 means 50.
+   *
+   * @generated from field: int32 page_size = 1;
+   */
+  pageSize: number;
+
+  /**
+   * `next_page_token` of the page before; empty for the first.
+   *
+   * @generated from field: string page_token = 2;
+   */
+  pageToken: string;
+
+  /**
+   * Only questions of this run.
+   *
+   * @generated from field: string run_id = 3;
+   */
+  runId: string;
+
+  /**
+   * Only questions of this watcher's runs (id or slug).
+   *
+   * @generated from field: string watcher_id = 4;
+   */
+  watcherId: string;
+
+  /**
+   * Only questions that wait for an answer.
+   *
+   * @generated from field: bool is_open = 5;
+   */
+  isOpen: boolean;
+};
+
+/**
+ * Describes the message pinion.v1.ListQuestionsRequest.
+ * Use `create(ListQuestionsRequestSchema)` to create a new message.
+ */
+export declare const ListQuestionsRequestSchema: GenMessage<ListQuestionsRequest>;
+
+/**
+ * See ListQuestions.
+ *
+ * @generated from message pinion.v1.ListQuestionsResponse
+ */
+export declare type ListQuestionsResponse = Message<"pinion.v1.ListQuestionsResponse"> & {
+  /**
+   * The questions.
+   *
+   * @generated from field: repeated pinion.v1.RunQuestion questions = 1;
+   */
+  questions: RunQuestion[];
+
+  /**
+   * Empty on the last page.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message pinion.v1.ListQuestionsResponse.
+ * Use `create(ListQuestionsResponseSchema)` to create a new message.
+ */
+export declare const ListQuestionsResponseSchema: GenMessage<ListQuestionsResponse>;
+
+/**
+ * See AnswerQuestion.
+ *
+ * @generated from message pinion.v1.AnswerQuestionRequest
+ */
+export declare type AnswerQuestionRequest = Message<"pinion.v1.AnswerQuestionRequest"> & {
+  /**
+   * The run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * The question; empty: the run's only open one.
+   *
+   * @generated from field: string question_id = 2;
+   */
+  questionId: string;
+
+  /**
+   * One of its options. 1 to 100 bytes.
+   *
+   * @generated from field: string option_id = 3;
+   */
+  optionId: string;
+
+  /**
+   * Text for the agent, if the question takes any. At most 4,000 bytes.
+   *
+   * @generated from field: string text = 4;
+   */
+  text: string;
+
+  /**
+   * Also adds the question's tool rule to the agent's pre-approved tools, as an edit of the agent.
+   *
+   * @generated from field: bool always = 5;
+   */
+  always: boolean;
+};
+
+/**
+ * Describes the message pinion.v1.AnswerQuestionRequest.
+ * Use `create(AnswerQuestionRequestSchema)` to create a new message.
+ */
+export declare const AnswerQuestionRequestSchema: GenMessage<AnswerQuestionRequest>;
+
+/**
+ * See AnswerQuestion.
+ *
+ * @generated from message pinion.v1.AnswerQuestionResponse
+ */
+export declare type AnswerQuestionResponse = Message<"pinion.v1.AnswerQuestionResponse"> & {
+  /**
+   * The question with its answer.
+   *
+   * @generated from field: pinion.v1.RunQuestion question = 1;
+   */
+  question?: RunQuestion | undefined;
+};
+
+/**
+ * Describes the message pinion.v1.AnswerQuestionResponse.
+ * Use `create(AnswerQuestionResponseSchema)` to create a new message.
+ */
+export declare const AnswerQuestionResponseSchema: GenMessage<AnswerQuestionResponse>;
+
+/**
  * Where a run is in its life: pending → claimed → running → one of the others; see docs/lifecycles.md.
  *
  * @generated from enum pinion.v1.RunStatus
@@ -1375,6 +1827,100 @@ export enum OutputStream {
 export declare const OutputStreamSchema: GenEnum<OutputStream>;
 
 /**
+ * What sums of usage are made for.
+ *
+ * @generated from enum pinion.v1.UsageGroup
+ */
+export enum UsageGroup {
+  /**
+   * Not set; means one sum over everything.
+   *
+   * @generated from enum value: USAGE_GROUP_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * A sum for each watcher.
+   *
+   * @generated from enum value: USAGE_GROUP_WATCHER = 1;
+   */
+  WATCHER = 1,
+
+  /**
+   * A sum for each agent.
+   *
+   * @generated from enum value: USAGE_GROUP_AGENT = 2;
+   */
+  AGENT = 2,
+
+  /**
+   * A sum for each device.
+   *
+   * @generated from enum value: USAGE_GROUP_DEVICE = 3;
+   */
+  DEVICE = 3,
+
+  /**
+   * A sum for each day (UTC).
+   *
+   * @generated from enum value: USAGE_GROUP_DAY = 4;
+   */
+  DAY = 4,
+}
+
+/**
+ * Describes the enum pinion.v1.UsageGroup.
+ */
+export declare const UsageGroupSchema: GenEnum<UsageGroup>;
+
+/**
+ * Where a question is.
+ *
+ * @generated from enum pinion.v1.QuestionState
+ */
+export enum QuestionState {
+  /**
+   * Not set.
+   *
+   * @generated from enum value: QUESTION_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Waits for an answer.
+   *
+   * @generated from enum value: QUESTION_STATE_OPEN = 1;
+   */
+  OPEN = 1,
+
+  /**
+   * A person answered.
+   *
+   * @generated from enum value: QUESTION_STATE_ANSWERED = 2;
+   */
+  ANSWERED = 2,
+
+  /**
+   * Its time ran out, and the default was taken.
+   *
+   * @generated from enum value: QUESTION_STATE_EXPIRED = 3;
+   */
+  EXPIRED = 3,
+
+  /**
+   * The agent does not wait for it any more.
+   *
+   * @generated from enum value: QUESTION_STATE_WITHDRAWN = 4;
+   */
+  WITHDRAWN = 4,
+}
+
+/**
+ * Describes the enum pinion.v1.QuestionState.
+ */
+export declare const QuestionStateSchema: GenEnum<QuestionState>;
+
+/**
  * Runs: one execution of a watcher each.
  *
  * `run_id` is a UUID. Another org's run answers NOT_FOUND, like one that never was.
@@ -1454,6 +2000,48 @@ export declare const RunService: GenService<{
     methodKind: "unary";
     input: typeof ListWindowsRequestSchema;
     output: typeof ListWindowsResponseSchema;
+  },
+  /**
+   * What the agent of an ended run did. NOT_FOUND for the run; a run whose executor tells nothing has an empty transcript.
+   *
+   * @generated from rpc pinion.v1.RunService.GetTranscript
+   */
+  getTranscript: {
+    methodKind: "unary";
+    input: typeof GetTranscriptRequestSchema;
+    output: typeof GetTranscriptResponseSchema;
+  },
+  /**
+   * What runs used, summed. NOT_FOUND for the watcher.
+   *
+   * @generated from rpc pinion.v1.RunService.SummarizeUsage
+   */
+  summarizeUsage: {
+    methodKind: "unary";
+    input: typeof SummarizeUsageRequestSchema;
+    output: typeof SummarizeUsageResponseSchema;
+  },
+  /**
+   * Questions of agents, the newest first. NOT_FOUND for the run or the watcher.
+   *
+   * @generated from rpc pinion.v1.RunService.ListQuestions
+   */
+  listQuestions: {
+    methodKind: "unary";
+    input: typeof ListQuestionsRequestSchema;
+    output: typeof ListQuestionsResponseSchema;
+  },
+  /**
+   * Answers an agent's question. The first answer counts: FAILED_PRECONDITION for one that has its answer, says whose.
+   * NOT_FOUND for the run or the question. PERMISSION_DENIED for a caller whom the watcher does not let answer, and for
+   * `always` by others than an org's admins.
+   *
+   * @generated from rpc pinion.v1.RunService.AnswerQuestion
+   */
+  answerQuestion: {
+    methodKind: "unary";
+    input: typeof AnswerQuestionRequestSchema;
+    output: typeof AnswerQuestionResponseSchema;
   },
 }>;
 

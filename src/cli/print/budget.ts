@@ -1,0 +1,71 @@
+import { create } from "@bufbuild/protobuf";
+import { type Budget, BudgetSchema, type Usage } from "#gen/pinion/v1/activity_pb.js";
+import { exitCodes, Failure } from "../failures.ts";
+
+/** Budgets and usage as people write and read them: "50000" is tokens, "$0.50" a cost, and "50000, $0.50" both. */
+
+const tokensPattern = /^(\d[\d_]*)( tokens)?$/;
+const costPattern = /^\$(\d+(?:\.\d{1,6})?)$/;
+
+/** "" is no budget. */
+export function parseBudget(text: string, option: string): Budget | undefined {
+  const parts = text.split(",").map((part) => part.trim());
+  if (text.trim() === "") return undefined;
+  const budget = create(BudgetSchema);
+  for (const part of parts) {
+    const tokens = tokensPattern.exec(part);
+    const cost = costPattern.exec(part);
+    if (tokens) budget.tokensMax = BigInt(tokens[1]!.replaceAll("_", ""));
+    else if (cost) budget.costMicrosMax = microsOf(cost[1]!);
+    else {
+      throw new Failure(
+        exitCodes.usage,
+        `${option}: "${text}" is no budget; write tokens, a cost, or both: 50000, $0.50`,
+      );
+    }
+  }
+  return budget;
+}
+
+/** In whole numbers: 0.1 + 0.2 dollars are 300,000 millionths. */
+function microsOf(dollars: string): bigint {
+  const [whole = "0", fraction = ""] = dollars.split(".");
+  return BigInt(whole) * 1_000_000n + BigInt(fraction.padEnd(6, "0"));
+}
+
+/** The text that parseBudget reads; "" for none. */
+export function formatBudget(budget: Budget | undefined): string {
+  if (!budget) return "";
+  return [
+    budget.tokensMax > 0n ? String(budget.tokensMax) : "",
+    budget.costMicrosMax > 0n ? formatCost(budget.costMicrosMax) : "",
+  ]
+    .filter(Boolean)
+    .join(", ");
+}
+
+/** "$0.50"; as many digits of a cent as are needed. */
+export function formatCost(micros: bigint): string {
+  const fraction = String(micros % 1_000_000n)
+    .padStart(6, "0")
+    .replace(/0{1,4}$/, "");
+  return `$${micros / 1_000_000n}.${fraction}`;
+}
+
+/** "1,200 in (1,000 cached), 80 out, $0.0042 by the agent's own figure"; "" if nothing is told. */
+export function formatUsage(usage: Usage | undefined): string {
+  if (!usage) return "";
+  const number = (count: bigint) => count.toLocaleString("en-US");
+  const cached = usage.cachedInputTokens ? ` (${number(usage.cachedInputTokens)} cached)` : "";
+  const cost =
+    usage.costMicros === undefined
+      ? ""
+      : `${usage.currency === "" || usage.currency === "USD" ? formatCost(usage.costMicros) : `${formatCost(usage.costMicros).slice(1)} ${usage.currency}`} by the agent's own figure`;
+  return [
+    usage.inputTokens === undefined ? "" : `${number(usage.inputTokens)} tokens in${cached}`,
+    usage.outputTokens === undefined ? "" : `${number(usage.outputTokens)} out`,
+    cost,
+  ]
+    .filter(Boolean)
+    .join(", ");
+}

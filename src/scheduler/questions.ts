@@ -1,0 +1,175 @@
+/**
+ * Questions of agents (DESIGN 14): asked by an attempt, answered by a person, by their deadline, or withdrawn. Each change
+ * is one transaction with its event; its device is told after the commit, and again when it asks again.
+ */
+import { refuse } from "../errors.ts";
+import type { Logger } from "../log.ts";
+import { type Db, transaction } from "../store/pg/database.ts";
+import * as events from "../store/work/events.ts";
+import * as questions from "../store/work/questions.ts";
+import { type Loop, startLoop } from "./loop.ts";
+
+export type QuestionRow = questions.QuestionRow;
+
+/** What is told after a commit: to the device that waits, and to people who look at the run. */
+export interface QuestionBell {
+  /** A question was stored. */
+  asked(question: QuestionRow): void;
+  /** A question has its end. */
+  answered(questions: readonly QuestionRow[]): void;
+}
+
+/** Stores a question, once. Undefined: the attempt is not the device's any more, or asks too much. */
+export async function ask(
+  db: Db,
+  asked: questions.Asked,
+  bell: QuestionBell,
+): Promise<QuestionRow | undefined> {
+  const question = await transaction(db, async (tx) => {
+    const stored = await questions.ask(tx, asked);
+    if (stored?.isNew) await events.append(tx, stored.orgId, [eventOf(stored, `device:${stored.deviceId}`)]);
+    return stored;
+  });
+  if (question?.isNew) bell.asked(question);
+  return question;
+}
+
+/**
+ * A person's answer, if it is the first one. `not_found` for the question and `failed_precondition` for one that has its
+ * end already. `mayAnswer` refuses callers whom the policy of the question does not name; `within` is done in the same transaction.
+ */
+export async function answer(
+  db: Db,
+  given: {
+    orgId: string;
+    runId: string;
+    questionId: string;
+    optionId: string;
+    text: string;
+    actor: string;
+  },
+  options: {
+    bell: QuestionBell;
+    mayAnswer: (question: QuestionRow) => void | Promise<void>;
+    within?: (tx: Db, question: QuestionRow) => Promise<void>;
+  },
+): Promise<QuestionRow> {
+  const answered = await transaction(db, async (tx) => {
+    const question = await questions.lockForAnswer(tx, given);
+    await options.mayAnswer(question);
+    if (question.state !== "open") refuse("failed_precondition", endedText(question));
+    const known = optionsOf(question).map((option) => option.id);
+    if (!known.includes(given.optionId)) {
+      refuse(
+        "invalid_argument",
+        `option_id: the question has no option "${given.optionId}"; it has ${known.join(", ")}`,
+        {
+          field: "option_id",
+        },
+      );
+    }
+    if (given.text !== "" && question.question.takesText !== true) {
+      refuse("invalid_argument", "text: the question takes no text", { field: "text" });
+    }
+    await options.within?.(tx, question);
+    const { optionId, text, actor } = given;
+    const ended = await questions.close(tx, question, {
+      state: "answered",
+      optionId,
+      text,
+      answeredBy: actor,
+    });
+    await events.append(tx, given.orgId, [eventOf(ended!, actor)]);
+    return ended!;
+  });
+  options.bell.answered([answered]);
+  return answered;
+}
+
+/** The device does not wait any more: it took the default by itself, or its agent took the question back. */
+export async function closeByDevice(
+  db: Db,
+  which: { orgId: string; deviceId: string; runId: string; attemptToken: string; id: string },
+  state: "expired" | "withdrawn",
+  bell: QuestionBell,
+): Promise<void> {
+  const ended = await transaction(db, async (tx) => {
+    const row = await questions.close(tx, which, { state });
+    if (row) await events.append(tx, row.orgId, [eventOf(row, `device:${which.deviceId}`)]);
+    return row;
+  });
+  if (ended) bell.answered([ended]);
+}
+
+/** Questions per transaction. */
+const questionsPerPassMax = 500;
+/** How soon to look again: a question may be asked on another replica. */
+const lookAgainMs = 15_000;
+
+/** Ends questions whose time is over; safe on all replicas at once. Answers how many. */
+export async function closeDueOnce(db: Db, bell: QuestionBell): Promise<number> {
+  // Nearly always none is due; then one statement is all.
+  if ((await questions.findNextDeadlineMs(db)) === undefined) return 0;
+  const ended = await transaction(db, async (tx) => {
+    const rows = await questions.closeDue(tx, questionsPerPassMax);
+    await events.appendAll(
+      tx,
+      rows.map((row) => ({ ...eventOf(row, "pinion"), orgId: row.orgId })),
+    );
+    return rows;
+  });
+  bell.answered(ended);
+  return ended.length;
+}
+
+/** Starts the loop that ends questions at their deadlines. Poke it when a question was asked. */
+export function startQuestions(options: { db: Db; log: Logger; bell: QuestionBell }): Loop {
+  return startLoop({
+    name: "questions",
+    log: options.log,
+    async pass() {
+      if ((await closeDueOnce(options.db, options.bell)) >= questionsPerPassMax) return 0;
+      const nextMs = (await questions.findNextDeadlineMs(options.db)) ?? lookAgainMs;
+      return Math.min(Math.max(nextMs, 100), lookAgainMs);
+    },
+  });
+}
+
+const kinds: Record<questions.QuestionState, string> = {
+  open: "question.asked",
+  answered: "question.answered",
+  expired: "question.expired",
+  withdrawn: "question.withdrawn",
+};
+
+function eventOf(row: QuestionRow, actor: string): Omit<events.NewEvent, "orgId"> {
+  const title = typeof row.question.title === "string" ? row.question.title : "";
+  return {
+    kind: kinds[row.state],
+    actor,
+    runId: row.runId,
+    watcherId: row.watcherId,
+    deviceId: row.deviceId,
+    data: {
+      question_id: row.id,
+      title,
+      ...(row.state === "open" ? { deadline_at: row.deadlineAt.toISOString() } : { option_id: row.optionId }),
+    },
+  };
+}
+
+type Option = { id: string; label?: string; kind?: string };
+
+/** The options of a question, as the device gave them. */
+export function optionsOf(row: QuestionRow): Option[] {
+  return (row.question.options ?? []) as Option[];
+}
+
+function endedText(row: QuestionRow): string {
+  const chosen = optionsOf(row).find((option) => option.id === row.optionId);
+  const what = chosen?.label || row.optionId || "nothing";
+  const when = row.answeredAt?.toISOString() ?? "";
+  if (row.state === "withdrawn") return `the agent does not wait for this any more, since ${when}`;
+  if (row.state === "expired") return `nobody answered in time, so the default was taken at ${when}: ${what}`;
+  return `${row.answeredBy} has answered at ${when}: ${what}`;
+}

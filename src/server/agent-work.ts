@@ -1,0 +1,36 @@
+/** What a watcher asks of its agent beside the prompt, between the store's JSON and the fields of a spec. */
+import { create, fromJson, type JsonObject, toJson } from "@bufbuild/protobuf";
+import { ContinueMode } from "#gen/pinion/v1/activity_pb.js";
+import { type WatcherSpec, WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
+
+/** `WatcherValues.agentWork` as fields of a spec. Keys of a newer version are passed over. */
+export function agentWorkMessage(agentWork: unknown): AgentWork {
+  const { workspace, runBudget, dayBudget, questions, continueMode } = fromJson(
+    WatcherSpecSchema,
+    agentWork as JsonObject,
+    { ignoreUnknownFields: true },
+  );
+  return {
+    workspace,
+    continueMode,
+    ...(runBudget ? { runBudget } : {}),
+    ...(dayBudget ? { dayBudget } : {}),
+    ...(questions ? { questions } : {}),
+  };
+}
+
+type AgentWork = Pick<WatcherSpec, "workspace" | "continueMode"> &
+  Partial<Pick<WatcherSpec, "runBudget" | "dayBudget" | "questions">>;
+
+/** The fields of a spec as `WatcherValues.agentWork`; what is not set is absent. */
+export function agentWorkOf(spec: WatcherSpec): JsonObject {
+  const { workspace, runBudget, dayBudget, questions, continueMode } = spec;
+  const work = create(WatcherSpecSchema, {
+    workspace,
+    continueMode: continueMode === ContinueMode.FRESH ? ContinueMode.UNSPECIFIED : continueMode,
+    ...(runBudget ? { runBudget } : {}),
+    ...(dayBudget ? { dayBudget } : {}),
+    ...(questions ? { questions } : {}),
+  });
+  return toJson(WatcherSpecSchema, work) as JsonObject;
+}

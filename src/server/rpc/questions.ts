@@ -1,0 +1,142 @@
+import { create, fromJson, type JsonObject } from "@bufbuild/protobuf";
+import { z } from "zod";
+import { QuestionPolicySchema, QuestionResponders, QuestionSchema } from "#gen/pinion/v1/activity_pb.js";
+import {
+  type AnswerQuestionRequest,
+  type ListQuestionsRequest,
+  QuestionState,
+  type RunQuestion,
+  RunQuestionSchema,
+} from "#gen/pinion/v1/run_pb.js";
+import { refuse } from "../../errors.ts";
+import * as answers from "../../scheduler/questions.ts";
+import * as agents from "../../store/agents/agents.ts";
+import * as devices from "../../store/people/devices.ts";
+import type { Db } from "../../store/pg/database.ts";
+import * as questions from "../../store/work/questions.ts";
+import * as runs from "../../store/work/runs.ts";
+import type { Principal } from "../access/guard.ts";
+import { timestampOf } from "./moments.ts";
+import { idKey, page } from "./page.ts";
+
+/** Questions of agents, as people list and answer them. */
+
+const states: Record<questions.QuestionState, QuestionState> = {
+  open: QuestionState.OPEN,
+  answered: QuestionState.ANSWERED,
+  expired: QuestionState.EXPIRED,
+  withdrawn: QuestionState.WITHDRAWN,
+};
+
+/** What a newer version stored is passed over. */
+const lenient = { ignoreUnknownFields: true };
+
+export function questionMessage(row: questions.QuestionRow): RunQuestion {
+  const { responders } = fromJson(QuestionPolicySchema, row.policy as JsonObject, lenient);
+  return create(RunQuestionSchema, {
+    ...{ runId: row.runId, watcherId: row.watcherId, deviceId: row.deviceId, attempt: row.attempt },
+    watcherSlug: row.watcherSlug ?? "",
+    question: fromJson(QuestionSchema, row.question as JsonObject, lenient),
+    state: states[row.state],
+    askedAt: timestampOf(row.askedAt),
+    deadlineAt: timestampOf(row.deadlineAt),
+    optionId: row.state === "open" ? "" : row.optionId,
+    ...{ text: row.text, answeredBy: row.answeredBy },
+    answeredAt: timestampOf(row.answeredAt),
+    responders: responders || QuestionResponders.USERS,
+  });
+}
+
+/** One page of the org's questions. */
+export async function listQuestions(
+  db: Db,
+  orgId: string,
+  request: ListQuestionsRequest,
+  watcherId: string | undefined,
+): Promise<{ questions: RunQuestion[]; nextPageToken: string }> {
+  if (request.runId !== "" && !(await runs.find(db, { orgId, runId: request.runId }))) {
+    refuse("not_found", `there is no run ${request.runId}`);
+  }
+  const { rows, nextPageToken } = await page(request, {
+    key: z.tuple([z.string(), idKey, z.string()]),
+    keyOf: (row: Awaited<ReturnType<typeof questions.list>>[number]) =>
+      [row.askedAtText, row.runId, row.id] as [string, string, string],
+    fetch: (before, limit) =>
+      questions.list(db, {
+        ...{ orgId, limit, watcherId, isOpen: request.isOpen },
+        runId: request.runId || undefined,
+        before: before && { askedAt: before[0], runId: before[1], id: before[2] },
+      }),
+  });
+  return { questions: rows.map(questionMessage), nextPageToken };
+}
+
+/** A person's answer; see RunService.AnswerQuestion. */
+export async function answerQuestion(
+  db: Db,
+  principal: Principal,
+  request: AnswerQuestionRequest,
+  bell: answers.QuestionBell,
+): Promise<RunQuestion> {
+  const { orgId, actor } = principal;
+  const { runId, questionId, optionId, text, always } = request;
+  if (always && !principal.scopes.has("admin")) {
+    refuse("permission_denied", "always: changes the agent for everybody, which is for admins of the org", {
+      field: "always",
+    });
+  }
+  const run = (await runs.find(db, { orgId, runId })) ?? refuse("not_found", `there is no run ${runId}`);
+  const row = await answers.answer(
+    db,
+    { orgId, runId, questionId, optionId, text, actor },
+    {
+      bell,
+      mayAnswer: (question) => requireResponder(db, principal, question),
+      async within(_, question) {
+        if (always) requireRule(question);
+      },
+    },
+  );
+  if (always) await approveRule(db, { orgId, actor, agentId: run.agentId }, row);
+  return questionMessage(row);
+}
+
+async function requireResponder(db: Db, principal: Principal, row: questions.QuestionRow): Promise<void> {
+  const { responders } = fromJson(QuestionPolicySchema, row.policy as JsonObject, lenient);
+  if (responders === QuestionResponders.ADMINS && !principal.scopes.has("admin")) {
+    refuse("permission_denied", "the watcher lets owners and admins of the org answer alone");
+  }
+  if (responders === QuestionResponders.DEVICE_OWNER) {
+    const device = await devices.find(db, { orgId: row.orgId, deviceId: row.deviceId });
+    if (!principal.userId || device?.owner_id !== principal.userId) {
+      refuse("permission_denied", "the watcher lets the owner of the device answer alone");
+    }
+  }
+}
+
+function requireRule({ question }: questions.QuestionRow): string {
+  const rule = question.toolRule;
+  if (typeof rule === "string" && rule !== "") return rule;
+  refuse("failed_precondition", "always: the question names no rule that could be approved for good", {
+    field: "always",
+  });
+}
+
+/** Adds the rule that the question names to the agent's pre-approved tools, as an edit with its event. */
+async function approveRule(
+  db: Db,
+  edit: { orgId: string; actor: string; agentId: string },
+  row: questions.QuestionRow,
+): Promise<void> {
+  const rule = requireRule(row);
+  await agents.update(db, {
+    ...edit,
+    expectedVersion: 0,
+    isDryRun: false,
+    change(current) {
+      const { preApprovedTools = [] } = current.settings as { preApprovedTools?: string[] };
+      if (preApprovedTools.includes(rule)) return current;
+      return { ...current, settings: { ...current.settings, preApprovedTools: [...preApprovedTools, rule] } };
+    },
+  });
+}

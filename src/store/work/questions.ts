@@ -1,0 +1,245 @@
+import { sql } from "kysely";
+import { refuse } from "../../errors.ts";
+import type { Db } from "../pg/database.ts";
+import type { Json } from "../pg/schema.ts";
+import { storableJson, storableText } from "../pg/storable.ts";
+
+/**
+ * Questions: what the agent of an attempt asks a person. A question is open until its first answer: a person's, the default
+ * at its deadline, or none because the agent does not wait any more. Who finds it open under its row lock decides.
+ */
+
+export type QuestionState = "open" | "answered" | "expired" | "withdrawn";
+
+export type QuestionRow = {
+  orgId: string;
+  runId: string;
+  attemptToken: string;
+  id: string;
+  attempt: number;
+  watcherId: string;
+  watcherSlug: string | null;
+  deviceId: string;
+  /** JSON of the proto's Question and QuestionPolicy. */
+  question: Json;
+  policy: Json;
+  askedAt: Date;
+  deadlineAt: Date;
+  state: QuestionState;
+  optionId: string;
+  text: string;
+  answeredBy: string;
+  answeredAt: Date | null;
+};
+
+/** Questions of one attempt; an agent that asks more is given the default at once. */
+export const questionsPerAttemptMax = 200;
+
+const columns = sql`
+  q.org_id as "orgId", q.run_id as "runId", q.attempt_token as "attemptToken", q.id, q.attempt, q.watcher_id as "watcherId",
+  w.slug as "watcherSlug", q.device_id as "deviceId", q.question, q.policy, q.asked_at as "askedAt",
+  q.deadline_at as "deadlineAt", q.state, q.option_id as "optionId", q.text, q.answered_by as "answeredBy",
+  q.answered_at as "answeredAt"`;
+
+const withSlug = sql`left join watcher w on w.org_id = q.org_id and w.id = q.watcher_id`;
+
+export type Asked = {
+  orgId: string;
+  deviceId: string;
+  runId: string;
+  attemptToken: string;
+  id: string;
+  question: Json;
+  /** What stands for each default; empty: no option does. */
+  denies: string;
+  allows: string;
+};
+
+/**
+ * Stores a question of a live attempt of that device, once, and answers it as it stands. Undefined: the attempt is not the
+ * device's any more, or has asked {@link questionsPerAttemptMax} already. `isNew`: this call stored it.
+ */
+export async function ask(tx: Db, asked: Asked): Promise<(QuestionRow & { isNew: boolean }) | undefined> {
+  const { orgId, deviceId, runId, attemptToken, id } = asked;
+  const { rows: stored } = await sql`
+    insert into question (org_id, run_id, attempt_token, id, attempt, watcher_id, device_id, question, policy, deadline_at,
+      option_id)
+    select r.org_id, r.id, r.attempt_token, ${storableText(id)}, r.attempt, r.watcher_id, r.device_id,
+      ${storableJson(asked.question)}::jsonb, p.policy, now() + coalesce((p.policy->>'timeout')::interval, interval '10 min'),
+      case when p.policy->>'defaultAnswer' = 'QUESTION_DEFAULT_ALLOW' and ${asked.allows} <> ''
+        then ${asked.allows} else ${asked.denies} end
+    from run r
+      left join watcher_revision v
+        on v.org_id = r.org_id and v.watcher_id = r.watcher_id and v.version = r.watcher_version
+      cross join lateral (select coalesce(v.agent_work->'questions', '{}') as policy) p
+    where r.org_id = ${orgId} and r.id = ${runId} and r.attempt_token = ${attemptToken} and r.device_id = ${deviceId}
+      and (select count(*) from question o
+        where o.org_id = r.org_id and o.run_id = r.id and o.attempt_token = r.attempt_token) < ${questionsPerAttemptMax}
+    on conflict do nothing
+    returning 1
+  `.execute(tx);
+  const row = await find(tx, { orgId, runId, attemptToken, id });
+  return row && row.deviceId === deviceId ? { ...row, isNew: stored.length > 0 } : undefined;
+}
+
+async function find(
+  db: Db,
+  which: { orgId: string; runId: string; attemptToken: string; id: string },
+): Promise<QuestionRow | undefined> {
+  const { rows } = await sql<QuestionRow>`
+    select ${columns} from question q ${withSlug}
+    where q.org_id = ${which.orgId} and q.run_id = ${which.runId} and q.attempt_token = ${which.attemptToken}
+      and q.id = ${storableText(which.id)}
+  `.execute(db);
+  return rows[0];
+}
+
+/**
+ * Locks the question that an answer is for: the named one of the run's latest attempt, or its only open one. Refuses with
+ * `not_found`, and with `failed_precondition` where several are open and none is named.
+ */
+export async function lockForAnswer(
+  tx: Db,
+  which: { orgId: string; runId: string; questionId: string },
+): Promise<QuestionRow> {
+  const { orgId, runId, questionId } = which;
+  const match = questionId === "" ? sql`q.state = 'open'` : sql`q.id = ${storableText(questionId)}`;
+  const { rows } = await sql<QuestionRow>`
+    select ${columns} from question q ${withSlug}
+    where q.org_id = ${orgId} and q.run_id = ${runId} and ${match}
+    order by q.attempt desc, q.asked_at desc
+    limit 2
+    for update of q
+  `.execute(tx);
+  if (!rows[0]) {
+    refuse(
+      "not_found",
+      questionId === ""
+        ? `run ${runId} has no open question`
+        : `run ${runId} has no question "${questionId}"`,
+    );
+  }
+  if (questionId === "" && rows.length > 1) {
+    refuse("failed_precondition", "several questions of the run are open; name one in question_id", {
+      field: "question_id",
+    });
+  }
+  return rows[0];
+}
+
+/** Ends an open question that the caller has locked, or that it names; undefined: it had its end already. */
+export async function close(
+  tx: Db,
+  which: { orgId: string; runId: string; attemptToken: string; id: string },
+  end: { state: "answered" | "expired" | "withdrawn"; optionId?: string; text?: string; answeredBy?: string },
+): Promise<QuestionRow | undefined> {
+  const { rows } = await sql<{ id: string }>`
+    update question set state = ${end.state}, answered_at = now(), text = ${storableText(end.text ?? "")},
+      answered_by = ${end.answeredBy ?? ""}, option_id = coalesce(${end.optionId ?? null}, option_id)
+    where org_id = ${which.orgId} and run_id = ${which.runId} and attempt_token = ${which.attemptToken}
+      and id = ${storableText(which.id)} and state = 'open'
+    returning id
+  `.execute(tx);
+  return rows[0] && find(tx, which);
+}
+
+/**
+ * Ends up to `limit` open questions whose deadline has passed with their defaults, and withdraws those whose attempt does
+ * not live any more. Rows that others hold are passed over, so all replicas may do this at once.
+ */
+export async function closeDue(tx: Db, limit: number): Promise<QuestionRow[]> {
+  const { rows } = await sql<QuestionRow>`
+    with due as materialized (
+      select q.org_id, q.run_id, q.attempt_token, q.id,
+        exists (select from run r
+          where r.org_id = q.org_id and r.id = q.run_id and r.attempt_token = q.attempt_token) as is_waited_for
+      from question q
+      where q.state = 'open' and (q.deadline_at <= now() or not exists (select from run r
+        where r.org_id = q.org_id and r.id = q.run_id and r.attempt_token = q.attempt_token))
+      order by q.org_id, q.run_id, q.attempt_token, q.id
+      limit ${limit}
+      for update of q skip locked
+    ),
+    q as (
+      update question o set state = case when d.is_waited_for then 'expired' else 'withdrawn' end, answered_at = now()
+      from due d
+      where o.org_id = d.org_id and o.run_id = d.run_id and o.attempt_token = d.attempt_token and o.id = d.id
+      returning o.*
+    )
+    select ${columns} from q ${withSlug}
+  `.execute(tx);
+  return rows;
+}
+
+/** How long until the next deadline, in milliseconds by the database's clock; undefined if none is open. */
+export async function findNextDeadlineMs(db: Db): Promise<number | undefined> {
+  const { rows } = await sql<{ ms: number }>`
+    select greatest(0, extract(epoch from deadline_at - clock_timestamp()) * 1000)::float8 as ms
+    from question where state = 'open' order by deadline_at limit 1
+  `.execute(db);
+  return rows[0]?.ms;
+}
+
+/** Questions of devices that had their answer within `withinMs`: a lost word to their device is made good with them. */
+export async function listAnswered(
+  db: Db,
+  devices: readonly { orgId: string; deviceId: string }[],
+  withinMs: number,
+): Promise<QuestionRow[]> {
+  if (devices.length === 0) return [];
+  const { rows } = await sql<QuestionRow>`
+    select ${columns} from question q ${withSlug}
+    where q.state in ('answered', 'expired') and q.asked_at > now() - interval '8 days'
+      and q.answered_at > now() - ${withinMs} * interval '1 ms'
+      and (q.org_id, q.device_id) in (
+        select * from unnest(${devices.map((d) => d.orgId)}::text[], ${devices.map((d) => d.deviceId)}::uuid[]))
+      and exists (select from run r
+        where r.org_id = q.org_id and r.id = q.run_id and r.attempt_token = q.attempt_token)
+  `.execute(db);
+  return rows;
+}
+
+/** How many questions of each run are open; a run without any is absent. */
+export async function countOpen(
+  db: Db,
+  runs: { orgId: string; runIds: readonly string[] },
+): Promise<Map<string, number>> {
+  if (runs.runIds.length === 0) return new Map();
+  const { rows } = await sql<{ runId: string; count: number }>`
+    select run_id as "runId", count(*)::int as count from question
+    where org_id = ${runs.orgId} and run_id = any(${runs.runIds as string[]}::uuid[]) and state = 'open'
+    group by run_id
+  `.execute(db);
+  return new Map(rows.map(({ runId, count }) => [runId, count]));
+}
+
+/** The org's questions, the newest first, from before `before`. */
+export async function list(
+  db: Db,
+  filter: {
+    orgId: string;
+    runId?: string | undefined;
+    watcherId?: string | undefined;
+    isOpen: boolean;
+    before?: { askedAt: string; runId: string; id: string } | undefined;
+    limit: number;
+  },
+): Promise<(QuestionRow & { askedAtText: string })[]> {
+  const where = [sql`q.org_id = ${filter.orgId}`];
+  if (filter.runId) where.push(sql`q.run_id = ${filter.runId}`);
+  if (filter.watcherId) where.push(sql`q.watcher_id = ${filter.watcherId}`);
+  if (filter.isOpen) where.push(sql`q.state = 'open'`);
+  const { before } = filter;
+  if (before) {
+    where.push(
+      sql`(q.asked_at, q.run_id, q.id) < (${before.askedAt}::timestamptz, ${before.runId}, ${before.id})`,
+    );
+  }
+  const { rows } = await sql<QuestionRow & { askedAtText: string }>`
+    select ${columns}, q.asked_at::text as "askedAtText" from question q ${withSlug}
+    where ${sql.join(where, sql` and `)}
+    order by q.asked_at desc, q.run_id desc, q.id desc
+    limit ${filter.limit}
+  `.execute(db);
+  return rows;
+}

@@ -1,0 +1,62 @@
+import { sql } from "kysely";
+import type { Db } from "../pg/database.ts";
+
+/** Usage: what runs used, in sums that reports.store adds to. */
+
+export type UsageGroup = "watcher" | "agent" | "device" | "day" | "";
+
+export type UsageSum = {
+  group: string;
+  runs: number;
+  inputTokens: number;
+  outputTokens: number;
+  cachedInputTokens: number;
+  costMicros: number;
+  runsWithCost: number;
+};
+
+/** Sums of one answer. */
+const sumsMax = 1_000;
+
+const groupColumns: Record<UsageGroup, string> = {
+  watcher: "watcher_id::text",
+  agent: "agent_id",
+  device: "nullif(device_id, '00000000-0000-0000-0000-000000000000')::text",
+  day: "to_char(day, 'YYYY-MM-DD')",
+  "": "''",
+};
+
+/** Sums over the days from `start` to `end`, `end` excluded, rounded outwards to days (UTC). */
+export async function summarize(
+  db: Db,
+  asked: {
+    orgId: string;
+    start: Date;
+    end: Date;
+    groupBy: UsageGroup;
+    watcherId?: string | undefined;
+    agentId?: string | undefined;
+    deviceId?: string | undefined;
+  },
+): Promise<UsageSum[]> {
+  const where = [
+    sql`org_id = ${asked.orgId}`,
+    sql`day >= (${asked.start}::timestamptz at time zone 'UTC')::date`,
+    sql`day < ((${asked.end}::timestamptz + interval '1 day' - interval '1 us') at time zone 'UTC')::date`,
+  ];
+  if (asked.watcherId) where.push(sql`watcher_id = ${asked.watcherId}`);
+  if (asked.agentId) where.push(sql`agent_id = ${asked.agentId}`);
+  if (asked.deviceId) where.push(sql`device_id = ${asked.deviceId}`);
+  const group = sql.raw(groupColumns[asked.groupBy]);
+  const order = asked.groupBy === "day" ? sql`1` : sql`sum(input_tokens + output_tokens) desc, 1`;
+  const { rows } = await sql<UsageSum>`
+    select coalesce(${group}, '') as "group", sum(runs)::int8 as runs, sum(input_tokens)::int8 as "inputTokens",
+      sum(output_tokens)::int8 as "outputTokens", sum(cached_input_tokens)::int8 as "cachedInputTokens",
+      sum(cost_micros)::int8 as "costMicros", sum(runs_with_cost)::int8 as "runsWithCost"
+    from usage_day where ${sql.join(where, sql` and `)}
+    group by 1
+    order by ${order}
+    limit ${sumsMax}
+  `.execute(db);
+  return rows;
+}

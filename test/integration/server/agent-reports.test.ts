@@ -1,0 +1,226 @@
+/** What watchers ask of agents at work, and what agents say of their work, from the spec to those who read it. */
+import { create } from "@bufbuild/protobuf";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import { expect, test } from "vitest";
+import {
+  AttentionReason,
+  ContinueMode,
+  QuestionDefault,
+  TranscriptSchema,
+  WorkspaceMode,
+} from "#gen/pinion/v1/activity_pb.js";
+import { CompletionVerdict, Outcome } from "#gen/pinion/v1/device_pb.js";
+import { RunStatus } from "#gen/pinion/v1/run_pb.js";
+import { useDatabase } from "../../support/database.ts";
+import { connect, type DeviceStream, enrolDevice } from "../../support/device.ts";
+import { getRun, startWork, takeOn, useReplicas } from "./work.ts";
+
+const database = useDatabase({ per: "file" });
+const replicas = useReplicas(database, "here");
+
+async function begin() {
+  const { clients, url } = replicas.here;
+  const device = await enrolDevice(clients);
+  const stream = await connect(url, device, {
+    executors: [{ kind: "test", type: "claude-code", version: "2.1.3" }],
+    workspaces: [{ name: "app", mode: WorkspaceMode.WORKTREE }],
+  });
+  return { clients, device, stream };
+}
+
+async function answer(
+  stream: DeviceStream,
+  attempt: { runId: string; attemptToken: string },
+  told: Record<string, unknown>,
+) {
+  const { runId, attemptToken } = attempt;
+  stream.send({
+    case: "complete",
+    value: { runId, attemptToken, outcome: Outcome.COMPLETED, output: "raw lines", ...told },
+  });
+  return stream.next("completionAck");
+}
+
+const schema = {
+  type: "object",
+  properties: { severity: { type: "number" }, title: { type: "string" } },
+  required: ["severity"],
+  additionalProperties: false,
+};
+
+test("a device is known by its executors and workspaces, and what a watcher asks of its agent is in the assignment", async () => {
+  const { clients, device, stream } = await begin();
+  const { device: known } = await clients.fleet.getDevice({ deviceId: device.deviceId });
+  expect(known).toMatchObject({
+    executors: [{ kind: "test", type: "claude-code", version: "2.1.3" }],
+    workspaces: [{ name: "app", mode: WorkspaceMode.WORKTREE }],
+  });
+
+  await startWork(clients, device, {
+    workspace: "app",
+    runBudget: { tokensMax: 5_000n },
+    questions: { timeout: durationFromMs(60_000), defaultAnswer: QuestionDefault.ALLOW },
+  });
+  const assignment = await takeOn(stream);
+  expect(assignment).toMatchObject({
+    workspace: "app",
+    budget: { tokensMax: 5_000n },
+    questions: { defaultAnswer: QuestionDefault.ALLOW, timeout: { seconds: 60n } },
+  });
+  const { watcher } = await clients.watchers.getWatcher({ watcherId: assignment.watcher!.id });
+  expect(watcher!.spec).toMatchObject({ workspace: "app", runBudget: { tokensMax: 5_000n } });
+  await stream.complete(assignment);
+});
+
+test("an edit of the workspace is an event that says from what to what, and the next version has it", async () => {
+  const { clients, device, stream } = await begin();
+  const run = await startWork(clients, device, { workspace: "app" });
+  await stream.complete(await takeOn(stream));
+  await clients.watchers.updateWatcher({
+    watcherId: run.watcherId,
+    spec: { workspace: "web" },
+    updateMask: { paths: ["workspace"] },
+  });
+  const { events } = await clients.events.listEvents({ pageSize: 20, kinds: ["watcher.updated"] });
+  expect(events.find((event) => event.watcherId === run.watcherId)?.data).toMatchObject({
+    changes: { workspace: { from: "app", to: "web" } },
+  });
+  await clients.watchers.triggerWatcher({ watcherId: run.watcherId });
+  expect((await stream.next("assignment")).workspace).toBe("web");
+});
+
+test("the answer, its data, what was used and how it ended are read with the run and with its window", async () => {
+  const { clients, device, stream } = await begin();
+  const run = await startWork(clients, device, { extractionSchema: schema, agentKind: "test" });
+  const transcript = create(TranscriptSchema, {
+    entries: [{ sequence: 1n, body: { case: "text", value: { text: "I looked." } } }],
+  });
+  const { verdict, windowId } = await answer(stream, await takeOn(stream), {
+    resultText: "# Found\n\nOne thing.",
+    structured: JSON.stringify({ severity: 3, title: "a \u0000 in it" }),
+    usage: {
+      inputTokens: 1_200n,
+      outputTokens: 80n,
+      cachedInputTokens: 1_000n,
+      costMicros: 4_200n,
+      currency: "USD",
+    },
+    sessionId: "session-1",
+    modelUsed: "model-x",
+    stopReason: "end_turn",
+    transcript,
+    notes: ["egress is not enforced"],
+    executor: { kind: "test", type: "claude-code", version: "2.1.3" },
+  });
+  expect(verdict).toBe(CompletionVerdict.STORED);
+  expect(await getRun(clients, { runId: run.id })).toMatchObject({
+    status: RunStatus.COMPLETED,
+    usage: { inputTokens: 1_200n, costMicros: 4_200n },
+    sessionId: "session-1",
+    modelUsed: "model-x",
+    stopReason: "end_turn",
+    hasTranscript: true,
+    notes: ["egress is not enforced"],
+    executor: { version: "2.1.3" },
+    attention: [],
+  });
+  const { windows } = await clients.runs.listWindows({ runId: run.id });
+  expect(windows[0]).toMatchObject({
+    id: windowId,
+    result: "# Found\n\nOne thing.",
+    agentKind: "test",
+    usage: { outputTokens: 80n },
+  });
+  expect(windows[0]!.structured).toMatchObject({
+    kind: { case: "structValue", value: { fields: { severity: { kind: { value: 3 } } } } },
+  });
+  expect(windows[0]!.extractedData).toMatchObject({
+    kind: "device_cli_output",
+    agent_kind: "test",
+    output: "raw lines",
+    result: "# Found\n\nOne thing.",
+    structured: { severity: 3, title: "a \ufffd in it" },
+  });
+  expect(await clients.runs.getTranscript({ runId: run.id })).toMatchObject({
+    transcript: { entries: [{ body: { case: "text", value: { text: "I looked." } } }] },
+  });
+});
+
+test("the next run is given the last answer and its data, and goes on in its session where the watcher says so", async () => {
+  const { clients, device, stream } = await begin();
+  const run = await startWork(clients, device, { continueMode: ContinueMode.SESSION });
+  const first = await takeOn(stream);
+  expect(first.session).toBeUndefined();
+  await answer(stream, first, {
+    resultText: "the answer",
+    structured: '{"severity":1}',
+    sessionId: "session-7",
+  });
+  await clients.watchers.triggerWatcher({ watcherId: run.watcherId });
+  const next = await stream.next("assignment");
+  expect(next.session).toMatchObject({ sessionId: "session-7", runId: run.id, isRequired: false });
+  expect(next.context!.priorWindow!.extractedData).toMatchObject({
+    output: "the answer",
+    structured: { severity: 1 },
+  });
+});
+
+test("an answer that does not match the schema fails its run with what is wrong, and is kept", async () => {
+  const { clients, device, stream } = await begin();
+  const run = await startWork(clients, device, { extractionSchema: schema });
+  const ack = await answer(stream, await takeOn(stream), {
+    resultText: "severity is high",
+    structured: JSON.stringify({ severity: "high", colour: "red" }),
+  });
+  expect(ack).toMatchObject({ verdict: CompletionVerdict.STORED, windowId: "" });
+  const ended = await getRun(clients, { runId: run.id });
+  expect(ended).toMatchObject({ status: RunStatus.FAILED, attention: [AttentionReason.SCHEMA] });
+  expect(ended.reason).toMatch(/^schema: the answer does not match: .*\/severity/);
+  expect(ended.result).toBe("severity is high");
+});
+
+test("what people should look at is on the run, in the log, and found by it", async () => {
+  const { clients, device, stream } = await begin();
+  const quiet = await startWork(clients, device);
+  await stream.complete(await takeOn(stream));
+  const run = await startWork(clients, device);
+  await answer(stream, await takeOn(stream), {
+    resultText: "I was not allowed to.",
+    attention: [AttentionReason.MAX_TURNS],
+    denials: [{ tool: "Bash", input: "rm -rf /", reason: "not pre-approved" }],
+  });
+  expect(await getRun(clients, { runId: run.id })).toMatchObject({
+    status: RunStatus.COMPLETED,
+    attention: [AttentionReason.MAX_TURNS, AttentionReason.PERMISSION_DENIED],
+    denials: [{ tool: "Bash" }],
+  });
+  const { events } = await clients.events.listEvents({ pageSize: 20, kinds: ["run.attention"] });
+  expect(events.map((event) => event.runId)).toContain(run.id);
+  const { runs } = await clients.runs.listRuns({ deviceId: device.deviceId, wantsAttention: true });
+  expect(runs.map(({ id }) => id)).toEqual([run.id]);
+  expect(runs.map(({ id }) => id)).not.toContain(quiet.id);
+});
+
+test("what runs used is summed by watcher, agent, device and day", async () => {
+  const { clients, device, stream } = await begin();
+  const run = await startWork(clients, device);
+  const usage = { inputTokens: 100n, outputTokens: 10n, costMicros: 5n, currency: "USD" };
+  await answer(stream, await takeOn(stream), { resultText: "a", usage });
+  await clients.watchers.triggerWatcher({ watcherId: run.watcherId });
+  await answer(stream, await takeOn(stream), { resultText: "b", usage });
+  expect(await clients.runs.summarizeUsage({ watcherId: run.watcherId })).toMatchObject({
+    sums: [{ runs: 2n, inputTokens: 200n, outputTokens: 20n, costMicros: 10n, runsWithCost: 2n }],
+  });
+});
+
+test("slots are skipped while the day's budget is used up, and a hand is told so", async () => {
+  const { clients, device, stream } = await begin();
+  const run = await startWork(clients, device, { dayBudget: { tokensMax: 100n } });
+  await answer(stream, await takeOn(stream), {
+    resultText: "a",
+    usage: { inputTokens: 90n, outputTokens: 20n },
+  });
+  await expect(clients.watchers.triggerWatcher({ watcherId: run.watcherId })).rejects.toThrow(
+    /budget of the day/,
+  );
+});

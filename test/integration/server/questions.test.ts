@@ -1,0 +1,189 @@
+/** Questions of agents: durable, answered once, by whoever may, over any replica, or by their deadline. */
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import { sql } from "kysely";
+import { expect, test, vi } from "vitest";
+import { QuestionDefault, QuestionOptionKind, QuestionResponders } from "#gen/pinion/v1/activity_pb.js";
+import { QuestionState } from "#gen/pinion/v1/run_pb.js";
+import { closeDueOnce } from "../../../src/scheduler/questions.ts";
+import { useDatabase } from "../../support/database.ts";
+import { connect, type DeviceStream, enrolDevice } from "../../support/device.ts";
+import { getRun, heldOf, startWork, takeOn, useReplicas, watchRun } from "./work.ts";
+
+const database = useDatabase({ per: "file" });
+const replicas = useReplicas(database, "here", "there");
+
+type Attempt = { runId: string; attemptToken: string };
+
+const options = [
+  { id: "yes", label: "Yes", kind: QuestionOptionKind.ALLOW_ONCE },
+  { id: "always", label: "Always", kind: QuestionOptionKind.ALLOW_ALWAYS },
+  { id: "no", label: "No", kind: QuestionOptionKind.DENY_ONCE },
+];
+
+function ask(stream: DeviceStream, { runId, attemptToken }: Attempt, id = "q1", more = {}) {
+  stream.send({
+    case: "question",
+    value: {
+      runId,
+      attemptToken,
+      question: { id, title: "May I push?", options, toolRule: "Bash(git push)", ...more },
+    },
+  });
+}
+
+async function begin(spec: Parameters<typeof startWork>[2] = {}) {
+  const { clients, url } = replicas.here;
+  const device = await enrolDevice(clients);
+  const stream = await connect(url, device);
+  const run = await startWork(clients, device, spec);
+  const attempt = await takeOn(stream);
+  return { clients, url, device, stream, run, attempt };
+}
+
+const isOpen = (runId: string) =>
+  vi.waitFor(async () => expect((await getRun(replicas.here.clients, { runId })).openQuestions).toBe(1));
+
+test("a question is asked on one replica and answered on another; its device hears the answer at once", async () => {
+  const { stream, run, attempt } = await begin();
+  const watching = watchRun(replicas.there.clients, { runId: run.id });
+  ask(stream, attempt);
+  await isOpen(run.id);
+  await vi.waitFor(() => expect(watching.runs.at(-1)?.openQuestions).toBe(1));
+  const { questions } = await replicas.there.clients.runs.listQuestions({ runId: run.id, isOpen: true });
+  expect(questions).toMatchObject([
+    {
+      state: QuestionState.OPEN,
+      question: { id: "q1", title: "May I push?" },
+      responders: QuestionResponders.USERS,
+    },
+  ]);
+  const { question } = await replicas.there.clients.runs.answerQuestion({ runId: run.id, optionId: "yes" });
+  expect(question).toMatchObject({ state: QuestionState.ANSWERED, optionId: "yes" });
+  expect(question!.answeredBy).toMatch(/^user:/);
+  expect(await stream.next("answer")).toMatchObject({ questionId: "q1", optionId: "yes", isDefault: false });
+  expect((await getRun(replicas.here.clients, { runId: run.id })).openQuestions).toBe(0);
+});
+
+test("the first answer counts, and the second one hears whose that was", async () => {
+  const { stream, run, attempt } = await begin();
+  ask(stream, attempt);
+  await isOpen(run.id);
+  const both = await Promise.allSettled(
+    [replicas.here, replicas.there].map(({ clients }, index) =>
+      clients.runs.answerQuestion({ runId: run.id, questionId: "q1", optionId: index === 0 ? "yes" : "no" }),
+    ),
+  );
+  expect(both.map(({ status }) => status).sort()).toEqual(["fulfilled", "rejected"]);
+  const refused = both.find((one) => one.status === "rejected");
+  expect(String((refused as PromiseRejectedResult).reason)).toMatch(/user:.* has answered at/);
+  await stream.next("answer");
+  expect(stream.waiting("answer")).toEqual([]);
+});
+
+test("a device that asks again after a reconnect is answered as before, and there is one question", async () => {
+  const { clients, url, device, stream, run, attempt } = await begin();
+  ask(stream, attempt);
+  await isOpen(run.id);
+  stream.cancel();
+  await clients.runs.answerQuestion({ runId: run.id, optionId: "no" });
+  const again = await connect(url, device, { held: [heldOf(attempt)] });
+  ask(again, attempt);
+  expect(await again.next("answer")).toMatchObject({ questionId: "q1", optionId: "no" });
+  expect((await clients.runs.listQuestions({ runId: run.id })).questions).toHaveLength(1);
+});
+
+test("at its deadline a question takes the default of its watcher, once", async () => {
+  const { stream, run, attempt } = await begin({
+    questions: { timeout: durationFromMs(10_000), defaultAnswer: QuestionDefault.ALLOW },
+  });
+  ask(stream, attempt);
+  await isOpen(run.id);
+  await sql`update question set deadline_at = now() where run_id = ${run.id}`.execute(database.db);
+  const told: string[] = [];
+  const bell = {
+    asked() {},
+    answered: (rows: readonly { id: string }[]) => told.push(...rows.map(({ id }) => id)),
+  };
+  const ended = await Promise.all([closeDueOnce(database.db, bell), closeDueOnce(database.db, bell)]);
+  expect(ended.reduce((sum, count) => sum + count, 0)).toBeLessThanOrEqual(1);
+  const { questions } = await replicas.here.clients.runs.listQuestions({ runId: run.id });
+  expect(questions).toMatchObject([{ state: QuestionState.EXPIRED, optionId: "yes", answeredBy: "" }]);
+});
+
+test("who may answer is the watcher's to say; always is for admins, and edits the agent", async () => {
+  const { clients, stream, run, attempt } = await begin();
+  ask(stream, attempt);
+  await isOpen(run.id);
+  await clients.runs.answerQuestion({ runId: run.id, optionId: "always", always: true });
+  const { agent } = await clients.agents.getAgent({ agentId: run.agentId });
+  expect(agent!.settings!.preApprovedTools).toContain("Bash(git push)");
+});
+
+test("what does not fit the question is refused with what does", async () => {
+  const { clients, stream, run, attempt } = await begin();
+  ask(stream, attempt);
+  await isOpen(run.id);
+  const answer = (given: object) => clients.runs.answerQuestion({ runId: run.id, optionId: "yes", ...given });
+  await expect(answer({ optionId: "maybe" })).rejects.toThrow(/it has yes, always, no/);
+  await expect(answer({ text: "hello" })).rejects.toThrow(/takes no text/);
+  await expect(answer({ questionId: "q2" })).rejects.toThrow(/has no question "q2"/);
+  ask(stream, attempt, "q2");
+  await vi.waitFor(async () => expect((await getRun(clients, { runId: run.id })).openQuestions).toBe(2));
+  await expect(answer({})).rejects.toThrow(/several questions/);
+});
+
+test("a question of an attempt that has ended is withdrawn", async () => {
+  const { clients, stream, run, attempt } = await begin();
+  ask(stream, attempt);
+  await isOpen(run.id);
+  await stream.complete(attempt);
+  await closeDueOnce(database.db, { asked() {}, answered() {} });
+  await vi.waitFor(async () => {
+    const { questions } = await clients.runs.listQuestions({ runId: run.id });
+    expect(questions).toMatchObject([{ state: QuestionState.WITHDRAWN }]);
+  });
+});
+
+test("an attempt that is not the device's may not ask, and its agent is not left waiting", async () => {
+  const { stream, run } = await begin();
+  const other = await begin();
+  ask(other.stream, { runId: run.id, attemptToken: other.attempt.attemptToken });
+  expect(await other.stream.next("answer")).toMatchObject({ optionId: "no", isDefault: true });
+  expect((await replicas.here.clients.runs.listQuestions({ runId: run.id })).questions).toEqual([]);
+  expect(stream.waiting("answer")).toEqual([]);
+});
+
+test("what an agent does is seen live by those who watch the run, on every replica", async () => {
+  const { stream, run, attempt } = await begin();
+  const seen: string[] = [];
+  const stop = new AbortController();
+  const watching = (async () => {
+    for await (const { update } of replicas.there.clients.runs.watchRun(
+      { runId: run.id },
+      { signal: stop.signal },
+    )) {
+      if (update.case === "activity" && update.value.activity?.body.case === "toolCall") {
+        seen.push(
+          `${update.value.activity.body.value.title} ${update.value.activity.body.value.input.length}`,
+        );
+      }
+    }
+  })().catch(() => {});
+  const { runId, attemptToken } = attempt;
+  const call = (title: string, input: string) => ({
+    sequence: 1n,
+    body: { case: "toolCall" as const, value: { id: title, title, input } },
+  });
+  await vi.waitFor(
+    () => {
+      stream.send({
+        case: "activity",
+        value: { runId, attemptToken, activities: [call("small", "ls"), call("large", "é".repeat(4_000))] },
+      });
+      expect(seen).toEqual(expect.arrayContaining(["small 2", "large 500"]));
+    },
+    { timeout: 10_000, interval: 200 },
+  );
+  stop.abort();
+  await watching;
+});
