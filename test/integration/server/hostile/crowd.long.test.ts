@@ -69,7 +69,7 @@ test(`${connections} connections and ${streams} half-sent streams of strangers d
   const target = await startTarget(database.url, {
     PINION_HELLO_DEADLINE_MS: "20000",
     PINION_PROBE_PORT: String(probePort),
-      NODE_OPTIONS: heapOfContainer,
+    NODE_OPTIONS: heapOfContainer,
   });
   onTestFinished(() => target.stop());
   const devices = await enrolFleet(target);
