@@ -241,6 +241,25 @@ export function testsOf(name: AgentName, agent: RealAgent | undefined): void {
     expect(second.completion.attention).toEqual([]);
   });
 
+  test(`${name}: the turns of a conversation go on in one session, and each reply is the answer alone`, {
+    timeout: patience,
+  }, async () => {
+    const on = await start();
+    const own = script(on, { text: "I am Ada's." }, { text: "Yes." });
+    const turn = { conversationId: "a_b_c", messageId: "1", usesSnapshot: true };
+    const first = on.session.assign({ turn: { ...turn, input: "Whose are you?" } });
+    const reply = await on.session.next(
+      "complete",
+      ({ attemptToken }) => attemptToken === first.attemptToken,
+    );
+    expect(reply).toMatchObject({ outcome: Outcome.COMPLETED, output: "I am Ada's." });
+    const snapshot = reply.nextSnapshot ?? new Uint8Array();
+    on.session.assign({ turn: { ...turn, messageId: "2", input: "Sure?", snapshot, snapshotVersion: 1n } });
+    expect(await on.session.next("complete")).toMatchObject({ output: "Yes.", attention: [] });
+    expect(own.at(-1)?.conversation).toContain("Whose are you?");
+    expect(own.at(-1)?.conversation).toContain("Sure?");
+  });
+
   test(`${name}: a session that is gone fails who needs it, and is begun anew for who does not`, {
     timeout: patience,
   }, async () => {

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { WorkspaceMode } from "#gen/pinion/v1/activity_pb.js";
 import { Outcome, RejectReason } from "#gen/pinion/v1/device_pb.js";
-import { makeStateDir, startDaemon, startPeer } from "../client/harness.ts";
+import { makeStateDir, settledSession, startDaemon, startPeer } from "../client/harness.ts";
 
 const git = (cwd: string, ...args: string[]) =>
   execFileSync("git", ["-c", "user.name=T", "-c", "user.email=t@example.org", ...args], {
@@ -38,7 +38,7 @@ ${workspace}
 `,
     { stateDir },
   );
-  const session = await peer.session();
+  const session = await settledSession(peer);
   const assign = (prompt: string, more: object = {}) =>
     session.assign({ prompt, more: { workspace: "app", ...more } });
   const run = async (prompt: string, more: object = {}) => {
@@ -198,7 +198,7 @@ secrets = { KEY = "file:${folder}/pipe" }
 `,
     { env: { PATH: process.env.PATH, CREDENTIALS_DIRECTORY: folder } },
   );
-  const session = await peer.session();
+  const session = await settledSession(peer);
   session.assign({ agentKind: "good" });
   expect(await session.next("complete")).toMatchObject({
     outcome: Outcome.FAILED,
