@@ -17,7 +17,7 @@ import { failTurnsOfSessions } from "../../scheduler/turn-sweep.ts";
 import * as devices from "../../store/people/devices.ts";
 import * as workers from "../../store/people/workers.ts";
 import * as clock from "../../store/pg/clock.ts";
-import { type Db, isPassing, transaction } from "../../store/pg/database.ts";
+import { type Db, mayBeOfOneRow, transaction } from "../../store/pg/database.ts";
 import * as attempts from "../../store/work/attempts.ts";
 import * as events from "../../store/work/events.ts";
 import type { SessionName } from "../../store/work/presence.ts";
@@ -132,7 +132,7 @@ export function createHub(deps: HubDeps): Hub {
     gatherMs: acceptancesGatherMs,
     queueMax: waitingMax,
     overflow,
-    mayIsolate: (error) => !isPassing(error),
+    mayIsolate: mayBeOfOneRow,
     onBatch: telemetry.batch("acceptances"),
   });
 
@@ -153,7 +153,7 @@ export function createHub(deps: HubDeps): Hub {
     itemsMax: settlementsPerBatchMax,
     queueMax: waitingMax,
     overflow,
-    mayIsolate: (error) => !isPassing(error),
+    mayIsolate: mayBeOfOneRow,
     onBatch: telemetry.batch("settlements"),
   });
 

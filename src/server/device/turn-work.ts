@@ -2,7 +2,7 @@ import { type Batcher, createBatcher } from "../../batcher.ts";
 import { Refusal } from "../../errors.ts";
 import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
 import type { TurnEndings } from "../../scheduler/turn-endings.ts";
-import { type Db, isPassing, transaction } from "../../store/pg/database.ts";
+import { type Db, mayBeOfOneRow, transaction } from "../../store/pg/database.ts";
 import type { AttemptName, SessionSettlement } from "../../store/work/settlements.ts";
 import * as turnAttempts from "../../store/work/turn-attempts.ts";
 
@@ -31,7 +31,7 @@ export function createTurnWork(deps: { db: Db; endings: () => TurnEndings }): Tu
     itemsMax: acceptancesPerBatchMax,
     queueMax: waitingMax,
     overflow: () => new Refusal("unavailable", "too much waits to be written", { retryAfterMs: 1_000 }),
-    mayIsolate: (error) => !isPassing(error),
+    mayIsolate: mayBeOfOneRow,
   });
 
   return {
