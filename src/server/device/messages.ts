@@ -15,6 +15,7 @@ import {
 } from "#gen/pinion/v1/device_pb.js";
 import { conversationOfRun } from "../../conversation-ids.ts";
 import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
+import { storableText } from "../../store/pg/storable.ts";
 import type { ClaimedRun } from "../../store/work/attempts.ts";
 import { agentWorkMessage } from "../agent-work.ts";
 import { notificationOf, sourceOf } from "../run-enums.ts";
@@ -189,6 +190,20 @@ export function completionAckOf(
       message: verdictText[stored.verdict],
     },
   });
+}
+
+/** Of an output that can never be stored as it is, so much of its end is shown with the run. In characters. */
+const invalidTailMax = 8_000;
+
+/** How an attempt ends whose completion can never be stored. */
+export function invalidEndOf(completion: Completion, why: string) {
+  return {
+    action: "finish",
+    status: "failed",
+    reason: `the device's result is invalid, and is set aside there: ${why}`,
+    output: storableText(completion.output.slice(-invalidTailMax).toWellFormed()),
+    isOutputTruncated: true,
+  } as const;
 }
 
 /** For a completion that breaks a rule and can never be stored. */

@@ -443,6 +443,19 @@ export async function lockLost(tx: Db, rules: ReapRules, limit: number): Promise
   return rows;
 }
 
+/** What a device's attempt works on, while it is out at it. */
+export async function findKind(db: Db, attempt: AttemptName): Promise<"run" | "turn" | undefined> {
+  const { orgId, deviceId, runId, attemptToken } = attempt;
+  const { rows } = await sql<{ kind: "run" | "turn" }>`
+    select 'run' as kind from run
+    where org_id = ${orgId} and id = ${runId} and attempt_token = ${attemptToken} and device_id = ${deviceId}
+    union all
+    select 'turn' from turn
+    where org_id = ${orgId} and id = ${runId} and attempt_token = ${attemptToken} and holder_id = ${deviceId}
+  `.execute(db);
+  return rows[0]?.kind;
+}
+
 /** Those of the attempts that are not out any more: settled by somebody whose notification was lost. */
 export async function findGone(db: Db, attempts: readonly AttemptName[]): Promise<AttemptName[]> {
   if (attempts.length === 0) return [];

@@ -60,6 +60,9 @@ export type Settlement = {
 /** What a session settles: always an attempt, and only its own. */
 export type SessionSettlement = Settlement & { attemptToken: string; session: SessionKey };
 
+/** What is settled by a session, or for a report that came without one. */
+export type AttemptSettlement = Settlement & { attemptToken: string };
+
 /** How failures are answered. Times in milliseconds. */
 export type FailurePolicy = {
   /** Delay before the second attempt; doubles with each further one, up to `retryBackoffMsMax`. */
