@@ -108,6 +108,12 @@ export const serverSettings = z.object({
     "Age at which a stream is drained, ± 10 % (milliseconds)",
   ),
   PINION_SWEEP_INTERVAL_MS: milliseconds(15_000, "How often lost notifications are made good"),
+  PINION_LOOK_AHEAD_MS: count(
+    2_000,
+    0,
+    60_000,
+    "How long before they are due runs are recorded, and claimed for connected devices; 0: when they are due (milliseconds)",
+  ),
   PINION_REAP_INTERVAL_MS: milliseconds(5_000, "How often lost attempts are looked for"),
   PINION_RETRY_BACKOFF_MS: milliseconds(
     10_000,
@@ -270,6 +276,7 @@ export type ReplicaConfig = {
     references: References;
   };
   sweepIntervalMs: number;
+  lookAheadMs: number;
   retentionDays: number;
   conversationDays: number;
   shutdownMs: number;
@@ -379,6 +386,7 @@ export function replicaConfig(env: Record<string, string | undefined>): ReplicaC
       ),
     },
     sweepIntervalMs: s.PINION_SWEEP_INTERVAL_MS,
+    lookAheadMs: s.PINION_LOOK_AHEAD_MS,
     retentionDays: s.PINION_RETENTION_DAYS,
     conversationDays: s.PINION_CONVERSATION_DAYS,
     trustedProxies: s.PINION_TRUSTED_PROXIES,

@@ -4,6 +4,7 @@
  */
 import { within } from "../abort.ts";
 import type { ReplicaConfig } from "../config.ts";
+import { DatabaseClock } from "../database-clock.ts";
 import { newId } from "../ids.ts";
 import { createLogger, type Logger } from "../log.ts";
 import { createMetrics } from "../metrics.ts";
@@ -74,7 +75,8 @@ async function layFoundation(
   const tracer = config.tracing ? await openTracer(config.tracing, named) : undefined;
   opened.defer(() => tracer?.close());
   const lastLine = createLastLine({ log, onUncaught: metrics.uncaught });
-  return { ...own, metrics, tracer, telemetry: createTelemetry({ metrics, tracer }), lastLine };
+  const telemetry = createTelemetry({ metrics, tracer });
+  return { ...own, metrics, tracer, telemetry, lastLine, clock: new DatabaseClock() };
 }
 
 async function build(foundation: Foundation, options: StartOptions): Promise<Replica> {

@@ -15,8 +15,8 @@ export type CancelledAttempt = {
  * every one of these costs seconds (the sweep), never a run.
  */
 export interface Doorbell {
-  /** Runs were written; their devices may have work, but for those that are `claimed` already. */
-  recorded(runs: readonly RecordedRun[], claimed?: ReadonlySet<string>): void;
+  /** Runs were written; their devices may have work, but for those that were claimed as they were written. */
+  recorded(runs: readonly RecordedRun[]): void;
   /** Attempts were settled; their devices have a free slot, and may have work. */
   settled(settled: readonly Settled[]): void;
   /** The end of attempts is wanted; their devices are to be told. */

@@ -108,6 +108,11 @@ export const mutations: readonly Mutation[] = [
         from: "\n    for update skip locked`;\n  const query",
         to: "`;\n  const query",
       },
+      {
+        file: "src/store/work/schedules.ts",
+        from: "for update of w skip locked\n  `.execute(tx);\n  return readLocked(tx, rows);",
+        to: "`.execute(tx);\n  return readLocked(tx, rows);",
+      },
     ],
     breaks: ["a slot is one row"],
     rig: { ...small, every: 5, lengthMs: 15_000, kinds: ["network_latency"] },
@@ -123,6 +128,18 @@ export const mutations: readonly Mutation[] = [
     ],
     breaks: ["every slot once", "the schedule moves once per slot"],
     rig: { ...small, every: 5, lengthMs: 15_000, outageMsMax: 8_000, kinds: ["postgres_outage"] },
+  },
+  {
+    name: "what is recorded ahead is pushed at once",
+    replacements: [
+      {
+        file: "src/server/device/session.ts",
+        from: "return dueMs <= this.#services.clock.now() + earlyMsMax;",
+        to: "return true;",
+      },
+    ],
+    breaks: ["never pushed before it is due"],
+    rig: { ...small, every: 5, lengthMs: 15_000, kinds: ["network_latency"] },
   },
   {
     name: "nothing is reaped",

@@ -334,8 +334,9 @@ async function age(table: "run" | "presence", db: Db, key: string, ages: Record<
   await sql`update ${sql.table(table)} set ${sql.join(sets)} where ${sql.ref(name)} = ${key}`.execute(db);
 }
 
+/** Of a claim that is aged, the run had been due then. */
 export const ageRun = (db: Db, run: { runId: string }, ages: Record<string, number | null>) =>
-  age("run", db, run.runId, ages);
+  age("run", db, run.runId, "claimed_at" in ages ? { due_at: ages.claimed_at!, ...ages } : ages);
 
 export const agePresence = (db: Db, device: DeviceName, ages: Record<string, number | null>) =>
   age("presence", db, device.deviceId, ages);

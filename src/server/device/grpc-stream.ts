@@ -28,7 +28,7 @@ import type { Limits } from "../access/limits.ts";
 import { peerAddressOf, requestIdFrom, requestIdHeader, userAgentOf } from "../access/peer.ts";
 import { FrameReader, framed } from "./grpc-frames.ts";
 import type { Hub } from "./hub.ts";
-import { endGraceMs, type Link, messagesWaitingMax } from "./link.ts";
+import { endGraceMs, isPrepared, type Link, messagesWaitingMax, type Prepared } from "./link.ts";
 import type { Session } from "./session.ts";
 
 const rpc = nameOf(DeviceService.method.connect);
@@ -217,7 +217,11 @@ class Outbox implements Link {
     this.#toStatus = toStatus;
   }
 
-  send(message: ConnectResponse): void {
+  prepare(message: ConnectResponse): Prepared {
+    return { message, bytes: framed(toBinary(ConnectResponseSchema, message)) };
+  }
+
+  send(message: ConnectResponse | Prepared): void {
     if (this.#ending || this.#stream.destroyed) return;
     if (this.#waiting >= messagesWaitingMax) {
       this.#ending = { error: undefined };
@@ -227,7 +231,8 @@ class Outbox implements Link {
       return;
     }
     this.#waiting += 1;
-    if (this.#queue.push(framed(toBinary(ConnectResponseSchema, message))) === 1)
+    const bytes = isPrepared(message) ? message.bytes : undefined;
+    if (this.#queue.push(bytes ?? framed(toBinary(ConnectResponseSchema, message as ConnectResponse))) === 1)
       process.nextTick(() => this.#flush());
   }
 

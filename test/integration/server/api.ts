@@ -111,6 +111,13 @@ export async function startApi(
       await cancelIn(tx, { orgId, watcherId }, { reason, policy, mode: "ask" });
       return () => {};
     },
+    async cancelAheadOfWatcher(
+      tx: Db,
+      { orgId, watcherId, reason }: { orgId: string; watcherId: string; reason: string },
+    ) {
+      await cancelIn(tx, { orgId, watcherId }, { reason, policy, mode: "ask", only: "ahead" });
+      return () => {};
+    },
     async cancelAllOfDevice(
       tx: Db,
       { orgId, deviceId, reason }: { orgId: string; deviceId: string; reason: string },

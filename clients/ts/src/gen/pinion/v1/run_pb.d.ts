@@ -139,7 +139,7 @@ export declare type Run = Message<"pinion.v1.Run"> & {
   timeout?: Duration | undefined;
 
   /**
-   * When the run became due: the slot plus the watcher's jitter, or the moment of the trigger.
+   * When the run became due, or falls due if it was recorded ahead: the slot plus the watcher's jitter, or the moment of the trigger.
    *
    * @generated from field: google.protobuf.Timestamp due_at = 18;
    */
