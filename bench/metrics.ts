@@ -17,6 +17,7 @@ const metrics = createMetrics({ version: "bench" });
 metrics.observe({
   isServing: () => true,
   isBusUp: () => true,
+  clockDoubtMs: () => 0,
   hub: () => ({ sessions: 10_000, attempts: 5_000 }),
   pools: {
     work: () => ({ open: 8, idle: 4, waiting: 0 }),

@@ -8,6 +8,7 @@ import { DatabaseClock } from "../database-clock.ts";
 import { newId } from "../ids.ts";
 import { createLogger, type Logger } from "../log.ts";
 import { createMetrics } from "../metrics.ts";
+import { type Clock, startClock } from "../scheduler/clock.ts";
 import { retainOnce } from "../scheduler/retention.ts";
 import { warmUp } from "../scheduler/warm-up.ts";
 import { requireRules } from "../server/access/guard.ts";
@@ -83,7 +84,14 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
   const { config, replicaId, log, opened } = foundation;
   const storage = await openStorage(foundation, { keepBootstrapToken: options.keepBootstrapToken });
   const { db } = storage.work;
-  await retainOnce(db, { days: config.retentionDays, conversationDays: config.conversationDays, log });
+  let loops: Loops | undefined;
+  const judge = await startClock({
+    ...{ db, log, replicaId, policy: config.clockJump },
+    onBack: () => loops?.replanner.now(),
+  });
+  opened.defer(() => judge.stop());
+  if (judge.doubtMs() === 0)
+    await retainOnce(db, { days: config.retentionDays, conversationDays: config.conversationDays, log });
   await warmUp(db, config.failures);
 
   const replica = { id: replicaId, address: `${reachableHost(config.host)}:${config.port}` };
@@ -93,7 +101,6 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
   );
 
   let isStopping = false;
-  let loops: Loops | undefined;
   const access = buildAccess(foundation, storage);
   const work = await buildWork(foundation, storage, access, {
     onBacklog: () => loops?.materializer.poke(),
@@ -106,8 +113,11 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
     },
   });
   const health = new HealthState();
-  loops = startLoops(foundation, storage, access, work, { health, replica, isStopping: () => isStopping });
-  observe(foundation, storage, work, health);
+  loops = startLoops(foundation, storage, access, work, {
+    ...{ health, replica, judge },
+    isStopping: () => isStopping,
+  });
+  observe(foundation, storage, work, { health, judge });
 
   const stopping = new AbortController();
   const poke = () => loops?.materializer.poke();
@@ -151,11 +161,12 @@ function observe(
   { metrics, log }: Foundation,
   { work, requests }: Storage,
   { bus, hub }: Work,
-  health: HealthState,
+  { health, judge }: { health: HealthState; judge: Pick<Clock, "doubtMs"> },
 ): void {
   metrics.observe({
     isServing: () => health.isServing,
     isBusUp: () => bus.isUp(),
+    clockDoubtMs: () => judge.doubtMs(),
     hub: () => hub.stats(),
     pools: { work: () => work.stats(), requests: () => requests.stats() },
     database: createNumbers({ db: requests.db, log }),

@@ -18,6 +18,7 @@ function exported() {
   metrics.observe({
     isServing: () => true,
     isBusUp: () => true,
+    clockDoubtMs: () => 0,
     hub: () => ({ sessions: 0, attempts: 0 }),
     pools: {
       work: () => ({ open: 0, idle: 0, waiting: 0 }),
