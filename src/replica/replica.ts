@@ -12,6 +12,8 @@ import { type Clock, startClock } from "../scheduler/clock.ts";
 import { retainOnce } from "../scheduler/retention.ts";
 import { warmUp } from "../scheduler/warm-up.ts";
 import { requireRules } from "../server/access/guard.ts";
+import { peerAddressOf } from "../server/access/peer.ts";
+import { type Crowd, createCrowd } from "../server/http/crowd.ts";
 import { HealthState } from "../server/http/health.ts";
 import { createLastLine, type LastLine } from "../server/http/last-line.ts";
 import { reachableHost } from "../server/http/port.ts";
@@ -117,11 +119,20 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
     ...{ health, replica, judge },
     isStopping: () => isStopping,
   });
-  observe(foundation, storage, work, { health, judge });
+  const crowd = createCrowd({
+    connectionsMax: config.strangers.connections,
+    ...config.strangers,
+    knownBytesMax: config.bodyBytesMax,
+    isBehindProxies: config.trustedProxies > 0,
+    addressOf: (headers, remoteAddress) => peerAddressOf(headers, remoteAddress, config.trustedProxies),
+    onCut: foundation.metrics.peerCut,
+  });
+  opened.defer(() => crowd.close());
+  observe(foundation, storage, work, { health, crowd, judge });
 
   const stopping = new AbortController();
   const poke = () => loops?.materializer.poke();
-  const own = { health, shutdownSignal: stopping.signal, poke };
+  const own = { health, crowd, shutdownSignal: stopping.signal, poke };
   const port = await openRpc(foundation, storage, access, work, own);
   replica.address = port.url;
   health.setServing(true);
@@ -161,13 +172,14 @@ function observe(
   { metrics, log }: Foundation,
   { work, requests }: Storage,
   { bus, hub }: Work,
-  { health, judge }: { health: HealthState; judge: Pick<Clock, "doubtMs"> },
+  { health, crowd, judge }: { health: HealthState; crowd: Crowd; judge: Pick<Clock, "doubtMs"> },
 ): void {
   metrics.observe({
     isServing: () => health.isServing,
     isBusUp: () => bus.isUp(),
     clockDoubtMs: () => judge.doubtMs(),
     hub: () => hub.stats(),
+    crowd: () => crowd.stats(),
     pools: { work: () => work.stats(), requests: () => requests.stats() },
     database: createNumbers({ db: requests.db, log }),
   });
