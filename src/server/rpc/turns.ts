@@ -18,12 +18,14 @@ import { cancelTurn } from "../../scheduler/turn-cancels.ts";
 import { findDefaultAgentId } from "../../store/people/orgs.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as conversations from "../../store/work/conversations.ts";
+import * as lateResults from "../../store/work/late-results.ts";
 import * as runs from "../../store/work/runs.ts";
 import * as turns from "../../store/work/turns.ts";
 import { principalOf } from "../access/guard.ts";
 import type { Feed, OutputChunk } from "../cluster/feed.ts";
 import { activityOf, activityStream } from "../device/activity.ts";
 import { idKey, page } from "./page.ts";
+import { lateResultMessage } from "./run-message.ts";
 import { conversationOf } from "./turn-conversation.ts";
 import { conversationMessage, turnMessage, turnStatuses } from "./turn-message.ts";
 
@@ -55,7 +57,9 @@ export function turnService(deps: Deps): ServiceImpl<typeof TurnService> {
 
     async getTurn({ turnId }, context) {
       const { orgId } = principalOf(context);
-      return { turn: turnMessage(await get({ orgId, turnId })) };
+      const turn = turnMessage(await get({ orgId, turnId }));
+      const late = await lateResults.list(db, { orgId, id: turnId });
+      return { turn, lateResults: late.map(lateResultMessage) };
     },
 
     watchTurn: (request, context) => watch(deps, request, context),

@@ -345,6 +345,12 @@ export async function findHolder(
       select org_id, id, attempt_token, holder_id from turn
       union all
       select org_id, id, attempt_token, holder_id from turn_finished
+      union all
+      -- Claims that were withdrawn.
+      select t.org_id, t.id, (entry->>'token')::uuid, (entry->>'holder_id')::uuid
+      from (
+        select org_id, id, past_attempts from turn union all select org_id, id, past_attempts from turn_finished
+      ) t cross join lateral jsonb_array_elements(t.past_attempts) entry
     ) t join device d on d.org_id = t.org_id and d.id = t.holder_id
     where t.org_id = ${attempt.orgId} and t.id = ${attempt.runId} and t.attempt_token = ${attempt.attemptToken}
       and d.is_worker and d.token_id = ${attempt.tokenId}
