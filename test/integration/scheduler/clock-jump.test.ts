@@ -3,7 +3,6 @@ import { sql } from "kysely";
 import { beforeEach, expect, onTestFinished, test, vi } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { elapsedMs, startClock } from "../../../src/scheduler/clock.ts";
-import { storeOnce } from "../../../src/scheduler/completer.ts";
 import { materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { replanOnce } from "../../../src/scheduler/replan.ts";
 import { retainOnce } from "../../../src/scheduler/retention.ts";
@@ -26,6 +25,7 @@ import {
   seedDevice,
   seedRunning,
   seedWatcher,
+  storeOnce,
 } from "../../support/rows.ts";
 import { startTestReplica } from "../../support/server.ts";
 import { startWork, takeOn } from "../server/work.ts";
