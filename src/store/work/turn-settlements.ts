@@ -27,6 +27,8 @@ export type TerminalReply = {
   isReplyTruncated?: boolean;
   /** What the next turn of the conversation is given; absent leaves the snapshot as it is. */
   nextSnapshot?: Uint8Array | undefined;
+  /** The agent's own id of its session; empty or absent: it keeps none. */
+  agentSessionId?: string | undefined;
   exitCode?: number | undefined;
   signal?: string;
   durationMs?: number | undefined;
@@ -73,6 +75,7 @@ export async function commitTerminalReply(db: Db, replies: readonly TerminalRepl
     reply: ["text", (r) => r.reply ?? ""],
     is_truncated: ["boolean", (r) => r.isReplyTruncated ?? false],
     next_snapshot: ["text", (r) => r.nextSnapshot && Buffer.from(r.nextSnapshot).toString("base64")],
+    agent_session: ["text", (r) => r.agentSessionId ?? ""],
     exit_code: ["int", (r) => r.exitCode ?? null],
     signal: ["text", (r) => r.signal ?? ""],
     duration_ms: ["bigint", (r) => r.durationMs ?? null],
@@ -81,7 +84,7 @@ export async function commitTerminalReply(db: Db, replies: readonly TerminalRepl
     -- All that is decided about a turn is decided in "held": what follows only writes, each statement from "held" alone.
     -- (The planner takes "held" for a few rows; a join of two of these sets would be a loop within a loop.)
     with held as materialized (
-      select t.*, i.reporter, i.reply, i.is_truncated, i.next_snapshot, i.exit_code, i.signal, i.duration_ms,
+      select t.*, i.reporter, i.reply, i.is_truncated, i.next_snapshot, i.agent_session, i.exit_code, i.signal, i.duration_ms,
         l.leased_version is not null as is_leased, f.is_fenced, s.is_storing, l.leased_version + 1 as next_version,
         e.end_status, e.end_status <> 'cancelled' and (f.is_fenced or i.may_retry) as is_retryable,
         case when f.is_fenced then 'its worker had lost the conversation''s lease when it answered'
@@ -133,13 +136,14 @@ export async function commitTerminalReply(db: Db, replies: readonly TerminalRepl
       insert into turn_finished (org_id, id, agent_id, agent_version, conversation_id, message_id, run_id, device_id,
         agent_kind, input, is_gated, timeout_ms, created_at, start_deadline_at, status, attempt, attempt_token, holder_id,
         claimed_at, started_at, last_beat_at, cancel_requested_at, reason, is_retryable, is_reported, reply,
-        is_reply_truncated, exit_code, signal, duration_ms, snapshot_version, past_attempts)
+        is_reply_truncated, exit_code, signal, duration_ms, snapshot_version, past_attempts, agent_session_id)
       select h.org_id, h.id, h.agent_id, h.agent_version, h.conversation_id, h.message_id, h.run_id, h.device_id,
         h.agent_kind, h.input, h.is_gated, h.timeout_ms, h.created_at, h.start_deadline_at, h.end_status, h.attempt,
         h.attempt_token, h.holder_id, h.claimed_at, h.started_at, h.last_beat_at, h.cancel_requested_at, h.end_reason,
         h.is_retryable, h.reporter is not null and not h.is_fenced,
         case when h.end_status = 'completed' then h.reply else '' end, h.end_status = 'completed' and h.is_truncated,
-        h.exit_code, h.signal, h.duration_ms, case when h.is_storing then h.next_version end, h.past_attempts
+        h.exit_code, h.signal, h.duration_ms, case when h.is_storing then h.next_version end, h.past_attempts,
+        h.agent_session
       from held h
     )
     select h.org_id as "orgId", h.id as "turnId", h.agent_id as "agentId", h.conversation_id as "conversationId",
