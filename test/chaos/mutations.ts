@@ -45,10 +45,10 @@ export const mutations: readonly Mutation[] = [
     replacements: [
       {
         file: "src/scheduler/completer.ts",
-        from: "const { verdicts, settled } = await transaction(db, (tx) => storeOnce(tx, reports, policy));",
-        to: `const { verdicts, settled } = await new Promise<Awaited<ReturnType<typeof storeOnce>>>((answer) => {
+        from: "const { verdicts, settled } = await transaction(db, (tx) => storeCurrent(tx, reports, policy));",
+        to: `const { verdicts, settled } = await new Promise<Awaited<ReturnType<typeof storeCurrent>>>((answer) => {
       transaction(db, async (tx) => {
-        const stored = await storeOnce(tx, reports, policy);
+        const stored = await storeCurrent(tx, reports, policy);
         answer(stored);
         await new Promise((later) => setTimeout(later, 400));
         return stored;

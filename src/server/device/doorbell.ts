@@ -161,6 +161,10 @@ export function createDoorbell(options: {
       for (const orgId of new Set(settled.map((run) => run.orgId))) feed.eventsAppended(orgId);
       telemetry.settled(settled);
     },
+    kept(results: readonly { orgId: string; runId: string }[]) {
+      for (const { orgId, runId } of results) feed.runChanged({ orgId, runId, isEnded: false });
+      for (const orgId of new Set(results.map((result) => result.orgId))) feed.eventsAppended(orgId);
+    },
     cancelling(attempts: readonly CancelledAttempt[]) {
       for (const attempt of attempts) {
         ring({ kind: "cancel", ...attempt });

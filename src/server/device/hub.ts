@@ -99,7 +99,7 @@ const cancelsPerSweepMax = 10_000;
 const sessionsPerSweepPart = 4_000;
 /** Sessions opened at once: a fleet that comes back must not take all connections from the work of those that are here. */
 const opensMax = 4;
-/** Beyond so many sessions heartbeats are asked for half as often again; the TTL still holds two of them. */
+/** Above so many sessions of a replica the heartbeat interval is multiplied by 1.5; two beats still fit into the TTL. */
 const largeFleetSessions = 5_000;
 /** An answer is said again by each sweep for so long: its device ignores one that it has. */
 const answersAgainMs = 45_000;

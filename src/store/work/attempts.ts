@@ -238,13 +238,14 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
 export async function findSchemas(
   db: Db,
   runs: readonly { orgId: string; runId: string }[],
+  options: { isLate?: boolean } = {},
 ): Promise<Map<string, unknown>> {
   if (runs.length === 0) return new Map();
   const input = unnest("i", runs, { org_id: ["text", (r) => r.orgId], run_id: ["uuid", (r) => r.runId] });
   const { rows } = await sql<{ runId: string; schema: unknown }>`
     select r.id as "runId", v.extraction_schema as schema
     from ${input}
-      join run r on r.org_id = i.org_id and r.id = i.run_id
+      join ${sql.table(options.isLate ? "run_all" : "run")} r on r.org_id = i.org_id and r.id = i.run_id
       join watcher_revision v
         on v.org_id = r.org_id and v.watcher_id = r.watcher_id and v.version = r.watcher_version
     where v.extraction_schema is not null

@@ -85,7 +85,7 @@ export async function startApi(
       return () => wakes.delete(wake);
     },
   };
-  const bell = { recorded() {}, settled() {}, cancelling() {} };
+  const bell = { recorded() {}, settled() {}, kept() {}, cancelling() {} };
   const doorbell = {
     revoke: (tokenId: string) => void rung.revoked.push(tokenId),
     disconnect: (stream: { deviceId: string; reason: string }) => void rung.disconnected.push(stream),

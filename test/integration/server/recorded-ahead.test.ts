@@ -64,7 +64,7 @@ async function hasNone(stream: Awaited<ReturnType<typeof connect>>): Promise<voi
   expect(stream.waiting("assignment")).toEqual([]);
 }
 
-test("a run is claimed ahead and pushed when it is due by the database's clock, and never more than a millisecond before", async () => {
+test("R2: a run is claimed ahead and pushed when it is due by the database's clock, and never more than a millisecond before", async () => {
   const replica = await startTestReplica(database.url, farAhead);
   const device = await enrolDevice(replica.clients);
   const stream = await connect(replica.url, device, { maxConcurrency: 64 });

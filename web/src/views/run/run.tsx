@@ -11,6 +11,7 @@ import { goTo, linkTo } from "../../route.ts";
 import { runWord } from "../../words.ts";
 import { Explain } from "./explain.tsx";
 import { Facts } from "./facts.tsx";
+import { FollowUp } from "./follow-up.tsx";
 import { Questions } from "./questions.tsx";
 import { Result } from "./result.tsx";
 
@@ -70,7 +71,10 @@ export function RunView({ id }: { id: string }) {
       </header>
       <Questions run={run} />
       <div class="panes">
-        <Result stream={stream} run={run} />
+        <div class="found">
+          <Result stream={stream} run={run} />
+          {isEnded(run) && run.sessionId !== "" && <FollowUp run={run} />}
+        </div>
         <div class="side">
           <Explain run={run} />
           <Facts run={run} />
