@@ -22,7 +22,7 @@ const replicaBeatMs = 5_000;
 
 /** Starts all loops. `replica` is beaten for until `isStopping`. */
 export function startLoops(
-  { config, log, telemetry, opened }: Foundation,
+  { config, log, telemetry, clock, opened }: Foundation,
   storage: Storage,
   { streams, quotas }: Access,
   { hub, doorbell, dispatcher }: Work,
@@ -37,13 +37,9 @@ export function startLoops(
   const materializer = startMaterializer({
     ...common,
     quotas,
-    claimHere(tx, runs) {
-      const pending = runs.filter((run) => run.status === "pending");
-      return dispatcher.claimWithin(
-        tx,
-        pending.flatMap((run) => hub.seatOf(run) ?? []),
-      );
-    },
+    clock,
+    aheadMs: config.lookAheadMs,
+    hold: (devices) => dispatcher.hold(devices.map((device) => hub.seatOf(device))),
   });
   const sweep = every("sweep", config.sweepIntervalMs, () => hub.sweep());
   const questions = startQuestions({ db, log, bell: doorbell });

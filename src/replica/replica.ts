@@ -4,12 +4,15 @@
  */
 import { within } from "../abort.ts";
 import type { ReplicaConfig } from "../config.ts";
+import { DatabaseClock } from "../database-clock.ts";
 import { newId } from "../ids.ts";
 import { createLogger, type Logger } from "../log.ts";
 import { createMetrics } from "../metrics.ts";
 import { retainOnce } from "../scheduler/retention.ts";
 import { warmUp } from "../scheduler/warm-up.ts";
 import { requireRules } from "../server/access/guard.ts";
+import { peerAddressOf } from "../server/access/peer.ts";
+import { type Crowd, createCrowd } from "../server/http/crowd.ts";
 import { HealthState } from "../server/http/health.ts";
 import { createLastLine, type LastLine } from "../server/http/last-line.ts";
 import { reachableHost } from "../server/http/port.ts";
@@ -74,7 +77,8 @@ async function layFoundation(
   const tracer = config.tracing ? await openTracer(config.tracing, named) : undefined;
   opened.defer(() => tracer?.close());
   const lastLine = createLastLine({ log, onUncaught: metrics.uncaught });
-  return { ...own, metrics, tracer, telemetry: createTelemetry({ metrics, tracer }), lastLine };
+  const telemetry = createTelemetry({ metrics, tracer });
+  return { ...own, metrics, tracer, telemetry, lastLine, clock: new DatabaseClock() };
 }
 
 async function build(foundation: Foundation, options: StartOptions): Promise<Replica> {
@@ -105,11 +109,20 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
   });
   const health = new HealthState();
   loops = startLoops(foundation, storage, access, work, { health, replica, isStopping: () => isStopping });
-  observe(foundation, storage, work, health);
+  const crowd = createCrowd({
+    connectionsMax: config.strangers.connections,
+    ...config.strangers,
+    knownBytesMax: config.bodyBytesMax,
+    isBehindProxies: config.trustedProxies > 0,
+    addressOf: (headers, remoteAddress) => peerAddressOf(headers, remoteAddress, config.trustedProxies),
+    onCut: foundation.metrics.peerCut,
+  });
+  opened.defer(() => crowd.close());
+  observe(foundation, storage, work, { health, crowd });
 
   const stopping = new AbortController();
   const poke = () => loops?.materializer.poke();
-  const own = { health, shutdownSignal: stopping.signal, poke };
+  const own = { health, crowd, shutdownSignal: stopping.signal, poke };
   const port = await openRpc(foundation, storage, access, work, own);
   replica.address = port.url;
   health.setServing(true);
@@ -149,12 +162,13 @@ function observe(
   { metrics, log }: Foundation,
   { work, requests }: Storage,
   { bus, hub }: Work,
-  health: HealthState,
+  { health, crowd }: { health: HealthState; crowd: Crowd },
 ): void {
   metrics.observe({
     isServing: () => health.isServing,
     isBusUp: () => bus.isUp(),
     hub: () => hub.stats(),
+    crowd: () => crowd.stats(),
     pools: { work: () => work.stats(), requests: () => requests.stats() },
     database: createNumbers({ db: requests.db, log }),
   });

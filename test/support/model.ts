@@ -30,7 +30,7 @@ export interface ModelReply {
   thinking?: string;
   text?: string;
   /** Calls of tools, after the text. */
-  calls?: { name: string; input: Record<string, unknown> }[];
+  calls?: { name: string; namespace?: string; input: Record<string, unknown> }[];
   /** Why it stops; left out: because it is done, or to have its tools called. */
   stop?: "max_tokens" | "refusal";
   /** Tokens that it says it used. */
@@ -251,13 +251,14 @@ function* openaiStream(request: ModelRequest, reply: ModelReply): Generator<Step
         : { type: "output_text", text: reply.text };
     yield step("response.output_item.done", { output_index, item: { ...item, content: [kind] } });
   }
-  for (const { name, input } of reply.calls ?? []) {
+  for (const { name, namespace, input } of reply.calls ?? []) {
     const call_id = `call_${randomUUID().replaceAll("-", "")}`;
     const item = {
       type: "function_call",
       id: `fc_${call_id}`,
       call_id,
       name,
+      ...(namespace === undefined ? {} : { namespace }),
       arguments: JSON.stringify(input),
     };
     yield step("response.output_item.done", { output_index: place++, item });

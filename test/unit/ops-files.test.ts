@@ -19,6 +19,7 @@ function exported() {
     isServing: () => true,
     isBusUp: () => true,
     hub: () => ({ sessions: 0, attempts: 0 }),
+    crowd: () => ({ connections: { known: 0, stranger: 0 }, bytes: { known: 0, stranger: 0 } }),
     pools: {
       work: () => ({ open: 0, idle: 0, waiting: 0 }),
       requests: () => ({ open: 0, idle: 0, waiting: 0 }),

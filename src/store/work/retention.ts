@@ -5,7 +5,7 @@ import type { Db } from "../pg/database.ts";
 /** Retention: ended runs and turns live in daily partitions that are dropped whole, so that the live sets stay small. */
 
 /** Each with a default partition, and its days named after it: "run_finished_20260131". */
-const partitionedTables = ["run_finished", "turn_finished", "run_report"];
+const partitionedTables = ["run_finished", "turn_finished", "run_report", "late_result"];
 
 /** Sums of what was used are kept for so many days, however long runs are. */
 const usageDays = 400;
@@ -106,6 +106,7 @@ export async function deleteOld(
     sql`delete from usage_day where ctid = any(array(select ctid from usage_day
       where day < (now() at time zone 'UTC')::date - ${usageDays}::int limit ${limit}))`,
     sql`delete from turn_finished_default where ctid = any(array(select ctid from turn_finished_default where finished_at < ${old} limit ${limit}))`,
+    sql`delete from late_result_default where ctid = any(array(select ctid from late_result_default where finished_at < ${old} limit ${limit}))`,
     // As long as its turn lives, a message must be known, however old.
     sql`delete from turn_message where ctid = any(array(select ctid from turn_message m where m.created_at < ${old}
       and not exists (select from turn t where t.org_id = m.org_id and t.id = m.turn_id) limit ${limit}))`,

@@ -81,11 +81,11 @@ const laterMsMin = 1_000;
 /** The protocol's bound on what a device may ask for. */
 const laterMsMax = 7 * 86_400_000;
 /** Longest back-off of a watcher. */
-const watcherBackoffMsMax = 86_400_000;
+export const watcherBackoffMsMax = 86_400_000;
 /** After so many a delay grows no more: far beyond the longest ones, and far below what a float8 holds. */
-const doublingsMax = 30;
+export const doublingsMax = 30;
 /** What a run without a window keeps of its output, in characters. */
-const outputTailCharacters = 8_000;
+export const outputTailCharacters = 8_000;
 
 export type Settled = {
   orgId: string;
@@ -110,6 +110,8 @@ export type Settled = {
   /** The watcher was paused because of this failure. */
   isWatcherPaused: boolean;
   consecutiveFailures: number;
+  /** By a report that came after the attempt had been taken away (late-results.ts). */
+  isLate?: boolean;
 };
 
 /**
@@ -302,7 +304,7 @@ export async function settle(
 }
 
 /** The keys that an answer adds to `extracted_data`. */
-function answerOf({ answer }: Settlement): string | null {
+export function answerOf({ answer }: Pick<Settlement, "answer">): string | null {
   if (!answer) return null;
   const { result, structured } = answer;
   return storableJson({

@@ -4,9 +4,11 @@ import { join } from "node:path";
 import { durationFromMs, durationMs } from "@bufbuild/protobuf/wkt";
 import { expect, test } from "vitest";
 import { AttentionReason, QuestionOptionKind, ToolStatus } from "#gen/pinion/v1/activity_pb.js";
-import { Outcome } from "#gen/pinion/v1/device_pb.js";
+import { Outcome, RejectReason } from "#gen/pinion/v1/device_pb.js";
 import type { AgentName, RealAgent } from "../../support/agents.ts";
+import { startMcpServer } from "../../support/mcp.ts";
 import type { ModelReply, ModelRequest } from "../../support/model.ts";
+import { findProgram } from "../../support/programs.ts";
 import { until } from "../client/harness.ts";
 import { livingInGroup, type Stage, stage } from "./harness.ts";
 
@@ -239,6 +241,25 @@ export function testsOf(name: AgentName, agent: RealAgent | undefined): void {
     expect(second.completion.attention).toEqual([]);
   });
 
+  test(`${name}: the turns of a conversation go on in one session, and each reply is the answer alone`, {
+    timeout: patience,
+  }, async () => {
+    const on = await start();
+    const own = script(on, { text: "I am Ada's." }, { text: "Yes." });
+    const turn = { conversationId: "a_b_c", messageId: "1", usesSnapshot: true };
+    const first = on.session.assign({ turn: { ...turn, input: "Whose are you?" } });
+    const reply = await on.session.next(
+      "complete",
+      ({ attemptToken }) => attemptToken === first.attemptToken,
+    );
+    expect(reply).toMatchObject({ outcome: Outcome.COMPLETED, output: "I am Ada's." });
+    const snapshot = reply.nextSnapshot ?? new Uint8Array();
+    on.session.assign({ turn: { ...turn, messageId: "2", input: "Sure?", snapshot, snapshotVersion: 1n } });
+    expect(await on.session.next("complete")).toMatchObject({ output: "Yes.", attention: [] });
+    expect(own.at(-1)?.conversation).toContain("Whose are you?");
+    expect(own.at(-1)?.conversation).toContain("Sure?");
+  });
+
   test(`${name}: a session that is gone fails who needs it, and is begun anew for who does not`, {
     timeout: patience,
   }, async () => {
@@ -260,6 +281,58 @@ export function testsOf(name: AgentName, agent: RealAgent | undefined): void {
       attention: [AttentionReason.SESSION_GONE],
     });
     expect(wished.completion.notes.join()).toContain("fresh one");
+  });
+
+  test(`${name}: it has the MCP servers of its settings, with a token for the one that Pinion adds`, {
+    timeout: patience,
+  }, async () => {
+    const mcp = await startMcpServer();
+    const on = await start();
+    const tool =
+      name === "codex" || name === "codex-acp"
+        ? { name: "ping", namespace: "mcp__pong" }
+        : { name: "mcp__pong__ping" };
+    script(on, { calls: [{ ...tool, input: { word: "hello" } }] }, ({ last }) => ({
+      text: `It says ${last}`,
+    }));
+    const { completion } = await on.run({
+      settings: {
+        mcpServers: [{ name: "pong", url: mcp.url, isInjected: true }],
+        preApprovedTools: ["mcp__pong__ping"],
+      },
+      more: { agentToken: "pin_run_token" },
+    });
+    expect(completion.resultText).toContain("pong-42");
+    expect(mcp.calls).toEqual([{ word: "hello" }]);
+    expect(new Set(mcp.tokens)).toEqual(new Set(["Bearer pin_run_token"]));
+    const calls =
+      completion.transcript?.entries.flatMap(({ body }) => (body.case === "toolCall" ? [body.value] : [])) ??
+      [];
+    expect(calls.map(({ status }) => status)).toEqual([ToolStatus.COMPLETED]);
+    expect(on.peer.violations).toEqual([]);
+  });
+
+  test(`${name}: hosts that it may not leave are enforced, or the run is turned down or noted, as the device says`, {
+    timeout: patience,
+  }, async () => {
+    const settings = { egressConfig: { allowedHosts: ["example.org"] } };
+    const strict = await start();
+    script(strict, { text: "Done." });
+    if (name === "claude" && ["bwrap", "socat"].every((tool) => findProgram(tool, undefined) !== undefined))
+      return;
+    // None of the others can keep to some hosts, nor can claude without its sandbox.
+    strict.assign({ settings });
+    const rejected = await strict.session.next("reject");
+    expect(rejected).toMatchObject({ reason: RejectReason.UNSUPPORTED });
+    expect(rejected.message).toContain('egress = "advisory"');
+    const lenient = await start({ executor: 'egress = "advisory"' });
+    script(lenient, { text: "Done." });
+    const { completion } = await lenient.run({ settings });
+    expect(completion).toMatchObject({
+      outcome: Outcome.COMPLETED,
+      attention: [AttentionReason.NOT_ENFORCED],
+    });
+    expect(completion.notes.join()).toContain("not enforced");
   });
 
   test(`${name}: a budget stops it`, { timeout: patience }, async () => {

@@ -7,7 +7,7 @@ import type { Assignment, AssignmentSchema, Completion } from "#gen/pinion/v1/de
 import type { AgentName, RealAgent } from "../../support/agents.ts";
 import { type Model, startModel } from "../../support/model.ts";
 import type { Peer, PeerSession } from "../../support/peer.ts";
-import { makeStateDir, startDaemon, startPeer, type TestDaemon } from "../client/harness.ts";
+import { makeStateDir, settledSession, startDaemon, startPeer, type TestDaemon } from "../client/harness.ts";
 
 /** How an executor of the device's configuration runs a real agent. */
 const EXECUTORS: Record<AgentName, { type: string; more: string }> = {
@@ -101,7 +101,7 @@ ${options.config ?? ""}
 `;
   const env = { PATH: process.env.PATH };
   const daemon = startDaemon(peer.url, config, { stateDir, env });
-  const session = await peer.session();
+  const session = await settledSession(peer);
   const assign = (asked: Asked = {}) => {
     const prompt = asked.prompt ?? "Do the thing.";
     const about: MessageInitShape<typeof AssignmentSchema> = {

@@ -2,7 +2,6 @@
 import { sql } from "kysely";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { createLogger } from "../../../src/log.ts";
-import { storeOnce } from "../../../src/scheduler/completer.ts";
 import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { retainOnce, startRetention } from "../../../src/scheduler/retention.ts";
 import { backfill } from "../../../src/scheduler/triggers.ts";
@@ -25,6 +24,7 @@ import {
   seedRunning,
   seedWatcher,
   startRun,
+  storeOnce,
 } from "../../support/rows.ts";
 import { replyOf, seedTurn, seedWorker, startTurn } from "../../support/turns.ts";
 
@@ -98,7 +98,7 @@ test("runs that ended while no partition was there are kept, and go with their a
 test("two replicas that tend the partitions at once do it once", async () => {
   const { db } = database;
   await using first = await hold(db);
-  expect((await retention.tendPartitions(first.tx, 30))?.created).toHaveLength(8);
+  expect((await retention.tendPartitions(first.tx, 30))?.created).toHaveLength(16);
   await using second = await hold(db);
   expect(await retention.tendPartitions(second.tx, 30)).toBeNull();
   await first.commit();

@@ -31,6 +31,9 @@ const KIND_OF_TOOL: Record<string, ToolKind> = {
   Agent: ToolKind.THINK,
 };
 
+/** By these Claude asks to connect to a host that no rule allows. */
+const NETWORK_TOOLS = ["SandboxNetworkAccess", "WebFetch", "WebSearch"];
+
 /**
  * Claude Code by its stream of JSON lines in both directions (`claude -p --input-format stream-json --output-format
  * stream-json`), which is also how its SDK speaks with it: prompts go in as user messages, permissions are asked on the
@@ -68,6 +71,10 @@ async function argumentsOf(host: AgentHost): Promise<string[]> {
     args.push("--mcp-config", await host.file("mcp.json", JSON.stringify({ mcpServers })));
   }
   args.push("--settings", await host.file("settings.json", JSON.stringify(settingsOf(host))));
+  // A repository's own settings could open what is to stay closed; those of the device's owner are the owner's.
+  if (task.allowedHosts !== undefined && task.enforcesEgress) {
+    args.push("--setting-sources", "user", "--strict-mcp-config");
+  }
   if (task.schema !== undefined) args.push("--json-schema", JSON.stringify(task.schema));
   if (executor.maxTurns !== undefined) args.push("--max-turns", String(executor.maxTurns));
   if (task.budget.costMicrosMax > 0) {
@@ -403,12 +410,16 @@ class ClaudeSession {
     const input = at(request, "input") ?? {};
     const allow = { behavior: "allow", updatedInput: input };
     const toolUseId = textAt(request, "tool_use_id") ?? randomUUID();
-    if (tool === "AskUserQuestion") return this.#askPerson(toolUseId, input, signal);
     const deny = (reason: string) => {
       host.record.denied({ tool, input, reason });
       host.record.tool({ id: toolUseId, status: ToolStatus.DENIED });
       return { behavior: "deny", message: reason };
     };
+    // Nobody but the org's admins opens another host, by the agent's settings.
+    if (host.task.allowedHosts !== undefined && NETWORK_TOOLS.includes(tool)) {
+      return deny("the agent's settings in the org do not allow it to connect there");
+    }
+    if (tool === "AskUserQuestion") return this.#askPerson(toolUseId, input, signal);
     if (host.executor.permissions !== "ask")
       return deny("this device asks nobody: what is not pre-approved is denied");
     const suggestion = ruleOf(at(request, "permission_suggestions"));

@@ -25,7 +25,7 @@ import type { AgentDriver, AgentHost, AgentSession, TurnEnd } from "./driver.ts"
 import { AttemptRecord } from "./record.ts";
 import type { Sessions } from "./sessions.ts";
 import { checkAnswer } from "./structured.ts";
-import { type AgentTask, taskOf } from "./task.ts";
+import { type AgentTask, snapshotOf, taskOf } from "./task.ts";
 import { TimeLimit } from "./time-limit.ts";
 
 const drivers: Record<Exclude<ExecutorConfig["type"], "command">, AgentDriver> = {
@@ -265,13 +265,15 @@ class AgentAttempt {
       return this.resultOf({ ...end, isDone: false, problem: "it ended without an answer" }, child);
     }
     const { text, isCut } = record.output;
-    const { executor, version } = this.#run;
+    const { executor, version, assignment } = this.#run;
     const { type, kind } = executor;
+    const isNext = end.isDone && assignment.turn?.usesSnapshot === true && record.sessionId !== undefined;
     if (record.sessionId !== undefined) this.#keepSession(record.sessionId);
     return {
       outcome: end.isDone ? "completed" : "failed",
-      output: text,
-      isOutputTruncated: isCut,
+      // The reply to a turn is the answer; what else there was is in the transcript.
+      output: assignment.turn === undefined ? text : end.text,
+      isOutputTruncated: assignment.turn === undefined && isCut,
       resultText: end.text,
       stopReason: end.stopReason,
       attention: [...record.attention],
@@ -286,6 +288,7 @@ class AgentAttempt {
       ...(child?.exitCode === undefined ? {} : { exitCode: child.exitCode }),
       ...(child?.signal === undefined ? {} : { signal: child.signal }),
       ...(child === undefined ? {} : { stderrTail: child.stderrTail }),
+      ...(isNext ? { nextSnapshot: snapshotOf(kind, record.sessionId ?? "") } : {}),
       ...(end.isDone ? {} : { reason: end.problem ?? "the agent did not do it" }),
       ...(end.isDone || end.retryAfterMs === undefined ? {} : { retryAfterMs: end.retryAfterMs }),
     };

@@ -1,6 +1,7 @@
 import type { JsonObject } from "@bufbuild/protobuf";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import type { Assignment } from "../gen/pinion/v1/device_pb.js";
+import { textAt } from "./lines.ts";
 
 /** What an assignment asks of an agent, whatever agent it is. */
 export interface AgentTask {
@@ -54,12 +55,34 @@ export function taskOf(assignment: Assignment): AgentTask {
     allowedHosts: settings?.egressConfig?.allowedHosts,
     enforcesEgress: true,
     schema: watcher?.extractionSchema,
-    session: session && { id: session.sessionId, isRequired: session.isRequired },
+    session:
+      session === undefined
+        ? sessionOfTurn(assignment)
+        : { id: session.sessionId, isRequired: session.isRequired },
     budget: {
       tokensMax: Number(budget?.tokensMax ?? 0n),
       costMicrosMax: Number(budget?.costMicrosMax ?? 0n),
     },
   };
+}
+
+/**
+ * What a turn leaves for the next one of its conversation: the agent's own session, which is on this device. A device that
+ * has no such session begins a fresh one.
+ */
+export function snapshotOf(kind: string, sessionId: string): Uint8Array {
+  return Buffer.from(JSON.stringify({ agent_session: { kind, id: sessionId } }));
+}
+
+function sessionOfTurn({ turn }: Assignment): AgentTask["session"] {
+  if (turn === undefined || !turn.usesSnapshot || turn.snapshot.length === 0) return undefined;
+  try {
+    const id = textAt(JSON.parse(Buffer.from(turn.snapshot).toString("utf8")), "agent_session", "id");
+    return id === undefined ? undefined : { id, isRequired: false };
+  } catch {
+    // Another executor's.
+    return undefined;
+  }
 }
 
 function systemPromptOf(identity: string, guardrails: string[]): string {

@@ -100,10 +100,15 @@ export class Workspaces {
     attempt: { signal: AbortSignal; onWait: () => void },
   ): Promise<Place> {
     const cwd = workspace.path ?? "";
-    const info = await stat(cwd).catch(() => undefined);
-    if (info?.isDirectory() !== true)
+    const check = async () => {
+      const info = await stat(cwd).catch(() => undefined);
+      if (info?.isDirectory() === true) return;
       throw new Error(`the workspace "${workspace.name}" is no folder on this device`);
-    if (workspace.isParallel) return { cwd, leave: async () => undefined };
+    };
+    if (workspace.isParallel) {
+      await check();
+      return { cwd, leave: async () => undefined };
+    }
     const before = this.#queues.get(workspace.name);
     let release: () => void = () => {};
     const mine = new Promise<void>((resolve) => {
@@ -116,14 +121,15 @@ export class Workspaces {
       if (this.#queues.get(workspace.name) === queue) this.#queues.delete(workspace.name);
       return undefined;
     };
-    if (before !== undefined) {
-      attempt.onWait();
-      try {
+    try {
+      if (before !== undefined) {
+        attempt.onWait();
         await orAborted(before, attempt.signal);
-      } catch (error) {
-        await leave();
-        throw error;
       }
+      await check();
+    } catch (error) {
+      await leave();
+      throw error;
     }
     return { cwd, leave };
   }

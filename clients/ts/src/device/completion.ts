@@ -9,6 +9,7 @@ import type {
   Usage,
 } from "../gen/pinion/v1/activity_pb.js";
 import { type Completion, CompletionSchema, Outcome } from "../gen/pinion/v1/device_pb.js";
+import { cutMiddle } from "../kept-output.ts";
 import type { SessionLimits } from "./timing.ts";
 
 /** What a handler reports about an attempt. Everything but the outcome may be left out. */
@@ -155,8 +156,8 @@ export function fitCompletion(completion: Completion, limits: SessionLimits): Co
     0,
     Math.min(limits.completionOutputBytesMax, limits.messageBytesMax - restBytes),
   );
-  const { text, isTruncated } = truncateUtf8(completion.output, outputBytesMax);
-  if (!isTruncated) return completion;
+  const { text, isCut } = cutMiddle(completion.output, outputBytesMax);
+  if (!isCut) return completion;
   return create(CompletionSchema, { ...completion, output: text, isOutputTruncated: true });
 }
 

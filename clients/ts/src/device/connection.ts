@@ -360,8 +360,8 @@ class Connection implements DeviceConnection {
     const told = { attemptToken, windowId: "", message: "" };
     switch (verdict) {
       case HeldVerdict.ABORT:
+        // What has finished since is sent all the same, and its verdict says what became of it.
         this.#attempts.supersede(attemptToken);
-        void this.#delivery?.acknowledge({ ...told, verdict: CompletionVerdict.SUPERSEDED });
         return;
       case HeldVerdict.ALREADY_STORED:
         this.#attempts.supersede(attemptToken);

@@ -3,8 +3,11 @@ import type { AttemptResult } from "./completion.ts";
 import type { DeviceErrorReason } from "./errors.ts";
 import type { ConnectionState } from "./lifecycle.ts";
 
-/** What the server said about a completion. */
-export type Verdict = "stored" | "already_stored" | "superseded" | "unknown" | "invalid";
+/**
+ * What the server said about a completion. `stored_late`: it is the run's end although its attempt had been taken away.
+ * `superseded`: kept as a late result. `unknown` and `invalid`: not stored, and set aside here.
+ */
+export type Verdict = "stored" | "stored_late" | "already_stored" | "superseded" | "unknown" | "invalid";
 
 /** Names the attempt that an event is about. */
 export interface AttemptNames {
