@@ -17,6 +17,7 @@ const metrics = createMetrics({ version: "bench" });
 metrics.observe({
   isServing: () => true,
   isBusUp: () => true,
+  clockDoubtMs: () => 0,
   hub: () => ({ sessions: 10_000, attempts: 5_000 }),
   crowd: () => ({ connections: { known: 10_000, stranger: 100 }, bytes: { known: 0, stranger: 0 } }),
   pools: {

@@ -132,6 +132,12 @@ export const serverSettings = z.object({
     3_650,
     "After how long a conversation in which nobody spoke is forgotten, with its snapshot (days)",
   ),
+  PINION_CLOCK_JUMP: z
+    .enum(["confirm", "wait", "ignore"])
+    .default("confirm")
+    .describe(
+      "When the database's clock jumps forward by more than an hour: delete and record nothing until it is confirmed or gone, until it has stayed for an hour, or take it as it is",
+    ),
   PINION_MESSAGE_BYTES_MAX: count(
     4_194_304,
     65_536,
@@ -315,6 +321,7 @@ export type ReplicaConfig = {
   lookAheadMs: number;
   retentionDays: number;
   conversationDays: number;
+  clockJump: "confirm" | "wait" | "ignore";
   shutdownMs: number;
   metricsToken: string | undefined;
   tracing: TracingConfig | undefined;
@@ -425,6 +432,7 @@ export function replicaConfig(env: Record<string, string | undefined>): ReplicaC
     lookAheadMs: s.PINION_LOOK_AHEAD_MS,
     retentionDays: s.PINION_RETENTION_DAYS,
     conversationDays: s.PINION_CONVERSATION_DAYS,
+    clockJump: s.PINION_CLOCK_JUMP,
     trustedProxies: s.PINION_TRUSTED_PROXIES,
     probePort: s.PINION_PROBE_PORT === 0 ? undefined : s.PINION_PROBE_PORT,
     strangers: {

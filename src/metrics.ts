@@ -41,6 +41,7 @@ export type Metrics = {
 export type MetricSources = {
   isServing(): boolean;
   isBusUp(): boolean;
+  clockDoubtMs(): number;
   hub(): { sessions: number; attempts: number };
   crowd(): {
     connections: { known: number; stranger: number };
@@ -246,6 +247,11 @@ function observe(registers: Registry[], sources: MetricSources): void {
   );
   gauge("pinion_bus_up", "1 while this replica hears of the others' commits", (g) =>
     g.set(sources.isBusUp() ? 1 : 0),
+  );
+  gauge(
+    "pinion_database_clock_doubt_seconds",
+    "By how much the database's clock is ahead of what this replica's clocks say, while that is in doubt; else 0",
+    (g) => g.set(sources.clockDoubtMs() / 1000),
   );
   gauge("pinion_devices_connected", "Devices whose stream is at this replica", (g) =>
     g.set(sources.hub().sessions),

@@ -8,6 +8,7 @@ import { DatabaseClock } from "../database-clock.ts";
 import { newId } from "../ids.ts";
 import { createLogger, type Logger } from "../log.ts";
 import { createMetrics } from "../metrics.ts";
+import { type Clock, startClock } from "../scheduler/clock.ts";
 import { retainOnce } from "../scheduler/retention.ts";
 import { warmUp } from "../scheduler/warm-up.ts";
 import { requireRules } from "../server/access/guard.ts";
@@ -85,7 +86,14 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
   const { config, replicaId, log, opened } = foundation;
   const storage = await openStorage(foundation, { keepBootstrapToken: options.keepBootstrapToken });
   const { db } = storage.work;
-  await retainOnce(db, { days: config.retentionDays, conversationDays: config.conversationDays, log });
+  let loops: Loops | undefined;
+  const judge = await startClock({
+    ...{ db, log, replicaId, policy: config.clockJump },
+    onBack: () => loops?.replanner.now(),
+  });
+  opened.defer(() => judge.stop());
+  if (judge.doubtMs() === 0)
+    await retainOnce(db, { days: config.retentionDays, conversationDays: config.conversationDays, log });
   await warmUp(db, config.failures);
 
   const replica = { id: replicaId, address: `${reachableHost(config.host)}:${config.port}` };
@@ -95,7 +103,6 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
   );
 
   let isStopping = false;
-  let loops: Loops | undefined;
   const access = buildAccess(foundation, storage);
   const work = await buildWork(foundation, storage, access, {
     onBacklog: () => loops?.materializer.poke(),
@@ -108,7 +115,10 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
     },
   });
   const health = new HealthState();
-  loops = startLoops(foundation, storage, access, work, { health, replica, isStopping: () => isStopping });
+  loops = startLoops(foundation, storage, access, work, {
+    ...{ health, replica, judge },
+    isStopping: () => isStopping,
+  });
   const crowd = createCrowd({
     connectionsMax: config.strangers.connections,
     ...config.strangers,
@@ -118,7 +128,7 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
     onCut: foundation.metrics.peerCut,
   });
   opened.defer(() => crowd.close());
-  observe(foundation, storage, work, { health, crowd });
+  observe(foundation, storage, work, { health, crowd, judge });
 
   const stopping = new AbortController();
   const poke = () => loops?.materializer.poke();
@@ -162,11 +172,12 @@ function observe(
   { metrics, log }: Foundation,
   { work, requests }: Storage,
   { bus, hub }: Work,
-  { health, crowd }: { health: HealthState; crowd: Crowd },
+  { health, crowd, judge }: { health: HealthState; crowd: Crowd; judge: Pick<Clock, "doubtMs"> },
 ): void {
   metrics.observe({
     isServing: () => health.isServing,
     isBusUp: () => bus.isUp(),
+    clockDoubtMs: () => judge.doubtMs(),
     hub: () => hub.stats(),
     crowd: () => crowd.stats(),
     pools: { work: () => work.stats(), requests: () => requests.stats() },

@@ -3,8 +3,10 @@ import { refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import type { Quotas } from "../store/people/quotas.ts";
 import { type Db, isPassing, transaction } from "../store/pg/database.ts";
+import { isOpen as isInDoubt } from "../store/work/clock-jumps.ts";
 import * as events from "../store/work/events.ts";
 import * as schedules from "../store/work/schedules.ts";
+import { type Clock, ClockInDoubt, elapsedMs } from "./clock.ts";
 import type { HeldSeats } from "./dispatcher.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { type Loop, startLoop } from "./loop.ts";
@@ -36,6 +38,9 @@ export const slotsPerTransactionMax = 5_000;
 const passedOverMs = 1;
 const passedOverMsMax = 50;
 
+/** How soon to look again while the database's clock is in doubt. */
+const inDoubtMs = 1_000;
+
 type PassOptions = {
   doorbell: Doorbell;
   log: Logger;
@@ -43,6 +48,8 @@ type PassOptions = {
   quotas?: Quotas;
   /** The sessions of this replica that claim runs as they are recorded; see Dispatcher.hold. */
   hold?: ((devices: readonly Device[]) => HeldSeats) | undefined;
+  /** Judges the time by which the slots are due. Without one it is taken as it is. */
+  judge?: Pick<Clock, "require">;
 };
 
 type Device = { orgId: string; deviceId: string | null };
@@ -85,6 +92,12 @@ export async function recordDue(
   for (let round = 0; round < roundsBeforeEditMax; round++) {
     const watcher = await schedules.lockOne(tx, { orgId, watcherId });
     if (!watcher?.nextDueAt || watcher.nextDueAt > watcher.now) return recorded;
+    if (round === 0 && (await isInDoubt(tx))) {
+      refuse(
+        "failed_precondition",
+        "the database's clock jumped, so it is not known which slots are due; `pinion doctor` says more",
+      );
+    }
     const plan = planDue(watcher);
     if (quotas) await keepWithin(tx, quotas, [plan]);
     recorded.push(...(await write(tx, [plan])).map(eventOf));
@@ -126,10 +139,12 @@ async function passOver(
   let recorded = 0;
   try {
     const runs = await transaction(db, async (tx) => {
+      const sentAtMs = elapsedMs();
       // Of a try that lost against others.
       seats?.drop();
       seats = undefined;
       const watchers = await lock(tx);
+      if (watchers[0]) options.judge?.require(watchers[0].now, sentAtMs);
       names = watchers;
       const slotsMax = shareOf(watchers.length);
       const all = watchers.map((watcher) => plan(watcher, slotsMax));
@@ -335,6 +350,7 @@ export function startMaterializer(options: {
   log: Logger;
   quotas: Quotas;
   hold: NonNullable<PassOptions["hold"]>;
+  judge: NonNullable<PassOptions["judge"]>;
   sweepMs: number;
   aheadMs: number;
 }): Loop {
@@ -348,29 +364,39 @@ export function startMaterializer(options: {
       ({ nowMs }) => nowMs,
     );
 
+  /** Answers how long it may sleep. */
+  async function materialize(): Promise<number> {
+    const due = isBehind ? await catchUp(options) : await materializeOnce(db, options);
+    isBehind = due >= watchersPerPassMax;
+    if (isBehind) return 0;
+    const outlook = await look();
+    const { dueMs, hasBacklog } = outlook;
+    if (hasBacklog && (await materializeBacklogOnce(db, options)) > 0) return 0;
+    const isDue = dueMs !== null && dueMs <= outlook.nowMs;
+    // It fell due while the last pass was under way.
+    if (isDue && due > 0) return 0;
+    if (isDue || hasBacklog) {
+      const waitMs = againMs;
+      againMs = Math.min(2 * againMs, passedOverMsMax);
+      return waitMs;
+    }
+    againMs = passedOverMs;
+    const beginMs = await ahead.pass(outlook);
+    const wakeMs = Math.min(dueMs ?? Number.POSITIVE_INFINITY, beginMs ?? Number.POSITIVE_INFINITY);
+    // A fraction of a millisecond early: by the time that the statement is there, the slot is due.
+    return Math.min(Math.max(0, Math.floor(wakeMs - clock.now())), sweepMs);
+  }
+
   const loop = startLoop({
     name: "materializer",
     log: options.log,
     async pass() {
-      const due = isBehind ? await catchUp(options) : await materializeOnce(db, options);
-      isBehind = due >= watchersPerPassMax;
-      if (isBehind) return 0;
-      const outlook = await look();
-      const { dueMs, hasBacklog } = outlook;
-      if (hasBacklog && (await materializeBacklogOnce(db, options)) > 0) return 0;
-      const isDue = dueMs !== null && dueMs <= outlook.nowMs;
-      // It fell due while the last pass was under way.
-      if (isDue && due > 0) return 0;
-      if (isDue || hasBacklog) {
-        const waitMs = againMs;
-        againMs = Math.min(2 * againMs, passedOverMsMax);
-        return waitMs;
+      try {
+        return await materialize();
+      } catch (error) {
+        if (!(error instanceof ClockInDoubt)) throw error;
+        return inDoubtMs;
       }
-      againMs = passedOverMs;
-      const beginMs = await ahead.pass(outlook);
-      const wakeMs = Math.min(dueMs ?? Number.POSITIVE_INFINITY, beginMs ?? Number.POSITIVE_INFINITY);
-      // A fraction of a millisecond early: by the time that the statement is there, the slot is due.
-      return Math.min(Math.max(0, Math.floor(wakeMs - clock.now())), sweepMs);
     },
   });
   return {

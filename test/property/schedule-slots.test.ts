@@ -86,6 +86,7 @@ function dueWatcher(due: Pick<DueWatcher, "schedule" | "timeZone" | "nextSlotAt"
   return {
     orgId: "local",
     watcherId: "018f0000-0000-7000-8000-000000000001",
+    deviceId: null,
     overlap: "skip",
     catchup: "collapse",
     catchupWindowMs: 86_400_000,

@@ -394,3 +394,73 @@ export async function setAside(tx: Db, watcher: WatcherName & { reason: string }
     where org_id = ${watcher.orgId} and id = ${watcher.watcherId}
   `.execute(tx);
 }
+
+/** What is needed to see whether a schedule stands where it should. */
+export type PlannedWatcher = WatcherName & {
+  schedule: string;
+  timeZone: string;
+  nextSlotAt: Date;
+  /** The database's clock. */
+  now: Date;
+};
+
+/** Watchers whose next slot is more than `aheadMs` away, by their names, at most `limit`. Locks nothing. */
+export async function listPlanned(
+  db: Db,
+  options: { after?: WatcherName | undefined; aheadMs: number; limit: number },
+): Promise<PlannedWatcher[]> {
+  const { after } = options;
+  const { rows } = await sql<PlannedWatcher>`
+    select org_id as "orgId", id as "watcherId", schedule, time_zone as "timeZone", next_slot_at as "nextSlotAt",
+      clock_timestamp() as now
+    from watcher
+    where next_slot_at > now() + ${options.aheadMs} * interval '1 ms' and schedule is not null
+      ${after ? sql`and (org_id, id) > (${after.orgId}, ${after.watcherId}::uuid)` : sql``}
+    order by org_id, id
+    limit ${options.limit}
+  `.execute(db);
+  return rows;
+}
+
+/**
+ * Moves a schedule back, and forgets the slots between there and where it stood that were skipped: they are still to come.
+ * Those that have a run, or wait, stay recorded. Answers how many were forgotten. The watcher's row is locked by the caller.
+ */
+export async function moveBack(
+  tx: Db,
+  move: WatcherName & { nextSlotAt: Date; nextDueAt: Date },
+): Promise<number> {
+  const { rows } = await sql<{ count: number }>`
+    with junk as (
+      delete from run_finished f using slot s
+      where s.org_id = ${move.orgId} and s.watcher_id = ${move.watcherId} and s.scheduled_for >= ${move.nextSlotAt}
+        and f.org_id = s.org_id and f.id = s.run_id and f.status = 'skipped'
+      returning f.org_id, f.id
+    ),
+    freed as (
+      delete from slot s using junk j
+      where s.org_id = j.org_id and s.watcher_id = ${move.watcherId} and s.run_id = j.id
+      returning s.run_id
+    ),
+    dropped as (
+      delete from backlog
+      where org_id = ${move.orgId} and watcher_id = ${move.watcherId} and source = 'scheduled'
+        and scheduled_for >= ${move.nextSlotAt}
+    ),
+    moved as (
+      update watcher set next_slot_at = ${move.nextSlotAt}, next_due_at = ${move.nextDueAt}
+      where org_id = ${move.orgId} and id = ${move.watcherId}
+    )
+    select count(*)::int as count from freed
+  `.execute(tx);
+  return rows[0]!.count;
+}
+
+/** Whether it is the caller who looks through all schedules this time; once in `everyMs`, of all replicas. */
+export async function takeReplanning(db: Db, everyMs: number): Promise<boolean> {
+  const result = await sql`
+    update clock set replanned_at = now()
+    where replanned_at is null or replanned_at > now() or replanned_at < now() - ${everyMs / 2} * interval '1 ms'
+  `.execute(db);
+  return Number(result.numAffectedRows ?? 0) > 0;
+}
