@@ -170,6 +170,7 @@ export function createHub(deps: HubDeps): Hub {
       else session.replaced();
     },
     ttlMs: deps.config.ttlMs,
+    heartbeatIntervalMs: deps.config.heartbeatIntervalMs,
     onBroken: (broken) =>
       failTurnsOfSessions(db, broken, { log, onEnded: (ended) => deps.doorbell().turnsEnded(ended) }),
     onEnded({ orgId, deviceId, epoch }) {
