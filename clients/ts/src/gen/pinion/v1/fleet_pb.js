@@ -13,104 +13,174 @@ import { file_pinion_v1_run } from "./run_pb.js";
  * Describes the file pinion/v1/fleet.proto.
  */
 export const file_pinion_v1_fleet = /*@__PURE__*/
-  fileDesc("ChVwaW5pb24vdjEvZmxlZXQucHJvdG8SCXBpbmlvbi52MSKlBQoGRGV2aWNlEgoKAmlkGAEgASgJEg0KBWxhYmVsGAIgASgJEiUKCHBsYXRmb3JtGAMgASgOMhMucGluaW9uLnYxLlBsYXRmb3JtEhIKCmluc3RhbGxfaWQYBCABKAkSEwoLYXBwX3ZlcnNpb24YBSABKAkSEwoLYWdlbnRfa2luZHMYBiADKAkSFAoMY2FwYWJpbGl0aWVzGAcgAygJEhcKD21heF9jb25jdXJyZW5jeRgIIAEoBRIQCghvd25lcl9pZBgJIAEoCRIlCghsaXZlbmVzcxgKIAEoDjITLnBpbmlvbi52MS5MaXZlbmVzcxIVCg1zZXNzaW9uX2Vwb2NoGAsgASgDEhIKCnJlcGxpY2FfaWQYDCABKAkSMAoMY29ubmVjdGVkX2F0GA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIzCg9kaXNjb25uZWN0ZWRfYXQYDiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGxhc3RfYmVhdF9hdBgPIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEwoLYWN0aXZlX3J1bnMYECABKAUSFAoMcGVuZGluZ19ydW5zGBEgASgFEi4KCmNyZWF0ZWRfYXQYEiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhEKCWlzX3dvcmtlchgTIAEoCBInCghsYXN0X3J1bhgUIAEoCzIVLnBpbmlvbi52MS5SdW5TdW1tYXJ5EioKCWV4ZWN1dG9ycxgVIAMoCzIXLnBpbmlvbi52MS5FeGVjdXRvckluZm8SLAoKd29ya3NwYWNlcxgWIAMoCzIYLnBpbmlvbi52MS5Xb3Jrc3BhY2VJbmZvIqcCChJMaXN0RGV2aWNlc1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRj0AygAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDKOgHEhYKCWlzX3dvcmtlchgDIAEoCEgAiAEBEjgKCGxpdmVuZXNzGAQgAygOMhMucGluaW9uLnYxLkxpdmVuZXNzQhG6SA6SAQsQBCIHggEEEAEgABIfCg5sYWJlbF9jb250YWlucxgFIAEoCUIHukgEcgIoZBI5CglwbGF0Zm9ybXMYBiADKA4yEy5waW5pb24udjEuUGxhdGZvcm1CEbpIDpIBCxAIIgeCAQQQASAAEhgKEGluY2x1ZGVfbGFzdF9ydW4YByABKAhCDAoKX2lzX3dvcmtlciJSChNMaXN0RGV2aWNlc1Jlc3BvbnNlEiIKB2RldmljZXMYASADKAsyES5waW5pb24udjEuRGV2aWNlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSIvChBHZXREZXZpY2VSZXF1ZXN0EhsKCWRldmljZV9pZBgBIAEoCUIIukgFcgOwAQEiNgoRR2V0RGV2aWNlUmVzcG9uc2USIQoGZGV2aWNlGAEgASgLMhEucGluaW9uLnYxLkRldmljZSKDAQoTVXBkYXRlRGV2aWNlUmVxdWVzdBIbCglkZXZpY2VfaWQYASABKAlCCLpIBXIDsAEBEhYKBWxhYmVsGAIgASgJQge6SARyAihkEjcKC3VwZGF0ZV9tYXNrGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFza0IGukgDyAEBIjkKFFVwZGF0ZURldmljZVJlc3BvbnNlEiEKBmRldmljZRgBIAEoCzIRLnBpbmlvbi52MS5EZXZpY2UiMgoTRGVsZXRlRGV2aWNlUmVxdWVzdBIbCglkZXZpY2VfaWQYASABKAlCCLpIBXIDsAEBImIKFERlbGV0ZURldmljZVJlc3BvbnNlEhkKEXdhdGNoZXJzX3VucGlubmVkGAEgASgFEhYKDnJ1bnNfY2FuY2VsbGVkGAIgASgFEhcKD2FnZW50c191bnBpbm5lZBgDIAEoBSI2ChdEaXNjb25uZWN0RGV2aWNlUmVxdWVzdBIbCglkZXZpY2VfaWQYASABKAlCCLpIBXIDsAEBIhoKGERpc2Nvbm5lY3REZXZpY2VSZXNwb25zZSJ1ChVDcmVhdGVKb2luQ29kZVJlcXVlc3QSPwoKZXhwaXJlc19pbhgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIQukgNqgEKIgQIgPUkMgIIPBIbCgpyZXF1ZXN0X2lkGAIgASgJQge6SARyAihkIlsKFkNyZWF0ZUpvaW5Db2RlUmVzcG9uc2USEQoJam9pbl9jb2RlGAEgASgJEi4KCmV4cGlyZXNfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wKnoKCExpdmVuZXNzEhgKFExJVkVORVNTX1VOU1BFQ0lGSUVEEAASEwoPTElWRU5FU1NfT05MSU5FEAESFQoRTElWRU5FU1NfVU5TVEVBRFkQAhIUChBMSVZFTkVTU19PRkZMSU5FEAMSEgoOTElWRU5FU1NfTkVWRVIQBDKEBAoMRmxlZXRTZXJ2aWNlElEKC0xpc3REZXZpY2VzEh0ucGluaW9uLnYxLkxpc3REZXZpY2VzUmVxdWVzdBoeLnBpbmlvbi52MS5MaXN0RGV2aWNlc1Jlc3BvbnNlIgOQAgESSwoJR2V0RGV2aWNlEhsucGluaW9uLnYxLkdldERldmljZVJlcXVlc3QaHC5waW5pb24udjEuR2V0RGV2aWNlUmVzcG9uc2UiA5ACARJPCgxVcGRhdGVEZXZpY2USHi5waW5pb24udjEuVXBkYXRlRGV2aWNlUmVxdWVzdBofLnBpbmlvbi52MS5VcGRhdGVEZXZpY2VSZXNwb25zZRJPCgxEZWxldGVEZXZpY2USHi5waW5pb24udjEuRGVsZXRlRGV2aWNlUmVxdWVzdBofLnBpbmlvbi52MS5EZWxldGVEZXZpY2VSZXNwb25zZRJbChBEaXNjb25uZWN0RGV2aWNlEiIucGluaW9uLnYxLkRpc2Nvbm5lY3REZXZpY2VSZXF1ZXN0GiMucGluaW9uLnYxLkRpc2Nvbm5lY3REZXZpY2VSZXNwb25zZRJVCg5DcmVhdGVKb2luQ29kZRIgLnBpbmlvbi52MS5DcmVhdGVKb2luQ29kZVJlcXVlc3QaIS5waW5pb24udjEuQ3JlYXRlSm9pbkNvZGVSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_pinion_v1_activity, file_pinion_v1_device, file_pinion_v1_run]);
+  fileDesc("ChVwaW5pb24vdjEvZmxlZXQucHJvdG8SCXBpbmlvbi52MSJwCgdHcmFudGVlEhsKB3VzZXJfaWQYASABKAlCCLpIBXIDsAEBSAASGwoIZXZlcnlvbmUYAiABKAhCB7pIBGoCCAFIABIcCgh0b2tlbl9pZBgDIAEoCUIIukgFcgOwAQFIAEINCgRraW5kEgW6SAIIASKeAgoFR3JhbnQSCgoCaWQYASABKAkSEQoJZGV2aWNlX2lkGAIgASgJEhQKDGRldmljZV9sYWJlbBgDIAEoCRIjCgdncmFudGVlGAQgASgLMhIucGluaW9uLnYxLkdyYW50ZWUSFAoMZ3JhbnRlZV9uYW1lGAUgASgJEi4KCnBlcm1pc3Npb24YBiABKA4yGi5waW5pb24udjEuR3JhbnRQZXJtaXNzaW9uEhIKCmdyYW50ZWRfYnkYByABKAkSLgoKY3JlYXRlZF9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoNZmlyc3RfdXNlZF9hdBgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAipgEKEkdyYW50RGV2aWNlUmVxdWVzdBIbCglkZXZpY2VfaWQYASABKAlCCLpIBXIDsAEBEisKB2dyYW50ZWUYAiABKAsyEi5waW5pb24udjEuR3JhbnRlZUIGukgDyAEBEkYKC3Blcm1pc3Npb25zGAMgAygOMhoucGluaW9uLnYxLkdyYW50UGVybWlzc2lvbkIVukgSkgEPCAEQAxgBIgeCAQQQASAAIjcKE0dyYW50RGV2aWNlUmVzcG9uc2USIAoGZ3JhbnRzGAEgAygLMhAucGluaW9uLnYxLkdyYW50IqQBChJSZXZva2VHcmFudFJlcXVlc3QSGwoJZGV2aWNlX2lkGAEgASgJQgi6SAVyA7ABARIrCgdncmFudGVlGAIgASgLMhIucGluaW9uLnYxLkdyYW50ZWVCBrpIA8gBARJECgtwZXJtaXNzaW9ucxgDIAMoDjIaLnBpbmlvbi52MS5HcmFudFBlcm1pc3Npb25CE7pIEJIBDRADGAEiB4IBBBABIAAiaAoTUmV2b2tlR3JhbnRSZXNwb25zZRIgCgZncmFudHMYASADKAsyEC5waW5pb24udjEuR3JhbnQSFwoPd2F0Y2hlcnNfcGF1c2VkGAIgASgFEhYKDnJ1bnNfY2FuY2VsbGVkGAMgASgFInAKEUxpc3RHcmFudHNSZXF1ZXN0Eh4KCWRldmljZV9pZBgBIAEoCUILukgI2AEBcgOwAQESHQoJcGFnZV9zaXplGAIgASgFQgq6SAcaBRj0AygAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDKOgHIk8KEkxpc3RHcmFudHNSZXNwb25zZRIgCgZncmFudHMYASADKAsyEC5waW5pb24udjEuR3JhbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJItIFCgZEZXZpY2USCgoCaWQYASABKAkSDQoFbGFiZWwYAiABKAkSJQoIcGxhdGZvcm0YAyABKA4yEy5waW5pb24udjEuUGxhdGZvcm0SEgoKaW5zdGFsbF9pZBgEIAEoCRITCgthcHBfdmVyc2lvbhgFIAEoCRITCgthZ2VudF9raW5kcxgGIAMoCRIUCgxjYXBhYmlsaXRpZXMYByADKAkSFwoPbWF4X2NvbmN1cnJlbmN5GAggASgFEhAKCG93bmVyX2lkGAkgASgJEiUKCGxpdmVuZXNzGAogASgOMhMucGluaW9uLnYxLkxpdmVuZXNzEhUKDXNlc3Npb25fZXBvY2gYCyABKAMSEgoKcmVwbGljYV9pZBgMIAEoCRIwCgxjb25uZWN0ZWRfYXQYDSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjMKD2Rpc2Nvbm5lY3RlZF9hdBgOIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoMbGFzdF9iZWF0X2F0GA8gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBITCgthY3RpdmVfcnVucxgQIAEoBRIUCgxwZW5kaW5nX3J1bnMYESABKAUSLgoKY3JlYXRlZF9hdBgSIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJaXNfd29ya2VyGBMgASgIEicKCGxhc3RfcnVuGBQgASgLMhUucGluaW9uLnYxLlJ1blN1bW1hcnkSKgoJZXhlY3V0b3JzGBUgAygLMhcucGluaW9uLnYxLkV4ZWN1dG9ySW5mbxIsCgp3b3Jrc3BhY2VzGBYgAygLMhgucGluaW9uLnYxLldvcmtzcGFjZUluZm8SKwoHYWxsb3dlZBgXIAMoDjIaLnBpbmlvbi52MS5HcmFudFBlcm1pc3Npb24ipwIKEkxpc3REZXZpY2VzUmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGPQDKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMo6AcSFgoJaXNfd29ya2VyGAMgASgISACIAQESOAoIbGl2ZW5lc3MYBCADKA4yEy5waW5pb24udjEuTGl2ZW5lc3NCEbpIDpIBCxAEIgeCAQQQASAAEh8KDmxhYmVsX2NvbnRhaW5zGAUgASgJQge6SARyAihkEjkKCXBsYXRmb3JtcxgGIAMoDjITLnBpbmlvbi52MS5QbGF0Zm9ybUIRukgOkgELEAgiB4IBBBABIAASGAoQaW5jbHVkZV9sYXN0X3J1bhgHIAEoCEIMCgpfaXNfd29ya2VyIlIKE0xpc3REZXZpY2VzUmVzcG9uc2USIgoHZGV2aWNlcxgBIAMoCzIRLnBpbmlvbi52MS5EZXZpY2USFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIi8KEEdldERldmljZVJlcXVlc3QSGwoJZGV2aWNlX2lkGAEgASgJQgi6SAVyA7ABASI2ChFHZXREZXZpY2VSZXNwb25zZRIhCgZkZXZpY2UYASABKAsyES5waW5pb24udjEuRGV2aWNlIoMBChNVcGRhdGVEZXZpY2VSZXF1ZXN0EhsKCWRldmljZV9pZBgBIAEoCUIIukgFcgOwAQESFgoFbGFiZWwYAiABKAlCB7pIBHICKGQSNwoLdXBkYXRlX21hc2sYAyABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrQga6SAPIAQEiOQoUVXBkYXRlRGV2aWNlUmVzcG9uc2USIQoGZGV2aWNlGAEgASgLMhEucGluaW9uLnYxLkRldmljZSIyChNEZWxldGVEZXZpY2VSZXF1ZXN0EhsKCWRldmljZV9pZBgBIAEoCUIIukgFcgOwAQEiYgoURGVsZXRlRGV2aWNlUmVzcG9uc2USGQoRd2F0Y2hlcnNfdW5waW5uZWQYASABKAUSFgoOcnVuc19jYW5jZWxsZWQYAiABKAUSFwoPYWdlbnRzX3VucGlubmVkGAMgASgFIjYKF0Rpc2Nvbm5lY3REZXZpY2VSZXF1ZXN0EhsKCWRldmljZV9pZBgBIAEoCUIIukgFcgOwAQEiGgoYRGlzY29ubmVjdERldmljZVJlc3BvbnNlInUKFUNyZWF0ZUpvaW5Db2RlUmVxdWVzdBI/CgpleHBpcmVzX2luGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhC6SA2qAQoiBAiA9SQyAgg8EhsKCnJlcXVlc3RfaWQYAiABKAlCB7pIBHICKGQiWwoWQ3JlYXRlSm9pbkNvZGVSZXNwb25zZRIRCglqb2luX2NvZGUYASABKAkSLgoKZXhwaXJlc19hdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAqhQEKD0dyYW50UGVybWlzc2lvbhIgChxHUkFOVF9QRVJNSVNTSU9OX1VOU1BFQ0lGSUVEEAASGAoUR1JBTlRfUEVSTUlTU0lPTl9VU0UQARIbChdHUkFOVF9QRVJNSVNTSU9OX01BTkFHRRACEhkKFUdSQU5UX1BFUk1JU1NJT05fUkVBRBADKnoKCExpdmVuZXNzEhgKFExJVkVORVNTX1VOU1BFQ0lGSUVEEAASEwoPTElWRU5FU1NfT05MSU5FEAESFQoRTElWRU5FU1NfVU5TVEVBRFkQAhIUChBMSVZFTkVTU19PRkZMSU5FEAMSEgoOTElWRU5FU1NfTkVWRVIQBDLwBQoMRmxlZXRTZXJ2aWNlElEKC0xpc3REZXZpY2VzEh0ucGluaW9uLnYxLkxpc3REZXZpY2VzUmVxdWVzdBoeLnBpbmlvbi52MS5MaXN0RGV2aWNlc1Jlc3BvbnNlIgOQAgESSwoJR2V0RGV2aWNlEhsucGluaW9uLnYxLkdldERldmljZVJlcXVlc3QaHC5waW5pb24udjEuR2V0RGV2aWNlUmVzcG9uc2UiA5ACARJPCgxVcGRhdGVEZXZpY2USHi5waW5pb24udjEuVXBkYXRlRGV2aWNlUmVxdWVzdBofLnBpbmlvbi52MS5VcGRhdGVEZXZpY2VSZXNwb25zZRJPCgxEZWxldGVEZXZpY2USHi5waW5pb24udjEuRGVsZXRlRGV2aWNlUmVxdWVzdBofLnBpbmlvbi52MS5EZWxldGVEZXZpY2VSZXNwb25zZRJbChBEaXNjb25uZWN0RGV2aWNlEiIucGluaW9uLnYxLkRpc2Nvbm5lY3REZXZpY2VSZXF1ZXN0GiMucGluaW9uLnYxLkRpc2Nvbm5lY3REZXZpY2VSZXNwb25zZRJVCg5DcmVhdGVKb2luQ29kZRIgLnBpbmlvbi52MS5DcmVhdGVKb2luQ29kZVJlcXVlc3QaIS5waW5pb24udjEuQ3JlYXRlSm9pbkNvZGVSZXNwb25zZRJMCgtHcmFudERldmljZRIdLnBpbmlvbi52MS5HcmFudERldmljZVJlcXVlc3QaHi5waW5pb24udjEuR3JhbnREZXZpY2VSZXNwb25zZRJMCgtSZXZva2VHcmFudBIdLnBpbmlvbi52MS5SZXZva2VHcmFudFJlcXVlc3QaHi5waW5pb24udjEuUmV2b2tlR3JhbnRSZXNwb25zZRJOCgpMaXN0R3JhbnRzEhwucGluaW9uLnYxLkxpc3RHcmFudHNSZXF1ZXN0Gh0ucGluaW9uLnYxLkxpc3RHcmFudHNSZXNwb25zZSIDkAIBYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_pinion_v1_activity, file_pinion_v1_device, file_pinion_v1_run]);
+
+/**
+ * Describes the message pinion.v1.Grantee.
+ * Use `create(GranteeSchema)` to create a new message.
+ */
+export const GranteeSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_fleet, 0);
+
+/**
+ * Describes the message pinion.v1.Grant.
+ * Use `create(GrantSchema)` to create a new message.
+ */
+export const GrantSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_fleet, 1);
+
+/**
+ * Describes the message pinion.v1.GrantDeviceRequest.
+ * Use `create(GrantDeviceRequestSchema)` to create a new message.
+ */
+export const GrantDeviceRequestSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_fleet, 2);
+
+/**
+ * Describes the message pinion.v1.GrantDeviceResponse.
+ * Use `create(GrantDeviceResponseSchema)` to create a new message.
+ */
+export const GrantDeviceResponseSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_fleet, 3);
+
+/**
+ * Describes the message pinion.v1.RevokeGrantRequest.
+ * Use `create(RevokeGrantRequestSchema)` to create a new message.
+ */
+export const RevokeGrantRequestSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_fleet, 4);
+
+/**
+ * Describes the message pinion.v1.RevokeGrantResponse.
+ * Use `create(RevokeGrantResponseSchema)` to create a new message.
+ */
+export const RevokeGrantResponseSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_fleet, 5);
+
+/**
+ * Describes the message pinion.v1.ListGrantsRequest.
+ * Use `create(ListGrantsRequestSchema)` to create a new message.
+ */
+export const ListGrantsRequestSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_fleet, 6);
+
+/**
+ * Describes the message pinion.v1.ListGrantsResponse.
+ * Use `create(ListGrantsResponseSchema)` to create a new message.
+ */
+export const ListGrantsResponseSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_fleet, 7);
 
 /**
  * Describes the message pinion.v1.Device.
  * Use `create(DeviceSchema)` to create a new message.
  */
 export const DeviceSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 0);
+  messageDesc(file_pinion_v1_fleet, 8);
 
 /**
  * Describes the message pinion.v1.ListDevicesRequest.
  * Use `create(ListDevicesRequestSchema)` to create a new message.
  */
 export const ListDevicesRequestSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 1);
+  messageDesc(file_pinion_v1_fleet, 9);
 
 /**
  * Describes the message pinion.v1.ListDevicesResponse.
  * Use `create(ListDevicesResponseSchema)` to create a new message.
  */
 export const ListDevicesResponseSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 2);
+  messageDesc(file_pinion_v1_fleet, 10);
 
 /**
  * Describes the message pinion.v1.GetDeviceRequest.
  * Use `create(GetDeviceRequestSchema)` to create a new message.
  */
 export const GetDeviceRequestSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 3);
+  messageDesc(file_pinion_v1_fleet, 11);
 
 /**
  * Describes the message pinion.v1.GetDeviceResponse.
  * Use `create(GetDeviceResponseSchema)` to create a new message.
  */
 export const GetDeviceResponseSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 4);
+  messageDesc(file_pinion_v1_fleet, 12);
 
 /**
  * Describes the message pinion.v1.UpdateDeviceRequest.
  * Use `create(UpdateDeviceRequestSchema)` to create a new message.
  */
 export const UpdateDeviceRequestSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 5);
+  messageDesc(file_pinion_v1_fleet, 13);
 
 /**
  * Describes the message pinion.v1.UpdateDeviceResponse.
  * Use `create(UpdateDeviceResponseSchema)` to create a new message.
  */
 export const UpdateDeviceResponseSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 6);
+  messageDesc(file_pinion_v1_fleet, 14);
 
 /**
  * Describes the message pinion.v1.DeleteDeviceRequest.
  * Use `create(DeleteDeviceRequestSchema)` to create a new message.
  */
 export const DeleteDeviceRequestSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 7);
+  messageDesc(file_pinion_v1_fleet, 15);
 
 /**
  * Describes the message pinion.v1.DeleteDeviceResponse.
  * Use `create(DeleteDeviceResponseSchema)` to create a new message.
  */
 export const DeleteDeviceResponseSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 8);
+  messageDesc(file_pinion_v1_fleet, 16);
 
 /**
  * Describes the message pinion.v1.DisconnectDeviceRequest.
  * Use `create(DisconnectDeviceRequestSchema)` to create a new message.
  */
 export const DisconnectDeviceRequestSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 9);
+  messageDesc(file_pinion_v1_fleet, 17);
 
 /**
  * Describes the message pinion.v1.DisconnectDeviceResponse.
  * Use `create(DisconnectDeviceResponseSchema)` to create a new message.
  */
 export const DisconnectDeviceResponseSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 10);
+  messageDesc(file_pinion_v1_fleet, 18);
 
 /**
  * Describes the message pinion.v1.CreateJoinCodeRequest.
  * Use `create(CreateJoinCodeRequestSchema)` to create a new message.
  */
 export const CreateJoinCodeRequestSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 11);
+  messageDesc(file_pinion_v1_fleet, 19);
 
 /**
  * Describes the message pinion.v1.CreateJoinCodeResponse.
  * Use `create(CreateJoinCodeResponseSchema)` to create a new message.
  */
 export const CreateJoinCodeResponseSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 12);
+  messageDesc(file_pinion_v1_fleet, 20);
+
+/**
+ * Describes the enum pinion.v1.GrantPermission.
+ */
+export const GrantPermissionSchema = /*@__PURE__*/
+  enumDesc(file_pinion_v1_fleet, 0);
+
+/**
+ * What a grant allows. None brings another with it.
+ *
+ * @generated from enum pinion.v1.GrantPermission
+ */
+export const GrantPermission = /*@__PURE__*/
+  tsEnum(GrantPermissionSchema);
 
 /**
  * Describes the enum pinion.v1.Liveness.
  */
 export const LivenessSchema = /*@__PURE__*/
-  enumDesc(file_pinion_v1_fleet, 0);
+  enumDesc(file_pinion_v1_fleet, 1);
 
 /**
  * Whether a device is there, by the database's clock.
