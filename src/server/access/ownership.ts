@@ -176,6 +176,9 @@ export async function requireAllowed(
   const used = new Set<string>();
   for (const { deed, to } of wanted(request as never, principal)) {
     if (to === "every device") refuseEveryDevice();
+    if ("token" in to && (await grants.isEverywhere(db, { orgId, userId: null, tokenId: to.token }))) {
+      refuseEveryDevice();
+    }
     const deviceIds = await devicesOf(db, { orgId, subject: to });
     for (const standing of await grants.standings(db, { orgId, who, deviceIds })) {
       const right = grants.rightTo(deed, standing) ?? grants.refuseDeed(deed, standing);
@@ -189,7 +192,6 @@ export async function requireAllowed(
 function refuseEveryDevice(): never {
   refuse(
     "permission_denied",
-    "only an owner or admin of the org lets a service use every device; name the devices in device_ids",
-    { field: "all_devices" },
+    "only an owner or admin of the org lets a service use every device; name the devices in device_ids, or ask one of them",
   );
 }
