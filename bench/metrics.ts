@@ -17,7 +17,9 @@ const metrics = createMetrics({ version: "bench" });
 metrics.observe({
   isServing: () => true,
   isBusUp: () => true,
+  clockDoubtMs: () => 0,
   hub: () => ({ sessions: 10_000, attempts: 5_000 }),
+  crowd: () => ({ connections: { known: 10_000, stranger: 100 }, bytes: { known: 0, stranger: 0 } }),
   pools: {
     work: () => ({ open: 8, idle: 4, waiting: 0 }),
     requests: () => ({ open: 10, idle: 5, waiting: 0 }),

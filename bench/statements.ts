@@ -102,7 +102,7 @@ async function liveOnce(db: Db): Promise<void> {
     await events.appendAll(tx, recorded.map(eventOf));
     return recorded;
   });
-  await schedules.lookAhead(db);
+  await schedules.lookAhead(db, 0);
   const device = { orgId: run!.orgId, deviceId: run!.deviceId! };
   const { epoch, sessionId } = await presence.open(db, { ...device, replicaId });
   const [claimed] = await attempts.claim(db, [{ ...device, epoch, sessionId, slots: 1, kinds: null }]);

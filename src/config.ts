@@ -108,6 +108,12 @@ export const serverSettings = z.object({
     "Age at which a stream is drained, ± 10 % (milliseconds)",
   ),
   PINION_SWEEP_INTERVAL_MS: milliseconds(15_000, "How often lost notifications are made good"),
+  PINION_LOOK_AHEAD_MS: count(
+    2_000,
+    0,
+    60_000,
+    "How long before they are due runs are recorded, and claimed for connected devices; 0: when they are due (milliseconds)",
+  ),
   PINION_REAP_INTERVAL_MS: milliseconds(5_000, "How often lost attempts are looked for"),
   PINION_RETRY_BACKOFF_MS: milliseconds(
     10_000,
@@ -126,6 +132,12 @@ export const serverSettings = z.object({
     3_650,
     "After how long a conversation in which nobody spoke is forgotten, with its snapshot (days)",
   ),
+  PINION_CLOCK_JUMP: z
+    .enum(["confirm", "wait", "ignore"])
+    .default("confirm")
+    .describe(
+      "When the database's clock jumps forward by more than an hour: delete and record nothing until it is confirmed or gone, until it has stayed for an hour, or take it as it is",
+    ),
   PINION_MESSAGE_BYTES_MAX: count(
     4_194_304,
     65_536,
@@ -182,6 +194,36 @@ export const serverSettings = z.object({
     1_000_000,
     "Server streams (WatchRun, WatchEvents) of one org that are open, per replica",
   ),
+  PINION_PROBE_PORT: count(
+    0,
+    0,
+    65_535,
+    "A port of their own for /healthz, /readyz and /metrics, which answers however many strangers crowd the other one; 0: none. Reachable for probes alone",
+  ),
+  PINION_STRANGER_CONNECTIONS: count(
+    8_192,
+    16,
+    1_000_000,
+    "Connections on which no good token has come, per replica; beyond it the one that rested longest is closed",
+  ),
+  PINION_STRANGER_CONNECTIONS_PER_ADDRESS: count(
+    2_048,
+    1,
+    1_000_000,
+    "The same from one address (IPv6: a /64); behind trusted proxies not counted",
+  ),
+  PINION_STRANGER_REQUESTS_PER_ADDRESS: count(
+    200,
+    0,
+    1_000_000,
+    "Requests per second without a token from one address, ten times as many at once after a rest; 0: no limit",
+  ),
+  PINION_BODY_BYTES_MAX: count(
+    134_217_728,
+    4_194_304,
+    17_179_869_184,
+    "What is held of bodies and messages of all known callers; beyond it the caller that holds most loses the oldest that is not whole; strangers have 16 MiB (bytes)",
+  ),
   PINION_STREAMS_MAX: count(20_000, 1, 1_000_000, "Device streams per replica"),
   PINION_SECRET_KEYS: z
     .string()
@@ -224,6 +266,12 @@ export type ReplicaConfig = {
   port: number;
   /** Proxies in front, each of which appends to X-Forwarded-For whom it heard. */
   trustedProxies: number;
+  /** Where probes and metrics are answered besides; undefined: nowhere else. */
+  probePort: number | undefined;
+  /** What those may hold who have shown no good token. */
+  strangers: { connections: number; connectionsPerAddress: number; requestsPerAddress: number };
+  /** What has come of bodies and messages of known callers that are not whole. */
+  bodyBytesMax: number;
   publicUrl: string | undefined;
   logLevel: ServerSettings["PINION_LOG_LEVEL"];
   databaseUrl: string;
@@ -270,8 +318,10 @@ export type ReplicaConfig = {
     references: References;
   };
   sweepIntervalMs: number;
+  lookAheadMs: number;
   retentionDays: number;
   conversationDays: number;
+  clockJump: "confirm" | "wait" | "ignore";
   shutdownMs: number;
   metricsToken: string | undefined;
   tracing: TracingConfig | undefined;
@@ -379,9 +429,18 @@ export function replicaConfig(env: Record<string, string | undefined>): ReplicaC
       ),
     },
     sweepIntervalMs: s.PINION_SWEEP_INTERVAL_MS,
+    lookAheadMs: s.PINION_LOOK_AHEAD_MS,
     retentionDays: s.PINION_RETENTION_DAYS,
     conversationDays: s.PINION_CONVERSATION_DAYS,
+    clockJump: s.PINION_CLOCK_JUMP,
     trustedProxies: s.PINION_TRUSTED_PROXIES,
+    probePort: s.PINION_PROBE_PORT === 0 ? undefined : s.PINION_PROBE_PORT,
+    strangers: {
+      connections: s.PINION_STRANGER_CONNECTIONS,
+      connectionsPerAddress: s.PINION_STRANGER_CONNECTIONS_PER_ADDRESS,
+      requestsPerAddress: s.PINION_STRANGER_REQUESTS_PER_ADDRESS,
+    },
+    bodyBytesMax: s.PINION_BODY_BYTES_MAX,
     shutdownMs: s.PINION_SHUTDOWN_MS,
     metricsToken: s.PINION_METRICS_TOKEN,
     tracing: tracingOf(s, given),

@@ -23,6 +23,8 @@ export type Metrics = {
   streamEnded(cause: string): void;
   /** A unary call was answered. */
   called(rpc: string, code: string): void;
+  /** A connection or a request of a peer was cut or refused at the port. */
+  peerCut(reason: string): void;
   /** An error that nothing had caught was taken by the last line of defence. */
   uncaught(origin: string): void;
   /** Adds what is read when somebody asks. */
@@ -39,7 +41,12 @@ export type Metrics = {
 export type MetricSources = {
   isServing(): boolean;
   isBusUp(): boolean;
+  clockDoubtMs(): number;
   hub(): { sessions: number; attempts: number };
+  crowd(): {
+    connections: { known: number; stranger: number };
+    bytes: { known: number; stranger: number };
+  };
   pools: Record<"work" | "requests", () => { open: number; idle: number; waiting: number }>;
   /** Of the whole database; undefined while it cannot be had. */
   database(): Promise<DatabaseNumbers | undefined>;
@@ -61,7 +68,16 @@ export const pendingPlaces = ["connected", "away", "none"] as const;
 export const batchKinds = ["claims", "acceptances", "completions", "settlements", "beats", "rings"] as const;
 export type BatchKind = (typeof batchKinds)[number];
 
-const endedStatuses = ["completed", "failed", "timeout", "cancelled", "skipped", "retried", "withdrawn"];
+const endedStatuses = [
+  "completed",
+  "failed",
+  "timeout",
+  "cancelled",
+  "skipped",
+  "retried",
+  "deferred",
+  "withdrawn",
+];
 const skipReasons = ["overlap", "cooldown", "missed", "offline_expired", "no_executor"];
 const reapRules = [
   ...["stream_broken", "silent", "never_beat", "never_accepted", "overdue", "cancelled"],
@@ -72,6 +88,14 @@ const streamEndCauses = [
   ...["no_hello", "bad_message", "out_of_order", "not_opened", "gone_while_opening", "silent", "replaced"],
   ...["revoked", "drained", "device_left", "stream_failed", "stream_broken", "flood", "slow_reader"],
 ];
+
+export const cutReasons = [
+  // Connections: too many strangers, too many of one address, without a request, resting.
+  ...(["crowded", "address_crowded", "no_request", "rests"] as const),
+  // Requests: a stranger's that is not whole, a known one's, bytes of either, too many without a token.
+  ...(["slow_stranger", "slow_body", "stranger_bytes", "body_bytes", "too_many_requests"] as const),
+];
+export type CutReason = (typeof cutReasons)[number];
 
 /** Where they arrive: at the call of a handler, at an event's listener, at a promise that nobody waits for, at the process. */
 export const uncaughtOrigins = ["handler", "callback", "rejection", "process"] as const;
@@ -135,6 +159,12 @@ export function createMetrics(build: { version: string }): Metrics {
     "cause",
     streamEndCauses,
   );
+  const peerCuts = counterOf(
+    "pinion_peer_cuts_total",
+    "Connections and requests that were cut or refused at the port, for its own sake or for others'",
+    "reason",
+    cutReasons,
+  );
   const uncaught = counterOf(
     "pinion_uncaught_errors_total",
     "Errors that nothing had caught, by where they arrived; each ended one request or operation and is a mistake of ours",
@@ -173,6 +203,7 @@ export function createMetrics(build: { version: string }): Metrics {
     streamEnded: streamEnds,
     called: (rpc, code) => calls.inc({ rpc, code }),
     uncaught,
+    peerCut: peerCuts,
     observe: (sources) => observe(registers, sources),
     text: () => registry.metrics(),
     contentType: registry.contentType,
@@ -217,8 +248,29 @@ function observe(registers: Registry[], sources: MetricSources): void {
   gauge("pinion_bus_up", "1 while this replica hears of the others' commits", (g) =>
     g.set(sources.isBusUp() ? 1 : 0),
   );
+  gauge(
+    "pinion_database_clock_doubt_seconds",
+    "By how much the database's clock is ahead of what this replica's clocks say, while that is in doubt; else 0",
+    (g) => g.set(sources.clockDoubtMs() / 1000),
+  );
   gauge("pinion_devices_connected", "Devices whose stream is at this replica", (g) =>
     g.set(sources.hub().sessions),
+  );
+  gauge(
+    "pinion_connections",
+    "Connections of this replica's port, by whether a good token has come over them",
+    (g) => {
+      for (const [peer, count] of Object.entries(sources.crowd().connections)) g.set({ peer }, count);
+    },
+    ["peer"],
+  );
+  gauge(
+    "pinion_body_bytes",
+    "Bytes of requests that are held in memory",
+    (g) => {
+      for (const [peer, bytes] of Object.entries(sources.crowd().bytes)) g.set({ peer }, bytes);
+    },
+    ["peer"],
   );
   gauge("pinion_attempts_out", "Attempts that are out at devices of this replica", (g) =>
     g.set(sources.hub().attempts),

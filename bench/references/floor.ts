@@ -4,7 +4,7 @@
  */
 
 import { createLogger } from "../../src/log.ts";
-import { storeOnce } from "../../src/scheduler/completer.ts";
+import { storeCurrent } from "../../src/scheduler/completer.ts";
 import { materializeOnce } from "../../src/scheduler/materializer.ts";
 import { openDatabase, transaction } from "../../src/store/pg/database.ts";
 import * as attempts from "../../src/store/work/attempts.ts";
@@ -16,7 +16,7 @@ type Question = { url: string };
 
 const slotsPerDevice = 64;
 const policy = { retryBackoffMs: 10_000, backoffAfter: 3, pauseAfter: 10, watcherBackoffMs: 900_000 };
-const doorbell = { recorded() {}, settled() {}, cancelling() {} };
+const doorbell = { recorded() {}, settled() {}, kept() {}, cancelling() {} };
 
 answerQuestions(async ({ url }: Question) => {
   const { rows: devices } = await query(url, 'select org_id as "orgId", id as "deviceId" from device');
@@ -48,7 +48,7 @@ answerQuestions(async ({ url }: Question) => {
         ),
       );
       await transaction(db, (tx) =>
-        storeOnce(
+        storeCurrent(
           tx,
           batch.map(({ orgId, deviceId, runId, attemptToken }) => ({
             ...{ orgId, deviceId, runId, attemptToken },

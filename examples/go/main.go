@@ -257,6 +257,9 @@ func (d *device) obey(held *pb.HeldAttemptVerdict) {
 		if each := d.attempts[held.GetAttemptToken()]; each != nil {
 			each.finish(superseded)
 		}
+	}
+	// What has finished since is sent all the same (ABORT), and its verdict says what became of it.
+	if held.GetVerdict() == pb.HeldVerdict_HELD_VERDICT_ALREADY_STORED {
 		d.forget(held.GetAttemptToken())
 	}
 }
@@ -511,16 +514,16 @@ func (d *device) fitted(result *pb.Completion) *pb.Completion {
 func (d *device) acknowledged(ack *pb.CompletionAck) {
 	result := d.results[ack.GetAttemptToken()]
 	switch ack.GetVerdict() {
-	case pb.CompletionVerdict_COMPLETION_VERDICT_INVALID:
+	case pb.CompletionVerdict_COMPLETION_VERDICT_INVALID, pb.CompletionVerdict_COMPLETION_VERDICT_UNKNOWN: // not stored
 		if result != nil {
 			os.Rename(d.pathOf(result), d.pathOf(result)+".rejected") // for a person to look at
 		}
 		fallthrough
 	case pb.CompletionVerdict_COMPLETION_VERDICT_STORED, pb.CompletionVerdict_COMPLETION_VERDICT_ALREADY_STORED,
-		pb.CompletionVerdict_COMPLETION_VERDICT_SUPERSEDED, pb.CompletionVerdict_COMPLETION_VERDICT_UNKNOWN:
+		pb.CompletionVerdict_COMPLETION_VERDICT_STORED_LATE, pb.CompletionVerdict_COMPLETION_VERDICT_SUPERSEDED:
 		d.forget(ack.GetAttemptToken())
 		d.sendResults()
-	} // a verdict that we do not know: keep it
+	} // a verdict that we do not know: keep it, and send it again
 }
 
 func (d *device) forget(token string) {

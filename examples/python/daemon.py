@@ -163,7 +163,8 @@ class Device:
         if held.verdict in (pb.HELD_VERDICT_ABORT, pb.HELD_VERDICT_ALREADY_STORED):
             if held.attempt_token in self.attempts:
                 self.finish(self.attempts[held.attempt_token], "superseded")
-            self.forget(held.attempt_token)
+        if held.verdict == pb.HELD_VERDICT_ALREADY_STORED:
+            self.forget(held.attempt_token)  # after ABORT, what has finished is sent, and its verdict says what became of it
 
     # Attempts (§5, §6)
 
@@ -323,12 +324,13 @@ class Device:
         return cut
 
     def acknowledged(self, ack):
-        if ack.verdict == pb.COMPLETION_VERDICT_INVALID and ack.attempt_token in self.outbox:
-            file = self.file_of(self.outbox[ack.attempt_token])
-            file.rename(file.with_suffix(".rejected"))  # for a person to look at
+        if ack.verdict in (pb.COMPLETION_VERDICT_INVALID, pb.COMPLETION_VERDICT_UNKNOWN):  # not stored
+            if ack.attempt_token in self.outbox:
+                file = self.file_of(self.outbox[ack.attempt_token])
+                file.rename(file.with_suffix(".rejected"))  # for a person to look at
         elif ack.verdict not in (pb.COMPLETION_VERDICT_STORED, pb.COMPLETION_VERDICT_ALREADY_STORED,
-                                 pb.COMPLETION_VERDICT_SUPERSEDED, pb.COMPLETION_VERDICT_UNKNOWN):
-            return  # a verdict that we do not know: keep it
+                                 pb.COMPLETION_VERDICT_SUPERSEDED, pb.COMPLETION_VERDICT_STORED_LATE):
+            return  # a verdict that we do not know: keep it, and send it again
         self.forget(ack.attempt_token)
         self.send_results()
 

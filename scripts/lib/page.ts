@@ -1,7 +1,7 @@
 /** The web page as it is built from web/: the same sources make the same bytes, so that what is committed can be checked. */
 import { createHash } from "node:crypto";
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { brotliCompressSync } from "node:zlib";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { FileDescriptorProtoSchema } from "@bufbuild/protobuf/wkt";
@@ -48,27 +48,31 @@ export async function buildPage(): Promise<PageFile[]> {
     tsconfig: "web/tsconfig.json",
     plugins: [withoutRules],
     outdir: pageDir,
+    // What only some views need is a file of its own, which they ask for when they are shown.
+    splitting: true,
+    entryNames: "assets/[name]-[hash]",
+    chunkNames: "assets/[name]-[hash]",
     metafile: true,
     write: false,
     logLevel: "warning",
   });
-  const output = (extension: string) => {
-    const file = outputFiles.find(({ path }) => path.endsWith(extension));
-    if (!file) throw new Error(`esbuild made no ${extension}`);
-    return file.contents;
+  const made = outputFiles.map(({ path, contents }) => fileOf(relative(join(root, pageDir), path), contents));
+  const entry = (entryPoint: string) => {
+    const found = Object.entries(metafile.outputs).find(([, output]) => output.entryPoint === entryPoint);
+    if (!found) throw new Error(`esbuild made nothing of ${entryPoint}`);
+    return relative(pageDir, found[0]);
   };
-  const script = hashed("app", ".js", output(".js"));
-  const style = hashed("style", ".css", output(".css"));
+  const script = entry("web/src/main.tsx");
+  const style = entry("web/src/style.css");
   const icon = hashed("icon", ".svg", await readFile(join(root, "web/icon.svg")));
   const template = await readFile(join(root, "web/index.html"), "utf8");
   const html = template
-    .replace("{{script}}", `/${script.path}`)
-    .replace("{{style}}", `/${style.path}`)
+    .replace("{{script}}", `/${script}`)
+    .replace("{{style}}", `/${style}`)
     .replace("{{icon}}", `/${icon.path}`);
   return [
     fileOf("index.html", Buffer.from(html)),
-    script,
-    style,
+    ...made,
     icon,
     fileOf("assets/licenses.txt", Buffer.from(await licenses(metafile))),
   ];

@@ -1,8 +1,10 @@
 /** The loops of a replica: each does one pass after another until it is stopped (scheduler/loop.ts). */
+import type { Clock } from "../scheduler/clock.ts";
 import { type Loop, startLoop } from "../scheduler/loop.ts";
 import { startMaterializer } from "../scheduler/materializer.ts";
 import { startQuestions } from "../scheduler/questions.ts";
 import { startExpirer, startReaper } from "../scheduler/reaper.ts";
+import { startReplanner } from "../scheduler/replan.ts";
 import { startRetention } from "../scheduler/retention.ts";
 import { startTurnSweep } from "../scheduler/turn-sweep.ts";
 import type { HealthState } from "../server/http/health.ts";
@@ -13,7 +15,7 @@ import type { Foundation } from "./foundation.ts";
 import type { Storage } from "./storage.ts";
 import type { Work } from "./work.ts";
 
-export type Loops = { materializer: Loop; sweep: Loop; questions: Loop };
+export type Loops = { materializer: Loop; sweep: Loop; questions: Loop; replanner: { now(): void } };
 
 /** The tokens of open streams are looked at this often, so that they end within 5 s of their token also if the word was lost. */
 const tokensEveryMs = 4_000;
@@ -22,14 +24,15 @@ const replicaBeatMs = 5_000;
 
 /** Starts all loops. `replica` is beaten for until `isStopping`. */
 export function startLoops(
-  { config, log, telemetry, opened }: Foundation,
+  { config, log, telemetry, clock, opened }: Foundation,
   storage: Storage,
   { streams, quotas }: Access,
   { hub, doorbell, dispatcher }: Work,
-  own: { health: HealthState; replica: replicas.Replica; isStopping: () => boolean },
+  own: { health: HealthState; replica: replicas.Replica; judge: Clock; isStopping: () => boolean },
 ): Loops {
   const { db } = storage.work;
-  const common = { db, log, policy: config.failures, doorbell, sweepMs: config.sweepIntervalMs };
+  const { judge } = own;
+  const common = { db, log, judge, policy: config.failures, doorbell, sweepMs: config.sweepIntervalMs };
   const { intervalMs } = config.reaper;
   const every = (name: string, ms: number, pass: () => Promise<unknown>) =>
     startLoop({ name, log, pass: () => pass().then(() => ms) });
@@ -37,25 +40,23 @@ export function startLoops(
   const materializer = startMaterializer({
     ...common,
     quotas,
-    claimHere(tx, runs) {
-      const pending = runs.filter((run) => run.status === "pending");
-      return dispatcher.claimWithin(
-        tx,
-        pending.flatMap((run) => hub.seatOf(run) ?? []),
-      );
-    },
+    clock,
+    aheadMs: config.lookAheadMs,
+    hold: (devices) => dispatcher.hold(devices.map((device) => hub.seatOf(device))),
   });
   const sweep = every("sweep", config.sweepIntervalMs, () => hub.sweep());
   const questions = startQuestions({ db, log, bell: doorbell });
+  const replanner = startReplanner({ db, log, judge, onReplanned: () => materializer.poke() });
   const all = [
     materializer,
+    replanner,
     sweep,
     questions,
     startHealthLook({ db: storage.requests.db, health: own.health, log }),
     startExpirer(common),
     startTurnSweep({ ...common, ttlMs: config.session.ttlMs, intervalMs }),
     startReaper({ ...common, rules: config.reaper, intervalMs, onReaped: telemetry.reaped }),
-    startRetention({ days: config.retentionDays, conversationDays: config.conversationDays, db, log }),
+    startRetention({ ...common, days: config.retentionDays, conversationDays: config.conversationDays }),
     every("stream-tokens", tokensEveryMs, () => streams.endExpired()),
     every("replica-beat", replicaBeatMs, async () => {
       if (!own.isStopping()) await replicas.beat(db, own.replica);
@@ -64,5 +65,5 @@ export function startLoops(
   opened.defer(async () => {
     await Promise.all(all.map((loop) => loop.stop()));
   });
-  return { materializer, sweep, questions };
+  return { materializer, sweep, questions, replanner };
 }

@@ -4,12 +4,16 @@
  */
 import { within } from "../abort.ts";
 import type { ReplicaConfig } from "../config.ts";
+import { DatabaseClock } from "../database-clock.ts";
 import { newId } from "../ids.ts";
 import { createLogger, type Logger } from "../log.ts";
 import { createMetrics } from "../metrics.ts";
+import { type Clock, startClock } from "../scheduler/clock.ts";
 import { retainOnce } from "../scheduler/retention.ts";
 import { warmUp } from "../scheduler/warm-up.ts";
 import { requireRules } from "../server/access/guard.ts";
+import { peerAddressOf } from "../server/access/peer.ts";
+import { type Crowd, createCrowd } from "../server/http/crowd.ts";
 import { HealthState } from "../server/http/health.ts";
 import { createLastLine, type LastLine } from "../server/http/last-line.ts";
 import { reachableHost } from "../server/http/port.ts";
@@ -74,14 +78,22 @@ async function layFoundation(
   const tracer = config.tracing ? await openTracer(config.tracing, named) : undefined;
   opened.defer(() => tracer?.close());
   const lastLine = createLastLine({ log, onUncaught: metrics.uncaught });
-  return { ...own, metrics, tracer, telemetry: createTelemetry({ metrics, tracer }), lastLine };
+  const telemetry = createTelemetry({ metrics, tracer });
+  return { ...own, metrics, tracer, telemetry, lastLine, clock: new DatabaseClock() };
 }
 
 async function build(foundation: Foundation, options: StartOptions): Promise<Replica> {
   const { config, replicaId, log, opened } = foundation;
   const storage = await openStorage(foundation, { keepBootstrapToken: options.keepBootstrapToken });
   const { db } = storage.work;
-  await retainOnce(db, { days: config.retentionDays, conversationDays: config.conversationDays, log });
+  let loops: Loops | undefined;
+  const judge = await startClock({
+    ...{ db, log, replicaId, policy: config.clockJump },
+    onBack: () => loops?.replanner.now(),
+  });
+  opened.defer(() => judge.stop());
+  if (judge.doubtMs() === 0)
+    await retainOnce(db, { days: config.retentionDays, conversationDays: config.conversationDays, log });
   await warmUp(db, config.failures);
 
   const replica = { id: replicaId, address: `${reachableHost(config.host)}:${config.port}` };
@@ -91,7 +103,6 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
   );
 
   let isStopping = false;
-  let loops: Loops | undefined;
   const access = buildAccess(foundation, storage);
   const work = await buildWork(foundation, storage, access, {
     onBacklog: () => loops?.materializer.poke(),
@@ -104,12 +115,24 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
     },
   });
   const health = new HealthState();
-  loops = startLoops(foundation, storage, access, work, { health, replica, isStopping: () => isStopping });
-  observe(foundation, storage, work, health);
+  loops = startLoops(foundation, storage, access, work, {
+    ...{ health, replica, judge },
+    isStopping: () => isStopping,
+  });
+  const crowd = createCrowd({
+    connectionsMax: config.strangers.connections,
+    ...config.strangers,
+    knownBytesMax: config.bodyBytesMax,
+    isBehindProxies: config.trustedProxies > 0,
+    addressOf: (headers, remoteAddress) => peerAddressOf(headers, remoteAddress, config.trustedProxies),
+    onCut: foundation.metrics.peerCut,
+  });
+  opened.defer(() => crowd.close());
+  observe(foundation, storage, work, { health, crowd, judge });
 
   const stopping = new AbortController();
   const poke = () => loops?.materializer.poke();
-  const own = { health, shutdownSignal: stopping.signal, poke };
+  const own = { health, crowd, shutdownSignal: stopping.signal, poke };
   const port = await openRpc(foundation, storage, access, work, own);
   replica.address = port.url;
   health.setServing(true);
@@ -149,12 +172,14 @@ function observe(
   { metrics, log }: Foundation,
   { work, requests }: Storage,
   { bus, hub }: Work,
-  health: HealthState,
+  { health, crowd, judge }: { health: HealthState; crowd: Crowd; judge: Pick<Clock, "doubtMs"> },
 ): void {
   metrics.observe({
     isServing: () => health.isServing,
     isBusUp: () => bus.isUp(),
+    clockDoubtMs: () => judge.doubtMs(),
     hub: () => hub.stats(),
+    crowd: () => crowd.stats(),
     pools: { work: () => work.stats(), requests: () => requests.stats() },
     database: createNumbers({ db: requests.db, log }),
   });

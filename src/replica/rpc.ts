@@ -16,10 +16,12 @@ import { interceptorChain } from "../server/access/interceptors/chain.ts";
 import { peerValues } from "../server/access/peer.ts";
 import { sortStrangers, strangerBytesMax } from "../server/access/strangers.ts";
 import { createDeviceStreams } from "../server/device/grpc-stream.ts";
-import { createRpcHandler } from "../server/http/adapter.ts";
+import { createRpcHandler, type RpcHandler } from "../server/http/adapter.ts";
+import type { Crowd } from "../server/http/crowd.ts";
 import { type HealthState, registerHealth } from "../server/http/health.ts";
 import { loadPage, withPage } from "../server/http/page.ts";
-import { type Handler, openPort, type Port } from "../server/http/port.ts";
+import { openPort, type Port } from "../server/http/port.ts";
+import { noProbe, openProbePort } from "../server/http/probe-port.ts";
 import { withProbes } from "../server/http/probes.ts";
 import { registerReflection } from "../server/http/reflection.ts";
 import { createPlatformRunner } from "../server/platforms/runner.ts";
@@ -52,38 +54,50 @@ export const services: DescService[] = [
   AgentService,
 ];
 
+type Own = { health: HealthState; crowd: Crowd; shutdownSignal: AbortSignal; poke: () => void };
+
+/** Calls, reconnects and strangers have connections of their own beside those of devices. */
+const connectionsBesideStreams = 5_000;
+
 /** Opens the port. `shutdownSignal` ends the streams that are open. */
 export async function openRpc(
   foundation: Foundation,
   storage: Storage,
   access: Access,
   work: Work,
-  own: { health: HealthState; shutdownSignal: AbortSignal; poke: () => void },
+  own: Own,
 ): Promise<Port> {
   const { config, log, metrics, lastLine } = foundation;
   const { guard, limits } = access;
   const { requests } = storage;
   const { trustedProxies } = config;
   const { messageBytesMax } = config.session;
+  const { crowd } = own;
   const within = serve(foundation, storage, access, work, own);
-  const streams = createDeviceStreams({ hub: work.hub, guard, limits, trustedProxies, log, messageBytesMax });
-  const rpc = sortStrangers({
-    ...{ guard, limits, trustedProxies },
-    known: within(messageBytesMax),
-    stranger: within(strangerBytesMax),
-  });
-  const probed = withProbes({
-    ...{ rpc, health: own.health, db: requests.db, metrics, metricsToken: config.metricsToken },
+  const common = { guard, limits, trustedProxies, crowd };
+  const streams = createDeviceStreams({ ...common, hub: work.hub, log, messageBytesMax });
+  const known = within(messageBytesMax);
+  const stranger = within(strangerBytesMax);
+  const rpc = sortStrangers({ ...common, isStream: known.isStream, known, stranger });
+  const probes = {
+    ...{ health: own.health, db: requests.db, metrics, metricsToken: config.metricsToken },
     isBusUp: () => work.bus.isUp(),
-  });
+  };
+  if (config.probePort !== undefined) {
+    const handler = withProbes({ ...probes, rpc: noProbe });
+    const probePort = await openProbePort({ host: config.host, port: config.probePort, handler, lastLine });
+    foundation.opened.defer(() => probePort.close());
+  }
   return openPort({
     host: config.host,
     port: config.port,
     log,
     lastLine,
+    crowd,
+    connectionsMax: config.session.streamsMax + connectionsBesideStreams,
     ...(config.tls ? { tls: await readTls(config.tls) } : {}),
     ...(config.session.isBare ? { takeStream: streams.take } : {}),
-    handler: withPage(probed, loadPage()),
+    handler: withPage(withProbes({ ...probes, rpc }), loadPage()),
   });
 }
 
@@ -93,8 +107,8 @@ function serve(
   { requests }: Storage,
   { guard, streams, limits, quotas }: Access,
   { hub, feed, doorbell }: Work,
-  own: { health: HealthState; shutdownSignal: AbortSignal; poke: () => void },
-): (readMaxBytes: number) => Handler {
+  own: Own,
+): (readMaxBytes: number) => RpcHandler {
   const { config, log, metrics, tracer, telemetry } = foundation;
   const db = requests.tenantDb;
   const policy = config.failures;
@@ -116,6 +130,7 @@ function serve(
     // A mistyped field would otherwise be passed over, and with it a limit that somebody meant to set.
     jsonOptions: { ignoreUnknownFields: false },
     shutdownSignal: own.shutdownSignal,
+    crowd: own.crowd,
     routes(router: ConnectRouter) {
       // A stream that is held for an hour is not worth a compressor's memory.
       router.service(DeviceService, deviceService({ ...deps, hub }), { acceptCompression: [] });

@@ -49,6 +49,11 @@ export function schedulerOf(deps: {
       const cancellation = await cancelIn(tx, { orgId, watcherId }, { reason, policy, mode: "ask" });
       return () => announce(doorbell, cancellation);
     },
+    async cancelAheadOfWatcher(tx, { orgId, watcherId, reason }) {
+      const how = { reason, policy, mode: "ask", only: "ahead" } as const;
+      const cancellation = await cancelIn(tx, { orgId, watcherId }, how);
+      return () => announce(doorbell, cancellation);
+    },
     async cancelAllOfDevice(tx, { orgId, deviceId, reason }) {
       const turns = await endTurnsOfDevice(tx, { orgId, deviceId, reason }, { log: deps.log });
       const cancellation = await cancelIn(tx, { orgId, deviceId }, { reason, policy, mode: "at_once" });

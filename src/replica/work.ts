@@ -31,7 +31,7 @@ const turnTimeoutGraceMs = 5_000;
 
 /** `onBacklog` is told that more is due than was recorded, `onAsked` that a question waits, `onResync` that notifications may have been lost. */
 export async function buildWork(
-  { config, replicaId, log, telemetry, opened }: Foundation,
+  { config, replicaId, log, telemetry, clock, opened }: Foundation,
   storage: Storage,
   { guard, streams }: Access,
   { onBacklog, onAsked, onResync }: { onBacklog: () => void; onAsked: () => void; onResync: () => void },
@@ -46,6 +46,7 @@ export async function buildWork(
     ...common,
     streams,
     replicaId,
+    clock,
     config: config.session,
     feed,
     telemetry,
@@ -56,7 +57,7 @@ export async function buildWork(
   });
   const onRevoked = (tokenId: string) => guard.authCache.forget(tokenId);
   doorbell = createDoorbell({
-    ...{ db, log, replicaId, hub, streams, feed, telemetry, onBacklog, onAsked, onRevoked },
+    ...{ db, log, replicaId, hub, clock, streams, feed, telemetry, onBacklog, onAsked, onRevoked },
     bus: () => bus,
   });
   opened.defer(() => doorbell.close());

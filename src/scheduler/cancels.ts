@@ -17,15 +17,18 @@ type Which = { orgId: string } & ({ runId: string } | { watcherId: string } | { 
 /**
  * Cancels live runs in the caller's transaction, in which only events may follow. `at_once` ends active ones as well,
  * for a device that is deleted and so will never answer; of a fleet worker that is deleted, the attempts are lost, and the
- * runs go to others while they have attempts left.
+ * runs go to others while they have attempts left. One that is not due yet ends at once: its device has not heard of it.
+ * `only`: no others than those.
  */
 export async function cancelIn(
   tx: Db,
   which: Which,
-  options: { reason: string; policy: FailurePolicy; mode: "ask" | "at_once" },
+  options: { reason: string; policy: FailurePolicy; mode: "ask" | "at_once"; only?: "ahead" },
 ): Promise<Cancellation> {
-  const locked = await runs.lockForCancel(tx, which);
-  const isEnding = (run: runs.LockedRun) => run.status === "pending" || options.mode === "at_once";
+  const all = await runs.lockForCancel(tx, which);
+  const locked = options.only === "ahead" ? all.filter((run) => run.isAhead) : all;
+  const isEnding = (run: runs.LockedRun) =>
+    run.status === "pending" || run.isAhead || options.mode === "at_once";
   const asked = locked.filter((run) => !isEnding(run));
   await runs.requestCancel(tx, {
     orgId: which.orgId,

@@ -4,6 +4,7 @@ import type { Logger } from "../log.ts";
 import { type Db, isPassing, transaction } from "../store/pg/database.ts";
 import { storableText } from "../store/pg/storable.ts";
 import * as attempts from "../store/work/attempts.ts";
+import * as lateResults from "../store/work/late-results.ts";
 import type { AgentReport } from "../store/work/reports.ts";
 import * as reports from "../store/work/reports.ts";
 import {
@@ -15,7 +16,7 @@ import {
 } from "../store/work/settlements.ts";
 import { problemsOf } from "./answers.ts";
 import type { Doorbell } from "./doorbell.ts";
-import { appendSettled } from "./settle.ts";
+import { appendLate, appendSettled } from "./settle.ts";
 
 /** How a device says that an attempt ended. Sizes are checked before it gets here. */
 export type Report = {
@@ -35,18 +36,21 @@ export type Report = {
   startedAt?: number;
   /** Of a turn: what its conversation's next one is given. */
   nextSnapshot?: Uint8Array | undefined;
+  /** Of a failure: the attempt may be made again after this, and does not count. */
+  laterMs?: number;
   /** What its agent says of its work; undefined: the executor tells nothing. */
   agent?: AgentReport | undefined;
 };
 
 export type ReportVerdict = {
-  verdict: "stored" | "already_stored" | "superseded" | "unknown";
+  /** `superseded`: kept as a late result (R10), as another attempt has the run, or the run has a result. */
+  verdict: "stored" | "stored_late" | "already_stored" | "superseded" | "unknown";
   windowId: string | null;
 };
 
 /**
- * Stores reports, each exactly once (R5). What `report` resolves with has been committed; it refuses with
- * `invalid_argument` what can never be stored, and rejects with what may pass (see isPassing).
+ * Stores reports, each exactly once (R5), and none is dropped (R10). What `report` resolves with has been committed; it
+ * refuses with `invalid_argument` what can never be stored, and rejects with what may pass (see isPassing).
  */
 export type Completer = {
   report(report: Report): Promise<ReportVerdict>;
@@ -69,8 +73,18 @@ export function createCompleter(options: {
   const { db, policy, doorbell } = options;
 
   async function store(reports: Report[]): Promise<ReportVerdict[]> {
-    const { verdicts, settled } = await transaction(db, (tx) => storeOnce(tx, reports, policy));
+    const { verdicts, settled } = await transaction(db, (tx) => storeCurrent(tx, reports, policy));
     doorbell.settled(settled);
+    const late = verdicts.flatMap(({ verdict }, index) => (verdict === "superseded" ? [index] : []));
+    if (late.length === 0) return verdicts;
+    // In a transaction of its own, for its locks are on runs again, and those come before the events.
+    const lateReports = late.map((index) => reports[index]!);
+    const stored = await transaction(db, (tx) => storeLate(tx, lateReports, policy));
+    doorbell.settled(stored.settled);
+    doorbell.kept(stored.kept);
+    late.forEach((index, place) => {
+      verdicts[index] = stored.verdicts[place]!;
+    });
     return verdicts;
   }
 
@@ -112,6 +126,12 @@ export function createCompleter(options: {
       if (verdict === refused) {
         refuse("invalid_argument", "completion: the database refuses to store it; see the server's log");
       }
+      if (verdict === full) {
+        refuse(
+          "invalid_argument",
+          `completion: the run has ${lateResults.lateResultsMax} late results and takes no more; this one stays at its device`,
+        );
+      }
       return verdict;
     },
     idle: () => batcher.idle(),
@@ -120,6 +140,8 @@ export function createCompleter(options: {
 
 /** Stands for a report that the database will never take; never leaves this file. */
 const refused: ReportVerdict = { verdict: "unknown", windowId: null };
+/** Stands for a late report of a run that has as many late results as it may; never leaves this file. */
+const full: ReportVerdict = { verdict: "unknown", windowId: null };
 
 /** Splits a batch where its outputs together grow too large for one statement. */
 function bySize(reports: Report[]): Report[][] {
@@ -139,15 +161,39 @@ function bySize(reports: Report[]): Report[][] {
 const nameOf = (attempt: { runId: string; attemptToken: string | null }) =>
   `${attempt.runId} ${attempt.attemptToken}`;
 
-/** Stores reports in the caller's transaction; a repeat within them is stored once and answered twice. */
-export async function storeOnce(
+/** Each attempt's first report. */
+function distinctOf(reports: readonly Report[]): Report[] {
+  const distinct = new Map<string, Report>();
+  for (const report of reports) if (!distinct.has(nameOf(report))) distinct.set(nameOf(report), report);
+  return [...distinct.values()];
+}
+
+/** The verdict of each report's attempt; whoever comes second within `reports` is told that it is stored. */
+function verdictsOf(
+  reports: readonly Report[],
+  verdicts: ReadonlyMap<string, ReportVerdict>,
+): ReportVerdict[] {
+  const seen = new Set<string>();
+  return reports.map((report) => {
+    const name = nameOf(report);
+    const verdict = verdicts.get(name)!;
+    const isRepeat = seen.has(name);
+    seen.add(name);
+    const isNew = verdict.verdict === "stored" || verdict.verdict === "stored_late";
+    return isRepeat && isNew ? { ...verdict, verdict: "already_stored" } : verdict;
+  });
+}
+
+/**
+ * Stores reports of current attempts in the caller's transaction; a repeat within them is stored once and answered twice.
+ * Those whose attempt was taken away are answered with `superseded`, and are {@link storeLate}'s.
+ */
+export async function storeCurrent(
   tx: Db,
   asked: readonly Report[],
   policy: FailurePolicy,
 ): Promise<{ verdicts: ReportVerdict[]; settled: Settled[] }> {
-  const distinct = new Map<string, Report>();
-  for (const report of asked) if (!distinct.has(nameOf(report))) distinct.set(nameOf(report), report);
-
+  const distinct = new Map(distinctOf(asked).map((report) => [nameOf(report), report]));
   await checkAnswers(tx, distinct);
   const settlements = [...distinct.values()].map(settlementOf);
   const settled = await settle(tx, settlements, policy);
@@ -167,25 +213,48 @@ export async function storeOnce(
     verdicts.set(nameOf(report), past[index]!);
   });
 
-  const seen = new Set<string>();
-  return {
-    settled,
-    verdicts: asked.map((report) => {
-      const name = nameOf(report);
-      const verdict = verdicts.get(name)!;
-      const isRepeat = seen.has(name);
-      seen.add(name);
-      return isRepeat && verdict.verdict === "stored" ? { ...verdict, verdict: "already_stored" } : verdict;
+  return { settled, verdicts: verdictsOf(asked, verdicts) };
+}
+
+/** Stores reports whose attempts were taken away, in the caller's transaction (late-results.ts). */
+export async function storeLate(
+  tx: Db,
+  asked: readonly Report[],
+  policy: FailurePolicy,
+): Promise<{ verdicts: ReportVerdict[]; settled: Settled[]; kept: lateResults.KeptResult[] }> {
+  const distinct = new Map(distinctOf(asked).map((report) => [nameOf(report), report]));
+  await checkAnswers(tx, distinct, { isLate: true });
+  const settlements = [...distinct.values()].map(settlementOf);
+  const late = [...distinct.values()].map((report) => ({
+    ...report,
+    ...textsOf(report),
+    answer: report.agent,
+  }));
+  const { verdicts, settled, kept } = await lateResults.store(tx, late, policy);
+  await reports.store(
+    tx,
+    settled.flatMap((run) => endedReportOf(run, distinct.get(nameOf(run))?.agent)),
+  );
+  await appendLate(tx, settlements, settled, kept);
+  const byName = new Map(
+    late.map((report, index) => {
+      const { verdict, windowId } = verdicts[index]!;
+      return [nameOf(report), verdict === "full" ? full : { verdict, windowId }];
     }),
-  };
+  );
+  return { settled, kept, verdicts: verdictsOf(asked, byName) };
 }
 
 /** An answer that does not match its watcher's schema fails its run; the answer is kept. */
-async function checkAnswers(tx: Db, distinct: Map<string, Report>): Promise<void> {
+async function checkAnswers(
+  tx: Db,
+  distinct: Map<string, Report>,
+  options: { isLate?: boolean } = {},
+): Promise<void> {
   const answers = [...distinct.values()].filter(
     ({ status, agent }) => status === "completed" && agent?.structured !== undefined,
   );
-  const schemas = await attempts.findSchemas(tx, answers);
+  const schemas = await attempts.findSchemas(tx, answers, options);
   for (const report of answers) {
     const schema = schemas.get(report.runId);
     const problems = schema && problemsOf(report.agent!.structured, schema);
@@ -218,11 +287,10 @@ function settlementOf(report: Report): Settlement {
     deviceId: report.deviceId,
     action: "finish_or_retry",
     status: report.status,
-    reason: storableText(report.reason),
-    output: storableText(report.output),
+    ...(report.laterMs === undefined ? {} : { laterMs: report.laterMs }),
+    ...textsOf(report),
     isOutputTruncated: report.isOutputTruncated,
     exitCode: report.exitCode,
-    signal: storableText(report.signal),
     durationMs: report.durationMs,
     pushedAgoMs: agoMs(report.pushedAt),
     startedAgoMs: agoMs(report.startedAt),
@@ -231,4 +299,8 @@ function settlementOf(report: Report): Settlement {
 
 function agoMs(at: number | undefined): number | undefined {
   return at === undefined ? undefined : Math.max(0, Math.round(performance.now() - at));
+}
+
+function textsOf({ reason, output, signal }: Report): Pick<Report, "reason" | "output" | "signal"> {
+  return { reason: storableText(reason), output: storableText(output), signal: storableText(signal) };
 }

@@ -1,6 +1,7 @@
 import type { Logger } from "../log.ts";
 import { type Db, isUnavailable, transaction } from "../store/pg/database.ts";
 import * as attempts from "../store/work/attempts.ts";
+import type { SessionName } from "../store/work/presence.ts";
 import type { FailurePolicy } from "../store/work/settlements.ts";
 import * as turnAttempts from "../store/work/turn-attempts.ts";
 import type { Doorbell } from "./doorbell.ts";
@@ -23,7 +24,9 @@ export interface Seat {
   mayHaveTurns: boolean;
   /** How many more attempts it takes now; 0 when it is closed. */
   freeSlots(): number;
-  /** Takes an attempt, whose claim took `claimMs`. The slot is used from here on. */
+  /** How many more runs it takes that are not due yet, or that wait here for a slot; 0 for a worker. */
+  roomAhead(): number;
+  /** Takes an attempt, whose claim took `claimMs`: for now, or until it is due. */
   deliver(run: attempts.ClaimedRun, claimMs: number): void;
   /** The same for a turn. */
   deliverTurn(turn: turnAttempts.ClaimedTurn): void;
@@ -34,19 +37,19 @@ export type Dispatcher = {
   /** Something happened that may give this seat work: a slot freed, a session opened, or what its `mayHave…` says. */
   wake(seat: Seat): void;
   /**
-   * Claims for seats in an open transaction that has just written runs of theirs, so that one commit makes them due and gives
-   * them away; as many for each as it is named. Left out are seats that another claim serves at this moment, and those
-   * that a turn may wait for, which comes first: whoever wrote the runs wakes them after the commit.
+   * The sessions that may claim runs as they are recorded, for each run that of its seat; undefined for a run without one, and
+   * for seats without room, that another claim serves at this moment, or that older work may wait for: whoever
+   * writes these runs wakes their seats after the commit. Until the answer is delivered or dropped, nothing else is claimed for the seats.
    */
-  claimWithin(tx: Db, seats: Iterable<Seat>): Promise<HeldClaim>;
+  hold(seats: readonly (Seat | undefined)[]): HeldSeats;
   idle(): Promise<void>;
 };
 
-/** What was claimed in a transaction that is not committed yet. One of the two is called, once. */
-export type HeldClaim = {
-  runIds: ReadonlySet<string>;
-  /** The transaction was committed: the seats get their runs. */
-  deliver(): void;
+/** Seats that are spoken for by a transaction that is not committed yet. One of the two is called, once. */
+export type HeldSeats = {
+  claimants: readonly (SessionName | undefined)[];
+  /** The transaction was committed: the seats get what was claimed for them. */
+  deliver(claimed: readonly attempts.ClaimedRun[]): void;
   /** It was not. */
   drop(): void;
 };
@@ -86,7 +89,11 @@ export function createDispatcher(options: {
       for (const seat of woken) {
         if (engaged.has(seat)) continue;
         woken.delete(seat);
-        if (seat.freeSlots() > 0 && (seat.mayHaveRuns || seat.mayHaveTurns)) seats.push(seat);
+        if (
+          (seat.mayHaveRuns && (seat.freeSlots() > 0 || seat.roomAhead() > 0)) ||
+          (seat.mayHaveTurns && seat.freeSlots() > 0)
+        )
+          seats.push(seat);
         if (seats.length === seatsPerBatchMax) break;
       }
       // Those that are left wait for the end of another claim, which asks for the next look.
@@ -107,17 +114,29 @@ export function createDispatcher(options: {
   async function serve(seats: Seat[]): Promise<void> {
     const byDevice = new Map(seats.map((seat) => [seat.deviceId, seat]));
     const share = Math.max(1, Math.floor(attemptsPerBatchMax / seats.length));
-    const wantsOf = (some: readonly Seat[]) =>
+    const wantsOf = (some: readonly Seat[], isForRuns: boolean) =>
       some.flatMap((seat) => {
-        const slots = Math.min(seat.freeSlots(), share);
-        return slots > 0 ? [{ ...wantOf(seat), slots }] : [];
+        // A device takes what is not due yet while it has room for all that; otherwise what is due alone.
+        const roomAhead = isForRuns ? seat.roomAhead() : 0;
+        const slots = Math.min(roomAhead || seat.freeSlots(), share);
+        return slots > 0 ? [{ ...wantOf(seat), slots, isAhead: roomAhead > 0 }] : [];
       });
     // Somebody waits for a turn's reply, so turns come first. Each part is delivered before the next one is claimed, so
     // that a failure loses nobody's answer.
-    for (const part of attempts.partsOf(wantsOf(seats.filter((seat) => seat.mayHaveTurns)))) {
+    for (const part of attempts.partsOf(
+      wantsOf(
+        seats.filter((seat) => seat.mayHaveTurns),
+        false,
+      ),
+    )) {
       await serveTurns(part, byDevice);
     }
-    for (const part of attempts.partsOf(wantsOf(seats.filter((seat) => seat.mayHaveRuns)))) {
+    for (const part of attempts.partsOf(
+      wantsOf(
+        seats.filter((seat) => seat.mayHaveRuns),
+        true,
+      ),
+    )) {
       await serveRuns(part, byDevice);
     }
   }
@@ -153,7 +172,9 @@ export function createDispatcher(options: {
     claim: () => Promise<Claimed[]>,
   ): Promise<Claimed[]> {
     const setAll = (value: boolean) => {
-      for (const { deviceId, kinds } of wants) {
+      for (const { deviceId, kinds, isAhead } of wants) {
+        // Runs that are not due yet may wait for a device that was asked for due ones only.
+        if (mayHave === "mayHaveRuns" && kinds === null && !isAhead) continue;
         // A run that a worker does not get may be locked by another replica's claim, which leaves it when it has enough.
         if (kinds === null || mayHave === "mayHaveTurns") byDevice.get(deviceId)![mayHave] = value;
       }
@@ -237,37 +258,27 @@ export function createDispatcher(options: {
       woken.add(seat);
       running ??= drain();
     },
-    async claimWithin(tx, seats) {
-      const runs = new Map<Seat, number>();
-      for (const seat of seats) {
-        if (seat.freeSlots() === 0 || seat.mayHaveTurns || engaged.has(seat)) continue;
-        runs.set(seat, (runs.get(seat) ?? 0) + 1);
-      }
-      const held = [...runs.keys()];
-      const byDevice = new Map(held.map((seat) => [seat.deviceId, seat]));
-      for (const seat of held) engaged.add(seat);
+    hold(seats) {
+      const held = new Map<Seat, number>();
+      const claimants = seats.map((seat) => {
+        if (!seat || seat.mayHaveTurns || seat.mayHaveRuns) return undefined;
+        const before = held.get(seat);
+        if (before === undefined && engaged.has(seat)) return undefined;
+        if ((before ?? 0) >= seat.roomAhead()) return undefined;
+        held.set(seat, (before ?? 0) + 1);
+        engaged.add(seat);
+        const { orgId, deviceId, epoch, sessionId } = seat;
+        return { orgId, deviceId, epoch, sessionId };
+      });
       const startedAt = performance.now();
-      let claimed: attempts.ClaimedRun[];
-      try {
-        const wants = held.map((seat) => ({
-          ...wantOf(seat),
-          slots: Math.min(seat.freeSlots(), runs.get(seat)!),
-        }));
-        claimed = await looking(wants, byDevice, "mayHaveRuns", () => attempts.claim(tx, wants));
-      } catch (error) {
-        release(held);
-        throw error;
-      }
-      const claimedAt = performance.now();
       return {
-        runIds: new Set(claimed.map((run) => run.runId)),
-        deliver() {
-          const now = performance.now();
-          if (held.length > 0) options.onBatch?.(held.length, claimedAt - startedAt);
-          // They waited for the commit, too.
-          const waited = claimed.map((run) => ({ ...run, dueForMs: run.dueForMs + now - claimedAt }));
-          const unusable = hand(waited, byDevice, now - startedAt);
-          release(held);
+        claimants,
+        deliver(claimed) {
+          const byDevice = new Map([...held.keys()].map((seat) => [seat.deviceId, seat]));
+          const tookMs = performance.now() - startedAt;
+          if (held.size > 0) options.onBatch?.(held.size, tookMs);
+          const unusable = hand(claimed, byDevice, tookMs);
+          release(held.keys());
           if (unusable.length === 0) return;
           const failing = fail(unusable, byDevice)
             .catch((error: unknown) =>
@@ -280,12 +291,7 @@ export function createDispatcher(options: {
           underWay.add(failing);
         },
         drop() {
-          // What it would have had is there still.
-          for (const seat of held) {
-            seat.mayHaveRuns = true;
-            woken.add(seat);
-          }
-          release(held);
+          release(held.keys());
         },
       };
     },

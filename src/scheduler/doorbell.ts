@@ -1,3 +1,4 @@
+import type { KeptResult } from "../store/work/late-results.ts";
 import type { RecordedRun } from "../store/work/schedules.ts";
 import type { Settled } from "../store/work/settlements.ts";
 
@@ -15,10 +16,12 @@ export type CancelledAttempt = {
  * every one of these costs seconds (the sweep), never a run.
  */
 export interface Doorbell {
-  /** Runs were written; their devices may have work, but for those that are `claimed` already. */
-  recorded(runs: readonly RecordedRun[], claimed?: ReadonlySet<string>): void;
+  /** Runs were written; their devices may have work, but for those that were claimed as they were written. */
+  recorded(runs: readonly RecordedRun[]): void;
   /** Attempts were settled; their devices have a free slot, and may have work. */
   settled(settled: readonly Settled[]): void;
+  /** Late results were kept beside their runs; those who watch the runs look. */
+  kept(results: readonly Pick<KeptResult, "orgId" | "runId">[]): void;
   /** The end of attempts is wanted; their devices are to be told. */
   cancelling(attempts: readonly CancelledAttempt[]): void;
 }

@@ -1,18 +1,23 @@
+import type { DatabaseClock } from "../database-clock.ts";
 import { refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import type { Quotas } from "../store/people/quotas.ts";
-import { type Db, isPassing, isUnavailable, transaction } from "../store/pg/database.ts";
+import { type Db, isPassing, transaction } from "../store/pg/database.ts";
+import { isOpen as isInDoubt } from "../store/work/clock-jumps.ts";
 import * as events from "../store/work/events.ts";
 import * as schedules from "../store/work/schedules.ts";
-import type { HeldClaim } from "./dispatcher.ts";
+import { type Clock, ClockInDoubt, elapsedMs } from "./clock.ts";
+import type { HeldSeats } from "./dispatcher.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { type Loop, startLoop } from "./loop.ts";
-import { type Plan, planBacklog, planDue, slotsPerPassMax } from "./plan.ts";
+import { type Plan, planAhead, planBacklog, planDue, slotsPerPassMax } from "./plan.ts";
 import { keepWithin } from "./run-limit.ts";
 
 /**
  * Turns due slots into rows: a run, or a skipped run with its reason (R2), in the transaction that moves the schedule
- * (R3). Any number of replicas may do it at once: each locks other watchers. It sleeps until the next slot is due.
+ * (R3). Any number of replicas may do it at once: each locks other watchers. It sleeps until shortly before the next slot is
+ * due: a run whose watcher has no active one is recorded ahead, and claimed where its device is connected here, so that nothing
+ * has to begin at its moment but the write of its frame. All else is decided when the slot falls due.
  */
 
 /** Watchers per transaction. */
@@ -33,17 +38,21 @@ export const slotsPerTransactionMax = 5_000;
 const passedOverMs = 1;
 const passedOverMsMax = 50;
 
+/** How soon to look again while the database's clock is in doubt. */
+const inDoubtMs = 1_000;
+
 type PassOptions = {
   doorbell: Doorbell;
   log: Logger;
   /** Without them, an org may have any number of active runs. */
   quotas?: Quotas;
-  /** Claims runs that were just written for devices of this replica, in the transaction that wrote them. */
-  claimHere?: ((tx: Db, runs: readonly schedules.RecordedRun[]) => Promise<HeldClaim>) | undefined;
+  /** The sessions of this replica that claim runs as they are recorded; see Dispatcher.hold. */
+  hold?: ((devices: readonly Device[]) => HeldSeats) | undefined;
+  /** Judges the time by which the slots are due. Without one it is taken as it is. */
+  judge?: Pick<Clock, "require">;
 };
 
-/** Runs of a pass that are claimed with it. Beyond, claims are made beside the passes, and other watchers do not wait for them. */
-const claimedWithinMax = 50;
+type Device = { orgId: string; deviceId: string | null };
 
 /**
  * Records the due slots of up to `limit` watchers, the longest due first, and of up to `newest` that fell due last;
@@ -83,6 +92,12 @@ export async function recordDue(
   for (let round = 0; round < roundsBeforeEditMax; round++) {
     const watcher = await schedules.lockOne(tx, { orgId, watcherId });
     if (!watcher?.nextDueAt || watcher.nextDueAt > watcher.now) return recorded;
+    if (round === 0 && (await isInDoubt(tx))) {
+      refuse(
+        "failed_precondition",
+        "the database's clock jumped, so it is not known which slots are due; `pinion doctor` says more",
+      );
+    }
     const plan = planDue(watcher);
     if (quotas) await keepWithin(tx, quotas, [plan]);
     recorded.push(...(await write(tx, [plan])).map(eventOf));
@@ -107,44 +122,77 @@ async function pass(
   lock: (tx: Db) => Promise<schedules.DueWatcher[]>,
   plan: Planner,
 ): Promise<number> {
+  return (await passOver(db, options, lock, plan)).watchers;
+}
+
+/** How many watchers it looked at, and of how many it recorded something. */
+type Passed = { watchers: number; recorded: number };
+
+async function passOver(
+  db: Db,
+  options: PassOptions,
+  lock: (tx: Db) => Promise<schedules.DueWatcher[]>,
+  plan: (watcher: schedules.DueWatcher, slotsMax: number) => Plan | undefined,
+): Promise<Passed> {
   let names: schedules.WatcherName[] = [];
-  let claim: HeldClaim | undefined;
-  let isClaiming = false;
+  let seats: HeldSeats | undefined;
+  let recorded = 0;
   try {
     const runs = await transaction(db, async (tx) => {
+      const sentAtMs = elapsedMs();
       // Of a try that lost against others.
-      claim?.drop();
-      claim = undefined;
-      isClaiming = false;
+      seats?.drop();
+      seats = undefined;
       const watchers = await lock(tx);
+      if (watchers[0]) options.judge?.require(watchers[0].now, sentAtMs);
       names = watchers;
       const slotsMax = shareOf(watchers.length);
-      const plans = watchers.map((watcher) => plan(watcher, slotsMax));
-      if (options.quotas) await keepWithin(tx, options.quotas, plans);
+      const all = watchers.map((watcher) => plan(watcher, slotsMax));
+      if (options.quotas)
+        await keepWithin(
+          tx,
+          options.quotas,
+          all.filter((one) => one !== undefined),
+        );
+      const plans: Plan[] = [];
+      const slots: PlannedSlot[] = [];
+      all.forEach((one, index) => {
+        // A slot that has no room ahead of its moment may have it when that comes.
+        if (!one || (one.isAhead && one.slots.some((slot) => slot.skipReason))) return;
+        plans.push(one);
+        for (const slot of one.slots) slots.push({ slot, deviceId: watchers[index]!.deviceId });
+      });
+      seats = claimAsRecorded(options, slots);
       const written = await write(tx, plans);
-      if (options.claimHere && written.length <= claimedWithinMax) {
-        isClaiming = true;
-        claim = await options.claimHere(tx, written);
-        isClaiming = false;
-      }
       await events.appendAll(tx, written.map(eventOf));
+      recorded = plans.length;
       return written;
     });
-    options.doorbell.recorded(runs, claim?.runIds);
-    claim?.deliver();
+    options.doorbell.recorded(runs);
+    seats?.deliver(runs.filter(schedules.isClaimed));
   } catch (error) {
-    claim?.drop();
-    // Slots are recorded, whatever becomes of the claim.
-    if (isClaiming && !isUnavailable(error))
-      return pass(db, { ...options, claimHere: undefined }, lock, plan);
+    seats?.drop();
     if (isPassing(error) || names.length === 0) throw error;
     options.log.error(
       { err: error, watchers: names.length },
       "a batch of watchers failed; trying them one by one",
     );
     for (const name of names) await planAlone(db, options, name, plan);
+    recorded = names.length;
   }
-  return names.length;
+  return { watchers: names.length, recorded };
+}
+
+type PlannedSlot = { slot: schedules.SlotRecord; deviceId: string | null };
+
+/** Has runs for devices of this replica claimed by the statement that writes them. */
+function claimAsRecorded(options: PassOptions, slots: readonly PlannedSlot[]): HeldSeats | undefined {
+  const runs = slots.filter(({ slot }) => slot.skipReason === null);
+  const seats = options.hold?.(runs.map(({ slot, deviceId }) => ({ orgId: slot.orgId, deviceId })));
+  runs.forEach(({ slot }, index) => {
+    slot.claimant = seats?.claimants[index];
+  });
+  return seats;
 }
 
 /** R9: a watcher that makes its batch fail is set aside by itself, and reported. */
@@ -152,13 +200,15 @@ async function planAlone(
   db: Db,
   options: PassOptions,
   name: schedules.WatcherName,
-  plan: Planner,
+  plan: (watcher: schedules.DueWatcher, slotsMax: number) => Plan | undefined,
 ): Promise<void> {
   try {
     const runs = await transaction(db, async (tx) => {
       const watcher = await schedules.lockOne(tx, name);
-      const plans = watcher ? [plan(watcher, slotsPerPassMax)] : [];
+      const planned = watcher && plan(watcher, slotsPerPassMax);
+      const plans = planned ? [planned] : [];
       if (options.quotas) await keepWithin(tx, options.quotas, plans);
+      if (plans.some((one) => one.isAhead && one.slots.some((slot) => slot.skipReason))) return [];
       const written = await write(tx, plans);
       await events.appendAll(tx, written.map(eventOf));
       return written;
@@ -220,36 +270,140 @@ async function catchUp(options: PassOptions & { db: Db }): Promise<number> {
   return due;
 }
 
-/** Starts the materializer. `sweepMs`: how long it sleeps at most, for slots that another replica's writes made due. */
+/** Watchers per transaction of what is not due yet: what falls due meanwhile waits for one of these at most. */
+const aheadPerPassMax = 500;
+/** So early, at the most, is a slot recorded ahead. A crowd that takes longer is late for its end, as it would be without. */
+const aheadMsMax = 60_000;
+/** The crowds that are looked for. */
+const crowds = [1_000, 4_000, 16_000, 64_000, 256_000];
+/** Slots that are recorded a second, before any was measured. */
+const rateAtFirst = 2_000;
+/** A crowd is begun with so much earlier than the rate alone says. */
+const crowdMargin = 1.5;
+
+/**
+ * Records slots ahead of their moment, in passes: all that fall due within `aheadMs`, and of a crowd that takes longer to
+ * record than that, as much earlier as it takes.
+ */
+export function createAhead(options: PassOptions & { db: Db; aheadMs: number }) {
+  const { db, aheadMs } = options;
+  /** What falls due up to here was looked at ahead; what of it is left is decided at its moment. */
+  let through = 0;
+  let perMs = rateAtFirst / 1_000;
+
+  /** When what comes next has to be begun with, in milliseconds since 1970, and up to which moment it then reaches. */
+  async function findBegin(beyondMs: number, nowMs: number): Promise<{ beginMs: number; untilMs: number }> {
+    // Half of the time is for those that come meanwhile: at a hundred a second, a hundred are recorded together.
+    let beginMs = beyondMs - aheadMs / 2;
+    let untilMs = Math.max(nowMs, beginMs) + aheadMs;
+    for (const count of crowds) {
+      const dueMs = await schedules.findCrowd(db, through, count);
+      if (dueMs === undefined || dueMs > nowMs + aheadMsMax) break;
+      const neededMs = Math.min(aheadMsMax, aheadMs / 2 + (count / perMs) * crowdMargin);
+      if (dueMs - neededMs > beginMs) continue;
+      beginMs = dueMs - neededMs;
+      untilMs = Math.max(untilMs, dueMs);
+    }
+    return { beginMs, untilMs };
+  }
+
+  return {
+    get through() {
+      return through;
+    },
+    /** Has everything looked at again: something may have moved into the time that was looked at. */
+    forget() {
+      through = 0;
+    },
+    /** Records what is to be recorded now; answers when there is more to record, in milliseconds since 1970, if there is. */
+    async pass({ nowMs, beyondMs }: schedules.Outlook): Promise<number | undefined> {
+      // The clock was set back.
+      if (through > nowMs + 2 * aheadMsMax) through = 0;
+      if (beyondMs === null || aheadMs === 0) return undefined;
+      const { beginMs, untilMs } = await findBegin(beyondMs, nowMs);
+      if (beginMs > nowMs) return beginMs;
+      const startedAt = performance.now();
+      const untilAt = new Date(untilMs);
+      const { watchers, recorded } = await passOver(
+        db,
+        options,
+        (tx) =>
+          schedules.lockAhead(tx, { after: through, withinMs: untilMs - nowMs, limit: aheadPerPassMax }),
+        (watcher) => planAhead(watcher, untilAt),
+      );
+      if (recorded >= aheadPerPassMax / 2) perMs = (perMs + recorded / (performance.now() - startedAt)) / 2;
+      // Beyond are those that the last pass left to their moment.
+      if (watchers < aheadPerPassMax || recorded < aheadPerPassMax / 2) through = untilMs;
+      return nowMs;
+    },
+  };
+}
+
+/**
+ * Starts the materializer. `sweepMs`: how long it sleeps at most, for slots that another replica's writes made due. `aheadMs`: how
+ * long before they are due slots are recorded; 0: they are recorded when they are due.
+ */
 export function startMaterializer(options: {
   db: Db;
+  clock: DatabaseClock;
   doorbell: Doorbell;
   log: Logger;
   quotas: Quotas;
-  claimHere: NonNullable<PassOptions["claimHere"]>;
+  hold: NonNullable<PassOptions["hold"]>;
+  judge: NonNullable<PassOptions["judge"]>;
   sweepMs: number;
+  aheadMs: number;
 }): Loop {
+  const { db, clock, sweepMs } = options;
+  const ahead = createAhead(options);
   let isBehind = false;
   let againMs = passedOverMs;
-  return startLoop({
+  const look = () =>
+    clock.read(
+      () => schedules.lookAhead(db, ahead.through),
+      ({ nowMs }) => nowMs,
+    );
+
+  /** Answers how long it may sleep. */
+  async function materialize(): Promise<number> {
+    const due = isBehind ? await catchUp(options) : await materializeOnce(db, options);
+    isBehind = due >= watchersPerPassMax;
+    if (isBehind) return 0;
+    const outlook = await look();
+    const { dueMs, hasBacklog } = outlook;
+    if (hasBacklog && (await materializeBacklogOnce(db, options)) > 0) return 0;
+    const isDue = dueMs !== null && dueMs <= outlook.nowMs;
+    // It fell due while the last pass was under way.
+    if (isDue && due > 0) return 0;
+    if (isDue || hasBacklog) {
+      const waitMs = againMs;
+      againMs = Math.min(2 * againMs, passedOverMsMax);
+      return waitMs;
+    }
+    againMs = passedOverMs;
+    const beginMs = await ahead.pass(outlook);
+    const wakeMs = Math.min(dueMs ?? Number.POSITIVE_INFINITY, beginMs ?? Number.POSITIVE_INFINITY);
+    // A fraction of a millisecond early: by the time that the statement is there, the slot is due.
+    return Math.min(Math.max(0, Math.floor(wakeMs - clock.now())), sweepMs);
+  }
+
+  const loop = startLoop({
     name: "materializer",
     log: options.log,
     async pass() {
-      const due = isBehind ? await catchUp(options) : await materializeOnce(options.db, options);
-      isBehind = due >= watchersPerPassMax;
-      if (isBehind) return 0;
-      const { nextDueMs, hasBacklog } = await schedules.lookAhead(options.db);
-      if (hasBacklog && (await materializeBacklogOnce(options.db, options)) > 0) return 0;
-      // It fell due while the last pass was under way.
-      if (nextDueMs === 0 && due > 0) return 0;
-      if (nextDueMs === 0 || hasBacklog) {
-        const waitMs = againMs;
-        againMs = Math.min(2 * againMs, passedOverMsMax);
-        return waitMs;
+      try {
+        return await materialize();
+      } catch (error) {
+        if (!(error instanceof ClockInDoubt)) throw error;
+        return inDoubtMs;
       }
-      againMs = passedOverMs;
-      // A fraction of a millisecond early: by the time that the statement is there, the slot is due.
-      return Math.min(Math.floor(nextDueMs ?? options.sweepMs), options.sweepMs);
     },
   });
+  return {
+    poke() {
+      ahead.forget();
+      loop.poke();
+    },
+    stop: () => loop.stop(),
+  };
 }

@@ -13,6 +13,8 @@ export type Plan = {
   /** A slot of a queue_one watcher that waits for the end of the active run. */
   aside: { orgId: string; watcherId: string; scheduledFor: Date; source: "scheduled" }[];
   move: ScheduleMove;
+  /** Its slot is not due yet, and would be decided at its moment if it were not recorded now. */
+  isAhead?: boolean;
 };
 
 /** Slots of one watcher that one pass records at most; what is left is due at once in the next pass. */
@@ -108,6 +110,31 @@ export function planDue(watcher: DueWatcher, slotsMax = slotsPerPassMax): Plan {
   // A run on time counts from its slot: otherwise a cooldown of the schedule's own interval would skip every second one.
   plan.move.lastRunAt = lateMs <= onTimeMs ? dueAt : watcher.now;
   return plan;
+}
+
+/**
+ * Plans the next slot of a watcher ahead of its moment, up to `untilAt`, if nothing can come between that would decide it
+ * otherwise: undefined for a slot that is due already, would be skipped, or depends on how an active run ends. Such a slot is
+ * decided at its moment, by {@link planDue}.
+ */
+export function planAhead(watcher: DueWatcher, untilAt: Date): Plan | undefined {
+  const { schedule, timeZone, nextSlotAt, orgId, watcherId } = watcher;
+  if (schedule === null || nextSlotAt === null || watcher.status !== "active" || !watcher.hasAgent)
+    return undefined;
+  if (watcher.hasActiveRun || watcher.backlogSlotAt) return undefined;
+  const offsetMs = jitterOf(watcherId, watcher.jitterMs);
+  const dueAt = new Date(nextSlotAt.getTime() + offsetMs);
+  if (dueAt <= watcher.now || dueAt > untilAt || coolingDown(watcher, dueAt)) return undefined;
+  const next = nextSlot(schedule, timeZone, nextSlotAt) ?? null;
+  return {
+    slots: [{ ...slotRecord(watcher, nextSlotAt, "scheduled"), dueAt }],
+    aside: [],
+    move: {
+      ...{ orgId, watcherId, nextSlotAt: next, nextDueAt: next && new Date(next.getTime() + offsetMs) },
+      lastRunAt: dueAt,
+    },
+    isAhead: true,
+  };
 }
 
 /** Plans the oldest slot that waited for the end of the active run. The schedule stays where it is. */

@@ -3,6 +3,7 @@ import { type Db, transaction } from "../store/pg/database.ts";
 import * as attempts from "../store/work/attempts.ts";
 import * as runs from "../store/work/runs.ts";
 import type { FailurePolicy, Settled, Settlement } from "../store/work/settlements.ts";
+import type { Clock } from "./clock.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { type Loop, startLoop } from "./loop.ts";
 import { settleEach } from "./settle.ts";
@@ -110,8 +111,8 @@ function expire(db: Db, options: PassOptions) {
 }
 
 /**
- * Starts the reaper. Nothing is reaped for one TTL after the start, after the database was away, and after this process
- * stood still (a stopped process, a suspended machine): everything looks stale then.
+ * Starts the reaper. Nothing is reaped for one TTL after the start, after the database was away or its clock was set, and after
+ * this process stood still (a stopped process, a suspended machine): everything looks stale then. Nor while the clock is in doubt.
  */
 export function startReaper(options: {
   db: Db;
@@ -121,6 +122,7 @@ export function startReaper(options: {
   policy: FailurePolicy;
   intervalMs: number;
   onReaped?: (reaped: readonly Reaped[]) => void;
+  judge?: Pick<Clock, "check">;
 }): Loop {
   const { rules, intervalMs, log } = options;
   let quietUntil = performance.now() + rules.ttlMs;
@@ -143,6 +145,9 @@ export function startReaper(options: {
         isAway = false;
         return intervalMs;
       }
+      // A clock that was set makes everything look stale, too.
+      const clock = await options.judge?.check();
+      if (clock && (clock.isInDoubt || clock.settledForMs < rules.ttlMs)) return intervalMs;
       const settled = await reapOnce(options.db, options);
       if (settled.length > 0) {
         log.warn(
@@ -164,11 +169,13 @@ export function startExpirer(options: {
   log: Logger;
   policy: FailurePolicy;
   sweepMs: number;
+  judge?: Pick<Clock, "check">;
 }): Loop {
   return startLoop({
     name: "expirer",
     log: options.log,
     async pass() {
+      if ((await options.judge?.check())?.isInDoubt) return options.sweepMs;
       const { settled, refused } = await expire(options.db, options);
       options.doorbell.settled(settled);
       if (settled.length === attemptsPerPassMax) return 0;

@@ -1,6 +1,7 @@
 import type { Logger } from "../log.ts";
 import type { Db } from "../store/pg/database.ts";
 import * as events from "../store/work/events.ts";
+import type { KeptResult } from "../store/work/late-results.ts";
 import {
   type FailurePolicy,
   type Settled,
@@ -73,6 +74,25 @@ export async function settleEach(
   return { settled, refused };
 }
 
+/** The events of late reports: of those that ended their runs, and of those that are kept beside them. As final. */
+export async function appendLate(
+  tx: Db,
+  settlements: readonly Settlement[],
+  settled: readonly Settled[],
+  kept: readonly KeptResult[],
+): Promise<void> {
+  const byToken = new Map(settlements.map((s) => [s.attemptToken, s]));
+  await events.appendAll(tx, [
+    ...settled.flatMap((run) => eventsOf(run, byToken.get(run.attemptToken), undefined)),
+    ...kept.map(({ orgId, runId, watcherId, deviceId, attempt, outcome }) => ({
+      ...{ orgId, runId, watcherId, deviceId },
+      kind: "run.late_result",
+      actor: `device:${deviceId}`,
+      data: { attempt, outcome },
+    })),
+  ]);
+}
+
 function eventsOf(
   run: Settled,
   settlement: Settlement | undefined,
@@ -85,7 +105,7 @@ function eventsOf(
   const written: events.NewEvent[] = [
     {
       ...subject,
-      kind: run.action === "finished" ? `run.${run.status}` : `run.${run.action}`,
+      kind: run.action === "finished" ? `run.${run.status}${run.isLate ? "_late" : ""}` : `run.${run.action}`,
       actor: reporterId ? `device:${reporterId}` : "pinion",
       data: {
         attempt: run.attempt,

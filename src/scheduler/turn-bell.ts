@@ -6,6 +6,8 @@ export interface TurnBell {
   turnStarted(turn: { orgId: string; turnId: string; deviceId: string | null }): void;
   /** Turns had their reply; their holders have a free slot, and the next turns of their conversations may begin. */
   turnsEnded(ended: readonly EndedTurn[]): void;
+  /** Late replies were kept beside their turns; those who watch the turns look. */
+  repliesKept(replies: readonly { orgId: string; turnId: string }[]): void;
   /** Claims were taken back; the turns wait again. */
   turnsWithdrawn(withdrawn: readonly WithdrawnTurn[]): void;
 }

@@ -3,6 +3,8 @@ import { Refusal, refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { type Db, isPassing, transaction } from "../store/pg/database.ts";
 import * as events from "../store/work/events.ts";
+import * as lateReplies from "../store/work/late-replies.ts";
+import { lateResultsMax } from "../store/work/late-results.ts";
 import type { SessionKey } from "../store/work/presence.ts";
 import type { AttemptName, PastVerdict } from "../store/work/settlements.ts";
 import {
@@ -116,10 +118,20 @@ const overflow = () =>
 export function createTurnEndings(options: { db: Db; doorbell: TurnBell; log: Logger }): TurnEndings {
   const { db, doorbell } = options;
 
-  const replies: Batcher<Reply, ReplyVerdict> = createBatcher({
+  const replies: Batcher<Reply, ReplyVerdict | "full"> = createBatcher({
     async run(items) {
-      const { verdicts, ended } = await transaction(db, (tx) => storeRepliesOnce(tx, items));
+      const { ended, ...stored } = await transaction(db, (tx) => storeRepliesOnce(tx, items));
+      const verdicts: (ReplyVerdict | "full")[] = stored.verdicts;
       doorbell.turnsEnded(ended);
+      const late = verdicts.flatMap((verdict, index) => (verdict === "superseded" ? [index] : []));
+      if (late.length === 0) return verdicts;
+      // In a transaction of its own, for its locks are on turns again, and those come before conversations and events.
+      const lateItems = late.map((index) => items[index]!);
+      const keeping = await transaction(db, (tx) => keepLate(tx, lateItems));
+      doorbell.repliesKept(keeping.kept);
+      late.forEach((index, place) => {
+        verdicts[index] = keeping.verdicts[place]!;
+      });
       return verdicts;
     },
     itemsMax: repliesPerBatchMax,
@@ -164,12 +176,17 @@ export function createTurnEndings(options: { db: Db; doorbell: TurnBell; log: Lo
   return {
     async reply(reply) {
       try {
-        return await replies.add(reply);
+        const verdict = await replies.add(reply);
+        if (verdict !== "full") return verdict;
       } catch (error) {
         if (error instanceof Refusal || isPassing(error)) throw error;
         options.log.error({ err: error, turnId: reply.turnId }, "the database refuses a reply");
         refuse("invalid_argument", "completion: the database refuses to store it; see the server's log");
       }
+      refuse(
+        "invalid_argument",
+        `completion: the turn has ${lateResultsMax} late replies and takes no more; this one stays at its worker`,
+      );
     },
     end: (ending) => endings.add(ending),
     withdraw: (withdrawal) => withdrawals.add(withdrawal),
@@ -254,6 +271,24 @@ export async function storeRepliesOnce(
       return isRepeat && verdict === "stored" ? "already_stored" : verdict;
     }),
   };
+}
+
+/** Keeps late replies in the caller's transaction, each once, with their events; a repeat is answered like the first. */
+export async function keepLate(
+  tx: Db,
+  replies: readonly Reply[],
+): Promise<{ verdicts: ("superseded" | "unknown" | "full")[]; kept: lateReplies.KeptReply[] }> {
+  const distinct = [...new Map(replies.map((reply) => [nameOf(reply), reply])).values()];
+  const { verdicts, kept } = await lateReplies.keep(tx, distinct);
+  await events.appendAll(
+    tx,
+    kept.map(({ orgId, turnId, holderId, attempt, outcome }) => ({
+      ...{ orgId, kind: "turn.late_reply", actor: `device:${holderId}`, deviceId: holderId },
+      data: { turn_id: turnId, attempt, outcome },
+    })),
+  );
+  const byName = new Map(distinct.map((reply, index) => [nameOf(reply), verdicts[index]!]));
+  return { kept, verdicts: replies.map((reply) => byName.get(nameOf(reply))!) };
 }
 
 function attemptOf(reply: Reply): AttemptName {

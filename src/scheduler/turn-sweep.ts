@@ -8,6 +8,7 @@ import {
   type OverdueTurn,
   type TerminalReply,
 } from "../store/work/turn-settlements.ts";
+import type { Clock } from "./clock.ts";
 import { type Loop, startLoop } from "./loop.ts";
 import type { TurnBell } from "./turn-bell.ts";
 import { appendEnded, endEach, endTurns } from "./turn-endings.ts";
@@ -138,8 +139,8 @@ async function failOrSay(
 }
 
 /**
- * Starts the sweep. Silence is not held against anybody for one TTL after the start, after the database was away, and
- * after this process stood still: everything looks stale then. Absolute limits always count.
+ * Starts the sweep. Silence is not held against anybody for one TTL after the start, after the database was away or its clock was
+ * set, and after this process stood still: everything looks stale then. Absolute limits count, but while the clock is in doubt.
  */
 export function startTurnSweep(options: {
   db: Db;
@@ -147,6 +148,7 @@ export function startTurnSweep(options: {
   log: Logger;
   ttlMs: number;
   intervalMs: number;
+  judge?: Pick<Clock, "check">;
 }): Loop {
   const { db, log, ttlMs, intervalMs } = options;
   let quietUntil = performance.now() + ttlMs;
@@ -161,6 +163,10 @@ export function startTurnSweep(options: {
       const now = performance.now();
       if (now - lastPassAt > intervalMs + ttlMs / 2) quietUntil = now + ttlMs;
       lastPassAt = now;
+      const clock = await options.judge?.check();
+      if (clock?.isInDoubt) return intervalMs;
+      if (clock && clock.settledForMs < ttlMs)
+        quietUntil = Math.max(quietUntil, now + ttlMs - clock.settledForMs);
       const ended = await sweepTurnsOnce(db, { ttlMs, isQuiet: now < quietUntil, log });
       if (ended.length > 0) {
         log.warn(

@@ -19,7 +19,7 @@ export type SentMessage =
   | ({ case: "cancelled" } & AttemptName);
 
 export type Outcome = "completed" | "failed" | "timeout" | "cancelled";
-export type Verdict = "stored" | "already_stored" | "superseded" | "unknown" | "invalid";
+export type Verdict = "stored" | "stored_late" | "already_stored" | "superseded" | "unknown" | "invalid";
 export type HeldVerdict = "continue" | "abort" | "send_result" | "already_stored";
 
 /** What a device saw. */

@@ -45,10 +45,10 @@ export const mutations: readonly Mutation[] = [
     replacements: [
       {
         file: "src/scheduler/completer.ts",
-        from: "const { verdicts, settled } = await transaction(db, (tx) => storeOnce(tx, reports, policy));",
-        to: `const { verdicts, settled } = await new Promise<Awaited<ReturnType<typeof storeOnce>>>((answer) => {
+        from: "const { verdicts, settled } = await transaction(db, (tx) => storeCurrent(tx, reports, policy));",
+        to: `const { verdicts, settled } = await new Promise<Awaited<ReturnType<typeof storeCurrent>>>((answer) => {
       transaction(db, async (tx) => {
-        const stored = await storeOnce(tx, reports, policy);
+        const stored = await storeCurrent(tx, reports, policy);
         answer(stored);
         await new Promise((later) => setTimeout(later, 400));
         return stored;
@@ -108,6 +108,11 @@ export const mutations: readonly Mutation[] = [
         from: "\n    for update skip locked`;\n  const query",
         to: "`;\n  const query",
       },
+      {
+        file: "src/store/work/schedules.ts",
+        from: "for update of w skip locked\n  `.execute(tx);\n  return readLocked(tx, rows);",
+        to: "`.execute(tx);\n  return readLocked(tx, rows);",
+      },
     ],
     breaks: ["a slot is one row"],
     rig: { ...small, every: 5, lengthMs: 15_000, kinds: ["network_latency"] },
@@ -123,6 +128,18 @@ export const mutations: readonly Mutation[] = [
     ],
     breaks: ["every slot once", "the schedule moves once per slot"],
     rig: { ...small, every: 5, lengthMs: 15_000, outageMsMax: 8_000, kinds: ["postgres_outage"] },
+  },
+  {
+    name: "what is recorded ahead is pushed at once",
+    replacements: [
+      {
+        file: "src/server/device/session.ts",
+        from: "return dueMs <= this.#services.clock.now() + earlyMsMax;",
+        to: "return true;",
+      },
+    ],
+    breaks: ["never pushed before it is due"],
+    rig: { ...small, every: 5, lengthMs: 15_000, kinds: ["network_latency"] },
   },
   {
     name: "nothing is reaped",

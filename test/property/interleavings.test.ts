@@ -10,7 +10,6 @@ import { HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
 import { Refusal } from "../../src/errors.ts";
 import { createLogger } from "../../src/log.ts";
 import { cancelRun } from "../../src/scheduler/cancels.ts";
-import { storeOnce } from "../../src/scheduler/completer.ts";
 import { materializeOnce } from "../../src/scheduler/materializer.ts";
 import { reapOnce } from "../../src/scheduler/reaper.ts";
 import { retry, trigger } from "../../src/scheduler/triggers.ts";
@@ -33,6 +32,7 @@ import {
   seedDevice,
   seedWatcher,
   sessionOf,
+  storeOnce,
 } from "../support/rows.ts";
 import { applyTogether, type Command, newState, type State } from "./run-model.ts";
 

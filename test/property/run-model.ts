@@ -9,6 +9,8 @@ export type Ended = "completed" | "failed" | "timeout" | "cancelled";
 /** A live run. Its id is unknown until somebody saw it. */
 export type Live = {
   id: string | undefined;
+  /** Which of the watcher's runs. */
+  number: number;
   status: Status;
   attempt: number;
   token: string | undefined;
@@ -24,13 +26,16 @@ export type State = {
   run: Live | undefined;
   /** A slot of the schedule is due and has no row. */
   isDue: boolean;
-  /** Attempts that are over, and whether the device itself reported it. */
-  over: { [token: string]: { isReported: boolean } };
-  ended: { id: string | undefined; status: Ended }[];
+  /** Attempts that are over, whether the device itself reported it, and whether what it said later is kept. */
+  over: { [token: string]: { isReported: boolean; isKept: boolean; run: number; attempt: number } };
+  /** Of each run the attempt that was claimed last. */
+  latest: { [run: number]: string };
+  runs: number;
+  ended: { id: string | undefined; number: number; status: Ended }[];
   skipped: number;
 };
 
-export type Verdict = "stored" | "already_stored" | "superseded" | "unknown";
+export type Verdict = "stored" | "stored_late" | "already_stored" | "superseded" | "unknown";
 
 /** What was asked, and what was answered. */
 export type Command =
@@ -57,12 +62,15 @@ export const newState = (epoch: number): State => ({
   run: undefined,
   isDue: false,
   over: {},
+  latest: {},
+  runs: 0,
   ended: [],
   skipped: 0,
 });
 
-const newRun = (id: string | undefined): Live => ({
+const newRun = (state: State, id: string | undefined): Live => ({
   id,
+  number: ++state.runs,
   status: "pending",
   attempt: 0,
   token: undefined,
@@ -87,20 +95,20 @@ export function apply(
     case "trigger": {
       const { answer } = command;
       if (run) return answer.alreadyQueued && knows(run, answer.run) ? [state] : [];
-      state.run = newRun(answer.run);
+      state.run = newRun(state, answer.run);
       return answer.alreadyQueued ? [] : [state];
     }
     case "retry": {
       if (command.answer === "refused") return run ? [state] : [];
       if (run) return [];
-      state.run = newRun(command.answer.run);
+      state.run = newRun(state, command.answer.run);
       return [state];
     }
     case "materialize": {
       if (!state.isDue) return [state];
       state.isDue = false;
       if (run) state.skipped += 1;
-      else state.run = newRun(undefined);
+      else state.run = newRun(state, undefined);
       return [state, ...untouched];
     }
     case "claim": {
@@ -115,6 +123,7 @@ export function apply(
         token: claimed.token,
         isSilent: false,
       });
+      state.latest[run.number] = claimed.token;
       return [state];
     }
     case "accept": {
@@ -130,8 +139,7 @@ export function apply(
     }
     case "report": {
       const { token, status, answer } = command;
-      const past = state.over[token];
-      if (past) return answer === (past.isReported ? "already_stored" : "superseded") ? [state] : [];
+      if (state.over[token]) return answer === late(state, token, status, options) ? [state] : [];
       if (run?.token !== token || answer !== "stored") return [];
       if (status === "failed") fail(state, "failed", { isReported: true, ...options });
       else finish(state, status, true);
@@ -162,21 +170,63 @@ export function apply(
 function open(
   state: State,
   { held, isFinished, answer }: Extract<Command, { name: "open" }>,
-  options: { maxAttempts: number },
+  options: { maxAttempts: number; isAlone: boolean },
 ): State[] {
   const { run } = state;
   const expected = held.map((token) => {
     if (token === run?.token) return isFinished ? "send_result" : "continue";
-    return state.over[token]?.isReported ? "already_stored" : "abort";
+    if (state.over[token]?.isReported) return "already_stored";
+    return isFinished ? "send_result" : "abort";
   });
   state.epoch += 1;
   state.isOpen = true;
   if (answer.epoch !== state.epoch || answer.verdicts.join() !== expected.join()) return [];
+  if (run?.status === "pending") {
+    const latest = state.latest[run.number];
+    const past = latest === undefined ? undefined : state.over[latest];
+    const isArriving = isFinished && past && !past.isReported && !past.isKept && held.includes(latest!);
+    if (!isArriving || run.isWaiting) return [state];
+    const waiting = structuredClone(state);
+    waiting.run!.isWaiting = true;
+    return options.isAlone ? [waiting] : [waiting, state];
+  }
   if (run?.token === undefined) return [state];
   if (held.includes(run.token)) Object.assign(run, { status: "running", isSilent: false });
   else if (run.status === "claimed") withdraw(state);
   else fail(state, "timeout", { isReported: false, ...options });
   return [state];
+}
+
+/** A report on an attempt that is over: the end of its run after all, or kept beside it. */
+function late(
+  state: State,
+  token: string,
+  status: "completed" | "failed" | "cancelled",
+  { maxAttempts }: { maxAttempts: number },
+): Verdict {
+  const past = state.over[token]!;
+  if (past.isReported) return "already_stored";
+  if (past.isKept) return "superseded";
+  const live = state.run?.number === past.run ? state.run : undefined;
+  const ended = state.ended.find(({ number }) => number === past.run);
+  const isLatest = state.latest[past.run] === token;
+  const settles = {
+    completed: true,
+    failed: live ? past.attempt >= maxAttempts : ended?.status !== "cancelled",
+    cancelled: ended?.status === "cancelled",
+  };
+  if (!isLatest || !settles[status]) {
+    past.isKept = true;
+    if (isLatest && live && status === "failed") live.attempt = Math.max(live.attempt, past.attempt);
+    return "superseded";
+  }
+  past.isReported = true;
+  if (ended) ended.status = status;
+  if (live) {
+    state.ended.push({ id: live.id, number: live.number, status });
+    state.run = undefined;
+  }
+  return "stored_late";
 }
 
 /** Whether it is this run; one that nobody has seen becomes it. */
@@ -187,14 +237,16 @@ function knows(run: Live, id: string): boolean {
 
 function leave(state: State, isReported: boolean): Live {
   const run = state.run!;
-  if (run.token !== undefined) state.over[run.token] = { isReported };
+  if (run.token !== undefined) {
+    state.over[run.token] = { isReported, isKept: false, run: run.number, attempt: run.attempt };
+  }
   run.token = undefined;
   return run;
 }
 
 function finish(state: State, status: Ended, isReported: boolean): void {
-  const { id } = leave(state, isReported);
-  state.ended.push({ id, status });
+  const { id, number } = leave(state, isReported);
+  state.ended.push({ id, number, status });
   state.run = undefined;
 }
 

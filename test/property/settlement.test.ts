@@ -9,7 +9,6 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
 import { cancelRun } from "../../src/scheduler/cancels.ts";
-import { storeOnce } from "../../src/scheduler/completer.ts";
 import { reapOnce } from "../../src/scheduler/reaper.ts";
 import { settleWithEvents } from "../../src/scheduler/settle.ts";
 import { type Db, transaction } from "../../src/store/pg/database.ts";
@@ -31,6 +30,7 @@ import {
   seedDevice,
   seedWatcher,
   sessionOf,
+  storeOnce,
   triggerRun,
 } from "../support/rows.ts";
 
@@ -50,8 +50,9 @@ class Model {
   current: string | undefined;
   /** The session that has it: the one that claimed it, or the latest that went on with it. */
   epoch = 0;
-  /** Attempts that are over, and whether the device itself reported it. */
-  readonly over = new Map<string, { isReported: boolean }>();
+  /** Attempts that are over, oldest first, whether the device itself reported it, and whether what it said later is kept. */
+  readonly over = new Map<string, { isReported: boolean; isKept: boolean; attempt: number }>();
+  isLate = false;
 
   get isActive(): boolean {
     return this.status === "claimed" || this.status === "running";
@@ -63,7 +64,7 @@ class Model {
   }
 
   #leave(isReported: boolean): void {
-    this.over.set(this.current!, { isReported });
+    this.over.set(this.current!, { isReported, isKept: false, attempt: this.attempt });
     this.current = undefined;
   }
 
@@ -81,6 +82,30 @@ class Model {
       this.status = "pending";
       this.isWaiting = true;
     }
+  }
+
+  /** A report on an attempt that is over: the end of its run after all, or kept beside it. */
+  late(token: string, status: "completed" | "failed" | "cancelled"): string {
+    const past = this.over.get(token)!;
+    if (past.isReported) return "already_stored";
+    if (past.isKept) return "superseded";
+    const isLatest = this.current === undefined && [...this.over.keys()].at(-1) === token;
+    const isPending = this.status === "pending";
+    const settles = {
+      completed: true,
+      failed: isPending ? past.attempt >= maxAttempts : this.status !== "cancelled",
+      cancelled: this.status === "cancelled",
+    };
+    if (!isLatest || !settles[status]) {
+      past.isKept = true;
+      if (isLatest && isPending && status === "failed") this.attempt = Math.max(this.attempt, past.attempt);
+      return "superseded";
+    }
+    past.isReported = true;
+    this.status = status;
+    this.attempt = past.attempt;
+    this.isLate = true;
+    return "stored_late";
   }
 
   withdraw(): void {
@@ -170,9 +195,10 @@ const steps = fc.oneof(
       const { verdicts } = await transaction(db, (tx) =>
         storeOnce(tx, [reportOf(attempt, { status, output: attempt.attemptToken })], policy),
       );
-      const expected = model.verdict(attempt.attemptToken);
-      expect(verdicts[0]!.verdict).toBe(expected === "current" ? "stored" : expected);
-      if (expected !== "current") return;
+      const isCurrent = model.verdict(attempt.attemptToken) === "current";
+      const expected = isCurrent ? "stored" : model.late(attempt.attemptToken, status);
+      expect(verdicts[0]!.verdict).toBe(expected);
+      if (!isCurrent) return;
       if (status === "failed") model.fail("failed", true);
       else model.finish(status, true);
     }),
@@ -227,12 +253,16 @@ const steps = fc.oneof(
       const expected = held.map(({ attemptToken }) => {
         const verdict = model.verdict(attemptToken);
         if (verdict === "current") return isFinished ? HeldVerdict.SEND_RESULT : HeldVerdict.CONTINUE;
-        return verdict === "already_stored" ? HeldVerdict.ALREADY_STORED : HeldVerdict.ABORT;
+        if (verdict === "already_stored") return HeldVerdict.ALREADY_STORED;
+        return isFinished ? HeldVerdict.SEND_RESULT : HeldVerdict.ABORT;
       });
       const opening = await openDevice(db, device, { held });
       expect(opening.verdicts).toEqual(expected);
       expect(opening.epoch).toBe(world.epoch + 1);
       world.epoch = opening.epoch;
+      const latest = [...model.over.values()].at(-1);
+      if (model.status === "pending" && holds && isFinished && latest && !latest.isReported && !latest.isKept)
+        model.isWaiting = true;
       if (!model.isActive) return;
       if (holds) {
         model.status = "running";
@@ -278,7 +308,9 @@ test("a run ends at most once, and every token hears the truth, in whatever orde
         });
       }
       const endings = (await listKinds(db, { runId })).filter((kind) => ends.has(kind.slice("run.".length)));
-      expect(endings).toEqual(ends.has(model.status) ? [`run.${model.status}`] : []);
+      // A late report ends it after all, perhaps for a second time.
+      if (model.isLate) expect(endings.length).toBeLessThanOrEqual(1);
+      else expect(endings).toEqual(ends.has(model.status) ? [`run.${model.status}`] : []);
       const windows = await listWindows(db, { runId });
       expect(windows).toHaveLength(model.status === "completed" ? 1 : 0);
       // The next life begins with nothing waiting on the device.

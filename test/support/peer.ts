@@ -46,6 +46,8 @@ export interface PeerOptions {
   heartbeatMs?: number;
   ttlMs?: number;
   limits?: { messageBytesMax?: bigint; completionOutputBytesMax?: bigint; outputChunkBytesMax?: bigint };
+  /** What it says in its welcome that it takes. */
+  capabilities?: string[];
 }
 
 export interface AssignmentScript {
@@ -58,6 +60,8 @@ export interface AssignmentScript {
   notification?: Notification;
   /** Makes it a turn; null: one that says nothing about itself. */
   turn?: MessageInitShape<typeof TurnAssignmentSchema> | null;
+  /** Any other fields. */
+  more?: MessageInitShape<typeof AssignmentSchema>;
 }
 
 /**
@@ -171,6 +175,7 @@ export class Peer {
         completionOutputBytesMax: this.#options.limits?.completionOutputBytesMax ?? 1_048_576n,
         outputChunkBytesMax: this.#options.limits?.outputChunkBytesMax ?? 32_768n,
       },
+      capabilities: this.#options.capabilities ?? [],
       verdicts: hello.held.map((held) => ({
         runId: held.runId,
         attemptToken: held.attemptToken,
@@ -292,7 +297,7 @@ export class PeerSession {
   assign(script: AssignmentScript = {}): Assignment {
     const runId = script.runId ?? randomUUID();
     const { turn } = script;
-    const assignment = create(AssignmentSchema, {
+    const fields: MessageInitShape<typeof AssignmentSchema> = {
       runId,
       attemptToken: script.attemptToken ?? randomUUID(),
       attempt: script.attempt ?? 1,
@@ -303,7 +308,8 @@ export class PeerSession {
       agent: { id: "pinion-default", name: "Pinion", version: 1, settings: { identity: "You are terse." } },
       ...(turn === undefined ? aboutRun(runId, script.prompt) : {}),
       ...(turn ? { turn, context: { deviceId: "d", conversationId: turn.conversationId ?? "" } } : {}),
-    });
+    };
+    const assignment = create(AssignmentSchema, Object.assign(fields, script.more));
     this.#peer.assigned.set(assignment.attemptToken, assignment);
     this.send({ case: "assignment", value: assignment });
     return assignment;
@@ -325,6 +331,15 @@ export class PeerSession {
       case: "completionAck",
       value: { runId: attempt.runId, attemptToken: attempt.attemptToken, verdict, message },
     });
+  }
+
+  answer(
+    attempt: { runId: string; attemptToken: string },
+    questionId: string,
+    given: { optionId?: string; text?: string; isDefault?: boolean },
+  ): void {
+    const { runId, attemptToken } = attempt;
+    this.send({ case: "answer", value: { runId, attemptToken, questionId, ...given } });
   }
 
   drain(reason: DrainReason = DrainReason.SHUTDOWN, reconnectAfterMs = 50): void {

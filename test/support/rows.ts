@@ -1,7 +1,7 @@
 /** Rows that a test begins with, and ways to move them in time and to hold a transaction open. */
 import { randomUUID } from "node:crypto";
 import { type ControlledTransaction, sql } from "kysely";
-import type { Report } from "../../src/scheduler/completer.ts";
+import { type Report, type ReportVerdict, storeCurrent, storeLate } from "../../src/scheduler/completer.ts";
 import { jitterOf, nextSlot } from "../../src/scheduler/cron.ts";
 import type { CancelledAttempt, Doorbell } from "../../src/scheduler/doorbell.ts";
 import { trigger } from "../../src/scheduler/triggers.ts";
@@ -40,16 +40,39 @@ export type DeviceName = { orgId: string; deviceId: string };
 
 /** Remembers what it was told. */
 export type NotedDoorbell = Doorbell & {
-  noted: { recorded: RecordedRun[]; settled: Settled[]; cancelling: CancelledAttempt[] };
+  noted: {
+    recorded: RecordedRun[];
+    settled: Settled[];
+    kept: { orgId: string; runId: string }[];
+    cancelling: CancelledAttempt[];
+  };
 };
 
 export function noteDoorbell(): NotedDoorbell {
-  const noted: NotedDoorbell["noted"] = { recorded: [], settled: [], cancelling: [] };
+  const noted: NotedDoorbell["noted"] = { recorded: [], settled: [], kept: [], cancelling: [] };
   return {
     noted,
     recorded: (rows) => void noted.recorded.push(...rows),
     settled: (rows) => void noted.settled.push(...rows),
+    kept: (rows) => void noted.kept.push(...rows),
     cancelling: (rows) => void noted.cancelling.push(...rows),
+  };
+}
+
+/** Stores reports as a completer does: those of current attempts, and then the late ones. */
+export async function storeOnce(
+  db: Db,
+  reports: readonly Report[],
+  policy: FailurePolicy,
+): Promise<{ verdicts: ReportVerdict[]; settled: Settled[] }> {
+  const { verdicts, settled } = await transaction(db, (tx) => storeCurrent(tx, reports, policy));
+  const late = reports.filter((_, index) => verdicts[index]!.verdict === "superseded");
+  if (late.length === 0) return { verdicts, settled };
+  const stored = await transaction(db, (tx) => storeLate(tx, late, policy));
+  const rest = [...stored.verdicts];
+  return {
+    verdicts: verdicts.map((verdict) => (verdict.verdict === "superseded" ? rest.shift()! : verdict)),
+    settled: [...settled, ...stored.settled],
   };
 }
 
@@ -334,8 +357,9 @@ async function age(table: "run" | "presence", db: Db, key: string, ages: Record<
   await sql`update ${sql.table(table)} set ${sql.join(sets)} where ${sql.ref(name)} = ${key}`.execute(db);
 }
 
+/** Of a claim that is aged, the run had been due then. */
 export const ageRun = (db: Db, run: { runId: string }, ages: Record<string, number | null>) =>
-  age("run", db, run.runId, ages);
+  age("run", db, run.runId, "claimed_at" in ages ? { due_at: ages.claimed_at!, ...ages } : ages);
 
 export const agePresence = (db: Db, device: DeviceName, ages: Record<string, number | null>) =>
   age("presence", db, device.deviceId, ages);

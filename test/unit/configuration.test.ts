@@ -45,13 +45,9 @@ const notSettings = new Set([
     "PINION_MESSAGE_ID",
     "PINION_SUBJECT_RUN_ID",
   ],
-  ...[
-    "PINION_TURN_ID",
-    "PINION_MESSAGE_ID",
-    "PINION_SUBJECT_RUN_ID",
-    "PINION_SNAPSHOT_IN",
-    "PINION_SNAPSHOT_OUT",
-  ],
+  ...["PINION_WORKSPACE", "PINION_INPUT", "PINION_RETRY_AFTER_FILE"],
+  // What the daemon hands on to itself, and to an agent of its own.
+  ...["PINION_HANDOVER", "PINION_MCP_TOKEN_"],
   ...["PINION_SECRET_", "PINION_SECRET_TEAM_BOT", "PINION_TLS"],
 ]);
 

@@ -18,7 +18,9 @@ function exported() {
   metrics.observe({
     isServing: () => true,
     isBusUp: () => true,
+    clockDoubtMs: () => 0,
     hub: () => ({ sessions: 0, attempts: 0 }),
+    crowd: () => ({ connections: { known: 0, stranger: 0 }, bytes: { known: 0, stranger: 0 } }),
     pools: {
       work: () => ({ open: 0, idle: 0, waiting: 0 }),
       requests: () => ({ open: 0, idle: 0, waiting: 0 }),

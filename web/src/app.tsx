@@ -12,7 +12,7 @@ import { Toasts } from "./parts/toasts.tsx";
 import { linkTo, route, type View, views } from "./route.ts";
 import { EventsView } from "./views/events.tsx";
 import { FleetView } from "./views/fleet.tsx";
-import { RunView } from "./views/run.tsx";
+import { RunView } from "./views/run/run.tsx";
 import { RunsView } from "./views/runs.tsx";
 import { SignIn } from "./views/sign-in.tsx";
 import { WatchersView } from "./views/watchers.tsx";

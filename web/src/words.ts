@@ -1,4 +1,5 @@
 /** The enums of the API in the words of the command line and the tables; and the tone that each is shown in. */
+import { AttentionReason } from "#gen/pinion/v1/activity_pb.js";
 import { Platform } from "#gen/pinion/v1/device_pb.js";
 import { Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { Notification, RunSource, RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
@@ -49,6 +50,20 @@ const skipWords: Record<SkipReason, string> = {
   [SkipReason.LIMIT]: "limit of the org",
   [SkipReason.BUDGET]: "budget of the day",
 };
+const attentionWords: Record<AttentionReason, string> = {
+  [AttentionReason.UNSPECIFIED]: "",
+  [AttentionReason.PERMISSION_DENIED]: "a tool was not permitted",
+  [AttentionReason.REFUSAL]: "the model refused",
+  [AttentionReason.ANSWER_CUT]: "the answer was cut",
+  [AttentionReason.MAX_TURNS]: "the agent stopped at its greatest number of turns",
+  [AttentionReason.MAX_TOKENS]: "the model stopped at its greatest number of tokens",
+  [AttentionReason.BUDGET]: "the agent was stopped at its budget",
+  [AttentionReason.SCHEMA]: "the answer does not match the schema",
+  [AttentionReason.QUESTION_EXPIRED]: "nobody answered a question in time",
+  [AttentionReason.NOT_ENFORCED]: "a setting was not enforced",
+  [AttentionReason.SESSION_GONE]: "the session to go on in was gone",
+  [AttentionReason.NO_ANSWER]: "the agent ended without an answer",
+};
 const sourceWords: Record<RunSource, string> = {
   [RunSource.UNSPECIFIED]: "",
   [RunSource.SCHEDULED]: "scheduled",
@@ -64,6 +79,7 @@ export const livenessWord = word(livenessWords);
 export const watcherWord = word(watcherWords);
 export const platformWord = word(platformWords);
 export const skipWord = word(skipWords);
+export const attentionWord = word(attentionWords);
 export const sourceWord = word(sourceWords);
 
 export const runStatuses = Object.entries(runWords)

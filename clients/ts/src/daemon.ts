@@ -96,12 +96,15 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     ...(options.traceparentOf ? { traceparentOf: options.traceparentOf } : {}),
     onStart: (attempt) => emit({ type: "started", atMs: nowMs(), ...attempt }),
   });
+  const { executors, workspaces } = await runner.describe();
   const connection = connectDevice({
     url: options.url,
     token: options.token,
     installId,
     platform: options.platform ?? currentPlatform(),
     agentKinds: Object.keys(config.executors),
+    executors,
+    workspaces,
     maxConcurrency: config.maxConcurrency,
     stateDir: options.stateDir,
     capabilities: notifier === undefined ? [] : ["notification"],

@@ -61,6 +61,7 @@ export {
   WatcherStatus,
 } from "./gen/pinion/v1/watcher_pb.js";
 export { currentPlatform, ensureInstallId, findIdentity, type Identity, saveIdentity } from "./identity.ts";
+export { omissionMarker, omittedBytesOf } from "./kept-output.ts";
 export { type Logger, silentLogger } from "./logger.ts";
 export { httpAgentFor } from "./network/agent.ts";
 export { ProxyError, type ProxySetting, proxyErrorOf, proxyFor } from "./network/proxy.ts";

@@ -9,10 +9,16 @@ import { checkConfinement } from "../doctor/confinement.ts";
 import { checkDatabase } from "../doctor/database.ts";
 import { checkDeviceConfig, checkDeviceState, proxyOfDevice } from "../doctor/device.ts";
 import { checkServer } from "../doctor/server.ts";
-import { exitCodes } from "../failures.ts";
+import { exitCodes, Failure } from "../failures.ts";
 import { plain } from "../print/table.ts";
 
-type DoctorOptions = { databaseUrl?: string; server?: boolean; stateDir?: string; config?: string };
+type DoctorOptions = {
+  databaseUrl?: string;
+  confirmClock?: boolean;
+  server?: boolean;
+  stateDir?: string;
+  config?: string;
+};
 
 /** `pinion doctor`: looks at everything that is often wrong, and says what to do. */
 export function addDoctor(program: Command, cli: Cli): void {
@@ -20,6 +26,7 @@ export function addDoctor(program: Command, cli: Cli): void {
     .command("doctor")
     .description("look at everything that is often wrong; exits with 1 if anything is")
     .option("--database-url <url>", "also look at this database (DATABASE_URL)")
+    .option("--confirm-clock", "say that the database's clock is right, after it jumped forward")
     .option("--server", "also look at the settings of a server in this environment: ports, certificate, keys")
     .option("--state-dir <dir>", "the device's state; default: the one of `up`, else the daemon's own")
     .option("--config <file>", "the device's configuration; default: the one beside its state")
@@ -28,6 +35,13 @@ export function addDoctor(program: Command, cli: Cli): void {
       const databaseUrl = options.databaseUrl ?? (cli.env.DATABASE_URL || undefined);
       // Also for --database-url: what replicas would be configured with.
       const directUrl = cli.env.DATABASE_DIRECT_URL || databaseUrl;
+      if (options.confirmClock && !databaseUrl) {
+        throw new Failure(
+          exitCodes.usage,
+          "--confirm-clock is about a database, and none is named",
+          "say which with --database-url or DATABASE_URL",
+        );
+      }
       const configFile = options.config ?? configFileOf(options.stateDir, cli.env, dataDir(options, cli.env));
       const deviceProxy = proxyOption(options).proxy ?? proxyOfDevice(configFile);
       const checks = [
@@ -42,7 +56,9 @@ export function addDoctor(program: Command, cli: Cli): void {
           stateDir: stateDirOf(options.stateDir, cli.env, dataDir(options, cli.env)),
           env: cli.env,
         })),
-        ...(databaseUrl ? await checkDatabase(databaseUrl, { directUrl }) : []),
+        ...(databaseUrl
+          ? await checkDatabase(databaseUrl, { directUrl, confirmClock: options.confirmClock })
+          : []),
         ...(options.server ? await checkServer({ ...cli.env, DATABASE_URL: databaseUrl }) : []),
         ...(await checkBus(cli.env)),
       ];

@@ -23,6 +23,7 @@ import * as words from "../print/words.ts";
 import { addQuestions } from "./questions.ts";
 import { watchRun } from "./run-watch.ts";
 import { watchRuns } from "./runs-live.ts";
+import { addFollowUp } from "./turns.ts";
 
 /** `pinion runs …`: executions of watchers. */
 export function addRuns(program: Command, cli: Cli): void {
@@ -35,6 +36,7 @@ export function addRuns(program: Command, cli: Cli): void {
   addRetry(runs, cli);
   addQuestions(runs, cli);
   addTranscript(runs, cli);
+  addFollowUp(runs, cli);
 }
 
 function addTranscript(runs: Command, cli: Cli): void {

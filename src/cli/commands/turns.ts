@@ -11,9 +11,9 @@ import {
 } from "#gen/pinion/v1/turn_pb.js";
 import { isUuid } from "../../ids.ts";
 import { type Cli, examples, interruptSignal } from "../cli.ts";
-import { connect } from "../context.ts";
+import { type Clients, connect } from "../context.ts";
 import { exitCodes, Failure } from "../failures.ts";
-import { deviceLabels } from "../lookup.ts";
+import { deviceLabels, runId } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
 import { collect, list, wholeNumber } from "../print/paging.ts";
 import { type Column, details, plain, table } from "../print/table.ts";
@@ -43,6 +43,49 @@ type StartOptions = {
   snapshot: boolean;
   detach?: boolean;
 };
+
+/** `pinion runs follow-up`: a turn in the session that the agent of a run left. */
+export function addFollowUp(runs: Command, cli: Cli): void {
+  const command = runs
+    .command("follow-up")
+    .argument("<run>", "the ended run's id")
+    .argument("<message>", "what to say")
+    .description("go on with the agent of a run, on its device, where it left off")
+    .option("--message-id <id>", "a repeat with the same one answers the same turn (default: a new one)")
+    .option("--detach", "print the turn's id and do not wait")
+    .action(async (run: string, input: string, _options, command: Command) => {
+      const { clients, options } = connect<{ messageId?: string; detach?: boolean }>(cli, command);
+      const { turn, alreadyStarted } = await clients.turns.startTurn({
+        resumeRunId: runId(run),
+        messageId: options.messageId ?? randomUUID(),
+        input,
+      });
+      await showStarted(cli, clients, { turn: turn!, alreadyStarted }, options);
+    });
+  examples(command, [
+    [
+      'runs follow-up 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e "and which of them is urgent?"',
+      "the agent remembers",
+    ],
+  ]);
+}
+
+async function showStarted(
+  cli: Cli,
+  clients: Clients,
+  started: { turn: Turn; alreadyStarted: boolean },
+  options: { detach?: boolean; json?: boolean },
+): Promise<void> {
+  const { turn } = started;
+  if (options.detach && options.json) {
+    return printJson(cli, StartTurnResponseSchema, create(StartTurnResponseSchema, started));
+  }
+  if (options.detach) {
+    cli.out(turn.id);
+    return cli.note(`follow it: pinion turns watch ${turn.id}`);
+  }
+  await follow(cli, clients, turn.id, options.json === true);
+}
 
 function addStart(turns: Command, cli: Cli): void {
   const command = turns
@@ -78,15 +121,7 @@ function addStart(turns: Command, cli: Cli): void {
           : { timeout: durationFromMs(parseLength(options.timeout, "--timeout")) }),
         withoutSnapshot: !options.snapshot,
       });
-      if (options.detach && options.json) {
-        const answer = create(StartTurnResponseSchema, { turn: turn!, alreadyStarted });
-        return printJson(cli, StartTurnResponseSchema, answer);
-      }
-      if (options.detach) {
-        cli.out(turn!.id);
-        return cli.note(`follow it: pinion turns watch ${turn!.id}`);
-      }
-      await follow(cli, clients, turn!.id, options.json === true);
+      await showStarted(cli, clients, { turn: turn!, alreadyStarted }, options);
     });
   examples(command, [
     ['turns start "what changed today?"', "to the default agent, and the answer as it comes"],

@@ -14,14 +14,16 @@ const connectionsShareMax = 0.8;
 /** Connection, version, migrations, clock, durability. */
 export async function checkDatabase(
   url: string,
-  options: { directUrl?: string | undefined } = {},
+  options: { directUrl?: string | undefined; confirmClock?: boolean | undefined } = {},
 ): Promise<Check[]> {
   // Only who asks for a database waits for its driver to load.
-  const { inspect } = await import("../../store/pg/inspect.ts");
+  const { confirmClock, inspect } = await import("../../store/pg/inspect.ts");
   const wrong = checkUrl(url);
   if (wrong) return [wrong];
   let found: Inspection;
+  let isConfirmed = false;
   try {
+    if (options.confirmClock) isConfirmed = await confirmClock(url, "pinion doctor");
     found = await inspect(url);
   } catch (error) {
     return [unreachable(url, error)];
@@ -36,6 +38,7 @@ export async function checkDatabase(
     checkVersion(found),
     checkMigrations(found),
     checkClock(found),
+    ...checkClockJump(found, isConfirmed),
     checkDurability(found),
     checkConnections(found),
     ...(options.directUrl ? [await checkNotifications(url, options.directUrl)] : []),
@@ -137,6 +140,24 @@ function checkClock(found: Inspection): Check {
     found: `${formatLength(Math.abs(skewMs))} ${skewMs > 0 ? "ahead of" : "behind"} this machine`,
     advice: "it decides when things are due; let NTP set both clocks",
   };
+}
+
+function checkClockJump(found: Inspection, isConfirmed: boolean): Check[] {
+  const name = "clock jump";
+  if (isConfirmed)
+    return [{ name, verdict: "good", found: "confirmed: the replicas take the database's clock as it is" }];
+  if (!found.clockJump) return [];
+  const { noticedAt, expectedAt } = found.clockJump;
+  const by = formatLength(noticedAt.getTime() - expectedAt.getTime());
+  return [
+    {
+      name,
+      verdict: "bad",
+      found: `the database's clock jumped forward by ${by}, to ${noticedAt.toISOString()}: nothing is deleted, and no due slot is recorded`,
+      advice:
+        "set the database's clock right; if it is right, say so: `pinion doctor --database-url … --confirm-clock`",
+    },
+  ];
 }
 
 function checkDurability(found: Inspection): Check {

@@ -62,10 +62,19 @@ export async function printRun(cli: Cli, clients: Clients, run: Run): Promise<vo
     cli.colors.dim,
   );
   for (const line of lines) cli.out(line);
+  if (run.outputHidden) {
+    return cli.note(
+      `what it said is for the device's owner to show: pinion devices grant ${run.deviceId} --to <you> --read`,
+    );
+  }
   const { answer, structured, output } = await runResult(clients, run);
   const texts = answer === "" ? [plainLines(output)] : [plainLines(answer)];
   if (structured !== undefined) texts.push(plainLines(JSON.stringify(structured, null, 2)));
   for (const text of texts) if (text) cli.out(`\n${text}`);
+  if (run.stderrTail) {
+    cli.out(`\n${cli.colors.dim("standard error, its end:")}`);
+    cli.out(plainLines(run.stderrTail));
+  }
   if (answer !== "" && run.hasTranscript) cli.note(`what it did: pinion runs transcript ${run.id}`);
 }
 

@@ -8,6 +8,8 @@ import { type Device, DeviceSchema, GrantPermission } from "#gen/pinion/v1/fleet
 import {
   type ExplainRunResponse,
   ExplainRunResponseSchema,
+  type LateResult,
+  LateResultSchema,
   type Run,
   type RunQuestion,
   RunQuestionSchema,
@@ -32,12 +34,21 @@ const hiders = new Map<string, Hider>([
   [RunSchema.typeName, hideRun],
   [WindowSchema.typeName, hideWindow],
   [RunQuestionSchema.typeName, hideQuestion],
+  [LateResultSchema.typeName, hideLateResult],
   [TurnSchema.typeName, hideTurn],
   [EventSchema.typeName, hideEvent],
 ]);
 
 function hideRun(run: Run): void {
-  clear(run, RunSchema, ["output_tail", "result", "stop_reason", "denials", "notes", "session_id"]);
+  clear(run, RunSchema, [
+    "output_tail",
+    "stderr_tail",
+    "result",
+    "stop_reason",
+    "denials",
+    "notes",
+    "session_id",
+  ]);
   clear(run, RunSchema, ["kept_workspace", "model_used", "executor", "has_transcript"]);
   if (hasToldReason.has(run.status) && run.reason !== "") run.reason = hiddenReason;
   for (const past of run.pastAttempts) if (past.isReported && past.reason !== "") past.reason = hiddenReason;
@@ -47,6 +58,10 @@ function hideRun(run: Run): void {
 function hideWindow(window: Window): void {
   clear(window, WindowSchema, ["extracted_data", "result", "structured", "model_used"]);
   window.outputHidden = true;
+}
+
+function hideLateResult(late: LateResult): void {
+  clear(late, LateResultSchema, ["output", "result", "structured", "reason"]);
 }
 
 function hideQuestion(question: RunQuestion): void {
@@ -216,9 +231,10 @@ function deviceOf(desc: DescMessage, message: Message): string {
       return (message as Device).id;
     case RunSchema.typeName:
     case RunQuestionSchema.typeName:
+    case LateResultSchema.typeName:
     case TurnSchema.typeName:
     case EventSchema.typeName:
-      return (message as Run | RunQuestion | Turn | Event).deviceId;
+      return (message as Run | RunQuestion | LateResult | Turn | Event).deviceId;
     default:
       return "";
   }

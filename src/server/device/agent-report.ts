@@ -9,7 +9,7 @@ import { attentionNames } from "../run-enums.ts";
 /** Larger transcripts are cut by the device; what a device that does not cut sends beyond it is left out. */
 export const transcriptBytesMax = 262_144;
 
-/** The report of a completion; undefined: its executor tells nothing, as every command does. */
+/** The report of a completion; undefined: its executor tells nothing, as most commands do. */
 export function agentReportOf(completion: Completion): AgentReport | undefined {
   const { resultText, sessionId, transcript, attention } = completion;
   const structured = readJson(completion.structured);
@@ -41,7 +41,7 @@ function factsOf(completion: Completion): Json {
   const { usage, modelUsed, stopReason, denials, executor, keptWorkspace, notes, isResultTruncated } =
     completion;
   const told = create(CompletionSchema, {
-    ...{ modelUsed, stopReason, denials, notes, isResultTruncated },
+    ...{ modelUsed, stopReason, denials, notes, isResultTruncated, stderrTail: completion.stderrTail },
     ...(usage ? { usage } : {}),
     ...(executor ? { executor } : {}),
     ...(keptWorkspace ? { keptWorkspace } : {}),

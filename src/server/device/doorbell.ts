@@ -1,4 +1,5 @@
 import { createBatcher } from "../../batcher.ts";
+import type { DatabaseClock } from "../../database-clock.ts";
 import { Refusal } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { CancelledAttempt, Doorbell } from "../../scheduler/doorbell.ts";
@@ -55,6 +56,7 @@ export function createDoorbell(options: {
   log: Logger;
   replicaId: string;
   hub: Hub;
+  clock: Pick<DatabaseClock, "now">;
   streams: Streams;
   feed: Feed;
   bus: () => Bus;
@@ -130,11 +132,13 @@ export function createDoorbell(options: {
   }
 
   return {
-    recorded(runs: readonly RecordedRun[], claimed?: ReadonlySet<string>) {
+    recorded(runs: readonly RecordedRun[]) {
       const fleets = new Set<string>();
-      for (const { status, orgId, deviceId, runId } of runs) {
-        if (status !== "pending" || claimed?.has(runId)) continue;
+      for (const { status, orgId, deviceId, attemptToken, dueAt } of runs) {
+        if (status !== "pending" || attemptToken) continue;
         if (deviceId) ring({ kind: "work", orgId, deviceId });
+        // No worker keeps a slot for what is not due yet.
+        else if (dueAt.getTime() > options.clock.now()) options.hub.at(dueAt, () => ringFleet(orgId));
         else fleets.add(orgId);
       }
       for (const orgId of fleets) ringFleet(orgId);
@@ -156,6 +160,10 @@ export function createDoorbell(options: {
       }
       for (const orgId of new Set(settled.map((run) => run.orgId))) feed.eventsAppended(orgId);
       telemetry.settled(settled);
+    },
+    kept(results: readonly { orgId: string; runId: string }[]) {
+      for (const { orgId, runId } of results) feed.runChanged({ orgId, runId, isEnded: false });
+      for (const orgId of new Set(results.map((result) => result.orgId))) feed.eventsAppended(orgId);
     },
     cancelling(attempts: readonly CancelledAttempt[]) {
       for (const attempt of attempts) {

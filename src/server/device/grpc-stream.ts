@@ -26,9 +26,10 @@ import { toConnectError } from "../access/interceptors/errors.ts";
 import { admitStream } from "../access/interceptors/limit.ts";
 import type { Limits } from "../access/limits.ts";
 import { peerAddressOf, requestIdFrom, requestIdHeader, userAgentOf } from "../access/peer.ts";
+import type { Crowd, Visit } from "../http/crowd.ts";
 import { FrameReader, framed } from "./grpc-frames.ts";
 import type { Hub } from "./hub.ts";
-import { endGraceMs, type Link, messagesWaitingMax } from "./link.ts";
+import { endGraceMs, isPrepared, type Link, messagesWaitingMax, type Prepared } from "./link.ts";
 import type { Session } from "./session.ts";
 
 const rpc = nameOf(DeviceService.method.connect);
@@ -47,6 +48,7 @@ export function createDeviceStreams(deps: {
   trustedProxies: number;
   log: Logger;
   messageBytesMax: number;
+  crowd?: Pick<Crowd, "find">;
 }): DeviceStreams {
   return {
     take(stream, headers) {
@@ -62,12 +64,15 @@ export function createDeviceStreams(deps: {
     const address = peerAddressOf(headers, stream.session?.socket.remoteAddress, deps.trustedProxies);
     const requestId = requestIdFrom(headers[requestIdHeader] as string | undefined);
     const outbox = new Outbox(stream, toStatus);
+    const visit = deps.crowd?.find(stream);
     let session: Session;
     let source: Source;
     try {
       const principal = await admitStream(deps, { rpc, authorization, address });
       if (stream.destroyed) return;
       const { tokenId } = principal;
+      if (visit) visit.isStream = true;
+      visit?.recognise(tokenId);
       source = { address, tokenId, userAgent: userAgentOf(headers["user-agent"]), requestId };
       session = deps.hub.begin(principal, outbox);
     } catch (error) {
@@ -77,7 +82,7 @@ export function createDeviceStreams(deps: {
     stream.once("close", () => session.close("stream_broken"));
     // The headers do not wait for the welcome: a client learns that it is connected.
     stream.respond(responseHeaders({ headers, requestId }), { waitForTrailers: true });
-    new Inbox({ stream, session, source, messageBytesMax: deps.messageBytesMax });
+    new Inbox({ stream, session, source, visit, messageBytesMax: deps.messageBytesMax });
   }
 }
 
@@ -121,6 +126,7 @@ class Inbox {
   readonly #session: Session;
   readonly #source: Source;
   readonly #frames: FrameReader;
+  readonly #visit: Visit | undefined;
   #isWaiting = false;
   #hasEnded = false;
 
@@ -128,17 +134,20 @@ class Inbox {
     stream: ServerHttp2Stream;
     session: Session;
     source: Source;
+    visit: Visit | undefined;
     messageBytesMax: number;
   }) {
     const { stream } = options;
     this.#stream = stream;
     this.#session = options.session;
     this.#source = options.source;
+    this.#visit = options.visit;
     this.#frames = new FrameReader(options.messageBytesMax);
     stream.on("data", (chunk: Buffer) => {
       if (this.#session.state === "closed") return;
       this.#frames.push(chunk);
       if (!this.#isWaiting) this.#read();
+      this.#visit?.holdExactly(this.#frames.bytesLeft);
     });
     stream.on("end", () => {
       this.#hasEnded = true;
@@ -178,6 +187,7 @@ class Inbox {
         if (this.#session.state === "closed") return;
         this.#stream.resume();
         this.#read();
+        this.#visit?.holdExactly(this.#frames.bytesLeft);
         if (this.#hasEnded && !this.#isWaiting) this.#leave();
       })
       .catch((error: unknown) => this.#session.failed(error));
@@ -217,7 +227,11 @@ class Outbox implements Link {
     this.#toStatus = toStatus;
   }
 
-  send(message: ConnectResponse): void {
+  prepare(message: ConnectResponse): Prepared {
+    return { message, bytes: framed(toBinary(ConnectResponseSchema, message)) };
+  }
+
+  send(message: ConnectResponse | Prepared): void {
     if (this.#ending || this.#stream.destroyed) return;
     if (this.#waiting >= messagesWaitingMax) {
       this.#ending = { error: undefined };
@@ -227,7 +241,8 @@ class Outbox implements Link {
       return;
     }
     this.#waiting += 1;
-    if (this.#queue.push(framed(toBinary(ConnectResponseSchema, message))) === 1)
+    const bytes = isPrepared(message) ? message.bytes : undefined;
+    if (this.#queue.push(bytes ?? framed(toBinary(ConnectResponseSchema, message as ConnectResponse))) === 1)
       process.nextTick(() => this.#flush());
   }
 

@@ -3,6 +3,7 @@ import { ExecutorInfoSchema, WorkspaceInfoSchema } from "#gen/pinion/v1/activity
 import { DrainReason, type Hello, Platform } from "#gen/pinion/v1/device_pb.js";
 import { createBatcher } from "../../batcher.ts";
 import type { ReplicaConfig } from "../../config.ts";
+import type { DatabaseClock } from "../../database-clock.ts";
 import { Refusal, refuse } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { Completer, Report, ReportVerdict } from "../../scheduler/completer.ts";
@@ -15,6 +16,7 @@ import type { TurnEndings } from "../../scheduler/turn-endings.ts";
 import { failTurnsOfSessions } from "../../scheduler/turn-sweep.ts";
 import * as devices from "../../store/people/devices.ts";
 import * as workers from "../../store/people/workers.ts";
+import * as clock from "../../store/pg/clock.ts";
 import { type Db, isPassing, transaction } from "../../store/pg/database.ts";
 import * as attempts from "../../store/work/attempts.ts";
 import * as events from "../../store/work/events.ts";
@@ -29,6 +31,7 @@ import type { Feed } from "../cluster/feed.ts";
 import type { Telemetry } from "../telemetry.ts";
 import { requireAllowed } from "./allowed.ts";
 import { createBudget, createLimit } from "./bounds.ts";
+import { createDueWheel } from "./due-wheel.ts";
 import type { Link } from "./link.ts";
 import { startPresenceWriter } from "./presence-writer.ts";
 import { answerMessage } from "./questions.ts";
@@ -49,6 +52,8 @@ export type Hub = {
   seatOf(device: { orgId: string; deviceId: string | null }): Session | undefined;
   /** Makes good what lost notifications missed: looks for settled attempts, wanted ends, and work, for all sessions. */
   sweep(): Promise<void>;
+  /** Calls back when the moment has come, by the database's clock. */
+  at(moment: Date, callback: () => void): void;
   stats(): { sessions: number; attempts: number };
   /** Takes no new sessions, drains the ones there are, and waits until they are gone or the time is up. */
   drain(ms: number): Promise<void>;
@@ -63,6 +68,7 @@ export type HubDeps = {
   streams: Streams;
   log: Logger;
   replicaId: string;
+  clock: DatabaseClock;
   config: ReplicaConfig["session"];
   policy: FailurePolicy;
   feed: Feed;
@@ -77,6 +83,8 @@ export type HubDeps = {
     };
 };
 
+/** After a moment, by the estimated clock, it has come by the database's. */
+const afterDueMs = 2;
 const acceptancesPerBatchMax = 1_000;
 /** Nobody waits for the row of an accept: the device has begun. What ends as soon is written as ended, and nothing else. */
 const acceptancesGatherMs = 20;
@@ -167,6 +175,15 @@ export function createHub(deps: HubDeps): Hub {
       feed.transient(orgId, { kind: "device.disconnected", deviceId, epoch });
     },
   });
+  const wheel = createDueWheel({
+    clock: deps.clock,
+    ask: () =>
+      deps.clock.read(
+        () => clock.nowMs(db),
+        (ms) => ms,
+      ),
+    log,
+  });
   const turnWork = createTurnWork({ db, endings: deps.turnEndings });
   const opens = createLimit(opensMax);
   const budget = createBudget(completionBytesWaitingMax);
@@ -179,6 +196,8 @@ export function createHub(deps: HubDeps): Hub {
       return { ...deps.config, heartbeatIntervalMs: Math.min(heartbeatIntervalMs * 1.5, ttlMs / 2) };
     },
     log,
+    clock: deps.clock,
+    wheel,
     telemetry,
     open: (session, hello) => opens(() => open(session, hello)),
     opened(session, opening) {
@@ -407,6 +426,10 @@ export function createHub(deps: HubDeps): Hub {
         await sweepPart(all.slice(at, at + sessionsPerSweepPart));
       }
     },
+    at(moment, callback) {
+      // Past the moment, for whoever asks the database what is due.
+      wheel.at(moment.getTime() + afterDueMs, callback);
+    },
     stats() {
       let count = 0;
       for (const session of sessions.values()) count += session.activeCount;
@@ -426,6 +449,7 @@ export function createHub(deps: HubDeps): Hub {
         session.close("drained", new Refusal("unavailable", "the replica stops", { retryAfterMs: 1_000 }));
     },
     async close() {
+      wheel.close();
       await presenceWriter.close();
       await Promise.all([acceptances.idle(), settlements.idle(), turnWork.idle()]);
     },

@@ -2,10 +2,15 @@ import type { ConnectResponse } from "#gen/pinion/v1/device_pb.js";
 import { Bell } from "../../abort.ts";
 import { Refusal } from "../../errors.ts";
 
+/** A message that is ready to be sent: of a link that writes bytes, as these. */
+export type Prepared = { readonly message: ConnectResponse; readonly bytes: Uint8Array | undefined };
+
 /** The way to a device, as its session sees it: whatever carries the stream is behind this. */
 export type Link = {
+  /** Makes a message ready, once for all times that it is sent. */
+  prepare(message: ConnectResponse): Prepared;
   /** Queues a message. Never waits; a device that does not read is cut when the queue is full. */
-  send(message: ConnectResponse): void;
+  send(message: ConnectResponse | Prepared): void;
   /** Ends the stream after what is queued: with an error, or in order. Later calls change nothing. */
   end(error?: unknown): void;
 };
@@ -26,6 +31,10 @@ export const endGraceMs = 2_000;
 /** How often a waiting writer looks up, should a wake-up ever be missing. */
 const lookUpMs = 60_000;
 
+export function isPrepared(message: ConnectResponse | Prepared): message is Prepared {
+  return "bytes" in message;
+}
+
 /** A link whose transport ends when the signal aborts. */
 export function openLink(options: { signal: AbortSignal; onOverflow: () => void }): OpenLink {
   const bell = new Bell();
@@ -38,8 +47,10 @@ export function openLink(options: { signal: AbortSignal; onOverflow: () => void 
   }
 
   return {
-    send(message) {
+    prepare: (message) => ({ message, bytes: undefined }),
+    send(sent) {
       if (ending) return;
+      const message = isPrepared(sent) ? sent.message : sent;
       if (queue.length >= messagesWaitingMax) {
         queue.length = 0;
         end(

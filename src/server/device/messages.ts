@@ -247,6 +247,7 @@ export function reportOf(
     durationMs: completion.duration ? durationMs(completion.duration) : undefined,
     nextSnapshot: completion.nextSnapshot,
     agent: agentReportOf(completion),
+    ...(completion.retryAfter ? { laterMs: durationMs(completion.retryAfter) } : {}),
     ...(accepting && { pushedAt: accepting.pushedAt, startedAt: accepting.acceptedAt }),
   };
 }
@@ -274,6 +275,7 @@ export function cancelledReportOf(
 
 export const verdictOf: Record<ReportVerdict["verdict"], CompletionVerdict> = {
   stored: CompletionVerdict.STORED,
+  stored_late: CompletionVerdict.STORED_LATE,
   already_stored: CompletionVerdict.ALREADY_STORED,
   superseded: CompletionVerdict.SUPERSEDED,
   unknown: CompletionVerdict.UNKNOWN,
@@ -283,6 +285,7 @@ export const verdictOf: Record<ReportVerdict["verdict"], CompletionVerdict> = {
 export const verdictText: Record<ReportVerdict["verdict"], string> = {
   stored: "",
   already_stored: "stored before",
-  superseded: "the run has ended without this attempt, or another attempt owns it",
+  stored_late: "it came late, and is the run's end after all",
+  superseded: "the run has ended without this attempt, or another attempt owns it; kept as a late result",
   unknown: "no such attempt of this device",
 };

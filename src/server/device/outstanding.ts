@@ -1,4 +1,4 @@
-import type { ConnectResponse } from "#gen/pinion/v1/device_pb.js";
+import type { Prepared } from "./link.ts";
 import type { AttemptKind } from "./turn-work.ts";
 
 /** An attempt that is out at a device. */
@@ -24,7 +24,7 @@ export type OutstandingAttempt = {
   /** The same for the device's accept; 0 before. */
   acceptedAt: number;
   /** What was pushed, while it may have to be pushed again. */
-  assignment: ConnectResponse | undefined;
+  assignment: Prepared | undefined;
   /** The accept deadline. */
   timer: NodeJS.Timeout | undefined;
   /** Successive heartbeats that did not list it. */

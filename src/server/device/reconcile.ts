@@ -4,6 +4,7 @@ import { settleEach } from "../../scheduler/settle.ts";
 import { appendEnded } from "../../scheduler/turn-endings.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as attempts from "../../store/work/attempts.ts";
+import * as lateResults from "../../store/work/late-results.ts";
 import * as presence from "../../store/work/presence.ts";
 import {
   type FailurePolicy,
@@ -15,6 +16,9 @@ import {
 import type { EndedTurn, WithdrawnTurn } from "../../store/work/turn-settlements.ts";
 import { openTurns } from "./reconcile-turns.ts";
 import type { AttemptKind } from "./turn-work.ts";
+
+/** How long a run whose result a device holds is not begun again: far longer than a device takes to send one. */
+const resultWaitMs = 30_000;
 
 /** An attempt that a device says it holds. */
 export type Held = { runId: string; attemptToken: string; state: HeldAttemptState };
@@ -74,6 +78,11 @@ export async function openSession(
     ]),
   );
 
+  const arriving = strangers.filter(
+    ({ state }, index) => state === HeldAttemptState.FINISHED && past[index]!.verdict === "superseded",
+  );
+  await lateResults.awaitResults(tx, { orgId, attempts: arriving, waitMs: resultWaitMs });
+
   const heldTokens = new Set(options.held.map((held) => held.attemptToken));
   const continuing = active.filter((attempt) => heldTokens.has(attempt.attemptToken));
   await attempts.adopt(tx, {
@@ -112,10 +121,10 @@ function withoutTokens(held: readonly Held[], others: readonly { attemptToken: s
 
 /** What the device does with an attempt; `past` is set if the attempt is not active. */
 export function judge(held: Pick<Held, "state">, past: PastVerdict["verdict"] | undefined): HeldVerdict {
-  if (!past) {
-    return held.state === HeldAttemptState.FINISHED ? HeldVerdict.SEND_RESULT : HeldVerdict.CONTINUE;
-  }
-  return past === "already_stored" ? HeldVerdict.ALREADY_STORED : HeldVerdict.ABORT;
+  if (past === "already_stored") return HeldVerdict.ALREADY_STORED;
+  // What a program ended with is wanted in any case (R10): a completion's verdict says what became of it.
+  if (held.state === HeldAttemptState.FINISHED) return HeldVerdict.SEND_RESULT;
+  return past ? HeldVerdict.ABORT : HeldVerdict.CONTINUE;
 }
 
 /** The device came back and does not know an attempt that is out at it. */

@@ -5,7 +5,6 @@ import {
   type Completion,
   type ConnectRequest,
   ConnectRequestSchema,
-  type ConnectResponse,
   DrainReason,
   type Heartbeat,
   HeldAttemptState,
@@ -18,6 +17,7 @@ import {
   RejectReason,
 } from "#gen/pinion/v1/device_pb.js";
 import { sleep } from "../../abort.ts";
+import type { DatabaseClock } from "../../database-clock.ts";
 import { Refusal } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
@@ -36,7 +36,9 @@ import { checkMessage } from "../access/interceptors/validate.ts";
 import type { OutputChunk } from "../cluster/feed.ts";
 import type { Telemetry } from "../telemetry.ts";
 import { activityBytes, activityStream } from "./activity.ts";
-import type { Link } from "./link.ts";
+import { type DueWheel, earlyMsMax } from "./due-wheel.ts";
+import { Held } from "./held.ts";
+import type { Link, Prepared } from "./link.ts";
 import {
   assignmentOf,
   cancelledReportOf,
@@ -73,6 +75,9 @@ export type SessionServices = {
     messageBytesMax: number;
   };
   log: Logger;
+  /** The database's clock, and its moments. */
+  clock: Pick<DatabaseClock, "now">;
+  wheel: Pick<DueWheel, "at">;
   telemetry: Pick<Telemetry, "traceparent" | "pushed" | "accepted" | "acknowledged" | "lost">;
   /** Reconciles a hello; on return the session is the device's. */
   open(session: Session, hello: Hello): Promise<Opening>;
@@ -114,11 +119,29 @@ const moveSpreadMs = 200;
 /** Between tries while the database is away. */
 const retryMs = 1_000;
 
+/** How long a run that is due waits here for a slot; then it waits in the database, where people see that it is pending. */
+const heldMsMax = 10_000;
+/**
+ * Runs that are due and claimed for a device whose slots are used: as many as it has lately worked off in this time, so that a
+ * slot that becomes free is filled without asking, and no run stays long.
+ */
+const reserveMs = 500;
+const reserveMax = 32;
+/** Of the moving average of how long an attempt takes: the share of the latest one. */
+const latestShare = 0.25;
+
 /** What becomes of an attempt that was claimed for a session which then took no more. */
 const whileLeaving = {
   action: "withdraw",
   status: "timeout",
   reason: "the device was leaving when it was claimed",
+} as const;
+
+/** What becomes of a run that was claimed ahead for a device that leaves. */
+const givenBack = {
+  action: "withdraw",
+  status: "timeout",
+  reason: "claimed ahead of its moment; its device left before it was pushed",
 } as const;
 
 /**
@@ -136,6 +159,9 @@ export class Session implements Seat {
   readonly #link: Link;
   #log: Logger;
   readonly #out = new Outstanding();
+  readonly #held = new Held();
+  /** How long the device takes from a push to its completion, in milliseconds; undefined before the first. */
+  #attemptMs: number | undefined;
   readonly #reporting = new Set<string>();
   readonly #over = new AbortController();
   #state: SessionState = "greeting";
@@ -211,12 +237,13 @@ export class Session implements Seat {
     return this.#out.size;
   }
 
-  /** The attempts that the device is thought to hold. */
+  /** The attempts that the device is thought to hold, and those that are held for it. */
   attemptsOut(): (AttemptName & { kind: AttemptKind })[] {
     const { orgId, deviceId } = this;
-    return this.#out
-      .list()
-      .map(({ kind, runId, attemptToken }) => ({ orgId, deviceId, kind, runId, attemptToken }));
+    const held = this.#held.list().map(({ run }) => ({ kind: "run" as const, ...run }));
+    return [...this.#out.list(), ...held].map(({ kind, runId, attemptToken }) => {
+      return { orgId, deviceId, kind, runId, attemptToken };
+    });
   }
 
   /**
@@ -515,7 +542,11 @@ export class Session implements Seat {
     const attempt = this.#out.find(completion);
     // The report then tells the database that it was accepted, too.
     const accepting = attempt?.state === "accepting" ? attempt : undefined;
-    if (attempt) this.#out.move(attempt, "reporting");
+    if (attempt) {
+      this.#out.move(attempt, "reporting");
+      const tookMs = startedAt - attempt.pushedAt;
+      this.#attemptMs = (this.#attemptMs ?? tookMs) * (1 - latestShare) + tookMs * latestShare;
+    }
     const verdict = await this.#whileServed(() =>
       this.#services.report(reportOf(this, completion, accepting), attempt?.kind).catch((error: unknown) => {
         if (error instanceof Refusal && error.reason === "invalid_argument") return error;
@@ -544,24 +575,102 @@ export class Session implements Seat {
     return this.#state === "serving" ? Math.max(0, this.#maxConcurrency - this.#out.size) : 0;
   }
 
+  roomAhead(): number {
+    if (this.#state !== "serving" || this.isWorker) return 0;
+    const reserve =
+      this.#attemptMs === undefined ? 0 : (this.#maxConcurrency * reserveMs) / Math.max(1, this.#attemptMs);
+    const room = this.#maxConcurrency + Math.min(reserveMax, Math.floor(reserve));
+    return Math.max(0, room - this.#out.size - this.#held.size);
+  }
+
   deliver(run: ClaimedRun, claimMs: number): void {
-    const { telemetry } = this.#services;
-    const isPushed = this.#deliver({ ...run, kind: "run" }, () =>
-      assignmentOf(run, telemetry.traceparent(run.runId)),
-    );
+    const dueMs = run.dueAt.getTime();
+    const mayWait = this.#state === "serving" && !this.isWorker;
+    if (!mayWait || (this.#held.size === 0 && this.#isDue(dueMs) && this.freeSlots() > 0)) {
+      this.#push({ run, claimMs });
+      return;
+    }
+    const { clock, wheel } = this.#services;
+    let assignment: Prepared | undefined;
+    try {
+      assignment = this.#assignmentOf(run);
+    } catch {
+      // It fails when it is pushed.
+    }
+    const untilMs = Math.max(dueMs, clock.now()) + heldMsMax;
+    const forget = wheel.at(dueMs, () => this.#pushDue());
+    this.#held.add({ run, claimMs, assignment, dueMs, untilMs, forget });
+    this.#pushDue();
+  }
+
+  #isDue(dueMs: number): boolean {
+    return dueMs <= this.#services.clock.now() + earlyMsMax;
+  }
+
+  /** Pushes what is held and due, while there are slots; what finds none waits for one, but not for long. */
+  #pushDue(): void {
+    for (let held = this.#held.first(); held && this.#isDue(held.dueMs); held = this.#held.first()) {
+      if (this.freeSlots() === 0) {
+        this.#letWait();
+        return;
+      }
+      this.#held.remove(held.run.attemptToken);
+      this.#push(held);
+    }
+  }
+
+  /** Gives back what has waited too long for a slot, and sees to it that the rest is looked at in time. */
+  #letWait(): void {
+    const { wheel } = this.#services;
+    for (const held of [...this.#held.list()]) {
+      if (!this.#isDue(held.dueMs)) break;
+      if (!this.#isDue(held.untilMs)) {
+        held.forget();
+        held.forget = wheel.at(held.untilMs, () => this.#pushDue());
+        continue;
+      }
+      // It takes longer than was thought.
+      this.#attemptMs = Math.max(this.#attemptMs ?? 0, heldMsMax);
+      this.#held.remove(held.run.attemptToken);
+      this.#giveBack(
+        { ...held.run, kind: "run" },
+        { ...givenBack, reason: "its device had no free slot for it" },
+      );
+    }
+  }
+
+  #assignmentOf(run: ClaimedRun): Prepared {
+    return this.#link.prepare(assignmentOf(run, this.#services.telemetry.traceparent(run.runId)));
+  }
+
+  #push({
+    run,
+    claimMs,
+    assignment,
+  }: {
+    run: ClaimedRun;
+    claimMs: number;
+    assignment?: Prepared | undefined;
+  }): void {
+    const { clock, telemetry } = this.#services;
+    const isPushed = this.#deliver({ ...run, kind: "run" }, () => assignment ?? this.#assignmentOf(run));
     if (!isPushed) return;
-    const waitedMs = Math.min(run.dueForMs, performance.now() - this.#freeSince);
+    // Of one that waited for its next attempt, the claim knows better since when.
+    const dueForMs = run.attempt > 1 ? run.dueForMs : Math.max(0, clock.now() - run.dueAt.getTime());
+    const waitedMs = Math.min(dueForMs, performance.now() - this.#freeSince);
     telemetry.pushed(run, { claimMs, waitedMs });
   }
 
   deliverTurn(turn: ClaimedTurn): void {
-    this.#deliver({ ...turn, kind: "turn", runId: turn.turnId }, () => turnAssignmentOf(turn));
+    this.#deliver({ ...turn, kind: "turn", runId: turn.turnId }, () =>
+      this.#link.prepare(turnAssignmentOf(turn)),
+    );
   }
 
   /** Whether it was pushed. */
   #deliver(
     name: { kind: AttemptKind; runId: string; attemptToken: string; attempt: number },
-    assignment: () => ConnectResponse,
+    assignment: () => Prepared,
   ): boolean {
     if (this.#isClosed()) {
       this.#giveBack(name);
@@ -591,15 +700,23 @@ export class Session implements Seat {
   }
 
   /** The session ended while the claim was under way: what was never pushed is free again, whoever waits for it. */
-  #giveBack({ kind, runId, attemptToken }: { kind: AttemptKind; runId: string; attemptToken: string }): void {
+  #giveBack(
+    { kind, runId, attemptToken }: { kind: AttemptKind; runId: string; attemptToken: string },
+    how: Pick<Settlement, "action" | "status" | "reason"> = whileLeaving,
+  ): void {
     const { orgId } = this;
     const session = { epoch: this.#epoch, sessionId: this.#sessionId };
     this.#services
-      .settle({ orgId, runId, attemptToken, deviceId: null, session, ...whileLeaving }, kind)
+      .settle({ orgId, runId, attemptToken, deviceId: null, session, ...how }, kind)
       .catch((error: unknown) => {
         // The next hello or the reaper takes it back.
         this.#log.warn({ err: error, runId }, "an attempt that was never pushed could not be given back");
       });
+  }
+
+  /** What was claimed ahead is free again; of a device that a newer session has, that one's hello has seen to it. */
+  #giveBackHeld(): void {
+    for (const { run } of this.#held.clear()) this.#giveBack({ ...run, kind: "run" }, givenBack);
   }
 
   #pushAgain(attempt: OutstandingAttempt): void {
@@ -620,7 +737,7 @@ export class Session implements Seat {
 
   /** Gives back an attempt that was claimed for this session, if the answer to the claim never came. */
   withdrawUnknown(name: { kind: AttemptKind; runId: string; attemptToken: string }): void {
-    if (this.#out.find(name)) return;
+    if (this.#out.find(name) || this.#held.has(name.attemptToken)) return;
     const attempt = this.#out.add({ ...name, attempt: 0 }, "assigned");
     this.#settle(attempt, {
       action: "withdraw",
@@ -631,11 +748,25 @@ export class Session implements Seat {
 
   /** Asks the device to end an attempt. */
   cancel(attempt: { runId: string; attemptToken: string; reason: string }): void {
+    const held = this.#held.remove(attempt.attemptToken);
+    if (held) {
+      // Its device has never heard of it.
+      this.#giveBack(
+        { ...held.run, kind: "run" },
+        { action: "finish", status: "cancelled", reason: attempt.reason },
+      );
+      this.#services.wake(this);
+      return;
+    }
     if (this.#state === "serving" || this.#state === "draining") this.#link.send(cancelOf(attempt));
   }
 
   /** An attempt was settled, here or elsewhere: its slot is free. */
   settled(attemptToken: string): void {
+    if (this.#held.remove(attemptToken)) {
+      this.#services.wake(this);
+      return;
+    }
     const attempt = this.#forget(attemptToken);
     if (attempt && attempt.state !== "reporting" && attempt.state !== "accepting") this.#disown(attempt);
   }
@@ -646,6 +777,7 @@ export class Session implements Seat {
     const attempt = this.#out.remove(attemptToken);
     if (!attempt) return undefined;
     if (wasFull) this.#freeSince = performance.now();
+    this.#pushDue();
     this.#services.wake(this);
     return attempt;
   }
@@ -687,6 +819,7 @@ export class Session implements Seat {
       return;
     }
     this.#state = "draining";
+    this.#giveBackHeld();
     const spreadMs = reason === DrainReason.SHUTDOWN ? shutdownSpreadMs : moveSpreadMs;
     this.#link.send(drainOf({ reason, message, reconnectAfterMs: Math.random() * spreadMs }));
     clearTimeout(this.#ageTimer);
@@ -700,6 +833,7 @@ export class Session implements Seat {
       return;
     }
     if (this.#state === "serving") this.#state = "draining";
+    this.#giveBackHeld();
     this.#hasLeft = true;
     clearTimeout(this.#ageTimer);
     this.#ageTimer = setTimeout(() => this.close("device_left"), leavingMs);
@@ -721,6 +855,7 @@ export class Session implements Seat {
     clearTimeout(this.#ageTimer);
     const pushed = new Set(this.#out.list().map((attempt) => attempt.attemptToken));
     this.#out.clear();
+    this.#giveBackHeld();
     this.#link.end(error);
     this.#over.abort();
     // While it opens, nobody knows the epoch yet; `#open` then says that it is closed.

@@ -26,6 +26,10 @@ export function createTurnBell(bells: {
       }
       for (const orgId of new Set(ended.map((turn) => turn.orgId))) feed.eventsAppended(orgId);
     },
+    repliesKept(replies) {
+      for (const { orgId, turnId } of replies) feed.runChanged({ orgId, runId: turnId, isEnded: false });
+      for (const orgId of new Set(replies.map((reply) => reply.orgId))) feed.eventsAppended(orgId);
+    },
     turnsWithdrawn(withdrawn) {
       for (const { orgId, turnId, attemptToken, holderId, deviceId, notBefore } of withdrawn) {
         feed.runChanged({ orgId, runId: turnId, isEnded: false });

@@ -23,6 +23,9 @@ export function turnAssignmentOf(turn: ClaimedTurn): ConnectResponse {
       notification: Notification.NONE,
       agent: { id: turn.agentId, name: turn.agentName ?? "", version: turn.agentVersion, settings },
       context: { deviceId: turn.deviceId, conversationId: turn.conversationId },
+      ...(turn.agentSessionId && turn.resumeRunId
+        ? { session: { sessionId: turn.agentSessionId, runId: turn.resumeRunId, isRequired: true } }
+        : {}),
       turn: {
         conversationId: turn.conversationId,
         messageId: turn.messageId,

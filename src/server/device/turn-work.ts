@@ -45,7 +45,9 @@ export function createTurnWork(deps: { db: Db; endings: () => TurnEndings }): Tu
         status: report.status,
         reason: storable(report.reason),
         isRetryable: false,
-        reply: storable(report.output),
+        // The answer of an agent that tells one; its output is then a machine's.
+        reply: storable(report.agent?.result || report.output),
+        agentSessionId: storable(report.agent?.sessionId ?? ""),
         isReplyTruncated: report.isOutputTruncated,
         nextSnapshot: report.nextSnapshot,
         exitCode: report.exitCode,

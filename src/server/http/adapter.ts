@@ -2,7 +2,7 @@
  * The services as a handler of the port: Connect, gRPC and gRPC-Web. Connect's own adapter writes what goes wrong to
  * standard error and leaves the response open; here it rejects, and the port ends the request and counts it.
  */
-import type { ServerResponse } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Http2ServerRequest } from "node:http2";
 import { Code, ConnectError, type ContextValues, createConnectRouter } from "@connectrpc/connect";
 import {
@@ -12,23 +12,34 @@ import {
   universalRequestFromNodeRequest,
   universalResponseToNodeResponse,
 } from "@connectrpc/connect-node";
+import type { Crowd, Visit } from "./crowd.ts";
 import type { Handler } from "./port.ts";
 
 type Request = Parameters<Handler>[0];
 
 export type RpcHandlerOptions = Omit<ConnectNodeAdapterOptions, "fallback" | "contextValues"> & {
   contextValues: (request: Request) => ContextValues;
+  crowd?: Pick<Crowd, "find">;
 };
 
-export function createRpcHandler(options: RpcHandlerOptions): Handler {
-  const { contextValues, ...common } = options;
+export type RpcHandler = Handler & {
+  /** Whether messages come for as long as the call lasts. */
+  isStream(path: string): boolean;
+};
+
+export function createRpcHandler(options: RpcHandlerOptions): RpcHandler {
+  const { contextValues, crowd, ...common } = options;
   const router = createConnectRouter({
     acceptCompression: [compressionGzip, compressionBrotli],
     ...common,
   });
   options.routes(router);
   const handlers = new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
-  return async (request, response) => {
+  const isStream = (path: string) => {
+    const kind = handlers.get(path)?.method.methodKind;
+    return kind === "bidi_streaming" || kind === "client_streaming";
+  };
+  const serve: Handler = async (request, response) => {
     const handler = handlers.get(request.url?.split("?", 1)[0] ?? "");
     if (!handler) {
       (response as ServerResponse).writeHead(404);
@@ -36,13 +47,64 @@ export function createRpcHandler(options: RpcHandlerOptions): Handler {
       return;
     }
     const asked = universalRequestFromNodeRequest(request, response, undefined, contextValues(request));
+    const visit = crowd?.find(
+      request.httpVersionMajor === 2 ? (request as Http2ServerRequest).stream : (request as IncomingMessage),
+    );
+    const bytes = asked.body as AsyncIterable<Uint8Array>;
+    const body = visit ? countBody(bytes, visit, isStream(handler.requestPath)) : bytes;
     try {
-      await universalResponseToNodeResponse(await handler(asked), response);
+      await universalResponseToNodeResponse(await handler({ ...asked, body }), response);
     } catch (error) {
       // A peer that leaves before its answer is written is no mistake of ours.
       if (!isGone(request) && ConnectError.from(error).code !== Code.Aborted) throw error;
     }
   };
+  return Object.assign(serve, { isStream });
+}
+
+/** What has come of a body counts until its call ends; of a stream, what has come of a message that is not whole. */
+async function* countBody(
+  body: AsyncIterable<Uint8Array>,
+  visit: Visit,
+  isStream: boolean,
+): AsyncGenerator<Uint8Array> {
+  visit.isStream = isStream;
+  const envelopes = new EnvelopeCounter();
+  let bytes = 0;
+  for await (const chunk of body) {
+    bytes += chunk.length;
+    if (isStream) visit.holdExactly(envelopes.push(chunk));
+    else visit.holdAtLeast(bytes);
+    yield chunk;
+  }
+}
+
+/** Counts what has come of a message that is not whole: each has a byte of flags and four of length before it. */
+class EnvelopeCounter {
+  readonly #prefix = Buffer.alloc(5);
+  #prefixBytes = 0;
+  /** Of the message, once its prefix has come. */
+  #length = 0;
+  #bytes = 0;
+
+  /** Bytes of the message that is not whole after this chunk. */
+  push(chunk: Uint8Array): number {
+    for (let at = 0; at < chunk.length; ) {
+      if (this.#prefixBytes < 5) {
+        this.#prefix[this.#prefixBytes++] = chunk[at++]!;
+        if (this.#prefixBytes === 5) this.#length = this.#prefix.readUInt32BE(1);
+      } else {
+        const taken = Math.min(this.#length - this.#bytes, chunk.length - at);
+        this.#bytes += taken;
+        at += taken;
+      }
+      if (this.#prefixBytes === 5 && this.#bytes === this.#length) {
+        this.#prefixBytes = 0;
+        this.#bytes = 0;
+      }
+    }
+    return this.#prefixBytes + this.#bytes;
+  }
 }
 
 /** The peer hears no answer any more. */

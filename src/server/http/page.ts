@@ -57,7 +57,7 @@ export function loadPage(dir: string = pageDir): Page {
       const file: PageFile = {
         type: types[extname(path)] ?? "application/octet-stream",
         etag: `"${createHash("sha256").update(bytes).digest("base64url").slice(0, 22)}"`,
-        isImmutable: /-[0-9a-f]{10}\.\w+$/.test(path),
+        isImmutable: /-([0-9a-f]{10}|[0-9A-Z]{8})\.\w+$/.test(path),
         bodies: { br: brotli(bytes), gzip: gzipSync(bytes, { level: 9 }), identity: bytes },
       };
       return [path === "/index.html" ? "/" : path, file];

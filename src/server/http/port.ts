@@ -28,6 +28,7 @@ import { within } from "../../abort.ts";
 import { Refusal } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { http1Problem, http2Problem } from "./authority.ts";
+import type { Crowd, Visit } from "./crowd.ts";
 import { createLastLine, type LastLine } from "./last-line.ts";
 
 /** What it throws or rejects with ends its request (last-line.ts). */
@@ -50,6 +51,8 @@ export type PortOptions = {
   takeStream?: (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => Promise<void> | undefined;
   log: Logger;
   lastLine?: LastLine;
+  /** Bounds what strangers hold; without it nothing is bounded but connections. */
+  crowd?: Crowd;
   pingIntervalMs?: number;
   pingTimeoutMs?: number;
   /** How long a connection may take until its first bytes tell its protocol. */
@@ -85,6 +88,16 @@ const headerBytesMax = 16 * 1024;
 const idleSessionTimeoutMs = 10 * 60_000;
 const closePollMs = 50;
 
+/** A browser has some ten under way. Each read of a connection is worked on in one turn, and may open as many streams. */
+const strangerStreamsMax = 100;
+/** One connection of a proxy carries many devices; it opens another one beyond this. */
+const knownStreamsMax = 1_000;
+/** A connection that has so many streams under way of those that it may have is given more, if it is known. */
+const streamsBeforeMore = 50;
+
+/** New connections that are handed on in one turn of the event loop. */
+const connectionsPerTurn = 8;
+
 const http1Options = {
   maxHeaderSize: headerBytesMax,
   requestTimeout: requestTimeoutMs,
@@ -94,8 +107,8 @@ const http1Options = {
 const http2Options = {
   settings: {
     enablePush: false,
-    // One connection of a proxy carries many devices; it opens another one beyond this.
-    maxConcurrentStreams: 1_000,
+    // At first; a connection that is known may have more (`knownStreamsMax`).
+    maxConcurrentStreams: strangerStreamsMax,
     maxHeaderListSize: headerBytesMax,
     // A completion of some hundred KiB needs no round trip for permission; reading slowly still holds the peer back.
     initialWindowSize: 256 * 1024,
@@ -152,6 +165,10 @@ export async function openPort(options: PortOptions): Promise<Port> {
       const problem = request.httpVersionMajor === 1 ? http1Problem(request as IncomingMessage) : undefined;
       if (problem !== undefined) return refuse(response, problem);
       const end = () => endRequest(request, response);
+      if (request.httpVersionMajor === 2) endWithAnswer((request as unknown as Http2ServerRequest).stream);
+      else if (!beginOver1(options.crowd, request as IncomingMessage, response as ServerResponse)) {
+        return refuseBusy(response as ServerResponse);
+      }
       lastLine.guard(request, end);
       lastLine.guard(response, end);
       lastLine.run(end, () => options.handler(request, response));
@@ -159,11 +176,12 @@ export async function openPort(options: PortOptions): Promise<Port> {
   ) as NetServer;
   const { _httpServer: http1, _http2Server: http2, _tlsServer: tls } = server as unknown as Inner;
   for (const one of [server, http1, http2, tls]) guardServer(one, lastLine);
+  paceConnections(server, (socket) => options.crowd?.enter(socket));
   // Node begins to look for slow headers when the server listens. This one never does: it is handed its connections.
   http1.emit("listening");
   useNativeStreams(http2);
   answerConnect(http1);
-  lookAtStreams(http2, { take: options.takeStream, isTlsOnly: options.tls !== undefined, lastLine });
+  lookAtStreams(http2, { ...options, lastLine });
   server.maxConnections = options.connectionsMax ?? connectionsMaxDefault;
 
   const sockets = new Set<Socket>();
@@ -298,6 +316,36 @@ function useNativeStreams(http2: Http2Server): void {
   });
 }
 
+/**
+ * Hands on new connections a few in each turn of the event loop. What a connection has sent by then is worked on in one go,
+ * so a thousand that come at once would make everybody else wait for all of them.
+ */
+function paceConnections(server: NetServer, onArrival: (socket: Socket) => void): void {
+  const emit = server.emit;
+  let waiting: Socket[] = [];
+  const next = () => {
+    let handed = 0;
+    let index = 0;
+    for (; index < waiting.length && handed < connectionsPerTurn; index++) {
+      const socket = waiting[index]!;
+      if (socket.destroyed) continue;
+      handed += 1;
+      Reflect.apply(emit, server, ["connection", socket]);
+    }
+    waiting = waiting.slice(index);
+    if (waiting.length > 0) setImmediate(next);
+  };
+  server.emit = (event: string, ...args: unknown[]): boolean => {
+    if (event !== "connection") return Reflect.apply(emit, server, [event, ...args]);
+    const [socket] = args as [Socket];
+    // Until it is handed on, what happens to it is nobody's error.
+    socket.on("error", () => {});
+    onArrival(socket);
+    if (waiting.push(socket) === 1) setImmediate(next);
+    return true;
+  };
+}
+
 /** What a listener of a server throws ends the connection, session or stream that the event was about. */
 function guardServer(server: EventEmitter, lastLine: LastLine): void {
   const emit = server.emit;
@@ -316,24 +364,82 @@ function guardServer(server: EventEmitter, lastLine: LastLine): void {
  */
 function lookAtStreams(
   http2: Http2Server,
-  options: { take: PortOptions["takeStream"]; isTlsOnly: boolean; lastLine: LastLine },
+  options: Pick<PortOptions, "takeStream" | "tls" | "crowd"> & { lastLine: LastLine },
 ): void {
   type Listener = (...args: unknown[]) => void;
   const compatible = http2.listeners("stream") as Listener[];
   http2.removeAllListeners("stream");
-  http2.on("stream", (stream, headers, ...rest: unknown[]) => {
+  http2.on("stream", (stream, headers, flags, ...rest: unknown[]) => {
+    const visit = beginOver2(options.crowd, stream, { headers, flags });
+    if (options.crowd && !visit) return cutStream(stream);
     const end = () => endStream(stream);
     options.lastLine.guard(stream, end);
     options.lastLine.run(end, () => {
-      const isCleartext = options.isTlsOnly && !(stream.session?.socket as TLSSocket | undefined)?.encrypted;
+      const isCleartext =
+        options.tls !== undefined && !(stream.session?.socket as TLSSocket | undefined)?.encrypted;
       const problem = http2Problem(headers);
       if (problem !== undefined && !isCleartext) return refuseStream(stream, problem);
-      const taken = isCleartext ? undefined : options.take?.(stream, headers);
+      const taken = isCleartext ? undefined : options.takeStream?.(stream, headers);
       if (taken) return taken;
-      for (const listener of compatible) listener.call(http2, stream, headers, ...rest);
+      for (const listener of compatible) listener.call(http2, stream, headers, flags, ...rest);
       return undefined;
     });
   });
+}
+
+/** Counts a request of HTTP/1 in; false if its address has made too many. */
+function beginOver1(crowd: Crowd | undefined, request: IncomingMessage, response: ServerResponse): boolean {
+  if (!crowd) return true;
+  const { headers, socket } = request;
+  const path = pathOf(request.url);
+  const visit = crowd.begin(request, {
+    headers,
+    path,
+    peer: socket,
+    cut: () => socket.destroy(),
+    over: response,
+  });
+  if (visit) request.once("end", () => visit.whole());
+  return visit !== undefined;
+}
+
+/** The same for a stream of HTTP/2. */
+function beginOver2(
+  crowd: Crowd | undefined,
+  stream: ServerHttp2Stream,
+  { headers, flags }: { headers: IncomingHttpHeaders; flags: number },
+): Visit | undefined {
+  const peer = stream.session?.socket;
+  if (!crowd || !peer) return undefined;
+  const cut = () => cutStream(stream);
+  const visit = crowd.begin(stream, { headers, path: pathOf(headers[":path"]), peer, cut, over: stream });
+  if ((flags & constants.NGHTTP2_FLAG_END_STREAM) !== 0) visit?.whole();
+  else stream.once("end", () => visit?.whole());
+  return visit;
+}
+
+function pathOf(target: string | string[] | undefined): string {
+  return String(target ?? "").split("?", 1)[0]!;
+}
+
+/** Resets a stream and forgets what has come of it, which would otherwise be kept until somebody reads it. */
+function cutStream(stream: ServerHttp2Stream): void {
+  if (stream.destroyed) return;
+  stream.on("error", () => {});
+  stream.close(constants.NGHTTP2_ENHANCE_YOUR_CALM);
+  stream.destroy();
+}
+
+/** An HTTP/2 request that was answered before all of it came is over: what still comes would be kept for nobody. */
+function endWithAnswer(stream: ServerHttp2Stream): void {
+  stream.once("wantTrailers", () => {
+    if (!stream.state.remoteClose) stopReading(stream);
+  });
+}
+
+function refuseBusy(response: ServerResponse): void {
+  response.writeHead(429, { "content-type": "text/plain", "retry-after": "10", connection: "close" });
+  response.end("too many requests without a token from this address; wait, or use a token\n");
 }
 
 /** Node hangs up on `CONNECT` without a word. HTTP/2 has its own answer to it: 405. */
@@ -403,11 +509,17 @@ function watchSessions(
   const sessions = new Set<ServerHttp2Session>();
   http2.on("session", (session) => {
     options.lastLine.guard(session, () => session.destroy());
+    options.crowd?.speaksHttp2(session.socket, () => session.destroy());
     sessions.add(session);
     let streams = 0;
+    let mayHaveMore = false;
     let idleSince = performance.now();
     session.on("stream", (stream) => {
       streams++;
+      if (streams === streamsBeforeMore && !mayHaveMore) {
+        mayHaveMore = options.crowd?.isKnown(session.socket) ?? true;
+        if (mayHaveMore) session.settings({ maxConcurrentStreams: knownStreamsMax });
+      }
       stream.once("close", () => {
         streams--;
         idleSince = performance.now();

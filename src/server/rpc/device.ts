@@ -109,6 +109,7 @@ async function* carry(
     onOverflow: () => session?.close("slow_reader"),
   });
   session = hub.begin(principalOf(context), {
+    prepare: (message) => link.prepare(message),
     send: (message) => link.send(message),
     end(error) {
       link.end(error);

@@ -30,11 +30,7 @@ export function explain(known: Known): Explanation {
 
 const explainStatus: Record<RunRow["status"], (known: Known) => { summary: string; nextStep: string }> = {
   pending: explainPending,
-  claimed: ({ run, device, now }) => ({
-    summary: `Pushed to ${nameOf(device)} ${agoText(run.claimedAt, now)}; the device has not accepted it yet.`,
-    nextStep:
-      "The device accepts or rejects it; without an answer it is pushed once more and then withdrawn.",
-  }),
+  claimed: explainClaimed,
   running: explainRunning,
   completed: ({ run }) => ({
     summary: `Completed at ${clockText(run.finishedAt)} on attempt ${run.attempt}; its result is window ${run.windowId}.`,
@@ -58,8 +54,28 @@ const explainStatus: Record<RunRow["status"], (known: Known) => { summary: strin
   }),
 };
 
+function explainClaimed({ run, device, now }: Known): { summary: string; nextStep: string } {
+  if (run.dueAt > now) {
+    return {
+      summary: `Recorded ahead: it is due at ${clockText(run.dueAt)}, and claimed for ${nameOf(device)} already.`,
+      nextStep: `It is pushed when it is due, if ${nameOf(device)} has a free slot then. Pausing its watcher or cancelling it before then ends it.`,
+    };
+  }
+  return {
+    summary: `Claimed for ${nameOf(device)} ${agoText(run.claimedAt, now)}; the device has not accepted it yet.`,
+    nextStep:
+      "It is pushed as soon as a slot is free. The device accepts or rejects it; without an answer it is pushed once more and then withdrawn.",
+  };
+}
+
 function explainPending(known: Known): { summary: string; nextStep: string } {
   const { run, device, onDevice, fleet, now } = known;
+  if (run.dueAt > now) {
+    return {
+      summary: `Recorded ahead: it is due at ${clockText(run.dueAt)}.`,
+      nextStep: `It is offered to ${run.deviceId ? nameOf(device) : "the fleet workers"} when it is due. Pausing its watcher or cancelling it before then ends it.`,
+    };
+  }
   const since = `Pending for ${durationText(now.getTime() - run.createdAt.getTime())}`;
   if (run.notBefore && run.notBefore > now) {
     return {
@@ -161,8 +177,12 @@ function factsOf({ run, device, onDevice, fleet, now }: Known): RunFact[] {
     if (at) facts.push({ at, kind, text });
   };
   fact(run.scheduledFor, "slot", "the slot of the schedule");
-  fact(run.dueAt, "due", "became due");
-  fact(run.createdAt, "materialized", `materialized (${run.source}), watcher version ${run.watcherVersion}`);
+  fact(run.dueAt, "due", run.dueAt > now ? "falls due" : "became due");
+  fact(
+    run.createdAt,
+    "materialized",
+    `${run.createdAt < run.dueAt ? "recorded ahead" : "materialized"} (${run.source}), watcher version ${run.watcherVersion}`,
+  );
   for (const past of run.pastAttempts) {
     fact(new Date(past.claimed_at), "past_attempt", `attempt ${past.attempt} was claimed`);
     fact(new Date(past.ended_at), "past_attempt", `attempt ${past.attempt} ended: ${past.reason}`);

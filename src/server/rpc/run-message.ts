@@ -2,6 +2,8 @@ import { create, fromJson, type JsonObject, type JsonValue, type MessageInitShap
 import { durationFromMs, timestampFromDate, ValueSchema } from "@bufbuild/protobuf/wkt";
 import { type Completion, CompletionSchema } from "#gen/pinion/v1/device_pb.js";
 import {
+  type LateResult,
+  LateResultSchema,
   type Run,
   RunSchema,
   type RunSummary,
@@ -10,6 +12,7 @@ import {
   type Window,
   WindowSchema,
 } from "#gen/pinion/v1/run_pb.js";
+import type { LateResultRow } from "../../store/work/late-results.ts";
 import type { ReportRow } from "../../store/work/reports.ts";
 import type * as runSummaries from "../../store/work/run-summaries.ts";
 import type { RunRow } from "../../store/work/runs.ts";
@@ -80,6 +83,26 @@ export function runMessage(
   return create(RunSchema, init);
 }
 
+export function lateResultMessage(row: LateResultRow): LateResult {
+  return create(LateResultSchema, {
+    attempt: row.attempt,
+    deviceId: row.deviceId,
+    outcome: runStatuses[row.outcome],
+    hasSettled: row.hasSettled,
+    output: row.output,
+    isOutputTruncated: row.isOutputTruncated,
+    ...(row.exitCode === null ? {} : { exitCode: row.exitCode }),
+    signal: row.signal,
+    reason: row.reason,
+    ...(row.durationMs === null ? {} : { duration: durationFromMs(row.durationMs) }),
+    result: row.answer.result ?? "",
+    ...(row.answer.structured === undefined
+      ? {}
+      : { structured: fromJson(ValueSchema, row.answer.structured as JsonValue) }),
+    ...at("storedAt", row.storedAt),
+  });
+}
+
 /** The fields of a run that its agent's report fills. */
 function reportFields({
   attention,
@@ -96,6 +119,7 @@ function reportFields({
     hasTranscript,
     result,
     ...{ modelUsed: told.modelUsed, stopReason: told.stopReason, denials: told.denials, notes: told.notes },
+    stderrTail: told.stderrTail,
     ...(usage ? { usage } : {}),
     ...(executor ? { executor } : {}),
     ...(keptWorkspace ? { keptWorkspace } : {}),

@@ -22,6 +22,7 @@ import * as devices from "../../store/people/devices.ts";
 import * as workers from "../../store/people/workers.ts";
 import * as clock from "../../store/pg/clock.ts";
 import type { Db } from "../../store/pg/database.ts";
+import * as lateResults from "../../store/work/late-results.ts";
 import * as questions from "../../store/work/questions.ts";
 import * as reports from "../../store/work/reports.ts";
 import * as runs from "../../store/work/runs.ts";
@@ -36,7 +37,7 @@ import { runStatuses } from "../run-enums.ts";
 import { explain } from "./explain.ts";
 import { idKey, page } from "./page.ts";
 import { answerQuestion, listQuestions } from "./questions.ts";
-import { runMessage, windowMessage } from "./run-message.ts";
+import { lateResultMessage, runMessage, windowMessage } from "./run-message.ts";
 
 const windowsPageSizeDefault = 20;
 /** Output held for one watcher that reads slowly; what comes beyond is dropped, and its sequence shows the gap. */
@@ -71,7 +72,9 @@ export function runService(deps: {
   return {
     async getRun({ runId }, context) {
       const { orgId } = principalOf(context);
-      return { run: await messageOf(await get({ orgId, runId })) };
+      const run = await messageOf(await get({ orgId, runId }));
+      const late = await lateResults.list(db, { orgId, id: runId });
+      return { run, lateResults: late.map(lateResultMessage) };
     },
 
     async listRuns(request, context) {

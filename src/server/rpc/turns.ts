@@ -15,15 +15,19 @@ import { refuse } from "../../errors.ts";
 import type { Doorbell } from "../../scheduler/doorbell.ts";
 import type { TurnBell } from "../../scheduler/turn-bell.ts";
 import { cancelTurn } from "../../scheduler/turn-cancels.ts";
+import * as devices from "../../store/people/devices.ts";
 import { findDefaultAgentId } from "../../store/people/orgs.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as conversations from "../../store/work/conversations.ts";
+import * as lateResults from "../../store/work/late-results.ts";
+import * as reports from "../../store/work/reports.ts";
 import * as runs from "../../store/work/runs.ts";
 import * as turns from "../../store/work/turns.ts";
 import { principalOf } from "../access/guard.ts";
 import type { Feed, OutputChunk } from "../cluster/feed.ts";
 import { activityOf, activityStream } from "../device/activity.ts";
 import { idKey, page } from "./page.ts";
+import { lateResultMessage } from "./run-message.ts";
 import { conversationOf } from "./turn-conversation.ts";
 import { conversationMessage, turnMessage, turnStatuses } from "./turn-message.ts";
 
@@ -55,7 +59,9 @@ export function turnService(deps: Deps): ServiceImpl<typeof TurnService> {
 
     async getTurn({ turnId }, context) {
       const { orgId } = principalOf(context);
-      return { turn: turnMessage(await get({ orgId, turnId })) };
+      const turn = turnMessage(await get({ orgId, turnId }));
+      const late = await lateResults.list(db, { orgId, id: turnId });
+      return { turn, lateResults: late.map(lateResultMessage) };
     },
 
     watchTurn: (request, context) => watch(deps, request, context),
@@ -131,11 +137,19 @@ export function turnService(deps: Deps): ServiceImpl<typeof TurnService> {
 
 /** Arms the turn that a request asks for, or finds it armed. */
 async function start({ db }: Deps, orgId: string, request: StartTurnRequest) {
+  const resumed = request.resumeRunId === "" ? undefined : await requireResumable(db, orgId, request);
   const agentId =
     request.agentId ||
+    resumed?.agentId ||
     ((await findDefaultAgentId(db, { orgId })) ??
       refuse("not_found", "the org has no default agent; name one", { field: "agent_id" }));
-  const { conversationId, isGated, run } = conversationOf(request, { orgId, agentId });
+  const { conversationId, isGated, run } = conversationOf(resumed?.request ?? request, { orgId, agentId });
+  const resume = resumed && {
+    ...resumed.resume,
+    sessionId:
+      (await turns.findSession(db, { orgId, agentId, conversationId, deviceId: resumed.resume.deviceId })) ??
+      resumed.resume.sessionId,
+  };
   if (run) await requireRun(db, { orgId, agentId, ...run });
   const { isNew, ...armed } = await turns.arm(db, {
     orgId,
@@ -144,12 +158,39 @@ async function start({ db }: Deps, orgId: string, request: StartTurnRequest) {
     isGated,
     messageId: storable(request.messageId),
     runId: run?.runId ?? null,
-    agentKind: storable(request.agentKind),
+    resume,
+    agentKind: storable(request.agentKind || (resumed?.agentKind ?? "")),
     input: storable(request.input),
     timeoutMs: request.timeout ? durationMs(request.timeout) : timeoutMsDefault,
     startTimeoutMs: request.startTimeout ? durationMs(request.startTimeout) : startTimeoutMsDefault,
   });
   return { armed, isNew };
+}
+
+/**
+ * The run whose session a turn goes on in. Without a conversation of its own, the turn belongs to the run's. Refuses with
+ * `not_found` for the run, and `failed_precondition` where it left no session, or its device is gone.
+ */
+async function requireResumable(db: Db, orgId: string, request: StartTurnRequest) {
+  const runId = request.resumeRunId.toLowerCase();
+  const field = "resume_run_id";
+  const run =
+    (await runs.find(db, { orgId, runId })) ?? refuse("not_found", `there is no run ${runId}`, { field });
+  const report = (await reports.findAll(db, { orgId, runIds: [runId] })).get(runId);
+  const { deviceId } = run;
+  if (!report || report.sessionId === "") {
+    const why = run.finishedAt ? "its executor keeps none" : "it has not ended";
+    refuse("failed_precondition", `run ${runId} left no session to go on in: ${why}`, { field });
+  }
+  if (!deviceId || !(await devices.find(db, { orgId, deviceId }))) {
+    refuse("failed_precondition", `the device of run ${runId} is gone, and its session with it`, { field });
+  }
+  const isNamed = request.conversationId !== "" || request.userId !== "" || request.watcherId !== "";
+  return {
+    ...{ agentId: run.agentId, agentKind: run.agentKind },
+    request: isNamed ? request : { ...request, watcherId: run.watcherId, runId },
+    resume: { sessionId: report.sessionId, runId, deviceId },
+  };
 }
 
 /** The run is the org's, and, where the conversation says so, the watcher's and the agent's. */

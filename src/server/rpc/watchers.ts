@@ -51,6 +51,8 @@ export interface WatcherScheduler {
     tx: Db,
     options: { orgId: string; watcherId: string; reason: string; actor: string },
   ): Promise<() => void>;
+  /** The same for a run that is not due yet. */
+  cancelAheadOfWatcher: WatcherScheduler["cancelAllOfWatcher"];
   /** After a commit: something may be due sooner than was known, or a run was recorded. A hint. */
   scheduleChanged(watcher: { orgId: string; watcherId: string; deviceId: string | null }): void;
 }
@@ -182,13 +184,18 @@ export function watcherService(deps: {
 
     async pauseWatcher(request, context) {
       const { orgId, actor } = principalOf(context);
+      let announce: (() => void) | undefined;
       const watcher = await watchers.pause(db, {
         orgId,
         actor,
         watcher: request.watcherId,
         reason: request.reason,
         recordDue: scheduler.recordDue,
+        async cancelRuns(tx, options) {
+          announce = await scheduler.cancelAheadOfWatcher(tx, { ...options, actor });
+        },
       });
+      announce?.();
       return changed(watcher);
     },
 

@@ -1,9 +1,10 @@
-/** What a PostgreSQL is and how it is set, for `pinion doctor`. Reads only. */
+/** What a PostgreSQL is and how it is set, for `pinion doctor`. Reads only, but for {@link confirmClock}. */
 import { sql } from "kysely";
 import { within } from "../../abort.ts";
 import { newId } from "../../ids.ts";
 import { createLogger } from "../../log.ts";
-import { openDatabase } from "./database.ts";
+import * as clockJumps from "../work/clock-jumps.ts";
+import { type Db, openDatabase } from "./database.ts";
 import { notify, openListener } from "./listener.ts";
 import { listMigrations } from "./migrate.ts";
 
@@ -22,6 +23,8 @@ export type Inspection = {
   connectionsMax: number;
   connectionsUsed: number;
   isReadOnly: boolean;
+  /** A jump of the clock that the replicas hold for a doubt; undefined if there is none. */
+  clockJump: { noticedAt: Date; expectedAt: Date } | undefined;
   /** Of this version and not applied; all of them on an empty database. */
   migrationsPending: string[];
   /** Applied and not of this version: the database was used by a newer one. */
@@ -113,6 +116,7 @@ export async function inspect(url: string): Promise<Inspection> {
       ? (await sql<{ name: string }>`select name from kysely_migration order by name`.execute(database.db))
           .rows
       : [];
+    const clockJump = await readClockJump(database.db);
     const appliedNames = new Set(applied.map((row) => row.name));
     const known = await listMigrations();
     return {
@@ -126,9 +130,37 @@ export async function inspect(url: string): Promise<Inspection> {
       connectionsMax: found.connections_max,
       connectionsUsed: found.connections_used,
       isReadOnly: found.is_read_only,
+      clockJump,
       migrationsPending: known.filter((name) => !appliedNames.has(name)),
       migrationsUnknown: [...appliedNames].filter((name) => !known.includes(name)),
     };
+  } finally {
+    await database.close();
+  }
+}
+
+/** Undefined also where there is no such table yet, or this user may not read it. */
+async function readClockJump(db: Db): Promise<Inspection["clockJump"]> {
+  const { rows } = await sql<{ isReadable: boolean }>`
+    select coalesce(has_table_privilege(to_regclass('clock_jump')::oid, 'select'), false) as "isReadable"
+  `.execute(db);
+  if (!rows[0]!.isReadable) return undefined;
+  const { last } = await clockJumps.read(db);
+  return last?.resolution === null ? last : undefined;
+}
+
+/** Says of the clock's jump that is open that the clock is right; answers whether one was open. */
+export async function confirmClock(url: string, by: string): Promise<boolean> {
+  const database = openDatabase({
+    url,
+    poolMax: 1,
+    statementTimeoutMs: inspectTimeoutMs,
+    connectTimeoutMs: inspectTimeoutMs,
+    applicationName: "pinion doctor",
+    isPooled: true,
+  });
+  try {
+    return (await clockJumps.resolve(database.db, { resolution: "confirmed", by })) !== undefined;
   } finally {
     await database.close();
   }

@@ -1,4 +1,4 @@
-import { sql } from "kysely";
+import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import { ofFew, unnest } from "../pg/unnest.ts";
 import { type SessionName, sessionColumns } from "./presence.ts";
@@ -14,6 +14,8 @@ export type Want = {
   slots: number;
   /** Of a fleet worker: the agent kinds that it offers. Null for a device, which takes what is pinned to it. */
   kinds: readonly string[] | null;
+  /** A device also takes what is not due yet, and keeps it until then. */
+  isAhead?: boolean;
 };
 
 /** All that an assignment is made of (R4: from the revisions that were current when the run was materialized). */
@@ -91,11 +93,39 @@ export function partsOf(wants: readonly Want[]): Want[][] {
   return parts;
 }
 
-/** A run that may be claimed now. */
+/** A run that may be claimed: by its device ahead of its moment, by anybody else when it is due. */
 const isPending = sql`status = 'pending' and (not_before is null or not_before <= now())
             and (expires_at is null or expires_at > now())`;
 
 const kindsText = (want: Want) => want.kinds && JSON.stringify([...want.kinds].sort());
+
+/** What an assignment carries beside its run, from what {@link assignmentJoins} joins to the runs `c`. */
+export const assignmentColumns = sql`
+  wr.name as "watcherName", wr.prompt, wr.extraction_schema as "extractionSchema",
+  coalesce(wr.agent_work, '{}') as "agentWork", ls.agent_session as "agentSession", c.agent_id as "agentId",
+  c.agent_version as "agentVersion", ar.name as "agentName", ar.settings as "agentSettings",
+  case when pw.id is not null then jsonb_build_object(
+    'id', pw.id, 'run_id', pw.run_id, 'window_start', pw.window_start, 'window_end', pw.window_end,
+    'model_used', pw.model_used, 'kind', coalesce(pw.extracted_data->>'kind', ''),
+    'output', left(coalesce(pw.extracted_data->>'result', pw.extracted_data->>'output', ''), ${priorOutputCharacters}),
+    'structured', case when length(pw.extracted_data->>'structured') <= ${priorOutputCharacters}
+      then pw.extracted_data->'structured' end,
+    'created_at', pw.created_at) end as "priorWindow"`;
+
+/** The revisions that were current when the run was recorded (R4), and the watcher's latest window and agent session. */
+export function assignmentJoins({ version, windowId }: Record<"version" | "windowId", RawBuilder<unknown>>) {
+  return sql`
+    left join watcher_revision wr on wr.org_id = c.org_id and wr.watcher_id = c.watcher_id and wr.version = ${version}
+    left join agent_revision ar on ar.org_id = c.org_id and ar.agent_id = c.agent_id and ar.version = c.agent_version
+    left join "window" pw on pw.org_id = c.org_id and pw.id = ${windowId}
+    left join lateral (
+      select jsonb_build_object('id', rp.session_id, 'run_id', rp.run_id) as agent_session
+      from run_finished f join run_report rp on rp.org_id = f.org_id and rp.run_id = f.id
+      where wr.agent_work->>'continueMode' = 'CONTINUE_MODE_SESSION' and f.org_id = c.org_id
+        and f.watcher_id = c.watcher_id and f.device_id = c.device_id and rp.session_id <> ''
+      order by f.id desc limit 1
+    ) ls on true`;
+}
 
 /**
  * Claims for each device at most `slots` of the pending runs that are pinned to it, and for each fleet worker at most
@@ -114,6 +144,7 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
     session_id: ["uuid", (w) => w.sessionId],
     slots: ["int", (w) => w.slots],
     kinds: ["text", kindsText],
+    is_ahead: ["boolean", (w) => w.isAhead ?? false],
   });
   const pinned = sql`
     pinned as materialized (
@@ -121,7 +152,7 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
       from seated s
         cross join lateral (
           select org_id, id from run
-          where org_id = s.org_id and device_id = s.device_id and ${isPending}
+          where org_id = s.org_id and device_id = s.device_id and ${isPending} and (s.is_ahead or due_at <= now())
           order by due_at limit s.slots
           for update skip locked
         ) r
@@ -146,7 +177,7 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
               select c.* from (select '' as kind union select jsonb_array_elements_text(f.kinds)) k
                 cross join lateral (
                   select org_id, id, due_at from run
-                  where org_id = f.org_id and device_id is null and agent_kind = k.kind and ${isPending}
+                  where org_id = f.org_id and device_id is null and agent_kind = k.kind and ${isPending} and due_at <= now()
                   order by due_at limit 2 * f.slots + ${heldElsewhereMax}
                 ) c
               order by c.due_at
@@ -169,7 +200,7 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
   const picked = [...(hasDevices ? [sql`table pinned`] : []), ...(hasWorkers ? [sql`table dealt`] : [])];
   const { rows } = await sql<ClaimedRun>`
     with seated as materialized (
-      select p.org_id, p.device_id, p.epoch, p.session_id, w.slots, w.kinds
+      select p.org_id, p.device_id, p.epoch, p.session_id, w.slots, w.kinds, w.is_ahead
       from ${wanted}
         cross join lateral (
           select * from presence
@@ -194,28 +225,10 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
       c.agent_kind as "agentKind", c.notification, c.timeout_ms as "timeoutMs", c.source, c.due_at as "dueAt",
       (extract(epoch from clock_timestamp() - greatest(c.due_at, c.not_before)) * 1000)::float8 as "dueForMs",
       c.scheduled_for as "scheduledFor", c.window_start as "windowStart", c.window_end as "windowEnd",
-      c.watcher_id as "watcherId", c.watcher_version as "watcherVersion", w.slug as "watcherSlug", wr.name as "watcherName",
-      wr.prompt, wr.extraction_schema as "extractionSchema", coalesce(wr.agent_work, '{}') as "agentWork", ls.agent_session as "agentSession", c.agent_id as "agentId", c.agent_version as "agentVersion",
-      ar.name as "agentName", ar.settings as "agentSettings",
-      case when pw.id is not null then jsonb_build_object(
-        'id', pw.id, 'run_id', pw.run_id, 'window_start', pw.window_start, 'window_end', pw.window_end,
-        'model_used', pw.model_used, 'kind', coalesce(pw.extracted_data->>'kind', ''),
-        'output', left(coalesce(pw.extracted_data->>'result', pw.extracted_data->>'output', ''), ${priorOutputCharacters}),
-        'structured', case when length(pw.extracted_data->>'structured') <= ${priorOutputCharacters}
-          then pw.extracted_data->'structured' end,
-        'created_at', pw.created_at) end as "priorWindow"
+      c.watcher_id as "watcherId", c.watcher_version as "watcherVersion", w.slug as "watcherSlug", ${assignmentColumns}
     from claimed c
       left join watcher w on w.org_id = c.org_id and w.id = c.watcher_id
-      left join watcher_revision wr on wr.org_id = c.org_id and wr.watcher_id = c.watcher_id and wr.version = c.watcher_version
-      left join agent_revision ar on ar.org_id = c.org_id and ar.agent_id = c.agent_id and ar.version = c.agent_version
-      left join "window" pw on pw.org_id = w.org_id and pw.id = w.last_window_id
-      left join lateral (
-        select jsonb_build_object('id', rp.session_id, 'run_id', rp.run_id) as agent_session
-        from run_finished f join run_report rp on rp.org_id = f.org_id and rp.run_id = f.id
-        where wr.agent_work->>'continueMode' = 'CONTINUE_MODE_SESSION' and f.org_id = c.org_id
-          and f.watcher_id = c.watcher_id and f.device_id = c.device_id and rp.session_id <> ''
-        order by f.id desc limit 1
-      ) ls on true
+      ${assignmentJoins({ version: sql`c.watcher_version`, windowId: sql`w.last_window_id` })}
     order by c.due_at
   `.execute(db);
   return rows;
@@ -225,13 +238,14 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
 export async function findSchemas(
   db: Db,
   runs: readonly { orgId: string; runId: string }[],
+  options: { isLate?: boolean } = {},
 ): Promise<Map<string, unknown>> {
   if (runs.length === 0) return new Map();
   const input = unnest("i", runs, { org_id: ["text", (r) => r.orgId], run_id: ["uuid", (r) => r.runId] });
   const { rows } = await sql<{ runId: string; schema: unknown }>`
     select r.id as "runId", v.extraction_schema as schema
     from ${input}
-      join run r on r.org_id = i.org_id and r.id = i.run_id
+      join ${sql.table(options.isLate ? "run_all" : "run")} r on r.org_id = i.org_id and r.id = i.run_id
       join watcher_revision v
         on v.org_id = r.org_id and v.watcher_id = r.watcher_id and v.version = r.watcher_version
     where v.extraction_schema is not null
@@ -385,10 +399,11 @@ export async function lockLost(tx: Db, rules: ReapRules, limit: number): Promise
             and greatest(p.last_beat_at, p.connected_at, r.last_beat_at, r.claimed_at) < now() - ${ms(rules.ttlMs)}
             then 'stream_broken'
           -- The answer to the claim was lost, or its session: nobody else asks whether the device accepted.
-          when r.status = 'claimed' and r.last_beat_at is null and r.claimed_at < now() - ${ms(rules.silentAttemptMs)}
+          when r.status = 'claimed' and r.last_beat_at is null
+            and greatest(r.claimed_at, r.due_at) < now() - ${ms(rules.silentAttemptMs)}
             then 'never_accepted'
           when r.last_beat_at < now() - ${ms(rules.silentAttemptMs)} then 'silent'
-          when r.last_beat_at is null and r.claimed_at < now() - ${ms(rules.neverBeatMs)} then 'never_beat'
+          when r.last_beat_at is null and greatest(r.claimed_at, r.due_at) < now() - ${ms(rules.neverBeatMs)} then 'never_beat'
           -- Its timeout stands still while a person is asked; asked about only where it would have passed.
           when r.started_at + r.timeout_ms * interval '1 ms' < now() - ${ms(rules.runTimeoutGraceMs)}
             and r.started_at + r.timeout_ms * interval '1 ms' < now() - ${ms(rules.runTimeoutGraceMs)} - (
@@ -447,7 +462,7 @@ export async function findWaited(
     select i.device_id as "deviceId" from ${input}
     where case
       when i.is_worker then exists (
-        select from run where org_id = i.org_id and device_id is null and ${isPending})
+        select from run where org_id = i.org_id and device_id is null and ${isPending} and due_at <= now())
       else exists (
         select from run where org_id = i.org_id and device_id = i.device_id and ${isPending})
     end

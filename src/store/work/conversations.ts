@@ -81,6 +81,8 @@ export function remove(
         `turn ${live[0].id} of the conversation has not ended; wait for it or cancel it first`,
       );
     }
+    await sql`delete from late_result where org_id = ${orgId} and kind = 'turn'
+      and subject_id in (select id from turn_finished where ${ofIt})`.execute(tx);
     await sql`delete from turn_finished where ${ofIt}`.execute(tx);
     await sql`delete from turn_message where ${ofIt}`.execute(tx);
     await sql`

@@ -1,11 +1,11 @@
-import { sql } from "kysely";
+import { type RawBuilder, sql } from "kysely";
 import { repeatMs } from "../people/requests.ts";
 import type { Db } from "../pg/database.ts";
 
 /** Retention: ended runs and turns live in daily partitions that are dropped whole, so that the live sets stay small. */
 
 /** Each with a default partition, and its days named after it: "run_finished_20260131". */
-const partitionedTables = ["run_finished", "turn_finished", "run_report"];
+const partitionedTables = ["run_finished", "turn_finished", "run_report", "late_result"];
 
 /** Sums of what was used are kept for so many days, however long runs are. */
 const usageDays = 400;
@@ -22,17 +22,22 @@ const rowsPerDeleteMax = 5_000;
  */
 const tendLockMsMax = 1_000;
 
+/** How much older than in the last pass something may be and go with this one. */
+const sharePerPass = sql.raw("interval '1 day'");
+
 /** All replicas tend the same partitions; one at a time. */
 const lockKey = 7_420_001;
 
 /**
- * Makes the partitions of the coming days and drops those older than `days`; answers their names. Another replica that
+ * Makes the partitions of the coming days and drops those older than `days` at `at` (now, unless said otherwise); answers
+ * their names. Another replica that
  * does the same at this moment makes it answer null. Fails with lock_not_available (see isPassing) when the runs are in
  * use for longer than a second. Only in a transaction.
  */
 export async function tendPartitions(
   tx: Db,
   days: number,
+  at?: Date,
 ): Promise<{ created: string[]; dropped: string[] } | null> {
   const { rows: lock } = await sql<{
     mine: boolean;
@@ -43,9 +48,48 @@ export async function tendPartitions(
   const dropped: string[] = [];
   for (const table of partitionedTables) {
     created.push(...(await createComing(tx, table)));
-    dropped.push(...(await dropOld(tx, table, days)));
+    dropped.push(...(await dropOld(tx, table, days, at)));
   }
   return { created, dropped };
+}
+
+const moment = (at: Date | undefined) => (at ? sql`${at}::timestamptz` : sql`now()`);
+
+/**
+ * The time that this pass counts ages from. It follows the database's clock, but by a day per pass at most, so that one pass
+ * deletes no more than its share; and it is never later than the end of the newest run, so that a clock that is wrong finds
+ * nothing old beside the last things that happened. To be called once per pass.
+ */
+export async function advance(tx: Db): Promise<Date> {
+  const { rows } = await sql<{ at: Date }>`
+    update clock set retained_at = least(now(), coalesce(retained_at, now()) + ${sharePerPass})
+    returning retained_at as at
+  `.execute(tx);
+  const { at } = rows[0]!;
+  const newest = await findNewestEnd(tx, at);
+  return newest ?? at;
+}
+
+/** When the newest run ended that ended before `at`; undefined if none did. Looks at as few partitions as it can. */
+async function findNewestEnd(tx: Db, at: Date): Promise<Date | undefined> {
+  const { rows: partitions } = await sql<{ name: string }>`
+    select c.relname as name
+    from pg_inherits i join pg_class c on c.oid = i.inhrelid
+    where i.inhparent = 'run_finished'::regclass and c.relname ~ '^run_finished_[0-9]{8}$'
+      and to_date(right(c.relname, 8), 'YYYYMMDD') <= (${at}::timestamptz at time zone 'UTC')::date
+    order by c.relname desc
+  `.execute(tx);
+  let newest: Date | undefined;
+  for (const name of ["run_finished_default", ...partitions.map((partition) => partition.name)]) {
+    const { rows } = await sql<{ at: Date | null }>`
+      select max(finished_at) as at from ${sql.ref(name)} where finished_at <= ${at} and status <> 'skipped'
+    `.execute(tx);
+    const found = rows[0]!.at;
+    if (found && (!newest || found > newest)) newest = found;
+    // Those of earlier days have earlier ends.
+    if (found && name !== "run_finished_default") break;
+  }
+  return newest;
 }
 
 async function createComing(tx: Db, table: string): Promise<string[]> {
@@ -66,12 +110,12 @@ async function createComing(tx: Db, table: string): Promise<string[]> {
   return wanted.map((partition) => partition.name);
 }
 
-async function dropOld(tx: Db, table: string, days: number): Promise<string[]> {
+async function dropOld(tx: Db, table: string, days: number, at?: Date): Promise<string[]> {
   const { rows: old } = await sql<{ name: string }>`
     select c.relname as name
     from pg_inherits i join pg_class c on c.oid = i.inhrelid
     where i.inhparent = ${table}::regclass and c.relname ~ ('^' || ${table} || '_[0-9]{8}$')
-      and to_date(right(c.relname, 8), 'YYYYMMDD') < (now() at time zone 'UTC')::date - ${days}::int
+      and to_date(right(c.relname, 8), 'YYYYMMDD') < (${moment(at)} at time zone 'UTC')::date - ${days}::int
   `.execute(tx);
   for (const { name } of old) await sql`drop table ${sql.ref(name)}`.execute(tx);
   return old.map((partition) => partition.name);
@@ -80,13 +124,14 @@ async function dropOld(tx: Db, table: string, days: number): Promise<string[]> {
 /**
  * Deletes a bounded number of old rows of each table without partitions, and of conversations in which nobody spoke for
  * `conversationDays`; answers how many, and whether a table may have
- * more of them.
+ * more of them. Ages are counted from `at` (now, unless said otherwise).
  */
 export async function deleteOld(
   db: Db,
-  { days, conversationDays }: { days: number; conversationDays: number },
+  { days, conversationDays, at }: { days: number; conversationDays: number; at?: Date },
 ): Promise<{ deleted: number; isMore: boolean }> {
-  const old = sql`now() - ${days} * interval '1 day'`;
+  const now = moment(at);
+  const old = sql`${now} - ${days} * interval '1 day'`;
   const limit = sql.lit(rowsPerDeleteMax);
   const statements = [
     // As long as its run lives, a slot must be known, however old.
@@ -94,7 +139,7 @@ export async function deleteOld(
       and not exists (select from run r where r.org_id = s.org_id and r.id = s.run_id) limit ${limit}))`,
     // By days, as the partitions: a window stays while its run is shown. A watcher's last result stays in any case.
     sql`delete from "window" where ctid = any(array(select ctid from "window" x
-      where x.created_at < ((now() at time zone 'UTC')::date - ${days}::int) at time zone 'UTC'
+      where x.created_at < ((${now} at time zone 'UTC')::date - ${days}::int) at time zone 'UTC'
       and not exists (select from watcher w
         where w.org_id = x.org_id and w.id = x.watcher_id and w.last_window_id = x.id) limit ${limit}))`,
     sql`delete from run_finished_default where ctid = any(array(select ctid from run_finished_default where finished_at < ${old} limit ${limit}))`,
@@ -106,20 +151,21 @@ export async function deleteOld(
     sql`delete from usage_day where ctid = any(array(select ctid from usage_day
       where day < (now() at time zone 'UTC')::date - ${usageDays}::int limit ${limit}))`,
     sql`delete from turn_finished_default where ctid = any(array(select ctid from turn_finished_default where finished_at < ${old} limit ${limit}))`,
+    sql`delete from late_result_default where ctid = any(array(select ctid from late_result_default where finished_at < ${old} limit ${limit}))`,
     // As long as its turn lives, a message must be known, however old.
     sql`delete from turn_message where ctid = any(array(select ctid from turn_message m where m.created_at < ${old}
       and not exists (select from turn t where t.org_id = m.org_id and t.id = m.turn_id) limit ${limit}))`,
     // One that is spoken in at this moment has another ctid then, and stays.
     sql`delete from conversation where ctid = any(array(select ctid from conversation c
-      where c.last_turn_at < now() - ${conversationDays} * interval '1 day'
+      where c.last_turn_at < ${now} - ${conversationDays} * interval '1 day'
       and not exists (select from turn t
         where t.org_id = c.org_id and t.agent_id = c.agent_id and t.conversation_id = c.id) limit ${limit}))`,
-    sql`delete from join_code where ctid = any(array(select ctid from join_code where expires_at < now() - interval '1 day' limit ${limit}))`,
+    sql`delete from join_code where ctid = any(array(select ctid from join_code where expires_at < ${now} - interval '1 day' limit ${limit}))`,
     sql`delete from request where ctid = any(array(select ctid from request
-      where created_at < now() - ${repeatMs} * interval '1 millisecond' limit ${limit}))`,
+      where created_at < ${now} - ${repeatMs} * interval '1 millisecond' limit ${limit}))`,
   ];
   const counts: number[] = [];
-  counts.push(await deleteOldEvents(db, days));
+  counts.push(await deleteOldEvents(db, old));
   for (const statement of statements) counts.push(Number((await statement.execute(db)).numAffectedRows ?? 0));
   return {
     deleted: counts.reduce((sum, count) => sum + count, 0),
@@ -128,11 +174,11 @@ export async function deleteOld(
 }
 
 /** As of the other tables; and each org notes up to where its log is gone, so that no reader resumes over a gap. */
-async function deleteOldEvents(db: Db, days: number): Promise<number> {
+async function deleteOldEvents(db: Db, old: RawBuilder<unknown>): Promise<number> {
   const { rows } = await sql<{ count: number }>`
     with gone as (
       delete from event where ctid = any(array(
-        select ctid from event where at < now() - ${days} * interval '1 day' limit ${sql.lit(rowsPerDeleteMax)}))
+        select ctid from event where at < ${old} limit ${sql.lit(rowsPerDeleteMax)}))
       returning org_id, seq
     ),
     noted as (

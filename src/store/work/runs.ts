@@ -125,6 +125,8 @@ export type LockedRun = {
   attemptToken: string | null;
   deviceId: string | null;
   isPinned: boolean;
+  /** Recorded ahead of its moment, which has not come. */
+  isAhead: boolean;
 };
 
 /** Locks the live runs that a cancellation means. */
@@ -140,7 +142,7 @@ export async function lockForCancel(
         : sql`device_id = ${which.deviceId}`;
   const { rows } = await sql<LockedRun>`
     select org_id as "orgId", id as "runId", status, attempt_token as "attemptToken", device_id as "deviceId",
-      is_pinned as "isPinned"
+      is_pinned as "isPinned", status <> 'running' and due_at > clock_timestamp() as "isAhead"
     from run where org_id = ${which.orgId} and ${match}
     order by org_id, id
     for update

@@ -1,6 +1,8 @@
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import { ofFew, unnest } from "../pg/unnest.ts";
+import { assignmentColumns, assignmentJoins, type ClaimedRun } from "./attempts.ts";
+import type { SessionName } from "./presence.ts";
 import type { SkipReason } from "./settlements.ts";
 
 /**
@@ -16,6 +18,8 @@ export type WatcherName = { orgId: string; watcherId: string };
 export type DueWatcher = {
   orgId: string;
   watcherId: string;
+  /** The pin, which a run takes when it is recorded. */
+  deviceId: string | null;
   schedule: string | null;
   timeZone: string;
   overlap: "skip" | "queue_one";
@@ -95,7 +99,7 @@ async function readLocked(tx: Db, watchers: readonly WatcherName[]): Promise<Due
     id: ["uuid", (w) => w.watcherId],
   });
   const { rows } = await sql<DueWatcher>`
-    select w.org_id as "orgId", w.id as "watcherId", w.schedule, w.time_zone as "timeZone", w.overlap, w.catchup,
+    select w.org_id as "orgId", w.id as "watcherId", w.device_id as "deviceId", w.schedule, w.time_zone as "timeZone", w.overlap, w.catchup,
       w.catchup_window_ms as "catchupWindowMs", w.jitter_ms as "jitterMs", w.min_cooldown_ms as "minCooldownMs",
       w.status, w.next_slot_at as "nextSlotAt", w.next_due_at as "nextDueAt",
       w.last_run_at as "lastRunAt", w.window_cursor_at as "windowCursorAt", w.backoff_until as "backoffUntil",
@@ -121,20 +125,62 @@ async function readLocked(tx: Db, watchers: readonly WatcherName[]): Promise<Due
   return rows;
 }
 
+/** A moment by the database's clock, in milliseconds since 1970, to the microsecond. */
+const epochMs = (moment: string) => sql.raw(`(extract(epoch from ${moment}) * 1000)::float8`);
+
 /**
- * What a materializer that has done its passes may sleep for: how long until a slot is due, in milliseconds by the
- * database's clock (undefined if none is), and whether slots wait whose watcher has no active run any more.
+ * Locks up to `limit` active watchers whose next slot falls due after `after` (milliseconds since 1970) and within `withinMs`
+ * from now, and that have no active run; the soonest due first. Passes over those that others hold.
  */
-export async function lookAhead(db: Db): Promise<{ nextDueMs: number | undefined; hasBacklog: boolean }> {
-  const { rows } = await sql<{ nextDueMs: number | null; hasBacklog: boolean }>`
-    ${ofFew} select
-      (select greatest(0, extract(epoch from next_due_at - clock_timestamp()) * 1000)::float8
-        from watcher where next_due_at is not null order by next_due_at limit 1) as "nextDueMs",
+export async function lockAhead(
+  tx: Db,
+  options: { after: number; withinMs: number; limit: number },
+): Promise<DueWatcher[]> {
+  const { rows } = await sql<WatcherName>`
+    ${ofFew} select w.org_id as "orgId", w.id as "watcherId" from watcher w
+    where w.next_due_at > greatest(statement_timestamp(), to_timestamp(${options.after}::float8 / 1000))
+      and w.next_due_at <= statement_timestamp() + ${options.withinMs}::float8 * interval '1 ms'
+      and w.status = 'active'
+      -- Whether it is active still when the slot falls due is seen then.
+      and not exists (select from run r where r.org_id = w.org_id and r.watcher_id = w.id)
+    order by w.next_due_at
+    limit ${options.limit}
+    for update of w skip locked
+  `.execute(tx);
+  return readLocked(tx, rows);
+}
+
+/** What the materializer sees of the time to come, by the database's clock, in milliseconds since 1970. */
+export type Outlook = {
+  nowMs: number;
+  /** When the next slot falls due; it may be past. */
+  dueMs: number | null;
+  /** The same of the slots that fall due after the moment up to which they were recorded ahead. */
+  beyondMs: number | null;
+  /** Slots wait whose watcher has no active run any more. */
+  hasBacklog: boolean;
+};
+
+/** Looks ahead; `through` is the moment up to which slots were recorded ahead. */
+export async function lookAhead(db: Db, through: number): Promise<Outlook> {
+  const { rows } = await sql<Outlook>`
+    ${ofFew} select ${epochMs("clock_timestamp()")} as "nowMs",
+      (select ${epochMs("next_due_at")} from watcher where next_due_at is not null order by next_due_at limit 1) as "dueMs",
+      (select ${epochMs("next_due_at")} from watcher where next_due_at > to_timestamp(${through}::float8 / 1000)
+        order by next_due_at limit 1) as "beyondMs",
       exists (select from backlog b
         where not exists (select from run r where r.org_id = b.org_id and r.watcher_id = b.watcher_id)) as "hasBacklog"
   `.execute(db);
-  const { nextDueMs, hasBacklog } = rows[0]!;
-  return { nextDueMs: nextDueMs ?? undefined, hasBacklog };
+  return rows[0]!;
+}
+
+/** When the `count`th slot after `through` falls due, as {@link lookAhead} has moments; undefined if there are not so many. */
+export async function findCrowd(db: Db, through: number, count: number): Promise<number | undefined> {
+  const { rows } = await sql<{ dueMs: number }>`
+    ${ofFew} select ${epochMs("next_due_at")} as "dueMs" from watcher where next_due_at > to_timestamp(${through}::float8 / 1000)
+    order by next_due_at offset ${count - 1}::int limit 1
+  `.execute(db);
+  return rows[0]?.dueMs;
 }
 
 export type SlotRecord = {
@@ -151,6 +197,8 @@ export type SlotRecord = {
   skipReason: SkipReason | null;
   reason: string;
   retryOf: string | null;
+  /** The session, of this replica, that claims the run as it is recorded, if it is its device's current one. */
+  claimant?: SessionName | undefined;
 };
 
 export type ScheduleMove = {
@@ -173,7 +221,14 @@ export type RecordedRun = {
   reason: string;
   scheduledFor: Date | null;
   dueAt: Date;
+  /** Set where the run was claimed as it was recorded; then the row is a ClaimedRun as well. */
+  attemptToken: string | null;
 };
+
+/** A run that was claimed as it was recorded. */
+export function isClaimed(run: RecordedRun): run is RecordedRun & ClaimedRun {
+  return run.attemptToken !== null;
+}
 
 /**
  * Writes what became of slots, each once (R2: a slot that has a row already is left alone), and moves the schedules of
@@ -199,6 +254,9 @@ export async function record(
     skip_reason: ["text", (s) => s.skipReason],
     reason: ["text", (s) => s.reason],
     retry_of: ["uuid", (s) => s.retryOf],
+    claimant_id: ["uuid", (s) => s.claimant?.deviceId ?? null],
+    epoch: ["bigint", (s) => s.claimant?.epoch ?? null],
+    session_id: ["uuid", (s) => s.claimant?.sessionId ?? null],
   });
   const moveInput = unnest("m", moves, {
     org_id: ["text", (m) => m.orgId],
@@ -215,23 +273,39 @@ export async function record(
       on conflict do nothing
       returning run_id
     ),
+    -- As attempts.claim does: a newer hello waits for our commit, or the runs are left to it.
+    seated as materialized (
+      select p.org_id, p.device_id, p.session_id
+      from (select distinct org_id, claimant_id, epoch, session_id from input where session_id is not null) c
+        cross join lateral (
+          select org_id, device_id, session_id from presence
+          where org_id = c.org_id and device_id = c.claimant_id and epoch = c.epoch and session_id = c.session_id
+            and disconnected_at is null
+          for key share skip locked
+        ) p
+    ),
     wanted as materialized (
       select i.*, w.version, w.agent_id, coalesce(a.version, 0) as agent_version, w.device_id, w.agent_kind,
-        w.notification, w.timeout_ms, w.max_attempts,
+        w.notification, w.timeout_ms, w.max_attempts, w.slug, w.last_window_id,
+        case when s.session_id is not null and i.skip_reason is null then gen_random_uuid() end as attempt_token,
         -- A slot that is recorded late still has its whole deadline.
         greatest(i.due_at, now()) + w.start_deadline_ms * interval '1 ms' as expires_at
       from input i
         join watcher w on w.org_id = i.org_id and w.id = i.watcher_id
         left join agent a on a.org_id = w.org_id and a.id = w.agent_id
+        left join seated s on s.org_id = w.org_id and s.device_id = w.device_id and s.session_id = i.session_id
       where i.scheduled_for is null or i.run_id in (select run_id from fresh)
     ),
     live as (
       insert into run (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
         notification, source, scheduled_for, window_start, window_end, due_at, expires_at, timeout_ms, max_attempts,
-        retry_of, is_pinned)
+        retry_of, is_pinned, status, attempt, attempt_token, claimed_at, claimed_epoch, claimed_session)
       select org_id, run_id, watcher_id, version, agent_id, agent_version, device_id, agent_kind, notification, source,
         scheduled_for, window_start, window_end, due_at, expires_at, timeout_ms, max_attempts, retry_of,
-        device_id is not null
+        device_id is not null, case when attempt_token is null then 'pending' else 'claimed' end,
+        case when attempt_token is null then 0 else 1 end, attempt_token,
+        case when attempt_token is not null then now() end, case when attempt_token is not null then epoch end,
+        case when attempt_token is not null then session_id end
       from wanted where skip_reason is null
     ),
     skipped as (
@@ -265,10 +339,17 @@ export async function record(
       ) m
       where w.org_id = m.org_id and w.id = m.watcher_id
     )
-    select org_id as "orgId", run_id as "runId", watcher_id as "watcherId", device_id as "deviceId",
+    select c.org_id as "orgId", c.run_id as "runId", c.watcher_id as "watcherId", c.device_id as "deviceId",
       case when skip_reason is null then 'pending' else 'skipped' end as status, skip_reason as "skipReason", reason,
-      scheduled_for as "scheduledFor", due_at as "dueAt"
-    from wanted
+      scheduled_for as "scheduledFor", due_at as "dueAt", c.attempt_token as "attemptToken"${
+        slots.some((slot) => slot.claimant)
+          ? sql`, 1 as attempt, c.agent_kind as "agentKind", c.notification, c.timeout_ms as "timeoutMs", c.source,
+      c.window_start as "windowStart", c.window_end as "windowEnd", c.version as "watcherVersion", c.slug as "watcherSlug",
+      (extract(epoch from clock_timestamp() - c.due_at) * 1000)::float8 as "dueForMs", ${assignmentColumns}
+    from wanted c ${assignmentJoins({ version: sql`c.version`, windowId: sql`c.last_window_id` })}`
+          : sql`
+    from wanted c`
+      }
   `.execute(tx);
   return rows;
 }
@@ -312,4 +393,74 @@ export async function setAside(tx: Db, watcher: WatcherName & { reason: string }
     update watcher set status = 'paused', paused_reason = ${watcher.reason}, next_slot_at = null, next_due_at = null
     where org_id = ${watcher.orgId} and id = ${watcher.watcherId}
   `.execute(tx);
+}
+
+/** What is needed to see whether a schedule stands where it should. */
+export type PlannedWatcher = WatcherName & {
+  schedule: string;
+  timeZone: string;
+  nextSlotAt: Date;
+  /** The database's clock. */
+  now: Date;
+};
+
+/** Watchers whose next slot is more than `aheadMs` away, by their names, at most `limit`. Locks nothing. */
+export async function listPlanned(
+  db: Db,
+  options: { after?: WatcherName | undefined; aheadMs: number; limit: number },
+): Promise<PlannedWatcher[]> {
+  const { after } = options;
+  const { rows } = await sql<PlannedWatcher>`
+    select org_id as "orgId", id as "watcherId", schedule, time_zone as "timeZone", next_slot_at as "nextSlotAt",
+      clock_timestamp() as now
+    from watcher
+    where next_slot_at > now() + ${options.aheadMs} * interval '1 ms' and schedule is not null
+      ${after ? sql`and (org_id, id) > (${after.orgId}, ${after.watcherId}::uuid)` : sql``}
+    order by org_id, id
+    limit ${options.limit}
+  `.execute(db);
+  return rows;
+}
+
+/**
+ * Moves a schedule back, and forgets the slots between there and where it stood that were skipped: they are still to come.
+ * Those that have a run, or wait, stay recorded. Answers how many were forgotten. The watcher's row is locked by the caller.
+ */
+export async function moveBack(
+  tx: Db,
+  move: WatcherName & { nextSlotAt: Date; nextDueAt: Date },
+): Promise<number> {
+  const { rows } = await sql<{ count: number }>`
+    with junk as (
+      delete from run_finished f using slot s
+      where s.org_id = ${move.orgId} and s.watcher_id = ${move.watcherId} and s.scheduled_for >= ${move.nextSlotAt}
+        and f.org_id = s.org_id and f.id = s.run_id and f.status = 'skipped'
+      returning f.org_id, f.id
+    ),
+    freed as (
+      delete from slot s using junk j
+      where s.org_id = j.org_id and s.watcher_id = ${move.watcherId} and s.run_id = j.id
+      returning s.run_id
+    ),
+    dropped as (
+      delete from backlog
+      where org_id = ${move.orgId} and watcher_id = ${move.watcherId} and source = 'scheduled'
+        and scheduled_for >= ${move.nextSlotAt}
+    ),
+    moved as (
+      update watcher set next_slot_at = ${move.nextSlotAt}, next_due_at = ${move.nextDueAt}
+      where org_id = ${move.orgId} and id = ${move.watcherId}
+    )
+    select count(*)::int as count from freed
+  `.execute(tx);
+  return rows[0]!.count;
+}
+
+/** Whether it is the caller who looks through all schedules this time; once in `everyMs`, of all replicas. */
+export async function takeReplanning(db: Db, everyMs: number): Promise<boolean> {
+  const result = await sql`
+    update clock set replanned_at = now()
+    where replanned_at is null or replanned_at > now() or replanned_at < now() - ${everyMs / 2} * interval '1 ms'
+  `.execute(db);
+  return Number(result.numAffectedRows ?? 0) > 0;
 }

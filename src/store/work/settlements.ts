@@ -9,6 +9,7 @@ import type { SessionKey } from "./presence.ts";
  *
  *   finish    the run moves to run_finished; a completed one leaves its window (R5)
  *   retry     the run goes back to pending after a backoff, while its attempts last
+ *   later     the run goes back to pending because its device asked for another try later, without using an attempt up
  *   withdraw  the run goes back to pending as if the attempt had not been; one that was accepted is left as it is
  *
  * Each row is locked, and the attempt token is the fence: a settlement whose token is not current changes nothing. A
@@ -38,6 +39,8 @@ export type Settlement = {
   status: FinishedStatus;
   reason: string;
   skipReason?: SkipReason;
+  /** For `finish_or_retry` of a failure: the device asks for another try after this, which costs no attempt. */
+  laterMs?: number;
   /** For `withdraw`: how long the run is not offered again. */
   delayMs?: number;
   output?: string;
@@ -71,12 +74,18 @@ export type FailurePolicy = {
 
 /** Longest delay before another attempt. */
 const retryBackoffMsMax = 600_000;
+/** How often a run may be put off to later; then a failure is one. With the default of 5 minutes that is an hour. */
+const deferralsMax = 12;
+/** A device that says "at once" is asked again after this at the earliest. */
+const laterMsMin = 1_000;
+/** The protocol's bound on what a device may ask for. */
+const laterMsMax = 7 * 86_400_000;
 /** Longest back-off of a watcher. */
-const watcherBackoffMsMax = 86_400_000;
+export const watcherBackoffMsMax = 86_400_000;
 /** After so many a delay grows no more: far beyond the longest ones, and far below what a float8 holds. */
-const doublingsMax = 30;
+export const doublingsMax = 30;
 /** What a run without a window keeps of its output, in characters. */
-const outputTailCharacters = 8_000;
+export const outputTailCharacters = 8_000;
 
 export type Settled = {
   orgId: string;
@@ -89,7 +98,7 @@ export type Settled = {
   /** Pinned to that device; otherwise what went back to pending waits for any worker. */
   isPinned: boolean;
   dueAt: Date;
-  action: "finished" | "retried" | "withdrawn";
+  action: "finished" | "retried" | "deferred" | "withdrawn";
   status: FinishedStatus | "pending";
   reason: string;
   attempt: number;
@@ -101,6 +110,8 @@ export type Settled = {
   /** The watcher was paused because of this failure. */
   isWatcherPaused: boolean;
   consecutiveFailures: number;
+  /** By a report that came after the attempt had been taken away (late-results.ts). */
+  isLate?: boolean;
 };
 
 /**
@@ -125,6 +136,7 @@ export async function settle(
     why: ["text", (s) => s.reason],
     skipped_because: ["text", (s) => s.skipReason ?? null],
     delay_ms: ["bigint", (s) => s.delayMs ?? 0],
+    later_ms: ["bigint", (s) => s.laterMs ?? null],
     output: ["text", (s) => s.output ?? ""],
     is_truncated: ["boolean", (s) => s.isOutputTruncated ?? false],
     answer: ["text", (s) => answerOf(s)],
@@ -138,13 +150,20 @@ export async function settle(
     -- All that is decided about a run and its watcher is decided in "held": what follows only writes, each statement from
     -- "held" alone. (The planner takes "held" for one row; a join of two of these sets would be a loop within a loop.)
     with locked as materialized (
-      select r.*, i.reporter, c.outcome, c.why, i.skipped_because, i.output, i.is_truncated, i.answer, i.exit_code, i.signal,
+      select r.*, i.reporter, c.outcome,
+        case
+          when d.fate = 'deferred' then format('%s (put off %s of %s times)', c.why, r.deferrals + 1, ${deferralsMax}::int)
+          when i.later_ms is not null and r.deferrals >= ${deferralsMax} then format('%s (put off %s times before)', c.why, r.deferrals)
+          else c.why
+        end as why,
+        i.skipped_because, i.output, i.is_truncated, i.answer, i.exit_code, i.signal,
         i.duration_ms, m.was_pushed_at, m.was_started_at, d.fate,
         -- Only what an executor did counts for or against a watcher.
         d.fate = 'finished' and c.outcome in ('completed', 'failed', 'timeout') as is_counting,
         case when d.fate = 'finished' and c.outcome = 'completed' then uuid_v7() end as window_id,
         case
           when d.fate = 'withdrawn' then now() + i.delay_ms * interval '1 ms'
+          when d.fate = 'deferred' then now() + least(greatest(i.later_ms, ${laterMsMin}), ${laterMsMax}) * interval '1 ms'
           when d.fate = 'retried' then now() + least(${policy.retryBackoffMs}::float8
             * power(2, least(r.attempt - 1, ${doublingsMax})), ${retryBackoffMsMax}) * interval '1 ms'
         end as again_at
@@ -178,6 +197,8 @@ export async function settle(
             -- A run whose end was asked for does not begin again.
             when r.cancel_requested_at is not null then 'finished'
             when i.action = 'withdraw' then 'withdrawn'
+            when i.action = 'finish_or_retry' and i.outcome = 'failed' and i.later_ms is not null and r.deferrals < ${deferralsMax}
+              then 'deferred'
             when i.action = 'finish_or_retry' and i.outcome in ('failed', 'timeout') and r.attempt < r.max_attempts then 'retried'
             else 'finished'
           end as fate
@@ -236,10 +257,11 @@ export async function settle(
         device_id = case when h.is_pinned then h.device_id end,
         claimed_at = null, claimed_epoch = null, claimed_session = null, pushed_at = null,
         -- It did start: the deadline for that is not asked about again.
-        expires_at = case when h.fate = 'retried' then null else h.expires_at end,
+        expires_at = case when h.fate in ('retried', 'deferred') then null else h.expires_at end,
         started_at = null, last_beat_at = null, cancel_requested_at = null, cancel_reason = null, reason = h.why,
-        -- A withdrawn attempt was never accepted, so it does not count.
-        attempt = case when h.fate = 'withdrawn' then greatest(h.attempt - 1, 0) else h.attempt end,
+        -- A withdrawn attempt was never accepted, and a deferred one could not begin: neither counts.
+        attempt = case when h.fate in ('withdrawn', 'deferred') then greatest(h.attempt - 1, 0) else h.attempt end,
+        deferrals = case when h.fate = 'deferred' then h.deferrals + 1 else h.deferrals end,
         not_before = h.again_at,
         -- Only the last ones are kept: a device that never accepts must not grow the row.
         past_attempts = (case when jsonb_array_length(h.past_attempts) >= 20 then h.past_attempts - 0 else h.past_attempts end)
@@ -282,7 +304,7 @@ export async function settle(
 }
 
 /** The keys that an answer adds to `extracted_data`. */
-function answerOf({ answer }: Settlement): string | null {
+export function answerOf({ answer }: Pick<Settlement, "answer">): string | null {
   if (!answer) return null;
   const { result, structured } = answer;
   return storableJson({

@@ -28,6 +28,9 @@ export type ClaimedTurn = {
   messageId: string;
   runId: string | null;
   input: string;
+  /** The session of an agent to go on in; empty: a fresh one. */
+  agentSessionId: string;
+  resumeRunId: string | null;
   isGated: boolean;
   snapshot: Buffer | null;
   snapshotVersion: number;
@@ -139,6 +142,7 @@ export async function claim(db: Db, wants: readonly Want[], timers: TurnTimers):
       c.agent_kind as "agentKind", c.timeout_ms as "timeoutMs", c.agent_id as "agentId",
       c.agent_version as "agentVersion", r.name as "agentName", r.settings as "agentSettings",
       c.conversation_id as "conversationId", c.message_id as "messageId", c.run_id as "runId", c.input,
+      c.agent_session_id as "agentSessionId", c.resume_run_id as "resumeRunId",
       c.is_gated as "isGated", c.snapshot, coalesce(c.snapshot_version, 0) as "snapshotVersion",
       c.deadline_at as "deadlineAt"
     from claimed c
@@ -345,6 +349,12 @@ export async function findHolder(
       select org_id, id, attempt_token, holder_id from turn
       union all
       select org_id, id, attempt_token, holder_id from turn_finished
+      union all
+      -- Claims that were withdrawn.
+      select t.org_id, t.id, (entry->>'token')::uuid, (entry->>'holder_id')::uuid
+      from (
+        select org_id, id, past_attempts from turn union all select org_id, id, past_attempts from turn_finished
+      ) t cross join lateral jsonb_array_elements(t.past_attempts) entry
     ) t join device d on d.org_id = t.org_id and d.id = t.holder_id
     where t.org_id = ${attempt.orgId} and t.id = ${attempt.runId} and t.attempt_token = ${attempt.attemptToken}
       and d.is_worker and d.token_id = ${attempt.tokenId}

@@ -27,6 +27,8 @@ export type TerminalReply = {
   isReplyTruncated?: boolean;
   /** What the next turn of the conversation is given; absent leaves the snapshot as it is. */
   nextSnapshot?: Uint8Array | undefined;
+  /** The agent's own id of its session; empty or absent: it keeps none. */
+  agentSessionId?: string | undefined;
   exitCode?: number | undefined;
   signal?: string;
   durationMs?: number | undefined;
@@ -73,6 +75,7 @@ export async function commitTerminalReply(db: Db, replies: readonly TerminalRepl
     reply: ["text", (r) => r.reply ?? ""],
     is_truncated: ["boolean", (r) => r.isReplyTruncated ?? false],
     next_snapshot: ["text", (r) => r.nextSnapshot && Buffer.from(r.nextSnapshot).toString("base64")],
+    agent_session: ["text", (r) => r.agentSessionId ?? ""],
     exit_code: ["int", (r) => r.exitCode ?? null],
     signal: ["text", (r) => r.signal ?? ""],
     duration_ms: ["bigint", (r) => r.durationMs ?? null],
@@ -81,7 +84,7 @@ export async function commitTerminalReply(db: Db, replies: readonly TerminalRepl
     -- All that is decided about a turn is decided in "held": what follows only writes, each statement from "held" alone.
     -- (The planner takes "held" for a few rows; a join of two of these sets would be a loop within a loop.)
     with held as materialized (
-      select t.*, i.reporter, i.reply, i.is_truncated, i.next_snapshot, i.exit_code, i.signal, i.duration_ms,
+      select t.*, i.reporter, i.reply, i.is_truncated, i.next_snapshot, i.agent_session, i.exit_code, i.signal, i.duration_ms,
         l.leased_version is not null as is_leased, f.is_fenced, s.is_storing, l.leased_version + 1 as next_version,
         e.end_status, e.end_status <> 'cancelled' and (f.is_fenced or i.may_retry) as is_retryable,
         case when f.is_fenced then 'its worker had lost the conversation''s lease when it answered'
@@ -133,13 +136,14 @@ export async function commitTerminalReply(db: Db, replies: readonly TerminalRepl
       insert into turn_finished (org_id, id, agent_id, agent_version, conversation_id, message_id, run_id, device_id,
         agent_kind, input, is_gated, timeout_ms, created_at, start_deadline_at, status, attempt, attempt_token, holder_id,
         claimed_at, started_at, last_beat_at, cancel_requested_at, reason, is_retryable, is_reported, reply,
-        is_reply_truncated, exit_code, signal, duration_ms, snapshot_version)
+        is_reply_truncated, exit_code, signal, duration_ms, snapshot_version, past_attempts, agent_session_id)
       select h.org_id, h.id, h.agent_id, h.agent_version, h.conversation_id, h.message_id, h.run_id, h.device_id,
         h.agent_kind, h.input, h.is_gated, h.timeout_ms, h.created_at, h.start_deadline_at, h.end_status, h.attempt,
         h.attempt_token, h.holder_id, h.claimed_at, h.started_at, h.last_beat_at, h.cancel_requested_at, h.end_reason,
         h.is_retryable, h.reporter is not null and not h.is_fenced,
         case when h.end_status = 'completed' then h.reply else '' end, h.end_status = 'completed' and h.is_truncated,
-        h.exit_code, h.signal, h.duration_ms, case when h.is_storing then h.next_version end
+        h.exit_code, h.signal, h.duration_ms, case when h.is_storing then h.next_version end, h.past_attempts,
+        h.agent_session
       from held h
     )
     select h.org_id as "orgId", h.id as "turnId", h.agent_id as "agentId", h.conversation_id as "conversationId",
@@ -227,7 +231,7 @@ export async function withdraw(
       from (select * from ${input} order by org_id, turn_id) i
         cross join lateral (
           select org_id, id, agent_id, conversation_id, is_gated, lease_epoch, attempt_token, holder_id, device_id,
-            cancel_requested_at is null as is_wanted
+            past_attempts, attempt, cancel_requested_at is null as is_wanted
           from turn
           where org_id = i.org_id and id = i.turn_id and attempt_token = i.token and status = 'claimed'
             and (i.epoch is null or (claimed_epoch = i.epoch and claimed_session = i.session_id))
@@ -248,7 +252,11 @@ export async function withdraw(
     returned as (
       update turn t set status = 'pending', attempt_token = null, holder_id = null, claimed_epoch = null, claimed_session = null, claimed_at = null,
         started_at = null, last_beat_at = null, deadline_at = null, expires_at = null, lease_epoch = null,
-        snapshot_version = null, attempt = greatest(t.attempt - 1, 0), reason = h.why, not_before = h.again_at
+        snapshot_version = null, attempt = greatest(t.attempt - 1, 0), reason = h.why, not_before = h.again_at,
+        -- Its worker may have begun it all the same, and its reply is known then. Only the last ones are kept.
+        past_attempts = (case when jsonb_array_length(h.past_attempts) >= 20 then h.past_attempts - 0 else h.past_attempts end)
+          || jsonb_build_array(jsonb_build_object('attempt', h.attempt, 'token', h.attempt_token, 'holder_id', h.holder_id,
+            'ended_at', now(), 'reason', h.why))
       from held h where h.is_wanted and t.org_id = h.org_id and t.id = h.id
     )
     select h.org_id as "orgId", h.id as "turnId", h.attempt_token as "attemptToken", h.holder_id as "holderId",
@@ -345,12 +353,16 @@ export async function findVerdicts(db: Db, names: readonly AttemptName[]): Promi
   });
   const { rows } = await sql<{ verdict: PastVerdict["verdict"] }>`
     select case
-        when f.id is null then 'unknown'
-        when f.attempt_token = i.token and f.is_reported then 'already_stored'
-        else 'superseded'
+        when f.attempt_token = i.token and f.holder_id = i.device_id and f.is_reported then 'already_stored'
+        when f.attempt_token = i.token and f.holder_id = i.device_id then 'superseded'
+        -- A claim that was withdrawn.
+        when exists (select from jsonb_array_elements(coalesce(f.past_attempts, t.past_attempts)) entry
+          where entry->>'token' = i.token::text and (entry->>'holder_id')::uuid = i.device_id) then 'superseded'
+        else 'unknown'
       end as verdict
     from ${input}
-      left join turn_finished f on f.org_id = i.org_id and f.id = i.turn_id and f.holder_id = i.device_id
+      left join turn_finished f on f.org_id = i.org_id and f.id = i.turn_id
+      left join turn t on t.org_id = i.org_id and t.id = i.turn_id
     order by i.ord
   `.execute(db);
   return rows.map((row) => row.verdict);

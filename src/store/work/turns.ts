@@ -61,6 +61,8 @@ export type NewTurn = {
   isGated: boolean;
   timeoutMs: number;
   startTimeoutMs: number;
+  /** The session of an agent to go on in, and the device that has it. */
+  resume?: { sessionId: string; runId: string; deviceId: string } | undefined;
 };
 
 export type ArmedTurn = { turnId: string; deviceId: string | null; isNew: boolean };
@@ -86,7 +88,7 @@ export function arm(db: Db, turn: NewTurn): Promise<ArmedTurn> {
     `.execute(tx);
     if (!named[0]) return { ...(await findArmed(tx, turn, sha256)), isNew: false };
     const { turnId } = named[0];
-    if (agent.noExecutorReason !== "") {
+    if (agent.noExecutorReason !== "" && !turn.resume) {
       refuse(
         "failed_precondition",
         `agent "${agentId}" has no executor: ${agent.noExecutorReason}; pin it to another device, or give its turns to the fleet (update its device_id, empty for the fleet)`,
@@ -101,15 +103,34 @@ export function arm(db: Db, turn: NewTurn): Promise<ArmedTurn> {
       `.execute(tx);
       await requireRoom(tx, turn);
     }
+    const { resume } = turn;
+    const deviceId = resume?.deviceId ?? agent.deviceId;
     await sql`
       insert into turn (org_id, id, agent_id, agent_version, conversation_id, message_id, run_id, device_id, agent_kind, input,
-        is_gated, timeout_ms, start_deadline_at)
+        is_gated, timeout_ms, start_deadline_at, agent_session_id, resume_run_id)
       values (${orgId}, ${turnId}, ${agentId}, ${agent.version}, ${conversationId}, ${messageId}, ${turn.runId},
-        ${agent.deviceId}, ${turn.agentKind}, ${turn.input}, ${turn.isGated}, ${turn.timeoutMs},
-        now() + ${turn.startTimeoutMs} * interval '1 ms')
+        ${deviceId}, ${turn.agentKind}, ${turn.input}, ${turn.isGated}, ${turn.timeoutMs},
+        now() + ${turn.startTimeoutMs} * interval '1 ms', ${resume?.sessionId ?? ""}, ${resume?.runId ?? null})
     `.execute(tx);
-    return { turnId, deviceId: agent.deviceId, isNew: true };
+    return { turnId, deviceId, isNew: true };
   });
+}
+
+/**
+ * The session that a conversation's last turn on a device left, in which the next one goes on: agents give each turn a
+ * session of its own. Undefined: no turn left any.
+ */
+export async function findSession(
+  db: Db,
+  which: { orgId: string; agentId: string; conversationId: string; deviceId: string },
+): Promise<string | undefined> {
+  const { rows } = await sql<{ sessionId: string }>`
+    select agent_session_id as "sessionId" from turn_finished
+    where org_id = ${which.orgId} and agent_id = ${which.agentId} and conversation_id = ${which.conversationId}
+      and holder_id = ${which.deviceId} and agent_session_id <> ''
+    order by id desc limit 1
+  `.execute(db);
+  return rows[0]?.sessionId;
 }
 
 async function findPin(

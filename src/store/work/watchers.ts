@@ -340,16 +340,25 @@ export function update(
 }
 
 /**
- * Stops a watcher's schedule, with the event `watcher.paused`; slots that are due are recorded first. A paused watcher
- * stays as it is. Refuses with `not_found`, and `failed_precondition` for one without an executor.
+ * Stops a watcher's schedule, with the event `watcher.paused`; slots that are due are recorded first, and a run that is not
+ * due yet is ended by `cancelRuns`. A paused watcher stays as it is. Refuses with `not_found`, and `failed_precondition` for
+ * one without an executor.
  */
 export function pause(
   db: Db,
-  options: Named & { reason: string; actor: string; recordDue: RecordDue },
+  options: Named & {
+    reason: string;
+    actor: string;
+    recordDue: RecordDue;
+    cancelRuns?: CancelRuns<void>;
+  },
 ): Promise<Watcher> {
   const { orgId } = options;
   return transaction(db, async (tx) => {
-    const watcherId = await lock(tx, options);
+    const found = await get(tx, options);
+    // Runs before watchers, as a completion has it.
+    await runs.lockForCancel(tx, { orgId, watcherId: found.id });
+    const watcherId = await lock(tx, { orgId, watcher: found.id });
     const due = await options.recordDue(tx, orgId, watcherId);
     const current = await get(tx, { orgId, watcher: watcherId });
     if (current.status === "paused") {
@@ -364,6 +373,7 @@ export function pause(
       .where("id", "=", watcherId)
       .execute();
     const watcher = await get(tx, { orgId, watcher: watcherId });
+    await options.cancelRuns?.(tx, { orgId, watcherId, reason: "the watcher was paused" });
     await events.append(tx, orgId, [
       ...due,
       { kind: "watcher.paused", actor: options.actor, watcherId, data: { reason: options.reason } },

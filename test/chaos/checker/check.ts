@@ -4,7 +4,7 @@ import { checkAttempts, checkFences } from "./attempts.ts";
 import { checkCalls } from "./calls.ts";
 import { checkCompletions, checkWindows } from "./completions.ts";
 import { checkEnd } from "./end.ts";
-import { checkLateness } from "./lateness.ts";
+import { checkEarliness, checkLateness } from "./lateness.ts";
 import { checkOwners, checkReaperGrace } from "./owners.ts";
 import { checkScheduleMoves, checkSlotRows, checkSlots } from "./slots.ts";
 import { checkTenancy } from "./tenancy.ts";
@@ -22,6 +22,7 @@ export const rules: Record<string, (world: World) => Violation | undefined> = {
   checkTenancy,
   checkOwners,
   checkReaperGrace,
+  checkEarliness,
   checkLateness,
   checkCalls,
   checkEnd,

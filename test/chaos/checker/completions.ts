@@ -20,20 +20,16 @@ function reportedBy(world: World): Map<string, Reported> {
 type Told = { run: string; token: string; verdict: string; windowId: string };
 
 function toldTo(world: World): Told[] {
-  return world.seen.flatMap(({ message }) => {
+  return world.seen.flatMap(({ message }): Told[] => {
     if (message.case === "completionAck") {
       const { run, token, verdict, windowId } = message;
       return [{ run, token, verdict, windowId }];
     }
     if (message.case !== "welcome") return [];
+    // An attempt that it is told to abort is not forgotten: what has finished is sent.
     return message.verdicts
-      .filter(({ verdict }) => verdict === "abort" || verdict === "already_stored")
-      .map(({ run, token, verdict }) => ({
-        run,
-        token,
-        verdict: verdict === "abort" ? "superseded" : verdict,
-        windowId: "",
-      }));
+      .filter(({ verdict }) => verdict === "already_stored")
+      .map(({ run, token, verdict }) => ({ run, token, verdict, windowId: "" }));
   });
 }
 
@@ -60,7 +56,7 @@ export function checkCompletions(world: World): Violation | undefined {
       const what = `attempt ${token} of run ${run} is stored as reported, and its device was told that it was superseded`;
       return { rule, what, lines: lines() };
     }
-    if (verdict === "stored") {
+    if (verdict === "stored" || verdict === "stored_late") {
       if (stored.has(token)) {
         return { rule, what: `attempt ${token} of run ${run} was stored twice`, lines: lines() };
       }

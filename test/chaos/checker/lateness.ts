@@ -28,6 +28,25 @@ export function checkLateness(world: World): Violation | undefined {
   return { rule: "late by at most the sweep", what, lines };
 }
 
+/** A frame may be so early: the promise of the look-ahead. */
+const earlyMsMax = 1;
+
+/** However long before its moment a run is recorded, its device hears of it when it is due. */
+export function checkEarliness(world: World): Violation | undefined {
+  for (const { at, message } of world.seen) {
+    if (message.case !== "assignment") continue;
+    const run = world.runs.get(message.run);
+    if (!run || at >= run.dueAt - earlyMsMax) continue;
+    const what = `run ${run.id} was due at ${iso(run.dueAt)} and pushed ${Math.round(run.dueAt - at)} ms before`;
+    return {
+      rule: "never pushed before it is due",
+      what,
+      lines: linesOf(world, { run: run.id, watcher: run.watcher }),
+    };
+  }
+  return undefined;
+}
+
 /** The longest while of each run in which it waited for nothing but a push, where it is longer than so many milliseconds. */
 export function waitsAbove(world: World, ms: number): Wait[] {
   const created = new Set(
@@ -140,7 +159,8 @@ function busySpans(world: World): Map<string, (Span & { run: string })[]> {
   for (const { token, run, claimedAt, endedAt, fencedAt } of world.attempts.values()) {
     if (run.device === null) continue;
     const to = Math.max(endedAt ?? Number.POSITIVE_INFINITY, fencedAt ?? 0, lastWord.get(token) ?? 0);
-    append(spans, run.device, { run: run.id, from: claimedAt, to });
+    // Claimed ahead it uses no slot.
+    append(spans, run.device, { run: run.id, from: Math.max(claimedAt, run.dueAt), to });
   }
   for (const run of world.rows.runs) {
     if (run.device === null || run.past.length < pastAttemptsMax) continue;

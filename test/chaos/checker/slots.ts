@@ -45,6 +45,19 @@ export function slotsBetween(every: number, after: number, to: number): number[]
   return slots;
 }
 
+/** When each slot's row was committed, by "watcher slot". */
+function recordedAt(world: World): Map<string, number> {
+  const committedAt = new Map<string, number>();
+  for (const { kind, run, committedAt: at } of world.rows.events) {
+    if (run && (kind === "run.created" || kind === "run.skipped")) committedAt.set(run, at);
+  }
+  return new Map(
+    world.rows.slots.flatMap(({ watcher, scheduledFor, run }) =>
+      committedAt.has(run) ? [[`${watcher} ${scheduledFor}`, committedAt.get(run)!]] : [],
+    ),
+  );
+}
+
 /** Every due slot of every schedule is recorded, and no slot is recorded that no schedule has (R2). */
 export function checkSlots(world: World): Violation | undefined {
   const recorded = new Map<string, Set<number>>();
@@ -52,13 +65,18 @@ export function checkSlots(world: World): Violation | undefined {
     const set = recorded.get(watcher) ?? new Set();
     recorded.set(watcher, set.add(scheduledFor));
   }
+  const recordedBy = recordedAt(world);
   const backfills = world.operations.filter(({ request }) => request.method === "backfill");
   for (const [watcher, reigns] of reignsOf(world)) {
     const slots = recorded.get(watcher) ?? new Set();
     const isAllowed = (slot: number) =>
       reigns.some(
         ({ every, setFrom, endedBy }) =>
-          every !== null && slot % (every * 1000) === 0 && slot >= setFrom && slot <= endedBy,
+          every !== null &&
+          slot % (every * 1000) === 0 &&
+          slot >= setFrom &&
+          // Recorded ahead while the schedule held; an edit leaves it.
+          (slot <= endedBy || (recordedBy.get(`${watcher} ${slot}`) ?? Number.POSITIVE_INFINITY) <= endedBy),
       ) ||
       backfills.some(({ request }) =>
         request.method === "backfill" && request.watcher === watcher
@@ -139,6 +157,7 @@ export function checkSlotRows(world: World): Violation | undefined {
 
 /** At every moment a schedule stands at the first slot that has no row, and all before it have one (R3). */
 export function checkScheduleMoves(world: World): Violation | undefined {
+  const recordedBy = recordedAt(world);
   const steady = new Map([...reignsOf(world)].filter(([, reigns]) => reigns.length > 0));
   for (const entry of world.history) {
     if (entry.kind !== "schedules") continue;
@@ -148,7 +167,13 @@ export function checkScheduleMoves(world: World): Violation | undefined {
         .get(watcher)
         ?.find(({ setBy, endedFrom }) => setBy < entry.at && entry.at < endedFrom);
       if (!reign || reign.every === null) continue;
-      const problem = whyAstray({ ...reign, every: reign.every }, { at: entry.at, nextSlotAt, slots });
+      // The schedule before this one may have recorded slots ahead, which stay.
+      const isOlder = (slot: number) =>
+        (recordedBy.get(`${watcher} ${slot}`) ?? Number.POSITIVE_INFINITY) <= reign.setBy;
+      const problem = whyAstray(
+        { ...reign, every: reign.every, isOlder },
+        { at: entry.at, nextSlotAt, slots },
+      );
       if (!problem) continue;
       return {
         rule: "the schedule moves once per slot",
@@ -164,7 +189,7 @@ export function checkScheduleMoves(world: World): Violation | undefined {
 export const lookBackMs = 60_000;
 
 function whyAstray(
-  reign: { every: number; setBy: number },
+  reign: { every: number; setBy: number; isOlder: (slot: number) => boolean },
   look: { at: number; nextSlotAt: number | null; slots: number[] },
 ): string | undefined {
   const { nextSlotAt } = look;
@@ -174,7 +199,7 @@ function whyAstray(
   if (recorded.size !== look.slots.length)
     return "has a slot that is recorded and waits, or is recorded twice";
   // An edit leaves the schedule where it was asked for; a slot that went by during the edit has its row already.
-  const late = look.slots.find((slot) => slot >= nextSlotAt && slot > reign.setBy);
+  const late = look.slots.find((slot) => slot >= nextSlotAt && slot > reign.setBy && !reign.isOlder(slot));
   if (late !== undefined) return `stands at ${iso(nextSlotAt)} and has a row for ${iso(late)}`;
   const from = Math.max(reign.setBy, look.at - lookBackMs + reign.every * 1000);
   const missing = slotsBetween(reign.every, from, nextSlotAt - 1).find((slot) => !recorded.has(slot));

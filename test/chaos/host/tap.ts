@@ -182,6 +182,7 @@ const outcomes: Record<Outcome, history.Outcome> = {
 const verdicts: Record<CompletionVerdict, history.Verdict> = {
   [CompletionVerdict.UNSPECIFIED]: "unknown",
   [CompletionVerdict.STORED]: "stored",
+  [CompletionVerdict.STORED_LATE]: "stored_late",
   [CompletionVerdict.ALREADY_STORED]: "already_stored",
   [CompletionVerdict.SUPERSEDED]: "superseded",
   [CompletionVerdict.UNKNOWN]: "unknown",

@@ -39,6 +39,8 @@ const exempt: Record<string, string> = {
   "device status": "the same",
   "turns watch": "follows until the end; test/integration/cli/turns.test.ts",
   completion: "prints a script for a shell",
+  "runs follow-up":
+    "needs an agent that keeps sessions; test/integration/server/agent-reports.test.ts has the rpc",
   complete: "answers that script, in the form that shells read",
 };
 

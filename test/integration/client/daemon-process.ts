@@ -1,11 +1,13 @@
 /**
  * A daemon in a process of its own, for tests that kill it. Reads its options from the first argument (JSON) and writes
- * its events to stdout, a JSON line each.
+ * its events to stdout, a JSON line each; `isQuiet`: but those of what programs say.
  */
 import { parseConfig, runDaemon } from "../../../clients/ts/src/index.ts";
 import { quickTiming } from "./timing.ts";
 
-const options: { url: string; stateDir: string; config: string } = JSON.parse(process.argv[2] ?? "{}");
+const options: { url: string; stateDir: string; config: string; isQuiet?: boolean } = JSON.parse(
+  process.argv[2] ?? "{}",
+);
 const controller = new AbortController();
 process.on("SIGTERM", () => controller.abort());
 
@@ -17,6 +19,7 @@ await runDaemon({
   signal: controller.signal,
   timing: { ...quickTiming, ackDeadlineMs: 60_000 },
   onEvent: (event) => {
+    if (options.isQuiet === true && (event.type === "output" || event.type === "activity")) return;
     const line = JSON.stringify(event, (_key, value) => (typeof value === "bigint" ? String(value) : value));
     process.stdout.write(`${line}\n`);
   },

@@ -12,7 +12,7 @@ import {
   parseConfig,
   runDaemon,
 } from "../../../clients/ts/src/index.ts";
-import { Peer, type PeerOptions } from "../../support/peer.ts";
+import { Peer, type PeerOptions, type PeerSession } from "../../support/peer.ts";
 import { quickTiming } from "./timing.ts";
 
 /** How long a test waits for an event before it fails, in ms. */
@@ -162,5 +162,20 @@ export async function until(isTrue: () => boolean, what: string): Promise<void> 
   while (!isTrue()) {
     if (performance.now() > deadline) throw new Error(`${what}: not within ${PATIENCE_MS} ms`);
     await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+/** The session that a daemon settles on: on a busy machine its first dial may take longer than it waits for a welcome. */
+export async function settledSession(peer: Peer): Promise<PeerSession> {
+  for (;;) {
+    const session = await peer.session();
+    const isSettled = await Promise.race([
+      session.next("heartbeat").then(
+        () => true,
+        () => false,
+      ),
+      session.closed.then(() => false),
+    ]);
+    if (isSettled) return session;
   }
 }

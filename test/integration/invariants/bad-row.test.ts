@@ -2,7 +2,7 @@
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
-import { createCompleter, storeOnce } from "../../../src/scheduler/completer.ts";
+import { createCompleter } from "../../../src/scheduler/completer.ts";
 import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { expireOnce, reapOnce } from "../../../src/scheduler/reaper.ts";
 import { backfill } from "../../../src/scheduler/triggers.ts";
@@ -26,6 +26,7 @@ import {
   seedDevice,
   seedRunning,
   seedWatcher,
+  storeOnce,
   triggerRun,
 } from "../../support/rows.ts";
 import { ageTurn, endsOf, findTurn, seedTurn, seedWorker } from "../../support/turns.ts";

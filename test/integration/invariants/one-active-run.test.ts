@@ -1,7 +1,6 @@
 /** R1: at most one active run per watcher. */
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
-import { storeOnce } from "../../../src/scheduler/completer.ts";
 import { materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { retry, trigger } from "../../../src/scheduler/triggers.ts";
 import * as schedules from "../../../src/store/work/schedules.ts";
@@ -18,6 +17,7 @@ import {
   seedDevice,
   seedRunning,
   seedWatcher,
+  storeOnce,
   triggerRun,
   untilBlocked,
 } from "../../support/rows.ts";

@@ -74,10 +74,10 @@ test("T1: a reply under a token that is not current changes nothing, also the ho
   const [first] = await claimTurns(db, worker);
   await withdraw(db, [{ ...first!, session: worker, reason: "busy", delayMs: 0 }]);
   const stale = replyOf(first!, { reply: "stale", nextSnapshot: bytes("stale") });
-  expect((await store(stale)).verdicts).toEqual(["unknown"]);
+  expect((await store(stale)).verdicts).toEqual(["superseded"]);
   const [second] = await claimTurns(db, worker);
   expect(second).toMatchObject({ turnId: first!.turnId, attempt: 1 });
-  expect((await store(stale)).verdicts).toEqual(["unknown"]);
+  expect((await store(stale)).verdicts).toEqual(["superseded"]);
   expect((await store(replyOf(second!, { nextSnapshot: bytes("s1") }))).verdicts).toEqual(["stored"]);
   expect(await findTurn(db, first!)).toMatchObject({ reply: "hi", snapshotVersion: 1 });
   expect((await store(stale)).verdicts).toEqual(["superseded"]);
@@ -170,7 +170,7 @@ test("T1: a replaced session takes away nothing that a newer one goes on with, a
   const [turn] = await claimTurns(db, worker);
   const held = [{ ...attemptOf(turn!), state: HeldAttemptState.RUNNING }];
   const { epoch } = await openDevice(db, worker, { held });
-  const bell = { turnStarted() {}, turnsEnded() {}, turnsWithdrawn() {} };
+  const bell = { turnStarted() {}, turnsEnded() {}, repliesKept() {}, turnsWithdrawn() {} };
   const endings = createTurnEndings({ db, doorbell: bell, log });
   const ended = { status: "failed", reason: "given up", isRetryable: true } as const;
   const withdrawn = { ...turn!, reason: "never accepted", delayMs: 0 };

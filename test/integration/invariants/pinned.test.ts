@@ -1,6 +1,5 @@
 /** R4: a pinned run is its device's, and stays what it was when it was materialized. */
 import { expect, test } from "vitest";
-import { storeOnce } from "../../../src/scheduler/completer.ts";
 import { recordDue } from "../../../src/scheduler/materializer.ts";
 import * as attempts from "../../../src/store/work/attempts.ts";
 import * as watchers from "../../../src/store/work/watchers.ts";
@@ -17,6 +16,7 @@ import {
   seedOrg,
   seedRunning,
   seedWatcher,
+  storeOnce,
   triggerRun,
   untilBlocked,
 } from "../../support/rows.ts";

@@ -2,7 +2,6 @@
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { cancelRun } from "../../../src/scheduler/cancels.ts";
-import { storeOnce } from "../../../src/scheduler/completer.ts";
 import { materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { reapOnce } from "../../../src/scheduler/reaper.ts";
 import { retry } from "../../../src/scheduler/triggers.ts";
@@ -25,6 +24,7 @@ import {
   seedDevice,
   seedRunning,
   seedWatcher,
+  storeOnce,
   triggerRun,
 } from "../../support/rows.ts";
 

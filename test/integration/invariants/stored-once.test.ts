@@ -1,7 +1,7 @@
 /** R5: a completion is stored exactly once, only under the current attempt token, in one transaction. */
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
-import { createCompleter, storeOnce } from "../../../src/scheduler/completer.ts";
+import { createCompleter } from "../../../src/scheduler/completer.ts";
 import { reapOnce } from "../../../src/scheduler/reaper.ts";
 import { settleWithEvents } from "../../../src/scheduler/settle.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
@@ -24,6 +24,7 @@ import {
   seedRunning,
   seedWatcher,
   startRun,
+  storeOnce,
   triggerRun,
   untilBlocked,
 } from "../../support/rows.ts";
@@ -140,7 +141,7 @@ test("R5: a completion that reaches the row before the reaper is stored, and the
   expect((await findRun(db, run)).status).toBe("completed");
 });
 
-test("R5: a completion that comes while the reaper commits is superseded and stores nothing", async () => {
+test("R5: a completion that comes while the reaper commits settles the run after it, once", async () => {
   const { db } = database;
   const { run } = await seedRunning(db);
   await ageRun(db, run, { last_beat_at: 200_000 });
@@ -149,9 +150,11 @@ test("R5: a completion that comes while the reaper commits is superseded and sto
   const late = store(reportOf(run));
   await untilBlocked(db);
   await reaping.commit();
-  expect((await late).verdicts).toEqual([{ verdict: "superseded", windowId: null }]);
-  expect((await findRun(db, run)).status).toBe("timeout");
-  expect(await listWindows(db, run)).toEqual([]);
+  expect((await late).verdicts).toEqual([{ verdict: "stored_late", windowId: expect.any(String) }]);
+  expect(await findRun(db, run)).toMatchObject({ status: "completed" });
+  expect(await listKinds(db, run)).toEqual(["run.created", "run.timeout", "run.completed_late"]);
+  expect((await store(reportOf(run))).verdicts).toMatchObject([{ verdict: "already_stored" }]);
+  expect(await listWindows(db, run)).toHaveLength(1);
 });
 
 test("R5: an attempt that another one took over cannot complete the run", async () => {
@@ -159,7 +162,6 @@ test("R5: an attempt that another one took over cannot complete the run", async 
   const { device, epoch, run } = await seedRunning(db, { maxAttempts: 2 });
   await ageRun(db, run, { last_beat_at: 200_000 });
   expect(await reap()).toMatchObject([{ action: "retried" }]);
-  expect((await store(reportOf(run))).verdicts).toMatchObject([{ verdict: "superseded" }]);
   await ageRun(db, run, { not_before: 1_000 });
   const [second] = await claim(db, device, epoch);
   expect(second).toMatchObject({ runId: run.runId, attempt: 2 });
@@ -298,6 +300,7 @@ test("R5: a withdrawal and a completion of one attempt at once leave exactly one
   const late = store(reportOf(run));
   await untilBlocked(db);
   await withdrawing.commit();
-  expect((await late).verdicts).toEqual([{ verdict: "superseded", windowId: null }]);
-  expect(await findRun(db, run)).toMatchObject({ status: "pending", attempt: 0 });
+  expect((await late).verdicts).toEqual([{ verdict: "stored_late", windowId: expect.any(String) }]);
+  expect(await findRun(db, run)).toMatchObject({ status: "completed", attempt: 1, pastAttempts: [] });
+  expect(await listWindows(db, run)).toHaveLength(1);
 });

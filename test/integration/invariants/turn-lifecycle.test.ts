@@ -41,7 +41,7 @@ const heldIn = ({ turn }: Scene) => ({
   held: [{ runId: turn.turnId, attemptToken: turn.attemptToken, state: HeldAttemptState.RUNNING }],
 });
 const log = createLogger({ name: "test", level: "silent" });
-const deaf = { turnStarted() {}, turnsEnded() {}, turnsWithdrawn() {}, cancelling() {} };
+const deaf = { turnStarted() {}, turnsEnded() {}, repliesKept() {}, turnsWithdrawn() {}, cancelling() {} };
 const cancel = ({ db, turn }: Scene) =>
   cancelTurn(db, { orgId: turn.orgId, turnId: turn.turnId }, { reason: "enough", doorbell: deaf });
 

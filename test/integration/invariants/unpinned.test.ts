@@ -2,7 +2,6 @@
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { HeldAttemptState } from "#gen/pinion/v1/device_pb.js";
-import { storeOnce } from "../../../src/scheduler/completer.ts";
 import { reapOnce } from "../../../src/scheduler/reaper.ts";
 import { openSession } from "../../../src/server/device/reconcile.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
@@ -26,6 +25,7 @@ import {
   seedWatcher,
   seedWorker,
   sessionOf,
+  storeOnce,
   triggerRun,
 } from "../../support/rows.ts";
 

@@ -2,11 +2,11 @@
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
-import { createDispatcher, type HeldClaim, type Seat } from "../../../src/scheduler/dispatcher.ts";
+import { createDispatcher, type Seat } from "../../../src/scheduler/dispatcher.ts";
 import { materializeOnce } from "../../../src/scheduler/materializer.ts";
 import type { TurnEndings } from "../../../src/scheduler/turn-endings.ts";
-import { transaction } from "../../../src/store/pg/database.ts";
 import type { ClaimedRun } from "../../../src/store/work/attempts.ts";
+import type { RecordedRun } from "../../../src/store/work/schedules.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   type DeviceName,
@@ -44,6 +44,7 @@ async function openSeat(device: DeviceName, slots: number, given: (run: ClaimedR
   return {
     ...{ ...sessionOf(device, epoch), kinds: null, mayHaveRuns: true, mayHaveTurns: false },
     freeSlots: () => free,
+    roomAhead: () => free,
     deliver(run) {
       free -= 1;
       given(run);
@@ -93,35 +94,31 @@ test("a seat with many free slots leaves room for the others in each claim, and 
   expect(claims).toHaveLength(asked + 1);
 });
 
-test("what is recorded for a device of this replica is claimed in the same transaction, and pushed after its commit", async () => {
+test("what is recorded for a device of this replica is claimed by the statement that records it, and pushed after its commit", async () => {
   const { db } = database;
   const device = await seedDevice(db);
   await seedDue(device, 3, new Date(Date.now() - 2_000));
   const given: string[] = [];
   const seat = await openSeat(device, 2, (run) => given.push(run.runId));
+  seat.mayHaveRuns = false;
   const claims: number[] = [];
   const dispatcher = openDispatcher((seats) => claims.push(seats));
   const doorbell = noteDoorbell();
-  const told: (ReadonlySet<string> | undefined)[] = [];
+  const told: RecordedRun[] = [];
   await materializeOnce(db, {
     log,
     doorbell: {
       ...doorbell,
-      recorded(runs, claimed) {
-        doorbell.recorded(runs);
-        told.push(claimed);
+      recorded(runs) {
+        told.push(...runs);
         // Only now is it pushed.
         expect(given).toEqual([]);
       },
     },
-    claimHere: (tx, runs) =>
-      dispatcher.claimWithin(
-        tx,
-        runs.map(() => seat),
-      ),
+    hold: (devices) => dispatcher.hold(devices.map(() => seat)),
   });
   expect(given).toHaveLength(2);
-  expect([...told[0]!].sort()).toEqual([...given].sort());
+  expect(told.flatMap((run) => (run.attemptToken ? [run.runId] : [])).sort()).toEqual([...given].sort());
   const { rows } = await sql<{ status: string; slots: number }>`
     select status, count(*)::int as slots from run
       join slot on slot.run_id = run.id and run.xmin = slot.xmin group by 1 order by 1`.execute(db);
@@ -133,7 +130,58 @@ test("what is recorded for a device of this replica is claimed in the same trans
   expect(claims).toEqual([1]);
 });
 
-test("while a transaction that claimed for a seat is open nothing else is claimed for it, and if it fails the runs are found again", async () => {
+test("what is claimed as it is recorded is what a claim would have answered", async () => {
+  const { db } = database;
+  const [device, other] = [await seedDevice(db), await seedDevice(db)];
+  const dueAt = new Date(Date.now() - 2_000);
+  for (const one of [device, other]) {
+    await seedWatcher(db, one, { schedule: "0 0 1 1 *", agentKind: "test-kind", notification: "on_failure" });
+  }
+  await sql`update watcher set next_slot_at = ${dueAt}, next_due_at = ${dueAt}`.execute(db);
+  const runs: ClaimedRun[] = [];
+  const note = (run: ClaimedRun) => runs.push(run);
+  const [seat, later] = [await openSeat(device, 1, note), await openSeat(other, 1, note)];
+  seat.mayHaveRuns = false;
+  const dispatcher = openDispatcher();
+  const seatOf = (deviceId: string | null) => (deviceId === device.deviceId ? seat : undefined);
+  await materializeOnce(db, {
+    log,
+    doorbell: noteDoorbell(),
+    hold: (devices) => dispatcher.hold(devices.map(({ deviceId }) => seatOf(deviceId))),
+  });
+  dispatcher.wake(later);
+  await dispatcher.idle();
+  expect(runs).toHaveLength(2);
+  const [recorded, claimed] = runs.map((run) => ({
+    ...run,
+    ...{ runId: "", deviceId: "", watcherId: "", watcherSlug: "", attemptToken: "", dueForMs: 0 },
+  }));
+  expect(recorded).toMatchObject(claimed!);
+  const { rows } = await sql`
+    select status, attempt, claimed_at is null as "isLate", claimed_epoch from run`.execute(db);
+  expect(rows).toEqual(Array(2).fill({ status: "claimed", attempt: 1, isLate: false, claimed_epoch: 1 }));
+});
+
+test("nothing is claimed as it is recorded for a session that a newer one has replaced", async () => {
+  const { db } = database;
+  const device = await seedDevice(db);
+  await seedDue(device, 1, new Date(Date.now() - 2_000));
+  const given: string[] = [];
+  const seat = await openSeat(device, 1, (run) => given.push(run.runId));
+  seat.mayHaveRuns = false;
+  await openDevice(db, device);
+  const dispatcher = openDispatcher();
+  await materializeOnce(db, {
+    log,
+    doorbell: noteDoorbell(),
+    hold: (devices) => dispatcher.hold(devices.map(() => seat)),
+  });
+  expect(given).toEqual([]);
+  const { rows } = await sql`select status, attempt, attempt_token from run`.execute(db);
+  expect(rows).toEqual([{ status: "pending", attempt: 0, attempt_token: null }]);
+});
+
+test("while a seat is held nothing else is claimed for it, and when it is dropped what waits is claimed", async () => {
   const { db } = database;
   const [device, other] = [await seedDevice(db), await seedDevice(db)];
   for (const one of [device, other]) await seedDue(one, 1, new Date(Date.now() - 2_000));
@@ -142,21 +190,18 @@ test("while a transaction that claimed for a seat is open nothing else is claime
   const note = (run: ClaimedRun) => given.push(run.deviceId);
   const [seat, free] = [await openSeat(device, 1, note), await openSeat(other, 1, note)];
   const dispatcher = openDispatcher();
-  let held: HeldClaim | undefined;
-  const failed = new Error("the transaction fails");
-  await expect(
-    transaction(db, async (tx) => {
-      held = await dispatcher.claimWithin(tx, [seat]);
-      expect(held.runIds.size).toBe(1);
-      expect((await dispatcher.claimWithin(tx, [seat])).runIds.size).toBe(0);
-      dispatcher.wake(seat);
-      dispatcher.wake(free);
-      await dispatcher.idle();
-      expect(given).toEqual([other.deviceId]);
-      throw failed;
-    }),
-  ).rejects.toBe(failed);
-  held!.drop();
+  // Older work may wait for it, and comes first.
+  expect(dispatcher.hold([seat]).claimants).toEqual([undefined]);
+  seat.mayHaveRuns = false;
+  const held = dispatcher.hold([seat, seat]);
+  expect(held.claimants.map((claimant) => claimant?.deviceId)).toEqual([device.deviceId, undefined]);
+  expect(dispatcher.hold([seat]).claimants).toEqual([undefined]);
+  seat.mayHaveRuns = true;
+  dispatcher.wake(seat);
+  dispatcher.wake(free);
+  await dispatcher.idle();
+  expect(given).toEqual([other.deviceId]);
+  held.drop();
   await dispatcher.idle();
   expect(given).toEqual([other.deviceId, device.deviceId]);
 });
@@ -168,6 +213,7 @@ test("a worker that was given less than it has room for asks again when it is wo
   const seat: Seat = {
     ...{ ...sessionOf(worker, epoch), kinds, mayHaveRuns: true, mayHaveTurns: false },
     freeSlots: () => 2,
+    roomAhead: () => 0,
     deliver: () => {},
     deliverTurn: () => {},
   };

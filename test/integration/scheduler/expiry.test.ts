@@ -1,6 +1,5 @@
 /** Start deadlines (DESIGN 6): a run that did not start by then is skipped with offline_expired. */
 import { expect, test } from "vitest";
-import { storeOnce } from "../../../src/scheduler/completer.ts";
 import { expireOnce } from "../../../src/scheduler/reaper.ts";
 import * as runs from "../../../src/store/work/runs.ts";
 import { useDatabase } from "../../support/database.ts";
@@ -16,6 +15,7 @@ import {
   seedDevice,
   seedRunning,
   seedWatcher,
+  storeOnce,
   triggerRun,
 } from "../../support/rows.ts";
 

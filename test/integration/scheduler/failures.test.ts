@@ -3,7 +3,6 @@ import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { cancelRun } from "../../../src/scheduler/cancels.ts";
-import { storeOnce } from "../../../src/scheduler/completer.ts";
 import { materializeOnce, recordDue } from "../../../src/scheduler/materializer.ts";
 import * as devices from "../../../src/store/people/devices.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
@@ -24,6 +23,7 @@ import {
   seedDevice,
   seedWatcher,
   startRun,
+  storeOnce,
   untilBlocked,
 } from "../../support/rows.ts";
 

@@ -1,7 +1,6 @@
 /** What happens to a slot that falls due while a run is active, or too soon after one (DESIGN 6). */
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
-import { storeOnce } from "../../../src/scheduler/completer.ts";
 import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { backfill, backfillSlotsMax } from "../../../src/scheduler/triggers.ts";
 import type { WatcherName } from "../../../src/store/work/schedules.ts";
@@ -20,6 +19,7 @@ import {
   seedDevice,
   seedRunning,
   seedWatcher,
+  storeOnce,
 } from "../../support/rows.ts";
 
 const database = useDatabase();

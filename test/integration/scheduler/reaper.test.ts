@@ -2,7 +2,6 @@
 import { expect, onTestFinished, test, vi } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { cancelRun } from "../../../src/scheduler/cancels.ts";
-import { storeOnce } from "../../../src/scheduler/completer.ts";
 import { reapOnce, startReaper } from "../../../src/scheduler/reaper.ts";
 import { settleWithEvents } from "../../../src/scheduler/settle.ts";
 import { type Db, openDatabase, transaction } from "../../../src/store/pg/database.ts";
@@ -27,6 +26,7 @@ import {
   seedRunning,
   seedWatcher,
   sessionOf,
+  storeOnce,
   triggerRun,
   untilBlocked,
 } from "../../support/rows.ts";

@@ -2,7 +2,6 @@
 import { sql } from "kysely";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { createLogger } from "../../../src/log.ts";
-import { storeOnce } from "../../../src/scheduler/completer.ts";
 import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { retainOnce, startRetention } from "../../../src/scheduler/retention.ts";
 import { backfill } from "../../../src/scheduler/triggers.ts";
@@ -25,6 +24,7 @@ import {
   seedRunning,
   seedWatcher,
   startRun,
+  storeOnce,
 } from "../../support/rows.ts";
 import { replyOf, seedTurn, seedWorker, startTurn } from "../../support/turns.ts";
 
@@ -65,19 +65,23 @@ test("partitions of the coming days are made, those older than the age are dropp
       .execute();
     ids.push(run.runId);
   }
+  const { run: newest } = await seedRunning(db);
+  await storeOnce(db, [reportOf(newest)], policy);
   const { run: living } = await seedRunning(db);
   await retain();
   const left = await db
     .selectFrom("run_all" as never)
     .select("id" as never)
     .execute();
-  expect(left.map((row) => (row as { id: string }).id).sort()).toEqual([ids[2], living.runId].sort());
+  expect(left.map((row) => (row as { id: string }).id).sort()).toEqual(
+    [ids[2], newest.runId, living.runId].sort(),
+  );
   const names = await partitions(db);
   for (const daysBack of [29, 0, -1, -2, -3].filter((day) => day !== 0))
     expect(names).toContain(nameOf(daysBack));
   for (const daysBack of [40, 31]) expect(names).not.toContain(nameOf(daysBack));
   // The windows are the watcher's results, and outlive their runs.
-  expect(await db.selectFrom("window").select("run_id").execute()).toHaveLength(3);
+  expect(await db.selectFrom("window").select("run_id").execute()).toHaveLength(4);
 });
 
 test("runs that ended while no partition was there are kept, and go with their age", async () => {
@@ -90,6 +94,11 @@ test("runs that ended while no partition was there are kept, and go with their a
   await retain();
   expect(await inDefault()).toBe(1);
   await sql`update run_finished_default set finished_at = now() - interval '31 days'`.execute(db);
+  // While it is the newest run, it is not old.
+  expect((await retain()).deleted).toBe(0);
+  expect(await inDefault()).toBe(1);
+  const { run: newer } = await seedRunning(db);
+  await storeOnce(db, [reportOf(newer)], policy);
   await sql`update event set at = now() - interval '31 days'`.execute(db);
   expect((await retain()).deleted).toBeGreaterThan(1);
   expect(await inDefault()).toBe(0);
@@ -98,7 +107,7 @@ test("runs that ended while no partition was there are kept, and go with their a
 test("two replicas that tend the partitions at once do it once", async () => {
   const { db } = database;
   await using first = await hold(db);
-  expect((await retention.tendPartitions(first.tx, 30))?.created).toHaveLength(8);
+  expect((await retention.tendPartitions(first.tx, 30))?.created).toHaveLength(16);
   await using second = await hold(db);
   expect(await retention.tendPartitions(second.tx, 30)).toBeNull();
   await first.commit();

@@ -224,3 +224,29 @@ test("slots are skipped while the day's budget is used up, and a hand is told so
     /budget of the day/,
   );
 });
+
+test("a follow-up goes to the run's device with the run's session, and the next one with that of the turn", async () => {
+  const { clients, device, stream } = await begin();
+  const run = await startWork(clients, device);
+  await answer(stream, await takeOn(stream), { resultText: "the answer", sessionId: "session-1" });
+  const { turn } = await clients.turns.startTurn({ resumeRunId: run.id, messageId: "m1", input: "and why?" });
+  expect(turn!.conversationId).toBe(`${run.agentId}_watcher_${run.watcherId}_run_${run.id}`);
+  const first = await takeOn(stream);
+  expect(first).toMatchObject({
+    turn: { input: "and why?" },
+    session: { sessionId: "session-1", isRequired: true },
+  });
+  await answer(stream, first, { resultText: "because", sessionId: "session-2" });
+  const { turn: ended } = await clients.turns.getTurn({ turnId: turn!.id });
+  expect(ended!.reply).toBe("because");
+  await clients.turns.startTurn({ resumeRunId: run.id, messageId: "m2", input: "really?" });
+  expect((await stream.next("assignment")).session).toMatchObject({ sessionId: "session-2" });
+});
+
+test("a run without a session cannot be followed up, and says why", async () => {
+  const { clients, device, stream } = await begin();
+  const run = await startWork(clients, device);
+  await stream.complete(await takeOn(stream));
+  const started = clients.turns.startTurn({ resumeRunId: run.id, messageId: "m1", input: "and why?" });
+  await expect(started).rejects.toThrow(/left no session to go on in: its executor keeps none/);
+});

@@ -85,7 +85,7 @@ export async function startApi(
       return () => wakes.delete(wake);
     },
   };
-  const bell = { recorded() {}, settled() {}, cancelling() {} };
+  const bell = { recorded() {}, settled() {}, kept() {}, cancelling() {} };
   const doorbell = {
     revoke: (tokenId: string) => void rung.revoked.push(tokenId),
     disconnect: (stream: { deviceId: string; reason: string }) => void rung.disconnected.push(stream),
@@ -109,6 +109,13 @@ export async function startApi(
       { orgId, watcherId, reason }: { orgId: string; watcherId: string; reason: string },
     ) {
       await cancelIn(tx, { orgId, watcherId }, { reason, policy, mode: "ask" });
+      return () => {};
+    },
+    async cancelAheadOfWatcher(
+      tx: Db,
+      { orgId, watcherId, reason }: { orgId: string; watcherId: string; reason: string },
+    ) {
+      await cancelIn(tx, { orgId, watcherId }, { reason, policy, mode: "ask", only: "ahead" });
       return () => {};
     },
     async cancelAllOfDevice(

@@ -394,20 +394,21 @@ test("a completion that breaks a rule is answered as invalid, the stream lives, 
   expect((await stream.complete(assignment)).verdict).toBe(CompletionVerdict.STORED);
 });
 
-test("a completion with a token that is not current changes nothing, and says so", async () => {
+test("a completion with a token that was never current changes nothing, and a late one says that it is late", async () => {
   const { clients, url, device, stream, assignment } = await beginWork();
   const made = { runId: assignment.runId, attemptToken: randomUUID() };
   expect((await stream.complete(made)).verdict).toBe(CompletionVerdict.UNKNOWN);
   const nowhere = { runId: randomUUID(), attemptToken: assignment.attemptToken };
   expect((await stream.complete(nowhere)).verdict).toBe(CompletionVerdict.UNKNOWN);
-  // The device forgets the attempt and comes back: it is taken from it, and a late report comes too late.
+  // The device forgets the attempt and comes back: it is taken from it, and its report comes late.
   stream.cancel();
   const back = await connect(url, device);
   await untilStatus(clients, assignment, RunStatus.TIMEOUT);
   const late = await back.complete(assignment);
-  expect(late).toMatchObject({ verdict: CompletionVerdict.SUPERSEDED, windowId: "" });
-  expect(late.message).toBe("the run has ended without this attempt, or another attempt owns it");
-  expect((await getRun(clients, assignment)).status).toBe(RunStatus.TIMEOUT);
+  expect(late).toMatchObject({ verdict: CompletionVerdict.STORED_LATE, windowId: expect.any(String) });
+  expect(late.message).toBe("it came late, and is the run's end after all");
+  expect((await getRun(clients, assignment)).status).toBe(RunStatus.COMPLETED);
+  expect((await back.complete(assignment)).verdict).toBe(CompletionVerdict.ALREADY_STORED);
 });
 
 test("a unary completion of 10 MB is refused for its size, and a smaller one is stored", async () => {

@@ -536,7 +536,7 @@ test("a second person of the org does nothing to what is pinned to another's dev
   const { db } = database;
   const { orgs, fleet } = replica.clients;
   const added = await orgs.addMember({ email: "bea@example.org", role: 3, tokenScopes: ["read", "write"] });
-  const ids = { ...mine.ids, device: mine.device.deviceId };
+  const { ids } = mine;
   await sql`update agent set device_id = ${ids.device} where org_id = 'local' and id = 'secret-agent'`.execute(
     db,
   );

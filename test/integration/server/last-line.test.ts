@@ -191,7 +191,7 @@ test("a probe, the page and the metrics that fail answer 500", async () => {
 test("what sorts strangers, the adapter's values of a call, a service and reflection that fail end the call", async () => {
   const guard = { authenticate: () => boom("guard"), isUnknown: () => boom("guard") } as never;
   const strangers = sortStrangers({
-    ...{ guard, limits: {} as never, trustedProxies: 0 },
+    ...{ guard, limits: {} as never, trustedProxies: 0, isStream: () => false },
     known: () => boom("known"),
     stranger: () => boom("stranger"),
   });

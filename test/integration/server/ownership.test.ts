@@ -79,7 +79,7 @@ async function runWithSecrets() {
       attemptToken: attempt.attemptToken,
       outcome: Outcome.FAILED,
       output: `out ${secretWord}`,
-      result: `result ${secretWord}`,
+      resultText: `result ${secretWord}`,
       reason: `exit 1: ${secretWord}`,
       notes: [`note ${secretWord}`],
       sessionId: `session-${secretWord}`,

@@ -83,3 +83,14 @@ test("a replica that drains is red while its streams leave", async () => {
   stream.end();
   await stopped;
 });
+
+test("a port of their own answers probes and metrics, and nothing else", async () => {
+  const probePort = 20_000 + Math.floor(Math.random() * 10_000);
+  await startTestReplica(database.url, { PINION_PROBE_PORT: String(probePort) });
+  const ask = (path: string) => fetch(`http://127.0.0.1:${probePort}${path}`);
+  expect(await (await ask("/healthz")).text()).toBe("ok\n");
+  expect((await ask("/readyz")).status).toBe(200);
+  expect(await (await ask("/metrics")).text()).toContain("pinion_connections{");
+  expect((await ask("/")).status).toBe(404);
+  expect((await ask("/pinion.v1.FleetService/ListDevices")).status).toBe(404);
+});

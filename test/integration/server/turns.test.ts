@@ -10,7 +10,7 @@ import {
   Outcome,
   RejectReason,
 } from "#gen/pinion/v1/device_pb.js";
-import { OutputStream } from "#gen/pinion/v1/run_pb.js";
+import { OutputStream, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice } from "../../support/device.ts";
@@ -220,7 +220,9 @@ test("a worker's stream that breaks fails its turns at once, and the conversatio
   expect(conversation).toMatchObject({ snapshotVersion: 0n });
   const kinds = await sql<{ kind: string }>`
     select kind from event where kind like 'turn.%' and data->>'turn_id' = ${turn.id}`.execute(database.db);
-  expect(kinds.rows).toEqual([{ kind: "turn.failed" }]);
+  expect(kinds.rows).toEqual([{ kind: "turn.failed" }, { kind: "turn.late_reply" }]);
+  const { lateResults } = await clients.turns.getTurn({ turnId: assignment.runId });
+  expect(lateResults).toMatchObject([{ output: "late", outcome: RunStatus.COMPLETED, hasSettled: false }]);
   await leave(back, other.stream);
 });
 

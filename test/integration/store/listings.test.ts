@@ -1,12 +1,11 @@
 /** Listings with a filter read what the filter names, and not all that an org ever had. */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
-import { storeOnce } from "../../../src/scheduler/completer.ts";
 import { type Db, transaction } from "../../../src/store/pg/database.ts";
 import * as events from "../../../src/store/work/events.ts";
 import * as runs from "../../../src/store/work/runs.ts";
 import { useDatabase } from "../../support/database.ts";
-import { orgId, policy, reportOf, seedRunning } from "../../support/rows.ts";
+import { orgId, policy, reportOf, seedRunning, storeOnce } from "../../support/rows.ts";
 
 const database = useDatabase();
 

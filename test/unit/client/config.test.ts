@@ -31,10 +31,11 @@ function problemsOf(text: string): string[] {
 }
 
 test("the whole form is read", () => {
-  expect(parseConfig(full)).toEqual({
+  expect(parseConfig(full)).toMatchObject({
     label: "my laptop",
     maxConcurrency: 2,
     proxy: undefined,
+    workspaces: {},
     tokenCommand: undefined,
     defaultExecutor: "claude-code",
     executors: {
@@ -134,4 +135,67 @@ test("lengths of time and sizes are read as people write them", () => {
   ]);
   expect(["", "MiB", "-1", "1XB"].map(parseBytes)).toEqual(Array(4).fill(undefined));
   expect([90_000, 150, 3_600_000].map(formatDuration)).toEqual(["1m30s", "150ms", "1h"]);
+});
+
+test("an agent's executor needs no command, and a command none of its keys", () => {
+  const { executors } = parseConfig(`
+[executors.claude-code]
+type = "claude-code"
+model = "opus"
+[executors.any]
+type = "acp"
+preset = "gemini"
+[executors.sh]
+command = ["sh"]
+`);
+  expect(executors["claude-code"]).toMatchObject({
+    command: ["claude"],
+    egress: "enforce",
+    permissions: "ask",
+  });
+  expect(executors.any?.command).toEqual(["gemini", "--acp"]);
+  expect(executors.sh).toMatchObject({ type: "command", egress: "advisory" });
+  const wrong = `[executors.a]
+command = ["sh"]
+model = "opus"
+[executors.b]
+type = "acp"
+[executors.c]
+type = "codex"
+permission_mode = "plan"
+stdin = "none"
+[executors.d]
+timeout = "1m"
+`;
+  expect(() => parseConfig(wrong, { file: "f" })).toThrow(
+    [
+      'f:3: executors.a.model: means nothing for type "command"; it is for claude-code, codex, acp',
+      "f:4: executors.b.command: is missing; write it, or preset = one of claude-agent-acp, codex-acp, gemini, opencode",
+      'f:8: executors.c.permission_mode: means nothing for type "codex"; it is for claude-code',
+      'f:9: executors.c.stdin: means nothing for type "codex"; it is for command',
+      'f:10: executors.d.command: is missing; write for example ["sh", "-c", "echo hello"], or a type',
+    ].join("\n"),
+  );
+});
+
+test("a workspace has a name, a mode and a place", () => {
+  const { workspaces } = parseConfig(`
+[workspaces.app]
+path = "~/work/app"
+mode = "worktree"
+keep = "1h"
+keep_size = "20GiB"
+[workspaces.scratch]
+mode = "empty"
+`);
+  expect(workspaces.app).toMatchObject({
+    mode: "worktree",
+    path: `${homedir()}/work/app`,
+    keepMs: 3_600_000,
+    keepBytes: 20 * 1024 ** 3,
+  });
+  expect(workspaces.scratch).toMatchObject({ mode: "empty", path: undefined });
+  expect(() => parseConfig('[workspaces.a]\nmode = "copy"', { file: "f" })).toThrow(
+    'f:1: workspaces.a.path: is missing; mode "copy" needs one',
+  );
 });

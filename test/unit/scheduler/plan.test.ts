@@ -1,6 +1,13 @@
 import { expect, test } from "vitest";
 import { jitterOf } from "../../../src/scheduler/cron.ts";
-import { type Plan, planBacklog, planDue, planManual, slotsPerPassMax } from "../../../src/scheduler/plan.ts";
+import {
+  type Plan,
+  planAhead,
+  planBacklog,
+  planDue,
+  planManual,
+  slotsPerPassMax,
+} from "../../../src/scheduler/plan.ts";
 import type { DueWatcher } from "../../../src/store/work/schedules.ts";
 
 const watcherId = "018f0000-0000-7000-8000-000000000001";
@@ -10,6 +17,7 @@ const at = (text: string) => new Date(`2026-01-10T${text}Z`);
 const watcher: DueWatcher = {
   orgId: "local",
   watcherId,
+  deviceId: null,
   schedule: "0 * * * *",
   timeZone: "UTC",
   overlap: "skip",
@@ -200,4 +208,35 @@ test("a retry is about the window of the run that it repeats", () => {
   expect(planManual(watcher, { retryOf }).slots).toMatchObject([
     { retryOf: watcherId, windowStart: at("01:00:00"), windowEnd: at("02:00:00") },
   ]);
+});
+
+const soon = { now: at("09:59:58.5") };
+const until = at("10:00:00.5");
+
+test("a slot that is not due yet is planned as the run that it would become at its moment", () => {
+  const plan = planAhead({ ...watcher, ...soon }, until)!;
+  const due = planDue({ ...watcher, now: at("10:00:00") });
+  const withoutId = ({ slots, move }: Plan) => ({
+    slots: slots.map((slot) => ({ ...slot, runId: "" })),
+    move,
+  });
+  expect(withoutId(plan)).toEqual(withoutId(due));
+  expect(plan.isAhead).toBe(true);
+});
+
+const decidedThen: [what: string, changes: Partial<DueWatcher>][] = [
+  ["beyond the look-ahead", { now: at("09:59:50"), nextSlotAt: at("10:00:01") }],
+  ["due already", { now: at("10:00:00") }],
+  ["of a watcher with an active run", { hasActiveRun: true }],
+  ["of a watcher that is paused", { status: "paused" }],
+  ["of a watcher without an executor", { status: "no_executor" }],
+  ["of a watcher whose agent does not exist", { hasAgent: false }],
+  ["of a watcher that cools down", { lastRunAt: at("09:55:00"), minCooldownMs: 600_000 }],
+  ["of a watcher that is backed off", { backoffUntil: at("10:00:01") }],
+  ["behind another one that waits", { backlogSlotAt: at("09:00:00"), backlogSource: "scheduled" }],
+  ["of a watcher without a schedule", { schedule: null, nextSlotAt: null, nextDueAt: null }],
+];
+
+test.each(decidedThen)("a slot %s is decided at its moment", (_, changes) => {
+  expect(planAhead({ ...watcher, ...soon, ...changes }, until)).toBeUndefined();
 });

@@ -8,6 +8,7 @@ import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
 import { OrgService } from "#gen/pinion/v1/org_pb.js";
 import { RunService } from "#gen/pinion/v1/run_pb.js";
+import { TurnService } from "#gen/pinion/v1/turn_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
 import { setClockBy } from "./clock.ts";
 
@@ -84,6 +85,7 @@ export const watchers = createClient(WatcherService, transport);
 export const runs = createClient(RunService, transport);
 export const events = createClient(EventService, transport);
 export const agents = createClient(AgentService, transport);
+export const turns = createClient(TurnService, transport);
 const orgs = createClient(OrgService, transport);
 
 /** The name of the org that a token belongs to; rejects if the token is not good for this page. */
@@ -112,4 +114,5 @@ export function isUnreachable(error: unknown): boolean {
   return code === Code.Unavailable || code === Code.DeadlineExceeded || cause instanceof TypeError;
 }
 
+export const isForbidden = (error: unknown) => ConnectError.from(error).code === Code.PermissionDenied;
 export const isNotFound = (error: unknown) => ConnectError.from(error).code === Code.NotFound;

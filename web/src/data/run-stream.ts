@@ -1,7 +1,17 @@
 /** One run as it goes: its state, and what its program writes. One stream at a time, opened again until the run has ended. */
+import type { JsonValue } from "@bufbuild/protobuf";
 import { type Signal, signal } from "@preact/signals";
+import type { Activity } from "#gen/pinion/v1/activity_pb.js";
 import { OutputStream, type Run, type RunOutput, RunStatus } from "#gen/pinion/v1/run_pb.js";
-import { runs as api, endIfRefused, explainError, isNotFound, isUnreachable, streaming } from "./api.ts";
+import {
+  runs as api,
+  endIfRefused,
+  explainError,
+  isForbidden,
+  isNotFound,
+  isUnreachable,
+  streaming,
+} from "./api.ts";
 import { backoffMs, pause, watchdog } from "./backoff.ts";
 import { hiddenFor } from "./live.ts";
 import { putRun } from "./runs.ts";
@@ -17,6 +27,12 @@ export type RunStream = {
   output: Signal<Output>;
   /** What was stored at the end. */
   stored: Signal<string | undefined>;
+  /** The agent's answer and its data; empty where its executor tells none. */
+  result: Signal<{ answer: string; structured: JsonValue | undefined }>;
+  /** What the agent does: as it is seen live, and after the end its transcript. */
+  activities: Signal<readonly Activity[]>;
+  /** Entries that were left out of the middle of the transcript. */
+  omitted: Signal<bigint>;
   isBroken: Signal<boolean>;
   error: Signal<string>;
 };
@@ -42,6 +58,9 @@ export function createRunStream(): RunStream {
     run: signal(undefined),
     output: signal(noOutput),
     stored: signal(undefined),
+    result: signal({ answer: "", structured: undefined }),
+    activities: signal([]),
+    omitted: signal(0n),
     isBroken: signal(false),
     error: signal(""),
   };
@@ -63,11 +82,15 @@ export async function followRun(stream: RunStream, runId: string, abort: AbortSi
           stream.run.value = update.value;
           putRun(update.value);
         } else if (update.case === "output") reader.take(update.value);
+        else if (update.case === "activity" && update.value.activity) {
+          stream.activities.value = withActivity(stream.activities.peek(), update.value.activity);
+        }
       }
       if (stream.run.value && isEnded(stream.run.value)) break;
     } catch (error) {
       if (abort.aborted) return;
       endIfRefused(error);
+      if (isForbidden(error)) return showWithoutOutput(stream, runId, explainError(error), abort);
       if (isNotFound(error) || (!stream.run.value && !isUnreachable(error))) {
         stream.error.value = explainError(error);
         return;
@@ -82,22 +105,85 @@ export async function followRun(stream: RunStream, runId: string, abort: AbortSi
   if (!abort.aborted) await readStored(stream, abort);
 }
 
+/** The run of a device whose output the person may not read: its state, and why there is no more. */
+async function showWithoutOutput(
+  stream: RunStream,
+  runId: string,
+  why: string,
+  abort: AbortSignal,
+): Promise<void> {
+  try {
+    const { run } = await api.getRun({ runId }, { signal: abort });
+    stream.run.value = run;
+    if (run) putRun(run);
+    stream.stored.value = why;
+  } catch (error) {
+    if (!abort.aborted) stream.error.value = explainError(error);
+  }
+}
+
 /** The stored result, or the tail that is kept of a run without one. */
 async function readStored(stream: RunStream, abort: AbortSignal): Promise<void> {
   const run = stream.run.value;
   if (!run) return;
-  if (!run.windowId) {
-    stream.stored.value = run.outputTail;
-    return;
-  }
   try {
+    if (run.hasTranscript) {
+      const { transcript } = await api.getTranscript({ runId: run.id }, { signal: abort });
+      stream.activities.value = transcript?.entries ?? [];
+      stream.omitted.value = transcript?.omittedEntries ?? 0n;
+    }
+    if (!run.windowId) {
+      stream.stored.value = run.outputTail;
+      stream.result.value = { answer: run.result, structured: undefined };
+      return;
+    }
     const { windows } = await api.listWindows({ runId: run.id }, { signal: abort });
     const data = windows[0]?.extractedData;
     const text = typeof data?.output === "string" ? data.output : JSON.stringify(data ?? {}, null, 2);
     stream.stored.value = text;
+    stream.result.value = { answer: windows[0]?.result ?? "", structured: data?.structured };
   } catch (error) {
     if (!abort.aborted) stream.error.value = explainError(error);
   }
+}
+
+/** Activities that the page keeps of a live run; the transcript has the bounded whole. */
+const activitiesMax = 1_000;
+
+/** A tool call stands once, as it is now; pieces of one text are joined. What came already, over another stream, is not taken again. */
+function withActivity(before: readonly Activity[], activity: Activity): readonly Activity[] {
+  const { body } = activity;
+  if (body.case === "usage") return before;
+  const at = before.findIndex((known) =>
+    body.case === "toolCall"
+      ? known.body.case === "toolCall" && known.body.value.id === body.value.id
+      : known.sequence === activity.sequence,
+  );
+  if (at >= 0) {
+    if (body.case !== "toolCall") return before;
+    const known = before[at]!;
+    const old = known.body.case === "toolCall" ? known.body.value : body.value;
+    // A field that is empty says nothing new, except the status.
+    const value = {
+      ...body.value,
+      name: body.value.name || old.name,
+      title: body.value.title || old.title,
+      input: body.value.input || old.input,
+      result: body.value.result || old.result,
+    };
+    return before.with(at, { ...activity, body: { case: "toolCall", value } });
+  }
+  const last = before.at(-1);
+  if (
+    (body.case === "text" || body.case === "thinking") &&
+    last?.body.case === body.case &&
+    body.value.messageId !== "" &&
+    last.body.value.messageId === body.value.messageId
+  ) {
+    const value = { ...body.value, text: last.body.value.text + body.value.text };
+    return before.with(-1, { ...activity, body: { case: body.case, value } });
+  }
+  return [...before.slice(-activitiesMax + 1), activity];
 }
 
 /** Puts chunks together: characters that are cut in two by a chunk's end, gaps, and the start of another attempt. */
@@ -125,7 +211,7 @@ class OutputReader {
     this.#decoders.set(chunk.stream, decoder);
     const piece = {
       isError: chunk.stream === OutputStream.STDERR,
-      text: plain(decoder.decode(chunk.data, { stream: true })),
+      text: decoder.decode(chunk.data, { stream: true }),
     };
     this.#output.value = add(this.#output.peek(), piece, { bytes: chunk.data.length, missed });
   }
@@ -145,10 +231,4 @@ function add(output: Output, piece: OutputPiece, more: { bytes: number; missed: 
     isCut = true;
   }
   return { pieces, bytes: output.bytes + more.bytes, missed: output.missed + more.missed, isCut };
-}
-
-/** Without the sequences by which programs colour a terminal. */
-export function plain(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for
-  return text.replace(/\u001b\[[0-9;?]*[A-Za-z]|\u001b\][^\u0007]*\u0007/g, "");
 }

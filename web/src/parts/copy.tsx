@@ -3,8 +3,8 @@ import { tell } from "./toasts.tsx";
 
 const copiedMs = 2_000;
 
-/** Text to paste elsewhere, and a button that takes it along. */
-export function Copyable({ text, label }: { text: string; label: string }) {
+/** A button that takes a text along. */
+export function Copy({ text, what }: { text: string; what: string }) {
   const isCopied = useSignal(false);
   const copy = async () => {
     try {
@@ -19,11 +19,18 @@ export function Copyable({ text, label }: { text: string; label: string }) {
     }
   };
   return (
+    <button type="button" onClick={copy} aria-label={`Copy ${what}`}>
+      {isCopied.value ? "Copied" : "Copy"}
+    </button>
+  );
+}
+
+/** Text to paste elsewhere, and a button that takes it along. */
+export function Copyable({ text, label }: { text: string; label: string }) {
+  return (
     <div class="copyable">
       <code>{text}</code>
-      <button type="button" onClick={copy} aria-label={`Copy ${label}`}>
-        {isCopied.value ? "Copied" : "Copy"}
-      </button>
+      <Copy text={text} what={label} />
     </div>
   );
 }

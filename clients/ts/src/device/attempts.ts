@@ -1,5 +1,7 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
+import { toBinary } from "@bufbuild/protobuf";
 import { durationMs, type Timestamp } from "@bufbuild/protobuf/wkt";
+import { type Activity, ActivitySchema, type Question } from "../gen/pinion/v1/activity_pb.js";
 import {
   type Assignment,
   type AttemptRef,
@@ -12,6 +14,7 @@ import { OutputStream } from "../gen/pinion/v1/run_pb.js";
 import { type AttemptResult, completionOf, isResult, truncateUtf8 } from "./completion.ts";
 import { messageOf } from "./errors.ts";
 import type { AttemptNames, DeviceEventBody } from "./events.ts";
+import type { GivenAnswer } from "./questions.ts";
 import { defaultLimits, nowMs, type SessionLimits } from "./timing.ts";
 
 /** Why an attempt's signal was aborted: `signal.reason` is one of these. */
@@ -32,6 +35,13 @@ export interface AttemptContext {
   signal: AbortSignal;
   /** Streams a piece of output to whoever watches. May be dropped, never waits, any size. */
   output(stream: "stdout" | "stderr", data: Uint8Array | string): void;
+  /**
+   * Streams what the agent does, within the protocol's rules but for its sequence, which is counted here and answered. May
+   * be dropped, never waits; a server that takes no activities is sent none.
+   */
+  activity(activity: Activity): bigint;
+  /** Asks a person, and resolves to the answer or to nobody's. Waits across reconnects. Never rejects. */
+  ask(question: Question, options: { timeoutMs: number; signal: AbortSignal }): Promise<GivenAnswer>;
 }
 
 /** Turns an assignment down before it is accepted. */
@@ -68,6 +78,7 @@ interface Attempt {
   /** The stream on which it was accepted. */
   acceptedOn: object | undefined;
   sequence: bigint;
+  activities: bigint;
 }
 
 /** What the attempts need of the connection. */
@@ -77,6 +88,13 @@ export interface AttemptsHost {
   stream(): object | undefined;
   send(message: ConnectRequest["message"]): boolean;
   sendOutput(message: ConnectRequest["message"], bytes: number): boolean;
+  /** The server of the open stream takes activities. */
+  takesActivities(): boolean;
+  ask(
+    attempt: { runId: string; attemptToken: string },
+    question: Question,
+    options: { timeoutMs: number; signal: AbortSignal },
+  ): Promise<GivenAnswer>;
   /** Takes a result into the outbox. */
   deliver(completion: Completion, finishedAtMs: number, watcher: string): Promise<void>;
   /** The outbox has a result of it. */
@@ -238,6 +256,7 @@ export class Attempts {
       end: undefined,
       acceptedOn: undefined,
       sequence: 0n,
+      activities: 0n,
     };
     this.#attempts.set(names.attemptToken, attempt);
     const rejection = await this.#admission(assignment);
@@ -279,6 +298,8 @@ export class Attempts {
       result = await this.#handle(attempt.assignment, {
         signal: attempt.controller.signal,
         output: (stream, data) => this.#output(attempt, stream, data),
+        activity: (activity) => this.#activity(attempt, activity),
+        ask: (question, options) => this.#host.ask(attempt.names, question, options),
       });
       if (!isResult(result)) throw new TypeError("the handler did not say how the attempt ended");
     } catch (error) {
@@ -380,6 +401,24 @@ export class Attempts {
         isSent,
       });
     }
+  }
+
+  #activity(attempt: Attempt, activity: Activity): bigint {
+    attempt.activities += 1n;
+    const { runId, attemptToken } = attempt.names;
+    const numbered = { ...activity, sequence: attempt.activities };
+    const isSent =
+      attempt.end !== "superseded" &&
+      this.#host.takesActivities() &&
+      this.#host.sendOutput(
+        {
+          case: "activity",
+          value: { $typeName: "pinion.v1.ActivityReport", runId, attemptToken, activities: [numbered] },
+        },
+        toBinary(ActivitySchema, numbered).length,
+      );
+    this.#host.emit({ type: "activity", ...attempt.names, activity: numbered, isSent });
+    return attempt.activities;
   }
 
   #forget(attempt: Attempt, options: { isEnded: boolean }): void {

@@ -1,6 +1,15 @@
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import type {
+  AttentionReason,
+  Denial,
+  ExecutorInfo,
+  KeptWorkspace,
+  Transcript,
+  Usage,
+} from "../gen/pinion/v1/activity_pb.js";
 import { type Completion, CompletionSchema, Outcome } from "../gen/pinion/v1/device_pb.js";
+import { cutMiddle } from "../kept-output.ts";
 import type { SessionLimits } from "./timing.ts";
 
 /** What a handler reports about an attempt. Everything but the outcome may be left out. */
@@ -19,8 +28,25 @@ export interface AttemptResult {
   nextSnapshot?: Uint8Array;
   /** Left out: measured from the start of the handler. */
   durationMs?: number;
+  /** The agent's final answer, apart from all else that it printed; cut to 256 KiB. */
+  resultText?: string;
+  /** The answer as data that matches the schema that was asked for; left out if it is larger than 256 KiB as JSON. */
+  structured?: unknown;
+  usage?: Usage;
+  /** The agent's own id of its session. */
+  sessionId?: string;
+  /** The model that answered. */
+  modelUsed?: string;
+  /** Why the agent stopped, in its own word. */
+  stopReason?: string;
+  denials?: Denial[];
+  attention?: AttentionReason[];
+  /** What the agent did; within the protocol's bounds. */
+  transcript?: Transcript;
   /** With a failure: the attempt may be made again after this, in ms, and does not count. */
   retryAfterMs?: number;
+  executor?: ExecutorInfo;
+  keptWorkspace?: KeptWorkspace;
   /** What the device has to say about it. */
   notes?: string[];
   /** The last that a program wrote to its standard error. */
@@ -45,8 +71,11 @@ export function isResult(value: unknown): value is AttemptResult {
 const REASON_BYTES_MAX = 4_000;
 const SIGNAL_BYTES_MAX = 32;
 const STDERR_BYTES_MAX = 8_192;
+const RESULT_BYTES_MAX = 262_144;
 const NOTES_MAX = 16;
 const NOTE_BYTES_MAX = 500;
+const ATTENTION_MAX = 16;
+const DENIALS_MAX = 32;
 const RETRY_AFTER_MS_MAX = 7 * 24 * 3_600_000;
 /** Room for everything in a message but the output: ids, reason, framing. */
 const MESSAGE_OVERHEAD_BYTES = 8 * 1024;
@@ -69,11 +98,8 @@ export function completionOf(
     signal: truncateUtf8(result.signal ?? "", SIGNAL_BYTES_MAX).text,
     reason: truncateUtf8((result.reason ?? "").toWellFormed(), REASON_BYTES_MAX).text,
     duration: durationFromMs(Math.max(0, Math.round(finite(result.durationMs) ?? measuredMs))),
-    ...laterPart(result),
     stderrTail: tailUtf8((result.stderrTail ?? "").toWellFormed(), STDERR_BYTES_MAX),
-    notes: (result.notes ?? [])
-      .slice(0, NOTES_MAX)
-      .map((note) => truncateUtf8(note.toWellFormed(), NOTE_BYTES_MAX).text),
+    ...Object.assign(laterPart(result), agentPart(result)),
   });
 }
 
@@ -83,6 +109,29 @@ function laterPart(result: AttemptResult): MessageInitShape<typeof CompletionSch
   return { retryAfter: durationFromMs(Math.min(RETRY_AFTER_MS_MAX, Math.max(0, Math.round(ms)))) };
 }
 
+/** What only an executor that knows its agent has to say. */
+function agentPart(result: AttemptResult): MessageInitShape<typeof CompletionSchema> {
+  const cut = (text: string | undefined, bytesMax: number) =>
+    truncateUtf8((text ?? "").toWellFormed(), bytesMax).text;
+  const answer = truncateUtf8((result.resultText ?? "").toWellFormed(), RESULT_BYTES_MAX);
+  const structured = result.structured === undefined ? "" : JSON.stringify(result.structured);
+  return {
+    resultText: answer.text,
+    isResultTruncated: answer.isTruncated,
+    structured: Buffer.byteLength(structured) > RESULT_BYTES_MAX ? "" : structured.toWellFormed(),
+    sessionId: cut(result.sessionId, 200),
+    modelUsed: cut(result.modelUsed, 200),
+    stopReason: cut(result.stopReason, 64),
+    denials: (result.denials ?? []).slice(0, DENIALS_MAX),
+    attention: [...new Set(result.attention ?? [])].slice(0, ATTENTION_MAX),
+    notes: (result.notes ?? []).slice(0, NOTES_MAX).map((note) => cut(note, NOTE_BYTES_MAX)),
+    ...(result.usage === undefined ? {} : { usage: result.usage }),
+    ...(result.transcript === undefined ? {} : { transcript: result.transcript }),
+    ...(result.executor === undefined ? {} : { executor: result.executor }),
+    ...(result.keptWorkspace === undefined ? {} : { keptWorkspace: result.keptWorkspace }),
+  };
+}
+
 function finite(value: number | undefined): number | undefined {
   return Number.isFinite(value) ? value : undefined;
 }
@@ -90,7 +139,14 @@ function finite(value: number | undefined): number | undefined {
 /** The completion cut to what this session takes: a message that is too large would end the stream, again and again. */
 export function fitCompletion(completion: Completion, limits: SessionLimits): Completion {
   const { nextSnapshot, ...rest } = completion;
-  const restBytes = MESSAGE_OVERHEAD_BYTES + (nextSnapshot?.length ?? 0);
+  // Counted, not encoded as a whole: the output may be most of it.
+  const restBytes =
+    MESSAGE_OVERHEAD_BYTES +
+    (nextSnapshot?.length ?? 0) +
+    toBinary(CompletionSchema, create(CompletionSchema, { ...rest, output: "" })).length;
+  if (completion.transcript !== undefined && restBytes > limits.messageBytesMax) {
+    return fitCompletion(withoutTranscript(completion), limits);
+  }
   if (nextSnapshot !== undefined && restBytes > limits.messageBytesMax) {
     // A reply without its snapshot would be forgotten by the conversation's next turn.
     const reason = `its snapshot of ${nextSnapshot.length} bytes is larger than what this server takes`;
@@ -100,9 +156,14 @@ export function fitCompletion(completion: Completion, limits: SessionLimits): Co
     0,
     Math.min(limits.completionOutputBytesMax, limits.messageBytesMax - restBytes),
   );
-  const { text, isTruncated } = truncateUtf8(completion.output, outputBytesMax);
-  if (!isTruncated) return completion;
+  const { text, isCut } = cutMiddle(completion.output, outputBytesMax);
+  if (!isCut) return completion;
   return create(CompletionSchema, { ...completion, output: text, isOutputTruncated: true });
+}
+
+/** The record of what was done is worth less than the result. */
+function withoutTranscript({ transcript: _, ...rest }: Completion): Completion {
+  return create(CompletionSchema, rest);
 }
 
 /** The longest suffix of whole characters that has at most `bytesMax` bytes as UTF-8. */

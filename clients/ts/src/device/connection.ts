@@ -1,7 +1,8 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { create } from "@bufbuild/protobuf";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { durationMs } from "@bufbuild/protobuf/wkt";
+import type { ExecutorInfoSchema, WorkspaceInfoSchema } from "../gen/pinion/v1/activity_pb.js";
 import {
   type AttemptRef,
   AttemptRefSchema,
@@ -25,6 +26,7 @@ import { DeviceError, type DeviceErrorReason, messageOf } from "./errors.ts";
 import type { DeviceEvent, DeviceEventBody } from "./events.ts";
 import { type ConnectionState, Lifecycle } from "./lifecycle.ts";
 import { decide, type History } from "./outcome.ts";
+import { Questions } from "./questions.ts";
 import { Session } from "./session.ts";
 import { defaultTiming, fallbackHeartbeatMs, nowMs, type SessionLimits, type Timing } from "./timing.ts";
 import { type Endpoint, parseEndpoint, type TlsOptions } from "./transport.ts";
@@ -60,6 +62,10 @@ export interface DeviceOptions {
   label?: string;
   appVersion?: string;
   capabilities?: string[];
+  /** More about the kinds, for people who choose one. */
+  executors?: MessageInitShape<typeof ExecutorInfoSchema>[];
+  /** The workspaces that runs may work in. */
+  workspaces?: MessageInitShape<typeof WorkspaceInfoSchema>[];
   tls?: TlsOptions;
   /** Left out: what HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say. */
   proxy?: ProxySetting;
@@ -120,6 +126,8 @@ class Connection implements DeviceConnection {
   readonly #logger: Logger;
   readonly #lifecycle: Lifecycle;
   readonly #attempts: Attempts;
+  readonly #questions = new Questions((message) => this.#session?.send(message) ?? false);
+  #serverCapabilities = new Set<string>();
   readonly closed: Promise<void>;
   readonly #resolveClosed: () => void;
   readonly #rejectClosed: (error: DeviceError) => void;
@@ -159,6 +167,8 @@ class Connection implements DeviceConnection {
         stream: () => (this.#session?.isOpen === true ? this.#session : undefined),
         send: (message) => this.#session?.send(message) ?? false,
         sendOutput: (message, bytes) => this.#session?.output(message, bytes) ?? false,
+        takesActivities: () => this.#serverCapabilities.has("activity"),
+        ask: (attempt, question, options) => this.#questions.ask(attempt, question, options),
         deliver: async (completion, finishedAtMs, watcher) => {
           await this.#delivery?.add(completion, finishedAtMs, watcher);
         },
@@ -321,11 +331,14 @@ class Connection implements DeviceConnection {
       capabilities: this.#options.capabilities ?? [],
       maxConcurrency: this.#options.maxConcurrency ?? 1,
       held: [...running, ...finished].slice(0, LISTED_MAX),
+      executors: this.#options.executors ?? [],
+      workspaces: this.#options.workspaces ?? [],
     });
   }
 
   #welcomed(welcome: Welcome, limits: SessionLimits): void {
     this.#attempts.limits = limits;
+    this.#serverCapabilities = new Set(welcome.capabilities);
     const heartbeat = welcome.timers?.heartbeatInterval;
     this.#emit({
       type: "connected",
@@ -339,6 +352,7 @@ class Connection implements DeviceConnection {
     this.#delivery?.attach((completion) => {
       return this.#session?.send({ case: "complete", value: completion }) ?? false;
     }, limits);
+    this.#questions.opened(this.#serverCapabilities.has("questions"));
   }
 
   /** A verdict speaks of the attempt as it was in the hello; it may have finished since. */
@@ -346,8 +360,8 @@ class Connection implements DeviceConnection {
     const told = { attemptToken, windowId: "", message: "" };
     switch (verdict) {
       case HeldVerdict.ABORT:
+        // What has finished since is sent all the same, and its verdict says what became of it.
         this.#attempts.supersede(attemptToken);
-        void this.#delivery?.acknowledge({ ...told, verdict: CompletionVerdict.SUPERSEDED });
         return;
       case HeldVerdict.ALREADY_STORED:
         this.#attempts.supersede(attemptToken);
@@ -372,6 +386,9 @@ class Connection implements DeviceConnection {
         return;
       case "completionAck":
         void this.#delivery?.acknowledge(body.value);
+        return;
+      case "answer":
+        this.#questions.answered(body.value);
         return;
       // That they arrived is all that matters (the watchdog); `welcome` and `drain` are the session's.
       case "heartbeatAck":

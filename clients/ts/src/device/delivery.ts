@@ -342,7 +342,7 @@ export class Delivery {
       windowId: told.windowId,
       message: told.message,
     });
-    if (verdict === "invalid") await this.#rejectFile(parcel.entry, told.message);
+    if (isNotStored(verdict)) await this.#rejectFile(parcel.entry, told.message || verdict);
     else await this.#removeFile(parcel.entry);
     this.#tellIfFlushed();
     void this.#pump();
@@ -375,10 +375,14 @@ function parcelOf(entry: OutboxEntry, watcher: string): Parcel {
   return { entry, watcher, ...unsent, unsaved: undefined, readableAt: undefined, isBusy: false };
 }
 
+/** The server does not have it: it is set aside for a person, and never only deleted. */
+const isNotStored = (verdict: Verdict) => verdict === "invalid" || verdict === "unknown";
+
 const verdicts: Record<CompletionVerdict, Verdict | undefined> = {
   // A server newer than we are: keep the completion and ask again.
   [CompletionVerdict.UNSPECIFIED]: undefined,
   [CompletionVerdict.STORED]: "stored",
+  [CompletionVerdict.STORED_LATE]: "stored_late",
   [CompletionVerdict.ALREADY_STORED]: "already_stored",
   [CompletionVerdict.SUPERSEDED]: "superseded",
   [CompletionVerdict.UNKNOWN]: "unknown",

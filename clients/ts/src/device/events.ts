@@ -1,9 +1,13 @@
+import type { Activity } from "../gen/pinion/v1/activity_pb.js";
 import type { AttemptResult } from "./completion.ts";
 import type { DeviceErrorReason } from "./errors.ts";
 import type { ConnectionState } from "./lifecycle.ts";
 
-/** What the server said about a completion. */
-export type Verdict = "stored" | "already_stored" | "superseded" | "unknown" | "invalid";
+/**
+ * What the server said about a completion. `stored_late`: it is the run's end although its attempt had been taken away.
+ * `superseded`: kept as a late result. `unknown` and `invalid`: not stored, and set aside here.
+ */
+export type Verdict = "stored" | "stored_late" | "already_stored" | "superseded" | "unknown" | "invalid";
 
 /** Names the attempt that an event is about. */
 export interface AttemptNames {
@@ -46,6 +50,8 @@ export type DeviceEvent = { atMs: number } & (
       sequence: bigint;
       isSent: boolean;
     } & AttemptNames)
+  /** What an agent does; `isSent` as with output. */
+  | ({ type: "activity"; activity: Activity; isSent: boolean } & AttemptNames)
   | ({ type: "cancel"; reason: string } & AttemptNames)
   /** The agent of a cancelled attempt is gone. */
   | ({ type: "cancelled" } & AttemptNames)

@@ -1,7 +1,9 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { statSync } from "node:fs";
+import type { Readable, Writable } from "node:stream";
 import { hasCode, messageOf } from "../device/errors.ts";
 import { TIMER_MS_MAX } from "../device/lifecycle.ts";
+import { KeptOutput } from "../kept-output.ts";
 import { type Confinement, confine, unconfined } from "./confinement.ts";
 import { endGroup } from "./process-group.ts";
 import { Redaction } from "./redaction.ts";
@@ -12,6 +14,8 @@ export interface ChildOptions {
   env: Record<string, string>;
   /** Written to stdin, which is then closed; undefined: stdin is empty from the start. */
   stdin: string | undefined;
+  /** Given the program's pipes once it runs: then stdin stays open after `stdin` was written, and is the caller's to end. */
+  onPipes?: (pipes: { stdin: Writable; stdout: Readable }) => void;
   timeoutMs: number | undefined;
   /** It is ended when it has printed nothing for so long. */
   idleTimeoutMs?: number | undefined;
@@ -34,7 +38,7 @@ export interface ChildEnd {
   kind: "exited" | "timeout" | "idle" | "aborted" | "unstartable";
   exitCode: number | undefined;
   signal: NodeJS.Signals | undefined;
-  /** The first `outputLimitBytes` of stdout, cut between characters. */
+  /** Stdout; of more than `outputLimitBytes` its beginning and its end, and between them how much is missing. */
   stdout: string;
   isOutputTruncated: boolean;
   /** The last of stderr, whole lines where possible. */
@@ -60,7 +64,7 @@ const DRAIN_MS = 2_000;
  */
 export async function runChild(options: ChildOptions): Promise<ChildEnd> {
   const startedAt = performance.now();
-  const stdout = new Head(options.outputLimitBytes);
+  const stdout = new KeptOutput(options.outputLimitBytes);
   const stderr = new Tail(STDERR_TAIL_BYTES);
   const redactions = {
     stdout: new Redaction(options.secrets ?? []),
@@ -71,7 +75,7 @@ export async function runChild(options: ChildOptions): Promise<ChildEnd> {
     exitCode: undefined,
     signal: undefined,
     stdout: stdout.text(),
-    isOutputTruncated: stdout.isTruncated,
+    isOutputTruncated: stdout.isCut,
     stderrTail: stderr.text(),
     durationMs: performance.now() - startedAt,
     hiddenSecrets: redactions.stdout.count + redactions.stderr.count,
@@ -100,7 +104,11 @@ export async function runChild(options: ChildOptions): Promise<ChildEnd> {
       ...(start.uid === undefined ? {} : { uid: start.uid, gid: start.gid }),
       detached: process.platform !== "win32",
       windowsHide: true,
-      stdio: [options.stdin === undefined ? "ignore" : "pipe", "pipe", "pipe"],
+      stdio: [
+        options.stdin === undefined && options.onPipes === undefined ? "ignore" : "pipe",
+        "pipe",
+        "pipe",
+      ],
     });
   } catch (error) {
     return end("unstartable", { problem: startProblem(program, error) });
@@ -127,7 +135,10 @@ export async function runChild(options: ChildOptions): Promise<ChildEnd> {
     return end("unstartable", { problem: startProblem(program, failure.error) });
   }
   options.onStart(pid);
-  child.stdin?.end(options.stdin);
+  if (options.onPipes !== undefined && child.stdin !== null && child.stdout !== null) {
+    if (options.stdin !== undefined) child.stdin.write(options.stdin);
+    options.onPipes({ stdin: child.stdin, stdout: child.stdout });
+  } else child.stdin?.end(options.stdin);
 
   const ending = endingOf(pid, exit, options);
   heard = ending.heard;
@@ -236,46 +247,6 @@ async function within(promise: Promise<void>, ms: number): Promise<void> {
     }),
   ]);
   clearTimeout(timer);
-}
-
-/** The first bytes of a stream. What is beyond them is read and dropped, so that the program does not block. */
-class Head {
-  readonly #limitBytes: number;
-  readonly #parts: Buffer[] = [];
-  #bytes = 0;
-  isTruncated = false;
-
-  constructor(limitBytes: number) {
-    this.#limitBytes = limitBytes;
-  }
-
-  add(data: Buffer): void {
-    const room = this.#limitBytes - this.#bytes;
-    if (data.length > room) this.isTruncated = true;
-    if (room <= 0) return;
-    // A copy: a slice would keep the whole of a large read alive.
-    const part = data.length > room ? Buffer.from(data.subarray(0, room)) : data;
-    this.#parts.push(part);
-    this.#bytes += part.length;
-  }
-
-  text(): string {
-    const bytes = Buffer.concat(this.#parts);
-    if (!this.isTruncated) return bytes.toString("utf8");
-    // The character that the limit cut through is left out.
-    return bytes.toString("utf8", 0, wholeCharacters(bytes));
-  }
-}
-
-/** Length of the longest prefix that does not end in the middle of a character. */
-function wholeCharacters(bytes: Buffer): number {
-  for (let back = 1; back <= Math.min(4, bytes.length); back++) {
-    const byte = bytes[bytes.length - back] ?? 0;
-    if ((byte & 0xc0) === 0x80) continue;
-    const needs = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : byte >= 0xc0 ? 2 : 1;
-    return needs > back ? bytes.length - back : bytes.length;
-  }
-  return bytes.length;
 }
 
 /** The last bytes of a stream. */

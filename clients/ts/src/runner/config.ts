@@ -5,10 +5,25 @@ import { z } from "zod";
 import { checkProxySetting, type ProxySetting } from "../network/proxy.ts";
 import { readRegularFileSync } from "../regular-file.ts";
 import type { ConfinementSettings } from "./confinement.ts";
+import {
+  type AgentSettings,
+  agentKeys,
+  agentSettingsOf,
+  type ExecutorType,
+  problemsOfAgentKeys,
+  usualCommand,
+} from "./executor-settings.ts";
 import { parseBytes, parseDurationMs } from "./quantities.ts";
+import {
+  KEEP_BYTES,
+  KEEP_MS,
+  WORKSPACE_NAME,
+  type WorkspaceConfig,
+  workspaceSchema,
+} from "./workspace-settings.ts";
 
 /** How one kind of agent is started. */
-export interface ExecutorConfig {
+export interface ExecutorConfig extends AgentSettings {
   kind: string;
   /** Program and arguments; no shell is involved. */
   command: [string, ...string[]];
@@ -42,6 +57,7 @@ export interface DeviceConfig {
   /** Between this device and its server. Undefined: what the daemon's environment says. */
   proxy: ProxySetting | undefined;
   executors: Record<string, ExecutorConfig>;
+  workspaces: Record<string, WorkspaceConfig>;
 }
 
 /** One thing that is wrong with the configuration. */
@@ -104,6 +120,13 @@ const OWN_ENV =
 /** Handed down by default: what programs need to find themselves and the world, and nothing that costs money. */
 export const DEFAULT_ENV = [...OWN_ENV, ...NETWORK_ENV];
 
+/** And by default for an agent: where it keeps its login and its sessions. */
+const AGENT_ENV: Partial<Record<ExecutorType, string[]>> = {
+  "claude-code": ["CLAUDE_CONFIG_DIR"],
+  codex: ["CODEX_HOME"],
+  acp: ["CLAUDE_CONFIG_DIR", "CODEX_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"],
+};
+
 /** A configuration is a page or two. */
 const CONFIG_BYTES_MAX = 1024 * 1024;
 const OUTPUT_LIMIT_BYTES_MAX = 16 * 1024 * 1024;
@@ -126,6 +149,13 @@ const size = z.union([z.string(), z.int()]).transform((value, context) => {
     code: "custom",
     message: `"${value}" is not a size up to 16MiB; write for example "1MiB"`,
   });
+  return z.NEVER;
+});
+
+const keptSize = z.union([z.string(), z.int()]).transform((value, context) => {
+  const bytes = parseBytes(String(value));
+  if (bytes !== undefined) return bytes;
+  context.addIssue({ code: "custom", message: `"${value}" is not a size; write for example "2GiB"` });
   return z.NEVER;
 });
 
@@ -153,9 +183,10 @@ const command = z.array(z.string()).transform(([program, ...args], context): [st
   return z.NEVER;
 });
 
-const executorSchema = z.strictObject({
-  command,
-  stdin: z.enum(["prompt", "assignment", "none"]).default("prompt"),
+const executorKeys = z.strictObject({
+  ...agentKeys,
+  command: command.optional(),
+  stdin: z.enum(["prompt", "assignment", "none"]).optional(),
   timeout: duration.optional(),
   idle_timeout: duration.optional(),
   expect: z.enum(["anything", "output"]).default("anything"),
@@ -167,6 +198,12 @@ const executorSchema = z.strictObject({
   kill_grace: duration.default(5_000),
   run_as: z.string().min(1).max(64).optional(),
   isolate: z.boolean().optional(),
+});
+
+const executorSchema = executorKeys.superRefine((keys, context) => {
+  for (const { key, message } of problemsOfAgentKeys(keys)) {
+    context.addIssue({ code: "custom", path: [key], message });
+  }
 });
 
 const configSchema = z.strictObject({
@@ -183,6 +220,12 @@ const configSchema = z.strictObject({
     .default({ max_concurrency: 1, isolate: false }),
   executors: z
     .record(z.string().regex(KIND, "a kind is made of a-z, 0-9, '.', '_' and '-'").max(64), executorSchema)
+    .default({}),
+  workspaces: z
+    .record(
+      z.string().regex(WORKSPACE_NAME, "a name is made of a-z, 0-9, '.', '_' and '-'").max(64),
+      workspaceSchema({ duration, size: keptSize }),
+    )
     .default({}),
 });
 
@@ -234,6 +277,9 @@ export function parseConfig(text: string, options: { file?: string } = {}): Devi
     executors: Object.fromEntries(
       Object.entries(executors).map(([kind, executor]) => [kind, executorOf(kind, executor, device)]),
     ),
+    workspaces: Object.fromEntries(
+      Object.entries(parsed.data.workspaces).map(([name, workspace]) => [name, workspaceOf(name, workspace)]),
+    ),
   };
 }
 
@@ -250,13 +296,19 @@ function executorOf(
 ): ExecutorConfig {
   return {
     kind,
-    command: executor.command,
-    stdin: executor.stdin,
+    ...agentSettingsOf(executor),
+    command: executor.command ?? usualCommand(executor.type, executor.preset) ?? [""],
+    stdin: executor.stdin ?? "prompt",
     timeoutMs: executor.timeout,
     cwd: executor.cwd === undefined ? undefined : expandHome(executor.cwd),
     idleTimeoutMs: executor.idle_timeout,
     expect: executor.expect,
-    env: [...new Set([...(executor.env ?? DEFAULT_ENV), ...executor.env_add])],
+    env: [
+      ...new Set([
+        ...(executor.env ?? [...DEFAULT_ENV, ...(AGENT_ENV[executor.type] ?? [])]),
+        ...executor.env_add,
+      ]),
+    ],
     setEnv: executor.set_env,
     outputLimitBytes: executor.output_limit,
     killGraceMs: executor.kill_grace,
@@ -264,6 +316,20 @@ function executorOf(
       runAs: executor.run_as ?? device.run_as,
       isIsolated: executor.isolate ?? device.isolate,
     },
+  };
+}
+
+function workspaceOf(
+  name: string,
+  workspace: z.output<typeof configSchema>["workspaces"][string],
+): WorkspaceConfig {
+  return {
+    name,
+    path: workspace.path === undefined ? undefined : expandHome(workspace.path),
+    mode: workspace.mode,
+    isParallel: workspace.parallel,
+    keepMs: workspace.keep ?? KEEP_MS,
+    keepBytes: workspace.keep_size ?? KEEP_BYTES,
   };
 }
 
@@ -298,7 +364,8 @@ function problemsOf(issue: z.core.$ZodIssue, text: string): ConfigProblem[] {
 function knownKeys(path: string[]): string[] {
   if (path.length === 0) return Object.keys(configSchema.shape);
   if (path[0] === "device") return Object.keys(configSchema.shape.device.def.innerType.shape);
-  return path[0] === "executors" ? Object.keys(executorSchema.shape) : [];
+  if (path[0] === "workspaces") return ["path", "mode", "parallel", "keep", "keep_size"];
+  return path[0] === "executors" ? Object.keys(executorKeys.shape) : [];
 }
 
 /** Typing errors change, drop or add a letter or two. */

@@ -53,6 +53,8 @@ export function environmentOf(options: {
     PINION_SUBJECT_RUN_ID: turn?.subjectRunId,
     PINION_SNAPSHOT_IN: options.files.snapshotIn,
     PINION_SNAPSHOT_OUT: options.files.snapshotOut,
+    PINION_WORKSPACE: assignment.workspace,
+    PINION_INPUT: event?.input,
     PINION_RETRY_AFTER_FILE: options.files.retryAfter,
     PINION_AGENT: agent?.id,
     PINION_AGENT_IDENTITY: identityOf(assignment),

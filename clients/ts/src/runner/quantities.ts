@@ -6,6 +6,8 @@ const BYTES: Record<string, number> = {
   MB: 1_000_000,
   KiB: 1024,
   MiB: 1024 * 1024,
+  GB: 1_000_000_000,
+  GiB: 1024 ** 3,
 };
 
 /** "30m", "1h30m", "500ms" in ms; undefined if it is not a length of time. */
@@ -20,7 +22,7 @@ export function parseDurationMs(text: string): number | undefined {
 
 /** "1MiB", "512KiB", "2000" in bytes; undefined if it is not a size. */
 export function parseBytes(text: string): number | undefined {
-  const match = /^(\d+(?:\.\d+)?)\s*(B|kB|KB|MB|KiB|MiB)?$/.exec(text);
+  const match = /^(\d+(?:\.\d+)?)\s*(B|kB|KB|MB|GB|KiB|MiB|GiB)?$/.exec(text);
   if (match === null) return undefined;
   return Math.round(Number(match[1]) * (BYTES[match[2] ?? "B"] ?? 1));
 }

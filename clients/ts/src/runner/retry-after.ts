@@ -17,7 +17,8 @@ export function retryAfterOf(text: string | undefined, nowMs: number): { ms: num
   if (/^\d+(\.\d+)?$/.test(text)) return within(Number(text) * 1_000);
   const length = parseDurationMs(text);
   if (length !== undefined) return within(length);
-  const moment = Date.parse(text);
+  // Date.parse by itself makes a year of "-5".
+  const moment = /^(\d{4}-\d\d-\d\d|[A-Z][a-z]{2}, \d)/.test(text) ? Date.parse(text) : Number.NaN;
   if (Number.isFinite(moment)) return within(moment - nowMs);
   return {
     ms: UNSAID_MS,

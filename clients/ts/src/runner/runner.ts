@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { toJsonString } from "@bufbuild/protobuf";
 import { durationMs } from "@bufbuild/protobuf/wkt";
+import { AgentRunner, type Description, type WorkPlace } from "../agents/agent-runner.ts";
 import { AttemptAborted, type AttemptContext, type Rejection } from "../device/attempts.ts";
 import type { AttemptResult } from "../device/completion.ts";
 import { messageOf } from "../device/errors.ts";
@@ -53,6 +54,7 @@ export class Runner {
   readonly #journal: Journal;
   readonly #secrets: readonly string[];
   readonly #confinements: Record<string, Confinement>;
+  readonly #agents: AgentRunner;
 
   /** Throws a ConfigError if an executor is to be confined in a way that does not hold on this machine. */
   constructor(options: RunnerOptions) {
@@ -60,12 +62,19 @@ export class Runner {
     this.#secrets = secretsOf(options.token);
     this.#confinements = confinementsOf(options);
     this.#journal = new Journal(options.stateDir);
+    this.#agents = new AgentRunner({ ...options, confinements: this.#confinements });
+  }
+
+  /** What executors and workspaces there are, with the versions that programs say of themselves. Never rejects. */
+  describe(): Promise<Description> {
+    return this.#agents.describe();
   }
 
   /** Ends what an earlier daemon left running, and removes what it left lying about. */
   async sweep(): Promise<SweepReport> {
     const report = await sweepLeftovers(this.#journal, this.#options.installId);
     await removeAttemptFiles(this.#options.stateDir);
+    await this.#agents.sweep();
     return report;
   }
 
@@ -81,6 +90,8 @@ export class Runner {
     } else if (executor.stdin === "prompt" && assignment.watcher === undefined) {
       return { reason: "invalid", message: "the assignment has no watcher, and so no prompt" };
     }
+    const refusal = this.#agents.refusal(executor, assignment);
+    if (refusal !== undefined) return { reason: "unsupported", message: refusal };
     const { runId, attemptToken } = assignment;
     await this.#journal.write({ runId, attemptToken });
     return undefined;
@@ -108,7 +119,10 @@ export class Runner {
     try {
       const { stateDir } = this.#options;
       files = await openAttemptFiles({ stateDir, mark, turn, runAs: confinement.runAs });
-      const result = await this.#start(executor, assignment, context, { mark, files, confinement });
+      const attempt = { mark, files, confinement };
+      const result = await this.#agents.within({ executor, assignment, context }, (place) =>
+        this.#start(executor, assignment, context, { ...attempt, place }),
+      );
       if (result.outcome !== "completed") return result;
       const left = await files.collectSnapshot();
       if ("problem" in left) return { ...result, outcome: "failed", reason: left.problem };
@@ -129,35 +143,33 @@ export class Runner {
     executor: ExecutorConfig,
     assignment: Assignment,
     context: AttemptContext,
-    { mark, files, confinement }: { mark: string; files: AttemptFiles; confinement: Confinement },
+    attempt: { mark: string; files: AttemptFiles; confinement: Confinement; place: WorkPlace },
   ): Promise<AttemptResult> {
+    const { mark, files, confinement, place } = attempt;
     const { installId, env } = this.#options;
     const timeoutMs = timeoutOf(executor, assignment);
     let journaled: Promise<void> = Promise.resolve();
     let sinceTicks: number | undefined;
-    const end = await runChild({
-      command: executor.command,
-      cwd: executor.cwd,
-      env: environmentOf({
-        executor,
-        assignment,
-        files,
-        installId,
-        mark,
-        inherited: env,
-        traceparent: this.#options.traceparentOf?.(assignment) ?? assignment.traceparent,
-      }),
-      stdin: stdinOf(executor, assignment),
-      timeoutMs,
-      idleTimeoutMs: executor.idleTimeoutMs,
+    const child = {
+      cwd: place.cwd,
+      env: {
+        ...environmentOf({
+          executor,
+          assignment,
+          files,
+          installId,
+          mark,
+          inherited: env,
+          traceparent: this.#options.traceparentOf?.(assignment) ?? assignment.traceparent,
+        }),
+        ...place.secrets,
+      },
       confinement,
-      shown: [files.directory],
+      shown: [files.directory, ...place.shown],
       secrets: this.#secrets,
       killGraceMs: executor.killGraceMs,
-      outputLimitBytes: executor.outputLimitBytes,
-      signal: context.signal,
-      onStart: (pid) => {
-        sinceTicks = startTicksOf(pid);
+      onStart: (pid: number) => {
+        sinceTicks ??= startTicksOf(pid);
         journaled = this.#noteStart(assignment, pid);
         this.#options.onStart({
           runId: assignment.runId,
@@ -166,6 +178,29 @@ export class Runner {
           executor: executor.kind,
         });
       },
+    };
+    if (executor.type !== "command") {
+      const result = await this.#agents.run({
+        executor,
+        assignment,
+        context,
+        place,
+        files,
+        child,
+        timeoutMs,
+      });
+      await journaled;
+      await endEscaped(markerOfAttempt(installId, mark), { sinceTicks });
+      return result;
+    }
+    const end = await runChild({
+      ...child,
+      command: executor.command,
+      stdin: stdinOf(executor, assignment),
+      timeoutMs,
+      idleTimeoutMs: executor.idleTimeoutMs,
+      outputLimitBytes: executor.outputLimitBytes,
+      signal: context.signal,
       onOutput: (stream, data) => context.output(stream, data),
     });
     await journaled;
@@ -220,7 +255,7 @@ export class Runner {
       notification === Notification.ALWAYS || (notification === Notification.ON_FAILURE && isFailure);
     if (!isWanted) return;
     const name = assignment.watcher?.name || assignment.watcher?.slug || "Pinion";
-    const text = (isFailure ? result.reason : result.output)?.trim() ?? "";
+    const text = (isFailure ? result.reason : (result.resultText ?? result.output))?.trim() ?? "";
     this.#options.notifier?.(
       `${name}: ${result.outcome}`,
       text.slice(0, NOTIFICATION_CHARACTERS_MAX).toWellFormed(),

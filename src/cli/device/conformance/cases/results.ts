@@ -52,10 +52,12 @@ export const resultCases: ConformanceCase[] = [
   },
   {
     name: "superseded",
-    promise: "a completion that is acknowledged as superseded or unknown is forgotten",
+    promise:
+      "a completion that is acknowledged as stored late or superseded is forgotten, an unknown one not sent again",
     async play(stage) {
       const first = await stage.open();
-      for (const verdict of [CompletionVerdict.SUPERSEDED, CompletionVerdict.UNKNOWN]) {
+      const { STORED_LATE, SUPERSEDED, UNKNOWN } = CompletionVerdict;
+      for (const verdict of [STORED_LATE, SUPERSEDED, UNKNOWN]) {
         stage.script.completionVerdict = verdict;
         const names = await stage.assign(first, "echo late");
         await first.next("complete", "a completion", { of: names });
@@ -78,6 +80,19 @@ export const resultCases: ConformanceCase[] = [
       await second.beats(2);
       const count = second.all("complete", names).length;
       expectThat(second.hello.held.length === 0 && count === 0, "it is not sent again", "it is held or sent");
+    },
+  },
+  {
+    name: "new-verdict",
+    promise: "a completion whose verdict the daemon does not know is kept and sent again",
+    async play(stage) {
+      stage.script.completionVerdict = 99 as CompletionVerdict;
+      const first = await stage.open();
+      const names = await stage.assign(first, "echo kept");
+      await first.next("complete", "a completion", { of: names });
+      await first.beats(2);
+      stage.script.completionVerdict = undefined;
+      await expectDelivered(stage, await stage.reconnect(first), names);
     },
   },
   {

@@ -2080,7 +2080,9 @@ export enum Outcome {
 export declare const OutcomeSchema: GenEnum<Outcome>;
 
 /**
- * What became of a completion. All but INVALID allow the device to forget it; an INVALID one is set aside for a person.
+ * What became of a completion. STORED, STORED_LATE, ALREADY_STORED and SUPERSEDED say that the server has it: the device may
+ * forget it. An INVALID or UNKNOWN one is not stored: the device sets it aside for a person. One that the device does not
+ * know: it keeps the completion and sends it again.
  *
  * @generated from enum pinion.v1.CompletionVerdict
  */
@@ -2107,7 +2109,8 @@ export enum CompletionVerdict {
   ALREADY_STORED = 2,
 
   /**
-   * Another attempt owns the run, or the run has ended without this one.
+   * The attempt had been taken away, and another one owns the run, or the run has a result: kept as a late result, and not
+   * shown as the run's own.
    *
    * @generated from enum value: COMPLETION_VERDICT_SUPERSEDED = 3;
    */
@@ -2126,6 +2129,13 @@ export enum CompletionVerdict {
    * @generated from enum value: COMPLETION_VERDICT_INVALID = 5;
    */
   INVALID = 5,
+
+  /**
+   * Stored now, although the attempt had been taken away: no later one has been claimed, so it is the run's end after all.
+   *
+   * @generated from enum value: COMPLETION_VERDICT_STORED_LATE = 6;
+   */
+  STORED_LATE = 6,
 }
 
 /**

@@ -139,7 +139,7 @@ export declare type Run = Message<"pinion.v1.Run"> & {
   timeout?: Duration | undefined;
 
   /**
-   * When the run became due: the slot plus the watcher's jitter, or the moment of the trigger.
+   * When the run became due, or falls due if it was recorded ahead: the slot plus the watcher's jitter, or the moment of the trigger.
    *
    * @generated from field: google.protobuf.Timestamp due_at = 18;
    */
@@ -363,10 +363,17 @@ export declare type Run = Message<"pinion.v1.Run"> & {
   result: string;
 
   /**
-   * What its agent said is left out, since the caller may not read its device's output: output_tail, result, notes,
+   * The last that its program wrote to its standard error, however it ended; at most 8 KiB.
+   *
+   * @generated from field: string stderr_tail = 50;
+   */
+  stderrTail: string;
+
+  /**
+   * What its agent said is left out, since the caller may not read its device's output: output_tail, stderr_tail, result, notes,
    * denials, stop_reason, session_id, kept_workspace and reason's details. The device's owner may grant it.
    *
-   * @generated from field: bool output_hidden = 50;
+   * @generated from field: bool output_hidden = 51;
    */
   outputHidden: boolean;
 };
@@ -644,6 +651,13 @@ export declare type GetRunResponse = Message<"pinion.v1.GetRunResponse"> & {
    * @generated from field: pinion.v1.Run run = 1;
    */
   run?: Run | undefined;
+
+  /**
+   * What came after its attempts had been taken away, oldest first. At most 20, whose outputs have about 2 MiB together.
+   *
+   * @generated from field: repeated pinion.v1.LateResult late_results = 2;
+   */
+  lateResults: LateResult[];
 };
 
 /**
@@ -651,6 +665,111 @@ export declare type GetRunResponse = Message<"pinion.v1.GetRunResponse"> & {
  * Use `create(GetRunResponseSchema)` to create a new message.
  */
 export declare const GetRunResponseSchema: GenMessage<GetRunResponse>;
+
+/**
+ * How an attempt ended that had been taken away from the run, or the turn, when its device said so. It is kept, and
+ * overwrites nothing.
+ *
+ * @generated from message pinion.v1.LateResult
+ */
+export declare type LateResult = Message<"pinion.v1.LateResult"> & {
+  /**
+   * The attempt, from 1.
+   *
+   * @generated from field: int32 attempt = 1;
+   */
+  attempt: number;
+
+  /**
+   * The device or fleet worker that had it.
+   *
+   * @generated from field: string device_id = 2;
+   */
+  deviceId: string;
+
+  /**
+   * How it ended: COMPLETED, FAILED, TIMEOUT or CANCELLED.
+   *
+   * @generated from field: pinion.v1.RunStatus outcome = 3;
+   */
+  outcome: RunStatus;
+
+  /**
+   * When it was stored.
+   *
+   * @generated from field: google.protobuf.Timestamp stored_at = 4;
+   */
+  storedAt?: Timestamp | undefined;
+
+  /**
+   * It became the end of the run after all, as no later attempt had been claimed; its output is where a run's is.
+   *
+   * @generated from field: bool has_settled = 5;
+   */
+  hasSettled: boolean;
+
+  /**
+   * What the program printed, or the reply; empty if `has_settled`.
+   *
+   * @generated from field: string output = 6;
+   */
+  output: string;
+
+  /**
+   * There was more.
+   *
+   * @generated from field: bool is_output_truncated = 7;
+   */
+  isOutputTruncated: boolean;
+
+  /**
+   * The program's exit code, if it exited.
+   *
+   * @generated from field: optional int32 exit_code = 8;
+   */
+  exitCode?: number | undefined;
+
+  /**
+   * The signal that ended the program, for example "SIGKILL".
+   *
+   * @generated from field: string signal = 9;
+   */
+  signal: string;
+
+  /**
+   * Why it did not complete.
+   *
+   * @generated from field: string reason = 10;
+   */
+  reason: string;
+
+  /**
+   * How long the program ran, as its device measured it.
+   *
+   * @generated from field: google.protobuf.Duration duration = 11;
+   */
+  duration?: Duration | undefined;
+
+  /**
+   * The agent's final answer, apart from what it printed; empty: its executor knows none, or `has_settled`.
+   *
+   * @generated from field: string result = 12;
+   */
+  result: string;
+
+  /**
+   * The answer as data; absent if no schema was asked for.
+   *
+   * @generated from field: google.protobuf.Value structured = 13;
+   */
+  structured?: Value | undefined;
+};
+
+/**
+ * Describes the message pinion.v1.LateResult.
+ * Use `create(LateResultSchema)` to create a new message.
+ */
+export declare const LateResultSchema: GenMessage<LateResult>;
 
 /**
  * See ListRuns.

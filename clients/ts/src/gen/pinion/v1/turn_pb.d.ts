@@ -5,7 +5,7 @@
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
-import type { RunOutput } from "./run_pb.js";
+import type { LateResult, RunOutput } from "./run_pb.js";
 import type { Activity } from "./activity_pb.js";
 
 /**
@@ -403,6 +403,14 @@ export declare type GetTurnResponse = Message<"pinion.v1.GetTurnResponse"> & {
    * @generated from field: pinion.v1.Turn turn = 1;
    */
   turn?: Turn | undefined;
+
+  /**
+   * Replies that came after the turn had ended or was somebody else's, oldest first: kept, and no replies of the
+   * conversation. At most 20, whose outputs have about 2 MiB together.
+   *
+   * @generated from field: repeated pinion.v1.LateResult late_results = 2;
+   */
+  lateResults: LateResult[];
 };
 
 /**

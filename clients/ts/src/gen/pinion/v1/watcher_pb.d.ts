@@ -1077,7 +1077,8 @@ export declare const WatcherService: GenService<{
     output: typeof DeleteWatcherResponseSchema;
   },
   /**
-   * Stops the schedule. Manual triggers still work. Pausing a paused watcher changes nothing.
+   * Stops the schedule, and cancels a run that was recorded ahead and is not due yet. Manual triggers still work. Pausing a
+   * paused watcher changes nothing.
    *
    * @generated from rpc pinion.v1.WatcherService.PauseWatcher
    */

@@ -1,0 +1,35 @@
+import type { ExecutorConfig } from "../runner/config.ts";
+import { findInPath } from "../runner/confinement.ts";
+
+/**
+ * Why an executor cannot keep its agent to the hosts that the org allows, or nothing if it can. An agent's own sandbox
+ * is what enforces; what a program does outside of one, nobody sees.
+ */
+export function egressProblem(
+  executor: ExecutorConfig,
+  allowedHosts: readonly string[],
+  env: NodeJS.ProcessEnv,
+): string | undefined {
+  switch (executor.type) {
+    case "claude-code": {
+      if (executor.permissions === "bypass") return 'claude is not confined with permissions = "bypass"';
+      if (process.platform === "darwin") return undefined;
+      if (process.platform !== "linux") return "claude has no sandbox on this platform";
+      const missing = ["bwrap", "socat"].filter((name) => findInPath(name, env.PATH) === undefined);
+      return missing.length === 0
+        ? undefined
+        : `claude's sandbox needs ${missing.join(" and ")}, which are not installed`;
+    }
+    case "codex":
+      if (executor.codex.sandbox === "danger-full-access")
+        return 'codex is not confined with sandbox = "danger-full-access"';
+      if (process.platform === "win32") return "codex has no sandbox of this kind on this platform";
+      return allowedHosts.length === 0
+        ? undefined
+        : "codex can be kept from the network altogether, not to some hosts of it";
+    case "acp":
+      return "the Agent Client Protocol has no word for it";
+    case "command":
+      return "a command is started as it is";
+  }
+}

@@ -1,0 +1,96 @@
+import { execFile } from "node:child_process";
+import { delimiter } from "node:path";
+import { findInPath } from "../runner/confinement.ts";
+import { ACP_PRESETS, type ExecutorType, usualCommand } from "../runner/executor-settings.ts";
+
+/** How long a program may take to say its version; then it is unknown. */
+const VERSION_MS_MAX = 5_000;
+const VERSION_BYTES_MAX = 64 * 1024;
+const VERSION_CHARACTERS_MAX = 200;
+
+/** An agent that is installed on this machine. */
+export interface InstalledAgent {
+  /** As a stanza would name it. */
+  kind: string;
+  type: Exclude<ExecutorType, "command">;
+  preset: string | undefined;
+  /** Where it is. */
+  path: string;
+}
+
+/** The agents that can be started from the PATH, in the order in which one would choose. */
+export function installedAgents(env: NodeJS.ProcessEnv): InstalledAgent[] {
+  const path = env.PATH ?? "";
+  const known: Omit<InstalledAgent, "path">[] = [
+    { kind: "claude-code", type: "claude-code", preset: undefined },
+    { kind: "codex", type: "codex", preset: undefined },
+    ...Object.keys(ACP_PRESETS).map((preset) => ({ kind: preset, type: "acp" as const, preset })),
+  ];
+  return known.flatMap((agent) => {
+    const [program] = usualCommand(agent.type, agent.preset) ?? [""];
+    const found = findInPath(program, path);
+    return found === undefined ? [] : [{ ...agent, path: found }];
+  });
+}
+
+/** What a program says to `--version`, its first line; empty if it does not, or is not there. Never rejects. */
+export function versionOf(command: readonly string[], env: Record<string, string>): Promise<string> {
+  const [program = "", ...args] = command;
+  // A preset's own arguments open a session; an interpreter needs its script.
+  const script = args.filter((arg) => /[/.]/.test(arg) && !arg.startsWith("-")).slice(0, 1);
+  return new Promise((resolve) => {
+    const options = {
+      timeout: VERSION_MS_MAX,
+      maxBuffer: VERSION_BYTES_MAX,
+      env,
+      killSignal: "SIGKILL" as const,
+    };
+    const child = execFile(program, [...script, "--version"], options, (error, stdout) => {
+      const line = stdout
+        .split("\n")
+        .map((each) => each.trim())
+        .find((each) => /\d+\.\d+/.test(each));
+      resolve(error === null && line !== undefined ? line.slice(0, VERSION_CHARACTERS_MAX) : "");
+    });
+    child.on("error", () => resolve(""));
+    child.stdin?.end();
+  });
+}
+
+/** The stanzas of a configuration for what is installed; as comments for the agents that are not. */
+export function agentStanzas(installed: readonly InstalledAgent[], env: NodeJS.ProcessEnv): string {
+  const lines: string[] = [];
+  const stanza = (agent: Omit<InstalledAgent, "path">, command?: string) => [
+    `[executors.${agent.kind}]`,
+    `type = "${agent.type}"`,
+    ...(agent.preset === undefined ? [] : [`preset = "${agent.preset}"`]),
+    ...(command === undefined ? [] : [`command = [${JSON.stringify(command)}]`]),
+    'timeout = "30m"',
+  ];
+  for (const agent of installed) {
+    // A service has a shorter PATH than a shell; a program in a place of its own is named whole.
+    const isUsual = (env.PATH ?? "")
+      .split(delimiter)
+      .slice(0, 64)
+      .some(
+        (folder) =>
+          ["/usr/bin", "/usr/local/bin", "/bin", "/opt/homebrew/bin"].includes(folder) &&
+          agent.path.startsWith(`${folder}/`),
+      );
+    const rest = usualCommand(agent.type, agent.preset)?.slice(1) ?? [];
+    const whole = isUsual || rest.length > 0 ? undefined : agent.path;
+    lines.push(...stanza(agent, whole), "");
+  }
+  const missing = [
+    { kind: "claude-code", type: "claude-code" as const, preset: undefined },
+    { kind: "codex", type: "codex" as const, preset: undefined },
+  ].filter(({ kind }) => !installed.some((agent) => agent.kind === kind));
+  for (const agent of missing) {
+    lines.push(
+      `# Not found on this machine; once it is installed:`,
+      ...stanza(agent).map((line) => `# ${line}`),
+      "",
+    );
+  }
+  return lines.join("\n");
+}

@@ -1,0 +1,115 @@
+import { create } from "@bufbuild/protobuf";
+import { timestampNow } from "@bufbuild/protobuf/wkt";
+import { truncateUtf8 } from "../device/completion.ts";
+import type { GivenAnswer } from "../device/questions.ts";
+import {
+  type Question,
+  QuestionOptionKind,
+  QuestionSchema,
+  type ToolKind,
+  ToolStatus,
+} from "../gen/pinion/v1/activity_pb.js";
+
+const cut = (text: string, bytesMax: number) => truncateUtf8(text.toWellFormed(), bytesMax).text;
+
+/** The options where the agent offers none of its own. */
+const USUAL_OPTIONS = [
+  { id: "allow", label: "Allow once", kind: QuestionOptionKind.ALLOW_ONCE },
+  { id: "allow_always", label: "Always allow this", kind: QuestionOptionKind.ALLOW_ALWAYS },
+  { id: "deny", label: "Deny", kind: QuestionOptionKind.DENY_ONCE },
+];
+
+/** The question whether a tool may be used, and what an answer to it means. */
+export function permissionQuestion(asked: {
+  id: string;
+  tool: string;
+  title: string;
+  text: string;
+  kind: ToolKind;
+  input: unknown;
+  /** What "always" would add to the agent's pre-approved tools; empty: nothing. */
+  toolRule: string;
+  options: { id: string; label: string; kind: QuestionOptionKind }[] | undefined;
+}): { question: Question; meaning(answer: GivenAnswer): "allow" | "deny" } {
+  const options = (asked.options ?? USUAL_OPTIONS)
+    .slice(0, 16)
+    .map(({ id, label, kind }) => ({ id: cut(id, 100) || "?", label: cut(label, 200), kind }));
+  const input = truncateUtf8(
+    (typeof asked.input === "string" ? asked.input : (JSON.stringify(asked.input) ?? "")).toWellFormed(),
+    8_192,
+  );
+  const question = create(QuestionSchema, {
+    id: cut(asked.id, 100) || "?",
+    title: cut(asked.title.replaceAll(/\s+/g, " "), 500),
+    text: cut(asked.text, 8_192),
+    toolCall: {
+      id: cut(asked.id, 200) || "?",
+      name: cut(asked.tool, 200),
+      kind: asked.kind,
+      title: cut(asked.title.replaceAll(/\s+/g, " "), 500),
+      status: ToolStatus.PENDING,
+      input: input.text,
+      isInputTruncated: input.isTruncated,
+    },
+    options,
+    toolRule: cut(asked.toolRule, 500),
+    askedAt: timestampNow(),
+    takesText: asked.options === undefined,
+  });
+  return {
+    question,
+    meaning: ({ optionId }) => {
+      const kind = options.find(({ id }) => id === optionId)?.kind;
+      return kind === QuestionOptionKind.ALLOW_ONCE || kind === QuestionOptionKind.ALLOW_ALWAYS
+        ? "allow"
+        : "deny";
+    },
+  };
+}
+
+/**
+ * Whether a rule permits a call. A rule is a tool's name ("Read", "mcp__github__search", "mcp__github" for a whole server)
+ * or a name and a command, "Bash(git status)", whose command may end in ":*" or " *" for any arguments. A command that a
+ * shell would take for more than one is permitted by no rule with a command.
+ */
+export function allowedBy(
+  rules: readonly string[],
+  call: { tool: string; command: string | undefined },
+): boolean {
+  return rules.some((rule) => {
+    const parts = /^([^()]+?)\s*(?:\((.*)\))?$/s.exec(rule.trim());
+    const [, name, pattern] = parts ?? [];
+    if (name === undefined) return false;
+    const isNamed = call.tool === name || (name.startsWith("mcp__") && call.tool.startsWith(`${name}__`));
+    if (!isNamed) return false;
+    if (pattern === undefined || pattern === "*") return true;
+    if (call.command === undefined || /[;&|`$<>\n\\(){}]/.test(call.command)) return false;
+    const prefix = /^(.*?)(?::\*| \*)$/s.exec(pattern)?.[1];
+    if (prefix === undefined) return call.command.trim() === pattern.trim();
+    return call.command === prefix || call.command.startsWith(`${prefix} `);
+  });
+}
+
+/** A question with options of the agent's own, none of which permits or denies anything. */
+export function choiceQuestion(asked: { id: string; title: string; labels: string[] }): {
+  question: Question;
+  /** What was chosen or written; nothing if nobody answered. */
+  chosen(answer: GivenAnswer): string | undefined;
+} {
+  const labels = asked.labels.slice(0, 16);
+  const question = create(QuestionSchema, {
+    id: cut(asked.id, 100) || "?",
+    title: cut(asked.title.replaceAll(/\s+/g, " "), 500),
+    options: labels.map((label, place) => ({
+      id: String(place + 1),
+      label: cut(label, 200),
+      kind: QuestionOptionKind.OTHER,
+    })),
+    askedAt: timestampNow(),
+    takesText: true,
+  });
+  return {
+    question,
+    chosen: ({ optionId, text }) => text || labels[Number(optionId) - 1],
+  };
+}

@@ -1,0 +1,90 @@
+import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { messageOf } from "../device/errors.ts";
+import type { Logger } from "../logger.ts";
+
+/** Sessions that are remembered, and for how long: agents let go of theirs after a month, too. */
+export const SESSIONS_MAX = 500;
+export const SESSION_AGE_MS_MAX = 30 * 24 * 3_600_000;
+/** A file larger than this is not ours. */
+const FILE_BYTES_MAX = 1024 * 1024;
+
+/** A session that an agent keeps on this device. */
+export interface KeptSession {
+  id: string;
+  /** The executor that knows it. */
+  kind: string;
+  /** Where the agent worked: it finds a session again only there. */
+  cwd: string;
+  workspace: string;
+  runId: string;
+  atMs: number;
+}
+
+/** Which sessions the agents of this device have left, the newest last. The agents keep what was said in them. */
+export class Sessions {
+  readonly #directory: string;
+  readonly #logger: Logger;
+  #sessions: KeptSession[] | undefined;
+  #writing: Promise<void> = Promise.resolve();
+
+  constructor(stateDir: string, logger: Logger) {
+    this.#directory = stateDir;
+    this.#logger = logger;
+  }
+
+  async find(id: string, kind: string): Promise<KeptSession | undefined> {
+    const sessions = await this.#read();
+    return sessions.findLast((session) => session.id === id && session.kind === kind);
+  }
+
+  async keep(session: KeptSession): Promise<void> {
+    const sessions = await this.#read();
+    const oldest = Date.now() - SESSION_AGE_MS_MAX;
+    this.#sessions = [
+      ...sessions.filter(
+        ({ id, kind, atMs }) => !(id === session.id && kind === session.kind) && atMs >= oldest,
+      ),
+      session,
+    ].slice(-SESSIONS_MAX);
+    this.#writing = this.#writing.then(() => this.#write());
+    await this.#writing;
+  }
+
+  async #read(): Promise<KeptSession[]> {
+    if (this.#sessions !== undefined) return this.#sessions;
+    let kept: KeptSession[] = [];
+    try {
+      const text = await readFile(this.#path, "utf8");
+      const value: unknown = text.length > FILE_BYTES_MAX ? [] : JSON.parse(text);
+      kept = Array.isArray(value) ? value.filter(isSession) : [];
+    } catch {
+      // There is none yet, or it is damaged: then the sessions are as good as gone.
+    }
+    this.#sessions ??= kept;
+    return this.#sessions;
+  }
+
+  async #write(): Promise<void> {
+    try {
+      await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+      const temporary = `${this.#path}.tmp`;
+      await writeFile(temporary, JSON.stringify(this.#sessions ?? []), { mode: 0o600 });
+      await rename(temporary, this.#path);
+    } catch (error) {
+      this.#logger.warn({ error: messageOf(error) }, "cannot remember a session");
+    }
+  }
+
+  get #path(): string {
+    return join(this.#directory, "sessions.json");
+  }
+}
+
+function isSession(value: unknown): value is KeptSession {
+  if (typeof value !== "object" || value === null) return false;
+  const { id, kind, cwd, workspace, runId, atMs } = value as Record<string, unknown>;
+  return (
+    [id, kind, cwd, workspace, runId].every((each) => typeof each === "string") && typeof atMs === "number"
+  );
+}

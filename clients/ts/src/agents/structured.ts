@@ -1,0 +1,98 @@
+import type { JsonObject } from "@bufbuild/protobuf";
+import { type OutputUnit, type Schema, Validator } from "@cfworker/json-schema";
+
+/** Bounds of a schema: a larger one is refused before it is compiled. */
+export const SCHEMA_BYTES_MAX = 65_536;
+export const SCHEMA_DEPTH_MAX = 32;
+/** Of an answer: a larger one is no data. The protocol's bound. */
+const ANSWER_BYTES_MAX = 262_144;
+const ANSWER_DEPTH_MAX = 64;
+const ERRORS_SHOWN_MAX = 12;
+
+/** An answer as data, or what is wrong with it, for the agent and for people. */
+export type Checked = { isValid: true; value: unknown } | { isValid: false; problem: string };
+
+/** Whether an answer is what a schema asks for. Never throws: a schema that makes no sense is a problem like another. */
+export function checkAnswer(schema: JsonObject, answer: { structured?: unknown; text: string }): Checked {
+  if (
+    JSON.stringify(schema).length > SCHEMA_BYTES_MAX ||
+    depthOf(schema, SCHEMA_DEPTH_MAX) > SCHEMA_DEPTH_MAX
+  ) {
+    const bounds = `${SCHEMA_BYTES_MAX / 1024} KiB or nested deeper than ${SCHEMA_DEPTH_MAX}`;
+    return { isValid: false, problem: `the watcher's schema is larger than ${bounds}` };
+  }
+  const found = answer.structured === undefined ? dataOf(answer.text) : { value: answer.structured };
+  if (found === undefined) return { isValid: false, problem: "the answer is not JSON" };
+  const { value } = found;
+  if (
+    Buffer.byteLength(JSON.stringify(value) ?? "") > ANSWER_BYTES_MAX ||
+    depthOf(value, ANSWER_DEPTH_MAX) > ANSWER_DEPTH_MAX
+  ) {
+    return {
+      isValid: false,
+      problem: `the answer is larger than ${ANSWER_BYTES_MAX / 1024} KiB or nested too deeply`,
+    };
+  }
+  try {
+    const { valid, errors } = new Validator(schema as Schema, draftOf(schema), false).validate(value);
+    return valid ? { isValid: true, value } : { isValid: false, problem: inWords(errors) };
+  } catch (error) {
+    return { isValid: false, problem: `the watcher's schema cannot be used: ${String(error)}` };
+  }
+}
+
+function draftOf(schema: JsonObject): "4" | "7" | "2019-09" | "2020-12" {
+  const { $schema } = schema;
+  const named = typeof $schema === "string" ? $schema : "";
+  if (named.includes("draft-04")) return "4";
+  if (named.includes("draft-07") || named.includes("draft-06")) return "7";
+  return named.includes("2019-09") ? "2019-09" : "2020-12";
+}
+
+/** The innermost errors say what is wrong; those around them that something inside is. */
+function inWords(errors: OutputUnit[]): string {
+  const inner = errors.filter(({ keyword }) => !["properties", "items", "allOf", "$ref"].includes(keyword));
+  const shown = (inner.length === 0 ? errors : inner).slice(0, ERRORS_SHOWN_MAX);
+  const lines = shown.map(({ instanceLocation, error }) => {
+    const place = instanceLocation.replace(/^#/, "") || "(the whole)";
+    return `${place}: ${error}`;
+  });
+  return lines.join("\n");
+}
+
+/** JSON that is the whole text, or the last fenced block of it, or its only object or list. */
+function dataOf(text: string): { value: unknown } | undefined {
+  const whole = text.trim();
+  const fencedBlock = [...whole.matchAll(/```[a-zA-Z]*\s*\n([\s\S]*?)\n\s*```/g)].at(-1)?.[1];
+  const start = whole.search(/[[{]/);
+  const end = Math.max(whole.lastIndexOf("}"), whole.lastIndexOf("]"));
+  const candidates = [
+    whole,
+    fencedBlock,
+    start >= 0 && end > start ? whole.slice(start, end + 1) : undefined,
+  ];
+  for (const candidate of candidates) {
+    if (candidate === undefined || candidate.length > ANSWER_BYTES_MAX) continue;
+    try {
+      return { value: JSON.parse(candidate) };
+    } catch {
+      // The next one may be.
+    }
+  }
+  return undefined;
+}
+
+/** How deeply a value is nested, counted up to one more than the bound. */
+function depthOf(value: unknown, depthMax: number): number {
+  let level = [value];
+  let depth = 0;
+  while (level.length > 0 && depth <= depthMax) {
+    const inner = level.flatMap((each) =>
+      typeof each === "object" && each !== null ? Object.values(each) : [],
+    );
+    if (inner.length === 0) break;
+    level = inner;
+    depth += 1;
+  }
+  return depth;
+}

@@ -1,0 +1,84 @@
+import { TIMER_MS_MAX } from "../device/lifecycle.ts";
+
+/** An attempt's time, which stands still while a person is waited for, up to a bound in all. */
+export class TimeLimit {
+  readonly #onExpired: () => void;
+  readonly #limitMs: number;
+  #leftMs: number;
+  #pauseLeftMs: number;
+  #runningSince: number | undefined;
+  #pausedSince: number | undefined;
+  #pauses = 0;
+  #timer: NodeJS.Timeout | undefined;
+
+  /** `limitMs` undefined: no limit. `pauseMaxMs`: for how long in all it may stand still. */
+  constructor(options: { limitMs: number | undefined; pauseMaxMs: number; onExpired: () => void }) {
+    this.#limitMs = options.limitMs ?? Number.POSITIVE_INFINITY;
+    this.#leftMs = this.#limitMs;
+    this.#pauseLeftMs = options.pauseMaxMs;
+    this.#onExpired = options.onExpired;
+    this.#run();
+  }
+
+  /** Stands still until the returned function is called; several may be under way. */
+  pause(): () => void {
+    this.#pauses += 1;
+    if (this.#pauses === 1) this.#standStill();
+    let isOver = false;
+    return () => {
+      if (isOver) return;
+      isOver = true;
+      this.#pauses -= 1;
+      if (this.#pauses === 0 && this.#pausedSince !== undefined) this.#run();
+    };
+  }
+
+  /** Begins anew, as long as it was at first, unless it stands still. */
+  restart(): void {
+    this.#leftMs = this.#limitMs;
+    // A busy program restarts it a thousand times a second; the timer is moved when it would expire.
+    if (this.#pausedSince === undefined) this.#runningSince = performance.now();
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer);
+    this.#leftMs = Number.POSITIVE_INFINITY;
+  }
+
+  #run(): void {
+    clearTimeout(this.#timer);
+    const now = performance.now();
+    if (this.#pausedSince !== undefined) this.#pauseLeftMs -= now - this.#pausedSince;
+    this.#pausedSince = undefined;
+    this.#runningSince = now;
+    if (!Number.isFinite(this.#leftMs)) return;
+    this.#arm(this.#leftMs);
+  }
+
+  #arm(ms: number): void {
+    this.#timer = setTimeout(
+      () => {
+        const ranMs = performance.now() - (this.#runningSince ?? 0);
+        if (ranMs >= this.#leftMs - 1) this.#onExpired();
+        else this.#arm(this.#leftMs - ranMs);
+      },
+      Math.min(TIMER_MS_MAX, Math.max(0, ms)),
+    );
+  }
+
+  #standStill(): void {
+    if (this.#pauseLeftMs <= 0) return;
+    clearTimeout(this.#timer);
+    const now = performance.now();
+    if (this.#runningSince !== undefined) this.#leftMs -= now - this.#runningSince;
+    this.#runningSince = undefined;
+    this.#pausedSince = now;
+    this.#timer = setTimeout(
+      () => {
+        this.#run();
+      },
+      Math.min(TIMER_MS_MAX, this.#pauseLeftMs),
+    );
+    if (!Number.isFinite(this.#leftMs)) clearTimeout(this.#timer);
+  }
+}

@@ -1,0 +1,145 @@
+/**
+ * What is kept of an output that is too long: its beginning, and more of its end, since agents answer last. Between them
+ * stands how much is missing, in one form everywhere.
+ */
+
+/** Of what is kept, the share of the beginning: 256 KiB of 1 MiB. */
+const HEAD_SHARE = 1 / 4;
+/** Longest marker: 19 digits and the words around them. */
+const MARKER_BYTES_MAX = 48;
+const MARKER = /\n… \[(\d+) bytes omitted\] …\n/;
+
+/** Stands where so many bytes are missing. */
+export function omissionMarker(bytes: number): string {
+  return `\n… [${bytes} bytes omitted] …\n`;
+}
+
+/** How many bytes the marker in a text says are missing; 0 for a text without one. */
+export function omittedBytesOf(text: string): number {
+  return Number(MARKER.exec(text)?.[1] ?? 0);
+}
+
+/** The bounds of beginning and end within a limit, with room for the marker. A tiny limit keeps the end alone. */
+function sharesOf(limitBytes: number): { head: number; tail: number } {
+  if (limitBytes <= 2 * MARKER_BYTES_MAX) return { head: 0, tail: limitBytes };
+  const room = limitBytes - MARKER_BYTES_MAX;
+  const head = Math.floor(room * HEAD_SHARE);
+  return { head, tail: room - head };
+}
+
+function joined(head: string, omitted: number, tail: string, limitBytes: number): string {
+  return limitBytes <= 2 * MARKER_BYTES_MAX ? tail : head + omissionMarker(omitted) + tail;
+}
+
+/** Keeps an output as it comes, in memory of at most its limit and a piece. What is beyond is read and dropped. */
+export class KeptOutput {
+  readonly #limitBytes: number;
+  /** Everything, while it is within the limit; then its beginning. */
+  #head: Buffer[] = [];
+  #headBytes = 0;
+  #tail: Ring | undefined;
+  #totalBytes = 0;
+
+  constructor(limitBytes: number) {
+    this.#limitBytes = limitBytes;
+  }
+
+  get isCut(): boolean {
+    return this.#totalBytes > this.#limitBytes;
+  }
+
+  add(data: Buffer): void {
+    this.#totalBytes += data.length;
+    if (this.#tail !== undefined) {
+      this.#tail.add(data);
+      return;
+    }
+    // A copy: a slice would keep the whole of a large read alive.
+    this.#head.push(Buffer.from(data));
+    this.#headBytes += data.length;
+    if (this.#headBytes <= this.#limitBytes) {
+      // Many small pieces are joined now and then: each costs more than its bytes.
+      if (this.#head.length > 1024) this.#head = [Buffer.concat(this.#head)];
+      return;
+    }
+    const all = Buffer.concat(this.#head);
+    const { head, tail } = sharesOf(this.#limitBytes);
+    this.#head = [Buffer.from(all.subarray(0, head))];
+    this.#tail = new Ring(tail);
+    this.#tail.add(all.subarray(head));
+  }
+
+  text(): string {
+    const head = Buffer.concat(this.#head);
+    if (this.#tail === undefined) return head.toString("utf8");
+    // The characters that the cuts went through are left out.
+    const before = head.subarray(0, wholeUpTo(head, head.length));
+    const end = this.#tail.bytes();
+    const after = end.subarray(wholeFrom(end, 0));
+    const omitted = this.#totalBytes - before.length - after.length;
+    return joined(before.toString("utf8"), omitted, after.toString("utf8"), this.#limitBytes);
+  }
+}
+
+/** A text that was kept already, cut to fewer bytes; its own marker, if it has one, is taken into the new one. */
+export function cutMiddle(text: string, limitBytes: number): { text: string; isCut: boolean } {
+  // A UTF-16 unit is at most 3 bytes of UTF-8: most texts need no counting.
+  if (text.length * 3 <= limitBytes) return { text, isCut: false };
+  const bytes = Buffer.byteLength(text);
+  if (bytes <= limitBytes) return { text, isCut: false };
+  const marker = MARKER.exec(text);
+  const before = Buffer.from(marker === null ? text : text.slice(0, marker.index));
+  const after = Buffer.from(marker === null ? text : text.slice(marker.index + marker[0].length));
+  const { head, tail } = sharesOf(limitBytes);
+  const kept = before.subarray(0, wholeUpTo(before, Math.min(head, before.length)));
+  const from = wholeFrom(after, Math.max(0, after.length - tail));
+  const rest = after.subarray(from);
+  const markerBytes = marker === null ? 0 : Buffer.byteLength(marker[0]);
+  const omitted = Number(marker?.[1] ?? 0) + bytes - markerBytes - kept.length - rest.length;
+  return { text: joined(kept.toString("utf8"), omitted, rest.toString("utf8"), limitBytes), isCut: true };
+}
+
+/** The largest offset up to `length` that is not in the middle of a character. */
+function wholeUpTo(bytes: Buffer, length: number): number {
+  for (let back = 1; back <= Math.min(4, length); back++) {
+    const byte = bytes[length - back] ?? 0;
+    if ((byte & 0xc0) === 0x80) continue;
+    const needs = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : byte >= 0xc0 ? 2 : 1;
+    return needs > back ? length - back : length;
+  }
+  return length;
+}
+
+/** The smallest offset from `start` that is not in the middle of a character; a character is at most 4 bytes. */
+function wholeFrom(bytes: Buffer, start: number): number {
+  let at = start;
+  while (at < start + 3 && at < bytes.length && ((bytes[at] ?? 0) & 0xc0) === 0x80) at += 1;
+  return at;
+}
+
+/** The last bytes of what is added. */
+class Ring {
+  readonly #buffer: Buffer;
+  #written = 0;
+
+  constructor(bytesMax: number) {
+    this.#buffer = Buffer.alloc(bytesMax);
+  }
+
+  add(data: Buffer): void {
+    const size = this.#buffer.length;
+    if (size === 0) return;
+    const last = data.subarray(-size);
+    const start = (this.#written + data.length - last.length) % size;
+    const first = last.copy(this.#buffer, start);
+    if (first < last.length) last.copy(this.#buffer, 0, first);
+    this.#written += data.length;
+  }
+
+  bytes(): Buffer {
+    const size = this.#buffer.length;
+    if (this.#written <= size) return this.#buffer.subarray(0, this.#written);
+    const at = this.#written % size;
+    return Buffer.concat([this.#buffer.subarray(at), this.#buffer.subarray(0, at)]);
+  }
+}

@@ -1,0 +1,70 @@
+/** Token buckets in memory, and what counts as one address. */
+
+type Bucket = { left: number; at: number };
+
+export type Buckets = {
+  /** Takes one and answers 0, or answers how many milliseconds there is nothing to take, and takes nothing. */
+  take(key: string): number;
+  /** The same, without taking. */
+  peek(key: string): number;
+  readonly size: number;
+};
+
+/** Buckets that fill by `perMs` up to `burst`, at most `keysMax` of them. */
+export function createBuckets(options: {
+  perMs: number;
+  burst: number;
+  keysMax: number;
+  now: () => number;
+}): Buckets {
+  const { perMs, burst, now } = options;
+  const buckets = new Map<string, Bucket>();
+
+  function fill(bucket: Bucket): void {
+    const at = now();
+    bucket.left = Math.min(burst, bucket.left + (at - bucket.at) * perMs);
+    bucket.at = at;
+  }
+
+  function waitOf(bucket: Bucket): number {
+    return bucket.left >= 1 ? 0 : Math.max(1, Math.ceil((1 - bucket.left) / perMs));
+  }
+
+  return {
+    take(key) {
+      let bucket = buckets.get(key);
+      if (bucket) fill(bucket);
+      else {
+        if (buckets.size >= options.keysMax) buckets.delete(buckets.keys().next().value!);
+        bucket = { left: burst, at: now() };
+        buckets.set(key, bucket);
+      }
+      const waitMs = waitOf(bucket);
+      if (waitMs === 0) bucket.left -= 1;
+      return waitMs;
+    },
+    peek(key) {
+      const bucket = buckets.get(key);
+      if (!bucket) return 0;
+      fill(bucket);
+      return waitOf(bucket);
+    },
+    get size() {
+      return buckets.size;
+    },
+  };
+}
+
+/** What counts as one address: whoever has one of IPv6 has its whole /64. */
+export function networkOf(address: string): string {
+  const bare = address.split("%")[0]!;
+  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(bare)?.[1];
+  if (mapped) return mapped;
+  if (!bare.includes(":")) return bare;
+  const [head = "", tail] = bare.toLowerCase().split("::");
+  const left = head.split(":").filter(Boolean);
+  const right = (tail ?? "").split(":").filter(Boolean);
+  const gap = tail === undefined ? [] : Array(Math.max(0, 8 - left.length - right.length)).fill("0");
+  const groups = [...left, ...gap, ...right].slice(0, 4).map((group) => group.replace(/^0+(?=.)/, ""));
+  return `${groups.join(":")}::/64`;
+}

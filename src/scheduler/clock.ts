@@ -1,0 +1,291 @@
+import { uptime } from "node:os";
+import type { Logger } from "../log.ts";
+import { type Db, transaction } from "../store/pg/database.ts";
+import * as jumps from "../store/work/clock-jumps.ts";
+import * as events from "../store/work/events.ts";
+import { type Loop, startLoop } from "./loop.ts";
+
+/**
+ * The judgement of the database's clock, which judges everything else (due times, silence, age). Each replica compares it
+ * with its own monotonic clock; a replica that has just started, with the newest reading that was not in doubt.
+ *
+ *   steady    both clocks went on together
+ *   moved     forward by up to an hour, or back by any time: taken as it is, and nothing is held against anybody for one TTL
+ *   in doubt  forward by more than an hour. Until it is resolved nothing is deleted by its age, no due slots are recorded, and
+ *             nothing is reaped or expired
+ *
+ * A doubt ends when the clock goes back (gone), when another replica that watched says that its own clocks saw no jump
+ * (refuted: the first replica stood still), when a person says that the clock is right (confirmed, by `pinion doctor
+ * --confirm-clock`), or, where that is the policy, when the jump has persisted (accepted).
+ */
+
+export type ClockPolicy = "confirm" | "wait" | "ignore";
+
+/** What NTP slews and a slow answer may look like. */
+const steadyMsMax = 2_000;
+/** A longer jump forward is in doubt. */
+export const jumpMsMin = 3_600_000;
+/** An absence of all replicas up to this is taken for what it is; a longer one looks like a jump, and has to persist. */
+const absenceMsMax = 7 * 86_400_000;
+/** How long a start after a longer absence waits for the clock to be set right. */
+const absenceWaitMs = 600_000;
+/** How long a jump has to persist where the policy is to wait. */
+const acceptedAfterMs = 3_600_000;
+/** How often each replica looks. */
+const checkEveryMs = 5_000;
+
+/** A reading of the database's clock, between two moments of the monotonic one, in milliseconds. */
+export type ClockReading = { databaseMs: number; sentAtMs: number; receivedAtMs: number };
+
+/**
+ * By how much the database's clock departs from what it would say had both clocks gone on together; 0 for all that the time of the
+ * answer explains. `offsetMs`: database's clock less monotonic clock.
+ */
+export function departure(offsetMs: number, reading: ClockReading): number {
+  const { databaseMs, sentAtMs, receivedAtMs } = reading;
+  const [earliest, latest] = [offsetMs + sentAtMs, offsetMs + receivedAtMs];
+  if (databaseMs > latest) return databaseMs - latest;
+  return Math.min(0, databaseMs - earliest);
+}
+
+export function judge(departureMs: number): "steady" | "forward" | "back" | "in_doubt" {
+  if (Math.abs(departureMs) <= steadyMsMax) return "steady";
+  if (departureMs < 0) return "back";
+  return departureMs <= jumpMsMin ? "forward" : "in_doubt";
+}
+
+/** The database's clock is in doubt; whatever is judged by it waits. */
+export class ClockInDoubt extends Error {
+  override name = "ClockInDoubt";
+}
+
+export type Clock = {
+  /**
+   * Judges a time that a statement took from the database's clock; `sentAtMs`: when it was sent, by `elapsedMs`. Throws
+   * {@link ClockInDoubt}, for the transaction to be undone. Costs no round trip.
+   */
+  require(now: Date, sentAtMs: number): void;
+  /** Reads the clock and judges it. `settledForMs`: for how long it has been steady. */
+  check(): Promise<{ isInDoubt: boolean; settledForMs: number }>;
+  /** By how much it is in doubt, in milliseconds; 0 if it is not. */
+  doubtMs(): number;
+  stop(): Promise<void>;
+};
+
+/** Milliseconds that went by, by a clock that nobody sets and that goes on while the machine sleeps. */
+export const elapsedMs = () => uptime() * 1_000;
+
+type Doubt = { byMs: number; sinceMs: number; witness: jumps.Witness; isNoted: boolean };
+
+/** Judges the clock once, and then every five seconds. Rejects if the database is away at the start. */
+export async function startClock(options: {
+  db: Db;
+  log: Logger;
+  replicaId: string;
+  policy: ClockPolicy;
+  /** The clock has gone back: what was planned by it is to be looked at. */
+  onBack?: () => void;
+}): Promise<Clock> {
+  const { db, log, replicaId, policy } = options;
+  const startedAt = elapsedMs();
+  let offsetMs = 0;
+  let doubt: Doubt | undefined;
+  let movedAt = Number.NEGATIVE_INFINITY;
+  /** What the clock said when this replica began to watch. */
+  let watchingSince = 0;
+  /** It went back; told to the database, and to the schedules, by the next check. */
+  let ended: "gone" | undefined;
+
+  const adopt = ({ databaseMs, receivedAtMs }: ClockReading) => {
+    offsetMs = databaseMs - receivedAtMs;
+  };
+  const doubtNow = (byMs: number, witness: jumps.Witness) => {
+    if (doubt) doubt.byMs = byMs;
+    else doubt = { byMs, sinceMs: elapsedMs(), witness, isNoted: false };
+  };
+
+  /** Judges a reading, and remembers; answers whether what is judged by the clock has to wait. */
+  function look(reading: ClockReading): boolean {
+    const byMs = departure(offsetMs, reading);
+    const verdict = judge(byMs);
+    if (verdict === "in_doubt" && policy !== "ignore") {
+      doubtNow(byMs, doubt?.witness ?? "monotonic");
+      return true;
+    }
+    if (verdict === "steady" && !doubt) return false;
+    movedAt = elapsedMs();
+    if (doubt) {
+      log.warn({ wasMs: doubt.byMs }, "the database's clock has gone back");
+      doubt = undefined;
+      ended = "gone";
+    } else {
+      log.warn({ byMs }, "the database's clock was set");
+      if (verdict === "back") ended = "gone";
+    }
+    adopt(reading);
+    return false;
+  }
+
+  async function read(): Promise<{ found: jumps.Reading; reading: ClockReading }> {
+    const sentAtMs = elapsedMs();
+    const found = await jumps.read(db);
+    return {
+      found,
+      reading: { databaseMs: found.now.getTime(), sentAtMs, receivedAtMs: elapsedMs() },
+    };
+  }
+
+  /** One after the other: each tells the database what has ended, once. */
+  let last: Promise<void> = Promise.resolve();
+  function check(): Promise<void> {
+    const next = last.catch(() => undefined).then(checkNow);
+    last = next;
+    return next;
+  }
+
+  async function checkNow(): Promise<void> {
+    const { found, reading } = await read();
+    const wasInDoubt = look(reading);
+    const open = found.last?.resolution === null ? found.last : undefined;
+    if (wasInDoubt && doubt) return pursue(doubt, found, reading);
+    if (ended || (open && watchingSince < open.expectedAt.getTime())) {
+      // Ours, or noticed by a replica that stood still itself: this one has watched since before it, and saw none.
+      const resolution = ended ?? "refuted";
+      const resolved = await jumps.resolve(db, { resolution, by: replicaId });
+      if (resolved || ended) await back(resolution, resolved);
+      ended = undefined;
+    } else if (open) {
+      doubtNow(open.noticedAt.getTime() - open.expectedAt.getTime(), open.witness);
+      doubt!.isNoted = true;
+    } else {
+      // Slow drift is followed.
+      adopt(reading);
+      await jumps.noteSeen(db);
+    }
+  }
+
+  async function pursue(now: Doubt, found: jumps.Reading, reading: ClockReading): Promise<void> {
+    const { last } = found;
+    if (!now.isNoted) {
+      await note(now, reading);
+      now.isNoted = true;
+      return;
+    }
+    if (
+      last?.resolution === "confirmed" ||
+      last?.resolution === "accepted" ||
+      last?.resolution === "refuted"
+    ) {
+      log.warn(
+        { byMs: now.byMs, resolution: last.resolution, by: last.resolvedBy },
+        "the database's clock is taken as it is",
+      );
+      return trust(reading);
+    }
+    const waitMs = now.witness === "commits" ? absenceWaitMs : acceptedAfterMs;
+    if ((policy === "wait" || now.witness === "commits") && elapsedMs() - now.sinceMs >= waitMs) {
+      await jumps.resolve(db, { resolution: "accepted", by: replicaId });
+      log.warn({ byMs: now.byMs }, "the database's clock stayed where it is, and is taken as it is");
+      trust(reading);
+    }
+  }
+
+  function trust(reading: ClockReading): void {
+    doubt = undefined;
+    movedAt = elapsedMs();
+    adopt(reading);
+  }
+
+  async function note({ byMs, witness }: Doubt, { databaseMs }: ClockReading): Promise<void> {
+    const noticedAt = new Date(databaseMs);
+    const expectedAt = new Date(databaseMs - byMs);
+    log.error(
+      { byMs, noticedAt, expectedAt, witness },
+      "the database's clock jumped forward: nothing is deleted and no due slot is recorded until it is gone or confirmed (`pinion doctor --confirm-clock`)",
+    );
+    await transaction(db, async (tx) => {
+      if (!(await jumps.open(tx, { witness, noticedBy: replicaId, noticedAt, expectedAt }))) return;
+      await tell(tx, "clock.jumped", { noticed_at: noticedAt, expected_at: expectedAt, witness });
+    });
+  }
+
+  async function tell(tx: Db, kind: string, times: Record<string, Date | string>): Promise<void> {
+    const data = Object.fromEntries(
+      Object.entries(times).map(([name, value]) => [
+        name,
+        value instanceof Date ? value.toISOString() : value,
+      ]),
+    );
+    const orgIds = await jumps.listOrgIds(tx);
+    await events.appendAll(
+      tx,
+      orgIds.map((orgId) => ({ orgId, kind, actor: "pinion", data })),
+    );
+  }
+
+  async function back(
+    resolution: jumps.Resolution,
+    jump: { noticedAt: Date; expectedAt: Date } | undefined,
+  ): Promise<void> {
+    await transaction(db, async (tx) => {
+      await jumps.takeBackTimes(tx);
+      if (jump)
+        await tell(tx, "clock.resolved", {
+          resolution,
+          noticed_at: jump.noticedAt,
+          expected_at: jump.expectedAt,
+        });
+    });
+    options.onBack?.();
+  }
+
+  /** The first look has no monotonic clock to compare with. */
+  async function begin(): Promise<void> {
+    const { found, reading } = await read();
+    adopt(reading);
+    watchingSince = reading.databaseMs;
+    const open = found.last?.resolution === null ? found.last : undefined;
+    if (open) {
+      // It is judged against what the clock would say without the jump.
+      const byMs = open.noticedAt.getTime() - open.expectedAt.getTime();
+      if (found.now < open.noticedAt) {
+        ended = "gone";
+        return;
+      }
+      offsetMs -= byMs;
+      doubtNow(byMs, open.witness);
+      doubt!.isNoted = true;
+      return;
+    }
+    if (!found.seenAt || policy === "ignore") return;
+    const absentMs = found.now.getTime() - found.seenAt.getTime();
+    if (absentMs > absenceMsMax) {
+      offsetMs -= absentMs;
+      doubtNow(absentMs, "commits");
+    } else if (absentMs < -steadyMsMax) ended = "gone";
+  }
+
+  await begin();
+  const loop: Loop = startLoop({
+    name: "clock",
+    log,
+    async pass() {
+      await check();
+      return checkEveryMs;
+    },
+  });
+  return {
+    require(now, sentAtMs) {
+      const reading = { databaseMs: now.getTime(), sentAtMs, receivedAtMs: elapsedMs() };
+      if (!look(reading)) return;
+      if (doubt && !doubt.isNoted) loop.poke();
+      throw new ClockInDoubt(`the database's clock says ${now.toISOString()}, which is in doubt`);
+    },
+    async check() {
+      await check();
+      return { isInDoubt: doubt !== undefined, settledForMs: elapsedMs() - Math.max(movedAt, startedAt) };
+    },
+    doubtMs: () => doubt?.byMs ?? 0,
+    stop: () => loop.stop(),
+  };
+}

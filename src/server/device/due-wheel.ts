@@ -1,0 +1,142 @@
+import type { DatabaseClock } from "../../database-clock.ts";
+import type { Logger } from "../../log.ts";
+
+/**
+ * One timer for all that falls due by the database's clock on this replica: a heap of moments, and a timer for the first of
+ * them. What it calls back is called at its moment, and never earlier than `earlyMsMax` before.
+ */
+export type DueWheel = {
+  /** Calls back once `at` (milliseconds since 1970) has come; answers how to have it forgotten. */
+  at(at: number, callback: () => void): () => void;
+  /** How many moments are waited for. */
+  readonly size: number;
+  close(): void;
+};
+
+/** A timer of Node's fires up to a millisecond late; half of it is taken back. The promise is 1 ms. */
+export const earlyMsMax = 0.5;
+/** A clock that no statement has told for so long is asked before it is relied on. */
+const sampleAgeMsMax = 5_000;
+/** What is written in a turn of the event loop leaves at its end: of a crowd, the first do not wait for the last. */
+const callsPerTurn = 16;
+/** How often a waiting wheel looks at its clock at least, whatever it waits for. */
+const lookMsMax = 10_000;
+
+type Moment = { at: number; callback: (() => void) | undefined };
+
+/** `ask` has a statement tell the clock the time. */
+export function createDueWheel(options: {
+  clock: DatabaseClock;
+  ask: () => Promise<unknown>;
+  log: Logger;
+}): DueWheel {
+  const { clock, log } = options;
+  const heap: Moment[] = [];
+  let live = 0;
+  let timer: NodeJS.Timeout | undefined;
+  /** What the timer waits for. */
+  let armedAt = Number.POSITIVE_INFINITY;
+  let isAsking = false;
+  let isClosed = false;
+  const stopListening = clock.onJump((jumpedByMs) => {
+    log.warn(
+      { jumpedByMs: Math.round(jumpedByMs) },
+      "the database's clock was set; what is due is planned again",
+    );
+    arm();
+  });
+
+  function arm(): void {
+    while (heap.length > 0 && !heap[0]!.callback) pop(heap);
+    clearTimeout(timer);
+    armedAt = heap[0]?.at ?? Number.POSITIVE_INFINITY;
+    if (heap.length === 0 || isClosed) return;
+    const waitMs = armedAt - earlyMsMax - clock.now();
+    timer = setTimeout(fire, Math.max(0, Math.min(Math.ceil(waitMs), lookMsMax)));
+    if (waitMs < sampleAgeMsMax && clock.ageMs > sampleAgeMsMax) ask();
+  }
+
+  function ask(): void {
+    if (isAsking) return;
+    isAsking = true;
+    options
+      .ask()
+      // The estimate that there is stands.
+      .catch((error: unknown) => log.debug({ err: error }, "the database's clock could not be read"))
+      .finally(() => {
+        isAsking = false;
+        arm();
+      });
+  }
+
+  function fire(): void {
+    if (isClosed) return;
+    const now = clock.now() + earlyMsMax;
+    for (let called = 0; heap.length > 0 && (heap[0]!.at <= now || !heap[0]!.callback); called++) {
+      if (called === callsPerTurn) {
+        setImmediate(fire);
+        return;
+      }
+      const { callback } = pop(heap)!;
+      if (!callback) continue;
+      live--;
+      try {
+        callback();
+      } catch (error) {
+        log.error({ err: error }, "what was due could not be done");
+      }
+    }
+    arm();
+  }
+
+  return {
+    get size() {
+      return live;
+    },
+    at(at, callback) {
+      const moment: Moment = { at, callback };
+      push(heap, moment);
+      live++;
+      if (at < armedAt) arm();
+      return () => {
+        if (!moment.callback) return;
+        moment.callback = undefined;
+        live--;
+      };
+    },
+    close() {
+      isClosed = true;
+      clearTimeout(timer);
+      stopListening();
+      heap.length = 0;
+    },
+  };
+}
+
+function push(heap: Moment[], moment: Moment): void {
+  let index = heap.push(moment) - 1;
+  while (index > 0) {
+    const parent = (index - 1) >> 1;
+    if (heap[parent]!.at <= moment.at) break;
+    heap[index] = heap[parent]!;
+    index = parent;
+  }
+  heap[index] = moment;
+}
+
+function pop(heap: Moment[]): Moment | undefined {
+  const first = heap[0];
+  const last = heap.pop();
+  if (heap.length === 0 || !last) return first;
+  let index = 0;
+  for (;;) {
+    let child = 2 * index + 1;
+    if (child >= heap.length) break;
+    if (child + 1 < heap.length && heap[child + 1]!.at < heap[child]!.at) child++;
+    if (heap[child]!.at >= last.at) break;
+    heap[index] = heap[child]!;
+    index = child;
+  }
+  heap[index] = last;
+  return first;
+}

@@ -1,0 +1,150 @@
+import { sql } from "kysely";
+import type { Db } from "../pg/database.ts";
+
+/** Jumps of the database's clock: what was noticed, and what became of it. The judgement is scheduler/clock.ts. */
+
+export type Witness = "monotonic" | "commits";
+export type Resolution = "gone" | "refuted" | "accepted" | "confirmed";
+
+export type ClockJump = {
+  id: number;
+  witness: Witness;
+  noticedBy: string;
+  noticedAt: Date;
+  expectedAt: Date;
+  resolution: Resolution | null;
+  resolvedBy: string | null;
+};
+
+export type Reading = {
+  /** The database's clock. */
+  now: Date;
+  /** The newest reading before this one that was not in doubt, on whatever replica. */
+  seenAt: Date | null;
+  /** The jump that is open; else the last one. */
+  last: ClockJump | null;
+};
+
+const jumpOf = sql`
+  select jsonb_build_object('id', id, 'witness', witness, 'noticedBy', noticed_by,
+    'noticedAt', extract(epoch from noticed_at) * 1000, 'expectedAt', extract(epoch from expected_at) * 1000,
+    'resolution', resolution, 'resolvedBy', resolved_by)
+  from clock_jump order by (resolution is null) desc, id desc limit 1`;
+
+/** Reads the clock, and what is known of it. */
+export async function read(db: Db): Promise<Reading> {
+  const { rows } = await sql<{
+    now: Date;
+    seenAt: Date | null;
+    last: (Omit<ClockJump, "noticedAt" | "expectedAt"> & { noticedAt: number; expectedAt: number }) | null;
+  }>`
+    select clock_timestamp() as now, (select seen_at from clock) as "seenAt", (${jumpOf}) as last
+  `.execute(db);
+  const { now, seenAt, last } = rows[0]!;
+  return {
+    ...{ now, seenAt },
+    last: last && {
+      ...last,
+      noticedAt: new Date(last.noticedAt),
+      expectedAt: new Date(last.expectedAt),
+    },
+  };
+}
+
+/** Whether a jump is open at this moment. */
+export async function isOpen(db: Db): Promise<boolean> {
+  const { rows } = await sql<{ isOpen: boolean }>`
+    select exists (select from clock_jump where resolution is null) as "isOpen"
+  `.execute(db);
+  return rows[0]!.isOpen;
+}
+
+/** Notes a jump, unless one is open already. Answers whether it was noted. */
+export async function open(
+  db: Db,
+  jump: Pick<ClockJump, "witness" | "noticedBy" | "noticedAt" | "expectedAt">,
+): Promise<boolean> {
+  const result = await sql`
+    insert into clock_jump (witness, noticed_by, noticed_at, expected_at)
+    values (${jump.witness}, ${jump.noticedBy}, ${jump.noticedAt}, ${jump.expectedAt})
+    on conflict do nothing
+  `.execute(db);
+  return Number(result.numAffectedRows ?? 0) > 0;
+}
+
+/** Ends the jump that is open; answers which one that was. */
+export async function resolve(
+  db: Db,
+  how: { resolution: Resolution; by: string },
+): Promise<{ noticedAt: Date; expectedAt: Date } | undefined> {
+  const { rows } = await sql<{ noticedAt: Date; expectedAt: Date }>`
+    update clock_jump set resolution = ${how.resolution}, resolved_at = now(), resolved_by = ${how.by}
+    where resolution is null
+    returning noticed_at as "noticedAt", expected_at as "expectedAt"
+  `.execute(db);
+  return rows[0];
+}
+
+/** Notes that the clock was read and is not in doubt; at most once a minute. */
+export async function noteSeen(db: Db): Promise<void> {
+  await sql`
+    update clock set seen_at = now()
+    where seen_at is null or seen_at < now() - interval '1 minute' or seen_at > now()
+  `.execute(db);
+}
+
+/** Orgs whose logs tell of a jump. */
+const orgsToldMax = 1_000;
+
+export async function listOrgIds(db: Db): Promise<string[]> {
+  const { rows } = await sql<{ id: string }>`select id from org order by id limit ${orgsToldMax}`.execute(db);
+  return rows.map((row) => row.id);
+}
+
+/** Not `least`, which makes a time of none. */
+const notAhead = (column: string) =>
+  sql`case when ${sql.ref(column)} > now() then now() else ${sql.ref(column)} end`;
+
+/**
+ * Takes back times that were written while the clock was ahead, and that would keep things waiting or alive until it gets
+ * there: what is ahead of now becomes now. Answers how many runs, watchers and sessions that was.
+ */
+export async function takeBackTimes(tx: Db): Promise<number> {
+  const statements = [
+    sql`update presence set connected_at = ${notAhead("connected_at")}, last_beat_at = ${notAhead("last_beat_at")},
+        disconnected_at = ${notAhead("disconnected_at")}
+      where greatest(connected_at, last_beat_at, disconnected_at) > now()`,
+    sql`update replica set last_beat_at = now() where last_beat_at > now()`,
+    sql`update run set claimed_at = ${notAhead("claimed_at")}, started_at = ${notAhead("started_at")},
+        pushed_at = ${notAhead("pushed_at")}, last_beat_at = ${notAhead("last_beat_at")},
+        cancel_requested_at = ${notAhead("cancel_requested_at")}, created_at = ${notAhead("created_at")},
+        not_before = case when created_at > now() or claimed_at > now() then now() else not_before end
+      where greatest(claimed_at, started_at, pushed_at, last_beat_at, cancel_requested_at, created_at) > now()`,
+    // Back-offs are a day at most.
+    sql`update run set not_before = now() where not_before > now() + interval '25 hours'`,
+    sql`update watcher set last_run_at = ${notAhead("last_run_at")}, last_fired_at = ${notAhead("last_fired_at")},
+        window_cursor_at = ${notAhead("window_cursor_at")},
+        backoff_until = case when backoff_until > now() + interval '25 hours' then now() else backoff_until end
+      where greatest(last_run_at, last_fired_at, window_cursor_at) > now()
+        or backoff_until > now() + interval '25 hours'`,
+    sql`update turn set claimed_at = ${notAhead("claimed_at")}, started_at = ${notAhead("started_at")},
+        last_beat_at = ${notAhead("last_beat_at")}, created_at = ${notAhead("created_at")},
+        deadline_at = case when deadline_at > now() + interval '5 minutes' then now() + interval '5 minutes' else deadline_at end,
+        start_deadline_at = least(start_deadline_at, now() + (start_deadline_at - created_at)),
+        expires_at = case when expires_at is not null
+          then least(expires_at, now() + (timeout_ms + 3600000) * interval '1 ms') end
+      where greatest(claimed_at, started_at, last_beat_at, created_at) > now()`,
+    sql`update conversation set lease_expires_at = now() + interval '5 minutes'
+      where lease_expires_at > now() + interval '1 hour'`,
+  ];
+  let changed = 0;
+  for (const statement of statements) changed += Number((await statement.execute(tx)).numAffectedRows ?? 0);
+  return changed;
+}
+
+/** Forgets jumps that were resolved so many days ago. */
+export async function forgetOld(db: Db, { days }: { days: number }): Promise<void> {
+  await sql`
+    delete from clock_jump where resolution is not null and resolved_at < now() - ${days} * interval '1 day'
+  `.execute(db);
+}

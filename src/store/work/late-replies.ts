@@ -1,0 +1,119 @@
+import { sql } from "kysely";
+import type { Db } from "../pg/database.ts";
+import { unnest } from "../pg/unnest.ts";
+import { lateBytesMax, lateResultsMax } from "./late-results.ts";
+import { outputTailCharacters } from "./settlements.ts";
+import type { FinishedTurnStatus } from "./turns.ts";
+
+/**
+ * Late replies (R10): a reply to a turn that has had its terminal one, or that waits again or is another worker's. It is
+ * kept beside the turn, and is no reply of the conversation: that has one, and its snapshot is written under the lease alone.
+ */
+
+export type LateReply = {
+  orgId: string;
+  turnId: string;
+  attemptToken: string;
+  holderId: string;
+  status: FinishedTurnStatus;
+  reason: string;
+  reply?: string;
+  isReplyTruncated?: boolean;
+  exitCode?: number | undefined;
+  signal?: string;
+  durationMs?: number | undefined;
+};
+
+export type KeptReply = { orgId: string; turnId: string; holderId: string; attempt: number; outcome: string };
+
+/**
+ * Keeps late replies in the caller's transaction, each once for its attempt token, and answers for each what became of it:
+ * `full`, if its turn has as many as it may. Locks live turns and then ended ones, in the order of all who lock several.
+ */
+export async function keep(
+  tx: Db,
+  replies: readonly LateReply[],
+): Promise<{ verdicts: ("superseded" | "unknown" | "full")[]; kept: KeptReply[] }> {
+  if (replies.length === 0) return { verdicts: [], kept: [] };
+  const names = unnest("i", replies, {
+    org_id: ["text", (r) => r.orgId],
+    turn_id: ["uuid", (r) => r.turnId],
+  });
+  // Statements of their own: whether a reply is kept already is asked after those for whom these waited.
+  for (const table of ["turn", "turn_finished"]) {
+    await sql`
+      select from (select distinct org_id, turn_id from ${names} order by org_id, turn_id) i
+        cross join lateral (select from ${sql.table(table)} where org_id = i.org_id and id = i.turn_id for update) t
+    `.execute(tx);
+  }
+  const input = unnest("i", replies, {
+    org_id: ["text", (r) => r.orgId],
+    turn_id: ["uuid", (r) => r.turnId],
+    token: ["uuid", (r) => r.attemptToken],
+    reporter: ["uuid", (r) => r.holderId],
+    outcome: ["text", (r) => r.status],
+    reply: ["text", (r) => r.reply ?? ""],
+    is_truncated: ["boolean", (r) => r.isReplyTruncated ?? false],
+    exit_code: ["int", (r) => r.exitCode ?? null],
+    signal: ["text", (r) => r.signal ?? ""],
+    why: ["text", (r) => r.reason],
+    duration_ms: ["bigint", (r) => r.durationMs ?? null],
+  });
+  type Row = KeptReply & { verdict: "superseded" | "unknown" | "full"; isKept: boolean };
+  const { rows } = await sql<Row>`
+    with judged as materialized (
+      select i.*, t.attempt, k.bytes,
+        case
+          when t.attempt is null then 'unknown'
+          when k.is_there then 'there'
+          -- The answer to a cancel says that the program is gone, and nothing else.
+          when i.outcome = 'cancelled' and i.reply = '' then 'nothing'
+          -- Several replies to one turn in one statement are few.
+          when k.kept >= ${lateResultsMax} then 'full'
+          else 'kept'
+        end as fate
+      from ${input}
+        left join lateral (
+          select coalesce(case when s.attempt_token = i.token and s.holder_id = i.reporter then s.attempt end,
+            (select (entry->>'attempt')::int from jsonb_array_elements(s.past_attempts) entry
+              where entry->>'token' = i.token::text and (entry->>'holder_id')::uuid = i.reporter limit 1)) as attempt
+          from (
+            select attempt_token, holder_id, attempt, past_attempts from turn_finished
+            where org_id = i.org_id and id = i.turn_id
+            union all
+            -- What is current is no late reply.
+            select null, null, null, past_attempts from turn where org_id = i.org_id and id = i.turn_id
+          ) s limit 1
+        ) t on true
+        cross join lateral (
+          select count(*) as kept, coalesce(sum(octet_length(l.output)), 0) as bytes,
+            coalesce(bool_or(l.attempt_token = i.token), false) as is_there
+          from late_result l where l.org_id = i.org_id and l.subject_id = i.turn_id
+        ) k
+    ),
+    noted as (
+      insert into late_result (org_id, subject_id, kind, attempt, attempt_token, device_id, outcome, has_settled, output,
+        is_output_truncated, exit_code, signal, reason, duration_ms)
+      select j.org_id, j.turn_id, 'turn', j.attempt, j.token, j.reporter, j.outcome, false,
+        case when c.is_too_much then right(j.reply, ${outputTailCharacters}) else j.reply end,
+        j.is_truncated or c.is_too_much, j.exit_code, j.signal, j.why, j.duration_ms
+      from judged j cross join lateral (select j.bytes + octet_length(j.reply) > ${lateBytesMax} as is_too_much) c
+      where j.fate = 'kept'
+    )
+    select org_id as "orgId", turn_id as "turnId", reporter as "holderId", attempt, outcome, fate = 'kept' as "isKept",
+      case when fate in ('unknown', 'full') then fate else 'superseded' end as verdict
+    from judged order by ord
+  `.execute(tx);
+  return {
+    verdicts: rows.map((row) => row.verdict),
+    kept: rows
+      .filter((row) => row.isKept)
+      .map(({ orgId, turnId, holderId, attempt, outcome }) => ({
+        orgId,
+        turnId,
+        holderId,
+        attempt,
+        outcome,
+      })),
+  };
+}

@@ -1,0 +1,374 @@
+import { sql } from "kysely";
+import type { Db } from "../pg/database.ts";
+import { unnest } from "../pg/unnest.ts";
+import {
+  type AttemptName,
+  answerOf,
+  doublingsMax,
+  type FailurePolicy,
+  outputTailCharacters,
+  type Settled,
+  type Settlement,
+  watcherBackoffMsMax,
+} from "./settlements.ts";
+
+/**
+ * Late results (R10): the end of an attempt that had been taken away by the time its device said how it ended.
+ *
+ *   settles   no later attempt has been claimed: the run ends with this report after all, whether it waits for its next
+ *             attempt (which is gone then) or had ended without a result
+ *   kept      a later attempt exists, or the run has a result: the report is kept beside it, and people can see it
+ *
+ * A report is stored once for its attempt token; a result that is there is never overwritten.
+ */
+
+/** How a device says that an attempt ended which is not current any more. */
+export type LateReport = AttemptName & {
+  status: "completed" | "failed" | "timeout" | "cancelled";
+  output: string;
+  isOutputTruncated: boolean;
+  /** Of an agent that tells. */
+  answer?: Settlement["answer"];
+  /** It failed for a reason that passes. */
+  laterMs?: number | undefined;
+  exitCode: number | undefined;
+  signal: string;
+  reason: string;
+  durationMs: number | undefined;
+};
+
+export type LateVerdict = {
+  /** `superseded`: kept as a late result of its attempt. `full`: not stored, because the run has as many as it may. */
+  verdict: "stored_late" | "already_stored" | "superseded" | "unknown" | "full";
+  windowId: string | null;
+};
+
+/** A report that was kept, and its attempt. */
+export type KeptResult = AttemptName & {
+  watcherId: string | null;
+  attempt: number;
+  outcome: LateReport["status"];
+};
+
+/** Late results that a run or a turn may have. */
+export const lateResultsMax = 20;
+/** Bytes of output that the late results of a run or a turn may have together; of what goes beyond, the end is kept. */
+export const lateBytesMax = 2_097_152;
+
+type Stored = LateVerdict & {
+  isKept: boolean;
+  settled: Omit<Settled, "dueAt" | "notBefore"> & { dueAt: string };
+  deviceId: string;
+};
+
+/**
+ * Stores late reports in the caller's transaction, in their order; their run ids and tokens must be distinct as pairs.
+ * Locks live runs, ended ones, and then their watchers, each in the order of all who lock several.
+ */
+export async function store(
+  tx: Db,
+  reports: readonly LateReport[],
+  policy: FailurePolicy,
+): Promise<{ verdicts: LateVerdict[]; settled: Settled[]; kept: KeptResult[] }> {
+  const verdicts: LateVerdict[] = [];
+  const settled: Settled[] = [];
+  const kept: KeptResult[] = [];
+  for (const round of roundsOf(reports)) {
+    const rows = await storeRound(
+      tx,
+      round.map((index) => reports[index]!),
+      policy,
+    );
+    rows.forEach((row, place) => {
+      const report = reports[round[place]!]!;
+      verdicts[round[place]!] = { verdict: row.verdict, windowId: row.windowId };
+      if (row.verdict === "stored_late") {
+        settled.push({ ...row.settled, dueAt: new Date(row.settled.dueAt), notBefore: null });
+      }
+      if (row.isKept) {
+        const { watcherId, attempt } = row.settled;
+        const { orgId, deviceId, runId, attemptToken, status: outcome } = report;
+        kept.push({ orgId, deviceId, runId, attemptToken, watcherId, attempt, outcome });
+      }
+    });
+  }
+  return { verdicts, settled, kept };
+}
+
+/** The reports by index, such that a round has one of each run: what one of them changes, the next one sees. */
+function roundsOf(reports: readonly LateReport[]): number[][] {
+  const rounds: number[][] = [];
+  const seen = new Map<string, number>();
+  reports.forEach(({ orgId, runId }, index) => {
+    const name = `${orgId} ${runId}`;
+    const round = seen.get(name) ?? 0;
+    seen.set(name, round + 1);
+    rounds[round] ??= [];
+    rounds[round].push(index);
+  });
+  return rounds;
+}
+
+async function storeRound(tx: Db, reports: readonly LateReport[], policy: FailurePolicy): Promise<Stored[]> {
+  const names = unnest("i", reports, {
+    org_id: ["text", (r) => r.orgId],
+    run_id: ["uuid", (r) => r.runId],
+  });
+  // Statements of their own: what is decided below is decided on what those wrote for whom these waited. A run that ends
+  // meanwhile is not found by the first one, and is found by the second.
+  await sql`
+    select from (select * from ${names} order by org_id, run_id) i
+      cross join lateral (select from run where org_id = i.org_id and id = i.run_id for update) r
+  `.execute(tx);
+  await sql`
+    select from (select * from ${names} order by org_id, run_id) i
+      cross join lateral (select from run_finished where org_id = i.org_id and id = i.run_id for update) r
+  `.execute(tx);
+  const input = unnest("i", reports, {
+    org_id: ["text", (r) => r.orgId],
+    run_id: ["uuid", (r) => r.runId],
+    token: ["uuid", (r) => r.attemptToken],
+    reporter: ["uuid", (r) => r.deviceId],
+    outcome: ["text", (r) => r.status],
+    output: ["text", (r) => r.output],
+    is_truncated: ["boolean", (r) => r.isOutputTruncated],
+    answer: ["text", (r) => answerOf(r)],
+    is_later: ["boolean", (r) => r.laterMs !== undefined],
+    exit_code: ["int", (r) => r.exitCode ?? null],
+    signal: ["text", (r) => r.signal],
+    why: ["text", (r) => r.reason],
+    duration_ms: ["bigint", (r) => r.durationMs ?? null],
+  });
+  const { rows } = await sql<Stored>`
+    with judged as materialized (
+      select i.*, r.id is not null as is_live, s.past, s.watcher_id, s.finished_at, s.window_start, s.window_end, s.due_at,
+        s.is_pinned, s.agent_id, s.agent_kind, p.entry, s.status as was, coalesce(case when t.is_last then s.attempt end, (p.entry->>'attempt')::int, 0) as attempt,
+        case when t.is_last then s.window_id end as stored_window_id, k.kept, k.bytes,
+        case
+          when not t.is_last and p.entry is null then 'unknown'
+          when case when t.is_last then s.is_reported else (p.entry->>'is_reported')::boolean end then 'already_stored'
+          when k.is_there then 'there'
+          -- A later attempt was claimed: the run is that one's.
+          when not t.is_last and not (s.attempt_token is null and p.place = jsonb_array_length(s.past)) then 'kept'
+          when i.outcome = 'completed' then 'settles'
+          -- A failure ends what waits for no further attempt, and what Pinion had given up on; what a person has cancelled stays so.
+          when i.outcome in ('failed', 'timeout') and (case when r.id is not null
+            then not i.is_later and (p.entry->>'attempt')::int >= s.max_attempts else s.status <> 'cancelled' end) then 'settles'
+          when i.outcome = 'cancelled' and i.output <> '' and r.id is null and s.status = 'cancelled' then 'settles'
+          -- The answer to a cancel says that the program is gone, and nothing else.
+          when i.outcome = 'cancelled' and i.output = '' then 'nothing'
+          else 'kept'
+        end as fate
+      from ${input}
+        left join run r on r.org_id = i.org_id and r.id = i.run_id
+        left join run_finished f on f.org_id = i.org_id and f.id = i.run_id
+        cross join lateral (
+          select coalesce(r.past_attempts, f.past_attempts) as past, coalesce(r.watcher_id, f.watcher_id) as watcher_id,
+            coalesce(r.attempt_token, f.attempt_token) as attempt_token, coalesce(r.attempt, f.attempt) as attempt,
+            coalesce(r.device_id, f.device_id) as device_id, coalesce(r.max_attempts, f.max_attempts) as max_attempts,
+            coalesce(r.window_start, f.window_start) as window_start, coalesce(r.window_end, f.window_end) as window_end,
+            coalesce(r.due_at, f.due_at) as due_at, coalesce(r.status, f.status) as status,
+            coalesce(r.agent_id, f.agent_id) as agent_id, coalesce(r.agent_kind, f.agent_kind) as agent_kind,
+            coalesce(r.is_pinned, true) as is_pinned, f.is_reported, f.window_id, f.finished_at
+        ) s
+        cross join lateral (
+          select coalesce(f.attempt_token = i.token and f.device_id = i.reporter, false) as is_last
+        ) t
+        left join lateral (
+          -- Another worker may have the run by now: each attempt says where it was. One that does not was pinned.
+          select entry, place from jsonb_array_elements(s.past) with ordinality a(entry, place)
+          where entry->>'token' = i.token::text and coalesce((entry->>'device_id')::uuid, s.device_id) = i.reporter
+          order by place desc limit 1
+        ) p on true
+        cross join lateral (
+          select count(*) as kept, coalesce(sum(octet_length(l.output) + octet_length(l.answer::text)), 0) as bytes,
+            coalesce(bool_or(l.attempt_token = i.token), false) as is_there
+          from late_result l where l.org_id = i.org_id and l.subject_id = i.run_id
+        ) k
+    ),
+    decided as materialized (
+      select j.*, j.fate = 'settles' as is_settling, j.fate = 'kept' and j.kept < ${lateResultsMax} as is_keeping,
+        case when j.fate = 'settles' and j.outcome = 'completed' then uuid_v7() end as window_id,
+        j.bytes + octet_length(j.output) + coalesce(octet_length(j.answer), 0) > ${lateBytesMax} as is_too_much
+      from judged j
+    ),
+    held as materialized (
+      select d.*, n.failures, q.pauses, w.status as watcher_status,
+        d.is_settling and d.is_live and (exists (select from backlog b where b.org_id = d.org_id and b.watcher_id = d.watcher_id)
+          or exists (select from watcher o where o.org_id = d.org_id and o.id = d.watcher_id and o.overlap = 'queue_one')) as has_backlog
+      from (select * from decided order by org_id, watcher_id) d
+        left join lateral (
+          select status, consecutive_failures from watcher
+          where d.is_settling and d.outcome <> 'cancelled' and org_id = d.org_id and id = d.watcher_id
+          for no key update
+        ) w on true
+        cross join lateral (
+          select case
+            -- Those that failed after this run had ended without a result still count; those before it do not.
+            when d.outcome = 'completed' and d.is_live then 0
+            when d.outcome = 'completed' then (
+              select count(*) filter (where x.finished_at > d.finished_at)::int from (
+                select finished_at from run_finished
+                where org_id = d.org_id and watcher_id = d.watcher_id and status in ('failed', 'timeout') and id <> d.run_id
+                order by id desc limit w.consecutive_failures
+              ) x)
+            -- It was counted when Pinion gave up on it, or is of another time.
+            when d.is_live then w.consecutive_failures + 1
+            else w.consecutive_failures
+          end as failures
+        ) n
+        cross join lateral (
+          select coalesce(n.failures > w.consecutive_failures and n.failures >= ${policy.pauseAfter} and w.status = 'active', false) as pauses
+        ) q
+    ),
+    removed as (
+      delete from run r using held h where h.is_settling and h.is_live and r.org_id = h.org_id and r.id = h.run_id
+    ),
+    ended as (
+      insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
+        notification, source, scheduled_for, window_start, window_end, due_at, created_at, expires_at, timeout_ms,
+        max_attempts, retry_of, status, attempt, attempt_token, not_before, claimed_at, last_beat_at, reason, past_attempts,
+        is_reported, exit_code, signal, duration_ms, output_tail, window_id)
+      select r.org_id, r.id, r.watcher_id, r.watcher_version, r.agent_id, r.agent_version, h.reporter, r.agent_kind,
+        r.notification, r.source, r.scheduled_for, r.window_start, r.window_end, r.due_at, r.created_at, r.expires_at,
+        r.timeout_ms, r.max_attempts, r.retry_of, h.outcome, h.attempt, h.token, null, (h.entry->>'claimed_at')::timestamptz,
+        (h.entry->>'last_beat_at')::timestamptz, h.why, r.past_attempts - (jsonb_array_length(r.past_attempts) - 1),
+        true, h.exit_code, h.signal, h.duration_ms,
+        case when h.window_id is null then right(h.output, ${outputTailCharacters}) else '' end, h.window_id
+      from held h join run r on r.org_id = h.org_id and r.id = h.run_id
+      where h.is_settling and h.is_live
+    ),
+    mended as (
+      -- When it ended stays as it was known; when its result came, the late result says.
+      update run_finished f set status = h.outcome, skip_reason = null, is_reported = true, attempt = h.attempt,
+        attempt_token = h.token, device_id = h.reporter,
+        claimed_at = coalesce(f.claimed_at, (h.entry->>'claimed_at')::timestamptz),
+        last_beat_at = coalesce(f.last_beat_at, (h.entry->>'last_beat_at')::timestamptz),
+        past_attempts = case when f.attempt_token is null then f.past_attempts - (jsonb_array_length(f.past_attempts) - 1)
+          else f.past_attempts end,
+        reason = case when h.outcome = 'cancelled' then coalesce(nullif(h.why, ''), f.reason) else h.why end,
+        exit_code = h.exit_code, signal = h.signal, duration_ms = h.duration_ms,
+        output_tail = case when h.window_id is null then right(h.output, ${outputTailCharacters}) else '' end,
+        window_id = h.window_id
+      from held h
+      where h.is_settling and not h.is_live and f.org_id = h.org_id and f.id = h.run_id and f.finished_at = h.finished_at
+    ),
+    counted as (
+      -- A claim that was withdrawn did not count; as its program has run, it does.
+      update run r set attempt = greatest(r.attempt, h.attempt)
+      from held h
+      where h.fate = 'kept' and h.is_live and h.was = 'pending' and h.outcome in ('failed', 'timeout') and not h.is_later and r.org_id = h.org_id and r.id = h.run_id
+    ),
+    stored as (
+      insert into "window" (org_id, id, watcher_id, run_id, window_start, window_end, model_used, extracted_data)
+      select h.org_id, h.window_id, h.watcher_id, h.run_id, h.window_start, h.window_end, 'device-cli',
+        jsonb_build_object('kind', 'device_cli_output', 'output', h.output, 'is_truncated', h.is_truncated,
+          'exit_code', h.exit_code, 'agent_kind', h.agent_kind) || coalesce(h.answer::jsonb, '{}')
+      from held h where h.window_id is not null
+    ),
+    noted as (
+      insert into late_result (org_id, subject_id, kind, attempt, attempt_token, device_id, outcome, has_settled, output,
+        is_output_truncated, exit_code, signal, reason, duration_ms, answer)
+      select h.org_id, h.run_id, 'run', h.attempt, h.token, h.reporter, h.outcome, h.is_settling,
+        case when h.is_settling then '' when h.is_too_much then right(h.output, ${outputTailCharacters}) else h.output end,
+        h.is_truncated or (h.is_keeping and h.is_too_much), h.exit_code, h.signal, h.why, h.duration_ms,
+        case when h.is_settling or h.is_too_much then '{}' else coalesce(h.answer::jsonb, '{}') end
+      from held h where h.is_settling or h.is_keeping
+    ),
+    fired as (
+      update watcher w set
+        last_fired_at = now(),
+        last_window_id = case when h.window_end >= coalesce(w.window_cursor_at, h.window_end)
+          then coalesce(h.window_id, w.last_window_id) else w.last_window_id end,
+        window_cursor_at = case when h.window_id is null then w.window_cursor_at
+          else greatest(w.window_cursor_at, h.window_end) end,
+        consecutive_failures = h.failures,
+        backoff_until = case
+          when h.failures < ${policy.backoffAfter} then null
+          when h.failures <= w.consecutive_failures then w.backoff_until
+          else now() + least(${policy.watcherBackoffMs}::float8
+            * power(2, least(h.failures - ${policy.backoffAfter}, ${doublingsMax})), ${watcherBackoffMsMax}) * interval '1 ms'
+        end,
+        status = case when h.pauses then 'paused' else w.status end,
+        paused_reason = case when h.pauses
+          then h.failures || ' failures in a row; the last: ' || h.why else w.paused_reason end,
+        -- A slot that is due already is left to the materializer, which records it.
+        next_slot_at = case when h.pauses and w.next_due_at > now() then null else w.next_slot_at end,
+        next_due_at = case when h.pauses and w.next_due_at > now() then null else w.next_due_at end
+      from held h
+      where h.is_settling and h.watcher_status is not null and w.org_id = h.org_id and w.id = h.watcher_id
+    )
+    select h.reporter as "deviceId", h.is_keeping as "isKept",
+      case h.fate when 'settles' then 'stored_late' when 'already_stored' then 'already_stored' when 'unknown' then 'unknown'
+        when 'kept' then case when h.is_keeping then 'superseded' else 'full' end
+        else 'superseded' end as verdict,
+      coalesce(h.window_id, case when h.fate = 'already_stored' then h.stored_window_id end) as "windowId",
+      jsonb_build_object('orgId', h.org_id, 'runId', h.run_id, 'attemptToken', h.token, 'watcherId', h.watcher_id,
+        'deviceId', h.reporter, 'agentId', h.agent_id, 'isPinned', h.is_pinned, 'dueAt', h.due_at, 'action', 'finished', 'status', h.outcome,
+        'reason', h.why, 'attempt', h.attempt, 'windowId', h.window_id, 'hasBacklog', h.has_backlog,
+        'isWatcherPaused', h.pauses, 'consecutiveFailures', coalesce(h.failures, 0), 'isLate', true) as settled
+    from held h order by h.ord
+  `.execute(tx);
+  return rows;
+}
+
+export type LateResultRow = {
+  attempt: number;
+  deviceId: string;
+  outcome: LateReport["status"];
+  hasSettled: boolean;
+  output: string;
+  isOutputTruncated: boolean;
+  answer: { result?: string; structured?: unknown };
+  exitCode: number | null;
+  signal: string;
+  reason: string;
+  durationMs: number | null;
+  storedAt: Date;
+};
+
+/** The late results of a run or of a turn, oldest first; at most 20, whose outputs have about 2 MiB together. */
+export async function list(db: Db, subject: { orgId: string; id: string }): Promise<LateResultRow[]> {
+  const { rows } = await sql<LateResultRow>`
+    select attempt, device_id as "deviceId", outcome, has_settled as "hasSettled", output,
+      is_output_truncated as "isOutputTruncated", answer, exit_code as "exitCode", signal, reason, duration_ms as "durationMs",
+      finished_at as "storedAt"
+    from late_result where org_id = ${subject.orgId} and subject_id = ${subject.id} order by id
+  `.execute(db);
+  return rows;
+}
+
+/**
+ * Puts pending runs off whose latest attempt is about to be reported: their device said at its hello that it has the
+ * result, and is asked for it, so nobody begins them again meanwhile. Other attempts may be named, and change nothing.
+ */
+export async function awaitResults(
+  tx: Db,
+  options: {
+    orgId: string;
+    attempts: readonly { runId: string; attemptToken: string }[];
+    waitMs: number;
+  },
+): Promise<void> {
+  if (options.attempts.length === 0) return;
+  const input = unnest("i", options.attempts, {
+    run_id: ["uuid", (a) => a.runId],
+    token: ["uuid", (a) => a.attemptToken],
+  });
+  await sql`
+    with waiting as materialized (
+      select r.id from (select * from ${input} order by run_id) i
+        cross join lateral (
+          select id from run
+          where org_id = ${options.orgId} and id = i.run_id and status = 'pending'
+            and past_attempts -> -1 ->> 'token' = i.token::text
+            and coalesce(not_before, now()) < now() + ${options.waitMs} * interval '1 ms'
+          for update skip locked
+        ) r
+      where not exists (select from late_result l
+        where l.org_id = ${options.orgId} and l.subject_id = i.run_id and l.attempt_token = i.token)
+    )
+    update run set not_before = now() + ${options.waitMs} * interval '1 ms'
+    from waiting w where run.org_id = ${options.orgId} and run.id = w.id
+  `.execute(tx);
+}

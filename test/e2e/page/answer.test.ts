@@ -1,0 +1,138 @@
+/** The answer of an agent on the web page: read as an answer, harmless whatever it holds, and asked back by buttons. */
+import { describe, expect, test } from "vitest";
+import { AttentionReason, QuestionOptionKind, ToolStatus } from "#gen/pinion/v1/activity_pb.js";
+import { Outcome } from "#gen/pinion/v1/device_pb.js";
+import { browserPath, findBarriers, patient, useBrowser } from "../../support/browser.ts";
+import { useDatabase } from "../../support/database.ts";
+import { connect, enrolDevice } from "../../support/device.ts";
+import { startTestReplica } from "../../support/server.ts";
+
+const hostile = [
+  "# Two findings",
+  "",
+  "The **parser** accepts `;` where it should not, see [the line](https://example.org/parser#L10).",
+  "",
+  "| file | lines |",
+  "|---|---|",
+  "| parser.ts | 12 |",
+  "",
+  "<script>document.title = 'taken over'</script>",
+  '<img src="https://example.org/beacon.png" alt="a chart" onerror="document.title = \'taken over\'">',
+  "",
+  "![a chart](https://example.org/beacon.png)",
+  "[click me](javascript:document.title='taken%20over')",
+  '<form action="https://example.org"><input name="token"></form>',
+  '<a href="https://example.org" style="position:fixed;inset:0">everything</a>',
+].join("\n");
+
+describe.skipIf(!browserPath)("an agent's run on the page", () => {
+  const database = useDatabase();
+  const browser = useBrowser();
+
+  async function start() {
+    const replica = await startTestReplica(database.url, patient);
+    const identity = await enrolDevice(replica.clients, "mac-7");
+    const device = await connect(replica.url, identity);
+    const { watcher } = await replica.clients.watchers.createWatcher({
+      spec: { name: "Digest", prompt: "sum it up", deviceId: identity.deviceId, agentKind: "claude-code" },
+    });
+    const { run } = await replica.clients.watchers.triggerWatcher({ watcherId: watcher!.id });
+    const assignment = await device.next("assignment");
+    device.accept(assignment);
+    const { runId, attemptToken } = assignment;
+    return { replica, device, name: { runId, attemptToken }, run: run! };
+  }
+
+  test("the answer comes first, as Markdown that can do nothing; then its data, and what the agent did", async () => {
+    const { replica, device, name, run } = await start();
+    device.send({
+      case: "complete",
+      value: {
+        ...name,
+        outcome: Outcome.COMPLETED,
+        output: '\u001b[31m{"type":"result"}\u001b[0m',
+        resultText: hostile,
+        structured: JSON.stringify({ severity: 3, findings: [{ file: "parser.ts", lines: 12 }] }),
+        usage: { inputTokens: 1_200n, outputTokens: 80n, costMicros: 4_200n, currency: "USD" },
+        modelUsed: "model-x",
+        attention: [AttentionReason.MAX_TURNS],
+        denials: [{ tool: "Bash", input: "git push", reason: "not pre-approved" }],
+        transcript: {
+          entries: [
+            { sequence: 1n, body: { case: "text", value: { text: "I look at the parser." } } },
+            {
+              sequence: 2n,
+              body: {
+                case: "toolCall",
+                value: {
+                  id: "t1",
+                  name: "Read",
+                  title: "Read parser.ts",
+                  status: ToolStatus.COMPLETED,
+                  result: "line 10",
+                },
+              },
+            },
+          ],
+        },
+      },
+    });
+    await device.next("completionAck");
+    const page = await browser.signIn(replica, `#/runs/${run.id}`);
+    const answer = page.getByRole("region", { name: "Answer" });
+    await answer.getByRole("heading", { name: "Two findings" }).waitFor();
+    expect(await answer.getByRole("cell", { name: "parser.ts" }).count()).toBe(1);
+    expect(await answer.locator("script, img, form, input, [style], [onerror]").count()).toBe(0);
+    await answer.getByText("[image: a chart]").waitFor();
+    expect(await answer.locator('a[href^="javascript"]').count()).toBe(0);
+    expect(await answer.getByRole("link", { name: "the line" }).getAttribute("rel")).toContain("noopener");
+    await answer.getByText("click me").click();
+    expect(await page.title()).not.toContain("taken over");
+
+    const data = page.getByRole("region", { name: "Data" });
+    await data.getByRole("columnheader", { name: "lines" }).waitFor();
+    await page.getByText("a tool was not permitted").waitFor();
+    await page.getByText("1,200 tokens in, 80 out, $0.0042 by the agent's own figure").waitFor();
+    const steps = page.getByRole("region", { name: "What the agent did" });
+    await steps.getByText("Read parser.ts").click();
+    await steps.getByText("line 10").waitFor();
+    await page.getByRole("button", { name: "Show what it printed" }).click();
+    const output = page.getByRole("log", { name: "Output of the program" });
+    expect(await output.textContent()).toBe('{"type":"result"}');
+    expect(await output.locator(".ansi-red-fg").count()).toBe(1);
+
+    expect(await findBarriers(page)).toEqual([]);
+  });
+
+  test("a question has a button for each answer, and goes when it is answered", async () => {
+    const { replica, device, name, run } = await start();
+    const page = await browser.signIn(replica, `#/runs/${run.id}`);
+    const call = (status: ToolStatus) => ({
+      sequence: 1n,
+      body: { case: "toolCall" as const, value: { id: "t1", name: "Bash", title: "git push", status } },
+    });
+    await page.getByText("Nothing written yet.").waitFor();
+    device.send({ case: "activity", value: { ...name, activities: [call(ToolStatus.PENDING)] } });
+    device.send({
+      case: "question",
+      value: {
+        ...name,
+        question: {
+          id: "q1",
+          title: "May I push?",
+          options: [
+            { id: "yes", label: "Yes", kind: QuestionOptionKind.ALLOW_ONCE },
+            { id: "no", label: "No", kind: QuestionOptionKind.DENY_ONCE },
+          ],
+        },
+      },
+    });
+    const question = page.getByRole("region", { name: "A question of the agent" });
+    await question.getByRole("heading", { name: "May I push?" }).waitFor();
+    await page.getByRole("region", { name: "What the agent did" }).getByText("git push").waitFor();
+    expect(await findBarriers(page)).toEqual([]);
+    await question.getByRole("button", { name: "Yes" }).click();
+    expect(await device.next("answer")).toMatchObject({ questionId: "q1", optionId: "yes" });
+    await question.waitFor({ state: "detached" });
+  });
+});

@@ -1,0 +1,160 @@
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { JsonObject, MessageInitShape } from "@bufbuild/protobuf";
+import { onTestFinished } from "vitest";
+import type { AgentSettingsSchema } from "#gen/pinion/v1/agent_pb.js";
+import type { Assignment, AssignmentSchema, Completion } from "#gen/pinion/v1/device_pb.js";
+import type { AgentName, RealAgent } from "../../support/agents.ts";
+import { type Model, startModel } from "../../support/model.ts";
+import type { Peer, PeerSession } from "../../support/peer.ts";
+import { makeStateDir, settledSession, startDaemon, startPeer, type TestDaemon } from "../client/harness.ts";
+
+/** How an executor of the device's configuration runs a real agent. */
+const EXECUTORS: Record<AgentName, { type: string; more: string }> = {
+  claude: { type: "claude-code", more: "" },
+  codex: { type: "codex", more: "" },
+  "claude-agent-acp": { type: "acp", more: 'preset = "claude-agent-acp"' },
+  "codex-acp": { type: "acp", more: 'preset = "codex-acp"' },
+};
+
+export interface Stage {
+  name: AgentName;
+  model: Model;
+  peer: Peer;
+  daemon: TestDaemon;
+  session: PeerSession;
+  stateDir: string;
+  /** The agent's home, outside of which it writes nothing. */
+  home: string;
+  config: string;
+  env: NodeJS.ProcessEnv;
+  /** Assigns a run and waits for its completion. */
+  run(asked?: Asked): Promise<Done>;
+  assign(asked?: Asked): Assignment;
+}
+
+export interface Asked {
+  prompt?: string;
+  timeoutMs?: number;
+  settings?: MessageInitShape<typeof AgentSettingsSchema>;
+  schema?: Record<string, unknown>;
+  more?: MessageInitShape<typeof AssignmentSchema>;
+}
+
+export interface Done {
+  completion: Completion;
+  assignment: Assignment;
+}
+
+/** A daemon with one real agent, a scripted server above it and a scripted model below. */
+export async function stage(
+  name: AgentName,
+  agent: RealAgent,
+  options: { executor?: string; config?: string; capabilities?: string[] } = {},
+): Promise<Stage> {
+  const model = await startModel();
+  onTestFinished(() => model.close());
+  const peer = await startPeer({ capabilities: options.capabilities ?? ["activity", "questions"] });
+  const stateDir = makeStateDir();
+  const home = join(makeStateDir(), "home");
+  mkdirSync(join(home, ".codex"), { recursive: true });
+  mkdirSync(join(home, "tmp"));
+  writeFileSync(
+    join(home, ".codex/config.toml"),
+    `model = "scripted-1"
+model_provider = "scripted"
+[model_providers.scripted]
+name = "scripted"
+base_url = "${model.url}/v1"
+wire_api = "responses"
+env_key = "SCRIPTED_KEY"
+request_max_retries = 0
+stream_max_retries = 0
+`,
+  );
+  const { type, more } = EXECUTORS[name];
+  const variables = {
+    HOME: home,
+    // Codex puts the helper of its sandbox into its home, unless that is below the folder for temporary files.
+    TMPDIR: join(home, "tmp"),
+    CODEX_HOME: join(home, ".codex"),
+    SCRIPTED_KEY: "k",
+    ANTHROPIC_BASE_URL: model.url,
+    ANTHROPIC_API_KEY: "sk-scripted",
+    CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "1",
+    CLAUDE_CODE_MAX_RETRIES: "0",
+    IS_SANDBOX: "1",
+  };
+  const config = `
+[device]
+default_executor = "${name}"
+[executors.${name}]
+type = "${type}"
+${more}
+command = ${JSON.stringify(agent.command)}
+kill_grace = "500ms"
+set_env = { ${Object.entries(variables)
+    .map(([key, value]) => `${key} = ${JSON.stringify(value)}`)
+    .join(", ")} }
+${options.executor ?? ""}
+${options.config ?? ""}
+`;
+  const env = { PATH: process.env.PATH };
+  const daemon = startDaemon(peer.url, config, { stateDir, env });
+  const session = await settledSession(peer);
+  const assign = (asked: Asked = {}) => {
+    const prompt = asked.prompt ?? "Do the thing.";
+    const about: MessageInitShape<typeof AssignmentSchema> = {
+      agent: { id: "reviewer", name: "Reviewer", version: 1, settings: asked.settings ?? {} },
+      watcher: {
+        id: "w",
+        slug: "daily",
+        name: "Daily",
+        version: 1,
+        prompt,
+        ...(asked.schema === undefined ? {} : { extractionSchema: asked.schema as JsonObject }),
+      },
+    };
+    return session.assign({
+      prompt,
+      ...(asked.timeoutMs === undefined ? {} : { timeoutMs: asked.timeoutMs }),
+      more: Object.assign(about, asked.more),
+    });
+  };
+  return {
+    name,
+    model,
+    peer,
+    daemon,
+    session,
+    stateDir,
+    home,
+    config,
+    env,
+    assign,
+    run: async (asked) => {
+      const assignment = assign(asked);
+      const completion = await session.next(
+        "complete",
+        ({ attemptToken }) => attemptToken === assignment.attemptToken,
+      );
+      return { completion, assignment };
+    },
+  };
+}
+
+/** Processes of a group that are more than entries in a table: what has ended and was not waited for does nothing. */
+export function livingInGroup(group: number): string[] {
+  return readdirSync("/proc").filter((name) => {
+    if (!/^\d+$/.test(name)) return false;
+    try {
+      // After the name, which is in brackets: state, parent, group.
+      const [state, , groupId] = readFileSync(`/proc/${name}/stat`, "utf8")
+        .replace(/^.*\) /s, "")
+        .split(" ");
+      return groupId === String(group) && state !== "Z";
+    } catch {
+      return false;
+    }
+  });
+}

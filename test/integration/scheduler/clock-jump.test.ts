@@ -1,0 +1,283 @@
+/** A wrong clock of the database erases nothing and fires nothing (DESIGN 16). */
+import { sql } from "kysely";
+import { beforeEach, expect, onTestFinished, test, vi } from "vitest";
+import { createLogger } from "../../../src/log.ts";
+import { elapsedMs, startClock } from "../../../src/scheduler/clock.ts";
+import { materializeOnce } from "../../../src/scheduler/materializer.ts";
+import { replanOnce } from "../../../src/scheduler/replan.ts";
+import { retainOnce } from "../../../src/scheduler/retention.ts";
+import * as clockJumps from "../../../src/store/work/clock-jumps.ts";
+import * as presence from "../../../src/store/work/presence.ts";
+import { runCommand } from "../../support/command.ts";
+import { useDatabase } from "../../support/database.ts";
+import { type DatabaseClock, openDatabaseClock } from "../../support/database-clock.ts";
+import { connect, enrolDevice } from "../../support/device.ts";
+import {
+  findRun,
+  findWatcher,
+  hourly,
+  listKinds,
+  listRuns,
+  noteDoorbell,
+  policy,
+  putSchedule,
+  reportOf,
+  seedDevice,
+  seedRunning,
+  seedWatcher,
+  storeOnce,
+} from "../../support/rows.ts";
+import { startTestReplica } from "../../support/server.ts";
+import { startWork, takeOn } from "../server/work.ts";
+
+const database = useDatabase();
+const log = createLogger({ name: "test", level: "silent" });
+const minute = 60_000;
+const hour = 60 * minute;
+const day = 24 * hour;
+
+let clock: DatabaseClock;
+beforeEach(async () => {
+  clock = await openDatabaseClock(database.url);
+  return () => clock.close();
+});
+
+/** Of runs, slots, windows and events. */
+async function countAll(): Promise<number[]> {
+  const { rows } = await sql<{ counts: number[] }>`
+    select array[(select count(*) from run_finished), (select count(*) from slot), (select count(*) from "window"),
+      (select count(*) from event where kind not like 'clock.%')]::int[] as counts`.execute(database.db);
+  return rows[0]!.counts;
+}
+
+async function judgedClock(options: { policy?: "confirm" | "wait" | "ignore"; onBack?: () => void } = {}) {
+  const judged = await startClock({ db: database.db, log, replicaId: "here", policy: "confirm", ...options });
+  onTestFinished(() => judged.stop());
+  return judged;
+}
+
+/** The whole service, with an hourly watcher whose device is there, a run that works, and history. */
+async function begin(env: Record<string, string> = {}) {
+  const replica = await startTestReplica(database.url, { PINION_SWEEP_INTERVAL_MS: "300", ...env });
+  const device = await enrolDevice(replica.clients);
+  const stream = await connect(replica.url, device, { maxConcurrency: 4 });
+  await startWork(replica.clients, device);
+  await stream.complete(await takeOn(stream), "history");
+  const { schedule } = hourly();
+  const { watcher } = await replica.clients.watchers.createWatcher({
+    spec: { name: "Hourly", prompt: "do it", deviceId: device.deviceId, schedule },
+  });
+  await startWork(replica.clients, device);
+  const working = await takeOn(stream);
+  const beats = setInterval(() => stream.beat([working]).catch(() => {}), 500);
+  onTestFinished(() => clearInterval(beats));
+  const name = { orgId: "local", watcherId: watcher!.id };
+  return { replica, device, stream, working, watcher: name };
+}
+
+const jump = () =>
+  vi.waitFor(
+    async () => {
+      const { last } = await clockJumps.read(database.db);
+      expect(last).not.toBeNull();
+      return last!;
+    },
+    { timeout: 15_000, interval: 50 },
+  );
+
+const doctor = (...args: string[]) =>
+  runCommand(
+    { PATH: process.env.PATH, HOME: "/nonexistent" },
+    "doctor",
+    "--database-url",
+    database.url,
+    ...args,
+  );
+
+test("forty-five days ahead for some seconds: nothing is deleted, recorded or reaped, everybody is told, and all goes on after it", {
+  timeout: 60_000,
+}, async () => {
+  const { stream, working, watcher } = await begin();
+  const before = await countAll();
+  const { next_slot_at: nextSlotAt } = await findWatcher(database.db, watcher);
+  await clock.set(45 * day);
+  expect(await jump()).toMatchObject({ witness: "monotonic", resolution: null });
+  expect((await doctor()).out).toMatch(/clock jump +the database's clock jumped forward by 4[45] d/);
+  expect(await listKinds(database.db, {})).toContain("clock.jumped");
+  expect(await countAll()).toEqual(before);
+  expect((await findWatcher(database.db, watcher)).next_slot_at).toEqual(nextSlotAt);
+  await clock.set(0);
+  await vi.waitFor(async () => expect(await jump()).toMatchObject({ resolution: "gone" }), {
+    timeout: 15_000,
+  });
+  await vi.waitFor(async () => expect(await listKinds(database.db, {})).toContain("clock.resolved"));
+  expect(await countAll()).toEqual(before);
+  expect((await findWatcher(database.db, watcher)).next_slot_at).toEqual(nextSlotAt);
+  expect((await doctor()).out).not.toContain("clock jump");
+  // The run that worked all the time was left alone.
+  expect((await stream.complete(working)).verdict).toBe(1);
+});
+
+test("a jump that a person confirms is believed, and the slots are recorded then", {
+  timeout: 60_000,
+}, async () => {
+  const { watcher } = await begin();
+  await clock.set(3 * hour);
+  await jump();
+  expect(await listRuns(database.db, watcher)).toEqual([]);
+  expect((await doctor("--confirm-clock")).out).toMatch(/clock jump +confirmed/);
+  await vi.waitFor(async () => expect(await listRuns(database.db, watcher)).toHaveLength(3), {
+    timeout: 15_000,
+  });
+  expect((await jump()).resolution).toBe("confirmed");
+});
+
+test("up to an hour is believed at once; and with the policy `ignore`, any jump", async () => {
+  const judged = await judgedClock();
+  await clock.set(59 * minute);
+  expect(await judged.check()).toMatchObject({ isInDoubt: false });
+  await clock.set(0);
+  const bold = await judgedClock({ policy: "ignore" });
+  await clock.set(5 * day);
+  expect(await bold.check()).toMatchObject({ isInDoubt: false });
+  // A clock that was set says so to those who judge silence.
+  expect((await bold.check()).settledForMs).toBeLessThan(minute);
+});
+
+test("a time that a statement took from a clock in doubt undoes its transaction: the slot is recorded once the doubt is over", async () => {
+  const { db } = database;
+  const { schedule, slot } = hourly();
+  const watcher = await seedWatcher(db, await seedDevice(db), { schedule });
+  await putSchedule(db, watcher, slot(-1));
+  const judged = await judgedClock();
+  await clock.set(40 * day);
+  const pass = () => materializeOnce(db, { doorbell: noteDoorbell(), log, judge: judged });
+  await expect(pass()).rejects.toThrow("in doubt");
+  expect(await listRuns(db, watcher)).toEqual([]);
+  await clock.set(50 * minute);
+  await pass();
+  expect(await listRuns(db, watcher)).toMatchObject([{ scheduledFor: slot(-1), status: "pending" }]);
+});
+
+test("while it is in doubt an edit of a watcher whose slots seem to be due is refused, and says why", async () => {
+  const { replica, watcher } = await begin();
+  await clock.set(45 * day);
+  await jump();
+  const pausing = replica.clients.watchers.pauseWatcher({ watcherId: watcher.watcherId });
+  await expect(pausing).rejects.toThrow(/clock jumped.*pinion doctor/s);
+});
+
+test("a replica that starts in the middle of a jump holds it for one, too; and one that starts after it, for gone", async () => {
+  const { db } = database;
+  const first = await judgedClock();
+  await clock.set(10 * day);
+  await first.check();
+  await first.stop();
+  const second = await judgedClock();
+  expect(await second.check()).toMatchObject({ isInDoubt: true });
+  await second.stop();
+  await clock.set(0);
+  let backs = 0;
+  const third = await judgedClock({ onBack: () => backs++ });
+  expect(await third.check()).toMatchObject({ isInDoubt: false });
+  expect(backs).toBe(1);
+  expect((await clockJumps.read(db)).last).toMatchObject({ resolution: "gone" });
+});
+
+test("a jump that one replica sees and another one, which watched, does not, is refuted: the first one stood still", async () => {
+  const { db } = database;
+  const judged = await judgedClock();
+  const { now } = await clockJumps.read(db);
+  const expectedAt = new Date(now.getTime() + 1_000);
+  const noticedAt = new Date(expectedAt.getTime() + 2 * hour);
+  await clockJumps.open(db, { witness: "monotonic", noticedBy: "elsewhere", noticedAt, expectedAt });
+  expect(await judged.check()).toMatchObject({ isInDoubt: false });
+  expect((await clockJumps.read(db)).last).toMatchObject({ resolution: "refuted", resolvedBy: "here" });
+});
+
+test("after an absence of all replicas of a week the clock is in doubt at first; after one of a night it is not", async () => {
+  const { db } = database;
+  const seen = (ms: number) => sql`update clock set seen_at = now() - ${ms} * interval '1 ms'`.execute(db);
+  await seen(12 * hour);
+  expect(await (await judgedClock()).check()).toMatchObject({ isInDoubt: false });
+  await seen(8 * day);
+  const judged = await judgedClock();
+  expect(await judged.check()).toMatchObject({ isInDoubt: true });
+  expect((await clockJumps.read(db)).last).toMatchObject({ witness: "commits" });
+});
+
+test("times that were written ahead do not keep anything waiting or alive after the clock went back", async () => {
+  const { db } = database;
+  const { run, device } = await seedRunning(db);
+  const judged = await judgedClock({ policy: "ignore" });
+  await clock.set(45 * day);
+  await judged.check();
+  await sql`update run set last_beat_at = moved.now(), claimed_at = moved.now()`.execute(db);
+  await sql`update presence set last_beat_at = moved.now(), connected_at = moved.now()`.execute(db);
+  await sql`update watcher set last_run_at = moved.now(), backoff_until = moved.now() + interval '1 hour'`.execute(
+    db,
+  );
+  await clock.set(0);
+  await judged.check();
+  const { rows } = await sql<{ ahead: number }>`
+    select (select count(*) from run where greatest(last_beat_at, claimed_at, started_at) > pg_catalog.now())
+      + (select count(*) from presence where greatest(last_beat_at, connected_at) > pg_catalog.now())
+      + (select count(*) from watcher where greatest(last_run_at, backoff_until) > pg_catalog.now()) as ahead`.execute(
+    db,
+  );
+  expect(Number(rows[0]!.ahead)).toBe(0);
+  // What has no time gets none.
+  expect(await findRun(db, run)).toMatchObject({ status: "running", cancelRequestedAt: null });
+  expect(await presence.find(db, device)).toMatchObject({ disconnectedAt: null });
+  expect(await storeOnce(db, [reportOf(run)], policy)).toBeDefined();
+});
+
+test("a schedule that stands further ahead than its next slot is planned again, with an event, and fires no slot twice", async () => {
+  const { db } = database;
+  const { schedule, slot } = hourly();
+  const device = await seedDevice(db);
+  const watcher = await seedWatcher(db, device, { schedule });
+  const right = await seedWatcher(db, device, { schedule });
+  await putSchedule(db, watcher, slot(-1));
+  // A pass by a clock that is ten hours ahead: one slot has a run, the others were skipped.
+  await clock.set(10 * hour);
+  await materializeOnce(db, { doorbell: noteDoorbell(), log });
+  const fired = (await listRuns(db, watcher)).filter((run) => run.status === "pending");
+  expect(fired).toHaveLength(1);
+  expect((await listRuns(db, watcher)).length).toBeGreaterThan(5);
+  await clock.set(0);
+  await putSchedule(db, right, slot(-1));
+  expect(await replanOnce(db, { log })).toBe(1);
+  expect(await findWatcher(db, watcher)).toMatchObject({ next_slot_at: slot(-1) });
+  expect(await listRuns(db, watcher)).toHaveLength(1);
+  expect(await listKinds(db, {})).toContain("watcher.replanned");
+  expect(await replanOnce(db, { log })).toBe(0);
+  // The time of the slot that has a run comes: it does not get another one.
+  await clock.set(10 * hour);
+  await materializeOnce(db, { doorbell: noteDoorbell(), log });
+  const again = (await listRuns(db, watcher)).filter(
+    (run) => run.scheduledFor?.getTime() === fired[0]!.scheduledFor!.getTime(),
+  );
+  expect(again).toHaveLength(1);
+});
+
+test("one pass of retention goes on by a day at most, and never to what is newer than the last runs less the retention", async () => {
+  const { db } = database;
+  const retain = () => retainOnce(db, { days: 30, conversationDays: 365, log });
+  const { run } = await seedRunning(db);
+  await storeOnce(db, [reportOf(run)], policy);
+  await retain();
+  await clock.set(400 * day);
+  // Nobody judges it here. The newest run keeps all that is younger than the retention beside it.
+  const { at } = await retain();
+  expect(at.getTime()).toBeLessThan(Date.now() + minute);
+  for (let pass = 0; pass < 50; pass++) await retain();
+  expect((await countAll())[0]).toBe(1);
+  // Runs that end by the wrong clock do not help it along by more than a day per pass.
+  const { run: later } = await seedRunning(db);
+  await storeOnce(db, [reportOf(later)], policy);
+  const first = await retain();
+  const second = await retain();
+  expect(second.at.getTime() - first.at.getTime()).toBeLessThanOrEqual(day);
+  expect(elapsedMs()).toBeGreaterThan(0);
+});

@@ -1,0 +1,40 @@
+/**
+ * A database whose clock a test sets. In it a schema that comes before pg_catalog has `now()`, `clock_timestamp()` and
+ * `statement_timestamp()`, so every statement that asks for the time by these names gets PostgreSQL's, moved. Defaults of
+ * columns were bound when the tables were made, and stay by the real clock.
+ */
+import pg from "pg";
+import { administer } from "./database.ts";
+
+export type DatabaseClock = {
+  /** From now on the clock is so far ahead, in milliseconds; behind, if negative. */
+  set(aheadMs: number): Promise<void>;
+  close(): Promise<void>;
+};
+
+/** Only connections that are opened afterwards see the clock: call it before a replica starts. */
+export async function openDatabaseClock(databaseUrl: string): Promise<DatabaseClock> {
+  const client = new pg.Client({ connectionString: databaseUrl });
+  client.on("error", () => {});
+  await client.connect();
+  await client.query(`
+    create schema moved;
+    create table moved.by (ms bigint not null);
+    insert into moved.by values (0);
+    create function moved.now() returns timestamptz stable language sql as
+      'select pg_catalog.now() + (select ms from moved.by) * interval ''1 ms''';
+    create function moved.clock_timestamp() returns timestamptz volatile language sql as
+      'select pg_catalog.clock_timestamp() + (select ms from moved.by) * interval ''1 ms''';
+    create function moved.statement_timestamp() returns timestamptz stable language sql as
+      'select pg_catalog.statement_timestamp() + (select ms from moved.by) * interval ''1 ms''';
+    grant usage on schema moved to public;
+    grant select on moved.by to public`);
+  const name = new URL(databaseUrl).pathname.slice(1);
+  await administer(`alter database ${name} set search_path = moved, pg_catalog, public`);
+  return {
+    async set(aheadMs) {
+      await client.query("update moved.by set ms = $1", [Math.round(aheadMs)]);
+    },
+    close: () => client.end(),
+  };
+}

@@ -1,0 +1,93 @@
+import { afterEach, expect, test, vi } from "vitest";
+import { DatabaseClock } from "../../src/database-clock.ts";
+import { createLogger } from "../../src/log.ts";
+import { createDueWheel, earlyMsMax } from "../../src/server/device/due-wheel.ts";
+
+/** A statement that takes `thereMs` on its way and `backMs` back, of a database whose clock is `offsetMs` ahead of ours. */
+function ask(clock: DatabaseClock, offsetMs: number, thereMs = 0.2, backMs = 0.2): void {
+  const sentAt = performance.now();
+  clock.sample({ sentAt, receivedAt: sentAt + thereMs + backMs, databaseMs: sentAt + thereMs + offsetMs });
+}
+
+const lateBy = (clock: DatabaseClock, offsetMs: number) => performance.now() + offsetMs - clock.now();
+
+test("the estimate is late by what the quickest answer took on its way back, and never early", () => {
+  const clock = new DatabaseClock();
+  ask(clock, 1_000_000, 40, 60);
+  ask(clock, 1_000_000, 0.1, 0.3);
+  ask(clock, 1_000_000, 5, 90);
+  expect(lateBy(clock, 1_000_000)).toBeGreaterThanOrEqual(0);
+  expect(lateBy(clock, 1_000_000)).toBeLessThan(0.4);
+});
+
+test("a clock that was set is believed at once, and told; one that drifts is followed without a word", () => {
+  const clock = new DatabaseClock();
+  const jumps: number[] = [];
+  clock.onJump((ms) => jumps.push(ms));
+  ask(clock, 50_000);
+  for (let step = 0; step < 50; step++) ask(clock, 50_000 + step * 0.05);
+  expect(jumps).toEqual([]);
+  expect(Math.abs(lateBy(clock, 50_000 + 49 * 0.05))).toBeLessThan(3);
+  ask(clock, 3_650_000);
+  ask(clock, 50_000);
+  expect(jumps.map((ms) => Math.round(ms / 1_000))).toEqual([3_600, -3_600]);
+  expect(Math.abs(lateBy(clock, 50_000))).toBeLessThan(1);
+});
+
+const log = createLogger({ name: "test", level: "silent" });
+const closers: (() => void)[] = [];
+afterEach(() => {
+  for (const close of closers.splice(0)) close();
+});
+
+function openWheel(clock: DatabaseClock, asked: () => Promise<unknown> = async () => {}) {
+  const wheel = createDueWheel({ clock, ask: asked, log });
+  closers.push(() => wheel.close());
+  return wheel;
+}
+
+test("moments are called in their order, each after it has come, and one that is forgotten is not called", async () => {
+  const clock = new DatabaseClock();
+  ask(clock, 5_000_000);
+  const wheel = openWheel(clock);
+  const called: { at: number; earlyMs: number }[] = [];
+  const base = clock.now();
+  const moments = Array.from({ length: 200 }, (_, index) => base + ((index * 37) % 200) + 20.5);
+  const forget = moments.map((at) => wheel.at(at, () => called.push({ at, earlyMs: at - clock.now() })));
+  forget[7]!();
+  forget[7]!();
+  expect(wheel.size).toBe(199);
+  await vi.waitFor(() => expect(called).toHaveLength(199), 5_000);
+  expect(called.map(({ at }) => at)).toEqual(moments.filter((_, index) => index !== 7).sort((a, b) => a - b));
+  expect(Math.max(...called.map(({ earlyMs }) => earlyMs))).toBeLessThanOrEqual(earlyMsMax);
+  expect(wheel.size).toBe(0);
+});
+
+test("what waits is planned again when the database's clock was set: forwards it is due at once, backwards it waits", async () => {
+  const clock = new DatabaseClock();
+  ask(clock, 0);
+  const wheel = openWheel(clock);
+  const called: string[] = [];
+  wheel.at(clock.now() + 60_000, () => called.push("in a minute"));
+  wheel.at(clock.now() + 7_200_000, () => called.push("in two hours"));
+  ask(clock, 3_600_000);
+  await vi.waitFor(() => expect(called).toEqual(["in a minute"]));
+  wheel.at(clock.now() + 60, () => called.push("soon, before it was set back"));
+  ask(clock, 0);
+  wheel.at(clock.now() + 60, () => called.push("soon"));
+  await vi.waitFor(() => expect(called).toContain("soon"));
+  expect(called).toEqual(["in a minute", "soon"]);
+});
+
+test("a clock that nobody has told for long is asked before it is relied on", async () => {
+  const clock = new DatabaseClock();
+  ask(clock, 0);
+  const asked: number[] = [];
+  const wheel = openWheel(clock, async () => {
+    asked.push(performance.now());
+    ask(clock, 0);
+  });
+  vi.spyOn(clock, "ageMs", "get").mockReturnValueOnce(60_000);
+  await new Promise<void>((resolve) => wheel.at(clock.now() + 10, resolve));
+  expect(asked).toHaveLength(1);
+});

@@ -1,0 +1,18 @@
+/** Markdown of agents: loaded when there is some, and made harmless before it is shown. */
+import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+
+export function Markdown({ text }: { text: string }) {
+  const html = useSignal<string | undefined>(undefined);
+  useEffect(() => {
+    let isGone = false;
+    void import("../data/markdown.ts").then(({ htmlOf }) => {
+      if (!isGone) html.value = htmlOf(text);
+    });
+    return () => {
+      isGone = true;
+    };
+  }, [text]);
+  if (html.value === undefined) return <pre class="markdown">{text}</pre>;
+  return <div class="markdown" dangerouslySetInnerHTML={{ __html: html.value }} />;
+}

@@ -1,0 +1,81 @@
+import { durationMs } from "@bufbuild/protobuf/wkt";
+import type { ComponentChildren } from "preact";
+import type { Run } from "#gen/pinion/v1/run_pb.js";
+import { labelOf } from "../../data/devices.ts";
+import { isEnded } from "../../data/run-stream.ts";
+import { Ago } from "../../parts/time.tsx";
+import { linkTo } from "../../route.ts";
+import { lengthText, momentText, msOf } from "../../times.ts";
+import { usageText } from "../../usage-words.ts";
+import { skipWord, sourceWord } from "../../words.ts";
+
+export function Facts({ run }: { run: Run }) {
+  const moment = (at: Parameters<typeof msOf>[0]) => at && momentText(msOf(at)!);
+  const rows: [name: string, value: ComponentChildren][] = [
+    ["reason", run.reason],
+    ["skipped for", skipWord(run.skipReason)],
+    [
+      "device",
+      run.deviceId ? (
+        <a href={linkTo("fleet", "", { q: run.deviceId })}>{labelOf(run.deviceId)}</a>
+      ) : (
+        "any fleet worker"
+      ),
+    ],
+    [
+      "watcher",
+      <a
+        href={linkTo("runs", "", { watcher: run.watcherId })}
+      >{`${run.watcherSlug} v${run.watcherVersion}`}</a>,
+    ],
+    ["agent", run.agentId && `${run.agentId} v${run.agentVersion}`],
+    ["executor", run.agentKind && <code>{run.agentKind}</code>],
+    ["source", sourceWord(run.source)],
+    ["attempt", run.attempt > 0 && `${run.attempt} of ${run.maxAttempts}`],
+    ["slot", moment(run.scheduledFor)],
+    ["not before", moment(run.notBefore)],
+    ["expires", moment(run.expiresAt)],
+    ["last beat", run.lastBeatAt && !isEnded(run) && <Ago at={run.lastBeatAt} />],
+    ["program ran", run.duration && lengthText(durationMs(run.duration))],
+    ["timeout", run.timeout && lengthText(durationMs(run.timeout))],
+    ["exit code", run.exitCode === undefined ? "" : String(run.exitCode)],
+    ["signal", run.signal],
+    ["window", run.windowStart && `${moment(run.windowStart)} to ${moment(run.windowEnd)}`],
+    ["result", run.windowId && <code>{run.windowId}</code>],
+    ["model", run.modelUsed],
+    ["program", run.executor && `${run.executor.type} ${run.executor.version}`],
+    ["used", usageText(run.usage)],
+    ["stopped by", run.stopReason],
+    ["workspace", run.workspace],
+    ["kept", run.keptWorkspace && <code>{run.keptWorkspace.path}</code>],
+    ["retry of", run.retryOf && <a href={linkTo("runs", run.retryOf)}>{run.retryOf.slice(-8)}</a>],
+  ];
+  return (
+    <section aria-label="Details">
+      <h2>Details</h2>
+      <dl>
+        {rows
+          .filter(([, value]) => value)
+          .map(([name, value]) => (
+            <div key={name}>
+              <dt>{name}</dt>
+              <dd>{value}</dd>
+            </div>
+          ))}
+      </dl>
+      {run.pastAttempts.length > 0 && (
+        <>
+          <h3>Attempts before this one</h3>
+          <ol class="facts">
+            {run.pastAttempts.map((past) => (
+              <li key={past.attempt}>
+                {past.attempt}: {past.isReported ? "reported" : "taken back"} {moment(past.endedAt)}:{" "}
+                {past.reason}
+              </li>
+            ))}
+          </ol>
+        </>
+      )}
+    </section>
+  );
+}

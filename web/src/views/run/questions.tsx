@@ -1,0 +1,78 @@
+/** What the run's agent asks, with a button for each answer. */
+import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { QuestionOptionKind } from "#gen/pinion/v1/activity_pb.js";
+import type { Run, RunQuestion } from "#gen/pinion/v1/run_pb.js";
+import { runs as api } from "../../data/api.ts";
+import { Ago } from "../../parts/time.tsx";
+import { attempt } from "../../parts/toasts.tsx";
+
+export function Questions({ run }: { run: Run }) {
+  const open = useSignal<readonly RunQuestion[]>([]);
+  const read = async () => {
+    const { questions } = await api.listQuestions({ runId: run.id, isOpen: true });
+    open.value = questions;
+  };
+  useEffect(() => {
+    if (run.openQuestions === 0) open.value = [];
+    // What cannot be read now is read with the next change of the run.
+    else void read().catch(() => {});
+  }, [run.openQuestions, run.id]);
+  return (
+    <>
+      {open.value.map((asked) => (
+        <Question key={asked.question?.id} asked={asked} onAnswered={read} />
+      ))}
+    </>
+  );
+}
+
+function Question({ asked, onAnswered }: { asked: RunQuestion; onAnswered: () => Promise<void> }) {
+  const question = asked.question!;
+  const text = useSignal("");
+  const isBusy = useSignal(false);
+  const answer = async (optionId: string, always: boolean) => {
+    isBusy.value = true;
+    await attempt(async () => {
+      await api.answerQuestion({
+        runId: asked.runId,
+        questionId: question.id,
+        optionId,
+        always,
+        text: text.value,
+      });
+      return "The agent has its answer.";
+    });
+    isBusy.value = false;
+    await onAnswered().catch(() => {});
+  };
+  return (
+    <section class="question" aria-label="A question of the agent">
+      <h2>{question.title}</h2>
+      {question.text && <p>{question.text}</p>}
+      {question.toolCall?.input && <pre>{question.toolCall.input}</pre>}
+      {question.takesText && (
+        <label>
+          For the agent
+          <input value={text.value} onInput={(event) => (text.value = event.currentTarget.value)} />
+        </label>
+      )}
+      <div class="buttons">
+        {question.options.map(({ id, label, kind }) => (
+          <button
+            key={id}
+            type="button"
+            disabled={isBusy.value}
+            class={kind === QuestionOptionKind.ALLOW_ONCE ? "primary" : ""}
+            onClick={() => answer(id, kind === QuestionOptionKind.ALLOW_ALWAYS && question.toolRule !== "")}
+          >
+            {label || id}
+          </button>
+        ))}
+        <small>
+          The default is taken <Ago at={asked.deadlineAt!} />
+        </small>
+      </div>
+    </section>
+  );
+}

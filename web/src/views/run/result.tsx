@@ -1,0 +1,96 @@
+/** What the run found: the answer first, then its data, what the agent did, and what its program printed. */
+import { useSignal } from "@preact/signals";
+import type { Run } from "#gen/pinion/v1/run_pb.js";
+import { isEnded, type RunStream } from "../../data/run-stream.ts";
+import { ActivityList } from "../../parts/activity.tsx";
+import { Copy } from "../../parts/copy.tsx";
+import { DataTree } from "../../parts/data-tree.tsx";
+import { Markdown } from "../../parts/markdown.tsx";
+import { attentionWord } from "../../words.ts";
+import { OutputPane } from "./output.tsx";
+
+export function Result({ stream, run }: { stream: RunStream; run: Run }) {
+  const { answer, structured } = stream.result.value;
+  const entries = stream.activities.value;
+  const hasAgent = answer !== "" || structured !== undefined || entries.length > 0;
+  const isRaw = useSignal(false);
+  if (!hasAgent) {
+    return (
+      <div class="found">
+        <Attention run={run} />
+        <OutputPane stream={stream} run={run} />
+      </div>
+    );
+  }
+  return (
+    <div class="found">
+      <Attention run={run} />
+      {answer !== "" && (
+        <section class="answer" aria-label="Answer">
+          <h2>
+            Answer <Copy text={answer} what="the answer" />
+          </h2>
+          <Markdown text={answer} />
+        </section>
+      )}
+      {structured !== undefined && (
+        <section class="data" aria-label="Data">
+          <h2>
+            Data <Copy text={JSON.stringify(structured, null, 2)} what="the data" />
+            <a
+              download={`${run.id}.json`}
+              href={`data:application/json;charset=utf-8,${encodeURIComponent(JSON.stringify(structured, null, 2))}`}
+            >
+              Download
+            </a>
+          </h2>
+          <DataTree value={structured} name="Data" />
+        </section>
+      )}
+      {entries.length > 0 && (
+        <section class="steps" aria-label="What the agent did">
+          <h2>
+            What it did <small>{isEnded(run) ? `${entries.length} steps` : "live"}</small>
+          </h2>
+          <ActivityList entries={entries} isLive={!isEnded(run)} />
+          {stream.omitted.value > 0n && (
+            <p class="muted">{String(stream.omitted.value)} steps were left out of the middle.</p>
+          )}
+        </section>
+      )}
+      <button
+        type="button"
+        class="quiet"
+        aria-expanded={isRaw.value}
+        onClick={() => (isRaw.value = !isRaw.value)}
+      >
+        {isRaw.value ? "Hide what it printed" : "Show what it printed"}
+      </button>
+      {isRaw.value && <OutputPane stream={stream} run={run} />}
+    </div>
+  );
+}
+
+function Attention({ run }: { run: Run }) {
+  if (run.attention.length === 0 && run.notes.length === 0) return null;
+  return (
+    <section class="attention" aria-label="What to look at">
+      {run.attention.length > 0 && (
+        <p>
+          <b>Look at this:</b> {run.attention.map(attentionWord).join(", ")}
+        </p>
+      )}
+      {run.denials.map((denial, index) => (
+        <p key={index}>
+          Not permitted: <code>{denial.tool}</code> {denial.input && <code>{denial.input}</code>}{" "}
+          {denial.reason}
+        </p>
+      ))}
+      {run.notes.map((note) => (
+        <p key={note} class="muted">
+          {note}
+        </p>
+      ))}
+    </section>
+  );
+}
