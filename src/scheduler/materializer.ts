@@ -290,6 +290,8 @@ export function createAhead(options: PassOptions & { db: Db; aheadMs: number }) 
   /** What falls due up to here was looked at ahead; what of it is left is decided at its moment. */
   let through = 0;
   let perMs = rateAtFirst / 1_000;
+  /** Up to where passes that were begun with go on, before anything is looked for anew. */
+  let reachMs = 0;
 
   /** When what comes next has to be begun with, in milliseconds since 1970, and up to which moment it then reaches. */
   async function findBegin(beyondMs: number, nowMs: number): Promise<{ beginMs: number; untilMs: number }> {
@@ -314,14 +316,19 @@ export function createAhead(options: PassOptions & { db: Db; aheadMs: number }) 
     /** Has everything looked at again: something may have moved into the time that was looked at. */
     forget() {
       through = 0;
+      reachMs = 0;
     },
     /** Records what is to be recorded now; answers when there is more to record, in milliseconds since 1970, if there is. */
     async pass({ nowMs, beyondMs }: schedules.Outlook): Promise<number | undefined> {
       // The clock was set back.
       if (through > nowMs + 2 * aheadMsMax) through = 0;
       if (beyondMs === null || aheadMs === 0) return undefined;
-      const { beginMs, untilMs } = await findBegin(beyondMs, nowMs);
-      if (beginMs > nowMs) return beginMs;
+      if (beyondMs > reachMs || nowMs > reachMs) {
+        const { beginMs, untilMs } = await findBegin(beyondMs, nowMs);
+        if (beginMs > nowMs) return beginMs;
+        reachMs = untilMs;
+      }
+      const untilMs = reachMs;
       const startedAt = performance.now();
       const untilAt = new Date(untilMs);
       const { watchers, recorded } = await passOver(
@@ -333,7 +340,10 @@ export function createAhead(options: PassOptions & { db: Db; aheadMs: number }) 
       );
       if (recorded >= aheadPerPassMax / 2) perMs = (perMs + recorded / (performance.now() - startedAt)) / 2;
       // Beyond are those that the last pass left to their moment.
-      if (watchers < aheadPerPassMax || recorded < aheadPerPassMax / 2) through = untilMs;
+      if (watchers < aheadPerPassMax || recorded < aheadPerPassMax / 2) {
+        through = untilMs;
+        reachMs = 0;
+      }
       return nowMs;
     },
   };

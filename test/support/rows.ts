@@ -255,6 +255,7 @@ export async function seedWorker(
       agentKinds: kinds,
       capabilities: [],
       maxConcurrency: 1,
+      configProblem: "",
       executors: [],
       workspaces: [],
       ttlMs: 60_000,

@@ -5,10 +5,13 @@ import type { TlsOptions } from "./device/transport.ts";
 import type { Assignment, Platform } from "./gen/pinion/v1/device_pb.js";
 import { currentPlatform, ensureInstallId } from "./identity.ts";
 import { type Logger, silentLogger } from "./logger.ts";
+import { machineFingerprint } from "./machine.ts";
 import type { ProxySetting } from "./network/proxy.ts";
 import type { DeviceConfig } from "./runner/config.ts";
+import { keepLastGood, watchConfig } from "./runner/live-config.ts";
 import { desktopNotifier } from "./runner/notification.ts";
 import { Runner } from "./runner/runner.ts";
+import { StatusFile } from "./status-file.ts";
 
 /** What happens in a daemon: everything of the connection, and what its runner does. */
 export type DaemonEvent =
@@ -23,6 +26,8 @@ export type DaemonEvent =
       /** The executor's kind. */
       executor: string;
     }
+  /** The configuration was read again. `problem`: what is wrong with it; the one before it stays in force. */
+  | { type: "configured"; atMs: number; file: string; problem: string }
   /** What an earlier daemon left running was ended; emitted only if there was any. */
   | { type: "swept"; atMs: number; runIds: string[]; escaped: number }
   /** The daemon takes nothing new and ends what runs. */
@@ -34,6 +39,17 @@ export interface DaemonOptions {
   token: string;
   stateDir: string;
   config: DeviceConfig;
+  /**
+   * The file that the configuration is from: read again when it changes, and on `reload`. While it is wrong, the configuration
+   * before it stays in force.
+   */
+  configFile?: string;
+  /** What is wrong with that file already, if the configuration is an earlier one; see `loadLastingConfig`. */
+  configProblem?: string;
+  /** What the caller has to say about a configuration that was read. */
+  adjustConfig?: (config: DeviceConfig) => DeviceConfig;
+  /** Calls the function that it is given whenever the file is to be read again; answers how that is ended. */
+  onReload?: (reload: () => void) => () => void;
   /** Stops the daemon gracefully. */
   signal: AbortSignal;
   logger?: Logger;
@@ -82,8 +98,12 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
   const env = options.env ?? process.env;
   const installId = options.installId ?? (await ensureInstallId(options.stateDir));
   const notifier = desktopNotifier(env);
-  const { config } = options;
-  const emit = (event: DaemonEvent) => options.onEvent?.(event);
+  let { config } = options;
+  const status = new StatusFile(options.stateDir, options.configFile ?? "");
+  const emit = (event: DaemonEvent) => {
+    noteStatus(status, event);
+    options.onEvent?.(event);
+  };
   const runner = new Runner({
     config,
     stateDir: options.stateDir,
@@ -97,6 +117,8 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     onStart: (attempt) => emit({ type: "started", atMs: nowMs(), ...attempt }),
   });
   const { executors, workspaces } = await runner.describe();
+  const proxyOf = ({ proxy }: DeviceConfig) => options.proxy ?? proxy;
+  const proxy = proxyOf(config);
   const connection = connectDevice({
     url: options.url,
     token: options.token,
@@ -127,18 +149,81 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     ...(config.label === undefined ? {} : { label: config.label }),
     ...(options.appVersion === undefined ? {} : { appVersion: options.appVersion }),
     ...(options.tls === undefined ? {} : { tls: options.tls }),
-    ...((options.proxy ?? config.proxy) === undefined ? {} : { proxy: options.proxy ?? config.proxy }),
+    ...(proxy === undefined ? {} : { proxy }),
+    ...(options.configProblem === undefined ? {} : { configProblem: options.configProblem }),
+    machine: await machineFingerprint(installId),
     ...(options.timing === undefined ? {} : { timing: options.timing }),
   });
-  await untilStopped(connection, options, emit);
+  status.set({ configProblem: options.configProblem ?? "" });
+  const { configFile, stateDir } = options;
+  if (configFile !== undefined && options.configProblem === undefined) {
+    await keepLastGood(configFile, stateDir).catch(() => {});
+  }
+  const tell = (problem: string) => {
+    status.set({ configProblem: problem });
+    emit({ type: "configured", atMs: nowMs(), file: configFile ?? "", problem });
+    if (problem !== "")
+      logger.error(
+        { file: configFile, problem },
+        "the configuration is wrong; the one before it stays in force",
+      );
+  };
+  const watch =
+    configFile === undefined
+      ? undefined
+      : watchConfig({
+          file: configFile,
+          use: (read) => {
+            const next = options.adjustConfig?.(read) ?? read;
+            runner.reconfigure(next);
+            config = next;
+          },
+          onGood: () => {
+            void keepLastGood(configFile, stateDir).catch(() => {});
+            void runner.describe().then((described) => {
+              const nextProxy = proxyOf(config);
+              connection.update({
+                ...described,
+                agentKinds: Object.keys(config.executors),
+                maxConcurrency: config.maxConcurrency,
+                configProblem: "",
+                ...(config.label === undefined ? {} : { label: config.label }),
+                ...(nextProxy === undefined ? {} : { proxy: nextProxy }),
+              });
+              tell("");
+            });
+          },
+          onBad: (problem) => {
+            connection.update({ configProblem: problem });
+            tell(problem);
+          },
+        });
+  const endReloads = watch && options.onReload?.(watch.reload);
+  try {
+    await untilStopped(connection, { ...options, killGraceMs: () => longestKillGraceMs(config) }, emit);
+  } finally {
+    endReloads?.();
+    watch?.close();
+    status.set({ connection: "stopped" });
+    await status.settled();
+  }
+}
+
+const longestKillGraceMs = ({ executors }: DeviceConfig) =>
+  Math.max(0, ...Object.values(executors).map(({ killGraceMs }) => killGraceMs));
+
+function noteStatus(status: StatusFile, event: DaemonEvent): void {
+  if (event.type === "connected") status.set({ connection: "serving", reason: "" });
+  else if (event.type === "retrying")
+    status.set({ connection: "retrying", reason: event.reason.slice(0, 1000) });
+  else if (event.type === "fatal") status.set({ connection: "ended", reason: event.message.slice(0, 1000) });
 }
 
 async function untilStopped(
   connection: DeviceConnection,
-  options: DaemonOptions,
+  options: DaemonOptions & { killGraceMs: () => number },
   emit: (event: DaemonEvent) => void,
 ): Promise<void> {
-  const killGraces = Object.values(options.config.executors).map(({ killGraceMs }) => killGraceMs);
   const stop = () => {
     emit({
       type: "stopping",
@@ -148,7 +233,7 @@ async function untilStopped(
     });
     void connection.close({
       finishMs: options.stopGraceMs ?? STOP_GRACE_MS,
-      graceMs: Math.max(0, ...killGraces) + KILL_MARGIN_MS,
+      graceMs: options.killGraceMs() + KILL_MARGIN_MS,
       flushMs: options.flushMs ?? defaultClose.flushMs,
     });
   };

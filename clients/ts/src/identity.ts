@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
-import { mkdir } from "node:fs/promises";
+import { mkdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { DeviceError } from "./device/errors.ts";
+import { DeviceError, hasCode } from "./device/errors.ts";
 import { Platform } from "./gen/pinion/v1/device_pb.js";
 import { writeDurably } from "./outbox/durable-file.ts";
 import { readRegularFile } from "./regular-file.ts";
@@ -77,6 +77,18 @@ export async function ensureInstallId(stateDir: string): Promise<string> {
   await mkdir(stateDir, { recursive: true, mode: 0o700 });
   await writeDurably(path, `${installId}\n`, { mode: 0o600 });
   return installId;
+}
+
+/**
+ * Forgets who this installation is, so that an enrolment makes a device of its own of it: for a copy of another machine's state. What
+ * its outbox holds is that one's, and is set aside.
+ */
+export async function forgetIdentity(stateDir: string): Promise<void> {
+  await rm(identityPath(stateDir), { force: true });
+  await rm(join(stateDir, "install_id"), { force: true });
+  await rename(join(stateDir, "outbox"), join(stateDir, `outbox.${Date.now()}`)).catch((error: unknown) => {
+    if (!hasCode(error, "ENOENT")) throw error;
+  });
 }
 
 /** The platform of this process. */

@@ -60,7 +60,14 @@ export {
   type WatcherSpec,
   WatcherStatus,
 } from "./gen/pinion/v1/watcher_pb.js";
-export { currentPlatform, ensureInstallId, findIdentity, type Identity, saveIdentity } from "./identity.ts";
+export {
+  currentPlatform,
+  ensureInstallId,
+  findIdentity,
+  forgetIdentity,
+  type Identity,
+  saveIdentity,
+} from "./identity.ts";
 export { omissionMarker, omittedBytesOf } from "./kept-output.ts";
 export { type Logger, silentLogger } from "./logger.ts";
 export { httpAgentFor } from "./network/agent.ts";
@@ -97,4 +104,6 @@ export {
   confinementOf,
   isolationProblem,
 } from "./runner/confinement.ts";
+export { type LoadedConfig, loadLastingConfig } from "./runner/live-config.ts";
 export { formatDuration, parseBytes, parseDurationMs } from "./runner/quantities.ts";
+export { type DaemonStatus, readStatus } from "./status-file.ts";

@@ -5,8 +5,10 @@ import {
   type DaemonEvent,
   enroll,
   findIdentity,
+  forgetIdentity,
   isUnauthenticated,
   loadConfig,
+  loadLastingConfig,
   type ProxySetting,
   runDaemon,
 } from "@pinion/client";
@@ -21,7 +23,7 @@ import { writeDeviceConfigOnce } from "../device/config.ts";
 import { addConformance } from "../device/conformance-command.ts";
 import { addInstall } from "../device/install.ts";
 import { eventLine, eventRecord } from "../device/lines.ts";
-import { ownConfigFile, ownStateDir } from "../device/state-dir.ts";
+import { daemonPid, ownConfigFile, ownStateDir } from "../device/state-dir.ts";
 import { deviceToken } from "../device/token.ts";
 import { openDeviceTraces } from "../device/traces.ts";
 import { exitCodes, Failure } from "../failures.ts";
@@ -33,6 +35,7 @@ type DeviceOptions = GlobalOptions & {
   joinCode?: string;
   label?: string;
   tokenFile?: string;
+  anew?: boolean;
   stopGrace?: string;
   flush?: string;
   backoffMax?: string;
@@ -60,11 +63,13 @@ function addEnroll(device: Command, cli: Cli): void {
       "where the identity and the outbox are kept (PINION_STATE_DIR; ~/.local/state/pinion/device)",
     )
     .option("--config <file>", "whose `proxy` is used; default: ~/.config/pinion/device.toml")
+    .option("--anew", "as a device of its own, although the state is a copy of another machine's")
     .option("--token-file <file>", "write the token there, not beside the identity; - is standard output")
     .action(async (_options, command: Command) => {
       const options = optionsOf<DeviceOptions>(command);
       const url = serverUrl(options, cli.env);
       const stateDir = options.stateDir ?? ownStateDir(cli.env);
+      if (options.anew) await forgetCopied(stateDir);
       const identity = await enroll({
         url,
         ...proxyOption(options),
@@ -159,7 +164,10 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
     const line = asJson ? jsonLine(event) : eventLine(cli, event);
     if (line !== undefined) cli.out(line);
   };
-  const config = loadConfig(configFile);
+  const { config, problem } = loadLastingConfig(configFile, stateDir);
+  if (problem !== undefined) {
+    cli.note(`the configuration is wrong; the last good one is in force until it is mended:\n${problem}`);
+  }
   const { token } = await deviceToken({ identity, tokenCommand: config.tokenCommand, env: cli.env });
   try {
     if (!asJson) cli.note(`device ${identity.deviceId} dials ${url}; Ctrl-C stops it`);
@@ -169,6 +177,9 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
       token,
       stateDir,
       config,
+      configFile,
+      ...(problem === undefined ? {} : { configProblem: problem }),
+      onReload: onHangup,
       hidden: hiddenOf(cli, { stateDir, configFile }),
       signal: interrupt.signal,
       logger: log,
@@ -185,6 +196,23 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
     await traces?.close();
     interrupt.dispose();
   }
+}
+
+/** A daemon that runs on the state would go on as the device that it was. */
+async function forgetCopied(stateDir: string): Promise<void> {
+  const pid = await daemonPid(stateDir);
+  if (pid === undefined) return forgetIdentity(stateDir);
+  throw new Failure(
+    exitCodes.conflict,
+    `a daemon (process ${pid}) runs with ${stateDir}`,
+    "stop it first, or give --state-dir another directory",
+  );
+}
+
+/** Calls `reload` at each SIGHUP; answers how that is ended. */
+export function onHangup(reload: () => void): () => void {
+  process.on("SIGHUP", reload);
+  return () => process.off("SIGHUP", reload);
 }
 
 function keepToken(cli: Cli, file: string, token: string): void {

@@ -120,6 +120,21 @@ function printDevice(cli: Cli, device: Device, asJson: boolean): void {
       ["label", plain(device.label)],
       ["id", device.id],
       ["state", paintedLiveness(cli, device)],
+      [
+        "duplicate",
+        device.duplicate
+          ? cli.colors.red(
+              `${plain(device.duplicate.hostName)} has a copy of its identity and tried to connect ${formatMomentAgo(device.duplicate.seenAt)}; there: pinion device enroll --anew`,
+            )
+          : "",
+      ],
+      [
+        "configuration",
+        device.configProblem
+          ? cli.colors.yellow(`wrong, the one before it is in force: ${plain(device.configProblem)}`)
+          : "",
+      ],
+      ["machine", plain(device.hostName)],
       ["last beat", formatMomentAgo(device.lastBeatAt)],
       ["connected", formatMomentAgo(device.connectedAt)],
       ["disconnected", formatMomentAgo(device.disconnectedAt)],

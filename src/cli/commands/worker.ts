@@ -1,5 +1,5 @@
 import { homedir } from "node:os";
-import { type DaemonEvent, loadConfig, runDaemon } from "@pinion/client";
+import { type DaemonEvent, type DeviceConfig, loadLastingConfig, runDaemon } from "@pinion/client";
 import type { Command } from "commander";
 import { tokenKind } from "../../ids.ts";
 import { createLogger } from "../../log.ts";
@@ -12,7 +12,7 @@ import { ownConfigFile, ownWorkerStateDir } from "../device/state-dir.ts";
 import { exitCodes, Failure } from "../failures.ts";
 import { wholeNumber } from "../print/paging.ts";
 import { parseLength } from "../print/times.ts";
-import { jsonLine } from "./device.ts";
+import { jsonLine, onHangup } from "./device.ts";
 
 type WorkerOptions = GlobalOptions & {
   tokenFile?: string;
@@ -76,7 +76,15 @@ async function run(cli: Cli, options: WorkerOptions): Promise<void> {
   if (!options.config && writeDeviceConfigOnce(configFile, { env: cli.env, workingDir: homedir() })) {
     cli.note(`wrote ${configFile}: it says what this worker may execute`);
   }
-  const config = loadConfig(configFile);
+  const { config, problem } = loadLastingConfig(configFile, stateDir);
+  if (problem !== undefined) {
+    cli.note(`the configuration is wrong; the last good one is in force until it is mended:\n${problem}`);
+  }
+  const adjustConfig = (read: DeviceConfig): DeviceConfig => ({
+    ...read,
+    label: options.label ?? read.label,
+    maxConcurrency: options.maxConcurrency ?? read.maxConcurrency,
+  });
   const asJson = options.json === true;
   const interrupt = interruptSignal();
   try {
@@ -86,11 +94,11 @@ async function run(cli: Cli, options: WorkerOptions): Promise<void> {
       ...proxyOption(options),
       token,
       stateDir,
-      config: {
-        ...config,
-        label: options.label ?? config.label,
-        maxConcurrency: options.maxConcurrency ?? config.maxConcurrency,
-      },
+      config: adjustConfig(config),
+      configFile,
+      ...(problem === undefined ? {} : { configProblem: problem }),
+      adjustConfig,
+      onReload: onHangup,
       signal: interrupt.signal,
       logger: createLogger({
         level: cli.env.PINION_LOG_LEVEL || (asJson ? "warn" : "silent"),

@@ -40,7 +40,7 @@ export function deviceConfig(options: { env: Environment; workingDir: string }):
   });
   return `${[
     "# What this device may execute. Watchers name a kind; only what stands here is ever started.",
-    "# Read when the daemon starts.",
+    "# Read when it changes; while it is wrong, the one before it stays in force.",
     "",
     "[device]",
     "# For watchers that name no kind. Change it to an agent once you want one to do the work.",

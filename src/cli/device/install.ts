@@ -3,12 +3,13 @@ import { mkdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { homedir, userInfo } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { findIdentity } from "@pinion/client";
+import { findIdentity, readStatus } from "@pinion/client";
 import type { Command } from "commander";
 import { type Cli, type Environment, examples } from "../cli.ts";
 import { type GlobalOptions, optionsOf } from "../context.ts";
 import { writeWhole } from "../data-files.ts";
 import { exitCodes, Failure } from "../failures.ts";
+import { plain } from "../print/table.ts";
 import { findProgram, writeDeviceConfigOnce } from "./config.ts";
 import { launchdLabel, launchdPlist, type Service, systemdName, systemdUnit } from "./service-units.ts";
 import { daemonPid, ownConfigFile, ownStateDir } from "./state-dir.ts";
@@ -135,9 +136,18 @@ async function runStatus(cli: Cli, options: InstallOptions): Promise<void> {
   const place = placeOf(cli, options);
   const isInstalled = readIfThere(place.file) !== undefined;
   const state = isInstalled ? await place.state() : "";
-  const pid = await daemonPid(stateDirOf(cli.env, options));
+  const stateDir = stateDirOf(cli.env, options);
+  const pid = await daemonPid(stateDir);
+  const found = pid === undefined ? undefined : await readStatus(stateDir);
+  const status = found?.pid === pid ? found : undefined;
   if (options.json) {
-    cli.out(JSON.stringify({ file: place.file, is_installed: isInstalled, state, pid: pid ?? null }));
+    cli.out(
+      JSON.stringify({
+        ...{ file: place.file, is_installed: isInstalled, state, pid: pid ?? null },
+        ...{ connection: status?.connection ?? "", connection_reason: status?.reason ?? "" },
+        ...{ config_file: status?.configFile ?? "", config_problem: status?.configProblem ?? "" },
+      }),
+    );
   } else {
     cli.out(
       isInstalled
@@ -145,6 +155,12 @@ async function runStatus(cli: Cli, options: InstallOptions): Promise<void> {
         : `not installed (nothing at ${place.file})`,
     );
     cli.out(pid === undefined ? "the daemon does not run" : `the daemon runs (process ${pid})`);
+    if (status?.connection === "serving") cli.out("it is connected");
+    else if (status) cli.out(`it is not connected: ${plain(status.reason || status.connection)}`);
+    if (status?.configProblem) {
+      cli.out(`${status.configFile} is wrong, and the configuration before it is in force:`);
+      for (const line of status.configProblem.split("\n")) cli.out(`  ${plain(line)}`);
+    }
     if (!isInstalled) cli.note("`pinion device install` installs it");
     else if (pid === undefined) cli.note(`what it says:\n  ${place.byHand.log}`);
   }

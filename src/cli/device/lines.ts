@@ -88,6 +88,10 @@ function sentence(cli: Cli, event: DaemonEvent): [word: string, ...rest: string[
       ];
     case "started":
       return [pad("started"), event.executor, `run ${event.runId}`, `process ${event.pid}`];
+    case "configured":
+      return event.problem === ""
+        ? [green(pad("configured")), `${plain(event.file)} is in force`]
+        : [red(pad("configured")), "the configuration before it stays in force", plain(event.problem)];
     case "swept":
       return [
         yellow(pad("swept")),

@@ -35,6 +35,8 @@ export function systemdUnit(service: Service): string {
     "Type=exec",
     ...(user === undefined ? [] : [`User=${user}`]),
     `ExecStart=${command.map((word) => systemdQuoted(word, "command")).join(" ")}`,
+    // It reads its configuration again.
+    "ExecReload=/bin/kill -HUP $MAINPID",
     `WorkingDirectory=${workingDir.replaceAll("%", "%%")}`,
     ...Object.entries(environment).map(
       ([name, value]) => `Environment=${systemdQuoted(`${name}=${value}`, "environment")}`,

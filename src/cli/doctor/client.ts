@@ -38,6 +38,7 @@ export async function checkClient(cli: Cli, options: GlobalOptions): Promise<Che
     checkSkew(health),
     ...(await checkServedCertificate(url, proxy)),
     await checkToken(cli, options, url),
+    ...(await checkDevices(cli, options, url)),
   );
   return checks;
 }
@@ -47,6 +48,42 @@ function checkProxy(url: string, setting: ProxySetting | undefined): Check[] {
   const proxy = proxyFor(url, setting);
   if (!proxy) return [];
   return [{ name: "proxy", verdict: "good", found: `${proxy.shown} leads to the server (${proxy.setting})` }];
+}
+
+/** Devices whose machine was copied, or whose configuration is wrong; nothing where there are none, or the token may not see them. */
+async function checkDevices(cli: Cli, options: GlobalOptions, url: string): Promise<Check[]> {
+  const found = findToken(options, cli.env);
+  if (!found || tokenKind(found.token) === "dev") return [];
+  const clients = createClients({ url, token: found.token, ...proxyOption(options) });
+  try {
+    const { devices } = await clients.fleet.listDevices({ pageSize: 500 }, { timeoutMs: askTimeoutMs });
+    return devices.flatMap((device): Check[] => {
+      const name = `device ${device.label}`;
+      const checks: Check[] = [];
+      if (device.duplicate) {
+        checks.push({
+          name,
+          verdict: "doubtful",
+          found: `${device.duplicate.hostName || "another machine"} has a copy of its identity, and was turned down`,
+          advice: "on that machine: `pinion device enroll --anew --join-code …` makes it a device of its own",
+        });
+      }
+      if (device.configProblem) {
+        checks.push({
+          name,
+          verdict: "doubtful",
+          found: `its configuration is wrong, and the one before it is in force: ${device.configProblem.replaceAll("\n", "; ")}`,
+          advice: "correct its device.toml; it is read again by itself",
+        });
+      }
+      return checks;
+    });
+  } catch {
+    // The token's own check tells what is wrong with it.
+    return [];
+  } finally {
+    clients.close();
+  }
 }
 
 type Answer = {

@@ -9,6 +9,7 @@ import {
   isUnauthenticated,
   loadConfig,
   type ProxySetting,
+  readStatus,
 } from "@pinion/client";
 import type { Environment } from "../cli.ts";
 import { findProgram } from "../device/config.ts";
@@ -70,7 +71,8 @@ export function checkDeviceConfig(file: string, env: Environment): Check[] {
         name,
         verdict: "bad",
         found: error.message.replaceAll("\n", "; "),
-        advice: "correct the file and start the daemon again; it is read at the start only",
+        advice:
+          "correct the file: a daemon that runs reads it again, and goes on with the one before it until then",
       },
     ];
   }
@@ -196,6 +198,16 @@ async function checkDirectory(stateDir: string): Promise<Check> {
 
 async function checkDaemon(stateDir: string): Promise<Check> {
   const pid = await daemonPid(stateDir);
+  const status = pid === undefined ? undefined : await readStatus(stateDir);
+  if (pid !== undefined && status?.pid === pid && /another machine/.test(status.reason)) {
+    return {
+      name: "daemon",
+      verdict: "bad",
+      found: `runs (process ${pid}), and is turned down: ${status.reason}`,
+      advice:
+        "stop it, and `pinion device enroll --anew --join-code …`: this state is a copy of another machine's",
+    };
+  }
   if (pid !== undefined) return { name: "daemon", verdict: "good", found: `runs (process ${pid})` };
   return {
     name: "daemon",

@@ -55,6 +55,8 @@ export class DaemonProcess {
   readonly logFile: string;
   #pid: number | undefined;
   #isTakenOver = false;
+  /** A daemon has run under this one's eyes: its configuration was good then. */
+  #wasInCharge = false;
   #supervision: Promise<void> | undefined;
 
   constructor(options: DaemonOptions) {
@@ -70,7 +72,10 @@ export class DaemonProcess {
   async inCharge(signal: AbortSignal): Promise<{ pid: number; isTakenOver: boolean } | undefined> {
     while (!signal.aborted) {
       const pid = await daemonPid(this.#options.stateDir);
-      if (pid !== undefined && pid === this.#pid) return { pid, isTakenOver: this.#isTakenOver };
+      if (pid !== undefined && pid === this.#pid) {
+        this.#wasInCharge = true;
+        return { pid, isTakenOver: this.#isTakenOver };
+      }
       await sleep(pollMs, signal);
     }
     return undefined;
@@ -92,8 +97,16 @@ export class DaemonProcess {
       const how = await this.#runOnce();
       if (signal.aborted) return;
       if (how === "misconfigured") {
-        this.#options.onFailure(this.#misconfigured(logged));
-        return;
+        const failure = this.#misconfigured(logged);
+        if (!this.#wasInCharge) {
+          this.#options.onFailure(failure);
+          return;
+        }
+        // The server goes on: a file that was edited while it runs is no reason to end it.
+        this.#options.onChange(`${failure.message}; trying again in ${backoffMs / 1000} s`);
+        await sleep(backoffMs, signal);
+        backoffMs = Math.min(backoffMsMax, backoffMs * 2);
+        continue;
       }
       if (performance.now() - startedAt > steadyMs) backoffMs = backoffMsMin;
       if (how === "again") continue;
@@ -177,7 +190,7 @@ export class DaemonProcess {
   #fingerprint(): string {
     const { url, stateDir, configFile } = this.#options;
     return createHash("sha256")
-      .update(JSON.stringify([url, stateDir, readFileSync(configFile, "utf8")]))
+      .update(JSON.stringify([url, stateDir, textOf(configFile)]))
       .digest("hex");
   }
 
@@ -192,6 +205,15 @@ export class DaemonProcess {
 
   #writeRecord(record: DaemonRecord): void {
     writeWhole(join(this.#options.data, recordFile), JSON.stringify(record), 0o600);
+  }
+}
+
+/** Empty for a file that is not there now: somebody may be editing it. */
+function textOf(file: string): string {
+  try {
+    return readFileSync(file, "utf8");
+  } catch {
+    return "";
   }
 }
 

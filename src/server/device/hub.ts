@@ -18,6 +18,7 @@ import * as devices from "../../store/people/devices.ts";
 import * as workers from "../../store/people/workers.ts";
 import * as clock from "../../store/pg/clock.ts";
 import { type Db, isPassing, transaction } from "../../store/pg/database.ts";
+import { storableText } from "../../store/pg/storable.ts";
 import * as attempts from "../../store/work/attempts.ts";
 import * as events from "../../store/work/events.ts";
 import type { SessionName } from "../../store/work/presence.ts";
@@ -99,7 +100,7 @@ const cancelsPerSweepMax = 10_000;
 const sessionsPerSweepPart = 4_000;
 /** Sessions opened at once: a fleet that comes back must not take all connections from the work of those that are here. */
 const opensMax = 4;
-/** Beyond so many sessions heartbeats are asked for half as often again; the TTL still holds two of them. */
+/** Above so many sessions of a replica the heartbeat interval is multiplied by 1.5; two beats still fit into the TTL. */
 const largeFleetSessions = 5_000;
 /** An answer is said again by each sweep for so long: its device ignores one that it has. */
 const answersAgainMs = 45_000;
@@ -169,6 +170,7 @@ export function createHub(deps: HubDeps): Hub {
       else session.replaced();
     },
     ttlMs: deps.config.ttlMs,
+    heartbeatIntervalMs: deps.config.heartbeatIntervalMs,
     onBroken: (broken) =>
       failTurnsOfSessions(db, broken, { log, onEnded: (ended) => deps.doorbell().turnsEnded(ended) }),
     onEnded({ orgId, deviceId, epoch }) {
@@ -283,6 +285,13 @@ export function createHub(deps: HubDeps): Hub {
       });
     }
     requireAllowed(device.platform as devices.Platform, hello);
+    if (hello.machine) {
+      const { machineHash, bootHash, hostName } = hello.machine;
+      const machine = { machineHash, bootHash, hostName: storableText(hostName) };
+      const other = await devices.findOtherMachine(db, device, { machine, ttlMs: deps.config.ttlMs });
+      if (other) refuse("failed_precondition", duplicateWords(other.hostName, machine.hostName));
+      await devices.noteMachine(db, device, machine);
+    }
     await devices.updateFromHello(db, device, factsOf(hello));
     return transaction(db, (tx) =>
       openSession(tx, {
@@ -456,9 +465,15 @@ export function createHub(deps: HubDeps): Hub {
   };
 }
 
+/** What the second machine of one identity is told. */
+function duplicateWords(connectedFrom: string, here: string): string {
+  return `this device is connected from another machine (${connectedFrom || "nameless"}), and ${here || "this one"} has a copy of its identity; \`pinion device enroll --anew --join-code …\` makes this machine a device of its own`;
+}
+
 function factsOf(hello: Hello): devices.HelloFacts {
   const { appVersion, label, agentKinds, capabilities, maxConcurrency } = hello;
   return {
+    configProblem: storableText(hello.configProblem),
     ...{ appVersion, label, agentKinds, capabilities, maxConcurrency },
     executors: hello.executors.map((executor) => toJson(ExecutorInfoSchema, executor) as JsonObject),
     workspaces: hello.workspaces.map((workspace) => toJson(WorkspaceInfoSchema, workspace) as JsonObject),

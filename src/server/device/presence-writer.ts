@@ -8,11 +8,11 @@ import * as turnAttempts from "../../store/work/turn-attempts.ts";
 import type { AttemptKind } from "./turn-work.ts";
 
 /**
- * Heartbeats are written together, a statement for each kind, however many there are: this often, and more often where the TTL
- * is short.
+ * Heartbeats are written together, a statement for each kind, however many there are: twice in an interval, so that of a TTL
+ * of three intervals no more than half of one is lost to the writing, and more often where the TTL is shorter than that.
  */
-const writeEveryMsMax = 2_500;
-const writesPerTtl = 20;
+const writesPerInterval = 2;
+const writesPerTtl = 6;
 
 /** Writes who is there. What could not be written, because the database was away, is written with what comes later. */
 export type PresenceWriter = {
@@ -30,6 +30,8 @@ export function startPresenceWriter(options: {
   onStale: (session: presence.StaleSession) => void;
   /** How long a turn is its worker's after a beat, in milliseconds. */
   ttlMs: number;
+  /** How often a device beats, in milliseconds. */
+  heartbeatIntervalMs: number;
   /** The fast path: fails the turns of sessions whose end has been written. What it rejects is tried again. */
   onBroken: (sessions: readonly BrokenSession[]) => Promise<void>;
   /** Told of each write: how many sessions beat, and how long it took. */
@@ -93,7 +95,7 @@ export function startPresenceWriter(options: {
     () => {
       if (beaten.size + ended.size > 0) writing ??= write();
     },
-    Math.min(writeEveryMsMax, options.ttlMs / writesPerTtl),
+    Math.min(options.heartbeatIntervalMs / writesPerInterval, options.ttlMs / writesPerTtl),
   );
 
   return {

@@ -125,7 +125,7 @@ const heldMsMax = 10_000;
  * Runs that are due and claimed for a device whose slots are used: as many as it has lately worked off in this time, so that a
  * slot that becomes free is filled without asking, and no run stays long.
  */
-const reserveMs = 500;
+const reserveMs = 2_000;
 const reserveMax = 32;
 /** Of the moving average of how long an attempt takes: the share of the latest one. */
 const latestShare = 0.25;

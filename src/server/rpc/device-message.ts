@@ -1,4 +1,4 @@
-import { create, fromJson, type JsonObject } from "@bufbuild/protobuf";
+import { create, fromJson, type JsonObject, type MessageInitShape } from "@bufbuild/protobuf";
 import { ExecutorInfoSchema, WorkspaceInfoSchema } from "#gen/pinion/v1/activity_pb.js";
 import { Platform } from "#gen/pinion/v1/device_pb.js";
 import { type Device, DeviceSchema, Liveness } from "#gen/pinion/v1/fleet_pb.js";
@@ -41,6 +41,16 @@ function namesIn<Name extends string, Value>(
 /** What a newer version stored is passed over. */
 const lenient = { ignoreUnknownFields: true };
 
+/** A copy that has not tried for so long is taken for gone: it was enrolled anew, or thrown away. */
+const duplicateShownMs = 86_400_000;
+
+function duplicateOf(duplicate: unknown): MessageInitShape<typeof DeviceSchema> {
+  if (!duplicate) return {};
+  const { hostName, seenAt } = duplicate as { hostName: string; seenAt: string };
+  if (Date.now() - Date.parse(seenAt) > duplicateShownMs) return {};
+  return { duplicate: { hostName, seenAt: timestampOf(new Date(seenAt))! } };
+}
+
 export function deviceMessage(row: devices.Device, lastRun?: RunSummary): Device {
   return create(DeviceSchema, {
     id: row.id,
@@ -64,6 +74,9 @@ export function deviceMessage(row: devices.Device, lastRun?: RunSummary): Device
     isWorker: row.is_worker,
     executors: row.executors.map((executor) => fromJson(ExecutorInfoSchema, executor as JsonObject, lenient)),
     workspaces: row.workspaces.map((known) => fromJson(WorkspaceInfoSchema, known as JsonObject, lenient)),
+    configProblem: row.config_problem,
+    hostName: (row.machine as { hostName?: string }).hostName ?? "",
+    ...duplicateOf(row.duplicate),
     lastRun: lastRun && runSummaryMessage(lastRun),
   });
 }

@@ -373,7 +373,84 @@ export type HelloFacts = {
   /** JSON of ExecutorInfo and of WorkspaceInfo. */
   executors: readonly Json[];
   workspaces: readonly Json[];
+  /** What is wrong with its configuration file; empty: nothing. */
+  configProblem: string;
 };
+
+/** The machine of a session. Hashes that are empty are not known. */
+export type Machine = { machineHash: string; bootHash: string; hostName: string };
+
+/** Whether two fingerprints are of different machines: all that both know differs. A change of one alone is tolerated. */
+export function isOtherMachine(a: Partial<Machine>, b: Partial<Machine>): boolean {
+  const known = (["machineHash", "bootHash"] as const).filter((part) => a[part] && b[part]);
+  return known.length > 0 && known.every((part) => a[part] !== b[part]);
+}
+
+/** How often the same machine is an event, and how often its row is written, in milliseconds. */
+const duplicateEventMs = 3_600_000;
+const duplicateWriteMs = 60_000;
+
+/**
+ * The machine on which a session of the device is alive, if it is another one than this. The one that is turned down is noted on
+ * the device, with the event `device.duplicate_refused` once an hour. A session without a stream, or silent for the TTL, is not
+ * alive.
+ */
+export async function findOtherMachine(
+  db: Db,
+  before: DeviceRow,
+  options: { machine: Machine; ttlMs: number },
+): Promise<{ hostName: string } | undefined> {
+  const { org_id: orgId, id: deviceId } = before;
+  const current = before.machine as Partial<Machine>;
+  if (!isOtherMachine(current, options.machine)) return undefined;
+  const alive = await db
+    .selectFrom("presence")
+    .select(
+      sql<boolean>`disconnected_at is null
+      and greatest(last_beat_at, connected_at) > now() - ${options.ttlMs} * interval '1 millisecond'`.as(
+        "isAlive",
+      ),
+    )
+    .where("org_id", "=", orgId)
+    .where("device_id", "=", deviceId)
+    .executeTakeFirst();
+  if (!alive?.isAlive) return undefined;
+  const seen = before.duplicate as { hostName: string; seenAt: string } | null;
+  const isKnown = seen?.hostName === options.machine.hostName;
+  const sinceMs = isKnown ? Date.now() - Date.parse(seen.seenAt) : Number.POSITIVE_INFINITY;
+  if (sinceMs > duplicateWriteMs) {
+    await transaction(db, async (tx) => {
+      const duplicate = { hostName: options.machine.hostName, seenAt: new Date().toISOString() };
+      await tx
+        .updateTable("device")
+        .set({ duplicate: JSON.stringify(duplicate) })
+        .where("org_id", "=", orgId)
+        .where("id", "=", deviceId)
+        .execute();
+      if (sinceMs <= duplicateEventMs) return;
+      await events.append(tx, orgId, [
+        {
+          kind: "device.duplicate_refused",
+          actor: `device:${deviceId}`,
+          deviceId,
+          data: { host_name: options.machine.hostName, connected_from: current.hostName ?? "" },
+        },
+      ]);
+    });
+  }
+  return { hostName: current.hostName ?? "" };
+}
+
+/** Notes the machine of a session that is about to be opened. */
+export async function noteMachine(db: Db, before: DeviceRow, machine: Machine): Promise<void> {
+  if (canonical(before.machine) === canonical(machine)) return;
+  await db
+    .updateTable("device")
+    .set({ machine: JSON.stringify(machine) })
+    .where("org_id", "=", before.org_id)
+    .where("id", "=", before.id)
+    .execute();
+}
 
 /**
  * Takes over what a hello says of the device as it was just read, with the event `device.updated`. A hello that says nothing
@@ -438,6 +515,7 @@ export function changesOf(device: DeviceRow, facts: HelloFacts): Change[] {
     { column: "max_concurrency", from: device.max_concurrency, to: facts.maxConcurrency },
     { column: "executors", from: device.executors, to: [...facts.executors] },
     { column: "workspaces", from: device.workspaces, to: [...facts.workspaces] },
+    { column: "config_problem", from: device.config_problem, to: facts.configProblem },
   ];
   return changes.filter(({ from, to }) => canonical(from) !== canonical(to));
 }

@@ -1,5 +1,6 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../pg/database.ts";
+import { relaxed } from "../pg/relaxed.ts";
 import { ofFew, unnest } from "../pg/unnest.ts";
 import { type SessionName, sessionColumns } from "./presence.ts";
 import type { AttemptName } from "./settlements.ts";
@@ -274,7 +275,7 @@ export async function accept(db: Db, acceptances: readonly Acceptance[]): Promis
     accepted_ago_ms: ["int", (a) => Math.max(0, Math.round(a.acceptedAgoMs))],
   });
   const { rows } = await sql<{ isMine: boolean }>`
-    with input as materialized (select * from ${input}),
+    with ${relaxed}, input as materialized (select i.* from relaxed cross join ${input}),
     mine as materialized (
       select r.*
       from (select distinct org_id, run_id, device_id, token from input order by org_id, run_id) i
@@ -311,9 +312,9 @@ export async function beat(db: Db, attempts: readonly AttemptName[]): Promise<vo
     token: ["uuid", (a) => a.attemptToken],
   });
   await sql`
-    with beating as materialized (
+    with ${relaxed}, beating as materialized (
       select r.*
-      from ${input}
+      from relaxed cross join ${input}
         cross join lateral (
           select org_id, id from run where org_id = i.org_id and id = i.run_id and attempt_token = i.token
           for update skip locked

@@ -188,7 +188,7 @@ async function storeRound(tx: Db, reports: readonly LateReport[], policy: Failur
     ),
     decided as materialized (
       select j.*, j.fate = 'settles' as is_settling, j.fate = 'kept' and j.kept < ${lateResultsMax} as is_keeping,
-        case when j.fate = 'settles' and j.outcome = 'completed' then uuid_v7() end as window_id,
+        case when j.fate = 'settles' and j.outcome = 'completed' then j.run_id end as window_id,
         j.bytes + octet_length(j.output) + coalesce(octet_length(j.answer), 0) > ${lateBytesMax} as is_too_much
       from judged j
     ),

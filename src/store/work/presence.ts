@@ -1,5 +1,6 @@
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
+import { relaxed } from "../pg/relaxed.ts";
 import { ofFew, unnest } from "../pg/unnest.ts";
 
 /** Presence: which replica holds a device's stream, under which epoch, and when the device last beat. */
@@ -81,7 +82,7 @@ export async function beat(db: Db, sessions: readonly SessionName[]): Promise<St
   if (sessions.length === 0) return [];
   const input = unnest("i", sessions, sessionColumns);
   const { rows } = await sql<StaleSession>`
-    with input as materialized (select * from ${input}),
+    with ${relaxed}, input as materialized (select i.* from relaxed cross join ${input}),
     mine as materialized (
       select p.org_id, p.device_id from presence p join input i
         on p.org_id = i.org_id and p.device_id = i.device_id and p.epoch = i.epoch and p.session_id = i.session_id

@@ -120,6 +120,8 @@ export async function findAll(
     select run_id as "runId", result, structured, attention, session_id as "sessionId", facts,
       transcript is not null as "hasTranscript"
     from run_report where org_id = ${runs.orgId} and run_id = any(${runs.runIds as string[]}::uuid[])
+    -- A late result may have settled a run again: the last report is the one that counts.
+    order by finished_at
   `.execute(db);
   return new Map(rows.map((row) => [row.runId, row]));
 }

@@ -160,7 +160,7 @@ export async function settle(
         i.duration_ms, m.was_pushed_at, m.was_started_at, d.fate,
         -- Only what an executor did counts for or against a watcher.
         d.fate = 'finished' and c.outcome in ('completed', 'failed', 'timeout') as is_counting,
-        case when d.fate = 'finished' and c.outcome = 'completed' then uuid_v7() end as window_id,
+        case when d.fate = 'finished' and c.outcome = 'completed' then r.id end as window_id,
         case
           when d.fate = 'withdrawn' then now() + i.delay_ms * interval '1 ms'
           when d.fate = 'deferred' then now() + least(greatest(i.later_ms, ${laterMsMin}), ${laterMsMax}) * interval '1 ms'

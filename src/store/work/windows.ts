@@ -27,7 +27,8 @@ export async function list(
 ): Promise<WindowRow[]> {
   const where = [sql`org_id = ${filter.orgId}`];
   if (filter.watcherId) where.push(sql`watcher_id = ${filter.watcherId}`);
-  if (filter.runId) where.push(sql`run_id = ${filter.runId}`);
+  // A run's window has its id.
+  if (filter.runId) where.push(sql`id = ${filter.runId}`);
   if (filter.beforeId) where.push(sql`id < ${filter.beforeId}`);
   const { rows } = await sql<WindowRow>`
     select id, watcher_id as "watcherId", run_id as "runId", window_start as "windowStart", window_end as "windowEnd",

@@ -72,6 +72,7 @@ test("R2: a run is claimed ahead and pushed when it is due by the database's clo
   for (let index = 0; index < 30; index++) {
     const { watcherId } = await dueIn(replica, device, 3_600_000 + index);
     watchers.push({ watcherId, dueAt: new Date() });
+    await stream.beat();
   }
   const from = Date.now() + 4_000;
   for (const [index, watcher] of watchers.entries()) watcher.dueAt = new Date(from + 37 * index);
@@ -80,6 +81,7 @@ test("R2: a run is claimed ahead and pushed when it is due by the database's clo
     from unnest(${watchers.map((one) => one.watcherId)}::uuid[], ${watchers.map((one) => one.dueAt)}::timestamptz[]) as d(id, at)
     where watcher.id = d.id`.execute(database.db);
   await pokeBy(replica, device);
+  await stream.beat();
   for (const { watcherId, dueAt } of watchers) {
     const assignment = await stream.next("assignment");
     // Both clocks are this machine's.

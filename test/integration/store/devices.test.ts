@@ -201,6 +201,7 @@ test("a hello that says nothing new writes nothing; one that does leaves an even
     agentKinds: ["claude-code"],
     capabilities: ["notification"],
     maxConcurrency: 4,
+    configProblem: "",
     executors: [{ kind: "claude-code", type: "claude-code", version: "2.1.3" }],
     workspaces: [{ name: "app", mode: "WORKSPACE_MODE_SHARED" }],
   };

@@ -109,3 +109,20 @@ test("an answer that a migration has changed closes the connection that cannot g
   expect(isPassing(error)).toBe(true);
   await text.execute(db);
 });
+
+test("what is no promise is committed without waiting for the disk, and what comes after it is waited for as before", async () => {
+  const db = open();
+  const mode = async (tx: Kysely<Schema>) =>
+    (await sql<{ mode: string }>`select current_setting('synchronous_commit') as mode`.execute(tx)).rows[0]!
+      .mode;
+  const device = await seedDevice(db);
+  const session = await openDevice(db, device);
+  const before = await mode(db);
+  await db.transaction().execute(async (tx) => {
+    // Tests do without the disk altogether.
+    await sql`set local synchronous_commit = on`.execute(tx);
+    await presence.beat(tx, [{ ...device, ...session }]);
+    expect(await mode(tx)).toBe("off");
+  });
+  expect(await mode(db)).toBe(before);
+});

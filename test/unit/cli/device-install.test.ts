@@ -38,6 +38,7 @@ StartLimitIntervalSec=0
 [Service]
 Type=exec
 ExecStart=/opt/node/bin/node "/opt/pi nion/main.ts" device run --label "a \\"b\\" 100%% $$HOME \\\\"
+ExecReload=/bin/kill -HUP $MAINPID
 WorkingDirectory=/home/ada
 Environment=PATH=/usr/bin:/bin
 Environment="LABEL=x \\"y\\" 5%% $z"
@@ -182,7 +183,7 @@ test("status tells a service that is not installed from one whose daemon does no
   await pinion("device", "install", "--no-start", ...systemd);
   const { code, out } = await pinion("device", "status", "--json", ...systemd);
   expect(code).toBe(1);
-  expect(JSON.parse(out)).toEqual({ file: unit, is_installed: true, state: "inactive", pid: null });
+  expect(JSON.parse(out)).toMatchObject({ file: unit, is_installed: true, state: "inactive", pid: null });
 });
 
 test("uninstall stops the service and leaves the device as it is; again, there is nothing to do", async () => {

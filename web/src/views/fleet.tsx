@@ -123,6 +123,25 @@ const columns: Column<Device>[] = [
             <small title="Takes what is pinned to no device">fleet worker</small>
           </>
         )}
+        {device.duplicate && (
+          <>
+            {" "}
+            <span
+              class="status bad"
+              title="It was turned down. There: pinion device enroll --anew --join-code …"
+            >
+              copied to {device.duplicate.hostName || "another machine"}
+            </span>
+          </>
+        )}
+        {device.configProblem !== "" && (
+          <>
+            {" "}
+            <span class="status bad" title={device.configProblem}>
+              device.toml is wrong
+            </span>
+          </>
+        )}
       </>
     ),
   },

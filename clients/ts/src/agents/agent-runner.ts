@@ -58,7 +58,7 @@ export interface AgentRunnerOptions {
 
 /** What a device adds to the programs that it runs: workspaces, secrets, sessions, and the agents that it can speak with. */
 export class AgentRunner {
-  readonly #options: AgentRunnerOptions;
+  #options: AgentRunnerOptions;
   readonly #workspaces: Workspaces;
   readonly #sessions: Sessions;
   readonly #versions = new Map<string, string>();
@@ -67,6 +67,11 @@ export class AgentRunner {
     this.#options = options;
     this.#workspaces = new Workspaces(options);
     this.#sessions = new Sessions(options.stateDir, options.logger);
+  }
+
+  /** For attempts that begin from now on. */
+  reconfigure(changes: Pick<AgentRunnerOptions, "config" | "confinements">): void {
+    this.#options = { ...this.#options, ...changes };
   }
 
   async describe(): Promise<Description> {

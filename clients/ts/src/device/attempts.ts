@@ -128,6 +128,10 @@ export class Attempts {
     this.#handle = options.handle;
   }
 
+  set maxConcurrency(maxConcurrency: number) {
+    this.#host.maxConcurrency = maxConcurrency;
+  }
+
   set limits(limits: SessionLimits) {
     this.#limits = limits;
   }

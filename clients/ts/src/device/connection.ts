@@ -17,10 +17,12 @@ import {
   type Welcome,
 } from "../gen/pinion/v1/device_pb.js";
 import { type Logger, silentLogger } from "../logger.ts";
+import type { MachineFingerprint } from "../machine.ts";
 import { type ProxySetting, proxyErrorOf, proxyFor } from "../network/proxy.ts";
 import { lockStateDir } from "../outbox/lock.ts";
 import { Outbox } from "../outbox/outbox.ts";
 import { type Admission, type AssignmentHandler, Attempts } from "./attempts.ts";
+import { truncateUtf8 } from "./completion.ts";
 import { type Acknowledged, Delivery } from "./delivery.ts";
 import { DeviceError, type DeviceErrorReason, messageOf } from "./errors.ts";
 import type { DeviceEvent, DeviceEventBody } from "./events.ts";
@@ -69,6 +71,10 @@ export interface DeviceOptions {
   tls?: TlsOptions;
   /** Left out: what HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say. */
   proxy?: ProxySetting;
+  /** What is wrong with the daemon's configuration file, while the one before it is in force. */
+  configProblem?: string;
+  /** Tells this machine from another one with a copy of the state; see `machineFingerprint`. */
+  machine?: MachineFingerprint;
   /** Closes the connection, with `close()`'s defaults. */
   signal?: AbortSignal;
   logger?: Logger;
@@ -92,6 +98,8 @@ export const defaultClose: Required<CloseOptions> = { finishMs: 0, graceMs: 10_0
 const GOODBYE_MS = 500;
 /** The protocol's bound on what a hello or a heartbeat lists; a result beyond it is sent without having been listed. */
 const LISTED_MAX = 1000;
+/** A field rule of the protocol. */
+const CONFIG_PROBLEM_BYTES_MAX = 1000;
 
 export interface DeviceConnection {
   readonly state: ConnectionState;
@@ -107,7 +115,17 @@ export interface DeviceConnection {
   close(options?: CloseOptions): Promise<void>;
   /** Takes nothing new from here on; what runs goes on. */
   refuseNew(): void;
+  /** Says something else of the device from now on: what the server has to know of is told by a new session; what runs goes on. */
+  update(changes: DeviceChanges): void;
 }
+
+/** What may change while a device is connected. */
+export type DeviceChanges = Partial<
+  Pick<
+    DeviceOptions,
+    "agentKinds" | "executors" | "workspaces" | "maxConcurrency" | "label" | "configProblem" | "proxy"
+  >
+>;
 
 /**
  * Connects a device, and keeps it connected until `close` or until the server says that there is no use in it. Everything
@@ -120,8 +138,8 @@ export function connectDevice(options: DeviceOptions): DeviceConnection {
 }
 
 class Connection implements DeviceConnection {
-  readonly #options: DeviceOptions;
-  readonly #endpoint: Endpoint;
+  #options: DeviceOptions;
+  #endpoint: Endpoint;
   readonly #timing: Timing;
   readonly #logger: Logger;
   readonly #lifecycle: Lifecycle;
@@ -210,6 +228,18 @@ class Connection implements DeviceConnection {
     this.closed.then(release, release);
     this.#starting = this.#prepare();
     if (signal?.aborted === true) onAbort();
+  }
+
+  update(changes: DeviceChanges): void {
+    const before = JSON.stringify(this.#options, comparable);
+    this.#options = { ...this.#options, ...changes };
+    if (JSON.stringify(this.#options, comparable) === before) return;
+    this.#attempts.maxConcurrency = this.#options.maxConcurrency ?? 1;
+    const { proxy: _before, ...endpoint } = this.#endpoint;
+    const { proxy } = this.#options;
+    this.#endpoint = { ...endpoint, ...(proxy === undefined ? {} : { proxy }) };
+    // Not a wake-up, but dialled at once like one.
+    this.#session?.interrupt("the configuration changed", { isWakeUp: true });
   }
 
   refuseNew(): void {
@@ -331,6 +361,8 @@ class Connection implements DeviceConnection {
       capabilities: this.#options.capabilities ?? [],
       maxConcurrency: this.#options.maxConcurrency ?? 1,
       held: [...running, ...finished].slice(0, LISTED_MAX),
+      configProblem: truncateUtf8(this.#options.configProblem ?? "", CONFIG_PROBLEM_BYTES_MAX).text,
+      ...(this.#options.machine === undefined ? {} : { machine: this.#options.machine }),
       executors: this.#options.executors ?? [],
       workspaces: this.#options.workspaces ?? [],
     });
@@ -460,6 +492,11 @@ class Connection implements DeviceConnection {
       this.#logger.error({ event: event.type, error: messageOf(error) }, "onEvent threw");
     }
   }
+}
+
+/** Functions, signals and secrets say nothing of a change. */
+function comparable(key: string, value: unknown): unknown {
+  return ["signal", "logger", "tls", "token"].includes(key) || typeof value === "bigint" ? undefined : value;
 }
 
 function isTokenExposed(url: string): boolean {

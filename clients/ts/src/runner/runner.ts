@@ -50,10 +50,10 @@ export interface RunnerOptions {
 
 /** Runs assignments as local programs: an executor of the configuration for each kind of agent. */
 export class Runner {
-  readonly #options: RunnerOptions;
+  #options: RunnerOptions;
   readonly #journal: Journal;
   readonly #secrets: readonly string[];
-  readonly #confinements: Record<string, Confinement>;
+  #confinements: Record<string, Confinement>;
   readonly #agents: AgentRunner;
 
   /** Throws a ConfigError if an executor is to be confined in a way that does not hold on this machine. */
@@ -63,6 +63,14 @@ export class Runner {
     this.#confinements = confinementsOf(options);
     this.#journal = new Journal(options.stateDir);
     this.#agents = new AgentRunner({ ...options, confinements: this.#confinements });
+  }
+
+  /** For attempts that begin from now on. Throws a ConfigError, as the constructor does, and then changes nothing. */
+  reconfigure(config: DeviceConfig): void {
+    const confinements = confinementsOf({ ...this.#options, config });
+    this.#options = { ...this.#options, config };
+    this.#confinements = confinements;
+    this.#agents.reconfigure({ config, confinements });
   }
 
   /** What executors and workspaces there are, with the versions that programs say of themselves. Never rejects. */

@@ -270,6 +270,21 @@ export declare type Hello = Message<"pinion.v1.Hello"> & {
    * @generated from field: repeated pinion.v1.WorkspaceInfo workspaces = 10;
    */
   workspaces: WorkspaceInfo[];
+
+  /**
+   * What is wrong with its configuration file, while the configuration before it is in force; empty: nothing. At most 1,000
+   * bytes.
+   *
+   * @generated from field: string config_problem = 11;
+   */
+  configProblem: string;
+
+  /**
+   * The machine it runs on. FAILED_PRECONDITION if a session of another machine with the same identity is alive.
+   *
+   * @generated from field: pinion.v1.Machine machine = 12;
+   */
+  machine?: Machine | undefined;
 };
 
 /**
@@ -277,6 +292,41 @@ export declare type Hello = Message<"pinion.v1.Hello"> & {
  * Use `create(HelloSchema)` to create a new message.
  */
 export declare const HelloSchema: GenMessage<Hello>;
+
+/**
+ * Tells two machines apart on which one identity is used. Both hashes are made with the installation's id; a machine is
+ * another one if all of them that both sides name differ.
+ *
+ * @generated from message pinion.v1.Machine
+ */
+export declare type Machine = Message<"pinion.v1.Machine"> & {
+  /**
+   * Of an id that lasts for the life of the system's installation; empty: unknown. At most 64 bytes.
+   *
+   * @generated from field: string machine_hash = 1;
+   */
+  machineHash: string;
+
+  /**
+   * Of an id that lasts until the next boot; empty: unknown. At most 64 bytes.
+   *
+   * @generated from field: string boot_hash = 2;
+   */
+  bootHash: string;
+
+  /**
+   * Shown to people. At most 100 bytes.
+   *
+   * @generated from field: string host_name = 3;
+   */
+  hostName: string;
+};
+
+/**
+ * Describes the message pinion.v1.Machine.
+ * Use `create(MachineSchema)` to create a new message.
+ */
+export declare const MachineSchema: GenMessage<Machine>;
 
 /**
  * An attempt that the device still knows of.

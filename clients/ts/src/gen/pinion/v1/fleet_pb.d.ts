@@ -480,9 +480,30 @@ export declare type Device = Message<"pinion.v1.Device"> & {
   workspaces: WorkspaceInfo[];
 
   /**
+   * What is wrong with its configuration file, while the configuration before it is in force; empty: nothing.
+   *
+   * @generated from field: string config_problem = 23;
+   */
+  configProblem: string;
+
+  /**
+   * The machine it runs on, as that calls itself; empty: it did not say.
+   *
+   * @generated from field: string host_name = 24;
+   */
+  hostName: string;
+
+  /**
+   * Another machine that tried to connect with this device's identity, a copy of it, in the last 24 hours; absent: none did.
+   *
+   * @generated from field: pinion.v1.DuplicateMachine duplicate = 25;
+   */
+  duplicate?: DuplicateMachine | undefined;
+
+  /**
    * What the caller may do with it: by owning it, by their role, or by a grant. Set by GetDevice and ListDevices.
    *
-   * @generated from field: repeated pinion.v1.GrantPermission allowed = 23;
+   * @generated from field: repeated pinion.v1.GrantPermission allowed = 26;
    */
   allowed: GrantPermission[];
 };
@@ -492,6 +513,33 @@ export declare type Device = Message<"pinion.v1.Device"> & {
  * Use `create(DeviceSchema)` to create a new message.
  */
 export declare const DeviceSchema: GenMessage<Device>;
+
+/**
+ * A machine with a copy of a device's identity.
+ *
+ * @generated from message pinion.v1.DuplicateMachine
+ */
+export declare type DuplicateMachine = Message<"pinion.v1.DuplicateMachine"> & {
+  /**
+   * As it calls itself.
+   *
+   * @generated from field: string host_name = 1;
+   */
+  hostName: string;
+
+  /**
+   * When it last tried.
+   *
+   * @generated from field: google.protobuf.Timestamp seen_at = 2;
+   */
+  seenAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message pinion.v1.DuplicateMachine.
+ * Use `create(DuplicateMachineSchema)` to create a new message.
+ */
+export declare const DuplicateMachineSchema: GenMessage<DuplicateMachine>;
 
 /**
  * See ListDevices.

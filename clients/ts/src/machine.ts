@@ -1,0 +1,86 @@
+import { execFile } from "node:child_process";
+import { createHash } from "node:crypto";
+import { readlinkSync } from "node:fs";
+import { hostname } from "node:os";
+import { readRegularFileSync } from "./regular-file.ts";
+
+/**
+ * Which machine a daemon runs on, so that a copy of its state on another one is noticed. Hashed together with the installation's
+ * id: nobody can tell by it whether two installations share a machine. Empty where the system does not say.
+ */
+export interface MachineFingerprint {
+  /** Lasts for the life of the system's installation. */
+  machineHash: string;
+  /** Lasts until the next boot, or for the life of a container. */
+  bootHash: string;
+  /** For people. */
+  hostName: string;
+}
+
+const ASK_DEADLINE_MS = 5_000;
+const FILE_BYTES_MAX = 4096;
+const HOST_NAME_BYTES_MAX = 100;
+
+/** Never rejects. */
+export async function machineFingerprint(installId: string): Promise<MachineFingerprint> {
+  const [machine, boot] = await Promise.all([machineId(), bootId()]);
+  const hash = (text: string) =>
+    text === "" ? "" : createHash("sha256").update(`${installId}\n${text}`).digest("hex").slice(0, 32);
+  return {
+    machineHash: hash(machine),
+    bootHash: hash(boot),
+    hostName: Buffer.from(hostname())
+      .subarray(0, HOST_NAME_BYTES_MAX)
+      .toString("utf8")
+      .replaceAll("\ufffd", ""),
+  };
+}
+
+async function machineId(): Promise<string> {
+  switch (process.platform) {
+    case "linux":
+      return firstLine("/etc/machine-id") || firstLine("/var/lib/dbus/machine-id");
+    case "darwin":
+      return printed(
+        ["/usr/sbin/ioreg", "-rd1", "-c", "IOPlatformExpertDevice"],
+        /"IOPlatformUUID" = "([^"]+)"/,
+      );
+    case "win32":
+      return printed(
+        ["reg", "query", "HKLM\\SOFTWARE\\Microsoft\\Cryptography", "/v", "MachineGuid"],
+        /MachineGuid\s+REG_SZ\s+(\S+)/,
+      );
+    default:
+      return "";
+  }
+}
+
+async function bootId(): Promise<string> {
+  if (process.platform === "darwin")
+    return printed(["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"], /(\S+)/);
+  if (process.platform !== "linux") return "";
+  const boot = firstLine("/proc/sys/kernel/random/boot_id");
+  // Containers of one machine have its boot; each has a process namespace of its own.
+  return boot === "" ? "" : `${boot} ${namespaceOf("pid")}`;
+}
+
+function namespaceOf(kind: string): string {
+  try {
+    return readlinkSync(`/proc/self/ns/${kind}`);
+  } catch {
+    return "";
+  }
+}
+
+function firstLine(path: string): string {
+  const found = readRegularFileSync(path, { bytesMax: FILE_BYTES_MAX, isLinkFollowed: true });
+  return found.kind === "read" ? (found.bytes.toString("utf8").split("\n")[0]?.trim() ?? "") : "";
+}
+
+function printed([program, ...args]: [string, ...string[]], pattern: RegExp): Promise<string> {
+  return new Promise((resolve) => {
+    execFile(program, args, { timeout: ASK_DEADLINE_MS, windowsHide: true }, (error, out) => {
+      resolve(error === null ? (pattern.exec(out)?.[1] ?? "") : "");
+    });
+  });
+}

@@ -1,0 +1,76 @@
+import { unwatchFile, watchFile } from "node:fs";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { messageOf } from "../device/errors.ts";
+import { readRegularFileSync } from "../regular-file.ts";
+import { ConfigError, type DeviceConfig, loadConfig, parseConfig } from "./config.ts";
+
+/** How often the file is looked at, in ms. Looking survives editors that put a new file in the old one's place. */
+const LOOK_MS = 2_000;
+const CONFIG_BYTES_MAX = 1024 * 1024;
+
+const lastGoodPath = (stateDir: string) => join(stateDir, "device.last-good.toml");
+
+/** A configuration, and what is wrong with the file if it is not the file's. */
+export interface LoadedConfig {
+  config: DeviceConfig;
+  problem: string | undefined;
+}
+
+/**
+ * The configuration of the file; if that is wrong, the last one that was good and ran with this state. Throws a ConfigError if
+ * there is neither.
+ */
+export function loadLastingConfig(file: string, stateDir: string): LoadedConfig {
+  try {
+    return { config: loadConfig(file), problem: undefined };
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    const last = readRegularFileSync(lastGoodPath(stateDir), { bytesMax: CONFIG_BYTES_MAX });
+    if (last.kind !== "read") throw error;
+    try {
+      return { config: parseConfig(last.bytes.toString("utf8")), problem: error.message };
+    } catch {
+      throw error;
+    }
+  }
+}
+
+/** Keeps what the file says now as the last good configuration. */
+export async function keepLastGood(file: string, stateDir: string): Promise<void> {
+  const found = readRegularFileSync(file, { bytesMax: CONFIG_BYTES_MAX, isLinkFollowed: true });
+  if (found.kind === "read") await writeFile(lastGoodPath(stateDir), found.bytes, { mode: 0o600 });
+}
+
+/** Looks at a file and has it read again when it changes. */
+export function watchConfig(options: {
+  file: string;
+  /** Throws a ConfigError for a file that is wrong. */
+  use: (config: DeviceConfig) => void;
+  onGood: () => void;
+  onBad: (problem: string) => void;
+}): { reload(): void; close(): void } {
+  const { file } = options;
+  let seen = contentOf(file);
+  const reload = () => {
+    try {
+      options.use(loadConfig(file));
+      options.onGood();
+    } catch (error) {
+      options.onBad(messageOf(error));
+    }
+  };
+  const look = () => {
+    const now = contentOf(file);
+    if (now === seen) return;
+    seen = now;
+    reload();
+  };
+  watchFile(file, { interval: LOOK_MS, persistent: false }, look);
+  return { reload, close: () => unwatchFile(file, look) };
+}
+
+function contentOf(file: string): string | undefined {
+  const found = readRegularFileSync(file, { bytesMax: CONFIG_BYTES_MAX, isLinkFollowed: true });
+  return found.kind === "read" ? found.bytes.toString("utf8") : found.kind;
+}
