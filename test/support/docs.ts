@@ -74,6 +74,8 @@ export function documentedCommands(): DocumentedCommand[] {
 /** Pages whose commands are read from the page and executed by a test of their own, which names the page. */
 export const executedAsAWhole: Record<string, string> = {
   "docs/operators.md": "test/integration/server/buf-curl.test.ts",
+  "docs/first-agent.md": "test/e2e/agents.test.ts",
+  "docs/recipes.md": "test/e2e/agents.test.ts",
 };
 
 /** Commands that something else executes: each with files, and what in them does it. */
