@@ -5,8 +5,8 @@ import type { Interceptor } from "@connectrpc/connect";
 import { createValidateInterceptor } from "@connectrpc/validate";
 import { DeviceService } from "#gen/pinion/v1/device_pb.js";
 import { refuse } from "../../../errors.ts";
-import { findBadText } from "../../bad-text.ts";
 import { nameOf } from "../guard.ts";
+import { findBadText } from "./bad-text.ts";
 
 // Rules compile at their first use, about 60 ms for all, and are kept.
 const validator = createValidator({ failFast: true });
