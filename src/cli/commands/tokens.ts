@@ -30,13 +30,14 @@ export function addTokens(program: Command, cli: Cli): void {
 
 /** Without a server: for a secret store, from which a first start takes its owner's token. */
 function addGenerate(tokens: Command, cli: Cli): void {
-  tokens
+  const command = tokens
     .command("generate")
     .description("print a token that no server knows yet, for PINION_BOOTSTRAP_TOKEN of a first start")
     .action((_options, command: Command) => {
       const token = newToken("pat");
       cli.out(optionsOf(command).json ? JSON.stringify({ token }) : token);
     });
+  examples(command, [["tokens generate", "for a secret that a first start reads"]]);
 }
 
 function addCreate(tokens: Command, cli: Cli): void {
