@@ -1,5 +1,5 @@
 /**
- * How long runs wait: due to frame, commit to frame, trigger to frame, completion to acknowledgement, at 100 runs a second that arrive as a
+ * How long runs wait: due to frame, trigger to frame, completion to acknowledgement, at 100 runs a second that arrive as a
  * Poisson process. Beside it, at the same arrivals: how long jobs of the queues wait to start, and a bare echo.
  */
 import { newToken } from "../src/ids.ts";
@@ -40,15 +40,9 @@ export const bench: Bench = async ({ isSmoke }) => {
     const postgresMs = ((cpuSeconds(cluster.pid, { withChildren: true }) - before) / count) * 1_000;
     const triggered = percentiles(await measureTriggers(opened, gapsMs.slice(warm, warm + options.triggers)));
     const frames = measured.frames.toSorted((a, b) => a.dueAt - b.dueAt).slice(warm);
-    const { rows } = await query(
-      opened.url,
-      "select run_id, (extract(epoch from pg_xact_commit_timestamp(xmin)) * 1000)::float8 as at from slot",
-    );
-    const committedAt = new Map(rows.map((row) => [row.run_id as string, row.at as number]));
     await opened.close();
 
     const dueToFrame = percentiles(frames.map((frame) => frame.at - frame.dueAt));
-    const commitToFrame = percentiles(frames.map((frame) => frame.at - committedAt.get(frame.runId)!));
     const completeToAck = percentiles(measured.acks.slice(warm));
     const graphile = await waitsOf("references/graphile.ts", {
       ...{ gapsMs, warm },
@@ -74,7 +68,6 @@ export const bench: Bench = async ({ isSmoke }) => {
       options,
       rows: [
         row("Pinion: due to frame", dueToFrame),
-        row("Pinion: commit to frame", commitToFrame),
         row("Pinion: trigger to frame", triggered),
         row("Pinion: completion to acknowledgement", completeToAck),
         row("graphile-worker: added to started", graphile),
