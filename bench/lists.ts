@@ -8,7 +8,7 @@ import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { sql } from "kysely";
-import { nextSlot } from "../src/scheduler/cron.ts";
+import { nextSlot } from "../src/scheduler/schedule/schedule.ts";
 import * as devices from "../src/store/people/devices.ts";
 import { type Db, openDatabase } from "../src/store/pg/database.ts";
 import { startEmbedded } from "../src/store/pg/embedded/cluster.ts";
@@ -106,7 +106,11 @@ async function measure(db: Db): Promise<void> {
   await report("  and their 3 next slots", async () => {
     for (const watcher of listed) {
       let slot = watcher.next_slot_at!;
-      for (let i = 0; i < 2; i++) slot = nextSlot(watcher.schedule!, watcher.time_zone, slot)!;
+      for (let i = 0; i < 2; i++)
+        slot = nextSlot(
+          { schedule: watcher.schedule!, timeZone: watcher.time_zone, watcherId: watcher.id },
+          slot,
+        )!;
     }
   });
 }

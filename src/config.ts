@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { tokenKind } from "./ids.ts";
 import type { LogFormat } from "./log.ts";
 import { createKeyring, createReferences, KeyError, type Keyring, type References } from "./secrets.ts";
 import type { TracingConfig } from "./tracing.ts";
@@ -161,7 +162,7 @@ export const serverSettings = z.object({
     100,
     0,
     1_000_000,
-    "Unknown tokens and join codes per minute from one address (IPv6: a /64), per replica; beyond it none is looked up; 0: no limit",
+    "Unknown tokens and join codes per minute from one address (IPv6: a /64), per replica; beyond it tokens are looked up in a slow lane, and join codes refused; 0: no limit",
   ),
   PINION_RUNS_PER_ORG: count(
     100_000,
@@ -194,6 +195,16 @@ export const serverSettings = z.object({
     1_000_000,
     "Server streams (WatchRun, WatchEvents) of one org that are open, per replica",
   ),
+  PINION_BOOTSTRAP_TOKEN: z
+    .string()
+    .refine(
+      (text) => tokenKind(text) === "pat",
+      "is no token of a person; `pinion tokens generate` makes one",
+    )
+    .optional()
+    .describe(
+      "The owner's token of a first start, from a secret store; default: a new one, which is kept in the data directory. Later starts pass over it",
+    ),
   PINION_PROBE_PORT: count(
     0,
     0,
@@ -266,6 +277,8 @@ export type ReplicaConfig = {
   port: number;
   /** Proxies in front, each of which appends to X-Forwarded-For whom it heard. */
   trustedProxies: number;
+  /** The owner's token of a first start; undefined: a new one. */
+  bootstrapToken: string | undefined;
   /** Where probes and metrics are answered besides; undefined: nowhere else. */
   probePort: number | undefined;
   /** What those may hold who have shown no good token. */
@@ -434,6 +447,7 @@ export function replicaConfig(env: Record<string, string | undefined>): ReplicaC
     conversationDays: s.PINION_CONVERSATION_DAYS,
     clockJump: s.PINION_CLOCK_JUMP,
     trustedProxies: s.PINION_TRUSTED_PROXIES,
+    bootstrapToken: s.PINION_BOOTSTRAP_TOKEN,
     probePort: s.PINION_PROBE_PORT === 0 ? undefined : s.PINION_PROBE_PORT,
     strangers: {
       connections: s.PINION_STRANGER_CONNECTIONS,

@@ -7,7 +7,7 @@ export type { Logger };
 const secretKeys = [
   ...["token", "secret", "authorization", "joinCode", "attemptToken", "password", "databaseUrl", "cookie"],
   ...["metricsToken", "secretKeys", "DATABASE_URL", "DATABASE_DIRECT_URL", "PINION_TOKEN"],
-  ...["PINION_SECRET_KEYS", "PINION_METRICS_TOKEN"],
+  ...["PINION_SECRET_KEYS", "PINION_METRICS_TOKEN", "PINION_BOOTSTRAP_TOKEN"],
 ];
 
 /** Tokens and passwords within a text, as errors of others may hold them: a URL of a database, a header. */

@@ -7,7 +7,7 @@
  * which knows of the conversation what the last completed turn left.
  */
 import { randomUUID } from "node:crypto";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -60,8 +60,9 @@ async function startWorker(directory: string, url: string): Promise<PinionComman
 
 async function chat(directory: string): Promise<void> {
   await using server = startPinion(["serve", "--json", "--port", "0", "--data", join(directory, "server")]);
-  const started = JSON.parse(await server.line(/"url"/)) as { url: string; bootstrap_token: string };
-  const { url, bootstrap_token: token } = started;
+  const started = JSON.parse(await server.line(/"url"/)) as { url: string; token_file: string };
+  const { url } = started;
+  const token = (await readFile(started.token_file, "utf8")).trim();
   process.stdout.write(`a server at ${url}\n`);
   const clients = createClients({ url, token });
   try {

@@ -1,8 +1,23 @@
 import { closeSync, mkdirSync, openSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { exitCodes, Failure } from "./failures.ts";
+
+const everybodyMayWrite = 0o002;
 
 /** A log that grew beyond this is set aside at the next start; one older is kept. */
 const logBytesMax = 10 * 1024 * 1024;
+
+/** Makes the data directory; refuses one in which everybody may write, with the command that mends it. */
+export function requirePrivateDirectory(data: string): void {
+  mkdirSync(data, { recursive: true, mode: 0o700 });
+  const { mode } = statSync(data);
+  if (process.platform === "win32" || (mode & everybodyMayWrite) === 0) return;
+  throw new Failure(
+    exitCodes.conflict,
+    `everybody may write in ${data} (mode ${(mode & 0o7777).toString(8).padStart(4, "0")}), where the owner's token and keys are kept`,
+    `mend it: chmod 700 '${data}'`,
+  );
+}
 
 /**
  * What `up` and `serve` leave in the data directory for the other commands: `token` (the bootstrap token, mode 0600)

@@ -19,6 +19,7 @@ import { createDeviceStreams } from "../server/device/grpc-stream.ts";
 import { createRpcHandler, type RpcHandler } from "../server/http/adapter.ts";
 import type { Crowd } from "../server/http/crowd.ts";
 import { type HealthState, registerHealth } from "../server/http/health.ts";
+import { createHostCheck } from "../server/http/own-host.ts";
 import { loadPage, withPage } from "../server/http/page.ts";
 import { openPort, type Port } from "../server/http/port.ts";
 import { noProbe, openProbePort } from "../server/http/probe-port.ts";
@@ -79,9 +80,12 @@ export async function openRpc(
   const known = within(messageBytesMax);
   const stranger = within(strangerBytesMax);
   const rpc = sortStrangers({ ...common, isStream: known.isStream, known, stranger });
+  const isBehindProxies = trustedProxies > 0;
+  const check = createHostCheck({ host: config.host, publicUrl: config.publicUrl, isBehindProxies });
   const probes = {
     ...{ health: own.health, db: requests.db, metrics, metricsToken: config.metricsToken },
     isBusUp: () => work.bus.isUp(),
+    check,
   };
   if (config.probePort !== undefined) {
     const handler = withProbes({ ...probes, rpc: noProbe });
@@ -97,7 +101,7 @@ export async function openRpc(
     connectionsMax: config.session.streamsMax + connectionsBesideStreams,
     ...(config.tls ? { tls: await readTls(config.tls) } : {}),
     ...(config.session.isBare ? { takeStream: streams.take } : {}),
-    handler: withPage(withProbes({ ...probes, rpc }), loadPage()),
+    handler: withPage(withProbes({ ...probes, rpc }), loadPage(), check),
   });
 }
 

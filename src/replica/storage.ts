@@ -39,7 +39,7 @@ export async function openStorage(
   const requests = open("pinion-requests", config.connectionsMax);
 
   await requireRoles(work.db);
-  const bootstrap = await ensureBootstrap(work.db, config, options.keepBootstrapToken);
+  const bootstrap = await ensureBootstrap(work.db, config, options.keepBootstrapToken, config.bootstrapToken);
   await provisionDefaultAgents(work.db, config);
   const { left } = await healSecretSettings(work.db, { ...config.secrets, secretKeys });
   if (left > 0)

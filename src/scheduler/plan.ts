@@ -1,7 +1,7 @@
 import { newId } from "../ids.ts";
 import type { DueWatcher, ScheduleMove, SlotRecord } from "../store/work/schedules.ts";
 import type { SkipReason } from "../store/work/settlements.ts";
-import { jitterOf, nextSlot, previousSlot } from "./cron.ts";
+import { jitterOf, nextSlot, previousSlot } from "./schedule/schedule.ts";
 
 /**
  * What becomes of the due slots of one watcher. A value: writing it is schedules.record's business.
@@ -30,10 +30,11 @@ const firstWindowMs = 86_400_000;
 export function planDue(watcher: DueWatcher, slotsMax = slotsPerPassMax): Plan {
   const offsetMs = jitterOf(watcher.watcherId, watcher.jitterMs);
   const due: Date[] = [];
-  let next = watcher.schedule === null ? null : watcher.nextSlotAt;
+  const { schedule, timeZone, watcherId } = watcher;
+  let next = schedule === null ? null : watcher.nextSlotAt;
   while (next && next.getTime() + offsetMs <= watcher.now.getTime() && due.length < slotsMax) {
     due.push(next);
-    next = nextSlot(watcher.schedule!, watcher.timeZone, next) ?? null;
+    next = nextSlot({ schedule: schedule!, timeZone, watcherId }, next) ?? null;
   }
   const plan: Plan = {
     slots: [],
@@ -125,7 +126,7 @@ export function planAhead(watcher: DueWatcher, untilAt: Date): Plan | undefined 
   const offsetMs = jitterOf(watcherId, watcher.jitterMs);
   const dueAt = new Date(nextSlotAt.getTime() + offsetMs);
   if (dueAt <= watcher.now || dueAt > untilAt || coolingDown(watcher, dueAt)) return undefined;
-  const next = nextSlot(schedule, timeZone, nextSlotAt) ?? null;
+  const next = nextSlot({ schedule, timeZone, watcherId }, nextSlotAt) ?? null;
   return {
     slots: [{ ...slotRecord(watcher, nextSlotAt, "scheduled"), dueAt }],
     aside: [],
@@ -243,12 +244,13 @@ function slotRecord(
   source: "scheduled" | "backfill",
   before?: Date,
 ): SlotRecord {
+  const { schedule, timeZone, watcherId } = watcher;
   const cursor = source === "scheduled" ? watcher.windowCursorAt : null;
   const windowStart =
     cursor && cursor < slot
       ? cursor
       : (before ??
-        (watcher.schedule ? previousSlot(watcher.schedule, watcher.timeZone, slot) : undefined) ??
+        (schedule === null ? undefined : previousSlot({ schedule, timeZone, watcherId }, slot)) ??
         new Date(slot.getTime() - firstWindowMs));
   return {
     orgId: watcher.orgId,

@@ -3,8 +3,8 @@ import { type Db, transaction } from "../store/pg/database.ts";
 import * as events from "../store/work/events.ts";
 import * as schedules from "../store/work/schedules.ts";
 import type { Clock } from "./clock.ts";
-import { jitterOf, nextSlot } from "./cron.ts";
 import { type Loop, startLoop } from "./loop.ts";
+import { jitterOf, nextSlot } from "./schedule/schedule.ts";
 
 /**
  * Schedules that stand further ahead than their cron's next slot: they were moved while the database's clock was ahead. Each is
@@ -19,8 +19,8 @@ const everyMs = 3_600_000;
 
 /** Where the schedule should stand, if it stands further ahead. */
 export function standsTooFar(watcher: schedules.PlannedWatcher): Date | undefined {
-  const next = nextSlot(watcher.schedule, watcher.timeZone, watcher.now);
-  const latest = nextSlot(watcher.schedule, watcher.timeZone, new Date(watcher.now.getTime() + aheadMsMax));
+  const next = nextSlot(watcher, watcher.now);
+  const latest = nextSlot(watcher, new Date(watcher.now.getTime() + aheadMsMax));
   return next && latest && watcher.nextSlotAt > latest ? next : undefined;
 }
 

@@ -5,10 +5,10 @@ import { type Db, transaction } from "../store/pg/database.ts";
 import * as events from "../store/work/events.ts";
 import * as runs from "../store/work/runs.ts";
 import * as schedules from "../store/work/schedules.ts";
-import { nextSlot } from "./cron.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { eventOf } from "./materializer.ts";
 import { planManual, spentBudget } from "./plan.ts";
+import { nextSlot } from "./schedule/schedule.ts";
 
 /** Runs that somebody asks for. None of it moves a schedule (R3), and there is never a second active run (R1). */
 
@@ -133,7 +133,8 @@ export async function backfill(
       refuse("invalid_argument", "end must not be in the future", { field: "end" });
     const slots: Date[] = [];
     // The start is inclusive, and nextSlot is not.
-    let slot = nextSlot(watcher.schedule, watcher.timeZone, new Date(asked.start.getTime() - 1));
+    const schedule = { schedule: watcher.schedule, timeZone: watcher.timeZone, watcherId: watcher.watcherId };
+    let slot = nextSlot(schedule, new Date(asked.start.getTime() - 1));
     // What is due from here on is the materializer's.
     const bound = watcher.nextSlotAt && watcher.nextSlotAt < asked.end ? watcher.nextSlotAt : asked.end;
     while (slot && slot < bound) {
@@ -146,7 +147,7 @@ export async function backfill(
           },
         );
       }
-      slot = nextSlot(watcher.schedule, watcher.timeZone, slot);
+      slot = nextSlot(schedule, slot);
     }
     const accepted = await schedules.putAside(
       tx,

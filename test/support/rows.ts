@@ -2,8 +2,8 @@
 import { randomUUID } from "node:crypto";
 import { type ControlledTransaction, sql } from "kysely";
 import { type Report, type ReportVerdict, storeCurrent, storeLate } from "../../src/scheduler/completer.ts";
-import { jitterOf, nextSlot } from "../../src/scheduler/cron.ts";
 import type { CancelledAttempt, Doorbell } from "../../src/scheduler/doorbell.ts";
+import { jitterOf, nextSlot } from "../../src/scheduler/schedule/schedule.ts";
 import { trigger } from "../../src/scheduler/triggers.ts";
 import { type Held, type Opening, openSession } from "../../src/server/device/reconcile.ts";
 import * as agents from "../../src/store/agents/agents.ts";
@@ -123,7 +123,7 @@ export async function seedDevice(
 
 /** As the rpc places a schedule. */
 export const place: watchers.Place = ({ watcherId, schedule, timeZone, jitterMs, after }) => {
-  const nextSlotAt = nextSlot(schedule, timeZone, after);
+  const nextSlotAt = nextSlot({ schedule, timeZone, watcherId }, after);
   return (
     nextSlotAt && {
       nextSlotAt,

@@ -198,9 +198,9 @@ test("the manifest has two replicas, probes on paths that exist, a drain that fi
   });
   const container = pod.containers[0]!;
   expect(container).toMatchObject({
-    livenessProbe: { httpGet: { path: "/healthz", port: "http" } },
-    startupProbe: { httpGet: { path: "/healthz", port: "http" } },
-    readinessProbe: { httpGet: { path: "/readyz", port: "http" } },
+    livenessProbe: { httpGet: { path: "/healthz", port: "probes" } },
+    startupProbe: { httpGet: { path: "/healthz", port: "probes" } },
+    readinessProbe: { httpGet: { path: "/readyz", port: "probes" } },
     securityContext: {
       allowPrivilegeEscalation: false,
       readOnlyRootFilesystem: true,

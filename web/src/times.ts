@@ -91,7 +91,12 @@ export function momentText(atMs: number): string {
   return format("moment", options).format(atMs).replaceAll(",", "");
 }
 
-export const viewerZone = new Intl.DateTimeFormat().resolvedOptions().timeZone;
+export const viewerZone = zoneOr(new Intl.DateTimeFormat().resolvedOptions().timeZone, "UTC");
+
+/** Browsers say nothing, or Etc/Unknown, where the system's zone has no name that they know. */
+function zoneOr(zone: string | undefined, otherwise: string): string {
+  return zone === undefined || zone === "Etc/Unknown" ? otherwise : zone;
+}
 
 /** Whether two zones read the same on the clock at a moment. */
 export function isSameClock(atMs: number, zone: string): boolean {

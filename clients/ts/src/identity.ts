@@ -1,9 +1,10 @@
 import { randomUUID } from "node:crypto";
-import { mkdir, rename, rm } from "node:fs/promises";
+import { rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { DeviceError, hasCode } from "./device/errors.ts";
 import { Platform } from "./gen/pinion/v1/device_pb.js";
 import { writeDurably } from "./outbox/durable-file.ts";
+import { ensurePrivateDirectory } from "./private-directory.ts";
 import { readRegularFile } from "./regular-file.ts";
 
 /** Who this daemon is; kept in `stateDir/identity.json`, readable by its owner only. */
@@ -52,7 +53,7 @@ export async function findIdentity(stateDir: string): Promise<Identity | undefin
 
 /** Stores the identity durably, mode 0600. */
 export async function saveIdentity(stateDir: string, identity: Identity): Promise<void> {
-  await mkdir(stateDir, { recursive: true, mode: 0o700 });
+  await ensurePrivateDirectory(stateDir);
   const { installId, deviceId, orgId, token, url } = identity;
   const text = JSON.stringify(
     { install_id: installId, device_id: deviceId, org_id: orgId, token, url },
@@ -74,7 +75,7 @@ export async function ensureInstallId(stateDir: string): Promise<string> {
   const stored = found.kind === "read" ? found.bytes.toString("utf8").trim() : "";
   if (stored.length >= 8) return stored;
   const installId = randomUUID();
-  await mkdir(stateDir, { recursive: true, mode: 0o700 });
+  await ensurePrivateDirectory(stateDir);
   await writeDurably(path, `${installId}\n`, { mode: 0o600 });
   return installId;
 }

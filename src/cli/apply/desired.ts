@@ -3,7 +3,7 @@ import { AgentSettingsSchema } from "#gen/pinion/v1/agent_pb.js";
 import { WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
 import { Refusal } from "../../errors.ts";
 import { isUuid } from "../../ids.ts";
-import { checkSchedule } from "../../scheduler/cron.ts";
+import { checkSchedule } from "../../scheduler/schedule/schedule.ts";
 import { checkMessage } from "../../server/access/interceptors/validate.ts";
 import { hasUrlPassword, isSecretKey, isSettingKey } from "../../server/platforms/kinds.ts";
 import { type AgentFields, fieldsOfAgentTree, settingsOfFields } from "./agent-fields.ts";
@@ -153,7 +153,7 @@ function watcherProblems({ slug, fields, path }: DesiredWatcher): Problem[] {
   if (broken) return [{ path: [...path, ...fieldPath(broken.field)], message: broken.message }];
   try {
     // A zone is checked also where no schedule needs it yet.
-    checkSchedule(fields.schedule || "@daily", fields.time_zone);
+    checkSchedule({ schedule: fields.schedule || "@daily", timeZone: fields.time_zone });
     return [];
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;

@@ -5,7 +5,7 @@ import { createLogger } from "../../log.ts";
 import type { Embedded } from "../../store/pg/embedded/cluster.ts";
 import { type Cli, examples, interruptSignal } from "../cli.ts";
 import { dataDir, optionsOf } from "../context.ts";
-import { removeUrl, writeToken, writeUrl } from "../data-files.ts";
+import { removeUrl, requirePrivateDirectory, writeToken, writeUrl } from "../data-files.ts";
 import { exitCodes } from "../failures.ts";
 import { wholeNumber } from "../print/paging.ts";
 import { secretKeys } from "../secret-keys.ts";
@@ -51,6 +51,7 @@ async function serve(cli: Cli, options: ServeOptions, data: string, asJson: bool
     name: "pinion",
     format: logFormat(cli.env),
   });
+  requirePrivateDirectory(data);
   const interrupt = interruptSignal();
   const database = await openDatabaseFor(options, cli, data, log);
   try {
@@ -129,14 +130,16 @@ function announce(cli: Cli, { asJson, url, replicaId, token, tokenFile }: Announ
       JSON.stringify({
         url,
         replica_id: replicaId,
-        ...(token ? { bootstrap_token: token, token_file: tokenFile } : {}),
+        // Where standard output is no terminal it is a log, which others read and which is kept.
+        ...(token ? { ...(cli.isTerminal ? { bootstrap_token: token } : {}), token_file: tokenFile } : {}),
       }),
     );
     return;
   }
   cli.out(`Pinion listens at ${url} (replica ${replicaId})`);
-  if (token) {
+  if (!token) return;
+  if (cli.isTerminal) {
     cli.out(`bootstrap token: ${token}`);
     cli.out(`it is shown only now, and kept in ${tokenFile} (mode 0600)`);
-  }
+  } else cli.out(`the owner's token is in ${tokenFile} (mode 0600); it is shown on a terminal only`);
 }

@@ -9,8 +9,9 @@ import {
   TokenKind,
   TokenSchema,
 } from "#gen/pinion/v1/token_pb.js";
+import { newToken } from "../../ids.ts";
 import { type Cli, examples } from "../cli.ts";
-import { connect } from "../context.ts";
+import { connect, optionsOf } from "../context.ts";
 import { printJson } from "../print/json.ts";
 import { collect, list, wholeNumber } from "../print/paging.ts";
 import { type Column, plain, table } from "../print/table.ts";
@@ -21,9 +22,21 @@ import * as words from "../print/words.ts";
 export function addTokens(program: Command, cli: Cli): void {
   const tokens = program.command("tokens").description("what people and services identify themselves with");
   addCreate(tokens, cli);
+  addGenerate(tokens, cli);
   addList(tokens, cli);
   addRevoke(tokens, cli);
   addRotate(tokens, cli);
+}
+
+/** Without a server: for a secret store, from which a first start takes its owner's token. */
+function addGenerate(tokens: Command, cli: Cli): void {
+  tokens
+    .command("generate")
+    .description("print a token that no server knows yet, for PINION_BOOTSTRAP_TOKEN of a first start")
+    .action((_options, command: Command) => {
+      const token = newToken("pat");
+      cli.out(optionsOf(command).json ? JSON.stringify({ token }) : token);
+    });
 }
 
 function addCreate(tokens: Command, cli: Cli): void {

@@ -13,9 +13,10 @@ import { connect } from "../context.ts";
 import { exitCodes, Failure } from "../failures.ts";
 import { deviceId, deviceLabels } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
+import { findLocalZone, localTimeZone } from "../print/local-zone.ts";
 import { collect, wholeNumber } from "../print/paging.ts";
 import { plain, table } from "../print/table.ts";
-import { formatAgo, formatMoment, formatMomentAgo, localTimeZone, parseMoment } from "../print/times.ts";
+import { formatAgo, formatMoment, formatMomentAgo, parseMoment } from "../print/times.ts";
 import { printWatcher, watcherColumns } from "../print/watcher-details.ts";
 import * as words from "../print/words.ts";
 import { watchRun } from "./run-watch.ts";
@@ -54,7 +55,7 @@ function addCreate(watchers: Command, cli: Cli): void {
       spec.name ||= slug ?? "";
       if (!spec.name) throw new Failure(exitCodes.usage, "a watcher needs a name", "give a slug or --name");
       // People mean their own nine o'clock.
-      if (spec.schedule && options.zone === undefined) spec.timeZone = localTimeZone();
+      if (spec.schedule && options.zone === undefined) spec.timeZone = localTimeZone(cli.env);
       const answer = await clients.watchers.createWatcher({
         slug: slug ?? "",
         spec,
@@ -268,13 +269,13 @@ function addPreview(watchers: Command, cli: Cli): void {
       const answer = await clients.watchers.previewSchedule({
         watcherId: watcher ?? "",
         schedule: options.schedule ?? "",
-        timeZone: options.schedule === undefined ? "" : (options.zone ?? localTimeZone()),
+        timeZone: options.schedule === undefined ? "" : (options.zone ?? localTimeZone(cli.env)),
         count: options.count,
         ...(options.after ? { after: timestampFromDate(parseMoment(options.after, "--after")) } : {}),
       });
       if (options.json) return printJson(cli, PreviewScheduleResponseSchema, answer);
       if (answer.slots.length === 0) return cli.note("it does not fire any more");
-      const isLocal = answer.timeZone === localTimeZone();
+      const isLocal = answer.timeZone === findLocalZone(cli.env);
       const lines = table(
         answer.slots,
         [

@@ -46,11 +46,6 @@ export function formatMomentAgo(at: Timestamp | undefined, now: number = Date.no
   return at ? `${formatMoment(at)} (${formatAgo(at, now)})` : "";
 }
 
-/** The zone of this machine, an IANA name. */
-export function localTimeZone(): string {
-  return new Intl.DateTimeFormat().resolvedOptions().timeZone;
-}
-
 const units: Record<string, number> = {
   ms: 1,
   s: secondMs,

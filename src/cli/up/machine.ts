@@ -1,4 +1,4 @@
-import { createWriteStream, mkdirSync } from "node:fs";
+import { createWriteStream } from "node:fs";
 import { hostname } from "node:os";
 import { join, resolve } from "node:path";
 import {
@@ -14,7 +14,7 @@ import { Refusal } from "../../errors.ts";
 import { createLogger, type Logger } from "../../log.ts";
 import type { Cli } from "../cli.ts";
 import { type Clients, dataDir, defaultPort, type GlobalOptions, readLine } from "../context.ts";
-import { prepareLog, removeUrl, writeToken, writeUrl } from "../data-files.ts";
+import { prepareLog, removeUrl, requirePrivateDirectory, writeToken, writeUrl } from "../data-files.ts";
 import { writeDeviceConfigOnce } from "../device/config.ts";
 import { DeviceLog } from "../device/log.ts";
 import { upConfigFile, upStateDir } from "../device/state-dir.ts";
@@ -66,7 +66,7 @@ const inUse = /\s*Stop it, or choose another data directory\.$/;
 /** Starts database, server and daemon, each once the one before is up. */
 export async function startMachine(cli: Cli, options: UpOptions, starting: Starting): Promise<Machine> {
   const data = dataDir(options, cli.env);
-  mkdirSync(data, { recursive: true });
+  requirePrivateDirectory(data);
   const databaseUrl = options.databaseUrl ?? (cli.env.DATABASE_URL || undefined);
   const config = {
     ...replicaConfig({

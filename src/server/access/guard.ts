@@ -221,18 +221,31 @@ const cacheEntriesMax = 10_000;
 /** Token lookups per statement, and those that may wait: a fleet that reconnects asks for all its devices at once. */
 const lookupsPerBatchMax = 500;
 const lookupsWaitingMax = 50_000;
+/** Lookups of suspects: so many at once, so often, and so many that may wait. */
+const suspectsPerBatchMax = 200;
+const suspectsGatherMs = 250;
+const suspectsWaitingMax = 2_000;
+/** Tokens that were found to be no good, remembered for as long as good ones are. */
+const badEntriesMax = 20_000;
 /** `last_used_at` is right to about a minute. */
 const usesFlushMs = 30_000;
 /** Tokens whose use waits to be written; beyond it uses are not recorded until the next flush. */
 const usesMax = 50_000;
+
+/** One message for all three: whoever holds a token that is no good learns nothing of what it was. */
+const noGood = "the token is unknown, revoked or expired";
 
 export type Guard = {
   /**
    * Who an `authorization` header speaks for. Refuses with `unauthenticated`: no token, a malformed or unknown one, an
    * expired or a revoked one. A token whose checksum is wrong costs no query.
    */
-  authenticate(authorization: string | null | undefined): Promise<Principal>;
-  /** Whether the header holds a well-formed token that no lookup of this replica has found to be good: it costs one. */
+  authenticate(
+    authorization: string | null | undefined,
+    /** A suspect's lookup waits for others, so that however many there are they cost a few statements a second. */
+    options?: { isSuspect: boolean },
+  ): Promise<Principal>;
+  /** Whether the header holds a well-formed token of which this replica does not know whether it is good: a lookup is due. */
   isUnknown(authorization: string | null | undefined): boolean;
   /** Admits a call of an rpc (see {@link nameOf}), or refuses. Undefined if the rpc needs no token. */
   admit(rpc: string, authorization: string | null | undefined): Promise<Principal | undefined>;
@@ -260,7 +273,35 @@ export function createGuard(options: { db: Db; log: Logger }): Guard {
     overflow: () => new Refusal("unavailable", "too many calls at once", { retryAfterMs: 1_000 }),
   });
 
-  async function authenticate(authorization: string | null | undefined): Promise<Principal> {
+  const suspects = createBatcher<Buffer, tokens.Credential | undefined>({
+    run: (hashes) => tokens.findByHashes(db, hashes),
+    itemsMax: suspectsPerBatchMax,
+    queueMax: suspectsWaitingMax,
+    gatherMs: suspectsGatherMs,
+    overflow: () =>
+      new Refusal(
+        "resource_exhausted",
+        "too many tokens or join codes that were no good come from this address, or begin as this one does; wait, and use one that is",
+        { retryAfterMs: suspectsGatherMs },
+      ),
+  });
+  /** By hash, until when it is believed that the token is no good. */
+  const bad = new Map<string, number>();
+
+  function isBad(key: string): boolean {
+    return performance.now() < (bad.get(key) ?? 0);
+  }
+
+  function remember(key: string): void {
+    bad.delete(key);
+    if (bad.size >= badEntriesMax) bad.delete(bad.keys().next().value!);
+    bad.set(key, performance.now() + cacheMs);
+  }
+
+  async function authenticate(
+    authorization: string | null | undefined,
+    { isSuspect } = { isSuspect: false },
+  ): Promise<Principal> {
     const secret = secretOf(authorization);
     if (!secret) refuse("unauthenticated", "a token is needed: authorization: Bearer pin_…");
     if (!tokenKind(secret))
@@ -271,12 +312,15 @@ export function createGuard(options: { db: Db; log: Logger }): Guard {
     const known = cache.get(key);
     if (known && performance.now() < known.until) return note(known.principal);
 
+    if (isBad(key)) refuse("unauthenticated", noGood);
+
     const before = generation;
-    const credential = await lookups.add(hash);
-    // One message for all three: whoever holds a token that is no good learns nothing of what it was.
+    const credential = await (isSuspect ? suspects : lookups).add(hash);
     if (!credential || credential.isRevoked || (credential.expiresInMs ?? 1) <= 0) {
       cache.delete(key);
-      refuse("unauthenticated", "the token is unknown, revoked or expired");
+      // One that has expired may be prolonged; no other becomes good again.
+      if (!credential || credential.isRevoked) remember(key);
+      refuse("unauthenticated", noGood);
     }
     const principal = principalFrom(credential);
     cache.delete(key);
@@ -318,7 +362,9 @@ export function createGuard(options: { db: Db; log: Logger }): Guard {
     authenticate,
     isUnknown(authorization) {
       const secret = secretOf(authorization);
-      return secret !== undefined && tokenKind(secret) !== undefined && !cache.has(keyOf(secretHash(secret)));
+      if (secret === undefined || tokenKind(secret) === undefined) return false;
+      const key = keyOf(secretHash(secret));
+      return !cache.has(key) && !isBad(key);
     },
     async admit(rpc, authorization) {
       const rule = rules[rpc];

@@ -18,10 +18,15 @@ export type RateLimits = {
 export type Limits = {
   /** Counts a call of the token. Refuses with `resource_exhausted` and when to come back. */
   requireRequest(tokenId: string): void;
-  /** Refuses with `resource_exhausted` while too many attempts from the address ("": unknown) have failed. Counts nothing. */
+  /**
+   * Refuses with `resource_exhausted` while too many attempts from the address ("": unknown) have failed, for what can be
+   * guessed: join codes. Counts nothing.
+   */
   requireAttempt(address: string): void;
-  /** Counts an attempt from the address that failed. */
-  countFailure(address: string): void;
+  /** Whether too many tokens from the address, or too many that begin like this one, were no good. Counts nothing. */
+  isSuspect(address: string, authorization: string | null | undefined): boolean;
+  /** Counts an attempt from the address that failed, and of the token's beginning if it was one with a token. */
+  countFailure(address: string, authorization?: string | null): void;
 };
 
 /** Tokens and addresses that are remembered; the one that came first goes first. A few megabytes each. */
@@ -38,6 +43,12 @@ export function createLimits(limits: RateLimits, now: () => number = () => perfo
     now,
   });
   const failures = createBuckets({
+    perMs: failuresPerAddress / minuteMs,
+    burst: failuresPerAddress,
+    keysMax,
+    now,
+  });
+  const prefixes = createBuckets({
     perMs: failuresPerAddress / minuteMs,
     burst: failuresPerAddress,
     keysMax,
@@ -64,8 +75,20 @@ export function createLimits(limits: RateLimits, now: () => number = () => perfo
         { retryAfterMs: waitMs },
       );
     },
-    countFailure(address) {
-      if (failuresPerAddress > 0 && address !== "") failures.take(networkOf(address));
+    isSuspect(address, authorization) {
+      if (failuresPerAddress === 0) return false;
+      const isBadAddress = address !== "" && failures.peek(networkOf(address)) > 0;
+      return isBadAddress || prefixes.peek(prefixOf(authorization)) > 0;
+    },
+    countFailure(address, authorization) {
+      if (failuresPerAddress === 0) return;
+      if (address !== "") failures.take(networkOf(address));
+      if (authorization) prefixes.take(prefixOf(authorization));
     },
   };
+}
+
+/** The beginning of a token: its kind and six of its random characters, which tell one token from another. */
+function prefixOf(authorization: string | null | undefined): string {
+  return /pin_[a-z]+_\w{0,6}/.exec(authorization ?? "")?.[0] ?? "";
 }

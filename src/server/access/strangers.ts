@@ -11,7 +11,7 @@ import { isGone } from "../http/adapter.ts";
 import type { Crowd, Visit } from "../http/crowd.ts";
 import type { Handler } from "../http/port.ts";
 import type { Guard } from "./guard.ts";
-import type { Limits } from "./limits.ts";
+import { type Attempts, identify } from "./interceptors/limit.ts";
 import { peerAddressOf } from "./peer.ts";
 
 /** Many times an Enroll, the largest message that needs no token. */
@@ -23,7 +23,7 @@ export const strangerBytesMax = 65_536;
  */
 export function sortStrangers(options: {
   guard: Pick<Guard, "authenticate" | "isUnknown">;
-  limits: Pick<Limits, "requireAttempt">;
+  limits: Attempts;
   trustedProxies: number;
   crowd?: Pick<Crowd, "find">;
   /** Whose messages come for as long as the call lasts. */
@@ -31,7 +31,7 @@ export function sortStrangers(options: {
   known: Handler;
   stranger: Handler;
 }): Handler {
-  const { guard, limits, known, stranger } = options;
+  const { known, stranger } = options;
   return async (request, response) => {
     const body = request.httpVersionMajor === 2 ? (request as Http2ServerRequest).stream : request;
     const visit = options.crowd?.find(body as ServerHttp2Stream | IncomingMessage);
@@ -54,9 +54,7 @@ export function sortStrangers(options: {
   ): Promise<Handler> {
     if (authorization === undefined) return stranger;
     try {
-      // Whose tokens were often no good is refused by the interceptors; nothing is looked up for it here either.
-      if (guard.isUnknown(authorization)) limits.requireAttempt(address);
-      const principal = await guard.authenticate(authorization);
+      const principal = await identify(options, { authorization, address });
       visit?.recognise(principal.tokenId);
     } catch (error) {
       if (error instanceof Refusal && error.reason !== "unavailable") return stranger;

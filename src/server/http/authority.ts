@@ -30,6 +30,11 @@ export function authorityProblem(authority: string | undefined): AuthorityProble
   return undefined;
 }
 
+/** Whom a request is for that has passed these checks. */
+export function authorityOf(request: { headers: IncomingHttpHeaders }): string | undefined {
+  return (request.headers[":authority"] as string | undefined) ?? request.headers.host;
+}
+
 /** Of an HTTP/2 request: both, where a proxy of HTTP/1 sends both, and they have to agree. */
 export function http2Problem(headers: IncomingHttpHeaders): AuthorityProblem {
   const authority = headers[":authority"] as string | undefined;

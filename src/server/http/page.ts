@@ -7,6 +7,8 @@ import { readdirSync, readFileSync } from "node:fs";
 import type { ServerResponse } from "node:http";
 import { extname, join, relative } from "node:path";
 import { brotliCompressSync, gzipSync, constants as zlib } from "node:zlib";
+import { authorityOf } from "./authority.ts";
+import { type HostCheck, refuseHost } from "./own-host.ts";
 import type { Handler } from "./port.ts";
 
 type Encoding = "br" | "gzip" | "identity";
@@ -72,11 +74,13 @@ function brotli(bytes: Buffer): Buffer {
 }
 
 /** Answers GET and HEAD of the page's files, and hands on everything else. */
-export function withPage(next: Handler, page: Page): Handler {
+export function withPage(next: Handler, page: Page, check: HostCheck = () => undefined): Handler {
   return (request, response) => {
     if (request.method !== "GET" && request.method !== "HEAD") return next(request, response);
     const file = page.get(request.url?.replace(/\?.*$/, "") ?? "");
     if (!file) return next(request, response);
+    const problem = check(authorityOf(request));
+    if (problem !== undefined) return refuseHost(response, problem);
     const encoding = chooseEncoding(request.headers["accept-encoding"]);
     // The bytes differ by encoding, and so does a strong ETag.
     const etag = encoding === "identity" ? file.etag : `${file.etag.slice(0, -1)}-${encoding}"`;

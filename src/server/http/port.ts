@@ -98,6 +98,9 @@ const streamsBeforeMore = 50;
 /** New connections that are handed on in one turn of the event loop. */
 const connectionsPerTurn = 8;
 
+/** A browser that was here once comes back over TLS only, also when it is sent to http://. */
+const strictTransport = ["strict-transport-security", "max-age=31536000"] as const;
+
 const http1Options = {
   maxHeaderSize: headerBytesMax,
   requestTimeout: requestTimeoutMs,
@@ -160,6 +163,7 @@ export async function openPort(options: PortOptions): Promise<Port> {
       const isCleartext = options.tls !== undefined && !isEncrypted(request);
       if ((isCleartext || isDraining) && request.httpVersionMajor === 1)
         response.setHeader("connection", "close");
+      if (options.tls !== undefined && !isCleartext) response.setHeader(...strictTransport);
       if (isCleartext) return refuse(response, "This port speaks TLS: use https://");
       // Streams of HTTP/2 were looked at before they became requests.
       const problem = request.httpVersionMajor === 1 ? http1Problem(request as IncomingMessage) : undefined;

@@ -11,7 +11,9 @@ import { type Loop, startLoop } from "../../scheduler/loop.ts";
 import * as clock from "../../store/pg/clock.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { readNumbers } from "../../store/pg/numbers.ts";
+import { authorityOf } from "./authority.ts";
 import type { HealthState } from "./health.ts";
+import { type HostCheck, refuseHost } from "./own-host.ts";
 import type { Handler } from "./port.ts";
 
 /** How long a probe waits for the database. */
@@ -29,6 +31,7 @@ export type ProbeOptions = {
   metrics: Metrics;
   /** Who asks for the metrics has to show it; undefined: nobody has to. */
   metricsToken: string | undefined;
+  check?: HostCheck;
 };
 
 /** The rpcs, and the probes beside them. */
@@ -48,12 +51,15 @@ export function withProbes(options: ProbeOptions): Handler {
         return readiness(options).then((found) =>
           answer(found.ready ? 200 : 503, "application/json", `${JSON.stringify(found)}\n`),
         );
-      case "/metrics":
+      case "/metrics": {
+        const problem = options.check?.(authorityOf(request));
+        if (problem !== undefined) return refuseHost(response, problem);
         if (!mayScrape(options.metricsToken, request.headers.authorization)) {
           response.setHeader("www-authenticate", "Bearer");
           return answer(401, "text/plain; charset=utf-8", "authorization: Bearer PINION_METRICS_TOKEN\n");
         }
         return options.metrics.text().then((text) => answer(200, options.metrics.contentType, text));
+      }
       default:
         return options.rpc(request, response);
     }

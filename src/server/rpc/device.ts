@@ -2,7 +2,7 @@ import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import { z } from "zod";
 import type { ConnectRequest, ConnectResponse, DeviceService } from "#gen/pinion/v1/device_pb.js";
 import { refuse } from "../../errors.ts";
-import { nextSlot } from "../../scheduler/cron.ts";
+import { nextSlot } from "../../scheduler/schedule/schedule.ts";
 import * as devices from "../../store/people/devices.ts";
 import * as workers from "../../store/people/workers.ts";
 import * as clock from "../../store/pg/clock.ts";
@@ -43,7 +43,7 @@ export function deviceService(deps: {
         platform: platformOf[request.platform]!,
         label: request.label,
         appVersion: request.appVersion,
-        defaultNextSlotAt: nextSlot(schedule, timeZone, await clock.now(deps.crossOrgDb))!,
+        defaultNextSlotAt: nextSlot({ schedule, timeZone }, await clock.now(deps.crossOrgDb))!,
       });
       for (const tokenId of enrolment.revokedTokenIds) {
         deps.authCache.forget(tokenId);

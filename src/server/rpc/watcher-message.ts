@@ -11,7 +11,7 @@ import {
   WatcherStatus,
 } from "#gen/pinion/v1/watcher_pb.js";
 import { refuse } from "../../errors.ts";
-import { checkSchedule } from "../../scheduler/cron.ts";
+import { checkSchedule, type ScheduleRules } from "../../scheduler/schedule/schedule.ts";
 import type { RunSummary } from "../../store/work/run-summaries.ts";
 import type * as watchers from "../../store/work/watchers.ts";
 import { agentWorkMessage, agentWorkOf } from "../agent-work.ts";
@@ -121,11 +121,17 @@ export function watcherSpec(row: watchers.Watcher): WatcherSpec {
  * What a spec that keeps the rules of its message asks for. Refuses with `invalid_argument` and the field what those
  * rules cannot say: the schedule, its zone, and the size of the extraction schema.
  */
-export function watcherValues(spec: WatcherSpec): watchers.WatcherValues {
+export function watcherValues(
+  spec: WatcherSpec,
+  options: { rules?: ScheduleRules; current?: watchers.Watcher } = {},
+): watchers.WatcherValues {
   const schedule = spec.schedule.trim();
   const timeZone = spec.timeZone || "UTC";
+  const { current } = options;
+  // A schedule that stays is not judged again: one that has fired for the last time does not stand in the way of other edits.
+  const stays = current && (current.schedule ?? "") === schedule && current.time_zone === timeZone;
   // A zone is checked also where no schedule needs it yet.
-  checkSchedule(schedule === "" ? "@daily" : schedule, timeZone);
+  if (!stays) checkSchedule({ schedule: schedule === "" ? "@daily" : schedule, timeZone }, options.rules);
   checkExtractionSchema(spec.extractionSchema);
   return {
     name: spec.name,

@@ -11,7 +11,7 @@ import {
 } from "#gen/pinion/v1/watcher_pb.js";
 import { Refusal, refuse } from "../../errors.ts";
 import { isUuid } from "../../ids.ts";
-import { checkSchedule, jitterOf, nextSlot } from "../../scheduler/cron.ts";
+import { checkSchedule, jitterOf, nextSlot } from "../../scheduler/schedule/schedule.ts";
 import type { Quotas } from "../../store/people/quotas.ts";
 import type * as requests from "../../store/people/requests.ts";
 import * as clock from "../../store/pg/clock.ts";
@@ -65,7 +65,7 @@ const int32Max = 2_147_483_647;
 const backfillReachMs = 366 * 86_400_000;
 
 const place: watchers.Place = ({ watcherId, schedule, timeZone, jitterMs, after }) => {
-  const nextSlotAt = nextSlot(schedule, timeZone, after);
+  const nextSlotAt = nextSlot({ schedule, timeZone, watcherId }, after);
   return (
     nextSlotAt && {
       nextSlotAt,
@@ -120,7 +120,7 @@ export function watcherService(deps: {
         actor,
         slug: requireSlug(request.slug, spec.name),
         requestId: request.requestId,
-        values: watcherValues(spec),
+        values: watcherValues(spec, { rules: { now: new Date() } }),
         place,
         isDryRun: request.dryRun,
       });
@@ -159,7 +159,10 @@ export function watcherService(deps: {
         actor,
         watcher: request.watcherId,
         expectedVersion: request.expectedVersion,
-        change: (current) => watcherValues(merge(watcherSpec(current), request.spec, fields)),
+        change: (current) => {
+          const spec = merge(watcherSpec(current), request.spec, fields);
+          return watcherValues(spec, { rules: { now: new Date() }, current });
+        },
         isPinDecided: fields.includes("deviceId"),
         // What is due is nobody's decision: a dry run leaves it where it is.
         recordDue: request.dryRun ? async () => [] : scheduler.recordDue,
@@ -225,11 +228,11 @@ export function watcherService(deps: {
 
     async previewSchedule(request, context) {
       const { orgId } = principalOf(context);
-      const { schedule, timeZone } = await requirePreviewed(db, { ...request, orgId });
+      const { schedule, timeZone, watcherId } = await requirePreviewed(db, { ...request, orgId });
       const slots: Date[] = [];
       let slot: Date | undefined = request.after ? dateOf(request.after, "after") : await clock.now(db);
       while (schedule !== null && slots.length < (request.count || 5)) {
-        slot = nextSlot(schedule, timeZone, slot);
+        slot = nextSlot({ schedule, timeZone, watcherId }, slot);
         if (!slot) break;
         slots.push(slot);
       }
@@ -256,7 +259,7 @@ function nextSlotsOf(watcher: watchers.Watcher): Date[] {
   const slots = [first];
   try {
     while (slots.length < nextSlotsMax) {
-      const slot = nextSlot(schedule, timeZone, slots.at(-1)!);
+      const slot = nextSlot({ schedule, timeZone, watcherId: watcher.id }, slots.at(-1)!);
       if (!slot) break;
       slots.push(slot);
     }
@@ -317,21 +320,21 @@ function merge(
 async function requirePreviewed(
   db: Db,
   asked: { orgId: string; watcherId: string; schedule: string; timeZone: string },
-): Promise<{ schedule: string | null; timeZone: string }> {
+): Promise<{ schedule: string | null; timeZone: string; watcherId: string }> {
   if (asked.watcherId !== "") {
     if (asked.schedule !== "") {
       refuse("invalid_argument", "schedule: give either a watcher or a schedule", { field: "schedule" });
     }
     const watcher = await watchers.get(db, { orgId: asked.orgId, watcher: asked.watcherId });
-    return { schedule: watcher.schedule, timeZone: watcher.time_zone };
+    return { schedule: watcher.schedule, timeZone: watcher.time_zone, watcherId: watcher.id };
   }
   const timeZone = asked.timeZone || "UTC";
   try {
-    checkSchedule(asked.schedule, timeZone);
+    checkSchedule({ schedule: asked.schedule, timeZone });
   } catch (error) {
     // Here the fields stand in the request itself.
     if (!(error instanceof Refusal)) throw error;
     refuse(error.reason, error.message, { field: error.field?.replace(/^spec\./, "") ?? "schedule" });
   }
-  return { schedule: asked.schedule, timeZone };
+  return { schedule: asked.schedule, timeZone, watcherId: "" };
 }

@@ -61,6 +61,8 @@ export function ensureBootstrap(
   db: Db,
   providers: Providers = { installedProviders: [] },
   keep: (secret: string) => void = () => {},
+  /** The token's secret, where the operator has chosen it. */
+  givenSecret?: string,
 ): Promise<{ orgId: string; userId: string; secret: string } | undefined> {
   return transaction(db, async (tx) => {
     // Of two replicas at once, the second waits here for the first one's commit and then inserts nothing.
@@ -81,6 +83,7 @@ export function ensureBootstrap(
       ownerId: owner.id,
       actor: "pinion",
       tokenLabel: "bootstrap",
+      givenSecret,
       ...providers,
     });
     keep(secret);
@@ -160,6 +163,7 @@ async function furnish(
     ownerId: string;
     actor: string;
     tokenLabel: string;
+    givenSecret?: string | undefined;
     creatorId?: string | null;
     beforeEvents?: (tokenId: string) => Promise<void>;
   } & Providers,
@@ -181,6 +185,7 @@ async function furnish(
     scopes: ["read", "write", "admin"],
     userId: ownerId,
     creatorId: options.creatorId ?? null,
+    secret: options.givenSecret,
   });
   await options.beforeEvents?.(token.id);
   await events.append(tx, orgId, [

@@ -45,11 +45,13 @@ export type NewTokenOptions = {
   predecessorId?: string;
   /** Milliseconds from now, by the database's clock; absent: never. */
   expiresInMs?: number | undefined;
+  /** Chosen by the operator; absent: a new one. */
+  secret?: string | undefined;
 };
 
 /** Stores a new token. The secret is returned here and kept nowhere. */
 export async function issue(db: Db, options: NewTokenOptions): Promise<{ token: Token; secret: string }> {
-  const secret = newToken(options.kind);
+  const secret = options.secret ?? newToken(options.kind);
   const token = await db
     .insertInto("token")
     .values({

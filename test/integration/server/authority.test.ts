@@ -244,6 +244,9 @@ test.runIf(hasOpenssl)("with TLS the same holds", async () => {
     ask2(session, { ":method": "GET", ":path": "/healthz", ":authority": authority });
   expect(await ask("::1:7420")).toMatchObject({ status: 400 });
   expect(await ask("[::1]:7420")).toMatchObject({ status: 200 });
+  const stream = session.request({ ":path": "/healthz" });
+  const [headers] = await once(stream, "response");
+  expect(headers["strict-transport-security"]).toBe("max-age=31536000");
 });
 
 test("a client and a device reach a server by the IPv6 literal of its address", async () => {

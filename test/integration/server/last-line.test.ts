@@ -218,7 +218,11 @@ test("what sorts strangers, the adapter's values of a call, a service and reflec
 test("a device stream whose session throws, at its beginning or at a message, is ended with a status", async () => {
   for (const at of ["begin", "receive", "failed"]) {
     const stream = createDeviceStreams({
-      guard: { isUnknown: () => false, admit: async () => ({ tokenId: "t", orgId: "o" }) } as never,
+      guard: {
+        isUnknown: () => false,
+        authenticate: async () => ({}),
+        admit: async () => ({ tokenId: "t", orgId: "o" }),
+      } as never,
       limits: { requireRequest() {}, requireAttempt() {}, countFailure() {} } as never,
       trustedProxies: 0,
       log,

@@ -1,4 +1,5 @@
 /** How the web page is served, looked at without a browser. */
+import { get } from "node:http";
 import { connect, type IncomingHttpHeaders } from "node:http2";
 import { brotliDecompressSync, gunzipSync } from "node:zlib";
 import { expect, test } from "vitest";
@@ -106,4 +107,26 @@ test("what is no file of the page is not answered by it", async () => {
     expect((await fetch(url + path)).status, path).toBe(404);
   }
   expect((await fetch(url, { method: "POST" })).status).toBe(404);
+});
+
+test("on loopback the page and the metrics answer to loopback's names and the public URL's, and to no other", async () => {
+  const own = await startTestReplica(database.url, { PINION_PUBLIC_URL: "https://pinion.example.org" });
+  const statusOf = (path: string, host: string) =>
+    new Promise<number | undefined>((resolve, reject) => {
+      get({ port: own.port, host: "127.0.0.1", path, headers: { host } }, (answer) => {
+        answer.resume();
+        resolve(answer.statusCode);
+      }).on("error", reject);
+    });
+  for (const path of ["/", "/metrics"]) {
+    for (const host of ["localhost", "127.0.0.1:7420", "[::1]", "pinion.localhost", "pinion.example.org"]) {
+      expect(await statusOf(path, host), `${path} ${host}`).toBe(200);
+    }
+    for (const host of ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "10.0.0.1"]) {
+      expect(await statusOf(path, host), `${path} ${host}`).toBe(421);
+    }
+  }
+  expect(await statusOf("/healthz", "10.0.0.1")).toBe(200);
+  const proxied = await startTestReplica(database.url, { PINION_TRUSTED_PROXIES: "1" });
+  expect((await fetch(`${proxied.url}/`)).status).toBe(200);
 });

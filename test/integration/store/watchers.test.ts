@@ -1,6 +1,6 @@
 import { sql } from "kysely";
 import { beforeEach, expect, test } from "vitest";
-import { jitterOf, nextSlot } from "../../../src/scheduler/cron.ts";
+import { jitterOf, nextSlot } from "../../../src/scheduler/schedule/schedule.ts";
 import * as devices from "../../../src/store/people/devices.ts";
 import type { Db } from "../../../src/store/pg/database.ts";
 import * as events from "../../../src/store/work/events.ts";
@@ -18,7 +18,7 @@ beforeEach(async () => {
 });
 
 const place: watchers.Place = ({ watcherId, schedule, timeZone, jitterMs, after }) => {
-  const nextSlotAt = nextSlot(schedule, timeZone, after);
+  const nextSlotAt = nextSlot({ schedule, timeZone, watcherId }, after);
   return (
     nextSlotAt && { nextSlotAt, nextDueAt: new Date(nextSlotAt.getTime() + jitterOf(watcherId, jitterMs)) }
   );

@@ -1,5 +1,4 @@
 import { expect, test } from "vitest";
-import { jitterOf } from "../../../src/scheduler/cron.ts";
 import {
   type Plan,
   planAhead,
@@ -8,6 +7,7 @@ import {
   planManual,
   slotsPerPassMax,
 } from "../../../src/scheduler/plan.ts";
+import { jitterOf } from "../../../src/scheduler/schedule/schedule.ts";
 import type { DueWatcher } from "../../../src/store/work/schedules.ts";
 
 const watcherId = "018f0000-0000-7000-8000-000000000001";

@@ -1,4 +1,3 @@
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { durationMs } from "@bufbuild/protobuf/wkt";
@@ -21,6 +20,7 @@ import type { MachineFingerprint } from "../machine.ts";
 import { type ProxySetting, proxyErrorOf, proxyFor } from "../network/proxy.ts";
 import { lockStateDir } from "../outbox/lock.ts";
 import { Outbox } from "../outbox/outbox.ts";
+import { ensurePrivateDirectory } from "../private-directory.ts";
 import { type Admission, type AssignmentHandler, Attempts } from "./attempts.ts";
 import { truncateUtf8 } from "./completion.ts";
 import { type Acknowledged, Delivery } from "./delivery.ts";
@@ -253,7 +253,7 @@ class Connection implements DeviceConnection {
 
   async #prepare(): Promise<void> {
     try {
-      await mkdir(this.#options.stateDir, { recursive: true, mode: 0o700 });
+      await ensurePrivateDirectory(this.#options.stateDir);
       this.#lock = await lockStateDir(this.#options.stateDir);
       await this.#options.prepare?.();
       const { outbox, entries, setAside } = await Outbox.open(join(this.#options.stateDir, "outbox"));

@@ -5,17 +5,19 @@ import type { Limits } from "../limits.ts";
 import { peerAddress } from "../peer.ts";
 
 /**
- * Before the guard: from an address whose tokens and join codes were often no good, none is looked up that this replica
- * has not known as a good one. Whoever holds a good token behind the same address goes on working with it.
+ * Before the guard: attempts are counted that fail. A token is looked up whatever its address did before, in the slow lane
+ * if that was much: a good one is never refused for its neighbours. Join codes are short, and are refused.
  */
 export function attemptInterceptor(options: { guard: Guard; limits: Limits }): Interceptor {
   const { guard, limits } = options;
   return (next) => async (request) => {
-    const isAttempt = needsToken(nameOf(request.method))
-      ? guard.isUnknown(request.header.get("authorization"))
-      : request.method.name === "Enroll";
-    if (!isAttempt) return next(request);
     const address = peerAddress(request.contextValues);
+    if (needsToken(nameOf(request.method))) {
+      const authorization = request.header.get("authorization");
+      if (guard.isUnknown(authorization)) await identify({ guard, limits }, { authorization, address });
+      return next(request);
+    }
+    if (request.method.name !== "Enroll") return next(request);
     limits.requireAttempt(address);
     try {
       return await next(request);
@@ -26,22 +28,32 @@ export function attemptInterceptor(options: { guard: Guard; limits: Limits }): I
   };
 }
 
+/** Who an `authorization` header speaks for, as the guard says it; what fails is counted. */
+export async function identify(
+  { guard, limits }: { guard: Pick<Guard, "authenticate" | "isUnknown">; limits: Attempts },
+  { authorization, address }: { authorization: string | null | undefined; address: string },
+): Promise<Principal> {
+  if (!guard.isUnknown(authorization)) return guard.authenticate(authorization);
+  try {
+    const isSuspect = limits.isSuspect(address, authorization);
+    return await guard.authenticate(authorization, { isSuspect });
+  } catch (error) {
+    if (isFailedAttempt(error)) limits.countFailure(address, authorization);
+    throw error;
+  }
+}
+
+export type Attempts = Pick<Limits, "isSuspect" | "countFailure">;
+
 /** The same door for a device's stream that comes without interceptors (device/grpc-stream.ts). */
 export async function admitStream(
   options: { guard: Guard; limits: Limits },
   call: { rpc: string; authorization: string | undefined; address: string },
 ): Promise<Principal> {
-  const { guard, limits } = options;
-  const isAttempt = guard.isUnknown(call.authorization);
-  if (isAttempt) limits.requireAttempt(call.address);
-  try {
-    const principal = (await guard.admit(call.rpc, call.authorization))!;
-    limits.requireRequest(principal.tokenId);
-    return principal;
-  } catch (error) {
-    if (isAttempt && isFailedAttempt(error)) limits.countFailure(call.address);
-    throw error;
-  }
+  await identify(options, call);
+  const principal = (await options.guard.admit(call.rpc, call.authorization))!;
+  options.limits.requireRequest(principal.tokenId);
+  return principal;
 }
 
 /** After the guard: counts the call for its token. */

@@ -55,16 +55,20 @@ export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
   agentKind: string;
 
   /**
-   * Cron, five fields or six with seconds first; "@hourly" and the like. Empty: manual only. At most 200 bytes.
+   * Cron, five fields or six with seconds first; "@hourly" and the like; "@every 90m", with "from 2026-12-01T09:00" for an
+   * anchor; "@at 2026-12-01T09:00" for one slot. Empty: manual only. At most 200 bytes.
    *
-   * Daylight saving: a time in the gap fires at the end of the gap; a repeated time fires once, the first time.
+   * Daylight saving: an hour field of every hour follows elapsed time. Of named hours, times in the gap fire once at the end of
+   * the gap, and a repeated time fires once, the first time; a minute that is a wildcard or a step follows elapsed time through
+   * a repeated hour.
    *
    * @generated from field: string schedule = 6;
    */
   schedule: string;
 
   /**
-   * IANA zone of the schedule, for example "Europe/Berlin"; empty means UTC.
+   * Zone of the schedule: a name or a link of the IANA database, for example "Europe/Berlin", and no abbreviation. Empty
+   * means UTC.
    *
    * @generated from field: string time_zone = 7;
    */

@@ -1,0 +1,188 @@
+import { zoneNames } from "./zone-names.ts";
+
+/**
+ * Names of time zones: those of the IANA database, as it spells them. Abbreviations are turned down, because each means
+ * several places: the library behind Intl takes "BST" for Asia/Dhaka and "IST" for Asia/Calcutta.
+ */
+
+const known = new Map(zoneNames.map((name) => [name.toLowerCase(), name]));
+
+/** What an abbreviation most often stands for. */
+const abbreviations: Record<string, string> = {
+  acdt: "Australia/Adelaide",
+  acst: "Australia/Darwin",
+  act: "Australia/Sydney",
+  aedt: "Australia/Sydney",
+  aest: "Australia/Brisbane",
+  aet: "Australia/Sydney",
+  akdt: "America/Anchorage",
+  akst: "America/Anchorage",
+  art: "America/Argentina/Buenos_Aires",
+  ast: "America/Halifax",
+  awst: "Australia/Perth",
+  brt: "America/Sao_Paulo",
+  bst: "Europe/London",
+  cat: "Africa/Maputo",
+  cdt: "America/Chicago",
+  cest: "Europe/Berlin",
+  cet: "Europe/Berlin",
+  cnt: "America/St_Johns",
+  cst: "America/Chicago",
+  cst6cdt: "America/Chicago",
+  ct: "America/Chicago",
+  ctt: "Asia/Shanghai",
+  eat: "Africa/Nairobi",
+  ect: "Europe/Paris",
+  edt: "America/New_York",
+  eest: "Europe/Athens",
+  eet: "Europe/Athens",
+  est: "America/New_York",
+  est5edt: "America/New_York",
+  et: "America/New_York",
+  hkt: "Asia/Hong_Kong",
+  hst: "Pacific/Honolulu",
+  ict: "Asia/Bangkok",
+  ist: "Asia/Kolkata",
+  jst: "Asia/Tokyo",
+  kst: "Asia/Seoul",
+  mdt: "America/Denver",
+  mest: "Europe/Berlin",
+  met: "Europe/Berlin",
+  mesz: "Europe/Berlin",
+  mez: "Europe/Berlin",
+  msk: "Europe/Moscow",
+  mst: "America/Denver",
+  mst7mdt: "America/Denver",
+  mt: "America/Denver",
+  ndt: "America/St_Johns",
+  net: "Asia/Yerevan",
+  nst: "America/St_Johns",
+  nzdt: "Pacific/Auckland",
+  nzst: "Pacific/Auckland",
+  pdt: "America/Los_Angeles",
+  pht: "Asia/Manila",
+  pkt: "Asia/Karachi",
+  plt: "Asia/Karachi",
+  pst: "America/Los_Angeles",
+  pst8pdt: "America/Los_Angeles",
+  pt: "America/Los_Angeles",
+  sast: "Africa/Johannesburg",
+  sgt: "Asia/Singapore",
+  sst: "Pacific/Pago_Pago",
+  trt: "Europe/Istanbul",
+  vst: "Asia/Ho_Chi_Minh",
+  wat: "Africa/Lagos",
+  west: "Europe/Lisbon",
+  wet: "Europe/Lisbon",
+  wib: "Asia/Jakarta",
+  z: "UTC",
+};
+
+/** The name is a zone or a link of the IANA database, spelled as it spells it, and this Node knows its rules. */
+export function isZone(name: string): boolean {
+  if (!known.has(name.toLowerCase()) || known.get(name.toLowerCase()) !== name) return isNewZone(name);
+  return isKnownToIntl(name);
+}
+
+/** A zone that is younger than the list of names. Abbreviations have no area before a slash. */
+function isNewZone(name: string): boolean {
+  return name.includes("/") && !known.has(name.toLowerCase()) && newZones().has(name);
+}
+
+let supported: ReadonlySet<string> | undefined;
+
+function newZones(): ReadonlySet<string> {
+  supported ??= new Set(Intl.supportedValuesOf("timeZone"));
+  return supported;
+}
+
+function isKnownToIntl(name: string): boolean {
+  try {
+    new Intl.DateTimeFormat("en", { timeZone: name });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Why the name is no zone, in words that end with the one that was probably meant. */
+export function explainZone(name: string): string {
+  const likely = likelyZone(name);
+  const hint = likely
+    ? `did you mean "${likely}"?`
+    : 'use the name of a zone of the IANA database, such as "Europe/Berlin"';
+  if (name.trim() === "") return `the time zone is empty; ${hint}`;
+  if (Object.hasOwn(abbreviations, name.toLowerCase())) {
+    return `time zone "${name}" is an abbreviation, which means different places to different people; ${hint}`;
+  }
+  if (/^([+-]|(UTC|GMT)[+-])\d/i.test(name)) {
+    return `time zone "${name}" is an offset, which knows no daylight saving; ${hint}`;
+  }
+  return `time zone "${name}" does not exist; ${hint}`;
+}
+
+/** The zone that was probably meant: by its abbreviation, its spelling, its place alone, or a typing error or two. */
+export function likelyZone(name: string): string | undefined {
+  const normal = name
+    .trim()
+    .replace(/^:/, "")
+    .replace(/^.*\/zoneinfo\/(posix\/|right\/)?/, "")
+    .normalize("NFKD")
+    .replace(/\p{M}/gu, "")
+    .toLowerCase()
+    .replace(/\s*\/\s*/g, "/")
+    .replace(/[\s-]+(?=[a-z])/g, "_");
+  if (normal === "") return undefined;
+  if (Object.hasOwn(abbreviations, normal)) return abbreviations[normal];
+  const spelled = known.get(normal) ?? known.get(normal.replaceAll("_", "-"));
+  if (spelled) return spelled;
+  const offset = /^(?:utc|gmt)?([+-])0?(\d{1,2})(?::?00)?$/.exec(normal);
+  if (offset) {
+    // POSIX counts the other way round: Etc/GMT-2 is two hours ahead of UTC.
+    const etc = `etc/gmt${offset[1] === "+" ? "-" : "+"}${Number(offset[2])}`;
+    return Number(offset[2]) === 0 ? "UTC" : known.get(etc);
+  }
+  const place = normal.slice(normal.lastIndexOf("/") + 1);
+  const placed = zoneNames.find((candidate) => placeOf(candidate) === place);
+  if (placed) return placed;
+  return nearest(normal, zoneNames) ?? nearestPlace(place);
+}
+
+function placeOf(name: string): string {
+  return name.slice(name.lastIndexOf("/") + 1).toLowerCase();
+}
+
+function nearestPlace(place: string): string | undefined {
+  const found = nearest(
+    place,
+    zoneNames.map((name) => placeOf(name)),
+  );
+  return found === undefined ? undefined : zoneNames.find((name) => placeOf(name) === found);
+}
+
+/** Typing errors change, drop, add or swap a letter or two; in a short name one is half of it. */
+function nearest(name: string, candidates: readonly string[]): string | undefined {
+  const errorsMax = name.length < 5 ? 1 : 2;
+  let best: { candidate: string; errors: number } | undefined;
+  for (const candidate of candidates) {
+    if (Math.abs(candidate.length - name.length) > errorsMax) continue;
+    const errors = editDistance(name, candidate.toLowerCase());
+    if (errors <= errorsMax && errors < (best?.errors ?? Number.POSITIVE_INFINITY))
+      best = { candidate, errors };
+  }
+  return best?.candidate;
+}
+
+/** Levenshtein distance. */
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const replaced = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1);
+      next.push(Math.min(replaced, row[j]! + 1, next[j - 1]! + 1));
+    }
+    row = next;
+  }
+  return row[b.length]!;
+}
