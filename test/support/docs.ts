@@ -74,6 +74,8 @@ export function documentedCommands(): DocumentedCommand[] {
 /** Pages whose commands are read from the page and executed by a test of their own, which names the page. */
 export const executedAsAWhole: Record<string, string> = {
   "docs/operators.md": "test/integration/server/buf-curl.test.ts",
+  "docs/first-agent.md": "test/e2e/agents.test.ts",
+  "docs/recipes.md": "test/e2e/agents.test.ts",
 };
 
 /** Commands that something else executes: each with files, and what in them does it. */
@@ -102,6 +104,9 @@ export const executedElsewhere: Record<string, [file: string, text: string][]> =
   "tar -C restored -xpf pinion-backup.tar": [["test/e2e/backup.test.ts", '"-xpf"']],
   "pinion serve --data restored": [["test/e2e/backup.test.ts", '"serve"']],
   "npm install @pinion/client": [["test/e2e/client/package.test.ts", "install"]],
+  "pinion device enroll --anew --url https://pinion.example.org --join-code ABCD-EFGH-JKMN-PQRS": [
+    ["test/integration/server/duplicate-machine.test.ts", '"--anew"'],
+  ],
   "pinion device install": [
     ["test/unit/cli/device-install.test.ts", "install writes the unit, enables and starts it"],
   ],

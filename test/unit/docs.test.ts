@@ -220,6 +220,8 @@ const otherVariables: Record<string, string> = {
         "TURN_ID",
         "MESSAGE_ID",
         "SUBJECT_RUN_ID",
+        "INPUT",
+        "WORKSPACE",
       )
       .map((name) => [
         `PINION_${name}`,

@@ -6,6 +6,7 @@ import {
   enroll,
   findIdentity,
   forgetIdentity,
+  installedAgents,
   isUnauthenticated,
   loadConfig,
   loadLastingConfig,
@@ -93,7 +94,14 @@ function addEnroll(device: Command, cli: Cli): void {
           JSON.stringify({ device_id: identity.deviceId, org_id: identity.orgId, state_dir: stateDir }),
         );
       }
+      const configFile = options.config ?? ownConfigFile(cli.env);
+      const isNew = writeDeviceConfigOnce(configFile, { env: cli.env, workingDir: homedir() });
+      const agents = isNew ? installedAgents(cli.env).map(({ kind }) => kind) : [];
       cli.out(`this machine is device ${identity.deviceId}`);
+      if (isNew) {
+        const found = agents.length === 0 ? "no agents were found" : `agents found: ${agents.join(", ")}`;
+        cli.note(`wrote ${configFile}: it says what this device may execute (${found})`);
+      }
       cli.note(`its identity is in ${stateDir}; \`pinion device run\` starts its daemon`);
     });
   examples(command, [["device enroll --url https://pinion.example.org --join-code ABCD-EFGH-JKMN-PQRS", ""]]);
@@ -242,5 +250,7 @@ export function configuredProxy(configFile: string): { proxy?: ProxySetting } {
 
 /** Output goes by unlogged: it is what the server relays, and may be much. */
 export function jsonLine(event: DaemonEvent): string | undefined {
-  return event.type === "output" ? undefined : JSON.stringify(eventRecord(event));
+  return event.type === "output" || event.type === "activity"
+    ? undefined
+    : JSON.stringify(eventRecord(event));
 }

@@ -1,16 +1,17 @@
 import { accessSync, constants, existsSync, statSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { installedAgents } from "@pinion/client";
 import type { Environment } from "../cli.ts";
 import { writeWhole } from "../data-files.ts";
 
 /** The executor of a first start: a local program that costs nothing. */
 export const reportKind = "machine-report";
 
-/** Agents that are configured if they are installed. They cost money, so none of them is the default. */
-const knownAgents = [
-  { kind: "claude-code", program: "claude", args: ["-p"] },
-  { kind: "codex", program: "codex", args: ["exec", "-"] },
+/** Agents that stand in the configuration as comments where they are not installed. */
+const usualAgents = [
+  { kind: "claude-code", type: "claude-code" },
+  { kind: "codex", type: "codex" },
 ];
 
 /** Writes the daemon's first configuration, unless there is one. `workingDir` is where its programs start. */
@@ -26,18 +27,27 @@ export function writeDeviceConfigOnce(
 export function deviceConfig(options: { env: Environment; workingDir: string }): string {
   const report = fileURLToPath(new URL("../up/machine-report.ts", import.meta.url));
   const cwd = JSON.stringify(options.workingDir);
-  const agents = knownAgents.flatMap(({ kind, program, args }) => {
-    const found = findProgram(program, options.env);
-    if (!found) return [];
-    return [
+  // They cost money, so none of them is the default.
+  const installed = installedAgents(options.env);
+  const agents = installed.flatMap(({ kind, type, preset, command }) => [
+    "",
+    `[executors.${kind}]`,
+    `type = "${type}"`,
+    ...(preset === undefined ? [] : [`preset = "${preset}"`]),
+    `command = ${JSON.stringify(command)}`,
+    `cwd = ${cwd}`,
+    'timeout = "30m"',
+  ]);
+  const missing = usualAgents
+    .filter(({ kind }) => !installed.some((agent) => agent.kind === kind))
+    .flatMap(({ kind, type }) => [
       "",
-      `[executors.${kind}]`,
-      `command = ${JSON.stringify([found, ...args])}`,
-      'stdin = "prompt"',
-      `cwd = ${cwd}`,
-      'timeout = "30m"',
-    ];
-  });
+      `# ${kind} was not found. Once it is installed and logged in:`,
+      `# [executors.${kind}]`,
+      `# type = "${type}"`,
+      `# cwd = ${cwd}`,
+      '# timeout = "30m"',
+    ]);
   return `${[
     "# What this device may execute. Watchers name a kind; only what stands here is ever started.",
     "# Read when it changes; while it is wrong, the one before it stays in force.",
@@ -54,6 +64,12 @@ export function deviceConfig(options: { env: Environment; workingDir: string }):
     `cwd = ${cwd}`,
     'timeout = "1m"',
     ...agents,
+    ...missing,
+    "",
+    "# A folder or repository that runs may work in; watchers name it. See docs/executors.md.",
+    "# [workspaces.app]",
+    '# path = "~/work/app"',
+    '# mode = "worktree"',
   ].join("\n")}\n`;
 }
 

@@ -4,7 +4,10 @@ import { formatLength } from "../print/lengths.ts";
 import { plain } from "../print/table.ts";
 
 /** Never printed: the fence of an attempt, and what the program printed (it may hold anything). */
-const withheld = new Set(["attemptToken", "data", "output"]);
+const withheld = new Set([
+  ...["attemptToken", "data", "output", "stderrTail"],
+  ...["resultText", "structured", "transcript", "denials", "activity", "nextSnapshot"],
+]);
 
 /** An event as an object for a line of JSON: snake_case names, whole numbers for big ones, a size for output. */
 export function eventRecord(event: DaemonEvent): Record<string, unknown> {

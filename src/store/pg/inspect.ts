@@ -23,6 +23,11 @@ export type Inspection = {
   connectionsMax: number;
   connectionsUsed: number;
   isReadOnly: boolean;
+  replication: {
+    /** Of the configuration; empty: no commit waits for a standby. */
+    synchronousStandbyNames: string;
+    standbys: { name: string; isSynchronous: boolean; lagBytes: number | null; lagMs: number | null }[];
+  };
   /** A jump of the clock that the replicas hold for a doubt; undefined if there is none. */
   clockJump: { noticedAt: Date; expectedAt: Date } | undefined;
   /** Of this version and not applied; all of them on an empty database. */
@@ -98,6 +103,7 @@ export async function inspect(url: string): Promise<Inspection> {
       version_number: number;
       fsync: string;
       synchronous_commit: string;
+      synchronous_standby_names: string;
       connections_max: number;
       connections_used: number;
       is_read_only: boolean;
@@ -107,6 +113,7 @@ export async function inspect(url: string): Promise<Inspection> {
         current_setting('server_version_num')::int as version_number,
         current_setting('fsync') as fsync,
         current_setting('synchronous_commit') as synchronous_commit,
+        current_setting('synchronous_standby_names') as synchronous_standby_names,
         current_setting('max_connections')::int as connections_max,
         (select count(*)::int from pg_stat_activity where backend_type = 'client backend') as connections_used,
         pg_is_in_recovery() or current_setting('default_transaction_read_only') = 'on' as is_read_only,
@@ -116,6 +123,13 @@ export async function inspect(url: string): Promise<Inspection> {
       ? (await sql<{ name: string }>`select name from kysely_migration order by name`.execute(database.db))
           .rows
       : [];
+    const standbys = await sql<Inspection["replication"]["standbys"][number]>`
+      select application_name as name, sync_state in ('sync', 'quorum') as "isSynchronous",
+        (case when pg_is_in_recovery() then null else pg_wal_lsn_diff(pg_current_wal_lsn(), flush_lsn) end)::float8 as "lagBytes",
+        (extract(epoch from flush_lag) * 1000)::float8 as "lagMs"
+      from pg_stat_replication where state is distinct from 'backup' order by application_name`.execute(
+      database.db,
+    );
     const clockJump = await readClockJump(database.db);
     const appliedNames = new Set(applied.map((row) => row.name));
     const known = await listMigrations();
@@ -130,6 +144,10 @@ export async function inspect(url: string): Promise<Inspection> {
       connectionsMax: found.connections_max,
       connectionsUsed: found.connections_used,
       isReadOnly: found.is_read_only,
+      replication: {
+        synchronousStandbyNames: found.synchronous_standby_names,
+        standbys: standbys.rows,
+      },
       clockJump,
       migrationsPending: known.filter((name) => !appliedNames.has(name)),
       migrationsUnknown: [...appliedNames].filter((name) => !known.includes(name)),

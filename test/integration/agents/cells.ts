@@ -348,6 +348,16 @@ export function testsOf(name: AgentName, agent: RealAgent | undefined): void {
     expect(completion.reason).toContain("budget");
   });
 
+  test(`${name}: a budget that is not reached changes nothing`, { timeout: patience }, async () => {
+    const on = await start();
+    script(on, shellCall(name, "true"), { text: "Done." });
+    const { completion } = await on.run({
+      settings: { preApprovedTools: ["Bash"] },
+      more: { budget: { costMicrosMax: 1_000_000n, tokensMax: 1_000_000n } },
+    });
+    expect(completion).toMatchObject({ outcome: Outcome.COMPLETED, resultText: "Done.", attention: [] });
+  });
+
   if (name === "codex") return; // `codex exec` asks nobody.
 
   const risky = "touch made-it";

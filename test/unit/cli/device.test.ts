@@ -1,4 +1,4 @@
-import { appendFileSync, mkdtempSync, writeFileSync } from "node:fs";
+import { appendFileSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type DaemonEvent, parseConfig } from "@pinion/client";
@@ -14,8 +14,30 @@ test("a fresh machine runs a local report by default, also when agents are insta
   const config = parseConfig(deviceConfig({ env: { PATH: bin }, workingDir: '/a "quoted" place' }));
   expect(config.defaultExecutor).toBe("machine-report");
   expect(Object.keys(config.executors)).toEqual(["machine-report", "claude-code"]);
-  expect(config.executors["claude-code"]?.command).toEqual([join(bin, "claude"), "-p"]);
+  expect(config.executors["claude-code"]).toMatchObject({
+    type: "claude-code",
+    command: [join(bin, "claude")],
+  });
   expect(config.executors["machine-report"]?.cwd).toBe('/a "quoted" place');
+});
+
+test("what is not installed stands there as a comment, and README's stanza can be pasted below it", () => {
+  const text = deviceConfig({ env: { PATH: "" }, workingDir: "/work" });
+  expect(text).toContain("# [executors.claude-code]\n");
+  const readme = readFileSync(join(import.meta.dirname, "../../../README.md"), "utf8");
+  const snippet = /```toml\n(.*?)```/s.exec(readme)?.[1] ?? "";
+  expect(parseConfig(`${text}${snippet}`).executors.claude).toMatchObject({
+    type: "claude-code",
+    command: ["claude"],
+  });
+  const all = mkdtempSync(join(tmpdir(), "pinion-path-"));
+  for (const name of ["claude", "codex", "codex-acp", "gemini"])
+    writeFileSync(join(all, name), "", { mode: 0o755 });
+  const found = deviceConfig({ env: { PATH: all }, workingDir: "/work" });
+  expect(Object.keys(parseConfig(`${found}${snippet}`).executors)).toEqual([
+    ...["machine-report", "claude-code", "codex", "codex-acp", "gemini", "claude"],
+  ]);
+  expect(parseConfig(found).executors.gemini?.command).toEqual([join(all, "gemini"), "--acp"]);
 });
 
 test("an event in the log shows neither the attempt's token nor what the program printed", () => {
@@ -26,7 +48,13 @@ test("an event in the log shows neither the attempt's token nor what the program
     attemptToken: "secret-token",
     watcher: "w",
     durationMs: 3,
-    result: { outcome: "completed", output: "secret output", exitCode: 0 },
+    result: {
+      outcome: "completed",
+      output: "secret output",
+      resultText: "secret",
+      stderrTail: "secret",
+      exitCode: 0,
+    },
   };
   const line = JSON.stringify(eventRecord(event));
   expect(line).not.toContain("secret");

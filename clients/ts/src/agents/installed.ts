@@ -1,5 +1,4 @@
 import { execFile } from "node:child_process";
-import { delimiter } from "node:path";
 import { findInPath } from "../runner/confinement.ts";
 import { ACP_PRESETS, type ExecutorType, usualCommand } from "../runner/executor-settings.ts";
 
@@ -14,22 +13,22 @@ export interface InstalledAgent {
   kind: string;
   type: Exclude<ExecutorType, "command">;
   preset: string | undefined;
-  /** Where it is. */
-  path: string;
+  /** With its full path: a service has a shorter PATH than a shell. */
+  command: [string, ...string[]];
 }
 
 /** The agents that can be started from the PATH, in the order in which one would choose. */
 export function installedAgents(env: NodeJS.ProcessEnv): InstalledAgent[] {
   const path = env.PATH ?? "";
-  const known: Omit<InstalledAgent, "path">[] = [
+  const known: Omit<InstalledAgent, "command">[] = [
     { kind: "claude-code", type: "claude-code", preset: undefined },
     { kind: "codex", type: "codex", preset: undefined },
     ...Object.keys(ACP_PRESETS).map((preset) => ({ kind: preset, type: "acp" as const, preset })),
   ];
   return known.flatMap((agent) => {
-    const [program] = usualCommand(agent.type, agent.preset) ?? [""];
+    const [program, ...args] = usualCommand(agent.type, agent.preset) ?? [""];
     const found = findInPath(program, path);
-    return found === undefined ? [] : [{ ...agent, path: found }];
+    return found === undefined ? [] : [{ ...agent, command: [found, ...args] }];
   });
 }
 
@@ -55,42 +54,4 @@ export function versionOf(command: readonly string[], env: Record<string, string
     child.on("error", () => resolve(""));
     child.stdin?.end();
   });
-}
-
-/** The stanzas of a configuration for what is installed; as comments for the agents that are not. */
-export function agentStanzas(installed: readonly InstalledAgent[], env: NodeJS.ProcessEnv): string {
-  const lines: string[] = [];
-  const stanza = (agent: Omit<InstalledAgent, "path">, command?: string) => [
-    `[executors.${agent.kind}]`,
-    `type = "${agent.type}"`,
-    ...(agent.preset === undefined ? [] : [`preset = "${agent.preset}"`]),
-    ...(command === undefined ? [] : [`command = [${JSON.stringify(command)}]`]),
-    'timeout = "30m"',
-  ];
-  for (const agent of installed) {
-    // A service has a shorter PATH than a shell; a program in a place of its own is named whole.
-    const isUsual = (env.PATH ?? "")
-      .split(delimiter)
-      .slice(0, 64)
-      .some(
-        (folder) =>
-          ["/usr/bin", "/usr/local/bin", "/bin", "/opt/homebrew/bin"].includes(folder) &&
-          agent.path.startsWith(`${folder}/`),
-      );
-    const rest = usualCommand(agent.type, agent.preset)?.slice(1) ?? [];
-    const whole = isUsual || rest.length > 0 ? undefined : agent.path;
-    lines.push(...stanza(agent, whole), "");
-  }
-  const missing = [
-    { kind: "claude-code", type: "claude-code" as const, preset: undefined },
-    { kind: "codex", type: "codex" as const, preset: undefined },
-  ].filter(({ kind }) => !installed.some((agent) => agent.kind === kind));
-  for (const agent of missing) {
-    lines.push(
-      `# Not found on this machine; once it is installed:`,
-      ...stanza(agent).map((line) => `# ${line}`),
-      "",
-    );
-  }
-  return lines.join("\n");
 }
