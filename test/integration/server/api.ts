@@ -132,7 +132,7 @@ export async function startApi(
   requireRules(services);
   const server = http2.createServer(
     connectNodeAdapter({
-      interceptors: interceptorChain({ guard, log, streams }),
+      interceptors: interceptorChain({ guard, log, streams, db }),
       contextValues: (request) => peerValues(request, options.trustedProxies ?? 0),
       readMaxBytes: 4 * 1024 * 1024,
       routes(router) {
@@ -142,6 +142,7 @@ export async function startApi(
             db,
             scheduler,
             feed,
+            intervalMsMin: 1_000,
             quotas: createQuotas({ runs: 1e5, watchers: 1e5, devices: 1e5, tokens: 1e5, turns: 1e4 }),
           }),
         );
