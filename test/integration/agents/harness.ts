@@ -54,7 +54,10 @@ export async function stage(
 ): Promise<Stage> {
   const model = await startModel();
   onTestFinished(() => model.close());
-  const peer = await startPeer({ capabilities: options.capabilities ?? ["activity", "questions"] });
+  const peer = await startPeer({
+    capabilities: options.capabilities ?? ["activity", "questions"],
+    patienceMs: 60_000,
+  });
   const stateDir = makeStateDir();
   const home = join(makeStateDir(), "home");
   mkdirSync(join(home, ".codex"), { recursive: true });
@@ -115,13 +118,13 @@ ${options.config ?? ""}
         ...(asked.schema === undefined ? {} : { extractionSchema: asked.schema as JsonObject }),
       },
     };
-    return session.assign({
+    return made.session.assign({
       prompt,
       ...(asked.timeoutMs === undefined ? {} : { timeoutMs: asked.timeoutMs }),
       more: Object.assign(about, asked.more),
     });
   };
-  return {
+  const made: Stage = {
     name,
     model,
     peer,
@@ -134,13 +137,14 @@ ${options.config ?? ""}
     assign,
     run: async (asked) => {
       const assignment = assign(asked);
-      const completion = await session.next(
+      const completion = await made.session.next(
         "complete",
         ({ attemptToken }) => attemptToken === assignment.attemptToken,
       );
       return { completion, assignment };
     },
   };
+  return made;
 }
 
 /** Processes of a group that are more than entries in a table: what has ended and was not waited for does nothing. */
