@@ -495,7 +495,7 @@ export class Session implements Seat {
       orgId: this.orgId,
       runId: attempt.runId,
       attempt: attempt.attempt,
-      sequence: Number(output.sequence),
+      sequence: output.sequence,
       stream: output.stream,
       data: output.data,
     });
@@ -510,7 +510,7 @@ export class Session implements Seat {
         orgId: this.orgId,
         runId: attempt.runId,
         attempt: attempt.attempt,
-        sequence: Number(activity.sequence),
+        sequence: activity.sequence,
         stream: activityStream,
         data: activityBytes(activity),
       });
