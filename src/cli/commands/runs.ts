@@ -15,7 +15,7 @@ import { exitCodes, Failure } from "../failures.ts";
 import { deviceId, deviceLabels, runId } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
 import { collect, list, wholeNumber } from "../print/paging.ts";
-import { printRun } from "../print/run-details.ts";
+import { printLateResults, printRun } from "../print/run-details.ts";
 import { type Column, plain, table } from "../print/table.ts";
 import { formatAgo, formatDuration, formatMoment } from "../print/times.ts";
 import { transcriptLines } from "../print/transcript.ts";
@@ -150,9 +150,11 @@ function addGet(runs: Command, cli: Cli): void {
     .description("everything about one run, and its output")
     .action(async (id: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const run = (await clients.runs.getRun({ runId: runId(id) })).run!;
+      const answer = await clients.runs.getRun({ runId: runId(id) });
+      const run = answer.run!;
       if (options.json) return printJson(cli, RunSchema, run);
       await printRun(cli, clients, run);
+      printLateResults(cli, answer.lateResults);
     });
   examples(command, [["runs get 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "with its output"]]);
 }

@@ -1,5 +1,5 @@
 import type { Denial, KeptWorkspace } from "#gen/pinion/v1/activity_pb.js";
-import type { PastAttempt, Run, Window } from "#gen/pinion/v1/run_pb.js";
+import type { LateResult, PastAttempt, Run, Window } from "#gen/pinion/v1/run_pb.js";
 import type { Cli } from "../cli.ts";
 import type { Clients } from "../context.ts";
 import { deviceLabels } from "../lookup.ts";
@@ -7,6 +7,19 @@ import { formatUsage } from "./budget.ts";
 import { details, plain, plainLines } from "./table.ts";
 import { formatDuration, formatMoment, formatMomentAgo } from "./times.ts";
 import * as words from "./words.ts";
+
+/** What came after its attempt had been taken away: it is not the run's own result, unless it became it. */
+export function printLateResults(cli: Cli, results: readonly LateResult[]): void {
+  for (const late of results) {
+    const outcome = words.runStatus.word(late.outcome);
+    const what = late.hasSettled
+      ? "came late, and ended the run after all"
+      : `came late, is not the run's own result${late.isOutputTruncated ? ", and was cut" : ""}`;
+    const said = `attempt ${late.attempt}, ${outcome}, ${what} (${formatMoment(late.storedAt)})`;
+    cli.out(`\n${cli.colors.dim([said, plain(late.reason)].filter(Boolean).join(": "))}`);
+    for (const text of [late.result, late.output]) if (text) cli.out(plainLines(text));
+  }
+}
 
 /** Everything about a run, and its output below. */
 export async function printRun(cli: Cli, clients: Clients, run: Run): Promise<void> {
