@@ -19,8 +19,8 @@ export type Loops = { materializer: Loop; sweep: Loop; questions: Loop; replanne
 
 /** The tokens of open streams are looked at this often, so that they end within 5 s of their token also if the word was lost. */
 const tokensEveryMs = 4_000;
-/** A replica says that it lives this often; others believe it for one TTL. */
-const replicaBeatMs = 5_000;
+/** A replica says that it lives this often at least, and three times in a TTL: others believe it for one. */
+const replicaBeatMsMax = 5_000;
 
 /** Starts all loops. `replica` is beaten for until `isStopping`. */
 export function startLoops(
@@ -58,7 +58,7 @@ export function startLoops(
     startReaper({ ...common, rules: config.reaper, intervalMs, onReaped: telemetry.reaped }),
     startRetention({ ...common, days: config.retentionDays, conversationDays: config.conversationDays }),
     every("stream-tokens", tokensEveryMs, () => streams.endExpired()),
-    every("replica-beat", replicaBeatMs, async () => {
+    every("replica-beat", Math.min(replicaBeatMsMax, config.session.ttlMs / 3), async () => {
       if (!own.isStopping()) await replicas.beat(db, own.replica);
     }),
   ];
