@@ -15,6 +15,14 @@ const milliseconds = (fallback: number, meaning: string) =>
 const count = (fallback: number, min: number, max: number, meaning: string) =>
   z.coerce.number().int().min(min).max(max).default(fallback).describe(meaning);
 
+/** "10s", "1m30s", or a number of seconds. */
+const length = (fallback: string, meaning: string) =>
+  z
+    .string()
+    .regex(/^(\d+|(\d+(ms|s|m|h))+)$/, "must be a length of time such as 10s or 1m")
+    .default(fallback)
+    .describe(meaning);
+
 export const serverSettings = z.object({
   PINION_HOST: z.string().default("127.0.0.1").describe("Address to listen on"),
   PINION_PORT: count(7420, 0, 65_535, "Port to listen on; 0 lets the system choose"),
@@ -176,6 +184,10 @@ export const serverSettings = z.object({
     10_000_000,
     "Live turns (pending, claimed, running) of one org (turns_max)",
   ),
+  PINION_INTERVAL_MIN: length(
+    "10s",
+    "Shortest time between two slots of a schedule, for example 10s or 1m; the org's metadata may say otherwise (interval_min_ms); 0: none",
+  ),
   PINION_WATCHERS_PER_ORG: count(100_000, 1, 10_000_000, "Watchers of one org (watchers_max)"),
   PINION_DEVICES_PER_ORG: count(
     50_000,
@@ -330,6 +342,8 @@ export type ReplicaConfig = {
     keyring: Keyring;
     references: References;
   };
+  /** Shortest time between two slots of a schedule, unless the org's metadata says otherwise. */
+  intervalMsMin: number;
   sweepIntervalMs: number;
   lookAheadMs: number;
   retentionDays: number;
@@ -341,6 +355,16 @@ export type ReplicaConfig = {
   /** The providers whose keys are in the environment, by name and in alphabetical order; the keys are not read. */
   installedProviders: string[];
 };
+
+const unitsMs: Record<string, number> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 };
+
+function lengthMs(text: string): number {
+  if (/^\d+$/.test(text)) return Number(text) * 1_000;
+  return [...text.matchAll(/(\d+)(ms|s|m|h)/g)].reduce(
+    (sum, [, count, unit]) => sum + Number(count) * unitsMs[unit!]!,
+    0,
+  );
+}
 
 /** Where the providers of models look for their keys; what is set there makes a provider installed. */
 const providerKeys: Record<string, readonly string[]> = {
@@ -441,6 +465,7 @@ export function replicaConfig(env: Record<string, string | undefined>): ReplicaC
         referencedSecrets(given),
       ),
     },
+    intervalMsMin: lengthMs(s.PINION_INTERVAL_MIN),
     sweepIntervalMs: s.PINION_SWEEP_INTERVAL_MS,
     lookAheadMs: s.PINION_LOOK_AHEAD_MS,
     retentionDays: s.PINION_RETENTION_DAYS,

@@ -7,6 +7,23 @@ import { crc32 } from "node:zlib";
 export function newId(now: number = Date.now()): string {
   const bytes = randomBytes(16);
   bytes.writeUIntBE(now, 0, 6);
+  return formatted(bytes);
+}
+
+/**
+ * The id of a slot's run: a UUIDv7 in form, by the slot's time, whose other bits are a hash of the names. A slot that is
+ * recorded again after a failover has the same run, which meets the result that its device still has.
+ */
+export function slotRunId(slot: { orgId: string; watcherId: string; scheduledFor: Date }): string {
+  const { orgId, watcherId, scheduledFor } = slot;
+  const name = JSON.stringify([orgId, watcherId, scheduledFor.getTime()]);
+  const bytes = createHash("sha256").update(name).digest().subarray(0, 16);
+  bytes.writeUIntBE(Math.max(0, scheduledFor.getTime()), 0, 6);
+  return formatted(bytes);
+}
+
+/** As RFC 9562 writes a version 7. */
+function formatted(bytes: Buffer): string {
   bytes[6] = (bytes[6]! & 0x0f) | 0x70;
   bytes[8] = (bytes[8]! & 0x3f) | 0x80;
   const hex = bytes.toString("hex");

@@ -19,6 +19,8 @@ export type Loops = { materializer: Loop; sweep: Loop; questions: Loop; replanne
 
 /** The tokens of open streams are looked at this often, so that they end within 5 s of their token also if the word was lost. */
 const tokensEveryMs = 4_000;
+/** How soon a failover of the database is noticed. */
+const incarnationEveryMs = 1_000;
 /** A replica says that it lives this often at least, and three times in a TTL: others believe it for one. */
 const replicaBeatMsMax = 5_000;
 
@@ -57,11 +59,13 @@ export function startLoops(
     startTurnSweep({ ...common, ttlMs: config.session.ttlMs, intervalMs }),
     startReaper({ ...common, rules: config.reaper, intervalMs, onReaped: telemetry.reaped }),
     startRetention({ ...common, days: config.retentionDays, conversationDays: config.conversationDays }),
+    every("incarnation", incarnationEveryMs, () => storage.incarnation.look()),
     every("stream-tokens", tokensEveryMs, () => streams.endExpired()),
     every("replica-beat", Math.min(replicaBeatMsMax, config.session.ttlMs / 3), async () => {
       if (!own.isStopping()) await replicas.beat(db, own.replica);
     }),
   ];
+  storage.incarnation.onChange(() => hub.moveAll("the database failed over; connect again"));
   opened.defer(async () => {
     await Promise.all(all.map((loop) => loop.stop()));
   });

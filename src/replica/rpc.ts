@@ -135,7 +135,10 @@ function serve(
     routes(router: ConnectRouter) {
       // A stream that is held for an hour is not worth a compressor's memory.
       router.service(DeviceService, deviceService({ ...deps, hub }), { acceptCompression: [] });
-      router.service(WatcherService, watcherService({ ...deps, quotas }));
+      router.service(
+        WatcherService,
+        watcherService({ ...deps, quotas, intervalMsMin: config.intervalMsMin }),
+      );
       router.service(RunService, runService({ ...deps, policy, ttlMs }));
       router.service(TurnService, turnService(deps));
       router.service(FleetService, fleetService({ ...deps, ttlMs }));

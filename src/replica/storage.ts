@@ -1,8 +1,10 @@
 /** The database of a replica: its schema, its two pools, and the rows that every database has. */
+import type { Logger } from "../log.ts";
 import { secretKeys } from "../server/platforms/kinds.ts";
 import { healSecretSettings } from "../store/agents/platform-healing.ts";
 import { ensureBootstrap, provisionDefaultAgents } from "../store/people/orgs.ts";
-import { type Database, openDatabase } from "../store/pg/database.ts";
+import { type Database, type Db, openDatabase } from "../store/pg/database.ts";
+import { type Incarnation, isSame, read } from "../store/pg/incarnation.ts";
 import { isPooler } from "../store/pg/pooled.ts";
 import { requireRoles } from "../store/pg/tenancy.ts";
 import type { Foundation } from "./foundation.ts";
@@ -14,6 +16,13 @@ export type Storage = {
   requests: Database;
   /** The token of the first start; only on a database that was empty. */
   bootstrapToken: string | undefined;
+  /** Which database it is, as of the last `look`. */
+  incarnation: {
+    current(): Incarnation | undefined;
+    look(): Promise<void>;
+    /** Told when it is another one: it failed over. */
+    onChange(listener: () => void): void;
+  };
 };
 
 /** Connections of {@link Storage.work}. */
@@ -44,5 +53,32 @@ export async function openStorage(
   const { left } = await healSecretSettings(work.db, { ...config.secrets, secretKeys });
   if (left > 0)
     log.warn({ platforms: left }, "platforms hold secrets that are not encrypted; set PINION_SECRET_KEYS");
-  return { work, requests, bootstrapToken: bootstrap?.secret };
+  const incarnation = watchIncarnation(work.db, log);
+  await incarnation.look();
+  return { work, requests, bootstrapToken: bootstrap?.secret, incarnation };
+}
+
+function watchIncarnation(db: Db, log: Logger): Storage["incarnation"] {
+  let current: Incarnation | undefined;
+  const listeners = new Set<() => void>();
+  return {
+    current: () => current,
+    onChange: (listener) => void listeners.add(listener),
+    async look() {
+      const found = await read(db).catch((error: unknown) => {
+        // Not every user may ask; and while the database is away, there is nothing to know.
+        log.debug({ err: error }, "which database this is cannot be read");
+        return undefined;
+      });
+      if (!found) return;
+      const before = current;
+      current = found;
+      if (!before || isSame(before, found)) return;
+      log.warn(
+        { before, now: found },
+        "the database failed over; devices offer again what it may have forgotten",
+      );
+      for (const listener of listeners) listener();
+    },
+  };
 }

@@ -53,6 +53,7 @@ export async function buildWork(
     completer: () => completer,
     dispatcher: () => dispatcher,
     turnEndings: () => turnEndings,
+    incarnation: storage.incarnation.current,
     doorbell: () => doorbell,
   });
   const onRevoked = (tokenId: string) => guard.authCache.forget(tokenId);

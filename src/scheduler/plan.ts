@@ -1,4 +1,4 @@
-import { newId } from "../ids.ts";
+import { newId, slotRunId } from "../ids.ts";
 import type { DueWatcher, ScheduleMove, SlotRecord } from "../store/work/schedules.ts";
 import type { SkipReason } from "../store/work/settlements.ts";
 import { jitterOf, nextSlot, previousSlot } from "./schedule/schedule.ts";
@@ -255,7 +255,7 @@ function slotRecord(
   return {
     orgId: watcher.orgId,
     watcherId: watcher.watcherId,
-    runId: newId(watcher.now.getTime()),
+    runId: runIdOf(watcher, slot),
     scheduledFor: slot,
     source,
     dueAt: new Date(slot.getTime() + jitterOf(watcher.watcherId, watcher.jitterMs)),
@@ -265,4 +265,12 @@ function slotRecord(
     reason: "",
     retryOf: null,
   };
+}
+
+/** Devices keep results for days at most; an old slot that is backfilled again, after its row went with its age, has a new run. */
+const sameRunMs = 7 * 86_400_000;
+
+function runIdOf(watcher: DueWatcher, scheduledFor: Date): string {
+  if (watcher.now.getTime() - scheduledFor.getTime() > sameRunMs) return newId(watcher.now.getTime());
+  return slotRunId({ orgId: watcher.orgId, watcherId: watcher.watcherId, scheduledFor });
 }

@@ -104,6 +104,9 @@ export const executedElsewhere: Record<string, [file: string, text: string][]> =
   "tar -C restored -xpf pinion-backup.tar": [["test/e2e/backup.test.ts", '"-xpf"']],
   "pinion serve --data restored": [["test/e2e/backup.test.ts", '"serve"']],
   "npm install @pinion/client": [["test/e2e/client/package.test.ts", "install"]],
+  "pinion device enroll --anew --url https://pinion.example.org --join-code ABCD-EFGH-JKMN-PQRS": [
+    ["test/integration/server/duplicate-machine.test.ts", '"--anew"'],
+  ],
   "pinion device install": [
     ["test/unit/cli/device-install.test.ts", "install writes the unit, enables and starts it"],
   ],

@@ -90,6 +90,8 @@ export class Peer {
   answersHeartbeats = true;
   /** Off: completions are stored, their acknowledgements lost. */
   acknowledges = true;
+  /** The database that it says it stores into. */
+  incarnation: { systemIdentifier: string; timeline: number; position: string } | undefined;
   /** A verdict other than the sensible one. */
   completionVerdict: CompletionVerdict | undefined;
   heldVerdict: ((held: HeldAttempt) => HeldVerdict) | undefined;
@@ -161,6 +163,7 @@ export class Peer {
 
   welcomeFor(hello: Hello): Welcome {
     return create(WelcomeSchema, {
+      ...(this.incarnation ? { incarnation: this.incarnation } : {}),
       deviceId: "0190b6a0-0000-7000-8000-000000000001",
       sessionEpoch: BigInt(this.sessions.length),
       replicaId: "replica-1",
@@ -329,7 +332,10 @@ export class PeerSession {
   ): void {
     this.send({
       case: "completionAck",
-      value: { runId: attempt.runId, attemptToken: attempt.attemptToken, verdict, message },
+      value: {
+        ...{ runId: attempt.runId, attemptToken: attempt.attemptToken, verdict, message },
+        ...(this.#peer.incarnation ? { incarnation: this.#peer.incarnation } : {}),
+      },
     });
   }
 

@@ -16,6 +16,8 @@ const timers = {
   PINION_REAP_INTERVAL_MS: "200",
   PINION_SWEEP_INTERVAL_MS: "15000",
   PINION_SHUTDOWN_MS: "4000",
+  // Tests wait for the next second, not for ten.
+  PINION_INTERVAL_MIN: "1s",
 };
 
 let deviceStreams: "bare" | "connect" = "bare";

@@ -1,8 +1,11 @@
 import cronstrue from "cronstrue";
 
-/** A cron line in words: "At 09:00, Monday through Friday". The line itself where cronstrue has no words for it. */
+/** A schedule in words: "At 09:00, Monday through Friday". The line itself where cronstrue has no words for it. */
 export function scheduleText(schedule: string): string {
   if (schedule === "") return "Manual only";
+  const [, kind, rest] = /^@(at|every)\s+(.*)$/i.exec(schedule) ?? [];
+  if (kind?.toLowerCase() === "at") return `Once, at ${rest!.replace("T", " ")}`;
+  if (kind) return `Every ${rest}`;
   try {
     return cronstrue.toString(schedule, { use24HourTimeFormat: true, verbose: false });
   } catch {

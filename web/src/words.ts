@@ -30,6 +30,7 @@ const watcherWords: Record<WatcherStatus, string> = {
   [WatcherStatus.ACTIVE]: "active",
   [WatcherStatus.PAUSED]: "paused",
   [WatcherStatus.NO_EXECUTOR]: "no executor",
+  [WatcherStatus.RESTING]: "resting",
 };
 const platformWords: Record<Platform, string> = {
   [Platform.UNSPECIFIED]: "unknown",

@@ -154,7 +154,6 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     machine: await machineFingerprint(installId),
     ...(options.timing === undefined ? {} : { timing: options.timing }),
   });
-  status.set({ configProblem: options.configProblem ?? "" });
   const { configFile, stateDir } = options;
   if (configFile !== undefined && options.configProblem === undefined) {
     await keepLastGood(configFile, stateDir).catch(() => {});
@@ -168,6 +167,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
         "the configuration is wrong; the one before it stays in force",
       );
   };
+  if (options.configProblem !== undefined) tell(options.configProblem);
   const watch =
     configFile === undefined
       ? undefined

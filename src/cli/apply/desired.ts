@@ -1,3 +1,5 @@
+import { readFileSync } from "node:fs";
+import { dirname, resolve } from "node:path";
 import type { JsonObject } from "@bufbuild/protobuf";
 import { AgentSettingsSchema } from "#gen/pinion/v1/agent_pb.js";
 import { WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
@@ -13,7 +15,7 @@ import { placeKey } from "./places.ts";
 import type { Problem } from "./problems.ts";
 import type { PlatformTree, WatcherTree } from "./shape.ts";
 import { isTable } from "./variables.ts";
-import { fieldsOfTree, specOfFields, type WatcherFields } from "./watcher-fields.ts";
+import { fieldsOfTree, keysOfSchedule, specOfFields, type WatcherFields } from "./watcher-fields.ts";
 
 export type DesiredAgent = { id: string; path: KeyPath; fields: Partial<AgentFields> };
 
@@ -51,7 +53,8 @@ export function desiredOf(parsed: ParsedFile): Desired {
       problems.push(...platformProblems(found));
     }
     for (const [index, watcher] of (tree.watchers ?? []).entries()) {
-      const found = desiredWatcher(id, watcher, [...path, "watchers", index]);
+      const found = desiredWatcher(id, watcher, [...path, "watchers", index], parsed.file);
+      problems.push(...scheduleProblems(watcher, [...path, "watchers", index]));
       if ("message" in found) problems.push(found);
       else {
         desired.watchers.push(found);
@@ -105,7 +108,34 @@ function platformProblems({ path, config }: DesiredPlatform): Problem[] {
     }));
 }
 
-function desiredWatcher(agent: string, tree: WatcherTree, path: KeyPath): DesiredWatcher | Problem {
+/** Prompts are at most 256 KiB; what is larger is no such file. */
+const promptBytesMax = 262_144;
+
+/** The prompt, or that of its file, which is named from the folder of the description. */
+function promptOf(tree: WatcherTree, path: KeyPath, file: string): string | Problem {
+  const { prompt, prompt_file: promptFile } = tree;
+  if (promptFile === undefined) return prompt ?? { path: [...path, "prompt"], message: "is missing" };
+  const at = [...path, "prompt_file"];
+  if (prompt !== undefined) return { path: at, message: 'excludes "prompt": a watcher has one' };
+  const place = resolve(dirname(file), promptFile);
+  try {
+    const text = readFileSync(place, "utf8");
+    if (text.trim() === "") return { path: at, message: `${promptFile} is empty` };
+    if (Buffer.byteLength(text) > promptBytesMax)
+      return { path: at, message: `${promptFile} is larger than 256 KiB` };
+    return text;
+  } catch (error) {
+    const isMissing = (error as NodeJS.ErrnoException).code === "ENOENT";
+    return { path: at, message: isMissing ? `there is no file ${place}` : (error as Error).message };
+  }
+}
+
+function desiredWatcher(
+  agent: string,
+  tree: WatcherTree,
+  path: KeyPath,
+  file: string,
+): DesiredWatcher | Problem {
   let extractionSchema: JsonObject | null = null;
   if (typeof tree.extraction_schema === "string") {
     try {
@@ -116,7 +146,9 @@ function desiredWatcher(agent: string, tree: WatcherTree, path: KeyPath): Desire
       return { path: [...path, "extraction_schema"], message: "holds no JSON object" };
     }
   } else if (tree.extraction_schema) extractionSchema = tree.extraction_schema as JsonObject;
-  const fields = fieldsOfTree(tree, { agent, device: tree.device ?? "", extractionSchema });
+  const prompt = promptOf(tree, path, file);
+  if (typeof prompt !== "string") return prompt;
+  const fields = fieldsOfTree(tree, { prompt, agent, device: tree.device ?? "", extractionSchema });
   return { slug: tree.slug, path, fields };
 }
 
@@ -146,6 +178,16 @@ function agentProblems(agent: DesiredAgent): Problem[] {
 /** As CreateAgentRequest has it. */
 const agentNameBytesMax = 200;
 
+/** Of schedule, at and every there is one at most, and an anchor belongs to every. */
+function scheduleProblems(tree: WatcherTree, path: KeyPath): Problem[] {
+  const given = (["schedule", "at", "every"] as const).filter((key) => tree[key] !== undefined);
+  if (given.length > 1) {
+    return [{ path: [...path, given[1]!], message: `excludes "${given[0]}": a watcher has one schedule` }];
+  }
+  if (tree.anchor === undefined || tree.every !== undefined) return [];
+  return [{ path: [...path, "anchor"], message: 'belongs to "every", which is not there' }];
+}
+
 function watcherProblems({ slug, fields, path }: DesiredWatcher): Problem[] {
   if (isUuid(slug)) return [{ path: [...path, "slug"], message: "must not look like an id (a UUID)" }];
   // A label is no id of a device; which device it means is looked up later.
@@ -157,7 +199,8 @@ function watcherProblems({ slug, fields, path }: DesiredWatcher): Problem[] {
     return [];
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
-    const key = error.field === "spec.time_zone" ? "time_zone" : "schedule";
+    const key =
+      error.field === "spec.time_zone" ? "time_zone" : Object.keys(keysOfSchedule(fields.schedule))[0]!;
     return [{ path: [...path, key], message: error.message }];
   }
 }

@@ -62,7 +62,9 @@ export function parseFile(text: string, options: { file: string; env: Environmen
   };
   const odd = oddValues(raw, []);
   if (odd.length > 0) throw fail(odd);
-  const { value, missing, templates } = substitute(raw, options.env, { isVerbatim });
+  const { value, missing, templates } = substitute(raw, options.env, {
+    isLiteral: (path) => isLiteral(path, raw),
+  });
   const parsed = fileShape.safeParse(value);
   // What a missing variable leaves behind is no second problem.
   const gaps = new Set(missing.map(({ path }) => placeKey(path)));
@@ -70,7 +72,7 @@ export function parseFile(text: string, options: { file: string; env: Environmen
   const problems = [
     ...missing,
     ...issues
-      .flatMap((issue) => problemsOf(issue).map((problem) => ({ ...problem, code: issue.code })))
+      .flatMap((issue) => problemsOf(issue, value).map((problem) => ({ ...problem, code: issue.code })))
       .filter(({ path, code }) => code === "unrecognized_keys" || !isBelow(path, gaps)),
   ];
   if (!parsed.success || problems.length > missing.length) throw fail(problems);
@@ -93,10 +95,50 @@ function parseToml(text: string, file: string): unknown {
   }
 }
 
-/** JSON schemas are full of "$ref". */
-function isVerbatim(path: KeyPath): boolean {
-  return path.length === 5 && path[2] === "watchers" && path[4] === "extraction_schema";
+/**
+ * JSON schemas are full of "$ref", and a prompt may speak of $GITHUB_TOKEN without meaning its value, which would be
+ * stored and shown: it has references only if its watcher says so.
+ */
+function isLiteral(path: KeyPath, raw: unknown): boolean {
+  if (path.length !== 5 || path[2] !== "watchers") return false;
+  if (path[4] === "extraction_schema") return true;
+  return path[4] === "prompt" && valueAt(raw, [...path.slice(0, 4), "substitute"]) !== true;
 }
+
+function valueAt(value: unknown, path: KeyPath): unknown {
+  return path.reduce<unknown>(
+    (at, key) => (typeof at === "object" && at !== null ? (at as Record<string, unknown>)[key] : undefined),
+    value,
+  );
+}
+
+/** "a number", of a value of TOML. */
+function kindOf(value: unknown): string {
+  if (Array.isArray(value)) return "a list";
+  if (typeof value === "object") return "a table";
+  return typeof value === "boolean" ? "true or false" : `a ${typeof value}`;
+}
+
+const expectedKinds: Record<string, string> = {
+  string: "a string",
+  number: "a number",
+  int: "a whole number",
+  boolean: "true or false",
+  array: "a list",
+  object: "a table",
+  record: "a table",
+};
+
+/** A wrong type by name; a number where a length is meant is the usual one. */
+function wrongType(expected: string, value: unknown, path: KeyPath): string {
+  const example =
+    lengthKeys.has(String(path.at(-1))) && typeof value === "number" ? `, such as "${value}s"` : "";
+  return `must be ${expectedKinds[expected] ?? expected}${example}, and is ${kindOf(value)}`;
+}
+
+const lengthKeys = new Set([
+  ...["timeout", "jitter", "catchup_window", "min_cooldown", "start_deadline", "wait_max", "every"],
+]);
 
 /** Values that TOML has and the API has not. */
 function oddValues(value: unknown, path: KeyPath): Problem[] {
@@ -108,7 +150,7 @@ function oddValues(value: unknown, path: KeyPath): Problem[] {
   return [];
 }
 
-function problemsOf(issue: z.core.$ZodIssue): Problem[] {
+function problemsOf(issue: z.core.$ZodIssue, tree: unknown): Problem[] {
   const path = issue.path.map((part) => (typeof part === "symbol" ? String(part) : part));
   if (issue.code === "unrecognized_keys") {
     return issue.keys.map((key) => ({ path: [...path, key], message: unknownKey(key, path) }));
@@ -120,9 +162,12 @@ function problemsOf(issue: z.core.$ZodIssue): Problem[] {
       issues.some((inner) => inner.path.length > 0 || inner.code === "unrecognized_keys"),
     );
     if (closest)
-      return closest.flatMap((inner) => problemsOf({ ...inner, path: [...issue.path, ...inner.path] }));
+      return closest.flatMap((inner) => problemsOf({ ...inner, path: [...issue.path, ...inner.path] }, tree));
   }
-  if (issue.code === "invalid_type" && issue.input === undefined) return [{ path, message: "is missing" }];
+  if (issue.code === "invalid_type") {
+    const value = valueAt(tree, path);
+    return [{ path, message: value === undefined ? "is missing" : wrongType(issue.expected, value, path) }];
+  }
   return [{ path, message: issue.message.replace(/^Invalid input: /, "") }];
 }
 

@@ -6,7 +6,7 @@ import { agentFieldNames, fieldsOfAgent } from "./agent-fields.ts";
 import type { OrgState } from "./state.ts";
 import { tomlComment, tomlJson, tomlList, tomlText } from "./toml-text.ts";
 import { escaped } from "./variables.ts";
-import { fieldsOfSpec, watcherDefaults } from "./watcher-fields.ts";
+import { fieldsOfSpec, keysOfSchedule, watcherDefaults } from "./watcher-fields.ts";
 
 /**
  * The file that describes what the org has: applied to it, it changes nothing. Equal orgs give equal texts. Secrets are
@@ -90,9 +90,13 @@ function watcherText(watcher: Watcher, state: OrgState): string {
   const defaults: Record<string, unknown> = { ...watcherDefaults, name: watcher.slug };
   const lines = Object.entries(fields)
     .filter(([name, value]) => canonical(value) !== canonical(defaults[name]))
+    .flatMap(([name, value]): [string, unknown][] =>
+      name === "schedule" ? Object.entries(keysOfSchedule(String(value))) : [[name, value]],
+    )
     .map(([name, value]) => {
       if (name === "extraction_schema") return `${name} = ${tomlJson(value)}`;
       if (name === "device") return deviceLine(String(value), state);
+      if (name === "prompt") return `${name} = ${tomlText(String(value))}`;
       return `${name} = ${typeof value === "string" ? quoted(value) : String(value)}`;
     });
   return [`[[agents.${agent}.watchers]]`, `slug = ${tomlText(watcher.slug)}`, ...lines].join("\n");

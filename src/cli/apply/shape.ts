@@ -71,11 +71,38 @@ const watcher = z
   .strictObject({
     slug: id("Its name in commands; unique within the org."),
     name: z.string().min(1, "must not be empty").optional().describe("Shown to people; default: the slug."),
-    prompt: z.string().min(1, "must not be empty").describe("What the agent is asked to do."),
+    prompt: z
+      .string()
+      .min(1, "must not be empty")
+      .optional()
+      .describe("What the agent is asked to do. A dollar sign in it is itself, unless substitute is true."),
+    prompt_file: z
+      .string()
+      .min(1, "must not be empty")
+      .optional()
+      .describe("In place of prompt: a file that holds it, beside this one. Taken as it is."),
+    substitute: z
+      .boolean()
+      .optional()
+      .describe("Replace $NAME in the prompt; the values are stored with it and shown. Default: false."),
     schedule: z
       .string()
       .optional()
       .describe('Cron: five fields, six with seconds first, or "@hourly". Default: manual only.'),
+    at: z
+      .string()
+      .optional()
+      .describe('In place of schedule: fires once, "2026-12-01T09:00" in time_zone, or with Z or an offset.'),
+    every: z
+      .string()
+      .optional()
+      .describe('In place of schedule: fires that often, "90m"; elapsed time, whatever the clocks do.'),
+    anchor: z
+      .string()
+      .optional()
+      .describe(
+        "A moment that every counts from. Default: the beginning of 1970, so that 1h is the full hour.",
+      ),
     time_zone: z
       .string()
       .optional()

@@ -19,17 +19,17 @@ const reference = /\$(?:\$|\{([^}]*)\}|([A-Za-z_][A-Za-z0-9_]*))/g;
 /**
  * The tree with `$NAME` and `${NAME}` in its strings replaced from the environment, and `$$` by a dollar sign. A dollar
  * sign before anything else stands for itself. Values are taken as they are: a `$` in one is no reference again, so
- * nothing can go in a circle. Keys are not touched, nor is what stands at a verbatim place.
+ * nothing can go in a circle. Keys are not touched, nor is what stands at a literal place.
  */
 export function substitute(
   tree: unknown,
   env: Environment,
-  options: { isVerbatim?(path: KeyPath): boolean } = {},
+  options: { isLiteral?(path: KeyPath): boolean } = {},
 ): Substituted {
   const missing: MissingVariable[] = [];
   const templates = new Map<string, string>();
   const visit = (value: unknown, path: KeyPath): unknown => {
-    if (options.isVerbatim?.(path)) return value;
+    if (options.isLiteral?.(path)) return value;
     if (typeof value === "string") return text(value, path);
     if (Array.isArray(value)) return value.map((item, index) => visit(item, [...path, index]));
     if (!isTable(value)) return value;

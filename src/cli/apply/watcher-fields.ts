@@ -96,17 +96,17 @@ export const specPaths: Record<keyof WatcherFields, string> = {
 /** The fields that a table of the file asks for. `device` is the device's id. */
 export function fieldsOfTree(
   tree: WatcherTree,
-  found: { agent: string; device: string; extractionSchema: JsonObject | null },
+  found: { prompt: string; agent: string; device: string; extractionSchema: JsonObject | null },
 ): WatcherFields {
   const length = (text: string | undefined, otherwise: string) =>
     text === undefined ? otherwise : lengthText(parseLength(text, "a length"));
   return {
     name: tree.name ?? tree.slug,
-    prompt: tree.prompt,
+    prompt: found.prompt,
     agent: found.agent,
     device: found.device,
     agent_kind: tree.agent_kind ?? watcherDefaults.agent_kind,
-    schedule: (tree.schedule ?? watcherDefaults.schedule).trim(),
+    schedule: scheduleOfTree(tree),
     time_zone: tree.time_zone || watcherDefaults.time_zone,
     overlap: tree.overlap ?? watcherDefaults.overlap,
     catchup: tree.catchup ?? watcherDefaults.catchup,
@@ -124,6 +124,25 @@ export function fieldsOfTree(
     questions: questionsOfTree(tree.questions),
     extraction_schema: found.extractionSchema,
   };
+}
+
+/** One text, as the API has it: cron, "@at …" or "@every … from …". */
+function scheduleOfTree({ schedule, at, every, anchor }: WatcherTree): string {
+  if (at !== undefined) return `@at ${at.trim()}`;
+  if (every !== undefined)
+    return `@every ${every.trim()}${anchor === undefined ? "" : ` from ${anchor.trim()}`}`;
+  return (schedule ?? watcherDefaults.schedule).trim();
+}
+
+/** The keys of the file that say a schedule. */
+export function keysOfSchedule(schedule: string): {
+  [key in "schedule" | "at" | "every" | "anchor"]?: string;
+} {
+  const at = /^@at\s+(.+)$/i.exec(schedule);
+  if (at) return { at: at[1]! };
+  const every = /^@every\s+(\S+)(?:\s+(?:from\s+)?(\S.*))?$/i.exec(schedule);
+  if (every) return { every: every[1]!, ...(every[2] ? { anchor: every[2] } : {}) };
+  return { schedule };
 }
 
 /** The fields of a watcher as the server tells it. */

@@ -17,6 +17,8 @@ export type SpecOptions = {
   prompt?: string;
   promptFile?: string;
   schedule?: string;
+  at?: string;
+  every?: string;
   zone?: string;
   device?: string;
   agent?: string;
@@ -46,6 +48,11 @@ export function addSpecOptions(command: Command, wholeNumber: (text: string) => 
     .option("--prompt <text>", "what the agent is asked to do")
     .option("--prompt-file <file>", 'the same from a file; "-" reads standard input')
     .option("--schedule <cron>", 'five fields, six with seconds first, or "@hourly"; "" for none')
+    .option(
+      "--at <moment>",
+      "fires once: 2026-12-01T09:00 in the zone of the schedule, or with Z or an offset",
+    )
+    .option("--every <length>", 'fires that often: 90m, or "90m from 2026-12-01T09:00" for an anchor')
     .option("--zone <zone>", "IANA time zone of the schedule")
     .option("--device <device>", 'the device it is pinned to (id or label); "" lets fleet workers take it')
     .option("--agent <agent>", "the agent; default: the org's default agent")
@@ -102,7 +109,7 @@ export async function specOf(
   set(promptOf(options), "prompt", (prompt) => {
     spec.prompt = prompt;
   });
-  set(options.schedule, "schedule", (schedule) => {
+  set(scheduleOf(options), "schedule", (schedule) => {
     spec.schedule = schedule;
   });
   set(options.zone, "time_zone", (zone) => {
@@ -181,6 +188,16 @@ function questionsOf(options: SpecOptions): QuestionPolicy | undefined {
       ? words.questionResponders.value(questionResponders, "--question-responders")
       : 0,
   });
+}
+
+function scheduleOf({ schedule, at, every }: SpecOptions): string | undefined {
+  const given = [
+    schedule,
+    at === undefined ? at : `@at ${at}`,
+    every === undefined ? every : `@every ${every}`,
+  ].filter((text) => text !== undefined);
+  if (given.length > 1) throw new Failure(exitCodes.usage, "--schedule, --at and --every exclude each other");
+  return given[0];
 }
 
 function promptOf(options: SpecOptions): string | undefined {

@@ -67,7 +67,7 @@ function addCreate(watchers: Command, cli: Cli): void {
       cli.note(
         watcher.nextDueAt
           ? `fires ${formatMomentAgo(watcher.nextDueAt)}; now: pinion watchers trigger ${watcher.slug}`
-          : `has no schedule; start it: pinion watchers trigger ${watcher.slug}`,
+          : `${watcher.spec?.schedule ? "has no slot to come" : "has no schedule"}; start it: pinion watchers trigger ${watcher.slug}`,
       );
     });
   addSpecOptions(command, attempts);

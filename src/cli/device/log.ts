@@ -16,6 +16,8 @@ export type LoggedEvent = {
   device_id?: string;
   /** Of a `finished` event: how the program ended. */
   result?: { outcome?: string; reason?: string };
+  /** Of a `configured` event: what is wrong with the file; empty: nothing. */
+  problem?: string;
   /** Of a `fatal` event: why there is no use in going on. */
   error?: string;
 };

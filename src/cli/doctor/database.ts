@@ -41,6 +41,7 @@ export async function checkDatabase(
     checkClock(found),
     ...checkClockJump(found, isConfirmed),
     checkDurability(found),
+    checkReplication(found),
     checkConnections(found),
     ...(options.directUrl ? [await checkNotifications(url, options.directUrl)] : []),
   ];
@@ -201,6 +202,55 @@ function checkDurability(found: Inspection): Check {
     };
   }
   return { name: "durability", verdict: "good", found: "fsync and synchronous_commit are on" };
+}
+
+/** Settings under which a commit that was answered is on a standby as well. */
+const waitsForStandby = new Set(["on", "remote_apply"]);
+
+/** What a failover would cost today. */
+export function checkReplication(
+  found: Pick<Inspection, "replication" | "synchronousCommit" | "isReadOnly">,
+): Check {
+  const name = "replication";
+  const { synchronousStandbyNames, standbys } = found.replication;
+  const devicesKeep =
+    "devices keep what was acknowledged for a day and offer it again; turns and changes by people are lost";
+  if (found.isReadOnly) return { name, verdict: "absent", found: "this is no primary" };
+  if (standbys.length === 0 && !synchronousStandbyNames)
+    return { name, verdict: "absent", found: "no standby: there is nothing to fail over to" };
+  const synchronous = standbys.filter((standby) => standby.isSynchronous);
+  const list = standbys.map((standby) => standby.name || "a standby").join(", ") || "none is connected";
+  if (synchronousStandbyNames && synchronous.length === 0) {
+    return {
+      name,
+      verdict: "bad",
+      found: `commits wait for a standby of "${synchronousStandbyNames}", and none is there (${list})`,
+      advice: "start the standby, or change synchronous_standby_names; until then every write waits",
+    };
+  }
+  if (synchronous.length > 0 && waitsForStandby.has(found.synchronousCommit)) {
+    const names = synchronous.map((standby) => standby.name).join(", ");
+    return { name, verdict: "good", found: `a failover to ${names} loses nothing that was acknowledged` };
+  }
+  if (synchronous.length > 0) {
+    return {
+      name,
+      verdict: "doubtful",
+      found: `a standby is synchronous, but synchronous_commit is ${found.synchronousCommit} and does not wait until it has the commit on its disk; a failover loses the last moments`,
+      advice: `set synchronous_commit = on; ${devicesKeep}`,
+    };
+  }
+  const lags = standbys.map(({ lagBytes, lagMs }) =>
+    lagBytes === null
+      ? "by an unknown length"
+      : `by ${Math.round(lagBytes / 1024)} KiB${lagMs ? ` (${formatLength(lagMs)})` : ""}`,
+  );
+  return {
+    name,
+    verdict: "doubtful",
+    found: `asynchronous (${list}), behind ${lags.join(", ")} now: a failover loses that`,
+    advice: `name a standby in synchronous_standby_names where that is too much; ${devicesKeep}`,
+  };
 }
 
 function checkConnections(found: Inspection): Check {

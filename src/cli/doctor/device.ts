@@ -223,7 +223,7 @@ async function checkOutbox(outbox: string): Promise<Check[]> {
     ...((await names(join(outbox, "bad"))) ?? []).map((name) => join(outbox, "bad", name)),
     ...((await names(join(outbox, "rejected"))) ?? []).map((name) => join(outbox, "rejected", name)),
   ];
-  const checks: Check[] = [await checkWaiting(outbox, waiting)];
+  const checks: Check[] = [await checkWaiting(outbox, waiting), ...(await checkKept(join(outbox, "kept")))];
   if (setAside.length > 0) {
     checks.push({
       name: "set aside",
@@ -234,6 +234,17 @@ async function checkOutbox(outbox: string): Promise<Check[]> {
     });
   }
   return checks;
+}
+
+/** Acknowledged results that are kept for a while, in case that the database fails over. */
+async function checkKept(directory: string): Promise<Check[]> {
+  const kept = (await names(directory))?.filter((name) => name.endsWith(".kept")) ?? [];
+  if (kept.length === 0) return [];
+  const files = await Promise.all(kept.map((name) => stat(join(directory, name)).catch(() => undefined)));
+  const bytes = files.reduce((sum, file) => sum + (file?.size ?? 0), 0);
+  const mebibytes = (bytes / 1024 / 1024).toFixed(1);
+  const found = `${kept.length} acknowledged results (${mebibytes} MiB), for a day or 256 MiB`;
+  return [{ name: "kept results", verdict: "good", found }];
 }
 
 async function checkWaiting(outbox: string, waiting: readonly string[]): Promise<Check> {

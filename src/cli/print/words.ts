@@ -141,6 +141,7 @@ export const watcherStatus = words({
   [WatcherStatus.ACTIVE]: "active",
   [WatcherStatus.PAUSED]: "paused",
   [WatcherStatus.NO_EXECUTOR]: "no_executor",
+  [WatcherStatus.RESTING]: "resting",
 });
 
 export const liveness = words({

@@ -60,6 +60,13 @@ export class LaterRuns {
 
   #take(event: LoggedEvent): void {
     const { view, signal } = this.#options;
+    if (event.type === "configured") {
+      view.note(
+        event.problem
+          ? `device.toml is wrong, and the one before it stays in force: ${event.problem}`
+          : "device.toml was read again",
+      );
+    }
     if (event.type === "connected" && this.#isShown) view.note("the device is connected again");
     if (event.type === "disconnected" && this.#isShown && !signal.aborted)
       view.note(`the device lost its stream: ${event.reason}`);

@@ -18,11 +18,13 @@ import * as devices from "../../store/people/devices.ts";
 import * as workers from "../../store/people/workers.ts";
 import * as clock from "../../store/pg/clock.ts";
 import { type Db, isPassing, transaction } from "../../store/pg/database.ts";
+import type { Incarnation } from "../../store/pg/incarnation.ts";
 import { storableText } from "../../store/pg/storable.ts";
 import * as attempts from "../../store/work/attempts.ts";
 import * as events from "../../store/work/events.ts";
 import type { SessionName } from "../../store/work/presence.ts";
 import * as questions from "../../store/work/questions.ts";
+import * as restorations from "../../store/work/restorations.ts";
 import type { FailurePolicy, SessionSettlement } from "../../store/work/settlements.ts";
 import * as turnAttempts from "../../store/work/turn-attempts.ts";
 import type { Principal } from "../access/guard.ts";
@@ -56,6 +58,8 @@ export type Hub = {
   /** Calls back when the moment has come, by the database's clock. */
   at(moment: Date, callback: () => void): void;
   stats(): { sessions: number; attempts: number };
+  /** Asks all devices to connect again, spread over some seconds: the database is another one now. */
+  moveAll(message: string): void;
   /** Takes no new sessions, drains the ones there are, and waits until they are gone or the time is up. */
   drain(ms: number): Promise<void>;
   /** Writes what waits. */
@@ -74,6 +78,8 @@ export type HubDeps = {
   policy: FailurePolicy;
   feed: Feed;
   telemetry: Telemetry;
+  /** The database that is stored into, as far as it is known. */
+  incarnation: () => Incarnation | undefined;
   completer: () => Completer;
   dispatcher: () => Dispatcher;
   turnEndings: () => TurnEndings;
@@ -201,6 +207,15 @@ export function createHub(deps: HubDeps): Hub {
     clock: deps.clock,
     wheel,
     telemetry,
+    incarnation: deps.incarnation,
+    async restore(forgotten) {
+      const isKnown = await transaction(db, (tx) => restorations.restore(tx, forgotten));
+      const { orgId, deviceId, runId } = forgotten;
+      log.warn(
+        { orgId, deviceId, runId, isKnown },
+        "a device offers a result again that was acknowledged before",
+      );
+    },
     open: (session, hello) => opens(() => open(session, hello)),
     opened(session, opening) {
       // From here on doorbells find it; what rang before is claimed now.
@@ -438,6 +453,9 @@ export function createHub(deps: HubDeps): Hub {
     at(moment, callback) {
       // Past the moment, for whoever asks the database what is due.
       wheel.at(moment.getTime() + afterDueMs, callback);
+    },
+    moveAll(message) {
+      for (const session of streams.keys()) session.drain(DrainReason.UNSPECIFIED, message);
     },
     stats() {
       let count = 0;

@@ -1,5 +1,11 @@
 import { create, fromJson, type JsonObject, type JsonValue, type MessageInitShape } from "@bufbuild/protobuf";
-import { durationFromMs, durationMs, timestampFromDate, timestampNow } from "@bufbuild/protobuf/wkt";
+import {
+  durationFromMs,
+  durationMs,
+  timestampDate,
+  timestampFromDate,
+  timestampNow,
+} from "@bufbuild/protobuf/wkt";
 import { type AgentSettings, AgentSettingsSchema } from "#gen/pinion/v1/agent_pb.js";
 import {
   AssignmentKind,
@@ -13,9 +19,12 @@ import {
   type HeldVerdict,
   Outcome,
 } from "#gen/pinion/v1/device_pb.js";
+import { RunSource } from "#gen/pinion/v1/run_pb.js";
 import { conversationOfRun } from "../../conversation-ids.ts";
 import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
+import type { Incarnation } from "../../store/pg/incarnation.ts";
 import type { ClaimedRun } from "../../store/work/attempts.ts";
+import type { ForgottenAttempt } from "../../store/work/restorations.ts";
 import { agentWorkMessage } from "../agent-work.ts";
 import { notificationOf, sourceOf } from "../run-enums.ts";
 import { agentReportOf, transcriptBytesMax } from "./agent-report.ts";
@@ -120,6 +129,7 @@ export function welcomeOf(session: {
   timers: { heartbeatIntervalMs: number; ttlMs: number; acceptDeadlineMs: number; messageBytesMax: number };
   held: readonly { runId: string; attemptToken: string }[];
   verdicts: readonly HeldVerdict[];
+  incarnation: Incarnation | undefined;
 }): ConnectResponse {
   const { timers } = session;
   return response({
@@ -130,6 +140,7 @@ export function welcomeOf(session: {
       replicaId: session.replicaId,
       serverTime: timestampNow(),
       capabilities: ["activity", "questions"],
+      ...(session.incarnation ? { incarnation: session.incarnation } : {}),
       timers: {
         heartbeatInterval: durationFromMs(timers.heartbeatIntervalMs),
         ttl: durationFromMs(timers.ttlMs),
@@ -178,6 +189,7 @@ type AttemptNamed = { runId: string; attemptToken: string };
 export function completionAckOf(
   { runId, attemptToken }: AttemptNamed,
   stored: ReportVerdict,
+  incarnation: Incarnation | undefined,
 ): ConnectResponse {
   return response({
     case: "completionAck",
@@ -187,8 +199,27 @@ export function completionAckOf(
       verdict: verdictOf[stored.verdict],
       windowId: stored.windowId ?? "",
       message: verdictText[stored.verdict],
+      ...(incarnation ? { incarnation } : {}),
     },
   });
+}
+
+/** The run of a completion that is offered again, as its device knows it; undefined for any other completion. */
+export function forgottenOf(
+  device: { orgId: string; deviceId: string },
+  { runId, attemptToken, reoffer }: Completion,
+): ForgottenAttempt | undefined {
+  if (!reoffer) return undefined;
+  const { watcherId, attempt, scheduledFor } = reoffer;
+  const source = reoffer.source === RunSource.SCHEDULED ? "scheduled" : "manual";
+  return {
+    ...{ orgId: device.orgId, deviceId: device.deviceId, runId, attemptToken, attempt },
+    watcherId: watcherId.toLowerCase(),
+    source: scheduledFor ? (source === "manual" ? "backfill" : source) : "manual",
+    scheduledFor: scheduledFor ? timestampDate(scheduledFor) : null,
+    windowStart: timestampDate(reoffer.windowStart!),
+    windowEnd: timestampDate(reoffer.windowEnd!),
+  };
 }
 
 /** For a completion that breaks a rule and can never be stored. */

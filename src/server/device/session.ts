@@ -25,10 +25,12 @@ import type { Seat } from "../../scheduler/dispatcher.ts";
 import type { QuestionRow } from "../../scheduler/questions.ts";
 import { withdrawnDelayMs } from "../../scheduler/reaper.ts";
 import { isPassing } from "../../store/pg/database.ts";
+import type { Incarnation } from "../../store/pg/incarnation.ts";
 import type * as attempts from "../../store/work/attempts.ts";
 import type { ClaimedRun } from "../../store/work/attempts.ts";
 import type { SessionName } from "../../store/work/presence.ts";
 import type { Asked } from "../../store/work/questions.ts";
+import type { ForgottenAttempt } from "../../store/work/restorations.ts";
 import type { AttemptName, SessionSettlement, Settlement } from "../../store/work/settlements.ts";
 import type { ClaimedTurn } from "../../store/work/turn-attempts.ts";
 import type { Principal } from "../access/guard.ts";
@@ -45,6 +47,7 @@ import {
   cancelOf,
   completionAckOf,
   drainOf,
+  forgottenOf,
   heartbeatAckOf,
   invalidCompletionAckOf,
   normalizeNames,
@@ -84,6 +87,10 @@ export type SessionServices = {
   /** The session serves; it may have work. */
   opened(session: Session, opening: Opening): void;
   accept(acceptance: Acceptance, kind: AttemptKind): Promise<AcceptResult>;
+  /** The database that is stored into, as far as it is known. */
+  incarnation(): Incarnation | undefined;
+  /** Makes an attempt known again that the database may have forgotten. */
+  restore(forgotten: ForgottenAttempt): Promise<void>;
   /** Without a kind, of an attempt that the session has not heard of. */
   report(report: Report, kind: AttemptKind | undefined): Promise<ReportVerdict>;
   /** Answers whether the attempt was still the session's. */
@@ -367,7 +374,15 @@ export class Session implements Seat {
     this.#state = "serving";
     this.#freeSince = performance.now();
     const { replicaId, timers } = this.#services;
-    this.#link.send(welcomeOf({ ...opening, held: hello.held, replicaId, timers }));
+    this.#link.send(
+      welcomeOf({
+        ...opening,
+        held: hello.held,
+        replicaId,
+        timers,
+        incarnation: this.#services.incarnation(),
+      }),
+    );
     this.#watch();
     this.#ageTimer = setTimeout(
       () => this.drain(DrainReason.MAX_AGE, "the connection has reached its maximum age"),
@@ -547,6 +562,8 @@ export class Session implements Seat {
       const tookMs = startedAt - attempt.pushedAt;
       this.#attemptMs = (this.#attemptMs ?? tookMs) * (1 - latestShare) + tookMs * latestShare;
     }
+    const forgotten = forgottenOf(this, completion);
+    if (forgotten) await this.#whileServed(() => this.#services.restore(forgotten));
     const verdict = await this.#whileServed(() =>
       this.#services.report(reportOf(this, completion, accepting), attempt?.kind).catch((error: unknown) => {
         if (error instanceof Refusal && error.reason === "invalid_argument") return error;
@@ -559,7 +576,7 @@ export class Session implements Seat {
       return this.#link.send(invalidCompletionAckOf(completion, verdict.message));
     }
     this.settled(completion.attemptToken);
-    this.#link.send(completionAckOf(completion, verdict));
+    this.#link.send(completionAckOf(completion, verdict, this.#services.incarnation()));
     const tookMs = performance.now() - startedAt;
     this.#services.telemetry.acknowledged(this.#named(completion), verdict.verdict, tookMs);
   }

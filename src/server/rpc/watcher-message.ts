@@ -70,7 +70,7 @@ export function watcherMessage(
     slug: row.slug,
     spec: watcherSpec(row),
     version: row.version,
-    status: statusMessages[row.status],
+    status: isResting(row) ? WatcherStatus.RESTING : statusMessages[row.status],
     pausedReason: row.paused_reason,
     nextSlotAt: timestampOf(row.next_slot_at),
     nextDueAt: timestampOf(row.next_due_at),
@@ -86,6 +86,11 @@ export function watcherMessage(
     recentRuns: extras.recentRuns.map(runSummaryMessage),
     nextSlots: extras.nextSlots.map((at) => timestampOf(at)!),
   });
+}
+
+/** It is active, and its schedule has no slot to come. */
+function isResting(row: watchers.Watcher): boolean {
+  return row.status === "active" && row.schedule !== null && row.next_slot_at === null;
 }
 
 function noExecutorReasonOf(row: watchers.Watcher): string {

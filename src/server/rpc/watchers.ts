@@ -11,7 +11,8 @@ import {
 } from "#gen/pinion/v1/watcher_pb.js";
 import { Refusal, refuse } from "../../errors.ts";
 import { isUuid } from "../../ids.ts";
-import { checkSchedule, jitterOf, nextSlot } from "../../scheduler/schedule/schedule.ts";
+import { checkSchedule, jitterOf, nextSlot, type ScheduleRules } from "../../scheduler/schedule/schedule.ts";
+import * as orgs from "../../store/people/orgs.ts";
 import type { Quotas } from "../../store/people/quotas.ts";
 import type * as requests from "../../store/people/requests.ts";
 import * as clock from "../../store/pg/clock.ts";
@@ -79,8 +80,16 @@ export function watcherService(deps: {
   scheduler: WatcherScheduler;
   feed: EventAnnouncer;
   quotas: Pick<Quotas, "find">;
+  /** Shortest time between two slots, unless the org says otherwise. */
+  intervalMsMin: number;
 }): ServiceImpl<typeof WatcherService> {
   const { db, scheduler, feed } = deps;
+
+  /** What a new schedule of the org must keep. */
+  async function rulesOf(orgId: string): Promise<ScheduleRules> {
+    const intervalMsMin = (await orgs.findIntervalMsMin(db, { orgId })) ?? deps.intervalMsMin;
+    return { now: await clock.now(db), intervalMsMin };
+  }
 
   /** Announces what a write may have made due, and answers the watcher as it is. */
   function changed(watcher: watchers.Watcher) {
@@ -120,7 +129,7 @@ export function watcherService(deps: {
         actor,
         slug: requireSlug(request.slug, spec.name),
         requestId: request.requestId,
-        values: watcherValues(spec, { rules: { now: new Date() } }),
+        values: watcherValues(spec, { rules: await rulesOf(orgId) }),
         place,
         isDryRun: request.dryRun,
       });
@@ -154,6 +163,7 @@ export function watcherService(deps: {
     async updateWatcher(request, context) {
       const { orgId, actor } = principalOf(context);
       const fields = requireFields(request);
+      const rules = await rulesOf(orgId);
       const watcher = await watchers.update(db, {
         orgId,
         actor,
@@ -161,7 +171,7 @@ export function watcherService(deps: {
         expectedVersion: request.expectedVersion,
         change: (current) => {
           const spec = merge(watcherSpec(current), request.spec, fields);
-          return watcherValues(spec, { rules: { now: new Date() }, current });
+          return watcherValues(spec, { rules, current });
         },
         isPinDecided: fields.includes("deviceId"),
         // What is due is nobody's decision: a dry run leaves it where it is.

@@ -292,6 +292,16 @@ function tend(db: Db, orgId: string, providers: Providers): Promise<boolean> {
   });
 }
 
+/** The shortest time between two slots of a schedule that the org's metadata names ("interval_min_ms"), in milliseconds. */
+export async function findIntervalMsMin(db: Db, options: { orgId: string }): Promise<number | undefined> {
+  const org = await db
+    .selectFrom("org")
+    .select(sql<unknown>`metadata -> 'interval_min_ms'`.as("value"))
+    .where("id", "=", options.orgId)
+    .executeTakeFirst();
+  return typeof org?.value === "number" && org.value >= 0 ? org.value : undefined;
+}
+
 /** The agent that stands in where none is named; null if the org has none. */
 export async function findDefaultAgentId(db: Db, options: { orgId: string }): Promise<string | null> {
   const org = await db

@@ -26,6 +26,11 @@ export type Inspection = {
   isReadOnly: boolean;
   /** Settings that the code relies on and that the database or the role sets otherwise, as "TimeZone=Pacific/Chatham". */
   oddDefaults: string[];
+  replication: {
+    /** Of the configuration; empty: no commit waits for a standby. */
+    synchronousStandbyNames: string;
+    standbys: { name: string; isSynchronous: boolean; lagBytes: number | null; lagMs: number | null }[];
+  };
   /** A jump of the clock that the replicas hold for a doubt; undefined if there is none. */
   clockJump: { noticedAt: Date; expectedAt: Date } | undefined;
   /** Of this version and not applied; all of them on an empty database. */
@@ -101,6 +106,7 @@ export async function inspect(url: string): Promise<Inspection> {
       version_number: number;
       fsync: string;
       synchronous_commit: string;
+      synchronous_standby_names: string;
       connections_max: number;
       connections_used: number;
       is_read_only: boolean;
@@ -110,6 +116,7 @@ export async function inspect(url: string): Promise<Inspection> {
         current_setting('server_version_num')::int as version_number,
         current_setting('fsync') as fsync,
         current_setting('synchronous_commit') as synchronous_commit,
+        current_setting('synchronous_standby_names') as synchronous_standby_names,
         current_setting('max_connections')::int as connections_max,
         (select count(*)::int from pg_stat_activity where backend_type = 'client backend') as connections_used,
         pg_is_in_recovery() or current_setting('default_transaction_read_only') = 'on' as is_read_only,
@@ -123,6 +130,13 @@ export async function inspect(url: string): Promise<Inspection> {
       select unnest(setconfig) as setting from pg_db_role_setting
       where setdatabase in (0, (select oid from pg_database where datname = current_database()))
         and setrole in (0, (select oid from pg_roles where rolname = session_user))`.execute(database.db);
+    const standbys = await sql<Inspection["replication"]["standbys"][number]>`
+      select application_name as name, sync_state in ('sync', 'quorum') as "isSynchronous",
+        (case when pg_is_in_recovery() then null else pg_wal_lsn_diff(pg_current_wal_lsn(), flush_lsn) end)::float8 as "lagBytes",
+        (extract(epoch from flush_lag) * 1000)::float8 as "lagMs"
+      from pg_stat_replication where state is distinct from 'backup' order by application_name`.execute(
+      database.db,
+    );
     const clockJump = await readClockJump(database.db);
     const appliedNames = new Set(applied.map((row) => row.name));
     const known = await listMigrations();
@@ -138,6 +152,10 @@ export async function inspect(url: string): Promise<Inspection> {
       connectionsUsed: found.connections_used,
       isReadOnly: found.is_read_only,
       oddDefaults: defaults.rows.map(({ setting }) => setting).filter(isOtherwise),
+      replication: {
+        synchronousStandbyNames: found.synchronous_standby_names,
+        standbys: standbys.rows,
+      },
       clockJump,
       migrationsPending: known.filter((name) => !appliedNames.has(name)),
       migrationsUnknown: [...appliedNames].filter((name) => !known.includes(name)),

@@ -85,6 +85,7 @@ const environment: { [name: string]: string } = {
   PINION_NEVER_BEAT_MS: "20000",
   PINION_RUN_TIMEOUT_GRACE_MS: "3000",
   PINION_STREAM_AGE_MS: "30000",
+  PINION_INTERVAL_MIN: "1s",
   PINION_SWEEP_INTERVAL_MS: String(bounds.sweepMs),
   PINION_REAP_INTERVAL_MS: "500",
   PINION_RETRY_BACKOFF_MS: "500",

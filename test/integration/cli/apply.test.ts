@@ -340,6 +340,15 @@ test("pull writes a file that, applied, changes nothing", async () => {
       extractionSchema: { $ref: "#/$defs/x", enum: [null, "'''"] },
     },
   });
+  for (const [slug, schedule] of [
+    ["once", "@at 2126-12-01T09:00"],
+    ["often", "@every 90m from 2026-12-01T09:00"],
+    ["hourly", "@every 1h"],
+    ["hashed", "H/15 * * * FRI-MON"],
+  ] as const) {
+    const spec = { name: slug, prompt: "x", agentId: "ada", timeZone: "Europe/Berlin", schedule };
+    await replica.clients.watchers.createWatcher({ slug, spec });
+  }
   await replica.clients.agents.updateAgentSettings({
     agentId: "ada",
     settings: { egressConfig: { allowedHosts: [] }, guardrails: ["a".repeat(80), "b $A"] },
@@ -353,6 +362,8 @@ test("pull writes a file that, applied, changes nothing", async () => {
   const text = readFileSync(file, "utf8");
   expect(text).toContain('bot_token = "$ADA_TELEGRAM_BOT_TOKEN"');
   expect(text).toContain('name = "Ada"\ndevice = "mac-7"');
+  expect(text).toContain('at = "2126-12-01T09:00"');
+  expect(text).toContain('every = "90m"\nanchor = "2026-12-01T09:00"');
   const missing = await apply("--yes");
   expect(missing).toMatchObject({ code: 2 });
   expect(missing.err).toContain("$ADA_TELEGRAM_BOT_TOKEN is not set");

@@ -142,6 +142,7 @@ export async function startApi(
             db,
             scheduler,
             feed,
+            intervalMsMin: 1_000,
             quotas: createQuotas({ runs: 1e5, watchers: 1e5, devices: 1e5, tokens: 1e5, turns: 1e4 }),
           }),
         );

@@ -1,11 +1,14 @@
 /** A copy of a device's state on another machine neither takes the device's session nor its runs. */
+import { join } from "node:path";
 import { status } from "@grpc/grpc-js";
+import { findIdentity } from "@pinion/client";
 import { expect, test } from "vitest";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { isOtherMachine } from "../../../src/store/people/devices.ts";
 import { runCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, dial, enrolDevice } from "../../support/device.ts";
+import { temporaryDirectory } from "../../support/processes.ts";
 import { getRun, startWork, takeOn, untilStatus, useReplicas } from "./work.ts";
 
 const database = useDatabase({ per: "file" });
@@ -67,6 +70,37 @@ test("once the first machine is gone, another one is let in", async () => {
   await connect(url, device, { machine: copy });
   const { device: seen } = await clients.fleet.getDevice({ deviceId: device.deviceId });
   expect(seen?.hostName).toBe("build-7");
+});
+
+test("`device enroll --anew` makes the copy a device of its own, and leaves the first one its token", async () => {
+  const { clients, url } = replicas.here;
+  const home = await temporaryDirectory();
+  const stateDir = join(home, "state");
+  const enrol = async (...more: string[]) => {
+    const { joinCode } = await clients.fleet.createJoinCode({});
+    const args = [
+      "--url",
+      url,
+      "--json",
+      "device",
+      "enroll",
+      "--join-code",
+      joinCode,
+      "--state-dir",
+      stateDir,
+    ];
+    const ended = await runCommand({ HOME: home }, ...args, ...more);
+    expect(ended).toMatchObject({ code: 0, err: "" });
+    return (await findIdentity(stateDir))!;
+  };
+  const first = await enrol();
+  const again = await enrol();
+  expect(again.deviceId).toBe(first.deviceId);
+  const copied = await enrol("--anew");
+  expect(copied.deviceId).not.toBe(first.deviceId);
+  expect(copied.installId).not.toBe(first.installId);
+  await connect(url, { ...again, label: "first" }, { machine: laptop });
+  await connect(url, { ...copied, label: "copy" }, { machine: copy });
 });
 
 test("what is another machine", () => {

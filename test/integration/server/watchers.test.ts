@@ -307,3 +307,46 @@ test("another org's things answer not found, whatever is asked of them", async (
   expect((await theirs.watchers.getWatcher({ watcherId })).watcher).toEqual(watcher);
   expect((await theirs.fleet.getDevice({ deviceId })).device?.label).toBe("box");
 });
+
+test("a watcher that fires once rests when its slot was recorded, and can be edited and woken", async () => {
+  const at = new Date(Date.now() + 86_400_000).toISOString().slice(0, 16);
+  const { watcher: made } = await mine.watchers.createWatcher({
+    slug: "once",
+    spec: { ...spec, schedule: `@at ${at}Z`, timeZone: "Europe/Berlin" },
+  });
+  expect(made).toMatchObject({ status: WatcherStatus.ACTIVE, spec: { schedule: `@at ${at}Z` } });
+  expect(timestampDate(made!.nextSlotAt!).toISOString().slice(0, 16)).toBe(at);
+  // The day has come: the slot was recorded, and the schedule has moved on to none.
+  await sql`update watcher set next_slot_at = null, next_due_at = null, schedule = '@at 2026-01-01T09:00Z' where id = ${made!.id}`.execute(
+    database.db,
+  );
+  const watcherId = "once";
+  expect((await mine.watchers.getWatcher({ watcherId })).watcher!.status).toBe(WatcherStatus.RESTING);
+  const renamed = await mine.watchers.updateWatcher({
+    watcherId,
+    spec: { name: "Renamed" },
+    updateMask: { paths: ["name"] },
+  });
+  expect(renamed.watcher).toMatchObject({ status: WatcherStatus.RESTING, spec: { name: "Renamed" } });
+  const past = {
+    watcherId,
+    spec: { schedule: "@at 2026-01-02T09:00Z" },
+    updateMask: { paths: ["schedule"] },
+  };
+  expect(await failure(mine.watchers.updateWatcher(past))).toEqual(["InvalidArgument", "spec.schedule"]);
+  const woken = await mine.watchers.updateWatcher({
+    watcherId,
+    spec: { schedule: "@every 90m" },
+    updateMask: { paths: ["schedule"] },
+  });
+  expect(woken.watcher!.status).toBe(WatcherStatus.ACTIVE);
+});
+
+test("slots that are closer than the org's floor are refused", async () => {
+  const create = (schedule: string) =>
+    mine.watchers.createWatcher({ slug: "fast", spec: { ...spec, schedule } });
+  await sql`update org set metadata = metadata || '{"interval_min_ms": 60000}'`.execute(database.db);
+  expect(await failure(create("*/30 * * * * *"))).toEqual(["InvalidArgument", "spec.schedule"]);
+  expect(await failure(create("@every 59s"))).toEqual(["InvalidArgument", "spec.schedule"]);
+  expect(await failure(create("* * * * *"))).toEqual(["ok", ""]);
+});

@@ -223,7 +223,9 @@ test("a hello that says nothing new writes nothing; one that does leaves an even
     "agent_kinds",
     "app_version",
     "capabilities",
+    "executors",
     "max_concurrency",
+    "workspaces",
   ]);
 });
 

@@ -8,6 +8,7 @@ import { CompletionSchema, CompletionVerdict, Outcome } from "#gen/pinion/v1/dev
 import { Delivery } from "../../../clients/ts/src/device/delivery.ts";
 import { defaultTiming } from "../../../clients/ts/src/device/timing.ts";
 import { silentLogger } from "../../../clients/ts/src/logger.ts";
+import { KeptResults } from "../../../clients/ts/src/outbox/kept.ts";
 import { Outbox } from "../../../clients/ts/src/outbox/outbox.ts";
 
 test("a result that is answered while it is being written is not left on the disk", async () => {
@@ -17,6 +18,7 @@ test("a result that is answered while it is being written is not left on the dis
   const answered: string[] = [];
   const delivery = new Delivery({
     outbox,
+    kept: await KeptResults.open(directory),
     entries: [],
     endpoint: { url: "http://127.0.0.1:1", token: "" },
     timing: defaultTiming,

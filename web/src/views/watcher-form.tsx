@@ -133,7 +133,13 @@ function When({ draft }: FieldsProps) {
   return (
     <fieldset>
       <legend>When</legend>
-      <Text draft={draft} name="schedule" label="Schedule" hint="cron; empty: manual only" mono />
+      <Text
+        draft={draft}
+        name="schedule"
+        label="Schedule"
+        hint="cron, @every 90m or @at 2026-12-01T09:00; empty: manual only"
+        mono
+      />
       <div class="chips" role="group" aria-label="Common schedules">
         {presets.map((preset) => (
           <button

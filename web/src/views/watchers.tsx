@@ -168,6 +168,7 @@ function NextSlots({ watcher }: { watcher: Watcher }) {
 
 function whyNoSlot({ spec, status }: Watcher): string {
   if (!spec?.schedule) return "when it is triggered";
+  if (status === WatcherStatus.RESTING) return "it has fired, and rests";
   return status === WatcherStatus.PAUSED ? "not while it is paused" : "never again";
 }
 

@@ -1,14 +1,17 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
-import { toBinary } from "@bufbuild/protobuf";
+import { create, toBinary } from "@bufbuild/protobuf";
 import { durationMs, type Timestamp } from "@bufbuild/protobuf/wkt";
 import { type Activity, ActivitySchema, type Question } from "../gen/pinion/v1/activity_pb.js";
 import {
   type Assignment,
+  AssignmentKind,
   type AttemptRef,
   type Cancel,
   type Completion,
   type ConnectRequest,
   RejectReason,
+  type Reoffer,
+  ReofferSchema,
 } from "../gen/pinion/v1/device_pb.js";
 import { OutputStream } from "../gen/pinion/v1/run_pb.js";
 import { type AttemptResult, completionOf, isResult, truncateUtf8 } from "./completion.ts";
@@ -97,6 +100,8 @@ export interface AttemptsHost {
   ): Promise<GivenAnswer>;
   /** Takes a result into the outbox. */
   deliver(completion: Completion, finishedAtMs: number, watcher: string): Promise<void>;
+  /** The result of an assignment whose run the server's database has forgotten. */
+  forgottenResult(assignment: Assignment): Promise<Completion | undefined> | undefined;
   /** The outbox has a result of it. */
   isHeld(attemptToken: string): boolean;
   /** Why no work may be taken now, if so: the disk does not take results. */
@@ -167,13 +172,26 @@ export class Attempts {
       },
       receivedAtMs,
     );
-    if (this.#isStopping) {
+    const lookup = this.#host.forgottenResult(assignment);
+    const forgotten = lookup && (await lookup);
+    if (forgotten !== undefined) {
+      await this.#answerForgotten(names, forgotten);
+    } else if (this.#isStopping) {
       this.#reject(names, "shutting_down", "the daemon is stopping");
     } else if (this.#busy() >= this.#host.maxConcurrency) {
       this.#reject(names, "busy", `all ${this.#host.maxConcurrency} slots are taken`);
     } else {
       await this.#take(names, assignment);
     }
+  }
+
+  /** A program that has run does not run twice, because a database failed over and knows nothing of it. */
+  async #answerForgotten(names: AttemptNames, forgotten: Completion): Promise<void> {
+    const { runId, attemptToken } = names;
+    this.#rememberEnded(attemptToken);
+    this.#host.send({ case: "accept", value: { $typeName: "pinion.v1.Accept", runId, attemptToken } });
+    this.#host.emit({ type: "accepted", ...names });
+    await this.#host.deliver({ ...forgotten, attemptToken }, nowMs(), names.watcher);
   }
 
   /** The server asks for an attempt's end. What is not here is gone already. */
@@ -329,6 +347,8 @@ export class Attempts {
     }
     const finishedAtMs = nowMs();
     const completion = completionOf(names, result, measuredMs);
+    const reoffer = reofferOf(attempt.assignment);
+    if (reoffer) completion.reoffer = reoffer;
     this.#host.emit(
       { type: "finished", ...names, result, durationMs: result.durationMs ?? measuredMs },
       finishedAtMs,
@@ -350,6 +370,12 @@ export class Attempts {
     attempt.acceptedOn = this.#host.stream();
     this.#host.send({ case: "accept", value: { $typeName: "pinion.v1.Accept", runId, attemptToken } });
     this.#host.emit({ type: "accepted", ...attempt.names });
+  }
+
+  #rememberEnded(attemptToken: string): void {
+    this.#ended.add(attemptToken);
+    const [oldest] = this.#ended;
+    if (this.#ended.size > ENDED_MAX && oldest !== undefined) this.#ended.delete(oldest);
   }
 
   #reject(names: AttemptNames, reason: keyof typeof rejectReasons, message: string): void {
@@ -430,9 +456,7 @@ export class Attempts {
     if (this.#attempts.get(attemptToken) !== attempt) return;
     this.#attempts.delete(attemptToken);
     if (options.isEnded) {
-      this.#ended.add(attemptToken);
-      const [oldest] = this.#ended;
-      if (this.#ended.size > ENDED_MAX && oldest !== undefined) this.#ended.delete(oldest);
+      this.#rememberEnded(attemptToken);
     }
     if (this.#attempts.size === 0) for (const done of [...this.#waiters]) done();
   }
@@ -449,4 +473,16 @@ function namesOf(assignment: Assignment): AttemptNames {
     attemptToken: assignment.attemptToken,
     watcher: assignment.watcher?.slug ?? "",
   };
+}
+
+/** What has to be known of the run if its result is offered again; undefined for a turn. */
+function reofferOf({ kind, watcher, event, attempt }: Assignment): Reoffer | undefined {
+  if (kind !== AssignmentKind.WATCHER_RUN || !watcher || !event?.windowStart || !event.windowEnd)
+    return undefined;
+  if (!UUID.test(watcher.id) || attempt < 1) return undefined;
+  return create(ReofferSchema, {
+    ...{ watcherId: watcher.id, attempt, source: event.source },
+    ...(event.scheduledFor ? { scheduledFor: event.scheduledFor } : {}),
+    ...{ windowStart: event.windowStart, windowEnd: event.windowEnd },
+  });
 }

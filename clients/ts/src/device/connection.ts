@@ -18,6 +18,7 @@ import {
 import { type Logger, silentLogger } from "../logger.ts";
 import type { MachineFingerprint } from "../machine.ts";
 import { type ProxySetting, proxyErrorOf, proxyFor } from "../network/proxy.ts";
+import { type KeepLimits, KeptResults } from "../outbox/kept.ts";
 import { lockStateDir } from "../outbox/lock.ts";
 import { Outbox } from "../outbox/outbox.ts";
 import { ensurePrivateDirectory } from "../private-directory.ts";
@@ -47,6 +48,8 @@ export interface DeviceOptions {
   platform: Platform;
   /** Kinds of agents that `onAssignment` can run. */
   agentKinds: string[];
+  /** How long, and how much of, what was acknowledged is kept; default: 24 h, 256 MiB. */
+  keep?: KeepLimits;
   /** Where the outbox and the lock live; made if missing. One daemon per directory. */
   stateDir: string;
   /**
@@ -190,6 +193,7 @@ class Connection implements DeviceConnection {
         deliver: async (completion, finishedAtMs, watcher) => {
           await this.#delivery?.add(completion, finishedAtMs, watcher);
         },
+        forgottenResult: (assignment) => this.#delivery?.forgottenResult(assignment),
         isHeld: (attemptToken) => this.#delivery?.has(attemptToken) ?? false,
         diskProblem: () => this.#delivery?.diskProblem,
         resend: (attemptToken) => {
@@ -257,8 +261,10 @@ class Connection implements DeviceConnection {
       this.#lock = await lockStateDir(this.#options.stateDir);
       await this.#options.prepare?.();
       const { outbox, entries, setAside } = await Outbox.open(join(this.#options.stateDir, "outbox"));
+      const kept = await KeptResults.open(join(this.#options.stateDir, "outbox"), this.#options.keep);
       this.#delivery = new Delivery({
         outbox,
+        kept,
         entries,
         endpoint: this.#endpoint,
         timing: this.#timing,
@@ -381,6 +387,7 @@ class Connection implements DeviceConnection {
     });
     // Verdicts first: what is stored already is not sent again.
     for (const { attemptToken, verdict } of welcome.verdicts) this.#obey(attemptToken, verdict);
+    this.#delivery?.storedIn(welcome.incarnation);
     this.#delivery?.attach((completion) => {
       return this.#session?.send({ case: "complete", value: completion }) ?? false;
     }, limits);
@@ -417,6 +424,7 @@ class Connection implements DeviceConnection {
         this.#attempts.cancel(body.value);
         return;
       case "completionAck":
+        this.#delivery?.storedIn(body.value.incarnation);
         void this.#delivery?.acknowledge(body.value);
         return;
       case "answer":

@@ -4,10 +4,13 @@ import {
   CompleteRunRequestSchema,
   type Completion,
   type CompletionAck,
+  CompletionSchema,
   CompletionVerdict,
+  type Incarnation,
 } from "../gen/pinion/v1/device_pb.js";
 import type { Logger } from "../logger.ts";
-import type { Outbox, OutboxEntry, SetAside } from "../outbox/outbox.ts";
+import type { Kept, KeptBy, KeptResults } from "../outbox/kept.ts";
+import type { Outbox, OutboxEntry, OutboxReading, SetAside } from "../outbox/outbox.ts";
 import { fitCompletion } from "./completion.ts";
 import { messageOf } from "./errors.ts";
 import type { Verdict } from "./events.ts";
@@ -33,6 +36,8 @@ interface Parcel {
   readableAt: number | undefined;
   /** Being read from the disk, or handed over by unary call. */
   isBusy: boolean;
+  /** It was acknowledged before, by another database, and is offered again. */
+  kept: Kept | undefined;
 }
 
 export interface Acknowledged {
@@ -50,6 +55,10 @@ export interface Acknowledged {
  */
 export class Delivery {
   readonly #outbox: Outbox;
+  readonly #kept: KeptResults;
+  /** Tokens of kept results that were offered again: the server had forgotten their runs, perhaps. */
+  readonly #offered = new Set<string>();
+  #by: KeptBy | undefined;
   readonly #endpoint: Endpoint;
   readonly #timing: Timing;
   readonly #logger: Logger;
@@ -66,6 +75,7 @@ export class Delivery {
 
   constructor(options: {
     outbox: Outbox;
+    kept: KeptResults;
     entries: OutboxEntry[];
     endpoint: Endpoint;
     timing: Timing;
@@ -74,6 +84,7 @@ export class Delivery {
     onSetAside: (setAside: SetAside) => void;
   }) {
     this.#outbox = options.outbox;
+    this.#kept = options.kept;
     this.#endpoint = options.endpoint;
     this.#timing = options.timing;
     this.#logger = options.logger;
@@ -85,11 +96,66 @@ export class Delivery {
 
   /** What is not acknowledged yet, oldest first. */
   held(): OutboxEntry[] {
-    return [...this.#parcels.values()].map((parcel) => parcel.entry);
+    return [...this.#parcels.values()].filter(({ kept }) => !kept).map((parcel) => parcel.entry);
   }
 
   has(attemptToken: string): boolean {
-    return this.#parcels.has(attemptToken);
+    const parcel = this.#parcels.get(attemptToken);
+    return parcel !== undefined && !parcel.kept;
+  }
+
+  /** The server says which database it stores into. Results that another one acknowledged are offered again. */
+  storedIn(incarnation: Incarnation | undefined): void {
+    if (incarnation === undefined || !/^\d{1,20}$/.test(incarnation.systemIdentifier)) return;
+    const { systemIdentifier, timeline } = incarnation;
+    if (this.#by?.systemIdentifier === systemIdentifier && this.#by.timeline === timeline) return;
+    this.#by = { systemIdentifier, timeline };
+    let count = 0;
+    for (const kept of this.#kept.list()) if (this.#offer(kept)) count += 1;
+    if (count > 0) {
+      this.#logger.warn(
+        { results: count },
+        "the server's database is another one; offering it what was acknowledged before",
+      );
+    }
+    void this.#pump();
+  }
+
+  /** Offers a kept result again, unless this very database has acknowledged it. */
+  #offer(kept: Kept): boolean {
+    if (this.#isOfNow(kept) || this.#parcels.has(kept.attemptToken)) return false;
+    const { runId, attemptToken, acknowledgedAtMs: finishedAtMs } = kept;
+    this.#parcels.set(attemptToken, { ...parcelOf({ runId, attemptToken, finishedAtMs }, ""), kept });
+    this.#offered.add(attemptToken);
+    return true;
+  }
+
+  /**
+   * The result of an attempt that the server assigns as if it had never been: its database forgot the run, and the program
+   * must not run twice. Undefined for every other assignment, such as a retry.
+   */
+  forgottenResult(assignment: {
+    runId: string;
+    attempt: number;
+  }): Promise<Completion | undefined> | undefined {
+    const candidates = this.#kept
+      .list()
+      .filter((kept) => kept.runId === assignment.runId)
+      .filter((kept) => !this.#isOfNow(kept) || this.#offered.has(kept.attemptToken));
+    return candidates.length === 0 ? undefined : this.#readForgotten(candidates, assignment.attempt);
+  }
+
+  async #readForgotten(candidates: readonly Kept[], attempt: number): Promise<Completion | undefined> {
+    for (const kept of candidates) {
+      const completion = (await this.#kept.read(kept))?.completion;
+      const isForgotten = (completion?.reoffer?.attempt ?? 0) >= attempt && !completion?.retryAfter;
+      if (isForgotten) return completion;
+    }
+    return undefined;
+  }
+
+  #isOfNow({ by }: Kept): boolean {
+    return this.#by?.systemIdentifier === by.systemIdentifier && this.#by.timeline === by.timeline;
   }
 
   /** Takes a completion on. Resolves when it is durable and, if there is a stream, on its way. */
@@ -255,7 +321,7 @@ export class Delivery {
 
   #hand(parcel: Parcel, completion: Completion): void {
     if (this.#send === undefined || parcel.sentAt !== undefined) return;
-    if (!this.#send(fitCompletion(completion, this.#limits))) return;
+    if (!this.#send(fitCompletion(asSent(parcel, completion), this.#limits))) return;
     parcel.sentAt = performance.now();
     parcel.sends += 1;
   }
@@ -264,7 +330,7 @@ export class Delivery {
     if (parcel.unsaved !== undefined) return parcel.unsaved;
     if (parcel.readableAt !== undefined && performance.now() < parcel.readableAt) return undefined;
     parcel.isBusy = true;
-    const reading = await this.#outbox.read(parcel.entry);
+    const reading = await this.#readRecord(parcel);
     parcel.isBusy = false;
     // It may have been acknowledged while we read.
     if (this.#parcels.get(parcel.entry.attemptToken) !== parcel) return undefined;
@@ -295,6 +361,12 @@ export class Delivery {
     return undefined;
   }
 
+  async #readRecord({ entry, kept }: Parcel): Promise<OutboxReading> {
+    if (!kept) return this.#outbox.read(entry);
+    const record = await this.#kept.read(kept);
+    return record ? { kind: "record", record } : { kind: "gone" };
+  }
+
   #tellIfFlushed(): void {
     if (this.#parcels.size === 0) for (const done of [...this.#waiters]) done();
   }
@@ -311,7 +383,9 @@ export class Delivery {
     const completion = await this.#read(parcel);
     if (completion === undefined) return true;
     parcel.isBusy = true;
-    const request = create(CompleteRunRequestSchema, { completion: fitCompletion(completion, this.#limits) });
+    const request = create(CompleteRunRequestSchema, {
+      completion: fitCompletion(asSent(parcel, completion), this.#limits),
+    });
     const result = await completeRun(this.#endpoint, request, {
       deadlineMs: this.#timing.unaryDeadlineMs,
       signal: this.#stopped.signal,
@@ -342,10 +416,41 @@ export class Delivery {
       windowId: told.windowId,
       message: told.message,
     });
-    if (isNotStored(verdict)) await this.#rejectFile(parcel.entry, told.message || verdict);
-    else await this.#removeFile(parcel.entry);
+    if (parcel.kept) await this.#confirm(parcel.kept);
+    else if (isNotStored(verdict)) await this.#rejectFile(parcel.entry, told.message || verdict);
+    else if (!(await this.#keep(parcel.entry))) await this.#removeFile(parcel.entry);
     this.#tellIfFlushed();
     void this.#pump();
+  }
+
+  /** Keeps an acknowledged result for a while; false if it is not known by which database, or the disk does not. */
+  async #keep(entry: OutboxEntry): Promise<boolean> {
+    if (this.#by === undefined) return false;
+    try {
+      await this.#kept.keep(entry, this.#by);
+      // The database may have failed over while it was written.
+      for (const kept of this.#kept.list()) if (kept.attemptToken === entry.attemptToken) this.#offer(kept);
+      return true;
+    } catch (error) {
+      this.#logger.warn(
+        { runId: entry.runId, error: messageOf(error) },
+        "cannot keep an acknowledged result",
+      );
+      return false;
+    }
+  }
+
+  /** Whatever the answer was, it is kept for its time; this database is not asked again. */
+  async #confirm(kept: Kept): Promise<void> {
+    if (this.#by === undefined) return;
+    try {
+      await this.#kept.confirm(kept, this.#by);
+    } catch (error) {
+      this.#logger.warn(
+        { runId: kept.runId, error: messageOf(error) },
+        "cannot note that a result was offered",
+      );
+    }
   }
 
   async #rejectFile(entry: OutboxEntry, problem: string): Promise<void> {
@@ -372,7 +477,22 @@ export class Delivery {
 
 function parcelOf(entry: OutboxEntry, watcher: string): Parcel {
   const unsent = { sentAt: undefined, sends: 0, suspicions: 0 };
-  return { entry, watcher, ...unsent, unsaved: undefined, readableAt: undefined, isBusy: false };
+  return {
+    entry,
+    watcher,
+    ...unsent,
+    unsaved: undefined,
+    readableAt: undefined,
+    isBusy: false,
+    kept: undefined,
+  };
+}
+
+/** What is known of the run travels only with what is offered again. */
+function asSent({ kept }: Parcel, completion: Completion): Completion {
+  if (kept || completion.reoffer === undefined) return completion;
+  const { reoffer: _, ...rest } = completion;
+  return create(CompletionSchema, rest);
 }
 
 /** The server does not have it: it is set aside for a person, and never only deleted. */

@@ -1,4 +1,6 @@
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { expect, test } from "vitest";
 import { desiredOf } from "../../../../src/cli/apply/desired.ts";
 import { parseFile } from "../../../../src/cli/apply/file.ts";
@@ -139,7 +141,51 @@ test("ids that stand twice are refused at the second place, also across agents",
   );
 });
 
+test("a prompt is taken as it is, unless its watcher substitutes", () => {
+  const text = (more: string) =>
+    `[[agents.a.watchers]]\nslug = "w"\nprompt = "check that $GITHUB_TOKEN is not committed, for $$5"\n${more}`;
+  const promptOf = (more: string) => read(text(more), { GITHUB_TOKEN: "hush" }).watchers[0]!.fields.prompt;
+  expect(promptOf("")).toBe("check that $GITHUB_TOKEN is not committed, for $$5");
+  expect(promptOf("substitute = false")).toBe("check that $GITHUB_TOKEN is not committed, for $$5");
+  expect(promptOf("substitute = true")).toBe("check that hush is not committed, for $5");
+});
+
+test("a prompt may stand in a file beside the description", () => {
+  const folder = mkdtempSync(join(tmpdir(), "prompt-"));
+  writeFileSync(join(folder, "digest.md"), "Summarise $HOME.\n");
+  const of = (more: string) => {
+    const parsed = parseFile(`[[agents.a.watchers]]\nslug = "w"\n${more}`, {
+      file: join(folder, "p.toml"),
+      env: {},
+    });
+    return desiredOf(parsed).watchers[0]!.fields.prompt;
+  };
+  expect(of('prompt_file = "digest.md"')).toBe("Summarise $HOME.\n");
+  expect(() => of('prompt_file = "gone.md"')).toThrow(/prompt_file: there is no file .*gone\.md/);
+  expect(() => of('prompt = "x"\nprompt_file = "digest.md"')).toThrow(/excludes "prompt"/);
+  expect(() => of("")).toThrow(/prompt: is missing/);
+});
+
+test("a schedule is cron, at or every", () => {
+  const scheduleOf = (more: string) =>
+    read(`[[agents.a.watchers]]\nslug = "w"\nprompt = "x"\n${more}`).watchers[0]!.fields.schedule;
+  expect(scheduleOf('at = "2026-12-01T09:00"')).toBe("@at 2026-12-01T09:00");
+  expect(scheduleOf('every = "90m"')).toBe("@every 90m");
+  expect(scheduleOf('every = "90m"\nanchor = "2026-12-01T09:00"')).toBe("@every 90m from 2026-12-01T09:00");
+  expect(scheduleOf('schedule = "@every 90m"')).toBe("@every 90m");
+});
+
 test.each([
+  ["timeout = 30", 'watchers[1].timeout: must be a string, such as "30s", and is a number'],
+  ["max_attempts = '3'", "watchers[1].max_attempts: must be a number, and is a string"],
+  ["questions = 'no'", "watchers[1].questions: must be a table, and is a string"],
+  ["schedule = ['0 9 * * *']", "watchers[1].schedule: must be a string, and is a list"],
+  ["schedule = '2026-12-01T09:00'", 'write at = "2026-12-01T09:00"'],
+  ["at = '2026-02-30T09:00'", "watchers[1].at: "],
+  ["every = 'often'", "watchers[1].every: "],
+  ["every = '1h'\nschedule = '@daily'", 'every: excludes "schedule"'],
+  ["anchor = '2026-12-01T09:00'", 'anchor: belongs to "every"'],
+  ["time_zone = 'BST'", 'did you mean "Europe/London"'],
   ["schedule = '0 0 30 2 *'", "never fires"],
   ["schedule = 'daily'", "is not a cron expression"],
   ["time_zone = 'Europe/Berlinn'", "does not exist"],

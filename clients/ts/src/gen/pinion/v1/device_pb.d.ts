@@ -424,6 +424,13 @@ export declare type Welcome = Message<"pinion.v1.Welcome"> & {
    * @generated from field: repeated string capabilities = 8;
    */
   capabilities: string[];
+
+  /**
+   * The database that results are stored in. Absent: the server does not know which.
+   *
+   * @generated from field: pinion.v1.Incarnation incarnation = 9;
+   */
+  incarnation?: Incarnation | undefined;
 };
 
 /**
@@ -431,6 +438,42 @@ export declare type Welcome = Message<"pinion.v1.Welcome"> & {
  * Use `create(WelcomeSchema)` to create a new message.
  */
 export declare const WelcomeSchema: GenMessage<Welcome>;
+
+/**
+ * Which database it is that a server stores into. After a failover to a standby that lagged it is another one, which may
+ * have forgotten results that were acknowledged before. A device that keeps acknowledged results for a while offers those
+ * of another incarnation again, as completions with `reoffer`.
+ *
+ * @generated from message pinion.v1.Incarnation
+ */
+export declare type Incarnation = Message<"pinion.v1.Incarnation"> & {
+  /**
+   * The cluster's own identifier.
+   *
+   * @generated from field: string system_identifier = 1;
+   */
+  systemIdentifier: string;
+
+  /**
+   * Its timeline; grows with every promotion.
+   *
+   * @generated from field: uint32 timeline = 2;
+   */
+  timeline: number;
+
+  /**
+   * How far its write-ahead log had come when the server last looked, as PostgreSQL writes it, for example "0/3000148".
+   *
+   * @generated from field: string position = 3;
+   */
+  position: string;
+};
+
+/**
+ * Describes the message pinion.v1.Incarnation.
+ * Use `create(IncarnationSchema)` to create a new message.
+ */
+export declare const IncarnationSchema: GenMessage<Incarnation>;
 
 /**
  * Timers of a session.
@@ -1440,6 +1483,13 @@ export declare type Completion = Message<"pinion.v1.Completion"> & {
    * @generated from field: string stderr_tail = 25;
    */
   stderrTail: string;
+
+  /**
+   * Set on a completion that was acknowledged before, by another incarnation of the database, and is offered again.
+   *
+   * @generated from field: pinion.v1.Reoffer reoffer = 26;
+   */
+  reoffer?: Reoffer | undefined;
 };
 
 /**
@@ -1447,6 +1497,63 @@ export declare type Completion = Message<"pinion.v1.Completion"> & {
  * Use `create(CompletionSchema)` to create a new message.
  */
 export declare const CompletionSchema: GenMessage<Completion>;
+
+/**
+ * What the device knows from its assignment of the run of a completion that it offers again: the database may have forgotten the
+ * run, too. Answered as any completion: STORED, STORED_LATE, ALREADY_STORED, SUPERSEDED, or UNKNOWN if it is not wanted (its
+ * watcher is not there, or not for this device).
+ *
+ * @generated from message pinion.v1.Reoffer
+ */
+export declare type Reoffer = Message<"pinion.v1.Reoffer"> & {
+  /**
+   * The watcher.
+   *
+   * @generated from field: string watcher_id = 1;
+   */
+  watcherId: string;
+
+  /**
+   * The attempt's number, from 1.
+   *
+   * @generated from field: int32 attempt = 2;
+   */
+  attempt: number;
+
+  /**
+   * What made the run due.
+   *
+   * @generated from field: pinion.v1.RunSource source = 3;
+   */
+  source: RunSource;
+
+  /**
+   * Its slot; absent for a run that no slot asked for.
+   *
+   * @generated from field: google.protobuf.Timestamp scheduled_for = 4;
+   */
+  scheduledFor?: Timestamp | undefined;
+
+  /**
+   * Start of the span the run is about, inclusive.
+   *
+   * @generated from field: google.protobuf.Timestamp window_start = 5;
+   */
+  windowStart?: Timestamp | undefined;
+
+  /**
+   * End of that span, exclusive.
+   *
+   * @generated from field: google.protobuf.Timestamp window_end = 6;
+   */
+  windowEnd?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message pinion.v1.Reoffer.
+ * Use `create(ReofferSchema)` to create a new message.
+ */
+export declare const ReofferSchema: GenMessage<Reoffer>;
 
 /**
  * Answers Completion, after the commit.
@@ -1488,6 +1595,13 @@ export declare type CompletionAck = Message<"pinion.v1.CompletionAck"> & {
    * @generated from field: string message = 5;
    */
   message: string;
+
+  /**
+   * The database that it was stored in, as in Welcome.
+   *
+   * @generated from field: pinion.v1.Incarnation incarnation = 6;
+   */
+  incarnation?: Incarnation | undefined;
 };
 
 /**

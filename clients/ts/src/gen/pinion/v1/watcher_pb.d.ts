@@ -1013,6 +1013,14 @@ export enum WatcherStatus {
    * @generated from enum value: WATCHER_STATUS_NO_EXECUTOR = 3;
    */
   NO_EXECUTOR = 3,
+
+  /**
+   * Its schedule has no slot to come: the one of "@at" was recorded, as a run or as skipped. It can be triggered, and a new
+   * schedule wakes it.
+   *
+   * @generated from enum value: WATCHER_STATUS_RESTING = 4;
+   */
+  RESTING = 4,
 }
 
 /**

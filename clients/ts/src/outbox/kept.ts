@@ -1,0 +1,129 @@
+import { renameSync } from "node:fs";
+import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { hasCode } from "../device/errors.ts";
+import { readRegularFile } from "../regular-file.ts";
+import { decodeRecord, type OutboxRecord } from "./record.ts";
+
+/** How long, and how much of, what was acknowledged is kept. */
+export interface KeepLimits {
+  ms: number;
+  bytes: number;
+}
+
+export const keepLimits: KeepLimits = { ms: 24 * 3_600_000, bytes: 256 * 1024 * 1024 };
+
+/** The database by which a result was acknowledged: the cluster's identifier and its timeline. */
+export interface KeptBy {
+  systemIdentifier: string;
+  timeline: number;
+}
+
+/** An acknowledged result that is still on the disk. */
+export interface Kept {
+  runId: string;
+  attemptToken: string;
+  /** When it was acknowledged, in ms since the epoch by the device's clock. */
+  acknowledgedAtMs: number;
+  bytes: number;
+  by: KeptBy;
+}
+
+const SUFFIX = ".kept";
+const NAME = /^([0-9a-f-]{36})\.([0-9a-f-]{36})\.(\d{1,15})\.(\d{1,20})-(\d{1,10})\.kept$/i;
+const RECORD_BYTES_MAX = 32 * 1024 * 1024;
+
+/**
+ * Results that were acknowledged, for a bounded time and size: a database that fails over to a standby that lagged may have
+ * forgotten them, and is offered them again. The records are those of the outbox, with their digests; the name of each
+ * says by which database it was acknowledged, so that keeping one is a rename.
+ */
+export class KeptResults {
+  readonly #outbox: string;
+  readonly #directory: string;
+  readonly #limits: KeepLimits;
+  readonly #kept = new Map<string, Kept>();
+
+  private constructor(outbox: string, limits: KeepLimits) {
+    this.#outbox = outbox;
+    this.#directory = join(outbox, "kept");
+    this.#limits = limits;
+  }
+
+  static async open(outbox: string, limits: KeepLimits = keepLimits): Promise<KeptResults> {
+    const results = new KeptResults(outbox, limits);
+    await mkdir(results.#directory, { recursive: true, mode: 0o700 });
+    for (const name of await readdir(results.#directory)) {
+      const [, runId, attemptToken, at, systemIdentifier, timeline] = NAME.exec(name) ?? [];
+      if (runId === undefined || attemptToken === undefined || systemIdentifier === undefined) continue;
+      const size = await stat(join(results.#directory, name)).then(
+        ({ size }) => size,
+        () => undefined,
+      );
+      if (size === undefined) continue;
+      const by = { systemIdentifier, timeline: Number(timeline) };
+      results.#kept.set(attemptToken, { runId, attemptToken, acknowledgedAtMs: Number(at), bytes: size, by });
+    }
+    await results.prune();
+    return results;
+  }
+
+  list(): Kept[] {
+    return [...this.#kept.values()];
+  }
+
+  /** Keeps the record of an attempt that was acknowledged; it leaves the outbox. Nothing happens if there is none. */
+  async keep(attempt: { runId: string; attemptToken: string }, by: KeptBy): Promise<void> {
+    const { runId, attemptToken } = attempt;
+    const from = join(this.#outbox, `${runId}.${attemptToken}.completion`);
+    const kept: Kept = { runId, attemptToken, acknowledgedAtMs: Date.now(), bytes: 0, by };
+    try {
+      kept.bytes = (await stat(from)).size;
+      // At once with the list: whoever looks finds it in one place or in the other.
+      renameSync(from, join(this.#directory, nameOf(kept)));
+    } catch (error) {
+      if (hasCode(error, "ENOENT")) return;
+      throw error;
+    }
+    this.#kept.set(attemptToken, kept);
+    await this.prune();
+  }
+
+  /** It was offered again, and answered by another database. */
+  async confirm(kept: Kept, by: KeptBy): Promise<void> {
+    const now: Kept = { ...kept, by };
+    if (!this.#kept.has(kept.attemptToken)) return;
+    await rename(join(this.#directory, nameOf(kept)), join(this.#directory, nameOf(now)));
+    this.#kept.set(kept.attemptToken, now);
+  }
+
+  /** Undefined if it is gone or damaged; then it is forgotten. */
+  async read(kept: Kept): Promise<OutboxRecord | undefined> {
+    const found = await readRegularFile(join(this.#directory, nameOf(kept)), { bytesMax: RECORD_BYTES_MAX });
+    if (found.kind === "unreadable") return undefined;
+    const record = found.kind === "absent" || found.kind === "unfit" ? undefined : decodeRecord(found.bytes);
+    if (record !== undefined && !("problem" in record)) return record;
+    await this.#drop(kept);
+    return undefined;
+  }
+
+  /** Drops what is too old, and the oldest of what is too much. */
+  async prune(): Promise<void> {
+    const oldest = [...this.#kept.values()].sort((a, b) => a.acknowledgedAtMs - b.acknowledgedAtMs);
+    let bytes = oldest.reduce((sum, kept) => sum + kept.bytes, 0);
+    for (const kept of oldest) {
+      const ageMs = Date.now() - kept.acknowledgedAtMs;
+      if (ageMs <= this.#limits.ms && bytes <= this.#limits.bytes) break;
+      bytes -= kept.bytes;
+      await this.#drop(kept);
+    }
+  }
+
+  async #drop(kept: Kept): Promise<void> {
+    this.#kept.delete(kept.attemptToken);
+    await rm(join(this.#directory, nameOf(kept)), { force: true });
+  }
+}
+
+const nameOf = ({ runId, attemptToken, acknowledgedAtMs, by }: Kept) =>
+  `${runId}.${attemptToken}.${acknowledgedAtMs}.${by.systemIdentifier}-${by.timeline}${SUFFIX}`;

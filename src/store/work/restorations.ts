@@ -1,0 +1,82 @@
+import { sql } from "kysely";
+import type { Db } from "../pg/database.ts";
+
+/**
+ * Runs that the database has forgotten, in a failover to a standby that lagged, while their devices have the results. An
+ * attempt that is known again is one that was taken away: its completion is a late one (late-results.ts), which settles the run.
+ */
+
+export type ForgottenAttempt = {
+  orgId: string;
+  deviceId: string;
+  runId: string;
+  attemptToken: string;
+  attempt: number;
+  watcherId: string;
+  source: "scheduled" | "manual" | "backfill";
+  scheduledFor: Date | null;
+  windowStart: Date;
+  windowEnd: Date;
+};
+
+const reason = "forgotten by the database in a failover; its device still had the result";
+
+/**
+ * Makes an attempt known again, and its run if need be. Answers whether it is known now: not, if the watcher is gone, or its work is
+ * not this device's (R6), or the slot has another run.
+ */
+export async function restore(tx: Db, forgotten: ForgottenAttempt): Promise<boolean> {
+  const { orgId, deviceId, runId, attemptToken, attempt, watcherId, scheduledFor } = forgotten;
+  // Whoever writes a run holds its watcher.
+  const { rows: watchers } = await sql`
+    select from watcher w join device d on d.org_id = w.org_id and d.id = ${deviceId}
+    where w.org_id = ${orgId} and w.id = ${watcherId} and (w.device_id = d.id or (w.device_id is null and d.is_worker))
+    for update of w
+  `.execute(tx);
+  if (watchers.length === 0) return false;
+  const entry = sql`jsonb_build_array(jsonb_build_object('attempt', ${attempt}::int, 'token', ${attemptToken}::text,
+    'device_id', ${deviceId}::text, 'claimed_at', now(), 'ended_at', now(), 'last_beat_at', null,
+    'reason', ${reason}::text, 'is_reported', false))`;
+  const { rows } = await sql<{ isThere: boolean }>`
+    with live as (
+      update run set past_attempts = past_attempts || ${entry}, attempt = greatest(attempt, ${attempt}::int)
+      where org_id = ${orgId} and id = ${runId} and watcher_id = ${watcherId}
+        and attempt_token is distinct from ${attemptToken}::uuid
+        and not exists (select from jsonb_array_elements(past_attempts) e where e->>'token' = ${attemptToken}::text)
+      returning id
+    ),
+    ended as (
+      update run_finished set past_attempts = past_attempts || ${entry}
+      where org_id = ${orgId} and id = ${runId} and watcher_id = ${watcherId}
+        and attempt_token is distinct from ${attemptToken}::uuid
+        and not exists (select from jsonb_array_elements(past_attempts) e where e->>'token' = ${attemptToken}::text)
+      returning id
+    )
+    select exists (select from run where org_id = ${orgId} and id = ${runId})
+      or exists (select from run_finished where org_id = ${orgId} and id = ${runId})
+      or (select count(*) > 0 from live) or (select count(*) > 0 from ended) as "isThere"
+  `.execute(tx);
+  if (rows[0]!.isThere) return true;
+  if (scheduledFor) {
+    const slot = await sql`
+      insert into slot (org_id, watcher_id, scheduled_for, run_id)
+      values (${orgId}, ${watcherId}, ${scheduledFor}, ${runId}) on conflict do nothing
+    `.execute(tx);
+    if (Number(slot.numAffectedRows ?? 0) === 0) return false;
+    await sql`
+      delete from backlog where org_id = ${orgId} and watcher_id = ${watcherId} and scheduled_for = ${scheduledFor}
+    `.execute(tx);
+  }
+  await sql`
+    insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
+      notification, source, scheduled_for, window_start, window_end, due_at, created_at, timeout_ms, max_attempts, status,
+      attempt, attempt_token, claimed_at, started_at, reason, past_attempts)
+    select w.org_id, ${runId}, w.id, w.version, w.agent_id, coalesce(a.version, 0), ${deviceId}, w.agent_kind,
+      w.notification, ${forgotten.source}, ${scheduledFor}, ${forgotten.windowStart}, ${forgotten.windowEnd},
+      ${forgotten.windowEnd}, now(), w.timeout_ms, w.max_attempts, 'timeout', ${attempt}, ${attemptToken}, now(), now(),
+      ${reason}, '[]'
+    from watcher w left join agent a on a.org_id = w.org_id and a.id = w.agent_id
+    where w.org_id = ${orgId} and w.id = ${watcherId}
+  `.execute(tx);
+  return true;
+}

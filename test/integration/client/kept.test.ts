@@ -1,0 +1,104 @@
+/** What was acknowledged is kept for a while, and offered to a database that may have forgotten it (DESIGN 16). */
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { startDevice, startPeer, until } from "./harness.ts";
+
+const kept = (stateDir: string) => readdirSync(join(stateDir, "outbox", "kept"));
+const first = { systemIdentifier: "7420", timeline: 1, position: "0/3000148" };
+const promoted = { ...first, timeline: 2 };
+
+/** A device whose server stored a result, before its database failed over. */
+async function begin() {
+  const peer = await startPeer();
+  peer.incarnation = first;
+  let programs = 0;
+  const { events, stateDir, device } = startDevice(peer.url, {
+    onAssignment: async () => {
+      programs += 1;
+      return { outcome: "completed", output: `done ${programs}` };
+    },
+  });
+  const session = await peer.session();
+  const assignment = session.assign();
+  await session.next("complete");
+  await events.next("acknowledged");
+  await until(() => kept(stateDir).length === 1, "the result is kept");
+  const failOver = async () => {
+    peer.incarnation = promoted;
+    session.end();
+    return peer.session();
+  };
+  return { peer, device, events, stateDir, session, assignment, failOver, programs: () => programs };
+}
+
+test("an acknowledged result is kept, and offered again with its run to another timeline, once", async () => {
+  const { session, assignment, failOver, stateDir, peer } = await begin();
+  expect(session.all("complete")[0]!.reoffer).toBeUndefined();
+  const second = await failOver();
+  // What was acknowledged is not held any more: only a completion speaks of it.
+  expect(second.hello.held).toEqual([]);
+  const offered = await second.next("complete");
+  expect(offered).toMatchObject({
+    ...{ runId: assignment.runId, attemptToken: assignment.attemptToken, output: "done 1" },
+    reoffer: { watcherId: assignment.watcher!.id, attempt: 1, source: assignment.event!.source },
+  });
+  await until(() => kept(stateDir)[0]!.endsWith("7420-2.kept"), "it is noted");
+  second.end();
+  const third = await peer.session();
+  third.assign();
+  await third.next("complete");
+  expect(third.all("complete").filter((sent) => sent.reoffer)).toEqual([]);
+});
+
+test("a run that the new database assigns again is answered with the result, and its program does not run twice", async () => {
+  const { assignment, failOver, programs } = await begin();
+  const second = await failOver();
+  const again = second.assign({ runId: assignment.runId, attempt: 1 });
+  await until(
+    () => second.all("complete").some((sent) => sent.attemptToken === again.attemptToken),
+    "the new attempt is answered",
+  );
+  const answer = second.all("complete").find((sent) => sent.attemptToken === again.attemptToken);
+  expect(answer).toMatchObject({ runId: assignment.runId, output: "done 1" });
+  expect(programs()).toBe(1);
+});
+
+test("a retry, and whatever the same database assigns, runs", async () => {
+  const { assignment, session, failOver, programs } = await begin();
+  session.assign({ runId: assignment.runId, attempt: 1 });
+  await until(() => programs() === 2, "it ran");
+  const second = await failOver();
+  second.assign({ runId: assignment.runId, attempt: 2 });
+  await until(() => programs() === 3, "it ran");
+});
+
+test("what is kept is bounded by size and by age, the oldest going first", async () => {
+  const peer = await startPeer();
+  peer.incarnation = first;
+  const { events, stateDir } = startDevice(peer.url, {
+    keep: { ms: 60_000, bytes: 5_000 },
+    onAssignment: async () => ({ outcome: "completed", output: "x".repeat(2_000) }),
+  });
+  const session = await peer.session();
+  const tokens: string[] = [];
+  for (let i = 1; i <= 4; i++) {
+    tokens.push(session.assign().attemptToken);
+    await events.next("acknowledged", () => true, i);
+    await until(() => kept(stateDir).some((name) => name.includes(tokens.at(-1)!)), "it is kept");
+  }
+  await until(() => kept(stateDir).length === 2, "the oldest are gone");
+  expect(kept(stateDir).every((name) => tokens.slice(2).some((token) => name.includes(token)))).toBe(true);
+});
+
+test("a server that does not say which database it has keeps nothing at its devices", async () => {
+  const peer = await startPeer();
+  const { events, stateDir } = startDevice(peer.url);
+  (await peer.session()).assign();
+  await events.next("acknowledged");
+  await until(
+    () => readdirSync(join(stateDir, "outbox")).every((name) => !name.endsWith(".completion")),
+    "the file is gone",
+  );
+  expect(kept(stateDir)).toEqual([]);
+});

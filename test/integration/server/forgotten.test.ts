@@ -1,0 +1,124 @@
+/** Results that the database forgot in a failover to a standby that lagged, and that their devices offer again (DESIGN 16). */
+import { timestampDate } from "@bufbuild/protobuf/wkt";
+import { sql } from "kysely";
+import { expect, test } from "vitest";
+import { type Assignment, CompletionVerdict, Outcome } from "#gen/pinion/v1/device_pb.js";
+import { RunStatus } from "#gen/pinion/v1/run_pb.js";
+import { slotRunId } from "../../../src/ids.ts";
+import { createLogger } from "../../../src/log.ts";
+import { materializeOnce } from "../../../src/scheduler/materializer.ts";
+import * as incarnations from "../../../src/store/pg/incarnation.ts";
+import { useDatabase } from "../../support/database.ts";
+import { connect, type DeviceStream, enrolDevice } from "../../support/device.ts";
+import { hourly, listRuns, listWindows, noteDoorbell, putSchedule } from "../../support/rows.ts";
+import { getRun, startWork, takeOn, useReplicas } from "./work.ts";
+
+const database = useDatabase({ per: "file" });
+const replicas = useReplicas(database, "here");
+const log = createLogger({ name: "test", level: "silent" });
+
+async function begin() {
+  const { clients, url } = replicas.here;
+  const device = await enrolDevice(clients);
+  const stream = await connect(url, device);
+  return { clients, url, device, stream };
+}
+
+/** As a standby knows it that was promoted before any of it had arrived. */
+async function forget(runId: string): Promise<void> {
+  await sql`delete from "window" where run_id = ${runId}`.execute(database.db);
+  for (const table of ["run", "run_finished"])
+    await sql`delete from ${sql.table(table)} where id = ${runId}`.execute(database.db);
+  await sql`delete from slot where run_id = ${runId}`.execute(database.db);
+}
+
+async function offer(stream: DeviceStream, assignment: Assignment, output = "the answer") {
+  const { runId, attemptToken, attempt, watcher, event } = assignment;
+  const { source, scheduledFor, windowStart, windowEnd } = event!;
+  const reoffer = {
+    ...{ watcherId: watcher!.id, attempt, source, windowStart: windowStart!, windowEnd: windowEnd! },
+    ...(scheduledFor ? { scheduledFor } : {}),
+  };
+  stream.send({
+    case: "complete",
+    value: { runId, attemptToken, outcome: Outcome.COMPLETED, output, reoffer },
+  });
+  return stream.next("completionAck");
+}
+
+test("the welcome and every acknowledgement say which database it is", async () => {
+  const { clients, device, stream } = await begin();
+  const now = await incarnations.read(database.db);
+  const { systemIdentifier, timeline } = now!;
+  expect(stream.welcome.incarnation).toMatchObject({ systemIdentifier, timeline });
+  await startWork(clients, device);
+  expect((await stream.complete(await takeOn(stream))).incarnation).toMatchObject({
+    systemIdentifier,
+    timeline,
+  });
+});
+
+test("a run of which nothing is left is there again with its result, once; a second offer is ALREADY_STORED", async () => {
+  const { clients, device, stream } = await begin();
+  const { id: runId } = await startWork(clients, device);
+  const assignment = await takeOn(stream);
+  await stream.complete(assignment, "the answer");
+  await forget(runId);
+  expect((await offer(stream, assignment)).verdict).toBe(CompletionVerdict.STORED_LATE);
+  expect(await getRun(clients, { runId })).toMatchObject({ status: RunStatus.COMPLETED });
+  expect(await listWindows(database.db, { runId })).toMatchObject([
+    { extracted_data: { output: "the answer" } },
+  ]);
+  expect((await offer(stream, assignment)).verdict).toBe(CompletionVerdict.ALREADY_STORED);
+  expect(await listWindows(database.db, { runId })).toHaveLength(1);
+});
+
+test("a run that waits again, because its claim was forgotten, ends with the result and is claimed by nobody", async () => {
+  const { clients, device, stream } = await begin();
+  const busy = await startWork(clients, device);
+  const first = await takeOn(stream);
+  await stream.complete(first, "the answer");
+  // Its device is away, so nobody takes it meanwhile.
+  await forget(busy.id);
+  await sql`insert into run (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
+      notification, source, window_start, window_end, due_at, timeout_ms, max_attempts, is_pinned, not_before)
+    values ('local', ${busy.id}, ${busy.watcherId}, 1, 'pinion-default', 1, ${device.deviceId}, '', 'none', 'manual',
+      now() - interval '1 day', now(), now(), 60000, 1, true, now() + interval '1 hour')`.execute(
+    database.db,
+  );
+  expect((await offer(stream, first)).verdict).toBe(CompletionVerdict.STORED_LATE);
+  expect(await getRun(clients, { runId: busy.id })).toMatchObject({ status: RunStatus.COMPLETED });
+});
+
+test("a slot that is recorded again has the same run, and does not get a second one after its result came back", async () => {
+  const { clients, device, stream } = await begin();
+  const { schedule, slot } = hourly();
+  const { watcher } = await clients.watchers.createWatcher({
+    spec: { name: "Hourly", prompt: "do it", deviceId: device.deviceId, schedule },
+  });
+  const name = { orgId: "local", watcherId: watcher!.id };
+  await putSchedule(database.db, name, slot(0));
+  await materializeOnce(database.db, { doorbell: noteDoorbell(), log });
+  await clients.watchers.triggerWatcher({ watcherId: watcher!.id });
+  const assignment = await takeOn(stream);
+  expect(assignment.runId).toBe(slotRunId({ ...name, scheduledFor: slot(0) }));
+  expect(timestampDate(assignment.event!.scheduledFor!)).toEqual(slot(0));
+  await stream.complete(assignment, "the answer");
+  await forget(assignment.runId);
+  await putSchedule(database.db, name, slot(0));
+  expect((await offer(stream, assignment)).verdict).toBe(CompletionVerdict.STORED_LATE);
+  await materializeOnce(database.db, { doorbell: noteDoorbell(), log });
+  expect(await listRuns(database.db, name)).toMatchObject([{ id: assignment.runId, status: "completed" }]);
+});
+
+test("what is not this device's is not restored: UNKNOWN, and nothing is written", async () => {
+  const { clients, device, stream } = await begin();
+  const { id: runId } = await startWork(clients, device);
+  const assignment = await takeOn(stream);
+  await stream.complete(assignment);
+  await forget(runId);
+  const other = await begin();
+  expect((await offer(other.stream, assignment)).verdict).toBe(CompletionVerdict.UNKNOWN);
+  const { rows } = await sql`select from run_all where id = ${runId}`.execute(database.db);
+  expect(rows).toEqual([]);
+});
