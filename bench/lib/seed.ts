@@ -52,7 +52,7 @@ export async function seedDevices(
   return devices;
 }
 
-/** A service of each org that may read and write, with its token. */
+/** A service of each org that may read and write on every device, with its token. */
 export async function seedServices(
   url: string,
   orgs: number,
@@ -61,8 +61,8 @@ export async function seedServices(
   const services = Array.from({ length: orgs }, (_, org) => ({ orgId: `org-${org}`, token: tokenOf() }));
   await query(
     url,
-    `insert into token (org_id, kind, label, sha256, scopes)
-    select org_id, 'svc', 'bench', sha256, '{read,write}' from unnest($1::text[], $2::bytea[]) as t (org_id, sha256)`,
+    `insert into token (org_id, kind, label, sha256, scopes, all_devices)
+    select org_id, 'svc', 'bench', sha256, '{read,write}', true from unnest($1::text[], $2::bytea[]) as t (org_id, sha256)`,
     [services.map(({ orgId }) => orgId), services.map(({ token }) => secretHash(token))],
   );
   return services;

@@ -54,6 +54,27 @@ export async function deviceLabels(clients: Clients): Promise<Map<string, string
   }
 }
 
+/** The org's members, at most `limit`. */
+export function listMembers(clients: Clients, limit: number) {
+  return collect(limit, async (request) => {
+    const answer = await clients.orgs.listMembers(request);
+    return { items: answer.members, nextPageToken: answer.nextPageToken };
+  });
+}
+
+/** The id of the member whom a person names by id or email address. */
+export async function memberId(clients: Clients, named: string): Promise<string> {
+  if (isUuid(named)) return named.toLowerCase();
+  const { items } = await listMembers(clients, lookupItemsMax);
+  const found = items.find((member) => member.email === named.toLowerCase());
+  if (found) return found.userId;
+  throw new Failure(
+    exitCodes.notFound,
+    `no member has the address "${named}"`,
+    "`pinion orgs members` shows who there is",
+  );
+}
+
 /** Refuses what cannot be a run's id before it is sent: only whole ids name runs. */
 export function runId(text: string): string {
   if (isUuid(text)) return text.toLowerCase();

@@ -124,9 +124,13 @@ function serve(
     ...{ db, crossOrgDb: requests.db, feed, doorbell, scheduler, telemetry },
     authCache: guard.authCache,
   };
-  const bounds = { limits, ...config.rates, quotas, db };
+  const bounds = { limits, ...config.rates, quotas };
+  const onEvents = (orgId: string) => feed.eventsAppended(orgId);
   const options = {
-    interceptors: interceptorChain({ guard, log, streams, tracer, onCall: metrics.called, bounds }),
+    interceptors: interceptorChain({
+      ...{ guard, log, streams, db, onEvents, tracer, bounds },
+      onCall: metrics.called,
+    }),
     contextValues: (request: Parameters<typeof peerValues>[0]) => peerValues(request, config.trustedProxies),
     // A mistyped field would otherwise be passed over, and with it a limit that somebody meant to set.
     jsonOptions: { ignoreUnknownFields: false },

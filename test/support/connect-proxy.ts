@@ -1,7 +1,7 @@
 /** An HTTP proxy that knows CONNECT: what stands between offices and the world. */
 import { createServer, type IncomingMessage, type Server } from "node:http";
 import { createServer as createSecureServer } from "node:https";
-import { type AddressInfo, connect, type Socket } from "node:net";
+import { type AddressInfo, connect, createServer as createTcpServer, type Socket } from "node:net";
 import { onTestFinished } from "vitest";
 
 export type ConnectProxyOptions = {
@@ -75,4 +75,54 @@ function statusOf(request: IncomingMessage, { credentials, status }: ConnectProx
   if (credentials === undefined) return 200;
   const wanted = Buffer.from(`${credentials.name}:${credentials.password}`).toString("base64");
   return request.headers["proxy-authorization"] === `Basic ${wanted}` ? 200 : 407;
+}
+
+/** A SOCKS5 proxy without authentication, or with a name and a password (RFC 1928, 1929). Names lead to this machine, as above. */
+export async function startSocksProxy(credentials?: {
+  name: string;
+  password: string;
+}): Promise<ConnectProxy> {
+  const [passed, refused]: [string[], string[]] = [[], []];
+  const sockets = new Set<Socket>();
+  const server = createTcpServer((client) => {
+    sockets.add(client);
+    client.on("error", () => {});
+    let step: "greeting" | "password" | "request" | "open" = "greeting";
+    client.on("data", (data: Buffer) => {
+      if (step === "greeting") {
+        step = credentials ? "password" : "request";
+        client.write(Buffer.from([5, credentials ? 2 : 0]));
+      } else if (step === "password") {
+        const name = data.toString("utf8", 2, 2 + data[1]!);
+        const password = data.toString("utf8", 3 + data[1]!);
+        const isGood = name === credentials?.name && password === credentials.password;
+        if (!isGood) refused.push(name);
+        step = "request";
+        client.write(Buffer.from([1, isGood ? 0 : 1]));
+      } else if (step === "request") {
+        step = "open";
+        // Only names and IPv4 addresses are asked for here.
+        const length = data[3] === 3 ? data[4]! + 1 : 4;
+        const host =
+          data[3] === 3 ? data.toString("utf8", 5, 4 + length) : [...data.subarray(4, 8)].join(".");
+        const port = data.readUInt16BE(4 + length);
+        const upstream = connect({ host: "127.0.0.1", port });
+        sockets.add(upstream);
+        upstream.on("error", () => client.destroy());
+        upstream.once("connect", () => {
+          passed.push(`${host}:${port}`);
+          client.write(Buffer.from([5, 0, 0, 1, 0, 0, 0, 0, 0, 0]));
+          upstream.pipe(client).pipe(upstream);
+        });
+        client.once("close", () => upstream.destroy());
+      }
+    });
+  });
+  await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
+  onTestFinished(() => {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+  });
+  const { port } = server.address() as AddressInfo;
+  return { port, address: `127.0.0.1:${port}`, passed, refused };
 }

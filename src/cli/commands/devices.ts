@@ -16,6 +16,7 @@ import { collect, wholeNumber } from "../print/paging.ts";
 import { type Column, details, plain, table } from "../print/table.ts";
 import { formatAgo, formatMomentAgo, parseLength } from "../print/times.ts";
 import * as words from "../print/words.ts";
+import { addGrants } from "./grants.ts";
 
 /** `pinion devices …`: the machines of the org. */
 export function addDevices(program: Command, cli: Cli): void {
@@ -26,6 +27,7 @@ export function addDevices(program: Command, cli: Cli): void {
   addDisconnect(devices, cli);
   addDelete(devices, cli);
   addJoinCode(devices, cli);
+  addGrants(devices, cli);
 }
 
 function addList(devices: Command, cli: Cli): void {
@@ -150,6 +152,7 @@ function printDevice(cli: Cli, device: Device, asJson: boolean): void {
       ["version", plain(device.appVersion)],
       ["installation", plain(device.installId)],
       ["owner", device.isWorker ? "none: a fleet worker" : device.ownerId],
+      ["you may", device.allowed.map((permission) => words.grantPermission.word(permission)).join(", ")],
       ["enrolled", formatMomentAgo(device.createdAt)],
     ],
     cli.colors.dim,

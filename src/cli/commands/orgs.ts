@@ -8,12 +8,11 @@ import {
   OrgSchema,
   RemoveMemberResponseSchema,
 } from "#gen/pinion/v1/org_pb.js";
-import { isUuid } from "../../ids.ts";
 import { type Cli, examples } from "../cli.ts";
-import { type Clients, connect } from "../context.ts";
-import { exitCodes, Failure } from "../failures.ts";
+import { connect } from "../context.ts";
+import { listMembers, memberId } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
-import { collect, list, lookupItemsMax, wholeNumber } from "../print/paging.ts";
+import { list, wholeNumber } from "../print/paging.ts";
 import { type Column, plain, table } from "../print/table.ts";
 import { formatAgo, formatMomentAgo } from "../print/times.ts";
 import * as words from "../print/words.ts";
@@ -103,13 +102,6 @@ const memberColumns: Column<Member>[] = [
   { header: "ID", cell: (member) => member.userId },
 ];
 
-function listMembers(clients: Clients, limit: number) {
-  return collect(limit, async (request) => {
-    const answer = await clients.orgs.listMembers(request);
-    return { items: answer.members, nextPageToken: answer.nextPageToken };
-  });
-}
-
 function addAddMember(orgs: Command, cli: Cli): void {
   const command = orgs
     .command("add-member")
@@ -188,17 +180,4 @@ function addRemoveMember(orgs: Command, cli: Cli): void {
       }
     });
   examples(command, [["orgs remove-member bob@acme.example", "at once, on every replica"]]);
-}
-
-/** The id of the member whom a person names by id or email address. */
-async function memberId(clients: Clients, named: string): Promise<string> {
-  if (isUuid(named)) return named.toLowerCase();
-  const { items } = await listMembers(clients, lookupItemsMax);
-  const found = items.find((member) => member.email === named.toLowerCase());
-  if (found) return found.userId;
-  throw new Failure(
-    exitCodes.notFound,
-    `no member has the address "${named}"`,
-    "`pinion orgs members` shows who there is",
-  );
 }

@@ -12,6 +12,7 @@ import {
 import { newToken } from "../../ids.ts";
 import { type Cli, examples } from "../cli.ts";
 import { connect, optionsOf } from "../context.ts";
+import { deviceId } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
 import { collect, list, wholeNumber } from "../print/paging.ts";
 import { type Column, plain, table } from "../print/table.ts";
@@ -30,13 +31,14 @@ export function addTokens(program: Command, cli: Cli): void {
 
 /** Without a server: for a secret store, from which a first start takes its owner's token. */
 function addGenerate(tokens: Command, cli: Cli): void {
-  tokens
+  const command = tokens
     .command("generate")
     .description("print a token that no server knows yet, for PINION_BOOTSTRAP_TOKEN of a first start")
     .action((_options, command: Command) => {
       const token = newToken("pat");
       cli.out(optionsOf(command).json ? JSON.stringify({ token }) : token);
     });
+  examples(command, [["tokens generate", "for the secret that sets PINION_BOOTSTRAP_TOKEN"]]);
 }
 
 function addCreate(tokens: Command, cli: Cli): void {
@@ -50,16 +52,27 @@ function addCreate(tokens: Command, cli: Cli): void {
       list,
     )
     .option("--service", "for a service or a fleet worker instead of a person")
+    .option(
+      "--device <device>",
+      "for a service: a device of yours that it may use, manage and read; repeatable",
+      list,
+    )
+    .option("--all-devices", "for a service: every device of the org; for owners and admins")
     .option("--expires-in <length>", "how long it is good, for example 90d; default: for ever")
     .action(async (label: string, _options, command: Command) => {
-      const { clients, options } = connect<{ scope?: string[]; service?: boolean; expiresIn?: string }>(
-        cli,
-        command,
-      );
+      const { clients, options } = connect<{
+        scope?: string[];
+        service?: boolean;
+        device?: string[];
+        allDevices?: boolean;
+        expiresIn?: string;
+      }>(cli, command);
       const answer = await clients.tokens.createToken({
         label,
         kind: options.service ? TokenKind.SVC : TokenKind.PAT,
         scopes: options.scope ?? ["read"],
+        deviceIds: await Promise.all((options.device ?? []).map((named) => deviceId(clients, named))),
+        allDevices: options.allDevices ?? false,
         ...(options.expiresIn
           ? { expiresIn: durationFromMs(parseLength(options.expiresIn, "--expires-in")) }
           : {}),
@@ -74,7 +87,11 @@ function addCreate(tokens: Command, cli: Cli): void {
     });
   examples(command, [
     ["tokens create dashboard", "reads only"],
-    ["tokens create ci --service --scope read,write --expires-in 90d", "for a service"],
+    [
+      "tokens create ci --service --scope read,write --expires-in 90d",
+      "for a service, without anybody's device",
+    ],
+    ["tokens create ci --service --scope read,write --device lab-box", "one that may use a device of yours"],
     ["tokens create worker-1 --service --scope fleet:run", "for a fleet worker"],
   ]);
 }
@@ -111,6 +128,7 @@ function tokenColumns(cli: Cli): Column<Token>[] {
     { header: "LABEL", cell: (token) => plain(token.label), isFlexible: true },
     { header: "KIND", cell: (token) => words.tokenKind.word(token.kind) },
     { header: "SCOPES", cell: (token) => token.scopes.join(",") },
+    { header: "DEVICES", cell: (token) => (token.allDevices ? "all" : "") },
     {
       header: "MADE BY",
       cell: (token) => token.creatorId && `${token.creatorId}${token.creatorLeft ? " (no member)" : ""}`,

@@ -62,6 +62,11 @@ export async function printRun(cli: Cli, clients: Clients, run: Run): Promise<vo
     cli.colors.dim,
   );
   for (const line of lines) cli.out(line);
+  if (run.outputHidden) {
+    return cli.note(
+      `what it said is for the device's owner to show: pinion devices grant ${run.deviceId} --to <you> --read`,
+    );
+  }
   const { answer, structured, output } = await runResult(clients, run);
   const texts = answer === "" ? [plainLines(output)] : [plainLines(answer)];
   if (structured !== undefined) texts.push(plainLines(JSON.stringify(structured, null, 2)));

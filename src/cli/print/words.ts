@@ -6,7 +6,7 @@ import {
 } from "#gen/pinion/v1/activity_pb.js";
 import { PlatformStatus, UpsertOutcome } from "#gen/pinion/v1/agent_pb.js";
 import { Platform } from "#gen/pinion/v1/device_pb.js";
-import { Liveness } from "#gen/pinion/v1/fleet_pb.js";
+import { GrantPermission, Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { MemberRole } from "#gen/pinion/v1/org_pb.js";
 import {
   Notification,
@@ -164,6 +164,12 @@ export const tokenKind = words({
   [TokenKind.PAT]: "pat",
   [TokenKind.DEV]: "dev",
   [TokenKind.SVC]: "svc",
+});
+
+export const grantPermission = words({
+  [GrantPermission.USE]: "use",
+  [GrantPermission.MANAGE]: "manage",
+  [GrantPermission.READ]: "read",
 });
 
 export const platformStatus = words({

@@ -1,6 +1,8 @@
 /**
  * The one place that decides who may call what.
  *
+ * What of a device an rpc's request names, and whether the caller may do that to it, is {@link file://./ownership.ts}'s to say.
+ *
  * Every rpc has a rule here: `rulesOf` compiles only if a service's table has a line for each of its rpcs, and
  * {@link requireRules} refuses to start with an rpc that has none. Who calls comes from the token and from nothing else
  * (R6): the principal that {@link Guard.admit} finds goes into the call's context values, and {@link principalOf} is how a
@@ -50,6 +52,11 @@ export type Principal = {
   userId: string | null;
   /** Set for kind `dev`, and for no other. */
   deviceId: string | null;
+  /**
+   * An owner or admin of the org, or a service with the scope "admin" or for all devices: every device is theirs to use
+   * (ownership.ts). As old as the lookup.
+   */
+  isEverywhere: boolean;
 };
 
 /** What a call of an rpc needs. */
@@ -142,9 +149,12 @@ export const rules: Readonly<Record<string, Rule>> = {
     listDevices: read,
     getDevice: read,
     updateDevice: write,
-    deleteDevice: admin,
+    deleteDevice: write,
     disconnectDevice: write,
     createJoinCode: write,
+    grantDevice: write,
+    revokeGrant: write,
+    listGrants: read,
   }),
   // Whoever may write may make tokens, and end those, that can do no more than itself: see rpc/tokens.ts.
   ...rulesOf(TokenService, { createToken: write, listTokens: read, revokeToken: write, rotateToken: write }),
@@ -156,12 +166,13 @@ export const rules: Readonly<Record<string, Rule>> = {
     removeMember: admin,
     listMembers: read,
   }),
-  // What starts, stops or removes a platform reaches people outside of the org.
+  // An agent's settings decide what it may do wherever it works; what starts, stops or removes a platform reaches people
+  // outside of the org.
   ...rulesOf(AgentService, {
-    createAgent: write,
+    createAgent: admin,
     getAgent: read,
     listAgents: read,
-    updateAgentSettings: write,
+    updateAgentSettings: admin,
     deleteAgent: admin,
     upsertPlatform: admin,
     batchUpsertPlatforms: admin,
@@ -252,6 +263,8 @@ export type Guard = {
   authCache: {
     /** The token's next use asks the database, also if a lookup is under way. */
     forget(tokenId: string): void;
+    /** {@link forget} for all tokens of a person in an org: their role changed. */
+    forgetPerson(person: { orgId: string; userId: string }): void;
   };
   /** Writes the uses that wait. */
   flush(): Promise<void>;
@@ -381,6 +394,12 @@ export function createGuard(options: { db: Db; log: Logger }): Guard {
           if (entry.principal.tokenId === tokenId) cache.delete(key);
         }
       },
+      forgetPerson({ orgId, userId }) {
+        generation++;
+        for (const [key, { principal }] of cache) {
+          if (principal.orgId === orgId && principal.userId === userId) cache.delete(key);
+        }
+      },
     },
     flush,
     async close() {
@@ -438,6 +457,10 @@ function principalFrom(credential: tokens.Credential): Principal {
     scopes: new Set(granted.flatMap((scope) => brings[scope])),
     userId,
     deviceId,
+    isEverywhere:
+      userId !== null && kind === "pat"
+        ? credential.role === "owner" || credential.role === "admin"
+        : kind !== "dev" && (granted.includes("admin") || credential.allDevices),
   };
 }
 

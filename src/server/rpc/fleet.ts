@@ -5,14 +5,18 @@ import type { FleetService } from "#gen/pinion/v1/fleet_pb.js";
 import { refuse } from "../../errors.ts";
 import * as callers from "../../store/people/callers.ts";
 import * as devices from "../../store/people/devices.ts";
+import * as grants from "../../store/people/grants.ts";
 import * as joinCodes from "../../store/people/join-codes.ts";
 import type { Db } from "../../store/pg/database.ts";
+import * as revocations from "../../store/work/revocations.ts";
 import * as runSummaries from "../../store/work/run-summaries.ts";
 import { type Guard, principalOf } from "../access/guard.ts";
 import { deviceMessage, livenessNames, platformNames } from "./device-message.ts";
 import type { EventAnnouncer } from "./events.ts";
+import { granteeOf, grantMessage, permissionNames } from "./grant-message.ts";
 import { timestampOf } from "./moments.ts";
 import { idKey, page } from "./page.ts";
+import type { WatcherScheduler } from "./watchers.ts";
 
 /** What the fleet needs of whoever holds the devices' streams, on whatever replica. All of it is a hint. */
 export interface FleetDoorbell {
@@ -46,7 +50,7 @@ const joinCodeMsDefault = 15 * 60_000;
 export function fleetService(deps: {
   db: Db;
   doorbell: FleetDoorbell;
-  scheduler: FleetScheduler;
+  scheduler: FleetScheduler & Pick<WatcherScheduler, "recordDue" | "cancelAllOfWatcher">;
   feed: EventAnnouncer;
   authCache: Guard["authCache"];
   ttlMs: number;
@@ -146,6 +150,47 @@ export function fleetService(deps: {
       );
       feed.eventsAppended(orgId);
       return { joinCode: code, expiresAt: timestampOf(expiresAt)! };
+    },
+
+    async grantDevice(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const granted = await grants.grant(db, {
+        ...{ orgId, actor, deviceId: request.deviceId },
+        grantee: granteeOf(request.grantee!),
+        permissions: permissionNames(request.permissions),
+      });
+      feed.eventsAppended(orgId);
+      return { grants: granted.map(grantMessage) };
+    },
+
+    async revokeGrant(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const { taken, stranded } = await revocations.revoke(db, {
+        ...{ orgId, actor, deviceId: request.deviceId },
+        grantee: granteeOf(request.grantee!),
+        permissions: permissionNames(request.permissions),
+        recordDue: scheduler.recordDue,
+        cancelRuns: (tx, watcher) => scheduler.cancelAllOfWatcher(tx, { ...watcher, actor }),
+      });
+      stranded.announce();
+      feed.eventsAppended(orgId);
+      return {
+        grants: taken.map(grantMessage),
+        watchersPaused: stranded.watcherIds.length,
+        runsCancelled: stranded.runsCancelled,
+      };
+    },
+
+    async listGrants(request, context) {
+      const { orgId } = principalOf(context);
+      const deviceId = request.deviceId || undefined;
+      if (deviceId) await devices.get(db, { orgId, ttlMs, deviceId });
+      const { rows, nextPageToken } = await page(request, {
+        key: z.object({ deviceId: idKey, id: idKey }),
+        keyOf: (row: grants.Grant) => ({ deviceId: row.deviceId, id: row.id }),
+        fetch: (after, limit) => grants.list(db, { orgId, deviceId, after, limit }),
+      });
+      return { grants: rows.map(grantMessage), nextPageToken };
     },
   };
 }

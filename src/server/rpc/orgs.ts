@@ -15,11 +15,13 @@ import * as memberRemovals from "../../store/people/member-removals.ts";
 import * as members from "../../store/people/members.ts";
 import * as orgs from "../../store/people/orgs.ts";
 import type { Db } from "../../store/pg/database.ts";
+import type { Pausing } from "../../store/work/stranded.ts";
 import { type Guard, mayGrant, principalOf } from "../access/guard.ts";
 import type { EventAnnouncer } from "./events.ts";
 import type { FleetDoorbell, FleetScheduler } from "./fleet.ts";
 import { timestampOf } from "./moments.ts";
 import { idKey, page } from "./page.ts";
+import type { WatcherScheduler } from "./watchers.ts";
 
 /** Orgs and members between rows and messages. */
 
@@ -59,7 +61,7 @@ export function orgService(deps: {
   db: Db;
   crossOrgDb: Db;
   doorbell: FleetDoorbell;
-  scheduler: FleetScheduler;
+  scheduler: FleetScheduler & Pick<WatcherScheduler, "recordDue" | "cancelAllOfWatcher">;
   feed: EventAnnouncer;
   authCache: Guard["authCache"];
   installedProviders: readonly string[];
@@ -73,6 +75,12 @@ export function orgService(deps: {
       deps.authCache.forget(tokenId);
       doorbell.revoke(tokenId);
     }
+  }
+
+  /** Pauses what a person's role or membership carried. */
+  function pausing(actor: string): Pausing {
+    const { recordDue, cancelAllOfWatcher } = deps.scheduler;
+    return { recordDue, cancelRuns: (tx, watcher) => cancelAllOfWatcher(tx, { ...watcher, actor }) };
   }
 
   return {
@@ -107,7 +115,7 @@ export function orgService(deps: {
       if (missing) {
         refuse("permission_denied", `a token without the scope "${missing}" cannot give it to another`);
       }
-      const { member, secret, cut } = await memberAdditions.add(crossOrgDb, {
+      const { member, secret, cut, paused } = await memberAdditions.add(crossOrgDb, {
         orgId,
         actor,
         caller: principal,
@@ -117,8 +125,12 @@ export function orgService(deps: {
         role: rolesByMessage.get(request.role)!,
         tokenScopes: request.tokenScopes,
         keepsServices: request.keepServiceTokens,
+        pausing: pausing(actor),
       });
       feed.eventsAppended(orgId);
+      paused?.announce();
+      // What the role lets the person's other tokens do has changed, too.
+      deps.authCache.forgetPerson({ orgId, userId: member.userId });
       endAll(cut.tokenIds);
       return {
         member: memberMessage(member),
@@ -139,8 +151,10 @@ export function orgService(deps: {
         userId: request.userId,
         endsServices: request.revokeServiceTokens,
         cancelRuns: (tx, options) => deps.scheduler.cancelAllOfDevice(tx, { ...options, actor }),
+        pausing: pausing(actor),
       });
       feed.eventsAppended(orgId);
+      departure.paused?.announce();
       for (const { announce } of departure.cancelled) announce();
       endAll(departure.tokenIds);
       for (const session of departure.sessions) doorbell.disconnect({ orgId, ...session, reason: "revoked" });

@@ -25,5 +25,6 @@ export function tokenMessage(row: tokens.Token): Token {
     revokedAt: timestampOf(row.revoked_at),
     creatorId: row.creator_id ?? "",
     creatorLeft: row.has_creator_left ?? false,
+    allDevices: row.all_devices,
   });
 }

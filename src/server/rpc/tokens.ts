@@ -41,13 +41,22 @@ export function tokenService(deps: {
       if (isForPerson && !principal.userId) {
         refuse("failed_precondition", "a service has no person to make a token for; ask for kind SVC");
       }
+      const { deviceIds, allDevices } = request;
+      if (isForPerson && (deviceIds.length > 0 || allDevices)) {
+        const field = allDevices ? "all_devices" : "device_ids";
+        refuse("invalid_argument", `${field}: is for kind SVC; a person has what the person was granted`, {
+          field,
+        });
+      }
       const expiresInMs = request.expiresIn && durationMs(request.expiresIn);
-      const { token, secret } = await callers.whileGood(db, principal, (tx, held) => {
+      const { token, secret } = await callers.whileGood(db, principal, async (tx, held) => {
         if (held.role) requireScopes(held.role, request.scopes, "scopes");
         tokens.requireWithin(expiresInMs, lifeMsMax(principal, held));
         return tokens.create(tx, {
           orgId: principal.orgId,
           actor: principal.actor,
+          allDevices,
+          deviceIds,
           kind: isForPerson ? "pat" : "svc",
           label: request.label,
           scopes: request.scopes,

@@ -553,7 +553,7 @@ export function remove<Cancelled>(
     // Waits for whoever is pinning a watcher to it, and keeps others from it.
     const device = await tx
       .selectFrom("device")
-      .select("label")
+      .select(["label", "owner_id", "is_worker"])
       .where("org_id", "=", orgId)
       .where("id", "=", deviceId)
       .forUpdate()
@@ -580,6 +580,13 @@ export function remove<Cancelled>(
       .returning("id")
       .execute();
     await tx.deleteFrom("device").where("org_id", "=", orgId).where("id", "=", deviceId).execute();
+    if (!device.is_worker) {
+      // What its runs said stays its owner's to read: see grants.ts.
+      await tx
+        .insertInto("device_past")
+        .values({ org_id: orgId, device_id: deviceId, label: device.label, owner_id: device.owner_id })
+        .execute();
+    }
     const cancelled = await options.cancelRuns(tx, { orgId, deviceId, reason: "the device was deleted" });
     await events.append(tx, orgId, [
       ...watcherIds.map((watcherId) => ({

@@ -3,6 +3,7 @@ import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import type { Role } from "../pg/schema.ts";
 import * as events from "../work/events.ts";
+import * as stranded from "../work/stranded.ts";
 import { type Caller, holdToManage } from "./callers.ts";
 import { describe } from "./changes.ts";
 import * as members from "./members.ts";
@@ -16,6 +17,8 @@ export type Arrival = {
   secret: string | undefined;
   /** Tokens that were too strong for the new role: the person's, and of services that the person made. */
   cut: tokens.RoleCut;
+  /** The person's watchers on devices that the role alone let them use. */
+  paused?: stranded.Stranded;
 };
 
 /**
@@ -36,6 +39,8 @@ export function add(
     role: Role;
     tokenScopes: readonly string[];
     keepsServices?: boolean;
+    /** Pauses what stood on the role; absent: nothing can. */
+    pausing?: stranded.Pausing;
     actor: string;
     /** Null: Pinion itself. */
     caller: Caller | null;
@@ -69,6 +74,10 @@ export function add(
       before && before !== role
         ? await tokens.cutToRole(tx, { orgId, userId, role, keepsServices: options.keepsServices ?? false })
         : nothingCut;
+    const paused =
+      before && before !== role && options.pausing
+        ? await stranded.pauseAll(tx, { orgId, actor, of: { sponsor: `user:${userId}` }, ...options.pausing })
+        : undefined;
     const issued =
       tokenScopes.length > 0
         ? await tokens.issue(tx, {
@@ -109,7 +118,7 @@ export function add(
       });
     }
     await events.append(tx, orgId, entries);
-    return { member, secret: issued?.secret, cut };
+    return { member, secret: issued?.secret, cut, ...(paused ? { paused } : {}) };
   });
 }
 

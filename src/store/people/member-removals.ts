@@ -5,6 +5,7 @@ import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import * as events from "../work/events.ts";
 import * as runs from "../work/runs.ts";
+import * as stranded from "../work/stranded.ts";
 import * as turns from "../work/turns.ts";
 import * as watchers from "../work/watchers.ts";
 import { type Caller, holdToManage } from "./callers.ts";
@@ -23,6 +24,8 @@ export type Departure<Cancelled> = {
   agentsUnpinned: number;
   /** What `cancelRuns` said, by device. */
   cancelled: Cancelled[];
+  /** The person's watchers on other people's devices. */
+  paused?: stranded.Stranded;
   /** Streams that are to be closed. */
   sessions: (devices.Session & { deviceId: string })[];
 };
@@ -45,6 +48,8 @@ export function remove<Cancelled>(
     caller: Caller | null;
     endsServices: boolean;
     cancelRuns: devices.CancelRuns<Cancelled>;
+    /** Pauses the person's watchers on other people's devices; absent: they go on. */
+    pausing?: stranded.Pausing;
   },
 ): Promise<Departure<Cancelled>> {
   const { orgId, userId, actor } = options;
@@ -94,6 +99,9 @@ export function remove<Cancelled>(
       unpinned.push(...watcherIds.map((watcherId) => ({ watcherId, deviceId: id })));
       agentEvents.push(...(await agents.unpinAll(tx, { orgId, deviceId: id, reason, actor })));
     }
+    const paused =
+      options.pausing &&
+      (await stranded.pauseAll(tx, { orgId, actor, of: { sponsor: `user:${userId}` }, ...options.pausing }));
     const cancelled: Cancelled[] = [];
     for (const { id } of owned) {
       cancelled.push(
@@ -134,6 +142,7 @@ export function remove<Cancelled>(
       watchersUnpinned: unpinned.length,
       agentsUnpinned: agentEvents.length,
       cancelled,
+      ...(paused ? { paused } : {}),
       sessions: owned.flatMap(({ id, session }) => (session ? [{ ...session, deviceId: id }] : [])),
     };
   });

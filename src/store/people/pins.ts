@@ -1,10 +1,11 @@
 import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
+import * as grants from "./grants.ts";
 import * as members from "./members.ts";
 
 /**
  * Holds, until the commit, that something may be pinned to the device: it is the org's, no fleet worker, and its owner is a
- * member. Refuses with `not_found` and `failed_precondition`; `workerIs` says which of them a fleet worker is.
+ * member, and the caller may use it. Refuses with `not_found`, `failed_precondition` and `permission_denied`; `workerIs` says which of them a fleet worker is.
  */
 export async function requirePinnable(
   tx: Db,
@@ -49,4 +50,5 @@ export async function requirePinnable(
       { field },
     );
   }
+  await grants.requireStill(tx, { orgId, deviceId, deed: "use" });
 }

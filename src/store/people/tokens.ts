@@ -5,6 +5,7 @@ import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import type { Role, TokenKind, TokenRow } from "../pg/schema.ts";
 import * as events from "../work/events.ts";
+import * as grants from "./grants.ts";
 import * as requests from "./requests.ts";
 import { cutScopes, findScopeBeyond } from "./roles.ts";
 
@@ -29,6 +30,7 @@ const columns = [
   "rotated_at",
   "creator_id",
   "predecessor_id",
+  "all_devices",
 ] as const;
 
 export type NewTokenOptions = {
@@ -43,6 +45,8 @@ export type NewTokenOptions = {
   creatorId?: string | null;
   /** The token that this one takes over from. */
   predecessorId?: string;
+  /** A service that reaches every device without grants. */
+  allDevices?: boolean;
   /** Milliseconds from now, by the database's clock; absent: never. */
   expiresInMs?: number | undefined;
   /** Chosen by the operator; absent: a new one. */
@@ -64,6 +68,7 @@ export async function issue(db: Db, options: NewTokenOptions): Promise<{ token: 
       device_id: options.deviceId ?? null,
       creator_id: options.creatorId ?? null,
       predecessor_id: options.predecessorId ?? null,
+      all_devices: options.allDevices ?? false,
       expires_at:
         options.expiresInMs === undefined
           ? null
@@ -80,7 +85,12 @@ export async function issue(db: Db, options: NewTokenOptions): Promise<{ token: 
  */
 export function create(
   db: Db,
-  options: NewTokenOptions & { actor: string; requestId?: string },
+  options: NewTokenOptions & {
+    actor: string;
+    requestId?: string;
+    /** A service's: devices that it is granted in full. */
+    deviceIds?: readonly string[];
+  },
 ): Promise<{ token: Token; secret: string }> {
   const { orgId, actor, requestId = "" } = options;
   const request = { orgId, actor, requestId, rpc: "TokenService/CreateToken" };
@@ -89,7 +99,14 @@ export function create(
     if (made) refuseRepeat(made.token_id);
     const issued = await issue(tx, options);
     await requests.record(tx, request, { token_id: issued.token.id });
+    const grantee = { tokenId: issued.token.id };
+    const granted: Omit<events.NewEvent, "orgId">[] = [];
+    for (const deviceId of [...(options.deviceIds ?? [])].map((id) => id.toLowerCase()).sort()) {
+      const permissions = ["use", "manage", "read"] as const;
+      granted.push(...(await grants.grantIn(tx, { orgId, actor, deviceId, permissions, grantee })).written);
+    }
     await events.append(tx, options.orgId, [
+      ...granted,
       {
         kind: "token.created",
         actor: options.actor,
@@ -99,6 +116,7 @@ export function create(
           kind: options.kind,
           label: options.label,
           scopes: [...options.scopes],
+          ...(options.allDevices ? { all_devices: true } : {}),
         },
       },
     ]);
@@ -126,7 +144,7 @@ export async function cutToRole(
   const { orgId, userId, role } = options;
   const rows = await tx
     .selectFrom("token")
-    .select(["id", "scopes", "kind"])
+    .select(["id", "scopes", "kind", "all_devices"])
     .where("org_id", "=", orgId)
     .where((eb) => eb.or([eb("user_id", "=", userId), eb("creator_id", "=", userId).and("kind", "=", "svc")]))
     .where("revoked_at", "is", null)
@@ -134,12 +152,15 @@ export async function cutToRole(
     .orderBy("id")
     .forNoKeyUpdate()
     .execute();
-  const tooStrong = rows.filter(({ scopes }) => findScopeBeyond(role, scopes));
+  // A member makes no service that reaches every device, either.
+  const tooStrong = rows.filter(
+    ({ scopes, all_devices }) => findScopeBeyond(role, scopes) || (all_devices && role === "member"),
+  );
   const cut = tooStrong.filter(({ kind }) => kind !== "svc" || !options.keepsServices);
   for (const { id, scopes } of cut) {
     await tx
       .updateTable("token")
-      .set({ scopes: cutScopes(role, scopes) })
+      .set({ scopes: cutScopes(role, scopes), ...(role === "member" ? { all_devices: false } : {}) })
       .where("org_id", "=", orgId)
       .where("id", "=", id)
       .execute();
@@ -172,6 +193,9 @@ export type Credential = {
   /** Until it expires, by the database's clock; null if never. Negative or 0 if it has. */
   expiresInMs: number | null;
   isRevoked: boolean;
+  /** What the person is in the org; null for a service and a device. */
+  role: Role | null;
+  allDevices: boolean;
 };
 
 /**
@@ -180,9 +204,22 @@ export type Credential = {
  */
 export async function findByHashes(db: Db, hashes: readonly Buffer[]): Promise<(Credential | undefined)[]> {
   const rows = await db
-    .selectFrom("token")
-    .select(["sha256", "org_id", "id", "kind", "scopes", "user_id", "device_id", "revoked_at"])
-    .select(sql<number | null>`(extract(epoch from expires_at - now()) * 1000)::bigint`.as("expires_in_ms"))
+    .selectFrom("token as t")
+    .leftJoin("member as m", (join) =>
+      join.onRef("m.org_id", "=", "t.org_id").onRef("m.user_id", "=", "t.user_id").on("t.kind", "=", "pat"),
+    )
+    .select([
+      "t.sha256",
+      "t.org_id",
+      "t.id",
+      "t.kind",
+      "t.scopes",
+      "t.user_id",
+      "t.device_id",
+      "t.revoked_at",
+    ])
+    .select(["t.all_devices", "m.role"])
+    .select(sql<number | null>`(extract(epoch from t.expires_at - now()) * 1000)::bigint`.as("expires_in_ms"))
     .where("sha256", "=", sql<Buffer>`any(${[...hashes]}::bytea[])`)
     .execute();
   const found = new Map(
@@ -197,6 +234,8 @@ export async function findByHashes(db: Db, hashes: readonly Buffer[]): Promise<(
         deviceId: row.device_id,
         expiresInMs: row.expires_in_ms,
         isRevoked: row.revoked_at !== null,
+        role: row.role,
+        allDevices: row.all_devices,
       },
     ]),
   );
@@ -323,8 +362,10 @@ export function rotate(
       deviceId: old.device_id,
       creatorId: options.creatorId,
       predecessorId: tokenId,
+      allDevices: old.all_devices,
       expiresInMs,
     });
+    await grants.inherit(tx, { orgId, tokenId, successorId: issued.token.id });
     const predecessor = await tx
       .updateTable("token")
       // least() passes over the null of a token that would never have expired.

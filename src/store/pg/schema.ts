@@ -107,6 +107,27 @@ export type TokenTable = {
   rotated_at: TimestampOrNull;
   creator_id: OrNull<string>;
   predecessor_id: OrNull<string>;
+  all_devices: Generated<boolean>;
+};
+
+export type DeviceGrantTable = {
+  org_id: string;
+  id: Generated<string>;
+  device_id: string;
+  permission: "use" | "manage" | "read";
+  user_id: OrNull<string>;
+  token_id: OrNull<string>;
+  granted_by: string;
+  created_at: GeneratedTimestamp;
+  first_used_at: TimestampOrNull;
+};
+
+export type DevicePastTable = {
+  org_id: string;
+  device_id: string;
+  label: string;
+  owner_id: OrNull<string>;
+  deleted_at: GeneratedTimestamp;
 };
 
 export type JoinCodeTable = {
@@ -208,6 +229,7 @@ export type WatcherTable = {
   created_at: GeneratedTimestamp;
   updated_at: GeneratedTimestamp;
   unrunnable_slots: Generated<number>;
+  sponsor: Generated<string>;
 };
 
 export type WatcherRevisionTable = {
@@ -361,6 +383,8 @@ export type Schema = {
   device: DeviceTable;
   token: TokenTable;
   join_code: JoinCodeTable;
+  device_grant: DeviceGrantTable;
+  device_past: DevicePastTable;
   replica: ReplicaTable;
   presence: PresenceTable;
   agent: AgentTable;

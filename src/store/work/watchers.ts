@@ -3,6 +3,7 @@ import { refuse } from "../../errors.ts";
 import { isUuid, newId } from "../../ids.ts";
 import * as agents from "../agents/agents.ts";
 import { describe } from "../people/changes.ts";
+import * as grants from "../people/grants.ts";
 import * as orgs from "../people/orgs.ts";
 import { requirePinnable } from "../people/pins.ts";
 import * as requests from "../people/requests.ts";
@@ -172,6 +173,7 @@ export function create(
         org_id: orgId,
         id,
         slug: options.slug,
+        sponsor: actor,
         ...columnsOf(resolved),
         ...positionOf({ watcherId: id, values, after: await clock.now(tx), place: options.place }),
       })
@@ -277,6 +279,8 @@ export function update(
         { retryAfterMs: 0 },
       );
     }
+    // The guard looked at the pin before this row was locked.
+    if (current.device_id) await grants.requireStill(tx, { orgId, deviceId: current.device_id, deed: "use" });
     const before = valuesOf(current);
     const wanted = options.change(current);
     const values =
@@ -300,6 +304,7 @@ export function update(
       .updateTable("watcher")
       .set({
         ...columnsOf(values),
+        sponsor: options.actor,
         version,
         updated_at: sql<Date>`now()`,
         ...(isAdopted ? { status: "active", paused_reason: "" } : {}),
@@ -403,6 +408,7 @@ export function resume(
       .set({
         status: "active",
         paused_reason: "",
+        sponsor: options.actor,
         consecutive_failures: 0,
         backoff_until: null,
         ...(current.status === "paused"

@@ -115,13 +115,13 @@ ${options.config ?? ""}
         ...(asked.schema === undefined ? {} : { extractionSchema: asked.schema as JsonObject }),
       },
     };
-    return session.assign({
+    return made.session.assign({
       prompt,
       ...(asked.timeoutMs === undefined ? {} : { timeoutMs: asked.timeoutMs }),
       more: Object.assign(about, asked.more),
     });
   };
-  return {
+  const made: Stage = {
     name,
     model,
     peer,
@@ -134,13 +134,14 @@ ${options.config ?? ""}
     assign,
     run: async (asked) => {
       const assignment = assign(asked);
-      const completion = await session.next(
+      const completion = await made.session.next(
         "complete",
         ({ attemptToken }) => attemptToken === assignment.attemptToken,
       );
       return { completion, assignment };
     },
   };
+  return made;
 }
 
 /** Processes of a group that are more than entries in a table: what has ended and was not waited for does nothing. */

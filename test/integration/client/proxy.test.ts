@@ -12,7 +12,7 @@ import {
   proxyErrorOf,
 } from "../../../clients/ts/src/index.ts";
 import { hasOpenssl, makeCertificate } from "../../support/certificate.ts";
-import { type ConnectProxy, startConnectProxy } from "../../support/connect-proxy.ts";
+import { type ConnectProxy, startConnectProxy, startSocksProxy } from "../../support/connect-proxy.ts";
 import { useDatabase } from "../../support/database.ts";
 import { startTestReplica } from "../../support/server.ts";
 import { Events, makeStateDir, startDevice, startPeer } from "./harness.ts";
@@ -96,6 +96,31 @@ test.skipIf(!hasOpenssl)("TLS end to end through a proxy that wants a password",
   });
   expect(proxy.passed.length).toBeGreaterThanOrEqual(3);
   expect(proxy.refused).toEqual([]);
+});
+
+test("a SOCKS proxy, with and without a password, is asked by name for streams, calls and enrolment", async () => {
+  const replica = await startTestReplica(database.url, { PINION_ALLOWED_HOSTS: host });
+  const { port } = new URL(replica.url);
+  const url = `http://${host}:${port}`;
+  const plain = await startSocksProxy();
+  vi.stubEnv("ALL_PROXY", `socks5h://${plain.address}`);
+  await useEverything({ url, token: replica.token });
+  expect(new Set(plain.passed)).toEqual(new Set([`${host}:${port}`]));
+  expect(plain.passed.length).toBeGreaterThanOrEqual(3);
+
+  const guarded = await startSocksProxy({ name: "me", password: "s:e@cret" });
+  const clients = createClients({
+    url,
+    token: replica.token,
+    proxy: named(guarded, "me:s%3Ae%40cret@", "socks5"),
+  });
+  onTestFinished(() => clients.close());
+  await clients.runs.listRuns({});
+  expect(guarded.passed).toHaveLength(1);
+  const { events } = startDevice(url, { proxy: named(guarded, "me:wrong@", "socks5") });
+  const { reason } = await events.next("retrying");
+  expect(reason).toMatch(/the proxy socks5:\/\/127.* \(--proxy\) does not lead to .*[Aa]uthentication/);
+  expect(reason).not.toContain("wrong@");
 });
 
 test("a result that waits for a stream goes through the proxy by the unary call too", async () => {

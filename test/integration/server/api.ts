@@ -132,7 +132,7 @@ export async function startApi(
   requireRules(services);
   const server = http2.createServer(
     connectNodeAdapter({
-      interceptors: interceptorChain({ guard, log, streams }),
+      interceptors: interceptorChain({ guard, log, streams, db }),
       contextValues: (request) => peerValues(request, options.trustedProxies ?? 0),
       readMaxBytes: 4 * 1024 * 1024,
       routes(router) {

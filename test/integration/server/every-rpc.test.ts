@@ -58,13 +58,16 @@ const needs: Record<string, "nothing" | "device" | "executor" | "read" | "write"
   "FleetService/ListDevices": "read",
   "FleetService/GetDevice": "read",
   "FleetService/UpdateDevice": "write",
-  "FleetService/DeleteDevice": "admin",
+  "FleetService/DeleteDevice": "write",
   "FleetService/DisconnectDevice": "write",
   "FleetService/CreateJoinCode": "write",
-  "AgentService/CreateAgent": "write",
+  "FleetService/GrantDevice": "write",
+  "FleetService/RevokeGrant": "write",
+  "FleetService/ListGrants": "read",
+  "AgentService/CreateAgent": "admin",
   "AgentService/GetAgent": "read",
   "AgentService/ListAgents": "read",
-  "AgentService/UpdateAgentSettings": "write",
+  "AgentService/UpdateAgentSettings": "admin",
   "AgentService/DeleteAgent": "admin",
   "AgentService/UpsertPlatform": "admin",
   "AgentService/BatchUpsertPlatforms": "admin",
@@ -287,6 +290,8 @@ test("a device's token reaches the rpcs of devices, and a person's does not", as
   }
 });
 
+const toEveryone = { grantee: { kind: { case: "everyone", value: true } } };
+
 /** Requests that name things of the org `local`. */
 function requestsAbout(ids: Record<string, string>): Record<string, object | "names nothing"> {
   const watcherId = ids.watcher!;
@@ -342,6 +347,9 @@ function requestsAbout(ids: Record<string, string>): Record<string, object | "na
     "FleetService/DeleteDevice": { deviceId: ids.device },
     "FleetService/DisconnectDevice": { deviceId: ids.device },
     "FleetService/CreateJoinCode": "names nothing",
+    "FleetService/GrantDevice": { deviceId: ids.device, ...toEveryone, permissions: [1] },
+    "FleetService/RevokeGrant": { deviceId: ids.device, ...toEveryone },
+    "FleetService/ListGrants": { deviceId: ids.device },
     "AgentService/CreateAgent": "names nothing",
     "AgentService/GetAgent": { agentId: ids.agent },
     "AgentService/ListAgents": "names nothing",
@@ -472,6 +480,108 @@ test("another device of the same org sees, triggers and completes nothing of the
     "DeviceService/TriggerWatcher": "NotFound",
     "DeviceService/ListMyWatchers": "ok",
   });
+});
+
+/**
+ * What a member of the same org may do, with read and write, who neither owns the device nor has a grant on it, to what
+ * is pinned to it. Said a second time, as `needs` is.
+ */
+const forSecondPerson: Record<string, "refused" | "shown" | "other scope"> = {
+  "WatcherService/CreateWatcher": "refused",
+  "WatcherService/GetWatcher": "shown",
+  "WatcherService/UpdateWatcher": "refused",
+  "WatcherService/DeleteWatcher": "refused",
+  "WatcherService/PauseWatcher": "refused",
+  "WatcherService/ResumeWatcher": "refused",
+  "WatcherService/TriggerWatcher": "refused",
+  "WatcherService/PreviewSchedule": "shown",
+  "WatcherService/BackfillWatcher": "refused",
+  "RunService/GetRun": "shown",
+  "RunService/ListRuns": "shown",
+  "RunService/CancelRun": "refused",
+  "RunService/RetryRun": "refused",
+  "RunService/WatchRun": "refused",
+  "RunService/ExplainRun": "shown",
+  "RunService/ListWindows": "shown",
+  "RunService/GetTranscript": "refused",
+  "RunService/SummarizeUsage": "shown",
+  "RunService/ListQuestions": "shown",
+  "RunService/AnswerQuestion": "refused",
+  "TurnService/StartTurn": "refused",
+  "TurnService/GetTurn": "shown",
+  "TurnService/WatchTurn": "refused",
+  "TurnService/CancelTurn": "refused",
+  "TurnService/GetConversation": "shown",
+  "TurnService/DeleteConversation": "refused",
+  "FleetService/GetDevice": "shown",
+  "FleetService/UpdateDevice": "refused",
+  "FleetService/DeleteDevice": "refused",
+  "FleetService/DisconnectDevice": "refused",
+  "FleetService/GrantDevice": "refused",
+  "FleetService/RevokeGrant": "refused",
+  "FleetService/ListGrants": "shown",
+  "AgentService/GetAgent": "shown",
+  "AgentService/UpdateAgentSettings": "other scope",
+  "AgentService/DeleteAgent": "other scope",
+  "AgentService/UpsertPlatform": "other scope",
+  "AgentService/DeletePlatform": "other scope",
+  "AgentService/StartPlatform": "other scope",
+  "AgentService/StopPlatform": "other scope",
+  "TokenService/RevokeToken": "shown",
+  "TokenService/RotateToken": "refused",
+  "OrgService/RemoveMember": "other scope",
+};
+
+test("a second person of the org does nothing to what is pinned to another's device, and reads nothing that was said there", async () => {
+  const { db } = database;
+  const { orgs, fleet } = replica.clients;
+  const added = await orgs.addMember({ email: "bea@example.org", role: 3, tokenScopes: ["read", "write"] });
+  const { ids } = mine;
+  await sql`update agent set device_id = ${ids.device} where org_id = 'local' and id = 'secret-agent'`.execute(
+    db,
+  );
+  await sql`update turn set device_id = ${ids.device} where id = ${ids.turn}`.execute(db);
+  await fleet.grantDevice({
+    deviceId: ids.device!,
+    grantee: { kind: { case: "tokenId", value: ids.token! } },
+    permissions: [3],
+  });
+  const requests = requestsAbout(ids);
+  const named = Object.keys(requests).filter(
+    (name) => requests[name] !== "names nothing" && !isForDevices(name),
+  );
+  expect(Object.keys(forSecondPerson).sort()).toEqual(named.sort());
+  const stateOf = async () => ({
+    watchers: await sql`select id, version, status, device_id from watcher order by id`.execute(db),
+    devices: await sql`select id, label from device order by id`.execute(db),
+    runs: await sql`select id, status, cancel_requested_at from run_all order by id`.execute(db),
+    turns: await sql`select id, status, cancel_requested_at from turn_all order by id`.execute(db),
+    agents: await sql`select id, version from agent order by id`.execute(db),
+    grants: await sql`select id from device_grant order by id`.execute(db),
+  });
+  const before = textOf(await stateOf());
+  for (const method of methods.filter((it) => named.includes(shortName(it)))) {
+    const name = shortName(method);
+    if (name === "TokenService/RevokeToken") continue;
+    const { code, answer } = await call(method, added.secret, requests[name] as object);
+    expect([name, code]).toEqual([name, forSecondPerson[name] === "shown" ? "ok" : "PermissionDenied"]);
+    if (name === "TurnService/GetTurn") expect(textOf(answer)).not.toContain('"input":"secret"');
+  }
+  expect(textOf(await stateOf())).toBe(before);
+  // With a grant for each they are let in, by the same requests.
+  await fleet.grantDevice({
+    deviceId: ids.device!,
+    grantee: { kind: { case: "userId", value: added.member!.userId } },
+    permissions: [1, 2, 3],
+  });
+  const destroys = new Set(["WatcherService/DeleteWatcher", "TokenService/RevokeToken"]);
+  for (const method of methods.filter((it) => forSecondPerson[shortName(it)] === "refused")) {
+    const name = shortName(method);
+    if (destroys.has(name)) continue;
+    const { code } = await call(method, added.secret, requests[name] as object);
+    const isOwners = /DeleteDevice|GrantDevice|RevokeGrant|RotateToken/.test(name);
+    expect([name, code === "PermissionDenied"]).toEqual([name, isOwners]);
+  }
 });
 
 /** The rpcs that do not run under row-level security alone, each with its reason in docs/security.md. */

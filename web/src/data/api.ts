@@ -115,4 +115,5 @@ export function isUnreachable(error: unknown): boolean {
   return code === Code.Unavailable || code === Code.DeadlineExceeded || cause instanceof TypeError;
 }
 
+export const isForbidden = (error: unknown) => ConnectError.from(error).code === Code.PermissionDenied;
 export const isNotFound = (error: unknown) => ConnectError.from(error).code === Code.NotFound;

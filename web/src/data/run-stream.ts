@@ -3,7 +3,15 @@ import type { JsonValue } from "@bufbuild/protobuf";
 import { type Signal, signal } from "@preact/signals";
 import type { Activity } from "#gen/pinion/v1/activity_pb.js";
 import { OutputStream, type Run, type RunOutput, RunStatus } from "#gen/pinion/v1/run_pb.js";
-import { runs as api, endIfRefused, explainError, isNotFound, isUnreachable, streaming } from "./api.ts";
+import {
+  runs as api,
+  endIfRefused,
+  explainError,
+  isForbidden,
+  isNotFound,
+  isUnreachable,
+  streaming,
+} from "./api.ts";
 import { backoffMs, pause, watchdog } from "./backoff.ts";
 import { hiddenFor } from "./live.ts";
 import { putRun } from "./runs.ts";
@@ -82,6 +90,7 @@ export async function followRun(stream: RunStream, runId: string, abort: AbortSi
     } catch (error) {
       if (abort.aborted) return;
       endIfRefused(error);
+      if (isForbidden(error)) return showWithoutOutput(stream, runId, explainError(error), abort);
       if (isNotFound(error) || (!stream.run.value && !isUnreachable(error))) {
         stream.error.value = explainError(error);
         return;
@@ -94,6 +103,23 @@ export async function followRun(stream: RunStream, runId: string, abort: AbortSi
     await pause(backoffMs(failures++), abort);
   }
   if (!abort.aborted) await readStored(stream, abort);
+}
+
+/** The run of a device whose output the person may not read: its state, and why there is no more. */
+async function showWithoutOutput(
+  stream: RunStream,
+  runId: string,
+  why: string,
+  abort: AbortSignal,
+): Promise<void> {
+  try {
+    const { run } = await api.getRun({ runId }, { signal: abort });
+    stream.run.value = run;
+    if (run) putRun(run);
+    stream.stored.value = why;
+  } catch (error) {
+    if (!abort.aborted) stream.error.value = explainError(error);
+  }
 }
 
 /** The stored result, or the tail that is kept of a run without one. */

@@ -1,5 +1,5 @@
 import { useEffect, useMemo } from "preact/hooks";
-import { type Device, Liveness } from "#gen/pinion/v1/fleet_pb.js";
+import { type Device, GrantPermission, Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { fleet } from "../data/api.ts";
 import { devices } from "../data/devices.ts";
 import { confirm, openDialog } from "../parts/dialog.tsx";
@@ -172,7 +172,7 @@ const columns: Column<Device>[] = [
     title: "Actions",
     cell: (device, isActive) => (
       <>
-        {isOpen(device) && (
+        {isOpen(device) && device.allowed.includes(GrantPermission.MANAGE) && (
           <button
             type="button"
             class="quiet"

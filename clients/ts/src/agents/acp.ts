@@ -442,6 +442,7 @@ class AcpSession {
       })),
     });
     const answer = await this.#host.ask(question, signal);
+    if (this.#host.signal.aborted || signal?.aborted === true) return { outcome: { outcome: "cancelled" } };
     if (meaning(answer) === "allow") return selected(answer.optionId);
     const refusal = deny(answer.isDefault ? "nobody answered in time" : "denied by a person");
     const isOffered = options.some(({ optionId }) => optionId === answer.optionId);

@@ -435,6 +435,8 @@ class ClaudeSession {
     });
     host.record.tool({ id: toolUseId, name: tool, status: ToolStatus.PENDING });
     const answer = await host.ask(question, signal);
+    // The agent is gone, or took its question back: nobody denied anything.
+    if (signal.aborted || host.signal.aborted) return { behavior: "deny", message: "not answered" };
     if (meaning(answer) === "deny") {
       return deny(answer.text || (answer.isDefault ? "nobody answered in time" : "denied by a person"));
     }

@@ -1,5 +1,6 @@
 import type { Interceptor } from "@connectrpc/connect";
 import { Refusal } from "../../../errors.ts";
+import { onBehalfOf } from "../../../store/people/grants.ts";
 import { type Source, withinSource } from "../../../store/people/sources.ts";
 import { withinOrg } from "../../../store/pg/tenancy.ts";
 import { type Guard, nameOf, setPrincipal } from "../guard.ts";
@@ -24,7 +25,8 @@ export function authInterceptor(options: { guard: Guard; streams: Streams }): In
     };
     if (!principal) return withinSource(source, () => next(request));
     setPrincipal(request.contextValues, principal);
-    const within: Within = (fn) => withinSource(source, () => withinOrg(principal.orgId, fn));
+    const within: Within = (fn) =>
+      onBehalfOf(principal, () => withinSource(source, () => withinOrg(principal.orgId, fn)));
     const response = await within(() => next(request));
     if (!response.stream) return response;
     const message = confined(response.message, within);

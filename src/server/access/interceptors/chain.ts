@@ -11,6 +11,7 @@ import { authInterceptor } from "./auth.ts";
 import { errorInterceptor } from "./errors.ts";
 import { attemptInterceptor, requestInterceptor } from "./limit.ts";
 import { logInterceptor } from "./log.ts";
+import { ownershipInterceptor } from "./ownership.ts";
 import { quotaInterceptor, streamInterceptor } from "./quota.ts";
 import { traceInterceptor } from "./trace.ts";
 import { validateInterceptor } from "./validate.ts";
@@ -23,12 +24,16 @@ export function interceptorChain(options: {
   guard: Guard;
   log: Logger;
   streams: Streams;
+  /** Of requests: confined to the caller's org. */
+  db: Db;
+  /** Events of an org were written. */
+  onEvents?: (orgId: string) => void;
   onCall?: (rpc: string, code: string) => void;
   tracer?: Tracer | undefined;
   /** How much callers may ask for; without it, anything. */
-  bounds?: { limits: Limits; streamsPerOrg: number; quotas: Quotas; db: Db };
+  bounds?: { limits: Limits; streamsPerOrg: number; quotas: Quotas };
 }): Interceptor[] {
-  const { guard, bounds } = options;
+  const { guard, bounds, db } = options;
   return [
     requestIdInterceptor(),
     logInterceptor(options),
@@ -36,7 +41,10 @@ export function interceptorChain(options: {
     errorInterceptor(options),
     ...(bounds ? [attemptInterceptor({ guard, ...bounds })] : []),
     authInterceptor(options),
-    ...(bounds ? [requestInterceptor(bounds), streamInterceptor(bounds), quotaInterceptor(bounds)] : []),
+    ...(bounds
+      ? [requestInterceptor(bounds), streamInterceptor(bounds), quotaInterceptor({ ...bounds, db })]
+      : []),
     validateInterceptor(),
+    ownershipInterceptor(options),
   ];
 }

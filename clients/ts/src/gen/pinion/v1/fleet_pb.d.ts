@@ -4,8 +4,8 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { Platform } from "./device_pb.js";
 import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
+import type { Platform } from "./device_pb.js";
 import type { RunSummary } from "./run_pb.js";
 import type { ExecutorInfo, WorkspaceInfo } from "./activity_pb.js";
 
@@ -13,6 +13,309 @@ import type { ExecutorInfo, WorkspaceInfo } from "./activity_pb.js";
  * Describes the file pinion/v1/fleet.proto.
  */
 export declare const file_pinion_v1_fleet: GenFile;
+
+/**
+ * Whom a grant is for.
+ *
+ * @generated from message pinion.v1.Grantee
+ */
+export declare type Grantee = Message<"pinion.v1.Grantee"> & {
+  /**
+   * Exactly one.
+   *
+   * @generated from oneof pinion.v1.Grantee.kind
+   */
+  kind: {
+    /**
+     * A member, by their user id.
+     *
+     * @generated from field: string user_id = 1;
+     */
+    value: string;
+    case: "userId";
+  } | {
+    /**
+     * Every member of the org, now and later. Services are not meant: they are named one by one.
+     *
+     * @generated from field: bool everyone = 2;
+     */
+    value: boolean;
+    case: "everyone";
+  } | {
+    /**
+     * A service, by the id of its token; a successor of the token by RotateToken has its grants too.
+     *
+     * @generated from field: string token_id = 3;
+     */
+    value: string;
+    case: "tokenId";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message pinion.v1.Grantee.
+ * Use `create(GranteeSchema)` to create a new message.
+ */
+export declare const GranteeSchema: GenMessage<Grantee>;
+
+/**
+ * A permission of a device's owner, for somebody else.
+ *
+ * @generated from message pinion.v1.Grant
+ */
+export declare type Grant = Message<"pinion.v1.Grant"> & {
+  /**
+   * UUID.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * The device.
+   *
+   * @generated from field: string device_id = 2;
+   */
+  deviceId: string;
+
+  /**
+   * Its label.
+   *
+   * @generated from field: string device_label = 3;
+   */
+  deviceLabel: string;
+
+  /**
+   * Whom it is for.
+   *
+   * @generated from field: pinion.v1.Grantee grantee = 4;
+   */
+  grantee?: Grantee | undefined;
+
+  /**
+   * The member's name or the token's label; empty for everyone.
+   *
+   * @generated from field: string grantee_name = 5;
+   */
+  granteeName: string;
+
+  /**
+   * What it allows.
+   *
+   * @generated from field: pinion.v1.GrantPermission permission = 6;
+   */
+  permission: GrantPermission;
+
+  /**
+   * Who granted it, as in events.
+   *
+   * @generated from field: string granted_by = 7;
+   */
+  grantedBy: string;
+
+  /**
+   * When.
+   *
+   * @generated from field: google.protobuf.Timestamp created_at = 8;
+   */
+  createdAt?: Timestamp | undefined;
+
+  /**
+   * When something was first done that only this grant allowed; absent: never.
+   *
+   * @generated from field: google.protobuf.Timestamp first_used_at = 9;
+   */
+  firstUsedAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message pinion.v1.Grant.
+ * Use `create(GrantSchema)` to create a new message.
+ */
+export declare const GrantSchema: GenMessage<Grant>;
+
+/**
+ * See GrantDevice.
+ *
+ * @generated from message pinion.v1.GrantDeviceRequest
+ */
+export declare type GrantDeviceRequest = Message<"pinion.v1.GrantDeviceRequest"> & {
+  /**
+   * The device.
+   *
+   * @generated from field: string device_id = 1;
+   */
+  deviceId: string;
+
+  /**
+   * Whom to let.
+   *
+   * @generated from field: pinion.v1.Grantee grantee = 2;
+   */
+  grantee?: Grantee | undefined;
+
+  /**
+   * What to let them do: at least one.
+   *
+   * @generated from field: repeated pinion.v1.GrantPermission permissions = 3;
+   */
+  permissions: GrantPermission[];
+};
+
+/**
+ * Describes the message pinion.v1.GrantDeviceRequest.
+ * Use `create(GrantDeviceRequestSchema)` to create a new message.
+ */
+export declare const GrantDeviceRequestSchema: GenMessage<GrantDeviceRequest>;
+
+/**
+ * See GrantDevice.
+ *
+ * @generated from message pinion.v1.GrantDeviceResponse
+ */
+export declare type GrantDeviceResponse = Message<"pinion.v1.GrantDeviceResponse"> & {
+  /**
+   * One for each permission that was asked for, also those that were there.
+   *
+   * @generated from field: repeated pinion.v1.Grant grants = 1;
+   */
+  grants: Grant[];
+};
+
+/**
+ * Describes the message pinion.v1.GrantDeviceResponse.
+ * Use `create(GrantDeviceResponseSchema)` to create a new message.
+ */
+export declare const GrantDeviceResponseSchema: GenMessage<GrantDeviceResponse>;
+
+/**
+ * See RevokeGrant.
+ *
+ * @generated from message pinion.v1.RevokeGrantRequest
+ */
+export declare type RevokeGrantRequest = Message<"pinion.v1.RevokeGrantRequest"> & {
+  /**
+   * The device.
+   *
+   * @generated from field: string device_id = 1;
+   */
+  deviceId: string;
+
+  /**
+   * Whose grant.
+   *
+   * @generated from field: pinion.v1.Grantee grantee = 2;
+   */
+  grantee?: Grantee | undefined;
+
+  /**
+   * Which; empty: all that the grantee has on the device.
+   *
+   * @generated from field: repeated pinion.v1.GrantPermission permissions = 3;
+   */
+  permissions: GrantPermission[];
+};
+
+/**
+ * Describes the message pinion.v1.RevokeGrantRequest.
+ * Use `create(RevokeGrantRequestSchema)` to create a new message.
+ */
+export declare const RevokeGrantRequestSchema: GenMessage<RevokeGrantRequest>;
+
+/**
+ * See RevokeGrant.
+ *
+ * @generated from message pinion.v1.RevokeGrantResponse
+ */
+export declare type RevokeGrantResponse = Message<"pinion.v1.RevokeGrantResponse"> & {
+  /**
+   * The grants that were taken back.
+   *
+   * @generated from field: repeated pinion.v1.Grant grants = 1;
+   */
+  grants: Grant[];
+
+  /**
+   * Watchers that stood on them and are paused.
+   *
+   * @generated from field: int32 watchers_paused = 2;
+   */
+  watchersPaused: number;
+
+  /**
+   * Their live runs, which were cancelled or asked to end.
+   *
+   * @generated from field: int32 runs_cancelled = 3;
+   */
+  runsCancelled: number;
+};
+
+/**
+ * Describes the message pinion.v1.RevokeGrantResponse.
+ * Use `create(RevokeGrantResponseSchema)` to create a new message.
+ */
+export declare const RevokeGrantResponseSchema: GenMessage<RevokeGrantResponse>;
+
+/**
+ * See ListGrants.
+ *
+ * @generated from message pinion.v1.ListGrantsRequest
+ */
+export declare type ListGrantsRequest = Message<"pinion.v1.ListGrantsRequest"> & {
+  /**
+   * Only of this device; empty: of all.
+   *
+   * @generated from field: string device_id = 1;
+   */
+  deviceId: string;
+
+  /**
+   * 1 to 500; 0 means 50.
+   *
+   * @generated from field: int32 page_size = 2;
+   */
+  pageSize: number;
+
+  /**
+   * `next_page_token` of the page before; empty for the first.
+   *
+   * @generated from field: string page_token = 3;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message pinion.v1.ListGrantsRequest.
+ * Use `create(ListGrantsRequestSchema)` to create a new message.
+ */
+export declare const ListGrantsRequestSchema: GenMessage<ListGrantsRequest>;
+
+/**
+ * See ListGrants.
+ *
+ * @generated from message pinion.v1.ListGrantsResponse
+ */
+export declare type ListGrantsResponse = Message<"pinion.v1.ListGrantsResponse"> & {
+  /**
+   * The grants.
+   *
+   * @generated from field: repeated pinion.v1.Grant grants = 1;
+   */
+  grants: Grant[];
+
+  /**
+   * Empty on the last page.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message pinion.v1.ListGrantsResponse.
+ * Use `create(ListGrantsResponseSchema)` to create a new message.
+ */
+export declare const ListGrantsResponseSchema: GenMessage<ListGrantsResponse>;
 
 /**
  * A device.
@@ -196,6 +499,13 @@ export declare type Device = Message<"pinion.v1.Device"> & {
    * @generated from field: pinion.v1.DuplicateMachine duplicate = 25;
    */
   duplicate?: DuplicateMachine | undefined;
+
+  /**
+   * What the caller may do with it: by owning it, by their role, or by a grant. Set by GetDevice and ListDevices.
+   *
+   * @generated from field: repeated pinion.v1.GrantPermission allowed = 26;
+   */
+  allowed: GrantPermission[];
 };
 
 /**
@@ -559,6 +869,47 @@ export declare type CreateJoinCodeResponse = Message<"pinion.v1.CreateJoinCodeRe
 export declare const CreateJoinCodeResponseSchema: GenMessage<CreateJoinCodeResponse>;
 
 /**
+ * What a grant allows. None brings another with it.
+ *
+ * @generated from enum pinion.v1.GrantPermission
+ */
+export enum GrantPermission {
+  /**
+   * Not set.
+   *
+   * @generated from enum value: GRANT_PERMISSION_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * To pin watchers to the device and edit, trigger, retry, backfill, pause and cancel what is pinned to it; to start
+   * turns of agents that are pinned to it; to answer what its runs ask.
+   *
+   * @generated from enum value: GRANT_PERMISSION_USE = 1;
+   */
+  USE = 1,
+
+  /**
+   * To rename and to disconnect it.
+   *
+   * @generated from enum value: GRANT_PERMISSION_MANAGE = 2;
+   */
+  MANAGE = 2,
+
+  /**
+   * To read what its runs and turns said: output, live output, results, windows, transcripts, questions, replies.
+   *
+   * @generated from enum value: GRANT_PERMISSION_READ = 3;
+   */
+  READ = 3,
+}
+
+/**
+ * Describes the enum pinion.v1.GrantPermission.
+ */
+export declare const GrantPermissionSchema: GenEnum<GrantPermission>;
+
+/**
  * Whether a device is there, by the database's clock.
  *
  * @generated from enum pinion.v1.Liveness
@@ -632,7 +983,8 @@ export declare const FleetService: GenService<{
     output: typeof GetDeviceResponseSchema;
   },
   /**
-   * Changes what people decide about a device.
+   * Changes what people decide about a device. Needs to be its owner, an owner or admin of the org, or a grant to manage
+   * it (PERMISSION_DENIED), as does DisconnectDevice.
    *
    * @generated from rpc pinion.v1.FleetService.UpdateDevice
    */
@@ -642,7 +994,7 @@ export declare const FleetService: GenService<{
     output: typeof UpdateDeviceResponseSchema;
   },
   /**
-   * Removes a device: its watchers are unpinned and show as no_executor, its token is revoked, its stream closed, its
+   * Removes a device, for its owner and for owners and admins of the org: its watchers are unpinned and show as no_executor, its token is revoked, its stream closed, its
    * active runs cancelled. A fleet worker's stream is closed and its attempts are lost, so that other workers take
    * its runs while these have attempts left; its token stays good, so it may come again: revoke the token to keep it out.
    *
@@ -673,6 +1025,39 @@ export declare const FleetService: GenService<{
     methodKind: "unary";
     input: typeof CreateJoinCodeRequestSchema;
     output: typeof CreateJoinCodeResponseSchema;
+  },
+  /**
+   * Lets a member, everyone in the org, or a service use, manage or read a device that is not theirs. For the device's
+   * owner, and for owners and admins of the org (PERMISSION_DENIED). A grant that is there already changes nothing.
+   * NOT_FOUND (device, member, token); FAILED_PRECONDITION for a fleet worker, which is everybody's.
+   *
+   * @generated from rpc pinion.v1.FleetService.GrantDevice
+   */
+  grantDevice: {
+    methodKind: "unary";
+    input: typeof GrantDeviceRequestSchema;
+    output: typeof GrantDeviceResponseSchema;
+  },
+  /**
+   * Takes a grant back, with `use` at once: watchers that stand on it are paused, with the reason, and their live runs
+   * are cancelled. For the device's owner, owners and admins of the org, and for the grantee. NOT_FOUND.
+   *
+   * @generated from rpc pinion.v1.FleetService.RevokeGrant
+   */
+  revokeGrant: {
+    methodKind: "unary";
+    input: typeof RevokeGrantRequestSchema;
+    output: typeof RevokeGrantResponseSchema;
+  },
+  /**
+   * The grants of a device, or of all devices of the org, by device and age.
+   *
+   * @generated from rpc pinion.v1.FleetService.ListGrants
+   */
+  listGrants: {
+    methodKind: "unary";
+    input: typeof ListGrantsRequestSchema;
+    output: typeof ListGrantsResponseSchema;
   },
 }>;
 

@@ -13,111 +13,181 @@ import { file_pinion_v1_run } from "./run_pb.js";
  * Describes the file pinion/v1/fleet.proto.
  */
 export const file_pinion_v1_fleet = /*@__PURE__*/
-  fileDesc("ChVwaW5pb24vdjEvZmxlZXQucHJvdG8SCXBpbmlvbi52MSKABgoGRGV2aWNlEgoKAmlkGAEgASgJEg0KBWxhYmVsGAIgASgJEiUKCHBsYXRmb3JtGAMgASgOMhMucGluaW9uLnYxLlBsYXRmb3JtEhIKCmluc3RhbGxfaWQYBCABKAkSEwoLYXBwX3ZlcnNpb24YBSABKAkSEwoLYWdlbnRfa2luZHMYBiADKAkSFAoMY2FwYWJpbGl0aWVzGAcgAygJEhcKD21heF9jb25jdXJyZW5jeRgIIAEoBRIQCghvd25lcl9pZBgJIAEoCRIlCghsaXZlbmVzcxgKIAEoDjITLnBpbmlvbi52MS5MaXZlbmVzcxIVCg1zZXNzaW9uX2Vwb2NoGAsgASgDEhIKCnJlcGxpY2FfaWQYDCABKAkSMAoMY29ubmVjdGVkX2F0GA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIzCg9kaXNjb25uZWN0ZWRfYXQYDiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGxhc3RfYmVhdF9hdBgPIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEwoLYWN0aXZlX3J1bnMYECABKAUSFAoMcGVuZGluZ19ydW5zGBEgASgFEi4KCmNyZWF0ZWRfYXQYEiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhEKCWlzX3dvcmtlchgTIAEoCBInCghsYXN0X3J1bhgUIAEoCzIVLnBpbmlvbi52MS5SdW5TdW1tYXJ5EioKCWV4ZWN1dG9ycxgVIAMoCzIXLnBpbmlvbi52MS5FeGVjdXRvckluZm8SLAoKd29ya3NwYWNlcxgWIAMoCzIYLnBpbmlvbi52MS5Xb3Jrc3BhY2VJbmZvEhYKDmNvbmZpZ19wcm9ibGVtGBcgASgJEhEKCWhvc3RfbmFtZRgYIAEoCRIuCglkdXBsaWNhdGUYGSABKAsyGy5waW5pb24udjEuRHVwbGljYXRlTWFjaGluZSJSChBEdXBsaWNhdGVNYWNoaW5lEhEKCWhvc3RfbmFtZRgBIAEoCRIrCgdzZWVuX2F0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKnAgoSTGlzdERldmljZXNSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUY9AMoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAyjoBxIWCglpc193b3JrZXIYAyABKAhIAIgBARI4CghsaXZlbmVzcxgEIAMoDjITLnBpbmlvbi52MS5MaXZlbmVzc0IRukgOkgELEAQiB4IBBBABIAASHwoObGFiZWxfY29udGFpbnMYBSABKAlCB7pIBHICKGQSOQoJcGxhdGZvcm1zGAYgAygOMhMucGluaW9uLnYxLlBsYXRmb3JtQhG6SA6SAQsQCCIHggEEEAEgABIYChBpbmNsdWRlX2xhc3RfcnVuGAcgASgIQgwKCl9pc193b3JrZXIiUgoTTGlzdERldmljZXNSZXNwb25zZRIiCgdkZXZpY2VzGAEgAygLMhEucGluaW9uLnYxLkRldmljZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiLwoQR2V0RGV2aWNlUmVxdWVzdBIbCglkZXZpY2VfaWQYASABKAlCCLpIBXIDsAEBIjYKEUdldERldmljZVJlc3BvbnNlEiEKBmRldmljZRgBIAEoCzIRLnBpbmlvbi52MS5EZXZpY2UigwEKE1VwZGF0ZURldmljZVJlcXVlc3QSGwoJZGV2aWNlX2lkGAEgASgJQgi6SAVyA7ABARIWCgVsYWJlbBgCIAEoCUIHukgEcgIoZBI3Cgt1cGRhdGVfbWFzaxgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2tCBrpIA8gBASI5ChRVcGRhdGVEZXZpY2VSZXNwb25zZRIhCgZkZXZpY2UYASABKAsyES5waW5pb24udjEuRGV2aWNlIjIKE0RlbGV0ZURldmljZVJlcXVlc3QSGwoJZGV2aWNlX2lkGAEgASgJQgi6SAVyA7ABASJiChREZWxldGVEZXZpY2VSZXNwb25zZRIZChF3YXRjaGVyc191bnBpbm5lZBgBIAEoBRIWCg5ydW5zX2NhbmNlbGxlZBgCIAEoBRIXCg9hZ2VudHNfdW5waW5uZWQYAyABKAUiNgoXRGlzY29ubmVjdERldmljZVJlcXVlc3QSGwoJZGV2aWNlX2lkGAEgASgJQgi6SAVyA7ABASIaChhEaXNjb25uZWN0RGV2aWNlUmVzcG9uc2UidQoVQ3JlYXRlSm9pbkNvZGVSZXF1ZXN0Ej8KCmV4cGlyZXNfaW4YASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CELpIDaoBCiIECID1JDICCDwSGwoKcmVxdWVzdF9pZBgCIAEoCUIHukgEcgIoZCJbChZDcmVhdGVKb2luQ29kZVJlc3BvbnNlEhEKCWpvaW5fY29kZRgBIAEoCRIuCgpleHBpcmVzX2F0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCp6CghMaXZlbmVzcxIYChRMSVZFTkVTU19VTlNQRUNJRklFRBAAEhMKD0xJVkVORVNTX09OTElORRABEhUKEUxJVkVORVNTX1VOU1RFQURZEAISFAoQTElWRU5FU1NfT0ZGTElORRADEhIKDkxJVkVORVNTX05FVkVSEAQyhAQKDEZsZWV0U2VydmljZRJRCgtMaXN0RGV2aWNlcxIdLnBpbmlvbi52MS5MaXN0RGV2aWNlc1JlcXVlc3QaHi5waW5pb24udjEuTGlzdERldmljZXNSZXNwb25zZSIDkAIBEksKCUdldERldmljZRIbLnBpbmlvbi52MS5HZXREZXZpY2VSZXF1ZXN0GhwucGluaW9uLnYxLkdldERldmljZVJlc3BvbnNlIgOQAgESTwoMVXBkYXRlRGV2aWNlEh4ucGluaW9uLnYxLlVwZGF0ZURldmljZVJlcXVlc3QaHy5waW5pb24udjEuVXBkYXRlRGV2aWNlUmVzcG9uc2USTwoMRGVsZXRlRGV2aWNlEh4ucGluaW9uLnYxLkRlbGV0ZURldmljZVJlcXVlc3QaHy5waW5pb24udjEuRGVsZXRlRGV2aWNlUmVzcG9uc2USWwoQRGlzY29ubmVjdERldmljZRIiLnBpbmlvbi52MS5EaXNjb25uZWN0RGV2aWNlUmVxdWVzdBojLnBpbmlvbi52MS5EaXNjb25uZWN0RGV2aWNlUmVzcG9uc2USVQoOQ3JlYXRlSm9pbkNvZGUSIC5waW5pb24udjEuQ3JlYXRlSm9pbkNvZGVSZXF1ZXN0GiEucGluaW9uLnYxLkNyZWF0ZUpvaW5Db2RlUmVzcG9uc2ViBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_pinion_v1_activity, file_pinion_v1_device, file_pinion_v1_run]);
+  fileDesc("ChVwaW5pb24vdjEvZmxlZXQucHJvdG8SCXBpbmlvbi52MSJwCgdHcmFudGVlEhsKB3VzZXJfaWQYASABKAlCCLpIBXIDsAEBSAASGwoIZXZlcnlvbmUYAiABKAhCB7pIBGoCCAFIABIcCgh0b2tlbl9pZBgDIAEoCUIIukgFcgOwAQFIAEINCgRraW5kEgW6SAIIASKeAgoFR3JhbnQSCgoCaWQYASABKAkSEQoJZGV2aWNlX2lkGAIgASgJEhQKDGRldmljZV9sYWJlbBgDIAEoCRIjCgdncmFudGVlGAQgASgLMhIucGluaW9uLnYxLkdyYW50ZWUSFAoMZ3JhbnRlZV9uYW1lGAUgASgJEi4KCnBlcm1pc3Npb24YBiABKA4yGi5waW5pb24udjEuR3JhbnRQZXJtaXNzaW9uEhIKCmdyYW50ZWRfYnkYByABKAkSLgoKY3JlYXRlZF9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoNZmlyc3RfdXNlZF9hdBgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAipgEKEkdyYW50RGV2aWNlUmVxdWVzdBIbCglkZXZpY2VfaWQYASABKAlCCLpIBXIDsAEBEisKB2dyYW50ZWUYAiABKAsyEi5waW5pb24udjEuR3JhbnRlZUIGukgDyAEBEkYKC3Blcm1pc3Npb25zGAMgAygOMhoucGluaW9uLnYxLkdyYW50UGVybWlzc2lvbkIVukgSkgEPCAEQAxgBIgeCAQQQASAAIjcKE0dyYW50RGV2aWNlUmVzcG9uc2USIAoGZ3JhbnRzGAEgAygLMhAucGluaW9uLnYxLkdyYW50IqQBChJSZXZva2VHcmFudFJlcXVlc3QSGwoJZGV2aWNlX2lkGAEgASgJQgi6SAVyA7ABARIrCgdncmFudGVlGAIgASgLMhIucGluaW9uLnYxLkdyYW50ZWVCBrpIA8gBARJECgtwZXJtaXNzaW9ucxgDIAMoDjIaLnBpbmlvbi52MS5HcmFudFBlcm1pc3Npb25CE7pIEJIBDRADGAEiB4IBBBABIAAiaAoTUmV2b2tlR3JhbnRSZXNwb25zZRIgCgZncmFudHMYASADKAsyEC5waW5pb24udjEuR3JhbnQSFwoPd2F0Y2hlcnNfcGF1c2VkGAIgASgFEhYKDnJ1bnNfY2FuY2VsbGVkGAMgASgFInAKEUxpc3RHcmFudHNSZXF1ZXN0Eh4KCWRldmljZV9pZBgBIAEoCUILukgI2AEBcgOwAQESHQoJcGFnZV9zaXplGAIgASgFQgq6SAcaBRj0AygAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDKOgHIk8KEkxpc3RHcmFudHNSZXNwb25zZRIgCgZncmFudHMYASADKAsyEC5waW5pb24udjEuR3JhbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIq0GCgZEZXZpY2USCgoCaWQYASABKAkSDQoFbGFiZWwYAiABKAkSJQoIcGxhdGZvcm0YAyABKA4yEy5waW5pb24udjEuUGxhdGZvcm0SEgoKaW5zdGFsbF9pZBgEIAEoCRITCgthcHBfdmVyc2lvbhgFIAEoCRITCgthZ2VudF9raW5kcxgGIAMoCRIUCgxjYXBhYmlsaXRpZXMYByADKAkSFwoPbWF4X2NvbmN1cnJlbmN5GAggASgFEhAKCG93bmVyX2lkGAkgASgJEiUKCGxpdmVuZXNzGAogASgOMhMucGluaW9uLnYxLkxpdmVuZXNzEhUKDXNlc3Npb25fZXBvY2gYCyABKAMSEgoKcmVwbGljYV9pZBgMIAEoCRIwCgxjb25uZWN0ZWRfYXQYDSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjMKD2Rpc2Nvbm5lY3RlZF9hdBgOIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoMbGFzdF9iZWF0X2F0GA8gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBITCgthY3RpdmVfcnVucxgQIAEoBRIUCgxwZW5kaW5nX3J1bnMYESABKAUSLgoKY3JlYXRlZF9hdBgSIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJaXNfd29ya2VyGBMgASgIEicKCGxhc3RfcnVuGBQgASgLMhUucGluaW9uLnYxLlJ1blN1bW1hcnkSKgoJZXhlY3V0b3JzGBUgAygLMhcucGluaW9uLnYxLkV4ZWN1dG9ySW5mbxIsCgp3b3Jrc3BhY2VzGBYgAygLMhgucGluaW9uLnYxLldvcmtzcGFjZUluZm8SFgoOY29uZmlnX3Byb2JsZW0YFyABKAkSEQoJaG9zdF9uYW1lGBggASgJEi4KCWR1cGxpY2F0ZRgZIAEoCzIbLnBpbmlvbi52MS5EdXBsaWNhdGVNYWNoaW5lEisKB2FsbG93ZWQYGiADKA4yGi5waW5pb24udjEuR3JhbnRQZXJtaXNzaW9uIlIKEER1cGxpY2F0ZU1hY2hpbmUSEQoJaG9zdF9uYW1lGAEgASgJEisKB3NlZW5fYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIqcCChJMaXN0RGV2aWNlc1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRj0AygAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDKOgHEhYKCWlzX3dvcmtlchgDIAEoCEgAiAEBEjgKCGxpdmVuZXNzGAQgAygOMhMucGluaW9uLnYxLkxpdmVuZXNzQhG6SA6SAQsQBCIHggEEEAEgABIfCg5sYWJlbF9jb250YWlucxgFIAEoCUIHukgEcgIoZBI5CglwbGF0Zm9ybXMYBiADKA4yEy5waW5pb24udjEuUGxhdGZvcm1CEbpIDpIBCxAIIgeCAQQQASAAEhgKEGluY2x1ZGVfbGFzdF9ydW4YByABKAhCDAoKX2lzX3dvcmtlciJSChNMaXN0RGV2aWNlc1Jlc3BvbnNlEiIKB2RldmljZXMYASADKAsyES5waW5pb24udjEuRGV2aWNlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSIvChBHZXREZXZpY2VSZXF1ZXN0EhsKCWRldmljZV9pZBgBIAEoCUIIukgFcgOwAQEiNgoRR2V0RGV2aWNlUmVzcG9uc2USIQoGZGV2aWNlGAEgASgLMhEucGluaW9uLnYxLkRldmljZSKDAQoTVXBkYXRlRGV2aWNlUmVxdWVzdBIbCglkZXZpY2VfaWQYASABKAlCCLpIBXIDsAEBEhYKBWxhYmVsGAIgASgJQge6SARyAihkEjcKC3VwZGF0ZV9tYXNrGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFza0IGukgDyAEBIjkKFFVwZGF0ZURldmljZVJlc3BvbnNlEiEKBmRldmljZRgBIAEoCzIRLnBpbmlvbi52MS5EZXZpY2UiMgoTRGVsZXRlRGV2aWNlUmVxdWVzdBIbCglkZXZpY2VfaWQYASABKAlCCLpIBXIDsAEBImIKFERlbGV0ZURldmljZVJlc3BvbnNlEhkKEXdhdGNoZXJzX3VucGlubmVkGAEgASgFEhYKDnJ1bnNfY2FuY2VsbGVkGAIgASgFEhcKD2FnZW50c191bnBpbm5lZBgDIAEoBSI2ChdEaXNjb25uZWN0RGV2aWNlUmVxdWVzdBIbCglkZXZpY2VfaWQYASABKAlCCLpIBXIDsAEBIhoKGERpc2Nvbm5lY3REZXZpY2VSZXNwb25zZSJ1ChVDcmVhdGVKb2luQ29kZVJlcXVlc3QSPwoKZXhwaXJlc19pbhgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIQukgNqgEKIgQIgPUkMgIIPBIbCgpyZXF1ZXN0X2lkGAIgASgJQge6SARyAihkIlsKFkNyZWF0ZUpvaW5Db2RlUmVzcG9uc2USEQoJam9pbl9jb2RlGAEgASgJEi4KCmV4cGlyZXNfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wKoUBCg9HcmFudFBlcm1pc3Npb24SIAocR1JBTlRfUEVSTUlTU0lPTl9VTlNQRUNJRklFRBAAEhgKFEdSQU5UX1BFUk1JU1NJT05fVVNFEAESGwoXR1JBTlRfUEVSTUlTU0lPTl9NQU5BR0UQAhIZChVHUkFOVF9QRVJNSVNTSU9OX1JFQUQQAyp6CghMaXZlbmVzcxIYChRMSVZFTkVTU19VTlNQRUNJRklFRBAAEhMKD0xJVkVORVNTX09OTElORRABEhUKEUxJVkVORVNTX1VOU1RFQURZEAISFAoQTElWRU5FU1NfT0ZGTElORRADEhIKDkxJVkVORVNTX05FVkVSEAQy8AUKDEZsZWV0U2VydmljZRJRCgtMaXN0RGV2aWNlcxIdLnBpbmlvbi52MS5MaXN0RGV2aWNlc1JlcXVlc3QaHi5waW5pb24udjEuTGlzdERldmljZXNSZXNwb25zZSIDkAIBEksKCUdldERldmljZRIbLnBpbmlvbi52MS5HZXREZXZpY2VSZXF1ZXN0GhwucGluaW9uLnYxLkdldERldmljZVJlc3BvbnNlIgOQAgESTwoMVXBkYXRlRGV2aWNlEh4ucGluaW9uLnYxLlVwZGF0ZURldmljZVJlcXVlc3QaHy5waW5pb24udjEuVXBkYXRlRGV2aWNlUmVzcG9uc2USTwoMRGVsZXRlRGV2aWNlEh4ucGluaW9uLnYxLkRlbGV0ZURldmljZVJlcXVlc3QaHy5waW5pb24udjEuRGVsZXRlRGV2aWNlUmVzcG9uc2USWwoQRGlzY29ubmVjdERldmljZRIiLnBpbmlvbi52MS5EaXNjb25uZWN0RGV2aWNlUmVxdWVzdBojLnBpbmlvbi52MS5EaXNjb25uZWN0RGV2aWNlUmVzcG9uc2USVQoOQ3JlYXRlSm9pbkNvZGUSIC5waW5pb24udjEuQ3JlYXRlSm9pbkNvZGVSZXF1ZXN0GiEucGluaW9uLnYxLkNyZWF0ZUpvaW5Db2RlUmVzcG9uc2USTAoLR3JhbnREZXZpY2USHS5waW5pb24udjEuR3JhbnREZXZpY2VSZXF1ZXN0Gh4ucGluaW9uLnYxLkdyYW50RGV2aWNlUmVzcG9uc2USTAoLUmV2b2tlR3JhbnQSHS5waW5pb24udjEuUmV2b2tlR3JhbnRSZXF1ZXN0Gh4ucGluaW9uLnYxLlJldm9rZUdyYW50UmVzcG9uc2USTgoKTGlzdEdyYW50cxIcLnBpbmlvbi52MS5MaXN0R3JhbnRzUmVxdWVzdBodLnBpbmlvbi52MS5MaXN0R3JhbnRzUmVzcG9uc2UiA5ACAWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_pinion_v1_activity, file_pinion_v1_device, file_pinion_v1_run]);
+
+/**
+ * Describes the message pinion.v1.Grantee.
+ * Use `create(GranteeSchema)` to create a new message.
+ */
+export const GranteeSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_fleet, 0);
+
+/**
+ * Describes the message pinion.v1.Grant.
+ * Use `create(GrantSchema)` to create a new message.
+ */
+export const GrantSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_fleet, 1);
+
+/**
+ * Describes the message pinion.v1.GrantDeviceRequest.
+ * Use `create(GrantDeviceRequestSchema)` to create a new message.
+ */
+export const GrantDeviceRequestSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_fleet, 2);
+
+/**
+ * Describes the message pinion.v1.GrantDeviceResponse.
+ * Use `create(GrantDeviceResponseSchema)` to create a new message.
+ */
+export const GrantDeviceResponseSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_fleet, 3);
+
+/**
+ * Describes the message pinion.v1.RevokeGrantRequest.
+ * Use `create(RevokeGrantRequestSchema)` to create a new message.
+ */
+export const RevokeGrantRequestSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_fleet, 4);
+
+/**
+ * Describes the message pinion.v1.RevokeGrantResponse.
+ * Use `create(RevokeGrantResponseSchema)` to create a new message.
+ */
+export const RevokeGrantResponseSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_fleet, 5);
+
+/**
+ * Describes the message pinion.v1.ListGrantsRequest.
+ * Use `create(ListGrantsRequestSchema)` to create a new message.
+ */
+export const ListGrantsRequestSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_fleet, 6);
+
+/**
+ * Describes the message pinion.v1.ListGrantsResponse.
+ * Use `create(ListGrantsResponseSchema)` to create a new message.
+ */
+export const ListGrantsResponseSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_fleet, 7);
 
 /**
  * Describes the message pinion.v1.Device.
  * Use `create(DeviceSchema)` to create a new message.
  */
 export const DeviceSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 0);
+  messageDesc(file_pinion_v1_fleet, 8);
 
 /**
  * Describes the message pinion.v1.DuplicateMachine.
  * Use `create(DuplicateMachineSchema)` to create a new message.
  */
 export const DuplicateMachineSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 1);
+  messageDesc(file_pinion_v1_fleet, 9);
 
 /**
  * Describes the message pinion.v1.ListDevicesRequest.
  * Use `create(ListDevicesRequestSchema)` to create a new message.
  */
 export const ListDevicesRequestSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 2);
+  messageDesc(file_pinion_v1_fleet, 10);
 
 /**
  * Describes the message pinion.v1.ListDevicesResponse.
  * Use `create(ListDevicesResponseSchema)` to create a new message.
  */
 export const ListDevicesResponseSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 3);
+  messageDesc(file_pinion_v1_fleet, 11);
 
 /**
  * Describes the message pinion.v1.GetDeviceRequest.
  * Use `create(GetDeviceRequestSchema)` to create a new message.
  */
 export const GetDeviceRequestSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 4);
+  messageDesc(file_pinion_v1_fleet, 12);
 
 /**
  * Describes the message pinion.v1.GetDeviceResponse.
  * Use `create(GetDeviceResponseSchema)` to create a new message.
  */
 export const GetDeviceResponseSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 5);
+  messageDesc(file_pinion_v1_fleet, 13);
 
 /**
  * Describes the message pinion.v1.UpdateDeviceRequest.
  * Use `create(UpdateDeviceRequestSchema)` to create a new message.
  */
 export const UpdateDeviceRequestSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 6);
+  messageDesc(file_pinion_v1_fleet, 14);
 
 /**
  * Describes the message pinion.v1.UpdateDeviceResponse.
  * Use `create(UpdateDeviceResponseSchema)` to create a new message.
  */
 export const UpdateDeviceResponseSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 7);
+  messageDesc(file_pinion_v1_fleet, 15);
 
 /**
  * Describes the message pinion.v1.DeleteDeviceRequest.
  * Use `create(DeleteDeviceRequestSchema)` to create a new message.
  */
 export const DeleteDeviceRequestSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 8);
+  messageDesc(file_pinion_v1_fleet, 16);
 
 /**
  * Describes the message pinion.v1.DeleteDeviceResponse.
  * Use `create(DeleteDeviceResponseSchema)` to create a new message.
  */
 export const DeleteDeviceResponseSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 9);
+  messageDesc(file_pinion_v1_fleet, 17);
 
 /**
  * Describes the message pinion.v1.DisconnectDeviceRequest.
  * Use `create(DisconnectDeviceRequestSchema)` to create a new message.
  */
 export const DisconnectDeviceRequestSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 10);
+  messageDesc(file_pinion_v1_fleet, 18);
 
 /**
  * Describes the message pinion.v1.DisconnectDeviceResponse.
  * Use `create(DisconnectDeviceResponseSchema)` to create a new message.
  */
 export const DisconnectDeviceResponseSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 11);
+  messageDesc(file_pinion_v1_fleet, 19);
 
 /**
  * Describes the message pinion.v1.CreateJoinCodeRequest.
  * Use `create(CreateJoinCodeRequestSchema)` to create a new message.
  */
 export const CreateJoinCodeRequestSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 12);
+  messageDesc(file_pinion_v1_fleet, 20);
 
 /**
  * Describes the message pinion.v1.CreateJoinCodeResponse.
  * Use `create(CreateJoinCodeResponseSchema)` to create a new message.
  */
 export const CreateJoinCodeResponseSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_fleet, 13);
+  messageDesc(file_pinion_v1_fleet, 21);
+
+/**
+ * Describes the enum pinion.v1.GrantPermission.
+ */
+export const GrantPermissionSchema = /*@__PURE__*/
+  enumDesc(file_pinion_v1_fleet, 0);
+
+/**
+ * What a grant allows. None brings another with it.
+ *
+ * @generated from enum pinion.v1.GrantPermission
+ */
+export const GrantPermission = /*@__PURE__*/
+  tsEnum(GrantPermissionSchema);
 
 /**
  * Describes the enum pinion.v1.Liveness.
  */
 export const LivenessSchema = /*@__PURE__*/
-  enumDesc(file_pinion_v1_fleet, 0);
+  enumDesc(file_pinion_v1_fleet, 1);
 
 /**
  * Whether a device is there, by the database's clock.

@@ -368,6 +368,14 @@ export declare type Run = Message<"pinion.v1.Run"> & {
    * @generated from field: string stderr_tail = 50;
    */
   stderrTail: string;
+
+  /**
+   * What its agent said is left out, since the caller may not read its device's output: output_tail, stderr_tail, result, notes,
+   * denials, stop_reason, session_id, kept_workspace and reason's details. The device's owner may grant it.
+   *
+   * @generated from field: bool output_hidden = 51;
+   */
+  outputHidden: boolean;
 };
 
 /**
@@ -596,6 +604,13 @@ export declare type Window = Message<"pinion.v1.Window"> & {
    * @generated from field: repeated pinion.v1.AttentionReason attention = 13;
    */
   attention: AttentionReason[];
+
+  /**
+   * The result is left out, since the caller may not read the device's output.
+   *
+   * @generated from field: bool output_hidden = 14;
+   */
+  outputHidden: boolean;
 };
 
 /**
@@ -1531,6 +1546,13 @@ export declare type RunQuestion = Message<"pinion.v1.RunQuestion"> & {
    * @generated from field: pinion.v1.QuestionResponders responders = 14;
    */
   responders: QuestionResponders;
+
+  /**
+   * What is asked and answered is left out, since the caller may not read the device's output.
+   *
+   * @generated from field: bool output_hidden = 15;
+   */
+  outputHidden: boolean;
 };
 
 /**

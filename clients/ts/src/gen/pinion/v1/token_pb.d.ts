@@ -100,6 +100,13 @@ export declare type Token = Message<"pinion.v1.Token"> & {
    * @generated from field: bool creator_left = 12;
    */
   creatorLeft: boolean;
+
+  /**
+   * A service that may use, manage and read every device of the org, without grants.
+   *
+   * @generated from field: bool all_devices = 13;
+   */
+  allDevices: boolean;
 };
 
 /**
@@ -150,6 +157,24 @@ export declare type CreateTokenRequest = Message<"pinion.v1.CreateTokenRequest">
    * @generated from field: string request_id = 5;
    */
   requestId: string;
+
+  /**
+   * For kind SVC: devices that the service may use, manage and read, each by a grant (FleetService.ListGrants) that can
+   * be taken back. Only devices that the caller owns, or any for an owner or admin of the org (PERMISSION_DENIED).
+   * NOT_FOUND. Without devices, `all_devices` and the scope "admin", a service reaches what is pinned to nobody, and
+   * no output of a person's device.
+   *
+   * @generated from field: repeated string device_ids = 6;
+   */
+  deviceIds: string[];
+
+  /**
+   * For kind SVC: every device of the org, now and later. Only by an owner or admin of the org, or a service that has
+   * it itself (PERMISSION_DENIED). The scope "admin" brings it.
+   *
+   * @generated from field: bool all_devices = 7;
+   */
+  allDevices: boolean;
 };
 
 /**

@@ -1,0 +1,77 @@
+import type { DescMessage, Message } from "@bufbuild/protobuf";
+import type { Interceptor } from "@connectrpc/connect";
+import { isEverywhere, type Standing } from "../../../store/people/grants.ts";
+import type { Db } from "../../../store/pg/database.ts";
+import { findPrincipal } from "../guard.ts";
+import { type Ownership, requireAllowed } from "../ownership.ts";
+import { redact } from "../redaction.ts";
+
+/** How long a server stream goes on under a right that may have been taken back, in milliseconds, at its next message. */
+const rightMs = 3_000;
+
+/**
+ * After the guard and the request's rules: refuses what the caller may not do to the devices that the request names, and takes
+ * out of every answer what the caller may not read. A server stream is asked about again while it lasts.
+ */
+export function ownershipInterceptor(options: { db: Db; onEvents?: (orgId: string) => void }): Interceptor {
+  const { db, onEvents } = options;
+  return (next) => async (request) => {
+    const principal = findPrincipal(request.contextValues);
+    const { method } = request;
+    if (!principal || principal.deviceId !== null || method.methodKind === "bidi_streaming")
+      return next(request);
+    const ownership: Ownership = { db, principal };
+    const note = (isFirstUse: boolean) => {
+      if (isFirstUse) onEvents?.(principal.orgId);
+    };
+    if (!request.stream) {
+      note(await requireAllowed(ownership, method, request.message));
+      const response = await next(request);
+      if (!response.stream) note(await redact(ownership, method.output, response.message as Message));
+      return response;
+    }
+    let asked: unknown;
+    async function* allowed(messages: AsyncIterable<Message>) {
+      for await (const message of messages) {
+        asked = message;
+        note(await requireAllowed(ownership, method, message));
+        yield message;
+      }
+    }
+    const response = await next({
+      ...request,
+      message: allowed(request.message as AsyncIterable<Message>) as never,
+    });
+    if (!response.stream) return response;
+    const again = async () => {
+      ownership.principal = { ...principal, isEverywhere: await isEverywhere(db, principal) };
+      note(await requireAllowed(ownership, method, asked));
+    };
+    const message = redacted(response.message as AsyncIterable<Message>, {
+      ...{ ownership, output: method.output, again, note },
+    });
+    return { ...response, message: message as never };
+  };
+}
+
+async function* redacted(
+  messages: AsyncIterable<Message>,
+  options: {
+    ownership: Ownership;
+    output: DescMessage;
+    again: () => Promise<void>;
+    note: (isFirstUse: boolean) => void;
+  },
+): AsyncGenerator<Message> {
+  let since = performance.now();
+  let remembered = new Map<string, Standing>();
+  for await (const message of messages) {
+    if (performance.now() - since > rightMs) {
+      await options.again();
+      remembered = new Map();
+      since = performance.now();
+    }
+    options.note(await redact(options.ownership, options.output, message, remembered));
+    yield message;
+  }
+}

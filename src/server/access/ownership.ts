@@ -1,0 +1,197 @@
+/**
+ * Whose device it is, for every rpc: what a request names of devices, and what the caller has to be allowed to do with them.
+ *
+ * `subjectsOf` compiles only if a service's table has a line for each of its rpcs, and the guard's interceptor asks
+ * {@link requireAllowed} before a handler sees the request: so no handler decides, and none can forget. What an answer shows of
+ * runs on devices that the caller may not read is taken out of it in redaction.ts.
+ */
+import type { DescMethod, DescService, MessageShape } from "@bufbuild/protobuf";
+import { AgentService } from "#gen/pinion/v1/agent_pb.js";
+import { DeviceService } from "#gen/pinion/v1/device_pb.js";
+import { EventService } from "#gen/pinion/v1/event_pb.js";
+import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
+import { OrgService } from "#gen/pinion/v1/org_pb.js";
+import { RunService } from "#gen/pinion/v1/run_pb.js";
+import { TokenKind, TokenService } from "#gen/pinion/v1/token_pb.js";
+import { TurnService } from "#gen/pinion/v1/turn_pb.js";
+import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
+import { refuse } from "../../errors.ts";
+import * as grants from "../../store/people/grants.ts";
+import { devicesOf, type Subject } from "../../store/people/subjects.ts";
+import type { Db } from "../../store/pg/database.ts";
+import { nameOf, type Principal } from "./guard.ts";
+
+/** What a request wants to do, and to what. */
+type Wish = { deed: grants.Deed; to: Subject } | { deed: "own"; to: "every device" };
+
+/** Of rpcs that do nothing to a device and show nothing that was said on one, or whose answers are redacted. */
+const nothing = "nothing";
+
+type Wishes<Method extends DescMethod> =
+  | typeof nothing
+  | ((request: MessageShape<Method["input"]>, principal: Principal) => readonly Wish[]);
+
+type AnyWishes = typeof nothing | ((request: never, principal: Principal) => readonly Wish[]);
+
+function wishesOf<Service extends DescService>(
+  service: Service,
+  table: { [Name in keyof Service["method"]]: Wishes<Service["method"][Name]> },
+): Record<string, AnyWishes> {
+  return Object.fromEntries(
+    service.methods.map((method) => [
+      nameOf(method),
+      table[method.localName as keyof Service["method"]] as AnyWishes,
+    ]),
+  );
+}
+
+const use = (to: Subject): Wish => ({ deed: "use", to });
+const read = (to: Subject): Wish => ({ deed: "read", to });
+const manage = (to: Subject): Wish => ({ deed: "manage", to });
+const own = (to: Subject): Wish => ({ deed: "own", to });
+const usesWatcher = ({ watcherId }: { watcherId: string }) => [use({ watcher: watcherId })];
+
+/** By the rpc's fully qualified name. */
+export const wishes: Readonly<Record<string, AnyWishes>> = {
+  // A device's token reaches what is pinned to that device, and nothing else (R6).
+  ...wishesOf(DeviceService, {
+    connect: nothing,
+    enroll: nothing,
+    completeRun: nothing,
+    triggerWatcher: nothing,
+    listMyWatchers: nothing,
+  }),
+  ...wishesOf(WatcherService, {
+    createWatcher: ({ spec }) => (spec?.deviceId ? [use({ device: spec.deviceId })] : []),
+    getWatcher: nothing,
+    listWatchers: nothing,
+    updateWatcher: ({ watcherId, spec, updateMask }) => [
+      use({ watcher: watcherId }),
+      ...(spec?.deviceId && updateMask?.paths.includes("device_id") ? [use({ device: spec.deviceId })] : []),
+    ],
+    deleteWatcher: usesWatcher,
+    pauseWatcher: usesWatcher,
+    resumeWatcher: usesWatcher,
+    triggerWatcher: usesWatcher,
+    previewSchedule: nothing,
+    backfillWatcher: usesWatcher,
+  }),
+  ...wishesOf(RunService, {
+    getRun: nothing,
+    listRuns: nothing,
+    cancelRun: ({ runId }) => [use({ run: runId })],
+    retryRun: ({ runId }) => [use({ run: runId }), use({ watcherOfRun: runId })],
+    watchRun: ({ runId }) => [read({ run: runId })],
+    explainRun: nothing,
+    listWindows: nothing,
+    getTranscript: ({ runId }) => [read({ run: runId })],
+    summarizeUsage: nothing,
+    listQuestions: nothing,
+    answerQuestion: ({ runId }) => [use({ run: runId })],
+  }),
+  ...wishesOf(TurnService, {
+    startTurn: ({ agentId, runId, resumeRunId }) => [
+      use({ agent: agentId }),
+      ...(runId ? [use({ run: runId })] : []),
+      // The agent goes on in a session that knows what was said.
+      ...(resumeRunId ? [use({ run: resumeRunId }), read({ run: resumeRunId })] : []),
+    ],
+    getTurn: nothing,
+    watchTurn: ({ turnId }) => [read({ turn: turnId })],
+    listTurns: nothing,
+    cancelTurn: ({ turnId }) => [use({ turn: turnId })],
+    getConversation: ({ conversationId, includeSnapshot }) =>
+      includeSnapshot ? [read({ conversation: conversationId })] : [],
+    listConversations: nothing,
+    deleteConversation: ({ conversationId }) => [use({ conversation: conversationId })],
+  }),
+  ...wishesOf(FleetService, {
+    listDevices: nothing,
+    getDevice: nothing,
+    updateDevice: ({ deviceId }) => [manage({ device: deviceId })],
+    deleteDevice: ({ deviceId }) => [own({ device: deviceId })],
+    disconnectDevice: ({ deviceId }) => [manage({ device: deviceId })],
+    // Whom a code lets enrol an installation that is known, Enroll decides (store/people/devices.ts).
+    createJoinCode: nothing,
+    grantDevice: ({ deviceId }) => [own({ device: deviceId })],
+    revokeGrant: ({ deviceId, grantee }, { userId, tokenId }) => {
+      const { case: kind, value } = grantee?.kind ?? {};
+      const isCallers = (kind === "userId" && value === userId) || (kind === "tokenId" && value === tokenId);
+      return isCallers ? [] : [own({ device: deviceId })];
+    },
+    listGrants: nothing,
+  }),
+  ...wishesOf(TokenService, {
+    createToken: ({ kind, deviceIds, allDevices }) =>
+      kind !== TokenKind.SVC
+        ? []
+        : [
+            ...deviceIds.map((deviceId) => own({ device: deviceId })),
+            ...(allDevices ? [{ deed: "own", to: "every device" } as const] : []),
+          ],
+    listTokens: nothing,
+    revokeToken: nothing,
+    // Whoever makes a successor learns its secret, and may then do what the service may.
+    rotateToken: ({ tokenId }, principal) => (tokenId === principal.tokenId ? [] : [own({ token: tokenId })]),
+  }),
+  ...wishesOf(OrgService, {
+    createOrg: nothing,
+    getOrg: nothing,
+    addMember: nothing,
+    removeMember: nothing,
+    listMembers: nothing,
+  }),
+  // What changes an agent is for admins, who may use every device.
+  ...wishesOf(AgentService, {
+    createAgent: nothing,
+    getAgent: nothing,
+    listAgents: nothing,
+    updateAgentSettings: nothing,
+    deleteAgent: nothing,
+    upsertPlatform: nothing,
+    batchUpsertPlatforms: nothing,
+    listPlatforms: nothing,
+    deletePlatform: nothing,
+    startPlatform: nothing,
+    stopPlatform: nothing,
+  }),
+  ...wishesOf(EventService, { watchEvents: nothing, listEvents: nothing }),
+};
+
+export type Ownership = { db: Db; principal: Principal };
+
+/**
+ * Refuses with `permission_denied` what the caller may not do to the devices that the request names, and notes the first
+ * use of the grants that allow it; answers whether there was one. Things that are not there are the handler's to refuse.
+ */
+export async function requireAllowed(
+  { db, principal }: Ownership,
+  method: DescMethod,
+  request: unknown,
+): Promise<boolean> {
+  const wanted = wishes[nameOf(method)] ?? nothing;
+  if (wanted === nothing || principal.isEverywhere) return false;
+  const { orgId, userId, tokenId, actor } = principal;
+  const who = { userId, tokenId };
+  const used = new Set<string>();
+  for (const { deed, to } of wanted(request as never, principal)) {
+    if (to === "every device") refuseEveryDevice();
+    if ("token" in to && (await grants.isEverywhere(db, { orgId, userId: null, tokenId: to.token }))) {
+      refuseEveryDevice();
+    }
+    const deviceIds = await devicesOf(db, { orgId, subject: to });
+    for (const standing of await grants.standings(db, { orgId, who, deviceIds })) {
+      const right = grants.rightTo(deed, standing) ?? grants.refuseDeed(deed, standing);
+      if (typeof right === "object" && !right.isUsed) used.add(right.grantId);
+    }
+  }
+  if (used.size === 0) return false;
+  return grants.noteFirstUse(db, { orgId, grantIds: [...used], actor });
+}
+
+function refuseEveryDevice(): never {
+  refuse(
+    "permission_denied",
+    "only an owner or admin of the org lets a service use every device; name the devices in device_ids, or ask one of them",
+  );
+}

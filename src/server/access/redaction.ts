@@ -1,0 +1,257 @@
+/**
+ * What answers hide: what agents said on devices whose output the caller may not read. Every message of an answer passes
+ * here, whichever rpc it belongs to, so no handler decides and none can forget it (docs/security.md has the list).
+ */
+import type { DescMessage, JsonObject, Message } from "@bufbuild/protobuf";
+import { type Event, EventSchema } from "#gen/pinion/v1/event_pb.js";
+import { type Device, DeviceSchema, GrantPermission } from "#gen/pinion/v1/fleet_pb.js";
+import {
+  type ExplainRunResponse,
+  ExplainRunResponseSchema,
+  type LateResult,
+  LateResultSchema,
+  type Run,
+  type RunQuestion,
+  RunQuestionSchema,
+  RunSchema,
+  RunStatus,
+  type Window,
+  WindowSchema,
+} from "#gen/pinion/v1/run_pb.js";
+import { type Turn, TurnSchema } from "#gen/pinion/v1/turn_pb.js";
+import * as grants from "../../store/people/grants.ts";
+import { devicesOfWindows } from "../../store/people/subjects.ts";
+import type { Ownership } from "./ownership.ts";
+
+/** Runs whose reason the device itself gave, in words that may quote the program. */
+const hasToldReason = new Set([RunStatus.COMPLETED, RunStatus.FAILED]);
+const hiddenReason = "hidden: the device's owner may let you read what its runs say";
+
+type Hider = (message: never) => void;
+
+/** What is said in a message, by its type, is what its hider takes out. */
+const hiders = new Map<string, Hider>([
+  [RunSchema.typeName, hideRun],
+  [WindowSchema.typeName, hideWindow],
+  [RunQuestionSchema.typeName, hideQuestion],
+  [LateResultSchema.typeName, hideLateResult],
+  [TurnSchema.typeName, hideTurn],
+  [EventSchema.typeName, hideEvent],
+]);
+
+function hideRun(run: Run): void {
+  clear(run, RunSchema, [
+    "output_tail",
+    "stderr_tail",
+    "result",
+    "stop_reason",
+    "denials",
+    "notes",
+    "session_id",
+  ]);
+  clear(run, RunSchema, ["kept_workspace", "model_used", "executor", "has_transcript"]);
+  if (hasToldReason.has(run.status) && run.reason !== "") run.reason = hiddenReason;
+  for (const past of run.pastAttempts) if (past.isReported && past.reason !== "") past.reason = hiddenReason;
+  run.outputHidden = true;
+}
+
+function hideWindow(window: Window): void {
+  clear(window, WindowSchema, ["extracted_data", "result", "structured", "model_used"]);
+  window.outputHidden = true;
+}
+
+function hideLateResult(late: LateResult): void {
+  clear(late, LateResultSchema, ["output", "result", "structured", "reason"]);
+}
+
+function hideQuestion(question: RunQuestion): void {
+  clear(question, RunQuestionSchema, ["question", "option_id", "text"]);
+  question.outputHidden = true;
+}
+
+function hideTurn(turn: Turn): void {
+  clear(turn, TurnSchema, ["input", "reply", "signal"]);
+  if (turn.reason !== "") turn.reason = hiddenReason;
+}
+
+/** What devices report of runs quotes their programs; what people and Pinion did does not. */
+function hideEvent(event: Event): void {
+  if (!event.data) return;
+  const { reason, last_failure, ...rest } = event.data;
+  if (event.actor.startsWith("device:") && reason !== undefined) event.data = rest as JsonObject;
+  else if (last_failure !== undefined) event.data = { ...rest, reason: reason ?? "" } as JsonObject;
+}
+
+/** An explanation is words about the run: those that the run hides are taken out of it. */
+function hideInExplanation(explanation: ExplainRunResponse): void {
+  const run = explanation.run;
+  if (!run) return;
+  const told = [
+    ...(hasToldReason.has(run.status) ? [run.reason] : []),
+    ...run.pastAttempts.flatMap((past) => (past.isReported ? [past.reason] : [])),
+  ].filter((reason) => reason !== "");
+  const without = (text: string) => told.reduce((left, reason) => left.replaceAll(reason, "(hidden)"), text);
+  explanation.summary = without(explanation.summary);
+  explanation.nextStep = without(explanation.nextStep);
+  for (const fact of explanation.facts) fact.text = without(fact.text);
+}
+
+function clear(message: Message, schema: DescMessage, names: readonly string[]): void {
+  for (const name of names) {
+    const field = schema.fields.find((candidate) => candidate.name === name);
+    if (!field) throw new Error(`${schema.typeName} has no field ${name}`);
+    const record = message as unknown as Record<string, unknown>;
+    if (field.fieldKind === "list") record[field.localName] = [];
+    else if (field.fieldKind === "scalar")
+      record[field.localName] = typeof record[field.localName] === "boolean" ? false : "";
+    else delete record[field.localName];
+  }
+}
+
+/** Message types that hold, at any depth, one that is redacted. */
+const reaching = new Map<string, boolean>();
+
+function reaches(desc: DescMessage): boolean {
+  const known = reaching.get(desc.typeName);
+  if (known !== undefined) return known;
+  // Against circles; what is on the way is decided by whoever asked first.
+  reaching.set(desc.typeName, false);
+  const found =
+    hiders.has(desc.typeName) ||
+    desc.typeName === DeviceSchema.typeName ||
+    desc.fields.some((field) => field.message !== undefined && reaches(field.message));
+  reaching.set(desc.typeName, found);
+  return found;
+}
+
+type Found = { desc: DescMessage; message: Message };
+
+/** The messages within a message that are redacted, or say what the caller may do. */
+function collect(desc: DescMessage, message: Message, found: Found[]): void {
+  if (!reaches(desc)) return;
+  if (hiders.has(desc.typeName) || desc.typeName === DeviceSchema.typeName) found.push({ desc, message });
+  const record = message as unknown as Record<string, unknown>;
+  for (const field of desc.fields) {
+    if (!field.message || !reaches(field.message)) continue;
+    const value = field.oneof
+      ? (() => {
+          const chosen = record[field.oneof.localName] as { case?: string; value?: unknown };
+          return chosen?.case === field.localName ? chosen.value : undefined;
+        })()
+      : record[field.localName];
+    if (value === undefined || value === null) continue;
+    const values =
+      field.fieldKind === "list"
+        ? (value as Message[])
+        : field.fieldKind === "map"
+          ? Object.values(value)
+          : [value];
+    for (const inner of values) collect(field.message, inner as Message, found);
+  }
+}
+
+/**
+ * Takes out of an answer what the caller may not read, in place, and says of devices what the caller may do with them.
+ * Notes the first use of the grants that let something be read; answers whether there was one. `remembered` keeps how the
+ * caller stands to devices between the messages of a stream; whoever keeps it empties it in time.
+ */
+export async function redact(
+  { db, principal }: Ownership,
+  desc: DescMessage,
+  answer: Message,
+  remembered: Map<string, grants.Standing> = new Map(),
+): Promise<boolean> {
+  const found: Found[] = [];
+  collect(desc, answer, found);
+  if (found.length === 0) return false;
+  if (principal.isEverywhere) {
+    for (const { desc, message } of found)
+      if (desc.typeName === DeviceSchema.typeName) allowAll(message as Device);
+    return false;
+  }
+  const { orgId, userId, tokenId, actor, deviceId: own } = principal;
+  // A device's own calls are answered with its own alone (R6).
+  if (own !== null) return false;
+  const windows = found.filter(({ desc }) => desc.typeName === WindowSchema.typeName);
+  const ofWindows = new Map(
+    windows.length === 0
+      ? []
+      : (await devicesOfWindows(db, { orgId, windows: windows.map(({ message }) => message as Window) })).map(
+          (window) => [window.runId, window],
+        ),
+  );
+  const deviceIds = found.flatMap(({ desc, message }) => {
+    const id = deviceOf(desc, message) || (ofWindows.get((message as Window).runId)?.deviceId ?? "");
+    return id === "" || remembered.has(id) ? [] : [id];
+  });
+  for (const standing of await grants.standings(db, {
+    ...{ orgId, who: { userId, tokenId } },
+    deviceIds: [...new Set(deviceIds)],
+  })) {
+    remembered.set(standing.deviceId, standing);
+  }
+  const used = new Set<string>();
+  /** Whether the caller may read what was said on the device; empty: on a fleet worker, or nowhere yet. */
+  const mayRead = (id: string): boolean => {
+    const standing = remembered.get(id);
+    if (!standing) return true;
+    const right = grants.rightTo("read", standing);
+    if (right !== null && typeof right === "object" && !right.isUsed) used.add(right.grantId);
+    return right !== null;
+  };
+  const hidden = new Set<Message>();
+  for (const { desc, message } of found) {
+    if (desc.typeName === DeviceSchema.typeName) {
+      allow(message as Device, remembered.get((message as Device).id));
+      continue;
+    }
+    const window =
+      desc.typeName === WindowSchema.typeName ? ofWindows.get((message as Window).runId) : undefined;
+    const isReadable = window
+      ? window.isKnown && mayRead(window.deviceId ?? "")
+      : mayRead(deviceOf(desc, message));
+    if (!isReadable) hidden.add(message);
+  }
+  if (desc.typeName === ExplainRunResponseSchema.typeName) {
+    const explanation = answer as ExplainRunResponse;
+    if (explanation.run && hidden.has(explanation.run)) hideInExplanation(explanation);
+  }
+  for (const { desc, message } of found) {
+    if (hidden.has(message)) hiders.get(desc.typeName)!(message as never);
+  }
+  if (used.size === 0) return false;
+  for (const standing of remembered.values()) for (const grant of standing.grants) grant.isUsed = true;
+  return grants.noteFirstUse(db, { orgId, grantIds: [...used], actor });
+}
+
+/** The device that the message itself names; empty: none. */
+function deviceOf(desc: DescMessage, message: Message): string {
+  switch (desc.typeName) {
+    case DeviceSchema.typeName:
+      return (message as Device).id;
+    case RunSchema.typeName:
+    case RunQuestionSchema.typeName:
+    case LateResultSchema.typeName:
+    case TurnSchema.typeName:
+    case EventSchema.typeName:
+      return (message as Run | RunQuestion | LateResult | Turn | Event).deviceId;
+    default:
+      return "";
+  }
+}
+
+const permissions = {
+  use: GrantPermission.USE,
+  manage: GrantPermission.MANAGE,
+  read: GrantPermission.READ,
+} as const;
+
+function allow(device: Device, standing: grants.Standing | undefined): void {
+  device.allowed = (["use", "manage", "read"] as const)
+    .filter((permission) => standing && grants.rightTo(permission, standing) !== null)
+    .map((permission) => permissions[permission]);
+}
+
+function allowAll(device: Device): void {
+  device.allowed = Object.values(permissions);
+}
