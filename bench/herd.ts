@@ -8,11 +8,12 @@ import type { Bench } from "./lib/bench.ts";
 import { startChild } from "./lib/children.ts";
 import { openCluster, query } from "./lib/cluster.ts";
 import { atMost } from "./lib/report.ts";
-import { seedDevices, seedOrgs, seedWatchers } from "./lib/seed.ts";
+import { nextYear, seedDevices, seedOrgs, seedWatchers } from "./lib/seed.ts";
 
 const full = { watchers: 100_000, devices: 10_000, connected: 1_000, orgs: 100 };
 const smoke = { watchers: 2_000, devices: 200, connected: 100, orgs: 10 };
-const dueInMs = 4_000;
+/** Far enough that what is recorded ahead can be. */
+const dueInMs = 60_000;
 const otherIsLaterMs = 1_000;
 const withinMs = 120_000;
 const lookEveryMs = 100;
@@ -44,7 +45,7 @@ export const bench: Bench = async ({ isSmoke }) => {
     await otherLoad.ask({ kind: "connect", urls, devices: [other], slots: 1 });
     await query(url, "checkpoint");
 
-    const dueAt = new Date(Date.now() + dueInMs);
+    const dueAt = new Date(Date.now() + (isSmoke ? 4_000 : dueInMs));
     await query(
       url,
       `update watcher set next_slot_at = d.at, next_due_at = d.at
@@ -67,13 +68,14 @@ export const bench: Bench = async ({ isSmoke }) => {
     return {
       options,
       rows: [
-        { "": "all slots recorded, s", value: recordedSeconds },
-        { "": "all runs of connected devices delivered, s", value: deliveredSeconds },
+        { "": "all slots recorded, s after they are due", value: recordedSeconds },
+        { "": "all runs of connected devices delivered, s after", value: deliveredSeconds },
         { "": "the other org's watcher late by, ms", value: otherLateMs },
       ],
       budgets: [
-        atMost("all slots recorded, seconds", recordedSeconds, 10),
-        atMost("the other org's watcher late by, ms", otherLateMs, 500),
+        atMost("all slots recorded, seconds after they are due", recordedSeconds, 0),
+        atMost("all runs of connected devices delivered, seconds after", deliveredSeconds, 1.5),
+        atMost("the other org's watcher late by, ms", otherLateMs, 25),
       ],
     };
   } finally {
@@ -101,7 +103,7 @@ async function seedOther(url: string, org: number) {
     url,
     `with made as (
       insert into watcher (org_id, slug, name, agent_id, device_id, schedule, next_slot_at, next_due_at)
-      values ($1, 'other', 'other', 'bench', $2, '0 0 1 1 *', '2100-01-01', '2100-01-01') returning org_id, id
+      values ($1, 'other', 'other', 'bench', $2, '0 0 1 1 *', ${nextYear}, ${nextYear}) returning org_id, id
     ) insert into watcher_revision (org_id, watcher_id, version, name, prompt)
     select org_id, id, 1, 'other', 'Say hello' from made`,
     [orgId, device.id],

@@ -44,9 +44,10 @@ const postgres = probe.version;
 await probe.close();
 const reports: Report[] = [];
 for (const name of wanted) {
+  const before = machine(postgres);
   const { bench } = (await import(`./${name}.ts`)) as { bench: Bench };
   const result = await bench({ isSmoke: values.smoke });
-  const report = { bench: name, at: new Date().toISOString(), machine: machine(postgres), ...result };
+  const report = { bench: name, at: new Date().toISOString(), machine: before, ...result };
   print(report);
   reports.push(report);
 }

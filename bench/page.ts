@@ -68,7 +68,9 @@ export function renderPlots(reports: readonly Report[]): Map<string, string> {
 function sectionOf({ at, machine, rows, budgets }: Report): string {
   const names = [...new Set(rows.flatMap((row) => Object.keys(row)))];
   const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
-  const when = `Measured ${at.slice(0, 10)}: ${machine.cores} cores (${machine.model}), Node ${machine.node}, PostgreSQL ${machine.postgres}.`;
+  const when = `Measured ${at.slice(0, 10)}: ${machine.cores} cores (${machine.model}), Node ${machine.node}, PostgreSQL ${machine.postgres}${
+    machine.loadBefore === undefined ? "" : `; load average before it ${machine.loadBefore.toFixed(1)}`
+  }.`;
   return [
     "",
     when,

@@ -1,4 +1,4 @@
-import { cpus } from "node:os";
+import { cpus, loadavg } from "node:os";
 
 /** One line of a bench's table. Numbers are shown with three significant figures. */
 export type Row = Record<string, string | number>;
@@ -7,7 +7,14 @@ export type Report = {
   bench: string;
   /** When and where, so that a figure is not compared with one of another machine. */
   at: string;
-  machine: { cores: number; model: string; node: string; postgres: string };
+  machine: {
+    cores: number;
+    model: string;
+    node: string;
+    postgres: string;
+    /** How many processes wanted a core in the minute before: what else ran there. */
+    loadBefore?: number;
+  };
   options: Record<string, unknown>;
   rows: Row[];
   /** What the budgets ask, what was reached, and whether that is enough. */
@@ -15,7 +22,13 @@ export type Report = {
 };
 
 export function machine(postgres: string): Report["machine"] {
-  return { cores: cpus().length, model: cpus()[0]?.model ?? "", node: process.version, postgres };
+  return {
+    cores: cpus().length,
+    model: cpus()[0]?.model ?? "",
+    node: process.version,
+    postgres,
+    loadBefore: loadavg()[0]!,
+  };
 }
 
 export function print(report: Report): void {

@@ -52,6 +52,9 @@ export async function seedDevices(
   return devices;
 }
 
+/** The first of January, where the schedule of the benches' watchers stands. */
+export const nextYear = "date_trunc('year', now(), 'UTC') + interval '1 year'";
+
 /** A service of each org that may read and write on every device, with its token. */
 export async function seedServices(
   url: string,
@@ -78,7 +81,7 @@ export async function seedWatchers(url: string, perDevice: number): Promise<numb
     `with made as (
       insert into watcher (org_id, slug, name, agent_id, device_id, schedule, overlap, next_slot_at, next_due_at)
       select d.org_id, 'w-' || d.install_id || '-' || i, 'bench', 'bench', d.id, '0 0 1 1 *', 'skip',
-        '2100-01-01', '2100-01-01'
+        ${nextYear}, ${nextYear}
       from device d, generate_series(1, $1::int) i returning org_id, id
     ), revised as (
       insert into watcher_revision (org_id, watcher_id, version, name, prompt)
