@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import pc from "picocolors";
+import { forTerminal, TerminalText } from "./print/terminal.ts";
 
 /** The process's environment, as `environment()` of src/config.ts reads it. */
 export type Environment = Record<string, string | undefined>;
@@ -16,8 +17,12 @@ export type Cli = {
   columns: number;
   /** A line for whoever reads the result. */
   out(line: string): void;
-  /** Bytes of a program's output, as they came. */
+  /** Bytes as they are: our own movements of the cursor, and what is for programs. */
   raw(bytes: Uint8Array | string): void;
+  /** What a program printed: on a terminal only its text and its colours, elsewhere as it came. */
+  program(bytes: Uint8Array | string): void;
+  /** --raw was given: from now on nothing is taken out of what others wrote. */
+  trust(): void;
   /** A line for the person who waits; never part of the result. */
   note(line: string): void;
   /** Closed when the command is through: a connection left open could keep the process from ending. */
@@ -29,15 +34,23 @@ export type Cli = {
 /** The process's own terminal. Colours follow NO_COLOR, FORCE_COLOR and whether somebody is there to see them. */
 export function processCli(env: Environment): Cli {
   const isTerminal = process.stdout.isTTY === true;
+  let isTrusted = false;
+  const output = new TerminalText();
+  const line = (stream: NodeJS.WriteStream) => (text: string) =>
+    void stream.write(`${stream.isTTY && !isTrusted ? forTerminal(text) : text}\n`);
   const wantsColor = env.FORCE_COLOR ? env.FORCE_COLOR !== "0" : isTerminal && env.TERM !== "dumb";
   return {
     env,
     colors: pc.createColors(wantsColor && !env.NO_COLOR),
     isTerminal,
     columns: isTerminal ? process.stdout.columns || 100 : Number.POSITIVE_INFINITY,
-    out: (line) => process.stdout.write(`${line}\n`),
-    raw: (bytes) => process.stdout.write(bytes),
-    note: (line) => process.stderr.write(`${line}\n`),
+    out: line(process.stdout),
+    raw: (bytes) => void process.stdout.write(bytes),
+    program: (bytes) => void process.stdout.write(isTerminal && !isTrusted ? output.take(bytes) : bytes),
+    trust: () => {
+      isTrusted = true;
+    },
+    note: line(process.stderr),
     open: new DisposableStack(),
     setExitCode: (code) => {
       process.exitCode = code;

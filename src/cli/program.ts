@@ -44,6 +44,10 @@ export function createProgram(cli: Cli): Command {
     .option("--data <dir>", "where `up` and `serve` keep their state (PINION_DATA; ./.pinion)")
     .option("--json", "for programs: one JSON document, or one line each on streams")
     .option("--wide", "more columns")
+    .option("--raw", "on a terminal too, what programs and people wrote as it came, escapes and all")
+    .hook("preAction", (_program, command) => {
+      if (command.optsWithGlobals().raw) cli.trust();
+    })
     .configureHelp({ showGlobalOptions: true, helpWidth: Math.min(cli.columns, 110) })
     .exitOverride()
     .configureOutput({

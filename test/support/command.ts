@@ -18,6 +18,10 @@ export async function runCommand(env: Environment, ...args: string[]): Promise<E
     raw: (bytes) => {
       out += typeof bytes === "string" ? bytes : Buffer.from(bytes).toString("utf8");
     },
+    program: (bytes) => {
+      out += typeof bytes === "string" ? bytes : Buffer.from(bytes).toString("utf8");
+    },
+    trust: () => {},
     note: (line) => {
       err += `${line}\n`;
     },

@@ -114,6 +114,8 @@ const program = createProgram({
   raw: () => {},
   note: () => {},
   open: new DisposableStack(),
+  program: () => {},
+  trust: () => {},
   setExitCode: () => {},
 });
 

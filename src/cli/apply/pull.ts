@@ -23,7 +23,7 @@ export function addPull(program: Command, cli: Cli): void {
       try {
         const state = await readState(clients, { signal: interrupt.signal });
         const { text, variables } = pulledFile(state, url);
-        if (file === "-") return cli.raw(text);
+        if (file === "-") return cli.program(text);
         const isUnchanged = existsSync(file) && readFileSync(file, "utf8") === text;
         if (existsSync(file) && !isUnchanged && !force) {
           throw new Failure(

@@ -72,7 +72,7 @@ function addGet(conversations: Command, cli: Cli): void {
         conversationId,
         includeSnapshot: options.snapshot === true,
       });
-      if (options.snapshot) return cli.raw(snapshot);
+      if (options.snapshot) return cli.program(snapshot);
       if (options.json) return printJson(cli, ConversationSchema, conversation!);
       const lines = details(
         [

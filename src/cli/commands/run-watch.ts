@@ -110,7 +110,7 @@ class RunView {
     if (missed > 0n)
       this.#note(this.#cli.colors.dim(`${missed} pieces of output before this were not seen live`));
     this.#sequence = output.sequence;
-    this.#cli.raw(output.data);
+    this.#cli.program(output.data);
     this.#isAtLineStart = output.data.at(-1) === 0x0a;
   }
 
@@ -124,7 +124,7 @@ class RunView {
     if (this.#sequence === 0n || run.hasTranscript) {
       const output = await runOutput(clients, run);
       if (output) {
-        this.#cli.raw(output);
+        this.#cli.program(output);
         this.#isAtLineStart = output.endsWith("\n");
       }
     }

@@ -78,13 +78,13 @@ function turnView(cli: Cli): View {
       sequence = output.sequence;
       // Only its standard output is the answer.
       if (hasGap || output.stream !== OutputStream.STDOUT) return;
-      cli.raw(output.data);
+      cli.program(output.data);
       isAtLineStart = output.data.at(-1) === 0x0a;
     },
     end(turn) {
       if (turn.reply && (sequence === 0n || hasGap)) {
         if (sequence > 0n) note(cli.colors.dim("a part of the answer was not seen live; the whole of it:"));
-        cli.raw(turn.reply);
+        cli.program(turn.reply);
         isAtLineStart = turn.reply.endsWith("\n");
       }
       const how = [

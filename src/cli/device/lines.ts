@@ -15,7 +15,8 @@ export function eventRecord(event: DaemonEvent): Record<string, unknown> {
 }
 
 function record(value: unknown): unknown {
-  if (typeof value === "bigint") return Number(value);
+  // What a number of JSON cannot hold is written as a text.
+  if (typeof value === "bigint") return Number.isSafeInteger(Number(value)) ? Number(value) : String(value);
   if (Array.isArray(value)) return value.map(record);
   if (typeof value !== "object" || value === null) return value;
   const pairs = Object.entries(value).flatMap(([key, inner]): [string, unknown][] => {

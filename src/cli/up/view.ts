@@ -69,7 +69,7 @@ export class UpView {
     if (this.#asJson) return;
     const bar = `              ${this.#cli.colors.dim("│")} `;
     for (const piece of text.split(/(?<=\n)/)) {
-      this.#cli.raw(this.#isAtLineStart ? bar + piece : piece);
+      this.#cli.program(this.#isAtLineStart ? bar + piece : piece);
       this.#isAtLineStart = piece.endsWith("\n");
     }
   }

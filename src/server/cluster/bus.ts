@@ -75,7 +75,8 @@ export type BusMessage =
       orgId: string;
       runId: string;
       attempt: number;
-      sequence: number;
+      /** In decimal: JSON has no numbers of 64 bits. A replica of an older version sends a number. */
+      sequence: string | number;
       stream: number;
       data: string;
     };

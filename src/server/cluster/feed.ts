@@ -13,7 +13,8 @@ export type OutputChunk = {
   orgId: string;
   runId: string;
   attempt: number;
-  sequence: number;
+  /** All 64 bits that the protocol has. */
+  sequence: bigint;
   /** OUTPUT_STREAM_…, as in the proto. */
   stream: number;
   data: Uint8Array;
@@ -95,7 +96,8 @@ export function createFeed(options: { bus: () => Bus; replicaId: string }): Feed
   function relay(replicaIds: readonly string[], chunk: OutputChunk): void {
     for (let at = 0; at < chunk.data.length; at += relayedBytesMax) {
       const data = Buffer.from(chunk.data.subarray(at, at + relayedBytesMax)).toString("base64");
-      const { orgId, runId, attempt, sequence, stream } = chunk;
+      const { orgId, runId, attempt, stream } = chunk;
+      const sequence = String(chunk.sequence);
       for (const to of replicaIds) {
         options.bus().send(to, { kind: "output", orgId, runId, attempt, sequence, stream, data });
       }
@@ -204,7 +206,11 @@ export function createFeed(options: { bus: () => Bus; replicaId: string }): Feed
           tellChange(keyOf(message));
           return true;
         case "output":
-          relayed(keyOf(message), { ...message, data: Buffer.from(message.data, "base64") });
+          relayed(keyOf(message), {
+            ...message,
+            sequence: BigInt(message.sequence),
+            data: Buffer.from(message.data, "base64"),
+          });
           return true;
         case "unwatch":
           interests.get(keyOf(message))?.delete(message.replicaId);

@@ -306,7 +306,7 @@ function outputOf(chunk: OutputChunk): WatchRunResponse {
     update: {
       case: "output",
       value: {
-        sequence: BigInt(chunk.sequence),
+        sequence: chunk.sequence,
         stream: chunk.stream as OutputStream,
         data: chunk.data,
         attempt: chunk.attempt,

@@ -232,7 +232,7 @@ async function* watch(
         bell.ring();
       },
       onOutput(chunk) {
-        if (chunk.stream !== activityStream && BigInt(chunk.sequence) <= afterSequence) return;
+        if (chunk.stream !== activityStream && chunk.sequence <= afterSequence) return;
         chunks.push(chunk);
         if (chunks.length > chunksWaitingMax) chunks.shift();
         bell.ring();
@@ -290,7 +290,7 @@ function outputOf(chunk: OutputChunk): WatchTurnResponse {
     update: {
       case: "output",
       value: {
-        sequence: BigInt(chunk.sequence),
+        sequence: chunk.sequence,
         stream: chunk.stream as OutputStream,
         data: chunk.data,
         attempt: chunk.attempt,

@@ -33,6 +33,8 @@ function watch(options: { asJson?: boolean; filter?: Partial<LiveFilter>; column
       printed.err += `${line}\n`;
     },
     open: new DisposableStack(),
+    program: () => {},
+    trust: () => {},
     setExitCode: () => {},
   };
   const filter = { watcherId: "", deviceId: "", ...options.filter };

@@ -525,6 +525,29 @@ test.each(["the same replica", "another replica"])(
   },
 );
 
+test.each(["the same replica", "another replica"])(
+  "a sequence of 64 bits reaches those who watch on %s as it was sent",
+  async (where) => {
+    const { replica, clients, device, stream } = await begin();
+    await startWork(clients, device);
+    const assignment = await takeOn(stream);
+    const watch = watchRun((where === "the same replica" ? replica : replicas.there).clients, assignment);
+    await watch.begun();
+    const sequences = [1n, 2n ** 53n + 1n, 2n ** 63n - 1n, 2n ** 63n, 2n ** 64n - 1n];
+    for (const sequence of sequences) {
+      stream.send({
+        case: "output",
+        value: { ...nameOf(assignment), sequence, stream: OutputStream.STDOUT, data: Buffer.from("x") },
+      });
+    }
+    await vi.waitFor(() => expect(watch.outputs.map(({ sequence }) => sequence)).toEqual(sequences), {
+      timeout: 5_000,
+    });
+    await stream.complete(assignment, "the end");
+    await watch.ended;
+  },
+);
+
 test("somebody who begins to watch a run that has ended gets its end and nothing else", async () => {
   const { clients, device, stream } = await begin();
   await startWork(clients, device);

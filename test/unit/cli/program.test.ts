@@ -16,6 +16,8 @@ function recordingCli(): Cli & { lines: string[] } {
     raw: (bytes) => void lines.push(String(bytes)),
     note: (line) => void lines.push(line),
     open: new DisposableStack(),
+    program: () => {},
+    trust: () => {},
     setExitCode: () => {},
     lines,
   };
