@@ -48,6 +48,8 @@ export interface PeerOptions {
   limits?: { messageBytesMax?: bigint; completionOutputBytesMax?: bigint; outputChunkBytesMax?: bigint };
   /** What it says in its welcome that it takes. */
   capabilities?: string[];
+  /** How long a script waits for a message of a session, in ms; real agents take their time. */
+  patienceMs?: number;
 }
 
 export interface AssignmentScript {
@@ -142,6 +144,10 @@ export class Peer {
       );
     });
     return peer;
+  }
+
+  get patienceMs(): number | undefined {
+    return this.#options.patienceMs;
   }
 
   get url(): string {
@@ -254,7 +260,7 @@ export class PeerSession {
   ) {
     this.#peer = peer;
     this.#call = call;
-    this.#inbox = new Queue("a message");
+    this.#inbox = new Queue("a message", peer.patienceMs);
     this.closed = new Promise((resolve) => {
       call.on("cancelled", () => resolve());
       call.on("end", () => {
@@ -428,11 +434,13 @@ function definitionOf<M extends DescMethod>(
 /** Things that come, and scripts that wait for some of them. */
 class Queue<T> {
   readonly #name: string;
+  readonly #patienceMs: number;
   readonly #items: T[] = [];
   readonly #takers: { accept: (item: T) => boolean; resolve: (item: T) => void }[] = [];
 
-  constructor(name: string) {
+  constructor(name: string, patienceMs = PATIENCE_MS) {
     this.#name = name;
+    this.#patienceMs = patienceMs;
   }
 
   put(item: T): void {
@@ -454,8 +462,8 @@ class Queue<T> {
       };
       const timer = setTimeout(() => {
         this.#takers.splice(this.#takers.indexOf(taker), 1);
-        reject(new Error(`${this.#name} did not come within ${PATIENCE_MS} ms: ${describe()}`));
-      }, PATIENCE_MS);
+        reject(new Error(`${this.#name} did not come within ${this.#patienceMs} ms: ${describe()}`));
+      }, this.#patienceMs);
       this.#takers.push(taker);
     });
   }

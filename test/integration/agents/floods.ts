@@ -18,7 +18,7 @@ function peakMiB(pid: number): number {
  * measured before and after.
  */
 export async function flood(type: string, what: string, bytes: number) {
-  const peer = await startPeer({ capabilities: ["activity"] });
+  const peer = await startPeer({ capabilities: ["activity"], patienceMs: 590_000 });
   const stateDir = makeStateDir();
   const command = [process.execPath, program, type, what, String(bytes)];
   const config = `[executors.flood]\ntype = "${type}"\ncommand = ${JSON.stringify(command)}\n`;
@@ -31,13 +31,7 @@ export async function flood(type: string, what: string, bytes: number) {
   const session = await settledSession(peer);
   const before = peakMiB(daemon.pid ?? 0);
   const assignment = session.assign({ timeoutMs: 600_000 });
-  let completion = await Promise.race([
-    session.next("complete").catch(() => undefined),
-    session.closed.then(() => undefined),
-  ]);
-  while (completion === undefined && !session.isClosed) {
-    completion = await session.next("complete").catch(() => undefined);
-  }
+  const completion = await session.next("complete");
   const after = peakMiB(daemon.pid ?? 0);
   return { peer, session, assignment, completion, grownMiB: after - before };
 }

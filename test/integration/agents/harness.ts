@@ -54,7 +54,10 @@ export async function stage(
 ): Promise<Stage> {
   const model = await startModel();
   onTestFinished(() => model.close());
-  const peer = await startPeer({ capabilities: options.capabilities ?? ["activity", "questions"] });
+  const peer = await startPeer({
+    capabilities: options.capabilities ?? ["activity", "questions"],
+    patienceMs: 60_000,
+  });
   const stateDir = makeStateDir();
   const home = join(makeStateDir(), "home");
   mkdirSync(join(home, ".codex"), { recursive: true });

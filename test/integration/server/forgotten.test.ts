@@ -91,7 +91,7 @@ test("a run that waits again, because its claim was forgotten, ends with the res
 });
 
 test("a slot that is recorded again has the same run, and does not get a second one after its result came back", async () => {
-  const { clients, device, stream } = await begin();
+  const { clients, url, device } = await begin();
   const { schedule, slot } = hourly();
   const { watcher } = await clients.watchers.createWatcher({
     spec: { name: "Hourly", prompt: "do it", deviceId: device.deviceId, schedule },
@@ -99,7 +99,8 @@ test("a slot that is recorded again has the same run, and does not get a second 
   const name = { orgId: "local", watcherId: watcher!.id };
   await putSchedule(database.db, name, slot(0));
   await materializeOnce(database.db, { doorbell: noteDoorbell(), log });
-  await clients.watchers.triggerWatcher({ watcherId: watcher!.id });
+  // Nobody rang: it asks when it connects.
+  const stream = await connect(url, device);
   const assignment = await takeOn(stream);
   expect(assignment.runId).toBe(slotRunId({ ...name, scheduledFor: slot(0) }));
   expect(timestampDate(assignment.event!.scheduledFor!)).toEqual(slot(0));

@@ -32,6 +32,7 @@ test("a watcher that falls due is pushed within 50 ms, and its result is stored 
   const { windows } = await clients.runs.listWindows({ watcherId: watcher!.id });
   expect(windows[0]!.extractedData).toEqual({
     kind: "device_cli_output",
+    agent_kind: "",
     output: "it",
     exit_code: null,
     is_truncated: false,
