@@ -1,7 +1,7 @@
 import { type Batcher, createBatcher } from "../batcher.ts";
 import { Refusal, refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
-import { type Db, isPassing, transaction } from "../store/pg/database.ts";
+import { type Db, isFinal, mayBeOfOneRow, transaction } from "../store/pg/database.ts";
 import { storableText } from "../store/pg/storable.ts";
 import * as attempts from "../store/work/attempts.ts";
 import * as lateResults from "../store/work/late-results.ts";
@@ -88,14 +88,20 @@ export function createCompleter(options: {
     return verdicts;
   }
 
-  async function storeEach(reports: Report[]): Promise<ReportVerdict[]> {
+  async function storeEach(reports: Report[]): Promise<(ReportVerdict | NotNow)[]> {
     try {
       return await store(reports);
     } catch (error) {
-      if (isPassing(error)) throw error;
+      if (!mayBeOfOneRow(error)) throw error;
       if (reports.length === 1) {
-        options.log.error({ err: error, runId: reports[0]!.runId }, "the database refuses a completion");
-        return [refused];
+        const isLost = isFinal(error);
+        options.log.error(
+          { err: error, runId: reports[0]!.runId },
+          isLost
+            ? "the database refuses a completion"
+            : "a completion cannot be stored now; its device keeps it",
+        );
+        return [isLost ? refused : { error }];
       }
       // R9: one report that the database refuses must not take the others with it.
       const half = Math.ceil(reports.length / 2);
@@ -105,9 +111,9 @@ export function createCompleter(options: {
     }
   }
 
-  const batcher: Batcher<Report, ReportVerdict> = createBatcher({
+  const batcher: Batcher<Report, ReportVerdict | NotNow> = createBatcher({
     async run(reports) {
-      const verdicts: ReportVerdict[] = [];
+      const verdicts: (ReportVerdict | NotNow)[] = [];
       for (const part of bySize(reports)) verdicts.push(...(await storeEach(part)));
       return verdicts;
     },
@@ -123,6 +129,7 @@ export function createCompleter(options: {
   return {
     async report(report) {
       const verdict = await batcher.add(report);
+      if ("error" in verdict) throw verdict.error;
       if (verdict === refused) {
         refuse("invalid_argument", "completion: the database refuses to store it; see the server's log");
       }
@@ -137,6 +144,9 @@ export function createCompleter(options: {
     idle: () => batcher.idle(),
   };
 }
+
+/** A report that cannot be stored by itself, for a reason that is not its own: it is sent again. */
+type NotNow = { error: unknown };
 
 /** Stands for a report that the database will never take; never leaves this file. */
 const refused: ReportVerdict = { verdict: "unknown", windowId: null };

@@ -2,7 +2,7 @@ import type { DatabaseClock } from "../database-clock.ts";
 import { refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import type { Quotas } from "../store/people/quotas.ts";
-import { type Db, isPassing, transaction } from "../store/pg/database.ts";
+import { type Db, isPassing, mayBeOfOneRow, transaction } from "../store/pg/database.ts";
 import { isOpen as isInDoubt } from "../store/work/clock-jumps.ts";
 import * as events from "../store/work/events.ts";
 import * as schedules from "../store/work/schedules.ts";
@@ -172,12 +172,20 @@ async function passOver(
     seats?.deliver(runs.filter(schedules.isClaimed));
   } catch (error) {
     seats?.drop();
-    if (isPassing(error) || names.length === 0) throw error;
+    if (!mayBeOfOneRow(error) || names.length === 0) throw error;
     options.log.error(
       { err: error, watchers: names.length },
       "a batch of watchers failed; trying them one by one",
     );
-    for (const name of names) await planAlone(db, options, name, plan);
+    const left: unknown[] = [];
+    for (const name of names) {
+      await planAlone(db, options, name, plan).catch((failure: unknown) => {
+        if (!mayBeOfOneRow(failure)) throw failure;
+        left.push(failure);
+      });
+    }
+    // The others are done; those are due still, and the next pass begins later for them.
+    if (left.length > 0) throw left[0];
     recorded = names.length;
   }
   return { watchers: names.length, recorded };
@@ -195,7 +203,10 @@ function claimAsRecorded(options: PassOptions, slots: readonly PlannedSlot[]): H
   return seats;
 }
 
-/** R9: a watcher that makes its batch fail is set aside by itself, and reported. */
+/**
+ * R9: a watcher that makes its batch fail is set aside by itself, and reported, if that is its own fault. What may pass (see
+ * isPassing) is thrown: no watcher is paused because a disk is full.
+ */
 async function planAlone(
   db: Db,
   options: PassOptions,

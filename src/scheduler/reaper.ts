@@ -75,6 +75,7 @@ const reasons: Record<
 > = {
   stream_broken: (silence) => `device lost: its stream broke and it was not heard of for ${silence}`,
   silent: (_, lost) => `attempt lost: no heartbeat for it since ${lost.lastBeatAt?.toISOString()}`,
+  not_listed: () => "lost by the device: it is online, and two successive heartbeats did not list it",
   never_beat: () => "attempt lost: it was claimed and never beat",
   overdue: () => "its timeout passed and its device did not end it",
 };

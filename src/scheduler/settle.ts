@@ -42,7 +42,7 @@ export async function appendSettled(
 /**
  * As {@link settleWithEvents}, but settlements that the database refuses take no others with them (R9): when it refuses
  * the batch, each is settled by itself, and those it refuses still are logged, answered and left as they were. Rows that
- * the caller locked stay locked throughout. `tx` must be an open transaction; what may pass (see isPassing) is thrown.
+ * the caller locked stay locked throughout. `tx` must be an open transaction; what is not one row's fault (see mayBeOfOneRow) is thrown.
  */
 export async function settleEach(
   tx: Db,

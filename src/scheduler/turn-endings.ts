@@ -1,7 +1,7 @@
 import { type Batcher, createBatcher } from "../batcher.ts";
 import { Refusal, refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
-import { type Db, isPassing, transaction } from "../store/pg/database.ts";
+import { type Db, isFinal, mayBeOfOneRow, transaction } from "../store/pg/database.ts";
 import * as events from "../store/work/events.ts";
 import * as lateReplies from "../store/work/late-replies.ts";
 import { lateResultsMax } from "../store/work/late-results.ts";
@@ -34,7 +34,7 @@ export async function endTurns(tx: Db, replies: readonly TerminalReply[]): Promi
 /**
  * Ends turns that the caller has locked, without their events (see {@link appendEnded}). Those that the database refuses
  * to end take no others with them (R9): when it refuses them together, each is ended by itself, and those it refuses still
- * are logged and left as they were. `tx` must be an open transaction; what may pass (see isPassing) is thrown.
+ * are logged and left as they were. `tx` must be an open transaction; what is not one row's fault (see mayBeOfOneRow) is thrown.
  */
 export async function endEach(
   tx: Db,
@@ -138,7 +138,7 @@ export function createTurnEndings(options: { db: Db; doorbell: TurnBell; log: Lo
     queueMax: repliesWaitingMax,
     overflow,
     // R9: one that the database refuses takes no others with it.
-    mayIsolate: (error) => !isPassing(error),
+    mayIsolate: mayBeOfOneRow,
   });
 
   const endings: Batcher<Ending, boolean> = createBatcher({
@@ -156,7 +156,7 @@ export function createTurnEndings(options: { db: Db; doorbell: TurnBell; log: Lo
     itemsMax: repliesPerBatchMax,
     queueMax: repliesWaitingMax,
     overflow,
-    mayIsolate: (error) => !isPassing(error),
+    mayIsolate: mayBeOfOneRow,
   });
 
   const withdrawals: Batcher<Withdrawal, boolean> = createBatcher({
@@ -170,7 +170,7 @@ export function createTurnEndings(options: { db: Db; doorbell: TurnBell; log: Lo
     itemsMax: repliesPerBatchMax,
     queueMax: repliesWaitingMax,
     overflow,
-    mayIsolate: (error) => !isPassing(error),
+    mayIsolate: mayBeOfOneRow,
   });
 
   return {
@@ -179,7 +179,7 @@ export function createTurnEndings(options: { db: Db; doorbell: TurnBell; log: Lo
         const verdict = await replies.add(reply);
         if (verdict !== "full") return verdict;
       } catch (error) {
-        if (error instanceof Refusal || isPassing(error)) throw error;
+        if (!isFinal(error)) throw error;
         options.log.error({ err: error, turnId: reply.turnId }, "the database refuses a reply");
         refuse("invalid_argument", "completion: the database refuses to store it; see the server's log");
       }

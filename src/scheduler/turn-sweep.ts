@@ -1,5 +1,5 @@
 import type { Logger } from "../log.ts";
-import { type Db, isPassing, transaction } from "../store/pg/database.ts";
+import { type Db, mayBeOfOneRow, transaction } from "../store/pg/database.ts";
 import type { SessionName } from "../store/work/presence.ts";
 import {
   type EndedTurn,
@@ -77,7 +77,7 @@ export type BrokenSession = SessionName & { pushed: ReadonlySet<string> };
 /**
  * The fast path: the streams of these sessions broke, and their turns fail now. What the database refuses takes no others
  * with it (R9): those of each session are ended apart then, and if need be each by itself; one that is refused still is
- * logged and left to its deadline. What may pass (see isPassing) is thrown, and all of it may be tried again.
+ * logged and left to its deadline. What is not one row's fault (see mayBeOfOneRow) is thrown, and all of it may be tried again.
  */
 export async function failTurnsOfSessions(
   db: Db,
@@ -133,7 +133,7 @@ async function failOrSay(
     });
     return { ended };
   } catch (error) {
-    if (isPassing(error)) throw error;
+    if (!mayBeOfOneRow(error)) throw error;
     return { error };
   }
 }

@@ -83,7 +83,8 @@ export class DeviceStream {
     if (token) metadata.set("authorization", `Bearer ${token}`);
     this.#call = this.#client.makeBidiStreamRequest(
       `/${DeviceService.typeName}/Connect`,
-      (message: ConnectRequest) => Buffer.from(toBinary(ConnectRequestSchema, message)),
+      (message: ConnectRequest | Buffer) =>
+        Buffer.isBuffer(message) ? message : Buffer.from(toBinary(ConnectRequestSchema, message)),
       (bytes) => fromBinary(ConnectResponseSchema, bytes),
       metadata,
     );
@@ -103,6 +104,11 @@ export class DeviceStream {
       this.#call.on("error", (error: grpc.ServiceError) => end(error));
       this.#call.on("status", end);
     });
+  }
+
+  /** Sends bytes in the place of a message. */
+  sendBytes(bytes: Buffer): void {
+    this.#call.write(bytes as never);
   }
 
   send(message: Sent): void {

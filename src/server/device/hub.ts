@@ -1,6 +1,6 @@
 import { type JsonObject, toJson } from "@bufbuild/protobuf";
 import { ExecutorInfoSchema, WorkspaceInfoSchema } from "#gen/pinion/v1/activity_pb.js";
-import { DrainReason, type Hello, Platform } from "#gen/pinion/v1/device_pb.js";
+import { type Completion, DrainReason, type Hello, Platform } from "#gen/pinion/v1/device_pb.js";
 import { createBatcher } from "../../batcher.ts";
 import type { ReplicaConfig } from "../../config.ts";
 import type { DatabaseClock } from "../../database-clock.ts";
@@ -17,7 +17,7 @@ import { failTurnsOfSessions } from "../../scheduler/turn-sweep.ts";
 import * as devices from "../../store/people/devices.ts";
 import * as workers from "../../store/people/workers.ts";
 import * as clock from "../../store/pg/clock.ts";
-import { type Db, isPassing, transaction } from "../../store/pg/database.ts";
+import { type Db, mayBeOfOneRow, transaction } from "../../store/pg/database.ts";
 import type { Incarnation } from "../../store/pg/incarnation.ts";
 import { storableText } from "../../store/pg/storable.ts";
 import * as attempts from "../../store/work/attempts.ts";
@@ -25,7 +25,7 @@ import * as events from "../../store/work/events.ts";
 import type { SessionName } from "../../store/work/presence.ts";
 import * as questions from "../../store/work/questions.ts";
 import * as restorations from "../../store/work/restorations.ts";
-import type { FailurePolicy, SessionSettlement } from "../../store/work/settlements.ts";
+import type { AttemptName, AttemptSettlement, FailurePolicy } from "../../store/work/settlements.ts";
 import * as turnAttempts from "../../store/work/turn-attempts.ts";
 import type { Principal } from "../access/guard.ts";
 import type { Streams } from "../access/streams.ts";
@@ -36,6 +36,7 @@ import { requireAllowed } from "./allowed.ts";
 import { createBudget, createLimit } from "./bounds.ts";
 import { createDueWheel } from "./due-wheel.ts";
 import type { Link } from "./link.ts";
+import { invalidEndOf } from "./messages.ts";
 import { startPresenceWriter } from "./presence-writer.ts";
 import { answerMessage } from "./questions.ts";
 import { type Opening, openSession } from "./reconcile.ts";
@@ -49,6 +50,8 @@ export type Hub = {
   begin(principal: Principal, link: Link): Session;
   /** Stores how an attempt ended, of a run or of a turn, whose device or worker says so outside of its stream. */
   report(report: Report): Promise<ReportVerdict>;
+  /** Ends the attempt of a completion that can never be stored, if it is out at that device. */
+  turnDown(attempt: AttemptName, completion: Completion, why: string): Promise<void>;
   /** Hands a message to the device's session; false if the device has none here. */
   receive(message: BusMessage): boolean;
   /** The session of a device, if it is here. */
@@ -139,16 +142,16 @@ export function createHub(deps: HubDeps): Hub {
     gatherMs: acceptancesGatherMs,
     queueMax: waitingMax,
     overflow,
-    mayIsolate: (error) => !isPassing(error),
+    mayIsolate: mayBeOfOneRow,
     onBatch: telemetry.batch("acceptances"),
   });
 
-  const settlements = createBatcher<SessionSettlement, boolean>({
+  const settlements = createBatcher<AttemptSettlement, boolean>({
     async run(items) {
       // An attempt may be given back twice at once: by a session's deadline, and by the sweep that does not know of it.
       const distinct = new Map(
         items.map((item) => [
-          `${item.runId} ${item.attemptToken} ${item.session.epoch} ${item.session.sessionId}`,
+          `${item.runId} ${item.attemptToken} ${item.session?.epoch} ${item.session?.sessionId}`,
           item,
         ]),
       );
@@ -160,7 +163,7 @@ export function createHub(deps: HubDeps): Hub {
     itemsMax: settlementsPerBatchMax,
     queueMax: waitingMax,
     overflow,
-    mayIsolate: (error) => !isPassing(error),
+    mayIsolate: mayBeOfOneRow,
     onBatch: telemetry.batch("settlements"),
   });
 
@@ -384,6 +387,11 @@ export function createHub(deps: HubDeps): Hub {
       return session;
     },
     report: (report) => services.report(report, undefined),
+    async turnDown({ orgId, deviceId, runId, attemptToken }, completion, why) {
+      const kind = await attempts.findKind(db, { orgId, deviceId, runId, attemptToken });
+      const end = { orgId, runId, attemptToken, deviceId: null, ...invalidEndOf(completion, why) };
+      if (kind) await services.settle(end, kind);
+    },
     receive(message) {
       if (message.kind === "fleet") {
         const fleet = fleets.get(message.orgId);

@@ -23,6 +23,7 @@ import { RunSource } from "#gen/pinion/v1/run_pb.js";
 import { conversationOfRun } from "../../conversation-ids.ts";
 import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
 import type { Incarnation } from "../../store/pg/incarnation.ts";
+import { storableText } from "../../store/pg/storable.ts";
 import type { ClaimedRun } from "../../store/work/attempts.ts";
 import type { ForgottenAttempt } from "../../store/work/restorations.ts";
 import { agentWorkMessage } from "../agent-work.ts";
@@ -202,6 +203,20 @@ export function completionAckOf(
       ...(incarnation ? { incarnation } : {}),
     },
   });
+}
+
+/** Of an output that can never be stored as it is, so much of its end is shown with the run. In characters. */
+const invalidTailMax = 8_000;
+
+/** How an attempt ends whose completion can never be stored. */
+export function invalidEndOf(completion: Completion, why: string) {
+  return {
+    action: "finish",
+    status: "failed",
+    reason: `the device's result is invalid, and is set aside there: ${why}`,
+    output: storableText(completion.output.slice(-invalidTailMax).toWellFormed()),
+    isOutputTruncated: true,
+  } as const;
 }
 
 /** The run of a completion that is offered again, as its device knows it; undefined for any other completion. */

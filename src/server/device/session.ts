@@ -31,7 +31,7 @@ import type { ClaimedRun } from "../../store/work/attempts.ts";
 import type { SessionName } from "../../store/work/presence.ts";
 import type { Asked } from "../../store/work/questions.ts";
 import type { ForgottenAttempt } from "../../store/work/restorations.ts";
-import type { AttemptName, SessionSettlement, Settlement } from "../../store/work/settlements.ts";
+import type { AttemptName, AttemptSettlement, Settlement } from "../../store/work/settlements.ts";
 import type { ClaimedTurn } from "../../store/work/turn-attempts.ts";
 import type { Principal } from "../access/guard.ts";
 import { checkMessage } from "../access/interceptors/validate.ts";
@@ -50,6 +50,7 @@ import {
   forgottenOf,
   heartbeatAckOf,
   invalidCompletionAckOf,
+  invalidEndOf,
   normalizeNames,
   reportOf,
   response,
@@ -94,7 +95,7 @@ export type SessionServices = {
   /** Without a kind, of an attempt that the session has not heard of. */
   report(report: Report, kind: AttemptKind | undefined): Promise<ReportVerdict>;
   /** Answers whether the attempt was still the session's. */
-  settle(settlement: SessionSettlement, kind: AttemptKind): Promise<boolean>;
+  settle(settlement: AttemptSettlement, kind: AttemptKind): Promise<boolean>;
   beat(session: SessionName, attempts: readonly (AttemptName & { kind: AttemptKind })[]): void;
   output(chunk: OutputChunk): void;
   /** Undefined: the attempt may not ask. */
@@ -282,7 +283,7 @@ export class Session implements Seat {
     if (violation) {
       // A completion that can never be stored is answered, so that the device does not send it for ever.
       if (request.message.case === "complete") {
-        this.#link.send(invalidCompletionAckOf(request.message.value, violation.message));
+        this.#track(this.#turnDown(request.message.value, violation.message));
       } else {
         this.close(
           "bad_message",
@@ -571,14 +572,38 @@ export class Session implements Seat {
       }),
     );
     if (!verdict) return;
-    if (verdict instanceof Refusal) {
-      // The device sets it aside; its attempt stays out until the reaper ends it.
-      return this.#link.send(invalidCompletionAckOf(completion, verdict.message));
-    }
+    if (verdict instanceof Refusal) return this.#turnDown(completion, verdict.message);
     this.settled(completion.attemptToken);
     this.#link.send(completionAckOf(completion, verdict, this.#services.incarnation()));
     const tookMs = performance.now() - startedAt;
     this.#services.telemetry.acknowledged(this.#named(completion), verdict.verdict, tookMs);
+  }
+
+  /**
+   * A completion that can never be stored ends its run as failed, which says why; a second attempt would end the same way. The
+   * device sets the completion aside, and one that is mended comes late.
+   */
+  async #turnDown(completion: Completion, why: string): Promise<void> {
+    const attempt = this.#out.find(completion);
+    if (attempt && attempt.state !== "settling") {
+      this.#out.move(attempt, "reporting");
+      const { orgId } = this;
+      const { kind, runId, attemptToken } = attempt;
+      const session = { epoch: this.#epoch, sessionId: this.#sessionId };
+      const settlement = {
+        orgId,
+        runId,
+        attemptToken,
+        deviceId: null,
+        session,
+        ...invalidEndOf(completion, why),
+      };
+      const wasOurs = await this.#whileServed(() => this.#services.settle(settlement, kind));
+      // Unanswered it is sent again.
+      if (wasOurs === undefined) return;
+      this.settled(attemptToken);
+    }
+    this.#link.send(invalidCompletionAckOf(completion, why));
   }
 
   async #cancelled(cancelled: Cancelled): Promise<void> {

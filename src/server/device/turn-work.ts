@@ -2,8 +2,8 @@ import { type Batcher, createBatcher } from "../../batcher.ts";
 import { Refusal } from "../../errors.ts";
 import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
 import type { TurnEndings } from "../../scheduler/turn-endings.ts";
-import { type Db, isPassing, transaction } from "../../store/pg/database.ts";
-import type { AttemptName, SessionSettlement } from "../../store/work/settlements.ts";
+import { type Db, mayBeOfOneRow, transaction } from "../../store/pg/database.ts";
+import type { AttemptName, AttemptSettlement } from "../../store/work/settlements.ts";
 import * as turnAttempts from "../../store/work/turn-attempts.ts";
 
 /** What an attempt works on; a turn's id stands where an attempt of a run names its run. */
@@ -18,7 +18,7 @@ export type TurnWork = {
    * Takes a turn away from its holder's session: `withdraw` gives it back, anything else ends it, and it may be sent again.
    * Answers whether it was the session's.
    */
-  settle(settlement: SessionSettlement): Promise<boolean>;
+  settle(settlement: AttemptSettlement): Promise<boolean>;
   idle(): Promise<void>;
 };
 
@@ -31,7 +31,7 @@ export function createTurnWork(deps: { db: Db; endings: () => TurnEndings }): Tu
     itemsMax: acceptancesPerBatchMax,
     queueMax: waitingMax,
     overflow: () => new Refusal("unavailable", "too much waits to be written", { retryAfterMs: 1_000 }),
-    mayIsolate: (error) => !isPassing(error),
+    mayIsolate: mayBeOfOneRow,
   });
 
   return {

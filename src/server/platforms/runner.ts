@@ -11,7 +11,7 @@ import { excerpt } from "../../excerpt.ts";
 import type { Logger } from "../../log.ts";
 import { isReference, type Keyring, type References, requireReference } from "../../secrets.ts";
 import * as platforms from "../../store/agents/platforms.ts";
-import { type Db, isUnavailable } from "../../store/pg/database.ts";
+import { type Db, mayBeOfOneRow } from "../../store/pg/database.ts";
 import type { PlatformStarter } from "./starter.ts";
 
 /** Ends well before `startDeadlineMs`, so that the outcome is still taken. */
@@ -306,7 +306,7 @@ export function createPlatformRunner(deps: {
         itemsMax: wanted.length,
         queueMax: wanted.length,
         overflow: () => new Refusal("unavailable", "too many starts at once", { retryAfterMs: 1_000 }),
-        mayIsolate: (error) => !isUnavailable(error),
+        mayIsolate: mayBeOfOneRow,
       });
       const record: Recorder = ({ orgId: _orgId, ...end }) => ends.add(end);
       return Promise.allSettled(

@@ -1,7 +1,12 @@
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import { z } from "zod";
-import type { ConnectRequest, ConnectResponse, DeviceService } from "#gen/pinion/v1/device_pb.js";
-import { refuse } from "../../errors.ts";
+import {
+  CompleteRunRequestSchema,
+  type ConnectRequest,
+  type ConnectResponse,
+  type DeviceService,
+} from "#gen/pinion/v1/device_pb.js";
+import { Refusal, refuse } from "../../errors.ts";
 import { nextSlot } from "../../scheduler/schedule/schedule.ts";
 import * as devices from "../../store/people/devices.ts";
 import * as workers from "../../store/people/workers.ts";
@@ -10,6 +15,7 @@ import type { Db } from "../../store/pg/database.ts";
 import * as turnAttempts from "../../store/work/turn-attempts.ts";
 import * as watchers from "../../store/work/watchers.ts";
 import { type Guard, principalOf } from "../access/guard.ts";
+import { checkMessage } from "../access/interceptors/validate.ts";
 import { cutLater } from "../access/peer.ts";
 import { type Hub, platformOf } from "../device/hub.ts";
 import { endGraceMs, openLink } from "../device/link.ts";
@@ -19,6 +25,9 @@ import type { Telemetry } from "../telemetry.ts";
 import { page } from "./page.ts";
 import { watcherMessage } from "./watcher-message.ts";
 import type { WatcherScheduler } from "./watchers.ts";
+
+/** As the message's rule has it; another text is not asked for in the database. */
+const isUuid = (text: string) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text);
 
 /** What a device's daemon speaks; the stream itself is the session's (src/server/device/session.ts). */
 export function deviceService(deps: {
@@ -57,17 +66,36 @@ export function deviceService(deps: {
 
     async completeRun(request, context) {
       const { orgId, tokenId, deviceId } = principalOf(context);
-      const completion = request.completion!;
+      const { completion } = request;
+      if (!completion) refuse("invalid_argument", "completion: value is required", { field: "completion" });
       normalizeName(completion);
       // Which of the token's workers it is, the attempt says.
       const named = { orgId, tokenId, ...completion };
+      const violation = checkMessage(CompleteRunRequestSchema, request);
+      const isNamed = isUuid(completion.runId) && isUuid(completion.attemptToken);
       const executorId =
-        deviceId ?? (await workers.findHolder(db, named)) ?? (await turnAttempts.findHolder(db, named));
+        deviceId ??
+        (isNamed
+          ? ((await workers.findHolder(db, named)) ?? (await turnAttempts.findHolder(db, named)))
+          : undefined);
+      if (violation) {
+        const { runId, attemptToken } = completion;
+        if (executorId && isNamed) {
+          const attempt = { orgId, deviceId: executorId, runId, attemptToken };
+          await hub.turnDown(attempt, completion, violation.message);
+        }
+        refuse("invalid_argument", violation.message, { field: violation.field });
+      }
       if (!executorId)
         refuse("not_found", `no worker of this token has had such an attempt of run ${completion.runId}`);
       const report = reportOf({ orgId, deviceId: executorId }, completion);
       const startedAt = performance.now();
-      const { verdict, windowId } = await hub.report(report);
+      const { verdict, windowId } = await hub.report(report).catch(async (error: unknown) => {
+        if (error instanceof Refusal && error.reason === "invalid_argument") {
+          await hub.turnDown(report, completion, error.message);
+        }
+        throw error;
+      });
       deps.telemetry.acknowledged(report, verdict, performance.now() - startedAt);
       if (verdict === "unknown")
         refuse("not_found", `this device has no such attempt of run ${report.runId}`);

@@ -222,10 +222,11 @@ function isLostRace(error: unknown): boolean {
 
 /**
  * - 57P01–57P03, 57P05: the server shuts down, crashed, starts up, or ended an idle session
- * - 53300: it has no connection left; 25006: it became a standby
- * - 25P03: it ended a transaction that rested too long; 08…: the connection is broken
+ * - 25006: it became a standby; 25P03: it ended a transaction that rested too long
+ * - 08…: the connection is broken; 53…: no room on its disk, no memory, no connection left; 58…: its disk fails it
  */
-const unavailableStates = new Set(["57P01", "57P02", "57P03", "57P05", "53300", "25006", "25P03"]);
+const unavailableStates = new Set(["57P01", "57P02", "57P03", "57P05", "25006", "25P03"]);
+const unavailableClasses = new Set(["08", "53", "58"]);
 const unavailableErrnos = new Set([
   "ECONNREFUSED",
   "ECONNRESET",
@@ -258,7 +259,8 @@ export function isUnavailable(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   const code = codeOf(error);
   if (code !== undefined) {
-    if (unavailableStates.has(code) || unavailableErrnos.has(code) || /^08...$/.test(code)) return true;
+    if (unavailableStates.has(code) || unavailableErrnos.has(code)) return true;
+    if (error instanceof pg.DatabaseError && unavailableClasses.has(classOf(code))) return true;
   }
   const message = error.message.toLowerCase();
   if (code === undefined && unavailableMessages.some((part) => message.includes(part))) return true;
@@ -266,17 +268,35 @@ export function isUnavailable(error: unknown): boolean {
   return isUnavailable(error.cause);
 }
 
-/** Statement timeout, lock not available, deadlock, serialization failure. */
-const contendedStates = new Set(["57014", "55P03", "40P01", "40001"]);
+/** data_exception and integrity_constraint_violation: what the value itself is at fault for. */
+const finalClasses = new Set(["22", "23"]);
+
+/** Whether the database will say the same of this value for ever: the one ground to call a report invalid, or to set a row aside. */
+export function isFinal(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && finalClasses.has(classOf(error.code ?? ""));
+}
 
 /**
- * Whether the same call may succeed later although nothing about it changes: the database is away, others held what it
- * needed, or the connection's prepared statement was outdated. Anything else the database will say again.
+ * Whether the same call may succeed later although nothing about it changes: the database is away or has no room, others held
+ * what it needed, or what is wrong with it can be mended. All that the database says but {@link isFinal}, which is listed
+ * instead: what was forgotten in a list of what may pass would be thrown away.
  */
 export function isPassing(error: unknown): boolean {
-  const code = codeOf(error);
-  return isUnavailable(error) || contendedStates.has(code ?? "") || isOutdated(code);
+  return isUnavailable(error) || (error instanceof pg.DatabaseError && !isFinal(error));
 }
+
+/** Of what a statement is refused for whatever it holds: transaction state, authorisation, contention, cancellation, configuration. */
+const widespreadClasses = new Set(["25", "26", "28", "40", "55", "57", "F0"]);
+
+/** Whether it may be one row of many that a statement was refused for, so that the others are worth trying without it (R9). */
+export function mayBeOfOneRow(error: unknown): boolean {
+  if (isUnavailable(error)) return false;
+  if (!(error instanceof pg.DatabaseError)) return true;
+  return !widespreadClasses.has(classOf(error.code ?? "")) && !isOutdated(error.code);
+}
+
+/** The first two characters of an SQLSTATE. */
+const classOf = (code: string) => code.slice(0, 2);
 
 /** feature_not_supported ("cached plan must not change result type"), invalid_sql_statement_name */
 function isOutdated(code: string | undefined): boolean {

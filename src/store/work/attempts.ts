@@ -365,7 +365,7 @@ export type LostAttempt = {
   runId: string;
   deviceId: string | null;
   attemptToken: string;
-  rule: "cancelled" | "stream_broken" | "never_accepted" | "silent" | "never_beat" | "overdue";
+  rule: "cancelled" | "stream_broken" | "never_accepted" | "not_listed" | "silent" | "never_beat" | "overdue";
   status: "claimed" | "running";
   cancelReason: string | null;
   lastBeatAt: Date | null;
@@ -382,6 +382,12 @@ export type ReapRules = {
   /** How long after its own timeout a run is left to its device. */
   runTimeoutGraceMs: number;
 };
+
+/**
+ * So much of the TTL lies between two beats of a device and less than that within one: it beats three times in a TTL, or twice
+ * where the fleet is large.
+ */
+const unlistedShare = sql.lit(0.6);
 
 /**
  * Locks up to `limit` attempts that are lost, by the database's clock (R7), and says by which rule. Rows that another
@@ -403,6 +409,11 @@ export async function lockLost(tx: Db, rules: ReapRules, limit: number): Promise
           when r.status = 'claimed' and r.last_beat_at is null
             and greatest(r.claimed_at, r.due_at) < now() - ${ms(rules.silentAttemptMs)}
             then 'never_accepted'
+          -- Its device is online, and has beaten twice without it. The session that has it sees so by itself; here it is seen of
+          -- an attempt that no session remembers, as after a failover that took its end back.
+          when r.status = 'running' and p.disconnected_at is null
+            and p.last_beat_at > greatest(r.last_beat_at, r.started_at, r.claimed_at) + ${unlistedShare} * ${ms(rules.ttlMs)}
+            then 'not_listed'
           when r.last_beat_at < now() - ${ms(rules.silentAttemptMs)} then 'silent'
           when r.last_beat_at is null and greatest(r.claimed_at, r.due_at) < now() - ${ms(rules.neverBeatMs)} then 'never_beat'
           -- Its timeout stands still while a person is asked; asked about only where it would have passed.
@@ -431,6 +442,19 @@ export async function lockLost(tx: Db, rules: ReapRules, limit: number): Promise
     for update of r skip locked
   `.execute(tx);
   return rows;
+}
+
+/** What a device's attempt works on, while it is out at it. */
+export async function findKind(db: Db, attempt: AttemptName): Promise<"run" | "turn" | undefined> {
+  const { orgId, deviceId, runId, attemptToken } = attempt;
+  const { rows } = await sql<{ kind: "run" | "turn" }>`
+    select 'run' as kind from run
+    where org_id = ${orgId} and id = ${runId} and attempt_token = ${attemptToken} and device_id = ${deviceId}
+    union all
+    select 'turn' from turn
+    where org_id = ${orgId} and id = ${runId} and attempt_token = ${attemptToken} and holder_id = ${deviceId}
+  `.execute(db);
+  return rows[0]?.kind;
 }
 
 /** Those of the attempts that are not out any more: settled by somebody whose notification was lost. */

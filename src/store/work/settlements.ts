@@ -1,5 +1,5 @@
 import { sql } from "kysely";
-import { type Db, isPassing } from "../pg/database.ts";
+import { type Db, mayBeOfOneRow } from "../pg/database.ts";
 import { storableJson } from "../pg/storable.ts";
 import { unnest } from "../pg/unnest.ts";
 import type { SessionKey } from "./presence.ts";
@@ -59,6 +59,9 @@ export type Settlement = {
 
 /** What a session settles: always an attempt, and only its own. */
 export type SessionSettlement = Settlement & { attemptToken: string; session: SessionKey };
+
+/** What is settled by a session, or for a report that came without one. */
+export type AttemptSettlement = Settlement & { attemptToken: string };
 
 /** How failures are answered. Times in milliseconds. */
 export type FailurePolicy = {
@@ -315,7 +318,7 @@ export function answerOf({ answer }: Pick<Settlement, "answer">): string | null 
 
 /**
  * As {@link settle}; when the database refuses, the open transaction is as it was before, with the locks it held, and the
- * answer is why. What may pass (see isPassing) is thrown.
+ * answer is why. What is not one row's fault (see mayBeOfOneRow) is thrown.
  */
 export async function settleOrUndo(
   tx: Db,
@@ -328,7 +331,7 @@ export async function settleOrUndo(
     await sql`release savepoint settling`.execute(tx);
     return { settled };
   } catch (error) {
-    if (isPassing(error)) throw error;
+    if (!mayBeOfOneRow(error)) throw error;
     await sql`rollback to savepoint settling`.execute(tx);
     await sql`release savepoint settling`.execute(tx);
     return { error };

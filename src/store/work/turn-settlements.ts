@@ -1,5 +1,5 @@
 import { sql } from "kysely";
-import { type Db, isPassing } from "../pg/database.ts";
+import { type Db, mayBeOfOneRow } from "../pg/database.ts";
 import { unnest } from "../pg/unnest.ts";
 import { type SessionKey, type SessionName, sessionColumns } from "./presence.ts";
 import type { AttemptName, PastVerdict } from "./settlements.ts";
@@ -167,7 +167,7 @@ export async function commitTerminalReply(db: Db, replies: readonly TerminalRepl
 
 /**
  * As {@link commitTerminalReply}; when the database refuses, the open transaction is as it was before, with the locks it
- * held, and the answer is why. What may pass (see isPassing) is thrown.
+ * held, and the answer is why. What is not one row's fault (see mayBeOfOneRow) is thrown.
  */
 export async function commitOrUndo(
   tx: Db,
@@ -179,7 +179,7 @@ export async function commitOrUndo(
     await sql`release savepoint replying`.execute(tx);
     return { ended };
   } catch (error) {
-    if (isPassing(error)) throw error;
+    if (!mayBeOfOneRow(error)) throw error;
     await sql`rollback to savepoint replying`.execute(tx);
     await sql`release savepoint replying`.execute(tx);
     return { error };

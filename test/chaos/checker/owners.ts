@@ -94,7 +94,7 @@ export function checkOwners(world: World): Violation | undefined {
   return undefined;
 }
 
-const reapedFor = new Set(["stream_broken", "silent", "never_beat", "overdue"]);
+const reapedFor = new Set(["stream_broken", "silent", "never_beat", "not_listed", "overdue"]);
 /** A shorter absence may have gone by between two passes of a reaper; nothing looks stale after it. */
 const noticedMs = 2_000;
 /** Between the moment at which PostgreSQL takes connections and the rig's knowledge of it. */

@@ -82,12 +82,35 @@ test("an attempt whose beats stopped for three minutes is reaped, though its dev
 
 test("an attempt that never beat is reaped two hours after its claim, and not before", async () => {
   const { db } = database;
-  const { device, epoch, run } = await seedRunning(db, { timeoutMs: 86_400_000 });
-  await presence.beat(db, [sessionOf(device, epoch)]);
-  await ageRun(db, run, { claimed_at: 119 * minute });
+  const { device, run } = await seedRunning(db, { timeoutMs: 86_400_000 });
+  // The device is connected, and has not said yet what it has.
+  await agePresence(db, device, { connected_at: 121 * minute, last_beat_at: 121 * minute });
+  await ageRun(db, run, { claimed_at: 119 * minute, started_at: 119 * minute, last_beat_at: null });
   expect(await reap()).toEqual([]);
-  await ageRun(db, run, { claimed_at: 121 * minute });
+  await ageRun(db, run, { claimed_at: 121 * minute, started_at: 121 * minute });
   expect(await reap()).toMatchObject([{ runId: run.runId, reason: expect.stringContaining("never beat") }]);
+});
+
+test("a run whose device is online is lost once two beats of the device have not listed it, whether or not it ever beat", async () => {
+  const { db } = database;
+  for (const lastBeatMs of [null, 65_000]) {
+    const { device, epoch, run } = await seedRunning(db, { timeoutMs: 86_400_000 });
+    const heardMs = lastBeatMs ?? 65_000;
+    await ageRun(db, run, { claimed_at: heardMs, started_at: heardMs, last_beat_at: lastBeatMs });
+    // One beat since, 30 s after it: a large fleet beats so.
+    await agePresence(db, device, { connected_at: 5 * minute, last_beat_at: heardMs - 30_000 });
+    expect(await reap()).toEqual([]);
+    await presence.beat(db, [sessionOf(device, epoch)]);
+    expect(await reap()).toMatchObject([
+      { runId: run.runId, rule: "not_listed", reason: expect.stringContaining("did not list it") },
+    ]);
+  }
+  // What it lists it has, however old, and what nobody has heard of since the device left is its TTL's.
+  const listed = await seedRunning(db, { timeoutMs: 86_400_000 });
+  await ageRun(db, listed.run, { claimed_at: 30 * minute, started_at: 30 * minute });
+  await attempts.beat(db, [listed.run]);
+  await presence.beat(db, [sessionOf(listed.device, listed.epoch)]);
+  expect(await reap()).toEqual([]);
 });
 
 test("a run that beats is never reaped for its age, only for its own timeout", async () => {

@@ -4,12 +4,13 @@ import { once } from "node:events";
 import { request as http1Request } from "node:http";
 import { connect as http2Connect } from "node:http2";
 import { gzipSync } from "node:zlib";
-import { create, toBinary } from "@bufbuild/protobuf";
+import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { status as grpcStatus } from "@grpc/grpc-js";
 import { createClients } from "@pinion/client";
 import { afterEach, expect, onTestFinished, test } from "vitest";
 import {
   type Assignment,
+  type CompletionSchema,
   CompletionVerdict,
   ConnectRequestSchema,
   HeldVerdict,
@@ -269,7 +270,12 @@ const garbage: [string, Buffer, grpcStatus | grpcStatus[], RegExp][] = [
     grpcStatus.INTERNAL,
     /tag|varint|wire|range|EOF/i,
   ],
-  ["a text without UTF-8", frame(Buffer.from([10, 4, 10, 2, 255, 254])), grpcStatus.INTERNAL, /UTF|encod/i],
+  [
+    "a text without UTF-8",
+    frame(Buffer.from([10, 4, 10, 2, 255, 254])),
+    grpcStatus.INVALID_ARGUMENT,
+    /is not valid UTF-8/,
+  ],
   ["an unannounced compression", frame(Buffer.from([1]), { flags: 1 }), grpcStatus.INTERNAL, /compress/],
 ];
 
@@ -375,24 +381,62 @@ test("a stream without a hello is closed at the deadline", async () => {
   await (await connect(replica.url, device)).beat();
 });
 
-test("a completion that breaks a rule is answered as invalid, the stream lives, and a good one is stored", async () => {
-  const { stream, assignment, clients } = await beginWork();
-  const name = { runId: assignment.runId, attemptToken: assignment.attemptToken };
-  const bad = [
-    ["complete.outcome: ", { ...name }],
-    ["complete.output: ", { ...name, outcome: Outcome.COMPLETED, output: "x".repeat(1_048_577) }],
-    ["complete.reason: ", { ...name, outcome: Outcome.FAILED, reason: "x".repeat(4_001) }],
-    ["complete.duration: ", { ...name, outcome: Outcome.COMPLETED, duration: { seconds: -1n, nanos: 0 } }],
-  ] as const;
-  for (const [field, value] of bad) {
-    stream.send({ case: "complete", value });
+type CompletionInit = Omit<MessageInitShape<typeof CompletionSchema>, "$typeName" | "$unknown">;
+/** See completionBytes. */
+const textWithoutUtf8 = "not UTF-8: \u0001\u0001";
+
+/** A completion as bytes; two marks in its texts become bytes that are no UTF-8. */
+function completionBytes(value: CompletionInit): Buffer {
+  const message = create(ConnectRequestSchema, { message: { case: "complete", value } });
+  const bytes = Buffer.from(toBinary(ConnectRequestSchema, message));
+  const at = bytes.indexOf("\u0001\u0001");
+  return at < 0 ? bytes : bytes.fill(0xff, at, at + 2);
+}
+
+const badCompletions: [string, CompletionInit][] = [
+  ["outcome", {}],
+  ["output", { outcome: Outcome.COMPLETED, output: `${"x".repeat(1_048_574)}end` }],
+  ["reason", { outcome: Outcome.FAILED, reason: "x".repeat(4_001) }],
+  ["duration", { outcome: Outcome.COMPLETED, duration: { seconds: -1n, nanos: 0 } }],
+  ["output", { outcome: Outcome.COMPLETED, output: textWithoutUtf8 }],
+  ["signal", { outcome: Outcome.FAILED, signal: textWithoutUtf8 }],
+  ["notes", { outcome: Outcome.COMPLETED, notes: ["good", textWithoutUtf8] }],
+];
+
+test.each(badCompletions)(
+  "a completion with a bad %s is answered as invalid and ends its run as failed, the stream lives, and a mended one comes late",
+  async (field, value) => {
+    const { stream, assignment, clients } = await beginWork();
+    const name = { runId: assignment.runId, attemptToken: assignment.attemptToken };
+    stream.sendBytes(completionBytes({ ...name, ...value }));
     const ack = await stream.next("completionAck");
     expect(ack).toMatchObject({ ...name, verdict: CompletionVerdict.INVALID, windowId: "" });
-    expect(ack.message).toContain(field);
-  }
-  expect((await getRun(clients, assignment)).status).toBe(RunStatus.RUNNING);
-  expect((await stream.complete(assignment)).verdict).toBe(CompletionVerdict.STORED);
-});
+    expect(ack.message).toMatch(new RegExp(`^complete\\.${field}`));
+    const run = await getRun(clients, assignment);
+    expect(run).toMatchObject({ status: RunStatus.FAILED, attempt: 1 });
+    expect(run.reason).toBe(`the device's result is invalid, and is set aside there: ${ack.message}`);
+    const { summary } = await clients.runs.explainRun({ runId: run.id });
+    expect(summary).toContain("result is invalid");
+    await stream.beat([]);
+    expect((await stream.complete(assignment)).verdict).toBe(CompletionVerdict.STORED_LATE);
+  },
+);
+
+test.each(badCompletions)(
+  "a unary completion with a bad %s is refused, and ends its run as failed",
+  async (field, value) => {
+    const { device, assignment, clients } = await beginWork();
+    const { runId, attemptToken } = assignment;
+    const bytes = completionBytes({ runId, attemptToken, ...value });
+    // `ConnectRequest.complete` and `CompleteRunRequest.completion` differ in their first byte alone.
+    bytes[0] = (1 << 3) | 2;
+    const answer = await callRaw("DeviceService/CompleteRun", { token: device.token, bytes: frame(bytes) });
+    expect(answer.code).toBe(grpcStatus.INVALID_ARGUMENT);
+    expect(answer.message).toMatch(new RegExp(`^completion\\.${field}`));
+    const run = await getRun(clients, assignment);
+    expect(run).toMatchObject({ status: RunStatus.FAILED, reason: expect.stringContaining(answer.message) });
+  },
+);
 
 test("a completion with a token that was never current changes nothing, and a late one says that it is late", async () => {
   const { clients, url, device, stream, assignment } = await beginWork();
@@ -423,7 +467,8 @@ test("a unary completion of 10 MB is refused for its size, and a smaller one is 
     unary.device.completeRun({ completion: { ...completion, output: "x".repeat(1_048_577) } }),
   ).rejects.toMatchObject({ reason: "invalid_argument", field: "completion.output" });
   const { verdict } = await unary.device.completeRun({ completion: { ...completion, output: "ok" } });
-  expect(verdict).toBe(CompletionVerdict.STORED);
+  // The one before it has ended the run.
+  expect(verdict).toBe(CompletionVerdict.STORED_LATE);
 });
 
 test("10 MB that arrive as a few compressed KB are refused for their size all the same", async () => {

@@ -6,6 +6,7 @@ import { createValidateInterceptor } from "@connectrpc/validate";
 import { DeviceService } from "#gen/pinion/v1/device_pb.js";
 import { refuse } from "../../../errors.ts";
 import { nameOf } from "../guard.ts";
+import { findBadText } from "./bad-text.ts";
 
 // Rules compile at their first use, about 60 ms for all, and are kept.
 const validator = createValidator({ failFast: true });
@@ -18,6 +19,8 @@ export function checkMessage<Desc extends DescMessage>(
   schema: Desc,
   message: MessageShape<Desc>,
 ): { field: string; message: string } | undefined {
+  const badText = findBadText(schema, message);
+  if (badText !== undefined) return { field: badText, message: `${badText}: is not valid UTF-8` };
   const result = validator.validate(schema, message);
   if (result.kind === "valid") return undefined;
   // A rule that does not compile is our mistake.
@@ -36,16 +39,17 @@ const refusing: Validator = {
   },
 };
 
-const streamRpc = nameOf(DeviceService.method.connect);
+/** Whose bad messages have more to them: what a device can never have stored ends its run. */
+const selfChecked = new Set([DeviceService.method.connect, DeviceService.method.completeRun].map(nameOf));
 
 /**
- * Checks the requests of all rpcs but DeviceService.Connect: a bad message there is answered by its session, and must
- * not end the stream.
+ * Checks the requests of all rpcs but two, which check theirs: a bad message of DeviceService.Connect is answered by its
+ * session and must not end the stream, and a bad completion ends its run, there and by CompleteRun.
  */
 export function validateInterceptor(): Interceptor {
   const validate = createValidateInterceptor({ validator: refusing });
   return (next) => {
     const checked = validate(next);
-    return (request) => (nameOf(request.method) === streamRpc ? next(request) : checked(request));
+    return (request) => (selfChecked.has(nameOf(request.method)) ? next(request) : checked(request));
   };
 }
