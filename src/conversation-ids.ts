@@ -23,7 +23,8 @@ export type ParsedConversation = { agentId: string } & (
 
 const uuid = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
 const ofRun = new RegExp(`^([a-z0-9-]+)_watcher_(${uuid})_run_(${uuid})$`);
-const ofUser = /^([a-z0-9-]+)_([A-Za-z0-9.@:+_-]{1,128})_([a-z0-9-]+)$/;
+// Chat platforms call people as they like: letters of every script, spaces and signs, and nothing that cannot be seen.
+const ofUser = /^([a-z0-9-]+)_([\p{L}\p{M}\p{N}\p{P}\p{S} ]{1,128})_([a-z0-9-]+)$/u;
 
 /** What a conversation id names; undefined for a text that is none. */
 export function parseConversationId(id: string): ParsedConversation | undefined {

@@ -67,9 +67,9 @@ export async function buildPage(): Promise<PageFile[]> {
   const icon = hashed("icon", ".svg", await readFile(join(root, "web/icon.svg")));
   const template = await readFile(join(root, "web/index.html"), "utf8");
   const html = template
-    .replace("{{script}}", `/${script}`)
-    .replace("{{style}}", `/${style}`)
-    .replace("{{icon}}", `/${icon.path}`);
+    .replace("{{script}}", script)
+    .replace("{{style}}", style)
+    .replace("{{icon}}", icon.path);
   return [
     fileOf("index.html", Buffer.from(html)),
     ...made,

@@ -21,8 +21,8 @@ export type Loops = { materializer: Loop; sweep: Loop; questions: Loop; replanne
 const tokensEveryMs = 4_000;
 /** How soon a failover of the database is noticed. */
 const incarnationEveryMs = 1_000;
-/** A replica says that it lives this often; others believe it for one TTL. */
-const replicaBeatMs = 5_000;
+/** A replica says that it lives this often at least, and three times in a TTL: others believe it for one. */
+const replicaBeatMsMax = 5_000;
 
 /** Starts all loops. `replica` is beaten for until `isStopping`. */
 export function startLoops(
@@ -61,7 +61,7 @@ export function startLoops(
     startRetention({ ...common, days: config.retentionDays, conversationDays: config.conversationDays }),
     every("incarnation", incarnationEveryMs, () => storage.incarnation.look()),
     every("stream-tokens", tokensEveryMs, () => streams.endExpired()),
-    every("replica-beat", replicaBeatMs, async () => {
+    every("replica-beat", Math.min(replicaBeatMsMax, config.session.ttlMs / 3), async () => {
       if (!own.isStopping()) await replicas.beat(db, own.replica);
     }),
   ];

@@ -2,6 +2,7 @@
 import { readFile } from "node:fs/promises";
 import type { DescService } from "@bufbuild/protobuf";
 import type { ConnectRouter } from "@connectrpc/connect";
+import { Health } from "#gen/grpc/health/v1/health_pb.js";
 import { AgentService } from "#gen/pinion/v1/agent_pb.js";
 import { DeviceService } from "#gen/pinion/v1/device_pb.js";
 import { EventService } from "#gen/pinion/v1/event_pb.js";
@@ -150,7 +151,7 @@ function serve(
       router.service(EventService, eventService(deps));
       router.service(AgentService, agentService({ ...deps, runner, log, publicUrl: config.publicUrl }));
       registerHealth(router, { state: own.health, services });
-      registerReflection(router, services);
+      registerReflection(router, [...services, Health]);
     },
   };
   return (readMaxBytes) => createRpcHandler({ ...options, readMaxBytes });

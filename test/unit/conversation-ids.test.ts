@@ -32,7 +32,8 @@ test("nothing else is a conversation id, and no person's looks like a run's", ()
     "helper_acme",
     "helper__acme",
     "Helper_ada_acme",
-    "helper_a b_acme",
+    "helper_a\tb_acme",
+    "helper_a\u200bb_acme",
     "helper_ada_acme\n",
   ];
   wrong.push(
@@ -77,4 +78,11 @@ test("a conversation of another agent, org, person or run is refused", () => {
   ).toBe("invalid_argument");
   expect(reasonOf({ watcherId })).toBe("invalid_argument");
   expect(reasonOf({ userId: `watcher_${watcherId}_run_${runId}` })).toBe("invalid_argument");
+});
+
+test("people are called as chat platforms call them", () => {
+  for (const userId of ["19:abc/def;x=1!y", "Zoë Müller", "玛丽", "U02_AB C", "a=b&c", "users/42", "🙂"]) {
+    const id = conversationOfUser({ agentId: "helper", userId, orgId: "acme" });
+    expect(parseConversationId(id)).toEqual({ kind: "user", agentId: "helper", userId, orgId: "acme" });
+  }
 });

@@ -7,9 +7,10 @@ import { exitCodes, Failure } from "../failures.ts";
 import { canConfirm, confirm } from "../print/confirm.ts";
 import { list } from "../print/paging.ts";
 import { type Desired, desiredOf } from "./desired.ts";
-import { readFile } from "./file.ts";
+import { type ParsedFile, readFile } from "./file.ts";
+import { type KeyPath, placeKey } from "./places.ts";
 import { work } from "./plan.ts";
-import type { Problem } from "./problems.ts";
+import { type Problem, pathText } from "./problems.ts";
 import { ProgressView } from "./progress.ts";
 import { applyPlan, type Failed, planFile } from "./run.ts";
 import { jsonSchema } from "./shape.ts";
@@ -92,6 +93,12 @@ async function apply(cli: Cli, command: Command, signal: AbortSignal): Promise<v
     if (isJson) cli.out(planJson(plan, { file: parsed.file, isDryRun, isApplied, done, failed }));
   };
   if (!isJson) showPlan(cli, plan, { url, file: parsed.file, showsAll: options.wide === true });
+  const open = todo.length === 0 ? [] : openVariables(parsed, desired);
+  if (!isJson && open.length > 0) {
+    cli.note(
+      `not secret: the values of variables in ${open.join(", ")} are stored as they are, and everybody who reads the org reads them`,
+    );
+  }
   if (options.dryRun) {
     if (options.exitCode && todo.length > 0) cli.setExitCode(exitCodes.changes);
     return end(false);
@@ -118,6 +125,18 @@ async function apply(cli: Cli, command: Command, signal: AbortSignal): Promise<v
     const progress = view ?? quiet;
     return await interruptible(signal, applyPlan(clients, parsed, desired, plan, { ...scope, progress }));
   }
+}
+
+/** Places of the file where a variable's value goes that is not stored as a secret. */
+function openVariables({ templates }: ParsedFile, { platforms }: Desired): string[] {
+  const secret = new Set(
+    platforms.flatMap(({ path, secrets }) =>
+      Object.keys(secrets).map((key) => placeKey([...path, "config", key])),
+    ),
+  );
+  return [...templates.keys()]
+    .filter((place) => !secret.has(place))
+    .map((place) => pathText(JSON.parse(place) as KeyPath));
 }
 
 /** The platforms' references that the server does not have; none if it cannot be asked. */

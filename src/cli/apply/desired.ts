@@ -6,13 +6,13 @@ import { WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
 import { Refusal } from "../../errors.ts";
 import { isUuid } from "../../ids.ts";
 import { checkSchedule } from "../../scheduler/schedule/schedule.ts";
-import { checkMessage } from "../../server/access/interceptors/validate.ts";
+import { checkWholeMessage } from "../../server/access/interceptors/validate.ts";
 import { hasUrlPassword, isSecretKey, isSettingKey } from "../../server/platforms/kinds.ts";
 import { type AgentFields, fieldsOfAgentTree, settingsOfFields } from "./agent-fields.ts";
 import type { ParsedFile } from "./file.ts";
 import type { KeyPath } from "./places.ts";
 import { placeKey } from "./places.ts";
-import type { Problem } from "./problems.ts";
+import { isBelow, type Problem } from "./problems.ts";
 import type { PlatformTree, WatcherTree } from "./shape.ts";
 import { isTable } from "./variables.ts";
 import { fieldsOfTree, keysOfSchedule, specOfFields, type WatcherFields } from "./watcher-fields.ts";
@@ -72,8 +72,11 @@ export function desiredOf(parsed: ParsedFile): Desired {
       "watcher",
     ),
   );
-  if (problems.length > 0) throw parsed.fail([...parsed.missing, ...problems]);
-  return desired;
+  const { missing, flaws } = parsed;
+  if (problems.length + flaws.length === 0) return desired;
+  // A value that was left out is no second problem.
+  const gaps = new Set(flaws.map(({ path }) => placeKey(path)));
+  throw parsed.fail([...missing, ...flaws, ...problems.filter(({ path }) => !isBelow(path, gaps))]);
 }
 
 /**
@@ -154,13 +157,13 @@ function desiredWatcher(
 
 function agentProblems(agent: DesiredAgent): Problem[] {
   const settings = settingsOfFields(agent.fields);
-  const broken = checkMessage(AgentSettingsSchema, settings);
+  const broken = checkWholeMessage(AgentSettingsSchema, settings);
   const servers = agent.fields.mcp_servers ?? [];
   const twice = servers.findIndex(
     ({ name }, index) => servers.findIndex((other) => other.name === name) < index,
   );
   return [
-    ...(broken ? [{ path: [...agent.path, ...fieldPath(broken.field)], message: broken.message }] : []),
+    ...broken.map(({ field, message }) => ({ path: [...agent.path, ...fieldPath(field)], message })),
     ...(Buffer.byteLength(agent.fields.name ?? "") > agentNameBytesMax
       ? [{ path: [...agent.path, "name"], message: `must be at most ${agentNameBytesMax} bytes` }]
       : []),
@@ -191,17 +194,17 @@ function scheduleProblems(tree: WatcherTree, path: KeyPath): Problem[] {
 function watcherProblems({ slug, fields, path }: DesiredWatcher): Problem[] {
   if (isUuid(slug)) return [{ path: [...path, "slug"], message: "must not look like an id (a UUID)" }];
   // A label is no id of a device; which device it means is looked up later.
-  const broken = checkMessage(WatcherSpecSchema, specOfFields({ ...fields, device: "" }));
-  if (broken) return [{ path: [...path, ...fieldPath(broken.field)], message: broken.message }];
+  const broken = checkWholeMessage(WatcherSpecSchema, specOfFields({ ...fields, device: "" }));
+  const problems = broken.map(({ field, message }) => ({ path: [...path, ...fieldPath(field)], message }));
   try {
     // A zone is checked also where no schedule needs it yet.
     checkSchedule({ schedule: fields.schedule || "@daily", timeZone: fields.time_zone });
-    return [];
+    return problems;
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     const key =
       error.field === "spec.time_zone" ? "time_zone" : Object.keys(keysOfSchedule(fields.schedule))[0]!;
-    return [{ path: [...path, key], message: error.message }];
+    return [...problems, { path: [...path, key], message: error.message }];
   }
 }
 

@@ -17,6 +17,8 @@ export type ParsedFile = {
   templates: ReadonlyMap<string, string>;
   /** Variables that have no value: nothing may be applied. What else is wrong can still be found out, to be said with it. */
   missing: readonly Problem[];
+  /** Values that do not keep the shape; they are left out of the tree, so that the rest can be looked at as well. */
+  flaws: readonly Problem[];
   /** What ends the command for further problems. */
   fail(problems: readonly Problem[]): Failure;
 };
@@ -69,14 +71,15 @@ export function parseFile(text: string, options: { file: string; env: Environmen
   // What a missing variable leaves behind is no second problem.
   const gaps = new Set(missing.map(({ path }) => placeKey(path)));
   const issues = parsed.error?.issues ?? [];
-  const problems = [
-    ...missing,
-    ...issues
-      .flatMap((issue) => problemsOf(issue, value).map((problem) => ({ ...problem, code: issue.code })))
-      .filter(({ path, code }) => code === "unrecognized_keys" || !isBelow(path, gaps)),
-  ];
-  if (!parsed.success || problems.length > missing.length) throw fail(problems);
-  return { file, tree: parsed.data, templates, missing, fail };
+  const flaws = issues
+    .flatMap((issue) => problemsOf(issue, value).map((problem) => ({ ...problem, code: issue.code })))
+    .filter(({ path, code }) => code === "unrecognized_keys" || !isBelow(path, gaps))
+    .map(({ path, message }) => ({ path, message }));
+  if (parsed.success) return { file, tree: parsed.data, templates, missing, flaws, fail };
+  // What is wrong with the rest is said with it, if there is a rest.
+  const rest = fileShape.safeParse(without(value, flaws));
+  if (!rest.success) throw fail([...missing, ...flaws]);
+  return { file, tree: rest.data, templates, missing, flaws, fail };
 }
 
 function parseToml(text: string, file: string): unknown {
@@ -103,6 +106,16 @@ function isLiteral(path: KeyPath, raw: unknown): boolean {
   if (path.length !== 5 || path[2] !== "watchers") return false;
   if (path[4] === "extraction_schema") return true;
   return path[4] === "prompt" && valueAt(raw, [...path.slice(0, 4), "substitute"]) !== true;
+}
+
+/** The tree without the values of the problems. */
+function without(tree: unknown, problems: readonly Problem[]): unknown {
+  const copy = structuredClone(tree);
+  for (const { path } of problems) {
+    const around = valueAt(copy, path.slice(0, -1));
+    if (isTable(around)) delete around[String(path.at(-1))];
+  }
+  return copy;
 }
 
 function valueAt(value: unknown, path: KeyPath): unknown {

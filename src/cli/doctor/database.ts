@@ -37,6 +37,7 @@ export async function checkDatabase(
     },
     checkVersion(found),
     checkMigrations(found),
+    ...checkDefaults(found),
     checkClock(found),
     ...checkClockJump(found, isConfirmed),
     checkDurability(found),
@@ -129,6 +130,20 @@ function checkMigrations(found: Inspection): Check {
     found: `${found.migrationsPending.length} migrations are missing: ${found.migrationsPending.join(", ")}`,
     advice: "`pinion migrate` applies them; so does a starting server",
   };
+}
+
+/** Pinion's connections set these themselves; through a pooler, a statement that stands alone has the database's. */
+function checkDefaults({ oddDefaults }: Inspection): Check[] {
+  if (oddDefaults.length === 0) return [];
+  const names = oddDefaults.map((setting) => setting.slice(0, setting.indexOf("="))).join(", ");
+  return [
+    {
+      name: "defaults",
+      verdict: "doubtful",
+      found: `the database or the role sets ${oddDefaults.join("; ")}`,
+      advice: `Pinion sets ${names} on its own connections; behind a pooler reset them: alter database … reset …, or alter role … in database … set …`,
+    },
+  ];
 }
 
 function checkClock(found: Inspection): Check {

@@ -1,3 +1,4 @@
+import { Code, ConnectError } from "@connectrpc/connect";
 import { waitForRun } from "@pinion/client";
 import { type Run, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import type { Clients } from "../context.ts";
@@ -112,6 +113,8 @@ export class LaterRuns {
           if (!signal.aborted) view.note(endOf(run));
         },
         (error: unknown) => {
+          // A turn of a conversation is an attempt of the device as well, and no run.
+          if (error instanceof ConnectError && error.code === Code.NotFound) return;
           if (!signal.aborted) view.note(`run ${runId} is out of sight: ${String(error)}`);
         },
       )

@@ -165,6 +165,10 @@ export async function openPort(options: PortOptions): Promise<Port> {
         response.setHeader("connection", "close");
       if (options.tls !== undefined && !isCleartext) response.setHeader(...strictTransport);
       if (isCleartext) return refuse(response, "This port speaks TLS: use https://");
+      // Node's parser of HTTP/1 takes any version for its word, also 2.0.
+      if (!("stream" in request) && request.httpVersionMajor !== 1) {
+        return refuse(response, "HTTP/1.1 is spoken here, and HTTP/2 after its preface");
+      }
       // Streams of HTTP/2 were looked at before they became requests.
       const problem = request.httpVersionMajor === 1 ? http1Problem(request as IncomingMessage) : undefined;
       if (problem !== undefined) return refuse(response, problem);
@@ -374,10 +378,11 @@ function lookAtStreams(
   const compatible = http2.listeners("stream") as Listener[];
   http2.removeAllListeners("stream");
   http2.on("stream", (stream, headers, flags, ...rest: unknown[]) => {
+    const end = () => endStream(stream);
+    // First of all: a stream that ended while it was being made still tells of its error.
+    options.lastLine.guard(stream, end);
     const visit = beginOver2(options.crowd, stream, { headers, flags });
     if (options.crowd && !visit) return cutStream(stream);
-    const end = () => endStream(stream);
-    options.lastLine.guard(stream, end);
     options.lastLine.run(end, () => {
       const isCleartext =
         options.tls !== undefined && !(stream.session?.socket as TLSSocket | undefined)?.encrypted;

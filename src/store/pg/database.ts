@@ -12,6 +12,7 @@ import type { Logger } from "../../log.ts";
 import { boundTransactions } from "./pooled.ts";
 import { prepareFew } from "./prepared.ts";
 import type { Schema } from "./schema.ts";
+import { openingOptions, openingParameters } from "./session-settings.ts";
 import { tenantPool } from "./tenancy.ts";
 
 /** A connection pool or an open transaction. */
@@ -83,7 +84,7 @@ export function connectionOptions(options: {
           // Everything here is looked up by a key, in tables that are in memory or on a disk that seeks for nothing. A plan
           // that is kept (prepared.ts) is made while a table may be empty, and is used when it is not: so no plan reads
           // whole tables where there is an index. The URL's own options go before.
-          options: "-c random_page_cost=1.1 -c enable_seqscan=off",
+          options: `-c random_page_cost=1.1 -c enable_seqscan=off ${openingOptions}`,
           statement_timeout: options.statementTimeoutMs,
           idle_in_transaction_session_timeout: idleInTransactionTimeoutMs,
         }),
@@ -96,6 +97,14 @@ export function connectionOptions(options: {
     keepAliveInitialDelayMillis: 10_000,
     types,
   };
+}
+
+/** A connection through a pooler, opened with the parameters that poolers keep to. */
+class PooledClient extends pg.Client {
+  getStartupConf(): Record<string, string> {
+    const own = pg.Client.prototype as unknown as { getStartupConf(): Record<string, string> };
+    return { ...own.getStartupConf.call(this), ...openingParameters };
+  }
 }
 
 /** Opens a pool. Connects lazily: an unreachable database shows at the first statement (see {@link isUnavailable}). */
@@ -112,6 +121,7 @@ export function openDatabase(options: DatabaseOptions): Database {
     }),
     max: options.poolMax,
     idleTimeoutMillis: idleTimeoutMs,
+    ...(options.isPooled ? { Client: PooledClient } : {}),
   });
   // Without these two a backend that dies while idle (the first) or checked out (the second) ends the process.
   pool.on("error", (error) => options.log?.debug({ err: error }, "an idle database connection broke"));

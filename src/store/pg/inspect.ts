@@ -7,6 +7,7 @@ import * as clockJumps from "../work/clock-jumps.ts";
 import { type Db, openDatabase } from "./database.ts";
 import { notify, openListener } from "./listener.ts";
 import { listMigrations } from "./migrate.ts";
+import { isOtherwise } from "./session-settings.ts";
 
 export type Inspection = {
   /** As the server says it, for example "18.4". */
@@ -23,6 +24,8 @@ export type Inspection = {
   connectionsMax: number;
   connectionsUsed: number;
   isReadOnly: boolean;
+  /** Settings that the code relies on and that the database or the role sets otherwise, as "TimeZone=Pacific/Chatham". */
+  oddDefaults: string[];
   replication: {
     /** Of the configuration; empty: no commit waits for a standby. */
     synchronousStandbyNames: string;
@@ -123,6 +126,10 @@ export async function inspect(url: string): Promise<Inspection> {
       ? (await sql<{ name: string }>`select name from kysely_migration order by name`.execute(database.db))
           .rows
       : [];
+    const defaults = await sql<{ setting: string }>`
+      select unnest(setconfig) as setting from pg_db_role_setting
+      where setdatabase in (0, (select oid from pg_database where datname = current_database()))
+        and setrole in (0, (select oid from pg_roles where rolname = session_user))`.execute(database.db);
     const standbys = await sql<Inspection["replication"]["standbys"][number]>`
       select application_name as name, sync_state in ('sync', 'quorum') as "isSynchronous",
         (case when pg_is_in_recovery() then null else pg_wal_lsn_diff(pg_current_wal_lsn(), flush_lsn) end)::float8 as "lagBytes",
@@ -144,6 +151,7 @@ export async function inspect(url: string): Promise<Inspection> {
       connectionsMax: found.connections_max,
       connectionsUsed: found.connections_used,
       isReadOnly: found.is_read_only,
+      oddDefaults: defaults.rows.map(({ setting }) => setting).filter(isOtherwise),
       replication: {
         synchronousStandbyNames: found.synchronous_standby_names,
         standbys: standbys.rows,

@@ -6,6 +6,7 @@
  */
 import type { PostgresPool, PostgresPoolClient } from "kysely";
 import type pg from "pg";
+import { localSettings } from "./session-settings.ts";
 
 /**
  * Whether a pooler stands in between: two URLs that lead to different places. Another user alone (for migrations) or
@@ -24,7 +25,7 @@ export function boundTransactions(
 ): PostgresPool {
   const settings =
     `set local statement_timeout = ${bounds.statementTimeoutMs}; ` +
-    `set local idle_in_transaction_session_timeout = ${bounds.idleInTransactionTimeoutMs}`;
+    `set local idle_in_transaction_session_timeout = ${bounds.idleInTransactionTimeoutMs}; ${localSettings}`;
   const bounded = {
     options: (pool as unknown as { options: unknown }).options,
     async connect(): Promise<PostgresPoolClient> {

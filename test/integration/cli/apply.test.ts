@@ -87,7 +87,10 @@ test("a file is applied to an empty org, and applying it again changes nothing",
   const { write, apply, replica } = await start();
   write(example);
   const first = await apply("--yes");
-  expect(first).toMatchObject({ code: 0, err: "" });
+  expect(first).toMatchObject({
+    code: 0,
+    err: expect.stringMatching(/^not secret: .*mcp_servers\[1\]\.url are stored/),
+  });
   expect(first.out).toContain("created agent ada");
   expect(first.out).toContain("Done: 3 created");
   const { agents } = await replica.clients.agents.listAgents({});

@@ -118,7 +118,8 @@ test("a result within no message limit would end the stream for ever: it is cut 
   const session = await peer.session();
   session.assign();
   const { output } = await session.next("complete");
-  expect(Buffer.byteLength(output)).toBeGreaterThan(8_100);
+  // The room of the marker between head and tail is kept for the longest number of omitted bytes.
+  expect(Buffer.byteLength(output)).toBeGreaterThan(8_050);
   expect(Buffer.byteLength(output)).toBeLessThanOrEqual(8_192);
 });
 

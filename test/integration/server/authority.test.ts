@@ -113,6 +113,14 @@ test("HTTP/1.0 without a host, and two hosts, are refused with a reason", async 
   await lives();
 });
 
+test("HTTP/1 that calls itself 2.0 is refused, whatever its host", async () => {
+  const path = "/pinion.v1.FleetService/ListDevices";
+  for (const host of ["::1", "localhost"]) {
+    const answer = await exchange(`POST ${path} HTTP/2.0\r\nHost: ${host}\r\ncontent-length: 0\r\n\r\n`);
+    expect(answer).toMatch(/^HTTP\/1\.1 400 /);
+  }
+});
+
 test("a target in absolute form is served by its path, and its own authority counts", async () => {
   const get = (target: string) =>
     exchange(`GET ${target} HTTP/1.1\r\nHost: localhost\r\nconnection: close\r\n\r\n`);

@@ -11,7 +11,7 @@ const database = useDatabase();
 /** The addresses of the script, the style and the icon, as the page names them. */
 async function assetsOf(url: string): Promise<string[]> {
   const html = await (await fetch(url)).text();
-  return [...html.matchAll(/(?:src|href)="(\/assets\/[^"]+)"/g)].map(([, path]) => path!);
+  return [...html.matchAll(/(?:src|href)="(assets\/[^"]+)"/g)].map(([, path]) => `/${path}`);
 }
 
 test("the page and its assets come with their types, and with a policy that lets in nothing from elsewhere", async () => {

@@ -74,7 +74,8 @@ export function endIfRefused(error: unknown, used = `Bearer ${token.value}`): vo
 }
 
 const transport = createConnectTransport({
-  baseUrl: location.origin,
+  // Behind a proxy the page may stand below a path, and its rpcs beside it.
+  baseUrl: new URL(".", location.href).href.replace(/\/$/, ""),
   useBinaryFormat: true,
   defaultTimeoutMs: answerWithinMs,
   interceptors: [authorize],

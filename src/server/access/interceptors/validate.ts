@@ -30,6 +30,22 @@ export function checkMessage<Desc extends DescMessage>(
   return { field, message: field === "" ? violation.message : `${field}: ${violation.message}` };
 }
 
+const thoroughValidator = createValidator({ failFast: false });
+
+/** All rules that a message breaks, as {@link checkMessage} says one. For files, which people mend as a whole. */
+export function checkWholeMessage<Desc extends DescMessage>(
+  schema: Desc,
+  message: MessageShape<Desc>,
+): { field: string; message: string }[] {
+  const result = thoroughValidator.validate(schema, message);
+  if (result.kind === "valid") return [];
+  if (result.kind === "error") throw result.error;
+  return result.violations.map((violation) => {
+    const field = pathToString(violation.field);
+    return { field, message: field === "" ? violation.message : `${field}: ${violation.message}` };
+  });
+}
+
 /** A validator that turns a message down as everything else here is turned down: by a refusal. */
 const refusing: Validator = {
   validate(schema, message) {

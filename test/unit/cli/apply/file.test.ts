@@ -262,3 +262,28 @@ test("10 000 platforms are read within seconds", () => {
     /^pinion\.toml:40002: /,
   );
 });
+
+test("all mistakes of a file are told at once, whoever finds them", () => {
+  const text = `
+[agents.ada]
+guardrail = ["x"]
+[[agents.ada.watchers]]
+slug = "w"
+prompt = "x"
+timeout = 30
+schedule = "0 9 32 * *"
+[[agents.ada.watchers]]
+slug = "v"
+prompt = "x"
+jitter = "2h"
+catchup_window = "1s"
+time_zone = "BST"
+`;
+  const told = refusal(text);
+  expect(told).toContain('agents.ada.guardrail: unknown key; did you mean "guardrails"?');
+  expect(told).toContain("watchers[1].timeout: must be a string");
+  expect(told).toContain("there is no day 32");
+  expect(told).toContain("watchers[2].jitter");
+  expect(told).toContain("watchers[2].catchup_window");
+  expect(told).toContain("Europe/London");
+});

@@ -266,8 +266,8 @@ export declare type StartTurnRequest = Message<"pinion.v1.StartTurnRequest"> & {
   conversationId: string;
 
   /**
-   * The person who speaks, as the caller names them: 1 to 128 of letters, digits and ".@:+-_", not beginning with
-   * "watcher_".
+   * The person who speaks, as the caller names them: 1 to 128 letters and digits of any script, signs and spaces, in at most 240
+   * bytes, not beginning with "watcher_".
    *
    * @generated from field: string user_id = 3;
    */

@@ -1,0 +1,95 @@
+/** A database and a role whose defaults are not PostgreSQL's own, directly and through PgBouncer. */
+import { sql } from "kysely";
+import { expect, test } from "vitest";
+import { RunStatus } from "#gen/pinion/v1/run_pb.js";
+import { checkDatabase } from "../../../src/cli/doctor/database.ts";
+import { openDatabase } from "../../../src/store/pg/database.ts";
+import { useDatabase } from "../../support/database.ts";
+import { connect, enrolDevice } from "../../support/device.ts";
+import { missingPgBouncer, startPgBouncer } from "../../support/pgbouncer.ts";
+import { startTestReplica } from "../../support/server.ts";
+
+const database = useDatabase();
+
+const odd = {
+  datestyle: "'SQL, DMY'",
+  intervalstyle: "'iso_8601'",
+  timezone: "'Pacific/Chatham'",
+  extra_float_digits: "-15",
+  standard_conforming_strings: "off",
+  bytea_output: "'escape'",
+  search_path: "elsewhere",
+  default_transaction_isolation: "'serializable'",
+  row_security: "off",
+  array_nulls: "off",
+  transform_null_equals: "on",
+  lock_timeout: "'1ms'",
+};
+
+async function makeOdd(names: readonly (keyof typeof odd)[]): Promise<void> {
+  const { rows } = await sql<{ name: string }>`select current_database() as name`.execute(database.db);
+  for (const name of names) {
+    await sql.raw(`alter database "${rows[0]!.name}" set ${name} = ${odd[name]}`).execute(database.db);
+  }
+}
+
+/** A watcher with a schedule is made, triggered, run and completed; every step reads what another one wrote. */
+async function mainJob(settings: Record<string, string> = {}): Promise<void> {
+  const { clients, url } = await startTestReplica(database.url, settings);
+  const device = await enrolDevice(clients);
+  const stream = await connect(url, device);
+  const { watcher } = await clients.watchers.createWatcher({
+    spec: {
+      name: "Odd",
+      prompt: "say it\\n'",
+      schedule: "0 9 13 * *",
+      timeZone: "Europe/Berlin",
+      deviceId: device.deviceId,
+    },
+  });
+  const before = await clients.watchers.getWatcher({ watcherId: watcher!.id });
+  expect(new Date(Number(before.watcher!.nextSlotAt!.seconds) * 1_000).getUTCDate()).toBe(13);
+  await clients.watchers.triggerWatcher({ watcherId: watcher!.id });
+  const assignment = await stream.next("assignment");
+  expect(assignment.watcher).toMatchObject({ id: watcher!.id, prompt: "say it\\n'" });
+  stream.accept(assignment);
+  await stream.complete(assignment, "it");
+  const { run } = await clients.runs.getRun({ runId: assignment.runId });
+  expect(run!.status).toBe(RunStatus.COMPLETED);
+  const ageMs = Date.now() - Number(run!.finishedAt!.seconds) * 1_000;
+  expect(Math.abs(ageMs)).toBeLessThan(60_000);
+}
+
+test("the main job is done in a database whose every default is odd", async () => {
+  await makeOdd(Object.keys(odd) as (keyof typeof odd)[]);
+  const fresh = openDatabase({ url: database.url, poolMax: 2 });
+  const { rows } = await sql<{
+    name: string;
+    setting: string;
+  }>`select lower(name) as name, setting from pg_settings
+    where lower(name) = any(${Object.keys(odd)}::text[])`.execute(fresh.db);
+  await fresh.close();
+  expect(Object.fromEntries(rows.map(({ name, setting }) => [name, setting]))).toMatchObject({
+    ...{ datestyle: "ISO, MDY", intervalstyle: "postgres", timezone: "UTC", extra_float_digits: "1" },
+    ...{ standard_conforming_strings: "on", bytea_output: "hex", search_path: "public", row_security: "on" },
+    ...{ default_transaction_isolation: "read committed", array_nulls: "on", lock_timeout: "0" },
+  });
+  await mainJob();
+  const checks = await checkDatabase(database.url);
+  const defaults = checks.find(({ name }) => name === "defaults");
+  expect(defaults).toMatchObject({
+    verdict: "doubtful",
+    found: expect.stringContaining("DateStyle=SQL, DMY"),
+  });
+  expect(defaults!.advice).toContain("search_path");
+});
+
+test.skipIf(missingPgBouncer())("and through PgBouncer, with odd dates, zone and strings", async () => {
+  await makeOdd(["datestyle", "intervalstyle", "timezone", "standard_conforming_strings", "bytea_output"]);
+  const pooler = await startPgBouncer(database.url);
+  try {
+    await mainJob({ DATABASE_URL: pooler.url, DATABASE_DIRECT_URL: database.url });
+  } finally {
+    await pooler.kill();
+  }
+});
