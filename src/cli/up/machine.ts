@@ -219,7 +219,7 @@ async function device(
   view.step(
     "device",
     `${label}, ${isTakenOver ? `daemon of an earlier start taken over (process ${pid})` : `daemon in process ${pid}`}`,
-    { device_id: identity.deviceId, pid, taken_over: isTakenOver },
+    { device_id: identity.deviceId, daemon_pid: pid, taken_over: isTakenOver },
   );
   return { deviceId: identity.deviceId, deviceLabel: label, deviceLog, configFile };
 }

@@ -209,7 +209,7 @@ async function start(cluster: Cluster, options: EmbeddedOptions): Promise<Runnin
     const isWanted = options.port === undefined || options.port === orphan.port;
     if (isWanted && (await isReady(cluster, orphan.port, orphan.pid, readyTimeoutMs))) {
       cluster.log?.info(
-        { pid: orphan.pid, port: orphan.port },
+        { postgresPid: orphan.pid, port: orphan.port },
         "took over the embedded PostgreSQL that an earlier Pinion left running",
       );
       return {
@@ -220,7 +220,7 @@ async function start(cluster: Cluster, options: EmbeddedOptions): Promise<Runnin
       };
     }
     cluster.log?.info(
-      { pid: orphan.pid },
+      { postgresPid: orphan.pid },
       "stopping the embedded PostgreSQL that an earlier Pinion left running, to start it anew",
     );
     await stopPid(cluster, orphan.pid);
@@ -233,7 +233,7 @@ async function start(cluster: Cluster, options: EmbeddedOptions): Promise<Runnin
     const child = (await isFree(port)) ? await launch(cluster, port, options.settings ?? {}) : undefined;
     if (child) {
       await writeDurably(portFile, `${port}\n`, 0o600);
-      cluster.log?.info({ pid: child.pid, port }, `the embedded PostgreSQL was ${origin}`);
+      cluster.log?.info({ postgresPid: child.pid, port }, `the embedded PostgreSQL was ${origin}`);
       return { pid: child.pid!, port, origin, stop: () => stopChild(cluster, child) };
     }
     if (options.port !== undefined) {
