@@ -1,3 +1,4 @@
+import { omittedBytesOf } from "@pinion/client";
 import type { Denial, KeptWorkspace } from "#gen/pinion/v1/activity_pb.js";
 import type { LateResult, PastAttempt, Run, Window } from "#gen/pinion/v1/run_pb.js";
 import type { Cli } from "../cli.ts";
@@ -84,6 +85,12 @@ export async function printRun(cli: Cli, clients: Clients, run: Run): Promise<vo
   const texts = answer === "" ? [plainLines(output)] : [plainLines(answer)];
   if (structured !== undefined) texts.push(plainLines(JSON.stringify(structured, null, 2)));
   for (const text of texts) if (text) cli.out(`\n${text}`);
+  const omitted = omittedBytesOf(output);
+  if (answer === "" && omitted > 0) {
+    cli.note(
+      `${omitted.toLocaleString("en-US")} bytes of the output are missing in its middle: its limit was reached`,
+    );
+  }
   if (run.stderrTail) {
     cli.out(`\n${cli.colors.dim("standard error, its end:")}`);
     cli.out(plainLines(run.stderrTail));

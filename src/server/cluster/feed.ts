@@ -36,6 +36,11 @@ export type Feed = {
   transient: Transients["tell"];
   /** Output came from a device of this replica. */
   output(chunk: OutputChunk): void;
+  /**
+   * The end of what the program of a run on this replica's device wrote in an attempt, as text; empty if nothing of it is
+   * kept here.
+   */
+  tailOf(run: { orgId: string; runId: string; attempt: number }): string;
   /** A run moved on in its life. `isEnded`: its output is not needed any more. */
   runChanged(run: { orgId: string; runId: string; isEnded: boolean }): void;
   /** Events of the org were committed by this replica. */
@@ -59,6 +64,8 @@ const interestMs = 60_000;
 const interestsMax = 50_000;
 /** Base64 of it, and what surrounds it, fits into one notification. */
 const relayedBytesMax = 5_000;
+/** What is no output of a program has streams from here on. */
+export const activityStreamsMin = 100;
 /** Announcements of an org's events are held back so that a busy org costs few. */
 const eventsCoalesceMs = 20;
 
@@ -180,6 +187,14 @@ export function createFeed(options: { bus: () => Bus; replicaId: string }): Feed
       const replicaIds = interested(key);
       if (replicaIds.length > 0) relay(replicaIds, chunk);
     },
+    tailOf({ attempt, ...run }) {
+      const tail = tails.get(keyOf(run));
+      if (!tail || tail.isRelayed) return "";
+      const chunks = tail.chunks.filter((chunk) => chunk.attempt === attempt && isOutput(chunk));
+      return Buffer.concat(chunks.map((chunk) => chunk.data))
+        .toString("utf8")
+        .replace(/^\ufffd+/, "");
+    },
     runChanged({ orgId, runId, isEnded }) {
       const key = keyOf({ orgId, runId });
       tellChange(key);
@@ -241,6 +256,11 @@ export function createFeed(options: { bus: () => Bus; replicaId: string }): Feed
       for (const timer of announced.values()) clearTimeout(timer);
     },
   };
+}
+
+/** Of a program's streams, and no activity of an agent (device/activity.ts). */
+function isOutput({ stream }: OutputChunk): boolean {
+  return stream < activityStreamsMin;
 }
 
 /** With what a chunk costs besides its bytes: a program may write one at a time. */

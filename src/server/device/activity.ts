@@ -1,9 +1,10 @@
 /** What agents do, as it travels through the feed: an activity in bytes, small enough for one notification. */
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Activity, ActivitySchema } from "#gen/pinion/v1/activity_pb.js";
+import { activityStreamsMin } from "../cluster/feed.ts";
 
 /** Stands in the feed where output has its stream; OUTPUT_STREAM_… are smaller. */
-export const activityStream = 100;
+export const activityStream = activityStreamsMin;
 
 /** One notification carries so much. The transcript of the completion has more. */
 const relayedBytesMax = 4_500;

@@ -7,6 +7,7 @@ import type { QuestionBell } from "../../scheduler/questions.ts";
 import type { TurnBell } from "../../scheduler/turn-bell.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as presence from "../../store/work/presence.ts";
+import * as runs from "../../store/work/runs.ts";
 import type { RecordedRun } from "../../store/work/schedules.ts";
 import type { Settled } from "../../store/work/settlements.ts";
 import type { Streams } from "../access/streams.ts";
@@ -40,7 +41,8 @@ export type ReplicaDoorbell = Doorbell &
     revoke(tokenId: string): void;
     /** A device's session was replaced; the replica that held it is to let go. */
     replaced(session: presence.SessionName & { replicaId: string }): void;
-    close(): void;
+    /** Resolves when all that waited was written and sent. */
+    close(): Promise<void>;
   };
 
 type FleetRing = { orgId: string; isTurn: boolean };
@@ -48,6 +50,9 @@ type Ring = { orgId: string; deviceId: string; message: BusMessage };
 
 const ringsPerBatchMax = 2_000;
 const ringsWaitingMax = 50_000;
+/** Tails of 8,000 characters: a batch is at most some MiB. */
+const tailsPerBatchMax = 200;
+const tailsWaitingMax = 2_000;
 /** Retries whose time is awaited on this replica; the sweep finds those beyond. */
 const delayedMax = 10_000;
 
@@ -131,6 +136,25 @@ export function createDoorbell(options: {
     delayed.add(timer);
   }
 
+  const tails = createBatcher<runs.OutputTail, void>({
+    run: async (items) => {
+      await runs.keepTails(db, items);
+      return items.map(() => undefined);
+    },
+    itemsMax: tailsPerBatchMax,
+    queueMax: tailsWaitingMax,
+    overflow: () => new Refusal("unavailable", "too many tails of outputs wait"),
+  });
+
+  /** The end of a lost or cancelled program's output, where this replica relayed it and the device did not send it. */
+  function keepTail({ orgId, runId, attempt }: Settled): void {
+    const text = feed.tailOf({ orgId, runId, attempt });
+    if (text === "") return;
+    tails.add({ orgId, runId, text }).catch((error: unknown) => {
+      log.warn({ err: error, runId }, "the end of a lost program's output was not kept");
+    });
+  }
+
   return {
     recorded(runs: readonly RecordedRun[]) {
       const fleets = new Set<string>();
@@ -148,6 +172,8 @@ export function createDoorbell(options: {
     settled(settled: readonly Settled[]) {
       for (const run of settled) {
         const { orgId, runId, deviceId, attemptToken } = run;
+        // Read before the feed forgets it: an attempt that was taken away has said nothing of its output itself.
+        if (run.action === "finished" && run.windowId === null) keepTail(run);
         feed.runChanged({ orgId, runId, isEnded: run.action === "finished" });
         if (run.hasBacklog) options.onBacklog();
         if (!deviceId) continue;
@@ -199,8 +225,9 @@ export function createDoorbell(options: {
     replaced({ replicaId, ...session }) {
       if (replicaId !== options.replicaId) bus().send(replicaId, { kind: "replaced", ...session });
     },
-    close() {
+    async close() {
       for (const timer of delayed) clearTimeout(timer);
+      await Promise.all([tails.idle(), elsewhere.idle(), fleetsElsewhere.idle()]);
     },
   };
 }

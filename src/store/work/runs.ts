@@ -1,6 +1,8 @@
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
-import type { FinishedStatus, SkipReason } from "./settlements.ts";
+import { storableText } from "../pg/storable.ts";
+import { unnest } from "../pg/unnest.ts";
+import { type FinishedStatus, outputTailCharacters, type SkipReason } from "./settlements.ts";
 
 /** Runs as people read them, and the ways to ask for the end of one. */
 
@@ -197,4 +199,24 @@ export async function countOnDevice(
     from run where org_id = ${device.orgId} and device_id = ${device.deviceId}
   `.execute(db);
   return rows[0]!;
+}
+
+/** What is left of an output whose device did not send it with the end of its run. */
+export type OutputTail = { orgId: string; runId: string; text: string };
+
+/** Keeps the ends of outputs of ended runs that have neither a result nor an output; others are left as they are. */
+export async function keepTails(db: Db, tails: readonly OutputTail[]): Promise<void> {
+  if (tails.length === 0) return;
+  const input = unnest("i", tails, {
+    org_id: ["text", (t) => t.orgId],
+    run_id: ["uuid", (t) => t.runId],
+    tail: ["text", (t) => storableText(t.text.slice(-outputTailCharacters))],
+  });
+  await sql`
+    update run_finished f set output_tail = i.tail
+    from ${input}
+    where f.org_id = i.org_id and f.id = i.run_id and f.output_tail = '' and f.window_id is null
+      -- A run that was lost ended just now: older days are not looked at.
+      and f.finished_at > now() - interval '1 day'
+  `.execute(db);
 }

@@ -614,3 +614,44 @@ test("a service's token has sixteen streams that have not said hello; those that
 function nameOf({ runId, attemptToken }: Attempt) {
   return { runId, attemptToken };
 }
+
+test("a program that is lost or cancelled leaves the end of what it wrote, though its device never sent it", async () => {
+  const { clients, device, stream, replica } = await begin({ PINION_HEARTBEAT_TTL_MS: "3000" });
+  const run = await startWork(clients, device);
+  const { runId, attemptToken } = await takeOn(stream);
+  stream.send({
+    case: "output",
+    value: {
+      runId,
+      attemptToken,
+      sequence: 1n,
+      stream: OutputStream.STDOUT,
+      data: new TextEncoder().encode("half of a report"),
+    },
+  });
+  await settle(stream, { runId, attemptToken });
+  stream.cancel();
+  await untilStatus(clients, { runId: run.id }, RunStatus.TIMEOUT, 20_000);
+  await vi.waitFor(async () =>
+    expect((await getRun(clients, { runId })).outputTail).toBe("half of a report"),
+  );
+
+  const again = await connect(replica.url, device);
+  await startWork(clients, device);
+  const second = await takeOn(again);
+  again.send({
+    case: "output",
+    value: {
+      runId: second.runId,
+      attemptToken: second.attemptToken,
+      sequence: 1n,
+      stream: OutputStream.STDOUT,
+      data: new TextEncoder().encode("so far"),
+    },
+  });
+  await clients.runs.cancelRun({ runId: second.runId });
+  await again.next("cancel");
+  again.send({ case: "cancelled", value: { runId: second.runId, attemptToken: second.attemptToken } });
+  await untilStatus(clients, second, RunStatus.CANCELLED);
+  await vi.waitFor(async () => expect((await getRun(clients, second)).outputTail).toBe("so far"));
+});

@@ -27,6 +27,9 @@ export function OutputPane({ stream, run }: { stream: RunStream; run: Run }) {
         Output{" "}
         <small>
           {isLive ? "live" : run.windowId ? "as stored" : "the end that was kept"}
+          {!showsLive &&
+            omittedBytes(stored!) > 0 &&
+            ` · ${bytesText(omittedBytes(stored!))} are missing in the middle`}
           {showsLive && output.bytes > 0 && ` · ${bytesText(output.bytes)}`}
           {showsLive && output.missed > 0 && ` · ${output.missed} pieces were not seen live`}
         </small>
@@ -64,4 +67,9 @@ export function OutputPane({ stream, run }: { stream: RunStream; run: Run }) {
       )}
     </section>
   );
+}
+
+/** How much the marker in a stored output says is missing; devices write it where they cut. */
+function omittedBytes(text: string): number {
+  return Number(/\n… \[(\d+) bytes omitted\] …\n/.exec(text)?.[1] ?? 0);
 }

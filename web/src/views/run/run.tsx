@@ -12,6 +12,7 @@ import { runWord } from "../../words.ts";
 import { Explain } from "./explain.tsx";
 import { Facts } from "./facts.tsx";
 import { FollowUp } from "./follow-up.tsx";
+import { LateResults } from "./late.tsx";
 import { Questions } from "./questions.tsx";
 import { Result } from "./result.tsx";
 
@@ -73,6 +74,7 @@ export function RunView({ id }: { id: string }) {
       <div class="panes">
         <div class="found">
           <Result stream={stream} run={run} />
+          <LateResults run={run} />
           {isEnded(run) && run.sessionId !== "" && <FollowUp run={run} />}
         </div>
         <div class="side">

@@ -1,0 +1,52 @@
+/** Results that came after their attempts had been taken away, beside the run's own. */
+import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import type { LateResult, Run } from "#gen/pinion/v1/run_pb.js";
+import { runs as api } from "../../data/api.ts";
+import { labelOf } from "../../data/devices.ts";
+import { isEnded } from "../../data/run-stream.ts";
+import { Ansi } from "../../parts/ansi.tsx";
+import { Markdown } from "../../parts/markdown.tsx";
+import { momentText, msOf } from "../../times.ts";
+import { runWord } from "../../words.ts";
+
+export function LateResults({ run }: { run: Run }) {
+  const late = useSignal<readonly LateResult[]>([]);
+  useEffect(() => {
+    // Only an attempt before this one, or the end of a run that was given up, can have one.
+    if (run.pastAttempts.length === 0 && !isEnded(run)) return;
+    api.getRun({ runId: run.id }).then(
+      ({ lateResults }) => {
+        late.value = lateResults;
+      },
+      () => {},
+    );
+  }, [run.id, run.status, run.attempt]);
+  const shown = late.value.filter(({ hasSettled }) => !hasSettled);
+  if (shown.length === 0) return null;
+  return (
+    <section class="late" aria-label="Late results">
+      <h2>Late results</h2>
+      <p class="muted">
+        They came after their attempts had been taken away, and are not the run's own result.
+      </p>
+      {shown.map((result) => (
+        <details key={result.attempt}>
+          <summary>
+            Attempt {result.attempt}, {runWord(result.outcome)} on {labelOf(result.deviceId)},{" "}
+            {result.storedAt && momentText(msOf(result.storedAt)!)}
+          </summary>
+          {result.reason && <p>{result.reason}</p>}
+          {result.result ? (
+            <Markdown text={result.result} />
+          ) : (
+            <pre tabIndex={0}>
+              <Ansi text={result.output} />
+            </pre>
+          )}
+          {result.isOutputTruncated && <p class="muted">There was more.</p>}
+        </details>
+      ))}
+    </section>
+  );
+}
