@@ -4,15 +4,20 @@
  * columns were bound when the tables were made, and stay by the real clock.
  */
 import pg from "pg";
-import { administer } from "./database.ts";
+import { type Db, openDatabase } from "../../src/store/pg/database.ts";
 
 export type DatabaseClock = {
+  /** The database by its moved clock. */
+  url: string;
+  db: Db;
   /** From now on the clock is so far ahead, in milliseconds; behind, if negative. */
   set(aheadMs: number): Promise<void>;
   close(): Promise<void>;
 };
 
-/** Only connections that are opened afterwards see the clock: call it before a replica starts. */
+const poolMax = 10;
+
+/** Only connections that are opened with the answer's URL, and its `db`, see the clock. */
 export async function openDatabaseClock(databaseUrl: string): Promise<DatabaseClock> {
   const client = new pg.Client({ connectionString: databaseUrl });
   client.on("error", () => {});
@@ -29,12 +34,19 @@ export async function openDatabaseClock(databaseUrl: string): Promise<DatabaseCl
       'select pg_catalog.statement_timestamp() + (select ms from moved.by) * interval ''1 ms''';
     grant usage on schema moved to public;
     grant select on moved.by to public`);
-  const name = new URL(databaseUrl).pathname.slice(1);
-  await administer(`alter database ${name} set search_path = moved, pg_catalog, public`);
+  // The URL's own options go before those with which the store opens its connections, which look in "public" alone.
+  const url = new URL(databaseUrl);
+  url.searchParams.set("options", "-c search_path=moved,pg_catalog,public -c TimeZone=UTC");
+  const database = openDatabase({ url: url.href, poolMax, applicationName: "pinion test" });
   return {
+    url: url.href,
+    db: database.db,
     async set(aheadMs) {
       await client.query("update moved.by set ms = $1", [Math.round(aheadMs)]);
     },
-    close: () => client.end(),
+    async close() {
+      await database.close();
+      await client.end();
+    },
   };
 }

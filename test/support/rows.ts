@@ -333,8 +333,11 @@ export async function findRun(db: Db, run: { orgId: string; runId: string }): Pr
   return row;
 }
 
+/** The runs of a watcher in the order in which they were recorded; those of one pass in that of their slots. */
 export const listRuns = async (db: Db, watcher: WatcherName): Promise<runs.RunRow[]> =>
-  (await runs.list(db, { ...watcher, statuses: [], limit: 1_000 })).reverse();
+  (await runs.list(db, { ...watcher, statuses: [], limit: 1_000 }))
+    .reverse()
+    .sort((a, b) => a.createdAt.getTime() - b.createdAt.getTime());
 
 export const findWatcher = (db: Db, watcher: WatcherName) =>
   watchers.get(db, { orgId: watcher.orgId, watcher: watcher.watcherId });

@@ -9,7 +9,11 @@ export function checkAttempts(world: World): Violation | undefined {
   return checkActiveRuns(world) ?? checkCurrentAttempts(world);
 }
 
-const ends = new Set(["run.completed", "run.failed", "run.timeout", "run.cancelled", "run.skipped"]);
+const finished = ["completed", "failed", "timeout", "cancelled"];
+/** A late result ends the run, too, while no later attempt has been claimed. */
+const ends = new Set(
+  [...finished, ...finished.map((status) => `${status}_late`), "skipped"].map((end) => `run.${end}`),
+);
 
 function checkActiveRuns(world: World): Violation | undefined {
   const active = new Map<string, string>();

@@ -159,7 +159,10 @@ test("shells are offered commands, options, words and the names of what the serv
     return out.split("\n").flatMap((each) => (each ? [each.split("\t")[0]] : []));
   };
   expect(await complete("ru")).toEqual(["runs"]);
-  expect(await complete("runs", "")).toEqual(["list", "get", "watch", "explain", "cancel", "retry", "help"]);
+  expect(await complete("runs", "")).toEqual([
+    ...["list", "get", "watch", "explain", "cancel", "retry"],
+    ...["questions", "answer", "transcript", "follow-up", "help"],
+  ]);
   expect(await complete("runs", "list", "--st")).toEqual(["--status"]);
   expect(await complete("runs", "list", "--status", "c")).toEqual(["claimed", "completed", "cancelled"]);
   expect(await complete("watchers", "trigger", "sw")).toEqual(["sweep-floor"]);

@@ -46,19 +46,19 @@ beforeEach(async () => {
 async function countAll(): Promise<number[]> {
   const { rows } = await sql<{ counts: number[] }>`
     select array[(select count(*) from run_finished), (select count(*) from slot), (select count(*) from "window"),
-      (select count(*) from event where kind not like 'clock.%')]::int[] as counts`.execute(database.db);
+      (select count(*) from event where kind not like 'clock.%')]::int[] as counts`.execute(clock.db);
   return rows[0]!.counts;
 }
 
 async function judgedClock(options: { policy?: "confirm" | "wait" | "ignore"; onBack?: () => void } = {}) {
-  const judged = await startClock({ db: database.db, log, replicaId: "here", policy: "confirm", ...options });
+  const judged = await startClock({ db: clock.db, log, replicaId: "here", policy: "confirm", ...options });
   onTestFinished(() => judged.stop());
   return judged;
 }
 
 /** The whole service, with an hourly watcher whose device is there, a run that works, and history. */
 async function begin(env: Record<string, string> = {}) {
-  const replica = await startTestReplica(database.url, { PINION_SWEEP_INTERVAL_MS: "300", ...env });
+  const replica = await startTestReplica(clock.url, { PINION_SWEEP_INTERVAL_MS: "300", ...env });
   const device = await enrolDevice(replica.clients);
   const stream = await connect(replica.url, device, { maxConcurrency: 4 });
   await startWork(replica.clients, device);
@@ -78,7 +78,7 @@ async function begin(env: Record<string, string> = {}) {
 const jump = () =>
   vi.waitFor(
     async () => {
-      const { last } = await clockJumps.read(database.db);
+      const { last } = await clockJumps.read(clock.db);
       expect(last).not.toBeNull();
       return last!;
     },
@@ -90,7 +90,7 @@ const doctor = (...args: string[]) =>
     { PATH: process.env.PATH, HOME: "/nonexistent" },
     "doctor",
     "--database-url",
-    database.url,
+    clock.url,
     ...args,
   );
 
@@ -99,20 +99,20 @@ test("forty-five days ahead for some seconds: nothing is deleted, recorded or re
 }, async () => {
   const { stream, working, watcher } = await begin();
   const before = await countAll();
-  const { next_slot_at: nextSlotAt } = await findWatcher(database.db, watcher);
+  const { next_slot_at: nextSlotAt } = await findWatcher(clock.db, watcher);
   await clock.set(45 * day);
   expect(await jump()).toMatchObject({ witness: "monotonic", resolution: null });
   expect((await doctor()).out).toMatch(/clock jump +the database's clock jumped forward by 4[45] d/);
-  expect(await listKinds(database.db, {})).toContain("clock.jumped");
+  expect(await listKinds(clock.db, {})).toContain("clock.jumped");
   expect(await countAll()).toEqual(before);
-  expect((await findWatcher(database.db, watcher)).next_slot_at).toEqual(nextSlotAt);
+  expect((await findWatcher(clock.db, watcher)).next_slot_at).toEqual(nextSlotAt);
   await clock.set(0);
   await vi.waitFor(async () => expect(await jump()).toMatchObject({ resolution: "gone" }), {
     timeout: 15_000,
   });
-  await vi.waitFor(async () => expect(await listKinds(database.db, {})).toContain("clock.resolved"));
+  await vi.waitFor(async () => expect(await listKinds(clock.db, {})).toContain("clock.resolved"));
   expect(await countAll()).toEqual(before);
-  expect((await findWatcher(database.db, watcher)).next_slot_at).toEqual(nextSlotAt);
+  expect((await findWatcher(clock.db, watcher)).next_slot_at).toEqual(nextSlotAt);
   expect((await doctor()).out).not.toContain("clock jump");
   // The run that worked all the time was left alone.
   expect((await stream.complete(working)).verdict).toBe(1);
@@ -124,9 +124,9 @@ test("a jump that a person confirms is believed, and the slots are recorded then
   const { watcher } = await begin();
   await clock.set(3 * hour);
   await jump();
-  expect(await listRuns(database.db, watcher)).toEqual([]);
+  expect(await listRuns(clock.db, watcher)).toEqual([]);
   expect((await doctor("--confirm-clock")).out).toMatch(/clock jump +confirmed/);
-  await vi.waitFor(async () => expect(await listRuns(database.db, watcher)).toHaveLength(3), {
+  await vi.waitFor(async () => expect(await listRuns(clock.db, watcher)).toHaveLength(3), {
     timeout: 15_000,
   });
   expect((await jump()).resolution).toBe("confirmed");
@@ -145,7 +145,7 @@ test("up to an hour is believed at once; and with the policy `ignore`, any jump"
 });
 
 test("a time that a statement took from a clock in doubt undoes its transaction: the slot is recorded once the doubt is over", async () => {
-  const { db } = database;
+  const { db } = clock;
   const { schedule, slot } = hourly();
   const watcher = await seedWatcher(db, await seedDevice(db), { schedule });
   await putSchedule(db, watcher, slot(-1));
@@ -168,7 +168,7 @@ test("while it is in doubt an edit of a watcher whose slots seem to be due is re
 });
 
 test("a replica that starts in the middle of a jump holds it for one, too; and one that starts after it, for gone", async () => {
-  const { db } = database;
+  const { db } = clock;
   const first = await judgedClock();
   await clock.set(10 * day);
   await first.check();
@@ -185,7 +185,7 @@ test("a replica that starts in the middle of a jump holds it for one, too; and o
 });
 
 test("a jump that one replica sees and another one, which watched, does not, is refuted: the first one stood still", async () => {
-  const { db } = database;
+  const { db } = clock;
   const judged = await judgedClock();
   const { now } = await clockJumps.read(db);
   const expectedAt = new Date(now.getTime() + 1_000);
@@ -196,7 +196,7 @@ test("a jump that one replica sees and another one, which watched, does not, is 
 });
 
 test("after an absence of all replicas of a week the clock is in doubt at first; after one of a night it is not", async () => {
-  const { db } = database;
+  const { db } = clock;
   const seen = (ms: number) => sql`update clock set seen_at = now() - ${ms} * interval '1 ms'`.execute(db);
   await seen(12 * hour);
   expect(await (await judgedClock()).check()).toMatchObject({ isInDoubt: false });
@@ -207,7 +207,7 @@ test("after an absence of all replicas of a week the clock is in doubt at first;
 });
 
 test("times that were written ahead do not keep anything waiting or alive after the clock went back", async () => {
-  const { db } = database;
+  const { db } = clock;
   const { run, device } = await seedRunning(db);
   const judged = await judgedClock({ policy: "ignore" });
   await clock.set(45 * day);
@@ -233,7 +233,7 @@ test("times that were written ahead do not keep anything waiting or alive after 
 });
 
 test("a schedule that stands further ahead than its next slot is planned again, with an event, and fires no slot twice", async () => {
-  const { db } = database;
+  const { db } = clock;
   const { schedule, slot } = hourly();
   const device = await seedDevice(db);
   const watcher = await seedWatcher(db, device, { schedule });
@@ -262,7 +262,7 @@ test("a schedule that stands further ahead than its next slot is planned again, 
 });
 
 test("one pass of retention goes on by a day at most, and never to what is newer than the last runs less the retention", async () => {
-  const { db } = database;
+  const { db } = clock;
   const retain = () => retainOnce(db, { days: 30, conversationDays: 365, log });
   const { run } = await seedRunning(db);
   await storeOnce(db, [reportOf(run)], policy);

@@ -219,7 +219,9 @@ test("a worker's stream that breaks fails its turns at once, and the conversatio
   const { conversation } = await clients.turns.getConversation({ conversationId: turn.conversationId });
   expect(conversation).toMatchObject({ snapshotVersion: 0n });
   const kinds = await sql<{ kind: string }>`
-    select kind from event where kind like 'turn.%' and data->>'turn_id' = ${turn.id}`.execute(database.db);
+    select kind from event where kind like 'turn.%' and data->>'turn_id' = ${turn.id} order by seq`.execute(
+    database.db,
+  );
   expect(kinds.rows).toEqual([{ kind: "turn.failed" }, { kind: "turn.late_reply" }]);
   const { lateResults } = await clients.turns.getTurn({ turnId: assignment.runId });
   expect(lateResults).toMatchObject([{ output: "late", outcome: RunStatus.COMPLETED, hasSettled: false }]);
