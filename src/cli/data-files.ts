@@ -9,7 +9,8 @@ const logBytesMax = 10 * 1024 * 1024;
 
 /** Makes the data directory; refuses one in which everybody may write, with the command that mends it. */
 export function requirePrivateDirectory(data: string): void {
-  mkdirSync(data, { recursive: true, mode: 0o700 });
+  // PostgreSQL refuses to run as root; the user that it runs as instead passes through this directory.
+  mkdirSync(data, { recursive: true, mode: process.getuid?.() === 0 ? 0o711 : 0o700 });
   const { mode } = statSync(data);
   if (process.platform === "win32" || (mode & everybodyMayWrite) === 0) return;
   throw new Failure(

@@ -339,7 +339,8 @@ export function createCrowd(options: CrowdOptions): Crowd {
           return undefined;
         }
       }
-      if (mayEnd && connection.incomplete >= incompletePerConnectionMax) {
+      // A client that shows a token may begin with as many calls as its connection has streams.
+      if (isStranger && mayEnd && connection.incomplete >= incompletePerConnectionMax) {
         hangUp(connection, "slow_stranger");
         return undefined;
       }
