@@ -63,7 +63,7 @@ function checkCurrentAttempts(world: World): Violation | undefined {
 
 /** A device that asks about an attempt that had been taken away before it asked is not told to go on. */
 export function checkFences(world: World): Violation | undefined {
-  const asked = new Map<string, { at: number; held: AttemptName[] }>();
+  const asked = new Map<string, { at: number; held: (AttemptName & { state: "running" | "finished" })[] }>();
   for (const { at, stream, message } of world.sent) {
     if (message.case === "hello") asked.set(stream, { at, held: message.held });
   }
@@ -75,6 +75,9 @@ export function checkFences(world: World): Violation | undefined {
       const fencedAt = world.attempts.get(token)?.fencedAt;
       if (fencedAt === undefined || hello.at <= fencedAt) continue;
       if (verdict !== "continue" && verdict !== "send_result") continue;
+      // R10: the result of a program that has ended is wanted, also late.
+      const told = hello.held.find((attempt) => attempt.token === token);
+      if (verdict === "send_result" && told?.state === "finished") continue;
       const what = `device ${device} asked at ${iso(hello.at)} about an attempt that ended at ${iso(fencedAt)}, and was told ${verdict}`;
       return { rule: "a fenced attempt stays fenced", what, lines: linesOf(world, { run }) };
     }
