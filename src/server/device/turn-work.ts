@@ -3,6 +3,7 @@ import { Refusal } from "../../errors.ts";
 import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
 import type { TurnEndings } from "../../scheduler/turn-endings.ts";
 import { type Db, mayBeOfOneRow, transaction } from "../../store/pg/database.ts";
+import { storableText } from "../../store/pg/storable.ts";
 import type { AttemptName, AttemptSettlement } from "../../store/work/settlements.ts";
 import * as turnAttempts from "../../store/work/turn-attempts.ts";
 
@@ -43,15 +44,15 @@ export function createTurnWork(deps: { db: Db; endings: () => TurnEndings }): Tu
         attemptToken: report.attemptToken,
         holderId: report.deviceId,
         status: report.status,
-        reason: storable(report.reason),
+        reason: storableText(report.reason),
         isRetryable: false,
         // The answer of an agent that tells one; its output is then a machine's.
-        reply: storable(report.agent?.result || report.output),
-        agentSessionId: storable(report.agent?.sessionId ?? ""),
+        reply: storableText(report.agent?.result || report.output),
+        agentSessionId: storableText(report.agent?.sessionId ?? ""),
         isReplyTruncated: report.isOutputTruncated,
         nextSnapshot: report.nextSnapshot,
         exitCode: report.exitCode,
-        signal: storable(report.signal),
+        signal: storableText(report.signal),
         durationMs: report.durationMs,
       });
       return { verdict, windowId: null };
@@ -70,9 +71,4 @@ export function createTurnWork(deps: { db: Db; endings: () => TurnEndings }): Tu
     },
     idle: () => acceptances.idle(),
   };
-}
-
-/** PostgreSQL stores no NUL in text. */
-function storable(text: string): string {
-  return text.includes("\0") ? text.replaceAll("\0", "\u{fffd}") : text;
 }

@@ -18,6 +18,7 @@ import { cancelTurn } from "../../scheduler/turn-cancels.ts";
 import * as devices from "../../store/people/devices.ts";
 import { findDefaultAgentId } from "../../store/people/orgs.ts";
 import type { Db } from "../../store/pg/database.ts";
+import { storableText } from "../../store/pg/storable.ts";
 import * as conversations from "../../store/work/conversations.ts";
 import * as lateResults from "../../store/work/late-results.ts";
 import * as reports from "../../store/work/reports.ts";
@@ -156,11 +157,11 @@ async function start({ db }: Deps, orgId: string, request: StartTurnRequest) {
     agentId,
     conversationId,
     isGated,
-    messageId: storable(request.messageId),
+    messageId: storableText(request.messageId),
     runId: run?.runId ?? null,
     resume,
-    agentKind: storable(request.agentKind || (resumed?.agentKind ?? "")),
-    input: storable(request.input),
+    agentKind: storableText(request.agentKind || (resumed?.agentKind ?? "")),
+    input: storableText(request.input),
     timeoutMs: request.timeout ? durationMs(request.timeout) : timeoutMsDefault,
     startTimeoutMs: request.startTimeout ? durationMs(request.startTimeout) : startTimeoutMsDefault,
   });
@@ -206,11 +207,6 @@ async function requireRun(
       `there is no run ${run.id} of watcher ${named.watcherId} and agent "${named.agentId}"`,
     );
   }
-}
-
-/** PostgreSQL stores no NUL in text. */
-function storable(text: string): string {
-  return text.includes("\0") ? text.replaceAll("\0", "\u{fffd}") : text;
 }
 
 /** The turn now, at every change, and its output; its end comes once, as the last message. */
