@@ -16,6 +16,7 @@ import { addPlatforms } from "./commands/platforms.ts";
 import { addRuns } from "./commands/runs.ts";
 import { addSecrets } from "./commands/secrets.ts";
 import { addServe } from "./commands/serve.ts";
+import { addSignIns } from "./commands/sign-ins.ts";
 import { addTokens } from "./commands/tokens.ts";
 import { addTurns } from "./commands/turns.ts";
 import { addUp } from "./commands/up.ts";
@@ -71,6 +72,7 @@ export function createProgram(cli: Cli): Command {
   addConversations(program, cli);
   addDevices(program, cli);
   addTokens(program, cli);
+  addSignIns(program, cli);
   addOrgs(program, cli);
   addEvents(program, cli);
   addDoctor(program, cli);
