@@ -82,13 +82,15 @@ export type DeviceTable = {
   executors: ColumnType<Json[], string | undefined, string>;
   workspaces: ColumnType<Json[], string | undefined, string>;
   config_problem: Generated<string>;
-  /** {machineHash, bootHash, hostName} of the last session; empty before the first one that says. */
+  /** {machineHash, bootHash, hostName, arch} of the last session; empty before the first one that says. */
   machine: ColumnType<Json, string | undefined, string>;
   /** {hostName, seenAt}. */
   duplicate: ColumnType<Json | null, string | null | undefined, string | null>;
   created_at: GeneratedTimestamp;
   is_worker: Generated<boolean>;
   token_id: OrNull<string>;
+  /** Given by people, sorted. */
+  labels: Generated<string[]>;
 };
 
 export type TokenTable = {

@@ -320,6 +320,13 @@ export declare type Machine = Message<"pinion.v1.Machine"> & {
    * @generated from field: string host_name = 3;
    */
   hostName: string;
+
+  /**
+   * The processor's architecture, for example "arm64" or "x64"; empty: unknown. At most 32 bytes.
+   *
+   * @generated from field: string arch = 4;
+   */
+  arch: string;
 };
 
 /**
