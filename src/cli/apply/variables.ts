@@ -52,21 +52,23 @@ export function substitute(tree: unknown, env: Environment, rules: SubstitutionR
 
   function text(value: string, path: KeyPath): string {
     const isReplaced = wholeReference.test(value) || rules.isTemplate?.(path) === true;
-    return value.replace(anyReference, (whole: string, braced: string | undefined, bare: string | undefined) => {
-      if (whole === "$$") return "$";
-      if (isReplaced) {
-        templates.set(placeKey(path), value);
-        return valueOf(braced ?? bare ?? "", path);
-      }
-      literal.push({ path, reference: whole });
-      return whole;
-    });
+    return value.replace(
+      anyReference,
+      (whole: string, braced: string | undefined, bare: string | undefined) => {
+        if (whole === "$$") return "$";
+        if (isReplaced) {
+          templates.set(placeKey(path), value);
+          return valueOf(braced ?? bare ?? "", path);
+        }
+        literal.push({ path, reference: whole });
+        return whole;
+      },
+    );
   }
 
   function valueOf(name: string, path: KeyPath): string {
     const found = Object.hasOwn(env, name) ? env[name] : undefined;
-    if (name === "")
-      missing.push({ path, name, message: "a reference without a name; $$ is a dollar sign" });
+    if (name === "") missing.push({ path, name, message: "a reference without a name; $$ is a dollar sign" });
     else if (found === undefined) missing.push({ path, name, message: `$${name} is not set` });
     else if (found === "") missing.push({ path, name, message: `$${name} is set to nothing` });
     return found || placeholder;
