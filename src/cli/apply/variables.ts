@@ -58,7 +58,7 @@ export function substitute(tree: unknown, env: Environment, rules: SubstitutionR
         if (whole === "$$") return "$";
         if (isReplaced) {
           templates.set(placeKey(path), value);
-          return valueOf(braced ?? bare ?? "", path);
+          return lookUp(braced ?? bare ?? "", path);
         }
         literal.push({ path, reference: whole });
         return whole;
@@ -66,7 +66,7 @@ export function substitute(tree: unknown, env: Environment, rules: SubstitutionR
     );
   }
 
-  function valueOf(name: string, path: KeyPath): string {
+  function lookUp(name: string, path: KeyPath): string {
     const found = Object.hasOwn(env, name) ? env[name] : undefined;
     if (name === "") missing.push({ path, name, message: "a reference without a name; $$ is a dollar sign" });
     else if (found === undefined) missing.push({ path, name, message: `$${name} is not set` });

@@ -79,9 +79,10 @@ export class LaterRuns {
         // A turn of a conversation comes without a watcher, and its id names no run.
         this.#active.set(runId, { runId, watcher: event.watcher || turnName });
         if (!this.#isShown) return;
-        if (!event.watcher) return view.note(`turn ${runId} started`);
-        view.note(`${event.watcher} started: run ${runId}`);
-        this.#follow(runId);
+        if (event.watcher) {
+          view.note(`${event.watcher} started: run ${runId}`);
+          this.#follow(runId);
+        } else view.note(`turn ${runId} started`);
         return;
       case "rejected":
         this.#active.delete(runId);

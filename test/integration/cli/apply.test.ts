@@ -87,12 +87,12 @@ const names = (steps: readonly Step[]) => steps.map(({ action, kind, id }) => `$
 
 test("a variable with text around it is kept as it stands, and the plan says so", async () => {
   const { write, apply, replica } = await start();
-  write('[agents.ada]\nidentity = "use ${BOT} with care"');
+  write(`[agents.ada]\nidentity = "use \${BOT} with care"`);
   const { code, err } = await apply("--yes");
   expect(code).toBe(0);
-  expect(err).toContain("kept as it stands: ${BOT} in agents.ada.identity");
+  expect(err).toContain(`kept as it stands: \${BOT} in agents.ada.identity`);
   const { agents } = await replica.clients.agents.listAgents({});
-  expect(agents.find(({ id }) => id === "ada")?.settings?.identity).toBe("use ${BOT} with care");
+  expect(agents.find(({ id }) => id === "ada")?.settings?.identity).toBe(`use \${BOT} with care`);
 });
 
 test("a file is applied to an empty org, and applying it again changes nothing", async () => {

@@ -27,7 +27,7 @@ test("variables of the program's own objects are not the environment's", () => {
 });
 
 test("a reference with text around it is kept, and listed with its place", () => {
-  const { literal, missing, templates } = substitute({ list: ["a", "Bearer $A, $$5 or ${B}"] }, { A: "s" });
+  const { literal, missing, templates } = substitute({ list: ["a", `Bearer $A, $$5 or \${B}`] }, { A: "s" });
   expect(literal).toEqual([
     { path: ["list", 1], reference: "$A" },
     { path: ["list", 1], reference: `\${B}` },
