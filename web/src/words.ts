@@ -83,6 +83,12 @@ export const skipWord = word(skipWords);
 export const attentionWord = word(attentionWords);
 export const sourceWord = word(sourceWords);
 
+/** By the names that addresses use. */
+export const attentionReasons = Object.entries(attentionWords)
+  .map(([value, label]) => ({ reason: Number(value) as AttentionReason, label }))
+  .filter(({ reason }) => reason !== AttentionReason.UNSPECIFIED)
+  .map((each) => ({ ...each, name: (AttentionReason[each.reason] ?? "").toLowerCase() }));
+
 export const runStatuses = Object.entries(runWords)
   .map(([value, name]) => ({ status: Number(value) as RunStatus, name }))
   .filter(({ status }) => status !== RunStatus.UNSPECIFIED);

@@ -199,6 +199,10 @@ test("what people should look at is on the run, in the log, and found by it", as
   const { runs } = await clients.runs.listRuns({ deviceId: device.deviceId, wantsAttention: true });
   expect(runs.map(({ id }) => id)).toEqual([run.id]);
   expect(runs.map(({ id }) => id)).not.toContain(quiet.id);
+  const because = async (...attention: AttentionReason[]) =>
+    (await clients.runs.listRuns({ deviceId: device.deviceId, attention })).runs.map(({ id }) => id);
+  expect(await because(AttentionReason.SCHEMA)).toEqual([]);
+  expect(await because(AttentionReason.SCHEMA, AttentionReason.PERMISSION_DENIED)).toEqual([run.id]);
 });
 
 test("what runs used is summed by watcher, agent, device and day", async () => {
