@@ -17,7 +17,7 @@ export type RunRow = {
   deviceId: string | null;
   agentKind: string;
   notification: "none" | "on_failure" | "always";
-  source: "scheduled" | "manual" | "backfill";
+  source: "scheduled" | "manual" | "backfill" | "hook" | "after";
   scheduledFor: Date | null;
   windowStart: Date;
   windowEnd: Date;
