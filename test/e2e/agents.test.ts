@@ -183,7 +183,7 @@ describe.skipIf(agents.claude === undefined)("claude, by the commands of the pag
       extractedData: { kind: "device_cli_output", structured: { severity: 2 } },
     });
     const run = await lastRun("digest");
-    expect(run).toMatchObject({ status: RunStatus.COMPLETED, attention: [] });
+    expect(run).toMatchObject({ status: RunStatus.COMPLETED, attention: [], workspace: "app" });
     expect(run?.sessionId).not.toBe("");
     expect(run?.usage?.isCostAgentsOwn).toBe(true);
     // A second run is told what the first one found.

@@ -70,6 +70,8 @@ const sourceWords: Record<RunSource, string> = {
   [RunSource.SCHEDULED]: "scheduled",
   [RunSource.MANUAL]: "manual",
   [RunSource.BACKFILL]: "backfill",
+  [RunSource.HOOK]: "hook",
+  [RunSource.AFTER]: "after",
 };
 
 /** A value of a newer server shows as its number. */
@@ -106,6 +108,7 @@ export const toneOf = (status: string): Tone => tones[status] ?? "quiet";
 export const overlapChoices = [
   { value: OverlapPolicy.SKIP, label: "skip the slot" },
   { value: OverlapPolicy.QUEUE_ONE, label: "queue the latest" },
+  { value: OverlapPolicy.QUEUE_ALL, label: "queue all" },
 ];
 export const catchupChoices = [
   { value: CatchupPolicy.COLLAPSE, label: "one run for all" },

@@ -39,6 +39,7 @@ export {
 } from "./gen/pinion/v1/device_pb.js";
 export { type Event, EventService } from "./gen/pinion/v1/event_pb.js";
 export { type Device, FleetService, Liveness } from "./gen/pinion/v1/fleet_pb.js";
+export { type Hook, type HookDelivery, HookKind, HookOutcome, HookService } from "./gen/pinion/v1/hook_pb.js";
 export { type Member, MemberRole, type Org, OrgService } from "./gen/pinion/v1/org_pb.js";
 export {
   Notification,

@@ -10,6 +10,7 @@ import {
 } from "#gen/pinion/v1/fleet_pb.js";
 import { type Cli, examples } from "../cli.ts";
 import { connect } from "../context.ts";
+import { exitCodes, Failure } from "../failures.ts";
 import { deviceId } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
 import { collect, wholeNumber } from "../print/paging.ts";
@@ -24,6 +25,7 @@ export function addDevices(program: Command, cli: Cli): void {
   addList(devices, cli);
   addGet(devices, cli);
   addRename(devices, cli);
+  addLabel(devices, cli);
   addDisconnect(devices, cli);
   addDelete(devices, cli);
   addJoinCode(devices, cli);
@@ -38,9 +40,16 @@ function addList(devices: Command, cli: Cli): void {
     .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 200)
     .option("--workers", "only fleet workers")
     .option("--no-workers", "only devices of people")
+    .option("--with <label...>", "only devices that have all of these labels")
     .action(async (_options, command: Command) => {
-      const { clients, options } = connect<{ limit: number; workers?: boolean }>(cli, command);
-      const filter = options.workers === undefined ? {} : { isWorker: options.workers };
+      const { clients, options } = connect<{ limit: number; workers?: boolean; with?: string[] }>(
+        cli,
+        command,
+      );
+      const filter = {
+        ...(options.workers === undefined ? {} : { isWorker: options.workers }),
+        labels: options.with ?? [],
+      };
       const page = await collect(options.limit, async (request) => {
         const answer = await clients.fleet.listDevices({ ...request, ...filter });
         return { items: answer.devices, nextPageToken: answer.nextPageToken };
@@ -53,6 +62,8 @@ function addList(devices: Command, cli: Cli): void {
         );
       }
       if (page.items.length === 0) {
+        if (options.with)
+          return cli.note(`no device has all of these labels: ${options.with.map(plain).join(", ")}`);
         if (options.workers) return cli.note("no fleet workers; `pinion worker` runs one");
         return cli.note("no devices yet; `pinion devices join-code` makes a code with which one can enrol");
       }
@@ -63,6 +74,7 @@ function addList(devices: Command, cli: Cli): void {
   examples(command, [
     ["devices list", "who is there"],
     ["devices list --workers", "the fleet workers, which take what is pinned to nobody"],
+    ["devices list --with gpu has:codex", "those with a label, given by people or reported by the device"],
     ["devices list --json", "the same for a program"],
   ]);
 }
@@ -80,6 +92,7 @@ function deviceColumns(cli: Cli, isWide: boolean): Column<Device>[] {
     },
     { header: "PLATFORM", cell: (device) => words.platform.word(device.platform) },
     { header: "FLEET", cell: (device) => (device.isWorker ? "worker" : "") },
+    { header: "LABELS", cell: (device) => device.labels.map(plain).join(","), isFlexible: true },
     { header: "ID", cell: (device) => device.id },
   ];
   if (isWide) {
@@ -148,7 +161,9 @@ function printDevice(cli: Cli, device: Device, asJson: boolean): void {
       ],
       ["executors", device.agentKinds.map(plain).join(", ")],
       ["capabilities", device.capabilities.map(plain).join(", ")],
-      ["platform", words.platform.word(device.platform)],
+      ["platform", [words.platform.word(device.platform), plain(device.arch)].filter(Boolean).join(", ")],
+      ["labels", device.labels.map(plain).join(", ")],
+      ["reported labels", device.reportedLabels.map(plain).join(", ")],
       ["version", plain(device.appVersion)],
       ["installation", plain(device.installId)],
       ["owner", device.isWorker ? "none: a fleet worker" : device.ownerId],
@@ -177,6 +192,37 @@ function addRename(devices: Command, cli: Cli): void {
       cli.out(`${plain(named)} is now called ${plain(answer.device!.label)}`);
     });
   examples(command, [['devices rename mac-7 "Ada\'s laptop"', "the id stays"]]);
+}
+
+function addLabel(devices: Command, cli: Cli): void {
+  const command = devices
+    .command("label")
+    .argument("<device>", "id or label")
+    .argument("[labels...]", "labels to give it")
+    .option("--remove <labels...>", "labels to take from it")
+    .description("give a device labels, by which watchers select it, and take labels from it")
+    .action(async (named: string, add: string[], _options, command: Command) => {
+      const { clients, options } = connect<{ remove?: string[] }>(cli, command);
+      const remove = options.remove ?? [];
+      if (add.length + remove.length === 0) {
+        throw new Failure(
+          exitCodes.usage,
+          "no label was named",
+          "pinion devices label mac-7 gpu --remove old",
+        );
+      }
+      const { device } = await clients.fleet.labelDevice({
+        deviceId: await deviceId(clients, named),
+        ...{ add, remove },
+      });
+      if (options.json) return printJson(cli, DeviceSchema, device!);
+      const { labels } = device!;
+      cli.out(`${plain(named)} has ${labels.length > 0 ? labels.map(plain).join(", ") : "no labels"}`);
+    });
+  examples(command, [
+    ["devices label mac-7 gpu team=web", "labels it keeps until they are removed"],
+    ["devices label mac-7 --remove gpu", "selectors do not see it any more"],
+  ]);
 }
 
 function addDisconnect(devices: Command, cli: Cli): void {

@@ -125,6 +125,8 @@ export const runSource = words({
   [RunSource.SCHEDULED]: "scheduled",
   [RunSource.MANUAL]: "manual",
   [RunSource.BACKFILL]: "backfill",
+  [RunSource.HOOK]: "hook",
+  [RunSource.AFTER]: "after",
 });
 
 export const notification = words({
@@ -133,7 +135,11 @@ export const notification = words({
   [Notification.ALWAYS]: "always",
 });
 
-export const overlapPolicy = words({ [OverlapPolicy.SKIP]: "skip", [OverlapPolicy.QUEUE_ONE]: "queue_one" });
+export const overlapPolicy = words({
+  [OverlapPolicy.SKIP]: "skip",
+  [OverlapPolicy.QUEUE_ONE]: "queue_one",
+  [OverlapPolicy.QUEUE_ALL]: "queue_all",
+});
 
 export const catchupPolicy = words({ [CatchupPolicy.COLLAPSE]: "collapse", [CatchupPolicy.MISS]: "miss" });
 

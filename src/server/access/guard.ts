@@ -149,6 +149,7 @@ export const rules: Readonly<Record<string, Rule>> = {
     listDevices: read,
     getDevice: read,
     updateDevice: write,
+    labelDevice: write,
     deleteDevice: write,
     disconnectDevice: write,
     createJoinCode: write,

@@ -109,6 +109,7 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     listDevices: nothing,
     getDevice: nothing,
     updateDevice: ({ deviceId }) => [manage({ device: deviceId })],
+    labelDevice: ({ deviceId }) => [manage({ device: deviceId })],
     deleteDevice: ({ deviceId }) => [own({ device: deviceId })],
     disconnectDevice: ({ deviceId }) => [manage({ device: deviceId })],
     // Whom a code lets enrol an installation that is known, Enroll decides (store/people/devices.ts).

@@ -25,10 +25,12 @@ const overlaps: Record<OverlapPolicy, watchers.WatcherValues["overlap"]> = {
   [OverlapPolicy.UNSPECIFIED]: "skip",
   [OverlapPolicy.SKIP]: "skip",
   [OverlapPolicy.QUEUE_ONE]: "queue_one",
+  [OverlapPolicy.QUEUE_ALL]: "queue_all",
 };
 const overlapMessages: Record<watchers.WatcherValues["overlap"], OverlapPolicy> = {
   skip: OverlapPolicy.SKIP,
   queue_one: OverlapPolicy.QUEUE_ONE,
+  queue_all: OverlapPolicy.QUEUE_ALL,
 };
 const catchups: Record<CatchupPolicy, watchers.WatcherValues["catchup"]> = {
   [CatchupPolicy.UNSPECIFIED]: "collapse",

@@ -21,12 +21,12 @@ export type Json = { [key: string]: any };
 
 export type Role = "owner" | "admin" | "member";
 export type TokenKind = "pat" | "dev" | "svc";
-export type Overlap = "skip" | "queue_one";
+export type Overlap = "skip" | "queue_one" | "queue_all";
 export type Catchup = "collapse" | "miss";
 export type Notification = "none" | "on_failure" | "always";
 export type WatcherStatus = "active" | "paused" | "no_executor";
 export type PlatformStatus = "stopped" | "starting" | "running" | "failed";
-export type RunSource = "scheduled" | "manual" | "backfill";
+export type RunSource = "scheduled" | "manual" | "backfill" | "hook" | "after";
 export type ActiveRunStatus = "pending" | "claimed" | "running";
 export type FinishedRunStatus = "completed" | "failed" | "timeout" | "cancelled" | "skipped";
 export type SkipReason = "overlap" | "cooldown" | "missed" | "offline_expired" | "no_executor" | "limit";
@@ -82,13 +82,15 @@ export type DeviceTable = {
   executors: ColumnType<Json[], string | undefined, string>;
   workspaces: ColumnType<Json[], string | undefined, string>;
   config_problem: Generated<string>;
-  /** {machineHash, bootHash, hostName} of the last session; empty before the first one that says. */
+  /** {machineHash, bootHash, hostName, arch} of the last session; empty before the first one that says. */
   machine: ColumnType<Json, string | undefined, string>;
   /** {hostName, seenAt}. */
   duplicate: ColumnType<Json | null, string | null | undefined, string | null>;
   created_at: GeneratedTimestamp;
   is_worker: Generated<boolean>;
   token_id: OrNull<string>;
+  /** Given by people, sorted. */
+  labels: Generated<string[]>;
 };
 
 export type TokenTable = {

@@ -22,7 +22,7 @@ export type DueWatcher = {
   deviceId: string | null;
   schedule: string | null;
   timeZone: string;
-  overlap: "skip" | "queue_one";
+  overlap: "skip" | "queue_one" | "queue_all";
   catchup: "collapse" | "miss";
   catchupWindowMs: number;
   jitterMs: number;

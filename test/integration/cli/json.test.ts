@@ -81,6 +81,7 @@ async function commandLines(): Promise<string[]> {
     ...["runs questions", `runs answer ${ended.id}`, `runs transcript ${ended.id}`, "usage"],
     ...[`runs cancel ${waiting.id}`, `runs retry ${ended.id}`, `windows list ${ended.watcherSlug}`],
     ...["devices list", "devices get box", "devices rename doomed late", "devices disconnect box"],
+    "devices label box gpu team=web",
     "devices grant box --everyone --read",
     ...["devices grants", "devices revoke box --everyone --read", "tokens generate"],
     ...["devices join-code", "devices delete late"],
