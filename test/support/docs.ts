@@ -106,9 +106,7 @@ export const executedElsewhere: Record<string, [file: string, text: string][]> =
   "pinion serve --data restored": [["test/e2e/backup.test.ts", '"serve"']],
   "npm pack": [["test/e2e/install/package.test.ts", '"pack"']],
   "npm install -g ./pinion-cli-0.1.0.tgz": [["test/e2e/install/package.test.ts", '"--global"']],
-  "pinion up": [
-    ["test/e2e/install/package.test.ts", "brings everything up from the package alone"],
-  ],
+  "pinion up": [["test/e2e/install/package.test.ts", "brings everything up from the package alone"]],
   "npm install @pinion/client": [["test/e2e/client/package.test.ts", "install"]],
   "pinion device enroll --anew --url https://pinion.example.org --join-code ABCD-EFGH-JKMN-PQRS": [
     ["test/integration/server/duplicate-machine.test.ts", '"--anew"'],
