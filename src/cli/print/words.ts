@@ -3,6 +3,7 @@ import {
   ContinueMode,
   QuestionDefault,
   QuestionResponders,
+  WorkspaceMode,
 } from "#gen/pinion/v1/activity_pb.js";
 import { PlatformStatus, UpsertOutcome } from "#gen/pinion/v1/agent_pb.js";
 import { Platform } from "#gen/pinion/v1/device_pb.js";
@@ -97,6 +98,13 @@ export const questionResponders = words({
 export const continueMode = words({
   [ContinueMode.FRESH]: "fresh",
   [ContinueMode.SESSION]: "session",
+});
+
+export const workspaceMode = words({
+  [WorkspaceMode.SHARED]: "shared",
+  [WorkspaceMode.WORKTREE]: "worktree",
+  [WorkspaceMode.COPY]: "copy",
+  [WorkspaceMode.EMPTY]: "empty",
 });
 
 export const usageGroup = words({
