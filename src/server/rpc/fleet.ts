@@ -4,6 +4,7 @@ import { z } from "zod";
 import type { FleetService } from "#gen/pinion/v1/fleet_pb.js";
 import { refuse } from "../../errors.ts";
 import * as callers from "../../store/people/callers.ts";
+import * as deviceLabels from "../../store/people/device-labels.ts";
 import * as devices from "../../store/people/devices.ts";
 import * as grants from "../../store/people/grants.ts";
 import * as joinCodes from "../../store/people/join-codes.ts";
@@ -73,6 +74,7 @@ export function fleetService(deps: {
             liveness: livenessNames(request.liveness),
             labelContains: request.labelContains,
             platforms: platformNames(request.platforms),
+            labels: request.labels,
           }),
       });
       const lastRuns = request.includeLastRun
@@ -99,6 +101,13 @@ export function fleetService(deps: {
       if (label === "") refuse("invalid_argument", "label: must have 1 to 100 bytes", { field: "label" });
       await devices.updateLabel(db, { orgId, deviceId, label, actor });
       feed.eventsAppended(orgId);
+      return { device: deviceMessage(await devices.get(db, { orgId, ttlMs, deviceId })) };
+    },
+
+    async labelDevice(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const { deviceId, add, remove } = request;
+      if (await deviceLabels.change(db, { orgId, deviceId, add, remove, actor })) feed.eventsAppended(orgId);
       return { device: deviceMessage(await devices.get(db, { orgId, ttlMs, deviceId })) };
     },
 

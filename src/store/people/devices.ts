@@ -308,9 +308,11 @@ export function list(
     /** A part of the label, whatever its case. */
     labelContains?: string;
     platforms?: readonly Platform[];
+    /** Those that have all of these, given or reported. */
+    labels?: readonly string[];
   },
 ): Promise<Device[]> {
-  const { liveness = [], labelContains = "", platforms = [] } = options;
+  const { liveness = [], labelContains = "", platforms = [], labels = [] } = options;
   let query = selectDevices(db, options.ttlMs)
     .where("d.org_id", "=", options.orgId)
     .orderBy("d.label")
@@ -328,7 +330,19 @@ export function list(
     query = query.where(sql<boolean>`position(lower(${labelContains}) in lower(d.label)) > 0`);
   }
   if (platforms.length > 0) query = query.where("d.platform", "in", platforms as Platform[]);
+  for (const label of labels) query = query.where(hasLabel(label));
   return query.execute();
+}
+
+/** Whether the device `d` has a label, given by people or reported: as labels.ts makes them of its columns. */
+function hasLabel(label: string): RawBuilder<boolean> {
+  const [, kind, name] = /^(has|workspace):(.*)$/s.exec(label) ?? [];
+  if (!kind) return sql<boolean>`${label} = any(d.labels)`;
+  const isUsable = sql`coalesce(e->>'problem', '') = ''`;
+  return kind === "has"
+    ? sql<boolean>`${name} = any(d.agent_kinds) and not exists (
+        select from jsonb_array_elements(d.executors) e where e->>'kind' = ${name} and not ${isUsable})`
+    : sql<boolean>`exists (select from jsonb_array_elements(d.workspaces) e where e->>'name' = ${name} and ${isUsable})`;
 }
 
 /** Gives a device another label, with the event `device.updated`; the same label changes nothing. Refuses with `not_found`. */
@@ -378,7 +392,7 @@ export type HelloFacts = {
 };
 
 /** The machine of a session. Hashes that are empty are not known. */
-export type Machine = { machineHash: string; bootHash: string; hostName: string };
+export type Machine = { machineHash: string; bootHash: string; hostName: string; arch: string };
 
 /** Whether two fingerprints are of different machines: all that both know differs. A change of one alone is tolerated. */
 export function isOtherMachine(a: Partial<Machine>, b: Partial<Machine>): boolean {

@@ -12,6 +12,7 @@ import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import { rehearsable } from "../pg/dry-run.ts";
 import type { Catchup, Json, Notification, Overlap, WatcherRow } from "../pg/schema.ts";
+import { type DeviceOffers, offersOfWatcher } from "./device-offers.ts";
 import * as events from "./events.ts";
 import * as runs from "./runs.ts";
 
@@ -23,6 +24,8 @@ export type Watcher = WatcherRow & {
   active_run_id: string | null;
   queued_slot_at: Date | null;
   has_agent: boolean;
+  /** What it names that only its device can have; null: nothing. */
+  offers: DeviceOffers | null;
 };
 
 /** What people decide about a watcher. Lengths in milliseconds. */
@@ -110,6 +113,7 @@ function select(db: Db) {
         )
         .$castTo<boolean>()
         .as("has_agent"),
+      offersOfWatcher.as("offers"),
     ]);
 }
 
@@ -528,6 +532,7 @@ function columnsOf(values: WatcherValues) {
     max_attempts: values.maxAttempts,
     notification: values.notification,
     day_budget: budgetOf(values),
+    workspace: (values.agentWork as { workspace?: string }).workspace || null,
   };
 }
 
