@@ -21,12 +21,12 @@ export type Json = { [key: string]: any };
 
 export type Role = "owner" | "admin" | "member";
 export type TokenKind = "pat" | "dev" | "svc";
-export type Overlap = "skip" | "queue_one";
+export type Overlap = "skip" | "queue_one" | "queue_all";
 export type Catchup = "collapse" | "miss";
 export type Notification = "none" | "on_failure" | "always";
 export type WatcherStatus = "active" | "paused" | "no_executor";
 export type PlatformStatus = "stopped" | "starting" | "running" | "failed";
-export type RunSource = "scheduled" | "manual" | "backfill";
+export type RunSource = "scheduled" | "manual" | "backfill" | "hook" | "after";
 export type ActiveRunStatus = "pending" | "claimed" | "running";
 export type FinishedRunStatus = "completed" | "failed" | "timeout" | "cancelled" | "skipped";
 export type SkipReason = "overlap" | "cooldown" | "missed" | "offline_expired" | "no_executor" | "limit";
@@ -110,6 +110,36 @@ export type TokenTable = {
   creator_id: OrNull<string>;
   predecessor_id: OrNull<string>;
   all_devices: Generated<boolean>;
+};
+
+export type SignInMethod = "link" | "token" | "oidc";
+export type SignInCodeKind = "link" | "login" | "oidc";
+
+export type SignInTable = {
+  org_id: string;
+  token_id: string;
+  method: SignInMethod;
+  maker_id: OrNull<string>;
+  address: string;
+  user_agent: string;
+};
+
+export type SignInCodeTable = {
+  sha256: Buffer;
+  kind: SignInCodeKind;
+  user_code: OrNull<string>;
+  address: string;
+  data: JsonObject<Json>;
+  created_at: GeneratedTimestamp;
+  expires_at: Timestamp;
+  used_at: TimestampOrNull;
+};
+
+export type UserIdentityTable = {
+  issuer: string;
+  subject: string;
+  user_id: string;
+  created_at: GeneratedTimestamp;
 };
 
 export type DeviceGrantTable = {
@@ -218,6 +248,7 @@ export type WatcherTable = {
   max_attempts: Generated<number>;
   notification: Generated<Notification>;
   day_budget: ColumnType<Json | null, string | null | undefined, string | null>;
+  workspace: OrNull<string>;
   status: Generated<WatcherStatus>;
   paused_reason: Generated<string>;
   next_slot_at: TimestampOrNull;
@@ -384,6 +415,9 @@ export type Schema = {
   member: MemberTable;
   device: DeviceTable;
   token: TokenTable;
+  sign_in: SignInTable;
+  sign_in_code: SignInCodeTable;
+  user_identity: UserIdentityTable;
   join_code: JoinCodeTable;
   device_grant: DeviceGrantTable;
   device_past: DevicePastTable;

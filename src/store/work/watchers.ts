@@ -3,6 +3,7 @@ import { refuse } from "../../errors.ts";
 import { isUuid } from "../../ids.ts";
 import type { Db } from "../pg/database.ts";
 import type { Catchup, Json, Notification, Overlap, WatcherRow } from "../pg/schema.ts";
+import { type DeviceOffers, offersOfWatcher } from "./device-offers.ts";
 
 /** A watcher as it is read: its row, what it asks for at its version, and what waits or runs for it. */
 export type Watcher = WatcherRow & {
@@ -12,6 +13,8 @@ export type Watcher = WatcherRow & {
   active_run_id: string | null;
   queued_slot_at: Date | null;
   has_agent: boolean;
+  /** What it names that only its device can have; null: nothing. */
+  offers: DeviceOffers | null;
 };
 
 /** What people decide about a watcher. Lengths in milliseconds. */
@@ -80,6 +83,7 @@ function select(db: Db) {
         )
         .$castTo<boolean>()
         .as("has_agent"),
+      offersOfWatcher.as("offers"),
     ]);
 }
 
@@ -312,6 +316,7 @@ function columnsOf(values: WatcherValues) {
     max_attempts: values.maxAttempts,
     notification: values.notification,
     day_budget: budgetOf(values),
+    workspace: (values.agentWork as { workspace?: string }).workspace || null,
   };
 }
 

@@ -90,7 +90,8 @@ export async function startApi(
   const server = http2.createServer(
     connectNodeAdapter({
       interceptors: interceptorChain({ guard, log, streams, db }),
-      contextValues: (request) => peerValues(request, options.trustedProxies ?? 0),
+      contextValues: (request) =>
+        peerValues(request, { trustedProxies: options.trustedProxies ?? 0, publicUrl: undefined }),
       readMaxBytes: 4 * 1024 * 1024,
       routes(router) {
         router.service(
