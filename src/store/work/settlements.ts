@@ -220,7 +220,8 @@ export async function settle(
       from (select * from locked order by org_id, watcher_id) l
         left join lateral (
           select status, consecutive_failures from watcher
-          where l.is_counting and org_id = l.org_id and id = l.watcher_id
+          -- A run that completed asks its watcher nothing: "fired" alone writes it.
+          where l.is_counting and l.outcome <> 'completed' and org_id = l.org_id and id = l.watcher_id
           for no key update
         ) w on true
         cross join lateral (
