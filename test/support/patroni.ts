@@ -303,7 +303,8 @@ listen primary
   bind 127.0.0.1:${port}
   option httpchk OPTIONS /primary
   http-check expect status 200
-  default-server inter 500ms fall 2 rise 1 on-marked-down shutdown-sessions
+  timeout check 2s
+  default-server inter 1s fall 2 rise 1 on-marked-down shutdown-sessions
 ${servers.join("\n")}
 `;
 }
