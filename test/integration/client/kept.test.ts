@@ -95,13 +95,13 @@ test("what is kept is bounded by size and by age, the oldest going first", async
 test("new bounds of a device that runs take effect at once", async () => {
   const peer = await startPeer();
   peer.incarnation = first;
-  const { connection, events, stateDir } = startDevice(peer.url);
+  const { device, events, stateDir } = startDevice(peer.url);
   const session = await peer.session();
   const token = session.assign().attemptToken;
   await events.next("acknowledged");
   await until(() => kept(stateDir).some((name) => name.includes(token)), "it is kept");
   expect((await listKept(stateDir)).map(({ attemptToken }) => attemptToken)).toEqual([token]);
-  connection.update({ keep: { ms: 60_000, bytes: 1 } });
+  device.update({ keep: { ms: 60_000, bytes: 1 } });
   await until(() => kept(stateDir).length === 0, "it is dropped");
   expect(await listKept(stateDir)).toEqual([]);
 });
