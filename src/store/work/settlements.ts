@@ -113,6 +113,8 @@ export type Settled = {
   /** The watcher was paused because of this failure. */
   isWatcherPaused: boolean;
   consecutiveFailures: number;
+  /** Of a run that ended: what people should look at. */
+  attention?: readonly string[];
   /** By a report that came after the attempt had been taken away (late-results.ts). */
   isLate?: boolean;
 };
