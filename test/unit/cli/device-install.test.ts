@@ -184,7 +184,9 @@ test("status tells a service that is not installed from one whose daemon does no
   await pinion("device", "install", "--no-start", ...systemd);
   const outbox = join(home, ".local/state/pinion/device/outbox/kept");
   mkdirSync(outbox, { recursive: true });
-  const name = [randomUUID(), randomUUID(), Date.UTC(2026, 10, 29), "7000000000000000001-1", "kept"].join(".");
+  const name = [randomUUID(), randomUUID(), Date.UTC(2026, 10, 29), "7000000000000000001-1", "kept"].join(
+    ".",
+  );
   writeFileSync(join(outbox, name), "x".repeat(2_048));
   expect((await pinion("device", "status", ...systemd)).out).toContain(
     "1 acknowledged results, 2 KiB, the oldest from 2026-11-29T00:00:00.000Z",
