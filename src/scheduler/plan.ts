@@ -176,7 +176,7 @@ export function planBacklog(watcher: DueWatcher): Plan {
 /** A run that somebody asked for. It moves no schedule (R3). */
 export function planManual(
   watcher: DueWatcher,
-  options: { retryOf?: { runId: string; windowStart: Date; windowEnd: Date } } = {},
+  options: { retryOf?: { runId: string; windowStart: Date; windowEnd: Date }; askedBy?: string } = {},
 ): Plan {
   const { now, windowCursorAt } = watcher;
   const windowStart =
@@ -196,6 +196,8 @@ export function planManual(
         skipReason: null,
         reason: "",
         retryOf: retried?.runId ?? null,
+        isGated: watcher.isGated,
+        askedBy: options.askedBy,
       },
     ],
     aside: [],
@@ -264,6 +266,7 @@ function slotRecord(
     skipReason: null,
     reason: "",
     retryOf: null,
+    isGated: watcher.isGated,
   };
 }
 

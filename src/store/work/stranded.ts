@@ -20,9 +20,6 @@ export type Stranded = {
 /** What pausing asks of the scheduler. */
 export type Pausing = { recordDue: RecordDue; cancelRuns: CancelRuns<() => void> };
 
-/** No token has it; a person is looked up by their user id alone. */
-const noToken = "00000000-0000-0000-0000-000000000000";
-
 /**
  * Pauses the active watchers of a device, or of a sponsor, whose sponsor may not use their device, each with the event
  * `watcher.paused`, and ends their live runs by `cancelRuns`. In the caller's transaction, in which only events may
@@ -92,8 +89,7 @@ async function findStranded(
   const bySponsor = Map.groupBy(candidates, ({ sponsor }) => sponsor);
   const stranded: Candidate[] = [];
   for (const [sponsor, theirs] of bySponsor) {
-    const [kind, id] = sponsor.split(":") as [string, string];
-    const who = kind === "user" ? { userId: id, tokenId: noToken } : { userId: null, tokenId: id };
+    const who = grants.whoOf(sponsor)!;
     const deviceIds = [...new Set(theirs.map(({ deviceId }) => deviceId))];
     const found = await grants.standings(tx, { orgId, who, deviceIds });
     const lost = new Set(

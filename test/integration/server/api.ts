@@ -87,6 +87,7 @@ export async function startApi(
   };
   const bell = { recorded() {}, settled() {}, kept() {}, cancelling() {} };
   const doorbell = {
+    devicesChanged: () => {},
     revoke: (tokenId: string) => void rung.revoked.push(tokenId),
     disconnect: (stream: { deviceId: string; reason: string }) => void rung.disconnected.push(stream),
   };
