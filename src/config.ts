@@ -5,7 +5,7 @@ import { createKeyring, createReferences, KeyError, type Keyring, type Reference
 import type { TracingConfig } from "./tracing.ts";
 
 /**
- * Everything that is configured, read once from the environment. No other file of the server reads `process.env`.
+ * Everything that is configured, read once from the environment. No file of the server but environment.ts reads `process.env`.
  * Every setting states its meaning, default and unit in `describe`; the reference in docs is made from that.
  */
 
@@ -584,9 +584,4 @@ function referencedSecrets(env: Record<string, string | undefined>): Record<stri
       .filter(([name]) => name.startsWith(referencePrefix) && !notReferences.has(name))
       .map(([name, value]) => [name.slice(referencePrefix.length), value ?? ""]),
   );
-}
-
-/** The process's environment. */
-export function environment(): Record<string, string | undefined> {
-  return process.env;
 }

@@ -46,7 +46,10 @@ export function createPlan(known: Known): Plan {
     known.rates.map(({ key, agesMs, pausedMs }) => [key, { agesMs: [...agesMs], pausedMs }] as const),
   );
 
-  function whyRefused({ selector, sponsor, askedBy, agentKind }: Held, device: Candidate): string | null {
+  function whyRefused(
+    { selector, sponsor, askedBy, agentKind, workspace }: Held,
+    device: Candidate,
+  ): string | null {
     if (device.isWorker) return "it is a fleet worker, which takes nothing that selects";
     if (!matches(selector!, factsOf(device))) return "the selector does not match it";
     for (const actor of [sponsor, askedBy]) {
@@ -55,14 +58,17 @@ export function createPlan(known: Known): Plan {
     }
     if (agentKind !== "" && !device.agent_kinds.includes(agentKind))
       return `it has no executor "${agentKind}"`;
+    if (workspace !== null && !factsOf(device).labels.includes(`workspace:${workspace}`)) {
+      return `it has no workspace "${workspace}"`;
+    }
     return null;
   }
 
   /** Runs of one watcher, and of those that ask for the same, are judged once. */
   const judged = new Map<string, Candidate[]>();
   function eligibleFor(run: Held): Candidate[] {
-    const { selector, sponsor, askedBy, agentKind } = run;
-    const key = JSON.stringify([selector, sponsor, askedBy, agentKind]);
+    const { selector, sponsor, askedBy, agentKind, workspace } = run;
+    const key = JSON.stringify([selector, sponsor, askedBy, agentKind, workspace]);
     const found = judged.get(key) ?? known.devices.filter((device) => whyRefused(run, device) === null);
     judged.set(key, found);
     return found;

@@ -201,7 +201,7 @@ test("the log is append-only: no statement outside of retention changes or remov
 
 test("the environment is read in one place of each package", () => {
   const allowed = new Set([
-    "src/config.ts",
+    "src/environment.ts",
     "clients/ts/src/daemon.ts",
     // The proxies' variables are everybody's, and the library that reads them knows of no other environment.
     "clients/ts/src/network/proxy.ts",

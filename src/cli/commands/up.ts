@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import { version } from "../../version.ts";
 import { type Cli, examples, interruptSignal } from "../cli.ts";
 import { defaultPort, optionsOf } from "../context.ts";
+import { callName } from "../device/self.ts";
 import { exitCodes, explain, Failure } from "../failures.ts";
 import { wholeNumber } from "../print/paging.ts";
 import { parseLength } from "../print/times.ts";
@@ -163,7 +164,7 @@ function nextSteps(cli: Cli, options: UpOptions, machine: Machine): string[] {
   return [
     "",
     `  ${bold("What next")}, in another terminal:`,
-    ...commands.map(([command, why]) => `    npx pinion ${command.padEnd(width)}${flags}  ${dim(why)}`),
+    ...commands.map(([command, why]) => `    ${callName()} ${command.padEnd(width)}${flags}  ${dim(why)}`),
     "",
     `  ${bold("On the web")}: ${machine.url}/  ${dim(`sign in with the token in ${join(dirname(machine.configFile), "token")}`)}`,
     "",

@@ -3,6 +3,7 @@ import {
   ContinueMode,
   QuestionDefault,
   QuestionResponders,
+  WorkspaceMode,
 } from "#gen/pinion/v1/activity_pb.js";
 import { PlatformStatus, UpsertOutcome } from "#gen/pinion/v1/agent_pb.js";
 import { Platform } from "#gen/pinion/v1/device_pb.js";
@@ -18,7 +19,13 @@ import {
 } from "#gen/pinion/v1/run_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
-import { CatchupPolicy, OverlapPolicy, WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
+import {
+  CatchupPolicy,
+  GroupScope,
+  OverlapPolicy,
+  SpreadMode,
+  WatcherStatus,
+} from "#gen/pinion/v1/watcher_pb.js";
 import type { Cli } from "../cli.ts";
 import { exitCodes, Failure } from "../failures.ts";
 
@@ -98,6 +105,13 @@ export const continueMode = words({
   [ContinueMode.SESSION]: "session",
 });
 
+export const workspaceMode = words({
+  [WorkspaceMode.SHARED]: "shared",
+  [WorkspaceMode.WORKTREE]: "worktree",
+  [WorkspaceMode.COPY]: "copy",
+  [WorkspaceMode.EMPTY]: "empty",
+});
+
 export const usageGroup = words({
   [UsageGroup.WATCHER]: "watcher",
   [UsageGroup.AGENT]: "agent",
@@ -125,6 +139,8 @@ export const runSource = words({
   [RunSource.SCHEDULED]: "scheduled",
   [RunSource.MANUAL]: "manual",
   [RunSource.BACKFILL]: "backfill",
+  [RunSource.HOOK]: "hook",
+  [RunSource.AFTER]: "after",
 });
 
 export const notification = words({
@@ -133,7 +149,15 @@ export const notification = words({
   [Notification.ALWAYS]: "always",
 });
 
-export const overlapPolicy = words({ [OverlapPolicy.SKIP]: "skip", [OverlapPolicy.QUEUE_ONE]: "queue_one" });
+export const spreadMode = words({ [SpreadMode.ONE]: "one", [SpreadMode.ALL]: "all" });
+
+export const groupScope = words({ [GroupScope.ORG]: "org", [GroupScope.DEVICE]: "device" });
+
+export const overlapPolicy = words({
+  [OverlapPolicy.SKIP]: "skip",
+  [OverlapPolicy.QUEUE_ONE]: "queue_one",
+  [OverlapPolicy.QUEUE_ALL]: "queue_all",
+});
 
 export const catchupPolicy = words({ [CatchupPolicy.COLLAPSE]: "collapse", [CatchupPolicy.MISS]: "miss" });
 

@@ -21,12 +21,12 @@ export type Json = { [key: string]: any };
 
 export type Role = "owner" | "admin" | "member";
 export type TokenKind = "pat" | "dev" | "svc";
-export type Overlap = "skip" | "queue_one";
+export type Overlap = "skip" | "queue_one" | "queue_all";
 export type Catchup = "collapse" | "miss";
 export type Notification = "none" | "on_failure" | "always";
 export type WatcherStatus = "active" | "paused" | "no_executor";
 export type PlatformStatus = "stopped" | "starting" | "running" | "failed";
-export type RunSource = "scheduled" | "manual" | "backfill";
+export type RunSource = "scheduled" | "manual" | "backfill" | "hook" | "after";
 export type ActiveRunStatus = "pending" | "claimed" | "running";
 export type FinishedRunStatus = "completed" | "failed" | "timeout" | "cancelled" | "skipped";
 export type SkipReason = "overlap" | "cooldown" | "missed" | "offline_expired" | "no_executor" | "limit";
@@ -219,6 +219,7 @@ export type WatcherTable = {
   notification: Generated<Notification>;
   day_budget: ColumnType<Json | null, string | null | undefined, string | null>;
   placement: ColumnType<Json | null, string | null | undefined, string | null>;
+  workspace: OrNull<string>;
   status: Generated<WatcherStatus>;
   paused_reason: Generated<string>;
   next_slot_at: TimestampOrNull;

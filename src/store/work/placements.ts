@@ -70,6 +70,8 @@ export type Held = {
   /** The pin. */
   deviceId: string | null;
   agentKind: string;
+  /** That its watcher names; null: none. */
+  workspace: string | null;
   dueAt: Date;
   priority: number;
   reason: string;
@@ -98,7 +100,7 @@ export async function listHeld(
   const { orgId, after, limit, runId } = options;
   const { rows } = await sql<Held>`
     select r.id as "runId", r.watcher_id as "watcherId", r.device_id as "deviceId", r.agent_kind as "agentKind",
-      r.due_at as "dueAt", g.priority, r.reason, g.selector, g.spread, w.sponsor, g.asked_by as "askedBy",
+      w.workspace, r.due_at as "dueAt", g.priority, r.reason, g.selector, g.spread, w.sponsor, g.asked_by as "askedBy",
       s.device_id as "sessionDeviceId", g.group_name as "groupName", g.group_per as "groupPer", g.rate_key as "rateKey",
       g.rate_per_minute as "ratePerMinute",
       array(select entry->>'device_id' from jsonb_array_elements(r.past_attempts) entry

@@ -113,6 +113,8 @@ export type Settled = {
   /** The watcher was paused because of this failure. */
   isWatcherPaused: boolean;
   consecutiveFailures: number;
+  /** Of a run that ended: what people should look at. */
+  attention?: readonly string[];
   /** By a report that came after the attempt had been taken away (late-results.ts). */
   isLate?: boolean;
 };
@@ -211,7 +213,7 @@ export async function settle(
       select l.*, j.failures, p.pauses,
         exists (select from backlog b where b.org_id = l.org_id and b.watcher_id = l.watcher_id)
           -- Its next slot may be put aside at this moment, by somebody who still sees this run as active.
-          or exists (select from watcher o where o.org_id = l.org_id and o.id = l.watcher_id and o.overlap = 'queue_one')
+          or exists (select from watcher o where o.org_id = l.org_id and o.id = l.watcher_id and o.overlap <> 'skip')
           as has_backlog
       -- The watchers after all the runs, in an order of their own. What is decided about one is decided on the row as it
       -- is locked: it may have been resumed, or have lost its device, since this statement began.

@@ -12,6 +12,7 @@ import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import { rehearsable } from "../pg/dry-run.ts";
 import type { Catchup, Json, Notification, Overlap, WatcherRow } from "../pg/schema.ts";
+import { type DeviceOffers, offersOfWatcher } from "./device-offers.ts";
 import * as events from "./events.ts";
 import * as runs from "./runs.ts";
 
@@ -23,6 +24,8 @@ export type Watcher = WatcherRow & {
   active_run_id: string | null;
   queued_slot_at: Date | null;
   has_agent: boolean;
+  /** What it names that only its device can have; null: nothing. */
+  offers: DeviceOffers | null;
 };
 
 /** What people decide about a watcher. Lengths in milliseconds. */
@@ -126,6 +129,7 @@ function select(db: Db) {
         )
         .$castTo<boolean>()
         .as("has_agent"),
+      offersOfWatcher.as("offers"),
     ]);
 }
 
@@ -546,6 +550,7 @@ function columnsOf(values: WatcherValues) {
     notification: values.notification,
     day_budget: budgetOf(values),
     placement: values.placement && JSON.stringify(values.placement),
+    workspace: (values.agentWork as { workspace?: string }).workspace || null,
   };
 }
 

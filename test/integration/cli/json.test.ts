@@ -117,7 +117,7 @@ test("every command prints JSON and nothing else with --json, or is exempt for a
     PINION_SECRET_KEYS: secretKey,
     HOOK_URL: "https://example.com/hook",
   };
-  const commands = leaves(createProgram(processCli({}))).map(nameOf);
+  const commands = leaves(await createProgram(processCli({}))).map(nameOf);
   const tried = new Set<string>();
   const wrong: string[] = [];
   for (const line of await commandLines()) {

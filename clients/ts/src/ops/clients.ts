@@ -17,6 +17,7 @@ import { AgentService } from "../gen/pinion/v1/agent_pb.js";
 import { DeviceService } from "../gen/pinion/v1/device_pb.js";
 import { EventService } from "../gen/pinion/v1/event_pb.js";
 import { FleetService } from "../gen/pinion/v1/fleet_pb.js";
+import { HookService } from "../gen/pinion/v1/hook_pb.js";
 import { OrgService } from "../gen/pinion/v1/org_pb.js";
 import { RunService } from "../gen/pinion/v1/run_pb.js";
 import { TokenService } from "../gen/pinion/v1/token_pb.js";
@@ -51,6 +52,7 @@ export interface Clients {
   tokens: Client<typeof TokenService>;
   orgs: Client<typeof OrgService>;
   events: Client<typeof EventService>;
+  hooks: Client<typeof HookService>;
   agents: Client<typeof AgentService>;
   device: Client<typeof DeviceService>;
   /** Closes the connection; calls under way fail as canceled. An idle connection does not keep the process alive. */
@@ -104,6 +106,7 @@ export function createClients(options: ClientOptions): Clients {
     tokens: client(TokenService),
     orgs: client(OrgService),
     events: client(EventService),
+    hooks: client(HookService),
     agents: client(AgentService),
     device: client(DeviceService),
     close: () => sessionManager.abort(),

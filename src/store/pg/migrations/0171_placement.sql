@@ -63,3 +63,5 @@ create table rate_key (
   primary key (org_id, key)
 );
 call protect_tenant_table('rate_key');
+-- retention.deleteOld
+create index rate_key_age on rate_key using brin (touched_at);

@@ -4,7 +4,7 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
-import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, FieldMask, Timestamp, Value } from "@bufbuild/protobuf/wkt";
 import type { Notification, Run, RunSummary } from "./run_pb.js";
 import type { Budget, ContinueMode, QuestionPolicy } from "./activity_pb.js";
 
@@ -27,7 +27,8 @@ export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
   name: string;
 
   /**
-   * What the agent is asked to do. 1 byte to 256 KiB.
+   * What the agent is asked to do. 1 byte to 256 KiB. `{{ input.commit.sha }}` stands for a value of the run's input, fenced as
+   * data and never read as a prompt again; a watcher with a schedule has no input, so it may name none.
    *
    * @generated from field: string prompt = 2;
    */
@@ -181,26 +182,52 @@ export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
   continueMode: ContinueMode;
 
   /**
+   * Watchers whose ends start this one, by id or slug; answers hold slugs. The run is started in the transaction that stores the
+   * other one's result, with the input `{run, result}` that `after_condition` sees. INVALID_ARGUMENT for a circle, and for
+   * chains of more than 10. At most 10.
+   *
+   * @generated from field: repeated string after = 23;
+   */
+  after: string[];
+
+  /**
+   * A CEL expression over the run that ended: `run.status == "completed" && result.structured.severity > 3`. `run` has id,
+   * watcher, status, reason, source, attempt, exit_code and attention; `result` has text, structured and output. Empty: it
+   * completed. An error means no, and is an event. At most 4,000 bytes.
+   *
+   * @generated from field: string after_condition = 24;
+   */
+  afterCondition: string;
+
+  /**
+   * Dotted paths within an input that are never shown, for example "sender.email" or "commits.*.author": the agent has them, and
+   * whoever reads a run or a delivery sees "[redacted]". At most 50 of at most 200 bytes.
+   *
+   * @generated from field: repeated string redact = 25;
+   */
+  redact: string[];
+
+  /**
    * In place of `device_id`: a condition in CEL over `os` ("macos", "linux", "windows", "ios", "android", "browser"), `arch` ("arm64",
    * "x64", …) and `labels`, for example `os == "macos" && "gpu" in labels`. A run goes to one online device that matches and has
    * a free slot, the least busy first, of those that the watcher's last editor (and who triggered the run, if somebody did) may
    * use. At most 1,000 characters, 250 parts, and no loop within a loop. Empty: it selects nothing.
    *
-   * @generated from field: string selector = 23;
+   * @generated from field: string selector = 26;
    */
   selector: string;
 
   /**
    * On how many of the devices that match. Default ONE. ALL needs a selector.
    *
-   * @generated from field: pinion.v1.SpreadMode spread = 24;
+   * @generated from field: pinion.v1.SpreadMode spread = 27;
    */
   spread: SpreadMode;
 
   /**
    * Its runs are active only while few others of the group are. Absent: it is in no group.
    *
-   * @generated from field: pinion.v1.ConcurrencyGroup group = 25;
+   * @generated from field: pinion.v1.ConcurrencyGroup group = 28;
    */
   group?: ConcurrencyGroup | undefined;
 
@@ -208,14 +235,14 @@ export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
    * Among runs that wait for a device by selector, for their group or for a rate limit, those with a higher priority begin first, and of one
    * priority those that were due first. -100 to 100; default 0. Needs a selector, a group or a rate limit.
    *
-   * @generated from field: int32 priority = 26;
+   * @generated from field: int32 priority = 29;
    */
   priority: number;
 
   /**
    * Its runs begin only so often. Absent: no limit.
    *
-   * @generated from field: pinion.v1.RateLimit rate_limit = 27;
+   * @generated from field: pinion.v1.RateLimit rate_limit = 30;
    */
   rateLimit?: RateLimit | undefined;
 };
@@ -401,8 +428,9 @@ export declare type Watcher = Message<"pinion.v1.Watcher"> & {
   updatedAt?: Timestamp | undefined;
 
   /**
-   * Why its due slots are skipped as no_executor at present: its device was deleted, or its agent does not exist. Empty:
-   * they are not. With an agent that is made again under the same id, it goes on by itself.
+   * Why its due slots are skipped as no_executor at present: its device was deleted or has no such
+   * executor or workspace, or its agent does not exist. Empty: they are not. With an agent that is made again under the same
+   * id, or a device that has it when it connects again, it goes on by itself.
    *
    * @generated from field: string no_executor_reason = 16;
    */
@@ -845,6 +873,13 @@ export declare type TriggerWatcherRequest = Message<"pinion.v1.TriggerWatcherReq
    * @generated from field: string request_id = 2;
    */
   requestId: string;
+
+  /**
+   * What the run is about: any JSON, at most 64 KiB of it. The prompt refers to its values as `{{ input.commit.sha }}`.
+   *
+   * @generated from field: google.protobuf.Value input = 3;
+   */
+  input?: Value | undefined;
 };
 
 /**
@@ -860,18 +895,25 @@ export declare const TriggerWatcherRequestSchema: GenMessage<TriggerWatcherReque
  */
 export declare type TriggerWatcherResponse = Message<"pinion.v1.TriggerWatcherResponse"> & {
   /**
-   * The new run, or the active one.
+   * The new run, or the active one; with another input while one was active and `overlap` SKIP, the skipped run.
    *
    * @generated from field: pinion.v1.Run run = 1;
    */
   run?: Run | undefined;
 
   /**
-   * The run was there already.
+   * The run was there already, with an equal input; or, with `queued_run_id`, an equal input waits already.
    *
    * @generated from field: bool already_queued = 2;
    */
   alreadyQueued: boolean;
+
+  /**
+   * Set where the input waits for the end of the active run, `run`: the id that its own run will have.
+   *
+   * @generated from field: string queued_run_id = 3;
+   */
+  queuedRunId: string;
 };
 
 /**
@@ -1042,6 +1084,15 @@ export enum OverlapPolicy {
    * @generated from enum value: OVERLAP_POLICY_QUEUE_ONE = 2;
    */
   QUEUE_ONE = 2,
+
+  /**
+   * What starts a run by an input (a trigger, a hook, the end of another run) waits for the end of the active run, and all of it
+   * runs, in the order in which it came; at most 100 wait, and what comes beyond is recorded as skipped. Slots are as for
+   * QUEUE_ONE.
+   *
+   * @generated from enum value: OVERLAP_POLICY_QUEUE_ALL = 3;
+   */
+  QUEUE_ALL = 3,
 }
 
 /**
@@ -1278,7 +1329,9 @@ export declare const WatcherService: GenService<{
     output: typeof ResumeWatcherResponseSchema;
   },
   /**
-   * A run now, whatever the schedule says, which it does not move. The active run and `already_queued` if there is one.
+   * A run now, whatever the schedule says, which it does not move. The active run and `already_queued` if there is one with an
+   * equal input; while one with another input is active, the watcher's `overlap` decides. INVALID_ARGUMENT, with its name, for
+   * a value that the prompt asks for and the input lacks.
    *
    * @generated from rpc pinion.v1.WatcherService.TriggerWatcher
    */
