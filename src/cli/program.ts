@@ -94,6 +94,11 @@ const nouns: readonly Noun[] = [
     load: async () => (await import("./commands/tokens.ts")).addTokens,
   },
   {
+    name: "sign-ins",
+    description: "browsers that are signed in to the web page",
+    load: async () => (await import("./commands/sign-ins.ts")).addSignIns,
+  },
+  {
     name: "orgs",
     description: "orgs, and who belongs to them",
     load: async () => (await import("./commands/orgs.ts")).addOrgs,

@@ -17,6 +17,7 @@ import {
   SkipReason,
   UsageGroup,
 } from "#gen/pinion/v1/run_pb.js";
+import { SignInMethod } from "#gen/pinion/v1/sign_in_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
 import { CatchupPolicy, OverlapPolicy, WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
@@ -178,6 +179,12 @@ export const tokenKind = words({
   [TokenKind.PAT]: "pat",
   [TokenKind.DEV]: "dev",
   [TokenKind.SVC]: "svc",
+});
+
+export const signInMethod = words({
+  [SignInMethod.LINK]: "link",
+  [SignInMethod.TOKEN]: "token",
+  [SignInMethod.OIDC]: "oidc",
 });
 
 export const grantPermission = words({
