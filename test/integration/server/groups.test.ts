@@ -2,7 +2,7 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { createClients } from "@pinion/client";
 import { sql } from "kysely";
-import { beforeAll, expect, test, vi } from "vitest";
+import { beforeAll, expect, onTestFinished, test, vi } from "vitest";
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { GroupScope, SpreadMode, type WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
@@ -188,14 +188,22 @@ test("whatever happens, no run has two devices and no group more than its maximu
     await owner.fleet.labelDevice({ deviceId: identity.deviceId, add: [name] });
   }
   const isDone = new AbortController();
+  onTestFinished(() => isDone.abort());
   const holders = new Map<string, string>();
   const taken: string[] = [];
   /** A device that takes what it is given, now and then goes away with it, and comes back on the other replica. */
   async function live({ identity, stream: first }: { identity: Identity; stream: DeviceStream }) {
     let stream = first;
     while (!isDone.signal.aborted) {
-      const attempt = await stream.next("assignment", 200).catch(() => undefined);
-      if (!attempt) continue;
+      const attempt = await stream.next("assignment", 100).catch(() => undefined);
+      if (!attempt) {
+        const isOpen = await stream.beat().then(
+          () => true,
+          () => false,
+        );
+        if (!isOpen) stream = await connect(replicas.one.url, identity, { maxConcurrency: 2 });
+        continue;
+      }
       const key = `${attempt.runId} ${attempt.attempt}`;
       expect(holders.get(key) ?? identity.deviceId, `seed ${seed}`).toBe(identity.deviceId);
       holders.set(key, identity.deviceId);
