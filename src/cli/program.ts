@@ -6,6 +6,7 @@ import { type Cli, examples } from "./cli.ts";
 import { addAgents } from "./commands/agents.ts";
 import { addCompletion } from "./commands/completion.ts";
 import { addConversations } from "./commands/conversations.ts";
+import { addDestinations } from "./commands/destinations.ts";
 import { addDevice } from "./commands/device.ts";
 import { addDevices } from "./commands/devices.ts";
 import { addDoctor } from "./commands/doctor.ts";
@@ -64,6 +65,7 @@ export function createProgram(cli: Cli): Command {
   addAgents(program, cli);
   addPlatforms(program, cli);
   addWatchers(program, cli);
+  addDestinations(program, cli);
   addRuns(program, cli);
   addWindows(program, cli);
   addUsage(program, cli);

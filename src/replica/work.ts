@@ -29,12 +29,17 @@ export type Work = {
 /** How long after its timeout a turn is left to its worker, whose own report is the better one. */
 const turnTimeoutGraceMs = 5_000;
 
-/** `onBacklog` is told that more is due than was recorded, `onAsked` that a question waits, `onResync` that notifications may have been lost. */
+/** `onBacklog` is told that more is due than was recorded, `onAsked` that a question waits, `onDeliveries` that something is to be sent, `onResync` that notifications may have been lost. */
 export async function buildWork(
   { config, replicaId, log, telemetry, clock, opened }: Foundation,
   storage: Storage,
   { guard, streams }: Access,
-  { onBacklog, onAsked, onResync }: { onBacklog: () => void; onAsked: () => void; onResync: () => void },
+  told: {
+    onBacklog: () => void;
+    onAsked: () => void;
+    onDeliveries: () => void;
+    onResync: () => void;
+  },
 ): Promise<Work> {
   const { db } = storage.work;
   const common = { db, log, policy: config.failures };
@@ -58,7 +63,7 @@ export async function buildWork(
   });
   const onRevoked = (tokenId: string) => guard.authCache.forget(tokenId);
   doorbell = createDoorbell({
-    ...{ db, log, replicaId, hub, clock, streams, feed, telemetry, onBacklog, onAsked, onRevoked },
+    ...{ db, log, replicaId, hub, clock, streams, feed, telemetry, onRevoked, ...told },
     bus: () => bus,
   });
   opened.defer(() => doorbell.close());
@@ -82,7 +87,7 @@ export async function buildWork(
     },
     onResync() {
       feed.wakeAll();
-      onResync();
+      told.onResync();
     },
   };
   bus = await openBus({ config, db, replicaId, log, handlers });

@@ -12,6 +12,7 @@ import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import { rehearsable } from "../pg/dry-run.ts";
 import type { Catchup, Json, Notification, Overlap, WatcherRow } from "../pg/schema.ts";
+import * as destinations from "./destinations.ts";
 import * as events from "./events.ts";
 import * as runs from "./runs.ts";
 
@@ -158,14 +159,15 @@ export function create(
     isDryRun?: boolean;
   },
 ): Promise<Watcher> {
-  const { orgId, values } = options;
-  const { actor, requestId } = options;
+  const { orgId, actor, requestId } = options;
   const request = { orgId, actor, requestId, rpc: "WatcherService/CreateWatcher" };
   return rehearsable(db, options.isDryRun ?? false, async (tx) => {
     const made = await requests.begin(tx, request);
     if (made) return get(tx, { orgId, watcher: made.watcher_id });
+    const values = await withDestinations(tx, orgId, options.values);
     const resolved = { ...values, agentId: await requireAgentId(tx, { orgId, agentId: values.agentId }) };
     if (values.deviceId) await requireDevice(tx, { orgId, deviceId: values.deviceId });
+    await requireTellable(tx, orgId, values);
     const id = newId();
     const inserted = await tx
       .insertInto("watcher")
@@ -282,7 +284,7 @@ export function update(
     // The guard looked at the pin before this row was locked.
     if (current.device_id) await grants.requireStill(tx, { orgId, deviceId: current.device_id, deed: "use" });
     const before = valuesOf(current);
-    const wanted = options.change(current);
+    const wanted = await withDestinations(tx, orgId, options.change(current));
     const values =
       wanted.agentId === before.agentId
         ? wanted
@@ -296,6 +298,7 @@ export function update(
     if (values.deviceId && changed.includes("device_id")) {
       await requireDevice(tx, { orgId, deviceId: values.deviceId });
     }
+    if (changed.includes("notify") || changed.includes("device_id")) await requireTellable(tx, orgId, values);
 
     const isScheduleNew = changed.includes("schedule") || changed.includes("time_zone");
     const startsAnew = current.status !== "paused" && (isScheduleNew || (isAdopted && !current.next_slot_at));
@@ -528,12 +531,41 @@ function columnsOf(values: WatcherValues) {
     max_attempts: values.maxAttempts,
     notification: values.notification,
     day_budget: budgetOf(values),
+    notify: notifyOf(values),
   };
 }
 
 function budgetOf({ agentWork }: WatcherValues): string | null {
   const { dayBudget } = agentWork as { dayBudget?: Json };
   return dayBudget && Object.keys(dayBudget).length > 0 ? JSON.stringify(dayBudget) : null;
+}
+
+/** The slugs of what the values name to be told, in their place; of a destination that is not there: `not_found`. */
+async function withDestinations(tx: Db, orgId: string, values: WatcherValues): Promise<WatcherValues> {
+  const { notify } = values.agentWork as { notify?: { to: string }[] };
+  if (!notify) return values;
+  const slugs = await destinations.requireAll(tx, {
+    orgId,
+    destinations: notify.map(({ to }) => to),
+    field: "spec.notify",
+  });
+  const named = notify.map((entry) => ({ ...entry, to: slugs.get(entry.to) }));
+  return { ...values, agentWork: { ...values.agentWork, notify: named } };
+}
+
+/** What a device's runs say is told by those alone who may read it. */
+async function requireTellable(tx: Db, orgId: string, values: WatcherValues): Promise<void> {
+  if (values.deviceId && notifyOf(values))
+    await grants.requireStill(tx, { orgId, deviceId: values.deviceId, deed: "read" });
+}
+
+/** As the end of a run reads it: in lower case, without the enum's prefix. */
+function notifyOf({ agentWork }: WatcherValues): string | null {
+  const { notify } = agentWork as { notify?: { to: string; when: string }[] };
+  if (!notify || notify.length === 0) return null;
+  return JSON.stringify(
+    notify.map(({ to, when }) => ({ to, when: when.replace(/^NOTIFY_WHEN_/, "").toLowerCase() })),
+  );
 }
 
 /** Proto names of the fields, so that events speak as the API does. */
@@ -575,6 +607,7 @@ const agentWorkFields: [key: string, name: string][] = [
   ["dayBudget", "day_budget"],
   ["questions", "questions"],
   ["continueMode", "continue_mode"],
+  ["notify", "notify"],
 ];
 
 function positionOf(options: { watcherId: string; values: WatcherValues; after: Date; place: Place }) {

@@ -84,6 +84,15 @@ const needs: Record<string, "nothing" | "device" | "executor" | "read" | "write"
   "OrgService/AddMember": "admin",
   "OrgService/RemoveMember": "admin",
   "OrgService/ListMembers": "read",
+  "DestinationService/CreateDestination": "admin",
+  "DestinationService/GetDestination": "read",
+  "DestinationService/ListDestinations": "read",
+  "DestinationService/UpdateDestination": "admin",
+  "DestinationService/DeleteDestination": "admin",
+  "DestinationService/RotateDestinationSecret": "admin",
+  "DestinationService/TestDestination": "admin",
+  "DestinationService/ListDeliveries": "read",
+  "DestinationService/ReplayDeliveries": "admin",
   "EventService/WatchEvents": "read",
   "EventService/ListEvents": "read",
 };
@@ -141,6 +150,16 @@ beforeAll(async () => {
   await sql`
     insert into platform (org_id, stable_id, agent_id, kind, status)
     values ('local', 'secret-platform', 'secret-agent', 'webhook', 'stopped')`.execute(db);
+  const { rows: sent } = await sql<{ id: string }>`
+    insert into destination (org_id, slug, name, kind, config)
+    values ('local', 'secret-destination', 'x', 'webhook', '{"url": "https://example.org"}') returning id`.execute(
+    db,
+  );
+  const { rows: delivered } = await sql<{ id: string }>`
+    insert into delivery (org_id, destination_id, lane, kind, state, ended_at)
+    values ('local', ${sent[0]!.id}, gen_random_uuid(), 'device.away', 'dead', now()) returning id`.execute(
+    db,
+  );
   const spoken = { agentId: "secret-agent", userId: "ada", messageId: "m1", input: "secret" };
   const { turn } = await clients.turns.startTurn(spoken);
   const { member } = await clients.orgs.addMember({ email: "ada@example.org", role: 3 });
@@ -161,6 +180,8 @@ beforeAll(async () => {
       device: device.deviceId,
       agent: "secret-agent",
       platform: "secret-platform",
+      destination: sent[0]!.id,
+      delivery: delivered[0]!.id,
       token: token.id,
       member: member!.userId,
     },
@@ -375,6 +396,18 @@ function requestsAbout(ids: Record<string, string>): Record<string, object | "na
     "OrgService/AddMember": "names nothing",
     "OrgService/RemoveMember": { userId: ids.member },
     "OrgService/ListMembers": "names nothing",
+    "DestinationService/CreateDestination": "names nothing",
+    "DestinationService/GetDestination": { destinationId: ids.destination },
+    "DestinationService/ListDestinations": "names nothing",
+    "DestinationService/UpdateDestination": {
+      destinationId: ids.destination,
+      spec: { name: "x", kind: { case: "webhook", value: { url: "https://example.org" } } },
+    },
+    "DestinationService/DeleteDestination": { destinationId: ids.destination },
+    "DestinationService/RotateDestinationSecret": { destinationId: ids.destination },
+    "DestinationService/TestDestination": { destinationId: ids.destination },
+    "DestinationService/ListDeliveries": { destinationId: ids.destination },
+    "DestinationService/ReplayDeliveries": { deliveryIds: [ids.delivery] },
     "EventService/WatchEvents": "names nothing",
     "EventService/ListEvents": "names nothing",
   };

@@ -14,6 +14,7 @@ import {
 } from "@connectrpc/connect-node";
 import type { TlsOptions } from "../device/transport.ts";
 import { AgentService } from "../gen/pinion/v1/agent_pb.js";
+import { DestinationService } from "../gen/pinion/v1/destination_pb.js";
 import { DeviceService } from "../gen/pinion/v1/device_pb.js";
 import { EventService } from "../gen/pinion/v1/event_pb.js";
 import { FleetService } from "../gen/pinion/v1/fleet_pb.js";
@@ -52,6 +53,7 @@ export interface Clients {
   orgs: Client<typeof OrgService>;
   events: Client<typeof EventService>;
   agents: Client<typeof AgentService>;
+  destinations: Client<typeof DestinationService>;
   device: Client<typeof DeviceService>;
   /** Closes the connection; calls under way fail as canceled. An idle connection does not keep the process alive. */
   close(): void;
@@ -105,6 +107,7 @@ export function createClients(options: ClientOptions): Clients {
     orgs: client(OrgService),
     events: client(EventService),
     agents: client(AgentService),
+    destinations: client(DestinationService),
     device: client(DeviceService),
     close: () => sessionManager.abort(),
   };

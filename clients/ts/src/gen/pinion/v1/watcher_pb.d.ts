@@ -7,6 +7,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
 import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Notification, Run, RunSummary } from "./run_pb.js";
 import type { Budget, ContinueMode, QuestionPolicy } from "./activity_pb.js";
+import type { Notify } from "./destination_pb.js";
 
 /**
  * Describes the file pinion/v1/watcher.proto.
@@ -179,6 +180,14 @@ export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
    * @generated from field: pinion.v1.ContinueMode continue_mode = 22;
    */
   continueMode: ContinueMode;
+
+  /**
+   * Where its results and questions are told, in this order; of what stands on a device, only by those who may read it. At
+   * most 20.
+   *
+   * @generated from field: repeated pinion.v1.Notify notify = 23;
+   */
+  notify: Notify[];
 };
 
 /**
