@@ -332,6 +332,53 @@ function sealAll(
   );
 }
 
+/** As platforms.rotateSecrets, for the secrets of destinations; `stableId` is the destination's slug. */
+export function rotateSecrets(
+  db: Db,
+  keyring: Keyring,
+): Promise<{ rotated: number; failed: { orgId: string; stableId: string; field: string }[] }> {
+  return transaction(db, async (tx) => {
+    // An org has a handful; all orgs together have fewer than fit into one transaction.
+    const { rows } =
+      await sql<DestinationRow>`select ${columns} from destination order by org_id, id for no key update`.execute(
+        tx,
+      );
+    const failed: { orgId: string; stableId: string; field: string }[] = [];
+    const perOrg = new Map<string, number>();
+    for (const row of rows) {
+      let count = 0;
+      const anew = (stored: string, field: string) => {
+        if (isReference(stored) || !keyring.isOutdated(stored)) return stored;
+        const place = placeOf({ ...row, field });
+        try {
+          const sealed = keyring.seal(keyring.open(stored, place), place);
+          count++;
+          return sealed;
+        } catch {
+          failed.push({ orgId: row.orgId, stableId: row.slug, field });
+          return stored;
+        }
+      };
+      const secrets = Object.fromEntries(
+        Object.entries(row.secrets).map(([field, stored]) => [field, anew(stored, field)]),
+      );
+      const past = row.pastSecret && anew(row.pastSecret, "signing_secret");
+      if (count === 0) continue;
+      perOrg.set(row.orgId, (perOrg.get(row.orgId) ?? 0) + count);
+      await sql`update destination set secrets = ${JSON.stringify(secrets)}, past_secret = ${past}
+        where org_id = ${row.orgId} and id = ${row.id}`.execute(tx);
+    }
+    await events.appendAll(
+      tx,
+      [...perOrg].map(([orgId, count]) => ({
+        ...{ orgId, kind: "secrets.rotated", actor: "pinion" },
+        data: { count, key_id: keyring.currentKeyId ?? "" },
+      })),
+    );
+    return { rotated: [...perOrg.values()].reduce((sum, count) => sum + count, 0), failed };
+  });
+}
+
 /** What an event shows of it; of the secrets, which there are. */
 function fieldsOf(values: Pick<DestinationRow, "name" | "config" | "takesAlerts">): Json {
   return {

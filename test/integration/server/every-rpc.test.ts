@@ -562,6 +562,13 @@ const forSecondPerson: Record<string, "refused" | "shown" | "other scope"> = {
   "AgentService/StopPlatform": "other scope",
   "TokenService/RevokeToken": "shown",
   "TokenService/RotateToken": "refused",
+  "DestinationService/GetDestination": "shown",
+  "DestinationService/UpdateDestination": "other scope",
+  "DestinationService/DeleteDestination": "other scope",
+  "DestinationService/RotateDestinationSecret": "other scope",
+  "DestinationService/TestDestination": "other scope",
+  "DestinationService/ListDeliveries": "shown",
+  "DestinationService/ReplayDeliveries": "other scope",
   "OrgService/RemoveMember": "other scope",
 };
 
@@ -644,9 +651,17 @@ const beyondOneOrg: Record<string, { request: object; code: string }> = {
 test("every rpc asks the database as the role that row-level security confines, but for those that are named", async () => {
   await sql`revoke all on all tables in schema public from pinion_server`.execute(database.db);
   const requests = requestsAbout(mine.ids);
+  const reference = { kind: { case: "value", value: "secret://X" } };
   const ofNothing: Record<string, object> = {
     "AgentService/CreateAgent": { agentId: "x" },
     "AgentService/BatchUpsertPlatforms": { platforms: [requests["AgentService/UpsertPlatform"]] },
+    "DestinationService/CreateDestination": {
+      slug: "x",
+      spec: {
+        name: "x",
+        kind: { case: "slack", value: { access: { case: "webhookUrl", value: reference } } },
+      },
+    },
     "TokenService/CreateToken": { kind: TokenKind.PAT, label: "x", scopes: ["read"] },
   };
   for (const method of methods) {
