@@ -28,6 +28,8 @@ const sources: Record<string, RunSource> = {
   scheduled: RunSource.SCHEDULED,
   manual: RunSource.MANUAL,
   backfill: RunSource.BACKFILL,
+  hook: RunSource.HOOK,
+  after: RunSource.AFTER,
 };
 
 const notifications: Record<string, Notification> = {

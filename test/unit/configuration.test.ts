@@ -7,7 +7,7 @@ import { expect, test } from "vitest";
 import { z } from "zod";
 import { configurationPage, settingsTable } from "../../scripts/lib/configuration.ts";
 import { commandSettings } from "../../src/cli/command-settings.ts";
-import { serverSettings } from "../../src/config.ts";
+import { replicaConfig, serverSettings } from "../../src/config.ts";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 
@@ -70,4 +70,12 @@ test("the example of a device's configuration can be used as it stands", () => {
   const config = parseConfig(readFileSync(join(root, "device.example.toml"), "utf8"));
   expect(config.defaultExecutor).toBe("claude-code");
   expect(config.executors["nightly-report"]).toMatchObject({ stdin: "none", outputLimitBytes: 1_048_576 });
+});
+
+test("a TTL that two beats do not fit into is refused, with both settings named", () => {
+  const env = { DATABASE_URL: "postgres://x/y", PINION_HEARTBEAT_INTERVAL_MS: "5000" };
+  expect(() => replicaConfig({ ...env, PINION_HEARTBEAT_TTL_MS: "9999" })).toThrow(
+    "PINION_HEARTBEAT_TTL_MS must be at least twice PINION_HEARTBEAT_INTERVAL_MS",
+  );
+  expect(replicaConfig({ ...env, PINION_HEARTBEAT_TTL_MS: "10000" }).session.ttlMs).toBe(10_000);
 });

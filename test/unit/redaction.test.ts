@@ -6,7 +6,7 @@ import { hiddenFields } from "../../src/server/access/redaction.ts";
 
 /** Said a second time, and independently of what is hidden. */
 const shown = {
-  Run: "id watcher_id watcher_slug watcher_version agent_id agent_version device_id agent_kind status skip_reason source scheduled_for window_start window_end attempt max_attempts timeout due_at created_at not_before expires_at claimed_at pushed_at started_at last_beat_at cancel_requested_at finished_at reason exit_code signal duration window_id retry_of notification past_attempts attention usage workspace open_questions output_hidden",
+  Run: "id watcher_id watcher_slug watcher_version agent_id agent_version device_id agent_kind status skip_reason source scheduled_for window_start window_end attempt max_attempts timeout due_at created_at not_before expires_at claimed_at pushed_at started_at last_beat_at cancel_requested_at finished_at reason exit_code signal duration window_id retry_of notification past_attempts attention usage workspace open_questions output_hidden origin",
   Window: "id watcher_id run_id window_start window_end created_at agent_kind usage attention output_hidden",
   RunQuestion:
     "run_id watcher_id watcher_slug device_id attempt state asked_at deadline_at answered_by answered_at responders output_hidden",

@@ -5,6 +5,7 @@
  * - `runDaemon`, `enroll`, `loadConfig` make a daemon that runs local programs.
  * - `createClients`, `waitForRun`, `waitForTurn` are for everything else.
  */
+export { egressNote } from "./agents/egress.ts";
 export { type InstalledAgent, installedAgents, versionOf } from "./agents/installed.ts";
 export { type DaemonEvent, type DaemonOptions, runDaemon } from "./daemon.ts";
 export {
@@ -47,6 +48,7 @@ export {
 } from "./gen/pinion/v1/device_pb.js";
 export { type Event, EventService } from "./gen/pinion/v1/event_pb.js";
 export { type Device, FleetService, Liveness } from "./gen/pinion/v1/fleet_pb.js";
+export { type Hook, type HookDelivery, HookKind, HookOutcome, HookService } from "./gen/pinion/v1/hook_pb.js";
 export { type Member, MemberRole, type Org, OrgService } from "./gen/pinion/v1/org_pb.js";
 export {
   Notification,

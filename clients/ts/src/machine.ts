@@ -15,6 +15,8 @@ export interface MachineFingerprint {
   bootHash: string;
   /** For people. */
   hostName: string;
+  /** For selectors of watchers. */
+  arch: string;
 }
 
 const ASK_DEADLINE_MS = 5_000;
@@ -33,6 +35,7 @@ export async function machineFingerprint(installId: string): Promise<MachineFing
       .subarray(0, HOST_NAME_BYTES_MAX)
       .toString("utf8")
       .replaceAll("\ufffd", ""),
+    arch: process.arch,
   };
 }
 

@@ -99,6 +99,7 @@ async function apply(cli: Cli, command: Command, signal: AbortSignal): Promise<v
       `not secret: the values of variables in ${open.join(", ")} are stored as they are, and everybody who reads the org reads them`,
     );
   }
+  if (!isJson && parsed.literal.length > 0) cli.note(literalNote(parsed.literal));
   if (options.dryRun) {
     if (options.exitCode && todo.length > 0) cli.setExitCode(exitCodes.changes);
     return end(false);
@@ -137,6 +138,15 @@ function openVariables({ templates }: ParsedFile, { platforms }: Desired): strin
   return [...templates.keys()]
     .filter((place) => !secret.has(place))
     .map((place) => pathText(JSON.parse(place) as KeyPath));
+}
+
+/** Names references that people may have meant to be replaced. */
+function literalNote(literal: ParsedFile["literal"]): string {
+  const places = new Set(literal.map(({ path, reference }) => `${reference} in ${pathText(path)}`));
+  return (
+    `kept as it stands: ${[...places].join(", ")}; a variable is replaced only where it is the whole value, ` +
+    "and $$ is a dollar sign"
+  );
 }
 
 /** The platforms' references that the server does not have; none if it cannot be asked. */

@@ -73,10 +73,11 @@ export function desiredOf(parsed: ParsedFile): Desired {
     ),
   );
   const { missing, flaws } = parsed;
-  if (problems.length + flaws.length === 0) return desired;
-  // A value that was left out is no second problem.
-  const gaps = new Set(flaws.map(({ path }) => placeKey(path)));
-  throw parsed.fail([...missing, ...flaws, ...problems.filter(({ path }) => !isBelow(path, gaps))]);
+  // A value that was left out, or that a variable lacks, is no second problem.
+  const gaps = new Set([...missing, ...flaws].map(({ path }) => placeKey(path)));
+  const further = problems.filter(({ path }) => !isBelow(path, gaps));
+  if (flaws.length + further.length > 0) throw parsed.fail([...missing, ...flaws, ...further]);
+  return desired;
 }
 
 /**

@@ -7,7 +7,7 @@ import { nearest } from "./near.ts";
 import { findPlaces, type KeyPath, placeKey } from "./places.ts";
 import { fileFailure, isBelow, type Problem } from "./problems.ts";
 import { type FileTree, fileShape, knownKeys } from "./shape.ts";
-import { isTable, substitute } from "./variables.ts";
+import { isTable, type LiteralReference, substitute } from "./variables.ts";
 
 /** A file that keeps the shape, with the variables' values in place. */
 export type ParsedFile = {
@@ -17,6 +17,8 @@ export type ParsedFile = {
   templates: ReadonlyMap<string, string>;
   /** Variables that have no value: nothing may be applied. What else is wrong can still be found out, to be said with it. */
   missing: readonly Problem[];
+  /** References within longer texts, which stay as they stand. */
+  literal: readonly LiteralReference[];
   /** Values that do not keep the shape; they are left out of the tree, so that the rest can be looked at as well. */
   flaws: readonly Problem[];
   /** What ends the command for further problems. */
@@ -64,8 +66,9 @@ export function parseFile(text: string, options: { file: string; env: Environmen
   };
   const odd = oddValues(raw, []);
   if (odd.length > 0) throw fail(odd);
-  const { value, missing, templates } = substitute(raw, options.env, {
+  const { value, missing, literal, templates } = substitute(raw, options.env, {
     isLiteral: (path) => isLiteral(path, raw),
+    isTemplate: (path) => isPrompt(path),
   });
   const parsed = fileShape.safeParse(value);
   // What a missing variable leaves behind is no second problem.
@@ -75,11 +78,36 @@ export function parseFile(text: string, options: { file: string; env: Environmen
     .flatMap((issue) => problemsOf(issue, value).map((problem) => ({ ...problem, code: issue.code })))
     .filter(({ path, code }) => code === "unrecognized_keys" || !isBelow(path, gaps))
     .map(({ path, message }) => ({ path, message }));
-  if (parsed.success) return { file, tree: parsed.data, templates, missing, flaws, fail };
-  // What is wrong with the rest is said with it, if there is a rest.
-  const rest = fileShape.safeParse(without(value, flaws));
-  if (!rest.success) throw fail([...missing, ...flaws]);
-  return { file, tree: rest.data, templates, missing, flaws, fail };
+  const tree = parsed.success ? parsed.data : restOf(value, flaws);
+  return { file, tree, templates, missing, literal, flaws, fail };
+}
+
+/** What of a tree with flaws can still be looked at, so that whatever else is wrong is told along with them. */
+function restOf(value: unknown, flaws: readonly Problem[]): FileTree {
+  const rest = structuredClone(value);
+  let paths: KeyPath[] = flaws.map(({ path }) => path);
+  for (let round = 0; paths.length > 0 && round < restRoundsMax; round++) {
+    for (const path of paths) mend(rest, path);
+    const parsed = fileShape.safeParse(rest);
+    if (parsed.success) return parsed.data;
+    paths = parsed.error.issues.flatMap((issue) => problemsOf(issue, rest).map(({ path }) => path));
+  }
+  return {};
+}
+
+/** A flaw leads to at most two more: a key that is required has to be filled, and what holds no table goes as a whole. */
+const restRoundsMax = 4;
+
+/** Takes a value that is wrong out of the tree, and fills a place where one is missing. */
+function mend(tree: unknown, path: KeyPath): void {
+  const key = path.at(-1);
+  const around = valueAt(tree, path.slice(0, -1));
+  if (key === undefined) return;
+  if (!isTable(around)) {
+    // An item of a list cannot go by itself: the others would stand at other places.
+    mend(tree, path.slice(0, -1));
+  } else if (Object.hasOwn(around, String(key))) delete around[String(key)];
+  else around[String(key)] = "missing";
 }
 
 function parseToml(text: string, file: string): unknown {
@@ -100,22 +128,15 @@ function parseToml(text: string, file: string): unknown {
 
 /**
  * JSON schemas are full of "$ref", and a prompt may speak of $GITHUB_TOKEN without meaning its value, which would be
- * stored and shown: it has references only if its watcher says so.
+ * stored and shown: a prompt has references only if its watcher says so.
  */
 function isLiteral(path: KeyPath, raw: unknown): boolean {
-  if (path.length !== 5 || path[2] !== "watchers") return false;
-  if (path[4] === "extraction_schema") return true;
-  return path[4] === "prompt" && valueAt(raw, [...path.slice(0, 4), "substitute"]) !== true;
+  if (path.length === 5 && path[2] === "watchers" && path[4] === "extraction_schema") return true;
+  return isPrompt(path) && valueAt(raw, [...path.slice(0, 4), "substitute"]) !== true;
 }
 
-/** The tree without the values of the problems. */
-function without(tree: unknown, problems: readonly Problem[]): unknown {
-  const copy = structuredClone(tree);
-  for (const { path } of problems) {
-    const around = valueAt(copy, path.slice(0, -1));
-    if (isTable(around)) delete around[String(path.at(-1))];
-  }
-  return copy;
+function isPrompt(path: KeyPath): boolean {
+  return path.length === 5 && path[2] === "watchers" && path[4] === "prompt";
 }
 
 function valueAt(value: unknown, path: KeyPath): unknown {

@@ -1,6 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import type { Command } from "commander";
+import type { WorkspaceInfo } from "#gen/pinion/v1/activity_pb.js";
 import {
   CreateJoinCodeResponseSchema,
   DeleteDeviceResponseSchema,
@@ -10,6 +11,7 @@ import {
 } from "#gen/pinion/v1/fleet_pb.js";
 import { type Cli, examples } from "../cli.ts";
 import { connect } from "../context.ts";
+import { exitCodes, Failure } from "../failures.ts";
 import { deviceId } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
 import { collect, wholeNumber } from "../print/paging.ts";
@@ -24,6 +26,7 @@ export function addDevices(program: Command, cli: Cli): void {
   addList(devices, cli);
   addGet(devices, cli);
   addRename(devices, cli);
+  addLabel(devices, cli);
   addDisconnect(devices, cli);
   addDelete(devices, cli);
   addJoinCode(devices, cli);
@@ -38,9 +41,16 @@ function addList(devices: Command, cli: Cli): void {
     .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 200)
     .option("--workers", "only fleet workers")
     .option("--no-workers", "only devices of people")
+    .option("--with <label...>", "only devices that have all of these labels")
     .action(async (_options, command: Command) => {
-      const { clients, options } = connect<{ limit: number; workers?: boolean }>(cli, command);
-      const filter = options.workers === undefined ? {} : { isWorker: options.workers };
+      const { clients, options } = connect<{ limit: number; workers?: boolean; with?: string[] }>(
+        cli,
+        command,
+      );
+      const filter = {
+        ...(options.workers === undefined ? {} : { isWorker: options.workers }),
+        labels: options.with ?? [],
+      };
       const page = await collect(options.limit, async (request) => {
         const answer = await clients.fleet.listDevices({ ...request, ...filter });
         return { items: answer.devices, nextPageToken: answer.nextPageToken };
@@ -53,6 +63,8 @@ function addList(devices: Command, cli: Cli): void {
         );
       }
       if (page.items.length === 0) {
+        if (options.with)
+          return cli.note(`no device has all of these labels: ${options.with.map(plain).join(", ")}`);
         if (options.workers) return cli.note("no fleet workers; `pinion worker` runs one");
         return cli.note("no devices yet; `pinion devices join-code` makes a code with which one can enrol");
       }
@@ -63,6 +75,7 @@ function addList(devices: Command, cli: Cli): void {
   examples(command, [
     ["devices list", "who is there"],
     ["devices list --workers", "the fleet workers, which take what is pinned to nobody"],
+    ["devices list --with gpu has:codex", "those with a label, given by people or reported by the device"],
     ["devices list --json", "the same for a program"],
   ]);
 }
@@ -80,6 +93,7 @@ function deviceColumns(cli: Cli, isWide: boolean): Column<Device>[] {
     },
     { header: "PLATFORM", cell: (device) => words.platform.word(device.platform) },
     { header: "FLEET", cell: (device) => (device.isWorker ? "worker" : "") },
+    { header: "LABELS", cell: (device) => device.labels.map(plain).join(","), isFlexible: true },
     { header: "ID", cell: (device) => device.id },
   ];
   if (isWide) {
@@ -146,9 +160,12 @@ function printDevice(cli: Cli, device: Device, asJson: boolean): void {
         "runs",
         `${device.activeRuns} active of ${device.maxConcurrency} at once, ${device.pendingRuns} waiting`,
       ],
-      ["executors", device.agentKinds.map(plain).join(", ")],
+      ["executors", executorLines(device).join("\n")],
+      ["workspaces", device.workspaces.map((workspace) => workspaceLine(cli, workspace)).join("\n")],
       ["capabilities", device.capabilities.map(plain).join(", ")],
-      ["platform", words.platform.word(device.platform)],
+      ["platform", [words.platform.word(device.platform), plain(device.arch)].filter(Boolean).join(", ")],
+      ["labels", device.labels.map(plain).join(", ")],
+      ["reported labels", device.reportedLabels.map(plain).join(", ")],
       ["version", plain(device.appVersion)],
       ["installation", plain(device.installId)],
       ["owner", device.isWorker ? "none: a fleet worker" : device.ownerId],
@@ -158,6 +175,21 @@ function printDevice(cli: Cli, device: Device, asJson: boolean): void {
     cli.colors.dim,
   );
   for (const line of lines) cli.out(line);
+}
+
+/** Executors with what they say of themselves; of a daemon that tells less, their names. */
+function executorLines({ executors, agentKinds }: Device): string[] {
+  if (executors.length === 0) return [agentKinds.map(plain).join(", ")];
+  return executors.map(({ kind, type, version, problem, egressProblem }) => {
+    const about = [type, version].filter(Boolean).join(" ");
+    const troubles = [problem, egressProblem].filter(Boolean).map((text) => `: ${text}`);
+    return plain(`${kind} (${about})${troubles.join("")}`);
+  });
+}
+
+function workspaceLine(cli: Cli, { name, mode, problem }: WorkspaceInfo): string {
+  const trouble = problem === "" ? "" : `: ${cli.colors.yellow(plain(problem))}`;
+  return `${plain(name)} (${words.workspaceMode.word(mode)})${trouble}`;
 }
 
 function addRename(devices: Command, cli: Cli): void {
@@ -177,6 +209,37 @@ function addRename(devices: Command, cli: Cli): void {
       cli.out(`${plain(named)} is now called ${plain(answer.device!.label)}`);
     });
   examples(command, [['devices rename mac-7 "Ada\'s laptop"', "the id stays"]]);
+}
+
+function addLabel(devices: Command, cli: Cli): void {
+  const command = devices
+    .command("label")
+    .argument("<device>", "id or label")
+    .argument("[labels...]", "labels to give it")
+    .option("--remove <labels...>", "labels to take from it")
+    .description("give a device labels, by which watchers select it, and take labels from it")
+    .action(async (named: string, add: string[], _options, command: Command) => {
+      const { clients, options } = connect<{ remove?: string[] }>(cli, command);
+      const remove = options.remove ?? [];
+      if (add.length + remove.length === 0) {
+        throw new Failure(
+          exitCodes.usage,
+          "no label was named",
+          "pinion devices label mac-7 gpu --remove old",
+        );
+      }
+      const { device } = await clients.fleet.labelDevice({
+        deviceId: await deviceId(clients, named),
+        ...{ add, remove },
+      });
+      if (options.json) return printJson(cli, DeviceSchema, device!);
+      const { labels } = device!;
+      cli.out(`${plain(named)} has ${labels.length > 0 ? labels.map(plain).join(", ") : "no labels"}`);
+    });
+  examples(command, [
+    ["devices label mac-7 gpu team=web", "labels it keeps until they are removed"],
+    ["devices label mac-7 --remove gpu", "selectors do not see it any more"],
+  ]);
 }
 
 function addDisconnect(devices: Command, cli: Cli): void {

@@ -3,6 +3,7 @@ import {
   ContinueMode,
   QuestionDefault,
   QuestionResponders,
+  WorkspaceMode,
 } from "#gen/pinion/v1/activity_pb.js";
 import { PlatformStatus, UpsertOutcome } from "#gen/pinion/v1/agent_pb.js";
 import { DeliveryState, NotifyWhen } from "#gen/pinion/v1/destination_pb.js";
@@ -17,6 +18,7 @@ import {
   SkipReason,
   UsageGroup,
 } from "#gen/pinion/v1/run_pb.js";
+import { SignInMethod } from "#gen/pinion/v1/sign_in_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
 import { CatchupPolicy, OverlapPolicy, WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
@@ -114,6 +116,13 @@ export const continueMode = words({
   [ContinueMode.SESSION]: "session",
 });
 
+export const workspaceMode = words({
+  [WorkspaceMode.SHARED]: "shared",
+  [WorkspaceMode.WORKTREE]: "worktree",
+  [WorkspaceMode.COPY]: "copy",
+  [WorkspaceMode.EMPTY]: "empty",
+});
+
 export const usageGroup = words({
   [UsageGroup.WATCHER]: "watcher",
   [UsageGroup.AGENT]: "agent",
@@ -141,6 +150,8 @@ export const runSource = words({
   [RunSource.SCHEDULED]: "scheduled",
   [RunSource.MANUAL]: "manual",
   [RunSource.BACKFILL]: "backfill",
+  [RunSource.HOOK]: "hook",
+  [RunSource.AFTER]: "after",
 });
 
 export const notification = words({
@@ -149,7 +160,11 @@ export const notification = words({
   [Notification.ALWAYS]: "always",
 });
 
-export const overlapPolicy = words({ [OverlapPolicy.SKIP]: "skip", [OverlapPolicy.QUEUE_ONE]: "queue_one" });
+export const overlapPolicy = words({
+  [OverlapPolicy.SKIP]: "skip",
+  [OverlapPolicy.QUEUE_ONE]: "queue_one",
+  [OverlapPolicy.QUEUE_ALL]: "queue_all",
+});
 
 export const catchupPolicy = words({ [CatchupPolicy.COLLAPSE]: "collapse", [CatchupPolicy.MISS]: "miss" });
 
@@ -180,6 +195,12 @@ export const tokenKind = words({
   [TokenKind.PAT]: "pat",
   [TokenKind.DEV]: "dev",
   [TokenKind.SVC]: "svc",
+});
+
+export const signInMethod = words({
+  [SignInMethod.LINK]: "link",
+  [SignInMethod.TOKEN]: "token",
+  [SignInMethod.OIDC]: "oidc",
 });
 
 export const grantPermission = words({

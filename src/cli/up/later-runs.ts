@@ -1,4 +1,3 @@
-import { Code, ConnectError } from "@connectrpc/connect";
 import { waitForRun } from "@pinion/client";
 import { type Run, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import type { Clients } from "../context.ts";
@@ -9,6 +8,9 @@ import type { UpView } from "./view.ts";
 
 /** Runs of an earlier start that are looked for; a device has a handful at once. */
 const activeRunsMax = 100;
+
+/** In place of a watcher's name. */
+const turnName = "turn";
 
 type LaterRunsOptions = {
   clients: Clients;
@@ -74,10 +76,13 @@ export class LaterRuns {
     const runId = event.run_id;
     switch (event.type) {
       case "assignment":
-        this.#active.set(runId, { runId, watcher: event.watcher || "run" });
+        // A turn of a conversation comes without a watcher, and its id names no run.
+        this.#active.set(runId, { runId, watcher: event.watcher || turnName });
         if (!this.#isShown) return;
-        view.note(`${event.watcher || "run"} started: run ${runId}`);
-        this.#follow(runId);
+        if (event.watcher) {
+          view.note(`${event.watcher} started: run ${runId}`);
+          this.#follow(runId);
+        } else view.note(`turn ${runId} started`);
         return;
       case "rejected":
         this.#active.delete(runId);
@@ -85,6 +90,8 @@ export class LaterRuns {
         return;
       case "finished":
         if (signal.aborted) this.#stoppedWith(event, runId);
+        else if (this.#isShown && this.#active.get(runId)?.watcher === turnName)
+          view.note(`turn ${runId} ${event.result?.outcome ?? "ended"}`);
         this.#active.delete(runId);
         return;
       case "cancelled":
@@ -113,8 +120,6 @@ export class LaterRuns {
           if (!signal.aborted) view.note(endOf(run));
         },
         (error: unknown) => {
-          // A turn of a conversation is an attempt of the device as well, and no run.
-          if (error instanceof ConnectError && error.code === Code.NotFound) return;
           if (!signal.aborted) view.note(`run ${runId} is out of sight: ${String(error)}`);
         },
       )

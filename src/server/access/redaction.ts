@@ -33,7 +33,7 @@ export const hiddenFields = new Map<string, readonly string[]>([
     RunSchema.typeName,
     [
       ...["output_tail", "stderr_tail", "result", "stop_reason", "denials", "notes", "session_id"],
-      ...["kept_workspace", "model_used", "executor", "has_transcript"],
+      ...["kept_workspace", "model_used", "executor", "has_transcript", "input"],
     ],
   ],
   [WindowSchema.typeName, ["extracted_data", "result", "structured", "model_used"]],

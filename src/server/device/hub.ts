@@ -304,8 +304,8 @@ export function createHub(deps: HubDeps): Hub {
     }
     requireAllowed(device.platform as devices.Platform, hello);
     if (hello.machine) {
-      const { machineHash, bootHash, hostName } = hello.machine;
-      const machine = { machineHash, bootHash, hostName: storableText(hostName) };
+      const { machineHash, bootHash, hostName, arch } = hello.machine;
+      const machine = { machineHash, bootHash, hostName: storableText(hostName), arch: storableText(arch) };
       const other = await devices.findOtherMachine(db, device, { machine, ttlMs: deps.config.ttlMs });
       if (other) refuse("failed_precondition", duplicateWords(other.hostName, machine.hostName));
       await devices.noteMachine(db, device, machine);

@@ -2,6 +2,7 @@ import { create, fromJson, type JsonObject, type MessageInitShape } from "@bufbu
 import { ExecutorInfoSchema, WorkspaceInfoSchema } from "#gen/pinion/v1/activity_pb.js";
 import { Platform } from "#gen/pinion/v1/device_pb.js";
 import { type Device, DeviceSchema, Liveness } from "#gen/pinion/v1/fleet_pb.js";
+import { archOf, reportedLabels } from "../../labels.ts";
 import type * as devices from "../../store/people/devices.ts";
 import type { RunSummary } from "../../store/work/run-summaries.ts";
 import { timestampOf } from "./moments.ts";
@@ -78,5 +79,8 @@ export function deviceMessage(row: devices.Device, lastRun?: RunSummary): Device
     hostName: (row.machine as { hostName?: string }).hostName ?? "",
     ...duplicateOf(row.duplicate),
     lastRun: lastRun && runSummaryMessage(lastRun),
+    labels: row.labels,
+    reportedLabels: reportedLabels(row),
+    arch: archOf(row),
   });
 }

@@ -42,6 +42,7 @@ export function runMessage(
     agentVersion: row.agentVersion,
     deviceId: row.deviceId ?? "",
     agentKind: row.agentKind,
+    workspace: row.workspace,
     status: runStatuses[row.status],
     skipReason: row.skipReason ? skipReasons[row.skipReason] : SkipReason.UNSPECIFIED,
     source: sourceOf(row.source),

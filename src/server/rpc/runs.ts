@@ -33,7 +33,7 @@ import * as windows from "../../store/work/windows.ts";
 import { principalOf } from "../access/guard.ts";
 import type { Feed, OutputChunk } from "../cluster/feed.ts";
 import { activityOf, activityStream } from "../device/activity.ts";
-import { runStatuses } from "../run-enums.ts";
+import { attentionNames, runStatuses } from "../run-enums.ts";
 import { explain } from "./explain.ts";
 import { idKey, page } from "./page.ts";
 import { answerQuestion, listQuestions } from "./questions.ts";
@@ -96,6 +96,7 @@ export function runService(deps: {
             beforeId: before?.[0],
             deviceId: request.deviceId || undefined,
             wantsAttention: request.wantsAttention,
+            attention: request.attention.flatMap((reason) => attentionNames[reason] ?? []),
           }),
       });
       return { runs: await runMessages(db, orgId, rows), nextPageToken };

@@ -12,6 +12,7 @@ import {
 } from "#gen/pinion/v1/watcher_pb.js";
 import { refuse } from "../../errors.ts";
 import { checkSchedule, type ScheduleRules } from "../../scheduler/schedule/schedule.ts";
+import { lackOf } from "../../store/work/device-offers.ts";
 import type { RunSummary } from "../../store/work/run-summaries.ts";
 import type * as watchers from "../../store/work/watchers.ts";
 import { agentWorkMessage, agentWorkOf } from "../agent-work.ts";
@@ -25,10 +26,12 @@ const overlaps: Record<OverlapPolicy, watchers.WatcherValues["overlap"]> = {
   [OverlapPolicy.UNSPECIFIED]: "skip",
   [OverlapPolicy.SKIP]: "skip",
   [OverlapPolicy.QUEUE_ONE]: "queue_one",
+  [OverlapPolicy.QUEUE_ALL]: "queue_all",
 };
 const overlapMessages: Record<watchers.WatcherValues["overlap"], OverlapPolicy> = {
   skip: OverlapPolicy.SKIP,
   queue_one: OverlapPolicy.QUEUE_ONE,
+  queue_all: OverlapPolicy.QUEUE_ALL,
 };
 const catchups: Record<CatchupPolicy, watchers.WatcherValues["catchup"]> = {
   [CatchupPolicy.UNSPECIFIED]: "collapse",
@@ -95,7 +98,7 @@ function isResting(row: watchers.Watcher): boolean {
 
 function noExecutorReasonOf(row: watchers.Watcher): string {
   if (row.status === "no_executor") return row.paused_reason || "its device was deleted";
-  return row.has_agent ? "" : `agent "${row.agent_id}" does not exist`;
+  return row.has_agent ? (lackOf(row.offers) ?? "") : `agent "${row.agent_id}" does not exist`;
 }
 
 /** What people decided, with the defaults as values. */

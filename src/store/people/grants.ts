@@ -58,7 +58,7 @@ export function refuseDeed(deed: Deed, standing: Standing): never {
 
 const deedWords: Record<Deed, string> = {
   use: "to use it (--use: pin, trigger and edit what is pinned)",
-  manage: "to manage it (--manage: rename and disconnect)",
+  manage: "to manage it (--manage: rename, label and disconnect)",
   read: "to read what its runs say (--read: output, results, transcripts)",
   own: "",
 };

@@ -1,12 +1,13 @@
 /**
  * Connections that come through a pooler in transaction mode (PgBouncer). It refuses settings that a connection is opened
  * with, and what is `set` on one stays with a server connection that others use next. So the bounds of a transaction
- * travel with its beginning, `set local`, in the same message. What bounds a statement that stands alone is the
- * deadline on our side; and the database user's own default, where it has one (docs/scaling.md).
+ * travel with its beginning, `set local`, in the same message. A statement that stands alone is bounded by the deadline on
+ * our side, and by the database user's own default, where it has one (docs/scaling.md). It gets a transaction of its own,
+ * two round trips more, only where the database's defaults are other than the code relies on.
  */
 import type { PostgresPool, PostgresPoolClient } from "kysely";
 import type pg from "pg";
-import { localSettings } from "./session-settings.ts";
+import { localSettings, readOtherwise } from "./session-settings.ts";
 
 /**
  * Whether a pooler stands in between: two URLs that lead to different places. Another user alone (for migrations) or
@@ -26,16 +27,25 @@ export function boundTransactions(
   const settings =
     `set local statement_timeout = ${bounds.statementTimeoutMs}; ` +
     `set local idle_in_transaction_session_timeout = ${bounds.idleInTransactionTimeoutMs}; ${localSettings}`;
+  // Each new connection reads the defaults again: they may be changed while replicas run.
+  const known = new WeakSet<object>();
+  let isOtherwise = false;
   const bounded = {
     options: (pool as unknown as { options: unknown }).options,
     async connect(): Promise<PostgresPoolClient> {
       const client = (await pool.connect()) as unknown as pg.PoolClient;
+      if (!known.has(client)) {
+        isOtherwise = await hasOtherDefaults(client);
+        known.add(client);
+      }
       const wrapped = {
         processID: (client as unknown as { processID: number }).processID,
         getTransactionStatus: () => client.getTransactionStatus(),
         async query(text: string, values?: unknown[]): Promise<unknown> {
-          const begins = client.getTransactionStatus() === "I" && isBegin(text);
-          return begins ? lastResult(await client.query(`${text}; ${settings}`)) : client.query(text, values);
+          if (client.getTransactionStatus() !== "I") return client.query(text, values);
+          if (isBegin(text)) return lastResult(await client.query(`${text}; ${settings}`));
+          if (!isOtherwise) return client.query(text, values);
+          return within(client, settings, () => client.query(text, values));
         },
         release: (failure?: Error | boolean) => client.release(failure),
       };
@@ -44,6 +54,31 @@ export function boundTransactions(
     end: () => pool.end(),
   };
   return bounded as unknown as PostgresPool;
+}
+
+/** A connection whose defaults cannot be read goes back to the pool at once, as broken. */
+async function hasOtherDefaults(client: pg.PoolClient): Promise<boolean> {
+  try {
+    const { rows } = await client.query<{ is_otherwise: boolean }>(readOtherwise);
+    return rows[0]?.is_otherwise === true;
+  } catch (error) {
+    client.release(error as Error);
+    throw error;
+  }
+}
+
+/** Runs one statement in a transaction that begins with `settings`. */
+export async function within<T>(client: pg.PoolClient, settings: string, run: () => Promise<T>): Promise<T> {
+  await client.query(`begin isolation level read committed; ${settings}`);
+  try {
+    const result = await run();
+    await client.query("commit");
+    return result;
+  } catch (error) {
+    // If the rollback fails too, the connection is still in a transaction, and is not used again.
+    await client.query("rollback").catch(() => {});
+    throw error;
+  }
 }
 
 /** Kysely's own statements about transactions come without parameters, "start transaction …" or "begin" first. */

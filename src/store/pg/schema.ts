@@ -21,12 +21,12 @@ export type Json = { [key: string]: any };
 
 export type Role = "owner" | "admin" | "member";
 export type TokenKind = "pat" | "dev" | "svc";
-export type Overlap = "skip" | "queue_one";
+export type Overlap = "skip" | "queue_one" | "queue_all";
 export type Catchup = "collapse" | "miss";
 export type Notification = "none" | "on_failure" | "always";
 export type WatcherStatus = "active" | "paused" | "no_executor";
 export type PlatformStatus = "stopped" | "starting" | "running" | "failed";
-export type RunSource = "scheduled" | "manual" | "backfill";
+export type RunSource = "scheduled" | "manual" | "backfill" | "hook" | "after";
 export type ActiveRunStatus = "pending" | "claimed" | "running";
 export type FinishedRunStatus = "completed" | "failed" | "timeout" | "cancelled" | "skipped";
 export type SkipReason = "overlap" | "cooldown" | "missed" | "offline_expired" | "no_executor" | "limit";
@@ -82,13 +82,15 @@ export type DeviceTable = {
   executors: ColumnType<Json[], string | undefined, string>;
   workspaces: ColumnType<Json[], string | undefined, string>;
   config_problem: Generated<string>;
-  /** {machineHash, bootHash, hostName} of the last session; empty before the first one that says. */
+  /** {machineHash, bootHash, hostName, arch} of the last session; empty before the first one that says. */
   machine: ColumnType<Json, string | undefined, string>;
   /** {hostName, seenAt}. */
   duplicate: ColumnType<Json | null, string | null | undefined, string | null>;
   created_at: GeneratedTimestamp;
   is_worker: Generated<boolean>;
   token_id: OrNull<string>;
+  /** Given by people, sorted. */
+  labels: Generated<string[]>;
 };
 
 export type TokenTable = {
@@ -108,6 +110,36 @@ export type TokenTable = {
   creator_id: OrNull<string>;
   predecessor_id: OrNull<string>;
   all_devices: Generated<boolean>;
+};
+
+export type SignInMethod = "link" | "token" | "oidc";
+export type SignInCodeKind = "link" | "login" | "oidc";
+
+export type SignInTable = {
+  org_id: string;
+  token_id: string;
+  method: SignInMethod;
+  maker_id: OrNull<string>;
+  address: string;
+  user_agent: string;
+};
+
+export type SignInCodeTable = {
+  sha256: Buffer;
+  kind: SignInCodeKind;
+  user_code: OrNull<string>;
+  address: string;
+  data: JsonObject<Json>;
+  created_at: GeneratedTimestamp;
+  expires_at: Timestamp;
+  used_at: TimestampOrNull;
+};
+
+export type UserIdentityTable = {
+  issuer: string;
+  subject: string;
+  user_id: string;
+  created_at: GeneratedTimestamp;
 };
 
 export type DeviceGrantTable = {
@@ -217,6 +249,7 @@ export type WatcherTable = {
   notification: Generated<Notification>;
   day_budget: ColumnType<Json | null, string | null | undefined, string | null>;
   notify: ColumnType<Json[] | null, string | null | undefined, string | null>;
+  workspace: OrNull<string>;
   status: Generated<WatcherStatus>;
   paused_reason: Generated<string>;
   next_slot_at: TimestampOrNull;
@@ -350,6 +383,7 @@ export type WindowTable = {
   created_at: GeneratedTimestamp;
 };
 
+/** A view: every event by itself, also of packed rows (events.ts). */
 export type EventTable = {
   org_id: string;
   /** Given by the database alone. */
@@ -362,6 +396,14 @@ export type EventTable = {
   device_id: OrNull<string>;
   data: GeneratedJsonObject<Json>;
   source: OrNull<EventSource>;
+};
+
+/** As events are stored: `seqs` and the ids beside it are of a packed row. */
+export type EventRowTable = EventTable & {
+  seqs: OrNull<number[]>;
+  run_ids: OrNull<string[]>;
+  watcher_ids: OrNull<string[]>;
+  device_ids: OrNull<(string | null)[]>;
 };
 
 /** From where a call came; see sources.ts. */
@@ -383,6 +425,9 @@ export type Schema = {
   member: MemberTable;
   device: DeviceTable;
   token: TokenTable;
+  sign_in: SignInTable;
+  sign_in_code: SignInCodeTable;
+  user_identity: UserIdentityTable;
   join_code: JoinCodeTable;
   device_grant: DeviceGrantTable;
   device_past: DevicePastTable;
@@ -399,6 +444,7 @@ export type Schema = {
   run_finished: RunFinishedTable;
   window: WindowTable;
   event: EventTable;
+  event_row: EventRowTable;
   request: RequestTable;
 };
 

@@ -47,3 +47,14 @@ export function isOtherwise(setting: string): boolean {
   const own = Object.entries(relied).find(([candidate]) => candidate.toLowerCase() === name.toLowerCase());
   return own !== undefined && own[1] !== value;
 }
+
+/**
+ * Reads whether a connection that was opened without {@link openingOptions} has defaults other than the code relies on. The
+ * schemas that are searched count as they are found: the default, `"$user", public`, mostly means `public` alone.
+ */
+export const readOtherwise = `select ${[
+  ...Object.entries(relied)
+    .filter(([name]) => name !== "search_path")
+    .map(([name, value]) => `current_setting('${name}') is distinct from '${value}'`),
+  "current_schemas(false) is distinct from array['public']::name[]",
+].join(" or ")} as is_otherwise`;

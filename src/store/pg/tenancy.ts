@@ -13,7 +13,7 @@ import { AsyncLocalStorage } from "node:async_hooks";
 import { type Kysely, type PostgresPool, type PostgresPoolClient, sql } from "kysely";
 import pg from "pg";
 import { Refusal } from "../../errors.ts";
-import { isBegin, lastResult } from "./pooled.ts";
+import { isBegin, lastResult, within } from "./pooled.ts";
 import type { Schema } from "./schema.ts";
 
 const currentOrg = new AsyncLocalStorage<string>();
@@ -46,16 +46,7 @@ function confine(client: pg.PoolClient, orgId: string): PostgresPoolClient {
     async query(text: string, values?: unknown[]): Promise<unknown> {
       if (client.getTransactionStatus() !== "I") return client.query(text, values);
       if (isBegin(text)) return lastResult(await client.query(`${text}; ${settings}`));
-      await client.query(`begin; ${settings}`);
-      try {
-        const result = await client.query(text, values);
-        await client.query("commit");
-        return result;
-      } catch (error) {
-        // If this fails too, the connection is still in a transaction, and is not used again.
-        await client.query("rollback").catch(() => {});
-        throw error;
-      }
+      return within(client, settings, () => client.query(text, values));
     },
     release: (failure?: Error | boolean) => client.release(failure),
   };

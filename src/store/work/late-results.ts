@@ -196,7 +196,7 @@ async function storeRound(tx: Db, reports: readonly LateReport[], policy: Failur
       select d.*, n.failures, q.pauses, w.status as watcher_status, w.notify, w.consecutive_failures > 0 as was_failing,
         w.last_window_id as prior_window_id,
         d.is_settling and d.is_live and (exists (select from backlog b where b.org_id = d.org_id and b.watcher_id = d.watcher_id)
-          or exists (select from watcher o where o.org_id = d.org_id and o.id = d.watcher_id and o.overlap = 'queue_one')) as has_backlog
+          or exists (select from watcher o where o.org_id = d.org_id and o.id = d.watcher_id and o.overlap <> 'skip')) as has_backlog
       from (select * from decided order by org_id, watcher_id) d
         left join lateral (
           select status, consecutive_failures, notify, last_window_id from watcher

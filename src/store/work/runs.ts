@@ -17,7 +17,7 @@ export type RunRow = {
   deviceId: string | null;
   agentKind: string;
   notification: "none" | "on_failure" | "always";
-  source: "scheduled" | "manual" | "backfill";
+  source: "scheduled" | "manual" | "backfill" | "hook" | "after";
   scheduledFor: Date | null;
   windowStart: Date;
   windowEnd: Date;
@@ -51,6 +51,8 @@ export type RunRow = {
   durationMs: number | null;
   outputTail: string;
   windowId: string | null;
+  /** The workspace that its watcher's or agent's version names; empty: none. */
+  workspace: string;
 };
 
 const columns = sql`
@@ -63,7 +65,14 @@ const columns = sql`
   r.started_at as "startedAt", r.last_beat_at as "lastBeatAt", r.cancel_requested_at as "cancelRequestedAt", r.reason,
   r.past_attempts as "pastAttempts", r.finished_at as "finishedAt", r.skip_reason as "skipReason",
   r.exit_code as "exitCode", r.signal, r.duration_ms as "durationMs", r.output_tail as "outputTail",
-  r.window_id as "windowId"`;
+  r.window_id as "windowId",
+  -- As dispatched (server/device/messages.ts): the watcher's, and where it names none, the agent's.
+  coalesce(
+    nullif((select v.agent_work->>'workspace' from watcher_revision v
+      where v.org_id = r.org_id and v.watcher_id = r.watcher_id and v.version = r.watcher_version), ''),
+    (select a.settings->>'workspace' from agent_revision a
+      where a.org_id = r.org_id and a.agent_id = r.agent_id and a.version = r.agent_version),
+    '') as workspace`;
 
 /** One run of the org, wherever it is in its life. */
 export async function find(db: Db, run: { orgId: string; runId: string }): Promise<RunRow | undefined> {
@@ -85,6 +94,8 @@ export async function list(
     statuses: readonly string[];
     /** Only runs whose agents gave reasons for people to look. */
     wantsAttention?: boolean;
+    /** Only runs with one of these reasons; empty: of any or none. */
+    attention?: readonly string[];
     limit: number;
   },
 ): Promise<RunRow[]> {
@@ -97,9 +108,12 @@ export async function list(
     // Said in the words of the index on the few that did not complete.
     if (!filter.statuses.includes("completed")) where.push(sql`r.status <> 'completed'`);
   }
-  if (filter.wantsAttention) {
+  const reasons = filter.attention ?? [];
+  if (filter.wantsAttention || reasons.length > 0) {
+    const isOne = reasons.length === 0 ? sql`` : sql`and attention && ${reasons as string[]}::text[]`;
     where.push(
-      sql`r.id in (select run_id from run_report where org_id = ${filter.orgId} and attention <> '{}')`,
+      // "attention <> '{}'" is said in the words of its index.
+      sql`r.id in (select run_id from run_report where org_id = ${filter.orgId} and attention <> '{}' ${isOne})`,
     );
   }
   const { rows } = await sql<RunRow>`

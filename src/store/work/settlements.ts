@@ -120,6 +120,8 @@ export type Settled = {
   wasFailing: boolean;
   /** The watcher's last window before this end. */
   priorWindowId: string | null;
+  /** Of a run that ended: what people should look at. */
+  attention?: readonly string[];
   /** By a report that came after the attempt had been taken away (late-results.ts). */
   isLate?: boolean;
 };
@@ -218,7 +220,7 @@ export async function settle(
       select l.*, j.failures, p.pauses, w.notify, w.consecutive_failures > 0 as was_failing, w.last_window_id as prior_window_id,
         exists (select from backlog b where b.org_id = l.org_id and b.watcher_id = l.watcher_id)
           -- Its next slot may be put aside at this moment, by somebody who still sees this run as active.
-          or exists (select from watcher o where o.org_id = l.org_id and o.id = l.watcher_id and o.overlap = 'queue_one')
+          or exists (select from watcher o where o.org_id = l.org_id and o.id = l.watcher_id and o.overlap <> 'skip')
           as has_backlog
       -- The watchers after all the runs, in an order of their own. What is decided about one is decided on the row as it
       -- is locked: it may have been resumed, or have lost its device, since this statement began.

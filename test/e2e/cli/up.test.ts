@@ -41,8 +41,8 @@ function json(ended: Ended) {
 let up: ChildProcess;
 let first: Ended;
 
-/** Resolves once what the process has printed matches. */
-async function untilPrinted(process: ChildProcess, pattern: RegExp): Promise<void> {
+/** Resolves, with all that the process has printed since, once that matches. */
+async function untilPrinted(process: ChildProcess, pattern: RegExp): Promise<string> {
   let printed = "";
   const found = Promise.withResolvers<void>();
   for (const stream of [process.stdout!, process.stderr!]) {
@@ -55,6 +55,7 @@ async function untilPrinted(process: ChildProcess, pattern: RegExp): Promise<voi
     found.reject(new Error(`it ended with ${code}, having printed:\n${printed}`)),
   );
   await found.promise;
+  return printed;
 }
 
 beforeAll(async () => {
@@ -109,6 +110,19 @@ test("a watcher is made, triggered and watched to its end", async () => {
   expect(explained.out).toContain("completed");
   const { windows } = json(await pinion("windows", "list", "mine", "--json"));
   expect(windows[0].extracted_data.output).toContain("Report of ");
+});
+
+test("a turn on the device is told as a turn, and nothing is looked for in vain", async () => {
+  const [device] = json(await pinion("devices", "list", "--json")).devices;
+  await pinion("agents", "create", "chatter");
+  const pinned = await pinion("agents", "update", "chatter", "--device", device.label);
+  expect(pinned.code, pinned.err).toBe(0);
+  const printed = untilPrinted(up, /turn [0-9a-f-]{36} (completed|failed)/);
+  const turn = await pinion("turns", "start", "hello", "--agent", "chatter");
+  expect(turn.code, turn.err).toBe(0);
+  const told = await printed;
+  expect(told).toMatch(/turn [0-9a-f-]{36} started/);
+  expect(told).not.toContain("out of sight");
 });
 
 test("the doctor finds nothing wrong with a machine that is well", async () => {

@@ -32,7 +32,7 @@ async function start() {
   });
   const directory = mkdtempSync(join(tmpdir(), "pinion-apply-"));
   const file = join(directory, "pinion.toml");
-  const env = { PINION_URL: replica.url, PINION_TOKEN: replica.token, HOME: directory, BOT: secret };
+  const env = { PINION_URL: replica.url, PINION_TOKEN: replica.token, HOME: directory, ...variables };
   return {
     replica,
     file,
@@ -48,7 +48,7 @@ const example = `
 name = "Ada"
 identity = "You are Ada."
 guardrails = ["Be kind."]
-mcp_servers = [{ name = "docs", url = "https://mcp.example.org/?key=$BOT" }]
+mcp_servers = [{ name = "docs", url = "$DOCS_MCP" }]
 
 [[agents.ada.platforms]]
 id = "ada-telegram"
@@ -63,10 +63,12 @@ time_zone = "Europe/Berlin"
 timeout = "90m"
 `;
 
+const variables = { BOT: secret, DOCS_MCP: `https://mcp.example.org/?key=${secret}` };
+
 const everything = new Set(["agent", "platform", "watcher"] as const);
 
 /** The parts of an apply, for tests that come in between. */
-function parts(replica: TestReplica, text: string, env: Record<string, string> = { BOT: secret }) {
+function parts(replica: TestReplica, text: string, env: Record<string, string> = variables) {
   const parsed: ParsedFile = parseFile(text, { file: "pinion.toml", env });
   const desired = desiredOf(parsed);
   const scope = { only: everything, prune: false, signal: new AbortController().signal };
@@ -82,6 +84,16 @@ function parts(replica: TestReplica, text: string, env: Record<string, string> =
 }
 
 const names = (steps: readonly Step[]) => steps.map(({ action, kind, id }) => `${action} ${kind} ${id}`);
+
+test("a variable with text around it is kept as it stands, and the plan says so", async () => {
+  const { write, apply, replica } = await start();
+  write(`[agents.ada]\nidentity = "use \${BOT} with care"`);
+  const { code, err } = await apply("--yes");
+  expect(code).toBe(0);
+  expect(err).toContain(`kept as it stands: \${BOT} in agents.ada.identity`);
+  const { agents } = await replica.clients.agents.listAgents({});
+  expect(agents.find(({ id }) => id === "ada")?.settings?.identity).toBe(`use \${BOT} with care`);
+});
 
 test("a file is applied to an empty org, and applying it again changes nothing", async () => {
   const { write, apply, replica } = await start();

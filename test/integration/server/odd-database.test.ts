@@ -26,10 +26,14 @@ const odd = {
   lock_timeout: "'1ms'",
 };
 
-async function makeOdd(names: readonly (keyof typeof odd)[]): Promise<void> {
+const names = Object.keys(odd) as (keyof typeof odd)[];
+
+async function makeOdd(whose: "database" | "role"): Promise<void> {
   const { rows } = await sql<{ name: string }>`select current_database() as name`.execute(database.db);
+  const target = `database "${rows[0]!.name}"`;
   for (const name of names) {
-    await sql.raw(`alter database "${rows[0]!.name}" set ${name} = ${odd[name]}`).execute(database.db);
+    const owner = whose === "database" ? target : `role current_user in ${target}`;
+    await sql.raw(`alter ${owner} set ${name} = ${odd[name]}`).execute(database.db);
   }
 }
 
@@ -61,13 +65,13 @@ async function mainJob(settings: Record<string, string> = {}): Promise<void> {
 }
 
 test("the main job is done in a database whose every default is odd", async () => {
-  await makeOdd(Object.keys(odd) as (keyof typeof odd)[]);
+  await makeOdd("database");
   const fresh = openDatabase({ url: database.url, poolMax: 2 });
   const { rows } = await sql<{
     name: string;
     setting: string;
   }>`select lower(name) as name, setting from pg_settings
-    where lower(name) = any(${Object.keys(odd)}::text[])`.execute(fresh.db);
+    where lower(name) = any(${names}::text[])`.execute(fresh.db);
   await fresh.close();
   expect(Object.fromEntries(rows.map(({ name, setting }) => [name, setting]))).toMatchObject({
     ...{ datestyle: "ISO, MDY", intervalstyle: "postgres", timezone: "UTC", extra_float_digits: "1" },
@@ -84,10 +88,25 @@ test("the main job is done in a database whose every default is odd", async () =
   expect(defaults!.advice).toContain("search_path");
 });
 
-test.skipIf(missingPgBouncer())("and through PgBouncer, with odd dates, zone and strings", async () => {
-  await makeOdd(["datestyle", "intervalstyle", "timezone", "standard_conforming_strings", "bytea_output"]);
+test("what the role has set otherwise does not count either", async () => {
+  await makeOdd("role");
+  await mainJob();
+});
+
+test.skipIf(missingPgBouncer())("and through PgBouncer", async () => {
+  await makeOdd("database");
   const pooler = await startPgBouncer(database.url);
   try {
+    const pooled = openDatabase({ url: pooler.url, poolMax: 1, isPooled: true });
+    // A statement that stands alone: the table is found, a NULL within an array is one, the moment reads as ISO.
+    const { rows } = await sql<{ orgs: boolean; holds_null: boolean; at: string; isolation: string }>`
+      select exists (select from org) is not null as orgs, '{NULL}'::text[] = array[null]::text[] as holds_null,
+        '2026-02-13 00:00:00+00'::timestamptz::text as at,
+        current_setting('transaction_isolation') as isolation`.execute(pooled.db);
+    await pooled.close();
+    expect(rows).toEqual([
+      { orgs: true, holds_null: true, at: "2026-02-13 00:00:00+00", isolation: "read committed" },
+    ]);
     await mainJob({ DATABASE_URL: pooler.url, DATABASE_DIRECT_URL: database.url });
   } finally {
     await pooler.kill();

@@ -205,7 +205,9 @@ test.each([
 test("every missing variable is named at once, with its line, along with other problems", () => {
   const text = `
 [agents.ada]
-identity = "$ONE and \${TWO}, $EMPTY"
+identity = "$ONE"
+model = "\${TWO}"
+name = "$EMPTY"
 unknown = "$THREE"
 [agents.ada.egress_config]
 allowed_hosts = ["$ONE"]
@@ -216,12 +218,12 @@ config.bot_token = "\${}"
 `;
   expect(refusal(text, { EMPTY: "" })).toBe(`7 problems in pinion.toml
   pinion.toml:3: agents.ada.identity: $ONE is not set
-  pinion.toml:3: agents.ada.identity: $TWO is not set
-  pinion.toml:3: agents.ada.identity: $EMPTY is set to nothing
-  pinion.toml:4: agents.ada.unknown: $THREE is not set
-  pinion.toml:4: agents.ada.unknown: unknown key
-  pinion.toml:6: agents.ada.egress_config.allowed_hosts[1]: $ONE is not set
-  pinion.toml:10: agents.ada.platforms[1].config.bot_token: a reference without a name; $$ is a dollar sign`);
+  pinion.toml:4: agents.ada.model: $TWO is not set
+  pinion.toml:5: agents.ada.name: $EMPTY is set to nothing
+  pinion.toml:6: agents.ada.unknown: $THREE is not set
+  pinion.toml:6: agents.ada.unknown: unknown key
+  pinion.toml:8: agents.ada.egress_config.allowed_hosts[1]: $ONE is not set
+  pinion.toml:12: agents.ada.platforms[1].config.bot_token: a reference without a name; $$ is a dollar sign`);
 });
 
 test("secrets are told from settings by the kind, and else by holding a variable", () => {
@@ -286,4 +288,32 @@ time_zone = "BST"
   expect(told).toContain("watchers[2].jitter");
   expect(told).toContain("watchers[2].catchup_window");
   expect(told).toContain("Europe/London");
+});
+
+test("a mistake that leaves a required key empty hides no other mistake", () => {
+  const text = `
+[agents.ada]
+guardrails = ["x", 1]
+platforms = [{ kind = "telegram" }]
+[[agents.ada.watchers]]
+prompt = "no slug"
+schedule = "0 9 32 * *"
+[[agents.ada.watchers]]
+slug = "Not A Slug"
+prompt = "x"
+time_zone = "BST"
+[[agents.ada.watchers]]
+slug = "also"
+timeout = "$NOT_SET"
+`;
+  const told = refusal(text);
+  expect(told).toContain("agents.ada.guardrails[2]: must be a string");
+  expect(told).toContain("agents.ada.platforms[1].id: is missing");
+  expect(told).toContain("agents.ada.watchers[1].slug: is missing");
+  expect(told).toContain("there is no day 32");
+  expect(told).toContain('"Not A Slug" is no id');
+  expect(told).toContain("Europe/London");
+  expect(told).toContain("agents.ada.watchers[3].timeout: $NOT_SET is not set");
+  expect(told).toMatch(/agents\.ada\.watchers\[3\].*prompt/);
+  expect(told).toMatch(/^8 problems/);
 });

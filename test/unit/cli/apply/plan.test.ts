@@ -64,12 +64,12 @@ test("MCP servers that Pinion adds are not the file's matter", () => {
 test("what holds a variable is shown as the file says it, and what was there before is hidden", () => {
   const mcpServers = [{ name: "m", url: "https://u:old@x/?k=old" }];
   const state = { agents: new Map([["a", agent("a", { settings: { mcpServers, identity: "old" } })]]) };
-  const text = '[agents.a]\nidentity = "new $S"\nmcp_servers = [{ name = "m", url = "https://x/$S" }]';
+  const text = '[agents.a]\nidentity = "$S"\nmcp_servers = [{ name = "m", url = "$S" }]';
   const steps = plan(text, state, { env: { S: "hush" } });
   expect(JSON.stringify(steps.map(({ fields }) => fields))).not.toMatch(/hush|old/);
   expect(steps[0]!.fields).toMatchObject([
-    { field: "identity", before: "(hidden)", after: "new $S" },
-    { field: "mcp_servers", before: "(hidden)", after: [{ url: "https://x/$S" }] },
+    { field: "identity", before: "(hidden)", after: "$S" },
+    { field: "mcp_servers", before: "(hidden)", after: [{ url: "$S" }] },
   ]);
   const plain = plan("[agents.a]\nmcp_servers = []", state);
   expect(JSON.stringify(plain.map(({ fields }) => fields))).not.toContain("old");
@@ -79,14 +79,14 @@ const twoPlatforms = `
 [[agents.a.platforms]]
 id = "hook"
 kind = "webhook"
-config.url = "https://hooks.example/$HOOK_TOKEN"
+config.url = "$HOOK_URL"
 [[agents.a.platforms]]
 id = "chat"
 kind = "discord"
-config = { application_id = "app-$APP", room = "lobby", bot_token = "secret://$BOT" }`;
+config = { application_id = "$APP", room = "lobby", bot_token = "secret://BOT" }`;
 
 test("no plan shows what a variable of a platform holds, nor what it replaces, and its file's own values it does", () => {
-  const env = { HOOK_TOKEN: "hush-hook", APP: "hush-app", BOT: "HUSH_BOT" };
+  const env = { HOOK_URL: "https://hooks.example/hush-hook", APP: "hush-app" };
   const verdict = (changedFields: string[]): Verdict => ({
     outcome: "updated",
     willRestart: true,
@@ -116,9 +116,9 @@ test("no plan shows what a variable of a platform holds, nor what it replaces, a
   expect(steps.slice(1).map(({ fields }) => fields)).toEqual([
     [{ field: "config.url", before: "(hidden)", after: "(hidden)" }],
     [
-      { field: "config.application_id", before: "(hidden)", after: "app-$APP" },
+      { field: "config.application_id", before: "(hidden)", after: "$APP" },
       { field: "config.room", before: "hall", after: "lobby" },
-      { field: "config.bot_token", before: undefined, after: "secret://$BOT" },
+      { field: "config.bot_token", before: undefined, after: "secret://BOT" },
     ],
   ]);
   expect(JSON.stringify(steps.map(({ fields }) => fields))).not.toMatch(/hush|old/i);

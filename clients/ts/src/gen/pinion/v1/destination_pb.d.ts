@@ -1056,7 +1056,7 @@ export declare const DestinationService: GenService<{
     output: typeof RotateDestinationSecretResponseSchema;
   },
   /**
-   * Sends a test message, once, and answers what became of it; waits for up to 30 s. At most 20 tests of an org wait at a
+   * Sends a test message, once, and answers what became of it; waits for up to 25 s. At most 20 tests of it wait at a
    * time (RESOURCE_EXHAUSTED).
    *
    * @generated from rpc pinion.v1.DestinationService.TestDestination

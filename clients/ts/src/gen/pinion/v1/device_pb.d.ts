@@ -5,7 +5,7 @@
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
 import type { Activity, AttentionReason, Budget, Denial, ExecutorInfo, KeptWorkspace, Question, QuestionPolicy, SessionRequest, Transcript, Usage, WorkspaceInfo } from "./activity_pb.js";
-import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, Timestamp, Value } from "@bufbuild/protobuf/wkt";
 import type { Notification, OutputStream, Run, RunSource, Window } from "./run_pb.js";
 import type { AgentSnapshot } from "./agent_pb.js";
 import type { Watcher } from "./watcher_pb.js";
@@ -320,6 +320,13 @@ export declare type Machine = Message<"pinion.v1.Machine"> & {
    * @generated from field: string host_name = 3;
    */
   hostName: string;
+
+  /**
+   * The processor's architecture, for example "arm64" or "x64"; empty: unknown. At most 32 bytes.
+   *
+   * @generated from field: string arch = 4;
+   */
+  arch: string;
 };
 
 /**
@@ -1853,6 +1860,13 @@ export declare type DeviceServiceTriggerWatcherRequest = Message<"pinion.v1.Devi
    * @generated from field: string watcher_id = 1;
    */
   watcherId: string;
+
+  /**
+   * What the run is about; see WatcherService.TriggerWatcher.
+   *
+   * @generated from field: google.protobuf.Value input = 2;
+   */
+  input?: Value | undefined;
 };
 
 /**
@@ -1880,6 +1894,13 @@ export declare type DeviceServiceTriggerWatcherResponse = Message<"pinion.v1.Dev
    * @generated from field: bool already_queued = 2;
    */
   alreadyQueued: boolean;
+
+  /**
+   * Set where the input waits for the end of the active run: the id that its own run will have.
+   *
+   * @generated from field: string queued_run_id = 3;
+   */
+  queuedRunId: string;
 };
 
 /**

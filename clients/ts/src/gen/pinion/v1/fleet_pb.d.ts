@@ -506,6 +506,28 @@ export declare type Device = Message<"pinion.v1.Device"> & {
    * @generated from field: repeated pinion.v1.GrantPermission allowed = 26;
    */
   allowed: GrantPermission[];
+
+  /**
+   * The labels that people gave it, sorted.
+   *
+   * @generated from field: repeated string labels = 27;
+   */
+  labels: string[];
+
+  /**
+   * The labels that the device itself reports, sorted: "has:<executor>" for each executor, "workspace:<name>" for each
+   * workspace, when it last connected. What cannot be used at present has no label.
+   *
+   * @generated from field: repeated string reported_labels = 28;
+   */
+  reportedLabels: string[];
+
+  /**
+   * The architecture of its processor as it last reported it, for example "arm64" or "x64"; empty: unknown.
+   *
+   * @generated from field: string arch = 29;
+   */
+  arch: string;
 };
 
 /**
@@ -595,6 +617,13 @@ export declare type ListDevicesRequest = Message<"pinion.v1.ListDevicesRequest">
    * @generated from field: bool include_last_run = 7;
    */
   includeLastRun: boolean;
+
+  /**
+   * Only devices that have all of these labels, by people or reported; empty means all.
+   *
+   * @generated from field: repeated string labels = 8;
+   */
+  labels: string[];
 };
 
 /**
@@ -723,6 +752,60 @@ export declare type UpdateDeviceResponse = Message<"pinion.v1.UpdateDeviceRespon
  * Use `create(UpdateDeviceResponseSchema)` to create a new message.
  */
 export declare const UpdateDeviceResponseSchema: GenMessage<UpdateDeviceResponse>;
+
+/**
+ * See LabelDevice.
+ *
+ * @generated from message pinion.v1.LabelDeviceRequest
+ */
+export declare type LabelDeviceRequest = Message<"pinion.v1.LabelDeviceRequest"> & {
+  /**
+   * The device.
+   *
+   * @generated from field: string device_id = 1;
+   */
+  deviceId: string;
+
+  /**
+   * Labels that it shall have: 1 to 63 of a-z, 0-9, ".", "_", "-", "/" and "=", beginning with a letter or digit.
+   *
+   * @generated from field: repeated string add = 2;
+   */
+  add: string[];
+
+  /**
+   * Labels that it shall not have.
+   *
+   * @generated from field: repeated string remove = 3;
+   */
+  remove: string[];
+};
+
+/**
+ * Describes the message pinion.v1.LabelDeviceRequest.
+ * Use `create(LabelDeviceRequestSchema)` to create a new message.
+ */
+export declare const LabelDeviceRequestSchema: GenMessage<LabelDeviceRequest>;
+
+/**
+ * See LabelDevice.
+ *
+ * @generated from message pinion.v1.LabelDeviceResponse
+ */
+export declare type LabelDeviceResponse = Message<"pinion.v1.LabelDeviceResponse"> & {
+  /**
+   * The device.
+   *
+   * @generated from field: pinion.v1.Device device = 1;
+   */
+  device?: Device | undefined;
+};
+
+/**
+ * Describes the message pinion.v1.LabelDeviceResponse.
+ * Use `create(LabelDeviceResponseSchema)` to create a new message.
+ */
+export declare const LabelDeviceResponseSchema: GenMessage<LabelDeviceResponse>;
 
 /**
  * See DeleteDevice.
@@ -890,7 +973,7 @@ export enum GrantPermission {
   USE = 1,
 
   /**
-   * To rename and to disconnect it.
+   * To rename, to label and to disconnect it.
    *
    * @generated from enum value: GRANT_PERMISSION_MANAGE = 2;
    */
@@ -992,6 +1075,18 @@ export declare const FleetService: GenService<{
     methodKind: "unary";
     input: typeof UpdateDeviceRequestSchema;
     output: typeof UpdateDeviceResponseSchema;
+  },
+  /**
+   * Gives a device labels and takes labels from it, for selectors of watchers. A label that is there already, or gone
+   * already, changes nothing. Needs what UpdateDevice needs. INVALID_ARGUMENT for a text that is no label, or that is both
+   * added and removed; FAILED_PRECONDITION beyond 64 labels, and for a fleet worker, which no selector matches.
+   *
+   * @generated from rpc pinion.v1.FleetService.LabelDevice
+   */
+  labelDevice: {
+    methodKind: "unary";
+    input: typeof LabelDeviceRequestSchema;
+    output: typeof LabelDeviceResponseSchema;
   },
   /**
    * Removes a device, for its owner and for owners and admins of the org: its watchers are unpinned and show as no_executor, its token is revoked, its stream closed, its

@@ -376,6 +376,21 @@ export declare type Run = Message<"pinion.v1.Run"> & {
    * @generated from field: bool output_hidden = 51;
    */
   outputHidden: boolean;
+
+  /**
+   * What the run was started with, with what the watcher's `redact` paths name left out; absent: nothing. Not in lists, and
+   * hidden like output.
+   *
+   * @generated from field: google.protobuf.Value input = 52;
+   */
+  input?: Value | undefined;
+
+  /**
+   * What started it, of a run of source HOOK or AFTER, and of a retry of one. Not in lists.
+   *
+   * @generated from field: pinion.v1.RunOrigin origin = 53;
+   */
+  origin?: RunOrigin | undefined;
 };
 
 /**
@@ -383,6 +398,61 @@ export declare type Run = Message<"pinion.v1.Run"> & {
  * Use `create(RunSchema)` to create a new message.
  */
 export declare const RunSchema: GenMessage<Run>;
+
+/**
+ * What started a run from outside of its watcher.
+ *
+ * @generated from message pinion.v1.RunOrigin
+ */
+export declare type RunOrigin = Message<"pinion.v1.RunOrigin"> & {
+  /**
+   * The hook; empty: none.
+   *
+   * @generated from field: string hook_id = 1;
+   */
+  hookId: string;
+
+  /**
+   * The hook's slug when the run was started.
+   *
+   * @generated from field: string hook_slug = 2;
+   */
+  hookSlug: string;
+
+  /**
+   * The delivery to the hook, as HookDelivery has its `id`.
+   *
+   * @generated from field: string hook_delivery_id = 3;
+   */
+  hookDeliveryId: string;
+
+  /**
+   * The run whose end started it; empty: none.
+   *
+   * @generated from field: string after_run_id = 4;
+   */
+  afterRunId: string;
+
+  /**
+   * The slug of that run's watcher when the run was started.
+   *
+   * @generated from field: string after_watcher_slug = 5;
+   */
+  afterWatcherSlug: string;
+
+  /**
+   * Runs before it in its chain; at most 10.
+   *
+   * @generated from field: int32 depth = 6;
+   */
+  depth: number;
+};
+
+/**
+ * Describes the message pinion.v1.RunOrigin.
+ * Use `create(RunOriginSchema)` to create a new message.
+ */
+export declare const RunOriginSchema: GenMessage<RunOrigin>;
 
 /**
  * A run in a list of other things.
@@ -818,6 +888,13 @@ export declare type ListRunsRequest = Message<"pinion.v1.ListRunsRequest"> & {
    * @generated from field: bool wants_attention = 6;
    */
   wantsAttention: boolean;
+
+  /**
+   * Only runs that ended with one of these reasons; empty means all. At most 16.
+   *
+   * @generated from field: repeated pinion.v1.AttentionReason attention = 7;
+   */
+  attention: AttentionReason[];
 };
 
 /**
@@ -1155,6 +1232,13 @@ export declare type ExplainRunResponse = Message<"pinion.v1.ExplainRunResponse">
    * @generated from field: repeated pinion.v1.RunFact facts = 4;
    */
   facts: RunFact[];
+
+  /**
+   * The chain that the run is part of: the runs before it, itself, and those that its end started. Empty: it is part of none.
+   *
+   * @generated from field: repeated pinion.v1.ChainLink chain = 5;
+   */
+  chain: ChainLink[];
 };
 
 /**
@@ -1162,6 +1246,61 @@ export declare type ExplainRunResponse = Message<"pinion.v1.ExplainRunResponse">
  * Use `create(ExplainRunResponseSchema)` to create a new message.
  */
 export declare const ExplainRunResponseSchema: GenMessage<ExplainRunResponse>;
+
+/**
+ * A run of a chain, or a watcher that waits for the end of one.
+ *
+ * @generated from message pinion.v1.ChainLink
+ */
+export declare type ChainLink = Message<"pinion.v1.ChainLink"> & {
+  /**
+   * The run; empty: the watcher was not started, or not yet.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * Its watcher.
+   *
+   * @generated from field: string watcher_id = 2;
+   */
+  watcherId: string;
+
+  /**
+   * The watcher's slug when it was read.
+   *
+   * @generated from field: string watcher_slug = 3;
+   */
+  watcherSlug: string;
+
+  /**
+   * Where the run is.
+   *
+   * @generated from field: pinion.v1.RunStatus status = 4;
+   */
+  status: RunStatus;
+
+  /**
+   * Its place: 0 for the run that began the chain.
+   *
+   * @generated from field: int32 depth = 5;
+   */
+  depth: number;
+
+  /**
+   * Why there is no run: the condition was false, or had an error.
+   *
+   * @generated from field: string reason = 6;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message pinion.v1.ChainLink.
+ * Use `create(ChainLinkSchema)` to create a new message.
+ */
+export declare const ChainLinkSchema: GenMessage<ChainLink>;
 
 /**
  * Something that is known about a run.
@@ -1880,6 +2019,20 @@ export enum RunSource {
    * @generated from enum value: RUN_SOURCE_BACKFILL = 3;
    */
   BACKFILL = 3,
+
+  /**
+   * A delivery to a hook.
+   *
+   * @generated from enum value: RUN_SOURCE_HOOK = 4;
+   */
+  HOOK = 4,
+
+  /**
+   * The end of another watcher's run.
+   *
+   * @generated from enum value: RUN_SOURCE_AFTER = 5;
+   */
+  AFTER = 5,
 }
 
 /**

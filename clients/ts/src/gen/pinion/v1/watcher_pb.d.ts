@@ -4,7 +4,7 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
-import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, FieldMask, Timestamp, Value } from "@bufbuild/protobuf/wkt";
 import type { Notification, Run, RunSummary } from "./run_pb.js";
 import type { Budget, ContinueMode, QuestionPolicy } from "./activity_pb.js";
 import type { Notify } from "./destination_pb.js";
@@ -28,7 +28,8 @@ export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
   name: string;
 
   /**
-   * What the agent is asked to do. 1 byte to 256 KiB.
+   * What the agent is asked to do. 1 byte to 256 KiB. `{{ input.commit.sha }}` stands for a value of the run's input, fenced as
+   * data and never read as a prompt again; a watcher with a schedule has no input, so it may name none.
    *
    * @generated from field: string prompt = 2;
    */
@@ -182,10 +183,36 @@ export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
   continueMode: ContinueMode;
 
   /**
+   * Watchers whose ends start this one, by id or slug; answers hold slugs. The run is started in the transaction that stores the
+   * other one's result, with the input `{run, result}` that `after_condition` sees. INVALID_ARGUMENT for a circle, and for
+   * chains of more than 10. At most 10.
+   *
+   * @generated from field: repeated string after = 23;
+   */
+  after: string[];
+
+  /**
+   * A CEL expression over the run that ended: `run.status == "completed" && result.structured.severity > 3`. `run` has id,
+   * watcher, status, reason, source, attempt, exit_code and attention; `result` has text, structured and output. Empty: it
+   * completed. An error means no, and is an event. At most 4,000 bytes.
+   *
+   * @generated from field: string after_condition = 24;
+   */
+  afterCondition: string;
+
+  /**
+   * Dotted paths within an input that are never shown, for example "sender.email" or "commits.*.author": the agent has them, and
+   * whoever reads a run or a delivery sees "[redacted]". At most 50 of at most 200 bytes.
+   *
+   * @generated from field: repeated string redact = 25;
+   */
+  redact: string[];
+
+  /**
    * Where its results and questions are told, in this order; of what stands on a device, only by those who may read it. At
    * most 20.
    *
-   * @generated from field: repeated pinion.v1.Notify notify = 23;
+   * @generated from field: repeated pinion.v1.Notify notify = 26;
    */
   notify: Notify[];
 };
@@ -308,8 +335,9 @@ export declare type Watcher = Message<"pinion.v1.Watcher"> & {
   updatedAt?: Timestamp | undefined;
 
   /**
-   * Why its due slots are skipped as no_executor at present: its device was deleted, or its agent does not exist. Empty:
-   * they are not. With an agent that is made again under the same id, it goes on by itself.
+   * Why its due slots are skipped as no_executor at present: its device was deleted or has no such
+   * executor or workspace, or its agent does not exist. Empty: they are not. With an agent that is made again under the same
+   * id, or a device that has it when it connects again, it goes on by itself.
    *
    * @generated from field: string no_executor_reason = 16;
    */
@@ -752,6 +780,13 @@ export declare type TriggerWatcherRequest = Message<"pinion.v1.TriggerWatcherReq
    * @generated from field: string request_id = 2;
    */
   requestId: string;
+
+  /**
+   * What the run is about: any JSON, at most 64 KiB of it. The prompt refers to its values as `{{ input.commit.sha }}`.
+   *
+   * @generated from field: google.protobuf.Value input = 3;
+   */
+  input?: Value | undefined;
 };
 
 /**
@@ -767,18 +802,25 @@ export declare const TriggerWatcherRequestSchema: GenMessage<TriggerWatcherReque
  */
 export declare type TriggerWatcherResponse = Message<"pinion.v1.TriggerWatcherResponse"> & {
   /**
-   * The new run, or the active one.
+   * The new run, or the active one; with another input while one was active and `overlap` SKIP, the skipped run.
    *
    * @generated from field: pinion.v1.Run run = 1;
    */
   run?: Run | undefined;
 
   /**
-   * The run was there already.
+   * The run was there already, with an equal input; or, with `queued_run_id`, an equal input waits already.
    *
    * @generated from field: bool already_queued = 2;
    */
   alreadyQueued: boolean;
+
+  /**
+   * Set where the input waits for the end of the active run, `run`: the id that its own run will have.
+   *
+   * @generated from field: string queued_run_id = 3;
+   */
+  queuedRunId: string;
 };
 
 /**
@@ -949,6 +991,15 @@ export enum OverlapPolicy {
    * @generated from enum value: OVERLAP_POLICY_QUEUE_ONE = 2;
    */
   QUEUE_ONE = 2,
+
+  /**
+   * What starts a run by an input (a trigger, a hook, the end of another run) waits for the end of the active run, and all of it
+   * runs, in the order in which it came; at most 100 wait, and what comes beyond is recorded as skipped. Slots are as for
+   * QUEUE_ONE.
+   *
+   * @generated from enum value: OVERLAP_POLICY_QUEUE_ALL = 3;
+   */
+  QUEUE_ALL = 3,
 }
 
 /**
@@ -1119,7 +1170,9 @@ export declare const WatcherService: GenService<{
     output: typeof ResumeWatcherResponseSchema;
   },
   /**
-   * A run now, whatever the schedule says, which it does not move. The active run and `already_queued` if there is one.
+   * A run now, whatever the schedule says, which it does not move. The active run and `already_queued` if there is one with an
+   * equal input; while one with another input is active, the watcher's `overlap` decides. INVALID_ARGUMENT, with its name, for
+   * a value that the prompt asks for and the input lacks.
    *
    * @generated from rpc pinion.v1.WatcherService.TriggerWatcher
    */

@@ -1,0 +1,76 @@
+import { refuse } from "../../errors.ts";
+import { labelProblem, labelsMax } from "../../labels.ts";
+import type { Db } from "../pg/database.ts";
+import { transaction } from "../pg/database.ts";
+import * as events from "../work/events.ts";
+import { describe } from "./changes.ts";
+
+/**
+ * Gives a device labels and takes labels from it, with the event `device.updated`; answers whether anything changed. Refuses with
+ * `invalid_argument` (fields `add`, `remove`), `not_found`, and `failed_precondition` for too many and for a fleet worker.
+ */
+export function change(
+  db: Db,
+  options: {
+    orgId: string;
+    deviceId: string;
+    add: readonly string[];
+    remove: readonly string[];
+    actor: string;
+  },
+): Promise<boolean> {
+  const { orgId, deviceId, add, remove } = options;
+  for (const [index, label] of add.entries()) {
+    const field = `add[${index}]`;
+    const problem = labelProblem(label);
+    if (problem) refuse("invalid_argument", problem, { field });
+    if (remove.includes(label)) {
+      refuse("invalid_argument", `${JSON.stringify(label)} is both added and removed`, { field });
+    }
+  }
+  for (const [index, label] of remove.entries()) {
+    const problem = labelProblem(label);
+    if (problem) refuse("invalid_argument", problem, { field: `remove[${index}]` });
+  }
+  return transaction(db, async (tx) => {
+    const device = await tx
+      .selectFrom("device")
+      .select(["labels", "label", "is_worker"])
+      .where("org_id", "=", orgId)
+      .where("id", "=", deviceId)
+      .forNoKeyUpdate()
+      .executeTakeFirst();
+    if (!device) refuse("not_found", `there is no device ${deviceId}`);
+    if (device.is_worker) {
+      refuse(
+        "failed_precondition",
+        `"${device.label}" is a fleet worker, which takes what is neither pinned nor selected; labels are for devices`,
+        { field: "device_id" },
+      );
+    }
+    const labels = [...new Set([...device.labels, ...add])].filter((label) => !remove.includes(label)).sort();
+    if (labels.length > labelsMax) {
+      refuse(
+        "failed_precondition",
+        `device "${device.label}" would have ${labels.length} labels, and may have ${labelsMax}; remove some`,
+        { field: "add" },
+      );
+    }
+    if (labels.join(" ") === device.labels.join(" ")) return false;
+    await tx
+      .updateTable("device")
+      .set({ labels })
+      .where("org_id", "=", orgId)
+      .where("id", "=", deviceId)
+      .execute();
+    await events.append(tx, orgId, [
+      {
+        kind: "device.updated",
+        actor: options.actor,
+        deviceId,
+        data: describe({ labels: device.labels }, { labels }),
+      },
+    ]);
+    return true;
+  });
+}
