@@ -37,7 +37,7 @@ export function startLoops(
   { config, log, metrics, telemetry, clock, opened }: Foundation,
   storage: Storage,
   { streams, quotas }: Access,
-  { hub, feed, doorbell, dispatcher }: Work,
+  { hub, feed, doorbell, dispatcher, placer }: Work,
   own: { health: HealthState; replica: replicas.Replica; judge: Clock; isStopping: () => boolean },
 ): Loops {
   const { db } = storage.work;
@@ -55,6 +55,7 @@ export function startLoops(
     hold: (devices) => dispatcher.hold(devices.map((device) => hub.seatOf(device))),
   });
   const sweep = every("sweep", config.sweepIntervalMs, () => hub.sweep());
+  const placing = every("placing", config.sweepIntervalMs, () => placer.sweep());
   const questions = startQuestions({ db, log, bell: doorbell });
   const replanner = startReplanner({ db, log, judge, onReplanned: () => materializer.poke() });
   const { leaseMs, ...out } = config.destinations;
@@ -68,6 +69,7 @@ export function startLoops(
     materializer,
     replanner,
     sweep,
+    placing,
     questions,
     deliverer,
     startHealthLook({ db: storage.requests.db, health: own.health, log }),

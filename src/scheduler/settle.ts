@@ -3,6 +3,7 @@ import type { Db } from "../store/pg/database.ts";
 import * as deliveries from "../store/work/deliveries.ts";
 import * as events from "../store/work/events.ts";
 import type { KeptResult } from "../store/work/late-results.ts";
+import * as placements from "../store/work/placements.ts";
 import {
   type FailurePolicy,
   type Settled,
@@ -49,6 +50,13 @@ export async function appendSettled(
 ): Promise<void> {
   const bySettlement = new Map(settlements.map((s) => [s.runId, s]));
   await tellOf(tx, settled, (run) => bySettlement.get(run.runId));
+  // What one agent is told of a quota holds for all that share it.
+  await placements.pauseRates(
+    tx,
+    settled.flatMap(({ action, orgId, runId, notBefore }) =>
+      action === "deferred" && notBefore ? [{ orgId, runId, notBefore }] : [],
+    ),
+  );
   await events.appendAll(
     tx,
     settled.flatMap((run) => eventsOf(run, bySettlement.get(run.runId), options.rules)),
