@@ -7,6 +7,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { build, type Metafile, type Plugin } from "esbuild";
 import type { Build } from "../../src/build.ts";
+import { installScripts } from "../../src/server/http/install/files.ts";
 import { pageFiles } from "../../src/server/http/page-files.ts";
 import { migrationFiles } from "../../src/store/pg/migration-files.ts";
 import { licenses } from "./licenses.ts";
@@ -40,6 +41,11 @@ const withContents: Plugin = {
     plugins.onLoad({ filter: /[\\/]store[\\/]pg[\\/]migration-files\.ts$/ }, () => ({
       contents: `const files = new Map(${JSON.stringify([...migrationFiles()])});
         export const migrationFiles = () => files;`,
+      loader: "js",
+    }));
+    plugins.onLoad({ filter: /[\\/]server[\\/]http[\\/]install[\\/]files\.ts$/ }, () => ({
+      contents: `const files = new Map(${JSON.stringify([...installScripts()])});
+        export const installScripts = () => files;`,
       loader: "js",
     }));
     plugins.onLoad({ filter: /[\\/]server[\\/]http[\\/]page-files\.ts$/ }, () => ({
