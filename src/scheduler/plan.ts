@@ -1,4 +1,5 @@
 import { newId, slotRunId } from "../ids.ts";
+import { lackOf } from "../store/work/device-offers.ts";
 import type { DueWatcher, ScheduleMove, SlotRecord } from "../store/work/schedules.ts";
 import type { SkipReason } from "../store/work/settlements.ts";
 import { jitterOf, nextSlot, previousSlot } from "./schedule/schedule.ts";
@@ -61,10 +62,8 @@ export function planDue(watcher: DueWatcher, slotsMax = slotsPerPassMax): Plan {
     plan.move.nextDueAt = null;
     return plan;
   }
-  if (watcher.status === "no_executor" || !watcher.hasAgent) {
-    const reason = watcher.hasAgent
-      ? "the watcher's device was deleted"
-      : "the watcher's agent does not exist";
+  const reason = whyNoExecutor(watcher);
+  if (reason !== undefined) {
     for (const slot of due) skip(slot, "no_executor", reason);
     return plan;
   }
@@ -120,8 +119,8 @@ export function planDue(watcher: DueWatcher, slotsMax = slotsPerPassMax): Plan {
  */
 export function planAhead(watcher: DueWatcher, untilAt: Date): Plan | undefined {
   const { schedule, timeZone, nextSlotAt, orgId, watcherId } = watcher;
-  if (schedule === null || nextSlotAt === null || watcher.status !== "active" || !watcher.hasAgent)
-    return undefined;
+  if (schedule === null || nextSlotAt === null || watcher.status !== "active") return undefined;
+  if (whyNoExecutor(watcher) !== undefined) return undefined;
   if (watcher.hasActiveRun || watcher.backlogSlotAt) return undefined;
   const offsetMs = jitterOf(watcherId, watcher.jitterMs);
   const dueAt = new Date(nextSlotAt.getTime() + offsetMs);
@@ -138,6 +137,13 @@ export function planAhead(watcher: DueWatcher, untilAt: Date): Plan | undefined 
   };
 }
 
+/** Why there is nobody who could run a slot of the watcher, for people; undefined: there is. */
+function whyNoExecutor(watcher: DueWatcher): string | undefined {
+  if (!watcher.hasAgent) return "the watcher's agent does not exist";
+  if (watcher.status === "no_executor") return "the watcher's device was deleted";
+  return lackOf(watcher.offers);
+}
+
 /** Plans the oldest slot that waited for the end of the active run. The schedule stays where it is. */
 export function planBacklog(watcher: DueWatcher): Plan {
   const plan: Plan = { slots: [], aside: [], move: stay(watcher) };
@@ -146,12 +152,9 @@ export function planBacklog(watcher: DueWatcher): Plan {
   if (!slot || !source || watcher.hasActiveRun) return plan;
   const record = slotRecord(watcher, slot, source);
   if (source === "backfill") record.dueAt = watcher.now;
-  if (watcher.status === "no_executor" || !watcher.hasAgent) {
-    plan.slots.push({
-      ...record,
-      skipReason: "no_executor",
-      reason: "the watcher's agent or device is gone",
-    });
+  const reason = whyNoExecutor(watcher);
+  if (reason !== undefined) {
+    plan.slots.push({ ...record, skipReason: "no_executor", reason });
     return plan;
   }
   if (source === "scheduled" && watcher.status === "paused") {
@@ -176,7 +179,7 @@ export function planBacklog(watcher: DueWatcher): Plan {
 /** A run that somebody asked for. It moves no schedule (R3). */
 export function planManual(
   watcher: DueWatcher,
-  options: { retryOf?: { runId: string; windowStart: Date; windowEnd: Date } } = {},
+  options: { retryOf?: { runId: string; windowStart: Date; windowEnd: Date }; askedBy?: string } = {},
 ): Plan {
   const { now, windowCursorAt } = watcher;
   const windowStart =
@@ -196,6 +199,8 @@ export function planManual(
         skipReason: null,
         reason: "",
         retryOf: retried?.runId ?? null,
+        isGated: watcher.isGated,
+        askedBy: options.askedBy,
       },
     ],
     aside: [],
@@ -264,6 +269,7 @@ function slotRecord(
     skipReason: null,
     reason: "",
     retryOf: null,
+    isGated: watcher.isGated,
   };
 }
 

@@ -94,6 +94,11 @@ export const nouns: readonly Noun[] = [
     load: async () => (await import("./tokens.ts")).addTokens,
   },
   {
+    name: "sign-ins",
+    description: "browsers that are signed in to the web page",
+    load: async () => (await import("./sign-ins.ts")).addSignIns,
+  },
+  {
     name: "orgs",
     description: "orgs, and who belongs to them",
     load: async () => (await import("./orgs.ts")).addOrgs,

@@ -6,6 +6,7 @@ import {
   GetTranscriptResponseSchema,
   ListRunsResponseSchema,
   type Run,
+  type RunCandidate,
   type RunFact,
   RunSchema,
 } from "#gen/pinion/v1/run_pb.js";
@@ -68,11 +69,14 @@ function addList(runs: Command, cli: Cli): void {
       `only in this state: ${words.runStatus.all.join(", ")}; several with commas`,
       list,
     )
-    .option("--attention", "only runs that ended with reasons for people to look")
+    .option(
+      "--attention [reasons]",
+      `only runs that ended with reasons for people to look, or with one of these: ${words.attention.all.join(", ")}`,
+    )
     .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 20)
     .action(async (_options, command: Command) => {
       const { clients, options } = connect<{
-        attention?: boolean;
+        attention?: true | string;
         watcher?: string;
         device?: string;
         status?: string[];
@@ -82,6 +86,10 @@ function addList(runs: Command, cli: Cli): void {
         watcherId: options.watcher ?? "",
         deviceId: options.device ? await deviceId(clients, options.device) : "",
         wantsAttention: options.attention === true,
+        attention:
+          typeof options.attention === "string"
+            ? list(options.attention, []).map((word) => words.attention.value(word, "--attention"))
+            : [],
         statuses: (options.status ?? []).map((word) => words.runStatus.value(word, "--status")),
       };
       const page = await collect(options.limit, async (request) => {
@@ -105,6 +113,7 @@ function addList(runs: Command, cli: Cli): void {
   examples(command, [
     ["runs list", "the latest"],
     ["runs list --watcher daily-checkin --status failed,timeout", "what went wrong"],
+    ["runs list --attention permission_denied,schema", "what ended for one of these reasons"],
     ["runs list --json | jq -r '.runs[].id'", "for a program"],
   ]);
 }
@@ -238,11 +247,29 @@ function addExplain(runs: Command, cli: Cli): void {
       cli.out(`${status}  ${bold(plain(answer.summary))}`);
       cli.out("");
       for (const line of timeline(cli, answer.facts)) cli.out(line);
+      if (answer.candidates.length > 0) cli.out("");
+      for (const line of candidateLines(cli, answer.candidates)) cli.out(line);
       if (answer.nextStep) cli.out(`\n${dim("next:")} ${plain(answer.nextStep)}`);
     });
   examples(command, [
     ["runs explain 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "what happened, and what has to happen next"],
   ]);
+}
+
+/** The devices that might take the run, and why each does not. */
+function candidateLines(cli: Cli, candidates: readonly RunCandidate[]): string[] {
+  return table<RunCandidate>(
+    candidates,
+    [
+      { header: "DEVICE", cell: (device) => plain(device.label) },
+      {
+        header: "MATCHES",
+        cell: (device) => (device.matches ? cli.colors.green("yes") : cli.colors.dim("no")),
+      },
+      { header: "WHY NOT", cell: (device) => (device.takes ? "takes it" : plain(device.reason)) },
+    ],
+    Number.POSITIVE_INFINITY,
+  );
 }
 
 function timeline(cli: Cli, facts: readonly RunFact[]): string[] {

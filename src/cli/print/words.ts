@@ -3,6 +3,7 @@ import {
   ContinueMode,
   QuestionDefault,
   QuestionResponders,
+  WorkspaceMode,
 } from "#gen/pinion/v1/activity_pb.js";
 import { PlatformStatus, UpsertOutcome } from "#gen/pinion/v1/agent_pb.js";
 import { Platform } from "#gen/pinion/v1/device_pb.js";
@@ -16,9 +17,16 @@ import {
   SkipReason,
   UsageGroup,
 } from "#gen/pinion/v1/run_pb.js";
+import { SignInMethod } from "#gen/pinion/v1/sign_in_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
-import { CatchupPolicy, OverlapPolicy, WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
+import {
+  CatchupPolicy,
+  GroupScope,
+  OverlapPolicy,
+  SpreadMode,
+  WatcherStatus,
+} from "#gen/pinion/v1/watcher_pb.js";
 import type { Cli } from "../cli.ts";
 import { exitCodes, Failure } from "../failures.ts";
 
@@ -98,6 +106,13 @@ export const continueMode = words({
   [ContinueMode.SESSION]: "session",
 });
 
+export const workspaceMode = words({
+  [WorkspaceMode.SHARED]: "shared",
+  [WorkspaceMode.WORKTREE]: "worktree",
+  [WorkspaceMode.COPY]: "copy",
+  [WorkspaceMode.EMPTY]: "empty",
+});
+
 export const usageGroup = words({
   [UsageGroup.WATCHER]: "watcher",
   [UsageGroup.AGENT]: "agent",
@@ -135,6 +150,10 @@ export const notification = words({
   [Notification.ALWAYS]: "always",
 });
 
+export const spreadMode = words({ [SpreadMode.ONE]: "one", [SpreadMode.ALL]: "all" });
+
+export const groupScope = words({ [GroupScope.ORG]: "org", [GroupScope.DEVICE]: "device" });
+
 export const overlapPolicy = words({
   [OverlapPolicy.SKIP]: "skip",
   [OverlapPolicy.QUEUE_ONE]: "queue_one",
@@ -170,6 +189,12 @@ export const tokenKind = words({
   [TokenKind.PAT]: "pat",
   [TokenKind.DEV]: "dev",
   [TokenKind.SVC]: "svc",
+});
+
+export const signInMethod = words({
+  [SignInMethod.LINK]: "link",
+  [SignInMethod.TOKEN]: "token",
+  [SignInMethod.OIDC]: "oidc",
 });
 
 export const grantPermission = words({

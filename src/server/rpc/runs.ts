@@ -16,6 +16,7 @@ import { Bell } from "../../abort.ts";
 import { Refusal, refuse } from "../../errors.ts";
 import { cancelRun } from "../../scheduler/cancels.ts";
 import type { Doorbell } from "../../scheduler/doorbell.ts";
+import { explainPlacement } from "../../scheduler/explain-placement.ts";
 import type { QuestionBell } from "../../scheduler/questions.ts";
 import { retry } from "../../scheduler/triggers.ts";
 import * as devices from "../../store/people/devices.ts";
@@ -33,7 +34,7 @@ import * as windows from "../../store/work/windows.ts";
 import { principalOf } from "../access/guard.ts";
 import type { Feed, OutputChunk } from "../cluster/feed.ts";
 import { activityOf, activityStream } from "../device/activity.ts";
-import { runStatuses } from "../run-enums.ts";
+import { attentionNames, runStatuses } from "../run-enums.ts";
 import { explain } from "./explain.ts";
 import { idKey, page } from "./page.ts";
 import { answerQuestion, listQuestions } from "./questions.ts";
@@ -96,6 +97,7 @@ export function runService(deps: {
             beforeId: before?.[0],
             deviceId: request.deviceId || undefined,
             wantsAttention: request.wantsAttention,
+            attention: request.attention.flatMap((reason) => attentionNames[reason] ?? []),
           }),
       });
       return { runs: await runMessages(db, orgId, rows), nextPageToken };
@@ -135,8 +137,18 @@ export function runService(deps: {
         run.status === "pending" && !deviceId
           ? await workers.findFleet(db, { orgId, agentKind: run.agentKind, ttlMs })
           : undefined;
+      const placement =
+        run.status === "pending" ? await explainPlacement(db, { orgId, runId, ttlMs }) : undefined;
       const now = await clock.now(db);
-      return { run: await messageOf(run), ...explain({ run, device, onDevice, fleet, ttlMs, now }) };
+      return {
+        run: await messageOf(run),
+        ...explain({ run, device, onDevice, fleet, placement, ttlMs, now }),
+        candidates: (placement?.candidates ?? []).map(({ reason, ...device }) => ({
+          ...device,
+          takes: reason === null,
+          reason: reason ?? "",
+        })),
+      };
     },
 
     async listWindows(request, context) {

@@ -12,11 +12,13 @@ import {
 } from "#gen/pinion/v1/watcher_pb.js";
 import { refuse } from "../../errors.ts";
 import { checkSchedule, type ScheduleRules } from "../../scheduler/schedule/schedule.ts";
+import { lackOf } from "../../store/work/device-offers.ts";
 import type { RunSummary } from "../../store/work/run-summaries.ts";
 import type * as watchers from "../../store/work/watchers.ts";
 import { agentWorkMessage, agentWorkOf } from "../agent-work.ts";
 import { notificationOf } from "../run-enums.ts";
 import { timestampOf } from "./moments.ts";
+import { placementMessage, placementOf } from "./placement-message.ts";
 import { runSummaryMessage } from "./run-message.ts";
 
 /** Watchers between rows and messages. */
@@ -97,7 +99,7 @@ function isResting(row: watchers.Watcher): boolean {
 
 function noExecutorReasonOf(row: watchers.Watcher): string {
   if (row.status === "no_executor") return row.paused_reason || "its device was deleted";
-  return row.has_agent ? "" : `agent "${row.agent_id}" does not exist`;
+  return row.has_agent ? (lackOf(row.offers) ?? "") : `agent "${row.agent_id}" does not exist`;
 }
 
 /** What people decided, with the defaults as values. */
@@ -121,6 +123,7 @@ export function watcherSpec(row: watchers.Watcher): WatcherSpec {
     notification: notificationOf(row.notification),
     ...(row.extraction_schema === null ? {} : { extractionSchema: row.extraction_schema as JsonObject }),
     ...agentWorkMessage(row.agent_work),
+    ...placementMessage(row.placement as watchers.Placement | null),
   });
 }
 
@@ -159,6 +162,7 @@ export function watcherValues(
     notification: notifications[spec.notification],
     extractionSchema: spec.extractionSchema ?? null,
     agentWork: agentWorkOf(spec),
+    placement: placementOf(spec),
   };
 }
 

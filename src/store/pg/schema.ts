@@ -112,6 +112,36 @@ export type TokenTable = {
   all_devices: Generated<boolean>;
 };
 
+export type SignInMethod = "link" | "token" | "oidc";
+export type SignInCodeKind = "link" | "login" | "oidc";
+
+export type SignInTable = {
+  org_id: string;
+  token_id: string;
+  method: SignInMethod;
+  maker_id: OrNull<string>;
+  address: string;
+  user_agent: string;
+};
+
+export type SignInCodeTable = {
+  sha256: Buffer;
+  kind: SignInCodeKind;
+  user_code: OrNull<string>;
+  address: string;
+  data: JsonObject<Json>;
+  created_at: GeneratedTimestamp;
+  expires_at: Timestamp;
+  used_at: TimestampOrNull;
+};
+
+export type UserIdentityTable = {
+  issuer: string;
+  subject: string;
+  user_id: string;
+  created_at: GeneratedTimestamp;
+};
+
 export type DeviceGrantTable = {
   org_id: string;
   id: Generated<string>;
@@ -218,6 +248,8 @@ export type WatcherTable = {
   max_attempts: Generated<number>;
   notification: Generated<Notification>;
   day_budget: ColumnType<Json | null, string | null | undefined, string | null>;
+  placement: ColumnType<Json | null, string | null | undefined, string | null>;
+  workspace: OrNull<string>;
   status: Generated<WatcherStatus>;
   paused_reason: Generated<string>;
   next_slot_at: TimestampOrNull;
@@ -294,6 +326,9 @@ export type RunTable = {
   reason: Generated<string>;
   past_attempts: GeneratedJsonArray<PastAttempt>;
   is_pinned: boolean;
+  is_gated: Generated<boolean>;
+  is_held: Generated<boolean>;
+  spread_to: OrNull<string>;
 };
 
 export type RunFinishedTable = {
@@ -351,6 +386,7 @@ export type WindowTable = {
   created_at: GeneratedTimestamp;
 };
 
+/** A view: every event by itself, also of packed rows (events.ts). */
 export type EventTable = {
   org_id: string;
   /** Given by the database alone. */
@@ -363,6 +399,14 @@ export type EventTable = {
   device_id: OrNull<string>;
   data: GeneratedJsonObject<Json>;
   source: OrNull<EventSource>;
+};
+
+/** As events are stored: `seqs` and the ids beside it are of a packed row. */
+export type EventRowTable = EventTable & {
+  seqs: OrNull<number[]>;
+  run_ids: OrNull<string[]>;
+  watcher_ids: OrNull<string[]>;
+  device_ids: OrNull<(string | null)[]>;
 };
 
 /** From where a call came; see sources.ts. */
@@ -384,6 +428,9 @@ export type Schema = {
   member: MemberTable;
   device: DeviceTable;
   token: TokenTable;
+  sign_in: SignInTable;
+  sign_in_code: SignInCodeTable;
+  user_identity: UserIdentityTable;
   join_code: JoinCodeTable;
   device_grant: DeviceGrantTable;
   device_past: DevicePastTable;
@@ -400,6 +447,7 @@ export type Schema = {
   run_finished: RunFinishedTable;
   window: WindowTable;
   event: EventTable;
+  event_row: EventRowTable;
   request: RequestTable;
 };
 

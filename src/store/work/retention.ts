@@ -160,7 +160,15 @@ export async function deleteOld(
       where c.last_turn_at < ${now} - ${conversationDays} * interval '1 day'
       and not exists (select from turn t
         where t.org_id = c.org_id and t.agent_id = c.agent_id and t.conversation_id = c.id) limit ${limit}))`,
+    // Longer than any pause that an agent may be told of.
+    sql`delete from rate_key where ctid = any(array(select ctid from rate_key
+      where touched_at < ${now} - interval '8 days' limit ${limit}))`,
     sql`delete from join_code where ctid = any(array(select ctid from join_code where expires_at < ${now} - interval '1 day' limit ${limit}))`,
+    sql`delete from sign_in_code where ctid = any(array(select ctid from sign_in_code where expires_at < ${now} - interval '1 day' limit ${limit}))`,
+    // A browser's cookie, not a token that people made: no list shows it once it has ended.
+    sql`delete from token where (org_id, id) in (select t.org_id, t.id from token t
+      join sign_in s on s.org_id = t.org_id and s.token_id = t.id
+      where least(t.expires_at, t.revoked_at) < ${now} - interval '1 day' limit ${limit})`,
     sql`delete from request where ctid = any(array(select ctid from request
       where created_at < ${now} - ${repeatMs} * interval '1 millisecond' limit ${limit}))`,
   ];
@@ -177,8 +185,8 @@ export async function deleteOld(
 async function deleteOldEvents(db: Db, old: RawBuilder<unknown>): Promise<number> {
   const { rows } = await sql<{ count: number }>`
     with gone as (
-      delete from event where ctid = any(array(
-        select ctid from event where at < ${old} limit ${sql.lit(rowsPerDeleteMax)}))
+      delete from event_row where ctid = any(array(
+        select ctid from event_row where at < ${old} limit ${sql.lit(rowsPerDeleteMax)}))
       returning org_id, seq
     ),
     noted as (

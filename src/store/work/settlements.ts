@@ -113,6 +113,8 @@ export type Settled = {
   /** The watcher was paused because of this failure. */
   isWatcherPaused: boolean;
   consecutiveFailures: number;
+  /** Of a run that ended: what people should look at. */
+  attention?: readonly string[];
   /** By a report that came after the attempt had been taken away (late-results.ts). */
   isLate?: boolean;
 };
@@ -256,6 +258,8 @@ export async function settle(
     returned as (
       update run r set
         status = 'pending', attempt_token = null,
+        -- It is placed anew.
+        is_held = h.is_gated,
         -- Any worker may have it next.
         device_id = case when h.is_pinned then h.device_id end,
         claimed_at = null, claimed_epoch = null, claimed_session = null, pushed_at = null,
