@@ -59,6 +59,11 @@ export const nouns: readonly Noun[] = [
     load: async () => (await import("./watchers.ts")).addWatchers,
   },
   {
+    name: "destinations",
+    description: "where results of watchers are sent",
+    load: async () => (await import("./destinations.ts")).addDestinations,
+  },
+  {
     name: "runs",
     description: "executions of watchers",
     load: async () => (await import("./runs.ts")).addRuns,
