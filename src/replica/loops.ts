@@ -15,7 +15,8 @@ import type { Foundation } from "./foundation.ts";
 import type { Storage } from "./storage.ts";
 import type { Work } from "./work.ts";
 
-export type Loops = { materializer: Loop; sweep: Loop; questions: Loop; replanner: { now(): void } };
+/** The loop that others wake. */
+export type Loops = { materializer: Loop };
 
 /** The tokens of open streams are looked at this often, so that they end within 5 s of their token also if the word was lost. */
 const tokensEveryMs = 4_000;
@@ -29,12 +30,19 @@ export function startLoops(
   { config, log, telemetry, clock, opened }: Foundation,
   storage: Storage,
   { streams, quotas }: Access,
-  { hub, doorbell, dispatcher }: Work,
+  { hub, feed, inbox, publisher, dispatcher }: Work,
   own: { health: HealthState; replica: replicas.Replica; judge: Clock; isStopping: () => boolean },
 ): Loops {
   const { db } = storage.work;
   const { judge } = own;
-  const common = { db, log, judge, policy: config.failures, doorbell, sweepMs: config.sweepIntervalMs };
+  const common = {
+    db,
+    log,
+    judge,
+    policy: config.failures,
+    doorbell: publisher,
+    sweepMs: config.sweepIntervalMs,
+  };
   const { intervalMs } = config.reaper;
   const every = (name: string, ms: number, pass: () => Promise<unknown>) =>
     startLoop({ name, log, pass: () => pass().then(() => ms) });
@@ -47,7 +55,7 @@ export function startLoops(
     hold: (devices) => dispatcher.hold(devices.map((device) => hub.seatOf(device))),
   });
   const sweep = every("sweep", config.sweepIntervalMs, () => hub.sweep());
-  const questions = startQuestions({ db, log, bell: doorbell });
+  const questions = startQuestions({ db, log, bell: publisher });
   const replanner = startReplanner({ db, log, judge, onReplanned: () => materializer.poke() });
   const all = [
     materializer,
@@ -65,9 +73,23 @@ export function startLoops(
       if (!own.isStopping()) await replicas.beat(db, own.replica);
     }),
   ];
+  publisher.subscribe({
+    settled(runs) {
+      // Slots wait for the end of a run that has ended.
+      if (runs.some((run) => run.hasBacklog)) materializer.poke();
+    },
+    asked: () => questions.poke(),
+  });
+  inbox.add({
+    onResync() {
+      feed.introduce();
+      sweep.poke();
+    },
+  });
+  judge.onBack(() => replanner.now());
   storage.incarnation.onChange(() => hub.moveAll("the database failed over; connect again"));
   opened.defer(async () => {
     await Promise.all(all.map((loop) => loop.stop()));
   });
-  return { materializer, sweep, questions, replanner };
+  return { materializer };
 }
