@@ -6,6 +6,8 @@ import type { ReplicaConfig } from "../config.ts";
 import type { Logger } from "../log.ts";
 import { createCompleter } from "../scheduler/completer.ts";
 import { createDispatcher, type Dispatcher } from "../scheduler/dispatcher.ts";
+import { createPlacer, type Placer } from "../scheduler/placer.ts";
+import { placerSubscriber } from "../scheduler/placing.ts";
 import { createPublisher, type Publisher } from "../scheduler/publisher.ts";
 import { createTurnEndings } from "../scheduler/turn-endings.ts";
 import { feedSubscriber } from "../server/cluster/announced.ts";
@@ -30,6 +32,7 @@ export type Work = {
   publisher: Publisher;
   streamEnds: StreamEnds;
   dispatcher: Dispatcher;
+  placer: Placer;
 };
 
 /** How long after its timeout a turn is left to its worker, whose own report is the better one. */
@@ -38,7 +41,7 @@ const turnTimeoutGraceMs = 5_000;
 export async function buildWork(
   { config, replicaId, log, telemetry, clock, opened }: Foundation,
   storage: Storage,
-  { guard, streams }: Access,
+  { guard, streams, quotas }: Access,
 ): Promise<Work> {
   const { db } = storage.work;
   const publisher = createPublisher({ log });
@@ -59,6 +62,22 @@ export async function buildWork(
   opened.defer(() => feed.close());
   inbox.add({ receive: (message) => feed.receive(message), onResync: () => feed.wakeAll() });
 
+  const placer = createPlacer({
+    ...{ db, log, quotas, ttlMs: config.session.ttlMs },
+    ring: publisher.placed,
+    moved: publisher.moved,
+    announce: (orgId) => bus.broadcast({ kind: "held", orgId }),
+  });
+  opened.defer(() => {
+    placer.stop();
+    return placer.idle();
+  });
+  inbox.add({
+    receive(message) {
+      if (message.kind === "held") placer.heard(message.orgId);
+      return message.kind === "held";
+    },
+  });
   const completer = createCompleter({ ...common, onBatch: telemetry.batch("completions") });
   const turnEndings = createTurnEndings(common);
   const timers = { ttlMs: config.session.ttlMs, timeoutGraceMs: turnTimeoutGraceMs };
@@ -87,7 +106,7 @@ export async function buildWork(
     await hub.close();
     await tails.idle();
   });
-  return { hub, feed, bus, inbox, publisher, streamEnds, dispatcher };
+  return { hub, feed, bus, inbox, publisher, streamEnds, dispatcher, placer };
 }
 
 /** The bus that is configured. The NATS client is loaded only where it is asked for. */

@@ -1,6 +1,7 @@
 import type { Logger } from "../log.ts";
 import type { SessionName } from "../store/work/presence.ts";
 import type { Doorbell } from "./doorbell.ts";
+import type { Rung } from "./placer.ts";
 import type { QuestionBell } from "./questions.ts";
 import type { TurnBell } from "./turn-bell.ts";
 
@@ -10,6 +11,14 @@ export type Announcements = Doorbell &
   QuestionBell & {
     /** A newer session of a device opened; the replica that holds the older session lets it go. */
     replaced(session: SessionName & { replicaId: string }): void;
+    /** A device of the org has connected. */
+    deviceOpened(orgId: string): void;
+    /** The facts, labels or grants of devices of the org have changed. */
+    devicesChanged(orgId: string): void;
+    /** Held runs were placed; their devices have work. */
+    placed(runs: readonly Rung[]): void;
+    /** Held runs are somewhere else, or wait for something else. */
+    moved(runs: readonly { orgId: string; runId: string }[]): void;
   };
 
 /** Any part of the announcements; the others are not told to this subscriber. */
@@ -21,7 +30,7 @@ export type Subscriber = Partial<Announcements>;
  *   completer, turn endings, dispatcher, hub, loops, use-cases
  *        │ recorded, settled, turnsEnded, …
  *        ▼
- *    publisher ──► telemetry, tails of output, feed, doorbell, materializer, questions
+ *    publisher ──► telemetry, tails of output, feed, doorbell, placer, materializer, questions
  */
 export type Publisher = Announcements & { subscribe(subscriber: Subscriber): void };
 
@@ -52,5 +61,9 @@ export function createPublisher({ log }: { log: Logger }): Publisher {
     asked: to("asked"),
     answered: to("answered"),
     replaced: to("replaced"),
+    deviceOpened: to("deviceOpened"),
+    devicesChanged: to("devicesChanged"),
+    placed: to("placed"),
+    moved: to("moved"),
   };
 }

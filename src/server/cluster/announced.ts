@@ -18,6 +18,7 @@ export function feedSubscriber(feed: Pick<Feed, "runChanged" | "eventsAppended">
     },
     settled: (runs) => changedWithEvents(runs.map((run) => ({ ...run, isEnded: run.action === "finished" }))),
     kept: changedWithEvents,
+    moved: changedWithEvents,
     cancelling: changed,
     turnsEnded: (turns) =>
       changedWithEvents(turns.map(({ orgId, turnId }) => ({ orgId, runId: turnId, isEnded: true }))),

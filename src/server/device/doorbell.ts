@@ -28,11 +28,20 @@ export function createDoorbell(options: {
   return {
     recorded(runs) {
       const fleets = new Set<string>();
-      for (const { status, orgId, deviceId, attemptToken, dueAt } of runs) {
-        if (status !== "pending" || attemptToken) continue;
+      for (const { status, orgId, deviceId, attemptToken, dueAt, isHeld } of runs) {
+        // A held run is the placer's.
+        if (status !== "pending" || attemptToken || isHeld) continue;
         if (deviceId) ring({ kind: "work", orgId, deviceId });
         // No worker keeps a slot for what is not due yet.
         else if (dueAt.getTime() > clock.now()) hub.at(dueAt, () => ringFleet(orgId));
+        else fleets.add(orgId);
+      }
+      for (const orgId of fleets) ringFleet(orgId);
+    },
+    placed(runs) {
+      const fleets = new Set<string>();
+      for (const { orgId, deviceId } of runs) {
+        if (deviceId) ring({ kind: "work", orgId, deviceId });
         else fleets.add(orgId);
       }
       for (const orgId of fleets) ringFleet(orgId);

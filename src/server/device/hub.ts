@@ -272,6 +272,7 @@ function opened(
     return;
   }
   feed.transient(orgId, { kind: "device.connected", deviceId, epoch });
+  publisher.deviceOpened(orgId);
   dispatcher.wake(session);
 }
 
