@@ -98,8 +98,8 @@ export async function buildWork(
   const tails = createTails({ db, log, feed });
   const doorbell = createDoorbell({ rings, replicaId, hub, bus, clock });
   // The tails before the feed, which forgets the output of a run that has ended.
-  for (const subscriber of [telemetry, tails, feedSubscriber(feed), doorbell])
-    publisher.subscribe(subscriber);
+  const waking = [doorbell, placerSubscriber(placer)];
+  for (const one of [telemetry, tails, feedSubscriber(feed), ...waking]) publisher.subscribe(one);
   feed.introduce();
   opened.defer(async () => {
     await Promise.all([completer.idle(), dispatcher.idle(), turnEndings.idle()]);
