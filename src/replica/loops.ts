@@ -1,12 +1,15 @@
 /** The loops of a replica: each does one pass after another until it is stopped (scheduler/loop.ts). */
 import type { Clock } from "../scheduler/clock.ts";
+import { startDeliverer } from "../scheduler/deliverer.ts";
 import { type Loop, startLoop } from "../scheduler/loop.ts";
 import { startMaterializer } from "../scheduler/materializer.ts";
+import type { Subscriber } from "../scheduler/publisher.ts";
 import { startQuestions } from "../scheduler/questions.ts";
 import { startExpirer, startReaper } from "../scheduler/reaper.ts";
 import { startReplanner } from "../scheduler/replan.ts";
 import { startRetention } from "../scheduler/retention.ts";
 import { startTurnSweep } from "../scheduler/turn-sweep.ts";
+import { createSender } from "../server/destinations/sender.ts";
 import type { HealthState } from "../server/http/health.ts";
 import { startHealthLook } from "../server/http/probes.ts";
 import * as replicas from "../store/work/replicas.ts";
@@ -15,8 +18,8 @@ import type { Foundation } from "./foundation.ts";
 import type { Storage } from "./storage.ts";
 import type { Work } from "./work.ts";
 
-/** The loop that others wake. */
-export type Loops = { materializer: Loop };
+/** The loops that calls wake. */
+export type Loops = { materializer: Loop; deliverer: Loop };
 
 /** The tokens of open streams are looked at this often, so that they end within 5 s of their token also if the word was lost. */
 const tokensEveryMs = 4_000;
@@ -27,7 +30,7 @@ const replicaBeatMsMax = 5_000;
 
 /** Starts all loops. `replica` is beaten for until `isStopping`. */
 export function startLoops(
-  { config, log, telemetry, clock, opened }: Foundation,
+  { config, log, metrics, telemetry, clock, opened }: Foundation,
   storage: Storage,
   { streams, quotas }: Access,
   { hub, feed, inbox, publisher, dispatcher, placer }: Work,
@@ -58,12 +61,20 @@ export function startLoops(
   const placing = every("placing", config.sweepIntervalMs, () => placer.sweep());
   const questions = startQuestions({ db, log, bell: publisher });
   const replanner = startReplanner({ db, log, judge, onReplanned: () => materializer.poke() });
+  const { leaseMs, ...out } = config.destinations;
+  const deliverer = startDeliverer({
+    ...{ db, log, leaseMs, sweepMs: config.sweepIntervalMs },
+    send: createSender({ ...{ db, publicUrl: config.publicUrl }, ...out, ...config.secrets }),
+    onEvents: (orgId) => feed.eventsAppended(orgId),
+    onTried: metrics.delivered,
+  });
   const all = [
     materializer,
     replanner,
     sweep,
     placing,
     questions,
+    deliverer,
     startHealthLook({ db: storage.requests.db, health: own.health, log }),
     startExpirer(common),
     startTurnSweep({ ...common, ttlMs: config.session.ttlMs, intervalMs }),
@@ -75,13 +86,7 @@ export function startLoops(
       if (!own.isStopping()) await replicas.beat(db, own.replica);
     }),
   ];
-  publisher.subscribe({
-    settled(runs) {
-      // Slots wait for the end of a run that has ended.
-      if (runs.some((run) => run.hasBacklog)) materializer.poke();
-    },
-    asked: () => questions.poke(),
-  });
+  publisher.subscribe(wakingAfterCommits({ materializer, questions, deliverer }));
   inbox.add({
     onResync() {
       feed.introduce();
@@ -93,5 +98,25 @@ export function startLoops(
   opened.defer(async () => {
     await Promise.all(all.map((loop) => loop.stop()));
   });
-  return { materializer };
+  return { materializer, deliverer };
+}
+
+/** Wakes the loops that a commit has given work. */
+function wakingAfterCommits(
+  loops: Readonly<Record<"materializer" | "questions" | "deliverer", Loop>>,
+): Subscriber {
+  return {
+    recorded(runs) {
+      if (runs.some((run) => run.skipReason === "budget")) loops.deliverer.poke();
+    },
+    settled(runs) {
+      // Slots wait for the end of a run that has ended.
+      if (runs.some((run) => run.hasBacklog)) loops.materializer.poke();
+      if (runs.some((run) => run.notify || run.isWatcherPaused)) loops.deliverer.poke();
+    },
+    asked({ notify }) {
+      loops.questions.poke();
+      if (notify) loops.deliverer.poke();
+    },
+  };
 }

@@ -3,6 +3,7 @@ import type { DescService } from "@bufbuild/protobuf";
 import type { ConnectRouter } from "@connectrpc/connect";
 import { Health } from "#gen/grpc/health/v1/health_pb.js";
 import { AgentService } from "#gen/pinion/v1/agent_pb.js";
+import { DestinationService } from "#gen/pinion/v1/destination_pb.js";
 import { DeviceService } from "#gen/pinion/v1/device_pb.js";
 import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
@@ -21,6 +22,7 @@ import { registerReflection } from "../server/http/reflection.ts";
 import { createPlatformRunner } from "../server/platforms/runner.ts";
 import { createConfigStarter } from "../server/platforms/starter.ts";
 import { agentService } from "../server/rpc/agents.ts";
+import { destinationService } from "../server/rpc/destinations.ts";
 import { deviceService } from "../server/rpc/device.ts";
 import { eventService } from "../server/rpc/events.ts";
 import { fleetService } from "../server/rpc/fleet.ts";
@@ -47,9 +49,16 @@ export const services: DescService[] = [
   OrgService,
   EventService,
   AgentService,
+  DestinationService,
 ];
 
-export type Own = { health: HealthState; crowd: Crowd; shutdownSignal: AbortSignal; poke: () => void };
+export type Own = {
+  health: HealthState;
+  crowd: Crowd;
+  shutdownSignal: AbortSignal;
+  poke: () => void;
+  onDeliveries: () => void;
+};
 
 /** The services as a handler that reads messages of at most so many bytes. */
 export function serveRpc(
@@ -100,6 +109,14 @@ export function serveRpc(
       router.service(OrgService, orgService({ ...deps, ...config }));
       router.service(EventService, eventService(deps));
       router.service(AgentService, agentService({ ...deps, runner, log, publicUrl: config.publicUrl }));
+      router.service(
+        DestinationService,
+        destinationService({
+          ...{ ...deps, keyring: config.secrets.keyring, onDeliveries: own.onDeliveries },
+          reach: config.destinations.reach,
+          hasServerSmtp: config.destinations.smtp !== undefined,
+        }),
+      );
       registerHealth(router, { state: own.health, services });
       registerReflection(router, [...services, Health]);
     },
