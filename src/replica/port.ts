@@ -4,6 +4,7 @@ import type { ReplicaConfig } from "../config.ts";
 import { withCookies } from "../server/access/cookies.ts";
 import { sortStrangers, strangerBytesMax } from "../server/access/strangers.ts";
 import { createDeviceStreams } from "../server/device/grpc-stream.ts";
+import { withDownloads } from "../server/http/downloads.ts";
 import { createHostCheck } from "../server/http/own-host.ts";
 import { loadPage, withPage } from "../server/http/page.ts";
 import { openPort, type Port } from "../server/http/port.ts";
@@ -60,7 +61,10 @@ export async function openReplicaPort(
     connectionsMax: config.session.streamsMax + connectionsBesideStreams,
     ...(config.tls ? { tls: await readTls(config.tls) } : {}),
     ...(config.session.isBare ? { takeStream: streams.take } : {}),
-    handler: withPage(withProbes({ ...probes, rpc }), loadPage(), check),
+    handler: withDownloads(withPage(withProbes({ ...probes, rpc }), loadPage(), check), {
+      directory: config.downloads,
+      publicUrl: config.publicUrl,
+    }),
   });
 }
 
