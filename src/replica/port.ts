@@ -64,6 +64,8 @@ export async function openReplicaPort(
     handler: withDownloads(withPage(withProbes({ ...probes, rpc }), loadPage(), check), {
       directory: config.downloads,
       publicUrl: config.publicUrl,
+      isBehindProxies,
+      check,
     }),
   });
 }
