@@ -3,6 +3,7 @@ import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
 import type { Json } from "../pg/schema.ts";
 import { storableJson, storableText } from "../pg/storable.ts";
+import type { NotifyEntry } from "./deliveries.ts";
 
 /**
  * Questions: what the agent of an attempt asks a person. A question is open until its first answer: a person's, the default
@@ -22,6 +23,8 @@ export type QuestionRow = {
   /** Null: a turn that goes on from no watcher's run. */
   watcherId: string | null;
   watcherSlug: string | null;
+  /** Whom the watcher tells, as it is now. */
+  notify: readonly NotifyEntry[] | null;
   deviceId: string;
   /** JSON of the proto's Question and QuestionPolicy. */
   question: Json;
@@ -48,8 +51,9 @@ const isWaitedFor = sql`(
     where t.org_id = q.org_id and t.id = q.run_id and t.attempt_token = q.attempt_token))`;
 
 const columns = sql`
-  q.org_id as "orgId", q.run_id as "runId", q.is_turn as "isTurn", q.attempt_token as "attemptToken", q.id, q.attempt, q.watcher_id as "watcherId",
-  w.slug as "watcherSlug", q.device_id as "deviceId", q.question, q.policy, q.asked_at as "askedAt",
+  q.org_id as "orgId", q.run_id as "runId", q.is_turn as "isTurn", q.attempt_token as "attemptToken", q.id, q.attempt,
+  q.watcher_id as "watcherId", w.slug as "watcherSlug", w.notify, q.device_id as "deviceId", q.question, q.policy,
+  q.asked_at as "askedAt",
   q.deadline_at as "deadlineAt", q.state, q.option_id as "optionId", q.text, q.answered_by as "answeredBy",
   q.answered_at as "answeredAt"`;
 
