@@ -64,6 +64,11 @@ const nouns: readonly Noun[] = [
     load: async () => (await import("./commands/runs.ts")).addRuns,
   },
   {
+    name: "bulk",
+    description: "cancels, retries and replays of many runs",
+    load: async () => (await import("./commands/bulk.ts")).addBulk,
+  },
+  {
     name: "windows",
     description: "the stored results of watchers",
     load: async () => (await import("./commands/windows.ts")).addWindows,

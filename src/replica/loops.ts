@@ -1,4 +1,6 @@
 /** The loops of a replica: each does one pass after another until it is stopped (scheduler/loop.ts). */
+
+import { startBulks } from "../scheduler/bulks.ts";
 import type { Clock } from "../scheduler/clock.ts";
 import { type Loop, startLoop } from "../scheduler/loop.ts";
 import { startMaterializer } from "../scheduler/materializer.ts";
@@ -15,7 +17,13 @@ import type { Foundation } from "./foundation.ts";
 import type { Storage } from "./storage.ts";
 import type { Work } from "./work.ts";
 
-export type Loops = { materializer: Loop; sweep: Loop; questions: Loop; replanner: { now(): void } };
+export type Loops = {
+  bulks: Loop;
+  materializer: Loop;
+  sweep: Loop;
+  questions: Loop;
+  replanner: { now(): void };
+};
 
 /** The tokens of open streams are looked at this often, so that they end within 5 s of their token also if the word was lost. */
 const tokensEveryMs = 4_000;
@@ -48,6 +56,7 @@ export function startLoops(
   });
   const sweep = every("sweep", config.sweepIntervalMs, () => hub.sweep());
   const placing = every("placing", config.sweepIntervalMs, () => placer.sweep());
+  const bulks = startBulks(common);
   const questions = startQuestions({ db, log, bell: doorbell });
   const replanner = startReplanner({ db, log, judge, onReplanned: () => materializer.poke() });
   const all = [
@@ -58,6 +67,7 @@ export function startLoops(
     questions,
     startHealthLook({ db: storage.requests.db, health: own.health, log }),
     startExpirer(common),
+    bulks,
     startTurnSweep({ ...common, ttlMs: config.session.ttlMs, intervalMs }),
     startReaper({ ...common, rules: config.reaper, intervalMs, onReaped: telemetry.reaped }),
     startRetention({ ...common, days: config.retentionDays, conversationDays: config.conversationDays }),
@@ -71,5 +81,5 @@ export function startLoops(
   opened.defer(async () => {
     await Promise.all(all.map((loop) => loop.stop()));
   });
-  return { materializer, sweep, questions, replanner };
+  return { bulks, materializer, sweep, questions, replanner };
 }

@@ -132,7 +132,8 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
 
   const stopping = new AbortController();
   const poke = () => loops?.materializer.poke();
-  const own = { health, crowd, shutdownSignal: stopping.signal, poke };
+  const pokeBulks = () => loops?.bulks.poke();
+  const own = { health, crowd, shutdownSignal: stopping.signal, poke, pokeBulks };
   const port = await openRpc(foundation, storage, access, work, own);
   replica.address = port.url;
   health.setServing(true);

@@ -59,7 +59,13 @@ export const services: DescService[] = [
   AgentService,
 ];
 
-type Own = { health: HealthState; crowd: Crowd; shutdownSignal: AbortSignal; poke: () => void };
+type Own = {
+  health: HealthState;
+  crowd: Crowd;
+  shutdownSignal: AbortSignal;
+  poke: () => void;
+  pokeBulks: () => void;
+};
 
 /** Calls, reconnects and strangers have connections of their own beside those of devices. */
 const connectionsBesideStreams = 5_000;
@@ -147,7 +153,7 @@ function serve(
         WatcherService,
         watcherService({ ...deps, quotas, intervalMsMin: config.intervalMsMin }),
       );
-      router.service(RunService, runService({ ...deps, policy, ttlMs }));
+      router.service(RunService, runService({ ...deps, policy, ttlMs, pokeBulks: own.pokeBulks }));
       router.service(TurnService, turnService(deps));
       router.service(FleetService, fleetService({ ...deps, ttlMs }));
       router.service(TokenService, tokenService(deps));
