@@ -2,6 +2,7 @@
 
 import { startBulks } from "../scheduler/bulks.ts";
 import type { Clock } from "../scheduler/clock.ts";
+import { startDeliverer } from "../scheduler/deliverer.ts";
 import { type Loop, startLoop } from "../scheduler/loop.ts";
 import { startMaterializer } from "../scheduler/materializer.ts";
 import { startQuestions } from "../scheduler/questions.ts";
@@ -9,6 +10,7 @@ import { startExpirer, startReaper } from "../scheduler/reaper.ts";
 import { startReplanner } from "../scheduler/replan.ts";
 import { startRetention } from "../scheduler/retention.ts";
 import { startTurnSweep } from "../scheduler/turn-sweep.ts";
+import { createSender } from "../server/destinations/sender.ts";
 import type { HealthState } from "../server/http/health.ts";
 import { startHealthLook } from "../server/http/probes.ts";
 import * as replicas from "../store/work/replicas.ts";
@@ -22,6 +24,7 @@ export type Loops = {
   materializer: Loop;
   sweep: Loop;
   questions: Loop;
+  deliverer: Loop;
   replanner: { now(): void };
 };
 
@@ -34,10 +37,10 @@ const replicaBeatMsMax = 5_000;
 
 /** Starts all loops. `replica` is beaten for until `isStopping`. */
 export function startLoops(
-  { config, log, telemetry, clock, opened }: Foundation,
+  { config, log, metrics, telemetry, clock, opened }: Foundation,
   storage: Storage,
   { streams, quotas }: Access,
-  { hub, doorbell, dispatcher, placer }: Work,
+  { hub, feed, doorbell, dispatcher, placer }: Work,
   own: { health: HealthState; replica: replicas.Replica; judge: Clock; isStopping: () => boolean },
 ): Loops {
   const { db } = storage.work;
@@ -59,12 +62,20 @@ export function startLoops(
   const bulks = startBulks(common);
   const questions = startQuestions({ db, log, bell: doorbell });
   const replanner = startReplanner({ db, log, judge, onReplanned: () => materializer.poke() });
+  const { leaseMs, ...out } = config.destinations;
+  const deliverer = startDeliverer({
+    ...{ db, log, leaseMs, sweepMs: config.sweepIntervalMs },
+    send: createSender({ ...{ db, publicUrl: config.publicUrl }, ...out, ...config.secrets }),
+    onEvents: (orgId) => feed.eventsAppended(orgId),
+    onTried: metrics.delivered,
+  });
   const all = [
     materializer,
     replanner,
     sweep,
     placing,
     questions,
+    deliverer,
     startHealthLook({ db: storage.requests.db, health: own.health, log }),
     startExpirer(common),
     bulks,
@@ -81,5 +92,5 @@ export function startLoops(
   opened.defer(async () => {
     await Promise.all(all.map((loop) => loop.stop()));
   });
-  return { bulks, materializer, sweep, questions, replanner };
+  return { bulks, materializer, sweep, questions, deliverer, replanner };
 }
