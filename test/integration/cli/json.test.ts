@@ -94,7 +94,7 @@ async function commandLines(): Promise<string[]> {
     ...["runs list", `runs get ${ended.id}`, `runs watch ${ended.id}`, `runs explain ${ended.id}`],
     `runs cancel --watcher ${ended.watcherSlug} --status pending --dry-run`,
     "runs retry --status failed --since 2h --yes",
-    `runs replay --watcher ${ended.watcherSlug} --yes`,
+    `runs replay --watcher ${ended.watcherSlug} --until 2020-01-01 --yes`,
     "devices list --with gpu",
     ...["bulk list", `bulk get ${bulk!.id}`, `bulk stop ${bulk!.id}`],
     ...["runs questions", `runs answer ${ended.id}`, `runs transcript ${ended.id}`, "usage"],
