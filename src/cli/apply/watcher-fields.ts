@@ -44,8 +44,12 @@ export type WatcherFields = {
   day_budget: string;
   continue_mode: string;
   questions: QuestionFields | null;
+  notify: NotifyFields[];
   extraction_schema: JsonObject | null;
 };
+
+/** One entry: a destination by its slug, and what it is told. */
+export type NotifyFields = { to: string; when: string };
 
 /** A policy of questions, defaults included. */
 export type QuestionFields = { timeout: string; default: string; responders: string; wait_max: string };
@@ -84,6 +88,7 @@ export const watcherDefaults = {
   day_budget: "",
   continue_mode: "fresh",
   questions: null,
+  notify: [] as NotifyFields[],
   extraction_schema: null,
 } as const satisfies Partial<WatcherFields>;
 
@@ -117,6 +122,7 @@ export const specPaths: Record<keyof WatcherFields, string> = {
   day_budget: "day_budget",
   continue_mode: "continue_mode",
   questions: "questions",
+  notify: "notify",
   extraction_schema: "extraction_schema",
 };
 
@@ -156,6 +162,7 @@ export function fieldsOfTree(
     day_budget: formatBudget(parseBudget(tree.day_budget ?? "", "day_budget")),
     continue_mode: tree.continue_mode ?? watcherDefaults.continue_mode,
     questions: questionsOfTree(tree.questions),
+    notify: tree.notify ?? [],
     extraction_schema: found.extractionSchema,
   };
 }
@@ -212,6 +219,7 @@ export function fieldsOfSpec(spec: WatcherSpec): WatcherFields {
     day_budget: formatBudget(spec.dayBudget),
     continue_mode: words.continueMode.word(spec.continueMode) || watcherDefaults.continue_mode,
     questions: questionsOfSpec(spec.questions),
+    notify: spec.notify.map(({ to, when }) => ({ to, when: words.notifyWhen.word(when) })),
     extraction_schema: spec.extractionSchema ?? null,
   };
 }
@@ -242,6 +250,7 @@ export function specOfFields(fields: WatcherFields): WatcherSpec {
     notification: words.notification.value(fields.notification, "notification"),
     workspace: fields.workspace,
     continueMode: words.continueMode.value(fields.continue_mode, "continue_mode"),
+    notify: fields.notify.map(({ to, when }) => ({ to, when: words.notifyWhen.value(when, "notify") })),
     ...optional("runBudget", parseBudget(fields.run_budget, "run_budget")),
     ...optional("dayBudget", parseBudget(fields.day_budget, "day_budget")),
     ...optional("questions", policyOf(fields.questions)),

@@ -248,11 +248,14 @@ export type WatcherTable = {
   max_attempts: Generated<number>;
   notification: Generated<Notification>;
   day_budget: ColumnType<Json | null, string | null | undefined, string | null>;
+  notify: ColumnType<Json[] | null, string | null | undefined, string | null>;
   placement: ColumnType<Json | null, string | null | undefined, string | null>;
   workspace: OrNull<string>;
   status: Generated<WatcherStatus>;
   paused_reason: Generated<string>;
   next_slot_at: TimestampOrNull;
+  /** The latest slot that has a row. */
+  last_slot_at: TimestampOrNull;
   next_due_at: TimestampOrNull;
   last_run_at: TimestampOrNull;
   last_fired_at: TimestampOrNull;
