@@ -17,7 +17,7 @@ import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
 import type { ReplicaConfig } from "../config.ts";
 import { withCookies } from "../server/access/cookies.ts";
 import { interceptorChain } from "../server/access/interceptors/chain.ts";
-import { peerValues } from "../server/access/peer.ts";
+import { peerAddressOf, peerValues } from "../server/access/peer.ts";
 import { sortStrangers, strangerBytesMax } from "../server/access/strangers.ts";
 import { createDeviceStreams } from "../server/device/grpc-stream.ts";
 import { createRpcHandler, type RpcHandler } from "../server/http/adapter.ts";
@@ -44,6 +44,7 @@ import { turnService } from "../server/rpc/turns.ts";
 import { watcherService } from "../server/rpc/watchers.ts";
 import type { Access } from "./access.ts";
 import type { Foundation } from "./foundation.ts";
+import { createMcp, withMcp } from "./mcp.ts";
 import type { Storage } from "./storage.ts";
 import type { Work } from "./work.ts";
 
@@ -179,7 +180,12 @@ function serve(
       registerReflection(router, [...services, Health]);
     },
   };
-  return (readMaxBytes) => createRpcHandler({ ...options, readMaxBytes });
+  const mcp = createMcp({
+    ...{ guard, limits, db, bell: doorbell },
+    ...{ routes: options.routes, interceptors: options.interceptors, shutdownSignal: own.shutdownSignal },
+    addressOf: ({ headers, socket }) => peerAddressOf(headers, socket?.remoteAddress, config.trustedProxies),
+  });
+  return (readMaxBytes) => withMcp(createRpcHandler({ ...options, readMaxBytes }), mcp);
 }
 
 async function readTls(tls: NonNullable<ReplicaConfig["tls"]>) {
