@@ -520,8 +520,7 @@ export class Session implements Seat {
   /** An attempt that may not ask is answered with the default, so that its agent does not wait. */
   async #ask(message: QuestionAsked): Promise<void> {
     const asked = askedOf(this, message);
-    const isTurn = this.#out.find(message)?.kind === "turn";
-    const row = isTurn ? undefined : await this.#whileServed(() => this.#services.ask(asked));
+    const row = await this.#whileServed(() => this.#services.ask(asked));
     if (!row) return this.answer(refusedAnswer(asked));
     if (row.state !== "open") this.answer(answerMessage(row));
   }
