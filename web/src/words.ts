@@ -2,6 +2,7 @@
 import { AttentionReason, ContinueMode, WorkspaceMode } from "#gen/pinion/v1/activity_pb.js";
 import { Platform } from "#gen/pinion/v1/device_pb.js";
 import { Liveness } from "#gen/pinion/v1/fleet_pb.js";
+import { MemberRole } from "#gen/pinion/v1/org_pb.js";
 import { Notification, RunSource, RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
 import { CatchupPolicy, OverlapPolicy, WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
 
@@ -74,6 +75,13 @@ const sourceWords: Record<RunSource, string> = {
   [RunSource.AFTER]: "after",
 };
 
+const roleWords: Record<MemberRole, string> = {
+  [MemberRole.UNSPECIFIED]: "service",
+  [MemberRole.OWNER]: "owner",
+  [MemberRole.ADMIN]: "admin",
+  [MemberRole.MEMBER]: "member",
+};
+
 /** A value of a newer server shows as its number. */
 const word = (words: Record<number, string>) => (value: number) => words[value] ?? String(value);
 
@@ -90,6 +98,7 @@ export const workspaceModeWord = word({
   [WorkspaceMode.COPY]: "a copy for each run",
   [WorkspaceMode.EMPTY]: "an empty folder for each run",
 });
+export const roleWord = word(roleWords);
 export const sourceWord = word(sourceWords);
 
 /** By the names that addresses use. */

@@ -1,0 +1,1 @@
+import{ha as n}from"./chunk-DZWC5DTV.js";function o(){return n("span",{class:"none",children:"–"})}export{o as a};
