@@ -42,7 +42,6 @@ import { turnService } from "../server/rpc/turns.ts";
 import { watcherService } from "../server/rpc/watchers.ts";
 import type { Access } from "./access.ts";
 import type { Foundation } from "./foundation.ts";
-import { schedulerOf } from "./scheduling.ts";
 import type { Storage } from "./storage.ts";
 import type { Work } from "./work.ts";
 
@@ -123,10 +122,10 @@ function serve(
   const db = requests.tenantDb;
   const policy = config.failures;
   const { ttlMs } = config.session;
-  const scheduler = schedulerOf({ db, policy, doorbell, poke: own.poke, metrics, quotas, log });
+  const surroundings = { policy, quotas, doorbell, log, scheduleChanged: own.poke };
   const runner = createPlatformRunner({ db, log, feed, ...config.secrets, starter: createConfigStarter() });
   const deps = {
-    ...{ db, crossOrgDb: requests.db, feed, doorbell, scheduler, telemetry },
+    ...{ db, crossOrgDb: requests.db, feed, doorbell, surroundings, telemetry },
     authCache: guard.authCache,
   };
   const bounds = { limits, ...config.rates, quotas };

@@ -113,7 +113,7 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     labelDevice: ({ deviceId }) => [manage({ device: deviceId })],
     deleteDevice: ({ deviceId }) => [own({ device: deviceId })],
     disconnectDevice: ({ deviceId }) => [manage({ device: deviceId })],
-    // Whom a code lets enrol an installation that is known, Enroll decides (store/people/devices.ts).
+    // Whom a code lets enrol an installation that is known, Enroll decides (src/usecases/enrolments.ts).
     createJoinCode: nothing,
     grantDevice: ({ deviceId }) => [own({ device: deviceId })],
     revokeGrant: ({ deviceId, grantee }, { userId, tokenId }) => {

@@ -440,3 +440,79 @@ export async function recordUse(db: Db, uses: readonly { orgId: string; tokenId:
     db,
   );
 }
+
+/** Revokes the good tokens of a device; answers their ids. Events are the caller's. */
+export async function revokeOfDevice(
+  tx: Db,
+  { orgId, deviceId }: { orgId: string; deviceId: string },
+): Promise<string[]> {
+  const revoked = await tx
+    .updateTable("token")
+    .set({ revoked_at: sql<Date>`now()` })
+    .where("org_id", "=", orgId)
+    .where("device_id", "=", deviceId)
+    .where("revoked_at", "is", null)
+    .returning("id")
+    .execute();
+  return revoked.map(({ id }) => id);
+}
+
+/** Deletes the tokens of a device; answers their ids. Events are the caller's. */
+export async function removeOfDevice(
+  tx: Db,
+  { orgId, deviceId }: { orgId: string; deviceId: string },
+): Promise<string[]> {
+  const removed = await tx
+    .deleteFrom("token")
+    .where("org_id", "=", orgId)
+    .where("device_id", "=", deviceId)
+    .returning("id")
+    .execute();
+  return removed.map(({ id }) => id);
+}
+
+/**
+ * Revokes the good tokens of a person and of the person's devices, and, with `endsServices`, those of services that the
+ * person made; answers their ids. Events are the caller's.
+ */
+export async function revokeOfPerson(
+  tx: Db,
+  { orgId, userId, endsServices }: { orgId: string; userId: string; endsServices: boolean },
+): Promise<string[]> {
+  const revoked = await tx
+    .updateTable("token")
+    .set({ revoked_at: sql<Date>`now()` })
+    .where("org_id", "=", orgId)
+    .where("revoked_at", "is", null)
+    .where((eb) =>
+      eb.or([
+        eb("user_id", "=", userId),
+        ...(endsServices ? [eb("creator_id", "=", userId).and("kind", "=", "svc")] : []),
+        eb(
+          "device_id",
+          "in",
+          eb.selectFrom("device").select("id").where("org_id", "=", orgId).where("owner_id", "=", userId),
+        ),
+      ]),
+    )
+    .returning("id")
+    .execute();
+  return revoked.map(({ id }) => id);
+}
+
+/** How many good tokens of services a person made. */
+export async function countOfServices(
+  db: Db,
+  { orgId, creatorId }: { orgId: string; creatorId: string },
+): Promise<number> {
+  const row = await db
+    .selectFrom("token")
+    .select((eb) => eb.fn.countAll<number>().as("count"))
+    .where("org_id", "=", orgId)
+    .where("creator_id", "=", creatorId)
+    .where("kind", "=", "svc")
+    .where("revoked_at", "is", null)
+    .where(sql<boolean>`coalesce(expires_at > now(), true)`)
+    .executeTakeFirstOrThrow();
+  return Number(row.count);
+}
