@@ -16,6 +16,7 @@ import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
 import type { ReplicaConfig } from "../config.ts";
 import { withCookies } from "../server/access/cookies.ts";
 import { interceptorChain } from "../server/access/interceptors/chain.ts";
+import type { OidcDoor } from "../server/access/oidc.ts";
 import { peerValues } from "../server/access/peer.ts";
 import { sortStrangers, strangerBytesMax } from "../server/access/strangers.ts";
 import { createDeviceStreams } from "../server/device/grpc-stream.ts";
@@ -24,7 +25,7 @@ import type { Crowd } from "../server/http/crowd.ts";
 import { type HealthState, registerHealth } from "../server/http/health.ts";
 import { createHostCheck } from "../server/http/own-host.ts";
 import { loadPage, withPage } from "../server/http/page.ts";
-import { openPort, type Port } from "../server/http/port.ts";
+import { type Handler, openPort, type Port } from "../server/http/port.ts";
 import { noProbe, openProbePort } from "../server/http/probe-port.ts";
 import { withProbes } from "../server/http/probes.ts";
 import { registerReflection } from "../server/http/reflection.ts";
@@ -40,6 +41,8 @@ import { signInService } from "../server/rpc/sign-ins.ts";
 import { tokenService } from "../server/rpc/tokens.ts";
 import { turnService } from "../server/rpc/turns.ts";
 import { watcherService } from "../server/rpc/watchers.ts";
+import * as signInCodes from "../store/people/sign-in-codes.ts";
+import * as arrivals from "../usecases/arrivals.ts";
 import type { Access } from "./access.ts";
 import type { Foundation } from "./foundation.ts";
 import type { Storage } from "./storage.ts";
@@ -106,8 +109,46 @@ export async function openRpc(
     connectionsMax: config.session.streamsMax + connectionsBesideStreams,
     ...(config.tls ? { tls: await readTls(config.tls) } : {}),
     ...(config.session.isBare ? { takeStream: streams.take } : {}),
-    handler: withPage(withProbes({ ...probes, rpc }), loadPage(), check),
+    handler: withPage(
+      withProbes({ ...probes, rpc: await withProvider(rpc, own, access, foundation, storage, work) }),
+      loadPage(),
+      check,
+    ),
   });
+}
+
+/** The provider's door, where the operator named one; its library is loaded only then. */
+async function withProvider(
+  next: Handler,
+  own: Own,
+  { guard, quotas }: Access,
+  { config, log }: Foundation,
+  { requests: { db } }: Storage,
+  { doorbell, feed }: Work,
+): Promise<Handler> {
+  const { oidc, signInMs, trustedProxies } = config;
+  if (!oidc) return next;
+  const { withOidc } = await import("../server/access/oidc.ts");
+  const surroundings = { policy: config.failures, quotas, doorbell, log, scheduleChanged: own.poke };
+  const door: OidcDoor = {
+    async begin({ address, data, expiresInMs }) {
+      return (await signInCodes.create(db, { kind: "oidc", address, data, expiresInMs })).code;
+    },
+    end: async (code) => (await signInCodes.consume<signInCodes.OidcData>(db, { kind: "oidc", code }))?.data,
+    async admit(person, from) {
+      const admitted = await arrivals.admit(db, oidc, person, { ...from, signInMs, surroundings });
+      if (typeof admitted === "string") return admitted;
+      const { changed, userId } = admitted;
+      if (changed) guard.authCache.forgetPerson({ orgId: oidc.orgId, userId });
+      for (const tokenId of changed?.cut.tokenIds ?? []) {
+        guard.authCache.forget(tokenId);
+        doorbell.revoke(tokenId);
+      }
+      feed.eventsAppended(oidc.orgId);
+      return admitted;
+    },
+  };
+  return withOidc(next, { config: oidc, door, trustedProxies, log });
 }
 
 /** The services as a handler that reads messages of at most so many bytes. */

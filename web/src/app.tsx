@@ -13,6 +13,13 @@ import { linkTo, route, type View } from "./route.ts";
 
 const SignIn = lazy(async () => (await import("./views/sign-in.tsx")).SignIn);
 const FleetView = lazy(async () => (await import("./views/fleet.tsx")).FleetView);
+const AgentsView = lazy(async () => (await import("./views/agents.tsx")).AgentsView);
+const ConversationsView = lazy(async () => (await import("./views/conversations.tsx")).ConversationsView);
+const OrgView = lazy(async () => (await import("./views/org.tsx")).OrgView);
+const SearchView = lazy(async () => (await import("./views/search.tsx")).SearchView);
+const HomeView = lazy(async () => (await import("./views/home.tsx")).HomeView);
+const DeviceView = lazy(async () => (await import("./views/device.tsx")).DeviceView);
+const WatcherView = lazy(async () => (await import("./views/watcher.tsx")).WatcherView);
 const WatchersView = lazy(async () => (await import("./views/watchers.tsx")).WatchersView);
 const RunsView = lazy(async () => (await import("./views/runs.tsx")).RunsView);
 const RunView = lazy(async () => (await import("./views/run/run.tsx")).RunView);
@@ -34,7 +41,17 @@ const titles: Record<View, string> = {
   login: "Log in a command",
   "sign-in": "Sign in",
 };
-const listed: readonly View[] = ["fleet", "watchers", "runs", "events"];
+const listed: readonly View[] = [
+  "home",
+  "watchers",
+  "runs",
+  "fleet",
+  "agents",
+  "conversations",
+  "events",
+  "org",
+  "search",
+];
 
 export function App() {
   return (
@@ -102,10 +119,15 @@ function returnTo(place: string): () => void {
 function Place({ view, id }: { view: View; id: string }) {
   if (view === "login") return <LoginView />;
   if (view === "you") return <YouView />;
-  if (view === "fleet" || view === "home") return <FleetView />;
-  if (view === "watchers") return <WatchersView />;
+  if (view === "fleet") return id ? <DeviceView key={id} id={id} /> : <FleetView />;
+  if (view === "watchers") return id ? <WatcherView key={id} id={id} /> : <WatchersView />;
+  if (view === "agents") return <AgentsView id={id} />;
+  if (view === "conversations") return <ConversationsView id={id} />;
+  if (view === "org") return <OrgView />;
+  if (view === "search") return <SearchView />;
   if (view === "events") return <EventsView />;
-  return id ? <RunView key={id} id={id} /> : <RunsView />;
+  if (view === "runs") return id ? <RunView key={id} id={id} /> : <RunsView />;
+  return <HomeView />;
 }
 
 function Header() {
@@ -115,7 +137,7 @@ function Header() {
   };
   return (
     <header class="top">
-      <a class="brand" href={linkTo("fleet")} aria-label="Pinion">
+      <a class="brand" href={linkTo("home")} aria-label="Pinion">
         <Mark />
         pinion
       </a>

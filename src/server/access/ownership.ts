@@ -76,6 +76,7 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     triggerWatcher: usesWatcher,
     previewSchedule: nothing,
     backfillWatcher: usesWatcher,
+    listWatcherRevisions: nothing,
   }),
   ...wishesOf(RunService, {
     getRun: nothing,
@@ -87,6 +88,9 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     listWindows: nothing,
     getTranscript: ({ runId }) => [read({ run: runId })],
     summarizeUsage: nothing,
+    summarizeRuns: nothing,
+    // Its handler leaves out results that the caller may not read: that one has a word tells of it.
+    searchRuns: nothing,
     listQuestions: nothing,
     answerQuestion: ({ runId }) => [use({ run: runId })],
   }),
@@ -162,6 +166,7 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     createAgent: nothing,
     getAgent: nothing,
     listAgents: nothing,
+    listAgentRevisions: nothing,
     updateAgentSettings: nothing,
     deleteAgent: nothing,
     upsertPlatform: nothing,

@@ -106,6 +106,17 @@ export async function findFirstOwner(db: Db, options: { orgId: string }): Promis
   return row?.user_id ?? null;
 }
 
+/** The owners' ids, as they are at this moment. */
+export async function owners(db: Db, orgId: string): Promise<string[]> {
+  const rows = await db
+    .selectFrom("member")
+    .select("user_id")
+    .where("org_id", "=", orgId)
+    .where("role", "=", "owner")
+    .execute();
+  return rows.map((row) => row.user_id);
+}
+
 /** The owners' ids; of two who change them at once, the second waits and sees what the first one left. */
 export async function lockOwners(tx: Db, orgId: string): Promise<string[]> {
   // Their own rows are not enough: two owners who remove each other would each lock the other's first.

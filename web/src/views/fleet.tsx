@@ -115,7 +115,7 @@ const columns: Column<Device>[] = [
     title: "Device",
     cell: (device, isActive) => (
       <>
-        <a href={linkTo("runs", "", { device: device.id })} tabIndex={isActive ? 0 : -1} title="Its runs">
+        <a href={linkTo("fleet", device.id)} tabIndex={isActive ? 0 : -1}>
           {device.label}
         </a>{" "}
         <code title={device.id}>{device.id.slice(-8)}</code>

@@ -81,7 +81,7 @@ const columns: Column<Watcher>[] = [
     cell: (watcher, isActive) => (
       <>
         <div class="line">
-          <a href={linkTo("runs", "", { watcher: watcher.id })} tabIndex={isActive ? 0 : -1} title="Its runs">
+          <a href={linkTo("watchers", watcher.slug)} tabIndex={isActive ? 0 : -1}>
             {watcher.spec?.name || watcher.slug}
           </a>
           <Status word={statusWord(watcher)} />

@@ -1,1 +1,0 @@
-import{l as s}from"./chunk-YHQ6TKB4.js";import{ha as t}from"./chunk-DZWC5DTV.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};
