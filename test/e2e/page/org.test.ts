@@ -50,7 +50,7 @@ describe.skipIf(!browserPath)("the org's things", () => {
     const page = await browser.signIn(replica, "#/agents");
     await page.getByRole("link", { name: "Scribe" }).click();
     await page.getByRole("button", { name: "Edit" }).click();
-    await page.getByLabel("Identity").fill("You write briefly.");
+    await page.getByRole("textbox", { name: "Identity" }).fill("You write briefly.");
     await page.getByRole("button", { name: "Save" }).click();
     await page.getByRole("button", { name: "version 2" }).click();
     await page.getByText(/added:.*You write briefly/).waitFor();
