@@ -1,4 +1,7 @@
+import { fileURLToPath } from "node:url";
 import { z } from "zod";
+import { createReach, parseNetworks, type Reach } from "./addresses.ts";
+import { build } from "./build.ts";
 import { tokenKind } from "./ids.ts";
 import type { LogFormat } from "./log.ts";
 import { createKeyring, createReferences, KeyError, type Keyring, type References } from "./secrets.ts";
@@ -22,6 +25,10 @@ const length = (fallback: string, meaning: string) =>
     .regex(/^(\d+|(\d+(ms|s|m|h))+)$/, "must be a length of time such as 10s or 1m")
     .default(fallback)
     .describe(meaning);
+
+/** Where scripts/build-executables.ts puts what it builds; a server that runs from a checkout finds it there. */
+const checkoutDownloads =
+  build.kind === "source" ? fileURLToPath(new URL("../dist/downloads", import.meta.url)) : undefined;
 
 export const serverSettings = z.object({
   PINION_HOST: z.string().default("127.0.0.1").describe("Address to listen on"),
@@ -68,6 +75,12 @@ export const serverSettings = z.object({
     .enum(["auto", "json", "pretty"])
     .default("auto")
     .describe("Lines of JSON, or lines for people; auto: for people on a terminal"),
+  PINION_DOWNLOADS: z
+    .string()
+    .optional()
+    .describe(
+      "Folder of the programs that install.sh fetches from this server (`npm run build:executables` makes it); default: dist/downloads of a checkout",
+    ),
   PINION_METRICS_TOKEN: z
     .string()
     .min(16)
@@ -293,6 +306,23 @@ export const serverSettings = z.object({
     .describe(
       "Orgs whose platforms may refer to PINION_SECRET_<NAME> as secret://NAME, by commas; * for all",
     ),
+  PINION_DESTINATION_NETWORKS: z
+    .string()
+    .default("")
+    .describe(
+      "Networks beside the public internet that destinations may lead to, for example 10.1.0.0/16,127.0.0.1; * for all. Destinations are made by admins of an org, and what they reach is reached from this server",
+    ),
+  PINION_SMTP_URL: z
+    .string()
+    .regex(/^smtps?:\/\//, "must begin with smtp:// or smtps://")
+    .optional()
+    .describe(
+      "SMTP server for destinations of kind email, smtp://user:password@host:587 or smtps://…; default: none, and each email destination names its own",
+    ),
+  PINION_MAIL_FROM: z
+    .email()
+    .optional()
+    .describe("Sender of mail that goes through PINION_SMTP_URL, for example pinion@example.org"),
   PINION_TRUSTED_PROXIES: count(
     0,
     0,
@@ -331,6 +361,8 @@ export type ReplicaConfig = {
   /** What has come of bodies and messages of known callers that are not whole. */
   bodyBytesMax: number;
   publicUrl: string | undefined;
+  /** Where the programs lie that machines fetch to become devices; undefined: there are none. */
+  downloads: string | undefined;
   /** How long a browser stays signed in. */
   signInMs: number;
   oidc: OidcConfig | undefined;
@@ -377,6 +409,13 @@ export type ReplicaConfig = {
   secrets: {
     keyring: Keyring;
     references: References;
+  };
+  destinations: {
+    reach: Reach;
+    /** The server's own, which is the operator's to choose; undefined: none. */
+    smtp: { url: string; from: string } | undefined;
+    /** How long a try is believed to live; undefined: the default. */
+    leaseMs?: number;
   };
   /** Shortest time between two slots of a schedule, unless the org's metadata says otherwise. */
   intervalMsMin: number;
@@ -484,6 +523,7 @@ export function replicaConfig(env: Record<string, string | undefined>): ReplicaC
     host: s.PINION_HOST.replace(/^\[(.*)\]$/, "$1"),
     port: s.PINION_PORT,
     publicUrl: s.PINION_PUBLIC_URL,
+    downloads: s.PINION_DOWNLOADS ?? checkoutDownloads,
     signInMs: lengthMs(s.PINION_SIGN_IN_LENGTH),
     oidc: s.PINION_OIDC_ISSUER ? requireOidc(s, s.PINION_OIDC_ISSUER) : undefined,
     logLevel: s.PINION_LOG_LEVEL,
@@ -542,6 +582,7 @@ export function replicaConfig(env: Record<string, string | undefined>): ReplicaC
         referencedSecrets(given),
       ),
     },
+    destinations: { reach: requireReach(s.PINION_DESTINATION_NETWORKS), smtp: smtpOf(s) },
     intervalMsMin: lengthMs(s.PINION_INTERVAL_MIN),
     sweepIntervalMs: s.PINION_SWEEP_INTERVAL_MS,
     lookAheadMs: s.PINION_LOOK_AHEAD_MS,
@@ -648,6 +689,23 @@ export function requireKeyring(text: string): Keyring {
     if (error instanceof KeyError) throw new ConfigError(error.message);
     throw error;
   }
+}
+
+function requireReach(networks: string): Reach {
+  try {
+    return createReach(parseNetworks(networks));
+  } catch (error) {
+    throw new ConfigError(`PINION_DESTINATION_NETWORKS: ${(error as Error).message}`);
+  }
+}
+
+function smtpOf(s: ServerSettings): ReplicaConfig["destinations"]["smtp"] {
+  if (s.PINION_SMTP_URL === undefined) return undefined;
+  if (!URL.canParse(s.PINION_SMTP_URL)) throw new ConfigError("PINION_SMTP_URL: is no URL");
+  if (s.PINION_MAIL_FROM === undefined) {
+    throw new ConfigError("PINION_SMTP_URL and PINION_MAIL_FROM belong together: set both or neither");
+  }
+  return { url: s.PINION_SMTP_URL, from: s.PINION_MAIL_FROM };
 }
 
 const referencePrefix = "PINION_SECRET_";

@@ -4,6 +4,7 @@ import type { DescService } from "@bufbuild/protobuf";
 import type { ConnectRouter } from "@connectrpc/connect";
 import { Health } from "#gen/grpc/health/v1/health_pb.js";
 import { AgentService } from "#gen/pinion/v1/agent_pb.js";
+import { DestinationService } from "#gen/pinion/v1/destination_pb.js";
 import { DeviceService } from "#gen/pinion/v1/device_pb.js";
 import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
@@ -22,6 +23,7 @@ import { sortStrangers, strangerBytesMax } from "../server/access/strangers.ts";
 import { createDeviceStreams } from "../server/device/grpc-stream.ts";
 import { createRpcHandler, type RpcHandler } from "../server/http/adapter.ts";
 import type { Crowd } from "../server/http/crowd.ts";
+import { withDownloads } from "../server/http/downloads.ts";
 import { type HealthState, registerHealth } from "../server/http/health.ts";
 import { createHostCheck } from "../server/http/own-host.ts";
 import { loadPage, withPage } from "../server/http/page.ts";
@@ -32,6 +34,7 @@ import { registerReflection } from "../server/http/reflection.ts";
 import { createPlatformRunner } from "../server/platforms/runner.ts";
 import { createConfigStarter } from "../server/platforms/starter.ts";
 import { agentService } from "../server/rpc/agents.ts";
+import { destinationService } from "../server/rpc/destinations.ts";
 import { deviceService } from "../server/rpc/device.ts";
 import { eventService } from "../server/rpc/events.ts";
 import { fleetService } from "../server/rpc/fleet.ts";
@@ -60,9 +63,16 @@ export const services: DescService[] = [
   OrgService,
   EventService,
   AgentService,
+  DestinationService,
 ];
 
-type Own = { health: HealthState; crowd: Crowd; shutdownSignal: AbortSignal; poke: () => void };
+type Own = {
+  health: HealthState;
+  crowd: Crowd;
+  shutdownSignal: AbortSignal;
+  poke: () => void;
+  onDeliveries: () => void;
+};
 
 /** Calls, reconnects and strangers have connections of their own beside those of devices. */
 const connectionsBesideStreams = 5_000;
@@ -109,10 +119,18 @@ export async function openRpc(
     connectionsMax: config.session.streamsMax + connectionsBesideStreams,
     ...(config.tls ? { tls: await readTls(config.tls) } : {}),
     ...(config.session.isBare ? { takeStream: streams.take } : {}),
-    handler: withPage(
-      withProbes({ ...probes, rpc: await withProvider(rpc, own, access, foundation, storage, work) }),
-      loadPage(),
-      check,
+    handler: withDownloads(
+      withPage(
+        withProbes({ ...probes, rpc: await withProvider(rpc, own, access, foundation, storage, work) }),
+        loadPage(),
+        check,
+      ),
+      {
+        directory: config.downloads,
+        publicUrl: config.publicUrl,
+        isBehindProxies,
+        check,
+      },
     ),
   });
 }
@@ -199,6 +217,14 @@ function serve(
       router.service(OrgService, orgService({ ...deps, ...config }));
       router.service(EventService, eventService(deps));
       router.service(AgentService, agentService({ ...deps, runner, log, publicUrl: config.publicUrl }));
+      router.service(
+        DestinationService,
+        destinationService({
+          ...{ ...deps, keyring: config.secrets.keyring, onDeliveries: own.onDeliveries },
+          reach: config.destinations.reach,
+          hasServerSmtp: config.destinations.smtp !== undefined,
+        }),
+      );
       registerHealth(router, { state: own.health, services });
       registerReflection(router, [...services, Health]);
     },

@@ -1,7 +1,9 @@
 import type { Logger } from "../log.ts";
 import type { Db } from "../store/pg/database.ts";
+import * as deliveries from "../store/work/deliveries.ts";
 import * as events from "../store/work/events.ts";
 import type { KeptResult } from "../store/work/late-results.ts";
+import * as placements from "../store/work/placements.ts";
 import {
   type FailurePolicy,
   type Settled,
@@ -9,6 +11,7 @@ import {
   settle,
   settleOrUndo,
 } from "../store/work/settlements.ts";
+import { alertsOf, noticesOf } from "./notices.ts";
 
 /**
  * Settles attempts and writes their events, in the caller's transaction (R5). Appending events takes the orgs' locks,
@@ -25,6 +28,19 @@ export async function settleWithEvents(
   return settled;
 }
 
+/** Writes what destinations are told of ends; a run whose watcher tells nobody costs nothing. */
+async function tellOf(
+  tx: Db,
+  settled: readonly Settled[],
+  settlementOf: (run: Settled) => Settlement | undefined,
+): Promise<void> {
+  await deliveries.write(
+    tx,
+    settled.flatMap((run) => noticesOf(run, settlementOf(run)?.attention)),
+  );
+  await deliveries.alert(tx, settled.flatMap(alertsOf));
+}
+
 /** The events of what `settlements` settled: the second half of {@link settleWithEvents}, and as final. */
 export async function appendSettled(
   tx: Db,
@@ -33,6 +49,14 @@ export async function appendSettled(
   options: { rules?: ReadonlyMap<string, string> } = {},
 ): Promise<void> {
   const bySettlement = new Map(settlements.map((s) => [s.runId, s]));
+  await tellOf(tx, settled, (run) => bySettlement.get(run.runId));
+  // What one agent is told of a quota holds for all that share it.
+  await placements.pauseRates(
+    tx,
+    settled.flatMap(({ action, orgId, runId, notBefore }) =>
+      action === "deferred" && notBefore ? [{ orgId, runId, notBefore }] : [],
+    ),
+  );
   await events.appendAll(
     tx,
     settled.flatMap((run) => eventsOf(run, bySettlement.get(run.runId), options.rules)),
@@ -82,6 +106,7 @@ export async function appendLate(
   kept: readonly KeptResult[],
 ): Promise<void> {
   const byToken = new Map(settlements.map((s) => [s.attemptToken, s]));
+  await tellOf(tx, settled, (run) => byToken.get(run.attemptToken));
   await events.appendAll(tx, [
     ...settled.flatMap((run) => eventsOf(run, byToken.get(run.attemptToken), undefined)),
     ...kept.map(({ orgId, runId, watcherId, deviceId, attempt, outcome }) => ({

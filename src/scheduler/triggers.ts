@@ -68,7 +68,10 @@ export async function trigger(
       });
     }
     await options.quotas?.requireRoom(tx, "runs", orgId);
-    const plan = planManual(watcher, options);
+    const plan = planManual(watcher, {
+      ...(options.retryOf ? { retryOf: options.retryOf } : {}),
+      askedBy: asked.actor,
+    });
     const written = await schedules.record(tx, plan.slots, [plan.move]);
     const runId = written[0]!.runId;
     if (request) await requests.record(tx, request, { run_id: runId, already_queued: false });

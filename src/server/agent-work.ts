@@ -5,7 +5,7 @@ import { type WatcherSpec, WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.j
 
 /** `WatcherValues.agentWork` as fields of a spec. Keys of a newer version are passed over. */
 export function agentWorkMessage(agentWork: unknown): AgentWork {
-  const { workspace, runBudget, dayBudget, questions, continueMode } = fromJson(
+  const { workspace, runBudget, dayBudget, questions, continueMode, notify } = fromJson(
     WatcherSpecSchema,
     agentWork as JsonObject,
     { ignoreUnknownFields: true },
@@ -13,21 +13,23 @@ export function agentWorkMessage(agentWork: unknown): AgentWork {
   return {
     workspace,
     continueMode,
+    notify,
     ...(runBudget ? { runBudget } : {}),
     ...(dayBudget ? { dayBudget } : {}),
     ...(questions ? { questions } : {}),
   };
 }
 
-type AgentWork = Pick<WatcherSpec, "workspace" | "continueMode"> &
+type AgentWork = Pick<WatcherSpec, "workspace" | "continueMode" | "notify"> &
   Partial<Pick<WatcherSpec, "runBudget" | "dayBudget" | "questions">>;
 
 /** The fields of a spec as `WatcherValues.agentWork`; what is not set is absent. */
 export function agentWorkOf(spec: WatcherSpec): JsonObject {
-  const { workspace, runBudget, dayBudget, questions, continueMode } = spec;
+  const { workspace, runBudget, dayBudget, questions, continueMode, notify } = spec;
   const work = create(WatcherSpecSchema, {
     workspace,
     continueMode: continueMode === ContinueMode.FRESH ? ContinueMode.UNSPECIFIED : continueMode,
+    notify,
     ...(runBudget ? { runBudget } : {}),
     ...(dayBudget ? { dayBudget } : {}),
     ...(questions ? { questions } : {}),

@@ -144,6 +144,7 @@ export const watcherValues: watchers.WatcherValues = {
   notification: "none",
   extractionSchema: null,
   agentWork: {},
+  placement: null,
 };
 
 /** A watcher pinned to a device; manual only, unless a schedule is given. */

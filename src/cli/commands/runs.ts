@@ -6,6 +6,7 @@ import {
   GetTranscriptResponseSchema,
   ListRunsResponseSchema,
   type Run,
+  type RunCandidate,
   type RunFact,
   RunSchema,
 } from "#gen/pinion/v1/run_pb.js";
@@ -246,11 +247,29 @@ function addExplain(runs: Command, cli: Cli): void {
       cli.out(`${status}  ${bold(plain(answer.summary))}`);
       cli.out("");
       for (const line of timeline(cli, answer.facts)) cli.out(line);
+      if (answer.candidates.length > 0) cli.out("");
+      for (const line of candidateLines(cli, answer.candidates)) cli.out(line);
       if (answer.nextStep) cli.out(`\n${dim("next:")} ${plain(answer.nextStep)}`);
     });
   examples(command, [
     ["runs explain 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "what happened, and what has to happen next"],
   ]);
+}
+
+/** The devices that might take the run, and why each does not. */
+function candidateLines(cli: Cli, candidates: readonly RunCandidate[]): string[] {
+  return table<RunCandidate>(
+    candidates,
+    [
+      { header: "DEVICE", cell: (device) => plain(device.label) },
+      {
+        header: "MATCHES",
+        cell: (device) => (device.matches ? cli.colors.green("yes") : cli.colors.dim("no")),
+      },
+      { header: "WHY NOT", cell: (device) => (device.takes ? "takes it" : plain(device.reason)) },
+    ],
+    Number.POSITIVE_INFINITY,
+  );
 }
 
 function timeline(cli: Cli, facts: readonly RunFact[]): string[] {

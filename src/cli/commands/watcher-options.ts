@@ -3,11 +3,18 @@ import { create, type JsonObject } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import type { Command } from "commander";
 import { type QuestionPolicy, QuestionPolicySchema } from "#gen/pinion/v1/activity_pb.js";
-import { type WatcherSpec, WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
+import { type Notify, NotifySchema } from "#gen/pinion/v1/destination_pb.js";
+import {
+  type ConcurrencyGroup,
+  ConcurrencyGroupSchema,
+  type WatcherSpec,
+  WatcherSpecSchema,
+} from "#gen/pinion/v1/watcher_pb.js";
 import type { Clients } from "../context.ts";
 import { exitCodes, Failure } from "../failures.ts";
 import { deviceId } from "../lookup.ts";
 import { parseBudget } from "../print/budget.ts";
+import { parseRate } from "../print/rates.ts";
 import { parseLength } from "../print/times.ts";
 import * as words from "../print/words.ts";
 
@@ -21,6 +28,13 @@ export type SpecOptions = {
   every?: string;
   zone?: string;
   device?: string;
+  select?: string;
+  spread?: string;
+  group?: string;
+  groupMax?: number;
+  groupPer?: string;
+  priority?: string;
+  rate?: string;
   agent?: string;
   agentKind?: string;
   timeout?: string;
@@ -40,6 +54,7 @@ export type SpecOptions = {
   questionTimeout?: string;
   questionDefault?: string;
   questionResponders?: string;
+  tell?: string[];
 };
 
 export function addSpecOptions(command: Command, wholeNumber: (text: string) => number): Command {
@@ -55,6 +70,19 @@ export function addSpecOptions(command: Command, wholeNumber: (text: string) => 
     .option("--every <length>", 'fires that often: 90m, or "90m from 2026-12-01T09:00" for an anchor')
     .option("--zone <zone>", "IANA time zone of the schedule")
     .option("--device <device>", 'the device it is pinned to (id or label); "" lets fleet workers take it')
+    .option(
+      "--select <condition>",
+      'in place of a device: a condition over os, arch and labels, \'os == "macos" && "gpu" in labels\'; "" for none',
+    )
+    .option("--spread <mode>", `on how many of the devices that match: ${words.spreadMode.all.join(" or ")}`)
+    .option("--group <name>", 'its concurrency group: few runs of it are active at once; "" for none')
+    .option("--group-max <n>", "so many of them (1)", wholeNumber)
+    .option("--group-per <scope>", `counted per ${words.groupScope.all.join(" or ")}`)
+    .option("--priority <n>", "among runs that wait for their place, -100 to 100; higher ones begin first")
+    .option(
+      "--rate <limit>",
+      'its rate limit: a key and runs a minute, "anthropic=20", or the key alone; "" for none',
+    )
     .option("--agent <agent>", "the agent; default: the org's default agent")
     .option(
       "--agent-kind <kind>",
@@ -72,6 +100,11 @@ export function addSpecOptions(command: Command, wholeNumber: (text: string) => 
     .option("--cooldown <length>", "no scheduled run sooner than this after the last, 0s to 30d")
     .option("--start-deadline <length>", 'skip a run that has not started by then, 1s to 30d; "" for never')
     .option("--notify <when>", `a notification on the device's desktop: ${words.notification.all.join(", ")}`)
+    .option(
+      "--tell <destination=when>",
+      `send results there: ${words.notifyWhen.all.join(", ")}; may be repeated; "" for nowhere`,
+      (text: string, before?: string[]) => [...(before ?? []), text],
+    )
     .option("--schema <file>", "JSON schema of the result that the agent is asked for")
     .option(
       "--workspace <name>",
@@ -148,6 +181,9 @@ export async function specOf(
   set(options.notify, "notification", (word) => {
     spec.notification = words.notification.value(word, "--notify");
   });
+  set(options.tell, "notify", (entries) => {
+    spec.notify = entries.filter((entry) => entry !== "").map(notifyEntry);
+  });
   set(options.schema, "extraction_schema", (file) => {
     spec.extractionSchema = file ? readSchema(file) : undefined;
   });
@@ -170,7 +206,35 @@ export async function specOf(
   set(device, "device_id", (id) => {
     spec.deviceId = id;
   });
+  set(options.select, "selector", (selector) => {
+    spec.selector = selector;
+  });
+  // A watcher has one of the two; the other one goes.
+  if (options.select && device === undefined) paths.push("device_id");
+  if (device && options.select === undefined) paths.push("selector");
+  set(options.spread, "spread", (word) => {
+    spec.spread = words.spreadMode.value(word, "--spread");
+  });
+  set(groupOf(options), "group", (group) => {
+    if (group !== "none") spec.group = group;
+  });
+  set(options.priority, "priority", (text) => {
+    spec.priority = priorityOf(text);
+  });
+  set(options.rate, "rate_limit", (text) => {
+    const limit = parseRate(text, "--rate");
+    if (limit) spec.rateLimit = limit;
+  });
   return { spec, paths };
+}
+
+function notifyEntry(text: string): Notify {
+  const [, to, when] = /^([^=]+)=(.+)$/.exec(text) ?? [];
+  if (!to || !when) {
+    const advice = `for example ops=failure; when is one of ${words.notifyWhen.all.join(", ")}`;
+    throw new Failure(exitCodes.usage, `--tell: "${text}" is not destination=when`, advice);
+  }
+  return create(NotifySchema, { to, when: words.notifyWhen.value(when, "--tell") });
 }
 
 /** The policy as a whole: what no option names has its default. */
@@ -188,6 +252,30 @@ function questionsOf(options: SpecOptions): QuestionPolicy | undefined {
       ? words.questionResponders.value(questionResponders, "--question-responders")
       : 0,
   });
+}
+
+/** The group as a whole: what no option names has its default. */
+function groupOf({ group, groupMax, groupPer }: SpecOptions): ConcurrencyGroup | "none" | undefined {
+  if (group === undefined) {
+    if (groupMax === undefined && groupPer === undefined) return undefined;
+    throw new Failure(
+      exitCodes.usage,
+      "--group-max and --group-per say something of a group; name it with --group",
+    );
+  }
+  if (group === "") return "none";
+  return create(ConcurrencyGroupSchema, {
+    ...{ name: group, max: groupMax ?? 1 },
+    scope: groupPer === undefined ? 0 : words.groupScope.value(groupPer, "--group-per"),
+  });
+}
+
+function priorityOf(text: string): number {
+  const priority = Number(text);
+  if (!Number.isInteger(priority) || text.trim() === "") {
+    throw new Failure(exitCodes.usage, `--priority: "${text}" is no whole number`);
+  }
+  return priority;
 }
 
 function scheduleOf({ schedule, at, every }: SpecOptions): string | undefined {

@@ -6,6 +6,7 @@ import {
   WorkspaceMode,
 } from "#gen/pinion/v1/activity_pb.js";
 import { PlatformStatus, UpsertOutcome } from "#gen/pinion/v1/agent_pb.js";
+import { DeliveryState, NotifyWhen } from "#gen/pinion/v1/destination_pb.js";
 import { Platform } from "#gen/pinion/v1/device_pb.js";
 import { GrantPermission, Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { MemberRole } from "#gen/pinion/v1/org_pb.js";
@@ -20,7 +21,13 @@ import {
 import { SignInMethod } from "#gen/pinion/v1/sign_in_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
-import { CatchupPolicy, OverlapPolicy, WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
+import {
+  CatchupPolicy,
+  GroupScope,
+  OverlapPolicy,
+  SpreadMode,
+  WatcherStatus,
+} from "#gen/pinion/v1/watcher_pb.js";
 import type { Cli } from "../cli.ts";
 import { exitCodes, Failure } from "../failures.ts";
 
@@ -95,6 +102,21 @@ export const questionResponders = words({
   [QuestionResponders.ADMINS]: "admins",
 });
 
+export const notifyWhen = words({
+  [NotifyWhen.ALWAYS]: "always",
+  [NotifyWhen.FAILURE]: "failure",
+  [NotifyWhen.RECOVERY]: "recovery",
+  [NotifyWhen.CHANGE]: "change",
+  [NotifyWhen.ATTENTION]: "attention",
+  [NotifyWhen.QUESTION]: "question",
+});
+
+export const deliveryState = words({
+  [DeliveryState.PENDING]: "pending",
+  [DeliveryState.DELIVERED]: "delivered",
+  [DeliveryState.DEAD]: "dead",
+});
+
 export const continueMode = words({
   [ContinueMode.FRESH]: "fresh",
   [ContinueMode.SESSION]: "session",
@@ -143,6 +165,10 @@ export const notification = words({
   [Notification.ON_FAILURE]: "on_failure",
   [Notification.ALWAYS]: "always",
 });
+
+export const spreadMode = words({ [SpreadMode.ONE]: "one", [SpreadMode.ALL]: "all" });
+
+export const groupScope = words({ [GroupScope.ORG]: "org", [GroupScope.DEVICE]: "device" });
 
 export const overlapPolicy = words({
   [OverlapPolicy.SKIP]: "skip",
@@ -206,8 +232,8 @@ export const upsertOutcome = words({
   [UpsertOutcome.NOOP]: "noop",
 });
 
-const good = new Set(["completed", "active", "online"]);
-const bad = new Set(["failed", "timeout", "no_executor"]);
+const good = new Set(["completed", "active", "online", "delivered"]);
+const bad = new Set(["failed", "timeout", "no_executor", "dead"]);
 const waiting = new Set(["pending", "claimed", "paused", "unsteady"]);
 
 /** A state in the colour that says whether somebody should look. */

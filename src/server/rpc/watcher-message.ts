@@ -18,6 +18,7 @@ import type * as watchers from "../../store/work/watchers.ts";
 import { agentWorkMessage, agentWorkOf } from "../agent-work.ts";
 import { notificationOf } from "../run-enums.ts";
 import { timestampOf } from "./moments.ts";
+import { placementMessage, placementOf } from "./placement-message.ts";
 import { runSummaryMessage } from "./run-message.ts";
 
 /** Watchers between rows and messages. */
@@ -122,6 +123,7 @@ export function watcherSpec(row: watchers.Watcher): WatcherSpec {
     notification: notificationOf(row.notification),
     ...(row.extraction_schema === null ? {} : { extractionSchema: row.extraction_schema as JsonObject }),
     ...agentWorkMessage(row.agent_work),
+    ...placementMessage(row.placement as watchers.Placement | null),
   });
 }
 
@@ -160,6 +162,7 @@ export function watcherValues(
     notification: notifications[spec.notification],
     extractionSchema: spec.extractionSchema ?? null,
     agentWork: agentWorkOf(spec),
+    placement: placementOf(spec),
   };
 }
 

@@ -248,6 +248,8 @@ export type WatcherTable = {
   max_attempts: Generated<number>;
   notification: Generated<Notification>;
   day_budget: ColumnType<Json | null, string | null | undefined, string | null>;
+  notify: ColumnType<Json[] | null, string | null | undefined, string | null>;
+  placement: ColumnType<Json | null, string | null | undefined, string | null>;
   workspace: OrNull<string>;
   status: Generated<WatcherStatus>;
   paused_reason: Generated<string>;
@@ -325,6 +327,9 @@ export type RunTable = {
   reason: Generated<string>;
   past_attempts: GeneratedJsonArray<PastAttempt>;
   is_pinned: boolean;
+  is_gated: Generated<boolean>;
+  is_held: Generated<boolean>;
+  spread_to: OrNull<string>;
 };
 
 export type RunFinishedTable = {
@@ -382,6 +387,7 @@ export type WindowTable = {
   created_at: GeneratedTimestamp;
 };
 
+/** A view: every event by itself, also of packed rows (events.ts). */
 export type EventTable = {
   org_id: string;
   /** Given by the database alone. */
@@ -394,6 +400,14 @@ export type EventTable = {
   device_id: OrNull<string>;
   data: GeneratedJsonObject<Json>;
   source: OrNull<EventSource>;
+};
+
+/** As events are stored: `seqs` and the ids beside it are of a packed row. */
+export type EventRowTable = EventTable & {
+  seqs: OrNull<number[]>;
+  run_ids: OrNull<string[]>;
+  watcher_ids: OrNull<string[]>;
+  device_ids: OrNull<(string | null)[]>;
 };
 
 /** From where a call came; see sources.ts. */
@@ -434,6 +448,7 @@ export type Schema = {
   run_finished: RunFinishedTable;
   window: WindowTable;
   event: EventTable;
+  event_row: EventRowTable;
   request: RequestTable;
 };
 

@@ -146,6 +146,9 @@ export async function deleteOld(
     // As long as its run lives, a question is shown with it.
     sql`delete from question where ctid = any(array(select ctid from question q where q.asked_at < ${old}
       and q.state <> 'open' limit ${limit}))`,
+    // What waits is younger than its three days, or was replayed.
+    sql`delete from delivery where ctid = any(array(select ctid from delivery d where d.created_at < ${old}
+      and d.state <> 'pending' limit ${limit}))`,
     sql`delete from run_report_default where ctid = any(array(select ctid from run_report_default where finished_at < ${old} limit ${limit}))`,
     // Sums are small, and are what a year is compared with.
     sql`delete from usage_day where ctid = any(array(select ctid from usage_day
@@ -160,6 +163,9 @@ export async function deleteOld(
       where c.last_turn_at < ${now} - ${conversationDays} * interval '1 day'
       and not exists (select from turn t
         where t.org_id = c.org_id and t.agent_id = c.agent_id and t.conversation_id = c.id) limit ${limit}))`,
+    // Longer than any pause that an agent may be told of.
+    sql`delete from rate_key where ctid = any(array(select ctid from rate_key
+      where touched_at < ${now} - interval '8 days' limit ${limit}))`,
     sql`delete from join_code where ctid = any(array(select ctid from join_code where expires_at < ${now} - interval '1 day' limit ${limit}))`,
     sql`delete from sign_in_code where ctid = any(array(select ctid from sign_in_code where expires_at < ${now} - interval '1 day' limit ${limit}))`,
     // A browser's cookie, not a token that people made: no list shows it once it has ended.
@@ -182,8 +188,8 @@ export async function deleteOld(
 async function deleteOldEvents(db: Db, old: RawBuilder<unknown>): Promise<number> {
   const { rows } = await sql<{ count: number }>`
     with gone as (
-      delete from event where ctid = any(array(
-        select ctid from event where at < ${old} limit ${sql.lit(rowsPerDeleteMax)}))
+      delete from event_row where ctid = any(array(
+        select ctid from event_row where at < ${old} limit ${sql.lit(rowsPerDeleteMax)}))
       returning org_id, seq
     ),
     noted as (

@@ -40,6 +40,19 @@ export type WatcherValues = {
   extractionSchema: Json | null;
   /** Workspace, budgets, questions and continue mode, as JSON of the fields of WatcherSpec; absent: not set. */
   agentWork: Json;
+  /** Null: its runs need no placing. */
+  placement: Placement | null;
+};
+
+/** By what runs are placed; what is absent does not count. */
+export type Placement = {
+  /** In CEL; see selector.ts. */
+  selector?: string;
+  /** Absent: on one device. */
+  spread?: "all";
+  group?: { name: string; max: number; per: "org" | "device" };
+  priority?: number;
+  rate?: { key: string; perMinute: number };
 };
 
 /** Where a schedule stands: its next slot, and when that is due (the slot plus the jitter). Undefined: it has none. */
@@ -65,6 +78,9 @@ function select(db: Db) {
         .select("r.id")
         .whereRef("r.org_id", "=", "w.org_id")
         .whereRef("r.watcher_id", "=", "w.id")
+        // Of a watcher that is spread over devices, the oldest.
+        .orderBy("r.id")
+        .limit(1)
         .as("active_run_id"),
       eb
         .selectFrom("backlog as b")
@@ -295,6 +311,7 @@ export function valuesOf(watcher: Watcher): WatcherValues {
     notification: watcher.notification,
     extractionSchema: watcher.extraction_schema,
     agentWork: watcher.agent_work,
+    placement: watcher.placement as Placement | null,
   };
 }
 
@@ -316,6 +333,8 @@ function columnsOf(values: WatcherValues) {
     max_attempts: values.maxAttempts,
     notification: values.notification,
     day_budget: budgetOf(values),
+    notify: notifyOf(values),
+    placement: values.placement && JSON.stringify(values.placement),
     workspace: (values.agentWork as { workspace?: string }).workspace || null,
   };
 }
@@ -325,8 +344,17 @@ function budgetOf({ agentWork }: WatcherValues): string | null {
   return dayBudget && Object.keys(dayBudget).length > 0 ? JSON.stringify(dayBudget) : null;
 }
 
+/** Whom the watcher tells, as the end of a run reads it: in lower case, without the enum's prefix. Null: nobody. */
+export function notifyOf({ agentWork }: Pick<WatcherValues, "agentWork">): string | null {
+  const { notify } = agentWork as { notify?: { to: string; when: string }[] };
+  if (!notify || notify.length === 0) return null;
+  return JSON.stringify(
+    notify.map(({ to, when }) => ({ to, when: when.replace(/^NOTIFY_WHEN_/, "").toLowerCase() })),
+  );
+}
+
 /** Proto names of the fields, so that events speak as the API does. */
-const fieldNames: Record<Exclude<keyof WatcherValues, "agentWork">, string> = {
+const fieldNames: Record<Exclude<keyof WatcherValues, "agentWork" | "placement">, string> = {
   name: "name",
   prompt: "prompt",
   agentId: "agent_id",
@@ -355,6 +383,11 @@ export function fieldsOf(values: WatcherValues): Record<string, unknown> {
   return {
     ...decided,
     ...Object.fromEntries(agentWorkFields.map(([key, name]) => [name, work[key] ?? null])),
+    selector: values.placement?.selector ?? null,
+    spread: values.placement?.spread ?? null,
+    group: values.placement?.group ?? null,
+    priority: values.placement?.priority ?? 0,
+    rate_limit: values.placement?.rate ?? null,
   };
 }
 
@@ -365,6 +398,7 @@ const agentWorkFields: [key: string, name: string][] = [
   ["dayBudget", "day_budget"],
   ["questions", "questions"],
   ["continueMode", "continue_mode"],
+  ["notify", "notify"],
 ];
 
 function positionColumns(position: Position) {

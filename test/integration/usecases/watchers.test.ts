@@ -39,6 +39,7 @@ const values: watchers.WatcherValues = {
   notification: "none",
   extractionSchema: null,
   agentWork: {},
+  placement: null,
 };
 
 function add(slug: string, changes: Partial<watchers.WatcherValues> = {}, requestId = "") {

@@ -1,1 +1,0 @@
-import{n as s}from"./chunk-MCXG36AH.js";import{ra as t}from"./chunk-SY6OWDWE.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};

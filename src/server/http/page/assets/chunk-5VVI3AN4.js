@@ -1,1 +1,0 @@
-import{ra as n}from"./chunk-SY6OWDWE.js";function o(){return n("span",{class:"none",children:"–"})}export{o as a};
