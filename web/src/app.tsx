@@ -15,6 +15,7 @@ const SignIn = lazy(async () => (await import("./views/sign-in.tsx")).SignIn);
 const FleetView = lazy(async () => (await import("./views/fleet.tsx")).FleetView);
 const AgentsView = lazy(async () => (await import("./views/agents.tsx")).AgentsView);
 const ConversationsView = lazy(async () => (await import("./views/conversations.tsx")).ConversationsView);
+const DestinationsView = lazy(async () => (await import("./views/destinations.tsx")).DestinationsView);
 const OrgView = lazy(async () => (await import("./views/org.tsx")).OrgView);
 const SearchView = lazy(async () => (await import("./views/search.tsx")).SearchView);
 const HomeView = lazy(async () => (await import("./views/home.tsx")).HomeView);
@@ -36,6 +37,7 @@ const titles: Record<View, string> = {
   conversations: "Conversations",
   events: "Events",
   org: "Org",
+  destinations: "Destinations",
   search: "Search",
   you: "You",
   login: "Log in a command",
@@ -123,6 +125,7 @@ function Place({ view, id }: { view: View; id: string }) {
   if (view === "watchers") return id ? <WatcherView key={id} id={id} /> : <WatchersView />;
   if (view === "agents") return <AgentsView id={id} />;
   if (view === "conversations") return <ConversationsView id={id} />;
+  if (view === "destinations") return <DestinationsView />;
   if (view === "org") return <OrgView />;
   if (view === "search") return <SearchView />;
   if (view === "events") return <EventsView />;

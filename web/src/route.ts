@@ -10,6 +10,7 @@ export const views = [
   "conversations",
   "events",
   "org",
+  "destinations",
   "search",
   "you",
   "login",

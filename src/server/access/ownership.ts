@@ -93,7 +93,7 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     // Its handler leaves out results that the caller may not read: that one has a word tells of it.
     searchRuns: nothing,
     listQuestions: nothing,
-    answerQuestion: ({ runId }) => [use({ run: runId })],
+    answerQuestion: ({ runId, turnId }) => [turnId ? use({ turn: turnId }) : use({ run: runId })],
   }),
   ...wishesOf(TurnService, {
     startTurn: ({ agentId, runId, resumeRunId }) => [

@@ -104,6 +104,25 @@ describe.skipIf(!browserPath)("the org's things", () => {
     await page.waitForURL(`**/#/fleet/${identity.deviceId}`);
   });
 
+  test("a destination says what was given up and why, and it is sent again", async () => {
+    const { destinations } = replica.clients;
+    await destinations.createDestination({
+      slug: "pager",
+      spec: { name: "Pager", kind: { case: "webhook", value: { url: "http://127.0.0.1:9/hook" } } },
+    });
+    const page = await browser.signIn(replica, "#/org", { expected: /status of/ });
+    await page.getByRole("link", { name: "destinations" }).click();
+    await page.getByText("Pager").first().waitFor();
+    await page.getByRole("button", { name: "Send pager a test" }).click();
+    const messages = page.getByRole("region", { name: "Messages", exact: true }).first();
+    await messages.getByText("destination.test").waitFor();
+    await messages.getByText("given up").nth(1).waitFor();
+    await page.getByRole("button", { name: "Send again what was given up for pager" }).click();
+    await page.getByRole("button", { name: "Send them again" }).click();
+    await page.getByText(/are tried again/).waitFor();
+    expect(await findBarriers(page)).toEqual([]);
+  });
+
   test("what a result says is found by nobody who may not read it", async () => {
     const { orgs, runs } = replica.clients;
     const { secret } = await orgs.addMember({ email: "eve@example.org", role: 3, tokenScopes: ["read"] });

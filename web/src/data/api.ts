@@ -4,6 +4,7 @@ import { Code, ConnectError, createClient, type Interceptor } from "@connectrpc/
 import { createConnectTransport } from "@connectrpc/connect-web";
 import { signal } from "@preact/signals";
 import { AgentService } from "#gen/pinion/v1/agent_pb.js";
+import { DestinationService } from "#gen/pinion/v1/destination_pb.js";
 import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
 import { OrgService } from "#gen/pinion/v1/org_pb.js";
@@ -132,6 +133,7 @@ export const events = createClient(EventService, transport);
 export const agents = createClient(AgentService, transport);
 export const turns = createClient(TurnService, transport);
 export const orgs = createClient(OrgService, transport);
+export const destinations = createClient(DestinationService, transport);
 export const tokens = createClient(TokenService, transport);
 export const signIns = createClient(SignInService, transport);
 

@@ -1,1 +1,0 @@
-import{n as s}from"./chunk-STHOHNEW.js";import{ra as t}from"./chunk-GKG4RI4R.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};
