@@ -12,7 +12,11 @@ describe.skipIf(!browserPath)("the org's things", () => {
   let replica: TestReplica;
 
   beforeAll(async () => {
-    replica = await openTestReplica(database.url, { ...patient, PINION_DESTINATION_NETWORKS: "127.0.0.1" });
+    replica = await openTestReplica(database.url, {
+      ...patient,
+      PINION_DESTINATION_NETWORKS: "127.0.0.1",
+      PINION_SECRET_KEYS: `k1:${Buffer.alloc(32, 7).toString("base64")}`,
+    });
   });
   afterAll(() => replica.stop());
 
