@@ -118,7 +118,7 @@ describe.skipIf(!browserPath)("the org's things", () => {
     await page.getByRole("link", { name: "destinations" }).click();
     await page.getByText("Pager").first().waitFor();
     await page.getByRole("button", { name: "Send pager a test" }).click();
-    await page.getByText(/pager did not take it/).waitFor();
+    await page.getByText(/pager did not take it/i).waitFor();
     const messages = page.getByRole("table").last();
     await messages.getByText("destination.test").waitFor();
     await messages.getByText("given up").waitFor();

@@ -149,7 +149,8 @@ function Deliveries({ all, done }: { all: readonly Destination[]; done: () => vo
   const reading = useReading(
     (signal) =>
       api.listDeliveries({ destinationId: to, state: chosen.state, pageSize: deliveriesShown }, { signal }),
-    [to, chosen.name],
+    // After a test, or what was sent again, the list of destinations is another one.
+    [to, chosen.name, all],
     concerns,
   );
   const found = reading.value.value?.deliveries;
