@@ -47,7 +47,7 @@ function addTranscript(runs: Command, cli: Cli): void {
     .description("what the agent of an ended run did, step by step")
     .action(async (id: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const answer = await clients.runs.getTranscript({ runId: runId(id) });
+      const answer = await clients.runs.getTranscript({ runId: await runId(clients, id) });
       if (options.json) return printJson(cli, GetTranscriptResponseSchema, answer);
       const lines = answer.transcript ? transcriptLines(cli, answer.transcript) : [];
       if (lines.length === 0)
@@ -159,7 +159,7 @@ function addGet(runs: Command, cli: Cli): void {
     .description("everything about one run, and its output")
     .action(async (id: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const answer = await clients.runs.getRun({ runId: runId(id) });
+      const answer = await clients.runs.getRun({ runId: await runId(clients, id) });
       const run = answer.run!;
       if (options.json) return printJson(cli, RunSchema, run);
       await printRun(cli, clients, run);
@@ -181,7 +181,7 @@ function addWatch(runs: Command, cli: Cli): void {
       const interrupt = interruptSignal();
       try {
         if (id === undefined) await watchAll(cli, clients, options, interrupt.signal);
-        else await watchOne(cli, clients, runId(id), options, interrupt.signal);
+        else await watchOne(cli, clients, await runId(clients, id), options, interrupt.signal);
       } finally {
         interrupt.dispose();
       }
@@ -240,7 +240,7 @@ function addExplain(runs: Command, cli: Cli): void {
     .description("why a run is where it is")
     .action(async (id: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const answer = await clients.runs.explainRun({ runId: runId(id) });
+      const answer = await clients.runs.explainRun({ runId: await runId(clients, id) });
       if (options.json) return printJson(cli, ExplainRunResponseSchema, answer);
       const { bold, dim } = cli.colors;
       const status = words.paintState(cli, words.runStatus.word(answer.run?.status ?? 0));
@@ -293,7 +293,8 @@ function addCancel(runs: Command, cli: Cli): void {
     .option("--reason <text>", "shown with the run", "")
     .action(async (id: string, _options, command: Command) => {
       const { clients, options } = connect<{ reason: string }>(cli, command);
-      const run = (await clients.runs.cancelRun({ runId: runId(id), reason: options.reason })).run!;
+      const run = (await clients.runs.cancelRun({ runId: await runId(clients, id), reason: options.reason }))
+        .run!;
       if (options.json) return printJson(cli, RunSchema, run);
       if (isEnded(run)) return cli.out(`${run.id} is ${words.runStatus.word(run.status)}`);
       cli.out(`${run.id} is ${words.runStatus.word(run.status)}; its device was asked to stop it`);
@@ -309,7 +310,7 @@ function addRetry(runs: Command, cli: Cli): void {
     .description("start a new run with an ended run's window")
     .action(async (id: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const run = (await clients.runs.retryRun({ runId: runId(id) })).run!;
+      const run = (await clients.runs.retryRun({ runId: await runId(clients, id) })).run!;
       if (options.json) return printJson(cli, RunSchema, run);
       cli.out(run.id);
       cli.note(`follow it: pinion runs watch ${run.id}`);
