@@ -166,6 +166,8 @@ export async function deleteOld(
     // Longer than any pause that an agent may be told of.
     sql`delete from rate_key where ctid = any(array(select ctid from rate_key
       where touched_at < ${now} - interval '8 days' limit ${limit}))`,
+    sql`delete from bulk_operation where ctid = any(array(select ctid from bulk_operation
+      where created_at < ${old} and state <> 'running' limit ${sql.lit(100)}))`,
     sql`delete from join_code where ctid = any(array(select ctid from join_code where expires_at < ${now} - interval '1 day' limit ${limit}))`,
     sql`delete from sign_in_code where ctid = any(array(select ctid from sign_in_code where expires_at < ${now} - interval '1 day' limit ${limit}))`,
     // A browser's cookie, not a token that people made: no list shows it once it has ended.
