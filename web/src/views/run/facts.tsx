@@ -16,16 +16,12 @@ export function Facts({ run }: { run: Run }) {
     ["skipped for", skipWord(run.skipReason)],
     [
       "device",
-      run.deviceId ? (
-        <a href={linkTo("fleet", "", { q: run.deviceId })}>{labelOf(run.deviceId)}</a>
-      ) : (
-        "any fleet worker"
-      ),
+      run.deviceId ? <a href={linkTo("fleet", run.deviceId)}>{labelOf(run.deviceId)}</a> : "any fleet worker",
     ],
     [
       "watcher",
       <a
-        href={linkTo("runs", "", { watcher: run.watcherId })}
+        href={linkTo("watchers", run.watcherSlug || run.watcherId)}
       >{`${run.watcherSlug} v${run.watcherVersion}`}</a>,
     ],
     ["agent", run.agentId && `${run.agentId} v${run.agentVersion}`],
