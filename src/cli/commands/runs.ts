@@ -107,7 +107,10 @@ function addList(runs: Command, cli: Cli): void {
         return printJson(cli, ListRunsResponseSchema, answer);
       }
       if (page.items.length === 0) {
-        return cli.note("no runs; `pinion watchers trigger <watcher>` starts one");
+        const isNarrowed = [options.watcher, options.device, options.status, options.attention].some(Boolean);
+        return cli.note(
+          isNarrowed ? "no run is like that" : "no runs; `pinion watchers trigger <watcher>` starts one",
+        );
       }
       const columns = runColumns(cli, await deviceLabels(clients), options.wide === true);
       for (const line of table(page.items, columns, cli.columns)) cli.out(line);
