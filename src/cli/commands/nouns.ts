@@ -136,6 +136,21 @@ export const nouns: readonly Noun[] = [
     load: async () => (await import("./secrets.ts")).addSecrets,
   },
   {
+    name: "login",
+    description: "keep a server and a token of it as a context, which commands use from any directory",
+    load: async () => (await import("./login.ts")).addLogin,
+  },
+  {
+    name: "logout",
+    description: "forget a context and its token; the token itself stays good until it is revoked",
+    load: async () => (await import("./login.ts")).addLogout,
+  },
+  {
+    name: "context",
+    description: "the servers that you signed in to, and which is meant",
+    load: async () => (await import("./contexts.ts")).addContexts,
+  },
+  {
     name: "version",
     description: "which build this is: version, commit, kind, system",
     load: async () => (await import("./version.ts")).addVersion,
