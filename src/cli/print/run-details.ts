@@ -1,10 +1,18 @@
+import { isDeepStrictEqual } from "node:util";
 import { omittedBytesOf } from "@pinion/client";
 import type { Denial, KeptWorkspace } from "#gen/pinion/v1/activity_pb.js";
-import type { LateResult, PastAttempt, Run, Window } from "#gen/pinion/v1/run_pb.js";
+import {
+  type LateResult,
+  LateResultSchema,
+  type PastAttempt,
+  type Run,
+  type Window,
+} from "#gen/pinion/v1/run_pb.js";
 import type { Cli } from "../cli.ts";
 import type { Clients } from "../context.ts";
 import { deviceLabels } from "../lookup.ts";
 import { formatUsage } from "./budget.ts";
+import { asJson } from "./json.ts";
 import { details, plain, plainLines } from "./table.ts";
 import { formatDuration, formatMoment, formatMomentAgo } from "./times.ts";
 import * as words from "./words.ts";
@@ -14,13 +22,18 @@ export function printLateResults(cli: Cli, results: readonly LateResult[]): void
   for (const late of results) {
     const outcome = words.runStatus.word(late.outcome);
     const what = late.hasSettled
-      ? "came late, and ended the run after all"
-      : `came late, is not the run's own result${late.isOutputTruncated ? ", and was cut" : ""}`;
+      ? "came late, and ended it after all"
+      : `came late, is not its own result${late.isOutputTruncated ? ", and was cut" : ""}`;
     const said = `attempt ${late.attempt}, ${outcome}, ${what} (${formatMoment(late.storedAt)})`;
     cli.out(`\n${cli.colors.dim([said, plain(late.reason)].filter(Boolean).join(": "))}`);
     for (const text of [late.result, late.output]) if (text) cli.out(plainLines(text));
   }
 }
+
+/** The same for programs, as a member of the run's or turn's JSON. */
+export const lateResultsJson = (results: readonly LateResult[]) => ({
+  late_results: results.map((late) => asJson(LateResultSchema, late)),
+});
 
 /** Everything about a run, and its output below. */
 export async function printRun(cli: Cli, clients: Clients, run: Run): Promise<void> {
@@ -67,7 +80,7 @@ export async function printRun(cli: Cli, clients: Clients, run: Run): Promise<vo
       ["notes", run.notes.map(plain).join("\n")],
       ["workspace", plain(run.workspace)],
       ["kept", run.keptWorkspace ? keptLine(run.keptWorkspace) : ""],
-      ["program", run.executor ? plain(`${run.executor.type} ${run.executor.version}`) : ""],
+      ["program", run.executor ? plain(programText(run.executor)) : ""],
       ["model", plain(run.modelUsed)],
       ["stopped by", plain(run.stopReason)],
       ["used", formatUsage(run.usage)],
@@ -82,7 +95,8 @@ export async function printRun(cli: Cli, clients: Clients, run: Run): Promise<vo
     );
   }
   const { answer, structured, output } = await runResult(clients, run);
-  const texts = answer === "" ? [plainLines(output)] : [plainLines(answer)];
+  const isDataAlone = structured !== undefined && isSameData(answer, structured);
+  const texts = isDataAlone ? [] : [plainLines(answer || output)];
   if (structured !== undefined) texts.push(plainLines(JSON.stringify(structured, null, 2)));
   for (const text of texts) if (text) cli.out(`\n${text}`);
   const omitted = omittedBytesOf(output);
@@ -96,6 +110,21 @@ export async function printRun(cli: Cli, clients: Clients, run: Run): Promise<vo
     cli.out(plainLines(run.stderrTail));
   }
   if (answer !== "" && run.hasTranscript) cli.note(`what it did: pinion runs transcript ${run.id}`);
+}
+
+/** A program by what it says of itself, which often begins with its name. */
+export function programText({ type, version }: { type: string; version: string }): string {
+  const words = (text: string) => text.toLowerCase().replaceAll("-", " ");
+  return words(version).includes(words(type)) ? version : [type, version].filter(Boolean).join(" ");
+}
+
+/** Whether a text is the JSON of a value, in whatever order of keys. */
+function isSameData(text: string, value: unknown): boolean {
+  try {
+    return isDeepStrictEqual(JSON.parse(text), value);
+  } catch {
+    return false;
+  }
 }
 
 function denialLine({ tool, input, reason }: Denial): string {

@@ -35,10 +35,12 @@ import { principalOf } from "../access/guard.ts";
 import type { Feed, OutputChunk } from "../cluster/feed.ts";
 import { activityOf, activityStream } from "../device/activity.ts";
 import { attentionNames, runStatuses } from "../run-enums.ts";
+import { bulkRpcs } from "./bulks.ts";
 import { explain } from "./explain.ts";
 import { idKey, page } from "./page.ts";
 import { answerQuestion, listQuestions } from "./questions.ts";
 import { lateResultMessage, runMessage, windowMessage } from "./run-message.ts";
+import { searchRuns, summarizeRuns } from "./run-search.ts";
 
 const windowsPageSizeDefault = 20;
 /** Output held for one watcher that reads slowly; what comes beyond is dropped, and its sequence shows the gap. */
@@ -54,6 +56,7 @@ export function runService(deps: {
   doorbell: Doorbell & QuestionBell;
   policy: FailurePolicy;
   ttlMs: number;
+  pokeBulks: () => void;
 }): ServiceImpl<typeof RunService> {
   const { db, doorbell, policy } = deps;
 
@@ -119,6 +122,8 @@ export function runService(deps: {
       const { orgId, actor } = principalOf(context);
       return { run: runMessage(await retry(db, { orgId, runId, actor, requestId }, { doorbell })) };
     },
+
+    ...bulkRpcs(deps),
 
     watchRun: (request, context) => watch(deps, request, context),
 
@@ -198,6 +203,13 @@ export function runService(deps: {
         })),
       };
     },
+
+    async summarizeRuns(request, context) {
+      const { orgId } = principalOf(context);
+      return summarizeRuns(db, orgId, request, await idOfWatcher(orgId, request.watcherId));
+    },
+
+    searchRuns: ({ query }, context) => searchRuns(db, principalOf(context), query),
 
     async listQuestions(request, context) {
       const { orgId } = principalOf(context);

@@ -254,11 +254,15 @@ export type WatcherTable = {
   status: Generated<WatcherStatus>;
   paused_reason: Generated<string>;
   next_slot_at: TimestampOrNull;
+  /** The latest slot that has a row. */
+  last_slot_at: TimestampOrNull;
   next_due_at: TimestampOrNull;
   last_run_at: TimestampOrNull;
   last_fired_at: TimestampOrNull;
   window_cursor_at: TimestampOrNull;
   last_window_id: OrNull<string>;
+  /** When its run ended. */
+  last_window_at: TimestampOrNull;
   consecutive_failures: Generated<number>;
   backoff_until: TimestampOrNull;
   created_at: GeneratedTimestamp;

@@ -26,10 +26,8 @@ async function begin() {
 
 /** As a standby knows it that was promoted before any of it had arrived. */
 async function forget(runId: string): Promise<void> {
-  await sql`delete from "window" where run_id = ${runId}`.execute(database.db);
   for (const table of ["run", "run_finished"])
     await sql`delete from ${sql.table(table)} where id = ${runId}`.execute(database.db);
-  await sql`delete from slot where run_id = ${runId}`.execute(database.db);
 }
 
 async function offer(stream: DeviceStream, assignment: Assignment, output = "the answer") {
