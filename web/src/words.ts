@@ -166,3 +166,9 @@ export const notificationChoices = [
   { value: Notification.ON_FAILURE, label: "on failure" },
   { value: Notification.ALWAYS, label: "always" },
 ];
+
+/** A program by what it says of itself, which often begins with its name. */
+export function programText({ type, version }: { type: string; version: string }): string {
+  const plain = (text: string) => text.toLowerCase().replaceAll("-", " ");
+  return plain(version).includes(plain(type)) ? version : [type, version].filter(Boolean).join(" ");
+}

@@ -161,10 +161,9 @@ const columns: Column<Device>[] = [
   {
     name: "platform",
     title: "Platform",
-    cell: (device, isActive) => (
+    cell: (device) => (
       <>
-        {platformWord(device.platform)} <small>{device.appVersion}</small>{" "}
-        <Offers device={device} isActive={isActive} />
+        {platformWord(device.platform)} <small>{device.appVersion}</small>
       </>
     ),
   },
@@ -186,6 +185,7 @@ const columns: Column<Device>[] = [
     title: "Actions",
     cell: (device, isActive) => (
       <>
+        <Offers device={device} isActive={isActive} />
         {isOpen(device) && device.allowed.includes(GrantPermission.MANAGE) && (
           <button
             type="button"

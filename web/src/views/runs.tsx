@@ -71,7 +71,7 @@ export function RunsView() {
         />
         <Picker
           label="Attention"
-          none="with or without attention"
+          none="any attention"
           value={attention}
           options={attentionOptions}
           onChange={(value) => setQuery({ attention: value })}
