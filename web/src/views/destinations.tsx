@@ -218,10 +218,7 @@ function Deliveries({ all, done }: { all: readonly Destination[]; done: () => vo
                     class="quiet"
                     onClick={() =>
                       attempt(async () => {
-                        await api.replayDeliveries({
-                          destinationId: one.destinationId,
-                          deliveryIds: [one.id],
-                        });
+                        await api.replayDeliveries({ deliveryIds: [one.id] });
                         reading.again();
                         done();
                         return "It is tried again.";
