@@ -20,6 +20,7 @@ import {
   Outcome,
 } from "#gen/pinion/v1/device_pb.js";
 import { RunSource } from "#gen/pinion/v1/run_pb.js";
+import { agentToken } from "../../agent-token.ts";
 import { conversationOfRun } from "../../conversation-ids.ts";
 import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
 import type { Incarnation } from "../../store/pg/incarnation.ts";
@@ -81,9 +82,16 @@ export function assignmentOf(run: ClaimedRun, traceparent: string): ConnectRespo
         ...(run.priorWindow ? { priorWindow: priorWindowOf(run.priorWindow, run.watcherId) } : {}),
       },
       traceparent,
+      agentToken: agentTokenOf(run),
       ...agentWorkOf(run),
     },
   });
+}
+
+/** For the server that Pinion injected into the agent; an agent without it gets none. */
+function agentTokenOf(run: ClaimedRun): string {
+  const { mcpServers = [] } = (run.agentSettings ?? {}) as { mcpServers?: { isInjected?: boolean }[] };
+  return mcpServers.some((server) => server.isInjected) ? agentToken(run) : "";
 }
 
 /** What the watcher asks of its agent beside the prompt. */
