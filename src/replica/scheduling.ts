@@ -11,6 +11,7 @@ import { runMessage } from "../server/rpc/run-message.ts";
 import type { WatcherScheduler } from "../server/rpc/watchers.ts";
 import type { Quotas } from "../store/people/quotas.ts";
 import type { Db } from "../store/pg/database.ts";
+import * as starts from "../store/work/starts.ts";
 
 /** What the rpcs ask of the scheduler. */
 export function schedulerOf(deps: {
@@ -25,12 +26,13 @@ export function schedulerOf(deps: {
   const { db, policy, doorbell, poke, quotas } = deps;
   return {
     async trigger({ request, ...asked }) {
-      const { run, alreadyQueued } = await trigger(db, asked, {
+      const { run, alreadyQueued, queuedRunId } = await trigger(db, asked, {
         doorbell,
         quotas,
         ...(request ? { request } : {}),
       });
-      return { run: runMessage(run), alreadyQueued };
+      const start = await starts.findShown(db, { orgId: run.orgId, runId: run.id });
+      return { run: runMessage(run, { start }), alreadyQueued, queuedRunId };
     },
     async backfill(asked) {
       const answer = await backfill(db, asked);

@@ -9,6 +9,7 @@ import {
   settle,
   settleOrUndo,
 } from "../store/work/settlements.ts";
+import { startFollowers } from "./chains.ts";
 
 /**
  * Settles attempts and writes their events, in the caller's transaction (R5). Appending events takes the orgs' locks,
@@ -33,10 +34,14 @@ export async function appendSettled(
   options: { rules?: ReadonlyMap<string, string> } = {},
 ): Promise<void> {
   const bySettlement = new Map(settlements.map((s) => [s.runId, s]));
-  await events.appendAll(
+  const started = await startFollowers(
     tx,
-    settled.flatMap((run) => eventsOf(run, bySettlement.get(run.runId), options.rules)),
+    settled.map((run) => ({ run, settlement: bySettlement.get(run.runId) })),
   );
+  await events.appendAll(tx, [
+    ...settled.flatMap((run) => eventsOf(run, bySettlement.get(run.runId), options.rules)),
+    ...started,
+  ]);
 }
 
 /**
@@ -82,8 +87,13 @@ export async function appendLate(
   kept: readonly KeptResult[],
 ): Promise<void> {
   const byToken = new Map(settlements.map((s) => [s.attemptToken, s]));
+  const started = await startFollowers(
+    tx,
+    settled.map((run) => ({ run, settlement: byToken.get(run.attemptToken) })),
+  );
   await events.appendAll(tx, [
     ...settled.flatMap((run) => eventsOf(run, byToken.get(run.attemptToken), undefined)),
+    ...started,
     ...kept.map(({ orgId, runId, watcherId, deviceId, attempt, outcome }) => ({
       ...{ orgId, runId, watcherId, deviceId },
       kind: "run.late_result",

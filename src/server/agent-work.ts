@@ -5,7 +5,7 @@ import { type WatcherSpec, WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.j
 
 /** `WatcherValues.agentWork` as fields of a spec. Keys of a newer version are passed over. */
 export function agentWorkMessage(agentWork: unknown): AgentWork {
-  const { workspace, runBudget, dayBudget, questions, continueMode } = fromJson(
+  const { workspace, runBudget, dayBudget, questions, continueMode, afterCondition, redact } = fromJson(
     WatcherSpecSchema,
     agentWork as JsonObject,
     { ignoreUnknownFields: true },
@@ -13,24 +13,28 @@ export function agentWorkMessage(agentWork: unknown): AgentWork {
   return {
     workspace,
     continueMode,
+    afterCondition,
+    redact,
     ...(runBudget ? { runBudget } : {}),
     ...(dayBudget ? { dayBudget } : {}),
     ...(questions ? { questions } : {}),
   };
 }
 
-type AgentWork = Pick<WatcherSpec, "workspace" | "continueMode"> &
+type AgentWork = Pick<WatcherSpec, "workspace" | "continueMode" | "afterCondition" | "redact"> &
   Partial<Pick<WatcherSpec, "runBudget" | "dayBudget" | "questions">>;
 
 /** The fields of a spec as `WatcherValues.agentWork`; what is not set is absent. */
 export function agentWorkOf(spec: WatcherSpec): JsonObject {
-  const { workspace, runBudget, dayBudget, questions, continueMode } = spec;
+  const { workspace, runBudget, dayBudget, questions, continueMode, afterCondition, redact } = spec;
   const work = create(WatcherSpecSchema, {
     workspace,
     continueMode: continueMode === ContinueMode.FRESH ? ContinueMode.UNSPECIFIED : continueMode,
     ...(runBudget ? { runBudget } : {}),
     ...(dayBudget ? { dayBudget } : {}),
     ...(questions ? { questions } : {}),
+    afterCondition,
+    redact,
   });
   return toJson(WatcherSpecSchema, work) as JsonObject;
 }

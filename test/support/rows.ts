@@ -151,6 +151,7 @@ export const watcherValues: watchers.WatcherValues = {
   notification: "none",
   extractionSchema: null,
   agentWork: {},
+  after: [],
 };
 
 /** A watcher pinned to a device; manual only, unless a schedule is given. */

@@ -155,20 +155,22 @@ export function createDoorbell(options: {
     });
   }
 
+  function recorded(runs: readonly RecordedRun[]): void {
+    const fleets = new Set<string>();
+    for (const { status, orgId, deviceId, attemptToken, dueAt } of runs) {
+      if (status !== "pending" || attemptToken) continue;
+      if (deviceId) ring({ kind: "work", orgId, deviceId });
+      // No worker keeps a slot for what is not due yet.
+      else if (dueAt.getTime() > options.clock.now()) options.hub.at(dueAt, () => ringFleet(orgId));
+      else fleets.add(orgId);
+    }
+    for (const orgId of fleets) ringFleet(orgId);
+    for (const orgId of new Set(runs.map((run) => run.orgId))) feed.eventsAppended(orgId);
+    telemetry.recorded(runs);
+  }
+
   return {
-    recorded(runs: readonly RecordedRun[]) {
-      const fleets = new Set<string>();
-      for (const { status, orgId, deviceId, attemptToken, dueAt } of runs) {
-        if (status !== "pending" || attemptToken) continue;
-        if (deviceId) ring({ kind: "work", orgId, deviceId });
-        // No worker keeps a slot for what is not due yet.
-        else if (dueAt.getTime() > options.clock.now()) options.hub.at(dueAt, () => ringFleet(orgId));
-        else fleets.add(orgId);
-      }
-      for (const orgId of fleets) ringFleet(orgId);
-      for (const orgId of new Set(runs.map((run) => run.orgId))) feed.eventsAppended(orgId);
-      telemetry.recorded(runs);
-    },
+    recorded,
     settled(settled: readonly Settled[]) {
       for (const run of settled) {
         const { orgId, runId, deviceId, attemptToken } = run;
@@ -186,6 +188,8 @@ export function createDoorbell(options: {
       }
       for (const orgId of new Set(settled.map((run) => run.orgId))) feed.eventsAppended(orgId);
       telemetry.settled(settled);
+      const followers = settled.flatMap((run) => run.followers ?? []);
+      if (followers.length > 0) recorded(followers);
     },
     kept(results: readonly { orgId: string; runId: string }[]) {
       for (const { orgId, runId } of results) feed.runChanged({ orgId, runId, isEnded: false });

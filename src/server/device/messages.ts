@@ -21,6 +21,7 @@ import {
 } from "#gen/pinion/v1/device_pb.js";
 import { RunSource } from "#gen/pinion/v1/run_pb.js";
 import { conversationOfRun } from "../../conversation-ids.ts";
+import { render } from "../../input.ts";
 import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
 import type { Incarnation } from "../../store/pg/incarnation.ts";
 import { storableText } from "../../store/pg/storable.ts";
@@ -65,7 +66,7 @@ export function assignmentOf(run: ClaimedRun, traceparent: string): ConnectRespo
         slug: run.watcherSlug ?? "",
         name: run.watcherName ?? "",
         version: run.watcherVersion,
-        prompt: run.prompt ?? "",
+        prompt: promptOf(run),
         ...(run.extractionSchema ? { extractionSchema: run.extractionSchema as JsonObject } : {}),
       },
       event: {
@@ -74,6 +75,7 @@ export function assignmentOf(run: ClaimedRun, traceparent: string): ConnectRespo
         ...(run.scheduledFor ? { scheduledFor: timestampFromDate(run.scheduledFor) } : {}),
         windowStart: timestampFromDate(run.windowStart),
         windowEnd: timestampFromDate(run.windowEnd),
+        ...(run.input === null ? {} : { input: JSON.stringify(JSON.parse(run.input)) }),
       },
       context: {
         deviceId: run.deviceId,
@@ -84,6 +86,11 @@ export function assignmentOf(run: ClaimedRun, traceparent: string): ConnectRespo
       ...agentWorkOf(run),
     },
   });
+}
+
+/** With the values of the run's input in their places. */
+function promptOf({ prompt, input }: ClaimedRun): string {
+  return input === null || !prompt ? (prompt ?? "") : render(prompt, JSON.parse(input));
 }
 
 /** What the watcher asks of its agent beside the prompt. */

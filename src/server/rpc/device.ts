@@ -22,6 +22,7 @@ import { endGraceMs, openLink } from "../device/link.ts";
 import { normalizeName, reportOf, verdictOf, verdictText } from "../device/messages.ts";
 import type { Session } from "../device/session.ts";
 import type { Telemetry } from "../telemetry.ts";
+import { inputOf } from "./input-message.ts";
 import { page } from "./page.ts";
 import { watcherMessage } from "./watcher-message.ts";
 import type { WatcherScheduler } from "./watchers.ts";
@@ -109,7 +110,8 @@ export function deviceService(deps: {
       if (!watcher || watcher.device_id !== deviceId) {
         refuse("not_found", `there is no watcher "${request.watcherId}" pinned to this device`);
       }
-      return scheduler.trigger({ orgId, actor, watcherId: watcher.id });
+      const input = inputOf(request.input);
+      return scheduler.trigger({ orgId, actor, watcherId: watcher.id, input });
     },
 
     async listMyWatchers(request, context) {

@@ -11,6 +11,7 @@ import {
 } from "#gen/pinion/v1/watcher_pb.js";
 import { Refusal, refuse } from "../../errors.ts";
 import { isUuid } from "../../ids.ts";
+import type { JsonValue } from "../../json.ts";
 import { checkSchedule, jitterOf, nextSlot, type ScheduleRules } from "../../scheduler/schedule/schedule.ts";
 import * as orgs from "../../store/people/orgs.ts";
 import type { Quotas } from "../../store/people/quotas.ts";
@@ -22,6 +23,7 @@ import * as watchers from "../../store/work/watchers.ts";
 import { principalOf } from "../access/guard.ts";
 import { checkMessage } from "../access/interceptors/validate.ts";
 import type { EventAnnouncer } from "./events.ts";
+import { inputOf } from "./input-message.ts";
 import { dateOf, timestampOf } from "./moments.ts";
 import { page } from "./page.ts";
 import { slugOf, watcherMessage, watcherSpec, watcherValues } from "./watcher-message.ts";
@@ -33,8 +35,10 @@ export interface WatcherScheduler {
     orgId: string;
     watcherId: string;
     actor: string;
+    /** Undefined: none. */
+    input?: JsonValue | undefined;
     request?: requests.Request;
-  }): Promise<{ run: Run; alreadyQueued: boolean }>;
+  }): Promise<{ run: Run; alreadyQueued: boolean; queuedRunId: string }>;
   /** Asks for the slots of a span, start inclusive, end exclusive. Refuses spans that are too long, naming the field. */
   backfill(asked: {
     orgId: string;
@@ -232,6 +236,7 @@ export function watcherService(deps: {
         orgId,
         actor,
         watcherId: id,
+        input: inputOf(request.input),
         request: { orgId, actor, requestId, rpc: "WatcherService/TriggerWatcher" },
       });
     },

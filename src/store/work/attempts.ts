@@ -36,6 +36,8 @@ export type ClaimedRun = {
   scheduledFor: Date | null;
   windowStart: Date;
   windowEnd: Date;
+  /** What it was started with, as JSON; null: nothing. */
+  input: string | null;
   watcherId: string;
   watcherVersion: number;
   watcherSlug: string | null;
@@ -111,11 +113,20 @@ export const assignmentColumns = sql`
     'output', left(coalesce(pw.extracted_data->>'result', pw.extracted_data->>'output', ''), ${priorOutputCharacters}),
     'structured', case when length(pw.extracted_data->>'structured') <= ${priorOutputCharacters}
       then pw.extracted_data->'structured' end,
-    'created_at', pw.created_at) end as "priorWindow"`;
+    'created_at', pw.created_at) end as "priorWindow", rs.input`;
 
 /** The revisions that were current when the run was recorded (R4), and the watcher's latest window and agent session. */
-export function assignmentJoins({ version, windowId }: Record<"version" | "windowId", RawBuilder<unknown>>) {
+export function assignmentJoins({
+  runId,
+  version,
+  windowId,
+}: Record<"runId" | "version" | "windowId", RawBuilder<unknown>>) {
   return sql`
+    left join lateral (
+      select input::text as input from run_start
+      -- A slot has no input, and is not looked up.
+      where c.source not in ('scheduled', 'backfill') and org_id = c.org_id and run_id = ${runId}
+    ) rs on true
     left join watcher_revision wr on wr.org_id = c.org_id and wr.watcher_id = c.watcher_id and wr.version = ${version}
     left join agent_revision ar on ar.org_id = c.org_id and ar.agent_id = c.agent_id and ar.version = c.agent_version
     left join "window" pw on pw.org_id = c.org_id and pw.id = ${windowId}
@@ -229,7 +240,7 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
       c.watcher_id as "watcherId", c.watcher_version as "watcherVersion", w.slug as "watcherSlug", ${assignmentColumns}
     from claimed c
       left join watcher w on w.org_id = c.org_id and w.id = c.watcher_id
-      ${assignmentJoins({ version: sql`c.watcher_version`, windowId: sql`w.last_window_id` })}
+      ${assignmentJoins({ runId: sql`c.id`, version: sql`c.watcher_version`, windowId: sql`w.last_window_id` })}
     order by c.due_at
   `.execute(db);
   return rows;

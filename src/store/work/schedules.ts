@@ -4,6 +4,7 @@ import { ofFew, unnest } from "../pg/unnest.ts";
 import { assignmentColumns, assignmentJoins, type ClaimedRun } from "./attempts.ts";
 import type { SessionName } from "./presence.ts";
 import type { SkipReason } from "./settlements.ts";
+import type { StartSource } from "./starts.ts";
 
 /**
  * Schedules: which slots are due, and what became of them.
@@ -41,7 +42,9 @@ export type DueWatcher = {
   queuedSlotAt: Date | null;
   /** The oldest slot that waits for the end of the active run: a queued or a backfilled one. */
   backlogSlotAt: Date | null;
-  backlogSource: "scheduled" | "backfill" | null;
+  backlogSource: "scheduled" | "backfill" | StartSource | null;
+  /** Of a start that waits: the run that it will be. */
+  backlogRunId: string | null;
   /** The database's clock. */
   now: Date;
 };
@@ -114,10 +117,10 @@ async function readLocked(tx: Db, watchers: readonly WatcherName[]): Promise<Due
       exists (select from run r where r.org_id = w.org_id and r.watcher_id = w.id) as "hasActiveRun",
       (select max(q.scheduled_for) from backlog q
         where q.org_id = w.org_id and q.watcher_id = w.id and q.source = 'scheduled') as "queuedSlotAt",
-      b.scheduled_for as "backlogSlotAt", b.source as "backlogSource", clock_timestamp() as now
+      b.scheduled_for as "backlogSlotAt", b.source as "backlogSource", b.run_id as "backlogRunId", clock_timestamp() as now
     from ${input} join watcher w on w.org_id = i.org_id and w.id = i.id
       left join lateral (
-        select scheduled_for, source from backlog b where b.org_id = w.org_id and b.watcher_id = w.id
+        select scheduled_for, source, run_id from backlog b where b.org_id = w.org_id and b.watcher_id = w.id
         order by scheduled_for limit 1
       ) b on true
     order by i.ord
@@ -189,7 +192,9 @@ export type SlotRecord = {
   runId: string;
   /** Null for a run that no slot asked for. */
   scheduledFor: Date | null;
-  source: "scheduled" | "manual" | "backfill";
+  source: "scheduled" | "backfill" | StartSource;
+  /** Of a start that waited: since when, which is its place among those that wait. */
+  waitsSince?: Date;
   dueAt: Date;
   windowStart: Date;
   windowEnd: Date;
@@ -247,6 +252,7 @@ export async function record(
     watcher_id: ["uuid", (s) => s.watcherId],
     run_id: ["uuid", (s) => s.runId],
     scheduled_for: ["timestamptz", (s) => s.scheduledFor],
+    waits_since: ["timestamptz", (s) => s.waitsSince ?? null],
     source: ["text", (s) => s.source],
     due_at: ["timestamptz", (s) => s.dueAt],
     window_start: ["timestamptz", (s) => s.windowStart],
@@ -319,7 +325,7 @@ export async function record(
     ),
     consumed as (
       delete from backlog b using input i
-      where b.org_id = i.org_id and b.watcher_id = i.watcher_id and b.scheduled_for = i.scheduled_for
+      where b.org_id = i.org_id and b.watcher_id = i.watcher_id and b.scheduled_for = coalesce(i.scheduled_for, i.waits_since)
     ),
     moved as (
       update watcher w set next_slot_at = m.next_slot_at, next_due_at = m.next_due_at,
@@ -346,7 +352,7 @@ export async function record(
           ? sql`, 1 as attempt, c.agent_kind as "agentKind", c.notification, c.timeout_ms as "timeoutMs", c.source,
       c.window_start as "windowStart", c.window_end as "windowEnd", c.version as "watcherVersion", c.slug as "watcherSlug",
       (extract(epoch from clock_timestamp() - c.due_at) * 1000)::float8 as "dueForMs", ${assignmentColumns}
-    from wanted c ${assignmentJoins({ version: sql`c.version`, windowId: sql`c.last_window_id` })}`
+    from wanted c ${assignmentJoins({ runId: sql`c.run_id`, version: sql`c.version`, windowId: sql`c.last_window_id` })}`
           : sql`
     from wanted c`
       }

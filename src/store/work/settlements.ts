@@ -3,6 +3,7 @@ import { type Db, mayBeOfOneRow } from "../pg/database.ts";
 import { storableJson } from "../pg/storable.ts";
 import { unnest } from "../pg/unnest.ts";
 import type { SessionKey } from "./presence.ts";
+import type { RecordedRun } from "./schedules.ts";
 
 /**
  * Settling: the one statement that takes an attempt away from its run, and the one place where a run ends.
@@ -113,6 +114,10 @@ export type Settled = {
   /** The watcher was paused because of this failure. */
   isWatcherPaused: boolean;
   consecutiveFailures: number;
+  /** Its end may start other watchers. */
+  hasFollowers: boolean;
+  /** The runs that its end started, once they are written. */
+  followers?: RecordedRun[];
   /** By a report that came after the attempt had been taken away (late-results.ts). */
   isLate?: boolean;
 };
@@ -300,7 +305,8 @@ export async function settle(
     select h.org_id as "orgId", h.id as "runId", h.attempt_token as "attemptToken", h.watcher_id as "watcherId",
       h.device_id as "deviceId", h.agent_id as "agentId", h.is_pinned as "isPinned", h.due_at as "dueAt", h.fate as action, case when h.fate = 'finished' then h.outcome else 'pending' end as status,
       h.why as reason, h.attempt, h.window_id as "windowId", h.again_at as "notBefore", h.has_backlog as "hasBacklog",
-      h.pauses as "isWatcherPaused", coalesce(h.failures, 0) as "consecutiveFailures"
+      h.pauses as "isWatcherPaused", coalesce(h.failures, 0) as "consecutiveFailures",
+      h.fate = 'finished' and exists (select from watcher_after a where a.org_id = h.org_id and a.after_id = h.watcher_id) as "hasFollowers"
     from held h
   `.execute(db);
   return rows;

@@ -12,6 +12,7 @@ import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import { rehearsable } from "../pg/dry-run.ts";
 import type { Catchup, Json, Notification, Overlap, WatcherRow } from "../pg/schema.ts";
+import * as chains from "./chains.ts";
 import * as events from "./events.ts";
 import * as runs from "./runs.ts";
 
@@ -23,6 +24,8 @@ export type Watcher = WatcherRow & {
   active_run_id: string | null;
   queued_slot_at: Date | null;
   has_agent: boolean;
+  /** Slugs of the watchers whose ends start this one, in order. */
+  after: string[];
 };
 
 /** What people decide about a watcher. Lengths in milliseconds. */
@@ -48,6 +51,8 @@ export type WatcherValues = {
   extractionSchema: Json | null;
   /** Workspace, budgets, questions and continue mode, as JSON of the fields of WatcherSpec; absent: not set. */
   agentWork: Json;
+  /** Watchers whose ends start this one, by slug or id. */
+  after: readonly string[];
 };
 
 /** Where a schedule stands: its next slot, and when that is due (the slot plus the jitter). Undefined: it has ended. */
@@ -110,6 +115,9 @@ function select(db: Db) {
         )
         .$castTo<boolean>()
         .as("has_agent"),
+      sql<string[]>`array(
+        select o.slug from watcher_after a join watcher o on o.org_id = a.org_id and o.id = a.after_id
+        where a.org_id = w.org_id and a.watcher_id = w.id order by o.slug)`.as("after"),
     ]);
 }
 
@@ -185,6 +193,7 @@ export function create(
       refuse("already_exists", `a watcher with the slug "${options.slug}" exists already`, { field: "slug" });
     }
     await insertRevision(tx, { orgId, watcherId: id, version: 1, values });
+    if (values.after.length > 0) await chains.follow(tx, { orgId, watcherId: id, after: values.after });
     await requests.record(tx, request, { watcher_id: id });
     const watcher = await get(tx, { orgId, watcher: id });
     await events.append(tx, orgId, [
@@ -283,10 +292,14 @@ export function update(
     if (current.device_id) await grants.requireStill(tx, { orgId, deviceId: current.device_id, deed: "use" });
     const before = valuesOf(current);
     const wanted = options.change(current);
-    const values =
-      wanted.agentId === before.agentId
-        ? wanted
-        : { ...wanted, agentId: await requireAgentId(tx, { orgId, agentId: wanted.agentId }) };
+    const isAfterNew = JSON.stringify(wanted.after) !== JSON.stringify(before.after);
+    const values = {
+      ...wanted,
+      ...(wanted.agentId === before.agentId
+        ? {}
+        : { agentId: await requireAgentId(tx, { orgId, agentId: wanted.agentId }) }),
+      ...(isAfterNew ? { after: await chains.follow(tx, { orgId, watcherId, after: wanted.after }) } : {}),
+    };
     const { changed, changes } = describe(fieldsOf(before), fieldsOf(values));
     const isAdopted = current.status === "no_executor" && options.isPinDecided;
     if (changed.length === 0 && !isAdopted) {
@@ -507,6 +520,7 @@ export function valuesOf(watcher: Watcher): WatcherValues {
     notification: watcher.notification,
     extractionSchema: watcher.extraction_schema,
     agentWork: watcher.agent_work,
+    after: watcher.after,
   };
 }
 
@@ -555,6 +569,7 @@ const fieldNames: Record<Exclude<keyof WatcherValues, "agentWork">, string> = {
   maxAttempts: "max_attempts",
   notification: "notification",
   extractionSchema: "extraction_schema",
+  after: "after",
 };
 
 function fieldsOf(values: WatcherValues): Record<string, unknown> {
@@ -575,6 +590,8 @@ const agentWorkFields: [key: string, name: string][] = [
   ["dayBudget", "day_budget"],
   ["questions", "questions"],
   ["continueMode", "continue_mode"],
+  ["afterCondition", "after_condition"],
+  ["redact", "redact"],
 ];
 
 function positionOf(options: { watcherId: string; values: WatcherValues; after: Date; place: Place }) {

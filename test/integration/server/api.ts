@@ -92,13 +92,14 @@ export async function startApi(
   };
   const scheduler = {
     async trigger({ request, ...asked }: Parameters<WatcherScheduler["trigger"]>[0]) {
-      const { run, alreadyQueued } = await trigger(db, asked, {
+      const { run, alreadyQueued, queuedRunId } = await trigger(db, asked, {
         doorbell: bell,
         ...(request ? { request } : {}),
       });
       return {
         run: create(RunSchema, { id: run.id, watcherId: run.watcherId, status: RunStatus.PENDING }),
         alreadyQueued,
+        queuedRunId,
       };
     },
     backfill: (asked: { orgId: string; watcherId: string; actor: string; start: Date; end: Date }) =>

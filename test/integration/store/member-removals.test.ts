@@ -68,6 +68,7 @@ const pin = () =>
       notification: "none",
       extractionSchema: null,
       agentWork: {},
+      after: [],
     },
   });
 

@@ -44,6 +44,7 @@ const values: watchers.WatcherValues = {
   notification: "none",
   extractionSchema: null,
   agentWork: {},
+  after: [],
 };
 
 function add(slug: string, changes: Partial<watchers.WatcherValues> = {}, requestId = "") {
