@@ -1,11 +1,14 @@
-# The server, and with it the whole `pinion` command. TypeScript runs as it is, so nothing is built but node_modules.
+# The server, and with it the whole `pinion` command, as the few files that `npm run build` makes: nothing is installed.
 #   docker build -t pinion .
-FROM node:24-slim AS dependencies
+FROM node:24-slim AS build
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 COPY clients/ts/package.json clients/ts/
-# Optional are a Node for machines with an older one, and the embedded PostgreSQL: an image has the one and a database.
-RUN npm ci --omit=dev --omit=optional --ignore-scripts
+RUN npm ci --ignore-scripts
+COPY clients/ts clients/ts
+COPY scripts scripts
+COPY src src
+RUN npm run --silent build
 
 FROM node:24-slim
 ENV NODE_ENV=production \
@@ -13,10 +16,7 @@ ENV NODE_ENV=production \
     PINION_DATA=/var/lib/pinion \
     PINION_LOG_FORMAT=json
 WORKDIR /app
-COPY --from=dependencies /app/node_modules node_modules
-COPY package.json ./
-COPY clients/ts clients/ts
-COPY src src
+COPY --from=build /app/dist/pinion ./
 # Whoever runs it may write nothing but this: the token of the first start.
 RUN install -d -o node -g node -m 0700 /var/lib/pinion
 VOLUME /var/lib/pinion
@@ -27,5 +27,5 @@ STOPSIGNAL SIGTERM
 # With TLS of its own, a server answers this with 400, which shows as well that it answers.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
   CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.PINION_PORT||7420}/healthz`).then(a=>process.exit(a.ok||a.status===400?0:1),()=>process.exit(1))"]
-ENTRYPOINT ["node", "src/cli/main.ts"]
+ENTRYPOINT ["node", "main.js"]
 CMD ["serve"]

@@ -5,7 +5,7 @@ import { createKeyring, createReferences, KeyError, type Keyring, type Reference
 import type { TracingConfig } from "./tracing.ts";
 
 /**
- * Everything that is configured, read once from the environment. No other file of the server reads `process.env`.
+ * Everything that is configured, read once from the environment. No file of the server but environment.ts reads `process.env`.
  * Every setting states its meaning, default and unit in `describe`; the reference in docs is made from that.
  */
 
@@ -27,6 +27,39 @@ export const serverSettings = z.object({
   PINION_HOST: z.string().default("127.0.0.1").describe("Address to listen on"),
   PINION_PORT: count(7420, 0, 65_535, "Port to listen on; 0 lets the system choose"),
   PINION_PUBLIC_URL: z.url().optional().describe("Where people reach this server, for links in messages"),
+  PINION_SIGN_IN_LENGTH: length(
+    "336h",
+    "How long a browser stays signed in to the web page, for example 12h",
+  ),
+  PINION_OIDC_ISSUER: z
+    .url({ protocol: /^https?$/ })
+    .optional()
+    .describe(
+      "An OpenID Connect provider with which people sign in to the web page, for example https://accounts.google.com; needs PINION_PUBLIC_URL",
+    ),
+  PINION_OIDC_CLIENT_ID: z.string().optional().describe("What the provider knows this server as"),
+  PINION_OIDC_CLIENT_SECRET: z.string().optional().describe("The secret that goes with it"),
+  PINION_OIDC_NAME: z
+    .string()
+    .max(60)
+    .optional()
+    .describe("The provider's name on the button; default: its host"),
+  PINION_OIDC_SCOPES: z
+    .string()
+    .default("openid email profile")
+    .describe("The scopes that are asked of the provider, with blanks between them"),
+  PINION_OIDC_ORG: z.string().default("local").describe("The org into which its people sign in"),
+  PINION_OIDC_ROLE_CLAIM: z
+    .string()
+    .default("groups")
+    .describe("The claim that says what a person is: a text or a list of texts"),
+  PINION_OIDC_ROLES: z
+    .string()
+    .regex(/^([^=,]+=(owner|admin|member)(,|$))*$/, "must be like ops=admin,staff=member")
+    .default("")
+    .describe(
+      "Which of its values make a person what, for example ops=admin,staff=member; *=member lets in everybody whom the provider knows; default: members alone sign in, as what they are",
+    ),
   PINION_LOG_LEVEL: z
     .enum(["trace", "debug", "info", "warn", "error", "fatal", "silent"])
     .default("info")
@@ -298,6 +331,9 @@ export type ReplicaConfig = {
   /** What has come of bodies and messages of known callers that are not whole. */
   bodyBytesMax: number;
   publicUrl: string | undefined;
+  /** How long a browser stays signed in. */
+  signInMs: number;
+  oidc: OidcConfig | undefined;
   logLevel: ServerSettings["PINION_LOG_LEVEL"];
   databaseUrl: string;
   directDatabaseUrl: string;
@@ -356,6 +392,45 @@ export type ReplicaConfig = {
   installedProviders: string[];
 };
 
+/** People who sign in with a provider of OpenID Connect. */
+export type OidcConfig = {
+  issuer: string;
+  clientId: string;
+  clientSecret: string;
+  name: string;
+  scopes: string;
+  orgId: string;
+  roleClaim: string;
+  /** By a value of the claim; "*": whatever it says. Empty: roles are given here, and not there. */
+  roles: ReadonlyMap<string, "owner" | "admin" | "member">;
+  publicUrl: string;
+};
+
+function requireOidc(s: ServerSettings, issuer: string): OidcConfig {
+  const missing = (
+    ["PINION_PUBLIC_URL", "PINION_OIDC_CLIENT_ID", "PINION_OIDC_CLIENT_SECRET"] as const
+  ).filter((name) => !s[name]);
+  if (missing.length > 0) {
+    throw new ConfigError(`PINION_OIDC_ISSUER needs ${missing.join(", ")} as well`);
+  }
+  const roles = s.PINION_OIDC_ROLES.split(",").filter(Boolean);
+  return {
+    issuer,
+    clientId: s.PINION_OIDC_CLIENT_ID!,
+    clientSecret: s.PINION_OIDC_CLIENT_SECRET!,
+    name: s.PINION_OIDC_NAME ?? new URL(issuer).host,
+    scopes: s.PINION_OIDC_SCOPES,
+    orgId: s.PINION_OIDC_ORG,
+    roleClaim: s.PINION_OIDC_ROLE_CLAIM,
+    roles: new Map(
+      roles.map(
+        (pair) => pair.split("=").map((part) => part.trim()) as [string, "owner" | "admin" | "member"],
+      ),
+    ),
+    publicUrl: s.PINION_PUBLIC_URL!,
+  };
+}
+
 const unitsMs: Record<string, number> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 };
 
 function lengthMs(text: string): number {
@@ -409,6 +484,8 @@ export function replicaConfig(env: Record<string, string | undefined>): ReplicaC
     host: s.PINION_HOST.replace(/^\[(.*)\]$/, "$1"),
     port: s.PINION_PORT,
     publicUrl: s.PINION_PUBLIC_URL,
+    signInMs: lengthMs(s.PINION_SIGN_IN_LENGTH),
+    oidc: s.PINION_OIDC_ISSUER ? requireOidc(s, s.PINION_OIDC_ISSUER) : undefined,
     logLevel: s.PINION_LOG_LEVEL,
     databaseUrl: s.DATABASE_URL,
     directDatabaseUrl: s.DATABASE_DIRECT_URL ?? s.DATABASE_URL,
@@ -584,9 +661,4 @@ function referencedSecrets(env: Record<string, string | undefined>): Record<stri
       .filter(([name]) => name.startsWith(referencePrefix) && !notReferences.has(name))
       .map(([name, value]) => [name.slice(referencePrefix.length), value ?? ""]),
   );
-}
-
-/** The process's environment. */
-export function environment(): Record<string, string | undefined> {
-  return process.env;
 }

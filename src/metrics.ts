@@ -17,6 +17,8 @@ export type Metrics = {
   recorded(status: "pending" | "skipped", skipReason: string | null): void;
   /** A run ended, or went back to pending. */
   settled(status: string): void;
+  /** A run ended with reasons for people to look. */
+  attention(reasons: readonly string[]): void;
   /** An attempt was taken away from a device that lost it. */
   reaped(rule: string): void;
   /** A device's stream ended. */
@@ -78,7 +80,12 @@ const endedStatuses = [
   "deferred",
   "withdrawn",
 ];
-const skipReasons = ["overlap", "cooldown", "missed", "offline_expired", "no_executor"];
+const skipReasons = ["overlap", "cooldown", "missed", "offline_expired", "no_executor", "limit", "budget"];
+/** AttentionReason in lower case. */
+export const attentionReasons = [
+  ...["permission_denied", "refusal", "answer_cut", "max_turns", "max_tokens", "budget", "schema"],
+  ...["question_expired", "not_enforced", "session_gone", "no_answer"],
+];
 const reapRules = [
   ...["stream_broken", "silent", "never_beat", "never_accepted", "overdue", "cancelled"],
   // By the session itself: two heartbeats did not list it, or two pushes were not answered.
@@ -147,6 +154,12 @@ export function createMetrics(build: { version: string }): Metrics {
     "status",
     endedStatuses,
   );
+  const attention = counterOf(
+    "pinion_runs_attention_total",
+    "Reasons for people to look, of runs that ended",
+    "reason",
+    attentionReasons,
+  );
   const reaps = counterOf(
     "pinion_reaps_total",
     "Attempts that were taken away from devices that lost them",
@@ -198,6 +211,9 @@ export function createMetrics(build: { version: string }): Metrics {
       ended(status);
       // A start deadline is the one reason by which a run that was pending is skipped.
       if (status === "skipped") skipped("offline_expired");
+    },
+    attention(reasons) {
+      for (const reason of reasons) attention(reason);
     },
     reaped: reaps,
     streamEnded: streamEnds,

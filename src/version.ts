@@ -1,7 +1,6 @@
-import { readFileSync } from "node:fs";
+import { build } from "./build.ts";
 
 /** The version of the command, and of the daemon that it runs. */
 export function version(): string {
-  const file = new URL("../package.json", import.meta.url);
-  return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
+  return build.version;
 }

@@ -5,7 +5,8 @@ import { join, relative } from "node:path";
 import { brotliCompressSync } from "node:zlib";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { FileDescriptorProtoSchema } from "@bufbuild/protobuf/wkt";
-import { build, type Metafile, type Plugin } from "esbuild";
+import { build, type Plugin } from "esbuild";
+import { licenses } from "./licenses.ts";
 import { root } from "./proto.ts";
 
 export type PageFile = { path: string; bytes: Uint8Array; compressedBytes: number };
@@ -94,22 +95,4 @@ function hashed(name: string, extension: string, bytes: Uint8Array): PageFile {
 
 function fileOf(path: string, bytes: Uint8Array): PageFile {
   return { path, bytes, compressedBytes: brotliCompressSync(bytes).length };
-}
-
-/** The licences of the packages that became part of the page. */
-async function licenses(metafile: Metafile): Promise<string> {
-  const packages = new Set(
-    Object.keys(metafile.inputs).flatMap(
-      (path) => /^node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1] ?? [],
-    ),
-  );
-  const texts = await Promise.all(
-    [...packages].sort().map(async (name) => {
-      const dir = join(root, "node_modules", name);
-      const { version, license } = JSON.parse(await readFile(join(dir, "package.json"), "utf8"));
-      const text = await readFile(join(dir, "LICENSE"), "utf8").catch(() => "");
-      return `${name} ${version} (${license})\n\n${text.trim()}`.trim();
-    }),
-  );
-  return `${texts.join(`\n\n${"-".repeat(80)}\n\n`)}\n`;
 }

@@ -2,7 +2,7 @@ import type { Command } from "commander";
 import pc from "picocolors";
 import { forTerminal, TerminalText } from "./print/terminal.ts";
 
-/** The process's environment, as `environment()` of src/config.ts reads it. */
+/** The process's environment, as `environment()` of src/environment.ts reads it. */
 export type Environment = Record<string, string | undefined>;
 
 type Colors = ReturnType<typeof pc.createColors>;

@@ -1,23 +1,35 @@
 import { CommanderError } from "commander";
 import type { Cli } from "./cli.ts";
-import { serverUrl } from "./context.ts";
-import { connectionTrouble } from "./doctor/connection-trouble.ts";
-import { exitCodes, explain } from "./failures.ts";
-import { createProgram } from "./program.ts";
+import { exitCodes } from "./exit-codes.ts";
+import type { Explained } from "./failures.ts";
+import { createProgramFor } from "./program.ts";
 
 /** Runs one command line and resolves to the code to exit with. Says what went wrong; never throws. */
 export async function main(cli: Cli, args: readonly string[]): Promise<number> {
-  const program = createProgram(cli);
+  const asJson = asksForJson(args);
+  const program = await createProgramFor(cli, args);
+  const said: string[] = [];
+  // A program that reads the error gets one line of JSON, in which commander's words are the message.
+  if (asJson) {
+    for (const command of withDescendants(program)) {
+      command.configureOutput({ writeErr: (text) => void said.push(text.trimEnd()) });
+    }
+  }
   try {
     await program.parseAsync(args, { from: "user" });
     return exitCodes.ok;
   } catch (error) {
     if (error instanceof CommanderError) {
       // Help and version come as errors with code 0; commander has said the rest.
-      return error.exitCode === 0 || error.code === "commander.help" ? exitCodes.ok : exitCodes.usage;
+      const isHelp = error.exitCode === 0 || error.code === "commander.help";
+      if (isHelp) for (const text of said) cli.note(text);
+      else if (asJson) {
+        const message = error.message.replace(/^error: /, "");
+        tellAsJson(cli, { message, advice: "--help shows how it is used", exitCode: exitCodes.usage });
+      }
+      return isHelp ? exitCodes.ok : exitCodes.usage;
     }
-    const url = urlOf(cli, program.opts());
-    return report(cli, (url && (await connectionTrouble(error, url))) || error, url);
+    return report(cli, await explained(cli, error, program.opts()), { error, asJson });
   } finally {
     // A connection that breaks says so a moment after its call has failed, and must be heard by who still listens to it.
     await new Promise((done) => setImmediate(done));
@@ -25,19 +37,42 @@ export async function main(cli: Cli, args: readonly string[]): Promise<number> {
   }
 }
 
-function report(cli: Cli, error: unknown, url: string | undefined): number {
-  const { message, advice, exitCode } = explain(error, url);
-  cli.note(`${cli.colors.red("error:")} ${message}`);
-  if (advice) cli.note(`${cli.colors.dim("  →")} ${advice}`);
-  if (cli.env.PINION_DEBUG && error instanceof Error) cli.note(error.stack ?? "");
-  return exitCode;
+/** Whether --json stands on a command line, also on one that is wrong. */
+function asksForJson(args: readonly string[]): boolean {
+  const end = args.indexOf("--");
+  return (end < 0 ? args : args.slice(0, end)).includes("--json");
 }
 
-/** The server that was asked, for messages; undefined if what names it is itself at fault. */
-function urlOf(cli: Cli, options: Parameters<typeof serverUrl>[0]): string | undefined {
+function withDescendants<C extends { commands: readonly C[] }>(command: C): C[] {
+  return [command, ...command.commands.flatMap(withDescendants)];
+}
+
+/** What can explain an error knows the clients and the protocol, which only a command that fails has to load. */
+async function explained(cli: Cli, error: unknown, options: object): Promise<Explained> {
+  const [{ explain }, { serverUrl }, { connectionTrouble }] = await Promise.all([
+    import("./failures.ts"),
+    import("./context.ts"),
+    import("./doctor/connection-trouble.ts"),
+  ]);
+  let url: string | undefined;
   try {
-    return serverUrl(options, cli.env);
+    url = serverUrl(options, cli.env);
   } catch {
-    return undefined;
+    // What names the server is itself at fault, and the error is about that.
   }
+  return explain((url && (await connectionTrouble(error, url))) || error, url);
+}
+
+function report(cli: Cli, told: Explained, { error, asJson }: { error: unknown; asJson: boolean }): number {
+  if (asJson) tellAsJson(cli, told);
+  else {
+    cli.note(`${cli.colors.red("error:")} ${told.message}`);
+    if (told.advice) cli.note(`${cli.colors.dim("  →")} ${told.advice}`);
+  }
+  if (cli.env.PINION_DEBUG && error instanceof Error) cli.note(error.stack ?? "");
+  return told.exitCode;
+}
+
+function tellAsJson(cli: Cli, { message, advice, exitCode }: Explained): void {
+  cli.note(JSON.stringify({ error: message, advice: advice ?? "", exit_code: exitCode }));
 }

@@ -1,22 +1,33 @@
 #!/usr/bin/env node
-/** The command `pinion`. Exit codes are in failures.ts. */
+/** The command `pinion`. Exit codes are in exit-codes.ts. */
 import { enableCompileCache } from "node:module";
+
+async function start(): Promise<void> {
+  const args = process.argv.slice(2);
+  const { reportArgument } = await import("./up/report-argument.ts");
+  if (args[0] === reportArgument) return (await import("./up/machine-report.ts")).reportOnMachine();
+  const [{ environment }, { concealSecrets, startsDaemon }] = await Promise.all([
+    import("../environment.ts"),
+    import("./device/conceal.ts"),
+  ]);
+  if (startsDaemon(args)) {
+    const { selfCommand } = await import("./device/self.ts");
+    concealSecrets(environment(), args, selfCommand());
+  }
+  const [{ processCli }, { main }] = await Promise.all([import("./cli.ts"), import("./command-line.ts")]);
+
+  // A reader that has enough (`pinion runs list | head -1`) is no error, unless a command in the middle of its work says so.
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code === "EPIPE") process.exit(process.exitCode ?? 0);
+    throw error;
+  });
+
+  const code = await main(processCli(environment()), args);
+  // Not process.exit: what is still to be written to a pipe would be lost.
+  if (code !== 0) process.exitCode = code;
+}
 
 // Before anything large is loaded: halves the time to the first line of every command but the first.
 enableCompileCache();
-const [{ environment }, { concealSecrets }] = await Promise.all([
-  import("../config.ts"),
-  import("./device/conceal.ts"),
-]);
-concealSecrets(environment(), process.argv.slice(2));
-const [{ processCli }, { main }] = await Promise.all([import("./cli.ts"), import("./command-line.ts")]);
-
-// A reader that has enough (`pinion runs list | head -1`) is no error, unless a command in the middle of its work says so.
-process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  if (error.code === "EPIPE") process.exit(process.exitCode ?? 0);
-  throw error;
-});
-
-const code = await main(processCli(environment()), process.argv.slice(2));
-// Not process.exit: what is still to be written to a pipe would be lost.
-if (code !== 0) process.exitCode = code;
+// Without a top-level await, which the one file that a binary holds cannot have.
+void start();

@@ -9,10 +9,12 @@ import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
 import { OrgService } from "#gen/pinion/v1/org_pb.js";
 import { RunService } from "#gen/pinion/v1/run_pb.js";
+import { SignInService } from "#gen/pinion/v1/sign_in_pb.js";
 import { TokenService } from "#gen/pinion/v1/token_pb.js";
 import { TurnService } from "#gen/pinion/v1/turn_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
 import type { ReplicaConfig } from "../config.ts";
+import { withCookies } from "../server/access/cookies.ts";
 import { interceptorChain } from "../server/access/interceptors/chain.ts";
 import { peerValues } from "../server/access/peer.ts";
 import { sortStrangers, strangerBytesMax } from "../server/access/strangers.ts";
@@ -34,12 +36,12 @@ import { eventService } from "../server/rpc/events.ts";
 import { fleetService } from "../server/rpc/fleet.ts";
 import { orgService } from "../server/rpc/orgs.ts";
 import { runService } from "../server/rpc/runs.ts";
+import { signInService } from "../server/rpc/sign-ins.ts";
 import { tokenService } from "../server/rpc/tokens.ts";
 import { turnService } from "../server/rpc/turns.ts";
 import { watcherService } from "../server/rpc/watchers.ts";
 import type { Access } from "./access.ts";
 import type { Foundation } from "./foundation.ts";
-import { schedulerOf } from "./scheduling.ts";
 import type { Storage } from "./storage.ts";
 import type { Work } from "./work.ts";
 
@@ -51,6 +53,7 @@ export const services: DescService[] = [
   TurnService,
   FleetService,
   TokenService,
+  SignInService,
   OrgService,
   EventService,
   AgentService,
@@ -80,7 +83,8 @@ export async function openRpc(
   const streams = createDeviceStreams({ ...common, hub: work.hub, log, messageBytesMax });
   const known = within(messageBytesMax);
   const stranger = within(strangerBytesMax);
-  const rpc = sortStrangers({ ...common, isStream: known.isStream, known, stranger });
+  const sorted = sortStrangers({ ...common, isStream: known.isStream, known, stranger });
+  const rpc = withCookies(sorted, { publicUrl: config.publicUrl });
   const isBehindProxies = trustedProxies > 0;
   const check = createHostCheck({ host: config.host, publicUrl: config.publicUrl, isBehindProxies });
   const probes = {
@@ -118,10 +122,10 @@ function serve(
   const db = requests.tenantDb;
   const policy = config.failures;
   const { ttlMs } = config.session;
-  const scheduler = schedulerOf({ db, policy, doorbell, poke: own.poke, metrics, quotas, log });
+  const surroundings = { policy, quotas, doorbell, log, scheduleChanged: own.poke };
   const runner = createPlatformRunner({ db, log, feed, ...config.secrets, starter: createConfigStarter() });
   const deps = {
-    ...{ db, crossOrgDb: requests.db, feed, doorbell, scheduler, telemetry },
+    ...{ db, crossOrgDb: requests.db, feed, doorbell, surroundings, telemetry },
     authCache: guard.authCache,
   };
   const bounds = { limits, ...config.rates, quotas };
@@ -131,7 +135,7 @@ function serve(
       ...{ guard, log, streams, db, onEvents, tracer, bounds },
       onCall: metrics.called,
     }),
-    contextValues: (request: Parameters<typeof peerValues>[0]) => peerValues(request, config.trustedProxies),
+    contextValues: (request: Parameters<typeof peerValues>[0]) => peerValues(request, config),
     // A mistyped field would otherwise be passed over, and with it a limit that somebody meant to set.
     jsonOptions: { ignoreUnknownFields: false },
     shutdownSignal: own.shutdownSignal,
@@ -147,6 +151,10 @@ function serve(
       router.service(TurnService, turnService(deps));
       router.service(FleetService, fleetService({ ...deps, ttlMs }));
       router.service(TokenService, tokenService(deps));
+      router.service(
+        SignInService,
+        signInService({ ...deps, guard, signInMs: config.signInMs, oidcName: config.oidc?.name ?? "" }),
+      );
       router.service(OrgService, orgService({ ...deps, ...config }));
       router.service(EventService, eventService(deps));
       router.service(AgentService, agentService({ ...deps, runner, log, publicUrl: config.publicUrl }));

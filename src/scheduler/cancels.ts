@@ -12,6 +12,8 @@ import { settleWithEvents } from "./settle.ts";
 /** What is to be announced after the commit. */
 export type Cancellation = { settled: Settled[]; asked: CancelledAttempt[] };
 
+export const nothingCancelled: Cancellation = { settled: [], asked: [] };
+
 type Which = { orgId: string } & ({ runId: string } | { watcherId: string } | { deviceId: string });
 
 /**

@@ -80,15 +80,16 @@ const roundsBeforeEditMax = 40;
 
 /**
  * Records the due slots of one watcher in the caller's transaction, before its schedule is edited, paused or resumed.
- * Answers the events of that, for the caller to append. Without quotas, the org may have any number of active runs.
+ * Answers the rows, whose events ({@link eventOf}) the caller appends as its last statement. Without quotas, the org may
+ * have any number of active runs.
  */
 export async function recordDue(
   tx: Db,
   orgId: string,
   watcherId: string,
   quotas?: Quotas,
-): Promise<events.NewEvent[]> {
-  const recorded: events.NewEvent[] = [];
+): Promise<schedules.RecordedRun[]> {
+  const recorded: schedules.RecordedRun[] = [];
   for (let round = 0; round < roundsBeforeEditMax; round++) {
     const watcher = await schedules.lockOne(tx, { orgId, watcherId });
     if (!watcher?.nextDueAt || watcher.nextDueAt > watcher.now) return recorded;
@@ -100,7 +101,7 @@ export async function recordDue(
     }
     const plan = planDue(watcher);
     if (quotas) await keepWithin(tx, quotas, [plan]);
-    recorded.push(...(await write(tx, [plan])).map(eventOf));
+    recorded.push(...(await write(tx, [plan])));
   }
   // All slots that are due have to be recorded before the schedule moves (R2).
   refuse("aborted", "the watcher is far behind its schedule and is catching up; try again in a moment", {
@@ -254,6 +255,7 @@ async function write(tx: Db, plans: readonly Plan[]): Promise<schedules.Recorded
   );
 }
 
+/** What the log says of a recorded run. */
 export function eventOf(run: schedules.RecordedRun): events.NewEvent {
   return {
     orgId: run.orgId,

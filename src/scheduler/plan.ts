@@ -1,4 +1,5 @@
 import { newId, slotRunId } from "../ids.ts";
+import { lackOf } from "../store/work/device-offers.ts";
 import type { DueWatcher, ScheduleMove, SlotRecord } from "../store/work/schedules.ts";
 import type { SkipReason } from "../store/work/settlements.ts";
 import type { StartSource } from "../store/work/starts.ts";
@@ -62,10 +63,8 @@ export function planDue(watcher: DueWatcher, slotsMax = slotsPerPassMax): Plan {
     plan.move.nextDueAt = null;
     return plan;
   }
-  if (watcher.status === "no_executor" || !watcher.hasAgent) {
-    const reason = watcher.hasAgent
-      ? "the watcher's device was deleted"
-      : "the watcher's agent does not exist";
+  const reason = whyNoExecutor(watcher);
+  if (reason !== undefined) {
     for (const slot of due) skip(slot, "no_executor", reason);
     return plan;
   }
@@ -121,8 +120,8 @@ export function planDue(watcher: DueWatcher, slotsMax = slotsPerPassMax): Plan {
  */
 export function planAhead(watcher: DueWatcher, untilAt: Date): Plan | undefined {
   const { schedule, timeZone, nextSlotAt, orgId, watcherId } = watcher;
-  if (schedule === null || nextSlotAt === null || watcher.status !== "active" || !watcher.hasAgent)
-    return undefined;
+  if (schedule === null || nextSlotAt === null || watcher.status !== "active") return undefined;
+  if (whyNoExecutor(watcher) !== undefined) return undefined;
   if (watcher.hasActiveRun || watcher.backlogSlotAt) return undefined;
   const offsetMs = jitterOf(watcherId, watcher.jitterMs);
   const dueAt = new Date(nextSlotAt.getTime() + offsetMs);
@@ -139,6 +138,13 @@ export function planAhead(watcher: DueWatcher, untilAt: Date): Plan | undefined 
   };
 }
 
+/** Why there is nobody who could run a slot of the watcher, for people; undefined: there is. */
+function whyNoExecutor(watcher: DueWatcher): string | undefined {
+  if (!watcher.hasAgent) return "the watcher's agent does not exist";
+  if (watcher.status === "no_executor") return "the watcher's device was deleted";
+  return lackOf(watcher.offers);
+}
+
 /** Plans the oldest slot, or start, that waited for the end of the active run. The schedule stays where it is. */
 export function planBacklog(watcher: DueWatcher): Plan {
   const plan: Plan = { slots: [], aside: [], move: stay(watcher) };
@@ -150,12 +156,9 @@ export function planBacklog(watcher: DueWatcher): Plan {
   }
   const record = slotRecord(watcher, slot, source);
   if (source === "backfill") record.dueAt = watcher.now;
-  if (watcher.status === "no_executor" || !watcher.hasAgent) {
-    plan.slots.push({
-      ...record,
-      skipReason: "no_executor",
-      reason: "the watcher's agent or device is gone",
-    });
+  const reason = whyNoExecutor(watcher);
+  if (reason !== undefined) {
+    plan.slots.push({ ...record, skipReason: "no_executor", reason });
     return plan;
   }
   if (source === "scheduled" && watcher.status === "paused") {
@@ -196,10 +199,8 @@ function whyNotStart(
   watcher: DueWatcher,
   source: StartSource,
 ): { skipReason: SkipReason; reason: string } | undefined {
-  if (!watcher.hasAgent) return { skipReason: "no_executor", reason: "the watcher's agent does not exist" };
-  if (watcher.status === "no_executor") {
-    return { skipReason: "no_executor", reason: "the watcher's device was deleted" };
-  }
+  const reason = whyNoExecutor(watcher);
+  if (reason !== undefined) return { skipReason: "no_executor", reason };
   if (source !== "manual") {
     if (watcher.status === "paused") return { skipReason: "cooldown", reason: "the watcher was paused" };
     const cooldown = coolingDown(watcher, watcher.now);

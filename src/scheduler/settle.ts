@@ -112,6 +112,7 @@ function eventsOf(
   const rule = rules?.get(run.runId);
   const reporterId = settlement?.deviceId ?? null;
   const attention = run.action === "finished" ? (settlement?.attention ?? []) : [];
+  run.attention = attention;
   const written: events.NewEvent[] = [
     {
       ...subject,

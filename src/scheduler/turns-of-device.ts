@@ -12,7 +12,7 @@ import { appendEnded, endEach } from "./turn-endings.ts";
 export async function endTurnsOfDevice(
   tx: Db,
   device: { orgId: string; deviceId: string; reason: string },
-  options: { log: Logger },
+  options: { log?: Logger | undefined },
 ): Promise<{ ended: EndedTurn[]; append: () => Promise<void> }> {
   const locked = await turns.lockOfDevice(tx, device);
   const replies = locked.map(({ orgId, turnId, attemptToken, isPinned }) => ({

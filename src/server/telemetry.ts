@@ -60,6 +60,7 @@ export function createTelemetry(options: { metrics: Metrics; tracer: Tracer | un
     settled(settled) {
       for (const run of settled) {
         metrics.settled(run.action === "finished" ? run.status : run.action);
+        metrics.attention(run.attention ?? []);
         if (run.action !== "finished") continue;
         const traceId = traceIdOf(run.runId);
         tracerOf(run.runId)?.record({

@@ -3,7 +3,7 @@
  * server, with the real `claude` and a scripted model; then the same with `codex`, and by the Agent Client Protocol.
  */
 import { execFile, execFileSync } from "node:child_process";
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { Platform, parseConfig, runDaemon } from "@pinion/client";
@@ -51,7 +51,7 @@ beforeAll(async () => {
     chmodSync(join(home, "bin", name), 0o755);
   };
   script("pinion", `exec "${process.execPath}" "${join(root, "src/cli/main.ts")}" "$@"`);
-  script("npx", 'exec "$@"');
+  symlinkSync(join(home, "bin/pinion"), join(home, "pinion"));
   environment = {
     PATH: `${join(home, "bin")}:${process.env.PATH}`,
     HOME: home,

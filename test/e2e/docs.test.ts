@@ -11,6 +11,7 @@ import {
   readFileSync,
   realpathSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { hostname, tmpdir } from "node:os";
@@ -109,6 +110,7 @@ beforeAll(async () => {
   program("pinion", `exec "${process.execPath}" "${join(root, "src/cli/main.ts")}" "$@"`);
   // What npx finds in a checkout; npm itself stays out of the tests.
   program("npx", 'exec "$@"');
+  symlinkSync(at("bin/pinion"), at("pinion"));
   writeFileSync(at(".pinion/token"), `${token}\n`, { mode: 0o600 });
   writeFileSync(at(".pinion/url"), `${url}\n`);
   const config = '[executors]\nshell = { command = ["sh", "-c", "cat; echo done"], stdin = "prompt" }\n';

@@ -99,6 +99,7 @@ function dueWatcher(due: Pick<DueWatcher, "schedule" | "timeZone" | "nextSlotAt"
     backoffUntil: null,
     budget: null,
     hasAgent: true,
+    offers: null,
     hasActiveRun: false,
     queuedSlotAt: null,
     backlogSlotAt: null,

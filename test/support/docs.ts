@@ -89,6 +89,7 @@ export const executedElsewhere: Record<string, [file: string, text: string][]> =
   "npm ci": [[".ci/run", "npm ci"]],
   "npm test": [[".ci/run", "npm test"]],
   "npm run check": [[".ci/run", "npm run check"]],
+  "npm run build": [["test/e2e/image.test.ts", "scripts/build-command.ts"]],
   "npm run generate": [["scripts/check-drift.ts", "generate"]],
   "npx vitest run test/integration/server/main-job.test.ts": [
     ["package.json", '"test": "vitest run"'],
@@ -103,6 +104,9 @@ export const executedElsewhere: Record<string, [file: string, text: string][]> =
   "mkdir -m 711 restored": [["test/e2e/backup.test.ts", "0o711"]],
   "tar -C restored -xpf pinion-backup.tar": [["test/e2e/backup.test.ts", '"-xpf"']],
   "pinion serve --data restored": [["test/e2e/backup.test.ts", '"serve"']],
+  "npm pack": [["test/e2e/install/package.test.ts", '"pack"']],
+  "npm install -g ./pinion-cli-0.1.0.tgz": [["test/e2e/install/package.test.ts", '"--global"']],
+  "pinion up": [["test/e2e/install/package.test.ts", "brings everything up from the package alone"]],
   "npm install @pinion/client": [["test/e2e/client/package.test.ts", "install"]],
   "pinion device enroll --anew --url https://pinion.example.org --join-code ABCD-EFGH-JKMN-PQRS": [
     ["test/integration/server/duplicate-machine.test.ts", '"--anew"'],

@@ -3,11 +3,10 @@ import { randomUUID } from "node:crypto";
 import { type ControlledTransaction, sql } from "kysely";
 import { type Report, type ReportVerdict, storeCurrent, storeLate } from "../../src/scheduler/completer.ts";
 import type { CancelledAttempt, Doorbell } from "../../src/scheduler/doorbell.ts";
-import { jitterOf, nextSlot } from "../../src/scheduler/schedule/schedule.ts";
 import { trigger } from "../../src/scheduler/triggers.ts";
 import { type Held, type Opening, openSession } from "../../src/server/device/reconcile.ts";
 import * as agents from "../../src/store/agents/agents.ts";
-import * as devices from "../../src/store/people/devices.ts";
+import type * as devices from "../../src/store/people/devices.ts";
 import * as joinCodes from "../../src/store/people/join-codes.ts";
 import { ensureBootstrap, localOrgId } from "../../src/store/people/orgs.ts";
 import * as tokens from "../../src/store/people/tokens.ts";
@@ -21,6 +20,9 @@ import * as runs from "../../src/store/work/runs.ts";
 import type { RecordedRun, WatcherName } from "../../src/store/work/schedules.ts";
 import type { FailurePolicy, Settled } from "../../src/store/work/settlements.ts";
 import * as watchers from "../../src/store/work/watchers.ts";
+import { enroll } from "../../src/usecases/enrolments.ts";
+import type { Surroundings } from "../../src/usecases/surroundings.ts";
+import * as usecases from "../../src/usecases/watchers.ts";
 
 export const orgId = localOrgId;
 export const policy: FailurePolicy = {
@@ -58,6 +60,13 @@ export function noteDoorbell(): NotedDoorbell {
     cancelling: (rows) => void noted.cancelling.push(...rows),
   };
 }
+
+/** What use-cases are handed; nothing is told to anybody. */
+export const surroundings: Surroundings = {
+  policy,
+  doorbell: { recorded() {}, settled() {}, kept() {}, cancelling() {}, turnsEnded() {} },
+  scheduleChanged() {},
+};
 
 /** Stores reports as a completer does: those of current attempts, and then the late ones. */
 export async function storeOnce(
@@ -110,27 +119,11 @@ export async function seedDevice(
     expiresInMs: 60_000,
     actor: "pinion",
   });
-  const { deviceId } = await devices.enroll(db, {
-    joinCode: code,
-    installId: randomUUID(),
-    platform: options.platform ?? "android",
-    label: "test",
-    appVersion: "test",
-    defaultNextSlotAt: new Date(Date.now() + 86_400_000),
-  });
+  const { platform = "android" } = options;
+  const asked = { joinCode: code, installId: randomUUID(), platform, label: "test", appVersion: "test" };
+  const { deviceId } = await enroll(db, asked, surroundings);
   return { orgId: org, deviceId };
 }
-
-/** As the rpc places a schedule. */
-export const place: watchers.Place = ({ watcherId, schedule, timeZone, jitterMs, after }) => {
-  const nextSlotAt = nextSlot({ schedule, timeZone, watcherId }, after);
-  return (
-    nextSlotAt && {
-      nextSlotAt,
-      nextDueAt: new Date(nextSlotAt.getTime() + jitterOf(watcherId, jitterMs)),
-    }
-  );
-};
 
 export const watcherValues: watchers.WatcherValues = {
   name: "Test",
@@ -160,14 +153,14 @@ export async function seedWatcher(
   device: DeviceName,
   values: Partial<watchers.WatcherValues> = {},
 ): Promise<WatcherName> {
-  const watcher = await watchers.create(db, {
+  const wanted = {
     orgId: device.orgId,
     actor: "pinion",
     slug: `w-${randomUUID()}`.slice(0, 20),
     requestId: "",
     values: { ...watcherValues, deviceId: device.deviceId, ...values },
-    place,
-  });
+  };
+  const watcher = await usecases.create(db, wanted, surroundings);
   return { orgId: device.orgId, watcherId: watcher.id };
 }
 

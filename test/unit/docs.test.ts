@@ -105,7 +105,7 @@ function isThere(name: string): boolean {
   return readdirSync(join(root, "docs/decisions")).some((file) => file.startsWith(number));
 }
 
-const program = createProgram({
+const program = await createProgram({
   env: {},
   colors: pc.createColors(false),
   isTerminal: false,
@@ -155,13 +155,13 @@ function problemOf(line: string): string | undefined {
 
 /** Lines that begin with the command, in code of either kind. */
 function commandLinesOf(page: string): string[] {
-  const inline = [...prose(page).matchAll(/`((?:npx )?pinion [^`]+)`/g)].map(([, code]) => code!);
+  const inline = [...prose(page).matchAll(/`((?:\.\/)?pinion [^`]+)`/g)].map(([, code]) => code!);
   const lines = blocksOf(page).flatMap(({ text }) =>
-    [...text.replaceAll(/\\\n\s*/g, "").matchAll(/(?:^|[(;] ?|npx )(pinion [a-z][^\n)]*)/gm)].map(
+    [...text.replaceAll(/\\\n\s*/g, "").matchAll(/(?:^|[(;] ?|\.\/)(pinion [a-z][^\n)]*)/gm)].map(
       ([, code]) => code!,
     ),
   );
-  return [...inline, ...lines].map((line) => line.replace(/^npx /, "").replaceAll(/\s+/g, " "));
+  return [...inline, ...lines].map((line) => line.replace(/^\.\//, "").replaceAll(/\s+/g, " "));
 }
 
 test("every command and option that a page names can be typed", () => {

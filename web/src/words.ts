@@ -1,5 +1,5 @@
 /** The enums of the API in the words of the command line and the tables; and the tone that each is shown in. */
-import { AttentionReason } from "#gen/pinion/v1/activity_pb.js";
+import { AttentionReason, ContinueMode, WorkspaceMode } from "#gen/pinion/v1/activity_pb.js";
 import { Platform } from "#gen/pinion/v1/device_pb.js";
 import { Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { Notification, RunSource, RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
@@ -83,7 +83,20 @@ export const watcherWord = word(watcherWords);
 export const platformWord = word(platformWords);
 export const skipWord = word(skipWords);
 export const attentionWord = word(attentionWords);
+export const workspaceModeWord = word({
+  [WorkspaceMode.UNSPECIFIED]: "",
+  [WorkspaceMode.SHARED]: "shared: runs work in the folder itself",
+  [WorkspaceMode.WORKTREE]: "a git worktree for each run",
+  [WorkspaceMode.COPY]: "a copy for each run",
+  [WorkspaceMode.EMPTY]: "an empty folder for each run",
+});
 export const sourceWord = word(sourceWords);
+
+/** By the names that addresses use. */
+export const attentionReasons = Object.entries(attentionWords)
+  .map(([value, label]) => ({ reason: Number(value) as AttentionReason, label }))
+  .filter(({ reason }) => reason !== AttentionReason.UNSPECIFIED)
+  .map((each) => ({ ...each, name: (AttentionReason[each.reason] ?? "").toLowerCase() }));
 
 export const runStatuses = Object.entries(runWords)
   .map(([value, name]) => ({ status: Number(value) as RunStatus, name }))
@@ -113,6 +126,10 @@ export const overlapChoices = [
 export const catchupChoices = [
   { value: CatchupPolicy.COLLAPSE, label: "one run for all" },
   { value: CatchupPolicy.MISS, label: "record as missed" },
+];
+export const continueChoices = [
+  { value: ContinueMode.FRESH, label: "a fresh one" },
+  { value: ContinueMode.SESSION, label: "the one of its last run" },
 ];
 export const notificationChoices = [
   { value: Notification.NONE, label: "none" },

@@ -5,6 +5,7 @@
  * - `runDaemon`, `enroll`, `loadConfig` make a daemon that runs local programs.
  * - `createClients`, `waitForRun`, `waitForTurn` are for everything else.
  */
+export { egressNote } from "./agents/egress.ts";
 export { type InstalledAgent, installedAgents, versionOf } from "./agents/installed.ts";
 export { type DaemonEvent, type DaemonOptions, runDaemon } from "./daemon.ts";
 export {

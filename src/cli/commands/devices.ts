@@ -1,6 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import type { Command } from "commander";
+import type { WorkspaceInfo } from "#gen/pinion/v1/activity_pb.js";
 import {
   CreateJoinCodeResponseSchema,
   DeleteDeviceResponseSchema,
@@ -159,7 +160,8 @@ function printDevice(cli: Cli, device: Device, asJson: boolean): void {
         "runs",
         `${device.activeRuns} active of ${device.maxConcurrency} at once, ${device.pendingRuns} waiting`,
       ],
-      ["executors", device.agentKinds.map(plain).join(", ")],
+      ["executors", executorLines(device).join("\n")],
+      ["workspaces", device.workspaces.map((workspace) => workspaceLine(cli, workspace)).join("\n")],
       ["capabilities", device.capabilities.map(plain).join(", ")],
       ["platform", [words.platform.word(device.platform), plain(device.arch)].filter(Boolean).join(", ")],
       ["labels", device.labels.map(plain).join(", ")],
@@ -173,6 +175,21 @@ function printDevice(cli: Cli, device: Device, asJson: boolean): void {
     cli.colors.dim,
   );
   for (const line of lines) cli.out(line);
+}
+
+/** Executors with what they say of themselves; of a daemon that tells less, their names. */
+function executorLines({ executors, agentKinds }: Device): string[] {
+  if (executors.length === 0) return [agentKinds.map(plain).join(", ")];
+  return executors.map(({ kind, type, version, problem, egressProblem }) => {
+    const about = [type, version].filter(Boolean).join(" ");
+    const troubles = [problem, egressProblem].filter(Boolean).map((text) => `: ${text}`);
+    return plain(`${kind} (${about})${troubles.join("")}`);
+  });
+}
+
+function workspaceLine(cli: Cli, { name, mode, problem }: WorkspaceInfo): string {
+  const trouble = problem === "" ? "" : `: ${cli.colors.yellow(plain(problem))}`;
+  return `${plain(name)} (${words.workspaceMode.word(mode)})${trouble}`;
 }
 
 function addRename(devices: Command, cli: Cli): void {

@@ -68,11 +68,14 @@ function addList(runs: Command, cli: Cli): void {
       `only in this state: ${words.runStatus.all.join(", ")}; several with commas`,
       list,
     )
-    .option("--attention", "only runs that ended with reasons for people to look")
+    .option(
+      "--attention [reasons]",
+      `only runs that ended with reasons for people to look, or with one of these: ${words.attention.all.join(", ")}`,
+    )
     .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 20)
     .action(async (_options, command: Command) => {
       const { clients, options } = connect<{
-        attention?: boolean;
+        attention?: true | string;
         watcher?: string;
         device?: string;
         status?: string[];
@@ -82,6 +85,10 @@ function addList(runs: Command, cli: Cli): void {
         watcherId: options.watcher ?? "",
         deviceId: options.device ? await deviceId(clients, options.device) : "",
         wantsAttention: options.attention === true,
+        attention:
+          typeof options.attention === "string"
+            ? list(options.attention, []).map((word) => words.attention.value(word, "--attention"))
+            : [],
         statuses: (options.status ?? []).map((word) => words.runStatus.value(word, "--status")),
       };
       const page = await collect(options.limit, async (request) => {
@@ -105,6 +112,7 @@ function addList(runs: Command, cli: Cli): void {
   examples(command, [
     ["runs list", "the latest"],
     ["runs list --watcher daily-checkin --status failed,timeout", "what went wrong"],
+    ["runs list --attention permission_denied,schema", "what ended for one of these reasons"],
     ["runs list --json | jq -r '.runs[].id'", "for a program"],
   ]);
 }

@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import { version } from "../../version.ts";
 import { type Cli, examples, interruptSignal } from "../cli.ts";
 import { defaultPort, optionsOf } from "../context.ts";
+import { callName } from "../device/self.ts";
 import { exitCodes, explain, Failure } from "../failures.ts";
 import { wholeNumber } from "../print/paging.ts";
 import { parseLength } from "../print/times.ts";
@@ -71,7 +72,7 @@ async function up(cli: Cli, options: UpOptions): Promise<void> {
       runs = new LaterRuns({ ...machine, view, signal });
       const first = options.run ? await firstRun(machine, options, { view, signal }) : undefined;
       if (options.once) return finishOnce(cli, options, first);
-      view.lines(nextSteps(cli, options, machine));
+      view.lines(nextSteps(cli, options, machine, await signInLink(machine)));
       await serveUntilStopped(machine, runs, signal);
       failing.signal.throwIfAborted();
     } catch (error) {
@@ -146,7 +147,17 @@ async function serveUntilStopped(machine: Machine, runs: LaterRuns, signal: Abor
     throw new Failure(exitCodes.failed, "the server ended", "server.log in the data directory says why");
 }
 
-function nextSteps(cli: Cli, options: UpOptions, machine: Machine): string[] {
+/** A link that signs in; undefined where the token is no person's. */
+async function signInLink({ clients, url }: Machine): Promise<string | undefined> {
+  try {
+    const { path } = await clients.signIns.createSignInLink({});
+    return `${url}${path}`;
+  } catch {
+    return undefined;
+  }
+}
+
+function nextSteps(cli: Cli, options: UpOptions, machine: Machine, link: string | undefined): string[] {
   const { bold, dim } = cli.colors;
   const flags = options.data ? ` --data ${options.data}` : "";
   const commands: [string, string][] = [
@@ -163,9 +174,16 @@ function nextSteps(cli: Cli, options: UpOptions, machine: Machine): string[] {
   return [
     "",
     `  ${bold("What next")}, in another terminal:`,
-    ...commands.map(([command, why]) => `    npx pinion ${command.padEnd(width)}${flags}  ${dim(why)}`),
+    ...commands.map(([command, why]) => `    ${callName()} ${command.padEnd(width)}${flags}  ${dim(why)}`),
     "",
-    `  ${bold("On the web")}: ${machine.url}/  ${dim(`sign in with the token in ${join(dirname(machine.configFile), "token")}`)}`,
+    ...(link
+      ? [
+          `  ${bold("On the web")}: ${link}`,
+          `    ${dim(`signs you in, once, within 5 minutes; npx pinion sign-ins link${flags} prints another`)}`,
+        ]
+      : [
+          `  ${bold("On the web")}: ${machine.url}/  ${dim(`sign in with the token in ${join(dirname(machine.configFile), "token")}`)}`,
+        ]),
     "",
     `  ${dim(`what this device may execute: ${machine.configFile}`)}`,
     `  ${dim("Ctrl-C stops everything, a run under way too: `pinion runs retry` does it again. The rest goes on at the next start")}`,

@@ -64,6 +64,9 @@ function addCreate(watchers: Command, cli: Cli): void {
       const watcher = answer.watcher!;
       if (options.json) return printJson(cli, WatcherSchema, watcher);
       cli.out(watcher.slug);
+      if (watcher.noExecutorReason) {
+        cli.note(`its slots are skipped as no_executor: ${plain(watcher.noExecutorReason)}`);
+      }
       cli.note(
         watcher.nextDueAt
           ? `fires ${formatMomentAgo(watcher.nextDueAt)}; now: pinion watchers trigger ${watcher.slug}`

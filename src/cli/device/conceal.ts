@@ -38,7 +38,11 @@ export function withoutToken(args: readonly string[]): { args: string[]; token: 
  * Takes back what was handed over, or starts the process anew if there is something to conceal; does not return then. Does
  * nothing for commands that are no daemons, and where a process cannot be replaced.
  */
-export function concealSecrets(env: NodeJS.ProcessEnv, args: readonly string[]): void {
+export function concealSecrets(
+  env: NodeJS.ProcessEnv,
+  args: readonly string[],
+  self: readonly [string, ...string[]],
+): void {
   const file = env[handover];
   if (file !== undefined) {
     delete env[handover];
@@ -59,10 +63,9 @@ export function concealSecrets(env: NodeJS.ProcessEnv, args: readonly string[]):
   const directory = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "pinion-"));
   const path = join(directory, "environment");
   writeFileSync(path, JSON.stringify(secret), { mode: 0o600, flag: "wx" });
-  const main = process.argv[1];
-  if (main === undefined) return;
-  const own = [process.execPath, ...process.execArgv, main, ...cut.args];
+  const [program, ...first] = self;
+  const own = [program, ...process.execArgv, ...first, ...cut.args];
   // Node says that it may change, which is nothing for a daemon's log.
   process.removeAllListeners("warning");
-  process.execve(process.execPath, own, { ...kept, [handover]: path });
+  process.execve(program, own, { ...kept, [handover]: path });
 }

@@ -1,9 +1,10 @@
 import { accessSync, constants, existsSync, statSync } from "node:fs";
 import { delimiter, join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { installedAgents } from "@pinion/client";
 import type { Environment } from "../cli.ts";
 import { writeWhole } from "../data-files.ts";
+import { reportArgument } from "../up/report-argument.ts";
+import { selfCommand } from "./self.ts";
 
 /** The executor of a first start: a local program that costs nothing. */
 export const reportKind = "machine-report";
@@ -25,7 +26,6 @@ export function writeDeviceConfigOnce(
 }
 
 export function deviceConfig(options: { env: Environment; workingDir: string }): string {
-  const report = fileURLToPath(new URL("../up/machine-report.ts", import.meta.url));
   const cwd = JSON.stringify(options.workingDir);
   // They cost money, so none of them is the default.
   const installed = installedAgents(options.env);
@@ -59,7 +59,7 @@ export function deviceConfig(options: { env: Environment; workingDir: string }):
     "",
     "# A program of Pinion's own: reports on this machine and repository, and costs nothing.",
     `[executors.${reportKind}]`,
-    `command = ${JSON.stringify([process.execPath, report])}`,
+    `command = ${JSON.stringify([...selfCommand(), reportArgument])}`,
     'stdin = "prompt"',
     `cwd = ${cwd}`,
     'timeout = "1m"',

@@ -2,7 +2,6 @@ import { execFile } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { homedir, userInfo } from "node:os";
 import { dirname, join, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
 import { findIdentity, readStatus } from "@pinion/client";
 import type { Command } from "commander";
 import { type Cli, type Environment, examples } from "../cli.ts";
@@ -11,6 +10,7 @@ import { writeWhole } from "../data-files.ts";
 import { exitCodes, Failure } from "../failures.ts";
 import { plain } from "../print/table.ts";
 import { findProgram, writeDeviceConfigOnce } from "./config.ts";
+import { lastingSelfCommand } from "./self.ts";
 import { launchdLabel, launchdPlist, type Service, systemdName, systemdUnit } from "./service-units.ts";
 import { daemonPid, ownConfigFile, ownStateDir } from "./state-dir.ts";
 
@@ -300,7 +300,6 @@ function requireOwnHome(env: Environment): void {
 
 function serviceOf(cli: Cli, options: InstallOptions): Service {
   if (options.system) requireOwnHome(cli.env);
-  const main = fileURLToPath(new URL("../main.ts", import.meta.url));
   const stateDir = resolve(stateDirOf(cli.env, options));
   const environment: Record<string, string> = {};
   for (const name of handedOn) {
@@ -321,7 +320,8 @@ function serviceOf(cli: Cli, options: InstallOptions): Service {
   }
   return {
     command: [
-      ...([process.execPath, main, "device", "run"] as const),
+      ...lastingSelfCommand(),
+      ...["device", "run"],
       ...["--state-dir", stateDir, "--config", resolve(configFileOf(cli.env, options)), "--json"],
       ...(options.proxy === undefined ? [] : ["--proxy", options.proxy]),
     ],

@@ -5,6 +5,7 @@ import {
   ConfigError,
   createClients,
   type ExecutorConfig,
+  egressNote,
   findIdentity,
   isUnauthenticated,
   loadConfig,
@@ -63,6 +64,7 @@ export function checkDeviceConfig(file: string, env: Environment): Check[] {
     return [
       { name, verdict: "good", found: `${file}: ${kinds.join(", ") || "nothing may be executed"}` },
       ...Object.values(executors).map((executor) => checkExecutor(executor, env)),
+      ...Object.values(executors).flatMap((executor) => checkEgress(executor, env)),
     ];
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
@@ -95,6 +97,21 @@ function checkExecutor({ kind, command: [program], cwd }: ExecutorConfig, env: E
     return { name, verdict: "bad", found: `its working directory ${cwd} does not exist`, advice };
   }
   return { name, verdict: "good", found: path };
+}
+
+/** Whether an agent can be kept to the hosts of its settings. A command does not say what it does with them. */
+function checkEgress(executor: ExecutorConfig, env: Environment): Check[] {
+  if (executor.type === "command") return [];
+  const name = `egress ${executor.kind}`;
+  const note = egressNote(executor, env);
+  if (note === undefined)
+    return [{ name, verdict: "good", found: "its sandbox keeps to the hosts that an agent may connect to" }];
+  const programs = ["bwrap", "socat"].filter((program) => note.includes(program));
+  const advice =
+    programs.length > 0
+      ? `install ${programs.map((program) => (program === "bwrap" ? "bubblewrap" : program)).join(" and ")}; it matters for agents with egress_config only`
+      : "it matters for agents with egress_config only";
+  return [{ name, verdict: "absent", found: note, advice }];
 }
 
 /** Room for a few results of the largest size. */

@@ -3,6 +3,7 @@ import {
   ContinueMode,
   QuestionDefault,
   QuestionResponders,
+  WorkspaceMode,
 } from "#gen/pinion/v1/activity_pb.js";
 import { PlatformStatus, UpsertOutcome } from "#gen/pinion/v1/agent_pb.js";
 import { Platform } from "#gen/pinion/v1/device_pb.js";
@@ -16,6 +17,7 @@ import {
   SkipReason,
   UsageGroup,
 } from "#gen/pinion/v1/run_pb.js";
+import { SignInMethod } from "#gen/pinion/v1/sign_in_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
 import { CatchupPolicy, OverlapPolicy, WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
@@ -98,6 +100,13 @@ export const continueMode = words({
   [ContinueMode.SESSION]: "session",
 });
 
+export const workspaceMode = words({
+  [WorkspaceMode.SHARED]: "shared",
+  [WorkspaceMode.WORKTREE]: "worktree",
+  [WorkspaceMode.COPY]: "copy",
+  [WorkspaceMode.EMPTY]: "empty",
+});
+
 export const usageGroup = words({
   [UsageGroup.WATCHER]: "watcher",
   [UsageGroup.AGENT]: "agent",
@@ -170,6 +179,12 @@ export const tokenKind = words({
   [TokenKind.PAT]: "pat",
   [TokenKind.DEV]: "dev",
   [TokenKind.SVC]: "svc",
+});
+
+export const signInMethod = words({
+  [SignInMethod.LINK]: "link",
+  [SignInMethod.TOKEN]: "token",
+  [SignInMethod.OIDC]: "oidc",
 });
 
 export const grantPermission = words({

@@ -10,11 +10,11 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { closeSync, openSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { stripVTControlCharacters } from "node:util";
 import { sleep } from "../../abort.ts";
 import type { Environment } from "../cli.ts";
 import { writeWhole } from "../data-files.ts";
+import { selfCommand } from "../device/self.ts";
 import { daemonPid } from "../device/state-dir.ts";
 import { exitCodes, Failure } from "../failures.ts";
 
@@ -46,8 +46,6 @@ const backoffMaxMs = 2_000;
 /** From SIGTERM to SIGKILL. */
 const stopMs = stopGraceMs + flushMs + 2_000;
 const pollMs = 50;
-/** How a command's error begins; see command-line.ts. */
-const errorMark = "error: ";
 
 export class DaemonProcess {
   readonly #options: DaemonOptions;
@@ -160,13 +158,13 @@ export class DaemonProcess {
 
   #spawn(): ChildProcess {
     const { url, stateDir, configFile, env } = this.#options;
-    const main = fileURLToPath(new URL("../main.ts", import.meta.url));
+    const [program, ...first] = selfCommand();
     const log = openSync(this.logFile, "a", 0o600);
     try {
       const child = spawn(
-        process.execPath,
+        program,
         [
-          main,
+          ...first,
           ...["device", "run", "--json", "--url", url, "--state-dir", stateDir, "--config", configFile],
           ...[
             "--stop-grace",
@@ -221,14 +219,18 @@ export function deviceLogFile(data: string): string {
   return join(data, "device.log");
 }
 
-/** The last error that a command printed among its lines of JSON, all its lines, without its advice. Empty: none. */
+/** The last error that a command printed among its lines of JSON (see command-line.ts). Empty: none. */
 export function lastError(log: string): string {
   const lines = stripVTControlCharacters(log).split("\n");
-  const start = lines.findLastIndex((line) => line.startsWith(errorMark));
-  if (start < 0) return "";
-  const rest = lines.slice(start + 1);
-  const end = rest.findIndex((line) => line === "" || line.startsWith("{") || line.startsWith("  →"));
-  return [lines[start]!.slice(errorMark.length), ...rest.slice(0, end < 0 ? undefined : end)].join("\n");
+  for (const line of lines.toReversed()) {
+    if (!line.startsWith('{"error":')) continue;
+    try {
+      return (JSON.parse(line) as { error: string }).error;
+    } catch {
+      // Half a line: the daemon was killed while it wrote.
+    }
+  }
+  return "";
 }
 
 /** Without our own credentials: the daemon has its device token, and its programs get none of ours. */

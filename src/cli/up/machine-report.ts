@@ -68,14 +68,17 @@ async function repository(): Promise<[string, string][]> {
   ];
 }
 
-const prompt = await text(process.stdin);
-const [machineLines, repositoryLines] = await Promise.all([machine(), repository()]);
-const lines = [
-  `Report of ${hostname()}, ${new Date().toISOString()}`,
-  "",
-  ...details([...machineLines, ...repositoryLines], (name) => name),
-  "",
-  `The prompt (${prompt.length} characters) was read but not followed: this is a plain program, no model.`,
-  "Name another executor in device.toml for that, for example claude-code.",
-];
-process.stdout.write(`${lines.join("\n")}\n`);
+/** The whole program: the prompt in, the report out. */
+export async function reportOnMachine(): Promise<void> {
+  const prompt = await text(process.stdin);
+  const [machineLines, repositoryLines] = await Promise.all([machine(), repository()]);
+  const lines = [
+    `Report of ${hostname()}, ${new Date().toISOString()}`,
+    "",
+    ...details([...machineLines, ...repositoryLines], (name) => name),
+    "",
+    `The prompt (${prompt.length} characters) was read but not followed: this is a plain program, no model.`,
+    "Name another executor in device.toml for that, for example claude-code.",
+  ];
+  process.stdout.write(`${lines.join("\n")}\n`);
+}

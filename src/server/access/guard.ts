@@ -18,6 +18,7 @@ import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
 import { OrgService } from "#gen/pinion/v1/org_pb.js";
 import { RunService } from "#gen/pinion/v1/run_pb.js";
+import { SignInService } from "#gen/pinion/v1/sign_in_pb.js";
 import { TokenService } from "#gen/pinion/v1/token_pb.js";
 import { TurnService } from "#gen/pinion/v1/turn_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
@@ -75,6 +76,15 @@ const admin: Rule = { needs: "scope", scope: "admin" };
 const enrols: Rule = {
   needs: "no token",
   because: "the join code in the request is the credential; a daemon that enrols has no token yet",
+};
+const signsIn: Rule = {
+  needs: "no token",
+  because:
+    "the code or token in the request is the credential; a browser or command that signs in has no other yet",
+};
+const offers: Rule = {
+  needs: "no token",
+  because: "says how one can sign in, which everybody may know; nothing of a tenant's",
 };
 const describes: Rule = {
   needs: "no token",
@@ -159,6 +169,19 @@ export const rules: Readonly<Record<string, Rule>> = {
   }),
   // Whoever may write may make tokens, and end those, that can do no more than itself: see rpc/tokens.ts.
   ...rulesOf(TokenService, { createToken: write, listTokens: read, revokeToken: write, rotateToken: write }),
+  ...rulesOf(SignInService, {
+    getSignInOptions: offers,
+    createSignInLink: write,
+    signIn: signsIn,
+    signOut: read,
+    getCaller: read,
+    listSignIns: read,
+    endSignIn: write,
+    startLogin: offers,
+    finishLogin: signsIn,
+    getLogin: write,
+    decideLogin: write,
+  }),
   // CreateOrg is for the operator's org alone: see rpc/orgs.ts.
   ...rulesOf(OrgService, {
     createOrg: admin,

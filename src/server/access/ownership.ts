@@ -12,6 +12,7 @@ import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
 import { OrgService } from "#gen/pinion/v1/org_pb.js";
 import { RunService } from "#gen/pinion/v1/run_pb.js";
+import { SignInService } from "#gen/pinion/v1/sign_in_pb.js";
 import { TokenKind, TokenService } from "#gen/pinion/v1/token_pb.js";
 import { TurnService } from "#gen/pinion/v1/turn_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
@@ -112,7 +113,7 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     labelDevice: ({ deviceId }) => [manage({ device: deviceId })],
     deleteDevice: ({ deviceId }) => [own({ device: deviceId })],
     disconnectDevice: ({ deviceId }) => [manage({ device: deviceId })],
-    // Whom a code lets enrol an installation that is known, Enroll decides (store/people/devices.ts).
+    // Whom a code lets enrol an installation that is known, Enroll decides (src/usecases/enrolments.ts).
     createJoinCode: nothing,
     grantDevice: ({ deviceId }) => [own({ device: deviceId })],
     revokeGrant: ({ deviceId, grantee }, { userId, tokenId }) => {
@@ -134,6 +135,20 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     revokeToken: nothing,
     // Whoever makes a successor learns its secret, and may then do what the service may.
     rotateToken: ({ tokenId }, principal) => (tokenId === principal.tokenId ? [] : [own({ token: tokenId })]),
+  }),
+  // A browser or a command that signs in may do what its person may.
+  ...wishesOf(SignInService, {
+    getSignInOptions: nothing,
+    createSignInLink: nothing,
+    signIn: nothing,
+    signOut: nothing,
+    getCaller: nothing,
+    listSignIns: nothing,
+    endSignIn: nothing,
+    startLogin: nothing,
+    finishLogin: nothing,
+    getLogin: nothing,
+    decideLogin: nothing,
   }),
   ...wishesOf(OrgService, {
     createOrg: nothing,

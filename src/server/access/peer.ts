@@ -11,9 +11,14 @@ import {
   type Interceptor,
 } from "@connectrpc/connect";
 import { newId } from "../../ids.ts";
+import { type Reached, reachedBy } from "./cookies.ts";
 
 const addressKey = createContextKey("", { description: "peer address" });
 const cutKey = createContextKey<(afterMs: number) => void>(() => {}, { description: "cut the stream" });
+const reachedKey = createContextKey<Reached>(
+  { authority: "", isSecure: false },
+  { description: "by what name the server was reached" },
+);
 const requestIdKey = createContextKey("", { description: "request id" });
 
 const userAgentCharactersMax = 200;
@@ -50,10 +55,12 @@ function normalize(address: string): string {
 /** The context values that a call begins with: Connect shows its handlers no connection. */
 export function peerValues(
   request: IncomingMessage | Http2ServerRequest,
-  trustedProxies: number,
+  { trustedProxies, publicUrl }: { trustedProxies: number; publicUrl: string | undefined },
 ): ContextValues {
   const address = peerAddressOf(request.headers, request.socket?.remoteAddress, trustedProxies);
-  const values = createContextValues().set(addressKey, address);
+  const values = createContextValues()
+    .set(addressKey, address)
+    .set(reachedKey, reachedBy(request, publicUrl));
   return "stream" in request ? values.set(cutKey, (afterMs) => cutStream(request.stream, afterMs)) : values;
 }
 
@@ -82,6 +89,11 @@ export function peerAddressOf(
 /** The peer's IP address; empty if unknown. */
 export function peerAddress(values: ContextValues): string {
   return values.get(addressKey);
+}
+
+/** By what name the server was reached. */
+export function reachedOf(values: ContextValues): Reached {
+  return values.get(reachedKey);
 }
 
 /** The call's id; see {@link requestIdInterceptor}. */

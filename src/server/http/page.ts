@@ -3,12 +3,12 @@
  * memory. All it does it does over the same rpcs as everybody else.
  */
 import { createHash } from "node:crypto";
-import { readdirSync, readFileSync } from "node:fs";
 import type { ServerResponse } from "node:http";
-import { extname, join, relative } from "node:path";
+import { extname } from "node:path";
 import { brotliCompressSync, gzipSync, constants as zlib } from "node:zlib";
 import { authorityOf } from "./authority.ts";
 import { type HostCheck, refuseHost } from "./own-host.ts";
+import { pageFiles } from "./page-files.ts";
 import type { Handler } from "./port.ts";
 
 type Encoding = "br" | "gzip" | "identity";
@@ -18,8 +18,6 @@ type PageFile = { type: string; etag: string; isImmutable: boolean; bodies: Reco
 
 /** By the path that it is asked for with. */
 export type Page = ReadonlyMap<string, PageFile>;
-
-const pageDir = join(import.meta.dirname, "page");
 
 const types: Record<string, string> = {
   ".html": "text/html; charset=utf-8",
@@ -50,12 +48,9 @@ const securityHeaders = {
 };
 
 /** Reads the files and compresses them, some 100 ms; throws if they are not there. */
-export function loadPage(dir: string = pageDir): Page {
-  const files = readdirSync(dir, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+export function loadPage(): Page {
   return new Map(
-    files.map((entry) => {
-      const path = `/${relative(dir, join(entry.parentPath, entry.name)).replaceAll("\\", "/")}`;
-      const bytes = readFileSync(join(dir, path));
+    [...pageFiles()].map(([path, bytes]) => {
       const file: PageFile = {
         type: types[extname(path)] ?? "application/octet-stream",
         etag: `"${createHash("sha256").update(bytes).digest("base64url").slice(0, 22)}"`,

@@ -7,13 +7,13 @@ import {
   type DeviceService,
 } from "#gen/pinion/v1/device_pb.js";
 import { Refusal, refuse } from "../../errors.ts";
-import { nextSlot } from "../../scheduler/schedule/schedule.ts";
-import * as devices from "../../store/people/devices.ts";
+import { trigger } from "../../scheduler/triggers.ts";
 import * as workers from "../../store/people/workers.ts";
-import * as clock from "../../store/pg/clock.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as turnAttempts from "../../store/work/turn-attempts.ts";
 import * as watchers from "../../store/work/watchers.ts";
+import { enroll } from "../../usecases/enrolments.ts";
+import type { Surroundings } from "../../usecases/surroundings.ts";
 import { type Guard, principalOf } from "../access/guard.ts";
 import { checkMessage } from "../access/interceptors/validate.ts";
 import { cutLater } from "../access/peer.ts";
@@ -24,8 +24,8 @@ import type { Session } from "../device/session.ts";
 import type { Telemetry } from "../telemetry.ts";
 import { inputOf } from "./input-message.ts";
 import { page } from "./page.ts";
+import { triggeredMessage } from "./triggered-message.ts";
 import { watcherMessage } from "./watcher-message.ts";
-import type { WatcherScheduler } from "./watchers.ts";
 
 /** As the message's rule has it; another text is not asked for in the database. */
 const isUuid = (text: string) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text);
@@ -36,32 +36,26 @@ export function deviceService(deps: {
   /** For Enroll, whose join code names the org: there is no principal yet. */
   crossOrgDb: Db;
   hub: Hub;
-  scheduler: Pick<WatcherScheduler, "trigger" | "scheduleChanged">;
+  /** For the use-cases. */
+  surroundings: Surroundings;
   doorbell: { revoke(tokenId: string): void; eventsAppended(orgId: string): void };
   authCache: Guard["authCache"];
   telemetry: Pick<Telemetry, "acknowledged">;
 }): ServiceImpl<typeof DeviceService> {
-  const { db, hub, scheduler } = deps;
+  const { db, hub, surroundings } = deps;
   return {
     connect: (requests, context) => carry(hub, requests, context),
 
     async enroll(request) {
-      const { schedule, timeZone } = devices.defaultWatcher;
-      const enrolment = await devices.enroll(deps.crossOrgDb, {
-        joinCode: request.joinCode,
-        installId: request.installId,
-        platform: platformOf[request.platform]!,
-        label: request.label,
-        appVersion: request.appVersion,
-        defaultNextSlotAt: nextSlot({ schedule, timeZone }, await clock.now(deps.crossOrgDb))!,
-      });
+      const { joinCode, installId, label, appVersion } = request;
+      const asked = { joinCode, installId, label, appVersion, platform: platformOf[request.platform]! };
+      const enrolment = await enroll(deps.crossOrgDb, asked, surroundings);
       for (const tokenId of enrolment.revokedTokenIds) {
         deps.authCache.forget(tokenId);
         deps.doorbell.revoke(tokenId);
       }
-      const { orgId, deviceId, secret, defaultWatcherId } = enrolment;
+      const { orgId, deviceId, secret } = enrolment;
       deps.doorbell.eventsAppended(orgId);
-      if (defaultWatcherId) scheduler.scheduleChanged({ orgId, deviceId, watcherId: defaultWatcherId });
       return { deviceId, orgId, token: secret };
     },
 
@@ -110,8 +104,8 @@ export function deviceService(deps: {
       if (!watcher || watcher.device_id !== deviceId) {
         refuse("not_found", `there is no watcher "${request.watcherId}" pinned to this device`);
       }
-      const input = inputOf(request.input);
-      return scheduler.trigger({ orgId, actor, watcherId: watcher.id, input });
+      const asked = { orgId, actor, watcherId: watcher.id, input: inputOf(request.input) };
+      return triggeredMessage(db, await trigger(db, asked, surroundings));
     },
 
     async listMyWatchers(request, context) {

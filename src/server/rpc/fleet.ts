@@ -9,15 +9,16 @@ import * as devices from "../../store/people/devices.ts";
 import * as grants from "../../store/people/grants.ts";
 import * as joinCodes from "../../store/people/join-codes.ts";
 import type { Db } from "../../store/pg/database.ts";
-import * as revocations from "../../store/work/revocations.ts";
 import * as runSummaries from "../../store/work/run-summaries.ts";
+import { remove as removeDevice } from "../../usecases/devices.ts";
+import { revoke } from "../../usecases/grants.ts";
+import type { Surroundings } from "../../usecases/surroundings.ts";
 import { type Guard, principalOf } from "../access/guard.ts";
 import { deviceMessage, livenessNames, platformNames } from "./device-message.ts";
 import type { EventAnnouncer } from "./events.ts";
 import { granteeOf, grantMessage, permissionNames } from "./grant-message.ts";
 import { timestampOf } from "./moments.ts";
 import { idKey, page } from "./page.ts";
-import type { WatcherScheduler } from "./watchers.ts";
 
 /** What the fleet needs of whoever holds the devices' streams, on whatever replica. All of it is a hint. */
 export interface FleetDoorbell {
@@ -33,30 +34,19 @@ export interface FleetDoorbell {
   revoke(tokenId: string): void;
 }
 
-/** What the fleet needs of whoever ends runs. */
-export interface FleetScheduler {
-  /**
-   * Ends all live runs of a device that will never answer again, and the turns pinned to it, in the transaction, in which only events may follow.
-   * Answers how many runs, and what announces it, to be called after the commit.
-   */
-  cancelAllOfDevice(
-    tx: Db,
-    options: { orgId: string; deviceId: string; reason: string; actor: string },
-  ): Promise<{ cancelled: number; announce: () => void }>;
-}
-
 const joinCodeMsDefault = 15 * 60_000;
 
 /** `ttlMs`: silence after which a device counts as gone. */
 export function fleetService(deps: {
   db: Db;
   doorbell: FleetDoorbell;
-  scheduler: FleetScheduler & Pick<WatcherScheduler, "recordDue" | "cancelAllOfWatcher">;
+  /** For the use-cases. */
+  surroundings: Surroundings;
   feed: EventAnnouncer;
   authCache: Guard["authCache"];
   ttlMs: number;
 }): ServiceImpl<typeof FleetService> {
-  const { db, doorbell, scheduler, feed, ttlMs } = deps;
+  const { db, doorbell, surroundings, feed, ttlMs } = deps;
 
   return {
     async listDevices(request, context) {
@@ -114,14 +104,8 @@ export function fleetService(deps: {
     async deleteDevice(request, context) {
       const { orgId, actor } = principalOf(context);
       const { deviceId } = request;
-      const removal = await devices.remove(db, {
-        orgId,
-        deviceId,
-        actor,
-        cancelRuns: (tx, options) => scheduler.cancelAllOfDevice(tx, { ...options, actor }),
-      });
+      const removal = await removeDevice(db, { orgId, deviceId, actor }, surroundings);
       feed.eventsAppended(orgId);
-      removal.cancelled.announce();
       for (const tokenId of removal.tokenIds) {
         deps.authCache.forget(tokenId);
         doorbell.revoke(tokenId);
@@ -130,7 +114,7 @@ export function fleetService(deps: {
       return {
         watchersUnpinned: removal.watchersUnpinned,
         agentsUnpinned: removal.agentsUnpinned,
-        runsCancelled: removal.cancelled.cancelled,
+        runsCancelled: removal.runsCancelled,
       };
     },
 
@@ -174,14 +158,12 @@ export function fleetService(deps: {
 
     async revokeGrant(request, context) {
       const { orgId, actor } = principalOf(context);
-      const { taken, stranded } = await revocations.revoke(db, {
+      const revoked = {
         ...{ orgId, actor, deviceId: request.deviceId },
         grantee: granteeOf(request.grantee!),
         permissions: permissionNames(request.permissions),
-        recordDue: scheduler.recordDue,
-        cancelRuns: (tx, watcher) => scheduler.cancelAllOfWatcher(tx, { ...watcher, actor }),
-      });
-      stranded.announce();
+      };
+      const { taken, stranded } = await revoke(db, revoked, surroundings);
       feed.eventsAppended(orgId);
       return {
         grants: taken.map(grantMessage),

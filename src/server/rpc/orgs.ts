@@ -10,18 +10,16 @@ import {
   type OrgService,
 } from "#gen/pinion/v1/org_pb.js";
 import { refuse } from "../../errors.ts";
-import * as memberAdditions from "../../store/people/member-additions.ts";
-import * as memberRemovals from "../../store/people/member-removals.ts";
 import * as members from "../../store/people/members.ts";
 import * as orgs from "../../store/people/orgs.ts";
 import type { Db } from "../../store/pg/database.ts";
-import type { Pausing } from "../../store/work/stranded.ts";
+import * as usecases from "../../usecases/members.ts";
+import type { Surroundings } from "../../usecases/surroundings.ts";
 import { type Guard, mayGrant, principalOf } from "../access/guard.ts";
 import type { EventAnnouncer } from "./events.ts";
-import type { FleetDoorbell, FleetScheduler } from "./fleet.ts";
+import type { FleetDoorbell } from "./fleet.ts";
 import { timestampOf } from "./moments.ts";
 import { idKey, page } from "./page.ts";
-import type { WatcherScheduler } from "./watchers.ts";
 
 /** Orgs and members between rows and messages. */
 
@@ -61,13 +59,14 @@ export function orgService(deps: {
   db: Db;
   crossOrgDb: Db;
   doorbell: FleetDoorbell;
-  scheduler: FleetScheduler & Pick<WatcherScheduler, "recordDue" | "cancelAllOfWatcher">;
+  /** For the use-cases. */
+  surroundings: Surroundings;
   feed: EventAnnouncer;
   authCache: Guard["authCache"];
   installedProviders: readonly string[];
   publicUrl?: string | undefined;
 }): ServiceImpl<typeof OrgService> {
-  const { db, crossOrgDb, doorbell, feed } = deps;
+  const { db, crossOrgDb, doorbell, feed, surroundings } = deps;
 
   /** Tokens that have ended, or may do less: their streams end, and their next call asks the database. */
   function endAll(tokenIds: readonly string[]): void {
@@ -75,12 +74,6 @@ export function orgService(deps: {
       deps.authCache.forget(tokenId);
       doorbell.revoke(tokenId);
     }
-  }
-
-  /** Pauses what a person's role or membership carried. */
-  function pausing(actor: string): Pausing {
-    const { recordDue, cancelAllOfWatcher } = deps.scheduler;
-    return { recordDue, cancelRuns: (tx, watcher) => cancelAllOfWatcher(tx, { ...watcher, actor }) };
   }
 
   return {
@@ -115,7 +108,7 @@ export function orgService(deps: {
       if (missing) {
         refuse("permission_denied", `a token without the scope "${missing}" cannot give it to another`);
       }
-      const { member, secret, cut, paused } = await memberAdditions.add(crossOrgDb, {
+      const addition = {
         orgId,
         actor,
         caller: principal,
@@ -125,10 +118,9 @@ export function orgService(deps: {
         role: rolesByMessage.get(request.role)!,
         tokenScopes: request.tokenScopes,
         keepsServices: request.keepServiceTokens,
-        pausing: pausing(actor),
-      });
+      };
+      const { member, secret, cut } = await usecases.add(crossOrgDb, addition, surroundings);
       feed.eventsAppended(orgId);
-      paused?.announce();
       // What the role lets the person's other tokens do has changed, too.
       deps.authCache.forgetPerson({ orgId, userId: member.userId });
       endAll(cut.tokenIds);
@@ -144,18 +136,10 @@ export function orgService(deps: {
     async removeMember(request, context) {
       const principal = principalOf(context);
       const { orgId, actor } = principal;
-      const departure = await memberRemovals.remove(db, {
-        orgId,
-        actor,
-        caller: principal,
-        userId: request.userId,
-        endsServices: request.revokeServiceTokens,
-        cancelRuns: (tx, options) => deps.scheduler.cancelAllOfDevice(tx, { ...options, actor }),
-        pausing: pausing(actor),
-      });
+      const { userId, revokeServiceTokens: endsServices } = request;
+      const leaving = { orgId, actor, caller: principal, userId, endsServices };
+      const departure = await usecases.remove(db, leaving, surroundings);
       feed.eventsAppended(orgId);
-      departure.paused?.announce();
-      for (const { announce } of departure.cancelled) announce();
       endAll(departure.tokenIds);
       for (const session of departure.sessions) doorbell.disconnect({ orgId, ...session, reason: "revoked" });
       return {
@@ -164,7 +148,7 @@ export function orgService(deps: {
         agentsHandedOver: departure.agentsHandedOver,
         watchersUnpinned: departure.watchersUnpinned,
         agentsUnpinned: departure.agentsUnpinned,
-        runsCancelled: departure.cancelled.reduce((sum, { cancelled }) => sum + cancelled, 0),
+        runsCancelled: departure.runsCancelled,
       };
     },
 

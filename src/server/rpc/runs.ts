@@ -34,7 +34,7 @@ import * as windows from "../../store/work/windows.ts";
 import { principalOf } from "../access/guard.ts";
 import type { Feed, OutputChunk } from "../cluster/feed.ts";
 import { activityOf, activityStream } from "../device/activity.ts";
-import { runStatuses } from "../run-enums.ts";
+import { attentionNames, runStatuses } from "../run-enums.ts";
 import { explain } from "./explain.ts";
 import { explainChain } from "./explain-chain.ts";
 import { startFields } from "./input-message.ts";
@@ -114,6 +114,7 @@ export function runService(deps: {
             beforeId: before?.[0],
             deviceId: request.deviceId || undefined,
             wantsAttention: request.wantsAttention,
+            attention: request.attention.flatMap((reason) => attentionNames[reason] ?? []),
           }),
       });
       return { runs: await runMessages(db, orgId, rows), nextPageToken };

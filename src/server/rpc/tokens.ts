@@ -94,8 +94,10 @@ export function tokenService(deps: {
         refuse("permission_denied", "a token cannot end one that may do more than itself");
       }
       const token = (await tokens.revoke(db, { orgId, tokenId, actor })) ?? notFound(tokenId);
-      deps.authCache.forget(tokenId);
-      deps.doorbell.revoke(tokenId);
+      for (const ended of [tokenId, ...(token.signed_out_ids ?? [])]) {
+        deps.authCache.forget(ended);
+        deps.doorbell.revoke(ended);
+      }
       deps.feed.eventsAppended(orgId);
       return { token: tokenMessage(token) };
     },

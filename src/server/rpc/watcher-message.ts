@@ -15,6 +15,7 @@ import { requireExpression } from "../../expressions.ts";
 import { checkReferences, referencesOf } from "../../input.ts";
 import { conditionNames } from "../../scheduler/chains.ts";
 import { checkSchedule, type ScheduleRules } from "../../scheduler/schedule/schedule.ts";
+import { lackOf } from "../../store/work/device-offers.ts";
 import type { RunSummary } from "../../store/work/run-summaries.ts";
 import type * as watchers from "../../store/work/watchers.ts";
 import { agentWorkMessage, agentWorkOf } from "../agent-work.ts";
@@ -100,7 +101,7 @@ function isResting(row: watchers.Watcher): boolean {
 
 function noExecutorReasonOf(row: watchers.Watcher): string {
   if (row.status === "no_executor") return row.paused_reason || "its device was deleted";
-  return row.has_agent ? "" : `agent "${row.agent_id}" does not exist`;
+  return row.has_agent ? (lackOf(row.offers) ?? "") : `agent "${row.agent_id}" does not exist`;
 }
 
 /** What people decided, with the defaults as values. */

@@ -1,7 +1,6 @@
 import { create, type Message } from "@bufbuild/protobuf";
 import type { ServiceImpl } from "@connectrpc/connect";
 import { z } from "zod";
-import type { Run } from "#gen/pinion/v1/run_pb.js";
 import {
   type UpdateWatcherRequest,
   type Watcher,
@@ -11,56 +10,24 @@ import {
 } from "#gen/pinion/v1/watcher_pb.js";
 import { Refusal, refuse } from "../../errors.ts";
 import { isUuid } from "../../ids.ts";
-import type { JsonValue } from "../../json.ts";
-import { checkSchedule, jitterOf, nextSlot, type ScheduleRules } from "../../scheduler/schedule/schedule.ts";
+import { checkSchedule, nextSlot, type ScheduleRules } from "../../scheduler/schedule/schedule.ts";
+import { backfill, trigger } from "../../scheduler/triggers.ts";
 import * as orgs from "../../store/people/orgs.ts";
 import type { Quotas } from "../../store/people/quotas.ts";
-import type * as requests from "../../store/people/requests.ts";
 import * as clock from "../../store/pg/clock.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as runSummaries from "../../store/work/run-summaries.ts";
 import * as watchers from "../../store/work/watchers.ts";
+import type { Surroundings } from "../../usecases/surroundings.ts";
+import * as usecases from "../../usecases/watchers.ts";
 import { principalOf } from "../access/guard.ts";
 import { checkMessage } from "../access/interceptors/validate.ts";
 import type { EventAnnouncer } from "./events.ts";
 import { inputOf } from "./input-message.ts";
 import { dateOf, timestampOf } from "./moments.ts";
 import { page } from "./page.ts";
+import { triggeredMessage } from "./triggered-message.ts";
 import { slugOf, watcherMessage, watcherSpec, watcherValues } from "./watcher-message.ts";
-
-/** What watchers need of whoever makes and ends their runs. */
-export interface WatcherScheduler {
-  /** A run now, or the active one. Refuses with `not_found` and `failed_precondition`. */
-  trigger(asked: {
-    orgId: string;
-    watcherId: string;
-    actor: string;
-    /** Undefined: none. */
-    input?: JsonValue | undefined;
-    request?: requests.Request;
-  }): Promise<{ run: Run; alreadyQueued: boolean; queuedRunId: string }>;
-  /** Asks for the slots of a span, start inclusive, end exclusive. Refuses spans that are too long, naming the field. */
-  backfill(asked: {
-    orgId: string;
-    watcherId: string;
-    actor: string;
-    start: Date;
-    end: Date;
-  }): Promise<{ slotsAccepted: number; slotsPresent: number }>;
-  recordDue: watchers.RecordDue;
-  /**
-   * Ends the watcher's live run, or asks its device to, in the transaction, in which only events may follow. Answers
-   * what announces it, to be called after the commit.
-   */
-  cancelAllOfWatcher(
-    tx: Db,
-    options: { orgId: string; watcherId: string; reason: string; actor: string },
-  ): Promise<() => void>;
-  /** The same for a run that is not due yet. */
-  cancelAheadOfWatcher: WatcherScheduler["cancelAllOfWatcher"];
-  /** After a commit: something may be due sooner than was known, or a run was recorded. A hint. */
-  scheduleChanged(watcher: { orgId: string; watcherId: string; deviceId: string | null }): void;
-}
 
 /** What the .proto promises. */
 const recentRunsMax = 30;
@@ -69,25 +36,16 @@ const int32Max = 2_147_483_647;
 /** A backfill reaches back this far. */
 const backfillReachMs = 366 * 86_400_000;
 
-const place: watchers.Place = ({ watcherId, schedule, timeZone, jitterMs, after }) => {
-  const nextSlotAt = nextSlot({ schedule, timeZone, watcherId }, after);
-  return (
-    nextSlotAt && {
-      nextSlotAt,
-      nextDueAt: new Date(nextSlotAt.getTime() + jitterOf(watcherId, jitterMs)),
-    }
-  );
-};
-
 export function watcherService(deps: {
   db: Db;
-  scheduler: WatcherScheduler;
+  /** For the use-cases. */
+  surroundings: Surroundings;
   feed: EventAnnouncer;
   quotas: Pick<Quotas, "find">;
   /** Shortest time between two slots, unless the org says otherwise. */
   intervalMsMin: number;
 }): ServiceImpl<typeof WatcherService> {
-  const { db, scheduler, feed } = deps;
+  const { db, surroundings, feed } = deps;
 
   /** What a new schedule of the org must keep. */
   async function rulesOf(orgId: string): Promise<ScheduleRules> {
@@ -95,14 +53,9 @@ export function watcherService(deps: {
     return { now: await clock.now(db), intervalMsMin };
   }
 
-  /** Announces what a write may have made due, and answers the watcher as it is. */
+  /** Announces the event of a write, and answers the watcher as it is. */
   function changed(watcher: watchers.Watcher) {
     feed.eventsAppended(watcher.org_id);
-    scheduler.scheduleChanged({
-      orgId: watcher.org_id,
-      watcherId: watcher.id,
-      deviceId: watcher.device_id,
-    });
     return { watcher: watcherMessage(watcher) };
   }
 
@@ -128,15 +81,12 @@ export function watcherService(deps: {
     async createWatcher(request, context) {
       const { orgId, actor } = principalOf(context);
       const spec = request.spec!;
-      const watcher = await watchers.create(db, {
-        orgId,
-        actor,
+      const wanted = {
+        ...{ orgId, actor, requestId: request.requestId, isDryRun: request.dryRun },
         slug: requireSlug(request.slug, spec.name),
-        requestId: request.requestId,
         values: watcherValues(spec, { rules: await rulesOf(orgId) }),
-        place,
-        isDryRun: request.dryRun,
-      });
+      };
+      const watcher = await usecases.create(db, wanted, surroundings);
       if (!request.dryRun) return changed(watcher);
       const room = (await deps.quotas.find(db, "watchers", [orgId])).get(orgId)!.room;
       return { watcher: watcherMessage(watcher), watchersLeft: Math.min(room, int32Max) };
@@ -168,77 +118,43 @@ export function watcherService(deps: {
       const { orgId, actor } = principalOf(context);
       const fields = requireFields(request);
       const rules = await rulesOf(orgId);
-      const watcher = await watchers.update(db, {
-        orgId,
-        actor,
-        watcher: request.watcherId,
+      const edit = {
+        ...{ orgId, actor, watcher: request.watcherId },
         expectedVersion: request.expectedVersion,
-        change: (current) => {
+        change(current: watchers.Watcher) {
           const spec = merge(watcherSpec(current), request.spec, fields);
           return watcherValues(spec, { rules, current });
         },
         isPinDecided: fields.includes("deviceId"),
-        // What is due is nobody's decision: a dry run leaves it where it is.
-        recordDue: request.dryRun ? async () => [] : scheduler.recordDue,
-        place,
         isDryRun: request.dryRun,
-      });
+      };
+      const watcher = await usecases.update(db, edit, surroundings);
       return request.dryRun ? { watcher: watcherMessage(watcher) } : changed(watcher);
     },
 
-    async deleteWatcher(request, context) {
+    async deleteWatcher({ watcherId: watcher }, context) {
       const { orgId, actor } = principalOf(context);
-      const announce = await watchers.remove(db, {
-        orgId,
-        actor,
-        watcher: request.watcherId,
-        cancelRuns: (tx, options) => scheduler.cancelAllOfWatcher(tx, { ...options, actor }),
-      });
-      announce();
+      await usecases.remove(db, { orgId, actor, watcher }, surroundings);
       feed.eventsAppended(orgId);
       return {};
     },
 
-    async pauseWatcher(request, context) {
+    async pauseWatcher({ watcherId: watcher, reason }, context) {
       const { orgId, actor } = principalOf(context);
-      let announce: (() => void) | undefined;
-      const watcher = await watchers.pause(db, {
-        orgId,
-        actor,
-        watcher: request.watcherId,
-        reason: request.reason,
-        recordDue: scheduler.recordDue,
-        async cancelRuns(tx, options) {
-          announce = await scheduler.cancelAheadOfWatcher(tx, { ...options, actor });
-        },
-      });
-      announce?.();
-      return changed(watcher);
+      return changed(await usecases.pause(db, { orgId, actor, watcher, reason }, surroundings));
     },
 
-    async resumeWatcher(request, context) {
+    async resumeWatcher({ watcherId: watcher }, context) {
       const { orgId, actor } = principalOf(context);
-      const watcher = await watchers.resume(db, {
-        orgId,
-        actor,
-        watcher: request.watcherId,
-        recordDue: scheduler.recordDue,
-        place,
-      });
-      return changed(watcher);
+      return changed(await usecases.resume(db, { orgId, actor, watcher }, surroundings));
     },
 
-    async triggerWatcher(request, context) {
+    async triggerWatcher({ watcherId: watcher, requestId, input }, context) {
       const { orgId, actor } = principalOf(context);
-      const { id } = await watchers.get(db, { orgId, watcher: request.watcherId });
-      const { requestId } = request;
-      return scheduler.trigger({
-        orgId,
-        actor,
-        watcherId: id,
-        input: inputOf(request.input),
-        request: { orgId, actor, requestId, rpc: "WatcherService/TriggerWatcher" },
-      });
+      const { id } = await watchers.get(db, { orgId, watcher });
+      const request = { orgId, actor, requestId, rpc: "WatcherService/TriggerWatcher" };
+      const asked = { orgId, actor, watcherId: id, input: inputOf(input) };
+      return triggeredMessage(db, await trigger(db, asked, { ...surroundings, request }));
     },
 
     async previewSchedule(request, context) {
@@ -262,7 +178,9 @@ export function watcherService(deps: {
       if (start.getTime() < (await clock.now(db)).getTime() - backfillReachMs) {
         refuse("invalid_argument", "start: must be at most 366 days ago", { field: "start" });
       }
-      return scheduler.backfill({ orgId, actor, watcherId: id, start, end });
+      const answer = await backfill(db, { orgId, actor, watcherId: id, start, end });
+      surroundings.scheduleChanged();
+      return answer;
     },
   };
 }

@@ -336,3 +336,18 @@ async function lock(tx: Db, options: Named): Promise<void> {
     .executeTakeFirst();
   if (!row) notFound(options.agentId);
 }
+
+/** Makes a person's agents another owner's; answers their ids. Events are the caller's. */
+export async function handOver(
+  tx: Db,
+  options: { orgId: string; from: string; to: string | null },
+): Promise<string[]> {
+  const rows = await tx
+    .updateTable("agent")
+    .set({ owner_id: options.to, updated_at: sql<Date>`now()` })
+    .where("org_id", "=", options.orgId)
+    .where("owner_id", "=", options.from)
+    .returning("id")
+    .execute();
+  return rows.map(({ id }) => id);
+}

@@ -1,23 +1,13 @@
 import { type RawBuilder, sql } from "kysely";
 import { refuse } from "../../errors.ts";
-import * as agents from "../agents/agents.ts";
 import { canonical } from "../pg/canonical.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import type { DeviceRow, Json, PresenceRow } from "../pg/schema.ts";
 import * as events from "../work/events.ts";
-import * as runs from "../work/runs.ts";
-import * as turns from "../work/turns.ts";
-import * as watchers from "../work/watchers.ts";
 import { describe } from "./changes.ts";
-import * as joinCodes from "./join-codes.ts";
-import * as members from "./members.ts";
-import * as tokens from "./tokens.ts";
 
 export type Platform = "macos" | "linux" | "windows" | "ios" | "android" | "browser";
-
-/** A first one of these in an org brings the default watcher. */
-const desktopPlatforms: ReadonlySet<string> = new Set<Platform>(["macos", "linux", "windows"]);
 
 /** Whether a device is there, by the database's clock. */
 export type Liveness = "online" | "unsteady" | "offline" | "never";
@@ -36,202 +26,56 @@ export type Device = DeviceRow & {
   pending_runs: number;
 };
 
-/** The watcher that an org's first desktop device brings. */
-export const defaultWatcher = {
-  slug: "daily-checkin",
-  name: "Daily check-in",
-  schedule: "0 9 * * *",
-  timeZone: "UTC",
-  prompt: `Give a short daily check-in of this machine and of what was worked on here since the last one: what changed, what looks unfinished, what deserves attention today. A few lines are enough.
-
-If you lack history or context, say so; do not invent.`,
-} as const;
-
-export type Enrolment = {
-  orgId: string;
-  deviceId: string;
-  /** The device's token; shown only here. */
-  secret: string;
-  /** The device's earlier tokens, which are good no more. */
-  revokedTokenIds: string[];
-  /** The default watcher, if this device brought it. */
-  defaultWatcherId: string | undefined;
-};
-
-/**
- * Turns a join code into a device and its token, in one transaction. With an install_id that the org knows, that device
- * is enrolled again and its earlier tokens end. Refuses with `unauthenticated` for a code that is unknown, used or
- * expired, or whose maker or the maker's token is gone, and with `permission_denied` for another platform than the device's and for a device that is not the code's
- * to enrol; none of these uses the code up.
- *
- * A device that has an owner is enrolled again with a code of that owner, or of who is an owner or admin of the org at
- * this moment; it keeps its owner. Once the owner has left the org, any member's code will do, and makes the device
- * theirs. A service's code is for new devices, and those without an owner.
- *
- * The org's first desktop device also brings the default watcher, pinned to it, with `defaultNextSlotAt` as its next
- * slot: exactly once ever, by the sentinel `metadata.default_watcher_at`.
- */
-export function enroll(
+/** The device of an installation, without a lock. */
+export function findInstallation(
   db: Db,
+  options: { orgId: string; installId: string },
+): Promise<{ ownerId: string | null; platform: string; isWorker: boolean } | undefined> {
+  return db
+    .selectFrom("device")
+    .select(["owner_id as ownerId", "platform", "is_worker as isWorker"])
+    .where("org_id", "=", options.orgId)
+    .where("install_id", "=", options.installId)
+    .executeTakeFirst();
+}
+
+/** Writes a device that enrols, new or again; undefined if its owner has changed since `ownerIdBefore` was read. */
+export async function enroll(
+  tx: Db,
   options: {
-    joinCode: string;
+    orgId: string;
     installId: string;
     platform: Platform;
     label: string;
     appVersion: string;
-    defaultNextSlotAt: Date;
+    ownerId: string | null;
+    ownerIdBefore: string | null;
   },
-): Promise<Enrolment> {
-  return transaction(db, async (tx) => {
-    const code = await joinCodes.consume(tx, { code: options.joinCode });
-    if (!code) {
-      refuse("unauthenticated", "the join code is unknown, used or expired; ask for a new one");
-    }
-    const { orgId, userId } = code;
-    const role = userId ? await members.holdRole(tx, { orgId, userId }) : undefined;
-    if (userId && !role) {
-      refuse("unauthenticated", "whoever made the join code has left the org; ask for a new one");
-    }
-    await joinCodes.requireMaker(tx, code);
-    // Members are locked before devices, as by whoever removes a member; so the owner is read first and compared below.
-    const known = await tx
-      .selectFrom("device")
-      .select(["owner_id", "platform", "is_worker"])
-      .where("org_id", "=", orgId)
-      .where("install_id", "=", options.installId)
-      .executeTakeFirst();
-    if (known?.is_worker) {
-      refuse(
-        "permission_denied",
-        "this installation is a fleet worker's; give the device a state directory of its own",
-      );
-    }
-    const knownOwnerId = known?.owner_id ?? null;
-    let ownerId = userId;
-    if (knownOwnerId !== null && knownOwnerId !== userId) {
-      if (!userId) refuseTakeover();
-      if (await members.hold(tx, { orgId, userId: knownOwnerId })) {
-        if (role !== "owner" && role !== "admin") refuseTakeover();
-        ownerId = knownOwnerId;
-      }
-    }
-    if (known && known.platform !== options.platform) {
-      refuse(
-        "permission_denied",
-        "this installation is enrolled as another platform; a platform is set once",
-      );
-    }
-    const { rows } = await sql<{ id: string; is_new: boolean }>`
-      insert into device (org_id, owner_id, install_id, platform, label, app_version)
-      values (${orgId}, ${ownerId}, ${options.installId}, ${options.platform}, ${options.label}, ${options.appVersion})
-      on conflict (org_id, install_id) do update
-        set owner_id = excluded.owner_id, label = excluded.label, app_version = excluded.app_version
-        where device.platform = excluded.platform and not device.is_worker
-          and (device.owner_id is not distinct from ${knownOwnerId}::uuid or device.owner_id = ${ownerId}::uuid)
-      returning id, xmax = 0 as is_new`.execute(tx);
-    const device = rows[0];
-    if (!device) {
-      refuse("aborted", "this installation was enrolled by somebody else just now; try again", {
-        retryAfterMs: 1_000,
-      });
-    }
-    const revoked = await tx
-      .updateTable("token")
-      .set({ revoked_at: sql<Date>`now()` })
-      .where("org_id", "=", orgId)
-      .where("device_id", "=", device.id)
-      .where("revoked_at", "is", null)
-      .returning("id")
-      .execute();
-    const { token, secret } = await tokens.issue(tx, {
-      orgId,
-      kind: "dev",
-      label: options.label,
-      scopes: ["device:run"],
-      userId: ownerId,
-      deviceId: device.id,
-    });
-    const defaultWatcherId = desktopPlatforms.has(options.platform)
-      ? await provisionDefaultWatcher(tx, {
-          orgId,
-          deviceId: device.id,
-          nextSlotAt: options.defaultNextSlotAt,
-        })
-      : undefined;
-
-    const entries: Omit<events.NewEvent, "orgId">[] = [
-      {
-        kind: "device.enrolled",
-        actor: userId ? `user:${userId}` : `device:${device.id}`,
-        deviceId: device.id,
-        data: {
-          label: options.label,
-          platform: options.platform,
-          app_version: options.appVersion,
-          token_id: token.id,
-          is_new: device.is_new,
-        },
-      },
-    ];
-    if (defaultWatcherId) {
-      entries.push({
-        kind: "watcher.created",
-        actor: "pinion",
-        watcherId: defaultWatcherId,
-        deviceId: device.id,
-        data: { slug: defaultWatcher.slug, version: 1 },
-      });
-    }
-    await events.append(tx, orgId, entries);
-    return {
-      orgId,
-      deviceId: device.id,
-      secret,
-      revokedTokenIds: revoked.map((row) => row.id),
-      defaultWatcherId,
-    };
-  });
+): Promise<{ deviceId: string; isNew: boolean } | undefined> {
+  const { orgId, installId, platform, label, appVersion, ownerId, ownerIdBefore } = options;
+  const { rows } = await sql<{ deviceId: string; isNew: boolean }>`
+    insert into device (org_id, owner_id, install_id, platform, label, app_version)
+    values (${orgId}, ${ownerId}, ${installId}, ${platform}, ${label}, ${appVersion})
+    on conflict (org_id, install_id) do update
+      set owner_id = excluded.owner_id, label = excluded.label, app_version = excluded.app_version
+      where device.platform = excluded.platform and not device.is_worker
+        and (device.owner_id is not distinct from ${ownerIdBefore}::uuid or device.owner_id = ${ownerId}::uuid)
+    returning id as "deviceId", xmax = 0 as "isNew"`.execute(tx);
+  return rows[0];
 }
 
-function refuseTakeover(): never {
-  refuse(
-    "permission_denied",
-    "this installation is enrolled for somebody else; ask them, or an owner or admin of the org, for the join code",
-  );
-}
-
-/** The new watcher's id; undefined if the org had its default watcher before, or has no default agent to give it. */
-async function provisionDefaultWatcher(
+/** Locks a device until the commit; undefined if the org does not have it. */
+export function lock(
   tx: Db,
-  options: { orgId: string; deviceId: string; nextSlotAt: Date },
-): Promise<string | undefined> {
-  // "No key": devices that enrol at once hold the org's key lock through their foreign keys, and a plain `for update`
-  // would make them wait for each other. Whoever waits here sees the sentinel afterwards and gets no row.
-  const org = await tx
-    .selectFrom("org")
-    .select("default_agent_id")
-    .where("id", "=", options.orgId)
-    .where("default_agent_id", "is not", null)
-    .where(sql<boolean>`not metadata ? 'default_watcher_at'`)
-    .forNoKeyUpdate()
+  options: { orgId: string; deviceId: string },
+): Promise<{ label: string; ownerId: string | null; isWorker: boolean } | undefined> {
+  return tx
+    .selectFrom("device")
+    .select(["label", "owner_id as ownerId", "is_worker as isWorker"])
+    .where("org_id", "=", options.orgId)
+    .where("id", "=", options.deviceId)
+    .forUpdate()
     .executeTakeFirst();
-  if (!org?.default_agent_id) return undefined;
-  await tx
-    .updateTable("org")
-    .set({ metadata: sql`metadata || jsonb_build_object('default_watcher_at', now())` })
-    .where("id", "=", options.orgId)
-    .execute();
-  return watchers.provision(tx, {
-    orgId: options.orgId,
-    slug: defaultWatcher.slug,
-    name: defaultWatcher.name,
-    prompt: defaultWatcher.prompt,
-    agentId: org.default_agent_id,
-    deviceId: options.deviceId,
-    schedule: defaultWatcher.schedule,
-    timeZone: defaultWatcher.timeZone,
-    nextSlotAt: options.nextSlotAt,
-  });
 }
 
 /** Of the presence `p`. A beat is one sign of life; opening and closing a stream are two more. */
@@ -534,102 +378,36 @@ export function changesOf(device: DeviceRow, facts: HelloFacts): Change[] {
   return changes.filter(({ from, to }) => canonical(from) !== canonical(to));
 }
 
-/** Ends runs within the transaction, in which only events may follow. */
-export type CancelRuns<Cancelled> = (
-  tx: Db,
-  options: { orgId: string; deviceId: string; reason: string },
-) => Promise<Cancelled>;
-
 /** A stream that is open: who holds it, and its epoch. */
 export type Session = { replicaId: string; epoch: number };
 
-export type Removal<Cancelled> = {
-  /** What `cancelRuns` said. */
-  cancelled: Cancelled;
-  watchersUnpinned: number;
-  agentsUnpinned: number;
-  /** Tokens that are gone with the device. */
-  tokenIds: string[];
-  /** The session that is to be closed, if one is open. */
-  session: Session | undefined;
-};
+/** Locks the presence of a device; answers its open session, if there is one. */
+export async function lockSession(
+  tx: Db,
+  options: { orgId: string; deviceId: string },
+): Promise<Session | undefined> {
+  const presence = await tx
+    .selectFrom("presence")
+    .select(["replica_id", "epoch", "connected_at", "disconnected_at"])
+    .where("org_id", "=", options.orgId)
+    .where("device_id", "=", options.deviceId)
+    .forUpdate()
+    .executeTakeFirst();
+  return presence && openSession(presence);
+}
 
-/**
- * Removes a device: its watchers and agents are unpinned and show that they have no executor, its tokens and its presence go with it, and its
- * live runs are ended by `cancelRuns`. Refuses with `not_found`.
- */
-export function remove<Cancelled>(
-  db: Db,
-  options: { orgId: string; deviceId: string; actor: string; cancelRuns: CancelRuns<Cancelled> },
-): Promise<Removal<Cancelled>> {
-  const { orgId, deviceId } = options;
-  return transaction(db, async (tx) => {
-    // Waits for whoever is pinning a watcher to it, and keeps others from it.
-    const device = await tx
-      .selectFrom("device")
-      .select(["label", "owner_id", "is_worker"])
-      .where("org_id", "=", orgId)
-      .where("id", "=", deviceId)
-      .forUpdate()
-      .executeTakeFirst();
-    if (!device) notFound(deviceId);
-    // Runs are locked before watchers, as a completion does, so that neither waits for the other.
-    await runs.lockForCancel(tx, { orgId, deviceId });
-    const reason = `device "${device.label}" was deleted`;
-    await turns.lockOfDevice(tx, { orgId, deviceId });
-    const watcherIds = await watchers.unpinAll(tx, { orgId, deviceId, reason });
-    // Before the turns that only it may take are ended with its runs: whoever starts one holds the agent's pin.
-    const agentEvents = await agents.unpinAll(tx, { orgId, deviceId, reason, actor: options.actor });
-    const presence = await tx
-      .selectFrom("presence")
-      .select(["replica_id", "epoch", "connected_at", "disconnected_at"])
-      .where("org_id", "=", orgId)
-      .where("device_id", "=", deviceId)
-      .forUpdate()
-      .executeTakeFirst();
-    const tokenRows = await tx
-      .deleteFrom("token")
-      .where("org_id", "=", orgId)
-      .where("device_id", "=", deviceId)
-      .returning("id")
-      .execute();
-    await tx.deleteFrom("device").where("org_id", "=", orgId).where("id", "=", deviceId).execute();
-    if (!device.is_worker) {
-      // What its runs said stays its owner's to read: see grants.ts.
-      await tx
-        .insertInto("device_past")
-        .values({ org_id: orgId, device_id: deviceId, label: device.label, owner_id: device.owner_id })
-        .execute();
-    }
-    const cancelled = await options.cancelRuns(tx, { orgId, deviceId, reason: "the device was deleted" });
-    await events.append(tx, orgId, [
-      ...watcherIds.map((watcherId) => ({
-        kind: "watcher.updated",
-        actor: options.actor,
-        watcherId,
-        deviceId,
-        data: { ...describe({ device_id: deviceId }, { device_id: null }), status: "no_executor" },
-      })),
-      ...agentEvents,
-      {
-        kind: "device.deleted",
-        actor: options.actor,
-        deviceId,
-        data: {
-          label: device.label,
-          watchers_unpinned: watcherIds.length,
-          agents_unpinned: agentEvents.length,
-        },
-      },
-    ]);
-    return {
-      cancelled,
-      watchersUnpinned: watcherIds.length,
-      agentsUnpinned: agentEvents.length,
-      tokenIds: tokenRows.map((row) => row.id),
-      session: presence && openSession(presence),
-    };
-  });
+/** Deletes a locked device, and its presence with it. The output of its runs stays its owner's to read: see grants.ts. */
+export async function remove(
+  tx: Db,
+  device: { orgId: string; deviceId: string; label: string; ownerId: string | null; isWorker: boolean },
+): Promise<void> {
+  const { orgId, deviceId, label, ownerId } = device;
+  await tx.deleteFrom("device").where("org_id", "=", orgId).where("id", "=", deviceId).execute();
+  if (device.isWorker) return;
+  await tx
+    .insertInto("device_past")
+    .values({ org_id: orgId, device_id: deviceId, label, owner_id: ownerId })
+    .execute();
 }
 
 /** The devices of a person, locked until the commit, and the streams that they hold. */

@@ -106,3 +106,16 @@ export async function requireMaker(tx: Db, code: { orgId: string; tokenId: strin
     );
   }
 }
+
+/** Deletes the unused join codes of a person. */
+export async function removeUnused(
+  tx: Db,
+  { orgId, userId }: { orgId: string; userId: string },
+): Promise<void> {
+  await tx
+    .deleteFrom("join_code")
+    .where("org_id", "=", orgId)
+    .where("user_id", "=", userId)
+    .where("used_at", "is", null)
+    .execute();
+}

@@ -122,3 +122,20 @@ export async function lockOwners(tx: Db, orgId: string): Promise<string[]> {
 export function refuseLastOwner(): never {
   refuse("failed_precondition", "this is the org's last owner; make another member its owner first");
 }
+
+/** Makes a person a member in a role, or gives a member that role. */
+export async function setRole(
+  tx: Db,
+  { orgId, userId, role }: { orgId: string; userId: string; role: Role },
+): Promise<void> {
+  await tx
+    .insertInto("member")
+    .values({ org_id: orgId, user_id: userId, role })
+    .onConflict((conflict) => conflict.columns(["org_id", "user_id"]).doUpdateSet({ role }))
+    .execute();
+}
+
+/** Deletes a membership. */
+export async function remove(tx: Db, { orgId, userId }: { orgId: string; userId: string }): Promise<void> {
+  await tx.deleteFrom("member").where("org_id", "=", orgId).where("user_id", "=", userId).execute();
+}

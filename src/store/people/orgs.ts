@@ -311,3 +311,27 @@ export async function findDefaultAgentId(db: Db, options: { orgId: string }): Pr
     .executeTakeFirst();
   return org?.default_agent_id ?? null;
 }
+
+/**
+ * Sets the sentinel of the default watcher, once ever; answers the default agent for it, and undefined if the sentinel was
+ * set before or the org has no default agent.
+ */
+export async function takeDefaultWatcher(tx: Db, { orgId }: { orgId: string }): Promise<string | undefined> {
+  // "No key": devices that enrol at once hold the org's key lock through their foreign keys, and a plain `for update`
+  // would make them wait for each other. A writer that waits here sees the sentinel afterwards and gets no row.
+  const org = await tx
+    .selectFrom("org")
+    .select("default_agent_id")
+    .where("id", "=", orgId)
+    .where("default_agent_id", "is not", null)
+    .where(sql<boolean>`not metadata ? 'default_watcher_at'`)
+    .forNoKeyUpdate()
+    .executeTakeFirst();
+  if (!org?.default_agent_id) return undefined;
+  await tx
+    .updateTable("org")
+    .set({ metadata: sql`metadata || jsonb_build_object('default_watcher_at', now())` })
+    .where("id", "=", orgId)
+    .execute();
+  return org.default_agent_id;
+}

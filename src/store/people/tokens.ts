@@ -13,6 +13,8 @@ import { cutScopes, findScopeBeyond } from "./roles.ts";
 export type Token = Omit<TokenRow, "sha256"> & {
   /** Whoever made it is no member; looked at by {@link list} alone. */
   has_creator_left?: boolean;
+  /** Browsers that were signed in with it, and were signed out with it; told by {@link revoke} alone. */
+  signed_out_ids?: string[];
 };
 
 const columns = [
@@ -278,13 +280,20 @@ export function list(
         where m.org_id = token.org_id and m.user_id = token.creator_id)`.as("has_creator_left"),
     )
     .where("org_id", "=", options.orgId)
+    // Browsers that are signed in are listed as that: signIns.list.
+    .where(
+      sql<boolean>`not exists (select from sign_in s where s.org_id = token.org_id and s.token_id = token.id)`,
+    )
     .orderBy("id", "desc")
     .limit(options.limit);
   if (options.beforeId !== undefined) query = query.where("id", "<", options.beforeId);
   return query.execute();
 }
 
-/** Ends a token, with the event `token.revoked`; one that is revoked stays as it is. Undefined if the org has none such. */
+/**
+ * Ends a token and the sign-ins that were made with it, with the event `token.revoked`; one that is revoked stays as it is.
+ * Undefined if the org has none such.
+ */
 export function revoke(
   db: Db,
   options: { orgId: string; tokenId: string; actor: string },
@@ -299,6 +308,11 @@ export function revoke(
       .returning(columns)
       .executeTakeFirst();
     if (!revoked) return find(tx, options);
+    const signedOut = await sql<{ id: string }>`
+      update token t set revoked_at = now() from sign_in s
+      where s.org_id = ${options.orgId} and s.maker_id = ${options.tokenId}
+        and t.org_id = s.org_id and t.id = s.token_id and t.revoked_at is null
+      returning t.id`.execute(tx);
     await events.append(tx, options.orgId, [
       {
         kind: "token.revoked",
@@ -307,7 +321,7 @@ export function revoke(
         data: { token_id: revoked.id, kind: revoked.kind, label: revoked.label },
       },
     ]);
-    return revoked;
+    return { ...revoked, signed_out_ids: signedOut.rows.map(({ id }) => id) };
   });
 }
 
@@ -377,6 +391,11 @@ export function rotate(
       .where("id", "=", tokenId)
       .returning(columns)
       .executeTakeFirstOrThrow();
+    await sql`
+      update token t set expires_at = least(t.expires_at, ${predecessor.expires_at}) from sign_in s
+      where s.org_id = ${orgId} and s.maker_id = ${tokenId} and t.org_id = s.org_id and t.id = s.token_id`.execute(
+      tx,
+    );
     await events.append(tx, orgId, [
       {
         kind: "token.rotated",
@@ -420,4 +439,80 @@ export async function recordUse(db: Db, uses: readonly { orgId: string; tokenId:
     update token t set last_used_at = now() from held h where t.org_id = h.org_id and t.id = h.id`.execute(
     db,
   );
+}
+
+/** Revokes the good tokens of a device; answers their ids. Events are the caller's. */
+export async function revokeOfDevice(
+  tx: Db,
+  { orgId, deviceId }: { orgId: string; deviceId: string },
+): Promise<string[]> {
+  const revoked = await tx
+    .updateTable("token")
+    .set({ revoked_at: sql<Date>`now()` })
+    .where("org_id", "=", orgId)
+    .where("device_id", "=", deviceId)
+    .where("revoked_at", "is", null)
+    .returning("id")
+    .execute();
+  return revoked.map(({ id }) => id);
+}
+
+/** Deletes the tokens of a device; answers their ids. Events are the caller's. */
+export async function removeOfDevice(
+  tx: Db,
+  { orgId, deviceId }: { orgId: string; deviceId: string },
+): Promise<string[]> {
+  const removed = await tx
+    .deleteFrom("token")
+    .where("org_id", "=", orgId)
+    .where("device_id", "=", deviceId)
+    .returning("id")
+    .execute();
+  return removed.map(({ id }) => id);
+}
+
+/**
+ * Revokes the good tokens of a person and of the person's devices, and, with `endsServices`, those of services that the
+ * person made; answers their ids. Events are the caller's.
+ */
+export async function revokeOfPerson(
+  tx: Db,
+  { orgId, userId, endsServices }: { orgId: string; userId: string; endsServices: boolean },
+): Promise<string[]> {
+  const revoked = await tx
+    .updateTable("token")
+    .set({ revoked_at: sql<Date>`now()` })
+    .where("org_id", "=", orgId)
+    .where("revoked_at", "is", null)
+    .where((eb) =>
+      eb.or([
+        eb("user_id", "=", userId),
+        ...(endsServices ? [eb("creator_id", "=", userId).and("kind", "=", "svc")] : []),
+        eb(
+          "device_id",
+          "in",
+          eb.selectFrom("device").select("id").where("org_id", "=", orgId).where("owner_id", "=", userId),
+        ),
+      ]),
+    )
+    .returning("id")
+    .execute();
+  return revoked.map(({ id }) => id);
+}
+
+/** How many good tokens of services a person made. */
+export async function countOfServices(
+  db: Db,
+  { orgId, creatorId }: { orgId: string; creatorId: string },
+): Promise<number> {
+  const row = await db
+    .selectFrom("token")
+    .select((eb) => eb.fn.countAll<number>().as("count"))
+    .where("org_id", "=", orgId)
+    .where("creator_id", "=", creatorId)
+    .where("kind", "=", "svc")
+    .where("revoked_at", "is", null)
+    .where(sql<boolean>`coalesce(expires_at > now(), true)`)
+    .executeTakeFirstOrThrow();
+  return Number(row.count);
 }

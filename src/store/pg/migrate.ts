@@ -1,31 +1,25 @@
 /** Brings a database to the schema of this version. Migrations are SQL files and go forward only. */
-import { readdir, readFile } from "node:fs/promises";
 import { Kysely, PostgresDialect, sql } from "kysely";
 import { type Migration, type MigrationProvider, Migrator } from "kysely/migration";
 import pg from "pg";
 import { Refusal } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { connectionOptions } from "./database.ts";
-
-const migrationsDir = new URL("./migrations/", import.meta.url);
+import { migrationFiles } from "./migration-files.ts";
 
 /** The migrations of this version by name (the file's without `.sql`), in the order in which they are applied. */
 export async function listMigrations(): Promise<string[]> {
-  const files = await readdir(migrationsDir);
-  return files
-    .filter((file) => file.endsWith(".sql"))
-    .map((file) => file.slice(0, -".sql".length))
-    .sort();
+  return [...migrationFiles().keys()].sort();
 }
 
 const provider: MigrationProvider = {
   async getMigrations() {
     const migrations: Record<string, Migration> = {};
-    for (const name of await listMigrations()) {
+    for (const [name, text] of migrationFiles()) {
       migrations[name] = {
         async up(db) {
           // Without parameters it travels as one simple query, which may hold many statements.
-          await sql.raw(await readFile(new URL(`${name}.sql`, migrationsDir), "utf8")).execute(db);
+          await sql.raw(text).execute(db);
         },
       };
     }

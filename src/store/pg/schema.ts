@@ -112,6 +112,36 @@ export type TokenTable = {
   all_devices: Generated<boolean>;
 };
 
+export type SignInMethod = "link" | "token" | "oidc";
+export type SignInCodeKind = "link" | "login" | "oidc";
+
+export type SignInTable = {
+  org_id: string;
+  token_id: string;
+  method: SignInMethod;
+  maker_id: OrNull<string>;
+  address: string;
+  user_agent: string;
+};
+
+export type SignInCodeTable = {
+  sha256: Buffer;
+  kind: SignInCodeKind;
+  user_code: OrNull<string>;
+  address: string;
+  data: JsonObject<Json>;
+  created_at: GeneratedTimestamp;
+  expires_at: Timestamp;
+  used_at: TimestampOrNull;
+};
+
+export type UserIdentityTable = {
+  issuer: string;
+  subject: string;
+  user_id: string;
+  created_at: GeneratedTimestamp;
+};
+
 export type DeviceGrantTable = {
   org_id: string;
   id: Generated<string>;
@@ -218,6 +248,7 @@ export type WatcherTable = {
   max_attempts: Generated<number>;
   notification: Generated<Notification>;
   day_budget: ColumnType<Json | null, string | null | undefined, string | null>;
+  workspace: OrNull<string>;
   status: Generated<WatcherStatus>;
   paused_reason: Generated<string>;
   next_slot_at: TimestampOrNull;
@@ -384,6 +415,9 @@ export type Schema = {
   member: MemberTable;
   device: DeviceTable;
   token: TokenTable;
+  sign_in: SignInTable;
+  sign_in_code: SignInCodeTable;
+  user_identity: UserIdentityTable;
   join_code: JoinCodeTable;
   device_grant: DeviceGrantTable;
   device_past: DevicePastTable;

@@ -161,6 +161,11 @@ export async function deleteOld(
       and not exists (select from turn t
         where t.org_id = c.org_id and t.agent_id = c.agent_id and t.conversation_id = c.id) limit ${limit}))`,
     sql`delete from join_code where ctid = any(array(select ctid from join_code where expires_at < ${now} - interval '1 day' limit ${limit}))`,
+    sql`delete from sign_in_code where ctid = any(array(select ctid from sign_in_code where expires_at < ${now} - interval '1 day' limit ${limit}))`,
+    // A browser's cookie, not a token that people made: no list shows it once it has ended.
+    sql`delete from token where (org_id, id) in (select t.org_id, t.id from token t
+      join sign_in s on s.org_id = t.org_id and s.token_id = t.id
+      where least(t.expires_at, t.revoked_at) < ${now} - interval '1 day' limit ${limit})`,
     sql`delete from request where ctid = any(array(select ctid from request
       where created_at < ${now} - ${repeatMs} * interval '1 millisecond' limit ${limit}))`,
   ];

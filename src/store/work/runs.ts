@@ -94,6 +94,8 @@ export async function list(
     statuses: readonly string[];
     /** Only runs whose agents gave reasons for people to look. */
     wantsAttention?: boolean;
+    /** Only runs with one of these reasons; empty: of any or none. */
+    attention?: readonly string[];
     limit: number;
   },
 ): Promise<RunRow[]> {
@@ -106,9 +108,12 @@ export async function list(
     // Said in the words of the index on the few that did not complete.
     if (!filter.statuses.includes("completed")) where.push(sql`r.status <> 'completed'`);
   }
-  if (filter.wantsAttention) {
+  const reasons = filter.attention ?? [];
+  if (filter.wantsAttention || reasons.length > 0) {
+    const isOne = reasons.length === 0 ? sql`` : sql`and attention && ${reasons as string[]}::text[]`;
     where.push(
-      sql`r.id in (select run_id from run_report where org_id = ${filter.orgId} and attention <> '{}')`,
+      // "attention <> '{}'" is said in the words of its index.
+      sql`r.id in (select run_id from run_report where org_id = ${filter.orgId} and attention <> '{}' ${isOne})`,
     );
   }
   const { rows } = await sql<RunRow>`

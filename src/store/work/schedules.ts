@@ -2,6 +2,7 @@ import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import { ofFew, unnest } from "../pg/unnest.ts";
 import { assignmentColumns, assignmentJoins, type ClaimedRun } from "./attempts.ts";
+import { type DeviceOffers, offersOfWatcher } from "./device-offers.ts";
 import type { SessionName } from "./presence.ts";
 import type { SkipReason } from "./settlements.ts";
 import type { StartSource } from "./starts.ts";
@@ -37,6 +38,8 @@ export type DueWatcher = {
   /** What runs of today (UTC) have used of the budget of a day; null: there is no such budget. */
   budget: { tokensMax: number; costMicrosMax: number; tokens: number; costMicros: number } | null;
   hasAgent: boolean;
+  /** What the watcher names that only its device can have; null: nothing. */
+  offers: DeviceOffers | null;
   hasActiveRun: boolean;
   /** The slot of a queue_one watcher that waits for the end of the active run. */
   queuedSlotAt: Date | null;
@@ -114,6 +117,7 @@ async function readLocked(tx: Db, watchers: readonly WatcherName[]): Promise<Due
         where u.org_id = w.org_id and u.watcher_id = w.id and u.day = (now() at time zone 'UTC')::date
       ) end as budget,
       exists (select from agent a where a.org_id = w.org_id and a.id = w.agent_id) as "hasAgent",
+      ${offersOfWatcher} as offers,
       exists (select from run r where r.org_id = w.org_id and r.watcher_id = w.id) as "hasActiveRun",
       (select max(q.scheduled_for) from backlog q
         where q.org_id = w.org_id and q.watcher_id = w.id and q.source = 'scheduled') as "queuedSlotAt",

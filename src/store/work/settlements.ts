@@ -118,6 +118,8 @@ export type Settled = {
   hasFollowers: boolean;
   /** The runs that its end started, once they are written. */
   followers?: RecordedRun[];
+  /** Of a run that ended: what people should look at. */
+  attention?: readonly string[];
   /** By a report that came after the attempt had been taken away (late-results.ts). */
   isLate?: boolean;
 };

@@ -1,20 +1,9 @@
 import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
-import { isUuid, newId } from "../../ids.ts";
-import * as agents from "../agents/agents.ts";
-import { describe } from "../people/changes.ts";
-import * as grants from "../people/grants.ts";
-import * as orgs from "../people/orgs.ts";
-import { requirePinnable } from "../people/pins.ts";
-import * as requests from "../people/requests.ts";
-import * as clock from "../pg/clock.ts";
+import { isUuid } from "../../ids.ts";
 import type { Db } from "../pg/database.ts";
-import { transaction } from "../pg/database.ts";
-import { rehearsable } from "../pg/dry-run.ts";
 import type { Catchup, Json, Notification, Overlap, WatcherRow } from "../pg/schema.ts";
-import * as chains from "./chains.ts";
-import * as events from "./events.ts";
-import * as runs from "./runs.ts";
+import { type DeviceOffers, offersOfWatcher } from "./device-offers.ts";
 
 /** A watcher as it is read: its row, what it asks for at its version, and what waits or runs for it. */
 export type Watcher = WatcherRow & {
@@ -26,6 +15,8 @@ export type Watcher = WatcherRow & {
   has_agent: boolean;
   /** Slugs of the watchers whose ends start this one, in order. */
   after: string[];
+  /** What it names that only its device can have; null: nothing. */
+  offers: DeviceOffers | null;
 };
 
 /** What people decide about a watcher. Lengths in milliseconds. */
@@ -55,27 +46,8 @@ export type WatcherValues = {
   after: readonly string[];
 };
 
-/** Where a schedule stands: its next slot, and when that is due (the slot plus the jitter). Undefined: it has ended. */
-export type Position = { nextSlotAt: Date; nextDueAt: Date } | undefined;
-
-/** The position of a schedule after a moment. Pure; the maths of cron lives above the store. */
-export type Place = (schedule: {
-  watcherId: string;
-  schedule: string;
-  timeZone: string;
-  jitterMs: number;
-  after: Date;
-}) => Position;
-
-/**
- * Writes the slots of a watcher that are due by now, under the schedule as it stands, within the transaction (R2, R3).
- * Answers the events of that, which are appended with the caller's own, as the last statement.
- */
-export type RecordDue = (
-  tx: Db,
-  orgId: string,
-  watcherId: string,
-) => Promise<readonly Omit<events.NewEvent, "orgId">[]>;
+/** Where a schedule stands: its next slot, and when that is due (the slot plus the jitter). Undefined: it has none. */
+type Position = { nextSlotAt: Date; nextDueAt: Date } | undefined;
 
 /** A watcher named by its id or its slug. */
 type Named = { orgId: string; watcher: string };
@@ -118,6 +90,7 @@ function select(db: Db) {
       sql<string[]>`array(
         select o.slug from watcher_after a join watcher o on o.org_id = a.org_id and o.id = a.after_id
         where a.org_id = w.org_id and a.watcher_id = w.id order by o.slug)`.as("after"),
+      offersOfWatcher.as("offers"),
     ]);
 }
 
@@ -149,64 +122,32 @@ export function list(
   return query.execute();
 }
 
-/**
- * A new watcher, with the event `watcher.created`. A repeat of a request id returns the watcher that the first one
- * made. Refuses with `already_exists` for a taken slug, and `not_found` for the agent or the device.
- */
-export function create(
-  db: Db,
+/** Writes a new watcher and its first revision; false if its slug is taken. A writer of the same slug is waited for. */
+export async function insert(
+  tx: Db,
   options: {
     orgId: string;
-    actor: string;
+    watcherId: string;
     slug: string;
-    requestId: string;
+    sponsor: string;
     values: WatcherValues;
-    place: Place;
-    /** Checks and answers as ever, and leaves nothing. */
-    isDryRun?: boolean;
+    position: Position;
   },
-): Promise<Watcher> {
-  const { orgId, values } = options;
-  const { actor, requestId } = options;
-  const request = { orgId, actor, requestId, rpc: "WatcherService/CreateWatcher" };
-  return rehearsable(db, options.isDryRun ?? false, async (tx) => {
-    const made = await requests.begin(tx, request);
-    if (made) return get(tx, { orgId, watcher: made.watcher_id });
-    const resolved = { ...values, agentId: await requireAgentId(tx, { orgId, agentId: values.agentId }) };
-    if (values.deviceId) await requireDevice(tx, { orgId, deviceId: values.deviceId });
-    const id = newId();
-    const inserted = await tx
-      .insertInto("watcher")
-      .values({
-        org_id: orgId,
-        id,
-        slug: options.slug,
-        sponsor: actor,
-        ...columnsOf(resolved),
-        ...positionOf({ watcherId: id, values, after: await clock.now(tx), place: options.place }),
-      })
-      // Whoever holds the slug may not have committed yet: this waits for it.
-      .onConflict((conflict) => conflict.doNothing())
-      .returning("id")
-      .executeTakeFirst();
-    if (!inserted) {
-      refuse("already_exists", `a watcher with the slug "${options.slug}" exists already`, { field: "slug" });
-    }
-    await insertRevision(tx, { orgId, watcherId: id, version: 1, values });
-    if (values.after.length > 0) await chains.follow(tx, { orgId, watcherId: id, after: values.after });
-    await requests.record(tx, request, { watcher_id: id });
-    const watcher = await get(tx, { orgId, watcher: id });
-    await events.append(tx, orgId, [
-      {
-        kind: "watcher.created",
-        actor: options.actor,
-        watcherId: id,
-        deviceId: values.deviceId,
-        data: { slug: options.slug, version: 1 },
-      },
-    ]);
-    return watcher;
-  });
+): Promise<boolean> {
+  const { orgId, watcherId, slug, sponsor, values } = options;
+  const inserted = await tx
+    .insertInto("watcher")
+    .values({
+      ...{ org_id: orgId, id: watcherId, slug, sponsor },
+      ...columnsOf(values),
+      ...positionColumns(options.position),
+    })
+    .onConflict((conflict) => conflict.doNothing())
+    .returning("id")
+    .executeTakeFirst();
+  if (!inserted) return false;
+  await insertRevision(tx, { orgId, watcherId, version: 1, values });
+  return true;
 }
 
 /**
@@ -253,230 +194,71 @@ export async function provision(
   return inserted.id;
 }
 
-/**
- * Edits a watcher, with the event `watcher.updated`. `change` is given the watcher and answers what it shall be; an edit
- * that changes nothing writes nothing. Slots that are due are recorded under the old schedule first; a changed schedule
- * starts anew from now. Refuses with `not_found` (watcher, agent, device) and `aborted` (`expectedVersion`).
- */
-export function update(
-  db: Db,
-  options: Named & {
-    actor: string;
-    /** 0: whatever the version is. */
-    expectedVersion: number;
-    change: (current: Watcher) => WatcherValues;
-    /** The caller decided on the pin, also if it is the same: that ends no_executor. */
-    isPinDecided: boolean;
-    recordDue: RecordDue;
-    place: Place;
-    /** Checks and answers as ever, and leaves nothing. */
-    isDryRun?: boolean;
-  },
-): Promise<Watcher> {
-  const { orgId } = options;
-  return rehearsable(db, options.isDryRun ?? false, async (tx) => {
-    const watcherId = await lock(tx, options);
-    // Read before the due slots are recorded: a slot between the two moments is recorded under the old schedule, and
-    // left alone (R2) if the new one comes upon it again.
-    const after = await clock.now(tx);
-    const due = await options.recordDue(tx, orgId, watcherId);
-    const current = await get(tx, { orgId, watcher: watcherId });
-    if (options.expectedVersion !== 0 && options.expectedVersion !== current.version) {
-      refuse(
-        "aborted",
-        `the watcher is at version ${current.version}, not ${options.expectedVersion}; read it again`,
-        { retryAfterMs: 0 },
-      );
-    }
-    // The guard looked at the pin before this row was locked.
-    if (current.device_id) await grants.requireStill(tx, { orgId, deviceId: current.device_id, deed: "use" });
-    const before = valuesOf(current);
-    const wanted = options.change(current);
-    const isAfterNew = JSON.stringify(wanted.after) !== JSON.stringify(before.after);
-    const values = {
-      ...wanted,
-      ...(wanted.agentId === before.agentId
-        ? {}
-        : { agentId: await requireAgentId(tx, { orgId, agentId: wanted.agentId }) }),
-      ...(isAfterNew ? { after: await chains.follow(tx, { orgId, watcherId, after: wanted.after }) } : {}),
-    };
-    const { changed, changes } = describe(fieldsOf(before), fieldsOf(values));
-    const isAdopted = current.status === "no_executor" && options.isPinDecided;
-    if (changed.length === 0 && !isAdopted) {
-      await events.append(tx, orgId, due);
-      return current;
-    }
-    if (values.deviceId && changed.includes("device_id")) {
-      await requireDevice(tx, { orgId, deviceId: values.deviceId });
-    }
-
-    const isScheduleNew = changed.includes("schedule") || changed.includes("time_zone");
-    const startsAnew = current.status !== "paused" && (isScheduleNew || (isAdopted && !current.next_slot_at));
-    const version = current.version + 1;
-    await tx
-      .updateTable("watcher")
-      .set({
-        ...columnsOf(values),
-        sponsor: options.actor,
-        version,
-        updated_at: sql<Date>`now()`,
-        ...(isAdopted ? { status: "active", paused_reason: "" } : {}),
-        ...(startsAnew
-          ? positionOf({ watcherId, values, after, place: options.place })
-          : changed.includes("jitter") && values.schedule !== null && current.next_slot_at
-            ? // The same slot, due at another moment: the place after the instant before it.
-              positionOf({
-                watcherId,
-                values,
-                after: new Date(current.next_slot_at.getTime() - 1),
-                place: options.place,
-              })
-            : {}),
-      })
-      .where("org_id", "=", orgId)
-      .where("id", "=", watcherId)
-      .execute();
-    await insertRevision(tx, { orgId, watcherId, version, values });
-    const watcher = await get(tx, { orgId, watcher: watcherId });
-    await events.append(tx, orgId, [
-      ...due,
-      {
-        kind: "watcher.updated",
-        actor: options.actor,
-        watcherId,
-        deviceId: values.deviceId,
-        data: { version, changed, changes },
-      },
-    ]);
-    return watcher;
-  });
-}
-
-/**
- * Stops a watcher's schedule, with the event `watcher.paused`; slots that are due are recorded first, and a run that is not
- * due yet is ended by `cancelRuns`. A paused watcher stays as it is. Refuses with `not_found`, and `failed_precondition` for
- * one without an executor.
- */
-export function pause(
-  db: Db,
-  options: Named & {
-    reason: string;
-    actor: string;
-    recordDue: RecordDue;
-    cancelRuns?: CancelRuns<void>;
-  },
-): Promise<Watcher> {
-  const { orgId } = options;
-  return transaction(db, async (tx) => {
-    const found = await get(tx, options);
-    // Runs before watchers, as a completion has it.
-    await runs.lockForCancel(tx, { orgId, watcherId: found.id });
-    const watcherId = await lock(tx, { orgId, watcher: found.id });
-    const due = await options.recordDue(tx, orgId, watcherId);
-    const current = await get(tx, { orgId, watcher: watcherId });
-    if (current.status === "paused") {
-      await events.append(tx, orgId, due);
-      return current;
-    }
-    if (current.status === "no_executor") refuseOrphan(current);
-    await tx
-      .updateTable("watcher")
-      .set({ status: "paused", paused_reason: options.reason, next_slot_at: null, next_due_at: null })
-      .where("org_id", "=", orgId)
-      .where("id", "=", watcherId)
-      .execute();
-    const watcher = await get(tx, { orgId, watcher: watcherId });
-    await options.cancelRuns?.(tx, { orgId, watcherId, reason: "the watcher was paused" });
-    await events.append(tx, orgId, [
-      ...due,
-      { kind: "watcher.paused", actor: options.actor, watcherId, data: { reason: options.reason } },
-    ]);
-    return watcher;
-  });
-}
-
-/**
- * Starts a watcher's schedule again, from the next slot after now, and forgets its failures, with the event
- * `watcher.resumed`. One that is active and has none stays as it is. Refuses as {@link pause} does.
- */
-export function resume(
-  db: Db,
-  options: Named & { actor: string; recordDue: RecordDue; place: Place },
-): Promise<Watcher> {
-  const { orgId } = options;
-  return transaction(db, async (tx) => {
-    const watcherId = await lock(tx, options);
-    const after = await clock.now(tx);
-    const due = await options.recordDue(tx, orgId, watcherId);
-    const current = await get(tx, { orgId, watcher: watcherId });
-    if (current.status === "no_executor") refuseOrphan(current);
-    const hasFailures = current.consecutive_failures > 0 || current.backoff_until !== null;
-    if (current.status === "active" && !hasFailures) {
-      await events.append(tx, orgId, due);
-      return current;
-    }
-    const values = valuesOf(current);
-    await tx
-      .updateTable("watcher")
-      .set({
-        status: "active",
-        paused_reason: "",
-        sponsor: options.actor,
-        consecutive_failures: 0,
-        backoff_until: null,
-        ...(current.status === "paused"
-          ? positionOf({ watcherId, values, after, place: options.place })
-          : {}),
-      })
-      .where("org_id", "=", orgId)
-      .where("id", "=", watcherId)
-      .execute();
-    const watcher = await get(tx, { orgId, watcher: watcherId });
-    await events.append(tx, orgId, [...due, { kind: "watcher.resumed", actor: options.actor, watcherId }]);
-    return watcher;
-  });
-}
-
-function refuseOrphan(watcher: Watcher): never {
-  refuse(
-    "failed_precondition",
-    `the device of watcher "${watcher.slug}" was deleted; update its device_id first (empty: fleet workers take it)`,
-  );
-}
-
-/** Ends runs within the transaction, in which only events may follow. */
-export type CancelRuns<Cancelled> = (
+/** Writes a locked watcher's values as its version. Without `position`, the schedule stays where it stands. */
+export async function write(
   tx: Db,
-  options: { orgId: string; watcherId: string; reason: string },
-) => Promise<Cancelled>;
+  options: {
+    orgId: string;
+    watcherId: string;
+    version: number;
+    values: WatcherValues;
+    sponsor: string;
+    /** Ends no_executor. */
+    isAdopted: boolean;
+    position?: Position;
+  },
+): Promise<void> {
+  const { orgId, watcherId, version, values, sponsor } = options;
+  await tx
+    .updateTable("watcher")
+    .set({
+      ...columnsOf(values),
+      ...{ sponsor, version, updated_at: sql<Date>`now()` },
+      ...(options.isAdopted ? { status: "active", paused_reason: "" } : {}),
+      ...("position" in options ? positionColumns(options.position) : {}),
+    })
+    .where("org_id", "=", orgId)
+    .where("id", "=", watcherId)
+    .execute();
+  await insertRevision(tx, { orgId, watcherId, version, values });
+}
 
-/**
- * Removes a watcher, with the event `watcher.deleted`. Its live run is ended by `cancelRuns`, whose answer is returned;
- * what ended stays. Refuses with `not_found`.
- */
-export function remove<Cancelled>(
-  db: Db,
-  options: Named & { actor: string; cancelRuns: CancelRuns<Cancelled> },
-): Promise<Cancelled> {
-  const { orgId } = options;
-  return transaction(db, async (tx) => {
-    const found = await get(tx, options);
-    // Runs are locked before watchers, as a completion does, so that neither waits for the other.
-    await runs.lockForCancel(tx, { orgId, watcherId: found.id });
-    const watcherId = await lock(tx, { orgId, watcher: found.id });
-    await tx.deleteFrom("watcher").where("org_id", "=", orgId).where("id", "=", watcherId).execute();
-    const cancelled = await options.cancelRuns(tx, { orgId, watcherId, reason: "the watcher was deleted" });
-    await events.append(tx, orgId, [
-      {
-        kind: "watcher.deleted",
-        actor: options.actor,
-        watcherId,
-        deviceId: found.device_id,
-        data: { slug: found.slug, name: found.name },
-      },
-    ]);
-    return cancelled;
-  });
+/** Stops a locked watcher's schedule. */
+export async function setPaused(
+  tx: Db,
+  { orgId, watcherId, reason }: { orgId: string; watcherId: string; reason: string },
+): Promise<void> {
+  await tx
+    .updateTable("watcher")
+    .set({ status: "paused", paused_reason: reason, ...positionColumns(undefined) })
+    .where("org_id", "=", orgId)
+    .where("id", "=", watcherId)
+    .execute();
+}
+
+/** Makes a locked watcher active and forgets its failures. Without `position`, the schedule stays where it stands. */
+export async function setActive(
+  tx: Db,
+  options: { orgId: string; watcherId: string; sponsor: string; position?: Position },
+): Promise<void> {
+  await tx
+    .updateTable("watcher")
+    .set({
+      ...{ status: "active", paused_reason: "", sponsor: options.sponsor },
+      ...{ consecutive_failures: 0, backoff_until: null },
+      ...("position" in options ? positionColumns(options.position) : {}),
+    })
+    .where("org_id", "=", options.orgId)
+    .where("id", "=", options.watcherId)
+    .execute();
+}
+
+/** Deletes a locked watcher with its revisions. */
+export async function remove(
+  tx: Db,
+  { orgId, watcherId }: { orgId: string; watcherId: string },
+): Promise<void> {
+  await tx.deleteFrom("watcher").where("org_id", "=", orgId).where("id", "=", watcherId).execute();
 }
 
 /** Unpins all watchers of a device, as an edit of each; they show as no_executor. Returns their ids; events are the caller's. */
@@ -542,6 +324,7 @@ function columnsOf(values: WatcherValues) {
     max_attempts: values.maxAttempts,
     notification: values.notification,
     day_budget: budgetOf(values),
+    workspace: (values.agentWork as { workspace?: string }).workspace || null,
   };
 }
 
@@ -572,7 +355,8 @@ const fieldNames: Record<Exclude<keyof WatcherValues, "agentWork">, string> = {
   after: "after",
 };
 
-function fieldsOf(values: WatcherValues): Record<string, unknown> {
+/** A watcher's values by the names of the API's fields. */
+export function fieldsOf(values: WatcherValues): Record<string, unknown> {
   const decided = Object.fromEntries(
     (Object.keys(fieldNames) as (keyof typeof fieldNames)[]).map((key) => [fieldNames[key], values[key]]),
   );
@@ -594,12 +378,7 @@ const agentWorkFields: [key: string, name: string][] = [
   ["redact", "redact"],
 ];
 
-function positionOf(options: { watcherId: string; values: WatcherValues; after: Date; place: Place }) {
-  const { schedule, timeZone, jitterMs } = options.values;
-  const position =
-    schedule === null
-      ? undefined
-      : options.place({ watcherId: options.watcherId, schedule, timeZone, jitterMs, after: options.after });
+function positionColumns(position: Position) {
   return { next_slot_at: position?.nextSlotAt ?? null, next_due_at: position?.nextDueAt ?? null };
 }
 
@@ -626,8 +405,11 @@ async function insertRevision(
     .execute();
 }
 
-/** Locks the watcher's row alone: under a join, a row that changed while we waited would drop out. Returns its id. */
-async function lock(tx: Db, options: Named): Promise<string> {
+/**
+ * Locks the watcher's row alone: under a join, a row that changed during the wait would drop out. Returns its id. Refuses
+ * with `not_found`.
+ */
+export async function lock(tx: Db, options: Named): Promise<string> {
   const row = await tx
     .selectFrom("watcher")
     .select("id")
@@ -636,24 +418,4 @@ async function lock(tx: Db, options: Named): Promise<string> {
     .forUpdate()
     .executeTakeFirst();
   return row?.id ?? notFound(options.watcher);
-}
-
-/** The named agent, or the org's default one. Refuses with `not_found`. */
-async function requireAgentId(tx: Db, options: { orgId: string; agentId: string }): Promise<string> {
-  const { orgId } = options;
-  if (options.agentId === "") {
-    return (
-      (await orgs.findDefaultAgentId(tx, { orgId })) ??
-      refuse("not_found", "the org has no default agent; name one in agent_id", { field: "spec.agent_id" })
-    );
-  }
-  if (!(await agents.find(tx, options))) {
-    refuse("not_found", `there is no agent "${options.agentId}"`, { field: "spec.agent_id" });
-  }
-  return options.agentId;
-}
-
-/** See pins.ts. */
-function requireDevice(tx: Db, options: { orgId: string; deviceId: string }): Promise<void> {
-  return requirePinnable(tx, { ...options, field: "spec.device_id", workerIs: "failed_precondition" });
 }

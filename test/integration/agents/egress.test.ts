@@ -1,5 +1,8 @@
 /** Where an agent may connect to, enforced by the agents' own sandboxes and seen from the other side. */
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { AttentionReason } from "#gen/pinion/v1/activity_pb.js";
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
@@ -48,6 +51,50 @@ test.skipIf(agents.codex === undefined)(
     open.model.replies(call, { text: "Tried." });
     await open.run();
     expect(outside.visits).toBe(1);
+  },
+);
+
+/** Folders of programs where all that the sandbox of claude needs is installed, but for one. */
+function pathWithout(program: string): string {
+  const folder = mkdtempSync(join(tmpdir(), "pinion-path-"));
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
+  for (const name of ["bwrap", "socat"]) {
+    if (name !== program) writeFileSync(join(folder, name), "#!/bin/sh\nexit 1\n", { mode: 0o755 });
+  }
+  return folder;
+}
+
+test.skipIf(agents.claude === undefined).each(["socat", "bwrap"])(
+  "claude without %s: the device says so in its hello, and turns a run with hosts down or runs it with a note",
+  { timeout: patience },
+  async (program) => {
+    if (agents.claude === undefined || process.platform !== "linux") return;
+    const path = pathWithout(program);
+    const settings = { egressConfig: { allowedHosts: [] } };
+    const strict = await stage("claude", agents.claude, { path });
+    const told = strict.session.hello.executors[0];
+    expect(told).toMatchObject({ kind: "claude", problem: "" });
+    expect(told?.egressProblem).toBe(
+      `claude's sandbox needs ${program}, which is not installed; a run whose agent has allowed hosts is turned down (egress = "enforce")`,
+    );
+    strict.assign({ settings });
+    const rejected = await strict.session.next("reject");
+    expect(rejected.message).toContain(`claude's sandbox needs ${program}, which is not installed`);
+    expect(rejected.message).toContain('egress = "advisory" in [executors.claude]');
+    // An agent that has no such setting runs.
+    strict.model.replies({ text: "Done." });
+    expect((await strict.run()).completion).toMatchObject({ outcome: Outcome.COMPLETED, attention: [] });
+
+    const lenient = await stage("claude", agents.claude, { path, executor: 'egress = "advisory"' });
+    expect(lenient.session.hello.executors[0]?.egressProblem).toContain("is run with a note");
+    lenient.model.replies({ text: "Done." });
+    const { completion } = await lenient.run({ settings });
+    expect(completion).toMatchObject({
+      outcome: Outcome.COMPLETED,
+      resultText: "Done.",
+      attention: [AttentionReason.NOT_ENFORCED],
+    });
+    expect(completion.notes.join()).toContain(program);
   },
 );
 

@@ -50,7 +50,7 @@ export interface Done {
 export async function stage(
   name: AgentName,
   agent: RealAgent,
-  options: { executor?: string; config?: string; capabilities?: string[] } = {},
+  options: { executor?: string; config?: string; capabilities?: string[]; path?: string } = {},
 ): Promise<Stage> {
   const model = await startModel();
   onTestFinished(() => model.close());
@@ -102,7 +102,7 @@ set_env = { ${Object.entries(variables)
 ${options.executor ?? ""}
 ${options.config ?? ""}
 `;
-  const env = { PATH: process.env.PATH };
+  const env = { PATH: options.path ?? process.env.PATH };
   const daemon = startDaemon(peer.url, config, { stateDir, env });
   const session = await settledSession(peer);
   const assign = (asked: Asked = {}) => {

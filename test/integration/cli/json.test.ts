@@ -20,7 +20,10 @@ const database = useDatabase({ per: "file" });
 let replica: TestReplica;
 
 beforeAll(async () => {
-  replica = await openTestReplica(database.url, { PINION_SECRET_KEYS: secretKey });
+  replica = await openTestReplica(database.url, {
+    PINION_SECRET_KEYS: secretKey,
+    PINION_HEARTBEAT_TTL_MS: "60000",
+  });
 });
 afterAll(async () => {
   await replica.stop();
@@ -56,6 +59,7 @@ async function commandLines(): Promise<string[]> {
   const { joinCode } = await clients.fleet.createJoinCode({});
   const file = join(home, "pinion.toml");
   writeFileSync(file, '[agents.helper]\nname = "Helper"\n');
+  const signedIn = await clients.signIns.signIn({ credential: { case: "token", value: replica.token } });
   const newToken = () =>
     clients.tokens.createToken({ label: "spare", scopes: ["read"], kind: TokenKind.SVC });
   const { turn } = await clients.turns.startTurn({ userId: "bob", messageId: "m1", input: "hello" });
@@ -87,6 +91,7 @@ async function commandLines(): Promise<string[]> {
     ...["devices join-code", "devices delete late"],
     ...["tokens create one --scope read", "tokens list", `tokens rotate ${rotated.token!.id}`],
     `tokens revoke ${revoked.token!.id}`,
+    ...["sign-ins link", "sign-ins list", `sign-ins end ${signedIn.signIn!.id}`],
     "orgs create second --owner second@example.com",
     ...["orgs get", "orgs add-member new@example.com", "orgs members", "orgs remove-member new@example.com"],
     ...["events", "doctor", `migrate --database-url ${database.url}`],
@@ -117,7 +122,7 @@ test("every command prints JSON and nothing else with --json, or is exempt for a
     PINION_SECRET_KEYS: secretKey,
     HOOK_URL: "https://example.com/hook",
   };
-  const commands = leaves(createProgram(processCli({}))).map(nameOf);
+  const commands = leaves(await createProgram(processCli({}))).map(nameOf);
   const tried = new Set<string>();
   const wrong: string[] = [];
   for (const line of await commandLines()) {

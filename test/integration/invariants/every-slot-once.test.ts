@@ -1,12 +1,13 @@
 /** R2: every due slot becomes exactly one row, a run or a skipped one with its reason. */
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
-import { materializeBacklogOnce, materializeOnce, recordDue } from "../../../src/scheduler/materializer.ts";
+import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { slotsPerPassMax } from "../../../src/scheduler/plan.ts";
 import { backfill } from "../../../src/scheduler/triggers.ts";
 import type { Db } from "../../../src/store/pg/database.ts";
 import type { WatcherName } from "../../../src/store/work/schedules.ts";
 import * as watchers from "../../../src/store/work/watchers.ts";
+import * as usecases from "../../../src/usecases/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   findWatcher,
@@ -14,10 +15,10 @@ import {
   hourly,
   listRuns,
   noteDoorbell,
-  place,
   putSchedule,
   seedDevice,
   seedWatcher,
+  surroundings,
   untilBlocked,
 } from "../../support/rows.ts";
 
@@ -73,16 +74,18 @@ test("R2: a slot that has a row already is left alone when a schedule comes upon
 test("R2: an edit of the schedule while a slot is due records the slot first, under the old schedule", async () => {
   const { slot } = hourly();
   const watcher = await seedDue(slot(0), { prompt: "old" });
-  const edited = await watchers.update(database.db, {
-    orgId: watcher.orgId,
-    watcher: watcher.watcherId,
-    actor: "pinion",
-    expectedVersion: 0,
-    change: (current) => ({ ...watchers.valuesOf(current), schedule: "0 0 1 1 *", prompt: "new" }),
-    isPinDecided: false,
-    recordDue,
-    place,
-  });
+  const edited = await usecases.update(
+    database.db,
+    {
+      orgId: watcher.orgId,
+      watcher: watcher.watcherId,
+      actor: "pinion",
+      expectedVersion: 0,
+      change: (current) => ({ ...watchers.valuesOf(current), schedule: "0 0 1 1 *", prompt: "new" }),
+      isPinDecided: false,
+    },
+    surroundings,
+  );
   expect(await rowsOf(watcher)).toEqual([[slot(0), "pending"]]);
   expect((await listRuns(database.db, watcher))[0]?.watcherVersion).toBe(1);
   expect(edited.next_slot_at!.getTime()).toBeGreaterThan(Date.now());
@@ -95,16 +98,18 @@ test("R2: an edit waits for a materializer that holds the watcher, and records n
   const watcher = await seedDue(slot(0));
   await using replica = await hold(db);
   await pass(replica.tx);
-  const edit = watchers.update(db, {
-    orgId: watcher.orgId,
-    watcher: watcher.watcherId,
-    actor: "pinion",
-    expectedVersion: 0,
-    change: (current) => ({ ...watchers.valuesOf(current), schedule: "0 0 1 1 *" }),
-    isPinDecided: false,
-    recordDue,
-    place,
-  });
+  const edit = usecases.update(
+    db,
+    {
+      orgId: watcher.orgId,
+      watcher: watcher.watcherId,
+      actor: "pinion",
+      expectedVersion: 0,
+      change: (current) => ({ ...watchers.valuesOf(current), schedule: "0 0 1 1 *" }),
+      isPinDecided: false,
+    },
+    surroundings,
+  );
   await untilBlocked(db);
   await replica.commit();
   await edit;
@@ -115,12 +120,12 @@ test("R2: pausing a watcher whose slot is due records the slot; resuming starts 
   const { db } = database;
   const { slot } = hourly();
   const watcher = await seedDue(slot(0));
-  const named = { orgId: watcher.orgId, watcher: watcher.watcherId, actor: "pinion", recordDue };
-  const paused = await watchers.pause(db, { ...named, reason: "holidays" });
+  const named = { orgId: watcher.orgId, watcher: watcher.watcherId, actor: "pinion" };
+  const paused = await usecases.pause(db, { ...named, reason: "holidays" }, surroundings);
   expect(paused).toMatchObject({ status: "paused", next_slot_at: null, next_due_at: null });
   expect(await rowsOf(watcher)).toEqual([[slot(0), "pending"]]);
   expect(await pass()).toBe(0);
-  const resumed = await watchers.resume(db, { ...named, place });
+  const resumed = await usecases.resume(db, named, surroundings);
   expect(resumed).toMatchObject({ status: "active", next_slot_at: slot(-1) });
   expect(await rowsOf(watcher)).toHaveLength(1);
 });
@@ -129,8 +134,8 @@ test("R2: pausing a watcher that is far behind records all slots that are due, h
   const { db } = database;
   const { slot } = hourly();
   const watcher = await seedDue(slot(700));
-  const named = { orgId: watcher.orgId, watcher: watcher.watcherId, actor: "pinion", recordDue };
-  await watchers.pause(db, { ...named, reason: "holidays" });
+  const named = { orgId: watcher.orgId, watcher: watcher.watcherId, actor: "pinion" };
+  await usecases.pause(db, { ...named, reason: "holidays" }, surroundings);
   expect(await rowsOf(watcher)).toHaveLength(701);
 });
 

@@ -1,15 +1,14 @@
 /** R4: a pinned run is its device's, and stays what it was when it was materialized. */
 import { expect, test } from "vitest";
-import { recordDue } from "../../../src/scheduler/materializer.ts";
 import * as attempts from "../../../src/store/work/attempts.ts";
 import * as watchers from "../../../src/store/work/watchers.ts";
+import * as usecases from "../../../src/usecases/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   claim,
   findRun,
   hold,
   openDevice,
-  place,
   policy,
   reportOf,
   seedDevice,
@@ -17,6 +16,7 @@ import {
   seedRunning,
   seedWatcher,
   storeOnce,
+  surroundings,
   triggerRun,
   untilBlocked,
 } from "../../support/rows.ts";
@@ -101,25 +101,27 @@ test("R4: edits of the watcher and its agent do not reach a run that waits alrea
     extractionSchema: { type: "object" },
   });
   await triggerRun(db, watcher);
-  await watchers.update(db, {
-    orgId: watcher.orgId,
-    watcher: watcher.watcherId,
-    actor: "pinion",
-    expectedVersion: 0,
-    change: (current) => ({
-      ...watchers.valuesOf(current),
-      name: "New",
-      prompt: "new",
-      deviceId: other.deviceId,
-      agentKind: "codex",
-      notification: "none",
-      timeoutMs: 9_000,
-      extractionSchema: null,
-    }),
-    isPinDecided: true,
-    recordDue,
-    place,
-  });
+  await usecases.update(
+    db,
+    {
+      orgId: watcher.orgId,
+      watcher: watcher.watcherId,
+      actor: "pinion",
+      expectedVersion: 0,
+      change: (current) => ({
+        ...watchers.valuesOf(current),
+        name: "New",
+        prompt: "new",
+        deviceId: other.deviceId,
+        agentKind: "codex",
+        notification: "none",
+        timeoutMs: 9_000,
+        extractionSchema: null,
+      }),
+      isPinDecided: true,
+    },
+    surroundings,
+  );
   await db
     .insertInto("agent_revision")
     .values({

@@ -3,10 +3,10 @@ import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { cancelRun } from "../../../src/scheduler/cancels.ts";
-import { materializeOnce, recordDue } from "../../../src/scheduler/materializer.ts";
-import * as devices from "../../../src/store/people/devices.ts";
+import { materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
-import * as watchers from "../../../src/store/work/watchers.ts";
+import * as devices from "../../../src/usecases/devices.ts";
+import * as watchers from "../../../src/usecases/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   findWatcher,
@@ -16,7 +16,6 @@ import {
   listRuns,
   noteDoorbell,
   openDevice,
-  place,
   policy,
   putSchedule,
   reportOf,
@@ -24,6 +23,7 @@ import {
   seedWatcher,
   startRun,
   storeOnce,
+  surroundings,
   untilBlocked,
 } from "../../support/rows.ts";
 
@@ -100,13 +100,8 @@ test("the tenth failure in a row pauses the watcher, says so in its reason and i
   await end("failed");
   const kinds = await listKinds(db, { watcherId: watcher.watcherId });
   expect(kinds.filter((kind) => kind === "watcher.paused")).toHaveLength(1);
-  const resumed = await watchers.resume(db, {
-    orgId: watcher.orgId,
-    watcher: watcher.watcherId,
-    actor: "pinion",
-    recordDue,
-    place,
-  });
+  const asked = { orgId: watcher.orgId, watcher: watcher.watcherId, actor: "pinion" };
+  const resumed = await watchers.resume(db, asked, surroundings);
   expect(resumed).toMatchObject({
     status: "active",
     consecutive_failures: 0,
@@ -137,7 +132,7 @@ test("a person who resumes a watcher while its tenth failure is stored has resum
   const run = await startRun(db, { device, epoch, watcher });
   await using person = await hold(db);
   const { orgId, watcherId } = watcher;
-  await watchers.resume(person.tx, { orgId, watcher: watcherId, actor: "pinion", recordDue, place });
+  await watchers.resume(person.tx, { orgId, watcher: watcherId, actor: "pinion" }, surroundings);
   const failing = transaction(db, (tx) =>
     storeOnce(tx, [reportOf(run, { status: "failed", reason: "no" })], policy),
   );
@@ -159,10 +154,7 @@ test("a watcher that loses its device while the tenth failure of another one's r
   const { deviceId } = await seedDevice(db);
   await db.updateTable("watcher").set({ device_id: deviceId }).where("id", "=", watcher.watcherId).execute();
   await using person = await hold(db);
-  await devices.remove(person.tx, {
-    ...{ orgId: watcher.orgId, deviceId, actor: "pinion" },
-    cancelRuns: async () => ({}),
-  });
+  await devices.remove(person.tx, { orgId: watcher.orgId, deviceId, actor: "pinion" }, surroundings);
   const failing = transaction(db, (tx) =>
     storeOnce(tx, [reportOf(run, { status: "failed", reason: "no" })], policy),
   );

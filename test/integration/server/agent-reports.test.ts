@@ -1,6 +1,7 @@
 /** What watchers ask of agents at work, and what agents say of their work, from the spec to those who read it. */
 import { create } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import { sql } from "kysely";
 import { expect, test } from "vitest";
 import {
   AttentionReason,
@@ -10,7 +11,7 @@ import {
   WorkspaceMode,
 } from "#gen/pinion/v1/activity_pb.js";
 import { CompletionVerdict, Outcome } from "#gen/pinion/v1/device_pb.js";
-import { RunStatus } from "#gen/pinion/v1/run_pb.js";
+import { RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice } from "../../support/device.ts";
 import { getRun, startWork, takeOn, useReplicas } from "./work.ts";
@@ -179,6 +180,54 @@ test("an answer that does not match the schema fails its run with what is wrong,
   expect(ended.result).toBe("severity is high");
 });
 
+test("a watcher that names what its device does not have says so at once, and goes on when the device has it", async () => {
+  const { clients, device, stream } = await begin();
+  const create = async (spec: { agentKind?: string; workspace?: string }) =>
+    (
+      await clients.watchers.createWatcher({
+        spec: { name: `lacks ${JSON.stringify(spec)}`, prompt: "p", deviceId: device.deviceId, ...spec },
+      })
+    ).watcher!;
+  const lacksExecutor = await create({ agentKind: "codex" });
+  expect(lacksExecutor.noExecutorReason).toMatch(/has no executor "codex" \(it has test\)/);
+  const lacksWorkspace = await create({ agentKind: "test", workspace: "web" });
+  expect(lacksWorkspace.noExecutorReason).toMatch(
+    /has no workspace "web" \(it has app\); add \[workspaces.web\]/,
+  );
+  expect((await create({ agentKind: "test", workspace: "app" })).noExecutorReason).toBe("");
+
+  // Its slots are recorded as skipped.
+  await clients.watchers.updateWatcher({
+    watcherId: lacksWorkspace.id,
+    spec: { schedule: "@every 1m" },
+    updateMask: { paths: ["schedule"] },
+  });
+  await sql`update watcher set next_due_at = now(), next_slot_at = now() where id = ${lacksWorkspace.id}`.execute(
+    database.db,
+  );
+  await clients.watchers.updateWatcher({
+    watcherId: lacksWorkspace.id,
+    spec: { name: "lacks still" },
+    updateMask: { paths: ["name"] },
+  });
+  const { runs } = await clients.runs.listRuns({ watcherId: lacksWorkspace.id });
+  expect(runs).toMatchObject([
+    {
+      status: RunStatus.SKIPPED,
+      skipReason: SkipReason.NO_EXECUTOR,
+      reason: expect.stringContaining('workspace "web"'),
+    },
+  ]);
+
+  stream.end();
+  await connect(replicas.here.url, device, {
+    executors: [{ kind: "test", type: "claude-code" }],
+    workspaces: [{ name: "web", mode: WorkspaceMode.SHARED }],
+  });
+  const { watcher } = await clients.watchers.getWatcher({ watcherId: lacksWorkspace.id });
+  expect(watcher?.noExecutorReason).toBe("");
+});
+
 test("what people should look at is on the run, in the log, and found by it", async () => {
   const { clients, device, stream } = await begin();
   const quiet = await startWork(clients, device);
@@ -199,6 +248,10 @@ test("what people should look at is on the run, in the log, and found by it", as
   const { runs } = await clients.runs.listRuns({ deviceId: device.deviceId, wantsAttention: true });
   expect(runs.map(({ id }) => id)).toEqual([run.id]);
   expect(runs.map(({ id }) => id)).not.toContain(quiet.id);
+  const because = async (...attention: AttentionReason[]) =>
+    (await clients.runs.listRuns({ deviceId: device.deviceId, attention })).runs.map(({ id }) => id);
+  expect(await because(AttentionReason.SCHEMA)).toEqual([]);
+  expect(await because(AttentionReason.SCHEMA, AttentionReason.PERMISSION_DENIED)).toEqual([run.id]);
 });
 
 test("what runs used is summed by watcher, agent, device and day", async () => {

@@ -2,19 +2,15 @@
 
 import http2 from "node:http2";
 import type { AddressInfo } from "node:net";
-import { create, type DescService } from "@bufbuild/protobuf";
+import type { DescService } from "@bufbuild/protobuf";
 import { type Client, createClient, type ServiceImpl } from "@connectrpc/connect";
 import { connectNodeAdapter, createGrpcTransport } from "@connectrpc/connect-node";
 import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
-import { RunSchema, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { TokenService } from "#gen/pinion/v1/token_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
 import { createLogger } from "../../../src/log.ts";
-import { cancelIn } from "../../../src/scheduler/cancels.ts";
 import { startLoop } from "../../../src/scheduler/loop.ts";
-import { recordDue } from "../../../src/scheduler/materializer.ts";
-import { backfill, trigger } from "../../../src/scheduler/triggers.ts";
 import { createGuard, type Guard, requireRules } from "../../../src/server/access/guard.ts";
 import { interceptorChain } from "../../../src/server/access/interceptors/chain.ts";
 import { peerValues } from "../../../src/server/access/peer.ts";
@@ -22,11 +18,10 @@ import { createStreams, type Streams } from "../../../src/server/access/streams.
 import { type EventAnnouncer, type EventFeed, eventService } from "../../../src/server/rpc/events.ts";
 import { fleetService } from "../../../src/server/rpc/fleet.ts";
 import { tokenService } from "../../../src/server/rpc/tokens.ts";
-import { type WatcherScheduler, watcherService } from "../../../src/server/rpc/watchers.ts";
+import { watcherService } from "../../../src/server/rpc/watchers.ts";
 import { createQuotas } from "../../../src/store/people/quotas.ts";
 import type { Db } from "../../../src/store/pg/database.ts";
-
-const policy = { retryBackoffMs: 1_000, backoffAfter: 3, pauseAfter: 10, watcherBackoffMs: 60_000 };
+import { surroundings } from "../../support/rows.ts";
 
 export type Api = {
   url: string;
@@ -85,48 +80,9 @@ export async function startApi(
       return () => wakes.delete(wake);
     },
   };
-  const bell = { recorded() {}, settled() {}, kept() {}, cancelling() {} };
   const doorbell = {
     revoke: (tokenId: string) => void rung.revoked.push(tokenId),
     disconnect: (stream: { deviceId: string; reason: string }) => void rung.disconnected.push(stream),
-  };
-  const scheduler = {
-    async trigger({ request, ...asked }: Parameters<WatcherScheduler["trigger"]>[0]) {
-      const { run, alreadyQueued, queuedRunId } = await trigger(db, asked, {
-        doorbell: bell,
-        ...(request ? { request } : {}),
-      });
-      return {
-        run: create(RunSchema, { id: run.id, watcherId: run.watcherId, status: RunStatus.PENDING }),
-        alreadyQueued,
-        queuedRunId,
-      };
-    },
-    backfill: (asked: { orgId: string; watcherId: string; actor: string; start: Date; end: Date }) =>
-      backfill(db, asked),
-    recordDue,
-    async cancelAllOfWatcher(
-      tx: Db,
-      { orgId, watcherId, reason }: { orgId: string; watcherId: string; reason: string },
-    ) {
-      await cancelIn(tx, { orgId, watcherId }, { reason, policy, mode: "ask" });
-      return () => {};
-    },
-    async cancelAheadOfWatcher(
-      tx: Db,
-      { orgId, watcherId, reason }: { orgId: string; watcherId: string; reason: string },
-    ) {
-      await cancelIn(tx, { orgId, watcherId }, { reason, policy, mode: "ask", only: "ahead" });
-      return () => {};
-    },
-    async cancelAllOfDevice(
-      tx: Db,
-      { orgId, deviceId, reason }: { orgId: string; deviceId: string; reason: string },
-    ) {
-      const { settled } = await cancelIn(tx, { orgId, deviceId }, { reason, policy, mode: "at_once" });
-      return { cancelled: settled.length, announce: () => {} };
-    },
-    scheduleChanged() {},
   };
   const authCache = guard.authCache;
   const services = [WatcherService, FleetService, TokenService, EventService];
@@ -134,14 +90,15 @@ export async function startApi(
   const server = http2.createServer(
     connectNodeAdapter({
       interceptors: interceptorChain({ guard, log, streams, db }),
-      contextValues: (request) => peerValues(request, options.trustedProxies ?? 0),
+      contextValues: (request) =>
+        peerValues(request, { trustedProxies: options.trustedProxies ?? 0, publicUrl: undefined }),
       readMaxBytes: 4 * 1024 * 1024,
       routes(router) {
         router.service(
           WatcherService,
           watcherService({
             db,
-            scheduler,
+            surroundings,
             feed,
             intervalMsMin: 1_000,
             quotas: createQuotas({ runs: 1e5, watchers: 1e5, devices: 1e5, tokens: 1e5, turns: 1e4 }),
@@ -149,7 +106,7 @@ export async function startApi(
         );
         router.service(
           FleetService,
-          fleetService({ db, doorbell, scheduler, feed, authCache, ttlMs: 60_000 }),
+          fleetService({ db, doorbell, surroundings, feed, authCache, ttlMs: 60_000 }),
         );
         router.service(TokenService, tokenService({ db, doorbell, feed, authCache }));
         router.service(EventService, eventService({ db, feed }));

@@ -3,12 +3,12 @@ import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
-import * as memberAdditions from "../../../src/store/people/member-additions.ts";
-import * as memberRemovals from "../../../src/store/people/member-removals.ts";
 import * as tokens from "../../../src/store/people/tokens.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
+import * as members from "../../../src/usecases/members.ts";
 import { useDatabase } from "../../support/database.ts";
 import { untilBlocked } from "../../support/locks.ts";
+import { surroundings } from "../../support/rows.ts";
 import { type Api, startApi } from "./api.ts";
 import { addDevice, addTenant, type Tenant } from "./tenants.ts";
 
@@ -23,16 +23,20 @@ beforeEach(async () => {
 afterEach(() => api.stop());
 
 async function addMember(name: string, scopes: string[], expiresInMs?: number) {
-  const { member } = await memberAdditions.add(database.db, {
-    caller: null,
-    requestId: "",
-    orgId: "acme",
-    email: `${name}@x.example`,
-    name,
-    role: "member",
-    tokenScopes: [],
-    actor: "pinion",
-  });
+  const { member } = await members.add(
+    database.db,
+    {
+      caller: null,
+      requestId: "",
+      orgId: "acme",
+      email: `${name}@x.example`,
+      name,
+      role: "member",
+      tokenScopes: [],
+      actor: "pinion",
+    },
+    surroundings,
+  );
   const person = { orgId: "acme", userId: member.userId };
   const { token, secret } = await tokens.issue(database.db, {
     ...person,
@@ -82,16 +86,11 @@ test.for(makers)("%s by a member who leaves meanwhile waits, and makes nothing",
   await bob.clients.tokens.listTokens({});
   const before = await counts();
   let made: Promise<unknown> | undefined;
-  await memberRemovals.remove(database.db, {
-    caller: null,
-    endsServices: false,
-    orgId: "acme",
-    userId: bob.userId,
-    actor: "pinion",
-    cancelRuns: async () => {
-      made = make(bob).catch((error: unknown) => error);
-      await untilBlocked(database);
-    },
+  await transaction(database.db, async (tx) => {
+    const leaving = { orgId: "acme", userId: bob.userId, actor: "pinion", caller: null };
+    await members.remove(tx, { ...leaving, endsServices: false }, surroundings);
+    made = make(bob).catch((error: unknown) => error);
+    await untilBlocked(database);
   });
   expect(await made).toMatchObject({ code: Code.Unauthenticated });
   expect(await counts()).toEqual([before[0]! - 2, before[1]]);

@@ -80,6 +80,17 @@ const needs: Record<string, "nothing" | "device" | "executor" | "read" | "write"
   "TokenService/ListTokens": "read",
   "TokenService/RevokeToken": "write",
   "TokenService/RotateToken": "write",
+  "SignInService/GetSignInOptions": "nothing",
+  "SignInService/CreateSignInLink": "write",
+  "SignInService/SignIn": "nothing",
+  "SignInService/SignOut": "read",
+  "SignInService/GetCaller": "read",
+  "SignInService/ListSignIns": "read",
+  "SignInService/EndSignIn": "write",
+  "SignInService/StartLogin": "nothing",
+  "SignInService/FinishLogin": "nothing",
+  "SignInService/GetLogin": "write",
+  "SignInService/DecideLogin": "write",
   "OrgService/CreateOrg": "admin",
   "OrgService/GetOrg": "read",
   "OrgService/AddMember": "admin",
@@ -151,6 +162,7 @@ beforeAll(async () => {
     label: "secret-token",
     scopes: ["read"],
   });
+  const { signIn } = await clients.signIns.signIn({ credential: { case: "token", value: replica.token } });
   mine = {
     orgId: "local",
     device,
@@ -164,6 +176,7 @@ beforeAll(async () => {
       platform: "secret-platform",
       token: token.id,
       member: member!.userId,
+      signIn: signIn!.id,
     },
   };
   otherDevice = second;
@@ -231,7 +244,14 @@ test("every rpc has a rule, here and in the guard, and is served", async () => {
   ];
   expect(Object.keys(rules).sort()).toEqual([...methods.map(nameOf), ...known].sort());
   const open = Object.entries(rules).filter(([, rule]) => rule.needs === "no token");
-  expect(open.map(([name]) => name).sort()).toEqual(["pinion.v1.DeviceService/Enroll", ...known].sort());
+  const unasked = [
+    "pinion.v1.DeviceService/Enroll",
+    "pinion.v1.SignInService/FinishLogin",
+    "pinion.v1.SignInService/GetSignInOptions",
+    "pinion.v1.SignInService/SignIn",
+    "pinion.v1.SignInService/StartLogin",
+  ];
+  expect(open.map(([name]) => name).sort()).toEqual([...unasked, ...known].sort());
   const answers = await Promise.all(methods.map((method) => call(method, replica.token)));
   expect(methods.filter((_, i) => answers[i]!.code === "Unimplemented").map(shortName)).toEqual([]);
 });
@@ -372,6 +392,18 @@ function requestsAbout(ids: Record<string, string>): Record<string, object | "na
     "TokenService/ListTokens": "names nothing",
     "TokenService/RevokeToken": { tokenId: ids.token },
     "TokenService/RotateToken": { tokenId: ids.token },
+    "SignInService/GetSignInOptions": "names nothing",
+    "SignInService/CreateSignInLink": "names nothing",
+    "SignInService/SignIn": "names nothing",
+    "SignInService/SignOut": "names nothing",
+    "SignInService/GetCaller": "names nothing",
+    "SignInService/ListSignIns": "names nothing",
+    "SignInService/EndSignIn": { signInId: ids.signIn },
+    "SignInService/StartLogin": "names nothing",
+    "SignInService/FinishLogin": "names nothing",
+    // Of no org until somebody decides: whoever reads the code out may.
+    "SignInService/GetLogin": "names nothing",
+    "SignInService/DecideLogin": "names nothing",
     "OrgService/CreateOrg": "names nothing",
     "OrgService/GetOrg": "names nothing",
     "OrgService/AddMember": "names nothing",
@@ -488,7 +520,7 @@ test("another device of the same org sees, triggers and completes nothing of the
  * What a member of the same org may do, with read and write, who neither owns the device nor has a grant on it, to what
  * is pinned to it. Said a second time, as `needs` is.
  */
-const forSecondPerson: Record<string, "refused" | "shown" | "other scope"> = {
+const forSecondPerson: Record<string, "refused" | "shown" | "other scope" | "not there"> = {
   "WatcherService/CreateWatcher": "refused",
   "WatcherService/GetWatcher": "shown",
   "WatcherService/UpdateWatcher": "refused",
@@ -532,7 +564,15 @@ const forSecondPerson: Record<string, "refused" | "shown" | "other scope"> = {
   "AgentService/StopPlatform": "other scope",
   "TokenService/RevokeToken": "shown",
   "TokenService/RotateToken": "refused",
+  "SignInService/EndSignIn": "not there",
   "OrgService/RemoveMember": "other scope",
+};
+
+const codeForSecondPerson = {
+  refused: "PermissionDenied",
+  "other scope": "PermissionDenied",
+  shown: "ok",
+  "not there": "NotFound",
 };
 
 test("a second person of the org does nothing to what is pinned to another's device, and reads nothing that was said there", async () => {
@@ -567,7 +607,7 @@ test("a second person of the org does nothing to what is pinned to another's dev
     const name = shortName(method);
     if (name === "TokenService/RevokeToken") continue;
     const { code, answer } = await call(method, added.secret, requests[name] as object);
-    expect([name, code]).toEqual([name, forSecondPerson[name] === "shown" ? "ok" : "PermissionDenied"]);
+    expect([name, code]).toEqual([name, codeForSecondPerson[forSecondPerson[name]!]]);
     if (name === "TurnService/GetTurn") expect(textOf(answer)).not.toContain('"input":"secret"');
   }
   expect(textOf(await stateOf())).toBe(before);
@@ -606,6 +646,17 @@ const beyondOneOrg: Record<string, { request: object; code: string }> = {
     request: { joinCode: "NONE", installId: "x".repeat(16), platform: 2, label: "x" },
     code: "Unauthenticated",
   },
+  // What needs no token, and the codes with which browsers and commands get one, belong to no org until they are used.
+  "SignInService/GetSignInOptions": { request: {}, code: "ok" },
+  "SignInService/CreateSignInLink": { request: {}, code: "ok" },
+  "SignInService/SignIn": {
+    request: { credential: { case: "linkCode", value: "none" } },
+    code: "Unauthenticated",
+  },
+  "SignInService/StartLogin": { request: { clientName: "x" }, code: "ok" },
+  "SignInService/FinishLogin": { request: { deviceCode: "none" }, code: "Unauthenticated" },
+  "SignInService/GetLogin": { request: { userCode: "NONE" }, code: "NotFound" },
+  "SignInService/DecideLogin": { request: { userCode: "NONE" }, code: "NotFound" },
   "OrgService/CreateOrg": { request: { orgId: "zeta", name: "Z", ownerEmail: "z@z.example" }, code: "ok" },
   "OrgService/AddMember": { request: { email: "z@z.example", role: 3 }, code: "ok" },
 };

@@ -4,9 +4,10 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { Platform } from "#gen/pinion/v1/device_pb.js";
 import { Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
-import * as devices from "../../../src/store/people/devices.ts";
 import * as presence from "../../../src/store/work/presence.ts";
+import { enroll } from "../../../src/usecases/enrolments.ts";
 import { useDatabase } from "../../support/database.ts";
+import { surroundings } from "../../support/rows.ts";
 import { type Api, startApi } from "./api.ts";
 import { addDevice, addTenant, type Tenant } from "./tenants.ts";
 
@@ -26,14 +27,13 @@ test("a join code is good for a quarter of an hour, belongs to who asked for it,
   const { joinCode, expiresAt } = await mine.fleet.createJoinCode({});
   const minutes = (timestampDate(expiresAt!).getTime() - Date.now()) / 60_000;
   expect(Math.round(minutes)).toBe(15);
-  const { deviceId } = await devices.enroll(database.db, {
-    joinCode,
+  const facts = {
     installId: "install-0001",
     platform: "macos",
     label: "laptop",
     appVersion: "1.2.3",
-    defaultNextSlotAt: new Date(),
-  });
+  } as const;
+  const { deviceId } = await enroll(database.db, { joinCode, ...facts }, surroundings);
   const { device } = await mine.fleet.getDevice({ deviceId });
   expect(device).toMatchObject({
     label: "laptop",

@@ -6,13 +6,14 @@ import { expect, onTestFinished, test } from "vitest";
 import { MemberRole } from "#gen/pinion/v1/org_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
-import * as memberRemovals from "../../../src/store/people/member-removals.ts";
 import * as members from "../../../src/store/people/members.ts";
 import * as tokens from "../../../src/store/people/tokens.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
+import { remove as removeMember } from "../../../src/usecases/members.ts";
 import { useDatabase } from "../../support/database.ts";
 import { enrolDevice } from "../../support/device.ts";
 import { untilBlocked } from "../../support/locks.ts";
+import { surroundings } from "../../support/rows.ts";
 import { startTestReplica, type TestReplica } from "../../support/server.ts";
 
 const database = useDatabase();
@@ -173,16 +174,11 @@ test.for(managers)(
     const ada = await join(replica, "ada", MemberRole.ADMIN, ["admin"]);
     await enrolDevice(ada.clients);
     let called: Promise<unknown> | undefined;
-    await memberRemovals.remove(database.db, {
-      orgId: "local",
-      userId: ada.userId,
-      actor: "pinion",
-      caller: null,
-      endsServices: false,
-      cancelRuns: async () => {
-        called = call(ada.clients).catch((error: unknown) => error);
-        await untilBlocked(database);
-      },
+    await transaction(database.db, async (tx) => {
+      const leaving = { orgId: "local", userId: ada.userId, actor: "pinion", caller: null };
+      await removeMember(tx, { ...leaving, endsServices: false }, surroundings);
+      called = call(ada.clients).catch((error: unknown) => error);
+      await untilBlocked(database);
     });
     expect(await called).toMatchObject(ended);
     expect((await replica.clients.orgs.listMembers({})).members).toHaveLength(1);

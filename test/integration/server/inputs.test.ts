@@ -142,7 +142,9 @@ test("with queue_one the latest input waits, with queue_all every one, in order"
     const ids = waiting.map(({ queuedRunId }) => queuedRunId);
     expect(new Set(ids).size).toBe(3);
     expect(await trigger(watcherId, 3)).toMatchObject({ alreadyQueued: true, queuedRunId: ids[2] });
-    await expect(getRun(replicas.one.clients, { runId: ids[2]! })).rejects.toThrow(/waits for the end of run/);
+    await expect(getRun(replicas.one.clients, { runId: ids[2]! })).rejects.toThrow(
+      /waits for the end of run/,
+    );
     await replicas.one.clients.runs.cancelRun({ runId: active });
     const order = watcherId === one ? [ids[2]!] : ids;
     for (const runId of order) {

@@ -229,8 +229,8 @@ test("a slot that an edit of its watcher records while the org is full is skippe
   const watcher = await seedWatcher(db, await seedDevice(db), { schedule });
   await putSchedule(db, watcher, slot(0));
   const quotas = createQuotas({ runs: 0, watchers: 1, devices: 1, tokens: 1, turns: 1 });
-  const events = await transaction(db, (tx) => recordDue(tx, watcher.orgId, watcher.watcherId, quotas));
-  expect(events).toMatchObject([{ kind: "run.skipped", data: { skip_reason: "limit" } }]);
+  const recorded = await transaction(db, (tx) => recordDue(tx, watcher.orgId, watcher.watcherId, quotas));
+  expect(recorded).toMatchObject([{ status: "skipped", skipReason: "limit" }]);
 });
 
 test("an org's own numbers go before the server's", async () => {

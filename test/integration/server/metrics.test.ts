@@ -1,9 +1,12 @@
 /** What Prometheus is told, scraped from real replicas. */
 import { sql } from "kysely";
 import { expect, onTestFinished, test, vi } from "vitest";
+import { AttentionReason } from "#gen/pinion/v1/activity_pb.js";
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { OverlapPolicy } from "#gen/pinion/v1/watcher_pb.js";
+import { attentionReasons } from "../../../src/metrics.ts";
+import { attentionNames } from "../../../src/server/run-enums.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
 import { startFaultProxy } from "../../support/fault-proxy.ts";
@@ -12,6 +15,10 @@ import { startTestReplica } from "../../support/server.ts";
 import { startWork, takeOn, untilStatus } from "./work.ts";
 
 const database = useDatabase();
+
+test("every reason for attention has a series of its own", () => {
+  expect(attentionReasons).toEqual(Object.values(attentionNames));
+});
 
 test("a run that is pushed, accepted and stored is counted at each step, and its tenant is named nowhere", async () => {
   const replica = await startTestReplica(database.url);
@@ -24,7 +31,9 @@ test("a run that is pushed, accepted and stored is counted at each step, and its
   expect(during("pinion_devices_connected")).toBe(1);
   expect(during("pinion_attempts_out")).toBe(1);
   expect(during("pinion_runs_active", { state: "pending" })).toBe(0);
-  await stream.complete(assignment);
+  const { runId, attemptToken } = assignment;
+  const attention = [AttentionReason.REFUSAL];
+  stream.send({ case: "complete", value: { runId, attemptToken, outcome: Outcome.COMPLETED, attention } });
   await untilStatus(clients, { runId: run.id }, RunStatus.COMPLETED);
 
   const { text, sample } = await scrape(replica);
@@ -33,6 +42,7 @@ test("a run that is pushed, accepted and stored is counted at each step, and its
   expect(sample("pinion_complete_to_ack_seconds_count")).toBe(1);
   expect(sample("pinion_runs_created_total")).toBe(1);
   expect(sample("pinion_runs_settled_total", { status: "completed" })).toBe(1);
+  expect(sample("pinion_runs_attention_total", { reason: "refusal" })).toBe(1);
   for (const kind of ["claims", "acceptances", "completions", "beats"]) {
     await vi.waitFor(
       async () =>

@@ -1,10 +1,12 @@
 /** Orgs with people, devices and watchers in them, made through the store's public functions. */
 import { randomUUID } from "node:crypto";
 import * as agents from "../../../src/store/agents/agents.ts";
-import * as devices from "../../../src/store/people/devices.ts";
+import type * as devices from "../../../src/store/people/devices.ts";
 import * as joinCodes from "../../../src/store/people/join-codes.ts";
 import * as tokens from "../../../src/store/people/tokens.ts";
 import type { Db } from "../../../src/store/pg/database.ts";
+import { type Enrolment, enroll } from "../../../src/usecases/enrolments.ts";
+import { surroundings } from "../../support/rows.ts";
 
 export type Tenant = { orgId: string; userId: string; secret: string; tokenId: string };
 
@@ -35,7 +37,7 @@ export async function addDevice(
   db: Db,
   tenant: { orgId: string; userId: string },
   options: { platform?: devices.Platform; label?: string; installId?: string } = {},
-): Promise<devices.Enrolment> {
+): Promise<Enrolment> {
   const { code } = await joinCodes.create(db, {
     tokenId: null,
     orgId: tenant.orgId,
@@ -43,12 +45,12 @@ export async function addDevice(
     expiresInMs: 60_000,
     actor: "pinion",
   });
-  return devices.enroll(db, {
+  const asked = {
     joinCode: code,
     installId: options.installId ?? randomUUID(),
     platform: options.platform ?? "linux",
     label: options.label ?? "box",
     appVersion: "1.0.0",
-    defaultNextSlotAt: new Date(Date.now() + 3_600_000),
-  });
+  };
+  return enroll(db, asked, surroundings);
 }

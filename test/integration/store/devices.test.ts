@@ -8,7 +8,11 @@ import * as tokens from "../../../src/store/people/tokens.ts";
 import * as events from "../../../src/store/work/events.ts";
 import * as presence from "../../../src/store/work/presence.ts";
 import * as watchers from "../../../src/store/work/watchers.ts";
+import { remove as removeDevice } from "../../../src/usecases/devices.ts";
+import { enroll } from "../../../src/usecases/enrolments.ts";
+import { remove as removeWatcher } from "../../../src/usecases/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
+import { surroundings } from "../../support/rows.ts";
 import { addDevice, addTenant } from "../server/tenants.ts";
 
 const database = useDatabase();
@@ -40,12 +44,8 @@ test("a default watcher that a person deleted stays deleted", async () => {
   const { db } = database;
   const tenant = await addTenant(db, "acme");
   const { defaultWatcherId } = await addDevice(db, tenant);
-  await watchers.remove(db, {
-    orgId: "acme",
-    watcher: defaultWatcherId!,
-    actor: "user:x",
-    cancelRuns: async () => {},
-  });
+  const asked = { orgId: "acme", watcher: defaultWatcherId!, actor: "user:x" };
+  await removeWatcher(db, asked, surroundings);
   expect((await addDevice(db, tenant)).defaultWatcherId).toBeUndefined();
   expect(await watchers.list(db, { orgId: "acme", limit: 10 })).toEqual([]);
 });
@@ -70,14 +70,17 @@ test("of two daemons with one join code, one enrols", async () => {
   });
   const attempts = await Promise.allSettled(
     Array.from({ length: 8 }, () =>
-      devices.enroll(db, {
-        joinCode: code,
-        installId: randomUUID(),
-        platform: "linux",
-        label: "box",
-        appVersion: "",
-        defaultNextSlotAt: new Date(),
-      }),
+      enroll(
+        db,
+        {
+          joinCode: code,
+          installId: randomUUID(),
+          platform: "linux",
+          label: "box",
+          appVersion: "",
+        },
+        surroundings,
+      ),
     ),
   );
   expect(attempts.filter((attempt) => attempt.status === "fulfilled")).toHaveLength(1);
@@ -152,11 +155,13 @@ test("a platform is set once, and the refusal does not use the join code up", as
     expiresInMs: 60_000,
     actor: "pinion",
   });
-  const facts = { installId: "install-0001", label: "box", appVersion: "", defaultNextSlotAt: new Date() };
-  await expect(devices.enroll(db, { joinCode: code, platform: "macos", ...facts })).rejects.toMatchObject({
+  const facts = { installId: "install-0001", label: "box", appVersion: "" };
+  await expect(
+    enroll(db, { joinCode: code, platform: "macos", ...facts }, surroundings),
+  ).rejects.toMatchObject({
     reason: "permission_denied",
   });
-  await devices.enroll(db, { joinCode: code, platform: "linux", ...facts });
+  await enroll(db, { joinCode: code, platform: "linux", ...facts }, surroundings);
 });
 
 test("liveness follows the database's clock: never, online, unsteady, offline", async () => {
@@ -234,14 +239,8 @@ test("removing a device unpins its watchers as an edit of each, and its token is
   const tenant = await addTenant(db, "acme");
   const { deviceId, secret, defaultWatcherId } = await addDevice(db, tenant);
   await presence.open(db, { orgId: "acme", deviceId, replicaId: "r1" });
-  const removal = await devices.remove(db, {
-    orgId: "acme",
-    deviceId,
-    actor: "user:x",
-    cancelRuns: async () => "asked",
-  });
-  expect(removal).toMatchObject({
-    cancelled: "asked",
+  const asked = { orgId: "acme", deviceId, actor: "user:x" };
+  expect(await removeDevice(db, asked, surroundings)).toMatchObject({
     watchersUnpinned: 1,
     session: { replicaId: "r1", epoch: 1 },
   });
@@ -252,9 +251,7 @@ test("removing a device unpins its watchers as an edit of each, and its token is
     paused_reason: 'device "box" was deleted',
   });
   expect(await tokens.findByHashes(db, [secretHash(secret)])).toEqual([undefined]);
-  await expect(
-    devices.remove(db, { orgId: "acme", deviceId, actor: "user:x", cancelRuns: async () => {} }),
-  ).rejects.toMatchObject({ reason: "not_found" });
+  await expect(removeDevice(db, asked, surroundings)).rejects.toMatchObject({ reason: "not_found" });
 });
 
 test("what an org does to another's device finds none", async () => {

@@ -13,11 +13,10 @@ import { endOf } from "../../../src/cli/up/later-runs.ts";
 
 test("of a daemon that cannot start, the last error is told with all its lines and without its advice", () => {
   const log = [
-    "error: an older one",
+    '{"error":"an older one","advice":"","exit_code":2}',
     '{"type":"connected","at_ms":1}',
-    "error: device.toml:4: Invalid TOML document",
-    "device.toml:7: executors.x: no command",
-    "  → PINION_DEBUG=1 shows where this comes from",
+    `${JSON.stringify({ error: "device.toml:4: Invalid TOML document\ndevice.toml:7: executors.x: no command", advice: "mend it", exit_code: 2 })}`,
+    '{"error":"hal',
     "",
   ].join("\n");
   expect(lastError(log)).toBe("device.toml:4: Invalid TOML document\ndevice.toml:7: executors.x: no command");

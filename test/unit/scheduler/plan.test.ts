@@ -8,6 +8,7 @@ import {
   slotsPerPassMax,
 } from "../../../src/scheduler/plan.ts";
 import { jitterOf } from "../../../src/scheduler/schedule/schedule.ts";
+import type { DeviceOffers } from "../../../src/store/work/device-offers.ts";
 import type { DueWatcher } from "../../../src/store/work/schedules.ts";
 
 const watcherId = "018f0000-0000-7000-8000-000000000001";
@@ -33,6 +34,7 @@ const watcher: DueWatcher = {
   backoffUntil: null,
   budget: null,
   hasAgent: true,
+  offers: null,
   hasActiveRun: false,
   queuedSlotAt: null,
   backlogSlotAt: null,
@@ -40,6 +42,14 @@ const watcher: DueWatcher = {
   backlogRunId: null,
   now: at("10:00:30"),
 };
+
+/** What a device with claude and the workspace "web" has for a watcher that names something else. */
+function offers(named: Partial<DeviceOffers>): DeviceOffers {
+  return {
+    ...{ agentKind: "", workspace: "", label: "mac-7", kinds: ["claude"], tells: true, workspaces: ["web"] },
+    ...named,
+  };
+}
 
 /** What becomes of each slot, as "hour what". */
 function outcome(plan: Plan): string[] {
@@ -107,6 +117,26 @@ const due: [what: string, changes: Partial<DueWatcher>, outcome: string[]][] = [
     ["09 no_executor", "10 no_executor"],
   ],
   ["a missing agent skips it", { hasAgent: false }, ["10 no_executor"]],
+  [
+    "an executor that its device does not have skips it",
+    { offers: offers({ agentKind: "codex" }) },
+    ["10 no_executor"],
+  ],
+  [
+    "a workspace that its device does not have skips it",
+    { offers: offers({ workspace: "app" }) },
+    ["10 no_executor"],
+  ],
+  [
+    "an executor and a workspace that its device has run it",
+    { offers: offers({ agentKind: "claude", workspace: "web" }) },
+    ["10 run"],
+  ],
+  [
+    "a device that never said what it has runs it",
+    { offers: offers({ agentKind: "codex", workspace: "app", kinds: [], tells: false }) },
+    ["10 run"],
+  ],
   [
     "slots that were due when its failures paused it are skipped",
     { status: "paused", nextSlotAt: at("09:00:00") },
@@ -232,6 +262,7 @@ const decidedThen: [what: string, changes: Partial<DueWatcher>][] = [
   ["of a watcher that is paused", { status: "paused" }],
   ["of a watcher without an executor", { status: "no_executor" }],
   ["of a watcher whose agent does not exist", { hasAgent: false }],
+  ["of a watcher whose device has no such workspace", { offers: offers({ workspace: "app" }) }],
   ["of a watcher that cools down", { lastRunAt: at("09:55:00"), minCooldownMs: 600_000 }],
   ["of a watcher that is backed off", { backoffUntil: at("10:00:01") }],
   ["behind another one that waits", { backlogSlotAt: at("09:00:00"), backlogSource: "scheduled" }],

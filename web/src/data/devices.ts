@@ -33,3 +33,25 @@ export const deviceOptions = computed(() => {
 export function labelOf(deviceId: string): string {
   return devices.find(deviceId)?.label || deviceId.slice(-8);
 }
+
+/** Executors that a device has, by name; without a device those of all. */
+export function executorsOf(deviceId: string): { value: string; label: string }[] {
+  return offersOf(deviceId, ({ executors, agentKinds }) =>
+    executors.length > 0
+      ? executors.map(({ kind, type, version }) => ({ value: kind, label: [type, version].join(" ").trim() }))
+      : agentKinds.map((kind) => ({ value: kind, label: kind })),
+  );
+}
+
+/** Likewise workspaces. */
+export function workspacesOf(deviceId: string): { value: string; label: string }[] {
+  return offersOf(deviceId, ({ workspaces }) => workspaces.map(({ name }) => ({ value: name, label: name })));
+}
+
+function offersOf(
+  deviceId: string,
+  offers: (device: Device) => { value: string; label: string }[],
+): { value: string; label: string }[] {
+  const meant = devices.items.value.filter(({ id }) => deviceId === "" || id === deviceId);
+  return [...new Map(meant.flatMap(offers).map((offer) => [offer.value, offer])).values()].slice(0, 100);
+}

@@ -1,16 +1,23 @@
 /** The runs that the viewer's filter lets through, newest first; older ones are read as the viewer gets to them. */
 import { signal } from "@preact/signals";
+import type { AttentionReason } from "#gen/pinion/v1/activity_pb.js";
 import type { Run, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { runs as api } from "./api.ts";
 import { createCollection } from "./collection.ts";
 
-export type RunFilter = { statuses: readonly RunStatus[]; deviceId: string; watcherId: string };
+export type RunFilter = {
+  statuses: readonly RunStatus[];
+  deviceId: string;
+  watcherId: string;
+  /** Runs that somebody should look at, for any reason or for one of these. */
+  attention: "any" | readonly AttentionReason[];
+};
 
 const pageSize = 100;
 /** Pages that are read again after a gap; the viewer asks for more by scrolling. */
 const pagesMax = 50;
 
-let filter: RunFilter = { statuses: [], deviceId: "", watcherId: "" };
+let filter: RunFilter = { statuses: [], deviceId: "", watcherId: "", attention: [] };
 let pagesWanted = 1;
 
 /** There are older runs than those shown. */
@@ -21,8 +28,10 @@ export const runs = createCollection<Run>({
     let pageToken = "";
     for (let page = 0; page < pagesWanted; page++) {
       const { statuses, deviceId, watcherId } = filter;
+      const attention =
+        filter.attention === "any" ? { wantsAttention: true } : { attention: [...filter.attention] };
       const answer = await api.listRuns(
-        { pageSize, pageToken, statuses: [...statuses], deviceId, watcherId },
+        { pageSize, pageToken, statuses: [...statuses], deviceId, watcherId, ...attention },
         { signal: abort },
       );
       pageToken = answer.nextPageToken;
@@ -46,7 +55,10 @@ function passes(run: Run): boolean {
   return (
     (filter.statuses.length === 0 || filter.statuses.includes(run.status)) &&
     (filter.deviceId === "" || filter.deviceId === run.deviceId) &&
-    (filter.watcherId === "" || filter.watcherId === run.watcherId)
+    (filter.watcherId === "" || filter.watcherId === run.watcherId) &&
+    (filter.attention === "any"
+      ? run.attention.length > 0
+      : filter.attention.length === 0 || filter.attention.some((reason) => run.attention.includes(reason)))
   );
 }
 
@@ -62,6 +74,7 @@ export function setFilter(wanted: RunFilter): void {
   const isSame =
     wanted.deviceId === filter.deviceId &&
     wanted.watcherId === filter.watcherId &&
+    String(wanted.attention) === String(filter.attention) &&
     wanted.statuses.join() === filter.statuses.join();
   if (isSame) return;
   filter = wanted;

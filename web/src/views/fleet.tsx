@@ -11,6 +11,7 @@ import { Ago, Since } from "../parts/time.tsx";
 import { attempt } from "../parts/toasts.tsx";
 import { linkTo, route, setQuery } from "../route.ts";
 import { livenessWord, platformWord, runWord } from "../words.ts";
+import { Offers } from "./device-offers.tsx";
 import { JoinDialog } from "./join.tsx";
 
 const liveness = [Liveness.ONLINE, Liveness.UNSTEADY, Liveness.OFFLINE, Liveness.NEVER];
@@ -148,9 +149,10 @@ const columns: Column<Device>[] = [
   {
     name: "platform",
     title: "Platform",
-    cell: (device) => (
+    cell: (device, isActive) => (
       <>
-        {platformWord(device.platform)} <small>{device.appVersion}</small>
+        {platformWord(device.platform)} <small>{device.appVersion}</small>{" "}
+        <Offers device={device} isActive={isActive} />
       </>
     ),
   },

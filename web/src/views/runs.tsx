@@ -12,25 +12,25 @@ import { Ago, Since } from "../parts/time.tsx";
 import { TimelineBar } from "../parts/timeline.tsx";
 import { goTo, linkTo, route, setQuery } from "../route.ts";
 import { lengthText } from "../times.ts";
-import { runStatuses, runWord, skipWord, sourceWord } from "../words.ts";
+import { attentionReasons, attentionWord, runStatuses, runWord, skipWord, sourceWord } from "../words.ts";
 import { Nothing } from "./fleet.tsx";
 
 export function RunsView() {
   const { query } = route.value;
-  const [state, device, watcher] = ["state", "device", "watcher"].map((name) => query.get(name) ?? "") as [
-    string,
-    string,
-    string,
-  ];
+  const [state, device, watcher, attention] = ["state", "device", "watcher", "attention"].map(
+    (name) => query.get(name) ?? "",
+  ) as [string, string, string, string];
   const wanted = new Set(state.split(",").filter(Boolean));
   useEffect(() => {
     const statuses = runStatuses.filter(({ name }) => wanted.has(name)).map(({ status }) => status);
-    setFilter({ statuses, deviceId: device, watcherId: watcher });
-  }, [state, device, watcher]);
+    const reasons = attentionReasons.flatMap(({ name, reason }) => (name === attention ? [reason] : []));
+    const isAny = attention !== "" && reasons.length === 0;
+    setFilter({ statuses, deviceId: device, watcherId: watcher, attention: isAny ? "any" : reasons });
+  }, [state, device, watcher, attention]);
   useEffect(() => runs.show(), []);
 
   const items = runs.items.value;
-  const isFiltered = state + device + watcher !== "";
+  const isFiltered = state + device + watcher + attention !== "";
   const toggle = (name: string) => {
     const next = new Set(wanted);
     if (!next.delete(name)) next.add(name);
@@ -69,6 +69,13 @@ export function RunsView() {
           options={watchers.items.value.map(({ id, slug }) => ({ value: id, label: slug }))}
           onChange={(value) => setQuery({ watcher: value })}
         />
+        <Picker
+          label="Attention"
+          none="with or without attention"
+          value={attention}
+          options={attentionOptions}
+          onChange={(value) => setQuery({ attention: value })}
+        />
       </div>
       {items.length > 0 ? (
         <Rows
@@ -85,7 +92,10 @@ export function RunsView() {
         <ListState of={runs} />
       ) : isFiltered ? (
         <Empty title="No run matches">
-          <button type="button" onClick={() => setQuery({ state: "", device: "", watcher: "" })}>
+          <button
+            type="button"
+            onClick={() => setQuery({ state: "", device: "", watcher: "", attention: "" })}
+          >
             Show all runs
           </button>
         </Empty>
@@ -101,8 +111,26 @@ export function RunsView() {
   );
 }
 
+const attentionOptions = [
+  { value: "any", label: "to look at, for any reason" },
+  ...attentionReasons.map(({ name, label }) => ({ value: name, label })),
+];
+
 const columns: Column<Run>[] = [
-  { name: "state", title: "State", cell: (run) => <Status word={runWord(run.status)} /> },
+  {
+    name: "state",
+    title: "State",
+    cell: (run) => (
+      <>
+        <Status word={runWord(run.status)} />
+        {run.attention.length > 0 && (
+          <span class="wants-look" title={run.attention.map(attentionWord).join(", ")}>
+            look
+          </span>
+        )}
+      </>
+    ),
+  },
   {
     name: "name",
     title: "Run",

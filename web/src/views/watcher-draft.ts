@@ -1,5 +1,6 @@
 /** What the form of a watcher holds, and what it becomes for the server. */
 import { create, type JsonObject } from "@bufbuild/protobuf";
+import { ContinueMode } from "#gen/pinion/v1/activity_pb.js";
 import { Notification } from "#gen/pinion/v1/run_pb.js";
 import {
   CatchupPolicy,
@@ -21,6 +22,8 @@ export type Draft = Record<
   | "agent"
   | "device"
   | "agentKind"
+  | "workspace"
+  | "continueMode"
   | "schedule"
   | "zone"
   | "overlap"
@@ -46,6 +49,8 @@ export function draftOf(watcher: Watcher | undefined): Draft {
     // Whoever has one device means it.
     device: spec ? spec.deviceId : devices.items.value.length === 1 ? devices.items.value[0]!.id : "",
     agentKind: spec?.agentKind ?? "",
+    workspace: spec?.workspace ?? "",
+    continueMode: String(spec?.continueMode || ContinueMode.FRESH),
     schedule: spec ? spec.schedule : "0 9 * * *",
     zone: spec ? spec.timeZone || "UTC" : viewerZone,
     overlap: String(spec?.overlap || OverlapPolicy.SKIP),
@@ -71,6 +76,8 @@ const paths: Record<Exclude<keyof Draft, "slug">, string> = {
   agent: "agent_id",
   device: "device_id",
   agentKind: "agent_kind",
+  workspace: "workspace",
+  continueMode: "continue_mode",
   schedule: "schedule",
   zone: "time_zone",
   overlap: "overlap",
@@ -100,6 +107,8 @@ function specOf(draft: Draft): WatcherSpec {
     agentId: draft.agent,
     deviceId: draft.device,
     agentKind: draft.agentKind.trim(),
+    workspace: draft.workspace.trim(),
+    continueMode: Number(draft.continueMode),
     schedule: draft.schedule.trim(),
     timeZone: draft.zone.trim(),
     overlap: Number(draft.overlap),
@@ -139,7 +148,8 @@ export async function createNew(draft: Draft, requestId: string): Promise<string
     requestId,
   });
   if (watcher) watchers.touch(watcher.id);
-  return `${watcher?.slug} is created.`;
+  const but = watcher?.noExecutorReason ? ` It has nobody to run it: ${watcher.noExecutorReason}.` : "";
+  return `${watcher?.slug} is created.${but}`;
 }
 
 export async function update(watcher: Watcher, draft: Draft): Promise<string> {

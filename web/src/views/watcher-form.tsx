@@ -4,13 +4,13 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useId, useMemo } from "preact/hooks";
 import type { Watcher } from "#gen/pinion/v1/watcher_pb.js";
 import { agents, watchers as api, explainError } from "../data/api.ts";
-import { deviceOptions } from "../data/devices.ts";
+import { deviceOptions, executorsOf, workspacesOf } from "../data/devices.ts";
 import { closeDialog, Dialog } from "../parts/dialog.tsx";
 import { Picker } from "../parts/picker.tsx";
 import { tell } from "../parts/toasts.tsx";
 import { scheduleText } from "../schedule-words.ts";
 import { isSameClock, slotText, viewerZone } from "../times.ts";
-import { catchupChoices, notificationChoices, overlapChoices } from "../words.ts";
+import { catchupChoices, continueChoices, notificationChoices, overlapChoices } from "../words.ts";
 import { createNew, type Draft, draftOf, FieldError, update } from "./watcher-draft.ts";
 
 const previewAfterMs = 250;
@@ -124,6 +124,22 @@ function What({ draft, isNew }: FieldsProps & { isNew: boolean }) {
           />
         )}
       </Field>
+      <Text
+        draft={draft}
+        name="agentKind"
+        label="Executor"
+        hint="the device’s default if empty"
+        offers={executorsOf(draft.value.device)}
+        mono
+      />
+      <Text
+        draft={draft}
+        name="workspace"
+        label="Workspace"
+        hint="the agent’s if empty"
+        offers={workspacesOf(draft.value.device)}
+        mono
+      />
     </fieldset>
   );
 }
@@ -238,7 +254,7 @@ function Limits({ draft }: FieldsProps) {
         <Text draft={draft} name="jitter" label="Jitter" hint="none if empty" />
         <Text draft={draft} name="cooldown" label="Cooldown" hint="none if empty" />
         <Text draft={draft} name="startDeadline" label="Start deadline" hint="none if empty" />
-        <Text draft={draft} name="agentKind" label="Executor" hint="the device’s default if empty" mono />
+        <Choice draft={draft} name="continueMode" label="Session of the agent" choices={continueChoices} />
         <Choice draft={draft} name="notification" label="Notification" choices={notificationChoices} />
       </div>
       <Field label="JSON schema of the result" hint="handed to the agent">
@@ -279,21 +295,33 @@ function Text(
     hint?: string;
     required?: boolean;
     mono?: boolean;
+    /** What one may choose, beside typing something else. */
+    offers?: readonly { value: string; label: string }[];
   },
 ) {
   const { draft, name } = props;
   return (
     <Field label={props.label} {...(props.hint ? { hint: props.hint } : {})}>
       {(ties) => (
-        <input
-          {...ties}
-          class={props.mono ? "mono" : ""}
-          value={draft.value[name]}
-          required={props.required ?? false}
-          spellcheck={false}
-          autocomplete="off"
-          onInput={(event) => set(draft, name, event.currentTarget.value)}
-        />
+        <>
+          <input
+            {...ties}
+            class={props.mono ? "mono" : ""}
+            value={draft.value[name]}
+            required={props.required ?? false}
+            list={props.offers ? `${ties.id}-offers` : undefined}
+            spellcheck={false}
+            autocomplete="off"
+            onInput={(event) => set(draft, name, event.currentTarget.value)}
+          />
+          {props.offers && (
+            <datalist id={`${ties.id}-offers`}>
+              {props.offers.map(({ value, label }) => (
+                <option key={value} value={value} label={label} />
+              ))}
+            </datalist>
+          )}
+        </>
       )}
     </Field>
   );

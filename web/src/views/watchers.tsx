@@ -84,12 +84,17 @@ const columns: Column<Watcher>[] = [
           <a href={linkTo("runs", "", { watcher: watcher.id })} tabIndex={isActive ? 0 : -1} title="Its runs">
             {watcher.spec?.name || watcher.slug}
           </a>
-          <Status word={watcherWord(watcher.status)} />
+          <Status word={statusWord(watcher)} />
         </div>
         <div class="line">
           <code>{watcher.slug}</code>
           <span class="muted">{executorOf(watcher)}</span>
         </div>
+        {watcher.noExecutorReason !== "" && (
+          <div class="line bad-text" title={watcher.noExecutorReason}>
+            {watcher.noExecutorReason}
+          </div>
+        )}
         {watcher.status === WatcherStatus.PAUSED && watcher.pausedReason ? (
           <div class="line muted" title={watcher.pausedReason}>
             {watcher.pausedReason}
@@ -135,6 +140,12 @@ const columns: Column<Watcher>[] = [
     cell: (watcher, isActive) => <Actions watcher={watcher} isActive={isActive} />,
   },
 ];
+
+/** An active watcher without anybody to run it goes on by itself when there is somebody. */
+function statusWord({ status, noExecutorReason }: Watcher): string {
+  const isWithout = noExecutorReason !== "" && status === WatcherStatus.ACTIVE;
+  return watcherWord(isWithout ? WatcherStatus.NO_EXECUTOR : status);
+}
 
 function executorOf({ spec, status }: Watcher): string {
   if (spec?.deviceId) return `on ${labelOf(spec.deviceId)}`;

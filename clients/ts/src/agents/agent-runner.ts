@@ -17,7 +17,7 @@ import type { Logger } from "../logger.ts";
 import type { AttemptFiles } from "../runner/attempt-files.ts";
 import type { DeviceConfig, ExecutorConfig } from "../runner/config.ts";
 import { type Confinement, findInPath, unconfined } from "../runner/confinement.ts";
-import { egressProblem } from "./egress.ts";
+import { egressNote, egressProblem } from "./egress.ts";
 import { versionOf } from "./installed.ts";
 import { type AgentRun, runAgent } from "./run-agent.ts";
 import { readSecrets } from "./secrets.ts";
@@ -77,9 +77,11 @@ export class AgentRunner {
   async describe(): Promise<Description> {
     const { env, config } = this.#options;
     const executors = await Promise.all(
-      Object.values(config.executors).map(async ({ kind, type, command, env: names, setEnv }) => {
+      Object.values(config.executors).map(async (executor) => {
+        const { kind, type, command, env: names, setEnv } = executor;
         // What a command would do with `--version`, nobody knows.
         if (type === "command") return create(ExecutorInfoSchema, { kind, type });
+        const egress = egressNote(executor, env) ?? "";
         const handed = Object.fromEntries(
           names.flatMap((name) => (env[name] === undefined ? [] : [[name, env[name]]])),
         );
@@ -87,7 +89,7 @@ export class AgentRunner {
         this.#versions.set(kind, version);
         const isThere = findInPath(command[0], setEnv.PATH ?? env.PATH ?? "") !== undefined;
         const problem = isThere ? "" : `${command[0]} is not installed`;
-        return create(ExecutorInfoSchema, { kind, type, version, problem });
+        return create(ExecutorInfoSchema, { kind, type, version, problem, egressProblem: egress });
       }),
     );
     const workspaces = await Promise.all(

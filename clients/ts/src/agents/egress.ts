@@ -1,6 +1,24 @@
 import type { ExecutorConfig } from "../runner/config.ts";
 import { findInPath } from "../runner/confinement.ts";
 
+/** Hosts for which an executor is asked what it can enforce before it has an agent to do it for. */
+const SOME_HOSTS = ["example.org"];
+
+/**
+ * What people should know of an executor before an agent with hosts comes to it: why it cannot enforce them, and what it
+ * does then. Undefined: it can enforce them.
+ */
+export function egressNote(executor: ExecutorConfig, env: NodeJS.ProcessEnv): string | undefined {
+  const problem = egressProblem(executor, SOME_HOSTS, env);
+  if (problem === undefined) return undefined;
+  const isClosed = egressProblem(executor, [], env) === undefined;
+  const which = isClosed
+    ? "a run whose agent may connect to some hosts"
+    : "a run whose agent has allowed hosts";
+  const becomes = executor.egress === "advisory" ? "is run with a note" : "is turned down";
+  return `${problem}; ${which} ${becomes} (egress = "${executor.egress}")`;
+}
+
 /**
  * Why an executor cannot keep its agent to the hosts that the org allows, or nothing if it can. An agent's own sandbox
  * is what enforces; what a program does outside of one, nobody sees.
@@ -18,7 +36,7 @@ export function egressProblem(
       const missing = ["bwrap", "socat"].filter((name) => findInPath(name, env.PATH) === undefined);
       return missing.length === 0
         ? undefined
-        : `claude's sandbox needs ${missing.join(" and ")}, which are not installed`;
+        : `claude's sandbox needs ${missing.join(" and ")}, ${missing.length === 1 ? "which is" : "which are"} not installed`;
     }
     case "codex":
       if (executor.codex.sandbox === "danger-full-access")

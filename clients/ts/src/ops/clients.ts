@@ -20,6 +20,7 @@ import { FleetService } from "../gen/pinion/v1/fleet_pb.js";
 import { HookService } from "../gen/pinion/v1/hook_pb.js";
 import { OrgService } from "../gen/pinion/v1/org_pb.js";
 import { RunService } from "../gen/pinion/v1/run_pb.js";
+import { SignInService } from "../gen/pinion/v1/sign_in_pb.js";
 import { TokenService } from "../gen/pinion/v1/token_pb.js";
 import { TurnService } from "../gen/pinion/v1/turn_pb.js";
 import { WatcherService } from "../gen/pinion/v1/watcher_pb.js";
@@ -32,7 +33,7 @@ import { repeatLost } from "./repeat.ts";
 export interface ClientOptions {
   /** "http://host:port" or "https://host:port". */
   url: string;
-  /** Left out only for `device.enroll`. */
+  /** Left out only for `device.enroll`, and for `signIns.startLogin` and `finishLogin`. */
   token?: string;
   /** Default "connect". All run over HTTP/2, without TLS for http:// URLs. */
   protocol?: "connect" | "grpc" | "grpc-web";
@@ -50,6 +51,7 @@ export interface Clients {
   turns: Client<typeof TurnService>;
   fleet: Client<typeof FleetService>;
   tokens: Client<typeof TokenService>;
+  signIns: Client<typeof SignInService>;
   orgs: Client<typeof OrgService>;
   events: Client<typeof EventService>;
   hooks: Client<typeof HookService>;
@@ -104,6 +106,7 @@ export function createClients(options: ClientOptions): Clients {
     turns: client(TurnService),
     fleet: client(FleetService),
     tokens: client(TokenService),
+    signIns: client(SignInService),
     orgs: client(OrgService),
     events: client(EventService),
     hooks: client(HookService),

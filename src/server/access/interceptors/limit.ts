@@ -17,7 +17,7 @@ export function attemptInterceptor(options: { guard: Guard; limits: Limits }): I
       if (guard.isUnknown(authorization)) await identify({ guard, limits }, { authorization, address });
       return next(request);
     }
-    if (request.method.name !== "Enroll") return next(request);
+    if (!guesses.has(request.method.name)) return next(request);
     limits.requireAttempt(address);
     try {
       return await next(request);
@@ -27,6 +27,9 @@ export function attemptInterceptor(options: { guard: Guard; limits: Limits }): I
     }
   };
 }
+
+/** Rpcs that need no token because of what is in the request, which could be guessed. */
+const guesses: ReadonlySet<string> = new Set(["Enroll", "SignIn", "FinishLogin"]);
 
 /** Who an `authorization` header speaks for, as the guard says it; what fails is counted. */
 export async function identify(

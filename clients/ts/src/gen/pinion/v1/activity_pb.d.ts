@@ -44,6 +44,14 @@ export declare type ExecutorInfo = Message<"pinion.v1.ExecutorInfo"> & {
    * @generated from field: string problem = 4;
    */
   problem: string;
+
+  /**
+   * Why it cannot keep an agent to the hosts of its settings (`egress_config`), and what becomes of such a run: turned down
+   * or run with a note. Empty: it can, or the device does not say. At most 500 bytes.
+   *
+   * @generated from field: string egress_problem = 5;
+   */
+  egressProblem: string;
 };
 
 /**

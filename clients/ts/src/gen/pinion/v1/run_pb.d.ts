@@ -888,6 +888,13 @@ export declare type ListRunsRequest = Message<"pinion.v1.ListRunsRequest"> & {
    * @generated from field: bool wants_attention = 6;
    */
   wantsAttention: boolean;
+
+  /**
+   * Only runs that ended with one of these reasons; empty means all. At most 16.
+   *
+   * @generated from field: repeated pinion.v1.AttentionReason attention = 7;
+   */
+  attention: AttentionReason[];
 };
 
 /**

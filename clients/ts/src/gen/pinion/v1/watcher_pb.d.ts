@@ -326,8 +326,9 @@ export declare type Watcher = Message<"pinion.v1.Watcher"> & {
   updatedAt?: Timestamp | undefined;
 
   /**
-   * Why its due slots are skipped as no_executor at present: its device was deleted, or its agent does not exist. Empty:
-   * they are not. With an agent that is made again under the same id, it goes on by itself.
+   * Why its due slots are skipped as no_executor at present: its device was deleted or has no such
+   * executor or workspace, or its agent does not exist. Empty: they are not. With an agent that is made again under the same
+   * id, or a device that has it when it connects again, it goes on by itself.
    *
    * @generated from field: string no_executor_reason = 16;
    */

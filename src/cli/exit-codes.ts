@@ -1,0 +1,17 @@
+/** What the command's exit code says; documented in docs/cli.md. */
+export const exitCodes = {
+  ok: 0,
+  /** The operation was carried out and failed, or something failed that has no code of its own. */
+  failed: 1,
+  usage: 2,
+  unreachable: 3,
+  unauthenticated: 4,
+  notFound: 5,
+  conflict: 6,
+  /** `apply --dry-run --exit-code`: there is something to do. */
+  changes: 7,
+  /** 128 + SIGINT, as shells have it. */
+  interrupted: 130,
+} as const;
+
+export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];

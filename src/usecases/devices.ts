@@ -1,0 +1,125 @@
+import { refuse } from "../errors.ts";
+import { announce, type Cancellation, cancelIn } from "../scheduler/cancels.ts";
+import { endTurnsOfDevice } from "../scheduler/turns-of-device.ts";
+import * as agents from "../store/agents/agents.ts";
+import { describe } from "../store/people/changes.ts";
+import * as devices from "../store/people/devices.ts";
+import * as tokens from "../store/people/tokens.ts";
+import { type Db, transaction } from "../store/pg/database.ts";
+import * as events from "../store/work/events.ts";
+import * as runs from "../store/work/runs.ts";
+import type { EndedTurn } from "../store/work/turn-settlements.ts";
+import * as turns from "../store/work/turns.ts";
+import * as watchers from "../store/work/watchers.ts";
+import type { Surroundings } from "./surroundings.ts";
+
+/** The runs and turns of a device that will never answer again. */
+export type EndedWork = { cancellation: Cancellation; turns: readonly EndedTurn[]; runsCancelled: number };
+
+export type Removal = {
+  runsCancelled: number;
+  watchersUnpinned: number;
+  agentsUnpinned: number;
+  /** Tokens that are gone with the device. */
+  tokenIds: string[];
+  /** The session that is to be closed, if a session is open. */
+  session: devices.Session | undefined;
+};
+
+/**
+ * Removes a device: its watchers and agents are unpinned and show that they have no executor, its tokens and its presence
+ * go with it, and its live runs and the turns pinned to it end. Refuses with `not_found`.
+ */
+export async function remove(
+  db: Db,
+  options: { orgId: string; deviceId: string; actor: string },
+  surroundings: Surroundings,
+): Promise<Removal> {
+  const { orgId, deviceId, actor } = options;
+  const { removal, ended } = await transaction(db, async (tx) => {
+    // The lock waits for a watcher that is being pinned to the device, and keeps others from it.
+    const device = await devices.lock(tx, { orgId, deviceId });
+    if (!device) refuse("not_found", `there is no device ${deviceId}`);
+    const reason = `device "${device.label}" was deleted`;
+    const unpinned = await unpin(tx, { orgId, actor, devices: [{ deviceId, reason }] });
+    const session = await devices.lockSession(tx, { orgId, deviceId });
+    const tokenIds = await tokens.removeOfDevice(tx, { orgId, deviceId });
+    await devices.remove(tx, { orgId, deviceId, ...device });
+    const why = { orgId, deviceId, reason: "the device was deleted" };
+    const ended = await endWork(tx, why, surroundings);
+    const data = {
+      label: device.label,
+      watchers_unpinned: unpinned.watchers.length,
+      agents_unpinned: unpinned.agentEvents.length,
+    };
+    await events.append(tx, orgId, [
+      ...unpinned.watcherEvents,
+      ...unpinned.agentEvents,
+      { kind: "device.deleted", actor, deviceId, data },
+    ]);
+    const removal = {
+      runsCancelled: ended.runsCancelled,
+      watchersUnpinned: unpinned.watchers.length,
+      agentsUnpinned: unpinned.agentEvents.length,
+      tokenIds,
+      session,
+    };
+    return { removal, ended };
+  });
+  announceEnded(surroundings, ended);
+  return removal;
+}
+
+export type Unpinned = {
+  watchers: { watcherId: string; deviceId: string }[];
+  watcherEvents: Omit<events.NewEvent, "orgId">[];
+  agentEvents: Omit<events.NewEvent, "orgId">[];
+};
+
+/**
+ * Unpins the watchers and agents of locked devices; they show no_executor with the reason. For all devices: first the
+ * runs, then the turns, then the watchers, as a completion does, so that neither waits for the other. Agents are unpinned
+ * before the turns of the device end: the start of a turn holds the agent's pin. Events are the caller's to append.
+ */
+export async function unpin(
+  tx: Db,
+  options: { orgId: string; actor: string; devices: readonly { deviceId: string; reason: string }[] },
+): Promise<Unpinned> {
+  const { orgId, actor } = options;
+  for (const { deviceId } of options.devices) await runs.lockForCancel(tx, { orgId, deviceId });
+  for (const { deviceId } of options.devices) await turns.lockOfDevice(tx, { orgId, deviceId });
+  const unpinned: Unpinned = { watchers: [], watcherEvents: [], agentEvents: [] };
+  for (const { deviceId, reason } of options.devices) {
+    const watcherIds = await watchers.unpinAll(tx, { orgId, deviceId, reason });
+    const data = { ...describe({ device_id: deviceId }, { device_id: null }), status: "no_executor" };
+    for (const watcherId of watcherIds) {
+      unpinned.watchers.push({ watcherId, deviceId });
+      unpinned.watcherEvents.push({ kind: "watcher.updated", actor, watcherId, deviceId, data });
+    }
+    unpinned.agentEvents.push(...(await agents.unpinAll(tx, { orgId, deviceId, reason, actor })));
+  }
+  return unpinned;
+}
+
+/**
+ * Ends all live runs of a device that will never answer again, and the turns pinned to it, in the caller's transaction, in
+ * which only events may follow.
+ */
+export async function endWork(
+  tx: Db,
+  device: { orgId: string; deviceId: string; reason: string },
+  { policy, log }: Surroundings,
+): Promise<EndedWork> {
+  const { orgId, deviceId, reason } = device;
+  const turns = await endTurnsOfDevice(tx, device, { log });
+  const cancellation = await cancelIn(tx, { orgId, deviceId }, { reason, policy, mode: "at_once" });
+  await turns.append();
+  const runsCancelled = cancellation.settled.filter((run) => run.status === "cancelled").length;
+  return { cancellation, turns: turns.ended, runsCancelled };
+}
+
+/** Announces ended work after the commit. */
+export function announceEnded({ doorbell }: Surroundings, { cancellation, turns }: EndedWork): void {
+  announce(doorbell, cancellation);
+  doorbell.turnsEnded(turns);
+}

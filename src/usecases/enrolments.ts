@@ -1,0 +1,164 @@
+import { refuse } from "../errors.ts";
+import { positionAfter } from "../scheduler/schedule/position.ts";
+import * as devices from "../store/people/devices.ts";
+import * as joinCodes from "../store/people/join-codes.ts";
+import * as members from "../store/people/members.ts";
+import * as orgs from "../store/people/orgs.ts";
+import * as tokens from "../store/people/tokens.ts";
+import * as clock from "../store/pg/clock.ts";
+import { type Db, transaction } from "../store/pg/database.ts";
+import * as events from "../store/work/events.ts";
+import * as watchers from "../store/work/watchers.ts";
+import type { Surroundings } from "./surroundings.ts";
+
+/** A first device of these platforms in an org brings the default watcher. */
+const desktopPlatforms: ReadonlySet<string> = new Set<devices.Platform>(["macos", "linux", "windows"]);
+
+/** The watcher that an org's first desktop device brings. */
+const defaultWatcher = {
+  slug: "daily-checkin",
+  name: "Daily check-in",
+  schedule: "0 9 * * *",
+  timeZone: "UTC",
+  prompt: `Give a short daily check-in of this machine and of what was worked on here since the last one: what changed, what looks unfinished, what deserves attention today. A few lines are enough.
+
+If you lack history or context, say so; do not invent.`,
+} as const;
+
+export type Enrolment = {
+  orgId: string;
+  deviceId: string;
+  /** The device's token; shown only here. */
+  secret: string;
+  /** The device's earlier tokens, which are good no more. */
+  revokedTokenIds: string[];
+  /** The default watcher, if this device brought it. */
+  defaultWatcherId: string | undefined;
+};
+
+type Asked = {
+  joinCode: string;
+  installId: string;
+  platform: devices.Platform;
+  label: string;
+  appVersion: string;
+};
+
+/**
+ * Turns a join code into a device and its token, in one transaction. With an install_id that the org knows, that device
+ * is enrolled again and its earlier tokens end. Refuses with `unauthenticated` for a code that is unknown, used or
+ * expired, or whose maker or the maker's token is gone, and with `permission_denied` for another platform than the
+ * device's and for a device that is not the code's to enrol; none of these uses the code up.
+ *
+ * A device that has an owner is enrolled again with a code of that owner, or of an owner or admin of the org at this
+ * moment; it keeps its owner. Once the owner has left the org, any member's code will do, and makes the device theirs. A
+ * service's code is for new devices, and devices without an owner.
+ *
+ * The org's first desktop device also brings the default watcher, pinned to it: exactly once ever, by the sentinel
+ * `metadata.default_watcher_at`.
+ */
+export async function enroll(
+  db: Db,
+  asked: Asked,
+  surroundings: Pick<Surroundings, "scheduleChanged">,
+): Promise<Enrolment> {
+  const enrolment = await transaction(db, async (tx) => {
+    const code = await joinCodes.consume(tx, { code: asked.joinCode });
+    if (!code) {
+      refuse("unauthenticated", "the join code is unknown, used or expired; ask for a new one");
+    }
+    const { orgId, userId } = code;
+    const owner = await requireOwner(tx, asked, code);
+    const device = await devices.enroll(tx, { orgId, ...asked, ...owner });
+    if (!device) {
+      refuse("aborted", "this installation was enrolled by somebody else just now; try again", {
+        retryAfterMs: 1_000,
+      });
+    }
+    const { deviceId, isNew } = device;
+    const revokedTokenIds = await tokens.revokeOfDevice(tx, { orgId, deviceId });
+    const { token, secret } = await tokens.issue(tx, {
+      ...{ orgId, kind: "dev", label: asked.label, scopes: ["device:run"] },
+      ...{ userId: owner.ownerId, deviceId },
+    });
+    const defaultWatcherId = desktopPlatforms.has(asked.platform)
+      ? await provisionDefaultWatcher(tx, { orgId, deviceId })
+      : undefined;
+    const { label, platform, appVersion } = asked;
+    await events.append(tx, orgId, [
+      {
+        kind: "device.enrolled",
+        actor: userId ? `user:${userId}` : `device:${deviceId}`,
+        deviceId,
+        data: { label, platform, app_version: appVersion, token_id: token.id, is_new: isNew },
+      },
+      ...(defaultWatcherId ? [watcherCreated(defaultWatcherId, deviceId)] : []),
+    ]);
+    return { orgId, deviceId, secret, revokedTokenIds, defaultWatcherId };
+  });
+  if (enrolment.defaultWatcherId) surroundings.scheduleChanged();
+  return enrolment;
+}
+
+function watcherCreated(watcherId: string, deviceId: string) {
+  const data = { slug: defaultWatcher.slug, version: 1 };
+  return { kind: "watcher.created", actor: "pinion", watcherId, deviceId, data };
+}
+
+/**
+ * Who owns the device once the code has enrolled it, and who owned it before. Members are locked before devices, as the
+ * removal of a member does; so the owner is read first, and compared when the device is written.
+ */
+async function requireOwner(
+  tx: Db,
+  asked: Asked,
+  code: { orgId: string; userId: string | null; tokenId: string | null },
+): Promise<{ ownerId: string | null; ownerIdBefore: string | null }> {
+  const { orgId, userId } = code;
+  const role = userId ? await members.holdRole(tx, { orgId, userId }) : undefined;
+  if (userId && !role) {
+    refuse("unauthenticated", "whoever made the join code has left the org; ask for a new one");
+  }
+  await joinCodes.requireMaker(tx, code);
+  const known = await devices.findInstallation(tx, { orgId, installId: asked.installId });
+  if (known?.isWorker) {
+    refuse(
+      "permission_denied",
+      "this installation is a fleet worker's; give the device a state directory of its own",
+    );
+  }
+  const ownerIdBefore = known?.ownerId ?? null;
+  let ownerId = userId;
+  if (ownerIdBefore !== null && ownerIdBefore !== userId) {
+    if (!userId) refuseTakeover();
+    if (await members.hold(tx, { orgId, userId: ownerIdBefore })) {
+      if (role !== "owner" && role !== "admin") refuseTakeover();
+      ownerId = ownerIdBefore;
+    }
+  }
+  if (known && known.platform !== asked.platform) {
+    refuse("permission_denied", "this installation is enrolled as another platform; a platform is set once");
+  }
+  return { ownerId, ownerIdBefore };
+}
+
+function refuseTakeover(): never {
+  refuse(
+    "permission_denied",
+    "this installation is enrolled for somebody else; ask them, or an owner or admin of the org, for the join code",
+  );
+}
+
+/** The new watcher's id; undefined if the org had its default watcher before, or has no default agent to give it. */
+async function provisionDefaultWatcher(
+  tx: Db,
+  { orgId, deviceId }: { orgId: string; deviceId: string },
+): Promise<string | undefined> {
+  const agentId = await orgs.takeDefaultWatcher(tx, { orgId });
+  if (!agentId) return undefined;
+  const place = { ...defaultWatcher, watcherId: "", jitterMs: 0 };
+  const position = positionAfter(place, await clock.now(tx));
+  if (!position) throw new Error("the default watcher's schedule has no next slot");
+  const { nextSlotAt } = position;
+  return watchers.provision(tx, { orgId, deviceId, agentId, ...defaultWatcher, nextSlotAt });
+}

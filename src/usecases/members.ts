@@ -1,0 +1,249 @@
+/** A person who comes into an org, takes another role in it, or leaves it. */
+import { refuse } from "../errors.ts";
+import * as agents from "../store/agents/agents.ts";
+import { type Caller, holdToManage } from "../store/people/callers.ts";
+import { describe } from "../store/people/changes.ts";
+import * as devices from "../store/people/devices.ts";
+import * as joinCodes from "../store/people/join-codes.ts";
+import * as members from "../store/people/members.ts";
+import * as requests from "../store/people/requests.ts";
+import { requireMayManage, requireScopes } from "../store/people/roles.ts";
+import * as tokens from "../store/people/tokens.ts";
+import { type Db, transaction } from "../store/pg/database.ts";
+import * as events from "../store/work/events.ts";
+import { announceEnded, type EndedWork, endWork, unpin } from "./devices.ts";
+import { announceStranded, noneStranded, pauseStranded, type Stranded } from "./stranded.ts";
+import type { Surroundings } from "./surroundings.ts";
+
+export type Arrival = {
+  member: members.Member;
+  /** Of the first token, if a first token was asked for. */
+  secret: string | undefined;
+  /** Tokens that were too strong for the new role: the person's, and of services that the person made. */
+  cut: tokens.RoleCut;
+};
+
+type Addition = {
+  orgId: string;
+  email: string;
+  name: string;
+  role: members.Member["role"];
+  tokenScopes: readonly string[];
+  keepsServices?: boolean;
+  actor: string;
+  /** Null: Pinion itself. */
+  caller: Caller | null;
+  requestId: string;
+};
+
+/**
+ * Takes a person into the org, or gives a member another role, with the event `member.added` or `member.updated` and,
+ * where scopes are given, a first token, which is good in this org alone. A weaker role takes what is above it from the
+ * person's tokens, and from the services' that the person made unless `keepsServices`; watchers on devices that the role
+ * alone let the person use are paused. Refuses with `permission_denied` what the caller's role does not allow (roles.ts)
+ * and scopes above the person's role, and with `failed_precondition` to leave the org without an owner, and to make a
+ * token of a person who is a member already: its holder speaks as that person.
+ *
+ * A repeat of a request id answers with the member as it is, and with `already_exists` if a token was made.
+ */
+export async function add(db: Db, addition: Addition, surroundings: Surroundings): Promise<Arrival> {
+  const { orgId, actor } = addition;
+  const request = { orgId, actor, rpc: "OrgService/AddMember", requestId: addition.requestId };
+  const { arrival, stranded } = await transaction(db, async (tx) => {
+    const made = await requests.begin(tx, request);
+    if (made) return { arrival: await repeated(tx, orgId, made), stranded: noneStranded };
+    const userId = await members.ensureUser(tx, addition);
+    const before = await requireMayAdd(tx, userId, addition);
+    return arrive(tx, { userId, before, addition, request }, surroundings);
+  });
+  announceStranded(surroundings, stranded);
+  return arrival;
+}
+
+/** Locks the person as a member; answers the role before. */
+async function requireMayAdd(
+  tx: Db,
+  userId: string,
+  { orgId, role, tokenScopes, caller }: Addition,
+): Promise<Addition["role"] | undefined> {
+  const { owners, target: before, held } = await holdToManage(tx, { orgId, userId, caller });
+  requireMayManage(held.role, { from: before, to: role });
+  requireScopes(role, tokenScopes, "token_scopes");
+  if (tokenScopes.length > 0 && before) {
+    refuse(
+      "failed_precondition",
+      "the person is a member already and makes their own tokens; leave the token's scopes out",
+      { field: "token_scopes" },
+    );
+  }
+  if (role !== "owner" && owners.length === 1 && owners[0] === userId) members.refuseLastOwner();
+  return before;
+}
+
+async function arrive(
+  tx: Db,
+  options: {
+    userId: string;
+    before: Addition["role"] | undefined;
+    addition: Addition;
+    request: requests.Request;
+  },
+  surroundings: Surroundings,
+): Promise<{ arrival: Arrival; stranded: Stranded }> {
+  const { userId, before, request } = options;
+  const { orgId, role, actor, caller, tokenScopes, keepsServices = false } = options.addition;
+  await members.setRole(tx, { orgId, userId, role });
+  const isMoved = before !== undefined && before !== role;
+  // After the role, which the making of a token of the person holds: so no token is made that this does not see.
+  const cut = isMoved ? await tokens.cutToRole(tx, { orgId, userId, role, keepsServices }) : nothingCut;
+  const of = { sponsor: `user:${userId}` };
+  const stranded = isMoved ? await pauseStranded(tx, { orgId, actor, of }, surroundings) : noneStranded;
+  const issued =
+    tokenScopes.length > 0
+      ? await tokens.issue(tx, {
+          ...{ orgId, kind: "pat", label: "first token", scopes: tokenScopes },
+          ...{ userId, creatorId: caller?.userId ?? null },
+        })
+      : undefined;
+  await requests.record(tx, request, { user_id: userId, ...(issued ? { token_id: issued.token.id } : {}) });
+  const member = await members.find(tx, { orgId, userId });
+  if (!member) throw new Error(`member ${userId} was written and is not there`);
+  const moved = {
+    ...describe({ role: before }, { role }),
+    tokens_cut: cut.tokenIds.length - cut.servicesCut,
+    service_tokens_cut: cut.servicesCut,
+    service_tokens_kept: cut.servicesKept,
+  };
+  const entries: Omit<events.NewEvent, "orgId">[] = [];
+  if (before !== role) {
+    const data = { user_id: userId, role, ...(before ? moved : {}) };
+    entries.push({ kind: before ? "member.updated" : "member.added", actor, data });
+  }
+  if (issued) {
+    const data = { token_id: issued.token.id, kind: "pat", user_id: userId, scopes: [...tokenScopes] };
+    entries.push({ kind: "token.created", actor, data });
+  }
+  await events.append(tx, orgId, entries);
+  return { arrival: { member, secret: issued?.secret, cut }, stranded };
+}
+
+const nothingCut: tokens.RoleCut = { tokenIds: [], servicesCut: 0, servicesKept: 0 };
+
+async function repeated(
+  tx: Db,
+  orgId: string,
+  made: { user_id?: string; token_id?: string },
+): Promise<Arrival> {
+  if (made.token_id) tokens.refuseRepeat(made.token_id);
+  const userId = made.user_id ?? "";
+  const member = await members.find(tx, { orgId, userId });
+  return {
+    member: member ?? refuse("not_found", `there is no member ${userId}`),
+    secret: undefined,
+    cut: nothingCut,
+  };
+}
+
+/** What ends when a person leaves an org. */
+export type Departure = {
+  tokenIds: string[];
+  /** Services' tokens that the person made, and that are the org's and stay. */
+  serviceTokensKept: number;
+  agentsHandedOver: number;
+  watchersUnpinned: number;
+  agentsUnpinned: number;
+  runsCancelled: number;
+  /** Streams that are to be closed. */
+  sessions: (devices.Session & { deviceId: string })[];
+};
+
+type Leaving = {
+  orgId: string;
+  userId: string;
+  actor: string;
+  /** Null: Pinion itself. */
+  caller: Caller | null;
+  endsServices: boolean;
+};
+
+/**
+ * Takes a person out of the org, with the event `member.removed`: their tokens and unused join codes end, the watchers and
+ * agents pinned to their devices are unpinned and show that they have no executor, the live runs there end, and their
+ * watchers on other people's devices are paused. The devices stay on the list; nothing can be pinned to them until another
+ * member enrols them. The person's agents become the longest-standing owner's, each with the event `agent.updated`. Tokens
+ * of services that the person made are the org's and stay, unless `endsServices`. Refuses with `not_found`, with
+ * `permission_denied` a caller who may not remove the person (roles.ts), and with `failed_precondition` for the last owner.
+ */
+export async function remove(db: Db, leaving: Leaving, surroundings: Surroundings): Promise<Departure> {
+  const { departure, ended, stranded } = await transaction(db, async (tx) => {
+    // The member before the devices, as pinning and enrolling do: they wait here, and then see that the member left.
+    const role = await requireMayRemove(tx, leaving);
+    return depart(tx, role, leaving, surroundings);
+  });
+  announceStranded(surroundings, stranded);
+  for (const work of ended) announceEnded(surroundings, work);
+  return departure;
+}
+
+async function requireMayRemove(tx: Db, leaving: Leaving): Promise<string> {
+  const { userId } = leaving;
+  const { owners, target: role, held } = await holdToManage(tx, leaving);
+  if (!role) refuse("not_found", `there is no member ${userId}`);
+  requireMayManage(held.role, { from: role, to: undefined });
+  if (owners.length === 1 && owners[0] === userId) members.refuseLastOwner();
+  return role;
+}
+
+async function depart(
+  tx: Db,
+  role: string,
+  leaving: Leaving,
+  surroundings: Surroundings,
+): Promise<{ departure: Departure; ended: EndedWork[]; stranded: Stranded }> {
+  const { orgId, userId, actor } = leaving;
+  await members.remove(tx, { orgId, userId });
+  await joinCodes.removeUnused(tx, { orgId, userId });
+  const tokenIds = await tokens.revokeOfPerson(tx, leaving);
+  const serviceTokensKept = await tokens.countOfServices(tx, { orgId, creatorId: userId });
+  const ownerId = await members.findFirstOwner(tx, { orgId });
+  const handedOver = await agents.handOver(tx, { orgId, from: userId, to: ownerId });
+  const owned = await devices.lockOwnedBy(tx, { orgId, userId });
+  const unpinned = await unpin(tx, {
+    ...{ orgId, actor },
+    devices: owned.map(({ id, label }) => ({
+      deviceId: id,
+      reason: `the owner of device "${label}" left the org`,
+    })),
+  });
+  const of = { sponsor: `user:${userId}` };
+  const stranded = await pauseStranded(tx, { orgId, actor, of }, surroundings);
+  const ended: EndedWork[] = [];
+  for (const { id: deviceId } of owned) {
+    const reason = "the device's owner left the org";
+    ended.push(await endWork(tx, { orgId, deviceId, reason }, surroundings));
+  }
+  const counts = {
+    tokens_revoked: tokenIds.length,
+    service_tokens_kept: serviceTokensKept,
+    agents_handed_over: handedOver.length,
+    watchers_unpinned: unpinned.watchers.length,
+  };
+  await events.append(tx, orgId, [
+    ...unpinned.watcherEvents,
+    ...handedOver.map((agentId) => ({
+      kind: "agent.updated",
+      actor,
+      data: { agent_id: agentId, ...describe({ owner_id: userId }, { owner_id: ownerId }) },
+    })),
+    ...unpinned.agentEvents,
+    { kind: "member.removed", actor, data: { user_id: userId, role, ...counts } },
+  ]);
+  const departure: Departure = {
+    ...{ tokenIds, serviceTokensKept, agentsHandedOver: handedOver.length },
+    watchersUnpinned: unpinned.watchers.length,
+    agentsUnpinned: unpinned.agentEvents.length,
+    runsCancelled: ended.reduce((sum, { runsCancelled }) => sum + runsCancelled, 0),
+    sessions: owned.flatMap(({ id, session }) => (session ? [{ ...session, deviceId: id }] : [])),
+  };
+  return { departure, ended, stranded };
+}

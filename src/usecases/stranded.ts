@@ -1,0 +1,58 @@
+import type { Cancellation } from "../scheduler/cancels.ts";
+import { eventOf, recordDue } from "../scheduler/materializer.ts";
+import type { Db } from "../store/pg/database.ts";
+import * as events from "../store/work/events.ts";
+import type { RecordedRun } from "../store/work/schedules.ts";
+import * as stranded from "../store/work/stranded.ts";
+import * as watchers from "../store/work/watchers.ts";
+import { announceAll, cancelOfWatcher, type Surroundings } from "./surroundings.ts";
+
+export type Stranded = {
+  watcherIds: string[];
+  runsCancelled: number;
+  due: RecordedRun[];
+  cancellations: Cancellation[];
+};
+
+export const noneStranded: Stranded = { watcherIds: [], runsCancelled: 0, due: [], cancellations: [] };
+
+/**
+ * Pauses the active watchers of a device, or of a sponsor, whose sponsor may not use their device, each with the event
+ * `watcher.paused`, and ends their live runs. In the caller's transaction, in which only events may follow.
+ */
+export async function pauseStranded(
+  tx: Db,
+  options: { orgId: string; of: stranded.Whose; actor: string },
+  surroundings: Surroundings,
+): Promise<Stranded> {
+  const { orgId, actor } = options;
+  const found = await stranded.find(tx, options);
+  if (found.length === 0) return noneStranded;
+  const watcherIds = found.map(({ watcherId }) => watcherId);
+  const runsCancelled = await stranded.lock(tx, { orgId, watcherIds });
+  const due: RecordedRun[] = [];
+  const written: Omit<events.NewEvent, "orgId">[] = [];
+  for (const { watcherId, deviceId, deviceLabel, sponsor } of found) {
+    const recorded = await recordDue(tx, orgId, watcherId, surroundings.quotas);
+    due.push(...recorded);
+    const reason =
+      `${sponsor} may not use device "${deviceLabel}" any more; ` +
+      "its owner, or an owner or admin of the org, may resume the watcher";
+    await watchers.setPaused(tx, { orgId, watcherId, reason });
+    const paused = { kind: "watcher.paused", actor, watcherId, deviceId, data: { reason } };
+    written.push(...recorded.map(eventOf), paused);
+  }
+  const cancellations: Cancellation[] = [];
+  for (const { watcherId, deviceLabel } of found) {
+    const why = { reason: `the right to use device "${deviceLabel}" was taken back` };
+    cancellations.push(await cancelOfWatcher(tx, { orgId, watcherId }, why, surroundings));
+  }
+  await events.append(tx, orgId, written);
+  return { watcherIds, runsCancelled, due, cancellations };
+}
+
+/** Announces, after the commit, what {@link pauseStranded} recorded and ended. */
+export function announceStranded(surroundings: Surroundings, { due, cancellations }: Stranded): void {
+  if (due.length > 0) surroundings.doorbell.recorded(due);
+  announceAll(surroundings, cancellations);
+}

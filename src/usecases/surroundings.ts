@@ -1,0 +1,36 @@
+import type { Logger } from "../log.ts";
+import { announce, type Cancellation, cancelIn } from "../scheduler/cancels.ts";
+import type { Doorbell } from "../scheduler/doorbell.ts";
+import type { TurnBell } from "../scheduler/turn-bell.ts";
+import type { Quotas } from "../store/people/quotas.ts";
+import type { Db } from "../store/pg/database.ts";
+import type { FailurePolicy } from "../store/work/settlements.ts";
+
+/** What a use-case is handed beside the database: the bounds of orgs, the policy for failures, and the listeners after a commit. */
+export type Surroundings = {
+  policy: FailurePolicy;
+  /** Without quotas, an org may have any number of active runs. */
+  quotas?: Quotas | undefined;
+  doorbell: Doorbell & Pick<TurnBell, "turnsEnded">;
+  /** A slot may be due sooner than the materializer knows. A hint, given after the commit. */
+  scheduleChanged(): void;
+  log?: Logger | undefined;
+};
+
+/** Cancels live runs of a watcher in the caller's transaction, in which only events may follow. */
+export function cancelOfWatcher(
+  tx: Db,
+  watcher: { orgId: string; watcherId: string },
+  options: { reason: string; only?: "ahead" },
+  { policy }: Pick<Surroundings, "policy">,
+): Promise<Cancellation> {
+  return cancelIn(tx, watcher, { ...options, policy, mode: "ask" });
+}
+
+/** Announces cancellations after their commit. */
+export function announceAll(
+  { doorbell }: Pick<Surroundings, "doorbell">,
+  cancellations: readonly Cancellation[],
+): void {
+  for (const cancellation of cancellations) announce(doorbell, cancellation);
+}

@@ -1,0 +1,286 @@
+/**
+ * What people do to watchers. Each use-case is one transaction of plain statements of the store and passes of the
+ * scheduler; the listeners are told after its commit. A change of the schedule records the due slots first (R2, R3), and a
+ * pause ends the run that is recorded ahead of its moment.
+ */
+import { refuse } from "../errors.ts";
+import { newId } from "../ids.ts";
+import { type Cancellation, nothingCancelled } from "../scheduler/cancels.ts";
+import { eventOf, recordDue } from "../scheduler/materializer.ts";
+import { positionAfter } from "../scheduler/schedule/position.ts";
+import * as agents from "../store/agents/agents.ts";
+import { describe } from "../store/people/changes.ts";
+import * as grants from "../store/people/grants.ts";
+import * as orgs from "../store/people/orgs.ts";
+import { requirePinnable } from "../store/people/pins.ts";
+import * as requests from "../store/people/requests.ts";
+import * as clock from "../store/pg/clock.ts";
+import { type Db, transaction } from "../store/pg/database.ts";
+import { rehearsable } from "../store/pg/dry-run.ts";
+import * as chains from "../store/work/chains.ts";
+import * as events from "../store/work/events.ts";
+import * as runs from "../store/work/runs.ts";
+import type { RecordedRun } from "../store/work/schedules.ts";
+import * as watchers from "../store/work/watchers.ts";
+import { announceAll, cancelOfWatcher, type Surroundings } from "./surroundings.ts";
+
+type Watcher = watchers.Watcher;
+type Values = watchers.WatcherValues;
+
+/** A watcher named by its id or its slug, and who acts. */
+type Asked = { orgId: string; watcher: string; actor: string };
+
+/**
+ * A new watcher, with the event `watcher.created`. A repeat of a request id returns the watcher that the first request
+ * made. Refuses with `already_exists` for a taken slug, and `not_found` for the agent or the device.
+ */
+export async function create(
+  db: Db,
+  options: {
+    orgId: string;
+    actor: string;
+    slug: string;
+    requestId: string;
+    values: Values;
+    /** Checks and answers as ever, and leaves nothing. */
+    isDryRun?: boolean;
+  },
+  surroundings: Pick<Surroundings, "scheduleChanged">,
+): Promise<Watcher> {
+  const { orgId, actor, slug, requestId, values, isDryRun = false } = options;
+  const request = { orgId, actor, requestId, rpc: "WatcherService/CreateWatcher" };
+  const watcher = await rehearsable(db, isDryRun, async (tx) => {
+    const made = await requests.begin(tx, request);
+    if (made) return watchers.get(tx, { orgId, watcher: made.watcher_id });
+    const resolved = { ...values, agentId: await requireAgentId(tx, { orgId, agentId: values.agentId }) };
+    if (values.deviceId) await requireDevice(tx, { orgId, deviceId: values.deviceId });
+    const watcherId = newId();
+    const position = positionAfter({ watcherId, ...values }, await clock.now(tx));
+    const isNew = await watchers.insert(tx, {
+      ...{ orgId, watcherId, slug, sponsor: actor, position },
+      values: resolved,
+    });
+    if (!isNew) {
+      refuse("already_exists", `a watcher with the slug "${slug}" exists already`, { field: "slug" });
+    }
+    if (values.after.length > 0) await chains.follow(tx, { orgId, watcherId, after: values.after });
+    await requests.record(tx, request, { watcher_id: watcherId });
+    const watcher = await watchers.get(tx, { orgId, watcher: watcherId });
+    const data = { slug, version: 1 };
+    await events.append(tx, orgId, [
+      { kind: "watcher.created", actor, watcherId, deviceId: values.deviceId, data },
+    ]);
+    return watcher;
+  });
+  if (!isDryRun) surroundings.scheduleChanged();
+  return watcher;
+}
+
+/** An edit of a watcher. */
+export type Edit = Asked & {
+  /** 0: any version. */
+  expectedVersion: number;
+  change: (current: Watcher) => Values;
+  /** The caller decided on the pin, also if the pin stays the same: that ends no_executor. */
+  isPinDecided: boolean;
+  /** Checks and answers as ever, and leaves nothing. */
+  isDryRun?: boolean;
+};
+
+/**
+ * Edits a watcher, with the event `watcher.updated`. `change` is given the watcher and answers what it shall be; an edit
+ * that changes nothing writes nothing. Slots that are due are recorded under the old schedule first; a changed schedule
+ * starts anew from now. Refuses with `not_found` (watcher, agent, device) and `aborted` (`expectedVersion`).
+ */
+export async function update(db: Db, edit: Edit, surroundings: Surroundings): Promise<Watcher> {
+  const { orgId, isDryRun = false } = edit;
+  const { watcher, due } = await rehearsable(db, isDryRun, async (tx) => {
+    const watcherId = await watchers.lock(tx, edit);
+    // Read before the due slots are recorded: a slot between the two moments is recorded under the old schedule, and
+    // left alone (R2) if the new schedule comes upon it again.
+    const after = await clock.now(tx);
+    // A dry run leaves due slots where they are: recording them is not a part of the edit.
+    const due = isDryRun ? [] : await recordDue(tx, orgId, watcherId, surroundings.quotas);
+    const current = await watchers.get(tx, { orgId, watcher: watcherId });
+    requireVersion(current, edit.expectedVersion);
+    // The guard looked at the pin before this row was locked.
+    if (current.device_id) await grants.requireStill(tx, { orgId, deviceId: current.device_id, deed: "use" });
+    const written = await writeEdit(tx, edit, current, after);
+    await events.append(tx, orgId, [...due.map(eventOf), ...written]);
+    if (written.length === 0) return { watcher: current, due };
+    return { watcher: await watchers.get(tx, { orgId, watcher: watcherId }), due };
+  });
+  if (!isDryRun) changed(surroundings, due);
+  return watcher;
+}
+
+function requireVersion(current: Watcher, expected: number): void {
+  if (expected === 0 || expected === current.version) return;
+  refuse("aborted", `the watcher is at version ${current.version}, not ${expected}; read it again`, {
+    retryAfterMs: 0,
+  });
+}
+
+/** Writes what an edit changes of a locked watcher; answers its event, or none where nothing changes. */
+async function writeEdit(
+  tx: Db,
+  edit: Edit,
+  current: Watcher,
+  after: Date,
+): Promise<Omit<events.NewEvent, "orgId">[]> {
+  const { orgId, actor } = edit;
+  const watcherId = current.id;
+  const before = watchers.valuesOf(current);
+  const wanted = edit.change(current);
+  const isAfterNew = JSON.stringify(wanted.after) !== JSON.stringify(before.after);
+  const values = {
+    ...wanted,
+    ...(wanted.agentId === before.agentId
+      ? {}
+      : { agentId: await requireAgentId(tx, { orgId, agentId: wanted.agentId }) }),
+    ...(isAfterNew ? { after: await chains.follow(tx, { orgId, watcherId, after: wanted.after }) } : {}),
+  };
+  const { changed, changes } = describe(watchers.fieldsOf(before), watchers.fieldsOf(values));
+  const isAdopted = current.status === "no_executor" && edit.isPinDecided;
+  if (changed.length === 0 && !isAdopted) return [];
+  if (values.deviceId && changed.includes("device_id")) {
+    await requireDevice(tx, { orgId, deviceId: values.deviceId });
+  }
+  const isScheduleNew = changed.includes("schedule") || changed.includes("time_zone");
+  const startsAnew = current.status !== "paused" && (isScheduleNew || (isAdopted && !current.next_slot_at));
+  const version = current.version + 1;
+  await watchers.write(tx, {
+    ...{ orgId, watcherId, version, values, sponsor: actor, isAdopted },
+    ...(startsAnew ? { position: positionAfter({ watcherId, ...values }, after) } : {}),
+    // The same slot, due at another moment: the place after the instant before it.
+    ...(!startsAnew && changed.includes("jitter") && values.schedule !== null && current.next_slot_at
+      ? {
+          position: positionAfter({ watcherId, ...values }, new Date(current.next_slot_at.getTime() - 1)),
+        }
+      : {}),
+  });
+  const data = { version, changed, changes };
+  return [{ kind: "watcher.updated", actor, watcherId, deviceId: values.deviceId, data }];
+}
+
+/**
+ * Stops a watcher's schedule, with the event `watcher.paused`; slots that are due are recorded first, and a run that is
+ * not due yet ends. A paused watcher stays as it is. Refuses with `not_found`, and `failed_precondition` for a watcher
+ * without an executor.
+ */
+export async function pause(
+  db: Db,
+  options: Asked & { reason: string },
+  surroundings: Surroundings,
+): Promise<Watcher> {
+  const { orgId, actor, reason } = options;
+  const { watcher, due, cancellation } = await transaction(db, async (tx) => {
+    const watcherId = await lockWithRuns(tx, options);
+    const due = await recordDue(tx, orgId, watcherId, surroundings.quotas);
+    const current = await watchers.get(tx, { orgId, watcher: watcherId });
+    if (current.status === "no_executor") refuseOrphan(current);
+    if (current.status === "paused") {
+      await events.append(tx, orgId, due.map(eventOf));
+      return { watcher: current, due, cancellation: nothingCancelled };
+    }
+    await watchers.setPaused(tx, { orgId, watcherId, reason });
+    const watcher = await watchers.get(tx, { orgId, watcher: watcherId });
+    const why = { reason: "the watcher was paused", only: "ahead" } as const;
+    const cancellation = await cancelOfWatcher(tx, { orgId, watcherId }, why, surroundings);
+    await events.append(tx, orgId, [
+      ...due.map(eventOf),
+      { kind: "watcher.paused", actor, watcherId, data: { reason } },
+    ]);
+    return { watcher, due, cancellation };
+  });
+  announceAll(surroundings, [cancellation]);
+  changed(surroundings, due);
+  return watcher;
+}
+
+/**
+ * Starts a watcher's schedule again, from the next slot after now, and forgets its failures, with the event
+ * `watcher.resumed`. An active watcher without failures stays as it is. Refuses as {@link pause} does.
+ */
+export async function resume(db: Db, options: Asked, surroundings: Surroundings): Promise<Watcher> {
+  const { orgId, actor } = options;
+  const { watcher, due } = await transaction(db, async (tx) => {
+    const watcherId = await watchers.lock(tx, options);
+    const after = await clock.now(tx);
+    const due = await recordDue(tx, orgId, watcherId, surroundings.quotas);
+    const current = await watchers.get(tx, { orgId, watcher: watcherId });
+    if (current.status === "no_executor") refuseOrphan(current);
+    const hasFailures = current.consecutive_failures > 0 || current.backoff_until !== null;
+    if (current.status === "active" && !hasFailures) {
+      await events.append(tx, orgId, due.map(eventOf));
+      return { watcher: current, due };
+    }
+    const values = watchers.valuesOf(current);
+    await watchers.setActive(tx, {
+      ...{ orgId, watcherId, sponsor: actor },
+      ...(current.status === "paused" ? { position: positionAfter({ watcherId, ...values }, after) } : {}),
+    });
+    const watcher = await watchers.get(tx, { orgId, watcher: watcherId });
+    await events.append(tx, orgId, [...due.map(eventOf), { kind: "watcher.resumed", actor, watcherId }]);
+    return { watcher, due };
+  });
+  changed(surroundings, due);
+  return watcher;
+}
+
+function refuseOrphan(watcher: Watcher): never {
+  refuse(
+    "failed_precondition",
+    `the device of watcher "${watcher.slug}" was deleted; update its device_id first (empty: fleet workers take it)`,
+  );
+}
+
+/** Removes a watcher, with the event `watcher.deleted`. Its live run ends; ended runs stay. Refuses with `not_found`. */
+export async function remove(db: Db, options: Asked, surroundings: Surroundings): Promise<Cancellation> {
+  const { orgId, actor } = options;
+  const cancellation = await transaction(db, async (tx) => {
+    const watcherId = await lockWithRuns(tx, options);
+    const { slug, name, device_id: deviceId } = await watchers.get(tx, { orgId, watcher: watcherId });
+    await watchers.remove(tx, { orgId, watcherId });
+    const why = { reason: "the watcher was deleted" };
+    const cancellation = await cancelOfWatcher(tx, { orgId, watcherId }, why, surroundings);
+    const data = { slug, name };
+    await events.append(tx, orgId, [{ kind: "watcher.deleted", actor, watcherId, deviceId, data }]);
+    return cancellation;
+  });
+  announceAll(surroundings, [cancellation]);
+  return cancellation;
+}
+
+/** Runs are locked before watchers, as a completion does, so that neither waits for the other. Returns the watcher's id. */
+async function lockWithRuns(tx: Db, { orgId, watcher }: Asked): Promise<string> {
+  const { id } = await watchers.get(tx, { orgId, watcher });
+  await runs.lockForCancel(tx, { orgId, watcherId: id });
+  return watchers.lock(tx, { orgId, watcher: id });
+}
+
+/** Tells, after the commit, of the slots that were recorded and of the schedule that moved. */
+function changed({ doorbell, scheduleChanged }: Surroundings, due: readonly RecordedRun[]): void {
+  if (due.length > 0) doorbell.recorded(due);
+  scheduleChanged();
+}
+
+/** The named agent, or the org's default agent. Refuses with `not_found`. */
+async function requireAgentId(tx: Db, options: { orgId: string; agentId: string }): Promise<string> {
+  const { orgId } = options;
+  if (options.agentId === "") {
+    return (
+      (await orgs.findDefaultAgentId(tx, { orgId })) ??
+      refuse("not_found", "the org has no default agent; name one in agent_id", { field: "spec.agent_id" })
+    );
+  }
+  if (!(await agents.find(tx, options))) {
+    refuse("not_found", `there is no agent "${options.agentId}"`, { field: "spec.agent_id" });
+  }
+  return options.agentId;
+}
+
+/** See pins.ts. */
+function requireDevice(tx: Db, options: { orgId: string; deviceId: string }): Promise<void> {
+  return requirePinnable(tx, { ...options, field: "spec.device_id", workerIs: "failed_precondition" });
+}

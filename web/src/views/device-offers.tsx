@@ -1,0 +1,59 @@
+import type { Device } from "#gen/pinion/v1/fleet_pb.js";
+import { Dialog, openDialog } from "../parts/dialog.tsx";
+import { workspaceModeWord } from "../words.ts";
+
+/** What a device offers to watchers: how many executors it has, and on a press, which ones and what is wrong with them. */
+export function Offers({ device, isActive }: { device: Device; isActive: boolean }) {
+  const { executors, workspaces } = device;
+  if (executors.length === 0) return null;
+  const isTroubled = [...executors, ...workspaces].some(({ problem }) => problem !== "");
+  const count = executors.length === 1 ? "1 executor" : `${executors.length} executors`;
+  return (
+    <button
+      type="button"
+      class={`quiet offers ${isTroubled ? "warn" : ""}`}
+      tabIndex={isActive ? 0 : -1}
+      aria-label={`${count} of ${device.label}`}
+      onClick={() => openDialog(<OffersDialog device={device} />)}
+    >
+      {count}
+    </button>
+  );
+}
+
+function OffersDialog({ device }: { device: Device }) {
+  return (
+    <Dialog title={`What ${device.label} offers`}>
+      <h3>Executors</h3>
+      <dl class="offers">
+        {device.executors.map(({ kind, type, version, problem, egressProblem }) => (
+          <div key={kind}>
+            <dt>
+              <code>{kind}</code>
+            </dt>
+            <dd>
+              {[type, version].filter(Boolean).join(" ")}
+              {problem && <p class="error">{problem}</p>}
+              {egressProblem && <p class="muted">{egressProblem}</p>}
+            </dd>
+          </div>
+        ))}
+      </dl>
+      <h3>Workspaces</h3>
+      {device.workspaces.length === 0 && <p class="muted">None; docs/executors.md says how to add one.</p>}
+      <dl class="offers">
+        {device.workspaces.map(({ name, mode, problem }) => (
+          <div key={name}>
+            <dt>
+              <code>{name}</code>
+            </dt>
+            <dd>
+              {workspaceModeWord(mode)}
+              {problem && <p class="error">{problem}</p>}
+            </dd>
+          </div>
+        ))}
+      </dl>
+    </Dialog>
+  );
+}
