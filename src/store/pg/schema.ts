@@ -382,6 +382,7 @@ export type WindowTable = {
   created_at: GeneratedTimestamp;
 };
 
+/** A view: every event by itself, also of packed rows (events.ts). */
 export type EventTable = {
   org_id: string;
   /** Given by the database alone. */
@@ -394,6 +395,14 @@ export type EventTable = {
   device_id: OrNull<string>;
   data: GeneratedJsonObject<Json>;
   source: OrNull<EventSource>;
+};
+
+/** As events are stored: `seqs` and the ids beside it are of a packed row. */
+export type EventRowTable = EventTable & {
+  seqs: OrNull<number[]>;
+  run_ids: OrNull<string[]>;
+  watcher_ids: OrNull<string[]>;
+  device_ids: OrNull<(string | null)[]>;
 };
 
 /** From where a call came; see sources.ts. */
@@ -434,6 +443,7 @@ export type Schema = {
   run_finished: RunFinishedTable;
   window: WindowTable;
   event: EventTable;
+  event_row: EventRowTable;
   request: RequestTable;
 };
 

@@ -34,16 +34,20 @@ export function append(tx: Db, orgId: string, events: readonly Omit<NewEvent, "o
 /** As {@link append}, for events of many orgs; their locks are taken in one order, so that two writers cannot deadlock. */
 export async function appendAll(tx: Db, events: readonly NewEvent[]): Promise<void> {
   if (events.length === 0) return;
-  const source = sourceJson();
-  const input = unnest("i", events, {
-    org_id: ["text", (event) => event.orgId],
-    kind: ["text", (event) => event.kind],
-    actor: ["text", (event) => event.actor],
-    run_id: ["uuid", (event) => event.runId ?? null],
-    watcher_id: ["uuid", (event) => event.watcherId ?? null],
-    device_id: ["uuid", (event) => event.deviceId ?? null],
-    data: ["jsonb", (event) => JSON.stringify(event.data ?? {})],
-    source: ["jsonb", (event) => (event.actor === "pinion" ? null : source)],
+  const rows = pack(events, sourceJson());
+  const input = unnest("i", rows, {
+    org_id: ["text", ({ event }) => event.orgId],
+    kind: ["text", ({ event }) => event.kind],
+    actor: ["text", ({ event }) => event.actor],
+    run_id: ["uuid", ({ event, members }) => (members ? null : event.runId)],
+    watcher_id: ["uuid", ({ event, members }) => (members ? null : event.watcherId)],
+    device_id: ["uuid", ({ event, members }) => (members ? null : event.deviceId)],
+    data: ["jsonb", ({ data }) => data],
+    source: ["jsonb", ({ source }) => source],
+    count: ["int", ({ members }) => members?.length ?? 1],
+    run_ids: ["text", ({ members }) => uuidsText(members, (event) => event.runId)],
+    watcher_ids: ["text", ({ members }) => uuidsText(members, (event) => event.watcherId)],
+    device_ids: ["text", ({ members }) => uuidsText(members, (event) => event.deviceId)],
   });
   const orgIds = [...new Set(events.map((event) => event.orgId))];
   // The count makes every lock come before the first row, and so before its seq; the clock is read after them as well.
@@ -55,11 +59,75 @@ export async function appendAll(tx: Db, events: readonly NewEvent[]): Promise<vo
         from unnest(${orgIds}::text[]) as o(org_id) order by 1
       ) k
     )
-    insert into event (org_id, at, kind, actor, run_id, watcher_id, device_id, data, source)
-    select org_id, clock_timestamp(), kind, actor, run_id, watcher_id, device_id, data, source
+    insert into event_row (org_id, seq, at, kind, actor, run_id, watcher_id, device_id, data, source, seqs, run_ids,
+      watcher_ids, device_ids)
+    overriding system value
+    select org_id, seqs[count], clock_timestamp(), kind, actor, run_id, watcher_id, device_id, data, source,
+      case when run_ids is not null then seqs end, run_ids::uuid[], watcher_ids::uuid[], device_ids::uuid[]
     from (
-      select i.* from (select count(*) as locks from locked) l cross join ${input} where l.locks > 0 order by i.ord
-    ) ordered`.execute(tx);
+      select o.*, array(select nextval('event_seq_seq') from generate_series(1, o.count)) as seqs
+      from (
+        select i.* from (select count(*) as locks from locked) l cross join ${input} where l.locks > 0 order by i.ord
+      ) o
+      -- Not merged into the query above, which would take numbers for each use of them.
+      offset 0
+    ) numbered`.execute(tx);
+}
+
+/** A row to be: an event, or `members` that differ only in what they are about. */
+type Row = { event: NewEvent; data: string; source: string | null; members?: NewEvent[] };
+
+/** With more, a row would be moved out of the table's pages (TOAST), which costs more than the next row. */
+const membersMax = 32;
+
+/**
+ * Packs the two events that every run leaves: those of an org that say the same about other runs become one row. The others
+ * keep their order, behind the packed rows that begin before them.
+ */
+function pack(events: readonly NewEvent[], source: string | null): Row[] {
+  const rows: Row[] = [];
+  const open = new Map<string, Row & { members: NewEvent[] }>();
+  for (const event of events) {
+    const packed = packedOf(event, source);
+    if (!packed) {
+      const data = JSON.stringify(event.data ?? {});
+      rows.push({ event, data, source: event.actor === "pinion" ? null : source });
+      continue;
+    }
+    const name = `${event.orgId} ${event.kind} ${packed.data}`;
+    const row = open.get(name);
+    if (row && row.members.length < membersMax) {
+      row.members.push(event);
+    } else {
+      const next = {
+        event: { ...event, actor: packed.actor },
+        data: packed.data,
+        source: null,
+        members: [event],
+      };
+      rows.push(next);
+      open.set(name, next);
+    }
+  }
+  return rows;
+}
+
+/** What a packed row says of the event beside its subjects; undefined for one that is not packed. The view `event` unpacks. */
+function packedOf(event: NewEvent, source: string | null): { actor: string; data: string } | undefined {
+  const { kind, actor, runId, watcherId, deviceId, data } = event;
+  if (!runId || !watcherId) return undefined;
+  if (kind === "run.created" && actor === "pinion") return { actor, data: JSON.stringify(data ?? {}) };
+  if (kind !== "run.completed" || source || !deviceId || actor !== `device:${deviceId}`) return undefined;
+  const { window_id: windowId, ...rest } = (data ?? {}) as Record<string, unknown>;
+  return windowId === runId ? { actor: "device", data: JSON.stringify(rest) } : undefined;
+}
+
+/** As PostgreSQL reads an array. */
+function uuidsText(
+  members: readonly NewEvent[] | undefined,
+  idOf: (event: NewEvent) => string | null | undefined,
+): string | null {
+  return members ? `{${members.map((event) => idOf(event) ?? "NULL").join(",")}}` : null;
 }
 
 /** The call that this is part of, as `event.source` has it; null outside of any. */
@@ -73,26 +141,63 @@ function sourceJson(): string | null {
 /** In the words of the index event_kind. */
 const kindsOfEveryRun = ["run.created", "run.completed"];
 
+/** Every event of the rows by itself; `e` has the rows, `p` the members of packed ones. In the words of the view `event`. */
+const unpacked = sql`
+  left join lateral unnest(e.seqs, e.run_ids, e.watcher_ids, e.device_ids) with ordinality
+    as p (seq, run_id, watcher_id, device_id, place) on true`;
+const columns = sql`
+  e.org_id, coalesce(p.seq, e.seq) as seq, e.at, e.kind,
+  case when e.actor = 'device' then 'device:' || p.device_id else e.actor end as actor,
+  coalesce(p.run_id, e.run_id) as run_id, coalesce(p.watcher_id, e.watcher_id) as watcher_id,
+  coalesce(p.device_id, e.device_id) as device_id,
+  case when e.kind = 'run.completed' and p.run_id is not null then e.data || jsonb_build_object('window_id', p.run_id)
+    else e.data end as data, e.source`;
+
 /** The org's events after a seq, oldest first, at most `limit`. */
-export function listAfter(
+export async function listAfter(
   db: Db,
   options: { orgId: string; afterSeq: number; limit: number },
 ): Promise<EventRow[]> {
-  return db
-    .selectFrom("event")
-    .selectAll()
-    .where("org_id", "=", options.orgId)
-    .where("seq", ">", options.afterSeq)
-    .orderBy("seq")
-    .limit(options.limit)
-    .execute();
+  const { orgId, afterSeq, limit } = options;
+  // A packed row has its last event's seq, so each row that has an event after `afterSeq` has a seq after it.
+  const { rows } = await sql<EventRow>`
+    select ${columns}
+    from (select * from event_row where org_id = ${orgId} and seq > ${afterSeq} order by seq limit ${limit}) e ${unpacked}
+    where coalesce(p.seq, e.seq) > ${afterSeq}
+    order by e.seq, p.place limit ${limit}
+  `.execute(db);
+  return rows;
+}
+
+/**
+ * So long after a run began or ended, by its transaction's clock, that event's row is written at the latest, and by a clock that
+ * is set meanwhile so much before: bounds of what is looked through for an event that is not there.
+ */
+const packedBefore = sql.raw("interval '5 s'");
+const packedAfter = sql.raw("interval '2 min'");
+
+/** The rows of a run's events: its own ones, and the packed ones from when it began and ended. */
+function rowsOfRun(orgId: string, runId: string) {
+  const packed = (kind: string, moment: string) => sql`(
+    select * from event_row
+    where org_id = ${orgId} and seqs is not null and kind = ${kind} and run_ids @> array[${runId}::uuid]
+      and at >= r.${sql.ref(moment)} - ${packedBefore} and at <= r.${sql.ref(moment)} + ${packedAfter}
+    order by at limit 1)`;
+  return sql`(
+    select * from event_row where org_id = ${orgId} and run_id = ${runId}
+    union all
+    select f.* from (select created_at, finished_at from run_all where org_id = ${orgId} and id = ${runId}) r
+      cross join lateral (
+        ${packed("run.created", "created_at")} union all ${packed("run.completed", "finished_at")}
+      ) f
+  )`;
 }
 
 /**
  * The org's events, newest first, at most `limit`: those before `beforeSeq`, about `runId`, and of a kind that begins
  * with one of `kinds`, each where given.
  */
-export function list(
+export async function list(
   db: Db,
   options: {
     orgId: string;
@@ -102,29 +207,43 @@ export function list(
     kinds?: readonly string[];
   },
 ): Promise<EventRow[]> {
-  let query = db
-    .selectFrom("event")
-    .selectAll()
-    .where("org_id", "=", options.orgId)
-    .orderBy("seq", "desc")
-    .limit(options.limit);
-  if (options.beforeSeq !== undefined) query = query.where("seq", "<", options.beforeSeq);
-  if (options.runId !== undefined) query = query.where("run_id", "=", options.runId);
-  if (options.kinds && options.kinds.length > 0) {
-    const { kinds } = options;
+  const { orgId, limit, beforeSeq, runId, kinds = [] } = options;
+  const rowsOf = runId === undefined ? sql`event_row` : rowsOfRun(orgId, runId);
+  const where = [sql`org_id = ${orgId}`];
+  if (kinds.length > 0) {
     // One condition for each, so that the index on the kinds can be used.
-    query = query.where((eb) => eb.or(kinds.map((kind) => sql<boolean>`starts_with(kind, ${kind})`)));
+    where.push(
+      sql`(${sql.join(
+        kinds.map((kind) => sql`starts_with(kind, ${kind})`),
+        sql` or `,
+      )})`,
+    );
     // Said in the words of that index, which leaves out what every run leaves: of those, the next one is never far.
     if (!kindsOfEveryRun.some((often) => kinds.some((kind) => often.startsWith(kind))))
-      query = query.where(sql<boolean>`kind not in ('run.created', 'run.completed')`);
+      where.push(sql`kind not in ('run.created', 'run.completed')`);
   }
-  return query.execute();
+  const found = [sql`true`];
+  if (beforeSeq !== undefined) {
+    // Up to the row that holds the event of that number: others of it may come before.
+    where.push(sql`seq <= coalesce(
+      (select min(seq) from event_row where org_id = ${orgId} and seq >= ${beforeSeq}), ${beforeSeq})`);
+    found.push(sql`coalesce(p.seq, e.seq) < ${beforeSeq}`);
+  }
+  if (runId !== undefined) found.push(sql`coalesce(p.run_id, e.run_id) = ${runId}`);
+  // One row more, for the one that holds the event of that number may have none before it.
+  const { rows } = await sql<EventRow>`
+    select ${columns}
+    from (select * from ${rowsOf} rows_of where ${sql.join(where, sql` and `)} order by seq desc limit ${limit + 1}) e ${unpacked}
+    where ${sql.join(found, sql` and `)}
+    order by e.seq desc, p.place desc limit ${limit}
+  `.execute(db);
+  return rows;
 }
 
 /** The seq of the org's latest committed event; 0 if it has none. */
 export async function head(db: Db, options: { orgId: string }): Promise<number> {
   const row = await db
-    .selectFrom("event")
+    .selectFrom("event_row")
     .select((eb) => eb.fn.max("seq").as("seq"))
     .where("org_id", "=", options.orgId)
     .executeTakeFirst();

@@ -182,8 +182,8 @@ export async function deleteOld(
 async function deleteOldEvents(db: Db, old: RawBuilder<unknown>): Promise<number> {
   const { rows } = await sql<{ count: number }>`
     with gone as (
-      delete from event where ctid = any(array(
-        select ctid from event where at < ${old} limit ${sql.lit(rowsPerDeleteMax)}))
+      delete from event_row where ctid = any(array(
+        select ctid from event_row where at < ${old} limit ${sql.lit(rowsPerDeleteMax)}))
       returning org_id, seq
     ),
     noted as (

@@ -99,7 +99,7 @@ test("runs that ended while no partition was there are kept, and go with their a
   expect(await inDefault()).toBe(1);
   const { run: newer } = await seedRunning(db);
   await storeOnce(db, [reportOf(newer)], policy);
-  await sql`update event set at = now() - interval '31 days'`.execute(db);
+  await sql`update event_row set at = now() - interval '31 days'`.execute(db);
   expect((await retain()).deleted).toBeGreaterThan(1);
   expect(await inDefault()).toBe(0);
 });
@@ -190,7 +190,7 @@ test("conversations in which nobody spoke for long are forgotten with their snap
 test("a backlog of one table alone is deleted in batches, one after the other, without waiting for the next hour", async () => {
   const { db } = database;
   await seedDevice(db);
-  await sql`insert into event (org_id, at, kind, actor)
+  await sql`insert into event_row (org_id, at, kind, actor)
     select ${orgId}, now() - interval '32 days', 'test.old', 'pinion' from generate_series(1, 12000)`.execute(
     db,
   );
@@ -209,7 +209,7 @@ test("a backlog of one table alone is deleted in batches, one after the other, w
 test("tending gives way to whoever uses the runs: it is put off, and the rest of the pass is done", async () => {
   const { db } = database;
   await seedDevice(db);
-  await sql`update event set at = now() - interval '32 days'`.execute(db);
+  await sql`update event_row set at = now() - interval '32 days'`.execute(db);
   await using reading = await hold(db);
   await sql`select from run_finished`.execute(reading.tx);
   const startedAt = performance.now();

@@ -57,7 +57,7 @@ test("a cursor whose next events are past their retention is refused, and every 
   const { cursor: one } = await read(mine.events.watchEvents({ afterCursor: "0" }), 1);
   const { cursor: two } = await read(mine.events.watchEvents({ afterCursor: one }), 1);
   await database.db
-    .updateTable("event")
+    .updateTable("event_row")
     .set({ at: sql<Date>`now() - interval '31 days'` })
     .where("kind", "in", ["test.one", "test.two"])
     .execute();

@@ -11,7 +11,7 @@ const database = useDatabase();
 
 /** What a newer version's first step does: it adds, and takes nothing away. */
 async function expand(): Promise<void> {
-  for (const table of ["run", "watcher", "device", "presence", "token", "event"]) {
+  for (const table of ["run", "watcher", "device", "presence", "token", "event_row"]) {
     await sql`alter table ${sql.table(table)} add column of_the_next_version text not null default 'x'`.execute(
       database.db,
     );

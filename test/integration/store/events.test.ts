@@ -1,7 +1,10 @@
 import { sql } from "kysely";
 import { expect, test } from "vitest";
+import { newId } from "../../../src/ids.ts";
+import { type Db, transaction } from "../../../src/store/pg/database.ts";
 import * as events from "../../../src/store/work/events.ts";
 import { useDatabase } from "../../support/database.ts";
+import { orgId, seedDevice } from "../../support/rows.ts";
 import { addTenant } from "../server/tenants.ts";
 
 const database = useDatabase();
@@ -96,6 +99,93 @@ test("events of one call keep their order; lists show the newest first, by kind 
   const [first] = await events.listAfter(db, { orgId: "acme", afterSeq: 0, limit: 1 });
   expect(first).toMatchObject({ kind: "run.created", run_id: runId });
 });
+
+test("what every run leaves is stored packed, and read as if it were not: in order, by run, by kind and from any cursor", async () => {
+  const { db } = database;
+  const { deviceId, watchers, runs } = await seedRuns(db, 70);
+  const created = runs.map(({ runId, watcherId }) => ({
+    ...{ kind: "run.created", actor: "pinion", runId, watcherId, deviceId },
+    data: { scheduled_for: "2026-01-01T00:00:00.000Z" },
+  }));
+  const completed = runs.map(({ runId, watcherId }, index) => ({
+    ...{ kind: "run.completed", actor: `device:${deviceId}`, runId, watcherId, deviceId },
+    data: { attempt: index % 2 ? 2 : 1, window_id: runId },
+  }));
+  // Another run's events are told apart from those of a batch that say something else.
+  const paused = { kind: "watcher.paused", actor: "pinion", watcherId: watchers[0]! };
+  await transaction(db, (tx) => events.append(tx, orgId, [...created, paused]));
+  await transaction(db, (tx) => events.append(tx, orgId, completed));
+
+  const all = await events.listAfter(db, { orgId, afterSeq: 0, limit: 1_000 });
+  const seqs = all.map((event) => event.seq);
+  expect(seqs).toEqual([...new Set(seqs)].sort((a, b) => a - b));
+  const ours = all.slice(-141);
+  expect(ours.slice(0, 70).map(({ kind, run_id }) => [kind, run_id])).toEqual(
+    created.map(({ kind, runId }) => [kind, runId]),
+  );
+  expect(ours[70]).toMatchObject({ kind: "watcher.paused", run_id: null, watcher_id: watchers[0] });
+  const told = (event: events.EventRow) => ({
+    ...{ kind: event.kind, actor: event.actor, runId: event.run_id, watcherId: event.watcher_id },
+    ...{ deviceId: event.device_id, data: event.data },
+  });
+  const byRun = (a: { runId?: string | null }, b: { runId?: string | null }) =>
+    a.runId! < b.runId! ? -1 : 1;
+  expect(ours.slice(0, 70).map(told)).toEqual(created);
+  expect(ours.slice(71).map(told).sort(byRun)).toEqual(completed.toSorted(byRun));
+
+  const { rows } = await sql<{ count: number }>`
+    select count(*)::int as count from event_row where run_ids is not null`.execute(db);
+  // Of 70 created, and of 35 of a kind that completed at the first attempt, and at the second.
+  expect(rows[0]!.count).toBe(3 + 2 + 2);
+
+  for (const limit of [1, 7, 31, 32, 33]) {
+    const forward: number[] = [];
+    for (let after = 0; ; ) {
+      const page = await events.listAfter(db, { orgId, afterSeq: after, limit });
+      if (page.length === 0) break;
+      forward.push(...page.map((event) => event.seq));
+      after = forward.at(-1)!;
+    }
+    expect(forward).toEqual(seqs);
+    const back: number[] = [];
+    for (let beforeSeq: number | undefined; ; ) {
+      const page = await events.list(db, { orgId, limit, beforeSeq });
+      if (page.length === 0) break;
+      back.push(...page.map((event) => event.seq));
+      beforeSeq = back.at(-1)!;
+    }
+    expect(back).toEqual(seqs.toReversed());
+  }
+  const { runId } = runs[40]!;
+  expect((await events.list(db, { orgId, runId, limit: 10 })).map(told)).toEqual([
+    completed[40],
+    created[40],
+  ]);
+  const [last, first] = await events.list(db, { orgId, runId, limit: 10 });
+  expect(await events.list(db, { orgId, runId, limit: 10, beforeSeq: last!.seq })).toEqual([first]);
+  expect(await events.list(db, { orgId, runId, limit: 1 })).toEqual([last]);
+  expect((await events.list(db, { orgId, kinds: ["run.completed"], limit: 100 })).length).toBe(70);
+  expect(await db.selectFrom("event").select("seq").where("run_id", "=", runId).execute()).toHaveLength(2);
+});
+
+/** Runs that have begun and ended now, each of a watcher of its own; their events are left to the test. */
+async function seedRuns(db: Db, count: number) {
+  const { deviceId } = await seedDevice(db);
+  const runs: { runId: string; watcherId: string }[] = [];
+  const watchers: string[] = [];
+  for (let index = 0; index < count; index++) {
+    runs.push({ runId: newId(), watcherId: newId() });
+    watchers.push(runs[index]!.watcherId);
+  }
+  for (const { runId, watcherId } of runs) {
+    await sql`insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
+        notification, source, window_start, window_end, due_at, created_at, timeout_ms, max_attempts, status, attempt, reason,
+        past_attempts)
+      values (${orgId}, ${runId}, ${watcherId}, 1, 'a', 1, ${deviceId}, '', 'none', 'scheduled', now() - interval '1 h', now(),
+        now(), now(), 1, 1, 'completed', 1, '', '[]')`.execute(db);
+  }
+  return { deviceId, watchers, runs };
+}
 
 /** Until another connection waits for a lock that somebody holds. */
 async function untilSomebodyWaits(): Promise<void> {

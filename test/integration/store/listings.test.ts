@@ -22,9 +22,9 @@ function scansOf(index: string, list: (tx: Db) => Promise<unknown>): Promise<num
 test("rare kinds of events are found through their prefixes, among many others", async () => {
   const { db } = database;
   await seedRunning(db);
-  await sql`insert into event (org_id, kind, actor)
+  await sql`insert into event_row (org_id, kind, actor)
     select ${orgId}, 'run.completed', 'pinion' from generate_series(1, 20000)`.execute(db);
-  await sql`analyze event`.execute(db);
+  await sql`analyze event_row`.execute(db);
   const filter = { orgId, limit: 50, kinds: ["watcher.created", "device."] };
   expect(await scansOf("event_kind", (tx) => events.list(tx, filter))).toBeGreaterThan(0);
   const kinds = (await events.list(db, filter)).map((event) => event.kind);

@@ -136,13 +136,13 @@ test("a request reaches no partition past the table, and no event is changed or 
   await expect(as("acme", () => sql`select * from run_finished_default`.execute(db))).rejects.toMatchObject(
     refused,
   );
-  await expect(as("acme", () => sql`update event set actor = 'x'`.execute(db))).rejects.toMatchObject(
+  await expect(as("acme", () => sql`update event_row set actor = 'x'`.execute(db))).rejects.toMatchObject(
     refused,
   );
-  await expect(as("acme", () => sql`delete from event`.execute(db))).rejects.toMatchObject(refused);
+  await expect(as("acme", () => sql`delete from event_row`.execute(db))).rejects.toMatchObject(refused);
   await expect(as("acme", () => sql`select * from replica`.execute(db))).rejects.toMatchObject(refused);
   await expect(
-    sql`set role pinion_scheduler; update event set actor = 'x'`.execute(opened.db),
+    sql`set role pinion_scheduler; update event_row set actor = 'x'`.execute(opened.db),
   ).rejects.toMatchObject(refused);
 });
 

@@ -1,0 +1,34 @@
+-- The events that every run leaves, packed: one row for those of an org, a transaction and a kind (docs/decisions/0011).
+alter table event rename to event_row;
+
+-- Of a packed row: the numbers and the subjects of its events, in their order; seq is the last number. The rest says the
+-- same of each; an actor of 'device' is the device of each.
+alter table event_row add column seqs bigint[];
+alter table event_row add column run_ids uuid[];
+alter table event_row add column watcher_ids uuid[];
+alter table event_row add column device_ids uuid[];
+alter table event_row add constraint event_row_packed_check check (
+  seqs is null and run_ids is null and watcher_ids is null and device_ids is null
+  or (seq = seqs[cardinality(seqs)] and cardinality(run_ids) = cardinality(seqs)
+    and cardinality(watcher_ids) = cardinality(seqs) and cardinality(device_ids) = cardinality(seqs)) is true
+);
+
+-- events.list of a run: packed rows are found by when the run began and ended.
+create index event_packed on event_row (org_id, kind, at) where seqs is not null;
+
+-- Every event by itself.
+create view event with (security_invoker = true) as
+  select e.org_id, coalesce(p.seq, e.seq) as seq, e.at, e.kind,
+    case when e.actor = 'device' then 'device:' || p.device_id else e.actor end as actor,
+    coalesce(p.run_id, e.run_id) as run_id, coalesce(p.watcher_id, e.watcher_id) as watcher_id,
+    coalesce(p.device_id, e.device_id) as device_id,
+    case when e.kind = 'run.completed' and p.run_id is not null then e.data || jsonb_build_object('window_id', p.run_id)
+      else e.data end as data,
+    e.source
+  from event_row e
+    left join lateral unnest(e.seqs, e.run_ids, e.watcher_ids, e.device_ids) with ordinality
+      as p (seq, run_id, watcher_id, device_id, place) on true;
+grant select on event to pinion_server, pinion_scheduler;
+
+-- The numbers are taken by name, several for a packed row.
+grant usage on sequence event_seq_seq to pinion_server, pinion_scheduler;
