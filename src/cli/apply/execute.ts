@@ -2,9 +2,10 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import type { Clients } from "../context.ts";
 import { explain } from "../failures.ts";
 import { batchesMax, batchesOf, upsertBatch } from "./batches.ts";
+import { wavesOf } from "./chains.ts";
 import { inParallel } from "./in-parallel.ts";
 import { createAgent, createWatcher, updateAgent, updateWatcher, upsertPlatform } from "./requests.ts";
-import type { Step } from "./steps.ts";
+import type { Step, WatcherStep } from "./steps.ts";
 
 /** Writes under way at once within a group; platforms go in batches, which last as long as their longest start. */
 const parallelMax = 4;
@@ -68,7 +69,7 @@ function groups(steps: readonly Step[]): Step[][] {
   return [
     writes("agent"),
     writes("platform"),
-    writes("watcher"),
+    ...wavesOf(writes("watcher") as WatcherStep[]).waves,
     deletions("watcher"),
     deletions("platform"),
     deletions("agent"),

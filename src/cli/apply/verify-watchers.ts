@@ -1,4 +1,5 @@
 import type { Clients } from "../context.ts";
+import { wavesOf } from "./chains.ts";
 import { inParallel } from "./in-parallel.ts";
 import type { Problem } from "./problems.ts";
 import { createWatcher, updateWatcher } from "./requests.ts";
@@ -27,14 +28,28 @@ export async function verifyWatchers(
     (step): step is WatcherStep =>
       step.kind === "watcher" && (step.action === "create" || step.action === "update"),
   );
+  const { circle } = wavesOf(writes);
+  if (circle[0]) {
+    const { slug, path } = circle[0].wanted!;
+    return {
+      problems: [
+        {
+          path: [...path, "after"],
+          message: `"${slug}" follows itself, over others: a chain must have an end`,
+        },
+      ],
+      mayBeStale: false,
+    };
+  }
   const creates = writes.filter(({ action }) => action === "create");
+  const created = new Set(creates.map((step) => step.wanted!.slug));
   const problems: Problem[] = [];
   let mayBeStale = false;
   let room = Number.POSITIVE_INFINITY;
   await inParallel(writes, { parallelMax, signal }, async (step) => {
     const { path } = step.wanted!;
     try {
-      const left = await ask(clients, step, state, signal);
+      const left = await ask(clients, step, { state, created }, signal);
       if (left !== undefined) room = Math.min(room, left);
     } catch (error) {
       const problem = problemOf(error, path, fieldOf);
@@ -57,13 +72,15 @@ export async function verifyWatchers(
 async function ask(
   clients: Clients,
   step: WatcherStep,
-  state: OrgState,
+  { state, created }: { state: OrgState; created: ReadonlySet<string> },
   signal: AbortSignal,
 ): Promise<number | undefined> {
   // A watcher of an agent that is yet to be created is checked as another agent's: the rules are the same.
   const { agent } = step.wanted!.fields;
   const stand = state.agents.has(agent) ? agent : (state.agents.keys().next().value ?? "");
-  const wanted = { ...step.wanted!, fields: { ...step.wanted!.fields, agent: stand } };
+  // A watcher that is yet to be created is followed once it is there; the file has no circle.
+  const after = step.wanted!.fields.after.filter((slug) => state.watchers.has(slug) || !created.has(slug));
+  const wanted = { ...step.wanted!, fields: { ...step.wanted!.fields, agent: stand, after } };
   if (step.action === "update") {
     await clients.watchers.updateWatcher(
       { ...updateWatcher(wanted, { ...step, version: 0 }), dryRun: true },

@@ -2,6 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { isEnded } from "@pinion/client";
 import type { Command } from "commander";
 import {
+  type ChainLink,
   ExplainRunResponseSchema,
   GetTranscriptResponseSchema,
   ListRunsResponseSchema,
@@ -246,11 +247,35 @@ function addExplain(runs: Command, cli: Cli): void {
       cli.out(`${status}  ${bold(plain(answer.summary))}`);
       cli.out("");
       for (const line of timeline(cli, answer.facts)) cli.out(line);
+      if (answer.chain.length > 0) cli.out("");
+      for (const line of chainLines(cli, answer.chain)) cli.out(line);
       if (answer.nextStep) cli.out(`\n${dim("next:")} ${plain(answer.nextStep)}`);
     });
   examples(command, [
     ["runs explain 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "what happened, and what has to happen next"],
   ]);
+}
+
+function chainLines(cli: Cli, chain: readonly ChainLink[]): string[] {
+  return table<ChainLink>(
+    chain,
+    [
+      {
+        header: "CHAIN",
+        cell: (link) => `${"  ".repeat(link.depth)}${plain(link.watcherSlug || link.watcherId)}`,
+      },
+      { header: "RUN", cell: (link) => link.runId || "none" },
+      {
+        header: "STATUS",
+        cell: (link) =>
+          link.runId
+            ? words.paintState(cli, words.runStatus.word(link.status))
+            : cli.colors.dim(plain(link.reason)),
+        isFlexible: true,
+      },
+    ],
+    cli.columns,
+  );
 }
 
 function timeline(cli: Cli, facts: readonly RunFact[]): string[] {

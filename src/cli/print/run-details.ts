@@ -1,3 +1,5 @@
+import { toJson } from "@bufbuild/protobuf";
+import { type Value, ValueSchema } from "@bufbuild/protobuf/wkt";
 import { omittedBytesOf } from "@pinion/client";
 import type { Denial, KeptWorkspace } from "#gen/pinion/v1/activity_pb.js";
 import type { LateResult, PastAttempt, Run, Window } from "#gen/pinion/v1/run_pb.js";
@@ -20,6 +22,20 @@ export function printLateResults(cli: Cli, results: readonly LateResult[]): void
     cli.out(`\n${cli.colors.dim([said, plain(late.reason)].filter(Boolean).join(": "))}`);
     for (const text of [late.result, late.output]) if (text) cli.out(plainLines(text));
   }
+}
+
+function originLine({ origin }: Run): string {
+  if (!origin) return "";
+  if (origin.hookId) return plain(`hook ${origin.hookSlug}, delivery ${origin.hookDeliveryId}`);
+  return plain(`the end of run ${origin.afterRunId} of ${origin.afterWatcherSlug}`);
+}
+
+/** Of an input on one line; `--json` has all of it. */
+const inputCharactersMax = 300;
+
+function inputLine(input: Value): string {
+  const text = JSON.stringify(toJson(ValueSchema, input));
+  return text.length <= inputCharactersMax ? text : `${text.slice(0, inputCharactersMax)} …`;
 }
 
 /** Everything about a run, and its output below. */
@@ -72,6 +88,8 @@ export async function printRun(cli: Cli, clients: Clients, run: Run): Promise<vo
       ["stopped by", plain(run.stopReason)],
       ["used", formatUsage(run.usage)],
       ["session", plain(run.sessionId)],
+      ["started by", originLine(run)],
+      ["input", run.input ? plain(inputLine(run.input)) : ""],
     ],
     cli.colors.dim,
   );

@@ -63,12 +63,17 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     listMyWatchers: nothing,
   }),
   ...wishesOf(WatcherService, {
-    createWatcher: ({ spec }) => (spec?.deviceId ? [use({ device: spec.deviceId })] : []),
+    createWatcher: ({ spec }) => [
+      ...(spec?.deviceId ? [use({ device: spec.deviceId })] : []),
+      // Its agent is given what those runs say.
+      ...(spec?.after ?? []).map((watcher) => read({ watcher })),
+    ],
     getWatcher: nothing,
     listWatchers: nothing,
     updateWatcher: ({ watcherId, spec, updateMask }) => [
       use({ watcher: watcherId }),
       ...(spec?.deviceId && updateMask?.paths.includes("device_id") ? [use({ device: spec.deviceId })] : []),
+      ...(updateMask?.paths.includes("after") ? (spec?.after ?? []) : []).map((watcher) => read({ watcher })),
     ],
     deleteWatcher: usesWatcher,
     pauseWatcher: usesWatcher,

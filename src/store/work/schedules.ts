@@ -63,7 +63,7 @@ export async function lockDue(tx: Db, limit: number, newest = 0): Promise<DueWat
     where next_due_at <= statement_timestamp()
     order by next_due_at ${sql.raw(order)}
     limit ${count}
-    for update skip locked`;
+    for no key update skip locked`;
   const query =
     newest === 0
       ? sql<WatcherName>`${ofFew} ${due("asc", limit)}`
@@ -81,14 +81,14 @@ export async function lockBacklogged(tx: Db, limit: number): Promise<DueWatcher[
     where (w.org_id, w.id) in (select org_id, watcher_id from backlog)
       and not exists (select from run r where r.org_id = w.org_id and r.watcher_id = w.id)
     limit ${limit}
-    for update of w skip locked
+    for no key update of w skip locked
   `.execute(tx);
   return (await readLocked(tx, rows)).filter((watcher) => !watcher.hasActiveRun);
 }
 
 /** Locks one watcher, waiting for whoever holds it. */
 export async function lockOne(tx: Db, watcher: WatcherName): Promise<DueWatcher | undefined> {
-  await sql`select from watcher where org_id = ${watcher.orgId} and id = ${watcher.watcherId} for update`.execute(
+  await sql`select from watcher where org_id = ${watcher.orgId} and id = ${watcher.watcherId} for no key update`.execute(
     tx,
   );
   return (await readLocked(tx, [watcher]))[0];
@@ -152,7 +152,7 @@ export async function lockAhead(
       and not exists (select from run r where r.org_id = w.org_id and r.watcher_id = w.id)
     order by w.next_due_at
     limit ${options.limit}
-    for update of w skip locked
+    for no key update of w skip locked
   `.execute(tx);
   return readLocked(tx, rows);
 }

@@ -260,7 +260,7 @@ export async function lockFree(tx: Db, watchers: readonly WatcherName[]): Promis
   const { rows } = await sql<{ id: string }>`
     select w.id from (select distinct org_id, watcher_id from ${input} order by 1, 2) i
       cross join lateral (
-        select id from watcher where org_id = i.org_id and id = i.watcher_id for update skip locked
+        select id from watcher where org_id = i.org_id and id = i.watcher_id for no key update skip locked
       ) w`.execute(tx);
   return new Set(rows.map(({ id }) => id));
 }
