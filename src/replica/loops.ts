@@ -29,7 +29,7 @@ export function startLoops(
   { config, log, telemetry, clock, opened }: Foundation,
   storage: Storage,
   { streams, quotas }: Access,
-  { hub, doorbell, dispatcher }: Work,
+  { hub, doorbell, dispatcher, placer }: Work,
   own: { health: HealthState; replica: replicas.Replica; judge: Clock; isStopping: () => boolean },
 ): Loops {
   const { db } = storage.work;
@@ -47,12 +47,14 @@ export function startLoops(
     hold: (devices) => dispatcher.hold(devices.map((device) => hub.seatOf(device))),
   });
   const sweep = every("sweep", config.sweepIntervalMs, () => hub.sweep());
+  const placing = every("placing", config.sweepIntervalMs, () => placer.sweep());
   const questions = startQuestions({ db, log, bell: doorbell });
   const replanner = startReplanner({ db, log, judge, onReplanned: () => materializer.poke() });
   const all = [
     materializer,
     replanner,
     sweep,
+    placing,
     questions,
     startHealthLook({ db: storage.requests.db, health: own.health, log }),
     startExpirer(common),

@@ -7,6 +7,7 @@ import type { ReplicaConfig } from "../config.ts";
 import type { Logger } from "../log.ts";
 import { type Completer, createCompleter } from "../scheduler/completer.ts";
 import { createDispatcher, type Dispatcher } from "../scheduler/dispatcher.ts";
+import { createPlacer, type Placer } from "../scheduler/placer.ts";
 import { createTurnEndings, type TurnEndings } from "../scheduler/turn-endings.ts";
 import { type Bus, type BusHandlers, openPostgresBus } from "../server/cluster/bus.ts";
 import { createFeed, type Feed } from "../server/cluster/feed.ts";
@@ -24,6 +25,7 @@ export type Work = {
   doorbell: ReplicaDoorbell;
   completer: Completer;
   dispatcher: Dispatcher;
+  placer: Placer;
 };
 
 /** How long after its timeout a turn is left to its worker, whose own report is the better one. */
@@ -33,7 +35,7 @@ const turnTimeoutGraceMs = 5_000;
 export async function buildWork(
   { config, replicaId, log, telemetry, clock, opened }: Foundation,
   storage: Storage,
-  { guard, streams }: Access,
+  { guard, streams, quotas }: Access,
   { onBacklog, onAsked, onResync }: { onBacklog: () => void; onAsked: () => void; onResync: () => void },
 ): Promise<Work> {
   const { db } = storage.work;
@@ -60,8 +62,19 @@ export async function buildWork(
   doorbell = createDoorbell({
     ...{ db, log, replicaId, hub, clock, streams, feed, telemetry, onBacklog, onAsked, onRevoked },
     bus: () => bus,
+    placer: () => placer,
   });
   opened.defer(() => doorbell.close());
+  const placer = createPlacer({
+    ...{ db, log, quotas, ttlMs: config.session.ttlMs },
+    ring: (placed) => doorbell.placed(placed),
+    moved: (runs) => doorbell.moved(runs),
+    announce: (orgId) => bus.broadcast({ kind: "held", orgId }),
+  });
+  opened.defer(() => {
+    placer.stop();
+    return placer.idle();
+  });
   const completer = createCompleter({ ...common, doorbell, onBatch: telemetry.batch("completions") });
   const turnEndings: TurnEndings = createTurnEndings({ ...common, doorbell });
   const dispatcher = createDispatcher({
@@ -78,7 +91,8 @@ export async function buildWork(
       if (message.kind === "revoked") {
         onRevoked(message.tokenId);
         streams.revoke(message.tokenId);
-      } else if (!feed.receive(message)) hub.receive(message);
+      } else if (message.kind === "held") placer.heard(message.orgId);
+      else if (!feed.receive(message)) hub.receive(message);
     },
     onResync() {
       feed.wakeAll();
@@ -92,7 +106,7 @@ export async function buildWork(
     await Promise.all([completer.idle(), dispatcher.idle(), turnEndings.idle()]);
     await hub.close();
   });
-  return { hub, feed, bus, doorbell, completer, dispatcher };
+  return { hub, feed, bus, doorbell, completer, dispatcher, placer };
 }
 
 /** The bus that is configured. The NATS client is loaded only where it is asked for. */

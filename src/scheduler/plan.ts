@@ -222,7 +222,7 @@ export function planSkipped(
 /** A run that somebody asked for. It moves no schedule (R3). */
 export function planManual(
   watcher: DueWatcher,
-  options: { retryOf?: { runId: string; windowStart: Date; windowEnd: Date } } = {},
+  options: { retryOf?: { runId: string; windowStart: Date; windowEnd: Date }; askedBy?: string } = {},
 ): Plan {
   const { now, windowCursorAt } = watcher;
   const windowStart =
@@ -242,6 +242,8 @@ export function planManual(
         skipReason: null,
         reason: "",
         retryOf: retried?.runId ?? null,
+        isGated: watcher.isGated,
+        askedBy: options.askedBy,
       },
     ],
     aside: [],
@@ -310,6 +312,7 @@ function slotRecord(
     skipReason: null,
     reason: "",
     retryOf: null,
+    isGated: watcher.isGated,
   };
 }
 

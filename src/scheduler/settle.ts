@@ -2,6 +2,7 @@ import type { Logger } from "../log.ts";
 import type { Db } from "../store/pg/database.ts";
 import * as events from "../store/work/events.ts";
 import type { KeptResult } from "../store/work/late-results.ts";
+import * as placements from "../store/work/placements.ts";
 import {
   type FailurePolicy,
   type Settled,
@@ -34,6 +35,13 @@ export async function appendSettled(
   options: { rules?: ReadonlyMap<string, string> } = {},
 ): Promise<void> {
   const bySettlement = new Map(settlements.map((s) => [s.runId, s]));
+  // What one agent is told of a quota holds for all that share it.
+  await placements.pauseRates(
+    tx,
+    settled.flatMap(({ action, orgId, runId, notBefore }) =>
+      action === "deferred" && notBefore ? [{ orgId, runId, notBefore }] : [],
+    ),
+  );
   const started = await startFollowers(
     tx,
     settled.map((run) => ({ run, settlement: bySettlement.get(run.runId) })),

@@ -98,7 +98,10 @@ export async function trigger(
       });
     }
     await options.quotas?.requireRoom(tx, "runs", orgId);
-    const plan = planManual(watcher, options);
+    const plan = planManual(watcher, {
+      ...(options.retryOf ? { retryOf: options.retryOf } : {}),
+      askedBy: asked.actor,
+    });
     const runId = plan.slots[0]!.runId;
     if (repeated || input !== undefined) {
       const { actor, watcherId } = asked;

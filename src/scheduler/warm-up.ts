@@ -35,7 +35,7 @@ export async function warmUp(db: Db, policy: FailurePolicy): Promise<void> {
               dueAt: now,
               windowStart: now,
             },
-            ...{ windowEnd: now, skipReason: null, reason: "", retryOf: null },
+            ...{ windowEnd: now, skipReason: null, reason: "", retryOf: null, isGated: false },
           },
         ],
         [{ orgId, watcherId, nextSlotAt: null, nextDueAt: null, lastRunAt: null }],

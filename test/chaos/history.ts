@@ -57,8 +57,8 @@ export type Answer = { watcher?: string; run?: string; alreadyQueued?: boolean; 
 export type Happening =
   | { kind: "sent"; device: string; stream: string; message: SentMessage }
   | { kind: "seen"; device: string; stream: string; message: SeenMessage }
-  /** The device's handler or program has begun, or has ended. */
-  | ({ kind: "work"; device: string; phase: "begun" | "ended" } & AttemptName)
+  /** The device's handler or program has begun, was told to end and did, or has finished by itself. */
+  | ({ kind: "work"; device: string; phase: "begun" | "ended" | "finished" } & AttemptName)
   /** A device has ended its connection for good. */
   | { kind: "gaveUp"; device: string; error: string }
   /** A device is part of a host; its host's life is its own. It takes so many attempts at once. */

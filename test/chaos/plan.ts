@@ -15,6 +15,7 @@ export const faultKinds = [
   "database_blackhole",
   "database_reset",
   "database_latency",
+  "database_disk_full",
   "notifications_lost",
   "host_clock",
   "replica_clock",
@@ -28,9 +29,14 @@ export const faultKinds = [
   "network_reorder",
   "network_refused",
   "network_hang",
+  "partition_longer_than_ttl",
 ] as const;
 
 export type FaultKind = (typeof faultKinds)[number];
+
+/** Whether a fault strikes connections of single devices. */
+export const isOfNetwork = (kind: FaultKind): boolean =>
+  kind.startsWith("network") || kind === "partition_longer_than_ttl";
 
 export type Fault = {
   id: number;
@@ -110,6 +116,9 @@ function durationOf(kind: FaultKind, options: PlanOptions, random: Random): numb
     case "database_reset":
     case "network_reset":
       return 0;
+    // Long enough that every attempt of the devices is reaped, and that finished programs wait in the outbox.
+    case "partition_longer_than_ttl":
+      return Math.round(options.ttlMs * (2.5 + random.next()));
     case "postgres_outage":
       return random.whole(Math.min(2_000, options.outageMsMax), options.outageMsMax);
     case "database_latency":

@@ -52,6 +52,8 @@ export type EventRow = {
 };
 
 export type WindowRow = { id: string; org: string; watcher: string; run: string; output: Digest };
+/** A result that came after its attempt had been taken away. */
+export type LateRow = { run: string; token: string };
 export type SlotRow = { org: string; watcher: string; scheduledFor: number; run: string };
 export type WatcherRow = { id: string; org: string; device: string | null; nextSlotAt: number | null };
 export type DeviceRow = { id: string; org: string };
@@ -61,6 +63,7 @@ export type Rows = {
   /** In the order of their commits within an org. */
   events: EventRow[];
   windows: WindowRow[];
+  late: LateRow[];
   slots: SlotRow[];
   backlog: { watcher: string; scheduledFor: number }[];
   watchers: WatcherRow[];

@@ -87,6 +87,7 @@ function dueWatcher(due: Pick<DueWatcher, "schedule" | "timeZone" | "nextSlotAt"
     orgId: "local",
     watcherId: "018f0000-0000-7000-8000-000000000001",
     deviceId: null,
+    isGated: false,
     overlap: "skip",
     catchup: "collapse",
     catchupWindowMs: 86_400_000,

@@ -145,6 +145,7 @@ export const watcherValues: watchers.WatcherValues = {
   extractionSchema: null,
   agentWork: {},
   after: [],
+  placement: null,
 };
 
 /** A watcher pinned to a device; manual only, unless a schedule is given. */

@@ -92,6 +92,7 @@ export {
 } from "./ops/errors.ts";
 export { isEnded, type WaitForRunOptions, waitForRun } from "./ops/wait-for-run.ts";
 export { isTurnEnded, type WaitForTurnOptions, waitForTurn } from "./ops/wait-for-turn.ts";
+export { type KeepLimits, type Kept, listKept } from "./outbox/kept.ts";
 export {
   ConfigError,
   type ConfigProblem,

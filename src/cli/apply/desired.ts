@@ -8,6 +8,7 @@ import { isUuid } from "../../ids.ts";
 import { checkSchedule } from "../../scheduler/schedule/schedule.ts";
 import { checkWholeMessage } from "../../server/access/interceptors/validate.ts";
 import { hasUrlPassword, isSecretKey, isSettingKey } from "../../server/platforms/kinds.ts";
+import { placementOf } from "../../server/rpc/placement-message.ts";
 import { type AgentFields, fieldsOfAgentTree, settingsOfFields } from "./agent-fields.ts";
 import type { ParsedFile } from "./file.ts";
 import type { KeyPath } from "./places.ts";
@@ -15,7 +16,13 @@ import { placeKey } from "./places.ts";
 import { isBelow, type Problem } from "./problems.ts";
 import type { PlatformTree, WatcherTree } from "./shape.ts";
 import { isTable } from "./variables.ts";
-import { fieldsOfTree, keysOfSchedule, specOfFields, type WatcherFields } from "./watcher-fields.ts";
+import {
+  fieldsOfTree,
+  keysOfSchedule,
+  specOfFields,
+  type WatcherFields,
+  watcherDefaults,
+} from "./watcher-fields.ts";
 
 export type DesiredAgent = { id: string; path: KeyPath; fields: Partial<AgentFields> };
 
@@ -196,7 +203,11 @@ function watcherProblems({ slug, fields, path }: DesiredWatcher): Problem[] {
   if (isUuid(slug)) return [{ path: [...path, "slug"], message: "must not look like an id (a UUID)" }];
   // A label is no id of a device; which device it means is looked up later.
   const broken = checkWholeMessage(WatcherSpecSchema, specOfFields({ ...fields, device: "" }));
-  const problems = broken.map(({ field, message }) => ({ path: [...path, ...fieldPath(field)], message }));
+  const problems: Problem[] = broken.map(({ field, message }) => ({
+    path: [...path, ...fieldPath(field)],
+    message,
+  }));
+  problems.push(...placementProblems(fields, path));
   try {
     // A zone is checked also where no schedule needs it yet.
     checkSchedule({ schedule: fields.schedule || "@daily", timeZone: fields.time_zone });
@@ -206,6 +217,28 @@ function watcherProblems({ slug, fields, path }: DesiredWatcher): Problem[] {
     const key =
       error.field === "spec.time_zone" ? "time_zone" : Object.keys(keysOfSchedule(fields.schedule))[0]!;
     return [...problems, { path: [...path, key], message: error.message }];
+  }
+}
+
+/** What the server says of selectors, groups and priorities, with the line. */
+function placementProblems(fields: WatcherFields, path: KeyPath): Problem[] {
+  const { group, max, per } = fields;
+  if (group === "" && (max !== watcherDefaults.max || per !== watcherDefaults.per)) {
+    const key = max === watcherDefaults.max ? "per" : "max";
+    return [{ path: [...path, key], message: 'belongs to "group", which is not there' }];
+  }
+  try {
+    placementOf(specOfFields(fields));
+    return [];
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    const key = error.field?.replace(/^spec\./, "") ?? "selector";
+    return [
+      {
+        path: [...path, key === "rate_limit" ? "rate" : key],
+        message: error.message.replace(/^spec\.\w+: /, ""),
+      },
+    ];
   }
 }
 

@@ -111,6 +111,26 @@ const watcher = z
       .string()
       .optional()
       .describe("The device it is pinned to, by label or id. Default: none, fleet workers take it."),
+    selector: z
+      .string()
+      .optional()
+      .describe(
+        'In place of device: a condition in CEL, \'os == "macos" && "gpu" in labels\'. Default: none.',
+      ),
+    spread: oneOf(words.spreadMode.all, "On how many of the devices that match. Default: one.").optional(),
+    group: z.string().optional().describe("Its concurrency group, of which few runs are active at once."),
+    max: z.int().min(1).max(1000).optional().describe("Active runs of its group at once. Default: 1."),
+    per: oneOf(words.groupScope.all, "What the group counts together. Default: org.").optional(),
+    priority: z
+      .int()
+      .min(-100)
+      .max(100)
+      .optional()
+      .describe("Among runs that wait for their place, higher ones begin first. Default: 0."),
+    rate: z
+      .string()
+      .optional()
+      .describe('Its rate limit: a key and runs a minute, "anthropic=20", or the key alone. Default: none.'),
     agent_kind: z.string().optional().describe('The executor that is meant, for example "claude-code".'),
     overlap: oneOf(words.overlapPolicy.all, "A slot is due while a run is active. Default: skip.").optional(),
     catchup: oneOf(words.catchupPolicy.all, "Slots of a downtime. Default: collapse.").optional(),

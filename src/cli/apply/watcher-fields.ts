@@ -1,9 +1,15 @@
 import { create, type JsonObject } from "@bufbuild/protobuf";
 import { type Duration, durationFromMs, durationMs } from "@bufbuild/protobuf/wkt";
 import { type QuestionPolicy, QuestionPolicySchema } from "#gen/pinion/v1/activity_pb.js";
-import { type WatcherSpec, WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
+import {
+  type ConcurrencyGroup,
+  ConcurrencyGroupSchema,
+  type WatcherSpec,
+  WatcherSpecSchema,
+} from "#gen/pinion/v1/watcher_pb.js";
 import { formatBudget, parseBudget } from "../print/budget.ts";
 import { dayMs, hourMs, minuteMs, secondMs } from "../print/lengths.ts";
+import { formatRate, parseRate } from "../print/rates.ts";
 import { parseLength } from "../print/times.ts";
 import * as words from "../print/words.ts";
 import type { WatcherTree } from "./shape.ts";
@@ -14,6 +20,13 @@ export type WatcherFields = {
   prompt: string;
   agent: string;
   device: string;
+  selector: string;
+  spread: string;
+  group: string;
+  max: number;
+  per: string;
+  priority: number;
+  rate: string;
   agent_kind: string;
   schedule: string;
   time_zone: string;
@@ -50,6 +63,13 @@ const questionDefaults: QuestionFields = {
 /** What a watcher has of which the file says nothing. Defaults of the API; the name is the slug. */
 export const watcherDefaults = {
   device: "",
+  selector: "",
+  spread: "one",
+  group: "",
+  max: 1,
+  per: "org",
+  priority: 0,
+  rate: "",
   agent_kind: "",
   schedule: "",
   time_zone: "UTC",
@@ -79,6 +99,13 @@ export const specPaths: Record<keyof WatcherFields, string> = {
   prompt: "prompt",
   agent: "agent_id",
   device: "device_id",
+  selector: "selector",
+  spread: "spread",
+  group: "group",
+  max: "group",
+  per: "group",
+  priority: "priority",
+  rate: "rate_limit",
   agent_kind: "agent_kind",
   schedule: "schedule",
   time_zone: "time_zone",
@@ -114,6 +141,13 @@ export function fieldsOfTree(
     prompt: found.prompt,
     agent: found.agent,
     device: found.device,
+    selector: (tree.selector ?? watcherDefaults.selector).trim(),
+    spread: tree.spread ?? watcherDefaults.spread,
+    group: tree.group ?? watcherDefaults.group,
+    max: tree.max ?? watcherDefaults.max,
+    per: tree.per ?? watcherDefaults.per,
+    priority: tree.priority ?? watcherDefaults.priority,
+    rate: rateText(tree.rate ?? watcherDefaults.rate),
     agent_kind: tree.agent_kind ?? watcherDefaults.agent_kind,
     schedule: scheduleOfTree(tree),
     time_zone: tree.time_zone || watcherDefaults.time_zone,
@@ -166,6 +200,13 @@ export function fieldsOfSpec(spec: WatcherSpec): WatcherFields {
     prompt: spec.prompt,
     agent: spec.agentId,
     device: spec.deviceId,
+    selector: spec.selector,
+    spread: words.spreadMode.word(spec.spread) || watcherDefaults.spread,
+    group: spec.group?.name ?? watcherDefaults.group,
+    max: spec.group?.max || watcherDefaults.max,
+    per: words.groupScope.word(spec.group?.scope ?? 0) || watcherDefaults.per,
+    priority: spec.priority,
+    rate: spec.rateLimit ? formatRate(spec.rateLimit) : watcherDefaults.rate,
     agent_kind: spec.agentKind,
     schedule: spec.schedule,
     time_zone: spec.timeZone || watcherDefaults.time_zone,
@@ -199,6 +240,9 @@ export function specOfFields(fields: WatcherFields): WatcherSpec {
     prompt: fields.prompt,
     agentId: fields.agent,
     deviceId: fields.device,
+    selector: fields.selector,
+    spread: fields.spread === watcherDefaults.spread ? 0 : words.spreadMode.value(fields.spread, "spread"),
+    priority: fields.priority,
     agentKind: fields.agent_kind,
     schedule: fields.schedule,
     timeZone: fields.time_zone,
@@ -219,8 +263,24 @@ export function specOfFields(fields: WatcherFields): WatcherSpec {
     after: fields.after,
     afterCondition: fields.after_condition,
     redact: fields.redact,
+    ...optional("group", groupOfFields(fields)),
+    ...optional("rateLimit", parseRate(fields.rate, "rate")),
     ...(fields.extraction_schema ? { extractionSchema: fields.extraction_schema } : {}),
   });
+}
+
+function groupOfFields({ group, max, per }: WatcherFields): ConcurrencyGroup | undefined {
+  if (group === "") return undefined;
+  return create(ConcurrencyGroupSchema, {
+    ...{ name: group, max },
+    scope: words.groupScope.value(per, "per"),
+  });
+}
+
+/** The same limit is always the same text. */
+function rateText(text: string): string {
+  const limit = parseRate(text, "rate");
+  return limit ? formatRate(limit) : "";
 }
 
 function optional<Name extends string, Value>(name: Name, value: Value | undefined) {

@@ -7,6 +7,7 @@ import {
   GetTranscriptResponseSchema,
   ListRunsResponseSchema,
   type Run,
+  type RunCandidate,
   type RunFact,
   RunSchema,
 } from "#gen/pinion/v1/run_pb.js";
@@ -249,6 +250,8 @@ function addExplain(runs: Command, cli: Cli): void {
       for (const line of timeline(cli, answer.facts)) cli.out(line);
       if (answer.chain.length > 0) cli.out("");
       for (const line of chainLines(cli, answer.chain)) cli.out(line);
+      if (answer.candidates.length > 0) cli.out("");
+      for (const line of candidateLines(cli, answer.candidates)) cli.out(line);
       if (answer.nextStep) cli.out(`\n${dim("next:")} ${plain(answer.nextStep)}`);
     });
   examples(command, [
@@ -275,6 +278,22 @@ function chainLines(cli: Cli, chain: readonly ChainLink[]): string[] {
       },
     ],
     cli.columns,
+  );
+}
+
+/** The devices that might take the run, and why each does not. */
+function candidateLines(cli: Cli, candidates: readonly RunCandidate[]): string[] {
+  return table<RunCandidate>(
+    candidates,
+    [
+      { header: "DEVICE", cell: (device) => plain(device.label) },
+      {
+        header: "MATCHES",
+        cell: (device) => (device.matches ? cli.colors.green("yes") : cli.colors.dim("no")),
+      },
+      { header: "WHY NOT", cell: (device) => (device.takes ? "takes it" : plain(device.reason)) },
+    ],
+    Number.POSITIVE_INFINITY,
   );
 }
 

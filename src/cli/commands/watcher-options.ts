@@ -3,11 +3,17 @@ import { create, fromJson, type JsonObject } from "@bufbuild/protobuf";
 import { durationFromMs, type Value, ValueSchema } from "@bufbuild/protobuf/wkt";
 import type { Command } from "commander";
 import { type QuestionPolicy, QuestionPolicySchema } from "#gen/pinion/v1/activity_pb.js";
-import { type WatcherSpec, WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
+import {
+  type ConcurrencyGroup,
+  ConcurrencyGroupSchema,
+  type WatcherSpec,
+  WatcherSpecSchema,
+} from "#gen/pinion/v1/watcher_pb.js";
 import type { Clients } from "../context.ts";
 import { exitCodes, Failure } from "../failures.ts";
 import { deviceId } from "../lookup.ts";
 import { parseBudget } from "../print/budget.ts";
+import { parseRate } from "../print/rates.ts";
 import { parseLength } from "../print/times.ts";
 import * as words from "../print/words.ts";
 
@@ -21,6 +27,13 @@ export type SpecOptions = {
   every?: string;
   zone?: string;
   device?: string;
+  select?: string;
+  spread?: string;
+  group?: string;
+  groupMax?: number;
+  groupPer?: string;
+  priority?: string;
+  rate?: string;
   agent?: string;
   agentKind?: string;
   timeout?: string;
@@ -58,6 +71,19 @@ export function addSpecOptions(command: Command, wholeNumber: (text: string) => 
     .option("--every <length>", 'fires that often: 90m, or "90m from 2026-12-01T09:00" for an anchor')
     .option("--zone <zone>", "IANA time zone of the schedule")
     .option("--device <device>", 'the device it is pinned to (id or label); "" lets fleet workers take it')
+    .option(
+      "--select <condition>",
+      'in place of a device: a condition over os, arch and labels, \'os == "macos" && "gpu" in labels\'; "" for none',
+    )
+    .option("--spread <mode>", `on how many of the devices that match: ${words.spreadMode.all.join(" or ")}`)
+    .option("--group <name>", 'its concurrency group: few runs of it are active at once; "" for none')
+    .option("--group-max <n>", "so many of them (1)", wholeNumber)
+    .option("--group-per <scope>", `counted per ${words.groupScope.all.join(" or ")}`)
+    .option("--priority <n>", "among runs that wait for their place, -100 to 100; higher ones begin first")
+    .option(
+      "--rate <limit>",
+      'its rate limit: a key and runs a minute, "anthropic=20", or the key alone; "" for none',
+    )
     .option("--agent <agent>", "the agent; default: the org's default agent")
     .option(
       "--agent-kind <kind>",
@@ -194,6 +220,25 @@ export async function specOf(
   set(device, "device_id", (id) => {
     spec.deviceId = id;
   });
+  set(options.select, "selector", (selector) => {
+    spec.selector = selector;
+  });
+  // A watcher has one of the two; the other one goes.
+  if (options.select && device === undefined) paths.push("device_id");
+  if (device && options.select === undefined) paths.push("selector");
+  set(options.spread, "spread", (word) => {
+    spec.spread = words.spreadMode.value(word, "--spread");
+  });
+  set(groupOf(options), "group", (group) => {
+    if (group !== "none") spec.group = group;
+  });
+  set(options.priority, "priority", (text) => {
+    spec.priority = priorityOf(text);
+  });
+  set(options.rate, "rate_limit", (text) => {
+    const limit = parseRate(text, "--rate");
+    if (limit) spec.rateLimit = limit;
+  });
   return { spec, paths };
 }
 
@@ -212,6 +257,30 @@ function questionsOf(options: SpecOptions): QuestionPolicy | undefined {
       ? words.questionResponders.value(questionResponders, "--question-responders")
       : 0,
   });
+}
+
+/** The group as a whole: what no option names has its default. */
+function groupOf({ group, groupMax, groupPer }: SpecOptions): ConcurrencyGroup | "none" | undefined {
+  if (group === undefined) {
+    if (groupMax === undefined && groupPer === undefined) return undefined;
+    throw new Failure(
+      exitCodes.usage,
+      "--group-max and --group-per say something of a group; name it with --group",
+    );
+  }
+  if (group === "") return "none";
+  return create(ConcurrencyGroupSchema, {
+    ...{ name: group, max: groupMax ?? 1 },
+    scope: groupPer === undefined ? 0 : words.groupScope.value(groupPer, "--group-per"),
+  });
+}
+
+function priorityOf(text: string): number {
+  const priority = Number(text);
+  if (!Number.isInteger(priority) || text.trim() === "") {
+    throw new Failure(exitCodes.usage, `--priority: "${text}" is no whole number`);
+  }
+  return priority;
 }
 
 function scheduleOf({ schedule, at, every }: SpecOptions): string | undefined {

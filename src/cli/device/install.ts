@@ -2,12 +2,13 @@ import { execFile } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { homedir, userInfo } from "node:os";
 import { dirname, join, resolve } from "node:path";
-import { findIdentity, readStatus } from "@pinion/client";
+import { findIdentity, listKept, readStatus } from "@pinion/client";
 import type { Command } from "commander";
 import { type Cli, type Environment, examples } from "../cli.ts";
 import { type GlobalOptions, optionsOf } from "../context.ts";
 import { writeWhole } from "../data-files.ts";
 import { exitCodes, Failure } from "../failures.ts";
+import { formatBytes } from "../print/bytes.ts";
 import { plain } from "../print/table.ts";
 import { findProgram, writeDeviceConfigOnce } from "./config.ts";
 import { lastingSelfCommand } from "./self.ts";
@@ -140,11 +141,14 @@ async function runStatus(cli: Cli, options: InstallOptions): Promise<void> {
   const pid = await daemonPid(stateDir);
   const found = pid === undefined ? undefined : await readStatus(stateDir);
   const status = found?.pid === pid ? found : undefined;
+  const kept = await listKept(stateDir);
+  const keptBytes = kept.reduce((sum, { bytes }) => sum + bytes, 0);
   if (options.json) {
     cli.out(
       JSON.stringify({
         ...{ file: place.file, is_installed: isInstalled, state, pid: pid ?? null },
         ...{ connection: status?.connection ?? "", connection_reason: status?.reason ?? "" },
+        ...{ kept_results: kept.length, kept_bytes: keptBytes },
         ...{ config_file: status?.configFile ?? "", config_problem: status?.configProblem ?? "" },
       }),
     );
@@ -157,6 +161,12 @@ async function runStatus(cli: Cli, options: InstallOptions): Promise<void> {
     cli.out(pid === undefined ? "the daemon does not run" : `the daemon runs (process ${pid})`);
     if (status?.connection === "serving") cli.out("it is connected");
     else if (status) cli.out(`it is not connected: ${plain(status.reason || status.connection)}`);
+    if (kept.length > 0) {
+      const oldest = Math.min(...kept.map(({ acknowledgedAtMs }) => acknowledgedAtMs));
+      cli.out(
+        `kept for a database that fails over: ${kept.length} acknowledged results, ${formatBytes(keptBytes)}, the oldest from ${new Date(oldest).toISOString()}`,
+      );
+    }
     if (status?.configProblem) {
       cli.out(`${status.configFile} is wrong, and the configuration before it is in force:`);
       for (const line of status.configProblem.split("\n")) cli.out(`  ${plain(line)}`);

@@ -16,6 +16,7 @@ import type { Environment } from "../cli.ts";
 import { findProgram } from "../device/config.ts";
 import { daemonPid } from "../device/state-dir.ts";
 import { explain, systemCode } from "../failures.ts";
+import { formatBytes } from "../print/bytes.ts";
 import { formatLength } from "../print/lengths.ts";
 import type { Check } from "./check.ts";
 
@@ -138,12 +139,6 @@ async function checkDisk(stateDir: string): Promise<Check> {
   const free = `${formatBytes(bavail * bsize)} are free for results`;
   if (bavail * bsize >= bytesFreeMin) return { name, verdict: "good", found: free };
   return { name, verdict: "bad", found: `only ${free}`, advice: "make room; a full disk stops the device" };
-}
-
-function formatBytes(bytes: number): string {
-  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
-  const power = Math.min(units.length - 1, Math.floor(Math.log2(Math.max(1, bytes)) / 10));
-  return `${Number((bytes / 1024 ** power).toFixed(1))} ${units[power]}`;
 }
 
 /** How long the device's server may take to answer. */

@@ -1,6 +1,12 @@
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import { ContinueMode, type QuestionPolicy } from "#gen/pinion/v1/activity_pb.js";
-import { type Watcher, WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
+import {
+  type ConcurrencyGroup,
+  type RateLimit,
+  SpreadMode,
+  type Watcher,
+  WatcherStatus,
+} from "#gen/pinion/v1/watcher_pb.js";
 import type { Cli } from "../cli.ts";
 import { formatBudget } from "./budget.ts";
 import { type Column, details, plain, plainLines } from "./table.ts";
@@ -43,6 +49,9 @@ function scheduleOf(watcher: Watcher): string {
 function executorOf(watcher: Watcher, labels: Map<string, string>): string {
   const id = watcher.spec?.deviceId ?? "";
   if (id !== "") return plain(labels.get(id) ?? id);
+  const { selector = "", spread } = watcher.spec ?? {};
+  if (selector !== "")
+    return `${spread === SpreadMode.ALL ? "all that match" : "one that matches"}: ${plain(selector)}`;
   return words.watcherStatus.word(watcher.status) === "no_executor" ? "" : "any fleet worker";
 }
 
@@ -57,6 +66,14 @@ function questionsLine({ timeout, defaultAnswer, responders }: QuestionPolicy): 
   const who = words.questionResponders.word(responders) || "users";
   const otherwise = words.questionDefault.word(defaultAnswer) || "deny";
   return `answered by ${who} within ${formatDuration(timeout) || "10 m"}, else ${otherwise}`;
+}
+
+function groupLine({ name, max, scope }: ConcurrencyGroup): string {
+  return `${plain(name)}: ${max} at once per ${words.groupScope.word(scope) || "org"}`;
+}
+
+function rateLine({ key, perMinute }: RateLimit): string {
+  return `${plain(key)}: ${perMinute > 0 ? `${perMinute} runs a minute` : "as agents are told"}`;
 }
 
 export function printWatcher(cli: Cli, watcher: Watcher, labels: Map<string, string>): void {
@@ -81,6 +98,9 @@ export function printWatcher(cli: Cli, watcher: Watcher, labels: Map<string, str
       ["failures", watcher.consecutiveFailures > 0 ? `${watcher.consecutiveFailures} in a row` : ""],
       ["backed off", watcher.backoffUntil ? `until ${formatMomentAgo(watcher.backoffUntil)}` : ""],
       ["device", [executorOf(watcher, labels), spec.deviceId].filter(Boolean).join(" ")],
+      ["group", spec.group ? groupLine(spec.group) : ""],
+      ["rate limit", spec.rateLimit ? rateLine(spec.rateLimit) : ""],
+      ["priority", spec.priority === 0 ? "" : String(spec.priority)],
       ["agent", spec.agentId],
       ["executor", spec.agentKind || "the device's default"],
       ["timeout", formatDuration(spec.timeout)],

@@ -20,7 +20,13 @@ import {
 import { SignInMethod } from "#gen/pinion/v1/sign_in_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
-import { CatchupPolicy, OverlapPolicy, WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
+import {
+  CatchupPolicy,
+  GroupScope,
+  OverlapPolicy,
+  SpreadMode,
+  WatcherStatus,
+} from "#gen/pinion/v1/watcher_pb.js";
 import type { Cli } from "../cli.ts";
 import { exitCodes, Failure } from "../failures.ts";
 
@@ -143,6 +149,10 @@ export const notification = words({
   [Notification.ON_FAILURE]: "on_failure",
   [Notification.ALWAYS]: "always",
 });
+
+export const spreadMode = words({ [SpreadMode.ONE]: "one", [SpreadMode.ALL]: "all" });
+
+export const groupScope = words({ [GroupScope.ORG]: "org", [GroupScope.DEVICE]: "device" });
 
 export const overlapPolicy = words({
   [OverlapPolicy.SKIP]: "skip",

@@ -22,6 +22,8 @@ export type BusMessage =
   | { kind: "work"; orgId: string; deviceId: string; isTurn?: true }
   /** Fleet workers of the org may have work. */
   | { kind: "fleet"; orgId: string; isTurn?: true }
+  /** Runs of the org wait to be placed. */
+  | { kind: "held"; orgId: string }
   /** The device is to be asked to end an attempt. */
   | { kind: "cancel"; orgId: string; deviceId: string; runId: string; attemptToken: string; reason: string }
   /** An attempt of the device was settled elsewhere. */

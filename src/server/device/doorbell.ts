@@ -3,6 +3,7 @@ import type { DatabaseClock } from "../../database-clock.ts";
 import { Refusal } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { CancelledAttempt, Doorbell } from "../../scheduler/doorbell.ts";
+import type { Placer, Rung } from "../../scheduler/placer.ts";
 import type { QuestionBell } from "../../scheduler/questions.ts";
 import type { TurnBell } from "../../scheduler/turn-bell.ts";
 import type { Db } from "../../store/pg/database.ts";
@@ -27,6 +28,14 @@ export type ReplicaDoorbell = Doorbell &
   QuestionBell & {
     /** A device may have work. */
     work(device: { orgId: string; deviceId: string }): void;
+    /** What devices of the org are, or who may use them, has changed. */
+    devicesChanged(orgId: string): void;
+    /** A device of the org has connected. */
+    deviceOpened(orgId: string): void;
+    /** Runs were placed: their devices have work. */
+    placed(runs: readonly Rung[]): void;
+    /** Held runs are somewhere else, or wait for something else. */
+    moved(runs: readonly { orgId: string; runId: string }[]): void;
     /** Events of an org were committed. */
     eventsAppended(orgId: string): void;
     /** Drains a device's stream on the replica that holds it; the device itself may be deleted by now. */
@@ -66,6 +75,7 @@ export function createDoorbell(options: {
   feed: Feed;
   bus: () => Bus;
   telemetry: Pick<Telemetry, "recorded" | "settled" | "batch">;
+  placer: () => Placer;
   /** Slots wait for the end of a run that has ended. */
   onBacklog: () => void;
   onRevoked: (tokenId: string) => void;
@@ -157,9 +167,10 @@ export function createDoorbell(options: {
 
   function recorded(runs: readonly RecordedRun[]): void {
     const fleets = new Set<string>();
-    for (const { status, orgId, deviceId, attemptToken, dueAt } of runs) {
+    for (const { status, orgId, deviceId, attemptToken, dueAt, isHeld } of runs) {
       if (status !== "pending" || attemptToken) continue;
-      if (deviceId) ring({ kind: "work", orgId, deviceId });
+      if (isHeld) options.placer().recorded(orgId, dueAt);
+      else if (deviceId) ring({ kind: "work", orgId, deviceId });
       // No worker keeps a slot for what is not due yet.
       else if (dueAt.getTime() > options.clock.now()) options.hub.at(dueAt, () => ringFleet(orgId));
       else fleets.add(orgId);
@@ -178,6 +189,8 @@ export function createDoorbell(options: {
         if (run.action === "finished" && run.windowId === null) keepTail(run);
         feed.runChanged({ orgId, runId, isEnded: run.action === "finished" });
         if (run.hasBacklog) options.onBacklog();
+        if (run.notBefore) options.placer().freedAt(orgId, run.notBefore);
+        options.placer().freed(orgId);
         if (!deviceId) continue;
         if (attemptToken) ring({ kind: "settled", orgId, deviceId, attemptToken });
         if (!run.notBefore) continue;
@@ -216,6 +229,20 @@ export function createDoorbell(options: {
     },
     ...createTurnBell({ feed, ring, ringFleet, later }),
     work: (device) => ring({ kind: "work", ...device }),
+    devicesChanged: (orgId) => options.placer().changed(orgId),
+    deviceOpened: (orgId) => options.placer().freed(orgId),
+    placed(runs) {
+      const fleets = new Set<string>();
+      for (const { orgId, deviceId } of runs) {
+        if (deviceId) ring({ kind: "work", orgId, deviceId });
+        else fleets.add(orgId);
+      }
+      for (const orgId of fleets) ringFleet(orgId);
+    },
+    moved(runs) {
+      for (const { orgId, runId } of runs) feed.runChanged({ orgId, runId, isEnded: false });
+      for (const orgId of new Set(runs.map((run) => run.orgId))) feed.eventsAppended(orgId);
+    },
     eventsAppended: (orgId) => feed.eventsAppended(orgId),
     disconnect({ replicaId, orgId, deviceId, epoch, reason }) {
       const message = { kind: "disconnect" as const, orgId, deviceId, epoch, reason };

@@ -90,6 +90,7 @@ export type HubDeps = {
     TurnBell &
     QuestionBell & {
       replaced(session: SessionName & { replicaId: string }): void;
+      deviceOpened(orgId: string): void;
     };
 };
 
@@ -240,6 +241,7 @@ export function createHub(deps: HubDeps): Hub {
       }
       before?.replaced();
       feed.transient(orgId, { kind: "device.connected", deviceId, epoch });
+      deps.doorbell().deviceOpened(orgId);
       deps.dispatcher().wake(session);
     },
     accept: (acceptance, kind) =>

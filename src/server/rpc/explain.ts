@@ -1,6 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { type RunFact, RunFactSchema } from "#gen/pinion/v1/run_pb.js";
+import type { PlacementExplained } from "../../scheduler/explain-placement.ts";
 import type { Device } from "../../store/people/devices.ts";
 import type { Fleet } from "../../store/people/workers.ts";
 import type { RunRow } from "../../store/work/runs.ts";
@@ -14,6 +15,8 @@ export type Known = {
   onDevice: { active: number; pending: number };
   /** The org's fleet workers, for a run that waits for one. */
   fleet: Fleet | undefined;
+  /** Of a run that waits to be placed. */
+  placement?: PlacementExplained | undefined;
   /** Silence after which the device's attempts are reaped, in milliseconds. */
   ttlMs: number;
   /** The database's clock. */
@@ -83,6 +86,7 @@ function explainPending(known: Known): { summary: string; nextStep: string } {
       nextStep: `It is offered to ${run.deviceId ? nameOf(device) : "the fleet workers"} at ${clockText(run.notBefore)}.`,
     };
   }
+  if (known.placement) return explainHeld(since, known, known.placement);
   if (!run.deviceId) return explainUnpinned(since, known, fleet!);
   if (!device) {
     return {
@@ -148,6 +152,37 @@ function explainUnpinned(since: string, { run }: Known, fleet: Fleet): { summary
   };
 }
 
+/** A run that waits for a device by selector, for its group or for a rate limit. */
+function explainHeld(
+  since: string,
+  { run }: Known,
+  { waits, candidates, selector, notShown }: PlacementExplained,
+): { summary: string; nextStep: string } {
+  const ends = run.expiresAt ? ` If that is after ${clockText(run.expiresAt)}, it is skipped.` : "";
+  if (waits === "") {
+    return {
+      summary: `${since}: a device can take it; the run is about to be placed.`,
+      nextStep: "It is placed within moments; the sweep does it if a notification was lost.",
+    };
+  }
+  const matching = candidates.filter((candidate) => candidate.matches);
+  const shown = matching.slice(0, 3).map(({ label, reason }) => `${label} (${reason ?? "takes it"})`);
+  const more = matching.length + notShown > shown.length ? ", and others" : "";
+  const devices =
+    selector === null
+      ? ""
+      : matching.length === 0
+        ? ` No device of the org matches \`${selector}\` and may be used for it.`
+        : ` Matching: ${shown.join(", ")}${more}.`;
+  return {
+    summary: `${since}: ${waits}.${devices}`,
+    nextStep:
+      selector !== null && matching.length === 0
+        ? `Label a device, have its owner grant its use, or change the watcher's selector; it is placed at once.${ends}`
+        : `It is placed as soon as that is over.${ends}`,
+  };
+}
+
 function explainRunning(known: Known): { summary: string; nextStep: string } {
   const { run, device, ttlMs, now } = known;
   const heard = run.lastBeatAt ?? device?.last_beat_at ?? run.startedAt;
@@ -171,7 +206,9 @@ function explainRunning(known: Known): { summary: string; nextStep: string } {
   };
 }
 
-function factsOf({ run, device, onDevice, fleet, now }: Known): RunFact[] {
+function factsOf({ run, device, onDevice, fleet: ofFleet, placement, now }: Known): RunFact[] {
+  // The fleet does not decide over what is held.
+  const fleet = placement ? undefined : ofFleet;
   const facts: { at: Date | null; kind: string; text: string }[] = [];
   const fact = (at: Date | null, kind: string, text: string) => {
     if (at) facts.push({ at, kind, text });
@@ -199,6 +236,18 @@ function factsOf({ run, device, onDevice, fleet, now }: Known): RunFact[] {
       facts.push({ at: run.expiresAt, kind: "deadline", text: "skipped if it has not started by then" });
     if (run.notBefore && run.notBefore > now) {
       facts.push({ at: run.notBefore, kind: "not_before", text: "not offered before then" });
+    }
+    if (placement) {
+      const { selector, groupName, rateKey, candidates } = placement;
+      const texts = [
+        [
+          "selector",
+          selector && `selects ${selector}: ${candidates.filter((it) => it.matches).length} devices match`,
+        ],
+        ["group", groupName && `in group ${groupName}`],
+        ["rate_limit", rateKey && `under the rate limit ${rateKey}`],
+      ] as const;
+      for (const [kind, text] of texts) if (text) facts.push({ at: null, kind, text });
     }
     if (fleet) {
       facts.push({

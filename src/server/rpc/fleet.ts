@@ -32,6 +32,8 @@ export interface FleetDoorbell {
   }): void;
   /** Ends the streams that were opened with a token. */
   revoke(tokenId: string): void;
+  /** What devices of the org are, or who may use them, has changed. */
+  devicesChanged(orgId: string): void;
 }
 
 const joinCodeMsDefault = 15 * 60_000;
@@ -97,7 +99,10 @@ export function fleetService(deps: {
     async labelDevice(request, context) {
       const { orgId, actor } = principalOf(context);
       const { deviceId, add, remove } = request;
-      if (await deviceLabels.change(db, { orgId, deviceId, add, remove, actor })) feed.eventsAppended(orgId);
+      if (await deviceLabels.change(db, { orgId, deviceId, add, remove, actor })) {
+        feed.eventsAppended(orgId);
+        doorbell.devicesChanged(orgId);
+      }
       return { device: deviceMessage(await devices.get(db, { orgId, ttlMs, deviceId })) };
     },
 
@@ -153,6 +158,7 @@ export function fleetService(deps: {
         permissions: permissionNames(request.permissions),
       });
       feed.eventsAppended(orgId);
+      doorbell.devicesChanged(orgId);
       return { grants: granted.map(grantMessage) };
     },
 

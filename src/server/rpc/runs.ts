@@ -16,6 +16,7 @@ import { Bell } from "../../abort.ts";
 import { Refusal, refuse } from "../../errors.ts";
 import { cancelRun } from "../../scheduler/cancels.ts";
 import type { Doorbell } from "../../scheduler/doorbell.ts";
+import { explainPlacement } from "../../scheduler/explain-placement.ts";
 import type { QuestionBell } from "../../scheduler/questions.ts";
 import { retry } from "../../scheduler/triggers.ts";
 import * as devices from "../../store/people/devices.ts";
@@ -154,11 +155,18 @@ export function runService(deps: {
         run.status === "pending" && !deviceId
           ? await workers.findFleet(db, { orgId, agentKind: run.agentKind, ttlMs })
           : undefined;
+      const placement =
+        run.status === "pending" ? await explainPlacement(db, { orgId, runId, ttlMs }) : undefined;
       const now = await clock.now(db);
       const chain = await explainChain(db, run);
       return {
         run: await messageWithStart(run),
-        ...explain({ run, device, onDevice, fleet, ttlMs, now }),
+        ...explain({ run, device, onDevice, fleet, placement, ttlMs, now }),
+        candidates: (placement?.candidates ?? []).map(({ reason, ...device }) => ({
+          ...device,
+          takes: reason === null,
+          reason: reason ?? "",
+        })),
         chain,
       };
     },

@@ -21,6 +21,7 @@ import type * as watchers from "../../store/work/watchers.ts";
 import { agentWorkMessage, agentWorkOf } from "../agent-work.ts";
 import { notificationOf } from "../run-enums.ts";
 import { timestampOf } from "./moments.ts";
+import { placementMessage, placementOf } from "./placement-message.ts";
 import { runSummaryMessage } from "./run-message.ts";
 
 /** Watchers between rows and messages. */
@@ -126,6 +127,7 @@ export function watcherSpec(row: watchers.Watcher): WatcherSpec {
     ...(row.extraction_schema === null ? {} : { extractionSchema: row.extraction_schema as JsonObject }),
     ...agentWorkMessage(row.agent_work),
     after: row.after,
+    ...placementMessage(row.placement as watchers.Placement | null),
   });
 }
 
@@ -180,6 +182,7 @@ export function watcherValues(
     extractionSchema: spec.extractionSchema ?? null,
     agentWork: agentWorkOf(spec),
     after: spec.after,
+    placement: placementOf(spec),
   };
 }
 

@@ -20,6 +20,16 @@ export type Deed = Permission | "own";
 /** Who wants it: a person in the org by their user id, or a service by its token. */
 export type Who = { userId: string | null; tokenId: string };
 
+/** No token has it; a person is looked up by their user id alone. */
+const noToken = "00000000-0000-0000-0000-000000000000";
+
+/** The person or the service that an actor is ("user:<id>", "service:<token id>"); undefined for a device and for Pinion itself. */
+export function whoOf(actor: string): Who | undefined {
+  const [kind, id] = actor.split(":") as [string, string];
+  if (kind === "user") return { userId: id, tokenId: noToken };
+  return kind === "service" ? { userId: null, tokenId: id } : undefined;
+}
+
 /** How somebody stands to a device. */
 export type Standing = {
   deviceId: string;

@@ -245,7 +245,7 @@ export async function findFleet(
         where is_online order by kind limit ${kindsShownMax}) as kinds,
       (select label from fleet order by heard_at desc nulls last limit 1) as "lastLabel",
       max(heard_at) as "lastHeardAt",
-      (select count(*) from run r where r.org_id = ${options.orgId} and r.device_id is null) as pending
+      (select count(*) from run r where r.org_id = ${options.orgId} and r.device_id is null and not r.is_held) as pending
     from fleet
   `.execute(db);
   return rows[0]!;

@@ -248,6 +248,7 @@ export type WatcherTable = {
   max_attempts: Generated<number>;
   notification: Generated<Notification>;
   day_budget: ColumnType<Json | null, string | null | undefined, string | null>;
+  placement: ColumnType<Json | null, string | null | undefined, string | null>;
   workspace: OrNull<string>;
   status: Generated<WatcherStatus>;
   paused_reason: Generated<string>;
@@ -325,6 +326,9 @@ export type RunTable = {
   reason: Generated<string>;
   past_attempts: GeneratedJsonArray<PastAttempt>;
   is_pinned: boolean;
+  is_gated: Generated<boolean>;
+  is_held: Generated<boolean>;
+  spread_to: OrNull<string>;
 };
 
 export type RunFinishedTable = {

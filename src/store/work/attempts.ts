@@ -96,8 +96,11 @@ export function partsOf(wants: readonly Want[]): Want[][] {
   return parts;
 }
 
-/** A run that may be claimed: by its device ahead of its moment, by anybody else when it is due. */
-const isPending = sql`status = 'pending' and (not_before is null or not_before <= now())
+/**
+ * A run that may be claimed: by its device ahead of its moment, by anybody else when it is due. What is held waits for placements.ts,
+ * and stands apart in the indexes that claims read.
+ */
+const isPending = sql`not is_held and status = 'pending' and (not_before is null or not_before <= now())
             and (expires_at is null or expires_at > now())`;
 
 const kindsText = (want: Want) => want.kinds && JSON.stringify([...want.kinds].sort());

@@ -167,6 +167,9 @@ export async function deleteOld(
       and not exists (select from run_finished f where f.org_id = s.org_id and f.id = s.run_id) limit ${limit}))`,
     // Senders try again for days, and not for weeks.
     sql`delete from hook_delivery where ctid = any(array(select ctid from hook_delivery d where d.received_at < ${old} limit ${limit}))`,
+    // Longer than any pause that an agent may be told of.
+    sql`delete from rate_key where ctid = any(array(select ctid from rate_key
+      where touched_at < ${now} - interval '8 days' limit ${limit}))`,
     sql`delete from join_code where ctid = any(array(select ctid from join_code where expires_at < ${now} - interval '1 day' limit ${limit}))`,
     sql`delete from sign_in_code where ctid = any(array(select ctid from sign_in_code where expires_at < ${now} - interval '1 day' limit ${limit}))`,
     // A browser's cookie, not a token that people made: no list shows it once it has ended.

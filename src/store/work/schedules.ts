@@ -3,6 +3,7 @@ import type { Db } from "../pg/database.ts";
 import { ofFew, unnest } from "../pg/unnest.ts";
 import { assignmentColumns, assignmentJoins, type ClaimedRun } from "./attempts.ts";
 import { type DeviceOffers, offersOfWatcher } from "./device-offers.ts";
+import * as gates from "./gates.ts";
 import type { SessionName } from "./presence.ts";
 import type { SkipReason } from "./settlements.ts";
 import type { StartSource } from "./starts.ts";
@@ -20,8 +21,10 @@ export type WatcherName = { orgId: string; watcherId: string };
 export type DueWatcher = {
   orgId: string;
   watcherId: string;
-  /** The pin, which a run takes when it is recorded. */
+  /** The pin, which a run takes when it is recorded; null also where its runs are placed, and claimed after that. */
   deviceId: string | null;
+  /** Its runs are placed before they are claimed. */
+  isGated: boolean;
   schedule: string | null;
   timeZone: string;
   overlap: "skip" | "queue_one" | "queue_all";
@@ -79,7 +82,7 @@ export async function lockBacklogged(tx: Db, limit: number): Promise<DueWatcher[
   const { rows } = await sql<WatcherName>`
     select w.org_id as "orgId", w.id as "watcherId" from watcher w
     where (w.org_id, w.id) in (select org_id, watcher_id from backlog)
-      and not exists (select from run r where r.org_id = w.org_id and r.watcher_id = w.id)
+      and not exists (select from run r where r.org_id = w.org_id and r.watcher_id = w.id and r.spread_to is null)
     limit ${limit}
     for no key update of w skip locked
   `.execute(tx);
@@ -105,7 +108,8 @@ async function readLocked(tx: Db, watchers: readonly WatcherName[]): Promise<Due
     id: ["uuid", (w) => w.watcherId],
   });
   const { rows } = await sql<DueWatcher>`
-    select w.org_id as "orgId", w.id as "watcherId", w.device_id as "deviceId", w.schedule, w.time_zone as "timeZone", w.overlap, w.catchup,
+    select w.org_id as "orgId", w.id as "watcherId", case when w.placement is null then w.device_id end as "deviceId",
+      w.placement is not null as "isGated", w.schedule, w.time_zone as "timeZone", w.overlap, w.catchup,
       w.catchup_window_ms as "catchupWindowMs", w.jitter_ms as "jitterMs", w.min_cooldown_ms as "minCooldownMs",
       w.status, w.next_slot_at as "nextSlotAt", w.next_due_at as "nextDueAt",
       w.last_run_at as "lastRunAt", w.window_cursor_at as "windowCursorAt", w.backoff_until as "backoffUntil",
@@ -118,7 +122,8 @@ async function readLocked(tx: Db, watchers: readonly WatcherName[]): Promise<Due
       ) end as budget,
       exists (select from agent a where a.org_id = w.org_id and a.id = w.agent_id) as "hasAgent",
       ${offersOfWatcher} as offers,
-      exists (select from run r where r.org_id = w.org_id and r.watcher_id = w.id) as "hasActiveRun",
+      -- One that is spread over devices is active for each of them by itself.
+      exists (select from run r where r.org_id = w.org_id and r.watcher_id = w.id and r.spread_to is null) as "hasActiveRun",
       (select max(q.scheduled_for) from backlog q
         where q.org_id = w.org_id and q.watcher_id = w.id and q.source = 'scheduled') as "queuedSlotAt",
       b.scheduled_for as "backlogSlotAt", b.source as "backlogSource", b.run_id as "backlogRunId", clock_timestamp() as now
@@ -149,7 +154,7 @@ export async function lockAhead(
       and w.next_due_at <= statement_timestamp() + ${options.withinMs}::float8 * interval '1 ms'
       and w.status = 'active'
       -- Whether it is active still when the slot falls due is seen then.
-      and not exists (select from run r where r.org_id = w.org_id and r.watcher_id = w.id)
+      and not exists (select from run r where r.org_id = w.org_id and r.watcher_id = w.id and r.spread_to is null)
     order by w.next_due_at
     limit ${options.limit}
     for no key update of w skip locked
@@ -176,7 +181,8 @@ export async function lookAhead(db: Db, through: number): Promise<Outlook> {
       (select ${epochMs("next_due_at")} from watcher where next_due_at > to_timestamp(${through}::float8 / 1000)
         order by next_due_at limit 1) as "beyondMs",
       exists (select from backlog b
-        where not exists (select from run r where r.org_id = b.org_id and r.watcher_id = b.watcher_id)) as "hasBacklog"
+        where not exists (select from run r where r.org_id = b.org_id and r.watcher_id = b.watcher_id
+          and r.spread_to is null)) as "hasBacklog"
   `.execute(db);
   return rows[0]!;
 }
@@ -206,6 +212,9 @@ export type SlotRecord = {
   skipReason: SkipReason | null;
   reason: string;
   retryOf: string | null;
+  isGated: boolean;
+  /** Who triggered it, of a run that is placed. */
+  askedBy?: string | undefined;
   /** The session, of this replica, that claims the run as it is recorded, if it is its device's current one. */
   claimant?: SessionName | undefined;
 };
@@ -223,8 +232,10 @@ export type RecordedRun = {
   orgId: string;
   runId: string;
   watcherId: string;
-  /** The pin; null: any fleet worker of the org. */
+  /** The pin; null: any fleet worker of the org, or what it is placed on. */
   deviceId: string | null;
+  /** It is to be placed. */
+  isHeld: boolean;
   status: "pending" | "skipped";
   skipReason: SkipReason | null;
   reason: string;
@@ -264,6 +275,7 @@ export async function record(
     skip_reason: ["text", (s) => s.skipReason],
     reason: ["text", (s) => s.reason],
     retry_of: ["uuid", (s) => s.retryOf],
+    asked_by: ["text", (s) => s.askedBy ?? null],
     claimant_id: ["uuid", (s) => s.claimant?.deviceId ?? null],
     epoch: ["bigint", (s) => s.claimant?.epoch ?? null],
     session_id: ["uuid", (s) => s.claimant?.sessionId ?? null],
@@ -297,7 +309,8 @@ export async function record(
     wanted as materialized (
       select i.*, w.version, w.agent_id, coalesce(a.version, 0) as agent_version, w.device_id, w.agent_kind,
         w.notification, w.timeout_ms, w.max_attempts, w.slug, w.last_window_id,
-        case when s.session_id is not null and i.skip_reason is null then gen_random_uuid() end as attempt_token,
+        w.placement, w.placement is not null as is_gated,
+        case when s.session_id is not null and i.skip_reason is null and w.placement is null then gen_random_uuid() end as attempt_token,
         -- A slot that is recorded late still has its whole deadline.
         greatest(i.due_at, now()) + w.start_deadline_ms * interval '1 ms' as expires_at
       from input i
@@ -309,15 +322,16 @@ export async function record(
     live as (
       insert into run (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
         notification, source, scheduled_for, window_start, window_end, due_at, expires_at, timeout_ms, max_attempts,
-        retry_of, is_pinned, status, attempt, attempt_token, claimed_at, claimed_epoch, claimed_session)
+        retry_of, is_pinned, is_gated, is_held, status, attempt, attempt_token, claimed_at, claimed_epoch, claimed_session)
       select org_id, run_id, watcher_id, version, agent_id, agent_version, device_id, agent_kind, notification, source,
         scheduled_for, window_start, window_end, due_at, expires_at, timeout_ms, max_attempts, retry_of,
-        device_id is not null, case when attempt_token is null then 'pending' else 'claimed' end,
+        device_id is not null, is_gated, is_gated, case when attempt_token is null then 'pending' else 'claimed' end,
         case when attempt_token is null then 0 else 1 end, attempt_token,
         case when attempt_token is not null then now() end, case when attempt_token is not null then epoch end,
         case when attempt_token is not null then session_id end
       from wanted where skip_reason is null
     ),
+    ${slots.some((slot) => slot.isGated) ? gates.insertOfWanted : sql``}
     skipped as (
       insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
         notification, source, scheduled_for, window_start, window_end, due_at, created_at, expires_at, timeout_ms,
@@ -350,6 +364,7 @@ export async function record(
       where w.org_id = m.org_id and w.id = m.watcher_id
     )
     select c.org_id as "orgId", c.run_id as "runId", c.watcher_id as "watcherId", c.device_id as "deviceId",
+      is_gated and skip_reason is null as "isHeld",
       case when skip_reason is null then 'pending' else 'skipped' end as status, skip_reason as "skipReason", reason,
       scheduled_for as "scheduledFor", due_at as "dueAt", c.attempt_token as "attemptToken"${
         slots.some((slot) => slot.claimant)

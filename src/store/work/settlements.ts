@@ -263,6 +263,8 @@ export async function settle(
     returned as (
       update run r set
         status = 'pending', attempt_token = null,
+        -- It is placed anew.
+        is_held = h.is_gated,
         -- Any worker may have it next.
         device_id = case when h.is_pinned then h.device_id end,
         claimed_at = null, claimed_epoch = null, claimed_session = null, pushed_at = null,

@@ -11,9 +11,6 @@ export type StrandedWatcher = { watcherId: string; deviceId: string; deviceLabel
 /** Whose watchers are looked at: those of a device, or of a sponsor. */
 export type Whose = { deviceId: string } | { sponsor: string };
 
-/** No token has it; a person is looked up by their user id alone. */
-const noToken = "00000000-0000-0000-0000-000000000000";
-
 /** The active watchers of a device, or of a sponsor, whose sponsor may not use their device; by id. */
 export async function find(tx: Db, { orgId, of }: { orgId: string; of: Whose }): Promise<StrandedWatcher[]> {
   const { rows: candidates } = await sql<StrandedWatcher>`
@@ -26,8 +23,7 @@ export async function find(tx: Db, { orgId, of }: { orgId: string; of: Whose }):
   const bySponsor = Map.groupBy(candidates, ({ sponsor }) => sponsor);
   const stranded: StrandedWatcher[] = [];
   for (const [sponsor, theirs] of bySponsor) {
-    const [kind, id] = sponsor.split(":") as [string, string];
-    const who = kind === "user" ? { userId: id, tokenId: noToken } : { userId: null, tokenId: id };
+    const who = grants.whoOf(sponsor)!;
     const deviceIds = [...new Set(theirs.map(({ deviceId }) => deviceId))];
     const found = await grants.standings(tx, { orgId, who, deviceIds });
     const lost = new Set(

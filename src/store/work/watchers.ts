@@ -44,6 +44,19 @@ export type WatcherValues = {
   agentWork: Json;
   /** Watchers whose ends start this one, by slug or id. */
   after: readonly string[];
+  /** Null: its runs need no placing. */
+  placement: Placement | null;
+};
+
+/** By what runs are placed; what is absent does not count. */
+export type Placement = {
+  /** In CEL; see selector.ts. */
+  selector?: string;
+  /** Absent: on one device. */
+  spread?: "all";
+  group?: { name: string; max: number; per: "org" | "device" };
+  priority?: number;
+  rate?: { key: string; perMinute: number };
 };
 
 /** Where a schedule stands: its next slot, and when that is due (the slot plus the jitter). Undefined: it has none. */
@@ -69,6 +82,9 @@ function select(db: Db) {
         .select("r.id")
         .whereRef("r.org_id", "=", "w.org_id")
         .whereRef("r.watcher_id", "=", "w.id")
+        // Of a watcher that is spread over devices, the oldest.
+        .orderBy("r.id")
+        .limit(1)
         .as("active_run_id"),
       eb
         .selectFrom("backlog as b")
@@ -303,6 +319,7 @@ export function valuesOf(watcher: Watcher): WatcherValues {
     extractionSchema: watcher.extraction_schema,
     agentWork: watcher.agent_work,
     after: watcher.after,
+    placement: watcher.placement as Placement | null,
   };
 }
 
@@ -324,6 +341,7 @@ function columnsOf(values: WatcherValues) {
     max_attempts: values.maxAttempts,
     notification: values.notification,
     day_budget: budgetOf(values),
+    placement: values.placement && JSON.stringify(values.placement),
     workspace: (values.agentWork as { workspace?: string }).workspace || null,
   };
 }
@@ -334,7 +352,7 @@ function budgetOf({ agentWork }: WatcherValues): string | null {
 }
 
 /** Proto names of the fields, so that events speak as the API does. */
-const fieldNames: Record<Exclude<keyof WatcherValues, "agentWork">, string> = {
+const fieldNames: Record<Exclude<keyof WatcherValues, "agentWork" | "placement">, string> = {
   name: "name",
   prompt: "prompt",
   agentId: "agent_id",
@@ -364,6 +382,11 @@ export function fieldsOf(values: WatcherValues): Record<string, unknown> {
   return {
     ...decided,
     ...Object.fromEntries(agentWorkFields.map(([key, name]) => [name, work[key] ?? null])),
+    selector: values.placement?.selector ?? null,
+    spread: values.placement?.spread ?? null,
+    group: values.placement?.group ?? null,
+    priority: values.placement?.priority ?? 0,
+    rate_limit: values.placement?.rate ?? null,
   };
 }
 

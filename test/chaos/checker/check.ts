@@ -6,6 +6,7 @@ import { checkCompletions, checkWindows } from "./completions.ts";
 import { checkEnd } from "./end.ts";
 import { checkEarliness, checkLateness } from "./lateness.ts";
 import { checkOwners, checkReaperGrace } from "./owners.ts";
+import { checkPrograms } from "./programs.ts";
 import { checkScheduleMoves, checkSlotRows, checkSlots } from "./slots.ts";
 import { checkTenancy } from "./tenancy.ts";
 import { type Bounds, makeWorld, type Violation, type World } from "./world.ts";
@@ -19,6 +20,7 @@ export const rules: Record<string, (world: World) => Violation | undefined> = {
   checkFences,
   checkCompletions,
   checkWindows,
+  checkPrograms,
   checkTenancy,
   checkOwners,
   checkReaperGrace,

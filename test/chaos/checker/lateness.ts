@@ -1,4 +1,5 @@
 import type { FaultKind } from "../plan.ts";
+import { isOfNetwork } from "../plan.ts";
 import { pastAttemptsMax, type RunRow } from "../rows.ts";
 import { merge, recoveryMs, type Span, subtract } from "./owners.ts";
 import { iso } from "./slots.ts";
@@ -131,7 +132,7 @@ function struckSpans(world: World): Map<string, Span[]> {
     if (entry.kind === "fault" && !lossesOfHints.has(entry.name)) {
       const { name, targets } = entry;
       const isOfHost = name.startsWith("host") || name === "disk_full";
-      const struck = name.startsWith("network") ? targets : isOfHost ? onHost(targets) : devices;
+      const struck = isOfNetwork(name) ? targets : isOfHost ? onHost(targets) : devices;
       if (entry.phase === "begin") begin(`fault ${entry.fault}`, entry.at, struck);
       else end(`fault ${entry.fault}`, entry.at + recoveryMs(world.bounds));
     } else if (entry.kind === "replica") {

@@ -106,6 +106,7 @@ function startClient(device: HostDevice): void {
     async onAssignment({ runId, attemptToken }, { signal, output }) {
       const attempt = { device: device.deviceId, run: runId, token: attemptToken };
       record({ kind: "work", phase: "begun", ...attempt });
+      let phase: "ended" | "finished" = "ended";
       try {
         const work = workOf(attemptToken);
         output("stdout", "it begins\n");
@@ -115,12 +116,13 @@ function startClient(device: HostDevice): void {
         );
         await wait;
         if (signal.aborted) return { outcome: "failed", reason: "it was told to end" };
+        phase = "finished";
         if (config.isReliable) return { outcome: "completed", output: work.output };
         if (work.outcome < 0.03) throw new Error("the handler broke");
         if (work.outcome < 0.13) return { outcome: "failed", output: work.output, reason: "it did not work" };
         return { outcome: "completed", output: work.output };
       } finally {
-        record({ kind: "work", phase: "ended", ...attempt });
+        record({ kind: "work", phase, ...attempt });
       }
     },
   }).closed.catch((error) => {

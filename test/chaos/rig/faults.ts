@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { FaultProxy } from "../../support/fault-proxy.ts";
 import { createRandom } from "../../support/random.ts";
-import type { Fault, FaultKind } from "../plan.ts";
+import { type Fault, type FaultKind, isOfNetwork } from "../plan.ts";
 import { canLimitFiles } from "./hosts.ts";
 import type { Rig } from "./rig.ts";
 
@@ -40,8 +40,8 @@ async function injectOne(rig: Rig, fault: Fault, stop: AbortSignal): Promise<voi
   if (!strike) return;
   const taken = struck.get(rig) ?? new Set<string>();
   struck.set(rig, taken);
-  const isOfNetwork = fault.kind.startsWith("network");
-  if (!isOfNetwork && strike.targets.some((target) => taken.has(target))) return;
+  const isShared = isOfNetwork(fault.kind);
+  if (!isShared && strike.targets.some((target) => taken.has(target))) return;
   for (const target of strike.targets) taken.add(target);
   const { id, kind: name } = fault;
   const { targets } = strike;
@@ -52,7 +52,7 @@ async function injectOne(rig: Rig, fault: Fault, stop: AbortSignal): Promise<voi
     await strike.end?.();
   } finally {
     rig.record({ kind: "fault", fault: id, name, phase: "end", targets });
-    if (!isOfNetwork) for (const target of targets) taken.delete(target);
+    if (!isShared) for (const target of targets) taken.delete(target);
   }
 }
 
@@ -117,6 +117,10 @@ const strikes: Record<FaultKind, (rig: Rig, fault: Fault) => Strike | undefined>
   database_blackhole: (rig, fault) => ofDatabaseLink(rig, fault, { up: "blackhole", down: "blackhole" }),
   database_reset: (rig, fault) => ofDatabaseLink(rig, fault, {}),
   database_latency: (rig, fault) => ofDatabaseLink(rig, fault, { latencyMs: 60 }),
+  database_disk_full: ({ cluster: { disk } }) =>
+    disk && { targets: ["the database's disk"], begin: () => disk.fill(), end: () => disk.empty() },
+  partition_longer_than_ttl: (rig, fault) =>
+    ofNetwork(rig, fault, (proxy) => proxy.set({ up: "blackhole", down: "blackhole" }), { isCut: true }),
   network_latency: (rig, fault) => ofNetwork(rig, fault, (proxy) => proxy.set({ latencyMs: 300 })),
   network_blackhole: (rig, fault) =>
     ofNetwork(

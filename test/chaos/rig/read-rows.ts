@@ -29,6 +29,8 @@ export async function readRows(cluster: Cluster): Promise<Rows> {
           'sha256', encode(sha256(convert_to(extracted_data->>'output', 'UTF8')), 'hex'),
           'characters', length(extracted_data->>'output'))) as row
       from "window"`),
+    late: await json(`
+      select jsonb_build_object('run', subject_id, 'token', attempt_token) as row from late_result where kind = 'run'`),
     slots: await json(`
       select jsonb_build_object('org', org_id, 'watcher', watcher_id, 'scheduledFor', ${ms("scheduled_for")},
         'run', run_id) as row from slot`),

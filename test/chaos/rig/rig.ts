@@ -218,6 +218,7 @@ export async function openRig(options: RigOptions): Promise<Rig> {
       async settle() {
         for (const { proxy } of fleet) proxy.heal();
         for (const { link } of replicas) link.heal();
+        cluster.disk?.empty();
         await cluster.start();
         for (const replica of replicas) if (!replica.child?.isAlive) await replica.start();
         for (const host of hosts) if (!host.child?.isAlive) await host.start();

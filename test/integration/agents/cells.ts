@@ -194,6 +194,21 @@ export function testsOf(name: AgentName, agent: RealAgent | undefined): void {
     },
   );
 
+  test(`${name}: an answer that is longer than what is kept is cut, and says so`, {
+    timeout: patience,
+  }, async () => {
+    const on = await start();
+    script(on, { text: `It begins. ${"word ".repeat(80_000)}` });
+    const { completion } = await on.run();
+    expect(completion).toMatchObject({
+      outcome: Outcome.COMPLETED,
+      isResultTruncated: true,
+      attention: [AttentionReason.ANSWER_CUT],
+    });
+    expect(completion.resultText).toMatch(/^It begins\. word/);
+    expect(Buffer.byteLength(completion.resultText)).toBeLessThanOrEqual(262_144);
+  });
+
   test(`${name}: an error of its provider that does not pass is the reason of a failure`, {
     timeout: patience,
   }, async () => {
@@ -336,9 +351,9 @@ export function testsOf(name: AgentName, agent: RealAgent | undefined): void {
   });
 
   test(`${name}: a budget stops it`, { timeout: patience }, async () => {
+    if (name !== "claude") return; // The others tell what they used at the end of a turn.
     const on = await start();
     script(on, { ...shellCall(name, "true"), usage: { input: 900, output: 200 } }, { hangs: true });
-    if (!isClaude(name) || name === "claude-agent-acp") return; // They tell what they used at the end of a turn.
     const { completion } = await on.run({
       settings: { preApprovedTools: ["Bash"] },
       more: { budget: { tokensMax: 500n } },
@@ -346,6 +361,34 @@ export function testsOf(name: AgentName, agent: RealAgent | undefined): void {
     expect(completion.outcome).toBe(Outcome.FAILED);
     expect(completion.attention).toContain(AttentionReason.BUDGET);
     expect(completion.reason).toContain("budget");
+  });
+
+  test(`${name}: a budget of money stops it, where the agent tells what it costs`, {
+    timeout: patience,
+  }, async () => {
+    if (!isClaude(name)) return; // They tell no cost.
+    const on = await start();
+    const usage = { input: 900_000, output: 20_000 };
+    const hasEnd = name === "claude-agent-acp"; // It tells at the end of a turn.
+    script(on, { ...shellCall(name, "true"), usage }, hasEnd ? { text: "Done.", usage } : { hangs: true });
+    const { completion } = await on.run({
+      settings: { preApprovedTools: ["Bash"] },
+      more: { budget: { costMicrosMax: 1_000n } },
+    });
+    expect(completion.outcome).toBe(Outcome.FAILED);
+    expect(completion.attention).toContain(AttentionReason.BUDGET);
+    expect(completion.usage?.costMicros).toBeGreaterThan(1_000n);
+  });
+
+  test(`${name}: a budget of tokens that was passed when the turn ended is said`, {
+    timeout: patience,
+  }, async () => {
+    if (name !== "codex") return; // Claude is stopped on its way, and codex by ACP tells no counts.
+    const on = await start();
+    script(on, { text: "Done.", usage: { input: 900, output: 200 } });
+    const { completion } = await on.run({ more: { budget: { tokensMax: 500n } } });
+    expect(completion.outcome).toBe(Outcome.FAILED);
+    expect(completion.attention).toContain(AttentionReason.BUDGET);
   });
 
   test(`${name}: a budget that is not reached changes nothing`, { timeout: patience }, async () => {

@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
+import { isLong } from "../../support/long.ts";
 import { makeStateDir, settledSession, startPeer } from "../client/harness.ts";
 
 const program = join(import.meta.dirname, "../../support/flooding-agent.mjs");
@@ -18,7 +19,8 @@ function peakMiB(pid: number): number {
  * measured before and after.
  */
 export async function flood(type: string, what: string, bytes: number) {
-  const peer = await startPeer({ capabilities: ["activity"], patienceMs: 590_000 });
+  const timers = { heartbeatMs: 1_000, ttlMs: 20_000 };
+  const peer = await startPeer({ capabilities: ["activity"], patienceMs: 1_190_000, ...timers });
   const stateDir = makeStateDir();
   const command = [process.execPath, program, type, what, String(bytes)];
   const config = `[executors.flood]\ntype = "${type}"\ncommand = ${JSON.stringify(command)}\n`;
@@ -30,9 +32,10 @@ export async function flood(type: string, what: string, bytes: number) {
   });
   const session = await settledSession(peer);
   const before = peakMiB(daemon.pid ?? 0);
-  const assignment = session.assign({ timeoutMs: 600_000 });
+  const assignment = session.assign({ timeoutMs: 1_200_000 });
   const completion = await session.next("complete");
   const after = peakMiB(daemon.pid ?? 0);
+  if (isLong) console.error(`${type}, ${what} of ${bytes} bytes: the daemon grew by ${after - before} MiB`);
   return { peer, session, assignment, completion, grownMiB: after - before };
 }
 
@@ -42,7 +45,7 @@ const types = ["claude-code", "codex", "acp"];
 export function floodTests(options: { linesBytes: number; lineBytes: number; grownMiBMax: number }): void {
   test.each(types)(
     `%s: ${options.linesBytes / 2 ** 20} MiB of lines cost the daemon bounded memory, and the answer is kept`,
-    { timeout: 600_000 },
+    { timeout: 1_200_000 },
     async (type) => {
       const { completion, grownMiB, peer } = await flood(type, "lines", options.linesBytes);
       expect(completion).toMatchObject({ outcome: Outcome.COMPLETED, resultText: "The answer, in the end." });
@@ -57,7 +60,7 @@ export function floodTests(options: { linesBytes: number; lineBytes: number; gro
 
   test.each(types)(
     `%s: a line of ${options.lineBytes / 2 ** 20} MiB is let go of, and the answer is kept`,
-    { timeout: 600_000 },
+    { timeout: 1_200_000 },
     async (type) => {
       const { completion, grownMiB } = await flood(type, "line", options.lineBytes);
       expect(completion).toMatchObject({ outcome: Outcome.COMPLETED, resultText: "The answer, in the end." });

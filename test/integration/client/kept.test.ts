@@ -2,6 +2,7 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { listKept } from "../../../clients/ts/src/index.ts";
 import { startDevice, startPeer, until } from "./harness.ts";
 
 const kept = (stateDir: string) => readdirSync(join(stateDir, "outbox", "kept"));
@@ -89,6 +90,20 @@ test("what is kept is bounded by size and by age, the oldest going first", async
   }
   await until(() => kept(stateDir).length === 2, "the oldest are gone");
   expect(kept(stateDir).every((name) => tokens.slice(2).some((token) => name.includes(token)))).toBe(true);
+});
+
+test("new bounds of a device that runs take effect at once", async () => {
+  const peer = await startPeer();
+  peer.incarnation = first;
+  const { device, events, stateDir } = startDevice(peer.url);
+  const session = await peer.session();
+  const token = session.assign().attemptToken;
+  await events.next("acknowledged");
+  await until(() => kept(stateDir).some((name) => name.includes(token)), "it is kept");
+  expect((await listKept(stateDir)).map(({ attemptToken }) => attemptToken)).toEqual([token]);
+  device.update({ keep: { ms: 60_000, bytes: 1 } });
+  await until(() => kept(stateDir).length === 0, "it is dropped");
+  expect(await listKept(stateDir)).toEqual([]);
 });
 
 test("a server that does not say which database it has keeps nothing at its devices", async () => {

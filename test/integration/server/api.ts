@@ -81,6 +81,7 @@ export async function startApi(
     },
   };
   const doorbell = {
+    devicesChanged: () => {},
     revoke: (tokenId: string) => void rung.revoked.push(tokenId),
     disconnect: (stream: { deviceId: string; reason: string }) => void rung.disconnected.push(stream),
   };

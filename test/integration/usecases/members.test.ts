@@ -74,6 +74,7 @@ const pin = () =>
         extractionSchema: null,
         agentWork: {},
         after: [],
+        placement: null,
       },
     },
     surroundings,

@@ -40,6 +40,7 @@ const values: watchers.WatcherValues = {
   extractionSchema: null,
   agentWork: {},
   after: [],
+  placement: null,
 };
 
 function add(slug: string, changes: Partial<watchers.WatcherValues> = {}, requestId = "") {

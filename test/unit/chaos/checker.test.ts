@@ -173,6 +173,7 @@ function goodLife(): { history: Entry[]; rows: Rows } {
         finishedAt: start + 22_020,
       }),
     ],
+    late: [],
     windows: [{ id: "window-1", org: "north", watcher: "watcher-1", run: "run-1", output: digest }],
     events: [
       event(10_030, "run.created", "run-1", { scheduledFor: start + 10_000 }),
@@ -613,6 +614,46 @@ test.each(changes)("%s: %s", (rule, _what, change) => {
   const life = goodLife();
   change(life);
   expect(broken(life)).toContain(rule);
+});
+
+const finishedAt = (ms: number, token: string) =>
+  at(ms, { kind: "work", device, phase: "finished", run: "run-1", token });
+
+test("a program that finished has its result stored, late, held, or lost with its process before it was on the disk", () => {
+  const stored = goodLife();
+  add(stored, finishedAt(18_020, "token-2"));
+  expect(broken(stored)).toEqual([]);
+
+  const late = goodLife();
+  add(late, finishedAt(16_500, "token-1"));
+  expect(broken(late)).toEqual(["a finished program's result is kept"]);
+  late.rows.late.push({ run: "run-1", token: "token-1" });
+  expect(broken(late)).toEqual([]);
+
+  const killed = goodLife();
+  add(killed, finishedAt(16_500, "token-1"), at(16_600, { kind: "host", host: "host-1", phase: "killed" }));
+  expect(broken(killed)).not.toContain("a finished program's result is kept");
+
+  const killedLater = goodLife();
+  add(
+    killedLater,
+    finishedAt(12_000, "token-1"),
+    at(16_600, { kind: "host", host: "host-1", phase: "killed" }),
+  );
+  expect(broken(killedLater)).toContain("a finished program's result is kept");
+  // While its disk was full, the result was in memory.
+  add(
+    killedLater,
+    at(11_000, { ...faultOf("disk_full", "host-1"), phase: "begin" }),
+    at(15_000, { ...faultOf("disk_full", "host-1"), phase: "end" }),
+  );
+  expect(broken(killedLater)).not.toContain("a finished program's result is kept");
+});
+
+test("an attempt's program runs once", () => {
+  const life = goodLife();
+  add(life, finishedAt(18_020, "token-2"), finishedAt(18_030, "token-2"));
+  expect(broken(life)).toEqual(["a finished program's result is kept"]);
 });
 
 test("a result that was sent while the disk was full may be gone with its process", () => {

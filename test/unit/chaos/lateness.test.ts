@@ -68,6 +68,7 @@ function lifeOf({ lateMs }: { lateMs: number }): Life {
       seen(pushedAt, { case: "assignment", prompt: device, ...named }),
     ],
     rows: {
+      late: [],
       windows: [],
       slots: [],
       backlog: [],

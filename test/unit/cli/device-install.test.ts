@@ -1,5 +1,6 @@
 /** The daemon as a service: what is written, and what is asked of the service manager. */
 import { execFileSync } from "node:child_process";
+import { randomUUID } from "node:crypto";
 import {
   chmodSync,
   existsSync,
@@ -175,14 +176,24 @@ test("a manager that refuses is quoted, and the command fails", async () => {
 });
 
 test("status tells a service that is not installed from one whose daemon does not run; both are no success", async () => {
-  const { pinion, unit } = await machine({ systemctl: "echo inactive; exit 0" });
+  const { pinion, unit, home } = await machine({ systemctl: "echo inactive; exit 0" });
   expect(await pinion("device", "status", ...systemd)).toMatchObject({
     code: 1,
     out: expect.stringContaining("not installed"),
   });
   await pinion("device", "install", "--no-start", ...systemd);
+  const outbox = join(home, ".local/state/pinion/device/outbox/kept");
+  mkdirSync(outbox, { recursive: true });
+  const name = [randomUUID(), randomUUID(), Date.UTC(2026, 10, 29), "7000000000000000001-1", "kept"].join(
+    ".",
+  );
+  writeFileSync(join(outbox, name), "x".repeat(2_048));
+  expect((await pinion("device", "status", ...systemd)).out).toContain(
+    "1 acknowledged results, 2 KiB, the oldest from 2026-11-29T00:00:00.000Z",
+  );
   const { code, out } = await pinion("device", "status", "--json", ...systemd);
   expect(code).toBe(1);
+  expect(JSON.parse(out)).toMatchObject({ kept_results: 1, kept_bytes: 2_048 });
   expect(JSON.parse(out)).toMatchObject({ file: unit, is_installed: true, state: "inactive", pid: null });
 });
 

@@ -70,6 +70,11 @@ test("the short form means the same, and the only executor is the default", () =
 });
 
 test("an empty file is a device that can run nothing", () => {
+  expect(parseConfig("").keep).toEqual({ ms: 24 * 3_600_000, bytes: 256 * 1024 * 1024 });
+  expect(parseConfig('[device]\nkeep_results = "2h"\nkeep_results_size = "1GiB"').keep).toEqual({
+    ms: 2 * 3_600_000,
+    bytes: 1024 ** 3,
+  });
   expect(parseConfig("")).toMatchObject({ maxConcurrency: 1, executors: {}, defaultExecutor: undefined });
 });
 

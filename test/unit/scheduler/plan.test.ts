@@ -19,6 +19,7 @@ const watcher: DueWatcher = {
   orgId: "local",
   watcherId,
   deviceId: null,
+  isGated: false,
   schedule: "0 * * * *",
   timeZone: "UTC",
   overlap: "skip",

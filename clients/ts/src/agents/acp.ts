@@ -19,6 +19,7 @@ import {
 } from "../gen/pinion/v1/activity_pb.js";
 import type { ChildEnd } from "../runner/child.ts";
 import { type AgentDriver, type AgentHost, type Dialogue, endInWords, type TurnEnd } from "./driver.ts";
+import { KeptText } from "./kept-text.ts";
 import { at, isObject, type Line, listAt, numberAt, objectOf, textAt } from "./lines.ts";
 import { allowedBy, permissionQuestion } from "./permission.ts";
 import { retryAfterOf } from "./retry-later.ts";
@@ -32,6 +33,8 @@ const OPENING_MS = 120_000;
 const SETTLE_MS = 2_000;
 /** Messages that wait to be made sense of; beyond them the agent's output is not read for a moment. */
 const WAITING_MESSAGES_MAX = 256;
+/** Of an answer that comes in pieces: many times what a completion holds. */
+const ANSWER_CHARACTERS_MAX = 2 * 1024 * 1024;
 
 const KINDS: Record<string, ToolKind> = {
   read: ToolKind.READ,
@@ -85,7 +88,7 @@ class AcpSession {
   #sessionId = "";
   #isReplaying = false;
   /** The last text of the agent, in pieces: its answer is what comes after its last tool call. */
-  #answer: string[] = [];
+  #answer = new KeptText(ANSWER_CHARACTERS_MAX);
   #messageId: string | undefined;
   #openingProblem: TurnEnd | undefined;
   #ownSystemPrompt = false;
@@ -147,7 +150,7 @@ class AcpSession {
 
   async prompt(text: string): Promise<TurnEnd> {
     if (this.#openingProblem !== undefined) return this.#openingProblem;
-    this.#answer = [];
+    this.#answer = new KeptText(ANSWER_CHARACTERS_MAX);
     this.#messageId = undefined;
     this.#isPrompted = true;
     try {
@@ -162,7 +165,7 @@ class AcpSession {
       const attention = ATTENTION[stopReason];
       return {
         isDone: stopReason !== "cancelled",
-        text: this.#answer.join("").trim(),
+        text: this.#answer.text().trim(),
         stopReason,
         attention: attention === undefined ? [] : [attention],
         ...(stopReason === "cancelled" ? { problem: "the agent cancelled its turn" } : {}),
@@ -318,9 +321,9 @@ class AcpSession {
           return;
         }
         const messageId = textAt(update, "messageId") ?? this.#messageId ?? "message";
-        if (messageId !== this.#messageId) this.#answer = [];
+        if (messageId !== this.#messageId) this.#answer = new KeptText(ANSWER_CHARACTERS_MAX);
         this.#messageId = messageId;
-        this.#answer.push(text);
+        this.#answer.add(text);
         record.text(text, messageId);
         return;
       }
@@ -331,7 +334,7 @@ class AcpSession {
       case "tool_call_update": {
         // What follows a tool call is another text, also of an agent that gives its texts no ids.
         if (update.sessionUpdate === "tool_call") {
-          this.#answer = [];
+          this.#answer = new KeptText(ANSWER_CHARACTERS_MAX);
           this.#messageId = undefined;
         }
         const status = STATUSES[textAt(update, "status") ?? ""];

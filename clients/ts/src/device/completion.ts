@@ -1,12 +1,12 @@
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
-import type {
+import {
   AttentionReason,
-  Denial,
-  ExecutorInfo,
-  KeptWorkspace,
-  Transcript,
-  Usage,
+  type Denial,
+  type ExecutorInfo,
+  type KeptWorkspace,
+  type Transcript,
+  type Usage,
 } from "../gen/pinion/v1/activity_pb.js";
 import { type Completion, CompletionSchema, Outcome } from "../gen/pinion/v1/device_pb.js";
 import { cutMiddle } from "../kept-output.ts";
@@ -123,7 +123,10 @@ function agentPart(result: AttemptResult): MessageInitShape<typeof CompletionSch
     modelUsed: cut(result.modelUsed, 200),
     stopReason: cut(result.stopReason, 64),
     denials: (result.denials ?? []).slice(0, DENIALS_MAX),
-    attention: [...new Set(result.attention ?? [])].slice(0, ATTENTION_MAX),
+    attention: [
+      // First: it is not to be one of those that are left out.
+      ...new Set([...(answer.isTruncated ? [AttentionReason.ANSWER_CUT] : []), ...(result.attention ?? [])]),
+    ].slice(0, ATTENTION_MAX),
     notes: (result.notes ?? []).slice(0, NOTES_MAX).map((note) => cut(note, NOTE_BYTES_MAX)),
     ...(result.usage === undefined ? {} : { usage: result.usage }),
     ...(result.transcript === undefined ? {} : { transcript: result.transcript }),

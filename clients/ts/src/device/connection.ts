@@ -126,7 +126,14 @@ export interface DeviceConnection {
 export type DeviceChanges = Partial<
   Pick<
     DeviceOptions,
-    "agentKinds" | "executors" | "workspaces" | "maxConcurrency" | "label" | "configProblem" | "proxy"
+    | "agentKinds"
+    | "executors"
+    | "workspaces"
+    | "maxConcurrency"
+    | "label"
+    | "configProblem"
+    | "proxy"
+    | "keep"
   >
 >;
 
@@ -143,6 +150,7 @@ export function connectDevice(options: DeviceOptions): DeviceConnection {
 class Connection implements DeviceConnection {
   #options: DeviceOptions;
   #endpoint: Endpoint;
+  #kept: KeptResults | undefined;
   readonly #timing: Timing;
   readonly #logger: Logger;
   readonly #lifecycle: Lifecycle;
@@ -234,7 +242,12 @@ class Connection implements DeviceConnection {
     if (signal?.aborted === true) onAbort();
   }
 
-  update(changes: DeviceChanges): void {
+  update({ keep, ...changes }: DeviceChanges): void {
+    if (keep !== undefined) {
+      this.#kept?.limit(keep).catch((error: unknown) => {
+        this.#logger.warn({ error: messageOf(error) }, "cannot drop kept results beyond the new bounds");
+      });
+    }
     const before = JSON.stringify(this.#options, comparable);
     this.#options = { ...this.#options, ...changes };
     if (JSON.stringify(this.#options, comparable) === before) return;
@@ -262,6 +275,7 @@ class Connection implements DeviceConnection {
       await this.#options.prepare?.();
       const { outbox, entries, setAside } = await Outbox.open(join(this.#options.stateDir, "outbox"));
       const kept = await KeptResults.open(join(this.#options.stateDir, "outbox"), this.#options.keep);
+      this.#kept = kept;
       this.#delivery = new Delivery({
         outbox,
         kept,

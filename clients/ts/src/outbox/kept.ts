@@ -41,7 +41,7 @@ const RECORD_BYTES_MAX = 32 * 1024 * 1024;
 export class KeptResults {
   readonly #outbox: string;
   readonly #directory: string;
-  readonly #limits: KeepLimits;
+  #limits: KeepLimits;
   readonly #kept = new Map<string, Kept>();
 
   private constructor(outbox: string, limits: KeepLimits) {
@@ -53,19 +53,15 @@ export class KeptResults {
   static async open(outbox: string, limits: KeepLimits = keepLimits): Promise<KeptResults> {
     const results = new KeptResults(outbox, limits);
     await mkdir(results.#directory, { recursive: true, mode: 0o700 });
-    for (const name of await readdir(results.#directory)) {
-      const [, runId, attemptToken, at, systemIdentifier, timeline] = NAME.exec(name) ?? [];
-      if (runId === undefined || attemptToken === undefined || systemIdentifier === undefined) continue;
-      const size = await stat(join(results.#directory, name)).then(
-        ({ size }) => size,
-        () => undefined,
-      );
-      if (size === undefined) continue;
-      const by = { systemIdentifier, timeline: Number(timeline) };
-      results.#kept.set(attemptToken, { runId, attemptToken, acknowledgedAtMs: Number(at), bytes: size, by });
-    }
+    for (const kept of await readKept(results.#directory)) results.#kept.set(kept.attemptToken, kept);
     await results.prune();
     return results;
+  }
+
+  /** Takes effect at once: what is beyond new limits is dropped. */
+  async limit(limits: KeepLimits): Promise<void> {
+    this.#limits = limits;
+    await this.prune();
   }
 
   list(): Kept[] {
@@ -123,6 +119,32 @@ export class KeptResults {
     this.#kept.delete(kept.attemptToken);
     await rm(join(this.#directory, nameOf(kept)), { force: true });
   }
+}
+
+/** The kept results of a device, for display; also while its daemon runs. None if the device never had any. */
+export async function listKept(stateDir: string): Promise<Kept[]> {
+  try {
+    return await readKept(join(stateDir, "outbox", "kept"));
+  } catch (error) {
+    if (hasCode(error, "ENOENT")) return [];
+    throw error;
+  }
+}
+
+async function readKept(directory: string): Promise<Kept[]> {
+  const found: Kept[] = [];
+  for (const name of await readdir(directory)) {
+    const [, runId, attemptToken, at, systemIdentifier, timeline] = NAME.exec(name) ?? [];
+    if (runId === undefined || attemptToken === undefined || systemIdentifier === undefined) continue;
+    const bytes = await stat(join(directory, name)).then(
+      ({ size }) => size,
+      () => undefined,
+    );
+    if (bytes === undefined) continue;
+    const by = { systemIdentifier, timeline: Number(timeline) };
+    found.push({ runId, attemptToken, acknowledgedAtMs: Number(at), bytes, by });
+  }
+  return found;
 }
 
 const nameOf = ({ runId, attemptToken, acknowledgedAtMs, by }: Kept) =>

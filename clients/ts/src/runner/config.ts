@@ -3,6 +3,7 @@ import { isAbsolute, join, resolve } from "node:path";
 import { parse, TomlError } from "smol-toml";
 import { z } from "zod";
 import { checkProxySetting, type ProxySetting } from "../network/proxy.ts";
+import { type KeepLimits, keepLimits } from "../outbox/kept.ts";
 import { readRegularFileSync } from "../regular-file.ts";
 import type { ConfinementSettings } from "./confinement.ts";
 import {
@@ -56,6 +57,8 @@ export interface DeviceConfig {
   tokenCommand: [string, ...string[]] | undefined;
   /** Between this device and its server. Undefined: what the daemon's environment says. */
   proxy: ProxySetting | undefined;
+  /** How long, and how much of, what the server acknowledged is kept for a database that fails over. */
+  keep: KeepLimits;
   executors: Record<string, ExecutorConfig>;
   workspaces: Record<string, WorkspaceConfig>;
 }
@@ -214,10 +217,12 @@ const configSchema = z.strictObject({
       default_executor: z.string().optional(),
       token_command: command.optional(),
       proxy: proxy.optional(),
+      keep_results: duration.default(keepLimits.ms),
+      keep_results_size: keptSize.default(keepLimits.bytes),
       run_as: z.string().min(1).max(64).optional(),
       isolate: z.boolean().default(false),
     })
-    .default({ max_concurrency: 1, isolate: false }),
+    .prefault({}),
   executors: z
     .record(z.string().regex(KIND, "a kind is made of a-z, 0-9, '.', '_' and '-'").max(64), executorSchema)
     .default({}),
@@ -274,6 +279,7 @@ export function parseConfig(text: string, options: { file?: string } = {}): Devi
     defaultExecutor,
     tokenCommand: device.token_command,
     proxy: device.proxy,
+    keep: { ms: device.keep_results, bytes: device.keep_results_size },
     executors: Object.fromEntries(
       Object.entries(executors).map(([kind, executor]) => [kind, executorOf(kind, executor, device)]),
     ),

@@ -1239,6 +1239,14 @@ export declare type ExplainRunResponse = Message<"pinion.v1.ExplainRunResponse">
    * @generated from field: repeated pinion.v1.ChainLink chain = 5;
    */
   chain: ChainLink[];
+
+  /**
+   * Of a run that waits to be placed by a selector, a group or a rate limit: the org's devices, those that match first, and
+   * why each does not take it. At most 200; of a run that is pinned its device alone.
+   *
+   * @generated from field: repeated pinion.v1.RunCandidate candidates = 6;
+   */
+  candidates: RunCandidate[];
 };
 
 /**
@@ -1303,6 +1311,54 @@ export declare type ChainLink = Message<"pinion.v1.ChainLink"> & {
 export declare const ChainLinkSchema: GenMessage<ChainLink>;
 
 /**
+ * A device that might take a run.
+ *
+ * @generated from message pinion.v1.RunCandidate
+ */
+export declare type RunCandidate = Message<"pinion.v1.RunCandidate"> & {
+  /**
+   * The device.
+   *
+   * @generated from field: string device_id = 1;
+   */
+  deviceId: string;
+
+  /**
+   * Its label.
+   *
+   * @generated from field: string label = 2;
+   */
+  label: string;
+
+  /**
+   * The run's selector matches it, and who is behind the run may use it.
+   *
+   * @generated from field: bool matches = 3;
+   */
+  matches: boolean;
+
+  /**
+   * It would take the run now.
+   *
+   * @generated from field: bool takes = 4;
+   */
+  takes: boolean;
+
+  /**
+   * Why it does not; empty if it takes it.
+   *
+   * @generated from field: string reason = 5;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message pinion.v1.RunCandidate.
+ * Use `create(RunCandidateSchema)` to create a new message.
+ */
+export declare const RunCandidateSchema: GenMessage<RunCandidate>;
+
+/**
  * Something that is known about a run.
  *
  * @generated from message pinion.v1.RunFact
@@ -1317,7 +1373,7 @@ export declare type RunFact = Message<"pinion.v1.RunFact"> & {
 
   /**
    * What kind of fact, for programs: "due", "materialized", "claimed", "device", "slots", "deadline" …; of a run that waits
-   * for a fleet worker also "fleet", "agent_kinds", "last_worker".
+   * for a fleet worker also "fleet", "agent_kinds", "last_worker"; of one that waits to be placed "selector", "group", "rate_limit".
    *
    * @generated from field: string kind = 2;
    */

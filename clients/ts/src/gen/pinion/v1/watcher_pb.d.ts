@@ -42,7 +42,7 @@ export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
   agentId: string;
 
   /**
-   * The device it is pinned to; empty: fleet workers take it. FAILED_PRECONDITION for a fleet worker.
+   * The device it is pinned to; empty: fleet workers take it, or what `selector` matches. FAILED_PRECONDITION for a fleet worker.
    *
    * @generated from field: string device_id = 4;
    */
@@ -206,6 +206,45 @@ export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
    * @generated from field: repeated string redact = 25;
    */
   redact: string[];
+
+  /**
+   * In place of `device_id`: a condition in CEL over `os` ("macos", "linux", "windows", "ios", "android", "browser"), `arch` ("arm64",
+   * "x64", …) and `labels`, for example `os == "macos" && "gpu" in labels`. A run goes to one online device that matches and has
+   * a free slot, the least busy first, of those that the watcher's last editor (and who triggered the run, if somebody did) may
+   * use. At most 1,000 characters, 250 parts, and no loop within a loop. Empty: it selects nothing.
+   *
+   * @generated from field: string selector = 26;
+   */
+  selector: string;
+
+  /**
+   * On how many of the devices that match. Default ONE. ALL needs a selector.
+   *
+   * @generated from field: pinion.v1.SpreadMode spread = 27;
+   */
+  spread: SpreadMode;
+
+  /**
+   * Its runs are active only while few others of the group are. Absent: it is in no group.
+   *
+   * @generated from field: pinion.v1.ConcurrencyGroup group = 28;
+   */
+  group?: ConcurrencyGroup | undefined;
+
+  /**
+   * Among runs that wait for a device by selector, for their group or for a rate limit, those with a higher priority begin first, and of one
+   * priority those that were due first. -100 to 100; default 0. Needs a selector, a group or a rate limit.
+   *
+   * @generated from field: int32 priority = 29;
+   */
+  priority: number;
+
+  /**
+   * Its runs begin only so often. Absent: no limit.
+   *
+   * @generated from field: pinion.v1.RateLimit rate_limit = 30;
+   */
+  rateLimit?: RateLimit | undefined;
 };
 
 /**
@@ -213,6 +252,69 @@ export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
  * Use `create(WatcherSpecSchema)` to create a new message.
  */
 export declare const WatcherSpecSchema: GenMessage<WatcherSpec>;
+
+/**
+ * A group of watchers of which few run at once.
+ *
+ * @generated from message pinion.v1.ConcurrencyGroup
+ */
+export declare type ConcurrencyGroup = Message<"pinion.v1.ConcurrencyGroup"> & {
+  /**
+   * Its name in the org; watchers that say the same one are in it. 1 to 63 of a-z, 0-9, ".", "_", "-" and "/".
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Runs of it that are active at once, on a device or on their way to one. 1 to 1,000; 0 means 1. Where its watchers differ,
+   * the smallest of those that have a live run counts.
+   *
+   * @generated from field: int32 max = 2;
+   */
+  max: number;
+
+  /**
+   * What is counted together. Default ORG. DEVICE needs a device or a selector.
+   *
+   * @generated from field: pinion.v1.GroupScope scope = 3;
+   */
+  scope: GroupScope;
+};
+
+/**
+ * Describes the message pinion.v1.ConcurrencyGroup.
+ * Use `create(ConcurrencyGroupSchema)` to create a new message.
+ */
+export declare const ConcurrencyGroupSchema: GenMessage<ConcurrencyGroup>;
+
+/**
+ * How often runs begin that share something scarce, such as a provider's quota.
+ *
+ * @generated from message pinion.v1.RateLimit
+ */
+export declare type RateLimit = Message<"pinion.v1.RateLimit"> & {
+  /**
+   * Names what they share in the org; watchers that say the same key share the limit. 1 to 63 of a-z, 0-9, ".", "_", "-" and "/".
+   *
+   * @generated from field: string key = 1;
+   */
+  key: string;
+
+  /**
+   * Runs that begin within any 60 s. 1 to 1,000; 0: only what agents are told. Where watchers differ, each run keeps its own. When an agent
+   * of the key is told to come later (retry later, HTTP 429), no run of the key begins before then.
+   *
+   * @generated from field: int32 per_minute = 2;
+   */
+  perMinute: number;
+};
+
+/**
+ * Describes the message pinion.v1.RateLimit.
+ * Use `create(RateLimitSchema)` to create a new message.
+ */
+export declare const RateLimitSchema: GenMessage<RateLimit>;
 
 /**
  * A watcher.
@@ -1078,6 +1180,72 @@ export enum WatcherStatus {
  * Describes the enum pinion.v1.WatcherStatus.
  */
 export declare const WatcherStatusSchema: GenEnum<WatcherStatus>;
+
+/**
+ * On which of the devices that match a selector a run takes place.
+ *
+ * @generated from enum pinion.v1.SpreadMode
+ */
+export enum SpreadMode {
+  /**
+   * Not set; means ONE.
+   *
+   * @generated from enum value: SPREAD_MODE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * On one of them.
+   *
+   * @generated from enum value: SPREAD_MODE_ONE = 1;
+   */
+  ONE = 1,
+
+  /**
+   * Once on each: the run becomes one for each device that matches when it is offered, also for one that is offline then.
+   *
+   * @generated from enum value: SPREAD_MODE_ALL = 2;
+   */
+  ALL = 2,
+}
+
+/**
+ * Describes the enum pinion.v1.SpreadMode.
+ */
+export declare const SpreadModeSchema: GenEnum<SpreadMode>;
+
+/**
+ * What a group counts together.
+ *
+ * @generated from enum pinion.v1.GroupScope
+ */
+export enum GroupScope {
+  /**
+   * Not set; means ORG.
+   *
+   * @generated from enum value: GROUP_SCOPE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * All runs of the group in the org.
+   *
+   * @generated from enum value: GROUP_SCOPE_ORG = 1;
+   */
+  ORG = 1,
+
+  /**
+   * Those on one device; each device has its own count.
+   *
+   * @generated from enum value: GROUP_SCOPE_DEVICE = 2;
+   */
+  DEVICE = 2,
+}
+
+/**
+ * Describes the enum pinion.v1.GroupScope.
+ */
+export declare const GroupScopeSchema: GenEnum<GroupScope>;
 
 /**
  * Watchers: standing instructions, each a schedule, a prompt, an agent and, mostly, a device.

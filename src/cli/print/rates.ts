@@ -1,0 +1,17 @@
+import { create } from "@bufbuild/protobuf";
+import { type RateLimit, RateLimitSchema } from "#gen/pinion/v1/watcher_pb.js";
+import { exitCodes, Failure } from "../failures.ts";
+
+/** Rate limits as people write them. */
+
+/** "anthropic=20", or "anthropic" for what agents are told alone; undefined for an empty text. */
+export function parseRate(text: string, option: string): RateLimit | undefined {
+  if (text === "") return undefined;
+  const [, key, count] = /^([^=]+?)\s*(?:=\s*(\d{1,9})(?:\/m(?:in)?)?)?$/.exec(text.trim()) ?? [];
+  if (!key) throw new Failure(exitCodes.usage, `${option}: "${text}" is no rate limit; write "anthropic=20"`);
+  return create(RateLimitSchema, { key, perMinute: Number(count ?? 0) });
+}
+
+export function formatRate({ key, perMinute }: { key: string; perMinute: number }): string {
+  return perMinute > 0 ? `${key}=${perMinute}` : key;
+}

@@ -1,0 +1,18 @@
+import { sql } from "kysely";
+
+/** Gates: by what a run is placed before it is claimed (placements.ts). A run of a watcher without placement has none. */
+
+/** For schedules.record: the gates of the runs that it writes, from the placement of their watchers as it is now (R4). */
+export const insertOfWanted = sql`
+    gated as (
+      insert into run_gate (org_id, run_id, watcher_id, selector, asked_by, continues, group_name, group_max, group_per,
+        priority, rate_key, rate_per_minute, spread)
+      select q.org_id, q.run_id, q.watcher_id, q.placement->>'selector', q.asked_by,
+        coalesce(v.agent_work->>'continueMode' = 'CONTINUE_MODE_SESSION', false),
+        q.placement->'group'->>'name', (q.placement->'group'->>'max')::int, q.placement->'group'->>'per',
+        coalesce((q.placement->>'priority')::int, 0), q.placement->'rate'->>'key', (q.placement->'rate'->>'perMinute')::int,
+        case when q.placement ? 'selector' then coalesce(q.placement->>'spread', 'one') end
+      from wanted q
+        left join watcher_revision v on v.org_id = q.org_id and v.watcher_id = q.watcher_id and v.version = q.version
+      where q.skip_reason is null and q.is_gated
+    ),`;

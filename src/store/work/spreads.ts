@@ -1,0 +1,80 @@
+import { sql } from "kysely";
+import { newId } from "../../ids.ts";
+import type { Db } from "../pg/database.ts";
+import { unnest } from "../pg/unnest.ts";
+
+/** Runs that are spread: once on each device that matches their selector. */
+
+export type Spread = { runId: string; watcherId: string; deviceId: string; isHeld: boolean };
+
+/** The devices for which a run of the watcher lives already, by an earlier spread. */
+export async function listBusy(tx: Db, watcher: { orgId: string; watcherId: string }): Promise<Set<string>> {
+  const { rows } = await sql<{ id: string }>`
+    select spread_to as id from run
+    where org_id = ${watcher.orgId} and watcher_id = ${watcher.watcherId} and spread_to is not null
+  `.execute(tx);
+  return new Set(rows.map((row) => row.id));
+}
+
+/**
+ * Makes a held run one for each of these devices, pinned to them: itself for the first, and new ones for the others, which are
+ * otherwise as it is. They have a gate still if they have a group or a rate limit. Answers all of them; none if the run was
+ * held no more, or somebody ends it at this moment. The caller holds the org's placing lock.
+ */
+export async function spread(
+  tx: Db,
+  options: { orgId: string; runId: string; deviceIds: readonly string[] },
+): Promise<Spread[]> {
+  const { orgId, runId } = options;
+  const places = options.deviceIds.map((deviceId, index) => ({
+    deviceId,
+    id: index === 0 ? runId : newId(),
+  }));
+  const input = unnest("i", places, { id: ["uuid", (p) => p.id], device_id: ["uuid", (p) => p.deviceId] });
+  const { rows } = await sql<Spread>`
+    with parent as materialized (
+      select r.*, g.group_name is not null or g.rate_key is not null as stays_gated, i.device_id as target_id
+      from (select * from run where org_id = ${orgId} and id = ${runId} and is_held and spread_to is null for update skip locked) r
+        join run_gate g on g.org_id = r.org_id and g.run_id = r.id
+        join ${input} on i.id = r.id
+    ),
+    first as (
+      update run r set device_id = p.target_id, spread_to = p.target_id, is_pinned = true, is_gated = p.stays_gated,
+        is_held = p.stays_gated, reason = ''
+      from parent p where r.org_id = p.org_id and r.id = p.id
+      returning r.id, r.watcher_id, r.device_id, r.is_held
+    ),
+    others as (
+      insert into run (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind, notification,
+        source, scheduled_for, window_start, window_end, due_at, expires_at, timeout_ms, max_attempts, retry_of, is_pinned,
+        is_gated, is_held, spread_to)
+      select p.org_id, i.id, p.watcher_id, p.watcher_version, p.agent_id, p.agent_version, i.device_id, p.agent_kind,
+        p.notification, p.source, p.scheduled_for, p.window_start, p.window_end, p.due_at, p.expires_at, p.timeout_ms,
+        p.max_attempts, p.retry_of, true, p.stays_gated, p.stays_gated, i.device_id
+      from parent p cross join ${input}
+      where i.id <> p.id
+      on conflict (org_id, watcher_id, spread_to) do nothing
+      returning id, watcher_id, device_id, is_held
+    ),
+    -- Each is for one device from here on.
+    gates as (
+      insert into run_gate (org_id, run_id, watcher_id, continues, group_name, group_max, group_per, priority, rate_key,
+        rate_per_minute)
+      select g.org_id, o.id, g.watcher_id, g.continues, g.group_name, g.group_max, g.group_per, g.priority, g.rate_key,
+        g.rate_per_minute
+      from others o, parent p join run_gate g on g.org_id = p.org_id and g.run_id = p.id
+      where p.stays_gated
+    ),
+    own_gate as (
+      update run_gate g set selector = null, spread = null from parent p
+      where p.stays_gated and g.org_id = p.org_id and g.run_id = p.id
+    ),
+    no_gate as (
+      delete from run_gate g using parent p where not p.stays_gated and g.org_id = p.org_id and g.run_id = p.id
+    )
+    select id as "runId", watcher_id as "watcherId", device_id as "deviceId", is_held as "isHeld" from first
+    union all
+    select id, watcher_id, device_id, is_held from others
+  `.execute(tx);
+  return rows;
+}

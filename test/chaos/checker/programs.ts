@@ -1,0 +1,62 @@
+import { pastAttemptsMax } from "../rows.ts";
+import { linesOf, type Violation, type World } from "./world.ts";
+
+/**
+ * R10: the result of a program that finished is stored, as its run's end or as a late result, or its device still holds it.
+ * The program itself says that it finished, within the device's process, before anything else hears of it.
+ */
+
+/** From the end of a program until its result is on the device's disk, on a busy machine. */
+const writingMs = 3_000;
+
+export function checkPrograms(world: World): Violation | undefined {
+  const late = new Set(world.rows.late.map(({ token }) => token));
+  const held = new Set(
+    world.history.flatMap((entry) => (entry.kind === "held" ? entry.attempts.map(({ token }) => token) : [])),
+  );
+  const finished = new Map<string, number>();
+  for (const entry of world.history) {
+    if (entry.kind !== "work" || entry.phase !== "finished") continue;
+    const { device, run, token, at } = entry;
+    const rule = "a finished program's result is kept";
+    const times = (finished.get(token) ?? 0) + 1;
+    finished.set(token, times);
+    if (times > 1) {
+      const what = `the program of attempt ${token} of run ${run} finished ${times} times`;
+      return { rule, what, lines: linesOf(world, { run }) };
+    }
+    if (world.attempts.get(token)?.isReported || late.has(token) || held.has(token)) continue;
+    if (isMemoryLost(world, device, at)) continue;
+    // Of a run with more attempts the oldest are not known any more.
+    if ((world.runs.get(run)?.past.length ?? 0) >= pastAttemptsMax) continue;
+    const what = `the program of attempt ${token} of run ${run} finished on device ${device}, and its result is nowhere`;
+    return { rule, what, lines: linesOf(world, { run }) };
+  }
+  return undefined;
+}
+
+/** Whether the device's process was killed before the result of a program that finished at `at` can have been on its disk. */
+function isMemoryLost(world: World, device: string, at: number): boolean {
+  const host = world.hostOfDevice.get(device) ?? "";
+  const delays = fullSpans(world, host).filter(({ from, to }) => from <= at + writingMs && to >= at);
+  const writtenBy = Math.max(at, ...delays.map(({ to }) => to)) + writingMs;
+  return world.history.some(
+    (entry) =>
+      entry.kind === "host" &&
+      entry.host === host &&
+      entry.phase === "killed" &&
+      entry.at >= at &&
+      entry.at <= writtenBy,
+  );
+}
+
+/** When the disk of a host was full. */
+function fullSpans(world: World, host: string): { from: number; to: number }[] {
+  const spans: { from: number; to: number }[] = [];
+  for (const entry of world.history) {
+    if (entry.kind !== "fault" || entry.name !== "disk_full" || !entry.targets.includes(host)) continue;
+    if (entry.phase === "begin") spans.push({ from: entry.at, to: Number.POSITIVE_INFINITY });
+    else Object.assign(spans.at(-1) ?? {}, { to: entry.at });
+  }
+  return spans;
+}

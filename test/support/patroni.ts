@@ -1,0 +1,342 @@
+/**
+ * A real cluster: two PostgreSQL servers under Patroni, etcd beside them, and HAProxy in front, all on this machine and as
+ * the distribution packages them. The first node reaches etcd and is reached by its standby through gates, which a test closes.
+ */
+import { type ChildProcess, execFile, spawn, spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { connect, createServer, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { noticeSkipped } from "./notice.ts";
+import { findProgram, freePort } from "./programs.ts";
+
+const run = promisify(execFile);
+/** How long a cluster may take to elect, in ms; Patroni's own least TTL is 20 s. */
+const patienceMs = 90_000;
+
+const programs = {
+  patroni: findProgram("patroni", undefined),
+  patronictl: findProgram("patronictl", undefined),
+  etcd: findProgram("etcd", undefined),
+  haproxy: findProgram("haproxy", undefined),
+};
+const versions = "/usr/lib/postgresql";
+const binDirectory = existsSync(versions)
+  ? readdirSync(versions)
+      .map(Number)
+      .filter((version) => version >= 15)
+      .sort((a, b) => a - b)
+      .map((version) => join(versions, String(version), "bin"))
+      .at(-1)
+  : undefined;
+
+/** Why there is no cluster on this machine; said once where people see it. */
+export function missingPatroni(): string | undefined {
+  const missing = Object.entries(programs)
+    .filter(([, path]) => path === undefined)
+    .map(([name]) => name);
+  if (binDirectory === undefined) missing.push("postgresql");
+  if (process.getuid?.() !== 0 || spawnSync("id", ["postgres"]).status !== 0)
+    missing.push("root and its postgres user");
+  if (missing.length === 0) return undefined;
+  return noticeSkipped(
+    "a cluster of Patroni",
+    `no ${missing.join(", ")} here (apt-get install patroni etcd-server haproxy postgresql)`,
+  );
+}
+
+/** A way between two processes, which a test closes: what is under way stalls, and nothing new comes through. */
+type Gate = { port: number; close(): void; open(): void; end(): void };
+
+async function openGate(target: number): Promise<Gate> {
+  const pairs = new Set<[Socket, Socket]>();
+  let isOpen = true;
+  const server = createServer((client) => {
+    // A cut network answers nothing: the caller waits until its own timeout.
+    const upstream = connect(target, "127.0.0.1");
+    const pair: [Socket, Socket] = [client, upstream];
+    pairs.add(pair);
+    const both = [
+      [client, upstream],
+      [upstream, client],
+    ] as const;
+    for (const [from, to] of both) {
+      from.on("error", () => {});
+      from.on("data", (data) => {
+        if (isOpen) to.write(data);
+      });
+      from.on("close", () => {
+        pairs.delete(pair);
+        to.destroy();
+      });
+    }
+  });
+  const port = await freePort();
+  await new Promise<void>((resolve) => server.listen(port, "127.0.0.1", resolve));
+  return {
+    port,
+    close: () => {
+      isOpen = false;
+    },
+    open: () => {
+      isOpen = true;
+      // Bytes are missing in the middle of what was under way.
+      for (const pair of pairs) for (const socket of pair) socket.destroy();
+    },
+    end: () => {
+      for (const pair of pairs) for (const socket of pair) socket.destroy();
+      server.close();
+    },
+  };
+}
+
+type Node = { name: string; port: number; restPort: number; data: string; file: string };
+
+export type Cluster = {
+  /** The database "pinion" at the current primary. */
+  url: string;
+  /** The node that leads. */
+  primary(): Promise<string>;
+  switchover(): Promise<void>;
+  /** `kill -9` of the postmaster that leads. Resolves to its node. */
+  killPrimary(): Promise<string>;
+  /** Cuts the first node off from etcd and from its standby, both ways; clients still reach it. */
+  partition: { close(): void; open(): void };
+  /** Cuts replication alone. */
+  replication: { close(): void; open(): void };
+  /** Resolves once a node other than `former` leads and takes writes. */
+  untilLedByAnother(former: string): Promise<void>;
+  /** Resolves once one node leads and the other streams from it, synchronously if the cluster is synchronous. */
+  untilWhole(): Promise<void>;
+  stop(): Promise<void>;
+};
+
+/** Starts a cluster; about 20 s. */
+export async function startCluster(options: { isSynchronous: boolean }): Promise<Cluster> {
+  const directory = mkdtempSync(join(tmpdir(), "pinion-cluster-"));
+  const children: ChildProcess[] = [];
+  const start = (program: string, args: string[], log: string) => {
+    const child = spawn("sh", ["-c", `exec "$0" "$@" >>${join(directory, log)} 2>&1`, program, ...args], {
+      cwd: directory,
+      stdio: "ignore",
+    });
+    children.push(child);
+    return child;
+  };
+  const [etcdPort, etcdPeerPort, frontPort] = [await freePort(), await freePort(), await freePort()];
+  start(
+    programs.etcd!,
+    [
+      ...["--data-dir", join(directory, "etcd"), "--name", "e"],
+      ...["--listen-client-urls", `http://127.0.0.1:${etcdPort}`],
+      ...["--advertise-client-urls", `http://127.0.0.1:${etcdPort}`],
+      ...["--listen-peer-urls", `http://127.0.0.1:${etcdPeerPort}`],
+      ...["--initial-advertise-peer-urls", `http://127.0.0.1:${etcdPeerPort}`],
+      ...["--initial-cluster", `e=http://127.0.0.1:${etcdPeerPort}`],
+    ],
+    "etcd.log",
+  );
+  const nodes: Node[] = [];
+  for (const name of ["a", "b"]) {
+    nodes.push({
+      name,
+      port: await freePort(),
+      restPort: await freePort(),
+      data: join(directory, name),
+      file: join(directory, `${name}.yml`),
+    });
+  }
+  const [a, b] = nodes as [Node, Node];
+  const etcdGate = await openGate(etcdPort);
+  const replicationGate = await openGate(a.port);
+  writeFileSync(
+    a.file,
+    patroniConfig(a, { etcdPort: etcdGate.port, connectPort: replicationGate.port, directory, ...options }),
+  );
+  writeFileSync(b.file, patroniConfig(b, { etcdPort, connectPort: b.port, directory, ...options }));
+  await run("chown", ["-R", "postgres", directory]);
+  const startNode = (node: Node) =>
+    start("runuser", ["-u", "postgres", "--", programs.patroni!, node.file], `${node.name}.log`);
+
+  const file = join(directory, "haproxy.cfg");
+  writeFileSync(file, haproxyConfig(frontPort, nodes));
+
+  const cluster: Cluster = {
+    url: `postgres://postgres@127.0.0.1:${frontPort}/pinion`,
+    async primary() {
+      for (const node of nodes) if (await answers(node, "primary")) return node.name;
+      throw new Error("no node leads");
+    },
+    async switchover() {
+      const leader = await cluster.primary();
+      const candidate = nodes.find(({ name }) => name !== leader)!.name;
+      const args = ["-c", b.file, "switchover", "--force", "--candidate", candidate];
+      await run(programs.patronictl!, [...args, "--master", leader, "pinion"], { cwd: directory });
+    },
+    async killPrimary() {
+      const name = await cluster.primary();
+      const node = nodes.find((candidate) => candidate.name === name)!;
+      const [pid] = readFileSync(join(node.data, "postmaster.pid"), "utf8").split("\n");
+      process.kill(Number(pid), "SIGKILL");
+      return name;
+    },
+    partition: {
+      close: () => {
+        etcdGate.close();
+        replicationGate.close();
+      },
+      open: () => {
+        etcdGate.open();
+        replicationGate.open();
+      },
+    },
+    replication: replicationGate,
+    untilLedByAnother: (former) =>
+      until("another node leads", async () => {
+        const other = nodes.find(({ name }) => name !== former)!;
+        return answers(other, "primary");
+      }),
+    untilWhole: () =>
+      until("the cluster is whole", async () => {
+        for (const node of nodes) {
+          if (!(await answers(node, "primary"))) continue;
+          const standby = nodes.find((candidate) => candidate !== node)!;
+          return answers(standby, options.isSynchronous ? "synchronous" : "replica?lag=1MB");
+        }
+        return false;
+      }),
+    async stop() {
+      etcdGate.open();
+      for (const child of children.reverse()) child.kill("SIGTERM");
+      await Promise.all(
+        nodes.map(({ data }) =>
+          run(
+            "runuser",
+            ["-u", "postgres", "--", join(binDirectory!, "pg_ctl"), "-D", data, "-m", "immediate", "stop"],
+            {
+              cwd: "/",
+            },
+          ).catch(() => {}),
+        ),
+      );
+      await Promise.all(children.map((child) => ended(child)));
+      etcdGate.end();
+      replicationGate.end();
+      rmSync(directory, { recursive: true, force: true });
+    },
+  };
+  try {
+    startNode(a);
+    await until("the first node leads", () => answers(a, "primary"));
+    await run("createdb", ["-h", "127.0.0.1", "-p", String(a.port), "-U", "postgres", "pinion"]);
+    startNode(b);
+    start(programs.haproxy!, ["-db", "-f", file], "haproxy.log");
+    await cluster.untilWhole();
+    return cluster;
+  } catch (error) {
+    const logs = ["a.log", "b.log", "etcd.log", "haproxy.log"].map((log) => {
+      const path = join(directory, log);
+      return existsSync(path) ? `${log}:\n${readFileSync(path, "utf8").slice(-2_000)}` : "";
+    });
+    await cluster.stop();
+    throw new Error(`the cluster does not start: ${String(error)}\n${logs.join("\n")}`);
+  }
+}
+
+function patroniConfig(
+  node: Node,
+  options: { etcdPort: number; connectPort: number; directory: string; isSynchronous: boolean },
+): string {
+  const config = {
+    scope: "pinion",
+    name: node.name,
+    restapi: { listen: `127.0.0.1:${node.restPort}`, connect_address: `127.0.0.1:${node.restPort}` },
+    // Without this a node learns etcd's own address, past the gate.
+    etcd3: { hosts: [`127.0.0.1:${options.etcdPort}`], use_proxies: true },
+    bootstrap: {
+      dcs: {
+        ttl: 20,
+        loop_wait: 2,
+        retry_timeout: 5,
+        maximum_lag_on_failover: 1_048_576,
+        // A primary that crashed is not started again in place: the standby takes over at once.
+        primary_start_timeout: 0,
+        synchronous_mode: options.isSynchronous,
+        postgresql: {
+          use_pg_rewind: true,
+          use_slots: true,
+          parameters: { max_connections: 100, wal_log_hints: "on", wal_keep_size: "256MB" },
+        },
+      },
+      initdb: [{ encoding: "UTF8" }, "data-checksums", "no-sync"],
+      pg_hba: ["host all all 127.0.0.1/32 trust", "host replication all 127.0.0.1/32 trust"],
+    },
+    postgresql: {
+      listen: `127.0.0.1:${node.port}`,
+      connect_address: `127.0.0.1:${options.connectPort}`,
+      data_dir: node.data,
+      bin_dir: binDirectory,
+      basebackup: [{ checkpoint: "fast" }, "no-sync"],
+      pgpass: join(options.directory, `${node.name}.pgpass`),
+      parameters: { unix_socket_directories: options.directory },
+      authentication: { superuser: { username: "postgres" }, replication: { username: "postgres" } },
+    },
+  };
+  // JSON is YAML.
+  return JSON.stringify(config, undefined, 2);
+}
+
+/** The configuration that docs/operations.md shows, with shorter intervals. */
+function haproxyConfig(port: number, nodes: Node[]): string {
+  const servers = nodes.map(
+    ({ name, port, restPort }) => `  server ${name} 127.0.0.1:${port} check port ${restPort}`,
+  );
+  return `global
+  maxconn 500
+defaults
+  mode tcp
+  timeout connect 2s
+  timeout client 1h
+  timeout server 1h
+listen primary
+  bind 127.0.0.1:${port}
+  option httpchk OPTIONS /primary
+  http-check expect status 200
+  timeout check 2s
+  default-server inter 1s fall 2 rise 1 on-marked-down shutdown-sessions
+${servers.join("\n")}
+`;
+}
+
+/** Whether a node says that it has a role. */
+async function answers(node: Node, role: string): Promise<boolean> {
+  try {
+    const answer = await fetch(`http://127.0.0.1:${node.restPort}/${role}`, {
+      signal: AbortSignal.timeout(2_000),
+    });
+    await answer.arrayBuffer();
+    return answer.status === 200;
+  } catch {
+    return false;
+  }
+}
+
+async function until(what: string, isSo: () => Promise<boolean>): Promise<void> {
+  const deadline = performance.now() + patienceMs;
+  while (!(await isSo())) {
+    if (performance.now() > deadline) throw new Error(`not within ${patienceMs / 1_000} s: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
+function ended(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return Promise.resolve();
+  return new Promise((resolve) => {
+    const kill = setTimeout(() => child.kill("SIGKILL"), 10_000);
+    child.once("exit", () => {
+      clearTimeout(kill);
+      resolve();
+    });
+  });
+}
