@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { createReach, parseNetworks, type Reach } from "./addresses.ts";
 import { tokenKind } from "./ids.ts";
 import type { LogFormat } from "./log.ts";
 import { createKeyring, createReferences, KeyError, type Keyring, type References } from "./secrets.ts";
@@ -293,6 +294,23 @@ export const serverSettings = z.object({
     .describe(
       "Orgs whose platforms may refer to PINION_SECRET_<NAME> as secret://NAME, by commas; * for all",
     ),
+  PINION_DESTINATION_NETWORKS: z
+    .string()
+    .default("")
+    .describe(
+      "Networks beside the public internet that destinations may lead to, for example 10.1.0.0/16,127.0.0.1; * for all. Destinations are made by admins of an org, and what they reach is reached from this server",
+    ),
+  PINION_SMTP_URL: z
+    .string()
+    .regex(/^smtps?:\/\//, "must begin with smtp:// or smtps://")
+    .optional()
+    .describe(
+      "SMTP server for destinations of kind email, smtp://user:password@host:587 or smtps://…; default: none, and each email destination names its own",
+    ),
+  PINION_MAIL_FROM: z
+    .email()
+    .optional()
+    .describe("Sender of mail that goes through PINION_SMTP_URL, for example pinion@example.org"),
   PINION_TRUSTED_PROXIES: count(
     0,
     0,
@@ -377,6 +395,13 @@ export type ReplicaConfig = {
   secrets: {
     keyring: Keyring;
     references: References;
+  };
+  destinations: {
+    reach: Reach;
+    /** The server's own, which is the operator's to choose; undefined: none. */
+    smtp: { url: string; from: string } | undefined;
+    /** How long a try is believed to live; undefined: the default. */
+    leaseMs?: number;
   };
   /** Shortest time between two slots of a schedule, unless the org's metadata says otherwise. */
   intervalMsMin: number;
@@ -542,6 +567,7 @@ export function replicaConfig(env: Record<string, string | undefined>): ReplicaC
         referencedSecrets(given),
       ),
     },
+    destinations: { reach: requireReach(s.PINION_DESTINATION_NETWORKS), smtp: smtpOf(s) },
     intervalMsMin: lengthMs(s.PINION_INTERVAL_MIN),
     sweepIntervalMs: s.PINION_SWEEP_INTERVAL_MS,
     lookAheadMs: s.PINION_LOOK_AHEAD_MS,
@@ -648,6 +674,23 @@ export function requireKeyring(text: string): Keyring {
     if (error instanceof KeyError) throw new ConfigError(error.message);
     throw error;
   }
+}
+
+function requireReach(networks: string): Reach {
+  try {
+    return createReach(parseNetworks(networks));
+  } catch (error) {
+    throw new ConfigError(`PINION_DESTINATION_NETWORKS: ${(error as Error).message}`);
+  }
+}
+
+function smtpOf(s: ServerSettings): ReplicaConfig["destinations"]["smtp"] {
+  if (s.PINION_SMTP_URL === undefined) return undefined;
+  if (!URL.canParse(s.PINION_SMTP_URL)) throw new ConfigError("PINION_SMTP_URL: is no URL");
+  if (s.PINION_MAIL_FROM === undefined) {
+    throw new ConfigError("PINION_SMTP_URL and PINION_MAIL_FROM belong together: set both or neither");
+  }
+  return { url: s.PINION_SMTP_URL, from: s.PINION_MAIL_FROM };
 }
 
 const referencePrefix = "PINION_SECRET_";

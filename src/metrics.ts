@@ -27,6 +27,8 @@ export type Metrics = {
   called(rpc: string, code: string): void;
   /** A connection or a request of a peer was cut or refused at the port. */
   peerCut(reason: string): void;
+  /** A try to send something to a destination ended. */
+  delivered(outcome: string): void;
   /** An error that nothing had caught was taken by the last line of defence. */
   uncaught(origin: string): void;
   /** Adds what is read when somebody asks. */
@@ -104,6 +106,8 @@ export const cutReasons = [
 ];
 export type CutReason = (typeof cutReasons)[number];
 
+const deliveryOutcomes = ["delivered", "failed", "dead"];
+
 /** Where they arrive: at the call of a handler, at an event's listener, at a promise that nobody waits for, at the process. */
 export const uncaughtOrigins = ["handler", "callback", "rejection", "process"] as const;
 export type UncaughtOrigin = (typeof uncaughtOrigins)[number];
@@ -178,6 +182,12 @@ export function createMetrics(build: { version: string }): Metrics {
     "reason",
     cutReasons,
   );
+  const tries = counterOf(
+    "pinion_deliveries_total",
+    "Tries to send something to a destination, by how they ended: delivered, failed (tried again), dead (given up)",
+    "outcome",
+    deliveryOutcomes,
+  );
   const uncaught = counterOf(
     "pinion_uncaught_errors_total",
     "Errors that nothing had caught, by where they arrived; each ended one request or operation and is a mistake of ours",
@@ -219,6 +229,7 @@ export function createMetrics(build: { version: string }): Metrics {
     streamEnded: streamEnds,
     called: (rpc, code) => calls.inc({ rpc, code }),
     uncaught,
+    delivered: tries,
     peerCut: peerCuts,
     observe: (sources) => observe(registers, sources),
     text: () => registry.metrics(),

@@ -59,6 +59,11 @@ const nouns: readonly Noun[] = [
     load: async () => (await import("./commands/watchers.ts")).addWatchers,
   },
   {
+    name: "destinations",
+    description: "where results of watchers are sent",
+    load: async () => (await import("./commands/destinations.ts")).addDestinations,
+  },
+  {
     name: "runs",
     description: "executions of watchers",
     load: async () => (await import("./commands/runs.ts")).addRuns,

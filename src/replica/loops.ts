@@ -1,5 +1,6 @@
 /** The loops of a replica: each does one pass after another until it is stopped (scheduler/loop.ts). */
 import type { Clock } from "../scheduler/clock.ts";
+import { startDeliverer } from "../scheduler/deliverer.ts";
 import { type Loop, startLoop } from "../scheduler/loop.ts";
 import { startMaterializer } from "../scheduler/materializer.ts";
 import { startQuestions } from "../scheduler/questions.ts";
@@ -7,6 +8,7 @@ import { startExpirer, startReaper } from "../scheduler/reaper.ts";
 import { startReplanner } from "../scheduler/replan.ts";
 import { startRetention } from "../scheduler/retention.ts";
 import { startTurnSweep } from "../scheduler/turn-sweep.ts";
+import { createSender } from "../server/destinations/sender.ts";
 import type { HealthState } from "../server/http/health.ts";
 import { startHealthLook } from "../server/http/probes.ts";
 import * as replicas from "../store/work/replicas.ts";
@@ -15,7 +17,13 @@ import type { Foundation } from "./foundation.ts";
 import type { Storage } from "./storage.ts";
 import type { Work } from "./work.ts";
 
-export type Loops = { materializer: Loop; sweep: Loop; questions: Loop; replanner: { now(): void } };
+export type Loops = {
+  materializer: Loop;
+  sweep: Loop;
+  questions: Loop;
+  deliverer: Loop;
+  replanner: { now(): void };
+};
 
 /** The tokens of open streams are looked at this often, so that they end within 5 s of their token also if the word was lost. */
 const tokensEveryMs = 4_000;
@@ -26,10 +34,10 @@ const replicaBeatMsMax = 5_000;
 
 /** Starts all loops. `replica` is beaten for until `isStopping`. */
 export function startLoops(
-  { config, log, telemetry, clock, opened }: Foundation,
+  { config, log, metrics, telemetry, clock, opened }: Foundation,
   storage: Storage,
   { streams, quotas }: Access,
-  { hub, doorbell, dispatcher, placer }: Work,
+  { hub, feed, doorbell, dispatcher, placer }: Work,
   own: { health: HealthState; replica: replicas.Replica; judge: Clock; isStopping: () => boolean },
 ): Loops {
   const { db } = storage.work;
@@ -50,12 +58,20 @@ export function startLoops(
   const placing = every("placing", config.sweepIntervalMs, () => placer.sweep());
   const questions = startQuestions({ db, log, bell: doorbell });
   const replanner = startReplanner({ db, log, judge, onReplanned: () => materializer.poke() });
+  const { leaseMs, ...out } = config.destinations;
+  const deliverer = startDeliverer({
+    ...{ db, log, leaseMs, sweepMs: config.sweepIntervalMs },
+    send: createSender({ ...{ db, publicUrl: config.publicUrl }, ...out, ...config.secrets }),
+    onEvents: (orgId) => feed.eventsAppended(orgId),
+    onTried: metrics.delivered,
+  });
   const all = [
     materializer,
     replanner,
     sweep,
     placing,
     questions,
+    deliverer,
     startHealthLook({ db: storage.requests.db, health: own.health, log }),
     startExpirer(common),
     startTurnSweep({ ...common, ttlMs: config.session.ttlMs, intervalMs }),
@@ -71,5 +87,5 @@ export function startLoops(
   opened.defer(async () => {
     await Promise.all(all.map((loop) => loop.stop()));
   });
-  return { materializer, sweep, questions, replanner };
+  return { materializer, sweep, questions, deliverer, replanner };
 }

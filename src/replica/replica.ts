@@ -103,10 +103,12 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
   );
 
   let isStopping = false;
+  const onDeliveries = () => loops?.deliverer.poke();
   const access = buildAccess(foundation, storage);
   const work = await buildWork(foundation, storage, access, {
     onBacklog: () => loops?.materializer.poke(),
     onAsked: () => loops?.questions.poke(),
+    onDeliveries,
     // The first listening comes before the sweep, which begins with a pass.
     onResync() {
       if (!loops) return;
@@ -132,7 +134,7 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
 
   const stopping = new AbortController();
   const poke = () => loops?.materializer.poke();
-  const own = { health, crowd, shutdownSignal: stopping.signal, poke };
+  const own = { health, crowd, shutdownSignal: stopping.signal, poke, onDeliveries };
   const port = await openRpc(foundation, storage, access, work, own);
   replica.address = port.url;
   health.setServing(true);

@@ -4,6 +4,7 @@ import type { DescService } from "@bufbuild/protobuf";
 import type { ConnectRouter } from "@connectrpc/connect";
 import { Health } from "#gen/grpc/health/v1/health_pb.js";
 import { AgentService } from "#gen/pinion/v1/agent_pb.js";
+import { DestinationService } from "#gen/pinion/v1/destination_pb.js";
 import { DeviceService } from "#gen/pinion/v1/device_pb.js";
 import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
@@ -31,6 +32,7 @@ import { registerReflection } from "../server/http/reflection.ts";
 import { createPlatformRunner } from "../server/platforms/runner.ts";
 import { createConfigStarter } from "../server/platforms/starter.ts";
 import { agentService } from "../server/rpc/agents.ts";
+import { destinationService } from "../server/rpc/destinations.ts";
 import { deviceService } from "../server/rpc/device.ts";
 import { eventService } from "../server/rpc/events.ts";
 import { fleetService } from "../server/rpc/fleet.ts";
@@ -57,9 +59,16 @@ export const services: DescService[] = [
   OrgService,
   EventService,
   AgentService,
+  DestinationService,
 ];
 
-type Own = { health: HealthState; crowd: Crowd; shutdownSignal: AbortSignal; poke: () => void };
+type Own = {
+  health: HealthState;
+  crowd: Crowd;
+  shutdownSignal: AbortSignal;
+  poke: () => void;
+  onDeliveries: () => void;
+};
 
 /** Calls, reconnects and strangers have connections of their own beside those of devices. */
 const connectionsBesideStreams = 5_000;
@@ -158,6 +167,14 @@ function serve(
       router.service(OrgService, orgService({ ...deps, ...config }));
       router.service(EventService, eventService(deps));
       router.service(AgentService, agentService({ ...deps, runner, log, publicUrl: config.publicUrl }));
+      router.service(
+        DestinationService,
+        destinationService({
+          ...{ ...deps, keyring: config.secrets.keyring, onDeliveries: own.onDeliveries },
+          reach: config.destinations.reach,
+          hasServerSmtp: config.destinations.smtp !== undefined,
+        }),
+      );
       registerHealth(router, { state: own.health, services });
       registerReflection(router, [...services, Health]);
     },

@@ -31,12 +31,17 @@ export type Work = {
 /** How long after its timeout a turn is left to its worker, whose own report is the better one. */
 const turnTimeoutGraceMs = 5_000;
 
-/** `onBacklog` is told that more is due than was recorded, `onAsked` that a question waits, `onResync` that notifications may have been lost. */
+/** `onBacklog` is told that more is due than was recorded, `onAsked` that a question waits, `onDeliveries` that something is to be sent, `onResync` that notifications may have been lost. */
 export async function buildWork(
   { config, replicaId, log, telemetry, clock, opened }: Foundation,
   storage: Storage,
   { guard, streams, quotas }: Access,
-  { onBacklog, onAsked, onResync }: { onBacklog: () => void; onAsked: () => void; onResync: () => void },
+  told: {
+    onBacklog: () => void;
+    onAsked: () => void;
+    onDeliveries: () => void;
+    onResync: () => void;
+  },
 ): Promise<Work> {
   const { db } = storage.work;
   const common = { db, log, policy: config.failures };
@@ -60,7 +65,7 @@ export async function buildWork(
   });
   const onRevoked = (tokenId: string) => guard.authCache.forget(tokenId);
   doorbell = createDoorbell({
-    ...{ db, log, replicaId, hub, clock, streams, feed, telemetry, onBacklog, onAsked, onRevoked },
+    ...{ db, log, replicaId, hub, clock, streams, feed, telemetry, onRevoked, ...told },
     bus: () => bus,
     placer: () => placer,
   });
@@ -96,7 +101,7 @@ export async function buildWork(
     },
     onResync() {
       feed.wakeAll();
-      onResync();
+      told.onResync();
     },
   };
   bus = await openBus({ config, db, replicaId, log, handlers });

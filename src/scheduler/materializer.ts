@@ -4,12 +4,14 @@ import type { Logger } from "../log.ts";
 import type { Quotas } from "../store/people/quotas.ts";
 import { type Db, isPassing, mayBeOfOneRow, transaction } from "../store/pg/database.ts";
 import { isOpen as isInDoubt } from "../store/work/clock-jumps.ts";
+import * as deliveries from "../store/work/deliveries.ts";
 import * as events from "../store/work/events.ts";
 import * as schedules from "../store/work/schedules.ts";
 import { type Clock, ClockInDoubt, elapsedMs } from "./clock.ts";
 import type { HeldSeats } from "./dispatcher.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { type Loop, startLoop } from "./loop.ts";
+import { alertsOfSlot } from "./notices.ts";
 import { type Plan, planAhead, planBacklog, planDue, slotsPerPassMax } from "./plan.ts";
 import { keepWithin } from "./run-limit.ts";
 
@@ -248,11 +250,13 @@ async function write(tx: Db, plans: readonly Plan[]): Promise<schedules.Recorded
     tx,
     plans.flatMap((plan) => plan.aside),
   );
-  return schedules.record(
+  const written = await schedules.record(
     tx,
     plans.flatMap((plan) => plan.slots),
     plans.map((plan) => plan.move),
   );
+  await deliveries.alert(tx, written.flatMap(alertsOfSlot));
+  return written;
 }
 
 /** What the log says of a recorded run. */

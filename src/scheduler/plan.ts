@@ -186,7 +186,7 @@ export function planBacklog(watcher: DueWatcher): Plan {
  */
 export function planStart(
   watcher: DueWatcher,
-  start: { source: StartSource; runId: string; waitsSince?: Date },
+  start: { source: StartSource; runId: string; waitsSince?: Date; askedBy?: string },
 ): Plan {
   const plan = planManual(watcher);
   const slot = { ...plan.slots[0]!, ...start };

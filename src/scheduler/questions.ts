@@ -5,9 +5,11 @@
 import { refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
+import * as deliveries from "../store/work/deliveries.ts";
 import * as events from "../store/work/events.ts";
 import * as questions from "../store/work/questions.ts";
 import { type Loop, startLoop } from "./loop.ts";
+import { noticesOfQuestion } from "./notices.ts";
 
 export type QuestionRow = questions.QuestionRow;
 
@@ -27,7 +29,10 @@ export async function ask(
 ): Promise<QuestionRow | undefined> {
   const question = await transaction(db, async (tx) => {
     const stored = await questions.ask(tx, asked);
-    if (stored?.isNew) await events.append(tx, stored.orgId, [eventOf(stored, `device:${stored.deviceId}`)]);
+    if (stored?.isNew) {
+      await deliveries.write(tx, noticesOfQuestion(stored));
+      await events.append(tx, stored.orgId, [eventOf(stored, `device:${stored.deviceId}`)]);
+    }
     return stored;
   });
   if (question?.isNew) bell.asked(question);

@@ -1,5 +1,6 @@
 import type { Logger } from "../log.ts";
 import type { Db } from "../store/pg/database.ts";
+import * as deliveries from "../store/work/deliveries.ts";
 import * as events from "../store/work/events.ts";
 import type { KeptResult } from "../store/work/late-results.ts";
 import * as placements from "../store/work/placements.ts";
@@ -11,6 +12,7 @@ import {
   settleOrUndo,
 } from "../store/work/settlements.ts";
 import { startFollowers } from "./chains.ts";
+import { alertsOf, noticesOf } from "./notices.ts";
 
 /**
  * Settles attempts and writes their events, in the caller's transaction (R5). Appending events takes the orgs' locks,
@@ -27,6 +29,19 @@ export async function settleWithEvents(
   return settled;
 }
 
+/** Writes what destinations are told of ends; a run whose watcher tells nobody costs nothing. */
+async function tellOf(
+  tx: Db,
+  settled: readonly Settled[],
+  settlementOf: (run: Settled) => Settlement | undefined,
+): Promise<void> {
+  await deliveries.write(
+    tx,
+    settled.flatMap((run) => noticesOf(run, settlementOf(run)?.attention)),
+  );
+  await deliveries.alert(tx, settled.flatMap(alertsOf));
+}
+
 /** The events of what `settlements` settled: the second half of {@link settleWithEvents}, and as final. */
 export async function appendSettled(
   tx: Db,
@@ -35,6 +50,7 @@ export async function appendSettled(
   options: { rules?: ReadonlyMap<string, string> } = {},
 ): Promise<void> {
   const bySettlement = new Map(settlements.map((s) => [s.runId, s]));
+  await tellOf(tx, settled, (run) => bySettlement.get(run.runId));
   // What one agent is told of a quota holds for all that share it.
   await placements.pauseRates(
     tx,
@@ -99,6 +115,7 @@ export async function appendLate(
     tx,
     settled.map((run) => ({ run, settlement: byToken.get(run.attemptToken) })),
   );
+  await tellOf(tx, settled, (run) => byToken.get(run.attemptToken));
   await events.appendAll(tx, [
     ...settled.flatMap((run) => eventsOf(run, byToken.get(run.attemptToken), undefined)),
     ...started,

@@ -102,7 +102,12 @@ export async function startLocked(
     return done("queued", { reason: `it waits for the end of run ${active.id}` });
   }
   if (!(await insert(tx, start, runId))) return done("already_queued");
-  const [row] = await recordOwn(planStart(watcher, { source: start.source, runId }));
+  const [row] = await recordOwn(
+    planStart(watcher, {
+      ...{ source: start.source, runId },
+      ...(start.source === "manual" ? { askedBy: start.actor } : {}),
+    }),
+  );
   if (row?.status === "skipped") return done("skipped", { reason: row.reason });
   return done("started");
 

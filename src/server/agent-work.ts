@@ -5,31 +5,30 @@ import { type WatcherSpec, WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.j
 
 /** `WatcherValues.agentWork` as fields of a spec. Keys of a newer version are passed over. */
 export function agentWorkMessage(agentWork: unknown): AgentWork {
-  const { workspace, runBudget, dayBudget, questions, continueMode, afterCondition, redact } = fromJson(
-    WatcherSpecSchema,
-    agentWork as JsonObject,
-    { ignoreUnknownFields: true },
-  );
+  const { workspace, runBudget, dayBudget, questions, continueMode, afterCondition, redact, notify } =
+    fromJson(WatcherSpecSchema, agentWork as JsonObject, { ignoreUnknownFields: true });
   return {
     workspace,
     continueMode,
     afterCondition,
     redact,
+    notify,
     ...(runBudget ? { runBudget } : {}),
     ...(dayBudget ? { dayBudget } : {}),
     ...(questions ? { questions } : {}),
   };
 }
 
-type AgentWork = Pick<WatcherSpec, "workspace" | "continueMode" | "afterCondition" | "redact"> &
+type AgentWork = Pick<WatcherSpec, "workspace" | "continueMode" | "afterCondition" | "redact" | "notify"> &
   Partial<Pick<WatcherSpec, "runBudget" | "dayBudget" | "questions">>;
 
 /** The fields of a spec as `WatcherValues.agentWork`; what is not set is absent. */
 export function agentWorkOf(spec: WatcherSpec): JsonObject {
-  const { workspace, runBudget, dayBudget, questions, continueMode, afterCondition, redact } = spec;
+  const { workspace, runBudget, dayBudget, questions, continueMode, afterCondition, redact, notify } = spec;
   const work = create(WatcherSpecSchema, {
     workspace,
     continueMode: continueMode === ContinueMode.FRESH ? ContinueMode.UNSPECIFIED : continueMode,
+    notify,
     ...(runBudget ? { runBudget } : {}),
     ...(dayBudget ? { dayBudget } : {}),
     ...(questions ? { questions } : {}),

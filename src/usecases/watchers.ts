@@ -18,6 +18,7 @@ import * as clock from "../store/pg/clock.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { rehearsable } from "../store/pg/dry-run.ts";
 import * as chains from "../store/work/chains.ts";
+import * as destinations from "../store/work/destinations.ts";
 import * as events from "../store/work/events.ts";
 import * as runs from "../store/work/runs.ts";
 import type { RecordedRun } from "../store/work/schedules.ts";
@@ -47,13 +48,15 @@ export async function create(
   },
   surroundings: Pick<Surroundings, "scheduleChanged">,
 ): Promise<Watcher> {
-  const { orgId, actor, slug, requestId, values, isDryRun = false } = options;
+  const { orgId, actor, slug, requestId, isDryRun = false } = options;
   const request = { orgId, actor, requestId, rpc: "WatcherService/CreateWatcher" };
   const watcher = await rehearsable(db, isDryRun, async (tx) => {
     const made = await requests.begin(tx, request);
     if (made) return watchers.get(tx, { orgId, watcher: made.watcher_id });
+    const values = await withDestinations(tx, orgId, options.values);
     const resolved = { ...values, agentId: await requireAgentId(tx, { orgId, agentId: values.agentId }) };
     if (values.deviceId) await requireDevice(tx, { orgId, deviceId: values.deviceId });
+    await requireTellable(tx, orgId, values);
     const watcherId = newId();
     const position = positionAfter({ watcherId, ...values }, await clock.now(tx));
     const isNew = await watchers.insert(tx, {
@@ -131,7 +134,7 @@ async function writeEdit(
   const { orgId, actor } = edit;
   const watcherId = current.id;
   const before = watchers.valuesOf(current);
-  const wanted = edit.change(current);
+  const wanted = await withDestinations(tx, orgId, edit.change(current));
   const isAfterNew = JSON.stringify(wanted.after) !== JSON.stringify(before.after);
   const values = {
     ...wanted,
@@ -146,6 +149,7 @@ async function writeEdit(
   if (values.deviceId && changed.includes("device_id")) {
     await requireDevice(tx, { orgId, deviceId: values.deviceId });
   }
+  if (changed.includes("notify") || changed.includes("device_id")) await requireTellable(tx, orgId, values);
   const isScheduleNew = changed.includes("schedule") || changed.includes("time_zone");
   const startsAnew = current.status !== "paused" && (isScheduleNew || (isAdopted && !current.next_slot_at));
   const version = current.version + 1;
@@ -161,6 +165,25 @@ async function writeEdit(
   });
   const data = { version, changed, changes };
   return [{ kind: "watcher.updated", actor, watcherId, deviceId: values.deviceId, data }];
+}
+
+/** The values with the slugs of the destinations that they name. Refuses with `not_found`. */
+async function withDestinations(tx: Db, orgId: string, values: Values): Promise<Values> {
+  const { notify } = values.agentWork as { notify?: { to: string }[] };
+  if (!notify) return values;
+  const slugs = await destinations.requireAll(tx, {
+    orgId,
+    destinations: notify.map(({ to }) => to),
+    field: "spec.notify",
+  });
+  const named = notify.map((entry) => ({ ...entry, to: slugs.get(entry.to) }));
+  return { ...values, agentWork: { ...values.agentWork, notify: named } };
+}
+
+/** What runs on a device say is told by those alone who may read the device. */
+async function requireTellable(tx: Db, orgId: string, values: Values): Promise<void> {
+  if (values.deviceId && watchers.notifyOf(values))
+    await grants.requireStill(tx, { orgId, deviceId: values.deviceId, deed: "read" });
 }
 
 /**

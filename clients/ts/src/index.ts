@@ -31,6 +31,14 @@ export type { TlsOptions } from "./device/transport.ts";
 export { type EnrollOptions, enroll } from "./enroll.ts";
 export { type Agent, AgentService, type AgentSettings } from "./gen/pinion/v1/agent_pb.js";
 export {
+  type Delivery,
+  DeliveryState,
+  type Destination,
+  DestinationService,
+  type DestinationSpec,
+  NotifyWhen,
+} from "./gen/pinion/v1/destination_pb.js";
+export {
   type Assignment,
   AssignmentKind,
   AssignmentSchema,

@@ -6,7 +6,7 @@ import { agentFieldNames, fieldsOfAgent } from "./agent-fields.ts";
 import type { OrgState } from "./state.ts";
 import { tomlComment, tomlJson, tomlList, tomlText } from "./toml-text.ts";
 import { escaped } from "./variables.ts";
-import { fieldsOfSpec, keysOfSchedule, watcherDefaults } from "./watcher-fields.ts";
+import { fieldsOfSpec, keysOfSchedule, type NotifyFields, watcherDefaults } from "./watcher-fields.ts";
 
 /**
  * The file that describes what the org has: applied to it, it changes nothing. Equal orgs give equal texts. Secrets are
@@ -95,6 +95,12 @@ function watcherText(watcher: Watcher, state: OrgState): string {
     )
     .map(([name, value]) => {
       if (name === "extraction_schema") return `${name} = ${tomlJson(value)}`;
+      if (name === "notify") {
+        const entries = (value as NotifyFields[]).map(
+          ({ to, when }) => `{ to = ${quoted(to)}, when = ${quoted(when)} }`,
+        );
+        return `${name} = ${tomlList(entries)}`;
+      }
       if (name === "device") return deviceLine(String(value), state);
       if (name === "prompt") return `${name} = ${tomlText(String(value))}`;
       if (Array.isArray(value)) return `${name} = ${tomlList((value as string[]).map(quoted))}`;

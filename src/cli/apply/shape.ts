@@ -176,6 +176,16 @@ const watcher = z
         'Which ends do, in CEL: run.status == "completed" && result.structured.severity > 3. Default: completed ones.',
       ),
     redact: texts('Dotted paths of an input that are never shown: "commits.*.author".').optional(),
+    notify: z
+      .array(
+        z.strictObject({
+          to: id("The slug of a destination."),
+          when: oneOf(words.notifyWhen.all, "What it is told."),
+        }),
+      )
+      .max(20)
+      .optional()
+      .describe("Where its results and questions are told. Default: nowhere."),
     extraction_schema: z
       .union([z.record(z.string(), z.unknown()), z.string()])
       .optional()
@@ -245,6 +255,7 @@ export function knownKeys(path: readonly (string | number)[]): string[] {
   const list = path[2];
   if (list === "platforms") return Object.keys(platform.shape);
   if (list === "watchers" && path[4] === "questions") return ["timeout", "default", "responders", "wait_max"];
+  if (list === "watchers" && path[4] === "notify") return ["to", "when"];
   if (list === "watchers") return Object.keys(watcher.shape);
   if (list === "mcp_servers") return Object.keys(mcpServer.shape);
   return list === "egress_config" ? ["allowed_hosts"] : [];

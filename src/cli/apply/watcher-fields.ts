@@ -47,8 +47,12 @@ export type WatcherFields = {
   after: string[];
   after_condition: string;
   redact: string[];
+  notify: NotifyFields[];
   extraction_schema: JsonObject | null;
 };
+
+/** One entry: a destination by its slug, and what it is told. */
+export type NotifyFields = { to: string; when: string };
 
 /** A policy of questions, defaults included. */
 export type QuestionFields = { timeout: string; default: string; responders: string; wait_max: string };
@@ -90,6 +94,7 @@ export const watcherDefaults = {
   after: [],
   after_condition: "",
   redact: [],
+  notify: [] as NotifyFields[],
   extraction_schema: null,
 } as const satisfies Partial<WatcherFields>;
 
@@ -126,6 +131,7 @@ export const specPaths: Record<keyof WatcherFields, string> = {
   after: "after",
   after_condition: "after_condition",
   redact: "redact",
+  notify: "notify",
   extraction_schema: "extraction_schema",
 };
 
@@ -168,6 +174,7 @@ export function fieldsOfTree(
     after: [...new Set(tree.after ?? [])].sort(),
     after_condition: tree.after_condition ?? watcherDefaults.after_condition,
     redact: tree.redact ?? [],
+    notify: tree.notify ?? [],
     extraction_schema: found.extractionSchema,
   };
 }
@@ -227,6 +234,7 @@ export function fieldsOfSpec(spec: WatcherSpec): WatcherFields {
     after: [...spec.after].sort(),
     after_condition: spec.afterCondition,
     redact: spec.redact,
+    notify: spec.notify.map(({ to, when }) => ({ to, when: words.notifyWhen.word(when) })),
     extraction_schema: spec.extractionSchema ?? null,
   };
 }
@@ -257,6 +265,7 @@ export function specOfFields(fields: WatcherFields): WatcherSpec {
     notification: words.notification.value(fields.notification, "notification"),
     workspace: fields.workspace,
     continueMode: words.continueMode.value(fields.continue_mode, "continue_mode"),
+    notify: fields.notify.map(({ to, when }) => ({ to, when: words.notifyWhen.value(when, "notify") })),
     ...optional("runBudget", parseBudget(fields.run_budget, "run_budget")),
     ...optional("dayBudget", parseBudget(fields.day_budget, "day_budget")),
     ...optional("questions", policyOf(fields.questions)),

@@ -108,13 +108,22 @@ async function withDatabase<T>(
 }
 
 async function rotate(url: string, keys: string) {
-  const [{ openDatabase }, { rotateSecrets }] = await Promise.all([
+  const [{ openDatabase }, platforms, destinations] = await Promise.all([
     import("../../store/pg/database.ts"),
     import("../../store/agents/platforms.ts"),
+    import("../../store/work/destinations.ts"),
   ]);
   const database = openDatabase({ url, poolMax: 1, applicationName: "pinion secrets" });
   try {
-    return await rotateSecrets(database.db, requireKeyring(keys));
+    const keyring = requireKeyring(keys);
+    const both = [
+      await platforms.rotateSecrets(database.db, keyring),
+      await destinations.rotateSecrets(database.db, keyring),
+    ];
+    return {
+      rotated: both.reduce((sum, { rotated }) => sum + rotated, 0),
+      failed: both.flatMap(({ failed }) => failed),
+    };
   } finally {
     await database.close();
   }

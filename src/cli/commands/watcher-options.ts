@@ -3,6 +3,7 @@ import { create, fromJson, type JsonObject } from "@bufbuild/protobuf";
 import { durationFromMs, type Value, ValueSchema } from "@bufbuild/protobuf/wkt";
 import type { Command } from "commander";
 import { type QuestionPolicy, QuestionPolicySchema } from "#gen/pinion/v1/activity_pb.js";
+import { type Notify, NotifySchema } from "#gen/pinion/v1/destination_pb.js";
 import {
   type ConcurrencyGroup,
   ConcurrencyGroupSchema,
@@ -56,6 +57,7 @@ export type SpecOptions = {
   after?: string[];
   afterCondition?: string;
   redact?: string[];
+  tell?: string[];
 };
 
 export function addSpecOptions(command: Command, wholeNumber: (text: string) => number): Command {
@@ -101,6 +103,11 @@ export function addSpecOptions(command: Command, wholeNumber: (text: string) => 
     .option("--cooldown <length>", "no scheduled run sooner than this after the last, 0s to 30d")
     .option("--start-deadline <length>", 'skip a run that has not started by then, 1s to 30d; "" for never')
     .option("--notify <when>", `a notification on the device's desktop: ${words.notification.all.join(", ")}`)
+    .option(
+      "--tell <destination=when>",
+      `send results there: ${words.notifyWhen.all.join(", ")}; may be repeated; "" for nowhere`,
+      (text: string, before?: string[]) => [...(before ?? []), text],
+    )
     .option("--schema <file>", "JSON schema of the result that the agent is asked for")
     .option(
       "--workspace <name>",
@@ -189,6 +196,9 @@ export async function specOf(
   set(options.notify, "notification", (word) => {
     spec.notification = words.notification.value(word, "--notify");
   });
+  set(options.tell, "notify", (entries) => {
+    spec.notify = entries.filter((entry) => entry !== "").map(notifyEntry);
+  });
   set(options.schema, "extraction_schema", (file) => {
     spec.extractionSchema = file ? readSchema(file) : undefined;
   });
@@ -240,6 +250,15 @@ export async function specOf(
     if (limit) spec.rateLimit = limit;
   });
   return { spec, paths };
+}
+
+function notifyEntry(text: string): Notify {
+  const [, to, when] = /^([^=]+)=(.+)$/.exec(text) ?? [];
+  if (!to || !when) {
+    const advice = `for example ops=failure; when is one of ${words.notifyWhen.all.join(", ")}`;
+    throw new Failure(exitCodes.usage, `--tell: "${text}" is not destination=when`, advice);
+  }
+  return create(NotifySchema, { to, when: words.notifyWhen.value(when, "--tell") });
 }
 
 /** The policy as a whole: what no option names has its default. */

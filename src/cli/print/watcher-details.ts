@@ -117,6 +117,7 @@ export function printWatcher(cli: Cli, watcher: Watcher, labels: Map<string, str
       ],
       ["start deadline", formatDuration(spec.startDeadline)],
       ["notification", words.notification.word(spec.notification)],
+      ["tells", spec.notify.map(({ to, when }) => `${to} (${words.notifyWhen.word(when)})`).join(", ")],
       ["workspace", plain(spec.workspace)],
       ["run budget", formatBudget(spec.runBudget)],
       ["day budget", formatBudget(spec.dayBudget)],

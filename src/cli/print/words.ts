@@ -6,6 +6,7 @@ import {
   WorkspaceMode,
 } from "#gen/pinion/v1/activity_pb.js";
 import { PlatformStatus, UpsertOutcome } from "#gen/pinion/v1/agent_pb.js";
+import { DeliveryState, NotifyWhen } from "#gen/pinion/v1/destination_pb.js";
 import { Platform } from "#gen/pinion/v1/device_pb.js";
 import { GrantPermission, Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { MemberRole } from "#gen/pinion/v1/org_pb.js";
@@ -99,6 +100,21 @@ export const questionResponders = words({
   [QuestionResponders.USERS]: "users",
   [QuestionResponders.DEVICE_OWNER]: "device_owner",
   [QuestionResponders.ADMINS]: "admins",
+});
+
+export const notifyWhen = words({
+  [NotifyWhen.ALWAYS]: "always",
+  [NotifyWhen.FAILURE]: "failure",
+  [NotifyWhen.RECOVERY]: "recovery",
+  [NotifyWhen.CHANGE]: "change",
+  [NotifyWhen.ATTENTION]: "attention",
+  [NotifyWhen.QUESTION]: "question",
+});
+
+export const deliveryState = words({
+  [DeliveryState.PENDING]: "pending",
+  [DeliveryState.DELIVERED]: "delivered",
+  [DeliveryState.DEAD]: "dead",
 });
 
 export const continueMode = words({
@@ -216,8 +232,8 @@ export const upsertOutcome = words({
   [UpsertOutcome.NOOP]: "noop",
 });
 
-const good = new Set(["completed", "active", "online"]);
-const bad = new Set(["failed", "timeout", "no_executor"]);
+const good = new Set(["completed", "active", "online", "delivered"]);
+const bad = new Set(["failed", "timeout", "no_executor", "dead"]);
 const waiting = new Set(["pending", "claimed", "paused", "unsteady"]);
 
 /** A state in the colour that says whether somebody should look. */

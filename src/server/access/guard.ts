@@ -13,6 +13,7 @@
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
 import { type ContextValues, createContextKey } from "@connectrpc/connect";
 import { AgentService } from "#gen/pinion/v1/agent_pb.js";
+import { DestinationService } from "#gen/pinion/v1/destination_pb.js";
 import { DeviceService } from "#gen/pinion/v1/device_pb.js";
 import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
@@ -204,6 +205,18 @@ export const rules: Readonly<Record<string, Rule>> = {
     deletePlatform: admin,
     startPlatform: admin,
     stopPlatform: admin,
+  }),
+  // A destination is where what the org's agents say leaves it.
+  ...rulesOf(DestinationService, {
+    createDestination: admin,
+    getDestination: read,
+    listDestinations: read,
+    updateDestination: admin,
+    deleteDestination: admin,
+    rotateDestinationSecret: admin,
+    testDestination: admin,
+    listDeliveries: read,
+    replayDeliveries: admin,
   }),
   ...rulesOf(EventService, { watchEvents: read, listEvents: read }),
   "grpc.health.v1.Health/Check": probes,

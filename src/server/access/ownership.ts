@@ -7,6 +7,7 @@
  */
 import type { DescMethod, DescService, MessageShape } from "@bufbuild/protobuf";
 import { AgentService } from "#gen/pinion/v1/agent_pb.js";
+import { DestinationService } from "#gen/pinion/v1/destination_pb.js";
 import { DeviceService } from "#gen/pinion/v1/device_pb.js";
 import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
@@ -175,6 +176,18 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     deletePlatform: nothing,
     startPlatform: nothing,
     stopPlatform: nothing,
+  }),
+  // What a delivery says is not in its row; who may have a device's results told, watchers.ts asks when it is decided.
+  ...wishesOf(DestinationService, {
+    createDestination: nothing,
+    getDestination: nothing,
+    listDestinations: nothing,
+    updateDestination: nothing,
+    deleteDestination: nothing,
+    rotateDestinationSecret: nothing,
+    testDestination: nothing,
+    listDeliveries: nothing,
+    replayDeliveries: nothing,
   }),
   ...wishesOf(EventService, { watchEvents: nothing, listEvents: nothing }),
 };

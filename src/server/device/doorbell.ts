@@ -81,6 +81,8 @@ export function createDoorbell(options: {
   onRevoked: (tokenId: string) => void;
   /** A question waits, and has a deadline. */
   onAsked: () => void;
+  /** Destinations may have to be told of something. */
+  onDeliveries: () => void;
 }): ReplicaDoorbell {
   const { db, log, hub, feed, bus, telemetry } = options;
   const delayed = new Set<NodeJS.Timeout>();
@@ -166,6 +168,7 @@ export function createDoorbell(options: {
   }
 
   function recorded(runs: readonly RecordedRun[]): void {
+    if (runs.some((run) => run.skipReason === "budget")) options.onDeliveries();
     const fleets = new Set<string>();
     for (const { status, orgId, deviceId, attemptToken, dueAt, isHeld } of runs) {
       if (status !== "pending" || attemptToken) continue;
@@ -189,6 +192,7 @@ export function createDoorbell(options: {
         if (run.action === "finished" && run.windowId === null) keepTail(run);
         feed.runChanged({ orgId, runId, isEnded: run.action === "finished" });
         if (run.hasBacklog) options.onBacklog();
+        if (run.notify || run.isWatcherPaused) options.onDeliveries();
         if (run.notBefore) options.placer().freedAt(orgId, run.notBefore);
         options.placer().freed(orgId);
         if (!deviceId) continue;
@@ -214,7 +218,8 @@ export function createDoorbell(options: {
         feed.runChanged({ orgId: attempt.orgId, runId: attempt.runId, isEnded: false });
       }
     },
-    asked({ orgId, runId }) {
+    asked({ orgId, runId, notify }) {
+      if (notify) options.onDeliveries();
       feed.runChanged({ orgId, runId, isEnded: false });
       feed.eventsAppended(orgId);
       options.onAsked();

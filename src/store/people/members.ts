@@ -106,6 +106,21 @@ export async function findFirstOwner(db: Db, options: { orgId: string }): Promis
   return row?.user_id ?? null;
 }
 
+/** The addresses of the org's owners and admins who have one, at most 50. */
+export async function findAdminAddresses(db: Db, { orgId }: { orgId: string }): Promise<string[]> {
+  const rows = await db
+    .selectFrom("member as m")
+    .innerJoin("user as u", "u.id", "m.user_id")
+    .select("u.email")
+    .where("m.org_id", "=", orgId)
+    .where("m.role", "in", ["owner", "admin"])
+    .where("u.email", "is not", null)
+    .orderBy("u.email")
+    .limit(50)
+    .execute();
+  return rows.flatMap((row) => row.email ?? []);
+}
+
 /** The owners' ids; of two who change them at once, the second waits and sees what the first one left. */
 export async function lockOwners(tx: Db, orgId: string): Promise<string[]> {
   // Their own rows are not enough: two owners who remove each other would each lock the other's first.

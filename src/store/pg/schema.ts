@@ -248,6 +248,7 @@ export type WatcherTable = {
   max_attempts: Generated<number>;
   notification: Generated<Notification>;
   day_budget: ColumnType<Json | null, string | null | undefined, string | null>;
+  notify: ColumnType<Json[] | null, string | null | undefined, string | null>;
   placement: ColumnType<Json | null, string | null | undefined, string | null>;
   workspace: OrNull<string>;
   status: Generated<WatcherStatus>;

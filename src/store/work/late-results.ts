@@ -193,12 +193,13 @@ async function storeRound(tx: Db, reports: readonly LateReport[], policy: Failur
       from judged j
     ),
     held as materialized (
-      select d.*, n.failures, q.pauses, w.status as watcher_status,
+      select d.*, n.failures, q.pauses, w.status as watcher_status, w.notify, w.consecutive_failures > 0 as was_failing,
+        w.last_window_id as prior_window_id,
         d.is_settling and d.is_live and (exists (select from backlog b where b.org_id = d.org_id and b.watcher_id = d.watcher_id)
           or exists (select from watcher o where o.org_id = d.org_id and o.id = d.watcher_id and o.overlap <> 'skip')) as has_backlog
       from (select * from decided order by org_id, watcher_id) d
         left join lateral (
-          select status, consecutive_failures from watcher
+          select status, consecutive_failures, notify, last_window_id from watcher
           where d.is_settling and d.outcome <> 'cancelled' and org_id = d.org_id and id = d.watcher_id
           for no key update
         ) w on true
@@ -306,7 +307,8 @@ async function storeRound(tx: Db, reports: readonly LateReport[], policy: Failur
       jsonb_build_object('orgId', h.org_id, 'runId', h.run_id, 'attemptToken', h.token, 'watcherId', h.watcher_id,
         'deviceId', h.reporter, 'agentId', h.agent_id, 'isPinned', h.is_pinned, 'dueAt', h.due_at, 'action', 'finished', 'status', h.outcome,
         'reason', h.why, 'attempt', h.attempt, 'windowId', h.window_id, 'hasBacklog', h.has_backlog,
-        'isWatcherPaused', h.pauses, 'consecutiveFailures', coalesce(h.failures, 0), 'isLate', true,
+        'isWatcherPaused', h.pauses, 'consecutiveFailures', coalesce(h.failures, 0), 'notify', h.notify,
+        'wasFailing', coalesce(h.was_failing, false), 'priorWindowId', h.prior_window_id, 'isLate', true,
         'hasFollowers', h.is_settling and exists (select from watcher_after a where a.org_id = h.org_id and a.after_id = h.watcher_id)) as settled
     from held h order by h.ord
   `.execute(tx);

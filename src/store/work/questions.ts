@@ -3,6 +3,7 @@ import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
 import type { Json } from "../pg/schema.ts";
 import { storableJson, storableText } from "../pg/storable.ts";
+import type { NotifyEntry } from "./deliveries.ts";
 
 /**
  * Questions: what the agent of an attempt asks a person. A question is open until its first answer: a person's, the default
@@ -19,6 +20,8 @@ export type QuestionRow = {
   attempt: number;
   watcherId: string;
   watcherSlug: string | null;
+  /** Whom the watcher tells, as it is now. */
+  notify: readonly NotifyEntry[] | null;
   deviceId: string;
   /** JSON of the proto's Question and QuestionPolicy. */
   question: Json;
@@ -37,7 +40,7 @@ export const questionsPerAttemptMax = 200;
 
 const columns = sql`
   q.org_id as "orgId", q.run_id as "runId", q.attempt_token as "attemptToken", q.id, q.attempt, q.watcher_id as "watcherId",
-  w.slug as "watcherSlug", q.device_id as "deviceId", q.question, q.policy, q.asked_at as "askedAt",
+  w.slug as "watcherSlug", w.notify, q.device_id as "deviceId", q.question, q.policy, q.asked_at as "askedAt",
   q.deadline_at as "deadlineAt", q.state, q.option_id as "optionId", q.text, q.answered_by as "answeredBy",
   q.answered_at as "answeredAt"`;
 

@@ -146,6 +146,9 @@ export async function deleteOld(
     // As long as its run lives, a question is shown with it.
     sql`delete from question where ctid = any(array(select ctid from question q where q.asked_at < ${old}
       and q.state <> 'open' limit ${limit}))`,
+    // What waits is younger than its three days, or was replayed.
+    sql`delete from delivery where ctid = any(array(select ctid from delivery d where d.created_at < ${old}
+      and d.state <> 'pending' limit ${limit}))`,
     sql`delete from run_report_default where ctid = any(array(select ctid from run_report_default where finished_at < ${old} limit ${limit}))`,
     // Sums are small, and are what a year is compared with.
     sql`delete from usage_day where ctid = any(array(select ctid from usage_day

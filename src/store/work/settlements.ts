@@ -2,6 +2,7 @@ import { sql } from "kysely";
 import { type Db, mayBeOfOneRow } from "../pg/database.ts";
 import { storableJson } from "../pg/storable.ts";
 import { unnest } from "../pg/unnest.ts";
+import type { NotifyEntry } from "./deliveries.ts";
 import type { SessionKey } from "./presence.ts";
 import type { RecordedRun } from "./schedules.ts";
 
@@ -118,6 +119,12 @@ export type Settled = {
   hasFollowers: boolean;
   /** The runs that its end started, once they are written. */
   followers?: RecordedRun[];
+  /** Whom its watcher tells of its end; null: nobody, or its end is none to be told. */
+  notify: readonly NotifyEntry[] | null;
+  /** The watcher's last run before this one had failed. */
+  wasFailing: boolean;
+  /** The watcher's last window before this end. */
+  priorWindowId: string | null;
   /** Of a run that ended: what people should look at. */
   attention?: readonly string[];
   /** By a report that came after the attempt had been taken away (late-results.ts). */
@@ -215,7 +222,7 @@ export async function settle(
         ) d
     ),
     held as materialized (
-      select l.*, j.failures, p.pauses,
+      select l.*, j.failures, p.pauses, w.notify, w.consecutive_failures > 0 as was_failing, w.last_window_id as prior_window_id,
         exists (select from backlog b where b.org_id = l.org_id and b.watcher_id = l.watcher_id)
           -- Its next slot may be put aside at this moment, by somebody who still sees this run as active.
           or exists (select from watcher o where o.org_id = l.org_id and o.id = l.watcher_id and o.overlap <> 'skip')
@@ -224,7 +231,7 @@ export async function settle(
       -- is locked: it may have been resumed, or have lost its device, since this statement began.
       from (select * from locked order by org_id, watcher_id) l
         left join lateral (
-          select status, consecutive_failures from watcher
+          select status, consecutive_failures, notify, last_window_id from watcher
           where l.is_counting and org_id = l.org_id and id = l.watcher_id
           for no key update
         ) w on true
@@ -309,7 +316,8 @@ export async function settle(
     select h.org_id as "orgId", h.id as "runId", h.attempt_token as "attemptToken", h.watcher_id as "watcherId",
       h.device_id as "deviceId", h.agent_id as "agentId", h.is_pinned as "isPinned", h.due_at as "dueAt", h.fate as action, case when h.fate = 'finished' then h.outcome else 'pending' end as status,
       h.why as reason, h.attempt, h.window_id as "windowId", h.again_at as "notBefore", h.has_backlog as "hasBacklog",
-      h.pauses as "isWatcherPaused", coalesce(h.failures, 0) as "consecutiveFailures",
+      h.pauses as "isWatcherPaused", coalesce(h.failures, 0) as "consecutiveFailures", h.notify,
+      coalesce(h.was_failing, false) as "wasFailing", h.prior_window_id as "priorWindowId",
       h.fate = 'finished' and exists (select from watcher_after a where a.org_id = h.org_id and a.after_id = h.watcher_id) as "hasFollowers"
     from held h
   `.execute(db);

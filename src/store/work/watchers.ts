@@ -341,6 +341,7 @@ function columnsOf(values: WatcherValues) {
     max_attempts: values.maxAttempts,
     notification: values.notification,
     day_budget: budgetOf(values),
+    notify: notifyOf(values),
     placement: values.placement && JSON.stringify(values.placement),
     workspace: (values.agentWork as { workspace?: string }).workspace || null,
   };
@@ -349,6 +350,15 @@ function columnsOf(values: WatcherValues) {
 function budgetOf({ agentWork }: WatcherValues): string | null {
   const { dayBudget } = agentWork as { dayBudget?: Json };
   return dayBudget && Object.keys(dayBudget).length > 0 ? JSON.stringify(dayBudget) : null;
+}
+
+/** Whom the watcher tells, as the end of a run reads it: in lower case, without the enum's prefix. Null: nobody. */
+export function notifyOf({ agentWork }: Pick<WatcherValues, "agentWork">): string | null {
+  const { notify } = agentWork as { notify?: { to: string; when: string }[] };
+  if (!notify || notify.length === 0) return null;
+  return JSON.stringify(
+    notify.map(({ to, when }) => ({ to, when: when.replace(/^NOTIFY_WHEN_/, "").toLowerCase() })),
+  );
 }
 
 /** Proto names of the fields, so that events speak as the API does. */
@@ -399,6 +409,7 @@ const agentWorkFields: [key: string, name: string][] = [
   ["continueMode", "continue_mode"],
   ["afterCondition", "after_condition"],
   ["redact", "redact"],
+  ["notify", "notify"],
 ];
 
 function positionColumns(position: Position) {

@@ -41,6 +41,8 @@ const exempt: Record<string, string> = {
   "device uninstall": "the same",
   "device status": "the same",
   "turns watch": "follows until the end; test/integration/cli/turns.test.ts",
+  "destinations test":
+    "sends to where this machine may not; test/integration/server/deliveries.test.ts has the rpc",
   completion: "prints a script for a shell",
   "runs follow-up":
     "needs an agent that keeps sessions; test/integration/server/agent-reports.test.ts has the rpc",
@@ -72,6 +74,10 @@ async function commandLines(): Promise<string[]> {
     "agents delete second",
     "platforms upsert hook --agent helper --kind webhook --secret-env url=HOOK_URL",
     ...["platforms list", "platforms stop hook", "platforms start hook", "platforms delete hook"],
+    "destinations create ops --webhook https://example.org/hook",
+    ...["destinations list", "destinations get ops", "destinations update ops --name Ops"],
+    ...["destinations rotate ops", "destinations deliveries ops", "destinations replay ops"],
+    "destinations delete ops",
     "watchers create hourly --prompt look --schedule @hourly --zone UTC --device box",
     ...[
       "watchers list",

@@ -96,6 +96,15 @@ const needs: Record<string, "nothing" | "device" | "executor" | "read" | "write"
   "OrgService/AddMember": "admin",
   "OrgService/RemoveMember": "admin",
   "OrgService/ListMembers": "read",
+  "DestinationService/CreateDestination": "admin",
+  "DestinationService/GetDestination": "read",
+  "DestinationService/ListDestinations": "read",
+  "DestinationService/UpdateDestination": "admin",
+  "DestinationService/DeleteDestination": "admin",
+  "DestinationService/RotateDestinationSecret": "admin",
+  "DestinationService/TestDestination": "admin",
+  "DestinationService/ListDeliveries": "read",
+  "DestinationService/ReplayDeliveries": "admin",
   "EventService/WatchEvents": "read",
   "EventService/ListEvents": "read",
 };
@@ -153,6 +162,16 @@ beforeAll(async () => {
   await sql`
     insert into platform (org_id, stable_id, agent_id, kind, status)
     values ('local', 'secret-platform', 'secret-agent', 'webhook', 'stopped')`.execute(db);
+  const { rows: sent } = await sql<{ id: string }>`
+    insert into destination (org_id, slug, name, kind, config)
+    values ('local', 'secret-destination', 'x', 'webhook', '{"url": "https://example.org"}') returning id`.execute(
+    db,
+  );
+  const { rows: delivered } = await sql<{ id: string }>`
+    insert into delivery (org_id, destination_id, lane, kind, state, ended_at)
+    values ('local', ${sent[0]!.id}, gen_random_uuid(), 'device.away', 'dead', now()) returning id`.execute(
+    db,
+  );
   const spoken = { agentId: "secret-agent", userId: "ada", messageId: "m1", input: "secret" };
   const { turn } = await clients.turns.startTurn(spoken);
   const { member } = await clients.orgs.addMember({ email: "ada@example.org", role: 3 });
@@ -174,6 +193,8 @@ beforeAll(async () => {
       device: device.deviceId,
       agent: "secret-agent",
       platform: "secret-platform",
+      destination: sent[0]!.id,
+      delivery: delivered[0]!.id,
       token: token.id,
       member: member!.userId,
       signIn: signIn!.id,
@@ -409,6 +430,18 @@ function requestsAbout(ids: Record<string, string>): Record<string, object | "na
     "OrgService/AddMember": "names nothing",
     "OrgService/RemoveMember": { userId: ids.member },
     "OrgService/ListMembers": "names nothing",
+    "DestinationService/CreateDestination": "names nothing",
+    "DestinationService/GetDestination": { destinationId: ids.destination },
+    "DestinationService/ListDestinations": "names nothing",
+    "DestinationService/UpdateDestination": {
+      destinationId: ids.destination,
+      spec: { name: "x", kind: { case: "webhook", value: { url: "https://example.org" } } },
+    },
+    "DestinationService/DeleteDestination": { destinationId: ids.destination },
+    "DestinationService/RotateDestinationSecret": { destinationId: ids.destination },
+    "DestinationService/TestDestination": { destinationId: ids.destination },
+    "DestinationService/ListDeliveries": { destinationId: ids.destination },
+    "DestinationService/ReplayDeliveries": { deliveryIds: [ids.delivery] },
     "EventService/WatchEvents": "names nothing",
     "EventService/ListEvents": "names nothing",
   };
@@ -564,6 +597,13 @@ const forSecondPerson: Record<string, "refused" | "shown" | "other scope" | "not
   "AgentService/StopPlatform": "other scope",
   "TokenService/RevokeToken": "shown",
   "TokenService/RotateToken": "refused",
+  "DestinationService/GetDestination": "shown",
+  "DestinationService/UpdateDestination": "other scope",
+  "DestinationService/DeleteDestination": "other scope",
+  "DestinationService/RotateDestinationSecret": "other scope",
+  "DestinationService/TestDestination": "other scope",
+  "DestinationService/ListDeliveries": "shown",
+  "DestinationService/ReplayDeliveries": "other scope",
   "SignInService/EndSignIn": "not there",
   "OrgService/RemoveMember": "other scope",
 };
@@ -665,9 +705,17 @@ const beyondOneOrg: Record<string, { request: object; code: string }> = {
 test("every rpc asks the database as the role that row-level security confines, but for those that are named", async () => {
   await sql`revoke all on all tables in schema public from pinion_server`.execute(database.db);
   const requests = requestsAbout(mine.ids);
+  const reference = { kind: { case: "value", value: "secret://X" } };
   const ofNothing: Record<string, object> = {
     "AgentService/CreateAgent": { agentId: "x" },
     "AgentService/BatchUpsertPlatforms": { platforms: [requests["AgentService/UpsertPlatform"]] },
+    "DestinationService/CreateDestination": {
+      slug: "x",
+      spec: {
+        name: "x",
+        kind: { case: "slack", value: { access: { case: "webhookUrl", value: reference } } },
+      },
+    },
     "TokenService/CreateToken": { kind: TokenKind.PAT, label: "x", scopes: ["read"] },
   };
   for (const method of methods) {

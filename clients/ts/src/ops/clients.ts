@@ -14,6 +14,7 @@ import {
 } from "@connectrpc/connect-node";
 import type { TlsOptions } from "../device/transport.ts";
 import { AgentService } from "../gen/pinion/v1/agent_pb.js";
+import { DestinationService } from "../gen/pinion/v1/destination_pb.js";
 import { DeviceService } from "../gen/pinion/v1/device_pb.js";
 import { EventService } from "../gen/pinion/v1/event_pb.js";
 import { FleetService } from "../gen/pinion/v1/fleet_pb.js";
@@ -56,6 +57,7 @@ export interface Clients {
   events: Client<typeof EventService>;
   hooks: Client<typeof HookService>;
   agents: Client<typeof AgentService>;
+  destinations: Client<typeof DestinationService>;
   device: Client<typeof DeviceService>;
   /** Closes the connection; calls under way fail as canceled. An idle connection does not keep the process alive. */
   close(): void;
@@ -111,6 +113,7 @@ export function createClients(options: ClientOptions): Clients {
     events: client(EventService),
     hooks: client(HookService),
     agents: client(AgentService),
+    destinations: client(DestinationService),
     device: client(DeviceService),
     close: () => sessionManager.abort(),
   };

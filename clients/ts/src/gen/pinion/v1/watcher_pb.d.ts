@@ -7,6 +7,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
 import type { Duration, FieldMask, Timestamp, Value } from "@bufbuild/protobuf/wkt";
 import type { Notification, Run, RunSummary } from "./run_pb.js";
 import type { Budget, ContinueMode, QuestionPolicy } from "./activity_pb.js";
+import type { Notify } from "./destination_pb.js";
 
 /**
  * Describes the file pinion/v1/watcher.proto.
@@ -245,6 +246,14 @@ export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
    * @generated from field: pinion.v1.RateLimit rate_limit = 30;
    */
   rateLimit?: RateLimit | undefined;
+
+  /**
+   * Where its results and questions are told, in this order; of what stands on a device, only by those who may read it. At
+   * most 20.
+   *
+   * @generated from field: repeated pinion.v1.Notify notify = 31;
+   */
+  notify: Notify[];
 };
 
 /**

@@ -1,0 +1,188 @@
+/**
+ * Sends what the outbox of destinations holds (store/work/deliveries.ts). Every replica does: each try has a lease, so what a
+ * replica leaves behind that is gone is another's once the lease has run out.
+ *
+ * Tries run beside each other, a few for one destination and many for all, and each has a deadline: a destination that is slow
+ * or dead holds up its own deliveries and no others, and never a run.
+ */
+import { within } from "../abort.ts";
+import type { Logger } from "../log.ts";
+import { type Db, transaction } from "../store/pg/database.ts";
+import * as deliveries from "../store/work/deliveries.ts";
+import * as events from "../store/work/events.ts";
+import { type Loop, startLoop } from "./loop.ts";
+
+/** How a try ended, as whoever sends says. */
+export type Sent =
+  | { outcome: "delivered"; status: number }
+  /** Later, it may work. */
+  | { outcome: "failed"; status: number; error: string; retryAfterMs?: number | undefined }
+  /** It will not, however often. */
+  | { outcome: "refused"; status: number; error: string };
+
+/** Sends one delivery; never rejects for what a receiver does, and ends soon after the signal is aborted. */
+export type Send = (
+  delivery: deliveries.Claimed,
+  facts: deliveries.Facts,
+  signal: AbortSignal,
+) => Promise<Sent>;
+
+/** Tries that run beside each other: for one destination, and in all, on one replica. */
+const perDestinationMax = 4;
+const triesMax = 256;
+/** How long a try may take, and how long its lease is believed: the try ends well before. */
+export const tryMs = 20_000;
+const leaseMsDefault = 60_000;
+/** The delay after the first try; it doubles up to the longest, and a fifth of it is by chance. */
+const delayMsMin = 5_000;
+const delayMsMax = 3 * 3_600_000;
+/** A delivery that nobody has taken for so long is given up. */
+const daysMs = 3 * 86_400_000;
+/** How soon a try that is given back is anybody's. */
+const givenBackMs = 0;
+/** How long a stop waits for tries that are under way, and then once more for those that it has cut short. */
+const stopMs = 1_500;
+/** How often devices that are away are looked for. */
+const awayEveryMs = 10 * 60_000;
+
+/** The delay after a failed try, in milliseconds. Pure, but for `chance` in [0, 1). */
+export function delayAfter(attempts: number, chance: number, retryAfterMs = 0): number {
+  const grown = Math.min(delayMsMin * 2 ** Math.min(attempts - 1, 30), delayMsMax);
+  return Math.round(Math.min(Math.max(grown * (0.8 + 0.4 * chance), retryAfterMs), delayMsMax * 1.2));
+}
+
+export type Deliverer = Loop;
+
+export function startDeliverer(options: {
+  db: Db;
+  log: Logger;
+  send: Send;
+  /** How long the loop sleeps at most, for rows of other replicas. */
+  sweepMs: number;
+  leaseMs?: number | undefined;
+  onEvents?: (orgId: string) => void;
+  onTried?: (outcome: Sent["outcome"] | "dead") => void;
+}): Deliverer {
+  const { db, log } = options;
+  const leaseMs = options.leaseMs ?? leaseMsDefault;
+  const busy = new Map<string, number>();
+  const tries = new Set<Promise<void>>();
+  const stopping = new AbortController();
+  let awayAt = 0;
+
+  function count(destinationId: string, by: 1 | -1): void {
+    const now = (busy.get(destinationId) ?? 0) + by;
+    if (now === 0) busy.delete(destinationId);
+    else busy.set(destinationId, now);
+  }
+
+  async function attempt(delivery: deliveries.Claimed, facts: deliveries.Facts | undefined): Promise<void> {
+    const deadline = AbortSignal.timeout(Math.min(tryMs, leaseMs / 2));
+    const signal = AbortSignal.any([deadline, stopping.signal]);
+    const sent = facts
+      ? await options.send(delivery, facts, signal).catch((error: unknown): Sent => {
+          log.error({ err: error, delivery: delivery.id }, "a delivery could not be sent");
+          return { outcome: "failed", status: 0, error: "Pinion could not send it; see the server's log" };
+        })
+      : ({ outcome: "refused", status: 0, error: "its org is gone" } as const);
+    const ending =
+      stopping.signal.aborted && sent.outcome === "failed" ? givenBack(delivery) : endingOf(delivery, sent);
+    const isDead = ending.state === "dead";
+    const wasOwn = await transaction(db, async (tx) => {
+      const isOwn = await deliveries.end(tx, ending);
+      if (isOwn && isDead) await events.append(tx, delivery.orgId, [deadEvent(delivery, ending)]);
+      return isOwn;
+    });
+    if (!wasOwn) return;
+    options.onTried?.(isDead ? "dead" : sent.outcome);
+    if (isDead) options.onEvents?.(delivery.orgId);
+  }
+
+  function begin(delivery: deliveries.Claimed, facts: deliveries.Facts | undefined): void {
+    count(delivery.destinationId, 1);
+    const tried = attempt(delivery, facts)
+      .catch((error: unknown) => {
+        // The database is away: the lease runs out, and it is sent again under the same id.
+        log.warn({ err: error, delivery: delivery.id }, "the end of a delivery could not be written");
+      })
+      .finally(() => {
+        count(delivery.destinationId, -1);
+        tries.delete(tried);
+        // The next of its lane, or of its destination, may go now.
+        loop.poke();
+      });
+    tries.add(tried);
+  }
+
+  const loop = startLoop({
+    name: "deliverer",
+    log,
+    async pass() {
+      if (performance.now() >= awayAt) {
+        await transaction(db, (tx) => deliveries.alertAway(tx));
+        awayAt = performance.now() + awayEveryMs;
+      }
+      const limit = triesMax - tries.size;
+      // A try that ends pokes.
+      if (limit === 0) return options.sweepMs;
+      const claimed = await deliveries.claim(db, { limit, perDestinationMax, busy, leaseMs });
+      if (claimed.length === 0) {
+        const nextMs = await deliveries.findNextMs(db);
+        // What is due and was not claimed waits for a try here, or is held elsewhere.
+        return nextMs === undefined || nextMs === 0
+          ? options.sweepMs
+          : Math.min(Math.ceil(nextMs), options.sweepMs);
+      }
+      const facts = await deliveries.gather(db, claimed);
+      for (const delivery of claimed) begin(delivery, facts.get(delivery.id));
+      return 0;
+    },
+  });
+
+  return {
+    poke: () => loop.poke(),
+    async stop() {
+      await loop.stop();
+      await within(Promise.all(tries), stopMs);
+      stopping.abort();
+      await within(Promise.all(tries), stopMs);
+    },
+  };
+}
+
+/** What is written of a try. Pure, but for the chance in the delay. */
+function endingOf(delivery: deliveries.Claimed, sent: Sent): deliveries.Ending {
+  const { orgId, id, leaseToken, destinationId } = delivery;
+  const name = { orgId, id, leaseToken, destinationId };
+  if (sent.outcome === "delivered") return { ...name, state: "delivered", status: sent.status, error: "" };
+  const { status, error } = sent;
+  // A test is tried once: somebody waits for what becomes of it.
+  if (sent.outcome === "refused" || delivery.kind === "destination.test")
+    return { ...name, state: "dead", status, error };
+  const delayMs = delayAfter(delivery.attempts, Math.random(), sent.retryAfterMs);
+  return delivery.sinceMs + delayMs > daysMs
+    ? { ...name, state: "dead", status, error }
+    : { ...name, state: "pending", delayMs, status, error };
+}
+
+/** A try that a stop cut short is another replica's at once. */
+function givenBack({ orgId, id, leaseToken, destinationId }: deliveries.Claimed): deliveries.Ending {
+  const name = { orgId, id, leaseToken, destinationId };
+  return { ...name, state: "pending", delayMs: givenBackMs, isGivenBack: true, status: 0, error: "" };
+}
+
+function deadEvent(delivery: deliveries.Claimed, ending: deliveries.Ending): Omit<events.NewEvent, "orgId"> {
+  return {
+    kind: "delivery.dead",
+    actor: "pinion",
+    watcherId: delivery.watcherId,
+    runId: delivery.runId,
+    data: {
+      delivery_id: delivery.id,
+      destination_id: delivery.destinationId,
+      kind: delivery.kind,
+      attempts: delivery.attempts,
+      reason: ending.error,
+    },
+  };
+}

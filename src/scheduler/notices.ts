@@ -1,0 +1,87 @@
+/** Which ends of runs are told to which destinations. Pure; deliveries.ts writes the rows. */
+import type { Alert, Notice, NotifyEntry, NotifyReason } from "../store/work/deliveries.ts";
+import type { QuestionRow } from "../store/work/questions.ts";
+import type { RecordedRun } from "../store/work/schedules.ts";
+import type { Settled } from "../store/work/settlements.ts";
+
+/**
+ * What is told of a run's end: one notice for each destination at most, by the first entry that holds. Whether a result has
+ * changed the database says; where another entry holds in any case, it is not asked.
+ */
+export function noticesOf(run: Settled, attention: readonly string[] | undefined): Notice[] {
+  if (run.action !== "finished" || !run.notify) return [];
+  const holding = run.notify.filter(({ when }) => holds(when, run, attention ?? []));
+  return destinationsOf(holding).map((to) => {
+    const reasons = holding.filter((entry) => entry.to === to).map(({ when }) => when);
+    const certain = reasons.find((reason) => reason !== "change");
+    return {
+      orgId: run.orgId,
+      to,
+      watcherId: run.watcherId,
+      runId: run.runId,
+      kind: `run.${run.status}`,
+      reason: certain ?? "change",
+      subject: attention?.length ? { attention } : {},
+      ...(certain ? {} : { ifUnlike: { windowId: run.priorWindowId } }),
+    };
+  });
+}
+
+/** Whether an entry holds for the end of a run; of `change`, whether it may. */
+function holds(when: NotifyReason, run: Settled, attention: readonly string[]): boolean {
+  const isFailure = run.status === "failed" || run.status === "timeout";
+  const isTold = isFailure || run.status === "completed";
+  switch (when) {
+    case "always":
+      return isTold;
+    case "failure":
+      return isFailure;
+    case "recovery":
+      return run.status === "completed" && run.wasFailing;
+    case "change":
+      return run.status === "completed" && run.windowId !== null;
+    case "attention":
+      return isTold && attention.length > 0;
+    case "question":
+      return false;
+  }
+}
+
+/** What is told of a question when it is asked. */
+export function noticesOfQuestion(question: QuestionRow): Notice[] {
+  const { orgId, watcherId, runId, attemptToken, id } = question;
+  const asked = (question.notify ?? []).filter(({ when }) => when === "question");
+  return destinationsOf(asked).map((to) => ({
+    ...{ orgId, to, watcherId, runId },
+    kind: "question.asked",
+    reason: "question",
+    subject: { questionId: id, attemptToken },
+  }));
+}
+
+function destinationsOf(entries: readonly NotifyEntry[]): string[] {
+  return [...new Set(entries.map(({ to }) => to))];
+}
+
+/** A watcher that was paused after failures concerns the org. */
+export function alertsOf(run: Settled): Alert[] {
+  if (!run.isWatcherPaused) return [];
+  const { orgId, watcherId, runId, reason, consecutiveFailures } = run;
+  return [{ orgId, watcherId, runId, kind: "watcher.paused", subject: { reason, consecutiveFailures } }];
+}
+
+/** A budget of a day that is used up is told with the first slot of the day that is skipped for it. */
+export function alertsOfSlot(slot: RecordedRun): Alert[] {
+  if (slot.skipReason !== "budget") return [];
+  const { orgId, watcherId, reason, dueAt } = slot;
+  const day = dueAt.toISOString().slice(0, 10);
+  return [
+    {
+      orgId,
+      watcherId,
+      kind: "budget.reached",
+      subject: { reason, day },
+      onceKey: `budget ${watcherId} ${day}`,
+    },
+  ];
+}

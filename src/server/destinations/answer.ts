@@ -1,0 +1,54 @@
+/** What a receiver's answer means for a delivery, and what trouble on the way to it means. */
+import { AddressRefused } from "../../addresses.ts";
+import { excerpt } from "../../excerpt.ts";
+import type { Answer } from "../../outgoing.ts";
+import { proxyErrorOf } from "../../outgoing.ts";
+import type { Sent } from "../../scheduler/deliverer.ts";
+
+const errorMax = 480;
+
+/** These say something of the message itself or of the receiver for good; every other answer may pass. */
+const finalStatuses: Record<number, string> = {
+  400: "it does not understand the message",
+  410: "it is gone for good",
+  413: "the message is too large for it",
+  415: "it takes no JSON",
+  422: "it does not take the message",
+};
+
+export function sentOf({ status, headers, text }: Answer): Sent {
+  if (status >= 200 && status < 300) return { outcome: "delivered", status };
+  const said = text.trim() === "" ? "" : `: ${text.replace(/\s+/g, " ").trim()}`;
+  const why = finalStatuses[status];
+  if (why)
+    return { outcome: "refused", status, error: excerpt(`answered ${status} (${why})${said}`, errorMax) };
+  const where = status >= 300 && status < 400 ? ", a redirect that is not followed" : "";
+  return {
+    outcome: "failed",
+    status,
+    error: excerpt(`answered ${status}${where}${said}`, errorMax),
+    retryAfterMs: retryAfterMs(headers["retry-after"]),
+  };
+}
+
+/** Seconds, or a date. */
+export function retryAfterMs(header: string | undefined, now = Date.now()): number | undefined {
+  if (header === undefined) return undefined;
+  const ms = /^\d+$/.test(header) ? Number(header) * 1_000 : Date.parse(header) - now;
+  return Number.isFinite(ms) && ms > 0 ? ms : undefined;
+}
+
+/** In words, without anything that was sent. An address that may not be reached may be allowed later, or lead elsewhere. */
+export function troubleOf(error: unknown): Sent {
+  return { outcome: "failed", status: 0, error: excerpt(wordsOf(error), errorMax) };
+}
+
+function wordsOf(error: unknown): string {
+  const proxy = proxyErrorOf(error);
+  if (proxy) return `${proxy.message}; ${proxy.advice}`;
+  if (error instanceof AddressRefused) return error.message;
+  if (!(error instanceof Error)) return "could not be reached";
+  if (error.name === "AbortError" || error.name === "TimeoutError") return "did not answer in time";
+  if (error instanceof AggregateError && error.errors.length > 0) return wordsOf(error.errors[0]);
+  return error.message || (error as NodeJS.ErrnoException).code || "could not be reached";
+}

@@ -1,0 +1,191 @@
+/** What a delivery says, before it is put into the form of its destination. Pure. */
+import { excerpt } from "../../excerpt.ts";
+import type { Claimed, Facts } from "../../store/work/deliveries.ts";
+
+export type Message = {
+  id: string;
+  kind: string;
+  /** One line of plain text. */
+  title: string;
+  /** Markdown. */
+  body: string;
+  /** The page's place for it; undefined where the server does not know its own address. */
+  url: string | undefined;
+  /** What programs read. */
+  payload: Record<string, unknown>;
+};
+
+/** What is shown of a text, in characters. */
+const textMax = 32_000;
+/** Of data, as JSON, in bytes: what is larger is left out, and said to be. */
+const dataBytesMax = 131_072;
+const titleMax = 200;
+
+export function messageOf(delivery: Claimed, facts: Facts, publicUrl: string | undefined): Message {
+  const { title, body } = textsOf(delivery, facts);
+  const url = urlOf(delivery, publicUrl);
+  return {
+    id: delivery.id,
+    kind: delivery.kind,
+    title: excerpt(title.replace(/\s+/g, " ").trim(), titleMax),
+    body: excerpt(body.trim(), textMax),
+    url,
+    payload: payloadOf(delivery, facts, url),
+  };
+}
+
+function urlOf({ kind, runId, watcherId }: Claimed, publicUrl: string | undefined): string | undefined {
+  if (publicUrl === undefined) return undefined;
+  const base = `${publicUrl.replace(/\/+$/, "")}/`;
+  if (runId) return `${base}#/runs/${runId}`;
+  if (watcherId) return `${base}#/watchers/${watcherId}`;
+  return kind === "device.away" ? `${base}#/fleet` : base;
+}
+
+function textsOf(delivery: Claimed, facts: Facts): { title: string; body: string } {
+  const { subject } = delivery;
+  const name = facts.watcher?.name ?? "a watcher that was deleted";
+  switch (delivery.kind) {
+    case "question.asked": {
+      const {
+        title = "",
+        text = "",
+        options = [],
+      } = (facts.question ?? {}) as {
+        title?: string;
+        text?: string;
+        options?: { id: string; label?: string }[];
+      };
+      const choices = options.map(({ id, label }) => `- ${label || id}`).join("\n");
+      return { title: `${name} asks: ${title}`, body: [text, choices].filter(Boolean).join("\n\n") };
+    }
+    case "watcher.paused":
+      return {
+        title: `${name} was paused after ${subject.consecutiveFailures} failures in a row`,
+        body: `The last: ${quoted(String(subject.reason ?? ""))}`,
+      };
+    case "budget.reached":
+      return {
+        title: `${name}: the budget of ${subject.day} is used up`,
+        body: String(subject.reason ?? ""),
+      };
+    case "device.away":
+      return {
+        title: `Device ${subject.label} has been away for a day`,
+        body: `It was last heard of at ${subject.since}. Runs that are pinned to it wait.`,
+      };
+    case "destination.test":
+      return {
+        title: "A test from Pinion",
+        body: `If you read this, results of **${facts.orgName}** arrive here.`,
+      };
+    default:
+      return runTexts(delivery, facts, name);
+  }
+}
+
+function runTexts(delivery: Claimed, facts: Facts, name: string): { title: string; body: string } {
+  const { run } = facts;
+  const status = delivery.kind.replace(/^run\./, "");
+  const attention = attentionOf(delivery, facts);
+  const note = attention.length > 0 ? `Needs attention: ${attention.join(", ")}` : "";
+  if (!run) return { title: `${name}: ${status}`, body: note };
+  const { text, data, output } = resultOf(facts);
+  const shown = text || (data !== undefined ? fenced(JSON.stringify(data, null, 2), "json") : fenced(output));
+  if (status === "completed") {
+    const title = delivery.reason === "recovery" ? `${name} has recovered` : `${name}: completed`;
+    return { title, body: [note, shown].filter(Boolean).join("\n\n") };
+  }
+  const what = status === "timeout" ? "timed out" : status;
+  const reason = run.reason ? quoted(run.reason) : "";
+  return { title: `${name}: ${what}`, body: [reason, note, shown].filter(Boolean).join("\n\n") };
+}
+
+function attentionOf({ subject }: Claimed, { report }: Facts): string[] {
+  return ((subject.attention as string[] | undefined) ?? report?.attention ?? []).map((reason) =>
+    reason.replaceAll("_", " "),
+  );
+}
+
+type Result = { text: string; data: unknown; output: string; isTruncated: boolean };
+
+/** A run's answer, its data, and the end of its output. */
+function resultOf({ data, report, run }: Facts): Result {
+  const text = String(data?.result ?? report?.result ?? "");
+  const structured = data?.structured ?? report?.structured ?? undefined;
+  return {
+    text,
+    data: structured,
+    output: String(data?.output ?? run?.outputTail ?? ""),
+    isTruncated: data?.is_truncated === true,
+  };
+}
+
+/** Text that is no Markdown. A fence is longer than any run of its character within. */
+function fenced(text: string, language = ""): string {
+  const end = text.trimEnd();
+  if (end.trim() === "") return "";
+  const longest = Math.max(2, ...[...end.matchAll(/`+/g)].map(([run]) => run.length));
+  const fence = "`".repeat(longest + 1);
+  // The end of an output is where an agent answers.
+  const shown = end.length > textMax / 2 ? `…${end.slice(-textMax / 2)}` : end;
+  return `${fence}${language}\n${shown}\n${fence}`;
+}
+
+const quoted = (text: string) =>
+  text
+    .split("\n")
+    .map((line) => `> ${line}`)
+    .join("\n");
+
+function payloadOf(delivery: Claimed, facts: Facts, url: string | undefined): Record<string, unknown> {
+  const { kind, reason, subject } = delivery;
+  const { watcher, run } = facts;
+  const isRun = kind.startsWith("run.");
+  const data: Record<string, unknown> = { org_id: delivery.orgId };
+  if (url) data.url = url;
+  if (reason) data.when = reason;
+  if (watcher) data.watcher = watcher;
+  if (run) {
+    data.run = {
+      id: run.id,
+      // A run that is told of again after a late result is what it is now.
+      status: isRun ? kind.slice(4) : run.status,
+      reason: run.reason,
+      source: run.source,
+      attempt: run.attempt,
+      scheduled_for: run.scheduledFor,
+      started_at: run.startedAt,
+      finished_at: run.finishedAt,
+      duration_ms: run.durationMs,
+      exit_code: run.exitCode,
+      device: run.device,
+      attention: (subject.attention as string[] | undefined) ?? facts.report?.attention ?? [],
+    };
+  }
+  if (isRun && run) data.result = resultPayload(resultOf(facts));
+  if (facts.question) data.question = { id: subject.questionId, ...facts.question };
+  if (kind === "watcher.paused") {
+    data.reason = subject.reason;
+    data.consecutive_failures = subject.consecutiveFailures;
+  }
+  if (kind === "budget.reached") Object.assign(data, { reason: subject.reason, day: subject.day });
+  if (kind === "device.away") {
+    data.device = { id: subject.deviceId, label: subject.label };
+    data.away_since = subject.since;
+  }
+  return { type: kind, timestamp: delivery.createdAt.toISOString(), data };
+}
+
+function resultPayload({ text, data, output, isTruncated }: Result): Record<string, unknown> {
+  const json = data === undefined ? undefined : JSON.stringify(data);
+  const isTooLarge = json !== undefined && Buffer.byteLength(json) > dataBytesMax;
+  const shown = excerpt(text, textMax);
+  return {
+    text: shown,
+    ...(json === undefined ? {} : { structured: isTooLarge ? null : data }),
+    ...(isTooLarge ? { structured_omitted: true } : {}),
+    ...(text === "" ? { output: output.slice(-textMax) } : {}),
+    is_truncated: isTruncated || shown !== text || output.length > textMax,
+  };
+}

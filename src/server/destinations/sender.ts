@@ -1,0 +1,105 @@
+/** Sends a delivery to its destination, as it is at this moment. */
+import type { Reach } from "../../addresses.ts";
+import { Refusal } from "../../errors.ts";
+import type { Send, Sent } from "../../scheduler/deliverer.ts";
+import { isReference, type Keyring, type References, requireReference } from "../../secrets.ts";
+import * as members from "../../store/people/members.ts";
+import type { Db } from "../../store/pg/database.ts";
+import type { Facts } from "../../store/work/deliveries.ts";
+import * as destinations from "../../store/work/destinations.ts";
+import { sendEmail } from "./email.ts";
+import { type Message, messageOf } from "./message.ts";
+import { sendSlack } from "./slack.ts";
+import { sendWebhook } from "./webhook.ts";
+
+export type SenderOptions = {
+  /** Across orgs. */
+  db: Db;
+  reach: Reach;
+  smtp: { url: string; from: string } | undefined;
+  keyring: Keyring;
+  references: References;
+  publicUrl: string | undefined;
+};
+
+type Row = destinations.DestinationRow;
+
+export const slackApiUrl = "https://slack.com/api";
+
+export function createSender(options: SenderOptions): Send {
+  const { db } = options;
+  return async (delivery, facts: Facts, signal) => {
+    const found = await destinations.findAll(db, [delivery]);
+    const row = found.get(delivery.destinationId);
+    if (!row) return { outcome: "refused", status: 0, error: "the destination is gone" };
+    const message = messageOf(delivery, facts, options.publicUrl);
+    try {
+      return await sends[row.kind](row, message, { ...options, signal });
+    } catch (error) {
+      // A secret that cannot be opened, or a reference without its secret: the operator may mend it.
+      if (error instanceof Refusal) return { outcome: "failed", status: 0, error: error.message };
+      throw error;
+    }
+  };
+}
+
+type How = SenderOptions & { signal: AbortSignal };
+
+const sends: Record<destinations.DestinationKind, (row: Row, message: Message, how: How) => Promise<Sent>> = {
+  webhook(row, message, how) {
+    const current = opened(row, "signing_secret", how);
+    const isPastGood = row.pastSecret !== null && (row.pastSecretUntil?.getTime() ?? 0) > Date.now();
+    const past = isPastGood ? [open(row, "signing_secret", row.pastSecret!, how)] : [];
+    return sendWebhook(message, { ...how, url: String(row.config.url), secrets: [current, ...past] });
+  },
+  slack(row, message, how) {
+    const access = Object.hasOwn(row.secrets, "webhook_url")
+      ? { webhookUrl: opened(row, "webhook_url", how) }
+      : {
+          botToken: opened(row, "bot_token", how),
+          channel: String(row.config.channel ?? ""),
+          apiUrl: String(row.config.apiUrl || slackApiUrl),
+        };
+    return sendSlack(message, { ...how, access });
+  },
+  async email(row, message, how) {
+    const own = Object.hasOwn(row.secrets, "smtp_url");
+    const url = own ? opened(row, "smtp_url", how) : how.smtp?.url;
+    const from = String(row.config.from || how.smtp?.from || "");
+    if (url === undefined || from === "") {
+      return {
+        outcome: "failed",
+        status: 0,
+        error: "the server has no SMTP server; set PINION_SMTP_URL and PINION_MAIL_FROM",
+      };
+    }
+    const named = (row.config.to as string[] | undefined) ?? [];
+    const to = named.length > 0 ? named : await members.findAdminAddresses(how.db, { orgId: row.orgId });
+    if (to.length === 0) {
+      return {
+        outcome: "failed",
+        status: 0,
+        error: "no owner or admin of the org has an address; name some in `to`",
+      };
+    }
+    return sendEmail(message, {
+      mailbox: { url, from, to, reach: own ? how.reach : undefined },
+      signal: how.signal,
+    });
+  },
+};
+
+function opened(row: Row, field: string, how: How): string {
+  return open(row, field, row.secrets[field] ?? "", how);
+}
+
+function open(row: Row, field: string, stored: string, { keyring, references }: How): string {
+  if (!isReference(stored)) return keyring.open(stored, destinations.placeOf({ ...row, field }));
+  const name = requireReference(stored, field);
+  return (
+    references.find(row.orgId, name) ??
+    ((): never => {
+      throw new Refusal("failed_precondition", `the server has no secret://${name} for this org`);
+    })()
+  );
+}

@@ -1,0 +1,108 @@
+/** Slack: an incoming webhook, or chat.postMessage of a bot; blocks of mrkdwn, and a text for notifications. */
+import { slackifyMarkdown } from "slackify-markdown";
+import type { Reach } from "../../addresses.ts";
+import { excerpt } from "../../excerpt.ts";
+import { post } from "../../outgoing.ts";
+import type { Sent } from "../../scheduler/deliverer.ts";
+import { sentOf, troubleOf } from "./answer.ts";
+import type { Message } from "./message.ts";
+
+/** A section takes 3,000 characters, of which escapes need some; a message shows a few sections before it is folded. */
+const sectionMax = 2_800;
+const sectionsMax = 4;
+
+export type SlackAccess = { webhookUrl: string } | { botToken: string; channel: string; apiUrl: string };
+
+export async function sendSlack(
+  message: Message,
+  options: { access: SlackAccess; reach: Reach; signal: AbortSignal },
+): Promise<Sent> {
+  const { access } = options;
+  const isBot = "botToken" in access;
+  const url = isBot ? `${access.apiUrl.replace(/\/+$/, "")}/chat.postMessage` : access.webhookUrl;
+  try {
+    const answer = await post(new URL(url), {
+      headers: {
+        "content-type": "application/json; charset=utf-8",
+        ...(isBot ? { authorization: `Bearer ${access.botToken}` } : {}),
+      },
+      body: JSON.stringify({ ...(isBot ? { channel: access.channel } : {}), ...slackMessage(message) }),
+      reach: options.reach,
+      signal: options.signal,
+      // What is sent along is a secret: it goes where it was meant to go and nowhere else.
+      redirectsMax: 0,
+    });
+    const sent = sentOf(answer);
+    return sent.outcome === "delivered" && isBot ? botAnswer(answer.text, answer.status) : sent;
+  } catch (error) {
+    return troubleOf(error);
+  }
+}
+
+/** The API answers 200 also to what it refuses. */
+function botAnswer(text: string, status: number): Sent {
+  let said: { ok?: unknown; error?: unknown };
+  try {
+    said = JSON.parse(text) as typeof said;
+  } catch {
+    return { outcome: "failed", status, error: "answered something that is no JSON" };
+  }
+  if (said.ok === true) return { outcome: "delivered", status };
+  const error = excerpt(String(said.error ?? "no reason"), 200);
+  return { outcome: "failed", status, error: `Slack refused it: ${error}` };
+}
+
+/** Pure. */
+export function slackMessage({ title, body, url }: Message): Record<string, unknown> {
+  const heading = { type: "header", text: { type: "plain_text", text: excerpt(title, 145), emoji: false } };
+  const sections = pieces(body).map((piece) => ({
+    type: "section",
+    text: { type: "mrkdwn", text: mrkdwn(piece) },
+  }));
+  const link = url
+    ? [{ type: "context", elements: [{ type: "mrkdwn", text: `<${escaped(url)}|Open in Pinion>` }] }]
+    : [];
+  return { text: escaped(title), blocks: [heading, ...sections, ...link], unfurl_links: false };
+}
+
+/**
+ * Markdown as Slack writes it. What an agent wrote reaches nobody by itself: of Slack's own marks in angle brackets only links are
+ * left (`<!channel>` would call everybody).
+ */
+function mrkdwn(markdown: string): string {
+  const text = slackifyMarkdown(markdown)
+    .trim()
+    .replace(/<(?!(?:https?:\/\/|mailto:)[^<>|\s]+(?:\|[^<>\n]*)?>)/g, "&lt;");
+  return text === "" ? " " : excerpt(text, 2_990);
+}
+
+const escaped = (text: string) =>
+  text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+
+/** The text in pieces of whole lines; a fence that is cut is closed and opened again. */
+function pieces(text: string): string[] {
+  const found: string[] = [];
+  let piece = "";
+  let fence = "";
+  for (const line of text.split("\n").flatMap(cut)) {
+    if (piece !== "" && piece.length + line.length > sectionMax) {
+      found.push(fence ? `${piece}\n${fence}` : piece);
+      piece = fence;
+      if (found.length === sectionsMax)
+        return [...found.slice(0, -1), `${found.at(-1)}\n\n… cut; the whole is in Pinion`];
+    }
+    piece = piece === "" ? line : `${piece}\n${line}`;
+    const [, mark] = /^\s*(`{3,}|~{3,})/.exec(line) ?? [];
+    if (mark && fence === "") fence = mark;
+    else if (mark?.startsWith(fence)) fence = "";
+  }
+  if (piece.trim() !== "") found.push(piece);
+  return found;
+}
+
+function cut(line: string): string[] {
+  const parts: string[] = [];
+  for (let at = 0; at === 0 || at < line.length; at += sectionMax)
+    parts.push(line.slice(at, at + sectionMax));
+  return parts;
+}

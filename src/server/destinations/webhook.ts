@@ -1,0 +1,44 @@
+/** By Standard Webhooks (standardwebhooks.com): a POST of JSON, signed, under an id that stays the same through all tries. */
+import { Webhook } from "standardwebhooks";
+import type { Reach } from "../../addresses.ts";
+import { post } from "../../outgoing.ts";
+import type { Sent } from "../../scheduler/deliverer.ts";
+import { version } from "../../version.ts";
+import { sentOf, troubleOf } from "./answer.ts";
+import type { Message } from "./message.ts";
+
+const redirectsMax = 3;
+
+export async function sendWebhook(
+  message: Message,
+  options: { url: string; secrets: readonly string[]; reach: Reach; signal: AbortSignal },
+): Promise<Sent> {
+  const body = JSON.stringify(message.payload);
+  const now = new Date();
+  const signatures = options.secrets.map((secret) => new Webhook(secret).sign(message.id, now, body));
+  try {
+    const answer = await post(new URL(options.url), {
+      headers: {
+        "content-type": "application/json",
+        "user-agent": `Pinion/${version()}`,
+        "webhook-id": message.id,
+        "webhook-timestamp": String(Math.floor(now.getTime() / 1000)),
+        "webhook-signature": signatures.join(" "),
+      },
+      body,
+      reach: options.reach,
+      signal: options.signal,
+      redirectsMax,
+    });
+    return sentOf(answer);
+  } catch (error) {
+    return troubleOf(error);
+  }
+}
+
+/** Whether a text is a secret as the convention writes it. */
+export function isSigningSecret(text: string): boolean {
+  const encoded = /^whsec_([A-Za-z0-9+/]+={0,2})$/.exec(text)?.[1];
+  const bytes = encoded === undefined ? 0 : Buffer.from(encoded, "base64").length;
+  return bytes >= 24 && bytes <= 64;
+}

@@ -1,0 +1,224 @@
+import { create } from "@bufbuild/protobuf";
+import { type SecretValue, SecretValueSchema } from "#gen/pinion/v1/agent_pb.js";
+import {
+  type Delivery,
+  DeliverySchema,
+  DeliveryState,
+  type Destination,
+  DestinationSchema,
+  type DestinationSpec,
+  DestinationSpecSchema,
+  NotifyWhen,
+} from "#gen/pinion/v1/destination_pb.js";
+import { refuse } from "../../errors.ts";
+import { isReference, requireReference } from "../../secrets.ts";
+import type { DeliveryRow } from "../../store/work/deliveries.ts";
+import * as destinations from "../../store/work/destinations.ts";
+import { isSigningSecret } from "../destinations/webhook.ts";
+import { timestampOf } from "./moments.ts";
+
+/** Destinations and deliveries between rows and messages. */
+
+type Row = destinations.DestinationRow;
+type Count = { pending: number; dead: number };
+
+export function destinationMessage(row: Row, count: Count = { pending: 0, dead: 0 }): Destination {
+  return create(DestinationSchema, {
+    id: row.id,
+    slug: row.slug,
+    spec: specMessage(row),
+    version: row.version,
+    createdAt: timestampOf(row.createdAt),
+    updatedAt: timestampOf(row.updatedAt),
+    lastDeliveredAt: timestampOf(row.lastDeliveredAt),
+    pendingDeliveries: count.pending,
+    deadDeliveries: count.dead,
+    lastError: row.lastError,
+  });
+}
+
+/** What is answered of a secret is what leaves it as it is. */
+function secretOf({ secrets }: Row, field: string): SecretValue | undefined {
+  const stored = Object.hasOwn(secrets, field) ? secrets[field] : undefined;
+  if (stored === undefined) return undefined;
+  return create(SecretValueSchema, {
+    kind: isReference(stored) ? { case: "value", value: stored } : { case: "keep", value: true },
+  });
+}
+
+function specMessage(row: Row): DestinationSpec {
+  const { config, secrets } = row;
+  return create(DestinationSpecSchema, {
+    name: row.name,
+    takesAlerts: row.takesAlerts,
+    kind: {
+      webhook: () =>
+        ({
+          case: "webhook",
+          value: { url: config.url, ...present("signingSecret", secretOf(row, "signing_secret")) },
+        }) as const,
+      slack: () => {
+        const field = Object.hasOwn(secrets, "webhook_url") ? "webhook_url" : "bot_token";
+        const access = {
+          case: field === "webhook_url" ? ("webhookUrl" as const) : ("botToken" as const),
+          value: secretOf(row, field)!,
+        };
+        return {
+          case: "slack",
+          value: { access, channel: config.channel ?? "", apiUrl: config.apiUrl ?? "" },
+        } as const;
+      },
+      email: () =>
+        ({
+          case: "email",
+          value: {
+            to: config.to ?? [],
+            from: config.from ?? "",
+            ...present("smtpUrl", secretOf(row, "smtp_url")),
+          },
+        }) as const,
+    }[row.kind](),
+  });
+}
+
+function present<Name extends string, Value>(name: Name, value: Value | undefined) {
+  return value === undefined ? {} : ({ [name]: value } as Record<Name, Value>);
+}
+
+/** What a spec asks for; `made`: the signing secret that a new webhook gets where none is given. */
+export function destinationValues(
+  spec: DestinationSpec,
+  options: { current?: Row | undefined; hasServerSmtp: boolean },
+): destinations.DestinationValues & { made?: string } {
+  const common = { name: spec.name, takesAlerts: spec.takesAlerts ?? true };
+  const { kind } = spec;
+  switch (kind.case) {
+    case "webhook": {
+      const { url, signingSecret } = kind.value;
+      requireUrl(url, "spec.webhook.url");
+      const given = wanted(signingSecret, "spec.webhook.signing_secret");
+      if (given && given !== "keep" && !isReference(given.value) && !isSigningSecret(given.value)) {
+        const field = "spec.webhook.signing_secret";
+        refuse("invalid_argument", `${field}: must be "whsec_" and 24 to 64 bytes in base64`, { field });
+      }
+      if (given || options.current) {
+        return { ...common, kind: "webhook", config: { url }, secrets: { signing_secret: given ?? "keep" } };
+      }
+      const made = destinations.newSigningSecret();
+      return {
+        ...common,
+        kind: "webhook",
+        config: { url },
+        secrets: { signing_secret: { value: made } },
+        made,
+      };
+    }
+    case "slack": {
+      const { access, channel, apiUrl } = kind.value;
+      const isBot = access.case === "botToken";
+      const name = isBot ? "bot_token" : "webhook_url";
+      const field = `spec.slack.${name}`;
+      const secret = wanted(access.value, field)!;
+      if (isBot && channel === "")
+        refuse("invalid_argument", "spec.slack.channel: a bot needs one", { field: "spec.slack.channel" });
+      if (!isBot && channel !== "") {
+        const why = "an incoming webhook has its channel already; leave it empty";
+        refuse("invalid_argument", `spec.slack.channel: ${why}`, { field: "spec.slack.channel" });
+      }
+      if (!isBot && secret !== "keep" && !isReference(secret.value)) requireUrl(secret.value, field);
+      if (apiUrl !== "") requireUrl(apiUrl, "spec.slack.api_url");
+      const config = { ...(channel ? { channel } : {}), ...(apiUrl ? { apiUrl } : {}) };
+      return { ...common, kind: "slack", config, secrets: { [name]: secret } };
+    }
+    case "email": {
+      const { to, from } = kind.value;
+      const field = "spec.email.smtp_url";
+      const smtp = wanted(kind.value.smtpUrl, field);
+      if (!smtp && !options.hasServerSmtp) {
+        refuse(
+          "failed_precondition",
+          "the server has no SMTP server (PINION_SMTP_URL, PINION_MAIL_FROM); name one in spec.email.smtp_url",
+          { field },
+        );
+      }
+      if (smtp && from === "")
+        refuse("invalid_argument", "spec.email.from: is needed with smtp_url", { field: "spec.email.from" });
+      if (smtp && smtp !== "keep" && !isReference(smtp.value)) {
+        const protocol = URL.parse(smtp.value)?.protocol;
+        if (protocol !== "smtp:" && protocol !== "smtps:")
+          refuse("invalid_argument", `${field}: write smtp://user:password@host:587 or smtps://…`, { field });
+      }
+      const config = { ...(to.length > 0 ? { to } : {}), ...(from ? { from } : {}) };
+      return { ...common, kind: "email", config, secrets: smtp ? { smtp_url: smtp } : {} };
+    }
+    default:
+      return refuse("invalid_argument", "spec: name a kind: webhook, slack or email", { field: "spec" });
+  }
+}
+
+function wanted(secret: SecretValue | undefined, field: string): destinations.WantedSecret | undefined {
+  if (!secret || secret.kind.case === undefined) return undefined;
+  if (secret.kind.case === "keep") return "keep";
+  if (isReference(secret.kind.value)) requireReference(secret.kind.value, field);
+  return { value: secret.kind.value };
+}
+
+/** The URLs of a spec's destination that are no secrets or are given now, for a look at where they lead. */
+export function urlsOf(values: destinations.DestinationValues): { field: string; url: URL }[] {
+  const { webhook_url: webhookUrl, smtp_url: smtpUrl } = values.secrets;
+  const given = (field: string, secret: destinations.WantedSecret | undefined) =>
+    secret && secret !== "keep" && !isReference(secret.value) ? [{ field, url: new URL(secret.value) }] : [];
+  return [
+    ...(values.kind === "webhook" ? [{ field: "spec.webhook.url", url: new URL(values.config.url) }] : []),
+    ...(values.config.apiUrl ? [{ field: "spec.slack.api_url", url: new URL(values.config.apiUrl) }] : []),
+    ...given("spec.slack.webhook_url", webhookUrl),
+    ...given("spec.email.smtp_url", smtpUrl),
+  ];
+}
+
+function requireUrl(text: string, field: string): void {
+  const url = URL.parse(text);
+  if (!url || (url.protocol !== "https:" && url.protocol !== "http:"))
+    refuse("invalid_argument", `${field}: must be an http:// or https:// URL`, { field });
+  if (url.username !== "" || url.password !== "")
+    refuse("invalid_argument", `${field}: must hold no user name or password`, { field });
+}
+
+const stateMessages: Record<DeliveryRow["state"], DeliveryState> = {
+  pending: DeliveryState.PENDING,
+  delivered: DeliveryState.DELIVERED,
+  dead: DeliveryState.DEAD,
+};
+export const statesByMessage = new Map(
+  Object.entries(stateMessages).map(([state, message]) => [message, state as DeliveryRow["state"]]),
+);
+
+const whenMessages: Record<DeliveryRow["reason"], NotifyWhen> = {
+  "": NotifyWhen.UNSPECIFIED,
+  always: NotifyWhen.ALWAYS,
+  failure: NotifyWhen.FAILURE,
+  recovery: NotifyWhen.RECOVERY,
+  change: NotifyWhen.CHANGE,
+  attention: NotifyWhen.ATTENTION,
+  question: NotifyWhen.QUESTION,
+};
+
+export function deliveryMessage(row: DeliveryRow): Delivery {
+  return create(DeliverySchema, {
+    id: row.id,
+    destinationId: row.destinationId,
+    destinationSlug: row.destinationSlug,
+    watcherId: row.watcherId ?? "",
+    watcherSlug: row.watcherSlug ?? "",
+    runId: row.runId ?? "",
+    kind: row.kind,
+    when: whenMessages[row.reason],
+    state: stateMessages[row.state],
+    attempts: row.attempts,
+    lastStatus: row.lastStatus,
+    lastError: row.lastError,
+    createdAt: timestampOf(row.createdAt),
+    nextAttemptAt: row.state === "pending" ? timestampOf(row.nextAt) : undefined,
+    endedAt: timestampOf(row.endedAt),
+  });
+}

@@ -1,0 +1,188 @@
+import { durationMs } from "@bufbuild/protobuf/wkt";
+import type { ServiceImpl } from "@connectrpc/connect";
+import { z } from "zod";
+import { DeliveryState, type DestinationService } from "#gen/pinion/v1/destination_pb.js";
+import { sleep } from "../../abort.ts";
+import { AddressRefused, type Reach } from "../../addresses.ts";
+import { refuse } from "../../errors.ts";
+import type { Keyring } from "../../secrets.ts";
+import { type Db, transaction } from "../../store/pg/database.ts";
+import * as deliveries from "../../store/work/deliveries.ts";
+import * as destinations from "../../store/work/destinations.ts";
+import * as events from "../../store/work/events.ts";
+import { principalOf } from "../access/guard.ts";
+import {
+  deliveryMessage,
+  destinationMessage,
+  destinationValues,
+  statesByMessage,
+  urlsOf,
+} from "./destination-message.ts";
+import type { EventAnnouncer } from "./events.ts";
+import { idKey, page } from "./page.ts";
+
+/** What the .proto promises. */
+const overlapMsDefault = 86_400_000;
+const testMsMax = 25_000;
+/** How often a caller who waits for a test looks. */
+const lookMs = 100;
+
+export function destinationService(deps: {
+  db: Db;
+  feed: EventAnnouncer;
+  keyring: Keyring;
+  reach: Reach;
+  hasServerSmtp: boolean;
+  /** Something is to be sent. */
+  onDeliveries: () => void;
+}): ServiceImpl<typeof DestinationService> {
+  const { db, feed, keyring, hasServerSmtp } = deps;
+
+  /** Told at once where it can be known; what a name leads to later is judged when it is dialled. */
+  async function requireReachable(values: destinations.DestinationValues): Promise<void> {
+    for (const { field, url } of urlsOf(values)) {
+      await deps.reach.requireHost(url.hostname).catch((error: unknown) => {
+        if (!(error instanceof AddressRefused)) throw error;
+        refuse("invalid_argument", `${field}: ${error.message}`, { field });
+      });
+    }
+  }
+
+  async function withCount(row: destinations.DestinationRow) {
+    const count = await destinations.counts(db, { orgId: row.orgId, ids: [row.id] });
+    return destinationMessage(row, count.get(row.id));
+  }
+
+  return {
+    async createDestination(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const { made, ...values } = destinationValues(request.spec!, { hasServerSmtp });
+      await requireReachable(values);
+      const { slug, dryRun: isDryRun } = request;
+      const row = await destinations.create(db, { orgId, actor, slug, values, keyring, isDryRun });
+      if (!isDryRun) feed.eventsAppended(orgId);
+      return { destination: destinationMessage(row), signingSecret: isDryRun ? "" : (made ?? "") };
+    },
+
+    async getDestination(request, context) {
+      const { orgId } = principalOf(context);
+      const row = await destinations.get(db, { orgId, destination: request.destinationId });
+      return { destination: await withCount(row) };
+    },
+
+    async listDestinations(request, context) {
+      const { orgId } = principalOf(context);
+      const { rows, nextPageToken } = await page(request, {
+        key: z.tuple([z.string()]),
+        keyOf: (row: destinations.DestinationRow) => [row.slug] as [string],
+        fetch: (after, limit) => destinations.list(db, { orgId, limit, afterSlug: after?.[0] }),
+      });
+      const counts = await destinations.counts(db, { orgId, ids: rows.map((row) => row.id) });
+      return { destinations: rows.map((row) => destinationMessage(row, counts.get(row.id))), nextPageToken };
+    },
+
+    async updateDestination(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const named = { orgId, destination: request.destinationId };
+      const before = await destinations.get(db, named);
+      const { made: _, ...values } = destinationValues(request.spec!, { current: before, hasServerSmtp });
+      await requireReachable(values);
+      const row = await destinations.update(db, {
+        ...{ ...named, actor, keyring, expectedVersion: request.expectedVersion },
+        isDryRun: request.dryRun,
+        change: () => values,
+      });
+      if (!request.dryRun) feed.eventsAppended(orgId);
+      return { destination: await withCount(row) };
+    },
+
+    async deleteDestination(request, context) {
+      const { orgId, actor } = principalOf(context);
+      await destinations.remove(db, { orgId, actor, destination: request.destinationId });
+      feed.eventsAppended(orgId);
+      return {};
+    },
+
+    async rotateDestinationSecret(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const { destination, secret } = await destinations.rotate(db, {
+        ...{ orgId, actor, keyring, destination: request.destinationId },
+        overlapMs: request.overlap ? durationMs(request.overlap) : overlapMsDefault,
+      });
+      feed.eventsAppended(orgId);
+      return { destination: await withCount(destination), signingSecret: secret };
+    },
+
+    async testDestination(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const { id: destinationId } = await destinations.get(db, { orgId, destination: request.destinationId });
+      const id = await transaction(db, (tx) => deliveries.test(tx, { orgId, destinationId, actor }));
+      deps.onDeliveries();
+      // Whichever replica sends it, its row says what became of it.
+      const until = performance.now() + testMsMax;
+      for (;;) {
+        const delivery = await deliveries.find(db, { orgId, id });
+        if (!delivery)
+          refuse("not_found", `the destination "${request.destinationId}" was deleted meanwhile`);
+        const isOver = delivery.state !== "pending" || performance.now() > until || context.signal.aborted;
+        if (isOver) return { delivery: deliveryMessage(delivery) };
+        await sleep(lookMs, context.signal);
+      }
+    },
+
+    async listDeliveries(request, context) {
+      const { orgId } = principalOf(context);
+      const destinationId = request.destinationId
+        ? (await destinations.get(db, { orgId, destination: request.destinationId })).id
+        : undefined;
+      const { rows, nextPageToken } = await page(request, {
+        key: z.tuple([idKey]),
+        keyOf: (row: deliveries.DeliveryRow) => [row.id] as [string],
+        fetch: (before, limit) =>
+          deliveries.list(db, {
+            ...{ orgId, limit, destinationId, beforeId: before?.[0] },
+            state:
+              request.state === DeliveryState.UNSPECIFIED ? undefined : statesByMessage.get(request.state),
+            runId: request.runId || undefined,
+          }),
+      });
+      return { deliveries: rows.map(deliveryMessage), nextPageToken };
+    },
+
+    async replayDeliveries(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const { destinationId, deliveryIds } = request;
+      if ((destinationId === "") === (deliveryIds.length === 0)) {
+        const why = "name either a destination, whose dead deliveries are sent again, or deliveries";
+        refuse("invalid_argument", `delivery_ids: ${why}`, { field: "delivery_ids" });
+      }
+      const which =
+        destinationId === ""
+          ? { orgId, ids: deliveryIds }
+          : { orgId, destinationId: (await destinations.get(db, { orgId, destination: destinationId })).id };
+      const replayed = await transaction(db, async (tx) => {
+        const rows = await deliveries.replay(tx, which);
+        const byDestination = Map.groupBy(rows, (row) => row.destinationId);
+        await events.append(
+          tx,
+          orgId,
+          [...byDestination].map(([id, ones]) => ({
+            kind: "delivery.replayed",
+            actor,
+            data: {
+              destination_id: id,
+              count: ones.length,
+              delivery_ids: ones.slice(0, 100).map((one) => one.id),
+            },
+          })),
+        );
+        return rows.length;
+      });
+      if (replayed > 0) {
+        deps.onDeliveries();
+        feed.eventsAppended(orgId);
+      }
+      return { replayed };
+    },
+  };
+}

@@ -1,0 +1,433 @@
+import { type RawBuilder, sql } from "kysely";
+import { refuse } from "../../errors.ts";
+import type { Db } from "../pg/database.ts";
+import { storableJson, storableText } from "../pg/storable.ts";
+import { unnest } from "../pg/unnest.ts";
+
+/**
+ * The outbox of destinations. A delivery is written in the transaction that it tells of, is sent by any replica under a lease,
+ * and keeps its id through all tries.
+ *
+ *   pending → delivered            the receiver took it
+ *   pending → pending              a try failed, or its replica died: again after a delay
+ *   pending → dead                 nobody took it for 3 days, or the receiver said that it never will
+ *   delivered, dead → pending      a person replays it
+ *
+ * - X1 A row is there exactly if what it tells of was committed.
+ * - X2 Of a lane (one watcher's deliveries to one destination) only the oldest pending row is tried, so they arrive in order.
+ * - X3 The end of a try is written only under the lease of that try; a lease that ran out is anybody's.
+ */
+
+export type NotifyReason = "always" | "failure" | "recovery" | "change" | "attention" | "question";
+
+/** As a watcher's row has it. */
+export type NotifyEntry = { to: string; when: NotifyReason };
+
+/** What is told to one destination. */
+export type Notice = {
+  orgId: string;
+  /** The destination's slug; a destination that is not there is told nothing. */
+  to: string;
+  watcherId: string;
+  runId: string;
+  kind: string;
+  reason: NotifyReason;
+  subject?: Record<string, unknown>;
+  /** Told only if the run's result differs from that of the window; null: there was none, and it differs. */
+  ifUnlike?: { windowId: string | null };
+};
+
+/** What a result is compared by: its data, else its answer, else its output. */
+const gist = (data: string): RawBuilder<unknown> =>
+  sql.raw(`coalesce(${data}->'structured', ${data}->'result', ${data}->'output')`);
+
+/** Writes what is told, in the caller's transaction, one row for each destination at most; answers how many. */
+export async function write(tx: Db, notices: readonly Notice[]): Promise<number> {
+  if (notices.length === 0) return 0;
+  const input = unnest("i", notices, {
+    org_id: ["text", (n) => n.orgId],
+    slug: ["text", (n) => n.to],
+    watcher_id: ["uuid", (n) => n.watcherId],
+    run_id: ["uuid", (n) => n.runId],
+    kind: ["text", (n) => n.kind],
+    reason: ["text", (n) => n.reason],
+    subject: ["text", (n) => storableJson(n.subject ?? {})],
+    is_compared: ["boolean", (n) => n.ifUnlike !== undefined],
+    prior_id: ["uuid", (n) => n.ifUnlike?.windowId ?? null],
+  });
+  const { numAffectedRows } = await sql`
+    insert into delivery (org_id, destination_id, lane, watcher_id, run_id, kind, reason, subject)
+    select i.org_id, d.id, i.watcher_id, i.watcher_id, i.run_id, i.kind, i.reason, i.subject::jsonb
+    from ${input} join destination d on d.org_id = i.org_id and d.slug = i.slug
+    where not i.is_compared or (
+      select ${gist("n.extracted_data")} from "window" n where n.org_id = i.org_id and n.id = i.run_id
+    ) is distinct from (
+      select ${gist("p.extracted_data")} from "window" p where p.org_id = i.org_id and p.id = i.prior_id
+    )
+    order by i.ord
+  `.execute(tx);
+  return Number(numAffectedRows ?? 0);
+}
+
+/** What concerns the org, and every destination of it that takes alerts. */
+export type Alert = {
+  orgId: string;
+  kind: "watcher.paused" | "device.away" | "budget.reached";
+  watcherId?: string | null;
+  runId?: string | null;
+  subject: Record<string, unknown>;
+  /** An alert of the same key was told already, and is not told again. Absent: it is told each time. */
+  onceKey?: string;
+};
+
+/** Writes alerts for all destinations that take them; answers how many rows that were. */
+export async function alert(tx: Db, alerts: readonly Alert[]): Promise<number> {
+  if (alerts.length === 0) return 0;
+  const input = unnest("i", alerts, {
+    org_id: ["text", (a) => a.orgId],
+    kind: ["text", (a) => a.kind],
+    watcher_id: ["uuid", (a) => a.watcherId ?? null],
+    run_id: ["uuid", (a) => a.runId ?? null],
+    subject: ["text", (a) => storableJson(a.subject)],
+    once_key: ["text", (a) => a.onceKey ?? null],
+  });
+  const { numAffectedRows } = await sql`
+    insert into delivery (org_id, id, destination_id, lane, watcher_id, run_id, kind, subject, once_key)
+    select i.org_id, n.id, d.id, coalesce(i.watcher_id, n.id), i.watcher_id, i.run_id, i.kind, i.subject::jsonb, i.once_key
+    from ${input} join destination d on d.org_id = i.org_id and d.takes_alerts
+      cross join lateral (select uuid_v7() as id where i.ord > 0 and d.id is not null) n
+    order by i.ord
+    on conflict (org_id, destination_id, once_key) where once_key is not null do nothing
+  `.execute(tx);
+  return Number(numAffectedRows ?? 0);
+}
+
+/** Tests of an org that may wait at a time. */
+const testsWaitingMax = 20;
+
+/** Writes a test message, which waits for no other; answers its id. Refuses with `resource_exhausted`. */
+export async function test(
+  tx: Db,
+  options: { orgId: string; destinationId: string; actor: string },
+): Promise<string> {
+  const { orgId, destinationId } = options;
+  const { rows } = await sql<{ id: string }>`
+    insert into delivery (org_id, id, destination_id, lane, kind, subject)
+    select ${orgId}, n.id, ${destinationId}, n.id, 'destination.test', ${storableJson({ by: options.actor })}::jsonb
+    from (select uuid_v7() as id) n
+    where (select count(*) from delivery
+      where org_id = ${orgId} and destination_id = ${destinationId} and state = 'pending' and kind = 'destination.test') < ${testsWaitingMax}
+    returning id
+  `.execute(tx);
+  return (
+    rows[0]?.id ??
+    refuse("resource_exhausted", `${testsWaitingMax} tests of this destination wait already`, {
+      retryAfterMs: 10_000,
+    })
+  );
+}
+
+/** A try that the caller has the lease of. */
+export type Claimed = {
+  orgId: string;
+  id: string;
+  leaseToken: string;
+  destinationId: string;
+  watcherId: string | null;
+  runId: string | null;
+  kind: string;
+  reason: NotifyReason | "";
+  subject: Record<string, unknown>;
+  /** With this one. */
+  attempts: number;
+  createdAt: Date;
+  /** How long it has been tried for, and may be, in milliseconds. */
+  sinceMs: number;
+};
+
+/** The oldest pending delivery of every lane, by as many steps through the index as there are lanes (X2). */
+const heads = sql`
+  with recursive head as (
+    (select org_id, destination_id, lane, id, next_at, lease_until from delivery where state = 'pending'
+      order by org_id, destination_id, lane, seq limit 1)
+    union all
+    select n.* from head h cross join lateral (
+      select org_id, destination_id, lane, id, next_at, lease_until from delivery d
+      where d.state = 'pending' and (d.org_id, d.destination_id, d.lane) > (h.org_id, h.destination_id, h.lane)
+      order by org_id, destination_id, lane, seq limit 1
+    ) n
+  )`;
+
+/**
+ * Claims up to `limit` deliveries that are due, at most `perDestinationMax` to one destination less those that `busy` counts of
+ * it, each under a lease. Rows that others hold are passed over, so all replicas may claim at once.
+ */
+export async function claim(
+  db: Db,
+  options: {
+    limit: number;
+    perDestinationMax: number;
+    busy: ReadonlyMap<string, number>;
+    leaseMs: number;
+  },
+): Promise<Claimed[]> {
+  const busy = unnest("b", [...options.busy], {
+    destination_id: ["uuid", ([id]) => id],
+    count: ["int", ([, count]) => count],
+  });
+  const { rows } = await sql<Claimed>`
+    ${heads},
+    due as (
+      select h.org_id, h.id, row_number() over (partition by h.org_id, h.destination_id order by h.next_at, h.id)
+        + coalesce((select sum(b.count) from ${busy} where b.destination_id = h.destination_id), 0) as place, h.next_at
+      from head h where h.next_at <= now() and (h.lease_until is null or h.lease_until < now())
+    ),
+    taken as materialized (
+      select d.org_id, d.id from (
+          select * from due where place <= ${options.perDestinationMax} order by next_at, org_id, id limit ${options.limit}
+        ) u
+        cross join lateral (
+          select org_id, id from delivery x
+          where x.org_id = u.org_id and x.id = u.id and x.state = 'pending' and x.next_at <= now()
+            and (x.lease_until is null or x.lease_until < now())
+          for update skip locked
+        ) d
+    )
+    update delivery d set attempts = d.attempts + 1, lease_token = gen_random_uuid(),
+      lease_until = now() + ${options.leaseMs} * interval '1 ms'
+    from taken t where d.org_id = t.org_id and d.id = t.id
+    returning d.org_id as "orgId", d.id, d.lease_token as "leaseToken", d.destination_id as "destinationId",
+      d.watcher_id as "watcherId", d.run_id as "runId", d.kind, d.reason, d.subject, d.attempts, d.created_at as "createdAt",
+      (extract(epoch from now() - d.since) * 1000)::float8 as "sinceMs"
+  `.execute(db);
+  return rows;
+}
+
+/** How long until a delivery may be claimed, in milliseconds by the database's clock; undefined if none waits. */
+export async function findNextMs(db: Db): Promise<number | undefined> {
+  const { rows } = await sql<{ ms: number | null }>`
+    ${heads}
+    select greatest(0, extract(epoch from min(greatest(next_at, lease_until)) - clock_timestamp()) * 1000)::float8 as ms
+    from head
+  `.execute(db);
+  return rows[0]?.ms ?? undefined;
+}
+
+/** How a try ended. */
+export type Ending = {
+  orgId: string;
+  id: string;
+  leaseToken: string;
+  destinationId: string;
+  state: "delivered" | "dead" | "pending";
+  /** For `pending`: when it is tried again. */
+  delayMs?: number;
+  /** It was given back untried, and does not count. */
+  isGivenBack?: boolean;
+  status: number;
+  error: string;
+};
+
+/** Writes the end of a try, if its lease is its own still (X3); answers whether it was. */
+export async function end(tx: Db, ending: Ending): Promise<boolean> {
+  const { orgId, id, state } = ending;
+  const error = storableText(ending.error);
+  const { rows } = await sql<{ id: string }>`
+    with ended as (
+      update delivery set state = ${state}, lease_token = null, lease_until = null,
+        next_at = now() + ${ending.delayMs ?? 0} * interval '1 ms', last_status = ${ending.status}, last_error = ${error},
+        attempts = attempts - ${ending.isGivenBack ? 1 : 0},
+        ended_at = case when ${state} = 'pending' then null else now() end
+      where org_id = ${orgId} and id = ${id} and lease_token = ${ending.leaseToken}
+      returning id
+    ),
+    told as (
+      update destination d set last_error = ${error},
+        last_delivered_at = case when ${state} = 'delivered' then now() else d.last_delivered_at end
+      from ended e where d.org_id = ${orgId} and d.id = ${ending.destinationId}
+        and not ${ending.isGivenBack ?? false}::boolean
+        and (${state} = 'delivered' or d.last_error <> ${error})
+    )
+    select id from ended
+  `.execute(tx);
+  return rows.length > 0;
+}
+
+export type DeliveryRow = {
+  id: string;
+  destinationId: string;
+  destinationSlug: string;
+  watcherId: string | null;
+  watcherSlug: string | null;
+  runId: string | null;
+  kind: string;
+  reason: NotifyReason | "";
+  state: "pending" | "delivered" | "dead";
+  attempts: number;
+  lastStatus: number;
+  lastError: string;
+  createdAt: Date;
+  nextAt: Date;
+  endedAt: Date | null;
+};
+
+const columns = sql`
+  d.id, d.destination_id as "destinationId", t.slug as "destinationSlug", d.watcher_id as "watcherId",
+  w.slug as "watcherSlug", d.run_id as "runId", d.kind, d.reason, d.state, d.attempts, d.last_status as "lastStatus",
+  d.last_error as "lastError", d.created_at as "createdAt", d.next_at as "nextAt", d.ended_at as "endedAt"`;
+
+const joined = sql`
+  delivery d join destination t on t.org_id = d.org_id and t.id = d.destination_id
+    left join watcher w on w.org_id = d.org_id and w.id = d.watcher_id`;
+
+/** The delivery, if the org has it. */
+export async function find(db: Db, which: { orgId: string; id: string }): Promise<DeliveryRow | undefined> {
+  const { rows } = await sql<DeliveryRow>`
+    select ${columns} from ${joined} where d.org_id = ${which.orgId} and d.id = ${which.id}
+  `.execute(db);
+  return rows[0];
+}
+
+/** The org's deliveries, the newest first, from before `beforeId`. */
+export async function list(
+  db: Db,
+  filter: {
+    orgId: string;
+    destinationId?: string | undefined;
+    state?: DeliveryRow["state"] | undefined;
+    runId?: string | undefined;
+    beforeId?: string | undefined;
+    limit: number;
+  },
+): Promise<DeliveryRow[]> {
+  const where = [sql`d.org_id = ${filter.orgId}`];
+  if (filter.destinationId) where.push(sql`d.destination_id = ${filter.destinationId}`);
+  if (filter.state) where.push(sql`d.state = ${filter.state}`);
+  if (filter.runId) where.push(sql`d.run_id = ${filter.runId}`);
+  if (filter.beforeId) where.push(sql`d.id < ${filter.beforeId}`);
+  const { rows } = await sql<DeliveryRow>`
+    select ${columns} from ${joined} where ${sql.join(where, sql` and `)} order by d.id desc limit ${filter.limit}
+  `.execute(db);
+  return rows;
+}
+
+/** Dead deliveries of a destination that one call replays. */
+export const replayedMax = 1_000;
+
+/**
+ * Has deliveries sent again that are over: the named ones, or a destination's dead ones, oldest first; answers which. Those that
+ * wait stay as they are. Refuses with `not_found` for a name that is nobody's.
+ */
+export async function replay(
+  tx: Db,
+  which: { orgId: string; destinationId: string } | { orgId: string; ids: readonly string[] },
+): Promise<{ id: string; destinationId: string }[]> {
+  const { orgId } = which;
+  if ("ids" in which) {
+    const { rows } = await sql<{ id: string }>`
+      select id from delivery where org_id = ${orgId} and id = any(${which.ids as string[]}::uuid[])
+    `.execute(tx);
+    const known = new Set(rows.map((row) => row.id));
+    const missing = which.ids.find((id) => !known.has(id.toLowerCase()));
+    if (missing) refuse("not_found", `there is no delivery ${missing}`);
+  }
+  const match =
+    "ids" in which
+      ? sql`id = any(${which.ids as string[]}::uuid[]) and state in ('dead', 'delivered')`
+      : sql`destination_id = ${which.destinationId} and state = 'dead'`;
+  const { rows } = await sql<{ id: string; destinationId: string }>`
+    update delivery set state = 'pending', attempts = 0, since = now(), next_at = now(), ended_at = null
+    from (select id as replayed_id from delivery where org_id = ${orgId} and ${match}
+      order by seq limit ${replayedMax} for update skip locked) r
+    where org_id = ${orgId} and id = r.replayed_id
+    returning id, destination_id as "destinationId"
+  `.execute(tx);
+  return rows;
+}
+
+/** What a message is made of, beside the delivery's own row. */
+export type Facts = {
+  id: string;
+  orgName: string;
+  watcher: { id: string; slug: string; name: string } | null;
+  run: {
+    id: string;
+    status: string;
+    reason: string;
+    source: string;
+    attempt: number;
+    scheduledFor: string | null;
+    startedAt: string | null;
+    finishedAt: string | null;
+    durationMs: number | null;
+    exitCode: number | null;
+    outputTail: string;
+    device: { id: string; label: string } | null;
+  } | null;
+  /** `extracted_data` of the run's window. */
+  data: Record<string, unknown> | null;
+  /** Of a run that left no window. */
+  report: { result: string; structured: unknown; attention: string[] } | null;
+  question: Record<string, unknown> | null;
+};
+
+/** What the messages of these deliveries are made of, as the database has it now. */
+export async function gather(db: Db, claimed: readonly Claimed[]): Promise<Map<string, Facts>> {
+  if (claimed.length === 0) return new Map();
+  const input = unnest("i", claimed, {
+    org_id: ["text", (c) => c.orgId],
+    id: ["uuid", (c) => c.id],
+    watcher_id: ["uuid", (c) => c.watcherId],
+    run_id: ["uuid", (c) => c.runId],
+    question_id: ["text", (c) => c.subject.questionId ?? null],
+    attempt_token: ["uuid", (c) => c.subject.attemptToken ?? null],
+  });
+  const { rows } = await sql<Facts>`
+    select i.id, o.name as "orgName",
+      case when w.id is not null then jsonb_build_object('id', w.id, 'slug', w.slug, 'name', w.name) end as watcher,
+      case when r.id is not null then jsonb_build_object('id', r.id, 'status', r.status, 'reason', r.reason,
+        'source', r.source, 'attempt', r.attempt, 'scheduledFor', r.scheduled_for, 'startedAt', r.started_at,
+        'finishedAt', r.finished_at, 'durationMs', r.duration_ms, 'exitCode', r.exit_code, 'outputTail', r.output_tail,
+        'device', case when v.id is not null then jsonb_build_object('id', v.id, 'label', v.label) end) end as run,
+      x.extracted_data as data,
+      case when p.run_id is not null then jsonb_build_object('result', p.result, 'structured', p.structured,
+        'attention', p.attention) end as report,
+      q.question
+    from ${input}
+      join org o on o.id = i.org_id
+      left join watcher w on w.org_id = i.org_id and w.id = i.watcher_id
+      left join lateral (select * from run_all a where a.org_id = i.org_id and a.id = i.run_id limit 1) r on true
+      left join device v on v.org_id = i.org_id and v.id = r.device_id
+      left join "window" x on x.org_id = i.org_id and x.id = r.window_id
+      left join lateral (select * from run_report e where e.org_id = i.org_id and e.run_id = i.run_id limit 1) p on true
+      left join question q on q.org_id = i.org_id and q.run_id = i.run_id and q.attempt_token = i.attempt_token
+        and q.id = i.question_id
+  `.execute(db);
+  return new Map(rows.map((row) => [row.id, row]));
+}
+
+/**
+ * Alerts of devices that have been away for a day, each once for each absence; answers how many rows that were. Fleet workers
+ * come and go, and are not meant.
+ */
+export async function alertAway(tx: Db): Promise<number> {
+  const { rows } = await sql<{ orgId: string; deviceId: string; label: string; since: string }>`
+    select p.org_id as "orgId", p.device_id as "deviceId", d.label,
+      to_char(p.last_beat_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as since
+    from presence p join device d on d.org_id = p.org_id and d.id = p.device_id
+    where p.last_beat_at < now() - interval '1 day' and p.last_beat_at > now() - interval '3 days' and not d.is_worker
+      and exists (select from destination t where t.org_id = p.org_id and t.takes_alerts)
+      and not exists (select from delivery y where y.org_id = p.org_id
+        and y.once_key = 'away ' || p.device_id || ' ' || to_char(p.last_beat_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'))
+    limit 1000
+  `.execute(tx);
+  return alert(
+    tx,
+    rows.map(({ orgId, deviceId, label, since }) => ({
+      orgId,
+      kind: "device.away",
+      subject: { deviceId, label, since },
+      onceKey: `away ${deviceId} ${since}`,
+    })),
+  );
+}

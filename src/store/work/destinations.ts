@@ -1,0 +1,391 @@
+import { randomBytes } from "node:crypto";
+import { sql } from "kysely";
+import { refuse } from "../../errors.ts";
+import { isUuid, newId } from "../../ids.ts";
+import { isReference, type Keyring, type SecretPlace } from "../../secrets.ts";
+import { describe } from "../people/changes.ts";
+import { canonical } from "../pg/canonical.ts";
+import { type Db, transaction } from "../pg/database.ts";
+import { rehearsable } from "../pg/dry-run.ts";
+import type { Json } from "../pg/schema.ts";
+import * as events from "./events.ts";
+
+/** Destinations of an org: where deliveries.ts sends. Their secrets are sealed, and never in an event or a list. */
+
+export type DestinationKind = "webhook" | "slack" | "email";
+
+export type DestinationRow = {
+  orgId: string;
+  id: string;
+  slug: string;
+  name: string;
+  kind: DestinationKind;
+  config: Json;
+  /** Sealed, or a reference. */
+  secrets: Record<string, string>;
+  pastSecret: string | null;
+  pastSecretUntil: Date | null;
+  takesAlerts: boolean;
+  version: number;
+  createdAt: Date;
+  updatedAt: Date;
+  lastDeliveredAt: Date | null;
+  lastError: string;
+};
+
+/** What a secret is to become; "keep": what it is. */
+export type WantedSecret = { value: string } | "keep";
+
+export type DestinationValues = {
+  name: string;
+  kind: DestinationKind;
+  config: Json;
+  secrets: Record<string, WantedSecret>;
+  takesAlerts: boolean;
+};
+
+const columns = sql`
+  org_id as "orgId", id, slug, name, kind, config, secrets, past_secret as "pastSecret", past_secret_until as "pastSecretUntil",
+  takes_alerts as "takesAlerts", version, created_at as "createdAt", updated_at as "updatedAt",
+  last_delivered_at as "lastDeliveredAt", last_error as "lastError"`;
+
+type Named = { orgId: string; destination: string };
+
+const match = ({ orgId, destination }: Named) =>
+  isUuid(destination)
+    ? sql`org_id = ${orgId} and id = ${destination}`
+    : sql`org_id = ${orgId} and slug = ${destination}`;
+
+/** The destination of that id or slug. Refuses with `not_found`, also for another org's. */
+export async function get(db: Db, named: Named): Promise<DestinationRow> {
+  const { rows } = await sql<DestinationRow>`
+    select ${columns} from destination where ${match(named)}`.execute(db);
+  return rows[0] ?? notFound(named.destination);
+}
+
+function notFound(destination: string, field?: string): never {
+  refuse("not_found", `there is no destination "${destination}"`, field ? { field } : {});
+}
+
+/** The org's destinations by slug, at most `limit`: those after `afterSlug`, where it is given. */
+export async function list(
+  db: Db,
+  options: { orgId: string; limit: number; afterSlug?: string | undefined },
+): Promise<DestinationRow[]> {
+  const after = options.afterSlug === undefined ? sql`true` : sql`slug > ${options.afterSlug}`;
+  const { rows } = await sql<DestinationRow>`
+    select ${columns} from destination where org_id = ${options.orgId} and ${after} order by slug limit ${options.limit}
+  `.execute(db);
+  return rows;
+}
+
+/** Destinations by id, across orgs. */
+export async function findAll(
+  db: Db,
+  names: readonly { orgId: string; destinationId: string }[],
+): Promise<Map<string, DestinationRow>> {
+  const { rows } = await sql<DestinationRow>`
+    select ${columns} from destination where (org_id, id) in (select * from unnest(
+      ${names.map((name) => name.orgId)}::text[], ${names.map((name) => name.destinationId)}::uuid[]))
+  `.execute(db);
+  return new Map(rows.map((row) => [row.id, row]));
+}
+
+/** What is counted of each is counted so far. */
+const countMax = 1_000;
+
+/** How many deliveries of each wait, and how many were given up. */
+export async function counts(
+  db: Db,
+  { orgId, ids }: { orgId: string; ids: readonly string[] },
+): Promise<Map<string, { pending: number; dead: number }>> {
+  const count = (state: "pending" | "dead") => sql`
+    (select count(*)::int from (select 1 from delivery d where d.org_id = ${orgId} and d.destination_id = i.id
+      and d.state = ${state} limit ${countMax}) c)`;
+  const { rows } = await sql<{ id: string; pending: number; dead: number }>`
+    select i.id, ${count("pending")} as pending, ${count("dead")} as dead from unnest(${ids as string[]}::uuid[]) i(id)
+  `.execute(db);
+  return new Map(rows.map(({ id, pending, dead }) => [id, { pending, dead }]));
+}
+
+type Keys = { keyring: Keyring };
+
+/** A new destination, with the event `destination.created`. Refuses with `already_exists` for a taken slug. */
+export function create(
+  db: Db,
+  options: Keys & {
+    orgId: string;
+    actor: string;
+    slug: string;
+    values: DestinationValues;
+    isDryRun: boolean;
+  },
+): Promise<DestinationRow> {
+  const { orgId, slug, values, actor, isDryRun } = options;
+  return rehearsable(db, isDryRun, async (tx) => {
+    const id = newId();
+    const secrets = sealAll({ ...options, id }, {});
+    const { rows } = await sql<DestinationRow>`
+      insert into destination (org_id, id, slug, name, kind, config, secrets, takes_alerts)
+      values (${orgId}, ${id}, ${slug}, ${values.name}, ${values.kind}, ${JSON.stringify(values.config)},
+        ${JSON.stringify(secrets)}, ${values.takesAlerts})
+      on conflict do nothing returning ${columns}`.execute(tx);
+    const row =
+      rows[0] ??
+      refuse("already_exists", `a destination with the slug "${slug}" exists already`, { field: "slug" });
+    await events.append(tx, orgId, [
+      {
+        kind: "destination.created",
+        actor,
+        data: { ...named(row), kind: row.kind, version: 1, ...fieldsOf(row) },
+      },
+    ]);
+    return row;
+  });
+}
+
+/**
+ * Makes a destination what `change` answers, with the event `destination.updated`; an edit that changes nothing writes nothing.
+ * Refuses with `not_found`, `failed_precondition` (another kind), `aborted` (`expectedVersion`) and `invalid_argument` (a secret
+ * to keep that is not there).
+ */
+export function update(
+  db: Db,
+  options: Keys &
+    Named & {
+      actor: string;
+      expectedVersion: number;
+      change: (current: DestinationRow) => DestinationValues;
+      isDryRun: boolean;
+    },
+): Promise<DestinationRow> {
+  const { orgId, actor, expectedVersion } = options;
+  return rehearsable(db, options.isDryRun, async (tx) => {
+    const current = await lock(tx, options);
+    const values = options.change(current);
+    if (expectedVersion !== 0 && expectedVersion !== current.version) {
+      refuse(
+        "aborted",
+        `the destination is at version ${current.version}, not ${expectedVersion}; read it again`,
+        {
+          retryAfterMs: 0,
+        },
+      );
+    }
+    if (values.kind !== current.kind) {
+      refuse(
+        "failed_precondition",
+        `"${current.slug}" is of kind ${current.kind} and stays so; delete it first, or choose another slug`,
+        { field: "spec" },
+      );
+    }
+    const secrets = sealAll({ ...options, id: current.id, values }, current.secrets);
+    const after = { ...current, ...values, secrets };
+    const { changed, changes } = describe(fieldsOf(current), fieldsOf(after));
+    const resealed = Object.keys({ ...current.secrets, ...secrets }).filter(
+      (key) => current.secrets[key] !== secrets[key],
+    );
+    if (changed.length === 0 && resealed.length === 0) return current;
+    const { rows } = await sql<DestinationRow>`
+      update destination set name = ${values.name}, config = ${JSON.stringify(values.config)},
+        secrets = ${JSON.stringify(secrets)}, takes_alerts = ${values.takesAlerts}, version = version + 1, updated_at = now()
+      where org_id = ${orgId} and id = ${current.id} returning ${columns}`.execute(tx);
+    await events.append(tx, orgId, [
+      {
+        kind: "destination.updated",
+        actor,
+        data: {
+          ...named(current),
+          version: rows[0]!.version,
+          changed: [...changed, ...resealed.map((key) => `secrets.${key}`)],
+          changes,
+        },
+      },
+    ]);
+    return rows[0]!;
+  });
+}
+
+/**
+ * Removes a destination with its deliveries, with the event `destination.deleted`. Refuses with `not_found`, and
+ * `failed_precondition` while watchers notify it.
+ */
+export function remove(db: Db, options: Named & { actor: string }): Promise<void> {
+  const { orgId, actor } = options;
+  return transaction(db, async (tx) => {
+    const current = await lock(tx, options, "update");
+    const { rows } = await sql<{ slug: string }>`
+      select slug from watcher where org_id = ${orgId} and notify @> ${JSON.stringify([{ to: current.slug }])}::jsonb
+      order by slug limit 10`.execute(tx);
+    if (rows.length > 0) {
+      refuse(
+        "failed_precondition",
+        `watchers notify "${current.slug}": ${rows.map((row) => row.slug).join(", ")}; take it out of their notify first`,
+      );
+    }
+    await sql`delete from destination where org_id = ${orgId} and id = ${current.id}`.execute(tx);
+    await events.append(tx, orgId, [
+      { kind: "destination.deleted", actor, data: { ...named(current), kind: current.kind } },
+    ]);
+  });
+}
+
+/** A new signing secret of a webhook; the old one signs too for the overlap. Answers the secret with the destination. */
+export function rotate(
+  db: Db,
+  options: Keys & Named & { actor: string; overlapMs: number },
+): Promise<{ destination: DestinationRow; secret: string }> {
+  const { orgId, actor, overlapMs, keyring } = options;
+  return transaction(db, async (tx) => {
+    const current = await lock(tx, options);
+    if (current.kind !== "webhook") {
+      refuse("failed_precondition", `"${current.slug}" is of kind ${current.kind}; only webhooks are signed`);
+    }
+    const secret = newSigningSecret();
+    const secrets = {
+      ...current.secrets,
+      signing_secret: keyring.seal(secret, placeOf({ orgId, id: current.id, field: "signing_secret" })),
+    };
+    const { rows } = await sql<DestinationRow>`
+      update destination set secrets = ${JSON.stringify(secrets)}, version = version + 1, updated_at = now(),
+        past_secret = ${overlapMs > 0 ? (current.secrets.signing_secret ?? null) : null},
+        past_secret_until = now() + ${overlapMs} * interval '1 ms'
+      where org_id = ${orgId} and id = ${current.id} returning ${columns}`.execute(tx);
+    await events.append(tx, orgId, [
+      {
+        kind: "destination.rotated",
+        actor,
+        data: { ...named(current), version: rows[0]!.version, overlap_ms: overlapMs },
+      },
+    ]);
+    return { destination: rows[0]!, secret };
+  });
+}
+
+/** A secret as Standard Webhooks writes it: 32 random bytes. */
+export function newSigningSecret(): string {
+  return `whsec_${randomBytes(32).toString("base64")}`;
+}
+
+/**
+ * The slugs of what a watcher notifies, by what it wrote (slugs or ids), held until the transaction ends, so that no destination
+ * goes meanwhile. Refuses with `not_found`.
+ */
+export async function requireAll(
+  tx: Db,
+  options: { orgId: string; destinations: readonly string[]; field: string },
+): Promise<Map<string, string>> {
+  const { orgId } = options;
+  const wanted = [...new Set(options.destinations)];
+  if (wanted.length === 0) return new Map();
+  const { rows } = await sql<{ id: string; slug: string }>`
+    select id, slug from destination
+    where org_id = ${orgId} and (slug = any(${wanted}::text[]) or id = any(${wanted.filter(isUuid)}::uuid[]))
+    order by id for key share`.execute(tx);
+  return new Map(
+    wanted.map((name) => {
+      const row = rows.find(({ id, slug }) => slug === name || id === name.toLowerCase());
+      return [name, row?.slug ?? notFound(name, options.field)];
+    }),
+  );
+}
+
+async function lock(tx: Db, named: Named, how: "no key update" | "update" = "no key update") {
+  const { rows } = await sql<DestinationRow>`
+    select ${columns} from destination where ${match(named)} for ${sql.raw(how)}`.execute(tx);
+  return rows[0] ?? notFound(named.destination);
+}
+
+/** Where a secret of a destination belongs. No platform has an agent without a name, so no other place is the same. */
+export function placeOf(options: { orgId: string; id: string; field: string }): SecretPlace {
+  const { orgId, id, field } = options;
+  return { orgId, agentId: "", platformId: `destination ${id}`, field };
+}
+
+/** The secrets as they are stored. One that is what it was stays sealed as it is, so that equal calls change nothing. */
+function sealAll(
+  options: Keys & { orgId: string; id: string; values: DestinationValues },
+  stored: Record<string, string>,
+): Record<string, string> {
+  const { keyring } = options;
+  const seal = (field: string, wanted: WantedSecret): string => {
+    const before = Object.hasOwn(stored, field) ? stored[field] : undefined;
+    if (wanted === "keep") {
+      return (
+        before ??
+        refuse("invalid_argument", `spec.${field}: there is none to keep`, { field: `spec.${field}` })
+      );
+    }
+    if (isReference(wanted.value)) return wanted.value;
+    const place = placeOf({ ...options, field });
+    if (before !== undefined && !isReference(before)) {
+      try {
+        if (keyring.open(before, place) === wanted.value) return before;
+      } catch {
+        // Its key is lost: what is given now takes its place.
+      }
+    }
+    return keyring.seal(wanted.value, place);
+  };
+  return Object.fromEntries(
+    Object.entries(options.values.secrets).map(([field, wanted]) => [field, seal(field, wanted)]),
+  );
+}
+
+/** As platforms.rotateSecrets, for the secrets of destinations; `stableId` is the destination's slug. */
+export function rotateSecrets(
+  db: Db,
+  keyring: Keyring,
+): Promise<{ rotated: number; failed: { orgId: string; stableId: string; field: string }[] }> {
+  return transaction(db, async (tx) => {
+    // An org has a handful; all orgs together have fewer than fit into one transaction.
+    const { rows } =
+      await sql<DestinationRow>`select ${columns} from destination order by org_id, id for no key update`.execute(
+        tx,
+      );
+    const failed: { orgId: string; stableId: string; field: string }[] = [];
+    const perOrg = new Map<string, number>();
+    for (const row of rows) {
+      let count = 0;
+      const anew = (stored: string, field: string) => {
+        if (isReference(stored) || !keyring.isOutdated(stored)) return stored;
+        const place = placeOf({ ...row, field });
+        try {
+          const sealed = keyring.seal(keyring.open(stored, place), place);
+          count++;
+          return sealed;
+        } catch {
+          failed.push({ orgId: row.orgId, stableId: row.slug, field });
+          return stored;
+        }
+      };
+      const secrets = Object.fromEntries(
+        Object.entries(row.secrets).map(([field, stored]) => [field, anew(stored, field)]),
+      );
+      const past = row.pastSecret && anew(row.pastSecret, "signing_secret");
+      if (count === 0) continue;
+      perOrg.set(row.orgId, (perOrg.get(row.orgId) ?? 0) + count);
+      await sql`update destination set secrets = ${JSON.stringify(secrets)}, past_secret = ${past}
+        where org_id = ${row.orgId} and id = ${row.id}`.execute(tx);
+    }
+    await events.appendAll(
+      tx,
+      [...perOrg].map(([orgId, count]) => ({
+        ...{ orgId, kind: "secrets.rotated", actor: "pinion" },
+        data: { count, key_id: keyring.currentKeyId ?? "" },
+      })),
+    );
+    return { rotated: [...perOrg.values()].reduce((sum, count) => sum + count, 0), failed };
+  });
+}
+
+/** What an event shows of it; of the secrets, which there are. */
+function fieldsOf(values: Pick<DestinationRow, "name" | "config" | "takesAlerts">): Json {
+  return {
+    name: values.name,
+    takes_alerts: values.takesAlerts,
+    config: JSON.parse(canonical(values.config)),
+  };
+}
+
+const named = ({ id, slug }: { id: string; slug: string }): Json => ({ destination_id: id, slug });
