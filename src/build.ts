@@ -2,6 +2,8 @@
 import { readFileSync } from "node:fs";
 
 export type Build = {
+  /** `piniond` is the daemon alone. */
+  program: "pinion" | "piniond";
   kind: "source" | "package" | "executable";
   version: string;
   /** The commit of the sources; empty where they are run as they are. */
@@ -12,7 +14,9 @@ export type Build = {
 declare const BUILD_STAMP: Build | undefined;
 
 export const build: Build =
-  typeof BUILD_STAMP === "undefined" ? { kind: "source", version: sourceVersion(), commit: "" } : BUILD_STAMP;
+  typeof BUILD_STAMP === "undefined"
+    ? { program: "pinion", kind: "source", version: sourceVersion(), commit: "" }
+    : BUILD_STAMP;
 
 function sourceVersion(): string {
   const file = new URL("../package.json", import.meta.url);

@@ -1,5 +1,7 @@
+import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { createReach, parseNetworks, type Reach } from "./addresses.ts";
+import { build } from "./build.ts";
 import { tokenKind } from "./ids.ts";
 import type { LogFormat } from "./log.ts";
 import { createKeyring, createReferences, KeyError, type Keyring, type References } from "./secrets.ts";
@@ -23,6 +25,10 @@ const length = (fallback: string, meaning: string) =>
     .regex(/^(\d+|(\d+(ms|s|m|h))+)$/, "must be a length of time such as 10s or 1m")
     .default(fallback)
     .describe(meaning);
+
+/** Where scripts/build-executables.ts puts what it builds; a server that runs from a checkout finds it there. */
+const checkoutDownloads =
+  build.kind === "source" ? fileURLToPath(new URL("../dist/downloads", import.meta.url)) : undefined;
 
 export const serverSettings = z.object({
   PINION_HOST: z.string().default("127.0.0.1").describe("Address to listen on"),
@@ -69,6 +75,12 @@ export const serverSettings = z.object({
     .enum(["auto", "json", "pretty"])
     .default("auto")
     .describe("Lines of JSON, or lines for people; auto: for people on a terminal"),
+  PINION_DOWNLOADS: z
+    .string()
+    .optional()
+    .describe(
+      "Folder of the programs that install.sh fetches from this server (`npm run build:executables` makes it); default: dist/downloads of a checkout",
+    ),
   PINION_METRICS_TOKEN: z
     .string()
     .min(16)
@@ -349,6 +361,8 @@ export type ReplicaConfig = {
   /** What has come of bodies and messages of known callers that are not whole. */
   bodyBytesMax: number;
   publicUrl: string | undefined;
+  /** Where the programs lie that machines fetch to become devices; undefined: there are none. */
+  downloads: string | undefined;
   /** How long a browser stays signed in. */
   signInMs: number;
   oidc: OidcConfig | undefined;
@@ -509,6 +523,7 @@ export function replicaConfig(env: Record<string, string | undefined>): ReplicaC
     host: s.PINION_HOST.replace(/^\[(.*)\]$/, "$1"),
     port: s.PINION_PORT,
     publicUrl: s.PINION_PUBLIC_URL,
+    downloads: s.PINION_DOWNLOADS ?? checkoutDownloads,
     signInMs: lengthMs(s.PINION_SIGN_IN_LENGTH),
     oidc: s.PINION_OIDC_ISSUER ? requireOidc(s, s.PINION_OIDC_ISSUER) : undefined,
     logLevel: s.PINION_LOG_LEVEL,

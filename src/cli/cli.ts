@@ -60,11 +60,16 @@ export function processCli(env: Environment): Cli {
 
 /** Appends examples to a command's help. Each is a command line without the leading "pinion", and what it does. */
 export function examples(command: Command, lines: [commandLine: string, meaning: string][]): Command {
+  const name = rootOf(command).name();
   const width = Math.max(...lines.map(([line]) => line.length));
   const body = lines.map(([line, meaning]) =>
-    (meaning ? `  $ pinion ${line.padEnd(width)}   # ${meaning}` : `  $ pinion ${line}`).trimEnd(),
+    (meaning ? `  $ ${name} ${line.padEnd(width)}   # ${meaning}` : `  $ ${name} ${line}`).trimEnd(),
   );
   return command.addHelpText("after", `\nExamples:\n${body.join("\n")}`);
+}
+
+function rootOf(command: Command): Command {
+  return command.parent ? rootOf(command.parent) : command;
 }
 
 /** An AbortSignal that the first Ctrl-C or SIGTERM fires; a second one ends the process at once. */

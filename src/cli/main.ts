@@ -3,7 +3,11 @@
 import { enableCompileCache } from "node:module";
 
 async function start(): Promise<void> {
-  const args = process.argv.slice(2);
+  const { build } = await import("../build.ts");
+  const args =
+    build.program === "piniond"
+      ? (await import("./device/daemon-arguments.ts")).daemonArguments(process.argv.slice(2))
+      : process.argv.slice(2);
   const { reportArgument } = await import("./up/report-argument.ts");
   if (args[0] === reportArgument) return (await import("./up/machine-report.ts")).reportOnMachine();
   const [{ environment }, { concealSecrets, startsDaemon }] = await Promise.all([

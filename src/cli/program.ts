@@ -1,139 +1,8 @@
 import { Command, Help } from "commander";
+import { build } from "../build.ts";
 import { version } from "../version.ts";
 import { type Cli, examples } from "./cli.ts";
-
-/** A command of the first level. Its module, and all that the module imports, is loaded when the command is asked for. */
-type Noun = {
-  name: string;
-  /** As in the module; a test compares the two. */
-  description: string;
-  load(): Promise<(program: Command, cli: Cli) => void>;
-};
-
-/** In the order of the help. */
-const nouns: readonly Noun[] = [
-  {
-    name: "up",
-    description: "start everything on this machine: database, server, this device, and a first run",
-    load: async () => (await import("./commands/up.ts")).addUp,
-  },
-  {
-    name: "serve",
-    description: "run one replica of the server; any number may share one PostgreSQL",
-    load: async () => (await import("./commands/serve.ts")).addServe,
-  },
-  {
-    name: "device",
-    description: "this machine as a device: enrol it, run its daemon, install it as a service",
-    load: async () => (await import("./commands/device.ts")).addDevice,
-  },
-  {
-    name: "worker",
-    description:
-      "run a fleet worker until Ctrl-C: it takes the org's runs that are pinned to no device, with a service's token",
-    load: async () => (await import("./commands/worker.ts")).addWorker,
-  },
-  {
-    name: "apply",
-    description: "make agents, platforms and watchers what a file says; shows the plan first, and asks",
-    load: async () => (await import("./apply/command.ts")).addApply,
-  },
-  {
-    name: "pull",
-    description: "write a file that describes the org's agents, platforms and watchers, for `pinion apply`",
-    load: async () => (await import("./apply/pull.ts")).addPull,
-  },
-  {
-    name: "agents",
-    description: "who does the work: identity, model, tools, limits",
-    load: async () => (await import("./commands/agents.ts")).addAgents,
-  },
-  {
-    name: "platforms",
-    description: "chat platforms that agents answer on",
-    load: async () => (await import("./commands/platforms.ts")).addPlatforms,
-  },
-  {
-    name: "watchers",
-    description: "standing instructions: a prompt, a schedule, a device",
-    load: async () => (await import("./commands/watchers.ts")).addWatchers,
-  },
-  {
-    name: "destinations",
-    description: "where results of watchers are sent",
-    load: async () => (await import("./commands/destinations.ts")).addDestinations,
-  },
-  {
-    name: "runs",
-    description: "executions of watchers",
-    load: async () => (await import("./commands/runs.ts")).addRuns,
-  },
-  {
-    name: "windows",
-    description: "the stored results of watchers",
-    load: async () => (await import("./commands/windows.ts")).addWindows,
-  },
-  {
-    name: "usage",
-    description: "what runs used: tokens and cost, by the agents' own figures",
-    load: async () => (await import("./commands/usage.ts")).addUsage,
-  },
-  {
-    name: "turns",
-    description: "messages to agents, and their replies",
-    load: async () => (await import("./commands/turns.ts")).addTurns,
-  },
-  {
-    name: "conversations",
-    description: "what was said to agents, and what they remember of it",
-    load: async () => (await import("./commands/conversations.ts")).addConversations,
-  },
-  {
-    name: "devices",
-    description: "the machines that runs are pinned to",
-    load: async () => (await import("./commands/devices.ts")).addDevices,
-  },
-  {
-    name: "tokens",
-    description: "what people and services identify themselves with",
-    load: async () => (await import("./commands/tokens.ts")).addTokens,
-  },
-  {
-    name: "sign-ins",
-    description: "browsers that are signed in to the web page",
-    load: async () => (await import("./commands/sign-ins.ts")).addSignIns,
-  },
-  {
-    name: "orgs",
-    description: "orgs, and who belongs to them",
-    load: async () => (await import("./commands/orgs.ts")).addOrgs,
-  },
-  {
-    name: "events",
-    description: "what happened, oldest first; with --follow also what happens",
-    load: async () => (await import("./commands/events.ts")).addEvents,
-  },
-  {
-    name: "doctor",
-    description: "look at everything that is often wrong; exits with 1 if anything is",
-    load: async () => (await import("./commands/doctor.ts")).addDoctor,
-  },
-  {
-    name: "migrate",
-    description: "bring a database to this version's schema; `up` and `serve` do so by themselves",
-    load: async () => (await import("./commands/migrate.ts")).addMigrate,
-  },
-  {
-    name: "secrets",
-    description: "the keys under which secrets lie in the database",
-    load: async () => (await import("./commands/secrets.ts")).addSecrets,
-  },
-  {
-    name: "completion",
-    description: "print what makes a shell complete commands, options, and names of things",
-    load: async () => (await import("./commands/completion.ts")).addCompletion,
-  },
-];
+import { nouns } from "./commands/nouns.ts";
 
 /** The shells' completions may ask about every command. */
 const needsAll = new Set(["complete"]);
@@ -170,7 +39,7 @@ async function addNouns(program: Command, cli: Cli, isWanted: (name: string) => 
 }
 
 function createRoot(cli: Cli): Command {
-  return withGlobalOptions(new Command("pinion"))
+  return withGlobalOptions(new Command(build.program))
     .description(
       "Runs pinned to devices: what is due is pushed at once, and its result is stored exactly once.",
     )
@@ -212,6 +81,16 @@ function withGlobalOptions(command: Command): Command {
 }
 
 function withExamples(program: Command): Command {
+  if (build.program === "piniond") {
+    return examples(program, [
+      [
+        "enroll --url https://pinion.example.org --join-code ABCD-EFGH-JKMN-PQRS",
+        "this machine becomes a device",
+      ],
+      ["", "its daemon, until Ctrl-C: the same as `device run`"],
+      ["install", "has it start by itself"],
+    ]);
+  }
   return examples(program, [
     ["up", "everything on this machine: database, server, this device, a first run"],
     ["watchers trigger daily-checkin --watch", "a run now, live"],

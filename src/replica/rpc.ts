@@ -22,6 +22,7 @@ import { sortStrangers, strangerBytesMax } from "../server/access/strangers.ts";
 import { createDeviceStreams } from "../server/device/grpc-stream.ts";
 import { createRpcHandler, type RpcHandler } from "../server/http/adapter.ts";
 import type { Crowd } from "../server/http/crowd.ts";
+import { withDownloads } from "../server/http/downloads.ts";
 import { type HealthState, registerHealth } from "../server/http/health.ts";
 import { createHostCheck } from "../server/http/own-host.ts";
 import { loadPage, withPage } from "../server/http/page.ts";
@@ -115,7 +116,12 @@ export async function openRpc(
     connectionsMax: config.session.streamsMax + connectionsBesideStreams,
     ...(config.tls ? { tls: await readTls(config.tls) } : {}),
     ...(config.session.isBare ? { takeStream: streams.take } : {}),
-    handler: withPage(withProbes({ ...probes, rpc }), loadPage(), check),
+    handler: withDownloads(withPage(withProbes({ ...probes, rpc }), loadPage(), check), {
+      directory: config.downloads,
+      publicUrl: config.publicUrl,
+      isBehindProxies,
+      check,
+    }),
   });
 }
 

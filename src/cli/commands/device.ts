@@ -98,6 +98,7 @@ function addEnroll(device: Command, cli: Cli): void {
       const isNew = writeDeviceConfigOnce(configFile, { env: cli.env, workingDir: homedir() });
       const agents = isNew ? installedAgents(cli.env).map(({ kind }) => kind) : [];
       cli.out(`this machine is device ${identity.deviceId}`);
+      cli.out(mayRun(configFile));
       if (isNew) {
         const found = agents.length === 0 ? "no agents were found" : `agents found: ${agents.join(", ")}`;
         cli.note(`wrote ${configFile}: it says what this device may execute (${found})`);
@@ -105,6 +106,19 @@ function addEnroll(device: Command, cli: Cli): void {
       cli.note(`its identity is in ${stateDir}; \`pinion device run\` starts its daemon`);
     });
   examples(command, [["device enroll --url https://pinion.example.org --join-code ABCD-EFGH-JKMN-PQRS", ""]]);
+}
+
+/** What the configuration lets the device execute, for a person; what is wrong with it where it cannot be read. */
+function mayRun(configFile: string): string {
+  try {
+    const { executors, defaultExecutor } = loadConfig(configFile);
+    const kinds = Object.keys(executors).map((kind) =>
+      kind === defaultExecutor ? `${kind} (default)` : kind,
+    );
+    return `it may run: ${kinds.join(", ")}`;
+  } catch (error) {
+    return `what it may run is not known: ${(error as Error).message}`;
+  }
 }
 
 function addRun(device: Command, cli: Cli): void {

@@ -274,6 +274,10 @@ function addDelete(devices: Command, cli: Cli): void {
   examples(command, [["devices delete old-laptop", "it can enrol again with a new code"]]);
 }
 
+function isLoopback(url: string): boolean {
+  return /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(new URL(url).hostname);
+}
+
 function addJoinCode(devices: Command, cli: Cli): void {
   const command = devices
     .command("join-code")
@@ -287,8 +291,15 @@ function addJoinCode(devices: Command, cli: Cli): void {
       if (options.json) return printJson(cli, CreateJoinCodeResponseSchema, answer);
       cli.out(answer.joinCode);
       cli.note(`good for one device, until ${formatMomentAgo(answer.expiresAt)}; on that machine:`);
+      cli.note(`  curl -fsS ${url}/install.sh | sh -s -- ${answer.joinCode}`);
+      cli.note("or, where pinion is installed:");
       cli.note(`  pinion device enroll --url ${url} --join-code ${answer.joinCode}`);
       cli.note("  pinion device run");
+      if (isLoopback(url)) {
+        cli.note(
+          `other machines do not reach ${url}: have the server listen for them (--host, PINION_PUBLIC_URL)`,
+        );
+      }
     });
   examples(command, [
     ["devices join-code", "good for 15 minutes"],

@@ -100,7 +100,7 @@ async function commandLines(): Promise<string[]> {
     ...["sign-ins link", "sign-ins list", `sign-ins end ${signedIn.signIn!.id}`],
     "orgs create second --owner second@example.com",
     ...["orgs get", "orgs add-member new@example.com", "orgs members", "orgs remove-member new@example.com"],
-    ...["events", "doctor", `migrate --database-url ${database.url}`],
+    ...["version", "events", "doctor", `migrate --database-url ${database.url}`],
     `secrets rotate --database-url ${database.url}`,
     "turns start hello --user ada --detach",
     ...["turns list", `turns get ${turn!.id}`, `turns cancel ${turn!.id}`],

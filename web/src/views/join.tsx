@@ -53,7 +53,12 @@ export function JoinDialog() {
             On the machine that is to become a device. The code is good once, for one machine, and expires{" "}
             <Ago at={made.value.expiresAt} />.
           </p>
-          <h3>Enrol it</h3>
+          <h3>Install, enrol and start it</h3>
+          <Copyable
+            label="the line that installs it"
+            text={`curl -fsS ${location.origin}/install.sh | sh -s -- ${made.value.code}`}
+          />
+          <h3>Or enrol it, where Pinion is installed</h3>
           <Copyable
             label="the command"
             text={`pinion device enroll --url ${location.origin} --join-code ${made.value.code}`}

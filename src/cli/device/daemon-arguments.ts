@@ -1,0 +1,13 @@
+/** Commands of `piniond` that are not about the device. */
+const others = new Set(["device", "doctor", "version", "completion", "complete", "help", "machine-report"]);
+const aboutItself = new Set(["-h", "--help", "-V", "--version"]);
+
+/** What `piniond` is called with, as `pinion` would be: the word `device` may be left out, and nothing at all means `device run`. */
+export function daemonArguments(args: readonly string[]): string[] {
+  const [first] = args;
+  if (first === undefined) return ["device", "run"];
+  if (others.has(first) || aboutItself.has(first)) return [...args];
+  if (first.startsWith("-"))
+    return args.some((word) => others.has(word)) ? [...args] : ["device", "run", ...args];
+  return ["device", ...args];
+}

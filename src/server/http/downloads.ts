@@ -1,0 +1,169 @@
+/**
+ * What a machine needs to become a device, from this very server and without a token: the scripts `/install.sh` and
+ * `/install.ps1`, and the programs under `/downloads/`. Those are in the folder of PINION_DOWNLOADS, as
+ * scripts/build-executables.ts fills it; a server that is one file itself gives that file to machines of its own system.
+ */
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { readFile, stat } from "node:fs/promises";
+import type { ServerResponse } from "node:http";
+import { join } from "node:path";
+import { pipeline } from "node:stream/promises";
+import type { TLSSocket } from "node:tls";
+import { build } from "../../build.ts";
+import { authorityOf } from "./authority.ts";
+import { installScripts } from "./install/files.ts";
+import { type HostCheck, refuseHost } from "./own-host.ts";
+import type { Handler } from "./port.ts";
+
+/** A program for a system, as the list names it. `program` is "npm" for npm's package. */
+type Download = { program: string; system: string; file: string; sha256: string; bytes: number };
+type Offer = { download: Download; path: string };
+
+export type DownloadOptions = {
+  /** Undefined: no folder of programs. */
+  directory: string | undefined;
+  publicUrl: string | undefined;
+  isBehindProxies: boolean;
+  check?: HostCheck;
+};
+
+/** Each is tens of megabytes to somebody who showed no token. */
+const downloadsAtOnceMax = 32;
+/** A slow line takes minutes; a reader that stands still does not hold a file for ever. */
+const downloadMsMax = 15 * 60_000;
+const retryAfterSeconds = 10;
+/** What may stand between single quotes in a shell: nothing else is in a URL that was parsed. */
+const harmless = /^https?:\/\/[A-Za-z0-9._:[\]/~%+-]+$/;
+
+const textType = "text/plain; charset=utf-8";
+
+/** Answers GET and HEAD of the scripts and the programs, and hands on everything else. */
+export function withDownloads(next: Handler, options: DownloadOptions): Handler {
+  const scripts = installScripts();
+  let underWay = 0;
+  return async (request, answer) => {
+    const path = request.url?.replace(/\?.*$/, "") ?? "";
+    const isOurs = scripts.has(path) || path.startsWith("/downloads/");
+    if (!isOurs || (request.method !== "GET" && request.method !== "HEAD")) return next(request, answer);
+    const response = answer as ServerResponse;
+    const isHead = request.method === "HEAD";
+    const authority = authorityOf(request);
+    const problem = options.check?.(authority);
+    if (problem !== undefined) return refuseHost(response, problem);
+    const tell = (status: number, text: string, headers: Record<string, string> = {}) => {
+      const bytes = Buffer.from(text);
+      response.writeHead(status, {
+        ...{ "content-type": textType, "content-length": String(bytes.length), "cache-control": "no-store" },
+        ...{ "x-content-type-options": "nosniff", ...headers },
+      });
+      response.end(isHead ? undefined : bytes);
+    };
+    const script = scripts.get(path);
+    if (script !== undefined) {
+      const url = options.publicUrl ?? ownUrl(request, authority, options.isBehindProxies);
+      const server = url.replace(/\/+$/, "");
+      if (!harmless.test(server)) return tell(500, `PINION_PUBLIC_URL cannot stand in a script: ${server}\n`);
+      return tell(200, script.replaceAll("{{server}}", server));
+    }
+    const offers = await offersOf(options.directory);
+    if (path === "/downloads/manifest.txt")
+      return tell(200, listed(offers), { "x-pinion-version": build.version });
+    const offer = offers.find(({ download }) => `/downloads/${download.file}` === path);
+    if (!offer) return tell(404, "there is no such file; /downloads/manifest.txt lists them\n");
+    if (underWay >= downloadsAtOnceMax) {
+      return tell(503, "too many downloads at once\n", { "retry-after": String(retryAfterSeconds) });
+    }
+    underWay += 1;
+    try {
+      await send(response, offer, isHead);
+    } finally {
+      underWay -= 1;
+    }
+  };
+}
+
+function listed(offers: readonly Offer[]): string {
+  const lines = offers.map(({ download }) => {
+    const { sha256, program, system, file } = download;
+    return `${sha256} ${program} ${system} ${file}\n`;
+  });
+  return lines.join("");
+}
+
+async function send(response: ServerResponse, { download, path }: Offer, isHead: boolean): Promise<void> {
+  response.writeHead(200, {
+    "content-type": "application/octet-stream",
+    "content-length": String(download.bytes),
+    "cache-control": "no-cache",
+    etag: `"${download.sha256.slice(0, 32)}"`,
+  });
+  if (isHead) {
+    response.end();
+    return;
+  }
+  // A reader that goes away, or is too slow, ends the sending and nothing else.
+  await pipeline(createReadStream(path), response, { signal: AbortSignal.timeout(downloadMsMax) }).catch(
+    () => {
+      response.destroy();
+    },
+  );
+}
+
+/** How the request reached this server: what a script that is fetched from it should dial. */
+function ownUrl(
+  request: Parameters<Handler>[0],
+  authority: string | undefined,
+  isBehindProxies: boolean,
+): string {
+  const forwarded = isBehindProxies ? request.headers["x-forwarded-proto"] : undefined;
+  const isSecure = (request.socket as TLSSocket).encrypted === true || forwarded === "https";
+  return `${isSecure ? "https" : "http"}://${authority ?? ""}`;
+}
+
+/** What there is now: a new build is offered without a restart. */
+async function offersOf(directory: string | undefined): Promise<Offer[]> {
+  const offers = directory === undefined ? [] : await offersIn(directory);
+  const own = await ownOffer();
+  const has = (system: string) =>
+    offers.some(({ download }) => download.system === system && download.program !== "npm");
+  return own && !has(own.download.system) ? [...offers, own] : offers;
+}
+
+async function offersIn(directory: string): Promise<Offer[]> {
+  let downloads: Download[];
+  try {
+    const text = await readFile(join(directory, "manifest.json"), "utf8");
+    ({ downloads } = JSON.parse(text) as { downloads: Download[] });
+  } catch {
+    // No build yet, or one that is being written.
+    return [];
+  }
+  // A file's name never leads out of the folder, whatever the list says.
+  return downloads
+    .filter(({ file }) => /^[\w.-]+$/.test(file) && !file.startsWith("."))
+    .map((download) => ({ download, path: join(directory, download.file) }));
+}
+
+let own: Promise<Offer> | undefined;
+
+/** This program itself, if it is one file. Its digest takes a moment, and is computed once. */
+async function ownOffer(): Promise<Offer | undefined> {
+  if (build.kind !== "executable") return undefined;
+  own ??= (async () => {
+    const path = process.execPath;
+    const hash = createHash("sha256");
+    await pipeline(createReadStream(path), hash);
+    const system = `${process.platform}-${process.arch}`;
+    const { size } = await stat(path);
+    const download = {
+      program: "pinion",
+      system,
+      file: `pinion-${system}`,
+      sha256: hash.digest("hex"),
+      bytes: size,
+    };
+    return { download, path };
+  })();
+  return own;
+}

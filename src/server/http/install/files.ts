@@ -1,0 +1,10 @@
+/** The scripts that install a daemon. A bundle has them in place of this module (scripts/lib/bundle.ts). */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+
+const read = (name: string) => readFileSync(join(import.meta.dirname, name), "utf8");
+
+/** Their texts by path; `{{server}}` stands for the server's URL. */
+export function installScripts(): ReadonlyMap<string, string> {
+  return new Map(["install.sh", "install.ps1"].map((name) => [`/${name}`, read(name)]));
+}
