@@ -15,6 +15,7 @@ import type { NewEvent } from "../store/work/events.ts";
 import * as schedules from "../store/work/schedules.ts";
 import type { Settled, Settlement } from "../store/work/settlements.ts";
 import * as starts from "../store/work/starts.ts";
+import type { Followed } from "./doorbell.ts";
 import { startLocked } from "./starts.ts";
 
 /** Of the texts of a result that a follower is given, in characters: half of the beginning, half of the end. */
@@ -93,7 +94,7 @@ export function judge(condition: string, input: ReturnType<typeof inputOf>): boo
  */
 export async function startFollowers(
   tx: Db,
-  ended: readonly { run: Settled; settlement: Settlement | undefined }[],
+  ended: readonly { run: Followed; settlement: Settlement | undefined }[],
   options: { quotas?: Quotas | undefined } = {},
 ): Promise<NewEvent[]> {
   const followed = ended.filter(
@@ -114,13 +115,13 @@ export async function startFollowers(
 }
 
 type Done = {
-  started: { run: Settled; written: schedules.RecordedRun[]; isWaiting: boolean }[];
+  started: { run: Followed; written: schedules.RecordedRun[]; isWaiting: boolean }[];
   events: NewEvent[];
 };
 
 async function start(
   tx: Db,
-  followed: readonly { run: Settled; settlement: Settlement | undefined }[],
+  followed: readonly { run: Followed; settlement: Settlement | undefined }[],
   options: { quotas?: Quotas | undefined },
 ): Promise<Done> {
   const done: Done = { started: [], events: [] };

@@ -1,8 +1,7 @@
 import { newId, slotRunId } from "../ids.ts";
 import { lackOf } from "../store/work/device-offers.ts";
-import type { DueWatcher, ScheduleMove, SlotRecord } from "../store/work/schedules.ts";
+import type { DueWatcher, ScheduleMove, SlotRecord, StartSource } from "../store/work/schedules.ts";
 import type { SkipReason } from "../store/work/settlements.ts";
-import type { StartSource } from "../store/work/starts.ts";
 import { jitterOf, nextSlot, previousSlot } from "./schedule/schedule.ts";
 
 /**

@@ -10,8 +10,8 @@ import type { NewEvent } from "../store/work/events.ts";
 import * as runs from "../store/work/runs.ts";
 import * as schedules from "../store/work/schedules.ts";
 import * as starts from "../store/work/starts.ts";
-import { eventOf } from "./materializer.ts";
 import { type Plan, planBacklog, planSkipped, planStart } from "./plan.ts";
+import { eventOf } from "./recorded-event.ts";
 import { keepWithin } from "./run-limit.ts";
 
 /** Starts that wait for one watcher; those beyond are recorded as skipped. */
@@ -21,7 +21,7 @@ const headsMax = 5;
 
 export type Start = schedules.WatcherName & {
   actor: string;
-  source: starts.StartSource;
+  source: schedules.StartSource;
   /** Undefined: none. */
   input: JsonValue | undefined;
   origin: starts.Origin;

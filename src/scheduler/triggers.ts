@@ -10,8 +10,8 @@ import type { WatcherName } from "../store/work/schedules.ts";
 import * as schedules from "../store/work/schedules.ts";
 import * as starts from "../store/work/starts.ts";
 import type { Doorbell } from "./doorbell.ts";
-import { eventOf } from "./materializer.ts";
 import { planManual, spentBudget } from "./plan.ts";
+import { eventOf } from "./recorded-event.ts";
 import { nextSlot } from "./schedule/schedule.ts";
 import { type Started, startLocked } from "./starts.ts";
 

@@ -2,7 +2,7 @@ import { createBatcher } from "../../batcher.ts";
 import type { DatabaseClock } from "../../database-clock.ts";
 import { Refusal } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
-import type { CancelledAttempt, Doorbell } from "../../scheduler/doorbell.ts";
+import type { CancelledAttempt, Doorbell, Followed } from "../../scheduler/doorbell.ts";
 import type { Placer, Rung } from "../../scheduler/placer.ts";
 import type { QuestionBell } from "../../scheduler/questions.ts";
 import type { TurnBell } from "../../scheduler/turn-bell.ts";
@@ -185,7 +185,7 @@ export function createDoorbell(options: {
 
   return {
     recorded,
-    settled(settled: readonly Settled[]) {
+    settled(settled: readonly Followed[]) {
       for (const run of settled) {
         const { orgId, runId, deviceId, attemptToken } = run;
         // Read before the feed forgets it: an attempt that was taken away has said nothing of its output itself.

@@ -6,7 +6,6 @@ import { type DeviceOffers, offersOfWatcher } from "./device-offers.ts";
 import * as gates from "./gates.ts";
 import type { SessionName } from "./presence.ts";
 import type { SkipReason } from "./settlements.ts";
-import type { StartSource } from "./starts.ts";
 
 /**
  * Schedules: which slots are due, and what became of them.
@@ -14,6 +13,9 @@ import type { StartSource } from "./starts.ts";
  * Everything that writes a run of a watcher holds the watcher's row lock, so the questions "is a run active?" and
  * "where is the schedule?" have one answer until the commit (R1, R3).
  */
+
+/** What starts a run that no slot brings about. */
+export type StartSource = "manual" | "hook" | "after";
 
 export type WatcherName = { orgId: string; watcherId: string };
 

@@ -4,7 +4,6 @@ import { storableJson } from "../pg/storable.ts";
 import { unnest } from "../pg/unnest.ts";
 import type { NotifyEntry } from "./deliveries.ts";
 import type { SessionKey } from "./presence.ts";
-import type { RecordedRun } from "./schedules.ts";
 
 /**
  * Settling: the one statement that takes an attempt away from its run, and the one place where a run ends.
@@ -117,8 +116,6 @@ export type Settled = {
   consecutiveFailures: number;
   /** Its end may start other watchers. */
   hasFollowers: boolean;
-  /** The runs that its end started, once they are written. */
-  followers?: RecordedRun[];
   /** Whom its watcher tells of its end; null: nobody, or its end is none to be told. */
   notify: readonly NotifyEntry[] | null;
   /** The watcher's last run before this one had failed. */

@@ -7,9 +7,7 @@ import type { JsonValue } from "../../json.ts";
 import type { Db } from "../pg/database.ts";
 import { storableJson } from "../pg/storable.ts";
 import { unnest } from "../pg/unnest.ts";
-import type { WatcherName } from "./schedules.ts";
-
-export type StartSource = "manual" | "hook" | "after";
+import type { StartSource, WatcherName } from "./schedules.ts";
 
 /** What started a run from outside of its watcher. */
 export type Origin = {
