@@ -1,11 +1,12 @@
 /** What every builder of a replica is handed: its settings, its name, and where it writes what it does. */
 import type { ReplicaConfig } from "../config.ts";
-import type { DatabaseClock } from "../database-clock.ts";
+import { DatabaseClock } from "../database-clock.ts";
 import type { Logger } from "../log.ts";
-import type { Metrics } from "../metrics.ts";
-import type { LastLine } from "../server/http/last-line.ts";
-import type { Telemetry } from "../server/telemetry.ts";
-import type { Tracer } from "../tracing.ts";
+import { createMetrics, type Metrics } from "../metrics.ts";
+import { createLastLine, type LastLine } from "../server/http/last-line.ts";
+import { createTelemetry, type Telemetry } from "../server/telemetry.ts";
+import { openTracer, type Tracer } from "../tracing.ts";
+import { version } from "../version.ts";
 
 export type Foundation = {
   config: ReplicaConfig;
@@ -20,3 +21,18 @@ export type Foundation = {
   /** What a builder opens is deferred here, and closed in the opposite order, also when the start fails half-way. */
   opened: AsyncDisposableStack;
 };
+
+/** Opens what everything else stands on. */
+export async function layFoundation(
+  own: Pick<Foundation, "config" | "replicaId" | "log" | "opened">,
+): Promise<Foundation> {
+  const { config, replicaId, log, opened } = own;
+  const metrics = createMetrics({ version: version() });
+  opened.defer(() => metrics.close());
+  const named = { service: "pinion", version: version(), instanceId: replicaId, log };
+  const tracer = config.tracing ? await openTracer(config.tracing, named) : undefined;
+  opened.defer(() => tracer?.close());
+  const lastLine = createLastLine({ log, onUncaught: metrics.uncaught });
+  const telemetry = createTelemetry({ metrics, tracer });
+  return { ...own, metrics, tracer, telemetry, lastLine, clock: new DatabaseClock() };
+}

@@ -3,6 +3,7 @@ import type { Clock } from "../scheduler/clock.ts";
 import { startDeliverer } from "../scheduler/deliverer.ts";
 import { type Loop, startLoop } from "../scheduler/loop.ts";
 import { startMaterializer } from "../scheduler/materializer.ts";
+import type { Subscriber } from "../scheduler/publisher.ts";
 import { startQuestions } from "../scheduler/questions.ts";
 import { startExpirer, startReaper } from "../scheduler/reaper.ts";
 import { startReplanner } from "../scheduler/replan.ts";
@@ -17,13 +18,8 @@ import type { Foundation } from "./foundation.ts";
 import type { Storage } from "./storage.ts";
 import type { Work } from "./work.ts";
 
-export type Loops = {
-  materializer: Loop;
-  sweep: Loop;
-  questions: Loop;
-  deliverer: Loop;
-  replanner: { now(): void };
-};
+/** The loops that calls wake. */
+export type Loops = { materializer: Loop; deliverer: Loop };
 
 /** The tokens of open streams are looked at this often, so that they end within 5 s of their token also if the word was lost. */
 const tokensEveryMs = 4_000;
@@ -37,12 +33,19 @@ export function startLoops(
   { config, log, metrics, telemetry, clock, opened }: Foundation,
   storage: Storage,
   { streams, quotas }: Access,
-  { hub, feed, doorbell, dispatcher, placer }: Work,
+  { hub, feed, inbox, publisher, dispatcher, placer }: Work,
   own: { health: HealthState; replica: replicas.Replica; judge: Clock; isStopping: () => boolean },
 ): Loops {
   const { db } = storage.work;
   const { judge } = own;
-  const common = { db, log, judge, policy: config.failures, doorbell, sweepMs: config.sweepIntervalMs };
+  const common = {
+    db,
+    log,
+    judge,
+    policy: config.failures,
+    doorbell: publisher,
+    sweepMs: config.sweepIntervalMs,
+  };
   const { intervalMs } = config.reaper;
   const every = (name: string, ms: number, pass: () => Promise<unknown>) =>
     startLoop({ name, log, pass: () => pass().then(() => ms) });
@@ -56,7 +59,7 @@ export function startLoops(
   });
   const sweep = every("sweep", config.sweepIntervalMs, () => hub.sweep());
   const placing = every("placing", config.sweepIntervalMs, () => placer.sweep());
-  const questions = startQuestions({ db, log, bell: doorbell });
+  const questions = startQuestions({ db, log, bell: publisher });
   const replanner = startReplanner({ db, log, judge, onReplanned: () => materializer.poke() });
   const { leaseMs, ...out } = config.destinations;
   const deliverer = startDeliverer({
@@ -83,9 +86,37 @@ export function startLoops(
       if (!own.isStopping()) await replicas.beat(db, own.replica);
     }),
   ];
+  publisher.subscribe(wakingAfterCommits({ materializer, questions, deliverer }));
+  inbox.add({
+    onResync() {
+      feed.introduce();
+      sweep.poke();
+    },
+  });
+  judge.onBack(() => replanner.now());
   storage.incarnation.onChange(() => hub.moveAll("the database failed over; connect again"));
   opened.defer(async () => {
     await Promise.all(all.map((loop) => loop.stop()));
   });
-  return { materializer, sweep, questions, deliverer, replanner };
+  return { materializer, deliverer };
+}
+
+/** Wakes the loops that a commit has given work. */
+function wakingAfterCommits(
+  loops: Readonly<Record<"materializer" | "questions" | "deliverer", Loop>>,
+): Subscriber {
+  return {
+    recorded(runs) {
+      if (runs.some((run) => run.skipReason === "budget")) loops.deliverer.poke();
+    },
+    settled(runs) {
+      // Slots wait for the end of a run that has ended.
+      if (runs.some((run) => run.hasBacklog)) loops.materializer.poke();
+      if (runs.some((run) => run.notify || run.isWatcherPaused)) loops.deliverer.poke();
+    },
+    asked({ notify }) {
+      loops.questions.poke();
+      if (notify) loops.deliverer.poke();
+    },
+  };
 }

@@ -1,5 +1,4 @@
-/** What a replica serves on its port: every service behind one chain of interceptors, the probes, the page, device streams. */
-import { readFile } from "node:fs/promises";
+/** The services of a replica, behind one chain of interceptors. */
 import type { DescService } from "@bufbuild/protobuf";
 import type { ConnectRouter } from "@connectrpc/connect";
 import { Health } from "#gen/grpc/health/v1/health_pb.js";
@@ -14,21 +13,11 @@ import { SignInService } from "#gen/pinion/v1/sign_in_pb.js";
 import { TokenService } from "#gen/pinion/v1/token_pb.js";
 import { TurnService } from "#gen/pinion/v1/turn_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
-import type { ReplicaConfig } from "../config.ts";
-import { withCookies } from "../server/access/cookies.ts";
 import { interceptorChain } from "../server/access/interceptors/chain.ts";
 import { peerValues } from "../server/access/peer.ts";
-import { sortStrangers, strangerBytesMax } from "../server/access/strangers.ts";
-import { createDeviceStreams } from "../server/device/grpc-stream.ts";
 import { createRpcHandler, type RpcHandler } from "../server/http/adapter.ts";
 import type { Crowd } from "../server/http/crowd.ts";
-import { withDownloads } from "../server/http/downloads.ts";
 import { type HealthState, registerHealth } from "../server/http/health.ts";
-import { createHostCheck } from "../server/http/own-host.ts";
-import { loadPage, withPage } from "../server/http/page.ts";
-import { openPort, type Port } from "../server/http/port.ts";
-import { noProbe, openProbePort } from "../server/http/probe-port.ts";
-import { withProbes } from "../server/http/probes.ts";
 import { registerReflection } from "../server/http/reflection.ts";
 import { createPlatformRunner } from "../server/platforms/runner.ts";
 import { createConfigStarter } from "../server/platforms/starter.ts";
@@ -63,7 +52,7 @@ export const services: DescService[] = [
   DestinationService,
 ];
 
-type Own = {
+export type Own = {
   health: HealthState;
   crowd: Crowd;
   shutdownSignal: AbortSignal;
@@ -71,72 +60,19 @@ type Own = {
   onDeliveries: () => void;
 };
 
-/** Calls, reconnects and strangers have connections of their own beside those of devices. */
-const connectionsBesideStreams = 5_000;
-
-/** Opens the port. `shutdownSignal` ends the streams that are open. */
-export async function openRpc(
-  foundation: Foundation,
-  storage: Storage,
-  access: Access,
-  work: Work,
-  own: Own,
-): Promise<Port> {
-  const { config, log, metrics, lastLine } = foundation;
-  const { guard, limits } = access;
-  const { requests } = storage;
-  const { trustedProxies } = config;
-  const { messageBytesMax } = config.session;
-  const { crowd } = own;
-  const within = serve(foundation, storage, access, work, own);
-  const common = { guard, limits, trustedProxies, crowd };
-  const streams = createDeviceStreams({ ...common, hub: work.hub, log, messageBytesMax });
-  const known = within(messageBytesMax);
-  const stranger = within(strangerBytesMax);
-  const sorted = sortStrangers({ ...common, isStream: known.isStream, known, stranger });
-  const rpc = withCookies(sorted, { publicUrl: config.publicUrl });
-  const isBehindProxies = trustedProxies > 0;
-  const check = createHostCheck({ host: config.host, publicUrl: config.publicUrl, isBehindProxies });
-  const probes = {
-    ...{ health: own.health, db: requests.db, metrics, metricsToken: config.metricsToken },
-    isBusUp: () => work.bus.isUp(),
-    check,
-  };
-  if (config.probePort !== undefined) {
-    const handler = withProbes({ ...probes, rpc: noProbe });
-    const probePort = await openProbePort({ host: config.host, port: config.probePort, handler, lastLine });
-    foundation.opened.defer(() => probePort.close());
-  }
-  return openPort({
-    host: config.host,
-    port: config.port,
-    log,
-    lastLine,
-    crowd,
-    connectionsMax: config.session.streamsMax + connectionsBesideStreams,
-    ...(config.tls ? { tls: await readTls(config.tls) } : {}),
-    ...(config.session.isBare ? { takeStream: streams.take } : {}),
-    handler: withDownloads(withPage(withProbes({ ...probes, rpc }), loadPage(), check), {
-      directory: config.downloads,
-      publicUrl: config.publicUrl,
-      isBehindProxies,
-      check,
-    }),
-  });
-}
-
 /** The services as a handler that reads messages of at most so many bytes. */
-function serve(
+export function serveRpc(
   foundation: Foundation,
   { requests }: Storage,
   { guard, streams, limits, quotas }: Access,
-  { hub, feed, doorbell }: Work,
+  { hub, feed, publisher, streamEnds }: Work,
   own: Own,
 ): (readMaxBytes: number) => RpcHandler {
   const { config, log, metrics, tracer, telemetry } = foundation;
   const db = requests.tenantDb;
   const policy = config.failures;
   const { ttlMs } = config.session;
+  const doorbell = { ...publisher, revoke: streamEnds.revoke, disconnect: streamEnds.disconnect };
   const surroundings = { policy, quotas, doorbell, log, scheduleChanged: own.poke };
   const runner = createPlatformRunner({ db, log, feed, ...config.secrets, starter: createConfigStarter() });
   const deps = {
@@ -186,13 +122,4 @@ function serve(
     },
   };
   return (readMaxBytes) => createRpcHandler({ ...options, readMaxBytes });
-}
-
-async function readTls(tls: NonNullable<ReplicaConfig["tls"]>) {
-  const [cert, key, ca] = await Promise.all([
-    readFile(tls.certFile),
-    readFile(tls.keyFile),
-    tls.clientCaFile ? readFile(tls.clientCaFile) : undefined,
-  ]);
-  return ca ? { cert, key, ca, requestCert: true, rejectUnauthorized: true } : { cert, key };
 }

@@ -1,18 +1,24 @@
 /**
- * How runs and turns move: the sessions of devices (hub), what wakes them (doorbell, bus), who watches (feed), and the
- * services that claim and end attempts (dispatcher, completer, turn endings). They know of each other in a circle, which is
- * tied here.
+ * How runs and turns move. Each part knows only the parts before it: the publisher tells all others what a commit changed,
+ * and the inbox delivers what other replicas say.
  */
 import type { ReplicaConfig } from "../config.ts";
 import type { Logger } from "../log.ts";
-import { type Completer, createCompleter } from "../scheduler/completer.ts";
+import { createCompleter } from "../scheduler/completer.ts";
 import { createDispatcher, type Dispatcher } from "../scheduler/dispatcher.ts";
 import { createPlacer, type Placer } from "../scheduler/placer.ts";
-import { createTurnEndings, type TurnEndings } from "../scheduler/turn-endings.ts";
+import { placerSubscriber } from "../scheduler/placing.ts";
+import { createPublisher, type Publisher } from "../scheduler/publisher.ts";
+import { createTurnEndings } from "../scheduler/turn-endings.ts";
+import { feedSubscriber } from "../server/cluster/announced.ts";
 import { type Bus, type BusHandlers, openPostgresBus } from "../server/cluster/bus.ts";
 import { createFeed, type Feed } from "../server/cluster/feed.ts";
-import { createDoorbell, type ReplicaDoorbell } from "../server/device/doorbell.ts";
+import { createInbox, type Inbox } from "../server/cluster/inbox.ts";
+import { createDoorbell } from "../server/device/doorbell.ts";
 import { createHub, type Hub } from "../server/device/hub.ts";
+import { createRings } from "../server/device/rings.ts";
+import { createStreamEnds, type StreamEnds } from "../server/device/stream-ends.ts";
+import { createTails } from "../server/device/tails.ts";
 import type { Db } from "../store/pg/database.ts";
 import type { Access } from "./access.ts";
 import type { Foundation } from "./foundation.ts";
@@ -22,8 +28,9 @@ export type Work = {
   hub: Hub;
   feed: Feed;
   bus: Bus;
-  doorbell: ReplicaDoorbell;
-  completer: Completer;
+  inbox: Inbox;
+  publisher: Publisher;
+  streamEnds: StreamEnds;
   dispatcher: Dispatcher;
   placer: Placer;
 };
@@ -31,87 +38,75 @@ export type Work = {
 /** How long after its timeout a turn is left to its worker, whose own report is the better one. */
 const turnTimeoutGraceMs = 5_000;
 
-/** `onBacklog` is told that more is due than was recorded, `onAsked` that a question waits, `onDeliveries` that something is to be sent, `onResync` that notifications may have been lost. */
 export async function buildWork(
   { config, replicaId, log, telemetry, clock, opened }: Foundation,
   storage: Storage,
   { guard, streams, quotas }: Access,
-  told: {
-    onBacklog: () => void;
-    onAsked: () => void;
-    onDeliveries: () => void;
-    onResync: () => void;
-  },
 ): Promise<Work> {
   const { db } = storage.work;
-  const common = { db, log, policy: config.failures };
-  let bus: Bus;
-  let doorbell: ReplicaDoorbell;
-  const feed = createFeed({ bus: () => bus, replicaId });
-  opened.defer(() => feed.close());
-  const hub: Hub = createHub({
-    ...common,
-    streams,
+  const publisher = createPublisher({ log });
+  const common = {
+    db,
+    log,
     replicaId,
     clock,
-    config: config.session,
-    feed,
     telemetry,
-    completer: () => completer,
-    dispatcher: () => dispatcher,
-    turnEndings: () => turnEndings,
-    incarnation: storage.incarnation.current,
-    doorbell: () => doorbell,
-  });
-  const onRevoked = (tokenId: string) => guard.authCache.forget(tokenId);
-  doorbell = createDoorbell({
-    ...{ db, log, replicaId, hub, clock, streams, feed, telemetry, onRevoked, ...told },
-    bus: () => bus,
-    placer: () => placer,
-  });
-  opened.defer(() => doorbell.close());
+    streams,
+    policy: config.failures,
+    doorbell: publisher,
+  };
+  const inbox = createInbox();
+  const bus = await openBus({ config, db, replicaId, log, handlers: inbox });
+  opened.defer(() => bus.close());
+  const feed = createFeed({ bus, replicaId });
+  opened.defer(() => feed.close());
+  inbox.add({ receive: (message) => feed.receive(message), onResync: () => feed.wakeAll() });
+
   const placer = createPlacer({
     ...{ db, log, quotas, ttlMs: config.session.ttlMs },
-    ring: (placed) => doorbell.placed(placed),
-    moved: (runs) => doorbell.moved(runs),
+    ring: publisher.placed,
+    moved: publisher.moved,
     announce: (orgId) => bus.broadcast({ kind: "held", orgId }),
   });
   opened.defer(() => {
     placer.stop();
     return placer.idle();
   });
-  const completer = createCompleter({ ...common, doorbell, onBatch: telemetry.batch("completions") });
-  const turnEndings: TurnEndings = createTurnEndings({ ...common, doorbell });
-  const dispatcher = createDispatcher({
-    ...common,
-    doorbell,
-    onBatch: telemetry.batch("claims"),
-    turns: {
-      timers: { ttlMs: config.session.ttlMs, timeoutGraceMs: turnTimeoutGraceMs },
-      endings: turnEndings,
+  inbox.add({
+    receive(message) {
+      if (message.kind === "held") placer.heard(message.orgId);
+      return message.kind === "held";
     },
   });
-  const handlers: BusHandlers = {
-    onMessage(message) {
-      if (message.kind === "revoked") {
-        onRevoked(message.tokenId);
-        streams.revoke(message.tokenId);
-      } else if (message.kind === "held") placer.heard(message.orgId);
-      else if (!feed.receive(message)) hub.receive(message);
-    },
-    onResync() {
-      feed.wakeAll();
-      told.onResync();
-    },
-  };
-  bus = await openBus({ config, db, replicaId, log, handlers });
-  opened.defer(() => bus.close());
+  const completer = createCompleter({ ...common, onBatch: telemetry.batch("completions") });
+  const turnEndings = createTurnEndings(common);
+  const timers = { ttlMs: config.session.ttlMs, timeoutGraceMs: turnTimeoutGraceMs };
+  const dispatcher = createDispatcher({
+    ...common,
+    turns: { timers, endings: turnEndings },
+    onBatch: telemetry.batch("claims"),
+  });
+  const { current: incarnation } = storage.incarnation;
+  const services = { publisher, completer, turnEndings, dispatcher, feed, incarnation };
+  const hub = createHub({ ...common, ...services, config: config.session });
+  const rings = createRings({ ...common, hub, bus });
+  opened.defer(() => rings.close());
+  const streamEnds = createStreamEnds({ hub, bus, streams, authCache: guard.authCache });
+  inbox.add(streamEnds);
+  inbox.add(hub);
+
+  const tails = createTails({ db, log, feed });
+  const doorbell = createDoorbell({ rings, replicaId, hub, bus, clock });
+  // The tails before the feed, which forgets the output of a run that has ended.
+  const waking = [doorbell, placerSubscriber(placer)];
+  for (const one of [telemetry, tails, feedSubscriber(feed), ...waking]) publisher.subscribe(one);
   feed.introduce();
   opened.defer(async () => {
     await Promise.all([completer.idle(), dispatcher.idle(), turnEndings.idle()]);
     await hub.close();
+    await tails.idle();
   });
-  return { hub, feed, bus, doorbell, completer, dispatcher, placer };
+  return { hub, feed, bus, inbox, publisher, streamEnds, dispatcher, placer };
 }
 
 /** The bus that is configured. The NATS client is loaded only where it is asked for. */

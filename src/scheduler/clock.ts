@@ -69,6 +69,8 @@ export type Clock = {
   check(): Promise<{ isInDoubt: boolean; settledForMs: number }>;
   /** By how much it is in doubt, in milliseconds; 0 if it is not. */
   doubtMs(): number;
+  /** Tells when the clock has gone back: what was planned by it is to be looked at. */
+  onBack(listener: () => void): void;
   stop(): Promise<void>;
 };
 
@@ -83,11 +85,10 @@ export async function startClock(options: {
   log: Logger;
   replicaId: string;
   policy: ClockPolicy;
-  /** The clock has gone back: what was planned by it is to be looked at. */
-  onBack?: () => void;
 }): Promise<Clock> {
   const { db, log, replicaId, policy } = options;
   const startedAt = elapsedMs();
+  const onBack: (() => void)[] = [];
   let offsetMs = 0;
   let doubt: Doubt | undefined;
   let movedAt = Number.NEGATIVE_INFINITY;
@@ -236,7 +237,7 @@ export async function startClock(options: {
           expected_at: jump.expectedAt,
         });
     });
-    options.onBack?.();
+    for (const listener of onBack) listener();
   }
 
   /** The first look has no monotonic clock to compare with. */
@@ -286,6 +287,7 @@ export async function startClock(options: {
       return { isInDoubt: doubt !== undefined, settledForMs: elapsedMs() - Math.max(movedAt, startedAt) };
     },
     doubtMs: () => doubt?.byMs ?? 0,
+    onBack: (listener) => void onBack.push(listener),
     stop: () => loop.stop(),
   };
 }

@@ -11,13 +11,13 @@ export type CancelledAttempt = {
   reason: string;
 };
 
+/** What was settled, and the runs that its end started. */
+export type Followed = Settled & { followers?: readonly RecordedRun[] };
+
 /**
  * What the scheduler tells the rest of Pinion after a commit. All of it is a hint: the rows are the truth, and losing
  * every one of these costs seconds (the sweep), never a run.
  */
-/** What was settled, and the runs that its end started. */
-export type Followed = Settled & { followers?: readonly RecordedRun[] };
-
 export interface Doorbell {
   /** Runs were written; their devices may have work, but for those that were claimed as they were written. */
   recorded(runs: readonly RecordedRun[]): void;

@@ -47,9 +47,11 @@ function holds(when: NotifyReason, run: Settled, attention: readonly string[]): 
   }
 }
 
-/** What is told of a question when it is asked. */
+/** What is told of a question of a run when it is asked. */
 export function noticesOfQuestion(question: QuestionRow): Notice[] {
   const { orgId, watcherId, runId, attemptToken, id } = question;
+  // Who started a turn waits for its reply, and sees the question there.
+  if (question.isTurn || watcherId === null) return [];
   const asked = (question.notify ?? []).filter(({ when }) => when === "question");
   return destinationsOf(asked).map((to) => ({
     ...{ orgId, to, watcherId, runId },

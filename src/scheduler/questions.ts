@@ -48,6 +48,8 @@ export async function answer(
   given: {
     orgId: string;
     runId: string;
+    /** `runId` names a turn. */
+    isTurn: boolean;
     questionId: string;
     optionId: string;
     text: string;
@@ -152,10 +154,11 @@ function eventOf(row: QuestionRow, actor: string): Omit<events.NewEvent, "orgId"
   return {
     kind: kinds[row.state],
     actor,
-    runId: row.runId,
+    runId: row.isTurn ? null : row.runId,
     watcherId: row.watcherId,
     deviceId: row.deviceId,
     data: {
+      ...(row.isTurn ? { turn_id: row.runId } : {}),
       question_id: row.id,
       title,
       ...(row.state === "open" ? { deadline_at: row.deadlineAt.toISOString() } : { option_id: row.optionId }),

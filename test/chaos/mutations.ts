@@ -201,8 +201,8 @@ export const mutations: readonly Mutation[] = [
     name: "the sweep asks for no work",
     replacements: [
       {
-        file: "src/server/device/hub.ts",
-        from: "      if (runs.has(session.deviceId)) expect(session, false);\n",
+        file: "src/server/device/sweep.ts",
+        from: "      for (const session of part) if (waited.has(session.deviceId)) expect(session, kind);\n",
         to: "",
       },
     ],

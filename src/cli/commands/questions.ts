@@ -1,8 +1,9 @@
 import { create } from "@bufbuild/protobuf";
+import { isNotFound } from "@pinion/client";
 import type { Command } from "commander";
 import { ListQuestionsResponseSchema, type RunQuestion, RunQuestionSchema } from "#gen/pinion/v1/run_pb.js";
 import { type Cli, examples } from "../cli.ts";
-import { connect } from "../context.ts";
+import { type Clients, connect } from "../context.ts";
 import { runId } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
 import { collect, wholeNumber } from "../print/paging.ts";
@@ -63,7 +64,7 @@ function listing(cli: Cli, questions: readonly RunQuestion[]): string[] {
   return table(
     questions,
     [
-      { header: "RUN", cell: ({ runId }) => runId },
+      { header: "RUN", cell: ({ runId, turnId }) => runId || `turn ${turnId}` },
       { header: "QUESTION", cell: ({ question }) => plain(question?.id ?? "") },
       { header: "STATE", cell: ({ state }) => words.questionState.word(state) },
       { header: "ASKED", cell: ({ askedAt }) => formatAgo(askedAt) },
@@ -87,7 +88,7 @@ function optionsOf({ question, optionId }: RunQuestion): string {
 function addAnswer(runs: Command, cli: Cli): void {
   const command = runs
     .command("answer")
-    .argument("<run>", "the run whose agent asks")
+    .argument("<run>", "the run, or the turn, whose agent asks")
     .argument("[option]", "one of the question's options; without, the question is shown")
     .description("answer an agent's question; the first answer counts")
     .option("--question <id>", "which question, where several are open")
@@ -100,7 +101,8 @@ function addAnswer(runs: Command, cli: Cli): void {
       );
       const id = runId(run);
       if (option === undefined) {
-        const { questions } = await clients.runs.listQuestions({ runId: id, isOpen: true });
+        const asker = await askerOf(clients, id);
+        const { questions } = await clients.runs.listQuestions({ ...asker, isOpen: true });
         if (options.json) {
           return printJson(
             cli,
@@ -113,7 +115,7 @@ function addAnswer(runs: Command, cli: Cli): void {
         return;
       }
       const { question } = await clients.runs.answerQuestion({
-        runId: id,
+        ...(await askerOf(clients, id)),
         questionId: options.question ?? "",
         optionId: option,
         text: options.text,
@@ -126,6 +128,17 @@ function addAnswer(runs: Command, cli: Cli): void {
     ["runs answer 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "what is asked, and the options"],
     ["runs answer 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e allow", "allows it this once"],
   ]);
+}
+
+/** Whether an id is a run's or a turn's, as the fields of a request; an id of neither is taken for a run's. */
+async function askerOf(clients: Clients, id: string): Promise<{ runId: string } | { turnId: string }> {
+  try {
+    await clients.turns.getTurn({ turnId: id });
+    return { turnId: id };
+  } catch (error) {
+    if (isNotFound(error)) return { runId: id };
+    throw error;
+  }
 }
 
 function printQuestion(cli: Cli, { question, deadlineAt }: RunQuestion): void {

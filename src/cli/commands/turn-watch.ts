@@ -65,6 +65,7 @@ function turnView(cli: Cli): View {
       const line = [
         words.paintState(cli, words.turnStatus.word(turn.status)),
         turn.status === TurnStatus.PENDING ? "waits for a worker" : "",
+        turn.openQuestions > 0 ? `waits for an answer: pinion runs answer ${turn.id}` : "",
         turn.cancelRequestedAt ? "cancel asked for" : "",
         plain(turn.reason),
       ]

@@ -94,7 +94,7 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     getTranscript: ({ runId }) => [read({ run: runId })],
     summarizeUsage: nothing,
     listQuestions: nothing,
-    answerQuestion: ({ runId }) => [use({ run: runId })],
+    answerQuestion: ({ runId, turnId }) => [turnId ? use({ turn: turnId }) : use({ run: runId })],
   }),
   ...wishesOf(TurnService, {
     startTurn: ({ agentId, runId, resumeRunId }) => [

@@ -69,7 +69,7 @@ export const activityStreamsMin = 100;
 /** Announcements of an org's events are held back so that a busy org costs few. */
 const eventsCoalesceMs = 20;
 
-export function createFeed(options: { bus: () => Bus; replicaId: string }): Feed {
+export function createFeed(options: { bus: Bus; replicaId: string }): Feed {
   const transients = createTransients(options);
   const orgs = new Map<string, Set<() => void>>();
   const watched = new Map<string, Set<RunWatcher>>();
@@ -90,7 +90,7 @@ export function createFeed(options: { bus: () => Bus; replicaId: string }): Feed
   renew.unref();
 
   function announceInterest(run: { orgId: string; runId: string }, isFirst: boolean): void {
-    options.bus().broadcast({ kind: "watch", ...run, replicaId: options.replicaId, isFirst });
+    options.bus.broadcast({ kind: "watch", ...run, replicaId: options.replicaId, isFirst });
   }
 
   function interested(key: string): string[] {
@@ -106,7 +106,7 @@ export function createFeed(options: { bus: () => Bus; replicaId: string }): Feed
       const { orgId, runId, attempt, stream } = chunk;
       const sequence = String(chunk.sequence);
       for (const to of replicaIds) {
-        options.bus().send(to, { kind: "output", orgId, runId, attempt, sequence, stream, data });
+        options.bus.send(to, { kind: "output", orgId, runId, attempt, sequence, stream, data });
       }
     }
   }
@@ -174,7 +174,7 @@ export function createFeed(options: { bus: () => Bus; replicaId: string }): Feed
         watched.delete(key);
         // The next one to watch gets it anew from the replica that has it.
         if (tails.get(key)?.isRelayed) forget(key);
-        options.bus().broadcast({ kind: "unwatch", ...run, replicaId: options.replicaId });
+        options.bus.broadcast({ kind: "unwatch", ...run, replicaId: options.replicaId });
       };
     },
     watchOrg: transients.watch,
@@ -198,7 +198,7 @@ export function createFeed(options: { bus: () => Bus; replicaId: string }): Feed
     runChanged({ orgId, runId, isEnded }) {
       const key = keyOf({ orgId, runId });
       tellChange(key);
-      for (const replicaId of interested(key)) options.bus().send(replicaId, { kind: "run", orgId, runId });
+      for (const replicaId of interested(key)) options.bus.send(replicaId, { kind: "run", orgId, runId });
       if (isEnded) forget(key);
     },
     eventsAppended(orgId) {
@@ -208,7 +208,7 @@ export function createFeed(options: { bus: () => Bus; replicaId: string }): Feed
         orgId,
         setTimeout(() => {
           announced.delete(orgId);
-          options.bus().broadcast({ kind: "events", orgId });
+          options.bus.broadcast({ kind: "events", orgId });
         }, eventsCoalesceMs),
       );
     },

@@ -41,7 +41,7 @@ const waitingMax = 500;
 /** About 5 kB, which fits into one notification. */
 const eventsPerMessageMax = 20;
 
-export function createTransients(options: { bus: () => Bus; replicaId: string }): Transients {
+export function createTransients(options: { bus: Bus; replicaId: string }): Transients {
   const { bus, replicaId } = options;
   const watched = new Map<string, Set<OrgWatcher>>();
   /** Who is to be told, by org and replica, and the number of the last message that was for it. */
@@ -62,7 +62,7 @@ export function createTransients(options: { bus: () => Bus; replicaId: string })
   renew.unref();
 
   function announce(orgId: string): void {
-    bus().broadcast({ kind: "watch_org", orgId, replicaId });
+    bus.broadcast({ kind: "watch_org", orgId, replicaId });
   }
 
   function forget(orgId: string, id: string): void {
@@ -88,7 +88,7 @@ export function createTransients(options: { bus: () => Bus; replicaId: string })
     }
     interest.until = now + interestMs;
     const { relayId, sequence } = interest;
-    bus().send(id, { kind: "org_heard", orgId, from: replicaId, relayId, sequence });
+    bus.send(id, { kind: "org_heard", orgId, from: replicaId, relayId, sequence });
   }
 
   function flush(orgId: string): void {
@@ -103,7 +103,7 @@ export function createTransients(options: { bus: () => Bus; replicaId: string })
         if (at === 0 && isCut) interest.sequence += 1;
         interest.sequence += 1;
         const { relayId, sequence } = interest;
-        bus().send(id, { kind: "transients", orgId, from: replicaId, relayId, sequence, events: part });
+        bus.send(id, { kind: "transients", orgId, from: replicaId, relayId, sequence, events: part });
       }
     }
   }
@@ -148,7 +148,7 @@ export function createTransients(options: { bus: () => Bus; replicaId: string })
         if (!watchers.delete(watcher) || watchers.size > 0) return;
         watched.delete(orgId);
         heard.delete(orgId);
-        bus().broadcast({ kind: "unwatch_org", orgId, replicaId });
+        bus.broadcast({ kind: "unwatch_org", orgId, replicaId });
       };
     },
     tell(orgId, told) {
@@ -160,7 +160,7 @@ export function createTransients(options: { bus: () => Bus; replicaId: string })
       if (isWanted) relay(orgId, event);
     },
     introduce() {
-      bus().broadcast({ kind: "who_watches", replicaId });
+      bus.broadcast({ kind: "who_watches", replicaId });
       for (const orgId of watched.keys()) announce(orgId);
     },
     resyncAll() {
@@ -176,7 +176,7 @@ export function createTransients(options: { bus: () => Bus; replicaId: string })
           return true;
         case "who_watches":
           for (const orgId of watched.keys()) {
-            bus().send(message.replicaId, { kind: "watch_org", orgId, replicaId });
+            bus.send(message.replicaId, { kind: "watch_org", orgId, replicaId });
           }
           return true;
         case "org_heard":

@@ -1,5 +1,5 @@
 import type { Prepared } from "./link.ts";
-import type { AttemptKind } from "./turn-work.ts";
+import type { AttemptKind } from "./work.ts";
 
 /** An attempt that is out at a device. */
 export type OutstandingAttempt = {

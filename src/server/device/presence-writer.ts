@@ -1,11 +1,9 @@
 import type { Logger } from "../../log.ts";
 import type { BrokenSession } from "../../scheduler/turn-sweep.ts";
 import type { Db } from "../../store/pg/database.ts";
-import * as attempts from "../../store/work/attempts.ts";
 import * as presence from "../../store/work/presence.ts";
 import type { AttemptName } from "../../store/work/settlements.ts";
-import * as turnAttempts from "../../store/work/turn-attempts.ts";
-import type { AttemptKind } from "./turn-work.ts";
+import { type AttemptKind, attemptKinds, type Work } from "./work.ts";
 
 /**
  * Heartbeats are written together, a statement for each kind, however many there are: twice in an interval, so that of a TTL
@@ -28,7 +26,8 @@ export function startPresenceWriter(options: {
   log: Logger;
   /** A session beat that is not its device's open one. */
   onStale: (session: presence.StaleSession) => void;
-  /** How long a turn is its worker's after a beat, in milliseconds. */
+  works: Record<AttemptKind, Pick<Work, "beat">>;
+  /** How long a session is alive after a beat, in milliseconds. */
   ttlMs: number;
   /** How often a device beats, in milliseconds. */
   heartbeatIntervalMs: number;
@@ -60,15 +59,9 @@ export function startPresenceWriter(options: {
       batch.beaten = new Map();
       for (const session of stale) options.onStale(session);
       const inProgress = [...batch.listed.values()];
-      await attempts.beat(
-        db,
-        inProgress.filter((attempt) => attempt.kind === "run"),
-      );
-      await turnAttempts.beat(
-        db,
-        inProgress.filter((attempt) => attempt.kind === "turn"),
-        options.ttlMs,
-      );
+      for (const of of attemptKinds) {
+        await options.works[of].beat(inProgress.filter(({ kind }) => kind === of));
+      }
       batch.listed = new Map();
       const sessions = [...batch.ended.values()];
       const closed = await presence.close(db, sessions);

@@ -15,7 +15,7 @@ import {
 } from "../../store/work/settlements.ts";
 import type { EndedTurn, WithdrawnTurn } from "../../store/work/turn-settlements.ts";
 import { openTurns } from "./reconcile-turns.ts";
-import type { AttemptKind } from "./turn-work.ts";
+import type { AttemptKind } from "./work.ts";
 
 /** How long a run whose result a device holds is not begun again: far longer than a device takes to send one. */
 const resultWaitMs = 30_000;

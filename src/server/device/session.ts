@@ -26,12 +26,11 @@ import type { QuestionRow } from "../../scheduler/questions.ts";
 import { withdrawnDelayMs } from "../../scheduler/reaper.ts";
 import { isPassing } from "../../store/pg/database.ts";
 import type { Incarnation } from "../../store/pg/incarnation.ts";
-import type * as attempts from "../../store/work/attempts.ts";
 import type { ClaimedRun } from "../../store/work/attempts.ts";
 import type { SessionName } from "../../store/work/presence.ts";
 import type { Asked } from "../../store/work/questions.ts";
 import type { ForgottenAttempt } from "../../store/work/restorations.ts";
-import type { AttemptName, AttemptSettlement, Settlement } from "../../store/work/settlements.ts";
+import type { AttemptName, Settlement } from "../../store/work/settlements.ts";
 import type { ClaimedTurn } from "../../store/work/turn-attempts.ts";
 import type { Principal } from "../access/guard.ts";
 import { checkMessage } from "../access/interceptors/validate.ts";
@@ -61,11 +60,7 @@ import { type AnswerMessage, answerMessage, askedOf, refusedAnswer } from "./que
 import type { Opening } from "./reconcile.ts";
 import { reactions, type SessionState } from "./session-table.ts";
 import { turnAssignmentOf } from "./turn-messages.ts";
-import type { AttemptKind } from "./turn-work.ts";
-
-/** An accept on its way to the database. It is moot once the device has said how the attempt ended. */
-export type Acceptance = attempts.Acceptance & { isMoot: () => boolean };
-export type AcceptResult = "running" | "gone" | "moot";
+import type { AttemptKind, Work } from "./work.ts";
 
 /** What a session needs of its replica. */
 export type SessionServices = {
@@ -87,15 +82,14 @@ export type SessionServices = {
   open(session: Session, hello: Hello): Promise<Opening>;
   /** The session serves; it may have work. */
   opened(session: Session, opening: Opening): void;
-  accept(acceptance: Acceptance, kind: AttemptKind): Promise<AcceptResult>;
   /** The database that is stored into, as far as it is known. */
   incarnation(): Incarnation | undefined;
   /** Makes an attempt known again that the database may have forgotten. */
   restore(forgotten: ForgottenAttempt): Promise<void>;
   /** Without a kind, of an attempt that the session has not heard of. */
   report(report: Report, kind: AttemptKind | undefined): Promise<ReportVerdict>;
-  /** Answers whether the attempt was still the session's. */
-  settle(settlement: AttemptSettlement, kind: AttemptKind): Promise<boolean>;
+  /** What becomes of its attempts. */
+  works: Record<AttemptKind, Pick<Work, "accept" | "settle">>;
   beat(session: SessionName, attempts: readonly (AttemptName & { kind: AttemptKind })[]): void;
   output(chunk: OutputChunk): void;
   /** Undefined: the attempt may not ask. */
@@ -238,6 +232,12 @@ export class Session implements Seat {
    */
   isNewerThan(other: Session): boolean {
     return other.#openedAt <= this.#greetedAt || other.#epoch < this.#epoch;
+  }
+
+  /** Work of a kind may wait for it. */
+  mayHave(kind: AttemptKind): void {
+    if (kind === "turn") this.mayHaveTurns = true;
+    else this.mayHaveRuns = true;
   }
 
   /** Attempts out at the device. */
@@ -435,23 +435,20 @@ export class Session implements Seat {
 
   async #acceptDurably(attempt: OutstandingAttempt): Promise<void> {
     const result = await this.#whileServed(() =>
-      this.#services.accept(
-        {
-          orgId: this.orgId,
-          deviceId: this.deviceId,
-          runId: attempt.runId,
-          attemptToken: attempt.attemptToken,
-          // Looked at when it is written, which may be a while later.
-          get pushedAgoMs() {
-            return performance.now() - attempt.pushedAt;
-          },
-          get acceptedAgoMs() {
-            return performance.now() - attempt.acceptedAt;
-          },
-          isMoot: () => attempt.state === "reporting",
+      this.#services.works[attempt.kind].accept({
+        orgId: this.orgId,
+        deviceId: this.deviceId,
+        runId: attempt.runId,
+        attemptToken: attempt.attemptToken,
+        // Looked at when it is written, which may be a while later.
+        get pushedAgoMs() {
+          return performance.now() - attempt.pushedAt;
         },
-        attempt.kind,
-      ),
+        get acceptedAgoMs() {
+          return performance.now() - attempt.acceptedAt;
+        },
+        isMoot: () => attempt.state === "reporting",
+      }),
     );
     if (result === "running") {
       if (attempt.state === "accepting") attempt.state = "running";
@@ -520,8 +517,7 @@ export class Session implements Seat {
   /** An attempt that may not ask is answered with the default, so that its agent does not wait. */
   async #ask(message: QuestionAsked): Promise<void> {
     const asked = askedOf(this, message);
-    const isTurn = this.#out.find(message)?.kind === "turn";
-    const row = isTurn ? undefined : await this.#whileServed(() => this.#services.ask(asked));
+    const row = await this.#whileServed(() => this.#services.ask(asked));
     if (!row) return this.answer(refusedAnswer(asked));
     if (row.state !== "open") this.answer(answerMessage(row));
   }
@@ -598,7 +594,7 @@ export class Session implements Seat {
         session,
         ...invalidEndOf(completion, why),
       };
-      const wasOurs = await this.#whileServed(() => this.#services.settle(settlement, kind));
+      const wasOurs = await this.#whileServed(() => this.#services.works[kind].settle(settlement));
       // Unanswered it is sent again.
       if (wasOurs === undefined) return;
       this.settled(attemptToken);
@@ -748,8 +744,8 @@ export class Session implements Seat {
   ): void {
     const { orgId } = this;
     const session = { epoch: this.#epoch, sessionId: this.#sessionId };
-    this.#services
-      .settle({ orgId, runId, attemptToken, deviceId: null, session, ...how }, kind)
+    this.#services.works[kind]
+      .settle({ orgId, runId, attemptToken, deviceId: null, session, ...how })
       .catch((error: unknown) => {
         // The next hello or the reaper takes it back.
         this.#log.warn({ err: error, runId }, "an attempt that was never pushed could not be given back");
@@ -934,7 +930,7 @@ export class Session implements Seat {
     const session = { epoch: this.#epoch, sessionId: this.#sessionId };
     const settlement = { orgId, runId, attemptToken, deviceId: null, session, ...how };
     this.#track(
-      this.#whileServed(() => this.#services.settle(settlement, attempt.kind)).then((wasOurs) => {
+      this.#whileServed(() => this.#services.works[attempt.kind].settle(settlement)).then((wasOurs) => {
         if (wasOurs) this.settled(attemptToken);
         // Ended elsewhere, or it goes on in a newer session: its device must not be told to stop.
         else if (wasOurs === false) this.#forget(attemptToken);

@@ -1,34 +1,23 @@
 import { type Batcher, createBatcher } from "../../batcher.ts";
 import { Refusal } from "../../errors.ts";
-import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
 import type { TurnEndings } from "../../scheduler/turn-endings.ts";
 import { type Db, mayBeOfOneRow, transaction } from "../../store/pg/database.ts";
 import { storableText } from "../../store/pg/storable.ts";
-import type { AttemptName, AttemptSettlement } from "../../store/work/settlements.ts";
+import type { AttemptName } from "../../store/work/settlements.ts";
 import * as turnAttempts from "../../store/work/turn-attempts.ts";
-
-/** What an attempt works on; a turn's id stands where an attempt of a run names its run. */
-export type AttemptKind = "run" | "turn";
-
-/** What sessions say of turns, in the words in which they speak of runs. */
-export type TurnWork = {
-  accept(name: AttemptName): Promise<"running" | "gone">;
-  /** Stores a reply exactly once. A device's failure is the agent's: it is not retryable. */
-  report(report: Report): Promise<ReportVerdict>;
-  /**
-   * Takes a turn away from its holder's session: `withdraw` gives it back, anything else ends it, and it may be sent again.
-   * Answers whether it was the session's.
-   */
-  settle(settlement: AttemptSettlement): Promise<boolean>;
-  idle(): Promise<void>;
-};
+import type { Work } from "./work.ts";
 
 const acceptancesPerBatchMax = 1_000;
 const waitingMax = 50_000;
 
-export function createTurnWork(deps: { db: Db; endings: () => TurnEndings }): TurnWork {
+/**
+ * Turns in the words in which sessions speak of runs. A device's failure is the agent's: it is not retryable. A settlement
+ * that is no `withdraw` ends the turn, and its sender may send it again.
+ */
+export function createTurnWork(deps: { db: Db; endings: TurnEndings; ttlMs: number }): Work {
+  const { db, endings, ttlMs } = deps;
   const acceptances: Batcher<AttemptName, "running" | "gone"> = createBatcher({
-    run: (names) => transaction(deps.db, (tx) => turnAttempts.accept(tx, names)),
+    run: (names) => transaction(db, (tx) => turnAttempts.accept(tx, names)),
     itemsMax: acceptancesPerBatchMax,
     queueMax: waitingMax,
     overflow: () => new Refusal("unavailable", "too much waits to be written", { retryAfterMs: 1_000 }),
@@ -38,7 +27,7 @@ export function createTurnWork(deps: { db: Db; endings: () => TurnEndings }): Tu
   return {
     accept: (name) => acceptances.add(name),
     async report(report) {
-      const verdict = await deps.endings().reply({
+      const verdict = await endings.reply({
         orgId: report.orgId,
         turnId: report.runId,
         attemptToken: report.attemptToken,
@@ -59,7 +48,7 @@ export function createTurnWork(deps: { db: Db; endings: () => TurnEndings }): Tu
     },
     settle({ orgId, runId: turnId, attemptToken, session, action, status, reason, delayMs = 0 }) {
       if (action === "withdraw") {
-        return deps.endings().withdraw({ orgId, turnId, attemptToken, session, reason, delayMs });
+        return endings.withdraw({ orgId, turnId, attemptToken, session, reason, delayMs });
       }
       // A turn is tried once: whoever sent the message decides whether to send it again.
       const ended = {
@@ -67,8 +56,15 @@ export function createTurnWork(deps: { db: Db; endings: () => TurnEndings }): Tu
         reason,
         isRetryable: true,
       } as const;
-      return deps.endings().end({ orgId, turnId, attemptToken, session, ...ended });
+      return endings.end({ orgId, turnId, attemptToken, session, ...ended });
     },
-    idle: () => acceptances.idle(),
+    beat: (listed) => turnAttempts.beat(db, listed, ttlMs),
+    findGone: (some) => turnAttempts.findGone(db, some),
+    listCancelling: (limit) => turnAttempts.listCancelling(db, limit),
+    listClaimed: (sessions, ageMs) => turnAttempts.listClaimed(db, sessions, ageMs),
+    findWaited: (sessions) => turnAttempts.findWaited(db, sessions),
+    async idle() {
+      await Promise.all([acceptances.idle(), endings.idle()]);
+    },
   };
 }

@@ -17,11 +17,13 @@ import type { Surroundings } from "../../usecases/surroundings.ts";
 import { type Guard, principalOf } from "../access/guard.ts";
 import { checkMessage } from "../access/interceptors/validate.ts";
 import { cutLater } from "../access/peer.ts";
-import { type Hub, platformOf } from "../device/hub.ts";
+import type { Hub } from "../device/hub.ts";
 import { endGraceMs, openLink } from "../device/link.ts";
 import { normalizeName, reportOf, verdictOf, verdictText } from "../device/messages.ts";
+import { platformOf } from "../device/opening.ts";
 import type { Session } from "../device/session.ts";
 import type { Telemetry } from "../telemetry.ts";
+import type { EventAnnouncer } from "./events.ts";
 import { inputOf } from "./input-message.ts";
 import { page } from "./page.ts";
 import { triggeredMessage } from "./triggered-message.ts";
@@ -38,7 +40,8 @@ export function deviceService(deps: {
   hub: Hub;
   /** For the use-cases. */
   surroundings: Surroundings;
-  doorbell: { revoke(tokenId: string): void; eventsAppended(orgId: string): void };
+  doorbell: { revoke(tokenId: string): void };
+  feed: EventAnnouncer;
   authCache: Guard["authCache"];
   telemetry: Pick<Telemetry, "acknowledged">;
 }): ServiceImpl<typeof DeviceService> {
@@ -55,7 +58,7 @@ export function deviceService(deps: {
         deps.doorbell.revoke(tokenId);
       }
       const { orgId, deviceId, secret } = enrolment;
-      deps.doorbell.eventsAppended(orgId);
+      deps.feed.eventsAppended(orgId);
       return { deviceId, orgId, token: secret };
     },
 

@@ -15,6 +15,7 @@ import * as devices from "../../store/people/devices.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as questions from "../../store/work/questions.ts";
 import * as runs from "../../store/work/runs.ts";
+import * as turns from "../../store/work/turns.ts";
 import type { Principal } from "../access/guard.ts";
 import { timestampOf } from "./moments.ts";
 import { idKey, page } from "./page.ts";
@@ -34,7 +35,8 @@ const lenient = { ignoreUnknownFields: true };
 export function questionMessage(row: questions.QuestionRow): RunQuestion {
   const { responders } = fromJson(QuestionPolicySchema, row.policy as JsonObject, lenient);
   return create(RunQuestionSchema, {
-    ...{ runId: row.runId, watcherId: row.watcherId, deviceId: row.deviceId, attempt: row.attempt },
+    ...(row.isTurn ? { turnId: row.runId } : { runId: row.runId }),
+    ...{ watcherId: row.watcherId ?? "", deviceId: row.deviceId, attempt: row.attempt },
     watcherSlug: row.watcherSlug ?? "",
     question: fromJson(QuestionSchema, row.question as JsonObject, lenient),
     state: states[row.state],
@@ -57,6 +59,9 @@ export async function listQuestions(
   if (request.runId !== "" && !(await runs.find(db, { orgId, runId: request.runId }))) {
     refuse("not_found", `there is no run ${request.runId}`);
   }
+  if (request.turnId !== "" && !(await turns.find(db, { orgId, turnId: request.turnId }))) {
+    refuse("not_found", `there is no turn ${request.turnId}`);
+  }
   const { rows, nextPageToken } = await page(request, {
     key: z.tuple([z.string(), idKey, z.string()]),
     keyOf: (row: Awaited<ReturnType<typeof questions.list>>[number]) =>
@@ -65,6 +70,7 @@ export async function listQuestions(
       questions.list(db, {
         ...{ orgId, limit, watcherId, isOpen: request.isOpen },
         runId: request.runId || undefined,
+        turnId: request.turnId || undefined,
         before: before && { askedAt: before[0], runId: before[1], id: before[2] },
       }),
   });
@@ -79,16 +85,19 @@ export async function answerQuestion(
   bell: answers.QuestionBell,
 ): Promise<RunQuestion> {
   const { orgId, actor } = principal;
-  const { runId, questionId, optionId, text, always } = request;
+  const { questionId, optionId, text, always } = request;
+  if ((request.runId === "") === (request.turnId === "")) {
+    refuse("invalid_argument", "run_id: set either this or turn_id", { field: "run_id" });
+  }
   if (always && !principal.scopes.has("admin")) {
     refuse("permission_denied", "always: changes the agent for everybody, which is for admins of the org", {
       field: "always",
     });
   }
-  const run = (await runs.find(db, { orgId, runId })) ?? refuse("not_found", `there is no run ${runId}`);
+  const asker = await askerOf(db, orgId, request);
   const row = await answers.answer(
     db,
-    { orgId, runId, questionId, optionId, text, actor },
+    { orgId, ...asker.named, questionId, optionId, text, actor },
     {
       bell,
       mayAnswer: (question) => requireResponder(db, principal, question),
@@ -97,8 +106,20 @@ export async function answerQuestion(
       },
     },
   );
-  if (always) await approveRule(db, { orgId, actor, agentId: run.agentId }, row);
+  if (always) await approveRule(db, { orgId, actor, agentId: asker.agentId }, row);
   return questionMessage(row);
+}
+
+/** The run or the turn whose agent asks. Refuses with `not_found`. */
+async function askerOf(
+  db: Db,
+  orgId: string,
+  { runId, turnId }: AnswerQuestionRequest,
+): Promise<{ agentId: string; named: { runId: string; isTurn: boolean } }> {
+  const isTurn = turnId !== "";
+  const found = isTurn ? await turns.find(db, { orgId, turnId }) : await runs.find(db, { orgId, runId });
+  if (!found) refuse("not_found", isTurn ? `there is no turn ${turnId}` : `there is no run ${runId}`);
+  return { agentId: found.agentId, named: { runId: found.id, isTurn } };
 }
 
 async function requireResponder(db: Db, principal: Principal, row: questions.QuestionRow): Promise<void> {

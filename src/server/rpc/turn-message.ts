@@ -23,7 +23,8 @@ export const turnStatuses: Record<TurnRow["status"], TurnStatus> = {
   cancelled: TurnStatus.CANCELLED,
 };
 
-export function turnMessage(row: TurnRow): Turn {
+/** A turn, and how many questions of its agent are open. */
+export function turnMessage(row: TurnRow, openQuestions = 0): Turn {
   return create(TurnSchema, {
     id: row.id,
     agentId: row.agentId,
@@ -56,6 +57,7 @@ export function turnMessage(row: TurnRow): Turn {
     expiresAt: timestampOf(row.expiresAt),
     cancelRequestedAt: timestampOf(row.cancelRequestedAt),
     finishedAt: timestampOf(row.finishedAt),
+    openQuestions,
   });
 }
 

@@ -5,6 +5,7 @@ import { z } from "zod";
 import type { OutputStream } from "#gen/pinion/v1/run_pb.js";
 import {
   type StartTurnRequest,
+  type Turn,
   type TurnService,
   type WatchTurnRequest,
   type WatchTurnResponse,
@@ -21,6 +22,7 @@ import type { Db } from "../../store/pg/database.ts";
 import { storableText } from "../../store/pg/storable.ts";
 import * as conversations from "../../store/work/conversations.ts";
 import * as lateResults from "../../store/work/late-results.ts";
+import * as questions from "../../store/work/questions.ts";
 import * as reports from "../../store/work/reports.ts";
 import * as runs from "../../store/work/runs.ts";
 import * as turns from "../../store/work/turns.ts";
@@ -60,7 +62,7 @@ export function turnService(deps: Deps): ServiceImpl<typeof TurnService> {
 
     async getTurn({ turnId }, context) {
       const { orgId } = principalOf(context);
-      const turn = turnMessage(await get({ orgId, turnId }));
+      const turn = await messageOf(db, await get({ orgId, turnId }));
       const late = await lateResults.list(db, { orgId, id: turnId });
       return { turn, lateResults: late.map(lateResultMessage) };
     },
@@ -86,7 +88,7 @@ export function turnService(deps: Deps): ServiceImpl<typeof TurnService> {
             conversationId: request.conversationId || undefined,
           }),
       });
-      return { turns: rows.map(turnMessage), nextPageToken };
+      return { turns: rows.map((row) => turnMessage(row)), nextPageToken };
     },
 
     async cancelTurn({ turnId, reason }, context) {
@@ -254,12 +256,14 @@ async function* watch(
         yield create(WatchTurnResponseSchema, { update: { case: "ended", value: turnMessage(row) } });
         return;
       }
+      const value = row && (await messageOf(db, row));
       // A heartbeat alone is no news.
-      const state = row && JSON.stringify({ ...row, lastBeatAt: null, deadlineAt: null });
-      const isNews = row !== undefined && state !== shown;
-      if (row && isNews) {
+      const told = row && { ...row, lastBeatAt: null, deadlineAt: null, asks: value?.openQuestions };
+      const state = told && JSON.stringify(told);
+      const isNews = value !== undefined && state !== shown;
+      if (value && isNews) {
         shown = state!;
-        yield create(WatchTurnResponseSchema, { update: { case: "turn", value: turnMessage(row) } });
+        yield create(WatchTurnResponseSchema, { update: { case: "turn", value } });
       }
       yield* pieces;
       const now = performance.now();
@@ -273,6 +277,13 @@ async function* watch(
   } finally {
     stop();
   }
+}
+
+/** A turn with what its agent asks. */
+async function messageOf(db: Db, row: turns.TurnRow): Promise<Turn> {
+  if (row.status !== "running" && row.status !== "claimed") return turnMessage(row);
+  const open = await questions.countOpen(db, { orgId: row.orgId, runIds: [row.id] });
+  return turnMessage(row, open.get(row.id) ?? 0);
 }
 
 function outputMessage(chunk: OutputChunk): WatchTurnResponse[] {

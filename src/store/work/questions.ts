@@ -14,11 +14,14 @@ export type QuestionState = "open" | "answered" | "expired" | "withdrawn";
 
 export type QuestionRow = {
   orgId: string;
+  /** The run, or the turn. */
   runId: string;
+  isTurn: boolean;
   attemptToken: string;
   id: string;
   attempt: number;
-  watcherId: string;
+  /** Null: a turn that goes on from no watcher's run. */
+  watcherId: string | null;
   watcherSlug: string | null;
   /** Whom the watcher tells, as it is now. */
   notify: readonly NotifyEntry[] | null;
@@ -38,9 +41,19 @@ export type QuestionRow = {
 /** Questions of one attempt; an agent that asks more is given the default at once. */
 export const questionsPerAttemptMax = 200;
 
+/** How long before the end of its turn an unanswered question is given its default, in ms. */
+const turnTailMs = 30_000;
+
+/** Whether the attempt that asked lives, of a question `q`. */
+const isWaitedFor = sql`(
+  exists (select from run r where r.org_id = q.org_id and r.id = q.run_id and r.attempt_token = q.attempt_token)
+  or q.is_turn and exists (select from turn t
+    where t.org_id = q.org_id and t.id = q.run_id and t.attempt_token = q.attempt_token))`;
+
 const columns = sql`
-  q.org_id as "orgId", q.run_id as "runId", q.attempt_token as "attemptToken", q.id, q.attempt, q.watcher_id as "watcherId",
-  w.slug as "watcherSlug", w.notify, q.device_id as "deviceId", q.question, q.policy, q.asked_at as "askedAt",
+  q.org_id as "orgId", q.run_id as "runId", q.is_turn as "isTurn", q.attempt_token as "attemptToken", q.id, q.attempt,
+  q.watcher_id as "watcherId", w.slug as "watcherSlug", w.notify, q.device_id as "deviceId", q.question, q.policy,
+  q.asked_at as "askedAt",
   q.deadline_at as "deadlineAt", q.state, q.option_id as "optionId", q.text, q.answered_by as "answeredBy",
   q.answered_at as "answeredAt"`;
 
@@ -65,18 +78,30 @@ export type Asked = {
 export async function ask(tx: Db, asked: Asked): Promise<(QuestionRow & { isNew: boolean }) | undefined> {
   const { orgId, deviceId, runId, attemptToken, id } = asked;
   const { rows: stored } = await sql`
-    insert into question (org_id, run_id, attempt_token, id, attempt, watcher_id, device_id, question, policy, deadline_at,
-      option_id)
-    select r.org_id, r.id, r.attempt_token, ${storableText(id)}, r.attempt, r.watcher_id, r.device_id,
-      ${storableJson(asked.question)}::jsonb, p.policy, now() + coalesce((p.policy->>'timeout')::interval, interval '10 min'),
+    insert into question (org_id, run_id, is_turn, attempt_token, id, attempt, watcher_id, device_id, question, policy,
+      deadline_at, option_id)
+    select r.org_id, r.id, r.is_turn, r.attempt_token, ${storableText(id)}, r.attempt, r.watcher_id, r.device_id,
+      ${storableJson(asked.question)}::jsonb, p.policy,
+      least(now() + coalesce((p.policy->>'timeout')::interval, interval '10 min'), r.ends_at),
       case when p.policy->>'defaultAnswer' = 'QUESTION_DEFAULT_ALLOW' and ${asked.allows} <> ''
         then ${asked.allows} else ${asked.denies} end
-    from run r
+    from (
+        select org_id, id, false as is_turn, attempt_token, attempt, watcher_id, watcher_version, device_id,
+          'infinity'::timestamptz as ends_at
+        from run
+        where org_id = ${orgId} and id = ${runId} and attempt_token = ${attemptToken} and device_id = ${deviceId}
+        union all
+        -- A turn has its end, whoever it waits for: the default is taken while its agent can still make use of it.
+        select t.org_id, t.id, true, t.attempt_token, t.attempt, o.watcher_id, o.watcher_version, t.holder_id,
+          t.expires_at - ${turnTailMs} * interval '1 ms'
+        from turn t
+          left join run_all o on o.org_id = t.org_id and o.id = t.resume_run_id
+        where t.org_id = ${orgId} and t.id = ${runId} and t.attempt_token = ${attemptToken} and t.holder_id = ${deviceId}
+      ) r
       left join watcher_revision v
         on v.org_id = r.org_id and v.watcher_id = r.watcher_id and v.version = r.watcher_version
       cross join lateral (select coalesce(v.agent_work->'questions', '{}') as policy) p
-    where r.org_id = ${orgId} and r.id = ${runId} and r.attempt_token = ${attemptToken} and r.device_id = ${deviceId}
-      and (select count(*) from question o
+    where (select count(*) from question o
         where o.org_id = r.org_id and o.run_id = r.id and o.attempt_token = r.attempt_token) < ${questionsPerAttemptMax}
     on conflict do nothing
     returning 1
@@ -103,13 +128,14 @@ async function find(
  */
 export async function lockForAnswer(
   tx: Db,
-  which: { orgId: string; runId: string; questionId: string },
+  which: { orgId: string; runId: string; isTurn: boolean; questionId: string },
 ): Promise<QuestionRow> {
-  const { orgId, runId, questionId } = which;
+  const { orgId, runId, isTurn, questionId } = which;
+  const whose = `${isTurn ? "turn" : "run"} ${runId}`;
   const match = questionId === "" ? sql`q.state = 'open'` : sql`q.id = ${storableText(questionId)}`;
   const { rows } = await sql<QuestionRow>`
     select ${columns} from question q ${withSlug}
-    where q.org_id = ${orgId} and q.run_id = ${runId} and ${match}
+    where q.org_id = ${orgId} and q.run_id = ${runId} and q.is_turn = ${isTurn} and ${match}
     order by q.attempt desc, q.asked_at desc
     limit 2
     for update of q
@@ -117,13 +143,11 @@ export async function lockForAnswer(
   if (!rows[0]) {
     refuse(
       "not_found",
-      questionId === ""
-        ? `run ${runId} has no open question`
-        : `run ${runId} has no question "${questionId}"`,
+      questionId === "" ? `${whose} has no open question` : `${whose} has no question "${questionId}"`,
     );
   }
   if (questionId === "" && rows.length > 1) {
-    refuse("failed_precondition", "several questions of the run are open; name one in question_id", {
+    refuse("failed_precondition", "several questions are open; name one in question_id", {
       field: "question_id",
     });
   }
@@ -154,11 +178,9 @@ export async function closeDue(tx: Db, limit: number): Promise<QuestionRow[]> {
   const { rows } = await sql<QuestionRow>`
     with due as materialized (
       select q.org_id, q.run_id, q.attempt_token, q.id,
-        exists (select from run r
-          where r.org_id = q.org_id and r.id = q.run_id and r.attempt_token = q.attempt_token) as is_waited_for
+        ${isWaitedFor} as is_waited_for
       from question q
-      where q.state = 'open' and (q.deadline_at <= now() or not exists (select from run r
-        where r.org_id = q.org_id and r.id = q.run_id and r.attempt_token = q.attempt_token))
+      where q.state = 'open' and (q.deadline_at <= now() or not ${isWaitedFor})
       order by q.org_id, q.run_id, q.attempt_token, q.id
       limit ${limit}
       for update of q skip locked
@@ -196,13 +218,12 @@ export async function listAnswered(
       and q.answered_at > now() - ${withinMs} * interval '1 ms'
       and (q.org_id, q.device_id) in (
         select * from unnest(${devices.map((d) => d.orgId)}::text[], ${devices.map((d) => d.deviceId)}::uuid[]))
-      and exists (select from run r
-        where r.org_id = q.org_id and r.id = q.run_id and r.attempt_token = q.attempt_token)
+      and ${isWaitedFor}
   `.execute(db);
   return rows;
 }
 
-/** How many questions of each run are open; a run without any is absent. */
+/** How many questions of each run or turn are open; one without any is absent. */
 export async function countOpen(
   db: Db,
   runs: { orgId: string; runIds: readonly string[] },
@@ -222,6 +243,7 @@ export async function list(
   filter: {
     orgId: string;
     runId?: string | undefined;
+    turnId?: string | undefined;
     watcherId?: string | undefined;
     isOpen: boolean;
     before?: { askedAt: string; runId: string; id: string } | undefined;
@@ -229,7 +251,8 @@ export async function list(
   },
 ): Promise<(QuestionRow & { askedAtText: string })[]> {
   const where = [sql`q.org_id = ${filter.orgId}`];
-  if (filter.runId) where.push(sql`q.run_id = ${filter.runId}`);
+  if (filter.runId) where.push(sql`q.run_id = ${filter.runId} and not q.is_turn`);
+  if (filter.turnId) where.push(sql`q.run_id = ${filter.turnId} and q.is_turn`);
   if (filter.watcherId) where.push(sql`q.watcher_id = ${filter.watcherId}`);
   if (filter.isOpen) where.push(sql`q.state = 'open'`);
   const { before } = filter;

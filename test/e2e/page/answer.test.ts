@@ -135,4 +135,37 @@ describe.skipIf(!browserPath)("an agent's run on the page", () => {
     expect(await device.next("answer")).toMatchObject({ questionId: "q1", optionId: "yes" });
     await question.waitFor({ state: "detached" });
   });
+
+  test("a follow-up shows what its agent asks, takes the answer, and shows the reply", async () => {
+    const { replica, device, name, run } = await start();
+    device.send({
+      case: "complete",
+      value: { ...name, outcome: Outcome.COMPLETED, resultText: "It rains.", sessionId: "s-1" },
+    });
+    await device.next("completionAck");
+    const page = await browser.signIn(replica, `#/runs/${run.id}`);
+    const chat = page.getByRole("region", { name: "Follow up" });
+    await chat.getByRole("textbox").fill("Why?");
+    await chat.getByRole("button", { name: "Send" }).click();
+    const turn = await device.next("assignment");
+    device.accept(turn);
+    const { runId, attemptToken } = turn;
+    await chat.getByText("The agent works…").waitFor();
+    const options = [{ id: "yes", label: "Yes", kind: QuestionOptionKind.ALLOW_ONCE }];
+    device.send({
+      case: "question",
+      value: { runId, attemptToken, question: { id: "q1", title: "May I look outside?", options } },
+    });
+    await chat.getByRole("heading", { name: "May I look outside?" }).waitFor();
+    expect(await findBarriers(page)).toEqual([]);
+    await chat.getByRole("button", { name: "Yes" }).click();
+    expect(await device.next("answer")).toMatchObject({ questionId: "q1", optionId: "yes" });
+    const resultText = "There is a **cloud**.";
+    device.send({
+      case: "complete",
+      value: { runId, attemptToken, outcome: Outcome.COMPLETED, resultText },
+    });
+    await chat.locator("strong", { hasText: "cloud" }).waitFor();
+    expect(await chat.getByText("The agent works…").count()).toBe(0);
+  });
 });

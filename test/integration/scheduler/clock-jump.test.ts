@@ -50,7 +50,7 @@ async function countAll(): Promise<number[]> {
   return rows[0]!.counts;
 }
 
-async function judgedClock(options: { policy?: "confirm" | "wait" | "ignore"; onBack?: () => void } = {}) {
+async function judgedClock(options: { policy?: "confirm" | "wait" | "ignore" } = {}) {
   const judged = await startClock({ db: clock.db, log, replicaId: "here", policy: "confirm", ...options });
   onTestFinished(() => judged.stop());
   return judged;
@@ -178,7 +178,8 @@ test("a replica that starts in the middle of a jump holds it for one, too; and o
   await second.stop();
   await clock.set(0);
   let backs = 0;
-  const third = await judgedClock({ onBack: () => backs++ });
+  const third = await judgedClock();
+  third.onBack(() => backs++);
   expect(await third.check()).toMatchObject({ isInDoubt: false });
   expect(backs).toBe(1);
   expect((await clockJumps.read(db)).last).toMatchObject({ resolution: "gone" });

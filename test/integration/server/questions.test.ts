@@ -1,8 +1,10 @@
 /** Questions of agents: durable, answered once, by whoever may, over any replica, or by their deadline. */
-import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import { randomUUID } from "node:crypto";
+import { durationFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import { sql } from "kysely";
 import { expect, test, vi } from "vitest";
 import { QuestionDefault, QuestionOptionKind, QuestionResponders } from "#gen/pinion/v1/activity_pb.js";
+import { Outcome } from "#gen/pinion/v1/device_pb.js";
 import { QuestionState } from "#gen/pinion/v1/run_pb.js";
 import { closeDueOnce } from "../../../src/scheduler/questions.ts";
 import { useDatabase } from "../../support/database.ts";
@@ -117,6 +119,98 @@ test("who may answer is the watcher's to say; always is for admins, and edits th
   await clients.runs.answerQuestion({ runId: run.id, optionId: "always", always: true });
   const { agent } = await clients.agents.getAgent({ agentId: run.agentId });
   expect(agent!.settings!.preApprovedTools).toContain("Bash(git push)");
+});
+
+/** A device with a run that has ended, and a turn that goes on from it. */
+async function beginTurn(spec: Parameters<typeof startWork>[2] = {}) {
+  const on = await begin(spec);
+  const { runId, attemptToken } = on.attempt;
+  const done = { outcome: Outcome.COMPLETED, resultText: "done", sessionId: "s-1" };
+  on.stream.send({ case: "complete", value: { runId, attemptToken, ...done } });
+  await on.stream.next("completionAck");
+  const asked = { resumeRunId: on.run.id, messageId: randomUUID(), input: "and now push" };
+  const { turn } = await on.clients.turns.startTurn(asked);
+  return { ...on, turn: turn!, attempt: await takeOn(on.stream) };
+}
+
+const openOfTurn = async (turnId: string) =>
+  (await replicas.there.clients.turns.getTurn({ turnId })).turn?.openQuestions;
+
+test("the agent of a turn asks as that of a run does: seen by those who watch, answered once on any replica", async () => {
+  const { clients, stream, turn, run, attempt } = await beginTurn();
+  const abort = new AbortController();
+  const seen: number[] = [];
+  const watching = (async () => {
+    for await (const { update } of replicas.there.clients.turns.watchTurn(
+      { turnId: turn.id },
+      { signal: abort.signal },
+    )) {
+      if (update.case === "turn") seen.push(update.value.openQuestions);
+      if (update.case === "ended") break;
+    }
+  })();
+  ask(stream, attempt);
+  await vi.waitFor(() => expect(seen.at(-1)).toBe(1));
+  const { questions } = await replicas.there.clients.runs.listQuestions({ turnId: turn.id, isOpen: true });
+  expect(questions).toMatchObject([
+    { runId: "", turnId: turn.id, watcherId: run.watcherId, question: { title: "May I push?" } },
+  ]);
+  // The turn is the one that is asked about, and the run that it goes on from is another.
+  await expect(clients.runs.answerQuestion({ runId: turn.id, optionId: "yes" })).rejects.toThrow(/no run/);
+  await expect(clients.runs.answerQuestion({ runId: run.id, optionId: "yes" })).rejects.toThrow(/no open/);
+  await expect(clients.runs.answerQuestion({ optionId: "yes" })).rejects.toThrow(/run_id/);
+  const answers = await Promise.allSettled(
+    [replicas.here, replicas.there].map((replica, index) =>
+      replica.clients.runs.answerQuestion({ turnId: turn.id, optionId: index === 0 ? "yes" : "no" }),
+    ),
+  );
+  expect(answers.map(({ status }) => status).sort()).toEqual(["fulfilled", "rejected"]);
+  expect(await stream.next("answer")).toMatchObject({ questionId: "q1", isDefault: false });
+  expect(stream.waiting("answer")).toEqual([]);
+  await vi.waitFor(() => expect(seen.at(-1)).toBe(0));
+  const { events } = await clients.events.listEvents({
+    pageSize: 50,
+    kinds: ["question.asked", "question.answered"],
+  });
+  const ofTurn = events.filter(({ data }) => data?.turn_id === turn.id);
+  expect(ofTurn.map(({ kind }) => kind).sort()).toEqual(["question.answered", "question.asked"]);
+  expect(ofTurn.map(({ runId }) => runId)).toEqual(["", ""]);
+  const { runId, attemptToken } = attempt;
+  stream.send({
+    case: "complete",
+    value: { runId, attemptToken, outcome: Outcome.COMPLETED, resultText: "Pushed." },
+  });
+  await watching;
+  abort.abort();
+});
+
+test("a question of a turn has the policy of its run's watcher, and no deadline beyond the end of the turn", async () => {
+  const { clients, stream, turn, attempt } = await beginTurn({
+    questions: { timeout: durationFromMs(3_600_000), defaultAnswer: QuestionDefault.ALLOW },
+  });
+  ask(stream, attempt);
+  await vi.waitFor(async () => expect(await openOfTurn(turn.id)).toBe(1));
+  const { turn: now } = await clients.turns.getTurn({ turnId: turn.id });
+  const {
+    questions: [question],
+  } = await clients.runs.listQuestions({ turnId: turn.id });
+  expect(timestampMs(question!.deadlineAt!)).toBeLessThan(timestampMs(now!.expiresAt!));
+  await sql`update question set deadline_at = now() where run_id = ${turn.id}`.execute(database.db);
+  await closeDueOnce(database.db, { asked() {}, answered() {} });
+  const { questions } = await clients.runs.listQuestions({ turnId: turn.id });
+  expect(questions).toMatchObject([{ state: QuestionState.EXPIRED, optionId: "yes" }]);
+});
+
+test("a question of a turn that has ended is withdrawn", async () => {
+  const { clients, stream, turn, attempt } = await beginTurn();
+  ask(stream, attempt);
+  await vi.waitFor(async () => expect(await openOfTurn(turn.id)).toBe(1));
+  const { runId, attemptToken } = attempt;
+  stream.send({ case: "complete", value: { runId, attemptToken, outcome: Outcome.COMPLETED } });
+  await stream.next("completionAck");
+  await closeDueOnce(database.db, { asked() {}, answered() {} });
+  const { questions } = await clients.runs.listQuestions({ turnId: turn.id });
+  expect(questions).toMatchObject([{ state: QuestionState.WITHDRAWN }]);
 });
 
 test("what does not fit the question is refused with what does", async () => {

@@ -21,12 +21,12 @@ function connectReplicas(...ids: string[]) {
     const others = () => ids.filter((id) => id !== replicaId);
     const transients = createTransients({
       replicaId,
-      bus: () => ({
+      bus: {
         send: deliver,
-        broadcast: (message) => others().forEach((id) => void deliver(id, message)),
+        broadcast: (message: BusMessage) => others().forEach((id) => void deliver(id, message)),
         isUp: () => true,
         close: async () => {},
-      }),
+      },
     });
     onTestFinished(() => transients.close());
     replicas.set(replicaId, transients);

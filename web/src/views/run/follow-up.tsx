@@ -6,6 +6,7 @@ import { type Turn, TurnStatus } from "#gen/pinion/v1/turn_pb.js";
 import { turns as api, streaming } from "../../data/api.ts";
 import { Markdown } from "../../parts/markdown.tsx";
 import { attempt } from "../../parts/toasts.tsx";
+import { Questions } from "./questions.tsx";
 
 const ended = new Set([TurnStatus.COMPLETED, TurnStatus.FAILED, TurnStatus.TIMEOUT, TurnStatus.CANCELLED]);
 
@@ -31,9 +32,8 @@ export function FollowUp({ run }: { run: Run }) {
       text.value = "";
       said.value = [...said.peek(), { id, input, turn }];
       for await (const { update } of api.watchTurn({ turnId: turn!.id }, streaming(left.signal))) {
-        if (update.case !== "turn") continue;
-        put(id, update.value);
-        if (ended.has(update.value.status)) break;
+        // The last one is the end, which has the reply.
+        if (update.case === "turn" || update.case === "ended") put(id, update.value);
       }
       return undefined;
     });
@@ -52,7 +52,12 @@ export function FollowUp({ run }: { run: Run }) {
               <p class="error">{turn.reason || "The agent did not answer."}</p>
             )
           ) : (
-            <p class="muted">The agent works…</p>
+            <>
+              <p class="muted">
+                {turn && turn.openQuestions > 0 ? "The agent waits for an answer:" : "The agent works…"}
+              </p>
+              {turn && <Questions of={{ turnId: turn.id }} openQuestions={turn.openQuestions} />}
+            </>
           )}
         </div>
       ))}

@@ -1,23 +1,27 @@
-/** What the run's agent asks, with a button for each answer. */
+/** What the agent of a run or of a turn asks, with a button for each answer. */
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { QuestionOptionKind } from "#gen/pinion/v1/activity_pb.js";
-import type { Run, RunQuestion } from "#gen/pinion/v1/run_pb.js";
+import type { RunQuestion } from "#gen/pinion/v1/run_pb.js";
 import { runs as api } from "../../data/api.ts";
 import { Ago } from "../../parts/time.tsx";
 import { attempt } from "../../parts/toasts.tsx";
 
-export function Questions({ run }: { run: Run }) {
+/** Of a run, or of a turn. */
+type Asker = { runId: string } | { turnId: string };
+
+export function Questions({ of, openQuestions }: { of: Asker; openQuestions: number }) {
+  const id = "runId" in of ? of.runId : of.turnId;
   const open = useSignal<readonly RunQuestion[]>([]);
   const read = async () => {
-    const { questions } = await api.listQuestions({ runId: run.id, isOpen: true });
+    const { questions } = await api.listQuestions({ ...of, isOpen: true });
     open.value = questions;
   };
   useEffect(() => {
-    if (run.openQuestions === 0) open.value = [];
-    // What cannot be read now is read with the next change of the run.
+    if (openQuestions === 0) open.value = [];
+    // What cannot be read now is read with the next change of the run or the turn.
     else void read().catch(() => {});
-  }, [run.openQuestions, run.id]);
+  }, [openQuestions, id]);
   return (
     <>
       {open.value.map((asked) => (
@@ -35,7 +39,7 @@ function Question({ asked, onAnswered }: { asked: RunQuestion; onAnswered: () =>
     isBusy.value = true;
     await attempt(async () => {
       await api.answerQuestion({
-        runId: asked.runId,
+        ...{ runId: asked.runId, turnId: asked.turnId },
         questionId: question.id,
         optionId,
         always,

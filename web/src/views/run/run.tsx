@@ -70,7 +70,7 @@ export function RunView({ id }: { id: string }) {
           )}
         </div>
       </header>
-      <Questions run={run} />
+      <Questions of={{ runId: run.id }} openQuestions={run.openQuestions} />
       <div class="panes">
         <div class="found">
           <Result stream={stream} run={run} />

@@ -1639,20 +1639,20 @@ export declare type SummarizeUsageResponse = Message<"pinion.v1.SummarizeUsageRe
 export declare const SummarizeUsageResponseSchema: GenMessage<SummarizeUsageResponse>;
 
 /**
- * A question of a run's agent.
+ * A question of the agent of a run, or of a turn.
  *
  * @generated from message pinion.v1.RunQuestion
  */
 export declare type RunQuestion = Message<"pinion.v1.RunQuestion"> & {
   /**
-   * The run.
+   * The run; empty: the agent of a turn asks.
    *
    * @generated from field: string run_id = 1;
    */
   runId: string;
 
   /**
-   * The run's watcher.
+   * The watcher of the run, or of the run that the turn goes on from; empty: there is none.
    *
    * @generated from field: string watcher_id = 2;
    */
@@ -1748,6 +1748,13 @@ export declare type RunQuestion = Message<"pinion.v1.RunQuestion"> & {
    * @generated from field: bool output_hidden = 15;
    */
   outputHidden: boolean;
+
+  /**
+   * The turn whose agent asks; empty: the agent of a run asks.
+   *
+   * @generated from field: string turn_id = 16;
+   */
+  turnId: string;
 };
 
 /**
@@ -1796,6 +1803,13 @@ export declare type ListQuestionsRequest = Message<"pinion.v1.ListQuestionsReque
    * @generated from field: bool is_open = 5;
    */
   isOpen: boolean;
+
+  /**
+   * Only questions of this turn.
+   *
+   * @generated from field: string turn_id = 6;
+   */
+  turnId: string;
 };
 
 /**
@@ -1838,14 +1852,14 @@ export declare const ListQuestionsResponseSchema: GenMessage<ListQuestionsRespon
  */
 export declare type AnswerQuestionRequest = Message<"pinion.v1.AnswerQuestionRequest"> & {
   /**
-   * The run.
+   * The run; empty: `turn_id` names a turn.
    *
    * @generated from field: string run_id = 1;
    */
   runId: string;
 
   /**
-   * The question; empty: the run's only open one.
+   * The question; empty: the only open one of the run or the turn.
    *
    * @generated from field: string question_id = 2;
    */
@@ -1871,6 +1885,13 @@ export declare type AnswerQuestionRequest = Message<"pinion.v1.AnswerQuestionReq
    * @generated from field: bool always = 5;
    */
   always: boolean;
+
+  /**
+   * The turn whose agent asks; exactly one of `run_id` and `turn_id` is set.
+   *
+   * @generated from field: string turn_id = 6;
+   */
+  turnId: string;
 };
 
 /**

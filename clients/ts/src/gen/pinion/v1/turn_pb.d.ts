@@ -236,6 +236,13 @@ export declare type Turn = Message<"pinion.v1.Turn"> & {
    * @generated from field: google.protobuf.Timestamp finished_at = 31;
    */
   finishedAt?: Timestamp | undefined;
+
+  /**
+   * Questions of its agent that nobody has answered yet (RunService.ListQuestions with `turn_id`). More than 0: it waits.
+   *
+   * @generated from field: int32 open_questions = 32;
+   */
+  openQuestions: number;
 };
 
 /**

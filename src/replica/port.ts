@@ -1,0 +1,80 @@
+/** What a replica serves on its port: the services, the probes, the page, device streams. */
+import { readFile } from "node:fs/promises";
+import type { ReplicaConfig } from "../config.ts";
+import { withCookies } from "../server/access/cookies.ts";
+import { sortStrangers, strangerBytesMax } from "../server/access/strangers.ts";
+import { createDeviceStreams } from "../server/device/grpc-stream.ts";
+import { withDownloads } from "../server/http/downloads.ts";
+import { createHostCheck } from "../server/http/own-host.ts";
+import { loadPage, withPage } from "../server/http/page.ts";
+import { openPort, type Port } from "../server/http/port.ts";
+import { noProbe, openProbePort } from "../server/http/probe-port.ts";
+import { withProbes } from "../server/http/probes.ts";
+import type { Access } from "./access.ts";
+import type { Foundation } from "./foundation.ts";
+import { type Own, serveRpc } from "./rpc.ts";
+import type { Storage } from "./storage.ts";
+import type { Work } from "./work.ts";
+
+/** Calls, reconnects and strangers have connections of their own beside those of devices. */
+const connectionsBesideStreams = 5_000;
+
+/** Opens the port. `shutdownSignal` ends the streams that are open. */
+export async function openReplicaPort(
+  foundation: Foundation,
+  storage: Storage,
+  access: Access,
+  work: Work,
+  own: Own,
+): Promise<Port> {
+  const { config, log, metrics, lastLine } = foundation;
+  const { guard, limits } = access;
+  const { requests } = storage;
+  const { trustedProxies } = config;
+  const { messageBytesMax } = config.session;
+  const { crowd } = own;
+  const within = serveRpc(foundation, storage, access, work, own);
+  const common = { guard, limits, trustedProxies, crowd };
+  const streams = createDeviceStreams({ ...common, hub: work.hub, log, messageBytesMax });
+  const known = within(messageBytesMax);
+  const stranger = within(strangerBytesMax);
+  const sorted = sortStrangers({ ...common, isStream: known.isStream, known, stranger });
+  const rpc = withCookies(sorted, { publicUrl: config.publicUrl });
+  const isBehindProxies = trustedProxies > 0;
+  const check = createHostCheck({ host: config.host, publicUrl: config.publicUrl, isBehindProxies });
+  const probes = {
+    ...{ health: own.health, db: requests.db, metrics, metricsToken: config.metricsToken },
+    isBusUp: () => work.bus.isUp(),
+    check,
+  };
+  if (config.probePort !== undefined) {
+    const handler = withProbes({ ...probes, rpc: noProbe });
+    const probePort = await openProbePort({ host: config.host, port: config.probePort, handler, lastLine });
+    foundation.opened.defer(() => probePort.close());
+  }
+  return openPort({
+    host: config.host,
+    port: config.port,
+    log,
+    lastLine,
+    crowd,
+    connectionsMax: config.session.streamsMax + connectionsBesideStreams,
+    ...(config.tls ? { tls: await readTls(config.tls) } : {}),
+    ...(config.session.isBare ? { takeStream: streams.take } : {}),
+    handler: withDownloads(withPage(withProbes({ ...probes, rpc }), loadPage(), check), {
+      directory: config.downloads,
+      publicUrl: config.publicUrl,
+      isBehindProxies,
+      check,
+    }),
+  });
+}
+
+async function readTls(tls: NonNullable<ReplicaConfig["tls"]>) {
+  const [cert, key, ca] = await Promise.all([
+    readFile(tls.certFile),
+    readFile(tls.keyFile),
+    tls.clientCaFile ? readFile(tls.clientCaFile) : undefined,
+  ]);
+  return ca ? { cert, key, ca, requestCert: true, rejectUnauthorized: true } : { cert, key };
+}

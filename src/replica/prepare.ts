@@ -1,0 +1,71 @@
+/** What is done before a replica takes work: its clock is judged, old rows go, statements are planned, others hear of it. */
+import { type Clock, startClock } from "../scheduler/clock.ts";
+import { retainOnce } from "../scheduler/retention.ts";
+import { warmUp } from "../scheduler/warm-up.ts";
+import { peerAddressOf } from "../server/access/peer.ts";
+import { type Crowd, createCrowd } from "../server/http/crowd.ts";
+import type { HealthState } from "../server/http/health.ts";
+import { reachableHost } from "../server/http/port.ts";
+import { createNumbers } from "../server/http/probes.ts";
+import * as replicas from "../store/work/replicas.ts";
+import type { Foundation } from "./foundation.ts";
+import type { Storage } from "./storage.ts";
+import type { Work } from "./work.ts";
+
+/** Judges the database's clock, deletes what is too old unless the clock is in doubt, and plans the statements. */
+export async function prepare(
+  { config, replicaId, log, opened }: Foundation,
+  { work: { db } }: Storage,
+): Promise<Clock> {
+  const judge = await startClock({ db, log, replicaId, policy: config.clockJump });
+  opened.defer(() => judge.stop());
+  const { retentionDays: days, conversationDays } = config;
+  if (judge.doubtMs() === 0) await retainOnce(db, { days, conversationDays, log });
+  await warmUp(db, config.failures);
+  return judge;
+}
+
+/** Puts the replica on the list of living replicas, until it stops. */
+export async function announceReplica(
+  { config, replicaId, log, opened }: Foundation,
+  { work: { db } }: Storage,
+): Promise<replicas.Replica> {
+  const replica = { id: replicaId, address: `${reachableHost(config.host)}:${config.port}` };
+  await replicas.beat(db, replica);
+  opened.defer(() =>
+    replicas.remove(db, replicaId).catch((error) => log.warn({ err: error }, "not taken off the list")),
+  );
+  return replica;
+}
+
+/** Counts the connections of the port by peer, and cuts peers that hold too many. */
+export function openCrowd({ config, metrics, opened }: Foundation): Crowd {
+  const crowd = createCrowd({
+    connectionsMax: config.strangers.connections,
+    ...config.strangers,
+    knownBytesMax: config.bodyBytesMax,
+    isBehindProxies: config.trustedProxies > 0,
+    addressOf: (headers, remoteAddress) => peerAddressOf(headers, remoteAddress, config.trustedProxies),
+    onCut: metrics.peerCut,
+  });
+  opened.defer(() => crowd.close());
+  return crowd;
+}
+
+/** Lets the metrics look at the parts whenever they are read. */
+export function observe(
+  { metrics, log }: Foundation,
+  { work, requests }: Storage,
+  { bus, hub }: Work,
+  { health, crowd, judge }: { health: HealthState; crowd: Crowd; judge: Pick<Clock, "doubtMs"> },
+): void {
+  metrics.observe({
+    isServing: () => health.isServing,
+    isBusUp: () => bus.isUp(),
+    clockDoubtMs: () => judge.doubtMs(),
+    hub: () => hub.stats(),
+    crowd: () => crowd.stats(),
+    pools: { work: () => work.stats(), requests: () => requests.stats() },
+    database: createNumbers({ db: requests.db, log }),
+  });
+}

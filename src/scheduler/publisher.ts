@@ -1,0 +1,73 @@
+import type { Logger } from "../log.ts";
+import type { SessionName } from "../store/work/presence.ts";
+import type { Doorbell } from "./doorbell.ts";
+import type { Rung } from "./placer.ts";
+import type { QuestionBell } from "./questions.ts";
+import type { TurnBell } from "./turn-bell.ts";
+
+/** All that is told after a commit. Every one is a hint: losing it costs seconds (the sweep), never a run. */
+export type Announcements = Doorbell &
+  TurnBell &
+  QuestionBell & {
+    /** A newer session of a device opened; the replica that holds the older session lets it go. */
+    replaced(session: SessionName & { replicaId: string }): void;
+    /** A device of the org has connected. */
+    deviceOpened(orgId: string): void;
+    /** The facts, labels or grants of devices of the org have changed. */
+    devicesChanged(orgId: string): void;
+    /** Held runs were placed; their devices have work. */
+    placed(runs: readonly Rung[]): void;
+    /** Held runs are somewhere else, or wait for something else. */
+    moved(runs: readonly { orgId: string; runId: string }[]): void;
+  };
+
+/** Any part of the announcements; the others are not told to this subscriber. */
+export type Subscriber = Partial<Announcements>;
+
+/**
+ * Tells after each commit what it changed, once, to every subscriber, in the order in which they subscribed:
+ *
+ *   completer, turn endings, dispatcher, hub, loops, use-cases
+ *        │ recorded, settled, turnsEnded, …
+ *        ▼
+ *    publisher ──► telemetry, tails of output, feed, doorbell, placer, materializer, questions
+ */
+export type Publisher = Announcements & { subscribe(subscriber: Subscriber): void };
+
+export function createPublisher({ log }: { log: Logger }): Publisher {
+  const subscribers: Subscriber[] = [];
+  const to =
+    <Kind extends keyof Announcements>(kind: Kind) =>
+    (subject: Parameters<Announcements[Kind]>[0]): void => {
+      for (const subscriber of subscribers) {
+        try {
+          (subscriber[kind] as ((told: typeof subject) => void) | undefined)?.(subject);
+        } catch (error) {
+          // The commit stands, and the other subscribers are told of it.
+          log.error({ err: error, kind }, "a subscriber failed to take an announcement");
+        }
+      }
+    };
+  return {
+    subscribe: (subscriber) => void subscribers.push(subscriber),
+    recorded: to("recorded"),
+    settled(settled) {
+      to("settled")(settled);
+      const followers = settled.flatMap((run) => run.followers ?? []);
+      if (followers.length > 0) to("recorded")(followers);
+    },
+    kept: to("kept"),
+    cancelling: to("cancelling"),
+    turnStarted: to("turnStarted"),
+    turnsEnded: to("turnsEnded"),
+    repliesKept: to("repliesKept"),
+    turnsWithdrawn: to("turnsWithdrawn"),
+    asked: to("asked"),
+    answered: to("answered"),
+    replaced: to("replaced"),
+    deviceOpened: to("deviceOpened"),
+    devicesChanged: to("devicesChanged"),
+    placed: to("placed"),
+    moved: to("moved"),
+  };
+}

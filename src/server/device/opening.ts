@@ -1,0 +1,102 @@
+import { type JsonObject, toJson } from "@bufbuild/protobuf";
+import { ExecutorInfoSchema, WorkspaceInfoSchema } from "#gen/pinion/v1/activity_pb.js";
+import { type Hello, Platform } from "#gen/pinion/v1/device_pb.js";
+import { refuse } from "../../errors.ts";
+import type { Logger } from "../../log.ts";
+import * as devices from "../../store/people/devices.ts";
+import * as workers from "../../store/people/workers.ts";
+import { type Db, transaction } from "../../store/pg/database.ts";
+import { storableText } from "../../store/pg/storable.ts";
+import * as events from "../../store/work/events.ts";
+import type { FailurePolicy } from "../../store/work/settlements.ts";
+import { requireAllowed } from "./allowed.ts";
+import { type Opening, openSession } from "./reconcile.ts";
+import type { Session } from "./session.ts";
+
+type Deps = { db: Db; log: Logger; replicaId: string; policy: FailurePolicy; ttlMs: number };
+type Greeting = Pick<Session, "orgId" | "deviceId" | "tokenId" | "isWorker">;
+
+/** Opens the session of a hello: checks whose it is, notes what it says, and reconciles the attempts it holds. */
+export async function open(deps: Deps, session: Greeting, hello: Hello): Promise<Opening> {
+  const opening = await (session.isWorker ? openWorker : openDevice)(deps, session, hello);
+  const { deviceId, epoch } = opening;
+  const { orgId } = session;
+  deps.log.info({ orgId, deviceId, epoch, held: hello.held.length }, "a device session began");
+  return opening;
+}
+
+async function openDevice(deps: Deps, { orgId, deviceId }: Greeting, hello: Hello): Promise<Opening> {
+  const { db } = deps;
+  const device = await devices.find(db, { orgId, deviceId });
+  if (!device) refuse("unauthenticated", "the device was deleted; enrol it again");
+  // The token says which device it is (R6); the message may only agree.
+  if (hello.installId !== device.install_id) {
+    refuse("permission_denied", "the token belongs to another installation; enrol this one", {
+      field: "hello.install_id",
+    });
+  }
+  if (platformOf[hello.platform] !== device.platform) {
+    refuse("permission_denied", `the device was enrolled as ${device.platform}, which is set once`, {
+      field: "hello.platform",
+    });
+  }
+  requireAllowed(device.platform as devices.Platform, hello);
+  await requireOneMachine(deps, device, hello);
+  await devices.updateFromHello(db, device, factsOf(hello));
+  const { held } = hello;
+  return transaction(db, (tx) => openSession(tx, { ...deps, orgId, deviceId, held }));
+}
+
+/** Refuses a second machine with a copy of the device's identity while the first machine's session is alive. */
+async function requireOneMachine(
+  { db, ttlMs }: Deps,
+  device: NonNullable<Awaited<ReturnType<typeof devices.find>>>,
+  hello: Hello,
+): Promise<void> {
+  if (!hello.machine) return;
+  const { machineHash, bootHash, hostName, arch } = hello.machine;
+  const machine = { machineHash, bootHash, hostName: storableText(hostName), arch: storableText(arch) };
+  const other = await devices.findOtherMachine(db, device, { machine, ttlMs });
+  if (other) refuse("failed_precondition", duplicateWords(other.hostName, machine.hostName));
+  await devices.noteMachine(db, device, machine);
+}
+
+/** In one transaction: a worker that has a row is not deleted as away before it has its session. */
+function openWorker(deps: Deps, { orgId, tokenId }: Greeting, hello: Hello): Promise<Opening> {
+  const { db, ttlMs } = deps;
+  const { installId, held } = hello;
+  const platform = platformOf[hello.platform]!;
+  return transaction(db, async (tx) => {
+    const facts = { installId, platform, ttlMs, ...factsOf(hello) };
+    const entry = await workers.enter(tx, { orgId, tokenId, ...facts });
+    const opening = await openSession(tx, { ...deps, orgId, deviceId: entry.deviceId, held });
+    await events.append(tx, orgId, entry.events);
+    return opening;
+  });
+}
+
+/** What the second machine of one identity is told. */
+function duplicateWords(connectedFrom: string, here: string): string {
+  return `this device is connected from another machine (${connectedFrom || "nameless"}), and ${here || "this one"} has a copy of its identity; \`pinion device enroll --anew --join-code …\` makes this machine a device of its own`;
+}
+
+function factsOf(hello: Hello): devices.HelloFacts {
+  const { appVersion, label, agentKinds, capabilities, maxConcurrency } = hello;
+  return {
+    configProblem: storableText(hello.configProblem),
+    ...{ appVersion, label, agentKinds, capabilities, maxConcurrency },
+    executors: hello.executors.map((executor) => toJson(ExecutorInfoSchema, executor) as JsonObject),
+    workspaces: hello.workspaces.map((workspace) => toJson(WorkspaceInfoSchema, workspace) as JsonObject),
+  };
+}
+
+/** A platform as the store names it. */
+export const platformOf: Record<Platform, devices.Platform | undefined> = {
+  [Platform.UNSPECIFIED]: undefined,
+  [Platform.MACOS]: "macos",
+  [Platform.LINUX]: "linux",
+  [Platform.WINDOWS]: "windows",
+  [Platform.IOS]: "ios",
+  [Platform.ANDROID]: "android",
+  [Platform.BROWSER]: "browser",
+};

@@ -1,0 +1,117 @@
+import { type Batcher, createBatcher } from "../../batcher.ts";
+import { Refusal } from "../../errors.ts";
+import type { Logger } from "../../log.ts";
+import type { Db } from "../../store/pg/database.ts";
+import * as presence from "../../store/work/presence.ts";
+import type { Bus, BusMessage } from "../cluster/bus.ts";
+import type { Telemetry } from "../telemetry.ts";
+import type { Hub } from "./hub.ts";
+
+/** A message for one device, wherever its session is. */
+export type DeviceMessage = Extract<BusMessage, { deviceId: string }>;
+
+/**
+ * Carries messages to sessions: to a session of this replica by a call, to a session elsewhere by the bus, in batches that
+ * ask the database once where they are. A device without a session is not rung at all.
+ */
+export type Rings = {
+  /** To the device's session. */
+  ring(message: DeviceMessage): void;
+  /** Unpinned work: every fleet worker of the org may take it, here and on other replicas. */
+  ringFleet(orgId: string, isTurn?: boolean): void;
+  /** Once a moment has come, by this machine's clock: for the next attempt of what was given back. */
+  later(ringIt: () => void, at: Date): void;
+  close(): Promise<void>;
+};
+
+type FleetRing = { orgId: string; isTurn: boolean };
+
+const ringsPerBatchMax = 2_000;
+const ringsWaitingMax = 50_000;
+/** Retries whose time is awaited on this replica; the sweep finds those beyond. */
+const delayedMax = 10_000;
+/** A ring comes so much after its moment, which the database's clock decides. */
+const afterMomentMs = 20;
+
+type Options = {
+  db: Db;
+  log: Logger;
+  replicaId: string;
+  hub: Pick<Hub, "receive">;
+  bus: Bus;
+  telemetry: Pick<Telemetry, "batch">;
+};
+
+export function createRings(options: Options): Rings {
+  const { log, hub } = options;
+  const delayed = new Set<NodeJS.Timeout>();
+  const elsewhere = ringElsewhere(options);
+  const fleetsElsewhere = ringFleetsElsewhere(options);
+  return {
+    ring(message) {
+      if (hub.receive(message)) return;
+      elsewhere.add(message).catch((error: unknown) => {
+        log.debug({ err: error }, "a doorbell was not heard; the sweep makes it good");
+      });
+    },
+    ringFleet(orgId, isTurn = false) {
+      hub.receive({ kind: "fleet", orgId, ...(isTurn ? { isTurn } : {}) });
+      fleetsElsewhere.add({ orgId, isTurn }).catch((error: unknown) => {
+        log.debug({ err: error }, "a fleet's doorbell was not heard; the sweep makes it good");
+      });
+    },
+    later(ringIt, at) {
+      if (delayed.size >= delayedMax) return;
+      const timer = setTimeout(
+        () => {
+          delayed.delete(timer);
+          ringIt();
+        },
+        Math.max(0, at.getTime() - Date.now()) + afterMomentMs,
+      );
+      delayed.add(timer);
+    },
+    async close() {
+      for (const timer of delayed) clearTimeout(timer);
+      await Promise.all([elsewhere.idle(), fleetsElsewhere.idle()]);
+    },
+  };
+}
+
+const batch = {
+  itemsMax: ringsPerBatchMax,
+  queueMax: ringsWaitingMax,
+  overflow: () => new Refusal("unavailable", "too many doorbells wait"),
+};
+
+function ringElsewhere({ db, bus, replicaId, telemetry }: Options): Batcher<DeviceMessage, void> {
+  return createBatcher({
+    ...batch,
+    async run(messages) {
+      const places = await presence.locate(db, messages);
+      const replicaOf = new Map(places.map((place) => [place.deviceId, place.replicaId]));
+      for (const message of messages) {
+        const to = replicaOf.get(message.deviceId);
+        if (to && to !== replicaId) bus.send(to, message);
+      }
+      return messages.map(() => undefined);
+    },
+    onBatch: telemetry.batch("rings"),
+  });
+}
+
+/** Rings the replicas that hold fleet workers of these orgs, each once for all that rang meanwhile. */
+function ringFleetsElsewhere({ db, bus, replicaId }: Options): Batcher<FleetRing, void> {
+  return createBatcher({
+    ...batch,
+    async run(rings) {
+      const orgIds = [...new Set(rings.map((ring) => ring.orgId))];
+      const haveTurns = new Set(rings.flatMap((ring) => (ring.isTurn ? [ring.orgId] : [])));
+      for (const { orgId, replicaId: to } of await presence.locateWorkers(db, orgIds)) {
+        if (to === replicaId) continue;
+        bus.send(to, { kind: "fleet", orgId, ...(haveTurns.has(orgId) ? { isTurn: true } : {}) });
+      }
+      return rings.map(() => undefined);
+    },
+  });
+}

@@ -1,0 +1,44 @@
+import { createBatcher } from "../../batcher.ts";
+import { Refusal } from "../../errors.ts";
+import type { Logger } from "../../log.ts";
+import type { Subscriber } from "../../scheduler/publisher.ts";
+import type { Db } from "../../store/pg/database.ts";
+import * as runs from "../../store/work/runs.ts";
+import type { Feed } from "../cluster/feed.ts";
+
+/** Tails of 8,000 characters: a batch is at most some MiB. */
+const tailsPerBatchMax = 200;
+const tailsWaitingMax = 2_000;
+
+/**
+ * Keeps the end of a lost or cancelled program's output, where this replica relayed the output and the device did not send
+ * it. Subscribes before the feed, which forgets the output of a run that has ended.
+ */
+export function createTails(options: { db: Db; log: Logger; feed: Pick<Feed, "tailOf"> }): Subscriber & {
+  idle(): Promise<void>;
+} {
+  const { db, log, feed } = options;
+  const tails = createBatcher<runs.OutputTail, void>({
+    run: async (items) => {
+      await runs.keepTails(db, items);
+      return items.map(() => undefined);
+    },
+    itemsMax: tailsPerBatchMax,
+    queueMax: tailsWaitingMax,
+    overflow: () => new Refusal("unavailable", "too many tails of outputs wait"),
+  });
+  return {
+    settled(settled) {
+      for (const { orgId, runId, attempt, action, windowId } of settled) {
+        // An attempt that was taken away has said nothing of its output itself.
+        if (action !== "finished" || windowId !== null) continue;
+        const text = feed.tailOf({ orgId, runId, attempt });
+        if (text === "") continue;
+        tails.add({ orgId, runId, text }).catch((error: unknown) => {
+          log.warn({ err: error, runId }, "the end of a lost program's output was not kept");
+        });
+      }
+    },
+    idle: () => tails.idle(),
+  };
+}
