@@ -117,7 +117,7 @@ async function untilRecorded(url: string, count: number): Promise<void> {
     // The statistics of the table, so that looking does not count the rows.
     const { rows } = await query(
       url,
-      "select n_tup_ins::int as count from pg_stat_user_tables where relname = 'slot'",
+      "select n_tup_ins::int as count from pg_stat_user_tables where relname = 'run'",
     );
     if (rows[0].count >= count) return;
     await new Promise((resolve) => setTimeout(resolve, lookEveryMs));
@@ -129,7 +129,7 @@ async function untilRecorded(url: string, count: number): Promise<void> {
 async function lastRecordedAt(url: string): Promise<number> {
   const { rows } = await query(
     url,
-    "select (extract(epoch from max(pg_xact_commit_timestamp(xmin))) * 1000)::float8 as at from slot",
+    "select (extract(epoch from max(pg_xact_commit_timestamp(xmin))) * 1000)::float8 as at from event_row where kind = 'run.created'",
   );
   return rows[0].at as number;
 }

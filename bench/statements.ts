@@ -28,7 +28,7 @@ const policy = { retryBackoffMs: 1_000, backoffAfter: 3, pauseAfter: 10, watcher
 const statements: Record<string, RegExp> = {
   "lock what is due": /where next_due_at <= statement_timestamp/,
   "read what is locked": /"queuedSlotAt"/,
-  "record the run": /insert into slot/,
+  "record the run": /insert into run \(/,
   "append an event": /pg_advisory_xact_lock/,
   "look ahead": /next_due_at - clock_timestamp/,
   "claim, with its commit": /with seated/,

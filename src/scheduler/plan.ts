@@ -233,6 +233,7 @@ export function planManual(
         orgId: watcher.orgId,
         watcherId: watcher.watcherId,
         runId: newId(now.getTime()),
+        isNew: true,
         scheduledFor: null,
         source: "manual",
         dueAt: now,
@@ -303,6 +304,9 @@ function slotRecord(
     orgId: watcher.orgId,
     watcherId: watcher.watcherId,
     runId: runIdOf(watcher, slot),
+    // A schedule only moves forward, so beyond all that it has recorded nothing is there. What was edited, moved back or is
+    // asked for again is looked up.
+    isNew: source === "scheduled" && (watcher.lastSlotAt === null || slot > watcher.lastSlotAt),
     scheduledFor: slot,
     source,
     dueAt: new Date(slot.getTime() + jitterOf(watcher.watcherId, watcher.jitterMs)),

@@ -31,6 +31,7 @@ export async function warmUp(db: Db, policy: FailurePolicy): Promise<void> {
               watcherId,
               runId,
               scheduledFor: now,
+              isNew: true,
               source: "scheduled",
               dueAt: now,
               windowStart: now,

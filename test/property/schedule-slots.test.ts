@@ -95,6 +95,7 @@ function dueWatcher(due: Pick<DueWatcher, "schedule" | "timeZone" | "nextSlotAt"
     minCooldownMs: 0,
     status: "active",
     nextDueAt: due.nextSlotAt,
+    lastSlotAt: null,
     lastRunAt: null,
     windowCursorAt: null,
     backoffUntil: null,

@@ -17,7 +17,7 @@ import { exitCodes, Failure } from "../failures.ts";
 import { deviceId, deviceLabels, runId } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
 import { collect, list, wholeNumber } from "../print/paging.ts";
-import { printLateResults, printRun } from "../print/run-details.ts";
+import { lateResultsJson, printLateResults, printRun } from "../print/run-details.ts";
 import { type Column, plain, table } from "../print/table.ts";
 import { formatAgo, formatDuration, formatMoment } from "../print/times.ts";
 import { transcriptLines } from "../print/transcript.ts";
@@ -162,7 +162,7 @@ function addGet(runs: Command, cli: Cli): void {
       const { clients, options } = connect(cli, command);
       const answer = await clients.runs.getRun({ runId: runId(id) });
       const run = answer.run!;
-      if (options.json) return printJson(cli, RunSchema, run);
+      if (options.json) return printJson(cli, RunSchema, run, lateResultsJson(answer.lateResults));
       await printRun(cli, clients, run);
       printLateResults(cli, answer.lateResults);
     });

@@ -16,6 +16,7 @@ import { exitCodes, Failure } from "../failures.ts";
 import { deviceLabels, runId } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
 import { collect, list, wholeNumber } from "../print/paging.ts";
+import { lateResultsJson, printLateResults } from "../print/run-details.ts";
 import { type Column, details, plain, table } from "../print/table.ts";
 import { formatAgo, formatDuration, formatMoment, formatMomentAgo, parseLength } from "../print/times.ts";
 import * as words from "../print/words.ts";
@@ -171,8 +172,9 @@ function addGet(turns: Command, cli: Cli): void {
     .description("everything about one turn, and its reply")
     .action(async (id: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const turn = (await clients.turns.getTurn({ turnId: turnId(id) })).turn!;
-      if (options.json) return printJson(cli, TurnSchema, turn);
+      const { turn: found, lateResults } = await clients.turns.getTurn({ turnId: turnId(id) });
+      const turn = found!;
+      if (options.json) return printJson(cli, TurnSchema, turn, lateResultsJson(lateResults));
       const labels = await deviceLabels(clients);
       const labelled = (deviceId: string) => `${plain(labels.get(deviceId) ?? "")} ${deviceId}`.trim();
       const lines = details(
@@ -205,6 +207,7 @@ function addGet(turns: Command, cli: Cli): void {
       );
       for (const line of lines) cli.out(line);
       if (turn.reply) cli.out(`\n${turn.reply.trimEnd()}`);
+      printLateResults(cli, lateResults);
     });
   examples(command, [["turns get 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "with its reply"]]);
 }

@@ -9,13 +9,14 @@ export function asJson<Desc extends DescMessage>(schema: Desc, message: MessageS
   return toJson(schema, message, { useProtoFieldName: true, alwaysEmitImplicit: true });
 }
 
-/** Prints one JSON document. */
+/** Prints one JSON document: the message, and members beside its fields. */
 export function printJson<Desc extends DescMessage>(
   cli: Cli,
   schema: Desc,
   message: MessageShape<Desc>,
+  beside: Record<string, unknown> = {},
 ): void {
-  cli.out(JSON.stringify(asJson(schema, message), null, 2));
+  cli.out(JSON.stringify({ ...(asJson(schema, message) as object), ...beside }, null, 2));
 }
 
 /** Prints one line of JSON, for streams. */

@@ -2,11 +2,18 @@ import { toJson } from "@bufbuild/protobuf";
 import { type Value, ValueSchema } from "@bufbuild/protobuf/wkt";
 import { omittedBytesOf } from "@pinion/client";
 import type { Denial, KeptWorkspace } from "#gen/pinion/v1/activity_pb.js";
-import type { LateResult, PastAttempt, Run, Window } from "#gen/pinion/v1/run_pb.js";
+import {
+  type LateResult,
+  LateResultSchema,
+  type PastAttempt,
+  type Run,
+  type Window,
+} from "#gen/pinion/v1/run_pb.js";
 import type { Cli } from "../cli.ts";
 import type { Clients } from "../context.ts";
 import { deviceLabels } from "../lookup.ts";
 import { formatUsage } from "./budget.ts";
+import { asJson } from "./json.ts";
 import { details, plain, plainLines } from "./table.ts";
 import { formatDuration, formatMoment, formatMomentAgo } from "./times.ts";
 import * as words from "./words.ts";
@@ -16,8 +23,8 @@ export function printLateResults(cli: Cli, results: readonly LateResult[]): void
   for (const late of results) {
     const outcome = words.runStatus.word(late.outcome);
     const what = late.hasSettled
-      ? "came late, and ended the run after all"
-      : `came late, is not the run's own result${late.isOutputTruncated ? ", and was cut" : ""}`;
+      ? "came late, and ended it after all"
+      : `came late, is not its own result${late.isOutputTruncated ? ", and was cut" : ""}`;
     const said = `attempt ${late.attempt}, ${outcome}, ${what} (${formatMoment(late.storedAt)})`;
     cli.out(`\n${cli.colors.dim([said, plain(late.reason)].filter(Boolean).join(": "))}`);
     for (const text of [late.result, late.output]) if (text) cli.out(plainLines(text));
@@ -37,6 +44,11 @@ function inputLine(input: Value): string {
   const text = JSON.stringify(toJson(ValueSchema, input));
   return text.length <= inputCharactersMax ? text : `${text.slice(0, inputCharactersMax)} …`;
 }
+
+/** The same for programs, as a member of the run's or turn's JSON. */
+export const lateResultsJson = (results: readonly LateResult[]) => ({
+  late_results: results.map((late) => asJson(LateResultSchema, late)),
+});
 
 /** Everything about a run, and its output below. */
 export async function printRun(cli: Cli, clients: Clients, run: Run): Promise<void> {

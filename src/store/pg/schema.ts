@@ -254,6 +254,8 @@ export type WatcherTable = {
   status: Generated<WatcherStatus>;
   paused_reason: Generated<string>;
   next_slot_at: TimestampOrNull;
+  /** The latest slot that has a row. */
+  last_slot_at: TimestampOrNull;
   next_due_at: TimestampOrNull;
   last_run_at: TimestampOrNull;
   last_fired_at: TimestampOrNull;

@@ -1,4 +1,5 @@
 import { sql } from "kysely";
+import { slotRunId } from "../../ids.ts";
 import type { Db } from "../pg/database.ts";
 
 /**
@@ -58,11 +59,25 @@ export async function restore(tx: Db, forgotten: ForgottenAttempt): Promise<bool
   `.execute(tx);
   if (rows[0]!.isThere) return true;
   if (scheduledFor) {
-    const slot = await sql`
-      insert into slot (org_id, watcher_id, scheduled_for, run_id)
-      values (${orgId}, ${watcherId}, ${scheduledFor}, ${runId}) on conflict do nothing
+    // The slot has its row by its own id, by another that is noted, or not at all.
+    const slotId = slotRunId({ orgId, watcherId, scheduledFor });
+    const { rows: slots } = await sql<{ isFree: boolean }>`
+      select not exists (select from run where org_id = ${orgId} and id = ${slotId})
+        and not exists (select from run_finished where org_id = ${orgId} and id = ${slotId})
+        and not exists (select from slot
+          where org_id = ${orgId} and watcher_id = ${watcherId} and scheduled_for = ${scheduledFor}) as "isFree"
     `.execute(tx);
-    if (Number(slot.numAffectedRows ?? 0) === 0) return false;
+    if (!slots[0]!.isFree) return false;
+    if (runId !== slotId) {
+      await sql`
+        insert into slot (org_id, watcher_id, scheduled_for, run_id)
+        values (${orgId}, ${watcherId}, ${scheduledFor}, ${runId})
+      `.execute(tx);
+    }
+    await sql`
+      update watcher set last_slot_at = greatest(last_slot_at, ${scheduledFor})
+      where org_id = ${orgId} and id = ${watcherId}
+    `.execute(tx);
     await sql`
       delete from backlog where org_id = ${orgId} and watcher_id = ${watcherId} and scheduled_for = ${scheduledFor}
     `.execute(tx);

@@ -1,4 +1,5 @@
 import { sql } from "kysely";
+import { slotRunId } from "../../ids.ts";
 import type { Db } from "../pg/database.ts";
 import { ofFew, unnest } from "../pg/unnest.ts";
 import { assignmentColumns, assignmentJoins, type ClaimedRun } from "./attempts.ts";
@@ -37,6 +38,8 @@ export type DueWatcher = {
   status: "active" | "paused" | "no_executor";
   nextSlotAt: Date | null;
   nextDueAt: Date | null;
+  /** The latest slot that has a row. */
+  lastSlotAt: Date | null;
   lastRunAt: Date | null;
   windowCursorAt: Date | null;
   backoffUntil: Date | null;
@@ -113,7 +116,7 @@ async function readLocked(tx: Db, watchers: readonly WatcherName[]): Promise<Due
     select w.org_id as "orgId", w.id as "watcherId", case when w.placement is null then w.device_id end as "deviceId",
       w.placement is not null as "isGated", w.schedule, w.time_zone as "timeZone", w.overlap, w.catchup,
       w.catchup_window_ms as "catchupWindowMs", w.jitter_ms as "jitterMs", w.min_cooldown_ms as "minCooldownMs",
-      w.status, w.next_slot_at as "nextSlotAt", w.next_due_at as "nextDueAt",
+      w.status, w.next_slot_at as "nextSlotAt", w.next_due_at as "nextDueAt", w.last_slot_at as "lastSlotAt",
       w.last_run_at as "lastRunAt", w.window_cursor_at as "windowCursorAt", w.backoff_until as "backoffUntil",
       case when w.day_budget is not null then (
         select jsonb_build_object('tokensMax', coalesce(w.day_budget->>'tokensMax', '0')::int8,
@@ -207,6 +210,8 @@ export type SlotRecord = {
   source: "scheduled" | "backfill" | StartSource;
   /** Of a start that waited: since when, which is its place among those that wait. */
   waitsSince?: Date;
+  /** The slot lies beyond all slots of its watcher that have a row, or there is none; otherwise its row is looked for. */
+  isNew: boolean;
   dueAt: Date;
   windowStart: Date;
   windowEnd: Date;
@@ -252,9 +257,25 @@ export function isClaimed(run: RecordedRun): run is RecordedRun & ClaimedRun {
   return run.attemptToken !== null;
 }
 
+/** The id that the run of a slot has; null where no slot asks for the run. */
+const slotIdOf = (slot: { orgId: string; watcherId: string; scheduledFor: Date | null }) =>
+  slot.scheduledFor && slotRunId({ ...slot, scheduledFor: slot.scheduledFor });
+
+/**
+ * Whether a slot of the input `i` has its row: a run by the slot's own id, live or ended, or of another id, which `slot`
+ * knows. The answer holds while the watcher's row is locked.
+ */
+const isThere = sql`(
+  exists (select from run r where r.org_id = i.org_id and r.id = i.slot_id)
+  or exists (select from run_finished f where f.org_id = i.org_id and f.id = i.slot_id)
+  or exists (select from slot s
+    where s.org_id = i.org_id and s.watcher_id = i.watcher_id and s.scheduled_for = i.scheduled_for))`;
+
 /**
  * Writes what became of slots, each once (R2: a slot that has a row already is left alone), and moves the schedules of
- * their watchers in the same statement (R3). The watchers' rows are locked by the caller.
+ * their watchers in the same statement (R3). The watchers' rows are locked by the caller, and slots are distinct.
+ *
+ * A slot is known by its run, whose id is made of it; only one whose run has another id leaves a row in `slot`.
  *
  * The run takes the pin, the agent kind, the notification and the versions from the watcher as it is now (R4).
  */
@@ -264,12 +285,17 @@ export async function record(
   moves: readonly ScheduleMove[],
 ): Promise<RecordedRun[]> {
   if (slots.length === 0 && moves.length === 0) return [];
+  const areNew = slots.every((slot) => slot.isNew);
+  const strangers = slots.filter((slot) => slot.scheduledFor && slot.runId !== slotIdOf(slot));
   const slotInput = unnest("i", slots, {
     org_id: ["text", (s) => s.orgId],
     watcher_id: ["uuid", (s) => s.watcherId],
     run_id: ["uuid", (s) => s.runId],
     scheduled_for: ["timestamptz", (s) => s.scheduledFor],
     waits_since: ["timestamptz", (s) => s.waitsSince ?? null],
+    ...(areNew
+      ? {}
+      : { slot_id: ["uuid", slotIdOf] as const, is_new: ["boolean", (s: SlotRecord) => s.isNew] as const }),
     source: ["text", (s) => s.source],
     due_at: ["timestamptz", (s) => s.dueAt],
     window_start: ["timestamptz", (s) => s.windowStart],
@@ -291,12 +317,6 @@ export async function record(
   });
   const { rows } = await sql<RecordedRun>`
     with input as materialized (select * from ${slotInput}),
-    fresh as (
-      insert into slot (org_id, watcher_id, scheduled_for, run_id)
-      select org_id, watcher_id, scheduled_for, run_id from input where scheduled_for is not null
-      on conflict do nothing
-      returning run_id
-    ),
     -- As attempts.claim does: a newer hello waits for our commit, or the runs are left to it.
     seated as materialized (
       select p.org_id, p.device_id, p.session_id
@@ -319,8 +339,16 @@ export async function record(
         join watcher w on w.org_id = i.org_id and w.id = i.watcher_id
         left join agent a on a.org_id = w.org_id and a.id = w.agent_id
         left join seated s on s.org_id = w.org_id and s.device_id = w.device_id and s.session_id = i.session_id
-      where i.scheduled_for is null or i.run_id in (select run_id from fresh)
+      ${areNew ? sql`` : sql`where i.is_new or i.scheduled_for is null or not ${isThere}`}
     ),
+    ${
+      strangers.length === 0
+        ? sql``
+        : sql`noted as (
+      insert into slot (org_id, watcher_id, scheduled_for, run_id)
+      select org_id, watcher_id, scheduled_for, run_id from wanted where run_id = any(${strangers.map((s) => s.runId)}::uuid[])
+    ),`
+    }
     live as (
       insert into run (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
         notification, source, scheduled_for, window_start, window_end, due_at, expires_at, timeout_ms, max_attempts,
@@ -349,17 +377,17 @@ export async function record(
     ),
     moved as (
       update watcher w set next_slot_at = m.next_slot_at, next_due_at = m.next_due_at,
-        last_run_at = coalesce(m.last_run_at, w.last_run_at),
+        last_run_at = coalesce(m.last_run_at, w.last_run_at), last_slot_at = greatest(w.last_slot_at, m.last_slot_at),
         unrunnable_slots = case when m.is_run then 0 else w.unrunnable_slots + m.unrunnable end
       from (
         -- Grouped, not joined: the planner takes "wanted" for three rows, and would join by a loop within a loop.
         select org_id, watcher_id, max(next_slot_at) as next_slot_at, max(next_due_at) as next_due_at,
-          max(last_run_at) as last_run_at, bool_or(is_run) as is_run, sum(unrunnable) as unrunnable
+          max(last_run_at) as last_run_at, max(last_slot_at) as last_slot_at, bool_or(is_run) as is_run, sum(unrunnable) as unrunnable
         from (
-          select org_id, watcher_id, next_slot_at, next_due_at, last_run_at, true as is_move, false as is_run, 0 as unrunnable
+          select org_id, watcher_id, next_slot_at, next_due_at, last_run_at, null::timestamptz as last_slot_at, true as is_move, false as is_run, 0 as unrunnable
           from ${moveInput}
           union all
-          select org_id, watcher_id, null, null, null, false, skip_reason is null, (skip_reason is not distinct from 'no_executor')::int
+          select org_id, watcher_id, null, null, null, scheduled_for, false, skip_reason is null, (skip_reason is not distinct from 'no_executor')::int
           from wanted
         ) each_of group by org_id, watcher_id having bool_or(is_move)
       ) m
@@ -400,12 +428,12 @@ export async function putAside(
     watcher_id: ["uuid", (s) => s.watcherId],
     scheduled_for: ["timestamptz", (s) => s.scheduledFor],
     source: ["text", (s) => s.source],
+    slot_id: ["uuid", slotIdOf],
   });
   const result = await sql`
     insert into backlog (org_id, watcher_id, scheduled_for, source)
     select org_id, watcher_id, scheduled_for, source from ${input}
-    where not exists (select from slot s
-      where s.org_id = i.org_id and s.watcher_id = i.watcher_id and s.scheduled_for = i.scheduled_for)
+    where not ${isThere}
     on conflict do nothing
   `.execute(tx);
   return Number(result.numAffectedRows ?? 0);
@@ -459,15 +487,14 @@ export async function moveBack(
 ): Promise<number> {
   const { rows } = await sql<{ count: number }>`
     with junk as (
-      delete from run_finished f using slot s
-      where s.org_id = ${move.orgId} and s.watcher_id = ${move.watcherId} and s.scheduled_for >= ${move.nextSlotAt}
-        and f.org_id = s.org_id and f.id = s.run_id and f.status = 'skipped'
-      returning f.org_id, f.id
+      delete from run_finished
+      where org_id = ${move.orgId} and watcher_id = ${move.watcherId} and scheduled_for >= ${move.nextSlotAt}
+        and status = 'skipped' and id >= ${firstIdOf(move.nextSlotAt)}
+      returning org_id, id
     ),
     freed as (
       delete from slot s using junk j
       where s.org_id = j.org_id and s.watcher_id = ${move.watcherId} and s.run_id = j.id
-      returning s.run_id
     ),
     dropped as (
       delete from backlog
@@ -478,9 +505,15 @@ export async function moveBack(
       update watcher set next_slot_at = ${move.nextSlotAt}, next_due_at = ${move.nextDueAt}
       where org_id = ${move.orgId} and id = ${move.watcherId}
     )
-    select count(*)::int as count from freed
+    select count(*)::int as count from junk
   `.execute(tx);
   return rows[0]!.count;
+}
+
+/** No run of a slot at or after this moment has a lower id: ids begin with the slot's time, or a later one. */
+function firstIdOf(slotAt: Date): string {
+  const ms = Math.max(0, slotAt.getTime()).toString(16).padStart(12, "0");
+  return `${ms.slice(0, 8)}-${ms.slice(8)}-0000-0000-000000000000`;
 }
 
 /** Whether it is the caller who looks through all schedules this time; once in `everyMs`, of all replicas. */

@@ -229,7 +229,9 @@ export async function settle(
       from (select * from locked order by org_id, watcher_id) l
         left join lateral (
           select status, consecutive_failures, notify, last_window_id from watcher
+          -- A run that completed asks its watcher for nothing where nobody is told of it: "fired" alone writes it then.
           where l.is_counting and org_id = l.org_id and id = l.watcher_id
+            and (l.outcome <> 'completed' or notify is not null)
           for no key update
         ) w on true
         cross join lateral (

@@ -48,7 +48,7 @@ async function schedulesOf(cluster: Cluster) {
   return cluster.query<{ watcher: string; nextSlotAt: number | null; slots: number[] }>(
     `select w.id as watcher, ${ms("w.next_slot_at")} as "nextSlotAt",
       coalesce((select array_agg(${ms("s.scheduled_for")}) from (
-        select scheduled_for from slot where org_id = w.org_id and watcher_id = w.id
+        select scheduled_for from run_all where org_id = w.org_id and watcher_id = w.id
         union all
         select scheduled_for from backlog where org_id = w.org_id and watcher_id = w.id) s
         where s.scheduled_for > now() - $1 * interval '1 ms'), '{}') as slots

@@ -19,10 +19,12 @@ export async function readRows(cluster: Cluster): Promise<Rows> {
         'skipReason', r.skip_reason, 'reason', r.reason, 'past', ${attempts}) as row
       from run_all r left join run_finished f on f.org_id = r.org_id and f.id = r.id`),
     events: await json(`
-      select jsonb_build_object('kind', kind, 'org', org_id, 'run', run_id, 'watcher', watcher_id, 'rule', data->>'rule',
-        'scheduledFor', ${ms("(data->>'scheduled_for')::timestamptz")},
-        'committedAt', ${ms("pg_xact_commit_timestamp(xmin)")}) as row
-      from event order by seq`),
+      select jsonb_build_object('kind', e.kind, 'org', e.org_id, 'run', coalesce(p.run, e.run_id),
+        'watcher', coalesce(p.watcher, e.watcher_id), 'rule', e.data->>'rule',
+        'scheduledFor', ${ms("(e.data->>'scheduled_for')::timestamptz")},
+        'committedAt', ${ms("pg_xact_commit_timestamp(e.xmin)")}) as row
+      from event_row e left join lateral unnest(e.run_ids, e.watcher_ids) with ordinality as p (run, watcher, place) on true
+      order by e.seq, p.place`),
     windows: await json(`
       select jsonb_build_object('id', id, 'org', org_id, 'watcher', watcher_id, 'run', run_id, 'output',
         jsonb_build_object(
@@ -33,7 +35,7 @@ export async function readRows(cluster: Cluster): Promise<Rows> {
       select jsonb_build_object('run', subject_id, 'token', attempt_token) as row from late_result where kind = 'run'`),
     slots: await json(`
       select jsonb_build_object('org', org_id, 'watcher', watcher_id, 'scheduledFor', ${ms("scheduled_for")},
-        'run', run_id) as row from slot`),
+        'run', id) as row from run_all where scheduled_for is not null`),
     backlog: await json(`
       select jsonb_build_object('watcher', watcher_id, 'scheduledFor', ${ms("scheduled_for")}) as row from backlog`),
     watchers: await json(`

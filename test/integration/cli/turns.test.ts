@@ -1,11 +1,14 @@
 /** `pinion turns` and `pinion conversations` against a real replica, with a fleet worker driven by hand. */
+import { sql } from "kysely";
 import { expect, test } from "vitest";
-import { Outcome } from "#gen/pinion/v1/device_pb.js";
+import { CompletionVerdict, Outcome } from "#gen/pinion/v1/device_pb.js";
 import { OutputStream } from "#gen/pinion/v1/run_pb.js";
+import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
+import { sweepTurnsOnce } from "../../../src/scheduler/turn-sweep.ts";
 import { runCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connectWorker, fleetToken, workerIdentity } from "../../support/worker.ts";
-import { answer, nameOf } from "../server/talk.ts";
+import { answer, nameOf, untilTurn } from "../server/talk.ts";
 import { takeOn, useReplicas } from "../server/work.ts";
 
 const database = useDatabase({ per: "file" });
@@ -66,6 +69,24 @@ test("a turn that fails ends the command with 1, and says why", async () => {
   const asked = await asking;
   expect(asked.code).toBe(1);
   expect(asked.err).toContain("it broke");
+  worker.end();
+  await worker.ended;
+});
+
+test("a reply that came after its turn had ended is shown beside it", async () => {
+  const worker = await openWorker();
+  const started = await pinion("turns", "start", "--no-snapshot", "--detach", "take your time");
+  const assignment = await takeOn(worker);
+  await sql`update turn set deadline_at = now() - interval '1 s'`.execute(database.db);
+  await sweepTurnsOnce(database.db, { ttlMs: 60_000 });
+  const id = started.out.trim();
+  await untilTurn(replicas.first.clients, { id }, TurnStatus.FAILED);
+  expect(await answer(worker, assignment, "there it is")).toBe(CompletionVerdict.SUPERSEDED);
+  const { out: shown } = await pinion("turns", "get", id);
+  expect(shown).toContain("came late, is not its own result");
+  expect(shown).toContain("there it is");
+  const machine = JSON.parse((await pinion("turns", "get", id, "--json")).out);
+  expect(machine).toMatchObject({ id, late_results: [{ attempt: 1, output: "there it is" }] });
   worker.end();
   await worker.ended;
 });

@@ -1,11 +1,14 @@
 /** R2: every due slot becomes exactly one row, a run or a skipped one with its reason. */
+import { sql } from "kysely";
 import { expect, test } from "vitest";
+import { newId } from "../../../src/ids.ts";
 import { createLogger } from "../../../src/log.ts";
 import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { slotsPerPassMax } from "../../../src/scheduler/plan.ts";
 import { backfill } from "../../../src/scheduler/triggers.ts";
 import type { Db } from "../../../src/store/pg/database.ts";
 import type { WatcherName } from "../../../src/store/work/schedules.ts";
+import { settle } from "../../../src/store/work/settlements.ts";
 import * as watchers from "../../../src/store/work/watchers.ts";
 import * as usecases from "../../../src/usecases/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
@@ -15,6 +18,7 @@ import {
   hourly,
   listRuns,
   noteDoorbell,
+  policy,
   putSchedule,
   seedDevice,
   seedWatcher,
@@ -62,13 +66,37 @@ test("R2: two replicas that materialize at once write one row per slot, and neit
 
 test("R2: a slot that has a row already is left alone when a schedule comes upon it again", async () => {
   const { slot } = hourly();
+  const { db } = database;
   const watcher = await seedDue(slot(0));
   await pass();
-  await database.db.deleteFrom("run").execute();
-  await putSchedule(database.db, watcher, slot(0));
-  expect(await pass()).toBe(1);
-  expect(await rowsOf(watcher)).toEqual([]);
-  expect((await findWatcher(database.db, watcher)).next_slot_at).toEqual(slot(-1));
+  const again = async () => {
+    await putSchedule(db, watcher, slot(0));
+    expect(await pass()).toBe(1);
+    expect((await findWatcher(db, watcher)).next_slot_at).toEqual(slot(-1));
+    return rowsOf(watcher);
+  };
+  // Its run is live, or has ended.
+  expect(await again()).toEqual([[slot(0), "pending"]]);
+  const [run] = await listRuns(db, watcher);
+  await settle(
+    db,
+    [
+      {
+        ...{ orgId: watcher.orgId, runId: run!.id, attemptToken: null, deviceId: null },
+        ...{ action: "finish", status: "cancelled", reason: "" },
+      },
+    ],
+    policy,
+  );
+  expect(await again()).toEqual([[slot(0), "cancelled"]]);
+  // Its run has another id than its own, as a backfilled one.
+  await sql`delete from run_finished`.execute(db);
+  const { orgId, watcherId } = watcher;
+  await db
+    .insertInto("slot")
+    .values({ org_id: orgId, watcher_id: watcherId, scheduled_for: slot(0), run_id: newId() })
+    .execute();
+  expect(await again()).toEqual([]);
 });
 
 test("R2: an edit of the schedule while a slot is due records the slot first, under the old schedule", async () => {

@@ -65,7 +65,7 @@ test("a long downtime of many watchers is made up for in short passes, and a slo
     await putSchedule(db, await seedWatcher(db, device, { schedule }), slot(hours - 1));
   const punctual = await seedWatcher(db, device, { schedule });
   await putSchedule(db, punctual, slot(0));
-  const count = async () => (await sql`select from slot`.execute(db)).rows.length;
+  const count = async () => (await sql`select from run_all`.execute(db)).rows.length;
   const pass = () =>
     materializeOnce(db, { doorbell: noteDoorbell(), log: createLogger({ name: "test", level: "silent" }) });
   expect(await pass()).toBe(101);

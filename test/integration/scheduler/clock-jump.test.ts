@@ -45,7 +45,7 @@ beforeEach(async () => {
 /** Of runs, slots, windows and events. */
 async function countAll(): Promise<number[]> {
   const { rows } = await sql<{ counts: number[] }>`
-    select array[(select count(*) from run_finished), (select count(*) from slot), (select count(*) from "window"),
+    select array[(select count(*) from run_finished), (select count(*) from run), (select count(*) from "window"),
       (select count(*) from event where kind not like 'clock.%')]::int[] as counts`.execute(clock.db);
   return rows[0]!.counts;
 }

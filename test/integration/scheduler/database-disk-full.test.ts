@@ -123,12 +123,13 @@ test.skipIf(!isMountable)(
     const { schedule, slot } = hourly();
     const lost = await seedRunning(db);
     const watchers = [];
-    for (let i = 0; i < 3; i++) {
+    // More than fit into the page that the table has.
+    for (let i = 0; i < 60; i++) {
       const watcher = await seedWatcher(db, device, { schedule });
       await putSchedule(db, watcher, slot(0));
       watchers.push(watcher);
     }
-    await using disk = await putOnDisk(db, ["slot"], 1);
+    await using disk = await putOnDisk(db, ["run"], 1);
     await sql`create table ballast (text text) tablespace ${sql.ref(disk.tablespace)}`.execute(db);
     for (let full = false; !full; ) {
       full = await sql`insert into ballast select repeat(md5(random()::text), 40) from generate_series(1, 50)`

@@ -120,8 +120,10 @@ test("what is recorded for a device of this replica is claimed by the statement 
   expect(given).toHaveLength(2);
   expect(told.flatMap((run) => (run.attemptToken ? [run.runId] : [])).sort()).toEqual([...given].sort());
   const { rows } = await sql<{ status: string; slots: number }>`
-    select status, count(*)::int as slots from run
-      join slot on slot.run_id = run.id and run.xmin = slot.xmin group by 1 order by 1`.execute(db);
+    select run.status, count(*)::int as slots from run
+      join watcher on watcher.id = run.watcher_id and run.xmin = watcher.xmin group by 1 order by 1`.execute(
+    db,
+  );
   expect(rows).toEqual([
     { status: "claimed", slots: 2 },
     { status: "pending", slots: 1 },

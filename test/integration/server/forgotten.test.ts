@@ -29,7 +29,6 @@ async function forget(runId: string): Promise<void> {
   await sql`delete from "window" where run_id = ${runId}`.execute(database.db);
   for (const table of ["run", "run_finished"])
     await sql`delete from ${sql.table(table)} where id = ${runId}`.execute(database.db);
-  await sql`delete from slot where run_id = ${runId}`.execute(database.db);
 }
 
 async function offer(stream: DeviceStream, assignment: Assignment, output = "the answer") {

@@ -165,12 +165,11 @@ test("a slot that is due when the schedule is edited gets its row first, under t
     updateMask: { paths: ["schedule"] },
   });
   expect(timestampDate(edited!.nextSlotAt!).toISOString()).toMatch(/T04:00:00/);
-  const slots = await database.db
-    .selectFrom("slot")
-    .select("scheduled_for")
-    .orderBy("scheduled_for")
-    .execute();
-  expect(slots[0]!.scheduled_for.toISOString()).toBe(slot);
+  const { rows: slots } = await sql<{ at: Date }>`
+    select scheduled_for as at from run_all where scheduled_for is not null order by scheduled_for`.execute(
+    database.db,
+  );
+  expect(slots[0]!.at.toISOString()).toBe(slot);
   const { events } = await mine.events.listEvents({ pageSize: 500 });
   expect(events[0]!.kind).toBe("watcher.updated");
   expect(events.some((event) => event.kind.startsWith("run."))).toBe(true);

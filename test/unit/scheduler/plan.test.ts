@@ -30,6 +30,7 @@ const watcher: DueWatcher = {
   status: "active",
   nextSlotAt: at("10:00:00"),
   nextDueAt: at("10:00:00"),
+  lastSlotAt: null,
   lastRunAt: null,
   windowCursorAt: null,
   backoffUntil: null,

@@ -73,6 +73,8 @@ const settingsDefault: Record<string, string> = {
   jit: "off",
   // The queue tables live from being vacuumed often.
   autovacuum_naptime: "10s",
+  // The first change of a page after a checkpoint writes all of it.
+  wal_compression: "on",
 };
 
 type Cluster = {
