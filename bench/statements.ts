@@ -33,7 +33,7 @@ const statements: Record<string, RegExp> = {
   "look ahead": /next_due_at - clock_timestamp/,
   "claim, with its commit": /with seated/,
   "accept, with its commit": /started as/,
-  settle: /insert into "window"/,
+  settle: /as was_pushed_at/,
   commit: /^commit/,
 };
 

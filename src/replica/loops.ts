@@ -1,4 +1,6 @@
 /** The loops of a replica: each does one pass after another until it is stopped (scheduler/loop.ts). */
+
+import { startBulks } from "../scheduler/bulks.ts";
 import type { Clock } from "../scheduler/clock.ts";
 import { startDeliverer } from "../scheduler/deliverer.ts";
 import { type Loop, startLoop } from "../scheduler/loop.ts";
@@ -19,7 +21,7 @@ import type { Storage } from "./storage.ts";
 import type { Work } from "./work.ts";
 
 /** The loops that calls wake. */
-export type Loops = { materializer: Loop; deliverer: Loop };
+export type Loops = { bulks: Loop; materializer: Loop; deliverer: Loop };
 
 /** The tokens of open streams are looked at this often, so that they end within 5 s of their token also if the word was lost. */
 const tokensEveryMs = 4_000;
@@ -59,6 +61,7 @@ export function startLoops(
   });
   const sweep = every("sweep", config.sweepIntervalMs, () => hub.sweep());
   const placing = every("placing", config.sweepIntervalMs, () => placer.sweep());
+  const bulks = startBulks(common);
   const questions = startQuestions({ db, log, bell: publisher });
   const replanner = startReplanner({ db, log, judge, onReplanned: () => materializer.poke() });
   const { leaseMs, ...out } = config.destinations;
@@ -77,6 +80,7 @@ export function startLoops(
     deliverer,
     startHealthLook({ db: storage.requests.db, health: own.health, log }),
     startExpirer(common),
+    bulks,
     startTurnSweep({ ...common, ttlMs: config.session.ttlMs, intervalMs }),
     startReaper({ ...common, rules: config.reaper, intervalMs, onReaped: telemetry.reaped }),
     startRetention({ ...common, days: config.retentionDays, conversationDays: config.conversationDays }),
@@ -98,7 +102,7 @@ export function startLoops(
   opened.defer(async () => {
     await Promise.all(all.map((loop) => loop.stop()));
   });
-  return { materializer, deliverer };
+  return { bulks, materializer, deliverer };
 }
 
 /** Wakes the loops that a commit has given work. */

@@ -69,13 +69,14 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
   const access = buildAccess(foundation, storage);
   const work = await buildWork(foundation, storage, access);
   const own = { health, replica, judge, isStopping: () => isStopping };
-  const { materializer, deliverer } = startLoops(foundation, storage, access, work, own);
+  const { bulks, materializer, deliverer } = startLoops(foundation, storage, access, work, own);
   const crowd = openCrowd(foundation);
   observe(foundation, storage, work, { health, crowd, judge });
   const port = await openReplicaPort(foundation, storage, access, work, {
     ...{ health, crowd, shutdownSignal: stopping.signal },
     poke: () => materializer.poke(),
     onDeliveries: () => deliverer.poke(),
+    pokeBulks: () => bulks.poke(),
   });
   replica.address = port.url;
   health.setServing(true);

@@ -57,6 +57,7 @@ export type Own = {
   crowd: Crowd;
   shutdownSignal: AbortSignal;
   poke: () => void;
+  pokeBulks: () => void;
   onDeliveries: () => void;
 };
 
@@ -98,7 +99,7 @@ export function serveRpc(
         WatcherService,
         watcherService({ ...deps, quotas, intervalMsMin: config.intervalMsMin }),
       );
-      router.service(RunService, runService({ ...deps, policy, ttlMs }));
+      router.service(RunService, runService({ ...deps, policy, ttlMs, pokeBulks: own.pokeBulks }));
       router.service(TurnService, turnService(deps));
       router.service(FleetService, fleetService({ ...deps, ttlMs }));
       router.service(TokenService, tokenService(deps));

@@ -14,7 +14,12 @@ export type Cancellation = { settled: Settled[]; asked: CancelledAttempt[] };
 
 export const nothingCancelled: Cancellation = { settled: [], asked: [] };
 
-type Which = { orgId: string } & ({ runId: string } | { watcherId: string } | { deviceId: string });
+type Which = { orgId: string } & (
+  | { runId: string }
+  | { runIds: readonly string[] }
+  | { watcherId: string }
+  | { deviceId: string }
+);
 
 /**
  * Cancels live runs in the caller's transaction, in which only events may follow. `at_once` ends active ones as well,

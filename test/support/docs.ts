@@ -107,6 +107,18 @@ export const executedElsewhere: Record<string, [file: string, text: string][]> =
   "mkdir -m 711 restored": [["test/e2e/backup.test.ts", "0o711"]],
   "tar -C restored -xpf pinion-backup.tar": [["test/e2e/backup.test.ts", '"-xpf"']],
   "pinion serve --data restored": [["test/e2e/backup.test.ts", '"serve"']],
+  "pinion devices label mac-7 gpu team=web": [
+    ["test/integration/cli/json.test.ts", "devices label box gpu team=web"],
+  ],
+  "pinion devices list --with gpu has:codex": [
+    ["test/integration/cli/json.test.ts", "devices list --with gpu"],
+  ],
+  "pinion runs cancel --watcher hourly --status pending --dry-run": [
+    ["test/integration/cli/json.test.ts", "--status pending --dry-run"],
+  ],
+  "pinion runs retry --status failed --since 2h --yes": [
+    ["test/integration/cli/json.test.ts", "runs retry --status failed --since 2h --yes"],
+  ],
   "npm pack": [["test/e2e/install/package.test.ts", '"pack"']],
   "npm install -g ./pinion-cli-0.1.0.tgz": [["test/e2e/install/package.test.ts", '"--global"']],
   "pinion up": [["test/e2e/install/package.test.ts", "brings everything up from the package alone"]],

@@ -69,6 +69,11 @@ export const nouns: readonly Noun[] = [
     load: async () => (await import("./runs.ts")).addRuns,
   },
   {
+    name: "bulk",
+    description: "cancels, retries and replays of many runs, which go on in the background",
+    load: async () => (await import("./bulk.ts")).addBulk,
+  },
+  {
     name: "windows",
     description: "the stored results of watchers",
     load: async () => (await import("./windows.ts")).addWindows,

@@ -2,6 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { isEnded } from "@pinion/client";
 import type { Command } from "commander";
 import {
+  BulkKind,
   type ChainLink,
   ExplainRunResponseSchema,
   GetTranscriptResponseSchema,
@@ -22,6 +23,7 @@ import { type Column, plain, table } from "../print/table.ts";
 import { formatAgo, formatDuration, formatMoment } from "../print/times.ts";
 import { transcriptLines } from "../print/transcript.ts";
 import * as words from "../print/words.ts";
+import { addFilterOptions, type FilterOptions, meansMany, runBulk } from "./bulk.ts";
 import { addQuestions } from "./questions.ts";
 import { watchRun } from "./run-watch.ts";
 import { watchRuns } from "./runs-live.ts";
@@ -36,6 +38,7 @@ export function addRuns(program: Command, cli: Cli): void {
   addExplain(runs, cli);
   addCancel(runs, cli);
   addRetry(runs, cli);
+  addReplay(runs, cli);
   addQuestions(runs, cli);
   addTranscript(runs, cli);
   addFollowUp(runs, cli);
@@ -311,33 +314,59 @@ function timeline(cli: Cli, facts: readonly RunFact[]): string[] {
 }
 
 function addCancel(runs: Command, cli: Cli): void {
-  const command = runs
-    .command("cancel")
-    .argument("<run>", "the run's id")
-    .description("end a run before its time")
-    .option("--reason <text>", "shown with the run", "")
-    .action(async (id: string, _options, command: Command) => {
-      const { clients, options } = connect<{ reason: string }>(cli, command);
-      const run = (await clients.runs.cancelRun({ runId: runId(id), reason: options.reason })).run!;
-      if (options.json) return printJson(cli, RunSchema, run);
-      if (isEnded(run)) return cli.out(`${run.id} is ${words.runStatus.word(run.status)}`);
-      cli.out(`${run.id} is ${words.runStatus.word(run.status)}; its device was asked to stop it`);
-      cli.note(`follow it: pinion runs watch ${run.id}`);
-    });
-  examples(command, [['runs cancel 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e --reason "wrong prompt"', ""]]);
+  const command = addFilterOptions(
+    runs
+      .command("cancel")
+      .argument("[run]", "the run's id; without one, options say which runs")
+      .description("end a run before its time, or many")
+      .option("--reason <text>", "shown with the run", ""),
+  ).action(async (id: string | undefined, _options, command: Command) => {
+    const { clients, options } = connect<FilterOptions & { reason: string }>(cli, command);
+    if (meansMany(id, options)) return runBulk(cli, clients, options, BulkKind.CANCEL);
+    const run = (await clients.runs.cancelRun({ runId: runId(id!), reason: options.reason })).run!;
+    if (options.json) return printJson(cli, RunSchema, run);
+    if (isEnded(run)) return cli.out(`${run.id} is ${words.runStatus.word(run.status)}`);
+    cli.out(`${run.id} is ${words.runStatus.word(run.status)}; its device was asked to stop it`);
+    cli.note(`follow it: pinion runs watch ${run.id}`);
+  });
+  examples(command, [
+    ['runs cancel 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e --reason "wrong prompt"', ""],
+    ["runs cancel --watcher hourly --status pending --dry-run", "counts what it would cancel"],
+    ["runs cancel --label gpu --yes", "all that live on devices with this label"],
+  ]);
 }
 
 function addRetry(runs: Command, cli: Cli): void {
-  const command = runs
-    .command("retry")
-    .argument("<run>", "the ended run's id")
-    .description("start a new run with an ended run's window")
-    .action(async (id: string, _options, command: Command) => {
-      const { clients, options } = connect(cli, command);
-      const run = (await clients.runs.retryRun({ runId: runId(id) })).run!;
-      if (options.json) return printJson(cli, RunSchema, run);
-      cli.out(run.id);
-      cli.note(`follow it: pinion runs watch ${run.id}`);
-    });
-  examples(command, [["runs retry 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "prints the new run's id"]]);
+  const command = addFilterOptions(
+    runs
+      .command("retry")
+      .argument("[run]", "the ended run's id; without one, options say which runs")
+      .description("start a new run with an ended run's window, or for many that did not complete"),
+  ).action(async (id: string | undefined, _options, command: Command) => {
+    const { clients, options } = connect<FilterOptions>(cli, command);
+    if (meansMany(id, options)) return runBulk(cli, clients, options, BulkKind.RETRY);
+    const run = (await clients.runs.retryRun({ runId: runId(id!) })).run!;
+    if (options.json) return printJson(cli, RunSchema, run);
+    cli.out(run.id);
+    cli.note(`follow it: pinion runs watch ${run.id}`);
+  });
+  examples(command, [
+    ["runs retry 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "prints the new run's id"],
+    ["runs retry --status failed --since 2h", "all that failed within two hours, after asking"],
+  ]);
+}
+
+function addReplay(runs: Command, cli: Cli): void {
+  const command = addFilterOptions(
+    runs
+      .command("replay")
+      .description("start new runs for many that have ended, also for those that completed"),
+  ).action(async (_options, command: Command) => {
+    const { clients, options } = connect<FilterOptions>(cli, command);
+    meansMany(undefined, options);
+    await runBulk(cli, clients, options, BulkKind.REPLAY);
+  });
+  examples(command, [
+    ["runs replay --watcher hourly --since 1d --yes", "all of a day once more, one after the other"],
+  ]);
 }

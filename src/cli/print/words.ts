@@ -11,6 +11,7 @@ import { Platform } from "#gen/pinion/v1/device_pb.js";
 import { GrantPermission, Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { MemberRole } from "#gen/pinion/v1/org_pb.js";
 import {
+  BulkState,
   Notification,
   QuestionState,
   RunSource,
@@ -164,6 +165,12 @@ export const notification = words({
   [Notification.NONE]: "none",
   [Notification.ON_FAILURE]: "on_failure",
   [Notification.ALWAYS]: "always",
+});
+
+export const bulkState = words({
+  [BulkState.RUNNING]: "running",
+  [BulkState.FINISHED]: "finished",
+  [BulkState.STOPPED]: "stopped",
 });
 
 export const spreadMode = words({ [SpreadMode.ONE]: "one", [SpreadMode.ALL]: "all" });

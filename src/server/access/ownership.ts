@@ -87,6 +87,11 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     getRun: nothing,
     listRuns: nothing,
     cancelRun: ({ runId }) => [use({ run: runId })],
+    // Runs on devices that the caller may not use are left out, when it starts and when their turn comes (scheduler/bulks.ts).
+    startBulkOperation: nothing,
+    getBulkOperation: nothing,
+    listBulkOperations: nothing,
+    stopBulkOperation: nothing,
     retryRun: ({ runId }) => [use({ run: runId }), use({ watcherOfRun: runId })],
     watchRun: ({ runId }) => [read({ run: runId })],
     explainRun: nothing,

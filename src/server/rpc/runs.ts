@@ -36,6 +36,7 @@ import { principalOf } from "../access/guard.ts";
 import type { Feed, OutputChunk } from "../cluster/feed.ts";
 import { activityOf, activityStream } from "../device/activity.ts";
 import { attentionNames, runStatuses } from "../run-enums.ts";
+import { bulkRpcs } from "./bulks.ts";
 import { explain } from "./explain.ts";
 import { explainChain } from "./explain-chain.ts";
 import { startFields } from "./input-message.ts";
@@ -57,6 +58,7 @@ export function runService(deps: {
   doorbell: Doorbell & QuestionBell;
   policy: FailurePolicy;
   ttlMs: number;
+  pokeBulks: () => void;
 }): ServiceImpl<typeof RunService> {
   const { db, doorbell, policy } = deps;
 
@@ -137,6 +139,8 @@ export function runService(deps: {
       const { orgId, actor } = principalOf(context);
       return { run: runMessage(await retry(db, { orgId, runId, actor, requestId }, { doorbell })) };
     },
+
+    ...bulkRpcs(deps),
 
     watchRun: (request, context) => watch(deps, request, context),
 

@@ -1,3 +1,4 @@
+import { type RawBuilder, sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import { labelProblem, labelsMax } from "../../labels.ts";
 import type { Db } from "../pg/database.ts";
@@ -73,4 +74,15 @@ export function change(
     ]);
     return true;
   });
+}
+
+/** Whether the device `d` has a label, given by people or reported: as labels.ts makes them of its columns. */
+export function hasLabel(label: string): RawBuilder<boolean> {
+  const [, kind, name] = /^(has|workspace):(.*)$/s.exec(label) ?? [];
+  if (!kind) return sql<boolean>`${label} = any(d.labels)`;
+  const isUsable = sql`coalesce(e->>'problem', '') = ''`;
+  return kind === "has"
+    ? sql<boolean>`${name} = any(d.agent_kinds) and not exists (
+        select from jsonb_array_elements(d.executors) e where e->>'kind' = ${name} and not ${isUsable})`
+    : sql<boolean>`exists (select from jsonb_array_elements(d.workspaces) e where e->>'name' = ${name} and ${isUsable})`;
 }

@@ -6,6 +6,7 @@ import { transaction } from "../pg/database.ts";
 import type { DeviceRow, Json, PresenceRow } from "../pg/schema.ts";
 import * as events from "../work/events.ts";
 import { describe } from "./changes.ts";
+import { hasLabel } from "./device-labels.ts";
 
 export type Platform = "macos" | "linux" | "windows" | "ios" | "android" | "browser";
 
@@ -176,17 +177,6 @@ export function list(
   if (platforms.length > 0) query = query.where("d.platform", "in", platforms as Platform[]);
   for (const label of labels) query = query.where(hasLabel(label));
   return query.execute();
-}
-
-/** Whether the device `d` has a label, given by people or reported: as labels.ts makes them of its columns. */
-function hasLabel(label: string): RawBuilder<boolean> {
-  const [, kind, name] = /^(has|workspace):(.*)$/s.exec(label) ?? [];
-  if (!kind) return sql<boolean>`${label} = any(d.labels)`;
-  const isUsable = sql`coalesce(e->>'problem', '') = ''`;
-  return kind === "has"
-    ? sql<boolean>`${name} = any(d.agent_kinds) and not exists (
-        select from jsonb_array_elements(d.executors) e where e->>'kind' = ${name} and not ${isUsable})`
-    : sql<boolean>`exists (select from jsonb_array_elements(d.workspaces) e where e->>'name' = ${name} and ${isUsable})`;
 }
 
 /** Gives a device another label, with the event `device.updated`; the same label changes nothing. Refuses with `not_found`. */

@@ -261,6 +261,8 @@ export type WatcherTable = {
   last_fired_at: TimestampOrNull;
   window_cursor_at: TimestampOrNull;
   last_window_id: OrNull<string>;
+  /** When its run ended. */
+  last_window_at: TimestampOrNull;
   consecutive_failures: Generated<number>;
   backoff_until: TimestampOrNull;
   created_at: GeneratedTimestamp;

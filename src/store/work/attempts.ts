@@ -111,19 +111,22 @@ export const assignmentColumns = sql`
   coalesce(wr.agent_work, '{}') as "agentWork", ls.agent_session as "agentSession", c.agent_id as "agentId",
   c.agent_version as "agentVersion", ar.name as "agentName", ar.settings as "agentSettings",
   case when pw.id is not null then jsonb_build_object(
-    'id', pw.id, 'run_id', pw.run_id, 'window_start', pw.window_start, 'window_end', pw.window_end,
-    'model_used', pw.model_used, 'kind', coalesce(pw.extracted_data->>'kind', ''),
-    'output', left(coalesce(pw.extracted_data->>'result', pw.extracted_data->>'output', ''), ${priorOutputCharacters}),
-    'structured', case when length(pw.extracted_data->>'structured') <= ${priorOutputCharacters}
-      then pw.extracted_data->'structured' end,
-    'created_at', pw.created_at) end as "priorWindow", rs.input`;
+    'id', pw.id, 'run_id', pw.id, 'window_start', pw.window_start, 'window_end', pw.window_end,
+    'model_used', 'device-cli', 'kind', 'device_cli_output',
+    'output', left(coalesce(pw.answer->>'result', pw.output), ${priorOutputCharacters}),
+    'structured', case when length(pw.answer->>'structured') <= ${priorOutputCharacters} then pw.answer->'structured' end,
+    'created_at', coalesce(pw.stored_at, pw.finished_at))
+  when kw.id is not null then jsonb_build_object(
+    'id', kw.id, 'run_id', kw.run_id, 'window_start', kw.window_start, 'window_end', kw.window_end,
+    'model_used', kw.model_used, 'kind', coalesce(kw.extracted_data->>'kind', ''),
+    'output', left(coalesce(kw.extracted_data->>'result', kw.extracted_data->>'output', ''), ${priorOutputCharacters}),
+    'structured', case when length(kw.extracted_data->>'structured') <= ${priorOutputCharacters}
+      then kw.extracted_data->'structured' end,
+    'created_at', kw.created_at) end as "priorWindow", rs.input`;
 
 /** The revisions that were current when the run was recorded (R4), and the watcher's latest window and agent session. */
-export function assignmentJoins({
-  runId,
-  version,
-  windowId,
-}: Record<"runId" | "version" | "windowId", RawBuilder<unknown>>) {
+export function assignmentJoins(of: Record<"runId" | "version" | "windowId" | "windowAt", RawBuilder<unknown>>) {
+  const { runId, version, windowId, windowAt } = of;
   return sql`
     left join lateral (
       select input::text as input from run_start
@@ -132,7 +135,10 @@ export function assignmentJoins({
     ) rs on true
     left join watcher_revision wr on wr.org_id = c.org_id and wr.watcher_id = c.watcher_id and wr.version = ${version}
     left join agent_revision ar on ar.org_id = c.org_id and ar.agent_id = c.agent_id and ar.version = c.agent_version
-    left join "window" pw on pw.org_id = c.org_id and pw.id = ${windowId}
+    -- In the words of the view "window", but with the moment that names the partition.
+    left join run_finished pw on pw.org_id = c.org_id and pw.id = ${windowId} and pw.finished_at = ${windowAt}
+      and pw.output is not null
+    left join window_kept kw on pw.id is null and kw.org_id = c.org_id and kw.id = ${windowId}
     left join lateral (
       select jsonb_build_object('id', rp.session_id, 'run_id', rp.run_id) as agent_session
       from run_finished f join run_report rp on rp.org_id = f.org_id and rp.run_id = f.id
@@ -243,7 +249,7 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
       c.watcher_id as "watcherId", c.watcher_version as "watcherVersion", w.slug as "watcherSlug", ${assignmentColumns}
     from claimed c
       left join watcher w on w.org_id = c.org_id and w.id = c.watcher_id
-      ${assignmentJoins({ runId: sql`c.id`, version: sql`c.watcher_version`, windowId: sql`w.last_window_id` })}
+      ${assignmentJoins({ runId: sql`c.id`, version: sql`c.watcher_version`, windowId: sql`w.last_window_id`, windowAt: sql`w.last_window_at` })}
     order by c.due_at
   `.execute(db);
   return rows;

@@ -229,13 +229,15 @@ async function storeRound(tx: Db, reports: readonly LateReport[], policy: Failur
       insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
         notification, source, scheduled_for, window_start, window_end, due_at, created_at, expires_at, timeout_ms,
         max_attempts, retry_of, status, attempt, attempt_token, not_before, claimed_at, last_beat_at, reason, past_attempts,
-        is_reported, exit_code, signal, duration_ms, output_tail, window_id)
+        is_reported, exit_code, signal, duration_ms, output_tail, window_id, output, is_output_truncated, answer)
       select r.org_id, r.id, r.watcher_id, r.watcher_version, r.agent_id, r.agent_version, h.reporter, r.agent_kind,
         r.notification, r.source, r.scheduled_for, r.window_start, r.window_end, r.due_at, r.created_at, r.expires_at,
         r.timeout_ms, r.max_attempts, r.retry_of, h.outcome, h.attempt, h.token, null, (h.entry->>'claimed_at')::timestamptz,
         (h.entry->>'last_beat_at')::timestamptz, h.why, r.past_attempts - (jsonb_array_length(r.past_attempts) - 1),
         true, h.exit_code, h.signal, h.duration_ms,
-        case when h.window_id is null then right(h.output, ${outputTailCharacters}) else '' end, h.window_id
+        case when h.window_id is null then right(h.output, ${outputTailCharacters}) else '' end, h.window_id,
+        case when h.window_id is not null then h.output end, case when h.window_id is not null then h.is_truncated end,
+        case when h.window_id is not null then h.answer::jsonb end
       from held h join run r on r.org_id = h.org_id and r.id = h.run_id
       where h.is_settling and h.is_live
     ),
@@ -250,7 +252,9 @@ async function storeRound(tx: Db, reports: readonly LateReport[], policy: Failur
         reason = case when h.outcome = 'cancelled' then coalesce(nullif(h.why, ''), f.reason) else h.why end,
         exit_code = h.exit_code, signal = h.signal, duration_ms = h.duration_ms,
         output_tail = case when h.window_id is null then right(h.output, ${outputTailCharacters}) else '' end,
-        window_id = h.window_id
+        window_id = h.window_id, output = case when h.window_id is not null then h.output end,
+        is_output_truncated = case when h.window_id is not null then h.is_truncated end,
+        answer = case when h.window_id is not null then h.answer::jsonb end, stored_at = now()
       from held h
       where h.is_settling and not h.is_live and f.org_id = h.org_id and f.id = h.run_id and f.finished_at = h.finished_at
     ),
@@ -259,13 +263,6 @@ async function storeRound(tx: Db, reports: readonly LateReport[], policy: Failur
       update run r set attempt = greatest(r.attempt, h.attempt)
       from held h
       where h.fate = 'kept' and h.is_live and h.was = 'pending' and h.outcome in ('failed', 'timeout') and not h.is_later and r.org_id = h.org_id and r.id = h.run_id
-    ),
-    stored as (
-      insert into "window" (org_id, id, watcher_id, run_id, window_start, window_end, model_used, extracted_data)
-      select h.org_id, h.window_id, h.watcher_id, h.run_id, h.window_start, h.window_end, 'device-cli',
-        jsonb_build_object('kind', 'device_cli_output', 'output', h.output, 'is_truncated', h.is_truncated,
-          'exit_code', h.exit_code, 'agent_kind', h.agent_kind) || coalesce(h.answer::jsonb, '{}')
-      from held h where h.window_id is not null
     ),
     noted as (
       insert into late_result (org_id, subject_id, kind, attempt, attempt_token, device_id, outcome, has_settled, output,
@@ -281,6 +278,8 @@ async function storeRound(tx: Db, reports: readonly LateReport[], policy: Failur
         last_fired_at = now(),
         last_window_id = case when h.window_end >= coalesce(w.window_cursor_at, h.window_end)
           then coalesce(h.window_id, w.last_window_id) else w.last_window_id end,
+        last_window_at = case when h.window_id is not null and h.window_end >= coalesce(w.window_cursor_at, h.window_end)
+          then coalesce(h.finished_at, now()) else w.last_window_at end,
         window_cursor_at = case when h.window_id is null then w.window_cursor_at
           else greatest(w.window_cursor_at, h.window_end) end,
         consecutive_failures = h.failures,

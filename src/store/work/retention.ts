@@ -110,6 +110,19 @@ async function createComing(tx: Db, table: string): Promise<string[]> {
   return wanted.map((partition) => partition.name);
 }
 
+/** A watcher's last window outlives its run. */
+function keepLast(ended: RawBuilder<unknown>) {
+  return sql`
+    insert into window_kept (org_id, id, watcher_id, run_id, window_start, window_end, model_used, extracted_data, created_at)
+    select x.org_id, x.id, x.watcher_id, x.id, x.window_start, x.window_end, 'device-cli',
+      jsonb_build_object('kind', 'device_cli_output', 'output', x.output, 'is_truncated', x.is_output_truncated,
+        'exit_code', x.exit_code, 'agent_kind', x.agent_kind) || coalesce(x.answer, '{}'),
+      coalesce(x.stored_at, x.finished_at)
+    from ${ended} x join watcher w on w.org_id = x.org_id and w.id = x.watcher_id and w.last_window_id = x.id
+    where x.output is not null
+    on conflict do nothing`;
+}
+
 async function dropOld(tx: Db, table: string, days: number, at?: Date): Promise<string[]> {
   const { rows: old } = await sql<{ name: string }>`
     select c.relname as name
@@ -117,7 +130,14 @@ async function dropOld(tx: Db, table: string, days: number, at?: Date): Promise<
     where i.inhparent = ${table}::regclass and c.relname ~ ('^' || ${table} || '_[0-9]{8}$')
       and to_date(right(c.relname, 8), 'YYYYMMDD') < (${moment(at)} at time zone 'UTC')::date - ${days}::int
   `.execute(tx);
-  for (const { name } of old) await sql`drop table ${sql.ref(name)}`.execute(tx);
+  for (const { name } of old) {
+    if (table === "run_finished") {
+      // Before it is looked at, so that no late result changes it then.
+      await sql`lock table ${sql.ref(name)} in access exclusive mode`.execute(tx);
+      await keepLast(sql.ref(name)).execute(tx);
+    }
+    await sql`drop table ${sql.ref(name)}`.execute(tx);
+  }
   return old.map((partition) => partition.name);
 }
 
@@ -137,12 +157,14 @@ export async function deleteOld(
     // As long as its run lives, a slot must be known, however old.
     sql`delete from slot where ctid = any(array(select ctid from slot s where s.created_at < ${old}
       and not exists (select from run r where r.org_id = s.org_id and r.id = s.run_id) limit ${limit}))`,
-    // By days, as the partitions: a window stays while its run is shown. A watcher's last result stays in any case.
-    sql`delete from "window" where ctid = any(array(select ctid from "window" x
+    // By days, as the partitions. A watcher's last result stays in any case.
+    sql`delete from window_kept where ctid = any(array(select ctid from window_kept x
       where x.created_at < ((${now} at time zone 'UTC')::date - ${days}::int) at time zone 'UTC'
       and not exists (select from watcher w
         where w.org_id = x.org_id and w.id = x.watcher_id and w.last_window_id = x.id) limit ${limit}))`,
-    sql`delete from run_finished_default where ctid = any(array(select ctid from run_finished_default where finished_at < ${old} limit ${limit}))`,
+    sql`with old as materialized (select ctid as place, * from run_finished_default where finished_at < ${old} limit ${limit}),
+        kept as (${keepLast(sql`old`)})
+      delete from run_finished_default where ctid = any(array(select place from old))`,
     // As long as its run lives, a question is shown with it.
     sql`delete from question where ctid = any(array(select ctid from question q where q.asked_at < ${old}
       and q.state <> 'open' limit ${limit}))`,
@@ -173,6 +195,8 @@ export async function deleteOld(
     // Longer than any pause that an agent may be told of.
     sql`delete from rate_key where ctid = any(array(select ctid from rate_key
       where touched_at < ${now} - interval '8 days' limit ${limit}))`,
+    sql`delete from bulk_operation where ctid = any(array(select ctid from bulk_operation
+      where created_at < ${old} and state <> 'running' limit ${sql.lit(100)}))`,
     sql`delete from join_code where ctid = any(array(select ctid from join_code where expires_at < ${now} - interval '1 day' limit ${limit}))`,
     sql`delete from sign_in_code where ctid = any(array(select ctid from sign_in_code where expires_at < ${now} - interval '1 day' limit ${limit}))`,
     // A browser's cookie, not a token that people made: no list shows it once it has ended.

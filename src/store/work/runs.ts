@@ -152,14 +152,21 @@ export type LockedRun = {
 /** Locks the live runs that a cancellation means. */
 export async function lockForCancel(
   tx: Db,
-  which: { orgId: string } & ({ runId: string } | { watcherId: string } | { deviceId: string }),
+  which: { orgId: string } & (
+    | { runId: string }
+    | { runIds: readonly string[] }
+    | { watcherId: string }
+    | { deviceId: string }
+  ),
 ): Promise<LockedRun[]> {
   const match =
-    "runId" in which
-      ? sql`id = ${which.runId}`
-      : "watcherId" in which
-        ? sql`watcher_id = ${which.watcherId}`
-        : sql`device_id = ${which.deviceId}`;
+    "runIds" in which
+      ? sql`id = any(${which.runIds as string[]}::uuid[])`
+      : "runId" in which
+        ? sql`id = ${which.runId}`
+        : "watcherId" in which
+          ? sql`watcher_id = ${which.watcherId}`
+          : sql`device_id = ${which.deviceId}`;
   const { rows } = await sql<LockedRun>`
     select org_id as "orgId", id as "runId", status, attempt_token as "attemptToken", device_id as "deviceId",
       is_pinned as "isPinned", status <> 'running' and due_at > clock_timestamp() as "isAhead"

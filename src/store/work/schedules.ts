@@ -330,7 +330,7 @@ export async function record(
     ),
     wanted as materialized (
       select i.*, w.version, w.agent_id, coalesce(a.version, 0) as agent_version, w.device_id, w.agent_kind,
-        w.notification, w.timeout_ms, w.max_attempts, w.slug, w.last_window_id,
+        w.notification, w.timeout_ms, w.max_attempts, w.slug, w.last_window_id, w.last_window_at,
         w.placement, w.placement is not null as is_gated,
         case when s.session_id is not null and i.skip_reason is null and w.placement is null then gen_random_uuid() end as attempt_token,
         -- A slot that is recorded late still has its whole deadline.
@@ -394,14 +394,14 @@ export async function record(
       where w.org_id = m.org_id and w.id = m.watcher_id
     )
     select c.org_id as "orgId", c.run_id as "runId", c.watcher_id as "watcherId", c.device_id as "deviceId",
-      is_gated and skip_reason is null as "isHeld",
-      case when skip_reason is null then 'pending' else 'skipped' end as status, skip_reason as "skipReason", reason,
-      scheduled_for as "scheduledFor", due_at as "dueAt", c.attempt_token as "attemptToken"${
+      c.is_gated and c.skip_reason is null as "isHeld",
+      case when c.skip_reason is null then 'pending' else 'skipped' end as status, c.skip_reason as "skipReason", c.reason,
+      c.scheduled_for as "scheduledFor", c.due_at as "dueAt", c.attempt_token as "attemptToken"${
         slots.some((slot) => slot.claimant)
           ? sql`, 1 as attempt, c.agent_kind as "agentKind", c.notification, c.timeout_ms as "timeoutMs", c.source,
       c.window_start as "windowStart", c.window_end as "windowEnd", c.version as "watcherVersion", c.slug as "watcherSlug",
       (extract(epoch from clock_timestamp() - c.due_at) * 1000)::float8 as "dueForMs", ${assignmentColumns}
-    from wanted c ${assignmentJoins({ runId: sql`c.run_id`, version: sql`c.version`, windowId: sql`c.last_window_id` })}`
+    from wanted c ${assignmentJoins({ runId: sql`c.run_id`, version: sql`c.version`, windowId: sql`c.last_window_id`, windowAt: sql`c.last_window_at` })}`
           : sql`
     from wanted c`
       }

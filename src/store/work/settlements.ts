@@ -172,6 +172,8 @@ export async function settle(
         end as why,
         i.skipped_because, i.output, i.is_truncated, i.answer, i.exit_code, i.signal,
         i.duration_ms, m.was_pushed_at, m.was_started_at, d.fate,
+        -- The accept may have been written while this transaction waited for it.
+        greatest(now(), m.was_started_at) as ended_at,
         -- Only what an executor did counts for or against a watcher.
         d.fate = 'finished' and c.outcome in ('completed', 'failed', 'timeout') as is_counting,
         case when d.fate = 'finished' and c.outcome = 'completed' then r.id end as window_id,
@@ -244,26 +246,20 @@ export async function settle(
     gone as (
       delete from run r using held h where h.fate = 'finished' and r.org_id = h.org_id and r.id = h.id
     ),
-    stored as (
-      insert into "window" (org_id, id, watcher_id, run_id, window_start, window_end, model_used, extracted_data)
-      select h.org_id, h.window_id, h.watcher_id, h.id, h.window_start, h.window_end, 'device-cli',
-        jsonb_build_object('kind', 'device_cli_output', 'output', h.output, 'is_truncated', h.is_truncated,
-          'exit_code', h.exit_code, 'agent_kind', h.agent_kind) || coalesce(h.answer::jsonb, '{}')
-      from held h where h.window_id is not null
-    ),
     ended as (
       insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
         notification, source, scheduled_for, window_start, window_end, due_at, created_at, expires_at, timeout_ms,
         max_attempts, retry_of, status, attempt, attempt_token, not_before, claimed_at, claimed_epoch, pushed_at,
         started_at, last_beat_at, cancel_requested_at, cancel_reason, reason, past_attempts, finished_at, skip_reason,
-        is_reported, exit_code, signal, duration_ms, output_tail, window_id)
+        is_reported, exit_code, signal, duration_ms, output_tail, window_id, output, is_output_truncated, answer)
       select h.org_id, h.id, h.watcher_id, h.watcher_version, h.agent_id, h.agent_version, h.device_id, h.agent_kind,
         h.notification, h.source, h.scheduled_for, h.window_start, h.window_end, h.due_at, h.created_at, h.expires_at,
         h.timeout_ms, h.max_attempts, h.retry_of, h.outcome, h.attempt, h.attempt_token, h.not_before, h.claimed_at,
         h.claimed_epoch, h.was_pushed_at, h.was_started_at, h.last_beat_at, h.cancel_requested_at, h.cancel_reason, h.why,
-        -- The accept may have been written while this transaction waited for it.
-        h.past_attempts, greatest(now(), h.was_started_at), h.skipped_because, h.reporter is not null, h.exit_code, h.signal, h.duration_ms,
-        case when h.window_id is null then right(h.output, ${outputTailCharacters}) else '' end, h.window_id
+        h.past_attempts, h.ended_at, h.skipped_because, h.reporter is not null, h.exit_code, h.signal, h.duration_ms,
+        case when h.window_id is null then right(h.output, ${outputTailCharacters}) else '' end, h.window_id,
+        case when h.window_id is not null then h.output end, case when h.window_id is not null then h.is_truncated end,
+        case when h.window_id is not null then h.answer::jsonb end
       from held h where h.fate = 'finished'
     ),
     returned as (
@@ -295,6 +291,8 @@ export async function settle(
         -- A window from before the last one, of an old run's retry or a backfilled slot, is stored but is not the last.
         last_window_id = case when h.window_end >= coalesce(w.window_cursor_at, h.window_end)
           then coalesce(h.window_id, w.last_window_id) else w.last_window_id end,
+        last_window_at = case when h.window_id is not null and h.window_end >= coalesce(w.window_cursor_at, h.window_end)
+          then h.ended_at else w.last_window_at end,
         window_cursor_at = case when h.window_id is null then w.window_cursor_at
           else greatest(w.window_cursor_at, h.window_end) end,
         consecutive_failures = coalesce(h.failures, 0),

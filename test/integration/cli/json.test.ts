@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Command } from "commander";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { RunStatus } from "#gen/pinion/v1/run_pb.js";
+import { BulkKind, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { processCli } from "../../../src/cli/cli.ts";
 import { createProgram } from "../../../src/cli/program.ts";
@@ -66,6 +66,10 @@ async function commandLines(): Promise<string[]> {
     clients.tokens.createToken({ label: "spare", scopes: ["read"], kind: TokenKind.SVC });
   const { turn } = await clients.turns.startTurn({ userId: "bob", messageId: "m1", input: "hello" });
   const [rotated, revoked] = [await newToken(), await newToken()];
+  const { operation: bulk } = await clients.runs.startBulkOperation({
+    kind: BulkKind.CANCEL,
+    filter: { watcherId: ended.watcherId, until: { seconds: 1n } },
+  });
   return [
     `device enroll --join-code ${joinCode} --state-dir ${join(home, "device")}`,
     `apply -f ${file} --yes`,
@@ -88,6 +92,11 @@ async function commandLines(): Promise<string[]> {
     ...["watchers resume hourly", "watchers preview hourly", "watchers backfill hourly --from 3h"],
     ...["watchers trigger hourly", "watchers delete hourly"],
     ...["runs list", `runs get ${ended.id}`, `runs watch ${ended.id}`, `runs explain ${ended.id}`],
+    `runs cancel --watcher ${ended.watcherSlug} --status pending --dry-run`,
+    "runs retry --status failed --since 2h --yes",
+    `runs replay --watcher ${ended.watcherSlug} --until 2020-01-01 --yes`,
+    "devices list --with gpu",
+    ...["bulk list", `bulk get ${bulk!.id}`, `bulk stop ${bulk!.id}`],
     ...["runs questions", `runs answer ${ended.id}`, `runs transcript ${ended.id}`, "usage"],
     ...[`runs cancel ${waiting.id}`, `runs retry ${ended.id}`, `windows list ${ended.watcherSlug}`],
     ...["devices list", "devices get box", "devices rename doomed late", "devices disconnect box"],

@@ -90,7 +90,7 @@ test.skipIf(!isMountable)(
   "while the disk is full no result is called invalid, and with room again every one is stored",
   async () => {
     const { db } = database;
-    await using disk = await putOnDisk(db, ["window"], 4);
+    await using disk = await putOnDisk(db, ["run_finished_default"], 4);
     const seeded = [];
     for (let i = 0; i < 12; i++) seeded.push(await seedRunning(db));
     const completer = createCompleter({ db, policy, doorbell: noteDoorbell(), log });

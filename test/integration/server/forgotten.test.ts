@@ -26,7 +26,6 @@ async function begin() {
 
 /** As a standby knows it that was promoted before any of it had arrived. */
 async function forget(runId: string): Promise<void> {
-  await sql`delete from "window" where run_id = ${runId}`.execute(database.db);
   for (const table of ["run", "run_finished"])
     await sql`delete from ${sql.table(table)} where id = ${runId}`.execute(database.db);
 }

@@ -1921,6 +1921,458 @@ export declare type AnswerQuestionResponse = Message<"pinion.v1.AnswerQuestionRe
 export declare const AnswerQuestionResponseSchema: GenMessage<AnswerQuestionResponse>;
 
 /**
+ * Which runs are meant: those that fit all that is set.
+ *
+ * @generated from message pinion.v1.RunFilter
+ */
+export declare type RunFilter = Message<"pinion.v1.RunFilter"> & {
+  /**
+   * Runs in one of these; empty: pending, claimed and running ones for CANCEL, failed and timed out ones for RETRY, and for REPLAY all that
+   * have ended and were not skipped.
+   *
+   * @generated from field: repeated pinion.v1.RunStatus statuses = 1;
+   */
+  statuses: RunStatus[];
+
+  /**
+   * Runs of this watcher, by id or slug; empty: of all.
+   *
+   * @generated from field: string watcher_id = 2;
+   */
+  watcherId: string;
+
+  /**
+   * Runs on this device, or waiting for it; empty: on all.
+   *
+   * @generated from field: string device_id = 3;
+   */
+  deviceId: string;
+
+  /**
+   * Runs on devices that have all of these labels now; empty: on all, and on none.
+   *
+   * @generated from field: repeated string labels = 4;
+   */
+  labels: string[];
+
+  /**
+   * Runs that were due at this moment or later; absent: from the beginning.
+   *
+   * @generated from field: google.protobuf.Timestamp since = 5;
+   */
+  since?: Timestamp | undefined;
+
+  /**
+   * Runs that were due before this moment; absent: until now.
+   *
+   * @generated from field: google.protobuf.Timestamp until = 6;
+   */
+  until?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message pinion.v1.RunFilter.
+ * Use `create(RunFilterSchema)` to create a new message.
+ */
+export declare const RunFilterSchema: GenMessage<RunFilter>;
+
+/**
+ * Work on many runs, in the background.
+ *
+ * @generated from message pinion.v1.BulkOperation
+ */
+export declare type BulkOperation = Message<"pinion.v1.BulkOperation"> & {
+  /**
+   * UUID.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * What it does.
+   *
+   * @generated from field: pinion.v1.BulkKind kind = 2;
+   */
+  kind: BulkKind;
+
+  /**
+   * Which runs it began with.
+   *
+   * @generated from field: pinion.v1.RunFilter filter = 3;
+   */
+  filter?: RunFilter | undefined;
+
+  /**
+   * Where it is.
+   *
+   * @generated from field: pinion.v1.BulkState state = 4;
+   */
+  state: BulkState;
+
+  /**
+   * Who started it, as in events.
+   *
+   * @generated from field: string actor = 5;
+   */
+  actor: string;
+
+  /**
+   * Shown with the runs.
+   *
+   * @generated from field: string reason = 6;
+   */
+  reason: string;
+
+  /**
+   * Runs that the filter meant when it began, without those that the caller may not use.
+   *
+   * @generated from field: int32 matched = 7;
+   */
+  matched: number;
+
+  /**
+   * Runs that were cancelled or asked to end, or that have a new run.
+   *
+   * @generated from field: int32 done = 8;
+   */
+  done: number;
+
+  /**
+   * Runs that had ended, or begun anew, before their turn came.
+   *
+   * @generated from field: int32 passed_over = 9;
+   */
+  passedOver: number;
+
+  /**
+   * Runs for which it could not be done.
+   *
+   * @generated from field: int32 failed = 10;
+   */
+  failed: number;
+
+  /**
+   * Runs that are still to come; some of them wait for the end of their watcher's active run.
+   *
+   * @generated from field: int32 left = 11;
+   */
+  left: number;
+
+  /**
+   * Of those that failed, at most 10, with the reason.
+   *
+   * @generated from field: repeated pinion.v1.BulkProblem problems = 12;
+   */
+  problems: BulkProblem[];
+
+  /**
+   * When it began.
+   *
+   * @generated from field: google.protobuf.Timestamp created_at = 13;
+   */
+  createdAt?: Timestamp | undefined;
+
+  /**
+   * When it finished or was stopped; absent while it goes on.
+   *
+   * @generated from field: google.protobuf.Timestamp finished_at = 14;
+   */
+  finishedAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message pinion.v1.BulkOperation.
+ * Use `create(BulkOperationSchema)` to create a new message.
+ */
+export declare const BulkOperationSchema: GenMessage<BulkOperation>;
+
+/**
+ * A run for which a bulk operation could not be done.
+ *
+ * @generated from message pinion.v1.BulkProblem
+ */
+export declare type BulkProblem = Message<"pinion.v1.BulkProblem"> & {
+  /**
+   * The run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * Why.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message pinion.v1.BulkProblem.
+ * Use `create(BulkProblemSchema)` to create a new message.
+ */
+export declare const BulkProblemSchema: GenMessage<BulkProblem>;
+
+/**
+ * See StartBulkOperation.
+ *
+ * @generated from message pinion.v1.StartBulkOperationRequest
+ */
+export declare type StartBulkOperationRequest = Message<"pinion.v1.StartBulkOperationRequest"> & {
+  /**
+   * What to do.
+   *
+   * @generated from field: pinion.v1.BulkKind kind = 1;
+   */
+  kind: BulkKind;
+
+  /**
+   * With which runs.
+   *
+   * @generated from field: pinion.v1.RunFilter filter = 2;
+   */
+  filter?: RunFilter | undefined;
+
+  /**
+   * Why, shown with the runs that are cancelled. At most 500 bytes.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+
+  /**
+   * Counts, and does nothing.
+   *
+   * @generated from field: bool dry_run = 4;
+   */
+  dryRun: boolean;
+
+  /**
+   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller answers with the first one's
+   * operation. At most 100 bytes; empty: every call is a new one.
+   *
+   * @generated from field: string request_id = 5;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message pinion.v1.StartBulkOperationRequest.
+ * Use `create(StartBulkOperationRequestSchema)` to create a new message.
+ */
+export declare const StartBulkOperationRequestSchema: GenMessage<StartBulkOperationRequest>;
+
+/**
+ * See StartBulkOperation.
+ *
+ * @generated from message pinion.v1.StartBulkOperationResponse
+ */
+export declare type StartBulkOperationResponse = Message<"pinion.v1.StartBulkOperationResponse"> & {
+  /**
+   * The operation; absent with `dry_run`.
+   *
+   * @generated from field: pinion.v1.BulkOperation operation = 1;
+   */
+  operation?: BulkOperation | undefined;
+
+  /**
+   * Runs that it means, without those that the caller may not use.
+   *
+   * @generated from field: int32 matched = 2;
+   */
+  matched: number;
+
+  /**
+   * Runs on devices that the caller may not use.
+   *
+   * @generated from field: int32 not_allowed = 3;
+   */
+  notAllowed: number;
+
+  /**
+   * How many of `matched` there are of each status, and of each watcher, the largest first; at most 20 of each.
+   *
+   * @generated from field: repeated pinion.v1.BulkCount counts = 4;
+   */
+  counts: BulkCount[];
+};
+
+/**
+ * Describes the message pinion.v1.StartBulkOperationResponse.
+ * Use `create(StartBulkOperationResponseSchema)` to create a new message.
+ */
+export declare const StartBulkOperationResponseSchema: GenMessage<StartBulkOperationResponse>;
+
+/**
+ * A part of what a filter means.
+ *
+ * @generated from message pinion.v1.BulkCount
+ */
+export declare type BulkCount = Message<"pinion.v1.BulkCount"> & {
+  /**
+   * The status of the runs; not set for a count of a watcher.
+   *
+   * @generated from field: pinion.v1.RunStatus status = 1;
+   */
+  status: RunStatus;
+
+  /**
+   * The watcher's slug; empty for a count of a status.
+   *
+   * @generated from field: string watcher_slug = 2;
+   */
+  watcherSlug: string;
+
+  /**
+   * How many.
+   *
+   * @generated from field: int32 count = 3;
+   */
+  count: number;
+};
+
+/**
+ * Describes the message pinion.v1.BulkCount.
+ * Use `create(BulkCountSchema)` to create a new message.
+ */
+export declare const BulkCountSchema: GenMessage<BulkCount>;
+
+/**
+ * See GetBulkOperation.
+ *
+ * @generated from message pinion.v1.GetBulkOperationRequest
+ */
+export declare type GetBulkOperationRequest = Message<"pinion.v1.GetBulkOperationRequest"> & {
+  /**
+   * The operation.
+   *
+   * @generated from field: string operation_id = 1;
+   */
+  operationId: string;
+};
+
+/**
+ * Describes the message pinion.v1.GetBulkOperationRequest.
+ * Use `create(GetBulkOperationRequestSchema)` to create a new message.
+ */
+export declare const GetBulkOperationRequestSchema: GenMessage<GetBulkOperationRequest>;
+
+/**
+ * See GetBulkOperation.
+ *
+ * @generated from message pinion.v1.GetBulkOperationResponse
+ */
+export declare type GetBulkOperationResponse = Message<"pinion.v1.GetBulkOperationResponse"> & {
+  /**
+   * The operation.
+   *
+   * @generated from field: pinion.v1.BulkOperation operation = 1;
+   */
+  operation?: BulkOperation | undefined;
+};
+
+/**
+ * Describes the message pinion.v1.GetBulkOperationResponse.
+ * Use `create(GetBulkOperationResponseSchema)` to create a new message.
+ */
+export declare const GetBulkOperationResponseSchema: GenMessage<GetBulkOperationResponse>;
+
+/**
+ * See ListBulkOperations.
+ *
+ * @generated from message pinion.v1.ListBulkOperationsRequest
+ */
+export declare type ListBulkOperationsRequest = Message<"pinion.v1.ListBulkOperationsRequest"> & {
+  /**
+   * 1 to 500; 0 means 50.
+   *
+   * @generated from field: int32 page_size = 1;
+   */
+  pageSize: number;
+
+  /**
+   * `next_page_token` of the page before; empty for the first.
+   *
+   * @generated from field: string page_token = 2;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message pinion.v1.ListBulkOperationsRequest.
+ * Use `create(ListBulkOperationsRequestSchema)` to create a new message.
+ */
+export declare const ListBulkOperationsRequestSchema: GenMessage<ListBulkOperationsRequest>;
+
+/**
+ * See ListBulkOperations.
+ *
+ * @generated from message pinion.v1.ListBulkOperationsResponse
+ */
+export declare type ListBulkOperationsResponse = Message<"pinion.v1.ListBulkOperationsResponse"> & {
+  /**
+   * The operations.
+   *
+   * @generated from field: repeated pinion.v1.BulkOperation operations = 1;
+   */
+  operations: BulkOperation[];
+
+  /**
+   * Empty on the last page.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message pinion.v1.ListBulkOperationsResponse.
+ * Use `create(ListBulkOperationsResponseSchema)` to create a new message.
+ */
+export declare const ListBulkOperationsResponseSchema: GenMessage<ListBulkOperationsResponse>;
+
+/**
+ * See StopBulkOperation.
+ *
+ * @generated from message pinion.v1.StopBulkOperationRequest
+ */
+export declare type StopBulkOperationRequest = Message<"pinion.v1.StopBulkOperationRequest"> & {
+  /**
+   * The operation.
+   *
+   * @generated from field: string operation_id = 1;
+   */
+  operationId: string;
+};
+
+/**
+ * Describes the message pinion.v1.StopBulkOperationRequest.
+ * Use `create(StopBulkOperationRequestSchema)` to create a new message.
+ */
+export declare const StopBulkOperationRequestSchema: GenMessage<StopBulkOperationRequest>;
+
+/**
+ * See StopBulkOperation.
+ *
+ * @generated from message pinion.v1.StopBulkOperationResponse
+ */
+export declare type StopBulkOperationResponse = Message<"pinion.v1.StopBulkOperationResponse"> & {
+  /**
+   * The operation.
+   *
+   * @generated from field: pinion.v1.BulkOperation operation = 1;
+   */
+  operation?: BulkOperation | undefined;
+};
+
+/**
+ * Describes the message pinion.v1.StopBulkOperationResponse.
+ * Use `create(StopBulkOperationResponseSchema)` to create a new message.
+ */
+export declare const StopBulkOperationResponseSchema: GenMessage<StopBulkOperationResponse>;
+
+/**
  * Where a run is in its life: pending → claimed → running → one of the others; see docs/lifecycles.md.
  *
  * @generated from enum pinion.v1.RunStatus
@@ -2285,6 +2737,86 @@ export enum QuestionState {
 export declare const QuestionStateSchema: GenEnum<QuestionState>;
 
 /**
+ * What a bulk operation does with each run.
+ *
+ * @generated from enum pinion.v1.BulkKind
+ */
+export enum BulkKind {
+  /**
+   * Not set.
+   *
+   * @generated from enum value: BULK_KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Ends runs that live, as CancelRun does.
+   *
+   * @generated from enum value: BULK_KIND_CANCEL = 1;
+   */
+  CANCEL = 1,
+
+  /**
+   * Starts new runs for runs that ended and did not complete, as RetryRun does.
+   *
+   * @generated from enum value: BULK_KIND_RETRY = 2;
+   */
+  RETRY = 2,
+
+  /**
+   * The same for any run that has ended and was not skipped, also for completed ones.
+   *
+   * @generated from enum value: BULK_KIND_REPLAY = 3;
+   */
+  REPLAY = 3,
+}
+
+/**
+ * Describes the enum pinion.v1.BulkKind.
+ */
+export declare const BulkKindSchema: GenEnum<BulkKind>;
+
+/**
+ * Where a bulk operation is.
+ *
+ * @generated from enum pinion.v1.BulkState
+ */
+export enum BulkState {
+  /**
+   * Not set.
+   *
+   * @generated from enum value: BULK_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * It goes on.
+   *
+   * @generated from enum value: BULK_STATE_RUNNING = 1;
+   */
+  RUNNING = 1,
+
+  /**
+   * All of its runs have been dealt with.
+   *
+   * @generated from enum value: BULK_STATE_FINISHED = 2;
+   */
+  FINISHED = 2,
+
+  /**
+   * Somebody stopped it.
+   *
+   * @generated from enum value: BULK_STATE_STOPPED = 3;
+   */
+  STOPPED = 3,
+}
+
+/**
+ * Describes the enum pinion.v1.BulkState.
+ */
+export declare const BulkStateSchema: GenEnum<BulkState>;
+
+/**
  * Runs: one execution of a watcher each.
  *
  * `run_id` is a UUID. Another org's run answers NOT_FOUND, like one that never was.
@@ -2406,6 +2938,49 @@ export declare const RunService: GenService<{
     methodKind: "unary";
     input: typeof AnswerQuestionRequestSchema;
     output: typeof AnswerQuestionResponseSchema;
+  },
+  /**
+   * Cancels, retries or replays all runs that a filter means, in the background: the runs are counted and noted now, and
+   * worked off in small batches that anybody's restart interrupts and nothing loses. With `dry_run` it only counts. Runs on
+   * devices that the caller may not use are left out. FAILED_PRECONDITION for more than 50,000 runs; INVALID_ARGUMENT for
+   * a status that the kind cannot do anything with.
+   *
+   * @generated from rpc pinion.v1.RunService.StartBulkOperation
+   */
+  startBulkOperation: {
+    methodKind: "unary";
+    input: typeof StartBulkOperationRequestSchema;
+    output: typeof StartBulkOperationResponseSchema;
+  },
+  /**
+   * How far a bulk operation is. NOT_FOUND.
+   *
+   * @generated from rpc pinion.v1.RunService.GetBulkOperation
+   */
+  getBulkOperation: {
+    methodKind: "unary";
+    input: typeof GetBulkOperationRequestSchema;
+    output: typeof GetBulkOperationResponseSchema;
+  },
+  /**
+   * Bulk operations of the org, newest first.
+   *
+   * @generated from rpc pinion.v1.RunService.ListBulkOperations
+   */
+  listBulkOperations: {
+    methodKind: "unary";
+    input: typeof ListBulkOperationsRequestSchema;
+    output: typeof ListBulkOperationsResponseSchema;
+  },
+  /**
+   * Stops a bulk operation: what was done stays done, what is left stays as it is. One that has finished changes nothing.
+   *
+   * @generated from rpc pinion.v1.RunService.StopBulkOperation
+   */
+  stopBulkOperation: {
+    methodKind: "unary";
+    input: typeof StopBulkOperationRequestSchema;
+    output: typeof StopBulkOperationResponseSchema;
   },
 }>;
 

@@ -1,0 +1,268 @@
+import { Refusal, refuse } from "../errors.ts";
+import type { Logger } from "../log.ts";
+import * as grants from "../store/people/grants.ts";
+import * as requests from "../store/people/requests.ts";
+import { type Db, transaction } from "../store/pg/database.ts";
+import * as bulks from "../store/work/bulks.ts";
+import * as events from "../store/work/events.ts";
+import * as runs from "../store/work/runs.ts";
+import type { FailurePolicy } from "../store/work/settlements.ts";
+import { announce, cancelIn } from "./cancels.ts";
+import type { Doorbell } from "./doorbell.ts";
+import { type Loop, startLoop } from "./loop.ts";
+import { retry } from "./triggers.ts";
+
+/**
+ * Bulk operations: the runs are noted as items when an operation is started, and worked off in small batches by any replica.
+ * An item's end is written with what was done (cancels), or what was done has the item's name as its request (retries), so that a
+ * replica that dies between two steps neither loses nor doubles one.
+ */
+
+/** Runs of one operation. */
+export const bulkRunsMax = 50_000;
+/** Items per transaction, and a pause after each, so that others' work comes between. */
+const itemsPerBatch = 25;
+const betweenBatchesMs = 20;
+/** A retry whose watcher has an active run is tried again after this. */
+const activeAgainMs = 2_000;
+
+const defaultStatuses: Record<bulks.BulkKind, string[]> = {
+  cancel: ["pending", "claimed", "running"],
+  retry: ["failed", "timeout"],
+  replay: ["completed", "failed", "timeout", "cancelled"],
+};
+const possibleStatuses: Record<bulks.BulkKind, string[]> = {
+  cancel: defaultStatuses.cancel,
+  retry: ["failed", "timeout", "cancelled"],
+  replay: defaultStatuses.replay,
+};
+
+export type Wanted = { orgId: string; kind: bulks.BulkKind; filter: bulks.RunFilter; actor: string };
+
+export type Counted = {
+  filter: bulks.RunFilter;
+  matched: number;
+  notAllowed: number;
+  /** Devices that the actor may not use. */
+  exceptDeviceIds: string[];
+  byStatus: [string, number][];
+  byWatcher: [string, number][];
+};
+
+/** What an operation would do. Refuses with `invalid_argument` a status that it can do nothing with. */
+export async function countBulk(db: Db, { orgId, kind, filter, actor }: Wanted): Promise<Counted> {
+  const odd = filter.statuses.find((status) => !possibleStatuses[kind].includes(status));
+  if (odd) {
+    refuse(
+      "invalid_argument",
+      `filter.statuses: a run that is ${odd} cannot be ${doneWords[kind]}; there are ${possibleStatuses[kind].join(", ")}`,
+      { field: "filter.statuses" },
+    );
+  }
+  const whole = { ...filter, statuses: filter.statuses.length > 0 ? filter.statuses : defaultStatuses[kind] };
+  const counts = await bulks.count(db, orgId, whole);
+  const exceptDeviceIds = await unusable(
+    db,
+    orgId,
+    actor,
+    counts.flatMap(({ deviceId }) => deviceId ?? []),
+  );
+  const except = new Set(exceptDeviceIds);
+  const allowed = counts.filter(({ deviceId }) => deviceId === null || !except.has(deviceId));
+  const sum = (some: readonly bulks.Count[]) => some.reduce((total, each) => total + each.count, 0);
+  const by = (nameOf: (count: bulks.Count) => string): [string, number][] =>
+    [...Map.groupBy(allowed, nameOf)]
+      .map(([name, some]): [string, number] => [name, sum(some)])
+      .sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
+  const matched = sum(allowed);
+  return {
+    filter: whole,
+    ...{ matched, exceptDeviceIds, notAllowed: sum(counts) - matched },
+    byStatus: by(({ status }) => status),
+    byWatcher: by(({ watcherSlug }) => watcherSlug ?? ""),
+  };
+}
+
+const doneWords: Record<bulks.BulkKind, string> = {
+  cancel: "cancelled",
+  retry: "retried",
+  replay: "replayed",
+};
+
+/** Those of the devices that an actor may not use. */
+async function unusable(
+  db: Db,
+  orgId: string,
+  actor: string,
+  deviceIds: readonly string[],
+): Promise<string[]> {
+  const who = grants.whoOf(actor);
+  if (!who || deviceIds.length === 0) return [];
+  const standings = await grants.standings(db, { orgId, who, deviceIds: [...new Set(deviceIds)] });
+  return standings.flatMap((each) => (grants.rightTo("use", each) ? [] : [each.deviceId]));
+}
+
+/** Starts an operation, with the event `bulk.started`; answers its id. A repeat of a request answers as the first one did. */
+export async function startBulk(
+  db: Db,
+  wanted: Wanted & { reason: string; requestId: string; counted: Counted },
+): Promise<string> {
+  const { orgId, kind, actor, reason, counted, requestId } = wanted;
+  const request = { orgId, actor, requestId, rpc: "RunService/StartBulkOperation" };
+  return transaction(db, async (tx) => {
+    const made = await requests.begin(tx, request);
+    if (made) return made.operation_id as string;
+    const { filter, exceptDeviceIds } = counted;
+    const { id, matched } = await bulks.create(tx, {
+      ...{ orgId, kind, filter, reason, actor, exceptDeviceIds },
+      limit: bulkRunsMax + 1,
+    });
+    if (matched > bulkRunsMax) {
+      refuse(
+        "failed_precondition",
+        `the filter means more than ${bulkRunsMax} runs; narrow it by watcher, device or time`,
+        { field: "filter" },
+      );
+    }
+    await requests.record(tx, request, { operation_id: id });
+    await events.append(tx, orgId, [
+      { kind: "bulk.started", actor, data: { operation_id: id, kind, matched, filter } },
+    ]);
+    return id;
+  });
+}
+
+/** Stops an operation, with the event `bulk.stopped`. Refuses with `not_found`. */
+export async function stopBulk(
+  db: Db,
+  which: { orgId: string; id: string; actor: string },
+): Promise<boolean> {
+  const { orgId, id, actor } = which;
+  return transaction(db, async (tx) => {
+    const isStopped = await bulks.stop(tx, which);
+    if (isStopped) {
+      await events.append(tx, orgId, [{ kind: "bulk.stopped", actor, data: { operation_id: id } }]);
+    }
+    return isStopped;
+  });
+}
+
+type PassOptions = { policy: FailurePolicy; doorbell: Doorbell; log: Logger };
+
+/** Works on one batch of one operation; false: there is nothing to do now. */
+export async function bulkOnce(db: Db, options: PassOptions): Promise<boolean> {
+  let after: (() => void) | undefined;
+  const job = await transaction(db, async (tx) => {
+    const found = await bulks.lockNext(tx);
+    if (!found) return undefined;
+    const items = await bulks.listItems(tx, found, itemsPerBatch);
+    const finished = items.length === 0 ? await bulks.finish(tx, found) : undefined;
+    if (finished) {
+      const { done, passedOver, failed } = finished;
+      await events.append(tx, found.orgId, [
+        {
+          kind: "bulk.finished",
+          actor: "pinion",
+          data: { operation_id: found.id, kind: found.kind, done, passed_over: passedOver, failed },
+        },
+      ]);
+      return found;
+    }
+    // Its rights are those of whoever started it, as they are now.
+    const except = new Set(
+      await unusable(
+        tx,
+        found.orgId,
+        found.actor,
+        items.flatMap(({ deviceIds }) => deviceIds),
+      ),
+    );
+    const refused = items.filter(({ deviceIds }) => deviceIds.some((id) => except.has(id)));
+    await bulks.note(
+      tx,
+      found,
+      refused.map(({ runId }) => ({ runId, state: "failed", note: `${found.actor} may not use its device` })),
+    );
+    const allowed = items.filter((item) => !refused.includes(item));
+    if (found.kind === "cancel") after = await cancelAll(tx, found, allowed, options);
+    else {
+      // Each retry is a transaction of its own, which this one outlives: its lock keeps other replicas from the operation.
+      const outcomes: bulks.Outcome[] = [];
+      for (const item of allowed) outcomes.push(await retryOne(db, found, item, options));
+      await bulks.note(tx, found, outcomes);
+    }
+    return found;
+  });
+  after?.();
+  return job !== undefined;
+}
+
+/** Cancels runs in the transaction, in which only events may follow; answers what announces it. */
+async function cancelAll(
+  tx: Db,
+  job: bulks.Job,
+  items: readonly bulks.Item[],
+  { policy, doorbell }: PassOptions,
+): Promise<() => void> {
+  const which = { orgId: job.orgId, runIds: items.map(({ runId }) => runId) };
+  const live = new Set((await runs.lockForCancel(tx, which)).map(({ runId }) => runId));
+  await bulks.note(
+    tx,
+    job,
+    items.map(({ runId }) => ({ runId, state: live.has(runId) ? "done" : "passed_over", note: "" })),
+  );
+  const reason = job.reason || `cancelled by ${job.actor}, with others`;
+  const cancellation = await cancelIn(tx, which, { reason, policy, mode: "ask" });
+  return () => announce(doorbell, cancellation);
+}
+
+async function retryOne(
+  db: Db,
+  job: bulks.Job,
+  { runId, watcherId }: bulks.Item,
+  { doorbell, log }: PassOptions,
+): Promise<bulks.Outcome> {
+  if (watcherId === null) return { runId, state: "failed", note: "the run is not kept any more" };
+  try {
+    await retry(
+      db,
+      { orgId: job.orgId, runId, actor: job.actor, requestId: `bulk ${job.id} ${runId}` },
+      { doorbell },
+    );
+    return { runId, state: "done", note: "" };
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    // Of a watcher one run lives at a time: the others wait for their turn.
+    if (error.reason === "failed_precondition" && /wait for its end/.test(error.message)) {
+      return { runId, state: "pending", note: error.message, againMs: activeAgainMs };
+    }
+    if (error.reason === "aborted" || error.reason === "resource_exhausted") {
+      return { runId, state: "pending", note: error.message, againMs: error.retryAfterMs ?? activeAgainMs };
+    }
+    log.info(
+      { orgId: job.orgId, bulkId: job.id, runId, err: error },
+      "a run of a bulk operation was refused",
+    );
+    return { runId, state: "failed", note: error.message };
+  }
+}
+
+/** Works on operations, one batch after the other. `sweepMs`: how long it sleeps while nobody asks. */
+export function startBulks(options: PassOptions & { db: Db; sweepMs: number }): Loop {
+  let waits = false;
+  return startLoop({
+    name: "bulks",
+    log: options.log,
+    async pass() {
+      const did = await bulkOnce(options.db, options);
+      if (did) {
+        waits = true;
+        return betweenBatchesMs;
+      }
+      // Some wait for the end of others, for a while after the last batch.
+      const ms = waits ? Math.min(activeAgainMs / 4, options.sweepMs) : options.sweepMs;
+      waits = waits && (await bulks.isRunning(options.db));
+      return ms;
+    },
+  });
+}
