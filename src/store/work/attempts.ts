@@ -125,7 +125,9 @@ export const assignmentColumns = sql`
     'created_at', kw.created_at) end as "priorWindow", rs.input`;
 
 /** The revisions that were current when the run was recorded (R4), and the watcher's latest window and agent session. */
-export function assignmentJoins(of: Record<"runId" | "version" | "windowId" | "windowAt", RawBuilder<unknown>>) {
+export function assignmentJoins(
+  of: Record<"runId" | "version" | "windowId" | "windowAt", RawBuilder<unknown>>,
+) {
   const { runId, version, windowId, windowAt } = of;
   return sql`
     left join lateral (
