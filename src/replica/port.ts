@@ -14,6 +14,7 @@ import { noProbe, openProbePort } from "../server/http/probe-port.ts";
 import { withProbes } from "../server/http/probes.ts";
 import type { Access } from "./access.ts";
 import type { Foundation } from "./foundation.ts";
+import { withProvider } from "./provider.ts";
 import { type Own, serveRpc } from "./rpc.ts";
 import type { Storage } from "./storage.ts";
 import type { Work } from "./work.ts";
@@ -41,7 +42,8 @@ export async function openReplicaPort(
   const known = within(messageBytesMax);
   const stranger = within(strangerBytesMax);
   const sorted = sortStrangers({ ...common, isStream: known.isStream, known, stranger });
-  const rpc = withCookies(sorted, { publicUrl: config.publicUrl });
+  const cookies = withCookies(sorted, { publicUrl: config.publicUrl });
+  const rpc = await withProvider(cookies, foundation, storage, access, work, own);
   const isBehindProxies = trustedProxies > 0;
   const check = createHostCheck({ host: config.host, publicUrl: config.publicUrl, isBehindProxies });
   const probes = {

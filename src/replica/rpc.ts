@@ -15,7 +15,7 @@ import { TokenService } from "#gen/pinion/v1/token_pb.js";
 import { TurnService } from "#gen/pinion/v1/turn_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
 import { interceptorChain } from "../server/access/interceptors/chain.ts";
-import { peerValues } from "../server/access/peer.ts";
+import { peerAddressOf, peerValues } from "../server/access/peer.ts";
 import { createRpcHandler, type RpcHandler } from "../server/http/adapter.ts";
 import type { Crowd } from "../server/http/crowd.ts";
 import { type HealthState, registerHealth } from "../server/http/health.ts";
@@ -36,6 +36,7 @@ import { turnService } from "../server/rpc/turns.ts";
 import { watcherService } from "../server/rpc/watchers.ts";
 import type { Access } from "./access.ts";
 import type { Foundation } from "./foundation.ts";
+import { createMcp, withMcp } from "./mcp.ts";
 import type { Storage } from "./storage.ts";
 import type { Work } from "./work.ts";
 
@@ -129,5 +130,10 @@ export function serveRpc(
       registerReflection(router, [...services, Health]);
     },
   };
-  return (readMaxBytes) => createRpcHandler({ ...options, readMaxBytes });
+  const mcp = createMcp({
+    ...{ guard, limits, db, bell: doorbell },
+    ...{ routes: options.routes, interceptors: options.interceptors, shutdownSignal: own.shutdownSignal },
+    addressOf: ({ headers, socket }) => peerAddressOf(headers, socket?.remoteAddress, config.trustedProxies),
+  });
+  return (readMaxBytes) => withMcp(createRpcHandler({ ...options, readMaxBytes }), mcp);
 }

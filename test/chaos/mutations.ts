@@ -98,9 +98,9 @@ export const mutations: readonly Mutation[] = [
     name: "a slot that has a row is recorded again",
     replacements: [
       {
-        file: "src/store/work/schedules.ts",
-        from: "where i.scheduled_for is null or i.run_id in (select run_id from fresh)",
-        to: "where true",
+        file: "src/scheduler/plan.ts",
+        from: 'isNew: source === "scheduled" && (watcher.lastSlotAt === null || slot > watcher.lastSlotAt),',
+        to: "isNew: true,",
       },
       // Both of two replicas that look at a watcher plan its slot.
       {
@@ -133,8 +133,8 @@ export const mutations: readonly Mutation[] = [
     name: "what is recorded ahead is pushed at once",
     replacements: [
       {
-        file: "src/server/device/session.ts",
-        from: "return dueMs <= this.#services.clock.now() + earlyMsMax;",
+        file: "src/server/device/ahead.ts",
+        from: "return dueMs <= this.#clock.now() + earlyMsMax;",
         to: "return true;",
       },
     ],
@@ -183,8 +183,8 @@ export const mutations: readonly Mutation[] = [
     replacements: [
       {
         file: "src/store/work/settlements.ts",
-        from: "jsonb_build_object('kind', 'device_cli_output', 'output', h.output,",
-        to: "jsonb_build_object('kind', 'device_cli_output', 'output', left(h.output, 40),",
+        from: "case when h.window_id is not null then h.output end,",
+        to: "case when h.window_id is not null then left(h.output, 40) end,",
       },
     ],
     breaks: ["an acknowledgement is true", "one window per completed run"],

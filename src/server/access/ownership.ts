@@ -83,6 +83,7 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     triggerWatcher: usesWatcher,
     previewSchedule: nothing,
     backfillWatcher: usesWatcher,
+    listWatcherRevisions: nothing,
   }),
   ...wishesOf(RunService, {
     getRun: nothing,
@@ -99,6 +100,9 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     listWindows: nothing,
     getTranscript: ({ runId }) => [read({ run: runId })],
     summarizeUsage: nothing,
+    summarizeRuns: nothing,
+    // Its handler leaves out results that the caller may not read: that one has a word tells of it.
+    searchRuns: nothing,
     listQuestions: nothing,
     answerQuestion: ({ runId, turnId }) => [turnId ? use({ turn: turnId }) : use({ run: runId })],
   }),
@@ -174,6 +178,7 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     createAgent: nothing,
     getAgent: nothing,
     listAgents: nothing,
+    listAgentRevisions: nothing,
     updateAgentSettings: nothing,
     deleteAgent: nothing,
     upsertPlatform: nothing,

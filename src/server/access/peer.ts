@@ -86,6 +86,11 @@ export function peerAddressOf(
   return addressOf({ remoteAddress, forwardedFor }, trustedProxies);
 }
 
+/** Where a call within this process is for a peer: that one's address, as it was found at the port. */
+export function setPeerAddress(values: ContextValues, address: string): void {
+  values.set(addressKey, address);
+}
+
 /** The peer's IP address; empty if unknown. */
 export function peerAddress(values: ContextValues): string {
   return values.get(addressKey);

@@ -20,6 +20,7 @@ import {
   Outcome,
 } from "#gen/pinion/v1/device_pb.js";
 import { RunSource } from "#gen/pinion/v1/run_pb.js";
+import { agentToken } from "../../agent-token.ts";
 import { conversationOfRun } from "../../conversation-ids.ts";
 import { render } from "../../input.ts";
 import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
@@ -83,6 +84,7 @@ export function assignmentOf(run: ClaimedRun, traceparent: string): ConnectRespo
         ...(run.priorWindow ? { priorWindow: priorWindowOf(run.priorWindow, run.watcherId) } : {}),
       },
       traceparent,
+      agentToken: agentTokenOf(run),
       ...agentWorkOf(run),
     },
   });
@@ -91,6 +93,12 @@ export function assignmentOf(run: ClaimedRun, traceparent: string): ConnectRespo
 /** With the values of the run's input in their places. */
 function promptOf({ prompt, input }: ClaimedRun): string {
   return input === null || !prompt ? (prompt ?? "") : render(prompt, JSON.parse(input));
+}
+
+/** For the server that Pinion injected into the agent; an agent without it gets none. */
+function agentTokenOf(run: ClaimedRun): string {
+  const { mcpServers = [] } = (run.agentSettings ?? {}) as { mcpServers?: { isInjected?: boolean }[] };
+  return mcpServers.some((server) => server.isInjected) ? agentToken(run) : "";
 }
 
 /** What the watcher asks of its agent beside the prompt. */

@@ -547,3 +547,25 @@ export async function listCancelling(db: Db, limit: number): Promise<(AttemptNam
   `.execute(db);
   return rows;
 }
+
+/** An attempt that is on its way to its device, or there. */
+export type LiveAttempt = {
+  orgId: string;
+  runId: string;
+  watcherId: string;
+  deviceId: string;
+  attemptToken: string;
+};
+
+/** The run's attempt, if it has one at this moment. */
+export async function findLive(
+  db: Db,
+  { orgId, runId }: { orgId: string; runId: string },
+): Promise<LiveAttempt | undefined> {
+  const { rows } = await sql<LiveAttempt>`
+    select org_id as "orgId", id as "runId", watcher_id as "watcherId", device_id as "deviceId",
+      attempt_token as "attemptToken"
+    from run where org_id = ${orgId} and id = ${runId} and attempt_token is not null and device_id is not null
+  `.execute(db);
+  return rows[0];
+}

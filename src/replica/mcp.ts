@@ -1,0 +1,70 @@
+/** The MCP endpoint of a replica: its tools of people and services call the API within the process. */
+import {
+  type ConnectRouter,
+  createClient,
+  createRouterTransport,
+  type Interceptor,
+  type Transport,
+} from "@connectrpc/connect";
+import { RunService } from "#gen/pinion/v1/run_pb.js";
+import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
+import { setPeerAddress } from "../server/access/peer.ts";
+import type { RpcHandler } from "../server/http/adapter.ts";
+import type { Handler } from "../server/http/port.ts";
+import { createMcpHandler, type McpOptions } from "../server/mcp/handler.ts";
+
+/** Set on calls within the process alone, by which the limits and events of the API know whom a call is for. */
+const addressHeader = "x-pinion-peer-address";
+
+/** The endpoint; `routes` are the API's, and `interceptors` what each of its calls goes through. */
+export function createMcp(
+  options: Omit<McpOptions, "api"> & {
+    routes: (router: ConnectRouter) => void;
+    interceptors: Interceptor[];
+    shutdownSignal: AbortSignal;
+  },
+): Handler {
+  const { routes, interceptors, shutdownSignal } = options;
+  const placed: Interceptor = (next) => (request) => {
+    setPeerAddress(request.contextValues, request.header.get(addressHeader) ?? "");
+    return next(request);
+  };
+  const inner = createRouterTransport(routes, {
+    router: { interceptors: [placed, ...interceptors], shutdownSignal },
+  });
+  return createMcpHandler({
+    ...options,
+    api({ authorization, address, userAgent }) {
+      const transport = withHeaders(inner, {
+        authorization,
+        [addressHeader]: address,
+        "user-agent": userAgent,
+      });
+      return {
+        watchers: createClient(WatcherService, transport),
+        runs: createClient(RunService, transport),
+      };
+    },
+  });
+}
+
+function withHeaders(inner: Transport, headers: Record<string, string>): Transport {
+  const both = (given: ConstructorParameters<typeof Headers>[0]) => {
+    const all = new Headers(given);
+    for (const [name, value] of Object.entries(headers)) all.set(name, value);
+    return all;
+  };
+  return {
+    unary: (method, signal, timeoutMs, header, input, values) =>
+      inner.unary(method, signal, timeoutMs, both(header), input, values),
+    stream: (method, signal, timeoutMs, header, input, values) =>
+      inner.stream(method, signal, timeoutMs, both(header), input, values),
+  };
+}
+
+/** The endpoint beside the rpcs. */
+export function withMcp(rpc: RpcHandler, mcp: Handler): RpcHandler {
+  const serve: Handler = (request, response) =>
+    request.url?.split("?", 1)[0] === "/mcp" ? mcp(request, response) : rpc(request, response);
+  return Object.assign(serve, { isStream: rpc.isStream });
+}
