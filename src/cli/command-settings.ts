@@ -13,6 +13,12 @@ export const commandSettings = z.object({
     .string()
     .optional()
     .describe("Who you are; default: the token file of the data directory, then ~/.config/pinion/token"),
+  PINION_CONTEXT: z
+    .string()
+    .optional()
+    .describe(
+      "The context of `pinion login` that commands use; default: the data directory, then the current one",
+    ),
   PINION_DATA: z.string().default(".pinion").describe("Where `up` and `serve` keep their state"),
   PINION_STATE_DIR: z
     .string()

@@ -1,9 +1,10 @@
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { type Clients, createClients, type ProxySetting } from "@pinion/client";
 import type { Command } from "commander";
 import type { Cli, Environment } from "./cli.ts";
+import { type Context, chosenContext, contextsFile, contextTokenOf } from "./contexts/file.ts";
 import { exitCodes, Failure } from "./failures.ts";
 
 /** Options that every command takes. */
@@ -12,6 +13,7 @@ export type GlobalOptions = {
   token?: string;
   proxy?: string;
   data?: string;
+  context?: string;
   json?: boolean;
   wide?: boolean;
 };
@@ -29,13 +31,32 @@ export function dataDir(options: GlobalOptions, env: Environment): string {
   return options.data ?? env.PINION_DATA ?? defaultDataDir;
 }
 
+/** A context that was named is meant, whatever directory this is. */
+function namedContext(options: GlobalOptions, env: Environment): Context | undefined {
+  const named = options.context ?? (env.PINION_CONTEXT || undefined);
+  return named === undefined ? undefined : chosenContext(env, named);
+}
+
+/** The current context, where the directory has no Pinion of its own. */
+function currentContext(options: GlobalOptions, env: Environment): Context | undefined {
+  const data = dataDir(options, env);
+  const isHere =
+    options.data !== undefined || existsSync(join(data, "url")) || existsSync(join(data, "token"));
+  return isHere ? undefined : chosenContext(env, undefined);
+}
+
 /**
- * The server: --url, PINION_URL, what the `pinion up` of the data directory wrote down, or port 7420 of this machine.
- * Without a trailing slash.
+ * The server: --url, PINION_URL, the context of --context or PINION_CONTEXT, what the `pinion up` of the data directory wrote
+ * down, the current context, or port 7420 of this machine. Without a trailing slash.
  */
 export function serverUrl(options: GlobalOptions, env: Environment): string {
   const given = options.url ?? (env.PINION_URL || undefined);
-  const text = given ?? readLine(join(dataDir(options, env), "url")) ?? `http://localhost:${defaultPort}`;
+  const text =
+    given ??
+    namedContext(options, env)?.url ??
+    readLine(join(dataDir(options, env), "url")) ??
+    currentContext(options, env)?.url ??
+    `http://localhost:${defaultPort}`;
   let url: URL;
   try {
     url = new URL(text.includes("://") ? text : `http://${text}`);
@@ -63,10 +84,20 @@ export function proxyOption(options: GlobalOptions): { proxy?: ProxySetting } {
 
 export type FoundToken = { token: string; from: string };
 
-/** The token: --token, PINION_TOKEN, <data>/token, ~/.config/pinion/token; the first that is there. */
+/**
+ * The token: --token, PINION_TOKEN, that of the context whose server is asked, <data>/token, ~/.config/pinion/token; the first
+ * that is there. A context's token goes to its own server only.
+ */
 export function findToken(options: GlobalOptions, env: Environment): FoundToken | undefined {
   if (options.token) return { token: options.token, from: "--token" };
   if (env.PINION_TOKEN) return { token: env.PINION_TOKEN, from: "PINION_TOKEN" };
+  const isGiven = options.url !== undefined || Boolean(env.PINION_URL);
+  const context = isGiven ? undefined : (namedContext(options, env) ?? currentContext(options, env));
+  if (context) return { token: context.token, from: contextsFile(env) };
+  if (isGiven && readLine(join(dataDir(options, env), "token")) === undefined) {
+    const token = contextTokenOf(env, serverUrl(options, env));
+    if (token !== undefined) return { token, from: contextsFile(env) };
+  }
   for (const path of tokenFiles(options, env)) {
     const token = readLine(path);
     if (token) return { token, from: path };

@@ -16,13 +16,22 @@ export async function allDevices(clients: Clients): Promise<Device[]> {
 /** The id of the device that a person names by id or label. A label that several devices share is refused. */
 export async function deviceId(clients: Clients, named: string): Promise<string> {
   if (isUuid(named)) return named.toLowerCase();
-  return oneByLabel(await allDevices(clients), named).id;
+  return deviceAmong(await allDevices(clients), named).id;
 }
 
-/** The one device of these that a person names by id or label. */
+/** The one device of these that a person names by label, by id, or by a beginning that only its id has. */
 export function deviceAmong(devices: readonly Device[], named: string): Device {
   const byId = isUuid(named) ? devices.find((device) => device.id === named.toLowerCase()) : undefined;
-  return byId ?? oneByLabel(devices, named);
+  if (byId) return byId;
+  const isLabel = devices.some(({ label }) => label.toLowerCase() === named.toLowerCase());
+  const isOfId = isBeginning(named) && devices.some(({ id }) => id.startsWith(named.toLowerCase()));
+  if (isLabel || !isOfId) return oneByLabel(devices, named);
+  const id = oneBeginning(
+    "device",
+    devices.map((device) => device.id),
+    named,
+  );
+  return devices.find((device) => device.id === id)!;
 }
 
 /** The one device with the label; capitals are looked at only if they are needed to tell devices apart. */
@@ -75,12 +84,46 @@ export async function memberId(clients: Clients, named: string): Promise<string>
   );
 }
 
-/** Refuses what cannot be a run's id before it is sent: only whole ids name runs. */
-export function runId(text: string): string {
+/** A shorter beginning fits too many: ids begin with their time, the first six digits with four hours of it. */
+const idBeginningMin = 6;
+/** How many of the newest runs a beginning is looked for in. */
+const runsLookedAt = 2_000;
+const isBeginning = (text: string) => text.length >= idBeginningMin && /^[0-9a-f-]+$/i.test(text);
+
+/** The id of the run that a person names by it, or by a beginning that only one of the newest runs has. */
+export async function runId(clients: Clients, text: string): Promise<string> {
   if (isUuid(text)) return text.toLowerCase();
+  if (!isBeginning(text)) {
+    throw new Failure(
+      exitCodes.usage,
+      `"${text}" is no run id`,
+      `a run is named by its id or its beginning, ${idBeginningMin} characters at least; \`pinion runs list\` shows them`,
+    );
+  }
+  const { items } = await collect(runsLookedAt, async (page) => {
+    const answer = await clients.runs.listRuns(page);
+    return { items: answer.runs, nextPageToken: answer.nextPageToken };
+  });
+  return oneBeginning(
+    "run",
+    items.map(({ id }) => id),
+    text,
+  );
+}
+
+function oneBeginning(noun: string, ids: readonly string[], text: string): string {
+  const found = ids.filter((id) => id.startsWith(text.toLowerCase()));
+  if (found.length === 1) return found[0]!;
+  if (found.length === 0) {
+    throw new Failure(
+      exitCodes.notFound,
+      `no ${noun}'s id begins with "${text}"`,
+      `\`pinion ${noun}s list\` shows what there is; an older one is named by its whole id`,
+    );
+  }
   throw new Failure(
     exitCodes.usage,
-    `"${text}" is no run id`,
-    "a run is named by its whole id; `pinion runs list` shows them, `pinion watchers trigger` prints a new one",
+    `${found.length} ${noun}s' ids begin with "${text}"`,
+    `write more of it: ${found.slice(0, 5).join(", ")}${found.length > 5 ? ", …" : ""}`,
   );
 }

@@ -74,6 +74,10 @@ function withGlobalOptions(command: Command): Command {
       'the proxy that leads to it, or "none" (else HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say)',
     )
     .option("--token <token>", "who you are (PINION_TOKEN; else <data>/token, else ~/.config/pinion/token)")
+    .option(
+      "--context <name>",
+      "a server of `pinion login` (PINION_CONTEXT); default: that of the directory, then the current one",
+    )
     .option("--data <dir>", "where `up` and `serve` keep their state (PINION_DATA; ./.pinion)")
     .option("--json", "for programs: one JSON document, or one line each on streams")
     .option("--wide", "more columns")

@@ -2,9 +2,11 @@
 import { readFile } from "node:fs/promises";
 import type { ReplicaConfig } from "../config.ts";
 import { withCookies } from "../server/access/cookies.ts";
+import { peerAddressOf } from "../server/access/peer.ts";
 import { sortStrangers, strangerBytesMax } from "../server/access/strangers.ts";
 import { createDeviceStreams } from "../server/device/grpc-stream.ts";
 import { withDownloads } from "../server/http/downloads.ts";
+import { withHooks } from "../server/http/hooks.ts";
 import { createHostCheck } from "../server/http/own-host.ts";
 import { loadPage, withPage } from "../server/http/page.ts";
 import { openPort, type Port } from "../server/http/port.ts";
@@ -12,6 +14,7 @@ import { noProbe, openProbePort } from "../server/http/probe-port.ts";
 import { withProbes } from "../server/http/probes.ts";
 import type { Access } from "./access.ts";
 import type { Foundation } from "./foundation.ts";
+import { withProvider } from "./provider.ts";
 import { type Own, serveRpc } from "./rpc.ts";
 import type { Storage } from "./storage.ts";
 import type { Work } from "./work.ts";
@@ -39,7 +42,8 @@ export async function openReplicaPort(
   const known = within(messageBytesMax);
   const stranger = within(strangerBytesMax);
   const sorted = sortStrangers({ ...common, isStream: known.isStream, known, stranger });
-  const rpc = withCookies(sorted, { publicUrl: config.publicUrl });
+  const cookies = withCookies(sorted, { publicUrl: config.publicUrl });
+  const rpc = await withProvider(cookies, foundation, storage, access, work, own);
   const isBehindProxies = trustedProxies > 0;
   const check = createHostCheck({ host: config.host, publicUrl: config.publicUrl, isBehindProxies });
   const probes = {
@@ -61,12 +65,20 @@ export async function openReplicaPort(
     connectionsMax: config.session.streamsMax + connectionsBesideStreams,
     ...(config.tls ? { tls: await readTls(config.tls) } : {}),
     ...(config.session.isBare ? { takeStream: streams.take } : {}),
-    handler: withDownloads(withPage(withProbes({ ...probes, rpc }), loadPage(), check), {
-      directory: config.downloads,
-      publicUrl: config.publicUrl,
-      isBehindProxies,
-      check,
-    }),
+    handler: withHooks(
+      withDownloads(withPage(withProbes({ ...probes, rpc }), loadPage(), check), {
+        directory: config.downloads,
+        publicUrl: config.publicUrl,
+        isBehindProxies,
+        check,
+      }),
+      {
+        ...{ crossOrgDb: requests.db, db: requests.tenantDb, keyring: config.secrets.keyring, crowd, log },
+        surroundings: { doorbell: work.publisher, quotas: access.quotas },
+        addressOf: (headers, remoteAddress) => peerAddressOf(headers, remoteAddress, trustedProxies),
+        onEvents: (orgId) => work.feed.eventsAppended(orgId),
+      },
+    ),
   });
 }
 

@@ -26,6 +26,8 @@ export type Arrival = {
 type Addition = {
   orgId: string;
   email: string;
+  /** Who the person is, where that is known better than by the email address. */
+  userId?: string;
   name: string;
   role: members.Member["role"];
   tokenScopes: readonly string[];
@@ -52,7 +54,7 @@ export async function add(db: Db, addition: Addition, surroundings: Surroundings
   const { arrival, stranded } = await transaction(db, async (tx) => {
     const made = await requests.begin(tx, request);
     if (made) return { arrival: await repeated(tx, orgId, made), stranded: noneStranded };
-    const userId = await members.ensureUser(tx, addition);
+    const userId = addition.userId ?? (await members.ensureUser(tx, addition));
     const before = await requireMayAdd(tx, userId, addition);
     return arrive(tx, { userId, before, addition, request }, surroundings);
   });

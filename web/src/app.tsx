@@ -1,45 +1,92 @@
-import { signal } from "@preact/signals";
 import { useEffect, useLayoutEffect } from "preact/hooks";
-import { orgOf, signOut, token } from "./data/api.ts";
+import { askCaller, caller, signedIn, signInError, signOut } from "./data/api.ts";
 import { devices } from "./data/devices.ts";
 import { liveState, reconnect } from "./data/live.ts";
 import { startSync } from "./data/sync.ts";
 import { watchers } from "./data/watchers.ts";
 import { DialogPlace } from "./parts/dialog.tsx";
 import { startFilterKey } from "./parts/filter.tsx";
+import { lazy } from "./parts/lazy.tsx";
 import { Mark } from "./parts/mark.tsx";
 import { Toasts } from "./parts/toasts.tsx";
-import { linkTo, route, type View, views } from "./route.ts";
-import { EventsView } from "./views/events.tsx";
-import { FleetView } from "./views/fleet.tsx";
-import { RunView } from "./views/run/run.tsx";
-import { RunsView } from "./views/runs.tsx";
-import { SignIn } from "./views/sign-in.tsx";
-import { WatchersView } from "./views/watchers.tsx";
+import { linkTo, route, type View } from "./route.ts";
 
-const org = signal("");
-const titles: Record<View, string> = { fleet: "Fleet", watchers: "Watchers", runs: "Runs", events: "Events" };
+const SignIn = lazy(async () => (await import("./views/sign-in.tsx")).SignIn);
+const FleetView = lazy(async () => (await import("./views/fleet.tsx")).FleetView);
+const AgentsView = lazy(async () => (await import("./views/agents.tsx")).AgentsView);
+const ConversationsView = lazy(async () => (await import("./views/conversations.tsx")).ConversationsView);
+const DestinationsView = lazy(async () => (await import("./views/destinations.tsx")).DestinationsView);
+const OrgView = lazy(async () => (await import("./views/org.tsx")).OrgView);
+const SearchView = lazy(async () => (await import("./views/search.tsx")).SearchView);
+const HomeView = lazy(async () => (await import("./views/home.tsx")).HomeView);
+const DeviceView = lazy(async () => (await import("./views/device.tsx")).DeviceView);
+const WatcherView = lazy(async () => (await import("./views/watcher.tsx")).WatcherView);
+const WatchersView = lazy(async () => (await import("./views/watchers.tsx")).WatchersView);
+const RunsView = lazy(async () => (await import("./views/runs.tsx")).RunsView);
+const RunView = lazy(async () => (await import("./views/run/run.tsx")).RunView);
+const EventsView = lazy(async () => (await import("./views/events.tsx")).EventsView);
+const LoginView = lazy(async () => (await import("./views/login.tsx")).LoginView);
+const YouView = lazy(async () => (await import("./views/you.tsx")).YouView);
+
+const titles: Record<View, string> = {
+  home: "Home",
+  watchers: "Watchers",
+  runs: "Runs",
+  fleet: "Fleet",
+  agents: "Agents",
+  conversations: "Conversations",
+  events: "Events",
+  org: "Org",
+  destinations: "Destinations",
+  search: "Search",
+  you: "You",
+  login: "Log in a command",
+  "sign-in": "Sign in",
+};
+const listed: readonly View[] = [
+  "home",
+  "watchers",
+  "runs",
+  "fleet",
+  "agents",
+  "conversations",
+  "events",
+  "org",
+  "search",
+];
 
 export function App() {
   return (
     <>
-      {token.value === "" ? <SignIn /> : <SignedIn key={token.value} />}
+      <Door />
       <Toasts />
     </>
   );
 }
 
-function SignedIn() {
+function Door() {
+  useEffect(() => {
+    if (!route.peek().query.has("code") || route.peek().view !== "sign-in") void askCaller();
+  }, []);
+  const state = signedIn.value;
+  const who = caller.value;
+  if (route.value.view === "sign-in") return <SignIn />;
+  if (state === "out") return <SignIn />;
+  if (state === "asking" || !who) {
+    return (
+      <p class="empty loading" role="status">
+        {signInError.value || "Reading…"}
+      </p>
+    );
+  }
+  return <Inside key={`${who.orgId} ${who.userId} ${who.signInId}`} />;
+}
+
+function Inside() {
   useEffect(() => {
     const stop = [startSync(), startFilterKey()];
-    orgOf(token.peek())
-      .then((name) => {
-        org.value = name;
-      })
-      .catch(() => {});
     return () => {
       for (const each of stop) each();
-      org.value = "";
     };
   }, []);
   const { view, id } = route.value;
@@ -72,10 +119,18 @@ function returnTo(place: string): () => void {
 }
 
 function Place({ view, id }: { view: View; id: string }) {
-  if (view === "fleet") return <FleetView />;
-  if (view === "watchers") return <WatchersView />;
+  if (view === "login") return <LoginView />;
+  if (view === "you") return <YouView />;
+  if (view === "fleet") return id ? <DeviceView key={id} id={id} /> : <FleetView />;
+  if (view === "watchers") return id ? <WatcherView key={id} id={id} /> : <WatchersView />;
+  if (view === "agents") return <AgentsView id={id} />;
+  if (view === "conversations") return <ConversationsView id={id} />;
+  if (view === "destinations") return <DestinationsView />;
+  if (view === "org") return <OrgView />;
+  if (view === "search") return <SearchView />;
   if (view === "events") return <EventsView />;
-  return id ? <RunView key={id} id={id} /> : <RunsView />;
+  if (view === "runs") return id ? <RunView key={id} id={id} /> : <RunsView />;
+  return <HomeView />;
 }
 
 function Header() {
@@ -85,12 +140,12 @@ function Header() {
   };
   return (
     <header class="top">
-      <a class="brand" href={linkTo("fleet")} aria-label="Pinion">
+      <a class="brand" href={linkTo("home")} aria-label="Pinion">
         <Mark />
         pinion
       </a>
       <nav aria-label="Views">
-        {views.map((view) => (
+        {listed.map((view) => (
           <a key={view} href={linkTo(view)} aria-current={route.value.view === view ? "page" : undefined}>
             {titles[view]}
             {counts[view] ? <small aria-hidden="true">{counts[view]}</small> : null}
@@ -99,10 +154,10 @@ function Header() {
       </nav>
       <div class="who">
         <Live />
-        <span class="org" title="The org of this token">
-          {org.value}
-        </span>
-        <button type="button" class="plain" onClick={() => signOut()}>
+        <a class="org" href={linkTo("you")} title="You, and the browsers that are signed in as you">
+          {caller.value?.orgName}
+        </a>
+        <button type="button" class="plain" onClick={() => void signOut()}>
           Sign out
         </button>
       </div>

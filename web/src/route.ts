@@ -1,7 +1,21 @@
 /** Where in the page the viewer is: the part of the address behind "#", so that every place can be linked to. */
 import { signal } from "@preact/signals";
 
-export const views = ["fleet", "watchers", "runs", "events"] as const;
+export const views = [
+  "home",
+  "watchers",
+  "runs",
+  "fleet",
+  "agents",
+  "conversations",
+  "events",
+  "org",
+  "destinations",
+  "search",
+  "you",
+  "login",
+  "sign-in",
+] as const;
 export type View = (typeof views)[number];
 
 /** `#/runs/<id>?status=failed` */
@@ -17,10 +31,10 @@ export function startRouter(): void {
 }
 
 function parse(hash: string): Route {
-  const [path = "", query = ""] = hash.replace(/^#\/?/, "").split("?", 2);
+  const [path = "", ...rest] = hash.replace(/^#\/?/, "").split("?");
   const [first = "", id = ""] = path.split("/");
-  const view = views.find((known) => known === first) ?? "fleet";
-  return { view, id: decode(id), query: new URLSearchParams(query) };
+  const view = views.find((known) => known === first) ?? "home";
+  return { view, id: decode(id), query: new URLSearchParams(rest.join("?")) };
 }
 
 /** A mistyped address leads to something that is not found, not to a broken page. */
@@ -41,6 +55,12 @@ export function linkTo(view: View, id = "", query: Record<string, string> = {}):
 
 export function goTo(view: View, id = "", query: Record<string, string> = {}): void {
   location.hash = linkTo(view, id, query);
+}
+
+/** Goes on to a place that a link named, without a step in the history. What names no place leads home. */
+export function replacePlace(place: string): void {
+  history.replaceState(null, "", place.startsWith("/") ? `#${place}` : linkTo("home"));
+  route.value = parse(location.hash);
 }
 
 /** Browsers refuse an address that changes with every key. */

@@ -23,3 +23,9 @@ export function costText(micros: bigint, currency = "USD"): string {
   const amount = `${micros / 1_000_000n}.${fraction}`;
   return currency === "" || currency === "USD" ? `$${amount}` : `${amount} ${currency}`;
 }
+
+/** Millionths of a dollar as people add them up: "$4.20", and "$0.004" below a cent. */
+export function dollarsText(micros: number): string {
+  const dollars = micros / 1_000_000;
+  return `$${dollars.toFixed(dollars === 0 || dollars >= 0.01 ? 2 : 4)}`;
+}

@@ -1,8 +1,10 @@
 /** The enums of the API in the words of the command line and the tables; and the tone that each is shown in. */
 import { AttentionReason, ContinueMode, WorkspaceMode } from "#gen/pinion/v1/activity_pb.js";
 import { Platform } from "#gen/pinion/v1/device_pb.js";
-import { Liveness } from "#gen/pinion/v1/fleet_pb.js";
+import { GrantPermission, Liveness } from "#gen/pinion/v1/fleet_pb.js";
+import { MemberRole } from "#gen/pinion/v1/org_pb.js";
 import { Notification, RunSource, RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
+import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
 import { CatchupPolicy, OverlapPolicy, WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
 
 export type Tone = "good" | "bad" | "wait" | "busy" | "quiet";
@@ -74,6 +76,31 @@ const sourceWords: Record<RunSource, string> = {
   [RunSource.AFTER]: "after",
 };
 
+const roleWords: Record<MemberRole, string> = {
+  [MemberRole.UNSPECIFIED]: "service",
+  [MemberRole.OWNER]: "owner",
+  [MemberRole.ADMIN]: "admin",
+  [MemberRole.MEMBER]: "member",
+};
+
+const permissionWords: Record<GrantPermission, string> = {
+  [GrantPermission.UNSPECIFIED]: "",
+  [GrantPermission.USE]: "use it",
+  [GrantPermission.MANAGE]: "manage it",
+  [GrantPermission.READ]: "read what its runs say",
+};
+
+const turnWords: Record<TurnStatus, string> = {
+  [TurnStatus.UNSPECIFIED]: "unknown",
+  [TurnStatus.PENDING]: "pending",
+  [TurnStatus.CLAIMED]: "claimed",
+  [TurnStatus.RUNNING]: "answering",
+  [TurnStatus.COMPLETED]: "completed",
+  [TurnStatus.FAILED]: "failed",
+  [TurnStatus.TIMEOUT]: "timeout",
+  [TurnStatus.CANCELLED]: "cancelled",
+};
+
 /** A value of a newer server shows as its number. */
 const word = (words: Record<number, string>) => (value: number) => words[value] ?? String(value);
 
@@ -90,6 +117,9 @@ export const workspaceModeWord = word({
   [WorkspaceMode.COPY]: "a copy for each run",
   [WorkspaceMode.EMPTY]: "an empty folder for each run",
 });
+export const permissionWord = word(permissionWords);
+export const turnWord = word(turnWords);
+export const roleWord = word(roleWords);
 export const sourceWord = word(sourceWords);
 
 /** By the names that addresses use. */
@@ -136,3 +166,9 @@ export const notificationChoices = [
   { value: Notification.ON_FAILURE, label: "on failure" },
   { value: Notification.ALWAYS, label: "always" },
 ];
+
+/** A program by what it says of itself, which often begins with its name. */
+export function programText({ type, version }: { type: string; version: string }): string {
+  const plain = (text: string) => text.toLowerCase().replaceAll("-", " ");
+  return plain(version).includes(plain(type)) ? version : [type, version].filter(Boolean).join(" ");
+}

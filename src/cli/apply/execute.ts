@@ -4,7 +4,15 @@ import { explain } from "../failures.ts";
 import { batchesMax, batchesOf, upsertBatch } from "./batches.ts";
 import { wavesOf } from "./chains.ts";
 import { inParallel } from "./in-parallel.ts";
-import { createAgent, createWatcher, updateAgent, updateWatcher, upsertPlatform } from "./requests.ts";
+import {
+  createAgent,
+  createDestination,
+  createWatcher,
+  updateAgent,
+  updateDestination,
+  updateWatcher,
+  upsertPlatform,
+} from "./requests.ts";
 import type { Step, WatcherStep } from "./steps.ts";
 
 /** Writes under way at once within a group; platforms go in batches, which last as long as their longest start. */
@@ -68,9 +76,11 @@ function groups(steps: readonly Step[]): Step[][] {
     steps.filter((step) => step.kind === kind && step.action === "delete");
   return [
     writes("agent"),
+    writes("destination"),
     writes("platform"),
     ...wavesOf(writes("watcher") as WatcherStep[]).waves,
     deletions("watcher"),
+    deletions("destination"),
     deletions("platform"),
     deletions("agent"),
   ];
@@ -112,6 +122,12 @@ async function put(clients: Clients, step: Step): Promise<Outcome> {
     return { is: "done" };
   }
   if (step.kind === "platform") throw new Error("platforms are written in batches");
+  if (step.kind === "destination") {
+    if (step.action === "update")
+      await clients.destinations.updateDestination(updateDestination(step.wanted, step.version));
+    else await clients.destinations.createDestination(createDestination(step.wanted));
+    return { is: "done" };
+  }
   if (step.action === "update") await clients.watchers.updateWatcher(updateWatcher(step.wanted, step));
   else await clients.watchers.createWatcher(createWatcher(step.wanted));
   return { is: "done" };
@@ -120,6 +136,8 @@ async function put(clients: Clients, step: Step): Promise<Outcome> {
 async function remove(clients: Clients, step: Step): Promise<Outcome> {
   try {
     if (step.kind === "agent") await clients.agents.deleteAgent({ agentId: step.id });
+    else if (step.kind === "destination")
+      await clients.destinations.deleteDestination({ destinationId: step.id });
     else if (step.kind === "platform") await clients.agents.deletePlatform({ stableId: step.id });
     else await clients.watchers.deleteWatcher({ watcherId: step.id });
   } catch (error) {

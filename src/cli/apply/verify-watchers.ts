@@ -41,6 +41,9 @@ export async function verifyWatchers(
       mayBeStale: false,
     };
   }
+  const coming = new Set(
+    steps.flatMap(({ kind, action, id }) => (kind === "destination" && action === "create" ? [id] : [])),
+  );
   const creates = writes.filter(({ action }) => action === "create");
   const created = new Set(creates.map((step) => step.wanted!.slug));
   const problems: Problem[] = [];
@@ -49,7 +52,7 @@ export async function verifyWatchers(
   await inParallel(writes, { parallelMax, signal }, async (step) => {
     const { path } = step.wanted!;
     try {
-      const left = await ask(clients, step, { state, created }, signal);
+      const left = await ask(clients, step, { state, created, coming }, signal);
       if (left !== undefined) room = Math.min(room, left);
     } catch (error) {
       const problem = problemOf(error, path, fieldOf);
@@ -72,7 +75,7 @@ export async function verifyWatchers(
 async function ask(
   clients: Clients,
   step: WatcherStep,
-  { state, created }: { state: OrgState; created: ReadonlySet<string> },
+  { state, created, coming }: { state: OrgState; created: ReadonlySet<string>; coming: ReadonlySet<string> },
   signal: AbortSignal,
 ): Promise<number | undefined> {
   // A watcher of an agent that is yet to be created is checked as another agent's: the rules are the same.
@@ -80,7 +83,9 @@ async function ask(
   const stand = state.agents.has(agent) ? agent : (state.agents.keys().next().value ?? "");
   // A watcher that is yet to be created is followed once it is there; the file has no circle.
   const after = step.wanted!.fields.after.filter((slug) => state.watchers.has(slug) || !created.has(slug));
-  const wanted = { ...step.wanted!, fields: { ...step.wanted!.fields, agent: stand, after } };
+  // So is one that tells a destination that is yet to be created: what is there is checked.
+  const notify = step.wanted!.fields.notify.filter(({ to }) => state.destinations.has(to) || !coming.has(to));
+  const wanted = { ...step.wanted!, fields: { ...step.wanted!.fields, agent: stand, after, notify } };
   if (step.action === "update") {
     await clients.watchers.updateWatcher(
       { ...updateWatcher(wanted, { ...step, version: 0 }), dryRun: true },

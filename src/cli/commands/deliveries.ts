@@ -28,7 +28,7 @@ export function addDeliveries(destinations: Command, cli: Cli): void {
         state: options.state
           ? words.deliveryState.value(options.state, "--state")
           : DeliveryState.UNSPECIFIED,
-        runId: options.run ? runId(options.run) : "",
+        runId: options.run ? await runId(clients, options.run) : "",
       };
       const page = await collect(options.limit, async (request) => {
         const answer = await clients.destinations.listDeliveries({ ...filter, ...request });

@@ -15,6 +15,7 @@ import { exitCodes, Failure } from "../failures.ts";
 import { deviceId } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
 import { collect, wholeNumber } from "../print/paging.ts";
+import { programText } from "../print/run-details.ts";
 import { type Column, details, plain, table } from "../print/table.ts";
 import { formatAgo, formatMomentAgo, parseLength } from "../print/times.ts";
 import * as words from "../print/words.ts";
@@ -160,7 +161,13 @@ function printDevice(cli: Cli, device: Device, asJson: boolean): void {
         "runs",
         `${device.activeRuns} active of ${device.maxConcurrency} at once, ${device.pendingRuns} waiting`,
       ],
-      ["executors", executorLines(device).join("\n")],
+      ["executors", executorLines(cli, device).join("\n")],
+      [
+        "egress",
+        device.executors
+          .flatMap(({ kind, egressProblem }) => (egressProblem ? [plain(`${kind}: ${egressProblem}`)] : []))
+          .join("\n"),
+      ],
       ["workspaces", device.workspaces.map((workspace) => workspaceLine(cli, workspace)).join("\n")],
       ["capabilities", device.capabilities.map(plain).join(", ")],
       ["platform", [words.platform.word(device.platform), plain(device.arch)].filter(Boolean).join(", ")],
@@ -178,12 +185,11 @@ function printDevice(cli: Cli, device: Device, asJson: boolean): void {
 }
 
 /** Executors with what they say of themselves; of a daemon that tells less, their names. */
-function executorLines({ executors, agentKinds }: Device): string[] {
+function executorLines(cli: Cli, { executors, agentKinds }: Device): string[] {
   if (executors.length === 0) return [agentKinds.map(plain).join(", ")];
-  return executors.map(({ kind, type, version, problem, egressProblem }) => {
-    const about = [type, version].filter(Boolean).join(" ");
-    const troubles = [problem, egressProblem].filter(Boolean).map((text) => `: ${text}`);
-    return plain(`${kind} (${about})${troubles.join("")}`);
+  return executors.map((executor) => {
+    const trouble = executor.problem === "" ? "" : `: ${cli.colors.yellow(plain(executor.problem))}`;
+    return `${plain(executor.kind)} (${plain(programText(executor))})${trouble}`;
   });
 }
 

@@ -46,7 +46,7 @@ type Past = { events: Event[]; newestCursor: string; nextPageToken: string };
 
 /** The latest events, oldest first. */
 async function pastEvents(clients: Clients, options: EventOptions): Promise<Past> {
-  const filter = { kinds: options.kind ?? [], runId: options.run ? runId(options.run) : "" };
+  const filter = { kinds: options.kind ?? [], runId: options.run ? await runId(clients, options.run) : "" };
   const page = await collect(options.limit, async (request) => {
     const answer = await clients.events.listEvents({ ...filter, ...request });
     return { items: answer.events, nextPageToken: answer.nextPageToken };

@@ -35,12 +35,14 @@ export const nouns: readonly Noun[] = [
   },
   {
     name: "apply",
-    description: "make agents, platforms and watchers what a file says; shows the plan first, and asks",
+    description:
+      "make agents, destinations, platforms and watchers what a file says; shows the plan first, and asks",
     load: async () => (await import("../apply/command.ts")).addApply,
   },
   {
     name: "pull",
-    description: "write a file that describes the org's agents, platforms and watchers, for `pinion apply`",
+    description:
+      "write a file that describes the org's agents, destinations, platforms and watchers, for `pinion apply`",
     load: async () => (await import("../apply/pull.ts")).addPull,
   },
   {
@@ -132,6 +134,21 @@ export const nouns: readonly Noun[] = [
     name: "secrets",
     description: "the keys under which secrets lie in the database",
     load: async () => (await import("./secrets.ts")).addSecrets,
+  },
+  {
+    name: "login",
+    description: "keep a server and a token of it as a context, which commands use from any directory",
+    load: async () => (await import("./login.ts")).addLogin,
+  },
+  {
+    name: "logout",
+    description: "forget a context and its token; the token itself stays good until it is revoked",
+    load: async () => (await import("./login.ts")).addLogout,
+  },
+  {
+    name: "context",
+    description: "the servers that you signed in to, and which is meant",
+    load: async () => (await import("./contexts.ts")).addContexts,
   },
   {
     name: "version",

@@ -34,7 +34,7 @@ function addList(runs: Command, cli: Cli): void {
         command,
       );
       const filter = {
-        runId: options.run ? runId(options.run) : "",
+        runId: options.run ? await runId(clients, options.run) : "",
         watcherId: options.watcher ?? "",
         isOpen: options.all !== true,
       };
@@ -99,7 +99,7 @@ function addAnswer(runs: Command, cli: Cli): void {
         cli,
         command,
       );
-      const id = runId(run);
+      const id = await runId(clients, run);
       if (option === undefined) {
         const asker = await askerOf(clients, id);
         const { questions } = await clients.runs.listQuestions({ ...asker, isOpen: true });

@@ -80,6 +80,10 @@ class RunView {
   #isAtLineStart = true;
   #sequence = 0n;
   #attempt = 0;
+  /** Its agent tells what it does; its output says the same once more, and stays with the run. */
+  #tells = false;
+  /** What the agent said last, in pieces of one message. */
+  #said = { messageId: "", text: "" };
 
   constructor(cli: Cli) {
     this.#cli = cli;
@@ -107,23 +111,31 @@ class RunView {
     this.#attempt = output.attempt;
     if (output.sequence <= this.#sequence) return;
     const missed = output.sequence - this.#sequence - 1n;
-    if (missed > 0n)
+    if (missed > 0n && !this.#tells)
       this.#note(this.#cli.colors.dim(`${missed} pieces of output before this were not seen live`));
     this.#sequence = output.sequence;
+    if (this.#tells) return;
     this.#cli.program(output.data);
     this.#isAtLineStart = output.data.at(-1) === 0x0a;
   }
 
   /** What the agent does stands among the states; its answer comes at the end. */
   showActivity({ activity }: RunActivity): void {
+    this.#tells = true;
     const line = activity && activityLine(this.#cli, activity);
     if (line) this.#note(line);
+    if (activity?.body.case !== "text") return;
+    const { messageId, text } = activity.body.value;
+    const isMore = messageId !== "" && messageId === this.#said.messageId;
+    this.#said = { messageId, text: isMore ? this.#said.text + text : text };
   }
 
   async showEnd(clients: Clients, run: Run): Promise<void> {
     if (this.#sequence === 0n || run.hasTranscript) {
       const output = await runOutput(clients, run);
-      if (output) {
+      // On a terminal the answer stands there already, as the last that the agent said.
+      const isShown = this.#cli.isTerminal && this.#said.text.trim() === output.trim();
+      if (output && !isShown) {
         this.#cli.program(output);
         this.#isAtLineStart = output.endsWith("\n");
       }

@@ -51,7 +51,7 @@ function addTranscript(runs: Command, cli: Cli): void {
     .description("what the agent of an ended run did, step by step")
     .action(async (id: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const answer = await clients.runs.getTranscript({ runId: runId(id) });
+      const answer = await clients.runs.getTranscript({ runId: await runId(clients, id) });
       if (options.json) return printJson(cli, GetTranscriptResponseSchema, answer);
       const lines = answer.transcript ? transcriptLines(cli, answer.transcript) : [];
       if (lines.length === 0)
@@ -108,7 +108,10 @@ function addList(runs: Command, cli: Cli): void {
         return printJson(cli, ListRunsResponseSchema, answer);
       }
       if (page.items.length === 0) {
-        return cli.note("no runs; `pinion watchers trigger <watcher>` starts one");
+        const isNarrowed = [options.watcher, options.device, options.status, options.attention].some(Boolean);
+        return cli.note(
+          isNarrowed ? "no run is like that" : "no runs; `pinion watchers trigger <watcher>` starts one",
+        );
       }
       const columns = runColumns(cli, await deviceLabels(clients), options.wide === true);
       for (const line of table(page.items, columns, cli.columns)) cli.out(line);
@@ -163,7 +166,7 @@ function addGet(runs: Command, cli: Cli): void {
     .description("everything about one run, and its output")
     .action(async (id: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const answer = await clients.runs.getRun({ runId: runId(id) });
+      const answer = await clients.runs.getRun({ runId: await runId(clients, id) });
       const run = answer.run!;
       if (options.json) return printJson(cli, RunSchema, run, lateResultsJson(answer.lateResults));
       await printRun(cli, clients, run);
@@ -185,7 +188,7 @@ function addWatch(runs: Command, cli: Cli): void {
       const interrupt = interruptSignal();
       try {
         if (id === undefined) await watchAll(cli, clients, options, interrupt.signal);
-        else await watchOne(cli, clients, runId(id), options, interrupt.signal);
+        else await watchOne(cli, clients, await runId(clients, id), options, interrupt.signal);
       } finally {
         interrupt.dispose();
       }
@@ -244,7 +247,7 @@ function addExplain(runs: Command, cli: Cli): void {
     .description("why a run is where it is")
     .action(async (id: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const answer = await clients.runs.explainRun({ runId: runId(id) });
+      const answer = await clients.runs.explainRun({ runId: await runId(clients, id) });
       if (options.json) return printJson(cli, ExplainRunResponseSchema, answer);
       const { bold, dim } = cli.colors;
       const status = words.paintState(cli, words.runStatus.word(answer.run?.status ?? 0));
@@ -323,7 +326,8 @@ function addCancel(runs: Command, cli: Cli): void {
   ).action(async (id: string | undefined, _options, command: Command) => {
     const { clients, options } = connect<FilterOptions & { reason: string }>(cli, command);
     if (meansMany(id, options)) return runBulk(cli, clients, options, BulkKind.CANCEL);
-    const run = (await clients.runs.cancelRun({ runId: runId(id!), reason: options.reason })).run!;
+    const run = (await clients.runs.cancelRun({ runId: await runId(clients, id!), reason: options.reason }))
+      .run!;
     if (options.json) return printJson(cli, RunSchema, run);
     if (isEnded(run)) return cli.out(`${run.id} is ${words.runStatus.word(run.status)}`);
     cli.out(`${run.id} is ${words.runStatus.word(run.status)}; its device was asked to stop it`);
@@ -345,7 +349,7 @@ function addRetry(runs: Command, cli: Cli): void {
   ).action(async (id: string | undefined, _options, command: Command) => {
     const { clients, options } = connect<FilterOptions>(cli, command);
     if (meansMany(id, options)) return runBulk(cli, clients, options, BulkKind.RETRY);
-    const run = (await clients.runs.retryRun({ runId: runId(id!) })).run!;
+    const run = (await clients.runs.retryRun({ runId: await runId(clients, id!) })).run!;
     if (options.json) return printJson(cli, RunSchema, run);
     cli.out(run.id);
     cli.note(`follow it: pinion runs watch ${run.id}`);

@@ -57,7 +57,7 @@ export function addFollowUp(runs: Command, cli: Cli): void {
     .action(async (run: string, input: string, _options, command: Command) => {
       const { clients, options } = connect<{ messageId?: string; detach?: boolean }>(cli, command);
       const { turn, alreadyStarted } = await clients.turns.startTurn({
-        resumeRunId: runId(run),
+        resumeRunId: await runId(clients, run),
         messageId: options.messageId ?? randomUUID(),
         input,
       });

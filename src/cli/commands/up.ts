@@ -1,11 +1,16 @@
+import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { loadConfig } from "@pinion/client";
 import type { Command } from "commander";
 import { version } from "../../version.ts";
 import { type Cli, examples, interruptSignal } from "../cli.ts";
-import { defaultPort, optionsOf } from "../context.ts";
+import { dataDir, defaultPort, optionsOf } from "../context.ts";
+import { reportKind } from "../device/config.ts";
 import { callName } from "../device/self.ts";
+import { upStateDir } from "../device/state-dir.ts";
 import { exitCodes, explain, Failure } from "../failures.ts";
 import { wholeNumber } from "../print/paging.ts";
+import { plain } from "../print/table.ts";
 import { parseLength } from "../print/times.ts";
 import { stopGraceMs } from "../up/daemon-process.ts";
 import { type FirstRun, firstWatcher, runFirst } from "../up/first-run.ts";
@@ -30,7 +35,7 @@ export function addUp(program: Command, cli: Cli): void {
     .option("--database-url <url>", "a PostgreSQL ≥ 15 of your own (DATABASE_URL) instead of an embedded one")
     .option("--once", "stop after the first run; exits with 1 unless its result is stored")
     .option("--within <length>", "with --once: how long the first run may take to be stored", "5m")
-    .option("--no-run", "start everything, but no run")
+    .option("--no-run", "start everything, but no run (`npm start -- --no-run`)")
     .action(async (_options, command: Command) => {
       const options = optionsOf<UpOptions>(command);
       const isForScript = options.once === true && options.json === true;
@@ -68,9 +73,11 @@ async function up(cli: Cli, options: UpOptions): Promise<void> {
     boundStop(interrupt.signal, view);
     try {
       const fail = (failure: Failure) => failing.abort(failure);
+      // Known before the start, which enrols a machine that is new.
+      const isRestart = existsSync(join(upStateDir(dataDir(options, cli.env)), "identity.json"));
       const machine = await startMachine(cli, options, { view, parts, signal, fail });
       runs = new LaterRuns({ ...machine, view, signal });
-      const first = options.run ? await firstRun(machine, options, { view, signal }) : undefined;
+      const first = options.run ? await firstRun(machine, options, { view, signal, isRestart }) : undefined;
       if (options.once) return finishOnce(cli, options, first);
       view.lines(nextSteps(cli, options, machine, await signInLink(machine)));
       await serveUntilStopped(machine, runs, signal);
@@ -114,15 +121,32 @@ function boundStop(signal: AbortSignal, view: UpView): void {
 async function firstRun(
   machine: Machine,
   options: UpOptions,
-  { view, signal }: { view: UpView; signal: AbortSignal },
-): Promise<FirstRun> {
+  { view, signal, isRestart }: { view: UpView; signal: AbortSignal; isRestart: boolean },
+): Promise<FirstRun | undefined> {
   const { clients, deviceId, deviceLog } = machine;
   const watcher = await firstWatcher(clients, deviceId);
   view.step("watcher", `${watcher.slug}, ${watcher.spec?.schedule || "no schedule"}`, {
     watcher: watcher.slug,
   });
+  const kind =
+    isRestart && !options.once ? costlyKind(machine.configFile, watcher.spec?.agentKind) : undefined;
+  if (kind !== undefined) {
+    view.note(
+      `${plain(kind)} would do it and may cost money, so a restart triggers nothing: ${callName()} watchers trigger ${watcher.slug} --watch`,
+    );
+    return undefined;
+  }
   const withinMs = options.once ? parseLength(options.within, "--within") : undefined;
   return runFirst({ clients, watcher, deviceLog, view, signal, withinMs });
+}
+
+/** The kind of executor that a run of the watcher would be given to, unless it is the report that costs nothing. */
+function costlyKind(configFile: string, wanted: string | undefined): string | undefined {
+  const { executors, defaultExecutor } = loadConfig(configFile);
+  const kind = (wanted && executors[wanted] ? wanted : defaultExecutor) ?? "";
+  const executor = executors[kind];
+  if (!executor) return undefined;
+  return kind === reportKind && executor.type === "command" ? undefined : kind;
 }
 
 function finishOnce(cli: Cli, options: UpOptions, first: FirstRun | undefined): void {

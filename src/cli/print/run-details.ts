@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from "node:util";
 import { toJson } from "@bufbuild/protobuf";
 import { type Value, ValueSchema } from "@bufbuild/protobuf/wkt";
 import { omittedBytesOf } from "@pinion/client";
@@ -95,7 +96,7 @@ export async function printRun(cli: Cli, clients: Clients, run: Run): Promise<vo
       ["notes", run.notes.map(plain).join("\n")],
       ["workspace", plain(run.workspace)],
       ["kept", run.keptWorkspace ? keptLine(run.keptWorkspace) : ""],
-      ["program", run.executor ? plain(`${run.executor.type} ${run.executor.version}`) : ""],
+      ["program", run.executor ? plain(programText(run.executor)) : ""],
       ["model", plain(run.modelUsed)],
       ["stopped by", plain(run.stopReason)],
       ["used", formatUsage(run.usage)],
@@ -112,7 +113,8 @@ export async function printRun(cli: Cli, clients: Clients, run: Run): Promise<vo
     );
   }
   const { answer, structured, output } = await runResult(clients, run);
-  const texts = answer === "" ? [plainLines(output)] : [plainLines(answer)];
+  const isDataAlone = structured !== undefined && isSameData(answer, structured);
+  const texts = isDataAlone ? [] : [plainLines(answer || output)];
   if (structured !== undefined) texts.push(plainLines(JSON.stringify(structured, null, 2)));
   for (const text of texts) if (text) cli.out(`\n${text}`);
   const omitted = omittedBytesOf(output);
@@ -126,6 +128,21 @@ export async function printRun(cli: Cli, clients: Clients, run: Run): Promise<vo
     cli.out(plainLines(run.stderrTail));
   }
   if (answer !== "" && run.hasTranscript) cli.note(`what it did: pinion runs transcript ${run.id}`);
+}
+
+/** A program by what it says of itself, which often begins with its name. */
+export function programText({ type, version }: { type: string; version: string }): string {
+  const words = (text: string) => text.toLowerCase().replaceAll("-", " ");
+  return words(version).includes(words(type)) ? version : [type, version].filter(Boolean).join(" ");
+}
+
+/** Whether a text is the JSON of a value, in whatever order of keys. */
+function isSameData(text: string, value: unknown): boolean {
+  try {
+    return isDeepStrictEqual(JSON.parse(text), value);
+  } catch {
+    return false;
+  }
 }
 
 function denialLine({ tool, input, reason }: Denial): string {

@@ -17,6 +17,7 @@ import { DestinationService } from "#gen/pinion/v1/destination_pb.js";
 import { DeviceService } from "#gen/pinion/v1/device_pb.js";
 import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
+import { HookService } from "#gen/pinion/v1/hook_pb.js";
 import { OrgService } from "#gen/pinion/v1/org_pb.js";
 import { RunService } from "#gen/pinion/v1/run_pb.js";
 import { SignInService } from "#gen/pinion/v1/sign_in_pb.js";
@@ -132,6 +133,7 @@ export const rules: Readonly<Record<string, Rule>> = {
     triggerWatcher: write,
     previewSchedule: read,
     backfillWatcher: write,
+    listWatcherRevisions: read,
   }),
   ...rulesOf(RunService, {
     getRun: read,
@@ -147,6 +149,8 @@ export const rules: Readonly<Record<string, Rule>> = {
     listWindows: read,
     getTranscript: read,
     summarizeUsage: read,
+    summarizeRuns: read,
+    searchRuns: read,
     listQuestions: read,
     answerQuestion: write,
   }),
@@ -201,6 +205,7 @@ export const rules: Readonly<Record<string, Rule>> = {
     createAgent: admin,
     getAgent: read,
     listAgents: read,
+    listAgentRevisions: read,
     updateAgentSettings: admin,
     deleteAgent: admin,
     upsertPlatform: admin,
@@ -221,6 +226,17 @@ export const rules: Readonly<Record<string, Rule>> = {
     testDestination: admin,
     listDeliveries: read,
     replayDeliveries: admin,
+  }),
+  ...rulesOf(HookService, {
+    createHook: write,
+    getHook: read,
+    listHooks: read,
+    updateHook: write,
+    deleteHook: write,
+    rotateHookSecret: write,
+    listHookDeliveries: read,
+    getHookDelivery: read,
+    replayHookDelivery: write,
   }),
   ...rulesOf(EventService, { watchEvents: read, listEvents: read }),
   "grpc.health.v1.Health/Check": probes,

@@ -11,6 +11,7 @@ import { DestinationService } from "#gen/pinion/v1/destination_pb.js";
 import { DeviceService } from "#gen/pinion/v1/device_pb.js";
 import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
+import { HookService } from "#gen/pinion/v1/hook_pb.js";
 import { OrgService } from "#gen/pinion/v1/org_pb.js";
 import { RunService } from "#gen/pinion/v1/run_pb.js";
 import { SignInService } from "#gen/pinion/v1/sign_in_pb.js";
@@ -82,6 +83,7 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     triggerWatcher: usesWatcher,
     previewSchedule: nothing,
     backfillWatcher: usesWatcher,
+    listWatcherRevisions: nothing,
   }),
   ...wishesOf(RunService, {
     getRun: nothing,
@@ -98,6 +100,9 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     listWindows: nothing,
     getTranscript: ({ runId }) => [read({ run: runId })],
     summarizeUsage: nothing,
+    summarizeRuns: nothing,
+    // Its handler leaves out results that the caller may not read: that one has a word tells of it.
+    searchRuns: nothing,
     listQuestions: nothing,
     answerQuestion: ({ runId, turnId }) => [turnId ? use({ turn: turnId }) : use({ run: runId })],
   }),
@@ -173,6 +178,7 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     createAgent: nothing,
     getAgent: nothing,
     listAgents: nothing,
+    listAgentRevisions: nothing,
     updateAgentSettings: nothing,
     deleteAgent: nothing,
     upsertPlatform: nothing,
@@ -193,6 +199,22 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     testDestination: nothing,
     listDeliveries: nothing,
     replayDeliveries: nothing,
+  }),
+  ...wishesOf(HookService, {
+    // Who has the secret of a hook starts its watcher.
+    createHook: ({ spec }) => [use({ watcher: spec?.watcherId ?? "" })],
+    getHook: nothing,
+    listHooks: nothing,
+    updateHook: ({ hookId, spec, updateMask }) => [
+      use({ hook: hookId }),
+      ...(updateMask?.paths.includes("watcher_id") ? [use({ watcher: spec?.watcherId ?? "" })] : []),
+    ],
+    deleteHook: ({ hookId }) => [use({ hook: hookId })],
+    rotateHookSecret: ({ hookId }) => [use({ hook: hookId })],
+    listHookDeliveries: nothing,
+    // What was posted is what its runs are about.
+    getHookDelivery: ({ hookId }) => [read({ hook: hookId })],
+    replayHookDelivery: ({ hookId }) => [use({ hook: hookId })],
   }),
   ...wishesOf(EventService, { watchEvents: nothing, listEvents: nothing }),
 };

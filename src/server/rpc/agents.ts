@@ -17,6 +17,7 @@ import * as agents from "../../store/agents/agents.ts";
 import * as platforms from "../../store/agents/platforms.ts";
 import { findDefaultAgentId } from "../../store/people/orgs.ts";
 import type { Db } from "../../store/pg/database.ts";
+import * as revisions from "../../store/work/revisions.ts";
 import { nameOf, principalOf } from "../access/guard.ts";
 import { toConnectError } from "../access/interceptors/errors.ts";
 import { checkPlatform } from "../platforms/kinds.ts";
@@ -29,6 +30,7 @@ import {
   settingsMessage,
 } from "./agent-message.ts";
 import type { EventAnnouncer } from "./events.ts";
+import { timestampOf } from "./moments.ts";
 import { page } from "./page.ts";
 
 export function agentService(deps: {
@@ -75,6 +77,22 @@ export function agentService(deps: {
         fetch: (after, limit) => agents.list(db, { orgId, limit, afterId: after?.[0] }),
       });
       return { agents: rows.map(agentMessage), nextPageToken };
+    },
+
+    async listAgentRevisions({ agentId }, context) {
+      const { orgId } = principalOf(context);
+      const rows = await revisions.ofAgent(db, { orgId, agentId });
+      if (rows.length === 0 || !(await agents.find(db, { orgId, agentId }))) {
+        refuse("not_found", `there is no agent ${agentId}`);
+      }
+      return {
+        revisions: rows.map(({ version, name, settings, createdAt }) => ({
+          version,
+          name,
+          settings: settingsMessage(settings),
+          createdAt: timestampOf(createdAt),
+        })),
+      };
     },
 
     async updateAgentSettings(request, context) {

@@ -43,6 +43,7 @@ import { startFields } from "./input-message.ts";
 import { idKey, page } from "./page.ts";
 import { answerQuestion, listQuestions } from "./questions.ts";
 import { lateResultMessage, runMessage, windowMessage } from "./run-message.ts";
+import { searchRuns, summarizeRuns } from "./run-search.ts";
 
 const windowsPageSizeDefault = 20;
 /** Output held for one watcher that reads slowly; what comes beyond is dropped, and its sequence shows the gap. */
@@ -222,6 +223,13 @@ export function runService(deps: {
         })),
       };
     },
+
+    async summarizeRuns(request, context) {
+      const { orgId } = principalOf(context);
+      return summarizeRuns(db, orgId, request, await idOfWatcher(orgId, request.watcherId));
+    },
+
+    searchRuns: ({ query }, context) => searchRuns(db, principalOf(context), query),
 
     async listQuestions(request, context) {
       const { orgId } = principalOf(context);

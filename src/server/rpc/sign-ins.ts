@@ -10,7 +10,7 @@ import {
   SignInMethod,
   type SignInService,
 } from "#gen/pinion/v1/sign_in_pb.js";
-import { refuse } from "../../errors.ts";
+import { Refusal, refuse } from "../../errors.ts";
 import * as callers from "../../store/people/callers.ts";
 import * as members from "../../store/people/members.ts";
 import * as orgs from "../../store/people/orgs.ts";
@@ -97,7 +97,19 @@ export function signInService(deps: {
   }
 
   return {
-    getSignInOptions: () => ({ oidcName: deps.oidcName }),
+    async getSignInOptions(_request, context) {
+      const authorization = context.requestHeader.get("authorization");
+      const isGood = (error: unknown) => {
+        if (error instanceof Refusal && error.reason === "unauthenticated") return false;
+        throw error;
+      };
+      const signedIn =
+        authorization !== null &&
+        (await deps.guard
+          .authenticate(authorization)
+          .then((principal) => principal.scopes.has("read"), isGood));
+      return { oidcName: deps.oidcName, signedIn };
+    },
 
     async createSignInLink(request, context) {
       const principal = principalOf(context);

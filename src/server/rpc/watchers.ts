@@ -1,4 +1,4 @@
-import { create, type Message } from "@bufbuild/protobuf";
+import { create, type JsonObject, type Message } from "@bufbuild/protobuf";
 import type { ServiceImpl } from "@connectrpc/connect";
 import { z } from "zod";
 import {
@@ -16,6 +16,7 @@ import * as orgs from "../../store/people/orgs.ts";
 import type { Quotas } from "../../store/people/quotas.ts";
 import * as clock from "../../store/pg/clock.ts";
 import type { Db } from "../../store/pg/database.ts";
+import * as revisions from "../../store/work/revisions.ts";
 import * as runSummaries from "../../store/work/run-summaries.ts";
 import * as watchers from "../../store/work/watchers.ts";
 import type { Surroundings } from "../../usecases/surroundings.ts";
@@ -112,6 +113,19 @@ export function watcherService(deps: {
           }),
       });
       return { watchers: await withExtras(orgId, rows, request), nextPageToken };
+    },
+
+    async listWatcherRevisions({ watcherId: named }, context) {
+      const { orgId } = principalOf(context);
+      const watcher = await watchers.get(db, { orgId, watcher: named });
+      const rows = await revisions.ofWatcher(db, { orgId, watcherId: watcher.id });
+      return {
+        revisions: rows.map(({ extractionSchema, createdAt, ...said }) => ({
+          ...said,
+          ...(extractionSchema ? { extractionSchema: extractionSchema as JsonObject } : {}),
+          createdAt: timestampOf(createdAt),
+        })),
+      };
     },
 
     async updateWatcher(request, context) {

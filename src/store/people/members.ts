@@ -106,6 +106,17 @@ export async function findFirstOwner(db: Db, options: { orgId: string }): Promis
   return row?.user_id ?? null;
 }
 
+/** The owners' ids, as they are at this moment. */
+export async function owners(db: Db, orgId: string): Promise<string[]> {
+  const rows = await db
+    .selectFrom("member")
+    .select("user_id")
+    .where("org_id", "=", orgId)
+    .where("role", "=", "owner")
+    .execute();
+  return rows.map((row) => row.user_id);
+}
+
 /** The addresses of the org's owners and admins who have one, at most 50. */
 export async function findAdminAddresses(db: Db, { orgId }: { orgId: string }): Promise<string[]> {
   const rows = await db

@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -215,3 +215,16 @@ test("Ctrl-C stops server, daemon and database, each in its turn", { timeout: 30
   expect(() => process.kill(daemon.pid, 0)).toThrow("ESRCH");
   expect(await pinion("runs", "list", "--url", url)).toMatchObject({ code: 3 });
 });
+
+test("a restart triggers nothing that costs money, and says how it is triggered", async () => {
+  const counted = join(home, "counted");
+  const file = join(data, "device.toml");
+  const agent = `[executors.agent]\ncommand = ["touch", ${JSON.stringify(counted)}]\n`;
+  const text = readFileSync(file, "utf8").replace(/^default_executor = .*$/m, 'default_executor = "agent"');
+  writeFileSync(file, `${text}\n${agent}`);
+  up = spawn(process.execPath, [main, "up"], { env: { ...env, PINION_DATA: data }, cwd: home });
+  const printed = await untilPrinted(up, /What next/);
+  expect(printed).toContain("agent would do it and may cost money, so a restart triggers nothing:");
+  expect(printed).toContain("watchers trigger daily-checkin --watch");
+  expect(existsSync(counted)).toBe(false);
+}, 60_000);

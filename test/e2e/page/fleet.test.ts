@@ -13,7 +13,7 @@ describe.skipIf(!browserPath)("the fleet", () => {
 
   test("devices come, work and go while the page is open", async () => {
     const replica = await startTestReplica(database.url, patient);
-    const page = await browser.signIn(replica);
+    const page = await browser.signIn(replica, "#/fleet");
     await page.getByText("No device yet").waitFor();
     const identity = await enrolDevice(replica.clients, "mac-7");
     const row = page.locator(`[data-key="${identity.deviceId}"]`);
@@ -43,7 +43,7 @@ describe.skipIf(!browserPath)("the fleet", () => {
     await enrolDevice(replica.clients, "mac-7");
     const worker = workerIdentity(await fleetToken(replica.clients));
     await connectWorker(replica.url, worker);
-    const page = await browser.signIn(replica);
+    const page = await browser.signIn(replica, "#/fleet");
     await page.locator(`[data-key="${worker.deviceId}"]`).getByText("fleet worker").waitFor();
     expect(await page.getByText("fleet worker").count()).toBe(1);
 
@@ -55,7 +55,7 @@ describe.skipIf(!browserPath)("the fleet", () => {
 
   test("a join code is made, copied, and lets a machine enrol, which the dialog says", async () => {
     const replica = await startTestReplica(database.url, patient);
-    const page = await browser.signIn(replica);
+    const page = await browser.signIn(replica, "#/fleet");
     await page.getByRole("button", { name: "Add a device" }).click();
     await page.getByLabel("Good for").selectOption("1 hour");
     await page.getByRole("button", { name: "Make a join code" }).click();
@@ -79,7 +79,7 @@ describe.skipIf(!browserPath)("the fleet", () => {
     const replica = await startTestReplica(database.url, patient);
     const identity = await enrolDevice(replica.clients, "mac-7");
     const device = await connect(replica.url, identity);
-    const page = await browser.signIn(replica);
+    const page = await browser.signIn(replica, "#/fleet");
     await page.getByRole("button", { name: "Disconnect mac-7" }).click();
     await device.next("drain");
     await page.getByText("mac-7 was asked to connect again.").waitFor();
@@ -98,7 +98,7 @@ describe.skipIf(!browserPath)("the fleet", () => {
   test("the filter finds by label and state; “/” leads to it, arrows through the rows, Escape out of it", async () => {
     const replica = await startTestReplica(database.url, patient);
     for (const label of ["alpha", "beta", "gamma"]) await enrolDevice(replica.clients, label);
-    const page = await browser.signIn(replica);
+    const page = await browser.signIn(replica, "#/fleet");
     await page.getByRole("link", { name: "gamma" }).waitFor();
     await page.keyboard.press("/");
     await page.keyboard.type("bet");

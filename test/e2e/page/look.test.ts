@@ -95,7 +95,7 @@ describe.skipIf(!browserPath)("every view", () => {
     test(`shuts nobody out, in ${scheme} colours`, async () => {
       const replica = await startTestReplica(database.url, patient);
       const runId = await seed(replica);
-      const page = await browser.signIn(replica, "", { scheme });
+      const page = await browser.signIn(replica, "#/fleet", { scheme });
       const found: Record<string, string[]> = {};
       await visit(page, runId, async (name) => {
         const barriers = await findBarriers(page);
@@ -108,7 +108,7 @@ describe.skipIf(!browserPath)("every view", () => {
   test("fits into 360 pixels: nothing is scrolled sideways", async () => {
     const replica = await startTestReplica(database.url, patient);
     const runId = await seed(replica);
-    const page = await browser.signIn(replica, "", { width: 360, height: 720 });
+    const page = await browser.signIn(replica, "#/fleet", { width: 360, height: 720 });
     await visit(page, runId, async (name) => {
       expect(await page.evaluate("document.documentElement.scrollWidth"), name).toBeLessThanOrEqual(360);
       const dialog = "document.querySelector('dialog')";

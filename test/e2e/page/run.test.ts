@@ -66,7 +66,7 @@ describe.skipIf(!browserPath)("a run on the page", () => {
     await page.getByRole("heading", { name: "digest completed" }).waitFor();
     await output.getByText("the stored digest").waitFor();
     const steps = await page.getByRole("region", { name: "Timeline" }).locator("li b").allTextContents();
-    expect(steps).toEqual(["due", "materialized", "pushed", "accepted", "output", "stored"]);
+    expect(steps).toEqual(["due", "pushed", "accepted", "output", "stored"]);
     await page.getByText(/^Completed at/).waitFor();
 
     await page.getByRole("link", { name: "Runs", exact: true }).first().click();

@@ -14,7 +14,7 @@ describe.skipIf(!browserPath)("signing in", () => {
 
   test("a wrong token is refused with what to do, and a good one lets in", async () => {
     const replica = await startTestReplica(database.url, patient);
-    const page = await browser.open(replica.url, "", { expected: refused });
+    const page = await browser.open(replica.url, "#/fleet", { expected: refused });
     await page.getByRole("button", { name: "Sign in" }).click();
     await page.getByText("Paste a token first.").waitFor();
     await enterToken(page, "pin_pat_wrong_00000000");
@@ -32,21 +32,72 @@ describe.skipIf(!browserPath)("signing in", () => {
     await page.getByText(/needs one with the scope “read”/).waitFor();
   });
 
-  test("the token stays with the tab over a reload, is unknown to another tab, and is gone after signing out", async () => {
+  test("a sign-in holds over a reload and in other tabs, no script can read it, and signing out ends it in all of them", async () => {
     const replica = await startTestReplica(database.url, patient);
-    const page = await browser.signIn(replica, "#/events");
+    const page = await browser.signIn(replica, "#/events?q=watcher", { expected: refused });
     await page.reload();
     await untilLive(page);
     const other = await page.context().newPage();
-    await other.goto(`${replica.url}/#/events`);
-    await other.getByLabel("Token").waitFor();
-    await page.getByRole("button", { name: "Sign out" }).click();
-    await page.getByLabel("Token").waitFor();
+    await other.goto(`${replica.url}/#/runs?state=failed`);
+    await untilLive(other);
     expect(
       await page.evaluate("JSON.stringify([{ ...sessionStorage }, { ...localStorage }, document.cookie])"),
     ).toBe('[{},{},""]');
-    // The place is remembered, not the token.
-    expect(page.url()).toContain("#/events");
+    const cookies = await page.context().cookies();
+    expect(cookies).toMatchObject([{ httpOnly: true, sameSite: "Strict", path: "/" }]);
+    await page.getByRole("button", { name: "Sign out" }).click();
+    await page.getByLabel("Token").waitFor();
+    await other.getByText(/You were signed out/).waitFor();
+    expect(await page.context().cookies()).toEqual([]);
+    // The place is remembered, not the credential.
+    expect(page.url()).toContain("#/events?q=watcher");
+  });
+
+  test("a link signs in with one click, leads to the place that it names, and is no good a second time", async () => {
+    const replica = await startTestReplica(database.url, patient);
+    const { path } = await replica.clients.signIns.createSignInLink({ place: "/events?q=sign" });
+    const page = await browser.open(replica.url, path.slice(1), { expected: refused });
+    await untilLive(page);
+    await page.waitForURL("**/#/events?q=sign");
+    await page.getByText("sign_in.started").first().waitFor();
+    const second = await browser.open(replica.url, path.slice(1), { expected: refused });
+    await second.getByText(/This link was used already/).waitFor();
+    await enterToken(second, replica.token);
+    await untilLive(second);
+    expect(second.url()).toContain("#/events?q=sign");
+  });
+
+  test("a place that somebody was sent is shown after signing in", async () => {
+    const replica = await startTestReplica(database.url, patient);
+    const page = await browser.open(replica.url, "#/watchers?q=daily", { expected: refused });
+    await enterToken(page, replica.token);
+    await untilLive(page);
+    expect(page.url()).toContain("#/watchers?q=daily");
+  });
+
+  test("browsers that are signed in are listed, and one is signed out from another at once", async () => {
+    const replica = await startTestReplica(database.url, patient);
+    const lost = await browser.signIn(replica, "#/events", { expected: refused });
+    const page = await browser.signIn(replica, "#/you", { expected: refused });
+    const rows = page.getByRole("table").getByRole("row");
+    await expect.poll(() => rows.count()).toBe(3);
+    await page.getByText("this one").waitFor();
+    await page.getByRole("table").getByRole("button", { name: "Sign out" }).click();
+    await page.getByRole("button", { name: "Sign it out" }).click();
+    await lost.getByText(/You were signed out/).waitFor();
+    await expect.poll(() => rows.count()).toBe(2);
+  });
+
+  test("a command that logs in is confirmed on the page, after signing in there", async () => {
+    const replica = await startTestReplica(database.url, patient);
+    const { signIns } = replica.clients;
+    const { path, deviceCode } = await signIns.startLogin({ clientName: "pinion on lab-box" });
+    const page = await browser.open(replica.url, path.slice(1), { expected: refused });
+    await enterToken(page, replica.token);
+    await page.getByText("pinion on lab-box").waitFor();
+    await page.getByRole("button", { name: "Confirm" }).click();
+    await page.getByText("It is logged in").waitFor();
+    expect((await signIns.finishLogin({ deviceCode })).secret).toMatch(/^pin_pat_/);
   });
 
   test("a token that is revoked while the page is open signs out, and says why", async () => {
@@ -58,7 +109,7 @@ describe.skipIf(!browserPath)("signing in", () => {
     });
     const page = await browser.signIn({ url: replica.url, token: secret }, "", { expected: refused });
     await replica.clients.tokens.revokeToken({ tokenId: token!.id });
-    await page.getByText(/You were signed out: the token has expired or was revoked/).waitFor();
+    await page.getByText(/You were signed out: the sign-in has expired or was ended/).waitFor();
   });
 
   test("a token that may only read sees everything, and is told what it may not do", async () => {
@@ -70,8 +121,8 @@ describe.skipIf(!browserPath)("signing in", () => {
       label: "page",
       scopes: ["read"],
     });
-    const page = await browser.signIn({ url: replica.url, token: secret }, "", { expected: refused });
+    const page = await browser.signIn({ url: replica.url, token: secret }, "#/fleet", { expected: refused });
     await page.getByRole("button", { name: "Disconnect mac-7" }).click();
-    await page.getByText(/This token may not do that/).waitFor();
+    await page.getByText(/You may not do that/).waitFor();
   });
 });

@@ -25,7 +25,7 @@ describe.skipIf(!browserPath)("the stream of events", () => {
 
   test("without TLS it goes over HTTP/1.1, and what happens is seen", async () => {
     const replica = await startTestReplica(database.url, patient);
-    const page = await browser.signIn(replica);
+    const page = await browser.signIn(replica, "#/fleet");
     await enrolDevice(replica.clients, "mac-7");
     await page.getByRole("link", { name: "mac-7" }).waitFor();
     expect(await protocols(page)).toEqual(new Set(["http/1.1"]));
@@ -36,7 +36,7 @@ describe.skipIf(!browserPath)("the stream of events", () => {
     const tls = { PINION_TLS_CERT_FILE: certFile, PINION_TLS_KEY_FILE: keyFile };
     const replica = await startTestReplica(database.url, { ...patient, ...tls });
     const beside = await startTestReplica(database.url, patient);
-    const page = await browser.signIn(replica);
+    const page = await browser.signIn(replica, "#/fleet");
     await enrolDevice(beside.clients, "mac-7");
     await page.getByRole("link", { name: "mac-7" }).waitFor();
     expect(await protocols(page)).toEqual(new Set(["h2"]));

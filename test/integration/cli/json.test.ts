@@ -109,6 +109,7 @@ async function commandLines(): Promise<string[]> {
     ...["sign-ins link", "sign-ins list", `sign-ins end ${signedIn.signIn!.id}`],
     "orgs create second --owner second@example.com",
     ...["orgs get", "orgs add-member new@example.com", "orgs members", "orgs remove-member new@example.com"],
+    ...[`login ${url} --name here --token ${replica.token}`, "context list", "context use here", "logout"],
     ...["version", "events", "doctor", `migrate --database-url ${database.url}`],
     `secrets rotate --database-url ${database.url}`,
     "turns start hello --user ada --detach",

@@ -1,15 +1,19 @@
-/** The rpcs, with the viewer's token, and what their errors say to people. */
+/** The rpcs, with the cookie that the browser holds, and what their errors say to people. */
 
 import { Code, ConnectError, createClient, type Interceptor } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
 import { signal } from "@preact/signals";
 import { AgentService } from "#gen/pinion/v1/agent_pb.js";
+import { DestinationService } from "#gen/pinion/v1/destination_pb.js";
 import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
 import { OrgService } from "#gen/pinion/v1/org_pb.js";
 import { RunService } from "#gen/pinion/v1/run_pb.js";
+import { type GetCallerResponse, SignInService } from "#gen/pinion/v1/sign_in_pb.js";
+import { TokenService } from "#gen/pinion/v1/token_pb.js";
 import { TurnService } from "#gen/pinion/v1/turn_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
+import { backoffMs, pause } from "./backoff.ts";
 import { setClockBy } from "./clock.ts";
 
 /** How long an answer may take. A stream has a watchdog of its own. */
@@ -19,23 +23,66 @@ const answerWithinMs = 20_000;
  * first words.
  */
 const callsMax = 3;
-const storageKey = "pinion.token";
 
-/** Kept for this tab only: another tab, or this one after it was closed, asks again. */
-export const token = signal(sessionStorage.getItem(storageKey) ?? "");
+/** Whether a browser holds a good cookie shows only when the server is asked. */
+export type SignedIn = "asking" | "out" | "in";
+export const signedIn = signal<SignedIn>("asking");
+/** Who is signed in. */
+export const caller = signal<GetCallerResponse | undefined>(undefined);
+/** The provider's name, if one can sign in with one. */
+export const oidcName = signal("");
 /** Why the viewer has to sign in again. */
 export const signInError = signal("");
 
-export function setToken(value: string): void {
-  if (value) sessionStorage.setItem(storageKey, value);
-  else sessionStorage.removeItem(storageKey);
-  token.value = value;
+/** Asks who is signed in. While the server does not answer, it is asked again. */
+export async function askCaller(): Promise<void> {
+  for (let failures = 0; ; failures++) {
+    try {
+      // Asked like this, no answer is an error: browsers write every refusal to the console.
+      const options = await signIns.getSignInOptions({});
+      oidcName.value = options.oidcName;
+      if (!options.signedIn) {
+        caller.value = undefined;
+        signedIn.value = "out";
+        return;
+      }
+      caller.value = await signIns.getCaller({});
+      signedIn.value = "in";
+      return;
+    } catch (error) {
+      if (!isUnreachable(error)) {
+        caller.value = undefined;
+        signedIn.value = "out";
+        return;
+      }
+      signInError.value = explainError(error);
+      await pause(backoffMs(failures), new AbortController().signal);
+    }
+  }
 }
 
-export function signOut(because = ""): void {
-  signInError.value = because;
-  setToken("");
+/** Signs in by a link's code or a token; rejects if that is not good. The cookie is the browser's to keep. */
+export async function signIn(credential: { linkCode: string } | { token: string }): Promise<void> {
+  const [name, value] = Object.entries(credential)[0]! as ["linkCode" | "token", string];
+  await signIns.signIn({ credential: { case: name, value } });
+  signInError.value = "";
+  // Of another person, everything that is shown is another's.
+  signedIn.value = "asking";
+  await askCaller();
 }
+
+export async function signOut(): Promise<void> {
+  await signIns.signOut({}).catch(() => {});
+  leave("");
+}
+
+function leave(because: string): void {
+  signInError.value = because;
+  caller.value = undefined;
+  signedIn.value = "out";
+}
+
+export const may = (scope: "write" | "admin") => caller.value?.scopes.includes(scope) ?? false;
 
 const waiting: (() => void)[] = [];
 let calls = 0;
@@ -52,24 +99,22 @@ async function inTurn<T>(call: () => Promise<T>): Promise<T> {
   }
 }
 
-const authorize: Interceptor = (next) => async (request) => {
-  const used = request.header.get("authorization") ?? `Bearer ${token.value}`;
-  request.header.set("authorization", used);
+const answer: Interceptor = (next) => async (request) => {
   try {
     const response = await (request.stream ? next(request) : inTurn(() => next(request)));
     setClockBy(response.header.get("date"));
     return response;
   } catch (error) {
-    endIfRefused(error, used);
+    if (request.method.name !== "SignIn" && request.method.name !== "GetCaller") endIfRefused(error);
     throw error;
   }
 };
 
-/** A token that ended ends the session, unless another one has taken its place meanwhile. */
-export function endIfRefused(error: unknown, used = `Bearer ${token.value}`): void {
+/** A sign-in that ended is said so. */
+export function endIfRefused(error: unknown): void {
   const { code } = ConnectError.from(error);
-  if (code === Code.Unauthenticated && token.value && used === `Bearer ${token.value}`) {
-    signOut("You were signed out: the token has expired or was revoked.");
+  if (code === Code.Unauthenticated && signedIn.value === "in") {
+    leave("You were signed out: the sign-in has expired or was ended.");
   }
 }
 
@@ -78,7 +123,7 @@ const transport = createConnectTransport({
   baseUrl: new URL(".", location.href).href.replace(/\/$/, ""),
   useBinaryFormat: true,
   defaultTimeoutMs: answerWithinMs,
-  interceptors: [authorize],
+  interceptors: [answer],
 });
 
 export const fleet = createClient(FleetService, transport);
@@ -87,14 +132,10 @@ export const runs = createClient(RunService, transport);
 export const events = createClient(EventService, transport);
 export const agents = createClient(AgentService, transport);
 export const turns = createClient(TurnService, transport);
-const orgs = createClient(OrgService, transport);
-
-/** The name of the org that a token belongs to; rejects if the token is not good for this page. */
-export async function orgOf(candidate: string): Promise<string> {
-  const headers = { authorization: `Bearer ${candidate}` };
-  const { org } = await orgs.getOrg({}, { headers });
-  return org?.name || org?.id || "";
-}
+export const orgs = createClient(OrgService, transport);
+export const destinations = createClient(DestinationService, transport);
+export const tokens = createClient(TokenService, transport);
+export const signIns = createClient(SignInService, transport);
 
 /** The stream itself has no deadline; `signal` ends it. */
 export const streaming = (signal: AbortSignal) => ({ signal, timeoutMs: 0 });
@@ -103,7 +144,7 @@ export const streaming = (signal: AbortSignal) => ({ signal, timeoutMs: 0 });
 export function explainError(error: unknown): string {
   const { code, rawMessage } = ConnectError.from(error);
   if (isUnreachable(error)) return "The server does not answer. It is tried again by itself.";
-  if (code === Code.PermissionDenied) return `This token may not do that: ${rawMessage}`;
+  if (code === Code.PermissionDenied) return `You may not do that: ${rawMessage}`;
   if (code === Code.ResourceExhausted) return `Too much at once: ${rawMessage}`;
   if (code === Code.Aborted) return `Somebody else was faster: ${rawMessage}`;
   return rawMessage.charAt(0).toUpperCase() + rawMessage.slice(1);

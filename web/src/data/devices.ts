@@ -29,9 +29,19 @@ export const deviceOptions = computed(() => {
   }));
 });
 
-/** How a device is called wherever only its id is known. */
+/** Labels that more than one device has. */
+export const sharedLabels = computed(() => {
+  const seen = new Set<string>();
+  const shared = new Set<string>();
+  for (const { label } of devices.items.value) (seen.has(label) ? shared : seen).add(label);
+  return shared;
+});
+
+/** How a device is called wherever only its id is known; by the end of its id too where others are called the same. */
 export function labelOf(deviceId: string): string {
-  return devices.find(deviceId)?.label || deviceId.slice(-8);
+  const label = devices.find(deviceId)?.label;
+  if (!label) return deviceId.slice(-8);
+  return sharedLabels.value.has(label) ? `${label} (${deviceId.slice(-8)})` : label;
 }
 
 /** Executors that a device has, by name; without a device those of all. */

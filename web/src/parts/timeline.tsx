@@ -24,12 +24,17 @@ export function stepsOf(run: Run): Step[] {
   const finished = msOf(run.finishedAt);
   const ran = run.duration ? durationMs(run.duration) : undefined;
   const isStored = run.status === RunStatus.COMPLETED;
-  // The two ends are measured by two clocks, the device's and the database's.
-  const output =
-    started !== undefined && ran !== undefined ? Math.min(started + ran, finished ?? Infinity) : undefined;
+  // The length is the device's, the ends are the database's, which notes an accept some milliseconds late: an end of the
+  // program that lies after its result was stored is not known any better.
+  const end = started !== undefined && ran !== undefined ? started + ran : undefined;
+  const isKnown = end !== undefined && (finished === undefined || end < finished);
+  const output = isKnown ? end : end && finished;
+  const [due, created] = [msOf(run.dueAt), msOf(run.createdAt)];
+  // A slot is recorded ahead of its moment, and that is no step on the way.
+  const isAhead = due !== undefined && created !== undefined && created <= due;
   const moments: [name: string, at: number | undefined][] = [
-    ["due", msOf(run.dueAt)],
-    ["materialized", msOf(run.createdAt)],
+    ["due", due],
+    ...(isAhead ? [] : [["materialized", created] as [string, number | undefined]]),
     ["pushed", msOf(run.pushedAt)],
     ["accepted", started],
     ["output", finished === undefined ? undefined : output],
@@ -39,11 +44,21 @@ export function stepsOf(run: Run): Step[] {
   const isOver = finished !== undefined;
   let isReached = true;
   return moments.map(([name, at]) => {
-    const tookMs = at !== undefined && before !== undefined ? Math.max(0, at - before) : undefined;
+    const isGuessed = at !== undefined && at === finished && at === before && !isKnown;
+    const tookMs =
+      at === undefined || before === undefined || isGuessed
+        ? undefined
+        : name === "output" && ran !== undefined
+          ? ran
+          : Math.max(0, at - before);
+    const note =
+      name === "due" && isAhead && due - created >= 1
+        ? `recorded ${lengthText(due - created)} ahead`
+        : undefined;
     const state = at !== undefined ? "done" : isOver ? "missing" : isReached ? "now" : "open";
     if (at === undefined) isReached = false;
     else before = at;
-    return { name, at, tookMs, state };
+    return { name, at, tookMs, state, ...(note ? { note } : {}) };
   });
 }
 
@@ -58,9 +73,9 @@ export function Timeline({ run, bytes }: { run: Run; bytes: number }) {
         {run.finishedAt === undefined && <Going steps={steps} />}
       </div>
       <ol>
-        {steps.map(({ name, at, tookMs, state }, index) => (
-          <li key={index} class={`${state} part${index}`}>
-            <b>{name}</b>
+        {steps.map(({ name, at, tookMs, state, note }) => (
+          <li key={name} class={`${state} ${partOf(name)}`}>
+            <b title={note}>{name}</b>
             {at !== undefined && (
               <time dateTime={new Date(at).toISOString()} title={momentText(at)}>
                 {clockText(at)}
@@ -79,6 +94,12 @@ export function Timeline({ run, bytes }: { run: Run; bytes: number }) {
       </ol>
     </section>
   );
+}
+
+/** The shade of a step. */
+function partOf(name: string): string {
+  const index = ["due", "materialized", "pushed", "accepted", "output"].indexOf(name);
+  return `part${index === -1 ? 5 : index}`;
 }
 
 function waitingWord(name: string, run: Run): string {
@@ -120,10 +141,8 @@ function Parts({ steps }: { steps: readonly Step[] }) {
   return (
     <>
       {steps.map(
-        ({ name, tookMs }, index) =>
-          tookMs !== undefined && (
-            <i key={name} class={`part${index}`} style={{ flexGrow: widthOf(tookMs) }} />
-          ),
+        ({ name, tookMs }) =>
+          tookMs !== undefined && <i key={name} class={partOf(name)} style={{ flexGrow: widthOf(tookMs) }} />,
       )}
     </>
   );

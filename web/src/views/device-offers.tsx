@@ -1,6 +1,6 @@
 import type { Device } from "#gen/pinion/v1/fleet_pb.js";
 import { Dialog, openDialog } from "../parts/dialog.tsx";
-import { workspaceModeWord } from "../words.ts";
+import { programText, workspaceModeWord } from "../words.ts";
 
 /** What a device offers to watchers: how many executors it has, and on a press, which ones and what is wrong with them. */
 export function Offers({ device, isActive }: { device: Device; isActive: boolean }) {
@@ -14,9 +14,10 @@ export function Offers({ device, isActive }: { device: Device; isActive: boolean
       class={`quiet offers ${isTroubled ? "warn" : ""}`}
       tabIndex={isActive ? 0 : -1}
       aria-label={`${count} of ${device.label}`}
+      title="Its executors and workspaces"
       onClick={() => openDialog(<OffersDialog device={device} />)}
     >
-      {count}
+      Offers
     </button>
   );
 }
@@ -32,7 +33,7 @@ function OffersDialog({ device }: { device: Device }) {
               <code>{kind}</code>
             </dt>
             <dd>
-              {[type, version].filter(Boolean).join(" ")}
+              {programText({ type, version })}
               {problem && <p class="error">{problem}</p>}
               {egressProblem && <p class="muted">{egressProblem}</p>}
             </dd>

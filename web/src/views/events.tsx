@@ -48,6 +48,9 @@ export function EventsView() {
         >
           {held.value ? `Go on${waiting > 0 ? ` (${waiting} new)` : ""}` : "Hold"}
         </button>
+        <button type="button" disabled={shown.length === 0} onClick={() => download(shown)}>
+          Export
+        </button>
         <span class="muted">
           {liveState.value === "live"
             ? "newest first, as they happen"
@@ -87,6 +90,19 @@ export function EventsView() {
 }
 
 const texts = new WeakMap<LoggedEvent, string>();
+
+/** The events that are shown, a line of JSON each, as a file. */
+function download(shown: readonly LoggedEvent[]): void {
+  const lines = shown.map(({ event: { at, ...rest } }) =>
+    JSON.stringify({ at: at ? new Date(msOf(at)!).toISOString() : undefined, ...rest }),
+  );
+  const url = URL.createObjectURL(new Blob([`${lines.join("\n")}\n`], { type: "application/x-ndjson" }));
+  const link = document.createElement("a");
+  link.href = url;
+  link.download = `events-${new Date().toISOString().slice(0, 10)}.jsonl`;
+  link.click();
+  URL.revokeObjectURL(url);
+}
 
 function textOf(entry: LoggedEvent): string {
   let text = texts.get(entry);

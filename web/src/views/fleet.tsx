@@ -1,10 +1,11 @@
 import { useEffect, useMemo } from "preact/hooks";
 import { type Device, GrantPermission, Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { fleet } from "../data/api.ts";
-import { devices } from "../data/devices.ts";
+import { devices, sharedLabels } from "../data/devices.ts";
 import { confirm, openDialog } from "../parts/dialog.tsx";
 import { Empty, ListState } from "../parts/empty.tsx";
 import { FilterBox } from "../parts/filter.tsx";
+import { Nothing } from "../parts/nothing.tsx";
 import { type Column, Rows } from "../parts/rows.tsx";
 import { Status } from "../parts/status.tsx";
 import { Ago, Since } from "../parts/time.tsx";
@@ -114,10 +115,21 @@ const columns: Column<Device>[] = [
     title: "Device",
     cell: (device, isActive) => (
       <>
-        <a href={linkTo("runs", "", { device: device.id })} tabIndex={isActive ? 0 : -1} title="Its runs">
+        <a href={linkTo("fleet", device.id)} tabIndex={isActive ? 0 : -1}>
           {device.label}
         </a>{" "}
         <code title={device.id}>{device.id.slice(-8)}</code>
+        {sharedLabels.value.has(device.label) && (
+          <>
+            {" "}
+            <span
+              class="status wait"
+              title="Another device is called the same. `pinion devices rename` gives it a name of its own."
+            >
+              label twice
+            </span>
+          </>
+        )}
         {device.isWorker && (
           <>
             {" "}
@@ -149,10 +161,9 @@ const columns: Column<Device>[] = [
   {
     name: "platform",
     title: "Platform",
-    cell: (device, isActive) => (
+    cell: (device) => (
       <>
-        {platformWord(device.platform)} <small>{device.appVersion}</small>{" "}
-        <Offers device={device} isActive={isActive} />
+        {platformWord(device.platform)} <small>{device.appVersion}</small>
       </>
     ),
   },
@@ -174,6 +185,7 @@ const columns: Column<Device>[] = [
     title: "Actions",
     cell: (device, isActive) => (
       <>
+        <Offers device={device} isActive={isActive} />
         {isOpen(device) && device.allowed.includes(GrantPermission.MANAGE) && (
           <button
             type="button"
@@ -200,10 +212,6 @@ const columns: Column<Device>[] = [
 ];
 
 const isOpen = (device: Device) => device.connectedAt !== undefined && device.disconnectedAt === undefined;
-
-export function Nothing() {
-  return <span class="none">–</span>;
-}
 
 function Session({ device }: { device: Device }) {
   if (device.sessionEpoch === 0n) return <Nothing />;

@@ -1,10 +1,11 @@
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import { useEffect } from "preact/hooks";
 import type { Run } from "#gen/pinion/v1/run_pb.js";
-import { deviceOptions, labelOf } from "../data/devices.ts";
+import { deviceOptions, devices, labelOf } from "../data/devices.ts";
 import { hasOlder, runs, setFilter, showOlder } from "../data/runs.ts";
 import { slugOf, watchers } from "../data/watchers.ts";
 import { Empty, ListState } from "../parts/empty.tsx";
+import { Nothing } from "../parts/nothing.tsx";
 import { Picker } from "../parts/picker.tsx";
 import { type Column, Rows } from "../parts/rows.tsx";
 import { Status } from "../parts/status.tsx";
@@ -13,7 +14,6 @@ import { TimelineBar } from "../parts/timeline.tsx";
 import { goTo, linkTo, route, setQuery } from "../route.ts";
 import { lengthText } from "../times.ts";
 import { attentionReasons, attentionWord, runStatuses, runWord, skipWord, sourceWord } from "../words.ts";
-import { Nothing } from "./fleet.tsx";
 
 export function RunsView() {
   const { query } = route.value;
@@ -71,7 +71,7 @@ export function RunsView() {
         />
         <Picker
           label="Attention"
-          none="with or without attention"
+          none="any attention"
           value={attention}
           options={attentionOptions}
           onChange={(value) => setQuery({ attention: value })}
@@ -102,9 +102,19 @@ export function RunsView() {
       ) : (
         <Empty title="No run yet">
           <p>A run is one execution of a watcher. They appear here the moment they are due.</p>
-          <a class="button primary" href={linkTo("watchers")}>
-            Trigger a watcher
-          </a>
+          {devices.items.value.length === 0 ? (
+            <a class="button primary" href={linkTo("fleet")}>
+              Add a device first
+            </a>
+          ) : watchers.items.value.length === 0 ? (
+            <a class="button primary" href={linkTo("watchers")}>
+              Create a watcher first
+            </a>
+          ) : (
+            <a class="button primary" href={linkTo("watchers")}>
+              To the watchers, to trigger one
+            </a>
+          )}
         </Empty>
       )}
     </>

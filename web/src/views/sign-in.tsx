@@ -1,30 +1,66 @@
 import { Code, ConnectError } from "@connectrpc/connect";
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { explainError, isUnreachable, orgOf, setToken, signInError } from "../data/api.ts";
+import { explainError, isUnreachable, oidcName, signIn, signInError } from "../data/api.ts";
 import { Mark } from "../parts/mark.tsx";
+import { replacePlace, route } from "../route.ts";
 
-/** Signs in by a token, which is tried before it is kept. */
+/** Why a provider's answer did not let in, by the word that the server put into the address. */
+const refusals: Record<string, string> = {
+  role: "The provider knows you, but none of your groups may use this server. Ask its operator for access.",
+  member:
+    "The provider knows you, but you are no member here. Ask an owner or admin to add your email address.",
+  email: "The provider does not vouch for your email address, and you were never here before.",
+  expired: "That took too long, or began in another browser. Try once more.",
+  provider: "The provider did not answer, or turned the sign-in down. Try once more.",
+};
+
+/** Signs in by a token, a link or the provider that the operator named. The place in the address stays, and is shown then. */
 export function SignIn() {
   const isTrying = useSignal(false);
   const input = useRef<HTMLInputElement>(null);
+  const { view, query } = route.value;
+  const code = view === "sign-in" ? (query.get("code") ?? "") : "";
+
   useEffect(() => {
     document.title = "Sign in · Pinion";
     input.current?.focus();
+    const refused = view === "sign-in" ? query.get("refused") : null;
+    if (refused) {
+      signInError.value = refusals[refused] ?? refusals.provider!;
+      replacePlace(query.get("to") ?? "");
+    }
   }, []);
+  useEffect(() => {
+    if (code !== "") void attempt({ linkCode: code });
+  }, [code]);
 
-  const submit = async (event: Event) => {
-    event.preventDefault();
-    const candidate = input.current?.value.trim() ?? "";
+  const attempt = async (credential: Parameters<typeof signIn>[0]) => {
     isTrying.value = true;
     signInError.value = "";
-    signInError.value = await tryToken(candidate);
+    const to = query.get("to") ?? "";
+    try {
+      await signIn(credential);
+      if (route.value.view === "sign-in") replacePlace(to);
+    } catch (error) {
+      signInError.value = whyNot(error);
+      if (route.value.view === "sign-in") replacePlace(to);
+      input.current?.select();
+    }
     isTrying.value = false;
-    if (signInError.value === "") setToken(candidate);
-    else input.current?.select();
+  };
+
+  const submit = (event: Event) => {
+    event.preventDefault();
+    const token = input.current?.value.trim() ?? "";
+    if (token === "") signInError.value = "Paste a token first.";
+    else if (!/^[\x21-\x7e]+$/.test(token))
+      signInError.value = "This is no token: a token is one word of letters, digits and “_”.";
+    else void attempt({ token });
   };
 
   const error = signInError.value;
+  const place = view === "sign-in" ? "" : location.hash.slice(1);
   return (
     <main class="sign-in">
       <form onSubmit={submit}>
@@ -32,6 +68,14 @@ export function SignIn() {
           <Mark />
           pinion
         </h1>
+        {oidcName.value !== "" && (
+          <>
+            <a class="button primary" href={`auth/oidc/start?to=${encodeURIComponent(place)}`}>
+              Sign in with {oidcName.value}
+            </a>
+            <p class="or">or</p>
+          </>
+        )}
         <label for="token">Token</label>
         <input
           id="token"
@@ -48,34 +92,28 @@ export function SignIn() {
             {error}
           </p>
         )}
-        <button type="submit" class="primary" disabled={isTrying.value}>
+        <button type="submit" class={oidcName.value === "" ? "primary" : ""} disabled={isTrying.value}>
           {isTrying.value ? "Signing in…" : "Sign in"}
         </button>
         <p id="token-hint" class="hint">
-          The first start wrote one to <code>.pinion/token</code>; <code>pinion tokens create</code> makes
-          another. It is kept for this tab only.
+          <code>npm start</code> and <code>pinion sign-ins link</code> print a link that needs no token. The
+          first start wrote a token to <code>.pinion/token</code>; it is not kept in this browser.
         </p>
       </form>
     </main>
   );
 }
 
-/** Why the token is not good; "" if it is. */
-async function tryToken(candidate: string): Promise<string> {
-  if (candidate === "") return "Paste a token first.";
-  if (!/^[\x21-\x7e]+$/.test(candidate))
-    return "This is no token: a token is one word of letters, digits and “_”.";
-  try {
-    await orgOf(candidate);
-    return "";
-  } catch (error) {
-    const { code } = ConnectError.from(error);
-    if (code === Code.Unauthenticated) {
-      return "This token is not known here, has expired or was revoked. `pinion tokens create` makes a new one.";
-    }
-    if (code === Code.PermissionDenied)
-      return "This token may not read. The page needs one with the scope “read”.";
-    if (isUnreachable(error)) return "The server does not answer. Try again in a moment.";
-    return explainError(error);
+function whyNot(error: unknown): string {
+  const { code, rawMessage } = ConnectError.from(error);
+  if (code === Code.Unauthenticated && rawMessage.startsWith("the link")) {
+    return "This link was used already, or is older than 5 minutes. `pinion sign-ins link` prints another.";
   }
+  if (code === Code.Unauthenticated) {
+    return "This token is not known here, has expired or was revoked. `pinion tokens create` makes a new one.";
+  }
+  if (code === Code.PermissionDenied)
+    return "This token may not read. The page needs one with the scope “read”.";
+  if (isUnreachable(error)) return "The server does not answer. Try again in a moment.";
+  return explainError(error);
 }

@@ -7,6 +7,7 @@ import { watchers } from "../data/watchers.ts";
 import { openDialog } from "../parts/dialog.tsx";
 import { Empty, ListState } from "../parts/empty.tsx";
 import { FilterBox } from "../parts/filter.tsx";
+import { Nothing } from "../parts/nothing.tsx";
 import { type Column, Rows } from "../parts/rows.tsx";
 import { Sparkline } from "../parts/sparkline.tsx";
 import { Status } from "../parts/status.tsx";
@@ -16,7 +17,6 @@ import { goTo, linkTo, route, setQuery } from "../route.ts";
 import { scheduleText } from "../schedule-words.ts";
 import { isSameClock, slotText, slotThereText, viewerZone } from "../times.ts";
 import { runWord, skipWord, watcherWord } from "../words.ts";
-import { Nothing } from "./fleet.tsx";
 import { WatcherDialog } from "./watcher-form.tsx";
 
 export function WatchersView() {
@@ -81,7 +81,7 @@ const columns: Column<Watcher>[] = [
     cell: (watcher, isActive) => (
       <>
         <div class="line">
-          <a href={linkTo("runs", "", { watcher: watcher.id })} tabIndex={isActive ? 0 : -1} title="Its runs">
+          <a href={linkTo("watchers", watcher.slug)} tabIndex={isActive ? 0 : -1}>
             {watcher.spec?.name || watcher.slug}
           </a>
           <Status word={statusWord(watcher)} />

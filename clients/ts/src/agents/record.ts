@@ -100,13 +100,14 @@ export class AttemptRecord {
   /** The agent says something. Pieces of one text have its `messageId`. */
   text(text: string, messageId = ""): void {
     if (text === "") return;
-    this.#print(messageId === "" ? `${text}\n` : text);
     for (const piece of piecesOf(text)) {
       this.#add({
         case: "text",
         value: { $typeName: "pinion.v1.AgentText", text: piece, messageId: idOf(messageId) },
       });
     }
+    // After the activity: who sees that the agent tells what it does needs no second telling.
+    this.#print(messageId === "" ? `${text}\n` : text);
   }
 
   thinking(text: string, messageId = ""): void {
@@ -136,10 +137,10 @@ export class AttemptRecord {
       result: result?.text ?? before?.result ?? "",
       isResultTruncated: result?.isTruncated ?? before?.isResultTruncated ?? false,
     });
+    const activity = this.#send({ case: "toolCall", value: call });
     if (before === undefined || (before.title !== call.title && before.status === ToolStatus.PENDING)) {
       this.#line(`» ${call.name && call.name !== call.title ? `${call.name}: ` : ""}${call.title}`);
     }
-    const activity = this.#send({ case: "toolCall", value: call });
     if (known === undefined) {
       const entry = this.#keep(activity);
       this.#calls.set(id, entry);
@@ -219,8 +220,8 @@ export class AttemptRecord {
     const note = cut(text, NOTE_BYTES_MAX);
     if (this.notes.includes(note)) return;
     if (this.notes.length < NOTES_MAX) this.notes.push(note);
-    this.#line(`[pinion] ${note}`);
     this.#add({ case: "note", value: { $typeName: "pinion.v1.AgentNote", text: note } });
+    this.#line(`[pinion] ${note}`);
   }
 
   denied(denial: { tool: string; input: unknown; reason: string }): void {

@@ -7,7 +7,7 @@ import { Ago } from "../../parts/time.tsx";
 import { linkTo } from "../../route.ts";
 import { lengthText, momentText, msOf } from "../../times.ts";
 import { usageText } from "../../usage-words.ts";
-import { skipWord, sourceWord } from "../../words.ts";
+import { programText, skipWord, sourceWord } from "../../words.ts";
 
 export function Facts({ run }: { run: Run }) {
   const moment = (at: Parameters<typeof msOf>[0]) => at && momentText(msOf(at)!);
@@ -16,16 +16,12 @@ export function Facts({ run }: { run: Run }) {
     ["skipped for", skipWord(run.skipReason)],
     [
       "device",
-      run.deviceId ? (
-        <a href={linkTo("fleet", "", { q: run.deviceId })}>{labelOf(run.deviceId)}</a>
-      ) : (
-        "any fleet worker"
-      ),
+      run.deviceId ? <a href={linkTo("fleet", run.deviceId)}>{labelOf(run.deviceId)}</a> : "any fleet worker",
     ],
     [
       "watcher",
       <a
-        href={linkTo("runs", "", { watcher: run.watcherId })}
+        href={linkTo("watchers", run.watcherSlug || run.watcherId)}
       >{`${run.watcherSlug} v${run.watcherVersion}`}</a>,
     ],
     ["agent", run.agentId && `${run.agentId} v${run.agentVersion}`],
@@ -43,7 +39,7 @@ export function Facts({ run }: { run: Run }) {
     ["window", run.windowStart && `${moment(run.windowStart)} to ${moment(run.windowEnd)}`],
     ["result", run.windowId && <code>{run.windowId}</code>],
     ["model", run.modelUsed],
-    ["program", run.executor && `${run.executor.type} ${run.executor.version}`],
+    ["program", run.executor && programText(run.executor)],
     ["used", usageText(run.usage)],
     ["stopped by", run.stopReason],
     ["workspace", run.workspace],

@@ -13,6 +13,7 @@ export function Result({ stream, run }: { stream: RunStream; run: Run }) {
   const { answer, structured } = stream.result.value;
   const entries = stream.activities.value;
   const hasAgent = answer !== "" || structured !== undefined || entries.length > 0;
+  const isDataAlone = structured !== undefined && isSameData(answer, structured);
   const isRaw = useSignal(false);
   if (!hasAgent) {
     return (
@@ -25,7 +26,7 @@ export function Result({ stream, run }: { stream: RunStream; run: Run }) {
   return (
     <div class="found">
       <Attention run={run} />
-      {answer !== "" && (
+      {answer !== "" && !isDataAlone && (
         <section class="answer" aria-label="Answer">
           <h2>
             Answer <Copy text={answer} what="the answer" />
@@ -68,6 +69,24 @@ export function Result({ stream, run }: { stream: RunStream; run: Run }) {
       </button>
       {isRaw.value && <OutputPane stream={stream} run={run} />}
     </div>
+  );
+}
+
+/** Whether a text is the JSON of a value, in whatever order of keys: then the value says it better. */
+function isSameData(text: string, value: unknown): boolean {
+  try {
+    return inOrder(JSON.parse(text)) === inOrder(value);
+  } catch {
+    return false;
+  }
+}
+
+/** JSON with sorted keys. */
+function inOrder(value: unknown): string {
+  return JSON.stringify(value, (_key, inner: unknown) =>
+    typeof inner === "object" && inner !== null && !Array.isArray(inner)
+      ? Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : inner,
   );
 }
 

@@ -1110,6 +1110,87 @@ export declare type StopPlatformResponse = Message<"pinion.v1.StopPlatformRespon
 export declare const StopPlatformResponseSchema: GenMessage<StopPlatformResponse>;
 
 /**
+ * See ListAgentRevisions.
+ *
+ * @generated from message pinion.v1.ListAgentRevisionsRequest
+ */
+export declare type ListAgentRevisionsRequest = Message<"pinion.v1.ListAgentRevisionsRequest"> & {
+  /**
+   * The agent.
+   *
+   * @generated from field: string agent_id = 1;
+   */
+  agentId: string;
+};
+
+/**
+ * Describes the message pinion.v1.ListAgentRevisionsRequest.
+ * Use `create(ListAgentRevisionsRequestSchema)` to create a new message.
+ */
+export declare const ListAgentRevisionsRequestSchema: GenMessage<ListAgentRevisionsRequest>;
+
+/**
+ * What an agent was in one version.
+ *
+ * @generated from message pinion.v1.AgentRevision
+ */
+export declare type AgentRevision = Message<"pinion.v1.AgentRevision"> & {
+  /**
+   * The version.
+   *
+   * @generated from field: int32 version = 1;
+   */
+  version: number;
+
+  /**
+   * The agent's name.
+   *
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * Its settings.
+   *
+   * @generated from field: pinion.v1.AgentSettings settings = 3;
+   */
+  settings?: AgentSettings | undefined;
+
+  /**
+   * When it was written.
+   *
+   * @generated from field: google.protobuf.Timestamp created_at = 4;
+   */
+  createdAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message pinion.v1.AgentRevision.
+ * Use `create(AgentRevisionSchema)` to create a new message.
+ */
+export declare const AgentRevisionSchema: GenMessage<AgentRevision>;
+
+/**
+ * See ListAgentRevisions.
+ *
+ * @generated from message pinion.v1.ListAgentRevisionsResponse
+ */
+export declare type ListAgentRevisionsResponse = Message<"pinion.v1.ListAgentRevisionsResponse"> & {
+  /**
+   * The versions.
+   *
+   * @generated from field: repeated pinion.v1.AgentRevision revisions = 1;
+   */
+  revisions: AgentRevision[];
+};
+
+/**
+ * Describes the message pinion.v1.ListAgentRevisionsResponse.
+ * Use `create(ListAgentRevisionsResponseSchema)` to create a new message.
+ */
+export declare const ListAgentRevisionsResponseSchema: GenMessage<ListAgentRevisionsResponse>;
+
+/**
  * Where a platform is in its life.
  *
  * @generated from enum pinion.v1.PlatformStatus
@@ -1234,6 +1315,16 @@ export declare const AgentService: GenService<{
     methodKind: "unary";
     input: typeof ListAgentsRequestSchema;
     output: typeof ListAgentsResponseSchema;
+  },
+  /**
+   * What the agent was in each version, the newest first, at most 100. NOT_FOUND.
+   *
+   * @generated from rpc pinion.v1.AgentService.ListAgentRevisions
+   */
+  listAgentRevisions: {
+    methodKind: "unary";
+    input: typeof ListAgentRevisionsRequestSchema;
+    output: typeof ListAgentRevisionsResponseSchema;
   },
   /**
    * Replaces the named settings. The version grows by one if that changes anything; runs that exist keep what they have.

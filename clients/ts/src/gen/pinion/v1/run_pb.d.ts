@@ -2373,6 +2373,237 @@ export declare type StopBulkOperationResponse = Message<"pinion.v1.StopBulkOpera
 export declare const StopBulkOperationResponseSchema: GenMessage<StopBulkOperationResponse>;
 
 /**
+ * See SummarizeRuns.
+ *
+ * @generated from message pinion.v1.SummarizeRunsRequest
+ */
+export declare type SummarizeRunsRequest = Message<"pinion.v1.SummarizeRunsRequest"> & {
+  /**
+   * From this moment. At most 90 days before `end`; absent: a day before it.
+   *
+   * @generated from field: google.protobuf.Timestamp start = 1;
+   */
+  start?: Timestamp | undefined;
+
+  /**
+   * Before this moment; absent: now.
+   *
+   * @generated from field: google.protobuf.Timestamp end = 2;
+   */
+  end?: Timestamp | undefined;
+
+  /**
+   * How long a span is that runs are counted for, from `start`; at most 1,000 lie in between. 1 min to 31 days; absent: 1 h.
+   *
+   * @generated from field: google.protobuf.Duration span = 3;
+   */
+  span?: Duration | undefined;
+
+  /**
+   * Only runs of this watcher (id or slug).
+   *
+   * @generated from field: string watcher_id = 4;
+   */
+  watcherId: string;
+
+  /**
+   * Only runs on this device.
+   *
+   * @generated from field: string device_id = 5;
+   */
+  deviceId: string;
+};
+
+/**
+ * Describes the message pinion.v1.SummarizeRunsRequest.
+ * Use `create(SummarizeRunsRequestSchema)` to create a new message.
+ */
+export declare const SummarizeRunsRequestSchema: GenMessage<SummarizeRunsRequest>;
+
+/**
+ * How many runs ended in one way within a span.
+ *
+ * @generated from message pinion.v1.RunCount
+ */
+export declare type RunCount = Message<"pinion.v1.RunCount"> & {
+  /**
+   * When the span begins.
+   *
+   * @generated from field: google.protobuf.Timestamp start = 1;
+   */
+  start?: Timestamp | undefined;
+
+  /**
+   * How the runs ended.
+   *
+   * @generated from field: pinion.v1.RunStatus status = 2;
+   */
+  status: RunStatus;
+
+  /**
+   * How many.
+   *
+   * @generated from field: int64 runs = 3;
+   */
+  runs: bigint;
+};
+
+/**
+ * Describes the message pinion.v1.RunCount.
+ * Use `create(RunCountSchema)` to create a new message.
+ */
+export declare const RunCountSchema: GenMessage<RunCount>;
+
+/**
+ * How much a device did.
+ *
+ * @generated from message pinion.v1.DeviceWork
+ */
+export declare type DeviceWork = Message<"pinion.v1.DeviceWork"> & {
+  /**
+   * The device.
+   *
+   * @generated from field: string device_id = 1;
+   */
+  deviceId: string;
+
+  /**
+   * Runs that ended on it.
+   *
+   * @generated from field: int64 runs = 2;
+   */
+  runs: bigint;
+
+  /**
+   * How long their programs ran, together.
+   *
+   * @generated from field: google.protobuf.Duration busy = 3;
+   */
+  busy?: Duration | undefined;
+};
+
+/**
+ * Describes the message pinion.v1.DeviceWork.
+ * Use `create(DeviceWorkSchema)` to create a new message.
+ */
+export declare const DeviceWorkSchema: GenMessage<DeviceWork>;
+
+/**
+ * See SummarizeRuns.
+ *
+ * @generated from message pinion.v1.SummarizeRunsResponse
+ */
+export declare type SummarizeRunsResponse = Message<"pinion.v1.SummarizeRunsResponse"> & {
+  /**
+   * By span and status, in their order; those without a run are left out.
+   *
+   * @generated from field: repeated pinion.v1.RunCount counts = 1;
+   */
+  counts: RunCount[];
+
+  /**
+   * The devices on which most runs ended, at most 10.
+   *
+   * @generated from field: repeated pinion.v1.DeviceWork busiest = 2;
+   */
+  busiest: DeviceWork[];
+
+  /**
+   * When the first span begins.
+   *
+   * @generated from field: google.protobuf.Timestamp start = 3;
+   */
+  start?: Timestamp | undefined;
+
+  /**
+   * Where the last one ends.
+   *
+   * @generated from field: google.protobuf.Timestamp end = 4;
+   */
+  end?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message pinion.v1.SummarizeRunsResponse.
+ * Use `create(SummarizeRunsResponseSchema)` to create a new message.
+ */
+export declare const SummarizeRunsResponseSchema: GenMessage<SummarizeRunsResponse>;
+
+/**
+ * See SearchRuns.
+ *
+ * @generated from message pinion.v1.SearchRunsRequest
+ */
+export declare type SearchRunsRequest = Message<"pinion.v1.SearchRunsRequest"> & {
+  /**
+   * Words, or four letters or more of an id's beginning. 2 to 200 bytes.
+   *
+   * @generated from field: string query = 1;
+   */
+  query: string;
+};
+
+/**
+ * Describes the message pinion.v1.SearchRunsRequest.
+ * Use `create(SearchRunsRequestSchema)` to create a new message.
+ */
+export declare const SearchRunsRequestSchema: GenMessage<SearchRunsRequest>;
+
+/**
+ * A run that was found.
+ *
+ * @generated from message pinion.v1.RunHit
+ */
+export declare type RunHit = Message<"pinion.v1.RunHit"> & {
+  /**
+   * The run.
+   *
+   * @generated from field: pinion.v1.Run run = 1;
+   */
+  run?: Run | undefined;
+
+  /**
+   * The words of its result around what was found; empty if it was found by its id.
+   *
+   * @generated from field: string excerpt = 2;
+   */
+  excerpt: string;
+};
+
+/**
+ * Describes the message pinion.v1.RunHit.
+ * Use `create(RunHitSchema)` to create a new message.
+ */
+export declare const RunHitSchema: GenMessage<RunHit>;
+
+/**
+ * See SearchRuns.
+ *
+ * @generated from message pinion.v1.SearchRunsResponse
+ */
+export declare type SearchRunsResponse = Message<"pinion.v1.SearchRunsResponse"> & {
+  /**
+   * At most 20 by their id, then at most 50 by their results, the newest first.
+   *
+   * @generated from field: repeated pinion.v1.RunHit hits = 1;
+   */
+  hits: RunHit[];
+
+  /**
+   * Results that were looked through.
+   *
+   * @generated from field: int32 results_searched = 2;
+   */
+  resultsSearched: number;
+};
+
+/**
+ * Describes the message pinion.v1.SearchRunsResponse.
+ * Use `create(SearchRunsResponseSchema)` to create a new message.
+ */
+export declare const SearchRunsResponseSchema: GenMessage<SearchRunsResponse>;
+
+/**
  * Where a run is in its life: pending → claimed → running → one of the others; see docs/lifecycles.md.
  *
  * @generated from enum pinion.v1.RunStatus
@@ -2916,6 +3147,27 @@ export declare const RunService: GenService<{
     methodKind: "unary";
     input: typeof SummarizeUsageRequestSchema;
     output: typeof SummarizeUsageResponseSchema;
+  },
+  /**
+   * How runs ended over time, and where most of them ran. NOT_FOUND for the watcher.
+   *
+   * @generated from rpc pinion.v1.RunService.SummarizeRuns
+   */
+  summarizeRuns: {
+    methodKind: "unary";
+    input: typeof SummarizeRunsRequestSchema;
+    output: typeof SummarizeRunsResponseSchema;
+  },
+  /**
+   * Runs by the beginning of an id, and by words of their results. Of results only those that the caller may read, and only
+   * the newest 1,000 of the org, each with its first 16,000 characters.
+   *
+   * @generated from rpc pinion.v1.RunService.SearchRuns
+   */
+  searchRuns: {
+    methodKind: "unary";
+    input: typeof SearchRunsRequestSchema;
+    output: typeof SearchRunsResponseSchema;
   },
   /**
    * Questions of agents, the newest first. NOT_FOUND for the run or the watcher.

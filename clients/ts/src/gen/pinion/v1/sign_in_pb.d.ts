@@ -128,6 +128,13 @@ export declare type GetSignInOptionsResponse = Message<"pinion.v1.GetSignInOptio
    * @generated from field: string oidc_name = 1;
    */
   oidcName: string;
+
+  /**
+   * The credential that the call brought, a cookie or a token, is good: nobody has to sign in.
+   *
+   * @generated from field: bool signed_in = 2;
+   */
+  signedIn: boolean;
 };
 
 /**

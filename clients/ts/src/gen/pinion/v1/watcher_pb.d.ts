@@ -1068,6 +1068,94 @@ export declare type BackfillWatcherResponse = Message<"pinion.v1.BackfillWatcher
 export declare const BackfillWatcherResponseSchema: GenMessage<BackfillWatcherResponse>;
 
 /**
+ * See ListWatcherRevisions.
+ *
+ * @generated from message pinion.v1.ListWatcherRevisionsRequest
+ */
+export declare type ListWatcherRevisionsRequest = Message<"pinion.v1.ListWatcherRevisionsRequest"> & {
+  /**
+   * Id or slug.
+   *
+   * @generated from field: string watcher_id = 1;
+   */
+  watcherId: string;
+};
+
+/**
+ * Describes the message pinion.v1.ListWatcherRevisionsRequest.
+ * Use `create(ListWatcherRevisionsRequestSchema)` to create a new message.
+ */
+export declare const ListWatcherRevisionsRequestSchema: GenMessage<ListWatcherRevisionsRequest>;
+
+/**
+ * What runs of one version were told.
+ *
+ * @generated from message pinion.v1.WatcherRevision
+ */
+export declare type WatcherRevision = Message<"pinion.v1.WatcherRevision"> & {
+  /**
+   * The version.
+   *
+   * @generated from field: int32 version = 1;
+   */
+  version: number;
+
+  /**
+   * The watcher's name.
+   *
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * What it asked for.
+   *
+   * @generated from field: string prompt = 3;
+   */
+  prompt: string;
+
+  /**
+   * The schema of its data; absent: none.
+   *
+   * @generated from field: google.protobuf.Struct extraction_schema = 4;
+   */
+  extractionSchema?: JsonObject | undefined;
+
+  /**
+   * When it was written.
+   *
+   * @generated from field: google.protobuf.Timestamp created_at = 5;
+   */
+  createdAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message pinion.v1.WatcherRevision.
+ * Use `create(WatcherRevisionSchema)` to create a new message.
+ */
+export declare const WatcherRevisionSchema: GenMessage<WatcherRevision>;
+
+/**
+ * See ListWatcherRevisions.
+ *
+ * @generated from message pinion.v1.ListWatcherRevisionsResponse
+ */
+export declare type ListWatcherRevisionsResponse = Message<"pinion.v1.ListWatcherRevisionsResponse"> & {
+  /**
+   * The versions.
+   *
+   * @generated from field: repeated pinion.v1.WatcherRevision revisions = 1;
+   */
+  revisions: WatcherRevision[];
+};
+
+/**
+ * Describes the message pinion.v1.ListWatcherRevisionsResponse.
+ * Use `create(ListWatcherRevisionsResponseSchema)` to create a new message.
+ */
+export declare const ListWatcherRevisionsResponseSchema: GenMessage<ListWatcherRevisionsResponse>;
+
+/**
  * What to do when a slot is due while a run of the watcher is active.
  *
  * @generated from enum pinion.v1.OverlapPolicy
@@ -1368,6 +1456,16 @@ export declare const WatcherService: GenService<{
     methodKind: "unary";
     input: typeof BackfillWatcherRequestSchema;
     output: typeof BackfillWatcherResponseSchema;
+  },
+  /**
+   * What the watcher said in each version, the newest first, at most 100. NOT_FOUND.
+   *
+   * @generated from rpc pinion.v1.WatcherService.ListWatcherRevisions
+   */
+  listWatcherRevisions: {
+    methodKind: "unary";
+    input: typeof ListWatcherRevisionsRequestSchema;
+    output: typeof ListWatcherRevisionsResponseSchema;
   },
 }>;
 

@@ -1,0 +1,49 @@
+/** The door of people who sign in with a provider of OpenID Connect, where the operator named one. */
+import type { OidcDoor } from "../server/access/oidc.ts";
+import type { Handler } from "../server/http/port.ts";
+import * as signInCodes from "../store/people/sign-in-codes.ts";
+import * as arrivals from "../usecases/arrivals.ts";
+import type { Access } from "./access.ts";
+import type { Foundation } from "./foundation.ts";
+import type { Storage } from "./storage.ts";
+import type { Work } from "./work.ts";
+
+/** Its library is loaded only where a provider is configured. */
+export async function withProvider(
+  next: Handler,
+  { config, log }: Foundation,
+  { requests: { db } }: Storage,
+  { guard, quotas }: Access,
+  { publisher, streamEnds, feed }: Work,
+  own: { poke: () => void },
+): Promise<Handler> {
+  const { oidc, signInMs, trustedProxies } = config;
+  if (!oidc) return next;
+  const { withOidc } = await import("../server/access/oidc.ts");
+  const surroundings = {
+    policy: config.failures,
+    quotas,
+    doorbell: publisher,
+    log,
+    scheduleChanged: own.poke,
+  };
+  const door: OidcDoor = {
+    async begin({ address, data, expiresInMs }) {
+      return (await signInCodes.create(db, { kind: "oidc", address, data, expiresInMs })).code;
+    },
+    end: async (code) => (await signInCodes.consume<signInCodes.OidcData>(db, { kind: "oidc", code }))?.data,
+    async admit(person, from) {
+      const admitted = await arrivals.admit(db, oidc, person, { ...from, signInMs, surroundings });
+      if (typeof admitted === "string") return admitted;
+      const { changed, userId } = admitted;
+      if (changed) guard.authCache.forgetPerson({ orgId: oidc.orgId, userId });
+      for (const tokenId of changed?.cut.tokenIds ?? []) {
+        guard.authCache.forget(tokenId);
+        streamEnds.revoke(tokenId);
+      }
+      feed.eventsAppended(oidc.orgId);
+      return admitted;
+    },
+  };
+  return withOidc(next, { config: oidc, door, trustedProxies, log });
+}

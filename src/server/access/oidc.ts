@@ -1,0 +1,210 @@
+/**
+ * Signing in with a provider of OpenID Connect: `/auth/oidc/start` sends a browser there, `/auth/oidc/callback` takes it
+ * back. Authorization code with PKCE, state and nonce. The visit is a code of ours (store/people/sign-in-codes.ts) that
+ * the provider carries as `state` and the browser as a cookie, so nobody finishes another's visit; it is good once, for 10
+ * minutes, on any replica.
+ */
+import { createHash } from "node:crypto";
+import type { ServerResponse } from "node:http";
+import * as client from "openid-client";
+import type { OidcConfig } from "../../config.ts";
+import { Refusal } from "../../errors.ts";
+import type { Logger } from "../../log.ts";
+import type { OidcData } from "../../store/people/sign-in-codes.ts";
+import type { Handler } from "../http/port.ts";
+import { type Reached, reachedBy, readCookie, signInCookie } from "./cookies.ts";
+import { outgoingFetch } from "./oidc-fetch.ts";
+import { peerAddressOf, userAgentOf } from "./peer.ts";
+
+const visitMs = 10 * 60_000;
+const placeCharactersMax = 500;
+/** A provider that did not answer is asked again after this. */
+const discoverAgainMs = 5_000;
+
+/** Whom the provider vouches for. */
+export type Person = {
+  issuer: string;
+  subject: string;
+  email: string | undefined;
+  name: string;
+  groups: string[];
+};
+
+/** Why the page says that somebody is not let in; see its sign-in. */
+export type TurnedDown = "role" | "member" | "email";
+
+export type OidcDoor = {
+  begin(visit: { address: string; data: OidcData; expiresInMs: number }): Promise<string>;
+  /** Uses a visit up; undefined if it is unknown, used or expired. */
+  end(code: string): Promise<OidcData | undefined>;
+  /** A browser's secret for the person, or why not. */
+  admit(
+    person: Person,
+    from: { address: string; userAgent: string },
+  ): Promise<{ secret: string; lifeMs: number } | TurnedDown>;
+};
+
+type Request = Parameters<Handler>[0];
+
+export function withOidc(
+  next: Handler,
+  options: { config: OidcConfig; door: OidcDoor; trustedProxies: number; log: Logger },
+): Handler {
+  const { config, door, log } = options;
+  const base = config.publicUrl.replace(/\/$/, "");
+  const redirectUri = `${base}/auth/oidc/callback`;
+  let discovery: Promise<client.Configuration> | undefined;
+
+  /** The provider's own description, read when somebody first signs in, and kept. */
+  function provider(): Promise<client.Configuration> {
+    discovery ??= client
+      .discovery(new URL(config.issuer), config.clientId, config.clientSecret, undefined, {
+        [client.customFetch]: outgoingFetch as client.CustomFetch,
+        // A provider on this machine, for trials; anything else that speaks no TLS is the operator's own decision.
+        execute: config.issuer.startsWith("http://") ? [client.allowInsecureRequests] : [],
+      })
+      .catch((error) => {
+        setTimeout(() => {
+          discovery = undefined;
+        }, discoverAgainMs).unref();
+        throw error;
+      });
+    return discovery;
+  }
+
+  async function start(
+    request: Request,
+    response: ServerResponse,
+    url: URL,
+    reached: Reached,
+  ): Promise<void> {
+    const found = await provider();
+    const verifier = client.randomPKCECodeVerifier();
+    const nonce = client.randomNonce();
+    const place = (url.searchParams.get("to") ?? "").slice(0, placeCharactersMax);
+    const state = await door.begin({
+      address: addressOf(request),
+      data: { verifier, nonce, place },
+      expiresInMs: visitMs,
+    });
+    const to = client.buildAuthorizationUrl(found, {
+      redirect_uri: redirectUri,
+      scope: config.scopes,
+      code_challenge: await client.calculatePKCECodeChallenge(verifier),
+      code_challenge_method: "S256",
+      state,
+      nonce,
+    });
+    redirect(response, to.href, visitCookie(reached, digest(state), visitMs));
+  }
+
+  async function callback(
+    request: Request,
+    response: ServerResponse,
+    url: URL,
+    reached: Reached,
+  ): Promise<void> {
+    const state = url.searchParams.get("state") ?? "";
+    const isSameBrowser = state !== "" && readCookie(request, visitName(reached)) === digest(state);
+    const visit = isSameBrowser ? await door.end(state) : undefined;
+    const cleared = visitCookie(reached, "", 0);
+    const refuse = (why: string) => {
+      const query = new URLSearchParams({ refused: why, ...(visit?.place ? { to: visit.place } : {}) });
+      redirect(response, `${base}/#/sign-in?${query}`, cleared);
+    };
+    if (!visit) return refuse("expired");
+    const granted = await client.authorizationCodeGrant(
+      await provider(),
+      new URL(`${redirectUri}${url.search}`),
+      { pkceCodeVerifier: visit.verifier, expectedNonce: visit.nonce, expectedState: state },
+    );
+    const claims = granted.claims();
+    if (!claims) return refuse("provider");
+    const told = await moreClaims(await provider(), granted, claims);
+    const admitted = await door.admit(personOf(config, claims.iss, claims.sub, told), {
+      address: addressOf(request),
+      userAgent: userAgentOf(request.headers["user-agent"]),
+    });
+    if (typeof admitted === "string") return refuse(admitted);
+    redirect(response, `${base}/#${visit.place.startsWith("/") ? visit.place : "/home"}`, [
+      cleared,
+      signInCookie(reached, admitted.secret, admitted.lifeMs),
+    ]);
+  }
+
+  function addressOf(request: Request): string {
+    return peerAddressOf(request.headers, request.socket?.remoteAddress, options.trustedProxies);
+  }
+
+  return async (request, response) => {
+    const path = request.url?.split("?", 1)[0];
+    const handle =
+      path === "/auth/oidc/start" ? start : path === "/auth/oidc/callback" ? callback : undefined;
+    if (!handle || request.method !== "GET") return next(request, response);
+    const answer = response as ServerResponse;
+    const reached = reachedBy(request, config.publicUrl);
+    try {
+      await handle(request, answer, new URL(request.url!, "http://pinion"), reached);
+    } catch (error) {
+      // What the provider says of a code or a token may hold either; the kind of the error does not.
+      const { name, code } = error as Error & { code?: string };
+      log.warn({ err: { name, code } }, "a sign-in with the provider failed");
+      const why = error instanceof Refusal && error.reason === "resource_exhausted" ? "expired" : "provider";
+      redirect(answer, `${base}/#/sign-in?refused=${why}`, visitCookie(reached, "", 0));
+    }
+  };
+}
+
+/** Claims of the token and, where the provider has more to say, of its UserInfo. */
+async function moreClaims(
+  provider: client.Configuration,
+  granted: client.TokenEndpointResponse,
+  claims: client.IDToken,
+): Promise<Record<string, unknown>> {
+  if (!provider.serverMetadata().userinfo_endpoint) return claims;
+  return { ...claims, ...(await client.fetchUserInfo(provider, granted.access_token, claims.sub)) };
+}
+
+function personOf(
+  config: OidcConfig,
+  issuer: string,
+  subject: string,
+  told: Record<string, unknown>,
+): Person {
+  const text = (value: unknown) => (typeof value === "string" && value !== "" ? value : undefined);
+  const email = told.email_verified === true || told.email_verified === "true" ? text(told.email) : undefined;
+  const groups = told[config.roleClaim];
+  return {
+    issuer,
+    subject,
+    email,
+    name: text(told.name) ?? text(told.preferred_username) ?? email ?? subject,
+    groups: (Array.isArray(groups) ? groups : [groups]).filter((value) => typeof value === "string"),
+  };
+}
+
+/** The browser holds a digest: whoever reads the cookie learns nothing that the provider would take. */
+function digest(state: string): string {
+  return createHash("sha256").update(state).digest("base64url");
+}
+
+function visitName({ isSecure }: Reached): string {
+  return `${isSecure ? "__Host-" : ""}pinion_visit`;
+}
+
+/** Lax: the browser comes back from another site. */
+function visitCookie(reached: Reached, value: string, lifeMs: number): string {
+  const secure = reached.isSecure ? "; Secure" : "";
+  return `${visitName(reached)}=${value}; Path=/; HttpOnly; SameSite=Lax${secure}; Max-Age=${Math.floor(lifeMs / 1_000)}`;
+}
+
+function redirect(response: ServerResponse, to: string, cookies: string | string[]): void {
+  response.writeHead(303, {
+    location: to,
+    "set-cookie": cookies,
+    "cache-control": "no-store",
+    "referrer-policy": "no-referrer",
+    "content-length": "0",
+  });
+  response.end();
+}

@@ -1,0 +1,56 @@
+/** A table of few rows, as browsers make them; on a narrow window it scrolls by itself, not the page. */
+import type { ComponentChildren } from "preact";
+
+export function Table<T>(props: {
+  label: string;
+  items: readonly T[];
+  keyOf(item: T): string;
+  columns: readonly { title: string; cell(item: T): ComponentChildren; class?: string }[];
+}) {
+  return (
+    <div class="scrolls" role="region" aria-label={props.label} tabIndex={0}>
+      <table class="plain-table">
+        <thead>
+          <tr>
+            {props.columns.map(({ title, class: name }) => (
+              <th key={title} scope="col" class={name}>
+                {title}
+              </th>
+            ))}
+          </tr>
+        </thead>
+        <tbody>
+          {props.items.map((item) => (
+            <tr key={props.keyOf(item)}>
+              {props.columns.map(({ title, cell, class: name }) => (
+                <td key={title} class={name}>
+                  {cell(item)}
+                </td>
+              ))}
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+/** What stands where a reading is not there yet, or failed. */
+export function ReadingState({ error, again }: { error: string; again: () => void }) {
+  if (error === "") {
+    return (
+      <p class="empty loading" role="status">
+        Reading…
+      </p>
+    );
+  }
+  return (
+    <div class="empty" role="alert">
+      <h2>This could not be read</h2>
+      <p>{error}</p>
+      <button type="button" onClick={again}>
+        Try again
+      </button>
+    </div>
+  );
+}

@@ -1,0 +1,503 @@
+/** One device: whether it is there, what it may run, what it runs, what waits, and who may use it. */
+
+import { timestampMs } from "@bufbuild/protobuf/wkt";
+import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { type Device, type Grant, GrantPermission } from "#gen/pinion/v1/fleet_pb.js";
+import { type Run, RunStatus } from "#gen/pinion/v1/run_pb.js";
+import { caller, explainError, fleet, orgs, runs } from "../data/api.ts";
+import { barsOf, countRuns, ranges } from "../data/counts.ts";
+import { devices, labelOf } from "../data/devices.ts";
+import { logged } from "../data/log.ts";
+import { allPages, useReading } from "../data/reading.ts";
+import { watchers } from "../data/watchers.ts";
+import { Bars } from "../parts/bars.tsx";
+import { closeDialog, Dialog, openDialog } from "../parts/dialog.tsx";
+import { Empty } from "../parts/empty.tsx";
+import { Status } from "../parts/status.tsx";
+import { ReadingState, Table } from "../parts/table.tsx";
+import { Ago, Since } from "../parts/time.tsx";
+import { attempt, tell } from "../parts/toasts.tsx";
+import { linkTo } from "../route.ts";
+import { slotText } from "../times.ts";
+import { livenessWord, permissionWord, platformWord, runWord, watcherWord } from "../words.ts";
+
+const runsShown = 15;
+const membersMax = 500;
+
+export function DeviceView({ id }: { id: string }) {
+  const reading = useReading(
+    async (signal) => (await fleet.getDevice({ deviceId: id }, { signal })).device!,
+    [id],
+    ({ deviceId }) => deviceId === id,
+  );
+  useEffect(() => devices.show(), []);
+  const device = devices.find(id) ?? reading.value.value;
+  if (!device) {
+    if (reading.error.value === "") return <ReadingState error="" again={reading.again} />;
+    return (
+      <Empty title="This device cannot be shown">
+        <p>{reading.error.value}</p>
+        <a class="button" href={linkTo("fleet")}>
+          The fleet
+        </a>
+      </Empty>
+    );
+  }
+  const isOpen = device.connectedAt !== undefined && device.disconnectedAt === undefined;
+  return (
+    <article class="page">
+      <header class="head">
+        <div>
+          <a class="back" href={linkTo("fleet")}>
+            Fleet
+          </a>
+          <h1>
+            {device.label} <Status word={livenessWord(device.liveness)} />
+          </h1>
+          <p class="muted">
+            {isOpen ? (
+              <>
+                connected for <Since at={device.connectedAt} />
+              </>
+            ) : device.sessionEpoch === 0n ? (
+              "never connected"
+            ) : (
+              <>
+                away since <Ago at={device.disconnectedAt ?? device.lastBeatAt} />
+              </>
+            )}
+            {device.sessionEpoch > 0n && `, session ${device.sessionEpoch}`}
+          </p>
+        </div>
+        <div class="buttons">
+          {device.allowed.includes(GrantPermission.MANAGE) && (
+            <button type="button" onClick={() => openDialog(<RenameDialog device={device} />)}>
+              Rename
+            </button>
+          )}
+          {isOpen && device.allowed.includes(GrantPermission.MANAGE) && (
+            <button
+              type="button"
+              onClick={() =>
+                attempt(async () => {
+                  await fleet.disconnectDevice({ deviceId: id });
+                  return `${device.label} was asked to connect again.`;
+                })
+              }
+            >
+              Disconnect
+            </button>
+          )}
+        </div>
+      </header>
+      {device.configProblem !== "" && (
+        <section class="sheet attention-text" aria-label="What is wrong">
+          <b>device.toml is wrong</b>, and the configuration before it is in force: {device.configProblem}
+        </section>
+      )}
+      <div class="panes">
+        <div class="found">
+          <Work device={device} />
+          <Over device={device} />
+        </div>
+        <div class="side">
+          <About device={device} />
+          <Executors device={device} />
+          {!device.isWorker && <Grants device={device} />}
+          <Happened device={device} />
+        </div>
+      </div>
+    </article>
+  );
+}
+
+function Work({ device }: { device: Device }) {
+  const of = (statuses: RunStatus[]) =>
+    useReading(
+      (signal) => runs.listRuns({ deviceId: device.id, statuses, pageSize: runsShown }, { signal }),
+      [device.id],
+      ({ deviceId, kind }) => deviceId === device.id && kind.startsWith("run."),
+    );
+  const running = of([RunStatus.CLAIMED, RunStatus.RUNNING]);
+  const waiting = of([RunStatus.PENDING]);
+  const ended = of([RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.TIMEOUT, RunStatus.CANCELLED]);
+  return (
+    <>
+      <RunsSheet
+        title={`Running, ${device.activeRuns} of ${device.maxConcurrency} slots`}
+        none="It is free."
+        reading={running}
+      />
+      {(waiting.value.value?.runs.length ?? 0) > 0 && (
+        <RunsSheet title={`Waiting for it, ${device.pendingRuns}`} none="" reading={waiting} />
+      )}
+      <RunsSheet
+        title="Ended"
+        none="Nothing has run here."
+        reading={ended}
+        all={linkTo("runs", "", { device: device.id })}
+      />
+    </>
+  );
+}
+
+function RunsSheet(props: {
+  title: string;
+  none: string;
+  reading: ReturnType<typeof useReading<{ runs: Run[] }>>;
+  all?: string;
+}) {
+  const found = props.reading.value.value?.runs;
+  return (
+    <section class="sheet" aria-label={props.title}>
+      <h2>
+        {props.title}{" "}
+        {props.all && (
+          <small>
+            <a href={props.all}>all</a>
+          </small>
+        )}
+      </h2>
+      {!found ? (
+        <ReadingState error={props.reading.error.value} again={props.reading.again} />
+      ) : found.length === 0 ? (
+        <p class="muted">{props.none}</p>
+      ) : (
+        <Table
+          label={props.title}
+          items={found}
+          keyOf={({ id }) => id}
+          columns={[
+            { title: "State", cell: (run) => <Status word={runWord(run.status)} /> },
+            {
+              title: "Watcher",
+              cell: (run) => <a href={linkTo("runs", run.id)}>{run.watcherSlug || run.id.slice(-8)}</a>,
+            },
+            { title: "Due", cell: (run) => <Ago at={run.dueAt} /> },
+            { title: "Why", class: "wide-cell", cell: (run) => run.reason },
+          ]}
+        />
+      )}
+    </section>
+  );
+}
+
+function Over({ device }: { device: Device }) {
+  const range = ranges[1]!;
+  const reading = useReading(
+    (signal) => countRuns(range, { deviceId: device.id }, signal),
+    [device.id],
+    ({ deviceId, kind }) => deviceId === device.id && /^run\.(completed|failed|timeout|cancelled)/.test(kind),
+  );
+  if (!reading.value.value) return null;
+  return (
+    <section class="sheet" aria-label="Runs of 7 days">
+      <h2>Runs of 7 days</h2>
+      <Bars label="Runs of 7 days by how they ended" bars={barsOf(range, reading.value.value)} />
+    </section>
+  );
+}
+
+function About({ device }: { device: Device }) {
+  const pinned = watchers.items.value.filter((watcher) => watcher.spec?.deviceId === device.id);
+  const facts: [string, string][] = [
+    ["machine", device.hostName],
+    ["platform", [platformWord(device.platform), device.arch].filter(Boolean).join(", ")],
+    ["daemon", device.appVersion],
+    ["labels", [...device.labels, ...device.reportedLabels].join(", ")],
+    ["id", device.id],
+  ];
+  return (
+    <section class="sheet" aria-label="About">
+      <h2>About</h2>
+      <dl>
+        {facts
+          .filter(([, value]) => value !== "")
+          .map(([name, value]) => (
+            <div key={name}>
+              <dt>{name}</dt>
+              <dd>{value}</dd>
+            </div>
+          ))}
+        <div>
+          <dt>since</dt>
+          <dd>
+            <Ago at={device.createdAt} />
+          </dd>
+        </div>
+      </dl>
+      {pinned.length > 0 && (
+        <>
+          <h3>Pinned to it</h3>
+          <ul class="versions">
+            {pinned.slice(0, 20).map((watcher) => (
+              <li key={watcher.id}>
+                <a href={linkTo("watchers", watcher.slug)}>{watcher.spec?.name || watcher.slug}</a>
+                <Status word={watcherWord(watcher.status)} />
+              </li>
+            ))}
+            {pinned.length > 20 && <li class="muted">and {pinned.length - 20} more</li>}
+          </ul>
+        </>
+      )}
+    </section>
+  );
+}
+
+function Executors({ device }: { device: Device }) {
+  const { executors, workspaces, agentKinds } = device;
+  return (
+    <section class="sheet" aria-label="What it may run">
+      <h2>What it may run</h2>
+      {executors.length === 0 && agentKinds.length === 0 && <p class="muted">It has not said.</p>}
+      {executors.length === 0 && agentKinds.length > 0 && <p>{agentKinds.join(", ")}</p>}
+      <ul class="versions">
+        {executors.map(({ kind, type, version, problem, egressProblem }) => (
+          <li key={kind}>
+            <span>
+              <b>{kind}</b> <small>{[type, version].filter(Boolean).join(" ")}</small>
+              {(problem || egressProblem) && <div class="bad-text">{problem || egressProblem}</div>}
+            </span>
+          </li>
+        ))}
+      </ul>
+      {workspaces.length > 0 && (
+        <>
+          <h3>Workspaces</h3>
+          <ul class="versions">
+            {workspaces.map(({ name, problem }) => (
+              <li key={name}>
+                <span>
+                  <b>{name}</b> {problem && <span class="bad-text">{problem}</span>}
+                </span>
+              </li>
+            ))}
+          </ul>
+        </>
+      )}
+    </section>
+  );
+}
+
+function Grants({ device }: { device: Device }) {
+  const reading = useReading(
+    (signal) => fleet.listGrants({ deviceId: device.id, pageSize: 200 }, { signal }),
+    [device.id],
+    ({ deviceId, kind }) => deviceId === device.id && kind.startsWith("device.grant"),
+  );
+  const grants = reading.value.value?.grants;
+  const who = caller.value;
+  const isMine = device.ownerId === who?.userId || (who?.scopes.includes("admin") ?? false);
+  return (
+    <section class="sheet" aria-label="Who may use it">
+      <h2>
+        Who may use it
+        {isMine && (
+          <button
+            type="button"
+            class="end"
+            onClick={() => openDialog(<GrantDialog device={device} done={reading.again} />)}
+          >
+            Grant
+          </button>
+        )}
+      </h2>
+      {!grants ? (
+        <ReadingState error={reading.error.value} again={reading.again} />
+      ) : grants.length === 0 ? (
+        <p class="muted">Its owner, and the org’s owners and admins.</p>
+      ) : (
+        <ul class="versions">
+          {grants.map((grant) => (
+            <li key={grant.id}>
+              <span>
+                <b>{granteeName(grant)}</b> may {permissionWord(grant.permission)}
+                {grant.firstUsedAt === undefined && <small> (not used yet)</small>}
+              </span>
+              {isMine && (
+                <button
+                  type="button"
+                  class="quiet warn"
+                  aria-label={`Take back: ${granteeName(grant)} may ${permissionWord(grant.permission)}`}
+                  onClick={() =>
+                    attempt(async () => {
+                      await fleet.revokeGrant({
+                        deviceId: device.id,
+                        grantee: grant.grantee!,
+                        permissions: [grant.permission],
+                      });
+                      reading.again();
+                      return "It was taken back.";
+                    })
+                  }
+                >
+                  Take back
+                </button>
+              )}
+            </li>
+          ))}
+        </ul>
+      )}
+    </section>
+  );
+}
+
+const granteeName = (grant: Grant) =>
+  grant.grantee?.kind.case === "everyone" ? "Everyone in the org" : grant.granteeName || "a service";
+
+const permissions = [
+  { value: GrantPermission.USE, label: "use", hint: "pin watchers to it, trigger and edit them" },
+  { value: GrantPermission.READ, label: "read", hint: "what its runs say: output, results, transcripts" },
+  { value: GrantPermission.MANAGE, label: "manage", hint: "rename and disconnect it, change its labels" },
+];
+
+function GrantDialog({ device, done }: { device: Device; done: () => void }) {
+  const members = useReading(
+    () =>
+      allPages(membersMax, async (pageToken) => {
+        const page = await orgs.listMembers({ pageSize: 200, pageToken });
+        return { items: page.members, nextPageToken: page.nextPageToken };
+      }),
+    [],
+  );
+  const to = useSignal("");
+  const chosen = useSignal<ReadonlySet<GrantPermission>>(new Set([GrantPermission.USE]));
+  const error = useSignal("");
+  const grant = async (event: Event) => {
+    event.preventDefault();
+    try {
+      await fleet.grantDevice({
+        deviceId: device.id,
+        grantee: {
+          kind: to.value === "" ? { case: "everyone", value: true } : { case: "userId", value: to.value },
+        },
+        permissions: [...chosen.value],
+      });
+      closeDialog();
+      done();
+      tell("It was granted.");
+    } catch (failure) {
+      error.value = explainError(failure);
+    }
+  };
+  return (
+    <Dialog title={`Grant ${device.label}`} class="narrow">
+      <form onSubmit={grant}>
+        <label class="field">
+          <span>To</span>
+          <select
+            value={to.value}
+            onChange={(event) => {
+              to.value = event.currentTarget.value;
+            }}
+          >
+            <option value="">everyone in the org</option>
+            {(members.value.value ?? [])
+              .filter(({ userId }) => userId !== device.ownerId)
+              .map(({ userId, name, email }) => (
+                <option key={userId} value={userId}>
+                  {name || email}
+                </option>
+              ))}
+          </select>
+        </label>
+        <fieldset class="checks">
+          <legend>They may</legend>
+          {permissions.map(({ value, label, hint }) => (
+            <label key={value}>
+              <input
+                type="checkbox"
+                checked={chosen.value.has(value)}
+                onChange={(event) => {
+                  const next = new Set(chosen.value);
+                  if (event.currentTarget.checked) next.add(value);
+                  else next.delete(value);
+                  chosen.value = next;
+                }}
+              />
+              <span>
+                <b>{label}</b>: {hint}
+              </span>
+            </label>
+          ))}
+        </fieldset>
+        {error.value && (
+          <p class="error" role="alert">
+            {error.value}
+          </p>
+        )}
+        <footer>
+          <button type="button" onClick={closeDialog}>
+            Cancel
+          </button>
+          <button type="submit" class="primary" disabled={chosen.value.size === 0}>
+            Grant
+          </button>
+        </footer>
+      </form>
+    </Dialog>
+  );
+}
+
+function RenameDialog({ device }: { device: Device }) {
+  const label = useSignal(device.label);
+  const save = async (event: Event) => {
+    event.preventDefault();
+    closeDialog();
+    await attempt(async () => {
+      await fleet.updateDevice({
+        deviceId: device.id,
+        label: label.value.trim(),
+        updateMask: { paths: ["label"] },
+      });
+      devices.touch(device.id);
+      return "It is renamed.";
+    });
+  };
+  return (
+    <Dialog title={`Rename ${labelOf(device.id)}`} class="narrow">
+      <form onSubmit={save}>
+        <label class="field">
+          <span>Label</span>
+          <input
+            value={label.value}
+            required
+            onInput={(event) => {
+              label.value = event.currentTarget.value;
+            }}
+          />
+        </label>
+        <footer>
+          <button type="button" onClick={closeDialog}>
+            Cancel
+          </button>
+          <button type="submit" class="primary">
+            Rename
+          </button>
+        </footer>
+      </form>
+    </Dialog>
+  );
+}
+
+/** What this tab has seen of it: when it came and went is in no log. */
+function Happened({ device }: { device: Device }) {
+  const events = logged.value.filter(
+    ({ event }) => event.deviceId === device.id && event.kind.startsWith("device."),
+  );
+  if (events.length === 0) return null;
+  return (
+    <section class="sheet" aria-label="What happened to it">
+      <h2>What happened to it</h2>
+      <ol class="versions">
+        {events.slice(0, 12).map(({ key, event }) => (
+          <li key={key}>
+            <span>{event.kind.replace("device.", "")}</span>
+            <small>{event.at ? slotText(timestampMs(event.at)) : ""}</small>
+          </li>
+        ))}
+      </ol>
+    </section>
+  );
+}
