@@ -133,8 +133,8 @@ export const mutations: readonly Mutation[] = [
     name: "what is recorded ahead is pushed at once",
     replacements: [
       {
-        file: "src/server/device/session.ts",
-        from: "return dueMs <= this.#services.clock.now() + earlyMsMax;",
+        file: "src/server/device/ahead.ts",
+        from: "return dueMs <= this.#clock.now() + earlyMsMax;",
         to: "return true;",
       },
     ],

@@ -2,6 +2,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { transitions } from "../../clients/ts/src/device/lifecycle.ts";
+import { attemptTransitions } from "../../src/server/device/attempt-table.ts";
 import { reactions } from "../../src/server/device/session-table.ts";
 
 const root = new URL("../../", import.meta.url);
@@ -35,6 +36,10 @@ function rowsOf(corner: string, table: Record<string, Record<string, string | nu
 
 test("the table of a device's session in the docs is the code's", () => {
   expect(tableAfter("<!-- reactions of")).toEqual(rowsOf("message", reactions));
+});
+
+test("the table of an attempt that is out at a device in the docs is the code's", () => {
+  expect(tableAfter("<!-- attempts of")).toEqual(rowsOf("event", attemptTransitions));
 });
 
 test("the table of a device's connection in the docs is the code's", () => {

@@ -29,17 +29,25 @@ type Options = {
   printSchema?: boolean;
 };
 
-const kinds: Record<string, Kind> = { agents: "agent", platforms: "platform", watchers: "watcher" };
+const kinds: Record<string, Kind> = {
+  ...{ agents: "agent", destinations: "destination", platforms: "platform", watchers: "watcher" },
+};
 
 /** `pinion apply`: makes the org what a file says. */
 export function addApply(program: Command, cli: Cli): void {
   const command = program
     .command("apply")
-    .description("make agents, platforms and watchers what a file says; shows the plan first, and asks")
+    .description(
+      "make agents, destinations, platforms and watchers what a file says; shows the plan first, and asks",
+    )
     .option("-f, --file <file>", 'the file; "-" reads standard input', "pinion.toml")
     .option("--dry-run", "show the plan and change nothing")
     .option("-y, --yes", "do not ask")
-    .option("--only <kinds>", "only agents, platforms or watchers; may be given several times", onlyOption)
+    .option(
+      "--only <kinds>",
+      "only agents, destinations, platforms or watchers; may be given several times",
+      onlyOption,
+    )
     .option("--prune", "delete what is on the server and not in the file")
     .option("--exit-code", `with --dry-run: exit with ${exitCodes.changes} if there is something to do`)
     .option("--print-schema", "print the file's JSON schema, for editors")
@@ -129,12 +137,15 @@ async function apply(cli: Cli, command: Command, signal: AbortSignal): Promise<v
 }
 
 /** Places of the file where a variable's value goes that is not stored as a secret. */
-function openVariables({ templates }: ParsedFile, { platforms }: Desired): string[] {
-  const secret = new Set(
-    platforms.flatMap(({ path, secrets }) =>
+function openVariables({ templates }: ParsedFile, { platforms, destinations }: Desired): string[] {
+  const secret = new Set([
+    ...destinations.flatMap(({ path, fields }) =>
+      Object.keys(fields.secrets).map((key) => placeKey([...path, key])),
+    ),
+    ...platforms.flatMap(({ path, secrets }) =>
       Object.keys(secrets).map((key) => placeKey([...path, "config", key])),
     ),
-  );
+  ]);
   return [...templates.keys()]
     .filter((place) => !secret.has(place))
     .map((place) => pathText(JSON.parse(place) as KeyPath));
@@ -163,10 +174,15 @@ async function lackingOnServer(
     const { clients } = connect<Options>(cli, command);
     const only = new Set<Kind>(["platform"]);
     const state = await readState(clients, { signal });
-    const { problems } = await verify(clients, { agents: [], platforms, watchers: [] }, state, {
-      only,
-      signal,
-    });
+    const { problems } = await verify(
+      clients,
+      { agents: [], platforms, watchers: [], destinations: [] },
+      state,
+      {
+        only,
+        signal,
+      },
+    );
     return problems;
   } catch (error) {
     if (signal.aborted) throw error;

@@ -10,6 +10,11 @@ import { checkWholeMessage } from "../../server/access/interceptors/validate.ts"
 import { hasUrlPassword, isSecretKey, isSettingKey } from "../../server/platforms/kinds.ts";
 import { placementOf } from "../../server/rpc/placement-message.ts";
 import { type AgentFields, fieldsOfAgentTree, settingsOfFields } from "./agent-fields.ts";
+import {
+  type DestinationFields,
+  destinationProblems,
+  fieldsOfDestinationTree,
+} from "./destination-fields.ts";
 import type { ParsedFile } from "./file.ts";
 import type { KeyPath } from "./places.ts";
 import { placeKey } from "./places.ts";
@@ -23,6 +28,8 @@ import {
   type WatcherFields,
   watcherDefaults,
 } from "./watcher-fields.ts";
+
+export type DesiredDestination = { slug: string; path: KeyPath; fields: DestinationFields };
 
 export type DesiredAgent = { id: string; path: KeyPath; fields: Partial<AgentFields> };
 
@@ -43,11 +50,12 @@ export type Desired = {
   agents: DesiredAgent[];
   platforms: DesiredPlatform[];
   watchers: DesiredWatcher[];
+  destinations: DesiredDestination[];
 };
 
 /** Fails with every problem that is left in the file. */
 export function desiredOf(parsed: ParsedFile): Desired {
-  const desired: Desired = { agents: [], platforms: [], watchers: [] };
+  const desired: Desired = { agents: [], platforms: [], watchers: [], destinations: [] };
   const problems: Problem[] = [];
   for (const [id, tree] of Object.entries(parsed.tree.agents ?? {})) {
     const path = ["agents", id];
@@ -68,6 +76,11 @@ export function desiredOf(parsed: ParsedFile): Desired {
         problems.push(...watcherProblems(found));
       }
     }
+  }
+  for (const [slug, tree] of Object.entries(parsed.tree.destinations ?? {})) {
+    const path = ["destinations", slug];
+    problems.push(...destinationProblems(path, tree));
+    desired.destinations.push({ slug, path, fields: fieldsOfDestinationTree(slug, tree) });
   }
   problems.push(
     ...repeated(

@@ -24,6 +24,19 @@ export function driftSteps(desired: Desired, state: OrgState, action: "drift" | 
           note: "",
         }),
       ),
+    ...[...state.destinations.values()]
+      .filter(({ slug }) => !desired.destinations.some((wanted) => wanted.slug === slug))
+      .map(
+        ({ slug, version }): Step => ({
+          ...base,
+          kind: "destination",
+          action,
+          id: slug,
+          agent: "",
+          version,
+          note: "",
+        }),
+      ),
     ...[...state.platforms.values()]
       .filter(({ stableId }) => !platforms.has(stableId))
       .map(

@@ -3,7 +3,15 @@ import type { Clients } from "../context.ts";
 import { explain } from "../failures.ts";
 import { batchesMax, batchesOf, upsertBatch } from "./batches.ts";
 import { inParallel } from "./in-parallel.ts";
-import { createAgent, createWatcher, updateAgent, updateWatcher, upsertPlatform } from "./requests.ts";
+import {
+  createAgent,
+  createDestination,
+  createWatcher,
+  updateAgent,
+  updateDestination,
+  updateWatcher,
+  upsertPlatform,
+} from "./requests.ts";
 import type { Step } from "./steps.ts";
 
 /** Writes under way at once within a group; platforms go in batches, which last as long as their longest start. */
@@ -67,9 +75,11 @@ function groups(steps: readonly Step[]): Step[][] {
     steps.filter((step) => step.kind === kind && step.action === "delete");
   return [
     writes("agent"),
+    writes("destination"),
     writes("platform"),
     writes("watcher"),
     deletions("watcher"),
+    deletions("destination"),
     deletions("platform"),
     deletions("agent"),
   ];
@@ -111,6 +121,12 @@ async function put(clients: Clients, step: Step): Promise<Outcome> {
     return { is: "done" };
   }
   if (step.kind === "platform") throw new Error("platforms are written in batches");
+  if (step.kind === "destination") {
+    if (step.action === "update")
+      await clients.destinations.updateDestination(updateDestination(step.wanted, step.version));
+    else await clients.destinations.createDestination(createDestination(step.wanted));
+    return { is: "done" };
+  }
   if (step.action === "update") await clients.watchers.updateWatcher(updateWatcher(step.wanted, step));
   else await clients.watchers.createWatcher(createWatcher(step.wanted));
   return { is: "done" };
@@ -119,6 +135,8 @@ async function put(clients: Clients, step: Step): Promise<Outcome> {
 async function remove(clients: Clients, step: Step): Promise<Outcome> {
   try {
     if (step.kind === "agent") await clients.agents.deleteAgent({ agentId: step.id });
+    else if (step.kind === "destination")
+      await clients.destinations.deleteDestination({ destinationId: step.id });
     else if (step.kind === "platform") await clients.agents.deletePlatform({ stableId: step.id });
     else await clients.watchers.deleteWatcher({ watcherId: step.id });
   } catch (error) {

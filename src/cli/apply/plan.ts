@@ -3,12 +3,28 @@ import { isReference } from "../../secrets.ts";
 import { hasUrlPassword, isSecretKey } from "../../server/platforms/kinds.ts";
 import { canonical } from "../../store/pg/canonical.ts";
 import { agentFieldNames, fieldsOfAgent } from "./agent-fields.ts";
-import type { Desired, DesiredAgent, DesiredPlatform, DesiredWatcher } from "./desired.ts";
+import type {
+  Desired,
+  DesiredAgent,
+  DesiredDestination,
+  DesiredPlatform,
+  DesiredWatcher,
+} from "./desired.ts";
+import { fieldsOfDestination, openFields } from "./destination-fields.ts";
 import { driftSteps } from "./drift.ts";
 import type { KeyPath } from "./places.ts";
 import { hiddenText, shown, shownServers } from "./shown.ts";
 import type { OrgState } from "./state.ts";
-import type { AgentStep, FieldChange, Kind, Plan, PlatformStep, Step, WatcherStep } from "./steps.ts";
+import type {
+  AgentStep,
+  DestinationStep,
+  FieldChange,
+  Kind,
+  Plan,
+  PlatformStep,
+  Step,
+  WatcherStep,
+} from "./steps.ts";
 import { fieldsOfSpec, specPaths, type WatcherFields, watcherDefaults } from "./watcher-fields.ts";
 
 /** What the server says that writing a platform would do. By id; for every platform in the file. */
@@ -34,6 +50,9 @@ export function makePlan(
   const { only, templates } = options;
   const wanted: Step[] = [
     ...(only.has("agent") ? desired.agents.map((agent) => agentStep(agent, state, templates)) : []),
+    ...(only.has("destination")
+      ? desired.destinations.map((destination) => destinationStep(destination, state, verdicts, templates))
+      : []),
     ...(only.has("platform")
       ? desired.platforms.map((platform) => platformStep(platform, state, verdicts, templates))
       : []),
@@ -112,6 +131,35 @@ function watcherStep(
     version: current?.version ?? 0,
   };
 }
+
+/** Whether a secret is another one the server says, which is asked of it (verify.ts); it answers none. */
+function destinationStep(
+  wanted: DesiredDestination,
+  state: OrgState,
+  verdicts: ReadonlyMap<string, Verdict>,
+  templates: ReadonlyMap<string, string>,
+): DestinationStep {
+  const current = state.destinations.get(wanted.slug);
+  const before = current && fieldsOfDestination(current);
+  const fields = openFields
+    .filter((name) => !isSame(before?.[name], wanted.fields[name]))
+    .filter(
+      (name) =>
+        before || !isSame(wanted.fields[name], name === "takes_alerts" ? true : name === "to" ? [] : ""),
+    )
+    .map((field) => change(field, before?.[field], wanted.fields[field], [...wanted.path, field], templates));
+  const outcome = verdicts.get(verdictName(wanted.slug))?.outcome ?? (current ? "noop" : "created");
+  const isSecretNew = fields.length === 0 && outcome === "updated";
+  return {
+    ...{ kind: "destination", id: wanted.slug, agent: "", wanted, willRestart: false, note: "" },
+    action: !current ? "create" : outcome === "updated" ? "update" : "noop",
+    fields: isSecretNew ? [{ field: "secret", before: hiddenText, after: hiddenText }] : fields,
+    version: current?.version ?? 0,
+  };
+}
+
+/** Platforms have the same names. */
+export const verdictName = (slug: string) => `destination ${slug}`;
 
 function labelOf(state: OrgState, deviceId: string): string {
   return state.devices.find((device) => device.id === deviceId)?.label ?? deviceId;

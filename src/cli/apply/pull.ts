@@ -13,7 +13,9 @@ type Options = { file: string; force?: boolean };
 export function addPull(program: Command, cli: Cli): void {
   const command = program
     .command("pull")
-    .description("write a file that describes the org's agents, platforms and watchers, for `pinion apply`")
+    .description(
+      "write a file that describes the org's agents, destinations, platforms and watchers, for `pinion apply`",
+    )
     .option("-f, --file <file>", 'where to; "-" is standard output', "pinion.toml")
     .option("--force", "replace a file that is there")
     .action(async (_options, command: Command) => {
@@ -35,6 +37,7 @@ export function addPull(program: Command, cli: Cli): void {
         if (!isUnchanged) writeWhole(file, text, 0o644);
         const counts = {
           agents: state.agents.size,
+          destinations: state.destinations.size,
           platforms: state.platforms.size,
           watchers: state.watchers.size,
         };

@@ -1,8 +1,10 @@
 import type { Agent, AgentPlatform } from "#gen/pinion/v1/agent_pb.js";
+import type { Destination } from "#gen/pinion/v1/destination_pb.js";
 import type { Watcher } from "#gen/pinion/v1/watcher_pb.js";
 import { isUuid } from "../../ids.ts";
 import { canonical } from "../../store/pg/canonical.ts";
 import { agentFieldNames, fieldsOfAgent } from "./agent-fields.ts";
+import { fieldsOfDestination } from "./destination-fields.ts";
 import type { OrgState } from "./state.ts";
 import { tomlComment, tomlJson, tomlList, tomlText } from "./toml-text.ts";
 import { escaped } from "./variables.ts";
@@ -27,6 +29,7 @@ export function pulledFile(state: OrgState, source: string): { text: string; var
       ),
     ].join("\n\n"),
   );
+  const destinations = sorted(state.destinations).map((destination) => destinationText(destination, names));
   const orphans = sorted(state.watchers).filter(({ spec }) => !state.agents.has(spec?.agentId ?? ""));
   const head = [
     "#:schema docs/pinion.schema.json",
@@ -39,7 +42,7 @@ export function pulledFile(state: OrgState, source: string): { text: string; var
       tomlComment(`Left out: the watcher "${slug}", whose agent "${spec?.agentId}" does not exist.`),
     ),
   ].join("\n");
-  return { text: `${[head, ...sections].join("\n\n")}\n`, variables: names.all };
+  return { text: `${[head, ...destinations, ...sections].join("\n\n")}\n`, variables: names.all };
 }
 
 function sorted<Item>(items: ReadonlyMap<string, Item>): Item[] {
@@ -106,6 +109,29 @@ function watcherText(watcher: Watcher, state: OrgState): string {
       return `${name} = ${typeof value === "string" ? quoted(value) : String(value)}`;
     });
   return [`[[agents.${agent}.watchers]]`, `slug = ${tomlText(watcher.slug)}`, ...lines].join("\n");
+}
+
+/** A webhook's signing secret is left out: what is there stays, and a new one is made elsewhere. */
+function destinationText(destination: Destination, names: VariableNames): string {
+  const fields = fieldsOfDestination(destination);
+  const secrets = Object.entries(fields.secrets).flatMap(([name, reference]) => {
+    if (reference) return [`${name} = ${tomlText(reference)}`];
+    return name === "signing_secret" ? [] : [`${name} = "$${names.take(destination.slug, name)}" # a secret`];
+  });
+  const line = (name: "name" | "url" | "channel" | "api_url" | "from", unless = "") =>
+    fields[name] === unless ? [] : [`${name} = ${quoted(fields[name])}`];
+  return [
+    `[destinations.${destination.slug}]`,
+    ...line("name", destination.slug),
+    `kind = ${tomlText(fields.kind)}`,
+    ...line("url"),
+    ...line("channel"),
+    ...line("api_url"),
+    ...(fields.to.length === 0 ? [] : [`to = ${tomlList(fields.to.map(quoted))}`]),
+    ...line("from"),
+    ...secrets,
+    ...(fields.takes_alerts ? [] : ["takes_alerts = false"]),
+  ].join("\n");
 }
 
 /** By its label where that names one device only: a file is for people. */

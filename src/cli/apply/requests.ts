@@ -4,9 +4,14 @@ import {
   UpdateAgentSettingsRequestSchema,
   UpsertPlatformRequestSchema,
 } from "#gen/pinion/v1/agent_pb.js";
+import {
+  CreateDestinationRequestSchema,
+  UpdateDestinationRequestSchema,
+} from "#gen/pinion/v1/destination_pb.js";
 import { CreateWatcherRequestSchema, UpdateWatcherRequestSchema } from "#gen/pinion/v1/watcher_pb.js";
 import { settingsOfFields } from "./agent-fields.ts";
-import type { DesiredAgent, DesiredPlatform, DesiredWatcher } from "./desired.ts";
+import type { DesiredAgent, DesiredDestination, DesiredPlatform, DesiredWatcher } from "./desired.ts";
+import { specOfDestination } from "./destination-fields.ts";
 import type { AgentStep, WatcherStep } from "./steps.ts";
 import { specOfFields, specPaths } from "./watcher-fields.ts";
 
@@ -47,6 +52,18 @@ export function upsertPlatform(wanted: DesiredPlatform, version: number) {
     ),
     expectedVersion: version,
   });
+}
+
+export function createDestination(wanted: DesiredDestination) {
+  return create(CreateDestinationRequestSchema, {
+    slug: wanted.slug,
+    spec: specOfDestination(wanted.fields),
+  });
+}
+
+export function updateDestination(wanted: DesiredDestination, expectedVersion: number) {
+  const spec = specOfDestination(wanted.fields);
+  return create(UpdateDestinationRequestSchema, { destinationId: wanted.slug, spec, expectedVersion });
 }
 
 export function createWatcher(wanted: DesiredWatcher) {

@@ -183,6 +183,31 @@ const watcher = z
   })
   .describe("A standing instruction. What is absent has its default.");
 
+const destination = z
+  .strictObject({
+    name: z.string().min(1, "must not be empty").optional().describe("Shown to people; default: the slug."),
+    kind: z.enum(["webhook", "slack", "email"]).describe("What it is; it stays."),
+    takes_alerts: z
+      .boolean()
+      .optional()
+      .describe("Also what concerns the org: paused watchers, devices away, used-up budgets. Default: true."),
+    url: z.string().optional().describe("webhook: where to."),
+    signing_secret: z
+      .string()
+      .optional()
+      .describe(
+        'webhook: "whsec_…", as "$VARIABLE" or "secret://NAME". Default: one is made; `destinations rotate` shows another.',
+      ),
+    webhook_url: z.string().optional().describe("slack: the address of an incoming webhook, a secret."),
+    bot_token: z.string().optional().describe("slack: the token of a bot, a secret; with channel."),
+    channel: z.string().optional().describe("slack: where the bot writes."),
+    api_url: z.string().optional().describe("slack: another address of its API."),
+    to: texts("email: whom to. Default: the owners and admins of the org.").optional(),
+    from: z.string().optional().describe("email: whom from; needed with smtp_url."),
+    smtp_url: z.string().optional().describe("email: a mail server of its own, smtp://…, a secret."),
+  })
+  .describe("Where results are sent.");
+
 const agent = z
   .strictObject({
     name: z.string().min(1, "must not be empty").optional().describe("Shown to people; default: the id."),
@@ -224,10 +249,15 @@ export const fileShape = z
       .record(z.string().regex(idPattern, { error: (issue) => explainId(issue.input) }), agent)
       .optional()
       .describe("Agents by id."),
+    destinations: z
+      .record(z.string().regex(idPattern, { error: (issue) => explainId(issue.input) }), destination)
+      .optional()
+      .describe("Destinations by slug, which watchers name in notify."),
   })
   .describe("What an org of Pinion shall have: pinion apply -f pinion.toml");
 
 export type FileTree = z.output<typeof fileShape>;
+export type DestinationTree = z.output<typeof destination>;
 export type AgentTree = z.output<typeof agent>;
 export type WatcherTree = z.output<typeof watcher>;
 export type PlatformTree = z.output<typeof platform>;
@@ -241,7 +271,7 @@ export function jsonSchema(): string {
 /** The keys that may stand in the table at a path, for "did you mean". */
 export function knownKeys(path: readonly (string | number)[]): string[] {
   if (path.length === 0) return Object.keys(fileShape.shape);
-  if (path.length === 2) return Object.keys(agent.shape);
+  if (path.length === 2) return Object.keys((path[0] === "destinations" ? destination : agent).shape);
   const list = path[2];
   if (list === "platforms") return Object.keys(platform.shape);
   if (list === "watchers" && path[4] === "questions") return ["timeout", "default", "responders", "wait_max"];

@@ -1,4 +1,5 @@
 import type { Agent, AgentPlatform } from "#gen/pinion/v1/agent_pb.js";
+import type { Destination } from "#gen/pinion/v1/destination_pb.js";
 import type { Device } from "#gen/pinion/v1/fleet_pb.js";
 import type { Watcher } from "#gen/pinion/v1/watcher_pb.js";
 import type { Clients } from "../context.ts";
@@ -11,6 +12,7 @@ export type OrgState = {
   platforms: ReadonlyMap<string, AgentPlatform>;
   watchers: ReadonlyMap<string, Watcher>;
   devices: readonly Device[];
+  destinations: ReadonlyMap<string, Destination>;
 };
 
 /** Of each noun; an org with more is not described by one file. */
@@ -18,7 +20,7 @@ const itemsMax = 100_000;
 
 /** Reads all of the org. Not one moment's picture: what changes meanwhile is noticed by its version when it is written. */
 export async function readState(clients: Clients, options: { signal: AbortSignal }): Promise<OrgState> {
-  const [agents, platforms, watchers, devices] = await Promise.all([
+  const [agents, platforms, watchers, devices, destinations] = await Promise.all([
     all("agents", async (page) => {
       const answer = await clients.agents.listAgents(page, options);
       return { items: answer.agents, nextPageToken: answer.nextPageToken };
@@ -35,12 +37,17 @@ export async function readState(clients: Clients, options: { signal: AbortSignal
       const answer = await clients.fleet.listDevices(page, options);
       return { items: answer.devices, nextPageToken: answer.nextPageToken };
     }),
+    all("destinations", async (page) => {
+      const answer = await clients.destinations.listDestinations(page, options);
+      return { items: answer.destinations, nextPageToken: answer.nextPageToken };
+    }),
   ]);
   return {
     agents: new Map(agents.map((agent) => [agent.id, agent])),
     platforms: new Map(platforms.map((platform) => [platform.stableId, platform])),
     watchers: new Map(watchers.map((watcher) => [watcher.slug, watcher])),
     devices,
+    destinations: new Map(destinations.map((destination) => [destination.slug, destination])),
   };
 }
 

@@ -1,8 +1,8 @@
 import type { AgentFields } from "./agent-fields.ts";
-import type { DesiredAgent, DesiredPlatform, DesiredWatcher } from "./desired.ts";
+import type { DesiredAgent, DesiredDestination, DesiredPlatform, DesiredWatcher } from "./desired.ts";
 import type { WatcherFields } from "./watcher-fields.ts";
 
-export type Kind = "agent" | "platform" | "watcher";
+export type Kind = "agent" | "platform" | "watcher" | "destination";
 /** `drift` exists on the server and not in the file, and stays; with --prune it is a `delete`. */
 export type Action = "create" | "update" | "noop" | "drift" | "delete";
 
@@ -36,7 +36,12 @@ export type WatcherStep = StepBase & {
   changed: (keyof WatcherFields)[];
   version: number;
 };
-export type Step = AgentStep | PlatformStep | WatcherStep;
+export type DestinationStep = StepBase & {
+  kind: "destination";
+  wanted?: DesiredDestination;
+  version: number;
+};
+export type Step = AgentStep | PlatformStep | WatcherStep | DestinationStep;
 
-/** Steps in the order in which they are done: agents, platforms, watchers; then deletions, the other way round. */
+/** Steps in the order in which they are done: agents, destinations, platforms, watchers; then deletions, the other way round. */
 export type Plan = { steps: Step[] };

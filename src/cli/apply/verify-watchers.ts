@@ -27,6 +27,9 @@ export async function verifyWatchers(
     (step): step is WatcherStep =>
       step.kind === "watcher" && (step.action === "create" || step.action === "update"),
   );
+  const coming = new Set(
+    steps.flatMap(({ kind, action, id }) => (kind === "destination" && action === "create" ? [id] : [])),
+  );
   const creates = writes.filter(({ action }) => action === "create");
   const problems: Problem[] = [];
   let mayBeStale = false;
@@ -34,7 +37,7 @@ export async function verifyWatchers(
   await inParallel(writes, { parallelMax, signal }, async (step) => {
     const { path } = step.wanted!;
     try {
-      const left = await ask(clients, step, state, signal);
+      const left = await ask(clients, step, { state, coming }, signal);
       if (left !== undefined) room = Math.min(room, left);
     } catch (error) {
       const problem = problemOf(error, path, fieldOf);
@@ -57,13 +60,15 @@ export async function verifyWatchers(
 async function ask(
   clients: Clients,
   step: WatcherStep,
-  state: OrgState,
+  { state, coming }: { state: OrgState; coming: ReadonlySet<string> },
   signal: AbortSignal,
 ): Promise<number | undefined> {
   // A watcher of an agent that is yet to be created is checked as another agent's: the rules are the same.
   const { agent } = step.wanted!.fields;
   const stand = state.agents.has(agent) ? agent : (state.agents.keys().next().value ?? "");
-  const wanted = { ...step.wanted!, fields: { ...step.wanted!.fields, agent: stand } };
+  // So is one that tells a destination that is yet to be created: what is there is checked.
+  const notify = step.wanted!.fields.notify.filter(({ to }) => state.destinations.has(to) || !coming.has(to));
+  const wanted = { ...step.wanted!, fields: { ...step.wanted!.fields, agent: stand, notify } };
   if (step.action === "update") {
     await clients.watchers.updateWatcher(
       { ...updateWatcher(wanted, { ...step, version: 0 }), dryRun: true },

@@ -5,12 +5,18 @@ import { Failure } from "../failures.ts";
 import { deviceAmong } from "../lookup.ts";
 import { agentFieldNames } from "./agent-fields.ts";
 import { batchesMax, batchesOf, upsertBatch } from "./batches.ts";
-import type { Desired, DesiredAgent } from "./desired.ts";
+import type { Desired, DesiredAgent, DesiredDestination } from "./desired.ts";
 import { inParallel } from "./in-parallel.ts";
 import type { KeyPath } from "./places.ts";
-import type { Verdict } from "./plan.ts";
+import { type Verdict, verdictName } from "./plan.ts";
 import type { Problem } from "./problems.ts";
-import { createAgent, updateAgent, upsertPlatform } from "./requests.ts";
+import {
+  createAgent,
+  createDestination,
+  updateAgent,
+  updateDestination,
+  upsertPlatform,
+} from "./requests.ts";
 import type { OrgState } from "./state.ts";
 import type { Kind } from "./steps.ts";
 
@@ -132,7 +138,37 @@ export async function verify(
       }),
     ),
   );
+  const destinations = only.has("destination") ? desired.destinations : [];
+  await inParallel(destinations, { parallelMax, signal }, (destination) =>
+    asking(destination.path, async () => {
+      const current = state.destinations.get(destination.slug);
+      verdicts.set(verdictName(destination.slug), {
+        outcome: await checkDestination(clients, destination, current?.version, signal),
+        ...{ willRestart: false, changedFields: [] },
+      });
+    }),
+  );
   return { verdicts, problems, mayBeStale };
+}
+
+async function checkDestination(
+  clients: Clients,
+  destination: DesiredDestination,
+  version: number | undefined,
+  signal: AbortSignal,
+): Promise<Verdict["outcome"]> {
+  if (version === undefined) {
+    await clients.destinations.createDestination(
+      { ...createDestination(destination), dryRun: true },
+      { signal },
+    );
+    return "created";
+  }
+  const { destination: after } = await clients.destinations.updateDestination(
+    { ...updateDestination(destination, 0), dryRun: true },
+    { signal },
+  );
+  return after!.version === version ? "noop" : "updated";
 }
 
 const contradictions = new Set(["not_found", "already_exists"]);
@@ -177,6 +213,7 @@ export function problemOf(
   fieldOf: (field: string) => string = (field) =>
     field
       .replace(/^settings\./, "")
+      .replace(/^spec\.(webhook|slack|email)\./, "")
       .replace(/^secrets\./, "config.")
       .replace(/^device_id$/, "device"),
 ): Problem | undefined {

@@ -35,12 +35,14 @@ export const nouns: readonly Noun[] = [
   },
   {
     name: "apply",
-    description: "make agents, platforms and watchers what a file says; shows the plan first, and asks",
+    description:
+      "make agents, destinations, platforms and watchers what a file says; shows the plan first, and asks",
     load: async () => (await import("../apply/command.ts")).addApply,
   },
   {
     name: "pull",
-    description: "write a file that describes the org's agents, platforms and watchers, for `pinion apply`",
+    description:
+      "write a file that describes the org's agents, destinations, platforms and watchers, for `pinion apply`",
     load: async () => (await import("../apply/pull.ts")).addPull,
   },
   {

@@ -110,7 +110,7 @@ async function withDatabase<T>(
 async function rotate(url: string, keys: string) {
   const [{ openDatabase }, platforms, destinations] = await Promise.all([
     import("../../store/pg/database.ts"),
-    import("../../store/agents/platforms.ts"),
+    import("../../store/agents/platform-secrets.ts"),
     import("../../store/work/destinations.ts"),
   ]);
   const database = openDatabase({ url, poolMax: 1, applicationName: "pinion secrets" });

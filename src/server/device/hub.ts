@@ -29,7 +29,8 @@ import { type PresenceWriter, startPresenceWriter } from "./presence-writer.ts";
 import type { Opening } from "./reconcile.ts";
 import { createRegistry, type Registry } from "./registry.ts";
 import { createRunWork } from "./run-work.ts";
-import { Session, type SessionServices } from "./session.ts";
+import { Session } from "./session.ts";
+import type { SessionServices } from "./session-services.ts";
 import { sweepSessions } from "./sweep.ts";
 import { createTokenStreams } from "./token-streams.ts";
 import { createTurnWork } from "./turn-work.ts";
@@ -211,7 +212,10 @@ function createParts(deps: HubDeps): Parts {
 }
 
 /** What sessions are handed. */
-function servicesOf(deps: HubDeps, { registry, works, wheel, presence, report }: Parts): SessionServices {
+function servicesOf(
+  deps: HubDeps,
+  { registry, works, wheel, presence, report }: Parts,
+): SessionServices<Session> {
   const { db, log, feed, telemetry, publisher, dispatcher, config } = deps;
   const { ttlMs, heartbeatIntervalMs } = config;
   const opens = createLimit(opensMax);

@@ -1,3 +1,4 @@
+import { type AttemptEvent, type AttemptState, attemptTransitions } from "./attempt-table.ts";
 import type { Prepared } from "./link.ts";
 import type { AttemptKind } from "./work.ts";
 
@@ -11,14 +12,7 @@ export type OutstandingAttempt = {
   readonly watcherId: string;
   /** From 1. */
   readonly attempt: number;
-  /**
-   * assigned   pushed, not answered
-   * accepting  answered; the database does not know it yet
-   * running    both know
-   * reporting  the device has said how it ended
-   * settling   taken away from the device; the database does not know it yet
-   */
-  state: "assigned" | "accepting" | "running" | "reporting" | "settling";
+  readonly state: AttemptState;
   /** By the monotonic clock, in milliseconds. */
   readonly pushedAt: number;
   /** The same for the device's accept; 0 before. */
@@ -53,7 +47,7 @@ export class Outstanding {
 
   add(
     name: { kind: AttemptKind; runId: string; attemptToken: string; attempt: number; watcherId?: string },
-    state: OutstandingAttempt["state"],
+    state: AttemptState,
   ): OutstandingAttempt {
     const { kind, runId, attemptToken, attempt, watcherId = "" } = name;
     const added: OutstandingAttempt = {
@@ -64,12 +58,38 @@ export class Outstanding {
     return added;
   }
 
-  /** Moves an attempt on; whatever it waited for counts no more. */
-  move(attempt: OutstandingAttempt, state: OutstandingAttempt["state"]): void {
+  /** Moves an attempt on by the table; false, and nothing changed, where the event counts for nothing in its state. */
+  on(attempt: OutstandingAttempt, event: AttemptEvent): boolean {
+    const state = attemptTransitions[attempt.state][event];
+    if (!state) return false;
+    // The accept deadline, and what would be pushed again, belong to the state that is left.
     clearTimeout(attempt.timer);
     attempt.assignment = undefined;
-    attempt.state = state;
+    (attempt as { state: AttemptState }).state = state;
     if (state === "accepting") attempt.acceptedAt = performance.now();
+    return true;
+  }
+
+  /**
+   * Pushes an assignment, and once more if it is not answered by the accept deadline; `onUnanswered` is called when the
+   * second push is not answered either. The deadlines end with the state.
+   */
+  push(
+    attempt: OutstandingAttempt,
+    assignment: Prepared,
+    options: { send: (assignment: Prepared) => void; deadlineMs: number; onUnanswered: () => void },
+  ): void {
+    const { send, deadlineMs, onUnanswered } = options;
+    attempt.assignment = assignment;
+    send(assignment);
+    attempt.timer = setTimeout(() => {
+      if (attempt.state !== "assigned") return;
+      send(assignment);
+      attempt.assignment = undefined;
+      attempt.timer = setTimeout(() => {
+        if (attempt.state === "assigned") onUnanswered();
+      }, deadlineMs);
+    }, deadlineMs);
   }
 
   /** Takes an attempt out; undefined if it is not there. */

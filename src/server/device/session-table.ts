@@ -13,17 +13,9 @@ export type SessionState = "greeting" | "opening" | "serving" | "draining" | "cl
 
 export type SessionInput = NonNullable<ConnectRequest["message"]["case"]>;
 
-type Reaction =
-  | "open"
-  | "beat"
-  | "accept"
-  | "reject"
-  | "output"
-  | "complete"
-  | "cancelled"
-  | "activity"
-  | "question"
-  | "question_closed"
+export type Reaction =
+  /** Checked, and taken by the handler of its kind. */
+  | "take"
   /** Ends the stream: the hello comes first. */
   | "refuse_before_hello"
   /** Ends the stream: there is one hello. */
@@ -32,7 +24,7 @@ type Reaction =
 
 export const reactions: Record<SessionState, Record<SessionInput, Reaction>> = {
   greeting: {
-    hello: "open",
+    hello: "take",
     heartbeat: "refuse_before_hello",
     accept: "refuse_before_hello",
     reject: "refuse_before_hello",
@@ -58,27 +50,27 @@ export const reactions: Record<SessionState, Record<SessionInput, Reaction>> = {
   },
   serving: {
     hello: "refuse_second_hello",
-    heartbeat: "beat",
-    accept: "accept",
-    reject: "reject",
-    output: "output",
-    complete: "complete",
-    cancelled: "cancelled",
-    activity: "activity",
-    question: "question",
-    questionClosed: "question_closed",
+    heartbeat: "take",
+    accept: "take",
+    reject: "take",
+    output: "take",
+    complete: "take",
+    cancelled: "take",
+    activity: "take",
+    question: "take",
+    questionClosed: "take",
   },
   draining: {
     hello: "refuse_second_hello",
-    heartbeat: "beat",
-    accept: "accept",
-    reject: "reject",
-    output: "output",
-    complete: "complete",
-    cancelled: "cancelled",
-    activity: "activity",
-    question: "question",
-    questionClosed: "question_closed",
+    heartbeat: "take",
+    accept: "take",
+    reject: "take",
+    output: "take",
+    complete: "take",
+    cancelled: "take",
+    activity: "take",
+    question: "take",
+    questionClosed: "take",
   },
   closed: {
     hello: "ignore",

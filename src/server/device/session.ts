@@ -17,28 +17,18 @@ import {
   RejectReason,
 } from "#gen/pinion/v1/device_pb.js";
 import { sleep } from "../../abort.ts";
-import type { DatabaseClock } from "../../database-clock.ts";
 import { Refusal } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
-import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
 import type { Seat } from "../../scheduler/dispatcher.ts";
-import type { QuestionRow } from "../../scheduler/questions.ts";
 import { withdrawnDelayMs } from "../../scheduler/reaper.ts";
 import { isPassing } from "../../store/pg/database.ts";
-import type { Incarnation } from "../../store/pg/incarnation.ts";
 import type { ClaimedRun } from "../../store/work/attempts.ts";
-import type { SessionName } from "../../store/work/presence.ts";
-import type { Asked } from "../../store/work/questions.ts";
-import type { ForgottenAttempt } from "../../store/work/restorations.ts";
 import type { AttemptName, Settlement } from "../../store/work/settlements.ts";
 import type { ClaimedTurn } from "../../store/work/turn-attempts.ts";
 import type { Principal } from "../access/guard.ts";
 import { checkMessage } from "../access/interceptors/validate.ts";
-import type { OutputChunk } from "../cluster/feed.ts";
-import type { Telemetry } from "../telemetry.ts";
 import { activityBytes, activityStream } from "./activity.ts";
-import { type DueWheel, earlyMsMax } from "./due-wheel.ts";
-import { Held } from "./held.ts";
+import { Ahead, type Ending } from "./ahead.ts";
 import type { Link, Prepared } from "./link.ts";
 import {
   assignmentOf,
@@ -58,56 +48,10 @@ import {
 import { beatsMissedMax, Outstanding, type OutstandingAttempt } from "./outstanding.ts";
 import { type AnswerMessage, answerMessage, askedOf, refusedAnswer } from "./questions.ts";
 import type { Opening } from "./reconcile.ts";
+import type { SessionServices } from "./session-services.ts";
 import { reactions, type SessionState } from "./session-table.ts";
 import { turnAssignmentOf } from "./turn-messages.ts";
-import type { AttemptKind, Work } from "./work.ts";
-
-/** What a session needs of its replica. */
-export type SessionServices = {
-  replicaId: string;
-  timers: {
-    heartbeatIntervalMs: number;
-    ttlMs: number;
-    helloDeadlineMs: number;
-    acceptDeadlineMs: number;
-    ageMsMax: number;
-    messageBytesMax: number;
-  };
-  log: Logger;
-  /** The database's clock, and its moments. */
-  clock: Pick<DatabaseClock, "now">;
-  wheel: Pick<DueWheel, "at">;
-  telemetry: Pick<Telemetry, "traceparent" | "pushed" | "accepted" | "acknowledged" | "lost">;
-  /** Reconciles a hello; on return the session is the device's. */
-  open(session: Session, hello: Hello): Promise<Opening>;
-  /** The session serves; it may have work. */
-  opened(session: Session, opening: Opening): void;
-  /** The database that is stored into, as far as it is known. */
-  incarnation(): Incarnation | undefined;
-  /** Makes an attempt known again that the database may have forgotten. */
-  restore(forgotten: ForgottenAttempt): Promise<void>;
-  /** Without a kind, of an attempt that the session has not heard of. */
-  report(report: Report, kind: AttemptKind | undefined): Promise<ReportVerdict>;
-  /** What becomes of its attempts. */
-  works: Record<AttemptKind, Pick<Work, "accept" | "settle">>;
-  beat(session: SessionName, attempts: readonly (AttemptName & { kind: AttemptKind })[]): void;
-  output(chunk: OutputChunk): void;
-  /** Undefined: the attempt may not ask. */
-  ask(asked: Asked): Promise<QuestionRow | undefined>;
-  closeQuestion(which: AttemptName & { id: string }, state: "expired" | "withdrawn"): Promise<void>;
-  /** A run or a turn is somewhere else in its life; those who watch it look. */
-  runMoved(
-    session: SessionName,
-    kind: "run.claimed" | "run.started",
-    attempt: Pick<OutstandingAttempt, "kind" | "runId" | "watcherId" | "attempt">,
-  ): void;
-  wake(session: Session): void;
-  /**
-   * `isBroken`: nobody had asked the stream to end, so its turns are lost; but for those whose claim was still under way,
-   * which are in nobody's hands: what was out at the device is `pushed`, by attempt token.
-   */
-  closed(session: Session, end: { cause: string; isBroken: boolean; pushed: ReadonlySet<string> }): void;
-};
+import type { AttemptKind } from "./work.ts";
 
 /** Messages of a device that are being worked on; more than its slots need is abuse. */
 const underWayMax = 256;
@@ -121,29 +65,11 @@ const moveSpreadMs = 200;
 /** Between tries while the database is away. */
 const retryMs = 1_000;
 
-/** How long a run that is due waits here for a slot; then it waits in the database, where people see that it is pending. */
-const heldMsMax = 10_000;
-/**
- * Runs that are due and claimed for a device whose slots are used: as many as it has lately worked off in this time, so that a
- * slot that becomes free is filled without asking, and no run stays long.
- */
-const reserveMs = 2_000;
-const reserveMax = 32;
-/** Of the moving average of how long an attempt takes: the share of the latest one. */
-const latestShare = 0.25;
-
 /** What becomes of an attempt that was claimed for a session which then took no more. */
 const whileLeaving = {
   action: "withdraw",
   status: "timeout",
   reason: "the device was leaving when it was claimed",
-} as const;
-
-/** What becomes of a run that was claimed ahead for a device that leaves. */
-const givenBack = {
-  action: "withdraw",
-  status: "timeout",
-  reason: "claimed ahead of its moment; its device left before it was pushed",
 } as const;
 
 /**
@@ -157,13 +83,11 @@ export class Session implements Seat {
   readonly isWorker: boolean;
   mayHaveRuns = true;
   mayHaveTurns = true;
-  readonly #services: SessionServices;
+  readonly #services: SessionServices<Session>;
   readonly #link: Link;
   #log: Logger;
   readonly #out = new Outstanding();
-  readonly #held = new Held();
-  /** How long the device takes from a push to its completion, in milliseconds; undefined before the first. */
-  #attemptMs: number | undefined;
+  readonly #ahead: Ahead;
   readonly #reporting = new Set<string>();
   readonly #over = new AbortController();
   #state: SessionState = "greeting";
@@ -186,7 +110,7 @@ export class Session implements Seat {
   #timer: NodeJS.Timeout | undefined;
   #ageTimer: NodeJS.Timeout | undefined;
 
-  constructor(options: { principal: Principal; link: Link; services: SessionServices }) {
+  constructor(options: { principal: Principal; link: Link; services: SessionServices<Session> }) {
     const { principal, services } = options;
     this.orgId = principal.orgId;
     this.isWorker = principal.deviceId === null;
@@ -194,6 +118,15 @@ export class Session implements Seat {
     this.tokenId = principal.tokenId;
     this.#services = services;
     this.#link = options.link;
+    this.#ahead = new Ahead(
+      {
+        freeSlots: () => this.freeSlots(),
+        prepare: (run) => this.#assignmentOf(run),
+        push: (run, claimMs, assignment) => this.#push(run, claimMs, assignment),
+        giveBack: (run, how) => this.#giveBack({ ...run, kind: "run" }, how),
+      },
+      services,
+    );
     this.#log = services.log.child({ orgId: this.orgId, deviceId: this.deviceId });
     const { helloDeadlineMs } = services.timers;
     this.#timer = setTimeout(() => {
@@ -248,7 +181,7 @@ export class Session implements Seat {
   /** The attempts that the device is thought to hold, and those that are held for it. */
   attemptsOut(): (AttemptName & { kind: AttemptKind })[] {
     const { orgId, deviceId } = this;
-    const held = this.#held.list().map(({ run }) => ({ kind: "run" as const, ...run }));
+    const held = this.#ahead.list().map(({ run }) => ({ kind: "run" as const, ...run }));
     return [...this.#out.list(), ...held].map(({ kind, runId, attemptToken }) => {
       return { orgId, deviceId, kind, runId, attemptToken };
     });
@@ -428,8 +361,7 @@ export class Session implements Seat {
   #accept(accept: Accept): void {
     const attempt = this.#out.find(accept);
     if (!attempt) this.#disown(accept);
-    if (attempt?.state !== "assigned") return;
-    this.#out.move(attempt, "accepting");
+    if (!attempt || !this.#out.on(attempt, "accept")) return;
     this.#track(this.#acceptDurably(attempt));
   }
 
@@ -451,7 +383,7 @@ export class Session implements Seat {
       }),
     );
     if (result === "running") {
-      if (attempt.state === "accepting") attempt.state = "running";
+      this.#out.on(attempt, "stored");
       this.#services.telemetry.accepted(this.#named(attempt), performance.now() - attempt.pushedAt);
       this.#services.runMoved(this, "run.started", attempt);
     } else if (result === "moot") {
@@ -482,7 +414,7 @@ export class Session implements Seat {
               delayMs: withdrawnDelayMs,
             }
           : { action: "finish_or_retry", status: "failed", reason: `turned down by the device: ${why}` };
-    this.#settle(attempt, how, "reporting");
+    this.#settle(attempt, how, "report");
   }
 
   #output(output: Output): void {
@@ -555,9 +487,8 @@ export class Session implements Seat {
     // The report then tells the database that it was accepted, too.
     const accepting = attempt?.state === "accepting" ? attempt : undefined;
     if (attempt) {
-      this.#out.move(attempt, "reporting");
-      const tookMs = startedAt - attempt.pushedAt;
-      this.#attemptMs = (this.#attemptMs ?? tookMs) * (1 - latestShare) + tookMs * latestShare;
+      this.#out.on(attempt, "report");
+      this.#ahead.took(startedAt - attempt.pushedAt);
     }
     const forgotten = forgottenOf(this, completion);
     if (forgotten) await this.#whileServed(() => this.#services.restore(forgotten));
@@ -582,7 +513,7 @@ export class Session implements Seat {
   async #turnDown(completion: Completion, why: string): Promise<void> {
     const attempt = this.#out.find(completion);
     if (attempt && attempt.state !== "settling") {
-      this.#out.move(attempt, "reporting");
+      this.#out.on(attempt, "report");
       const { orgId } = this;
       const { kind, runId, attemptToken } = attempt;
       const session = { epoch: this.#epoch, sessionId: this.#sessionId };
@@ -604,7 +535,7 @@ export class Session implements Seat {
 
   async #cancelled(cancelled: Cancelled): Promise<void> {
     const attempt = this.#out.find(cancelled);
-    if (attempt) this.#out.move(attempt, "reporting");
+    if (attempt) this.#out.on(attempt, "report");
     await this.#whileServed(() => this.#services.report(cancelledReportOf(this, cancelled), attempt?.kind));
     this.settled(cancelled.attemptToken);
   }
@@ -615,81 +546,22 @@ export class Session implements Seat {
 
   roomAhead(): number {
     if (this.#state !== "serving" || this.isWorker) return 0;
-    const reserve =
-      this.#attemptMs === undefined ? 0 : (this.#maxConcurrency * reserveMs) / Math.max(1, this.#attemptMs);
-    const room = this.#maxConcurrency + Math.min(reserveMax, Math.floor(reserve));
-    return Math.max(0, room - this.#out.size - this.#held.size);
+    const room = this.#ahead.roomFor(this.#maxConcurrency);
+    return Math.max(0, room - this.#out.size - this.#ahead.size);
   }
 
   deliver(run: ClaimedRun, claimMs: number): void {
-    const dueMs = run.dueAt.getTime();
     const mayWait = this.#state === "serving" && !this.isWorker;
-    if (!mayWait || (this.#held.size === 0 && this.#isDue(dueMs) && this.freeSlots() > 0)) {
-      this.#push({ run, claimMs });
-      return;
-    }
-    const { clock, wheel } = this.#services;
-    let assignment: Prepared | undefined;
-    try {
-      assignment = this.#assignmentOf(run);
-    } catch {
-      // It fails when it is pushed.
-    }
-    const untilMs = Math.max(dueMs, clock.now()) + heldMsMax;
-    const forget = wheel.at(dueMs, () => this.#pushDue());
-    this.#held.add({ run, claimMs, assignment, dueMs, untilMs, forget });
-    this.#pushDue();
-  }
-
-  #isDue(dueMs: number): boolean {
-    return dueMs <= this.#services.clock.now() + earlyMsMax;
-  }
-
-  /** Pushes what is held and due, while there are slots; what finds none waits for one, but not for long. */
-  #pushDue(): void {
-    for (let held = this.#held.first(); held && this.#isDue(held.dueMs); held = this.#held.first()) {
-      if (this.freeSlots() === 0) {
-        this.#letWait();
-        return;
-      }
-      this.#held.remove(held.run.attemptToken);
-      this.#push(held);
-    }
-  }
-
-  /** Gives back what has waited too long for a slot, and sees to it that the rest is looked at in time. */
-  #letWait(): void {
-    const { wheel } = this.#services;
-    for (const held of [...this.#held.list()]) {
-      if (!this.#isDue(held.dueMs)) break;
-      if (!this.#isDue(held.untilMs)) {
-        held.forget();
-        held.forget = wheel.at(held.untilMs, () => this.#pushDue());
-        continue;
-      }
-      // It takes longer than was thought.
-      this.#attemptMs = Math.max(this.#attemptMs ?? 0, heldMsMax);
-      this.#held.remove(held.run.attemptToken);
-      this.#giveBack(
-        { ...held.run, kind: "run" },
-        { ...givenBack, reason: "its device had no free slot for it" },
-      );
-    }
+    const isFirst = this.#ahead.size === 0 && this.#ahead.isDue(run.dueAt.getTime());
+    if (!mayWait || (isFirst && this.freeSlots() > 0)) this.#push(run, claimMs);
+    else this.#ahead.add(run, claimMs);
   }
 
   #assignmentOf(run: ClaimedRun): Prepared {
     return this.#link.prepare(assignmentOf(run, this.#services.telemetry.traceparent(run.runId)));
   }
 
-  #push({
-    run,
-    claimMs,
-    assignment,
-  }: {
-    run: ClaimedRun;
-    claimMs: number;
-    assignment?: Prepared | undefined;
-  }): void {
+  #push(run: ClaimedRun, claimMs: number, assignment?: Prepared): void {
     const { clock, telemetry } = this.#services;
     const isPushed = this.#deliver({ ...run, kind: "run" }, () => assignment ?? this.#assignmentOf(run));
     if (!isPushed) return;
@@ -719,8 +591,9 @@ export class Session implements Seat {
       this.#settle(attempt, whileLeaving);
       return false;
     }
+    let made: Prepared;
     try {
-      attempt.assignment = assignment();
+      made = assignment();
     } catch (error) {
       // R8: what cannot be put into an assignment fails its run and nothing else.
       this.#log.error({ err: error, runId: name.runId }, "an assignment could not be made");
@@ -731,16 +604,28 @@ export class Session implements Seat {
       });
       return false;
     }
-    this.#link.send(attempt.assignment);
+    const deadlineMs = this.#services.timers.acceptDeadlineMs;
+    this.#out.push(attempt, made, {
+      deadlineMs,
+      send: (message) => this.#link.send(message),
+      onUnanswered: () => {
+        this.#services.telemetry.lost("not_answered");
+        this.#settle(attempt, {
+          action: "withdraw",
+          status: "timeout",
+          reason: `pushed twice, but not accepted within ${2 * deadlineMs} ms`,
+          delayMs: withdrawnDelayMs,
+        });
+      },
+    });
     this.#services.runMoved(this, "run.claimed", attempt);
-    attempt.timer = setTimeout(() => this.#pushAgain(attempt), this.#services.timers.acceptDeadlineMs);
     return true;
   }
 
   /** The session ended while the claim was under way: what was never pushed is free again, whoever waits for it. */
   #giveBack(
     { kind, runId, attemptToken }: { kind: AttemptKind; runId: string; attemptToken: string },
-    how: Pick<Settlement, "action" | "status" | "reason"> = whileLeaving,
+    how: Ending = whileLeaving,
   ): void {
     const { orgId } = this;
     const session = { epoch: this.#epoch, sessionId: this.#sessionId };
@@ -752,30 +637,9 @@ export class Session implements Seat {
       });
   }
 
-  /** What was claimed ahead is free again; of a device that a newer session has, that one's hello has seen to it. */
-  #giveBackHeld(): void {
-    for (const { run } of this.#held.clear()) this.#giveBack({ ...run, kind: "run" }, givenBack);
-  }
-
-  #pushAgain(attempt: OutstandingAttempt): void {
-    if (attempt.state !== "assigned" || !attempt.assignment) return;
-    this.#link.send(attempt.assignment);
-    attempt.assignment = undefined;
-    attempt.timer = setTimeout(() => {
-      if (attempt.state !== "assigned") return;
-      this.#services.telemetry.lost("not_answered");
-      this.#settle(attempt, {
-        action: "withdraw",
-        status: "timeout",
-        reason: `pushed twice, but not accepted within ${2 * this.#services.timers.acceptDeadlineMs} ms`,
-        delayMs: withdrawnDelayMs,
-      });
-    }, this.#services.timers.acceptDeadlineMs);
-  }
-
   /** Gives back an attempt that was claimed for this session, if the answer to the claim never came. */
   withdrawUnknown(name: { kind: AttemptKind; runId: string; attemptToken: string }): void {
-    if (this.#out.find(name) || this.#held.has(name.attemptToken)) return;
+    if (this.#out.find(name) || this.#ahead.has(name.attemptToken)) return;
     const attempt = this.#out.add({ ...name, attempt: 0 }, "assigned");
     this.#settle(attempt, {
       action: "withdraw",
@@ -786,7 +650,7 @@ export class Session implements Seat {
 
   /** Asks the device to end an attempt. */
   cancel(attempt: { runId: string; attemptToken: string; reason: string }): void {
-    const held = this.#held.remove(attempt.attemptToken);
+    const held = this.#ahead.remove(attempt.attemptToken);
     if (held) {
       // Its device has never heard of it.
       this.#giveBack(
@@ -801,7 +665,7 @@ export class Session implements Seat {
 
   /** An attempt was settled, here or elsewhere: its slot is free. */
   settled(attemptToken: string): void {
-    if (this.#held.remove(attemptToken)) {
+    if (this.#ahead.remove(attemptToken)) {
       this.#services.wake(this);
       return;
     }
@@ -815,7 +679,7 @@ export class Session implements Seat {
     const attempt = this.#out.remove(attemptToken);
     if (!attempt) return undefined;
     if (wasFull) this.#freeSince = performance.now();
-    this.#pushDue();
+    this.#ahead.pushDue();
     this.#services.wake(this);
     return attempt;
   }
@@ -857,7 +721,7 @@ export class Session implements Seat {
       return;
     }
     this.#state = "draining";
-    this.#giveBackHeld();
+    this.#ahead.giveBackAll();
     const spreadMs = reason === DrainReason.SHUTDOWN ? shutdownSpreadMs : moveSpreadMs;
     this.#link.send(drainOf({ reason, message, reconnectAfterMs: Math.random() * spreadMs }));
     clearTimeout(this.#ageTimer);
@@ -871,7 +735,7 @@ export class Session implements Seat {
       return;
     }
     if (this.#state === "serving") this.#state = "draining";
-    this.#giveBackHeld();
+    this.#ahead.giveBackAll();
     this.#hasLeft = true;
     clearTimeout(this.#ageTimer);
     this.#ageTimer = setTimeout(() => this.close("device_left"), leavingMs);
@@ -893,7 +757,7 @@ export class Session implements Seat {
     clearTimeout(this.#ageTimer);
     const pushed = new Set(this.#out.list().map((attempt) => attempt.attemptToken));
     this.#out.clear();
-    this.#giveBackHeld();
+    this.#ahead.giveBackAll();
     this.#link.end(error);
     this.#over.abort();
     // While it opens, nobody knows the epoch yet; `#open` then says that it is closed.
@@ -922,9 +786,9 @@ export class Session implements Seat {
   #settle(
     attempt: OutstandingAttempt,
     how: Pick<Settlement, "action" | "status" | "reason" | "delayMs">,
-    state: "settling" | "reporting" = "settling",
+    event: "take" | "report" = "take",
   ): void {
-    this.#out.move(attempt, state);
+    this.#out.on(attempt, event);
     const { orgId } = this;
     const { runId, attemptToken } = attempt;
     const session = { epoch: this.#epoch, sessionId: this.#sessionId };

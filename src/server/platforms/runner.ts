@@ -1,5 +1,5 @@
 /**
- * Where platforms are started: one call starts, the others wait for its outcome (see src/store/agents/platforms.ts).
+ * Where platforms are started: one call starts, the others wait for its outcome (see src/store/agents/platform-starts.ts).
  *
  * A start is not bound to the call that asked for it: whoever hangs up leaves a start that ends and is recorded. No
  * connection of the database is held while it lasts.
@@ -10,6 +10,8 @@ import { Refusal, refuse } from "../../errors.ts";
 import { excerpt } from "../../excerpt.ts";
 import type { Logger } from "../../log.ts";
 import { isReference, type Keyring, type References, requireReference } from "../../secrets.ts";
+import * as edits from "../../store/agents/platform-edits.ts";
+import * as starts from "../../store/agents/platform-starts.ts";
 import * as platforms from "../../store/agents/platforms.ts";
 import { type Db, mayBeOfOneRow } from "../../store/pg/database.ts";
 import type { PlatformStarter } from "./starter.ts";
@@ -25,12 +27,12 @@ const reasonLengthMax = 500;
 
 export type Upserted = {
   platform: platforms.Platform;
-  outcome: platforms.Outcome;
+  outcome: starts.Outcome;
   willRestart: boolean;
   changed: string[];
 };
 
-type Wanted = Omit<platforms.Wanted, "waitedEpoch">;
+type Wanted = Omit<edits.Wanted, "waitedEpoch">;
 
 export type PlatformRunner = {
   /** See UpsertPlatform. */
@@ -69,10 +71,10 @@ export function createPlatformRunner(deps: {
 
   /** Takes steps until there is nothing to wait for. */
   async function settle(
-    look: (waitedEpoch: number | undefined) => Promise<platforms.Step>,
+    look: (waitedEpoch: number | undefined) => Promise<starts.Step>,
     signal: AbortSignal,
-    first?: platforms.Step,
-  ): Promise<Exclude<platforms.Step, { do: "wait" }>> {
+    first?: starts.Step,
+  ): Promise<Exclude<starts.Step, { do: "wait" }>> {
     let waitedEpoch: number | undefined;
     let ending: AbortSignal | undefined;
     let known = first;
@@ -121,7 +123,7 @@ export function createPlatformRunner(deps: {
   async function carryOut(
     platform: platforms.Platform,
     actor: string,
-    record: Recorder = (end) => platforms.endStart(db, end),
+    record: Recorder = (end) => starts.endStart(db, end),
   ): Promise<platforms.Platform> {
     const named = { orgId: platform.org_id, stableId: platform.stable_id };
     const { epoch } = platform;
@@ -160,7 +162,7 @@ export function createPlatformRunner(deps: {
     const named = { orgId, stableId };
     try {
       const lost = failure ?? "the outcome of the start could not be recorded";
-      const ended = await platforms.endStart(db, { ...named, epoch, actor, failure: lost });
+      const ended = await starts.endStart(db, { ...named, epoch, actor, failure: lost });
       if (ended) {
         feed.eventsAppended(orgId);
         if (failure !== undefined) return ended;
@@ -255,12 +257,11 @@ export function createPlatformRunner(deps: {
   async function upsertOne(
     options: Wanted & { orgId: string },
     signal: AbortSignal,
-    begun: { step?: platforms.Step; record?: Recorder } = {},
+    begun: { step?: starts.Step; record?: Recorder } = {},
   ): Promise<Upserted> {
     const { orgId, actor } = options;
     if (options.isDryRun) requireReferences(orgId, options.values.secrets);
-    const look = (waitedEpoch: number | undefined) =>
-      platforms.upsert(db, { ...options, waitedEpoch, keyring });
+    const look = (waitedEpoch: number | undefined) => edits.upsert(db, { ...options, waitedEpoch, keyring });
     const step = await settle(look, signal, begun.step);
     const { outcome, changed } = step;
     const willRestart = step.do === "start" && step.willRestart;
@@ -277,14 +278,14 @@ export function createPlatformRunner(deps: {
   /** The first look at all of them; item by item if one of them, a text that PostgreSQL has not, fails the batch. */
   async function lookAtAll(options: {
     orgId: string;
-    wanted: readonly platforms.Wanted[];
-  }): Promise<(platforms.Step | "again" | Error)[]> {
+    wanted: readonly edits.Wanted[];
+  }): Promise<(starts.Step | "again" | Error)[]> {
     try {
-      return await platforms.upsertAll(db, { ...options, keyring });
+      return await edits.upsertAll(db, { ...options, keyring });
     } catch (error) {
       if (!isOfData(error)) throw error;
       if (options.wanted.length === 1) return [error as Error];
-      const answers: (platforms.Step | "again" | Error)[] = [];
+      const answers: (starts.Step | "again" | Error)[] = [];
       for (const one of options.wanted) {
         answers.push(...(await lookAtAll({ ...options, wanted: [one] })));
       }
@@ -301,8 +302,8 @@ export function createPlatformRunner(deps: {
       });
       if (wanted.some(({ isDryRun }) => !isDryRun)) feed.eventsAppended(orgId);
       // Starts that end together are recorded together.
-      const ends = createBatcher<platforms.StartEnd, platforms.Platform | undefined>({
-        run: (batch) => platforms.endStarts(db, { orgId, ends: batch }),
+      const ends = createBatcher<starts.StartEnd, platforms.Platform | undefined>({
+        run: (batch) => starts.endStarts(db, { orgId, ends: batch }),
         itemsMax: wanted.length,
         queueMax: wanted.length,
         overflow: () => new Refusal("unavailable", "too many starts at once", { retryAfterMs: 1_000 }),
@@ -318,13 +319,13 @@ export function createPlatformRunner(deps: {
       );
     },
     async start(options, signal) {
-      const step = await settle((waitedEpoch) => platforms.start(db, { ...options, waitedEpoch }), signal);
+      const step = await settle((waitedEpoch) => starts.start(db, { ...options, waitedEpoch }), signal);
       if (step.do === "nothing") return step.platform;
       feed.eventsAppended(options.orgId);
       return carryOut(step.platform, options.actor);
     },
     async stop(options) {
-      const { platform, isChanged } = await platforms.stop(db, options);
+      const { platform, isChanged } = await starts.stop(db, options);
       if (isChanged) feed.eventsAppended(options.orgId);
       await end({ orgId: options.orgId, stableId: options.stableId, epoch: platform.epoch });
       return platform;
@@ -342,8 +343,8 @@ function isOfData(error: unknown): boolean {
   return typeof code === "string" && /^22[0-9A-Z]{3}$/.test(code);
 }
 
-/** Records how a start ended; see platforms.endStart. */
-type Recorder = (end: platforms.StartEnd & { orgId: string }) => Promise<platforms.Platform | undefined>;
+/** Records how a start ended; see starts.endStart. */
+type Recorder = (end: starts.StartEnd & { orgId: string }) => Promise<platforms.Platform | undefined>;
 
 /** The text without any of the secrets, as it can be stored. */
 function mask(text: string, secrets: Readonly<Record<string, string>>): string {

@@ -11,6 +11,7 @@ import {
 } from "#gen/pinion/v1/agent_pb.js";
 import { isReference } from "../../secrets.ts";
 import type * as agents from "../../store/agents/agents.ts";
+import type * as starts from "../../store/agents/platform-starts.ts";
 import type * as platforms from "../../store/agents/platforms.ts";
 import type { Json } from "../../store/pg/schema.ts";
 import { hasUrlPassword, isSecretKey } from "../platforms/kinds.ts";
@@ -70,7 +71,7 @@ export function platformMessage(row: platforms.Platform): AgentPlatform {
   });
 }
 
-export const outcomeMessages: Record<platforms.Outcome, UpsertOutcome> = {
+export const outcomeMessages: Record<starts.Outcome, UpsertOutcome> = {
   created: UpsertOutcome.CREATED,
   updated: UpsertOutcome.UPDATED,
   noop: UpsertOutcome.NOOP,

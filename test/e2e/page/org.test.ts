@@ -12,7 +12,11 @@ describe.skipIf(!browserPath)("the org's things", () => {
   let replica: TestReplica;
 
   beforeAll(async () => {
-    replica = await openTestReplica(database.url, { ...patient, PINION_DESTINATION_NETWORKS: "127.0.0.1" });
+    replica = await openTestReplica(database.url, {
+      ...patient,
+      PINION_DESTINATION_NETWORKS: "127.0.0.1",
+      PINION_SECRET_KEYS: `k1:${Buffer.alloc(32, 7).toString("base64")}`,
+    });
   });
   afterAll(() => replica.stop());
 
@@ -114,7 +118,7 @@ describe.skipIf(!browserPath)("the org's things", () => {
     await page.getByRole("link", { name: "destinations" }).click();
     await page.getByText("Pager").first().waitFor();
     await page.getByRole("button", { name: "Send pager a test" }).click();
-    await page.getByText(/pager did not take it/).waitFor();
+    await page.getByText(/pager did not take it/i).waitFor();
     const messages = page.getByRole("table").last();
     await messages.getByText("destination.test").waitFor();
     await messages.getByText("given up").waitFor();

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { readKeys, secretKeys } from "../../../src/cli/secret-keys.ts";
 import { createKeyring, newKey } from "../../../src/secrets.ts";
-import * as platforms from "../../../src/store/agents/platforms.ts";
+import * as edits from "../../../src/store/agents/platform-edits.ts";
 import { ensureBootstrap } from "../../../src/store/people/orgs.ts";
 import { openDatabase } from "../../../src/store/pg/database.ts";
 import { startEmbedded } from "../../../src/store/pg/embedded/cluster.ts";
@@ -160,7 +160,7 @@ test("secrets rotate of a data directory makes a new key, drops the old one, and
     await migrate(embedded.url);
     const { db, close } = openDatabase({ url: embedded.url, poolMax: 2 });
     await ensureBootstrap(db);
-    await platforms.upsert(db, {
+    await edits.upsert(db, {
       orgId: "local",
       actor: "pinion",
       stableId: "chat",

@@ -63,7 +63,12 @@ time_zone = "Europe/Berlin"
 timeout = "90m"
 `;
 
-const variables = { BOT: secret, DOCS_MCP: `https://mcp.example.org/?key=${secret}` };
+const signingSecret = (letter: string) => `whsec_${Buffer.alloc(32, letter).toString("base64")}`;
+const variables = {
+  BOT: secret,
+  DOCS_MCP: `https://mcp.example.org/?key=${secret}`,
+  ...{ HOOK_SECRET: signingSecret("a"), OTHER_SECRET: signingSecret("b") },
+};
 
 const everything = new Set(["agent", "platform", "watcher"] as const);
 
@@ -549,4 +554,59 @@ test("people who apply different files at once all succeed, and each thing ends 
     await run(await plan());
     expect((await plan()).steps.filter(({ action }) => action === "update")).toEqual([]);
   }
+});
+
+test("destinations are made, changed, pulled and pruned; a secret is compared by the server and never shown", async () => {
+  const { replica, write, apply, pull, file } = await start();
+  const destinations = `
+[destinations.ops]
+name = "Ops"
+kind = "webhook"
+url = "https://hooks.example.org/pinion"
+signing_secret = "$HOOK_SECRET"
+
+[destinations.team]
+kind = "slack"
+bot_token = "$BOT"
+channel = "#ops"
+takes_alerts = false
+`;
+  const watcher = `
+[agents.ada]
+name = "Ada"
+[[agents.ada.watchers]]
+slug = "told"
+prompt = "Look."
+notify = [{ to = "ops", when = "failure" }, { to = "team", when = "change" }]
+`;
+  write(destinations + watcher);
+  const first = await apply("--yes", "--json");
+  expect(first.code).toBe(0);
+  expect(JSON.parse(first.out)).toMatchObject({ applied: true, done: { create: 4 } });
+  const { watcher: told } = await replica.clients.watchers.getWatcher({ watcherId: "told" });
+  expect(told!.spec!.notify.map(({ to }) => to)).toEqual(["ops", "team"]);
+  expect(JSON.parse((await apply("--yes", "--json")).out).summary).toMatchObject({ noop: 4, update: 0 });
+
+  write((destinations + watcher).replace("$HOOK_SECRET", "$OTHER_SECRET").replace('"#ops"', '"#dev"'));
+  const second = await apply("--yes", "--json");
+  expect(JSON.parse(second.out).done).toMatchObject({ update: 2 });
+  expect(second.out).toContain("#dev");
+  expect(second.out).not.toContain(variables.OTHER_SECRET);
+
+  const pulled = file.replace(/pinion\.toml$/, "pulled.toml");
+  expect((await pull("-f", pulled)).code).toBe(0);
+  const text = readFileSync(pulled, "utf8");
+  expect(text).toContain('{ to = "ops", when = "failure" }');
+  expect(text).toMatch(
+    /\[destinations\.team\]\nkind = "slack"\nchannel = "#dev"\nbot_token = "\$TEAM_BOT_TOKEN" # a secret/,
+  );
+  expect(text).not.toContain("whsec_");
+
+  write("[agents.ada]\nname = 'Ada'\n");
+  expect((await apply("--yes", "--prune")).code).toBe(0);
+  expect((await replica.clients.destinations.listDestinations({})).destinations).toEqual([]);
+  write('[destinations.x]\nkind = "slack"\nurl = "https://example.org"\n');
+  const wrong = await apply("--yes");
+  expect(wrong.err).toMatch(/destinations\.x\.url: a slack destination has no such key/);
+  expect(wrong.err).toMatch(/destinations\.x: a slack destination has either webhook_url or bot_token/);
 });

@@ -15,6 +15,7 @@ import {
 } from "../../../src/server/platforms/starter.ts";
 import { agentService } from "../../../src/server/rpc/agents.ts";
 import * as agents from "../../../src/store/agents/agents.ts";
+import * as sealing from "../../../src/store/agents/platform-secrets.ts";
 import * as platforms from "../../../src/store/agents/platforms.ts";
 import { type Database, type Db, openDatabase } from "../../../src/store/pg/database.ts";
 import { useDatabase } from "../../support/database.ts";
@@ -548,8 +549,8 @@ test("a rotation seals all with the new key, leaves what it cannot open, and may
   await upsert(replica(createConfigStarter(), { keys: foreign }).runner, { stableId: "foreign" });
   const keyring = createKeyring(`${young},${key}`);
   const failed = [{ orgId: "acme", stableId: "foreign", field: "bot_token" }];
-  expect(await platforms.rotateSecrets(database.db, keyring)).toEqual({ rotated: 1, failed });
-  expect(await platforms.rotateSecrets(database.db, keyring)).toEqual({ rotated: 0, failed });
+  expect(await sealing.rotateSecrets(database.db, keyring)).toEqual({ rotated: 1, failed });
+  expect(await sealing.rotateSecrets(database.db, keyring)).toEqual({ rotated: 0, failed });
   const { runner: later } = replica(createConfigStarter(), { keys: young });
   expect(await upsert(later, { config: { a: "1" } })).toMatchObject({ outcome: "noop" });
   await later.stop({ orgId: "acme", stableId: "chat", actor: "user:me" });

@@ -149,7 +149,8 @@ function Deliveries({ all, done }: { all: readonly Destination[]; done: () => vo
   const reading = useReading(
     (signal) =>
       api.listDeliveries({ destinationId: to, state: chosen.state, pageSize: deliveriesShown }, { signal }),
-    [to, chosen.name],
+    // After a test, or what was sent again, the list of destinations is another one.
+    [to, chosen.name, all],
     concerns,
   );
   const found = reading.value.value?.deliveries;
@@ -217,10 +218,7 @@ function Deliveries({ all, done }: { all: readonly Destination[]; done: () => vo
                     class="quiet"
                     onClick={() =>
                       attempt(async () => {
-                        await api.replayDeliveries({
-                          destinationId: one.destinationId,
-                          deliveryIds: [one.id],
-                        });
+                        await api.replayDeliveries({ deliveryIds: [one.id] });
                         reading.again();
                         done();
                         return "It is tried again.";

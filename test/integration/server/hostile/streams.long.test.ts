@@ -87,7 +87,7 @@ describe.each(["bare", "connect"])("device streams served by %s", (kind) => {
         values.hello = { ...hello(), installId: device.installId };
         const greeting = dial(target.url, device.token);
         send(greeting, input);
-        if (reactions.greeting[input] === "open") await greeting.next("welcome");
+        if (reactions.greeting[input] === "take") await greeting.next("welcome");
         else expect((await greeting.ended).code).toBe(grpc.status.FAILED_PRECONDITION);
 
         const opening = dial(target.url, device.token);

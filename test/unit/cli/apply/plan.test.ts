@@ -11,7 +11,13 @@ import type { Kind } from "../../../../src/cli/apply/steps.ts";
 import { lengthText, specOfFields } from "../../../../src/cli/apply/watcher-fields.ts";
 
 const everything: ReadonlySet<Kind> = new Set(["agent", "platform", "watcher"]);
-const empty: OrgState = { agents: new Map(), platforms: new Map(), watchers: new Map(), devices: [] };
+const empty: OrgState = {
+  agents: new Map(),
+  platforms: new Map(),
+  watchers: new Map(),
+  devices: [],
+  destinations: new Map(),
+};
 
 function plan(
   text: string,

@@ -1,0 +1,322 @@
+/** What people want of platforms, and what is to be done about it. */
+import { sql } from "kysely";
+import { Refusal, refuse } from "../../errors.ts";
+import { excerpt } from "../../excerpt.ts";
+import type { Keyring } from "../../secrets.ts";
+import { shown } from "../people/changes.ts";
+import { canonical } from "../pg/canonical.ts";
+import type { Db } from "../pg/database.ts";
+import { transaction } from "../pg/database.ts";
+import type { Json } from "../pg/schema.ts";
+import { unnest } from "../pg/unnest.ts";
+import * as events from "../work/events.ts";
+import { masked, sealAll } from "./platform-secrets.ts";
+import { beginStart, type Emit, gone, requireNoStop, type Step } from "./platform-starts.ts";
+import {
+  deadline,
+  find,
+  findAll,
+  type Named,
+  named,
+  nextEpoch,
+  type Platform,
+  type PlatformValues,
+} from "./platforms.ts";
+
+/** An upsert that finds neither room nor a row has met a deletion. This often is no coincidence. */
+const insertAttemptsMax = 3;
+
+/** Of a config's value in an event. */
+const eventValueLengthMax = 200;
+
+/** What is wanted of a platform; see {@link upsertAll}. */
+export type Wanted = {
+  stableId: string;
+  actor: string;
+  values: PlatformValues;
+  expectedVersion: number;
+  /** The start that the caller has waited for. */
+  waitedEpoch: number | undefined;
+  isDryRun: boolean;
+};
+
+/** What a row is read from and written with. */
+type Context = { orgId: string; keyring: Keyring; emit: Emit };
+
+/** {@link upsertAll} for one; its refusal is thrown. */
+export async function upsert(db: Db, options: Wanted & { orgId: string; keyring: Keyring }): Promise<Step> {
+  const { orgId, keyring, ...wanted } = options;
+  for (let attempt = 1; attempt <= insertAttemptsMax; attempt++) {
+    const [step] = await upsertAll(db, { orgId, keyring, wanted: [wanted] });
+    if (step instanceof Refusal) throw step;
+    if (step !== "again") return step!;
+  }
+  return refuse("aborted", `others create and delete "${options.stableId}"; do it again`, {
+    retryAfterMs: 50,
+  });
+}
+
+/**
+ * Makes the rows what is wanted, each with the event `platform.created` or `platform.updated`, unless a start is under
+ * way; in one transaction, which no refusal of one of them undoes. Answers for each, in their order, what is to be done,
+ * or why it was refused: `not_found` (agent), `already_exists` (another agent's), `failed_precondition` (another kind; or
+ * the start of `waitedEpoch` failed and nothing else is wanted, with its reason), `aborted` (`expectedVersion`; or the
+ * platform was stopped or deleted while the caller waited), `invalid_argument` (a secret to keep that is not there).
+ * "again": somebody else created it meanwhile, or it stands earlier in the list.
+ */
+export function upsertAll(
+  db: Db,
+  options: { orgId: string; keyring: Keyring; wanted: readonly Wanted[] },
+): Promise<(Step | Refusal | "again")[]> {
+  const { orgId, keyring, wanted } = options;
+  return transaction(db, async (tx) => {
+    const collected: Omit<events.NewEvent, "orgId">[] = [];
+    const context: Context = { orgId, keyring, emit: (event) => collected.push(event) };
+    const agentIds = await lockAgents(tx, {
+      orgId,
+      agentIds: wanted.map(({ values }) => values.agentId),
+    });
+    const [asked, meant] = [wanted.filter((one) => one.isDryRun), wanted.filter((one) => !one.isDryRun)];
+    const read = new Map([
+      ...(await findAll(tx, { orgId, stableIds: asked.map(({ stableId }) => stableId) })),
+    ]);
+    const locked = await findAll(tx, {
+      orgId,
+      stableIds: meant.map(({ stableId }) => stableId),
+      isLocked: true,
+    });
+    const answers: (Step | Refusal | "again")[] = [];
+    const drafts = new Map<string, { index: number; one: Wanted; secrets: Record<string, string> }>();
+    const seen = new Set<string>();
+    for (const [index, one] of wanted.entries()) {
+      try {
+        if (!agentIds.has(one.values.agentId)) noAgent(one.values.agentId);
+        if (!one.isDryRun && seen.has(one.stableId)) {
+          answers[index] = "again";
+          continue;
+        }
+        if (!one.isDryRun) seen.add(one.stableId);
+        const current = (one.isDryRun ? read : locked).get(one.stableId);
+        if (current) {
+          answers[index] = await change(tx, current, { ...one, ...context });
+          continue;
+        }
+        if (one.waitedEpoch !== undefined) gone(one.stableId);
+        const secrets = sealNew(context, one);
+        if (one.isDryRun) answers[index] = created(draftOf({ orgId, ...one, secrets }));
+        else drafts.set(one.stableId, { index, one, secrets });
+      } catch (error) {
+        if (!(error instanceof Refusal)) throw error;
+        answers[index] = error;
+      }
+    }
+    const inserted = await insertAll(tx, orgId, [...drafts.values()]);
+    for (const [stableId, { index, one, secrets }] of drafts) {
+      const platform = inserted.get(stableId);
+      answers[index] = platform ? created(platform) : "again";
+      if (platform) collected.push(createdEvent(platform, one, secrets));
+    }
+    await events.append(tx, orgId, collected);
+    return answers;
+  });
+}
+
+function created(platform: Platform): Step {
+  return { do: "start", platform, outcome: "created", willRestart: false, changed: [] };
+}
+
+/** The secrets of a row that is not there yet. */
+function sealNew(context: Context, one: Wanted): Record<string, string> {
+  if (one.expectedVersion !== 0) {
+    refuse("aborted", `there is no platform "${one.stableId}" yet; read it again`, { retryAfterMs: 0 });
+  }
+  return sealAll({ ...context, ...one }, undefined);
+}
+
+/** New rows, started by the caller; without those that are there by now, whose writers were waited for. */
+async function insertAll(
+  tx: Db,
+  orgId: string,
+  drafts: readonly { one: Wanted; secrets: Record<string, string> }[],
+): Promise<Map<string, Platform>> {
+  if (drafts.length === 0) return new Map();
+  // In the order in which rows are locked too.
+  const sorted = drafts.toSorted((a, b) => (a.one.stableId < b.one.stableId ? -1 : 1));
+  const input = unnest("i", sorted, {
+    stable_id: ["text", ({ one }) => one.stableId],
+    agent_id: ["text", ({ one }) => one.values.agentId],
+    kind: ["text", ({ one }) => one.values.kind],
+    config: ["jsonb", ({ one }) => JSON.stringify(one.values.config)],
+    secrets: ["jsonb", ({ secrets }) => JSON.stringify(secrets)],
+  });
+  const { rows } = await sql<Platform>`
+    insert into platform (org_id, stable_id, agent_id, kind, config, secrets, status, epoch, start_deadline_at)
+    select ${orgId}, stable_id, agent_id, kind, config, secrets, 'starting',
+      (extract(epoch from clock_timestamp()) * 1000)::bigint, ${deadline}
+    from ${input} order by ord
+    on conflict do nothing
+    returning org_id, stable_id, agent_id, kind, config, secrets, version, epoch, created_at, updated_at, status,
+      status_reason`.execute(tx);
+  return new Map(rows.map((row) => [row.stable_id, row]));
+}
+
+function createdEvent(platform: Platform, one: Wanted, secrets: Record<string, string>) {
+  return {
+    kind: "platform.created",
+    actor: one.actor,
+    data: {
+      ...named(platform),
+      kind: one.values.kind,
+      version: 1,
+      config: shortened(one.values.config),
+      secrets: masked(secrets),
+    },
+  };
+}
+
+function draftOf(options: Named & { values: PlatformValues; secrets: Record<string, string> }): Platform {
+  const now = new Date();
+  return {
+    org_id: options.orgId,
+    stable_id: options.stableId,
+    agent_id: options.values.agentId,
+    kind: options.values.kind,
+    config: options.values.config,
+    secrets: options.secrets,
+    version: 1,
+    epoch: 0,
+    status: "starting",
+    status_reason: "",
+    created_at: now,
+    updated_at: now,
+  };
+}
+
+/** What is to be done about a row that is there, and locked. */
+async function change(tx: Db, current: Platform, options: Wanted & Context): Promise<Step> {
+  const { values } = options;
+  if (current.agent_id !== values.agentId) {
+    refuse(
+      "already_exists",
+      `the stable id "${current.stable_id}" is taken by a platform of the agent "${current.agent_id}"`,
+      { field: "stable_id" },
+    );
+  }
+  if (current.kind !== values.kind) {
+    refuse(
+      "failed_precondition",
+      `"${current.stable_id}" is a ${current.kind} and stays one; delete it first, or choose another stable id`,
+    );
+  }
+  const isStarting = current.status === "starting";
+  if (isStarting && !options.isDryRun) return { do: "wait", platform: current };
+  requireNoStop(current, options.waitedEpoch);
+  if (options.expectedVersion !== 0 && options.expectedVersion !== current.version) {
+    refuse(
+      "aborted",
+      `the platform is at version ${current.version}, not ${options.expectedVersion}; read it again`,
+      { retryAfterMs: 0 },
+    );
+  }
+  const secrets = sealAll(options, current);
+  const changed = [
+    ...changedKeys(current.config, values.config).map((key) => `config.${key}`),
+    ...changedKeys(current.secrets, secrets).map((key) => `secrets.${key}`),
+  ];
+  const isRunning = isStarting || current.status === "running";
+  const starts = current.status === "failed" || (isRunning && changed.length > 0);
+  if (changed.length === 0) {
+    if (!starts || options.isDryRun) return { do: "nothing", platform: current, outcome: "noop", changed };
+    if (current.epoch === options.waitedEpoch) {
+      refuse(
+        "failed_precondition",
+        `the platform "${current.stable_id}" did not start: ${current.status_reason}`,
+      );
+    }
+    const platform = await beginStart(tx, current, options);
+    return { do: "start", platform, outcome: "noop", willRestart: false, changed };
+  }
+  const after = { ...current, config: values.config, secrets, version: current.version + 1 };
+  const answer = { outcome: "updated" as const, changed };
+  if (options.isDryRun) {
+    return starts
+      ? { do: "start", platform: after, willRestart: isRunning, ...answer }
+      : { do: "nothing", platform: after, ...answer };
+  }
+  await tx
+    .updateTable("platform")
+    .set({
+      config: JSON.stringify(values.config),
+      secrets: JSON.stringify(secrets),
+      version: after.version,
+      updated_at: sql<Date>`now()`,
+      ...(starts
+        ? { status: "starting", status_reason: "", epoch: nextEpoch, start_deadline_at: deadline }
+        : {}),
+    })
+    .where("org_id", "=", current.org_id)
+    .where("stable_id", "=", current.stable_id)
+    .execute();
+  const platform = (await find(tx, options))!;
+  options.emit({
+    kind: "platform.updated",
+    actor: options.actor,
+    data: {
+      ...named(platform),
+      version: platform.version,
+      changed,
+      changes: Object.fromEntries(
+        changed.map((field) => [field, { from: shownOf(current, field), to: shownOf(after, field) }]),
+      ),
+      config: shortened(only(values.config, changed, "config.")),
+      secrets: masked(only(secrets, changed, "secrets.")),
+      will_restart: starts && isRunning,
+    },
+  });
+  return starts
+    ? { do: "start", platform, willRestart: isRunning, ...answer }
+    : { do: "nothing", platform, ...answer };
+}
+
+/** "config.a" or "secrets.b" of a platform as an event may show it: a secret only as one that is there. */
+function shownOf(platform: Pick<Platform, "config" | "secrets">, field: string): unknown {
+  const [, part, key] = /^(config|secrets)\.(.*)$/s.exec(field)!;
+  const values = part === "config" ? platform.config : masked(platform.secrets);
+  return shown(field, Object.hasOwn(values, key!) ? values[key!] : undefined);
+}
+
+function changedKeys(before: Record<string, string>, after: Record<string, string>): string[] {
+  return [...new Set([...Object.keys(before), ...Object.keys(after)])]
+    .filter((key) => canonical(before[key]) !== canonical(after[key]))
+    .sort();
+}
+
+function only(values: Record<string, string>, changed: string[], prefix: string): Record<string, string> {
+  return Object.fromEntries(Object.entries(values).filter(([key]) => changed.includes(prefix + key)));
+}
+
+function shortened(config: Record<string, string>): Json {
+  return Object.fromEntries(
+    Object.entries(config).map(([key, value]) => [key, excerpt(value, eventValueLengthMax)]),
+  );
+}
+
+/** Holds the agents' rows until the commit, so that none is removed meanwhile; answers those that there are. */
+async function lockAgents(
+  tx: Db,
+  options: { orgId: string; agentIds: readonly string[] },
+): Promise<ReadonlySet<string>> {
+  const rows = await tx
+    .selectFrom("agent")
+    .select("id")
+    .where("org_id", "=", options.orgId)
+    .where(sql<boolean>`id = any(${[...new Set(options.agentIds)]}::text[])`)
+    .orderBy("id")
+    .forKeyShare()
+    .execute();
+  return new Set(rows.map(({ id }) => id));
+}
+
+function noAgent(agentId: string): never {
+  refuse("not_found", `there is no agent "${agentId}"`, { field: "agent_id" });
+}

@@ -1,0 +1,125 @@
+/** The secrets of platforms: sealed when they are written, and sealed anew when a key is rotated. */
+import { sql } from "kysely";
+import { refuse } from "../../errors.ts";
+import { isReference, type Keyring } from "../../secrets.ts";
+import type { Db } from "../pg/database.ts";
+import { transaction } from "../pg/database.ts";
+import type { Json } from "../pg/schema.ts";
+import * as events from "../work/events.ts";
+import type { Named, Platform, PlatformValues, WantedSecret } from "./platforms.ts";
+
+/** The secrets as they are stored. One that is what it was stays sealed as it is, so that equal calls change nothing. */
+export function sealAll(
+  options: Named & { values: PlatformValues; keyring: Keyring },
+  current: Platform | undefined,
+): Record<string, string> {
+  const { orgId, stableId: platformId, values, keyring } = options;
+  const stored = current?.secrets ?? {};
+  const seal = (field: string, wanted: WantedSecret): string => {
+    const before = Object.hasOwn(stored, field) ? stored[field] : undefined;
+    if (wanted === "keep") {
+      return (
+        before ??
+        refuse("invalid_argument", `secrets.${field}: there is none to keep`, { field: `secrets.${field}` })
+      );
+    }
+    if (isReference(wanted.value)) return wanted.value;
+    const place = { orgId, agentId: values.agentId, platformId, field };
+    if (before !== undefined && !isReference(before)) {
+      try {
+        if (keyring.open(before, place) === wanted.value) return before;
+      } catch {
+        // Its key is lost: what is given now takes its place.
+      }
+    }
+    return keyring.seal(wanted.value, place);
+  };
+  return Object.fromEntries(
+    Object.entries(values.secrets).map(([field, wanted]) => [field, seal(field, wanted)]),
+  );
+}
+
+/** That a secret was set is told, and nothing of what it is. */
+export function masked(secrets: Record<string, string>): Json {
+  return Object.fromEntries(Object.keys(secrets).map((key) => [key, "***"]));
+}
+
+/** Platforms per transaction of a rotation. */
+const rotateBatchMax = 200;
+
+/**
+ * Seals with the current key what other keys sealed, of all orgs, in batches, with one event `secrets.rotated` for each
+ * org of a batch. What cannot be opened is left and counted (R9). May run beside a serving replica and again after a
+ * crash. For whoever has the keys and the database; no rpc leads here.
+ */
+export async function rotateSecrets(
+  db: Db,
+  keyring: Keyring,
+): Promise<{ rotated: number; failed: { orgId: string; stableId: string; field: string }[] }> {
+  let rotated = 0;
+  const failed: { orgId: string; stableId: string; field: string }[] = [];
+  let after: { orgId: string; stableId: string } | undefined = { orgId: "", stableId: "" };
+  while (after) {
+    const batch = await rotateBatch(db, keyring, after);
+    rotated += batch.rotated;
+    failed.push(...batch.failed);
+    after = batch.last;
+  }
+  return { rotated, failed };
+}
+
+async function rotateBatch(db: Db, keyring: Keyring, after: { orgId: string; stableId: string }) {
+  return transaction(db, async (tx) => {
+    const rows = await tx
+      .selectFrom("platform")
+      .select(["org_id", "stable_id", "agent_id", "secrets"])
+      .where(sql<boolean>`(org_id, stable_id) > (${after.orgId}, ${after.stableId})`)
+      .orderBy("org_id")
+      .orderBy("stable_id")
+      .limit(rotateBatchMax)
+      .forUpdate()
+      .execute();
+    const perOrg = new Map<string, number>();
+    const failed: { orgId: string; stableId: string; field: string }[] = [];
+    let rotated = 0;
+    for (const row of rows) {
+      const secrets = { ...row.secrets };
+      let count = 0;
+      for (const [field, stored] of Object.entries(secrets)) {
+        if (isReference(stored) || !keyring.isOutdated(stored)) continue;
+        const place = { orgId: row.org_id, agentId: row.agent_id, platformId: row.stable_id, field };
+        try {
+          secrets[field] = keyring.seal(keyring.open(stored, place), place);
+          count++;
+        } catch {
+          failed.push({ orgId: row.org_id, stableId: row.stable_id, field });
+        }
+      }
+      if (count === 0) continue;
+      await tx
+        .updateTable("platform")
+        .set({ secrets: JSON.stringify(secrets) })
+        .where("org_id", "=", row.org_id)
+        .where("stable_id", "=", row.stable_id)
+        .execute();
+      rotated += count;
+      perOrg.set(row.org_id, (perOrg.get(row.org_id) ?? 0) + count);
+    }
+    await events.appendAll(
+      tx,
+      [...perOrg].map(([orgId, count]) => ({
+        orgId,
+        kind: "secrets.rotated",
+        actor: "pinion",
+        data: { count, key_id: keyring.currentKeyId ?? "" },
+      })),
+    );
+    const last = rows.at(-1);
+    return {
+      rotated,
+      failed,
+      last:
+        rows.length < rotateBatchMax || !last ? undefined : { orgId: last.org_id, stableId: last.stable_id },
+    };
+  });
+}

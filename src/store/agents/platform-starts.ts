@@ -1,0 +1,181 @@
+/**
+ * Chat platforms of agents, and who starts them.
+ *
+ * A start happens outside of the database, on the replica whose call asked for it. Its row says that it is under way
+ * (`starting`, an epoch, and a deadline), so that of several calls one starts and the others wait for its outcome:
+ *
+ * | state    | upsert, equal        | upsert, different       | start          | stop    | outcome of its epoch |
+ * | absent   | starting, to caller  | starting, to caller     | refused        | refused | dropped              |
+ * | starting | wait                 | wait                    | wait           | stopped | running or failed    |
+ * | running  | stays                | starting, to caller     | stays          | stopped | dropped              |
+ * | failed   | starting, to caller  | starting, to caller     | starting       | stopped | dropped              |
+ * | stopped  | stays                | stays, with new values  | starting       | stays   | dropped              |
+ *
+ * - P1 An outcome is written only under the epoch of its own start, so a late one changes nothing.
+ * - P2 `starting` beyond its deadline is read as `failed`: its replica is gone.
+ * - P3 Epochs of one stable id only grow, also across a deletion, so that who stops "up to an epoch" ends no later start.
+ * - P4 Who waited for a start and finds the platform stopped is refused, as who made that start is: neither undoes the stop.
+ */
+import { sql } from "kysely";
+import { refuse } from "../../errors.ts";
+import type { Db } from "../pg/database.ts";
+import { transaction } from "../pg/database.ts";
+import { unnest } from "../pg/unnest.ts";
+import * as events from "../work/events.ts";
+import { deadline, find, lock, type Named, named, nextEpoch, notFound, type Platform } from "./platforms.ts";
+
+export type Outcome = "created" | "updated" | "noop";
+
+/** What is to be done about a platform after a look at it. */
+export type Step =
+  /** The start of this epoch is the caller's, who reports its end by {@link endStart}. */
+  | { do: "start"; platform: Platform; outcome: Outcome; willRestart: boolean; changed: string[] }
+  /** Somebody else's start is under way: wait for its end, and look again. */
+  | { do: "wait"; platform: Platform }
+  | { do: "nothing"; platform: Platform; outcome: Outcome; changed: string[] };
+
+export type Emit = (event: Omit<events.NewEvent, "orgId">) => void;
+
+/** P4 */
+export function requireNoStop(current: Platform, waitedEpoch: number | undefined): void {
+  if (waitedEpoch === undefined || current.status !== "stopped" || current.epoch === waitedEpoch) return;
+  refuse("aborted", `the platform "${current.stable_id}" was stopped meanwhile; read it again`, {
+    retryAfterMs: 0,
+  });
+}
+
+export function gone(stableId: string): never {
+  refuse("aborted", `the platform "${stableId}" was deleted meanwhile; do it again`, { retryAfterMs: 0 });
+}
+
+/** Within the transaction that locked the row; the event `platform.starting` is the caller's to append. */
+export async function beginStart(
+  tx: Db,
+  current: Platform,
+  { actor, emit }: { actor: string; emit: Emit },
+): Promise<Platform> {
+  const { org_id: orgId, stable_id: stableId } = current;
+  await tx
+    .updateTable("platform")
+    .set({ status: "starting", status_reason: "", epoch: nextEpoch, start_deadline_at: deadline })
+    .where("org_id", "=", orgId)
+    .where("stable_id", "=", stableId)
+    .execute();
+  const platform = (await find(tx, { orgId, stableId }))!;
+  emit({ kind: "platform.starting", actor, data: named(platform) });
+  return platform;
+}
+
+/**
+ * Begins a start unless the platform runs or is being started. Refuses with `not_found`, with `aborted` if it was
+ * stopped or deleted while the caller waited, and with `failed_precondition` if the start failed that the caller waited for.
+ */
+export function start(
+  db: Db,
+  options: Named & { actor: string; waitedEpoch: number | undefined },
+): Promise<Step> {
+  return transaction(db, async (tx) => {
+    const current = await lock(tx, options);
+    if (!current) {
+      if (options.waitedEpoch !== undefined) gone(options.stableId);
+      notFound(options.stableId);
+    }
+    if (current.status === "starting") return { do: "wait", platform: current };
+    requireNoStop(current, options.waitedEpoch);
+    if (current.status === "running")
+      return { do: "nothing", platform: current, outcome: "noop", changed: [] };
+    if (current.status === "failed" && current.epoch === options.waitedEpoch) {
+      refuse(
+        "failed_precondition",
+        `the platform "${current.stable_id}" did not start: ${current.status_reason}`,
+      );
+    }
+    const collected: Omit<events.NewEvent, "orgId">[] = [];
+    const emit: Emit = (event) => collected.push(event);
+    const platform = await beginStart(tx, current, { actor: options.actor, emit });
+    await events.append(tx, options.orgId, collected);
+    return { do: "start", platform, outcome: "noop", willRestart: false, changed: [] };
+  });
+}
+
+/** How a start ended; without a failure it runs. */
+export type StartEnd = { stableId: string; epoch: number; actor: string; failure: string | undefined };
+
+/** {@link endStarts} for one. */
+export async function endStart(db: Db, options: StartEnd & { orgId: string }): Promise<Platform | undefined> {
+  const { orgId, ...end } = options;
+  return (await endStarts(db, { orgId, ends: [end] }))[0];
+}
+
+/**
+ * Records how starts ended, each with the event `platform.started` or `platform.failed`, and returns the platforms, in
+ * the order of the ends; undefined, and nothing changed, for one that another start, a stop or a deletion came before, or
+ * whose deadline passed (P1, P2).
+ */
+export function endStarts(
+  db: Db,
+  options: { orgId: string; ends: readonly StartEnd[] },
+): Promise<(Platform | undefined)[]> {
+  const { orgId, ends } = options;
+  return transaction(db, async (tx) => {
+    // In the order in which upsertAll locks.
+    await sql`
+      select from platform where org_id = ${orgId} and stable_id = any(${ends.map(({ stableId }) => stableId)}::text[])
+      order by stable_id for update`.execute(tx);
+    const input = unnest("i", ends, {
+      stable_id: ["text", (end) => end.stableId],
+      epoch: ["bigint", (end) => end.epoch],
+      failure: ["text", (end) => end.failure ?? null],
+    });
+    const { rows } = await sql<Platform>`
+      update platform p set
+        status = case when i.failure is null then 'running' else 'failed' end,
+        status_reason = coalesce(i.failure, ''), start_deadline_at = null
+      from ${input}
+      where p.org_id = ${orgId} and p.stable_id = i.stable_id and p.epoch = i.epoch
+        and p.status = 'starting' and p.start_deadline_at >= clock_timestamp()
+      returning p.org_id, p.stable_id, p.agent_id, p.kind, p.config, p.secrets, p.version, p.epoch, p.created_at,
+        p.updated_at, p.status, p.status_reason`.execute(tx);
+    const ended = new Map(rows.map((row) => [row.stable_id, row]));
+    const platforms = ends.map(({ stableId, epoch }) => {
+      const platform = ended.get(stableId);
+      return platform?.epoch === epoch ? platform : undefined;
+    });
+    await events.append(
+      tx,
+      orgId,
+      ends.flatMap(({ actor, failure }, index) => {
+        const platform = platforms[index];
+        if (!platform) return [];
+        const data = { ...named(platform), version: platform.version };
+        return failure === undefined
+          ? [{ kind: "platform.started", actor, data }]
+          : [{ kind: "platform.failed", actor, data: { ...data, reason: failure } }];
+      }),
+    );
+    return platforms;
+  });
+}
+
+/** Marks a platform as stopped, with the event `platform.stopped`; a start under way is overtaken. Refuses with `not_found`. */
+export function stop(
+  db: Db,
+  options: Named & { actor: string },
+): Promise<{ platform: Platform; isChanged: boolean }> {
+  const { orgId, stableId } = options;
+  return transaction(db, async (tx) => {
+    const current = (await lock(tx, options)) ?? notFound(stableId);
+    if (current.status === "stopped") return { platform: current, isChanged: false };
+    await tx
+      .updateTable("platform")
+      .set({ status: "stopped", status_reason: "", start_deadline_at: null, epoch: nextEpoch })
+      .where("org_id", "=", orgId)
+      .where("stable_id", "=", stableId)
+      .execute();
+    const platform = (await find(tx, options))!;
+    await events.append(tx, orgId, [
+      { kind: "platform.stopped", actor: options.actor, data: named(platform) },
+    ]);
+    return { platform, isChanged: true };
+  });
+}
