@@ -15,8 +15,8 @@ import { withinOrg } from "../../store/pg/tenancy.ts";
 import * as hooks from "../../store/work/hooks.ts";
 import { take } from "../../usecases/hooks.ts";
 import type { Surroundings } from "../../usecases/surroundings.ts";
-import { verify } from "../hooks/verify.ts";
 import type { Crowd } from "./crowd.ts";
+import { verify } from "./hook-verify.ts";
 import type { Handler } from "./port.ts";
 
 const bodyBytesMax = 1_048_576;
