@@ -28,6 +28,7 @@ import * as questions from "../../store/work/questions.ts";
 import * as reports from "../../store/work/reports.ts";
 import * as runs from "../../store/work/runs.ts";
 import type { FailurePolicy } from "../../store/work/settlements.ts";
+import * as starts from "../../store/work/starts.ts";
 import * as usage from "../../store/work/usage.ts";
 import * as watchers from "../../store/work/watchers.ts";
 import * as windows from "../../store/work/windows.ts";
@@ -37,17 +38,22 @@ import { activityOf, activityStream } from "../device/activity.ts";
 import { attentionNames, runStatuses } from "../run-enums.ts";
 import { bulkRpcs } from "./bulks.ts";
 import { explain } from "./explain.ts";
+import { explainChain } from "./explain-chain.ts";
+import { startFields } from "./input-message.ts";
 import { idKey, page } from "./page.ts";
 import { answerQuestion, listQuestions } from "./questions.ts";
 import { lateResultMessage, runMessage, windowMessage } from "./run-message.ts";
 import { searchRuns, summarizeRuns } from "./run-search.ts";
 
 const windowsPageSizeDefault = 20;
-/** Output held for one watcher that reads slowly; what comes beyond is dropped, and its sequence shows the gap. */
+/**
+ * Maximum output chunks held for a slow watcher; the oldest are dropped, and the sequence shows the
+ * gap.
+ */
 const chunksWaitingMax = 256;
-/** Repairs what a lost wake-up missed. */
+/** Milliseconds between reads without a wake-up, in case a wake-up was lost. */
 const rereadMs = 5_000;
-/** What the .proto promises. */
+/** As documented in the .proto. */
 const keepaliveMs = 15_000;
 
 export function runService(deps: {
@@ -61,14 +67,29 @@ export function runService(deps: {
   const { db, doorbell, policy } = deps;
 
   async function get(run: { orgId: string; runId: string }): Promise<runs.RunRow> {
-    return (await runs.find(db, run)) ?? refuse("not_found", `there is no run ${run.runId}`);
+    const found = await runs.find(db, run);
+    if (found) return found;
+    const waiting = await starts.findWaiting(db, run);
+    if (!waiting) refuse("not_found", `there is no run ${run.runId}`);
+    refuse(
+      "failed_precondition",
+      `run ${run.runId} of watcher "${waiting.watcherSlug}" is not there yet: it waits for the end of run ${waiting.activeRunId ?? "before it"}`,
+    );
   }
 
   async function messageOf(row: runs.RunRow): Promise<Run> {
     return (await runMessages(db, row.orgId, [row]))[0]!;
   }
 
-  /** The watcher that a list is narrowed to, if it is. */
+  /** With what it was started with, if a slot did not bring it about. */
+  async function messageWithStart(row: runs.RunRow): Promise<Run> {
+    const message = await messageOf(row);
+    if (row.source === "scheduled" || row.source === "backfill") return message;
+    const start = await starts.findShown(db, { orgId: row.orgId, runId: row.id });
+    return start ? Object.assign(message, startFields(start)) : message;
+  }
+
+  /** The id of the watcher in a list's filter; undefined without a filter. */
   async function idOfWatcher(orgId: string, watcher: string): Promise<string | undefined> {
     return watcher === "" ? undefined : (await watchers.get(db, { orgId, watcher })).id;
   }
@@ -76,7 +97,7 @@ export function runService(deps: {
   return {
     async getRun({ runId }, context) {
       const { orgId } = principalOf(context);
-      const run = await messageOf(await get({ orgId, runId }));
+      const run = await messageWithStart(await get({ orgId, runId }));
       const late = await lateResults.list(db, { orgId, id: runId });
       return { run, lateResults: late.map(lateResultMessage) };
     },
@@ -145,14 +166,16 @@ export function runService(deps: {
       const placement =
         run.status === "pending" ? await explainPlacement(db, { orgId, runId, ttlMs }) : undefined;
       const now = await clock.now(db);
+      const chain = await explainChain(db, run);
       return {
-        run: await messageOf(run),
+        run: await messageWithStart(run),
         ...explain({ run, device, onDevice, fleet, placement, ttlMs, now }),
         candidates: (placement?.candidates ?? []).map(({ reason, ...device }) => ({
           ...device,
           takes: reason === null,
           reason: reason ?? "",
         })),
+        chain,
       };
     },
 
@@ -252,7 +275,7 @@ async function* watch(
   const { orgId } = principalOf(context);
   const bell = new Bell();
   let chunks: OutputChunk[] = [];
-  // A run on its way is looked at after every wake-up; one that waits, only when it may have changed.
+  // An active run is read after every wake-up; a waiting run only after a reported change.
   let mayHaveChanged = true;
   const changed = () => {
     mayHaveChanged = true;
@@ -293,7 +316,8 @@ async function* watch(
       }
       const pieces = chunks.flatMap(outputMessage);
       chunks = [];
-      // The run is shown first, and its end last: output that is here already was written before it.
+      // The run is shown first, and its end last: output received by now was written before the
+      // end.
       yield* isEnded && !isFirst ? [...pieces, ...updates] : [...updates, ...pieces];
       isFirst = false;
       if (isEnded) return;

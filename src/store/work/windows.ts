@@ -14,6 +14,19 @@ export type WindowRow = {
   createdAt: Date;
 };
 
+/** In the words of the view "window". */
+const ofRuns = sql`
+  id, watcher_id as "watcherId", id as "runId", window_start as "windowStart", window_end as "windowEnd",
+  'device-cli' as "modelUsed",
+  jsonb_build_object('kind', 'device_cli_output', 'output', output, 'is_truncated', is_output_truncated,
+    'exit_code', exit_code, 'agent_kind', agent_kind) || coalesce(answer, '{}') as "extractedData",
+  coalesce(stored_at, finished_at) as "createdAt"
+  from run_finished`;
+const kept = sql`
+  id, watcher_id as "watcherId", run_id as "runId", window_start as "windowStart", window_end as "windowEnd",
+  model_used as "modelUsed", extracted_data as "extractedData", created_at as "createdAt"
+  from window_kept`;
+
 /** The windows of a watcher or of a run, newest first, from before `beforeId`. */
 export async function list(
   db: Db,
@@ -25,18 +38,19 @@ export async function list(
     limit: number;
   },
 ): Promise<WindowRow[]> {
+  const { limit } = filter;
   const where = [sql`org_id = ${filter.orgId}`];
   if (filter.watcherId) where.push(sql`watcher_id = ${filter.watcherId}`);
   // A run's window has its id.
   if (filter.runId) where.push(sql`id = ${filter.runId}`);
   if (filter.beforeId) where.push(sql`id < ${filter.beforeId}`);
+  const wanted = sql.join(where, sql` and `);
+  // Each by itself in the order of its index: through the view, all windows of the watcher would be sorted.
   const { rows } = await sql<WindowRow>`
-    select id, watcher_id as "watcherId", run_id as "runId", window_start as "windowStart", window_end as "windowEnd",
-      model_used as "modelUsed", extracted_data as "extractedData", created_at as "createdAt"
-    from "window"
-    where ${sql.join(where, sql` and `)}
-    order by id desc
-    limit ${filter.limit}
+    (select ${ofRuns} where ${wanted} and output is not null order by id desc limit ${limit})
+    union all
+    (select ${kept} where ${wanted} order by id desc limit ${limit})
+    order by id desc limit ${limit}
   `.execute(db);
   return rows;
 }

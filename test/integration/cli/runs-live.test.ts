@@ -160,7 +160,7 @@ test("shells are offered commands, options, words and the names of what the serv
   };
   expect(await complete("ru")).toEqual(["runs"]);
   expect(await complete("runs", "")).toEqual([
-    ...["list", "get", "watch", "explain", "cancel", "retry"],
+    ...["list", "get", "watch", "explain", "cancel", "retry", "replay"],
     ...["questions", "answer", "transcript", "follow-up", "help"],
   ]);
   expect(await complete("runs", "list", "--st")).toEqual(["--status"]);

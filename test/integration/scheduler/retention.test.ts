@@ -8,6 +8,7 @@ import { backfill } from "../../../src/scheduler/triggers.ts";
 import { storeRepliesOnce } from "../../../src/scheduler/turn-endings.ts";
 import { type Db, transaction } from "../../../src/store/pg/database.ts";
 import * as retention from "../../../src/store/work/retention.ts";
+import * as windows from "../../../src/store/work/windows.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   findWatcher,
@@ -164,6 +165,17 @@ test("windows go with their age, but a watcher's last one stays", async () => {
   expect(await listWindows(db, run)).toEqual([]);
   const [last] = await listWindows(db, second);
   expect(last!.id).toBe((await findWatcher(db, watcher)).last_window_id);
+
+  // It is listed after those of runs that are there still.
+  const third = await startRun(db, { device, epoch, watcher });
+  await storeOnce(db, [reportOf(third)], policy);
+  const { orgId: org, watcherId } = watcher;
+  const listed = async (filter: { limit?: number; beforeId?: string; runId?: string } = {}) =>
+    (await windows.list(db, { orgId: org, watcherId, limit: 10, ...filter })).map(({ runId }) => runId);
+  expect(await listed()).toEqual([third.runId, second.runId]);
+  expect(await listed({ limit: 1 })).toEqual([third.runId]);
+  expect(await listed({ beforeId: third.runId })).toEqual([second.runId]);
+  expect(await listed({ runId: second.runId })).toEqual([second.runId]);
 });
 
 test("conversations in which nobody spoke for long are forgotten with their snapshots, and never while a turn lives", async () => {

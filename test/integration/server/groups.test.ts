@@ -208,7 +208,7 @@ test("whatever happens, no run has two devices and no group more than its maximu
       const { runId, attemptToken } = attempt;
       if ((holders.get(attemptToken) ?? identity.deviceId) !== identity.deviceId) doubled.push(runId);
       holders.set(attemptToken, identity.deviceId);
-      if (random.next() < 0.15) {
+      if (random.next() < 0.1) {
         stream.send({ case: "reject", value: { ...nameOf(attempt), reason: RejectReason.BUSY } });
       } else {
         stream.accept(attempt);
@@ -235,7 +235,7 @@ test("whatever happens, no run has two devices and no group more than its maximu
     }
   })();
   const spec: Spec = { selector: `"${name}" in labels`, group: { name, max }, maxAttempts: 5 };
-  const watchers = await Promise.all(Array.from({ length: 16 }, () => watcherOf(spec)));
+  const watchers = await Promise.all(Array.from({ length: 10 }, () => watcherOf(spec)));
   const both = [replicas.one.clients, replicas.two.clients];
   const runs = await Promise.all(
     watchers.map(({ id }, index) => both[index % 2]!.watchers.triggerWatcher({ watcherId: id })),

@@ -17,6 +17,8 @@ export interface AttemptFiles {
   snapshotIn: string | undefined;
   /** Where the program leaves what the next turn is given; undefined without snapshots. */
   snapshotOut: string | undefined;
+  /** Holds what the run was started with, as JSON; undefined: it was started with nothing. */
+  input: string | undefined;
   /** Where the program says when it wants to be tried again. */
   retryAfter: string;
   /** What the program left; nothing if it wrote no file. Refuses more than {@link SNAPSHOT_BYTES_MAX}, and what is no file. */
@@ -36,6 +38,8 @@ export async function openAttemptFiles(options: {
   stateDir: string;
   mark: string;
   turn: TurnAssignment | undefined;
+  /** What the run was started with, as JSON; empty: nothing. */
+  input: string;
   runAs: RunAs | undefined;
 }): Promise<AttemptFiles> {
   const { turn, runAs } = options;
@@ -60,8 +64,15 @@ export async function openAttemptFiles(options: {
     await writeFile(snapshotIn, turn.snapshot, { mode: 0o600, flag: "wx" });
     if (runAs !== undefined) await chown(snapshotIn, runAs.uid, runAs.gid);
   }
+  let input: string | undefined;
+  if (options.input !== "") {
+    input = join(directory, "input.json");
+    await writeFile(input, options.input, { mode: 0o600, flag: "wx" });
+    if (runAs !== undefined) await chown(input, runAs.uid, runAs.gid);
+  }
   return {
     directory,
+    input,
     snapshotIn,
     snapshotOut,
     retryAfter,

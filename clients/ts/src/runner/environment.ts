@@ -24,7 +24,7 @@ export function environmentOf(options: {
   executor: ExecutorConfig;
   assignment: Assignment;
   /** By which the program and the daemon speak with each other. */
-  files: Pick<AttemptFiles, "snapshotIn" | "snapshotOut" | "retryAfter">;
+  files: Pick<AttemptFiles, "snapshotIn" | "snapshotOut" | "retryAfter" | "input">;
   installId: string;
   /** Random, made by the daemon for this attempt. */
   mark: string;
@@ -54,7 +54,8 @@ export function environmentOf(options: {
     PINION_SNAPSHOT_IN: options.files.snapshotIn,
     PINION_SNAPSHOT_OUT: options.files.snapshotOut,
     PINION_WORKSPACE: assignment.workspace,
-    PINION_INPUT: event?.input,
+    PINION_INPUT: event && event.input.length <= INPUT_CHARACTERS_MAX ? event.input : undefined,
+    PINION_INPUT_FILE: options.files.input,
     PINION_RETRY_AFTER_FILE: options.files.retryAfter,
     PINION_AGENT: agent?.id,
     PINION_AGENT_IDENTITY: identityOf(assignment),
@@ -66,6 +67,12 @@ export function environmentOf(options: {
   }
   return environment;
 }
+
+/**
+ * A larger input is in its file alone: Linux takes 128 KiB in one variable, Windows 32 Ki characters in all of them, and a program
+ * started by the program has to find room as well.
+ */
+const INPUT_CHARACTERS_MAX = 16_384;
 
 /** Linux takes at most 128 KiB in one variable (MAX_ARG_STRLEN). */
 const IDENTITY_CHARACTERS_MAX = 40_000;
