@@ -5,8 +5,8 @@
 import { Kysely, PostgresDialect } from "kysely";
 import pg from "pg";
 import { newToken } from "../src/ids.ts";
-import { eventOf } from "../src/scheduler/materializer.ts";
 import { planDue } from "../src/scheduler/plan.ts";
+import { eventOf } from "../src/scheduler/recorded-event.ts";
 import { type Db, transaction } from "../src/store/pg/database.ts";
 import { prepareFew } from "../src/store/pg/prepared.ts";
 import type { Schema } from "../src/store/pg/schema.ts";

@@ -3,8 +3,8 @@
  * device, in batches. `node bench/wal.ts [runs] [batch …]`. Counts bytes, so it may run beside other work.
  */
 import { newToken } from "../src/ids.ts";
-import { eventOf } from "../src/scheduler/materializer.ts";
 import { planDue } from "../src/scheduler/plan.ts";
+import { eventOf } from "../src/scheduler/recorded-event.ts";
 import { appendSettled } from "../src/scheduler/settle.ts";
 import { openDatabase, transaction } from "../src/store/pg/database.ts";
 import * as events from "../src/store/work/events.ts";

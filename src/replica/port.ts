@@ -2,9 +2,11 @@
 import { readFile } from "node:fs/promises";
 import type { ReplicaConfig } from "../config.ts";
 import { withCookies } from "../server/access/cookies.ts";
+import { peerAddressOf } from "../server/access/peer.ts";
 import { sortStrangers, strangerBytesMax } from "../server/access/strangers.ts";
 import { createDeviceStreams } from "../server/device/grpc-stream.ts";
 import { withDownloads } from "../server/http/downloads.ts";
+import { withHooks } from "../server/http/hooks.ts";
 import { createHostCheck } from "../server/http/own-host.ts";
 import { loadPage, withPage } from "../server/http/page.ts";
 import { openPort, type Port } from "../server/http/port.ts";
@@ -63,12 +65,20 @@ export async function openReplicaPort(
     connectionsMax: config.session.streamsMax + connectionsBesideStreams,
     ...(config.tls ? { tls: await readTls(config.tls) } : {}),
     ...(config.session.isBare ? { takeStream: streams.take } : {}),
-    handler: withDownloads(withPage(withProbes({ ...probes, rpc }), loadPage(), check), {
-      directory: config.downloads,
-      publicUrl: config.publicUrl,
-      isBehindProxies,
-      check,
-    }),
+    handler: withHooks(
+      withDownloads(withPage(withProbes({ ...probes, rpc }), loadPage(), check), {
+        directory: config.downloads,
+        publicUrl: config.publicUrl,
+        isBehindProxies,
+        check,
+      }),
+      {
+        ...{ crossOrgDb: requests.db, db: requests.tenantDb, keyring: config.secrets.keyring, crowd, log },
+        surroundings: { doorbell: work.publisher, quotas: access.quotas },
+        addressOf: (headers, remoteAddress) => peerAddressOf(headers, remoteAddress, trustedProxies),
+        onEvents: (orgId) => work.feed.eventsAppended(orgId),
+      },
+    ),
   });
 }
 

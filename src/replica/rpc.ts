@@ -7,6 +7,7 @@ import { DestinationService } from "#gen/pinion/v1/destination_pb.js";
 import { DeviceService } from "#gen/pinion/v1/device_pb.js";
 import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
+import { HookService } from "#gen/pinion/v1/hook_pb.js";
 import { OrgService } from "#gen/pinion/v1/org_pb.js";
 import { RunService } from "#gen/pinion/v1/run_pb.js";
 import { SignInService } from "#gen/pinion/v1/sign_in_pb.js";
@@ -26,6 +27,7 @@ import { destinationService } from "../server/rpc/destinations.ts";
 import { deviceService } from "../server/rpc/device.ts";
 import { eventService } from "../server/rpc/events.ts";
 import { fleetService } from "../server/rpc/fleet.ts";
+import { hookService } from "../server/rpc/hooks.ts";
 import { orgService } from "../server/rpc/orgs.ts";
 import { runService } from "../server/rpc/runs.ts";
 import { signInService } from "../server/rpc/sign-ins.ts";
@@ -49,6 +51,7 @@ export const services: DescService[] = [
   SignInService,
   OrgService,
   EventService,
+  HookService,
   AgentService,
   DestinationService,
 ];
@@ -110,6 +113,10 @@ export function serveRpc(
       );
       router.service(OrgService, orgService({ ...deps, ...config }));
       router.service(EventService, eventService(deps));
+      router.service(
+        HookService,
+        hookService({ ...deps, keyring: config.secrets.keyring, publicUrl: config.publicUrl }),
+      );
       router.service(AgentService, agentService({ ...deps, runner, log, publicUrl: config.publicUrl }));
       router.service(
         DestinationService,

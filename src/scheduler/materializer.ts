@@ -13,6 +13,7 @@ import type { Doorbell } from "./doorbell.ts";
 import { type Loop, startLoop } from "./loop.ts";
 import { alertsOfSlot } from "./notices.ts";
 import { type Plan, planAhead, planBacklog, planDue, slotsPerPassMax } from "./plan.ts";
+import { eventOf } from "./recorded-event.ts";
 import { keepWithin } from "./run-limit.ts";
 
 /**
@@ -260,21 +261,6 @@ async function write(tx: Db, plans: readonly Plan[]): Promise<schedules.Recorded
 }
 
 /** What the log says of a recorded run. */
-export function eventOf(run: schedules.RecordedRun): events.NewEvent {
-  return {
-    orgId: run.orgId,
-    kind: run.status === "skipped" ? "run.skipped" : "run.created",
-    actor: "pinion",
-    runId: run.runId,
-    watcherId: run.watcherId,
-    deviceId: run.deviceId,
-    data: {
-      ...(run.scheduledFor ? { scheduled_for: run.scheduledFor.toISOString() } : {}),
-      ...(run.skipReason ? { skip_reason: run.skipReason, reason: run.reason } : {}),
-    },
-  };
-}
-
 /** Two passes at once, each with watchers of its own: while PostgreSQL writes for one, the other is planned. */
 async function catchUp(options: PassOptions & { db: Db }): Promise<number> {
   const passes = [newestPerPass, 0].map((newest) => materializeOnce(options.db, { ...options, newest }));

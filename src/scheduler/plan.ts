@@ -1,6 +1,6 @@
 import { newId, slotRunId } from "../ids.ts";
 import { lackOf } from "../store/work/device-offers.ts";
-import type { DueWatcher, ScheduleMove, SlotRecord } from "../store/work/schedules.ts";
+import type { DueWatcher, ScheduleMove, SlotRecord, StartSource } from "../store/work/schedules.ts";
 import type { SkipReason } from "../store/work/settlements.ts";
 import { jitterOf, nextSlot, previousSlot } from "./schedule/schedule.ts";
 
@@ -144,12 +144,15 @@ function whyNoExecutor(watcher: DueWatcher): string | undefined {
   return lackOf(watcher.offers);
 }
 
-/** Plans the oldest slot that waited for the end of the active run. The schedule stays where it is. */
+/** Plans the oldest slot, or start, that waited for the end of the active run. The schedule stays where it is. */
 export function planBacklog(watcher: DueWatcher): Plan {
   const plan: Plan = { slots: [], aside: [], move: stay(watcher) };
   const slot = watcher.backlogSlotAt;
   const source = watcher.backlogSource;
   if (!slot || !source || watcher.hasActiveRun) return plan;
+  if (source !== "scheduled" && source !== "backfill") {
+    return planStart(watcher, { source, runId: watcher.backlogRunId!, waitsSince: slot });
+  }
   const record = slotRecord(watcher, slot, source);
   if (source === "backfill") record.dueAt = watcher.now;
   const reason = whyNoExecutor(watcher);
@@ -174,6 +177,45 @@ export function planBacklog(watcher: DueWatcher): Plan {
   plan.slots.push(record);
   plan.move.lastRunAt = watcher.now;
   return plan;
+}
+
+/**
+ * What becomes of a start (a trigger, a delivery to a hook, the end of another run) of a watcher without an active run: a run, or
+ * a skipped one with its reason. What starts by itself keeps to pauses and cooldowns; a person's trigger does not.
+ */
+export function planStart(
+  watcher: DueWatcher,
+  start: { source: StartSource; runId: string; waitsSince?: Date; askedBy?: string },
+): Plan {
+  const plan = planManual(watcher);
+  const slot = { ...plan.slots[0]!, ...start };
+  const skip = whyNotStart(watcher, start.source);
+  if (!skip) return { ...plan, slots: [slot] };
+  return { ...plan, slots: [{ ...slot, ...skip }], move: stay(watcher) };
+}
+
+function whyNotStart(
+  watcher: DueWatcher,
+  source: StartSource,
+): { skipReason: SkipReason; reason: string } | undefined {
+  const reason = whyNoExecutor(watcher);
+  if (reason !== undefined) return { skipReason: "no_executor", reason };
+  if (source !== "manual") {
+    if (watcher.status === "paused") return { skipReason: "cooldown", reason: "the watcher was paused" };
+    const cooldown = coolingDown(watcher, watcher.now);
+    if (cooldown) return { skipReason: "cooldown", reason: cooldown };
+  }
+  const spent = spentBudget(watcher);
+  return spent ? { skipReason: "budget", reason: spent } : undefined;
+}
+
+/** A start that was decided against while a run of the watcher was active. */
+export function planSkipped(
+  watcher: DueWatcher,
+  start: { source: StartSource; runId: string; waitsSince?: Date; skipReason: SkipReason; reason: string },
+): Plan {
+  const plan = planManual(watcher);
+  return { ...plan, slots: [{ ...plan.slots[0]!, ...start }], move: stay(watcher) };
 }
 
 /** A run that somebody asked for. It moves no schedule (R3). */

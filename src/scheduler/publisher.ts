@@ -51,7 +51,11 @@ export function createPublisher({ log }: { log: Logger }): Publisher {
   return {
     subscribe: (subscriber) => void subscribers.push(subscriber),
     recorded: to("recorded"),
-    settled: to("settled"),
+    settled(settled) {
+      to("settled")(settled);
+      const followers = settled.flatMap((run) => run.followers ?? []);
+      if (followers.length > 0) to("recorded")(followers);
+    },
     kept: to("kept"),
     cancelling: to("cancelling"),
     turnStarted: to("turnStarted"),

@@ -11,6 +11,7 @@ import {
   settle,
   settleOrUndo,
 } from "../store/work/settlements.ts";
+import { startFollowers } from "./chains.ts";
 import { alertsOf, noticesOf } from "./notices.ts";
 
 /**
@@ -57,10 +58,14 @@ export async function appendSettled(
       action === "deferred" && notBefore ? [{ orgId, runId, notBefore }] : [],
     ),
   );
-  await events.appendAll(
+  const started = await startFollowers(
     tx,
-    settled.flatMap((run) => eventsOf(run, bySettlement.get(run.runId), options.rules)),
+    settled.map((run) => ({ run, settlement: bySettlement.get(run.runId) })),
   );
+  await events.appendAll(tx, [
+    ...settled.flatMap((run) => eventsOf(run, bySettlement.get(run.runId), options.rules)),
+    ...started,
+  ]);
 }
 
 /**
@@ -106,9 +111,14 @@ export async function appendLate(
   kept: readonly KeptResult[],
 ): Promise<void> {
   const byToken = new Map(settlements.map((s) => [s.attemptToken, s]));
+  const started = await startFollowers(
+    tx,
+    settled.map((run) => ({ run, settlement: byToken.get(run.attemptToken) })),
+  );
   await tellOf(tx, settled, (run) => byToken.get(run.attemptToken));
   await events.appendAll(tx, [
     ...settled.flatMap((run) => eventsOf(run, byToken.get(run.attemptToken), undefined)),
+    ...started,
     ...kept.map(({ orgId, runId, watcherId, deviceId, attempt, outcome }) => ({
       ...{ orgId, runId, watcherId, deviceId },
       kind: "run.late_result",

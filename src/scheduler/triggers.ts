@@ -1,21 +1,33 @@
 import { refuse } from "../errors.ts";
+import { problemOf } from "../input.ts";
+import type { JsonValue } from "../json.ts";
 import type { Quotas } from "../store/people/quotas.ts";
 import * as requests from "../store/people/requests.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import * as events from "../store/work/events.ts";
 import * as runs from "../store/work/runs.ts";
+import type { WatcherName } from "../store/work/schedules.ts";
 import * as schedules from "../store/work/schedules.ts";
+import * as starts from "../store/work/starts.ts";
 import type { Doorbell } from "./doorbell.ts";
-import { eventOf } from "./materializer.ts";
 import { planManual, spentBudget } from "./plan.ts";
+import { eventOf } from "./recorded-event.ts";
 import { nextSlot } from "./schedule/schedule.ts";
+import { type Started, startLocked } from "./starts.ts";
 
 /** Runs that somebody asks for. None of it moves a schedule (R3), and there is never a second active run (R1). */
 
-type Asked = { orgId: string; watcherId: string; actor: string };
+type Asked = {
+  orgId: string;
+  watcherId: string;
+  actor: string;
+  /** What the run is about; undefined: nothing. */
+  input?: JsonValue | undefined;
+};
 
 /**
- * A run now, or the active one. `not_found` for the watcher; `failed_precondition` if it has nobody to run it, and for a retry
+ * A run now, or the active one if its input is equal; while one with another input is active, the watcher's overlap decides. `invalid_argument`
+ * for an input that lacks what the prompt asks for. `not_found` for the watcher; `failed_precondition` if it has nobody to run it, and for a retry
  * if there is an active one; `resource_exhausted` for a new run while the org has as many as it may. A repeat of a request answers as the first one did, with the run as it is now.
  */
 export async function trigger(
@@ -26,15 +38,20 @@ export async function trigger(
     retryOf?: { runId: string; windowStart: Date; windowEnd: Date };
     request?: requests.Request;
     /** Asked only where a new run would be made; without, the org may have any number. */
-    quotas?: Pick<Quotas, "requireRoom">;
+    quotas?: Quotas;
   },
-): Promise<{ run: runs.RunRow; alreadyQueued: boolean }> {
+): Promise<Triggered> {
   const { orgId } = asked;
   const { request } = options;
-  const { runId, alreadyQueued, written } = await transaction(db, async (tx) => {
+  const { runId, alreadyQueued, queuedRunId, written } = await transaction(db, async (tx) => {
     const made = request && (await requests.begin(tx, request));
     if (made) {
-      return { runId: made.run_id as string, alreadyQueued: made.already_queued as boolean, written: [] };
+      return {
+        runId: made.run_id as string,
+        alreadyQueued: made.already_queued as boolean,
+        queuedRunId: (made.queued_run_id as string | undefined) ?? "",
+        written: [],
+      };
     }
     const watcher = await schedules.lockOne(tx, asked);
     if (!watcher) refuse("not_found", `no watcher ${asked.watcherId}`);
@@ -45,9 +62,22 @@ export async function trigger(
         `run ${active.id} of the watcher is ${active.status}; wait for its end, or cancel it`,
       );
     }
-    if (active) {
-      if (request) await requests.record(tx, request, { run_id: active.id, already_queued: true });
-      return { runId: active.id, alreadyQueued: true, written: [] };
+    const repeated = options.retryOf && (await starts.find(tx, { orgId, runId: options.retryOf.runId }));
+    const input = repeated ? repeated.input : asked.input;
+    await requireAsked(tx, asked, input);
+    if (active || (watcher.backlogRunId && watcher.overlap !== "skip")) {
+      const start = { ...asked, input, source: "manual", origin: starts.noOrigin } as const;
+      const started = await startLocked(tx, watcher, start, { quotas: options.quotas });
+      const answer = answerOf(started);
+      if (request) {
+        await requests.record(tx, request, {
+          run_id: answer.runId,
+          already_queued: answer.alreadyQueued,
+          queued_run_id: answer.queuedRunId,
+        });
+      }
+      await events.appendAll(tx, started.events);
+      return { ...answer, written: started.written };
     }
     if (!watcher.hasAgent) {
       refuse(
@@ -72,19 +102,46 @@ export async function trigger(
       ...(options.retryOf ? { retryOf: options.retryOf } : {}),
       askedBy: asked.actor,
     });
+    const runId = plan.slots[0]!.runId;
+    if (repeated || input !== undefined) {
+      const { actor, watcherId } = asked;
+      const { origin } = repeated ?? { origin: starts.noOrigin };
+      const isRetry = repeated !== undefined;
+      await starts.insert(tx, { orgId, watcherId, runId, actor, input, origin, isRetry });
+    }
     const written = await schedules.record(tx, plan.slots, [plan.move]);
-    const runId = written[0]!.runId;
     if (request) await requests.record(tx, request, { run_id: runId, already_queued: false });
     await events.appendAll(
       tx,
       written.map((row) => ({ ...eventOf(row), actor: asked.actor })),
     );
-    return { runId, alreadyQueued: false, written };
+    return { runId, alreadyQueued: false, queuedRunId: "", written };
   });
   // Rung before the answer is read: the push does not wait for it.
   if (written.length > 0) options.doorbell.recorded(written);
   const run = await runs.find(db, { orgId, runId });
-  return { run: run ?? refuse("not_found", `there is no run ${runId} any more`), alreadyQueued };
+  return { run: run ?? refuse("not_found", `there is no run ${runId} any more`), alreadyQueued, queuedRunId };
+}
+
+/** What a trigger came to: the run, and, where its input waits for the end of that run, the id of the run that it will be. */
+export type Triggered = { run: runs.RunRow; alreadyQueued: boolean; queuedRunId: string };
+
+function answerOf({ outcome, runId, activeRunId }: Started): Omit<Triggered, "run"> & { runId: string } {
+  // An equal input that waits is named beside the run that it waits for.
+  const waits =
+    outcome === "queued" || (outcome === "already_queued" && activeRunId && runId !== activeRunId);
+  return {
+    runId: waits ? activeRunId! : runId,
+    alreadyQueued: outcome === "already_queued",
+    queuedRunId: waits ? runId : "",
+  };
+}
+
+/** Refuses with `invalid_argument` an input that lacks what the watcher's prompt asks for. */
+async function requireAsked(tx: Db, watcher: WatcherName, input: JsonValue | undefined): Promise<void> {
+  const known = await starts.findAsked(tx, watcher);
+  const problem = known && problemOf(known.prompt, input);
+  if (problem) refuse("invalid_argument", `input: ${problem}`, { field: "input" });
 }
 
 /** A new run with an ended run's window. `failed_precondition` if it lives, or if another run of its watcher does. */

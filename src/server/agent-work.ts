@@ -5,14 +5,13 @@ import { type WatcherSpec, WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.j
 
 /** `WatcherValues.agentWork` as fields of a spec. Keys of a newer version are passed over. */
 export function agentWorkMessage(agentWork: unknown): AgentWork {
-  const { workspace, runBudget, dayBudget, questions, continueMode, notify } = fromJson(
-    WatcherSpecSchema,
-    agentWork as JsonObject,
-    { ignoreUnknownFields: true },
-  );
+  const { workspace, runBudget, dayBudget, questions, continueMode, afterCondition, redact, notify } =
+    fromJson(WatcherSpecSchema, agentWork as JsonObject, { ignoreUnknownFields: true });
   return {
     workspace,
     continueMode,
+    afterCondition,
+    redact,
     notify,
     ...(runBudget ? { runBudget } : {}),
     ...(dayBudget ? { dayBudget } : {}),
@@ -20,12 +19,12 @@ export function agentWorkMessage(agentWork: unknown): AgentWork {
   };
 }
 
-type AgentWork = Pick<WatcherSpec, "workspace" | "continueMode" | "notify"> &
+type AgentWork = Pick<WatcherSpec, "workspace" | "continueMode" | "afterCondition" | "redact" | "notify"> &
   Partial<Pick<WatcherSpec, "runBudget" | "dayBudget" | "questions">>;
 
 /** The fields of a spec as `WatcherValues.agentWork`; what is not set is absent. */
 export function agentWorkOf(spec: WatcherSpec): JsonObject {
-  const { workspace, runBudget, dayBudget, questions, continueMode, notify } = spec;
+  const { workspace, runBudget, dayBudget, questions, continueMode, afterCondition, redact, notify } = spec;
   const work = create(WatcherSpecSchema, {
     workspace,
     continueMode: continueMode === ContinueMode.FRESH ? ContinueMode.UNSPECIFIED : continueMode,
@@ -33,6 +32,8 @@ export function agentWorkOf(spec: WatcherSpec): JsonObject {
     ...(runBudget ? { runBudget } : {}),
     ...(dayBudget ? { dayBudget } : {}),
     ...(questions ? { questions } : {}),
+    afterCondition,
+    redact,
   });
   return toJson(WatcherSpecSchema, work) as JsonObject;
 }

@@ -1,5 +1,6 @@
 import type { Cancellation } from "../scheduler/cancels.ts";
-import { eventOf, recordDue } from "../scheduler/materializer.ts";
+import { recordDue } from "../scheduler/materializer.ts";
+import { eventOf } from "../scheduler/recorded-event.ts";
 import type { Db } from "../store/pg/database.ts";
 import * as events from "../store/work/events.ts";
 import type { RecordedRun } from "../store/work/schedules.ts";

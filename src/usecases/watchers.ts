@@ -6,7 +6,8 @@
 import { refuse } from "../errors.ts";
 import { newId } from "../ids.ts";
 import { type Cancellation, nothingCancelled } from "../scheduler/cancels.ts";
-import { eventOf, recordDue } from "../scheduler/materializer.ts";
+import { recordDue } from "../scheduler/materializer.ts";
+import { eventOf } from "../scheduler/recorded-event.ts";
 import { positionAfter } from "../scheduler/schedule/position.ts";
 import * as agents from "../store/agents/agents.ts";
 import { describe } from "../store/people/changes.ts";
@@ -17,6 +18,7 @@ import * as requests from "../store/people/requests.ts";
 import * as clock from "../store/pg/clock.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { rehearsable } from "../store/pg/dry-run.ts";
+import * as chains from "../store/work/chains.ts";
 import * as destinations from "../store/work/destinations.ts";
 import * as events from "../store/work/events.ts";
 import * as runs from "../store/work/runs.ts";
@@ -65,6 +67,7 @@ export async function create(
     if (!isNew) {
       refuse("already_exists", `a watcher with the slug "${slug}" exists already`, { field: "slug" });
     }
+    if (values.after.length > 0) await chains.follow(tx, { orgId, watcherId, after: values.after });
     await requests.record(tx, request, { watcher_id: watcherId });
     const watcher = await watchers.get(tx, { orgId, watcher: watcherId });
     const data = { slug, version: 1 };
@@ -133,10 +136,14 @@ async function writeEdit(
   const watcherId = current.id;
   const before = watchers.valuesOf(current);
   const wanted = await withDestinations(tx, orgId, edit.change(current));
-  const values =
-    wanted.agentId === before.agentId
-      ? wanted
-      : { ...wanted, agentId: await requireAgentId(tx, { orgId, agentId: wanted.agentId }) };
+  const isAfterNew = JSON.stringify(wanted.after) !== JSON.stringify(before.after);
+  const values = {
+    ...wanted,
+    ...(wanted.agentId === before.agentId
+      ? {}
+      : { agentId: await requireAgentId(tx, { orgId, agentId: wanted.agentId }) }),
+    ...(isAfterNew ? { after: await chains.follow(tx, { orgId, watcherId, after: wanted.after }) } : {}),
+  };
   const { changed, changes } = describe(watchers.fieldsOf(before), watchers.fieldsOf(values));
   const isAdopted = current.status === "no_executor" && edit.isPinDecided;
   if (changed.length === 0 && !isAdopted) return [];

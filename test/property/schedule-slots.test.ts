@@ -106,6 +106,7 @@ function dueWatcher(due: Pick<DueWatcher, "schedule" | "timeZone" | "nextSlotAt"
     queuedSlotAt: null,
     backlogSlotAt: null,
     backlogSource: null,
+    backlogRunId: null,
     ...due,
   };
 }

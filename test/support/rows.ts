@@ -144,6 +144,7 @@ export const watcherValues: watchers.WatcherValues = {
   notification: "none",
   extractionSchema: null,
   agentWork: {},
+  after: [],
   placement: null,
 };
 

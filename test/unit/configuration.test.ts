@@ -45,7 +45,7 @@ const notSettings = new Set([
     "PINION_MESSAGE_ID",
     "PINION_SUBJECT_RUN_ID",
   ],
-  ...["PINION_WORKSPACE", "PINION_INPUT", "PINION_RETRY_AFTER_FILE"],
+  ...["PINION_WORKSPACE", "PINION_INPUT", "PINION_INPUT_FILE", "PINION_RETRY_AFTER_FILE"],
   // What the daemon hands on to itself, and to an agent of its own.
   ...["PINION_HANDOVER", "PINION_MCP_TOKEN_"],
   ...["PINION_SECRET_", "PINION_SECRET_TEAM_BOT", "PINION_TLS"],

@@ -202,6 +202,7 @@ test("the page of the command has every command, and no other", () => {
 
 /** Variables that are no settings of the server or the command, with who reads or sets them. */
 const otherVariables: Record<string, string> = {
+  PINION_INPUT_FILE: "what the daemon tells a program",
   ...Object.fromEntries(
     [
       "RUN_ID",

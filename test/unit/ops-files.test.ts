@@ -187,7 +187,17 @@ test("the manifest has two replicas, probes on paths that exist, a drain that fi
     };
   };
   const documents = parseYaml(read("ops/kubernetes/pinion.yaml")) as unknown as Deployment[];
-  expect(documents.map(({ kind }) => kind)).toEqual(["Deployment", "Service", "PodDisruptionBudget"]);
+  expect(documents.map(({ kind }) => kind)).toEqual([
+    "Deployment",
+    "Service",
+    "PodDisruptionBudget",
+    "NetworkPolicy",
+  ]);
+  const policy = documents[3]! as unknown as { spec: object };
+  expect(policy.spec).toMatchObject({
+    podSelector: { matchLabels: { app: "pinion" } },
+    ingress: [{ ports: [{ port: "http", protocol: "TCP" }] }],
+  });
   const { spec } = documents[0]!;
   expect(spec.replicas).toBe(2);
   expect(spec.strategy.rollingUpdate).toEqual({ maxSurge: 1, maxUnavailable: 0 });

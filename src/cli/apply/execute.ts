@@ -2,6 +2,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import type { Clients } from "../context.ts";
 import { explain } from "../failures.ts";
 import { batchesMax, batchesOf, upsertBatch } from "./batches.ts";
+import { wavesOf } from "./chains.ts";
 import { inParallel } from "./in-parallel.ts";
 import {
   createAgent,
@@ -12,7 +13,7 @@ import {
   updateWatcher,
   upsertPlatform,
 } from "./requests.ts";
-import type { Step } from "./steps.ts";
+import type { Step, WatcherStep } from "./steps.ts";
 
 /** Writes under way at once within a group; platforms go in batches, which last as long as their longest start. */
 const parallelMax = 4;
@@ -77,7 +78,7 @@ function groups(steps: readonly Step[]): Step[][] {
     writes("agent"),
     writes("destination"),
     writes("platform"),
-    writes("watcher"),
+    ...wavesOf(writes("watcher") as WatcherStep[]).waves,
     deletions("watcher"),
     deletions("destination"),
     deletions("platform"),

@@ -106,6 +106,7 @@ function watcherText(watcher: Watcher, state: OrgState): string {
       }
       if (name === "device") return deviceLine(String(value), state);
       if (name === "prompt") return `${name} = ${tomlText(String(value))}`;
+      if (Array.isArray(value)) return `${name} = ${tomlList((value as string[]).map(quoted))}`;
       return `${name} = ${typeof value === "string" ? quoted(value) : String(value)}`;
     });
   return [`[[agents.${agent}.watchers]]`, `slug = ${tomlText(watcher.slug)}`, ...lines].join("\n");

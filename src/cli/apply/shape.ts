@@ -166,6 +166,16 @@ const watcher = z
       })
       .optional()
       .describe("What becomes of the questions of its agent."),
+    after: texts(
+      "Slugs of watchers whose ends start this one, with { run, result } as its input.",
+    ).optional(),
+    after_condition: z
+      .string()
+      .optional()
+      .describe(
+        'Which ends do, in CEL: run.status == "completed" && result.structured.severity > 3. Default: completed ones.',
+      ),
+    redact: texts('Dotted paths of an input that are never shown: "commits.*.author".').optional(),
     notify: z
       .array(
         z.strictObject({

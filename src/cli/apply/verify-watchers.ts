@@ -1,4 +1,5 @@
 import type { Clients } from "../context.ts";
+import { wavesOf } from "./chains.ts";
 import { inParallel } from "./in-parallel.ts";
 import type { Problem } from "./problems.ts";
 import { createWatcher, updateWatcher } from "./requests.ts";
@@ -27,17 +28,31 @@ export async function verifyWatchers(
     (step): step is WatcherStep =>
       step.kind === "watcher" && (step.action === "create" || step.action === "update"),
   );
+  const { circle } = wavesOf(writes);
+  if (circle[0]) {
+    const { slug, path } = circle[0].wanted!;
+    return {
+      problems: [
+        {
+          path: [...path, "after"],
+          message: `"${slug}" follows itself, over others: a chain must have an end`,
+        },
+      ],
+      mayBeStale: false,
+    };
+  }
   const coming = new Set(
     steps.flatMap(({ kind, action, id }) => (kind === "destination" && action === "create" ? [id] : [])),
   );
   const creates = writes.filter(({ action }) => action === "create");
+  const created = new Set(creates.map((step) => step.wanted!.slug));
   const problems: Problem[] = [];
   let mayBeStale = false;
   let room = Number.POSITIVE_INFINITY;
   await inParallel(writes, { parallelMax, signal }, async (step) => {
     const { path } = step.wanted!;
     try {
-      const left = await ask(clients, step, { state, coming }, signal);
+      const left = await ask(clients, step, { state, created, coming }, signal);
       if (left !== undefined) room = Math.min(room, left);
     } catch (error) {
       const problem = problemOf(error, path, fieldOf);
@@ -60,15 +75,17 @@ export async function verifyWatchers(
 async function ask(
   clients: Clients,
   step: WatcherStep,
-  { state, coming }: { state: OrgState; coming: ReadonlySet<string> },
+  { state, created, coming }: { state: OrgState; created: ReadonlySet<string>; coming: ReadonlySet<string> },
   signal: AbortSignal,
 ): Promise<number | undefined> {
   // A watcher of an agent that is yet to be created is checked as another agent's: the rules are the same.
   const { agent } = step.wanted!.fields;
   const stand = state.agents.has(agent) ? agent : (state.agents.keys().next().value ?? "");
+  // A watcher that is yet to be created is followed once it is there; the file has no circle.
+  const after = step.wanted!.fields.after.filter((slug) => state.watchers.has(slug) || !created.has(slug));
   // So is one that tells a destination that is yet to be created: what is there is checked.
   const notify = step.wanted!.fields.notify.filter(({ to }) => state.destinations.has(to) || !coming.has(to));
-  const wanted = { ...step.wanted!, fields: { ...step.wanted!.fields, agent: stand, notify } };
+  const wanted = { ...step.wanted!, fields: { ...step.wanted!.fields, agent: stand, after, notify } };
   if (step.action === "update") {
     await clients.watchers.updateWatcher(
       { ...updateWatcher(wanted, { ...step, version: 0 }), dryRun: true },

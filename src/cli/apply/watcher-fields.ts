@@ -44,6 +44,9 @@ export type WatcherFields = {
   day_budget: string;
   continue_mode: string;
   questions: QuestionFields | null;
+  after: string[];
+  after_condition: string;
+  redact: string[];
   notify: NotifyFields[];
   extraction_schema: JsonObject | null;
 };
@@ -88,6 +91,9 @@ export const watcherDefaults = {
   day_budget: "",
   continue_mode: "fresh",
   questions: null,
+  after: [],
+  after_condition: "",
+  redact: [],
   notify: [] as NotifyFields[],
   extraction_schema: null,
 } as const satisfies Partial<WatcherFields>;
@@ -122,6 +128,9 @@ export const specPaths: Record<keyof WatcherFields, string> = {
   day_budget: "day_budget",
   continue_mode: "continue_mode",
   questions: "questions",
+  after: "after",
+  after_condition: "after_condition",
+  redact: "redact",
   notify: "notify",
   extraction_schema: "extraction_schema",
 };
@@ -162,6 +171,9 @@ export function fieldsOfTree(
     day_budget: formatBudget(parseBudget(tree.day_budget ?? "", "day_budget")),
     continue_mode: tree.continue_mode ?? watcherDefaults.continue_mode,
     questions: questionsOfTree(tree.questions),
+    after: [...new Set(tree.after ?? [])].sort(),
+    after_condition: tree.after_condition ?? watcherDefaults.after_condition,
+    redact: tree.redact ?? [],
     notify: tree.notify ?? [],
     extraction_schema: found.extractionSchema,
   };
@@ -219,6 +231,9 @@ export function fieldsOfSpec(spec: WatcherSpec): WatcherFields {
     day_budget: formatBudget(spec.dayBudget),
     continue_mode: words.continueMode.word(spec.continueMode) || watcherDefaults.continue_mode,
     questions: questionsOfSpec(spec.questions),
+    after: [...spec.after].sort(),
+    after_condition: spec.afterCondition,
+    redact: spec.redact,
     notify: spec.notify.map(({ to, when }) => ({ to, when: words.notifyWhen.word(when) })),
     extraction_schema: spec.extractionSchema ?? null,
   };
@@ -254,6 +269,9 @@ export function specOfFields(fields: WatcherFields): WatcherSpec {
     ...optional("runBudget", parseBudget(fields.run_budget, "run_budget")),
     ...optional("dayBudget", parseBudget(fields.day_budget, "day_budget")),
     ...optional("questions", policyOf(fields.questions)),
+    after: fields.after,
+    afterCondition: fields.after_condition,
+    redact: fields.redact,
     ...optional("group", groupOfFields(fields)),
     ...optional("rateLimit", parseRate(fields.rate, "rate")),
     ...(fields.extraction_schema ? { extractionSchema: fields.extraction_schema } : {}),

@@ -61,6 +61,11 @@ export const nouns: readonly Noun[] = [
     load: async () => (await import("./watchers.ts")).addWatchers,
   },
   {
+    name: "hooks",
+    description: "addresses at which something else starts a watcher",
+    load: async () => (await import("./hooks.ts")).addHooks,
+  },
+  {
     name: "destinations",
     description: "where results of watchers are sent",
     load: async () => (await import("./destinations.ts")).addDestinations,

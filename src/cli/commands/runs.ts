@@ -3,6 +3,7 @@ import { isEnded } from "@pinion/client";
 import type { Command } from "commander";
 import {
   BulkKind,
+  type ChainLink,
   ExplainRunResponseSchema,
   GetTranscriptResponseSchema,
   ListRunsResponseSchema,
@@ -253,6 +254,8 @@ function addExplain(runs: Command, cli: Cli): void {
       cli.out(`${status}  ${bold(plain(answer.summary))}`);
       cli.out("");
       for (const line of timeline(cli, answer.facts)) cli.out(line);
+      if (answer.chain.length > 0) cli.out("");
+      for (const line of chainLines(cli, answer.chain)) cli.out(line);
       if (answer.candidates.length > 0) cli.out("");
       for (const line of candidateLines(cli, answer.candidates)) cli.out(line);
       if (answer.nextStep) cli.out(`\n${dim("next:")} ${plain(answer.nextStep)}`);
@@ -260,6 +263,28 @@ function addExplain(runs: Command, cli: Cli): void {
   examples(command, [
     ["runs explain 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "what happened, and what has to happen next"],
   ]);
+}
+
+function chainLines(cli: Cli, chain: readonly ChainLink[]): string[] {
+  return table<ChainLink>(
+    chain,
+    [
+      {
+        header: "CHAIN",
+        cell: (link) => `${"  ".repeat(link.depth)}${plain(link.watcherSlug || link.watcherId)}`,
+      },
+      { header: "RUN", cell: (link) => link.runId || "none" },
+      {
+        header: "STATUS",
+        cell: (link) =>
+          link.runId
+            ? words.paintState(cli, words.runStatus.word(link.status))
+            : cli.colors.dim(plain(link.reason)),
+        isFlexible: true,
+      },
+    ],
+    cli.columns,
+  );
 }
 
 /** The devices that might take the run, and why each does not. */

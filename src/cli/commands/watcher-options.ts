@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
-import { create, type JsonObject } from "@bufbuild/protobuf";
-import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import { create, fromJson, type JsonObject } from "@bufbuild/protobuf";
+import { durationFromMs, type Value, ValueSchema } from "@bufbuild/protobuf/wkt";
 import type { Command } from "commander";
 import { type QuestionPolicy, QuestionPolicySchema } from "#gen/pinion/v1/activity_pb.js";
 import { type Notify, NotifySchema } from "#gen/pinion/v1/destination_pb.js";
@@ -54,6 +54,9 @@ export type SpecOptions = {
   questionTimeout?: string;
   questionDefault?: string;
   questionResponders?: string;
+  after?: string[];
+  afterCondition?: string;
+  redact?: string[];
   tell?: string[];
 };
 
@@ -118,7 +121,19 @@ export function addSpecOptions(command: Command, wholeNumber: (text: string) => 
       "--question-default <answer>",
       `taken when nobody answers: ${words.questionDefault.all.join(" or ")}`,
     )
-    .option("--question-responders <who>", `who may answer: ${words.questionResponders.all.join(", ")}`);
+    .option("--question-responders <who>", `who may answer: ${words.questionResponders.all.join(", ")}`)
+    .option(
+      "--after <watchers...>",
+      'watchers (ids or slugs) whose ends start this one, with {run, result} as input; "" for none',
+    )
+    .option(
+      "--after-condition <cel>",
+      'which ends do: run.status == "completed" && result.structured.severity > 3; "" for completed ones',
+    )
+    .option(
+      "--redact <paths...>",
+      'dotted paths of an input that are never shown: commits.*.author; "" for none',
+    );
 }
 
 /** The fields that the options set, and their names for an update mask. */
@@ -201,6 +216,15 @@ export async function specOf(
   });
   set(questionsOf(options), "questions", (questions) => {
     spec.questions = questions;
+  });
+  set(options.after, "after", (watchers) => {
+    spec.after = watchers.filter((watcher) => watcher !== "");
+  });
+  set(options.afterCondition, "after_condition", (condition) => {
+    spec.afterCondition = condition;
+  });
+  set(options.redact, "redact", (paths) => {
+    spec.redact = paths.filter((path) => path !== "");
   });
   const device = options.device ? await deviceId(clients, options.device) : options.device;
   set(device, "device_id", (id) => {
@@ -313,4 +337,19 @@ function readSchema(file: string): JsonObject {
     // Said below, like any other JSON that is no object.
   }
   throw new Failure(exitCodes.usage, `--schema: ${file} holds no JSON object`);
+}
+
+/** The input of a trigger, from `--input` or `--input-file`; undefined without either. */
+export function inputOf(options: { input?: string; inputFile?: string }): Value | undefined {
+  if (options.input !== undefined && options.inputFile !== undefined) {
+    throw new Failure(exitCodes.usage, "--input and --input-file exclude each other");
+  }
+  const text = options.inputFile === undefined ? options.input : readText(options.inputFile, "--input-file");
+  if (text === undefined) return undefined;
+  try {
+    return fromJson(ValueSchema, JSON.parse(text));
+  } catch (error) {
+    const option = options.inputFile === undefined ? "--input" : "--input-file";
+    throw new Failure(exitCodes.usage, `${option}: is no JSON: ${(error as Error).message}`);
+  }
 }

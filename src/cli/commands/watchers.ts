@@ -1,6 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { Command } from "commander";
+import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import {
   BackfillWatcherResponseSchema,
   ListWatchersResponseSchema,
@@ -20,7 +21,7 @@ import { formatAgo, formatMoment, formatMomentAgo, parseMoment } from "../print/
 import { printWatcher, watcherColumns } from "../print/watcher-details.ts";
 import * as words from "../print/words.ts";
 import { watchRun } from "./run-watch.ts";
-import { addSpecOptions, type SpecOptions, specOf } from "./watcher-options.ts";
+import { addSpecOptions, inputOf, type SpecOptions, specOf } from "./watcher-options.ts";
 
 const attempts = wholeNumber(1, 20);
 
@@ -218,11 +219,27 @@ function addTrigger(watchers: Command, cli: Cli): void {
     .command("trigger")
     .argument("<watcher>", "id or slug")
     .description("start a run now, whatever the schedule says")
+    .option("--input <json>", "what the run is about; its prompt refers to it as {{ input.name }}")
+    .option("--input-file <file>", 'the same from a file; "-" reads standard input')
     .option("--watch", "follow the run to its end; exits with 1 unless it ends completed")
     .action(async (watcherId: string, _options, command: Command) => {
-      const { clients, options } = connect<{ watch?: boolean }>(cli, command);
-      const answer = await clients.watchers.triggerWatcher({ watcherId });
+      const { clients, options } = connect<{ watch?: boolean; input?: string; inputFile?: string }>(
+        cli,
+        command,
+      );
+      const input = inputOf(options);
+      const answer = await clients.watchers.triggerWatcher({ watcherId, ...(input ? { input } : {}) });
       const run = answer.run!;
+      if (run.status === RunStatus.SKIPPED) {
+        throw new Failure(
+          exitCodes.conflict,
+          `recorded as the skipped run ${run.id}: ${plain(run.reason)}`,
+          "wait for the end of the active run, or give the watcher --overlap queue_all",
+        );
+      }
+      if (answer.queuedRunId !== "" && !options.json) {
+        cli.note(`waits for the end of run ${run.id}, as run ${answer.queuedRunId}`);
+      }
       if (!options.watch) {
         if (options.json) return printJson(cli, TriggerWatcherResponseSchema, answer);
         cli.out(run.id);
@@ -247,6 +264,7 @@ function addTrigger(watchers: Command, cli: Cli): void {
   examples(command, [
     ["watchers trigger daily-checkin", "prints the run's id"],
     ["watchers trigger daily-checkin --watch", "and shows it live"],
+    [`watchers trigger review --input '{"commit": {"sha": "abc123"}}'`, "with an input"],
   ]);
 }
 

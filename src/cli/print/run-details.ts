@@ -1,4 +1,6 @@
 import { isDeepStrictEqual } from "node:util";
+import { toJson } from "@bufbuild/protobuf";
+import { type Value, ValueSchema } from "@bufbuild/protobuf/wkt";
 import { omittedBytesOf } from "@pinion/client";
 import type { Denial, KeptWorkspace } from "#gen/pinion/v1/activity_pb.js";
 import {
@@ -28,6 +30,20 @@ export function printLateResults(cli: Cli, results: readonly LateResult[]): void
     cli.out(`\n${cli.colors.dim([said, plain(late.reason)].filter(Boolean).join(": "))}`);
     for (const text of [late.result, late.output]) if (text) cli.out(plainLines(text));
   }
+}
+
+function originLine({ origin }: Run): string {
+  if (!origin) return "";
+  if (origin.hookId) return plain(`hook ${origin.hookSlug}, delivery ${origin.hookDeliveryId}`);
+  return plain(`the end of run ${origin.afterRunId} of ${origin.afterWatcherSlug}`);
+}
+
+/** Of an input on one line; `--json` has all of it. */
+const inputCharactersMax = 300;
+
+function inputLine(input: Value): string {
+  const text = JSON.stringify(toJson(ValueSchema, input));
+  return text.length <= inputCharactersMax ? text : `${text.slice(0, inputCharactersMax)} …`;
 }
 
 /** The same for programs, as a member of the run's or turn's JSON. */
@@ -85,6 +101,8 @@ export async function printRun(cli: Cli, clients: Clients, run: Run): Promise<vo
       ["stopped by", plain(run.stopReason)],
       ["used", formatUsage(run.usage)],
       ["session", plain(run.sessionId)],
+      ["started by", originLine(run)],
+      ["input", run.input ? plain(inputLine(run.input)) : ""],
     ],
     cli.colors.dim,
   );

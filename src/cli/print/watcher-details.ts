@@ -123,6 +123,11 @@ export function printWatcher(cli: Cli, watcher: Watcher, labels: Map<string, str
       ["day budget", formatBudget(spec.dayBudget)],
       ["begins with", spec.continueMode === ContinueMode.SESSION ? "the session of its last run" : ""],
       ["questions", spec.questions ? questionsLine(spec.questions) : ""],
+      [
+        "after",
+        spec.after.length > 0 ? plain(`${spec.after.join(", ")}: ${spec.afterCondition || "completed"}`) : "",
+      ],
+      ["redacted", plain(spec.redact.join(", "))],
       ["version", String(watcher.version)],
       ["created", formatMomentAgo(watcher.createdAt)],
       ["edited", formatMomentAgo(watcher.updatedAt)],

@@ -17,6 +17,7 @@ import { DestinationService } from "#gen/pinion/v1/destination_pb.js";
 import { DeviceService } from "#gen/pinion/v1/device_pb.js";
 import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
+import { HookService } from "#gen/pinion/v1/hook_pb.js";
 import { OrgService } from "#gen/pinion/v1/org_pb.js";
 import { RunService } from "#gen/pinion/v1/run_pb.js";
 import { SignInService } from "#gen/pinion/v1/sign_in_pb.js";
@@ -225,6 +226,17 @@ export const rules: Readonly<Record<string, Rule>> = {
     testDestination: admin,
     listDeliveries: read,
     replayDeliveries: admin,
+  }),
+  ...rulesOf(HookService, {
+    createHook: write,
+    getHook: read,
+    listHooks: read,
+    updateHook: write,
+    deleteHook: write,
+    rotateHookSecret: write,
+    listHookDeliveries: read,
+    getHookDelivery: read,
+    replayHookDelivery: write,
   }),
   ...rulesOf(EventService, { watchEvents: read, listEvents: read }),
   "grpc.health.v1.Health/Check": probes,

@@ -11,6 +11,7 @@ import { DestinationService } from "#gen/pinion/v1/destination_pb.js";
 import { DeviceService } from "#gen/pinion/v1/device_pb.js";
 import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
+import { HookService } from "#gen/pinion/v1/hook_pb.js";
 import { OrgService } from "#gen/pinion/v1/org_pb.js";
 import { RunService } from "#gen/pinion/v1/run_pb.js";
 import { SignInService } from "#gen/pinion/v1/sign_in_pb.js";
@@ -64,12 +65,17 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     listMyWatchers: nothing,
   }),
   ...wishesOf(WatcherService, {
-    createWatcher: ({ spec }) => (spec?.deviceId ? [use({ device: spec.deviceId })] : []),
+    createWatcher: ({ spec }) => [
+      ...(spec?.deviceId ? [use({ device: spec.deviceId })] : []),
+      // Its agent is given what those runs say.
+      ...(spec?.after ?? []).map((watcher) => read({ watcher })),
+    ],
     getWatcher: nothing,
     listWatchers: nothing,
     updateWatcher: ({ watcherId, spec, updateMask }) => [
       use({ watcher: watcherId }),
       ...(spec?.deviceId && updateMask?.paths.includes("device_id") ? [use({ device: spec.deviceId })] : []),
+      ...(updateMask?.paths.includes("after") ? (spec?.after ?? []) : []).map((watcher) => read({ watcher })),
     ],
     deleteWatcher: usesWatcher,
     pauseWatcher: usesWatcher,
@@ -193,6 +199,22 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     testDestination: nothing,
     listDeliveries: nothing,
     replayDeliveries: nothing,
+  }),
+  ...wishesOf(HookService, {
+    // Who has the secret of a hook starts its watcher.
+    createHook: ({ spec }) => [use({ watcher: spec?.watcherId ?? "" })],
+    getHook: nothing,
+    listHooks: nothing,
+    updateHook: ({ hookId, spec, updateMask }) => [
+      use({ hook: hookId }),
+      ...(updateMask?.paths.includes("watcher_id") ? [use({ watcher: spec?.watcherId ?? "" })] : []),
+    ],
+    deleteHook: ({ hookId }) => [use({ hook: hookId })],
+    rotateHookSecret: ({ hookId }) => [use({ hook: hookId })],
+    listHookDeliveries: nothing,
+    // What was posted is what its runs are about.
+    getHookDelivery: ({ hookId }) => [read({ hook: hookId })],
+    replayHookDelivery: ({ hookId }) => [use({ hook: hookId })],
   }),
   ...wishesOf(EventService, { watchEvents: nothing, listEvents: nothing }),
 };

@@ -1,7 +1,7 @@
 import type { Subscriber } from "../../scheduler/publisher.ts";
 import type { Feed } from "./feed.ts";
 
-/** Tells the feed which runs, turns and logs of orgs changed by a commit. */
+/** Tells the feed the runs, turns and orgs' logs changed by a commit. */
 export function feedSubscriber(feed: Pick<Feed, "runChanged" | "eventsAppended">): Subscriber {
   function changed(of: readonly { orgId: string; runId: string; isEnded?: boolean }[]): void {
     for (const { orgId, runId, isEnded = false } of of) feed.runChanged({ orgId, runId, isEnded });

@@ -1,9 +1,10 @@
 /**
- * The bus over NATS, for fleets beyond what one PostgreSQL can notify. Core NATS only: nothing is stored, and what is
- * lost the sweep makes good.
+ * The bus over NATS, for fleets beyond the capacity of PostgreSQL's notifications. Core NATS only:
+ * NATS stores nothing, and the sweep finds the work of lost messages.
  *
- * One connection, replaced for ever when it breaks, ends or owes an answer to a heartbeat. After every connect `onResync`
- * says that something may have been missed. While there is none, control waits within its bound and goes later.
+ * One connection, reconnected for ever when it breaks, ends or fails a heartbeat. After every
+ * connect `onResync` reports that messages may have been missed. Without a connection, control
+ * messages wait within their limit and are sent later.
  */
 import { readFile } from "node:fs/promises";
 import {
@@ -23,10 +24,13 @@ import { hostOf, NatsTrouble } from "./nats-trouble.ts";
 
 const heartbeatMsDefault = 5_000;
 const connectTimeoutMs = 5_000;
-/** How long a start waits for the first connection; then it goes on without. */
+/**
+ * How long a start waits for the first connection, in milliseconds; after that the replica starts
+ * without a connection.
+ */
 const firstConnectMs = 5_000;
 const closeTimeoutMs = 2_000;
-/** Far below what a NATS server takes by default (1 MiB), and large enough for a burst in one message. */
+/** Far below a NATS server's default limit (1 MiB), and large enough for a burst in one message. */
 const payloadBytesMax = 65_536;
 
 export async function openNatsBus(options: {
@@ -68,7 +72,7 @@ export async function openNatsBus(options: {
       }),
   });
 
-  /** Resolves with the connection that there is, or the next one; with undefined when the bus is closed. */
+  /** Resolves with the current connection or the next; with undefined when the bus is closed. */
   async function connected(): Promise<NatsConnection | undefined> {
     while (!live && !stopping.signal.aborted) await new Promise<void>((resolve) => wake.push(resolve));
     return stopping.signal.aborted ? undefined : live;
@@ -96,7 +100,7 @@ export async function openNatsBus(options: {
     },
   });
 
-  // Without NATS a replica works, only later: it is not worth holding up a start.
+  // A replica works without NATS, with more delay, so NATS does not hold up a start.
   if (
     !(await within(
       connected().then(() => true),
@@ -118,7 +122,10 @@ export async function openNatsBus(options: {
   };
 }
 
-/** Rejects unless the server says in time that it has read all of it. The next batch waits for that, so this is the bound. */
+/**
+ * Rejects unless the server confirms in time that it has read the batch. The next batch waits for
+ * the confirmation, so the number of unconfirmed messages is limited.
+ */
 async function publishAll(connection: NatsConnection, batch: BusBatch, timeoutMs: number): Promise<void> {
   for (const [subject, payloads] of batch) {
     for (const payload of payloads) connection.publish(subject, payload);
@@ -137,7 +144,10 @@ async function answered(connection: NatsConnection, timeoutMs: number): Promise<
   }
 }
 
-/** One connection's life: resolves with what ended it, or with undefined when it was told to stop. */
+/**
+ * One connection's life: resolves with the error that ended the connection, or with undefined after
+ * `stop`.
+ */
 async function liveOnce(options: {
   nats: NatsConfig;
   heartbeatMs: number;
@@ -157,12 +167,13 @@ async function liveOnce(options: {
     const { server } = dialled;
     connection = dialled.connection;
     connection.closed().then((error) => broken.abort(error ?? new Error("the connection ended")));
-    // What this user may not send is refused here, and would be lost for as long as nobody looks.
+    // The server refuses subjects that the user may not publish to; messages to them would be lost
+    // without a trace.
     onRefusal(connection, (error) => broken.abort(new NatsTrouble(error, { nats: options.nats, server })));
     for (const subject of options.subjects) {
       connection.subscribe(subject, {
         callback(error, message) {
-          // An error here is a subject that this user may not read.
+          // An error here names a subject that the user may not subscribe to.
           if (error) broken.abort(new NatsTrouble(error, { nats: options.nats, server }));
           else if (!over.aborted) guard(log, () => options.onMessage(message.string()));
         },
@@ -183,14 +194,15 @@ async function liveOnce(options: {
   }
 }
 
-/** Calls back for everything that the server refuses while the connection lasts. */
+/** Calls back for every refusal by the server while the connection lasts. */
 async function onRefusal(connection: NatsConnection, refused: (error: Error) => void): Promise<void> {
   for await (const status of connection.status()) if (status.type === "error") refused(status.error);
 }
 
 /**
- * Connects to the first of the servers that takes us, in an order of chance. One at a time, because each is asked for a
- * certificate of its own name. Rejects with what is wrong with the last of them.
+ * Connects to the first server that accepts the client, in random order. Servers are tried one
+ * after another, because each is asked for a certificate of its own name. Rejects with the error of
+ * the last server.
  */
 async function dial(
   nats: NatsConfig,
@@ -238,7 +250,8 @@ async function tlsOptions(
   host: string,
 ): Promise<TlsOptions> {
   const options = {
-    // For an address the client gives Node no name, and Node would look for "localhost" in the certificate.
+    // For an address the client gives Node no name, and Node would look for "localhost" in the
+    // certificate.
     host,
     ...(caFile ? { ca: await readFile(caFile, "utf8") } : {}),
     ...(certFile ? { cert: await readFile(certFile, "utf8") } : {}),
@@ -247,7 +260,10 @@ async function tlsOptions(
   return options;
 }
 
-/** Connects once, and says which version answered and how quickly. Rejects with a {@link NatsTrouble}. */
+/**
+ * Connects once, and returns the server's version and the round trip time in milliseconds. Rejects
+ * with a {@link NatsTrouble}.
+ */
 export async function inspectNats(nats: NatsConfig): Promise<{ version: string; roundTripMs: number }> {
   const { connection, server } = await dial(nats);
   try {

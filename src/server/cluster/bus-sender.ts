@@ -1,11 +1,12 @@
 /**
- * What waits to be sent over a bus, of either kind. While one batch is under way, what comes is packed into the next
- * one. Control goes first; output is droppable, waits apart, and goes when nothing else does. Both have a bound, and
- * what comes beyond it is dropped: the sweep makes it good.
+ * The send queue of a bus, for both kinds of bus. While one batch is being sent, new messages are
+ * packed into the next batch. Control messages go first. Output waits in a queue of its own and is
+ * sent when no control message waits. Both queues have a limit, and messages beyond it are dropped:
+ * the sweep finds the work of dropped control messages.
  */
 import type { Logger } from "../../log.ts";
 
-/** By channel, the payloads that go to it in this order. */
+/** By channel, the payloads in the order of sending. */
 export type BusBatch = ReadonlyMap<string, string[]>;
 
 export type BusSender<Message> = {
@@ -17,14 +18,14 @@ export type BusSender<Message> = {
 
 const messagesWaitingMax = 50_000;
 const outputWaitingBytesMax = 1_048_576;
-/** What surrounds the messages of a payload. */
+/** The bytes around the messages of a payload. */
 const envelopeBytes = 100;
 
 export function createBusSender<Message extends { kind: string }>(options: {
-  /** The replica that sends. */
+  /** The sending replica. */
   from: string;
   payloadBytesMax: number;
-  /** Sends a batch; what is lost it says itself, and does not reject. */
+  /** Sends a batch. Logs lost messages itself and does not reject. */
   publish(batch: BusBatch): Promise<void>;
   log: Logger;
 }): BusSender<Message> {
@@ -50,7 +51,7 @@ export function createBusSender<Message extends { kind: string }>(options: {
         new Map([...batch].map(([channel, messages]) => [channel, pack(from, messages, payloadBytesMax)])),
       );
     }
-    // In the same turn as the last look: what is sent later starts anew.
+    // In the same turn as the last check of the queues: a message sent later starts a new flush.
     sending = undefined;
   }
 
@@ -99,7 +100,7 @@ function pack(from: string, messages: readonly string[], payloadBytesMax: number
   return payloads;
 }
 
-/** What a payload carries, or undefined if no replica made it. */
+/** The content of a payload; undefined for a payload that no replica made. */
 export function readEnvelope<Message>(payload: string): { from: string; messages: Message[] } | undefined {
   try {
     const envelope: unknown = JSON.parse(payload);

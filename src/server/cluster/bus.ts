@@ -3,7 +3,7 @@ import type { Db } from "../../store/pg/database.ts";
 import { notificationBytesMax, notify, openListener } from "../../store/pg/listener.ts";
 import { createBusSender, readEnvelope } from "./bus-sender.ts";
 
-/** What happened in an org and is in no log; transients.ts has the rest. */
+/** A transient event: a change in an org that no log stores; transients.ts has the rest. */
 export type Transient = {
   kind: "run.claimed" | "run.started" | "device.connected" | "device.disconnected";
   /** By the replica's clock, in milliseconds since 1970. */
@@ -16,7 +16,7 @@ export type Transient = {
   attempt?: number;
 };
 
-/** What replicas tell each other. All of it is a hint that may be lost. */
+/** The messages between replicas. Every message is a hint and may be lost. */
 export type BusMessage =
   /** The device may have work. */
   | { kind: "work"; orgId: string; deviceId: string; isTurn?: true }
@@ -28,7 +28,7 @@ export type BusMessage =
   | { kind: "cancel"; orgId: string; deviceId: string; runId: string; attemptToken: string; reason: string }
   /** An attempt of the device was settled elsewhere. */
   | { kind: "settled"; orgId: string; deviceId: string; attemptToken: string }
-  /** A question of the device's agent has its end. */
+  /** A question of the device's agent has ended. */
   | {
       kind: "answer";
       orgId: string;
@@ -40,29 +40,35 @@ export type BusMessage =
       text: string;
       isDefault: boolean;
     }
-  /** The device has this session now; an older one ends. */
+  /** The device now has the named session; an older session ends. */
   | { kind: "replaced"; orgId: string; deviceId: string; epoch: number; sessionId: string }
-  /** The device's session with this epoch is to be drained, or an older one. */
+  /** The device's session with the named epoch, or an older epoch, is to be drained. */
   | { kind: "disconnect"; orgId: string; deviceId: string; epoch: number; reason: "operator" | "revoked" }
   /** A token is good no more. */
   | { kind: "revoked"; tokenId: string }
   /** Events were appended. */
   | { kind: "events"; orgId: string }
-  /** Somebody watches a run on that replica, for the next minute; `isFirst`: it has nothing of the output yet. */
+  /**
+   * A client watches a run on the named replica, for the next minute; `isFirst`: the replica has no
+   * output of the run yet.
+   */
   | { kind: "watch"; orgId: string; runId: string; replicaId: string; isFirst: boolean }
-  /** Nobody watches it there any more. */
+  /** No client watches the run on the named replica any more. */
   | { kind: "unwatch"; orgId: string; runId: string; replicaId: string }
-  /** A watched run is somewhere else in its life. */
+  /** A watched run changed its state. */
   | { kind: "run"; orgId: string; runId: string }
-  /** Somebody watches the org's transient events on that replica, for the next minute; transients.ts has the rest. */
+  /**
+   * A client watches the org's transient events on the named replica, for the next minute;
+   * transients.ts has the rest.
+   */
   | { kind: "watch_org"; orgId: string; replicaId: string }
-  /** Nobody watches them there any more. */
+  /** No client watches the org on the named replica any more. */
   | { kind: "unwatch_org"; orgId: string; replicaId: string }
-  /** A replica that has just begun to listen asks who watches what. */
+  /** A replica that has just begun to listen asks the others for the runs and orgs they watch. */
   | { kind: "who_watches"; replicaId: string }
-  /** What was sent so far of an org that is watched. */
+  /** The number of the last message sent about a watched org. */
   | { kind: "org_heard"; orgId: string; from: string; relayId: string; sequence: number }
-  /** Transient events of an org that is watched. */
+  /** Transient events of a watched org. */
   | {
       kind: "transients";
       orgId: string;
@@ -71,13 +77,15 @@ export type BusMessage =
       sequence: number;
       events: Transient[];
     }
-  /** A watched run's output, or what its agent does; `data` in base64. */
+  /** A watched run's output, or its agent's activity; `data` in base64. */
   | {
       kind: "output";
       orgId: string;
       runId: string;
       attempt: number;
-      /** In decimal: JSON has no numbers of 64 bits. A replica of an older version sends a number. */
+      /**
+       * In decimal: JSON has no numbers of 64 bits. A replica of an older version sends a number.
+       */
       sequence: string | number;
       stream: number;
       data: string;
@@ -85,11 +93,13 @@ export type BusMessage =
 
 /** How replicas hear of each other's commits: PostgreSQL's notifications, or NATS (bus-nats.ts). */
 export type Bus = {
-  /** To one replica. Never waits. */
+  /** Sends to one replica. Never waits. */
   send(replicaId: string, message: BusMessage): void;
   /** To all others. */
   broadcast(message: BusMessage): void;
-  /** Whether it hears of the others' commits at this moment, as far as it knows. */
+  /**
+   * Whether the replica receives the other replicas' messages at present, as far as the bus knows.
+   */
   isUp(): boolean;
   close(): Promise<void>;
 };
@@ -104,8 +114,9 @@ const everybody = "pinion_all";
 const channelOf = (replicaId: string) => `pinion_${replicaId}`;
 
 /**
- * The bus over LISTEN/NOTIFY. What is sent while a statement is under way is packed into the next one, so a burst costs
- * a few notifications. Nothing here is sent inside a transaction that writes: NOTIFY takes a global lock at its commit.
+ * The bus over LISTEN/NOTIFY. Messages sent during a statement are packed into the next statement,
+ * so a burst costs a few notifications. No message is sent inside a transaction that writes: NOTIFY
+ * takes a global lock at its commit.
  */
 export async function openPostgresBus(options: {
   db: Db;

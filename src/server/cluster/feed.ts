@@ -2,18 +2,19 @@ import type { Bus, BusMessage } from "./bus.ts";
 import { createTransients, type Transients } from "./transients.ts";
 
 /**
- * The feed: who on this replica looks at what, and what they are to be told. It holds hints and a little output; the
- * truth is read from the database by whoever is woken.
+ * The feed: the watchers on a replica and the hints sent to them. The feed holds hints and a little
+ * output; a watcher that is woken reads the state from the database.
  *
- * A run's output appears on the replica that holds its device. A replica where somebody watches the run says so to all
- * others (`watch`), again and again, and the holder sends it what comes.
+ * A run's output appears on the replica that holds its device. A replica with watchers of the run
+ * announces its interest to all others (`watch`) and renews the announcement, and the holder sends
+ * it the output.
  */
 
 export type OutputChunk = {
   orgId: string;
   runId: string;
   attempt: number;
-  /** All 64 bits that the protocol has. */
+  /** All 64 bits of the protocol's number. */
   sequence: bigint;
   /** OUTPUT_STREAM_…, as in the proto. */
   stream: number;
@@ -28,45 +29,57 @@ export type RunWatcher = {
 export type Feed = {
   /** Wakes `wake` when events of the org were appended. Returns how to stop. */
   subscribe(orgId: string, wake: () => void): () => void;
-  /** Tells of changes and output of a run, first of the output that is kept. Returns how to stop. */
+  /**
+   * Reports changes and output of a run, the kept output first. Returns a function that stops the
+   * reports.
+   */
   watchRun(run: { orgId: string; runId: string }, watcher: RunWatcher): () => void;
-  /** Tells of what happens in an org and is in no log. Returns how to stop. */
+  /** Reports the org's transient events. Returns a function that stops the reports. */
   watchOrg: Transients["watch"];
-  /** Something happened on this replica that is in no log; the database knows it. */
+  /** Takes a transient event of the local replica; the database has the change already. */
   transient: Transients["tell"];
-  /** Output came from a device of this replica. */
+  /** Takes output of a device of the local replica. */
   output(chunk: OutputChunk): void;
   /**
-   * The end of what the program of a run on this replica's device wrote in an attempt, as text; empty if nothing of it is
-   * kept here.
+   * The end of the output that a run's program wrote in an attempt on a device of the local
+   * replica, as text; empty if none is kept here.
    */
   tailOf(run: { orgId: string; runId: string; attempt: number }): string;
-  /** A run moved on in its life. `isEnded`: its output is not needed any more. */
+  /** Reports a change of a run's state. `isEnded`: the run's output is no longer needed. */
   runChanged(run: { orgId: string; runId: string; isEnded: boolean }): void;
-  /** Events of the org were committed by this replica. */
+  /** Reports events of the org committed by the local replica. */
   eventsAppended(orgId: string): void;
-  /** A message of another replica; false if it is not the feed's. */
+  /** Takes another replica's message; false if the message is not for the feed. */
   receive(message: BusMessage): boolean;
-  /** This replica hears of the others from here on: they say what is watched there. */
+  /** The replica receives the others' messages from now on: the others repeat their interests. */
   introduce(): void;
-  /** Everybody looks again: messages may have been missed. */
+  /** Wakes all watchers: messages may have been missed. */
   wakeAll(): void;
   close(): void;
 };
 
-/** Output kept of each run, for those who begin to watch it later. */
+/** Maximum bytes of output kept of each run, for later watchers. */
 const tailBytesMax = 32_768;
 const chunkOverheadBytes = 256;
-/** And of all runs of this replica together. */
+/** Maximum bytes of output kept of all runs of the replica. */
 const tailsBytesMax = 64 * 1024 * 1024;
-/** How long another replica's interest holds; it is renewed three times as often. */
+/**
+ * How long another replica's interest holds, in milliseconds; it is renewed every third of the
+ * time.
+ */
 const interestMs = 60_000;
 const interestsMax = 50_000;
-/** Base64 of it, and what surrounds it, fits into one notification. */
+/**
+ * Maximum bytes of a relayed chunk: in base64 and with its envelope the chunk fits into one
+ * notification.
+ */
 const relayedBytesMax = 5_000;
-/** What is no output of a program has streams from here on. */
+/** Stream numbers from here on carry an agent's activity instead of a program's output. */
 export const activityStreamsMin = 100;
-/** Announcements of an org's events are held back so that a busy org costs few. */
+/**
+ * Announcements of an org's events are held back for this time, in milliseconds, so that a busy org
+ * sends few.
+ */
 const eventsCoalesceMs = 20;
 
 export function createFeed(options: { bus: Bus; replicaId: string }): Feed {
@@ -74,7 +87,7 @@ export function createFeed(options: { bus: Bus; replicaId: string }): Feed {
   const orgs = new Map<string, Set<() => void>>();
   const watched = new Map<string, Set<RunWatcher>>();
   const interests = new Map<string, Map<string, number>>();
-  /** `isRelayed`: all of it came from another replica, for those who watch here. */
+  /** `isRelayed`: all chunks came from another replica, for local watchers. */
   const tails = new Map<string, { chunks: OutputChunk[]; bytes: number; isRelayed: boolean }>();
   let tailsBytes = 0;
   const announced = new Map<string, NodeJS.Timeout>();
@@ -114,7 +127,8 @@ export function createFeed(options: { bus: Bus; replicaId: string }): Feed {
   function keep(key: string, chunk: OutputChunk, isRelayed: boolean): void {
     const tail = tails.get(key) ?? { chunks: [], bytes: 0, isRelayed: true };
     tail.isRelayed &&= isRelayed;
-    // The runs that were written to last stay last, so the ones that are forgotten are the quiet ones.
+    // Moves the run to the end of the map, so that the runs with the oldest output are forgotten
+    // first.
     tails.delete(key);
     tails.set(key, tail);
     tail.chunks.push(chunk);
@@ -145,7 +159,9 @@ export function createFeed(options: { bus: Bus; replicaId: string }): Feed {
     for (const watcher of watched.get(key) ?? []) watcher.onOutput(chunk);
   }
 
-  /** Output of another replica's device. It is kept for those who watch here later than others. */
+  /**
+   * Takes output of another replica's device. The feed keeps the output for later local watchers.
+   */
   function relayed(key: string, chunk: OutputChunk): void {
     if (!watched.has(key)) return;
     keep(key, chunk, true);
@@ -172,7 +188,7 @@ export function createFeed(options: { bus: Bus; replicaId: string }): Feed {
         watchers.delete(watcher);
         if (watchers.size > 0) return;
         watched.delete(key);
-        // The next one to watch gets it anew from the replica that has it.
+        // A later watcher receives the output anew from the replica that has it.
         if (tails.get(key)?.isRelayed) forget(key);
         options.bus.broadcast({ kind: "unwatch", ...run, replicaId: options.replicaId });
       };
@@ -263,12 +279,12 @@ function isOutput({ stream }: OutputChunk): boolean {
   return stream < activityStreamsMin;
 }
 
-/** With what a chunk costs besides its bytes: a program may write one at a time. */
+/** Includes the overhead of a chunk, because a program may write single bytes. */
 function sizeOf(chunk: OutputChunk): number {
   return chunk.data.length + chunkOverheadBytes;
 }
 
-/** Both ids, so that nobody is ever told of another org's run. */
+/** Has both ids, so that no watcher hears of another org's run. */
 function keyOf(run: { orgId: string; runId: string }): string {
   return `${run.runId} ${run.orgId}`;
 }

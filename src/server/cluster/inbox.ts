@@ -2,15 +2,15 @@ import type { BusHandlers, BusMessage } from "./bus.ts";
 
 /** A reader of the messages of other replicas. */
 export type InboxReader = {
-  /** Takes a message; false leaves it to the next reader. */
+  /** Takes a message; false leaves the message to the next reader. */
   receive?(message: BusMessage): boolean;
   /** Messages may have been missed: look at the database. */
   onResync?(): void;
 };
 
 /**
- * What the bus delivers to: the readers, in the order in which they were added. The bus opens before its readers exist; a
- * message that arrives before them is lost, which the first sweep makes good.
+ * The receiver of the bus: the readers, in the order of `add`. The bus opens before its readers
+ * exist; a message that arrives before them is lost, and the first sweep finds its work.
  */
 export type Inbox = BusHandlers & { add(reader: InboxReader): void };
 

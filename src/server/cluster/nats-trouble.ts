@@ -1,8 +1,8 @@
-/** What keeps a replica from NATS, in words that say what to do about it. */
+/** The reason why a replica cannot use NATS, with advice. */
 import { isIP } from "node:net";
 import type { NatsConfig } from "../../config.ts";
 
-/** A connection to a server that did not come to be, or that the server holds something against. */
+/** A connection to a server that failed, or a refusal by the server. */
 export class NatsTrouble extends Error {
   readonly server: string;
   readonly what: string;
@@ -99,7 +99,7 @@ function explain(error: unknown, nats: NatsConfig): Explanation {
   }
 }
 
-/** Some errors of the client hold the one that says more. */
+/** Some errors of the client wrap an error with more detail. */
 function factsOf(error: unknown): { name: string; message: string; code: string; path: string | undefined } {
   if (!(error instanceof Error)) return { name: "", message: String(error), code: "", path: undefined };
   const { name, message } = error;

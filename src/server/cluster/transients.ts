@@ -2,12 +2,15 @@ import { newId } from "../../ids.ts";
 import type { Bus, BusMessage, Transient } from "./bus.ts";
 
 /**
- * Transient events: devices that come and go and runs that move on, for those who watch their org at this moment, on
- * whatever replica. None is stored, any may be lost, and who may have lost one is told (`onResync`).
+ * Transient events: connects and disconnects of devices and state changes of runs, for clients that
+ * watch the org at the time, on any replica. No event is stored, any event may be lost, and a
+ * watcher that may have lost an event is told (`onResync`).
  *
- * A replica on which somebody watches an org says so to all others, again and again (`watch_org`). Each of them answers
- * what it has sent so far (`org_heard`), and sends what comes (`transients`), numbered: a gap in the numbers, or a new
- * `relayId`, is something missed. Where nobody watches an org, its transient events cost a look into two maps.
+ * A replica with a watcher of an org announces its interest to all others (`watch_org`) and renews
+ * the announcement. Each other replica answers with the number of its last message (`org_heard`),
+ * and sends new events in numbered messages (`transients`). A gap in the numbers, or a new
+ * `relayId`, means lost events. The transient events of an org without watchers cost two map
+ * lookups.
  */
 
 export type OrgWatcher = {
@@ -19,35 +22,46 @@ export type OrgWatcher = {
 export type Transients = {
   /** Tells of the org's transient events from now on. Returns how to stop. */
   watch(orgId: string, watcher: OrgWatcher): () => void;
-  /** Something happened on this replica, and the database knows it. */
+  /** Takes a transient event of the local replica; the database has the change already. */
   tell(orgId: string, event: Omit<Transient, "at" | "replicaId">): void;
-  /** Asks all others for whom they are to be told, and tells them whom this replica is to be told for. */
+  /** Asks all other replicas for their interests, and announces the local interests to them. */
   introduce(): void;
   /** Messages of others may have been missed. */
   resyncAll(): void;
-  /** A message of another replica; false if it is about something else. */
+  /** Takes another replica's message; false if the message concerns something else. */
   receive(message: BusMessage): boolean;
   close(): void;
 };
 
-/** How long another replica's interest holds; it is renewed three times as often. */
+/**
+ * How long another replica's interest holds, in milliseconds; it is renewed every third of the
+ * time.
+ */
 const interestMs = 60_000;
-/** Pairs of an org and a replica. What comes beyond is not told. */
+/** Pairs of an org and a replica. Interests beyond the limit are not served. */
 const interestsMax = 50_000;
-/** What happens within this time goes to other replicas together, and resyncs within it are one. */
+/**
+ * Milliseconds. Events within this time go to other replicas together, and resyncs within it are
+ * merged.
+ */
 const coalesceMs = 20;
-/** Of one org, within that time. A fleet that comes back at once is told of by a resync. */
+/**
+ * Maximum events of one org within `coalesceMs`. A mass reconnect of a fleet exceeds it and is
+ * reported by a resync.
+ */
 const waitingMax = 500;
-/** About 5 kB, which fits into one notification. */
+/** About 5 kB, to fit into one notification. */
 const eventsPerMessageMax = 20;
 
 export function createTransients(options: { bus: Bus; replicaId: string }): Transients {
   const { bus, replicaId } = options;
   const watched = new Map<string, Set<OrgWatcher>>();
-  /** Who is to be told, by org and replica, and the number of the last message that was for it. */
+  /**
+   * The interested replicas by org and replica id, and the number of the last message sent to each.
+   */
   const interests = new Map<string, Map<string, { until: number; relayId: string; sequence: number }>>();
   let interestsCount = 0;
-  /** What came from whom, by org and replica, for orgs that are watched here. */
+  /** The last message received by org and replica id, for orgs watched here. */
   const heard = new Map<string, Map<string, { relayId: string; sequence: number }>>();
   const waiting = new Map<string, { events: Transient[]; isCut: boolean; timer: NodeJS.Timeout }>();
   const resyncs = new Map<string, NodeJS.Timeout>();
@@ -71,7 +85,7 @@ export function createTransients(options: { bus: Bus; replicaId: string }): Tran
     if (replicas?.size === 0) interests.delete(orgId);
   }
 
-  /** Somebody on that replica watches the org, for the next minute. */
+  /** Notes that a client on the named replica watches the org, for the next minute. */
   function remember(orgId: string, id: string): void {
     const replicas = interests.get(orgId) ?? new Map();
     const now = performance.now();
@@ -99,7 +113,7 @@ export function createTransients(options: { bus: Bus; replicaId: string }): Tran
       if (interest.until < now) continue;
       for (let at = 0; at < events.length; at += eventsPerMessageMax) {
         const part = events.slice(at, at + eventsPerMessageMax);
-        // A number that nobody gets: what was cut off is a gap.
+        // Skips a number: the dropped events show as a gap.
         if (at === 0 && isCut) interest.sequence += 1;
         interest.sequence += 1;
         const { relayId, sequence } = interest;
@@ -118,7 +132,7 @@ export function createTransients(options: { bus: Bus; replicaId: string }): Tran
     else batch.isCut = true;
   }
 
-  /** Notes how far a replica's messages have come; tells if something is missing before this one. */
+  /** Notes the number of a replica's message; starts a resync if messages before it are missing. */
   function follow(message: Extract<BusMessage, { kind: "org_heard" | "transients" }>): void {
     const { orgId, from, relayId, sequence } = message;
     const replicas = heard.get(orgId) ?? new Map();

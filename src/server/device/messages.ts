@@ -22,6 +22,7 @@ import {
 import { RunSource } from "#gen/pinion/v1/run_pb.js";
 import { agentToken } from "../../agent-token.ts";
 import { conversationOfRun } from "../../conversation-ids.ts";
+import { render } from "../../input.ts";
 import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
 import type { Incarnation } from "../../store/pg/incarnation.ts";
 import { storableText } from "../../store/pg/storable.ts";
@@ -66,7 +67,7 @@ export function assignmentOf(run: ClaimedRun, traceparent: string): ConnectRespo
         slug: run.watcherSlug ?? "",
         name: run.watcherName ?? "",
         version: run.watcherVersion,
-        prompt: run.prompt ?? "",
+        prompt: promptOf(run),
         ...(run.extractionSchema ? { extractionSchema: run.extractionSchema as JsonObject } : {}),
       },
       event: {
@@ -75,6 +76,7 @@ export function assignmentOf(run: ClaimedRun, traceparent: string): ConnectRespo
         ...(run.scheduledFor ? { scheduledFor: timestampFromDate(run.scheduledFor) } : {}),
         windowStart: timestampFromDate(run.windowStart),
         windowEnd: timestampFromDate(run.windowEnd),
+        ...(run.input === null ? {} : { input: JSON.stringify(JSON.parse(run.input)) }),
       },
       context: {
         deviceId: run.deviceId,
@@ -86,6 +88,11 @@ export function assignmentOf(run: ClaimedRun, traceparent: string): ConnectRespo
       ...agentWorkOf(run),
     },
   });
+}
+
+/** With the values of the run's input in their places. */
+function promptOf({ prompt, input }: ClaimedRun): string {
+  return input === null || !prompt ? (prompt ?? "") : render(prompt, JSON.parse(input));
 }
 
 /** For the server that Pinion injected into the agent; an agent without it gets none. */

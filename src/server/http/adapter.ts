@@ -1,6 +1,7 @@
 /**
- * The services as a handler of the port: Connect, gRPC and gRPC-Web. Connect's own adapter writes what goes wrong to
- * standard error and leaves the response open; here it rejects, and the port ends the request and counts it.
+ * The services as a handler of the port: Connect, gRPC and gRPC-Web. Connect's own adapter writes
+ * errors to standard error and leaves the response open; this adapter rejects, and the port ends
+ * the request and counts the error.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Http2ServerRequest } from "node:http2";
@@ -55,14 +56,17 @@ export function createRpcHandler(options: RpcHandlerOptions): RpcHandler {
     try {
       await universalResponseToNodeResponse(await handler({ ...asked, body }), response);
     } catch (error) {
-      // A peer that leaves before its answer is written is no mistake of ours.
+      // A peer may leave before its answer is written: no error of the server.
       if (!isGone(request) && ConnectError.from(error).code !== Code.Aborted) throw error;
     }
   };
   return Object.assign(serve, { isStream });
 }
 
-/** What has come of a body counts until its call ends; of a stream, what has come of a message that is not whole. */
+/**
+ * Counts the received bytes of a body until its call ends; of a stream, only the bytes of an
+ * incomplete message.
+ */
 async function* countBody(
   body: AsyncIterable<Uint8Array>,
   visit: Visit,
@@ -79,15 +83,18 @@ async function* countBody(
   }
 }
 
-/** Counts what has come of a message that is not whole: each has a byte of flags and four of length before it. */
+/**
+ * Counts the received bytes of an incomplete message. Each message has 5 bytes in front: 1 of
+ * flags, 4 of length.
+ */
 class EnvelopeCounter {
   readonly #prefix = Buffer.alloc(5);
   #prefixBytes = 0;
-  /** Of the message, once its prefix has come. */
+  /** Length of the current message in bytes, once its 5 bytes in front have been received. */
   #length = 0;
   #bytes = 0;
 
-  /** Bytes of the message that is not whole after this chunk. */
+  /** Takes a chunk. Returns the bytes held of the message that is incomplete after the chunk. */
   push(chunk: Uint8Array): number {
     for (let at = 0; at < chunk.length; ) {
       if (this.#prefixBytes < 5) {

@@ -1,11 +1,12 @@
 /**
- * Whom a request is for: `Host` on HTTP/1, `:authority` on HTTP/2, or the target's own in absolute form. A peer may write
- * anything there, and URLs are built of it further on, so it is checked once, before any handler sees the request.
+ * The host a request names: `Host` on HTTP/1, `:authority` on HTTP/2, or the authority of a target
+ * in absolute form. Peers may write anything there, and later code builds URLs of the text, so the
+ * port checks the authority once, before any handler sees the request.
  */
 import type { IncomingHttpHeaders, IncomingMessage } from "node:http";
 import { isIPv6 } from "node:net";
 
-/** What is wrong with a request's authority, for the peer to read; undefined if nothing is. */
+/** The problem of a request's authority, as text for the peer; undefined for a good authority. */
 export type AuthorityProblem = string | undefined;
 
 /** A name of 253 characters, an IPv6 address in brackets or an IPv4 address, with a port. */
@@ -30,7 +31,7 @@ export function authorityProblem(authority: string | undefined): AuthorityProble
   return undefined;
 }
 
-/** Whom a request is for that has passed these checks. */
+/** The host named by a request whose authority has passed the checks. */
 export function authorityOf(request: { headers: IncomingHttpHeaders }): string | undefined {
   return (request.headers[":authority"] as string | undefined) ?? request.headers.host;
 }
@@ -46,8 +47,8 @@ export function http2Problem(headers: IncomingHttpHeaders): AuthorityProblem {
 }
 
 /**
- * Of an HTTP/1 request. A target in absolute form is brought to what handlers read: its path in `url`, its authority in
- * the header `host` (RFC 9112, 3.2.2).
+ * Checks an HTTP/1 request. A target in absolute form is rewritten for handlers: the path to `url`,
+ * the authority to the header `host` (RFC 9112, 3.2.2).
  */
 export function http1Problem(request: IncomingMessage): AuthorityProblem {
   const named = request.rawHeaders.filter((text, index) => index % 2 === 0 && text.toLowerCase() === "host");

@@ -1,21 +1,23 @@
 /**
- * Bytes of requests that are held in memory, bounded over all requests together. A request holds what of its body has come,
- * until it is answered; a device's stream, what has come of a message that is not whole.
+ * Limits the bytes of requests in memory, over all requests together. A request holds the received
+ * bytes of its body until it is answered; a device's stream holds the received bytes of an
+ * incomplete message.
  *
- * Beyond the bound the holder with the most (an address, or a token) loses its oldest request that is not whole. Whoever
- * holds little and is done soon is not touched, however much others hold.
+ * Beyond the limit, the holder (an address or a token) with the most bytes loses its oldest
+ * incomplete request. Holders of few bytes and of short requests lose nothing, however much other
+ * holders have.
  */
 export type Held = {
-  /** Whose: an address, or a token's id. */
+  /** The holder: an address, or a token's id. */
   readonly holder: string;
-  /** All of it has come; it is being worked on, and its end is near. */
+  /** The whole body has been received; the request is being served and ends soon. */
   readonly isWhole: boolean;
-  /** Ends the request, which lets go of what it holds. */
+  /** Ends the request, which then releases its bytes. */
   cut(): void;
 };
 
 export type BodyBudget = {
-  /** Counts bytes in (or, negative, out). May cut this request or others. */
+  /** Counts bytes in (or out, if negative). May cut the given request or others. */
   hold(held: Held, bytes: number): void;
   release(held: Held): void;
   readonly bytes: number;
@@ -46,7 +48,10 @@ export function createBodyBudget(options: { bytesMax: number; onCut?: () => void
     if (bytes !== undefined) add(held, -bytes);
   }
 
-  /** The oldest request that is not whole, of whoever holds the most; the newest one if all are whole. */
+  /**
+   * The oldest incomplete request of the holder with the most bytes; `newest` if all of its
+   * requests are complete.
+   */
   function choose(newest: Held): Held {
     const [most] = [...holders.values()].sort((a, b) => b.bytes - a.bytes);
     for (const held of most?.held.keys() ?? []) if (!held.isWhole) return held;

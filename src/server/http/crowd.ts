@@ -1,14 +1,20 @@
 /**
- * Strangers at the port: connections and requests that have shown no good token. Everybody is one at first.
+ * Strangers at the port: connections and requests that have shown no valid token. Every connection
+ * starts as a stranger.
  *
- * - A connection is a stranger's until a token that it carried has been verified. Strangers have a share of all connections,
- *   and an address a share of that; beyond either, the stranger's connection that has rested longest is closed, so that
- *   newcomers are heard. Connections that are known are never closed for it.
- * - A connection on which no request has come is closed after 10 s, and one of HTTP/2 that rests, after 75 s.
- * - A stranger's request has 10 s to come whole, a known one 60 s. What has come of all bodies is bounded together.
- * - Requests without a token are counted by address; too many of them are refused before anything is made of them.
+ * - A connection is a stranger until a token on it has been verified. Strangers share a part of all
+ *   connections, and each address has a part of that share. Beyond either limit the port closes the
+ *   stranger's connection with the longest idle time, so that new connections are served. Known
+ *   connections are never closed for a new connection.
+ * - The port closes a connection without any request after 10 s, and an idle HTTP/2 connection
+ *   after 75 s.
+ * - A stranger's request must be complete within 10 s, a known request within 60 s. The bytes of
+ *   all bodies together are limited.
+ * - Requests without a token are counted by address; requests above the limit are refused before
+ *   any work is done.
  *
- * Where proxies are in front, a connection is theirs and not counted by address; requests are, by whom the proxy heard.
+ * Behind proxies, connections belong to the proxies and are not counted by address; requests are
+ * counted by the client address that the proxy reports.
  */
 import type { EventEmitter } from "node:events";
 import type { IncomingHttpHeaders, IncomingMessage } from "node:http";
@@ -19,42 +25,54 @@ import type { CutReason } from "../../metrics.ts";
 import { createBodyBudget, type Held } from "./body-budget.ts";
 
 export type CrowdOptions = {
-  /** Connections of strangers at most; and of one address among them. */
+  /** Maximum number of strangers' connections, in all and of one address. */
   connectionsMax: number;
   connectionsPerAddress: number;
-  /** Requests per second of one address that show no token; 0: no limit. */
+  /** Maximum number of requests per second without a token from one address; 0: no limit. */
   requestsPerAddress: number;
-  /** What has come of the bodies of known requests, at most. */
+  /** Maximum number of bytes held of known requests' bodies. */
   knownBytesMax: number;
-  /** Whether connections come from proxies, and who a request comes from. */
+  /** Whether connections come from proxies, and the address a request comes from. */
   isBehindProxies: boolean;
   addressOf: (headers: IncomingHttpHeaders, remoteAddress: string | undefined) => string;
   onCut?: (reason: CutReason) => void;
   now?: () => number;
 };
 
-/** Many times what strangers need: an Enroll has some hundred bytes, and is answered within milliseconds. */
+/**
+ * Bytes. Many times the need of strangers: an Enroll has some hundred bytes and is answered within
+ * milliseconds.
+ */
 const strangerBytesMaxTotal = 16 * 1024 * 1024;
-/** Requests of strangers that are not whole; the one that came first is cut first. */
+/** Maximum number of strangers' incomplete requests; the oldest is cut first. */
 const strangerRequestsMax = 4_096;
 const strangerRequestMs = 10_000;
 const knownRequestMs = 60_000;
 const firstRequestMs = 10_000;
-/** Beyond the 60 s after which common load balancers let go. */
+/** Above 60 s, the idle timeout of common load balancers. */
 const restMs = 75_000;
 const lookEveryMs = 1_000;
 const addressesMax = 20_000;
-/** After a rest an address may make so many requests at once: a page, a herd behind one address. */
+/**
+ * Seconds of allowance that an address saves up: the burst of a browser page, or of many clients
+ * behind one address.
+ */
 const burstSeconds = 10;
-/** A connection whose requests were refused so often is closed. */
+/** A connection with this number of refused requests is closed. */
 const refusalsMax = 100;
-/** A stranger's connection with so many requests that are not whole is closed: nobody needs them. */
+/**
+ * A stranger's connection with this number of incomplete requests is closed; no client needs so
+ * many.
+ */
 const incompletePerConnectionMax = 32;
-/** Requests per second without a token, of all addresses together: what they may cost everybody else. */
+/**
+ * Requests per second without a token, of all addresses together. Limits their cost for all other
+ * clients.
+ */
 const strangerRequestsPerSecond = 1_000;
 const strangerRequestsBurst = 5_000;
 const allKey = "all";
-/** What load balancers ask costs little, and is answered in any crowd. */
+/** The probes of load balancers cost little and are answered under any load. */
 const probePaths = new Set(["/healthz", "/readyz", "/metrics"]);
 
 type Connection = {
@@ -65,7 +83,7 @@ type Connection = {
   hasAsked: boolean;
   since: number;
   refusals: number;
-  /** Requests of which a part has come. */
+  /** Number of requests received in part. */
   incomplete: number;
   isKnown: boolean;
 };
@@ -75,7 +93,7 @@ export class Visit implements Held {
   holder: string;
   isWhole = false;
   isKnown = false;
-  /** Messages may come for as long as it lasts; there is no moment at which all has come. */
+  /** Messages may arrive until the stream ends; a stream is never complete before. */
   isStream = false;
   readonly since: number;
   readonly #crowd: CrowdInside;
@@ -111,17 +129,17 @@ export class Visit implements Held {
 
   #bytes = 0;
 
-  /** At least so many bytes of it are in memory. May cut it. */
+  /** Raises the request's bytes in memory to at least `bytes`. May cut the request. */
   holdAtLeast(bytes: number): void {
     if (bytes > this.#bytes) this.hold(bytes - this.#bytes);
   }
 
-  /** Exactly so many bytes of it are in memory. */
+  /** Sets the request's bytes in memory to `bytes`. May cut the request. */
   holdExactly(bytes: number): void {
     this.hold(bytes - this.#bytes);
   }
 
-  /** So many bytes more (or fewer) of it are in memory. May cut it. */
+  /** Adds `bytes` (negative: subtracts) to the request's bytes in memory. May cut the request. */
   hold(bytes: number): void {
     if (bytes === 0) return;
     this.#bytes += bytes;
@@ -133,13 +151,13 @@ export class Visit implements Held {
     this.#crowd.budgetOf(this).release(this);
   }
 
-  /** All of it has come. */
+  /** Marks the body as received completely. */
   whole(): void {
     this.isWhole = true;
     this.#crowd.settled(this, this.#connection);
   }
 
-  /** It is answered, or gone. */
+  /** Marks the request as answered or gone. */
   end(): void {
     this.isWhole = true;
     this.release();
@@ -165,9 +183,12 @@ type Peer = { remoteAddress?: string | undefined; remotePort?: number | undefine
 export type Crowd = {
   /** Counts a connection in until it closes. */
   enter(socket: Socket): void;
-  /** It speaks HTTP/2, and closes by `close`. */
+  /** Notes that the peer speaks HTTP/2 and closes by `close`. */
   speaksHttp2(peer: Peer, close: () => void): void;
-  /** Counts a request in until `over` has closed; undefined, and it is to be refused, if its address has made too many. */
+  /**
+   * Counts a request in until `over` has closed. Undefined if the address has made too many
+   * requests; the caller then refuses the request.
+   */
   begin(
     asked: Asked,
     options: {
@@ -179,7 +200,7 @@ export type Crowd = {
     },
   ): Visit | undefined;
   find(asked: Asked): Visit | undefined;
-  /** A good token came over it. */
+  /** Whether a valid token came over the connection. */
   isKnown(peer: Peer): boolean;
   stats(): CrowdStats;
   close(): void;
@@ -193,14 +214,16 @@ export type CrowdStats = {
 export function createCrowd(options: CrowdOptions): Crowd {
   const now = options.now ?? (() => performance.now());
   const cutBy = (reason: CutReason) => options.onCut?.(reason);
-  /** By address and port of the peer: TLS and HTTP/2 wrap a socket, and keep these. */
+  /** By the peer's address and port: TLS and HTTP/2 wrap the socket and keep both. */
   const connections = new Map<string, Connection>();
-  /** Those of strangers, the one that has rested longest first; `busy` have a request under way. */
+  /**
+   * Strangers' connections, the longest idle first; `busy` connections have a request under way.
+   */
   const resting = new Set<Connection>();
   const busy = new Set<Connection>();
   const byNetwork = new Map<string, Set<Connection>>();
   const visits = new WeakMap<object, Visit>();
-  /** Requests that are not whole, the oldest first. */
+  /** Incomplete requests, the oldest first. */
   const strangers = new Set<Visit>();
   const incomplete = new Set<Visit>();
   const bytes = {
@@ -241,7 +264,10 @@ export function createCrowd(options: CrowdOptions): Crowd {
     connection.close();
   }
 
-  /** The one that has rested longest, of all or of one address; otherwise the one that came first. */
+  /**
+   * The connection with the longest idle time, of all or of one address; the oldest connection if
+   * none is idle.
+   */
   function first(among: Iterable<Connection>): Connection | undefined {
     let oldest: Connection | undefined;
     for (const connection of among) {
@@ -339,7 +365,7 @@ export function createCrowd(options: CrowdOptions): Crowd {
           return undefined;
         }
       }
-      // A client that shows a token may begin with as many calls as its connection has streams.
+      // A client with a token may begin with as many calls as its connection has streams.
       if (isStranger && mayEnd && connection.incomplete >= incompletePerConnectionMax) {
         hangUp(connection, "slow_stranger");
         return undefined;

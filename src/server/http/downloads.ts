@@ -1,7 +1,8 @@
 /**
- * What a machine needs to become a device, from this very server and without a token: the scripts `/install.sh` and
- * `/install.ps1`, and the programs under `/downloads/`. Those are in the folder of PINION_DOWNLOADS, as
- * scripts/build-executables.ts fills it; a server that is one file itself gives that file to machines of its own system.
+ * The files that turn a machine into a device, served without a token: the scripts `/install.sh`
+ * and `/install.ps1`, and the programs under `/downloads/`. The programs are in the folder
+ * PINION_DOWNLOADS, filled by scripts/build-executables.ts; a server built as a single file also
+ * offers its own file to machines of its own system.
  */
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
@@ -16,7 +17,7 @@ import { installScripts } from "./install/files.ts";
 import { type HostCheck, refuseHost } from "./own-host.ts";
 import type { Handler } from "./port.ts";
 
-/** A program for a system, as the list names it. `program` is "npm" for npm's package. */
+/** A program for a system, as the list names it. `program` is "npm" for the npm package. */
 type Download = { program: string; system: string; file: string; sha256: string; bytes: number };
 type Offer = { download: Download; path: string };
 
@@ -28,12 +29,14 @@ export type DownloadOptions = {
   check?: HostCheck;
 };
 
-/** Each is tens of megabytes to somebody who showed no token. */
+/**
+ * Maximum number of concurrent downloads: each sends tens of megabytes to a client without a token.
+ */
 const downloadsAtOnceMax = 32;
-/** A slow line takes minutes; a reader that stands still does not hold a file for ever. */
+/** A slow connection needs minutes; a stopped reader does not hold a file for ever. */
 const downloadMsMax = 15 * 60_000;
 const retryAfterSeconds = 10;
-/** What may stand between single quotes in a shell: nothing else is in a URL that was parsed. */
+/** Characters that are safe between single quotes in a shell; a parsed URL has no others. */
 const harmless = /^https?:\/\/[A-Za-z0-9._:[\]/~%+-]+$/;
 
 const textType = "text/plain; charset=utf-8";
@@ -102,7 +105,7 @@ async function send(response: ServerResponse, { download, path }: Offer, isHead:
     response.end();
     return;
   }
-  // A reader that goes away, or is too slow, ends the sending and nothing else.
+  // A reader that goes away or is too slow ends the download and nothing else.
   await pipeline(createReadStream(path), response, { signal: AbortSignal.timeout(downloadMsMax) }).catch(
     () => {
       response.destroy();
@@ -110,7 +113,7 @@ async function send(response: ServerResponse, { download, path }: Offer, isHead:
   );
 }
 
-/** How the request reached this server: what a script that is fetched from it should dial. */
+/** The URL by which the request reached the server. A downloaded script dials the same URL. */
 function ownUrl(
   request: Parameters<Handler>[0],
   authority: string | undefined,
@@ -121,7 +124,7 @@ function ownUrl(
   return `${isSecure ? "https" : "http"}://${authority ?? ""}`;
 }
 
-/** What there is now: a new build is offered without a restart. */
+/** The current programs, read anew each time: a new build is offered without a restart. */
 async function offersOf(directory: string | undefined): Promise<Offer[]> {
   const offers = directory === undefined ? [] : await offersIn(directory);
   const own = await ownOffer();
@@ -136,10 +139,10 @@ async function offersIn(directory: string): Promise<Offer[]> {
     const text = await readFile(join(directory, "manifest.json"), "utf8");
     ({ downloads } = JSON.parse(text) as { downloads: Download[] });
   } catch {
-    // No build yet, or one that is being written.
+    // No build exists, or a build is being written.
     return [];
   }
-  // A file's name never leads out of the folder, whatever the list says.
+  // A file name never leads out of the folder, whatever the list says.
   return downloads
     .filter(({ file }) => /^[\w.-]+$/.test(file) && !file.startsWith("."))
     .map((download) => ({ download, path: join(directory, download.file) }));
@@ -147,7 +150,7 @@ async function offersIn(directory: string): Promise<Offer[]> {
 
 let own: Promise<Offer> | undefined;
 
-/** This program itself, if it is one file. Its digest takes a moment, and is computed once. */
+/** The running program, if it is a single file. Its digest takes a moment and is computed once. */
 async function ownOffer(): Promise<Offer | undefined> {
   if (build.kind !== "executable") return undefined;
   own ??= (async () => {

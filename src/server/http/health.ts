@@ -1,16 +1,16 @@
-/** `grpc.health.v1`: whether this replica takes work. Needs no token. */
+/** `grpc.health.v1`: whether the replica accepts work. Needs no token. */
 
 import type { DescService } from "@bufbuild/protobuf";
 import { Code, ConnectError, type ConnectRouter } from "@connectrpc/connect";
 import { Health, HealthCheckResponse_ServingStatus as Status } from "#gen/grpc/health/v1/health_pb.js";
 
-/** What health checks are told, for this replica as a whole and for each of its services alike. */
+/** The answer to health checks, the same for the replica and for each of its services. */
 export class HealthState {
   #isOpen = false;
   #hasDatabase = true;
   readonly #watchers = new Set<() => void>();
 
-  /** Takes work: it is open, and has its database. */
+  /** The replica accepts work: it is open and reaches its database. */
   get isServing(): boolean {
     return this.#isOpen && this.#hasDatabase;
   }
@@ -53,7 +53,10 @@ export class HealthState {
   }
 }
 
-/** Registers Check, Watch and List. The empty name stands for the replica; the services are known by theirs. */
+/**
+ * Registers Check, Watch and List. The empty name stands for the replica; the services are known by
+ * theirs.
+ */
 export function registerHealth(
   router: ConnectRouter,
   options: { state: HealthState; services: readonly DescService[] },
@@ -75,7 +78,7 @@ export function registerHealth(
     async *watch(request, context) {
       let told: Status | undefined;
       while (!context.signal.aborted) {
-        // Taken before the status is read, so that a change while it is being sent is not missed.
+        // Subscribes before the status is read, so that a change during the send is not missed.
         const changed = state.change(context.signal);
         const status = statusOf(request.service);
         if (status !== told) yield { status };

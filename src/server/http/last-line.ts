@@ -1,34 +1,43 @@
 /**
- * The last line of defence: an error that nothing caught ends the request in whose course it was thrown, and no other.
+ * Handling of uncaught errors: an error that no code caught ends the request that caused it, and no
+ * other request.
  *
- * - A handler that throws, or whose promise rejects, is caught where the port calls it.
- * - A listener of a stream, a request, a response or a session that throws is caught where the event is emitted.
- * - A timer or a promise that nothing waits for arrives at the process (cli/uncaught.ts). The asynchronous context says
- *   which request began it.
+ * - An error thrown by a handler, or a rejected promise of a handler, is caught where the port
+ *   calls the handler.
+ * - An error thrown by a listener of a stream, request, response or session is caught where the
+ *   event is emitted.
+ * - An error in a timer or an unawaited promise arrives at the process (cli/uncaught.ts). The
+ *   asynchronous context names the request that started the work.
  *
- * Each case is a mistake of ours: it is logged as an error and counted.
+ * Each case is a defect of the server: it is logged as an error and counted.
  */
 import { AsyncLocalStorage } from "node:async_hooks";
 import type { EventEmitter } from "node:events";
 import type { Logger } from "../../log.ts";
 import type { UncaughtOrigin } from "../../metrics.ts";
 
-/** Ends one request, stream or connection: with an answer if nothing of one has left, cut otherwise. May be called again. */
+/**
+ * Ends one request, stream or connection: with an answer if no byte of an answer has left, by a cut
+ * otherwise. Idempotent.
+ */
 export type End = () => void;
 
 export type LastLine = {
   /**
-   * Runs `work` and answers what it answers. If it throws, rejects, or something that it began fails later, `end` is called,
-   * and nothing else ends.
+   * Runs `work` and returns its result. If `work` throws or rejects, or if work that it started
+   * fails later, `end` is called, and nothing else ends.
    */
   run<T>(end: End, work: () => T): T | undefined;
-  /** Catches what the listeners of an emitter throw, for as long as it lives. */
+  /** Catches errors thrown by the listeners of an emitter, until the emitter ends. */
   guard(emitter: EventEmitter, end: End): void;
   /** Takes an error that arrived at the process. */
   uncaught(error: unknown, origin: "uncaughtException" | "unhandledRejection"): void;
 };
 
-/** Beyond so many in a minute they are only counted: a peer that found one must not fill the log. */
+/**
+ * Errors above this number per minute are counted and not logged, so that a peer that triggers
+ * errors cannot fill the log.
+ */
 const loggedPerMinuteMax = 60;
 const minuteMs = 60_000;
 
@@ -68,7 +77,8 @@ export function createLastLine(options: {
     guard(emitter, end) {
       const emit = emitter.emit;
       emitter.emit = function (this: EventEmitter, ...args: Parameters<EventEmitter["emit"]>): boolean {
-        // Without a listener Node throws the error itself: the peer broke something, and we made no mistake.
+        // Without a listener Node throws the error itself: the peer broke something, and we made no
+        // mistake.
         if (args[0] === "error" && emitter.listenerCount("error") === 0) {
           end();
           return false;

@@ -1,17 +1,21 @@
 /**
- * Against DNS rebinding: a page from elsewhere whose name was made to point at 127.0.0.1 reaches a server that listens on
- * loopback, in the browser of whoever opened it. Its requests name that other host; what needs no token is not shown to it.
+ * Protection against DNS rebinding. A foreign web page whose host name resolves to 127.0.0.1 can
+ * reach a server on loopback through the user's browser. The page's requests name the foreign host,
+ * and the server refuses to show them anything that needs no token.
  */
 import type { ServerResponse } from "node:http";
 import type { Http2ServerResponse } from "node:http2";
 
 export type HostCheck = (authority: string | undefined) => string | undefined;
 
-/** Answers a problem for an authority by which a server that listens at `host` is not called; none for one that others reach. */
+/**
+ * Returns a check that answers a problem for a foreign authority at a server that listens on
+ * loopback. A server that other machines reach accepts every authority.
+ */
 export function createHostCheck(options: {
   host: string;
   publicUrl: string | undefined;
-  /** A proxy passes on whatever name it is called by. */
+  /** A proxy passes on any host name that clients call it by. */
   isBehindProxies: boolean;
 }): HostCheck {
   if (!isLoopback(options.host) || options.isBehindProxies) return () => undefined;
@@ -37,7 +41,7 @@ function isLoopback(host: string): boolean {
   );
 }
 
-/** 421: the request came to a server that it does not mean. */
+/** 421 Misdirected Request: the request names another server. */
 export function refuseHost(response: ServerResponse | Http2ServerResponse, problem: string): void {
   (response as ServerResponse).writeHead(421, { "content-type": "text/plain" });
   response.end(`${problem}\n`);

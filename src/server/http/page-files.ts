@@ -1,8 +1,10 @@
-/** The files of the web page. A bundle has them in place of this module (scripts/lib/bundle.ts). */
+/**
+ * The files of the web page. A bundle replaces the module by their bytes (scripts/lib/bundle.ts).
+ */
 import { readdirSync, readFileSync } from "node:fs";
 import { join, relative } from "node:path";
 
-/** Their bytes by path, which begins with a slash. */
+/** The files' bytes by path; the path begins with a slash. */
 export function pageFiles(): ReadonlyMap<string, Buffer> {
   const directory = join(import.meta.dirname, "page");
   const files = readdirSync(directory, { recursive: true, withFileTypes: true });

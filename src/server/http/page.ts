@@ -1,6 +1,6 @@
 /**
- * The web page: a few files beside this one, built from web/ (`npm run build:page`), read at the start and answered from
- * memory. All it does it does over the same rpcs as everybody else.
+ * The web page: a few files beside the module, built from web/ (`npm run build:page`), read at the
+ * start and served from memory. The page uses the same rpcs as every other client.
  */
 import { createHash } from "node:crypto";
 import type { ServerResponse } from "node:http";
@@ -13,10 +13,10 @@ import type { Handler } from "./port.ts";
 
 type Encoding = "br" | "gzip" | "identity";
 
-/** One file in the encodings that browsers ask for. */
+/** A file in the encodings that browsers accept. */
 type PageFile = { type: string; etag: string; isImmutable: boolean; bodies: Record<Encoding, Buffer> };
 
-/** By the path that it is asked for with. */
+/** By request path. */
 export type Page = ReadonlyMap<string, PageFile>;
 
 const types: Record<string, string> = {
@@ -27,7 +27,10 @@ const types: Record<string, string> = {
   ".txt": "text/plain; charset=utf-8",
 };
 
-/** Nothing from elsewhere, nothing inline, no frame around it: what is injected into a name or an output stays text. */
+/**
+ * No content from other hosts, no inline code, no frames: markup injected into a name or an output
+ * stays text.
+ */
 const contentSecurityPolicy = [
   "default-src 'none'",
   "script-src 'self'",

@@ -1,14 +1,16 @@
 /**
- * The one port. The first bytes of a connection tell whether it is HTTP/1.1, HTTP/2 without TLS, or TLS (and then one
- * of the two within); `httpolyglot` looks at them.
+ * The server's port. The first bytes of a connection tell its protocol: HTTP/1.1, HTTP/2 without
+ * TLS, or TLS with either of the two inside. `httpolyglot` reads them.
  *
- * - A peer that is gone without a word is noticed: HTTP/2 sessions are pinged, and one that does not answer is
- *   destroyed. (TCP would keep it for many minutes, and Node asks nobody by itself.)
- * - A peer that says nothing, or drips its headers, is cut after a stated time.
- * - Nothing reaches a handler whose authority is malformed (authority.ts), and a handler that fails, now or in a callback
- *   later, ends its own request and no other (last-line.ts).
- * - With TLS configured nothing is served without it, so no token and no client certificate is bypassed by accident.
- * - Closing has three steps: accept nothing new (`drain`), let what runs end (`close`), cut what is left after the grace.
+ * - Dead peers are detected: HTTP/2 sessions are pinged, and a session without an answer is
+ *   destroyed. (TCP would keep the session for many minutes, and Node does not ping by itself.)
+ * - A peer that sends nothing, or sends its headers too slowly, is cut after a stated time.
+ * - A request with a malformed authority reaches no handler (authority.ts). A handler that fails,
+ *   now or in a later callback, ends its own request and no other (last-line.ts).
+ * - With TLS configured nothing is served without TLS, so no token and no client certificate is
+ *   bypassed by accident.
+ * - Closing has three steps: accept no new connection (`drain`), let requests end (`close`), cut
+ *   the rest after the grace.
  */
 import type { EventEmitter } from "node:events";
 import type { Server as Http1Server, IncomingMessage, ServerResponse } from "node:http";
@@ -31,7 +33,7 @@ import { http1Problem, http2Problem } from "./authority.ts";
 import type { Crowd, Visit } from "./crowd.ts";
 import { createLastLine, type LastLine } from "./last-line.ts";
 
-/** What it throws or rejects with ends its request (last-line.ts). */
+/** Serves a request. An error or a rejection ends the request (last-line.ts). */
 export type Handler = (
   request: IncomingMessage | Http2ServerRequest,
   response: ServerResponse | Http2ServerResponse,
@@ -45,17 +47,20 @@ export type PortOptions = {
   tls?: Pick<TlsOptions, "cert" | "key" | "ca" | "requestCert" | "rejectUnauthorized"> | undefined;
   handler: Handler;
   /**
-   * Sees each HTTP/2 stream before the handler does. Undefined leaves it to the handler; otherwise it serves it itself until
-   * the promise settles, and a rejection cuts the stream.
+   * Sees each HTTP/2 stream before the handler. Undefined leaves the stream to the handler;
+   * otherwise the callee serves the stream until the promise settles, and a rejection cuts the
+   * stream.
    */
   takeStream?: (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => Promise<void> | undefined;
   log: Logger;
   lastLine?: LastLine;
-  /** Bounds what strangers hold; without it nothing is bounded but connections. */
+  /** Limits on strangers; without them only the number of connections is limited. */
   crowd?: Crowd;
   pingIntervalMs?: number;
   pingTimeoutMs?: number;
-  /** How long a connection may take until its first bytes tell its protocol. */
+  /**
+   * Maximum time from a connection's start to the bytes that tell its protocol, in milliseconds.
+   */
   firstBytesTimeoutMs?: number;
   /** How long a request's headers may take on HTTP/1.1. */
   headersTimeoutMs?: number;
@@ -64,41 +69,58 @@ export type PortOptions = {
 
 export type Port = {
   port: number;
-  /** How to reach it from this machine. */
+  /** A URL that reaches the port from the local machine. */
   url: string;
   stats(): { connections: number; sessions: number };
-  /** Accepts no connection any more. What is connected stays, and may make further requests. */
+  /** Accepts no new connection. Existing connections stay and may make further requests. */
   drain(): void;
-  /** Also takes no request any more; resolves when all have ended, and cuts those left after `graceMs`. Idempotent. */
+  /**
+   * Also accepts no new request; resolves when all requests have ended, and cuts the rest after
+   * `graceMs`. Idempotent.
+   */
   close(graceMs: number): Promise<void>;
 };
 
-/** A peer that was silent for so long is pinged. Devices beat more often than that, and are not. */
+/**
+ * A peer silent for this time, in milliseconds, is pinged. Devices send heartbeats more often and
+ * are not pinged.
+ */
 const pingIntervalMsDefault = 30_000;
 const pingTimeoutMsDefault = 10_000;
 const firstBytesTimeoutMsDefault = 10_000;
 const headersTimeoutMsDefault = 10_000;
-/** 20,000 devices with a connection each, their reconnects, and everybody else. */
+/** 20,000 devices with a connection each, their reconnects, and all other clients. */
 const connectionsMaxDefault = 25_000;
-/** Beyond the 60 s after which common load balancers let go, so that they do and we do not race them. */
+/**
+ * Above 60 s, the idle timeout of common load balancers, so that the load balancer closes first and
+ * no request is lost.
+ */
 const keepAliveTimeoutMs = 75_000;
 const requestTimeoutMs = 60_000;
 const headerBytesMax = 16 * 1024;
-/** A session without any stream for so long is closed; its client opens another when it needs one. */
+/**
+ * A session without any stream for this time, in milliseconds, is closed; its client opens another
+ * when needed.
+ */
 const idleSessionTimeoutMs = 10 * 60_000;
 const closePollMs = 50;
 
-/** A browser has some ten under way. Each read of a connection is worked on in one turn, and may open as many streams. */
+/**
+ * A browser has some ten streams. One read of a connection may open up to this number in one turn
+ * of the event loop.
+ */
 const strangerStreamsMax = 100;
-/** One connection of a proxy carries many devices; it opens another one beyond this. */
+/**
+ * A proxy carries many devices on one connection and opens another connection beyond this number.
+ */
 const knownStreamsMax = 1_000;
-/** A connection that has so many streams under way of those that it may have is given more, if it is known. */
+/** A known connection with this number of streams may open more streams (`knownStreamsMax`). */
 const streamsBeforeMore = 50;
 
-/** New connections that are handed on in one turn of the event loop. */
+/** New connections handed on per turn of the event loop. */
 const connectionsPerTurn = 8;
 
-/** A browser that was here once comes back over TLS only, also when it is sent to http://. */
+/** HSTS: a browser that has visited the server uses TLS from then on, also for http:// links. */
 const strictTransport = ["strict-transport-security", "max-age=31536000"] as const;
 
 const http1Options = {
@@ -110,26 +132,29 @@ const http1Options = {
 const http2Options = {
   settings: {
     enablePush: false,
-    // At first; a connection that is known may have more (`knownStreamsMax`).
+    // The initial limit; a known connection may have more (`knownStreamsMax`).
     maxConcurrentStreams: strangerStreamsMax,
     maxHeaderListSize: headerBytesMax,
-    // A completion of some hundred KiB needs no round trip for permission; reading slowly still holds the peer back.
+    // A completion of some hundred KiB needs no round trip for permission; reading slowly still
+    // holds the peer back.
     initialWindowSize: 256 * 1024,
   },
   maxHeaderListPairs: 128,
-  // In MB. Node's 10 cut a session at some 10,800 streams; ours end at 1,000, each with what waits to be written.
+  // In MB. Node's default of 10 cut a session at some 10,800 streams; sessions here have at most
+  // 1,000 streams, each with its pending writes.
   maxSessionMemory: 64,
   maxOutstandingPings: 10,
   maxOutstandingSettings: 10,
   maxSessionInvalidFrames: 100,
   maxSessionRejectedStreams: 100,
-  // Against rapid reset (CVE-2023-44487): so many resets at once, and so many a second on the long run.
+  // Against rapid reset (CVE-2023-44487): so many resets at once, and so many a second on the long
+  // run.
   streamResetBurst: 1_000,
   streamResetRate: 100,
   unknownProtocolTimeout: 10_000,
 };
 
-/** What the pinned version of httpolyglot is made of. */
+/** The inner servers of the pinned httpolyglot version. */
 type Inner = { _httpServer: Http1Server; _http2Server: Http2Server; _tlsServer: TlsServer };
 
 /** Listens, or refuses when the address cannot be had. */
@@ -165,7 +190,7 @@ export async function openPort(options: PortOptions): Promise<Port> {
         response.setHeader("connection", "close");
       if (options.tls !== undefined && !isCleartext) response.setHeader(...strictTransport);
       if (isCleartext) return refuse(response, "This port speaks TLS: use https://");
-      // Node's parser of HTTP/1 takes any version for its word, also 2.0.
+      // Node's HTTP/1 parser accepts any version number, also 2.0.
       if (!("stream" in request) && request.httpVersionMajor !== 1) {
         return refuse(response, "HTTP/1.1 is spoken here, and HTTP/2 after its preface");
       }
@@ -185,7 +210,8 @@ export async function openPort(options: PortOptions): Promise<Port> {
   const { _httpServer: http1, _http2Server: http2, _tlsServer: tls } = server as unknown as Inner;
   for (const one of [server, http1, http2, tls]) guardServer(one, lastLine);
   paceConnections(server, (socket) => options.crowd?.enter(socket));
-  // Node begins to look for slow headers when the server listens. This one never does: it is handed its connections.
+  // Node starts its check for slow headers when the server listens. `http1` never listens: it is
+  // handed its connections.
   http1.emit("listening");
   useNativeStreams(http2);
   answerConnect(http1);
@@ -201,7 +227,8 @@ export async function openPort(options: PortOptions): Promise<Port> {
   ] as const) {
     emitter.on(event, (error: Error) => logConnectionError(log, error));
   }
-  // Node's TLS server and HTTP/2 server raise these; a listener on each keeps them from ending the process.
+  // Node's TLS and HTTP/2 servers raise "error" events; a listener on each keeps them from ending
+  // the process.
   for (const emitter of [http1, http2, tls]) {
     emitter.on("error", (error: Error) => logConnectionError(log, error));
   }
@@ -227,7 +254,8 @@ export async function openPort(options: PortOptions): Promise<Port> {
       closing ??= (async () => {
         drain();
         for (const session of sessions) session.close();
-        // A connection that ends its last request becomes idle, and nobody tells.
+        // A connection becomes idle after its last request without an event, so idle connections
+        // are polled.
         const closeIdle = setInterval(() => http1.closeIdleConnections(), closePollMs);
         const isOver = await within(
           closed.then(() => true),
@@ -249,7 +277,7 @@ export async function openPort(options: PortOptions): Promise<Port> {
   };
 }
 
-/** The host of a URL by which a listener at `host` is reached from this machine. */
+/** The host of a URL by which the local machine reaches a listener at `host`. */
 export function reachableHost(host: string): string {
   if (host === "0.0.0.0" || host === "::" || host === "") return "localhost";
   return host.includes(":") ? `[${host}]` : host;
@@ -272,7 +300,9 @@ function listen(server: NetServer, options: { host: string; port: number }): Pro
   });
 }
 
-/** Gives every connection a deadline for showing its protocol: the sniffer itself would wait for ever. */
+/**
+ * Gives every connection a deadline to show its protocol: httpolyglot itself would wait for ever.
+ */
 function watchFirstBytes(watched: {
   server: NetServer;
   http1: Http1Server;
@@ -291,7 +321,8 @@ function watchFirstBytes(watched: {
   };
   const end = (socket: Socket) => clearTimeout(deadlines.get(socket));
 
-  // httpolyglot passes its listeners on to the servers within, which get the same connection once more.
+  // httpolyglot passes its listeners on to the inner servers, which receive the same connection
+  // once more.
   server.on("connection", function (this: unknown, socket: Socket) {
     if (this !== server) return;
     options.lastLine.guard(socket, () => socket.destroy());
@@ -303,7 +334,8 @@ function watchFirstBytes(watched: {
     begin(socket);
   });
   watched.tls.on("connection", end);
-  // Before the sniffer's own listener, which may hand the connection on at once and so end its deadline.
+  // Runs before httpolyglot's own listener, which may hand the connection on at once and so end its
+  // deadline.
   watched.tls.prependListener("secureConnection", (socket: TLSSocket) => {
     options.lastLine.guard(socket, () => socket.destroy());
     socket.on("error", (error) => logConnectionError(options.log, error));
@@ -314,8 +346,9 @@ function watchFirstBytes(watched: {
 }
 
 /**
- * The sniffer has HTTP/2 read and write plain connections through JavaScript, which it needs for streams that are no
- * sockets. Ours are sockets, and natively a message's round trip costs a fifth less CPU (20 instead of 27 µs).
+ * httpolyglot makes HTTP/2 read and write plain connections through JavaScript, as needed for
+ * streams without a socket. Connections here are sockets, and native reads and writes cost a
+ * quarter less CPU per round trip (20 instead of 27 µs).
  */
 function useNativeStreams(http2: Http2Server): void {
   http2.prependListener("connection", (socket: Socket) => {
@@ -325,8 +358,9 @@ function useNativeStreams(http2: Http2Server): void {
 }
 
 /**
- * Hands on new connections a few in each turn of the event loop. What a connection has sent by then is worked on in one go,
- * so a thousand that come at once would make everybody else wait for all of them.
+ * Hands on a few new connections in each turn of the event loop. The data a connection has sent by
+ * then is processed in one go, so a thousand simultaneous connections would make all other clients
+ * wait for the thousand.
  */
 function paceConnections(server: NetServer, onArrival: (socket: Socket) => void): void {
   const emit = server.emit;
@@ -346,7 +380,7 @@ function paceConnections(server: NetServer, onArrival: (socket: Socket) => void)
   server.emit = (event: string, ...args: unknown[]): boolean => {
     if (event !== "connection") return Reflect.apply(emit, server, [event, ...args]);
     const [socket] = args as [Socket];
-    // Until it is handed on, what happens to it is nobody's error.
+    // An error before the connection is handed on needs no handling.
     socket.on("error", () => {});
     onArrival(socket);
     if (waiting.push(socket) === 1) setImmediate(next);
@@ -354,7 +388,9 @@ function paceConnections(server: NetServer, onArrival: (socket: Socket) => void)
   };
 }
 
-/** What a listener of a server throws ends the connection, session or stream that the event was about. */
+/**
+ * An error thrown by a listener of a server ends the connection, session or stream of the event.
+ */
 function guardServer(server: EventEmitter, lastLine: LastLine): void {
   const emit = server.emit;
   server.emit = (...args: Parameters<EventEmitter["emit"]>): boolean => {
@@ -367,8 +403,9 @@ function guardServer(server: EventEmitter, lastLine: LastLine): void {
 }
 
 /**
- * Looks at the authority of each HTTP/2 stream, and shows it to `take` before Node makes a request and a response of it:
- * those two objects are a third of what a stream costs that is held open for hours.
+ * Checks the authority of each HTTP/2 stream, and offers the stream to `takeStream` before Node
+ * makes a request and a response of the stream: the two objects are a third of the cost of a stream
+ * held open for hours.
  */
 function lookAtStreams(
   http2: Http2Server,
@@ -379,7 +416,7 @@ function lookAtStreams(
   http2.removeAllListeners("stream");
   http2.on("stream", (stream, headers, flags, ...rest: unknown[]) => {
     const end = () => endStream(stream);
-    // First of all: a stream that ended while it was being made still tells of its error.
+    // First of all: a stream that ended while it was being created still emits its error.
     options.lastLine.guard(stream, end);
     const visit = beginOver2(options.crowd, stream, { headers, flags });
     if (options.crowd && !visit) return cutStream(stream);
@@ -396,7 +433,7 @@ function lookAtStreams(
   });
 }
 
-/** Counts a request of HTTP/1 in; false if its address has made too many. */
+/** Counts an HTTP/1 request in; false if its address has made too many. */
 function beginOver1(crowd: Crowd | undefined, request: IncomingMessage, response: ServerResponse): boolean {
   if (!crowd) return true;
   const { headers, socket } = request;
@@ -431,7 +468,10 @@ function pathOf(target: string | string[] | undefined): string {
   return String(target ?? "").split("?", 1)[0]!;
 }
 
-/** Resets a stream and forgets what has come of it, which would otherwise be kept until somebody reads it. */
+/**
+ * Resets a stream and drops its received data, which Node would otherwise keep until a reader takes
+ * it.
+ */
 function cutStream(stream: ServerHttp2Stream): void {
   if (stream.destroyed) return;
   stream.on("error", () => {});
@@ -439,7 +479,10 @@ function cutStream(stream: ServerHttp2Stream): void {
   stream.destroy();
 }
 
-/** An HTTP/2 request that was answered before all of it came is over: what still comes would be kept for nobody. */
+/**
+ * Ends an HTTP/2 request answered before its whole body arrived: Node would keep later data for no
+ * reader.
+ */
 function endWithAnswer(stream: ServerHttp2Stream): void {
   stream.once("wantTrailers", () => {
     if (!stream.state.remoteClose) stopReading(stream);
@@ -451,7 +494,10 @@ function refuseBusy(response: ServerResponse): void {
   response.end("too many requests without a token from this address; wait, or use a token\n");
 }
 
-/** Node hangs up on `CONNECT` without a word. HTTP/2 has its own answer to it: 405. */
+/**
+ * Answers `CONNECT` with 405. Node closes the connection without an answer; HTTP/2 answers 405 by
+ * itself.
+ */
 function answerConnect(http1: Http1Server): void {
   http1.on("connect", (_request, socket) => {
     const reason = "This is no proxy: CONNECT is not served.\n";
@@ -463,7 +509,7 @@ function answerConnect(http1: Http1Server): void {
   });
 }
 
-/** Ends a request whose handler failed: with 500 as long as nothing of an answer has left. */
+/** Ends a request whose handler failed: with 500 if no byte of an answer has left. */
 function endRequest(
   request: IncomingMessage | Http2ServerRequest,
   response: ServerResponse | Http2ServerResponse,
@@ -501,14 +547,14 @@ function refuseStream(stream: ServerHttp2Stream, reason: string): void {
   stopReading(stream);
 }
 
-/** What the peer still sends is of no use; a reset in the same turn would overtake the answer. */
+/** Stops reading: later data has no use. A reset in the same turn would overtake the answer. */
 function stopReading(stream: ServerHttp2Stream): void {
   setImmediate(() => {
     if (!stream.destroyed) stream.close(constants.NGHTTP2_NO_ERROR);
   });
 }
 
-/** Keeps the set of HTTP/2 sessions, pings those that are silent, and ends those that are dead or idle. */
+/** Keeps the set of HTTP/2 sessions, pings silent sessions, and ends dead or idle sessions. */
 function watchSessions(
   http2: Http2Server,
   options: PortOptions & { lastLine: LastLine },
@@ -538,7 +584,7 @@ function watchSessions(
     let timer: NodeJS.Timeout;
     let bytesRead = 0;
     const lookLater = () => {
-      // Spread, so that those who came together are not pinged together.
+      // Randomized by up to +20 %, so that sessions opened together are not pinged together.
       timer = setTimeout(look, intervalMs * (1 + Math.random() * 0.2));
       timer.unref();
     };
@@ -567,7 +613,7 @@ function watchSessions(
           lookLater();
         });
       } catch {
-        // The session ended in this very moment.
+        // The session ended at the same moment.
         clearTimeout(timer);
       }
     };
@@ -589,7 +635,10 @@ function refuse(response: ServerResponse | Http2ServerResponse, reason: string):
   response.end(`${reason}\n`);
 }
 
-/** A peer that goes away in its own manner is not worth a line, and thousands may do so in one moment. */
+/**
+ * Errors of peers that go away. They are not logged at a visible level, because thousands may
+ * happen at once.
+ */
 const ordinaryErrors = new Set([
   "ECONNRESET",
   "ECONNABORTED",

@@ -1,6 +1,6 @@
 /**
- * A port for probes alone, which no crowd at the other port can fill. HTTP/1 only, and few connections: it is for a load
- * balancer, a kubelet and a Prometheus, and should be reachable for them and nobody else.
+ * A port for probes alone, which traffic at the main port cannot fill. HTTP/1 only, with few
+ * connections: only load balancers, a kubelet and Prometheus should be able to reach it.
  */
 import { createServer, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -39,7 +39,7 @@ export async function openProbePort(options: {
     },
   );
   server.maxConnections = connectionsMax;
-  // A connection that says nothing does not keep its place.
+  // A silent connection does not keep its place.
   server.on("connection", (socket) => socket.setTimeout(timeoutMs, () => socket.destroy()));
   await new Promise<void>((resolve, reject) => {
     server.once("error", (error: NodeJS.ErrnoException) => {
@@ -59,7 +59,7 @@ export async function openProbePort(options: {
   };
 }
 
-/** What is asked there and is no probe. */
+/** Answers every path that is no probe, with 404. */
 export const noProbe: Handler = (_request, response) => {
   answer(response as ServerResponse, 404, "this port answers /healthz, /readyz and /metrics");
 };

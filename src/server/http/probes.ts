@@ -1,6 +1,7 @@
 /**
- * What load balancers and Prometheus ask, beside the rpcs on the same port and without a token of ours: `/healthz` (the
- * process answers), `/readyz` (it takes work; the JSON says which check fails) and `/metrics`.
+ * The probes of load balancers and Prometheus, on the port of the rpcs and without a token:
+ * `/healthz` (the process answers), `/readyz` (the replica accepts work; the JSON names the failing
+ * check) and `/metrics`.
  */
 import { timingSafeEqual } from "node:crypto";
 import { within } from "../../abort.ts";
@@ -18,9 +19,12 @@ import type { Handler } from "./port.ts";
 
 /** How long a probe waits for the database. */
 const databaseWithinMs = 2_000;
-/** Between looks at the database for those who watch `grpc.health.v1` and do not ask. */
+/** Milliseconds between checks of the database for clients that watch `grpc.health.v1`. */
 const lookEveryMs = 4_000;
-/** Numbers of the whole database are read at most this often, however many ask and however often. */
+/**
+ * Numbers of the whole database are read at most once in this time, in milliseconds, however many
+ * clients ask.
+ */
 const numbersAgeMs = 5_000;
 
 export type ProbeOptions = {
@@ -29,7 +33,7 @@ export type ProbeOptions = {
   db: Db;
   isBusUp: () => boolean;
   metrics: Metrics;
-  /** Who asks for the metrics has to show it; undefined: nobody has to. */
+  /** The bearer token for `/metrics`; undefined: no token is needed. */
   metricsToken: string | undefined;
   check?: HostCheck;
 };
@@ -66,7 +70,10 @@ export function withProbes(options: ProbeOptions): Handler {
   };
 }
 
-/** What `/readyz` answers. `ready` is what counts; a bus that is down costs seconds and no run, so it is only told. */
+/**
+ * The answer of `/readyz`. Only `ready` decides; the state of the bus is reported only, because a
+ * bus that is down costs seconds of delay and no run.
+ */
 export type Readiness = {
   ready: boolean;
   checks: Record<"serving" | "database" | "bus", { ok: boolean; message: string }>;
@@ -102,7 +109,7 @@ async function answers(db: Db): Promise<boolean> {
   }
 }
 
-/** Keeps `grpc.health.v1` true to the database for those who watch it. */
+/** Keeps `grpc.health.v1` in step with the database for clients that watch. */
 export function startHealthLook(options: { db: Db; health: HealthState; log: Logger }): Loop {
   return startLoop({
     name: "health",
@@ -117,13 +124,13 @@ export function startHealthLook(options: { db: Db; health: HealthState; log: Log
 function mayScrape(token: string | undefined, authorization: string | undefined): boolean {
   if (token === undefined) return true;
   const shown = /^bearer +(\S+)$/i.exec(authorization ?? "")?.[1] ?? "";
-  // Hashes have one length, and their comparison tells nothing of the token.
+  // Hashes have equal lengths, and comparing hashes reveals nothing of the token.
   return timingSafeEqual(secretHash(shown), secretHash(token));
 }
 
 /**
- * The numbers of the whole database, read when somebody asks and at most every 5 s. Undefined when they cannot be had in
- * time: whoever scrapes is answered all the same.
+ * The numbers of the whole database, read on request and at most every 5 s. Undefined if the read
+ * exceeds its time limit: `/metrics` is answered all the same.
  */
 export function createNumbers(options: { db: Db; log: Logger }): () => Promise<DatabaseNumbers | undefined> {
   let readAt = Number.NEGATIVE_INFINITY;

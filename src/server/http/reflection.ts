@@ -1,4 +1,7 @@
-/** gRPC server reflection, v1 and v1alpha: how `buf curl` and `grpcurl` learn what can be called here. */
+/**
+ * gRPC server reflection, v1 and v1alpha: `buf curl` and `grpcurl` learn from it the rpcs of the
+ * server.
+ */
 import {
   type DescEnum,
   type DescExtension,
@@ -12,7 +15,10 @@ import { Code, type ConnectRouter } from "@connectrpc/connect";
 import { ServerReflection as ReflectionV1 } from "#gen/grpc/reflection/v1/reflection_pb.js";
 import { ServerReflection as ReflectionV1alpha } from "#gen/grpc/reflection/v1alpha/reflection_pb.js";
 
-/** Registers both versions, which describe themselves and the given services with all that these refer to. */
+/**
+ * Registers both versions. They describe themselves, the given services and all types used by the
+ * services.
+ */
 export function registerReflection(router: ConnectRouter, services: readonly DescService[]): void {
   const catalog = buildCatalog([...services, ReflectionV1, ReflectionV1alpha]);
   router.service(ReflectionV1, { serverReflectionInfo: (requests) => answerAll(catalog, requests) });
@@ -66,7 +72,7 @@ function addMessage(catalog: Catalog, message: DescMessage): void {
 
 function addEnum(catalog: Catalog, declared: DescEnum): void {
   catalog.symbols.set(declared.typeName, declared.file);
-  // A value's name stands beside its enum's, not below it.
+  // A value's name stands beside the name of its enum, not below.
   const scope = declared.typeName.slice(0, declared.typeName.lastIndexOf(".") + 1);
   for (const value of declared.values) catalog.symbols.set(`${scope}${value.name}`, declared.file);
 }
@@ -78,7 +84,7 @@ function addExtension(catalog: Catalog, extension: DescExtension): void {
   catalog.extensions.set(extended, numbers.set(extension.number, extension.file));
 }
 
-/** What both versions' requests have in common. */
+/** The fields common to the requests of both versions. */
 type Request = {
   host: string;
   messageRequest:
@@ -91,7 +97,7 @@ type Request = {
 };
 
 async function* answerAll<R extends Request>(catalog: Catalog, requests: AsyncIterable<R>) {
-  // A file goes down a stream once, unless it is asked for by itself.
+  // A stream sends each file once, unless a request names the file itself.
   const sent = new Set<DescFile>();
   for await (const request of requests) {
     yield {

@@ -1,6 +1,6 @@
 import { refuse } from "../../errors.ts";
 
-/** What a kind of platform needs to start. Keys beyond these are the gateway's business. */
+/** The keys that a kind of platform needs to start. The chat gateway interprets all other keys. */
 export type PlatformKind = {
   config: readonly string[];
   secrets: readonly string[];
@@ -21,30 +21,33 @@ export const platformKinds: Readonly<Record<string, PlatformKind>> = {
     optionalSecrets: ["verify_token", "app_secret"],
   },
   teams: { config: ["app_id"], secrets: ["app_password"], optionalSecrets: [] },
-  // Who knows a webhook's address may post there: it is a token.
+  // Any client that knows a webhook's URL may post there: the URL is a secret.
   webhook: { config: [], secrets: ["url"], optionalSecrets: ["signing_secret"] },
 };
 
-/** Every key of a kind that is a secret. */
+/** Every secret key of every kind. */
 export const secretKeys: readonly { kind: string; key: string }[] = Object.entries(platformKinds).flatMap(
   ([kind, { secrets, optionalSecrets }]) => [...secrets, ...optionalSecrets].map((key) => ({ kind, key })),
 );
 
-/** What nobody would call a value that everybody may read. */
+/** Key names that mean a secret. */
 const secretName = /(^|_)(token|secret|password|passwd|api_key|private_key|credentials?)$/;
 
-/** What is known of a kind; undefined for one that nobody knows. */
+/** The definition of a kind; undefined for an unknown kind. */
 function kindOf(kind: string): PlatformKind | undefined {
   return Object.hasOwn(platformKinds, kind) ? platformKinds[kind] : undefined;
 }
 
-/** Whether a key of a platform is a secret: by its kind, or, where that does not say, by its name. */
+/**
+ * Whether a key of a platform is a secret: by its kind, or, if the kind does not list the key, by
+ * its name.
+ */
 export function isSecretKey(kind: string, key: string): boolean {
   const known = kindOf(kind);
   return known?.secrets.includes(key) || known?.optionalSecrets.includes(key) || secretName.test(key);
 }
 
-/** Whether a kind needs the key as a setting that everybody may read. */
+/** Whether a kind needs the key as a public setting. */
 export function isSettingKey(kind: string, key: string): boolean {
   return kindOf(kind)?.config.includes(key) ?? false;
 }
@@ -55,8 +58,8 @@ export function hasUrlPassword(text: string): boolean {
 }
 
 /**
- * Refuses with `invalid_argument`, naming the field: an unknown kind, a required key that is missing, and a secret among
- * the values that are listed, by its key or as the password of a URL.
+ * Refuses with `invalid_argument` and the field: an unknown kind, a missing required key, and a
+ * secret among the readable values, found by its key or as the password of a URL.
  */
 export function checkPlatform(platform: {
   kind: string;

@@ -1,8 +1,9 @@
 /**
- * Where platforms are started: one call starts, the others wait for its outcome (see src/store/agents/platform-starts.ts).
+ * The starts of platforms: one call starts, the others wait for the outcome (see
+ * src/store/agents/platform-starts.ts).
  *
- * A start is not bound to the call that asked for it: whoever hangs up leaves a start that ends and is recorded. No
- * connection of the database is held while it lasts.
+ * A start is independent of the call that asked for it: if the caller disconnects, the start still
+ * ends and is recorded. No database connection is held during a start.
  */
 import { within } from "../../abort.ts";
 import { createBatcher } from "../../batcher.ts";
@@ -16,11 +17,14 @@ import * as platforms from "../../store/agents/platforms.ts";
 import { type Db, mayBeOfOneRow } from "../../store/pg/database.ts";
 import type { PlatformStarter } from "./starter.ts";
 
-/** Ends well before `startDeadlineMs`, so that the outcome is still taken. */
+/** Milliseconds. Ends well before `startDeadlineMs`, so that the outcome is still recorded. */
 const startMs = 20_000;
-/** A waiter looks again when the org's events grew, which the end of a start makes them do, and at least this often. */
+/**
+ * A waiter reads the row again at each new event of the org (the end of a start appends an event),
+ * and at least this often, in milliseconds.
+ */
 const lookMs = 1_000;
-/** How long one call waits for the starts of others, however many, unless it ends sooner itself. */
+/** Maximum time, in milliseconds, that one call waits for other calls' starts, however many. */
 const waitMs = platforms.startDeadlineMs;
 /** Longer reasons are cut. */
 const reasonLengthMax = 500;
@@ -37,7 +41,10 @@ type Wanted = Omit<edits.Wanted, "waitedEpoch">;
 export type PlatformRunner = {
   /** See UpsertPlatform. */
   upsert(options: Wanted & { orgId: string }, signal: AbortSignal): Promise<Upserted>;
-  /** See BatchUpsertPlatforms. What became of each, in their order; rejects only if the database is away. */
+  /**
+   * See BatchUpsertPlatforms. Returns the results in the order of `wanted`; rejects only if the
+   * database is away.
+   */
   upsertAll(
     options: { orgId: string; wanted: readonly Wanted[] },
     signal: AbortSignal,
@@ -49,11 +56,11 @@ export type PlatformRunner = {
   ): Promise<platforms.Platform>;
   /** See StopPlatform. */
   stop(options: { orgId: string; stableId: string; actor: string }): Promise<platforms.Platform>;
-  /** Ends platforms whose rows are gone. Never rejects. */
+  /** Stops platforms whose rows are deleted. Never rejects. */
   endAll(removed: readonly platforms.Platform[]): Promise<void>;
 };
 
-/** What a runner needs of whoever knows that an org's events grew, here or on another replica. A hint. */
+/** A source of hints that an org's events grew, here or on another replica. */
 export interface EventWaker {
   subscribe(orgId: string, wake: () => void): () => void;
   eventsAppended(orgId: string): void;
@@ -95,7 +102,7 @@ export function createPlatformRunner(deps: {
     }
   }
 
-  /** Resolves once the start of that epoch is not under way any more, or the signal aborts. */
+  /** Resolves once the start of the named epoch has ended, or the signal aborts. */
   async function waitForEnd(
     { org_id: orgId, stable_id: stableId, epoch }: platforms.Platform,
     signal: AbortSignal,
@@ -119,7 +126,10 @@ export function createPlatformRunner(deps: {
     }
   }
 
-  /** Starts what the row says is to be started by this call, and records the outcome. Refuses if it did not start. */
+  /**
+   * Starts the platform of the row as the row asks, and records the outcome. Refuses if the
+   * platform did not start.
+   */
   async function carryOut(
     platform: platforms.Platform,
     actor: string,
@@ -150,8 +160,9 @@ export function createPlatformRunner(deps: {
   }
 
   /**
-   * After an outcome that was perhaps not recorded: the row, if it says so after all. Otherwise ends the platform,
-   * records that as far as the database takes it, so that nobody waits for the deadline, and throws the error.
+   * Handles an outcome that was perhaps not recorded. Returns the row if it has the outcome after
+   * all. Otherwise stops the platform, records the failure if the database accepts it, so that no
+   * waiter waits for the deadline, and throws the error.
    */
   async function afterLostEnd(
     error: unknown,
@@ -178,7 +189,10 @@ export function createPlatformRunner(deps: {
     throw error;
   }
 
-  /** Why the platform did not start; undefined if it did. No secret of it is in the answer. */
+  /**
+   * The reason why the platform did not start; undefined if it started. The reason contains none of
+   * its secrets.
+   */
   async function startOnce(platform: platforms.Platform): Promise<string | undefined> {
     const { org_id: orgId, stable_id: stableId, agent_id: agentId, kind, config, epoch } = platform;
     const secrets: Record<string, string> = {};
@@ -221,7 +235,10 @@ export function createPlatformRunner(deps: {
     return found;
   }
 
-  /** Refuses all references that a start would not find, at once. A dry run asks, so that a plan names them. */
+  /**
+   * Refuses all references that a start would not find, together. A dry run calls it, so that a
+   * plan names them.
+   */
   function requireReferences(orgId: string, secrets: platforms.PlatformValues["secrets"]): void {
     const refusals = Object.entries(secrets).flatMap(([field, wanted]) => {
       if (wanted === "keep" || !isReference(wanted.value)) return [];
@@ -239,7 +256,7 @@ export function createPlatformRunner(deps: {
     });
   }
 
-  /** Never rejects: the row says already what is to be. */
+  /** Stops the platform. Never rejects: the row already has the wanted state. */
   async function end(platform: { orgId: string; stableId: string; epoch: number }): Promise<void> {
     try {
       await starter.stop(platform);
@@ -253,7 +270,7 @@ export function createPlatformRunner(deps: {
     }
   }
 
-  /** What is to be done after the first look, if there was one, and its answer. */
+  /** Takes the first step (`begun`, if any), carries out the start and returns the answer. */
   async function upsertOne(
     options: Wanted & { orgId: string },
     signal: AbortSignal,
@@ -266,7 +283,7 @@ export function createPlatformRunner(deps: {
     const { outcome, changed } = step;
     const willRestart = step.do === "start" && step.willRestart;
     const isChanged = !options.isDryRun && (step.do === "start" || outcome !== "noop");
-    // Of a batch, its first look tells once for all.
+    // In a batch, the first step announces the events once for all items.
     if (isChanged && step !== begun.step) feed.eventsAppended(orgId);
     const platform =
       step.do === "start" && !options.isDryRun
@@ -275,7 +292,10 @@ export function createPlatformRunner(deps: {
     return { platform, outcome, willRestart, changed };
   }
 
-  /** The first look at all of them; item by item if one of them, a text that PostgreSQL has not, fails the batch. */
+  /**
+   * The first step of all items; item by item if one item fails the batch with a text that
+   * PostgreSQL does not accept.
+   */
   async function lookAtAll(options: {
     orgId: string;
     wanted: readonly edits.Wanted[];
@@ -337,7 +357,10 @@ export function createPlatformRunner(deps: {
   };
 }
 
-/** PostgreSQL's class 22: a value that it does not take, for example half a surrogate pair. */
+/**
+ * PostgreSQL's class 22: a value that PostgreSQL does not accept, for example half a surrogate
+ * pair.
+ */
 function isOfData(error: unknown): boolean {
   const code = (error as { code?: unknown } | null)?.code;
   return typeof code === "string" && /^22[0-9A-Z]{3}$/.test(code);
@@ -346,10 +369,10 @@ function isOfData(error: unknown): boolean {
 /** Records how a start ended; see starts.endStart. */
 type Recorder = (end: starts.StartEnd & { orgId: string }) => Promise<platforms.Platform | undefined>;
 
-/** The text without any of the secrets, as it can be stored. */
+/** The text without any of the secrets, ready to store. */
 function mask(text: string, secrets: Readonly<Record<string, string>>): string {
   let masked = text;
-  // The longest first: one may begin another.
+  // The longest first: a secret may begin with another secret.
   for (const secret of Object.values(secrets)
     .filter(Boolean)
     .sort((a, b) => b.length - a.length)) {

@@ -1,6 +1,6 @@
 import { checkPlatform } from "./kinds.ts";
 
-/** A platform with its secrets open. Lives no longer than its start. */
+/** A platform with its secrets decrypted. Exists only during the start. */
 export type StartablePlatform = {
   orgId: string;
   stableId: string;
@@ -11,20 +11,23 @@ export type StartablePlatform = {
   epoch: number;
 };
 
-/** Who runs platforms. Both functions are called on whatever replica, and may be called again for the same epoch. */
+/**
+ * Runs platforms. Any replica may call both functions, and may repeat a call for the same epoch.
+ */
 export interface PlatformStarter {
   /**
-   * Starts the platform in place of what an earlier epoch started, and resolves once it runs. Rejects if it does not;
-   * the error's message is shown to people. Once the signal has aborted, nothing of it may stay.
+   * Starts the platform in place of the program that an earlier epoch started, and resolves once
+   * the platform runs. Rejects if the start fails; people see the error's message. After the signal
+   * has aborted, nothing may stay running.
    */
   start(platform: StartablePlatform, signal: AbortSignal): Promise<void>;
-  /** Ends what was started under this epoch or an earlier one, if anything was. */
+  /** Stops the program started under the given epoch or an earlier epoch, if any. */
   stop(platform: { orgId: string; stableId: string; epoch: number }): Promise<void>;
 }
 
 /**
- * The starter as long as there is no chat gateway: a platform runs if it could, that is if its kind is known and what
- * the kind needs is there and open. Its state is its row.
+ * The starter until a chat gateway exists: a platform counts as running if its kind is known and
+ * all required values are present and decrypted. Its state is its row.
  */
 export function createConfigStarter(): PlatformStarter {
   return {

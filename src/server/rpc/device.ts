@@ -24,8 +24,9 @@ import { platformOf } from "../device/opening.ts";
 import type { Session } from "../device/session.ts";
 import type { Telemetry } from "../telemetry.ts";
 import type { EventAnnouncer } from "./events.ts";
+import { inputOf } from "./input-message.ts";
 import { page } from "./page.ts";
-import { runMessage } from "./run-message.ts";
+import { triggeredMessage } from "./triggered-message.ts";
 import { watcherMessage } from "./watcher-message.ts";
 
 /** As the message's rule has it; another text is not asked for in the database. */
@@ -106,8 +107,8 @@ export function deviceService(deps: {
       if (!watcher || watcher.device_id !== deviceId) {
         refuse("not_found", `there is no watcher "${request.watcherId}" pinned to this device`);
       }
-      const { run, alreadyQueued } = await trigger(db, { orgId, actor, watcherId: watcher.id }, surroundings);
-      return { run: runMessage(run), alreadyQueued };
+      const asked = { orgId, actor, watcherId: watcher.id, input: inputOf(request.input) };
+      return triggeredMessage(db, await trigger(db, asked, surroundings));
     },
 
     async listMyWatchers(request, context) {

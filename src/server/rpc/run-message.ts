@@ -18,6 +18,7 @@ import type * as runSummaries from "../../store/work/run-summaries.ts";
 import type { RunRow } from "../../store/work/runs.ts";
 import type { WindowRow } from "../../store/work/windows.ts";
 import { attentionOf, notificationOf, runStatuses, skipReasons, sourceOf } from "../run-enums.ts";
+import { type ShownStart, startFields } from "./input-message.ts";
 
 /** Runs and windows as messages. */
 
@@ -31,7 +32,7 @@ function at<Name extends string>(name: Name, moment: Date | string | null) {
 /** A run and, where they were asked for, the report of its agent and how many of its questions are open. */
 export function runMessage(
   row: RunRow,
-  about: { report?: ReportRow | undefined; openQuestions?: number } = {},
+  about: { report?: ReportRow | undefined; openQuestions?: number; start?: ShownStart | undefined } = {},
 ): Run {
   const init: MessageInitShape<typeof RunSchema> = {
     id: row.id,
@@ -80,6 +81,7 @@ export function runMessage(
     ...at("finishedAt", row.finishedAt),
     openQuestions: about.openQuestions ?? 0,
     ...(about.report ? reportFields(about.report) : {}),
+    ...(about.start ? startFields(about.start) : {}),
   };
   return create(RunSchema, init);
 }

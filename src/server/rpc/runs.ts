@@ -28,6 +28,7 @@ import * as questions from "../../store/work/questions.ts";
 import * as reports from "../../store/work/reports.ts";
 import * as runs from "../../store/work/runs.ts";
 import type { FailurePolicy } from "../../store/work/settlements.ts";
+import * as starts from "../../store/work/starts.ts";
 import * as usage from "../../store/work/usage.ts";
 import * as watchers from "../../store/work/watchers.ts";
 import * as windows from "../../store/work/windows.ts";
@@ -37,6 +38,8 @@ import { activityOf, activityStream } from "../device/activity.ts";
 import { attentionNames, runStatuses } from "../run-enums.ts";
 import { bulkRpcs } from "./bulks.ts";
 import { explain } from "./explain.ts";
+import { explainChain } from "./explain-chain.ts";
+import { startFields } from "./input-message.ts";
 import { idKey, page } from "./page.ts";
 import { answerQuestion, listQuestions } from "./questions.ts";
 import { lateResultMessage, runMessage, windowMessage } from "./run-message.ts";
@@ -61,11 +64,26 @@ export function runService(deps: {
   const { db, doorbell, policy } = deps;
 
   async function get(run: { orgId: string; runId: string }): Promise<runs.RunRow> {
-    return (await runs.find(db, run)) ?? refuse("not_found", `there is no run ${run.runId}`);
+    const found = await runs.find(db, run);
+    if (found) return found;
+    const waiting = await starts.findWaiting(db, run);
+    if (!waiting) refuse("not_found", `there is no run ${run.runId}`);
+    refuse(
+      "failed_precondition",
+      `run ${run.runId} of watcher "${waiting.watcherSlug}" is not there yet: it waits for the end of run ${waiting.activeRunId ?? "before it"}`,
+    );
   }
 
   async function messageOf(row: runs.RunRow): Promise<Run> {
     return (await runMessages(db, row.orgId, [row]))[0]!;
+  }
+
+  /** With what it was started with, if a slot did not bring it about. */
+  async function messageWithStart(row: runs.RunRow): Promise<Run> {
+    const message = await messageOf(row);
+    if (row.source === "scheduled" || row.source === "backfill") return message;
+    const start = await starts.findShown(db, { orgId: row.orgId, runId: row.id });
+    return start ? Object.assign(message, startFields(start)) : message;
   }
 
   /** The watcher that a list is narrowed to, if it is. */
@@ -76,7 +94,7 @@ export function runService(deps: {
   return {
     async getRun({ runId }, context) {
       const { orgId } = principalOf(context);
-      const run = await messageOf(await get({ orgId, runId }));
+      const run = await messageWithStart(await get({ orgId, runId }));
       const late = await lateResults.list(db, { orgId, id: runId });
       return { run, lateResults: late.map(lateResultMessage) };
     },
@@ -145,14 +163,16 @@ export function runService(deps: {
       const placement =
         run.status === "pending" ? await explainPlacement(db, { orgId, runId, ttlMs }) : undefined;
       const now = await clock.now(db);
+      const chain = await explainChain(db, run);
       return {
-        run: await messageOf(run),
+        run: await messageWithStart(run),
         ...explain({ run, device, onDevice, fleet, placement, ttlMs, now }),
         candidates: (placement?.candidates ?? []).map(({ reason, ...device }) => ({
           ...device,
           takes: reason === null,
           reason: reason ?? "",
         })),
+        chain,
       };
     },
 

@@ -11,6 +11,9 @@ import {
   WatcherStatus,
 } from "#gen/pinion/v1/watcher_pb.js";
 import { refuse } from "../../errors.ts";
+import { requireExpression } from "../../expressions.ts";
+import { checkReferences, referencesOf } from "../../input.ts";
+import { conditionNames } from "../../scheduler/chains.ts";
 import { checkSchedule, type ScheduleRules } from "../../scheduler/schedule/schedule.ts";
 import { lackOf } from "../../store/work/device-offers.ts";
 import type { RunSummary } from "../../store/work/run-summaries.ts";
@@ -123,6 +126,7 @@ export function watcherSpec(row: watchers.Watcher): WatcherSpec {
     notification: notificationOf(row.notification),
     ...(row.extraction_schema === null ? {} : { extractionSchema: row.extraction_schema as JsonObject }),
     ...agentWorkMessage(row.agent_work),
+    after: row.after,
     ...placementMessage(row.placement as watchers.Placement | null),
   });
 }
@@ -143,6 +147,21 @@ export function watcherValues(
   // A zone is checked also where no schedule needs it yet.
   if (!stays) checkSchedule({ schedule: schedule === "" ? "@daily" : schedule, timeZone }, options.rules);
   checkExtractionSchema(spec.extractionSchema);
+  checkReferences(spec.prompt);
+  const [reference] = schedule === "" ? [] : referencesOf(spec.prompt);
+  if (reference) {
+    refuse(
+      "invalid_argument",
+      `spec.prompt: asks for ${reference}, and a slot of the schedule has no input; leave out the schedule, or start it by a hook or a trigger`,
+      { field: "spec.prompt" },
+    );
+  }
+  requireExpression(spec.afterCondition, conditionNames, "spec.after_condition");
+  if (spec.afterCondition !== "" && spec.after.length === 0 && !current) {
+    refuse("invalid_argument", "spec.after_condition: there is no watcher in after", {
+      field: "spec.after_condition",
+    });
+  }
   return {
     name: spec.name,
     prompt: spec.prompt,
@@ -162,6 +181,7 @@ export function watcherValues(
     notification: notifications[spec.notification],
     extractionSchema: spec.extractionSchema ?? null,
     agentWork: agentWorkOf(spec),
+    after: spec.after,
     placement: placementOf(spec),
   };
 }

@@ -24,9 +24,10 @@ import * as usecases from "../../usecases/watchers.ts";
 import { principalOf } from "../access/guard.ts";
 import { checkMessage } from "../access/interceptors/validate.ts";
 import type { EventAnnouncer } from "./events.ts";
+import { inputOf } from "./input-message.ts";
 import { dateOf, timestampOf } from "./moments.ts";
 import { page } from "./page.ts";
-import { runMessage } from "./run-message.ts";
+import { triggeredMessage } from "./triggered-message.ts";
 import { slugOf, watcherMessage, watcherSpec, watcherValues } from "./watcher-message.ts";
 
 /** What the .proto promises. */
@@ -162,12 +163,12 @@ export function watcherService(deps: {
       return changed(await usecases.resume(db, { orgId, actor, watcher }, surroundings));
     },
 
-    async triggerWatcher({ watcherId: watcher, requestId }, context) {
+    async triggerWatcher({ watcherId: watcher, requestId, input }, context) {
       const { orgId, actor } = principalOf(context);
       const { id } = await watchers.get(db, { orgId, watcher });
       const request = { orgId, actor, requestId, rpc: "WatcherService/TriggerWatcher" };
-      const triggered = await trigger(db, { orgId, actor, watcherId: id }, { ...surroundings, request });
-      return { run: runMessage(triggered.run), alreadyQueued: triggered.alreadyQueued };
+      const asked = { orgId, actor, watcherId: id, input: inputOf(input) };
+      return triggeredMessage(db, await trigger(db, asked, { ...surroundings, request }));
     },
 
     async previewSchedule(request, context) {

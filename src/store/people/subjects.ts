@@ -7,6 +7,8 @@ export type Subject =
   | { device: string }
   /** By its id or its slug: the device that it is pinned to. */
   | { watcher: string }
+  /** By its id or its slug: the device that its watcher is pinned to. */
+  | { hook: string }
   /** The device that it ran on, or is pinned to. */
   | { run: string }
   /** The device that the run's watcher is pinned to now, where a retry goes. */
@@ -34,6 +36,12 @@ function queryOf(orgId: string, subject: Exclude<Subject, { device: string }>): 
   if ("watcher" in subject) {
     const named = sql.ref(isUuid(subject.watcher) ? "id" : "slug");
     return sql`select device_id as id from watcher where org_id = ${orgId} and ${named} = ${subject.watcher}`;
+  }
+  if ("hook" in subject) {
+    const named = sql.ref(isUuid(subject.hook) ? "h.id" : "h.slug");
+    return sql`
+      select w.device_id as id from hook h join watcher w on w.org_id = h.org_id and w.id = h.watcher_id
+      where h.org_id = ${orgId} and ${named} = ${subject.hook}`;
   }
   if ("run" in subject) {
     return sql`select device_id as id from run_all where org_id = ${orgId} and id = ${subject.run}`;

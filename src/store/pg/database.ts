@@ -6,7 +6,7 @@
  * - A connection that comes back in the middle of a transaction, or after the server ended it, is not used again.
  */
 import { setTimeout as delay } from "node:timers/promises";
-import { Kysely, PostgresDialect, type PostgresPool, type Transaction } from "kysely";
+import { Kysely, PostgresDialect, type PostgresPool, sql, type Transaction } from "kysely";
 import pg from "pg";
 import type { Logger } from "../../log.ts";
 import { boundTransactions } from "./pooled.ts";
@@ -221,6 +221,26 @@ export async function transaction<T>(db: Db, fn: (tx: Transaction<Schema>) => Pr
       if (attempt >= transactionAttemptsMax || !isLostRace(error)) throw error;
       await delay(Math.random() * retryWaitMs * attempt);
     }
+  }
+}
+
+/**
+ * Runs `fn` within the open transaction; if it fails, what it did in the database is undone, what it locked stays locked, and the
+ * answer is why.
+ */
+export async function undoOnFailure<T>(
+  tx: Db,
+  fn: () => Promise<T>,
+): Promise<{ value: T } | { error: unknown }> {
+  await sql`savepoint undoing`.execute(tx);
+  try {
+    const value = await fn();
+    await sql`release savepoint undoing`.execute(tx);
+    return { value };
+  } catch (error) {
+    await sql`rollback to savepoint undoing`.execute(tx);
+    await sql`release savepoint undoing`.execute(tx);
+    return { error };
   }
 }
 

@@ -36,6 +36,8 @@ export type ClaimedRun = {
   scheduledFor: Date | null;
   windowStart: Date;
   windowEnd: Date;
+  /** What it was started with, as JSON; null: nothing. */
+  input: string | null;
   watcherId: string;
   watcherVersion: number;
   watcherSlug: string | null;
@@ -120,12 +122,19 @@ export const assignmentColumns = sql`
     'output', left(coalesce(kw.extracted_data->>'result', kw.extracted_data->>'output', ''), ${priorOutputCharacters}),
     'structured', case when length(kw.extracted_data->>'structured') <= ${priorOutputCharacters}
       then kw.extracted_data->'structured' end,
-    'created_at', kw.created_at) end as "priorWindow"`;
+    'created_at', kw.created_at) end as "priorWindow", rs.input`;
 
 /** The revisions that were current when the run was recorded (R4), and the watcher's latest window and agent session. */
-export function assignmentJoins(of: Record<"version" | "windowId" | "windowAt", RawBuilder<unknown>>) {
-  const { version, windowId, windowAt } = of;
+export function assignmentJoins(
+  of: Record<"runId" | "version" | "windowId" | "windowAt", RawBuilder<unknown>>,
+) {
+  const { runId, version, windowId, windowAt } = of;
   return sql`
+    left join lateral (
+      select input::text as input from run_start
+      -- A slot has no input, and is not looked up.
+      where c.source not in ('scheduled', 'backfill') and org_id = c.org_id and run_id = ${runId}
+    ) rs on true
     left join watcher_revision wr on wr.org_id = c.org_id and wr.watcher_id = c.watcher_id and wr.version = ${version}
     left join agent_revision ar on ar.org_id = c.org_id and ar.agent_id = c.agent_id and ar.version = c.agent_version
     -- In the words of the view "window", but with the moment that names the partition.
@@ -242,7 +251,7 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
       c.watcher_id as "watcherId", c.watcher_version as "watcherVersion", w.slug as "watcherSlug", ${assignmentColumns}
     from claimed c
       left join watcher w on w.org_id = c.org_id and w.id = c.watcher_id
-      ${assignmentJoins({ version: sql`c.watcher_version`, windowId: sql`w.last_window_id`, windowAt: sql`w.last_window_at` })}
+      ${assignmentJoins({ runId: sql`c.id`, version: sql`c.watcher_version`, windowId: sql`w.last_window_id`, windowAt: sql`w.last_window_at` })}
     order by c.due_at
   `.execute(db);
   return rows;

@@ -307,7 +307,8 @@ async function storeRound(tx: Db, reports: readonly LateReport[], policy: Failur
         'deviceId', h.reporter, 'agentId', h.agent_id, 'isPinned', h.is_pinned, 'dueAt', h.due_at, 'action', 'finished', 'status', h.outcome,
         'reason', h.why, 'attempt', h.attempt, 'windowId', h.window_id, 'hasBacklog', h.has_backlog,
         'isWatcherPaused', h.pauses, 'consecutiveFailures', coalesce(h.failures, 0), 'notify', h.notify,
-        'wasFailing', coalesce(h.was_failing, false), 'priorWindowId', h.prior_window_id, 'isLate', true) as settled
+        'wasFailing', coalesce(h.was_failing, false), 'priorWindowId', h.prior_window_id, 'isLate', true,
+        'hasFollowers', h.is_settling and exists (select from watcher_after a where a.org_id = h.org_id and a.after_id = h.watcher_id)) as settled
     from held h order by h.ord
   `.execute(tx);
   return rows;

@@ -185,6 +185,13 @@ export async function deleteOld(
       where c.last_turn_at < ${now} - ${conversationDays} * interval '1 day'
       and not exists (select from turn t
         where t.org_id = c.org_id and t.agent_id = c.agent_id and t.conversation_id = c.id) limit ${limit}))`,
+    // As long as its run waits, lives or is shown, so is what it was started with.
+    sql`delete from run_start where ctid = any(array(select ctid from run_start s where s.created_at < ${old}
+      and not exists (select from run r where r.org_id = s.org_id and r.id = s.run_id)
+      and not exists (select from backlog b where b.org_id = s.org_id and b.watcher_id = s.watcher_id and b.run_id = s.run_id)
+      and not exists (select from run_finished f where f.org_id = s.org_id and f.id = s.run_id) limit ${limit}))`,
+    // Senders try again for days, and not for weeks.
+    sql`delete from hook_delivery where ctid = any(array(select ctid from hook_delivery d where d.received_at < ${old} limit ${limit}))`,
     // Longer than any pause that an agent may be told of.
     sql`delete from rate_key where ctid = any(array(select ctid from rate_key
       where touched_at < ${now} - interval '8 days' limit ${limit}))`,

@@ -15,6 +15,9 @@ import type { SkipReason } from "./settlements.ts";
  * "where is the schedule?" have one answer until the commit (R1, R3).
  */
 
+/** What starts a run that no slot brings about. */
+export type StartSource = "manual" | "hook" | "after";
+
 export type WatcherName = { orgId: string; watcherId: string };
 
 /** What the planner needs to know of a watcher, as it is locked. */
@@ -50,7 +53,9 @@ export type DueWatcher = {
   queuedSlotAt: Date | null;
   /** The oldest slot that waits for the end of the active run: a queued or a backfilled one. */
   backlogSlotAt: Date | null;
-  backlogSource: "scheduled" | "backfill" | null;
+  backlogSource: "scheduled" | "backfill" | StartSource | null;
+  /** Of a start that waits: the run that it will be. */
+  backlogRunId: string | null;
   /** The database's clock. */
   now: Date;
 };
@@ -66,7 +71,7 @@ export async function lockDue(tx: Db, limit: number, newest = 0): Promise<DueWat
     where next_due_at <= statement_timestamp()
     order by next_due_at ${sql.raw(order)}
     limit ${count}
-    for update skip locked`;
+    for no key update skip locked`;
   const query =
     newest === 0
       ? sql<WatcherName>`${ofFew} ${due("asc", limit)}`
@@ -84,14 +89,14 @@ export async function lockBacklogged(tx: Db, limit: number): Promise<DueWatcher[
     where (w.org_id, w.id) in (select org_id, watcher_id from backlog)
       and not exists (select from run r where r.org_id = w.org_id and r.watcher_id = w.id and r.spread_to is null)
     limit ${limit}
-    for update of w skip locked
+    for no key update of w skip locked
   `.execute(tx);
   return (await readLocked(tx, rows)).filter((watcher) => !watcher.hasActiveRun);
 }
 
 /** Locks one watcher, waiting for whoever holds it. */
 export async function lockOne(tx: Db, watcher: WatcherName): Promise<DueWatcher | undefined> {
-  await sql`select from watcher where org_id = ${watcher.orgId} and id = ${watcher.watcherId} for update`.execute(
+  await sql`select from watcher where org_id = ${watcher.orgId} and id = ${watcher.watcherId} for no key update`.execute(
     tx,
   );
   return (await readLocked(tx, [watcher]))[0];
@@ -126,10 +131,10 @@ async function readLocked(tx: Db, watchers: readonly WatcherName[]): Promise<Due
       exists (select from run r where r.org_id = w.org_id and r.watcher_id = w.id and r.spread_to is null) as "hasActiveRun",
       (select max(q.scheduled_for) from backlog q
         where q.org_id = w.org_id and q.watcher_id = w.id and q.source = 'scheduled') as "queuedSlotAt",
-      b.scheduled_for as "backlogSlotAt", b.source as "backlogSource", clock_timestamp() as now
+      b.scheduled_for as "backlogSlotAt", b.source as "backlogSource", b.run_id as "backlogRunId", clock_timestamp() as now
     from ${input} join watcher w on w.org_id = i.org_id and w.id = i.id
       left join lateral (
-        select scheduled_for, source from backlog b where b.org_id = w.org_id and b.watcher_id = w.id
+        select scheduled_for, source, run_id from backlog b where b.org_id = w.org_id and b.watcher_id = w.id
         order by scheduled_for limit 1
       ) b on true
     order by i.ord
@@ -157,7 +162,7 @@ export async function lockAhead(
       and not exists (select from run r where r.org_id = w.org_id and r.watcher_id = w.id and r.spread_to is null)
     order by w.next_due_at
     limit ${options.limit}
-    for update of w skip locked
+    for no key update of w skip locked
   `.execute(tx);
   return readLocked(tx, rows);
 }
@@ -202,9 +207,11 @@ export type SlotRecord = {
   runId: string;
   /** Null for a run that no slot asked for. */
   scheduledFor: Date | null;
+  source: "scheduled" | "backfill" | StartSource;
+  /** Of a start that waited: since when, which is its place among those that wait. */
+  waitsSince?: Date;
   /** The slot lies beyond all slots of its watcher that have a row, or there is none; otherwise its row is looked for. */
   isNew: boolean;
-  source: "scheduled" | "manual" | "backfill";
   dueAt: Date;
   windowStart: Date;
   windowEnd: Date;
@@ -285,6 +292,7 @@ export async function record(
     watcher_id: ["uuid", (s) => s.watcherId],
     run_id: ["uuid", (s) => s.runId],
     scheduled_for: ["timestamptz", (s) => s.scheduledFor],
+    waits_since: ["timestamptz", (s) => s.waitsSince ?? null],
     ...(areNew
       ? {}
       : { slot_id: ["uuid", slotIdOf] as const, is_new: ["boolean", (s: SlotRecord) => s.isNew] as const }),
@@ -365,7 +373,7 @@ export async function record(
     ),
     consumed as (
       delete from backlog b using input i
-      where b.org_id = i.org_id and b.watcher_id = i.watcher_id and b.scheduled_for = i.scheduled_for
+      where b.org_id = i.org_id and b.watcher_id = i.watcher_id and b.scheduled_for = coalesce(i.scheduled_for, i.waits_since)
     ),
     moved as (
       update watcher w set next_slot_at = m.next_slot_at, next_due_at = m.next_due_at,
@@ -393,7 +401,7 @@ export async function record(
           ? sql`, 1 as attempt, c.agent_kind as "agentKind", c.notification, c.timeout_ms as "timeoutMs", c.source,
       c.window_start as "windowStart", c.window_end as "windowEnd", c.version as "watcherVersion", c.slug as "watcherSlug",
       (extract(epoch from clock_timestamp() - c.due_at) * 1000)::float8 as "dueForMs", ${assignmentColumns}
-    from wanted c ${assignmentJoins({ version: sql`c.version`, windowId: sql`c.last_window_id`, windowAt: sql`c.last_window_at` })}`
+    from wanted c ${assignmentJoins({ runId: sql`c.run_id`, version: sql`c.version`, windowId: sql`c.last_window_id`, windowAt: sql`c.last_window_at` })}`
           : sql`
     from wanted c`
       }

@@ -114,6 +114,8 @@ export type Settled = {
   /** The watcher was paused because of this failure. */
   isWatcherPaused: boolean;
   consecutiveFailures: number;
+  /** Its end may start other watchers. */
+  hasFollowers: boolean;
   /** Whom its watcher tells of its end; null: nobody, or its end is none to be told. */
   notify: readonly NotifyEntry[] | null;
   /** The watcher's last run before this one had failed. */
@@ -312,7 +314,8 @@ export async function settle(
       h.device_id as "deviceId", h.agent_id as "agentId", h.is_pinned as "isPinned", h.due_at as "dueAt", h.fate as action, case when h.fate = 'finished' then h.outcome else 'pending' end as status,
       h.why as reason, h.attempt, h.window_id as "windowId", h.again_at as "notBefore", h.has_backlog as "hasBacklog",
       h.pauses as "isWatcherPaused", coalesce(h.failures, 0) as "consecutiveFailures", h.notify,
-      coalesce(h.was_failing, false) as "wasFailing", h.prior_window_id as "priorWindowId"
+      coalesce(h.was_failing, false) as "wasFailing", h.prior_window_id as "priorWindowId",
+      h.fate = 'finished' and exists (select from watcher_after a where a.org_id = h.org_id and a.after_id = h.watcher_id) as "hasFollowers"
     from held h
   `.execute(db);
   return rows;

@@ -56,6 +56,14 @@ export async function spread(
       on conflict (org_id, watcher_id, spread_to) do nothing
       returning id, watcher_id, device_id, is_held
     ),
+    starts as (
+      insert into run_start (org_id, run_id, watcher_id, input, actor, hook_id, hook_slug, hook_delivery_id, after_run_id,
+        after_watcher_slug, depth, is_retry)
+      select s.org_id, o.id, s.watcher_id, s.input, s.actor, s.hook_id, s.hook_slug, s.hook_delivery_id, s.after_run_id,
+        -- As a retry has it: the end that started the first of them is not told a second time.
+        s.after_watcher_slug, s.depth, true
+      from others o join run_start s on s.org_id = (select org_id from parent limit 1) and s.run_id = ${runId}
+    ),
     -- Each is for one device from here on.
     gates as (
       insert into run_gate (org_id, run_id, watcher_id, continues, group_name, group_max, group_per, priority, rate_key,

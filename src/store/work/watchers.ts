@@ -13,6 +13,8 @@ export type Watcher = WatcherRow & {
   active_run_id: string | null;
   queued_slot_at: Date | null;
   has_agent: boolean;
+  /** Slugs of the watchers whose ends start this one, in order. */
+  after: string[];
   /** What it names that only its device can have; null: nothing. */
   offers: DeviceOffers | null;
 };
@@ -40,6 +42,8 @@ export type WatcherValues = {
   extractionSchema: Json | null;
   /** Workspace, budgets, questions and continue mode, as JSON of the fields of WatcherSpec; absent: not set. */
   agentWork: Json;
+  /** Watchers whose ends start this one, by slug or id. */
+  after: readonly string[];
   /** Null: its runs need no placing. */
   placement: Placement | null;
 };
@@ -99,6 +103,9 @@ function select(db: Db) {
         )
         .$castTo<boolean>()
         .as("has_agent"),
+      sql<string[]>`array(
+        select o.slug from watcher_after a join watcher o on o.org_id = a.org_id and o.id = a.after_id
+        where a.org_id = w.org_id and a.watcher_id = w.id order by o.slug)`.as("after"),
       offersOfWatcher.as("offers"),
     ]);
 }
@@ -311,6 +318,7 @@ export function valuesOf(watcher: Watcher): WatcherValues {
     notification: watcher.notification,
     extractionSchema: watcher.extraction_schema,
     agentWork: watcher.agent_work,
+    after: watcher.after,
     placement: watcher.placement as Placement | null,
   };
 }
@@ -372,6 +380,7 @@ const fieldNames: Record<Exclude<keyof WatcherValues, "agentWork" | "placement">
   maxAttempts: "max_attempts",
   notification: "notification",
   extractionSchema: "extraction_schema",
+  after: "after",
 };
 
 /** A watcher's values by the names of the API's fields. */
@@ -398,6 +407,8 @@ const agentWorkFields: [key: string, name: string][] = [
   ["dayBudget", "day_budget"],
   ["questions", "questions"],
   ["continueMode", "continue_mode"],
+  ["afterCondition", "after_condition"],
+  ["redact", "redact"],
   ["notify", "notify"],
 ];
 

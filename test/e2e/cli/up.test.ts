@@ -137,7 +137,7 @@ test("what goes wrong has an exit code and says what to do", async () => {
   expect(await pinion("runs", "list", "--token", "nonsense")).toMatchObject({ code: 4 });
   expect(await pinion("watchers", "get", "nobody")).toMatchObject({ code: 5 });
   expect(await pinion("watchers", "create", "mine", "--prompt", "x")).toMatchObject({ code: 6 });
-  expect(await pinion("runs", "get", "0198c1de")).toMatchObject({ code: 2 });
+  expect(await pinion("runs", "get", "0198c1de")).toMatchObject({ code: 5 });
   const { err } = await pinion("watchers", "create", "bad", "--prompt", "x", "--schedule", "not a cron");
   expect(err).toMatch(/schedule|cron/i);
   expect(err).not.toContain("    at ");

@@ -43,6 +43,8 @@ const exempt: Record<string, string> = {
   "turns watch": "follows until the end; test/integration/cli/turns.test.ts",
   "destinations test":
     "sends to where this machine may not; test/integration/server/deliveries.test.ts has the rpc",
+  "hooks inspect": "needs a delivery; test/integration/server/hooks.test.ts has the rpc",
+  "hooks replay": "the same",
   completion: "prints a script for a shell",
   "runs follow-up":
     "needs an agent that keeps sessions; test/integration/server/agent-reports.test.ts has the rpc",
@@ -90,7 +92,9 @@ async function commandLines(): Promise<string[]> {
       "watchers pause hourly",
     ],
     ...["watchers resume hourly", "watchers preview hourly", "watchers backfill hourly --from 3h"],
-    ...["watchers trigger hourly", "watchers delete hourly"],
+    ...["watchers trigger hourly", "hooks list", "hooks create hourly --kind bearer --slug posted"],
+    ...["hooks get posted", "hooks update posted --rate 10", "hooks rotate posted"],
+    ...["hooks deliveries posted", "hooks delete posted", "watchers delete hourly"],
     ...["runs list", `runs get ${ended.id}`, `runs watch ${ended.id}`, `runs explain ${ended.id}`],
     `runs cancel --watcher ${ended.watcherSlug} --status pending --dry-run`,
     "runs retry --status failed --since 2h --yes",

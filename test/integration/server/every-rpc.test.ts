@@ -104,6 +104,15 @@ const needs: Record<string, "nothing" | "device" | "executor" | "read" | "write"
   "OrgService/AddMember": "admin",
   "OrgService/RemoveMember": "admin",
   "OrgService/ListMembers": "read",
+  "HookService/CreateHook": "write",
+  "HookService/GetHook": "read",
+  "HookService/ListHooks": "read",
+  "HookService/UpdateHook": "write",
+  "HookService/DeleteHook": "write",
+  "HookService/RotateHookSecret": "write",
+  "HookService/ListHookDeliveries": "read",
+  "HookService/GetHookDelivery": "read",
+  "HookService/ReplayHookDelivery": "write",
   "DestinationService/CreateDestination": "admin",
   "DestinationService/GetDestination": "read",
   "DestinationService/ListDestinations": "read",
@@ -170,6 +179,14 @@ beforeAll(async () => {
   await sql`
     insert into platform (org_id, stable_id, agent_id, kind, status)
     values ('local', 'secret-platform', 'secret-agent', 'webhook', 'stopped')`.execute(db);
+  const { rows: hooked } = await sql<{ id: string }>`
+    insert into hook (org_id, slug, watcher_id, kind, secret, created_by)
+    values ('local', 'secret-hook', ${watcher!.id}, 'bearer', 'enc:v1:none', 'pinion') returning id`.execute(
+    db,
+  );
+  const { rows: posted } = await sql<{ id: string }>`
+    insert into hook_delivery (org_id, hook_id, outcome, body_bytes, body)
+    values ('local', ${hooked[0]!.id}, 'filtered', 2, '{}') returning id`.execute(db);
   const { rows: sent } = await sql<{ id: string }>`
     insert into destination (org_id, slug, name, kind, config)
     values ('local', 'secret-destination', 'x', 'webhook', '{"url": "https://example.org"}') returning id`.execute(
@@ -201,6 +218,8 @@ beforeAll(async () => {
       device: device.deviceId,
       agent: "secret-agent",
       platform: "secret-platform",
+      hook: hooked[0]!.id,
+      hookDelivery: posted[0]!.id,
       destination: sent[0]!.id,
       delivery: delivered[0]!.id,
       token: token.id,
@@ -446,6 +465,15 @@ function requestsAbout(ids: Record<string, string>): Record<string, object | "na
     "OrgService/AddMember": "names nothing",
     "OrgService/RemoveMember": { userId: ids.member },
     "OrgService/ListMembers": "names nothing",
+    "HookService/CreateHook": { spec: { watcherId, kind: 5 } },
+    "HookService/GetHook": { hookId: ids.hook },
+    "HookService/ListHooks": "names nothing",
+    "HookService/UpdateHook": { hookId: ids.hook, spec: {}, updateMask: { paths: ["filter"] } },
+    "HookService/DeleteHook": { hookId: ids.hook },
+    "HookService/RotateHookSecret": { hookId: ids.hook },
+    "HookService/ListHookDeliveries": { hookId: ids.hook },
+    "HookService/GetHookDelivery": { hookId: ids.hook, id: ids.hookDelivery },
+    "HookService/ReplayHookDelivery": { hookId: ids.hook, id: ids.hookDelivery },
     "DestinationService/CreateDestination": "names nothing",
     "DestinationService/GetDestination": { destinationId: ids.destination },
     "DestinationService/ListDestinations": "names nothing",
@@ -618,6 +646,14 @@ const forSecondPerson: Record<string, "refused" | "shown" | "other scope" | "not
   "AgentService/StopPlatform": "other scope",
   "TokenService/RevokeToken": "shown",
   "TokenService/RotateToken": "refused",
+  "HookService/CreateHook": "refused",
+  "HookService/GetHook": "shown",
+  "HookService/UpdateHook": "refused",
+  "HookService/DeleteHook": "refused",
+  "HookService/RotateHookSecret": "refused",
+  "HookService/ListHookDeliveries": "shown",
+  "HookService/GetHookDelivery": "refused",
+  "HookService/ReplayHookDelivery": "refused",
   "DestinationService/GetDestination": "shown",
   "DestinationService/UpdateDestination": "other scope",
   "DestinationService/DeleteDestination": "other scope",

@@ -73,6 +73,7 @@ const pin = () =>
         notification: "none",
         extractionSchema: null,
         agentWork: {},
+        after: [],
         placement: null,
       },
     },

@@ -39,6 +39,7 @@ const values: watchers.WatcherValues = {
   notification: "none",
   extractionSchema: null,
   agentWork: {},
+  after: [],
   placement: null,
 };
 

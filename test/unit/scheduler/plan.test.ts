@@ -41,6 +41,7 @@ const watcher: DueWatcher = {
   queuedSlotAt: null,
   backlogSlotAt: null,
   backlogSource: null,
+  backlogRunId: null,
   now: at("10:00:30"),
 };
 

@@ -23,6 +23,7 @@ test("what is not set means the defaults that the .proto promises", () => {
     schedule: null,
     timeZone: "UTC",
     overlap: "skip",
+    placement: null,
     catchup: "collapse",
     catchupWindowMs: 86_400_000,
     jitterMs: 0,

@@ -23,11 +23,13 @@ export interface AttemptFiles {
   snapshotIn: string | undefined;
   /** Path for the snapshot of the next turn; undefined without snapshots. */
   snapshotOut: string | undefined;
+  /** File with the run's input, as JSON; undefined: the run has no input. */
+  input: string | undefined;
   /** Path for the program's request to be tried again later. */
   retryAfter: string;
   /**
-   * Reads the program's snapshot; empty without a file. Refuses more than {@link
-   * SNAPSHOT_BYTES_MAX} and anything but a regular file.
+   * Reads the program's snapshot; empty without a file. Refuses more than
+   * {@link SNAPSHOT_BYTES_MAX} and anything but a regular file.
    */
   collectSnapshot(): Promise<{ snapshot?: Uint8Array } | { problem: string }>;
   /** Reads the program's request for a later try; empty without a file. */
@@ -45,6 +47,8 @@ export async function openAttemptFiles(options: {
   stateDir: string;
   mark: string;
   turn: TurnAssignment | undefined;
+  /** What the run was started with, as JSON; empty: nothing. */
+  input: string;
   runAs: RunAs | undefined;
 }): Promise<AttemptFiles> {
   const { turn, runAs } = options;
@@ -69,8 +73,15 @@ export async function openAttemptFiles(options: {
     await writeFile(snapshotIn, turn.snapshot, { mode: 0o600, flag: "wx" });
     if (runAs !== undefined) await chown(snapshotIn, runAs.uid, runAs.gid);
   }
+  let input: string | undefined;
+  if (options.input !== "") {
+    input = join(directory, "input.json");
+    await writeFile(input, options.input, { mode: 0o600, flag: "wx" });
+    if (runAs !== undefined) await chown(input, runAs.uid, runAs.gid);
+  }
   return {
     directory,
+    input,
     snapshotIn,
     snapshotOut,
     retryAfter,

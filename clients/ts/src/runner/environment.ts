@@ -28,7 +28,7 @@ export function environmentOf(options: {
   executor: ExecutorConfig;
   assignment: Assignment;
   /** Files exchanged between program and daemon. */
-  files: Pick<AttemptFiles, "snapshotIn" | "snapshotOut" | "retryAfter">;
+  files: Pick<AttemptFiles, "snapshotIn" | "snapshotOut" | "retryAfter" | "input">;
   installId: string;
   /** Random mark of this attempt. */
   mark: string;
@@ -58,7 +58,8 @@ export function environmentOf(options: {
     PINION_SNAPSHOT_IN: options.files.snapshotIn,
     PINION_SNAPSHOT_OUT: options.files.snapshotOut,
     PINION_WORKSPACE: assignment.workspace,
-    PINION_INPUT: event?.input,
+    PINION_INPUT: event && event.input.length <= INPUT_CHARACTERS_MAX ? event.input : undefined,
+    PINION_INPUT_FILE: options.files.input,
     PINION_RETRY_AFTER_FILE: options.files.retryAfter,
     PINION_AGENT: agent?.id,
     PINION_AGENT_IDENTITY: identityOf(assignment),
@@ -70,6 +71,13 @@ export function environmentOf(options: {
   }
   return environment;
 }
+
+/**
+ * Maximum length of an input passed as a variable, in characters; a larger input is only in its
+ * file. Linux allows 128 KiB per variable, Windows 32 Ki characters for all, and programs started
+ * by the program need room too.
+ */
+const INPUT_CHARACTERS_MAX = 16_384;
 
 /** Linux allows at most 128 KiB per variable (MAX_ARG_STRLEN). */
 const IDENTITY_CHARACTERS_MAX = 40_000;

@@ -129,7 +129,10 @@ export class Runner {
     let files: AttemptFiles | undefined;
     try {
       const { stateDir } = this.#options;
-      files = await openAttemptFiles({ stateDir, mark, turn, runAs: confinement.runAs });
+      files = await openAttemptFiles({
+        ...{ stateDir, mark, turn, runAs: confinement.runAs },
+        input: assignment.event?.input ?? "",
+      });
       const attempt = { mark, files, confinement };
       const result = await this.#agents.within({ executor, assignment, context }, (place) =>
         this.#start(executor, assignment, context, { ...attempt, place }),

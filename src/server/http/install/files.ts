@@ -1,4 +1,7 @@
-/** The scripts that install a daemon. A bundle has them in place of this module (scripts/lib/bundle.ts). */
+/**
+ * The scripts that install a daemon. A bundle replaces the module by their texts
+ * (scripts/lib/bundle.ts).
+ */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 

@@ -38,7 +38,7 @@ test("the example is a good file, and it shows every key there is", () => {
     ["ada-telegram", ["bot_token"]],
     ["ada-slack", ["bot_token", "signing_secret"]],
   ]);
-  expect(watchers.map(({ slug }) => slug)).toEqual(["repo-digest", "on-demand"]);
+  expect(watchers.map(({ slug }) => slug)).toEqual(["repo-digest", "on-demand", "risks"]);
   expect(watchers[0]!.fields.prompt).toContain("written like $5.");
   const keys = [...jsonSchema().matchAll(/^ {2,}"([a-z_]+)": \{$/gm)].map(([, key]) => key!);
   const words = new Set(["agents", "properties", "items", "additionalProperties", "installed_providers"]);

@@ -1,0 +1,15 @@
+import type { WatcherStep } from "./steps.ts";
+
+/** Watchers in waves: each comes after those of the plan that it follows. A circle of them is in `circle`, and in no wave. */
+export function wavesOf(steps: readonly WatcherStep[]): { waves: WatcherStep[][]; circle: WatcherStep[] } {
+  const waves: WatcherStep[][] = [];
+  let left = [...steps];
+  while (left.length > 0) {
+    const slugs = new Set(left.map((step) => step.wanted?.slug));
+    const wave = left.filter((step) => !step.wanted?.fields.after.some((slug) => slugs.has(slug)));
+    if (wave.length === 0) break;
+    waves.push(wave);
+    left = left.filter((step) => !wave.includes(step));
+  }
+  return { waves, circle: left };
+}

@@ -1,0 +1,209 @@
+/**
+ * Chains: the end of a watcher's run starts the watchers that follow it, in the transaction that stores the result, so an end and
+ * what it starts are there together or not at all. Only a run that has ended for good starts anything: one that is tried again, or
+ * later, has not ended. A run that is lost ends as a timeout; a late result that becomes its end is looked at again, and a follower
+ * that was started by the first end is not started by the second.
+ */
+import { compile, ExpressionError, jsonOf } from "../expressions.ts";
+import { newId } from "../ids.ts";
+import { inputBytesMax, problemOf } from "../input.ts";
+import { canonicalJson, isShallow, type JsonValue } from "../json.ts";
+import type { Quotas } from "../store/people/quotas.ts";
+import { type Db, mayBeOfOneRow, undoOnFailure } from "../store/pg/database.ts";
+import { chainDepthMax } from "../store/work/chains.ts";
+import type { NewEvent } from "../store/work/events.ts";
+import * as schedules from "../store/work/schedules.ts";
+import type { Settled, Settlement } from "../store/work/settlements.ts";
+import * as starts from "../store/work/starts.ts";
+import type { Followed } from "./doorbell.ts";
+import { startLocked } from "./starts.ts";
+
+/** Of the texts of a result that a follower is given, in characters: half of the beginning, half of the end. */
+const textCharactersMax = 12_000;
+/** Of its structured data, as JSON. */
+const structuredBytesMax = 24_000;
+
+export const conditionNames = ["run", "result"] as const;
+/** Where no condition is given. */
+const conditionDefault = 'run.status == "completed"';
+
+/** What is known of a run's end: what its settlement says, and its row. */
+export type End = Pick<Settlement, "output" | "answer" | "exitCode" | "attention"> & {
+  run: Pick<starts.EndedRun, "runId" | "watcherSlug" | "source" | "finishedAt">;
+  status: string;
+  reason: string;
+  attempt: number;
+};
+
+/** What a condition sees of an end, and a follower is given as its input. */
+export function inputOf(end: End): { run: JsonValue; result: JsonValue } {
+  const structured = end.answer?.structured as JsonValue | undefined;
+  const isKept =
+    structured !== undefined &&
+    isShallow(structured) &&
+    Buffer.byteLength(canonicalJson(structured)) <= structuredBytesMax;
+  const input = {
+    run: {
+      id: end.run.runId,
+      watcher: end.run.watcherSlug ?? "",
+      status: end.status,
+      reason: end.reason.slice(0, 2_000),
+      source: end.run.source,
+      attempt: end.attempt,
+      exit_code: end.exitCode ?? null,
+      attention: [...(end.attention ?? [])],
+      finished_at: end.run.finishedAt.toISOString(),
+    },
+    result: {
+      text: cut(end.answer?.result ?? ""),
+      output: cut(end.answer?.result ? "" : (end.output ?? "")),
+      ...(isKept ? { structured } : {}),
+      ...(structured !== undefined && !isKept ? { is_structured_omitted: true } : {}),
+    },
+  };
+  // Texts of many-byte or escaped characters: what is left fits in any case.
+  for (const name of ["output", "text"] as const) {
+    if (Buffer.byteLength(canonicalJson(input)) > inputBytesMax) input.result[name] = "";
+  }
+  return input;
+}
+
+function cut(text: string): string {
+  if (text.length <= textCharactersMax) return text;
+  const half = textCharactersMax / 2;
+  return `${text.slice(0, half)}\n… ${text.length - textCharactersMax} characters left out …\n${text.slice(-half)}`.toWellFormed();
+}
+
+/** Whether the end starts a follower, or why its condition cannot say. */
+export function judge(condition: string, input: ReturnType<typeof inputOf>): boolean | { error: string } {
+  try {
+    const value = compile(condition.trim() || conditionDefault, conditionNames).evaluate(input);
+    if (typeof value === "boolean") return value;
+    return {
+      error: `its value is no true or false but ${JSON.stringify(jsonOf(value, 1_000)).slice(0, 100)}`,
+    };
+  } catch (error) {
+    if (error instanceof ExpressionError) return { error: error.message };
+    throw error;
+  }
+}
+
+/**
+ * Starts the followers of runs that have just ended, in the caller's transaction; answers the events, for the caller to append
+ * last, and puts the runs that were written on `settled`. Whatever goes wrong here undoes no end: it is an event.
+ */
+export async function startFollowers(
+  tx: Db,
+  ended: readonly { run: Followed; settlement: Settlement | undefined }[],
+  options: { quotas?: Quotas | undefined } = {},
+): Promise<NewEvent[]> {
+  const followed = ended.filter(
+    ({ run }) => run.hasFollowers && run.action === "finished" && run.status !== "skipped",
+  );
+  if (followed.length === 0) return [];
+  const done = await undoOnFailure(tx, () => start(tx, followed, options));
+  if ("value" in done) {
+    for (const { run, written, isWaiting } of done.value.started) {
+      run.followers = [...(run.followers ?? []), ...written];
+      run.hasBacklog ||= isWaiting;
+    }
+    return done.value.events;
+  }
+  if (!mayBeOfOneRow(done.error)) throw done.error;
+  const reason = done.error instanceof Error ? done.error.message : String(done.error);
+  return followed.map(({ run }) => failed(run, { follower: "", reason }));
+}
+
+type Done = {
+  started: { run: Followed; written: schedules.RecordedRun[]; isWaiting: boolean }[];
+  events: NewEvent[];
+};
+
+async function start(
+  tx: Db,
+  followed: readonly { run: Followed; settlement: Settlement | undefined }[],
+  options: { quotas?: Quotas | undefined },
+): Promise<Done> {
+  const done: Done = { started: [], events: [] };
+  const followers = await starts.listFollowers(
+    tx,
+    followed.map(({ run }) => run),
+  );
+  const facts = new Map(
+    (
+      await starts.findEnded(
+        tx,
+        followed.map(({ run }) => run),
+      )
+    ).map((fact) => [fact.runId, fact]),
+  );
+  const wanted = followers.flatMap((follower) =>
+    followed.flatMap(({ run, settlement }) => {
+      const fact = facts.get(run.runId);
+      if (!fact || run.orgId !== follower.orgId || run.watcherId !== follower.afterId) return [];
+      const { status, reason, attempt } = run;
+      const input = inputOf({ ...settlement, run: fact, status, reason, attempt });
+      const verdict = judge(follower.condition, input);
+      if (verdict === false) return [];
+      if (verdict !== true) {
+        done.events.push(
+          failed(run, { follower: follower.slug, reason: `after_condition: ${verdict.error}` }),
+        );
+        return [];
+      }
+      if (fact.depth >= chainDepthMax) {
+        const reason = `the chain has ${chainDepthMax} runs, and may have no more`;
+        done.events.push(failed(run, { follower: follower.slug, reason }));
+        return [];
+      }
+      return [{ run, fact, follower, input }];
+    }),
+  );
+  if (wanted.length === 0) return done;
+  const free = await starts.lockFree(
+    tx,
+    wanted.map(({ follower }) => follower),
+  );
+  for (const { run, fact, follower, input } of wanted) {
+    const { orgId, watcherId, slug } = follower;
+    const origin = {
+      ...starts.noOrigin,
+      afterRunId: run.runId,
+      afterWatcherSlug: fact.watcherSlug ?? "",
+      depth: fact.depth + 1,
+    };
+    const asked = await starts.findAsked(tx, follower);
+    const problem = asked && problemOf(asked.prompt, input);
+    if (problem) {
+      done.events.push(failed(run, { follower: slug, reason: problem }));
+      continue;
+    }
+    const begun = { orgId, watcherId, actor: "pinion", source: "after" as const, input, origin };
+    const locked = free.has(watcherId) ? await schedules.lockOne(tx, follower) : undefined;
+    if (locked) {
+      const { written, events } = await startLocked(tx, locked, begun, options);
+      done.events.push(...events);
+      done.started.push({ run, written, isWaiting: false });
+      continue;
+    }
+    // Somebody holds it at this moment, and runs are held here: waiting for each other would be a circle. It waits in the queue.
+    const runId = newId();
+    if (await starts.insert(tx, { ...begun, runId })) {
+      await starts.wait(tx, { orgId, watcherId, runId, source: "after" });
+      done.started.push({ run, written: [], isWaiting: true });
+    }
+  }
+  return done;
+}
+
+function failed(run: Settled, { follower, reason }: { follower: string; reason: string }): NewEvent {
+  return {
+    orgId: run.orgId,
+    kind: "watcher.after_failed",
+    actor: "pinion",
+    runId: run.runId,
+    watcherId: run.watcherId,
+    deviceId: run.deviceId,
+    data: { ...(follower ? { follower } : {}), reason },
+  };
+}

@@ -1,0 +1,179 @@
+/**
+ * The door of hooks: `POST /hooks/<id>`, for senders that have no token. What the sender is to know is answered after the commit: which
+ * delivery it became, or why it was turned away. A sender that could not be verified learns nothing of the hook, and costs no row.
+ */
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http";
+import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
+import { createBuckets, networkOf } from "../../buckets.ts";
+import { Refusal } from "../../errors.ts";
+import { isUuid } from "../../ids.ts";
+import { isShallow, type JsonValue } from "../../json.ts";
+import type { Logger } from "../../log.ts";
+import type { Keyring } from "../../secrets.ts";
+import type { Db } from "../../store/pg/database.ts";
+import { withinOrg } from "../../store/pg/tenancy.ts";
+import * as hooks from "../../store/work/hooks.ts";
+import { take } from "../../usecases/hooks.ts";
+import type { Surroundings } from "../../usecases/surroundings.ts";
+import type { Crowd } from "./crowd.ts";
+import { verify } from "./hook-verify.ts";
+import type { Handler } from "./port.ts";
+
+const bodyBytesMax = 1_048_576;
+/** Deliveries that cannot be verified, from one network to one hook: so many at once, and a minute. */
+const refusedPerMinute = 30;
+/** What is kept of headers, in characters. */
+const headersCharactersMax = 4_000;
+
+const path = /^\/hooks\/([^/?]+)(?:\/([^/?]+))?(?:\?.*)?$/;
+const kept = /^(?:x-|content-type$|user-agent$|webhook-id$|webhook-timestamp$)/;
+const secret = /token|secret|signature|authorization|cookie|forwarded|api-?key/;
+
+export function withHooks(
+  next: Handler,
+  options: {
+    /** For the lookup of the address, across orgs. */
+    crossOrgDb: Db;
+    db: Db;
+    keyring: Keyring;
+    surroundings: Pick<Surroundings, "doorbell" | "quotas">;
+    crowd?: Pick<Crowd, "find">;
+    addressOf: (headers: IncomingHttpHeaders, remoteAddress: string | undefined) => string;
+    onEvents: (orgId: string) => void;
+    log: Logger;
+  },
+): Handler {
+  const { crossOrgDb, db, keyring, log } = options;
+  const refusals = createBuckets({
+    perMs: refusedPerMinute / 60_000,
+    burst: refusedPerMinute,
+    keysMax: 20_000,
+    now: () => performance.now(),
+  });
+
+  async function serve(
+    request: IncomingMessage | Http2ServerRequest,
+    [id, urlSecret]: [string, string],
+  ): Promise<Answer> {
+    if (request.method !== "POST") return { status: 405, body: { error: "POST is taken here" } };
+    const address = options.addressOf(request.headers, request.socket?.remoteAddress);
+    const who = `${networkOf(address)} ${id}`;
+    const waitMs = refusals.peek(who);
+    if (waitMs > 0)
+      return { status: 429, body: { error: "too many deliveries that were not verified" }, waitMs };
+    const visit = options.crowd?.find(
+      request.httpVersionMajor === 2 ? (request as Http2ServerRequest).stream : (request as IncomingMessage),
+    );
+    const body = await read(request, (bytes) => visit?.holdAtLeast(bytes));
+    if (!body) return { status: 413, body: { error: `a delivery has at most ${bodyBytesMax} bytes` } };
+    const hook = isUuid(id) ? await hooks.findAddressed(crossOrgDb, id.toLowerCase()) : undefined;
+    if (!hook) {
+      refusals.take(who);
+      return { status: 404, body: { error: "there is no such hook" } };
+    }
+    const sealed = [hook.secret, ...(hook.oldSecret ? [hook.oldSecret] : [])];
+    const secrets = sealed.map((one) => keyring.open(one, hooks.placeOf(hook)));
+    const verified = await verify(hook.kind, secrets, { headers: request.headers, body, urlSecret });
+    if ("problem" in verified) {
+      refusals.take(who);
+      await hooks.noteRefused(crossOrgDb, { ...hook, reason: verified.problem.slice(0, 200) });
+      return { status: 401, body: { error: verified.problem } };
+    }
+    const parsed = parse(body, request.headers["content-type"] ?? "");
+    if (parsed === undefined || !isShallow(parsed)) {
+      return { status: 400, body: { error: "the body is no JSON, no form, or nested too deeply" } };
+    }
+    const challenge = hook.kind === "slack" ? challengeOf(parsed) : undefined;
+    if (challenge !== undefined) return { status: 200, body: { challenge } };
+    const incoming = {
+      ...verified,
+      body: parsed,
+      bodyBytes: body.length,
+      headers: headersOf(request.headers),
+    };
+    const taken = await withinOrg(hook.orgId, () => take(db, hook, incoming, options.surroundings));
+    options.onEvents(hook.orgId);
+    const { id: delivery, outcome, runId } = taken;
+    return { status: 202, body: { delivery, outcome, ...(runId ? { run_id: runId } : {}) } };
+  }
+
+  return async (request, response) => {
+    const [, id, urlSecret = ""] = path.exec(request.url ?? "") ?? [];
+    if (id === undefined) return next(request, response);
+    let answer: Answer;
+    try {
+      answer = await serve(request, [id, urlSecret]);
+    } catch (error) {
+      const refusal = error instanceof Refusal ? error : undefined;
+      if (!refusal)
+        log.warn({ err: error }, "a delivery to a hook could not be taken in; its sender tries again");
+      answer =
+        refusal?.reason === "resource_exhausted"
+          ? { status: 429, body: { error: refusal.message }, waitMs: refusal.retryAfterMs ?? 1_000 }
+          : {
+              status: refusal?.reason === "not_found" ? 404 : 503,
+              body: { error: "try again later" },
+              waitMs: 5_000,
+            };
+    }
+    send(response, answer);
+  };
+}
+
+type Answer = { status: number; body: Record<string, unknown>; waitMs?: number };
+
+function send(response: ServerResponse | Http2ServerResponse, { status, body, waitMs }: Answer): void {
+  response.statusCode = status;
+  response.setHeader("content-type", "application/json");
+  response.setHeader("cache-control", "no-store");
+  if (waitMs !== undefined) response.setHeader("retry-after", String(Math.ceil(waitMs / 1_000)));
+  response.end(`${JSON.stringify(body)}\n`);
+}
+
+/** The body; undefined for one that is too large. */
+async function read(
+  request: IncomingMessage | Http2ServerRequest,
+  hold: (bytes: number) => void,
+): Promise<Buffer | undefined> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of request) {
+    bytes += (chunk as Buffer).length;
+    if (bytes > bodyBytesMax) return undefined;
+    hold(bytes);
+    chunks.push(chunk as Buffer);
+  }
+  return Buffer.concat(chunks);
+}
+
+function parse(body: Buffer, type: string): JsonValue | undefined {
+  const text = body.toString("utf8");
+  if (text.trim() === "") return {};
+  if (/^application\/x-www-form-urlencoded/i.test(type)) {
+    const form = Object.fromEntries(new URLSearchParams(text));
+    // GitHub and Slack put JSON into a field of this name.
+    return form.payload === undefined ? form : parse(Buffer.from(form.payload), "application/json");
+  }
+  try {
+    return JSON.parse(text) as JsonValue;
+  } catch {
+    return undefined;
+  }
+}
+
+function challengeOf(body: JsonValue): string | undefined {
+  if (body === null || typeof body !== "object" || Array.isArray(body)) return undefined;
+  return body.type === "url_verification" && typeof body.challenge === "string" ? body.challenge : undefined;
+}
+
+/** Headers that say what a delivery is, and none that proves who sent it. */
+function headersOf(headers: IncomingHttpHeaders): Record<string, string> {
+  let left = headersCharactersMax;
+  return Object.fromEntries(
+    Object.entries(headers).flatMap(([name, value]): [string, string][] => {
+      if (typeof value !== "string" || !kept.test(name) || secret.test(name)) return [];
+      left -= name.length + value.length;
+      return left < 0 ? [] : [[name, value]];
+    }),
+  );
+}

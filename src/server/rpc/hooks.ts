@@ -1,0 +1,211 @@
+import { create } from "@bufbuild/protobuf";
+import { durationMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
+import type { ServiceImpl } from "@connectrpc/connect";
+import { z } from "zod";
+import {
+  HookDeliverySchema,
+  HookKind,
+  HookOutcome,
+  HookSchema,
+  type HookService,
+  type HookSpec,
+  HookSpecSchema,
+} from "#gen/pinion/v1/hook_pb.js";
+import { refuse } from "../../errors.ts";
+import { redactInput } from "../../input.ts";
+import type { Keyring } from "../../secrets.ts";
+import type { Db } from "../../store/pg/database.ts";
+import * as hooks from "../../store/work/hooks.ts";
+import * as starts from "../../store/work/starts.ts";
+import * as watchers from "../../store/work/watchers.ts";
+import * as usecases from "../../usecases/hooks.ts";
+import type { Surroundings } from "../../usecases/surroundings.ts";
+import { principalOf } from "../access/guard.ts";
+import { checkMessage } from "../access/interceptors/validate.ts";
+import type { EventAnnouncer } from "./events.ts";
+import { inputValue } from "./input-message.ts";
+import { timestampOf } from "./moments.ts";
+import { page } from "./page.ts";
+
+/** What the .proto promises. */
+const overlapMsDefault = 86_400_000;
+const rateDefault = 60;
+
+const kinds: Record<hooks.HookKind, HookKind> = {
+  standard: HookKind.STANDARD,
+  github: HookKind.GITHUB,
+  gitlab: HookKind.GITLAB,
+  slack: HookKind.SLACK,
+  bearer: HookKind.BEARER,
+  secret_url: HookKind.SECRET_URL,
+};
+const outcomes: Record<hooks.HookOutcome, HookOutcome> = {
+  started: HookOutcome.STARTED,
+  already_queued: HookOutcome.ALREADY_QUEUED,
+  queued: HookOutcome.QUEUED,
+  skipped: HookOutcome.SKIPPED,
+  filtered: HookOutcome.FILTERED,
+  failed: HookOutcome.FAILED,
+};
+
+function specOf(row: hooks.HookRow): HookSpec {
+  return create(HookSpecSchema, {
+    watcherId: row.watcherSlug,
+    kind: kinds[row.kind],
+    filter: row.filter,
+    mapping: row.mapping,
+    ratePerMinute: row.ratePerMinute,
+    isDisabled: row.isDisabled,
+  });
+}
+
+function valuesOf(spec: HookSpec) {
+  const kind = Object.entries(kinds).find(([, value]) => value === spec.kind)![0] as hooks.HookKind;
+  const { watcherId: watcher, filter, mapping, isDisabled } = spec;
+  return { kind, watcher, filter, mapping, isDisabled, ratePerMinute: spec.ratePerMinute || rateDefault };
+}
+
+function deliveryMessage(row: hooks.DeliveryRow, shown: { redact: readonly string[] } | undefined) {
+  return create(HookDeliverySchema, {
+    id: row.id,
+    hookId: row.hookId,
+    deliveryId: row.key ?? "",
+    receivedAt: timestampFromDate(row.receivedAt),
+    event: row.event,
+    outcome: outcomes[row.outcome],
+    runId: row.runId ?? "",
+    reason: row.reason,
+    duplicates: row.duplicates,
+    replayOf: row.replayOf ?? "",
+    bodyBytes: row.bodyBytes,
+    ...(shown && row.hasBody
+      ? { body: inputValue(redactInput(row.body, shown.redact)), headers: row.headers }
+      : {}),
+  });
+}
+
+export function hookService(deps: {
+  db: Db;
+  feed: EventAnnouncer;
+  keyring: Keyring;
+  surroundings: Surroundings;
+  publicUrl: string | undefined;
+}): ServiceImpl<typeof HookService> {
+  const { db, feed, keyring } = deps;
+  const urlOf = (id: string, secret = "") =>
+    `${(deps.publicUrl ?? "").replace(/\/$/, "")}/hooks/${id}${secret ? `/${secret}` : ""}`;
+
+  function message(row: hooks.HookRow) {
+    return create(HookSchema, {
+      id: row.id,
+      slug: row.slug,
+      spec: specOf(row),
+      url: urlOf(row.id),
+      version: row.version,
+      ...{ createdAt: timestampOf(row.createdAt), updatedAt: timestampOf(row.updatedAt) },
+      ...{ oldSecretUntil: timestampOf(row.oldSecretUntil), lastDeliveryAt: timestampOf(row.lastDeliveryAt) },
+      ...{ lastRefusedAt: timestampOf(row.lastRefusedAt), lastRefusedReason: row.lastRefusedReason },
+    });
+  }
+  const made = ({ hook, secret }: { hook: hooks.HookRow; secret: string }) => ({
+    hook: message(hook),
+    secret,
+    url: urlOf(hook.id, hook.kind === "secret_url" ? secret : ""),
+  });
+
+  return {
+    async createHook({ spec, slug, secret, requestId, dryRun: isDryRun }, context) {
+      const { orgId, actor } = principalOf(context);
+      const asked = { orgId, actor, slug, secret, requestId, values: valuesOf(spec!), keyring, isDryRun };
+      const created = await usecases.create(db, asked);
+      if (isDryRun) return made({ ...created, secret: "" });
+      feed.eventsAppended(orgId);
+      return made(created);
+    },
+    async getHook({ hookId: hook }, context) {
+      const { orgId } = principalOf(context);
+      return { hook: message(await hooks.get(db, { orgId, hook })) };
+    },
+    async listHooks(request, context) {
+      const { orgId } = principalOf(context);
+      const watcherId =
+        request.watcherId === ""
+          ? undefined
+          : (await watchers.get(db, { orgId, watcher: request.watcherId })).id;
+      const { rows, nextPageToken } = await page(request, {
+        key: z.tuple([z.string()]),
+        keyOf: (row: hooks.HookRow) => [row.slug] as [string],
+        fetch: (after, limit) => hooks.list(db, { orgId, limit, watcherId, afterSlug: after?.[0] }),
+      });
+      return { hooks: rows.map(message), nextPageToken };
+    },
+    async updateHook(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const paths = request.updateMask?.paths ?? [];
+      const hook = await usecases.update(db, {
+        ...{ orgId, actor, hook: request.hookId, expectedVersion: request.expectedVersion },
+        isDryRun: request.dryRun,
+        change(current) {
+          const spec = specOf(current);
+          const source = request.spec ?? create(HookSpecSchema);
+          for (const path of paths) {
+            const field = HookSpecSchema.fields.find(({ name }) => name === path);
+            if (!field) {
+              refuse("invalid_argument", `update_mask: spec has no field "${path}"`, {
+                field: "update_mask",
+              });
+            }
+            Object.assign(spec, { [field.localName]: source[field.localName as "filter"] });
+          }
+          const violation = checkMessage(HookSpecSchema, spec);
+          if (violation) {
+            refuse("invalid_argument", `spec.${violation.message}`, { field: `spec.${violation.field}` });
+          }
+          return valuesOf(spec);
+        },
+      });
+      if (!request.dryRun) feed.eventsAppended(orgId);
+      return { hook: message(hook) };
+    },
+    async deleteHook({ hookId: hook }, context) {
+      const { orgId, actor } = principalOf(context);
+      await usecases.remove(db, { orgId, actor, hook });
+      feed.eventsAppended(orgId);
+      return {};
+    },
+    async rotateHookSecret({ hookId: hook, secret, overlap }, context) {
+      const { orgId, actor } = principalOf(context);
+      const overlapMs = overlap ? durationMs(overlap) : overlapMsDefault;
+      const rotated = await usecases.rotate(db, { orgId, actor, hook, secret, overlapMs, keyring });
+      feed.eventsAppended(orgId);
+      return made(rotated);
+    },
+    async listHookDeliveries({ hookId }, context) {
+      const { orgId } = principalOf(context);
+      const hook = await hooks.get(db, { orgId, hook: hookId });
+      const rows = await hooks.listDeliveries(db, hook);
+      return { deliveries: rows.map((row) => deliveryMessage(row, undefined)) };
+    },
+    async getHookDelivery({ hookId, id }, context) {
+      const { orgId } = principalOf(context);
+      const hook = await hooks.get(db, { orgId, hook: hookId });
+      const row = await hooks.getDelivery(db, { orgId, hookId: hook.id, id });
+      const asked = await starts.findAsked(db, hook);
+      return { delivery: deliveryMessage(row, { redact: asked?.redact ?? [] }) };
+    },
+    async replayHookDelivery({ hookId, id, requestId }, context) {
+      const { orgId } = principalOf(context);
+      const hook = await hooks.get(db, { orgId, hook: hookId });
+      const { event, headers, body, bodyBytes, hasBody } = await hooks.getDelivery(db, {
+        ...{ orgId, hookId: hook.id, id },
+      });
+      if (!hasBody) refuse("failed_precondition", "the body of the delivery is kept no longer");
+      const key = requestId === "" ? null : `replay:${id}:${requestId}`;
+      const incoming = { key, event, headers, body, bodyBytes, replayOf: id };
+      const taken = await usecases.take(db, hook, incoming, deps.surroundings);
+      feed.eventsAppended(orgId);
+      const row = await hooks.getDelivery(db, { orgId, hookId: hook.id, id: taken.id });
+      return { delivery: deliveryMessage(row, undefined) };
+    },
+  };
+}

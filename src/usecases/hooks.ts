@@ -1,0 +1,287 @@
+/** What people do to hooks, and what becomes of a delivery: one transaction each. */
+import { randomBytes, randomUUID } from "node:crypto";
+import { Refusal, refuse } from "../errors.ts";
+import { compile, ExpressionError, jsonOf, requireExpression } from "../expressions.ts";
+import { newId } from "../ids.ts";
+import { inputBytesMax, problemOf, requireInput } from "../input.ts";
+import type { JsonValue } from "../json.ts";
+import { type Started, startLocked } from "../scheduler/starts.ts";
+import type { Keyring } from "../secrets.ts";
+import * as requests from "../store/people/requests.ts";
+import { type Db, transaction } from "../store/pg/database.ts";
+import { rehearsable } from "../store/pg/dry-run.ts";
+import * as events from "../store/work/events.ts";
+import * as hooks from "../store/work/hooks.ts";
+import * as schedules from "../store/work/schedules.ts";
+import * as starts from "../store/work/starts.ts";
+import * as watchers from "../store/work/watchers.ts";
+import type { Surroundings } from "./surroundings.ts";
+
+/** What filters and mappings name. */
+export const deliveryNames = ["input", "event", "headers"] as const;
+
+type Values = Pick<hooks.HookRow, "kind" | "filter" | "mapping" | "ratePerMinute" | "isDisabled"> & {
+  /** Id or slug. */
+  watcher: string;
+};
+type Asked = { orgId: string; actor: string; hook: string };
+type Made = { hook: hooks.HookRow; secret: string };
+
+function checkValues(values: Values): void {
+  requireExpression(values.filter, deliveryNames, "spec.filter");
+  requireExpression(values.mapping, deliveryNames, "spec.mapping");
+}
+
+/** The secret that was given, or a new one; of Standard Webhooks it is base64. */
+function secretOf(kind: hooks.HookKind, given: string): string {
+  if (given === "") {
+    const made = randomBytes(32);
+    return kind === "standard" ? `whsec_${made.toString("base64")}` : made.toString("hex");
+  }
+  const bytes = Buffer.from(given.replace(/^whsec_/, ""), "base64");
+  if (kind === "standard" && (bytes.length < 24 || bytes.length > 64)) {
+    refuse("invalid_argument", "secret: must be base64 of 24 to 64 bytes", { field: "secret" });
+  }
+  return given;
+}
+
+/** A new hook, with the event `hook.created`. */
+export function create(
+  db: Db,
+  options: {
+    orgId: string;
+    actor: string;
+    slug: string;
+    values: Values;
+    secret: string;
+    requestId: string;
+    keyring: Keyring;
+    isDryRun: boolean;
+  },
+): Promise<Made> {
+  const { orgId, actor, values, requestId } = options;
+  checkValues(values);
+  const secret = secretOf(values.kind, options.secret);
+  const request = { orgId, actor, requestId, rpc: "HookService/CreateHook" };
+  return rehearsable(db, options.isDryRun, async (tx) => {
+    const made = await requests.begin(tx, request);
+    if (made) return { hook: await hooks.get(tx, { orgId, hook: made.hook_id }), secret: "" };
+    const watcher = await watchers.get(tx, { orgId, watcher: values.watcher });
+    const id = randomUUID();
+    const slug = options.slug || `${watcher.slug.slice(0, 50)}-${values.kind.replace("_", "-")}`;
+    const sealed = options.keyring.seal(secret, hooks.placeOf({ orgId, id }));
+    const { kind, filter, mapping, ratePerMinute, isDisabled } = values;
+    const isNew = await hooks.insert(tx, {
+      ...{ orgId, id, slug, kind, filter, mapping, ratePerMinute, isDisabled },
+      ...{ watcherId: watcher.id, secret: sealed, createdBy: actor },
+    });
+    if (!isNew) refuse("already_exists", `a hook with the slug "${slug}" exists already`, { field: "slug" });
+    await requests.record(tx, request, { hook_id: id });
+    const hook = await hooks.get(tx, { orgId, hook: id });
+    await events.append(tx, orgId, [
+      { kind: "hook.created", actor, watcherId: watcher.id, data: { hook: slug, hook_kind: kind } },
+    ]);
+    return { hook, secret };
+  });
+}
+
+export function update(
+  db: Db,
+  options: Asked & {
+    expectedVersion: number;
+    change: (hook: hooks.HookRow) => Values;
+    isDryRun: boolean;
+  },
+): Promise<hooks.HookRow> {
+  const { orgId, actor } = options;
+  return rehearsable(db, options.isDryRun, async (tx) => {
+    const { id } = await hooks.get(tx, options);
+    await hooks.lock(tx, { orgId, id });
+    const current = await hooks.get(tx, { orgId, hook: id });
+    if (options.expectedVersion !== 0 && options.expectedVersion !== current.version) {
+      refuse(
+        "aborted",
+        `the hook is at version ${current.version}, not ${options.expectedVersion}; read it again`,
+        {
+          retryAfterMs: 0,
+        },
+      );
+    }
+    const values = options.change(current);
+    checkValues(values);
+    if (values.kind !== current.kind) {
+      refuse("invalid_argument", "spec.kind: cannot be changed; make another hook", { field: "spec.kind" });
+    }
+    const watcher = await watchers.get(tx, { orgId, watcher: values.watcher });
+    await hooks.update(tx, { ...values, orgId, id, watcherId: watcher.id });
+    const hook = await hooks.get(tx, { orgId, hook: id });
+    await events.append(tx, orgId, [
+      {
+        kind: "hook.updated",
+        actor,
+        watcherId: watcher.id,
+        data: { hook: hook.slug, version: hook.version },
+      },
+    ]);
+    return hook;
+  });
+}
+
+export function rotate(
+  db: Db,
+  options: Asked & { secret: string; overlapMs: number; keyring: Keyring },
+): Promise<Made> {
+  const { orgId, actor, overlapMs, keyring } = options;
+  return transaction(db, async (tx) => {
+    const { id, kind } = await hooks.get(tx, options);
+    const secret = secretOf(kind, options.secret);
+    await hooks.rotate(tx, {
+      orgId,
+      id,
+      overlapMs,
+      secret: keyring.seal(secret, hooks.placeOf({ orgId, id })),
+    });
+    const hook = await hooks.get(tx, { orgId, hook: id });
+    await events.append(tx, orgId, [
+      { kind: "hook.rotated", actor, watcherId: hook.watcherId, data: { hook: hook.slug } },
+    ]);
+    return { hook, secret };
+  });
+}
+
+export function remove(db: Db, options: Asked): Promise<void> {
+  const { orgId, actor } = options;
+  return transaction(db, async (tx) => {
+    const { id, slug, watcherId } = await hooks.get(tx, options);
+    await hooks.remove(tx, { orgId, id });
+    await events.append(tx, orgId, [{ kind: "hook.deleted", actor, watcherId, data: { hook: slug } }]);
+  });
+}
+
+/** Something that was verified. */
+export type Incoming = {
+  /** The id that the sender gave; null: none. */
+  key: string | null;
+  event: string;
+  headers: Record<string, string>;
+  body: JsonValue;
+  bodyBytes: number;
+  replayOf?: string;
+};
+
+export type Taken = Pick<hooks.DeliveryRow, "id" | "outcome" | "runId" | "reason"> & { isRepeat: boolean };
+
+/**
+ * Takes a delivery in, once: a second one of its key is answered as the first was, on whichever replica it comes. What becomes of
+ * it is recorded in the same transaction. Refuses with `resource_exhausted` beyond the hook's rate, and `not_found` for a hook that is gone.
+ */
+export async function take(
+  db: Db,
+  hook: hooks.HookRow,
+  incoming: Incoming,
+  { doorbell, quotas }: Pick<Surroundings, "doorbell" | "quotas">,
+): Promise<Taken> {
+  const { orgId } = hook;
+  const judged = judge(hook, incoming);
+  const { taken, started } = await transaction(db, async (tx) => {
+    const left = await hooks.lock(tx, hook);
+    if (left === undefined) refuse("not_found", "there is no such hook");
+    const { key } = incoming;
+    const before = key === null ? undefined : await hooks.findRepeated(tx, { orgId, hookId: hook.id, key });
+    if (before) {
+      const { id, outcome, runId, reason } = before;
+      return { taken: { id, outcome, runId, reason, isRepeat: true }, started: undefined };
+    }
+    if (left < 1) {
+      const retryAfterMs = Math.ceil(((1 - left) * 60_000) / hook.ratePerMinute);
+      refuse("resource_exhausted", `the hook takes ${hook.ratePerMinute} deliveries a minute`, {
+        retryAfterMs,
+      });
+    }
+    await hooks.spend(tx, { orgId, id: hook.id, left });
+    const id = newId();
+    const { started, ...became } =
+      "input" in judged ? await start(tx, hook, id, judged.input, quotas) : judged;
+    const runId = started?.runId ?? null;
+    await hooks.insertDelivery(tx, {
+      ...{ orgId, id, hookId: hook.id, key, runId, replayOf: incoming.replayOf ?? null },
+      ...{
+        event: incoming.event,
+        bodyBytes: incoming.bodyBytes,
+        body: incoming.body,
+        headers: incoming.headers,
+      },
+      ...became,
+    });
+    const failed =
+      became.outcome === "failed"
+        ? [
+            {
+              ...{ orgId, kind: "hook.failed", actor: "pinion", watcherId: hook.watcherId },
+              data: { hook: hook.slug, delivery: id, reason: became.reason },
+            },
+          ]
+        : [];
+    await events.appendAll(tx, [...(started?.events ?? []), ...failed]);
+    return { taken: { id, runId, ...became, isRepeat: false }, started };
+  });
+  if (started && started.written.length > 0) doorbell.recorded(started.written);
+  return taken;
+}
+
+type Became = { outcome: hooks.HookOutcome; reason: string; started?: Started };
+
+/** What the hook makes of a delivery: the input of a run, or why there is none. */
+function judge(hook: hooks.HookRow, { body, event, headers }: Incoming): { input: JsonValue } | Became {
+  if (hook.kind === "github" && event === "ping") {
+    return { outcome: "filtered", reason: "a ping: GitHub tries whether the hook is there" };
+  }
+  const values = { input: body, event, headers };
+  let at = "filter";
+  try {
+    if (hook.filter.trim() !== "") {
+      const verdict = compile(hook.filter, deliveryNames).evaluate(values);
+      if (verdict === false) return { outcome: "filtered", reason: "the filter is false" };
+      if (verdict !== true)
+        return { outcome: "failed", reason: "filter: its value is neither true nor false" };
+    }
+    at = "mapping";
+    const input =
+      hook.mapping.trim() === ""
+        ? body
+        : jsonOf(compile(hook.mapping, deliveryNames).evaluate(values), inputBytesMax);
+    return { input: requireInput(input) };
+  } catch (error) {
+    if (error instanceof ExpressionError) return { outcome: "failed", reason: `${at}: ${error.message}` };
+    if (error instanceof Refusal) {
+      const advice = hook.mapping === "" ? "; give the hook a mapping that takes what is needed" : "";
+      return { outcome: "failed", reason: `${error.message}${advice}` };
+    }
+    throw error;
+  }
+}
+
+async function start(
+  tx: Db,
+  hook: hooks.HookRow,
+  deliveryId: string,
+  input: JsonValue,
+  quotas: Surroundings["quotas"],
+): Promise<Became> {
+  const { orgId, watcherId } = hook;
+  const locked = await schedules.lockOne(tx, { orgId, watcherId });
+  const asked = await starts.findAsked(tx, { orgId, watcherId });
+  if (!locked || !asked) return { outcome: "failed", reason: "its watcher is gone" };
+  const problem = problemOf(asked.prompt, input);
+  if (problem) return { outcome: "failed", reason: problem };
+  const started = await startLocked(
+    tx,
+    locked,
+    {
+      ...{ orgId, watcherId, actor: `hook:${hook.id}`, source: "hook", input },
+      origin: { ...starts.noOrigin, hookId: hook.id, hookSlug: hook.slug, hookDeliveryId: deliveryId },
+    },
+    { quotas },
+  );
+  return { outcome: started.outcome, reason: started.reason, started };
+}

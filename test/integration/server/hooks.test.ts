@@ -1,0 +1,147 @@
+/** Hooks: what is posted from elsewhere, verified, becomes one run, on whichever replica and however often it comes. */
+import { createHmac, randomUUID } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { toJson } from "@bufbuild/protobuf";
+import { ValueSchema } from "@bufbuild/protobuf/wkt";
+import { beforeAll, expect, test } from "vitest";
+import { HookKind, HookOutcome } from "#gen/pinion/v1/hook_pb.js";
+import { RunSource } from "#gen/pinion/v1/run_pb.js";
+import { useDatabase } from "../../support/database.ts";
+import { connect, enrolDevice, type Identity } from "../../support/device.ts";
+import { openTestReplica, type TestReplica } from "../../support/server.ts";
+import { getRun, takeOn } from "./work.ts";
+
+const database = useDatabase({ per: "file" });
+const env = { PINION_SECRET_KEYS: `k:${Buffer.alloc(32, 7).toString("base64")}` };
+let [one, two]: TestReplica[] = [];
+let laptop: Identity;
+
+const examples = JSON.parse(
+  readFileSync("node_modules/@octokit/webhooks-examples/api.github.com/index.json", "utf8"),
+) as { name: string; examples: Record<string, unknown>[] }[];
+const push = examples
+  .find(({ name }) => name === "push")!
+  .examples.find(({ commits }) => (commits as unknown[]).length > 0)!;
+
+beforeAll(async () => {
+  one = await openTestReplica(database.url, env);
+  two = await openTestReplica(database.url, env);
+  laptop = await enrolDevice(one.clients);
+  return () => Promise.all([one!.stop(), two!.stop()]);
+});
+
+async function hookOf(kind: HookKind, more: { prompt?: string; filter?: string; mapping?: string } = {}) {
+  const { prompt = "look", ...spec } = more;
+  const { watcher } = await one!.clients.watchers.createWatcher({
+    slug: `w-${randomUUID().slice(0, 8)}`,
+    spec: { name: "Hooked", prompt, deviceId: laptop.deviceId },
+  });
+  return one!.clients.hooks.createHook({ spec: { watcherId: watcher!.slug, kind, ...spec } });
+}
+
+async function post(replica: TestReplica, path: string, body: string, headers: Record<string, string>) {
+  const response = await fetch(`${replica.url}${path}`, {
+    method: "POST",
+    body,
+    headers: { "content-type": "application/json", ...headers },
+  });
+  return { ...((await response.json()) as Record<"outcome" | "run_id", string>), status: response.status };
+}
+
+const github = (body: string, secret: string, id: string = randomUUID(), event = "push") => ({
+  "x-hub-signature-256": `sha256=${createHmac("sha256", secret).update(body).digest("hex")}`,
+  "x-github-delivery": id,
+  "x-github-event": event,
+});
+
+test("a push of GitHub that comes twice to two replicas at once is one run, whose prompt holds the commit", async () => {
+  const { hook, secret, url } = await hookOf(HookKind.GITHUB, {
+    prompt: "Review {{ input.head_commit.id }}: {{ input.head_commit.message }}",
+    filter: 'event == "push" && size(input.commits) > 0',
+  });
+  const body = JSON.stringify(push);
+  const headers = github(body, secret);
+  const answers = await Promise.all(
+    [one!, two!, one!, two!].map((replica) => post(replica, url, body, headers)),
+  );
+  expect(new Set(answers.map(({ status, outcome }) => `${status} ${outcome}`))).toEqual(
+    new Set(["202 started"]),
+  );
+  expect(new Set(answers.map(({ run_id }) => run_id)).size).toBe(1);
+  const { deliveries } = await one!.clients.hooks.listHookDeliveries({ hookId: hook!.id });
+  expect(deliveries).toMatchObject([{ outcome: HookOutcome.STARTED, duplicates: 3, event: "push" }]);
+  const stream = await connect(one!.url, laptop);
+  const assignment = await takeOn(stream);
+  const commit = push.head_commit as { id: string };
+  expect(assignment.watcher!.prompt).toContain(`Review \`${commit.id}\``);
+  const run = await getRun(one!.clients, { runId: assignment.runId });
+  expect(run).toMatchObject({ source: RunSource.HOOK, origin: { hookSlug: hook!.slug } });
+  await stream.complete(assignment);
+  // After its end, too, the sender who lost the answer is answered with the same run.
+  expect(await post(two!, url, body, headers)).toMatchObject({ status: 202, run_id: assignment.runId });
+  stream.end();
+});
+
+test("what is not verified is turned away and leaves no delivery; the hook says when, and why", async () => {
+  const { hook, secret, url } = await hookOf(HookKind.GITHUB);
+  const body = JSON.stringify(push);
+  expect((await post(one!, url, body, github(body, "another secret"))).status).toBe(401);
+  expect((await post(one!, url, `${body} `, github(body, secret))).status).toBe(401);
+  expect((await post(one!, `/hooks/${randomUUID()}`, body, github(body, secret))).status).toBe(404);
+  expect(
+    (await post(one!, url, "x".repeat(1_048_577), github("x", secret)).catch(() => ({ status: 413 }))).status,
+  ).toBe(413);
+  const { deliveries } = await one!.clients.hooks.listHookDeliveries({ hookId: hook!.id });
+  expect(deliveries).toEqual([]);
+  const known = (await one!.clients.hooks.getHook({ hookId: hook!.slug })).hook!;
+  expect(known.lastRefusedReason).toMatch(/does not match/);
+});
+
+test("a secret that was rotated is good for its overlap, and is stored sealed", async () => {
+  const { hook, secret, url } = await hookOf(HookKind.BEARER);
+  const rotated = await one!.clients.hooks.rotateHookSecret({ hookId: hook!.id });
+  const call = (token: string) => post(one!, url, '{"a":1}', { authorization: `Bearer ${token}` });
+  expect([(await call(secret)).status, (await call(rotated.secret)).status]).toEqual([202, 202]);
+  await one!.clients.hooks.rotateHookSecret({ hookId: hook!.id, overlap: { seconds: 0n } });
+  expect([(await call(secret)).status, (await call(rotated.secret)).status]).toEqual([401, 401]);
+  const row = await database.db
+    .selectFrom("hook" as never)
+    .selectAll()
+    .executeTakeFirst();
+  expect(JSON.stringify(row)).toContain("enc:v1:");
+  expect(JSON.stringify(row)).not.toContain(secret);
+});
+
+test("a filter decides, its errors are shown with the delivery, a mapping makes the input, and a delivery is replayed", async () => {
+  const { hook, secret, url } = await hookOf(HookKind.BEARER, {
+    filter: 'input.action == "opened"',
+    mapping: '{"n": input.number, "who": input.user.name}',
+  });
+  const { hookId } = { hookId: hook!.id };
+  const call = (body: unknown) =>
+    post(one!, url, JSON.stringify(body), { authorization: `Bearer ${secret}` });
+  expect((await call({ action: "closed" })).outcome).toBe("filtered");
+  expect((await call({})).outcome).toBe("failed");
+  const started = await call({ action: "opened", number: 7, user: { name: "ann" } });
+  const run = await getRun(one!.clients, { runId: started.run_id! });
+  expect(toJson(ValueSchema, run.input!)).toEqual({ n: 7, who: "ann" });
+  const { deliveries } = await one!.clients.hooks.listHookDeliveries({ hookId });
+  expect(deliveries.map(({ outcome, reason }) => [outcome, reason])).toEqual([
+    [HookOutcome.STARTED, ""],
+    [HookOutcome.FAILED, "filter: field not found: action"],
+    [HookOutcome.FILTERED, "the filter is false"],
+  ]);
+  await one!.clients.runs.cancelRun({ runId: run.id });
+  await one!.clients.hooks.updateHook({
+    hookId,
+    spec: { filter: "" },
+    updateMask: { paths: ["filter"] },
+  });
+  const replay = { hookId, id: deliveries[0]!.id, requestId: "again" };
+  const { delivery } = await one!.clients.hooks.replayHookDelivery(replay);
+  expect(delivery).toMatchObject({ outcome: HookOutcome.STARTED, replayOf: deliveries[0]!.id });
+  expect((await two!.clients.hooks.replayHookDelivery(replay)).delivery!.runId).toBe(delivery!.runId);
+  await expect(hookOf(HookKind.BEARER, { filter: "inputs.a" })).rejects.toThrow(
+    /spec\.filter: there is no "inputs"/,
+  );
+});
