@@ -5,10 +5,10 @@ import { isRetryable, pinionErrorOf } from "./errors.ts";
 
 export interface WaitForRunOptions {
   signal?: AbortSignal;
-  /** The run, at every change that is seen. */
+  /** Called with the run at every change. */
   onRun?: (run: Run) => void;
   onOutput?: (output: RunOutput) => void;
-  /** What its agent does, live; some of it may be missing, as of the output. */
+  /** Called with the agent's activities, live; some may be missing, as for output. */
   onActivity?: (activity: RunActivity) => void;
 }
 
@@ -35,8 +35,8 @@ export function isEnded(run: Pick<Run, "status">): boolean {
 }
 
 /**
- * Waits for the end of a run, over as many streams as it takes, and returns it. Throws a PinionError that is not worth a
- * retry (not_found, unauthenticated …), or the signal's reason.
+ * Waits for the end of a run, over any number of streams, and returns the run. Throws a PinionError
+ * without hope for a retry (not_found, unauthenticated …), or the signal's reason.
  */
 export async function waitForRun(
   clients: Pick<Clients, "runs">,

@@ -6,9 +6,12 @@ import { isRetryable, pinionErrorOf } from "./errors.ts";
 
 export interface WaitForTurnOptions {
   signal?: AbortSignal;
-  /** The turn, at every change that is seen, its end included. */
+  /** Called with the turn at every change, including the end. */
   onTurn?: (turn: Turn) => void;
-  /** Each piece once, in order, also over a reconnect; a gap in the sequences is output that was dropped. */
+  /**
+   * Called with each piece once, in order, also over a reconnect; a gap in the sequence numbers
+   * means dropped output.
+   */
   onOutput?: (output: RunOutput) => void;
 }
 
@@ -17,7 +20,7 @@ const SILENCE_MS = 45_000;
 const BACKOFF_BASE_MS = 250;
 const BACKOFF_CAP_MS = 10_000;
 
-/** Whether a turn has had its reply, or the news that there will be none. */
+/** True if a turn has a reply or has ended without a reply. */
 export function isTurnEnded(turn: Pick<Turn, "status">): boolean {
   switch (turn.status) {
     case TurnStatus.COMPLETED:
@@ -34,8 +37,8 @@ export function isTurnEnded(turn: Pick<Turn, "status">): boolean {
 }
 
 /**
- * Waits for the end of a turn, over as many streams as it takes, and returns it. Throws a PinionError that is not worth a
- * retry (not_found, unauthenticated …), or the signal's reason.
+ * Waits for the end of a turn, over any number of streams, and returns the turn. Throws a
+ * PinionError without hope for a retry (not_found, unauthenticated …), or the signal's reason.
  */
 export async function waitForTurn(
   clients: Pick<Clients, "turns">,

@@ -2,13 +2,16 @@ import { spawn } from "node:child_process";
 import { accessSync, constants } from "node:fs";
 import { delimiter, join } from "node:path";
 
-/** Longest that the notifier may run, in ms. */
+/** Time limit of the notifier, in ms. */
 const NOTIFIER_DEADLINE_MS = 10_000;
 
 /** Shows a text on the desktop. */
 export type Notifier = (title: string, body: string) => void;
 
-/** The desktop's notifier (`notify-send`, `osascript`), or undefined if there is none. It never throws and never waits. */
+/**
+ * The desktop's notifier (`notify-send`, `osascript`), or undefined without a notifier program.
+ * Never throws and never waits.
+ */
 export function desktopNotifier(env: NodeJS.ProcessEnv): Notifier | undefined {
   const tool =
     process.platform === "darwin" ? "osascript" : process.platform === "linux" ? "notify-send" : undefined;
@@ -18,7 +21,7 @@ export function desktopNotifier(env: NodeJS.ProcessEnv): Notifier | undefined {
     const args =
       tool === "osascript"
         ? [
-            // The texts are arguments of the script, never part of it.
+            // The texts are arguments of the script, never part of the script.
             ...["-e", "on run argv"],
             ...["-e", "display notification (item 2 of argv) with title (item 1 of argv)"],
             ...["-e", "end run"],
