@@ -11,9 +11,9 @@ type Colors = ReturnType<typeof pc.createColors>;
 export type Cli = {
   env: Environment;
   colors: Colors;
-  /** Standard output is a terminal: columns may be cut, lines may be redrawn. */
+  /** True if standard output is a terminal: columns may be cut and lines redrawn. */
   isTerminal: boolean;
-  /** Width of the terminal in characters; unbounded when there is none. */
+  /** Width of the terminal in characters; infinite without a terminal. */
   columns: number;
   /** Prints a line of the result. */
   out(line: string): void;
@@ -25,9 +25,7 @@ export type Cli = {
   trust(): void;
   /** Prints a line for a waiting person; never part of the result. */
   note(line: string): void;
-  /**
-   * Closed when the command is through: a connection left open could keep the process from ending.
-   */
+  /** Disposed at the end of the command: an open connection could keep the process alive. */
   open: DisposableStack;
   /** Sets the exit code for the end of the command. */
   setExitCode(code: number): void;

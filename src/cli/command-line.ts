@@ -20,7 +20,7 @@ export async function main(cli: Cli, args: readonly string[]): Promise<number> {
     return exitCodes.ok;
   } catch (error) {
     if (error instanceof CommanderError) {
-      // Help and version come as errors with code 0; commander has said the rest.
+      // Help and version are errors with code 0; commander has printed the text.
       const isHelp = error.exitCode === 0 || error.code === "commander.help";
       if (isHelp) for (const text of said) cli.note(text);
       else if (asJson) {

@@ -26,7 +26,7 @@ export function optionsOf<Options extends object>(command: Command): Options & G
   return command.optsWithGlobals() as Options & GlobalOptions;
 }
 
-/** Where `pinion up` and `pinion serve` keep their state. */
+/** State directory of `pinion up` and `pinion serve`. */
 export function dataDir(options: GlobalOptions, env: Environment): string {
   return options.data ?? env.PINION_DATA ?? defaultDataDir;
 }
@@ -46,9 +46,9 @@ function currentContext(options: GlobalOptions, env: Environment): Context | und
 }
 
 /**
- * The server: --url, PINION_URL, the context of --context or PINION_CONTEXT, what the `pinion up`
- * of the data directory wrote down, the current context, or port 7420 of this machine. Without a
- * trailing slash.
+ * The server's URL: --url, PINION_URL, the context of --context or PINION_CONTEXT, the URL written
+ * by `pinion up` to the data directory, the current context, or port 7420 of this machine. Without
+ * a trailing slash.
  */
 export function serverUrl(options: GlobalOptions, env: Environment): string {
   const given = options.url ?? (env.PINION_URL || undefined);
@@ -86,8 +86,8 @@ export function proxyOption(options: GlobalOptions): { proxy?: ProxySetting } {
 export type FoundToken = { token: string; from: string };
 
 /**
- * The token: --token, PINION_TOKEN, that of the context whose server is asked, <data>/token,
- * ~/.config/pinion/token; the first that is there. A context's token goes to its own server only.
+ * The first token of: --token, PINION_TOKEN, the context of the server, <data>/token,
+ * ~/.config/pinion/token. A context's token goes only to its own server.
  */
 export function findToken(options: GlobalOptions, env: Environment): FoundToken | undefined {
   if (options.token) return { token: options.token, from: "--token" };
@@ -138,8 +138,9 @@ export type Connection<Options extends object> = {
 };
 
 /**
- * Typed clients of the server that the options and the environment name. Without a token too: the
- * server says whether it wants one, and whether it is there is the better answer.
+ * Typed clients for the server from the options and the environment. Created without a token too:
+ * the server decides whether a token is required, and an unreachable server is the more useful
+ * error.
  */
 export function connect<Options extends object>(cli: Cli, command: Command): Connection<Options> {
   const options = optionsOf<Options>(command);

@@ -53,7 +53,7 @@ export function writeWhole(path: string, text: string, mode: number): void {
   renameSync(draft, path);
 }
 
-/** Sets a large log aside, and tells where new lines will begin. */
+/** Renames a large log, and returns the byte offset of new lines. */
 export function prepareLog(path: string): number {
   mkdirSync(dirname(path), { recursive: true });
   closeSync(openSync(path, "a", 0o600));

@@ -8,7 +8,7 @@ export const exitCodes = {
   unauthenticated: 4,
   notFound: 5,
   conflict: 6,
-  /** `apply --dry-run --exit-code`: there is something to do. */
+  /** `apply --dry-run --exit-code`: the plan has changes. */
   changes: 7,
   /** 128 + SIGINT, as in shells. */
   interrupted: 130,

@@ -80,7 +80,7 @@ const connectionErrors = new Set([
 
 /** The operating system's code of an error or of its causes, for example "ECONNREFUSED". */
 export function systemCode(error: unknown): string | undefined {
-  // A chain of causes is a handful long; the bound is against a cycle.
+  // Chains of causes are short; the bound protects against a cycle.
   for (let depth = 0, at: unknown = error; depth < 8 && at instanceof Error; depth += 1, at = at.cause) {
     const code = (at as NodeJS.ErrnoException).code;
     if (typeof code === "string") return code;

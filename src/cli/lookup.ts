@@ -57,7 +57,8 @@ export function oneByLabel(devices: readonly Device[], label: string): Device {
 }
 
 /**
- * Labels of devices by id, for lists. Empty if the caller may not list devices: then ids are shown.
+ * Labels of devices by id, for lists. Empty without the permission to list devices: ids are then
+ * shown.
  */
 export async function deviceLabels(clients: Clients): Promise<Map<string, string>> {
   try {
@@ -90,7 +91,7 @@ export async function memberId(clients: Clients, named: string): Promise<string>
 
 /** Minimum length of a beginning: ids begin with their time, and six digits cover four hours. */
 const idBeginningMin = 6;
-/** How many of the newest runs a beginning is looked for in. */
+/** Number of newest runs searched for a beginning. */
 const runsLookedAt = 2_000;
 const isBeginning = (text: string) => text.length >= idBeginningMin && /^[0-9a-f-]+$/i.test(text);
 

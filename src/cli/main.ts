@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** The command `pinion`. Exit codes are in exit-codes.ts. */
+/** Entry point of the command `pinion`. Exit codes are in exit-codes.ts. */
 import { enableCompileCache } from "node:module";
 
 async function start(): Promise<void> {
@@ -32,8 +32,7 @@ async function start(): Promise<void> {
   if (code !== 0) process.exitCode = code;
 }
 
-// Before anything large is loaded: halves the time to the first line of every command but the
-// first.
+// Before any large import: halves the start time of every command after the first.
 enableCompileCache();
 // Without a top-level await, which a single-file binary does not support.
 void start();

@@ -4,7 +4,7 @@ import { version } from "../version.ts";
 import { type Cli, examples } from "./cli.ts";
 import { nouns } from "./commands/nouns.ts";
 
-/** The shells' completions may ask about every command. */
+/** Completions need every command. */
 const needsAll = new Set(["complete"]);
 
 /**

@@ -28,7 +28,7 @@ export type Loops = { bulks: Loop; materializer: Loop; deliverer: Loop };
  * the notification was lost.
  */
 const tokensEveryMs = 4_000;
-/** How soon a failover of the database is noticed. */
+/** Interval of checks for a failover of the database, in ms. */
 const incarnationEveryMs = 1_000;
 /**
  * Maximum interval of a replica's beats in ms; also at most a third of the TTL, the time of
@@ -36,7 +36,7 @@ const incarnationEveryMs = 1_000;
  */
 const replicaBeatMsMax = 5_000;
 
-/** Starts all loops. `replica` is beaten for until `isStopping`. */
+/** Starts all loops. The beat of `replica` goes on until `isStopping`. */
 export function startLoops(
   { config, log, metrics, telemetry, clock, opened }: Foundation,
   storage: Storage,

@@ -66,7 +66,7 @@ function withHeaders(inner: Transport, headers: Record<string, string>): Transpo
   };
 }
 
-/** The endpoint beside the rpcs. */
+/** Adds the MCP endpoint to the rpc handler. */
 export function withMcp(rpc: RpcHandler, mcp: Handler): RpcHandler {
   const serve: Handler = (request, response) =>
     request.url?.split("?", 1)[0] === "/mcp" ? mcp(request, response) : rpc(request, response);

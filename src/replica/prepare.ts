@@ -58,7 +58,7 @@ export function openCrowd({ config, metrics, opened }: Foundation): Crowd {
   return crowd;
 }
 
-/** Lets the metrics look at the parts whenever they are read. */
+/** Registers the parts' figures with the metrics, read at each scrape. */
 export function observe(
   { metrics, log }: Foundation,
   { work, requests }: Storage,

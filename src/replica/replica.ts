@@ -25,7 +25,7 @@ export type Replica = {
   url: string;
   port: number;
   replicaId: string;
-  /** The token of the first start; only on an empty database, and only here. */
+  /** The token of the first start; only for an empty database, and only in this field. */
   bootstrapToken: string | undefined;
   /** Drains the devices, writes pending data and closes, within the configured time. Idempotent. */
   stop(): Promise<void>;

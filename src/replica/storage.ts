@@ -12,7 +12,7 @@ import { requireRoles } from "../store/pg/tenancy.ts";
 import type { Foundation } from "./foundation.ts";
 
 export type Storage = {
-  /** For the scheduler's passes and the sessions' batchers. */
+  /** For the scheduler's loops and the sessions' batches. */
   work: Database;
   /** For requests, so requests never delay a completion. */
   requests: Database;
@@ -71,7 +71,7 @@ function watchIncarnation(db: Db, log: Logger): Storage["incarnation"] {
     onChange: (listener) => void listeners.add(listener),
     async look() {
       const found = await read(db).catch((error: unknown) => {
-        // Not every user may ask; and while the database is away, there is nothing to know.
+        // Some database users lack the permission, and an unreachable database has no answer.
         log.debug({ err: error }, "which database this is cannot be read");
         return undefined;
       });

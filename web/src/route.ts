@@ -18,7 +18,7 @@ export const views = [
 ] as const;
 export type View = (typeof views)[number];
 
-/** `#/runs/<id>?status=failed` */
+/** A place such as `#/runs/<id>?status=failed`. */
 export type Route = { view: View; id: string; query: URLSearchParams };
 
 export const route = signal<Route>(parse(location.hash));

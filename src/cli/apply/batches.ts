@@ -16,7 +16,7 @@ import type { Clients } from "../context.ts";
  */
 const platformsPerBatchMax = 100;
 const batchBytesMax = 1024 * 1024;
-/** Batches under way at once. */
+/** Maximum of concurrent batches. */
 export const batchesMax = 2;
 
 export type Draft<Item> = { item: Item; request: UpsertPlatformRequest };

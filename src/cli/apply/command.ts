@@ -187,7 +187,7 @@ async function lackingOnServer(
     return problems;
   } catch (error) {
     if (signal.aborted) throw error;
-    // No token, no server: the variables come first.
+    // Without a token or server only the missing variables are reported.
     return [];
   }
 }

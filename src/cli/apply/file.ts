@@ -30,7 +30,7 @@ export type ParsedFile = {
 
 /** Maximum size of a file in bytes, above 10 000 platforms with long settings. */
 const fileBytesMax = 64 * 1024 * 1024;
-/** Tables within tables; the shape has five, the rest is for settings of platforms. */
+/** Maximum nesting of tables: the file's shape has five levels, platform settings may have more. */
 const depthMax = 100;
 
 /** Reads a file; "-" is standard input. Throws a Failure with the line of every problem. */
@@ -41,7 +41,7 @@ export function readFile(file: string, env: Environment): ParsedFile {
 function readText(file: string): string {
   let bytes: Buffer;
   try {
-    // 0 is standard input.
+    // File descriptor 0 is standard input.
     bytes = readFileSync(file === "-" ? 0 : file);
   } catch (error) {
     const isMissing = (error as NodeJS.ErrnoException).code === "ENOENT";
@@ -110,7 +110,7 @@ function mend(tree: unknown, path: KeyPath): void {
   const around = valueAt(tree, path.slice(0, -1));
   if (key === undefined) return;
   if (!isTable(around)) {
-    // An item of a list cannot go by itself: the others would stand at other places.
+    // Removing a single item would shift the other items, so the whole list is removed.
     mend(tree, path.slice(0, -1));
   } else if (Object.hasOwn(around, String(key))) delete around[String(key)];
   else around[String(key)] = "missing";
@@ -153,7 +153,7 @@ function valueAt(value: unknown, path: KeyPath): unknown {
   );
 }
 
-/** "a number", of a value of TOML. */
+/** Type of a TOML value in words, "a number". */
 function kindOf(value: unknown): string {
   if (Array.isArray(value)) return "a list";
   if (typeof value === "object") return "a table";

@@ -1,4 +1,4 @@
-/** Typing errors change, drop or add a letter or two. */
+/** Maximum edit distance of a suggestion: typing errors change, drop or add one or two letters. */
 const typoDistanceMax = 2;
 
 /** The known name closest to `name`, for "did you mean". */

@@ -1,4 +1,4 @@
-/** Where in the file a value stands: keys, and places in lists. */
+/** A value's place in the file: keys, and indexes of lists. */
 export type KeyPath = readonly (string | number)[];
 
 /**
@@ -28,7 +28,7 @@ class PlaceReader {
   #at = 0;
   #line = 1;
   readonly #lines = new Map<string, number>();
-  /** How many tables each `[[list]]` has so far. */
+  /** Number of tables so far for each `[[list]]`. */
   readonly #lengths = new Map<string, number>();
 
   constructor(text: string) {
@@ -110,7 +110,7 @@ class PlaceReader {
     return keys;
   }
 
-  /** The content of a string of any of the four kinds; undefined if none begins here. */
+  /** Reads a string of any of TOML's four kinds; undefined if no string begins here. */
   #quoted(): string | undefined {
     for (const quote of ['"""', "'''", '"', "'"]) {
       if (!this.#text.startsWith(quote, this.#at)) continue;
@@ -119,7 +119,7 @@ class PlaceReader {
       while (to < this.#text.length && !this.#text.startsWith(quote, to)) {
         to += quote.startsWith('"') && this.#text[to] === "\\" ? 2 : 1;
       }
-      // """a"""" ends with the last of the quotes.
+      // In """a"""" the last of the quotes ends the string.
       while (quote.length === 3 && this.#text[to + 3] === quote[0]) to += 1;
       const content = this.#text.slice(from, to);
       this.#moveTo(to + quote.length);

@@ -160,7 +160,7 @@ function destinationStep(
   };
 }
 
-/** Platforms have the same names. */
+/** Key of a destination's verdict; distinct from platform ids, the keys of platforms. */
 export const verdictName = (slug: string) => `destination ${slug}`;
 
 function labelOf(state: OrgState, deviceId: string): string {
@@ -242,7 +242,7 @@ function change(
   templates: ReadonlyMap<string, string>,
 ): FieldChange {
   const next = shown(after, path, templates);
-  // Where a variable goes now, a secret may have been before.
+  // A variable's new place may have held a secret before.
   const old = before !== undefined && next.hasVariable ? hiddenText : before;
   return field === "mcp_servers"
     ? { field, before: shownServers(old), after: shownServers(next.value) }

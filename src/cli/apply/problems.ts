@@ -1,7 +1,7 @@
 import { exitCodes, Failure } from "../failures.ts";
 import { type KeyPath, placeKey } from "./places.ts";
 
-/** Something wrong with the file. */
+/** A problem of the file. */
 export type Problem = { path: KeyPath; message: string };
 
 /** Maximum of listed problems; beyond the maximum the file is probably of another kind. */

@@ -150,7 +150,7 @@ function quoted(text: string): string {
   return tomlText(escaped(text));
 }
 
-/** Names of variables for secrets, each once: ADA_TELEGRAM_BOT_TOKEN. */
+/** Unique variable names for secrets: ADA_TELEGRAM_BOT_TOKEN. */
 class VariableNames {
   readonly all: string[] = [];
 

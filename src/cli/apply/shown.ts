@@ -1,7 +1,7 @@
 import { type KeyPath, placeKey } from "./places.ts";
 import { isTable } from "./variables.ts";
 
-/** Stands where a secret is. */
+/** Text in place of a secret. */
 export const hiddenText = "(hidden)";
 
 /** A value of the file for display: the file's text in place of the variables' values. */

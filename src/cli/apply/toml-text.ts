@@ -1,4 +1,4 @@
-/** Pieces of TOML as `pull` writes them. */
+/** Formats TOML values for `pull`. */
 
 /** A TOML string; a text with line breaks becomes a multi-line string. */
 export function tomlText(text: string): string {

@@ -16,7 +16,7 @@ export type Substituted = {
   templates: Map<string, string>;
 };
 
-/** Where the values of variables go. */
+/** Rules for replacing references. */
 export type SubstitutionRules = {
   /** True for values taken literally, including `$$`. */
   isLiteral?(path: KeyPath): boolean;

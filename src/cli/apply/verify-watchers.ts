@@ -8,10 +8,10 @@ import type { Step, WatcherStep } from "./steps.ts";
 import { isContradiction, problemOf } from "./verify.ts";
 import { specPaths } from "./watcher-fields.ts";
 
-/** Requests under way at once. */
+/** Maximum of concurrent requests. */
 const parallelMax = 8;
 
-/** As the file calls the fields of a spec. */
+/** The file's key for each spec path. */
 const fileNames = new Map<string, string>(Object.entries(specPaths).map(([name, path]) => [path, name]));
 
 /**

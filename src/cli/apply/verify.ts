@@ -21,7 +21,8 @@ import type { OrgState } from "./state.ts";
 import type { Kind } from "./steps.ts";
 
 /**
- * Requests under way at once: enough to hide the network, few enough to leave the server to others.
+ * Maximum of concurrent requests: enough to hide the network's latency, few enough to spare the
+ * server.
  */
 const parallelMax = 8;
 

@@ -15,8 +15,8 @@ import * as words from "../print/words.ts";
 import type { WatcherTree } from "./shape.ts";
 
 /**
- * A watcher's decisions in the words of the file, defaults included. Lengths are "24h", devices
- * their ids.
+ * A watcher's fields in the file's terms, including defaults. Durations are like "24h", devices are
+ * ids.
  */
 export type WatcherFields = {
   name: string;
@@ -57,7 +57,7 @@ export type WatcherFields = {
 /** An entry of `notify`: a destination by its slug, and the occasion. */
 export type NotifyFields = { to: string; when: string };
 
-/** A policy of questions, defaults included. */
+/** A question policy, including defaults. */
 export type QuestionFields = { timeout: string; default: string; responders: string; wait_max: string };
 
 const questionDefaults: QuestionFields = {
@@ -101,7 +101,7 @@ export const watcherDefaults = {
   extraction_schema: null,
 } as const satisfies Partial<WatcherFields>;
 
-/** The path of each field in an update mask. */
+/** Update-mask path of each field. */
 export const specPaths: Record<keyof WatcherFields, string> = {
   name: "name",
   prompt: "prompt",
@@ -289,7 +289,7 @@ function groupOfFields({ group, max, per }: WatcherFields): ConcurrencyGroup | u
   });
 }
 
-/** The same limit is always the same text. */
+/** Normalizes a rate limit: equal limits give equal texts. */
 function rateText(text: string): string {
   const limit = parseRate(text, "rate");
   return limit ? formatRate(limit) : "";

@@ -51,7 +51,7 @@ export function addFilterOptions(command: Command): Command {
     .option("--yes", "do not ask");
 }
 
-/** Whether options mean many runs; an id beside them is a mistake. */
+/** True if options select many runs; an id together with such options is an error. */
 export function meansMany(id: string | undefined, options: FilterOptions): boolean {
   const { status, watcher, device, label, since, until, dryRun } = options;
   const isFiltered = [status, watcher, device, label, since, until].some((option) => option !== undefined);
@@ -147,7 +147,7 @@ async function askAndStart(
   await follow(cli, clients, operation!, signal);
 }
 
-/** So often is asked how far an operation is, and for so long. */
+/** Polling interval and time limit of the progress, in ms. */
 const followEveryMs = 300;
 const followMs = 60_000;
 

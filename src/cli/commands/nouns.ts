@@ -10,7 +10,7 @@ import type { Cli } from "../cli.ts";
  */
 export type Noun = {
   name: string;
-  /** As in the module; a test compares the two. */
+  /** Equal to the text in the module; a test compares both. */
   description: string;
   load(): Promise<(program: Command, cli: Cli) => void>;
 };

@@ -130,10 +130,7 @@ function addAnswer(runs: Command, cli: Cli): void {
   ]);
 }
 
-/**
- * Whether an id is a run's or a turn's, as the fields of a request; an id of neither is taken for a
- * run's.
- */
+/** The request field for an id of a run or a turn; an unknown id counts as a run's. */
 async function askerOf(clients: Clients, id: string): Promise<{ runId: string } | { turnId: string }> {
   try {
     await clients.turns.getTurn({ turnId: id });

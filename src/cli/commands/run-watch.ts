@@ -154,7 +154,7 @@ class RunView {
   }
 
   #note(line: string): void {
-    // On a terminal both streams share the screen: a state never continues a line of output.
+    // On a terminal both streams share the screen, so a state starts on a new line.
     if (!this.#isAtLineStart && this.#cli.isTerminal) this.#cli.raw("\n");
     this.#isAtLineStart = true;
     this.#cli.note(line);

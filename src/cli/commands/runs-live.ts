@@ -8,10 +8,7 @@ import { cut, displayWidth, plain } from "../print/table.ts";
 import { formatDuration } from "../print/times.ts";
 import * as words from "../print/words.ts";
 
-/**
- * `pinion runs watch` without a run: all runs of the org, or of a watcher or a device, as they
- * live.
- */
+/** `pinion runs watch` without a run: all runs of the org, a watcher or a device, live. */
 
 export type LiveFilter = { watcherId: string; deviceId: string };
 
@@ -20,7 +17,7 @@ const followedMax = 32;
 const activeStatuses = [RunStatus.PENDING, RunStatus.CLAIMED, RunStatus.RUNNING];
 /** Maximum of remembered ended runs. */
 const endedMax = 1_000;
-/** Between looks at the clock, on a terminal. */
+/** Redraw interval on a terminal, in ms. */
 const redrawMs = 500;
 /** Maximum bytes of an unfinished output line. */
 const lineBytesMax = 16_384;
@@ -41,7 +38,7 @@ export async function watchRuns(
       ? new LiveLines(cli, options.labels)
       : new PlainLines(cli, options.labels);
   const followed = new Set<string>();
-  /** Their last event may come after their stream has shown the end. */
+  /** Ended runs: a run's last event may arrive after the end of its stream. */
   const ended = new Set<string>();
   const isWanted = (run: { watcherId: string; deviceId: string }) =>
     (filter.watcherId === "" || run.watcherId === filter.watcherId) &&

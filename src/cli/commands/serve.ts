@@ -120,7 +120,7 @@ type Announcement = {
   url: string;
   replicaId: string;
   token: string | undefined;
-  /** Where the token was put. */
+  /** File of the token. */
   tokenFile: string | undefined;
 };
 

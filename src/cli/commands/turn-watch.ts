@@ -54,7 +54,7 @@ function turnView(cli: Cli): View {
   let sequence = 0n;
   let hasGap = false;
   const note = (line: string) => {
-    // On a terminal both streams share the screen: a state never continues a line of output.
+    // On a terminal both streams share the screen, so a state starts on a new line.
     if (!isAtLineStart && cli.isTerminal) cli.raw("\n");
     isAtLineStart = true;
     cli.note(line);

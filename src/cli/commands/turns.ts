@@ -131,7 +131,7 @@ function addStart(turns: Command, cli: Cli): void {
   ]);
 }
 
-/** Ends with 1 unless the turn ends completed. */
+/** Sets exit code 1 unless the turn completes. */
 async function follow(
   cli: Cli,
   clients: Parameters<typeof watchTurn>[1],

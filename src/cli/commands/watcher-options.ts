@@ -321,7 +321,7 @@ function promptOf(options: SpecOptions): string | undefined {
 
 function readText(file: string, option: string): string {
   try {
-    // 0 is standard input.
+    // File descriptor 0 is standard input.
     return readFileSync(file === "-" ? 0 : file, "utf8");
   } catch (error) {
     throw new Failure(exitCodes.usage, `${option}: ${(error as Error).message}`);

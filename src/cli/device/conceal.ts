@@ -21,7 +21,7 @@ export function isOpen(name: string, value: string): boolean {
   return open.test(name) || (proxy.test(name) && !value.includes("@"));
 }
 
-/** Whether a command line starts a daemon. */
+/** True if a command line starts a daemon. */
 export function startsDaemon(args: readonly string[]): boolean {
   return args.includes("worker") || args[args.indexOf("device") + 1] === "run";
 }
@@ -60,7 +60,7 @@ export function concealSecrets(
   if (cut.token !== undefined) secret.PINION_TOKEN = cut.token;
   if (Object.keys(secret).length === 0) return;
   const kept = Object.fromEntries(entries.filter(([name, value]) => isOpen(name, value)));
-  // In memory, where there is such a place.
+  // In memory, if the system has /dev/shm.
   const directory = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "pinion-"));
   const path = join(directory, "environment");
   writeFileSync(path, JSON.stringify(secret), { mode: 0o600, flag: "wx" });

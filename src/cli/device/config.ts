@@ -30,7 +30,7 @@ export function writeDeviceConfigOnce(
 
 export function deviceConfig(options: { env: Environment; workingDir: string }): string {
   const cwd = JSON.stringify(options.workingDir);
-  // They cost money, so none of them is the default.
+  // Agents cost money, so none is the default.
   const installed = installedAgents(options.env);
   const agents = installed.flatMap(({ kind, type, preset, command }) => [
     "",
@@ -89,7 +89,7 @@ export function findProgram(name: string, env: Environment): string | undefined 
       accessSync(path, constants.X_OK);
       if (statSync(path).isFile()) return path;
     } catch {
-      // Not here.
+      // Try the next directory.
     }
   }
   return undefined;

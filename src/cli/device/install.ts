@@ -52,7 +52,7 @@ const handedOn = [
 ];
 /** Others may read a service's file and environment, so a proxy's password must not be there. */
 const holdsPassword = (name: string, value: string) => /_proxy$/i.test(name) && value.includes("@");
-/** How long systemctl and launchctl may take; a stop waits for running programs. */
+/** Time limit of systemctl and launchctl in ms; a stop waits for running programs. */
 const managerTimeoutMs = 60_000;
 
 /** `pinion device install|uninstall|status`: the daemon as a service of systemd or launchd. */

@@ -14,11 +14,11 @@ export type LoggedEvent = {
   message?: string;
   reason?: string;
   device_id?: string;
-  /** Of a `finished` event: how the program ended. */
+  /** For a `finished` event: the outcome of the program. */
   result?: { outcome?: string; reason?: string };
   /** For a `configured` event: the problem of the file; empty: none. */
   problem?: string;
-  /** Of a `fatal` event: why there is no use in going on. */
+  /** For a `fatal` event: the final error. */
   error?: string;
 };
 
@@ -60,7 +60,7 @@ export class DeviceLog {
     }
   }
 
-  /** Resolves once nothing is read any more: after the signal. */
+  /** Resolves after the last read, following the signal. */
   async closed(): Promise<void> {
     await this.#reading;
   }

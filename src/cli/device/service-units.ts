@@ -1,6 +1,6 @@
 /**
- * The daemon as a service of the operating system: the text of a systemd unit and of a launchd
- * property list.
+ * The daemon as a service of the operating system: texts of a systemd unit and a launchd property
+ * list.
  */
 
 export type Service = {

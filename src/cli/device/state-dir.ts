@@ -45,7 +45,7 @@ export function configFileOf(stateDir: string | undefined, env: Environment, dat
   return stateDirOf(stateDir, env, data) === upStateDir(data) ? upConfigFile(data) : ownConfigFile(env);
 }
 
-/** The daemon's configuration, if none is given, by the XDG rules. */
+/** Default path of the daemon's configuration, by the XDG rules. */
 export function ownConfigFile(env: Environment): string {
   const configHome = env.XDG_CONFIG_HOME || join(env.HOME || homedir(), ".config");
   return join(configHome, "pinion", "device.toml");

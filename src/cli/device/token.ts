@@ -15,7 +15,7 @@ import { exitCodes, Failure } from "../failures.ts";
  * `LoadCredential=pinion-device-token:/etc/pinion/device-token`.
  */
 export const credentialName = "pinion-device-token";
-/** A keychain may ask a person first. */
+/** Time limit of `token_command` in ms; a keychain may ask a person first. */
 const commandMsMax = 60_000;
 
 export type TokenSource = { token: string; from: "credential" | "token_command" | "identity.json" };

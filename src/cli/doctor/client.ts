@@ -205,7 +205,7 @@ function readinessOf(text: string): Readiness | undefined {
 
 function checkSkew(health: Answer): Check {
   if (!health.date) return { name: "clock", verdict: "absent", found: "the server does not tell its time" };
-  // The date is cut to whole seconds: on average half a second late.
+  // HTTP dates are cut to whole seconds: on average half a second late.
   const skewMs = health.date.getTime() + 500 - (health.receivedAtMs - health.tookMs / 2);
   if (Math.abs(skewMs) < skewMsMin)
     return { name: "clock", verdict: "good", found: "this machine and the server agree" };

@@ -104,7 +104,7 @@ async function checkEnvironment(stateDir: string): Promise<Check[]> {
       .filter(([variable, value]) => variable !== "" && !isOpen(variable, value))
       .map(([variable]) => variable);
   } catch {
-    // No /proc, or a daemon of another user.
+    // No /proc, or another user's daemon.
     return [];
   }
   const name = "daemon's environment";
@@ -120,7 +120,7 @@ async function checkEnvironment(stateDir: string): Promise<Check[]> {
   ];
 }
 
-/** Whether programs of the same user can read the daemon's memory. */
+/** Checks whether programs of the same user can read the daemon's memory. */
 function checkMemory(): Check | undefined {
   if (process.platform !== "linux") return undefined;
   const name = "daemon's memory";
@@ -128,7 +128,7 @@ function checkMemory(): Check | undefined {
   try {
     scope = readFileSync("/proc/sys/kernel/yama/ptrace_scope", "utf8").trim();
   } catch {
-    // A kernel without Yama lets every process of a user trace every other.
+    // A kernel without Yama lets processes of a user trace each other.
   }
   if (scope !== "0" && process.getuid?.() !== 0) {
     return { name, verdict: "good", found: `closed to its programs (kernel.yama.ptrace_scope = ${scope})` };

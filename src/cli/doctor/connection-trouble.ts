@@ -27,10 +27,7 @@ const broken = /protocol error|stream closed|socket hang up|socket disconnected|
 /** Errors of an HTTP answer from another kind of server. */
 const foreign = /unsupported content type|HTTP 4\d\d|HTTP 3\d\d/i;
 
-/**
- * The failure to tell of, for an error of a call to `url`; undefined if the error speaks for
- * itself.
- */
+/** The failure with a clear message for a call's error; undefined if the error is clear. */
 export async function connectionTrouble(error: unknown, url: string): Promise<Failure | undefined> {
   if (!(error instanceof ConnectError) || error.details.length > 0) return undefined;
   if (proxyErrorOf(error)) return undefined;
@@ -74,7 +71,7 @@ function speaksTls(url: string): Promise<boolean> {
     const socket = connectTls({
       host: hostname.replace(/^\[|\]$/g, ""),
       port: Number(port || 80),
-      // Nothing is sent: only whether a handshake comes about is asked.
+      // The probe only tests the handshake and sends no data.
       rejectUnauthorized: false,
       timeout: probeMsMax,
     });

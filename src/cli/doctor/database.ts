@@ -6,12 +6,12 @@ import type { Check } from "./check.ts";
 const oldestVersionNumber = 150_000;
 /** Minimum reported clock difference, in ms. */
 const skewMsMin = 1_000;
-/** A slower database makes every batch late. */
+/** Maximum round trip in ms; a slower database delays every batch. */
 const roundTripMsMax = 20;
 /** Maximum share of PostgreSQL's allowed connections. */
 const connectionsShareMax = 0.8;
 
-/** Connection, version, migrations, clock, durability. */
+/** Checks connection, version, migrations, clock and durability. */
 export async function checkDatabase(
   url: string,
   options: { directUrl?: string | undefined; confirmClock?: boolean | undefined } = {},

@@ -120,10 +120,10 @@ function checkEgress(executor: ExecutorConfig, env: Environment): Check[] {
   return [{ name, verdict: "absent", found: note, advice }];
 }
 
-/** Room for a few results of the largest size. */
+/** Minimum free space in bytes: a few results of the largest size. */
 const bytesFreeMin = 64 * 1024 * 1024;
 
-/** Whether results can be kept: the outbox is written before anything is sent. */
+/** Checks whether results can be stored: the outbox is written before any send. */
 async function checkDisk(stateDir: string): Promise<Check> {
   const name = "disk";
   const outbox = join(stateDir, "outbox");
@@ -146,7 +146,7 @@ async function checkDisk(stateDir: string): Promise<Check> {
   return { name, verdict: "bad", found: `only ${free}`, advice: "make room; a full disk stops the device" };
 }
 
-/** How long the device's server may take to answer. */
+/** Deadline of the server's answer, in ms. */
 const askTimeoutMs = 5_000;
 
 /** Checks the device's own token with the server of its enrolment. */
@@ -201,7 +201,7 @@ async function names(directory: string): Promise<string[] | undefined> {
 
 async function checkDirectory(stateDir: string): Promise<Check> {
   const found = await stat(stateDir);
-  // Group and others: the directory holds the device's token.
+  // Permissions of group and others: the directory holds the device's token.
   if (process.platform !== "win32" && (found.mode & 0o077) !== 0) {
     return {
       name: "device",

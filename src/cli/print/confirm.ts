@@ -9,7 +9,7 @@ export async function confirm(question: string, options: { signal: AbortSignal }
   signal.throwIfAborted();
   const lines = createInterface({ input: process.stdin, output: process.stderr });
   const ended = new AbortController();
-  // Ctrl-C on the prompt comes as an event of the interface, not of the process.
+  // The readline interface receives Ctrl-C at the prompt, not the process.
   lines.once("SIGINT", () => process.emit("SIGINT"));
   lines.once("close", () => ended.abort());
   try {

@@ -31,7 +31,7 @@ export function localTimeZone(env: Environment): string {
   );
 }
 
-/** "/usr/share/zoneinfo/Europe/Berlin", also by a link. */
+/** The zone of a path such as "/usr/share/zoneinfo/Europe/Berlin", also through a link. */
 function zoneOfFile(path: string): string | undefined {
   let real = path;
   try {

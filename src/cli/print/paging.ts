@@ -7,7 +7,7 @@ const pageSizeMax = 500;
 /** Maximum items read for finding a name. */
 export const lookupItemsMax = 10_000;
 
-/** Up to `limit` items, page by page, and whether there are more. */
+/** Reads up to `limit` items, page by page; `hasMore` is true if there are more. */
 export async function collect<Item>(
   limit: number,
   read: (request: { pageSize: number; pageToken: string }) => Promise<Page<Item>>,
@@ -23,7 +23,7 @@ export async function collect<Item>(
   return { items, hasMore: pageToken !== "", nextPageToken: pageToken };
 }
 
-/** Parses a whole number of an option. */
+/** A parser for an option's integer from `min` to `max`. */
 export function wholeNumber(min: number, max: number): (text: string) => number {
   return (text) => {
     const value = Number(text);

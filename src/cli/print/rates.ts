@@ -2,7 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { type RateLimit, RateLimitSchema } from "#gen/pinion/v1/watcher_pb.js";
 import { exitCodes, Failure } from "../failures.ts";
 
-/** Rate limits as people write them. */
+/** Rate limits in their command-line notation. */
 
 /**
  * Parses "anthropic=20" (starts per 60 s), or "anthropic" for a key without a rate, limited only by

@@ -49,7 +49,7 @@ function inputLine(input: Value): string {
   return text.length <= inputCharactersMax ? text : `${text.slice(0, inputCharactersMax)} …`;
 }
 
-/** The same for programs, as a member of the run's or turn's JSON. */
+/** Late results as a member of the run's or turn's JSON. */
 export const lateResultsJson = (results: readonly LateResult[]) => ({
   late_results: results.map((late) => asJson(LateResultSchema, late)),
 });
@@ -187,7 +187,7 @@ export async function runOutput(clients: Clients, run: Run): Promise<string> {
   return answer || output;
 }
 
-/** The text of a window: a device program's output, or the data as JSON for anything else. */
+/** The text of a window: a device program's output, otherwise the data as JSON. */
 export function windowOutput(window: Window): string {
   const data = window.extractedData;
   if (!data) return "";

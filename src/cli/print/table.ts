@@ -2,7 +2,7 @@ import { stripVTControlCharacters } from "node:util";
 
 export type Column<Row> = {
   header: string;
-  /** The cell; may carry colours. */
+  /** Text of the cell; may have colours. */
   cell(row: Row): string;
   align?: "left" | "right";
   /** Shrinks on a narrow terminal. At most one column of a table is flexible. */
@@ -37,7 +37,7 @@ export function plainLines(text: string): string {
     .trimEnd();
 }
 
-/** Cuts a text without colours to a width; the last character then is "…". */
+/** Cuts a text without colours to a width; a cut text ends with "…". */
 export function cut(text: string, width: number): string {
   const characters = [...text];
   return characters.length <= width ? text : `${characters.slice(0, Math.max(0, width - 1)).join("")}…`;

@@ -15,7 +15,7 @@ import { StringDecoder } from "node:string_decoder";
 
 type State = "text" | "escape" | "csi" | "string" | "string escape";
 
-/** A colour has far fewer parameters. */
+/** Maximum characters of a control sequence; colours have far fewer. */
 const csiCharactersMax = 64;
 const strings = new Set(["]", "P", "X", "^", "_"]);
 const bidi = /\p{Bidi_Control}/u;
@@ -100,7 +100,7 @@ export class TerminalText {
   }
 }
 
-/** A whole text for a terminal. */
+/** Filters a whole text for a terminal. */
 export function forTerminal(text: string): string {
   const harmless = new TerminalText();
   const shown = harmless.take(text);

@@ -57,7 +57,7 @@ const units: Record<string, number> = {
 };
 
 /**
- * Milliseconds of "90s", "1h30m", "500ms", "2d". Refuses anything else; `name` is the option's, for
+ * Parses "90s", "1h30m", "500ms", "2d" to ms. Throws for other text; `name` is the option's, for
  * the message.
  */
 export function parseLength(text: string, name: string): number {

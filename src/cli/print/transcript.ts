@@ -45,7 +45,7 @@ export function activityLine(cli: Cli, { body }: Activity): string | undefined {
   }
 }
 
-/** The lines of a transcript, with where entries were left out. */
+/** The lines of a transcript, with a note for omitted entries. */
 export function transcriptLines(cli: Cli, transcript: Transcript): string[] {
   const lines: string[] = [];
   let before = 0n;

@@ -28,7 +28,7 @@ export type DaemonOptions = {
   env: Environment;
   /** Reports changes of the process after its first start: ended, started again. */
   onChange(message: string): void;
-  /** The daemon cannot run and is not started again. */
+  /** Called when the daemon cannot run and is not started again. */
   onFailure(failure: Failure): void;
 };
 
@@ -51,7 +51,7 @@ const flushMs = 2_000;
  * save nothing.
  */
 const backoffMaxMs = 2_000;
-/** From SIGTERM to SIGKILL. */
+/** Time from SIGTERM to SIGKILL, in ms. */
 const stopMs = stopGraceMs + flushMs + 2_000;
 const pollMs = 50;
 

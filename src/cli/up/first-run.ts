@@ -11,7 +11,7 @@ import { runOutput } from "../print/run-details.ts";
 import * as words from "../print/words.ts";
 import { type Milestone, round, type UpView } from "./view.ts";
 
-/** Provisioned by the server for the first desktop device of an org. */
+/** Created by the server for the first desktop device of an org. */
 const defaultWatcherSlug = "daily-checkin";
 /** Slug of our own watcher, used if the default watcher was deleted or has another device. */
 const ownWatcherSlug = "machine-report";
@@ -157,8 +157,8 @@ async function waitWithin(
 }
 
 /**
- * The run's milestones in their order, whichever of the two sources (the device's log, the server's
- * relay) is faster.
+ * The run's milestones in order, from the faster of two sources: the device's log or the server's
+ * relay.
  */
 class Timeline {
   readonly #view: UpView;
@@ -168,7 +168,7 @@ class Timeline {
   /** Output received before its milestone; bounded by the relay's buffers. */
   #early: RunOutput[] = [];
   #shownSequence = 0n;
-  /** A piece was missed: the stored output is shown at the end instead. */
+  /** True if a piece was missed: the stored output is shown at the end instead. */
   #hasGap = false;
   #acknowledged = Promise.withResolvers<void>();
   pushMs: number | null = null;

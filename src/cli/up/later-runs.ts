@@ -9,7 +9,7 @@ import type { UpView } from "./view.ts";
 /** Maximum of runs of an earlier start; a device has only a few at once. */
 const activeRunsMax = 100;
 
-/** In place of a watcher's name. */
+/** Name for a turn, in place of a watcher's. */
 const turnName = "turn";
 
 type LaterRunsOptions = {
@@ -18,8 +18,8 @@ type LaterRunsOptions = {
   deviceLog: DeviceLog;
   view: UpView;
   /**
-   * Fires at Ctrl-C. From then on the device's log alone says how runs end, since the server is
-   * about to stop.
+   * Fires at Ctrl-C. From then on the device's log reports the end of runs, because the server is
+   * stopping.
    */
   signal: AbortSignal;
 };
@@ -32,7 +32,7 @@ type Active = { runId: string; watcher: string };
  */
 export class LaterRuns {
   readonly #options: LaterRunsOptions;
-  /** Of the device's log, by run id. */
+  /** Active runs in the device's log, by run id. */
   readonly #active = new Map<string, Active>();
   readonly #followed = new Set<string>();
   readonly #stopped: string[] = [];

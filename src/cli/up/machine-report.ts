@@ -68,7 +68,7 @@ async function repository(): Promise<[string, string][]> {
   ];
 }
 
-/** The whole program: the prompt in, the report out. */
+/** The whole program: reads the prompt and prints the report. */
 export async function reportOnMachine(): Promise<void> {
   const prompt = await text(process.stdin);
   const [machineLines, repositoryLines] = await Promise.all([machine(), repository()]);

@@ -43,7 +43,7 @@ export type Machine = {
   deviceLabel: string;
   deviceLog: DeviceLog;
   configFile: string;
-  /** Resolves when the server has ended by itself. */
+  /** Resolves when the server has stopped by itself. */
   serverClosed: Promise<void>;
 };
 
@@ -56,7 +56,7 @@ export type Starting = {
   fail(failure: Failure): void;
 };
 
-/** The server's own stop; the daemon and the database need their share of the 25 s. */
+/** Time limit of the server's stop in ms; daemon and database need the rest of the 25 s. */
 const serverStopMs = 8_000;
 const connectMsMax = 20_000;
 const tokenCheckMs = 5_000;

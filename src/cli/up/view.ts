@@ -6,7 +6,7 @@ import { displayWidth, plain } from "../print/table.ts";
 export type Milestone = "due" | "pushed" | "accepted" | "started" | "output" | "finished" | "stored";
 
 /**
- * Shows how `up` goes along: lines for a person on standard output, or lines of JSON on standard
+ * Shows the progress of `up`: lines for people on standard output, or lines of JSON on standard
  * error.
  */
 export class UpView {
@@ -69,7 +69,7 @@ export class UpView {
     this.#cli.out(`  ${since.padStart(10)}  ${cyan(milestone.padEnd(9))} ${dim(text)}`);
   }
 
-  /** A piece of the run's output, indented behind a line. */
+  /** Shows a piece of the run's output, indented after a bar. */
   output(text: string): void {
     if (this.#asJson) return;
     const bar = `              ${this.#cli.colors.dim("│")} `;
@@ -79,7 +79,7 @@ export class UpView {
     }
   }
 
-  /** Lines as they are, for a person only. */
+  /** Prints lines unchanged, for people only. */
   lines(lines: readonly string[]): void {
     if (this.#asJson) return;
     this.#endLine();

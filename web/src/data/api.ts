@@ -24,14 +24,14 @@ const answerWithinMs = 20_000;
  */
 const callsMax = 3;
 
-/** Whether a browser holds a good cookie shows only when the server is asked. */
+/** Sign-in state; only the server knows whether the browser's cookie is valid. */
 export type SignedIn = "asking" | "out" | "in";
 export const signedIn = signal<SignedIn>("asking");
 /** The person signed in. */
 export const caller = signal<GetCallerResponse | undefined>(undefined);
 /** Name of the sign-in provider; empty without a provider. */
 export const oidcName = signal("");
-/** Why the viewer has to sign in again. */
+/** Reason for a new sign-in. */
 export const signInError = signal("");
 
 /** Asks the server for the person signed in; repeated until the server answers. */
@@ -144,7 +144,7 @@ export const signIns = createClient(SignInService, transport);
 /** Options of a stream: no deadline; `signal` ends the stream. */
 export const streaming = (signal: AbortSignal) => ({ signal, timeoutMs: 0 });
 
-/** A call's failure in words for the viewer. */
+/** Describes a call's failure to the viewer. */
 export function explainError(error: unknown): string {
   const { code, rawMessage } = ConnectError.from(error);
   if (isUnreachable(error)) return "The server does not answer. It is tried again by itself.";

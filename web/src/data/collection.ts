@@ -18,10 +18,10 @@ const relistEveryMs = 2_000;
 export type CollectionState = "empty" | "loading" | "ready" | "failed";
 
 export type Collection<T> = {
-  /** In their order. */
+  /** In sort order. */
   items: ReadonlySignal<readonly T[]>;
   state: ReadonlySignal<CollectionState>;
-  /** Why the list could not be read. */
+  /** Error of the last read of the list. */
   error: ReadonlySignal<string>;
   find(id: string): T | undefined;
   /** Stores an item known to be current. */
@@ -29,11 +29,11 @@ export type Collection<T> = {
   remove(id: string): void;
   /** Marks an item as changed. */
   touch(id: string): void;
-  /** Anything may have changed. */
+  /** Marks the whole list as changed. */
   resync(): void;
   /** Marks the list as shown until the returned function is called. */
   show(): () => void;
-  /** Forgets everything. */
+  /** Clears the list. */
   clear(): void;
 };
 
@@ -43,7 +43,7 @@ export function naturally(name: string): string {
 }
 
 export function createCollection<T extends object>(source: {
-  /** Everything, page by page. */
+  /** Yields all items, page by page. */
   pages(signal: AbortSignal): AsyncIterable<readonly T[]>;
   get(id: string): Promise<T | undefined>;
   idOf(item: T): string;

@@ -1,4 +1,4 @@
-/** How runs ended over time, as bars. */
+/** Counts of run outcomes over time, for bars. */
 import { durationFromMs, timestampFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import { RunStatus, type SummarizeRunsResponse } from "#gen/pinion/v1/run_pb.js";
 import type { Bar } from "../parts/bars.tsx";

@@ -53,7 +53,7 @@ export function executorsOf(deviceId: string): { value: string; label: string }[
   );
 }
 
-/** Likewise workspaces. */
+/** Workspaces of a device, by name; without a device those of all. */
 export function workspacesOf(deviceId: string): { value: string; label: string }[] {
   return offersOf(deviceId, ({ workspaces }) => workspaces.map(({ name }) => ({ value: name, label: name })));
 }

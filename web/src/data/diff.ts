@@ -2,7 +2,7 @@
 
 export type DiffLine = { kind: "same" | "gone" | "new"; text: string };
 
-/** Lines of each side; the table of the two is quadratic. */
+/** Maximum lines per text; the comparison table is quadratic. */
 const linesMax = 1_200;
 
 /** The lines of both texts in order; longer texts are cut, with a note in the last line. */

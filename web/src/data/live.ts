@@ -20,7 +20,7 @@ import { backoffMs, pause, watchdog } from "./backoff.ts";
 
 export type LiveState = "off" | "connecting" | "live" | "reconnecting" | "resting";
 
-/** The server promises a word every 15 s. */
+/** Maximum silence in ms; the server sends a message every 15 s. */
 const silenceMsMax = 40_000;
 /**
  * Time in ms until a hidden tab closes its stream: over HTTP/1.1 all tabs share six connections.
@@ -72,7 +72,7 @@ function tellGap(): void {
 
 let retryNow: (() => void) | undefined;
 
-/** Tries again at once. */
+/** Reconnects at once. */
 export function reconnect(): void {
   retryNow?.();
 }

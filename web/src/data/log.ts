@@ -3,7 +3,7 @@ import { signal } from "@preact/signals";
 import { events as api, explainError } from "./api.ts";
 import { type Happening, happeningOf } from "./live.ts";
 
-/** `key` is the cursor, or a number of our own for a transient event. */
+/** `key` is the cursor, or a local number for a transient event. */
 export type LoggedEvent = { key: string; event: Happening };
 
 const pageSize = 100;

@@ -63,7 +63,7 @@ export function useReading<T>(
   return { value, error, again: () => asked.value++ };
 }
 
-/** Every page of a list, at most so many items. */
+/** Reads all pages of a list, up to a maximum of items. */
 export async function allPages<T>(
   itemsMax: number,
   page: (pageToken: string) => Promise<{ items: readonly T[]; nextPageToken: string }>,

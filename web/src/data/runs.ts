@@ -45,7 +45,7 @@ export const runs = createCollection<Run>({
     return run && passes(run) ? run : undefined;
   },
   idOf: (run) => run.id,
-  // Ids grow with time.
+  // Ids are in the order of creation.
   orderOf: (run) => run.id,
   isDescending: true,
   isNamed: false,

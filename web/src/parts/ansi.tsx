@@ -1,7 +1,7 @@
 /** A program's text with its terminal colours, without other terminal sequences. */
 import { AnsiUp } from "ansi_up";
 
-/** Colours are classes: the page's policy knows no inline style. */
+/** Colours as classes: the page's policy forbids inline styles. */
 const ansi = new AnsiUp();
 ansi.use_classes = true;
 ansi.url_allowlist = {};

@@ -17,7 +17,7 @@ export function closeDialog(): void {
   current.value = undefined;
 }
 
-/** Where the dialog appears. */
+/** The element of the open dialog. */
 export function DialogPlace() {
   return <>{current.value}</>;
 }

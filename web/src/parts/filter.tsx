@@ -22,7 +22,7 @@ export function FilterBox(props: { value: string; onInput(text: string): void; h
   );
 }
 
-/** "/" puts the cursor into the filter, wherever nothing is being typed. */
+/** Makes "/" focus the filter, except in text fields. */
 export function startFilterKey(): () => void {
   const onKey = (event: KeyboardEvent) => {
     if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;

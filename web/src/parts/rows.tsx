@@ -10,7 +10,7 @@ import { useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef } from "preact/hooks";
 
-/** Rows beyond each edge of the window. */
+/** Extra rows beyond each edge of the window. */
 const overscan = 6;
 
 export type Column<T> = {
@@ -30,7 +30,7 @@ export function Rows<T>(props: {
   /** Called for Enter, and for a click outside buttons. */
   open?: (item: T) => void;
   selected?: string;
-  /** The end of the list came into sight. */
+  /** Called when the end of the list comes into sight. */
   onEnd?: () => void;
   /** True if there are more rows than `items`. */
   hasMore?: boolean;

@@ -13,7 +13,7 @@ export function Ago({ at, none = "" }: { at: Timestamp | undefined; none?: strin
   );
 }
 
-/** How long something has been going on. */
+/** Time since a moment, updated live. */
 export function Since({ at }: { at: Timestamp | undefined }) {
   const ms = msOf(at);
   if (ms === undefined) return null;

@@ -9,7 +9,7 @@ export type Step = {
   name: string;
   /** Time of the step in ms; undefined: not reached. */
   at: number | undefined;
-  /** From the step before. */
+  /** Duration since the step before, in ms. */
   tookMs: number | undefined;
   state: "done" | "now" | "open" | "missing";
   note?: string;
@@ -96,7 +96,7 @@ export function Timeline({ run, bytes }: { run: Run; bytes: number }) {
   );
 }
 
-/** The shade of a step. */
+/** Class of a step's colour. */
 function partOf(name: string): string {
   const index = ["due", "materialized", "pushed", "accepted", "output"].indexOf(name);
   return `part${index === -1 ? 5 : index}`;

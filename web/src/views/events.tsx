@@ -115,7 +115,7 @@ function textOf(entry: LoggedEvent): string {
   return text;
 }
 
-/** `{ a: 1 }` as "a=1". */
+/** Formats `{ a: 1 }` as "a=1". */
 function dataText(data: object): string {
   return Object.entries(data)
     .map(([name, value]) => `${name}=${typeof value === "string" ? value : JSON.stringify(value)}`)

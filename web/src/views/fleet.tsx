@@ -230,7 +230,7 @@ function Session({ device }: { device: Device }) {
   );
 }
 
-/** Used and free slots as small boxes, up to eight, and as numbers. */
+/** Used and free slots as small boxes (up to eight), and as numbers. */
 function Slots({ device }: { device: Device }) {
   const { activeRuns: used, maxConcurrency: all, pendingRuns: waiting } = device;
   const boxes = Math.min(all, 8);

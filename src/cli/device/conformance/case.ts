@@ -5,6 +5,6 @@ export type ConformanceCase = {
   name: string;
   /** The daemon's behaviour in a sentence; docs/protocol.md has the rule. */
   promise: string;
-  /** Throws `Wrong` or `Skipped`. Every message is checked besides. */
+  /** Plays the case. Throws `Wrong` or `Skipped`. The server checks every message besides. */
   play(stage: Stage): Promise<void>;
 };

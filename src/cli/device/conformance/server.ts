@@ -31,10 +31,10 @@ export type Script = {
   acceptDeadlineMs: number;
   outputChunkBytesMax: number;
   completionOutputBytesMax: number;
-  /** Off: a hello is not answered. */
+  /** False: the server does not answer a hello. */
   welcomes: boolean;
   answersHeartbeats: boolean;
-  /** Off: completions are stored and their acknowledgements lost. */
+  /** False: completions are stored and their acknowledgements lost. */
   acknowledges: boolean;
   /** Replaces the regular verdict. */
   completionVerdict: CompletionVerdict | undefined;
@@ -212,7 +212,7 @@ export class ScriptedServer {
     );
   }
 
-  /** Drops every connection without a word. */
+  /** Drops every connection without a message. */
   cut(): void {
     for (const connection of this.#connections) connection.destroy();
   }

@@ -66,7 +66,7 @@ export class ScriptedSession {
       for await (const request of requests) this.#take(request, onHello);
       this.end();
     } catch {
-      // How a daemon leaves is not judged here.
+      // The way a daemon leaves is not checked here.
     } finally {
       this.#over();
     }
@@ -194,7 +194,7 @@ export class ScriptedSession {
     this.send({ case: "drain", value: { reason, reconnectAfter: durationFromMs(afterMs) } });
   }
 
-  /** Ends the stream from the server's side, in order or with a status. */
+  /** Ends the stream from the server's side, normally or with a status. */
   end(code?: Code): void {
     this.#link.end(code === undefined ? undefined : new ConnectError("conformance", code));
   }

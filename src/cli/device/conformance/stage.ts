@@ -89,7 +89,7 @@ export class Stage {
     const gone = this.daemon.ended.then((how) => {
       throw new Wrong("the daemon starts and connects", `it ended with ${how}`);
     });
-    // The hello may win, and the end come later.
+    // The daemon may end after its hello.
     gone.catch(() => {});
     return Promise.race([this.server.session("the daemon connects and says hello", startWithinMs), gone]);
   }
@@ -129,7 +129,7 @@ export class Stage {
     return join(this.#directory, name);
   }
 
-  /** The lines of such a file, once there are so many. */
+  /** Reads a file's lines, waiting for `count` lines. */
   async lines(name: string, count: number): Promise<string[]> {
     const path = this.file(name);
     const deadline = performance.now() + this.options.patienceMs;

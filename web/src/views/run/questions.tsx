@@ -7,7 +7,7 @@ import { runs as api } from "../../data/api.ts";
 import { Ago } from "../../parts/time.tsx";
 import { attempt } from "../../parts/toasts.tsx";
 
-/** Of a run, or of a turn. */
+/** A run or a turn. */
 type Asker = { runId: string } | { turnId: string };
 
 export function Questions({ of, openQuestions }: { of: Asker; openQuestions: number }) {

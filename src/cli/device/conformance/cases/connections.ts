@@ -7,8 +7,8 @@ import { Stage } from "../stage.ts";
 import { expectThat, Wrong } from "../verdict.ts";
 
 /**
- * How long dials are counted, and how many are too many: full jitter with ceilings from 500 ms on
- * makes about seven.
+ * Observation time in ms and maximum of dials: full jitter with ceilings from 500 ms makes about
+ * seven dials.
  */
 const countedMs = 8_000;
 const dialsMax = 20;
@@ -108,7 +108,7 @@ export const connectionCases: ConformanceCase[] = [
         await other.clear();
       }
       stage.script.refusal = undefined;
-      // By now the backoff may be as long as the longest.
+      // The backoff may have reached its cap by now.
       await stage.server.session("a stream once the server is there again", 60_000);
     },
   },

@@ -20,7 +20,7 @@ function expectHeld(session: ScriptedSession, names: Names, state: HeldAttemptSt
   expectThat(held!.state === state, wanted, `HELD_ATTEMPT_STATE_${HeldAttemptState[held!.state]}`);
 }
 
-/** The result is sent again, is the same, and is forgotten once acknowledged. */
+/** Expects the same result again, and no repeat after the acknowledgement. */
 async function expectDelivered(stage: Stage, session: ScriptedSession, names: Names): Promise<void> {
   expectHeld(session, names, HeldAttemptState.FINISHED);
   const again = await session.next("complete", "the completion is sent again", { of: names });
@@ -104,7 +104,7 @@ export const resultCases: ConformanceCase[] = [
       const session = await stage.open();
       const names = await stage.assign(
         session,
-        // 20 KiB, written at once.
+        // 20 KiB in a single write.
         "s=0123456789; for i in 1 2 3 4 5 6 7 8 9 10 11; do s=$s$s; done; printf %s $s",
       );
       const completion = await session.next("complete", "a completion", { of: names });
