@@ -31,7 +31,7 @@ function pair(ms: number, large: number, largeName: string, small: number, small
   return rest === 0 ? text : `${text} ${String(rest).padStart(2, "0")} ${smallName}`;
 }
 
-/** In its largest unit: "3 m ago", "in 2 h", "now". */
+/** Distance in its largest unit: "3 m ago", "in 2 h", "now". */
 export function agoText(atMs: number, nowMs: number): string {
   const size = Math.abs(atMs - nowMs);
   if (size < 1.5 * secondMs) return "now";
@@ -93,7 +93,7 @@ export function momentText(atMs: number): string {
 
 export const viewerZone = zoneOr(new Intl.DateTimeFormat().resolvedOptions().timeZone, "UTC");
 
-/** Browsers say nothing, or Etc/Unknown, where the system's zone has no name that they know. */
+/** Browsers return nothing, or Etc/Unknown, for a system zone without a known name. */
 function zoneOr(zone: string | undefined, otherwise: string): string {
   return zone === undefined || zone === "Etc/Unknown" ? otherwise : zone;
 }
@@ -105,7 +105,7 @@ export function isSameClock(atMs: number, zone: string): boolean {
 
 const units: Record<string, number> = { s: secondMs, m: minuteMs, min: minuteMs, h: hourMs, d: dayMs };
 
-/** The length that "90s", "15m", "1h30m" or "2d" says; undefined for "", null for anything else. */
+/** Parses "90s", "15m", "1h30m" or "2d"; undefined for "", null for other text. */
 export function parseLength(text: string): Duration | undefined | null {
   const compact = text.replace(/\s+/g, "").toLowerCase();
   if (compact === "") return undefined;
@@ -116,7 +116,7 @@ export function parseLength(text: string): Duration | undefined | null {
   );
 }
 
-/** What `parseLength` reads back. */
+/** The inverse of `parseLength`. */
 export function lengthInput(duration: Duration | undefined): string {
   let ms = duration ? durationMs(duration) : 0;
   let text = "";

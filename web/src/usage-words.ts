@@ -1,4 +1,4 @@
-/** What an agent used, in words. The cost is the agent's own figure, and says so. */
+/** An agent's use in words. The cost is marked as the agent's own figure. */
 import type { Usage } from "#gen/pinion/v1/activity_pb.js";
 
 export function usageText(usage: Usage | undefined): string {

@@ -3,7 +3,7 @@ import { cut, plain } from "../print/table.ts";
 import type { Failed } from "./run.ts";
 import type { Action, FieldChange, Plan, Step } from "./steps.ts";
 
-/** Characters of a value that are shown on a line without a terminal's width. */
+/** Maximum characters of a value on a line, if the terminal gives no width. */
 const valueWidth = 60;
 /** Steps listed at most on a terminal or in a log; the counts are of all. */
 const stepsShownMax = 500;
@@ -25,7 +25,7 @@ export function counts(steps: readonly Step[]): Record<Action, number> {
   return all;
 }
 
-/** The plan for a person. `showsAll` lists what is unchanged too. */
+/** The plan as text for people. `showsAll` also lists unchanged objects. */
 export function planLines(cli: Cli, plan: Plan, showsAll: boolean): string[] {
   const steps = plan.steps.filter(({ action }) => showsAll || action !== "noop");
   const hidden = steps.length - stepsShownMax;
@@ -39,12 +39,12 @@ export function planLines(cli: Cli, plan: Plan, showsAll: boolean): string[] {
   ];
 }
 
-/** Of the default agent a note says that it stays. */
+/** The default agent has a note instead: deletion is not possible. */
 function isPrunable(step: Step): boolean {
   return step.action === "drift" && step.note === "";
 }
 
-/** "1 to create, 2 unchanged"; what has been done is in the past tense. */
+/** Counts as text, "1 to create, 2 unchanged"; in the past tense after the work. */
 export function countsText(steps: readonly Step[], tense: 0 | 1): string {
   const all = counts(steps);
   const parts = (Object.keys(verbs) as Action[])
@@ -110,7 +110,7 @@ function paint(cli: Cli, action: Action, text: string): string {
   return paints[action](text);
 }
 
-/** The plan, or what was done, for programs. */
+/** The plan, or the finished work, as JSON. */
 export function planJson(
   plan: Plan,
   result: {

@@ -229,7 +229,7 @@ function addUpdate(destinations: Command, cli: Cli): void {
   examples(command, [["destinations update ops --webhook https://example.org/new", ""]]);
 }
 
-/** The spec with what the options name in its place. */
+/** The spec changed by the options. */
 function specOf(cli: Cli, options: SpecOptions, before: DestinationSpec): DestinationSpec {
   const spec = create(DestinationSpecSchema, before);
   if (options.name !== undefined) spec.name = options.name;

@@ -2,7 +2,10 @@ import { create } from "@bufbuild/protobuf";
 import { type Budget, BudgetSchema, type Usage } from "#gen/pinion/v1/activity_pb.js";
 import { exitCodes, Failure } from "../failures.ts";
 
-/** Budgets and usage as people write and read them: "50000" is tokens, "$0.50" a cost, and "50000, $0.50" both. */
+/**
+ * Budgets and usage as people write and read them: "50000" is tokens, "$0.50" a cost, and "50000,
+ * $0.50" both.
+ */
 
 const tokensPattern = /^(\d[\d_]*)( tokens)?$/;
 const costPattern = /^\$(\d+(?:\.\d{1,6})?)$/;
@@ -33,7 +36,7 @@ function microsOf(dollars: string): bigint {
   return BigInt(whole) * 1_000_000n + BigInt(fraction.padEnd(6, "0"));
 }
 
-/** The text that parseBudget reads; "" for none. */
+/** The inverse of parseBudget; "" without a budget. */
 export function formatBudget(budget: Budget | undefined): string {
   if (!budget) return "";
   return [

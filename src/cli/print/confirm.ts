@@ -1,8 +1,8 @@
 import { createInterface } from "node:readline/promises";
 
 /**
- * Asks a person for a yes; anything else, the end of the input too, is a no. The question goes to standard error, as it
- * is no part of the result. Rejects when the signal fires.
+ * Asks a person; any answer other than yes, and the end of the input, is a no. The question goes to
+ * standard error, not being part of the result. Rejects when the signal fires.
  */
 export async function confirm(question: string, options: { signal: AbortSignal }): Promise<boolean> {
   const { signal } = options;
@@ -25,7 +25,7 @@ export async function confirm(question: string, options: { signal: AbortSignal }
   }
 }
 
-/** Whether somebody is there to be asked. */
+/** True if a person can be asked. */
 export function canConfirm(isTerminal: boolean): boolean {
   return isTerminal && process.stdin.isTTY === true;
 }

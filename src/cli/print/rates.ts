@@ -4,7 +4,10 @@ import { exitCodes, Failure } from "../failures.ts";
 
 /** Rate limits as people write them. */
 
-/** "anthropic=20", or "anthropic" for what agents are told alone; undefined for an empty text. */
+/**
+ * Parses "anthropic=20" (starts per 60 s), or "anthropic" for a key without a rate, limited only by
+ * delays reported by agents; undefined for an empty text.
+ */
 export function parseRate(text: string, option: string): RateLimit | undefined {
   if (text === "") return undefined;
   const [, key, count] = /^([^=]+?)\s*(?:=\s*(\d{1,9})(?:\/m(?:in)?)?)?$/.exec(text.trim()) ?? [];

@@ -17,7 +17,7 @@ export const ranges: readonly Range[] = [
 
 export const rangeNamed = (name: string | null) => ranges.find((range) => range.name === name) ?? ranges[0]!;
 
-/** Until the end of the span that is under way, so that bars stay where they are as time goes on. */
+/** Counts up to the end of the current span, so bars keep their positions over time. */
 export function countRuns(
   range: Range,
   of: { watcherId?: string; deviceId?: string },

@@ -1,4 +1,4 @@
-/** Structured data: a list of like objects as a table, everything else as a tree that folds. */
+/** Structured data: a list of similar objects as a table, other data as a folding tree. */
 import type { JsonValue } from "@bufbuild/protobuf";
 
 const rowsMax = 200;

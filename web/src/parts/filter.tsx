@@ -1,4 +1,4 @@
-/** The box that "/" jumps to. One is on each view. */
+/** The filter box, reached by "/". Each view has at most one. */
 export function FilterBox(props: { value: string; onInput(text: string): void; hint: string }) {
   return (
     <label class="filter">

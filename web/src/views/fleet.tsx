@@ -87,7 +87,7 @@ function Chip(props: { name: string; label: string; count: number; only: string 
 
 const texts = new WeakMap<Device, string>();
 
-/** What the filter looks through. */
+/** The text searched by the filter. */
 function textOf(device: Device): string {
   let text = texts.get(device);
   if (text === undefined) {

@@ -141,7 +141,7 @@ const columns: Column<Watcher>[] = [
   },
 ];
 
-/** An active watcher without anybody to run it goes on by itself when there is somebody. */
+/** An active watcher without an executor continues by itself when an executor returns. */
 function statusWord({ status, noExecutorReason }: Watcher): string {
   const isWithout = noExecutorReason !== "" && status === WatcherStatus.ACTIVE;
   return watcherWord(isWithout ? WatcherStatus.NO_EXECUTOR : status);

@@ -1,4 +1,4 @@
-/** What the agent of a run or of a turn asks, with a button for each answer. */
+/** Questions of a run's or turn's agent, with a button for each answer. */
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { QuestionOptionKind } from "#gen/pinion/v1/activity_pb.js";
@@ -19,7 +19,7 @@ export function Questions({ of, openQuestions }: { of: Asker; openQuestions: num
   };
   useEffect(() => {
     if (openQuestions === 0) open.value = [];
-    // What cannot be read now is read with the next change of the run or the turn.
+    // After an error the questions are read again with the next change of the run or turn.
     else void read().catch(() => {});
   }, [openQuestions, id]);
   return (

@@ -4,7 +4,7 @@ import type { Names, ScriptedSession } from "../session.ts";
 import type { Stage } from "../stage.ts";
 import { expectThat } from "../verdict.ts";
 
-/** Brings an attempt to its end without acknowledging it. */
+/** Brings an attempt to its end without an acknowledgement. */
 async function finish(stage: Stage, session: ScriptedSession): Promise<Names> {
   stage.script.acknowledges = false;
   const names = await stage.assign(session, "echo kept");
