@@ -72,14 +72,11 @@ export interface DaemonOptions {
    */
   proxy?: ProxySetting;
   /**
-   * How long running agents may go on after a stop was asked for, in case they end by themselves;
-   * default 3 s. Then they are ended: SIGTERM, and SIGKILL after their `kill_grace`.
+   * Time in ms for running agents to end by themselves after a stop; default 3 s. Then agents are
+   * ended: SIGTERM, and SIGKILL after their `kill_grace`.
    */
   stopGraceMs?: number;
-  /**
-   * How long results may take to be acknowledged at a stop; default 5 s. The rest waits for the
-   * next start.
-   */
+  /** Time in ms for acknowledgements at a stop; default 5 s. The rest waits for the next start. */
   flushMs?: number;
   /**
    * W3C trace context of a program, passed as TRACEPARENT. Left out: the assignment's context, so a

@@ -17,14 +17,14 @@ export interface Identity {
   url: string;
 }
 
-/** A handful of short texts. */
+/** Bound on the file in bytes, far above a few short texts. */
 const IDENTITY_BYTES_MAX = 16 * 1024;
 
 const identityPath = (stateDir: string) => join(stateDir, "identity.json");
 
 /**
- * The stored identity, or undefined before enrolment. Throws DeviceError `unusable` if the file
- * makes no sense.
+ * The stored identity, or undefined before enrolment. Throws DeviceError `unusable` for an invalid
+ * file.
  */
 export async function findIdentity(stateDir: string): Promise<Identity | undefined> {
   const path = identityPath(stateDir);

@@ -10,7 +10,7 @@ const HEAD_SHARE = 1 / 4;
 const MARKER_BYTES_MAX = 48;
 const MARKER = /\n… \[(\d+) bytes omitted\] …\n/;
 
-/** Stands where so many bytes are missing. */
+/** The marker in place of missing bytes. */
 export function omissionMarker(bytes: number): string {
   return `\n… [${bytes} bytes omitted] …\n`;
 }
@@ -21,8 +21,8 @@ export function omittedBytesOf(text: string): number {
 }
 
 /**
- * The bounds of beginning and end within a limit, with room for the marker. A tiny limit keeps the
- * end alone.
+ * Sizes of beginning and end within a limit, with room for the marker. With a tiny limit only the
+ * end is kept.
  */
 function sharesOf(limitBytes: number): { head: number; tail: number } {
   if (limitBytes <= 2 * MARKER_BYTES_MAX) return { head: 0, tail: limitBytes };
@@ -61,7 +61,7 @@ export class KeptOutput {
       this.#tail.add(data);
       return;
     }
-    // A copy: a slice would keep the whole of a large read alive.
+    // A copy: a slice would keep the whole read buffer in memory.
     this.#head.push(Buffer.from(data));
     this.#headBytes += data.length;
     if (this.#headBytes <= this.#limitBytes) {

@@ -8,5 +8,5 @@ export interface Logger {
 
 const ignore = () => {};
 
-/** Writes nothing. */
+/** A logger without output. */
 export const silentLogger: Logger = { debug: ignore, info: ignore, warn: ignore, error: ignore };

@@ -10,9 +10,9 @@ import { readRegularFileSync } from "./regular-file.ts";
  * Empty if the system gives no id.
  */
 export interface MachineFingerprint {
-  /** Lasts for the life of the system's installation. */
+  /** Constant for the life of the system's installation. */
   machineHash: string;
-  /** Lasts until the next boot, or for the life of a container. */
+  /** Constant until the next boot, or for the life of a container. */
   bootHash: string;
   /** For people. */
   hostName: string;
@@ -24,7 +24,7 @@ const ASK_DEADLINE_MS = 5_000;
 const FILE_BYTES_MAX = 4096;
 const HOST_NAME_BYTES_MAX = 100;
 
-/** Never rejects. */
+/** Reads the machine's fingerprint. Never rejects. */
 export async function machineFingerprint(installId: string): Promise<MachineFingerprint> {
   const [machine, boot] = await Promise.all([machineId(), bootId()]);
   const hash = (text: string) =>

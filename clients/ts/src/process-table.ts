@@ -2,7 +2,7 @@ import { execFile } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { hasCode } from "./device/errors.ts";
 
-/** Longest wait for `ps` where there is no /proc, in ms. */
+/** Time limit of `ps` on systems without /proc, in ms. */
 const PS_DEADLINE_MS = 5_000;
 
 /**
@@ -39,8 +39,7 @@ export function isGroupAlive(groupId: number): boolean {
 }
 
 /**
- * When a process started, in ticks since boot; undefined where there is no /proc, or no such
- * process.
+ * Start time of a process in ticks since boot; undefined without /proc, or without such a process.
  */
 export function startTicksOf(pid: number): number | undefined {
   const ticks = process.platform === "linux" ? linuxStat(pid)?.startTicks : undefined;
@@ -48,8 +47,8 @@ export function startTicksOf(pid: number): number | undefined {
 }
 
 /**
- * Living descendants of a process, not the process itself, parents before children (Linux;
- * elsewhere none are found).
+ * Living descendants of a process, without the process itself, parents before children (Linux;
+ * empty elsewhere).
  */
 export function descendantsOf(pid: number): number[] {
   if (process.platform !== "linux") return [];
@@ -124,7 +123,7 @@ function linuxProcesses(): number[] {
 function linuxStartTime(pid: number): string | undefined {
   const stat = linuxStat(pid);
   if (stat === undefined || stat.state === "Z" || stat.state === "X") return undefined;
-  // Ticks since boot: only together with the boot do they name a moment.
+  // Ticks count from the boot, so the boot id is needed for a unique time.
   return `${bootId()}:${stat.startTicks}`;
 }
 

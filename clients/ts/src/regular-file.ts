@@ -13,7 +13,7 @@ export type FileReading =
 
 export interface ReadOptions {
   bytesMax: number;
-  /** A link is followed: the file's place is a person's choice. */
+  /** True: follows a symbolic link, for paths chosen by a person. */
   isLinkFollowed?: boolean;
 }
 
@@ -23,13 +23,12 @@ export interface ReadOptions {
  */
 const flagsOf = ({ isLinkFollowed }: ReadOptions) =>
   constants.O_RDONLY |
-  // Windows knows neither.
+  // Windows has neither flag.
   (constants.O_NONBLOCK ?? 0) |
   (isLinkFollowed === true ? 0 : (constants.O_NOFOLLOW ?? 0));
 
 /**
- * Reads a whole regular file of at most `bytesMax`, and never waits for anything but the disk.
- * Never rejects.
+ * Reads a whole regular file of at most `bytesMax` bytes, waiting only for the disk. Never rejects.
  */
 export async function readRegularFile(path: string, options: ReadOptions): Promise<FileReading> {
   let file: Awaited<ReturnType<typeof open>>;

@@ -213,7 +213,7 @@ class AcpSession {
     }
   }
 
-  /** The model and the mode, where the agent lets them be chosen. */
+  /** Sets the model and the mode, if the agent allows a choice. */
   async #configure(opened: unknown): Promise<void> {
     const { task, executor, record } = this.#host;
     const options = listAt(opened, "configOptions");
@@ -459,7 +459,7 @@ class AcpSession {
   }
 }
 
-/** The session to go on in could not be opened. */
+/** The session to resume could not be opened. */
 class SessionGone extends Error {}
 
 /** Arguments added to the command by a preset. */

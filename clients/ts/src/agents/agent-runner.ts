@@ -26,7 +26,7 @@ import { type Place, Workspaces } from "./workspaces.ts";
 
 /** Directory and secrets of one attempt. */
 export interface WorkPlace {
-  /** Undefined: where the daemon is. */
+  /** Undefined: the daemon's directory. */
   cwd: string | undefined;
   /** Directories below the state directory made visible to an isolated program. */
   shown: string[];

@@ -66,8 +66,8 @@ const tomlString = (text: string) => JSON.stringify(text).replaceAll("\u007f", "
 const tomlKey = (name: string) => (/^[A-Za-z0-9_-]+$/.test(name) ? name : tomlString(name));
 
 /**
- * OpenAI's structured output wants every object closed and every property required; the device
- * validates by the original.
+ * OpenAI's structured output requires closed objects and every property; the device validates
+ * against the original schema.
  */
 function strict(schema: unknown): unknown {
   if (Array.isArray(schema)) return schema.map(strict);

@@ -8,7 +8,7 @@ const RELEASE_GRACE_MS = 2_000;
 /** Bound on unread input in bytes; beyond the bound the program is ended. */
 const INPUT_BYTES_MAX = 32 * 1024 * 1024;
 
-/** Starts a program to speak with in lines. */
+/** Starts a program with input and output in lines. */
 export function openDialogue(
   child: Omit<ChildOptions, "onOutput" | "onPipes" | "stdin" | "timeoutMs" | "outputLimitBytes">,
   options: {

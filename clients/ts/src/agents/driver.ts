@@ -8,7 +8,7 @@ import type { AgentTask } from "./task.ts";
 
 /** A running program with input and output in lines. */
 export interface Dialogue {
-  /** Writes a line; nothing happens if the program is gone. */
+  /** Writes a line; does nothing after the program's end. */
   write(line: string): void;
   /** Closes the program's standard input. */
   end(): void;
@@ -29,7 +29,7 @@ export interface DialogueOptions {
   env?: Record<string, string>;
   /** Written at once; the input then stays open unless `isInputOnly`. */
   input?: string;
-  /** Nothing will be written after the input. */
+  /** No further writes follow the input. */
   isInputOnly?: boolean;
   onLine: (line: Line) => void;
 }
@@ -39,7 +39,7 @@ export interface AgentHost {
   readonly task: AgentTask;
   readonly executor: ExecutorConfig;
   readonly record: AttemptRecord;
-  /** Where the agent works. */
+  /** Directory of the agent. */
   readonly cwd: string;
   /** Aborted when the attempt has to end. */
   readonly signal: AbortSignal;
@@ -48,8 +48,8 @@ export interface AgentHost {
   /** Writes a file readable only by this user and removed with the attempt; returns its path. */
   file(name: string, text: string): Promise<string>;
   /**
-   * Asks a person. The attempt's time stands still meanwhile. `signal`: the agent does not want to
-   * know any more.
+   * Asks a person. The attempt's time limit is paused meanwhile. `signal`: the agent withdraws the
+   * question.
    */
   ask(question: Question, signal?: AbortSignal): Promise<GivenAnswer>;
 }

@@ -76,7 +76,7 @@ export class AttemptRecord {
     write: (text: string) => void;
     showsThinking: boolean;
     outputLimitBytes: number;
-    /** Something more was used. */
+    /** Called after every change of the use. */
     onUsage: () => void;
   }) {
     this.#emit = options.emit;

@@ -1,6 +1,6 @@
 /** Delay after a rate limit without a stated end, in ms. */
 export const RATE_LIMIT_RETRY_MS = 60_000;
-/** An overloaded provider, likewise. */
+/** Delay after an overloaded provider's error, in ms. */
 export const OVERLOADED_RETRY_MS = 60_000;
 /** Delay after a usage limit without a stated end, in ms. */
 export const USAGE_LIMIT_RETRY_MS = 30 * 60_000;

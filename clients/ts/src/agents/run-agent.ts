@@ -34,7 +34,7 @@ const drivers: Record<Exclude<ExecutorConfig["type"], "command">, AgentDriver> =
   acp: openAcp,
 };
 
-/** How long an answer is waited for where the assignment does not say; the protocol's defaults. */
+/** Default time limit of an answer, from the protocol. */
 const QUESTION_TIMEOUT_MS = 10 * 60_000;
 const QUESTION_WAIT_MS_MAX = 60 * 60_000;
 
@@ -42,7 +42,7 @@ export interface AgentRun {
   executor: ExecutorConfig;
   assignment: Assignment;
   context: AttemptContext;
-  /** Where the agent works, and the workspace's name; empty: none. */
+  /** Directory of the agent, and the workspace's name; empty: none. */
   place: { cwd: string; workspace: string };
   /**
    * Reason why the org's allowed hosts are not enforced; undefined: the hosts are enforced, or none

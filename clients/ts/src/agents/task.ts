@@ -20,7 +20,7 @@ export interface AgentTask {
   enforcesEgress: boolean;
   /** Schema of the answer; undefined: any text. */
   schema: JsonObject | undefined;
-  /** The session to go on in. */
+  /** The session to resume. */
   session: { id: string; isRequired: boolean } | undefined;
   budget: { tokensMax: number; costMicrosMax: number };
 }
@@ -83,7 +83,7 @@ function sessionOfTurn({ turn }: Assignment): AgentTask["session"] {
     const id = textAt(JSON.parse(Buffer.from(turn.snapshot).toString("utf8")), "agent_session", "id");
     return id === undefined ? undefined : { id, isRequired: false };
   } catch {
-    // Another executor's.
+    // Snapshot of another executor.
     return undefined;
   }
 }

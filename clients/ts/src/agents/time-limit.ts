@@ -20,7 +20,7 @@ export class TimeLimit {
     this.#run();
   }
 
-  /** Stands still until the returned function is called; several may be under way. */
+  /** Pauses the limit until the returned function is called; several pauses may overlap. */
   pause(): () => void {
     this.#pauses += 1;
     if (this.#pauses === 1) this.#standStill();

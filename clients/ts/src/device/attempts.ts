@@ -24,7 +24,7 @@ import { defaultLimits, nowMs, type SessionLimits } from "./timing.ts";
 export class AttemptAborted extends Error {
   override name = "AttemptAborted";
   /**
-   * `cancelled`: asked for by the server. `superseded`: not ours any more. `stopping`: the daemon
+   * `cancelled`: by the server. `superseded`: the run has another attempt. `stopping`: the daemon
    * stops.
    */
   readonly why: "cancelled" | "superseded" | "stopping";
@@ -72,7 +72,7 @@ export type Admission = (assignment: Assignment) => Promise<Rejection | undefine
  * program.
  */
 const ENDED_MAX = 4096;
-/** A field rule of the protocol. */
+/** Bound of a protocol field rule, in bytes. */
 const REJECT_MESSAGE_BYTES_MAX = 1000;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
@@ -104,20 +104,23 @@ export interface AttemptsHost {
   stream(): object | undefined;
   send(message: ConnectRequest["message"]): boolean;
   sendOutput(message: ConnectRequest["message"], bytes: number): boolean;
-  /** The server of the open stream takes activities. */
+  /** True if the server of the open stream accepts activities. */
   takesActivities(): boolean;
   ask(
     attempt: { runId: string; attemptToken: string },
     question: Question,
     options: { timeoutMs: number; signal: AbortSignal },
   ): Promise<GivenAnswer>;
-  /** Takes a result into the outbox. */
+  /** Puts a result into the outbox. */
   deliver(completion: Completion, finishedAtMs: number, watcher: string): Promise<void>;
   /** Result of an assignment whose run the server's database has lost. */
   forgottenResult(assignment: Assignment): Promise<Completion | undefined> | undefined;
   /** The outbox has a result of the attempt. */
   isHeld(attemptToken: string): boolean;
-  /** Why no work may be taken now, if so: the disk does not take results. */
+  /**
+   * The disk's error while results cannot be written; no work is accepted then. Undefined: no
+   * error.
+   */
   diskProblem(): string | undefined;
   /** Sends the attempt's result again. False if the outbox has none. */
   resend(attemptToken: string): boolean;
@@ -221,19 +224,19 @@ export class Attempts {
     this.#abort(attempt, new AttemptAborted("cancelled", cancel.reason === "" ? "cancelled" : cancel.reason));
   }
 
-  /** The attempt is not ours any more. */
+  /** Aborts an attempt whose run has another attempt. */
   supersede(attemptToken: string): void {
     const attempt = this.#attempts.get(attemptToken);
     if (attempt === undefined) return;
     this.#abort(attempt, new AttemptAborted("superseded", "the server gave the run to another attempt"));
   }
 
-  /** Takes nothing new from here on. */
+  /** Refuses new work from now on. */
   refuseNew(): void {
     this.#isStopping = true;
   }
 
-  /** Takes nothing new, and resolves when nothing runs any more, or after `ms`. */
+  /** Refuses new work; resolves when no attempt is running, or after `ms`. */
   async idle(ms: number): Promise<void> {
     this.refuseNew();
     if (this.#attempts.size === 0 || ms <= 0) return;
@@ -314,7 +317,7 @@ export class Attempts {
     }
     attempt.phase = "running";
     this.#accept(attempt);
-    // Starting a program blocks for milliseconds; the accept leaves first.
+    // Starting a program blocks for milliseconds, so the accept is sent first.
     await nextTurn();
     if (attempt.end === undefined) await this.#run(attempt);
     else await this.#settled(attempt, { outcome: "failed", reason: "daemon stopped" }, 0);
@@ -352,7 +355,7 @@ export class Attempts {
 
   async #settled(attempt: Attempt, result: AttemptResult, measuredMs: number): Promise<void> {
     const { names } = attempt;
-    // Given up by `stop` already.
+    // `stop` has reported the attempt already.
     if (this.#attempts.get(names.attemptToken) !== attempt) return;
     if (attempt.end === "superseded") {
       this.#forget(attempt, { isEnded: true });
@@ -415,7 +418,7 @@ export class Attempts {
   }
 
   #sendCancelled(attempt: { runId: string; attemptToken: string }): void {
-    // If there is no stream, the server asks again after the reconnect.
+    // Without a stream, the server asks again after the reconnect.
     this.#host.send({
       case: "cancelled",
       value: { $typeName: "pinion.v1.Cancelled", runId: attempt.runId, attemptToken: attempt.attemptToken },
@@ -485,8 +488,7 @@ export class Attempts {
 }
 
 /**
- * With fractions: the library's own conversion rounds up, and a push would seem to take less than
- * nothing.
+ * With fractions: the library's conversion rounds up, so a push could seem to take a negative time.
  */
 function fractionalMs(timestamp: Timestamp | undefined): number | undefined {
   return timestamp === undefined ? undefined : Number(timestamp.seconds) * 1000 + timestamp.nanos / 1e6;

@@ -80,7 +80,7 @@ const NOTE_BYTES_MAX = 500;
 const ATTENTION_MAX = 16;
 const DENIALS_MAX = 32;
 const RETRY_AFTER_MS_MAX = 7 * 24 * 3_600_000;
-/** Room for everything in a message but the output: ids, reason, framing. */
+/** Room in bytes for all fields of a message except the output: ids, reason, framing. */
 const MESSAGE_OVERHEAD_BYTES = 8 * 1024;
 
 /** Builds the completion of a result and brings every field within the protocol's rules. */

@@ -43,7 +43,7 @@ export interface DeviceOptions {
   url: string;
   /** The device's token, from enrolment. */
   token: string;
-  /** Chosen once per installation, 8 to 100 bytes. */
+  /** Chosen once per installation; 8 to 100 bytes. */
   installId: string;
   platform: Platform;
   /** Agent kinds supported by `onAssignment`. */
@@ -58,7 +58,7 @@ export interface DeviceOptions {
    * message.
    */
   onAssignment: AssignmentHandler;
-  /** Attempts at once, 1 to 64; default 1. */
+  /** Maximum of concurrent attempts, 1 to 64; default 1. */
   maxConcurrency?: number;
   /**
    * Called before an attempt is accepted; a returned rejection refuses the attempt. The caller may
@@ -66,8 +66,8 @@ export interface DeviceOptions {
    */
   admit?: Admission;
   /**
-   * Runs once, when the state directory is locked and before the first dial: the place to sweep
-   * leftovers.
+   * Called once, with the state directory locked and before the first dial, for example for ending
+   * leftover processes.
    */
   prepare?: () => Promise<void>;
   /** Shown to people; an empty label keeps the server's label. */
@@ -88,7 +88,7 @@ export interface DeviceOptions {
   configProblem?: string;
   /** Distinguishes this machine from another with a copy of the state; see `machineFingerprint`. */
   machine?: MachineFingerprint;
-  /** Closes the connection, with `close()`'s defaults. */
+  /** Aborting closes the connection, with `close()`'s defaults. */
   signal?: AbortSignal;
   logger?: Logger;
   /** Called for every event; must not throw and must not wait. */
@@ -98,14 +98,14 @@ export interface DeviceOptions {
 }
 
 export interface CloseOptions {
-  /** How long running handlers may go on undisturbed, in case they end by themselves; default 0. */
+  /** Time in ms for running handlers to end by themselves; default 0. */
   finishMs?: number;
   /**
-   * How long they then have to settle, their signal aborted; default 10 s. The others are reported
-   * as failed.
+   * Time in ms for handlers to settle after the abort of their signal; default 10 s. The others are
+   * reported as failed.
    */
   graceMs?: number;
-  /** How long results may take to be acknowledged; default 5 s. The rest stays in the outbox. */
+  /** Time in ms for acknowledgements; default 5 s. The rest stays in the outbox. */
   flushMs?: number;
 }
 
@@ -117,16 +117,16 @@ const GOODBYE_MS = 500;
  * are sent without being listed.
  */
 const LISTED_MAX = 1000;
-/** A field rule of the protocol. */
+/** Bound of a protocol field rule, in bytes. */
 const CONFIG_PROBLEM_BYTES_MAX = 1000;
 
 export interface DeviceConnection {
   readonly state: ConnectionState;
-  /** Attempts in progress. */
+  /** Number of attempts in progress. */
   readonly running: number;
   /** Count of results without an acknowledgement. */
   readonly unacknowledged: number;
-  /** Resolves after `close`; rejects with a DeviceError when there is no use in going on. */
+  /** Resolves after `close`; rejects with a DeviceError after a final error. */
   readonly closed: Promise<void>;
   /**
    * Refuses new work, ends the running attempts, delivers the results and ends the stream; takes at
@@ -540,7 +540,7 @@ class Connection implements DeviceConnection {
   }
 }
 
-/** Functions, signals and secrets say nothing of a change. */
+/** Functions, signals and secrets are left out of the comparison. */
 function comparable(key: string, value: unknown): unknown {
   return ["signal", "logger", "tls", "token"].includes(key) || typeof value === "bigint" ? undefined : value;
 }

@@ -36,12 +36,12 @@ interface Parcel {
    * this stream.
    */
   sentAt: number | undefined;
-  /** Times sent, over all streams. */
+  /** Number of sends, over all streams. */
   sends: number;
   suspicions: number;
   /** After a failed read: earliest time of the next read, by the monotonic clock. */
   readableAt: number | undefined;
-  /** Being read from the disk, or handed over by unary call. */
+  /** A read from disk or a unary call is in progress. */
   isBusy: boolean;
   /** Set if another database acknowledged the result before and the result is offered again. */
   kept: Kept | undefined;
@@ -176,7 +176,7 @@ export class Delivery {
     const parcel = parcelOf({ runId, attemptToken, finishedAtMs }, watcher);
     parcel.isBusy = true;
     this.#parcels.set(attemptToken, parcel);
-    // A full disk must not cost the result while the network is fine.
+    // A full disk must not lose the result while the network works.
     parcel.unsaved = completion;
     await this.#save(parcel);
     parcel.isBusy = false;
@@ -186,8 +186,8 @@ export class Delivery {
   }
 
   /**
-   * Why results are in memory alone, if some are: the disk does not take them. No new work is taken
-   * meanwhile.
+   * The disk's error while some results are only in memory; no work is accepted then. Undefined: no
+   * error.
    */
   get diskProblem(): string | undefined {
     return this.#diskProblem;
@@ -268,7 +268,7 @@ export class Delivery {
     await this.#settle(parcel, verdict, ack);
   }
 
-  /** Resolves when nothing is left, or after `ms`. True if nothing is left. */
+  /** Resolves when no completion is left, or after `ms`. True if none is left. */
   async flushed(ms: number): Promise<boolean> {
     if (this.#parcels.size === 0) return true;
     await new Promise<void>((resolve) => {
@@ -532,7 +532,7 @@ function asSent({ kept }: Parcel, completion: Completion): Completion {
 const isNotStored = (verdict: Verdict) => verdict === "invalid" || verdict === "unknown";
 
 const verdicts: Record<CompletionVerdict, Verdict | undefined> = {
-  // A server newer than we are: keep the completion and ask again.
+  // Verdict of a newer server: keep the completion and ask again.
   [CompletionVerdict.UNSPECIFIED]: undefined,
   [CompletionVerdict.STORED]: "stored",
   [CompletionVerdict.STORED_LATE]: "stored_late",

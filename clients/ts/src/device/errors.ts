@@ -8,10 +8,10 @@ export type DeviceErrorReason =
   | "incompatible"
   /** Another daemon runs with the same state directory. */
   | "locked"
-  /** The state directory cannot be used, or an option makes no sense. */
+  /** The state directory cannot be used, or an option is invalid. */
   | "unusable";
 
-/** A fatal end of a device connection. */
+/** The final error of a device connection. */
 export class DeviceError extends Error {
   override name = "DeviceError";
   readonly reason: DeviceErrorReason;

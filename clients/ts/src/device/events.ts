@@ -42,7 +42,7 @@ export type DeviceEvent = { atMs: number } & (
       agentKind: string;
       firedAtMs: number | undefined;
       timeoutMs: number | undefined;
-      /** W3C trace context of the run; empty while the server writes no traces. */
+      /** W3C trace context of the run; empty without traces on the server. */
       traceparent: string;
     } & AttemptNames)
   /** A copy of a known attempt; the copy was dropped. */
@@ -76,7 +76,7 @@ export type DeviceEvent = { atMs: number } & (
       message: string;
       storeMs: number;
     } & AttemptNames)
-  /** A result was set aside for a person to look at. */
+  /** A result was set aside for a person. */
   | { type: "set_aside"; path: string; problem: string }
 );
 

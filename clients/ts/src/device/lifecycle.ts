@@ -17,9 +17,9 @@
 export type ConnectionState = "idle" | "dialing" | "greeting" | "serving" | "draining" | "waiting" | "closed";
 
 export type ConnectionEvent =
-  /** The state directory is ours and recovered. */
+  /** The state directory is locked and recovered. */
   | "started"
-  /** The channel is up. */
+  /** The channel is connected. */
   | "connected"
   /** `welcome` arrived. */
   | "welcomed"
@@ -27,9 +27,9 @@ export type ConnectionEvent =
   | "drained"
   /** The stream is over, for any reason; the device will dial again. */
   | "ended"
-  /** The delay before the next dial is over, or the machine woke up and should not wait. */
+  /** The delay before the next dial is over, or the machine woke up. */
   | "due"
-  /** There is no use in another try. */
+  /** A final error. */
   | "failed"
   /** The caller closes the connection. */
   | "stopped";
@@ -127,7 +127,7 @@ export class Lifecycle {
     return this.#state;
   }
 
-  /** Moves on by the table. False if the event came late and was dropped. */
+  /** Changes the state by the table. False if the event came too late and was dropped. */
   fire(event: ConnectionEvent): boolean {
     const from = this.#state;
     const to = transitions[from][event];
@@ -139,7 +139,7 @@ export class Lifecycle {
     return true;
   }
 
-  /** Calls once after `ms`, unless the state is left before. */
+  /** Calls once after `ms`, unless the state changes before. */
   after(ms: number, call: () => void): void {
     const timer = setTimeout(
       () => {
@@ -151,7 +151,7 @@ export class Lifecycle {
     this.#timers.add(timer);
   }
 
-  /** Calls every `ms` until the state is left. */
+  /** Calls every `ms` until the state changes. */
   every(ms: number, call: () => void): void {
     this.#timers.add(setInterval(call, ms));
   }

@@ -8,8 +8,8 @@ export const OUTPUT_QUEUE_BYTES_MAX = 256 * 1024;
  */
 export const CONTROL_QUEUE_MAX = 4096;
 /**
- * Output per second and stream, with bursts of the same size. A flood is thinned here, not on the
- * server.
+ * Bound on output in bytes per second and stream, with bursts of the same size. The client drops
+ * the excess, so the server need not.
  */
 export const OUTPUT_BYTES_PER_SECOND_MAX = 2 * 1024 * 1024;
 

@@ -6,18 +6,18 @@ import type { Timing } from "./timing.ts";
 export type SessionOutcome =
   /** The session was welcomed and broke later. */
   | { kind: "served"; heldMs: number; reason: string; isWakeUp: boolean }
-  /** The server asked us to come back later. */
+  /** The server asked for a later reconnect. */
   | { kind: "drained"; heldMs: number; drain: DrainReason; reconnectAfterMs: number; message: string }
   /** The session was never welcomed. `refusal` is set if the server refused with a known status. */
   | { kind: "retryable"; reason: string; refusal?: DeviceErrorReason; isWakeUp: boolean }
-  /** There is no use in another try. */
+  /** A final error: another try would not help. */
   | { kind: "fatal"; error: DeviceErrorReason; reason: string };
 
 /** Data carried from session to session. */
 export interface History {
   /** Count of sessions in a row shorter than `backoffResetMs`; the exponent of the backoff. */
   failures: number;
-  /** Refusals by name in a row. */
+  /** Count of refusals in a row. */
   refusals: number;
 }
 

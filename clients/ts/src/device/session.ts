@@ -91,7 +91,7 @@ export class Session {
     return this.#welcomedAt !== undefined && this.#settle !== undefined && this.#drain === undefined;
   }
 
-  /** Call once, in state `dialing`. */
+  /** Runs the session. Call once, in state `dialing`. */
   run(): Promise<SessionOutcome> {
     return new Promise((resolve) => {
       this.#settle = resolve;
@@ -125,7 +125,7 @@ export class Session {
     return this.#outbound.output(create(ConnectRequestSchema, { message }), bytes);
   }
 
-  /** Ends the session from our side. */
+  /** Ends the session from this side. */
   interrupt(reason: string, options: { isWakeUp?: boolean } = {}): void {
     this.#finish({ reason, ...options });
   }

@@ -1,13 +1,13 @@
 /**
- * The client's own timers and bounds, in milliseconds unless the name says otherwise. The server
- * dictates the others.
+ * The client's own timers and bounds, in ms unless the name says otherwise. The server sets the
+ * others.
  */
 export interface Timing {
   /** From the dial to a connected channel: TCP, TLS and HTTP/2 settings. */
   dialDeadlineMs: number;
-  /** From `hello` to `welcome`. */
+  /** Deadline from `hello` to `welcome`. */
   welcomeDeadlineMs: number;
-  /** How long a drained stream is still read for acknowledgements, at most. */
+  /** Maximum time for reading acknowledgements from a drained stream. */
   drainLingerMs: number;
   /** First ceiling of the backoff. */
   backoffBaseMs: number;
@@ -37,7 +37,7 @@ export interface Timing {
 }
 
 export const defaultTiming: Timing = {
-  // The same as the server's patience for a hello (DESIGN 3).
+  // Equal to the server's deadline for a hello (DESIGN 3).
   dialDeadlineMs: 10_000,
   welcomeDeadlineMs: 10_000,
   drainLingerMs: 2_000,
@@ -53,9 +53,7 @@ export const defaultTiming: Timing = {
   wakeJumpMs: 15_000,
 };
 
-/**
- * Until a `welcome` says otherwise: the timers of DESIGN 5, used only if a server leaves them out.
- */
+/** Defaults from DESIGN 5, for a `welcome` without timers. */
 export const fallbackHeartbeatMs = 20_000;
 export const fallbackTtlMs = 60_000;
 

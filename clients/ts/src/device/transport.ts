@@ -16,7 +16,8 @@ import { type ProxySetting, proxyFor } from "../network/proxy.ts";
 import { unreachable } from "../network/tunnel.ts";
 
 /**
- * Certificates for https:// URLs, each PEM. Left out: the system's roots, no client certificate.
+ * Certificates for https:// URLs, each as PEM. Left out: the system's root certificates, no client
+ * certificate.
  */
 export interface TlsOptions {
   ca?: Buffer;
@@ -25,7 +26,7 @@ export interface TlsOptions {
 }
 
 export interface Endpoint {
-  /** "http://host:port" or "https://host:port"; a path is put before the service's name. */
+  /** "http://host:port" or "https://host:port"; a path becomes a prefix of the service's name. */
   url: string;
   token: string;
   tls?: TlsOptions;
@@ -33,14 +34,14 @@ export interface Endpoint {
   proxy?: ProxySetting;
 }
 
-/** How a stream ended, as a gRPC status. */
+/** End of a stream as a gRPC status. */
 export interface StreamEnd {
   code: grpc.status;
   details: string;
 }
 
 export interface StreamHandlers {
-  /** The channel is up. */
+  /** Called when the channel is connected. */
   onConnected(): void;
   onMessage(message: ConnectResponse): void;
   /** Called exactly once, also after `cancel`, and as the last call. */
@@ -50,9 +51,12 @@ export interface StreamHandlers {
 export interface DeviceStream {
   /** Text for messages about failed dials: " through the proxy …"; empty without a proxy. */
   readonly via: string;
-  /** Calls back when there is room for more; not at all once the stream has ended. */
+  /**
+   * Writes a message; calls back when the transport has room for more, but not after the end of the
+   * stream.
+   */
   write(message: ConnectRequest, taken?: () => void): void;
-  /** Ends our side: nothing more is written. */
+  /** Ends this side: no further writes. */
   finish(): void;
   /** Closes the stream and its connection at once. */
   cancel(): void;
@@ -74,12 +78,13 @@ const TRANSPORT_BUFFER_BYTES = 128 * 1024;
 const CHANNEL_OPTIONS: grpc.ChannelOptions = {
   "grpc.max_receive_message_length": RECEIVE_BYTES_MAX,
   "grpc.max_send_message_length": -1,
-  // Retries are ours; theirs would hide a broken stream and swallow backpressure.
+  // The client retries itself; retries of grpc-js would hide a broken stream and disable
+  // backpressure.
   "grpc.enable_retries": 0,
   "grpc.per_rpc_retry_buffer_size": TRANSPORT_BUFFER_BYTES,
-  // A channel is never shared: each attempt dials afresh.
+  // A channel is never shared: each dial is a new connection.
   "grpc.use_local_subchannel_pool": 1,
-  // Liveness is the heartbeats' and the watchdog's business (PITFALLS 9); no pings.
+  // Heartbeats and the watchdog detect dead connections (PITFALLS 9); no pings.
   "grpc.keepalive_permit_without_calls": 0,
   // grpc-js knows only some of the variables; `proxyFor` knows all of them.
   "grpc.enable_http_proxy": 0,
@@ -87,7 +92,7 @@ const CHANNEL_OPTIONS: grpc.ChannelOptions = {
 };
 
 interface Target {
-  /** Without brackets. */
+  /** Without IPv6 brackets. */
   host: string;
   port: number;
   credentials: grpc.ChannelCredentials;

@@ -14,7 +14,7 @@ export class TunnelCredentials extends grpc.ChannelCredentials {
   readonly #inner: grpc.ChannelCredentials;
   readonly #proxy: ProxyServer;
   readonly #target: TunnelTarget;
-  /** Why the last dial went no further than the proxy. */
+  /** Error of the last dial, if the tunnel was not opened. */
   problem: ProxyError | undefined;
   /** The tunnel to the server is open; later errors are not the proxy's. */
   isThrough = false;

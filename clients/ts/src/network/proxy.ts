@@ -15,21 +15,21 @@ import { getProxyForUrl } from "proxy-from-env";
 export interface ProxySetting {
   /** "http://name:password@host:port", "host:port", or "none" for no proxy at all. */
   url: string;
-  /** How people know the setting, for messages: "--proxy". */
+  /** Name of the setting in messages, "--proxy". */
   setting: string;
 }
 
-/** A proxy to dial. */
+/** A parsed proxy setting. */
 export interface ProxyServer {
   protocol: "http" | "https" | "socks4" | "socks5";
-  /** Without brackets. */
+  /** Without IPv6 brackets. */
   hostname: string;
   port: number;
   /** Decoded; undefined if the setting has none. */
   credentials: { name: string; password: string } | undefined;
   /** Name of the setting: "HTTPS_PROXY", "--proxy". */
   setting: string;
-  /** For messages: never with credentials. */
+  /** Address for messages, without credentials. */
   shown: string;
 }
 
@@ -48,7 +48,7 @@ export class ProxyError extends Error {
 
 /** The ProxyError in an error's chain of causes, including the error itself. */
 export function proxyErrorOf(error: unknown): ProxyError | undefined {
-  // A chain of causes is a handful long; the bound is against a cycle.
+  // Chains of causes are short; the bound protects against a cycle.
   for (let depth = 0, at: unknown = error; depth < 8 && at instanceof Error; depth += 1, at = at.cause) {
     if (at instanceof ProxyError) return at;
   }
@@ -73,7 +73,7 @@ export function proxyFor(url: string | URL, setting?: ProxySetting): ProxyServer
   return found === undefined ? undefined : parseProxy(found.value, found.name);
 }
 
-/** Throws a ProxyError unless the text names a proxy, or none. */
+/** Throws a ProxyError for an invalid setting; an address and "none" are valid. */
 export function checkProxySetting({ url, setting }: ProxySetting): void {
   if (!isNoProxy(url)) parseProxy(url, setting);
 }

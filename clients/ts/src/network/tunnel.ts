@@ -11,9 +11,9 @@ import { ProxyError, type ProxyServer } from "./proxy.ts";
  */
 const PROXY_DEADLINE_MS = 8_000;
 
-/** Where a tunnel leads. */
+/** The server at the end of a tunnel. */
 export interface TunnelTarget {
-  /** Without brackets. */
+  /** Without IPv6 brackets. */
   host: string;
   port: number;
 }

@@ -36,12 +36,12 @@ export interface ClientOptions {
   url: string;
   /** Left out only for `device.enroll`, and for `signIns.startLogin` and `finishLogin`. */
   token?: string;
-  /** Default "connect". All run over HTTP/2, without TLS for http:// URLs. */
+  /** Default "connect". All protocols use HTTP/2, without TLS for http:// URLs. */
   protocol?: "connect" | "grpc" | "grpc-web";
   tls?: TlsOptions;
   /** Left out: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY apply; see `proxyFor`. */
   proxy?: ProxySetting;
-  /** How long an answer, or the first message of a stream, may take. Default 30 s. */
+  /** Deadline in ms of an answer, or of the first message of a stream. Default 30 s. */
   answerDeadlineMs?: number;
 }
 
@@ -60,7 +60,7 @@ export interface Clients {
   destinations: Client<typeof DestinationService>;
   device: Client<typeof DeviceService>;
   /**
-   * Closes the connection; calls under way fail as canceled. An idle connection does not keep the
+   * Closes the connection; open calls fail as canceled. An idle connection does not keep the
    * process alive.
    */
   close(): void;

@@ -2,7 +2,7 @@ import { durationMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
 import { BadRequestSchema, RetryInfoSchema } from "../gen/google/rpc/error_details_pb.js";
 
-/** Why a call failed, by name. */
+/** Reasons of failed calls, by name. */
 export type PinionErrorReason =
   | "canceled"
   | "unknown"
@@ -49,7 +49,7 @@ export class PinionError extends ConnectError {
   readonly reason: PinionErrorReason;
   /** The request's invalid field, in the protocol's spelling. */
   readonly field: string | undefined;
-  /** When a retry makes sense, in ms, if the server said so. */
+  /** The server's delay before a retry, in ms, if given. */
   readonly retryAfterMs: number | undefined;
 
   /**
@@ -74,7 +74,7 @@ export class PinionError extends ConnectError {
   }
 }
 
-/** Any thrown thing as a PinionError. */
+/** Converts any thrown value to a PinionError. */
 export function pinionErrorOf(error: unknown): PinionError {
   return error instanceof PinionError ? error : new PinionError(ConnectError.from(error));
 }
@@ -87,7 +87,7 @@ export const isAlreadyExists = is(Code.AlreadyExists);
 /** The object's state does not allow the call. */
 export const isFailedPrecondition = is(Code.FailedPrecondition);
 export const isInvalidArgument = is(Code.InvalidArgument);
-/** The token is not good. */
+/** The token is invalid. */
 export const isUnauthenticated = is(Code.Unauthenticated);
 /** The token lacks the permission. */
 export const isPermissionDenied = is(Code.PermissionDenied);

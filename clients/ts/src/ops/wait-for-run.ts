@@ -12,12 +12,14 @@ export interface WaitForRunOptions {
   onActivity?: (activity: RunActivity) => void;
 }
 
-/** The server says something every 15 s; after three such silences the stream is dead. */
+/**
+ * The server sends a message every 15 s; after three times this silence the stream counts as dead.
+ */
 const SILENCE_MS = 45_000;
 const BACKOFF_BASE_MS = 250;
 const BACKOFF_CAP_MS = 10_000;
 
-/** Whether a run is over. */
+/** True if a run has ended. */
 export function isEnded(run: Pick<Run, "status">): boolean {
   switch (run.status) {
     case RunStatus.COMPLETED:
@@ -50,7 +52,7 @@ export async function waitForRun(
     if (seen.hasHeard) failures = 0;
     const ceiling = Math.min(BACKOFF_CAP_MS, BACKOFF_BASE_MS * 2 ** Math.min(failures, 10));
     const delayMs = seen.retryAfterMs ?? Math.random() * ceiling;
-    // An aborted sleep ends early; the loop's first line says why.
+    // An aborted sleep ends early; `throwIfAborted` in the loop then throws.
     await sleep(delayMs, undefined, options.signal === undefined ? {} : { signal: options.signal }).catch(
       () => {},
     );

@@ -15,7 +15,9 @@ export interface WaitForTurnOptions {
   onOutput?: (output: RunOutput) => void;
 }
 
-/** The server says something every 15 s; after three such silences the stream is dead. */
+/**
+ * The server sends a message every 15 s; after three times this silence the stream counts as dead.
+ */
 const SILENCE_MS = 45_000;
 const BACKOFF_BASE_MS = 250;
 const BACKOFF_CAP_MS = 10_000;
@@ -53,7 +55,7 @@ export async function waitForTurn(
     if (seen.hasHeard) failures = 0;
     const ceiling = Math.min(BACKOFF_CAP_MS, BACKOFF_BASE_MS * 2 ** Math.min(failures, 10));
     const delayMs = seen.retryAfterMs ?? Math.random() * ceiling;
-    // An aborted sleep ends early; the loop's first line says why.
+    // An aborted sleep ends early; `throwIfAborted` in the loop then throws.
     await sleep(delayMs, undefined, options.signal === undefined ? {} : { signal: options.signal }).catch(
       () => {},
     );
@@ -65,7 +67,7 @@ type Seen = { turn: Turn } | { hasHeard: boolean; retryAfterMs: number | undefin
 async function watchOnce(
   clients: Pick<Clients, "turns">,
   turnId: string,
-  /** How far the output was read, on all streams together. */
+  /** Last sequence number read, over all streams. */
   progress: { sequence: bigint },
   options: WaitForTurnOptions,
 ): Promise<Seen> {

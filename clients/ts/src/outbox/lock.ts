@@ -10,7 +10,7 @@ interface Holder {
   startTime?: string;
 }
 
-/** A process's id and start time. */
+/** Bound on the lock file in bytes; its content is a process id and a start time. */
 const LOCK_BYTES_MAX = 4096;
 /** Maximum of takeovers of stale locks; more than one happens only when daemons start together. */
 const TAKEOVERS_MAX = 5;

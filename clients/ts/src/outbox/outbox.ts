@@ -6,7 +6,10 @@ import { TEMPORARY_SUFFIX, writeDurably } from "./durable-file.ts";
 import { decodeRecord, encodeRecord, type OutboxRecord } from "./record.ts";
 
 const SUFFIX = ".completion";
-/** More than a completion can hold: output, snapshot, transcript, and their framing. */
+/**
+ * Bound on a record in bytes, above the largest completion: output, snapshot, transcript, and
+ * framing.
+ */
 const RECORD_BYTES_MAX = 32 * 1024 * 1024;
 /** See `nameOf`. */
 const NAME = /^([0-9a-f-]{36})\.([0-9a-f-]{36})\.completion$/i;
@@ -23,9 +26,9 @@ export type OutboxReading =
   | { kind: "record"; record: OutboxRecord }
   /** The record was damaged. */
   | { kind: "set_aside"; setAside: SetAside }
-  /** There is no such file any more. */
+  /** The file no longer exists. */
   | { kind: "gone" }
-  /** Not now; the record is still there. */
+  /** The read failed for now; the record still exists. */
   | { kind: "unreadable"; problem: string };
 
 type Loaded = Exclude<OutboxReading, { kind: "set_aside" }> | { kind: "damaged"; problem: string };
@@ -70,7 +73,7 @@ export class Outbox {
         else if (loaded.kind === "damaged") setAside.push(await outbox.#move(name, "bad", loaded.problem));
         else if (loaded.kind === "unreadable") {
           const entry = await outbox.#entryByName(name);
-          // A stranger's name stays for the next start, or for a person.
+          // A file with a foreign name stays for the next start, or for a person.
           if (entry !== undefined) entries.push(entry);
         }
       }

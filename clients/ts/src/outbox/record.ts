@@ -5,7 +5,7 @@ import { type Completion, CompletionSchema } from "../gen/pinion/v1/device_pb.js
 /** A completion in its format on disk. */
 export interface OutboxRecord {
   completion: Completion;
-  /** When the program ended, in ms since the epoch, by the device's clock. */
+  /** Time of the program's end, in ms since the epoch, by the device's clock. */
   finishedAtMs: number;
 }
 

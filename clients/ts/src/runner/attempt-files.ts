@@ -10,7 +10,7 @@ import type { RunAs } from "./confinement.ts";
  * rule.
  */
 export const SNAPSHOT_BYTES_MAX = 1_048_576;
-/** A moment or a length of time is shorter. */
+/** Bound on the file in bytes, above any time or duration. */
 const RETRY_AFTER_BYTES_MAX = 256;
 
 /** Files exchanged between an attempt's program and the daemon, in a directory of the attempt. */

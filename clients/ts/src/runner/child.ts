@@ -49,7 +49,7 @@ export interface ChildEnd {
    */
   stdout: string;
   isOutputTruncated: boolean;
-  /** The last of stderr, whole lines where possible. */
+  /** The end of stderr, in whole lines if possible. */
   stderrTail: string;
   durationMs: number;
   /** Number of secrets removed from the output. */
@@ -166,8 +166,8 @@ export async function runChild(options: ChildOptions): Promise<ChildEnd> {
 }
 
 /**
- * Output of leftovers is still read for a moment before they are ended: a shell's last `&` may be
- * writing.
+ * Ends leftover processes of the group, after reading their output for a moment: a background job
+ * of a shell may still be writing.
  */
 async function endGroupAfterExit(pid: number, closed: Promise<void>, options: ChildOptions): Promise<void> {
   await within(closed, Math.min(DRAIN_MS, 500));
@@ -176,9 +176,7 @@ async function endGroupAfterExit(pid: number, closed: Promise<void>, options: Ch
 
 const isIsolated = (options: ChildOptions) => options.confinement?.bwrap !== undefined;
 
-/**
- * Ends the group at the timeout or the abort, whichever is first, unless the child exits before.
- */
+/** Ends the group at the timeout or the abort, unless the child exits before. */
 function endingOf(
   pid: number,
   exit: Promise<unknown>,

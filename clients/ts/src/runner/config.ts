@@ -26,7 +26,7 @@ import {
 /** Start settings of one agent kind. */
 export interface ExecutorConfig extends AgentSettings {
   kind: string;
-  /** Program and arguments; no shell is involved. */
+  /** Program and arguments, started without a shell. */
   command: [string, ...string[]];
   /**
    * Input of the program: the prompt, the whole assignment as JSON, or nothing. Stdin is closed
@@ -38,7 +38,7 @@ export interface ExecutorConfig extends AgentSettings {
    * assignment's.
    */
   timeoutMs: number | undefined;
-  /** Absolute; undefined: the daemon's. */
+  /** Absolute path; undefined: the daemon's directory. */
   cwd: string | undefined;
   /** Time without output in ms, after which the program is ended; undefined: no limit. */
   idleTimeoutMs: number | undefined;
@@ -51,7 +51,7 @@ export interface ExecutorConfig extends AgentSettings {
   env: string[];
   setEnv: Record<string, string>;
   outputLimitBytes: number;
-  /** From SIGTERM to SIGKILL. */
+  /** Time from SIGTERM to SIGKILL, in ms. */
   killGraceMs: number;
   /** Isolation from the daemon. */
   confinement: ConfinementSettings;
@@ -81,7 +81,7 @@ export interface ConfigProblem {
   message: string;
 }
 
-/** The configuration cannot be used. `message` lists every problem, a line each. */
+/** An invalid configuration. `message` has a line for each problem. */
 export class ConfigError extends Error {
   override name = "ConfigError";
   readonly problems: ConfigProblem[];
@@ -142,7 +142,7 @@ const AGENT_ENV: Partial<Record<ExecutorType, string[]>> = {
   acp: ["CLAUDE_CONFIG_DIR", "CODEX_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"],
 };
 
-/** A configuration is a page or two. */
+/** Bound on the file in bytes, far above usual configurations. */
 const CONFIG_BYTES_MAX = 1024 * 1024;
 const OUTPUT_LIMIT_BYTES_MAX = 16 * 1024 * 1024;
 const KIND = /^[a-z0-9][a-z0-9._-]*$/;
@@ -246,9 +246,9 @@ const configSchema = z.strictObject({
     .default({}),
 });
 
-/** Reads the configuration. Throws ConfigError, also if the file cannot be read. */
+/** Reads the configuration. Throws a ConfigError, also for an unreadable file. */
 export function loadConfig(path: string): DeviceConfig {
-  // A link is a person's choice of where the file lies.
+  // A person may place the file elsewhere by a link.
   const found = readRegularFileSync(path, { bytesMax: CONFIG_BYTES_MAX, isLinkFollowed: true });
   if (found.kind === "read") return parseConfig(found.bytes.toString("utf8"), { file: path });
   const message = found.kind === "absent" ? "there is no such file" : found.problem;
@@ -389,7 +389,7 @@ function knownKeys(path: string[]): string[] {
   return path[0] === "executors" ? Object.keys(executorKeys.shape) : [];
 }
 
-/** Typing errors change, drop or add a letter or two. */
+/** Maximum edit distance of a suggestion: typing errors change, drop or add one or two letters. */
 const TYPO_DISTANCE_MAX = 2;
 
 function nearest(name: string, known: string[]): string | undefined {

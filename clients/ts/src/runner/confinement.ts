@@ -98,7 +98,7 @@ export function isolationProblem(path: string | undefined, runAs?: RunAs): strin
   return problem;
 }
 
-/** How a program is started under a confinement. */
+/** Start parameters of a program under a confinement. */
 export interface Start {
   command: [string, ...string[]];
   uid?: number;
@@ -128,7 +128,7 @@ export function confine(
   const masks = confinement.hidden.flatMap((path) => mask(path));
   const shown = program.shown.flatMap((path) => ["--bind", path, path]);
   const runtime = env.XDG_RUNTIME_DIR;
-  // A service manager's socket would start processes outside.
+  // A program could start processes outside through a service manager's socket.
   const sockets = [runtime, "/run/systemd", "/run/dbus", "/run/credentials"].flatMap((path) =>
     path === undefined ? [] : mask(path),
   );
@@ -156,7 +156,7 @@ function mask(path: string): string[] {
     const real = realpathSync(path);
     return statSync(real).isDirectory() ? ["--tmpfs", real] : ["--ro-bind", "/dev/null", real];
   } catch {
-    // Not there, so there is nothing to hide.
+    // A missing path needs no mask.
     return [];
   }
 }

@@ -32,7 +32,7 @@ export function environmentOf(options: {
   installId: string;
   /** Random mark of this attempt. */
   mark: string;
-  /** W3C trace context; empty for none. */
+  /** W3C trace context; empty: none. */
   traceparent: string;
   inherited: NodeJS.ProcessEnv;
 }): Record<string, string> {
@@ -66,7 +66,7 @@ export function environmentOf(options: {
     TRACEPARENT: traceparent,
   };
   for (const [name, value] of Object.entries(facts)) {
-    // A NUL would end the text for the system, and make the start fail.
+    // The system's environment texts end at a NUL, and the start would fail.
     if (value !== undefined && value !== "") environment[name] = value.replaceAll("\0", "\ufffd");
   }
   return environment;

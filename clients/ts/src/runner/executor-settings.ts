@@ -40,7 +40,7 @@ export interface AgentSettings {
   secrets: Record<string, string>;
 }
 
-/** Where a secret is. */
+/** Notation of a secret's source. */
 export const SECRET = /^(file:.+|credential:[A-Za-z0-9._-]+|keychain:[^/]+(\/.+)?)$/;
 
 const variableName = z

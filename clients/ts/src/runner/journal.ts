@@ -15,7 +15,7 @@ export interface JournalNote {
 }
 
 const SUFFIX = ".json";
-/** A note has five short fields. */
+/** Bound on a note in bytes; a note has a few short fields. */
 const NOTE_BYTES_MAX = 4096;
 
 /**

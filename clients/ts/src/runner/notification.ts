@@ -34,7 +34,7 @@ export function desktopNotifier(env: NodeJS.ProcessEnv): Notifier | undefined {
       child.on("error", () => {});
       child.unref();
     } catch {
-      // No desktop, no notification.
+      // Without a desktop there is no notification.
     }
   };
 }
@@ -46,7 +46,7 @@ function findProgram(name: string, path: string): string | undefined {
       accessSync(candidate, constants.X_OK);
       return candidate;
     } catch {
-      // Not here.
+      // Try the next directory.
     }
   }
   return undefined;

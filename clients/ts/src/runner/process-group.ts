@@ -2,7 +2,7 @@ import { execFile } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { descendantsOf, isGroupAlive, processesWithEnvironment } from "../process-table.ts";
 
-/** How often we look whether a group is gone, in ms. */
+/** Polling interval for the end of a group, in ms. */
 const POLL_MS = 20;
 /** Time for a killed group to disappear, in ms; the system normally needs far less. */
 const KILLED_GONE_MS = 2_000;
@@ -58,7 +58,7 @@ function signal(pid: number, name: NodeJS.Signals): boolean {
   try {
     return process.kill(pid, name);
   } catch {
-    // Gone in the meantime, or not ours to end.
+    // The process has ended, or belongs to another user.
     return false;
   }
 }

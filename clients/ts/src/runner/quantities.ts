@@ -27,7 +27,7 @@ export function parseBytes(text: string): number | undefined {
   return Math.round(Number(match[1]) * (BYTES[match[2] ?? "B"] ?? 1));
 }
 
-/** 90000 as "1m30s", for messages. */
+/** Formats 90000 as "1m30s", for messages. */
 export function formatDuration(ms: number): string {
   if (ms < 1000) return `${Math.round(ms)}ms`;
   const parts: string[] = [];

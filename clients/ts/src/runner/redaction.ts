@@ -33,7 +33,7 @@ export class Redaction {
     const all = this.#held.length === 0 ? data : Buffer.concat([this.#held, data]);
     const clean = this.#replace(all);
     const keep = this.#beginning(clean);
-    // A copy: a slice would keep the whole of a large read alive.
+    // A copy: a slice would keep the whole read buffer in memory.
     this.#held = Buffer.from(clean.subarray(clean.length - keep));
     return clean.subarray(0, clean.length - keep);
   }
@@ -45,7 +45,7 @@ export class Redaction {
     return rest;
   }
 
-  /** A whole text or file at once. */
+  /** Removes secrets from a whole text or file. */
   static whole(data: Buffer, secrets: readonly string[]): Buffer {
     const redaction = new Redaction(secrets);
     return Buffer.concat([redaction.add(data), redaction.end()]);
@@ -69,7 +69,7 @@ export class Redaction {
     return clean;
   }
 
-  /** How many of the last bytes could be the beginning of a secret. */
+  /** Number of last bytes possibly at the beginning of a secret. */
   #beginning(data: Buffer): number {
     let longest = 0;
     for (const secret of this.#secrets) {

@@ -18,7 +18,7 @@ export function retryAfterOf(text: string | undefined, nowMs: number): { ms: num
   if (/^\d+(\.\d+)?$/.test(text)) return within(Number(text) * 1_000);
   const length = parseDurationMs(text);
   if (length !== undefined) return within(length);
-  // Date.parse by itself makes a year of "-5".
+  // Date.parse alone would parse "-5" as a year.
   const moment = /^(\d{4}-\d\d-\d\d|[A-Z][a-z]{2}, \d)/.test(text) ? Date.parse(text) : Number.NaN;
   if (Number.isFinite(moment)) return within(moment - nowMs);
   return {

@@ -48,7 +48,7 @@ export interface RunnerOptions {
   onStart(attempt: { runId: string; attemptToken: string; pid: number; executor: string }): void;
 }
 
-/** Runs assignments as local programs: an executor of the configuration for each kind of agent. */
+/** Runs assignments as local programs, with the configured executor of each agent kind. */
 export class Runner {
   #options: RunnerOptions;
   readonly #journal: Journal;
@@ -144,7 +144,7 @@ export class Runner {
       const nextSnapshot = Redaction.whole(Buffer.from(left.snapshot), this.#secrets);
       return { ...result, nextSnapshot: new Uint8Array(nextSnapshot) };
     } catch (error) {
-      // Most likely the disk.
+      // Most likely a disk error.
       return { outcome: "failed", reason: `the attempt's files: ${messageOf(error)}` };
     } finally {
       await files?.dispose().catch((error: unknown) => {

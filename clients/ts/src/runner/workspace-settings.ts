@@ -20,7 +20,7 @@ export const KEEP_BYTES = 2 * 1024 * 1024 * 1024;
 
 export const WORKSPACE_NAME = /^[a-z0-9][a-z0-9._-]*$/;
 
-/** `duration` and `size` are the configuration's own. */
+/** `duration` and `size` are the configuration's parsers. */
 export function workspaceSchema(quantities: { duration: z.ZodType<number>; size: z.ZodType<number> }) {
   return z
     .strictObject({
