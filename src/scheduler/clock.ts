@@ -11,9 +11,9 @@ import { type Loop, startLoop } from "./loop.ts";
  * the newest reading without doubt.
  *
  *   steady    both clocks advanced together
- *   moved     forward by up to an hour, or back by any time: accepted; silence is ignored for one TTL
- *   in doubt  forward by more than an hour. Until the doubt is resolved nothing is deleted by age, no
- *             due slots are recorded, and nothing is reaped or expired
+ *   moved     forward by up to an hour, or back by any time: accepted; silence is ignored for a TTL
+ *   in doubt  forward by more than an hour. Until the doubt is resolved nothing is deleted by age,
+ *             no due slots are recorded, and nothing is reaped or expired
  *
  *   steady ──jump > 1 h──▶ in doubt ──gone, refuted, confirmed, accepted──▶ moved ──TTL──▶ steady
  *
