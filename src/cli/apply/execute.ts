@@ -28,11 +28,12 @@ const parallelMax = 4;
 export type Outcome = { is: "done" } | { is: "stale" } | { is: "failed"; message: string };
 
 /**
- * Executes the steps of a plan, group by group: agents, platforms, watchers, then deletions in
- * reverse order. Within a group the order does not matter. After the signal no step starts; running
- * steps end. Finished writes stay: a new plan has the remaining steps. A failed step holds back
- * only the steps with a possible dependency: all later steps for an agent, and every deletion.
- * Rejects if the server is not reachable.
+ * Executes the steps of a plan, group by group: agents, destinations, platforms, watchers in waves
+ * (see `wavesOf`), then deletions of watchers, destinations, platforms, agents. Within a group the
+ * order does not matter. After the signal no step starts; running steps end. Finished writes stay:
+ * a new plan has the remaining steps. A failed step holds back only the steps with a possible
+ * dependency: all later steps for an agent, and every deletion. Rejects if the server is not
+ * reachable.
  */
 export async function execute(
   clients: Clients,

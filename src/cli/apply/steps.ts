@@ -44,7 +44,7 @@ export type DestinationStep = StepBase & {
 export type Step = AgentStep | PlatformStep | WatcherStep | DestinationStep;
 
 /**
- * Steps in the order of execution: agents, destinations, platforms, watchers; then deletions in
- * reverse order.
+ * Steps in order: agents, destinations, platforms, watchers, then objects missing in the file in an
+ * order safe for deletion; `execute` groups the steps.
  */
 export type Plan = { steps: Step[] };

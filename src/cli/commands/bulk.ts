@@ -51,7 +51,10 @@ export function addFilterOptions(command: Command): Command {
     .option("--yes", "do not ask");
 }
 
-/** True if options select many runs; an id together with such options is an error. */
+/**
+ * True if options select many runs. Throws a Failure for options together with an id, and for
+ * neither.
+ */
 export function meansMany(id: string | undefined, options: FilterOptions): boolean {
   const { status, watcher, device, label, since, until, dryRun } = options;
   const isFiltered = [status, watcher, device, label, since, until].some((option) => option !== undefined);

@@ -12,7 +12,7 @@ import * as words from "../print/words.ts";
 
 export type LiveFilter = { watcherId: string; deviceId: string };
 
-/** Maximum of runs followed at once; of further runs only start and end are shown. */
+/** Maximum of runs followed at once; a further run is followed later, or only its end is shown. */
 const followedMax = 32;
 const activeStatuses = [RunStatus.PENDING, RunStatus.CLAIMED, RunStatus.RUNNING];
 /** Maximum of remembered ended runs. */

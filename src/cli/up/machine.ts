@@ -226,8 +226,8 @@ async function device(
 }
 
 /**
- * The identity in the data directory; enrols this machine if the server accepts no existing
- * identity.
+ * The identity in the data directory; enrols this machine if the identity is missing or refused by
+ * the server.
  */
 async function identityOnce(
   clients: Clients,

@@ -123,7 +123,7 @@ export function createCollection<T extends object>(source: {
       error.value = "";
     } catch (failure) {
       if (mine.signal.aborted) return;
-      // After a permission error the list is not read again.
+      // Only an unreachable server is asked again; other errors, such as a missing permission, stay.
       isStale = isUnreachable(failure);
       error.value = explainError(failure);
       if (state.value !== "ready") state.value = "failed";

@@ -34,7 +34,7 @@ function apply(event: Happening): void {
   if (runId) runs.touch(runId);
   if (kind === "device.deleted") {
     devices.remove(deviceId);
-    // Its watchers are unpinned without events of their own.
+    // The device's watchers are unpinned without events of their own.
     watchers.resync();
     return;
   }

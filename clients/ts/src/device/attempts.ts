@@ -128,7 +128,17 @@ export interface AttemptsHost {
 }
 
 /**
- * The attempts in progress. Invariants:
+ * The attempts in progress on this device. An attempt begins with an assignment and ends with its
+ * answer; the phases are:
+ *
+ *   assign ──▶ admitting ──accept──▶ running ──abort──▶ ending
+ *                  │                    │                  │
+ *                reject          handler settles    handler settles
+ *                  ▼                    ▼                  ▼
+ *                gone              completion     completion (stopping), `cancelled`,
+ *                                                 or no answer (superseded)
+ *
+ * Invariants:
  *   A1  an attempt token starts at most one handler, however often the server assigns the token;
  *   A2  without the attempts the server told to stop, at most `maxConcurrency` handlers run; with
  *       them, at most twice as many;

@@ -59,6 +59,16 @@ export interface Acknowledged {
  * Delivers every completion from the outbox to the server: over the stream, again after a
  * reconnect, again without an acknowledgement in time, and by unary call after a long time without
  * a stream. A completion is removed only after the server's verdict.
+ *
+ *   add ──▶ unsaved ──written──▶ stored ──send──▶ sent ──verdict──▶ settled
+ *                                  ▲ │             │                  ▲
+ *                                  │ │      stream ended, or          │
+ *                                  └─┼───── no verdict in time        │
+ *                                    └──── unary call ──verdict───────┘
+ *
+ * While the disk refuses the write, an unsaved completion is sent from memory. The unary call is
+ * used after `unaryAfterMs` without a stream, and for a completion suspected of breaking streams.
+ * Settling keeps the record (see `KeptResults`), or moves a refused record to `rejected/`.
  */
 export class Delivery {
   readonly #outbox: Outbox;

@@ -11,8 +11,14 @@
  *   waiting   no stream; the next dial is scheduled (owns the backoff timer)
  *   closed    the end
  *
- * A state owns its timers (`after`, `every`): leaving the state clears them, so no timer fires in a
- * later state.
+ *   idle ──▶ dialing ──▶ greeting ──▶ serving ──▶ draining
+ *              ▲  │          │            │           │
+ *            due  └──────────┴── ended ───┴───────────┘
+ *              │                   ▼
+ *              └─────────────── waiting        failed, stopped: any state ──▶ closed
+ *
+ * A `drain` during the greeting also leads to draining. A state owns its timers (`after`,
+ * `every`): leaving the state clears them, so no timer fires in a later state.
  */
 export type ConnectionState = "idle" | "dialing" | "greeting" | "serving" | "draining" | "waiting" | "closed";
 
