@@ -2,36 +2,39 @@ import type { Command } from "commander";
 import pc from "picocolors";
 import { forTerminal, TerminalText } from "./print/terminal.ts";
 
-/** The process's environment, as `environment()` of src/environment.ts reads it. */
+/** The process's environment, as read by `environment()` in src/environment.ts. */
 export type Environment = Record<string, string | undefined>;
 
 type Colors = ReturnType<typeof pc.createColors>;
 
-/** What a command has of the world around it: the environment, and where people and programs read. */
+/** Environment and output streams of a command. */
 export type Cli = {
   env: Environment;
   colors: Colors;
-  /** Standard output is a terminal: columns may be cut, lines may be redrawn. */
+  /** True if standard output is a terminal: columns may be cut and lines redrawn. */
   isTerminal: boolean;
-  /** Width of the terminal in characters; unbounded when there is none. */
+  /** Width of the terminal in characters; infinite without a terminal. */
   columns: number;
-  /** A line for whoever reads the result. */
+  /** Prints a line of the result. */
   out(line: string): void;
-  /** Bytes as they are: our own movements of the cursor, and what is for programs. */
+  /** Writes bytes unchanged: our own cursor movements, and output for programs. */
   raw(bytes: Uint8Array | string): void;
-  /** What a program printed: on a terminal only its text and its colours, elsewhere as it came. */
+  /** Writes a program's output: on a terminal only text and colours, elsewhere unchanged. */
   program(bytes: Uint8Array | string): void;
-  /** --raw was given: from now on nothing is taken out of what others wrote. */
+  /** For --raw: foreign text is no longer filtered. */
   trust(): void;
-  /** A line for the person who waits; never part of the result. */
+  /** Prints a line for a waiting person; never part of the result. */
   note(line: string): void;
-  /** Closed when the command is through: a connection left open could keep the process from ending. */
+  /** Disposed at the end of the command: an open connection could keep the process alive. */
   open: DisposableStack;
-  /** Ends the process with this code once the command is through. */
+  /** Sets the exit code for the end of the command. */
   setExitCode(code: number): void;
 };
 
-/** The process's own terminal. Colours follow NO_COLOR, FORCE_COLOR and whether somebody is there to see them. */
+/**
+ * The process's own terminal. Colours follow NO_COLOR, FORCE_COLOR and whether standard output is a
+ * terminal.
+ */
 export function processCli(env: Environment): Cli {
   const isTerminal = process.stdout.isTTY === true;
   let isTrusted = false;
@@ -58,7 +61,10 @@ export function processCli(env: Environment): Cli {
   };
 }
 
-/** Appends examples to a command's help. Each is a command line without the leading "pinion", and what it does. */
+/**
+ * Appends examples to a command's help. Each has a command line without the leading "pinion", and
+ * its meaning.
+ */
 export function examples(command: Command, lines: [commandLine: string, meaning: string][]): Command {
   const name = rootOf(command).name();
   const width = Math.max(...lines.map(([line]) => line.length));
@@ -72,7 +78,7 @@ function rootOf(command: Command): Command {
   return command.parent ? rootOf(command.parent) : command;
 }
 
-/** An AbortSignal that the first Ctrl-C or SIGTERM fires; a second one ends the process at once. */
+/** An AbortSignal fired by the first Ctrl-C or SIGTERM; the second ends the process at once. */
 export function interruptSignal(): { signal: AbortSignal; dispose(): void } {
   const controller = new AbortController();
   const interrupt = () => {

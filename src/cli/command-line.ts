@@ -4,12 +4,12 @@ import { exitCodes } from "./exit-codes.ts";
 import type { Explained } from "./failures.ts";
 import { createProgramFor } from "./program.ts";
 
-/** Runs one command line and resolves to the code to exit with. Says what went wrong; never throws. */
+/** Runs one command line and resolves to the exit code. Prints errors; never throws. */
 export async function main(cli: Cli, args: readonly string[]): Promise<number> {
   const asJson = asksForJson(args);
   const program = await createProgramFor(cli, args);
   const said: string[] = [];
-  // A program that reads the error gets one line of JSON, in which commander's words are the message.
+  // With --json the error is a line of JSON, with commander's text as the message.
   if (asJson) {
     for (const command of withDescendants(program)) {
       command.configureOutput({ writeErr: (text) => void said.push(text.trimEnd()) });
@@ -20,7 +20,7 @@ export async function main(cli: Cli, args: readonly string[]): Promise<number> {
     return exitCodes.ok;
   } catch (error) {
     if (error instanceof CommanderError) {
-      // Help and version come as errors with code 0; commander has said the rest.
+      // Help and version are errors with code 0; commander has printed the text.
       const isHelp = error.exitCode === 0 || error.code === "commander.help";
       if (isHelp) for (const text of said) cli.note(text);
       else if (asJson) {
@@ -31,13 +31,14 @@ export async function main(cli: Cli, args: readonly string[]): Promise<number> {
     }
     return report(cli, await explained(cli, error, program.opts()), { error, asJson });
   } finally {
-    // A connection that breaks says so a moment after its call has failed, and must be heard by who still listens to it.
+    // A broken connection emits its error shortly after the failed call; the error needs its
+    // listener until then.
     await new Promise((done) => setImmediate(done));
     cli.open.dispose();
   }
 }
 
-/** Whether --json stands on a command line, also on one that is wrong. */
+/** True if a command line has --json, even an invalid command line. */
 function asksForJson(args: readonly string[]): boolean {
   const end = args.indexOf("--");
   return (end < 0 ? args : args.slice(0, end)).includes("--json");
@@ -47,7 +48,7 @@ function withDescendants<C extends { commands: readonly C[] }>(command: C): C[] 
   return [command, ...command.commands.flatMap(withDescendants)];
 }
 
-/** What can explain an error knows the clients and the protocol, which only a command that fails has to load. */
+/** Explaining an error needs the clients and the protocol, loaded only by a failing command. */
 async function explained(cli: Cli, error: unknown, options: object): Promise<Explained> {
   const [{ explain }, { serverUrl }, { connectionTrouble }] = await Promise.all([
     import("./failures.ts"),
@@ -58,7 +59,7 @@ async function explained(cli: Cli, error: unknown, options: object): Promise<Exp
   try {
     url = serverUrl(options, cli.env);
   } catch {
-    // What names the server is itself at fault, and the error is about that.
+    // The setting of the server's URL is itself the error.
   }
   return explain((url && (await connectionTrouble(error, url))) || error, url);
 }

@@ -1,8 +1,8 @@
 import { z } from "zod";
 
 /**
- * The variables that commands other than a server look at, each where it is used. Everything given on the command line
- * comes before them.
+ * Variables read by commands other than a server, each where used. Command-line options take
+ * precedence.
  */
 export const commandSettings = z.object({
   PINION_URL: z

@@ -7,7 +7,7 @@ import type { Cli, Environment } from "./cli.ts";
 import { type Context, chosenContext, contextsFile, contextTokenOf } from "./contexts/file.ts";
 import { exitCodes, Failure } from "./failures.ts";
 
-/** Options that every command takes. */
+/** Options of every command. */
 export type GlobalOptions = {
   url?: string;
   token?: string;
@@ -21,23 +21,23 @@ export type GlobalOptions = {
 export const defaultPort = 7420;
 const defaultDataDir = ".pinion";
 
-/** The options of a command and of all above it. */
+/** The options of a command and of all its parents. */
 export function optionsOf<Options extends object>(command: Command): Options & GlobalOptions {
   return command.optsWithGlobals() as Options & GlobalOptions;
 }
 
-/** Where `pinion up` and `pinion serve` keep their state. */
+/** State directory of `pinion up` and `pinion serve`. */
 export function dataDir(options: GlobalOptions, env: Environment): string {
   return options.data ?? env.PINION_DATA ?? defaultDataDir;
 }
 
-/** A context that was named is meant, whatever directory this is. */
+/** A context named by an option or variable applies in any directory. */
 function namedContext(options: GlobalOptions, env: Environment): Context | undefined {
   const named = options.context ?? (env.PINION_CONTEXT || undefined);
   return named === undefined ? undefined : chosenContext(env, named);
 }
 
-/** The current context, where the directory has no Pinion of its own. */
+/** The current context, unless the directory has its own Pinion data. */
 function currentContext(options: GlobalOptions, env: Environment): Context | undefined {
   const data = dataDir(options, env);
   const isHere =
@@ -46,8 +46,9 @@ function currentContext(options: GlobalOptions, env: Environment): Context | und
 }
 
 /**
- * The server: --url, PINION_URL, the context of --context or PINION_CONTEXT, what the `pinion up` of the data directory wrote
- * down, the current context, or port 7420 of this machine. Without a trailing slash.
+ * The server's URL: --url, PINION_URL, the context of --context or PINION_CONTEXT, the URL written
+ * by `pinion up` to the data directory, the current context, or port 7420 of this machine. Without
+ * a trailing slash.
  */
 export function serverUrl(options: GlobalOptions, env: Environment): string {
   const given = options.url ?? (env.PINION_URL || undefined);
@@ -77,7 +78,7 @@ export function serverUrl(options: GlobalOptions, env: Environment): string {
   return url.href.replace(/\/+$/, "");
 }
 
-/** --proxy, as the client takes it; nothing where the environment decides. */
+/** The client's option for --proxy; empty if the environment decides. */
 export function proxyOption(options: GlobalOptions): { proxy?: ProxySetting } {
   return options.proxy === undefined ? {} : { proxy: { url: options.proxy, setting: "--proxy" } };
 }
@@ -85,8 +86,8 @@ export function proxyOption(options: GlobalOptions): { proxy?: ProxySetting } {
 export type FoundToken = { token: string; from: string };
 
 /**
- * The token: --token, PINION_TOKEN, that of the context whose server is asked, <data>/token, ~/.config/pinion/token; the first
- * that is there. A context's token goes to its own server only.
+ * The first token of: --token, PINION_TOKEN, the context of the server, <data>/token,
+ * ~/.config/pinion/token. A context's token goes only to its own server.
  */
 export function findToken(options: GlobalOptions, env: Environment): FoundToken | undefined {
   if (options.token) return { token: options.token, from: "--token" };
@@ -110,7 +111,7 @@ export function tokenFiles(options: GlobalOptions, env: Environment): string[] {
   return [join(dataDir(options, env), "token"), join(configHome, "pinion", "token")];
 }
 
-/** The first line of a file; undefined if there is no such file or nothing in it. */
+/** The first line of a file; undefined for a missing or empty file. */
 export function readLine(path: string): string | undefined {
   try {
     return readFileSync(path, "utf8").split("\n")[0]?.trim() || undefined;
@@ -137,8 +138,9 @@ export type Connection<Options extends object> = {
 };
 
 /**
- * Typed clients of the server that the options and the environment name. Without a token too: the server says whether it
- * wants one, and whether it is there is the better answer.
+ * Typed clients for the server from the options and the environment. Created without a token too:
+ * the server decides whether a token is required, and an unreachable server is the more useful
+ * error.
  */
 export function connect<Options extends object>(cli: Cli, command: Command): Connection<Options> {
   const options = optionsOf<Options>(command);

@@ -4,12 +4,18 @@ import { exitCodes, Failure } from "./failures.ts";
 
 const everybodyMayWrite = 0o002;
 
-/** A log that grew beyond this is set aside at the next start; one older is kept. */
+/**
+ * Maximum size of a log in bytes; a larger log is renamed at the next start, and one renamed log is
+ * kept.
+ */
 const logBytesMax = 10 * 1024 * 1024;
 
-/** Makes the data directory; refuses one in which everybody may write, with the command that mends it. */
+/**
+ * Creates the data directory; refuses a directory writable by all users, with the command for the
+ * correction.
+ */
 export function requirePrivateDirectory(data: string): void {
-  // PostgreSQL refuses to run as root; the user that it runs as instead passes through this directory.
+  // PostgreSQL refuses to run as root; its substitute user needs access through this directory.
   mkdirSync(data, { recursive: true, mode: process.getuid?.() === 0 ? 0o711 : 0o700 });
   const { mode } = statSync(data);
   if (process.platform === "win32" || (mode & everybodyMayWrite) === 0) return;
@@ -21,8 +27,8 @@ export function requirePrivateDirectory(data: string): void {
 }
 
 /**
- * What `up` and `serve` leave in the data directory for the other commands: `token` (the bootstrap token, mode 0600)
- * and `url` (where the server of this directory listens).
+ * Files of `up` and `serve` in the data directory for other commands: `token` (the bootstrap token,
+ * mode 0600) and `url` (the address of the directory's server).
  */
 export function writeToken(data: string, token: string): string {
   const path = join(data, "token");
@@ -34,12 +40,12 @@ export function writeUrl(data: string, url: string): void {
   writeWhole(join(data, "url"), `${url}\n`, 0o644);
 }
 
-/** Nobody listens there any more. */
+/** Removes the address of a stopped server. */
 export function removeUrl(data: string): void {
   rmSync(join(data, "url"), { force: true });
 }
 
-/** Replaces a file at once, so that nobody reads half of it. */
+/** Replaces a file atomically, so readers never see a partial file. */
 export function writeWhole(path: string, text: string, mode: number): void {
   mkdirSync(dirname(path), { recursive: true });
   const draft = `${path}.${process.pid}`;
@@ -47,7 +53,7 @@ export function writeWhole(path: string, text: string, mode: number): void {
   renameSync(draft, path);
 }
 
-/** Sets a large log aside, and tells where new lines will begin. */
+/** Renames a large log, and returns the byte offset of new lines. */
 export function prepareLog(path: string): number {
   mkdirSync(dirname(path), { recursive: true });
   closeSync(openSync(path, "a", 0o600));

@@ -12,7 +12,7 @@ import { type ExitCode, exitCodes } from "./exit-codes.ts";
 
 export { type ExitCode, exitCodes };
 
-/** Ends the command with a message for the person at the keyboard and an exit code. `advice` says what to do. */
+/** Ends the command with a message for people and an exit code. `advice` gives the remedy. */
 export class Failure extends Error {
   override name = "Failure";
   readonly exitCode: ExitCode;
@@ -67,7 +67,7 @@ const exitCodeOfDeviceError: Record<DeviceErrorReason, ExitCode> = {
   unusable: exitCodes.usage,
 };
 
-/** Errors of the operating system that mean that nobody listens there. */
+/** Errors of the operating system for an unreachable server. */
 const connectionErrors = new Set([
   "ECONNREFUSED",
   "ENOTFOUND",
@@ -78,9 +78,9 @@ const connectionErrors = new Set([
   "ECONNRESET",
 ]);
 
-/** The operating system's code of an error or of what caused it, for example "ECONNREFUSED". */
+/** The operating system's code of an error or of its causes, for example "ECONNREFUSED". */
 export function systemCode(error: unknown): string | undefined {
-  // A chain of causes is a handful long; the bound is against a cycle.
+  // Chains of causes are short; the bound protects against a cycle.
   for (let depth = 0, at: unknown = error; depth < 8 && at instanceof Error; depth += 1, at = at.cause) {
     const code = (at as NodeJS.ErrnoException).code;
     if (typeof code === "string") return code;
@@ -89,11 +89,11 @@ export function systemCode(error: unknown): string | undefined {
   return undefined;
 }
 
-/** What to say about any error, and with which code to end. `url` is the server that was asked, if one was. */
+/** Message, advice and exit code for any error. `url`: the called server, if any. */
 export function explain(error: unknown, url: string | undefined): Explained {
   if (error instanceof Failure) return error;
   const proxy = proxyErrorOf(error);
-  // Thrown by itself it is the setting that is wrong; as a cause, what the proxy answered.
+  // A ProxyError without a wrapper means a wrong setting; as a cause, it holds the proxy's answer.
   if (proxy) {
     const exitCode = error === proxy ? exitCodes.usage : exitCodes.unreachable;
     return { message: proxy.message, advice: proxy.advice, exitCode };
@@ -156,7 +156,10 @@ function explainAnswer(error: ConnectError, url: string | undefined): Explained 
   return { message: error.rawMessage + violations.join(""), advice: adviceFor(error), exitCode };
 }
 
-/** What the server's words alone lead to: a list of what there is, or the way to change what is there already. */
+/**
+ * Advice from the server's message alone: the list of existing objects, or the command for changing
+ * an existing object.
+ */
 function adviceFor(error: ConnectError): string | undefined {
   if (error.code === Code.NotFound) {
     const kind = /^there is no (watcher|agent|device|run|platform|token) /.exec(error.rawMessage)?.[1];

@@ -13,13 +13,13 @@ export async function allDevices(clients: Clients): Promise<Device[]> {
   return items;
 }
 
-/** The id of the device that a person names by id or label. A label that several devices share is refused. */
+/** The id of a device given by id or label. Refuses a label shared by several devices. */
 export async function deviceId(clients: Clients, named: string): Promise<string> {
   if (isUuid(named)) return named.toLowerCase();
   return deviceAmong(await allDevices(clients), named).id;
 }
 
-/** The one device of these that a person names by label, by id, or by a beginning that only its id has. */
+/** The single device with the given label, id, or unique beginning of an id. */
 export function deviceAmong(devices: readonly Device[], named: string): Device {
   const byId = isUuid(named) ? devices.find((device) => device.id === named.toLowerCase()) : undefined;
   if (byId) return byId;
@@ -34,7 +34,9 @@ export function deviceAmong(devices: readonly Device[], named: string): Device {
   return devices.find((device) => device.id === id)!;
 }
 
-/** The one device with the label; capitals are looked at only if they are needed to tell devices apart. */
+/**
+ * The single device with the label; upper and lower case matter only if needed for a distinction.
+ */
 export function oneByLabel(devices: readonly Device[], label: string): Device {
   const exact = devices.filter((device) => device.label === label);
   const found =
@@ -54,7 +56,10 @@ export function oneByLabel(devices: readonly Device[], label: string): Device {
   );
 }
 
-/** Labels of devices by id, for lists. Empty if the caller may not list devices: then ids are shown. */
+/**
+ * Labels of devices by id, for lists. Empty without the permission to list devices: ids are then
+ * shown.
+ */
 export async function deviceLabels(clients: Clients): Promise<Map<string, string>> {
   try {
     return new Map((await allDevices(clients)).map((device) => [device.id, device.label]));
@@ -71,7 +76,7 @@ export function listMembers(clients: Clients, limit: number) {
   });
 }
 
-/** The id of the member whom a person names by id or email address. */
+/** The id of a member given by id or email address. */
 export async function memberId(clients: Clients, named: string): Promise<string> {
   if (isUuid(named)) return named.toLowerCase();
   const { items } = await listMembers(clients, lookupItemsMax);
@@ -84,13 +89,13 @@ export async function memberId(clients: Clients, named: string): Promise<string>
   );
 }
 
-/** A shorter beginning fits too many: ids begin with their time, the first six digits with four hours of it. */
+/** Minimum length of a beginning: ids begin with their time, and six digits cover four hours. */
 const idBeginningMin = 6;
-/** How many of the newest runs a beginning is looked for in. */
+/** Number of newest runs searched for a beginning. */
 const runsLookedAt = 2_000;
 const isBeginning = (text: string) => text.length >= idBeginningMin && /^[0-9a-f-]+$/i.test(text);
 
-/** The id of the run that a person names by it, or by a beginning that only one of the newest runs has. */
+/** The id of a run given by its id, or by a beginning unique among the newest runs. */
 export async function runId(clients: Clients, text: string): Promise<string> {
   if (isUuid(text)) return text.toLowerCase();
   if (!isBeginning(text)) {

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** The command `pinion`. Exit codes are in exit-codes.ts. */
+/** Entry point of the command `pinion`. Exit codes are in exit-codes.ts. */
 import { enableCompileCache } from "node:module";
 
 async function start(): Promise<void> {
@@ -20,18 +20,19 @@ async function start(): Promise<void> {
   }
   const [{ processCli }, { main }] = await Promise.all([import("./cli.ts"), import("./command-line.ts")]);
 
-  // A reader that has enough (`pinion runs list | head -1`) is no error, unless a command in the middle of its work says so.
+  // A closed reader (`pinion runs list | head -1`) is no error, unless a command in progress sets
+  // an exit code.
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {
     if (error.code === "EPIPE") process.exit(process.exitCode ?? 0);
     throw error;
   });
 
   const code = await main(processCli(environment()), args);
-  // Not process.exit: what is still to be written to a pipe would be lost.
+  // Not process.exit: pending writes to a pipe would be lost.
   if (code !== 0) process.exitCode = code;
 }
 
-// Before anything large is loaded: halves the time to the first line of every command but the first.
+// Before any large import: halves the start time of every command after the first.
 enableCompileCache();
-// Without a top-level await, which the one file that a binary holds cannot have.
+// Without a top-level await, which a single-file binary does not support.
 void start();

@@ -4,12 +4,12 @@ import { version } from "../version.ts";
 import { type Cli, examples } from "./cli.ts";
 import { nouns } from "./commands/nouns.ts";
 
-/** The shells' completions may ask about every command. */
+/** Completions need every command. */
 const needsAll = new Set(["complete"]);
 
 /**
- * The command as far as a command line needs it: the commands that the line names are there whole, the others by name and
- * description. Parsing throws a CommanderError instead of ending the process.
+ * The program for a command line: the commands in the line are loaded whole, the others have only
+ * name and description. Parsing throws a CommanderError instead of ending the process.
  */
 export async function createProgramFor(cli: Cli, args: readonly string[]): Promise<Command> {
   const program = createRoot(cli);
@@ -20,7 +20,7 @@ export async function createProgramFor(cli: Cli, args: readonly string[]): Promi
   return withExamples(program);
 }
 
-/** The whole command, with all of its options. */
+/** The whole program, with all options. */
 export async function createProgram(cli: Cli): Promise<Command> {
   const program = createRoot(cli);
   await addNouns(program, cli, () => true);
@@ -51,7 +51,7 @@ function createRoot(cli: Cli): Command {
     .configureHelp({
       showGlobalOptions: true,
       helpWidth: Math.min(cli.columns, 110),
-      // A command that is not loaded has no options to speak of.
+      // A command not loaded has no known options.
       subcommandTerm: (command) =>
         command.parent?.parent ? new Help().subcommandTerm(command) : command.name(),
     })

@@ -7,16 +7,18 @@ import { writeWhole } from "./data-files.ts";
 import { exitCodes, Failure } from "./failures.ts";
 
 /**
- * The keys for secrets at rest, as PINION_SECRET_KEYS has them: that variable, or the file `secret-keys` of the data
- * directory, a key a line. With `isCreated` (the database is this directory's own) a file with a new key is made if there
- * is none; several servers on one database need the same keys, so there nobody makes one up. Empty: none.
+ * The encryption keys of secrets, in the format of PINION_SECRET_KEYS: from the variable, or from
+ * the file `secret-keys` of the data directory, a key per line. With `isCreated` (the database
+ * belongs to this directory) a missing file is created with a new key; servers sharing a database
+ * need the same keys, so no key is created there. Empty: none.
  */
 export function secretKeys(data: string, env: Environment, options: { isCreated: boolean }): string {
   if (env.PINION_SECRET_KEYS) return env.PINION_SECRET_KEYS;
   const found = readKeys(data);
   if (found !== undefined || !options.isCreated) return found ?? "";
   mkdirSync(data, { recursive: true });
-  // Written aside and then linked: of two at once one makes the file, and nobody reads half of it.
+  // Written to a draft and linked: of two concurrent writers only the first creates the file, and
+  // readers never see a partial file.
   const path = keyFile(data);
   const draft = `${path}.${randomBytes(4).toString("hex")}`;
   writeFileSync(draft, `${newKey()}\n`, { mode: 0o600, flush: true });
@@ -34,12 +36,12 @@ export function keyFile(data: string): string {
   return join(data, "secret-keys");
 }
 
-/** Replaces the keys of the file, the first of which seals. */
+/** Replaces the keys of the file; the first key seals. */
 export function writeKeys(data: string, keys: readonly string[]): void {
   writeWhole(keyFile(data), keys.map((key) => `${key}\n`).join(""), 0o600);
 }
 
-/** The file's keys; undefined if there is no file. Throws a Failure if others than its owner may read it. */
+/** The file's keys; undefined without a file. Throws a Failure if other users may read the file. */
 export function readKeys(data: string): string | undefined {
   const path = keyFile(data);
   try {

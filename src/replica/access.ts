@@ -1,4 +1,7 @@
-/** Who may do how much: the guard, the streams that end with their token, and the bounds of calls and orgs. */
+/**
+ * Access and bounds: the guard, the streams ended with their tokens, the limits of calls and the
+ * quotas of orgs.
+ */
 import { createGuard, type Guard } from "../server/access/guard.ts";
 import { createLimits, type Limits } from "../server/access/limits.ts";
 import { createStreams, type Streams } from "../server/access/streams.ts";

@@ -1,4 +1,4 @@
-/** What every builder of a replica is handed: its settings, its name, and where it writes what it does. */
+/** Input of every builder of a replica: settings, id, log and telemetry. */
 import type { ReplicaConfig } from "../config.ts";
 import { DatabaseClock } from "../database-clock.ts";
 import type { Logger } from "../log.ts";
@@ -15,14 +15,17 @@ export type Foundation = {
   metrics: Metrics;
   tracer: Tracer | undefined;
   telemetry: Telemetry;
-  /** The database's, as the statements of this replica tell it. */
+  /** The database's clock, as read by this replica's statements. */
   clock: DatabaseClock;
   lastLine: LastLine;
-  /** What a builder opens is deferred here, and closed in the opposite order, also when the start fails half-way. */
+  /**
+   * Builders defer the closing of opened parts here; closing runs in reverse order, also after a
+   * failed start.
+   */
   opened: AsyncDisposableStack;
 };
 
-/** Opens what everything else stands on. */
+/** Opens telemetry and the other common parts. */
 export async function layFoundation(
   own: Pick<Foundation, "config" | "replicaId" | "log" | "opened">,
 ): Promise<Foundation> {

@@ -1,4 +1,4 @@
-/** The loops of a replica: each does one pass after another until it is stopped (scheduler/loop.ts). */
+/** The loops of a replica: each repeats its pass until stopped (scheduler/loop.ts). */
 
 import { startBulks } from "../scheduler/bulks.ts";
 import type { Clock } from "../scheduler/clock.ts";
@@ -20,17 +20,23 @@ import type { Foundation } from "./foundation.ts";
 import type { Storage } from "./storage.ts";
 import type { Work } from "./work.ts";
 
-/** The loops that calls wake. */
+/** Loops woken by calls. */
 export type Loops = { bulks: Loop; materializer: Loop; deliverer: Loop };
 
-/** The tokens of open streams are looked at this often, so that they end within 5 s of their token also if the word was lost. */
+/**
+ * Interval of checks of open streams' tokens in ms: a stream ends within 5 s of its token even if
+ * the notification was lost.
+ */
 const tokensEveryMs = 4_000;
-/** How soon a failover of the database is noticed. */
+/** Interval of checks for a failover of the database, in ms. */
 const incarnationEveryMs = 1_000;
-/** A replica says that it lives this often at least, and three times in a TTL: others believe it for one. */
+/**
+ * Maximum interval of a replica's beats in ms; also at most a third of the TTL, the time of
+ * validity of a beat.
+ */
 const replicaBeatMsMax = 5_000;
 
-/** Starts all loops. `replica` is beaten for until `isStopping`. */
+/** Starts all loops. The beat of `replica` goes on until `isStopping`. */
 export function startLoops(
   { config, log, metrics, telemetry, clock, opened }: Foundation,
   storage: Storage,
@@ -105,7 +111,7 @@ export function startLoops(
   return { bulks, materializer, deliverer };
 }
 
-/** Wakes the loops that a commit has given work. */
+/** Wakes the loops with work from a commit. */
 function wakingAfterCommits(
   loops: Readonly<Record<"materializer" | "questions" | "deliverer", Loop>>,
 ): Subscriber {
@@ -114,7 +120,7 @@ function wakingAfterCommits(
       if (runs.some((run) => run.skipReason === "budget")) loops.deliverer.poke();
     },
     settled(runs) {
-      // Slots wait for the end of a run that has ended.
+      // Due slots were waiting for the end of the run.
       if (runs.some((run) => run.hasBacklog)) loops.materializer.poke();
       if (runs.some((run) => run.notify || run.isWatcherPaused)) loops.deliverer.poke();
     },

@@ -1,4 +1,6 @@
-/** The MCP endpoint of a replica: its tools of people and services call the API within the process. */
+/**
+ * The MCP endpoint of a replica: its tools for people and services call the API within the process.
+ */
 import {
   type ConnectRouter,
   createClient,
@@ -13,10 +15,12 @@ import type { RpcHandler } from "../server/http/adapter.ts";
 import type { Handler } from "../server/http/port.ts";
 import { createMcpHandler, type McpOptions } from "../server/mcp/handler.ts";
 
-/** Set on calls within the process alone, by which the limits and events of the API know whom a call is for. */
+/**
+ * Header of calls within the process only, with the peer's address for the API's limits and events.
+ */
 const addressHeader = "x-pinion-peer-address";
 
-/** The endpoint; `routes` are the API's, and `interceptors` what each of its calls goes through. */
+/** Creates the endpoint; `routes` are the API's, and `interceptors` apply to each of its calls. */
 export function createMcp(
   options: Omit<McpOptions, "api"> & {
     routes: (router: ConnectRouter) => void;
@@ -62,7 +66,7 @@ function withHeaders(inner: Transport, headers: Record<string, string>): Transpo
   };
 }
 
-/** The endpoint beside the rpcs. */
+/** Adds the MCP endpoint to the rpc handler. */
 export function withMcp(rpc: RpcHandler, mcp: Handler): RpcHandler {
   const serve: Handler = (request, response) =>
     request.url?.split("?", 1)[0] === "/mcp" ? mcp(request, response) : rpc(request, response);

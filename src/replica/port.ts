@@ -1,4 +1,4 @@
-/** What a replica serves on its port: the services, the probes, the page, device streams. */
+/** The services on a replica's port: the API, the probes, the page, device streams. */
 import { readFile } from "node:fs/promises";
 import type { ReplicaConfig } from "../config.ts";
 import { withCookies } from "../server/access/cookies.ts";
@@ -19,10 +19,10 @@ import { type Own, serveRpc } from "./rpc.ts";
 import type { Storage } from "./storage.ts";
 import type { Work } from "./work.ts";
 
-/** Calls, reconnects and strangers have connections of their own beside those of devices. */
+/** Number of connections for calls, reconnects and unknown peers, besides the devices'. */
 const connectionsBesideStreams = 5_000;
 
-/** Opens the port. `shutdownSignal` ends the streams that are open. */
+/** Opens the port. `shutdownSignal` ends the open streams. */
 export async function openReplicaPort(
   foundation: Foundation,
   storage: Storage,

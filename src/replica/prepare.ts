@@ -1,4 +1,7 @@
-/** What is done before a replica takes work: its clock is judged, old rows go, statements are planned, others hear of it. */
+/**
+ * Preparations before a replica takes work: judge the clock, delete old rows, plan statements,
+ * announce the replica.
+ */
 import { type Clock, startClock } from "../scheduler/clock.ts";
 import { retainOnce } from "../scheduler/retention.ts";
 import { warmUp } from "../scheduler/warm-up.ts";
@@ -12,7 +15,10 @@ import type { Foundation } from "./foundation.ts";
 import type { Storage } from "./storage.ts";
 import type { Work } from "./work.ts";
 
-/** Judges the database's clock, deletes what is too old unless the clock is in doubt, and plans the statements. */
+/**
+ * Judges the database's clock, deletes expired rows unless the clock is in doubt, and plans the
+ * statements.
+ */
 export async function prepare(
   { config, replicaId, log, opened }: Foundation,
   { work: { db } }: Storage,
@@ -25,7 +31,7 @@ export async function prepare(
   return judge;
 }
 
-/** Puts the replica on the list of living replicas, until it stops. */
+/** Adds the replica to the list of living replicas, until its stop. */
 export async function announceReplica(
   { config, replicaId, log, opened }: Foundation,
   { work: { db } }: Storage,
@@ -38,7 +44,7 @@ export async function announceReplica(
   return replica;
 }
 
-/** Counts the connections of the port by peer, and cuts peers that hold too many. */
+/** Counts the port's connections per peer, and closes those of peers beyond the limit. */
 export function openCrowd({ config, metrics, opened }: Foundation): Crowd {
   const crowd = createCrowd({
     connectionsMax: config.strangers.connections,
@@ -52,7 +58,7 @@ export function openCrowd({ config, metrics, opened }: Foundation): Crowd {
   return crowd;
 }
 
-/** Lets the metrics look at the parts whenever they are read. */
+/** Registers the parts' figures with the metrics, read at each scrape. */
 export function observe(
   { metrics, log }: Foundation,
   { work, requests }: Storage,

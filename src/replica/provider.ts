@@ -1,4 +1,4 @@
-/** The door of people who sign in with a provider of OpenID Connect, where the operator named one. */
+/** Sign-in with a provider of OpenID Connect, if configured. */
 import type { OidcDoor } from "../server/access/oidc.ts";
 import type { Handler } from "../server/http/port.ts";
 import * as signInCodes from "../store/people/sign-in-codes.ts";
@@ -8,7 +8,7 @@ import type { Foundation } from "./foundation.ts";
 import type { Storage } from "./storage.ts";
 import type { Work } from "./work.ts";
 
-/** Its library is loaded only where a provider is configured. */
+/** The provider's library is loaded only with a configured provider. */
 export async function withProvider(
   next: Handler,
   { config, log }: Foundation,

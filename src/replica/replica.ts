@@ -1,6 +1,6 @@
 /**
- * A replica, put together: storage, access, work, loops, rpc, in this order. Each builder opens its part and defers its
- * closing; what this file adds is the order of the start and of the stop.
+ * A replica, built from storage, access, work, loops and rpc, in this order. Each builder opens its
+ * part and defers its closing; this file adds the order of start and stop.
  */
 import type { ReplicaConfig } from "../config.ts";
 import { newId } from "../ids.ts";
@@ -21,27 +21,29 @@ import { buildWork } from "./work.ts";
 
 /** A running replica. */
 export type Replica = {
-  /** How to reach it from this machine. */
+  /** Address for access from this machine. */
   url: string;
   port: number;
   replicaId: string;
-  /** The token of the first start; only on an empty database, and only here. */
+  /** The token of the first start; only for an empty database, and only in this field. */
   bootstrapToken: string | undefined;
-  /** Drains the devices, writes what waits and closes, within the configured time. Idempotent. */
+  /** Drains the devices, writes pending data and closes, within the configured time. Idempotent. */
   stop(): Promise<void>;
-  /** Resolves when it has stopped. */
+  /** Resolves after the stop. */
   closed: Promise<void>;
-  /** Takes an error that arrived at the process: ends the request that it belongs to, counts and logs it. */
+  /**
+   * Handles an uncaught error of the process: ends the error's request, counts and logs the error.
+   */
   uncaught: LastLine["uncaught"];
 };
 
 export type StartOptions = {
   log?: Logger;
-  /** Puts the first start's token where people find it; called before it is committed. */
+  /** Stores the first start's token for people; called before the commit. */
   keepBootstrapToken?: (token: string) => void;
 };
 
-/** Starts a replica. Rejects with an error that says what to do. */
+/** Starts a replica. Rejects with an error and its remedy. */
 export async function startReplica(config: ReplicaConfig, options: StartOptions = {}): Promise<Replica> {
   const replicaId = newId();
   const log = (options.log ?? createLogger({ name: "pinion", level: config.logLevel })).child({ replicaId });

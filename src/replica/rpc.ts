@@ -65,7 +65,7 @@ export type Own = {
   onDeliveries: () => void;
 };
 
-/** The services as a handler that reads messages of at most so many bytes. */
+/** The services as a handler with a bound on message size, in bytes. */
 export function serveRpc(
   foundation: Foundation,
   { requests }: Storage,
@@ -92,12 +92,12 @@ export function serveRpc(
       onCall: metrics.called,
     }),
     contextValues: (request: Parameters<typeof peerValues>[0]) => peerValues(request, config),
-    // A mistyped field would otherwise be passed over, and with it a limit that somebody meant to set.
+    // Otherwise a misspelled field would be ignored, and with it, for example, a limit.
     jsonOptions: { ignoreUnknownFields: false },
     shutdownSignal: own.shutdownSignal,
     crowd: own.crowd,
     routes(router: ConnectRouter) {
-      // A stream that is held for an hour is not worth a compressor's memory.
+      // A stream open for hours is not worth a compressor's memory.
       router.service(DeviceService, deviceService({ ...deps, hub }), { acceptCompression: [] });
       router.service(
         WatcherService,

@@ -1,11 +1,14 @@
-/** How a replica stops: it takes nothing new, hands its devices on, writes what waits, and closes, each within a stated time. */
+/**
+ * Stop of a replica: refuse new work, hand the devices on, write pending data, close; each step has
+ * a time limit.
+ */
 import { within } from "../abort.ts";
 import type { HealthState } from "../server/http/health.ts";
 import type { Port } from "../server/http/port.ts";
 import type { Foundation } from "./foundation.ts";
 import type { Work } from "./work.ts";
 
-/** Stops once, however often it is asked; `closed` resolves when it has stopped. */
+/** Stops once, for any number of calls; `closed` resolves after the stop. */
 export function createStop(
   { config, log, opened }: Foundation,
   { hub }: Pick<Work, "hub">,

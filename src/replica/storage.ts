@@ -1,4 +1,6 @@
-/** The database of a replica: its schema, its two pools, and the rows that every database has. */
+/**
+ * The database of a replica: its schema, its two pools, and the rows required in every database.
+ */
 import type { Logger } from "../log.ts";
 import { secretKeys } from "../server/platforms/kinds.ts";
 import { healSecretSettings } from "../store/agents/platform-healing.ts";
@@ -10,17 +12,17 @@ import { requireRoles } from "../store/pg/tenancy.ts";
 import type { Foundation } from "./foundation.ts";
 
 export type Storage = {
-  /** For the scheduler's passes and the sessions' batchers. */
+  /** For the scheduler's loops and the sessions' batches. */
   work: Database;
-  /** For requests, so that many of them never hold up a completion. */
+  /** For requests, so requests never delay a completion. */
   requests: Database;
-  /** The token of the first start; only on a database that was empty. */
+  /** The token of the first start; only on an empty database. */
   bootstrapToken: string | undefined;
-  /** Which database it is, as of the last `look`. */
+  /** Identity of the database as of the last `look`. */
   incarnation: {
     current(): Incarnation | undefined;
     look(): Promise<void>;
-    /** Told when it is another one: it failed over. */
+    /** Called after a change of the database, a failover. */
     onChange(listener: () => void): void;
   };
 };
@@ -28,7 +30,10 @@ export type Storage = {
 /** Connections of {@link Storage.work}. */
 const workConnections = 8;
 
-/** Opens the pools of a migrated database and provisions what is missing. Refuses with words that say what to do. */
+/**
+ * Opens the pools of a migrated database and creates missing rows. Refuses with an error and its
+ * remedy.
+ */
 export async function openStorage(
   { config, log, opened }: Foundation,
   options: { keepBootstrapToken?: ((token: string) => void) | undefined },
@@ -66,7 +71,7 @@ function watchIncarnation(db: Db, log: Logger): Storage["incarnation"] {
     onChange: (listener) => void listeners.add(listener),
     async look() {
       const found = await read(db).catch((error: unknown) => {
-        // Not every user may ask; and while the database is away, there is nothing to know.
+        // Some database users lack the permission, and an unreachable database has no answer.
         log.debug({ err: error }, "which database this is cannot be read");
         return undefined;
       });

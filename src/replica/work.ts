@@ -1,6 +1,6 @@
 /**
- * How runs and turns move. Each part knows only the parts before it: the publisher tells all others what a commit changed,
- * and the inbox delivers what other replicas say.
+ * Processing of runs and turns. Each part knows only the parts before: the publisher tells all
+ * others the changes of a commit, and the inbox delivers messages of other replicas.
  */
 import type { ReplicaConfig } from "../config.ts";
 import type { Logger } from "../log.ts";
@@ -35,7 +35,7 @@ export type Work = {
   placer: Placer;
 };
 
-/** How long after its timeout a turn is left to its worker, whose own report is the better one. */
+/** Time after a turn's timeout during which the worker's own report is preferred, in ms. */
 const turnTimeoutGraceMs = 5_000;
 
 export async function buildWork(
@@ -97,7 +97,7 @@ export async function buildWork(
 
   const tails = createTails({ db, log, feed });
   const doorbell = createDoorbell({ rings, replicaId, hub, bus, clock });
-  // The tails before the feed, which forgets the output of a run that has ended.
+  // The tails before the feed, because the feed drops the output of an ended run.
   const waking = [doorbell, placerSubscriber(placer)];
   for (const one of [telemetry, tails, feedSubscriber(feed), ...waking]) publisher.subscribe(one);
   feed.introduce();
@@ -109,7 +109,7 @@ export async function buildWork(
   return { hub, feed, bus, inbox, publisher, streamEnds, dispatcher, placer };
 }
 
-/** The bus that is configured. The NATS client is loaded only where it is asked for. */
+/** Opens the configured bus. The NATS client is loaded only if configured. */
 async function openBus(options: {
   config: ReplicaConfig;
   db: Db;

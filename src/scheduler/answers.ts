@@ -1,13 +1,14 @@
-/** Whether the answer of an agent is what its watcher asked for. Pure. */
+/** Checks an agent's answer against its watcher's schema. Pure. */
 import { type Schema, Validator } from "@cfworker/json-schema";
 
-/** Problems that are named; a wrong answer has thousands of them. */
+/** Maximum problems named; a wrong answer may have thousands. */
 const problemsShownMax = 5;
 const problemCharactersMax = 300;
 
 /**
- * What is wrong with an answer under a JSON Schema (draft 2020-12), in words: "/severity: must be a number"; undefined: the
- * answer matches. A schema that cannot be used counts as no schema: it was refused when it was set, or is older than that rule.
+ * The problems of an answer under a JSON Schema (draft 2020-12), in words: "/severity: must be a
+ * number"; undefined for a matching answer. An unusable schema counts as no schema: new ones are
+ * refused when set, older ones may exist.
  */
 export function problemsOf(answer: unknown, schema: unknown): string | undefined {
   let errors: { instanceLocation: string; error: string }[];
@@ -18,7 +19,8 @@ export function problemsOf(answer: unknown, schema: unknown): string | undefined
   } catch {
     return undefined;
   }
-  // The first errors are of the outer schemas ("does not match properties"): the innermost say what is wrong.
+  // The first errors concern the outer schemas ("does not match properties"); the innermost errors
+  // name the cause.
   const inner = errors.filter(
     ({ instanceLocation }) =>
       !errors.some(

@@ -13,17 +13,18 @@ import { type Loop, startLoop } from "./loop.ts";
 import { retry } from "./triggers.ts";
 
 /**
- * Bulk operations: the runs are noted as items when an operation is started, and worked off in small batches by any replica.
- * An item's end is written with what was done (cancels), or what was done has the item's name as its request (retries), so that a
- * replica that dies between two steps neither loses nor doubles one.
+ * Bulk operations: starting an operation stores its runs as items, and any replica processes the
+ * items in small batches. A cancel and the end of its item are written together; a retry uses its
+ * item's name as the request id. So a replica that dies between two steps neither loses nor repeats
+ * an item.
  */
 
-/** Runs of one operation. */
+/** Maximum runs of an operation. */
 export const bulkRunsMax = 50_000;
-/** Items per transaction, and a pause after each, so that others' work comes between. */
+/** Items per transaction, and milliseconds of pause after each transaction for other work. */
 const itemsPerBatch = 25;
 const betweenBatchesMs = 20;
-/** A retry whose watcher has an active run is tried again after this. */
+/** Milliseconds until a retry is tried again while its watcher has an active run. */
 const activeAgainMs = 2_000;
 
 const defaultStatuses: Record<bulks.BulkKind, string[]> = {
@@ -49,7 +50,10 @@ export type Counted = {
   byWatcher: [string, number][];
 };
 
-/** What an operation would do. Refuses with `invalid_argument` a status that it can do nothing with. */
+/**
+ * Counts the runs of an operation. Refuses with `invalid_argument` a status that the operation
+ * cannot process.
+ */
 export async function countBulk(db: Db, { orgId, kind, filter, actor }: Wanted): Promise<Counted> {
   const odd = filter.statuses.find((status) => !possibleStatuses[kind].includes(status));
   if (odd) {
@@ -89,7 +93,7 @@ const doneWords: Record<bulks.BulkKind, string> = {
   replay: "replayed",
 };
 
-/** Those of the devices that an actor may not use. */
+/** The given devices that an actor may not use. */
 async function unusable(
   db: Db,
   orgId: string,
@@ -102,7 +106,10 @@ async function unusable(
   return standings.flatMap((each) => (grants.rightTo("use", each) ? [] : [each.deviceId]));
 }
 
-/** Starts an operation, with the event `bulk.started`; answers its id. A repeat of a request answers as the first one did. */
+/**
+ * Starts an operation, with the event `bulk.started`; returns its id. A repeated request returns
+ * the first id.
+ */
 export async function startBulk(
   db: Db,
   wanted: Wanted & { reason: string; requestId: string; counted: Counted },
@@ -149,7 +156,7 @@ export async function stopBulk(
 
 type PassOptions = { policy: FailurePolicy; doorbell: Doorbell; log: Logger };
 
-/** Works on one batch of one operation; false: there is nothing to do now. */
+/** Processes a batch of an operation; false if no batch is ready. */
 export async function bulkOnce(db: Db, options: PassOptions): Promise<boolean> {
   let after: (() => void) | undefined;
   const job = await transaction(db, async (tx) => {
@@ -168,7 +175,7 @@ export async function bulkOnce(db: Db, options: PassOptions): Promise<boolean> {
       ]);
       return found;
     }
-    // Its rights are those of whoever started it, as they are now.
+    // The operation has the current rights of the actor who started it.
     const except = new Set(
       await unusable(
         tx,
@@ -186,7 +193,8 @@ export async function bulkOnce(db: Db, options: PassOptions): Promise<boolean> {
     const allowed = items.filter((item) => !refused.includes(item));
     if (found.kind === "cancel") after = await cancelAll(tx, found, allowed, options);
     else {
-      // Each retry is a transaction of its own, which this one outlives: its lock keeps other replicas from the operation.
+      // Each retry is a transaction of its own within the outer transaction, whose lock keeps other
+      // replicas from the operation.
       const outcomes: bulks.Outcome[] = [];
       for (const item of allowed) outcomes.push(await retryOne(db, found, item, options));
       await bulks.note(tx, found, outcomes);
@@ -197,7 +205,10 @@ export async function bulkOnce(db: Db, options: PassOptions): Promise<boolean> {
   return job !== undefined;
 }
 
-/** Cancels runs in the transaction, in which only events may follow; answers what announces it. */
+/**
+ * Cancels runs in the caller's transaction, in which only events may follow; returns the
+ * announcement.
+ */
 async function cancelAll(
   tx: Db,
   job: bulks.Job,
@@ -232,7 +243,7 @@ async function retryOne(
     return { runId, state: "done", note: "" };
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
-    // Of a watcher one run lives at a time: the others wait for their turn.
+    // A watcher has one live run at a time: the other retries wait for their turn.
     if (error.reason === "failed_precondition" && /wait for its end/.test(error.message)) {
       return { runId, state: "pending", note: error.message, againMs: activeAgainMs };
     }
@@ -247,7 +258,7 @@ async function retryOne(
   }
 }
 
-/** Works on operations, one batch after the other. `sweepMs`: how long it sleeps while nobody asks. */
+/** Processes operations, batch after batch. `sweepMs`: milliseconds of sleep without a poke. */
 export function startBulks(options: PassOptions & { db: Db; sweepMs: number }): Loop {
   let waits = false;
   return startLoop({

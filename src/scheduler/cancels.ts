@@ -5,11 +5,11 @@ import type { CancelledAttempt, Doorbell } from "./doorbell.ts";
 import { settleWithEvents } from "./settle.ts";
 
 /**
- * Cancelling: a pending run ends at once; the device of an active one is asked, and the run ends when the device says
- * so, or when its TTL passes.
+ * Cancelling: a pending run ends at once. For an active run the device is asked, and the run ends
+ * when the device confirms or when its TTL passes.
  */
 
-/** What is to be announced after the commit. */
+/** The announcements to make after the commit. */
 export type Cancellation = { settled: Settled[]; asked: CancelledAttempt[] };
 
 export const nothingCancelled: Cancellation = { settled: [], asked: [] };
@@ -22,10 +22,11 @@ type Which = { orgId: string } & (
 );
 
 /**
- * Cancels live runs in the caller's transaction, in which only events may follow. `at_once` ends active ones as well,
- * for a device that is deleted and so will never answer; of a fleet worker that is deleted, the attempts are lost, and the
- * runs go to others while they have attempts left. One that is not due yet ends at once: its device has not heard of it.
- * `only`: no others than those.
+ * Cancels live runs in the caller's transaction, in which only events may follow. `at_once` also
+ * ends active runs, for a deleted device, which will never answer. The attempts of a deleted fleet
+ * worker are lost, and their runs go to other workers while attempts are left. A run claimed ahead
+ * ends at once: its device has not heard of the run. `only`: cancels runs claimed ahead and no
+ * others.
  */
 export async function cancelIn(
   tx: Db,
@@ -74,7 +75,7 @@ export function announce(doorbell: Doorbell, cancellation: Cancellation): void {
   doorbell.cancelling(cancellation.asked);
 }
 
-/** Cancels one run; answers whether there was a live one. */
+/** Cancels a run; returns whether a live run was found. */
 export async function cancelRun(
   db: Db,
   run: { orgId: string; runId: string },

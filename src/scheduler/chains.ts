@@ -1,8 +1,9 @@
 /**
- * Chains: the end of a watcher's run starts the watchers that follow it, in the transaction that stores the result, so an end and
- * what it starts are there together or not at all. Only a run that has ended for good starts anything: one that is tried again, or
- * later, has not ended. A run that is lost ends as a timeout; a late result that becomes its end is looked at again, and a follower
- * that was started by the first end is not started by the second.
+ * Chains: the end of a watcher's run starts the watchers that follow it, in the transaction that
+ * stores the result, so the end and the starts are committed together or not at all. Only a final
+ * end starts followers: a run with another attempt to come has not ended. A lost run ends as a
+ * timeout; a late result that replaces the end is evaluated again, and a follower started by the
+ * first end is not started again.
  */
 import { compile, ExpressionError, jsonOf } from "../expressions.ts";
 import { newId } from "../ids.ts";
@@ -18,16 +19,19 @@ import * as starts from "../store/work/starts.ts";
 import type { Followed } from "./doorbell.ts";
 import { startLocked } from "./starts.ts";
 
-/** Of the texts of a result that a follower is given, in characters: half of the beginning, half of the end. */
+/**
+ * Maximum characters of each text of a result given to a follower: half from the beginning, half
+ * from the end.
+ */
 const textCharactersMax = 12_000;
-/** Of its structured data, as JSON. */
+/** Maximum bytes of a result's structured data, as JSON. */
 const structuredBytesMax = 24_000;
 
 export const conditionNames = ["run", "result"] as const;
 /** Where no condition is given. */
 const conditionDefault = 'run.status == "completed"';
 
-/** What is known of a run's end: what its settlement says, and its row. */
+/** The facts of a run's end, from its settlement and its row. */
 export type End = Pick<Settlement, "output" | "answer" | "exitCode" | "attention"> & {
   run: Pick<starts.EndedRun, "runId" | "watcherSlug" | "source" | "finishedAt">;
   status: string;
@@ -35,7 +39,7 @@ export type End = Pick<Settlement, "output" | "answer" | "exitCode" | "attention
   attempt: number;
 };
 
-/** What a condition sees of an end, and a follower is given as its input. */
+/** The values that a condition sees, and a follower receives as its input. */
 export function inputOf(end: End): { run: JsonValue; result: JsonValue } {
   const structured = end.answer?.structured as JsonValue | undefined;
   const isKept =
@@ -61,7 +65,8 @@ export function inputOf(end: End): { run: JsonValue; result: JsonValue } {
       ...(structured !== undefined && !isKept ? { is_structured_omitted: true } : {}),
     },
   };
-  // Texts of many-byte or escaped characters: what is left fits in any case.
+  // Texts of multi-byte or escaped characters may exceed the limit; without the texts the input
+  // always fits.
   for (const name of ["output", "text"] as const) {
     if (Buffer.byteLength(canonicalJson(input)) > inputBytesMax) input.result[name] = "";
   }
@@ -74,7 +79,7 @@ function cut(text: string): string {
   return `${text.slice(0, half)}\n… ${text.length - textCharactersMax} characters left out …\n${text.slice(-half)}`.toWellFormed();
 }
 
-/** Whether the end starts a follower, or why its condition cannot say. */
+/** Whether the end starts a follower; an error if the condition has no boolean value. */
 export function judge(condition: string, input: ReturnType<typeof inputOf>): boolean | { error: string } {
   try {
     const value = compile(condition.trim() || conditionDefault, conditionNames).evaluate(input);
@@ -89,8 +94,9 @@ export function judge(condition: string, input: ReturnType<typeof inputOf>): boo
 }
 
 /**
- * Starts the followers of runs that have just ended, in the caller's transaction; answers the events, for the caller to append
- * last, and puts the runs that were written on `settled`. Whatever goes wrong here undoes no end: it is an event.
+ * Starts the followers of runs that have just ended, in the caller's transaction. Returns the
+ * events, which the caller appends last, and adds the written runs to `settled`. An error here
+ * never undoes an end: it becomes an event.
  */
 export async function startFollowers(
   tx: Db,
@@ -186,7 +192,8 @@ async function start(
       done.started.push({ run, written, isWaiting: false });
       continue;
     }
-    // Somebody holds it at this moment, and runs are held here: waiting for each other would be a circle. It waits in the queue.
+    // Another transaction holds the follower's lock, while runs are locked here: waiting could
+    // deadlock. The start joins the follower's queue.
     const runId = newId();
     if (await starts.insert(tx, { ...begun, runId })) {
       await starts.wait(tx, { orgId, watcherId, runId, source: "after" });

@@ -6,26 +6,33 @@ import * as events from "../store/work/events.ts";
 import { type Loop, startLoop } from "./loop.ts";
 
 /**
- * The judgement of the database's clock, which judges everything else (due times, silence, age). Each replica compares it
- * with its own monotonic clock; a replica that has just started, with the newest reading that was not in doubt.
+ * Checks the database's clock, the reference for due times, silence and age. Each replica compares
+ * the database's clock with its own monotonic clock; a replica that has just started compares with
+ * the newest reading without doubt.
  *
- *   steady    both clocks went on together
- *   moved     forward by up to an hour, or back by any time: taken as it is, and nothing is held against anybody for one TTL
- *   in doubt  forward by more than an hour. Until it is resolved nothing is deleted by its age, no due slots are recorded, and
- *             nothing is reaped or expired
+ *   steady    both clocks advanced together
+ *   moved     forward by up to an hour, or back by any time: accepted; silence is ignored for a TTL
+ *   in doubt  forward by more than an hour. Until the doubt is resolved nothing is deleted by age,
+ *             no due slots are recorded, and nothing is reaped or expired
  *
- * A doubt ends when the clock goes back (gone), when another replica that watched says that its own clocks saw no jump
- * (refuted: the first replica stood still), when a person says that the clock is right (confirmed, by `pinion doctor
- * --confirm-clock`), or, where that is the policy, when the jump has persisted (accepted).
+ *   steady ──jump > 1 h──▶ in doubt ──gone, refuted, confirmed, accepted──▶ moved ──TTL──▶ steady
+ *
+ * A doubt ends when the clock goes back (gone); when another replica reports that its own clocks
+ * saw no jump (refuted: the first replica stood still); when a person confirms the clock
+ * (confirmed, by `pinion doctor --confirm-clock`); or, under the policy `wait`, when the jump has
+ * persisted (accepted).
  */
 
 export type ClockPolicy = "confirm" | "wait" | "ignore";
 
-/** What NTP slews and a slow answer may look like. */
+/** Milliseconds of departure that NTP slewing or a slow answer may cause. */
 const steadyMsMax = 2_000;
 /** A longer jump forward is in doubt. */
 export const jumpMsMin = 3_600_000;
-/** An absence of all replicas up to this is taken for what it is; a longer one looks like a jump, and has to persist. */
+/**
+ * An absence of all replicas up to this, in milliseconds, is accepted as an absence; a longer
+ * absence looks like a jump and must persist.
+ */
 const absenceMsMax = 7 * 86_400_000;
 /** How long a start after a longer absence waits for the clock to be set right. */
 const absenceWaitMs = 600_000;
@@ -34,12 +41,15 @@ const acceptedAfterMs = 3_600_000;
 /** How often each replica looks. */
 const checkEveryMs = 5_000;
 
-/** A reading of the database's clock, between two moments of the monotonic one, in milliseconds. */
+/**
+ * A reading of the database's clock, between two readings of the monotonic clock, in milliseconds.
+ */
 export type ClockReading = { databaseMs: number; sentAtMs: number; receivedAtMs: number };
 
 /**
- * By how much the database's clock departs from what it would say had both clocks gone on together; 0 for all that the time of the
- * answer explains. `offsetMs`: database's clock less monotonic clock.
+ * The departure of the database's clock, in milliseconds, from its expected value had both clocks
+ * advanced together; positive: ahead. 0 if the round trip explains the departure. `offsetMs`:
+ * database's clock less monotonic clock.
  */
 export function departure(offsetMs: number, reading: ClockReading): number {
   const { databaseMs, sentAtMs, receivedAtMs } = reading;
@@ -54,32 +64,37 @@ export function judge(departureMs: number): "steady" | "forward" | "back" | "in_
   return departureMs <= jumpMsMin ? "forward" : "in_doubt";
 }
 
-/** The database's clock is in doubt; whatever is judged by it waits. */
+/** The database's clock is in doubt; all work that depends on the clock waits. */
 export class ClockInDoubt extends Error {
   override name = "ClockInDoubt";
 }
 
 export type Clock = {
   /**
-   * Judges a time that a statement took from the database's clock; `sentAtMs`: when it was sent, by `elapsedMs`. Throws
-   * {@link ClockInDoubt}, for the transaction to be undone. Costs no round trip.
+   * Checks a time that a statement took from the database's clock; `sentAtMs`: the time of sending,
+   * by `elapsedMs`. Throws {@link ClockInDoubt}, and the transaction is rolled back. Costs no round
+   * trip.
    */
   require(now: Date, sentAtMs: number): void;
-  /** Reads the clock and judges it. `settledForMs`: for how long it has been steady. */
+  /**
+   * Reads and checks the clock. `settledForMs`: milliseconds for which the clock has been steady.
+   */
   check(): Promise<{ isInDoubt: boolean; settledForMs: number }>;
-  /** By how much it is in doubt, in milliseconds; 0 if it is not. */
+  /** Milliseconds of the jump in doubt; 0 without doubt. */
   doubtMs(): number;
-  /** Tells when the clock has gone back: what was planned by it is to be looked at. */
+  /** Reports that the clock has gone back: plans made by it must be checked. */
   onBack(listener: () => void): void;
   stop(): Promise<void>;
 };
 
-/** Milliseconds that went by, by a clock that nobody sets and that goes on while the machine sleeps. */
+/** Milliseconds by a clock that is never set and continues during sleep of the machine. */
 export const elapsedMs = () => uptime() * 1_000;
 
 type Doubt = { byMs: number; sinceMs: number; witness: jumps.Witness; isNoted: boolean };
 
-/** Judges the clock once, and then every five seconds. Rejects if the database is away at the start. */
+/**
+ * Judges the clock once, and then every five seconds. Rejects if the database is away at the start.
+ */
 export async function startClock(options: {
   db: Db;
   log: Logger;
@@ -92,9 +107,9 @@ export async function startClock(options: {
   let offsetMs = 0;
   let doubt: Doubt | undefined;
   let movedAt = Number.NEGATIVE_INFINITY;
-  /** What the clock said when this replica began to watch. */
+  /** The database's time when the replica began to watch. */
   let watchingSince = 0;
-  /** It went back; told to the database, and to the schedules, by the next check. */
+  /** The clock went back; the next check reports it to the database and to the schedules. */
   let ended: "gone" | undefined;
 
   const adopt = ({ databaseMs, receivedAtMs }: ClockReading) => {
@@ -105,7 +120,7 @@ export async function startClock(options: {
     else doubt = { byMs, sinceMs: elapsedMs(), witness, isNoted: false };
   };
 
-  /** Judges a reading, and remembers; answers whether what is judged by the clock has to wait. */
+  /** Checks and remembers a reading; returns whether work that depends on the clock has to wait. */
   function look(reading: ClockReading): boolean {
     const byMs = departure(offsetMs, reading);
     const verdict = judge(byMs);
@@ -136,7 +151,7 @@ export async function startClock(options: {
     };
   }
 
-  /** One after the other: each tells the database what has ended, once. */
+  /** Checks run one after another: each reports an end to the database once. */
   let last: Promise<void> = Promise.resolve();
   function check(): Promise<void> {
     const next = last.catch(() => undefined).then(checkNow);
@@ -150,7 +165,8 @@ export async function startClock(options: {
     const open = found.last?.resolution === null ? found.last : undefined;
     if (wasInDoubt && doubt) return pursue(doubt, found, reading);
     if (ended || (open && watchingSince < open.expectedAt.getTime())) {
-      // Ours, or noticed by a replica that stood still itself: this one has watched since before it, and saw none.
+      // Noticed here, or by a replica that stood still itself: the local replica has watched since
+      // before and saw no jump.
       const resolution = ended ?? "refuted";
       const resolved = await jumps.resolve(db, { resolution, by: replicaId });
       if (resolved || ended) await back(resolution, resolved);
@@ -247,7 +263,7 @@ export async function startClock(options: {
     watchingSince = reading.databaseMs;
     const open = found.last?.resolution === null ? found.last : undefined;
     if (open) {
-      // It is judged against what the clock would say without the jump.
+      // Compares with the time that the clock would show without the jump.
       const byMs = open.noticedAt.getTime() - open.expectedAt.getTime();
       if (found.now < open.noticedAt) {
         ended = "gone";

@@ -18,7 +18,7 @@ import { problemsOf } from "./answers.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { appendLate, appendSettled } from "./settle.ts";
 
-/** How a device says that an attempt ended. Sizes are checked before it gets here. */
+/** A device's report of the end of an attempt. Sizes are checked earlier. */
 export type Report = {
   orgId: string;
   deviceId: string;
@@ -31,36 +31,51 @@ export type Report = {
   signal: string;
   reason: string;
   durationMs: number | undefined;
-  /** Set when the accept may not be stored yet: when the attempt was pushed, and accepted, by the monotonic clock. */
+  /**
+   * Set when the accept may not be stored yet: when the attempt was pushed, and accepted, by the
+   * monotonic clock.
+   */
   pushedAt?: number;
   startedAt?: number;
-  /** Of a turn: what its conversation's next one is given. */
+  /** For a turn: the snapshot for the conversation's next turn. */
   nextSnapshot?: Uint8Array | undefined;
-  /** Of a failure: the attempt may be made again after this, and does not count. */
+  /**
+   * For a failure: milliseconds until another attempt may start; the failed attempt does not count.
+   */
   laterMs?: number;
-  /** What its agent says of its work; undefined: the executor tells nothing. */
+  /** The agent's report of its work; undefined: the executor reports nothing. */
   agent?: AgentReport | undefined;
 };
 
 export type ReportVerdict = {
-  /** `superseded`: kept as a late result (R10), as another attempt has the run, or the run has a result. */
+  /**
+   * `superseded`: kept as a late result (R10), as another attempt has the run, or the run has a
+   * result.
+   */
   verdict: "stored" | "stored_late" | "already_stored" | "superseded" | "unknown";
   windowId: string | null;
 };
 
 /**
- * Stores reports, each exactly once (R5), and none is dropped (R10). What `report` resolves with has been committed; it
- * refuses with `invalid_argument` what can never be stored, and rejects with what may pass (see isPassing).
+ * Stores reports, each exactly once (R5), and drops none (R10). A resolved report has been
+ * committed. `report` refuses with `invalid_argument` a report that can never be stored, and
+ * rejects with errors that may pass (see isPassing).
+ *
+ *   device ─▶ queue ─▶ batch ─▶ settle ──attempt is current──▶ stored
+ *                                 └─taken away─▶ storeLate ─▶ stored_late │ superseded
  */
 export type Completer = {
   report(report: Report): Promise<ReportVerdict>;
   idle(): Promise<void>;
 };
 
-/** Reports per transaction. 500 outputs of the largest size are 500 MiB, so a batch is also bounded in characters. */
+/**
+ * Reports per transaction. 500 outputs of the largest size are 500 MiB, so a batch is also bounded
+ * in characters.
+ */
 const reportsPerBatchMax = 500;
 const charactersPerBatchMax = 16_000_000;
-/** Reports that may wait. Beyond it the device is asked to send again. */
+/** Maximum waiting reports. Beyond it the device is asked to send the report again. */
 const reportsWaitingMax = 20_000;
 
 export function createCompleter(options: {
@@ -77,7 +92,8 @@ export function createCompleter(options: {
     doorbell.settled(settled);
     const late = verdicts.flatMap(({ verdict }, index) => (verdict === "superseded" ? [index] : []));
     if (late.length === 0) return verdicts;
-    // In a transaction of its own, for its locks are on runs again, and those come before the events.
+    // In a second transaction, because storeLate locks runs again, and runs must be locked before
+    // the events.
     const lateReports = late.map((index) => reports[index]!);
     const stored = await transaction(db, (tx) => storeLate(tx, lateReports, policy));
     doorbell.settled(stored.settled);
@@ -103,9 +119,9 @@ export function createCompleter(options: {
         );
         return [isLost ? refused : { error }];
       }
-      // R9: one report that the database refuses must not take the others with it.
+      // R9: a report that the database refuses must not block the others.
       const half = Math.ceil(reports.length / 2);
-      // One after the other: a large batch must not take every connection while it is searched.
+      // One half after another: a large batch must not take every connection during the search.
       const first = await storeEach(reports.slice(0, half));
       return [...first, ...(await storeEach(reports.slice(half)))];
     }
@@ -145,15 +161,15 @@ export function createCompleter(options: {
   };
 }
 
-/** A report that cannot be stored by itself, for a reason that is not its own: it is sent again. */
+/** A report that could not be stored for an external reason: the device sends the report again. */
 type NotNow = { error: unknown };
 
-/** Stands for a report that the database will never take; never leaves this file. */
+/** Marks a report that the database will never accept; used in this file only. */
 const refused: ReportVerdict = { verdict: "unknown", windowId: null };
-/** Stands for a late report of a run that has as many late results as it may; never leaves this file. */
+/** Marks a late report beyond its run's maximum of late results; used in this file only. */
 const full: ReportVerdict = { verdict: "unknown", windowId: null };
 
-/** Splits a batch where its outputs together grow too large for one statement. */
+/** Splits a batch whose outputs together are too large for one statement. */
 function bySize(reports: Report[]): Report[][] {
   const parts: Report[][] = [];
   let characters = Number.POSITIVE_INFINITY;
@@ -178,7 +194,7 @@ function distinctOf(reports: readonly Report[]): Report[] {
   return [...distinct.values()];
 }
 
-/** The verdict of each report's attempt; whoever comes second within `reports` is told that it is stored. */
+/** The verdict of each report's attempt; a repeat within `reports` gets `already_stored`. */
 function verdictsOf(
   reports: readonly Report[],
   verdicts: ReadonlyMap<string, ReportVerdict>,
@@ -195,8 +211,9 @@ function verdictsOf(
 }
 
 /**
- * Stores reports of current attempts in the caller's transaction; a repeat within them is stored once and answered twice.
- * Those whose attempt was taken away are answered with `superseded`, and are {@link storeLate}'s.
+ * Stores reports of current attempts in the caller's transaction; a repeated report is stored once
+ * and answered twice. Reports of attempts that were taken away get `superseded`, and go to {@link
+ * storeLate}.
  */
 export async function storeCurrent(
   tx: Db,
@@ -211,8 +228,8 @@ export async function storeCurrent(
   for (const run of settled) verdicts.set(nameOf(run), { verdict: "stored", windowId: run.windowId });
 
   const rest = [...distinct.values()].filter((report) => !verdicts.has(nameOf(report)));
-  // A statement of its own, so it sees what those wrote for whom the settling waited; and before the events, whose lock
-  // is the org's.
+  // A separate statement, to see the writes of transactions that the settlement waited for; before
+  // the events, whose lock is the org's.
   const past = await findVerdicts(tx, rest);
   await reports.store(
     tx,
@@ -226,7 +243,9 @@ export async function storeCurrent(
   return { settled, verdicts: verdictsOf(asked, verdicts) };
 }
 
-/** Stores reports whose attempts were taken away, in the caller's transaction (late-results.ts). */
+/**
+ * Stores reports of attempts that were taken away, in the caller's transaction (late-results.ts).
+ */
 export async function storeLate(
   tx: Db,
   asked: readonly Report[],
@@ -255,7 +274,7 @@ export async function storeLate(
   return { settled, kept, verdicts: verdictsOf(asked, byName) };
 }
 
-/** An answer that does not match its watcher's schema fails its run; the answer is kept. */
+/** Fails the run of an answer that does not match its watcher's schema; the answer is kept. */
 async function checkAnswers(
   tx: Db,
   distinct: Map<string, Report>,

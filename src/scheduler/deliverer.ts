@@ -1,9 +1,14 @@
 /**
- * Sends what the outbox of destinations holds (store/work/deliveries.ts). Every replica does: each try has a lease, so what a
- * replica leaves behind that is gone is another's once the lease has run out.
+ * Sends the deliveries in the outbox of destinations (store/work/deliveries.ts). Every replica
+ * sends. Each try has a lease; after the lease has run out, another replica takes over the
+ * deliveries of a replica that died.
  *
- * Tries run beside each other, a few for one destination and many for all, and each has a deadline: a destination that is slow
- * or dead holds up its own deliveries and no others, and never a run.
+ * Tries run concurrently, a few per destination and many in all, and each has a deadline: a slow or
+ * dead destination delays its own deliveries and no others, and never a run.
+ *
+ *   pending ──claim──▶ leased ──delivered──▶ delivered
+ *      ▲                 ├──failed──▶ pending, after a delay, or dead after three days
+ *      └─lease runs out──┘──refused──▶ dead
  */
 import { within } from "../abort.ts";
 import type { Logger } from "../log.ts";
@@ -12,37 +17,45 @@ import * as deliveries from "../store/work/deliveries.ts";
 import * as events from "../store/work/events.ts";
 import { type Loop, startLoop } from "./loop.ts";
 
-/** How a try ended, as whoever sends says. */
+/** The end of a try, as reported by the sender. */
 export type Sent =
   | { outcome: "delivered"; status: number }
-  /** Later, it may work. */
+  /** A later try may succeed. */
   | { outcome: "failed"; status: number; error: string; retryAfterMs?: number | undefined }
-  /** It will not, however often. */
+  /** No later try will succeed. */
   | { outcome: "refused"; status: number; error: string };
 
-/** Sends one delivery; never rejects for what a receiver does, and ends soon after the signal is aborted. */
+/**
+ * Sends a delivery; never rejects for errors of the receiver, and ends soon after the signal is
+ * aborted.
+ */
 export type Send = (
   delivery: deliveries.Claimed,
   facts: deliveries.Facts,
   signal: AbortSignal,
 ) => Promise<Sent>;
 
-/** Tries that run beside each other: for one destination, and in all, on one replica. */
+/** Maximum concurrent tries on a replica, per destination and in all. */
 const perDestinationMax = 4;
 const triesMax = 256;
-/** How long a try may take, and how long its lease is believed: the try ends well before. */
+/** Milliseconds: the maximum of a try, and the lease. The try ends well before its lease. */
 export const tryMs = 20_000;
 const leaseMsDefault = 60_000;
-/** The delay after the first try; it doubles up to the longest, and a fifth of it is by chance. */
+/**
+ * Milliseconds of delay after the first try. The delay doubles up to the maximum and is randomized
+ * by ±20 %.
+ */
 const delayMsMin = 5_000;
 const delayMsMax = 3 * 3_600_000;
-/** A delivery that nobody has taken for so long is given up. */
+/** A delivery not accepted for this time, in milliseconds, is given up. */
 const daysMs = 3 * 86_400_000;
-/** How soon a try that is given back is anybody's. */
+/** Milliseconds until any replica may claim a try that was given back. */
 const givenBackMs = 0;
-/** How long a stop waits for tries that are under way, and then once more for those that it has cut short. */
+/**
+ * Milliseconds that a stop waits for running tries, and then again for the tries it has cut short.
+ */
 const stopMs = 1_500;
-/** How often devices that are away are looked for. */
+/** Milliseconds between checks for absent devices. */
 const awayEveryMs = 10 * 60_000;
 
 /** The delay after a failed try, in milliseconds. Pure, but for `chance` in [0, 1). */
@@ -102,13 +115,14 @@ export function startDeliverer(options: {
     count(delivery.destinationId, 1);
     const tried = attempt(delivery, facts)
       .catch((error: unknown) => {
-        // The database is away: the lease runs out, and it is sent again under the same id.
+        // The database is away: the lease runs out, and the delivery is sent again under the same
+        // id.
         log.warn({ err: error, delivery: delivery.id }, "the end of a delivery could not be written");
       })
       .finally(() => {
         count(delivery.destinationId, -1);
         tries.delete(tried);
-        // The next of its lane, or of its destination, may go now.
+        // The next delivery of the lane or destination may start now.
         loop.poke();
       });
     tries.add(tried);
@@ -123,12 +137,13 @@ export function startDeliverer(options: {
         awayAt = performance.now() + awayEveryMs;
       }
       const limit = triesMax - tries.size;
-      // A try that ends pokes.
+      // The end of a try pokes the loop.
       if (limit === 0) return options.sweepMs;
       const claimed = await deliveries.claim(db, { limit, perDestinationMax, busy, leaseMs });
       if (claimed.length === 0) {
         const nextMs = await deliveries.findNextMs(db);
-        // What is due and was not claimed waits for a try here, or is held elsewhere.
+        // A delivery that is due and not claimed waits for a try here, or is held by another
+        // replica.
         return nextMs === undefined || nextMs === 0
           ? options.sweepMs
           : Math.min(Math.ceil(nextMs), options.sweepMs);
@@ -150,13 +165,13 @@ export function startDeliverer(options: {
   };
 }
 
-/** What is written of a try. Pure, but for the chance in the delay. */
+/** The row changes after a try. Pure, except for the random part of the delay. */
 function endingOf(delivery: deliveries.Claimed, sent: Sent): deliveries.Ending {
   const { orgId, id, leaseToken, destinationId } = delivery;
   const name = { orgId, id, leaseToken, destinationId };
   if (sent.outcome === "delivered") return { ...name, state: "delivered", status: sent.status, error: "" };
   const { status, error } = sent;
-  // A test is tried once: somebody waits for what becomes of it.
+  // A test is tried once, because a person waits for the result.
   if (sent.outcome === "refused" || delivery.kind === "destination.test")
     return { ...name, state: "dead", status, error };
   const delayMs = delayAfter(delivery.attempts, Math.random(), sent.retryAfterMs);
@@ -165,7 +180,7 @@ function endingOf(delivery: deliveries.Claimed, sent: Sent): deliveries.Ending {
     : { ...name, state: "pending", delayMs, status, error };
 }
 
-/** A try that a stop cut short is another replica's at once. */
+/** A try cut short by a stop is free for other replicas at once. */
 function givenBack({ orgId, id, leaseToken, destinationId }: deliveries.Claimed): deliveries.Ending {
   const name = { orgId, id, leaseToken, destinationId };
   return { ...name, state: "pending", delayMs: givenBackMs, isGivenBack: true, status: 0, error: "" };

@@ -8,55 +8,73 @@ import type { Doorbell } from "./doorbell.ts";
 import { settleWithEvents } from "./settle.ts";
 import type { TurnEndings } from "./turn-endings.ts";
 
-/** Where claimed runs go: a device session of this replica. */
+/** The target of claimed runs and turns: a device session of the replica. */
 export interface Seat {
   readonly orgId: string;
   readonly deviceId: string;
   readonly epoch: number;
   readonly sessionId: string;
-  /** Of a fleet worker: the agent kinds that it offers. Null for a device. */
+  /** A fleet worker's agent kinds. Null for a device. */
   readonly kinds: readonly string[] | null;
   /**
-   * Runs, or turns, may wait for it. Set by whatever says so, cleared by a claim that finds fewer than there is room for: so a
-   * slot that becomes free asks for nothing where nothing waits.
+   * Whether runs, or turns, may wait for the seat. Set by announcements of work, cleared by a claim
+   * that finds less than the seat has room for, so that a freed slot causes no claim while nothing
+   * waits.
    */
   mayHaveRuns: boolean;
   mayHaveTurns: boolean;
-  /** How many more attempts it takes now; 0 when it is closed. */
+  /** Number of further attempts that the seat accepts now; 0 when closed. */
   freeSlots(): number;
-  /** How many more runs it takes that are not due yet, or that wait here for a slot; 0 for a worker. */
+  /**
+   * Number of further runs that the seat accepts before their due time or for a later slot; 0 for a
+   * worker.
+   */
   roomAhead(): number;
-  /** Takes an attempt, whose claim took `claimMs`: for now, or until it is due. */
+  /** Takes a claimed run, to start now or when due. `claimMs`: milliseconds of the claim. */
   deliver(run: attempts.ClaimedRun, claimMs: number): void;
   /** The same for a turn. */
   deliverTurn(turn: turnAttempts.ClaimedTurn): void;
 }
 
-/** Claims work for the seats that were woken, in batches: one statement serves all that were woken meanwhile. */
+/**
+ * Claims work for seats that were woken, in batches: one statement serves all seats woken during
+ * the previous statement.
+ *
+ *   idle ──wake──▶ woken ──room, and work may wait──▶ engaged ──claim──▶ delivered ──▶ idle
+ *                    ▲                                   │
+ *                    └─────── more than its share ───────┘
+ */
 export type Dispatcher = {
-  /** Something happened that may give this seat work: a slot freed, a session opened, or what its `mayHave…` says. */
+  /** Reports that a seat may get work: a slot freed, a session opened, or a `mayHave…` set. */
   wake(seat: Seat): void;
   /**
-   * The sessions that may claim runs as they are recorded, for each run that of its seat; undefined for a run without one, and
-   * for seats without room, that another claim serves at this moment, or that older work may wait for: whoever
-   * writes these runs wakes their seats after the commit. Until the answer is delivered or dropped, nothing else is claimed for the seats.
+   * Chooses the sessions that may claim runs while they are recorded: for each run the session of
+   * its seat. Undefined for a run without a seat, and for seats without room, in another claim, or
+   * with possibly older work; the writer of these runs wakes their seats after the commit. Nothing
+   * else is claimed for the chosen seats until `deliver` or `drop`.
    */
   hold(seats: readonly (Seat | undefined)[]): HeldSeats;
   idle(): Promise<void>;
 };
 
-/** Seats that are spoken for by a transaction that is not committed yet. One of the two is called, once. */
+/**
+ * Seats reserved for a transaction that is not committed yet. The caller calls `deliver` or `drop`,
+ * once.
+ */
 export type HeldSeats = {
   claimants: readonly (SessionName | undefined)[];
-  /** The transaction was committed: the seats get what was claimed for them. */
+  /** After the commit: delivers the claimed runs to the seats. */
   deliver(claimed: readonly attempts.ClaimedRun[]): void;
-  /** It was not. */
+  /** After a rollback: releases the seats. */
   drop(): void;
 };
 
 /** Seats per claim statement. */
 const seatsPerBatchMax = 1_000;
-/** Attempts per claim statement; its seats share them, so that one with many free slots does not hold up the others. */
+/**
+ * Maximum attempts per claim statement, shared by its seats, so that a seat with many free slots
+ * does not delay the others.
+ */
 const attemptsPerBatchMax = 1_000;
 
 export function createDispatcher(options: {
@@ -65,14 +83,14 @@ export function createDispatcher(options: {
   doorbell: Doorbell;
   turns: { timers: turnAttempts.TurnTimers; endings: TurnEndings };
   log: Logger;
-  /** Told of each claim: for how many seats, and how long it took. */
+  /** Reports each claim: the number of seats, and the milliseconds taken. */
   onBatch?: (size: number, ms: number) => void;
 }): Dispatcher {
   const { db, log } = options;
   const woken = new Set<Seat>();
-  /** Seats of claims that are under way: their free slots are spoken for. */
+  /** Seats in running claims: their free slots are reserved. */
   const engaged = new Set<Seat>();
-  /** What goes on beside the claims. */
+  /** Work that runs concurrently with the claims. */
   const underWay = new Set<Promise<void>>();
   let running: Promise<void> | undefined;
 
@@ -82,7 +100,7 @@ export function createDispatcher(options: {
   }
 
   async function drain(): Promise<void> {
-    // Those that are woken in the same turn of the event loop share the first statement.
+    // Seats woken in the same turn of the event loop share the first statement.
     await Promise.resolve();
     while (true) {
       const seats: Seat[] = [];
@@ -96,18 +114,18 @@ export function createDispatcher(options: {
           seats.push(seat);
         if (seats.length === seatsPerBatchMax) break;
       }
-      // Those that are left wait for the end of another claim, which asks for the next look.
+      // The remaining seats are in another claim, whose end starts the next check.
       if (seats.length === 0) break;
       for (const seat of seats) engaged.add(seat);
       try {
         await serve(seats);
       } catch (error) {
-        // The sweep finds what waits.
+        // The sweep finds the waiting work.
         log[isUnavailable(error) ? "warn" : "error"]({ err: error, seats: seats.length }, "a claim failed");
       }
       for (const seat of seats) engaged.delete(seat);
     }
-    // In the same turn as the last look: a seat that is woken later starts anew.
+    // In the same turn as the last check: a seat woken later starts a new drain.
     running = undefined;
   }
 
@@ -116,13 +134,14 @@ export function createDispatcher(options: {
     const share = Math.max(1, Math.floor(attemptsPerBatchMax / seats.length));
     const wantsOf = (some: readonly Seat[], isForRuns: boolean) =>
       some.flatMap((seat) => {
-        // A device takes what is not due yet while it has room for all that; otherwise what is due alone.
+        // A device takes runs before their due time while it has room ahead; otherwise only due
+        // runs.
         const roomAhead = isForRuns ? seat.roomAhead() : 0;
         const slots = Math.min(roomAhead || seat.freeSlots(), share);
         return slots > 0 ? [{ ...wantOf(seat), slots, isAhead: roomAhead > 0 }] : [];
       });
-    // Somebody waits for a turn's reply, so turns come first. Each part is delivered before the next one is claimed, so
-    // that a failure loses nobody's answer.
+    // Turns come first, because people wait for replies. Each part is delivered before the next
+    // claim, so that a failure loses no claimed work.
     for (const part of attempts.partsOf(
       wantsOf(
         seats.filter((seat) => seat.mayHaveTurns),
@@ -153,7 +172,7 @@ export function createDispatcher(options: {
         byDevice.get(turn.deviceId)!.deliverTurn(turn);
         continue;
       }
-      // R8: it can be executed by nobody.
+      // R8: no worker can execute the turn.
       const { orgId, turnId, attemptToken, agentId, agentVersion } = turn;
       const reason = `version ${agentVersion} of agent "${agentId}" does not exist`;
       await options.turns.endings.end({
@@ -164,7 +183,7 @@ export function createDispatcher(options: {
     }
   }
 
-  /** Claims, and remembers for which seats there may be more. */
+  /** Claims, and updates which seats may have more work. */
   async function looking<Claimed extends { deviceId: string }>(
     wants: readonly attempts.Want[],
     byDevice: ReadonlyMap<string, Seat>,
@@ -173,13 +192,14 @@ export function createDispatcher(options: {
   ): Promise<Claimed[]> {
     const setAll = (value: boolean) => {
       for (const { deviceId, kinds, isAhead } of wants) {
-        // Runs that are not due yet may wait for a device that was asked for due ones only.
+        // Runs before their due time may wait for a device that was asked for due runs only.
         if (mayHave === "mayHaveRuns" && kinds === null && !isAhead) continue;
-        // A run that a worker does not get may be locked by another replica's claim, which leaves it when it has enough.
+        // A run missing here may be locked by another replica's claim, which may release the run
+        // when it has enough.
         if (kinds === null || mayHave === "mayHaveTurns") byDevice.get(deviceId)![mayHave] = value;
       }
     };
-    // Before the look: what rings meanwhile sets it again.
+    // Cleared before the claim: an announcement during the claim sets the flag again.
     setAll(false);
     let claimed: Claimed[];
     try {
@@ -194,7 +214,7 @@ export function createDispatcher(options: {
       if ((given.get(deviceId) ?? 0) < slots) continue;
       const seat = byDevice.get(deviceId)!;
       seat[mayHave] = true;
-      // One that has room beyond its share comes again, behind all that wait.
+      // A seat with room beyond its share is served again, after all waiting seats.
       woken.add(seat);
     }
     return claimed;
@@ -212,7 +232,7 @@ export function createDispatcher(options: {
     if (unusable.length > 0) await fail(unusable, byDevice);
   }
 
-  /** Gives the seats what was claimed for them; answers with what nobody can execute. */
+  /** Delivers claimed runs to their seats; returns the runs that no device can execute. */
   function hand(
     claimed: readonly attempts.ClaimedRun[],
     byDevice: ReadonlyMap<string, Seat>,
@@ -227,7 +247,7 @@ export function createDispatcher(options: {
     return unusable;
   }
 
-  /** R8: a payload that cannot be executed fails its run, once, and touches nothing else. */
+  /** R8: fails the run of a payload that cannot be executed, once, and affects nothing else. */
   async function fail(unusable: readonly Unusable[], byDevice: ReadonlyMap<string, Seat>): Promise<void> {
     const settled = await transaction(db, (tx) =>
       settleWithEvents(
@@ -245,7 +265,7 @@ export function createDispatcher(options: {
       ),
     );
     options.doorbell.settled(settled);
-    // Their slots were never used; what waits behind them is claimed now.
+    // The slots were never used; work behind the failed runs is claimed now.
     for (const { run } of unusable) {
       const seat = byDevice.get(run.deviceId)!;
       seat.mayHaveRuns = true;

@@ -2,23 +2,25 @@ import type { Db } from "../store/pg/database.ts";
 import * as placements from "../store/work/placements.ts";
 import { knowing } from "./placer.ts";
 
-/** What ExplainRun tells of a run that waits to be placed. */
+/** The facts for ExplainRun about a run that waits to be placed. */
 export type PlacementExplained = {
-  /** Why it waits; empty: it is about to be placed. */
+  /** The reason for waiting; empty: the run is about to be placed. */
   waits: string;
   selector: string | null;
   groupName: string | null;
   rateKey: string | null;
-  /** Devices and what stands between them and the run: those that match first. None for a run of the fleet. */
+  /** Devices and the reasons against them, matching devices first. Empty for a run of the fleet. */
   candidates: { deviceId: string; label: string; matches: boolean; reason: string | null }[];
-  /** Devices of the org beyond those. */
+  /** Number of further devices of the org. */
   notShown: number;
 };
 
-/** Devices that one answer lists. */
+/** Maximum devices in an answer. */
 const candidatesMax = 200;
 
-/** Why a held run waits, by device; undefined: it is not held. Reads only. */
+/**
+ * The reasons why a held run waits, by device; undefined for a run that is not held. Reads only.
+ */
 export async function explainPlacement(
   db: Db,
   options: { orgId: string; runId: string; ttlMs: number },
@@ -41,7 +43,7 @@ export async function explainPlacement(
     .sort((a, b) => Number(b.matches) - Number(a.matches) || (a.label < b.label ? -1 : 1));
   const verdict = plan.next(run);
   return {
-    // What the last pass said counts those that come before it.
+    // The reason of the last pass also accounts for earlier runs in the queue.
     waits: run.reason || ("waits" in verdict ? verdict.waits : ""),
     ...{ selector: run.selector, groupName: run.groupName, rateKey: run.rateKey },
     candidates: shown.slice(0, candidatesMax),

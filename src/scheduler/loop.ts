@@ -2,26 +2,26 @@ import { Bell, sleep } from "../abort.ts";
 import type { Logger } from "../log.ts";
 import { isUnavailable } from "../store/pg/database.ts";
 
-/** A scheduler service: a pass that is done again and again, and can be asked to be done now. */
+/** A scheduler service: a pass that is repeated and can be requested. */
 export type Loop = {
-  /** Asks for a pass now. Asking during a pass gives one more after it. */
+  /** Requests a pass now. A request during a pass causes one more pass. */
   poke(): void;
-  /** Stops after the pass that is under way. */
+  /** Stops after the current pass. */
   stop(): Promise<void>;
 };
 
-/** Longest wait after passes that fail one after the other. */
+/** Maximum milliseconds of delay after successive failures. */
 const failureDelayMsMax = 5_000;
 
 /**
- * Runs `pass` until stopped. A pass answers how many milliseconds may go by until the next one. A failing pass is
- * reported and repeated after a delay that doubles from 100 ms (R9: nothing that fails ends a loop).
+ * Runs `pass` until stopped. A pass returns the milliseconds until the next pass. A failed pass is
+ * logged and repeated after a delay that doubles from 100 ms (R9: no failure ends a loop).
  */
 export function startLoop(options: {
   name: string;
   pass: (signal: AbortSignal) => Promise<number>;
   log: Logger;
-  /** Told of passes that failed because the database was away. */
+  /** Reports passes that failed because the database was away. */
   onUnavailable?: () => void;
 }): Loop {
   const bell = new Bell();

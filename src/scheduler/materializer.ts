@@ -17,26 +17,37 @@ import { eventOf } from "./recorded-event.ts";
 import { keepWithin } from "./run-limit.ts";
 
 /**
- * Turns due slots into rows: a run, or a skipped run with its reason (R2), in the transaction that moves the schedule
- * (R3). Any number of replicas may do it at once: each locks other watchers. It sleeps until shortly before the next slot is
- * due: a run whose watcher has no active one is recorded ahead, and claimed where its device is connected here, so that nothing
- * has to begin at its moment but the write of its frame. All else is decided when the slot falls due.
+ * Turns due slots into rows: a run, or a skipped run with its reason (R2), in the transaction that
+ * moves the schedule (R3). Any number of replicas may materialize at once: each locks different
+ * watchers. The materializer sleeps until shortly before the next slot is due. A run whose watcher
+ * has no active run is recorded ahead, and claimed if its device is connected to the replica, so
+ * that at the due time only the frame has to be written. All other slots are decided when they fall
+ * due.
+ *
+ *   schedule at a slot ──ahead──▶ run (pending or claimed) ──due──▶ pushed
+ *      │                                                          (schedule moves with the row)
+ *      ├──due──▶ run │ skipped, with its reason
+ *      └──due, active run, overlap queue_one──▶ backlog ──active run ends──▶ run
  */
 
 /** Watchers per transaction. */
 const watchersPerPassMax = 1_000;
-/** So many of those that fell due last are in each pass while more are due than one takes: a herd delays itself, and nobody after it. */
+/**
+ * While more watchers are due than a pass takes, each pass includes this number of the latest due,
+ * so that a large group delays itself and not the slots after the group.
+ */
 const newestPerPass = 100;
 
 /**
- * Slots per transaction. After a downtime its watchers share them, so that no pass plans and writes for seconds while a
- * slot that is due now waits behind it.
+ * Maximum slots per transaction. After a downtime the watchers of the transaction share the slots,
+ * so that no pass takes seconds while a slot that is due now waits.
  */
 export const slotsPerTransactionMax = 5_000;
 
 /**
- * How soon to look again for what is due and was passed over: it fell due in this moment, or somebody else holds it. Doubles
- * with each look that finds it still so.
+ * Milliseconds until the next check for due slots that were passed over, because they fell due at
+ * the same moment or another transaction holds their lock. Doubles with each check without
+ * progress.
  */
 const passedOverMs = 1;
 const passedOverMsMax = 50;
@@ -49,17 +60,17 @@ type PassOptions = {
   log: Logger;
   /** Without them, an org may have any number of active runs. */
   quotas?: Quotas;
-  /** The sessions of this replica that claim runs as they are recorded; see Dispatcher.hold. */
+  /** The sessions of the replica that claim runs while they are recorded; see Dispatcher.hold. */
   hold?: ((devices: readonly Device[]) => HeldSeats) | undefined;
-  /** Judges the time by which the slots are due. Without one it is taken as it is. */
+  /** Checks the time by which the slots are due. Undefined: the time is accepted. */
   judge?: Pick<Clock, "require">;
 };
 
 type Device = { orgId: string; deviceId: string | null };
 
 /**
- * Records the due slots of up to `limit` watchers, the longest due first, and of up to `newest` that fell due last;
- * answers how many watchers it looked at.
+ * Records the due slots of up to `limit` watchers, the longest due first, and of up to `newest` of
+ * the latest due; returns the number of watchers processed.
  */
 export async function materializeOnce(
   db: Db,
@@ -78,13 +89,13 @@ export async function materializeBacklogOnce(
   return pass(db, options, (tx) => schedules.lockBacklogged(tx, limit), planBacklog);
 }
 
-/** Rounds of at most slotsPerPassMax slots that one edit of a watcher waits for. */
+/** Maximum rounds, each of at most slotsPerPassMax slots, that an edit of a watcher waits for. */
 const roundsBeforeEditMax = 40;
 
 /**
- * Records the due slots of one watcher in the caller's transaction, before its schedule is edited, paused or resumed.
- * Answers the rows, whose events ({@link eventOf}) the caller appends as its last statement. Without quotas, the org may
- * have any number of active runs.
+ * Records the due slots of a watcher in the caller's transaction, before its schedule is edited,
+ * paused or resumed. Returns the rows, whose events ({@link eventOf}) the caller appends as its
+ * last statement. Without quotas, the org may have any number of active runs.
  */
 export async function recordDue(
   tx: Db,
@@ -106,16 +117,18 @@ export async function recordDue(
     if (quotas) await keepWithin(tx, quotas, [plan]);
     recorded.push(...(await write(tx, [plan])));
   }
-  // All slots that are due have to be recorded before the schedule moves (R2).
+  // All due slots have to be recorded before the schedule moves (R2).
   refuse("aborted", "the watcher is far behind its schedule and is catching up; try again in a moment", {
     retryAfterMs: 5_000,
   });
 }
 
-/** `slotsMax`: slots that it may take of this watcher; the others stay due. */
+/** `slotsMax`: maximum slots of the watcher; further slots stay due. */
 type Planner = (watcher: schedules.DueWatcher, slotsMax: number) => Plan;
 
-/** What each of so many watchers may take of one transaction; at least one slot, so that every pass gets further. */
+/**
+ * Maximum slots of each watcher in a transaction; at least one, so that every pass makes progress.
+ */
 function shareOf(watchers: number): number {
   return Math.min(slotsPerPassMax, Math.max(1, Math.floor(slotsPerTransactionMax / watchers)));
 }
@@ -129,7 +142,7 @@ async function pass(
   return (await passOver(db, options, lock, plan)).watchers;
 }
 
-/** How many watchers it looked at, and of how many it recorded something. */
+/** Number of watchers processed, and number of watchers with a recorded slot. */
 type Passed = { watchers: number; recorded: number };
 
 async function passOver(
@@ -144,7 +157,7 @@ async function passOver(
   try {
     const runs = await transaction(db, async (tx) => {
       const sentAtMs = elapsedMs();
-      // Of a try that lost against others.
+      // Left from a try that was rolled back.
       seats?.drop();
       seats = undefined;
       const watchers = await lock(tx);
@@ -161,7 +174,7 @@ async function passOver(
       const plans: Plan[] = [];
       const slots: PlannedSlot[] = [];
       all.forEach((one, index) => {
-        // A slot that has no room ahead of its moment may have it when that comes.
+        // A slot beyond the quota ahead of its due time may be within the quota when due.
         if (!one || (one.isAhead && one.slots.some((slot) => slot.skipReason))) return;
         plans.push(one);
         for (const slot of one.slots) slots.push({ slot, deviceId: watchers[index]!.deviceId });
@@ -188,7 +201,8 @@ async function passOver(
         left.push(failure);
       });
     }
-    // The others are done; those are due still, and the next pass begins later for them.
+    // All other watchers are done; the failed watchers stay due, and the next pass is delayed for
+    // them.
     if (left.length > 0) throw left[0];
     recorded = names.length;
   }
@@ -197,7 +211,7 @@ async function passOver(
 
 type PlannedSlot = { slot: schedules.SlotRecord; deviceId: string | null };
 
-/** Has runs for devices of this replica claimed by the statement that writes them. */
+/** Lets the statement that writes runs also claim them for devices of the replica. */
 function claimAsRecorded(options: PassOptions, slots: readonly PlannedSlot[]): HeldSeats | undefined {
   const runs = slots.filter(({ slot }) => slot.skipReason === null);
   const seats = options.hold?.(runs.map(({ slot, deviceId }) => ({ orgId: slot.orgId, deviceId })));
@@ -208,8 +222,9 @@ function claimAsRecorded(options: PassOptions, slots: readonly PlannedSlot[]): H
 }
 
 /**
- * R9: a watcher that makes its batch fail is set aside by itself, and reported, if that is its own fault. What may pass (see
- * isPassing) is thrown: no watcher is paused because a disk is full.
+ * R9: a watcher that makes its batch fail is processed alone and, if its own data is the cause, set
+ * aside and reported. An error that may pass (see isPassing) is thrown: no watcher is paused
+ * because of a full disk.
  */
 async function planAlone(
   db: Db,
@@ -260,8 +275,10 @@ async function write(tx: Db, plans: readonly Plan[]): Promise<schedules.Recorded
   return written;
 }
 
-/** What the log says of a recorded run. */
-/** Two passes at once, each with watchers of its own: while PostgreSQL writes for one, the other is planned. */
+/**
+ * Two concurrent passes, each over different watchers: while PostgreSQL writes for one pass, the
+ * other pass plans.
+ */
 async function catchUp(options: PassOptions & { db: Db }): Promise<number> {
   const passes = [newestPerPass, 0].map((newest) => materializeOnce(options.db, { ...options, newest }));
   const results = await Promise.allSettled(passes);
@@ -273,32 +290,41 @@ async function catchUp(options: PassOptions & { db: Db }): Promise<number> {
   return due;
 }
 
-/** Watchers per transaction of what is not due yet: what falls due meanwhile waits for one of these at most. */
+/**
+ * Watchers per transaction ahead: a slot that falls due meanwhile waits for one such transaction at
+ * most.
+ */
 const aheadPerPassMax = 500;
-/** So early, at the most, is a slot recorded ahead. A crowd that takes longer is late for its end, as it would be without. */
+/**
+ * Maximum milliseconds that a slot is recorded ahead. The end of a larger crowd is late, as without
+ * recording ahead.
+ */
 const aheadMsMax = 60_000;
-/** The crowds that are looked for. */
+/** The sizes of crowds that are checked, in slots. */
 const crowds = [1_000, 4_000, 16_000, 64_000, 256_000];
-/** Slots that are recorded a second, before any was measured. */
+/** Assumed slots recorded per second, before the first measurement. */
 const rateAtFirst = 2_000;
 /** A crowd is begun with so much earlier than the rate alone says. */
 const crowdMargin = 1.5;
 
 /**
- * Records slots ahead of their moment, in passes: all that fall due within `aheadMs`, and of a crowd that takes longer to
- * record than that, as much earlier as it takes.
+ * Records slots ahead of their due time, in passes: all slots due within `aheadMs` milliseconds,
+ * and a crowd that needs longer for recording earlier by the needed time.
  */
 export function createAhead(options: PassOptions & { db: Db; aheadMs: number }) {
   const { db, aheadMs } = options;
-  /** What falls due up to here was looked at ahead; what of it is left is decided at its moment. */
+  /** Slots due up to this time were processed ahead; the remaining slots are decided when due. */
   let through = 0;
   let perMs = rateAtFirst / 1_000;
-  /** Up to where passes that were begun with go on, before anything is looked for anew. */
+  /**
+   * The time up to which the current series of passes continues, before the next crowd is searched.
+   */
   let reachMs = 0;
 
-  /** When what comes next has to be begun with, in milliseconds since 1970, and up to which moment it then reaches. */
+  /** The start of the next pass and the end of its range, in milliseconds since 1970. */
   async function findBegin(beyondMs: number, nowMs: number): Promise<{ beginMs: number; untilMs: number }> {
-    // Half of the time is for those that come meanwhile: at a hundred a second, a hundred are recorded together.
+    // Half of the time is for slots that follow: at a hundred per second, a hundred are recorded
+    // together.
     let beginMs = beyondMs - aheadMs / 2;
     let untilMs = Math.max(nowMs, beginMs) + aheadMs;
     for (const count of crowds) {
@@ -316,12 +342,15 @@ export function createAhead(options: PassOptions & { db: Db; aheadMs: number }) 
     get through() {
       return through;
     },
-    /** Has everything looked at again: something may have moved into the time that was looked at. */
+    /** Restarts the search: slots may have moved into the processed range. */
     forget() {
       through = 0;
       reachMs = 0;
     },
-    /** Records what is to be recorded now; answers when there is more to record, in milliseconds since 1970, if there is. */
+    /**
+     * Records the slots that are due for recording; returns the start of the next pass in
+     * milliseconds since 1970, if any.
+     */
     async pass({ nowMs, beyondMs }: schedules.Outlook): Promise<number | undefined> {
       // The clock was set back.
       if (through > nowMs + 2 * aheadMsMax) through = 0;
@@ -342,7 +371,7 @@ export function createAhead(options: PassOptions & { db: Db; aheadMs: number }) 
         (watcher) => planAhead(watcher, untilAt),
       );
       if (recorded >= aheadPerPassMax / 2) perMs = (perMs + recorded / (performance.now() - startedAt)) / 2;
-      // Beyond are those that the last pass left to their moment.
+      // Slots left to their due time by the last pass are not counted again.
       if (watchers < aheadPerPassMax || recorded < aheadPerPassMax / 2) {
         through = untilMs;
         reachMs = 0;
@@ -353,8 +382,9 @@ export function createAhead(options: PassOptions & { db: Db; aheadMs: number }) 
 }
 
 /**
- * Starts the materializer. `sweepMs`: how long it sleeps at most, for slots that another replica's writes made due. `aheadMs`: how
- * long before they are due slots are recorded; 0: they are recorded when they are due.
+ * Starts the materializer. `sweepMs`: maximum milliseconds of sleep, for slots that another
+ * replica's writes made due. `aheadMs`: milliseconds that slots are recorded before they are due;
+ * 0: slots are recorded when due.
  */
 export function startMaterializer(options: {
   db: Db;
@@ -377,7 +407,7 @@ export function startMaterializer(options: {
       ({ nowMs }) => nowMs,
     );
 
-  /** Answers how long it may sleep. */
+  /** Returns the milliseconds to sleep. */
   async function materialize(): Promise<number> {
     const due = isBehind ? await catchUp(options) : await materializeOnce(db, options);
     isBehind = due >= watchersPerPassMax;
@@ -386,7 +416,7 @@ export function startMaterializer(options: {
     const { dueMs, hasBacklog } = outlook;
     if (hasBacklog && (await materializeBacklogOnce(db, options)) > 0) return 0;
     const isDue = dueMs !== null && dueMs <= outlook.nowMs;
-    // It fell due while the last pass was under way.
+    // The slot fell due during the last pass.
     if (isDue && due > 0) return 0;
     if (isDue || hasBacklog) {
       const waitMs = againMs;
@@ -396,7 +426,7 @@ export function startMaterializer(options: {
     againMs = passedOverMs;
     const beginMs = await ahead.pass(outlook);
     const wakeMs = Math.min(dueMs ?? Number.POSITIVE_INFINITY, beginMs ?? Number.POSITIVE_INFINITY);
-    // A fraction of a millisecond early: by the time that the statement is there, the slot is due.
+    // A fraction of a millisecond early: the slot is due when the statement arrives.
     return Math.min(Math.max(0, Math.floor(wakeMs - clock.now())), sweepMs);
   }
 

@@ -1,12 +1,12 @@
-/** Which ends of runs are told to which destinations. Pure; deliveries.ts writes the rows. */
+/** Chooses the destinations told of ends of runs. Pure; deliveries.ts writes the rows. */
 import type { Alert, Notice, NotifyEntry, NotifyReason } from "../store/work/deliveries.ts";
 import type { QuestionRow } from "../store/work/questions.ts";
 import type { RecordedRun } from "../store/work/schedules.ts";
 import type { Settled } from "../store/work/settlements.ts";
 
 /**
- * What is told of a run's end: one notice for each destination at most, by the first entry that holds. Whether a result has
- * changed the database says; where another entry holds in any case, it is not asked.
+ * The notices of a run's end: at most one per destination, by the first entry that applies. Only
+ * the database knows whether a result has changed; it is not asked if another entry applies anyway.
  */
 export function noticesOf(run: Settled, attention: readonly string[] | undefined): Notice[] {
   if (run.action !== "finished" || !run.notify) return [];
@@ -27,7 +27,7 @@ export function noticesOf(run: Settled, attention: readonly string[] | undefined
   });
 }
 
-/** Whether an entry holds for the end of a run; of `change`, whether it may. */
+/** Whether an entry applies to the end of a run; for `change`, whether it may apply. */
 function holds(when: NotifyReason, run: Settled, attention: readonly string[]): boolean {
   const isFailure = run.status === "failed" || run.status === "timeout";
   const isTold = isFailure || run.status === "completed";
@@ -47,10 +47,10 @@ function holds(when: NotifyReason, run: Settled, attention: readonly string[]): 
   }
 }
 
-/** What is told of a question of a run when it is asked. */
+/** The notices of a run's question when it is asked. */
 export function noticesOfQuestion(question: QuestionRow): Notice[] {
   const { orgId, watcherId, runId, attemptToken, id } = question;
-  // Who started a turn waits for its reply, and sees the question there.
+  // The person who started a turn waits for its reply and sees the question there.
   if (question.isTurn || watcherId === null) return [];
   const asked = (question.notify ?? []).filter(({ when }) => when === "question");
   return destinationsOf(asked).map((to) => ({
@@ -65,14 +65,14 @@ function destinationsOf(entries: readonly NotifyEntry[]): string[] {
   return [...new Set(entries.map(({ to }) => to))];
 }
 
-/** A watcher that was paused after failures concerns the org. */
+/** A watcher paused after failures is an alert for the org. */
 export function alertsOf(run: Settled): Alert[] {
   if (!run.isWatcherPaused) return [];
   const { orgId, watcherId, runId, reason, consecutiveFailures } = run;
   return [{ orgId, watcherId, runId, kind: "watcher.paused", subject: { reason, consecutiveFailures } }];
 }
 
-/** A budget of a day that is used up is told with the first slot of the day that is skipped for it. */
+/** A used-up day budget is reported with the first slot of the day skipped for the budget. */
 export function alertsOfSlot(slot: RecordedRun): Alert[] {
   if (slot.skipReason !== "budget") return [];
   const { orgId, watcherId, reason, dueAt } = slot;

@@ -1,12 +1,13 @@
 /**
- * Where a held run goes: a value, from what is known of devices, groups and rate limits. {@link createPlan} deals out what there is,
- * run by run in their order, and says of each run that gets nothing why.
+ * Chooses devices for held runs: a pure function of devices, groups and rate limits. {@link
+ * createPlan} assigns the free places, run by run in order, and names the reason for each run
+ * without a place.
  */
 import { factsOf } from "../labels.ts";
 import { matches } from "../selector.ts";
 import type { Candidate, GroupCount, Held, RateState } from "../store/work/placements.ts";
 
-/** Who may use which devices: by actor, the ids. */
+/** The ids of the devices that an actor may use. */
 export type Rights = (actor: string) => ReadonlySet<string>;
 
 export type Known = {
@@ -16,15 +17,20 @@ export type Known = {
   mayUse: Rights;
 };
 
-/** A place for a run, or why it has none; `againMs`: when time alone may change that. */
+/**
+ * A place for a run, or the reason for waiting; `againMs`: milliseconds after which time alone may
+ * change the verdict.
+ */
 export type Verdict = { deviceId: string | null } | { waits: string; againMs?: number };
 
 export type Plan = {
-  /** Deals the run a place, and counts it. */
+  /** Assigns a place to the run, and counts the place as used. */
   next(run: Held): Verdict;
-  /** Why a device does not take the run now; null: it does. */
+  /** The reason why a device does not accept the run now; null if it does. */
   whyNot(run: Held, device: Candidate): string | null;
-  /** The devices that match the run's selector and may be used for it, whatever they do at this moment. */
+  /**
+   * The devices that match the run's selector and may be used for the run, whether free or busy.
+   */
   eligible(run: Held): readonly Candidate[];
 };
 
@@ -64,7 +70,7 @@ export function createPlan(known: Known): Plan {
     return null;
   }
 
-  /** Runs of one watcher, and of those that ask for the same, are judged once. */
+  /** Runs with equal requirements share a result. */
   const judged = new Map<string, Candidate[]>();
   function eligibleFor(run: Held): Candidate[] {
     const { selector, sponsor, askedBy, agentKind, workspace } = run;
@@ -86,7 +92,7 @@ export function createPlan(known: Known): Plan {
     return null;
   }
 
-  /** What holds the run back wherever it would go. */
+  /** The reason that holds the run back on any device. */
   function whyHeld(run: Held): { waits: string; againMs?: number } | undefined {
     const group = run.groupName === null ? undefined : groups.get(run.groupName);
     if (group && group.active >= group.maxInOrg) {
@@ -127,7 +133,10 @@ export function createPlan(known: Known): Plan {
     }
   }
 
-  /** The least busy of the devices that take the run; one that has not had it already comes first. */
+  /**
+   * The least busy of the accepting devices; a device without an earlier attempt of the run comes
+   * first.
+   */
   function choose(run: Held, devices: readonly Candidate[]): Candidate | undefined {
     const load = (device: Candidate) => (used.get(device.deviceId)! + device.waiting) / device.slots;
     const had = (device: Candidate) => Number(run.pastDeviceIds.includes(device.deviceId));
@@ -170,7 +179,7 @@ export function createPlan(known: Known): Plan {
         used.get(device.deviceId)! < device.slots,
     );
     if (!worker) return { waits: "no fleet worker that can run it has a free slot" };
-    // Somebody will have it.
+    // Some worker will take the run.
     used.set(worker.deviceId, used.get(worker.deviceId)! + 1);
     return { deviceId: null };
   }

@@ -8,47 +8,51 @@ import * as spreads from "../store/work/spreads.ts";
 import { createPlan, type Plan, type Rights } from "./placement.ts";
 
 /**
- * Places gated runs: those that select a device, and those that a group or a rate limit holds back. A pass is of one org, in one
- * transaction under the org's lock, and any replica may do it. It is asked for when something happened that may give a held run
- * its place, and by the sweep; orgs without gated runs are never looked at.
+ * Places gated runs: runs with a selector, and runs held back by a group or a rate limit. A pass
+ * handles one org, in one transaction under the org's lock, on any replica. Passes are requested
+ * after changes that may give a held run its place, and by the sweep; orgs without gated runs cost
+ * nothing.
  *
  *   held ──place──▶ pending with its device ──claim──▶ …
- *     ▲                    │ its device goes, or does not take it
- *     └────take back───────┘        (and whatever goes back to pending is held again: settlements.ts)
+ *     ▲                    │ its device goes, or does not take the run
+ *     └────take back───────┘  (a gated run back in pending is held again: settlements.ts)
  */
 export type Placer = {
-  /** A run was recorded that is to be placed, now or when it falls due. */
+  /** A run was recorded that needs placing, now or when it falls due. */
   recorded(orgId: string, dueAt: Date): void;
   /** A slot may be free, or a group have room: of interest where gated runs live. */
   freed(orgId: string): void;
   /** The same at a moment to come. */
   freedAt(orgId: string, at: Date): void;
-  /** What devices are, or who may use them, has changed. */
+  /** Facts of devices, or the rights to use them, have changed. */
   changed(orgId: string): void;
-  /** Another replica has gated runs of this org. */
+  /** Another replica has gated runs of the org. */
   heard(orgId: string): void;
-  /** Looks at every org that has gated runs. */
+  /** Checks every org with gated runs. */
   sweep(): Promise<void>;
   idle(): Promise<void>;
   stop(): void;
 };
 
-/** What was placed, for whoever rings the devices. */
+/** The placed runs' devices, to be notified. */
 export type Rung = { orgId: string; deviceId: string | null };
 
-/** Held runs that are read at once, and in one pass. */
+/** Held runs per read, and reads per pass. */
 const heldPerPage = 2_000;
 const pagesPerPass = 50;
-/** Runs placed by one pass; the next one goes on. */
+/** Maximum runs placed per pass; the next pass continues. */
 const placedPerPassMax = 500;
-/** Runs that are spread by one pass: each becomes as many as there are devices. */
+/** Maximum runs spread per pass: each becomes a run for every matching device. */
 const spreadsPerPassMax = 20;
-/** A placed run that its device has not claimed for so long is held again. */
+/** A placed run not claimed by its device for this time, in milliseconds, is held again. */
 export const patienceMs = 10_000;
-/** A replica believes for so long that an org has gated runs, and says so to the others this often. */
+/**
+ * Milliseconds that a replica assumes gated runs in an org, and milliseconds between announcements
+ * to other replicas.
+ */
 const knownMs = 60_000;
 const announceMs = 10_000;
-/** Times at which a pass is awaited. */
+/** Maximum number of pending timers for passes. */
 const timersMax = 1_000;
 
 export function createPlacer(options: {
@@ -58,7 +62,7 @@ export function createPlacer(options: {
   quotas: Pick<Quotas, "find" | "add">;
   /** Rings the devices, after the commit. */
   ring: (placed: readonly Rung[]) => void;
-  /** Runs changed; those who watch them look. */
+  /** Runs changed; their watchers are woken. */
   moved: (runs: readonly { orgId: string; runId: string }[]) => void;
   /** Tells other replicas that the org has gated runs. */
   announce: (orgId: string) => void;
@@ -78,7 +82,7 @@ export function createPlacer(options: {
   }
 
   async function drain(): Promise<void> {
-    // What happens in the same turn of the event loop shares a pass.
+    // Requests in the same turn of the event loop share a pass.
     await Promise.resolve();
     for (const orgId of asked) {
       asked.delete(orgId);
@@ -120,7 +124,7 @@ export function createPlacer(options: {
     return false;
   }
 
-  /** One timer for each org, for the soonest moment; a pass asks for the next one. */
+  /** A timer for each org, for its earliest time; a pass sets the next timer. */
   function later(orgId: string, at: number): void {
     if (isStopped) return;
     const before = timers.get(orgId);
@@ -132,7 +136,7 @@ export function createPlacer(options: {
         timers.delete(orgId);
         ask(orgId);
       },
-      // A little after the moment, which the database's clock decides.
+      // Slightly after the time, because the database's clock decides.
       Math.min(Math.max(0, at - Date.now()) + 5, 2_147_483_647),
     );
     timer.unref();
@@ -173,15 +177,15 @@ export function createPlacer(options: {
 export type Pass = {
   rung: Rung[];
   moved: { orgId: string; runId: string }[];
-  /** Gated runs of the org that live. */
+  /** Number of live gated runs of the org. */
   live: number;
   /** There is more to place at once. */
   isMore: boolean;
-  /** When time alone may give a run its place, in milliseconds from now. */
+  /** Milliseconds after which time alone may give a run its place. */
   againMs: number | undefined;
 };
 
-/** One pass over an org's held runs. */
+/** A pass over an org's held runs. */
 export function placeOnce(
   db: Db,
   options: { orgId: string; ttlMs: number; quotas: Pick<Quotas, "find" | "add"> },
@@ -285,14 +289,14 @@ export function placeOnce(
     await placements.explain(tx, orgId, changed);
     for (const { runId, watcherId, reason, before } of changed) {
       pass.moved.push({ orgId, runId });
-      // That nothing matches is told once; who is busy changes too often for the log.
+      // A missing match is reported once; busy devices change too often for the log.
       if (before === "" && /no device that matches/.test(reason)) {
         written.push({ kind: "run.waiting", actor: "pinion", runId, watcherId, data: { reason } });
       }
     }
     pass.rung.push(...placed.map(({ deviceId }) => ({ orgId, deviceId })));
     pass.moved.push(...placed.map(({ runId }) => ({ orgId, runId })));
-    // Those that were placed are looked at once more: their devices may not take them.
+    // Placed runs are checked again later: their devices may not take them.
     if (placed.length > 0) again(patienceMs + 100);
     await events.append(tx, orgId, written);
     return pass;
@@ -315,7 +319,7 @@ async function noteStarts(
   await placements.noteStarts(tx, orgId, starts);
 }
 
-/** Makes a run one for each device that matches, or says why it waits. */
+/** Turns a run into a run for each matching device, or returns the reason for waiting. */
 async function spreadOut(
   tx: Db,
   options: { orgId: string; quotas: Pick<Quotas, "find" | "add">; run: placements.Held; plan: Plan },
@@ -338,8 +342,9 @@ async function spreadOut(
 }
 
 /**
- * Reads what a plan needs for pages of held runs. What an earlier page has dealt out is remembered by the plan; a page that names what
- * is not known yet (a group, a key, an actor) makes a new one, which counts what was dealt again.
+ * Reads the facts that a plan needs for pages of held runs. The plan remembers assignments of
+ * earlier pages; a page with an unknown group, key or actor needs a new plan, which counts the
+ * assignments again.
  */
 export async function knowing(
   tx: Db,
@@ -367,7 +372,8 @@ export async function knowing(
         add(names.actors, run.sponsor);
         add(names.actors, run.askedBy);
       }
-      // A run that is spread goes to devices that are away as well, and one with a session waits for its own.
+      // A spread run also goes to absent devices, and a run with a session waits for the session's
+      // device.
       const needsAll = page.some((run) => run.spread === "all" || run.sessionDeviceId !== null);
       if (!devices || (needsAll && !hasAll)) {
         devices = await placements.listCandidates(tx, { orgId, ttlMs, onlineOnly: !needsAll });
@@ -395,7 +401,7 @@ export async function knowing(
   };
 }
 
-/** The devices that an actor may use; what Pinion itself made is on nobody's behalf. */
+/** The devices that an actor may use; runs created by Pinion itself may use all. */
 async function usableBy(
   tx: Db,
   orgId: string,

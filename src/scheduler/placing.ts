@@ -1,7 +1,7 @@
 import type { Placer } from "./placer.ts";
 import type { Subscriber } from "./publisher.ts";
 
-/** Asks the placer for a pass after each commit that may give a held run its place. */
+/** Requests a pass of the placer after each commit that may give a held run its place. */
 export function placerSubscriber(placer: Placer): Subscriber {
   return {
     recorded(runs) {

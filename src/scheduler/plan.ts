@@ -5,29 +5,36 @@ import type { SkipReason } from "../store/work/settlements.ts";
 import { jitterOf, nextSlot, previousSlot } from "./schedule/schedule.ts";
 
 /**
- * What becomes of the due slots of one watcher. A value: writing it is schedules.record's business.
+ * The rows for the due slots of a watcher, as a pure value; schedules.record writes them.
  *
- * R2: every due slot is in `slots` (as a run or as skipped) or, once, in `aside`. R3: `move` is written with them.
+ * R2: every due slot is in `slots` (as a run or as skipped) or, once, in `aside`. R3: `move` is
+ * written with them.
  */
 export type Plan = {
   slots: SlotRecord[];
   /** A slot of a queue_one watcher that waits for the end of the active run. */
   aside: { orgId: string; watcherId: string; scheduledFor: Date; source: "scheduled" }[];
   move: ScheduleMove;
-  /** Its slot is not due yet, and would be decided at its moment if it were not recorded now. */
+  /** The slot is not due yet, and could also be decided when due. */
   isAhead?: boolean;
 };
 
-/** Slots of one watcher that one pass records at most; what is left is due at once in the next pass. */
+/** Maximum slots of a watcher per pass; further slots are due at once in the next pass. */
 export const slotsPerPassMax = 500;
 
-/** A slot this late is still on time for a watcher that does not catch up: passes take a moment. */
+/**
+ * Milliseconds of lateness that still count as on time for a watcher without catch-up: passes take
+ * a moment.
+ */
 const onTimeMs = 60_000;
 
-/** The window of a run that nothing was stored before. */
+/** Milliseconds of the window of a run without an earlier stored result. */
 const firstWindowMs = 86_400_000;
 
-/** Plans up to `slotsMax` due slots of a watcher whose row is locked, at `watcher.now`. Those that are left stay due. */
+/**
+ * Plans up to `slotsMax` due slots of a watcher whose row is locked, at `watcher.now`. Further
+ * slots stay due.
+ */
 export function planDue(watcher: DueWatcher, slotsMax = slotsPerPassMax): Plan {
   const offsetMs = jitterOf(watcher.watcherId, watcher.jitterMs);
   const due: Date[] = [];
@@ -48,7 +55,7 @@ export function planDue(watcher: DueWatcher, slotsMax = slotsPerPassMax): Plan {
       lastRunAt: null,
     },
   };
-  // The slot before each is known from the one before it; only that of the first is looked for.
+  // The list has the slot before each slot; only the slot before the first is computed.
   const before = new Map(due.map((slot, index) => [slot, due[index - 1]]));
   const recordOf = (slot: Date) => slotRecord(watcher, slot, "scheduled", before.get(slot));
   const skip = (slot: Date, skipReason: SkipReason, reason: string) => {
@@ -56,7 +63,7 @@ export function planDue(watcher: DueWatcher, slotsMax = slotsPerPassMax): Plan {
   };
 
   if (watcher.status === "paused") {
-    // It was paused by its failures while these slots were due already.
+    // The watcher was paused by its failures while the slots were due already.
     for (const slot of due) skip(slot, "cooldown", "the watcher was paused");
     plan.move.nextSlotAt = null;
     plan.move.nextDueAt = null;
@@ -107,15 +114,16 @@ export function planDue(watcher: DueWatcher, slotsMax = slotsPerPassMax): Plan {
     return plan;
   }
   plan.slots.push({ ...recordOf(latest), dueAt });
-  // A run on time counts from its slot: otherwise a cooldown of the schedule's own interval would skip every second one.
+  // A run on time counts from its slot: otherwise a cooldown equal to the schedule's interval would
+  // skip every second slot.
   plan.move.lastRunAt = lateMs <= onTimeMs ? dueAt : watcher.now;
   return plan;
 }
 
 /**
- * Plans the next slot of a watcher ahead of its moment, up to `untilAt`, if nothing can come between that would decide it
- * otherwise: undefined for a slot that is due already, would be skipped, or depends on how an active run ends. Such a slot is
- * decided at its moment, by {@link planDue}.
+ * Plans the next slot of a watcher ahead of its due time, up to `untilAt`, if no later change could
+ * decide the slot differently. Undefined for a slot that is due already, would be skipped, or
+ * depends on the end of an active run; such a slot is decided when due, by {@link planDue}.
  */
 export function planAhead(watcher: DueWatcher, untilAt: Date): Plan | undefined {
   const { schedule, timeZone, nextSlotAt, orgId, watcherId } = watcher;
@@ -137,14 +145,20 @@ export function planAhead(watcher: DueWatcher, untilAt: Date): Plan | undefined 
   };
 }
 
-/** Why there is nobody who could run a slot of the watcher, for people; undefined: there is. */
+/**
+ * The reason, for people, why no device can run a slot of the watcher; undefined if some device
+ * can.
+ */
 function whyNoExecutor(watcher: DueWatcher): string | undefined {
   if (!watcher.hasAgent) return "the watcher's agent does not exist";
   if (watcher.status === "no_executor") return "the watcher's device was deleted";
   return lackOf(watcher.offers);
 }
 
-/** Plans the oldest slot, or start, that waited for the end of the active run. The schedule stays where it is. */
+/**
+ * Plans the oldest slot, or start, that waited for the end of the active run. The schedule does not
+ * move.
+ */
 export function planBacklog(watcher: DueWatcher): Plan {
   const plan: Plan = { slots: [], aside: [], move: stay(watcher) };
   const slot = watcher.backlogSlotAt;
@@ -180,8 +194,9 @@ export function planBacklog(watcher: DueWatcher): Plan {
 }
 
 /**
- * What becomes of a start (a trigger, a delivery to a hook, the end of another run) of a watcher without an active run: a run, or
- * a skipped one with its reason. What starts by itself keeps to pauses and cooldowns; a person's trigger does not.
+ * Plans a start (a trigger, a delivery to a hook, the end of another run) of a watcher without an
+ * active run: a run, or a skipped run with its reason. Automatic starts obey pauses and cooldowns;
+ * a person's trigger does not.
  */
 export function planStart(
   watcher: DueWatcher,
@@ -209,7 +224,7 @@ function whyNotStart(
   return spent ? { skipReason: "budget", reason: spent } : undefined;
 }
 
-/** A start that was decided against while a run of the watcher was active. */
+/** Plans a start that was skipped while a run of the watcher was active. */
 export function planSkipped(
   watcher: DueWatcher,
   start: { source: StartSource; runId: string; waitsSince?: Date; skipReason: SkipReason; reason: string },
@@ -218,7 +233,7 @@ export function planSkipped(
   return { ...plan, slots: [{ ...plan.slots[0]!, ...start }], move: stay(watcher) };
 }
 
-/** A run that somebody asked for. It moves no schedule (R3). */
+/** A run requested by a person. Moves no schedule (R3). */
 export function planManual(
   watcher: DueWatcher,
   options: { retryOf?: { runId: string; windowStart: Date; windowEnd: Date }; askedBy?: string } = {},
@@ -268,7 +283,7 @@ function coolingDown(watcher: DueWatcher, at: Date): string | undefined {
   return undefined;
 }
 
-/** In words, that the budget of the day is used up; undefined: something is left, or there is no such budget. */
+/** The message of a used-up day budget; undefined while some is left, or without a budget. */
 export function spentBudget({ budget }: DueWatcher): string | undefined {
   if (!budget) return undefined;
   const { tokens, tokensMax, costMicros, costMicrosMax } = budget;
@@ -283,8 +298,8 @@ export function spentBudget({ budget }: DueWatcher): string | undefined {
 }
 
 /**
- * The slot's run: it is about the time from the last stored result, or from the slot before, to the slot. `before` is
- * that slot, if it is known.
+ * The slot's run. Its window reaches from the last stored result, or from the previous slot, to the
+ * slot. `before`: the previous slot, if known.
  */
 function slotRecord(
   watcher: DueWatcher,
@@ -304,8 +319,8 @@ function slotRecord(
     orgId: watcher.orgId,
     watcherId: watcher.watcherId,
     runId: runIdOf(watcher, slot),
-    // A schedule only moves forward, so beyond all that it has recorded nothing is there. What was edited, moved back or is
-    // asked for again is looked up.
+    // A schedule only moves forward, so no row exists beyond its last recorded slot. Slots of
+    // edited, moved-back or backfilled schedules are looked up.
     isNew: source === "scheduled" && (watcher.lastSlotAt === null || slot > watcher.lastSlotAt),
     scheduledFor: slot,
     source,
@@ -319,7 +334,10 @@ function slotRecord(
   };
 }
 
-/** Devices keep results for days at most; an old slot that is backfilled again, after its row went with its age, has a new run. */
+/**
+ * Milliseconds. Devices keep results for some days at most; an old slot that is backfilled again,
+ * after its row was deleted by age, gets a new run id.
+ */
 const sameRunMs = 7 * 86_400_000;
 
 function runIdOf(watcher: DueWatcher, scheduledFor: Date): string {

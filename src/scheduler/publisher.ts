@@ -5,11 +5,14 @@ import type { Rung } from "./placer.ts";
 import type { QuestionBell } from "./questions.ts";
 import type { TurnBell } from "./turn-bell.ts";
 
-/** All that is told after a commit. Every one is a hint: losing it costs seconds (the sweep), never a run. */
+/**
+ * All announcements after a commit. Every announcement is a hint: a lost hint costs seconds (the
+ * sweep), never a run.
+ */
 export type Announcements = Doorbell &
   TurnBell &
   QuestionBell & {
-    /** A newer session of a device opened; the replica that holds the older session lets it go. */
+    /** A newer session of a device opened; the replica with the older session ends it. */
     replaced(session: SessionName & { replicaId: string }): void;
     /** A device of the org has connected. */
     deviceOpened(orgId: string): void;
@@ -21,11 +24,11 @@ export type Announcements = Doorbell &
     moved(runs: readonly { orgId: string; runId: string }[]): void;
   };
 
-/** Any part of the announcements; the others are not told to this subscriber. */
+/** Any part of the announcements; the subscriber receives no others. */
 export type Subscriber = Partial<Announcements>;
 
 /**
- * Tells after each commit what it changed, once, to every subscriber, in the order in which they subscribed:
+ * Announces the changes of each commit, once, to every subscriber, in the order of subscription:
  *
  *   completer, turn endings, dispatcher, hub, loops, use-cases
  *        │ recorded, settled, turnsEnded, …
@@ -43,7 +46,7 @@ export function createPublisher({ log }: { log: Logger }): Publisher {
         try {
           (subscriber[kind] as ((told: typeof subject) => void) | undefined)?.(subject);
         } catch (error) {
-          // The commit stands, and the other subscribers are told of it.
+          // The commit stands, and the other subscribers are told.
           log.error({ err: error, kind }, "a subscriber failed to take an announcement");
         }
       }

@@ -1,6 +1,7 @@
 /**
- * Questions of agents (DESIGN 14): asked by an attempt, answered by a person, by their deadline, or withdrawn. Each change
- * is one transaction with its event; its device is told after the commit, and again when it asks again.
+ * Questions of agents (DESIGN 14): asked by an attempt; answered by a person or at their deadline;
+ * or withdrawn. Each change is one transaction with its event. The device is told after the commit,
+ * and again when it repeats the question.
  */
 import { refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
@@ -13,15 +14,17 @@ import { noticesOfQuestion } from "./notices.ts";
 
 export type QuestionRow = questions.QuestionRow;
 
-/** What is told after a commit: to the device that waits, and to people who look at the run. */
+/** Announcements after a commit: to the waiting device, and to watchers of the run. */
 export interface QuestionBell {
   /** A question was stored. */
   asked(question: QuestionRow): void;
-  /** A question has its end. */
+  /** Questions have ended. */
   answered(questions: readonly QuestionRow[]): void;
 }
 
-/** Stores a question, once. Undefined: the attempt is not the device's any more, or asks too much. */
+/**
+ * Stores a question, once. Undefined: the attempt is not the device's any more, or asks too much.
+ */
 export async function ask(
   db: Db,
   asked: questions.Asked,
@@ -40,8 +43,9 @@ export async function ask(
 }
 
 /**
- * A person's answer, if it is the first one. `not_found` for the question and `failed_precondition` for one that has its
- * end already. `mayAnswer` refuses callers whom the policy of the question does not name; `within` is done in the same transaction.
+ * Stores a person's answer, if the question is open. Refuses with `not_found` for the question, and
+ * with `failed_precondition` for a question that has ended. `mayAnswer` refuses callers outside of
+ * the question's policy; `within` runs in the same transaction.
  */
 export async function answer(
   db: Db,
@@ -93,7 +97,9 @@ export async function answer(
   return answered;
 }
 
-/** The device does not wait any more: it took the default by itself, or its agent took the question back. */
+/**
+ * The device stopped waiting: it took the default by itself, or its agent withdrew the question.
+ */
 export async function closeByDevice(
   db: Db,
   which: { orgId: string; deviceId: string; runId: string; attemptToken: string; id: string },
@@ -113,9 +119,9 @@ const questionsPerPassMax = 500;
 /** How soon to look again: a question may be asked on another replica. */
 const lookAgainMs = 15_000;
 
-/** Ends questions whose time is over; safe on all replicas at once. Answers how many. */
+/** Ends questions past their deadline; safe on all replicas at once. Returns the number ended. */
 export async function closeDueOnce(db: Db, bell: QuestionBell): Promise<number> {
-  // Nearly always none is due; then one statement is all.
+  // Nearly always no question is due; one statement then suffices.
   if ((await questions.findNextDeadlineMs(db)) === undefined) return 0;
   const ended = await transaction(db, async (tx) => {
     const rows = await questions.closeDue(tx, questionsPerPassMax);
@@ -129,7 +135,7 @@ export async function closeDueOnce(db: Db, bell: QuestionBell): Promise<number> 
   return ended.length;
 }
 
-/** Starts the loop that ends questions at their deadlines. Poke it when a question was asked. */
+/** Starts the loop that ends questions at their deadlines. Poke the loop after a new question. */
 export function startQuestions(options: { db: Db; log: Logger; bell: QuestionBell }): Loop {
   return startLoop({
     name: "questions",

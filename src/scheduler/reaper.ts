@@ -9,26 +9,33 @@ import { type Loop, startLoop } from "./loop.ts";
 import { settleEach } from "./settle.ts";
 
 /**
- * Ends what nobody will report on any more (DESIGN 5), by the database's clock (R7). Attempts are locked and judged in
- * one transaction, and rows that another replica holds are passed over: any number may reap at once.
+ * Ends attempts without a report and runs past their start deadline (DESIGN 5), by the database's
+ * clock (R7). Attempts are locked and judged in one transaction, and rows locked by another replica
+ * are skipped: any number may reap at once.
  */
 
 /** Attempts per transaction. */
 const attemptsPerPassMax = 500;
 
-/** How long a run whose claim was withdrawn is not offered again: its device did not answer, so not at once. */
+/**
+ * Milliseconds until a run with a withdrawn claim is offered again, because its device did not
+ * answer.
+ */
 export const withdrawnDelayMs = 15_000;
 
 type PassOptions = { policy: FailurePolicy; log?: Logger; limit?: number };
 
 export type Reaped = Settled & { rule: attempts.LostAttempt["rule"] };
 
-/** Reaps up to `limit` lost attempts. One that the database refuses to settle is logged and left (R9). */
+/**
+ * Reaps up to `limit` lost attempts. An attempt that the database refuses to settle is logged and
+ * left (R9).
+ */
 export async function reapOnce(
   db: Db,
   options: PassOptions & { rules: attempts.ReapRules },
 ): Promise<Reaped[]> {
-  // Nearly always nothing is lost; then one statement is all.
+  // Nearly always no attempt is lost; one statement then suffices.
   if ((await attempts.lockLost(db, options.rules, 1)).length === 0) return [];
   return transaction(db, async (tx) => {
     const lost = await attempts.lockLost(tx, options.rules, options.limit ?? attemptsPerPassMax);
@@ -80,13 +87,16 @@ const reasons: Record<
   overdue: () => "its timeout passed and its device did not end it",
 };
 
-/** How soon to look again for runs that somebody else holds. */
+/** Milliseconds until the next check for runs locked by another replica. */
 const heldElsewhereMs = 50;
 
-/** How soon to try again what the database refused. */
+/** Milliseconds until the next try after a refusal by the database. */
 const refusedMs = 1_000;
 
-/** Skips runs that did not start by their deadline. One that the database refuses to settle is logged and left (R9). */
+/**
+ * Skips runs that did not start by their deadline. A run that the database refuses to settle is
+ * logged and left (R9).
+ */
 export async function expireOnce(db: Db, options: PassOptions): Promise<Settled[]> {
   return (await expire(db, options)).settled;
 }
@@ -112,8 +122,9 @@ function expire(db: Db, options: PassOptions) {
 }
 
 /**
- * Starts the reaper. Nothing is reaped for one TTL after the start, after the database was away or its clock was set, and after
- * this process stood still (a stopped process, a suspended machine): everything looks stale then. Nor while the clock is in doubt.
+ * Starts the reaper. Nothing is reaped for one TTL after the start, after the database was away or
+ * its clock was set, and after the process stood still (a stopped process, a suspended machine),
+ * because every attempt looks stale then; nor while the clock is in doubt.
  */
 export function startReaper(options: {
   db: Db;
@@ -141,12 +152,13 @@ export function startReaper(options: {
       lastPassAt = now;
       if (isAway || now < quietUntil) {
         await options.db.selectNoFrom((eb) => eb.lit(1).as("one")).execute();
-        // From here on the devices can beat again; how long it was away after the last try, nobody knows.
+        // From here on devices can send heartbeats again; the length of the outage after the last
+        // try is unknown.
         if (isAway) quietUntil = performance.now() + rules.ttlMs;
         isAway = false;
         return intervalMs;
       }
-      // A clock that was set makes everything look stale, too.
+      // After a change of the clock every attempt looks stale, too.
       const clock = await options.judge?.check();
       if (clock && (clock.isInDoubt || clock.settledForMs < rules.ttlMs)) return intervalMs;
       const settled = await reapOnce(options.db, options);
@@ -180,10 +192,10 @@ export function startExpirer(options: {
       const { settled, refused } = await expire(options.db, options);
       options.doorbell.settled(settled);
       if (settled.length === attemptsPerPassMax) return 0;
-      // What was refused has expired still, and is not asked about again at once.
+      // Refused runs stay expired, and are not tried again at once.
       if (refused.length > 0) return Math.min(refusedMs, options.sweepMs);
       const nextMs = await runs.findNextExpiryMs(options.db);
-      // What has expired and was passed over is held by somebody else.
+      // Expired runs that were passed over are locked by another replica.
       if (nextMs === 0) return heldElsewhereMs;
       return Math.min(Math.ceil(nextMs ?? options.sweepMs), options.sweepMs);
     },

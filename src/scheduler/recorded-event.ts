@@ -1,7 +1,7 @@
 import type { NewEvent } from "../store/work/events.ts";
 import type { RecordedRun } from "../store/work/schedules.ts";
 
-/** The event of a run that was recorded. */
+/** The event of a recorded run. */
 export function eventOf(run: RecordedRun): NewEvent {
   return {
     orgId: run.orgId,

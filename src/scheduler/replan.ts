@@ -7,24 +7,27 @@ import { type Loop, startLoop } from "./loop.ts";
 import { jitterOf, nextSlot } from "./schedule/schedule.ts";
 
 /**
- * Schedules that stand further ahead than their cron's next slot: they were moved while the database's clock was ahead. Each is
- * planned again from now. Slots that were skipped meanwhile and are still to come are due once more; a slot that has a
- * run keeps it, so that it does not fire twice.
+ * Corrects schedules that are further ahead than their cron's next slot, because they moved while
+ * the database's clock was ahead. Each is planned again from now. Skipped slots in the future are
+ * due again; a slot with a run keeps its run, so that it does not fire twice.
  */
 
-/** Slots may be recorded so long before they are due; a schedule that is ahead by no more is as it should be. */
+/**
+ * Milliseconds. Slots may be recorded up to this time ahead, so a schedule that is no further ahead
+ * is correct.
+ */
 const aheadMsMax = 300_000;
 const watchersPerReadMax = 1_000;
 const everyMs = 3_600_000;
 
-/** Where the schedule should stand, if it stands further ahead. */
+/** The correct next slot of a schedule that is too far ahead; undefined for a correct schedule. */
 export function standsTooFar(watcher: schedules.PlannedWatcher): Date | undefined {
   const next = nextSlot(watcher, watcher.now);
   const latest = nextSlot(watcher, new Date(watcher.now.getTime() + aheadMsMax));
   return next && latest && watcher.nextSlotAt > latest ? next : undefined;
 }
 
-/** Plans again what is too far ahead, of all watchers; answers how many that were. */
+/** Plans all watchers' schedules that are too far ahead again; returns their number. */
 export async function replanOnce(db: Db, options: { log: Logger; signal?: AbortSignal }): Promise<number> {
   let count = 0;
   let after: schedules.WatcherName | undefined;
@@ -64,12 +67,12 @@ async function replan(db: Db, name: schedules.WatcherName): Promise<boolean> {
   });
 }
 
-/** Starts looking: at the start, hourly (one replica for all), and when it is poked. */
+/** Starts the checks: at the start, hourly (one replica for all), and when poked. */
 export function startReplanner(options: {
   db: Db;
   log: Logger;
   judge: Pick<Clock, "check">;
-  /** Told of schedules that were moved. */
+  /** Reports that schedules were moved. */
   onReplanned: () => void;
 }): Loop & { now(): void } {
   let isAsked = true;

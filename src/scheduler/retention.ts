@@ -8,16 +8,19 @@ import type { Clock } from "./clock.ts";
 import { type Loop, startLoop } from "./loop.ts";
 
 const hourMs = 3_600_000;
-/** A replica that has not beaten for this long is taken off the list. */
+/** A replica without a heartbeat for this time, in milliseconds, is removed from the list. */
 const deadReplicaMs = 24 * hourMs;
-/** A fleet worker that was away for this long, and holds nothing, is taken off the list. */
+/**
+ * A fleet worker absent for this time, in milliseconds, and without attempts is removed from the
+ * list.
+ */
 const awayWorkerMs = 24 * hourMs;
-/** Fleet workers that one pass takes off the list; the rest are the next one's. */
+/** Maximum fleet workers removed per pass; the next pass removes the rest. */
 const workersPerPassMax = 1_000;
 
-/** Batches of old rows, of each table, that one pass deletes. */
+/** Maximum batches of old rows deleted per table and pass. */
 const batchesPerPassMax = 20;
-/** How soon a pass follows one that left old rows behind. */
+/** Milliseconds until the next pass while old rows are left. */
 const moreMs = 1_000;
 /** How soon to look again while the database's clock is in doubt. */
 const inDoubtMs = 60_000;
@@ -25,21 +28,22 @@ const inDoubtMs = 60_000;
 const untendedMs = 60_000;
 
 export type Retained = {
-  /** Rows of unpartitioned tables that were deleted. */
+  /** Number of rows deleted from unpartitioned tables. */
   deleted: number;
   /** A table may have more of them. */
   isMore: boolean;
-  /** The partitions are as they should be, or somebody else sees to it. */
+  /** The partitions are in order, or another replica is tending them. */
   isTended: boolean;
   at: Date;
 };
 
-/** How old what goes is, in days; of a conversation, since somebody last spoke in it. */
+/** Maximum ages, in days; a conversation's age counts from its last message. */
 type Age = { days: number; conversationDays: number };
 
 /**
- * Tends the partitions, and deletes one batch of old rows of each table and of fleet workers that are away. Ages are counted
- * from `at`, which the answer has as well; without it, from where the last pass counted, and up to a day further.
+ * Tends the partitions, and deletes one batch of old rows of each table and of absent fleet
+ * workers. Ages count back from `at`, which is also returned; without `at`, from the last pass's
+ * time, advanced by at most a day.
  */
 export async function retainOnce(
   db: Db,
@@ -53,7 +57,10 @@ export async function retainOnce(
   return { ...(await retention.deleteOld(db, { ...options, at })), isTended, at };
 }
 
-/** Whether the partitions were tended; ended runs fall into the default partition meanwhile, so it may wait. */
+/**
+ * Whether the partitions were tended. Tending may wait: ended runs go to the default partition
+ * meanwhile.
+ */
 async function tend(db: Db, options: { days: number; log: Logger; at: Date }): Promise<boolean> {
   try {
     const tended = await transaction(db, (tx) => retention.tendPartitions(tx, options.days, options.at));
@@ -71,11 +78,11 @@ async function tend(db: Db, options: { days: number; log: Logger; at: Date }): P
 }
 
 /**
- * Starts retention: hourly, and again soon while there is more to delete than one pass takes. Nothing is deleted while the
- * database's clock is in doubt.
+ * Starts retention: hourly, and soon again while more rows are to delete than a pass takes. Nothing
+ * is deleted while the database's clock is in doubt.
  */
 export function startRetention(options: Age & { db: Db; log: Logger; judge?: Pick<Clock, "check"> }): Loop {
-  /** What is left of a pass is counted from where that pass counted. */
+  /** The next pass over remaining rows counts ages from the same time. */
   let at: Date | undefined;
   return startLoop({
     name: "retention",

@@ -3,8 +3,8 @@ import type { Db } from "../store/pg/database.ts";
 import type { Plan } from "./plan.ts";
 
 /**
- * Turns the runs that go beyond their org's limit of active runs into skipped ones, so that each slot has its row (R2)
- * and the schedule moves on (R3). The plans are changed in place, first come, first served.
+ * Turns runs beyond their org's limit of active runs into skipped runs, so that each slot has its
+ * row (R2) and the schedule moves on (R3). Changes the plans in place, first come, first served.
  */
 export async function keepWithin(tx: Db, quotas: Quotas, plans: readonly Plan[]): Promise<void> {
   const wanted = plans.flatMap((plan) =>

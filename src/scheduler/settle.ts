@@ -15,8 +15,8 @@ import { startFollowers } from "./chains.ts";
 import { alertsOf, noticesOf } from "./notices.ts";
 
 /**
- * Settles attempts and writes their events, in the caller's transaction (R5). Appending events takes the orgs' locks,
- * so nothing else may follow in the transaction.
+ * Settles attempts and writes their events, in the caller's transaction (R5). Appending events
+ * takes the orgs' locks, so nothing else may follow in the transaction.
  */
 export async function settleWithEvents(
   tx: Db,
@@ -29,7 +29,10 @@ export async function settleWithEvents(
   return settled;
 }
 
-/** Writes what destinations are told of ends; a run whose watcher tells nobody costs nothing. */
+/**
+ * Writes the notices of ends for destinations; a run whose watcher notifies no destination costs
+ * nothing.
+ */
 async function tellOf(
   tx: Db,
   settled: readonly Settled[],
@@ -42,7 +45,10 @@ async function tellOf(
   await deliveries.alert(tx, settled.flatMap(alertsOf));
 }
 
-/** The events of what `settlements` settled: the second half of {@link settleWithEvents}, and as final. */
+/**
+ * Appends the events of settled runs: the second half of {@link settleWithEvents}, and equally the
+ * transaction's last statement.
+ */
 export async function appendSettled(
   tx: Db,
   settlements: readonly Settlement[],
@@ -51,7 +57,7 @@ export async function appendSettled(
 ): Promise<void> {
   const bySettlement = new Map(settlements.map((s) => [s.runId, s]));
   await tellOf(tx, settled, (run) => bySettlement.get(run.runId));
-  // What one agent is told of a quota holds for all that share it.
+  // A rate limit reported to one agent holds for all runs under the same key.
   await placements.pauseRates(
     tx,
     settled.flatMap(({ action, orgId, runId, notBefore }) =>
@@ -69,9 +75,10 @@ export async function appendSettled(
 }
 
 /**
- * As {@link settleWithEvents}, but settlements that the database refuses take no others with them (R9): when it refuses
- * the batch, each is settled by itself, and those it refuses still are logged, answered and left as they were. Rows that
- * the caller locked stay locked throughout. `tx` must be an open transaction; what is not one row's fault (see mayBeOfOneRow) is thrown.
+ * Like {@link settleWithEvents}, but a settlement that the database refuses does not affect the
+ * others (R9): after a refused batch, each is settled by itself, and settlements still refused are
+ * logged, returned and left unchanged. Rows locked by the caller stay locked. `tx` must be an open
+ * transaction; an error not caused by a single row (see mayBeOfOneRow) is thrown.
  */
 export async function settleEach(
   tx: Db,
@@ -103,7 +110,10 @@ export async function settleEach(
   return { settled, refused };
 }
 
-/** The events of late reports: of those that ended their runs, and of those that are kept beside them. As final. */
+/**
+ * Appends the events of late reports: reports that ended their runs, and reports stored beside
+ * them. The last statement, too.
+ */
 export async function appendLate(
   tx: Db,
   settlements: readonly Settlement[],

@@ -1,6 +1,7 @@
 /**
- * Starts of a watcher that no slot brought about: a trigger, a delivery to a hook, the end of another run. Each becomes a run, a
- * skipped run with its reason, a place in the watcher's queue, or finds that an equal one is there; never a second active run (R1).
+ * Starts of a watcher without a slot: a trigger, a delivery to a hook, the end of another run. Each
+ * start becomes a run, a skipped run with its reason, or a place in the watcher's queue, or finds
+ * an equal start; never a second active run (R1).
  */
 import { newId } from "../ids.ts";
 import type { JsonValue } from "../json.ts";
@@ -14,9 +15,9 @@ import { type Plan, planBacklog, planSkipped, planStart } from "./plan.ts";
 import { eventOf } from "./recorded-event.ts";
 import { keepWithin } from "./run-limit.ts";
 
-/** Starts that wait for one watcher; those beyond are recorded as skipped. */
+/** Maximum starts that wait for a watcher; further starts are recorded as skipped. */
 export const startsWaitingMax = 100;
-/** Places of the queue that one start moves on, where those before it become no run. */
+/** Maximum places of the queue that a start advances past places without a run. */
 const headsMax = 5;
 
 export type Start = schedules.WatcherName & {
@@ -29,9 +30,9 @@ export type Start = schedules.WatcherName & {
 
 export type Started = {
   outcome: "started" | "already_queued" | "queued" | "skipped";
-  /** The run that it became or will become, or the one with an equal input. */
+  /** The run of the start, now or later, or the run with an equal input. */
   runId: string;
-  /** The watcher's active run, where the start did not become it. */
+  /** The watcher's active run, if the start did not become the active run. */
   activeRunId: string | null;
   reason: string;
   /** For the doorbell, after the commit. */
@@ -40,7 +41,10 @@ export type Started = {
   events: NewEvent[];
 };
 
-/** Starts the watcher, whose row is locked by the caller. What its prompt asks of the input was checked before. */
+/**
+ * Starts the watcher, whose row is locked by the caller. The input was checked against the prompt
+ * before.
+ */
 export async function startLocked(
   tx: Db,
   locked: schedules.DueWatcher,
@@ -62,7 +66,7 @@ export async function startLocked(
   };
   let watcher = locked;
   const queues = watcher.overlap !== "skip";
-  // Those that came before go before, also in the moment between two runs.
+  // Earlier starts go first, also in the moment between two runs.
   for (let heads = 0; queues && !watcher.hasActiveRun && watcher.backlogRunId && heads < headsMax; heads++) {
     await record([planBacklog(watcher)]);
     watcher = (await schedules.lockOne(tx, watcher))!;
@@ -119,7 +123,7 @@ export async function startLocked(
   }
 }
 
-/** Of a plain trigger nothing is kept but its run. */
+/** A plain trigger stores only its run. */
 function insert(tx: Db, start: Start, runId: string): Promise<boolean> {
   const { orgId, watcherId, actor, input, origin } = start;
   if (start.source === "manual" && input === undefined) return Promise.resolve(true);

@@ -15,20 +15,24 @@ import { eventOf } from "./recorded-event.ts";
 import { nextSlot } from "./schedule/schedule.ts";
 import { type Started, startLocked } from "./starts.ts";
 
-/** Runs that somebody asks for. None of it moves a schedule (R3), and there is never a second active run (R1). */
+/**
+ * Runs requested by people. No request moves a schedule (R3) or creates a second active run (R1).
+ */
 
 type Asked = {
   orgId: string;
   watcherId: string;
   actor: string;
-  /** What the run is about; undefined: nothing. */
+  /** The run's input; undefined: none. */
   input?: JsonValue | undefined;
 };
 
 /**
- * A run now, or the active one if its input is equal; while one with another input is active, the watcher's overlap decides. `invalid_argument`
- * for an input that lacks what the prompt asks for. `not_found` for the watcher; `failed_precondition` if it has nobody to run it, and for a retry
- * if there is an active one; `resource_exhausted` for a new run while the org has as many as it may. A repeat of a request answers as the first one did, with the run as it is now.
+ * Starts a run now, or returns the active run if its input is equal; while a run with another input
+ * is active, the watcher's overlap decides. Refuses with `invalid_argument` an input without the
+ * values that the prompt needs; `not_found` for the watcher; `failed_precondition` if no device can
+ * run it and, for a retry, if a run is active; `resource_exhausted` for a new run beyond the org's
+ * quota. A repeated request returns the first answer, with the run's current state.
  */
 export async function trigger(
   db: Db,
@@ -117,17 +121,20 @@ export async function trigger(
     );
     return { runId, alreadyQueued: false, queuedRunId: "", written };
   });
-  // Rung before the answer is read: the push does not wait for it.
+  // Notifies before the answer is read, so that the push does not wait for the read.
   if (written.length > 0) options.doorbell.recorded(written);
   const run = await runs.find(db, { orgId, runId });
   return { run: run ?? refuse("not_found", `there is no run ${runId} any more`), alreadyQueued, queuedRunId };
 }
 
-/** What a trigger came to: the run, and, where its input waits for the end of that run, the id of the run that it will be. */
+/**
+ * The result of a trigger: the run and, if its input waits for the end of the run, the id of the
+ * later run.
+ */
 export type Triggered = { run: runs.RunRow; alreadyQueued: boolean; queuedRunId: string };
 
 function answerOf({ outcome, runId, activeRunId }: Started): Omit<Triggered, "run"> & { runId: string } {
-  // An equal input that waits is named beside the run that it waits for.
+  // An equal input that waits is named beside the run it waits for.
   const waits =
     outcome === "queued" || (outcome === "already_queued" && activeRunId && runId !== activeRunId);
   return {
@@ -137,14 +144,17 @@ function answerOf({ outcome, runId, activeRunId }: Started): Omit<Triggered, "ru
   };
 }
 
-/** Refuses with `invalid_argument` an input that lacks what the watcher's prompt asks for. */
+/** Refuses with `invalid_argument` an input without the values that the watcher's prompt needs. */
 async function requireAsked(tx: Db, watcher: WatcherName, input: JsonValue | undefined): Promise<void> {
   const known = await starts.findAsked(tx, watcher);
   const problem = known && problemOf(known.prompt, input);
   if (problem) refuse("invalid_argument", `input: ${problem}`, { field: "input" });
 }
 
-/** A new run with an ended run's window. `failed_precondition` if it lives, or if another run of its watcher does. */
+/**
+ * A new run with an ended run's window. Refuses with `failed_precondition` if the run or another
+ * run of its watcher is live.
+ */
 export async function retry(
   db: Db,
   asked: { orgId: string; runId: string; actor: string; requestId?: string },
@@ -172,12 +182,12 @@ export async function retry(
   return run;
 }
 
-/** Slots that one backfill may ask for. */
+/** Maximum slots of a backfill. */
 export const backfillSlotsMax = 500;
 
 /**
- * Asks for the slots of a span that have no row yet; they run one after the other, oldest first.
- * `invalid_argument` (fields `start`, `end`) for a span that is empty, in the future or too long.
+ * Requests the slots of a span without a row; they run one after another, oldest first. Refuses
+ * with `invalid_argument` (fields `start`, `end`) a span that is empty, in the future or too long.
  */
 export async function backfill(
   db: Db,
@@ -195,7 +205,7 @@ export async function backfill(
     // The start is inclusive, and nextSlot is not.
     const schedule = { schedule: watcher.schedule, timeZone: watcher.timeZone, watcherId: watcher.watcherId };
     let slot = nextSlot(schedule, new Date(asked.start.getTime() - 1));
-    // What is due from here on is the materializer's.
+    // The materializer records all slots from here on.
     const bound = watcher.nextSlotAt && watcher.nextSlotAt < asked.end ? watcher.nextSlotAt : asked.end;
     while (slot && slot < bound) {
       if (slots.push(slot) > backfillSlotsMax) {

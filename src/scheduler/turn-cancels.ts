@@ -6,8 +6,8 @@ import type { TurnBell } from "./turn-bell.ts";
 import { endTurns } from "./turn-endings.ts";
 
 /**
- * Cancels a turn: one that waits ends at once; the worker of another one is asked, and the turn ends when the worker
- * says so, or when its TTL passes. Answers whether there was a live one.
+ * Cancels a turn: a waiting turn ends at once. For an active turn the worker is asked, and the turn
+ * ends when the worker confirms or when its TTL passes. Returns whether a live turn was found.
  */
 export async function cancelTurn(
   db: Db,

@@ -19,11 +19,11 @@ import {
 } from "../store/work/turn-settlements.ts";
 import type { TurnBell } from "./turn-bell.ts";
 
-/** The ends of turns, with their events and announcements. Who ends a turn first has ended it. */
+/** The ends of turns, with their events and announcements. The first end of a turn counts. */
 
 /**
- * Ends turns and writes their events, in the caller's transaction. Appending events takes the orgs' locks, so nothing
- * else may follow in the transaction.
+ * Ends turns and writes their events, in the caller's transaction. Appending events takes the orgs'
+ * locks, so nothing else may follow in the transaction.
  */
 export async function endTurns(tx: Db, replies: readonly TerminalReply[]): Promise<EndedTurn[]> {
   const ended = await commitTerminalReply(tx, replies);
@@ -32,9 +32,10 @@ export async function endTurns(tx: Db, replies: readonly TerminalReply[]): Promi
 }
 
 /**
- * Ends turns that the caller has locked, without their events (see {@link appendEnded}). Those that the database refuses
- * to end take no others with them (R9): when it refuses them together, each is ended by itself, and those it refuses still
- * are logged and left as they were. `tx` must be an open transaction; what is not one row's fault (see mayBeOfOneRow) is thrown.
+ * Ends turns locked by the caller, without their events (see {@link appendEnded}). A turn that the
+ * database refuses to end does not affect the others (R9): after a refused batch, each is ended by
+ * itself, and turns still refused are logged and left unchanged. `tx` must be an open transaction;
+ * an error not caused by a single row (see mayBeOfOneRow) is thrown.
  */
 export async function endEach(
   tx: Db,
@@ -57,7 +58,10 @@ export async function endEach(
   return ended;
 }
 
-/** The events of turns that have ended: the second half of {@link endTurns}, and as final. */
+/**
+ * Appends the events of ended turns: the second half of {@link endTurns}, and equally the
+ * transaction's last statement.
+ */
 export async function appendEnded(
   tx: Db,
   ended: readonly EndedTurn[],
@@ -92,24 +96,35 @@ function eventOf(turn: EndedTurn, reporterId: string | null | undefined): events
 export type Reply = TerminalReply & { attemptToken: string; holderId: string };
 export type ReplyVerdict = "stored" | PastVerdict["verdict"];
 
-/** What `withdraw` and `end` take of a turn. */
+/** The fields that `withdraw` and `end` need of a turn. */
 type Ending = Omit<TerminalReply, "holderId">;
 
 /**
- * Stores what becomes of turns, in batches. What is resolved has been committed and announced; what may pass (see
- * isPassing) is rejected, and may be tried again. `end` and `withdraw` answer whether the turn was the caller's to settle.
+ * Stores ends of turns, in batches. A resolved end has been committed and announced; an error that
+ * may pass (see isPassing) is rejected, and the call may be repeated. `end` and `withdraw` return
+ * whether the caller's attempt was current.
+ *
+ *   claimed, running ──reply──▶ ended (stored)      marker gone ──reply──▶ superseded, kept late
+ *        │  └──────────end────▶ ended
+ *        └──withdraw──▶ pending again, or ended if a cancel was requested
  */
 export type TurnEndings = {
-  /** Stores a worker's reply, exactly once. Refuses with `invalid_argument` what can never be stored. */
+  /**
+   * Stores a worker's reply, exactly once. Refuses with `invalid_argument` a reply that can never
+   * be stored.
+   */
   reply(reply: Reply): Promise<ReplyVerdict>;
   /** Pinion itself ends a turn. */
   end(ending: Ending): Promise<boolean>;
-  /** Gives a claim back that no worker took on. */
+  /** Gives back a claim that no worker accepted. */
   withdraw(withdrawal: Withdrawal): Promise<boolean>;
   idle(): Promise<void>;
 };
 
-/** Replies per transaction, and how many may wait; beyond it the worker is asked to send again. */
+/**
+ * Replies per transaction, and maximum waiting replies; beyond it the worker is asked to send the
+ * reply again.
+ */
 const repliesPerBatchMax = 200;
 const repliesWaitingMax = 20_000;
 const overflow = () =>
@@ -125,7 +140,8 @@ export function createTurnEndings(options: { db: Db; doorbell: TurnBell; log: Lo
       doorbell.turnsEnded(ended);
       const late = verdicts.flatMap((verdict, index) => (verdict === "superseded" ? [index] : []));
       if (late.length === 0) return verdicts;
-      // In a transaction of its own, for its locks are on turns again, and those come before conversations and events.
+      // In a second transaction, because keepLate locks turns again, and turns must be locked
+      // before conversations and events.
       const lateItems = late.map((index) => items[index]!);
       const keeping = await transaction(db, (tx) => keepLate(tx, lateItems));
       doorbell.repliesKept(keeping.kept);
@@ -137,7 +153,7 @@ export function createTurnEndings(options: { db: Db; doorbell: TurnBell; log: Lo
     itemsMax: repliesPerBatchMax,
     queueMax: repliesWaitingMax,
     overflow,
-    // R9: one that the database refuses takes no others with it.
+    // R9: a reply that the database refuses does not affect the others.
     mayIsolate: mayBeOfOneRow,
   });
 
@@ -196,7 +212,10 @@ export function createTurnEndings(options: { db: Db; doorbell: TurnBell; log: Lo
   };
 }
 
-/** Each once: of what is said about one turn, one attempt and one session can be current. */
+/**
+ * Removes repeats: of the items about one turn, only one pair of attempt and session can be
+ * current.
+ */
 function distinctOf<
   Item extends { turnId: string; attemptToken: string | null; session?: SessionKey | undefined },
 >(items: readonly Item[]): Item[] {
@@ -204,7 +223,7 @@ function distinctOf<
   return [...new Map(items.map((item) => [keyOf(item), item])).values()];
 }
 
-/** Which of the items were settled. */
+/** Whether each item was settled. */
 function areIn(
   items: readonly { turnId: string; attemptToken: string | null }[],
   settled: readonly { turnId: string; attemptToken: string | null }[],
@@ -213,7 +232,10 @@ function areIn(
   return items.map((item) => names.has(nameOf(item)));
 }
 
-/** Gives claims back in the caller's transaction; a turn whose end was asked for does not begin again, and ends. */
+/**
+ * Gives claims back in the caller's transaction; a turn with a requested cancel does not start
+ * again, and ends.
+ */
 async function withdrawOnce(
   tx: Db,
   withdrawals: readonly Withdrawal[],
@@ -234,14 +256,18 @@ async function withdrawOnce(
 const nameOf = (reply: { turnId: string; attemptToken: string | null }) =>
   `${reply.turnId} ${reply.attemptToken}`;
 
-/** Stores replies in the caller's transaction; a repeat within them is stored once and answered twice. */
+/**
+ * Stores replies in the caller's transaction; a repeat within them is stored once and answered
+ * twice.
+ */
 export async function storeRepliesOnce(
   tx: Db,
   replies: readonly Reply[],
 ): Promise<{ verdicts: ReplyVerdict[]; ended: EndedTurn[] }> {
   const distinct = new Map<string, Reply>();
   for (const reply of replies) if (!distinct.has(nameOf(reply))) distinct.set(nameOf(reply), reply);
-  // Two attempts of one turn are never both current: whichever is not finds no marker, in a statement of its own.
+  // At most one of two attempts of a turn is current: the other, in a statement of its own, finds
+  // the marker deleted.
   const ofTurn = new Map<string, Reply[]>();
   for (const reply of distinct.values())
     ofTurn.set(reply.turnId, [...(ofTurn.get(reply.turnId) ?? []), reply]);
@@ -253,8 +279,8 @@ export async function storeRepliesOnce(
   }
   const verdicts = new Map<string, ReplyVerdict>(ended.map((turn) => [nameOf(turn), turn.verdict]));
   const rest = [...distinct.values()].filter((reply) => !verdicts.has(nameOf(reply)));
-  // A statement of its own, so it sees what those wrote for whom the settling waited; and before the events, whose lock
-  // is the org's.
+  // A separate statement, to see the writes of transactions that the settlement waited for; before
+  // the events, whose lock is the org's.
   const past = await findVerdicts(tx, rest.map(attemptOf));
   rest.forEach((reply, index) => {
     verdicts.set(nameOf(reply), past[index]!);
@@ -273,7 +299,10 @@ export async function storeRepliesOnce(
   };
 }
 
-/** Keeps late replies in the caller's transaction, each once, with their events; a repeat is answered like the first. */
+/**
+ * Keeps late replies in the caller's transaction, each once, with their events; a repeat is
+ * answered like the first.
+ */
 export async function keepLate(
   tx: Db,
   replies: readonly Reply[],

@@ -14,20 +14,23 @@ import type { TurnBell } from "./turn-bell.ts";
 import { appendEnded, endEach, endTurns } from "./turn-endings.ts";
 
 /**
- * Ends the turns that nobody will answer any more: at once when their worker's stream breaks (the fast path), and by
- * their deadlines otherwise. Any number of replicas may do both at once.
+ * Ends turns that will get no reply: at once when their worker's stream breaks (the fast path), and
+ * at their deadlines otherwise. Any number of replicas may do both at once.
  */
 
 /** Turns per transaction. */
 const turnsPerPassMax = 500;
 
-/** Ends up to `limit` turns whose deadline has passed. One that the database refuses to end is logged and left (R9). */
+/**
+ * Ends up to `limit` turns past their deadline. A turn that the database refuses to end is logged
+ * and left (R9).
+ */
 export async function sweepTurnsOnce(
   db: Db,
   options: { ttlMs: number; isQuiet?: boolean; limit?: number; log?: Logger },
 ): Promise<EndedTurn[]> {
   const { ttlMs, isQuiet = false, limit = turnsPerPassMax, log } = options;
-  // Nearly always none is overdue; then one statement is all.
+  // Nearly always no turn is overdue; one statement then suffices.
   if ((await lockOverdue(db, { ttlMs, isQuiet, limit: 1 })).length === 0) return [];
   return transaction(db, async (tx) => {
     const overdue = await lockOverdue(tx, { ttlMs, isQuiet, limit });
@@ -71,13 +74,15 @@ function endingOf(turn: OverdueTurn): TerminalReply {
   return { orgId, turnId, attemptToken, holderId: null, ...endings[rule](turn) };
 }
 
-/** A session whose stream broke, and the attempts that were out at its device then, by token. */
+/** A session whose stream broke, and the tokens of the attempts on its device at the time. */
 export type BrokenSession = SessionName & { pushed: ReadonlySet<string> };
 
 /**
- * The fast path: the streams of these sessions broke, and their turns fail now. What the database refuses takes no others
- * with it (R9): those of each session are ended apart then, and if need be each by itself; one that is refused still is
- * logged and left to its deadline. What is not one row's fault (see mayBeOfOneRow) is thrown, and all of it may be tried again.
+ * The fast path: the streams of the sessions broke, and their turns fail now. A turn that the
+ * database refuses to end does not affect the others (R9): the turns of each session are then ended
+ * apart and, if necessary, each turn by itself; a turn still refused is logged and left to its
+ * deadline. An error not caused by a single row (see mayBeOfOneRow) is thrown, and the call may be
+ * repeated.
  */
 export async function failTurnsOfSessions(
   db: Db,
@@ -106,7 +111,7 @@ export async function failTurnsOfSessions(
   }
 }
 
-/** In one transaction: the turns of these sessions, or only one of them. */
+/** In one transaction: ends the turns of the sessions, or only the turn `onlyId`. */
 async function failOrSay(
   db: Db,
   sessions: readonly BrokenSession[],
@@ -116,7 +121,7 @@ async function failOrSay(
   try {
     const ended = await transaction(db, async (tx) => {
       const lost = (await lockOfSessions(tx, sessions)).filter(
-        // One whose claim was under way when the stream broke is given back by its session.
+        // A turn whose claim was under way when the stream broke is given back by its session.
         ({ turnId, status, attemptToken }) =>
           (status === "running" || pushed.has(attemptToken)) && (!onlyId || turnId === onlyId),
       );
@@ -139,8 +144,9 @@ async function failOrSay(
 }
 
 /**
- * Starts the sweep. Silence is not held against anybody for one TTL after the start, after the database was away or its clock was
- * set, and after this process stood still: everything looks stale then. Absolute limits count, but while the clock is in doubt.
+ * Starts the sweep. Silence has no consequences for one TTL after the start, after the database was
+ * away or its clock was set, and after the process stood still, because every turn looks stale
+ * then. Absolute limits apply, except while the clock is in doubt.
  */
 export function startTurnSweep(options: {
   db: Db;

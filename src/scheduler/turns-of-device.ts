@@ -5,9 +5,9 @@ import * as turns from "../store/work/turns.ts";
 import { appendEnded, endEach } from "./turn-endings.ts";
 
 /**
- * Ends the turns of a device that will never answer again, in the caller's transaction: those that only it may take, and
- * those that it holds. Their events take the org's lock: `append` writes them, with the caller's own, when nothing else is
- * left to do.
+ * Ends the turns of a device that will never answer again, in the caller's transaction: turns
+ * pinned to the device, and turns held by it. Their events take the org's lock: `append` writes
+ * them, with the caller's own, as the last statement.
  */
 export async function endTurnsOfDevice(
   tx: Db,
@@ -19,7 +19,7 @@ export async function endTurnsOfDevice(
     ...{ orgId, turnId, attemptToken, holderId: null },
     status: "failed" as const,
     reason: device.reason,
-    // Of an agent that is pinned to nobody now, the same message would be refused.
+    // A pinned agent has lost its device, so the same message would be refused.
     isRetryable: !isPinned,
   }));
   const ended = await endEach(tx, replies, options.log);

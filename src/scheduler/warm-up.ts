@@ -10,8 +10,9 @@ import { settle } from "../store/work/settlements.ts";
 class Undone extends Error {}
 
 /**
- * Goes once through the statements of a run's life with names that nobody has, and takes it back: the first run after a
- * start is then pushed as fast as the later ones (connections open, code compiled, catalogs read).
+ * Executes the statements of a run's life once, with unused ids, and rolls back, so that the first
+ * run after a start is pushed as fast as later runs (connections open, code compiled, catalogs
+ * read).
  */
 export async function warmUp(db: Db, policy: FailurePolicy): Promise<void> {
   const orgId = "";

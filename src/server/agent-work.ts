@@ -1,4 +1,7 @@
-/** What a watcher asks of its agent beside the prompt, between the store's JSON and the fields of a spec. */
+/**
+ * A watcher's requests to its agent beside the prompt, between the store's JSON and the fields of a
+ * spec.
+ */
 import { create, fromJson, type JsonObject, toJson } from "@bufbuild/protobuf";
 import { ContinueMode } from "#gen/pinion/v1/activity_pb.js";
 import { type WatcherSpec, WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
@@ -22,7 +25,7 @@ export function agentWorkMessage(agentWork: unknown): AgentWork {
 type AgentWork = Pick<WatcherSpec, "workspace" | "continueMode" | "afterCondition" | "redact" | "notify"> &
   Partial<Pick<WatcherSpec, "runBudget" | "dayBudget" | "questions">>;
 
-/** The fields of a spec as `WatcherValues.agentWork`; what is not set is absent. */
+/** The fields of a spec as `WatcherValues.agentWork`; unset fields are absent. */
 export function agentWorkOf(spec: WatcherSpec): JsonObject {
   const { workspace, runBudget, dayBudget, questions, continueMode, afterCondition, redact, notify } = spec;
   const work = create(WatcherSpecSchema, {

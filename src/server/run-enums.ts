@@ -42,7 +42,10 @@ export const sourceOf = (source: string) => sources[source] ?? RunSource.UNSPECI
 export const notificationOf = (notification: string) =>
   notifications[notification] ?? Notification.UNSPECIFIED;
 
-/** The names of the store: "permission_denied". Names of a newer version are passed over when they are read. */
+/**
+ * The names of the store: "permission_denied". Names of a newer version are passed over when they
+ * are read.
+ */
 export const attentionNames: Partial<Record<AttentionReason, string>> = Object.fromEntries(
   Object.entries(AttentionReason)
     .filter(([, value]) => typeof value === "number" && value !== AttentionReason.UNSPECIFIED)

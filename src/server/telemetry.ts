@@ -7,8 +7,8 @@ import type { Settled } from "../store/work/settlements.ts";
 import { formatTraceparent, spanIdOf, type Tracer, traceIdOf } from "../tracing.ts";
 
 /**
- * What happens to runs, told once by whoever sees it happen, and turned into numbers and spans here. Never waits, never
- * fails, and forgets everything: the trace of a run is put together by its id.
+ * Receives the changes of runs and turns them into numbers and spans. Never waits, never fails, and
+ * keeps no state: a run's trace is assembled by its id.
  */
 export type Telemetry = {
   batch(kind: BatchKind): (size: number, ms: number) => void;
@@ -17,7 +17,7 @@ export type Telemetry = {
   /** Attempts were settled; after the commit. */
   settled(settled: readonly Settled[]): void;
   reaped(reaped: readonly Pick<Reaped, "rule">[]): void;
-  /** A session took an attempt away that its device does not list or answer for. */
+  /** A session took an attempt away because its device does not list or answer for it. */
   lost(rule: "not_listed" | "not_answered"): void;
   streamEnded(cause: string): void;
   /** The trace context of a run for its device; empty while traces are off. */
@@ -34,11 +34,11 @@ type Attempt = { orgId: string; deviceId: string; runId: string };
 
 export function createTelemetry(options: { metrics: Metrics; tracer: Tracer | undefined }): Telemetry {
   const { metrics } = options;
-  /** Of a sampled run; with traces off nothing is made for it. */
+  /** The tracer for a sampled run; undefined otherwise and while traces are off. */
   const tracerOf = (runId: string) =>
     options.tracer?.isSampled(traceIdOf(runId)) ? options.tracer : undefined;
 
-  /** A step in the life of a run, which ends now. */
+  /** Records a span of a run that ends now. */
   function step(run: { runId: string }, name: string, tookMs: number, attributes: Attributes): void {
     const tracer = tracerOf(run.runId);
     if (!tracer) return;
@@ -106,7 +106,7 @@ export function createTelemetry(options: { metrics: Metrics; tracer: Tracer | un
   };
 }
 
-/** The root span: from the moment a run was due until it was stored. */
+/** The root span: from a run's due time until it was stored. */
 const rootName = "run";
 
 type Attributes = Record<string, string | number | boolean | undefined>;

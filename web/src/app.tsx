@@ -108,7 +108,9 @@ function Inside() {
   );
 }
 
-/** How far down each place was, so that the way back from a run leads to where it was in the list. */
+/**
+ * Scroll position of each place, so the way back from a run leads to the same position in the list.
+ */
 const scrolled = new Map<string, number>();
 
 function returnTo(place: string): () => void {

@@ -1,4 +1,4 @@
-/** Where in the page the viewer is: the part of the address behind "#", so that every place can be linked to. */
+/** The viewer's place: the part of the address after "#", so every place has a link. */
 import { signal } from "@preact/signals";
 
 export const views = [
@@ -18,7 +18,7 @@ export const views = [
 ] as const;
 export type View = (typeof views)[number];
 
-/** `#/runs/<id>?status=failed` */
+/** A place such as `#/runs/<id>?status=failed`. */
 export type Route = { view: View; id: string; query: URLSearchParams };
 
 export const route = signal<Route>(parse(location.hash));
@@ -37,7 +37,7 @@ function parse(hash: string): Route {
   return { view, id: decode(id), query: new URLSearchParams(rest.join("?")) };
 }
 
-/** A mistyped address leads to something that is not found, not to a broken page. */
+/** An invalid address leads to a not-found view, not to a broken page. */
 function decode(text: string): string {
   try {
     return decodeURIComponent(text);
@@ -57,17 +57,17 @@ export function goTo(view: View, id = "", query: Record<string, string> = {}): v
   location.hash = linkTo(view, id, query);
 }
 
-/** Goes on to a place that a link named, without a step in the history. What names no place leads home. */
+/** Goes to the place of a link without a new history entry. Other text leads home. */
 export function replacePlace(place: string): void {
   history.replaceState(null, "", place.startsWith("/") ? `#${place}` : linkTo("home"));
   route.value = parse(location.hash);
 }
 
-/** Browsers refuse an address that changes with every key. */
+/** Delay of writes to the address in ms: browsers refuse a change at every key press. */
 const writeAfterMs = 300;
 let writing: ReturnType<typeof setTimeout> | undefined;
 
-/** Changes the query of this place without another step in the history. */
+/** Changes the query of the current place without a new history entry. */
 export function setQuery(changes: Record<string, string>): void {
   const { view, id, query } = route.value;
   const link = linkTo(view, id, { ...Object.fromEntries(query), ...changes });

@@ -1,6 +1,9 @@
 import cronstrue from "cronstrue";
 
-/** A schedule in words: "At 09:00, Monday through Friday". The line itself where cronstrue has no words for it. */
+/**
+ * A schedule in words: "At 09:00, Monday through Friday"; the schedule itself if cronstrue cannot
+ * describe the line.
+ */
 export function scheduleText(schedule: string): string {
   if (schedule === "") return "Manual only";
   const [, kind, rest] = /^@(at|every)\s+(.*)$/i.exec(schedule) ?? [];

@@ -1,4 +1,4 @@
-/** Moments and lengths as people read them. */
+/** Formats for times and durations. */
 import {
   type Duration,
   durationFromMs,
@@ -14,7 +14,7 @@ export const dayMs = 24 * hourMs;
 
 export const msOf = (at: Timestamp | undefined) => (at ? timestampMs(at) : undefined);
 
-/** "12 ms", "3.4 s", "2 m 05 s", "1 h 12 m", "3 d 4 h". */
+/** Formats a duration in ms: "12 ms", "3.4 s", "2 m 05 s", "1 h 12 m", "3 d 4 h". */
 export function lengthText(ms: number): string {
   if (ms < 0) return "0 ms";
   if (ms < secondMs) return `${Math.round(ms)} ms`;
@@ -31,7 +31,7 @@ function pair(ms: number, large: number, largeName: string, small: number, small
   return rest === 0 ? text : `${text} ${String(rest).padStart(2, "0")} ${smallName}`;
 }
 
-/** In its largest unit: "3 m ago", "in 2 h", "now". */
+/** Distance in its largest unit: "3 m ago", "in 2 h", "now". */
 export function agoText(atMs: number, nowMs: number): string {
   const size = Math.abs(atMs - nowMs);
   if (size < 1.5 * secondMs) return "now";
@@ -65,27 +65,27 @@ function format(key: string, options: Intl.DateTimeFormatOptions, timeZone?: str
 const day = { weekday: "short", day: "numeric", month: "short" } as const;
 const clock = { hour: "2-digit", minute: "2-digit" } as const;
 
-/** "Mon 3 Mar 09:00", in the viewer's zone or another. */
+/** Formats a time: "Mon 3 Mar 09:00", in the viewer's zone or another. */
 export function slotText(atMs: number, timeZone?: string): string {
   return format("slot", { ...day, ...clock }, timeZone)
     .format(atMs)
     .replaceAll(",", "");
 }
 
-/** "Mon 09:00" in a zone: enough beside the whole in another. */
+/** Formats a time in a zone as "Mon 09:00", for use beside the full time in another zone. */
 export function slotThereText(atMs: number, timeZone: string): string {
   return format("there", { weekday: "short", ...clock }, timeZone)
     .format(atMs)
     .replaceAll(",", "");
 }
 
-/** "09:00:03.120" */
+/** Formats a time as "09:00:03.120". */
 export function clockText(atMs: number): string {
   const options = { ...clock, second: "2-digit", fractionalSecondDigits: 3 } as const;
   return format("clock", options).format(atMs);
 }
 
-/** "Mon 3 Mar 2026 09:00:03" with the zone's name. */
+/** Formats a time as "Mon 3 Mar 2026 09:00:03" with the zone's name. */
 export function momentText(atMs: number): string {
   const options = { ...day, year: "numeric", ...clock, second: "2-digit", timeZoneName: "short" } as const;
   return format("moment", options).format(atMs).replaceAll(",", "");
@@ -93,19 +93,19 @@ export function momentText(atMs: number): string {
 
 export const viewerZone = zoneOr(new Intl.DateTimeFormat().resolvedOptions().timeZone, "UTC");
 
-/** Browsers say nothing, or Etc/Unknown, where the system's zone has no name that they know. */
+/** Browsers return nothing, or Etc/Unknown, for a system zone without a known name. */
 function zoneOr(zone: string | undefined, otherwise: string): string {
   return zone === undefined || zone === "Etc/Unknown" ? otherwise : zone;
 }
 
-/** Whether two zones read the same on the clock at a moment. */
+/** True if two zones have the same local time at a moment. */
 export function isSameClock(atMs: number, zone: string): boolean {
   return slotText(atMs) === slotText(atMs, zone);
 }
 
 const units: Record<string, number> = { s: secondMs, m: minuteMs, min: minuteMs, h: hourMs, d: dayMs };
 
-/** The length that "90s", "15m", "1h30m" or "2d" says; undefined for "", null for anything else. */
+/** Parses "90s", "15m", "1h30m" or "2d"; undefined for "", null for other text. */
 export function parseLength(text: string): Duration | undefined | null {
   const compact = text.replace(/\s+/g, "").toLowerCase();
   if (compact === "") return undefined;
@@ -116,7 +116,7 @@ export function parseLength(text: string): Duration | undefined | null {
   );
 }
 
-/** What `parseLength` reads back. */
+/** The inverse of `parseLength`. */
 export function lengthInput(duration: Duration | undefined): string {
   let ms = duration ? durationMs(duration) : 0;
   let text = "";

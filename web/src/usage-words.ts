@@ -1,4 +1,4 @@
-/** What an agent used, in words. The cost is the agent's own figure, and says so. */
+/** An agent's use in words. The cost is marked as the agent's own figure. */
 import type { Usage } from "#gen/pinion/v1/activity_pb.js";
 
 export function usageText(usage: Usage | undefined): string {
@@ -15,7 +15,7 @@ export function usageText(usage: Usage | undefined): string {
   return parts.filter(Boolean).join(", ");
 }
 
-/** Millionths as an amount: "$0.0042", "0.12 EUR". */
+/** Formats millionths as an amount: "$0.0042", "0.12 EUR". */
 export function costText(micros: bigint, currency = "USD"): string {
   const fraction = String(micros % 1_000_000n)
     .padStart(6, "0")
@@ -24,7 +24,7 @@ export function costText(micros: bigint, currency = "USD"): string {
   return currency === "" || currency === "USD" ? `$${amount}` : `${amount} ${currency}`;
 }
 
-/** Millionths of a dollar as people add them up: "$4.20", and "$0.004" below a cent. */
+/** Formats millionths of a dollar: "$4.20", and "$0.004" below a cent. */
 export function dollarsText(micros: number): string {
   const dollars = micros / 1_000_000;
   return `$${dollars.toFixed(dollars === 0 || dollars >= 0.01 ? 2 : 4)}`;

@@ -1,4 +1,4 @@
-/** The enums of the API in the words of the command line and the tables; and the tone that each is shown in. */
+/** Enum values of the API in words, as in the command line and the tables, and their tones. */
 import { AttentionReason, ContinueMode, WorkspaceMode } from "#gen/pinion/v1/activity_pb.js";
 import { Platform } from "#gen/pinion/v1/device_pb.js";
 import { GrantPermission, Liveness } from "#gen/pinion/v1/fleet_pb.js";
@@ -101,7 +101,7 @@ const turnWords: Record<TurnStatus, string> = {
   [TurnStatus.CANCELLED]: "cancelled",
 };
 
-/** A value of a newer server shows as its number. */
+/** An unknown value of a newer server is shown as its number. */
 const word = (words: Record<number, string>) => (value: number) => words[value] ?? String(value);
 
 export const runWord = word(runWords);
@@ -122,7 +122,7 @@ export const turnWord = word(turnWords);
 export const roleWord = word(roleWords);
 export const sourceWord = word(sourceWords);
 
-/** By the names that addresses use. */
+/** Attention reasons with the names used in addresses. */
 export const attentionReasons = Object.entries(attentionWords)
   .map(([value, label]) => ({ reason: Number(value) as AttentionReason, label }))
   .filter(({ reason }) => reason !== AttentionReason.UNSPECIFIED)
@@ -167,7 +167,7 @@ export const notificationChoices = [
   { value: Notification.ALWAYS, label: "always" },
 ];
 
-/** A program by what it says of itself, which often begins with its name. */
+/** An executor's name and version; the version text often begins with the name. */
 export function programText({ type, version }: { type: string; version: string }): string {
   const plain = (text: string) => text.toLowerCase().replaceAll("-", " ");
   return plain(version).includes(plain(type)) ? version : [type, version].filter(Boolean).join(" ");

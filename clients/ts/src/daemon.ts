@@ -13,7 +13,7 @@ import { desktopNotifier } from "./runner/notification.ts";
 import { Runner } from "./runner/runner.ts";
 import { StatusFile } from "./status-file.ts";
 
-/** What happens in a daemon: everything of the connection, and what its runner does. */
+/** Events of a daemon: those of the connection and of the runner. */
 export type DaemonEvent =
   | DeviceEvent
   /** An agent's process was started. */
@@ -26,11 +26,14 @@ export type DaemonEvent =
       /** The executor's kind. */
       executor: string;
     }
-  /** The configuration was read again. `problem`: what is wrong with it; the one before it stays in force. */
+  /**
+   * The configuration was read again. `problem`: error of the file; the previous configuration
+   * stays in force. Empty: no error.
+   */
   | { type: "configured"; atMs: number; file: string; problem: string }
-  /** What an earlier daemon left running was ended; emitted only if there was any. */
+  /** Processes of an earlier daemon were ended; emitted only if there were any. */
   | { type: "swept"; atMs: number; runIds: string[]; escaped: number }
-  /** The daemon takes nothing new and ends what runs. */
+  /** The daemon refuses new work and ends the running attempts. */
   | { type: "stopping"; atMs: number; running: number; unacknowledged: number };
 
 export interface DaemonOptions {
@@ -40,58 +43,72 @@ export interface DaemonOptions {
   stateDir: string;
   config: DeviceConfig;
   /**
-   * The file that the configuration is from: read again when it changes, and on `reload`. While it is wrong, the configuration
-   * before it stays in force.
+   * The configuration file. The daemon reads the file again after a change and on `reload`. While
+   * the file has errors, the previous configuration stays in force.
    */
   configFile?: string;
-  /** What is wrong with that file already, if the configuration is an earlier one; see `loadLastingConfig`. */
+  /** Error of the file at the start, if `config` is an earlier version; see `loadLastingConfig`. */
   configProblem?: string;
-  /** What the caller has to say about a configuration that was read. */
+  /** The caller's changes to a configuration read from the file. */
   adjustConfig?: (config: DeviceConfig) => DeviceConfig;
-  /** Calls the function that it is given whenever the file is to be read again; answers how that is ended. */
+  /**
+   * Registers a function for reading the file again; returns a function for removing the
+   * registration.
+   */
   onReload?: (reload: () => void) => () => void;
   /** Stops the daemon gracefully. */
   signal: AbortSignal;
   logger?: Logger;
-  /** Called for everything that happens; must not throw and must not wait. */
+  /** Called for every event; must not throw and must not wait. */
   onEvent?: (event: DaemonEvent) => void;
-  /** Left out: that of the state directory (see `ensureInstallId`). */
+  /** Left out: the id in the state directory (see `ensureInstallId`). */
   installId?: string;
   platform?: Platform;
   appVersion?: string;
   tls?: TlsOptions;
-  /** Goes before the configuration's `proxy`, which goes before HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY. */
+  /**
+   * Takes precedence over the configuration's `proxy`, then HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and
+   * NO_PROXY.
+   */
   proxy?: ProxySetting;
   /**
-   * How long running agents may go on after a stop was asked for, in case they end by themselves; default 3 s. Then they
-   * are ended: SIGTERM, and SIGKILL after their `kill_grace`.
+   * Time in ms for running agents to end by themselves after a stop; default 3 s. Then agents are
+   * ended: SIGTERM, and SIGKILL after their `kill_grace`.
    */
   stopGraceMs?: number;
-  /** How long results may take to be acknowledged at a stop; default 5 s. The rest waits for the next start. */
+  /** Time in ms for acknowledgements at a stop; default 5 s. The rest waits for the next start. */
   flushMs?: number;
   /**
-   * The W3C trace context that a program gets as TRACEPARENT. Left out: the assignment's own, so that a program's spans
-   * stand beside the daemon's; a daemon that writes spans gives its span's.
+   * W3C trace context of a program, passed as TRACEPARENT. Left out: the assignment's context, so a
+   * program's spans are siblings of the daemon's. A daemon with spans of its own gives the context
+   * of its span.
    */
   traceparentOf?: (assignment: Assignment) => string;
-  /** Files and directories besides the state that programs with `isolate = true` do not see. */
+  /** Files and directories, besides the state, hidden from programs with `isolate = true`. */
   hidden?: string[];
-  /** From which agents get the variables that their executor allows. Default: this process's. */
+  /**
+   * Source of the variables allowed by an agent's executor. Default: this process's environment.
+   */
   env?: NodeJS.ProcessEnv;
   /** For tests and unusual networks. */
   timing?: Partial<Timing>;
 }
 
 const STOP_GRACE_MS = 3_000;
-/** From the SIGKILL of an agent to the end of its attempt: the system's work, the drain of pipes, the outbox. */
+/**
+ * Time in ms from the SIGKILL of an agent to the end of its attempt: the system, the drain of
+ * pipes, the outbox.
+ */
 const KILL_MARGIN_MS = 5_000;
 
 /**
- * Runs the daemon: connects, runs assignments as local programs, reconnects for ever. Resolves after a graceful stop;
- * rejects with a DeviceError when there is no use in going on (token refused, device removed, second daemon).
+ * Runs the daemon: connects, runs assignments as local programs and reconnects until stopped.
+ * Resolves after a graceful stop; rejects with a DeviceError on a final error (token refused,
+ * device removed, second daemon).
  *
- * At a stop it takes nothing new, ends what still runs after `stopGraceMs`, reports it as failed ("daemon stopped") and
- * waits at most `flushMs` for acknowledgements; what is left is delivered by the next daemon.
+ * At a stop the daemon refuses new work, ends attempts still running after `stopGraceMs`, reports
+ * these as failed ("daemon stopped") and waits at most `flushMs` for acknowledgements. The next
+ * daemon delivers the rest.
  */
 export async function runDaemon(options: DaemonOptions): Promise<void> {
   const logger = options.logger ?? silentLogger;

@@ -7,7 +7,7 @@ import { createClients } from "./ops/clients.ts";
 
 export interface EnrollOptions {
   url: string;
-  /** From `FleetService.CreateJoinCode`; good for one enrolment. */
+  /** From `FleetService.CreateJoinCode`; valid for one enrolment. */
   joinCode: string;
   /** Shown to people, 1 to 100 bytes. */
   label: string;
@@ -15,22 +15,23 @@ export interface EnrollOptions {
   platform?: Platform;
   appVersion?: string;
   tls?: TlsOptions;
-  /** Left out: what HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say. */
+  /** Left out: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY apply. */
   proxy?: ProxySetting;
   signal?: AbortSignal;
-  /** Is given the token, which then is not stored with the identity. */
+  /** Receives the token; the token is then not stored with the identity. */
   keepToken?: (token: string) => Promise<void> | void;
 }
 
 /**
- * Turns a join code into this installation's identity and stores it. A repeat with a fresh code gives the same device a new
- * token. Throws a PinionError: `unauthenticated` if the code is unknown, used or expired.
+ * Turns a join code into this installation's identity and stores the identity. A repeat with a new
+ * code gives the same device a new token. Throws a PinionError: `unauthenticated` if the code is
+ * unknown, used or expired.
  */
 export async function enroll(options: EnrollOptions): Promise<Identity> {
   const installId = await ensureInstallId(options.stateDir);
   const clients = createClients({
     url: options.url,
-    // As the stream will: what stands between here and the server must let it pass.
+    // The same protocol as the stream, so an intermediary without gRPC is noticed at enrolment.
     protocol: "grpc",
     ...(options.tls === undefined ? {} : { tls: options.tls }),
     ...(options.proxy === undefined ? {} : { proxy: options.proxy }),

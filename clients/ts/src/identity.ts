@@ -7,22 +7,25 @@ import { writeDurably } from "./outbox/durable-file.ts";
 import { ensurePrivateDirectory } from "./private-directory.ts";
 import { readRegularFile } from "./regular-file.ts";
 
-/** Who this daemon is; kept in `stateDir/identity.json`, readable by its owner only. */
+/** Identity of this daemon; stored in `stateDir/identity.json`, readable by its owner only. */
 export interface Identity {
   installId: string;
   deviceId: string;
   orgId: string;
-  /** Empty: it is kept elsewhere. */
+  /** Empty: the token is stored elsewhere. */
   token: string;
   url: string;
 }
 
-/** A handful of short texts. */
+/** Bound on the file in bytes, far above a few short texts. */
 const IDENTITY_BYTES_MAX = 16 * 1024;
 
 const identityPath = (stateDir: string) => join(stateDir, "identity.json");
 
-/** The stored identity, or undefined before enrolment. Throws DeviceError `unusable` if the file makes no sense. */
+/**
+ * The stored identity, or undefined before enrolment. Throws DeviceError `unusable` for an invalid
+ * file.
+ */
 export async function findIdentity(stateDir: string): Promise<Identity | undefined> {
   const path = identityPath(stateDir);
   const found = await readRegularFile(path, { bytesMax: IDENTITY_BYTES_MAX });
@@ -64,8 +67,9 @@ export async function saveIdentity(stateDir: string, identity: Identity): Promis
 }
 
 /**
- * The installation's id, chosen once: from the identity, or from `stateDir/install_id`, or made up and stored there. It is
- * stored before it is ever used, so that an enrolment that was interrupted finds its device again.
+ * Returns the installation's id: from the identity, from `stateDir/install_id`, or a new random id
+ * stored there. The id is stored before its first use, so an interrupted enrolment finds its device
+ * again.
  */
 export async function ensureInstallId(stateDir: string): Promise<string> {
   const identity = await findIdentity(stateDir);
@@ -81,8 +85,8 @@ export async function ensureInstallId(stateDir: string): Promise<string> {
 }
 
 /**
- * Forgets who this installation is, so that an enrolment makes a device of its own of it: for a copy of another machine's state. What
- * its outbox holds is that one's, and is set aside.
+ * Removes the identity, so an enrolment creates a new device: for a copy of another machine's
+ * state. The outbox belongs to the other machine and is set aside.
  */
 export async function forgetIdentity(stateDir: string): Promise<void> {
   await rm(identityPath(stateDir), { force: true });

@@ -1,8 +1,9 @@
 /**
- * `@pinion/client`: the device client of Pinion, the daemon on top of it, and typed clients for people and services.
+ * `@pinion/client`: the device client of Pinion, a daemon, and typed clients for people and
+ * services.
  *
  * - `connectDevice` holds a device's stream and delivers results exactly once.
- * - `runDaemon`, `enroll`, `loadConfig` make a daemon that runs local programs.
+ * - `runDaemon`, `enroll`, `loadConfig` make a daemon for local programs.
  * - `createClients`, `waitForRun`, `waitForTurn` are for everything else.
  */
 export { egressNote } from "./agents/egress.ts";

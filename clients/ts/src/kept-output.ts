@@ -1,25 +1,29 @@
 /**
- * What is kept of an output that is too long: its beginning, and more of its end, since agents answer last. Between them
- * stands how much is missing, in one form everywhere.
+ * Kept part of an output beyond the limit: its beginning, and a larger part of its end, because
+ * agents answer last. A marker between the parts gives the number of missing bytes, in the same
+ * form everywhere.
  */
 
-/** Of what is kept, the share of the beginning: 256 KiB of 1 MiB. */
+/** Share of the beginning: 256 KiB of 1 MiB. */
 const HEAD_SHARE = 1 / 4;
 /** Longest marker: 19 digits and the words around them. */
 const MARKER_BYTES_MAX = 48;
 const MARKER = /\n… \[(\d+) bytes omitted\] …\n/;
 
-/** Stands where so many bytes are missing. */
+/** The marker in place of missing bytes. */
 export function omissionMarker(bytes: number): string {
   return `\n… [${bytes} bytes omitted] …\n`;
 }
 
-/** How many bytes the marker in a text says are missing; 0 for a text without one. */
+/** The number of missing bytes in a text's marker; 0 for a text without a marker. */
 export function omittedBytesOf(text: string): number {
   return Number(MARKER.exec(text)?.[1] ?? 0);
 }
 
-/** The bounds of beginning and end within a limit, with room for the marker. A tiny limit keeps the end alone. */
+/**
+ * Sizes of beginning and end within a limit, with room for the marker. With a tiny limit only the
+ * end is kept.
+ */
 function sharesOf(limitBytes: number): { head: number; tail: number } {
   if (limitBytes <= 2 * MARKER_BYTES_MAX) return { head: 0, tail: limitBytes };
   const room = limitBytes - MARKER_BYTES_MAX;
@@ -31,10 +35,13 @@ function joined(head: string, omitted: number, tail: string, limitBytes: number)
   return limitBytes <= 2 * MARKER_BYTES_MAX ? tail : head + omissionMarker(omitted) + tail;
 }
 
-/** Keeps an output as it comes, in memory of at most its limit and a piece. What is beyond is read and dropped. */
+/**
+ * Collects an output in memory bounded by the limit and one piece. Bytes beyond the limit are read
+ * and dropped.
+ */
 export class KeptOutput {
   readonly #limitBytes: number;
-  /** Everything, while it is within the limit; then its beginning. */
+  /** The whole output up to the limit; beyond the limit, its beginning. */
   #head: Buffer[] = [];
   #headBytes = 0;
   #tail: Ring | undefined;
@@ -54,11 +61,11 @@ export class KeptOutput {
       this.#tail.add(data);
       return;
     }
-    // A copy: a slice would keep the whole of a large read alive.
+    // A copy: a slice would keep the whole read buffer in memory.
     this.#head.push(Buffer.from(data));
     this.#headBytes += data.length;
     if (this.#headBytes <= this.#limitBytes) {
-      // Many small pieces are joined now and then: each costs more than its bytes.
+      // Joins many small pieces: each piece costs more memory than its bytes.
       if (this.#head.length > 1024) this.#head = [Buffer.concat(this.#head)];
       return;
     }
@@ -72,7 +79,7 @@ export class KeptOutput {
   text(): string {
     const head = Buffer.concat(this.#head);
     if (this.#tail === undefined) return head.toString("utf8");
-    // The characters that the cuts went through are left out.
+    // Characters split by the cuts are left out.
     const before = head.subarray(0, wholeUpTo(head, head.length));
     const end = this.#tail.bytes();
     const after = end.subarray(wholeFrom(end, 0));
@@ -81,7 +88,10 @@ export class KeptOutput {
   }
 }
 
-/** A text that was kept already, cut to fewer bytes; its own marker, if it has one, is taken into the new one. */
+/**
+ * Cuts an already kept text to fewer bytes; the count of an existing marker is added to the new
+ * marker.
+ */
 export function cutMiddle(text: string, limitBytes: number): { text: string; isCut: boolean } {
   // A UTF-16 unit is at most 3 bytes of UTF-8: most texts need no counting.
   if (text.length * 3 <= limitBytes) return { text, isCut: false };
@@ -99,7 +109,7 @@ export function cutMiddle(text: string, limitBytes: number): { text: string; isC
   return { text: joined(kept.toString("utf8"), omitted, rest.toString("utf8"), limitBytes), isCut: true };
 }
 
-/** The largest offset up to `length` that is not in the middle of a character. */
+/** The largest offset up to `length` at a character boundary. */
 function wholeUpTo(bytes: Buffer, length: number): number {
   for (let back = 1; back <= Math.min(4, length); back++) {
     const byte = bytes[length - back] ?? 0;
@@ -110,14 +120,14 @@ function wholeUpTo(bytes: Buffer, length: number): number {
   return length;
 }
 
-/** The smallest offset from `start` that is not in the middle of a character; a character is at most 4 bytes. */
+/** The smallest offset from `start` at a character boundary; a character has at most 4 bytes. */
 function wholeFrom(bytes: Buffer, start: number): number {
   let at = start;
   while (at < start + 3 && at < bytes.length && ((bytes[at] ?? 0) & 0xc0) === 0x80) at += 1;
   return at;
 }
 
-/** The last bytes of what is added. */
+/** The last bytes of a stream. */
 class Ring {
   readonly #buffer: Buffer;
   #written = 0;

@@ -1,4 +1,4 @@
-/** Where the client writes what it notices. A pino logger fits as it is; tokens are never among the fields. */
+/** Log interface of the client; a pino logger fits. The fields never hold a token. */
 export interface Logger {
   debug(fields: Record<string, unknown>, message: string): void;
   info(fields: Record<string, unknown>, message: string): void;
@@ -8,5 +8,5 @@ export interface Logger {
 
 const ignore = () => {};
 
-/** Writes nothing. */
+/** A logger without output. */
 export const silentLogger: Logger = { debug: ignore, info: ignore, warn: ignore, error: ignore };

@@ -5,13 +5,14 @@ import { hostname } from "node:os";
 import { readRegularFileSync } from "./regular-file.ts";
 
 /**
- * Which machine a daemon runs on, so that a copy of its state on another one is noticed. Hashed together with the installation's
- * id: nobody can tell by it whether two installations share a machine. Empty where the system does not say.
+ * Fingerprint of a daemon's machine, for noticing a copy of the state on another machine. Hashed
+ * together with the installation's id, so the hashes of two installations on a machine differ.
+ * Empty if the system gives no id.
  */
 export interface MachineFingerprint {
-  /** Lasts for the life of the system's installation. */
+  /** Constant for the life of the system's installation. */
   machineHash: string;
-  /** Lasts until the next boot, or for the life of a container. */
+  /** Constant until the next boot, or for the life of a container. */
   bootHash: string;
   /** For people. */
   hostName: string;
@@ -23,7 +24,7 @@ const ASK_DEADLINE_MS = 5_000;
 const FILE_BYTES_MAX = 4096;
 const HOST_NAME_BYTES_MAX = 100;
 
-/** Never rejects. */
+/** Reads the machine's fingerprint. Never rejects. */
 export async function machineFingerprint(installId: string): Promise<MachineFingerprint> {
   const [machine, boot] = await Promise.all([machineId(), bootId()]);
   const hash = (text: string) =>
@@ -63,7 +64,7 @@ async function bootId(): Promise<string> {
     return printed(["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"], /(\S+)/);
   if (process.platform !== "linux") return "";
   const boot = firstLine("/proc/sys/kernel/random/boot_id");
-  // Containers of one machine have its boot; each has a process namespace of its own.
+  // Containers of a machine share its boot id; each has its own process namespace.
   return boot === "" ? "" : `${boot} ${namespaceOf("pid")}`;
 }
 

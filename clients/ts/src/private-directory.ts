@@ -4,8 +4,8 @@ import { DeviceError } from "./device/errors.ts";
 const everybodyMayWrite = 0o002;
 
 /**
- * Makes a directory for what nobody else should read or change, mode 0700. Throws DeviceError `unusable` for one that is there
- * and in which everybody may write: whoever does could put another identity there, or results that are none.
+ * Creates a directory with mode 0700. Throws DeviceError `unusable` for an existing directory with
+ * write permission for all users: another user could put a false identity or false results there.
  */
 export async function ensurePrivateDirectory(path: string): Promise<void> {
   await mkdir(path, { recursive: true, mode: 0o700 });

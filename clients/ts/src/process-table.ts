@@ -2,12 +2,12 @@ import { execFile } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { hasCode } from "./device/errors.ts";
 
-/** Longest wait for `ps` where there is no /proc, in ms. */
+/** Time limit of `ps` on systems without /proc, in ms. */
 const PS_DEADLINE_MS = 5_000;
 
 /**
- * When a process started, as a text that no other process of that id ever shares, or undefined if there is no such
- * process (or the system does not say). Guards against ids that were given away again.
+ * Start time of a process, as a text unique among all processes with the same id; undefined if
+ * there is no such process or the system gives no time. Protects against reused process ids.
  */
 export async function startTimeOf(pid: number): Promise<string | undefined> {
   if (process.platform === "linux") return linuxStartTime(pid);
@@ -31,20 +31,25 @@ export function isAlive(pid: number): boolean {
   }
 }
 
-/** Whether any process of the group lives. A dead one that nobody has collected does not count where we can tell. */
+/** True if any process of the group lives. On Linux, zombies do not count. */
 export function isGroupAlive(groupId: number): boolean {
   if (!isAlive(-groupId)) return false;
   if (process.platform !== "linux") return true;
   return membersOf(groupId).length > 0;
 }
 
-/** When a process started, in ticks since boot; undefined where there is no /proc, or no such process. */
+/**
+ * Start time of a process in ticks since boot; undefined without /proc, or without such a process.
+ */
 export function startTicksOf(pid: number): number | undefined {
   const ticks = process.platform === "linux" ? linuxStat(pid)?.startTicks : undefined;
   return ticks === undefined ? undefined : Number(ticks);
 }
 
-/** Living descendants of a process, not the process itself, parents before children (Linux; elsewhere none are found). */
+/**
+ * Living descendants of a process, without the process itself, parents before children (Linux;
+ * empty elsewhere).
+ */
 export function descendantsOf(pid: number): number[] {
   if (process.platform !== "linux") return [];
   const children = new Map<number, number[]>();
@@ -74,8 +79,9 @@ export function membersOf(groupId: number): number[] {
 }
 
 /**
- * Living processes whose environment holds all of `variables` (Linux; elsewhere none are found). Finds what left its
- * process group. Neither this process nor its ancestors are ever among them, nor what was there before `sinceTicks`.
+ * Living processes whose environment has all of `variables` (Linux; empty elsewhere). Finds
+ * processes outside their process group. Excludes this process, its ancestors, and processes older
+ * than `sinceTicks`.
  */
 export function processesWithEnvironment(
   variables: Record<string, string | undefined>,
@@ -117,7 +123,7 @@ function linuxProcesses(): number[] {
 function linuxStartTime(pid: number): string | undefined {
   const stat = linuxStat(pid);
   if (stat === undefined || stat.state === "Z" || stat.state === "X") return undefined;
-  // Ticks since boot: only together with the boot do they name a moment.
+  // Ticks count from the boot, so the boot id is needed for a unique time.
   return `${bootId()}:${stat.startTicks}`;
 }
 
@@ -140,7 +146,9 @@ function linuxStat(
   return { state, parentId: Number(parentId), groupId: Number(groupId), startTicks };
 }
 
-/** Processes come and go while we look: one that is gone, or not ours to read, is no error. */
+/**
+ * Processes come and go during the scan: a process already gone, or unreadable for us, is no error.
+ */
 function readProc(pid: number, file: string): string | undefined {
   try {
     return readFileSync(`/proc/${pid}/${file}`, "latin1");

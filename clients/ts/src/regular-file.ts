@@ -2,29 +2,34 @@ import { closeSync, constants, fstatSync, openSync, readSync, type Stats } from 
 import { open } from "node:fs/promises";
 import { hasCode, messageOf } from "./device/errors.ts";
 
-/** What became of reading a file that a program could have put there. */
+/** Result of reading a file at a path writable by programs. */
 export type FileReading =
   | { kind: "read"; bytes: Buffer }
   | { kind: "absent" }
-  /** It is no file that can be used, now or ever. */
+  /** The file can never be used. */
   | { kind: "unfit"; problem: string }
-  /** The system does not let us read it now; that says nothing about its content. */
+  /** The system refuses the read for now; the content is unknown. */
   | { kind: "unreadable"; problem: string };
 
 export interface ReadOptions {
   bytesMax: number;
-  /** A link is followed: the file's place is a person's choice. */
+  /** True: follows a symbolic link, for paths chosen by a person. */
   isLinkFollowed?: boolean;
 }
 
-/** Without O_NONBLOCK the open of a FIFO waits for a writer, and four of them are all threads that Node has for files. */
+/**
+ * Without O_NONBLOCK the open of a FIFO waits for a writer, and four such opens block all of Node's
+ * file threads.
+ */
 const flagsOf = ({ isLinkFollowed }: ReadOptions) =>
   constants.O_RDONLY |
-  // Windows knows neither.
+  // Windows has neither flag.
   (constants.O_NONBLOCK ?? 0) |
   (isLinkFollowed === true ? 0 : (constants.O_NOFOLLOW ?? 0));
 
-/** Reads a whole regular file of at most `bytesMax`, and never waits for anything but the disk. Never rejects. */
+/**
+ * Reads a whole regular file of at most `bytesMax` bytes, waiting only for the disk. Never rejects.
+ */
 export async function readRegularFile(path: string, options: ReadOptions): Promise<FileReading> {
   let file: Awaited<ReturnType<typeof open>>;
   try {
@@ -35,7 +40,7 @@ export async function readRegularFile(path: string, options: ReadOptions): Promi
   try {
     const problem = problemOf(await file.stat());
     if (problem !== undefined) return { kind: "unfit", problem };
-    // One byte more than is allowed tells that there is more, whatever the file's size was a moment ago.
+    // Reads up to one byte beyond the bound, which detects a larger file even if the file grows.
     const parts: Buffer[] = [];
     let length = 0;
     while (length <= options.bytesMax) {
@@ -53,7 +58,7 @@ export async function readRegularFile(path: string, options: ReadOptions): Promi
   }
 }
 
-/** The same at once, for what is small and read rarely. */
+/** The synchronous form, for small and rarely read files. */
 export function readRegularFileSync(path: string, options: ReadOptions): FileReading {
   let descriptor: number;
   try {
@@ -81,7 +86,7 @@ export function readRegularFileSync(path: string, options: ReadOptions): FileRea
   }
 }
 
-/** What one read asks for, so that a small file costs little. */
+/** Size of a read in bytes, so a small file needs little memory. */
 const PIECE_BYTES = 64 * 1024;
 
 function readingOf(parts: Buffer[], length: number, { bytesMax }: ReadOptions): FileReading {
@@ -93,7 +98,7 @@ const sizeOf = (bytes: number) => (bytes % 1048576 === 0 ? `${bytes / 1048576} M
 
 function unopened(error: unknown): FileReading {
   if (hasCode(error, "ENOENT") || hasCode(error, "ENOTDIR")) return { kind: "absent" };
-  // What the link leads to may be anything, a result of ours too: it is not judged.
+  // The link's target is unknown and may be a result of ours, so the file is not judged.
   if (hasCode(error, "ELOOP")) return { kind: "unreadable", problem: "it is a symbolic link (ELOOP)" };
   if (hasCode(error, "ENXIO")) return { kind: "unfit", problem: "it is a socket, not a file" };
   return { kind: "unreadable", problem: messageOf(error) };

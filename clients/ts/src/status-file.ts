@@ -2,23 +2,25 @@ import { rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { readRegularFile } from "./regular-file.ts";
 
-/** What a daemon says of itself to the commands of its machine, in `stateDir/status.json`. */
+/** A daemon's status for the commands on its machine, in `stateDir/status.json`. */
 export interface DaemonStatus {
   pid: number;
-  /** "serving", or what else its connection is. */
+  /** State of the connection, "serving" when connected. */
   connection: string;
-  /** Why there is no connection; empty while there is one. */
+  /** Reason for the missing connection; empty while connected. */
   reason: string;
-  /** The file of its configuration; empty: it has none. */
+  /** The configuration file; empty: none. */
   configFile: string;
-  /** What is wrong with that file; the configuration before it is in force. Empty: nothing. */
+  /**
+   * Problem of the configuration file while the previous configuration is in force. Empty: none.
+   */
   configProblem: string;
 }
 
 const STATUS_BYTES_MAX = 16 * 1024;
 const pathOf = (stateDir: string) => join(stateDir, "status.json");
 
-/** Writes the status, one write after the other. Losing one is no harm: it is not synced. */
+/** Writes the status, one write after the other. Not synced: a lost write does no harm. */
 export class StatusFile {
   readonly #stateDir: string;
   #status: DaemonStatus;
@@ -36,7 +38,7 @@ export class StatusFile {
     this.#writing ??= this.#write();
   }
 
-  /** Resolves once what was set is written. */
+  /** Resolves after the last change is written. */
   async settled(): Promise<void> {
     await this.#writing;
   }
@@ -49,14 +51,14 @@ export class StatusFile {
         await writeFile(`${path}.tmp`, JSON.stringify(this.#status), { mode: 0o600 });
         await rename(`${path}.tmp`, path);
       } catch {
-        // A disk that takes nothing is told by what matters more: the outbox.
+        // The outbox reports a full or broken disk.
       }
     }
     this.#writing = undefined;
   }
 }
 
-/** The status as it was last written; undefined if there is none that can be read. */
+/** The last written status; undefined if there is none or the file is unreadable. */
 export async function readStatus(stateDir: string): Promise<DaemonStatus | undefined> {
   const found = await readRegularFile(pathOf(stateDir), { bytesMax: STATUS_BYTES_MAX });
   if (found.kind !== "read") return undefined;

@@ -2,7 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { type Agent, type AgentSettings, AgentSettingsSchema } from "#gen/pinion/v1/agent_pb.js";
 import type { AgentTree } from "./shape.ts";
 
-/** An agent's name, device and settings in the words of the file. The device is its id, or empty. */
+/** An agent's name, device and settings in the file's terms. The device is an id, or empty. */
 export type AgentFields = {
   name: string;
   device: string;
@@ -30,15 +30,15 @@ export const agentFieldNames = [
 ] as const satisfies (keyof AgentFields)[];
 
 /**
- * What the file says of an agent; fields that it does not name are left as they are on the server. `device` is what the file
- * says: a label or an id.
+ * Fields of an agent from the file; fields missing in the file keep the server's value. `device` is
+ * the file's text: a label or an id.
  */
 export function fieldsOfAgentTree(tree: AgentTree): Partial<AgentFields> {
   const named = agentFieldNames.filter((name) => tree[name] !== undefined);
   return Object.fromEntries(named.map((name) => [name, tree[name]])) as Partial<AgentFields>;
 }
 
-/** The fields of an agent as the server tells it, without the MCP servers that Pinion adds itself. */
+/** Fields of an agent from the server, without the MCP servers added by Pinion. */
 export function fieldsOfAgent(agent: Agent): AgentFields {
   const settings = agent.settings ?? create(AgentSettingsSchema);
   return {
@@ -59,7 +59,7 @@ export function fieldsOfAgent(agent: Agent): AgentFields {
   };
 }
 
-/** The message that asks for the fields. */
+/** The settings message with the fields. */
 export function settingsOfFields(fields: Partial<AgentFields>): AgentSettings {
   const egress = fields.egress_config;
   return create(AgentSettingsSchema, {

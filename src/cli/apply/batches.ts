@@ -10,15 +10,18 @@ import {
 } from "#gen/pinion/v1/agent_pb.js";
 import type { Clients } from "../context.ts";
 
-/** Platforms of one call, and their size: a call with an answer for each comes back soon, and fits the server's limit. */
+/**
+ * Bounds of a batch in platforms and bytes: a call with an answer for each platform returns soon
+ * and fits the server's limit.
+ */
 const platformsPerBatchMax = 100;
 const batchBytesMax = 1024 * 1024;
-/** Batches under way at once. */
+/** Maximum of concurrent batches. */
 export const batchesMax = 2;
 
 export type Draft<Item> = { item: Item; request: UpsertPlatformRequest };
 
-/** In batches of what one call takes, in their order. */
+/** Splits drafts into batches within the bounds, in order. */
 export function batchesOf<Item>(drafts: readonly Draft<Item>[]): Draft<Item>[][] {
   const batches: Draft<Item>[][] = [];
   let bytes = 0;
@@ -37,8 +40,9 @@ export function batchesOf<Item>(drafts: readonly Draft<Item>[]): Draft<Item>[][]
 }
 
 /**
- * Asks for all platforms of a batch by one call, and tells `each` of its answer, which `settle` returns or throws. One by
- * one if a platform breaks the rules of its fields, which refuses the call as a whole, or the server knows no batches.
+ * Upserts all platforms of a batch by one call and calls `each` per platform; `settle` returns the
+ * platform's answer or throws its error. Falls back to single calls if a platform breaks its field
+ * rules (the server then refuses the whole call) or if the server has no batch call.
  */
 export async function upsertBatch<Item>(
   clients: Clients,

@@ -1,6 +1,9 @@
 import type { WatcherStep } from "./steps.ts";
 
-/** Watchers in waves: each comes after those of the plan that it follows. A circle of them is in `circle`, and in no wave. */
+/**
+ * Sorts watchers into waves: each watcher comes after all watchers of the plan named in its
+ * `after`. Watchers in a cycle, or after a cycle, are in `circle` and in no wave.
+ */
 export function wavesOf(steps: readonly WatcherStep[]): { waves: WatcherStep[][]; circle: WatcherStep[] } {
   const waves: WatcherStep[][] = [];
   let left = [...steps];

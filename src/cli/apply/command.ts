@@ -33,7 +33,7 @@ const kinds: Record<string, Kind> = {
   ...{ agents: "agent", destinations: "destination", platforms: "platform", watchers: "watcher" },
 };
 
-/** `pinion apply`: makes the org what a file says. */
+/** `pinion apply`: brings the org to the state in a file. */
 export function addApply(program: Command, cli: Cli): void {
   const command = program
     .command("apply")
@@ -81,11 +81,12 @@ function onlyOption(text: string, before: string[] | undefined): string[] {
 
 async function apply(cli: Cli, command: Command, signal: AbortSignal): Promise<void> {
   const asked = optionsOf<Options>(command);
-  // Whatever is wrong with the file is said before a server is asked for.
+  // Problems of the file are reported before any call to a server.
   const parsed = readFile(asked.file, cli.env);
   const desired = desiredOf(parsed);
   if (parsed.missing.length > 0) {
-    // What the server lacks for it is missing too, and is named along with it if the server can be asked.
+    // References missing on the server are reported together with missing variables, if the server
+    // is reachable.
     const lacking = await lackingOnServer(cli, command, desired, signal);
     throw parsed.fail([...parsed.missing, ...lacking]);
   }
@@ -114,7 +115,7 @@ async function apply(cli: Cli, command: Command, signal: AbortSignal): Promise<v
   }
   if (todo.length === 0) return end(true);
   if (!options.yes) await requireYes(cli, todo, isJson, signal);
-  // Should the process end in the middle, because nobody reads what it prints, it has not succeeded.
+  // If the process ends early because no reader takes its output, the exit code is a failure.
   cli.setExitCode(exitCodes.failed);
   const { done, failed } = await carryOut();
   cli.setExitCode(exitCodes.ok);
@@ -136,7 +137,7 @@ async function apply(cli: Cli, command: Command, signal: AbortSignal): Promise<v
   }
 }
 
-/** Places of the file where a variable's value goes that is not stored as a secret. */
+/** Places in the file where a variable's value is not stored as a secret. */
 function openVariables({ templates }: ParsedFile, { platforms, destinations }: Desired): string[] {
   const secret = new Set([
     ...destinations.flatMap(({ path, fields }) =>
@@ -151,7 +152,7 @@ function openVariables({ templates }: ParsedFile, { platforms, destinations }: D
     .map((place) => pathText(JSON.parse(place) as KeyPath));
 }
 
-/** Names references that people may have meant to be replaced. */
+/** Note about references left unchanged, in case a person expected a replacement. */
 function literalNote(literal: ParsedFile["literal"]): string {
   const places = new Set(literal.map(({ path, reference }) => `${reference} in ${pathText(path)}`));
   return (
@@ -160,7 +161,7 @@ function literalNote(literal: ParsedFile["literal"]): string {
   );
 }
 
-/** The platforms' references that the server does not have; none if it cannot be asked. */
+/** The platforms' references missing on the server; none if the server is not reachable. */
 async function lackingOnServer(
   cli: Cli,
   command: Command,
@@ -186,7 +187,7 @@ async function lackingOnServer(
     return problems;
   } catch (error) {
     if (signal.aborted) throw error;
-    // No token, no server: the variables come first.
+    // Without a token or server only the missing variables are reported.
     return [];
   }
 }
@@ -211,7 +212,7 @@ async function requireYes(cli: Cli, todo: Step[], isJson: boolean, signal: Abort
   }
 }
 
-/** Whatever an interrupted wait ends with, the person knows why. */
+/** Replaces the error of an interrupted wait by a message about the interruption. */
 async function interruptible<T>(signal: AbortSignal, waiting: Promise<T>): Promise<T> {
   try {
     return await waiting;

@@ -42,10 +42,13 @@ export type DesiredPlatform = {
   secrets: Record<string, string>;
 };
 
-/** `fields.device` is what the file says: a label or an id. */
+/** `fields.device` is the file's text: a label or an id. */
 export type DesiredWatcher = { slug: string; path: KeyPath; fields: WatcherFields };
 
-/** What the file asks for. All ids are unique, and everything keeps the rules that can be checked without a server. */
+/**
+ * The state described by the file. All ids are unique, and all rules checkable without a server
+ * hold.
+ */
 export type Desired = {
   agents: DesiredAgent[];
   platforms: DesiredPlatform[];
@@ -53,7 +56,7 @@ export type Desired = {
   destinations: DesiredDestination[];
 };
 
-/** Fails with every problem that is left in the file. */
+/** Throws a Failure with every remaining problem of the file. */
 export function desiredOf(parsed: ParsedFile): Desired {
   const desired: Desired = { agents: [], platforms: [], watchers: [], destinations: [] };
   const problems: Problem[] = [];
@@ -93,7 +96,7 @@ export function desiredOf(parsed: ParsedFile): Desired {
     ),
   );
   const { missing, flaws } = parsed;
-  // A value that was left out, or that a variable lacks, is no second problem.
+  // A value already reported as missing is not reported a second time.
   const gaps = new Set([...missing, ...flaws].map(({ path }) => placeKey(path)));
   const further = problems.filter(({ path }) => !isBelow(path, gaps));
   if (flaws.length + further.length > 0) throw parsed.fail([...missing, ...flaws, ...further]);
@@ -101,8 +104,8 @@ export function desiredOf(parsed: ParsedFile): Desired {
 }
 
 /**
- * Secrets are told from settings by the kind's keys. Where a key says nothing, a value that holds a variable or refers to
- * a secret on the server is one: better too many are encrypted and hidden than too few.
+ * Separates secrets from settings by the kind's keys. For unknown keys, a value with a variable or
+ * with a reference to a secret on the server counts as a secret: encrypting too much is safer.
  */
 function desiredPlatform(
   agent: string,
@@ -132,10 +135,10 @@ function platformProblems({ path, config }: DesiredPlatform): Problem[] {
     }));
 }
 
-/** Prompts are at most 256 KiB; what is larger is no such file. */
+/** Maximum size of a prompt file in bytes (256 KiB). */
 const promptBytesMax = 262_144;
 
-/** The prompt, or that of its file, which is named from the folder of the description. */
+/** The prompt, or the content of the prompt file, relative to the folder of the description. */
 function promptOf(tree: WatcherTree, path: KeyPath, file: string): string | Problem {
   const { prompt, prompt_file: promptFile } = tree;
   if (promptFile === undefined) return prompt ?? { path: [...path, "prompt"], message: "is missing" };
@@ -199,10 +202,10 @@ function agentProblems(agent: DesiredAgent): Problem[] {
   ];
 }
 
-/** As CreateAgentRequest has it. */
+/** Bound of CreateAgentRequest, in bytes. */
 const agentNameBytesMax = 200;
 
-/** Of schedule, at and every there is one at most, and an anchor belongs to every. */
+/** A watcher has at most one of `schedule`, `at` and `every`; `anchor` needs `every`. */
 function scheduleProblems(tree: WatcherTree, path: KeyPath): Problem[] {
   const given = (["schedule", "at", "every"] as const).filter((key) => tree[key] !== undefined);
   if (given.length > 1) {
@@ -214,7 +217,7 @@ function scheduleProblems(tree: WatcherTree, path: KeyPath): Problem[] {
 
 function watcherProblems({ slug, fields, path }: DesiredWatcher): Problem[] {
   if (isUuid(slug)) return [{ path: [...path, "slug"], message: "must not look like an id (a UUID)" }];
-  // A label is no id of a device; which device it means is looked up later.
+  // A label is not an id; the device is looked up later.
   const broken = checkWholeMessage(WatcherSpecSchema, specOfFields({ ...fields, device: "" }));
   const problems: Problem[] = broken.map(({ field, message }) => ({
     path: [...path, ...fieldPath(field)],
@@ -222,7 +225,7 @@ function watcherProblems({ slug, fields, path }: DesiredWatcher): Problem[] {
   }));
   problems.push(...placementProblems(fields, path));
   try {
-    // A zone is checked also where no schedule needs it yet.
+    // The time zone is checked even without a schedule.
     checkSchedule({ schedule: fields.schedule || "@daily", timeZone: fields.time_zone });
     return problems;
   } catch (error) {
@@ -233,7 +236,7 @@ function watcherProblems({ slug, fields, path }: DesiredWatcher): Problem[] {
   }
 }
 
-/** What the server says of selectors, groups and priorities, with the line. */
+/** Problems of selectors, groups and priorities, by the server's rules, with the line. */
 function placementProblems(fields: WatcherFields, path: KeyPath): Problem[] {
   const { group, max, per } = fields;
   if (group === "" && (max !== watcherDefaults.max || per !== watcherDefaults.per)) {
@@ -255,7 +258,10 @@ function placementProblems(fields: WatcherFields, path: KeyPath): Problem[] {
   }
 }
 
-/** "mcp_servers[1].url" as a path. The first part names the problem's line, the rest is as good as it gets. */
+/**
+ * Parses "mcp_servers[1].url" to a path. The first part gives the problem's line; the rest is best
+ * effort.
+ */
 function fieldPath(field: string): KeyPath {
   return [...field.matchAll(/([a-z_]+)|\[(\d+)\]/g)].map(([, name, index]) => name ?? Number(index));
 }

@@ -8,7 +8,7 @@ import {
 import type { Problem } from "./problems.ts";
 import type { DestinationTree } from "./shape.ts";
 
-/** A destination in the words of the file. What holds a secret is among `secrets`. */
+/** A destination in the file's terms. `secrets` has the secret values. */
 export type DestinationFields = {
   name: string;
   kind: "webhook" | "slack" | "email";
@@ -21,7 +21,7 @@ export type DestinationFields = {
   secrets: Record<string, string>;
 };
 
-/** The keys that hold secrets, by kind. */
+/** Keys with secrets, by kind. */
 export const secretKeys: Record<DestinationFields["kind"], readonly string[]> = {
   webhook: ["signing_secret"],
   slack: ["webhook_url", "bot_token"],
@@ -32,7 +32,7 @@ const settingKeys: Record<DestinationFields["kind"], readonly string[]> = {
   slack: ["channel", "api_url"],
   email: ["to", "from"],
 };
-/** The fields that everybody may read. */
+/** Fields readable by all members. */
 export const openFields = [
   "name",
   "kind",
@@ -58,7 +58,7 @@ export function fieldsOfDestinationTree(slug: string, tree: DestinationTree): De
   };
 }
 
-/** Keys that its kind does not have, and those that it needs. */
+/** Problems of a destination's keys: keys unknown to its kind, and missing keys. */
 export function destinationProblems(path: Problem["path"], tree: DestinationTree): Problem[] {
   const known = ["name", "kind", "takes_alerts", ...secretKeys[tree.kind], ...settingKeys[tree.kind]];
   const foreign = Object.keys(tree).filter((key) => !known.includes(key));
@@ -73,7 +73,7 @@ export function destinationProblems(path: Problem["path"], tree: DestinationTree
   return problems;
 }
 
-/** The fields that the server tells; of secrets, references alone. */
+/** Fields of a destination from the server; secrets only as references. */
 export function fieldsOfDestination({ spec }: Destination): DestinationFields {
   const kind = spec?.kind;
   const secrets: Record<string, string> = {};
@@ -104,7 +104,7 @@ export function fieldsOfDestination({ spec }: Destination): DestinationFields {
   return fields;
 }
 
-/** The message that asks for the fields. */
+/** The spec message with the fields. */
 export function specOfDestination(fields: DestinationFields): DestinationSpec {
   const secret = (name: string) => {
     const value = fields.secrets[name];

@@ -3,7 +3,7 @@ import type { Desired } from "./desired.ts";
 import type { OrgState } from "./state.ts";
 import type { Step } from "./steps.ts";
 
-/** What the org has and the file has not, in the order in which it may be deleted. Pure. */
+/** Objects in the org but not in the file, in an order safe for deletion. Pure. */
 export function driftSteps(desired: Desired, state: OrgState, action: "drift" | "delete"): Step[] {
   const base = { fields: [], willRestart: false };
   const agents = new Set(desired.agents.map(({ id }) => id));
@@ -56,7 +56,7 @@ export function driftSteps(desired: Desired, state: OrgState, action: "drift" | 
         ({ id, version, isDefault }): Step => ({
           ...base,
           kind: "agent",
-          // The server keeps its default agent, whoever asks.
+          // The server refuses to delete its default agent.
           action: isDefault ? "drift" : action,
           id,
           agent: id,

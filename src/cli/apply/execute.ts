@@ -15,20 +15,25 @@ import {
 } from "./requests.ts";
 import type { Step, WatcherStep } from "./steps.ts";
 
-/** Writes under way at once within a group; platforms go in batches, which last as long as their longest start. */
+/**
+ * Maximum of parallel writes within a group. Platforms go in batches, each as slow as its slowest
+ * start.
+ */
 const parallelMax = 4;
 
 /**
- * What became of a step. `stale`: somebody else was faster, and it is to be planned again. `failed`: the server
- * understood the write and turned it down, for example a platform whose start failed.
+ * Outcome of a step. `stale`: another writer was faster, and the step needs a new plan. `failed`:
+ * the server refused the write, for example a platform whose start failed.
  */
 export type Outcome = { is: "done" } | { is: "stale" } | { is: "failed"; message: string };
 
 /**
- * Does the steps of a plan, group by group: agents, platforms, watchers, then deletions the other way round. Within a
- * group the order does not matter. Nothing is begun after the signal; what is under way ends. What was written stays
- * written: a plan that is made again has what is left. A step that fails keeps back only what may need it: all the rest
- * if it is an agent, and every deletion. Rejects if the server cannot be asked.
+ * Executes the steps of a plan, group by group: agents, destinations, platforms, watchers in waves
+ * (see `wavesOf`), then deletions of watchers, destinations, platforms, agents. Within a group the
+ * order does not matter. After the signal no step starts; running steps end. Finished writes stay:
+ * a new plan has the remaining steps. A failed step holds back only the steps with a possible
+ * dependency: all later steps for an agent, and every deletion. Rejects if the server is not
+ * reachable.
  */
 export async function execute(
   clients: Clients,
@@ -96,7 +101,7 @@ async function outcomeOf(write: () => Promise<Outcome>): Promise<Outcome> {
   }
 }
 
-/** Not there any more, there already, or changed since it was read. */
+/** The object is gone, exists already, or has changed since the read. */
 const stale = [Code.Aborted, Code.AlreadyExists, Code.NotFound];
 const turnedDown = [Code.FailedPrecondition, Code.InvalidArgument, Code.OutOfRange];
 
@@ -111,10 +116,10 @@ async function put(clients: Clients, step: Step): Promise<Outcome> {
       await clients.agents.updateAgentSettings(updateAgent(step.wanted, step));
       return { is: "done" };
     }
-    // One that somebody else has just created may have other settings.
+    // An agent created meanwhile by another caller may have other settings.
     const { created } = await clients.agents.createAgent(createAgent(step.wanted));
     if (!created) return { is: "stale" };
-    // An agent is pinned once it is there; if this is not reached, the next apply does it.
+    // The device is set after the creation; after an interruption the next apply sets the device.
     const { device } = step.wanted.fields;
     if (device) {
       await clients.agents.updateAgentSettings(updateAgent(step.wanted, { changed: ["device"], version: 0 }));
@@ -141,7 +146,7 @@ async function remove(clients: Clients, step: Step): Promise<Outcome> {
     else if (step.kind === "platform") await clients.agents.deletePlatform({ stableId: step.id });
     else await clients.watchers.deleteWatcher({ watcherId: step.id });
   } catch (error) {
-    // Gone is gone, whoever removed it.
+    // An object already deleted counts as deleted.
     if (!isOneOf(error, [Code.NotFound])) throw error;
   }
   return { is: "done" };

@@ -9,28 +9,31 @@ import { fileFailure, isBelow, type Problem } from "./problems.ts";
 import { type FileTree, fileShape, knownKeys } from "./shape.ts";
 import { isTable, type LiteralReference, substitute } from "./variables.ts";
 
-/** A file that keeps the shape, with the variables' values in place. */
+/** A parsed file of the right shape, with the variables' values inserted. */
 export type ParsedFile = {
   file: string;
   tree: FileTree;
-  /** By place: what the file says where a variable's value went. */
+  /** By place: the file's text at places with a variable's value. */
   templates: ReadonlyMap<string, string>;
-  /** Variables that have no value: nothing may be applied. What else is wrong can still be found out, to be said with it. */
+  /**
+   * Variables without a value: the file cannot be applied. Other problems are still searched and
+   * reported together.
+   */
   missing: readonly Problem[];
-  /** References within longer texts, which stay as they stand. */
+  /** References within longer texts, left unchanged. */
   literal: readonly LiteralReference[];
-  /** Values that do not keep the shape; they are left out of the tree, so that the rest can be looked at as well. */
+  /** Values of the wrong shape; left out of the tree, so the rest can be checked too. */
   flaws: readonly Problem[];
-  /** What ends the command for further problems. */
+  /** The Failure for further problems. */
   fail(problems: readonly Problem[]): Failure;
 };
 
-/** Larger than 10 000 platforms with long settings; what is larger is no such file. */
+/** Maximum size of a file in bytes, above 10 000 platforms with long settings. */
 const fileBytesMax = 64 * 1024 * 1024;
-/** Tables within tables; the shape has five, the rest is for settings of platforms. */
+/** Maximum nesting of tables: the file's shape has five levels, platform settings may have more. */
 const depthMax = 100;
 
-/** Reads a file; "-" is standard input. Fails with every problem, each with its line. */
+/** Reads a file; "-" is standard input. Throws a Failure with the line of every problem. */
 export function readFile(file: string, env: Environment): ParsedFile {
   return parseFile(readText(file), { file: file === "-" ? "standard input" : file, env });
 }
@@ -38,7 +41,7 @@ export function readFile(file: string, env: Environment): ParsedFile {
 function readText(file: string): string {
   let bytes: Buffer;
   try {
-    // 0 is standard input.
+    // File descriptor 0 is standard input.
     bytes = readFileSync(file === "-" ? 0 : file);
   } catch (error) {
     const isMissing = (error as NodeJS.ErrnoException).code === "ENOENT";
@@ -71,7 +74,7 @@ export function parseFile(text: string, options: { file: string; env: Environmen
     isTemplate: (path) => isPrompt(path),
   });
   const parsed = fileShape.safeParse(value);
-  // What a missing variable leaves behind is no second problem.
+  // A value missing because of a variable is not reported a second time.
   const gaps = new Set(missing.map(({ path }) => placeKey(path)));
   const issues = parsed.error?.issues ?? [];
   const flaws = issues
@@ -82,7 +85,7 @@ export function parseFile(text: string, options: { file: string; env: Environmen
   return { file, tree, templates, missing, literal, flaws, fail };
 }
 
-/** What of a tree with flaws can still be looked at, so that whatever else is wrong is told along with them. */
+/** The usable rest of a tree with flaws, so other problems are reported together with the flaws. */
 function restOf(value: unknown, flaws: readonly Problem[]): FileTree {
   const rest = structuredClone(value);
   let paths: KeyPath[] = flaws.map(({ path }) => path);
@@ -95,16 +98,19 @@ function restOf(value: unknown, flaws: readonly Problem[]): FileTree {
   return {};
 }
 
-/** A flaw leads to at most two more: a key that is required has to be filled, and what holds no table goes as a whole. */
+/**
+ * Maximum of repair rounds. A flaw leads to at most two more: a required key must be filled, and a
+ * value in place of a table is removed whole.
+ */
 const restRoundsMax = 4;
 
-/** Takes a value that is wrong out of the tree, and fills a place where one is missing. */
+/** Removes a wrong value from the tree, or fills a missing value. */
 function mend(tree: unknown, path: KeyPath): void {
   const key = path.at(-1);
   const around = valueAt(tree, path.slice(0, -1));
   if (key === undefined) return;
   if (!isTable(around)) {
-    // An item of a list cannot go by itself: the others would stand at other places.
+    // Removing a single item would shift the other items, so the whole list is removed.
     mend(tree, path.slice(0, -1));
   } else if (Object.hasOwn(around, String(key))) delete around[String(key)];
   else around[String(key)] = "missing";
@@ -127,8 +133,9 @@ function parseToml(text: string, file: string): unknown {
 }
 
 /**
- * JSON schemas are full of "$ref", and a prompt may speak of $GITHUB_TOKEN without meaning its value, which would be
- * stored and shown: a prompt has references only if its watcher says so.
+ * JSON schemas have many "$ref" keys, and a prompt may mention $GITHUB_TOKEN without its value,
+ * which would be stored and shown. So a prompt has references only if its watcher sets
+ * `substitute`.
  */
 function isLiteral(path: KeyPath, raw: unknown): boolean {
   if (path.length === 5 && path[2] === "watchers" && path[4] === "extraction_schema") return true;
@@ -146,7 +153,7 @@ function valueAt(value: unknown, path: KeyPath): unknown {
   );
 }
 
-/** "a number", of a value of TOML. */
+/** Type of a TOML value in words, "a number". */
 function kindOf(value: unknown): string {
   if (Array.isArray(value)) return "a list";
   if (typeof value === "object") return "a table";
@@ -163,7 +170,7 @@ const expectedKinds: Record<string, string> = {
   record: "a table",
 };
 
-/** A wrong type by name; a number where a length is meant is the usual one. */
+/** Names a wrong type; for a number in place of a duration an example follows. */
 function wrongType(expected: string, value: unknown, path: KeyPath): string {
   const example =
     lengthKeys.has(String(path.at(-1))) && typeof value === "number" ? `, such as "${value}s"` : "";
@@ -174,7 +181,7 @@ const lengthKeys = new Set([
   ...["timeout", "jitter", "catchup_window", "min_cooldown", "start_deadline", "wait_max", "every"],
 ]);
 
-/** Values that TOML has and the API has not. */
+/** Values of TOML without a counterpart in the API. */
 function oddValues(value: unknown, path: KeyPath): Problem[] {
   if (Array.isArray(value)) return value.flatMap((item, index) => oddValues(item, [...path, index]));
   if (isTable(value)) return Object.entries(value).flatMap(([key, item]) => oddValues(item, [...path, key]));
@@ -191,7 +198,7 @@ function problemsOf(issue: z.core.$ZodIssue, tree: unknown): Problem[] {
   }
   if (issue.code === "invalid_key") return [{ path, message: issue.issues[0]?.message ?? issue.message }];
   if (issue.code === "invalid_union") {
-    // The alternative that comes closest is the one that was meant.
+    // Of a union's alternatives, the closest match is reported.
     const closest = issue.errors.find((issues) =>
       issues.some((inner) => inner.path.length > 0 || inner.code === "unrecognized_keys"),
     );

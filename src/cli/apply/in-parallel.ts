@@ -1,4 +1,7 @@
-/** Does it for every item, at most `parallelMax` at once, in their order. The first failure, or the signal, ends it. */
+/**
+ * Calls `each` for every item in order, at most `parallelMax` at once. The first failure, or the
+ * signal, ends the loop.
+ */
 export async function inParallel<Item>(
   items: readonly Item[],
   options: { parallelMax: number; signal: AbortSignal },
@@ -7,7 +10,7 @@ export async function inParallel<Item>(
   const left = items[Symbol.iterator]();
   let hasFailed = false;
   const lane = async () => {
-    // The lanes share one iterator, so that each item is taken once.
+    // The lanes share one iterator, so each item is taken once.
     for (let next = left.next(); !next.done && !hasFailed; next = left.next()) {
       options.signal.throwIfAborted();
       try {

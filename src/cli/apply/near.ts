@@ -1,7 +1,7 @@
-/** Typing errors change, drop or add a letter or two. */
+/** Maximum edit distance of a suggestion: typing errors change, drop or add one or two letters. */
 const typoDistanceMax = 2;
 
-/** The known name that was probably meant, for "did you mean". */
+/** The known name closest to `name`, for "did you mean". */
 export function nearest(name: string, known: readonly string[]): string | undefined {
   const normal = name.toLowerCase().replaceAll("-", "_");
   return known

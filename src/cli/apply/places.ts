@@ -1,9 +1,10 @@
-/** Where in the file a value stands: keys, and places in lists. */
+/** A value's place in the file: keys, and indexes of lists. */
 export type KeyPath = readonly (string | number)[];
 
 /**
- * The line (from 1) on which the value of a path stands, or the nearest value around it; undefined for a path of which
- * nothing is written. The TOML parser keeps no places, so this reads the text again; it must have been parsed before.
+ * Returns a function for the line (from 1) of a path's value, or of the nearest enclosing value;
+ * undefined for a path missing in the text. The TOML parser keeps no positions, so the text is read
+ * again; the text must have been parsed before.
  */
 export function findPlaces(text: string): (path: KeyPath) => number | undefined {
   const lines = new PlaceReader(text).read();
@@ -21,13 +22,13 @@ export function placeKey(path: KeyPath): string {
   return JSON.stringify(path);
 }
 
-/** Reads good TOML for the places of its keys, and nothing else. */
+/** Reads valid TOML for the positions of its keys. */
 class PlaceReader {
   readonly #text: string;
   #at = 0;
   #line = 1;
   readonly #lines = new Map<string, number>();
-  /** How many tables each `[[list]]` has so far. */
+  /** Number of tables so far for each `[[list]]`. */
   readonly #lengths = new Map<string, number>();
 
   constructor(text: string) {
@@ -86,7 +87,10 @@ class PlaceReader {
     } else if (this.#quoted() === undefined) this.#match(/[^,\]}#\n]*/y);
   }
 
-  /** Skips to the next item of a list or an inline table; true, and past its end, if there is none. */
+  /**
+   * Skips to the next item of a list or an inline table; true if there is none, after passing the
+   * closing character.
+   */
   #isClosed(end: string): boolean {
     this.#skip();
     while (this.#eat(",")) this.#skip();
@@ -97,7 +101,7 @@ class PlaceReader {
     const keys: string[] = [];
     do {
       this.#match(/[ \t]*/y);
-      // An empty match means that this is not TOML after all: the character is passed over, so that reading ends.
+      // An empty match means invalid TOML: skip the character, so the loop ends.
       const key = this.#quoted() ?? this.#match(/[A-Za-z0-9_-]+/y);
       if (key === "") this.#at += 1;
       keys.push(key);
@@ -106,7 +110,7 @@ class PlaceReader {
     return keys;
   }
 
-  /** The content of a string of any of the four kinds; undefined if none begins here. */
+  /** Reads a string of any of TOML's four kinds; undefined if no string begins here. */
   #quoted(): string | undefined {
     for (const quote of ['"""', "'''", '"', "'"]) {
       if (!this.#text.startsWith(quote, this.#at)) continue;
@@ -115,7 +119,7 @@ class PlaceReader {
       while (to < this.#text.length && !this.#text.startsWith(quote, to)) {
         to += quote.startsWith('"') && this.#text[to] === "\\" ? 2 : 1;
       }
-      // """a"""" ends with the last of the quotes.
+      // In """a"""" the last of the quotes ends the string.
       while (quote.length === 3 && this.#text[to + 3] === quote[0]) to += 1;
       const content = this.#text.slice(from, to);
       this.#moveTo(to + quote.length);

@@ -27,7 +27,7 @@ import type {
 } from "./steps.ts";
 import { fieldsOfSpec, specPaths, type WatcherFields, watcherDefaults } from "./watcher-fields.ts";
 
-/** What the server says that writing a platform would do. By id; for every platform in the file. */
+/** The server's dry-run result for writing a platform. By id; for every platform in the file. */
 export type Verdict = {
   outcome: "created" | "updated" | "noop";
   willRestart: boolean;
@@ -40,7 +40,7 @@ export type PlanOptions = {
   templates: ReadonlyMap<string, string>;
 };
 
-/** What is to be done so that the org has what is desired. Pure. Devices are resolved. */
+/** The steps from the org's state to the desired state. Pure. Device ids are already resolved. */
 export function makePlan(
   desired: Desired,
   state: OrgState,
@@ -62,7 +62,7 @@ export function makePlan(
   return { steps: [...wanted, ...driftSteps(desired, state, action).filter(({ kind }) => only.has(kind))] };
 }
 
-/** Steps that write. */
+/** Steps with a write. */
 export function work(plan: Plan): Step[] {
   return plan.steps.filter(({ action }) => action !== "noop" && action !== "drift");
 }
@@ -82,7 +82,7 @@ function agentStep(wanted: DesiredAgent, state: OrgState, templates: ReadonlyMap
     (name) =>
       wanted.fields[name] !== undefined &&
       !isSame(before?.[name], wanted.fields[name]) &&
-      // A new one has no device.
+      // A new agent has no device.
       !(name === "device" && !before && wanted.fields.device === ""),
   );
   const fields = changed.map((field) => {
@@ -110,7 +110,7 @@ function watcherStep(
   const names = Object.keys(specPaths) as (keyof WatcherFields)[];
   const changed = names.filter((name) => !isSame(before?.[name], wanted.fields[name]));
   const fields = changed
-    // What a new one has by default is not worth a line.
+    // Default values of a new watcher are not listed.
     .filter((name) => current || !isSame(wanted.fields[name], defaults[name]))
     .map((field) => {
       const [old, next] = [before?.[field], wanted.fields[field]];
@@ -132,7 +132,9 @@ function watcherStep(
   };
 }
 
-/** Whether a secret is another one the server says, which is asked of it (verify.ts); it answers none. */
+/**
+ * The server decides whether a secret differs (verify.ts), because the server returns no secrets.
+ */
 function destinationStep(
   wanted: DesiredDestination,
   state: OrgState,
@@ -158,7 +160,7 @@ function destinationStep(
   };
 }
 
-/** Platforms have the same names. */
+/** Key of a destination's verdict; distinct from platform ids, the keys of platforms. */
 export const verdictName = (slug: string) => `destination ${slug}`;
 
 function labelOf(state: OrgState, deviceId: string): string {
@@ -175,7 +177,8 @@ function platformStep(
   const verdict = verdicts.get(wanted.id);
   const note = current ? startNote(current) : "";
   const outcome = verdict?.outcome ?? (current ? "updated" : "created");
-  // A value that becomes a secret is a change of both of the server's tables, and one of the file's.
+  // A setting turned into a secret changes both tables of the server, and a single table of the
+  // file.
   const changed = new Set(
     (verdict?.changedFields ?? []).map((path) => path.replace(/^secrets\./, "config.")),
   );
@@ -185,7 +188,7 @@ function platformStep(
     id: wanted.id,
     agent: wanted.agent,
     wanted,
-    // A write of an equal platform starts one that failed, and waits for one that is being started.
+    // Writing an unchanged platform starts a failed platform and waits for a starting platform.
     action: outcome === "created" ? "create" : outcome === "updated" || note !== "" ? "update" : "noop",
     fields,
     willRestart: verdict?.willRestart ?? false,
@@ -201,7 +204,10 @@ function startNote(current: AgentPlatform): string {
   return current.status === PlatformStatus.STARTING ? "it is being started; that is waited for" : "";
 }
 
-/** "config.chat_id" with its values; "config.bot_token", a secret, with at most the name of one on the server. */
+/**
+ * The change of "config.chat_id" with its values; of "config.bot_token", a secret, with at most the
+ * name of a secret on the server.
+ */
 function platformChange(
   field: string,
   current: AgentPlatform | undefined,
@@ -218,7 +224,7 @@ function platformChange(
   const before = had ? had.reference || hiddenText : setting && isSecret ? hiddenText : setting;
   const after =
     secret === undefined || isReference(secret) ? (secret ?? own(wanted.config, key)) : hiddenText;
-  // Nothing of the file is shown of a secret that stands in it, not even beside a variable.
+  // A secret in the file is never shown, not even next to a variable.
   return after === hiddenText
     ? { field, before, after }
     : change(field, before, after, [...wanted.path, "config", key], templates);
@@ -236,7 +242,7 @@ function change(
   templates: ReadonlyMap<string, string>,
 ): FieldChange {
   const next = shown(after, path, templates);
-  // Where a variable goes now, a secret may have been before.
+  // A variable's new place may have held a secret before.
   const old = before !== undefined && next.hasVariable ? hiddenText : before;
   return field === "mcp_servers"
     ? { field, before: shownServers(old), after: shownServers(next.value) }

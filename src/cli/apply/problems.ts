@@ -1,13 +1,16 @@
 import { exitCodes, Failure } from "../failures.ts";
 import { type KeyPath, placeKey } from "./places.ts";
 
-/** Something wrong with the file. */
+/** A problem of the file. */
 export type Problem = { path: KeyPath; message: string };
 
-/** Problems shown at most: past these a file is of another kind, and a person reads no further. */
+/** Maximum of listed problems; beyond the maximum the file is probably of another kind. */
 const problemsShownMax = 50;
 
-/** What ends the command for problems of the file: each on a line, by its place. Nothing has been changed then. */
+/**
+ * The Failure for the problems of a file: a line for each, sorted by position. Nothing has been
+ * changed before.
+ */
 export function fileFailure(
   file: string,
   problems: readonly Problem[],
@@ -30,7 +33,7 @@ export function fileFailure(
   );
 }
 
-/** A path as people write it: agents.ada.platforms[0].config.token */
+/** A path in readable form: agents.ada.platforms[0].config.token */
 export function pathText(path: KeyPath): string {
   return path
     .map((part, index) => {
@@ -41,7 +44,7 @@ export function pathText(path: KeyPath): string {
     .join("");
 }
 
-/** Whether a path is at or below one of the places. */
+/** True if a path is at or below one of the places. */
 export function isBelow(path: KeyPath, places: ReadonlySet<string>): boolean {
   return path.some((_, index) => places.has(placeKey(path.slice(0, index + 1))));
 }

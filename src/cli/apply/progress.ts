@@ -4,12 +4,12 @@ import type { Failed, Progress } from "./run.ts";
 import type { Step } from "./steps.ts";
 import { doneLine, failedLine } from "./view.ts";
 
-/** How long a line on a terminal stays before it is drawn again, in milliseconds. */
+/** Redraw interval of the progress line on a terminal, in ms. */
 const redrawMs = 100;
 const frames = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
 const barWidth = 24;
 
-/** A line for each step as it is done; on a terminal above a bar that lives until the end. */
+/** Prints a line for each finished step; on a terminal also a progress bar below, until the end. */
 export class ProgressView implements Progress, Disposable {
   readonly #cli: Cli;
   #total: number;

@@ -9,7 +9,7 @@ import { readState } from "./state.ts";
 
 type Options = { file: string; force?: boolean };
 
-/** `pinion pull`: writes the file from the org, the other way round from `pinion apply`. */
+/** `pinion pull`: writes a file from the org, the inverse of `pinion apply`. */
 export function addPull(program: Command, cli: Cli): void {
   const command = program
     .command("pull")
@@ -58,7 +58,7 @@ export function addPull(program: Command, cli: Cli): void {
   ]);
 }
 
-/** "1 agent", "2 agents". */
+/** A count with its noun: "1 agent", "2 agents". */
 function counted(count: number, nouns: string): string {
   return `${count} ${count === 1 ? nouns.replace(/s$/, "") : nouns}`;
 }

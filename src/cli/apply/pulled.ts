@@ -11,8 +11,8 @@ import { escaped } from "./variables.ts";
 import { fieldsOfSpec, keysOfSchedule, type NotifyFields, watcherDefaults } from "./watcher-fields.ts";
 
 /**
- * The file that describes what the org has: applied to it, it changes nothing. Equal orgs give equal texts. Secrets are
- * placeholders, whose names are answered too.
+ * The file for an org's state: applying the file to the same org changes nothing. Equal orgs give
+ * equal texts. Secrets are placeholders; the result lists their variables.
  */
 export function pulledFile(state: OrgState, source: string): { text: string; variables: string[] } {
   const names = new VariableNames();
@@ -112,7 +112,10 @@ function watcherText(watcher: Watcher, state: OrgState): string {
   return [`[[agents.${agent}.watchers]]`, `slug = ${tomlText(watcher.slug)}`, ...lines].join("\n");
 }
 
-/** A webhook's signing secret is left out: what is there stays, and a new one is made elsewhere. */
+/**
+ * A webhook's signing secret is left out: the existing secret stays, and another org gets a new
+ * secret.
+ */
 function destinationText(destination: Destination, names: VariableNames): string {
   const fields = fieldsOfDestination(destination);
   const secrets = Object.entries(fields.secrets).flatMap(([name, reference]) => {
@@ -135,7 +138,7 @@ function destinationText(destination: Destination, names: VariableNames): string
   ].join("\n");
 }
 
-/** By its label where that names one device only: a file is for people. */
+/** The device by its label if the label is unique, because people read the file. */
 function deviceLine(id: string, state: OrgState): string {
   const label = state.devices.find((device) => device.id === id)?.label ?? "";
   const isUnique = state.devices.filter((device) => device.label === label).length === 1;
@@ -147,7 +150,7 @@ function quoted(text: string): string {
   return tomlText(escaped(text));
 }
 
-/** Names of variables for secrets, each once: ADA_TELEGRAM_BOT_TOKEN. */
+/** Unique variable names for secrets: ADA_TELEGRAM_BOT_TOKEN. */
 class VariableNames {
   readonly all: string[] = [];
 

@@ -15,7 +15,7 @@ import { specOfDestination } from "./destination-fields.ts";
 import type { AgentStep, WatcherStep } from "./steps.ts";
 import { specOfFields, specPaths } from "./watcher-fields.ts";
 
-/** What is asked of the server for each step; the same to check it and to do it. */
+/** Requests of the steps, used for the dry run and for the write. */
 
 export function createAgent(wanted: DesiredAgent) {
   return create(CreateAgentRequestSchema, {

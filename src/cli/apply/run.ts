@@ -10,20 +10,26 @@ import type { Kind, Plan, Step } from "./steps.ts";
 import { resolve, verify } from "./verify.ts";
 import { verifyWatchers } from "./verify-watchers.ts";
 
-/** How often the org is read for one plan: while it is read and asked about, somebody else may write. */
+/**
+ * Maximum of reads of the org for one plan: another caller may write between the read and the dry
+ * run.
+ */
 const readingsMax = 3;
 
 export type ApplyOptions = { only: ReadonlySet<Kind>; prune: boolean; signal: AbortSignal };
 
 /**
- * How often a plan is made again because somebody else was faster. Each round leaves out what agrees by then, so people
- * who apply one file at once need two or three.
+ * Maximum of new plans after another caller's writes. Each round drops the steps already done, so
+ * people with the same file at the same time need two or three rounds.
  */
 const roundsMax = 8;
-/** Before a plan is made again, in milliseconds: a random part of it, so that two do not keep step. */
+/**
+ * Maximum delay before a new plan, in ms; a random part is used, so two callers do not stay in
+ * step.
+ */
 const roundDelayMs = 250;
 
-/** What is to be done, with everything checked that can be checked without doing it. Changes nothing. */
+/** The plan for a file, fully checked by dry runs. Changes nothing. */
 export async function planFile(
   clients: Clients,
   parsed: ParsedFile,
@@ -48,13 +54,14 @@ export type Failed = { step: Step; message: string };
 export type Progress = {
   onDone(step: Step): void;
   onFailed(failed: Failed): void;
-  /** Somebody else changed something meanwhile. `left` is how many steps there are now. */
+  /** Another caller changed the org meanwhile. `left`: number of remaining steps. */
   onReplan(left: number): void;
 };
 
 /**
- * Does a plan, and makes it again while somebody else's writes come between, until there is nothing left to do. Deletes
- * nothing that the first plan did not, and tries nothing again that failed. Resolves to what was done, and what failed.
+ * Executes a plan, with a new plan after each conflict, until no step is left. Deletes nothing
+ * outside the first plan and does not repeat failed steps. Resolves to the done and the failed
+ * steps.
  */
 export async function applyPlan(
   clients: Clients,
@@ -81,7 +88,7 @@ export async function applyPlan(
         }
       },
     });
-    // With an agent that failed, what is left may need it.
+    // The remaining steps may need the failed agent.
     if (!isStale || failed.some(({ step }) => step.kind === "agent")) return { done, failed };
     if (round === roundsMax) {
       throw new Failure(

@@ -2,13 +2,14 @@ import { z } from "zod";
 import * as words from "../print/words.ts";
 
 /**
- * The shape of pinion.toml. docs/pinion.schema.json is made from it (`pinion apply --print-schema`), so descriptions are
- * for people in an editor. The server's own rules (bounds of lengths, sizes) are checked on the messages made of it.
+ * The shape of pinion.toml. docs/pinion.schema.json is made from this shape (`pinion apply
+ * --print-schema`), so descriptions are for people in an editor. The server's own rules (bounds of
+ * lengths, sizes) are checked on the request messages.
  */
 
 const idPattern = /^[a-z0-9][a-z0-9-]{0,62}$/;
 
-/** What is wrong with an id, by name: an empty one, and letters that only look like ours. */
+/** The problem of an id: empty, or with letters similar to ASCII letters. */
 function explainId(value: unknown): string {
   if (value === "") return "an id must not be empty";
   const text = String(value);
@@ -278,7 +279,7 @@ export function jsonSchema(): string {
   return `${JSON.stringify({ title: "pinion.toml", ...schema }, null, 2)}\n`;
 }
 
-/** The keys that may stand in the table at a path, for "did you mean". */
+/** The valid keys of the table at a path, for "did you mean". */
 export function knownKeys(path: readonly (string | number)[]): string[] {
   if (path.length === 0) return Object.keys(fileShape.shape);
   if (path.length === 2) return Object.keys((path[0] === "destinations" ? destination : agent).shape);

@@ -1,10 +1,10 @@
 import { type KeyPath, placeKey } from "./places.ts";
 import { isTable } from "./variables.ts";
 
-/** Stands where a secret is. */
+/** Text in place of a secret. */
 export const hiddenText = "(hidden)";
 
-/** A value of the file as it may be shown: what the file says in place of what its variables hold. */
+/** A value of the file for display: the file's text in place of the variables' values. */
 export function shown(
   value: unknown,
   path: KeyPath,
@@ -24,7 +24,7 @@ export function shown(
   return { value: visit(value, path), hasVariable };
 }
 
-/** MCP servers without what an address may hide: a password, or a query with a key in it. */
+/** MCP servers without the secret parts of their addresses: passwords and queries. */
 export function shownServers(value: unknown): unknown {
   if (!Array.isArray(value)) return value;
   return (value as { name: string; url: string }[]).map(({ name, url }) => ({

@@ -6,7 +6,7 @@ import type { Clients } from "../context.ts";
 import { exitCodes, Failure } from "../failures.ts";
 import { collect } from "../print/paging.ts";
 
-/** What the org has, by the names that the file uses. */
+/** The org's objects by the file's names. */
 export type OrgState = {
   agents: ReadonlyMap<string, Agent>;
   platforms: ReadonlyMap<string, AgentPlatform>;
@@ -15,10 +15,13 @@ export type OrgState = {
   destinations: ReadonlyMap<string, Destination>;
 };
 
-/** Of each noun; an org with more is not described by one file. */
+/** Maximum of objects per kind; a larger org needs more than one file. */
 const itemsMax = 100_000;
 
-/** Reads all of the org. Not one moment's picture: what changes meanwhile is noticed by its version when it is written. */
+/**
+ * Reads the whole org. The reads are not one snapshot: a later change is noticed by its version at
+ * the write.
+ */
 export async function readState(clients: Clients, options: { signal: AbortSignal }): Promise<OrgState> {
   const [agents, platforms, watchers, devices, destinations] = await Promise.all([
     all("agents", async (page) => {

@@ -3,30 +3,30 @@ import type { DesiredAgent, DesiredDestination, DesiredPlatform, DesiredWatcher 
 import type { WatcherFields } from "./watcher-fields.ts";
 
 export type Kind = "agent" | "platform" | "watcher" | "destination";
-/** `drift` exists on the server and not in the file, and stays; with --prune it is a `delete`. */
+/** `drift`: on the server but not in the file, and left alone; with --prune a `delete`. */
 export type Action = "create" | "update" | "noop" | "drift" | "delete";
 
-/** A field that changes, as it may be shown: what holds a secret is not in here. */
+/** A changed field for display, without secrets. */
 export type FieldChange = { field: string; before: unknown; after: unknown };
 
 type StepBase = {
   action: Action;
   id: string;
-  /** The agent it belongs to; of an agent, itself. */
+  /** The object's agent; for an agent, its own id. */
   agent: string;
   fields: FieldChange[];
-  /** A platform that runs is interrupted. */
+  /** True if the write restarts a running platform. */
   willRestart: boolean;
-  /** What a person should know of it; may be empty. */
+  /** A note for people; may be empty. */
   note: string;
 };
 
 export type AgentStep = StepBase & {
   kind: "agent";
   wanted?: DesiredAgent;
-  /** Names of the settings that change, for the mask. */
+  /** Names of the changed settings, for the update mask. */
   changed: (keyof AgentFields)[];
-  /** As it was seen; 0 for a new one. */
+  /** The version read; 0 for a new object. */
   version: number;
 };
 export type PlatformStep = StepBase & { kind: "platform"; wanted?: DesiredPlatform; version: number };
@@ -43,5 +43,8 @@ export type DestinationStep = StepBase & {
 };
 export type Step = AgentStep | PlatformStep | WatcherStep | DestinationStep;
 
-/** Steps in the order in which they are done: agents, destinations, platforms, watchers; then deletions, the other way round. */
+/**
+ * Steps in order: agents, destinations, platforms, watchers, then objects missing in the file in an
+ * order safe for deletion; `execute` groups the steps.
+ */
 export type Plan = { steps: Step[] };

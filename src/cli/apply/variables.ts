@@ -1,30 +1,33 @@
 import type { Environment } from "../cli.ts";
 import { type KeyPath, placeKey } from "./places.ts";
 
-/** A reference that has no value: the variable is not set, or set to nothing, or has no name. */
+/** A reference without a value: the variable is unset or empty, or has no name. */
 export type MissingVariable = { path: KeyPath; name: string; message: string };
 
-/** A reference within a longer text, which is kept as it stands. */
+/** A reference within a longer text, left unchanged. */
 export type LiteralReference = { path: KeyPath; reference: string };
 
 export type Substituted = {
   value: unknown;
   missing: MissingVariable[];
-  /** References that were not replaced, since text stands around them. */
+  /** References left unchanged because of surrounding text. */
   literal: LiteralReference[];
-  /** By place: what the file says where a variable's value went, to be shown in place of the value. */
+  /** By place: the file's text at places with a variable's value, for display. */
   templates: Map<string, string>;
 };
 
-/** Where the values of variables go. */
+/** Rules for replacing references. */
 export type SubstitutionRules = {
-  /** Places that are taken as they are, `$$` included. */
+  /** True for values taken literally, including `$$`. */
   isLiteral?(path: KeyPath): boolean;
-  /** Texts in which references are replaced wherever they stand. */
+  /** True for texts with replacement of every reference. */
   isTemplate?(path: KeyPath): boolean;
 };
 
-/** Stands where a variable has no value, so that the rest of the file can be looked at. Nothing is applied with it. */
+/**
+ * Stands in for a missing value, so the rest of the file can be checked. A file with a missing
+ * value is never applied.
+ */
 const placeholder = "unset";
 
 const variableName = "[A-Za-z_][A-Za-z0-9_]*";
@@ -32,10 +35,10 @@ const anyReference = new RegExp(`\\$(?:\\$|\\{(${variableName})?\\}|(${variableN
 const wholeReference = new RegExp(`^\\$(?:\\{(${variableName})?\\}|(${variableName}))$`);
 
 /**
- * The tree in which every string that is one reference, `${NAME}` or `$NAME`, has the variable's value, and `$$` anywhere
- * is a dollar sign. A reference with text around it stays as it stands, but for templates, in which each one is
- * replaced. Values are taken as they are: a `$` in a value is no reference again, so nothing goes in a circle. Keys are
- * not touched.
+ * Replaces references in a tree. A string of exactly one reference, `${NAME}` or `$NAME`, gets the
+ * variable's value; `$$` anywhere is a dollar sign. A reference with surrounding text stays
+ * unchanged, except in templates, where every reference is replaced. Values are inserted literally:
+ * a `$` in a value is no reference, so there are no cycles. Keys are not changed.
  */
 export function substitute(tree: unknown, env: Environment, rules: SubstitutionRules = {}): Substituted {
   const missing: MissingVariable[] = [];
@@ -77,7 +80,7 @@ export function substitute(tree: unknown, env: Environment, rules: SubstitutionR
   return { value: visit(tree, []), missing, literal, templates };
 }
 
-/** The text in which nothing is a reference: what `substitute` makes of it is the text itself. */
+/** Escapes a text, so `substitute` returns the original text. */
 export function escaped(text: string): string {
   return text.replace(/\$(?=[A-Za-z_{$])/g, "$$$$");
 }

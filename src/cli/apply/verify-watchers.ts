@@ -8,15 +8,15 @@ import type { Step, WatcherStep } from "./steps.ts";
 import { isContradiction, problemOf } from "./verify.ts";
 import { specPaths } from "./watcher-fields.ts";
 
-/** Requests under way at once. */
+/** Maximum of concurrent requests. */
 const parallelMax = 8;
 
-/** As the file calls the fields of a spec. */
+/** The file's key for each spec path. */
 const fileNames = new Map<string, string>(Object.entries(specPaths).map(([name, path]) => [path, name]));
 
 /**
- * Asks the server about every watcher that is to be written, changing nothing, and whether the org has room for the new
- * ones: so a refusal comes before the first write, of agents and platforms too.
+ * Asks the server about every watcher to write (dry run), and whether the org has room for the new
+ * watchers: a refusal then comes before the first write, also of agents and platforms.
  */
 export async function verifyWatchers(
   clients: Clients,
@@ -71,19 +71,19 @@ export async function verifyWatchers(
   return { problems, mayBeStale };
 }
 
-/** Answers, of a new one, how many more the org may have. */
+/** Dry run of a watcher; for a new watcher, returns how many more the org may have. */
 async function ask(
   clients: Clients,
   step: WatcherStep,
   { state, created, coming }: { state: OrgState; created: ReadonlySet<string>; coming: ReadonlySet<string> },
   signal: AbortSignal,
 ): Promise<number | undefined> {
-  // A watcher of an agent that is yet to be created is checked as another agent's: the rules are the same.
+  // A watcher of an agent not yet created is checked with another agent: the rules are the same.
   const { agent } = step.wanted!.fields;
   const stand = state.agents.has(agent) ? agent : (state.agents.keys().next().value ?? "");
   // A watcher that is yet to be created is followed once it is there; the file has no circle.
   const after = step.wanted!.fields.after.filter((slug) => state.watchers.has(slug) || !created.has(slug));
-  // So is one that tells a destination that is yet to be created: what is there is checked.
+  // Destinations not yet created are left out; existing destinations are checked.
   const notify = step.wanted!.fields.notify.filter(({ to }) => state.destinations.has(to) || !coming.has(to));
   // A condition belongs to a watcher that is followed.
   const after_condition = after.length === 0 ? "" : step.wanted!.fields.after_condition;

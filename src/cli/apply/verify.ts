@@ -20,10 +20,13 @@ import {
 import type { OrgState } from "./state.ts";
 import type { Kind } from "./steps.ts";
 
-/** Requests under way at once: enough to hide the network, few enough to leave the server to others. */
+/**
+ * Maximum of concurrent requests: enough to hide the network's latency, few enough to spare the
+ * server.
+ */
 const parallelMax = 8;
 
-/** The desired things with devices by their ids, and what cannot be had in this org. */
+/** The desired state with device ids, and the problems of names unknown in the org. */
 export function resolve(
   desired: Desired,
   state: OrgState,
@@ -93,9 +96,9 @@ export function resolve(
 }
 
 /**
- * Asks the server about every agent and platform of the file, changing nothing: what it would do, and what it would turn
- * down. So a refusal comes before the first write. `mayBeStale`: some of it may be because the org has changed since its
- * state was read.
+ * Asks the server about every agent and platform of the file (dry run): the effect, and refusals,
+ * so a refusal comes before the first write. `mayBeStale`: some problems may come from changes
+ * since the read of the state.
  */
 export async function verify(
   clients: Clients,
@@ -122,7 +125,8 @@ export async function verify(
   );
   const wanted = only.has("platform") ? desired.platforms : [];
   const drafts = wanted.flatMap((platform) => {
-    // A platform of an agent that is yet to be created is checked as another agent's: its rules are the kind's.
+    // A platform of an agent not yet created is checked with another agent: the rules depend on the
+    // kind.
     const stand = state.agents.has(platform.agent) ? platform.agent : state.agents.keys().next().value;
     if (stand !== undefined) {
       const request = { ...upsertPlatform({ ...platform, agent: stand }, 0), dryRun: true };
@@ -173,7 +177,7 @@ async function checkDestination(
 
 const contradictions = new Set(["not_found", "already_exists"]);
 
-/** What the state said is not so, or not any more. */
+/** The server contradicts the state read before. */
 export function isContradiction(error: unknown): boolean {
   return error instanceof PinionError && contradictions.has(error.reason);
 }
@@ -206,7 +210,7 @@ function verdictOf(answer: UpsertPlatformResponse): Verdict {
   return { outcome, willRestart: answer.willRestart, changedFields: answer.changedFields };
 }
 
-/** What the server understood and turned down is a problem of the file; anything else is not. */
+/** A refusal by the server is a problem of the file; other errors are not. */
 export function problemOf(
   error: unknown,
   path: Problem["path"],
@@ -221,7 +225,7 @@ export function problemOf(
   const turnedDown = ["invalid_argument", "failed_precondition", "not_found", "already_exists"];
   if (!turnedDown.includes(error.reason)) return undefined;
   const field = fieldOf(error.field ?? "");
-  // The file has one table for both.
+  // The file has a single table for settings and secrets.
   const message = error.rawMessage.replaceAll("secrets.", "config.");
   return { path: [...path, ...field.split(".").filter((part) => part !== "")], message };
 }

@@ -3,9 +3,9 @@ import { cut, plain } from "../print/table.ts";
 import type { Failed } from "./run.ts";
 import type { Action, FieldChange, Plan, Step } from "./steps.ts";
 
-/** Characters of a value that are shown on a line without a terminal's width. */
+/** Maximum characters of a value on a line, if the terminal gives no width. */
 const valueWidth = 60;
-/** Steps listed at most on a terminal or in a log; the counts are of all. */
+/** Maximum of listed steps on a terminal or in a log; the counts include all steps. */
 const stepsShownMax = 500;
 
 const marks: Record<Action, string> = { create: "+", update: "~", noop: "=", drift: "?", delete: "-" };
@@ -18,14 +18,14 @@ const verbs: Record<Action, [plan: string, done: string]> = {
   drift: ["on the server only", "on the server only"],
 };
 
-/** How many steps of each kind. */
+/** Number of steps by action. */
 export function counts(steps: readonly Step[]): Record<Action, number> {
   const all: Record<Action, number> = { create: 0, update: 0, delete: 0, noop: 0, drift: 0 };
   for (const { action } of steps) all[action] += 1;
   return all;
 }
 
-/** The plan for a person. `showsAll` lists what is unchanged too. */
+/** The plan as text for people. `showsAll` also lists unchanged objects. */
 export function planLines(cli: Cli, plan: Plan, showsAll: boolean): string[] {
   const steps = plan.steps.filter(({ action }) => showsAll || action !== "noop");
   const hidden = steps.length - stepsShownMax;
@@ -39,12 +39,12 @@ export function planLines(cli: Cli, plan: Plan, showsAll: boolean): string[] {
   ];
 }
 
-/** Of the default agent a note says that it stays. */
+/** The default agent has a note instead: deletion is not possible. */
 function isPrunable(step: Step): boolean {
   return step.action === "drift" && step.note === "";
 }
 
-/** "1 to create, 2 unchanged"; what has been done is in the past tense. */
+/** Counts as text, "1 to create, 2 unchanged"; in the past tense after the work. */
 export function countsText(steps: readonly Step[], tense: 0 | 1): string {
   const all = counts(steps);
   const parts = (Object.keys(verbs) as Action[])
@@ -53,12 +53,12 @@ export function countsText(steps: readonly Step[], tense: 0 | 1): string {
   return parts.length === 0 ? "nothing" : parts.join(", ");
 }
 
-/** "created watcher repo-digest" */
+/** A line such as "created watcher repo-digest". */
 export function doneLine(cli: Cli, step: Step): string {
   return `${paint(cli, step.action, verbs[step.action][1])} ${step.kind} ${plain(step.id)}`;
 }
 
-/** "failed platform ada-telegram: why" */
+/** A line such as "failed platform ada-telegram: why". */
 export function failedLine(cli: Cli, { step, message }: Failed): string {
   return `${cli.colors.red("failed")} ${step.kind} ${plain(step.id)}: ${plain(message)}`;
 }
@@ -89,7 +89,10 @@ function valueText(value: unknown): string {
   return value === undefined || value === null || value === "" ? "(none)" : plain(JSON.stringify(value));
 }
 
-/** Both cut to a line's share; if they are equal until then, from where they begin to differ. */
+/**
+ * Cuts both texts to a line's width; with a long common beginning, from shortly before the first
+ * difference.
+ */
 function excerpts(before: string, after: string): [string, string] {
   let same = 0;
   while (same < before.length && before[same] === after[same]) same += 1;
@@ -110,7 +113,7 @@ function paint(cli: Cli, action: Action, text: string): string {
   return paints[action](text);
 }
 
-/** The plan, or what was done, for programs. */
+/** The plan, or the finished work, as JSON. */
 export function planJson(
   plan: Plan,
   result: {

@@ -14,7 +14,10 @@ import { parseLength } from "../print/times.ts";
 import * as words from "../print/words.ts";
 import type { WatcherTree } from "./shape.ts";
 
-/** A watcher's decisions in the words of the file, defaults included. Lengths are "24h", devices their ids. */
+/**
+ * A watcher's fields in the file's terms, including defaults. Durations are like "24h", devices are
+ * ids.
+ */
 export type WatcherFields = {
   name: string;
   prompt: string;
@@ -51,10 +54,10 @@ export type WatcherFields = {
   extraction_schema: JsonObject | null;
 };
 
-/** One entry: a destination by its slug, and what it is told. */
+/** An entry of `notify`: a destination by its slug, and the occasion. */
 export type NotifyFields = { to: string; when: string };
 
-/** A policy of questions, defaults included. */
+/** A question policy, including defaults. */
 export type QuestionFields = { timeout: string; default: string; responders: string; wait_max: string };
 
 const questionDefaults: QuestionFields = {
@@ -64,7 +67,7 @@ const questionDefaults: QuestionFields = {
   wait_max: "1h",
 };
 
-/** What a watcher has of which the file says nothing. Defaults of the API; the name is the slug. */
+/** Values of a watcher for keys missing in the file. Defaults of the API; the name is the slug. */
 export const watcherDefaults = {
   device: "",
   selector: "",
@@ -98,7 +101,7 @@ export const watcherDefaults = {
   extraction_schema: null,
 } as const satisfies Partial<WatcherFields>;
 
-/** The path of each field in an update mask. */
+/** Update-mask path of each field. */
 export const specPaths: Record<keyof WatcherFields, string> = {
   name: "name",
   prompt: "prompt",
@@ -135,7 +138,7 @@ export const specPaths: Record<keyof WatcherFields, string> = {
   extraction_schema: "extraction_schema",
 };
 
-/** The fields that a table of the file asks for. `device` is the device's id. */
+/** Fields from a table of the file. `device` is the device's id. */
 export function fieldsOfTree(
   tree: WatcherTree,
   found: { prompt: string; agent: string; device: string; extractionSchema: JsonObject | null },
@@ -179,7 +182,7 @@ export function fieldsOfTree(
   };
 }
 
-/** One text, as the API has it: cron, "@at …" or "@every … from …". */
+/** The schedule in the API's single text: cron, "@at …" or "@every … from …". */
 function scheduleOfTree({ schedule, at, every, anchor }: WatcherTree): string {
   if (at !== undefined) return `@at ${at.trim()}`;
   if (every !== undefined)
@@ -187,7 +190,7 @@ function scheduleOfTree({ schedule, at, every, anchor }: WatcherTree): string {
   return (schedule ?? watcherDefaults.schedule).trim();
 }
 
-/** The keys of the file that say a schedule. */
+/** The file's keys of a schedule. */
 export function keysOfSchedule(schedule: string): {
   [key in "schedule" | "at" | "every" | "anchor"]?: string;
 } {
@@ -198,7 +201,7 @@ export function keysOfSchedule(schedule: string): {
   return { schedule };
 }
 
-/** The fields of a watcher as the server tells it. */
+/** Fields of a watcher from the server. */
 export function fieldsOfSpec(spec: WatcherSpec): WatcherFields {
   const length = (duration: Duration | undefined, otherwise: string) =>
     duration ? lengthText(durationMs(duration)) : otherwise;
@@ -239,7 +242,7 @@ export function fieldsOfSpec(spec: WatcherSpec): WatcherFields {
   };
 }
 
-/** The message that asks for the fields. */
+/** The spec message with the fields. */
 export function specOfFields(fields: WatcherFields): WatcherSpec {
   const length = (text: string, name: string) =>
     text === "" ? undefined : durationFromMs(parseLength(text, name));
@@ -286,7 +289,7 @@ function groupOfFields({ group, max, per }: WatcherFields): ConcurrencyGroup | u
   });
 }
 
-/** The same limit is always the same text. */
+/** Normalizes a rate limit: equal limits give equal texts. */
 function rateText(text: string): string {
   const limit = parseRate(text, "rate");
   return limit ? formatRate(limit) : "";
@@ -296,7 +299,7 @@ function optional<Name extends string, Value>(name: Name, value: Value | undefin
   return value === undefined ? {} : ({ [name]: value } as Record<Name, Value>);
 }
 
-/** No policy and one of nothing but defaults are the same. */
+/** A policy with only defaults equals no policy. */
 function orNull(fields: QuestionFields): QuestionFields | null {
   const names = Object.keys(questionDefaults) as (keyof QuestionFields)[];
   return names.every((name) => fields[name] === questionDefaults[name]) ? null : fields;
@@ -335,12 +338,12 @@ function policyOf(fields: QuestionFields | null): QuestionPolicy | undefined {
     : undefined;
 }
 
-/** A length as the file has it: "24h", "1h30m", "0s". The same length is always the same text. */
+/** A duration in the file's notation: "24h", "1h30m", "0s". Equal durations give equal texts. */
 export function lengthText(ms: number): string {
   if (ms === 0) return "0s";
   let rest = ms;
   let text = "";
-  // One day is better known as 24 hours.
+  // A single day is written as 24 hours.
   const units: [size: number, name: string][] = [
     [ms >= 2 * dayMs ? dayMs : Number.POSITIVE_INFINITY, "d"],
     [hourMs, "h"],

@@ -17,7 +17,7 @@ import { collect, list, wholeNumber } from "../print/paging.ts";
 import { type Column, details, plain, plainLines, table } from "../print/table.ts";
 import { formatAgo, formatMomentAgo } from "../print/times.ts";
 
-/** `pinion agents …`: named configurations of what watchers run with. */
+/** `pinion agents …`: named configurations of the agents of watchers. */
 export function addAgents(program: Command, cli: Cli): void {
   const agents = program.command("agents").description("who does the work: identity, model, tools, limits");
   addList(agents, cli);
@@ -113,7 +113,7 @@ function printAgent(cli: Cli, agent: Agent): void {
   for (const guardrail of settings.guardrails) cli.out(`- ${plain(guardrail)}`);
 }
 
-/** What `agents create` and `agents update` take; every one sets a field of the settings. */
+/** Options of `agents create` and `agents update`; each sets a field of the settings. */
 type SettingsOptions = {
   identity?: string;
   identityFile?: string;
@@ -149,7 +149,7 @@ function repeat(text: string, before: string[] | undefined): string[] {
   return [...(before ?? []), text].filter((part) => part !== "");
 }
 
-/** The settings that the options set, and their names for an update mask. */
+/** The settings from the options, and their names for an update mask. */
 function settingsOf(options: SettingsOptions): { settings: AgentSettings; paths: string[] } {
   if (options.settings !== undefined) return { settings: settingsFrom(options.settings), paths: ["*"] };
   const settings = create(AgentSettingsSchema);

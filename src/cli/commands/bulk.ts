@@ -23,7 +23,7 @@ import { details, plain, table } from "../print/table.ts";
 import { formatAgo, formatMomentAgo, parseMoment } from "../print/times.ts";
 import * as words from "../print/words.ts";
 
-/** Which runs a command means, beside one by its id. */
+/** Options for selecting runs instead of an id. */
 export type FilterOptions = {
   status?: string[];
   watcher?: string;
@@ -51,7 +51,10 @@ export function addFilterOptions(command: Command): Command {
     .option("--yes", "do not ask");
 }
 
-/** Whether options mean many runs; an id beside them is a mistake. */
+/**
+ * True if options select many runs. Throws a Failure for options together with an id, and for
+ * neither.
+ */
 export function meansMany(id: string | undefined, options: FilterOptions): boolean {
   const { status, watcher, device, label, since, until, dryRun } = options;
   const isFiltered = [status, watcher, device, label, since, until].some((option) => option !== undefined);
@@ -85,7 +88,10 @@ const verbs: Record<number, string> = {
   [BulkKind.REPLAY]: "replay",
 };
 
-/** Counts the runs that the options mean, asks, and has them worked off; says how far it is until it is over. */
+/**
+ * Counts the selected runs, asks for a confirmation, starts the operation and reports its progress
+ * until the end.
+ */
 export async function runBulk(
   cli: Cli,
   clients: Clients,
@@ -144,7 +150,7 @@ async function askAndStart(
   await follow(cli, clients, operation!, signal);
 }
 
-/** So often is asked how far an operation is, and for so long. */
+/** Polling interval and time limit of the progress, in ms. */
 const followEveryMs = 300;
 const followMs = 60_000;
 
@@ -182,7 +188,9 @@ function printPreview(cli: Cli, preview: StartBulkOperationResponse): void {
   for (const line of previewLines(preview)) cli.out(line);
 }
 
-/** `pinion bulk …`: operations on many runs, which `pinion runs cancel`, `retry` and `replay` start. */
+/**
+ * `pinion bulk …`: operations on many runs, started by `pinion runs cancel`, `retry` and `replay`.
+ */
 export function addBulk(program: Command, cli: Cli): void {
   const bulk = program
     .command("bulk")

@@ -5,14 +5,14 @@ import { exitCodes, Failure } from "../failures.ts";
 import * as words from "../print/words.ts";
 
 /**
- * Completions: the shell asks `pinion complete -- <words>` for what may stand at the cursor. So they are always those of
- * the command that is installed, and can name what the server has.
+ * Completions: the shell calls `pinion complete -- <words>` for the words possible at the cursor.
+ * So completions always fit the installed version and can include names from the server.
  */
 
-/** One line each: a word that may come, and what it means. */
+/** A candidate: a word and its meaning. */
 type Candidate = [word: string, meaning: string];
 
-/** A server that does not answer at once is not waited for: the shell's prompt stands still meanwhile. */
+/** Deadline of the server's answer in ms: the shell's prompt waits meanwhile. */
 const askMsMax = 1_500;
 const candidatesMax = 100;
 
@@ -79,7 +79,7 @@ export function addCompletion(program: Command, cli: Cli): void {
 
 type Clients = ReturnType<typeof connect>["clients"];
 
-/** What may stand where the last of the words is being written. */
+/** Candidates for the last word of a line. */
 export async function candidates(
   program: Command,
   line: readonly string[],
@@ -107,7 +107,9 @@ export async function candidates(
   return matching(await valuesOf(argument.name(), clients));
 }
 
-/** Where a command line has come to: its command, how many arguments that has, and the option that waits for a value. */
+/**
+ * State of a command line: its command, its number of arguments, and the option in need of a value.
+ */
 function walk(
   program: Command,
   line: readonly string[],
@@ -132,7 +134,7 @@ function walk(
   return { command, positionals, pending };
 }
 
-/** The command and all above it. */
+/** The command and all its parents. */
 function lineage(command: Command): Command[] {
   return command.parent ? [command, ...lineage(command.parent)] : [command];
 }
@@ -155,7 +157,7 @@ const fixed: Record<string, readonly string[]> = {
   "--platform": words.platform.all,
 };
 
-/** What an argument or an option may be, by its name; nothing where that is anybody's guess. */
+/** Values for an argument or an option by its name; empty for free text. */
 async function valuesOf(name: string, clients: () => Clients): Promise<Candidate[]> {
   const known = fixed[name];
   if (known) return known.map((word) => [word, ""]);
@@ -164,7 +166,7 @@ async function valuesOf(name: string, clients: () => Clients): Promise<Candidate
   try {
     return await read(clients());
   } catch {
-    // Nobody there, or no token: then there is nothing to offer, and this is no place to say why.
+    // No server or no token: no candidates, and completion is no place for an error.
     return [];
   }
 }

@@ -4,7 +4,7 @@ import { optionsOf } from "../context.ts";
 import { chosenContext, readContexts, writeContexts } from "../contexts/file.ts";
 import { plain, table } from "../print/table.ts";
 
-/** `pinion context …`: the servers that were signed in to, and which is meant. */
+/** `pinion context …`: the servers signed in to, and the current server. */
 export function addContexts(program: Command, cli: Cli): void {
   const context = program
     .command("context")

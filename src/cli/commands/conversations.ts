@@ -13,7 +13,7 @@ import { collect, wholeNumber } from "../print/paging.ts";
 import { type Column, details, plain, table } from "../print/table.ts";
 import { formatAgo, formatMomentAgo } from "../print/times.ts";
 
-/** `pinion conversations …`: what agents remember of whom. */
+/** `pinion conversations …`: the agents' conversations and snapshots. */
 export function addConversations(program: Command, cli: Cli): void {
   const conversations = program
     .command("conversations")

@@ -12,7 +12,7 @@ import * as words from "../print/words.ts";
 
 type Options = { destination?: string; state?: string; run?: string; limit: number };
 
-/** `pinion destinations deliveries`: what was sent, and what became of it. */
+/** `pinion destinations deliveries`: deliveries and their outcomes. */
 export function addDeliveries(destinations: Command, cli: Cli): void {
   const command = destinations
     .command("deliveries")

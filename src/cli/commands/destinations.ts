@@ -26,7 +26,7 @@ import { details, plain, table } from "../print/table.ts";
 import { formatAgo, formatMomentAgo, parseLength } from "../print/times.ts";
 import { addDeliveries } from "./deliveries.ts";
 
-/** `pinion destinations …`: where results are sent. */
+/** `pinion destinations …`: receivers of results. */
 export function addDestinations(program: Command, cli: Cli): void {
   const destinations = program.command("destinations").description("where results of watchers are sent");
   addList(destinations, cli);
@@ -151,7 +151,7 @@ function withSpecOptions(command: Command): Command {
     command
       .option("--name <text>", "shown to people")
       .option("--webhook <url>", "an HTTP receiver by the Standard Webhooks convention")
-      // A secret on the command line would be in the shell's history and in the list of processes.
+      // Secrets on a command line would be visible in the shell's history and the process list.
       .option("--secret-env <VARIABLE>", "its signing secret, from this variable (a new one is made)")
       .option(
         "--slack-webhook-env <VARIABLE>",
@@ -229,7 +229,7 @@ function addUpdate(destinations: Command, cli: Cli): void {
   examples(command, [["destinations update ops --webhook https://example.org/new", ""]]);
 }
 
-/** The spec with what the options name in its place. */
+/** The spec changed by the options. */
 function specOf(cli: Cli, options: SpecOptions, before: DestinationSpec): DestinationSpec {
   const spec = create(DestinationSpecSchema, before);
   if (options.name !== undefined) spec.name = options.name;

@@ -108,7 +108,7 @@ function addEnroll(device: Command, cli: Cli): void {
   examples(command, [["device enroll --url https://pinion.example.org --join-code ABCD-EFGH-JKMN-PQRS", ""]]);
 }
 
-/** What the configuration lets the device execute, for a person; what is wrong with it where it cannot be read. */
+/** The executors of the configuration as text for people, or the problem of the file. */
 function mayRun(configFile: string): string {
   try {
     const { executors, defaultExecutor } = loadConfig(configFile);
@@ -165,10 +165,10 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
       "`pinion devices join-code` makes a code, `pinion device enroll --join-code …` uses it",
     );
   }
-  // A daemon goes back to the server that it enrolled with, unless told otherwise.
+  // A daemon connects to the server of its enrolment, unless an option names another.
   const url = options.url || cli.env.PINION_URL ? serverUrl(options, cli.env) : identity.url;
   const configFile = options.config ?? ownConfigFile(cli.env);
-  // A file that was named and is not there is a mistake; the default one is made.
+  // A missing file named by an option is an error; the default file is created.
   if (!options.config && writeDeviceConfigOnce(configFile, { env: cli.env, workingDir: homedir() })) {
     cli.note(`wrote ${configFile}: it says what this device may execute`);
   }
@@ -220,7 +220,7 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
   }
 }
 
-/** A daemon that runs on the state would go on as the device that it was. */
+/** A daemon running with the state would go on with the old identity. */
 async function forgetCopied(stateDir: string): Promise<void> {
   const pid = await daemonPid(stateDir);
   if (pid === undefined) return forgetIdentity(stateDir);
@@ -231,7 +231,7 @@ async function forgetCopied(stateDir: string): Promise<void> {
   );
 }
 
-/** Calls `reload` at each SIGHUP; answers how that is ended. */
+/** Calls `reload` at each SIGHUP; returns a function for removing the handler. */
 export function onHangup(reload: () => void): () => void {
   process.on("SIGHUP", reload);
   return () => process.off("SIGHUP", reload);
@@ -243,8 +243,8 @@ function keepToken(cli: Cli, file: string, token: string): void {
 }
 
 /**
- * What a program with `isolate = true` does not see besides the state: the configuration, this user's tokens, and the data of
- * `pinion up`, if the daemon is one of its.
+ * Paths hidden from programs with `isolate = true`, besides the state: the configuration, this
+ * user's tokens, and the data of `pinion up` if the daemon belongs to `up`.
  */
 function hiddenOf(cli: Cli, places: { stateDir: string; configFile: string }): string[] {
   const up = dirname(resolve(places.stateDir));
@@ -255,14 +255,14 @@ function hiddenOf(cli: Cli, places: { stateDir: string; configFile: string }): s
   ];
 }
 
-/** The configuration's `proxy`, if there is a configuration and it has one. */
+/** The configuration's `proxy`, if set. */
 export function configuredProxy(configFile: string): { proxy?: ProxySetting } {
   if (!existsSync(configFile)) return {};
   const { proxy } = loadConfig(configFile);
   return proxy === undefined ? {} : { proxy };
 }
 
-/** Output goes by unlogged: it is what the server relays, and may be much. */
+/** Output events are not logged: the server relays the output, which may be large. */
 export function jsonLine(event: DaemonEvent): string | undefined {
   return event.type === "output" || event.type === "activity"
     ? undefined

@@ -184,7 +184,7 @@ function printDevice(cli: Cli, device: Device, asJson: boolean): void {
   for (const line of lines) cli.out(line);
 }
 
-/** Executors with what they say of themselves; of a daemon that tells less, their names. */
+/** Executors with their reported versions; only the names for a daemon without reports. */
 function executorLines(cli: Cli, { executors, agentKinds }: Device): string[] {
   if (executors.length === 0) return [agentKinds.map(plain).join(", ")];
   return executors.map((executor) => {

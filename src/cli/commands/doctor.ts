@@ -20,7 +20,7 @@ type DoctorOptions = {
   config?: string;
 };
 
-/** `pinion doctor`: looks at everything that is often wrong, and says what to do. */
+/** `pinion doctor`: checks the usual problems and gives remedies. */
 export function addDoctor(program: Command, cli: Cli): void {
   const command = program
     .command("doctor")
@@ -33,7 +33,7 @@ export function addDoctor(program: Command, cli: Cli): void {
     .action(async (_options, command: Command) => {
       const options = optionsOf<DoctorOptions>(command);
       const databaseUrl = options.databaseUrl ?? (cli.env.DATABASE_URL || undefined);
-      // Also for --database-url: what replicas would be configured with.
+      // Also with --database-url: the direct URL for replicas.
       const directUrl = cli.env.DATABASE_DIRECT_URL || databaseUrl;
       if (options.confirmClock && !databaseUrl) {
         throw new Failure(

@@ -32,7 +32,7 @@ export function addEvents(program: Command, cli: Cli): void {
       const past = await pastEvents(clients, options);
       if (!options.follow) return printPast(cli, past, options.json === true);
       for (const event of past.events) printEvent(cli, event, options.json === true);
-      // From the newest that was listed, so that nothing is lost in between.
+      // From the newest listed event, so no event is lost in between.
       await followFrom(cli, clients, past.newestCursor, options);
     });
   examples(command, [

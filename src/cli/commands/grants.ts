@@ -18,7 +18,7 @@ import { collect, wholeNumber } from "../print/paging.ts";
 import { type Column, plain, table } from "../print/table.ts";
 import { formatAgo } from "../print/times.ts";
 
-/** `pinion devices grant|revoke|grants`: what owners let others do with their devices. */
+/** `pinion devices grant|revoke|grants`: permissions given by device owners to others. */
 export function addGrants(devices: Command, cli: Cli): void {
   addGrant(devices, cli);
   addRevoke(devices, cli);

@@ -34,7 +34,7 @@ function kindOf(word: string): HookKind {
   throw new Failure(exitCodes.usage, `--kind: is one of ${kindWords.join(", ")}`);
 }
 
-/** `pinion hooks …`: what happens elsewhere starts a watcher. */
+/** `pinion hooks …`: external events as triggers of watchers. */
 export function addHooks(program: Command, cli: Cli): void {
   const hooks = program.command("hooks").description("addresses at which something else starts a watcher");
   addList(hooks, cli);

@@ -9,7 +9,7 @@ import { plain } from "../print/table.ts";
 
 type LoginOptions = GlobalOptions & { name?: string; tokenFile?: string };
 
-/** `pinion login`: a server, and who somebody is there, kept for every directory. */
+/** `pinion login`: stores a server and a token for use in every directory. */
 export function addLogin(program: Command, cli: Cli): void {
   const login = program
     .command("login")
@@ -71,7 +71,7 @@ async function tokenOf(options: LoginOptions, url: string): Promise<string> {
   );
 }
 
-/** The org that the token is of; throws what the server says of one that it does not take. */
+/** The token's org; throws the server's error for a refused token. */
 async function requireTaken(options: LoginOptions, url: string, token: string): Promise<string> {
   const clients = createClients({ url, token, ...proxyOption(options) });
   try {

@@ -1,11 +1,16 @@
-/** The commands of the first level. `piniond` has device/daemon-nouns.ts in place of this module (scripts/lib/bundle.ts). */
+/**
+ * The commands of the first level. In `piniond`, device/daemon-nouns.ts replaces this module
+ * (scripts/lib/bundle.ts).
+ */
 import type { Command } from "commander";
 import type { Cli } from "../cli.ts";
 
-/** A command of the first level. Its module, and all that the module imports, is loaded when the command is asked for. */
+/**
+ * A command of the first level. Its module, with all imports, is loaded when the command is used.
+ */
 export type Noun = {
   name: string;
-  /** As in the module; a test compares the two. */
+  /** Equal to the text in the module; a test compares both. */
   description: string;
   load(): Promise<(program: Command, cli: Cli) => void>;
 };

@@ -17,7 +17,7 @@ import { type Column, plain, table } from "../print/table.ts";
 import { formatAgo, formatMomentAgo } from "../print/times.ts";
 import * as words from "../print/words.ts";
 
-/** `pinion orgs …`: orgs, and who belongs to them. */
+/** `pinion orgs …`: orgs and their members. */
 export function addOrgs(program: Command, cli: Cli): void {
   const orgs = program.command("orgs").description("orgs, and who belongs to them");
   addCreate(orgs, cli);

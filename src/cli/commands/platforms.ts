@@ -16,7 +16,7 @@ import { type Column, plain, table } from "../print/table.ts";
 import { formatAgo } from "../print/times.ts";
 import * as words from "../print/words.ts";
 
-/** `pinion platforms …`: where agents answer. */
+/** `pinion platforms …`: the agents' chat platforms. */
 export function addPlatforms(program: Command, cli: Cli): void {
   const platforms = program.command("platforms").description("chat platforms that agents answer on");
   addList(platforms, cli);
@@ -91,7 +91,7 @@ function addUpsert(platforms: Command, cli: Cli): void {
     .requiredOption("--agent <agent>", "the agent that answers there")
     .requiredOption("--kind <kind>", "telegram, slack, discord, whatsapp, teams or webhook")
     .option("--config <key=value>", "a value; may be repeated", pair)
-    // A secret on the command line would be in the shell's history and in the list of processes.
+    // Secrets on a command line would be visible in the shell's history and the process list.
     .option("--secret-env <key=VARIABLE>", "a secret, from this environment variable; may be repeated", pair)
     .option("--secret-file <key=file>", 'a secret, from a file; "-" reads standard input', pair)
     .option("--secret-ref <key=NAME>", "a secret that the server has as PINION_SECRET_<NAME>", pair)

@@ -14,7 +14,7 @@ import * as words from "../print/words.ts";
 const titleLength = 60;
 const pageSize = 100;
 
-/** `pinion runs questions` and `pinion runs answer`: what agents ask people. */
+/** `pinion runs questions` and `pinion runs answer`: questions of agents to people. */
 export function addQuestions(runs: Command, cli: Cli): void {
   addList(runs, cli);
   addAnswer(runs, cli);
@@ -130,7 +130,7 @@ function addAnswer(runs: Command, cli: Cli): void {
   ]);
 }
 
-/** Whether an id is a run's or a turn's, as the fields of a request; an id of neither is taken for a run's. */
+/** The request field for an id of a run or a turn; an unknown id counts as a run's. */
 async function askerOf(clients: Clients, id: string): Promise<{ runId: string } | { turnId: string }> {
   try {
     await clients.turns.getTurn({ turnId: id });

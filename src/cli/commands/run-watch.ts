@@ -18,9 +18,9 @@ import { activityLine } from "../print/transcript.ts";
 import * as words from "../print/words.ts";
 
 /**
- * Follows a run to its end, over as many streams as it takes: its output on standard output, its states on standard
- * error, or every update as a line of JSON. Resolves to the ended run; to undefined if the signal ended the watching
- * first. Fails at once if the server is not there at the beginning.
+ * Follows a run to its end, over any number of streams: output on standard output and states on
+ * standard error, or every update as a line of JSON. Resolves to the ended run; to undefined if the
+ * signal came first. Fails at once if the server is not reachable at the start.
  */
 export async function watchRun(
   cli: Cli,
@@ -28,7 +28,7 @@ export async function watchRun(
   id: string,
   options: { asJson: boolean; signal: AbortSignal },
 ): Promise<Run | undefined> {
-  // Waiting survives a server that goes away, so it would also wait for one that was never there.
+  // `waitForRun` survives an unreachable server, so reachability is checked first.
   await clients.runs.getRun({ runId: id });
   const view = options.asJson ? new JsonView(cli) : new RunView(cli);
   try {
@@ -46,7 +46,7 @@ export async function watchRun(
   }
 }
 
-/** What a program sees of a run: the stream's own messages. */
+/** Updates of a run for programs: the stream's own messages. */
 class JsonView {
   readonly #cli: Cli;
 
@@ -73,16 +73,16 @@ class JsonView {
   }
 }
 
-/** What a person sees of a run. */
+/** Updates of a run for people. */
 class RunView {
   readonly #cli: Cli;
   #shown = "";
   #isAtLineStart = true;
   #sequence = 0n;
   #attempt = 0;
-  /** Its agent tells what it does; its output says the same once more, and stays with the run. */
+  /** The agent sends activities; the output repeats these and is not shown live. */
   #tells = false;
-  /** What the agent said last, in pieces of one message. */
+  /** The agent's last text, in pieces of one message. */
   #said = { messageId: "", text: "" };
 
   constructor(cli: Cli) {
@@ -119,7 +119,7 @@ class RunView {
     this.#isAtLineStart = output.data.at(-1) === 0x0a;
   }
 
-  /** What the agent does stands among the states; its answer comes at the end. */
+  /** Activities are shown between the states; the answer follows at the end. */
   showActivity({ activity }: RunActivity): void {
     this.#tells = true;
     const line = activity && activityLine(this.#cli, activity);
@@ -133,7 +133,7 @@ class RunView {
   async showEnd(clients: Clients, run: Run): Promise<void> {
     if (this.#sequence === 0n || run.hasTranscript) {
       const output = await runOutput(clients, run);
-      // On a terminal the answer stands there already, as the last that the agent said.
+      // A terminal already shows the answer as the agent's last text.
       const isShown = this.#cli.isTerminal && this.#said.text.trim() === output.trim();
       if (output && !isShown) {
         this.#cli.program(output);
@@ -154,7 +154,7 @@ class RunView {
   }
 
   #note(line: string): void {
-    // On a terminal both streams share the screen: a state never continues a line of output.
+    // On a terminal both streams share the screen, so a state starts on a new line.
     if (!this.#isAtLineStart && this.#cli.isTerminal) this.#cli.raw("\n");
     this.#isAtLineStart = true;
     this.#cli.note(line);

@@ -8,23 +8,23 @@ import { cut, displayWidth, plain } from "../print/table.ts";
 import { formatDuration } from "../print/times.ts";
 import * as words from "../print/words.ts";
 
-/** `pinion runs watch` without a run: all runs of the org, or of a watcher or a device, as they live. */
+/** `pinion runs watch` without a run: all runs of the org, a watcher or a device, live. */
 
 export type LiveFilter = { watcherId: string; deviceId: string };
 
-/** Runs that are followed at once; of those beyond only the beginning and the end are shown. */
+/** Maximum of runs followed at once; a further run is followed later, or only its end is shown. */
 const followedMax = 32;
 const activeStatuses = [RunStatus.PENDING, RunStatus.CLAIMED, RunStatus.RUNNING];
-/** Remembered of those that ended. */
+/** Maximum of remembered ended runs. */
 const endedMax = 1_000;
-/** Between looks at the clock, on a terminal. */
+/** Redraw interval on a terminal, in ms. */
 const redrawMs = 500;
-/** Of a run whose last piece of output does not end its line. */
+/** Maximum bytes of an unfinished output line. */
 const lineBytesMax = 16_384;
 
 /**
- * Follows runs until the signal fires or the stream of events breaks, which it throws. New runs are heard of by events,
- * their states and output by a stream of each.
+ * Follows runs until the signal fires or the event stream breaks (an error). Events announce new
+ * runs; a stream per run gives states and output.
  */
 export async function watchRuns(
   cli: Cli,
@@ -38,7 +38,7 @@ export async function watchRuns(
       ? new LiveLines(cli, options.labels)
       : new PlainLines(cli, options.labels);
   const followed = new Set<string>();
-  /** Their last event may come after their stream has shown the end. */
+  /** Ended runs: a run's last event may arrive after the end of its stream. */
   const ended = new Set<string>();
   const isWanted = (run: { watcherId: string; deviceId: string }) =>
     (filter.watcherId === "" || run.watcherId === filter.watcherId) &&
@@ -52,7 +52,7 @@ export async function watchRuns(
       onRun: show,
       onOutput: (output) => view.showOutput(runId, output),
     })
-      // Whoever hears of the run next looks at it again; the stream of events goes on.
+      // The next event of the run follows the run again; the event stream goes on.
       .catch(() => {})
       .finally(() => followed.delete(runId));
   }
@@ -70,7 +70,8 @@ export async function watchRuns(
     const events = clients.events.watchEvents({ kinds: ["run."] }, { signal });
     for await (const { update } of events) {
       if (update.case === "cursor") {
-        // First and every 15 s of silence: those that were begun before, or that there was no room for.
+        // At the start and after every 15 s of silence: runs started before, or without a free slot
+        // until now.
         const { runs } = await clients.runs.listRuns({ ...filter, statuses: activeStatuses, pageSize: 500 });
         view.begin();
         for (const run of runs.toReversed()) follow(run.id);
@@ -97,7 +98,7 @@ interface View {
   close(): void;
 }
 
-/** For programs: a line for every update, with the run that it is about. */
+/** For programs: a line for every update, with the id of its run. */
 class JsonLines implements View {
   readonly #cli: Cli;
 
@@ -125,11 +126,11 @@ class JsonLines implements View {
   }
 }
 
-/** For people: a line for every state of a run, and its output behind the watcher's name. */
+/** For people: a line for every state of a run, and its output after the watcher's name. */
 class PlainLines implements View {
   protected readonly cli: Cli;
   readonly #labels: Map<string, string>;
-  /** What was shown of each run that lives. */
+  /** Shown state of each active run. */
   readonly #runs = new Map<
     string,
     { state: string; watcher: string; rest: Buffer; attempt: number; sequence: bigint }
@@ -165,7 +166,7 @@ class PlainLines implements View {
     if (!run) return;
     if (output.attempt !== run.attempt) run.sequence = 0n;
     run.attempt = output.attempt;
-    // A stream that began anew repeats what is kept.
+    // A restarted stream repeats the kept output.
     if (output.sequence <= run.sequence) return;
     run.sequence = output.sequence;
     run.rest = Buffer.concat([run.rest, output.data]);
@@ -188,7 +189,7 @@ class PlainLines implements View {
     this.line(`${this.cli.colors.dim(`${plain(watcher)} │`)} ${text}`);
   }
 
-  /** One run in one line. */
+  /** A run as one line. */
   protected describe(run: Run, now = Date.now()): string {
     const { bold, dim } = this.cli.colors;
     const word = words.runStatus.word(run.status);
@@ -206,13 +207,13 @@ class PlainLines implements View {
     return parts.filter(Boolean).join("  ");
   }
 
-  /** A line that stays. */
+  /** Prints a permanent line. */
   protected line(text: string): void {
     this.cli.out(text);
   }
 }
 
-/** On a terminal: the same, and below it a line for each run that lives, which is kept up. */
+/** On a terminal: the same, with a live line for each active run below. */
 class LiveLines extends PlainLines {
   readonly #living = new Map<string, Run>();
   readonly #timer: NodeJS.Timeout;
@@ -234,7 +235,7 @@ class LiveLines extends PlainLines {
     this.#redraw();
   }
 
-  /** What lives is shown below, so its states are not lines that stay. */
+  /** Active runs are shown below, so their states need no permanent lines. */
   #remember(run: Run): void {
     this.#isQuiet = true;
     super.showRun(run);
@@ -263,20 +264,20 @@ class LiveLines extends PlainLines {
     this.#drawn = lines.length;
   }
 
-  /** A line that wrapped could not be erased. */
+  /** A wrapped line could not be erased. */
   #fitted(line: string): string {
     if (displayWidth(line) < this.cli.columns) return line;
     return cut(plain(line), this.cli.columns - 1);
   }
 
   #erase(): void {
-    // Up to the first of the lines that are kept up, and clear from there.
+    // Moves up to the first live line and clears the rest of the screen.
     if (this.#drawn > 0) this.cli.raw(`\x1b[${this.#drawn}A\x1b[0J`);
     this.#drawn = 0;
   }
 }
 
-/** How long it took, or has been at it. */
+/** The run's duration, or the time since its start. */
 function timeOf(run: Run, now: number): string {
   if (run.duration) return `took ${formatDuration(run.duration)}`;
   if (isEnded(run) || !run.startedAt) return "";

@@ -125,7 +125,7 @@ function addList(runs: Command, cli: Cli): void {
   ]);
 }
 
-/** The state, with what waits for somebody or wants a look. */
+/** The state, with a mark for open questions or attention. */
 function statusCell(cli: Cli, run: Run): string {
   const status = words.paintState(cli, words.runStatus.word(run.status));
   if (run.openQuestions > 0) return `${status} ${cli.colors.yellow("waits for an answer")}`;
@@ -134,7 +134,7 @@ function statusCell(cli: Cli, run: Run): string {
 
 function runColumns(cli: Cli, labels: Map<string, string>, isWide: boolean): Column<Run>[] {
   const columns: Column<Run>[] = [
-    // Whole, always: it is what gets copied into the next command.
+    // Never cut: people copy the id into the next command.
     { header: "RUN", cell: (run) => run.id },
     { header: "WATCHER", cell: (run) => run.watcherSlug || run.watcherId },
     { header: "STATUS", cell: (run) => statusCell(cli, run) },
@@ -287,7 +287,7 @@ function chainLines(cli: Cli, chain: readonly ChainLink[]): string[] {
   );
 }
 
-/** The devices that might take the run, and why each does not. */
+/** Candidate devices of the run, with the reason why each does not take the run. */
 function candidateLines(cli: Cli, candidates: readonly RunCandidate[]): string[] {
   return table<RunCandidate>(
     candidates,

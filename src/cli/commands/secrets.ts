@@ -7,16 +7,16 @@ import { dataDir, optionsOf } from "../context.ts";
 import { exitCodes, Failure } from "../failures.ts";
 import { keyFile, readKeys, writeKeys } from "../secret-keys.ts";
 
-/** `pinion secrets …`: the keys under which secrets lie in the database. */
+/** `pinion secrets …`: the encryption keys of secrets in the database. */
 export function addSecrets(program: Command, cli: Cli): void {
   const secrets = program.command("secrets").description("the keys under which secrets lie in the database");
   addRotate(secrets, cli);
 }
 
 /**
- * With PINION_SECRET_KEYS: seals all under its first key; servers that have both keys may run. With a key file: puts a
- * new key in front, seals all under it, and takes the others out of the file; the server of that directory is stopped
- * for as long. Killed half-way and run again, it goes on.
+ * With PINION_SECRET_KEYS: seals all secrets with the first key; servers with both keys may run.
+ * With a key file: adds a new key at the front, seals all secrets with the new key and removes the
+ * others; the directory's server is stopped meanwhile. Repeatable after an interruption.
  */
 function addRotate(secrets: Command, cli: Cli): void {
   const command = secrets
@@ -62,7 +62,7 @@ function addRotate(secrets: Command, cli: Cli): void {
   ]);
 }
 
-/** The keys, the one to seal with first. */
+/** The keys, starting with the sealing key. */
 function keysToUse(cli: Cli, data: string, url: string | undefined): { keys: string[]; isFile: boolean } {
   const given = cli.env.PINION_SECRET_KEYS || (url === undefined ? undefined : readKeys(data));
   if (given) {
@@ -79,7 +79,7 @@ function keysToUse(cli: Cli, data: string, url: string | undefined): { keys: str
   }
   requireKeyring(stored);
   const keys = split(stored);
-  // More than one: an earlier rotation did not come to its end, and its new key is the first.
+  // More than one key: an earlier rotation was interrupted, and its new key is the first.
   return { keys: keys.length > 1 ? keys : [newKey(), ...keys], isFile: true };
 }
 

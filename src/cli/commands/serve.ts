@@ -120,7 +120,7 @@ type Announcement = {
   url: string;
   replicaId: string;
   token: string | undefined;
-  /** Where the token was put. */
+  /** File of the token. */
   tokenFile: string | undefined;
 };
 
@@ -130,7 +130,7 @@ function announce(cli: Cli, { asJson, url, replicaId, token, tokenFile }: Announ
       JSON.stringify({
         url,
         replica_id: replicaId,
-        // Where standard output is no terminal it is a log, which others read and which is kept.
+        // Without a terminal, standard output is a log, kept and read by others.
         ...(token ? { ...(cli.isTerminal ? { bootstrap_token: token } : {}), token_file: tokenFile } : {}),
       }),
     );

@@ -14,7 +14,7 @@ import { type Column, plain, table } from "../print/table.ts";
 import { formatAgo } from "../print/times.ts";
 import * as words from "../print/words.ts";
 
-/** `pinion sign-ins …`: browsers that are signed in to the web page. */
+/** `pinion sign-ins …`: browsers signed in to the web page. */
 export function addSignIns(program: Command, cli: Cli): void {
   const signIns = program.command("sign-ins").description("browsers that are signed in to the web page");
   addLink(signIns, cli);

@@ -19,7 +19,7 @@ import { type Column, plain, table } from "../print/table.ts";
 import { formatAgo, formatMomentAgo, parseLength } from "../print/times.ts";
 import * as words from "../print/words.ts";
 
-/** `pinion tokens …`: what people and services identify themselves with. */
+/** `pinion tokens …`: tokens of people and services. */
 export function addTokens(program: Command, cli: Cli): void {
   const tokens = program.command("tokens").description("what people and services identify themselves with");
   addCreate(tokens, cli);
@@ -29,7 +29,7 @@ export function addTokens(program: Command, cli: Cli): void {
   addRotate(tokens, cli);
 }
 
-/** Without a server: for a secret store, from which a first start takes its owner's token. */
+/** Without a server: for a secret store that provides the owner's token of a first start. */
 function addGenerate(tokens: Command, cli: Cli): void {
   const command = tokens
     .command("generate")

@@ -10,9 +10,9 @@ import { formatDuration } from "../print/times.ts";
 import * as words from "../print/words.ts";
 
 /**
- * Follows a turn to its end, over as many streams as it takes: its answer on standard output, its states on standard
- * error, or every update as a line of JSON. Resolves to the ended turn; to undefined if the signal ended the watching
- * first. Fails at once if the server is not there at the beginning.
+ * Follows a turn to its end, over any number of streams: the answer on standard output and states
+ * on standard error, or every update as a line of JSON. Resolves to the ended turn; to undefined if
+ * the signal came first. Fails at once if the server is not reachable at the start.
  */
 export async function watchTurn(
   cli: Cli,
@@ -20,7 +20,7 @@ export async function watchTurn(
   id: string,
   options: { asJson: boolean; signal: AbortSignal },
 ): Promise<Turn | undefined> {
-  // Waiting survives a server that goes away, so it would also wait for one that was never there.
+  // `waitForTurn` survives an unreachable server, so reachability is checked first.
   await clients.turns.getTurn({ turnId: id });
   const { signal } = options;
   const view = options.asJson ? jsonView(cli) : turnView(cli);
@@ -36,7 +36,7 @@ export async function watchTurn(
 
 type View = { turn(turn: Turn): void; output(output: RunOutput): void; end(turn: Turn): void };
 
-/** What a program sees of a turn: the stream's own messages. */
+/** Updates of a turn for programs: the stream's own messages. */
 function jsonView(cli: Cli): View {
   const print = (update: MessageInitShape<typeof WatchTurnResponseSchema>["update"]) =>
     printJsonLine(cli, WatchTurnResponseSchema, create(WatchTurnResponseSchema, { update: update! }));
@@ -47,14 +47,14 @@ function jsonView(cli: Cli): View {
   };
 }
 
-/** What a person sees of a turn: what the program prints, and in the end exactly the reply, once. */
+/** Updates of a turn for people: the program's output, and at the end exactly the reply, once. */
 function turnView(cli: Cli): View {
   let shown = "";
   let isAtLineStart = true;
   let sequence = 0n;
   let hasGap = false;
   const note = (line: string) => {
-    // On a terminal both streams share the screen: a state never continues a line of output.
+    // On a terminal both streams share the screen, so a state starts on a new line.
     if (!isAtLineStart && cli.isTerminal) cli.raw("\n");
     isAtLineStart = true;
     cli.note(line);
@@ -77,7 +77,7 @@ function turnView(cli: Cli): View {
     output(output) {
       hasGap ||= output.sequence !== sequence + 1n;
       sequence = output.sequence;
-      // Only its standard output is the answer.
+      // Only standard output is the answer.
       if (hasGap || output.stream !== OutputStream.STDOUT) return;
       cli.program(output.data);
       isAtLineStart = output.data.at(-1) === 0x0a;

@@ -45,7 +45,7 @@ type StartOptions = {
   detach?: boolean;
 };
 
-/** `pinion runs follow-up`: a turn in the session that the agent of a run left. */
+/** `pinion runs follow-up`: a turn in the session of a run's agent. */
 export function addFollowUp(runs: Command, cli: Cli): void {
   const command = runs
     .command("follow-up")
@@ -131,7 +131,7 @@ function addStart(turns: Command, cli: Cli): void {
   ]);
 }
 
-/** Ends with 1 unless the turn ends completed. */
+/** Sets exit code 1 unless the turn completes. */
 async function follow(
   cli: Cli,
   clients: Parameters<typeof watchTurn>[1],
@@ -260,7 +260,7 @@ function addList(turns: Command, cli: Cli): void {
 
 function columns(cli: Cli): Column<Turn>[] {
   return [
-    // Whole, always: it is what gets copied into the next command.
+    // Never cut: people copy the id into the next command.
     { header: "TURN", cell: (turn) => turn.id },
     { header: "CONVERSATION", cell: (turn) => turn.conversationId },
     { header: "STATUS", cell: (turn) => words.paintState(cli, words.turnStatus.word(turn.status)) },
@@ -289,7 +289,7 @@ function addCancel(turns: Command, cli: Cli): void {
   examples(command, [["turns cancel 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", ""]]);
 }
 
-/** Refuses what cannot be a turn's id before it is sent. */
+/** Refuses an invalid turn id before the call. */
 function turnId(text: string): string {
   if (isUuid(text)) return text.toLowerCase();
   throw new Failure(

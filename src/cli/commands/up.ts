@@ -18,10 +18,10 @@ import { LaterRuns } from "../up/later-runs.ts";
 import { type Machine, startMachine, type UpOptions } from "../up/machine.ts";
 import { UpView } from "../up/view.ts";
 
-/** Whatever hangs, Ctrl-C ends `up` within this. */
+/** Maximum time of a stop in ms; after the limit Ctrl-C ends `up` in any case. */
 const stopMsMax = 24_000;
 
-/** `pinion up`: everything on this machine, and a first run. What `npm start` does. */
+/** `pinion up`: everything on this machine, and a first run. Used by `npm start`. */
 export function addUp(program: Command, cli: Cli): void {
   const command = program
     .command("up")
@@ -51,10 +51,10 @@ export function addUp(program: Command, cli: Cli): void {
   ]);
 }
 
-/** The first run ended otherwise than completed; its JSON is printed already. */
+/** The first run did not complete; its JSON is printed already. */
 class FirstRunFailure extends Failure {}
 
-/** What `up --once --json` prints last when there is no run to tell of. */
+/** The last line of `up --once --json` without a run. */
 export function errorLine(error: unknown): string {
   const { message, advice } = explain(error, undefined);
   return JSON.stringify({ status: "error", error: message, advice: advice ?? "" });
@@ -73,7 +73,7 @@ async function up(cli: Cli, options: UpOptions): Promise<void> {
     boundStop(interrupt.signal, view);
     try {
       const fail = (failure: Failure) => failing.abort(failure);
-      // Known before the start, which enrols a machine that is new.
+      // Read before the start, because the start enrols a new machine.
       const isRestart = existsSync(join(upStateDir(dataDir(options, cli.env)), "identity.json"));
       const machine = await startMachine(cli, options, { view, parts, signal, fail });
       runs = new LaterRuns({ ...machine, view, signal });
@@ -83,7 +83,7 @@ async function up(cli: Cli, options: UpOptions): Promise<void> {
       await serveUntilStopped(machine, runs, signal);
       failing.signal.throwIfAborted();
     } catch (error) {
-      // Whatever broke under the failure: this is what it comes from.
+      // The failure is the cause of the later error.
       failing.signal.throwIfAborted();
       if (!interrupt.signal.aborted) throw error;
       if (options.once) throw new Failure(exitCodes.interrupted, "stopped before the first run was stored");
@@ -108,7 +108,7 @@ function sayStopped(view: UpView, runs: LaterRuns | undefined): void {
   view.note("stopped");
 }
 
-/** A stop that hangs is ended: everything that matters is on disk, and the next start picks it up. */
+/** Ends a hanging stop: all important data is on disk, and the next start continues. */
 function boundStop(signal: AbortSignal, view: UpView): void {
   signal.addEventListener("abort", () => {
     setTimeout(() => {
@@ -140,7 +140,7 @@ async function firstRun(
   return runFirst({ clients, watcher, deviceLog, view, signal, withinMs });
 }
 
-/** The kind of executor that a run of the watcher would be given to, unless it is the report that costs nothing. */
+/** The executor kind for the watcher's run, unless it is the free report. */
 function costlyKind(configFile: string, wanted: string | undefined): string | undefined {
   const { executors, defaultExecutor } = loadConfig(configFile);
   const kind = (wanted && executors[wanted] ? wanted : defaultExecutor) ?? "";
@@ -171,7 +171,7 @@ async function serveUntilStopped(machine: Machine, runs: LaterRuns, signal: Abor
     throw new Failure(exitCodes.failed, "the server ended", "server.log in the data directory says why");
 }
 
-/** A link that signs in; undefined where the token is no person's. */
+/** A sign-in link; undefined if the token does not belong to a person. */
 async function signInLink({ clients, url }: Machine): Promise<string | undefined> {
   try {
     const { path } = await clients.signIns.createSignInLink({});

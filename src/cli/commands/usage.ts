@@ -10,7 +10,7 @@ import { plain, table } from "../print/table.ts";
 import { parseLength } from "../print/times.ts";
 import * as words from "../print/words.ts";
 
-/** `pinion usage`: what agents used, by their own figures. */
+/** `pinion usage`: the agents' use, by their own figures. */
 export function addUsage(program: Command, cli: Cli): void {
   const command = program
     .command("usage")

@@ -6,7 +6,7 @@ import { details } from "../print/table.ts";
 
 const kinds = { source: "run from its sources", package: "npm's package", executable: "one file" };
 
-/** `pinion version`: which build this is. */
+/** `pinion version`: version and kind of this build. */
 export function addVersion(program: Command, cli: Cli): void {
   const command = program
     .command("version")

@@ -18,7 +18,7 @@ import { parseRate } from "../print/rates.ts";
 import { parseLength } from "../print/times.ts";
 import * as words from "../print/words.ts";
 
-/** What `watchers create` and `watchers update` take; every one sets a field of the spec. */
+/** Options of `watchers create` and `watchers update`; each sets a field of the spec. */
 export type SpecOptions = {
   name?: string;
   prompt?: string;
@@ -136,7 +136,7 @@ export function addSpecOptions(command: Command, wholeNumber: (text: string) => 
     );
 }
 
-/** The fields that the options set, and their names for an update mask. */
+/** The fields from the options, and their names for an update mask. */
 export async function specOf(
   clients: Clients,
   options: SpecOptions,
@@ -233,7 +233,7 @@ export async function specOf(
   set(options.select, "selector", (selector) => {
     spec.selector = selector;
   });
-  // A watcher has one of the two; the other one goes.
+  // A watcher has either a device or a selector; setting either clears the other.
   if (options.select && device === undefined) paths.push("device_id");
   if (device && options.select === undefined) paths.push("selector");
   set(options.spread, "spread", (word) => {
@@ -261,7 +261,7 @@ function notifyEntry(text: string): Notify {
   return create(NotifySchema, { to, when: words.notifyWhen.value(when, "--tell") });
 }
 
-/** The policy as a whole: what no option names has its default. */
+/** The whole policy; fields without an option get the default. */
 function questionsOf(options: SpecOptions): QuestionPolicy | undefined {
   const { questionTimeout, questionDefault, questionResponders } = options;
   if (questionTimeout === undefined && questionDefault === undefined && questionResponders === undefined) {
@@ -278,7 +278,7 @@ function questionsOf(options: SpecOptions): QuestionPolicy | undefined {
   });
 }
 
-/** The group as a whole: what no option names has its default. */
+/** The whole group; fields without an option get the default. */
 function groupOf({ group, groupMax, groupPer }: SpecOptions): ConcurrencyGroup | "none" | undefined {
   if (group === undefined) {
     if (groupMax === undefined && groupPer === undefined) return undefined;
@@ -321,7 +321,7 @@ function promptOf(options: SpecOptions): string | undefined {
 
 function readText(file: string, option: string): string {
   try {
-    // 0 is standard input.
+    // File descriptor 0 is standard input.
     return readFileSync(file === "-" ? 0 : file, "utf8");
   } catch (error) {
     throw new Failure(exitCodes.usage, `${option}: ${(error as Error).message}`);
@@ -334,7 +334,7 @@ function readSchema(file: string): JsonObject {
     const value: unknown = JSON.parse(text);
     if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as JsonObject;
   } catch {
-    // Said below, like any other JSON that is no object.
+    // The error is thrown below, together with other invalid JSON.
   }
   throw new Failure(exitCodes.usage, `--schema: ${file} holds no JSON object`);
 }

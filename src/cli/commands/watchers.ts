@@ -55,7 +55,7 @@ function addCreate(watchers: Command, cli: Cli): void {
         throw new Failure(exitCodes.usage, "a watcher needs a prompt", "give --prompt or --prompt-file");
       spec.name ||= slug ?? "";
       if (!spec.name) throw new Failure(exitCodes.usage, "a watcher needs a name", "give a slug or --name");
-      // People mean their own nine o'clock.
+      // The default zone is the local zone.
       if (spec.schedule && options.zone === undefined) spec.timeZone = localTimeZone(cli.env);
       const answer = await clients.watchers.createWatcher({
         slug: slug ?? "",

@@ -10,7 +10,7 @@ import { cut, plain, plainLines, table } from "../print/table.ts";
 import { formatAgo, formatMoment } from "../print/times.ts";
 
 const windowPageSize = 100;
-/** Of each output in the list; `--output` shows all. */
+/** Maximum characters of each output in the list; `--output` shows all. */
 const previewLength = 80;
 
 /** `pinion windows …`: the stored results of watchers. */

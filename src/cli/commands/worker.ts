@@ -28,7 +28,10 @@ type WorkerOptions = GlobalOptions & {
 const tokenAdvice =
   "`pinion tokens create fleet --service --scope fleet:run` makes one; give it in a file with --token-file, or in PINION_TOKEN";
 
-/** `pinion worker`: this process as a fleet worker, with the daemon and the configuration of a device. */
+/**
+ * `pinion worker`: this process as a fleet worker, with the daemon and the configuration of a
+ * device.
+ */
 export function addWorker(program: Command, cli: Cli): void {
   const command = program
     .command("worker")
@@ -72,7 +75,7 @@ async function run(cli: Cli, options: WorkerOptions): Promise<void> {
   const token = workerToken(options, cli);
   const stateDir = options.stateDir ?? ownWorkerStateDir(cli.env);
   const configFile = options.config ?? ownConfigFile(cli.env);
-  // A file that was named and is not there is a mistake; the default one is made.
+  // A missing file named by an option is an error; the default file is created.
   if (!options.config && writeDeviceConfigOnce(configFile, { env: cli.env, workingDir: homedir() })) {
     cli.note(`wrote ${configFile}: it says what this worker may execute`);
   }
@@ -120,7 +123,7 @@ async function run(cli: Cli, options: WorkerOptions): Promise<void> {
   }
 }
 
-/** Never the owner's token that other commands find by themselves: a worker has one of its own. */
+/** Never the owner's token used by other commands: a worker needs its own. */
 function workerToken(options: WorkerOptions, cli: Cli): string {
   const { tokenFile } = options;
   const token = tokenFile ? readLine(tokenFile) : options.token || cli.env.PINION_TOKEN;

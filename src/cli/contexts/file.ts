@@ -1,6 +1,6 @@
 /**
- * The servers that a person has signed in to, each with its token, and which of them is meant: `contexts.json` beside the
- * device's configuration, mode 0600. Found from any directory.
+ * A person's servers with their tokens, and the current server: `contexts.json` beside the device's
+ * configuration, mode 0600. Found from any directory.
  */
 import { readFileSync, statSync } from "node:fs";
 import { homedir } from "node:os";
@@ -23,9 +23,12 @@ export function contextsFile(env: Environment): string {
   return join(configHome, "pinion", "contexts.json");
 }
 
-/** What is in the file; nothing where there is none. Refused if others may read it, since tokens are in it. */
+/**
+ * Reads the file; empty without a file. Refuses a file readable by other users, because the file
+ * holds tokens.
+ */
 export function readContexts(env: Environment): Contexts {
-  // Without a home there is nobody whose contexts they could be.
+  // Without a home directory there are no contexts.
   if (!env.HOME && !env.XDG_CONFIG_HOME) return { current: "", contexts: {} };
   const path = contextsFile(env);
   let text: string;
@@ -62,7 +65,7 @@ export function writeContexts(env: Environment, contexts: Contexts): void {
   writeWhole(contextsFile(env), `${JSON.stringify(contexts, null, 2)}\n`, 0o600);
 }
 
-/** The context that is meant: the named one, which has to be there, or else the current one. */
+/** The context with the given name (an error if missing), or the current context. */
 export function chosenContext(env: Environment, named: string | undefined): Context | undefined {
   const { current, contexts } = readContexts(env);
   if (named === undefined) return contexts[current];
@@ -78,7 +81,7 @@ export function chosenContext(env: Environment, named: string | undefined): Cont
   );
 }
 
-/** The token that was given for a server; undefined where nobody signed in to it. */
+/** The token of a server; undefined without a sign-in. */
 export function contextTokenOf(env: Environment, url: string): string | undefined {
   const { current, contexts } = readContexts(env);
   const own = contexts[current];

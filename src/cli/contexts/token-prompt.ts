@@ -1,7 +1,10 @@
 import { text } from "node:stream/consumers";
 import { exitCodes, Failure } from "../failures.ts";
 
-/** A token as a person types or pastes it, which is not shown; where standard input is no terminal, its first line. */
+/**
+ * Reads a token typed or pasted by a person, without echo; without a terminal, the first line of
+ * standard input.
+ */
 export async function askForToken(question: string): Promise<string> {
   const { stdin, stderr } = process;
   if (!stdin.isTTY) return (await text(stdin)).split("\n")[0]?.trim() ?? "";

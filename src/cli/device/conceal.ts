@@ -1,31 +1,32 @@
 /**
- * A daemon's programs are its user's, and on Linux that user's processes may read each other's environment and command line
- * for as long as they live. So a daemon that was started with secrets in either starts itself anew without them: the same process,
- * with the secrets handed over in a file that is gone before any program is started.
+ * Conceals a daemon's secrets. On Linux, processes of the same user can read each other's
+ * environment and command line, and a daemon's programs run as its user. So a daemon started with
+ * secrets in either restarts itself without these: the same process, with the secrets in a file
+ * deleted before any program starts.
  */
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 
-/** Where the new start finds what was taken out of its environment. */
+/** Variable with the path of the handover file. */
 const handover = "PINION_HANDOVER";
 
-/** Variables that hold no secrets: what the system, Node and the service manager need from the beginning. */
+/** Variables without secrets, needed from the start by the system, Node and the service manager. */
 const open =
   /^(PATH|HOME|USER|LOGNAME|SHELL|PWD|OLDPWD|SHLVL|_|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|TERM|COLORTERM|NO_COLOR|FORCE_COLOR|DISPLAY|WAYLAND_DISPLAY|XDG_\w+|DBUS_SESSION_BUS_ADDRESS|SSH_AUTH_SOCK|NODE_\w+|npm_\w+|INVOCATION_ID|JOURNAL_STREAM|NOTIFY_SOCKET|SYSTEMD_\w+|MANAGERPID|MAINPID|WATCHDOG_\w+|CREDENTIALS_DIRECTORY|SSL_CERT_\w+|\w*CA_BUNDLE|PINION_(STATE_DIR|DATA|LOG_\w+|TRACE_RATIO|DEBUG|URL|HANDOVER))$/;
 const proxy = /^(https?|all|no)_proxy$/i;
 
-/** Whether a variable may be seen by whoever runs as the same user. */
+/** True if other processes of the same user may read the variable. */
 export function isOpen(name: string, value: string): boolean {
   return open.test(name) || (proxy.test(name) && !value.includes("@"));
 }
 
-/** Whether a command line starts a daemon. */
+/** True if a command line starts a daemon. */
 export function startsDaemon(args: readonly string[]): boolean {
   return args.includes("worker") || args[args.indexOf("device") + 1] === "run";
 }
 
-/** A command line without the token that is in it, and that token. */
+/** A command line without its token, and the token. */
 export function withoutToken(args: readonly string[]): { args: string[]; token: string | undefined } {
   const at = args.indexOf("--token");
   if (at >= 0) return { args: args.toSpliced(at, 2), token: args[at + 1] };
@@ -35,8 +36,8 @@ export function withoutToken(args: readonly string[]): { args: string[]; token: 
 }
 
 /**
- * Takes back what was handed over, or starts the process anew if there is something to conceal; does not return then. Does
- * nothing for commands that are no daemons, and where a process cannot be replaced.
+ * Reads the handed-over secrets, or restarts the process if there are secrets to conceal; then does
+ * not return. Does nothing for commands other than daemons, and on systems without execve.
  */
 export function concealSecrets(
   env: NodeJS.ProcessEnv,
@@ -59,13 +60,13 @@ export function concealSecrets(
   if (cut.token !== undefined) secret.PINION_TOKEN = cut.token;
   if (Object.keys(secret).length === 0) return;
   const kept = Object.fromEntries(entries.filter(([name, value]) => isOpen(name, value)));
-  // In memory, where there is such a place.
+  // In memory, if the system has /dev/shm.
   const directory = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "pinion-"));
   const path = join(directory, "environment");
   writeFileSync(path, JSON.stringify(secret), { mode: 0o600, flag: "wx" });
   const [program, ...first] = self;
   const own = [program, ...process.execArgv, ...first, ...cut.args];
-  // Node says that it may change, which is nothing for a daemon's log.
+  // Removes Node's warning about an experimental function, noise in a daemon's log.
   process.removeAllListeners("warning");
   process.execve(program, own, { ...kept, [handover]: path });
 }

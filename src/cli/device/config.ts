@@ -6,16 +6,19 @@ import { writeWhole } from "../data-files.ts";
 import { reportArgument } from "../up/report-argument.ts";
 import { selfCommand } from "./self.ts";
 
-/** The executor of a first start: a local program that costs nothing. */
+/** The executor of a first start: a local program free of charge. */
 export const reportKind = "machine-report";
 
-/** Agents that stand in the configuration as comments where they are not installed. */
+/** Agents listed as comments in the configuration if not installed. */
 const usualAgents = [
   { kind: "claude-code", type: "claude-code" },
   { kind: "codex", type: "codex" },
 ];
 
-/** Writes the daemon's first configuration, unless there is one. `workingDir` is where its programs start. */
+/**
+ * Writes the daemon's first configuration if there is none. `workingDir` is the directory of its
+ * programs. Returns true if written.
+ */
 export function writeDeviceConfigOnce(
   path: string,
   options: { env: Environment; workingDir: string },
@@ -27,7 +30,7 @@ export function writeDeviceConfigOnce(
 
 export function deviceConfig(options: { env: Environment; workingDir: string }): string {
   const cwd = JSON.stringify(options.workingDir);
-  // They cost money, so none of them is the default.
+  // Agents cost money, so none is the default.
   const installed = installedAgents(options.env);
   const agents = installed.flatMap(({ kind, type, preset, command }) => [
     "",
@@ -73,7 +76,7 @@ export function deviceConfig(options: { env: Environment; workingDir: string }):
   ].join("\n")}\n`;
 }
 
-/** Where a program is that a daemon with this environment would start. */
+/** Path of a program started by a daemon with this environment. */
 export function findProgram(name: string, env: Environment): string | undefined {
   const places = name.includes("/")
     ? [name]
@@ -86,7 +89,7 @@ export function findProgram(name: string, env: Environment): string | undefined 
       accessSync(path, constants.X_OK);
       if (statSync(path).isFile()) return path;
     } catch {
-      // Not here.
+      // Try the next directory.
     }
   }
   return undefined;

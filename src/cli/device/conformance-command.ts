@@ -27,7 +27,10 @@ The command starts the daemon, once for each case and again after it was killed.
 For --agent-kind it has an executor that gives the prompt to \`sh\` on its standard input.
 What the cases expect is written in docs/protocol.md.`;
 
-/** `pinion device conformance`: plays a server against any daemon, and says what the daemon does wrong. */
+/**
+ * `pinion device conformance`: plays a server against any daemon and reports violations of the
+ * protocol.
+ */
 export function addConformance(device: Command, cli: Cli): void {
   const command = device
     .command("conformance")

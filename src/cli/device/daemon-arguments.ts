@@ -1,8 +1,11 @@
-/** Commands of `piniond` that are not about the device. */
+/** Commands of `piniond` outside `device`. */
 const others = new Set(["device", "doctor", "version", "completion", "complete", "help", "machine-report"]);
 const aboutItself = new Set(["-h", "--help", "-V", "--version"]);
 
-/** What `piniond` is called with, as `pinion` would be: the word `device` may be left out, and nothing at all means `device run`. */
+/**
+ * The arguments of `piniond`, converted to those of `pinion`: the word `device` may be left out,
+ * and no arguments mean `device run`.
+ */
 export function daemonArguments(args: readonly string[]): string[] {
   const [first] = args;
   if (first === undefined) return ["device", "run"];

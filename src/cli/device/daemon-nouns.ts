@@ -1,4 +1,7 @@
-/** The commands of the first level of `piniond`, the daemon alone: in its build they stand in place of commands/nouns.ts. */
+/**
+ * The commands of the first level of `piniond`, the daemon alone; its build uses these in place of
+ * commands/nouns.ts.
+ */
 import type { Noun } from "../commands/nouns.ts";
 
 export const nouns: readonly Noun[] = [

@@ -26,7 +26,10 @@ type InstallOptions = GlobalOptions & {
 
 type Manager = "systemd" | "launchd";
 
-/** What a service needs of this shell: where programs are, and how to reach the server. Never a key or a token. */
+/**
+ * Variables of this shell passed to a service: program paths and access to the server. Never a key
+ * or a token.
+ */
 const handedOn = [
   ...[
     "PATH",
@@ -47,9 +50,9 @@ const handedOn = [
     "no_proxy",
   ],
 ];
-/** A service's file and its environment may be read by others: a proxy's password does not belong there. */
+/** Others may read a service's file and environment, so a proxy's password must not be there. */
 const holdsPassword = (name: string, value: string) => /_proxy$/i.test(name) && value.includes("@");
-/** How long systemctl and launchctl may take; a stop waits for running programs. */
+/** Time limit of systemctl and launchctl in ms; a stop waits for running programs. */
 const managerTimeoutMs = 60_000;
 
 /** `pinion device install|uninstall|status`: the daemon as a service of systemd or launchd. */
@@ -177,16 +180,16 @@ async function runStatus(cli: Cli, options: InstallOptions): Promise<void> {
   if (!isInstalled || pid === undefined) cli.setExitCode(exitCodes.failed);
 }
 
-/** A service manager and the file by which it knows the daemon. */
+/** A service manager and its file for the daemon. */
 type Place = {
   manager: Manager;
   file: string;
   textOf(service: Service): string;
-  /** Undefined where the manager's command is not there; then `byHand` says what it would have been. */
+  /** Undefined if the manager's command is missing; `byHand` then gives the commands. */
   start(isChanged: boolean): Promise<"done" | undefined>;
   stop(): Promise<void>;
   reload(): Promise<void>;
-  /** In the manager's words; empty if it cannot be asked. */
+  /** State in the manager's words; empty if unknown. */
   state(): Promise<string>;
   byHand: { start: string[]; log: string };
 };
@@ -253,7 +256,7 @@ function launchdPlace(cli: Cli, { system }: InstallOptions): Place {
     file,
     textOf: launchdPlist,
     async start(isChanged) {
-      // What is not loaded cannot be unloaded, which is fine.
+      // Unloading fails for a service not loaded; the failure is ignored.
       if (isChanged) await launchctl(["bootout", `${domain}/${launchdLabel}`], { mayFail: true });
       const isLoaded = await launchctl(["bootstrap", domain, file], { mayFail: !isChanged });
       return isLoaded === undefined ? undefined : "done";
@@ -273,7 +276,7 @@ function launchdPlace(cli: Cli, { system }: InstallOptions): Place {
   };
 }
 
-/** Runs a service manager's command; undefined if there is no such command. What it printed, otherwise. */
+/** Runs a service manager's command and returns its output; undefined if the command is missing. */
 async function manage(
   cli: Cli,
   program: string,
@@ -296,7 +299,7 @@ async function manage(
   });
 }
 
-/** A daemon that runs as somebody else than its files belong to finds none of them. */
+/** A daemon of another user than the files' owner finds no files. */
 function requireOwnHome(env: Environment): void {
   if (!env.SUDO_UID) return;
   const home = homeOf(env);
@@ -337,7 +340,7 @@ function serviceOf(cli: Cli, options: InstallOptions): Service {
     ],
     environment,
     workingDir: homeOf(cli.env),
-    // With sudo, the daemon is that person's, as are their agents and their files.
+    // With sudo, the daemon belongs to the calling person, like the agents and their files.
     user: options.system ? cli.env.SUDO_USER || userInfo().username : undefined,
     logFile: logFileOf(cli.env, options.system),
   };

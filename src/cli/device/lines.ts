@@ -3,19 +3,22 @@ import type { Cli } from "../cli.ts";
 import { formatLength } from "../print/lengths.ts";
 import { plain } from "../print/table.ts";
 
-/** Never printed: the fence of an attempt, and what the program printed (it may hold anything). */
+/** Never printed: the attempt's token, and the program's output (with any content). */
 const withheld = new Set([
   ...["attemptToken", "data", "output", "stderrTail"],
   ...["resultText", "structured", "transcript", "denials", "activity", "nextSnapshot"],
 ]);
 
-/** An event as an object for a line of JSON: snake_case names, whole numbers for big ones, a size for output. */
+/**
+ * An event as an object for a line of JSON: snake_case names, integers for bigints, a size for
+ * output.
+ */
 export function eventRecord(event: DaemonEvent): Record<string, unknown> {
   return { at: new Date(event.atMs).toISOString(), ...(record(event) as Record<string, unknown>) };
 }
 
 function record(value: unknown): unknown {
-  // What a number of JSON cannot hold is written as a text.
+  // Integers beyond JSON's safe range are written as strings.
   if (typeof value === "bigint") return Number.isSafeInteger(Number(value)) ? Number(value) : String(value);
   if (Array.isArray(value)) return value.map(record);
   if (typeof value !== "object" || value === null) return value;
@@ -30,7 +33,7 @@ function snake(key: string): string {
   return key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }
 
-/** An event as a line for a person; undefined for what nobody wants to see go by. */
+/** An event as a line for people; undefined for events not shown. */
 export function eventLine(cli: Cli, event: DaemonEvent): string | undefined {
   const said = sentence(cli, event);
   if (said === undefined) return undefined;

@@ -2,13 +2,13 @@ import { watch } from "node:fs";
 import { open } from "node:fs/promises";
 import { Bell } from "../../abort.ts";
 
-/** File systems that report no changes are looked at this often. */
+/** Polling interval in ms, for file systems without change events. */
 const lookIntervalMs = 200;
 const readBytesMax = 64 * 1024;
 
 /**
- * Lines of a growing file from a byte on, until the signal aborts and what was there by
- * then is handed out. A line without its end is not handed out yet.
+ * Yields the lines of a growing file from a byte on, until the signal aborts and all lines written
+ * by then are yielded. A line without its line feed is not yielded.
  */
 export async function* tailLines(
   path: string,

@@ -1,6 +1,6 @@
 import { tailLines } from "./log-tail.ts";
 
-/** An event of the daemon as it stands in its log; see eventRecord in device-lines.ts. */
+/** An event of the daemon in its log; see eventRecord in lines.ts. */
 export type LoggedEvent = {
   type: string;
   at_ms: number;
@@ -14,15 +14,15 @@ export type LoggedEvent = {
   message?: string;
   reason?: string;
   device_id?: string;
-  /** Of a `finished` event: how the program ended. */
+  /** For a `finished` event: the outcome of the program. */
   result?: { outcome?: string; reason?: string };
-  /** Of a `configured` event: what is wrong with the file; empty: nothing. */
+  /** For a `configured` event: the problem of the file; empty: none. */
   problem?: string;
-  /** Of a `fatal` event: why there is no use in going on. */
+  /** For a `fatal` event: the final error. */
   error?: string;
 };
 
-/** Reads the daemon's log as it grows and hands its events to whoever listens. */
+/** Reads the daemon's growing log and passes its events to listeners. */
 export class DeviceLog {
   readonly #listeners = new Set<(event: LoggedEvent) => void>();
   readonly #reading: Promise<void>;
@@ -31,13 +31,13 @@ export class DeviceLog {
     this.#reading = this.#read(path, options);
   }
 
-  /** Calls the listener for each new event; returns what ends that. */
+  /** Calls the listener for each new event; returns a function for removing the listener. */
   onEvent(listener: (event: LoggedEvent) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
 
-  /** The first event that `isIt`, or undefined when the time is up or the signal aborts. */
+  /** The first event with `isIt` true, or undefined after `ms` or an abort. */
   async next(
     isIt: (event: LoggedEvent) => boolean,
     ms: number,
@@ -60,7 +60,7 @@ export class DeviceLog {
     }
   }
 
-  /** Resolves once nothing is read any more: after the signal. */
+  /** Resolves after the last read, following the signal. */
   async closed(): Promise<void> {
     await this.#reading;
   }
@@ -73,7 +73,7 @@ export class DeviceLog {
   }
 }
 
-/** The event on a line; undefined for a line that the daemon's logger wrote. */
+/** The event on a line; undefined for a line of the daemon's logger. */
 export function parseEvent(line: string): LoggedEvent | undefined {
   try {
     const value = JSON.parse(line) as Partial<LoggedEvent> | null;

@@ -1,4 +1,7 @@
-/** The command line that starts this command again: for daemons, services and the programs of a first start. */
+/**
+ * The command line for starting this command again: for daemons, services and the programs of a
+ * first start.
+ */
 import { relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "../../build.ts";
@@ -12,7 +15,10 @@ export function selfCommand(): [string, ...string[]] {
   return [process.execPath, fileURLToPath(new URL(main, import.meta.url))];
 }
 
-/** How a person calls this command in a shell: by its name once it is installed, in a checkout by the file there. */
+/**
+ * The name of this command in a shell: `pinion` after an installation, the path of the file in a
+ * checkout.
+ */
 export function callName(): string {
   if (build.kind !== "source") return "pinion";
   return relative(process.cwd(), fileURLToPath(new URL("../../../pinion", import.meta.url))).replace(
@@ -21,7 +27,10 @@ export function callName(): string {
   );
 }
 
-/** The same command line for what outlives this process, such as a service. Refused where npm may remove the files at any time. */
+/**
+ * The same command line for services and other long-lived uses. Refuses a location where npm may
+ * remove the files.
+ */
 export function lastingSelfCommand(): [string, ...string[]] {
   const command = selfCommand();
   if (!command.some((path) => /[\\/]_npx[\\/]/.test(path))) return command;

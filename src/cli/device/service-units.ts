@@ -1,23 +1,32 @@
-/** The daemon as a service of the operating system: the text of a systemd unit and of a launchd property list. */
+/**
+ * The daemon as a service of the operating system: texts of a systemd unit and a launchd property
+ * list.
+ */
 
 export type Service = {
   /** Program and arguments. */
   command: readonly [string, ...string[]];
-  /** What the daemon gets of the environment in which it was installed. */
+  /** Variables passed to the daemon from the installing environment. */
   environment: Record<string, string>;
   workingDir: string;
-  /** For a service of the whole machine: whose daemon it is. Undefined: it is a service of the user who installs it. */
+  /**
+   * For a service of the whole machine: the daemon's user. Undefined: a service of the installing
+   * user.
+   */
   user: string | undefined;
-  /** Where launchd puts what the daemon prints; systemd has its journal. */
+  /** File for the daemon's output under launchd; systemd has its journal. */
   logFile: string;
 };
 
 export const systemdName = "pinion-device.service";
 export const launchdLabel = "dev.pinion.device";
 
-/** Above what the daemon has for its programs (10 s, and their grace) and for its results (5 s). */
+/**
+ * Stop timeout in s, above the daemon's time for its programs (10 s plus their grace) and results
+ * (5 s).
+ */
 const stopSeconds = 40;
-/** A wrong configuration, a token that was refused, another daemon: starting again does not mend them. */
+/** Exit codes without hope for a restart: wrong configuration, refused token, another daemon. */
 const hopelessExitCodes = [2, 4, 6];
 
 export function systemdUnit(service: Service): string {
@@ -35,7 +44,7 @@ export function systemdUnit(service: Service): string {
     "Type=exec",
     ...(user === undefined ? [] : [`User=${user}`]),
     `ExecStart=${command.map((word) => systemdQuoted(word, "command")).join(" ")}`,
-    // It reads its configuration again.
+    // The daemon reads its configuration again.
     "ExecReload=/bin/kill -HUP $MAINPID",
     `WorkingDirectory=${workingDir.replaceAll("%", "%%")}`,
     ...Object.entries(environment).map(
@@ -54,7 +63,9 @@ export function systemdUnit(service: Service): string {
   ].join("\n")}\n`;
 }
 
-/** A word as systemd reads it back: % begins a specifier, and $ a variable, but only in a command line. */
+/**
+ * Quotes a word for systemd: % begins a specifier, and $ begins a variable only in a command line.
+ */
 function systemdQuoted(text: string, where: "command" | "environment"): string {
   const escaped = text.replaceAll("\\", "\\\\").replaceAll('"', '\\"').replaceAll("%", "%%");
   const word = where === "environment" ? escaped : escaped.replaceAll("$", "$$$$");

@@ -4,53 +4,61 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 import type { Environment } from "../cli.ts";
 
-/** Where a daemon of this user keeps its identity and its outbox: PINION_STATE_DIR, or by the XDG rules. */
+/**
+ * Directory of this user's daemon for identity and outbox: PINION_STATE_DIR, or by the XDG rules.
+ */
 export function ownStateDir(env: Environment): string {
   const stateHome = env.XDG_STATE_HOME || join(env.HOME || homedir(), ".local", "state");
   return env.PINION_STATE_DIR || join(stateHome, "pinion", "device");
 }
 
-/** Where a fleet worker of this user keeps its installation's id and its outbox: apart from a device's. */
+/**
+ * Directory of this user's fleet worker for its installation id and outbox: separate from a
+ * device's.
+ */
 export function ownWorkerStateDir(env: Environment): string {
   const stateHome = env.XDG_STATE_HOME || join(env.HOME || homedir(), ".local", "state");
   return env.PINION_STATE_DIR || join(stateHome, "pinion", "worker");
 }
 
-/** The state of the device that `pinion up` runs. */
+/** State directory of the device of `pinion up`. */
 export function upStateDir(data: string): string {
   return join(data, "device");
 }
 
-/** The device that is meant on this machine: the given one, that of `up` if there is one, else the user's own daemon. */
+/**
+ * State directory of this machine's device: the given directory, the directory of `up` if present,
+ * or the user's own.
+ */
 export function stateDirOf(given: string | undefined, env: Environment, data: string): string {
   if (given) return given;
   return existsSync(upStateDir(data)) ? upStateDir(data) : ownStateDir(env);
 }
 
-/** The configuration of the device that `pinion up` runs. */
+/** Configuration file of the device of `pinion up`. */
 export function upConfigFile(data: string): string {
   return join(data, "device.toml");
 }
 
-/** The configuration of the device that is meant on this machine; see stateDirOf. */
+/** Configuration file of this machine's device; see stateDirOf. */
 export function configFileOf(stateDir: string | undefined, env: Environment, data: string): string {
   return stateDirOf(stateDir, env, data) === upStateDir(data) ? upConfigFile(data) : ownConfigFile(env);
 }
 
-/** The daemon's configuration, if none is given, by the XDG rules. */
+/** Default path of the daemon's configuration, by the XDG rules. */
 export function ownConfigFile(env: Environment): string {
   const configHome = env.XDG_CONFIG_HOME || join(env.HOME || homedir(), ".config");
   return join(configHome, "pinion", "device.toml");
 }
 
-/** The process that holds the state directory's lock, if it lives. */
+/** Process id of the living holder of the state directory's lock. */
 export async function daemonPid(stateDir: string): Promise<number | undefined> {
   try {
     const { pid } = JSON.parse(await readFile(join(stateDir, "daemon.lock"), "utf8")) as { pid: number };
     process.kill(pid, 0);
     return pid;
   } catch {
-    // No lock, half a lock, a process that is gone, or one of another user's that took its number.
+    // No lock, a partial lock, an ended process, or a reused id of another user's process.
     return undefined;
   }
 }

@@ -1,4 +1,7 @@
-/** Where a daemon has its device's token from: outside of the state directory, if a person keeps it there. */
+/**
+ * Source of a daemon's device token: outside the state directory, if a person stores the token
+ * elsewhere.
+ */
 import { execFile } from "node:child_process";
 import { join } from "node:path";
 import type { Identity } from "@pinion/client";
@@ -7,16 +10,19 @@ import type { Environment } from "../cli.ts";
 import { readLine } from "../context.ts";
 import { exitCodes, Failure } from "../failures.ts";
 
-/** The name of the systemd credential: `LoadCredential=pinion-device-token:/etc/pinion/device-token`. */
+/**
+ * The name of the systemd credential:
+ * `LoadCredential=pinion-device-token:/etc/pinion/device-token`.
+ */
 export const credentialName = "pinion-device-token";
-/** A keychain may ask a person first. */
+/** Time limit of `token_command` in ms; a keychain may ask a person first. */
 const commandMsMax = 60_000;
 
 export type TokenSource = { token: string; from: "credential" | "token_command" | "identity.json" };
 
 /**
- * The device's token: of a systemd credential, of what `token_command` prints, or of the identity file, the first that there is.
- * It is read once, and then is in the daemon's memory only.
+ * The device's token from the first available source: a systemd credential, the output of
+ * `token_command`, or the identity file. Read once and then kept in memory only.
  */
 export async function deviceToken(options: {
   identity: Identity;

@@ -12,17 +12,21 @@ import {
 import { version } from "../../version.ts";
 
 /**
- * The daemon's part of a run's trace, made from what the daemon tells anyway: `accept on device`, `execute` and
- * `deliver`, below the run's span that the assignment names. The client library itself knows of no OpenTelemetry.
+ * The daemon's part of a run's trace, made from the daemon's events: `accept on device`, `execute`
+ * and `deliver`, below the run's span in the assignment. The client library does not use
+ * OpenTelemetry.
  */
 export type DeviceTraces = {
   note(event: DaemonEvent): void;
-  /** What a program gets as TRACEPARENT: its spans stand below `execute`. */
+  /** TRACEPARENT of a program: its spans are children of `execute`. */
   traceparentOf(assignment: Assignment): string;
   close(): Promise<void>;
 };
 
-/** Attempts that are remembered: far more than a device runs at once, and their results wait only while offline. */
+/**
+ * Maximum of remembered attempts: far above the number running at once; results wait only while
+ * offline.
+ */
 const attemptsMax = 4_096;
 
 type Traced = {
@@ -30,7 +34,7 @@ type Traced = {
   runId: string;
   attempt: number;
   executor: string;
-  /** When the step that is under way began. */
+  /** Start of the current step, in ms. */
   sinceMs: number;
 };
 
@@ -118,7 +122,7 @@ export function createDeviceTraces(tracer: Tracer, deviceId: string): DeviceTrac
   };
 }
 
-/** Known before the program starts, because it is told. */
+/** Derived, because the program receives the id before its start. */
 function executeSpanId(traceId: string, attempt: number): string {
   return spanIdOf(traceId, `execute ${attempt}`);
 }

@@ -5,7 +5,7 @@ import type { Check } from "./check.ts";
 
 const roundTripMsMax = 50;
 
-/** NATS, where it is the bus of this environment. PostgreSQL as the bus is looked at with the database. */
+/** Checks NATS if configured as the bus. The checks of the database cover PostgreSQL as the bus. */
 export async function checkBus(env: Record<string, string | undefined>): Promise<Check[]> {
   const name = "bus";
   let nats: NatsConfig | undefined;

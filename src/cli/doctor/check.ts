@@ -1,8 +1,8 @@
-/** What the doctor found of one thing. `absent`: there is nothing to look at, which is fine. */
+/** Finding of a check. `absent`: nothing to check, which is fine. */
 export type Check = {
   name: string;
   verdict: "good" | "doubtful" | "bad" | "absent";
   found: string;
-  /** What to do; for whatever is not good. */
+  /** The remedy; for every finding other than good. */
   advice?: string;
 };

@@ -12,10 +12,10 @@ import type { Check } from "./check.ts";
 import { certificateProblem, checkServedCertificate } from "./tls.ts";
 
 const askTimeoutMs = 5_000;
-/** HTTP dates have whole seconds, so less than this cannot be told from nothing. */
+/** Minimum reported clock difference in ms: HTTP dates have whole seconds. */
 const skewMsMin = 2_000;
 
-/** Server, its readiness, the clocks, and the token. */
+/** Checks the server, its readiness, the clocks, and the token. */
 export async function checkClient(cli: Cli, options: GlobalOptions): Promise<Check[]> {
   const url = serverUrl(options, cli.env);
   const { proxy } = proxyOption(options);
@@ -43,14 +43,17 @@ export async function checkClient(cli: Cli, options: GlobalOptions): Promise<Che
   return checks;
 }
 
-/** Which proxy leads to the server, and which setting says so; nothing where none does. */
+/** The proxy to the server and its setting; empty without a proxy. */
 function checkProxy(url: string, setting: ProxySetting | undefined): Check[] {
   const proxy = proxyFor(url, setting);
   if (!proxy) return [];
   return [{ name: "proxy", verdict: "good", found: `${proxy.shown} leads to the server (${proxy.setting})` }];
 }
 
-/** Devices whose machine was copied, or whose configuration is wrong; nothing where there are none, or the token may not see them. */
+/**
+ * Devices with a copied machine or a wrong configuration; empty if there are none or the token
+ * lacks the permission.
+ */
 async function checkDevices(cli: Cli, options: GlobalOptions, url: string): Promise<Check[]> {
   const found = findToken(options, cli.env);
   if (!found || tokenKind(found.token) === "dev") return [];
@@ -79,7 +82,7 @@ async function checkDevices(cli: Cli, options: GlobalOptions, url: string): Prom
       return checks;
     });
   } catch {
-    // The token's own check tells what is wrong with it.
+    // The check of the token reports the problem.
     return [];
   } finally {
     clients.close();
@@ -95,7 +98,7 @@ type Answer = {
   receivedAtMs: number;
 };
 
-/** Of an answer, in characters: what a Pinion says of itself is shorter. */
+/** Maximum characters of an answer: Pinion's own answers are shorter. */
 const textMax = 2_000;
 
 function get(url: string, proxy: ProxySetting | undefined): Promise<IncomingMessage> {
@@ -153,7 +156,7 @@ function unreachable(url: string, error: Error): Check {
   };
 }
 
-/** Readiness, and the bus, which `/readyz` tells of besides. */
+/** Checks readiness, and the bus as reported by `/readyz`. */
 async function checkReadiness(url: string, proxy: ProxySetting | undefined): Promise<Check[]> {
   const ready = await ask(`${url}/readyz`, proxy);
   const found = ready instanceof Error ? undefined : readinessOf(ready.text);
@@ -202,7 +205,7 @@ function readinessOf(text: string): Readiness | undefined {
 
 function checkSkew(health: Answer): Check {
   if (!health.date) return { name: "clock", verdict: "absent", found: "the server does not tell its time" };
-  // The date is cut to whole seconds: on average half a second late.
+  // HTTP dates are cut to whole seconds: on average half a second late.
   const skewMs = health.date.getTime() + 500 - (health.receivedAtMs - health.tookMs / 2);
   if (Math.abs(skewMs) < skewMsMin)
     return { name: "clock", verdict: "good", found: "this machine and the server agree" };
@@ -215,7 +218,7 @@ function checkSkew(health: Answer): Check {
   };
 }
 
-/** A token that ends sooner is worth a word. */
+/** Minimum remaining time of a token without a remark, in ms. */
 const tokenLeftMsMin = 7 * dayMs;
 
 function tokenCheck(token: {

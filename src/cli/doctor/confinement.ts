@@ -6,7 +6,7 @@ import { isOpen } from "../device/conceal.ts";
 import { daemonPid } from "../device/state-dir.ts";
 import type { Check } from "./check.ts";
 
-/** What holds on this machine between the daemon and the programs that it starts. */
+/** Checks the isolation between the daemon and its programs on this machine. */
 export async function checkConfinement(options: {
   configFile: string;
   stateDir: string;
@@ -60,12 +60,12 @@ function usable(file: string): DeviceConfig | undefined {
   try {
     return existsSync(file) ? loadConfig(file) : undefined;
   } catch {
-    // Another check tells what is wrong with it.
+    // Another check reports the problem of the configuration.
     return undefined;
   }
 }
 
-/** Whether the token lies where a program of the same user can read it. */
+/** Checks whether a program of the same user can read the token. */
 function checkToken(config: DeviceConfig, { stateDir }: { stateDir: string }): Check | undefined {
   const name = "token's place";
   const file = join(stateDir, "identity.json");
@@ -92,7 +92,7 @@ function checkToken(config: DeviceConfig, { stateDir }: { stateDir: string }): C
   };
 }
 
-/** Whether the daemon's environment, which programs of the same user can read, holds what it should not. */
+/** Checks the daemon's environment, readable by programs of the same user, for secrets. */
 async function checkEnvironment(stateDir: string): Promise<Check[]> {
   const pid = await daemonPid(stateDir);
   if (pid === undefined) return [];
@@ -104,7 +104,7 @@ async function checkEnvironment(stateDir: string): Promise<Check[]> {
       .filter(([variable, value]) => variable !== "" && !isOpen(variable, value))
       .map(([variable]) => variable);
   } catch {
-    // No /proc, or a daemon of another user.
+    // No /proc, or another user's daemon.
     return [];
   }
   const name = "daemon's environment";
@@ -120,7 +120,7 @@ async function checkEnvironment(stateDir: string): Promise<Check[]> {
   ];
 }
 
-/** Whether programs of the same user can read the daemon's memory. */
+/** Checks whether programs of the same user can read the daemon's memory. */
 function checkMemory(): Check | undefined {
   if (process.platform !== "linux") return undefined;
   const name = "daemon's memory";
@@ -128,7 +128,7 @@ function checkMemory(): Check | undefined {
   try {
     scope = readFileSync("/proc/sys/kernel/yama/ptrace_scope", "utf8").trim();
   } catch {
-    // A kernel without Yama lets every process of a user trace every other.
+    // A kernel without Yama lets processes of a user trace each other.
   }
   if (scope !== "0" && process.getuid?.() !== 0) {
     return { name, verdict: "good", found: `closed to its programs (kernel.yama.ptrace_scope = ${scope})` };

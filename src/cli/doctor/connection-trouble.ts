@@ -4,11 +4,11 @@ import { proxyErrorOf } from "@pinion/client";
 import { exitCodes, Failure, systemCode } from "../failures.ts";
 
 /**
- * What is the matter when a connection fails in a way whose own words help nobody: TLS where none is spoken, or the other
- * way round, a certificate that is not trusted, or something that is no Pinion.
+ * Explains connection failures with unclear messages: TLS against a plain port or the reverse, an
+ * untrusted certificate, or a server other than Pinion.
  */
 
-/** How long to ask a port whether it speaks TLS. */
+/** Time limit of the TLS probe of a port, in ms. */
 const probeMsMax = 2_000;
 
 const certificateErrors = new Set([
@@ -24,10 +24,10 @@ const certificateErrors = new Set([
 
 const noTls = /wrong version number|before secure TLS connection|packet length too long|SSL routines/i;
 const broken = /protocol error|stream closed|socket hang up|socket disconnected|ECONNRESET|ECONNABORTED/i;
-/** Of an answer that is HTTP, but none of ours. */
+/** Errors of an HTTP answer from another kind of server. */
 const foreign = /unsupported content type|HTTP 4\d\d|HTTP 3\d\d/i;
 
-/** The failure to tell of, for an error of a call to `url`; undefined if the error speaks for itself. */
+/** The failure with a clear message for a call's error; undefined if the error is clear. */
 export async function connectionTrouble(error: unknown, url: string): Promise<Failure | undefined> {
   if (!(error instanceof ConnectError) || error.details.length > 0) return undefined;
   if (proxyErrorOf(error)) return undefined;
@@ -71,7 +71,7 @@ function speaksTls(url: string): Promise<boolean> {
     const socket = connectTls({
       host: hostname.replace(/^\[|\]$/g, ""),
       port: Number(port || 80),
-      // Nothing is sent: only whether a handshake comes about is asked.
+      // The probe only tests the handshake and sends no data.
       rejectUnauthorized: false,
       timeout: probeMsMax,
     });

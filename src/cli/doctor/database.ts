@@ -4,19 +4,19 @@ import { formatLength } from "../print/lengths.ts";
 import type { Check } from "./check.ts";
 
 const oldestVersionNumber = 150_000;
-/** A clock that is off by less is nobody's trouble. */
+/** Minimum reported clock difference, in ms. */
 const skewMsMin = 1_000;
-/** A slower database makes every batch late. */
+/** Maximum round trip in ms; a slower database delays every batch. */
 const roundTripMsMax = 20;
-/** Of the connections that PostgreSQL allows. */
+/** Maximum share of PostgreSQL's allowed connections. */
 const connectionsShareMax = 0.8;
 
-/** Connection, version, migrations, clock, durability. */
+/** Checks connection, version, migrations, clock and durability. */
 export async function checkDatabase(
   url: string,
   options: { directUrl?: string | undefined; confirmClock?: boolean | undefined } = {},
 ): Promise<Check[]> {
-  // Only who asks for a database waits for its driver to load.
+  // The driver is loaded only for a check of a database.
   const { confirmClock, inspect } = await import("../../store/pg/inspect.ts");
   const wrong = checkUrl(url);
   if (wrong) return [wrong];
@@ -47,7 +47,7 @@ export async function checkDatabase(
   ];
 }
 
-/** What the bus over LISTEN and NOTIFY needs. */
+/** Checks the delivery of LISTEN and NOTIFY, used by the bus. */
 async function checkNotifications(url: string, listenUrl: string): Promise<Check> {
   const { hearsNotifications } = await import("../../store/pg/inspect.ts");
   const isHeard = await hearsNotifications({ url, listenUrl }).catch(() => false);
@@ -70,7 +70,7 @@ const advices: Record<string, string> = {
   ENOTFOUND: "the host's name is not known",
 };
 
-/** What is wrong with the URL itself: a driver would take much for a host's name, and say so. */
+/** The problem of the URL itself; a driver's own message would be unclear. */
 function checkUrl(url: string): Check | undefined {
   if (/^postgres(ql)?:\/\//.test(url)) return undefined;
   const scheme = /^[a-z][a-z0-9+.-]*(?=:\/\/)/i.exec(url)?.[0];
@@ -132,7 +132,10 @@ function checkMigrations(found: Inspection): Check {
   };
 }
 
-/** Pinion's connections set these themselves; through a pooler, a statement that stands alone has the database's. */
+/**
+ * Pinion's connections set these themselves; through a pooler, a statement outside a transaction
+ * gets the database's defaults.
+ */
 function checkDefaults({ oddDefaults }: Inspection): Check[] {
   if (oddDefaults.length === 0) return [];
   const names = oddDefaults.map((setting) => setting.slice(0, setting.indexOf("="))).join(", ");
@@ -204,10 +207,10 @@ function checkDurability(found: Inspection): Check {
   return { name: "durability", verdict: "good", found: "fsync and synchronous_commit are on" };
 }
 
-/** Settings under which a commit that was answered is on a standby as well. */
+/** Values with an acknowledged commit also on a standby. */
 const waitsForStandby = new Set(["on", "remote_apply"]);
 
-/** What a failover would cost today. */
+/** The loss in a failover with the current settings. */
 export function checkReplication(
   found: Pick<Inspection, "replication" | "synchronousCommit" | "isReadOnly">,
 ): Check {

@@ -20,10 +20,12 @@ import { formatBytes } from "../print/bytes.ts";
 import { formatLength } from "../print/lengths.ts";
 import type { Check } from "./check.ts";
 
-/** A result that has waited longer than this has a reason that somebody should look into. */
+/** Maximum wait of a result in ms; a longer wait needs attention. */
 const waitMsMax = 60_000;
 
-/** The device's state directory: is it there, is its daemon, and what waits in its outbox. Changes nothing. */
+/**
+ * Checks the device's state directory: its presence, its daemon, and its outbox. Changes nothing.
+ */
 export async function checkDeviceState(stateDir: string, proxy: ProxySetting | undefined): Promise<Check[]> {
   const files = await names(stateDir);
   if (!files) {
@@ -40,7 +42,7 @@ export async function checkDeviceState(stateDir: string, proxy: ProxySetting | u
   ];
 }
 
-/** The proxy that the daemon's configuration names. A configuration that cannot be used is another check's matter. */
+/** The proxy of the daemon's configuration. Another check reports an unusable configuration. */
 export function proxyOfDevice(file: string): ProxySetting | undefined {
   try {
     return existsSync(file) ? loadConfig(file).proxy : undefined;
@@ -49,7 +51,7 @@ export function proxyOfDevice(file: string): ProxySetting | undefined {
   }
 }
 
-/** Whether the daemon can use its configuration. */
+/** Checks whether the daemon can use its configuration. */
 export function checkDeviceConfig(file: string, env: Environment): Check[] {
   const name = "device.toml";
   if (!existsSync(file)) {
@@ -81,7 +83,10 @@ export function checkDeviceConfig(file: string, env: Environment): Check[] {
   }
 }
 
-/** Whether an executor's program is there. The daemon of a service may have a shorter PATH than this shell. */
+/**
+ * Checks whether an executor's program is present. A service's daemon may have a shorter PATH than
+ * this shell.
+ */
 function checkExecutor({ kind, command: [program], cwd }: ExecutorConfig, env: Environment): Check {
   const name = `executor ${kind}`;
   const path = findProgram(program, env);
@@ -100,7 +105,7 @@ function checkExecutor({ kind, command: [program], cwd }: ExecutorConfig, env: E
   return { name, verdict: "good", found: path };
 }
 
-/** Whether an agent can be kept to the hosts of its settings. A command does not say what it does with them. */
+/** Checks whether an agent's hosts can be enforced. Commands are not checked. */
 function checkEgress(executor: ExecutorConfig, env: Environment): Check[] {
   if (executor.type === "command") return [];
   const name = `egress ${executor.kind}`;
@@ -115,10 +120,10 @@ function checkEgress(executor: ExecutorConfig, env: Environment): Check[] {
   return [{ name, verdict: "absent", found: note, advice }];
 }
 
-/** Room for a few results of the largest size. */
+/** Minimum free space in bytes: a few results of the largest size. */
 const bytesFreeMin = 64 * 1024 * 1024;
 
-/** Whether results can be kept: the outbox is written before anything is sent. */
+/** Checks whether results can be stored: the outbox is written before any send. */
 async function checkDisk(stateDir: string): Promise<Check> {
   const name = "disk";
   const outbox = join(stateDir, "outbox");
@@ -141,10 +146,10 @@ async function checkDisk(stateDir: string): Promise<Check> {
   return { name, verdict: "bad", found: `only ${free}`, advice: "make room; a full disk stops the device" };
 }
 
-/** How long the device's server may take to answer. */
+/** Deadline of the server's answer, in ms. */
 const askTimeoutMs = 5_000;
 
-/** The device's own token, asked of the server that it enrolled with. */
+/** Checks the device's own token with the server of its enrolment. */
 async function checkIdentity(stateDir: string, proxy: ProxySetting | undefined): Promise<Check> {
   const name = "device token";
   const again = "`pinion device enroll --join-code …` makes this machine a device again";
@@ -188,7 +193,7 @@ async function names(directory: string): Promise<string[] | undefined> {
   try {
     return await readdir(directory);
   } catch (error) {
-    // A file in the way of a directory is what the check of the disk tells.
+    // The check of the disk reports a file in place of a directory.
     if (["ENOENT", "ENOTDIR"].includes(systemCode(error) ?? "")) return undefined;
     throw error;
   }
@@ -196,7 +201,7 @@ async function names(directory: string): Promise<string[] | undefined> {
 
 async function checkDirectory(stateDir: string): Promise<Check> {
   const found = await stat(stateDir);
-  // Group and others: the directory holds the device's token.
+  // Permissions of group and others: the directory holds the device's token.
   if (process.platform !== "win32" && (found.mode & 0o077) !== 0) {
     return {
       name: "device",
@@ -248,7 +253,7 @@ async function checkOutbox(outbox: string): Promise<Check[]> {
   return checks;
 }
 
-/** Acknowledged results that are kept for a while, in case that the database fails over. */
+/** Kept acknowledged results, for a failover of the database. */
 async function checkKept(directory: string): Promise<Check[]> {
   const kept = (await names(directory))?.filter((name) => name.endsWith(".kept")) ?? [];
   if (kept.length === 0) return [];

@@ -7,11 +7,11 @@ import { requireFreePort } from "../up/listening.ts";
 import type { Check } from "./check.ts";
 import { checkExpiry, readCertificate } from "./tls.ts";
 
-/** What a replica that is started in this environment would trip over, beside its database. */
+/** Problems of a replica started in this environment, except its database. */
 export async function checkServer(env: Environment): Promise<Check[]> {
   let config: ReplicaConfig;
   try {
-    // Without a URL an embedded PostgreSQL is started, which has one by then.
+    // Without a URL the replica starts an embedded PostgreSQL, so any URL serves for the check.
     config = replicaConfig({ ...env, DATABASE_URL: env.DATABASE_URL || "postgres://embedded" });
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
@@ -33,7 +33,7 @@ async function checkPort({ host, port }: ReplicaConfig): Promise<Check> {
     return { name: "port", verdict: "good", found: `${port} on ${host} is free` };
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
-    // A Pinion there is most likely the server that is meant.
+    // A Pinion on the port is most likely the intended server.
     const isPinion = error.message.includes("looks like a Pinion");
     return {
       name: "port",

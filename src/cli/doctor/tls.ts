@@ -5,7 +5,9 @@ import { openTunnel, type ProxySetting, proxyFor } from "@pinion/client/network"
 import { dayMs, formatLength } from "../print/lengths.ts";
 import type { Check } from "./check.ts";
 
-/** A certificate that ends sooner is worth a word: renewal takes people a while. */
+/**
+ * Minimum remaining time of a certificate without a remark, in ms (14 days): a renewal takes time.
+ */
 const leftMsMin = 14 * dayMs;
 const connectTimeoutMs = 5_000;
 
@@ -40,12 +42,12 @@ const problems: Record<string, Problem> = {
   },
 };
 
-/** What an error of a TLS connection means; undefined for any other error. */
+/** The meaning of a TLS connection's error; undefined for other errors. */
 export function certificateProblem(code: string): Problem | undefined {
   return problems[code];
 }
 
-/** The certificate of a server with TLS: until when it is good. Nothing for one without. */
+/** Checks the expiry of a TLS server's certificate. Empty for http://. */
 export async function checkServedCertificate(
   url: string,
   setting: ProxySetting | undefined,
@@ -55,7 +57,7 @@ export async function checkServedCertificate(
   const host = hostname.replace(/^\[|\]$/g, "");
   const place = { host, port: Number(port || 443) };
   const proxy = proxyFor(url, setting);
-  // The proxy has led there a moment ago; if it does no more, this check says nothing.
+  // The proxy worked for the request before; after a failure now the check is skipped.
   const tunnel = proxy && (await openTunnel(proxy, place).catch(() => undefined));
   if (proxy && !tunnel) return [];
   const certificate = await new Promise<X509Certificate | undefined>((resolve) => {
@@ -63,7 +65,8 @@ export async function checkServedCertificate(
       ...place,
       ...(tunnel ? { socket: tunnel } : {}),
       servername: isIP(host) === 0 ? host : "",
-      // Looked at, not trusted: whether it is good was asked before, by the request for /healthz.
+      // Reads the certificate without verification; the request for /healthz has verified the
+      // certificate before.
       rejectUnauthorized: false,
       timeout: connectTimeoutMs,
     });
@@ -79,7 +82,7 @@ export async function checkServedCertificate(
   return [checkExpiry(certificate)];
 }
 
-/** A certificate chain's first certificate: until when it is good. */
+/** Checks the expiry of a chain's first certificate. */
 export function checkExpiry(certificate: X509Certificate): Check {
   const name = "certificate";
   const leftMs = new Date(certificate.validTo).getTime() - Date.now();
@@ -92,7 +95,7 @@ export function checkExpiry(certificate: X509Certificate): Check {
   return { name, verdict: "good", found };
 }
 
-/** Throws what the text has against being a certificate. */
+/** Parses a certificate; throws the problem of an invalid text. */
 export function readCertificate(pem: string): X509Certificate {
   return new X509Certificate(pem);
 }

@@ -2,12 +2,12 @@ import { create } from "@bufbuild/protobuf";
 import { type Budget, BudgetSchema, type Usage } from "#gen/pinion/v1/activity_pb.js";
 import { exitCodes, Failure } from "../failures.ts";
 
-/** Budgets and usage as people write and read them: "50000" is tokens, "$0.50" a cost, and "50000, $0.50" both. */
+/** Budgets and usage as text: "50000" is tokens, "$0.50" a cost, and "50000, $0.50" both. */
 
 const tokensPattern = /^(\d[\d_]*)( tokens)?$/;
 const costPattern = /^\$(\d+(?:\.\d{1,6})?)$/;
 
-/** "" is no budget. */
+/** Parses a budget; "" means none. */
 export function parseBudget(text: string, option: string): Budget | undefined {
   const parts = text.split(",").map((part) => part.trim());
   if (text.trim() === "") return undefined;
@@ -27,13 +27,13 @@ export function parseBudget(text: string, option: string): Budget | undefined {
   return budget;
 }
 
-/** In whole numbers: 0.1 + 0.2 dollars are 300,000 millionths. */
+/** In integers: 0.1 + 0.2 dollars are exactly 300,000 millionths. */
 function microsOf(dollars: string): bigint {
   const [whole = "0", fraction = ""] = dollars.split(".");
   return BigInt(whole) * 1_000_000n + BigInt(fraction.padEnd(6, "0"));
 }
 
-/** The text that parseBudget reads; "" for none. */
+/** The inverse of parseBudget; "" without a budget. */
 export function formatBudget(budget: Budget | undefined): string {
   if (!budget) return "";
   return [
@@ -44,7 +44,7 @@ export function formatBudget(budget: Budget | undefined): string {
     .join(", ");
 }
 
-/** "$0.50"; as many digits of a cent as are needed. */
+/** Formats a cost, "$0.50", with further digits below a cent if needed. */
 export function formatCost(micros: bigint): string {
   const fraction = String(micros % 1_000_000n)
     .padStart(6, "0")
@@ -52,7 +52,10 @@ export function formatCost(micros: bigint): string {
   return `$${micros / 1_000_000n}.${fraction}`;
 }
 
-/** "1,200 in (1,000 cached), 80 out, $0.0042 by the agent's own figure"; "" if nothing is told. */
+/**
+ * Formats use, "1,200 in (1,000 cached), 80 out, $0.0042 by the agent's own figure"; "" without
+ * data.
+ */
 export function formatUsage(usage: Usage | undefined): string {
   if (!usage) return "";
   const number = (count: bigint) => count.toLocaleString("en-US");

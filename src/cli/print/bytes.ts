@@ -1,4 +1,4 @@
-/** A size for people: "1.5 MiB". */
+/** Formats a size: "1.5 MiB". */
 export function formatBytes(bytes: number): string {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   const power = Math.min(units.length - 1, Math.floor(Math.log2(Math.max(1, bytes)) / 10));

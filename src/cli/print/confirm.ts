@@ -1,15 +1,15 @@
 import { createInterface } from "node:readline/promises";
 
 /**
- * Asks a person for a yes; anything else, the end of the input too, is a no. The question goes to standard error, as it
- * is no part of the result. Rejects when the signal fires.
+ * Asks a person; any answer other than yes, and the end of the input, is a no. The question goes to
+ * standard error, not being part of the result. Rejects when the signal fires.
  */
 export async function confirm(question: string, options: { signal: AbortSignal }): Promise<boolean> {
   const { signal } = options;
   signal.throwIfAborted();
   const lines = createInterface({ input: process.stdin, output: process.stderr });
   const ended = new AbortController();
-  // Ctrl-C on the prompt comes as an event of the interface, not of the process.
+  // The readline interface receives Ctrl-C at the prompt, not the process.
   lines.once("SIGINT", () => process.emit("SIGINT"));
   lines.once("close", () => ended.abort());
   try {
@@ -25,7 +25,7 @@ export async function confirm(question: string, options: { signal: AbortSignal }
   }
 }
 
-/** Whether somebody is there to be asked. */
+/** True if a person can be asked. */
 export function canConfirm(isTerminal: boolean): boolean {
   return isTerminal && process.stdin.isTTY === true;
 }

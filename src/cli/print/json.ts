@@ -2,14 +2,14 @@ import { type DescMessage, type MessageShape, toJson } from "@bufbuild/protobuf"
 import type { Cli } from "../cli.ts";
 
 /**
- * The message as proto3 JSON with the names of the .proto files. Fields without presence are always there, so that an
- * empty list is `[]` and a program need not ask whether it is.
+ * The message as proto3 JSON with the names of the .proto files. Fields without presence are always
+ * written: an empty list is `[]`.
  */
 export function asJson<Desc extends DescMessage>(schema: Desc, message: MessageShape<Desc>): unknown {
   return toJson(schema, message, { useProtoFieldName: true, alwaysEmitImplicit: true });
 }
 
-/** Prints one JSON document: the message, and members beside its fields. */
+/** Prints a JSON document: the message, and further members. */
 export function printJson<Desc extends DescMessage>(
   cli: Cli,
   schema: Desc,
@@ -19,7 +19,7 @@ export function printJson<Desc extends DescMessage>(
   cli.out(JSON.stringify({ ...(asJson(schema, message) as object), ...beside }, null, 2));
 }
 
-/** Prints one line of JSON, for streams. */
+/** Prints a line of JSON, for streams. */
 export function printJsonLine<Desc extends DescMessage>(
   cli: Cli,
   schema: Desc,

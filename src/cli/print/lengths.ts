@@ -3,7 +3,7 @@ export const minuteMs = 60 * secondMs;
 export const hourMs = 60 * minuteMs;
 export const dayMs = 24 * hourMs;
 
-/** A length for people: "41 ms", "3.2 s", "4 m 10 s", "2 h 5 m", "3 d 4 h". */
+/** Formats a duration: "41 ms", "3.2 s", "4 m 10 s", "2 h 5 m", "3 d 4 h". */
 export function formatLength(ms: number): string {
   if (ms < 0) return `-${formatLength(-ms)}`;
   if (ms < 10) return `${Number(ms.toFixed(1))} ms`;

@@ -4,8 +4,9 @@ import type { Environment } from "../cli.ts";
 import { exitCodes, Failure } from "../failures.ts";
 
 /**
- * The zone of this machine, an IANA name: that of TZ, in the forms that the C library takes, or the system's. An empty TZ
- * is UTC, as POSIX has it. Undefined where TZ names no zone; Node would go on with UTC, or with another place of that name.
+ * The IANA time zone of this machine: from TZ, in the forms of the C library, or the system's zone.
+ * An empty TZ is UTC, as in POSIX. Undefined if TZ names no zone; Node would use UTC or another
+ * zone.
  */
 export function findLocalZone(env: Environment): string | undefined {
   const text = env.TZ;
@@ -19,7 +20,7 @@ export function findLocalZone(env: Environment): string | undefined {
   return isZone(name) ? name : undefined;
 }
 
-/** As {@link findLocalZone}, for what needs one. Fails with how to name it. */
+/** Like {@link findLocalZone}, but throws a Failure with advice instead of undefined. */
 export function localTimeZone(env: Environment): string {
   const found = findLocalZone(env);
   if (found !== undefined) return found;
@@ -30,13 +31,13 @@ export function localTimeZone(env: Environment): string {
   );
 }
 
-/** "/usr/share/zoneinfo/Europe/Berlin", also by a link. */
+/** The zone of a path such as "/usr/share/zoneinfo/Europe/Berlin", also through a link. */
 function zoneOfFile(path: string): string | undefined {
   let real = path;
   try {
     real = realpathSync(path);
   } catch {
-    // Its name may say it all the same.
+    // The path itself may still name a zone.
   }
   const name = real
     .split("/zoneinfo/")

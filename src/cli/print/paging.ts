@@ -2,12 +2,12 @@ import { InvalidArgumentError } from "commander";
 
 type Page<Item> = { items: Item[]; nextPageToken: string };
 
-/** The most that a server hands out in one page. */
+/** Maximum items of a page, set by the server. */
 const pageSizeMax = 500;
-/** A list longer than this is not walked to its end to find a name in it. */
+/** Maximum items read for finding a name. */
 export const lookupItemsMax = 10_000;
 
-/** Up to `limit` items, page by page, and whether there are more. */
+/** Reads up to `limit` items, page by page; `hasMore` is true if there are more. */
 export async function collect<Item>(
   limit: number,
   read: (request: { pageSize: number; pageToken: string }) => Promise<Page<Item>>,
@@ -23,7 +23,7 @@ export async function collect<Item>(
   return { items, hasMore: pageToken !== "", nextPageToken: pageToken };
 }
 
-/** Parses a whole number of an option. */
+/** A parser for an option's integer from `min` to `max`. */
 export function wholeNumber(min: number, max: number): (text: string) => number {
   return (text) => {
     const value = Number(text);
@@ -34,7 +34,7 @@ export function wholeNumber(min: number, max: number): (text: string) => number 
   };
 }
 
-/** Collects an option that may be given several times, or once with commas. */
+/** Collects the values of an option given several times or with commas. */
 export function list(text: string, before: string[] | undefined): string[] {
   return [...(before ?? []), ...text.split(",").map((part) => part.trim())].filter((part) => part !== "");
 }

@@ -2,9 +2,12 @@ import { create } from "@bufbuild/protobuf";
 import { type RateLimit, RateLimitSchema } from "#gen/pinion/v1/watcher_pb.js";
 import { exitCodes, Failure } from "../failures.ts";
 
-/** Rate limits as people write them. */
+/** Rate limits in their command-line notation. */
 
-/** "anthropic=20", or "anthropic" for what agents are told alone; undefined for an empty text. */
+/**
+ * Parses "anthropic=20" (starts per 60 s), or "anthropic" for a key without a rate, limited only by
+ * delays reported by agents; undefined for an empty text.
+ */
 export function parseRate(text: string, option: string): RateLimit | undefined {
   if (text === "") return undefined;
   const [, key, count] = /^([^=]+?)\s*(?:=\s*(\d{1,9})(?:\/m(?:in)?)?)?$/.exec(text.trim()) ?? [];

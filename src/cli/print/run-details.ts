@@ -19,7 +19,10 @@ import { details, plain, plainLines } from "./table.ts";
 import { formatDuration, formatMoment, formatMomentAgo } from "./times.ts";
 import * as words from "./words.ts";
 
-/** What came after its attempt had been taken away: it is not the run's own result, unless it became it. */
+/**
+ * Prints results stored after the attempt had been taken away; a late result is the run's own
+ * result only if settled.
+ */
 export function printLateResults(cli: Cli, results: readonly LateResult[]): void {
   for (const late of results) {
     const outcome = words.runStatus.word(late.outcome);
@@ -46,12 +49,12 @@ function inputLine(input: Value): string {
   return text.length <= inputCharactersMax ? text : `${text.slice(0, inputCharactersMax)} …`;
 }
 
-/** The same for programs, as a member of the run's or turn's JSON. */
+/** Late results as a member of the run's or turn's JSON. */
 export const lateResultsJson = (results: readonly LateResult[]) => ({
   late_results: results.map((late) => asJson(LateResultSchema, late)),
 });
 
-/** Everything about a run, and its output below. */
+/** Prints all data of a run, followed by its output. */
 export async function printRun(cli: Cli, clients: Clients, run: Run): Promise<void> {
   const labels = await deviceLabels(clients);
   const lines = details(
@@ -130,13 +133,13 @@ export async function printRun(cli: Cli, clients: Clients, run: Run): Promise<vo
   if (answer !== "" && run.hasTranscript) cli.note(`what it did: pinion runs transcript ${run.id}`);
 }
 
-/** A program by what it says of itself, which often begins with its name. */
+/** An executor's name and version; the version text often begins with the name. */
 export function programText({ type, version }: { type: string; version: string }): string {
   const words = (text: string) => text.toLowerCase().replaceAll("-", " ");
   return words(version).includes(words(type)) ? version : [type, version].filter(Boolean).join(" ");
 }
 
-/** Whether a text is the JSON of a value, in whatever order of keys. */
+/** True if a text is the JSON of a value, in any order of keys. */
 function isSameData(text: string, value: unknown): boolean {
   try {
     return isDeepStrictEqual(JSON.parse(text), value);
@@ -157,7 +160,7 @@ function keptLine({ name, path, branch, commits, changedFiles }: KeptWorkspace):
   return plain(`${name} at ${path}: ${made.join(", ")}`);
 }
 
-/** What a run found: the answer of its agent with its data, and all that its program printed. */
+/** The result of a run: the agent's answer with its data, and the program's whole output. */
 export async function runResult(
   clients: Clients,
   run: Run,
@@ -178,13 +181,13 @@ function attemptLine(past: PastAttempt): string {
   return `${past.attempt}: claimed ${formatMoment(past.claimedAt)}, ${end} ${formatMoment(past.endedAt)}: ${plain(past.reason)}`;
 }
 
-/** The text that people want of a run: the answer of its agent, or what its program printed. */
+/** The main text of a run: the agent's answer, or the program's output. */
 export async function runOutput(clients: Clients, run: Run): Promise<string> {
   const { answer, output } = await runResult(clients, run);
   return answer || output;
 }
 
-/** The text of a window: a device program's output, or the data as JSON for anything else. */
+/** The text of a window: a device program's output, otherwise the data as JSON. */
 export function windowOutput(window: Window): string {
   const data = window.extractedData;
   if (!data) return "";

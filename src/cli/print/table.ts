@@ -2,25 +2,25 @@ import { stripVTControlCharacters } from "node:util";
 
 export type Column<Row> = {
   header: string;
-  /** The cell; may carry colours. */
+  /** Text of the cell; may have colours. */
   cell(row: Row): string;
   align?: "left" | "right";
-  /** Gives way when the terminal is too narrow. At most one column of a table does. */
+  /** Shrinks on a narrow terminal. At most one column of a table is flexible. */
   isFlexible?: boolean;
 };
 
 const gap = "  ";
-/** A flexible column is not cut below this; the line wraps instead. */
+/** Minimum width of a flexible column in characters; below the minimum the line wraps. */
 const flexibleWidthMin = 12;
 
-/** Characters that a text takes on the screen, colours aside. Wide characters count as one. */
+/** Width of a text on the screen in characters, without colours. Wide characters count as 1. */
 export function displayWidth(text: string): number {
   return [...stripVTControlCharacters(text)].length;
 }
 
 /**
- * Text from elsewhere (labels, reasons, output of programs) for one line: line breaks become spaces, and control
- * characters are dropped so that nobody else moves our cursor, or has the rest of the line read from right to left.
+ * Foreign text (labels, reasons, output of programs) for a line: line breaks become spaces. Control
+ * characters are dropped, because these could move the cursor or reverse the direction of the line.
  */
 export function plain(text: string): string {
   return stripVTControlCharacters(text)
@@ -29,7 +29,7 @@ export function plain(text: string): string {
     .trim();
 }
 
-/** The same for a text of several lines, which it keeps, and its tabs. */
+/** The same for multi-line text; keeps line breaks and tabs. */
 export function plainLines(text: string): string {
   return stripVTControlCharacters(text)
     .replace(/\r\n?/g, "\n")
@@ -37,13 +37,13 @@ export function plainLines(text: string): string {
     .trimEnd();
 }
 
-/** Cuts a text without colours to a width; the last character then is "…". */
+/** Cuts a text without colours to a width; a cut text ends with "…". */
 export function cut(text: string, width: number): string {
   const characters = [...text];
   return characters.length <= width ? text : `${characters.slice(0, Math.max(0, width - 1)).join("")}…`;
 }
 
-/** Lines of a table with a header. Columns in which nothing is written are left out, headers and all. */
+/** Lines of a table with a header. Empty columns are left out. */
 export function table<Row>(
   rows: readonly Row[],
   columns: readonly Column<Row>[],
@@ -76,7 +76,7 @@ export function table<Row>(
   ];
 }
 
-/** Lines "name  value" for one thing; pairs without a value are left out. */
+/** Lines "name  value" of an object; pairs without a value are left out. */
 export function details(
   pairs: readonly [name: string, value: string][],
   paint: (name: string) => string,

@@ -1,27 +1,27 @@
 /**
- * The one place where text from elsewhere is made harmless for a terminal: what programs print, names, labels, reasons and
- * error messages of servers. Colours (SGR) pass; whatever moves the cursor, clears, titles, copies, links, answers or
- * hides does not:
+ * The filter for foreign text on a terminal: output of programs, names, labels, reasons and error
+ * messages of servers. Colours (SGR) pass. Sequences for moving the cursor, clearing, titles, the
+ * clipboard, links, reports and hidden text do not pass:
  *
  *   ESC [ … m                      passes, if it has digits, ";" and ":" only
  *   other CSI, two-byte escapes    dropped
  *   OSC, DCS, APC, PM, SOS         dropped up to their end, and to the end of the line at most
  *   C1 controls (8 bit)            treated as their two-byte forms
- *   a lone CR                      becomes a line break, so that nothing is written over
- *   BEL, BS, DEL, other controls   dropped, but for tabs and line breaks
- *   bidirectional controls         dropped: what is read is in the order in which it stands
+ *   a lone CR                      becomes a line break, so no text is written over
+ *   BEL, BS, DEL, other controls   dropped, except tabs and line breaks
+ *   bidirectional controls         dropped, so the reading order is the stored order
  */
 import { StringDecoder } from "node:string_decoder";
 
 type State = "text" | "escape" | "csi" | "string" | "string escape";
 
-/** A colour has far fewer parameters. */
+/** Maximum characters of a control sequence; colours have far fewer. */
 const csiCharactersMax = 64;
 const strings = new Set(["]", "P", "X", "^", "_"]);
 const bidi = /\p{Bidi_Control}/u;
 const isControl = (code: number) => code < 0x20 || (code >= 0x7f && code < 0xa0);
 
-/** Makes a stream of text or UTF-8 harmless, however it is cut into pieces. */
+/** Filters a stream of text or UTF-8, for any division into pieces. */
 export class TerminalText {
   readonly #decoder = new StringDecoder("utf8");
   #state: State = "text";
@@ -36,7 +36,7 @@ export class TerminalText {
     return shown;
   }
 
-  /** What is needed so that the next line has no colours of this text. */
+  /** The reset code, if the text has left a colour on. */
   end(): string {
     return this.#isColoured ? "\u001b[0m" : "";
   }
@@ -49,7 +49,7 @@ export class TerminalText {
       case "escape":
         if (character === "[") return this.#begin("csi");
         if (strings.has(character)) return this.#begin("string");
-        // Intermediate bytes: the final one is still to come.
+        // Intermediate bytes: the final byte follows.
         if (code >= 0x20 && code <= 0x2f) return "";
         this.#state = "text";
         return isControl(code) ? this.#text(character, code) : "";
@@ -100,7 +100,7 @@ export class TerminalText {
   }
 }
 
-/** A whole text for a terminal. */
+/** Filters a whole text for a terminal. */
 export function forTerminal(text: string): string {
   const harmless = new TerminalText();
   const shown = harmless.take(text);

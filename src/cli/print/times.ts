@@ -2,12 +2,12 @@ import { type Duration, durationMs, type Timestamp, timestampDate } from "@bufbu
 import { exitCodes, Failure } from "../failures.ts";
 import { dayMs, formatLength, hourMs, minuteMs, secondMs } from "./lengths.ts";
 
-/** A length of the wire for people; "" if it is absent. */
+/** A protobuf duration for people; "" if absent. */
 export function formatDuration(duration: Duration | undefined): string {
   return duration ? formatLength(durationMs(duration)) : "";
 }
 
-/** Where a moment lies from now, in its largest unit: "3 m ago", "in 2 h", "now". "" if it is absent. */
+/** Distance of a time from now, in its largest unit: "3 m ago", "in 2 h", "now". "" if absent. */
 export function formatAgo(at: Timestamp | undefined, now: number = Date.now()): string {
   if (!at) return "";
   const distance = timestampDate(at).getTime() - now;
@@ -24,7 +24,7 @@ export function formatAgo(at: Timestamp | undefined, now: number = Date.now()): 
   return distance < 0 ? `${text} ago` : `in ${text}`;
 }
 
-/** A moment in the local zone, "2026-03-01 09:00:00"; "" if it is absent. */
+/** A time in the local zone, "2026-03-01 09:00:00"; "" if absent. */
 export function formatMoment(at: Timestamp | undefined, timeZone?: string): string {
   if (!at) return "";
   const parts = new Intl.DateTimeFormat("en-GB", {
@@ -41,7 +41,7 @@ export function formatMoment(at: Timestamp | undefined, timeZone?: string): stri
   return `${part("year")}-${part("month")}-${part("day")} ${part("hour")}:${part("minute")}:${part("second")}`;
 }
 
-/** A moment with its distance from now, "2026-03-01 09:00:00 (3 m ago)"; "" if it is absent. */
+/** A time with its distance from now, "2026-03-01 09:00:00 (3 m ago)"; "" if absent. */
 export function formatMomentAgo(at: Timestamp | undefined, now: number = Date.now()): string {
   return at ? `${formatMoment(at)} (${formatAgo(at, now)})` : "";
 }
@@ -56,7 +56,10 @@ const units: Record<string, number> = {
   w: 7 * dayMs,
 };
 
-/** Milliseconds of "90s", "1h30m", "500ms", "2d". Refuses anything else; `name` is the option's, for the message. */
+/**
+ * Parses "90s", "1h30m", "500ms", "2d" to ms. Throws for other text; `name` is the option's, for
+ * the message.
+ */
 export function parseLength(text: string, name: string): number {
   const compact = text.replace(/\s+/g, "").toLowerCase();
   const pieces = [...compact.matchAll(/(\d+(?:\.\d+)?)(ms|min|s|m|h|d|w)/g)];
@@ -70,11 +73,14 @@ export function parseLength(text: string, name: string): number {
   return Math.round(pieces.reduce((sum, piece) => sum + Number(piece[1]) * units[piece[2]!]!, 0));
 }
 
-/** A moment: "now", an ISO time ("2026-03-01", "2026-03-01T09:00Z"; local if no zone), or a length meaning that long ago. */
+/**
+ * Parses a time: "now", an ISO time ("2026-03-01", "2026-03-01T09:00Z"; local without a zone), or a
+ * duration before now.
+ */
 export function parseMoment(text: string, name: string, now: number = Date.now()): Date {
   if (text === "now") return new Date(now);
   if (/^\d{4}-\d{2}-\d{2}/.test(text)) {
-    // A bare date is midnight in the local zone; JavaScript alone would take it for UTC.
+    // A bare date is midnight in the local zone; JavaScript would parse UTC.
     const date = new Date(/^\d{4}-\d{2}-\d{2}$/.test(text) ? `${text}T00:00` : text.replace(" ", "T"));
     if (!Number.isNaN(date.getTime())) return date;
   } else if (/^\d+(\.\d+)?\s*(ms|min|[smhdw])/.test(text)) {

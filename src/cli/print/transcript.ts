@@ -2,7 +2,7 @@ import { type Activity, ToolStatus, type Transcript } from "#gen/pinion/v1/activ
 import type { Cli } from "../cli.ts";
 import { cut, plain, plainLines } from "./table.ts";
 
-/** What an agent did, as lines for people. */
+/** An agent's activities as lines for people. */
 
 const titleLength = 100;
 
@@ -15,7 +15,7 @@ const marks: Record<ToolStatus, string> = {
   [ToolStatus.DENIED]: "⊘",
 };
 
-/** One activity; undefined where it says nothing to people. */
+/** The line of an activity; undefined for activities not shown. */
 export function activityLine(cli: Cli, { body }: Activity): string | undefined {
   const { dim, cyan, red, yellow } = cli.colors;
   switch (body.case) {
@@ -45,7 +45,7 @@ export function activityLine(cli: Cli, { body }: Activity): string | undefined {
   }
 }
 
-/** The lines of a transcript, with where entries were left out. */
+/** The lines of a transcript, with a note for omitted entries. */
 export function transcriptLines(cli: Cli, transcript: Transcript): string[] {
   const lines: string[] = [];
   let before = 0n;

@@ -55,8 +55,11 @@ function executorOf(watcher: Watcher, labels: Map<string, string>): string {
   return words.watcherStatus.word(watcher.status) === "no_executor" ? "" : "any fleet worker";
 }
 
-/** Everything about a watcher, its prompt below. */
-/** One whose agent is gone goes on by itself when the agent is back; until then it has nobody to run it. */
+/** Prints all data of a watcher, followed by its prompt. */
+/**
+ * A watcher whose agent is missing continues by itself when the agent returns; until then no
+ * executor runs the watcher.
+ */
 function statusWord(watcher: Watcher): string {
   const isWithout = watcher.noExecutorReason !== "" && watcher.status === WatcherStatus.ACTIVE;
   return words.watcherStatus.word(isWithout ? WatcherStatus.NO_EXECUTOR : watcher.status);

@@ -32,7 +32,10 @@ import {
 import type { Cli } from "../cli.ts";
 import { exitCodes, Failure } from "../failures.ts";
 
-/** The enums of the API in the words of the command line. A value of a newer server shows as its number. */
+/**
+ * Enum values of the API as words of the command line. An unknown value of a newer server is shown
+ * as its number.
+ */
 type Words = { word(value: number): string; value(word: string, option: string): number; all: string[] };
 
 function words(names: Record<number, string>): Words {
@@ -243,7 +246,7 @@ const good = new Set(["completed", "active", "online", "delivered"]);
 const bad = new Set(["failed", "timeout", "no_executor", "dead"]);
 const waiting = new Set(["pending", "claimed", "paused", "unsteady"]);
 
-/** A state in the colour that says whether somebody should look. */
+/** Colours a state by its need for attention. */
 export function paintState(cli: Cli, word: string): string {
   if (good.has(word)) return cli.colors.green(word);
   if (bad.has(word)) return cli.colors.red(word);

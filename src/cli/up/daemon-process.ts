@@ -1,10 +1,12 @@
 /**
- * The daemon of `pinion up`, a process of its own, kept alive.
+ * The daemon of `pinion up`: a separate process, restarted after its end.
  *
- * - It has its own process group: Ctrl-C at the terminal is for us, and we stop it in its turn.
- * - It writes to a file, not to us: when we are killed it goes on (its runs too), and the next `up` takes it over if it
- *   still is the daemon that it would start itself; otherwise it stops that one first.
- * - When it dies, it is started again after a backoff; unless its configuration is wrong, which another start does not mend.
+ * - The daemon has its own process group: Ctrl-C at the terminal reaches only `up`, which stops the
+ *   daemon in order.
+ * - The daemon writes to a file: after a kill of `up` the daemon and its runs go on. The next `up`
+ *   takes the daemon over if the fingerprint matches; otherwise `up` stops the old daemon first.
+ * - After its end the daemon is restarted with a backoff, except with a wrong configuration, where
+ *   a restart would not help.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -24,26 +26,32 @@ export type DaemonOptions = {
   stateDir: string;
   configFile: string;
   env: Environment;
-  /** Says what happens to the process after its first start: ended, started again. */
+  /** Reports changes of the process after its first start: ended, started again. */
   onChange(message: string): void;
-  /** The daemon cannot run and is not started again. */
+  /** Called when the daemon cannot run and is not started again. */
   onFailure(failure: Failure): void;
 };
 
-/** The daemon that was started last, and how it was set up. */
+/** The last started daemon and its fingerprint. */
 type DaemonRecord = { pid: number; fingerprint: string };
 
 const recordFile = "daemon.json";
 const backoffMsMin = 500;
 const backoffMsMax = 30_000;
-/** A daemon that held this long starts with the shortest backoff again. */
+/** Minimum run time in ms for resetting the backoff. */
 const steadyMs = 60_000;
-/** What the daemon has at its stop for its programs and for its results; `up` has 25 s for everything. */
+/**
+ * The daemon's time for its programs at a stop, in ms; the results follow. `up` has 25 s for
+ * everything.
+ */
 export const stopGraceMs = 6_000;
 const flushMs = 2_000;
-/** Its server is on this machine: nobody is spared by longer pauses. */
+/**
+ * Maximum backoff of the daemon's connection in ms: the server is on this machine, so longer pauses
+ * save nothing.
+ */
 const backoffMaxMs = 2_000;
-/** From SIGTERM to SIGKILL. */
+/** Time from SIGTERM to SIGKILL, in ms. */
 const stopMs = stopGraceMs + flushMs + 2_000;
 const pollMs = 50;
 
@@ -53,7 +61,7 @@ export class DaemonProcess {
   readonly logFile: string;
   #pid: number | undefined;
   #isTakenOver = false;
-  /** A daemon has run under this one's eyes: its configuration was good then. */
+  /** True once the daemon has run under this supervisor: its configuration was good then. */
   #wasInCharge = false;
   #supervision: Promise<void> | undefined;
 
@@ -66,7 +74,10 @@ export class DaemonProcess {
     this.#supervision = this.#supervise();
   }
 
-  /** Resolves once the daemon that is looked after holds the state directory; to undefined if the signal aborts first. */
+  /**
+   * Resolves when the supervised daemon holds the state directory; to undefined if the signal
+   * aborts first.
+   */
   async inCharge(signal: AbortSignal): Promise<{ pid: number; isTakenOver: boolean } | undefined> {
     while (!signal.aborted) {
       const pid = await daemonPid(this.#options.stateDir);
@@ -79,7 +90,7 @@ export class DaemonProcess {
     return undefined;
   }
 
-  /** Ends the daemon: SIGTERM, and SIGKILL when it takes too long. Idempotent. */
+  /** Ends the daemon: SIGTERM, then SIGKILL after a delay. Idempotent. */
   async stop(): Promise<void> {
     this.#stop.abort();
     if (this.#pid !== undefined) await endProcess(this.#pid);
@@ -100,7 +111,7 @@ export class DaemonProcess {
           this.#options.onFailure(failure);
           return;
         }
-        // The server goes on: a file that was edited while it runs is no reason to end it.
+        // The server goes on: a faulty edit of the file is no reason for ending the server.
         this.#options.onChange(`${failure.message}; trying again in ${backoffMs / 1000} s`);
         await sleep(backoffMs, signal);
         backoffMs = Math.min(backoffMsMax, backoffMs * 2);
@@ -114,7 +125,10 @@ export class DaemonProcess {
     }
   }
 
-  /** One life of a daemon. Resolves to how it ended, or to "again" when another can be started at once, or to "misconfigured". */
+  /**
+   * A single run of a daemon. Resolves to the description of its end, to "again" if a restart is
+   * possible at once, or to "misconfigured".
+   */
   async #runOnce(): Promise<string> {
     const before = this.#readRecord();
     const child = this.#spawn();
@@ -127,7 +141,7 @@ export class DaemonProcess {
     this.#pid = undefined;
     if (how.code === exitCodes.usage) return "misconfigured";
     if (how.code !== exitCodes.conflict || this.#stop.signal.aborted) return how.text;
-    // Another daemon holds the state directory: one that an earlier `up` left behind.
+    // Another daemon holds the state directory: left by an earlier `up`.
     const orphan = await daemonPid(this.#options.stateDir);
     if (orphan === undefined) return "again";
     if (before?.pid === orphan && before.fingerprint === this.#fingerprint()) {
@@ -146,7 +160,7 @@ export class DaemonProcess {
     return "again";
   }
 
-  /** What the daemon that logged from that byte on said at its end. */
+  /** The failure from the daemon's last log lines since `fromByte`. */
   #misconfigured(fromByte: number): Failure {
     const said = lastError(readFileSync(this.logFile).subarray(fromByte).toString("utf8"));
     return new Failure(
@@ -184,7 +198,7 @@ export class DaemonProcess {
     }
   }
 
-  /** What makes one daemon as good as another: where it dials, and what it is allowed to execute. */
+  /** Fingerprint of a daemon's set-up: its server, and its configuration. */
   #fingerprint(): string {
     const { url, stateDir, configFile } = this.#options;
     return createHash("sha256")
@@ -196,7 +210,7 @@ export class DaemonProcess {
     try {
       return JSON.parse(readFileSync(join(this.#options.data, recordFile), "utf8")) as DaemonRecord;
     } catch {
-      // There was no start before this one, or it left half a record: then its daemon is not known to be like ours.
+      // No earlier start, or a partial record: the other daemon's set-up is unknown.
       return undefined;
     }
   }
@@ -206,7 +220,7 @@ export class DaemonProcess {
   }
 }
 
-/** Empty for a file that is not there now: somebody may be editing it. */
+/** Empty for a missing file: an editor may be replacing the file. */
 function textOf(file: string): string {
   try {
     return readFileSync(file, "utf8");
@@ -219,7 +233,7 @@ export function deviceLogFile(data: string): string {
   return join(data, "device.log");
 }
 
-/** The last error that a command printed among its lines of JSON (see command-line.ts). Empty: none. */
+/** The last error among a command's lines of JSON (see command-line.ts). Empty: none. */
 export function lastError(log: string): string {
   const lines = stripVTControlCharacters(log).split("\n");
   for (const line of lines.toReversed()) {
@@ -227,13 +241,15 @@ export function lastError(log: string): string {
     try {
       return (JSON.parse(line) as { error: string }).error;
     } catch {
-      // Half a line: the daemon was killed while it wrote.
+      // A partial line: the daemon was killed during the write.
     }
   }
   return "";
 }
 
-/** Without our own credentials: the daemon has its device token, and its programs get none of ours. */
+/**
+ * Without our own credentials: the daemon has a device token, and its programs must not get ours.
+ */
 function daemonEnvironment(env: Environment): Environment {
   const { PINION_TOKEN: _token, DATABASE_URL: _url, DATABASE_DIRECT_URL: _direct, ...rest } = env;
   return rest;
@@ -260,6 +276,6 @@ async function endProcess(pid: number): Promise<void> {
     while (isAlive(pid) && performance.now() < deadline) await sleep(pollMs, never);
     if (isAlive(pid)) process.kill(pid, "SIGKILL");
   } catch {
-    // It ended by itself.
+    // The process has ended by itself.
   }
 }

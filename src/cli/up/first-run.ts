@@ -11,21 +11,27 @@ import { runOutput } from "../print/run-details.ts";
 import * as words from "../print/words.ts";
 import { type Milestone, round, type UpView } from "./view.ts";
 
-/** Provisioned by the server for the first desktop device of an org. */
+/** Created by the server for the first desktop device of an org. */
 const defaultWatcherSlug = "daily-checkin";
-/** Ours, if there is no default watcher (any more): somebody deleted it, or it has another device. */
+/** Slug of our own watcher, used if the default watcher was deleted or has another device. */
 const ownWatcherSlug = "machine-report";
-/** The acknowledgement comes before the run's end is seen; if this device's log has none by then, it never will. */
+/**
+ * Maximum wait for the acknowledgement in the device's log, in ms. The acknowledgement precedes the
+ * visible end of the run.
+ */
 const acknowledgementMsMax = 2_000;
 
-/** What `up --once --json` prints last. Milliseconds are null when this device did not see that moment. */
+/** The last line of `up --once --json`. Times are null if this device did not see the event. */
 export type FirstRun = {
   run_id: string;
   status: string;
   window_id: string;
-  /** From the moment the run was due (the database's clock) to the arrival of its assignment at the device. */
+  /**
+   * Time in ms from the run's due time (the database's clock) to the arrival of its assignment at
+   * the device.
+   */
   push_ms: number | null;
-  /** From the end of the program to the acknowledgement that its result is committed. */
+  /** Time in ms from the end of the program to the acknowledgement of the committed result. */
   store_ms: number | null;
   output: string;
   reason: string;
@@ -33,7 +39,10 @@ export type FirstRun = {
   device_id: string;
 };
 
-/** The watcher to start with: the default one, if it is pinned to this device, or else one of our own that costs nothing. */
+/**
+ * The watcher of the first run: the default watcher if pinned to this device, otherwise our own
+ * free watcher.
+ */
 export async function firstWatcher(clients: Clients, deviceId: string): Promise<Watcher> {
   const byDefault = await findWatcher(clients, defaultWatcherSlug);
   if (byDefault?.spec?.deviceId === deviceId) return byDefault;
@@ -75,11 +84,14 @@ type FollowOptions = {
   deviceLog: DeviceLog;
   view: UpView;
   signal: AbortSignal;
-  /** Gives up after this; undefined: never. */
+  /** Time limit in ms; undefined: none. */
   withinMs: number | undefined;
 };
 
-/** Triggers the watcher and shows its run until its result is stored. Throws if the signal ends it first. */
+/**
+ * Triggers the watcher and shows its run until the result is stored. Throws if the signal fires
+ * first.
+ */
 export async function runFirst({
   clients,
   watcher,
@@ -88,7 +100,7 @@ export async function runFirst({
   signal,
   withinMs,
 }: FollowOptions): Promise<FirstRun> {
-  // The assignment is often there before the answer to the trigger: what is heard in between is kept.
+  // The assignment often arrives before the answer to the trigger, so earlier events are kept.
   const early: LoggedEvent[] = [];
   let take = (event: LoggedEvent): void => void early.push(event);
   const stopListening = deviceLog.onEvent((event) => take(event));
@@ -144,16 +156,19 @@ async function waitWithin(
   }
 }
 
-/** The run's milestones in their order, whichever of the two sources (the device's log, the server's relay) is faster. */
+/**
+ * The run's milestones in order, from the faster of two sources: the device's log or the server's
+ * relay.
+ */
 class Timeline {
   readonly #view: UpView;
   readonly #run: Run;
   #lastMs: number;
   #isAccepted = false;
-  /** Output that came before its milestone; the relay's buffers bound it. */
+  /** Output received before its milestone; bounded by the relay's buffers. */
   #early: RunOutput[] = [];
   #shownSequence = 0n;
-  /** A piece was missed: the stored output is shown at the end instead. */
+  /** True if a piece was missed: the stored output is shown at the end instead. */
   #hasGap = false;
   #acknowledged = Promise.withResolvers<void>();
   pushMs: number | null = null;

@@ -6,10 +6,10 @@ import { formatLength } from "../print/lengths.ts";
 import * as words from "../print/words.ts";
 import type { UpView } from "./view.ts";
 
-/** Runs of an earlier start that are looked for; a device has a handful at once. */
+/** Maximum of runs of an earlier start; a device has only a few at once. */
 const activeRunsMax = 100;
 
-/** In place of a watcher's name. */
+/** Name for a turn, in place of a watcher's. */
 const turnName = "turn";
 
 type LaterRunsOptions = {
@@ -17,17 +17,22 @@ type LaterRunsOptions = {
   deviceId: string;
   deviceLog: DeviceLog;
   view: UpView;
-  /** Fires at Ctrl-C. From then on the device's log alone says how runs end, since the server is about to stop. */
+  /**
+   * Fires at Ctrl-C. From then on the device's log reports the end of runs, because the server is
+   * stopping.
+   */
   signal: AbortSignal;
 };
 
-/** A run that the device has, and of which watcher it is. */
+/** A run on the device, with its watcher. */
 type Active = { runId: string; watcher: string };
 
-/** The runs on this device: which are under way, and, once asked to, a line for each start and each end. */
+/**
+ * The runs on this device: the active runs, and, after `show`, a line for each start and each end.
+ */
 export class LaterRuns {
   readonly #options: LaterRunsOptions;
-  /** Of the device's log, by run id. */
+  /** Active runs in the device's log, by run id. */
   readonly #active = new Map<string, Active>();
   readonly #followed = new Set<string>();
   readonly #stopped: string[] = [];
@@ -38,17 +43,17 @@ export class LaterRuns {
     options.deviceLog.onEvent((event) => this.#take(event));
   }
 
-  /** What runs right now. */
+  /** The active runs. */
   get active(): Active[] {
     return [...this.#active.values()];
   }
 
-  /** The runs that were under way at Ctrl-C and did not complete. */
+  /** Runs active at Ctrl-C and not completed. */
   get stopped(): readonly string[] {
     return this.#stopped;
   }
 
-  /** From here on each run has its lines, those that are under way already too. */
+  /** Shows lines for each run from now on, including the active runs. */
   async show(): Promise<void> {
     const { clients, deviceId } = this.#options;
     this.#isShown = true;
@@ -76,7 +81,7 @@ export class LaterRuns {
     const runId = event.run_id;
     switch (event.type) {
       case "assignment":
-        // A turn of a conversation comes without a watcher, and its id names no run.
+        // A conversation's turn has no watcher, and its id is not a run's id.
         this.#active.set(runId, { runId, watcher: event.watcher || turnName });
         if (!this.#isShown) return;
         if (event.watcher) {
@@ -109,7 +114,7 @@ export class LaterRuns {
     this.#options.view.note(`${watcher} ${outcome}${reason ? `: ${reason}` : ""}: run ${runId}`);
   }
 
-  /** Says how the run ended, as the server has it: it also knows of runs that the device lost. */
+  /** Reports the end of the run from the server, which also knows of runs lost on the device. */
   #follow(runId: string): void {
     if (this.#followed.has(runId)) return;
     this.#followed.add(runId);
@@ -130,7 +135,7 @@ export class LaterRuns {
   }
 }
 
-/** How a run ended, on one line. */
+/** The end of a run on one line. */
 export function endOf(run: Run): string {
   const status = words.runStatus.word(run.status);
   const name = `${run.watcherSlug || "run"} ${status}`;

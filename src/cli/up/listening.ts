@@ -2,10 +2,10 @@ import { createServer } from "node:net";
 import { reachableHost } from "../../server/http/port.ts";
 import { exitCodes, Failure, systemCode } from "../failures.ts";
 
-/** How long to ask whoever holds a port whether it is a Pinion. */
+/** Time limit in ms for asking a port's holder whether it is a Pinion. */
 const askTimeoutMs = 1_000;
 
-/** Refuses a port that is taken, before anything slow is started. Port 0 is always free. */
+/** Refuses a taken port before any slow start. Port 0 is always free. */
 export async function requireFreePort(host: string, port: number): Promise<void> {
   if (port === 0) return;
   const error = await new Promise<Error | undefined>((done) => {
@@ -24,7 +24,7 @@ export async function requireFreePort(host: string, port: number): Promise<void>
     : listenFailure(error, port);
 }
 
-/** The failure for an error of listening; any other error as it is. */
+/** The Failure for a listen error; other errors unchanged. */
 export function listenFailure(error: unknown, port: number): unknown {
   switch (systemCode(error)) {
     case "EADDRINUSE":

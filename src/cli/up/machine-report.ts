@@ -1,6 +1,6 @@
 /**
- * The executor of a fresh machine: a local program that costs nothing and prints what is true. It reads the prompt from
- * standard input, as an agent would, and reports on this machine and on the repository that it was started in.
+ * The executor of a new machine: a local program, free of charge. Reads the prompt from standard
+ * input like an agent, and reports on this machine and the repository of its directory.
  */
 import { execFile } from "node:child_process";
 import { statfs } from "node:fs/promises";
@@ -15,7 +15,7 @@ const gitTimeoutMs = 5_000;
 const outputBytesMax = 1024 * 1024;
 const commitsShown = 5;
 
-/** What git prints; undefined where there is no git, no repository, or no answer in time. */
+/** Output of git; undefined without git, a repository, or an answer in time. */
 async function git(...args: string[]): Promise<string | undefined> {
   try {
     const { stdout } = await run("git", args, { timeout: gitTimeoutMs, maxBuffer: outputBytesMax });
@@ -68,7 +68,7 @@ async function repository(): Promise<[string, string][]> {
   ];
 }
 
-/** The whole program: the prompt in, the report out. */
+/** The whole program: reads the prompt and prints the report. */
 export async function reportOnMachine(): Promise<void> {
   const prompt = await text(process.stdin);
   const [machineLines, repositoryLines] = await Promise.all([machine(), repository()]);

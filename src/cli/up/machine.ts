@@ -35,7 +35,7 @@ export type UpOptions = GlobalOptions & {
   run: boolean;
 };
 
-/** Everything that `up` starts, once it runs. */
+/** All parts started by `up`. */
 export type Machine = {
   url: string;
   clients: Clients;
@@ -43,27 +43,27 @@ export type Machine = {
   deviceLabel: string;
   deviceLog: DeviceLog;
   configFile: string;
-  /** Resolves when the server has ended by itself. */
+  /** Resolves when the server has stopped by itself. */
   serverClosed: Promise<void>;
 };
 
 export type Starting = {
   view: UpView;
-  /** Takes what must be stopped, in the order of starting; it is stopped in the reverse order. */
+  /** Holds the started parts in order; they are stopped in reverse order. */
   parts: AsyncDisposableStack;
   signal: AbortSignal;
-  /** Takes a failure that ends everything after the start, too. */
+  /** Reports a failure that ends everything, also after the start. */
   fail(failure: Failure): void;
 };
 
-/** The server's own stop; the daemon and the database need their share of the 25 s. */
+/** Time limit of the server's stop in ms; daemon and database need the rest of the 25 s. */
 const serverStopMs = 8_000;
 const connectMsMax = 20_000;
 const tokenCheckMs = 5_000;
-/** The advice of a refused lock on the data directory, which the command line gives in its own style. */
+/** The advice in the error of a locked data directory, replaced by the command line's own. */
 const inUse = /\s*Stop it, or choose another data directory\.$/;
 
-/** Starts database, server and daemon, each once the one before is up. */
+/** Starts database, server and daemon, each after the one before. */
 export async function startMachine(cli: Cli, options: UpOptions, starting: Starting): Promise<Machine> {
   const data = dataDir(options, cli.env);
   requirePrivateDirectory(data);
@@ -79,18 +79,19 @@ export async function startMachine(cli: Cli, options: UpOptions, starting: Start
       PINION_SHUTDOWN_MS: cli.env.PINION_SHUTDOWN_MS || String(serverStopMs),
     }),
   };
-  // Before the database: that takes seconds to start, and this is what goes wrong most.
+  // Before the database, whose start takes seconds: a taken port is the most frequent error.
   await requireFreePort(config.host, config.port);
   const configFile = resolve(upConfigFile(data));
   writeDeviceConfigOnce(configFile, { env: cli.env, workingDir: process.cwd() });
-  // Also before: without it there is no daemon, and it is edited by hand.
+  // Also before the database: the daemon needs the file, which people edit by hand.
   loadConfig(configFile);
   const log = fileLogger(cli, data);
   const url = databaseUrl ? await external(databaseUrl, starting) : await embedded(data, log, starting);
   config.databaseUrl = url;
   config.directDatabaseUrl = cli.env.DATABASE_DIRECT_URL || url;
   starting.signal.throwIfAborted();
-  // A daemon of an earlier start connects as soon as the server is there: what it logs then counts.
+  // A daemon of an earlier start connects as soon as the server is up; its log lines from here on
+  // count.
   const logStart = prepareLog(deviceLogFile(data));
   const server = await serve({ cli, options, config, data, log }, starting);
   starting.signal.throwIfAborted();
@@ -103,7 +104,7 @@ async function external(databaseUrl: string, { view }: Starting): Promise<string
   return databaseUrl;
 }
 
-/** The terminal is for the run; what the server and the database log goes to a file. */
+/** The terminal is for the run; server and database log to a file. */
 function fileLogger(cli: Cli, data: string): Logger {
   const path = join(data, "server.log");
   prepareLog(path);
@@ -126,7 +127,7 @@ async function embedded(data: string, log: Logger, { view, parts }: Starting): P
   return database.url;
 }
 
-/** The failure for a data directory that another Pinion uses; any other error as it is. */
+/** The Failure for a data directory in use by another Pinion; other errors unchanged. */
 function inUseFailure(error: unknown): unknown {
   if (!(error instanceof Refusal) || !inUse.test(error.message)) return error;
   return new Failure(
@@ -156,7 +157,7 @@ async function serve(
   writeUrl(data, replica.url);
   parts.defer(() => removeUrl(data));
   view.step("server", replica.url, { url: replica.url, replica_id: replica.replicaId });
-  // Rather this database's own than one for another server that the environment may hold.
+  // This database's own token takes precedence over the environment's, perhaps for another server.
   const token = options.token ?? readLine(join(data, "token")) ?? cli.env.PINION_TOKEN;
   if (!token) {
     throw new Failure(
@@ -192,11 +193,11 @@ async function device(
   const deviceLog = new DeviceLog(daemon.logFile, { fromByte: logStart, signal: reading.signal });
   parts.defer(async () => {
     await daemon.stop();
-    // Its last lines say what became of what ran.
+    // The daemon's last lines report the end of its runs.
     reading.abort();
     await deviceLog.closed();
   });
-  // A daemon that finds the state directory locked is no failure: the supervisor sees to the one that holds it.
+  // A locked state directory is no failure: the supervisor handles the holder of the lock.
   const outcome = deviceLog.next(
     (event) => event.type === "connected" || (event.type === "fatal" && event.error !== "locked"),
     connectMsMax,
@@ -224,7 +225,10 @@ async function device(
   return { deviceId: identity.deviceId, deviceLabel: label, deviceLog, configFile };
 }
 
-/** The identity of the data directory; enrols this machine if there is none that the server still takes. */
+/**
+ * The identity in the data directory; enrols this machine if the identity is missing or refused by
+ * the server.
+ */
 async function identityOnce(
   clients: Clients,
   { url, stateDir }: { url: string; stateDir: string },

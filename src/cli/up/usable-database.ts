@@ -1,16 +1,16 @@
 import { checkDatabase } from "../doctor/database.ts";
 import { type ExitCode, exitCodes, Failure } from "../failures.ts";
 
-/** What `up` and `serve` need of a database that is not theirs; the rest is for the doctor to say. */
+/** Checks required by `up` and `serve` for an external database; the doctor reports the others. */
 const needed = new Set(["database URL", "database", "version", "writes"]);
 
 const exitCodeOf: Record<string, ExitCode> = {
   "database URL": exitCodes.usage,
-  // Alone, the check of the connection means that there was no way in.
+  // A failed check of the connection means an unreachable database.
   database: exitCodes.unreachable,
 };
 
-/** Refuses a database that cannot be reached, is too old, or takes no writes, with what to do about it. */
+/** Refuses a database that is unreachable, too old, or read-only, with a remedy. */
 export async function requireUsableDatabase(url: string): Promise<void> {
   const checks = await checkDatabase(url);
   const bad = checks.find((check) => check.verdict === "bad" && needed.has(check.name));

@@ -2,10 +2,13 @@ import type { Cli } from "../cli.ts";
 import { formatLength } from "../print/lengths.ts";
 import { displayWidth, plain } from "../print/table.ts";
 
-/** What the first run went through, in the order in which it happens. */
+/** Milestones of the first run, in order. */
 export type Milestone = "due" | "pushed" | "accepted" | "started" | "output" | "finished" | "stored";
 
-/** Shows how `up` goes along: lines for a person on standard output, or lines of JSON on standard error. */
+/**
+ * Shows the progress of `up`: lines for people on standard output, or lines of JSON on standard
+ * error.
+ */
 export class UpView {
   readonly #cli: Cli;
   readonly #asJson: boolean;
@@ -21,7 +24,7 @@ export class UpView {
     if (!this.#asJson) this.#cli.out(`${this.#cli.colors.bold("Pinion")} ${version}\n`);
   }
 
-  /** A part is up. What it took is the time since the part before. */
+  /** Reports a started part. The duration counts from the part before. */
   step(name: string, text: string, fields: Record<string, unknown> = {}): void {
     const tookMs = performance.now() - this.#stepStartedAt;
     this.#stepStartedAt = performance.now();
@@ -34,7 +37,7 @@ export class UpView {
     this.#cli.out(`${label}${" ".repeat(Math.max(2, 78 - displayWidth(label)))}${dim(formatLength(tookMs))}`);
   }
 
-  /** Something that a person may want to know, and that needs nothing of them. */
+  /** Prints information without need for action. */
   note(text: string): void {
     if (this.#asJson) {
       this.#line({ note: text });
@@ -52,7 +55,9 @@ export class UpView {
     this.#cli.out(`\n  run ${this.#cli.colors.bold(id)} of ${watcher}\n`);
   }
 
-  /** The run reached a milestone, `sinceMs` after the one before (undefined for the first). */
+  /**
+   * Reports a milestone of the run, `sinceMs` ms after the one before (undefined for the first).
+   */
   milestone(milestone: Milestone, sinceMs: number | undefined, text: string): void {
     if (this.#asJson) {
       this.#line({ milestone, ...(sinceMs === undefined ? {} : { since_ms: round(sinceMs) }) });
@@ -64,7 +69,7 @@ export class UpView {
     this.#cli.out(`  ${since.padStart(10)}  ${cyan(milestone.padEnd(9))} ${dim(text)}`);
   }
 
-  /** A piece of the run's output, indented behind a line. */
+  /** Shows a piece of the run's output, indented after a bar. */
   output(text: string): void {
     if (this.#asJson) return;
     const bar = `              ${this.#cli.colors.dim("│")} `;
@@ -74,7 +79,7 @@ export class UpView {
     }
   }
 
-  /** Lines as they are, for a person only. */
+  /** Prints lines unchanged, for people only. */
   lines(lines: readonly string[]): void {
     if (this.#asJson) return;
     this.#endLine();
@@ -91,7 +96,7 @@ export class UpView {
   }
 }
 
-/** Milliseconds with one decimal: below a millisecond the rest is the clock's noise. */
+/** Milliseconds with one decimal: smaller differences are noise. */
 export function round(ms: number): number {
   return Math.round(ms * 10) / 10;
 }

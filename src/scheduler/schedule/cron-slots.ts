@@ -4,24 +4,26 @@ import { type Span, spanAt } from "./offsets.ts";
 import type { Slots } from "./slots.ts";
 
 /**
- * The slots of a cron expression in a zone, over croner, which is asked for clock readings alone: what a change of the clocks
- * does to them is decided here, by one rule.
+ * The slots of a cron expression in a zone. croner computes clock readings alone; the effect of a
+ * clock change is decided here, by one rule.
  *
- * - An hour field of every hour follows elapsed time: its slots are all moments at which the clock reads a time of the
- *   expression. A gap adds and moves nothing, a repeated hour has its slots again.
- * - Other hour fields name their hours, by a list, a range or a step. Times that fall into a gap fire together, once, at the
- *   end of the gap.
- * - Where the clock reads a named hour twice, a time of it fires once, the first time; unless its minute is a wildcard or a
- *   step, which follows elapsed time through the repeated hour.
+ * - An hour field of every hour follows elapsed time: its slots are all times at which the clock
+ *   shows a time of the expression. A gap adds and moves nothing, a repeated hour has its slots
+ *   again.
+ * - Other hour fields name their hours, by a list, a range or a step. Times within a gap fire
+ *   together, once, at the end of the gap.
+ * - If the clock shows a named hour twice, a time of the hour fires once, the first time; but a
+ *   minute field with a wildcard or a step follows elapsed time through the repeated hour.
  *
- * test/property/schedule-slots.test.ts holds it against another reading of the rule, which asks every second.
+ * test/property/schedule-slots.test.ts compares with another implementation of the rule, which
+ * checks every second.
  */
 export function cronSlots(cron: CronText, zone: string): Slots {
   const readings = readingsOf(cron.expression);
   const movesGaps = !cron.isEveryHour;
   const repeats = cron.isEveryHour || cron.isMinuteOpen;
 
-  /** The first reading of the span that is not a repeated one. */
+  /** The first reading of the span that is not a repeated reading. */
   const firstReading = (span: Span) => {
     const start = span.start + span.offset;
     const { lastChange } = span;
@@ -63,7 +65,10 @@ export function cronSlots(cron: CronText, zone: string): Slots {
 
 const second = 1_000;
 
-/** Clock readings of an expression, as if they were UTC. The last question's answer is kept: neighbouring spans ask alike. */
+/**
+ * Clock readings of an expression, as if they were UTC. The last question's answer is kept:
+ * neighbouring spans ask alike.
+ */
 function readingsOf(expression: string) {
   const cron = new Cron(expression, { utcOffset: 0, paused: true, mode: "6-part" });
   let asked = Number.POSITIVE_INFINITY;

@@ -1,9 +1,10 @@
 import { Mistake } from "./mistake.ts";
 
 /**
- * Cron expressions as people write them, read into what croner takes: lists of numbers, and the marks of days (L, W, #).
- * Names, ranges past the end (`FRI-MON`, `22-2`), `0/15`, `?` and hashed fields (`H`) are resolved here, and every mistake is
- * explained here, in the fields and values that were written.
+ * Parses cron expressions written by people into croner's input: lists of numbers, and the marks of
+ * days (L, W, #). Names, ranges past the end (`FRI-MON`, `22-2`), `0/15`, `?` and hashed fields
+ * (`H`) are resolved here, and every mistake is explained in the terms of the written fields and
+ * values.
  */
 
 export type CronText = {
@@ -15,7 +16,7 @@ export type CronText = {
   isMinuteOpen: boolean;
   /** The first field is of seconds. */
   hasSeconds: boolean;
-  /** A field is hashed, so that the slots depend on the watcher. */
+  /** A field is hashed, so the slots depend on the watcher. */
   isHashed: boolean;
 };
 
@@ -23,7 +24,7 @@ type Field = {
   name: string;
   min: number;
   max: number;
-  /** Last value that H takes; every month has a 28th. */
+  /** Maximum value of H; every month has a 28th. */
   hashMax?: number;
   names?: readonly string[];
   /** Value of the first name. */
@@ -63,8 +64,8 @@ const nicknames: Record<string, string> = {
 };
 
 /**
- * Reads an expression. `seed` is what H is derived from: the watcher's id. Throws a {@link Mistake} for what is no cron
- * expression.
+ * Parses an expression. `seed`: the input of H, the watcher's id. Throws a {@link Mistake} for an
+ * invalid expression.
  */
 export function parseCron(text: string, seed: string): CronText {
   const trimmed = text.trim();
@@ -125,7 +126,8 @@ function readField(field: Field, text: string, seed: string): ReadField {
     else for (const value of valuesOf(field, item, seed)) numbers.add(value);
   }
   const all = numbers.size === field.max - field.min + 1;
-  // A step of 1 restricts nothing; a range of all days does, as in every cron: it is written on purpose.
+  // A step of 1 restricts nothing; a range of all days restricts, as in every cron, because it is
+  // written on purpose.
   if (all && !isBoth && (/\*/.test(text) || (field !== dayField && field !== weekdayField))) {
     return { croner: "*", values: "all" };
   }
@@ -133,7 +135,7 @@ function readField(field: Field, text: string, seed: string): ReadField {
   return { croner: `${isBoth ? "+" : ""}${items.join(",")}`, values: all ? "all" : "some" };
 }
 
-/** L, LW, 15W; 5L, MON#2. Undefined for what is no such mark. */
+/** L, LW, 15W; 5L, MON#2. Undefined for any other text. */
 function markOf(field: Field, item: string): string | undefined {
   const upper = item.toUpperCase();
   if (field === dayField) {
@@ -239,7 +241,10 @@ function explainWord(field: Field, text: string): string {
   return `${the(field)} ${quote(text)} is no number${names}`;
 }
 
-/** H: one value by the hash; H/15: the values of a step whose start is hashed; H(0-29): within these. */
+/**
+ * H: a value by the hash; H/15: the values of a step with a hashed start; H(0-29): within the
+ * bounds.
+ */
 function hashed(field: Field, item: string, base: string, step: number | undefined, seed: string): number[] {
   const bounds = /^h(?:\((\d+)-(\d+)\))?$/i.exec(base);
   if (!bounds)

@@ -1,7 +1,7 @@
 import { Mistake } from "./mistake.ts";
 import { spanAt } from "./offsets.ts";
 
-/** Moments as people write them: a local time of a zone, or one with its offset from UTC. */
+/** Times written by people: a local time of a zone, or a time with its offset from UTC. */
 
 const pattern = /^(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.0+)?)?)?\s*(Z|[+-]\d\d:?\d\d)?$/i;
 
@@ -11,8 +11,8 @@ export function isMoment(text: string): boolean {
 }
 
 /**
- * The moment in milliseconds. A local time that the clocks of the zone leave out is the end of the gap, one that they repeat the
- * first of both. Throws a {@link Mistake} for what is no moment.
+ * The time in milliseconds since 1970. A local time within a gap means the end of the gap; a
+ * repeated local time means its first occurrence. Throws a {@link Mistake} for an invalid text.
  */
 export function momentOf(text: string, zone: string): number {
   const match = pattern.exec(text.trim());

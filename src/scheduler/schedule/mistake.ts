@@ -1,2 +1,2 @@
-/** What is wrong with a schedule, in words for whoever wrote it. */
+/** An error in a schedule, explained for its author. */
 export class Mistake extends Error {}

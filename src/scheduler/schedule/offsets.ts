@@ -1,35 +1,40 @@
 /**
- * The offsets of a zone from UTC, as Intl knows them: spans of one offset, and the changes between them. All moments and
- * offsets are in milliseconds; a local time is its clock's reading taken as if it were UTC.
+ * The offsets of a zone from UTC by Intl: spans of one offset, and the changes between them. All
+ * times and offsets are in milliseconds; a local time is its clock's reading taken as if in UTC.
  */
 
-/** A change of the clocks: `at` reads as `at + before` until then, and as `at + after` from then on. */
+/**
+ * A change of the clocks: `at` reads as `at + before` until then, and as `at + after` from then on.
+ */
 export type Change = { at: number; before: number; after: number };
 
-/** A span [start, end) of one offset. */
+/** A span [start, end) with a constant offset. */
 export type Span = {
   start: number;
   end: number;
   offset: number;
-  /** The change at `start`, if there is one; a span may also begin at the turn of a year. */
+  /** The change at `start`, if any; a span may also begin at the turn of a year. */
   change: Change | undefined;
-  /** The last change at or before `start`, of this year or of the one before. */
+  /** The last change at or before `start`, of the same or the previous year. */
   lastChange: Change | undefined;
 };
 
-/** Two changes that undo each other within less than this are not seen; no zone has had such since 1970. */
+/**
+ * Milliseconds. Two opposite changes within less than this are not seen; no zone has had such
+ * changes since 1970.
+ */
 const lookEveryMs = 86_400_000;
-/** Years of zones that are kept: a fleet's zones, with the years around now. */
+/** Maximum cached pairs of a zone and a year: a fleet's zones, with the years around now. */
 const yearsMax = 5_000;
 
 const years = new Map<string, Span[]>();
 const changesOf = new Map<string, Change[]>();
 const formats = new Map<string, Intl.DateTimeFormat>();
 
-/** The span that holds a moment. */
+/** The span that contains a time. */
 export function spanAt(zone: string, moment: number): Span {
   const spans = spansOfYear(zone, new Date(moment).getUTCFullYear());
-  // A year has one to five of them.
+  // A year has one to five spans.
   return spans.findLast((span) => span.start <= moment)!;
 }
 
@@ -85,7 +90,7 @@ function changesOfYear(zone: string, year: number): Change[] {
   return changes;
 }
 
-/** The first whole second of (low, high] whose offset is not `before`. */
+/** The first whole second of (low, high] whose offset differs from `before`. */
 function bisect(zone: string, low: number, high: number, before: number): number {
   let unchanged = low;
   let changed = high;
@@ -97,7 +102,9 @@ function bisect(zone: string, low: number, high: number, before: number): number
   return changed;
 }
 
-/** What the clocks of the zone are ahead of UTC at a moment of whole seconds. */
+/**
+ * The zone's offset from UTC at a time of whole seconds, in milliseconds; positive: ahead of UTC.
+ */
 export function offsetAt(zone: string, moment: number): number {
   let format = formats.get(zone);
   if (!format) {

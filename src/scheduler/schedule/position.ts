@@ -1,9 +1,14 @@
 import { jitterOf, nextSlot } from "./schedule.ts";
 
-/** Where a schedule stands: its next slot, and when that slot is due (the slot plus the jitter). */
+/**
+ * The position of a schedule: its next slot, and the slot's due time (the slot plus the jitter).
+ */
 export type Position = { nextSlotAt: Date; nextDueAt: Date };
 
-/** The position of a schedule after a moment; undefined for a watcher without a schedule, and for a schedule that has ended. */
+/**
+ * The position of a schedule after a time; undefined for a watcher without a schedule, and for a
+ * schedule that has ended.
+ */
 export function positionAfter(
   of: { watcherId: string; schedule: string | null; timeZone: string; jitterMs: number },
   after: Date,

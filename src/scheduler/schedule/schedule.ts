@@ -7,20 +7,21 @@ import type { Slots } from "./slots.ts";
 import { explainZone, isZone } from "./zones.ts";
 
 /**
- * Schedules: cron expressions, `@every 90m` with an anchor, and `@at 2026-12-01T09:00` for one slot. The slots of a span are a
- * function of the schedule, its zone and the span, and, with hashed fields, of the watcher: preview, planning, catching up and
- * backfilling ask it alone. What leaves this folder is UTC.
+ * Schedules: cron expressions, `@every 90m` with an anchor, and `@at 2026-12-01T09:00` for a single
+ * slot. The slots of a span are a function of the schedule, its zone and the span and, with hashed
+ * fields, of the watcher. Preview, planning, catch-up and backfill use the same function. All
+ * results of the folder are in UTC.
  */
 export type Schedule = {
   schedule: string;
   timeZone: string;
-  /** What hashed fields (H) are derived from; without, they are as of a watcher without an id. */
+  /** The input of hashed fields (H); undefined: a fixed default. */
   watcherId?: string;
 };
 
 /** Compiled schedules kept: they repeat a lot between watchers (`0 9 * * *`). */
 const compiledMax = 10_000;
-/** Answers kept: the watchers of one herd ask for the same slot. */
+/** Maximum cached slots: watchers with equal schedules ask for the same slot. */
 const answersMax = 50_000;
 
 /** Longest time between two slots of `@every`. */
@@ -62,7 +63,7 @@ function read(text: string, zone: string, watcherId: string): Compiled {
 
 const plain = { hasSeconds: false, isHashed: false };
 
-/** What was probably meant by a text that is no cron expression at first sight. */
+/** The probable meaning of a text that is no cron expression. */
 function hintOf(text: string): string | undefined {
   if (isMoment(text)) return `it is a moment; to fire once, write at = "${text}" ("@at ${text}")`;
   const length = /^(?:every\s+)?((?:\d+(?:\.\d+)?[a-z]+)+)$/i.exec(text)?.[1];
@@ -84,7 +85,8 @@ function readEvery(text: string, zone: string): Compiled {
   if (rest.length > 0)
     throw new Mistake('@every takes a length and an anchor: "@every 90m from 2026-12-01T09:00"');
   const everyMs = parseEvery(length);
-  // Without an anchor: the whole multiples since 1970, so that an hour is the full hour and nothing hangs on when it was written.
+  // Without an anchor: whole multiples since 1970, so that an hour is the full hour, whenever the
+  // schedule was written.
   const anchor = anchorText === undefined ? 0 : momentOf(anchorText, zone);
   const slots: Slots = {
     next: (after) => anchor + (Math.floor((after - anchor) / everyMs) + 1) * everyMs,
@@ -110,17 +112,17 @@ function parseEvery(text: string): number {
   return ms;
 }
 
-/** What a schedule may be beyond being understood. */
+/** Rules for a schedule beyond its syntax. */
 export type ScheduleRules = {
-  /** The shortest time between two slots, in milliseconds. Not judged if it is not given. */
+  /** The shortest time between two slots, in milliseconds. Undefined: not checked. */
   intervalMsMin?: number;
-  /** A schedule must have a slot after this moment. Not judged of `@at` if it is not given. */
+  /** A schedule must have a slot after this time. Undefined: not checked for `@at`. */
   now?: Date;
 };
 
 /**
- * Refuses (`invalid_argument`, fields `spec.schedule` and `spec.time_zone`) what is no schedule, no zone, never fires, or
- * breaks the rules.
+ * Refuses (`invalid_argument`, fields `spec.schedule` and `spec.time_zone`) an invalid schedule, an
+ * invalid zone, a schedule that never fires, and a schedule against the rules.
  */
 export function checkSchedule(schedule: Schedule, rules: ScheduleRules = {}): void {
   if (!isZone(schedule.timeZone)) {
@@ -154,14 +156,19 @@ function refuseSchedule({ schedule }: Schedule, why: string): never {
   refuse("invalid_argument", `schedule "${schedule}"${why}`, { field: "spec.schedule" });
 }
 
-/** Slots that are looked at. With six in a minute, which is the most that the usual bound leaves, they cover more than two hours. */
+/**
+ * Maximum slots checked. With six per minute, the most under the usual limit, the check covers more
+ * than two hours.
+ */
 const looksMax = 1_000;
 
-/** The shortest time between two slots as the clock reads them, as far as it may be shorter than the bound. */
+/**
+ * The shortest time between two slots by the clock, in milliseconds; exact only below `boundMs`.
+ */
 function shortestInterval(schedule: Schedule, made: Compiled, boundMs: number): number {
   if (made.everyMs !== undefined) return made.everyMs;
   if (boundMs <= (made.hasSeconds ? 1_000 : 60_000)) return boundMs;
-  // A change of the clocks may bring two slots closer, which no bound is meant for.
+  // A clock change may bring two slots closer together; the limit does not apply to such slots.
   const { slots } = compile({ ...schedule, timeZone: "UTC" });
   let shortest = Number.POSITIVE_INFINITY;
   let last = slots.next(0);
@@ -174,12 +181,15 @@ function shortestInterval(schedule: Schedule, made: Compiled, boundMs: number): 
   return shortest;
 }
 
-/** The schedule has one slot at most, and rests after it. */
+/** Whether the schedule has at most one slot and rests afterwards. */
 export function isOnce(schedule: string): boolean {
   return /^\s*@at\b/i.test(schedule);
 }
 
-/** The first slot strictly after a moment, or undefined if there is none. The schedule must have passed checkSchedule. */
+/**
+ * The first slot strictly after a moment, or undefined if there is none. The schedule must have
+ * passed checkSchedule.
+ */
 export function nextSlot(schedule: Schedule, after: Date): Date | undefined {
   return answer("after", schedule, after, (slots, moment) => slots.next(moment));
 }
@@ -189,7 +199,7 @@ export function previousSlot(schedule: Schedule, before: Date): Date | undefined
   return answer("before", schedule, before, (slots, moment) => slots.previous(moment));
 }
 
-/** The answer that was given before, or the one that is found now. */
+/** The cached or computed answer. */
 function answer(
   direction: string,
   schedule: Schedule,
@@ -209,8 +219,8 @@ function answer(
 }
 
 /**
- * The watcher's fixed offset in milliseconds, from 0 up to and including `jitterMs`: a hash of its id, so that it is the
- * same on every replica and in every year.
+ * The watcher's fixed offset in milliseconds, from 0 up to and including `jitterMs`: a hash of the
+ * watcher's id, so the same on every replica and in every year.
  */
 export function jitterOf(watcherId: string, jitterMs: number): number {
   return jitterMs <= 0 ? 0 : hashOf(watcherId) % (jitterMs + 1);

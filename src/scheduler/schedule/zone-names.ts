@@ -1,6 +1,6 @@
 /**
- * The zones and links of the IANA time zone database (2025b, public domain) by area. Left out are the names that are
- * abbreviations (CET, EST, EST5EDT, …) and the placeholder Factory.
+ * The zones and links of the IANA time zone database (2025b, public domain) by area, without
+ * abbreviations (CET, EST, EST5EDT, …) and without the placeholder Factory.
  */
 const areas: Record<string, string> = {
   Africa:

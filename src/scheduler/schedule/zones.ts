@@ -1,13 +1,14 @@
 import { zoneNames } from "./zone-names.ts";
 
 /**
- * Names of time zones: those of the IANA database, as it spells them. Abbreviations are turned down, because each means
- * several places: the library behind Intl takes "BST" for Asia/Dhaka and "IST" for Asia/Calcutta.
+ * Names of time zones, spelled as in the IANA database. Abbreviations are refused, because each
+ * means several places: the library behind Intl takes "BST" for Asia/Dhaka and "IST" for
+ * Asia/Calcutta.
  */
 
 const known = new Map(zoneNames.map((name) => [name.toLowerCase(), name]));
 
-/** What an abbreviation most often stands for. */
+/** The most frequent meaning of each abbreviation. */
 const abbreviations: Record<string, string> = {
   acdt: "Australia/Adelaide",
   acst: "Australia/Darwin",
@@ -78,13 +79,16 @@ const abbreviations: Record<string, string> = {
   z: "UTC",
 };
 
-/** The name is a zone or a link of the IANA database, spelled as it spells it, and this Node knows its rules. */
+/**
+ * Whether the name is a zone or a link of the IANA database, in its exact spelling, with rules
+ * known to Node.
+ */
 export function isZone(name: string): boolean {
   if (!known.has(name.toLowerCase()) || known.get(name.toLowerCase()) !== name) return isNewZone(name);
   return isKnownToIntl(name);
 }
 
-/** A zone that is younger than the list of names. Abbreviations have no area before a slash. */
+/** A zone newer than the list of names. Abbreviations have no area before a slash. */
 function isNewZone(name: string): boolean {
   return name.includes("/") && !known.has(name.toLowerCase()) && newZones().has(name);
 }
@@ -105,7 +109,7 @@ function isKnownToIntl(name: string): boolean {
   }
 }
 
-/** Why the name is no zone, in words that end with the one that was probably meant. */
+/** The reason why the name is no zone, with the zone that was probably meant. */
 export function explainZone(name: string): string {
   const likely = likelyZone(name);
   const hint = likely
@@ -121,7 +125,10 @@ export function explainZone(name: string): string {
   return `time zone "${name}" does not exist; ${hint}`;
 }
 
-/** The zone that was probably meant: by its abbreviation, its spelling, its place alone, or a typing error or two. */
+/**
+ * The zone that was probably meant: by its abbreviation, its spelling, its place alone, or with a
+ * typing error or two.
+ */
 export function likelyZone(name: string): string | undefined {
   const normal = name
     .trim()
@@ -160,7 +167,10 @@ function nearestPlace(place: string): string | undefined {
   return found === undefined ? undefined : zoneNames.find((name) => placeOf(name) === found);
 }
 
-/** Typing errors change, drop, add or swap a letter or two; in a short name one is half of it. */
+/**
+ * Typing errors change, drop, add or swap a letter or two; in a short name a single error is half
+ * of the name.
+ */
 function nearest(name: string, candidates: readonly string[]): string | undefined {
   const errorsMax = name.length < 5 ? 1 : 2;
   let best: { candidate: string; errors: number } | undefined;

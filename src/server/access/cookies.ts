@@ -1,10 +1,11 @@
 /**
- * The cookie of a browser that is signed in, as the credential of its calls.
+ * The cookie of a signed-in browser, as the credential of its calls.
  *
- * A browser sends a cookie whoever asks it to, so it counts only for what the page itself sends: SameSite=Strict keeps it
- * out of other sites' requests, and here a call counts only if the browser says that it comes from the same origin
- * (Sec-Fetch-Site; Origin where a browser has none) and if it is a POST of a type that no form can send. The secret becomes
- * the call's `authorization`, and is judged by the guard like every token.
+ * A browser attaches a cookie to a request whichever page started the request, so the cookie counts
+ * only for requests of the server's own page. SameSite=Strict keeps the cookie out of other sites'
+ * requests. In addition a call must be marked as same-origin by the browser (Sec-Fetch-Site; Origin
+ * for browsers without it) and must be a POST of a type that no form can send. The secret becomes
+ * the call's `authorization`, and the guard checks it like every token.
  */
 import type { IncomingMessage } from "node:http";
 import type { Http2ServerRequest } from "node:http2";
@@ -13,24 +14,29 @@ import type { Handler } from "../http/port.ts";
 
 type Request = IncomingMessage | Http2ServerRequest;
 
-/** By what name the browser reached the server, and whether nobody could listen on the way. */
+/**
+ * The authority by which the browser reached the server, and whether the connection was encrypted.
+ */
 export type Reached = { authority: string; isSecure: boolean };
 
 export function reachedBy(request: Request, publicUrl: string | undefined): Reached {
   const authority = authorityOf(request) ?? "";
   const isEncrypted = "encrypted" in request.socket && request.socket.encrypted === true;
-  // A proxy in front that speaks TLS passes on the name by which the browser called it.
+  // A proxy in front with TLS passes on the authority that the browser used.
   const own = publicUrl ? new URL(publicUrl) : undefined;
   return { authority, isSecure: isEncrypted || (own?.protocol === "https:" && own.host === authority) };
 }
 
-/** Cookies know no ports: two servers of one machine, on two ports, would overwrite each other's. */
+/**
+ * Cookies ignore ports: without the port in the name, two servers on one machine would overwrite
+ * each other's cookie.
+ */
 export function cookieName({ authority, isSecure }: Reached): string {
   const port = /:(\d+)$/.exec(authority)?.[1];
   return `${isSecure ? "__Host-" : ""}pinion${port ? `_${port}` : ""}`;
 }
 
-/** What makes a browser keep the secret for so long, where no script reads it. */
+/** The Set-Cookie value that keeps the secret for `lifeMs` milliseconds, unreadable for scripts. */
 export function signInCookie(reached: Reached, secret: string, lifeMs: number): string {
   return `${cookieName(reached)}=${secret}; ${attributes(reached)}; Max-Age=${Math.floor(lifeMs / 1_000)}`;
 }
@@ -51,7 +57,10 @@ export function readCookie(request: Request, name: string): string | undefined {
   return undefined;
 }
 
-/** Gives a call of the page the credential of its cookie. A call that brings a credential of its own keeps that. */
+/**
+ * Adds the cookie's secret as the credential of a call of the page. A call with a credential of its
+ * own keeps its own.
+ */
 export function withCookies(next: Handler, options: { publicUrl: string | undefined }): Handler {
   return (request, response) => {
     if (request.headers.authorization === undefined && request.headers.cookie !== undefined) {
@@ -65,7 +74,7 @@ export function withCookies(next: Handler, options: { publicUrl: string | undefi
   };
 }
 
-/** Whether the page of this server sent it. */
+/** Whether the server's own page sent the request. */
 function isOwn(request: Request, { authority }: Reached, publicUrl: string | undefined): boolean {
   if (request.method !== "POST") return false;
   if (!/^application\/(proto|json|connect\+|grpc-web)/.test(request.headers["content-type"] ?? ""))

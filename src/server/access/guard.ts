@@ -1,14 +1,15 @@
 /**
- * The one place that decides who may call what.
+ * Authorization of rpcs: the guard decides which caller may call which rpc.
  *
- * What of a device an rpc's request names, and whether the caller may do that to it, is {@link file://./ownership.ts}'s to say.
+ * {@link file://./ownership.ts} decides about the devices that a request names.
  *
- * Every rpc has a rule here: `rulesOf` compiles only if a service's table has a line for each of its rpcs, and
- * {@link requireRules} refuses to start with an rpc that has none. Who calls comes from the token and from nothing else
- * (R6): the principal that {@link Guard.admit} finds goes into the call's context values, and {@link principalOf} is how a
- * handler gets at the org that every store function asks for.
+ * Every rpc has a rule here: `rulesOf` compiles only if a service's table has a line for each of
+ * its rpcs, and {@link requireRules} refuses to start with an rpc without a rule. The caller is
+ * identified by the token alone (R6): {@link Guard.admit} puts the principal into the call's
+ * context values, and handlers read the org from {@link principalOf}, because every store function
+ * asks for the org.
  *
- * A token that was looked up is believed for 5 s; `forget` ends that at once on this replica.
+ * The result of a token lookup is cached for 5 s; `forget` drops it at once on the local replica.
  */
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
 import { type ContextValues, createContextKey } from "@connectrpc/connect";
@@ -34,7 +35,7 @@ import type { Db } from "../../store/pg/database.ts";
 export const scopes = ["device:run", "fleet:run", "read", "write", "admin"] as const;
 export type Scope = (typeof scopes)[number];
 
-/** What a scope brings with it, itself included. */
+/** The scopes that each scope includes, itself among them. */
 const brings: Record<Scope, readonly Scope[]> = {
   "device:run": ["device:run"],
   "fleet:run": ["fleet:run"],
@@ -43,26 +44,26 @@ const brings: Record<Scope, readonly Scope[]> = {
   admin: ["admin", "write", "read"],
 };
 
-/** Who calls, as the token says. */
+/** The caller, as given by the token. */
 export type Principal = {
   orgId: string;
-  /** As events name it: "user:<id>", "device:<id>" or "service:<token id>". */
+  /** The actor's name in events: "user:<id>", "device:<id>" or "service:<token id>". */
   actor: string;
   tokenId: string;
   kind: TokenKind;
-  /** With all that they bring. */
+  /** Including all implied scopes. */
   scopes: ReadonlySet<Scope>;
   userId: string | null;
   /** Set for kind `dev`, and for no other. */
   deviceId: string | null;
   /**
-   * An owner or admin of the org, or a service with the scope "admin" or for all devices: every device is theirs to use
-   * (ownership.ts). As old as the lookup.
+   * An owner or admin of the org, or a service with the scope "admin" or for all devices: every
+   * device is theirs to use (ownership.ts). As old as the lookup.
    */
   isEverywhere: boolean;
 };
 
-/** What a call of an rpc needs. */
+/** The requirement of an rpc. */
 export type Rule =
   | { needs: "no token"; because: string }
   | { needs: "device token" }
@@ -113,7 +114,7 @@ export function nameOf(method: DescMethod): string {
   return `${method.parent.typeName}/${method.name}`;
 }
 
-/** What every rpc needs, by its fully qualified name. */
+/** The requirement of every rpc, by its fully qualified name. */
 export const rules: Readonly<Record<string, Rule>> = {
   ...rulesOf(DeviceService, {
     connect: executor,
@@ -176,7 +177,8 @@ export const rules: Readonly<Record<string, Rule>> = {
     revokeGrant: write,
     listGrants: read,
   }),
-  // Whoever may write may make tokens, and end those, that can do no more than itself: see rpc/tokens.ts.
+  // A caller with `write` may create and revoke tokens with no more rights than its own: see
+  // rpc/tokens.ts.
   ...rulesOf(TokenService, { createToken: write, listTokens: read, revokeToken: write, rotateToken: write }),
   ...rulesOf(SignInService, {
     getSignInOptions: offers,
@@ -199,8 +201,8 @@ export const rules: Readonly<Record<string, Rule>> = {
     removeMember: admin,
     listMembers: read,
   }),
-  // An agent's settings decide what it may do wherever it works; what starts, stops or removes a platform reaches people
-  // outside of the org.
+  // An agent's settings decide its rights wherever the agent works; starting, stopping or removing
+  // a platform affects people outside of the org.
   ...rulesOf(AgentService, {
     createAgent: admin,
     getAgent: read,
@@ -215,7 +217,7 @@ export const rules: Readonly<Record<string, Rule>> = {
     startPlatform: admin,
     stopPlatform: admin,
   }),
-  // A destination is where what the org's agents say leaves it.
+  // A destination sends agents' texts out of the org.
   ...rulesOf(DestinationService, {
     createDestination: admin,
     getDestination: read,
@@ -246,7 +248,7 @@ export const rules: Readonly<Record<string, Rule>> = {
   "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": describes,
 };
 
-/** Throws if an rpc of these services has no rule. Called before the first one is served. */
+/** Throws if an rpc of the services has no rule. Called before the first rpc is served. */
 export function requireRules(services: readonly DescService[]): void {
   const without = services
     .flatMap((service) => service.methods.map(nameOf))
@@ -260,62 +262,87 @@ export function setPrincipal(values: ContextValues, principal: Principal): void 
   values.set(principalKey, principal);
 }
 
-/** Who calls, if the rpc needs a token. */
+/** The caller, if the rpc needs a token. */
 export function findPrincipal(values: ContextValues): Principal | undefined {
   return values.get(principalKey);
 }
 
-/** Who calls. Throws for an rpc that needs no token: its handler has no business with a tenant's data. */
+/** The caller. Throws for an rpc without a token: its handler must not read a tenant's data. */
 export function principalOf(context: { values: ContextValues }): Principal {
   const principal = findPrincipal(context.values);
   if (!principal) throw new Error("a handler asked for the principal of a call that has none");
   return principal;
 }
 
-/** Whether the principal may make a token of that scope: one that it has itself; an admin all but a device's. */
+/**
+ * Whether the principal may create a token with the scope: only a scope of its own; an admin any
+ * but a device's.
+ */
 export function mayGrant(principal: Principal, scope: string): boolean {
   return principal.scopes.has(scope as Scope) || (principal.scopes.has("admin") && scope !== "device:run");
 }
 
-/** Whether the principal may end a token of that scope: one that it has itself; an admin all, a device's too. */
+/**
+ * Whether the principal may end a token with the scope: only a scope of its own; an admin any, also
+ * a device's.
+ */
 export function mayEnd(principal: Principal, scope: string): boolean {
   return principal.scopes.has(scope as Scope) || principal.scopes.has("admin");
 }
 
-/** A lookup is believed for this long; it bounds how long a revoked token works where `forget` was not heard. */
+/**
+ * Milliseconds that a lookup is cached. After a missed `forget`, a revoked token works at most for
+ * this time.
+ */
 const cacheMs = 5_000;
-/** Tokens kept; the one that was looked up first goes first. About 4 MB. */
+/** Maximum number of cached tokens; the oldest lookup is dropped first. About 4 MB. */
 const cacheEntriesMax = 10_000;
-/** Token lookups per statement, and those that may wait: a fleet that reconnects asks for all its devices at once. */
+/**
+ * Token lookups per statement, and the maximum waiting: a reconnecting fleet looks up the tokens of
+ * all its devices at once.
+ */
 const lookupsPerBatchMax = 500;
 const lookupsWaitingMax = 50_000;
-/** Lookups of suspects: so many at once, so often, and so many that may wait. */
+/**
+ * Lookups of suspects: per statement, the time to gather a batch in milliseconds, and the maximum
+ * waiting.
+ */
 const suspectsPerBatchMax = 200;
 const suspectsGatherMs = 250;
 const suspectsWaitingMax = 2_000;
-/** Tokens that were found to be no good, remembered for as long as good ones are. */
+/** Maximum number of invalid tokens remembered, each for `cacheMs`. */
 const badEntriesMax = 20_000;
 /** `last_used_at` is right to about a minute. */
 const usesFlushMs = 30_000;
-/** Tokens whose use waits to be written; beyond it uses are not recorded until the next flush. */
+/** Maximum number of tokens with a use to write; further uses are dropped until the next flush. */
 const usesMax = 50_000;
 
-/** One message for all three: whoever holds a token that is no good learns nothing of what it was. */
+/**
+ * The same message for all three cases: the holder of an invalid token does not learn the reason.
+ */
 const noGood = "the token is unknown, revoked or expired";
 
 export type Guard = {
   /**
-   * Who an `authorization` header speaks for. Refuses with `unauthenticated`: no token, a malformed or unknown one, an
-   * expired or a revoked one. A token whose checksum is wrong costs no query.
+   * The principal of an `authorization` header. Refuses with `unauthenticated`: no token, or a
+   * malformed, unknown, expired or revoked token. A token with a wrong checksum costs no query.
    */
   authenticate(
     authorization: string | null | undefined,
-    /** A suspect's lookup waits for others, so that however many there are they cost a few statements a second. */
+    /**
+     * A suspect's lookup waits for other lookups, so that any number of them costs a few statements
+     * per second.
+     */
     options?: { isSuspect: boolean },
   ): Promise<Principal>;
-  /** Whether the header holds a well-formed token of which this replica does not know whether it is good: a lookup is due. */
+  /**
+   * Whether the header has a well-formed token that needs a lookup, because no cached result
+   * exists.
+   */
   isUnknown(authorization: string | null | undefined): boolean;
-  /** Admits a call of an rpc (see {@link nameOf}), or refuses. Undefined if the rpc needs no token. */
+  /**
+   * Admits a call of an rpc (see {@link nameOf}), or refuses. Undefined if the rpc needs no token.
+   */
   admit(rpc: string, authorization: string | null | undefined): Promise<Principal | undefined>;
   authCache: {
     /** The token's next use asks the database, also if a lookup is under way. */
@@ -323,16 +350,16 @@ export type Guard = {
     /** {@link forget} for all tokens of a person in an org: their role changed. */
     forgetPerson(person: { orgId: string; userId: string }): void;
   };
-  /** Writes the uses that wait. */
+  /** Writes the waiting uses. */
   flush(): Promise<void>;
-  /** Stops the timer and writes the uses that wait. */
+  /** Stops the timer and writes the waiting uses. */
   close(): Promise<void>;
 };
 
 export function createGuard(options: { db: Db; log: Logger }): Guard {
   const { db, log } = options;
   const cache = new Map<string, { principal: Principal; until: number }>();
-  /** Grows with every `forget`, so that a lookup that began before it is not kept. */
+  /** Grows with every `forget`, so that the result of an earlier lookup is not cached. */
   let generation = 0;
   let uses = new Map<string, { orgId: string; tokenId: string }>();
 
@@ -355,7 +382,7 @@ export function createGuard(options: { db: Db; log: Logger }): Guard {
         { retryAfterMs: suspectsGatherMs },
       ),
   });
-  /** By hash, until when it is believed that the token is no good. */
+  /** By hash of an invalid token, the time until which the result is cached. */
   const bad = new Map<string, number>();
 
   function isBad(key: string): boolean {
@@ -388,7 +415,7 @@ export function createGuard(options: { db: Db; log: Logger }): Guard {
     const credential = await (isSuspect ? suspects : lookups).add(hash);
     if (!credential || credential.isRevoked || (credential.expiresInMs ?? 1) <= 0) {
       cache.delete(key);
-      // One that has expired may be prolonged; no other becomes good again.
+      // An expired token may be prolonged; an unknown or revoked token never becomes valid.
       if (!credential || credential.isRevoked) remember(key);
       refuse("unauthenticated", noGood);
     }
@@ -417,14 +444,14 @@ export function createGuard(options: { db: Db; log: Logger }): Guard {
     try {
       await tokens.recordUse(db, batch);
     } catch (error) {
-      // The last use is for people to look at: the next flush writes a later one.
+      // The last use is only shown to people: the next flush writes a later use.
       log.warn({ err: error, tokens: batch.length }, "the last use of tokens was not written");
     }
   }
 
   let flushing = Promise.resolve();
   const timer = setInterval(() => {
-    // One after the other: closing waits for the one that is under way.
+    // One flush after another: closing waits for the running flush.
     flushing = flushing.then(flush);
   }, usesFlushMs).unref();
 
@@ -475,7 +502,7 @@ function keyOf(hash: Buffer): string {
   return hash.toString("base64");
 }
 
-/** Refuses with `permission_denied` a principal that the rule does not let in. */
+/** Refuses with `permission_denied` a principal without the required rights. */
 function requireRule(principal: Principal, rule: Exclude<Rule, { needs: "no token" }>): void {
   if (rule.needs === "device token") {
     if (!isDevice(principal)) {
@@ -498,7 +525,7 @@ function isDevice(principal: Principal): boolean {
   return principal.kind === "dev" && principal.scopes.has("device:run");
 }
 
-/** A fleet worker's; which of the token's workers it is, the hello says. */
+/** Whether the token is a fleet worker's; the hello names the worker. */
 function isFleet(principal: Principal): boolean {
   return principal.kind === "svc" && principal.scopes.has("fleet:run");
 }

@@ -1,17 +1,21 @@
 /**
- * How often somebody may call: token buckets in this replica's memory. A call costs a look into a map and no statement.
+ * Rate limits of callers: token buckets in the replica's memory. A call costs a map lookup and no
+ * statement.
  *
- * Each replica counts by itself, so a service of n replicas lets through up to n times as much.
+ * Each replica counts by itself, so n replicas together admit up to n times the rate.
  */
 import { createBuckets, networkOf } from "../../buckets.ts";
 import { refuse } from "../../errors.ts";
 
-/** What admits, and how it is called where it does not. Rates of 0 switch a limit off. */
+/** The rates. A rate of 0 switches a limit off. */
 export type RateLimits = {
-  /** Calls per second of one token, streams counted when they open, and how many may come at once after a rest. */
+  /**
+   * Maximum calls per second of one token (streams count when they open), and the burst after idle
+   * time.
+   */
   requestsPerToken: number;
   requestsBurst: number;
-  /** Failed attempts per minute from one address. */
+  /** Maximum failed attempts per minute from one address. */
   failuresPerAddress: number;
 };
 
@@ -19,21 +23,27 @@ export type Limits = {
   /** Counts a call of the token. Refuses with `resource_exhausted` and when to come back. */
   requireRequest(tokenId: string): void;
   /**
-   * Refuses with `resource_exhausted` while too many attempts from the address ("": unknown) have failed, for what can be
-   * guessed: join codes. Counts nothing.
+   * Refuses with `resource_exhausted` if too many attempts from the address ("": unknown) have
+   * failed. For codes that can be guessed: join codes. Counts nothing.
    */
   requireAttempt(address: string): void;
-  /** Whether too many tokens from the address, or too many that begin like this one, were no good. Counts nothing. */
+  /**
+   * Whether too many invalid tokens came from the address, or with the same beginning as the given
+   * token. Counts nothing.
+   */
   isSuspect(address: string, authorization: string | null | undefined): boolean;
-  /** Counts an attempt from the address that failed, and of the token's beginning if it was one with a token. */
+  /** Counts a failed attempt for the address and, with a token, for the token's beginning. */
   countFailure(address: string, authorization?: string | null): void;
 };
 
-/** Tokens and addresses that are remembered; the one that came first goes first. A few megabytes each. */
+/**
+ * Maximum number of tokens and of addresses remembered; the oldest is dropped first. A few
+ * megabytes each.
+ */
 const keysMax = 20_000;
 const minuteMs = 60_000;
 
-/** `now` is a clock in milliseconds that only grows. */
+/** `now`: a monotonic clock in milliseconds. */
 export function createLimits(limits: RateLimits, now: () => number = () => performance.now()): Limits {
   const { requestsPerToken, requestsBurst, failuresPerAddress } = limits;
   const requests = createBuckets({
@@ -88,7 +98,10 @@ export function createLimits(limits: RateLimits, now: () => number = () => perfo
   };
 }
 
-/** The beginning of a token: its kind and six of its random characters, which tell one token from another. */
+/**
+ * The beginning of a token: its kind and up to six of its random characters, enough to tell tokens
+ * apart.
+ */
 function prefixOf(authorization: string | null | undefined): string {
   return /pin_[a-z]+_\w{0,6}/.exec(authorization ?? "")?.[0] ?? "";
 }

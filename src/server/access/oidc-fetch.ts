@@ -1,4 +1,7 @@
-/** `fetch` for the provider's client, by the way that every request of this process takes out (src/outgoing.ts). */
+/**
+ * `fetch` for the provider's client, over the process's common path for outgoing requests
+ * (src/outgoing.ts).
+ */
 import type { OutgoingHttpHeaders } from "node:http";
 import { outgoingRequest } from "../../outgoing.ts";
 

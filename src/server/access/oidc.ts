@@ -1,8 +1,9 @@
 /**
- * Signing in with a provider of OpenID Connect: `/auth/oidc/start` sends a browser there, `/auth/oidc/callback` takes it
- * back. Authorization code with PKCE, state and nonce. The visit is a code of ours (store/people/sign-in-codes.ts) that
- * the provider carries as `state` and the browser as a cookie, so nobody finishes another's visit; it is good once, for 10
- * minutes, on any replica.
+ * Sign-in with an OpenID Connect provider: `/auth/oidc/start` redirects a browser to the provider,
+ * `/auth/oidc/callback` takes it back. Authorization code with PKCE, state and nonce. A visit is a
+ * code of Pinion (store/people/sign-in-codes.ts). The provider carries the code as `state` and the
+ * browser carries its digest as a cookie, so that no other browser can finish the visit. A code
+ * works once, for 10 minutes, on any replica.
  */
 import { createHash } from "node:crypto";
 import type { ServerResponse } from "node:http";
@@ -18,10 +19,10 @@ import { peerAddressOf, userAgentOf } from "./peer.ts";
 
 const visitMs = 10 * 60_000;
 const placeCharactersMax = 500;
-/** A provider that did not answer is asked again after this. */
+/** Milliseconds until a provider that did not answer is asked again. */
 const discoverAgainMs = 5_000;
 
-/** Whom the provider vouches for. */
+/** The person confirmed by the provider. */
 export type Person = {
   issuer: string;
   subject: string;
@@ -30,12 +31,12 @@ export type Person = {
   groups: string[];
 };
 
-/** Why the page says that somebody is not let in; see its sign-in. */
+/** The reason, for the sign-in page, why a person is not admitted. */
 export type TurnedDown = "role" | "member" | "email";
 
 export type OidcDoor = {
   begin(visit: { address: string; data: OidcData; expiresInMs: number }): Promise<string>;
-  /** Uses a visit up; undefined if it is unknown, used or expired. */
+  /** Consumes a visit; undefined if the visit is unknown, used or expired. */
   end(code: string): Promise<OidcData | undefined>;
   /** A browser's secret for the person, or why not. */
   admit(
@@ -55,12 +56,13 @@ export function withOidc(
   const redirectUri = `${base}/auth/oidc/callback`;
   let discovery: Promise<client.Configuration> | undefined;
 
-  /** The provider's own description, read when somebody first signs in, and kept. */
+  /** The provider's metadata, read at the first sign-in and kept. */
   function provider(): Promise<client.Configuration> {
     discovery ??= client
       .discovery(new URL(config.issuer), config.clientId, config.clientSecret, undefined, {
         [client.customFetch]: outgoingFetch as client.CustomFetch,
-        // A provider on this machine, for trials; anything else that speaks no TLS is the operator's own decision.
+        // A provider on the local machine, for trials; any other provider without TLS is the
+        // operator's decision.
         execute: config.issuer.startsWith("http://") ? [client.allowInsecureRequests] : [],
       })
       .catch((error) => {
@@ -146,7 +148,7 @@ export function withOidc(
     try {
       await handle(request, answer, new URL(request.url!, "http://pinion"), reached);
     } catch (error) {
-      // What the provider says of a code or a token may hold either; the kind of the error does not.
+      // The provider's message may contain a code or a token; the error's name and code do not.
       const { name, code } = error as Error & { code?: string };
       log.warn({ err: { name, code } }, "a sign-in with the provider failed");
       const why = error instanceof Refusal && error.reason === "resource_exhausted" ? "expired" : "provider";
@@ -155,7 +157,7 @@ export function withOidc(
   };
 }
 
-/** Claims of the token and, where the provider has more to say, of its UserInfo. */
+/** Claims of the id token and, if the provider has a UserInfo endpoint, of its answer. */
 async function moreClaims(
   provider: client.Configuration,
   granted: client.TokenEndpointResponse,
@@ -183,7 +185,9 @@ function personOf(
   };
 }
 
-/** The browser holds a digest: whoever reads the cookie learns nothing that the provider would take. */
+/**
+ * The browser holds a digest: a reader of the cookie learns nothing that the provider would accept.
+ */
 function digest(state: string): string {
   return createHash("sha256").update(state).digest("base64url");
 }

@@ -1,9 +1,11 @@
 /**
- * Whose device it is, for every rpc: what a request names of devices, and what the caller has to be allowed to do with them.
+ * The rights that a request needs on devices, for every rpc: the devices a request names, and the
+ * deeds it asks for.
  *
- * `subjectsOf` compiles only if a service's table has a line for each of its rpcs, and the guard's interceptor asks
- * {@link requireAllowed} before a handler sees the request: so no handler decides, and none can forget. What an answer shows of
- * runs on devices that the caller may not read is taken out of it in redaction.ts.
+ * `subjectsOf` compiles only if a service's table has a line for each of its rpcs, and the guard's
+ * interceptor calls {@link requireAllowed} before a handler sees the request: no handler decides,
+ * and none can forget. redaction.ts removes the answers' fields about runs on devices that the
+ * caller may not read.
  */
 import type { DescMethod, DescService, MessageShape } from "@bufbuild/protobuf";
 import { AgentService } from "#gen/pinion/v1/agent_pb.js";
@@ -24,10 +26,13 @@ import { devicesOf, type Subject } from "../../store/people/subjects.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { nameOf, type Principal } from "./guard.ts";
 
-/** What a request wants to do, and to what. */
+/** A deed of a request and its subject. */
 type Wish = { deed: grants.Deed; to: Subject } | { deed: "own"; to: "every device" };
 
-/** Of rpcs that do nothing to a device and show nothing that was said on one, or whose answers are redacted. */
+/**
+ * For rpcs without a deed on a device and without agents' texts in the answer, or with redacted
+ * answers.
+ */
 const nothing = "nothing";
 
 type Wishes<Method extends DescMethod> =
@@ -56,7 +61,7 @@ const usesWatcher = ({ watcherId }: { watcherId: string }) => [use({ watcher: wa
 
 /** By the rpc's fully qualified name. */
 export const wishes: Readonly<Record<string, AnyWishes>> = {
-  // A device's token reaches what is pinned to that device, and nothing else (R6).
+  // A device's token reaches only resources pinned to the same device (R6).
   ...wishesOf(DeviceService, {
     connect: nothing,
     enroll: nothing,
@@ -89,7 +94,8 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     getRun: nothing,
     listRuns: nothing,
     cancelRun: ({ runId }) => [use({ run: runId })],
-    // Runs on devices that the caller may not use are left out, when it starts and when their turn comes (scheduler/bulks.ts).
+    // Runs on devices that the caller may not use are left out, at the start and again at each
+    // run's turn (scheduler/bulks.ts).
     startBulkOperation: nothing,
     getBulkOperation: nothing,
     listBulkOperations: nothing,
@@ -101,7 +107,8 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     getTranscript: ({ runId }) => [read({ run: runId })],
     summarizeUsage: nothing,
     summarizeRuns: nothing,
-    // Its handler leaves out results that the caller may not read: that one has a word tells of it.
+    // The handler leaves out results that the caller may not read, because a hit alone would reveal
+    // a word of them.
     searchRuns: nothing,
     listQuestions: nothing,
     answerQuestion: ({ runId, turnId }) => [turnId ? use({ turn: turnId }) : use({ run: runId })],
@@ -110,7 +117,7 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     startTurn: ({ agentId, runId, resumeRunId }) => [
       use({ agent: agentId }),
       ...(runId ? [use({ run: runId })] : []),
-      // The agent goes on in a session that knows what was said.
+      // The agent continues a session that contains earlier texts.
       ...(resumeRunId ? [use({ run: resumeRunId }), read({ run: resumeRunId })] : []),
     ],
     getTurn: nothing,
@@ -129,7 +136,7 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     labelDevice: ({ deviceId }) => [manage({ device: deviceId })],
     deleteDevice: ({ deviceId }) => [own({ device: deviceId })],
     disconnectDevice: ({ deviceId }) => [manage({ device: deviceId })],
-    // Whom a code lets enrol an installation that is known, Enroll decides (src/usecases/enrolments.ts).
+    // Enroll decides the right to enrol a known installation (src/usecases/enrolments.ts).
     createJoinCode: nothing,
     grantDevice: ({ deviceId }) => [own({ device: deviceId })],
     revokeGrant: ({ deviceId, grantee }, { userId, tokenId }) => {
@@ -149,10 +156,10 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
           ],
     listTokens: nothing,
     revokeToken: nothing,
-    // Whoever makes a successor learns its secret, and may then do what the service may.
+    // The caller learns the secret of the successor token, and with it gains the service's rights.
     rotateToken: ({ tokenId }, principal) => (tokenId === principal.tokenId ? [] : [own({ token: tokenId })]),
   }),
-  // A browser or a command that signs in may do what its person may.
+  // A signed-in browser or command has the rights of its person.
   ...wishesOf(SignInService, {
     getSignInOptions: nothing,
     createSignInLink: nothing,
@@ -173,7 +180,7 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     removeMember: nothing,
     listMembers: nothing,
   }),
-  // What changes an agent is for admins, who may use every device.
+  // Changes of an agent need an admin, and admins may use every device.
   ...wishesOf(AgentService, {
     createAgent: nothing,
     getAgent: nothing,
@@ -188,7 +195,8 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     startPlatform: nothing,
     stopPlatform: nothing,
   }),
-  // What a delivery says is not in its row; who may have a device's results told, watchers.ts asks when it is decided.
+  // A delivery's row has no text of the delivery; watchers.ts checks the right to send a device's
+  // results at the decision.
   ...wishesOf(DestinationService, {
     createDestination: nothing,
     getDestination: nothing,
@@ -222,8 +230,9 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
 export type Ownership = { db: Db; principal: Principal };
 
 /**
- * Refuses with `permission_denied` what the caller may not do to the devices that the request names, and notes the first
- * use of the grants that allow it; answers whether there was one. Things that are not there are the handler's to refuse.
+ * Refuses with `permission_denied` a deed that the caller may not do to the devices the request
+ * names, and notes the first use of the grants that allow a deed; returns whether a first use was
+ * noted. Missing subjects are refused by the handler.
  */
 export async function requireAllowed(
   { db, principal }: Ownership,

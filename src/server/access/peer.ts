@@ -1,4 +1,4 @@
-/** Who is at the other end of a call: its address, what it says that it is, and the call's id. */
+/** The peer of a call: its address, its user agent, and the call's id. */
 
 import type { IncomingHttpHeaders, IncomingMessage } from "node:http";
 import { constants, type Http2ServerRequest, type ServerHttp2Stream } from "node:http2";
@@ -23,12 +23,13 @@ const requestIdKey = createContextKey("", { description: "request id" });
 
 const userAgentCharactersMax = 200;
 export const requestIdHeader = "x-request-id";
-/** What a caller may choose as the id of its call: it stands in logs and events. */
+/** Characters allowed in a caller's own call id, which appears in logs and events. */
 const requestIdPattern = /^[A-Za-z0-9._:-]{1,100}$/;
 
 /**
- * The address that a request comes from. `X-Forwarded-For` counts only behind so many trusted proxies, each of which
- * appends whom it heard: then it is the one that the outermost of them saw, and what a client wrote before it is passed over.
+ * The address a request comes from. `X-Forwarded-For` counts only behind the given number of
+ * trusted proxies, each of which appends the address of its peer: the result is the address seen by
+ * the outermost proxy, and earlier entries, written by the client, are ignored.
  */
 export function addressOf(
   request: { remoteAddress: string | undefined; forwardedFor: string | undefined },
@@ -46,13 +47,16 @@ export function addressOf(
   return isIP(address) ? address : heard[0]!;
 }
 
-/** IPv4 as such, also where it came over IPv6; without the port that some proxies add. */
+/**
+ * The bare address: IPv4 in its own form, also from IPv4 over IPv6, and without the port that some
+ * proxies add.
+ */
 function normalize(address: string): string {
   const bare = /^\[([^\]]+)\](?::\d+)?$/.exec(address)?.[1] ?? address.replace(/^([\d.]+):\d+$/, "$1");
   return bare.replace(/^::ffff:(?=\d+\.)/i, "");
 }
 
-/** The context values that a call begins with: Connect shows its handlers no connection. */
+/** The initial context values of a call: Connect gives its handlers no connection. */
 export function peerValues(
   request: IncomingMessage | Http2ServerRequest,
   { trustedProxies, publicUrl }: { trustedProxies: number; publicUrl: string | undefined },
@@ -70,12 +74,15 @@ function cutStream(stream: ServerHttp2Stream, afterMs: number): void {
   stream.once("close", () => clearTimeout(timer));
 }
 
-/** Cuts the call's stream, unless it has closed by itself by then: a peer that makes no room keeps it open for ever. */
+/**
+ * Cuts the call's stream after `afterMs` milliseconds if still open: a peer that does not read
+ * keeps a stream open for ever.
+ */
 export function cutLater(values: ContextValues, afterMs: number): void {
   values.get(cutKey)(afterMs);
 }
 
-/** As {@link addressOf}, from the headers of a request and the address at the other end of its connection. */
+/** Like {@link addressOf}, from a request's headers and the remote address of its connection. */
 export function peerAddressOf(
   headers: IncomingHttpHeaders,
   remoteAddress: string | undefined,
@@ -86,7 +93,10 @@ export function peerAddressOf(
   return addressOf({ remoteAddress, forwardedFor }, trustedProxies);
 }
 
-/** Where a call within this process is for a peer: that one's address, as it was found at the port. */
+/**
+ * Sets the peer address of a call made within the process for a peer: the address found at the
+ * port.
+ */
 export function setPeerAddress(values: ContextValues, address: string): void {
   values.set(addressKey, address);
 }
@@ -96,7 +106,7 @@ export function peerAddress(values: ContextValues): string {
   return values.get(addressKey);
 }
 
-/** By what name the server was reached. */
+/** The authority by which the server was reached. */
 export function reachedOf(values: ContextValues): Reached {
   return values.get(reachedKey);
 }
@@ -106,19 +116,21 @@ export function requestIdOf(values: ContextValues): string {
   return values.get(requestIdKey);
 }
 
-/** What the client says that it is, shortened, without what would disturb a terminal or a log. */
+/**
+ * The client's user agent, shortened, printable ASCII only, so that terminals and logs stay intact.
+ */
 export function userAgentOf(userAgent: string | null | undefined): string {
   return (userAgent ?? "").replace(/[^\x20-\x7e]/g, "").slice(0, userAgentCharactersMax);
 }
 
-/** The id of a call: the one that the caller chose, if it is a good one, otherwise a new one. */
+/** The id of a call: the caller's own if valid, otherwise a new id. */
 export function requestIdFrom(asked: string | null | undefined): string {
   return asked && requestIdPattern.test(asked) ? asked : newId();
 }
 
 /**
- * Gives each call an id: the caller's `x-request-id` if it is a good one, otherwise a new one. The answer has it in the
- * same header, refused or not. Outermost, so that the log knows it.
+ * Gives each call an id: the caller's `x-request-id` if valid, otherwise a new id. Every answer,
+ * also a refusal, has the id in the same header. Outermost, so that the log has the id.
  */
 export function requestIdInterceptor(): Interceptor {
   return (next) => async (request) => {

@@ -1,6 +1,7 @@
 /**
- * What answers hide: what agents said on devices whose output the caller may not read. Every message of an answer passes
- * here, whichever rpc it belongs to, so no handler decides and none can forget it (docs/security.md has the list).
+ * Redaction of answers: hides agents' texts from devices whose output the caller may not read.
+ * Every message of an answer of every rpc passes here, so no handler decides and none can forget
+ * (docs/security.md has the list).
  */
 import type { DescMessage, JsonObject, Message } from "@bufbuild/protobuf";
 import { type Event, EventSchema } from "#gen/pinion/v1/event_pb.js";
@@ -23,11 +24,14 @@ import * as grants from "../../store/people/grants.ts";
 import { devicesOfWindows } from "../../store/people/subjects.ts";
 import type { Ownership } from "./ownership.ts";
 
-/** Runs whose reason the device itself gave, in words that may quote the program. */
+/** Statuses whose reason the device wrote, possibly with text of the program. */
 const hasToldReason = new Set([RunStatus.COMPLETED, RunStatus.FAILED]);
 const hiddenReason = "hidden: the device's owner may let you read what its runs say";
 
-/** Fields that hold what was said, as the .proto calls them; redaction.test.ts names those that stay, so a new one is thought about. */
+/**
+ * Fields that hold agents' texts, by proto name. redaction.test.ts lists the fields that stay, so
+ * each new field needs a decision.
+ */
 export const hiddenFields = new Map<string, readonly string[]>([
   [
     RunSchema.typeName,
@@ -44,7 +48,7 @@ export const hiddenFields = new Map<string, readonly string[]>([
 
 type Hider = (message: never) => void;
 
-/** What is said in a message, by its type, is what its hider takes out. */
+/** Functions that remove the agents' texts of a message, by message type. */
 const hiders = new Map<string, Hider>([
   [RunSchema.typeName, hideRun],
   [WindowSchema.typeName, hideWindow],
@@ -80,7 +84,7 @@ function hideTurn(turn: Turn): void {
   if (turn.reason !== "") turn.reason = hiddenReason;
 }
 
-/** What devices report of runs quotes their programs; what people and Pinion did does not. */
+/** Devices' reports of runs quote their programs; events of people and of Pinion do not. */
 function hideEvent(event: Event): void {
   if (!event.data) return;
   const { reason, last_failure, ...rest } = event.data;
@@ -88,7 +92,7 @@ function hideEvent(event: Event): void {
   else if (last_failure !== undefined) event.data = { ...rest, reason: reason ?? "" } as JsonObject;
 }
 
-/** An explanation is words about the run: those that the run hides are taken out of it. */
+/** An explanation contains the run's reasons: hidden reasons are removed from its texts. */
 function hideInExplanation(explanation: ExplainRunResponse): void {
   const run = explanation.run;
   if (!run) return;
@@ -114,13 +118,13 @@ function clear(message: Message, schema: DescMessage): void {
   }
 }
 
-/** Message types that hold, at any depth, one that is redacted. */
+/** By message type, whether a redacted message occurs in the type at any depth. */
 const reaching = new Map<string, boolean>();
 
 function reaches(desc: DescMessage): boolean {
   const known = reaching.get(desc.typeName);
   if (known !== undefined) return known;
-  // Against circles; what is on the way is decided by whoever asked first.
+  // Guards against cycles; the outermost call decides a type in progress.
   reaching.set(desc.typeName, false);
   const found =
     hiders.has(desc.typeName) ||
@@ -132,7 +136,7 @@ function reaches(desc: DescMessage): boolean {
 
 type Found = { desc: DescMessage; message: Message };
 
-/** The messages within a message that are redacted, or say what the caller may do. */
+/** Collects the messages, at any depth, that are redacted or state the caller's rights. */
 function collect(desc: DescMessage, message: Message, found: Found[]): void {
   if (!reaches(desc)) return;
   if (hiders.has(desc.typeName) || desc.typeName === DeviceSchema.typeName) found.push({ desc, message });
@@ -157,9 +161,10 @@ function collect(desc: DescMessage, message: Message, found: Found[]): void {
 }
 
 /**
- * Takes out of an answer what the caller may not read, in place, and says of devices what the caller may do with them.
- * Notes the first use of the grants that let something be read; answers whether there was one. `remembered` keeps how the
- * caller stands to devices between the messages of a stream; whoever keeps it empties it in time.
+ * Removes from an answer, in place, the fields that the caller may not read, and sets the caller's
+ * rights on its devices. Notes the first use of the grants that allow reading; returns whether a
+ * first use was noted. `remembered` keeps the caller's standing on devices between the messages of
+ * a stream; its owner empties the map in time.
  */
 export async function redact(
   { db, principal }: Ownership,
@@ -176,7 +181,7 @@ export async function redact(
     return false;
   }
   const { orgId, userId, tokenId, actor, deviceId: own } = principal;
-  // A device's own calls are answered with its own alone (R6).
+  // A device's own calls are answered with its own data alone (R6).
   if (own !== null) return false;
   const windows = found.filter(({ desc }) => desc.typeName === WindowSchema.typeName);
   const ofWindows = new Map(
@@ -197,7 +202,10 @@ export async function redact(
     remembered.set(standing.deviceId, standing);
   }
   const used = new Set<string>();
-  /** Whether the caller may read what was said on the device; empty: on a fleet worker, or nowhere yet. */
+  /**
+   * Whether the caller may read texts of the device; an empty id means a fleet worker or no device
+   * yet.
+   */
   const mayRead = (id: string): boolean => {
     const standing = remembered.get(id);
     if (!standing) return true;
@@ -230,7 +238,7 @@ export async function redact(
   return grants.noteFirstUse(db, { orgId, grantIds: [...used], actor });
 }
 
-/** The device that the message itself names; empty: none. */
+/** The device id in the message itself; empty: none. */
 function deviceOf(desc: DescMessage, message: Message): string {
   switch (desc.typeName) {
     case DeviceSchema.typeName:

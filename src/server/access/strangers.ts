@@ -1,7 +1,7 @@
 /**
- * Bodies of those who are not known. A body is read before its call reaches the guard, so whoever comes without a good
- * token is heard only a little: enough to enrol, to ask after health and to be told what is wrong. Nothing is made of such a
- * call until all of it has come.
+ * Bodies of unknown callers. A body is read before its call reaches the guard, so a caller without
+ * a valid token may send only a small body: enough to enrol, to check health and to receive errors.
+ * The call starts only after the whole body has arrived.
  */
 import type { IncomingMessage } from "node:http";
 import type { Http2ServerRequest, ServerHttp2Stream } from "node:http2";
@@ -14,19 +14,20 @@ import type { Guard } from "./guard.ts";
 import { type Attempts, identify } from "./interceptors/limit.ts";
 import { peerAddressOf } from "./peer.ts";
 
-/** Many times an Enroll, the largest message that needs no token. */
+/** Bytes. Many times the size of an Enroll, the largest message without a token. */
 export const strangerBytesMax = 65_536;
 
 /**
- * Looks at a request's token before anything of its body is read: `known` serves those with a good one, `stranger` all
- * others. While the database is away nobody is a stranger: a device must hear that, and not that its result is too long.
+ * Checks a request's token before its body is read: `known` serves requests with a valid token,
+ * `stranger` all others. While the database is away every request with a token counts as known, so
+ * that a device learns of the outage and not of a result that is too long.
  */
 export function sortStrangers(options: {
   guard: Pick<Guard, "authenticate" | "isUnknown">;
   limits: Attempts;
   trustedProxies: number;
   crowd?: Pick<Crowd, "find">;
-  /** Whose messages come for as long as the call lasts. */
+  /** Whether the path is an rpc whose messages arrive until the call ends. */
   isStream: (path: string) => boolean;
   known: Handler;
   stranger: Handler;
@@ -42,7 +43,8 @@ export function sortStrangers(options: {
       const path = request.url?.split("?", 1)[0] ?? "";
       if (visit && !options.isStream(path)) await whole(body as ServerHttp2Stream | IncomingMessage, visit);
     }
-    // A peer that resets its streams as soon as they are open does so within a turn, and costs no call.
+    // A peer that resets its streams right after opening does so within a turn, and the call is not
+    // started.
     await immediate();
     if (!isGone(request)) await handler(request, response);
   };
@@ -63,7 +65,10 @@ export function sortStrangers(options: {
   }
 }
 
-/** Waits until a body has come, is longer than a stranger's may be, or its sender is gone. Takes nothing of it. */
+/**
+ * Waits until a body is complete, exceeds the limit for strangers, or its sender is gone. Consumes
+ * nothing of the body.
+ */
 async function whole(body: ServerHttp2Stream | IncomingMessage, visit: Visit): Promise<void> {
   if (visit.isWhole) return;
   await new Promise<void>((resolve) => {
@@ -79,11 +84,11 @@ async function whole(body: ServerHttp2Stream | IncomingMessage, visit: Visit): P
       // Asks to be told of more.
       else body.read(0);
     };
-    // While the event is told, the stream does not know yet that this was the end.
+    // During the event the stream does not yet know its end, so the check runs afterwards.
     const lookSoon = () => void setImmediate(look);
     body.on("readable", lookSoon);
     body.once("close", done);
-    // An empty body has come, and nothing more is told of it.
+    // An empty body is complete already, and no event follows.
     if (hasCome(body)) done();
   });
   if (hasCome(body)) visit.whole();

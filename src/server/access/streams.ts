@@ -1,7 +1,7 @@
 /**
- * The streams of this replica that a token holds open: server streams and devices' own. A stream outlives the moment in
- * which its call was admitted, so it ends when its token does: at once when that is announced, and otherwise when the
- * tokens of all streams are looked at the next time, in one statement.
+ * The open streams of the replica by token: server streams and devices' own. A stream outlives its
+ * admission, so the stream ends when its token ends: at once if the end is announced, otherwise at
+ * the next check of all streams' tokens, in one statement.
  */
 
 import * as tokens from "../../store/people/tokens.ts";
@@ -17,9 +17,11 @@ export type OpenStream = {
 export type Streams = {
   /** Until the returned function is called. */
   add(stream: OpenStream): () => void;
-  /** Ends the streams that a token opened. */
+  /** Ends the streams opened with a token. */
   revoke(tokenId: string): void;
-  /** Ends the streams whose token was revoked or has expired without this replica hearing of it. */
+  /**
+   * Ends the streams whose token was revoked or has expired without an announcement to the replica.
+   */
   endExpired(): Promise<void>;
 };
 
@@ -37,7 +39,7 @@ export function createStreams(options: { db: Db }): Streams {
     },
     revoke: (tokenId) => end((stream) => stream.tokenId === tokenId),
     async endExpired() {
-      // Many streams may have one token.
+      // Many streams may share a token.
       const held = new Map([...open].map(({ orgId, tokenId }) => [tokenId, { orgId, tokenId }]));
       const ended = await tokens.findEnded(options.db, [...held.values()]);
       if (ended.size > 0) end((stream) => ended.has(stream.tokenId));

@@ -1,4 +1,4 @@
-/** What a receiver's answer means for a delivery, and what trouble on the way to it means. */
+/** The meaning of a receiver's answer, or of an error on the way, for a delivery. */
 import { AddressRefused } from "../../addresses.ts";
 import { excerpt } from "../../excerpt.ts";
 import type { Answer } from "../../outgoing.ts";
@@ -7,7 +7,7 @@ import type { Sent } from "../../scheduler/deliverer.ts";
 
 const errorMax = 480;
 
-/** These say something of the message itself or of the receiver for good; every other answer may pass. */
+/** Statuses with a lasting cause in the message or the receiver; every other answer may pass. */
 const finalStatuses: Record<number, string> = {
   400: "it does not understand the message",
   410: "it is gone for good",
@@ -38,7 +38,10 @@ export function retryAfterMs(header: string | undefined, now = Date.now()): numb
   return Number.isFinite(ms) && ms > 0 ? ms : undefined;
 }
 
-/** In words, without anything that was sent. An address that may not be reached may be allowed later, or lead elsewhere. */
+/**
+ * The error in words, without anything sent. A forbidden address may be allowed later, or its name
+ * may lead elsewhere.
+ */
 export function troubleOf(error: unknown): Sent {
   return { outcome: "failed", status: 0, error: excerpt(wordsOf(error), errorMax) };
 }

@@ -1,4 +1,4 @@
-/** Mail by SMTP: HTML of what the agent wrote, cleaned, and the Markdown itself as the text part. */
+/** Mail by SMTP: the agent's text as sanitized HTML, and its Markdown as the text part. */
 import { connect, type Socket } from "node:net";
 import { marked } from "marked";
 import { createTransport, type Transporter } from "nodemailer";
@@ -10,14 +10,14 @@ import type { Sent } from "../../scheduler/deliverer.ts";
 import { troubleOf } from "./answer.ts";
 import type { Message } from "./message.ts";
 
-/** How long a server may take for one step of the conversation. */
+/** Maximum milliseconds of one step of the SMTP dialogue. */
 const stepMs = 10_000;
 
 export type Mailbox = {
   url: string;
   from: string;
   to: readonly string[];
-  /** Undefined: the operator chose the server, so it may be anywhere. */
+  /** Undefined: the operator chose the server, and any address is allowed. */
   reach: Reach | undefined;
 };
 
@@ -33,7 +33,7 @@ export async function sendEmail(
       from: { name: "Pinion", address: mailbox.from },
       to: [...mailbox.to],
       subject: message.title,
-      // The same for every try, so that a mailbox may tell a second copy.
+      // The same for every try, so that a mailbox may recognize a second copy.
       messageId: `<${message.id}@${mailbox.from.split("@").at(-1)}>`,
       headers: { "auto-submitted": "auto-generated", "x-pinion-kind": message.kind },
       text: textOf(message),
@@ -47,7 +47,7 @@ export async function sendEmail(
       signal.addEventListener("abort", abort, { once: true });
     });
     sending.catch(() => {});
-    // Some of the addresses may be refused; with all of them refused, this rejects.
+    // Some of the addresses may be refused; with all of them refused, the promise rejects.
     await Promise.race([sending, aborted]);
     return { outcome: "delivered", status: 250 };
   } catch (error) {
@@ -58,7 +58,10 @@ export async function sendEmail(
   }
 }
 
-/** A server's 5xx about the message or its addresses is for good; about who may send, a setting may mend it. */
+/**
+ * A server's 5xx about the message or its addresses is final; a refused login may be corrected by a
+ * setting.
+ */
 function mailTroubleOf(error: unknown): Sent {
   const {
     responseCode = 0,
@@ -88,7 +91,7 @@ function optionsOf({ url, reach }: Mailbox, onSocket: (socket: Socket) => void):
     connectionTimeout: stepMs,
     greetingTimeout: stepMs,
     socketTimeout: stepMs,
-    // The look-up that judges the address is the one whose answer is dialled.
+    // The address check and the dial use the same lookup.
     getSocket(_options, made) {
       const opened = reach ? reach.requireHost(host) : Promise.resolve();
       opened.then(() => {
@@ -111,7 +114,7 @@ export function textOf({ title, body, url }: Message): string {
   return [title, body, url ? `Open in Pinion: ${url}` : ""].filter(Boolean).join("\n\n");
 }
 
-/** Pure. Of what an agent wrote nothing is loaded and nothing runs: no pictures, styles, scripts or forms. */
+/** Pure. Nothing in an agent's text loads or runs: no pictures, styles, scripts or forms. */
 export function htmlOf({ title, body, url }: Message): string {
   const html = sanitize(marked.parse(body, { async: false, gfm: true }), {
     allowedTags: [

@@ -1,23 +1,23 @@
-/** What a delivery says, before it is put into the form of its destination. Pure. */
+/** The content of a delivery, independent of the kind of destination. Pure. */
 import { excerpt } from "../../excerpt.ts";
 import type { Claimed, Facts } from "../../store/work/deliveries.ts";
 
 export type Message = {
   id: string;
   kind: string;
-  /** One line of plain text. */
+  /** A line of plain text. */
   title: string;
   /** Markdown. */
   body: string;
-  /** The page's place for it; undefined where the server does not know its own address. */
+  /** The subject's URL on the page; undefined if the server has no public URL. */
   url: string | undefined;
-  /** What programs read. */
+  /** The payload for programs. */
   payload: Record<string, unknown>;
 };
 
-/** What is shown of a text, in characters. */
+/** Maximum characters shown of a text. */
 const textMax = 32_000;
-/** Of data, as JSON, in bytes: what is larger is left out, and said to be. */
+/** Maximum bytes of data as JSON; larger data is left out, and the message says so. */
 const dataBytesMax = 131_072;
 const titleMax = 200;
 
@@ -121,7 +121,9 @@ function resultOf({ data, report, run }: Facts): Result {
   };
 }
 
-/** Text that is no Markdown. A fence is longer than any run of its character within. */
+/**
+ * Plain text in a code fence. The fence is longer than any run of its character within the text.
+ */
 function fenced(text: string, language = ""): string {
   const end = text.trimEnd();
   if (end.trim() === "") return "";
@@ -149,7 +151,7 @@ function payloadOf(delivery: Claimed, facts: Facts, url: string | undefined): Re
   if (run) {
     data.run = {
       id: run.id,
-      // A run that is told of again after a late result is what it is now.
+      // A run reported again after a late result has its current status.
       status: isRun ? kind.slice(4) : run.status,
       reason: run.reason,
       source: run.source,

@@ -1,4 +1,4 @@
-/** Sends a delivery to its destination, as it is at this moment. */
+/** Sends a delivery to its destination, with the destination's current settings. */
 import type { Reach } from "../../addresses.ts";
 import { Refusal } from "../../errors.ts";
 import type { Send, Sent } from "../../scheduler/deliverer.ts";
@@ -36,7 +36,8 @@ export function createSender(options: SenderOptions): Send {
     try {
       return await sends[row.kind](row, message, { ...options, signal });
     } catch (error) {
-      // A secret that cannot be opened, or a reference without its secret: the operator may mend it.
+      // A secret that cannot be decrypted, or a reference without its secret: the operator can
+      // correct both.
       if (error instanceof Refusal) return { outcome: "failed", status: 0, error: error.message };
       throw error;
     }

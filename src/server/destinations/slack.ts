@@ -1,4 +1,7 @@
-/** Slack: an incoming webhook, or chat.postMessage of a bot; blocks of mrkdwn, and a text for notifications. */
+/**
+ * Slack: an incoming webhook, or chat.postMessage of a bot; blocks of mrkdwn, and a text for
+ * notifications.
+ */
 import { slackifyMarkdown } from "slackify-markdown";
 import type { Reach } from "../../addresses.ts";
 import { excerpt } from "../../excerpt.ts";
@@ -7,7 +10,10 @@ import type { Sent } from "../../scheduler/deliverer.ts";
 import { sentOf, troubleOf } from "./answer.ts";
 import type { Message } from "./message.ts";
 
-/** A section takes 3,000 characters, of which escapes need some; a message shows a few sections before it is folded. */
+/**
+ * A section holds 3,000 characters, some of them for escapes; Slack folds a message after a few
+ * sections.
+ */
 const sectionMax = 2_800;
 const sectionsMax = 4;
 
@@ -29,7 +35,7 @@ export async function sendSlack(
       body: JSON.stringify({ ...(isBot ? { channel: access.channel } : {}), ...slackMessage(message) }),
       reach: options.reach,
       signal: options.signal,
-      // What is sent along is a secret: it goes where it was meant to go and nowhere else.
+      // The request carries a secret, so redirects are not followed.
       redirectsMax: 0,
     });
     const sent = sentOf(answer);
@@ -39,7 +45,7 @@ export async function sendSlack(
   }
 }
 
-/** The API answers 200 also to what it refuses. */
+/** Slack's API answers 200 also for refusals. */
 function botAnswer(text: string, status: number): Sent {
   let said: { ok?: unknown; error?: unknown };
   try {
@@ -66,8 +72,8 @@ export function slackMessage({ title, body, url }: Message): Record<string, unkn
 }
 
 /**
- * Markdown as Slack writes it. What an agent wrote reaches nobody by itself: of Slack's own marks in angle brackets only links are
- * left (`<!channel>` would call everybody).
+ * Converts Markdown to Slack's format. An agent's text notifies nobody: of Slack's marks in angle
+ * brackets only links are kept (`<!channel>` would notify the whole channel).
  */
 function mrkdwn(markdown: string): string {
   const text = slackifyMarkdown(markdown)
@@ -79,7 +85,7 @@ function mrkdwn(markdown: string): string {
 const escaped = (text: string) =>
   text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
-/** The text in pieces of whole lines; a fence that is cut is closed and opened again. */
+/** The text in pieces of whole lines; a fence across two pieces is closed and opened again. */
 function pieces(text: string): string[] {
   const found: string[] = [];
   let piece = "";

@@ -1,4 +1,7 @@
-/** By Standard Webhooks (standardwebhooks.com): a POST of JSON, signed, under an id that stays the same through all tries. */
+/**
+ * Webhooks by Standard Webhooks (standardwebhooks.com): a signed POST of JSON, with the same id for
+ * all tries.
+ */
 import { Webhook } from "standardwebhooks";
 import type { Reach } from "../../addresses.ts";
 import { post } from "../../outgoing.ts";
@@ -36,7 +39,7 @@ export async function sendWebhook(
   }
 }
 
-/** Whether a text is a secret as the convention writes it. */
+/** Whether a text is a secret in the format of Standard Webhooks. */
 export function isSigningSecret(text: string): boolean {
   const encoded = /^whsec_([A-Za-z0-9+/]+={0,2})$/.exec(text)?.[1];
   const bytes = encoded === undefined ? 0 : Buffer.from(encoded, "base64").length;

@@ -1,17 +1,26 @@
-/** What agents do, as it travels through the feed: an activity in bytes, small enough for one notification. */
+/** Agents' activities in the feed: an activity as bytes, small enough for one notification. */
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Activity, ActivitySchema } from "#gen/pinion/v1/activity_pb.js";
 import { activityStreamsMin } from "../cluster/feed.ts";
 
-/** Stands in the feed where output has its stream; OUTPUT_STREAM_… are smaller. */
+/** The stream number of activities in the feed; all values OUTPUT_STREAM_… are smaller. */
 export const activityStream = activityStreamsMin;
 
-/** One notification carries so much. The transcript of the completion has more. */
+/**
+ * Maximum bytes of an activity in one notification. The completion's transcript has the whole
+ * activity.
+ */
 const relayedBytesMax = 4_500;
-/** What texts of a larger activity are cut to, in characters; two of them fit whatever they hold. */
+/**
+ * Texts of a larger activity are cut to this number of characters; any two such texts fit into a
+ * notification.
+ */
 const cutCharacters = 500;
 
-/** The activity in bytes; texts of a large one are cut, and say so where the message can. */
+/**
+ * The activity as bytes. Long texts are cut, and the message notes the cut if it has a field for
+ * the note.
+ */
 export function activityBytes(activity: Activity): Uint8Array {
   const bytes = toBinary(ActivitySchema, activity);
   return bytes.length <= relayedBytesMax ? bytes : toBinary(ActivitySchema, cut(activity));
@@ -47,7 +56,10 @@ function cut(activity: Activity): Activity {
 
 const short = (text: string) => text.slice(0, cutCharacters).toWellFormed();
 
-/** Undefined: a piece of one that was too large for a notification all the same. */
+/**
+ * Decodes an activity; undefined for an incomplete activity that was too large for a notification
+ * even after the cut.
+ */
 export function activityOf(bytes: Uint8Array): Activity | undefined {
   try {
     return fromBinary(ActivitySchema, bytes);

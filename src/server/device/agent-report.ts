@@ -1,4 +1,4 @@
-/** What a completion says of an agent's work, for the store. */
+/** The part of a completion about the agent's work, for the store. */
 import { create, toBinary, toJson } from "@bufbuild/protobuf";
 import { AttentionReason, TranscriptSchema, type Usage } from "#gen/pinion/v1/activity_pb.js";
 import { type Completion, CompletionSchema } from "#gen/pinion/v1/device_pb.js";
@@ -6,10 +6,13 @@ import type { Json } from "../../store/pg/schema.ts";
 import type { AgentReport, UsageCounts } from "../../store/work/reports.ts";
 import { attentionNames } from "../run-enums.ts";
 
-/** Larger transcripts are cut by the device; what a device that does not cut sends beyond it is left out. */
+/**
+ * Bytes. Devices cut larger transcripts; a larger transcript of a device that does not cut is left
+ * out.
+ */
 export const transcriptBytesMax = 262_144;
 
-/** The report of a completion; undefined: its executor tells nothing, as most commands do. */
+/** The report of a completion; undefined if its executor reports nothing, as most commands do. */
 export function agentReportOf(completion: Completion): AgentReport | undefined {
   const { resultText, sessionId, transcript, attention } = completion;
   const structured = readJson(completion.structured);
@@ -36,7 +39,7 @@ export function agentReportOf(completion: Completion): AgentReport | undefined {
   };
 }
 
-/** The fields that are only read again, as JSON of the message. */
+/** The fields that the store never interprets, as JSON of the message. */
 function factsOf(completion: Completion): Json {
   const { usage, modelUsed, stopReason, denials, executor, keptWorkspace, notes, isResultTruncated } =
     completion;
@@ -59,13 +62,16 @@ function countsOf(usage: Usage): UsageCounts {
   };
 }
 
-/** Counts are summed over days: no attempt adds more than 10^12, which no agent uses and no sum overflows by. */
+/**
+ * Counts are summed over days, so each attempt adds at most 10^12: above any real use, and sums
+ * cannot overflow.
+ */
 function count(value: bigint | undefined): number {
   const most = 1_000_000_000_000n;
   return value === undefined ? 0 : Number(value > most ? most : value);
 }
 
-/** A text that is no JSON is no structured answer. */
+/** Parses a structured answer; undefined for text that is not JSON. */
 function readJson(text: string): unknown {
   if (text === "") return undefined;
   try {

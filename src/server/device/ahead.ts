@@ -5,18 +5,22 @@ import { type DueWheel, earlyMsMax } from "./due-wheel.ts";
 import { Held, type HeldRun } from "./held.ts";
 import type { Prepared } from "./link.ts";
 
-/** How long a run that is due waits here for a slot; then it waits in the database, where people see that it is pending. */
+/**
+ * Milliseconds that a due run waits here for a slot; after that it waits in the database, where
+ * people see it pending.
+ */
 const heldMsMax = 10_000;
 /**
- * Runs that are due and claimed for a device whose slots are used: as many as it has lately worked off in this time, so that a
- * slot that becomes free is filled without asking, and no run stays long.
+ * Limits the runs that are due and claimed for a device without a free slot: at most the number
+ * that the device has lately finished in this time, in milliseconds, so that a freed slot is filled
+ * without a query and no run waits long.
  */
 const reserveMs = 2_000;
 const reserveMax = 32;
 /** Of the moving average of how long an attempt takes: the share of the latest attempt. */
 const latestShare = 0.25;
 
-/** What becomes of a run that was claimed ahead for a device that leaves. */
+/** The settlement of a run that was claimed ahead for a device that leaves. */
 const givenBack = {
   action: "withdraw",
   status: "timeout",
@@ -25,28 +29,32 @@ const givenBack = {
 
 export type Ending = Pick<Settlement, "action" | "status" | "reason">;
 
-/** What the runs claimed ahead ask of their session. */
+/** The session's side of the runs claimed ahead. */
 export type AheadSession = {
   /** How many more attempts the device takes now. */
   freeSlots(): number;
-  /** Pushes a run that is due. */
+  /** Pushes a due run. */
   push(run: ClaimedRun, claimMs: number, assignment: Prepared | undefined): void;
-  /** Makes its assignment ready; throws where that is not possible. */
+  /** Encodes the run's assignment; throws if the assignment cannot be made. */
   prepare(run: ClaimedRun): Prepared;
-  /** Gives a run back that was never pushed. */
+  /** Gives back a run that was never pushed. */
   giveBack(run: ClaimedRun, how: Ending): void;
 };
 
 /**
- * The runs that a session has claimed ahead of their moment, or of a free slot: each is pushed when it is due by the
- * database's clock and a slot is free, and given back when it has waited for a slot too long.
+ * The runs that a session has claimed before their due time or before a slot is free. Each run is
+ * pushed when it is due by the database's clock and a slot is free, and given back after waiting
+ * too long for a slot.
  */
 export class Ahead {
   readonly #session: AheadSession;
   readonly #clock: Pick<DatabaseClock, "now">;
   readonly #wheel: Pick<DueWheel, "at">;
   readonly #held = new Held();
-  /** How long the device takes from a push to its completion, in milliseconds; undefined before the first. */
+  /**
+   * Average milliseconds from a push to its completion on the device; undefined before the first
+   * completion.
+   */
   #attemptMs: number | undefined;
 
   constructor(
@@ -83,7 +91,9 @@ export class Ahead {
     this.#attemptMs = (this.#attemptMs ?? ms) * (1 - latestShare) + ms * latestShare;
   }
 
-  /** How many runs a device with so many slots may have claimed at once, on it and ahead. */
+  /**
+   * Maximum number of runs claimed for a device with the given slots, pushed and ahead together.
+   */
   roomFor(slots: number): number {
     const reserve = this.#attemptMs === undefined ? 0 : (slots * reserveMs) / Math.max(1, this.#attemptMs);
     return slots + Math.min(reserveMax, Math.floor(reserve));
@@ -95,7 +105,7 @@ export class Ahead {
     try {
       assignment = this.#session.prepare(run);
     } catch {
-      // It fails when it is pushed.
+      // Pushing the run will fail it.
     }
     const untilMs = Math.max(dueMs, this.#clock.now()) + heldMsMax;
     const forget = this.#wheel.at(dueMs, () => this.pushDue());
@@ -103,7 +113,7 @@ export class Ahead {
     this.pushDue();
   }
 
-  /** Pushes what is held and due, while there are slots; a run that finds none waits for a slot, but not for long. */
+  /** Pushes due runs while slots are free; a due run without a slot waits for a limited time. */
   pushDue(): void {
     for (let held = this.#held.first(); held && this.isDue(held.dueMs); held = this.#held.first()) {
       if (this.#session.freeSlots() === 0) {
@@ -115,7 +125,10 @@ export class Ahead {
     }
   }
 
-  /** Gives back what has waited too long for a slot, and sees to it that the rest is looked at in time. */
+  /**
+   * Gives back runs that have waited too long for a slot, and schedules the next check of the
+   * others.
+   */
   #letWait(): void {
     for (const held of [...this.#held.list()]) {
       if (!this.isDue(held.dueMs)) break;
@@ -124,14 +137,17 @@ export class Ahead {
         held.forget = this.#wheel.at(held.untilMs, () => this.pushDue());
         continue;
       }
-      // It takes longer than was thought.
+      // The device's attempts take longer than estimated.
       this.#attemptMs = Math.max(this.#attemptMs ?? 0, heldMsMax);
       this.#held.remove(held.run.attemptToken);
       this.#session.giveBack(held.run, { ...givenBack, reason: "its device had no free slot for it" });
     }
   }
 
-  /** All is free again; of a device that a newer session has, that session's hello has seen to it. */
+  /**
+   * Gives back all held runs. If the device has a newer session, its hello has given the runs back
+   * already.
+   */
   giveBackAll(): void {
     for (const { run } of this.#held.clear()) this.#session.giveBack(run, givenBack);
   }

@@ -2,8 +2,10 @@ import { refuse } from "../../errors.ts";
 import type { Platform } from "../../store/people/devices.ts";
 
 /**
- * What a device of a platform may say of itself. A desktop runs what its own configuration names, so any kind and any
- * capability will do; a phone or a browser runs no local programs, and what claims otherwise is not what it says it is.
+ * The agent kinds and capabilities that a device may announce, by its platform. A desktop runs the
+ * programs of its own configuration, so any kind and any capability is allowed; a phone or a
+ * browser runs no local programs, and a hello with other values comes from some other kind of
+ * device.
  */
 const anything = "anything";
 type Allowed = {
@@ -31,8 +33,9 @@ export const allowed: Record<Platform, Allowed> = {
 };
 
 /**
- * Refuses with `permission_denied` a hello that names what its platform may not have. Refused rather than passed over:
- * whoever configured the daemon would wait for runs that never come.
+ * Refuses with `permission_denied` a hello with values that its platform may not have. A hello with
+ * the values left out would be worse: the person who configured the daemon would wait for runs that
+ * never come.
  */
 export function requireAllowed(
   platform: Platform,

@@ -1,6 +1,6 @@
 /**
- * The life of an attempt that is out at a device, as its session remembers it. The database decides; a session's memory
- * keeps the device within its slots and notices what the device has lost.
+ * The states of an attempt on a device, as remembered by its session. The database decides; the
+ * session's memory keeps the device within its slots and detects attempts that the device has lost.
  *
  *   assigned ──accept──▶ accepting ──stored──▶ running
  *      │                     │                    │
@@ -9,31 +9,32 @@
  *              reporting          settling
  *
  *   assigned   pushed, not answered; the accept deadline runs
- *   accepting  answered; the database does not know it yet
- *   running    both know
- *   reporting  the device has said how it ended
- *   settling   taken away from the device; the database does not know it yet
+ *   accepting  accepted by the device; the accept is not yet in the database
+ *   running    accepted, and the accept is in the database
+ *   reporting  the device has reported the end
+ *   settling   taken away from the device; the settlement is not yet in the database
  *
- * The attempt leaves the session's memory when its end is in the database, from any state.
+ * The session forgets the attempt when its end is in the database, from any state.
  */
 export type AttemptState = "assigned" | "accepting" | "running" | "reporting" | "settling";
 
 export type AttemptEvent =
-  /** The device takes it on. */
+  /** The device accepts the attempt. */
   | "accept"
   /** The accept is in the database. */
   | "stored"
-  /** The device says that it ended, or turns it down. */
+  /** The device reports the end, or rejects the attempt. */
   | "report"
-  /** The session takes it away. */
+  /** The session takes the attempt away. */
   | "take";
 
-/** The state that follows; null: the event counts for nothing in this state. */
+/** The next state; null: the event is ignored in the state. */
 export const attemptTransitions: Record<AttemptState, Record<AttemptEvent, AttemptState | null>> = {
   assigned: { accept: "accepting", stored: null, report: "reporting", take: "settling" },
   accepting: { accept: null, stored: "running", report: "reporting", take: "settling" },
   running: { accept: null, stored: null, report: "reporting", take: "settling" },
   reporting: { accept: null, stored: null, report: "reporting", take: "settling" },
-  // A completion on its way when the attempt was taken: its verdict says what became of it.
+  // A completion was on its way when the attempt was taken: the completion's verdict tells the
+  // outcome.
   settling: { accept: null, stored: null, report: "reporting", take: "settling" },
 };

@@ -18,7 +18,10 @@ export function createLimit(max: number): <T>(work: () => Promise<T>) => Promise
   };
 }
 
-/** Lets work through while what it holds fits into `max`; refuses beyond with `resource_exhausted`. */
+/**
+ * Runs work while the sizes of all running work fit into `max`; refuses more work with
+ * `resource_exhausted`.
+ */
 export function createBudget(max: number): <T>(size: number, work: () => Promise<T>) => Promise<T> {
   let held = 0;
   return async (size, work) => {

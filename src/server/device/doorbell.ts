@@ -6,8 +6,8 @@ import { answerMessage } from "./questions.ts";
 import type { Rings } from "./rings.ts";
 
 /**
- * Rings, after a commit, the sessions that it concerns: for new work, for a slot that became free, for an end that is
- * wanted, for an answer. All of it is a hint.
+ * Notifies sessions after a commit: of new work, of a freed slot, of a requested cancel, of an
+ * answer. Every notification is a hint.
  */
 export function createDoorbell(options: {
   rings: Rings;
@@ -19,7 +19,7 @@ export function createDoorbell(options: {
   const { hub, clock } = options;
   const { ring, ringFleet, later } = options.rings;
 
-  /** A turn waits: for its device, or for the org's fleet workers. */
+  /** A turn waits: for its device, or for any of the org's fleet workers. */
   function turnWaits(orgId: string, deviceId: string | null): void {
     if (deviceId) ring({ kind: "work", orgId, deviceId, isTurn: true });
     else ringFleet(orgId, true);
@@ -32,7 +32,7 @@ export function createDoorbell(options: {
         // A held run is the placer's.
         if (status !== "pending" || attemptToken || isHeld) continue;
         if (deviceId) ring({ kind: "work", orgId, deviceId });
-        // No worker keeps a slot for what is not due yet.
+        // Workers do not reserve slots for runs that are not yet due.
         else if (dueAt.getTime() > clock.now()) hub.at(dueAt, () => ringFleet(orgId));
         else fleets.add(orgId);
       }

@@ -2,24 +2,33 @@ import type { DatabaseClock } from "../../database-clock.ts";
 import type { Logger } from "../../log.ts";
 
 /**
- * One timer for all that falls due by the database's clock on this replica: a heap of moments, and a timer for the first of
- * them. What it calls back is called at its moment, and never earlier than `earlyMsMax` before.
+ * A timer for all due times of the replica, by the database's clock: a heap of times, and one timer
+ * for the earliest. A callback runs at its time, and never more than `earlyMsMax` before.
  */
 export type DueWheel = {
-  /** Calls back once `at` (milliseconds since 1970) has come; answers how to have it forgotten. */
+  /**
+   * Calls back at the time `at` (milliseconds since 1970); returns a function that removes the
+   * callback.
+   */
   at(at: number, callback: () => void): () => void;
   /** How many moments are waited for. */
   readonly size: number;
   close(): void;
 };
 
-/** A timer of Node's fires up to a millisecond late; half of it is taken back. The promise is 1 ms. */
+/**
+ * Milliseconds that a callback may be early. Node's timers fire up to a millisecond late; half of
+ * the delay is compensated. The documented tolerance is 1 ms.
+ */
 export const earlyMsMax = 0.5;
-/** A clock that no statement has told for so long is asked before it is relied on. */
+/** Milliseconds. A clock estimate older than this is refreshed by a statement before use. */
 const sampleAgeMsMax = 5_000;
-/** What is written in a turn of the event loop leaves at its end: of a crowd, the first do not wait for the last. */
+/**
+ * Callbacks per turn of the event loop. Writes leave at the end of a turn, so the first of many do
+ * not wait for the last.
+ */
 const callsPerTurn = 16;
-/** How often a waiting wheel looks at its clock at least, whatever it waits for. */
+/** Maximum milliseconds between reads of the clock, however far the next due time is. */
 const lookMsMax = 10_000;
 
 type Moment = { at: number; callback: (() => void) | undefined };
@@ -34,7 +43,7 @@ export function createDueWheel(options: {
   const heap: Moment[] = [];
   let live = 0;
   let timer: NodeJS.Timeout | undefined;
-  /** What the timer waits for. */
+  /** The time the timer waits for. */
   let armedAt = Number.POSITIVE_INFINITY;
   let isAsking = false;
   let isClosed = false;
@@ -61,7 +70,7 @@ export function createDueWheel(options: {
     isAsking = true;
     options
       .ask()
-      // The estimate that there is stands.
+      // The current estimate stays.
       .catch((error: unknown) => log.debug({ err: error }, "the database's clock could not be read"))
       .finally(() => {
         isAsking = false;

@@ -4,19 +4,21 @@ import { Code, ConnectError } from "@connectrpc/connect";
 const prefixBytes = 5;
 const isCompressedFlag = 1;
 
-/** Cuts messages out of bytes as they arrive, however they are divided. Holds at most one message that is not whole. */
+/**
+ * Cuts messages out of arriving bytes, in chunks of any size. Holds at most one incomplete message.
+ */
 export class FrameReader {
   readonly #messageBytesMax: number;
   #chunks: Buffer[] = [];
   #bytes = 0;
-  /** With so many bytes the message at the head is whole, or its prefix is. */
+  /** The number of bytes that completes the first message, or its prefix. */
   #wanted = prefixBytes;
 
   constructor(messageBytesMax: number) {
     this.#messageBytesMax = messageBytesMax;
   }
 
-  /** Bytes that belong to no message yet. */
+  /** Number of bytes not yet returned as a message. */
   get bytesLeft(): number {
     return this.#bytes;
   }
@@ -27,8 +29,9 @@ export class FrameReader {
   }
 
   /**
-   * The next message, if all of it has arrived. Throws `resource_exhausted` for one above the limit, before it has
-   * arrived, and `internal` for one that claims to be compressed; nothing can be read after that.
+   * The next message, if complete. Throws `resource_exhausted` for a message above the limit,
+   * before the message has arrived, and `internal` for a compressed message; after an error nothing
+   * more can be read.
    */
   next(): Buffer | undefined {
     if (this.#bytes < this.#wanted) return undefined;
@@ -53,7 +56,7 @@ export class FrameReader {
     return message;
   }
 
-  /** Forgets what has arrived. */
+  /** Drops the received bytes. */
   clear(): void {
     this.#chunks = [];
     this.#bytes = 0;

@@ -1,12 +1,13 @@
 /**
- * Device streams over gRPC, on the bare HTTP/2 stream: what nearly every device speaks, at a third of the CPU and under half
- * of the memory that a handler of async iterables costs (docs/decisions/0006). Only the framing is done here. Who may open
- * a stream, what a message means, and the status that an error becomes are the same code that serves the other
- * protocols; whatever is not plain, uncompressed gRPC goes there.
+ * Device streams over gRPC, on the bare HTTP/2 stream: the protocol of nearly every device, at a
+ * third of the CPU and under half of the memory of a handler with async iterables
+ * (docs/decisions/0006). Only the framing is implemented here. Admission, message handling and
+ * error statuses share the code of the other protocols; any stream other than plain, uncompressed
+ * gRPC is left to them.
  *
  *   admitting   the token is looked up; nothing is read
- *   serving     frames are cut out of what arrives, one session gets their messages in order
- *   closed      the status is on its way, or the peer is gone
+ *   serving     arriving bytes are cut into messages, handed to one session in order
+ *   closed      the status is being sent, or the peer is gone
  */
 import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
@@ -37,7 +38,10 @@ const path = `/${rpc}`;
 const contentTypes = new Set(["application/grpc", "application/grpc+proto"]);
 
 export type DeviceStreams = {
-  /** Serves the stream, or leaves it to somebody else (undefined). A rejection is a mistake of ours. */
+  /**
+   * Serves the stream, or leaves it to the next handler (undefined). A rejection is a defect of the
+   * server.
+   */
   take(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): Promise<void> | undefined;
 };
 
@@ -57,7 +61,7 @@ export function createDeviceStreams(deps: {
   };
 
   async function serve(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): Promise<void> {
-    // What broke is told by "close"; an error without a listener would end the process.
+    // "close" reports a broken stream; an error without a listener would end the process.
     stream.on("error", () => {});
     const toStatus = (error: unknown) => toConnectError(error, { log: deps.log, rpc });
     const { authorization } = headers;
@@ -80,7 +84,7 @@ export function createDeviceStreams(deps: {
     }
     outbox.onOverflow = () => session.close("slow_reader");
     stream.once("close", () => session.close("stream_broken"));
-    // The headers do not wait for the welcome: a client learns that it is connected.
+    // The headers are sent before the welcome, so that the client sees the connection.
     stream.respond(responseHeaders({ headers, requestId }), { waitForTrailers: true });
     new Inbox({ stream, session, source, visit, messageBytesMax: deps.messageBytesMax });
   }
@@ -107,7 +111,7 @@ function responseHeaders({ headers, requestId }: Call) {
   };
 }
 
-/** Ends a stream that never began: headers and status in one. */
+/** Ends a stream that was not admitted: headers and status together. */
 function refuse(stream: ServerHttp2Stream, call: Call, error: ConnectError): void {
   if (stream.destroyed) return;
   stream.respond({ ...responseHeaders(call), ...trailersOf(error) }, { endStream: true });
@@ -120,7 +124,7 @@ function trailersOf(error?: ConnectError): Record<string, string> {
   return Object.fromEntries(trailers);
 }
 
-/** Hands the session the messages that arrive, one after the other. */
+/** Hands the arriving messages to the session, one after another. */
 class Inbox {
   readonly #stream: ServerHttp2Stream;
   readonly #session: Session;
@@ -161,7 +165,8 @@ class Inbox {
         const bytes = this.#frames.next();
         if (!bytes) return;
         const message = decode(bytes);
-        // The hello may leave events, which say where the call came from; what follows goes into batches.
+        // The hello may append events, which record the source of the call; later messages are
+        // written in batches.
         const working =
           message.message.case === "hello"
             ? withinSource(this.#source, () => this.#session.receive(message))
@@ -212,13 +217,13 @@ function decode(bytes: Uint8Array): ConnectRequest {
   }
 }
 
-/** The way down: what is sent in one turn of the event loop leaves in one write. */
+/** The writer: messages sent in one turn of the event loop leave in one write. */
 class Outbox implements Link {
   onOverflow: () => void = () => {};
   readonly #stream: ServerHttp2Stream;
   readonly #toStatus: (error: unknown) => ConnectError;
   #queue: Uint8Array[] = [];
-  /** Messages that the peer has not made room for. */
+  /** Number of messages not yet accepted by the peer's flow control. */
   #waiting = 0;
   #ending: { error: unknown } | undefined;
 
@@ -235,7 +240,7 @@ class Outbox implements Link {
     if (this.#ending || this.#stream.destroyed) return;
     if (this.#waiting >= messagesWaitingMax) {
       this.#ending = { error: undefined };
-      // Not even a status gets through to a peer that reads nothing.
+      // Not even a status reaches a peer that reads nothing.
       this.#cut(constants.NGHTTP2_ENHANCE_YOUR_CALM);
       this.onOverflow();
       return;
@@ -253,7 +258,7 @@ class Outbox implements Link {
     this.#flush();
     const stream = this.#stream;
     const status = error === undefined ? undefined : this.#toStatus(error);
-    // What the peer still sends is of no use to anybody.
+    // The peer's later messages have no use.
     stream.pause();
     const timer = setTimeout(() => this.#cut(constants.NGHTTP2_CANCEL), endGraceMs);
     stream.once("close", () => clearTimeout(timer));
@@ -267,7 +272,7 @@ class Outbox implements Link {
 
   #cut(code: number): void {
     this.#stream.close(code);
-    // A stream closes when what has arrived was read to its end.
+    // A stream closes only after all arrived data has been read.
     this.#stream.resume();
   }
 

@@ -1,23 +1,24 @@
 import type { ClaimedRun } from "../../store/work/attempts.ts";
 import type { Prepared } from "./link.ts";
 
-/** A run that a session has claimed and not pushed: it is not due yet, or waits for a slot. */
+/** A run that a session has claimed and not pushed: not yet due, or waiting for a slot. */
 export type HeldRun = {
   readonly run: ClaimedRun;
   readonly claimMs: number;
-  /** Its assignment; undefined if that could not be made. */
+  /** The run's assignment; undefined if the assignment could not be made. */
   readonly assignment: Prepared | undefined;
-  /** When it is due, in milliseconds since 1970. */
+  /** The due time, in milliseconds since 1970. */
   readonly dueMs: number;
-  /** Until when it may wait for a slot, the same way. */
+  /** The end of the wait for a slot, in milliseconds since 1970. */
   readonly untilMs: number;
-  /** Has the wheel forget its next moment. */
+  /** Removes the run's next callback from the wheel. */
   forget: () => void;
 };
 
 /**
- * What a session has claimed ahead, the soonest due first. It uses none of the device's slots, and the device knows nothing of
- * it: whoever takes it away needs to tell nobody. Forgetting it loses nothing; the next hello and the sweep give it back.
+ * The runs that a session has claimed ahead, the soonest due first. Held runs use no slot of the
+ * device and are unknown to the device, so taking a run away needs no message. Forgetting the runs
+ * loses nothing: the next hello or the sweep gives them back.
  */
 export class Held {
   #runs: HeldRun[] = [];

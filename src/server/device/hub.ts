@@ -36,28 +36,46 @@ import { createTokenStreams } from "./token-streams.ts";
 import { createTurnWork } from "./turn-work.ts";
 import type { AttemptKind, Works } from "./work.ts";
 
-/** The sessions of this replica, by device, and what they share: one batcher for each kind of write. */
+/**
+ * The sessions of the replica, by device, and their shared services: a batcher for each kind of
+ * write.
+ */
 export type Hub = {
-  /** Begins a session on a link. Refuses with `resource_exhausted` when the replica is full or stops. */
+  /**
+   * Begins a session on a link. Refuses with `resource_exhausted` when the replica is full or
+   * stops.
+   */
   begin(principal: Principal, link: Link): Session;
-  /** Stores how an attempt ended, of a run or of a turn, whose device or worker says so outside of its stream. */
+  /**
+   * Stores the end of an attempt of a run or a turn, reported by the device or worker outside of
+   * its stream.
+   */
   report(report: Report): Promise<ReportVerdict>;
-  /** Ends the attempt of a completion that can never be stored, if it is out at that device. */
+  /**
+   * Ends the attempt of a completion that can never be stored, if the attempt is on the named
+   * device.
+   */
   turnDown(attempt: AttemptName, completion: Completion, why: string): Promise<void>;
   /** Hands a message to the device's session; false if the device has none here. */
   receive(message: BusMessage): boolean;
-  /** The session of a device, if it is here. */
+  /** The session of a device, if local. */
   seatOf(device: { orgId: string; deviceId: string | null }): Session | undefined;
-  /** Makes good what lost notifications missed: looks for settled attempts, wanted ends, and work, for all sessions. */
+  /**
+   * Finds the work of lost notifications: checks settled attempts, requested cancels and waiting
+   * work of all sessions.
+   */
   sweep(): Promise<void>;
   /** Calls back when the moment has come, by the database's clock. */
   at(moment: Date, callback: () => void): void;
   stats(): { sessions: number; attempts: number };
-  /** Asks all devices to connect again, spread over some seconds: the database is another one now. */
+  /** Asks all devices to reconnect, spread over some seconds, because the database was replaced. */
   moveAll(message: string): void;
-  /** Takes no new sessions, drains the ones there are, and waits until they are gone or the time is up. */
+  /**
+   * Accepts no new session, drains the existing sessions, and waits until all are gone or `ms` have
+   * passed.
+   */
   drain(ms: number): Promise<void>;
-  /** Writes what waits. */
+  /** Writes all waiting items. */
   close(): Promise<void>;
 };
 
@@ -72,7 +90,7 @@ export type HubDeps = {
   policy: FailurePolicy;
   feed: Feed;
   telemetry: Telemetry;
-  /** The database that is stored into, as far as it is known. */
+  /** The database behind `db`, as far as known. */
   incarnation: () => Incarnation | undefined;
   completer: Completer;
   dispatcher: Dispatcher;
@@ -80,19 +98,27 @@ export type HubDeps = {
   publisher: Publisher;
 };
 
-/** After a moment, by the estimated clock, it has come by the database's. */
+/**
+ * Milliseconds after a time by the estimated clock until the time has come by the database's clock.
+ */
 const afterDueMs = 2;
 /**
- * Outputs that wait to be stored, in characters. A completion beyond it is left unanswered: its device keeps it and sends
- * it again.
+ * Maximum characters of outputs that wait to be stored. A completion beyond the limit is not
+ * answered: its device keeps the completion and sends it again.
  */
 const completionBytesWaitingMax = 128 * 1024 * 1024;
-/** Sessions opened at once: a fleet that comes back must not take all connections from the work of those that are here. */
+/**
+ * Maximum sessions opened at once, so that a reconnecting fleet leaves database connections to open
+ * sessions.
+ */
 const opensMax = 4;
-/** Above so many sessions of a replica the heartbeat interval is multiplied by 1.5; two beats still fit into the TTL. */
+/**
+ * Above so many sessions of a replica the heartbeat interval is multiplied by 1.5; two beats still
+ * fit into the TTL.
+ */
 const largeFleetSessions = 5_000;
 
-/** What the parts of a hub share. */
+/** The shared parts of a hub. */
 type Parts = {
   registry: Registry;
   works: Works;
@@ -143,7 +169,7 @@ export function createHub(deps: HubDeps): Hub {
       return session?.orgId === orgId ? session : undefined;
     },
     sweep: () => sweepSessions({ db: deps.db, registry, works }, expect),
-    // Past the moment, for callers that ask the database what is due.
+    // Slightly after the time, for callers that then query the database for due work.
     at: (moment, callback) => void wheel.at(moment.getTime() + afterDueMs, callback),
     moveAll(message) {
       for (const session of registry.streams()) session.drain(DrainReason.UNSPECIFIED, message);
@@ -205,13 +231,13 @@ function createParts(deps: HubDeps): Parts {
   const report: Parts["report"] = (told, kind) =>
     budget(told.output.length + (told.nextSnapshot?.length ?? 0), async () => {
       const verdict = await works[kind ?? "run"].report(told);
-      // A session that has not heard of the attempt does not know of which kind it is.
+      // The kind of an attempt unknown to the session is unknown, too.
       return kind === undefined && verdict.verdict === "unknown" ? works.turn.report(told) : verdict;
     });
   return { registry, works, wheel, presence, report };
 }
 
-/** What sessions are handed. */
+/** The services that a session uses. */
 function servicesOf(
   deps: HubDeps,
   { registry, works, wheel, presence, report }: Parts,
@@ -255,7 +281,10 @@ function servicesOf(
   };
 }
 
-/** A session serves: tells what its opening settled, and lets it take its device's place. */
+/**
+ * Handles an opened session: announces the settlements of its opening, and registers it as the
+ * device's session.
+ */
 function opened(
   { publisher, feed, dispatcher }: HubDeps,
   registry: Registry,
@@ -270,7 +299,7 @@ function opened(
   publisher.turnsEnded(opening.endedTurns);
   publisher.turnsWithdrawn(opening.withdrawnTurns);
   if (session.state === "closed") return;
-  // From here on doorbells find the session; work that rang before is claimed now.
+  // From here on notifications find the session; work that was announced before is claimed now.
   if (!registry.seat(session)) {
     session.replaced();
     return;
@@ -280,7 +309,7 @@ function opened(
   dispatcher.wake(session);
 }
 
-/** Hands a message to the sessions that it is for; false where none is here. */
+/** Hands a message to its local sessions; false for none. */
 function deliver(
   registry: Registry,
   message: BusMessage,
@@ -308,12 +337,12 @@ function deliver(
       session.answer(message);
       break;
     case "replaced":
-      // A session of the same epoch is another session when a failover has taken the epoch back. A newer session of a lower
-      // epoch cannot be told apart here; its next beat tells it.
+      // An equal epoch with another session id occurs after a failover that reset the epoch. A
+      // newer session with a lower epoch cannot be recognized here; its next heartbeat reveals it.
       if (session.epoch <= message.epoch && session.sessionId !== message.sessionId) session.replaced();
       break;
     case "disconnect":
-      // Meant for a stream that a newer stream has replaced meanwhile.
+      // The message was for a stream that a newer stream has replaced.
       if (session.epoch > message.epoch) break;
       if (message.reason === "revoked") session.revoked();
       else session.drain(DrainReason.OPERATOR, "an operator asked for it");

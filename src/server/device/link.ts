@@ -2,31 +2,37 @@ import type { ConnectResponse } from "#gen/pinion/v1/device_pb.js";
 import { Bell } from "../../abort.ts";
 import { Refusal } from "../../errors.ts";
 
-/** A message that is ready to be sent: of a link that writes bytes, as these. */
+/** A message ready to send; with its bytes if the link writes bytes. */
 export type Prepared = { readonly message: ConnectResponse; readonly bytes: Uint8Array | undefined };
 
-/** The way to a device, as its session sees it: whatever carries the stream is behind this. */
+/**
+ * The outgoing side of a device's stream, as its session sees the stream, independent of the
+ * transport.
+ */
 export type Link = {
-  /** Makes a message ready, once for all times that it is sent. */
+  /** Encodes a message once, for any number of sends. */
   prepare(message: ConnectResponse): Prepared;
   /** Queues a message. Never waits; a device that does not read is cut when the queue is full. */
   send(message: ConnectResponse | Prepared): void;
-  /** Ends the stream after what is queued: with an error, or in order. Later calls change nothing. */
+  /**
+   * Ends the stream after the queued messages: with an error, or normally. Later calls change
+   * nothing.
+   */
   end(error?: unknown): void;
 };
 
-/** A link and what the transport takes from it. */
+/** A link with the side of its transport. */
 export type OpenLink = Link & {
-  /** What to write, until the end; throws what the stream ends with. One reader. */
+  /** The messages to write, until the end; throws the error of the end. Only one reader. */
   messages(): AsyncGenerator<ConnectResponse>;
 };
 
 /**
- * Messages that may wait for a device that does not read. Acknowledgements are all that can pile up: assignments are
- * bounded by the device's slots.
+ * Maximum messages that wait for a device that does not read. Only acknowledgements can pile up:
+ * assignments are limited by the device's slots.
  */
 export const messagesWaitingMax = 1_000;
-/** How long a stream that has ended may take to tell its peer so: one that makes no room for it is cut. */
+/** Milliseconds for the peer to receive the end of a stream; after that the stream is cut. */
 export const endGraceMs = 2_000;
 /** How often a waiting writer looks up, should a wake-up ever be missing. */
 const lookUpMs = 60_000;
@@ -35,7 +41,7 @@ export function isPrepared(message: ConnectResponse | Prepared): message is Prep
   return "bytes" in message;
 }
 
-/** A link whose transport ends when the signal aborts. */
+/** A link that ends when the transport's signal aborts. */
 export function openLink(options: { signal: AbortSignal; onOverflow: () => void }): OpenLink {
   const bell = new Bell();
   const queue: ConnectResponse[] = [];

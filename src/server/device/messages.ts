@@ -32,11 +32,13 @@ import { agentWorkMessage } from "../agent-work.ts";
 import { notificationOf, sourceOf } from "../run-enums.ts";
 import { agentReportOf, transcriptBytesMax } from "./agent-report.ts";
 
-/** The rules of the messages say the same; the device is told so that it truncates. */
+/**
+ * The messages' rules have the same limits; the welcome repeats them so that the device truncates.
+ */
 const completionOutputBytesMax = 1_048_576;
 const outputChunkBytesMax = 32_768;
 
-/** The stream's messages, from and to what the store and the scheduler speak of. */
+/** Conversions between the stream's messages and the types of the store and the scheduler. */
 
 type Body = NonNullable<MessageInitShape<typeof ConnectResponseSchema>["message"]>;
 
@@ -44,7 +46,7 @@ export function response(message: Body): ConnectResponse {
   return create(ConnectResponseSchema, { message });
 }
 
-/** The assignment of a claimed run that dispatcher.whyUnusable has nothing against. */
+/** The assignment of a claimed run accepted by dispatcher.whyUnusable. */
 export function assignmentOf(run: ClaimedRun, traceparent: string): ConnectResponse {
   return response({
     case: "assignment",
@@ -95,13 +97,13 @@ function promptOf({ prompt, input }: ClaimedRun): string {
   return input === null || !prompt ? (prompt ?? "") : render(prompt, JSON.parse(input));
 }
 
-/** For the server that Pinion injected into the agent; an agent without it gets none. */
+/** The token for the MCP server that Pinion injects; empty for an agent without the server. */
 function agentTokenOf(run: ClaimedRun): string {
   const { mcpServers = [] } = (run.agentSettings ?? {}) as { mcpServers?: { isInjected?: boolean }[] };
   return mcpServers.some((server) => server.isInjected) ? agentToken(run) : "";
 }
 
-/** What the watcher asks of its agent beside the prompt. */
+/** The watcher's requests to its agent beside the prompt. */
 function agentWorkOf(run: ClaimedRun) {
   const { workspace, runBudget, questions } = agentWorkMessage(run.agentWork);
   const agentWorkspace = (run.agentSettings as { workspace?: string } | null)?.workspace ?? "";
@@ -132,12 +134,14 @@ function priorWindowOf(window: NonNullable<ClaimedRun["priorWindow"]>, watcherId
   };
 }
 
-/** Settings as the store keeps them: the message's JSON. Keys of a newer version are passed over. */
+/**
+ * Settings as the store keeps them: the message's JSON. Keys of a newer version are passed over.
+ */
 function settingsOf(settings: unknown): AgentSettings {
   return fromJson(AgentSettingsSchema, settings as JsonObject, { ignoreUnknownFields: true });
 }
 
-/** The session as its device is told of it: the server dictates timers and limits. */
+/** The welcome for a device: the server dictates timers and limits. */
 export function welcomeOf(session: {
   deviceId: string;
   epoch: number;
@@ -220,10 +224,12 @@ export function completionAckOf(
   });
 }
 
-/** Of an output that can never be stored as it is, so much of its end is shown with the run. In characters. */
+/**
+ * Maximum characters, from its end, of an output that cannot be stored as sent, shown with the run.
+ */
 const invalidTailMax = 8_000;
 
-/** How an attempt ends whose completion can never be stored. */
+/** The settlement of an attempt whose completion can never be stored. */
 export function invalidEndOf(completion: Completion, why: string) {
   return {
     action: "finish",
@@ -234,7 +240,10 @@ export function invalidEndOf(completion: Completion, why: string) {
   } as const;
 }
 
-/** The run of a completion that is offered again, as its device knows it; undefined for any other completion. */
+/**
+ * The run of a completion that is offered again, as known to its device; undefined for any other
+ * completion.
+ */
 export function forgottenOf(
   device: { orgId: string; deviceId: string },
   { runId, attemptToken, reoffer }: Completion,
@@ -252,7 +261,7 @@ export function forgottenOf(
   };
 }
 
-/** For a completion that breaks a rule and can never be stored. */
+/** The answer to a completion that breaks a rule and can never be stored. */
 export function invalidCompletionAckOf(
   { runId, attemptToken }: AttemptNamed,
   message: string,
@@ -277,7 +286,7 @@ export function normalizeName(name: AttemptNamed): void {
 }
 
 const statusOf: Record<Outcome, Report["status"]> = {
-  // Refused by the rules of the message before it gets here.
+  // Refused earlier, by the rules of the message.
   [Outcome.UNSPECIFIED]: "failed",
   [Outcome.COMPLETED]: "completed",
   [Outcome.FAILED]: "failed",
@@ -286,8 +295,8 @@ const statusOf: Record<Outcome, Report["status"]> = {
 };
 
 /**
- * What a device reports, under the identity of its token (R6). `accepting`: the attempt's accept may not be in the database
- * yet; its moments by the monotonic clock.
+ * A device's report, under the identity of its token (R6). `accepting`: the times of an accept that
+ * may not be in the database yet, by the monotonic clock.
  */
 export function reportOf(
   device: { orgId: string; deviceId: string },
@@ -313,7 +322,7 @@ export function reportOf(
   };
 }
 
-/** The end of an attempt that the device was asked to cancel. */
+/** The end of an attempt after a requested cancel. */
 export function cancelledReportOf(
   device: { orgId: string; deviceId: string },
   attempt: { runId: string; attemptToken: string },
@@ -342,7 +351,7 @@ export const verdictOf: Record<ReportVerdict["verdict"], CompletionVerdict> = {
   unknown: CompletionVerdict.UNKNOWN,
 };
 
-/** For people who read a device's log. */
+/** Texts for people who read a device's log. */
 export const verdictText: Record<ReportVerdict["verdict"], string> = {
   stored: "",
   already_stored: "stored before",

@@ -16,7 +16,10 @@ import type { Session } from "./session.ts";
 type Deps = { db: Db; log: Logger; replicaId: string; policy: FailurePolicy; ttlMs: number };
 type Greeting = Pick<Session, "orgId" | "deviceId" | "tokenId" | "isWorker">;
 
-/** Opens the session of a hello: checks whose it is, notes what it says, and reconciles the attempts it holds. */
+/**
+ * Opens the session of a hello: checks the identity, stores the hello's facts, and reconciles the
+ * held attempts.
+ */
 export async function open(deps: Deps, session: Greeting, hello: Hello): Promise<Opening> {
   const opening = await (session.isWorker ? openWorker : openDevice)(deps, session, hello);
   const { deviceId, epoch } = opening;
@@ -29,7 +32,7 @@ async function openDevice(deps: Deps, { orgId, deviceId }: Greeting, hello: Hell
   const { db } = deps;
   const device = await devices.find(db, { orgId, deviceId });
   if (!device) refuse("unauthenticated", "the device was deleted; enrol it again");
-  // The token says which device it is (R6); the message may only agree.
+  // The token identifies the device (R6); the message must agree.
   if (hello.installId !== device.install_id) {
     refuse("permission_denied", "the token belongs to another installation; enrol this one", {
       field: "hello.install_id",
@@ -47,7 +50,10 @@ async function openDevice(deps: Deps, { orgId, deviceId }: Greeting, hello: Hell
   return transaction(db, (tx) => openSession(tx, { ...deps, orgId, deviceId, held }));
 }
 
-/** Refuses a second machine with a copy of the device's identity while the first machine's session is alive. */
+/**
+ * Refuses a second machine with a copy of the device's identity while the first machine's session
+ * is alive.
+ */
 async function requireOneMachine(
   { db, ttlMs }: Deps,
   device: NonNullable<Awaited<ReturnType<typeof devices.find>>>,
@@ -61,7 +67,10 @@ async function requireOneMachine(
   await devices.noteMachine(db, device, machine);
 }
 
-/** In one transaction: a worker that has a row is not deleted as away before it has its session. */
+/**
+ * In one transaction, so that a worker with a row is not deleted as absent before its session
+ * exists.
+ */
 function openWorker(deps: Deps, { orgId, tokenId }: Greeting, hello: Hello): Promise<Opening> {
   const { db, ttlMs } = deps;
   const { installId, held } = hello;
@@ -75,7 +84,7 @@ function openWorker(deps: Deps, { orgId, tokenId }: Greeting, hello: Hello): Pro
   });
 }
 
-/** What the second machine of one identity is told. */
+/** The refusal for a second machine with the same identity. */
 function duplicateWords(connectedFrom: string, here: string): string {
   return `this device is connected from another machine (${connectedFrom || "nameless"}), and ${here || "this one"} has a copy of its identity; \`pinion device enroll --anew --join-code …\` makes this machine a device of its own`;
 }
@@ -90,7 +99,7 @@ function factsOf(hello: Hello): devices.HelloFacts {
   };
 }
 
-/** A platform as the store names it. */
+/** Platforms by their names in the store. */
 export const platformOf: Record<Platform, devices.Platform | undefined> = {
   [Platform.UNSPECIFIED]: undefined,
   [Platform.MACOS]: "macos",

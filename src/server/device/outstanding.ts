@@ -2,13 +2,13 @@ import { type AttemptEvent, type AttemptState, attemptTransitions } from "./atte
 import type { Prepared } from "./link.ts";
 import type { AttemptKind } from "./work.ts";
 
-/** An attempt that is out at a device. */
+/** An attempt on a device. */
 export type OutstandingAttempt = {
   readonly kind: AttemptKind;
   /** The run, or the turn. */
   readonly runId: string;
   readonly attemptToken: string;
-  /** Empty where the session did not push it itself. */
+  /** Empty if another session pushed the attempt. */
   readonly watcherId: string;
   /** From 1. */
   readonly attempt: number;
@@ -17,20 +17,23 @@ export type OutstandingAttempt = {
   readonly pushedAt: number;
   /** The same for the device's accept; 0 before. */
   acceptedAt: number;
-  /** What was pushed, while it may have to be pushed again. */
+  /** The pushed assignment, as long as a second push is possible. */
   assignment: Prepared | undefined;
   /** The accept deadline. */
   timer: NodeJS.Timeout | undefined;
-  /** Successive heartbeats that did not list it. */
+  /** Number of successive heartbeats that did not list the attempt. */
   beatsMissed: number;
 };
 
-/** Successive heartbeats without a running attempt after which it is lost by the device. */
+/**
+ * A running attempt missing from this number of successive heartbeats counts as lost by the device.
+ */
 export const beatsMissedMax = 2;
 
 /**
- * What is out at one device, as its session remembers it: it keeps the device within its slots and notices what the
- * device has lost. Forgetting it loses nothing; the database knows.
+ * The attempts on one device, as remembered by its session. The memory keeps the device within its
+ * slots and detects attempts that the device has lost. Forgetting the attempts loses nothing: the
+ * database has them.
  */
 export class Outstanding {
   readonly #attempts = new Map<string, OutstandingAttempt>();
@@ -39,7 +42,7 @@ export class Outstanding {
     return this.#attempts.size;
   }
 
-  /** The attempt, if the message names the run that it belongs to. */
+  /** The attempt, if the message names the attempt's run. */
   find(name: { runId: string; attemptToken: string }): OutstandingAttempt | undefined {
     const attempt = this.#attempts.get(name.attemptToken);
     return attempt?.runId === name.runId ? attempt : undefined;
@@ -58,11 +61,13 @@ export class Outstanding {
     return added;
   }
 
-  /** Moves an attempt on by the table; false, and nothing changed, where the event counts for nothing in its state. */
+  /**
+   * Applies an event by the table; returns false without a change if the state ignores the event.
+   */
   on(attempt: OutstandingAttempt, event: AttemptEvent): boolean {
     const state = attemptTransitions[attempt.state][event];
     if (!state) return false;
-    // The accept deadline, and what would be pushed again, belong to the state that is left.
+    // The accept deadline and the assignment for a second push end with the old state.
     clearTimeout(attempt.timer);
     attempt.assignment = undefined;
     (attempt as { state: AttemptState }).state = state;
@@ -71,8 +76,8 @@ export class Outstanding {
   }
 
   /**
-   * Pushes an assignment, and once more if it is not answered by the accept deadline; `onUnanswered` is called when the
-   * second push is not answered either. The deadlines end with the state.
+   * Pushes an assignment, and again if unanswered at the accept deadline; `onUnanswered` is called
+   * if the second push is unanswered, too. The deadlines end with the state.
    */
   push(
     attempt: OutstandingAttempt,
@@ -92,7 +97,7 @@ export class Outstanding {
     }, deadlineMs);
   }
 
-  /** Takes an attempt out; undefined if it is not there. */
+  /** Removes an attempt; undefined if unknown. */
   remove(attemptToken: string): OutstandingAttempt | undefined {
     const attempt = this.#attempts.get(attemptToken);
     clearTimeout(attempt?.timer);
@@ -100,7 +105,10 @@ export class Outstanding {
     return attempt;
   }
 
-  /** What a heartbeat tells: which attempts it listed, which are lost now, and what it listed that is not out. */
+  /**
+   * Evaluates a heartbeat: the listed attempts, the attempts lost now, and the listed names that
+   * are unknown.
+   */
   beat<Name extends { attemptToken: string }>(
     names: readonly Name[],
   ): { beating: OutstandingAttempt[]; lost: OutstandingAttempt[]; strangers: Name[] } {

@@ -6,17 +6,24 @@ import type { AttemptName } from "../../store/work/settlements.ts";
 import { type AttemptKind, attemptKinds, type Work } from "./work.ts";
 
 /**
- * Heartbeats are written together, a statement for each kind, however many there are: twice in an interval, so that of a TTL
- * of three intervals no more than half of one is lost to the writing, and more often where the TTL is shorter than that.
+ * Heartbeats are written in batches, one statement per kind for any number of them, twice per
+ * heartbeat interval. With a TTL of three intervals, batching costs at most half an interval of the
+ * TTL. With a shorter TTL the writes are more frequent: six per TTL.
  */
 const writesPerInterval = 2;
 const writesPerTtl = 6;
 
-/** Writes who is there. What could not be written, because the database was away, is written with what comes later. */
+/**
+ * Writes the presence of sessions. Writes that failed because the database was away are repeated
+ * with later writes.
+ */
 export type PresenceWriter = {
-  /** A session beat, and listed these attempts. */
+  /** Takes a session's heartbeat with its listed attempts. */
   beat(session: presence.SessionName, attempts: readonly (AttemptName & { kind: AttemptKind })[]): void;
-  /** A session ended. Written at once. `broken`: nobody had asked it to, and the turns that were pushed to it fail now. */
+  /**
+   * Takes a session's end, written at once. `broken`: the end was not requested, and the pushed
+   * turns fail now.
+   */
   end(session: presence.SessionName, broken: { pushed: ReadonlySet<string> } | undefined): void;
   close(): Promise<void>;
 };
@@ -24,18 +31,21 @@ export type PresenceWriter = {
 export function startPresenceWriter(options: {
   db: Db;
   log: Logger;
-  /** A session beat that is not its device's open one. */
+  /** Reports a heartbeat of a session that is not its device's open session. */
   onStale: (session: presence.StaleSession) => void;
   works: Record<AttemptKind, Pick<Work, "beat">>;
   /** How long a session is alive after a beat, in milliseconds. */
   ttlMs: number;
   /** How often a device beats, in milliseconds. */
   heartbeatIntervalMs: number;
-  /** The fast path: fails the turns of sessions whose end has been written. What it rejects is tried again. */
+  /**
+   * The fast path: fails the turns of sessions whose end has been written. After a rejection the
+   * write is repeated.
+   */
   onBroken: (sessions: readonly BrokenSession[]) => Promise<void>;
-  /** Told of each write: how many sessions beat, and how long it took. */
+  /** Reports each write: the number of heartbeats and the milliseconds taken. */
   onBatch?: (size: number, ms: number) => void;
-  /** The end of a session was written, and no newer one had replaced it. */
+  /** Reports the written end of a session without a newer session. */
   onEnded: (session: presence.SessionName) => void;
 }): PresenceWriter {
   const { db, log } = options;
@@ -45,7 +55,7 @@ export function startPresenceWriter(options: {
   let writing: Promise<void> | undefined;
 
   async function write(): Promise<void> {
-    // What arrives in the same turn goes along.
+    // Items that arrive in the same turn join the batch.
     await Promise.resolve();
     const batch = { beaten, listed, ended };
     beaten = new Map();
@@ -54,7 +64,7 @@ export function startPresenceWriter(options: {
     const startedAt = performance.now();
     const beats = batch.beaten.size;
     try {
-      // Beats first: one that came before its session's end must not look later than the end.
+      // Beats first: a heartbeat before its session's end must not be written after the end.
       const stale = await presence.beat(db, [...batch.beaten.values()]);
       batch.beaten = new Map();
       for (const session of stale) options.onStale(session);

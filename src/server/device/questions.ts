@@ -8,7 +8,7 @@ import type { BusMessage } from "../cluster/bus.ts";
 
 export type AnswerMessage = Extract<BusMessage, { kind: "answer" }>;
 
-/** What a device asks, under the identity of its token (R6). */
+/** A device's question, under the identity of its token (R6). */
 export function askedOf(device: { orgId: string; deviceId: string }, message: QuestionAsked): Asked {
   const question = message.question!;
   const optionOf = (kind: QuestionOptionKind) =>
@@ -22,7 +22,7 @@ export function askedOf(device: { orgId: string; deviceId: string }, message: Qu
   };
 }
 
-/** The answer of a question that has its end. */
+/** The answer message of a question that has ended. */
 export function answerMessage(row: QuestionRow): AnswerMessage {
   const { orgId, deviceId, runId, attemptToken, optionId, text } = row;
   return {
@@ -33,7 +33,7 @@ export function answerMessage(row: QuestionRow): AnswerMessage {
   };
 }
 
-/** The default, for an attempt that may not ask: what denies. */
+/** The default answer for an attempt that may not ask: the denying option. */
 export function refusedAnswer(asked: Asked): AnswerMessage {
   const { orgId, deviceId, runId, attemptToken, id, denies } = asked;
   return {

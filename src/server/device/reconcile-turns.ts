@@ -10,22 +10,26 @@ import {
   withdraw,
 } from "../../store/work/turn-settlements.ts";
 
-/** What a hello means for the turns that are out at its worker. */
+/** The result of a worker's hello for its turns. */
 export type TurnsOpening = {
-  /** Turns that go on in this session. */
+  /** Turns that continue in the new session. */
   continuing: turnAttempts.TurnHeldByServer[];
-  /** Of what the worker holds besides: what became of it, by attempt token; what was never a turn is left out. */
+  /**
+   * The verdicts of further attempts held by the worker, by attempt token; tokens that never were a
+   * turn's are left out.
+   */
   past: ReadonlyMap<string, PastVerdict["verdict"]>;
-  /** Turns that the worker does not hold any more. Their events are the caller's to append, last of all. */
+  /** Turns that the worker no longer holds. The caller appends their events, last of all. */
   ended: EndedTurn[];
-  /** Turns that never reached it: they wait again. */
+  /** Turns that never reached the worker: they wait again. */
   withdrawn: WithdrawnTurn[];
 };
 
 /**
- * Brings the turns that a worker holds and those that the server thinks that it holds into agreement, in the transaction
- * that opens its session. One that its worker came back without ends now, or waits again if the worker had not taken it
- * on; one that the fast path has ended is past.
+ * Reconciles the turns that a worker holds with the turns that the server has on record for the
+ * worker, in the transaction that opens the worker's session. A turn that the worker no longer
+ * holds ends now, or waits again if the worker had not accepted it; a turn that the fast path has
+ * ended is in `past`.
  */
 export async function openTurns(
   tx: Db,
@@ -58,7 +62,8 @@ export async function openTurns(
   );
 
   const missing = active.filter((turn) => !heldTokens.has(turn.attemptToken));
-  // A worker writes down what it takes on before it says so: what it does not know, it never began.
+  // A worker journals an attempt before it sends the accept, so a worker without the attempt has
+  // never begun it.
   const isUnbegun = (turn: turnAttempts.TurnHeldByServer) =>
     turn.status === "claimed" && !turn.isCancelRequested;
   const { withdrawn } = await withdraw(
@@ -69,7 +74,8 @@ export async function openTurns(
     })),
   );
   const lost = missing.filter((turn) => !isUnbegun(turn));
-  // One that the database refuses to end is left to its deadline; the worker is let in all the same (R9).
+  // A turn that the database refuses to end is left to its deadline; the worker's session opens all
+  // the same (R9).
   const ended = await endEach(
     tx,
     lost.map(({ turnId, attemptToken }) => ({

@@ -17,24 +17,27 @@ import type { EndedTurn, WithdrawnTurn } from "../../store/work/turn-settlements
 import { openTurns } from "./reconcile-turns.ts";
 import type { AttemptKind } from "./work.ts";
 
-/** How long a run whose result a device holds is not begun again: far longer than a device takes to send one. */
+/**
+ * Milliseconds that a run is not started again while a device holds its result: far more than a
+ * device needs to send the result.
+ */
 const resultWaitMs = 30_000;
 
-/** An attempt that a device says it holds. */
+/** An attempt in a hello's list of held attempts. */
 export type Held = { runId: string; attemptToken: string; state: HeldAttemptState };
 
 export type Opening = {
-  /** Whose session it is; a fleet worker learns it by its hello. */
+  /** The device of the session; a fleet worker learns its id after the hello. */
   deviceId: string;
   epoch: number;
   sessionId: string;
-  /** The replica that holds a stream of the device which this session replaces. */
+  /** The replica with a stream of the device that the new session replaces. */
   replacedReplicaId: string | null;
   /** For each held attempt, in order. */
   verdicts: HeldVerdict[];
-  /** Attempts that go on in this session. */
+  /** Attempts that continue in the new session. */
   continuing: Continuing[];
-  /** Attempts that the device does not hold any more. */
+  /** Attempts that the device no longer holds. */
   settled: Settled[];
   /** And turns. */
   endedTurns: EndedTurn[];
@@ -42,12 +45,12 @@ export type Opening = {
   withdrawnTurns: WithdrawnTurn[];
 };
 
-/** An attempt that goes on; `runId` is the run's or the turn's. */
+/** An attempt that continues; `runId` is the id of the run or turn. */
 export type Continuing = Omit<attempts.HeldByServer, "status"> & { kind: AttemptKind };
 
 /**
- * Opens a session: takes the device's next epoch, and brings what the device holds and what the server thinks that it holds
- * into agreement, in one transaction.
+ * Opens a session: takes the device's next epoch, and reconciles the attempts that the device holds
+ * with the attempts that the server has on record for the device, in one transaction.
  */
 export async function openSession(
   tx: Db,
@@ -90,7 +93,8 @@ export async function openSession(
     runIds: continuing.map((attempt) => attempt.runId),
   });
   const missing = active.filter((attempt) => !heldTokens.has(attempt.attemptToken));
-  // One that the database refuses to settle stays as it is; the device is let in all the same (R9).
+  // An attempt that the database refuses to settle stays unchanged; the device's session opens all
+  // the same (R9).
   const { settled } = await settleEach(
     tx,
     missing.map((attempt) => settlementOfMissing({ orgId, attempt })),
@@ -119,15 +123,15 @@ function withoutTokens(held: readonly Held[], others: readonly { attemptToken: s
   return held.filter(({ attemptToken }) => !tokens.has(attemptToken));
 }
 
-/** What the device does with an attempt; `past` is set if the attempt is not active. */
+/** The device's instruction for an attempt; `past` is set for an attempt that is not active. */
 export function judge(held: Pick<Held, "state">, past: PastVerdict["verdict"] | undefined): HeldVerdict {
   if (past === "already_stored") return HeldVerdict.ALREADY_STORED;
-  // What a program ended with is wanted in any case (R10): a completion's verdict says what became of it.
+  // A program's result is wanted in any case (R10): the completion's verdict tells the outcome.
   if (held.state === HeldAttemptState.FINISHED) return HeldVerdict.SEND_RESULT;
   return past ? HeldVerdict.ABORT : HeldVerdict.CONTINUE;
 }
 
-/** The device came back and does not know an attempt that is out at it. */
+/** The settlement of an attempt that the reconnected device does not know. */
 function settlementOfMissing(options: { orgId: string; attempt: attempts.HeldByServer }): Settlement {
   const { orgId, attempt } = options;
   const base = { orgId, runId: attempt.runId, attemptToken: attempt.attemptToken, deviceId: null };

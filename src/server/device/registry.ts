@@ -2,18 +2,22 @@ import type { Refusal } from "../../errors.ts";
 import type { Session } from "./session.ts";
 
 /**
- * The streams of this replica, and the sessions among them that serve: by device, and of fleet workers by org. A stream is
- * here from its begin to its end, also before it has said hello; a session takes its device's place when it has opened.
+ * The streams of the replica, and the serving sessions among them: by device, and fleet workers by
+ * org. A stream is listed from its start to its end, also before its hello; a session is registered
+ * for its device after opening.
  */
 export type Registry = {
   /** Streams of any state. */
   readonly streamsCount: number;
   readonly sessionsCount: number;
-  /** Counts a stream until it ends; `release` is called then. */
+  /** Counts a stream until its end, and then calls `release`. */
   add(session: Session, release: () => void): void;
-  /** Makes a session its device's; the older session of the device, if there is one, is replaced. False: that one is newer. */
+  /**
+   * Registers a session for its device; an older session of the device is replaced. False: the
+   * registered session is newer.
+   */
   seat(session: Session): boolean;
-  /** Takes a stream off, and its session. */
+  /** Removes a stream and its session. */
   remove(session: Session): void;
   of(deviceId: string): Session | undefined;
   /** The fleet workers' sessions of an org; undefined where there are none. */
@@ -22,7 +26,7 @@ export type Registry = {
   sessions(): Session[];
   /** Resolves once no stream is left, and after `ms` at the latest. */
   empty(ms: number): Promise<void>;
-  /** Ends the streams that are left. */
+  /** Ends the remaining streams. */
   closeAll(cause: string, refusal: Refusal): void;
 };
 

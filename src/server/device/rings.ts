@@ -7,19 +7,25 @@ import type { Bus, BusMessage } from "../cluster/bus.ts";
 import type { Telemetry } from "../telemetry.ts";
 import type { Hub } from "./hub.ts";
 
-/** A message for one device, wherever its session is. */
+/** A message for one device, on any replica. */
 export type DeviceMessage = Extract<BusMessage, { deviceId: string }>;
 
 /**
- * Carries messages to sessions: to a session of this replica by a call, to a session elsewhere by the bus, in batches that
- * ask the database once where they are. A device without a session is not rung at all.
+ * Delivers messages to sessions: to a local session by a call, to a session on another replica by
+ * the bus, in batches that look up the replicas in one query. A device without a session receives
+ * nothing.
  */
 export type Rings = {
   /** To the device's session. */
   ring(message: DeviceMessage): void;
-  /** Unpinned work: every fleet worker of the org may take it, here and on other replicas. */
+  /**
+   * Announces unpinned work: every fleet worker of the org may take it, here and on other replicas.
+   */
   ringFleet(orgId: string, isTurn?: boolean): void;
-  /** Once a moment has come, by this machine's clock: for the next attempt of what was given back. */
+  /**
+   * Calls `ringIt` at the time `at` by the local clock: for the next attempt of a run or turn that
+   * was given back.
+   */
   later(ringIt: () => void, at: Date): void;
   close(): Promise<void>;
 };
@@ -28,9 +34,9 @@ type FleetRing = { orgId: string; isTurn: boolean };
 
 const ringsPerBatchMax = 2_000;
 const ringsWaitingMax = 50_000;
-/** Retries whose time is awaited on this replica; the sweep finds those beyond. */
+/** Maximum number of retries awaited on the replica; the sweep finds further retries. */
 const delayedMax = 10_000;
-/** A ring comes so much after its moment, which the database's clock decides. */
+/** Milliseconds after the local due time until a ring, because the database's clock decides. */
 const afterMomentMs = 20;
 
 type Options = {
@@ -100,7 +106,7 @@ function ringElsewhere({ db, bus, replicaId, telemetry }: Options): Batcher<Devi
   });
 }
 
-/** Rings the replicas that hold fleet workers of these orgs, each once for all that rang meanwhile. */
+/** Notifies the replicas with fleet workers of the orgs, each once for all rings in the batch. */
 function ringFleetsElsewhere({ db, bus, replicaId }: Options): Batcher<FleetRing, void> {
   return createBatcher({
     ...batch,

@@ -10,7 +10,10 @@ import type { Telemetry } from "../telemetry.ts";
 import type { Acceptance, AcceptResult, Work } from "./work.ts";
 
 const acceptancesPerBatchMax = 1_000;
-/** No caller waits for the row of an accept: the device has begun. An attempt that ends as soon is written as ended alone. */
+/**
+ * Milliseconds. No caller waits for an accept's row: the device has begun. An attempt that ends
+ * within this time is written only as ended.
+ */
 const acceptancesGatherMs = 20;
 const settlementsPerBatchMax = 500;
 const waitingMax = 50_000;
@@ -63,7 +66,8 @@ function createAcceptances({ db, telemetry }: Deps): Batcher<Acceptance, AcceptR
 function createSettlements({ db, policy, publisher, telemetry }: Deps): Batcher<AttemptSettlement, boolean> {
   return createBatcher({
     async run(items) {
-      // An attempt may be given back twice at once: by a session's deadline, and by the sweep that does not know of it.
+      // An attempt may be given back twice at once: by a session's deadline, and by the sweep,
+      // unaware of the deadline.
       const distinct = new Map(
         items.map((item) => [
           `${item.runId} ${item.attemptToken} ${item.session?.epoch} ${item.session?.sessionId}`,

@@ -15,7 +15,7 @@ import type { OutstandingAttempt } from "./outstanding.ts";
 import type { Opening } from "./reconcile.ts";
 import type { AttemptKind, Work } from "./work.ts";
 
-/** What a session (`Self`) needs of its replica. */
+/** The services of the replica for a session (`Self`). */
 export type SessionServices<Self> = {
   replicaId: string;
   timers: {
@@ -27,28 +27,28 @@ export type SessionServices<Self> = {
     messageBytesMax: number;
   };
   log: Logger;
-  /** The database's clock, and its moments. */
+  /** The database's clock, and callbacks at its times. */
   clock: Pick<DatabaseClock, "now">;
   wheel: Pick<DueWheel, "at">;
   telemetry: Pick<Telemetry, "traceparent" | "pushed" | "accepted" | "acknowledged" | "lost">;
   /** Reconciles a hello; on return the session is the device's. */
   open(session: Self, hello: Hello): Promise<Opening>;
-  /** The session serves; it may have work. */
+  /** The session serves and may have work. */
   opened(session: Self, opening: Opening): void;
-  /** The database that is stored into, as far as it is known. */
+  /** The database behind `db`, as far as known. */
   incarnation(): Incarnation | undefined;
-  /** Makes an attempt known again that the database may have forgotten. */
+  /** Restores an attempt that the database may have forgotten. */
   restore(forgotten: ForgottenAttempt): Promise<void>;
-  /** Without a kind, of an attempt that the session has not heard of. */
+  /** Undefined `kind`: the attempt is unknown to the session. */
   report(report: Report, kind: AttemptKind | undefined): Promise<ReportVerdict>;
-  /** What becomes of its attempts. */
+  /** Writes changes of the session's attempts. */
   works: Record<AttemptKind, Pick<Work, "accept" | "settle">>;
   beat(session: SessionName, attempts: readonly (AttemptName & { kind: AttemptKind })[]): void;
   output(chunk: OutputChunk): void;
   /** Undefined: the attempt may not ask. */
   ask(asked: Asked): Promise<QuestionRow | undefined>;
   closeQuestion(which: AttemptName & { id: string }, state: "expired" | "withdrawn"): Promise<void>;
-  /** A run or a turn is somewhere else in its life; those who watch it look. */
+  /** A run or a turn changed its state; its watchers are woken. */
   runMoved(
     session: SessionName,
     kind: "run.claimed" | "run.started",
@@ -56,8 +56,9 @@ export type SessionServices<Self> = {
   ): void;
   wake(session: Self): void;
   /**
-   * `isBroken`: nobody had asked the stream to end, so its turns are lost; but for those whose claim was still under way,
-   * which are in nobody's hands: what was out at the device is `pushed`, by attempt token.
+   * `isBroken`: the end of the stream was not requested, so its turns are lost. Turns whose claim
+   * was still under way are excepted, because they never reached the device: `pushed` has the
+   * tokens of the attempts on the device.
    */
   closed(session: Self, end: { cause: string; isBroken: boolean; pushed: ReadonlySet<string> }): void;
 };

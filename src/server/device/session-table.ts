@@ -1,24 +1,30 @@
 import type { ConnectRequest } from "#gen/pinion/v1/device_pb.js";
 
 /**
- * The states of a device session, and what each message does in each of them.
+ * The states of a device session, and the reaction to each message in each state.
+ *
+ *   greeting ──hello──▶ opening ──reconciled──▶ serving ──drain──▶ draining
+ *      │                   │                      │                   │
+ *      └───────────────────┴─────── end ──────────┴───────────────────┘
+ *                                    ▼
+ *                                 closed
  *
  *   greeting   waits for the hello
  *   opening    the hello is being reconciled with the database
- *   serving    work goes down, heartbeats and completions come up
- *   draining   asked to connect elsewhere; takes no work, still listens
- *   closed     over; nothing that arrives counts
+ *   serving    sends work, receives heartbeats and completions
+ *   draining   the device was asked to connect elsewhere; no new work, messages are still handled
+ *   closed     ended; messages are ignored
  */
 export type SessionState = "greeting" | "opening" | "serving" | "draining" | "closed";
 
 export type SessionInput = NonNullable<ConnectRequest["message"]["case"]>;
 
 export type Reaction =
-  /** Checked, and taken by the handler of its kind. */
+  /** Checked, and handled by the function of its kind. */
   | "take"
   /** Ends the stream: the hello comes first. */
   | "refuse_before_hello"
-  /** Ends the stream: there is one hello. */
+  /** Ends the stream: a second hello is not allowed. */
   | "refuse_second_hello"
   | "ignore";
 

@@ -53,19 +53,22 @@ import { reactions, type SessionState } from "./session-table.ts";
 import { turnAssignmentOf } from "./turn-messages.ts";
 import type { AttemptKind } from "./work.ts";
 
-/** Messages of a device that are being worked on; more than its slots need is abuse. */
+/** Maximum messages of a device being handled at once; its slots never need more. */
 const underWayMax = 256;
 /** How long a drained device may take to leave. */
 const drainGraceMs = 10_000;
-/** How long a device that has closed its side is answered. */
+/** Milliseconds in which a device that has closed its side is still answered. */
 const leavingMs = 2_000;
-/** Devices of a replica that stops come back spread over this; one that is moved alone comes back at once. */
+/**
+ * Milliseconds over which the devices of a stopping replica reconnect; a device moved alone waits
+ * `moveSpreadMs` at most.
+ */
 const shutdownSpreadMs = 5_000;
 const moveSpreadMs = 200;
 /** Between tries while the database is away. */
 const retryMs = 1_000;
 
-/** What becomes of an attempt that was claimed for a session which then took no more. */
+/** The settlement of an attempt claimed for a session that stopped serving meanwhile. */
 const whileLeaving = {
   action: "withdraw",
   status: "timeout",
@@ -73,13 +76,20 @@ const whileLeaving = {
 } as const;
 
 /**
- * One device's one live stream, on this replica: a doorbell with a memory of what is out at the device. The truth is in
- * the database. What each message does in each state is a table, session-table.ts.
+ * A device's live stream on the replica, with a memory of the attempts on the device. The database
+ * decides; the session only sends and receives, and may be lost at any time. session-table.ts has
+ * the states and the reaction to each message in each state; attempt-table.ts has the states of an
+ * attempt.
+ *
+ *   hello ─▶ reconcile with the database ─▶ welcome ─▶ serving
+ *   serving:  claimed run or turn ─▶ held until due and a slot is free (ahead.ts)
+ *               ─▶ assignment ─▶ accept ─▶ completion ─▶ stored ─▶ acknowledgement
+ *   end:      runs stay until the TTL; turns fail at once unless the server moved the device
  */
 export class Session implements Seat {
   readonly orgId: string;
   readonly tokenId: string;
-  /** Opened with a service's token: which worker it is, its hello says. */
+  /** Opened with a service's token: the hello names the worker. */
   readonly isWorker: boolean;
   mayHaveRuns = true;
   mayHaveTurns = true;
@@ -95,16 +105,22 @@ export class Session implements Seat {
   #kinds: readonly string[] | null = null;
   #isOpening = false;
   #hasLeft = false;
-  /** The server asked it to connect elsewhere: its turns go on there, unless its deadline passes first. */
+  /**
+   * The server asked the device to connect elsewhere: its turns continue there, unless the deadline
+   * passes first.
+   */
   #isMoved = false;
   #epoch = 0;
   #sessionId = "";
-  /** When its hello came, and when that was answered, by the monotonic clock. */
+  /** The times of the hello and of the welcome, by the monotonic clock in milliseconds. */
   #greetedAt = Number.POSITIVE_INFINITY;
   #openedAt = Number.POSITIVE_INFINITY;
   #maxConcurrency = 0;
   #underWay = 0;
-  /** Since when it has had a free slot without a break; what was due before that waited for the device. */
+  /**
+   * The time since when a slot has been free without a break; runs due before waited for the
+   * device.
+   */
   #freeSince = 0;
   #heardAt = performance.now();
   #timer: NodeJS.Timeout | undefined;
@@ -141,7 +157,7 @@ export class Session implements Seat {
     return this.#state;
   }
 
-  /** Empty for a worker whose hello has not been reconciled. */
+  /** Empty for a worker before its hello has been reconciled. */
   get deviceId(): string {
     return this.#deviceId;
   }
@@ -154,20 +170,24 @@ export class Session implements Seat {
     return this.#epoch;
   }
 
-  /** Names it together with its epoch: a failover to a standby that lags may give an epoch twice. */
+  /**
+   * Identifies the session together with its epoch: a failover to a standby that lags may assign an
+   * epoch twice.
+   */
   get sessionId(): string {
     return this.#sessionId;
   }
 
   /**
-   * Whether another session of the device came before this one. One that was open when this one's hello came did, whatever
-   * the epochs say: a failover may have taken them back. Of two hellos at once the epochs decide.
+   * Whether the session is newer than another session of the device. A session that was open when
+   * the hello of `this` came is older, whatever the epochs: a failover may have reset the epochs.
+   * Of two concurrent hellos the epochs decide.
    */
   isNewerThan(other: Session): boolean {
     return other.#openedAt <= this.#greetedAt || other.#epoch < this.#epoch;
   }
 
-  /** Work of a kind may wait for it. */
+  /** Notes that work of a kind may wait for the session. */
   mayHave(kind: AttemptKind): void {
     if (kind === "turn") this.mayHaveTurns = true;
     else this.mayHaveRuns = true;
@@ -178,7 +198,7 @@ export class Session implements Seat {
     return this.#out.size;
   }
 
-  /** The attempts that the device is thought to hold, and those that are held for it. */
+  /** The attempts on the device by the session's memory, and the attempts held ahead for it. */
   attemptsOut(): (AttemptName & { kind: AttemptKind })[] {
     const { orgId, deviceId } = this;
     const held = this.#ahead.list().map(({ run }) => ({ kind: "run" as const, ...run }));
@@ -188,8 +208,8 @@ export class Session implements Seat {
   }
 
   /**
-   * Takes one message. The next one may come at once, or when what is returned resolves: only the hello takes time. No
-   * promise is made for the many that do not.
+   * Handles a message. The next message may follow at once, or when the returned promise resolves:
+   * only the hello needs time. The other messages return no promise, to save allocations.
    */
   receive(request: ConnectRequest): Promise<void> | undefined {
     this.#heardAt = performance.now();
@@ -214,7 +234,8 @@ export class Session implements Seat {
     normalizeNames(request);
     const violation = checkMessage(ConnectRequestSchema, request);
     if (violation) {
-      // A completion that can never be stored is answered, so that the device does not send it for ever.
+      // A completion that can never be stored is answered, so that the device does not send it for
+      // ever.
       if (request.message.case === "complete") {
         this.#track(this.#turnDown(request.message.value, violation.message));
       } else {
@@ -293,7 +314,7 @@ export class Session implements Seat {
       this.#log = this.#services.log.child({ orgId: this.orgId, deviceId: this.deviceId });
     }
     if (this.#isClosed()) {
-      // The old stream and the attempts that are free again are told of all the same.
+      // The replaced stream and the released attempts are announced all the same.
       this.#services.opened(this, opening);
       return this.#tellClosed("gone_while_opening");
     }
@@ -302,7 +323,7 @@ export class Session implements Seat {
       hello.held.filter(({ state }) => state === HeldAttemptState.FINISHED).map((held) => held.attemptToken),
     );
     for (const held of opening.continuing) {
-      // One that has ended is not in progress, so no heartbeat lists it; its completion is on the way.
+      // An ended attempt is not listed by heartbeats; its completion is on the way.
       this.#out.add(held, ended.has(held.attemptToken) ? "reporting" : "running");
     }
     this.#state = "serving";
@@ -328,7 +349,7 @@ export class Session implements Seat {
     this.#services.opened(this, opening);
   }
 
-  /** The watchdog: one timer that looks when the silence would be too long. */
+  /** The watchdog: a timer that ends the session after a silence of `ttlMs` milliseconds. */
   #watch(): void {
     const { ttlMs } = this.#services.timers;
     const leftMs = ttlMs - (performance.now() - this.#heardAt);
@@ -372,7 +393,7 @@ export class Session implements Seat {
         deviceId: this.deviceId,
         runId: attempt.runId,
         attemptToken: attempt.attemptToken,
-        // Looked at when it is written, which may be a while later.
+        // Evaluated at the write, which may be later.
         get pushedAgoMs() {
           return performance.now() - attempt.pushedAt;
         },
@@ -387,11 +408,13 @@ export class Session implements Seat {
       this.#services.telemetry.accepted(this.#named(attempt), performance.now() - attempt.pushedAt);
       this.#services.runMoved(this, "run.started", attempt);
     } else if (result === "moot") {
-      // It ended before that was written; whoever watches is told that it began all the same.
+      // The attempt ended before its accept was written; watchers are told of the start all the
+      // same.
       this.#services.telemetry.accepted(this.#named(attempt), attempt.acceptedAt - attempt.pushedAt);
       this.#services.runMoved(this, "run.started", attempt);
     } else if (result === "gone" && attempt.state === "accepting") {
-      // Settled meanwhile; unless it has reported already, the device is to stop.
+      // The attempt was settled meanwhile; unless the device has reported its end, the device is
+      // told to stop.
       this.settled(attempt.attemptToken);
       this.#disown(attempt);
     }
@@ -402,7 +425,7 @@ export class Session implements Seat {
     if (!attempt || attempt.state === "settling" || attempt.state === "reporting") return;
     const isTemporary = reject.reason === RejectReason.BUSY || reject.reason === RejectReason.SHUTTING_DOWN;
     const why = reject.message || RejectReason[reject.reason].toLowerCase();
-    // What it had accepted it may have begun, so the attempt counts.
+    // An accepted attempt may have begun, so the attempt counts.
     const how: Pick<Settlement, "action" | "status" | "reason" | "delayMs"> =
       attempt.state !== "assigned"
         ? { action: "finish_or_retry", status: "failed", reason: `given up by the device: ${why}` }
@@ -430,7 +453,7 @@ export class Session implements Seat {
     });
   }
 
-  /** What the agent does is relayed as output is, and dropped as it is. */
+  /** An agent's activities are relayed like output, and dropped under the same conditions. */
   #activity(report: ActivityReport): void {
     const attempt = this.#out.find(report);
     if (!attempt) return;
@@ -446,7 +469,7 @@ export class Session implements Seat {
     }
   }
 
-  /** An attempt that may not ask is answered with the default, so that its agent does not wait. */
+  /** An attempt that may not ask receives the default answer, so that its agent does not wait. */
   async #ask(message: QuestionAsked): Promise<void> {
     const asked = askedOf(this, message);
     const row = await this.#whileServed(() => this.#services.ask(asked));
@@ -463,7 +486,7 @@ export class Session implements Seat {
     );
   }
 
-  /** Tells the device the answer to a question of its agent. */
+  /** Sends the device the answer to a question of its agent. */
   answer({ runId, attemptToken, questionId, optionId, text, isDefault }: AnswerMessage): void {
     if (this.#state !== "serving" && this.#state !== "draining") return;
     const value = { runId, attemptToken, questionId, optionId, text, isDefault };
@@ -471,7 +494,7 @@ export class Session implements Seat {
   }
 
   async #complete(completion: Completion): Promise<void> {
-    // A repeat of one that is being stored is answered with it.
+    // A repeated completion of an attempt that is being stored shares the answer of the first.
     if (this.#reporting.has(completion.attemptToken)) return;
     this.#reporting.add(completion.attemptToken);
     try {
@@ -484,7 +507,7 @@ export class Session implements Seat {
   async #store(completion: Completion): Promise<void> {
     const startedAt = performance.now();
     const attempt = this.#out.find(completion);
-    // The report then tells the database that it was accepted, too.
+    // The report then carries the accept to the database, too.
     const accepting = attempt?.state === "accepting" ? attempt : undefined;
     if (attempt) {
       this.#out.on(attempt, "report");
@@ -507,8 +530,9 @@ export class Session implements Seat {
   }
 
   /**
-   * A completion that can never be stored ends its run as failed, which says why; a second attempt would end the same way. The
-   * device sets the completion aside, and one that is mended comes late.
+   * A completion that can never be stored ends its run as failed, with the reason; a second attempt
+   * would end the same way. The device sets the completion aside; a corrected completion counts as
+   * late.
    */
   async #turnDown(completion: Completion, why: string): Promise<void> {
     const attempt = this.#out.find(completion);
@@ -526,7 +550,7 @@ export class Session implements Seat {
         ...invalidEndOf(completion, why),
       };
       const wasOurs = await this.#whileServed(() => this.#services.works[kind].settle(settlement));
-      // Unanswered it is sent again.
+      // The device sends an unanswered completion again.
       if (wasOurs === undefined) return;
       this.settled(attemptToken);
     }
@@ -565,7 +589,7 @@ export class Session implements Seat {
     const { clock, telemetry } = this.#services;
     const isPushed = this.#deliver({ ...run, kind: "run" }, () => assignment ?? this.#assignmentOf(run));
     if (!isPushed) return;
-    // Of one that waited for its next attempt, the claim knows better since when.
+    // For a retried run the claim knows the start of the wait.
     const dueForMs = run.attempt > 1 ? run.dueForMs : Math.max(0, clock.now() - run.dueAt.getTime());
     const waitedMs = Math.min(dueForMs, performance.now() - this.#freeSince);
     telemetry.pushed(run, { claimMs, waitedMs });
@@ -577,7 +601,7 @@ export class Session implements Seat {
     );
   }
 
-  /** Whether it was pushed. */
+  /** Returns whether the attempt was pushed. */
   #deliver(
     name: { kind: AttemptKind; runId: string; attemptToken: string; attempt: number },
     assignment: () => Prepared,
@@ -595,7 +619,7 @@ export class Session implements Seat {
     try {
       made = assignment();
     } catch (error) {
-      // R8: what cannot be put into an assignment fails its run and nothing else.
+      // R8: a run whose assignment cannot be made fails alone.
       this.#log.error({ err: error, runId: name.runId }, "an assignment could not be made");
       this.#settle(attempt, {
         action: "finish",
@@ -622,7 +646,7 @@ export class Session implements Seat {
     return true;
   }
 
-  /** The session ended while the claim was under way: what was never pushed is free again, whoever waits for it. */
+  /** The session ended during the claim: the attempt was never pushed and is released. */
   #giveBack(
     { kind, runId, attemptToken }: { kind: AttemptKind; runId: string; attemptToken: string },
     how: Ending = whileLeaving,
@@ -632,12 +656,14 @@ export class Session implements Seat {
     this.#services.works[kind]
       .settle({ orgId, runId, attemptToken, deviceId: null, session, ...how })
       .catch((error: unknown) => {
-        // The next hello or the reaper takes it back.
+        // The next hello or the reaper takes the attempt back.
         this.#log.warn({ err: error, runId }, "an attempt that was never pushed could not be given back");
       });
   }
 
-  /** Gives back an attempt that was claimed for this session, if the answer to the claim never came. */
+  /**
+   * Gives back an attempt that was claimed for the session if the answer to the claim never came.
+   */
   withdrawUnknown(name: { kind: AttemptKind; runId: string; attemptToken: string }): void {
     if (this.#out.find(name) || this.#ahead.has(name.attemptToken)) return;
     const attempt = this.#out.add({ ...name, attempt: 0 }, "assigned");
@@ -652,7 +678,7 @@ export class Session implements Seat {
   cancel(attempt: { runId: string; attemptToken: string; reason: string }): void {
     const held = this.#ahead.remove(attempt.attemptToken);
     if (held) {
-      // Its device has never heard of it.
+      // The device has never heard of the attempt.
       this.#giveBack(
         { ...held.run, kind: "run" },
         { action: "finish", status: "cancelled", reason: attempt.reason },
@@ -663,7 +689,7 @@ export class Session implements Seat {
     if (this.#state === "serving" || this.#state === "draining") this.#link.send(cancelOf(attempt));
   }
 
-  /** An attempt was settled, here or elsewhere: its slot is free. */
+  /** An attempt was settled, on any replica: its slot is free. */
   settled(attemptToken: string): void {
     if (this.#ahead.remove(attemptToken)) {
       this.#services.wake(this);
@@ -673,7 +699,7 @@ export class Session implements Seat {
     if (attempt && attempt.state !== "reporting" && attempt.state !== "accepting") this.#disown(attempt);
   }
 
-  /** An attempt is not out in this session any more: its slot is free. */
+  /** Removes an attempt from the session's memory: its slot is free. */
   #forget(attemptToken: string): OutstandingAttempt | undefined {
     const wasFull = this.freeSlots() === 0;
     const attempt = this.#out.remove(attemptToken);
@@ -693,7 +719,10 @@ export class Session implements Seat {
     this.close("replaced");
   }
 
-  /** The database says that this session has ended, while the device is here: it is to open a new one. */
+  /**
+   * The database has the session as ended, while the device is connected: the device is asked to
+   * open a new session.
+   */
   unseated(): void {
     if (this.#state === "closed") return;
     const message = "the database holds this connection for ended; connect again";
@@ -712,7 +741,7 @@ export class Session implements Seat {
     this.close("revoked", new Refusal("unauthenticated", message));
   }
 
-  /** Asks the device to connect elsewhere; cuts the stream if it does not within the grace. */
+  /** Asks the device to connect elsewhere; cuts the stream after the grace. */
   drain(reason: DrainReason, message: string): void {
     if (this.#state !== "closed") this.#isMoved = true;
     if (this.#state !== "serving") {
@@ -728,7 +757,7 @@ export class Session implements Seat {
     this.#ageTimer = setTimeout(() => this.close("drained"), drainGraceMs + shutdownSpreadMs);
   }
 
-  /** The device has closed its side; it still reads what answers its last messages. */
+  /** The device has closed its side; it still reads the answers to its last messages. */
   left(): void {
     if (this.#underWay === 0) {
       this.close("device_left");
@@ -741,14 +770,14 @@ export class Session implements Seat {
     this.#ageTimer = setTimeout(() => this.close("device_left"), leavingMs);
   }
 
-  /** The stream failed under the session: a message that cannot be read or is too large, or a peer that is gone. */
+  /** The stream failed under the session: an unreadable or too large message, or a lost peer. */
   failed(error: unknown): void {
     this.close(error instanceof Error && this.#state !== "closed" ? "stream_failed" : "stream_broken", error);
   }
 
   /**
-   * Ends the session; the runs that are out stay as they are until the device comes back or its TTL passes. Turns fail at
-   * once, unless the server itself had asked the device to move.
+   * Ends the session. Its runs stay unchanged until the device returns or its TTL passes. Turns
+   * fail at once, unless the server had asked the device to move.
    */
   close(cause: string, error?: unknown): void {
     if (this.#state === "closed") return;
@@ -760,7 +789,7 @@ export class Session implements Seat {
     this.#ahead.giveBackAll();
     this.#link.end(error);
     this.#over.abort();
-    // While it opens, nobody knows the epoch yet; `#open` then says that it is closed.
+    // During the opening the epoch is unknown; `#open` then reports the end.
     if (!this.#isOpening) this.#tellClosed(cause, pushed);
   }
 
@@ -768,7 +797,7 @@ export class Session implements Seat {
     this.#services.closed(this, { cause, isBroken: !this.#isMoved, pushed });
   }
 
-  /** A method, because what was awaited may have closed it. */
+  /** A method, because the session may close during an await. */
   #isClosed(): boolean {
     return this.#state === "closed";
   }
@@ -777,12 +806,15 @@ export class Session implements Seat {
     return { orgId: this.orgId, deviceId: this.deviceId, runId };
   }
 
-  /** Tells the device that an attempt is not its any more. */
+  /** Tells the device to stop an attempt that is no longer the device's. */
   #disown({ runId, attemptToken }: { runId: string; attemptToken: string }): void {
     this.#link.send(cancelOf({ runId, attemptToken, reason: "not yours any more" }));
   }
 
-  /** Takes an attempt away from the device. Its slot stays used until that is in the database. */
+  /**
+   * Takes an attempt away from the device. Its slot stays used until the settlement is in the
+   * database.
+   */
   #settle(
     attempt: OutstandingAttempt,
     how: Pick<Settlement, "action" | "status" | "reason" | "delayMs">,
@@ -796,16 +828,17 @@ export class Session implements Seat {
     this.#track(
       this.#whileServed(() => this.#services.works[attempt.kind].settle(settlement)).then((wasOurs) => {
         if (wasOurs) this.settled(attemptToken);
-        // Ended elsewhere, or it goes on in a newer session: its device must not be told to stop.
+        // Ended elsewhere, or continued in a newer session: the device must not be told to stop.
         else if (wasOurs === false) this.#forget(attemptToken);
-        // Otherwise it stays out; the next hello or the reaper judges it.
+        // Otherwise the attempt stays; the next hello or the reaper settles it.
       }),
     );
   }
 
   /**
-   * Repeats what fails because the database is away, while the session lives; undefined when it does not any more. It is
-   * tried once in any case: a claim may be answered when the session is over, and is to be given back.
+   * Repeats work that fails because the database is away, while the session lives; undefined when
+   * the session has ended. The work is tried at least once: a claim may be answered after the
+   * session's end and must be given back.
    */
   async #whileServed<T>(work: () => Promise<T>): Promise<T | undefined> {
     do {
@@ -814,7 +847,8 @@ export class Session implements Seat {
       } catch (error) {
         const mayPass = isPassing(error) || (error instanceof Refusal && error.reason === "unavailable");
         if (!mayPass) {
-          // Our mistake, or a row that the database refuses: unanswered, the device sends it again.
+          // A defect of the server, or a row that the database refuses: without an answer, the
+          // device sends the message again.
           this.#log.error({ err: error }, "a device's message could not be worked on");
           return undefined;
         }

@@ -3,11 +3,11 @@ import type { Bus } from "../cluster/bus.ts";
 import type { InboxReader } from "../cluster/inbox.ts";
 import type { Hub } from "./hub.ts";
 
-/** Ends streams by decision: those of a token, and that of a device, on whatever replica they are. */
+/** Ends streams on request, on any replica: the streams of a token, and the stream of a device. */
 export type StreamEnds = InboxReader & {
-  /** Ends the streams that a token opened, on every replica. */
+  /** Ends the streams opened with a token, on every replica. */
   revoke(tokenId: string): void;
-  /** Drains a device's stream on the replica that holds it; the device itself may be deleted by now. */
+  /** Drains a device's stream on its replica; the device itself may be deleted already. */
   disconnect(stream: {
     orgId: string;
     deviceId: string;

@@ -7,14 +7,15 @@ import { type AttemptKind, attemptKinds, type Works } from "./work.ts";
 
 const cancelsPerSweepMax = 10_000;
 const sessionsPerSweepPart = 4_000;
-/** An answer is said again by each sweep for so long: its device ignores an answer that it has. */
+/** Milliseconds during which every sweep repeats an answer: a device ignores a repeated answer. */
 const answersAgainMs = 45_000;
-/** A claim whose answer was lost is this old when the sweep looks. */
+/** Minimum age, in milliseconds, of a claim whose answer counts as lost. */
 const claimAnswerMs = 5_000;
 
 /**
- * Makes good what lost notifications missed, for all sessions of the replica: settled attempts, wanted ends, answers,
- * claims whose answer was lost, and work that waits. `expect` wakes a session for work of a kind.
+ * Finds the work of lost notifications, for all sessions of the replica: settled attempts,
+ * requested cancels, answers, claims without an answer, and waiting work. `expect` wakes a session
+ * for work of a kind.
  */
 export async function sweepSessions(
   { db, registry, works }: { db: Db; registry: Registry; works: Works },
@@ -35,7 +36,7 @@ export async function sweepSessions(
   for (const row of await questions.listAnswered(db, holding, answersAgainMs)) {
     registry.of(row.deviceId)?.answer(answerMessage(row));
   }
-  // In parts, so that beats are answered in between.
+  // In parts, so that heartbeats are answered between the parts.
   for (let at = 0; at < all.length; at += sessionsPerSweepPart) {
     const part = all.slice(at, at + sessionsPerSweepPart);
     for (const kind of attemptKinds) {

@@ -11,8 +11,9 @@ const tailsPerBatchMax = 200;
 const tailsWaitingMax = 2_000;
 
 /**
- * Keeps the end of a lost or cancelled program's output, where this replica relayed the output and the device did not send
- * it. Subscribes before the feed, which forgets the output of a run that has ended.
+ * Keeps the end of a lost or cancelled program's output, if the replica relayed the output and the
+ * device did not send it. Subscribes before the feed, because the feed forgets the output of an
+ * ended run.
  */
 export function createTails(options: { db: Db; log: Logger; feed: Pick<Feed, "tailOf"> }): Subscriber & {
   idle(): Promise<void>;
@@ -30,7 +31,7 @@ export function createTails(options: { db: Db; log: Logger; feed: Pick<Feed, "ta
   return {
     settled(settled) {
       for (const { orgId, runId, attempt, action, windowId } of settled) {
-        // An attempt that was taken away has said nothing of its output itself.
+        // The device has sent no output for an attempt that was taken away.
         if (action !== "finished" || windowId !== null) continue;
         const text = feed.tailOf({ orgId, runId, attempt });
         if (text === "") continue;

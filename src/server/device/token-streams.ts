@@ -2,21 +2,24 @@ import { refuse } from "../../errors.ts";
 import type { Principal } from "../access/guard.ts";
 import type { Session } from "./session.ts";
 
-/** Streams of one device's token on a replica: one that serves, and those that have not noticed yet that they were replaced. */
+/**
+ * Maximum streams of a device's token per replica: the serving stream, and replaced streams that
+ * have not noticed yet.
+ */
 export const deviceStreamsMax = 4;
-/** Streams of one service's token on a replica, as many as an org has fleet workers at most. */
+/** Maximum streams of a service's token per replica, equal to an org's maximum of fleet workers. */
 export const workerStreamsMax = 1_000;
-/** Of these, streams that have not said hello. */
+/** Maximum of them before their hello. */
 export const greetingStreamsMax = 16;
 
 const retryAfterMs = 1_000;
 
 /**
- * The streams of this replica by the token that opened them, from before their hello: one token must not take the room of
- * all others, whatever it says later or never says.
+ * The streams of the replica by token, counted from before their hello: a single token must not use
+ * up the room of all others, whatever it sends.
  */
 export type TokenStreams = {
-  /** Refuses with `resource_exhausted` a stream beyond what the token may have open. */
+  /** Refuses with `resource_exhausted` a stream beyond the token's limit. */
   requireRoom(principal: Pick<Principal, "tokenId" | "deviceId">): void;
   /** Counts a stream until the returned function is called. */
   add(session: Counted): () => void;

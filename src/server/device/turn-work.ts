@@ -11,8 +11,9 @@ const acceptancesPerBatchMax = 1_000;
 const waitingMax = 50_000;
 
 /**
- * Turns in the words in which sessions speak of runs. A device's failure is the agent's: it is not retryable. A settlement
- * that is no `withdraw` ends the turn, and its sender may send it again.
+ * Turns behind the sessions' interface for runs. A failure reported by a device is the agent's: not
+ * retryable. A settlement other than `withdraw` ends the turn, and the sender may send the message
+ * again.
  */
 export function createTurnWork(deps: { db: Db; endings: TurnEndings; ttlMs: number }): Work {
   const { db, endings, ttlMs } = deps;
@@ -35,7 +36,7 @@ export function createTurnWork(deps: { db: Db; endings: TurnEndings; ttlMs: numb
         status: report.status,
         reason: storableText(report.reason),
         isRetryable: false,
-        // The answer of an agent that tells one; its output is then a machine's.
+        // The answer of an agent that reports one; its output is then for programs.
         reply: storableText(report.agent?.result || report.output),
         agentSessionId: storableText(report.agent?.sessionId ?? ""),
         isReplyTruncated: report.isOutputTruncated,
@@ -50,7 +51,7 @@ export function createTurnWork(deps: { db: Db; endings: TurnEndings; ttlMs: numb
       if (action === "withdraw") {
         return endings.withdraw({ orgId, turnId, attemptToken, session, reason, delayMs });
       }
-      // A turn is tried once: whoever sent the message decides whether to send it again.
+      // A turn is tried once: the sender of its message decides about another try.
       const ended = {
         status: status === "cancelled" ? status : "failed",
         reason,

@@ -3,44 +3,51 @@ import type * as attempts from "../../store/work/attempts.ts";
 import type { SessionName } from "../../store/work/presence.ts";
 import type { AttemptName, AttemptSettlement } from "../../store/work/settlements.ts";
 
-/** What an attempt works on; a turn's id stands where an attempt of a run names its run. */
+/** The kinds of work of an attempt; for a turn, the field `runId` has the turn's id. */
 export type AttemptKind = "run" | "turn";
 
-/** An accept on its way to the database. It is moot once the device has said how the attempt ended. */
+/**
+ * An accept on its way to the database. `isMoot`: the device has reported the attempt's end
+ * meanwhile.
+ */
 export type Acceptance = attempts.Acceptance & { isMoot: () => boolean };
 export type AcceptResult = "running" | "gone" | "moot";
 
-/** A session for which work may wait. */
+/** A session with possibly waiting work. */
 type Waiter = { orgId: string; deviceId: string; isWorker: boolean };
 
-/** An attempt whose end is wanted. */
+/** An attempt with a requested cancel. */
 type Wanted = AttemptName & { reason: string };
 
 /**
- * What sessions say and ask of their attempts. Runs and turns are its two implementations (run-work.ts, turn-work.ts);
- * the sessions, the presence writer and the sweep know no other difference between them.
+ * The operations of sessions on their attempts. Runs and turns are the two implementations
+ * (run-work.ts, turn-work.ts); the sessions, the presence writer and the sweep treat both alike
+ * otherwise.
  */
 export type Work = {
   accept(acceptance: Acceptance): Promise<AcceptResult>;
   /** Stores how an attempt ended, exactly once. */
   report(report: Report): Promise<ReportVerdict>;
-  /** Takes an attempt away from its device's session. Answers whether the attempt was still the session's. */
+  /**
+   * Takes an attempt away from its device's session. Returns whether the attempt was still the
+   * session's.
+   */
   settle(settlement: AttemptSettlement): Promise<boolean>;
-  /** Writes that heartbeats listed these attempts. */
+  /** Writes the attempts listed by heartbeats. */
   beat(attempts: readonly AttemptName[]): Promise<void>;
-  /** The attempts among these that are not out any more. */
+  /** The given attempts that are no longer on a device. */
   findGone(attempts: readonly AttemptName[]): Promise<AttemptName[]>;
-  /** Attempts whose end is wanted, at most `limit`. */
+  /** Attempts with a requested cancel, at most `limit`. */
   listCancelling(limit: number): Promise<Wanted[]>;
-  /** Attempts that were claimed for these sessions at least `ageMs` ago and are not accepted. */
+  /** Unaccepted attempts claimed for the sessions at least `ageMs` milliseconds ago. */
   listClaimed(sessions: readonly SessionName[], ageMs: number): Promise<AttemptName[]>;
-  /** The devices among these for which something waits. */
+  /** The devices of the sessions with waiting work. */
   findWaited(sessions: readonly Waiter[]): Promise<ReadonlySet<string>>;
-  /** Resolves when all that waited was written. */
+  /** Resolves when all waiting items are written. */
   idle(): Promise<void>;
 };
 
 export type Works = Readonly<Record<AttemptKind, Work>>;
 
-/** Both kinds, in the order in which they are asked. */
+/** Both kinds, in the order of processing. */
 export const attemptKinds: readonly AttemptKind[] = ["run", "turn"];

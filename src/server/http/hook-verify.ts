@@ -1,13 +1,16 @@
-/** Whether a delivery comes from whom it says, by the convention of its hook's kind. Everything secret is compared in constant time. */
+/**
+ * Verifies the sender of a delivery, by the convention of its hook's kind. Secrets are compared in
+ * constant time.
+ */
 import { createHash, createHmac, timingSafeEqual } from "node:crypto";
 import type { IncomingHttpHeaders } from "node:http";
 import { verify as verifyGitHub } from "@octokit/webhooks-methods";
 import { Webhook } from "standardwebhooks";
 import type { HookKind } from "../../store/work/hooks.ts";
 
-/** Slack's own advice, and that of Standard Webhooks. */
+/** Maximum age of a signature in seconds, as advised by Slack and by Standard Webhooks. */
 const toleranceSeconds = 300;
-/** Of an id that a sender chose. */
+/** The form of a delivery id chosen by a sender. */
 const keyPattern = /^[!-~]{1,200}$/;
 
 export type Delivery = {
@@ -17,7 +20,9 @@ export type Delivery = {
   urlSecret: string;
 };
 
-/** The id that the sender gave the delivery, and its name for the event; undefined where it is not verified, with the reason. */
+/**
+ * The sender's id of the delivery and its name of the event; for an unverified delivery the reason.
+ */
 export type Verified = { key: string | null; event: string } | { problem: string };
 
 /** Tries each secret: for a while after a rotation there are two. */
@@ -54,7 +59,8 @@ const verifiers: Record<HookKind, Verifier> = {
     const signature = headerOf(headers, "x-hub-signature-256");
     if (!signature) return { problem: "x-hub-signature-256 is missing" };
     const text = body.toString("utf8");
-    // The body is signed as bytes, and compared as text: one that is no UTF-8 cannot be what was signed.
+    // The signature covers bytes, and the check uses text: a body that is not UTF-8 cannot match
+    // its signature.
     if (text === "" || !(await verifyGitHub(secret, text, signature).catch(() => false))) {
       return { problem: "x-hub-signature-256 does not match" };
     }
@@ -99,19 +105,25 @@ function headerOf(headers: IncomingHttpHeaders, name: string): string | null {
   return typeof value === "string" && value !== "" ? value : null;
 }
 
-/** Of digests, which have one length: how long a secret is, is not told by the time that it takes. */
+/**
+ * Compares digests of equal length, so that the time taken does not reveal the length of the
+ * secret.
+ */
 function isEqual(given: string | null, expected: string): boolean {
   const digest = (text: string) => createHash("sha256").update(text).digest();
   return timingSafeEqual(digest(given ?? ""), digest(expected));
 }
 
-/** The body's own name for its event, where it is JSON with one. */
+/** The event's name in a JSON body; empty if the body has none. */
 function typeOf(body: Buffer): string {
   const type = fieldOf(body, "type");
   return typeof type === "string" ? type : "";
 }
 
-/** An event of Slack has an id that its retries keep; anything else is itself, by its signature. */
+/**
+ * An event of Slack has an id that its retries keep; any other request is identified by its
+ * signature.
+ */
 function slackKey(body: Buffer, signature: string): string {
   const id = fieldOf(body, "event_id");
   return typeof id === "string" && keyPattern.test(id) ? id : signature;

@@ -1,6 +1,7 @@
 /**
- * The door of hooks: `POST /hooks/<id>`, for senders that have no token. What the sender is to know is answered after the commit: which
- * delivery it became, or why it was turned away. A sender that could not be verified learns nothing of the hook, and costs no row.
+ * The endpoint of hooks: `POST /hooks/<id>`, for senders without a token. The answer is sent after
+ * the commit: the delivery's id, or the reason of a refusal. An unverified sender learns nothing
+ * about the hook, and costs no row.
  */
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http";
 import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
@@ -20,9 +21,9 @@ import { verify } from "./hook-verify.ts";
 import type { Handler } from "./port.ts";
 
 const bodyBytesMax = 1_048_576;
-/** Deliveries that cannot be verified, from one network to one hook: so many at once, and a minute. */
+/** Maximum unverified deliveries from one network to one hook, as a burst and per minute. */
 const refusedPerMinute = 30;
-/** What is kept of headers, in characters. */
+/** Maximum characters stored of headers. */
 const headersCharactersMax = 4_000;
 
 const path = /^\/hooks\/([^/?]+)(?:\/([^/?]+))?(?:\?.*)?$/;
@@ -130,7 +131,7 @@ function send(response: ServerResponse | Http2ServerResponse, { status, body, wa
   response.end(`${JSON.stringify(body)}\n`);
 }
 
-/** The body; undefined for one that is too large. */
+/** The body; undefined for a body above the limit. */
 async function read(
   request: IncomingMessage | Http2ServerRequest,
   hold: (bytes: number) => void,
@@ -151,7 +152,7 @@ function parse(body: Buffer, type: string): JsonValue | undefined {
   if (text.trim() === "") return {};
   if (/^application\/x-www-form-urlencoded/i.test(type)) {
     const form = Object.fromEntries(new URLSearchParams(text));
-    // GitHub and Slack put JSON into a field of this name.
+    // GitHub and Slack put JSON into the field `payload`.
     return form.payload === undefined ? form : parse(Buffer.from(form.payload), "application/json");
   }
   try {
@@ -166,7 +167,7 @@ function challengeOf(body: JsonValue): string | undefined {
   return body.type === "url_verification" && typeof body.challenge === "string" ? body.challenge : undefined;
 }
 
-/** Headers that say what a delivery is, and none that proves who sent it. */
+/** The headers that describe a delivery, without any that prove its sender. */
 function headersOf(headers: IncomingHttpHeaders): Record<string, string> {
   let left = headersCharactersMax;
   return Object.fromEntries(

@@ -1,4 +1,7 @@
-/** Tools of a run's agent: its own watcher, what that found before, and a person to ask. */
+/**
+ * Tools of a run's agent: its own watcher, the watcher's earlier results, and questions to a
+ * person.
+ */
 import type { McpServer } from "@modelcontextprotocol/sdk/server/mcp.js";
 import { z } from "zod";
 import { sleep } from "../../abort.ts";
@@ -14,7 +17,7 @@ import { answered } from "./result.ts";
 
 export type AgentToolsOptions = { db: Db; bell: QuestionBell; attempt: LiveAttempt };
 
-/** A call of a tool is answered before its caller gives it up, which for some is after a minute. */
+/** Seconds. A tool call is answered before its caller's timeout, for some callers a minute. */
 const waitSecondsMax = 50;
 const lookMs = 500;
 const reads = { readOnlyHint: true, openWorldHint: false };
@@ -143,7 +146,7 @@ export function addAgentTools(server: McpServer, { db, bell, attempt }: AgentToo
   );
 }
 
-/** The default at the deadline is taken by these. */
+/** The kind of an option, by its label; the kind selects the default at the deadline. */
 function kindOf(label: string): string {
   if (/^no\b/i.test(label)) return "QUESTION_OPTION_KIND_DENY_ONCE";
   if (/^yes\b/i.test(label)) return "QUESTION_OPTION_KIND_ALLOW_ONCE";

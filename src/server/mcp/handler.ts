@@ -1,10 +1,10 @@
 /**
- * `/mcp`: the Model Context Protocol over streamable HTTP, on the port of the API. Stateless: each request is a server of its own that
- * answers and is gone, so any replica answers any of them.
+ * `/mcp`: the Model Context Protocol over streamable HTTP, on the port of the API. Stateless: each
+ * request has a server object of its own, so any replica answers any request.
  *
- * Who calls comes from the bearer token. A person's or a service's token has tools that are calls of the API, through the API's own
- * interceptors: the guard, ownership, limits and redaction are theirs. The token of a run's agent (src/agent-token.ts) has tools
- * that know its own run and watcher and nothing else.
+ * The bearer token identifies the caller. A person's or a service's token has tools that are calls
+ * of the API, through the API's own interceptors: guard, ownership, limits and redaction apply. The
+ * token of a run's agent (src/agent-token.ts) has tools for its own run and watcher alone.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { McpServer } from "@modelcontextprotocol/sdk/server/mcp.js";
@@ -29,7 +29,7 @@ export type McpOptions = {
   /** Confined to an org. */
   db: Db;
   bell: AgentToolsOptions["bell"];
-  /** The API as a caller with this token has it. */
+  /** The API with the rights of the caller. */
   api: (caller: { authorization: string; address: string; userAgent: string }) => Api;
   addressOf: (request: Request) => string;
 };
@@ -42,7 +42,7 @@ export function createMcpHandler(options: McpOptions): Handler {
     try {
       const server = new McpServer({ name: "pinion", version: version() });
       const within = await admit(options, request, server);
-      // A server that keeps no session has nothing to stream by itself, and none to end.
+      // A server without sessions has nothing to stream on its own, and none to end.
       if (request.method !== "POST") return refuse(answer, 405, "only POST", { allow: "POST" });
       const body = await read(request);
       if (body === undefined) return refuse(answer, 413, `a message has at most ${bodyBytesMax} bytes`);
@@ -59,7 +59,7 @@ export function createMcpHandler(options: McpOptions): Handler {
 
 type Within = <T>(fn: () => Promise<T>) => Promise<T>;
 
-/** Gives the server the tools of who calls; answers what its work is to be surrounded with. */
+/** Gives the server the caller's tools; returns the surroundings of the work. */
 async function admit(options: McpOptions, request: Request, server: McpServer): Promise<Within> {
   const { authorization = "" } = request.headers;
   const claim = readAgentToken(authorization);

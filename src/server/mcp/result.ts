@@ -1,10 +1,10 @@
-/** What a tool answers: JSON as text, or why not. */
+/** A tool's answer: JSON as text, or the reason of a refusal. */
 import { ConnectError } from "@connectrpc/connect";
 import type { CallToolResult } from "@modelcontextprotocol/sdk/types.js";
 import { Refusal } from "../../errors.ts";
 import { excerpt } from "../../excerpt.ts";
 
-/** An agent reads all of it. */
+/** Maximum characters of an answer; an agent reads the whole text. */
 const charactersMax = 100_000;
 
 export async function answered(work: () => Promise<unknown>): Promise<CallToolResult> {
@@ -13,7 +13,7 @@ export async function answered(work: () => Promise<unknown>): Promise<CallToolRe
     const text = typeof found === "string" ? found : JSON.stringify(found, null, 2);
     return { content: [{ type: "text", text: excerpt(text, charactersMax) }] };
   } catch (error) {
-    // What was understood and turned down is the agent's to read; what failed is no answer.
+    // A refusal is an answer for the agent; a failure is not.
     if (error instanceof Refusal) return refused(error.message);
     if (error instanceof ConnectError) return refused(error.rawMessage);
     throw error;

@@ -38,7 +38,7 @@ export function settingsMessage(settings: Json): AgentSettings {
   return fromJson(AgentSettingsSchema, settings as JsonObject, { ignoreUnknownFields: true });
 }
 
-/** As it is stored. What is not set is not there, so that settings that are the same are the same JSON. */
+/** The settings as stored. Unset fields are absent, so that equal settings are equal JSON. */
 export function settingsJson(settings: AgentSettings): Json {
   return toJson(AgentSettingsSchema, settings) as Json;
 }
@@ -50,7 +50,10 @@ const statusMessages: Record<platforms.Platform["status"], PlatformStatus> = {
   failed: PlatformStatus.FAILED,
 };
 
-/** What an older version stored as a setting, and is a secret by now, shows as one. */
+/**
+ * A platform as a message. A setting stored by an older version whose key is a secret by now is
+ * shown as a secret.
+ */
 export function platformMessage(row: platforms.Platform): AgentPlatform {
   const isHidden = ([key, value]: [string, string]) => isSecretKey(row.kind, key) || hasUrlPassword(value);
   const settings = Object.entries(row.config);

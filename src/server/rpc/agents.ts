@@ -38,7 +38,7 @@ export function agentService(deps: {
   feed: EventAnnouncer;
   runner: PlatformRunner;
   log: Logger;
-  /** Where people reach this server; agents then get its MCP server. */
+  /** The public URL of the server; if set, agents receive its MCP server. */
   publicUrl: string | undefined;
 }): ServiceImpl<typeof AgentService> {
   const { db, feed, runner, log } = deps;
@@ -199,7 +199,10 @@ export function agentService(deps: {
   };
 }
 
-/** The settings with these injected servers and no others. Refuses servers that share a name or carry a password. */
+/**
+ * The settings with exactly the given injected servers. Refuses servers with equal names or with a
+ * password in the URL.
+ */
 function withInjected(settings: AgentSettings, injected: readonly McpServer[]): AgentSettings {
   const given = settings.mcpServers.filter((server) => !server.isInjected);
   const names = new Set(injected.map((server) => server.name));
@@ -223,7 +226,7 @@ function withInjected(settings: AgentSettings, injected: readonly McpServer[]): 
 
 type Setting = Exclude<keyof AgentSettings, keyof Message>;
 
-/** The settings that an update names, as they are called here. */
+/** The settings fields of an update, by their names in TypeScript. */
 function requireFields(request: UpdateAgentSettingsRequest): Setting[] {
   const paths = request.updateMask?.paths ?? [];
   const field = "update_mask";
@@ -241,7 +244,9 @@ function requireFields(request: UpdateAgentSettingsRequest): Setting[] {
   });
 }
 
-/** The settings with the named fields replaced; one that is not set is cleared. Injected servers stay. */
+/**
+ * The settings with the named fields replaced; an unset field is cleared. Injected servers stay.
+ */
 function merge(
   stored: agents.Agent["settings"],
   wanted: AgentSettings | undefined,
@@ -271,7 +276,7 @@ function upsertedMessage({ platform, outcome, willRestart, changed }: Upserted) 
   };
 }
 
-/** Refuses what can be known to be wrong before anything is written. */
+/** Refuses values that are wrong by themselves, before anything is written. */
 function requireValues(request: UpsertPlatformRequest): platforms.PlatformValues {
   const { agentId, kind, config } = request;
   const secrets: platforms.PlatformValues["secrets"] = {};

@@ -52,7 +52,7 @@ const countsMax = 20;
 export function bulkRpcs(deps: {
   db: Db;
   feed: EventAnnouncer;
-  /** Asks for work on an operation that was started. */
+  /** Requests work on a started operation. */
   pokeBulks: () => void;
 }): Served {
   const { db, feed } = deps;

@@ -37,7 +37,7 @@ export function destinationMessage(row: Row, count: Count = { pending: 0, dead: 
   });
 }
 
-/** What is answered of a secret is what leaves it as it is. */
+/** The message of a secret: sending it back unchanged keeps the secret. */
 function secretOf({ secrets }: Row, field: string): SecretValue | undefined {
   const stored = Object.hasOwn(secrets, field) ? secrets[field] : undefined;
   if (stored === undefined) return undefined;
@@ -85,7 +85,7 @@ function present<Name extends string, Value>(name: Name, value: Value | undefine
   return value === undefined ? {} : ({ [name]: value } as Record<Name, Value>);
 }
 
-/** What a spec asks for; `made`: the signing secret that a new webhook gets where none is given. */
+/** The values of a spec; `made`: the new signing secret of a webhook without one. */
 export function destinationValues(
   spec: DestinationSpec,
   options: { current?: Row | undefined; hasServerSmtp: boolean },
@@ -163,7 +163,7 @@ function wanted(secret: SecretValue | undefined, field: string): destinations.Wa
   return { value: secret.kind.value };
 }
 
-/** The URLs of a spec's destination that are no secrets or are given now, for a look at where they lead. */
+/** The URLs of a spec's destination that are readable or newly given, to check the hosts. */
 export function urlsOf(values: destinations.DestinationValues): { field: string; url: URL }[] {
   const { webhook_url: webhookUrl, smtp_url: smtpUrl } = values.secrets;
   const given = (field: string, secret: destinations.WantedSecret | undefined) =>

@@ -21,10 +21,10 @@ import {
 import type { EventAnnouncer } from "./events.ts";
 import { idKey, page } from "./page.ts";
 
-/** What the .proto promises. */
+/** As documented in the .proto. */
 const overlapMsDefault = 86_400_000;
 const testMsMax = 25_000;
-/** How often a caller who waits for a test looks. */
+/** Milliseconds between reads while a caller waits for a test. */
 const lookMs = 100;
 
 export function destinationService(deps: {
@@ -38,7 +38,10 @@ export function destinationService(deps: {
 }): ServiceImpl<typeof DestinationService> {
   const { db, feed, keyring, hasServerSmtp } = deps;
 
-  /** Told at once where it can be known; what a name leads to later is judged when it is dialled. */
+  /**
+   * Refuses forbidden addresses at once if possible; later addresses of a host name are checked at
+   * each dial.
+   */
   async function requireReachable(values: destinations.DestinationValues): Promise<void> {
     for (const { field, url } of urlsOf(values)) {
       await deps.reach.requireHost(url.hostname).catch((error: unknown) => {
@@ -118,7 +121,7 @@ export function destinationService(deps: {
       const { id: destinationId } = await destinations.get(db, { orgId, destination: request.destinationId });
       const id = await transaction(db, (tx) => deliveries.test(tx, { orgId, destinationId, actor }));
       deps.onDeliveries();
-      // Whichever replica sends it, its row says what became of it.
+      // Any replica may send the test; the delivery's row has the result.
       const until = performance.now() + testMsMax;
       for (;;) {
         const delivery = await deliveries.find(db, { orgId, id });

@@ -25,7 +25,7 @@ const livenessMessages: Record<devices.Liveness, Liveness> = {
   never: Liveness.NEVER,
 };
 
-/** The names by which the store knows what a filter asks for. */
+/** The store's names for the values of a filter. */
 export function livenessNames(wanted: readonly Liveness[]): devices.Liveness[] {
   return namesIn(livenessMessages, wanted);
 }
@@ -39,10 +39,12 @@ function namesIn<Name extends string, Value>(
   return (Object.keys(messages) as Name[]).filter((name) => wanted.includes(messages[name]));
 }
 
-/** What a newer version stored is passed over. */
+/** Fields stored by a newer version are ignored. */
 const lenient = { ignoreUnknownFields: true };
 
-/** A copy that has not tried for so long is taken for gone: it was enrolled anew, or thrown away. */
+/**
+ * Milliseconds. A copy without attempts for this time is taken for gone: enrolled anew, or deleted.
+ */
 const duplicateShownMs = 86_400_000;
 
 function duplicateOf(duplicate: unknown): MessageInitShape<typeof DeviceSchema> {

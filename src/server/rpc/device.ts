@@ -29,13 +29,13 @@ import { page } from "./page.ts";
 import { triggeredMessage } from "./triggered-message.ts";
 import { watcherMessage } from "./watcher-message.ts";
 
-/** As the message's rule has it; another text is not asked for in the database. */
+/** The message's own rule for ids; other texts are not looked up in the database. */
 const isUuid = (text: string) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text);
 
-/** What a device's daemon speaks; the stream itself is the session's (src/server/device/session.ts). */
+/** The rpcs of a device's daemon; src/server/device/session.ts handles the stream. */
 export function deviceService(deps: {
   db: Db;
-  /** For Enroll, whose join code names the org: there is no principal yet. */
+  /** For Enroll, whose join code names the org: the call has no principal yet. */
   crossOrgDb: Db;
   hub: Hub;
   /** For the use-cases. */
@@ -67,7 +67,7 @@ export function deviceService(deps: {
       const { completion } = request;
       if (!completion) refuse("invalid_argument", "completion: value is required", { field: "completion" });
       normalizeName(completion);
-      // Which of the token's workers it is, the attempt says.
+      // The attempt tells the worker among the workers of the token.
       const named = { orgId, tokenId, ...completion };
       const violation = checkMessage(CompleteRunRequestSchema, request);
       const isNamed = isUuid(completion.runId) && isUuid(completion.attemptToken);
@@ -103,7 +103,7 @@ export function deviceService(deps: {
     async triggerWatcher(request, context) {
       const { orgId, deviceId, actor } = principalOf(context);
       const watcher = await watchers.find(db, { orgId, watcher: request.watcherId });
-      // R6: another device's watcher is not there for this one.
+      // R6: watchers of other devices are invisible to the device.
       if (!watcher || watcher.device_id !== deviceId) {
         refuse("not_found", `there is no watcher "${request.watcherId}" pinned to this device`);
       }
@@ -124,7 +124,10 @@ export function deviceService(deps: {
   };
 }
 
-/** Carries a session over a Connect, gRPC or gRPC-Web stream: reads on the side, yields what the session sends. */
+/**
+ * Carries a session over a Connect, gRPC or gRPC-Web stream: reads requests concurrently, yields
+ * the session's messages.
+ */
 async function* carry(
   hub: Hub,
   requests: AsyncIterable<ConnectRequest>,
@@ -154,7 +157,10 @@ async function* carry(
   }
 }
 
-/** Feeds the session until the device's side ends. What the transport has against a message ends the stream with it. */
+/**
+ * Feeds the session until the device ends its side. An error of the transport ends the stream with
+ * the error.
+ */
 async function read(session: Session, requests: AsyncIterable<ConnectRequest>): Promise<void> {
   try {
     for await (const request of requests) {

@@ -18,26 +18,32 @@ import type { OrgWatcher } from "../cluster/transients.ts";
 import { eventMessage, transientMessage } from "./event-message.ts";
 import { page } from "./page.ts";
 
-/** Who hears that events of an org were committed, on whatever replica. A hint: losing it costs seconds. */
+/**
+ * A source of hints that events of an org were committed, on any replica. A lost hint costs
+ * seconds.
+ */
 export interface EventFeed {
   /** Calls `wake` after events of the org were committed, until the returned function is called. */
   subscribe(orgId: string, wake: () => void): () => void;
-  /** Tells of what happens in the org and is in no log, until the returned function is called. */
+  /** Reports the org's transient events until the returned function is called. */
   watchOrg(orgId: string, watcher: OrgWatcher): () => void;
 }
 
-/** Whom the rpcs of other services tell after a commit that events of an org were written. A hint as well. */
+/** The target of hints from other services, after a commit, that events of an org were written. */
 export interface EventAnnouncer {
   eventsAppended(orgId: string): void;
 }
 
-/** Events held for one reader. It reads them from the database at its own pace, so a slow one holds no more. */
+/**
+ * Maximum events held for one reader. The reader reads events from the database at its own pace, so
+ * a slow reader holds no more.
+ */
 const batchMax = 200;
-/** Repairs what a lost wake-up missed. */
+/** Milliseconds between reads without a wake-up, in case a wake-up was lost. */
 const rereadMs = 5_000;
-/** Transient events held for one reader. One that is slower is told to read anew what it shows. */
+/** Maximum transient events held for one reader. A slower reader is told to resync. */
 const transientsMax = 500;
-/** What the .proto promises. */
+/** As documented in the .proto. */
 const keepaliveMs = 15_000;
 
 export function eventService(deps: { db: Db; feed: EventFeed }): ServiceImpl<typeof EventService> {
@@ -72,7 +78,7 @@ async function* watch(
   const { signal } = context;
   const bell = new Bell();
   let mayHaveEvents = true;
-  // Before the first read, so that nothing falls between the two.
+  // Subscribes before the first read, so that no event falls between the two.
   const unsubscribe = deps.feed.subscribe(orgId, () => {
     mayHaveEvents = true;
     bell.ring();
@@ -92,7 +98,7 @@ async function* watch(
         mayHaveEvents = false;
         readAt = performance.now();
         const batch = await events.listAfter(deps.db, { orgId, afterSeq: seq, limit: batchMax });
-        // After the read: what was deleted while it was on its way is missed, too.
+        // Checked after the read: events deleted during the read are missing, too.
         if (isCatchingUp) await requireKept(deps.db, { orgId, seq });
         isCatchingUp = batch.length === batchMax;
         if (isCatchingUp) mayHaveEvents = true;
@@ -120,7 +126,7 @@ async function* watch(
   }
 }
 
-/** Holds the org's transient events for one reader, until it takes them. */
+/** Holds the org's transient events for one reader, until the reader takes them. */
 function holdTransients(feed: EventFeed, orgId: string, bell: Bell) {
   let held: Transient[] = [];
   let isResync = false;
@@ -140,7 +146,10 @@ function holdTransients(feed: EventFeed, orgId: string, bell: Bell) {
   });
   return {
     stop,
-    /** What came since it was last asked. What was missed came before the rest. */
+    /**
+     * The updates since the last call. A resync comes first, because the missed events were
+     * earlier.
+     */
     take(kinds: readonly string[]): WatchEventsResponse[] {
       const updates: WatchEventsResponse["update"][] = [];
       if (isResync) updates.push({ case: "resync", value: create(WatchEventsResyncSchema) });
@@ -162,7 +171,10 @@ function isWanted(kind: string, prefixes: readonly string[]): boolean {
   return prefixes.length === 0 || prefixes.some((prefix) => kind.startsWith(prefix));
 }
 
-/** Refuses to go on over a gap: events after the seq are past their retention. 0 asks for what is kept, whatever that is. */
+/**
+ * Refuses to continue over a gap: events after `seq` are past their retention. 0 asks for all kept
+ * events, without a check.
+ */
 async function requireKept(db: Db, { orgId, seq }: { orgId: string; seq: number }): Promise<void> {
   if (seq === 0) return;
   const deleted = await events.deletedThrough(db, { orgId });

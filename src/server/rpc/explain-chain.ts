@@ -1,4 +1,4 @@
-/** The chain that a run is part of, and why watchers that follow it were not started. */
+/** The chain of a run, and the reasons why its followers were not started. */
 import { create } from "@bufbuild/protobuf";
 import { type ChainLink, ChainLinkSchema, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { inputOf, judge } from "../../scheduler/chains.ts";
@@ -51,7 +51,7 @@ export async function explainChain(db: Db, run: RunRow): Promise<ChainLink[]> {
   return links;
 }
 
-/** By the condition as it is now. */
+/** Evaluates the current condition. */
 async function whyNot(db: Db, run: RunRow, condition: string): Promise<string> {
   if (!run.finishedAt) return "the run before it has not ended";
   if (run.status === "skipped") return "a skipped slot starts nothing";

@@ -6,18 +6,21 @@ import type { Device } from "../../store/people/devices.ts";
 import type { Fleet } from "../../store/people/workers.ts";
 import type { RunRow } from "../../store/work/runs.ts";
 
-/** Why a run is where it is. A function of what is known; reading it is rpc/runs.ts's business. */
+/**
+ * The facts that explain a run's state. The explanation is a pure function of them; rpc/runs.ts
+ * reads them.
+ */
 export type Known = {
   run: RunRow;
-  /** The device that the run is pinned to, if it exists. */
+  /** The run's pinned device, if it exists. */
   device: Device | undefined;
-  /** Attempts out at the device, and runs that wait for it, this one included. */
+  /** Numbers of active attempts on the device, and of waiting runs, including the explained run. */
   onDevice: { active: number; pending: number };
-  /** The org's fleet workers, for a run that waits for one. */
+  /** The org's fleet workers, for a run that waits for a worker. */
   fleet: Fleet | undefined;
-  /** Of a run that waits to be placed. */
+  /** For a run that waits to be placed. */
   placement?: PlacementExplained | undefined;
-  /** Silence after which the device's attempts are reaped, in milliseconds. */
+  /** Milliseconds of silence after which the device's attempts are reaped. */
   ttlMs: number;
   /** The database's clock. */
   now: Date;
@@ -118,7 +121,7 @@ function explainPending(known: Known): { summary: string; nextStep: string } {
   };
 }
 
-/** A run that is pinned to nobody: any worker of the org with a free slot that offers its kind takes it. */
+/** A run without a pin: any worker of the org with a free slot and the run's kind takes it. */
 function explainUnpinned(since: string, { run }: Known, fleet: Fleet): { summary: string; nextStep: string } {
   const ends = run.expiresAt ? ` If that is after ${clockText(run.expiresAt)}, it is skipped.` : "";
   if (fleet.online === 0) {
@@ -207,7 +210,7 @@ function explainRunning(known: Known): { summary: string; nextStep: string } {
 }
 
 function factsOf({ run, device, onDevice, fleet: ofFleet, placement, now }: Known): RunFact[] {
-  // The fleet does not decide over what is held.
+  // Held runs do not depend on the fleet's workers.
   const fleet = placement ? undefined : ofFleet;
   const facts: { at: Date | null; kind: string; text: string }[] = [];
   const fact = (at: Date | null, kind: string, text: string) => {

@@ -20,9 +20,14 @@ import { granteeOf, grantMessage, permissionNames } from "./grant-message.ts";
 import { timestampOf } from "./moments.ts";
 import { idKey, page } from "./page.ts";
 
-/** What the fleet needs of whoever holds the devices' streams, on whatever replica. All of it is a hint. */
+/**
+ * The fleet service's messages to the replicas that hold devices' streams. Every message is a hint.
+ */
 export interface FleetDoorbell {
-  /** Drains the stream that a replica holds: `operator`, and the device may come back; `revoked`, and it may not. */
+  /**
+   * Drains the stream held by a replica: `operator`, and the device may reconnect; `revoked`, and
+   * it may not.
+   */
   disconnect(stream: {
     orgId: string;
     deviceId: string;
@@ -30,15 +35,15 @@ export interface FleetDoorbell {
     epoch: number;
     reason: "operator" | "revoked";
   }): void;
-  /** Ends the streams that were opened with a token. */
+  /** Ends the streams opened with a token. */
   revoke(tokenId: string): void;
-  /** What devices of the org are, or who may use them, has changed. */
+  /** Reports a change of the org's devices or of the rights on them. */
   devicesChanged(orgId: string): void;
 }
 
 const joinCodeMsDefault = 15 * 60_000;
 
-/** `ttlMs`: silence after which a device counts as gone. */
+/** `ttlMs`: milliseconds of silence after which a device counts as gone. */
 export function fleetService(deps: {
   db: Db;
   doorbell: FleetDoorbell;

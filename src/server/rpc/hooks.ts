@@ -27,7 +27,7 @@ import { inputValue } from "./input-message.ts";
 import { timestampOf } from "./moments.ts";
 import { page } from "./page.ts";
 
-/** What the .proto promises. */
+/** As documented in the .proto. */
 const overlapMsDefault = 86_400_000;
 const rateDefault = 60;
 

@@ -7,7 +7,10 @@ import { redactInput, requireInput } from "../../input.ts";
 import type { JsonValue } from "../../json.ts";
 import type { StartRow } from "../../store/work/starts.ts";
 
-/** The input of a request; undefined: none. Refuses with `invalid_argument` what is no JSON, too large or too deep. */
+/**
+ * The input of a request; undefined: none. Refuses with `invalid_argument` an input that is not
+ * JSON, too large or too deep.
+ */
 export function inputOf(value: Value | undefined): JsonValue | undefined {
   if (!value) return undefined;
   let json: JsonValue;
@@ -25,7 +28,7 @@ export function inputValue(json: JsonValue): Value {
 
 export type ShownStart = StartRow & { redact: readonly string[] };
 
-/** The fields of a run that say what it was started with and by. */
+/** The fields of a run about its input and its origin. */
 export function startFields({ input, origin, redact }: ShownStart): { input?: Value; origin?: RunOrigin } {
   const isFromOutside = origin.hookId !== null || origin.afterRunId !== null;
   return {

@@ -10,7 +10,10 @@ export function timestampOf(date: Date | null | undefined): Timestamp | undefine
   return date ? timestampFromDate(date) : undefined;
 }
 
-/** From a message. Refuses with `invalid_argument` what lies outside of years 1 to 9999. */
+/**
+ * Converts a message's timestamp. Refuses with `invalid_argument` a time outside of years 1 to
+ * 9999.
+ */
 export function dateOf(timestamp: Timestamp, field: string): Date {
   if (timestamp.seconds < secondsMin || timestamp.seconds > secondsMax) {
     refuse("invalid_argument", `${field}: not a moment in years 1 to 9999`, { field });

@@ -52,8 +52,8 @@ function orgMessage(row: orgs.Org): Org {
 }
 
 /**
- * `crossOrgDb` is for the two calls that reach beyond the caller's org: a new org, and a person whom another org may
- * know already.
+ * `crossOrgDb` is for the two calls beyond the caller's org: a new org, and a person known to
+ * another org already.
  */
 export function orgService(deps: {
   db: Db;
@@ -68,7 +68,10 @@ export function orgService(deps: {
 }): ServiceImpl<typeof OrgService> {
   const { db, crossOrgDb, doorbell, feed, surroundings } = deps;
 
-  /** Tokens that have ended, or may do less: their streams end, and their next call asks the database. */
+  /**
+   * Handles ended tokens and tokens with reduced rights: their streams end, and their next call
+   * reads the database.
+   */
   function endAll(tokenIds: readonly string[]): void {
     for (const tokenId of tokenIds) {
       deps.authCache.forget(tokenId);
@@ -86,7 +89,8 @@ export function orgService(deps: {
         orgId: request.orgId,
         name: request.name,
         owner: { email: request.ownerEmail, name: request.ownerName },
-        // A person of another org means nothing in the new one's log, but says who it was.
+        // The id of another org's person is unknown in the new org's log, but identifies the
+        // person.
         actor: principal.actor,
         caller: principal,
         requestId: request.requestId,
@@ -121,7 +125,7 @@ export function orgService(deps: {
       };
       const { member, secret, cut } = await usecases.add(crossOrgDb, addition, surroundings);
       feed.eventsAppended(orgId);
-      // What the role lets the person's other tokens do has changed, too.
+      // The role has also changed the rights of the person's other tokens.
       deps.authCache.forgetPerson({ orgId, userId: member.userId });
       endAll(cut.tokenIds);
       return {

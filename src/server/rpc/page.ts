@@ -3,17 +3,17 @@ import { refuse } from "../../errors.ts";
 import { isUuid } from "../../ids.ts";
 
 /**
- * Lists page by keyset: a page token holds the sort key of the last row that was shown, so that rows which come or go
- * meanwhile neither repeat nor hide others. To callers it is opaque.
+ * Lists page by keyset: a page token holds the sort key of the last row shown, so that concurrent
+ * inserts and deletes neither repeat nor hide other rows. The token is opaque to callers.
  */
 const pageSizeDefault = 50;
 
-/** A part of a page token that is compared with an id column. */
+/** A part of a page token compared with an id column. */
 export const idKey = z.string().refine(isUuid);
 
 /**
- * One page: `fetch` is asked for one row more than is shown, after the key of the token. Refuses with
- * `invalid_argument`, field `page_token`, a token that no page of this list had.
+ * One page: `fetch` reads one row more than the page size, after the key of the token. Refuses with
+ * `invalid_argument`, field `page_token`, a token of another list.
  */
 export async function page<Row, Key>(
   request: { $typeName: string; pageSize: number; pageToken: string },
@@ -34,7 +34,7 @@ export async function page<Row, Key>(
   return { rows, nextPageToken: Buffer.from(token).toString("base64url") };
 }
 
-/** What a page token names its list by: "pinion.v1.ListRunsRequest" is "ListRuns". */
+/** The list's name in a page token: "pinion.v1.ListRunsRequest" is "ListRuns". */
 function listOf(request: { $typeName: string }): string {
   return request.$typeName.replace(/^.*\.|Request$/g, "");
 }

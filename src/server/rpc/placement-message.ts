@@ -18,7 +18,7 @@ export function placementMessage(placement: Placement | null): PlacementFields {
   const { selector = "", spread, group, priority = 0, rate } = placement ?? {};
   return {
     ...{ selector, priority },
-    // The default as a value, where there is one.
+    // The default as an explicit value, for specs with a selector.
     spread: spread === "all" ? SpreadMode.ALL : selector === "" ? SpreadMode.UNSPECIFIED : SpreadMode.ONE,
     ...(group
       ? {
@@ -33,8 +33,8 @@ export function placementMessage(placement: Placement | null): PlacementFields {
 }
 
 /**
- * The placement that a spec asks for; null: its runs need none. Refuses with `invalid_argument` a selector that is none, and fields
- * that have no meaning together.
+ * The placement of a spec; null: its runs need no placement. Refuses with `invalid_argument` an
+ * invalid selector, and fields that exclude each other.
  */
 export function placementOf(spec: WatcherSpec): Placement | null {
   const selector = spec.selector.trim();

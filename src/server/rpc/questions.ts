@@ -29,7 +29,7 @@ const states: Record<questions.QuestionState, QuestionState> = {
   withdrawn: QuestionState.WITHDRAWN,
 };
 
-/** What a newer version stored is passed over. */
+/** Fields stored by a newer version are ignored. */
 const lenient = { ignoreUnknownFields: true };
 
 export function questionMessage(row: questions.QuestionRow): RunQuestion {
@@ -49,7 +49,7 @@ export function questionMessage(row: questions.QuestionRow): RunQuestion {
   });
 }
 
-/** One page of the org's questions. */
+/** A page of the org's questions. */
 export async function listQuestions(
   db: Db,
   orgId: string,
@@ -110,7 +110,7 @@ export async function answerQuestion(
   return questionMessage(row);
 }
 
-/** The run or the turn whose agent asks. Refuses with `not_found`. */
+/** The run or turn whose agent asks. Refuses with `not_found`. */
 async function askerOf(
   db: Db,
   orgId: string,
@@ -143,7 +143,7 @@ function requireRule({ question }: questions.QuestionRow): string {
   });
 }
 
-/** Adds the rule that the question names to the agent's pre-approved tools, as an edit with its event. */
+/** Adds the question's rule to the agent's pre-approved tools, as an edit with its event. */
 async function approveRule(
   db: Db,
   edit: { orgId: string; actor: string; agentId: string },

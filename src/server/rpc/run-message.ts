@@ -22,14 +22,14 @@ import { type ShownStart, startFields } from "./input-message.ts";
 
 /** Runs and windows as messages. */
 
-/** A timestamp field that is left out when there is no moment. */
+/** A timestamp field, absent without a time. */
 function at<Name extends string>(name: Name, moment: Date | string | null) {
   return moment === null
     ? {}
     : ({ [name]: timestampFromDate(new Date(moment)) } as Record<Name, ReturnType<typeof timestampFromDate>>);
 }
 
-/** A run and, where they were asked for, the report of its agent and how many of its questions are open. */
+/** A run and, if requested, its agent's report and the number of its open questions. */
 export function runMessage(
   row: RunRow,
   about: { report?: ReportRow | undefined; openQuestions?: number; start?: ShownStart | undefined } = {},
@@ -106,7 +106,7 @@ export function lateResultMessage(row: LateResultRow): LateResult {
   });
 }
 
-/** The fields of a run that its agent's report fills. */
+/** The fields of a run filled from its agent's report. */
 function reportFields({
   attention,
   sessionId,
@@ -129,7 +129,7 @@ function reportFields({
   };
 }
 
-/** Facts as the store keeps them. What a newer version stored is passed over. */
+/** Facts as stored. Fields of a newer version are ignored. */
 function factsOf(facts: unknown): Completion {
   return fromJson(CompletionSchema, facts as JsonObject, { ignoreUnknownFields: true });
 }

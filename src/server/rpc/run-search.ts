@@ -19,7 +19,7 @@ import { timestampOf } from "./moments.ts";
 import { runMessage } from "./run-message.ts";
 
 const dayMs = 86_400_000;
-/** What the .proto promises. */
+/** As documented in the .proto. */
 const daysMax = 90;
 const spansMax = 1_000;
 const spanMsDefault = 3_600_000;
@@ -62,7 +62,7 @@ export async function summarizeRuns(
   };
 }
 
-/** Runs by their ids and results. That a hidden result holds a word is hidden with it. */
+/** Finds runs by id and by result. A hit in a hidden result is hidden, too. */
 export async function searchRuns(
   db: Db,
   principal: Principal,

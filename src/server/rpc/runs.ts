@@ -46,11 +46,14 @@ import { lateResultMessage, runMessage, windowMessage } from "./run-message.ts";
 import { searchRuns, summarizeRuns } from "./run-search.ts";
 
 const windowsPageSizeDefault = 20;
-/** Output held for one watcher that reads slowly; what comes beyond is dropped, and its sequence shows the gap. */
+/**
+ * Maximum output chunks held for a slow watcher; the oldest are dropped, and the sequence shows the
+ * gap.
+ */
 const chunksWaitingMax = 256;
-/** Repairs what a lost wake-up missed. */
+/** Milliseconds between reads without a wake-up, in case a wake-up was lost. */
 const rereadMs = 5_000;
-/** What the .proto promises. */
+/** As documented in the .proto. */
 const keepaliveMs = 15_000;
 
 export function runService(deps: {
@@ -86,7 +89,7 @@ export function runService(deps: {
     return start ? Object.assign(message, startFields(start)) : message;
   }
 
-  /** The watcher that a list is narrowed to, if it is. */
+  /** The id of the watcher in a list's filter; undefined without a filter. */
   async function idOfWatcher(orgId: string, watcher: string): Promise<string | undefined> {
     return watcher === "" ? undefined : (await watchers.get(db, { orgId, watcher })).id;
   }
@@ -272,7 +275,7 @@ async function* watch(
   const { orgId } = principalOf(context);
   const bell = new Bell();
   let chunks: OutputChunk[] = [];
-  // A run on its way is looked at after every wake-up; one that waits, only when it may have changed.
+  // An active run is read after every wake-up; a waiting run only after a reported change.
   let mayHaveChanged = true;
   const changed = () => {
     mayHaveChanged = true;
@@ -313,7 +316,8 @@ async function* watch(
       }
       const pieces = chunks.flatMap(outputMessage);
       chunks = [];
-      // The run is shown first, and its end last: output that is here already was written before it.
+      // The run is shown first, and its end last: output received by now was written before the
+      // end.
       yield* isEnded && !isFirst ? [...pieces, ...updates] : [...updates, ...pieces];
       isFirst = false;
       if (isEnded) return;

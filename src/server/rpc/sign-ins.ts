@@ -27,11 +27,13 @@ import { timestampOf } from "./moments.ts";
 import { idKey, page } from "./page.ts";
 import type { TokenDoorbell } from "./tokens.ts";
 
-/** What the .proto promises. */
+/** As documented in the .proto. */
 const linkMs = 5 * 60_000;
 const loginMs = 10 * 60_000;
 const loginIntervalMs = 2_000;
-/** How long a command stays logged in, unless its person's role or membership ends sooner. */
+/**
+ * Milliseconds that a command stays logged in, unless its person's role or membership ends sooner.
+ */
 const loginTokenMs = 90 * 24 * 3_600_000;
 
 const methodMessages: Record<signIns.SignIn["method"], SignInMethod> = {
@@ -46,8 +48,8 @@ const roleMessages: Record<members.Member["role"], MemberRole> = {
 };
 
 /**
- * `crossOrgDb` is for the calls that need no token: the code in the request tells whose they are. `signInMs` is how long a
- * browser stays signed in.
+ * `crossOrgDb` is for the calls without a token: the code in the request tells the org. `signInMs`:
+ * milliseconds that a browser stays signed in.
  */
 export function signInService(deps: {
   db: Db;
@@ -61,7 +63,7 @@ export function signInService(deps: {
 }): ServiceImpl<typeof SignInService> {
   const { db, crossOrgDb } = deps;
 
-  /** Whom the credential means, and for how long the browser may be it at most. */
+  /** The person of the credential, and the maximum life of the browser's sign-in. */
   async function credentialOf(
     credential: Parameters<ServiceImpl<typeof SignInService>["signIn"]>[0]["credential"],
     tx: Db,
@@ -83,7 +85,7 @@ export function signInService(deps: {
   ): Promise<{ signIn: signIns.SignIn; secret: string }> {
     return transaction(crossOrgDb, async (tx) => {
       const { method, orgId, userId, scopes, makerId } = await credentialOf(request.credential, tx);
-      // Refuses if the token has ended meanwhile, and keeps it from ending until the commit.
+      // Refuses if the token has ended meanwhile, and locks it against an end until the commit.
       return callers.whileGood(tx, { orgId, userId, tokenId: makerId }, (held, { role }) =>
         signIns.start(held, {
           ...{ orgId, userId, makerId, method },
@@ -172,7 +174,7 @@ export function signInService(deps: {
             orgId,
             limit,
             beforeId: before?.[0],
-            // A service that is no admin has none, and sees none.
+            // A service that is no admin has no sign-ins, and sees none.
             ...(isEverywhere ? {} : { userId: userId ?? tokenId }),
           }),
       });
@@ -229,7 +231,7 @@ export function signInService(deps: {
               scopes: role ? cutScopes(role, scopes) : scopes,
               userId,
               creatorId: userId,
-              // Only an admin's may outlive what it was confirmed with.
+              // Only an admin's token may outlive the credential that confirmed it.
               expiresInMs: scopes.includes("admin")
                 ? loginTokenMs
                 : Math.min(loginTokenMs, expiresInMs ?? loginTokenMs),
@@ -278,7 +280,10 @@ export function signInService(deps: {
   }
 }
 
-/** What a person's credential hands on. Refuses with `failed_precondition` a service's: there is nobody to sign in. */
+/**
+ * The link data of a person's credential. Refuses with `failed_precondition` a service's
+ * credential: a service has no person to sign in.
+ */
 function linkOf({ orgId, userId, kind, scopes, tokenId }: Principal): codes.LinkData {
   if (kind !== "pat" || !userId) {
     refuse(

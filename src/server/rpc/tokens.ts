@@ -13,13 +13,13 @@ import type { EventAnnouncer } from "./events.ts";
 import { idKey, page } from "./page.ts";
 import { tokenMessage } from "./token-message.ts";
 
-/** What tokens need of whoever holds streams, on whatever replica. A hint. */
+/** The token service's message to the replicas that hold streams. A hint. */
 export interface TokenDoorbell {
-  /** Ends the streams that were opened with a token. */
+  /** Ends the streams opened with a token. */
   revoke(tokenId: string): void;
 }
 
-/** What the .proto promises. */
+/** As documented in the .proto. */
 const overlapMsDefault = 10 * 60_000;
 
 export function tokenService(deps: {
@@ -121,7 +121,8 @@ export function tokenService(deps: {
         });
       };
       const { token, secret, predecessor } = await callers.whileGood(db, principal, rotate, { tokenId });
-      // Its next use learns when it expires; on other replicas within the time for which a lookup is believed.
+      // The token's next use reads its expiry; on other replicas after at most the cache time of a
+      // lookup.
       deps.authCache.forget(tokenId);
       deps.feed.eventsAppended(orgId);
       return { token: tokenMessage(token), secret, predecessor: tokenMessage(predecessor) };
@@ -129,15 +130,22 @@ export function tokenService(deps: {
   };
 }
 
-/** How long a token may be good that the principal makes; null: no bound. An admin's may outlive the admin's own. */
+/**
+ * Maximum life, in milliseconds, of a token created by the principal; null: no limit. An admin's
+ * may outlive the admin's own.
+ */
 function lifeMsMax(principal: Principal, held: callers.Held): number | null {
   return principal.scopes.has("admin") ? null : held.expiresInMs;
 }
 
-/** Refuses with `permission_denied` a token whose successor would let the principal do what it may not do itself. */
+/**
+ * Refuses with `permission_denied` a token whose successor would have more rights than the
+ * principal.
+ */
 async function requireMayRotate(tx: Db, principal: Principal, found: tokens.Token): Promise<void> {
   const { orgId, userId } = principal;
-  // Whoever holds a device's token is that device: only its owner, who may enrol it again too, gets hold of one.
+  // The holder of a device's token acts as the device: only its owner, who may also enrol it again,
+  // may receive its token.
   if (found.kind === "dev") {
     const device = await devices.find(tx, { orgId, deviceId: found.device_id! });
     if (!userId || device?.owner_id !== userId) {
@@ -148,7 +156,8 @@ async function requireMayRotate(tx: Db, principal: Principal, found: tokens.Toke
   if (found.id !== principal.tokenId && !found.scopes.every((scope) => mayGrant(principal, scope))) {
     refuse("permission_denied", "a token cannot make one that may do more than itself");
   }
-  // Whoever holds a person's token speaks as that person: not even an admin gets hold of another's.
+  // The holder of a person's token acts as the person: even an admin does not receive another
+  // person's token.
   if (found.kind === "pat" && found.user_id !== userId) {
     refuse("permission_denied", "only its own person may rotate a person's token; revoke it instead");
   }

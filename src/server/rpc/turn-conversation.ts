@@ -6,7 +6,7 @@ import {
 } from "../../conversation-ids.ts";
 import { refuse } from "../../errors.ts";
 
-/** What a request says of the conversation that a turn belongs to. */
+/** A request's fields about the conversation of its turn. */
 export type ConversationRequest = {
   conversationId: string;
   userId: string;
@@ -16,21 +16,22 @@ export type ConversationRequest = {
 };
 
 export type TurnConversation = {
-  /** Empty for a turn without one. */
+  /** Empty for a turn without a conversation. */
   conversationId: string;
-  /** The turn takes the conversation's lease, reads its snapshot and writes the next one. */
+  /** The turn takes the conversation's lease, reads its snapshot and writes the next snapshot. */
   isGated: boolean;
-  /** The run of the org that the request speaks of, which is to be there. */
+  /** The run in the request, which must exist in the org. */
   run: { runId: string; watcherId: string | undefined } | undefined;
 };
 
-/** How soon a caller asks again whose turn the gate has turned down. */
+/** Milliseconds after which a caller refused by the gate tries again. */
 const gateRetryMs = 1_000;
 
 /**
- * The conversation of a turn of this agent in this org, whatever the request says: another agent's or another org's is
- * refused with `invalid_argument`. The gate: a turn about a run that would write a snapshot and has no conversation is
- * refused with `aborted`, and may be asked for again; without a run, or without a snapshot, it passes ungated.
+ * The conversation of a turn of the agent in the org. A request that names another agent's or
+ * another org's conversation is refused with `invalid_argument`. The gate: a turn about a run that
+ * would write a snapshot and has no conversation is refused with `aborted`, and may be tried again;
+ * a turn without a run, or without a snapshot, passes ungated.
  */
 export function conversationOf(
   request: ConversationRequest,
@@ -75,7 +76,10 @@ export function conversationOf(
   return { conversationId, isGated: !request.withoutSnapshot, run };
 }
 
-/** Refuses a conversation id that is none, or is not this agent's in this org; answers the run that it is about. */
+/**
+ * Refuses an invalid conversation id and a conversation of another agent or org; returns the run of
+ * the conversation.
+ */
 function requireOwn(
   conversationId: string,
   { orgId, agentId, runId }: { orgId: string; agentId: string; runId: string },

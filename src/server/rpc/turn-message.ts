@@ -23,7 +23,7 @@ export const turnStatuses: Record<TurnRow["status"], TurnStatus> = {
   cancelled: TurnStatus.CANCELLED,
 };
 
-/** A turn, and how many questions of its agent are open. */
+/** A turn, and the number of its agent's open questions. */
 export function turnMessage(row: TurnRow, openQuestions = 0): Turn {
   return create(TurnSchema, {
     id: row.id,

@@ -34,13 +34,16 @@ import { lateResultMessage } from "./run-message.ts";
 import { conversationOf } from "./turn-conversation.ts";
 import { conversationMessage, turnMessage, turnStatuses } from "./turn-message.ts";
 
-/** What the .proto promises. */
+/** As documented in the .proto. */
 const timeoutMsDefault = 600_000;
 const startTimeoutMsDefault = 600_000;
 const keepaliveMs = 15_000;
-/** Output held for one watcher that reads slowly; what comes beyond is dropped, and its sequence shows the gap. */
+/**
+ * Maximum output chunks held for a slow watcher; the oldest are dropped, and the sequence shows the
+ * gap.
+ */
 const chunksWaitingMax = 256;
-/** Repairs what a lost wake-up missed. */
+/** Milliseconds between reads without a wake-up, in case a wake-up was lost. */
 const rereadMs = 5_000;
 
 type Deps = { db: Db; feed: Feed; doorbell: TurnBell & Pick<Doorbell, "cancelling"> };
@@ -138,7 +141,7 @@ export function turnService(deps: Deps): ServiceImpl<typeof TurnService> {
   };
 }
 
-/** Arms the turn that a request asks for, or finds it armed. */
+/** Arms the requested turn, or finds it armed already. */
 async function start({ db }: Deps, orgId: string, request: StartTurnRequest) {
   const resumed = request.resumeRunId === "" ? undefined : await requireResumable(db, orgId, request);
   const agentId =
@@ -171,8 +174,9 @@ async function start({ db }: Deps, orgId: string, request: StartTurnRequest) {
 }
 
 /**
- * The run whose session a turn goes on in. Without a conversation of its own, the turn belongs to the run's. Refuses with
- * `not_found` for the run, and `failed_precondition` where it left no session, or its device is gone.
+ * The run whose session a turn continues. Without a conversation in the request, the turn joins the
+ * run's conversation. Refuses with `not_found` for a missing run, and with `failed_precondition` if
+ * the run left no session or its device is gone.
  */
 async function requireResumable(db: Db, orgId: string, request: StartTurnRequest) {
   const runId = request.resumeRunId.toLowerCase();
@@ -220,7 +224,7 @@ async function* watch(
   const { orgId } = principalOf(context);
   const bell = new Bell();
   let chunks: OutputChunk[] = [];
-  // A turn is looked at when it may have changed; in between only its output is passed on.
+  // The turn is read after a reported change; otherwise only its output is passed on.
   let mayHaveChanged = true;
   const stop = feed.watchRun(
     { orgId, runId: turnId.toLowerCase() },
@@ -248,7 +252,7 @@ async function* watch(
         lookedAt = performance.now();
         row = (await turns.find(db, { orgId, turnId })) ?? refuse("not_found", `there is no turn ${turnId}`);
       }
-      // Output that is here already was written before what the row says of the turn's end.
+      // Output received by now was written before the turn's end in the row.
       const pieces = chunks.flatMap(outputMessage);
       chunks = [];
       if (row?.finishedAt) {
@@ -279,7 +283,7 @@ async function* watch(
   }
 }
 
-/** A turn with what its agent asks. */
+/** A turn with the number of its agent's open questions. */
 async function messageOf(db: Db, row: turns.TurnRow): Promise<Turn> {
   if (row.status !== "running" && row.status !== "claimed") return turnMessage(row);
   const open = await questions.countOpen(db, { orgId: row.orgId, runIds: [row.id] });

@@ -64,7 +64,7 @@ const timeoutMsDefault = 3_600_000;
 
 export const extractionSchemaBytesMax = 65_536;
 
-/** `extras`: what lists add on request. */
+/** `extras`: the parts that lists add on request. */
 export function watcherMessage(
   row: watchers.Watcher,
   extras: { recentRuns: readonly RunSummary[]; nextSlots: readonly Date[] } = {
@@ -95,7 +95,7 @@ export function watcherMessage(
   });
 }
 
-/** It is active, and its schedule has no slot to come. */
+/** Whether the watcher is active, but its schedule has no future slot. */
 function isResting(row: watchers.Watcher): boolean {
   return row.status === "active" && row.schedule !== null && row.next_slot_at === null;
 }
@@ -105,7 +105,7 @@ function noExecutorReasonOf(row: watchers.Watcher): string {
   return row.has_agent ? (lackOf(row.offers) ?? "") : `agent "${row.agent_id}" does not exist`;
 }
 
-/** What people decided, with the defaults as values. */
+/** The settings chosen by people, with the defaults as values. */
 export function watcherSpec(row: watchers.Watcher): WatcherSpec {
   return create(WatcherSpecSchema, {
     name: row.name,
@@ -132,8 +132,9 @@ export function watcherSpec(row: watchers.Watcher): WatcherSpec {
 }
 
 /**
- * What a spec that keeps the rules of its message asks for. Refuses with `invalid_argument` and the field what those
- * rules cannot say: the schedule, its zone, and the size of the extraction schema.
+ * The values of a spec whose message is valid. Refuses with `invalid_argument` and the field the
+ * errors beyond the message's rules: in the schedule, its zone, and the size of the extraction
+ * schema.
  */
 export function watcherValues(
   spec: WatcherSpec,
@@ -142,9 +143,10 @@ export function watcherValues(
   const schedule = spec.schedule.trim();
   const timeZone = spec.timeZone || "UTC";
   const { current } = options;
-  // A schedule that stays is not judged again: one that has fired for the last time does not stand in the way of other edits.
+  // An unchanged schedule is not checked again: a schedule without future slots does not prevent
+  // other edits.
   const stays = current && (current.schedule ?? "") === schedule && current.time_zone === timeZone;
-  // A zone is checked also where no schedule needs it yet.
+  // The zone is checked even without a schedule.
   if (!stays) checkSchedule({ schedule: schedule === "" ? "@daily" : schedule, timeZone }, options.rules);
   checkExtractionSchema(spec.extractionSchema);
   checkReferences(spec.prompt);
@@ -199,13 +201,16 @@ function checkExtractionSchema(schema: JsonObject | undefined): void {
       field,
     });
   }
-  // PostgreSQL's jsonb has neither; JSON.stringify writes both, and nothing else, in these forms.
+  // jsonb accepts neither; JSON.stringify writes both, and nothing else, in these escapes.
   if (/(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f])/.test(json)) {
     refuse("invalid_argument", `${field}: holds a NUL character or half a surrogate pair`, { field });
   }
 }
 
-/** A slug of the letters and digits of a name: "Daily check-in" becomes "daily-check-in". Empty if it has none. */
+/**
+ * A slug of the letters and digits of a name: "Daily check-in" becomes "daily-check-in". Empty for
+ * a name without any.
+ */
 export function slugOf(name: string): string {
   return name
     .normalize("NFKD")

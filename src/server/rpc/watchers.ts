@@ -30,11 +30,11 @@ import { page } from "./page.ts";
 import { triggeredMessage } from "./triggered-message.ts";
 import { slugOf, watcherMessage, watcherSpec, watcherValues } from "./watcher-message.ts";
 
-/** What the .proto promises. */
+/** As documented in the .proto. */
 const recentRunsMax = 30;
 const nextSlotsMax = 3;
 const int32Max = 2_147_483_647;
-/** A backfill reaches back this far. */
+/** Maximum age of a backfill's first slot, in milliseconds. */
 const backfillReachMs = 366 * 86_400_000;
 
 export function watcherService(deps: {
@@ -48,19 +48,19 @@ export function watcherService(deps: {
 }): ServiceImpl<typeof WatcherService> {
   const { db, surroundings, feed } = deps;
 
-  /** What a new schedule of the org must keep. */
+  /** The rules for a new schedule of the org. */
   async function rulesOf(orgId: string): Promise<ScheduleRules> {
     const intervalMsMin = (await orgs.findIntervalMsMin(db, { orgId })) ?? deps.intervalMsMin;
     return { now: await clock.now(db), intervalMsMin };
   }
 
-  /** Announces the event of a write, and answers the watcher as it is. */
+  /** Announces the event of a write, and returns the watcher's message. */
   function changed(watcher: watchers.Watcher) {
     feed.eventsAppended(watcher.org_id);
     return { watcher: watcherMessage(watcher) };
   }
 
-  /** Watchers with what was asked for beside them. */
+  /** Watchers with the requested extras. */
   async function withExtras(
     orgId: string,
     rows: readonly watchers.Watcher[],
@@ -199,7 +199,7 @@ export function watcherService(deps: {
   };
 }
 
-/** The next slots of a watcher that fires. A schedule that cannot be read has none beyond the one that it has. */
+/** The next slots of a watcher. An unreadable schedule has no slot beyond the stored next slot. */
 function nextSlotsOf(watcher: watchers.Watcher): Date[] {
   const { schedule, time_zone: timeZone, next_slot_at: first } = watcher;
   if (!first || schedule === null || watcher.status === "paused") return [];
@@ -211,12 +211,12 @@ function nextSlotsOf(watcher: watchers.Watcher): Date[] {
       slots.push(slot);
     }
   } catch {
-    // R9: one bad row does not spoil the list; the materializer reports it.
+    // R9: a bad row does not spoil the list; the materializer reports the row.
   }
   return slots;
 }
 
-/** The slug that was asked for, or one made from the name. Refuses what could be taken for an id. */
+/** The requested slug, or a slug made from the name. Refuses a slug that looks like an id. */
 function requireSlug(asked: string, name: string): string {
   const slug = asked || slugOf(name);
   if (slug === "") {
@@ -230,7 +230,7 @@ function requireSlug(asked: string, name: string): string {
 
 type SpecField = Exclude<keyof WatcherSpec, keyof Message>;
 
-/** The fields that an update names, as they are called here. */
+/** The spec's fields in an update, by their names in TypeScript. */
 function requireFields(request: UpdateWatcherRequest): SpecField[] {
   const paths = request.updateMask?.paths ?? [];
   const field = "update_mask";
@@ -244,7 +244,10 @@ function requireFields(request: UpdateWatcherRequest): SpecField[] {
   });
 }
 
-/** The spec with the named fields replaced; one that is not set is cleared to its default. The whole has to keep the rules. */
+/**
+ * The spec with the named fields replaced; an unset field is reset to its default. The result must
+ * pass the message's rules.
+ */
 function merge(
   current: WatcherSpec,
   wanted: WatcherSpec | undefined,
@@ -263,7 +266,7 @@ function merge(
   return merged;
 }
 
-/** The schedule that a preview is asked of: a watcher's, or one that is given. */
+/** The schedule to preview: a watcher's, or the given schedule. */
 async function requirePreviewed(
   db: Db,
   asked: { orgId: string; watcherId: string; schedule: string; timeZone: string },

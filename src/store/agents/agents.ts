@@ -8,7 +8,7 @@ import type { Json } from "../pg/schema.ts";
 import * as events from "../work/events.ts";
 import * as platforms from "./platforms.ts";
 
-/** An agent at its latest version. `settings` is the protobuf JSON of AgentSettings. */
+/** An agent in its latest version. `settings` is the protobuf JSON of AgentSettings. */
 export type Agent = {
   id: string;
   name: string;
@@ -16,9 +16,12 @@ export type Agent = {
   version: number;
   settings: Json;
   isDefault: boolean;
-  /** That its turns are pinned to; null: fleet workers take them. */
+  /** The pinned device of the agent's turns; null: fleet workers take them. */
   deviceId: string | null;
-  /** Why nobody takes its turns: the device that it was pinned to is gone. Empty: somebody does. */
+  /**
+   * The reason why no device takes the agent's turns: the pinned device was removed. Empty: turns
+   * are taken.
+   */
   noExecutorReason: string;
   createdAt: Date;
   updatedAt: Date;
@@ -26,7 +29,10 @@ export type Agent = {
 
 type Named = { orgId: string; agentId: string };
 
-/** The MCP servers that an agent gets from Pinion itself, as its settings have them; none without a URL to reach it at. */
+/**
+ * The MCP servers that Pinion injects into an agent, in the form of its settings; none without a
+ * public URL.
+ */
 export function injectedServers(
   publicUrl: string | undefined,
 ): { name: string; url: string; isInjected: true }[] {
@@ -51,12 +57,12 @@ function select(db: Db, orgId: string) {
     .where("a.org_id", "=", orgId);
 }
 
-/** The agent at its latest version. Refuses with `not_found`, also for another org's. */
+/** The agent in its latest version. Refuses with `not_found`, also for another org's agent. */
 export async function get(db: Db, options: Named): Promise<Agent> {
   return (await find(db, options)) ?? notFound(options.agentId);
 }
 
-/** The agent at its latest version, if the org has it. */
+/** The agent in its latest version; undefined if the org has no such agent. */
 export function find(db: Db, options: Named): Promise<Agent | undefined> {
   return select(db, options.orgId).where("a.id", "=", options.agentId).executeTakeFirst();
 }
@@ -65,7 +71,7 @@ function notFound(agentId: string): never {
   refuse("not_found", `there is no agent "${agentId}"`);
 }
 
-/** The org's agents by id, at most `limit`; those after `afterId` if given. */
+/** The org's agents by id, at most `limit`; after `afterId` if given. */
 export function list(
   db: Db,
   options: { orgId: string; limit: number; afterId?: string | undefined },
@@ -76,8 +82,9 @@ export function list(
 }
 
 /**
- * Creates the agent and its first revision unless the org has one of that id, which stays as it is. True if created.
- * An id that was deleted goes on counting: runs of before keep pointing at the revisions of before (R4).
+ * Creates the agent and its first revision; an existing agent of the same id stays unchanged. True
+ * if created. A reused id continues the version numbers: earlier runs keep pointing at the earlier
+ * revisions (R4).
  */
 export async function ensure(
   db: Db,
@@ -99,8 +106,9 @@ export async function ensure(
 }
 
 /**
- * {@link ensure} for a caller, with the event `agent.created`, and the agent as it is afterwards. Refuses with
- * `not_found` an owner who is no member, and with `aborted` if another call removed the agent meanwhile.
+ * {@link ensure} for a caller, with the event `agent.created`; returns the agent afterwards.
+ * Refuses with `not_found` an owner outside of the org, and with `aborted` if another call removed
+ * the agent meanwhile.
  */
 export function create(
   db: Db,
@@ -150,7 +158,7 @@ async function requireOwner(tx: Db, options: { orgId: string; ownerId: string | 
   if (!member) refuse("not_found", "the owner is no member of the org", { field: "owner_id" });
 }
 
-/** A fleet worker, which is nobody's in particular, is no device here. */
+/** A fleet worker belongs to no person, and counts as not found here. */
 async function requireDevice(tx: Db, options: { orgId: string; deviceId: string | null }): Promise<void> {
   const { orgId, deviceId } = options;
   if (deviceId === null) return;
@@ -158,8 +166,9 @@ async function requireDevice(tx: Db, options: { orgId: string; deviceId: string 
 }
 
 /**
- * Takes the agents off a device that is going, within the caller's transaction: their turns go to nobody until somebody
- * decides on the pin, since whoever pinned them did not mean the fleet. Answers their events, `agent.updated`.
+ * Unpins the agents of a device that is removed, in the caller's transaction. Their turns go to no
+ * device until a person decides about the pin, because a pin does not imply consent to the fleet.
+ * Returns their events, `agent.updated`.
  */
 export async function unpinAll(
   tx: Db,
@@ -187,27 +196,28 @@ export async function unpinAll(
   }));
 }
 
-/** What people decide about an agent. */
+/** The settings of an agent chosen by people. */
 export type AgentValues = {
   name: string;
   ownerId: string | null;
   isDefault: boolean;
   deviceId: string | null;
-  /** As it is, or empty: that is what a decision about the pin makes of it. */
+  /** Unchanged, or empty after a decision about the pin. */
   noExecutorReason: string;
   settings: Json;
 };
 
 /**
- * Changes an agent, with the event `agent.updated`. `change` is given the agent and answers what it shall be. A changed
- * name or setting is a new revision; nothing changed writes nothing. Refuses with `not_found` (agent, owner, device), `aborted`
- * (`expectedVersion`) and `failed_precondition` (the default has to be some agent, the device's owner a member).
+ * Changes an agent, with the event `agent.updated`. `change` receives the agent and returns its new
+ * values. A changed name or setting makes a new revision; without a change nothing is written.
+ * Refuses with `not_found` (agent, owner, device), `aborted` (`expectedVersion`) and
+ * `failed_precondition` (the default must be some agent, the device's owner a member).
  */
 export function update(
   db: Db,
   options: Named & {
     actor: string;
-    /** 0: whatever the version is. */
+    /** 0: any version. */
     expectedVersion: number;
     change: (current: Agent) => AgentValues;
     isDryRun: boolean;
@@ -266,7 +276,7 @@ export function update(
   });
 }
 
-/** What a run does not carry: changing it makes no new version. */
+/** Fields that runs do not carry: changing them makes no new version. */
 const unversioned = new Set(["owner_id", "is_default", "device_id", "no_executor_reason"]);
 
 /** `revised`: a name or a setting is among them. Fields by their names in the API. */
@@ -292,9 +302,10 @@ function changesOf(
 }
 
 /**
- * Removes an agent and its platforms, with the events `platform.deleted` and `agent.deleted`. Its revisions stay for the
- * runs that point at them, its watchers for an agent that comes back. Returns the platforms, to be stopped. Refuses with
- * `not_found`, and `failed_precondition` for the org's default agent.
+ * Removes an agent and its platforms, with the events `platform.deleted` and `agent.deleted`. Its
+ * revisions stay for the runs that refer to them, its watchers for a later agent of the same id.
+ * Returns the platforms, to be stopped. Refuses with `not_found`, and `failed_precondition` for the
+ * org's default agent.
  */
 export function remove(
   db: Db,
@@ -320,12 +331,12 @@ export function remove(
   });
 }
 
-/** A field as the API spells it. */
+/** A field's name in the API. */
 function snakeCase(field: string): string {
   return field.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }
 
-/** Locks the agent's row: one that changes it comes after the other. Refuses with `not_found`. */
+/** Locks the agent's row, so that changes are serialized. Refuses with `not_found`. */
 async function lock(tx: Db, options: Named): Promise<void> {
   const row = await tx
     .selectFrom("agent")

@@ -2,10 +2,11 @@ import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 
 /**
- * Fills in what an older version left open in an agent: the owner and the providers, each only while it is empty, and the
- * providers only while nobody has emptied them: no revision, which are kept for good, unlike events, ever had any. The
- * providers become a new version, so that runs keep the settings that they were given (R4). Answers what was filled in,
- * and whether there is such an agent; its event is the caller's.
+ * Fills in fields of an agent left empty by an older version: the owner and the providers, each
+ * only while empty. Providers are filled in only if no revision ever had any, because a person may
+ * have emptied them; revisions, unlike events, are kept for ever. The providers become a new
+ * version, so that runs keep their settings (R4). Returns the filled fields, and whether the agent
+ * exists; the caller appends the event.
  */
 export async function healAgent(
   tx: Db,
@@ -22,7 +23,7 @@ export async function healAgent(
     select owner_id from agent where org_id = ${orgId} and id = ${agentId} for update`.execute(tx);
   const agent = locked.rows[0];
   if (!agent) return { isFound: false, filled: [] };
-  // A statement of its own: it sees what a person wrote whom the lock waited for.
+  // A separate statement, to see the writes of a person's transaction that the lock waited for.
   const revised = await sql`
     select from agent_revision
     where org_id = ${orgId} and agent_id = ${agentId}

@@ -1,4 +1,4 @@
-/** What people want of platforms, and what is to be done about it. */
+/** Edits of platforms by people, and the steps that follow. */
 import { sql } from "kysely";
 import { Refusal, refuse } from "../../errors.ts";
 import { excerpt } from "../../excerpt.ts";
@@ -23,27 +23,30 @@ import {
   type PlatformValues,
 } from "./platforms.ts";
 
-/** An upsert that finds neither room nor a row has met a deletion. This often is no coincidence. */
+/**
+ * Maximum tries of an upsert that finds neither a free id nor a row, because of a concurrent
+ * deletion.
+ */
 const insertAttemptsMax = 3;
 
 /** Of a config's value in an event. */
 const eventValueLengthMax = 200;
 
-/** What is wanted of a platform; see {@link upsertAll}. */
+/** A requested platform; see {@link upsertAll}. */
 export type Wanted = {
   stableId: string;
   actor: string;
   values: PlatformValues;
   expectedVersion: number;
-  /** The start that the caller has waited for. */
+  /** The epoch of the start that the caller has waited for. */
   waitedEpoch: number | undefined;
   isDryRun: boolean;
 };
 
-/** What a row is read from and written with. */
+/** The surroundings of reading and writing rows. */
 type Context = { orgId: string; keyring: Keyring; emit: Emit };
 
-/** {@link upsertAll} for one; its refusal is thrown. */
+/** {@link upsertAll} for a single platform; a refusal is thrown. */
 export async function upsert(db: Db, options: Wanted & { orgId: string; keyring: Keyring }): Promise<Step> {
   const { orgId, keyring, ...wanted } = options;
   for (let attempt = 1; attempt <= insertAttemptsMax; attempt++) {
@@ -57,12 +60,13 @@ export async function upsert(db: Db, options: Wanted & { orgId: string; keyring:
 }
 
 /**
- * Makes the rows what is wanted, each with the event `platform.created` or `platform.updated`, unless a start is under
- * way; in one transaction, which no refusal of one of them undoes. Answers for each, in their order, what is to be done,
- * or why it was refused: `not_found` (agent), `already_exists` (another agent's), `failed_precondition` (another kind; or
- * the start of `waitedEpoch` failed and nothing else is wanted, with its reason), `aborted` (`expectedVersion`; or the
- * platform was stopped or deleted while the caller waited), `invalid_argument` (a secret to keep that is not there).
- * "again": somebody else created it meanwhile, or it stands earlier in the list.
+ * Writes the requested rows, each with the event `platform.created` or `platform.updated`, unless a
+ * start is under way; in one transaction, and a refused row does not undo the others. Returns for
+ * each, in order, the next step or the refusal: `not_found` (agent), `already_exists` (another
+ * agent's), `failed_precondition` (another kind; or the start of `waitedEpoch` failed without a
+ * further change, with its reason), `aborted` (`expectedVersion`; or the platform was stopped or
+ * deleted while the caller waited), `invalid_argument` (a secret to keep that does not exist).
+ * "again": another call created the platform meanwhile, or its id occurs earlier in the list.
  */
 export function upsertAll(
   db: Db,
@@ -125,7 +129,7 @@ function created(platform: Platform): Step {
   return { do: "start", platform, outcome: "created", willRestart: false, changed: [] };
 }
 
-/** The secrets of a row that is not there yet. */
+/** The secrets of a new row. */
 function sealNew(context: Context, one: Wanted): Record<string, string> {
   if (one.expectedVersion !== 0) {
     refuse("aborted", `there is no platform "${one.stableId}" yet; read it again`, { retryAfterMs: 0 });
@@ -133,14 +137,17 @@ function sealNew(context: Context, one: Wanted): Record<string, string> {
   return sealAll({ ...context, ...one }, undefined);
 }
 
-/** New rows, started by the caller; without those that are there by now, whose writers were waited for. */
+/**
+ * Inserts new rows, started by the caller; leaves out rows inserted by concurrent writers, after
+ * waiting for their commits.
+ */
 async function insertAll(
   tx: Db,
   orgId: string,
   drafts: readonly { one: Wanted; secrets: Record<string, string> }[],
 ): Promise<Map<string, Platform>> {
   if (drafts.length === 0) return new Map();
-  // In the order in which rows are locked too.
+  // In the order in which rows are locked, too.
   const sorted = drafts.toSorted((a, b) => (a.one.stableId < b.one.stableId ? -1 : 1));
   const input = unnest("i", sorted, {
     stable_id: ["text", ({ one }) => one.stableId],
@@ -192,7 +199,7 @@ function draftOf(options: Named & { values: PlatformValues; secrets: Record<stri
   };
 }
 
-/** What is to be done about a row that is there, and locked. */
+/** The next step for an existing, locked row. */
 async function change(tx: Db, current: Platform, options: Wanted & Context): Promise<Step> {
   const { values } = options;
   if (current.agent_id !== values.agentId) {
@@ -278,7 +285,7 @@ async function change(tx: Db, current: Platform, options: Wanted & Context): Pro
     : { do: "nothing", platform, ...answer };
 }
 
-/** "config.a" or "secrets.b" of a platform as an event may show it: a secret only as one that is there. */
+/** "config.a" or "secrets.b" of a platform for an event: of a secret only its existence. */
 function shownOf(platform: Pick<Platform, "config" | "secrets">, field: string): unknown {
   const [, part, key] = /^(config|secrets)\.(.*)$/s.exec(field)!;
   const values = part === "config" ? platform.config : masked(platform.secrets);
@@ -301,7 +308,10 @@ function shortened(config: Record<string, string>): Json {
   );
 }
 
-/** Holds the agents' rows until the commit, so that none is removed meanwhile; answers those that there are. */
+/**
+ * Locks the agents' rows until the commit, so that none is removed meanwhile; returns the existing
+ * ids.
+ */
 async function lockAgents(
   tx: Db,
   options: { orgId: string; agentIds: readonly string[] },

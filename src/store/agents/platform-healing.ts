@@ -3,7 +3,7 @@ import type { Keyring } from "../../secrets.ts";
 import { type Db, transaction } from "../pg/database.ts";
 import * as events from "../work/events.ts";
 
-/** A key of a kind that is a secret by now. */
+/** A key of a kind that is a secret in the current version. */
 export type SecretKey = { kind: string; key: string };
 
 /** Platforms per transaction. */
@@ -20,9 +20,11 @@ type Row = {
 };
 
 /**
- * Moves settings of platforms that an older version took for no secrets (a webhook's address) to the secrets, sealed, each
- * platform with the event `platform.updated`. A secret that is there by the same key stays. Safe on all replicas at once and at every start. Without a key nothing can be
- * sealed, and all stay as they are; lists do not show them either way. Answers how many were healed, and how many are left.
+ * Moves settings of platforms that are secrets in the current version (a webhook's address) to the
+ * secrets, sealed, each platform with the event `platform.updated`. An existing secret of the same
+ * key stays. Safe on all replicas at once and at every start. Without a key of the keyring nothing
+ * can be sealed, and all settings stay; lists hide them in any case. Returns the number healed, and
+ * the number left.
  */
 export async function healSecretSettings(
   db: Db,

@@ -1,4 +1,6 @@
-/** The secrets of platforms: sealed when they are written, and sealed anew when a key is rotated. */
+/**
+ * The secrets of platforms: sealed when they are written, and sealed anew when a key is rotated.
+ */
 import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import { isReference, type Keyring } from "../../secrets.ts";
@@ -8,7 +10,10 @@ import type { Json } from "../pg/schema.ts";
 import * as events from "../work/events.ts";
 import type { Named, Platform, PlatformValues, WantedSecret } from "./platforms.ts";
 
-/** The secrets as they are stored. One that is what it was stays sealed as it is, so that equal calls change nothing. */
+/**
+ * The secrets as stored. An unchanged secret keeps its ciphertext, so that equal calls change
+ * nothing.
+ */
 export function sealAll(
   options: Named & { values: PlatformValues; keyring: Keyring },
   current: Platform | undefined,
@@ -29,7 +34,7 @@ export function sealAll(
       try {
         if (keyring.open(before, place) === wanted.value) return before;
       } catch {
-        // Its key is lost: what is given now takes its place.
+        // The secret's key is lost: the given secret replaces it.
       }
     }
     return keyring.seal(wanted.value, place);
@@ -39,7 +44,7 @@ export function sealAll(
   );
 }
 
-/** That a secret was set is told, and nothing of what it is. */
+/** The names of set secrets, without their values. */
 export function masked(secrets: Record<string, string>): Json {
   return Object.fromEntries(Object.keys(secrets).map((key) => [key, "***"]));
 }
@@ -48,9 +53,10 @@ export function masked(secrets: Record<string, string>): Json {
 const rotateBatchMax = 200;
 
 /**
- * Seals with the current key what other keys sealed, of all orgs, in batches, with one event `secrets.rotated` for each
- * org of a batch. What cannot be opened is left and counted (R9). May run beside a serving replica and again after a
- * crash. For whoever has the keys and the database; no rpc leads here.
+ * Seals all secrets of other keys with the current key, of all orgs, in batches, with one event
+ * `secrets.rotated` for each org of a batch. A secret that cannot be opened is left and counted
+ * (R9). May run beside a serving replica and again after a crash. For operators with the keys and
+ * the database; no rpc calls it.
  */
 export async function rotateSecrets(
   db: Db,

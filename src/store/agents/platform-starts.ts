@@ -1,20 +1,24 @@
 /**
- * Chat platforms of agents, and who starts them.
+ * Chat platforms of agents: the states of starts.
  *
- * A start happens outside of the database, on the replica whose call asked for it. Its row says that it is under way
- * (`starting`, an epoch, and a deadline), so that of several calls one starts and the others wait for its outcome:
+ * A start happens outside of the database, on the replica whose call asked for it. Its row records
+ * the start (`starting`, an epoch, and a deadline), so that of several calls one starts and the
+ * others wait for its outcome:
  *
- * | state    | upsert, equal        | upsert, different       | start          | stop    | outcome of its epoch |
- * | absent   | starting, to caller  | starting, to caller     | refused        | refused | dropped              |
- * | starting | wait                 | wait                    | wait           | stopped | running or failed    |
- * | running  | stays                | starting, to caller     | stays          | stopped | dropped              |
- * | failed   | starting, to caller  | starting, to caller     | starting       | stopped | dropped              |
- * | stopped  | stays                | stays, with new values  | starting       | stays   | dropped              |
+ * state    | equal upsert        | different upsert       | start    | stop    | outcome of epoch
+ * absent   | starting, to caller | starting, to caller    | refused  | refused | dropped
+ * starting | wait                | wait                   | wait     | stopped | running or failed
+ * running  | stays               | starting, to caller    | stays    | stopped | dropped
+ * failed   | starting, to caller | starting, to caller    | starting | stopped | dropped
+ * stopped  | stays               | stays, with new values | starting | stays   | dropped
  *
- * - P1 An outcome is written only under the epoch of its own start, so a late one changes nothing.
- * - P2 `starting` beyond its deadline is read as `failed`: its replica is gone.
- * - P3 Epochs of one stable id only grow, also across a deletion, so that who stops "up to an epoch" ends no later start.
- * - P4 Who waited for a start and finds the platform stopped is refused, as who made that start is: neither undoes the stop.
+ * - P1 An outcome is written only under the epoch of its own start, so a late outcome changes
+ *   nothing.
+ * - P2 `starting` beyond its deadline reads as `failed`: its replica is gone.
+ * - P3 Epochs of a stable id only grow, also across a deletion, so that a stop "up to an epoch"
+ *   ends no later start.
+ * - P4 A call that waited for a start and finds the platform stopped is refused, and so is the call
+ *   that made the start: neither undoes the stop.
  */
 import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
@@ -26,11 +30,11 @@ import { deadline, find, lock, type Named, named, nextEpoch, notFound, type Plat
 
 export type Outcome = "created" | "updated" | "noop";
 
-/** What is to be done about a platform after a look at it. */
+/** The next step for a platform after reading its row. */
 export type Step =
-  /** The start of this epoch is the caller's, who reports its end by {@link endStart}. */
+  /** The caller makes the start of the epoch, and reports its end by {@link endStart}. */
   | { do: "start"; platform: Platform; outcome: Outcome; willRestart: boolean; changed: string[] }
-  /** Somebody else's start is under way: wait for its end, and look again. */
+  /** Another call's start is under way: wait for its end, and read the row again. */
   | { do: "wait"; platform: Platform }
   | { do: "nothing"; platform: Platform; outcome: Outcome; changed: string[] };
 
@@ -48,7 +52,7 @@ export function gone(stableId: string): never {
   refuse("aborted", `the platform "${stableId}" was deleted meanwhile; do it again`, { retryAfterMs: 0 });
 }
 
-/** Within the transaction that locked the row; the event `platform.starting` is the caller's to append. */
+/** Within the transaction that locked the row; the caller appends the event `platform.starting`. */
 export async function beginStart(
   tx: Db,
   current: Platform,
@@ -67,8 +71,9 @@ export async function beginStart(
 }
 
 /**
- * Begins a start unless the platform runs or is being started. Refuses with `not_found`, with `aborted` if it was
- * stopped or deleted while the caller waited, and with `failed_precondition` if the start failed that the caller waited for.
+ * Begins a start unless the platform is running or starting. Refuses with `not_found`, with
+ * `aborted` if the platform was stopped or deleted while the caller waited, and with
+ * `failed_precondition` if the awaited start failed.
  */
 export function start(
   db: Db,
@@ -98,19 +103,19 @@ export function start(
   });
 }
 
-/** How a start ended; without a failure it runs. */
+/** The end of a start; without a failure the platform runs. */
 export type StartEnd = { stableId: string; epoch: number; actor: string; failure: string | undefined };
 
-/** {@link endStarts} for one. */
+/** {@link endStarts} for a single start. */
 export async function endStart(db: Db, options: StartEnd & { orgId: string }): Promise<Platform | undefined> {
   const { orgId, ...end } = options;
   return (await endStarts(db, { orgId, ends: [end] }))[0];
 }
 
 /**
- * Records how starts ended, each with the event `platform.started` or `platform.failed`, and returns the platforms, in
- * the order of the ends; undefined, and nothing changed, for one that another start, a stop or a deletion came before, or
- * whose deadline passed (P1, P2).
+ * Records the ends of starts, each with the event `platform.started` or `platform.failed`, and
+ * returns the platforms in the order of the ends; undefined, without a change, for a start
+ * overtaken by another start, a stop or a deletion, or past its deadline (P1, P2).
  */
 export function endStarts(
   db: Db,
@@ -118,7 +123,7 @@ export function endStarts(
 ): Promise<(Platform | undefined)[]> {
   const { orgId, ends } = options;
   return transaction(db, async (tx) => {
-    // In the order in which upsertAll locks.
+    // In the locking order of upsertAll.
     await sql`
       select from platform where org_id = ${orgId} and stable_id = any(${ends.map(({ stableId }) => stableId)}::text[])
       order by stable_id for update`.execute(tx);
@@ -157,7 +162,10 @@ export function endStarts(
   });
 }
 
-/** Marks a platform as stopped, with the event `platform.stopped`; a start under way is overtaken. Refuses with `not_found`. */
+/**
+ * Marks a platform as stopped, with the event `platform.stopped`; a start under way is overtaken.
+ * Refuses with `not_found`.
+ */
 export function stop(
   db: Db,
   options: Named & { actor: string },

@@ -1,4 +1,4 @@
-/** Chat platforms of agents, as rows; who starts them, platform-starts.ts says. */
+/** Rows of agents' chat platforms; platform-starts.ts has the states of starts. */
 import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
@@ -6,15 +6,15 @@ import { transaction } from "../pg/database.ts";
 import type { Json, PlatformRow } from "../pg/schema.ts";
 import * as events from "../work/events.ts";
 
-/** A platform as it is read. A start that took too long shows as failed (P2). */
+/** A platform as read. A start beyond its deadline shows as failed (P2). */
 export type Platform = Omit<PlatformRow, "start_deadline_at">;
 
 export type Named = { orgId: string; stableId: string };
 
-/** What a secret is to become; "keep": what it is. */
+/** The new value of a secret; "keep" leaves the stored value. */
 export type WantedSecret = { value: string } | "keep";
 
-/** What people decide about a platform. */
+/** The settings of a platform chosen by people. */
 export type PlatformValues = {
   agentId: string;
   kind: string;
@@ -22,7 +22,7 @@ export type PlatformValues = {
   secrets: Record<string, WantedSecret>;
 };
 
-/** A start whose replica died is given up after this; longer than a start may take. */
+/** Milliseconds after which a start is given up because its replica died; longer than any start. */
 export const startDeadlineMs = 25_000;
 
 const overdueReason = "the start did not end in time; the replica that made it may be gone";
@@ -40,12 +40,15 @@ export function select(db: Db, orgId: string) {
     .where("org_id", "=", orgId);
 }
 
-/** The platform, if the org has it. */
+/** The platform; undefined if the org has no such platform. */
 export function find(db: Db, options: Named): Promise<Platform | undefined> {
   return select(db, options.orgId).where("stable_id", "=", options.stableId).executeTakeFirst();
 }
 
-/** The org's platforms by stable id, at most `limit`: those after `afterId`, and those of an agent, where given. */
+/**
+ * The org's platforms by stable id, at most `limit`; after `afterId`, and of `agentId`, each if
+ * given.
+ */
 export function list(
   db: Db,
   options: {
@@ -76,14 +79,17 @@ export async function findAll(
 
 export const deadline = sql<Date>`clock_timestamp() + ${startDeadlineMs} * interval '1 millisecond'`;
 
-/** Grows, and stays ahead of the clock by which a new row would begin (P3). */
+/** Grows, and stays ahead of the clock from which a new row takes its epoch (P3). */
 export const nextEpoch = sql<number>`greatest(epoch + 1, (extract(epoch from clock_timestamp()) * 1000)::bigint)`;
 
 export function named(platform: Pick<Platform, "stable_id" | "agent_id">): Json {
   return { platform_id: platform.stable_id, agent_id: platform.agent_id };
 }
 
-/** Removes a platform, with the event `platform.deleted`, and returns it, to be stopped. Refuses with `not_found`. */
+/**
+ * Removes a platform, with the event `platform.deleted`, and returns it for stopping. Refuses with
+ * `not_found`.
+ */
 export function remove(db: Db, options: Named & { actor: string }): Promise<Platform> {
   return transaction(db, async (tx) => {
     const current = (await lock(tx, options)) ?? notFound(options.stableId);
@@ -97,7 +103,9 @@ export function remove(db: Db, options: Named & { actor: string }): Promise<Plat
   });
 }
 
-/** Removes all platforms of an agent and returns them, to be stopped; the events are the caller's. */
+/**
+ * Removes all platforms of an agent and returns them, to be stopped; the events are the caller's.
+ */
 export async function removeAllOfAgent(
   tx: Db,
   options: { orgId: string; agentId: string },

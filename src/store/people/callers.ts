@@ -5,7 +5,7 @@ import { transaction } from "../pg/database.ts";
 import type { Role } from "../pg/schema.ts";
 import * as members from "./members.ts";
 
-/** Whose call makes a credential, or decides who belongs to the org. */
+/** The caller who creates a credential, or changes the org's members. */
 export type Caller = {
   orgId: string;
   tokenId: string;
@@ -13,19 +13,20 @@ export type Caller = {
   userId: string | null;
 };
 
-/** A caller that is held; see {@link whileGood}. */
+/** A locked caller; see {@link whileGood}. */
 export type Held = {
   /** Until the caller's token expires, by the database's clock; null if never. */
   expiresInMs: number | null;
-  /** What the caller is in the org at this moment; null for a service. */
+  /** The caller's current role in the org; null for a service. */
   role: Role | null;
 };
 
 /**
- * Calls `fn` in a transaction in which the caller's token stays good, and the caller, if it is a person, a member in the
- * same role: whoever ends or changes one of them waits for the commit, and sees what was made. Refuses with
- * `unauthenticated` if a token or a membership has ended already; a lookup of the guard may be some seconds old. `changes`
- * is another token that `fn` will change.
+ * Calls `fn` in a transaction in which the caller's token stays valid and the caller, if a person,
+ * stays a member in the same role: transactions that end or change them wait for the commit, and
+ * then see the writes. Refuses with `unauthenticated` if the token or the membership has ended
+ * already; the guard's lookup may be some seconds old. `changes`: another token that `fn` will
+ * change.
  */
 export function whileGood<T>(
   db: Db,
@@ -37,9 +38,9 @@ export function whileGood<T>(
 }
 
 /**
- * {@link whileGood} for a caller who changes members. Locks come in this order: the org's members as a whole, the member
- * who is changed, the caller, the caller's token; so whoever removes the caller waits, or is waited for, and no two wait for
- * each other. Null is Pinion itself, with an owner's rights.
+ * {@link whileGood} for a caller who changes members. The order of locks is: the org's members as a
+ * whole, the changed member, the caller, the caller's token; so a removal of the caller waits or is
+ * waited for, without a deadlock. Null means Pinion itself, with an owner's rights.
  */
 export async function holdToManage(
   tx: Db,
@@ -55,10 +56,12 @@ export async function holdToManage(
 
 async function hold(tx: Db, caller: Caller, changes?: { tokenId: string }): Promise<Held> {
   const { orgId, tokenId, userId } = caller;
-  // The member before the token, as whoever removes a member does. The role too: a token made here fits it.
+  // The member before the token, as in a member's removal. The role, too, so that a token created
+  // here fits the role.
   const role = userId === null ? null : ((await members.holdRole(tx, { orgId, userId })) ?? refuseEnded());
   if (changes) {
-    // In one order, for two who rotate each other's token or the same one: a share lock cannot give way to another.
+    // In one order, for two callers who rotate each other's token or the same token: two share
+    // locks would deadlock.
     await tx
       .selectFrom("token")
       .select("id")
@@ -74,7 +77,7 @@ async function hold(tx: Db, caller: Caller, changes?: { tokenId: string }): Prom
     .where("org_id", "=", orgId)
     .where("id", "=", tokenId)
     .where("revoked_at", "is", null)
-    // Not now(): the rotation that this waited for may have ended the token after this transaction began.
+    // Not now(): the awaited rotation may have ended the token after the transaction began.
     .where(sql<boolean>`coalesce(expires_at > clock_timestamp(), true)`)
     .forShare()
     .executeTakeFirst();

@@ -1,19 +1,24 @@
-/** What an event says of an edit: which fields changed, from what to what. Secrets are masked and long texts cut. */
+/**
+ * The description of an edit in an event: the changed fields, with old and new values. Secrets are
+ * masked and long texts cut.
+ */
 import { canonical } from "../pg/canonical.ts";
 import type { Json } from "../pg/schema.ts";
 
-/** Enough to see what a text was about; the whole of it is in the revisions. */
+/** Maximum characters of a text, enough to recognize its subject; revisions have the whole text. */
 const charactersMax = 300;
 /** Of a whole value, as JSON. */
 const valueCharactersMax = 2_000;
 const mask = "***";
 
-/** What nobody would call a value that everybody may read. */
+/** Names that mean a secret. */
 const secretName =
   /(^|_|[a-z])(token|secret|password|passwd|api_?key|private_?key|credentials?|authorization)$/i;
 const urlPassword = /(:\/\/[^\s/?#@:]*:)[^\s/?#@]+@/g;
 
-/** `changed` names the fields that differ, in the order of `before`; `changes` has their old and new values. */
+/**
+ * `changed`: the fields that differ, in the order of `before`; `changes`: their old and new values.
+ */
 export function describe(
   before: Readonly<Record<string, unknown>>,
   after: Readonly<Record<string, unknown>>,
@@ -26,7 +31,7 @@ export function describe(
   return { changed, changes };
 }
 
-/** A value as an event may show it; absent is null. */
+/** A value for an event; undefined becomes null. */
 export function shown(field: string, value: unknown): unknown {
   const safe = masked(field, value);
   const text = JSON.stringify(safe);

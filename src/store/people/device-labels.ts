@@ -7,8 +7,9 @@ import * as events from "../work/events.ts";
 import { describe } from "./changes.ts";
 
 /**
- * Gives a device labels and takes labels from it, with the event `device.updated`; answers whether anything changed. Refuses with
- * `invalid_argument` (fields `add`, `remove`), `not_found`, and `failed_precondition` for too many and for a fleet worker.
+ * Adds and removes labels of a device, with the event `device.updated`; returns whether the labels
+ * changed. Refuses with `invalid_argument` (fields `add`, `remove`), `not_found`, and
+ * `failed_precondition` for too many labels and for a fleet worker.
  */
 export function change(
   db: Db,
@@ -76,7 +77,9 @@ export function change(
   });
 }
 
-/** Whether the device `d` has a label, given by people or reported: as labels.ts makes them of its columns. */
+/**
+ * Whether the device `d` has a label, given by people or derived from its columns as in labels.ts.
+ */
 export function hasLabel(label: string): RawBuilder<boolean> {
   const [, kind, name] = /^(has|workspace):(.*)$/s.exec(label) ?? [];
   if (!kind) return sql<boolean>`${label} = any(d.labels)`;

@@ -13,7 +13,7 @@ export type Platform = "macos" | "linux" | "windows" | "ios" | "android" | "brow
 /** Whether a device is there, by the database's clock. */
 export type Liveness = "online" | "unsteady" | "offline" | "never";
 
-/** A device with what is known of its session and its runs. */
+/** A device with the state of its session and its runs. */
 export type Device = DeviceRow & {
   liveness: Liveness;
   session_epoch: number;
@@ -21,9 +21,9 @@ export type Device = DeviceRow & {
   connected_at: Date | null;
   disconnected_at: Date | null;
   last_beat_at: Date | null;
-  /** Attempts claimed or running on it. */
+  /** Number of attempts claimed or running on the device. */
   active_runs: number;
-  /** Runs that wait for it. */
+  /** Number of runs that wait for the device. */
   pending_runs: number;
 };
 
@@ -40,7 +40,10 @@ export function findInstallation(
     .executeTakeFirst();
 }
 
-/** Writes a device that enrols, new or again; undefined if its owner has changed since `ownerIdBefore` was read. */
+/**
+ * Writes an enrolled device, new or again; undefined if the owner has changed since `ownerIdBefore`
+ * was read.
+ */
 export async function enroll(
   tx: Db,
   options: {
@@ -65,7 +68,7 @@ export async function enroll(
   return rows[0];
 }
 
-/** Locks a device until the commit; undefined if the org does not have it. */
+/** Locks a device until the commit; undefined if the org has no such device. */
 export function lock(
   tx: Db,
   options: { orgId: string; deviceId: string },
@@ -79,7 +82,7 @@ export function lock(
     .executeTakeFirst();
 }
 
-/** Of the presence `p`. A beat is one sign of life; opening and closing a stream are two more. */
+/** For the presence `p`. Signs of life are heartbeats, and the opening and closing of a stream. */
 function livenessOf(ttlMs: number): RawBuilder<Liveness> {
   const ttl = sql`${ttlMs} * interval '1 millisecond'`;
   return sql`case
@@ -114,7 +117,7 @@ function selectDevices(db: Db, ttlMs: number) {
     .select(sql<number>`runs.pending`.as("pending_runs"));
 }
 
-/** The device as a row, without what its session says. */
+/** The device's row, without its session's state. */
 export function find(db: Db, options: { orgId: string; deviceId: string }): Promise<DeviceRow | undefined> {
   return db
     .selectFrom("device")
@@ -124,7 +127,7 @@ export function find(db: Db, options: { orgId: string; deviceId: string }): Prom
     .executeTakeFirst();
 }
 
-/** The device with its liveness. Refuses with `not_found`, also for another org's. */
+/** The device with its liveness. Refuses with `not_found`, also for another org's device. */
 export async function get(
   db: Db,
   options: { orgId: string; deviceId: string; ttlMs: number },
@@ -140,7 +143,10 @@ function notFound(deviceId: string): never {
   refuse("not_found", `there is no device ${deviceId}`);
 }
 
-/** The org's devices by label, at most `limit`: those after `after`, and those that a filter names, where given. */
+/**
+ * The org's devices by label, at most `limit`; after `after`, and matching the filters, each if
+ * given.
+ */
 export function list(
   db: Db,
   options: {
@@ -150,10 +156,10 @@ export function list(
     after?: { label: string; id: string } | undefined;
     isWorker?: boolean | undefined;
     liveness?: readonly Liveness[];
-    /** A part of the label, whatever its case. */
+    /** A part of the label, in any case. */
     labelContains?: string;
     platforms?: readonly Platform[];
-    /** Those that have all of these, given or reported. */
+    /** Devices with all of the labels, given or reported. */
     labels?: readonly string[];
   },
 ): Promise<Device[]> {
@@ -167,7 +173,8 @@ export function list(
     query = query.where(sql<boolean>`(d.label, d.id) > (${options.after.label}, ${options.after.id})`);
   }
   if (options.isWorker !== undefined) query = query.where("d.is_worker", "=", options.isWorker);
-  // An org has some thousand devices: all of them are looked at, for which no index is worth its writes.
+  // An org has some thousand devices: the filter reads all of them, because an index would cost
+  // more than it saves.
   if (liveness.length > 0) {
     query = query.where(sql<boolean>`${livenessOf(options.ttlMs)} = any(${liveness as Liveness[]}::text[])`);
   }
@@ -179,7 +186,10 @@ export function list(
   return query.execute();
 }
 
-/** Gives a device another label, with the event `device.updated`; the same label changes nothing. Refuses with `not_found`. */
+/**
+ * Gives a device another label, with the event `device.updated`; the same label changes nothing.
+ * Refuses with `not_found`.
+ */
 export function updateLabel(
   db: Db,
   options: { orgId: string; deviceId: string; label: string; actor: string },
@@ -211,7 +221,7 @@ export function updateLabel(
   });
 }
 
-/** What a hello says of its device. An empty label keeps the stored one. */
+/** A hello's facts about its device. An empty label keeps the stored label. */
 export type HelloFacts = {
   appVersion: string;
   label: string;
@@ -221,27 +231,30 @@ export type HelloFacts = {
   /** JSON of ExecutorInfo and of WorkspaceInfo. */
   executors: readonly Json[];
   workspaces: readonly Json[];
-  /** What is wrong with its configuration file; empty: nothing. */
+  /** The problem of the device's configuration file; empty: none. */
   configProblem: string;
 };
 
-/** The machine of a session. Hashes that are empty are not known. */
+/** The machine of a session. Empty hashes are unknown. */
 export type Machine = { machineHash: string; bootHash: string; hostName: string; arch: string };
 
-/** Whether two fingerprints are of different machines: all that both know differs. A change of one alone is tolerated. */
+/**
+ * Whether two fingerprints belong to different machines: all parts known in both differ. A single
+ * changed part is allowed.
+ */
 export function isOtherMachine(a: Partial<Machine>, b: Partial<Machine>): boolean {
   const known = (["machineHash", "bootHash"] as const).filter((part) => a[part] && b[part]);
   return known.length > 0 && known.every((part) => a[part] !== b[part]);
 }
 
-/** How often the same machine is an event, and how often its row is written, in milliseconds. */
+/** Minimum milliseconds between events, and between writes, for the same duplicate machine. */
 const duplicateEventMs = 3_600_000;
 const duplicateWriteMs = 60_000;
 
 /**
- * The machine on which a session of the device is alive, if it is another one than this. The one that is turned down is noted on
- * the device, with the event `device.duplicate_refused` once an hour. A session without a stream, or silent for the TTL, is not
- * alive.
+ * The machine with a live session of the device, if different from the hello's machine. The refused
+ * machine is recorded on the device, with the event `device.duplicate_refused` at most once an
+ * hour. A session without a stream, or silent for the TTL, is not live.
  */
 export async function findOtherMachine(
   db: Db,
@@ -289,7 +302,7 @@ export async function findOtherMachine(
   return { hostName: current.hostName ?? "" };
 }
 
-/** Notes the machine of a session that is about to be opened. */
+/** Records the machine of a session about to open. */
 export async function noteMachine(db: Db, before: DeviceRow, machine: Machine): Promise<void> {
   if (canonical(before.machine) === canonical(machine)) return;
   await db
@@ -301,8 +314,8 @@ export async function noteMachine(db: Db, before: DeviceRow, machine: Machine): 
 }
 
 /**
- * Takes over what a hello says of the device as it was just read, with the event `device.updated`. A hello that says nothing
- * new costs nothing. True if something changed.
+ * Stores the changed facts of a hello in the device, as just read, with the event `device.updated`.
+ * A hello without changes costs nothing. True if the device changed.
  */
 export async function updateFromHello(db: Db, before: DeviceRow, facts: HelloFacts): Promise<boolean> {
   if (changesOf(before, facts).length === 0) return false;
@@ -330,7 +343,7 @@ export async function updateFromHello(db: Db, before: DeviceRow, facts: HelloFac
 
 export type Change = { column: string; from: unknown; to: unknown };
 
-/** The columns that a hello changed; lists of objects are jsonb. */
+/** The columns changed by a hello; lists of objects are jsonb. */
 export function columnsOfChanges(changes: readonly Change[]): Record<string, unknown> {
   return Object.fromEntries(
     changes.map(({ column, to }) => [
@@ -340,7 +353,7 @@ export function columnsOfChanges(changes: readonly Change[]): Record<string, unk
   );
 }
 
-/** The event of what a hello changed. */
+/** The event of a hello's changes. */
 export function changedEvent(deviceId: string, changes: readonly Change[]): Omit<events.NewEvent, "orgId"> {
   return {
     kind: "device.updated",
@@ -353,7 +366,7 @@ export function changedEvent(deviceId: string, changes: readonly Change[]): Omit
   };
 }
 
-/** What a hello says anew. */
+/** The changes in a hello's facts. */
 export function changesOf(device: DeviceRow, facts: HelloFacts): Change[] {
   const changes: Change[] = [
     { column: "app_version", from: device.app_version, to: facts.appVersion },
@@ -368,10 +381,10 @@ export function changesOf(device: DeviceRow, facts: HelloFacts): Change[] {
   return changes.filter(({ from, to }) => canonical(from) !== canonical(to));
 }
 
-/** A stream that is open: who holds it, and its epoch. */
+/** An open stream: its replica and its epoch. */
 export type Session = { replicaId: string; epoch: number };
 
-/** Locks the presence of a device; answers its open session, if there is one. */
+/** Locks the presence of a device; returns its open session, if any. */
 export async function lockSession(
   tx: Db,
   options: { orgId: string; deviceId: string },
@@ -386,7 +399,10 @@ export async function lockSession(
   return presence && openSession(presence);
 }
 
-/** Deletes a locked device, and its presence with it. The output of its runs stays its owner's to read: see grants.ts. */
+/**
+ * Deletes a locked device with its presence. Its owner may still read the output of its runs: see
+ * grants.ts.
+ */
 export async function remove(
   tx: Db,
   device: { orgId: string; deviceId: string; label: string; ownerId: string | null; isWorker: boolean },
@@ -400,7 +416,7 @@ export async function remove(
     .execute();
 }
 
-/** The devices of a person, locked until the commit, and the streams that they hold. */
+/** The devices of a person, locked until the commit, with their streams. */
 export async function lockOwnedBy(
   tx: Db,
   options: { orgId: string; userId: string },
@@ -429,8 +445,9 @@ export async function lockOwnedBy(
 }
 
 /**
- * Notes that an operator asks the device to connect again, with the event `device.disconnect_requested`; answers which
- * stream is meant. Refuses with `not_found`, and with `failed_precondition` if the device holds no stream.
+ * Records an operator's request that the device reconnects, with the event
+ * `device.disconnect_requested`; returns the stream to end. Refuses with `not_found`, and with
+ * `failed_precondition` if the device has no stream.
  */
 export function requestDisconnect(
   db: Db,

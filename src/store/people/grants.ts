@@ -1,9 +1,10 @@
 /**
- * Whose device it is, and what others may do with it (docs/security.md).
+ * The owners of devices, and the rights of others on them (docs/security.md).
  *
- * {@link rightTo} decides, from a device's {@link Standing}; the guard asks it for every rpc that names something of a device
- * (src/server/access/ownership.ts), and {@link requireStill} asks it once more where a pin is written, under the device's
- * lock, so that no watcher stands on a grant that was taken back a moment before.
+ * {@link rightTo} decides, from a device's {@link Standing}. The guard calls it for every rpc that
+ * names a device's resource (src/server/access/ownership.ts). {@link requireStill} calls it again
+ * before a pin is written, under the device's lock, so that no watcher depends on a grant that was
+ * just revoked.
  */
 import { AsyncLocalStorage } from "node:async_hooks";
 import { sql } from "kysely";
@@ -14,44 +15,49 @@ import * as events from "../work/events.ts";
 
 export type Permission = "use" | "manage" | "read";
 
-/** What somebody wants of a device. `own` is what no grant gives: deleting it, and granting. */
+/** A deed on a device. `own` is never granted: deleting the device, and granting. */
 export type Deed = Permission | "own";
 
-/** Who wants it: a person in the org by their user id, or a service by its token. */
+/** The caller: a person in the org by user id, or a service by its token. */
 export type Who = { userId: string | null; tokenId: string };
 
-/** No token has it; a person is looked up by their user id alone. */
+/** The id of no token; a person is looked up by user id alone. */
 const noToken = "00000000-0000-0000-0000-000000000000";
 
-/** The person or the service that an actor is ("user:<id>", "service:<token id>"); undefined for a device and for Pinion itself. */
+/**
+ * The person or service of an actor ("user:<id>", "service:<token id>"); undefined for a device and
+ * for Pinion itself.
+ */
 export function whoOf(actor: string): Who | undefined {
   const [kind, id] = actor.split(":") as [string, string];
   if (kind === "user") return { userId: id, tokenId: noToken };
   return kind === "service" ? { userId: null, tokenId: id } : undefined;
 }
 
-/** How somebody stands to a device. */
+/** A caller's relation to a device. */
 export type Standing = {
   deviceId: string;
   /**
-   * `worker`: takes what is pinned to nobody, and is the org's. `past`: a person's device that was deleted. `unknown`: a
-   * fleet worker that went, or no device at all.
+   * `worker`: a fleet worker, for unpinned work, owned by the org. `past`: a person's deleted
+   * device. `unknown`: a removed fleet worker, or no device at all.
    */
   kind: "device" | "worker" | "past" | "unknown";
   label: string;
   ownerId: string | null;
   ownerName: string | null;
-  /** They are an owner or admin of the org, or a service with the scope "admin" or for all devices. */
+  /**
+   * They are an owner or admin of the org, or a service with the scope "admin" or for all devices.
+   */
   isEverywhere: boolean;
   isOwner: boolean;
-  /** The grants that mean them. */
+  /** The grants for the caller. */
   grants: { id: string; permission: Permission; isUsed: boolean }[];
 };
 
-/** By what somebody may do it; a grant by its id. */
+/** The basis of a right; a grant by its id. */
 export type Right = "everyone's" | "role" | "owner" | { grantId: string; isUsed: boolean };
 
-/** The one decision: by what right the deed may be done, or null. Pure. */
+/** The decision: the right by which the deed is allowed, or null. Pure. */
 export function rightTo(deed: Deed, standing: Standing): Right | null {
   if (standing.isEverywhere) return "role";
   if (standing.kind === "unknown") return "everyone's";
@@ -61,7 +67,7 @@ export function rightTo(deed: Deed, standing: Standing): Right | null {
   return grant ? { grantId: grant.id, isUsed: grant.isUsed } : null;
 }
 
-/** Refuses with `permission_denied`, and says whom to ask for what. */
+/** Refuses with `permission_denied`, and names the person to ask and the permission to ask for. */
 export function refuseDeed(deed: Deed, standing: Standing): never {
   throw deedRefusal(deed, standing);
 }
@@ -96,7 +102,7 @@ function deedRefusal(deed: Deed, standing: Standing): Refusal {
   );
 }
 
-/** How somebody stands to these devices, at this moment; one for each id, in any order. */
+/** The caller's current standing on the devices; one for each id, in any order. */
 export async function standings(
   db: Db,
   options: { orgId: string; who: Who; deviceIds: readonly string[] },
@@ -130,7 +136,7 @@ export async function standings(
   return rows;
 }
 
-/** Whether every device of the org is theirs to use, at this moment. */
+/** Whether the caller may currently use every device of the org. */
 export async function isEverywhere(db: Db, { orgId, ...who }: Who & { orgId: string }): Promise<boolean> {
   const [standing] = await standings(db, { orgId, who, deviceIds: [noDevice] });
   return standing!.isEverywhere;
@@ -140,14 +146,14 @@ const noDevice = "00000000-0000-0000-0000-000000000000";
 
 const caller = new AsyncLocalStorage<Who>();
 
-/** Calls `fn` on behalf of somebody, whom {@link requireStill} then asks about. */
+/** Calls `fn` on behalf of a caller, whose right {@link requireStill} then checks. */
 export function onBehalfOf<T>(who: Who, fn: () => T): T {
   return caller.run(who, fn);
 }
 
 /**
- * Refuses with `permission_denied` if who calls may not do it to the device, which the caller's transaction has locked. What
- * Pinion does by itself is on nobody's behalf, and may.
+ * Refuses with `permission_denied` if the current caller may not do the deed to the device, which
+ * the transaction has locked. Pinion's own work has no caller, and is allowed.
  */
 export async function requireStill(
   tx: Db,
@@ -159,7 +165,10 @@ export async function requireStill(
   if (!rightTo(deed, standing!)) refuseDeed(deed, standing!);
 }
 
-/** Notes the first use of these grants, each with the event `device.grant_used`. Answers whether any was the first. */
+/**
+ * Records the first use of the grants, each with the event `device.grant_used`. Returns whether any
+ * was a first use.
+ */
 export function noteFirstUse(
   db: Db,
   options: { orgId: string; grantIds: readonly string[]; actor: string },
@@ -188,7 +197,7 @@ export function noteFirstUse(
   });
 }
 
-/** Whom a grant is for. */
+/** The grantee of a grant. */
 export type Grantee = { userId: string } | { tokenId: string } | "everyone";
 
 export type Grant = {
@@ -215,8 +224,9 @@ function granteeName(grantee: Grantee): string {
 }
 
 /**
- * Grants permissions on a device, each with the event `device.granted`; those that are there stay as they are. Answers all
- * that were asked for. Refuses with `not_found` (device, member, service), and with `failed_precondition` for a fleet worker.
+ * Grants permissions on a device, each with the event `device.granted`; existing grants stay
+ * unchanged. Returns all requested grants. Refuses with `not_found` (device, member, service), and
+ * with `failed_precondition` for a fleet worker.
  */
 export function grant(db: Db, options: NewGrants): Promise<Grant[]> {
   return transaction(db, async (tx) => {
@@ -309,8 +319,8 @@ async function requireGrantee(
 }
 
 /**
- * Takes grants back in the caller's transaction, which has locked the device; answers them. Permissions empty: all of the
- * grantee's. Events are the caller's.
+ * Revokes grants in the caller's transaction, which has locked the device; returns them. Empty
+ * permissions: all grants of the grantee. The caller appends the events.
  */
 export async function takeBack(
   tx: Db,
@@ -345,7 +355,7 @@ export function revokedEvents(taken: readonly Grant[], actor: string): Omit<even
   }));
 }
 
-/** Grants by device and age, at most `limit`; those after `after`, and of one device, where given. */
+/** Grants by device and age, at most `limit`; after `after`, and of `deviceId`, each if given. */
 export async function list(
   db: Db,
   options: {
@@ -365,7 +375,7 @@ export async function list(
   return (await query.execute()).map(grantOf);
 }
 
-/** Devices that a service's token has grants on. */
+/** Devices with grants for a service's token. */
 export async function devicesOfToken(
   db: Db,
   { orgId, tokenId }: { orgId: string; tokenId: string },
@@ -380,7 +390,7 @@ export async function devicesOfToken(
   return rows.map((row) => row.device_id);
 }
 
-/** Gives a token's successor what the token had: its grants, and what stands on them. */
+/** Moves to a token's successor the token's grants, and the watchers that depend on them. */
 export async function inherit(
   tx: Db,
   { orgId, tokenId, successorId }: { orgId: string; tokenId: string; successorId: string },

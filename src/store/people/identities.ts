@@ -1,11 +1,13 @@
-/** People as a provider of OpenID Connect names them, and what becomes of them here. People are of no org, so most know none. */
+/**
+ * People by their OpenID Connect identities. People belong to no org, so most functions take none.
+ */
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import * as members from "./members.ts";
 
 /**
- * The person whom an issuer means by a subject. Who signs in for the first time is the person with the verified email
- * address, or, where that is allowed, a new one; undefined where it is not.
+ * The person of an issuer's subject. At the first sign-in, the person with the verified email
+ * address or, if allowed, a new person; undefined if not allowed.
  */
 export async function findOrEnsure(
   tx: Db,
@@ -18,7 +20,7 @@ export async function findOrEnsure(
   },
 ): Promise<string | undefined> {
   const { issuer, subject, email, name } = options;
-  // Of two first visits at once, the second waits and finds what the first one made.
+  // Of two concurrent first visits, the second waits and finds the identity created by the first.
   await sql`select pg_advisory_xact_lock(hashtextextended(${`identity ${issuer} ${subject}`}, 0))`.execute(
     tx,
   );

@@ -6,14 +6,15 @@ import { transaction } from "../pg/database.ts";
 import * as events from "../work/events.ts";
 import * as requests from "./requests.ts";
 
-/** The stored form of a code as people type it: case and surrounding blanks do not matter. */
+/** The stored form of a typed code: case and surrounding blanks are ignored. */
 function hashOf(code: string): Buffer {
   return secretHash(code.trim().toUpperCase());
 }
 
 /**
- * A code with which one daemon may enrol, once, within `expiresInMs`, and no longer than the token that it was made with is
- * good ({@link requireMaker}). It is returned here and kept nowhere: a repeat of a request id refuses with `already_exists`.
+ * Creates a code with which a daemon may enrol, once, within `expiresInMs` milliseconds, and no
+ * longer than the maker's token is valid ({@link requireMaker}). The code is returned here and
+ * stored nowhere: a repeated request id refuses with `already_exists`.
  */
 export function create(
   db: Db,
@@ -46,7 +47,7 @@ export function create(
         sha256: hashOf(code),
         user_id: options.userId,
         token_id: tokenId,
-        // least() passes over the null of a token that never expires.
+        // least() ignores the null of a token that never expires.
         expires_at: sql<Date>`least(
           now() + ${options.expiresInMs} * interval '1 millisecond',
           (select expires_at from token where org_id = ${orgId} and id = ${tokenId}::uuid)
@@ -67,8 +68,9 @@ export function create(
 }
 
 /**
- * Uses a code up and tells whose it was; undefined if it is unknown, used or expired. Of two at once one wins: the
- * second waits for the first one's commit and then sees a used code. Knows no org yet: the code is what tells it.
+ * Consumes a code and returns its maker; undefined if the code is unknown, used or expired. Of two
+ * concurrent calls the second waits for the first's commit and then sees a used code. Takes no org:
+ * the code tells the org.
  */
 export function consume(
   db: Db,
@@ -85,8 +87,8 @@ export function consume(
 }
 
 /**
- * Holds, until the commit, that the token that a code was made with is good: whoever ends it waits. Refuses with
- * `unauthenticated` if it has ended.
+ * Locks the maker's token of a code until the commit, so that an end of the token waits. Refuses
+ * with `unauthenticated` if the token has ended.
  */
 export async function requireMaker(tx: Db, code: { orgId: string; tokenId: string | null }): Promise<void> {
   if (code.tokenId === null) return;

@@ -19,7 +19,7 @@ function select(db: Db) {
     .select(["m.user_id as userId", "u.name", "u.email", "m.role", "m.created_at as createdAt"]);
 }
 
-/** The member, if the person is one. */
+/** The member; undefined if the person is none. */
 export function find(db: Db, options: { orgId: string; userId: string }): Promise<Member | undefined> {
   return select(db)
     .where("m.org_id", "=", options.orgId)
@@ -27,7 +27,10 @@ export function find(db: Db, options: { orgId: string; userId: string }): Promis
     .executeTakeFirst();
 }
 
-/** The org's members by id, which is the order in which Pinion got to know them, at most `limit`; those after `afterId`. */
+/**
+ * The org's members by id, the order of their first appearance, at most `limit`; after `afterId` if
+ * given.
+ */
 export function list(
   db: Db,
   options: { orgId: string; limit: number; afterId?: string | undefined },
@@ -38,8 +41,8 @@ export function list(
 }
 
 /**
- * The person with the email address, made if Pinion does not know it, and locked until the commit. People are of no org,
- * so this knows none.
+ * The person with the email address, created if unknown, and locked until the commit. People belong
+ * to no org, so the function takes none.
  */
 export async function ensureUser(db: Db, options: { email: string; name: string }): Promise<string> {
   const email = options.email.toLowerCase();
@@ -52,7 +55,8 @@ export async function ensureUser(db: Db, options: { email: string; name: string 
 }
 
 /**
- * Holds, until the commit, that the person is a member: whoever removes them waits. False for who is none.
+ * Locks a membership until the commit, so that a removal waits. False for a person who is no
+ * member.
  */
 export async function hold(tx: Db, options: { orgId: string; userId: string }): Promise<boolean> {
   const row = await tx
@@ -65,7 +69,10 @@ export async function hold(tx: Db, options: { orgId: string; userId: string }): 
   return row !== undefined;
 }
 
-/** {@link hold} that holds the role too: whoever changes it waits. Undefined for who is no member. */
+/**
+ * Like {@link hold}, and also locks the role against changes. Undefined for a person who is no
+ * member.
+ */
 export async function holdRole(
   tx: Db,
   options: { orgId: string; userId: string },
@@ -80,7 +87,10 @@ export async function holdRole(
   return row?.role;
 }
 
-/** The member's role, locked for a change until the commit: whoever holds it waits. Undefined for who is no member. */
+/**
+ * The member's role, locked for a change until the commit; waits for {@link hold}. Undefined for a
+ * person who is no member.
+ */
 export async function lock(tx: Db, options: { orgId: string; userId: string }): Promise<Role | undefined> {
   const row = await tx
     .selectFrom("member")
@@ -92,7 +102,7 @@ export async function lock(tx: Db, options: { orgId: string; userId: string }): 
   return row?.role;
 }
 
-/** The owner who has been one for the longest time; null if there is none. */
+/** The longest-standing owner; null for none. */
 export async function findFirstOwner(db: Db, options: { orgId: string }): Promise<string | null> {
   const row = await db
     .selectFrom("member")
@@ -106,7 +116,7 @@ export async function findFirstOwner(db: Db, options: { orgId: string }): Promis
   return row?.user_id ?? null;
 }
 
-/** The owners' ids, as they are at this moment. */
+/** The current owners' ids. */
 export async function owners(db: Db, orgId: string): Promise<string[]> {
   const rows = await db
     .selectFrom("member")
@@ -117,7 +127,7 @@ export async function owners(db: Db, orgId: string): Promise<string[]> {
   return rows.map((row) => row.user_id);
 }
 
-/** The addresses of the org's owners and admins who have one, at most 50. */
+/** The addresses of the org's owners and admins, where known, at most 50. */
 export async function findAdminAddresses(db: Db, { orgId }: { orgId: string }): Promise<string[]> {
   const rows = await db
     .selectFrom("member as m")
@@ -132,9 +142,10 @@ export async function findAdminAddresses(db: Db, { orgId }: { orgId: string }): 
   return rows.flatMap((row) => row.email ?? []);
 }
 
-/** The owners' ids; of two who change them at once, the second waits and sees what the first one left. */
+/** The owners' ids; of two concurrent changes the second waits and sees the result of the first. */
 export async function lockOwners(tx: Db, orgId: string): Promise<string[]> {
-  // Their own rows are not enough: two owners who remove each other would each lock the other's first.
+  // Locks on the owners' own rows would not suffice: two owners who remove each other would each
+  // lock the other's row first.
   await sql`select pg_advisory_xact_lock(hashtextextended(${`members ${orgId}`}, 0))`.execute(tx);
   const rows = await tx
     .selectFrom("member")
@@ -149,7 +160,7 @@ export function refuseLastOwner(): never {
   refuse("failed_precondition", "this is the org's last owner; make another member its owner first");
 }
 
-/** Makes a person a member in a role, or gives a member that role. */
+/** Makes a person a member in a role, or changes a member's role. */
 export async function setRole(
   tx: Db,
   { orgId, userId, role }: { orgId: string; userId: string; role: Role },

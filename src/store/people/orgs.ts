@@ -12,9 +12,9 @@ import * as requests from "./requests.ts";
 import { requireAdmin } from "./roles.ts";
 import * as tokens from "./tokens.ts";
 
-/** The org of a first start, which is its operator's. */
+/** The org of the first start, owned by the operator. */
 export const localOrgId = "local";
-/** The agent that every new org gets. */
+/** The default agent of every new org. */
 export const defaultAgentId = "pinion-default";
 
 const defaultAgentIdentity = `You are Pinion's default agent. You run on one of your user's own machines, on a schedule or when asked, and nobody watches while you work: what you print is the result.
@@ -24,12 +24,12 @@ Do what the prompt asks, with what you find on this machine. Be brief and concre
 export type Org = { id: string; name: string; defaultAgentId: string | null; createdAt: Date };
 
 /**
- * What a server gives to default agents: the providers whose keys it has, for example "anthropic", and, if people reach
- * it at a URL, its MCP server.
+ * A server's contribution to default agents: the providers with a key, for example "anthropic",
+ * and, with a public URL, its MCP server.
  */
 type Providers = { installedProviders: readonly string[]; publicUrl?: string | undefined };
 
-/** The settings of a default agent that nobody has changed. */
+/** The settings of an unchanged default agent. */
 function defaultSettings({ installedProviders, publicUrl }: Providers): Json {
   const mcpServers = agents.injectedServers(publicUrl);
   return {
@@ -50,22 +50,24 @@ export async function get(db: Db, options: { orgId: string }): Promise<Org> {
 }
 
 /**
- * On an empty database: the org `local`, its owner, the agent `pinion-default` as the org's default, and a token of
- * the owner (read, write, admin), whose secret is returned this once. Undefined if there was an org already, or if
- * another replica did it first; the sentinel `metadata.bootstrapped_at` says that it was done.
+ * On an empty database: creates the org `local`, its owner, the agent `pinion-default` as the org's
+ * default, and a token of the owner (read, write, admin), whose secret is returned this once.
+ * Undefined if an org exists already, or if another replica was first; the sentinel
+ * `metadata.bootstrapped_at` records the creation.
  *
- * `keep` puts the secret where people find it, before the commit: a start that ends in between begins anew, and never
- * leaves an org that nobody has a token for. If it throws, nothing is done.
+ * `keep` stores the secret for people, before the commit: a start interrupted in between begins
+ * anew, and never leaves an org without a token. If `keep` throws, nothing is created.
  */
 export function ensureBootstrap(
   db: Db,
   providers: Providers = { installedProviders: [] },
   keep: (secret: string) => void = () => {},
-  /** The token's secret, where the operator has chosen it. */
+  /** The token's secret, if chosen by the operator. */
   givenSecret?: string,
 ): Promise<{ orgId: string; userId: string; secret: string } | undefined> {
   return transaction(db, async (tx) => {
-    // Of two replicas at once, the second waits here for the first one's commit and then inserts nothing.
+    // Of two concurrent replicas, the second waits here for the first's commit and then inserts
+    // nothing.
     const { rows } = await sql`
       insert into org (id, name, metadata)
       select ${localOrgId}, 'Local', jsonb_build_object('bootstrapped_at', now())
@@ -92,10 +94,11 @@ export function ensureBootstrap(
 }
 
 /**
- * A new org with its owner, who is found or made by the email address, its default agent, and a token of the owner
- * (read, write, admin), whose secret is returned this once. The token is good in this org alone, where nothing is of
- * anybody yet: of a person who is known already it opens nothing that was there before. Refuses with `already_exists`, also
- * for a repeat of a request id, and as {@link callers.whileGood} does.
+ * Creates an org with its owner, found or created by the email address, its default agent, and a
+ * token of the owner (read, write, admin), whose secret is returned this once. The token is valid
+ * in the new org alone, which is empty: for a known person it opens nothing that existed before.
+ * Refuses with `already_exists`, also for a repeated request id, and like {@link
+ * callers.whileGood}.
  */
 export function create(
   db: Db,
@@ -122,7 +125,7 @@ export function create(
     const inserted = await tx
       .insertInto("org")
       .values({ id: orgId, name })
-      // Whoever makes the same one may not have committed yet: this waits for it.
+      // A concurrent creator of the same org may not have committed yet: the insert waits.
       .onConflict((conflict) => conflict.doNothing())
       .returning("id")
       .executeTakeFirst();
@@ -155,7 +158,10 @@ function refuseRepeat(made: { org_id?: string; token_id?: string }): never {
   );
 }
 
-/** What a new org begins with: its owner, its default agent and the owner's token, with their events. */
+/**
+ * Creates the contents of a new org: its owner, its default agent and the owner's token, with their
+ * events.
+ */
 async function furnish(
   tx: Db,
   options: {
@@ -199,7 +205,10 @@ async function furnish(
   return secret;
 }
 
-/** Makes the default agent the org's, where it names none, and sets the sentinels of what was done for it. */
+/**
+ * Makes the default agent the org's default, if the org has none, and sets the sentinels of
+ * finished provisioning.
+ */
 async function markDefaultAgent(tx: Db, options: { orgId: string; hasProviders: boolean }): Promise<void> {
   await sql`
     update org set
@@ -209,14 +218,14 @@ async function markDefaultAgent(tx: Db, options: { orgId: string; hasProviders: 
     where id = ${options.orgId}`.execute(tx);
 }
 
-/** Orgs that one pass of {@link provisionDefaultAgents} tends; those that it leaves have their turn at the next. */
+/** Orgs per pass of {@link provisionDefaultAgents}; the next pass handles the others. */
 const orgsPerPassMax = 500;
 
 /**
- * Gives every org its default agent, once ever (sentinel `metadata.default_agent_at`), and fills in what an older version
- * left open in one that is there: an owner, and the providers (sentinel `metadata.default_providers_at`), each only while
- * it is empty, as a new version of the agent. What a person changed or deleted stays so. Safe on all replicas at once;
- * answers how many orgs were changed.
+ * Gives every org its default agent, once ever (sentinel `metadata.default_agent_at`), and fills in
+ * empty fields of an existing default agent of an older version: an owner, and the providers
+ * (sentinel `metadata.default_providers_at`), as a new version of the agent. Changes and deletions
+ * by people stay. Safe on all replicas at once; returns the number of changed orgs.
  */
 export async function provisionDefaultAgents(db: Db, providers: Providers): Promise<number> {
   const changed = new Set<string>();
@@ -239,11 +248,11 @@ export async function provisionDefaultAgents(db: Db, providers: Providers): Prom
   }
 }
 
-/** One org of {@link provisionDefaultAgents}. True if its agent was made or changed. */
+/** An org of {@link provisionDefaultAgents}. True if its agent was created or changed. */
 function tend(db: Db, orgId: string, providers: Providers): Promise<boolean> {
   const hasProviders = providers.installedProviders.length > 0;
   return transaction(db, async (tx) => {
-    // Of two replicas at once, the second waits here and sees what the first one did.
+    // Of two concurrent replicas, the second waits here and sees the writes of the first.
     const org = await tx
       .selectFrom("org")
       .select(["metadata", "default_agent_id"])
@@ -292,7 +301,10 @@ function tend(db: Db, orgId: string, providers: Providers): Promise<boolean> {
   });
 }
 
-/** The shortest time between two slots of a schedule that the org's metadata names ("interval_min_ms"), in milliseconds. */
+/**
+ * The shortest time between two slots of a schedule, in milliseconds, from the org's metadata
+ * ("interval_min_ms").
+ */
 export async function findIntervalMsMin(db: Db, options: { orgId: string }): Promise<number | undefined> {
   const org = await db
     .selectFrom("org")
@@ -302,7 +314,7 @@ export async function findIntervalMsMin(db: Db, options: { orgId: string }): Pro
   return typeof org?.value === "number" && org.value >= 0 ? org.value : undefined;
 }
 
-/** The agent that stands in where none is named; null if the org has none. */
+/** The org's default agent; null for none. */
 export async function findDefaultAgentId(db: Db, options: { orgId: string }): Promise<string | null> {
   const org = await db
     .selectFrom("org")
@@ -313,12 +325,13 @@ export async function findDefaultAgentId(db: Db, options: { orgId: string }): Pr
 }
 
 /**
- * Sets the sentinel of the default watcher, once ever; answers the default agent for it, and undefined if the sentinel was
- * set before or the org has no default agent.
+ * Sets the sentinel of the default watcher, once ever; returns the default agent for it. Undefined
+ * if the sentinel was set before or the org has no default agent.
  */
 export async function takeDefaultWatcher(tx: Db, { orgId }: { orgId: string }): Promise<string | undefined> {
-  // "No key": devices that enrol at once hold the org's key lock through their foreign keys, and a plain `for update`
-  // would make them wait for each other. A writer that waits here sees the sentinel afterwards and gets no row.
+  // "No key": concurrently enrolling devices hold the org's key lock through their foreign keys,
+  // and a plain `for update` would deadlock. A writer that waits here sees the sentinel afterwards
+  // and gets no row.
   const org = await tx
     .selectFrom("org")
     .select("default_agent_id")

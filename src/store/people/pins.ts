@@ -4,8 +4,9 @@ import * as grants from "./grants.ts";
 import * as members from "./members.ts";
 
 /**
- * Holds, until the commit, that something may be pinned to the device: it is the org's, no fleet worker, and its owner is a
- * member, and the caller may use it. Refuses with `not_found`, `failed_precondition` and `permission_denied`; `workerIs` says which of them a fleet worker is.
+ * Locks a device for a pin until the commit: the device is the org's and no fleet worker, its owner
+ * is a member, and the caller may use it. Refuses with `not_found`, `failed_precondition` and
+ * `permission_denied`; `workerIs`: the refusal for a fleet worker.
  */
 export async function requirePinnable(
   tx: Db,
@@ -17,7 +18,7 @@ export async function requirePinnable(
   },
 ): Promise<void> {
   const { orgId, deviceId, field, workerIs } = options;
-  // The member before the device, as memberRemovals.remove does, so that neither waits for the other.
+  // The member before the device, as in memberRemovals.remove, to prevent a deadlock.
   const owner = await tx
     .selectFrom("device")
     .select("owner_id")

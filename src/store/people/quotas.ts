@@ -1,7 +1,7 @@
 /**
- * How much an org may have. A count is believed for some seconds, with what this replica has added to it meanwhile, and
- * is made again before anything is refused. So what is made often, runs above all, is counted seldom; replicas that make
- * much of it at once may go beyond a quota by as much as they make in that time.
+ * The quotas of orgs. A count is cached for some seconds, plus the local replica's additions, and
+ * is repeated before any refusal. So frequent creations, above all of runs, are counted rarely;
+ * replicas that create much at once may exceed a quota by their creations within the cache time.
  */
 import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
@@ -17,16 +17,19 @@ export type Quota = { max: number; room: number };
 export type Quotas = {
   /** How many more each of the orgs may have. */
   find(db: Db, noun: Noun, orgIds: readonly string[]): Promise<ReadonlyMap<string, Quota>>;
-  /** So many were made of it. */
+  /** Adds `count` creations to the cached count. */
   add(noun: Noun, orgId: string, count: number): void;
-  /** Refuses with `resource_exhausted` if the org may have no more; otherwise counts one that the caller makes. */
+  /**
+   * Refuses with `resource_exhausted` if the org has reached its quota; otherwise counts a creation
+   * by the caller.
+   */
   requireRoom(db: Db, noun: Noun, orgId: string): Promise<void>;
 };
 
 /** A count is believed so long while there is room, and so long while there is none. */
 const believedMs = 5_000;
 const fullBelievedMs = 100;
-/** Counts that are kept; the oldest goes first. */
+/** Maximum cached counts; the oldest is dropped first. */
 const countsMax = 10_000;
 
 type Count = { max: number; used: number; counted: number; at: number };
@@ -40,7 +43,7 @@ export function createQuotas(defaults: QuotaDefaults): Quotas {
     if (!count) return undefined;
     const ageMs = performance.now() - count.at;
     if (count.used < count.max) return ageMs < believedMs ? count : undefined;
-    // Nothing is refused by what was only added to a count: some of it may have ended, or not have been made.
+    // Additions alone cause no refusal: some of them may have ended, or may not have been created.
     return count.counted >= count.max && ageMs < fullBelievedMs ? count : undefined;
   }
 
@@ -76,7 +79,7 @@ export function createQuotas(defaults: QuotaDefaults): Quotas {
   return quotas;
 }
 
-/** Said of a slot that became no run. */
+/** The reason of a slot skipped for the quota. */
 export function fullText(max: number): string {
   return `the org was at its limit of ${max} ${meanings.runs}`;
 }
@@ -97,7 +100,7 @@ const advice: Record<Noun, string> = {
   tokens: "revoke some, or have PINION_TOKENS_PER_ORG raised",
 };
 
-/** Runs and turns end by themselves; of the rest somebody has to remove some. */
+/** Milliseconds. Runs and turns end by themselves; other things must be removed by people. */
 const retryAfterMs: Record<Noun, number> = {
   runs: 10_000,
   turns: 5_000,
@@ -106,7 +109,7 @@ const retryAfterMs: Record<Noun, number> = {
   tokens: 600_000,
 };
 
-/** What there is of it; each is a scan of one org's part of an index. */
+/** The count of each noun, as a scan of one org's part of an index. */
 const used = {
   runs: sql`select count(*) from run r where r.org_id = o.id`,
   turns: sql`select count(*) from turn t where t.org_id = o.id`,

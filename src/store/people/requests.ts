@@ -1,35 +1,36 @@
 /**
- * Idempotency of writes that create: a caller's `request_id` stands for one write of an rpc, for a day. The row is written
- * in the write's own transaction, so a repeat that comes while the first is under way waits for its commit, and one that
- * failed has left nothing.
+ * Idempotency of creating writes: a caller's `request_id` identifies one write of an rpc, for a
+ * day. The row is written in the write's own transaction, so a concurrent repeat waits for the
+ * commit, and a failed write has left no row.
  *
- * What is kept is what a repeat has to know (ids), never a secret: a secret that was shown is not shown again.
+ * The row stores the ids that a repeat needs, never a secret: a secret is shown only once.
  */
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import type { Json } from "../pg/schema.ts";
 
-/** A repeat within this time makes nothing. */
+/** Milliseconds within which a repeat creates nothing. */
 export const repeatMs = 86_400_000;
 
 export type Request = {
   orgId: string;
-  /** Whose request it is, as in events. */
+  /** The actor of the request, as in events. */
   actor: string;
   /** "WatcherService/TriggerWatcher". */
   rpc: string;
-  /** Chosen by the caller; empty: none, and every call is a new one. */
+  /** Chosen by the caller; empty: none, and every call is a new request. */
   requestId: string;
 };
 
 /**
- * What the request made when it came first; undefined if it comes first now, and then {@link record} is to be called in the
- * same transaction. To be called before anything is locked that another repeat might hold.
+ * The result of the request's first call; undefined if the current call is the first, and then the
+ * caller calls {@link record} in the same transaction. To be called before any lock that another
+ * repeat might hold.
  */
 export async function begin(tx: Db, request: Request): Promise<Json | undefined> {
   if (request.requestId === "") return undefined;
   const { orgId, actor, rpc, requestId } = request;
-  // A row of more than a day ago is taken over; whoever has written one and not committed is waited for.
+  // A row older than a day is reused; an uncommitted row of another transaction is waited for.
   const { rows } = await sql`
     insert into request (org_id, actor, rpc, id) values (${orgId}, ${actor}, ${rpc}, ${requestId})
     on conflict (org_id, actor, rpc, id) do update set made = null, created_at = now()
@@ -47,7 +48,7 @@ export async function begin(tx: Db, request: Request): Promise<Json | undefined>
   return row.made ?? {};
 }
 
-/** Notes what the request made. To be called before the events are appended. */
+/** Records the result of the request. To be called before the events are appended. */
 export async function record(tx: Db, request: Request, made: Json): Promise<void> {
   if (request.requestId === "") return;
   await tx

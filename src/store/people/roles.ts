@@ -1,23 +1,26 @@
 /**
- * What a person's role allows. Pure.
+ * The rights of a person's role. Pure.
  *
- * - Only an owner makes, demotes or removes owners; admins manage admins and members. A service with the scope "admin"
- *   does what an admin does, and so does Pinion itself where nobody calls.
- * - A person's token has no scope above the role: a member's never has "admin".
+ * - Only an owner appoints, demotes or removes owners; admins manage admins and members. A service
+ *   with the scope "admin" has an admin's rights, and so has Pinion itself without a caller.
+ * - A person's token has no scope above the role: a member's token never has "admin".
  */
 import { refuse } from "../../errors.ts";
 import type { Role } from "../pg/schema.ts";
 
 const beyond: Record<Role, readonly string[]> = { owner: [], admin: [], member: ["admin"] };
-/** What a scope brings with it, that stays when the scope itself is taken away. */
+/** The scopes included in a higher scope; they stay when the higher scope is removed. */
 const brought = ["read", "write"];
 
-/** The first of the scopes that is above the role. */
+/** The first of the scopes above the role. */
 export function findScopeBeyond(role: Role, scopes: readonly string[]): string | undefined {
   return scopes.find((scope) => beyond[role].includes(scope));
 }
 
-/** The scopes that a token keeps under the role: of one that is too strong, what it brought with it. */
+/**
+ * The scopes that a token keeps under the role: instead of a scope above the role, its included
+ * scopes.
+ */
 export function cutScopes(role: Role, scopes: readonly string[]): string[] {
   if (!findScopeBeyond(role, scopes)) return [...scopes];
   return [...new Set([...scopes.filter((scope) => !beyond[role].includes(scope)), ...brought])].sort();
@@ -34,14 +37,17 @@ export function requireScopes(role: Role, scopes: readonly string[], field: stri
   );
 }
 
-/** Refuses with `permission_denied` who is an owner or admin no more, whatever a token that was looked up before said. */
+/**
+ * Refuses with `permission_denied` a caller who is no longer an owner or admin, whatever an earlier
+ * lookup of the token found.
+ */
 export function requireAdmin(caller: Role | null): void {
   if (caller === "member") refuse("permission_denied", 'the token lacks the scope "admin"');
 }
 
 /**
- * Refuses with `permission_denied` who may not make somebody with the role `from` one with the role `to`; undefined: no
- * member. `caller` is the caller's role; null for a service.
+ * Refuses with `permission_denied` a caller who may not change a member's role from `from` to `to`;
+ * undefined: no member. `caller`: the caller's role; null for a service.
  */
 export function requireMayManage(
   caller: Role | null,

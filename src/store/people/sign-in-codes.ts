@@ -1,6 +1,6 @@
 /**
- * Codes that are good once and for minutes: links that sign a browser in, logins of commands, and visits at a provider of
- * OpenID Connect. None belongs to an org until it is used, so these functions know none.
+ * Codes valid once and for minutes: links that sign a browser in, logins of commands, and visits at
+ * an OpenID Connect provider. A code belongs to no org until used, so the functions take none.
  */
 import { randomInt } from "node:crypto";
 import { sql } from "kysely";
@@ -9,15 +9,15 @@ import { newToken, secretHash } from "../../ids.ts";
 import type { Db } from "../pg/database.ts";
 import type { Json, SignInCodeKind } from "../pg/schema.ts";
 
-/** Codes of one address that may be open at once: people start few, and strangers may start them. */
+/** Maximum open codes of an address: people start few, and strangers may start them. */
 const openPerAddressMax = 30;
-/** Consonants, so that no code is a word, without those that are mistaken for each other. */
+/** Consonants, so that no code is a word, without letters that are easily confused. */
 const userCodeLetters = "BCDFGHJKLMNPQRSTVWXZ";
 
-/** What a link's use makes. */
+/** The sign-in made by a link. */
 export type LinkData = { orgId: string; userId: string; scopes: string[]; makerId: string };
 
-/** A login, and who has decided on it. */
+/** A login, and the decision about it. */
 export type LoginData = {
   clientName: string;
   decision?:
@@ -37,8 +37,8 @@ export type Code<Data> = {
 };
 
 /**
- * Stores a new code. Refuses with `resource_exhausted` if too many of the address ("": not counted) are open. The code is
- * returned here and kept nowhere.
+ * Stores a new code. Refuses with `resource_exhausted` if too many of the address ("": not counted)
+ * are open. The code is returned here and kept nowhere.
  */
 export async function create(
   db: Db,
@@ -75,7 +75,7 @@ function newUserCode(): string {
   return `${letters.slice(0, 4).join("")}-${letters.slice(4).join("")}`;
 }
 
-/** As a person types it, in the stored form. */
+/** The stored form of a typed code. */
 function normalized(userCode: string): string {
   const letters = userCode.toUpperCase().replace(/[^A-Z]/g, "");
   return `${letters.slice(0, 4)}-${letters.slice(4)}`;
@@ -90,7 +90,10 @@ const columns = [
   "data",
 ] as const;
 
-/** Uses a code up; undefined if it is unknown, used or expired. Of two at once one wins. */
+/**
+ * Consumes a code; undefined if unknown, used or expired. Of two concurrent calls only the first
+ * succeeds.
+ */
 export async function consume<Data>(
   db: Db,
   options: { kind: SignInCodeKind; code: string },
@@ -106,7 +109,7 @@ export async function consume<Data>(
   return row as Code<Data> | undefined;
 }
 
-/** A code as it is, not used up by this. */
+/** Reads a code without consuming it. */
 export async function find<Data>(
   db: Db,
   options: { kind: SignInCodeKind; code: string },
@@ -121,7 +124,7 @@ export async function find<Data>(
   return row as Code<Data> | undefined;
 }
 
-/** A login by what the person types. */
+/** A login by its typed code. */
 export async function findLogin(db: Db, userCode: string): Promise<Code<LoginData> | undefined> {
   const row = await db
     .selectFrom("sign_in_code")
@@ -132,7 +135,10 @@ export async function findLogin(db: Db, userCode: string): Promise<Code<LoginDat
   return row as Code<LoginData> | undefined;
 }
 
-/** Writes a decision on a login down; false if there is no open one of that code, or somebody has decided. */
+/**
+ * Records a decision about a login; false if no open login has the code, or if it was decided
+ * already.
+ */
 export async function decide(
   db: Db,
   options: { userCode: string; decision: NonNullable<LoginData["decision"]> },

@@ -1,4 +1,6 @@
-/** Browsers that are signed in: a token each, whose secret is the cookie's, with where it came from. */
+/**
+ * Signed-in browsers: a token each, whose secret is the cookie's, with the source of the sign-in.
+ */
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
@@ -19,7 +21,10 @@ export type SignIn = {
   lastUsedAt: Date | null;
 };
 
-/** A browser's cookie with the event `sign_in.started`. Ends no later than the token that it was made with. */
+/**
+ * Creates a browser's cookie, with the event `sign_in.started`. It ends no later than the token
+ * that made it.
+ */
 export async function start(
   tx: Db,
   options: {
@@ -27,7 +32,7 @@ export async function start(
     userId: string;
     scopes: readonly string[];
     method: SignInMethod;
-    /** The token that it was made with; null: a provider's word. */
+    /** The token that made the sign-in; null: a provider. */
     makerId: string | null;
     address: string;
     userAgent: string;
@@ -87,7 +92,7 @@ export function find(db: Db, options: { orgId: string; signInId: string }): Prom
     .executeTakeFirst();
 }
 
-/** Those that are good, newest first, at most `limit`; of one person if given. */
+/** The valid sign-ins, newest first, at most `limit`; of `userId` if given. */
 export function list(
   db: Db,
   options: { orgId: string; userId?: string | undefined; limit: number; beforeId?: string | undefined },
@@ -103,7 +108,10 @@ export function list(
   return query.execute();
 }
 
-/** Ends one, with the event `sign_in.ended`; an ended one stays as it is. False if it had ended. */
+/**
+ * Ends a sign-in, with the event `sign_in.ended`; an ended sign-in stays unchanged. False if it had
+ * ended.
+ */
 export function end(db: Db, options: { orgId: string; signInId: string; actor: string }): Promise<boolean> {
   const { orgId, signInId } = options;
   return transaction(db, async (tx) => {

@@ -1,17 +1,20 @@
 /**
- * From where a call comes. The interceptor sets it around every call, and `events.append` writes it into every event that
- * the call leaves: no handler passes it on, so none can forget it.
+ * The source of a call. The interceptor sets the source around every call, and `events.append`
+ * writes it into every event of the call: no handler passes it on, so none can forget.
  *
- * What many calls share runs outside of each of them (src/batcher.ts), and leaves no source.
+ * Work shared by many calls runs outside of each call (src/batcher.ts), and records no source.
  */
 import { AsyncLocalStorage } from "node:async_hooks";
 
 export type Source = {
-  /** The peer's IP address, or the one that a trusted proxy names; empty if the connection was gone already. */
+  /**
+   * The peer's IP address, or the address reported by a trusted proxy; empty if the connection was
+   * gone already.
+   */
   address: string;
-  /** The token's id; empty for a call that needs none. */
+  /** The token's id; empty for a call without a token. */
   tokenId: string;
-  /** What the client says that it is, shortened. */
+  /** The client's user agent, shortened. */
   userAgent: string;
   /** The call's id, as in the log and in the answer's header x-request-id. */
   requestId: string;
@@ -19,12 +22,12 @@ export type Source = {
 
 const current = new AsyncLocalStorage<Source>();
 
-/** Calls `fn`; events that it, and what it waits for, appends have this source. */
+/** Calls `fn`; events appended by `fn` and its awaited work have the source. */
 export function withinSource<T>(source: Source, fn: () => T): T {
   return current.run(source, fn);
 }
 
-/** The source of the call that this is part of, if it is part of one. */
+/** The source of the current call; undefined outside of a call. */
 export function findSource(): Source | undefined {
   return current.getStore();
 }

@@ -1,28 +1,31 @@
-/** On which devices the things that a request names stand. */
+/** The devices behind the resources named in a request. */
 import { type RawBuilder, sql } from "kysely";
 import { isUuid } from "../../ids.ts";
 import type { Db } from "../pg/database.ts";
 
 export type Subject =
   | { device: string }
-  /** By its id or its slug: the device that it is pinned to. */
+  /** By id or slug: the watcher's pinned device. */
   | { watcher: string }
-  /** By its id or its slug: the device that its watcher is pinned to. */
+  /** By id or slug: the pinned device of the hook's watcher. */
   | { hook: string }
-  /** The device that it ran on, or is pinned to. */
+  /** The run's device, or its pinned device. */
   | { run: string }
-  /** The device that the run's watcher is pinned to now, where a retry goes. */
+  /** The device to which the run's watcher is pinned now, where a retry goes. */
   | { watcherOfRun: string }
-  /** The device that it was for. */
+  /** The turn's device. */
   | { turn: string }
-  /** The device that its turns go to; empty: the org's default agent. */
+  /** The device of the agent's turns; empty: the org's default agent. */
   | { agent: string }
-  /** The devices of its turns, and the device that its agent is pinned to. */
+  /** The devices of the conversation's turns, and the pinned device of its agent. */
   | { conversation: string }
-  /** Of a service: the devices that it has grants on. */
+  /** For a service: the devices with grants for its token. */
   | { token: string };
 
-/** The ids of these devices, each once. A thing that is not there, or stands on no device, has none. */
+/**
+ * The ids of the subject's devices, each once. A missing subject, or a subject without a device,
+ * has none.
+ */
 export async function devicesOf(
   db: Db,
   { orgId, subject }: { orgId: string; subject: Subject },
@@ -73,8 +76,8 @@ function queryOf(orgId: string, subject: Exclude<Subject, { device: string }>): 
 }
 
 /**
- * The devices of the runs that windows are of. A window may outlive its run, as a watcher's last result does: then it is
- * the device that the watcher is pinned to; null where that is gone, too.
+ * The devices of windows' runs. A window may outlive its run, as a watcher's last result does: its
+ * device then is the watcher's pinned device; null if the watcher or its pin is gone, too.
  */
 export async function devicesOfWindows(
   db: Db,

@@ -9,11 +9,11 @@ import * as grants from "./grants.ts";
 import * as requests from "./requests.ts";
 import { cutScopes, findScopeBeyond } from "./roles.ts";
 
-/** What a token's holder may be told of it: all but the hash. */
+/** The columns of a token that its holder may see: all but the hash. */
 export type Token = Omit<TokenRow, "sha256"> & {
-  /** Whoever made it is no member; looked at by {@link list} alone. */
+  /** The token's creator is no longer a member; set by {@link list} alone. */
   has_creator_left?: boolean;
-  /** Browsers that were signed in with it, and were signed out with it; told by {@link revoke} alone. */
+  /** Browsers signed in with the token and now signed out; set by {@link revoke} alone. */
   signed_out_ids?: string[];
 };
 
@@ -43,15 +43,15 @@ export type NewTokenOptions = {
   userId?: string | null;
   /** Of a `dev` token, and of no other. */
   deviceId?: string | null;
-  /** The person who made it; null: a service, or Pinion. */
+  /** The person who created the token; null: a service, or Pinion. */
   creatorId?: string | null;
-  /** The token that this one takes over from. */
+  /** The token's predecessor in a rotation. */
   predecessorId?: string;
-  /** A service that reaches every device without grants. */
+  /** Whether a service may use every device without grants. */
   allDevices?: boolean;
   /** Milliseconds from now, by the database's clock; absent: never. */
   expiresInMs?: number | undefined;
-  /** Chosen by the operator; absent: a new one. */
+  /** Chosen by the operator; undefined: a new secret. */
   secret?: string | undefined;
 };
 
@@ -82,15 +82,15 @@ export async function issue(db: Db, options: NewTokenOptions): Promise<{ token: 
 }
 
 /**
- * {@link issue} with its event, `token.created`. A repeat of a request id refuses with `already_exists`, which names the
- * token: its secret was shown once.
+ * {@link issue} with its event, `token.created`. A repeated request id refuses with
+ * `already_exists` and the token's id, because the secret was shown once.
  */
 export function create(
   db: Db,
   options: NewTokenOptions & {
     actor: string;
     requestId?: string;
-    /** A service's: devices that it is granted in full. */
+    /** For a service: devices granted in full. */
     deviceIds?: readonly string[];
   },
 ): Promise<{ token: Token; secret: string }> {
@@ -136,8 +136,9 @@ export function refuseRepeat(tokenId: string): never {
 }
 
 /**
- * Takes the scopes that are above the role from a person's tokens, and from the tokens of services that the person made,
- * whose secrets the person may know. With `keepsServices` the latter stay as they are.
+ * Removes scopes above the role from a person's tokens, and from the tokens of services created by
+ * the person, whose secrets the person may know. With `keepsServices` the services' tokens stay
+ * unchanged.
  */
 export async function cutToRole(
   tx: Db,
@@ -154,7 +155,7 @@ export async function cutToRole(
     .orderBy("id")
     .forNoKeyUpdate()
     .execute();
-  // A member makes no service that reaches every device, either.
+  // A member may not have services that reach every device, either.
   const tooStrong = rows.filter(
     ({ scopes, all_devices }) => findScopeBeyond(role, scopes) || (all_devices && role === "member"),
   );
@@ -176,11 +177,11 @@ export async function cutToRole(
 }
 
 export type RoleCut = {
-  /** Of all that may do less now. */
+  /** Tokens with reduced scopes. */
   tokenIds: string[];
-  /** Of these, tokens of services. */
+  /** Number of services' tokens among them. */
   servicesCut: number;
-  /** Tokens of services that are above the role and stayed so. */
+  /** Number of services' tokens above the role that stayed unchanged. */
   servicesKept: number;
 };
 
@@ -192,17 +193,20 @@ export type Credential = {
   scopes: string[];
   userId: string | null;
   deviceId: string | null;
-  /** Until it expires, by the database's clock; null if never. Negative or 0 if it has. */
+  /**
+   * Milliseconds until the expiry, by the database's clock; null for none. 0 or negative after the
+   * expiry.
+   */
   expiresInMs: number | null;
   isRevoked: boolean;
-  /** What the person is in the org; null for a service and a device. */
+  /** The person's role in the org; null for a service and a device. */
   role: Role | null;
   allDevices: boolean;
 };
 
 /**
- * The tokens of these hashes, in their order; undefined where there is none. The one read of tenant data that knows no
- * org yet: the token is what tells it.
+ * The tokens of the hashes, in their order; undefined for an unknown hash. The only read of tenant
+ * data without an org: the token tells the org.
  */
 export async function findByHashes(db: Db, hashes: readonly Buffer[]): Promise<(Credential | undefined)[]> {
   const rows = await db
@@ -244,7 +248,7 @@ export async function findByHashes(db: Db, hashes: readonly Buffer[]): Promise<(
   return hashes.map((hash) => found.get(hash.toString("hex")));
 }
 
-/** Which of these tokens are good no more: revoked, expired or gone. One statement for all. */
+/** The ids of tokens that are revoked, expired or deleted. One statement for all. */
 export async function findEnded(
   db: Db,
   held: readonly { orgId: string; tokenId: string }[],
@@ -267,7 +271,7 @@ export async function find(db: Db, options: { orgId: string; tokenId: string }):
     .executeTakeFirst();
 }
 
-/** The org's tokens, newest first, at most `limit`; those older than `beforeId` if given. */
+/** The org's tokens, newest first, at most `limit`; older than `beforeId` if given. */
 export function list(
   db: Db,
   options: { orgId: string; limit: number; beforeId?: string | undefined },
@@ -280,7 +284,7 @@ export function list(
         where m.org_id = token.org_id and m.user_id = token.creator_id)`.as("has_creator_left"),
     )
     .where("org_id", "=", options.orgId)
-    // Browsers that are signed in are listed as that: signIns.list.
+    // signIns.list shows signed-in browsers.
     .where(
       sql<boolean>`not exists (select from sign_in s where s.org_id = token.org_id and s.token_id = token.id)`,
     )
@@ -291,8 +295,8 @@ export function list(
 }
 
 /**
- * Ends a token and the sign-ins that were made with it, with the event `token.revoked`; one that is revoked stays as it is.
- * Undefined if the org has none such.
+ * Revokes a token and the sign-ins made with it, with the event `token.revoked`; a revoked token
+ * stays unchanged. Undefined if the org has no such token.
  */
 export function revoke(
   db: Db,
@@ -326,10 +330,10 @@ export function revoke(
 }
 
 /**
- * A successor of a token, with the event `token.rotated`; the token itself expires after `overlapMs`, if it does not
- * sooner. `expiresInMs` absent: the successor is good for as long as the token was when it was made; with
- * `expiresInMsMax`, refuses with `permission_denied` what is longer. Refuses with `not_found`, and with
- * `failed_precondition` for one that is revoked, expired, or has a successor.
+ * Creates a successor of a token, with the event `token.rotated`; the token itself expires after at
+ * most `overlapMs` milliseconds. `expiresInMs` undefined: the successor has the token's original
+ * life. Refuses with `permission_denied` a life above `expiresInMsMax`, with `not_found`, and with
+ * `failed_precondition` a token that is revoked, expired, or has a successor.
  */
 export function rotate(
   db: Db,
@@ -340,7 +344,7 @@ export function rotate(
     expiresInMs: number | undefined;
     /** Null: no bound. */
     expiresInMsMax?: number | null;
-    /** The person who asks for it; null for a service. */
+    /** The requesting person; null for a service. */
     creatorId: string | null;
     actor: string;
   },
@@ -382,7 +386,7 @@ export function rotate(
     await grants.inherit(tx, { orgId, tokenId, successorId: issued.token.id });
     const predecessor = await tx
       .updateTable("token")
-      // least() passes over the null of a token that would never have expired.
+      // least() ignores the null of a token without expiry.
       .set({
         expires_at: sql<Date>`least(expires_at, now() + ${options.overlapMs} * interval '1 millisecond')`,
         rotated_at: sql<Date>`now()`,
@@ -414,7 +418,7 @@ export function rotate(
   });
 }
 
-/** Refuses with `permission_denied` a token that is to be good for longer than `expiresInMsMax`; null: no bound. */
+/** Refuses with `permission_denied` a life above `expiresInMsMax`; null: no limit. */
 export function requireWithin(expiresInMs: number | undefined, expiresInMsMax: number | null): void {
   if (expiresInMsMax === null || (expiresInMs !== undefined && expiresInMs <= expiresInMsMax)) return;
   refuse(
@@ -424,7 +428,10 @@ export function requireWithin(expiresInMs: number | undefined, expiresInMsMax: n
   );
 }
 
-/** Writes that these tokens were used about now, in one statement; locked in one order, for replicas that do it at once. */
+/**
+ * Records the current use of tokens, in one statement; locked in one order, for concurrent
+ * replicas.
+ */
 export async function recordUse(db: Db, uses: readonly { orgId: string; tokenId: string }[]): Promise<void> {
   if (uses.length === 0) return;
   await sql`
@@ -472,8 +479,8 @@ export async function removeOfDevice(
 }
 
 /**
- * Revokes the good tokens of a person and of the person's devices, and, with `endsServices`, those of services that the
- * person made; answers their ids. Events are the caller's.
+ * Revokes the valid tokens of a person and of the person's devices and, with `endsServices`, of
+ * services created by the person; returns their ids. The caller appends the events.
  */
 export async function revokeOfPerson(
   tx: Db,

@@ -5,33 +5,37 @@ import * as events from "../work/events.ts";
 import * as devices from "./devices.ts";
 
 /**
- * Fleet workers: rows of `device` that no person owns. A worker is whoever says hello under a service's token with an
- * install_id; the row is made by its first hello, so that presence, epochs, beats and reaping are a device's. Several
- * workers may share a token.
+ * Fleet workers: rows of `device` without a person as owner. A worker is a daemon that says hello
+ * under a service's token with an install_id; its first hello creates the row, so that presence,
+ * epochs, heartbeats and reaping work as for devices. Several workers may share a token.
  */
 
-/** Workers of one org, so that hellos with ever new install_ids are bounded. */
+/** Maximum workers of an org, to limit hellos with ever new install_ids. */
 const workersPerOrgMax = 1_000;
 
-/** How many rotations back a token is known as the successor of a worker's earlier one. */
+/**
+ * Maximum number of rotations over which a token counts as the successor of a worker's earlier
+ * token.
+ */
 const rotationsMax = 20;
 
-/** Where a fleet worker may run: what it runs are local programs. */
+/** Platforms of fleet workers: platforms that run local programs. */
 const platforms: ReadonlySet<string> = new Set<devices.Platform>(["macos", "linux", "windows"]);
 
 export type Entry = {
   deviceId: string;
-  /** What the caller appends as the last of its transaction. */
+  /** The events that the caller appends as its last statement. */
   events: Omit<events.NewEvent, "orgId">[];
 };
 
 /**
- * The worker of a hello, made if it is new, and its row locked until the commit. The platform may change with each
- * hello: nothing was enrolled for one.
+ * The worker of a hello, created if new, with its row locked until the commit. The platform may
+ * change with each hello, because no enrolment fixed a platform.
  *
- * Refuses with `permission_denied` an install_id that is an enrolled device's, one of another token's worker that was
- * heard of within `ttlMs` (a token that took over from that one by rotation may have it, and so may any once that token has
- * ended), and a platform without local programs; with `resource_exhausted` when the org has 1,000 workers.
+ * Refuses with `permission_denied` an install_id of an enrolled device, an install_id of another
+ * token's worker heard of within `ttlMs` milliseconds (except for a successor of that token, or
+ * after that token has ended), and a platform without local programs; with `resource_exhausted` an
+ * org with 1,000 workers.
  */
 export async function enter(
   tx: Db,
@@ -159,7 +163,10 @@ function lock(tx: Db, worker: { orgId: string; installId: string }) {
     .executeTakeFirst();
 }
 
-/** Whether a token may have the worker that another one had: its successor may, and anybody whom it is not in the way of. */
+/**
+ * Whether a token may take over another token's worker: as its successor, after the other token has
+ * ended, or after the worker was silent for `ttlMs` milliseconds.
+ */
 async function mayTakeOver(
   tx: Db,
   worker: { orgId: string; deviceId: string; tokenId: string; before: string; ttlMs: number },
@@ -181,7 +188,7 @@ async function mayTakeOver(
   return rows[0]!.may;
 }
 
-/** Which of the token's workers an attempt is or was out at; undefined for an attempt that none of them had. */
+/** The worker of the token that has or had an attempt; undefined for an attempt of none. */
 export async function findHolder(
   db: Db,
   attempt: { orgId: string; tokenId: string; runId: string; attemptToken: string },
@@ -202,21 +209,21 @@ export async function findHolder(
   return rows[0]?.deviceId;
 }
 
-/** What ExplainRun tells of the org's fleet for an unpinned run of an agent kind. */
+/** The facts for ExplainRun about the org's fleet, for an unpinned run of an agent kind. */
 export type Fleet = {
-  /** Workers that hold a stream and were heard of within the TTL. */
+  /** Number of workers with a stream and a heartbeat within the TTL. */
   online: number;
-  /** Those of them that offer the run's kind. */
+  /** Number of them that offer the run's kind. */
   matching: number;
   /** Their slots, and attempts out at them. */
   slots: number;
   active: number;
-  /** Agent kinds that workers online offer, sorted. At most 20. */
+  /** Agent kinds of online workers, sorted. At most 20. */
   kinds: string[];
-  /** The worker that was heard of last, whether or not it is online. */
+  /** The worker with the latest heartbeat, online or not. */
   lastLabel: string | null;
   lastHeardAt: Date | null;
-  /** Pending unpinned runs of the org, the asked one included. */
+  /** Pending unpinned runs of the org, including the explained run. */
   pending: number;
 };
 
@@ -252,8 +259,9 @@ export async function findFleet(
 }
 
 /**
- * Deletes up to `limit` workers that were not heard of for `awayMs` and that hold nothing, with the event
- * `device.deleted` for each. One whose row somebody holds is passed over: it is just saying hello.
+ * Deletes up to `limit` workers without a heartbeat for `awayMs` milliseconds and without attempts,
+ * each with the event `device.deleted`. A worker whose row is locked is skipped: it is just saying
+ * hello.
  */
 export async function removeAway(tx: Db, options: { awayMs: number; limit: number }): Promise<number> {
   const { rows } = await sql<{ orgId: string; deviceId: string; label: string }>`

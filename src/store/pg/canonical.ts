@@ -1,4 +1,4 @@
-/** A value as JSON with sorted keys, to compare what was read with what is wanted: jsonb does not keep their order. */
+/** A value as JSON with sorted keys, for comparisons: jsonb does not keep the order of keys. */
 export function canonical(value: unknown): string {
   return JSON.stringify(value, (_key, inner: unknown) =>
     inner !== null && typeof inner === "object" && !Array.isArray(inner)

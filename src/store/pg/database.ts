@@ -1,9 +1,11 @@
 /**
- * The connection pool. Store functions take a `Db` first, which is the pool or an open transaction of it.
+ * The connection pool. Store functions take a `Db` first: the pool or an open transaction of it.
  *
- * - Nobody waits for ever: for a free connection, for a statement, or for a transaction left open.
- * - A backend that dies, idle or checked out, is an error of the one call that used it and never of the process.
- * - A connection that comes back in the middle of a transaction, or after the server ended it, is not used again.
+ * - No wait is unlimited: for a free connection, for a statement, or for a transaction left open.
+ * - The death of a backend, idle or in use, is an error of the call that used it and never of the
+ *   process.
+ * - A connection returned in the middle of a transaction, or after the server ended it, is not used
+ *   again.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { Kysely, PostgresDialect, type PostgresPool, sql, type Transaction } from "kysely";
@@ -19,13 +21,19 @@ import { tenantPool } from "./tenancy.ts";
 export type Db = Kysely<Schema>;
 
 export type Database = {
-  /** For what belongs to many orgs at once. */
+  /** For work across orgs. */
   db: Db;
-  /** The same pool for requests: within {@link withinOrg} it shows one org's rows, outside of it nothing. */
+  /**
+   * The same pool for requests: within {@link withinOrg} only one org's rows are visible, outside
+   * of it none.
+   */
   tenantDb: Db;
-  /** Connections that are open, free, and callers that wait for one. */
+  /** Numbers of open connections, of idle connections, and of callers waiting for a connection. */
   stats(): { open: number; idle: number; waiting: number };
-  /** Waits for what is under way (bounded by the statement timeout) and closes all connections. Idempotent. */
+  /**
+   * Waits for running statements (at most the statement timeout) and closes all connections.
+   * Idempotent.
+   */
   close(): Promise<void>;
 };
 
@@ -34,7 +42,9 @@ export type DatabaseOptions = {
   poolMax: number;
   /** How long a statement may take, in milliseconds; 0 for no bound. */
   statementTimeoutMs?: number;
-  /** How long after that the server may take to say so, before its connection counts as dead, in milliseconds. */
+  /**
+   * Milliseconds after the statement timeout until a connection without an answer counts as dead.
+   */
   silenceMs?: number;
   /** How long a caller waits for a connection, in milliseconds. */
   connectTimeoutMs?: number;
@@ -46,17 +56,23 @@ export type DatabaseOptions = {
 };
 
 const statementTimeoutMsDefault = 15_000;
-/** Twice the statement timeout: a transaction that rests so long has lost its owner. */
+/** Twice the statement timeout: a transaction idle for longer has lost its owner. */
 const idleInTransactionTimeoutMs = 30_000;
 const connectTimeoutMsDefault = 5_000;
-/** pg's own default of 10 s makes a pool reconnect (a new process in PostgreSQL, and SCRAM) at every lull. */
+/**
+ * pg's own default of 10 s makes a pool reconnect (a new process in PostgreSQL, and SCRAM) at every
+ * lull.
+ */
 const idleTimeoutMs = 60_000;
 
 const silenceMsDefault = 5_000;
 
 const int8 = 20;
 
-/** Parsers for this pool's results: int8 as a number. Ours (counters, milliseconds, epochs) stay far below 2^53. */
+/**
+ * Parsers for the pool's results: int8 as a number. The values here (counters, milliseconds,
+ * epochs) stay far below 2^53.
+ */
 const types: pg.CustomTypesConfig = {
   getTypeParser: ((oid: number, format?: "text" | "binary") =>
     oid === int8 && format !== "binary"
@@ -64,7 +80,7 @@ const types: pg.CustomTypesConfig = {
       : pg.types.getTypeParser(oid, format)) as typeof pg.types.getTypeParser,
 };
 
-/** What every connection of ours is opened with. */
+/** The options of every connection. */
 export function connectionOptions(options: {
   url: string;
   statementTimeoutMs: number;
@@ -77,19 +93,19 @@ export function connectionOptions(options: {
     connectionString: options.url,
     application_name: options.applicationName,
     connectionTimeoutMillis: options.connectTimeoutMs,
-    // A pooler refuses these.
+    // Poolers refuse the startup options.
     ...(options.isPooled
       ? {}
       : {
-          // Everything here is looked up by a key, in tables that are in memory or on a disk that seeks for nothing. A plan
-          // that is kept (prepared.ts) is made while a table may be empty, and is used when it is not: so no plan reads
-          // whole tables where there is an index. The URL's own options go before.
+          // All rows are looked up by keys, in tables in memory or on a disk without seek times. A
+          // kept plan (prepared.ts) may be made while a table is empty, and is used later: so no
+          // plan reads whole tables where an index exists. Options in the URL take precedence.
           options: `-c random_page_cost=1.1 -c enable_seqscan=off ${openingOptions}`,
           statement_timeout: options.statementTimeoutMs,
           idle_in_transaction_session_timeout: idleInTransactionTimeoutMs,
         }),
-    // The server's own timeout is of no use when the server is not heard any more. Later than that one, so that it never
-    // gives up on a statement that the server still works on.
+    // The server's own timeout has no effect when the server is unreachable. The client's timeout
+    // is later, so that it never gives up on a statement that the server still executes.
     ...(options.statementTimeoutMs > 0
       ? { query_timeout: options.statementTimeoutMs + (options.silenceMs ?? silenceMsDefault) }
       : {}),
@@ -99,7 +115,7 @@ export function connectionOptions(options: {
   };
 }
 
-/** A connection through a pooler, opened with the parameters that poolers keep to. */
+/** A connection through a pooler, opened with the parameters that poolers preserve. */
 class PooledClient extends pg.Client {
   getStartupConf(): Record<string, string> {
     const own = pg.Client.prototype as unknown as { getStartupConf(): Record<string, string> };
@@ -107,7 +123,10 @@ class PooledClient extends pg.Client {
   }
 }
 
-/** Opens a pool. Connects lazily: an unreachable database shows at the first statement (see {@link isUnavailable}). */
+/**
+ * Opens a pool. Connects lazily: an unreachable database shows at the first statement (see {@link
+ * isUnavailable}).
+ */
 export function openDatabase(options: DatabaseOptions): Database {
   const statementTimeoutMs = options.statementTimeoutMs ?? statementTimeoutMsDefault;
   const pool = new pg.Pool({
@@ -123,7 +142,8 @@ export function openDatabase(options: DatabaseOptions): Database {
     idleTimeoutMillis: idleTimeoutMs,
     ...(options.isPooled ? { Client: PooledClient } : {}),
   });
-  // Without these two a backend that dies while idle (the first) or checked out (the second) ends the process.
+  // Without the two listeners the death of an idle backend (the first) or a backend in use (the
+  // second) ends the process.
   pool.on("error", (error) => options.log?.debug({ err: error }, "an idle database connection broke"));
   const doomed = new WeakSet<object>();
   pool.on("connect", (client) => {
@@ -131,7 +151,8 @@ export function openDatabase(options: DatabaseOptions): Database {
     client.on("error", (error) => options.log?.debug({ err: error }, "a database connection broke"));
     connectionOf(client).on("errorMessage", (message) => {
       if (message.severity === "FATAL" || message.severity === "PANIC") doomed.add(client);
-      // A migration changed what a prepared statement answers with: that connection would say so for ever.
+      // A migration changed the result type of a prepared statement: every further use of the
+      // connection would fail.
       if (isOutdated(message.code)) doomed.add(client);
     });
   });
@@ -148,7 +169,7 @@ export function openDatabase(options: DatabaseOptions): Database {
     tenantDb,
     stats: () => ({ open: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount }),
     close: () => {
-      // Kysely closes the pool only when it has used it.
+      // Kysely closes the pool only if the pool was used.
       closing ??= Promise.all([tenantDb.destroy(), db.destroy()]).then(() =>
         pool.ending ? undefined : pool.end(),
       );
@@ -164,12 +185,12 @@ function connectionOf(client: pg.PoolClient): {
   return (client as unknown as { connection: ReturnType<typeof connectionOf> }).connection;
 }
 
-/** Whether the connection has answered all that it was asked. */
+/** Whether the connection has answered all queries. */
 function isReady(client: pg.PoolClient): boolean {
   return (client as unknown as { readyForQuery: boolean }).readyForQuery;
 }
 
-/** The pool as Kysely sees it, to which a connection returns only if its next user can rely on it. */
+/** The pool for Kysely. A connection returns to the pool only in a usable state. */
 function guardReleases(guard: {
   pool: pg.Pool;
   doomed: WeakSet<object>;
@@ -184,11 +205,12 @@ function guardReleases(guard: {
       client.release = (failure?: Error | boolean) => {
         const status = client.getTransactionStatus();
         if (!failure && (doomed.has(client) || !isReady(client))) {
-          // The server has ended it, and the end of the socket is still on its way; or it owes an answer.
+          // The server has ended the connection and the socket's end is still on its way, or an
+          // answer is outstanding.
           release(true);
         } else if (!failure && status !== "I") {
-          // A failed transaction whose rollback was cut off, or one that somebody forgot: its next user would write
-          // into a transaction that never commits.
+          // A failed transaction with an interrupted rollback, or a forgotten transaction: the next
+          // user would write into a transaction that never commits.
           log?.warn({ status }, "a database connection came back within a transaction and was destroyed");
           release(true);
         } else {
@@ -202,15 +224,19 @@ function guardReleases(guard: {
   return guarded as unknown as PostgresPool;
 }
 
-/** How often a transaction that lost against others is run again. */
+/** Maximum runs of a transaction that lost against others. */
 const transactionAttemptsMax = 5;
-/** Up to so long, times the attempt, does a loser step back, or it takes its lock again before the winner wakes up. */
+/**
+ * Maximum milliseconds of the random wait before a retry, times the number of the attempt; without
+ * the wait, the loser would take its lock again before the winner wakes up.
+ */
 const retryWaitMs = 25;
 
 /**
- * Runs `fn` in a READ COMMITTED transaction and commits what it did, or nothing. Given an open transaction, runs in
- * that one. A serialization failure or a deadlock runs it again, at most 5 times in all and within
- * 250 ms of waiting, so `fn` does nothing outside the database that it does not take back when it begins anew.
+ * Runs `fn` in a READ COMMITTED transaction, and commits all of its writes or none. With an open
+ * transaction, runs in the open transaction. After a serialization failure or a deadlock `fn` runs
+ * again, at most 5 times in all with at most 250 ms of waiting, so `fn` must have no effects
+ * outside of the database that a second run does not undo.
  */
 export async function transaction<T>(db: Db, fn: (tx: Transaction<Schema>) => Promise<T>): Promise<T> {
   if (db.isTransaction) return fn(db as Transaction<Schema>);
@@ -225,8 +251,8 @@ export async function transaction<T>(db: Db, fn: (tx: Transaction<Schema>) => Pr
 }
 
 /**
- * Runs `fn` within the open transaction; if it fails, what it did in the database is undone, what it locked stays locked, and the
- * answer is why.
+ * Runs `fn` within the open transaction. If `fn` fails, its writes are undone, its locks stay, and
+ * the error is returned.
  */
 export async function undoOnFailure<T>(
   tx: Db,
@@ -252,8 +278,8 @@ function isLostRace(error: unknown): boolean {
 
 /**
  * - 57P01–57P03, 57P05: the server shuts down, crashed, starts up, or ended an idle session
- * - 25006: it became a standby; 25P03: it ended a transaction that rested too long
- * - 08…: the connection is broken; 53…: no room on its disk, no memory, no connection left; 58…: its disk fails it
+ * - 25006: the server became a standby; 25P03: it ended an idle transaction
+ * - 08…: the connection broke; 53…: no disk space, memory or connection left; 58…: the disk failed
  */
 const unavailableStates = new Set(["57P01", "57P02", "57P03", "57P05", "25006", "25P03"]);
 const unavailableClasses = new Set(["08", "53", "58"]);
@@ -269,7 +295,7 @@ const unavailableErrnos = new Set([
   "ENOTFOUND",
   "EAI_AGAIN",
 ]);
-/** pg and Kysely give these no code. */
+/** Errors of pg and Kysely without a code. */
 const unavailableMessages = [
   "timeout exceeded when trying to connect",
   "timeout expired",
@@ -281,9 +307,10 @@ const unavailableMessages = [
 ];
 
 /**
- * Whether an error says that the database is away, rather than that it said no: the connection was refused, broke, or
- * was ended by the server, or no connection came free in time. The same call may succeed later, here or on another
- * replica; what it wrote may have been committed or not. A statement that ran into its own timeout is not meant.
+ * Whether an error means that the database is away, and not that it refused: the connection was
+ * refused, broke, or was ended by the server, or no connection became free in time. The same call
+ * may succeed later, here or on another replica; its writes may have been committed or not. A
+ * statement's own timeout does not count.
  */
 export function isUnavailable(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
@@ -298,27 +325,37 @@ export function isUnavailable(error: unknown): boolean {
   return isUnavailable(error.cause);
 }
 
-/** data_exception and integrity_constraint_violation: what the value itself is at fault for. */
+/** data_exception and integrity_constraint_violation: caused by the value itself. */
 const finalClasses = new Set(["22", "23"]);
 
-/** Whether the database will say the same of this value for ever: the one ground to call a report invalid, or to set a row aside. */
+/**
+ * Whether the database will refuse the value for ever: the only reason to call a report invalid, or
+ * to set a row aside.
+ */
 export function isFinal(error: unknown): boolean {
   return error instanceof pg.DatabaseError && finalClasses.has(classOf(error.code ?? ""));
 }
 
 /**
- * Whether the same call may succeed later although nothing about it changes: the database is away or has no room, others held
- * what it needed, or what is wrong with it can be mended. All that the database says but {@link isFinal}, which is listed
- * instead: what was forgotten in a list of what may pass would be thrown away.
+ * Whether the same call may succeed later without a change: the database is away or has no room,
+ * others held locks, or an operator can correct the cause. All database errors except {@link
+ * isFinal} count. The final errors are listed, and not the passing ones, because data would be lost
+ * by an error missing in a list of passing errors.
  */
 export function isPassing(error: unknown): boolean {
   return isUnavailable(error) || (error instanceof pg.DatabaseError && !isFinal(error));
 }
 
-/** Of what a statement is refused for whatever it holds: transaction state, authorisation, contention, cancellation, configuration. */
+/**
+ * Classes of errors independent of the statement's data: transaction state, authorisation,
+ * contention, cancellation, configuration.
+ */
 const widespreadClasses = new Set(["25", "26", "28", "40", "55", "57", "F0"]);
 
-/** Whether it may be one row of many that a statement was refused for, so that the others are worth trying without it (R9). */
+/**
+ * Whether a single row may have caused a statement's error, so that the other rows are worth a try
+ * without it (R9).
+ */
 export function mayBeOfOneRow(error: unknown): boolean {
   if (isUnavailable(error)) return false;
   if (!(error instanceof pg.DatabaseError)) return true;

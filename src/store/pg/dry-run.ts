@@ -1,6 +1,6 @@
 import { type Db, transaction } from "./database.ts";
 
-/** Carries the outcome out of a transaction that is rolled back. */
+/** Carries the outcome out of the rolled-back transaction. */
 class Rehearsed<T> extends Error {
   readonly outcome: T;
   constructor(outcome: T) {
@@ -9,7 +9,10 @@ class Rehearsed<T> extends Error {
   }
 }
 
-/** A transaction whose outcome is answered as ever; a dry run then takes back what it did, so nobody has seen it. */
+/**
+ * Runs a transaction and returns its outcome; a dry run then rolls back, and no other transaction
+ * sees its writes.
+ */
 export async function rehearsable<T>(db: Db, isDryRun: boolean, fn: (tx: Db) => Promise<T>): Promise<T> {
   if (!isDryRun) return transaction(db, fn);
   try {

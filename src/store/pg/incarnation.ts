@@ -2,12 +2,13 @@ import { sql } from "kysely";
 import type { Db } from "./database.ts";
 
 /**
- * Which database it is: the cluster's identifier, and its timeline, which grows with every promotion. Results that were
- * acknowledged on one timeline may be forgotten on the next one, if the standby lagged.
+ * The identity of the database: the cluster's identifier, and its timeline, which grows with every
+ * promotion. Results acknowledged on one timeline may be missing on the next, if the standby
+ * lagged.
  */
 export type Incarnation = { systemIdentifier: string; timeline: number; position: string };
 
-/** Undefined where this user may not ask, and on a standby. */
+/** Undefined for a user without the right, and on a standby. */
 export async function read(db: Db): Promise<Incarnation | undefined> {
   const { rows } = await sql<{ systemIdentifier: string; timeline: number; position: string }>`
     select (select system_identifier from pg_control_system())::text as "systemIdentifier",

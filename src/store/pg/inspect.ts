@@ -1,4 +1,7 @@
-/** What a PostgreSQL is and how it is set, for `pinion doctor`. Reads only, but for {@link confirmClock}. */
+/**
+ * A PostgreSQL's version and settings, for `pinion doctor`. Reads only, except for {@link
+ * confirmClock}.
+ */
 import { sql } from "kysely";
 import { within } from "../../abort.ts";
 import { newId } from "../../ids.ts";
@@ -10,13 +13,13 @@ import { listMigrations } from "./migrate.ts";
 import { isOtherwise } from "./session-settings.ts";
 
 export type Inspection = {
-  /** As the server says it, for example "18.4". */
+  /** In the server's own form, for example "18.4". */
   version: string;
   /** For comparing: 150004 is 15.4. */
   versionNumber: number;
   /** The database's clock. */
   now: Date;
-  /** When the answer with the clock arrived, and how long that round trip took. */
+  /** The time of the answer with the clock, and the round trip of the query in milliseconds. */
   receivedAt: Date;
   roundTripMs: number;
   fsync: string;
@@ -24,27 +27,30 @@ export type Inspection = {
   connectionsMax: number;
   connectionsUsed: number;
   isReadOnly: boolean;
-  /** Settings that the code relies on and that the database or the role sets otherwise, as "TimeZone=Pacific/Chatham". */
+  /**
+   * Settings that the code relies on, if set differently by the database or the role, as
+   * "TimeZone=Pacific/Chatham".
+   */
   oddDefaults: string[];
   replication: {
     /** Of the configuration; empty: no commit waits for a standby. */
     synchronousStandbyNames: string;
     standbys: { name: string; isSynchronous: boolean; lagBytes: number | null; lagMs: number | null }[];
   };
-  /** A jump of the clock that the replicas hold for a doubt; undefined if there is none. */
+  /** A jump of the clock that the replicas doubt; undefined for none. */
   clockJump: { noticedAt: Date; expectedAt: Date } | undefined;
-  /** Of this version and not applied; all of them on an empty database. */
+  /** Migrations of the local version that are not applied; all of them on an empty database. */
   migrationsPending: string[];
-  /** Applied and not of this version: the database was used by a newer one. */
+  /** Applied migrations unknown to the local version: a newer version has used the database. */
   migrationsUnknown: string[];
 };
 
-/** How long a notification may be on its way. */
+/** Maximum milliseconds for a notification to arrive. */
 const notificationWithinMs = 3_000;
 
 /**
- * Whether what is announced on one connection is heard on another, as replicas need it. False behind a pooler that hands
- * connections out by the transaction: `listenUrl` has to go around it. Throws if there is no way in.
+ * Whether a notification sent on one connection arrives on another, as replicas need. False behind
+ * a pooler in transaction mode: `listenUrl` has to bypass the pooler. Throws if a connection fails.
  */
 export async function hearsNotifications(urls: { url: string; listenUrl: string }): Promise<boolean> {
   const channel = `pinion_doctor_${newId()}`;
@@ -78,7 +84,7 @@ export async function hearsNotifications(urls: { url: string; listenUrl: string 
   }
 }
 
-/** The doctor says itself what it finds. */
+/** The doctor reports its findings itself. */
 const silent = createLogger({ level: "silent", name: "pinion doctor" });
 
 const inspectTimeoutMs = 5_000;
@@ -91,11 +97,11 @@ export async function inspect(url: string): Promise<Inspection> {
     statementTimeoutMs: inspectTimeoutMs,
     connectTimeoutMs: inspectTimeoutMs,
     applicationName: "pinion doctor",
-    // Right for both: it asks single statements, and does not know what is in between.
+    // Right with and without a pooler: the doctor sends single statements.
     isPooled: true,
   });
   try {
-    // Connects; so that the next one's round trip is one.
+    // Connects, so that the next statement takes a single round trip.
     await sql`select 1`.execute(database.db);
     const startedAt = performance.now();
     const clock = await sql<{ now: Date }>`select clock_timestamp() as now`.execute(database.db);
@@ -165,7 +171,7 @@ export async function inspect(url: string): Promise<Inspection> {
   }
 }
 
-/** Undefined also where there is no such table yet, or this user may not read it. */
+/** Undefined also without the table, or without the right to read it. */
 async function readClockJump(db: Db): Promise<Inspection["clockJump"]> {
   const { rows } = await sql<{ isReadable: boolean }>`
     select coalesce(has_table_privilege(to_regclass('clock_jump')::oid, 'select'), false) as "isReadable"
@@ -175,7 +181,7 @@ async function readClockJump(db: Db): Promise<Inspection["clockJump"]> {
   return last?.resolution === null ? last : undefined;
 }
 
-/** Says of the clock's jump that is open that the clock is right; answers whether one was open. */
+/** Confirms the clock in spite of its open jump; returns whether a jump was open. */
 export async function confirmClock(url: string, by: string): Promise<boolean> {
   const database = openDatabase({
     url,

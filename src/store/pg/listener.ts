@@ -1,9 +1,10 @@
 /**
- * Notifications from PostgreSQL. They are hints: any of them may be lost, and after every (re)connect `onResync` says
- * that some may have been.
+ * Notifications from PostgreSQL. They are hints: any of them may be lost, and after every
+ * (re)connect `onResync` reports possible losses.
  *
- * One dedicated connection, never from a pool: a LISTEN belongs to its connection, and a connection that is half open
- * reports nothing by itself. So it has a heartbeat with a deadline, and is replaced when that passes.
+ * One dedicated connection, never from a pool: a LISTEN belongs to its connection, and a half-open
+ * connection reports nothing by itself. So the connection has a heartbeat with a deadline, and is
+ * replaced after a missed deadline.
  */
 import { type Kysely, sql } from "kysely";
 import pg from "pg";
@@ -14,11 +15,11 @@ import { connectionOptions } from "./database.ts";
 import type { Schema } from "./schema.ts";
 
 export type Listener = {
-  /** Resolves once it listens for the first time; rejects if it is closed before that. */
+  /** Resolves with the first LISTEN; rejects if the listener is closed before. */
   ready: Promise<void>;
-  /** Whether it listens at this moment, as far as it knows. */
+  /** Whether the listener is connected at present, as far as known. */
   isListening(): boolean;
-  /** Ends it within 2 s; nothing is called afterwards. Idempotent. */
+  /** Ends the listener within 2 s; no callback follows. Idempotent. */
   close(): Promise<void>;
 };
 
@@ -27,7 +28,7 @@ export type ListenerOptions = {
   /** At most 63 bytes each. */
   channels: string[];
   onNotification: (channel: string, payload: string) => void;
-  /** After every (re)connect, when it listens again: whatever was announced before may have been missed. */
+  /** After every (re)connect: earlier notifications may have been missed. */
   onResync: () => void;
   /** Between heartbeats, and how long an answer may take, in milliseconds. */
   heartbeatMs?: number;
@@ -38,7 +39,7 @@ const heartbeatMsDefault = 5_000;
 const connectTimeoutMs = 5_000;
 const closeTimeoutMs = 2_000;
 
-/** Listens until it is closed, and reconnects for ever, with full jitter. */
+/** Listens until closed, and reconnects for ever, with full jitter. */
 export function openListener(options: ListenerOptions): Listener {
   const stopping = new AbortController();
   let isListening = false;
@@ -46,7 +47,7 @@ export function openListener(options: ListenerOptions): Listener {
   const ready = new Promise<void>((resolve, reject) => {
     settleReady = { resolve, reject };
   });
-  // Whoever does not wait for it is not troubled by it.
+  // Prevents an unhandled rejection if no caller awaits `ready`.
   ready.catch(() => {});
 
   const running = reconnect({
@@ -72,7 +73,10 @@ export function openListener(options: ListenerOptions): Listener {
   };
 }
 
-/** One connection's life: resolves with what ended it, or with undefined when it was told to stop. */
+/**
+ * One connection's life: resolves with the error that ended the connection, or with undefined after
+ * `stop`.
+ */
 async function listen(
   options: ListenerOptions,
   stop: AbortSignal,
@@ -86,7 +90,7 @@ async function listen(
       connectTimeoutMs,
       applicationName: "pinion listener",
     }),
-    // The deadline of a heartbeat: the one that is judged on our side of the connection.
+    // The client-side deadline of a heartbeat.
     query_timeout: heartbeatMs,
   });
   const broken = new AbortController();
@@ -96,7 +100,7 @@ async function listen(
   client.on("notification", ({ channel, payload }) => {
     if (!over.aborted) guard(options.log, () => options.onNotification(channel, payload ?? ""));
   });
-  // A connection that is being made does not hold up the end.
+  // A pending connect does not delay the end.
   const giveUp = () => destroy(client);
   stop.addEventListener("abort", giveUp, { once: true });
   try {
@@ -120,7 +124,7 @@ async function listen(
   }
 }
 
-/** At once: a polite end would wait for a peer that may be gone. */
+/** At once: a graceful end would wait for a peer that may be gone. */
 function destroy(client: pg.Client): void {
   const { connection } = client as unknown as { connection: { stream: { destroy(): void } } };
   connection.stream.destroy();
@@ -138,9 +142,9 @@ function guard(log: Logger, call: () => void): void {
 export const notificationBytesMax = 7_900;
 
 /**
- * Announces payloads in one statement, in this order (PostgreSQL drops repeats within it). Not for use within a
- * transaction that writes: every commit that notifies waits for every other one. A payload of more than 7,900 bytes is
- * an error, and then none is sent.
+ * Sends payloads in one statement, in order (PostgreSQL drops repeats within a statement). Not
+ * within a transaction that writes: commits with notifications are serialized. A payload of more
+ * than 7,900 bytes is an error, and then none is sent.
  */
 export async function notify(db: Kysely<Schema>, channel: string, payloads: string[]): Promise<void> {
   if (payloads.length === 0) return;

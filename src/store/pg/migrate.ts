@@ -1,4 +1,4 @@
-/** Brings a database to the schema of this version. Migrations are SQL files and go forward only. */
+/** Brings a database to the current schema. Migrations are SQL files and go forward only. */
 import { Kysely, PostgresDialect, sql } from "kysely";
 import { type Migration, type MigrationProvider, Migrator } from "kysely/migration";
 import pg from "pg";
@@ -7,7 +7,7 @@ import type { Logger } from "../../log.ts";
 import { connectionOptions } from "./database.ts";
 import { migrationFiles } from "./migration-files.ts";
 
-/** The migrations of this version by name (the file's without `.sql`), in the order in which they are applied. */
+/** The names of the migrations (file names without `.sql`), in the order of application. */
 export async function listMigrations(): Promise<string[]> {
   return [...migrationFiles().keys()].sort();
 }
@@ -18,7 +18,7 @@ const provider: MigrationProvider = {
     for (const [name, text] of migrationFiles()) {
       migrations[name] = {
         async up(db) {
-          // Without parameters it travels as one simple query, which may hold many statements.
+          // Without parameters the text is sent as a simple query, which may hold many statements.
           await sql.raw(text).execute(db);
         },
       };
@@ -28,9 +28,10 @@ const provider: MigrationProvider = {
 };
 
 /**
- * Applies what is missing, in one transaction: all of it or nothing. When several start at once, one applies and the
- * others wait for it and then find nothing to do. Uses a connection of its own without a statement timeout, which
- * should lead to PostgreSQL itself and not to a pooler. Refuses a database that is newer than this version.
+ * Applies the missing migrations, in one transaction: all or none. Of several concurrent starts,
+ * one applies and the others wait and then find none missing. Uses its own connection without a
+ * statement timeout, which should reach PostgreSQL directly and not through a pooler. Refuses a
+ * database of a newer version.
  */
 export async function migrate(url: string, log?: Logger): Promise<{ applied: string[] }> {
   const pool = new pg.Pool({
@@ -40,7 +41,8 @@ export async function migrate(url: string, log?: Logger): Promise<{ applied: str
       connectTimeoutMs: 10_000,
       applicationName: "pinion migrate",
     }),
-    // One for the lock and the migrations, which hold a transaction open, and one for Kysely's own bookkeeping.
+    // A connection for the lock and the migrations, in an open transaction, and a connection for
+    // Kysely's own bookkeeping.
     max: 2,
   });
   pool.on("error", () => {});

@@ -1,4 +1,6 @@
-/** The texts of the migrations. A bundle has them in place of this module (scripts/lib/bundle.ts). */
+/**
+ * The texts of the migrations. A bundle replaces the module by the texts (scripts/lib/bundle.ts).
+ */
 import { readdirSync, readFileSync } from "node:fs";
 
 const directory = new URL("./migrations/", import.meta.url);

@@ -2,14 +2,14 @@ import { sql } from "kysely";
 import type { DatabaseNumbers } from "../../metrics.ts";
 import { type Db, transaction } from "./database.ts";
 
-/** Beyond it the numbers are not worth their cost; a scrape comes again. */
+/** Milliseconds. Slower numbers are not worth their cost; the next scrape tries again. */
 const statementTimeoutMs = 2_000;
 
-/** What operators watch of the whole database, across orgs, in one short transaction. */
+/** The numbers of the whole database for operators, across orgs, in one short transaction. */
 export function readNumbers(db: Db): Promise<DatabaseNumbers> {
   return transaction(db, async (tx) => {
     await sql`select set_config('statement_timeout', ${`${statementTimeoutMs}ms`}, true)`.execute(tx);
-    // Live runs only: ended ones are in another table.
+    // Live runs only: ended runs are in another table.
     const { rows } = await sql<{
       pending: number;
       claimed: number;

@@ -1,17 +1,18 @@
 /**
- * Connections that come through a pooler in transaction mode (PgBouncer). It refuses settings that a connection is opened
- * with, and what is `set` on one stays with a server connection that others use next. So the bounds of a transaction
- * travel with its beginning, `set local`, in the same message. A statement that stands alone is bounded by the deadline on
- * our side, and by the database user's own default, where it has one (docs/scaling.md). It gets a transaction of its own,
- * two round trips more, only where the database's defaults are other than the code relies on.
+ * Connections through a pooler in transaction mode (PgBouncer). The pooler refuses startup options,
+ * and a `set` would stay with a server connection that others use next. So the limits of a
+ * transaction are sent with its beginning, as `set local`, in the same message. A single statement
+ * is limited by the client's deadline, and by the database user's own default, if any
+ * (docs/scaling.md). Only if the database's defaults differ from the required settings, a single
+ * statement gets its own transaction, with two more round trips.
  */
 import type { PostgresPool, PostgresPoolClient } from "kysely";
 import type pg from "pg";
 import { localSettings, readOtherwise } from "./session-settings.ts";
 
 /**
- * Whether a pooler stands in between: two URLs that lead to different places. Another user alone (for migrations) or
- * other parameters do not make a pooler.
+ * Whether a pooler is in between: two URLs that lead to different hosts. A different user (for
+ * migrations) or different parameters alone do not mean a pooler.
  */
 export function isPooler(urls: { url: string; directUrl: string }): boolean {
   const [url, direct] = [URL.parse(urls.url), URL.parse(urls.directUrl)];
@@ -19,7 +20,7 @@ export function isPooler(urls: { url: string; directUrl: string }): boolean {
   return url.host !== direct.host || url.searchParams.get("host") !== direct.searchParams.get("host");
 }
 
-/** The pool, whose transactions begin with their bounds. */
+/** The pool, with limits sent at the beginning of each transaction. */
 export function boundTransactions(
   pool: PostgresPool,
   bounds: { statementTimeoutMs: number; idleInTransactionTimeoutMs: number },
@@ -56,7 +57,7 @@ export function boundTransactions(
   return bounded as unknown as PostgresPool;
 }
 
-/** A connection whose defaults cannot be read goes back to the pool at once, as broken. */
+/** A connection whose defaults cannot be read returns to the pool at once, as broken. */
 async function hasOtherDefaults(client: pg.PoolClient): Promise<boolean> {
   try {
     const { rows } = await client.query<{ is_otherwise: boolean }>(readOtherwise);
@@ -67,7 +68,7 @@ async function hasOtherDefaults(client: pg.PoolClient): Promise<boolean> {
   }
 }
 
-/** Runs one statement in a transaction that begins with `settings`. */
+/** Runs a statement in a transaction that begins with `settings`. */
 export async function within<T>(client: pg.PoolClient, settings: string, run: () => Promise<T>): Promise<T> {
   await client.query(`begin isolation level read committed; ${settings}`);
   try {
@@ -81,12 +82,15 @@ export async function within<T>(client: pg.PoolClient, settings: string, run: ()
   }
 }
 
-/** Kysely's own statements about transactions come without parameters, "start transaction …" or "begin" first. */
+/**
+ * Kysely's own statements about transactions come without parameters, "start transaction …" or
+ * "begin" first.
+ */
 export function isBegin(text: string): boolean {
   return /^(begin|start transaction)\b/.test(text);
 }
 
-/** Several statements in one message are answered by as many results. */
+/** Several statements in one message have as many results. */
 export function lastResult(results: unknown): unknown {
   return Array.isArray(results) ? results.at(-1) : results;
 }

@@ -1,17 +1,23 @@
 /**
- * Statements of a few items are the ones that runs wait for, and PostgreSQL needs longer to plan them than to execute
- * them. So each connection prepares them by name: after the fifth use PostgreSQL keeps the plan. It drops the plan by
- * itself when a table it is about changes or is analyzed.
+ * Runs wait for statements of few items, and PostgreSQL takes longer to plan than to execute them.
+ * So each connection prepares them by name: after the fifth use PostgreSQL keeps the plan, and
+ * drops the plan when a table of the statement changes or is analyzed.
  */
 import { createHash } from "node:crypto";
 import type pg from "pg";
 import { isOfFew } from "./unnest.ts";
 
-/** Statements that a process prepares; texts beyond are planned each time. Ours are some dozens. */
+/**
+ * Maximum prepared texts of a process; further texts are planned each time. The code has some
+ * dozens.
+ */
 const namesMax = 200;
 const names = new Map<string, string>();
 
-/** Makes a connection prepare the statements that it is worth for, whoever sends them. Not through a pooler, whose connections change. */
+/**
+ * Makes a connection prepare the suitable statements of all callers. Not through a pooler, whose
+ * connections change.
+ */
 export function prepareFew(client: pg.PoolClient): void {
   const query = client.query.bind(client) as (...args: unknown[]) => unknown;
   const preparing = (text: unknown, values: unknown, ...rest: unknown[]) => {

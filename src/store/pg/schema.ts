@@ -1,15 +1,15 @@
 /**
- * The tables of src/store/pg/migrations as Kysely sees them. `int8` arrives as a number, `timestamptz` as a Date (which
- * loses microseconds: never compare it for equality), `jsonb` as an object.
+ * The tables of src/store/pg/migrations for Kysely. `int8` arrives as a number, `timestamptz` as a
+ * Date (without microseconds: never compare a Date for equality), `jsonb` as an object.
  */
 import type { ColumnType, Generated, Insertable, Selectable } from "kysely";
 
 type Timestamp = ColumnType<Date, Date | string, Date | string>;
 type TimestampOrNull = ColumnType<Date | null, Date | string | null | undefined, Date | string | null>;
 type GeneratedTimestamp = ColumnType<Date, Date | string | undefined, Date | string>;
-/** A column that may be left out of an insert because it is nullable. */
+/** A nullable column; an insert may leave it out. */
 type OrNull<T> = ColumnType<T | null, T | null | undefined, T | null>;
-/** An object; pg writes it as JSON by itself. */
+/** An object; pg serializes it as JSON. */
 type JsonObject<T extends object> = ColumnType<T, T | string, T | string>;
 type GeneratedJsonObject<T extends object> = ColumnType<T, T | string | undefined, T | string>;
 /** pg would write a JavaScript array as a PostgreSQL array, so a JSON array goes in as text. */
@@ -31,7 +31,10 @@ export type ActiveRunStatus = "pending" | "claimed" | "running";
 export type FinishedRunStatus = "completed" | "failed" | "timeout" | "cancelled" | "skipped";
 export type SkipReason = "overlap" | "cooldown" | "missed" | "offline_expired" | "no_executor" | "limit";
 
-/** An attempt that ended without ending its run, as kept in `past_attempts`, oldest first. Times are ISO 8601. */
+/**
+ * An attempt that did not end its run, as stored in `past_attempts`, oldest first. Times are ISO
+ * 8601.
+ */
 export type PastAttempt = {
   attempt: number;
   token: string;
@@ -82,7 +85,7 @@ export type DeviceTable = {
   executors: ColumnType<Json[], string | undefined, string>;
   workspaces: ColumnType<Json[], string | undefined, string>;
   config_problem: Generated<string>;
-  /** {machineHash, bootHash, hostName, arch} of the last session; empty before the first one that says. */
+  /** {machineHash, bootHash, hostName, arch} of the last session; empty before the first report. */
   machine: ColumnType<Json, string | undefined, string>;
   /** {hostName, seenAt}. */
   duplicate: ColumnType<Json | null, string | null | undefined, string | null>;
@@ -254,14 +257,14 @@ export type WatcherTable = {
   status: Generated<WatcherStatus>;
   paused_reason: Generated<string>;
   next_slot_at: TimestampOrNull;
-  /** The latest slot that has a row. */
+  /** The latest slot with a row. */
   last_slot_at: TimestampOrNull;
   next_due_at: TimestampOrNull;
   last_run_at: TimestampOrNull;
   last_fired_at: TimestampOrNull;
   window_cursor_at: TimestampOrNull;
   last_window_id: OrNull<string>;
-  /** When its run ended. */
+  /** The end of the window's run. */
   last_window_at: TimestampOrNull;
   consecutive_failures: Generated<number>;
   backoff_until: TimestampOrNull;
@@ -406,7 +409,7 @@ export type EventTable = {
   source: OrNull<EventSource>;
 };
 
-/** As events are stored: `seqs` and the ids beside it are of a packed row. */
+/** Events as stored: `seqs` and the arrays of ids belong to a packed row. */
 export type EventRowTable = EventTable & {
   seqs: OrNull<number[]>;
   run_ids: OrNull<string[]>;
@@ -417,7 +420,7 @@ export type EventRowTable = EventTable & {
 /** From where a call came; see sources.ts. */
 export type EventSource = { address: string; token_id: string; user_agent: string; request_id: string };
 
-/** A write that carried a request_id; see requests.ts. */
+/** A write with a request_id; see requests.ts. */
 export type RequestTable = {
   org_id: string;
   actor: string;

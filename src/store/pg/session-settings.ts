@@ -1,7 +1,8 @@
 /**
- * What the code relies on and a database or a role may set otherwise (`ALTER DATABASE … SET`, `ALTER ROLE … SET`): how moments,
- * numbers and bytes are written, where tables are looked for, and what a statement that stands alone sees. Every
- * connection is opened with these, which goes before both. Options of the database's URL go before these.
+ * Settings that the code relies on and that a database or a role may set differently (`ALTER
+ * DATABASE … SET`, `ALTER ROLE … SET`): formats of times, numbers and bytes, the search path, and
+ * the isolation of single statements. Every connection is opened with the settings, which take
+ * precedence over both. Options in the database's URL take precedence over the settings.
  */
 const relied = {
   DateStyle: "ISO, MDY",
@@ -18,12 +19,14 @@ const relied = {
   lock_timeout: "0",
 } as const;
 
-/** As options of the message that opens a connection. */
+/** As options of the startup message. */
 export const openingOptions = Object.entries(relied)
   .map(([name, value]) => `-c ${name}=${value.replace(/[\\ ]/g, "\\$&")}`)
   .join(" ");
 
-/** As statements at the beginning of a transaction, for connections whose pooler refuses options. */
+/**
+ * As statements at the beginning of a transaction, for connections whose pooler refuses options.
+ */
 export const localSettings = Object.entries(relied)
   // The transaction has its isolation level already.
   .filter(([name]) => name !== "default_transaction_isolation")
@@ -31,8 +34,8 @@ export const localSettings = Object.entries(relied)
   .join("; ");
 
 /**
- * As parameters of the message that opens a connection. These are the ones that PgBouncer knows and keeps to for each of its
- * clients, also for a statement that stands alone.
+ * As parameters of the startup message: the settings that PgBouncer tracks for each of its clients,
+ * also for single statements.
  */
 export const openingParameters = {
   DateStyle: relied.DateStyle,
@@ -40,7 +43,10 @@ export const openingParameters = {
   standard_conforming_strings: relied.standard_conforming_strings,
 } as const;
 
-/** A default such as "TimeZone=Pacific/Chatham" is of a setting that the code relies on, and differs from what it relies on. */
+/**
+ * Whether a default such as "TimeZone=Pacific/Chatham" differs from the value that the code relies
+ * on.
+ */
 export function isOtherwise(setting: string): boolean {
   const name = setting.slice(0, setting.indexOf("="));
   const value = setting.slice(name.length + 1);
@@ -49,8 +55,9 @@ export function isOtherwise(setting: string): boolean {
 }
 
 /**
- * Reads whether a connection that was opened without {@link openingOptions} has defaults other than the code relies on. The
- * schemas that are searched count as they are found: the default, `"$user", public`, mostly means `public` alone.
+ * Reads whether a connection opened without {@link openingOptions} has other defaults than
+ * required. The search path is compared by its effect: the default, `"$user", public`, mostly means
+ * `public` alone.
  */
 export const readOtherwise = `select ${[
   ...Object.entries(relied)

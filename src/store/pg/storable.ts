@@ -1,4 +1,7 @@
-/** What PostgreSQL stores of texts that a program made: it takes no NUL, and in jsonb no half of a surrogate pair. */
+/**
+ * Adapts texts from programs for PostgreSQL, which accepts no NUL, and in jsonb no half of a
+ * surrogate pair.
+ */
 
 /** The value as JSON for jsonb; NULs and half pairs become U+FFFD. */
 export function storableJson(value: unknown): string {

@@ -1,13 +1,14 @@
 /**
  * Row-level security for requests (migrations/0002_tenancy.sql).
  *
- * What runs within {@link withinOrg} and uses a `tenantDb` does so as the role `pinion_server`, for which PostgreSQL
- * shows and takes the rows of that org and of no other, whatever a statement forgets to ask for. Outside of it a
- * `tenantDb` refuses to connect. Role and org are set `local` to a transaction, and a statement that stands alone gets a
- * transaction of its own: so nothing is left on a connection, and a pooler in transaction mode may be in between.
+ * Statements on a `tenantDb` within {@link withinOrg} run as the role `pinion_server`, for which
+ * PostgreSQL shows and accepts only the org's rows, even if a statement lacks the condition.
+ * Outside of {@link withinOrg} a `tenantDb` refuses to connect. Role and org are set `local` to a
+ * transaction, and a single statement gets a transaction of its own: so no setting stays on a
+ * connection, and a pooler in transaction mode may be in between.
  *
- * What belongs to many orgs at once uses a `db`: the scheduler's passes, the sessions' batches, the guard's lookups, and
- * the few calls that begin before an org is known (docs/security.md lists them).
+ * Work across orgs uses a `db`: the scheduler's passes, the sessions' batches, the guard's lookups,
+ * and the few calls that begin before the org is known (docs/security.md lists them).
  */
 import { AsyncLocalStorage } from "node:async_hooks";
 import { type Kysely, type PostgresPool, type PostgresPoolClient, sql } from "kysely";
@@ -18,12 +19,15 @@ import type { Schema } from "./schema.ts";
 
 const currentOrg = new AsyncLocalStorage<string>();
 
-/** Calls `fn`; it, and what it waits for, is confined to the org on every `tenantDb`. */
+/** Calls `fn`; `fn` and its awaited work are confined to the org on every `tenantDb`. */
 export function withinOrg<T>(orgId: string, fn: () => T): T {
   return currentOrg.run(orgId, fn);
 }
 
-/** The pool as a Kysely of tenants sees it: each of its transactions, and each single statement, is one org's. */
+/**
+ * The pool for tenants' Kysely: each transaction, and each single statement, is confined to one
+ * org.
+ */
 export function tenantPool(pool: PostgresPool): PostgresPool {
   const confined = {
     options: (pool as unknown as { options: unknown }).options,
@@ -39,7 +43,7 @@ export function tenantPool(pool: PostgresPool): PostgresPool {
 }
 
 function confine(client: pg.PoolClient, orgId: string): PostgresPoolClient {
-  // One round trip, together with the start of the transaction: a setting takes no parameters.
+  // One round trip, together with the start of the transaction; `set local` takes no parameters.
   const settings = `set local role pinion_server; set local pinion.org = ${pg.escapeLiteral(orgId)}`;
   const confined = {
     processID: (client as unknown as { processID: number }).processID,
@@ -53,7 +57,10 @@ function confine(client: pg.PoolClient, orgId: string): PostgresPoolClient {
   return confined as unknown as PostgresPoolClient;
 }
 
-/** Refuses to start where the database would not confine requests, or would not let the scheduler work; says what to do. */
+/**
+ * Refuses to start if the database would not confine requests, or would not let the scheduler work;
+ * gives advice.
+ */
 export async function requireRoles(db: Kysely<Schema>): Promise<void> {
   const { rows } = await sql<{ user: string; may_confine: boolean; is_confined: boolean; may_pass: boolean }>`
     select current_user as "user",

@@ -8,8 +8,9 @@ type Column<Item> = readonly [
 /** A batch of so few is planned once per connection. */
 const fewMax = 4;
 /**
- * An array as PostgreSQL reads it. What pg makes of one is the same, but costs several times as much: it looks for what is to be
- * escaped in every element, and a batch of completions has ten thousand that can hold nothing of the kind.
+ * An array in PostgreSQL's text form. pg's own conversion has the same result at several times the
+ * cost: it searches every element for characters to escape, and a batch of completions has ten
+ * thousand elements without any.
  */
 function arrayText<Item>(
   type: Column<Item>[0],
@@ -30,7 +31,7 @@ function arrayText<Item>(
 
 const uuid = /^[0-9a-f-]{36}$/i;
 
-/** Nothing of the array's own can be in it. */
+/** Whether the text needs no quotes in an array. */
 function isBare(type: Column<never>[0], text: string): boolean {
   return type === "uuid" && uuid.test(text);
 }
@@ -47,27 +48,28 @@ function momentText(moment: Date): string {
   return text.startsWith("+") ? text.replace(/^\+0*/, "") : text;
 }
 
-/** In the text of a statement: one of its inputs is a few items, or more. */
+/** Marks in the text of a statement: an input has few items, or more. */
 const fewMark = "/* few */";
 const manyMark = "/* many */";
 
 /**
- * In a statement without such inputs whose plan is to be kept as well. Such a statement names the columns that it answers with:
- * one that answers with "all" fails when a migration adds some.
+ * For a statement without such inputs whose plan is to be kept, too. The statement must name its
+ * result columns: a `select *` fails when a migration adds columns.
  */
 export const ofFew = sql.raw(fewMark);
 
 /**
- * Whether a statement's plan may be kept (see prepared.ts): all of its inputs are few. The plan that is best for a few
- * would join thousands of items in loops within loops.
+ * Whether a statement's plan may be kept (see prepared.ts): all of its inputs have few items. The
+ * best plan for few items would join thousands of items in nested loops.
  */
 export function isOfFew(text: string): boolean {
   return text.includes(fewMark) && !text.includes(manyMark);
 }
 
 /**
- * Items as a table expression of one array parameter per column, for statements that take thousands of rows at once:
- * `unnest($1::text[], $2::uuid[]) with ordinality as i(org_id, run_id, ord)`. `ord` counts from 1 in the items' order.
+ * Items as a table expression with one array parameter per column, for statements on thousands of
+ * rows: `unnest($1::text[], $2::uuid[]) with ordinality as i(org_id, run_id, ord)`. `ord` counts
+ * from 1 in the items' order.
  */
 export function unnest<Item>(
   alias: string,
@@ -80,7 +82,7 @@ export function unnest<Item>(
   const names = [...Object.keys(columns), "ord"].map((name) => sql.ref(name));
   const table = sql`unnest(${sql.join(arrays)}) with ordinality as ${sql.ref(alias)}(${sql.join(names)})`;
   if (items.length > fewMax) return sql`${sql.raw(manyMark)} ${table}`;
-  // Said in the text: PostgreSQL takes an array that it does not know for ten rows, and would then find a plan that is
-  // made anew for each one item the cheaper one.
+  // The limit is in the text: PostgreSQL assumes ten rows for an unknown array, and would then
+  // prefer a new plan for each single item.
   return sql`${sql.raw(fewMark)} (select * from ${table} limit ${sql.lit(fewMax)}) as ${sql.ref(alias)}`;
 }

@@ -5,7 +5,14 @@ import { ofFew, unnest } from "../pg/unnest.ts";
 import { type SessionName, sessionColumns } from "./presence.ts";
 import type { AttemptName } from "./settlements.ts";
 
-/** Attempts: a device session claims a run, accepts it, and beats for it. How attempts end: settlements.ts. */
+/**
+ * Attempts: a device session claims a run, accepts it, and sends heartbeats. settlements.ts ends
+ * attempts.
+ *
+ *   pending ──claim──▶ claimed ──accept──▶ running ──settle──▶ run_finished, or pending again
+ *      ▲                  └─────────────────settle─────────────┘
+ *      └── not_before, while held: placements.ts
+ */
 
 export type Want = {
   orgId: string;
@@ -13,13 +20,16 @@ export type Want = {
   epoch: number;
   sessionId: string;
   slots: number;
-  /** Of a fleet worker: the agent kinds that it offers. Null for a device, which takes what is pinned to it. */
+  /** A fleet worker's agent kinds. Null for a device, which takes runs pinned to it. */
   kinds: readonly string[] | null;
-  /** A device also takes what is not due yet, and keeps it until then. */
+  /** A device also takes runs before their due time, and holds them until then. */
   isAhead?: boolean;
 };
 
-/** All that an assignment is made of (R4: from the revisions that were current when the run was materialized). */
+/**
+ * The content of an assignment (R4: from the revisions that were current when the run was
+ * materialized).
+ */
 export type ClaimedRun = {
   orgId: string;
   runId: string;
@@ -31,12 +41,12 @@ export type ClaimedRun = {
   timeoutMs: number;
   source: string;
   dueAt: Date;
-  /** For how long it could have been claimed, in milliseconds by the database's clock. */
+  /** Milliseconds for which the run could have been claimed, by the database's clock. */
   dueForMs: number;
   scheduledFor: Date | null;
   windowStart: Date;
   windowEnd: Date;
-  /** What it was started with, as JSON; null: nothing. */
+  /** The run's input, as JSON; null: none. */
   input: string | null;
   watcherId: string;
   watcherVersion: number;
@@ -46,7 +56,7 @@ export type ClaimedRun = {
   extractionSchema: unknown;
   /** See WatcherValues.agentWork. */
   agentWork: unknown;
-  /** The session of the watcher's last run on this device, where the watcher goes on in it. */
+  /** The session of the watcher's last run on the device, if the watcher continues sessions. */
   agentSession: { id: string; run_id: string } | null;
   agentId: string;
   agentVersion: number;
@@ -65,15 +75,19 @@ export type ClaimedRun = {
   } | null;
 };
 
-/** What an assignment carries of the watcher's latest result, in characters. */
+/** Maximum characters of the watcher's latest result in an assignment. */
 const priorOutputCharacters = 16_384;
 
-/** Unpinned runs of a kind that a claim looks at beyond twice what it takes: other replicas may hold the oldest ones. */
+/**
+ * Unpinned runs of a kind that a claim reads beyond twice its need: other replicas may hold the
+ * oldest.
+ */
 const heldElsewhereMax = 100;
 
 /**
- * Wants that one {@link claim} may serve together: the workers of an org in each part offer the same kinds, so its unpinned
- * runs are locked once and dealt out, and never picked by two of them. Fleets that offer one set of kinds make one part.
+ * Splits wants into parts for one {@link claim} each. Within a part the workers of an org offer the
+ * same kinds, so that the org's unpinned runs are locked once and distributed, and no run is picked
+ * twice. Fleets with one set of kinds make one part.
  */
 export function partsOf(wants: readonly Want[]): Want[][] {
   const parts: Want[][] = [];
@@ -97,15 +111,18 @@ export function partsOf(wants: readonly Want[]): Want[][] {
 }
 
 /**
- * A run that may be claimed: by its device ahead of its moment, by anybody else when it is due. What is held waits for placements.ts,
- * and stands apart in the indexes that claims read.
+ * A claimable run. Its device may claim a run before the due time, workers only a due run. Held
+ * runs wait for placements.ts and are excluded from the indexes that claims read.
  */
 const isPending = sql`not is_held and status = 'pending' and (not_before is null or not_before <= now())
             and (expires_at is null or expires_at > now())`;
 
 const kindsText = (want: Want) => want.kinds && JSON.stringify([...want.kinds].sort());
 
-/** What an assignment carries beside its run, from what {@link assignmentJoins} joins to the runs `c`. */
+/**
+ * The columns of an assignment beside its run, from the rows that {@link assignmentJoins} joins to
+ * the runs `c`.
+ */
 export const assignmentColumns = sql`
   wr.name as "watcherName", wr.prompt, wr.extraction_schema as "extractionSchema",
   coalesce(wr.agent_work, '{}') as "agentWork", ls.agent_session as "agentSession", c.agent_id as "agentId",
@@ -124,7 +141,10 @@ export const assignmentColumns = sql`
       then kw.extracted_data->'structured' end,
     'created_at', kw.created_at) end as "priorWindow", rs.input`;
 
-/** The revisions that were current when the run was recorded (R4), and the watcher's latest window and agent session. */
+/**
+ * Joins the revisions that were current when the run was recorded (R4), and the watcher's latest
+ * window and agent session.
+ */
 export function assignmentJoins(
   of: Record<"runId" | "version" | "windowId" | "windowAt", RawBuilder<unknown>>,
 ) {
@@ -151,12 +171,13 @@ export function assignmentJoins(
 }
 
 /**
- * Claims for each device at most `slots` of the pending runs that are pinned to it, and for each fleet worker at most
- * `slots` of its org's that are pinned to nobody and ask for no agent kind or for one that it offers; oldest due first.
- * Only the device's current session, by epoch and id, claims anything; nobody else ever sees a pinned run, and no
- * device an unpinned one (R4). Devices must be distinct, and workers of one org offer the same kinds (see partsOf).
+ * Claims for each device at most `slots` of the pending runs pinned to it, and for each fleet
+ * worker at most `slots` of the org's unpinned runs that ask for no agent kind or for a kind of the
+ * worker; oldest due first. Only a device's current session, by epoch and id, claims anything;
+ * pinned runs go to their device alone, and unpinned runs to workers alone (R4). Devices must be
+ * distinct, and workers of one org offer the same kinds (see partsOf).
  *
- * An org's unpinned runs go to its workers in turn, to the one with the most free slots first.
+ * An org's unpinned runs go to its workers in turn, to the worker with the most free slots first.
  */
 export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[]> {
   if (wants.length === 0) return [];
@@ -257,7 +278,7 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
   return rows;
 }
 
-/** The schemas that the answers of runs are to match, by run id; runs without one are absent. */
+/** The schemas for the answers of runs, by run id; runs without a schema are absent. */
 export async function findSchemas(
   db: Db,
   runs: readonly { orgId: string; runId: string }[],
@@ -277,14 +298,17 @@ export async function findSchemas(
 }
 
 export type Acceptance = AttemptName & {
-  /** How long ago the assignment was written to the stream, and the device's accept came, in milliseconds by the replica's monotonic clock. */
+  /**
+   * How long ago the assignment was written to the stream, and the device's accept came, in
+   * milliseconds by the replica's monotonic clock.
+   */
   pushedAgoMs: number;
   acceptedAgoMs: number;
 };
 
 /**
- * Marks attempts as running; answers for each, in order, whether it is the device's: `gone` means that it was withdrawn,
- * fenced or settled meanwhile. Accepting twice is accepting once.
+ * Marks attempts as running. Returns for each, in order, whether the attempt is the device's:
+ * `gone` means withdrawn, fenced or settled meanwhile. A second accept has no effect.
  */
 export async function accept(db: Db, acceptances: readonly Acceptance[]): Promise<("running" | "gone")[]> {
   if (acceptances.length === 0) return [];
@@ -325,7 +349,7 @@ export async function accept(db: Db, acceptances: readonly Acceptance[]): Promis
   return rows.map((row) => (row.isMine ? "running" : "gone"));
 }
 
-/** Records heartbeats that listed attempts. Rows that somebody is settling at this moment are passed over. */
+/** Records heartbeats of attempts. Rows that another transaction is settling are skipped. */
 export async function beat(db: Db, attempts: readonly AttemptName[]): Promise<void> {
   if (attempts.length === 0) return;
   const input = unnest("i", attempts, {
@@ -355,7 +379,7 @@ export type HeldByServer = {
   isCancelRequested: boolean;
 };
 
-/** The attempts that are out at a device, locked. */
+/** The active attempts on a device, locked. */
 export async function lockActiveOfDevice(
   tx: Db,
   device: { orgId: string; deviceId: string },
@@ -371,7 +395,10 @@ export async function lockActiveOfDevice(
   return rows;
 }
 
-/** Attempts that a new session goes on with: they are running, whether or not the accept of the old one arrived. */
+/**
+ * Moves attempts to a new session and marks them as running, whether or not the old session's
+ * accept arrived.
+ */
 export async function adopt(tx: Db, session: SessionName & { runIds: readonly string[] }): Promise<void> {
   if (session.runIds.length === 0) return;
   await sql`
@@ -395,25 +422,28 @@ export type LostAttempt = {
 };
 
 export type ReapRules = {
-  /** Silence of a device whose stream is broken, after which its attempts are lost. */
+  /** Milliseconds of silence after which the attempts of a device with a broken stream are lost. */
   ttlMs: number;
-  /** Silence of an attempt that has beaten, or was never accepted, whatever its device does. */
+  /**
+   * Milliseconds of silence after which an attempt is lost, in spite of its device's heartbeats: an
+   * attempt once listed by a heartbeat, or never accepted.
+   */
   silentAttemptMs: number;
-  /** Age of an attempt that never beat. */
+  /** Milliseconds after which an attempt without any heartbeat is lost. */
   neverBeatMs: number;
-  /** How long after its own timeout a run is left to its device. */
+  /** Milliseconds beyond a run's own timeout that its device may still report. */
   runTimeoutGraceMs: number;
 };
 
 /**
- * So much of the TTL lies between two beats of a device and less than that within one: it beats three times in a TTL, or twice
- * where the fleet is large.
+ * Share of the TTL that separates one missed heartbeat from two: the interval is a third of the
+ * TTL, or half of the TTL for a large fleet.
  */
 const unlistedShare = sql.lit(0.6);
 
 /**
- * Locks up to `limit` attempts that are lost, by the database's clock (R7), and says by which rule. Rows that another
- * replica holds are passed over, so any number of replicas may look at once.
+ * Locks up to `limit` lost attempts, by the database's clock (R7), with the rule that applies to
+ * each. Rows locked by another replica are skipped, so any number of replicas may reap at once.
  */
 export async function lockLost(tx: Db, rules: ReapRules, limit: number): Promise<LostAttempt[]> {
   const ms = (value: number) => sql`${value} * interval '1 ms'`;
@@ -466,7 +496,7 @@ export async function lockLost(tx: Db, rules: ReapRules, limit: number): Promise
   return rows;
 }
 
-/** What a device's attempt works on, while it is out at it. */
+/** The kind of work of a device's active attempt; undefined for an attempt that is not active. */
 export async function findKind(db: Db, attempt: AttemptName): Promise<"run" | "turn" | undefined> {
   const { orgId, deviceId, runId, attemptToken } = attempt;
   const { rows } = await sql<{ kind: "run" | "turn" }>`
@@ -479,7 +509,7 @@ export async function findKind(db: Db, attempt: AttemptName): Promise<"run" | "t
   return rows[0]?.kind;
 }
 
-/** Those of the attempts that are not out any more: settled by somebody whose notification was lost. */
+/** The given attempts that are no longer active: settled, and the notification was lost. */
 export async function findGone(db: Db, attempts: readonly AttemptName[]): Promise<AttemptName[]> {
   if (attempts.length === 0) return [];
   const input = unnest("i", attempts, {
@@ -494,7 +524,7 @@ export async function findGone(db: Db, attempts: readonly AttemptName[]): Promis
   return rows.map((row) => attempts[row.ord - 1]!);
 }
 
-/** The devices and workers among these for which runs wait that could be claimed. Looks only, and locks nothing. */
+/** The given devices and workers with claimable runs. Reads only, and locks nothing. */
 export async function findWaited(
   db: Db,
   seats: readonly { orgId: string; deviceId: string; isWorker: boolean }[],
@@ -518,8 +548,8 @@ export async function findWaited(
 }
 
 /**
- * Attempts that these sessions claimed at least `ageMs` ago and that were not accepted: a session that does not know one
- * never heard the answer to its claim.
+ * Unaccepted attempts that the sessions claimed at least `ageMs` milliseconds ago: a session
+ * without such an attempt never received the answer to its claim.
  */
 export async function listClaimed(
   db: Db,
@@ -537,7 +567,7 @@ export async function listClaimed(
   return rows;
 }
 
-/** Attempts whose end is wanted, and whose devices are to be told (again). At most `limit`. */
+/** Attempts with a requested cancel, to tell their devices (again). At most `limit`. */
 export async function listCancelling(db: Db, limit: number): Promise<(AttemptName & { reason: string })[]> {
   const { rows } = await sql<AttemptName & { reason: string }>`
     select org_id as "orgId", device_id as "deviceId", id as "runId", attempt_token as "attemptToken",
@@ -548,7 +578,7 @@ export async function listCancelling(db: Db, limit: number): Promise<(AttemptNam
   return rows;
 }
 
-/** An attempt that is on its way to its device, or there. */
+/** A claimed or running attempt. */
 export type LiveAttempt = {
   orgId: string;
   runId: string;
@@ -557,7 +587,7 @@ export type LiveAttempt = {
   attemptToken: string;
 };
 
-/** The run's attempt, if it has one at this moment. */
+/** The run's current attempt; undefined for none. */
 export async function findLive(
   db: Db,
   { orgId, runId }: { orgId: string; runId: string },

@@ -4,12 +4,12 @@ import { hasLabel } from "../people/device-labels.ts";
 import type { Db } from "../pg/database.ts";
 import { unnest } from "../pg/unnest.ts";
 
-/** Bulk operations: which runs they mean, and how far they are. Each run is an item, dealt with once. */
+/** Bulk operations: their runs and their progress. Each run is an item, processed once. */
 
 export type BulkKind = "cancel" | "retry" | "replay";
 export type BulkState = "running" | "finished" | "stopped";
 
-/** As it is kept and shown; moments in ISO 8601. */
+/** As stored and shown; times in ISO 8601. */
 export type RunFilter = {
   statuses: string[];
   watcherId?: string;
@@ -37,10 +37,10 @@ export type Bulk = {
   problems: { runId: string; reason: string }[];
 };
 
-/** Problems that an answer shows. */
+/** Maximum problems in an answer. */
 const problemsMax = 10;
 
-/** The runs `r` that a filter means; live ones are looked for among the live alone. */
+/** The runs `r` that match a filter; live statuses are searched in the live table alone. */
 function matching(orgId: string, filter: RunFilter) {
   const isLive = filter.statuses.every((status) => ["pending", "claimed", "running"].includes(status));
   const where = [
@@ -72,7 +72,10 @@ export async function count(db: Db, orgId: string, filter: RunFilter): Promise<C
   return rows;
 }
 
-/** Makes an operation with its items: the runs that the filter means now, without those on the devices `exceptDeviceIds`. */
+/**
+ * Creates an operation with its items: the runs that match the filter now, except on the devices
+ * `exceptDeviceIds`.
+ */
 export async function create(
   tx: Db,
   options: {
@@ -100,7 +103,7 @@ export async function create(
   return { id, matched: Number(result.numAffectedRows ?? 0) };
 }
 
-/** Operations of the org, newest first: one, or those from before `beforeId`. */
+/** Operations of the org, newest first: the named operation, or operations before `beforeId`. */
 export async function list(
   db: Db,
   options: { orgId: string; id?: string; beforeId?: string | undefined; limit: number },
@@ -130,7 +133,7 @@ export async function list(
   return rows;
 }
 
-/** Stops a running operation; false: it was over already, or is not there. */
+/** Stops a running operation; false if the operation has ended or does not exist. */
 export async function stop(tx: Db, { orgId, id }: { orgId: string; id: string }): Promise<boolean> {
   const result = await sql`
     update bulk_operation set state = 'stopped', finished_at = now()
@@ -144,11 +147,14 @@ export type Item = {
   runId: string;
   /** Null: the run is not kept any more. */
   watcherId: string | null;
-  /** Where it is or was, and where its watcher is pinned to now, where a retry goes. */
+  /** The run's device, and the device its watcher is pinned to now, where a retry goes. */
   deviceIds: string[];
 };
 
-/** Locks a running operation that has something to do now, the oldest first; passes over those that another replica works on. */
+/**
+ * Locks the oldest running operation with an item to process now; skips operations locked by
+ * another replica.
+ */
 export async function lockNext(tx: Db): Promise<Job | undefined> {
   const { rows } = await sql<Job>`
     select o.org_id as "orgId", o.id, o.kind, o.reason, o.actor
@@ -184,7 +190,7 @@ export type Outcome = {
   runId: string;
   state: "pending" | "done" | "passed_over" | "failed";
   note: string;
-  /** Of one that stays pending: when it is looked at again, in milliseconds from now. */
+  /** For an item that stays pending: milliseconds until it is processed again. */
   againMs?: number;
 };
 
@@ -202,7 +208,10 @@ export async function note(tx: Db, job: Job, outcomes: readonly Outcome[]): Prom
   `.execute(tx);
 }
 
-/** Finishes an operation that has nothing left; answers its counts, or undefined if something is left. */
+/**
+ * Finishes an operation without pending items and returns its counts; undefined while items are
+ * pending.
+ */
 export async function finish(
   tx: Db,
   job: Job,

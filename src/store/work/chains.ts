@@ -1,17 +1,18 @@
-/** Which watchers follow which: no circles, and no chain longer than its bound. */
+/** The followers of watchers: no cycles, and no chain above the maximum length. */
 import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
 
-/** Watchers in a row, the first one not counted. */
+/** Maximum number of watchers in a row, without the first. */
 export const chainDepthMax = 10;
 
 const field = "spec.after";
 
 /**
- * Makes a watcher follow others, named by id or slug, and no others; answers their slugs in order. Refuses with `invalid_argument`
- * a watcher that is not there, a circle, and a chain of more than {@link chainDepthMax}. One edit of the org at a time is looked at,
- * so that two edits do not close a circle together.
+ * Sets the watchers that a watcher follows, by id or slug; returns their slugs in order. Refuses
+ * with `invalid_argument` a missing watcher, a cycle, and a chain of more than {@link
+ * chainDepthMax}. Edits of an org are serialized by a lock, so that two edits cannot create a cycle
+ * together.
  */
 export async function follow(
   tx: Db,
@@ -71,7 +72,7 @@ async function requireChain(tx: Db, { orgId, watcherId }: { orgId: string; watch
   }
 }
 
-/** The way from a watcher back to itself, if there is one. */
+/** The path from a watcher back to itself; undefined for none. */
 function findPath(edges: ReadonlyMap<string, string[]>, watcherId: string): string[] | undefined {
   const cameFrom = new Map<string, string>();
   const open = [watcherId];

@@ -1,7 +1,10 @@
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 
-/** Jumps of the database's clock: what was noticed, and what became of it. The judgement is scheduler/clock.ts. */
+/**
+ * Jumps of the database's clock: their discovery and their resolution. scheduler/clock.ts judges
+ * them.
+ */
 
 export type Witness = "monotonic" | "commits";
 export type Resolution = "gone" | "refuted" | "accepted" | "confirmed";
@@ -19,9 +22,9 @@ export type ClockJump = {
 export type Reading = {
   /** The database's clock. */
   now: Date;
-  /** The newest reading before this one that was not in doubt, on whatever replica. */
+  /** The newest earlier reading without doubt, on any replica. */
   seenAt: Date | null;
-  /** The jump that is open; else the last one. */
+  /** The open jump; if none is open, the last jump. */
   last: ClockJump | null;
 };
 
@@ -31,7 +34,7 @@ const jumpOf = sql`
     'resolution', resolution, 'resolvedBy', resolved_by)
   from clock_jump order by (resolution is null) desc, id desc limit 1`;
 
-/** Reads the clock, and what is known of it. */
+/** Reads the clock and its jumps. */
 export async function read(db: Db): Promise<Reading> {
   const { rows } = await sql<{
     now: Date;
@@ -51,7 +54,7 @@ export async function read(db: Db): Promise<Reading> {
   };
 }
 
-/** Whether a jump is open at this moment. */
+/** Whether a jump is open now. */
 export async function isOpen(db: Db): Promise<boolean> {
   const { rows } = await sql<{ isOpen: boolean }>`
     select exists (select from clock_jump where resolution is null) as "isOpen"
@@ -59,7 +62,7 @@ export async function isOpen(db: Db): Promise<boolean> {
   return rows[0]!.isOpen;
 }
 
-/** Notes a jump, unless one is open already. Answers whether it was noted. */
+/** Records a jump, unless a jump is open already. Returns whether the jump was recorded. */
 export async function open(
   db: Db,
   jump: Pick<ClockJump, "witness" | "noticedBy" | "noticedAt" | "expectedAt">,
@@ -72,7 +75,7 @@ export async function open(
   return Number(result.numAffectedRows ?? 0) > 0;
 }
 
-/** Ends the jump that is open; answers which one that was. */
+/** Resolves the open jump and returns it. */
 export async function resolve(
   db: Db,
   how: { resolution: Resolution; by: string },
@@ -85,7 +88,7 @@ export async function resolve(
   return rows[0];
 }
 
-/** Notes that the clock was read and is not in doubt; at most once a minute. */
+/** Records a reading of the clock without doubt; at most once a minute. */
 export async function noteSeen(db: Db): Promise<void> {
   await sql`
     update clock set seen_at = now()
@@ -93,7 +96,7 @@ export async function noteSeen(db: Db): Promise<void> {
   `.execute(db);
 }
 
-/** Orgs whose logs tell of a jump. */
+/** Maximum orgs whose logs receive the event of a jump. */
 const orgsToldMax = 1_000;
 
 export async function listOrgIds(db: Db): Promise<string[]> {
@@ -101,13 +104,14 @@ export async function listOrgIds(db: Db): Promise<string[]> {
   return rows.map((row) => row.id);
 }
 
-/** Not `least`, which makes a time of none. */
+/** Not `least`, which turns null into a time. */
 const notAhead = (column: string) =>
   sql`case when ${sql.ref(column)} > now() then now() else ${sql.ref(column)} end`;
 
 /**
- * Takes back times that were written while the clock was ahead, and that would keep things waiting or alive until it gets
- * there: what is ahead of now becomes now. Answers how many runs, watchers and sessions that was.
+ * Corrects times that were written while the clock was ahead and would delay work or keep sessions
+ * alive until then: times ahead of now become now. Returns the number of runs, watchers and
+ * sessions corrected.
  */
 export async function takeBackTimes(tx: Db): Promise<number> {
   const statements = [
@@ -142,7 +146,7 @@ export async function takeBackTimes(tx: Db): Promise<number> {
   return changed;
 }
 
-/** Forgets jumps that were resolved so many days ago. */
+/** Deletes jumps resolved at least `days` days ago. */
 export async function forgetOld(db: Db, { days }: { days: number }): Promise<void> {
   await sql`
     delete from clock_jump where resolution is not null and resolved_at < now() - ${days} * interval '1 day'

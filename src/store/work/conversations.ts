@@ -3,7 +3,10 @@ import { refuse } from "../../errors.ts";
 import { type Db, transaction } from "../pg/database.ts";
 import * as events from "./events.ts";
 
-/** Conversations as people read and delete them. Their leases and snapshots: turn-attempts.ts, turn-settlements.ts. */
+/**
+ * Conversations as people read and delete them. Their leases and snapshots: turn-attempts.ts,
+ * turn-settlements.ts.
+ */
 
 export type ConversationRow = {
   id: string;
@@ -27,7 +30,10 @@ function notFound(conversationId: string): never {
   refuse("not_found", `there is no conversation "${conversationId}"`);
 }
 
-/** A conversation of the org, with its snapshot if asked for. Refuses with `not_found`, also for another org's. */
+/**
+ * A conversation of the org, with its snapshot on request. Refuses with `not_found`, also for
+ * another org's conversation.
+ */
 export async function get(
   db: Db,
   options: { orgId: string; conversationId: string; withSnapshot: boolean },
@@ -39,7 +45,7 @@ export async function get(
   return rows[0] ?? notFound(options.conversationId);
 }
 
-/** Conversations of the org by id, at most `limit`; those after `afterId` if given. */
+/** Conversations of the org by id, at most `limit`; after `afterId` if given. */
 export async function list(
   db: Db,
   options: {
@@ -59,8 +65,9 @@ export async function list(
 }
 
 /**
- * Deletes a conversation with its messages and replies, with the event `conversation.deleted`. Refuses with `not_found`, and with `failed_precondition` while a
- * turn of it is live; turns that are started meanwhile wait, and then begin it anew.
+ * Deletes a conversation with its messages and replies, with the event `conversation.deleted`.
+ * Refuses with `not_found`, and with `failed_precondition` while a turn is live; turns started
+ * meanwhile wait, and then start a new conversation.
  */
 export function remove(
   db: Db,

@@ -5,43 +5,51 @@ import { storableJson, storableText } from "../pg/storable.ts";
 import { unnest } from "../pg/unnest.ts";
 
 /**
- * The outbox of destinations. A delivery is written in the transaction that it tells of, is sent by any replica under a lease,
- * and keeps its id through all tries.
+ * The outbox of destinations. A delivery is written in the transaction of the change it reports, is
+ * sent by any replica under a lease, and keeps its id through all tries.
  *
- *   pending → delivered            the receiver took it
+ *   pending → delivered            the receiver accepted the message
  *   pending → pending              a try failed, or its replica died: again after a delay
- *   pending → dead                 nobody took it for 3 days, or the receiver said that it never will
- *   delivered, dead → pending      a person replays it
+ *   pending → dead                 not accepted for 3 days, or refused for good by the receiver
+ *   delivered, dead → pending      a person replays the delivery
  *
- * - X1 A row is there exactly if what it tells of was committed.
- * - X2 Of a lane (one watcher's deliveries to one destination) only the oldest pending row is tried, so they arrive in order.
- * - X3 The end of a try is written only under the lease of that try; a lease that ran out is anybody's.
+ * - X1 A row exists exactly if the change it reports was committed.
+ * - X2 Of a lane (a watcher's deliveries to one destination) only the oldest pending row is tried,
+ *   so messages arrive in order.
+ * - X3 The end of a try is written only under the try's lease; after a lease has run out, any
+ *   replica may claim the row.
  */
 
 export type NotifyReason = "always" | "failure" | "recovery" | "change" | "attention" | "question";
 
-/** As a watcher's row has it. */
+/** An entry in a watcher's row. */
 export type NotifyEntry = { to: string; when: NotifyReason };
 
-/** What is told to one destination. */
+/** A notice for a destination. */
 export type Notice = {
   orgId: string;
-  /** The destination's slug; a destination that is not there is told nothing. */
+  /** The destination's slug; a missing destination receives nothing. */
   to: string;
   watcherId: string;
   runId: string;
   kind: string;
   reason: NotifyReason;
   subject?: Record<string, unknown>;
-  /** Told only if the run's result differs from that of the window; null: there was none, and it differs. */
+  /**
+   * Sent only if the run's result differs from the window's; null: no window, and the result counts
+   * as different.
+   */
   ifUnlike?: { windowId: string | null };
 };
 
-/** What a result is compared by: its data, else its answer, else its output. */
+/** The part of a result used for comparison: its data, else its answer, else its output. */
 const gist = (data: string): RawBuilder<unknown> =>
   sql.raw(`coalesce(${data}->'structured', ${data}->'result', ${data}->'output')`);
 
-/** Writes what is told, in the caller's transaction, one row for each destination at most; answers how many. */
+/**
+ * Writes notices in the caller's transaction, at most one row per destination; returns the number
+ * of rows.
+ */
 export async function write(tx: Db, notices: readonly Notice[]): Promise<number> {
   if (notices.length === 0) return 0;
   const input = unnest("i", notices, {
@@ -69,18 +77,18 @@ export async function write(tx: Db, notices: readonly Notice[]): Promise<number>
   return Number(numAffectedRows ?? 0);
 }
 
-/** What concerns the org, and every destination of it that takes alerts. */
+/** An alert for the org: sent to every destination that takes alerts. */
 export type Alert = {
   orgId: string;
   kind: "watcher.paused" | "device.away" | "budget.reached";
   watcherId?: string | null;
   runId?: string | null;
   subject: Record<string, unknown>;
-  /** An alert of the same key was told already, and is not told again. Absent: it is told each time. */
+  /** An alert with an already used key is not sent again. Undefined: sent each time. */
   onceKey?: string;
 };
 
-/** Writes alerts for all destinations that take them; answers how many rows that were. */
+/** Writes alerts for all destinations that take alerts; returns the number of rows. */
 export async function alert(tx: Db, alerts: readonly Alert[]): Promise<number> {
   if (alerts.length === 0) return 0;
   const input = unnest("i", alerts, {
@@ -102,10 +110,13 @@ export async function alert(tx: Db, alerts: readonly Alert[]): Promise<number> {
   return Number(numAffectedRows ?? 0);
 }
 
-/** Tests of an org that may wait at a time. */
+/** Maximum waiting tests of a destination. */
 const testsWaitingMax = 20;
 
-/** Writes a test message, which waits for no other; answers its id. Refuses with `resource_exhausted`. */
+/**
+ * Writes a test message, which waits for no other delivery; returns its id. Refuses with
+ * `resource_exhausted`.
+ */
 export async function test(
   tx: Db,
   options: { orgId: string; destinationId: string; actor: string },
@@ -127,7 +138,7 @@ export async function test(
   );
 }
 
-/** A try that the caller has the lease of. */
+/** A try whose lease the caller holds. */
 export type Claimed = {
   orgId: string;
   id: string;
@@ -138,14 +149,17 @@ export type Claimed = {
   kind: string;
   reason: NotifyReason | "";
   subject: Record<string, unknown>;
-  /** With this one. */
+  /** Number of tries, including the current try. */
   attempts: number;
   createdAt: Date;
-  /** How long it has been tried for, and may be, in milliseconds. */
+  /** Milliseconds since the first try could start; limits further tries. */
   sinceMs: number;
 };
 
-/** The oldest pending delivery of every lane, by as many steps through the index as there are lanes (X2). */
+/**
+ * The oldest pending delivery of every lane, by as many steps through the index as there are lanes
+ * (X2).
+ */
 const heads = sql`
   with recursive head as (
     (select org_id, destination_id, lane, id, next_at, lease_until from delivery where state = 'pending'
@@ -159,8 +173,9 @@ const heads = sql`
   )`;
 
 /**
- * Claims up to `limit` deliveries that are due, at most `perDestinationMax` to one destination less those that `busy` counts of
- * it, each under a lease. Rows that others hold are passed over, so all replicas may claim at once.
+ * Claims up to `limit` due deliveries, each under a lease, and at most `perDestinationMax` per
+ * destination, less the number in `busy`. Rows locked by other replicas are skipped, so all
+ * replicas may claim at once.
  */
 export async function claim(
   db: Db,
@@ -203,7 +218,10 @@ export async function claim(
   return rows;
 }
 
-/** How long until a delivery may be claimed, in milliseconds by the database's clock; undefined if none waits. */
+/**
+ * How long until a delivery may be claimed, in milliseconds by the database's clock; undefined if
+ * none waits.
+ */
 export async function findNextMs(db: Db): Promise<number | undefined> {
   const { rows } = await sql<{ ms: number | null }>`
     ${heads}
@@ -220,15 +238,15 @@ export type Ending = {
   leaseToken: string;
   destinationId: string;
   state: "delivered" | "dead" | "pending";
-  /** For `pending`: when it is tried again. */
+  /** For `pending`: milliseconds until the next try. */
   delayMs?: number;
-  /** It was given back untried, and does not count. */
+  /** The delivery was given back without a try; the try does not count. */
   isGivenBack?: boolean;
   status: number;
   error: string;
 };
 
-/** Writes the end of a try, if its lease is its own still (X3); answers whether it was. */
+/** Writes the end of a try if the lease is still the caller's (X3); returns whether it was. */
 export async function end(tx: Db, ending: Ending): Promise<boolean> {
   const { orgId, id, state } = ending;
   const error = storableText(ending.error);
@@ -280,7 +298,7 @@ const joined = sql`
   delivery d join destination t on t.org_id = d.org_id and t.id = d.destination_id
     left join watcher w on w.org_id = d.org_id and w.id = d.watcher_id`;
 
-/** The delivery, if the org has it. */
+/** The delivery; undefined if the org has no such delivery. */
 export async function find(db: Db, which: { orgId: string; id: string }): Promise<DeliveryRow | undefined> {
   const { rows } = await sql<DeliveryRow>`
     select ${columns} from ${joined} where d.org_id = ${which.orgId} and d.id = ${which.id}
@@ -311,12 +329,13 @@ export async function list(
   return rows;
 }
 
-/** Dead deliveries of a destination that one call replays. */
+/** Maximum dead deliveries of a destination replayed by one call. */
 export const replayedMax = 1_000;
 
 /**
- * Has deliveries sent again that are over: the named ones, or a destination's dead ones, oldest first; answers which. Those that
- * wait stay as they are. Refuses with `not_found` for a name that is nobody's.
+ * Marks ended deliveries for sending again: the named deliveries, or a destination's dead
+ * deliveries, oldest first; returns them. Pending deliveries stay unchanged. Refuses with
+ * `not_found` for an unknown id.
  */
 export async function replay(
   tx: Db,
@@ -345,7 +364,7 @@ export async function replay(
   return rows;
 }
 
-/** What a message is made of, beside the delivery's own row. */
+/** The facts of a message beyond the delivery's own row. */
 export type Facts = {
   id: string;
   orgName: string;
@@ -366,12 +385,12 @@ export type Facts = {
   } | null;
   /** `extracted_data` of the run's window. */
   data: Record<string, unknown> | null;
-  /** Of a run that left no window. */
+  /** For a run without a window. */
   report: { result: string; structured: unknown; attention: string[] } | null;
   question: Record<string, unknown> | null;
 };
 
-/** What the messages of these deliveries are made of, as the database has it now. */
+/** The facts for the messages of the deliveries, as currently in the database. */
 export async function gather(db: Db, claimed: readonly Claimed[]): Promise<Map<string, Facts>> {
   if (claimed.length === 0) return new Map();
   const input = unnest("i", claimed, {
@@ -407,8 +426,8 @@ export async function gather(db: Db, claimed: readonly Claimed[]): Promise<Map<s
 }
 
 /**
- * Alerts of devices that have been away for a day, each once for each absence; answers how many rows that were. Fleet workers
- * come and go, and are not meant.
+ * Writes alerts of devices absent for a day, once per absence; returns the number of rows. Fleet
+ * workers come and go, and are excluded.
  */
 export async function alertAway(tx: Db): Promise<number> {
   const { rows } = await sql<{ orgId: string; deviceId: string; label: string; since: string }>`

@@ -10,7 +10,10 @@ import { rehearsable } from "../pg/dry-run.ts";
 import type { Json } from "../pg/schema.ts";
 import * as events from "./events.ts";
 
-/** Destinations of an org: where deliveries.ts sends. Their secrets are sealed, and never in an event or a list. */
+/**
+ * Destinations of an org: where deliveries.ts sends. Their secrets are sealed, and never in an
+ * event or a list.
+ */
 
 export type DestinationKind = "webhook" | "slack" | "email";
 
@@ -33,7 +36,7 @@ export type DestinationRow = {
   lastError: string;
 };
 
-/** What a secret is to become; "keep": what it is. */
+/** The new value of a secret; "keep" leaves the stored value. */
 export type WantedSecret = { value: string } | "keep";
 
 export type DestinationValues = {
@@ -56,7 +59,7 @@ const match = ({ orgId, destination }: Named) =>
     ? sql`org_id = ${orgId} and id = ${destination}`
     : sql`org_id = ${orgId} and slug = ${destination}`;
 
-/** The destination of that id or slug. Refuses with `not_found`, also for another org's. */
+/** The destination by id or slug. Refuses with `not_found`, also for another org's destination. */
 export async function get(db: Db, named: Named): Promise<DestinationRow> {
   const { rows } = await sql<DestinationRow>`
     select ${columns} from destination where ${match(named)}`.execute(db);
@@ -67,7 +70,7 @@ function notFound(destination: string, field?: string): never {
   refuse("not_found", `there is no destination "${destination}"`, field ? { field } : {});
 }
 
-/** The org's destinations by slug, at most `limit`: those after `afterSlug`, where it is given. */
+/** The org's destinations by slug, at most `limit`; after `afterSlug` if given. */
 export async function list(
   db: Db,
   options: { orgId: string; limit: number; afterSlug?: string | undefined },
@@ -91,7 +94,7 @@ export async function findAll(
   return new Map(rows.map((row) => [row.id, row]));
 }
 
-/** What is counted of each is counted so far. */
+/** Maximum of each count: counting stops here. */
 const countMax = 1_000;
 
 /** How many deliveries of each wait, and how many were given up. */
@@ -110,7 +113,10 @@ export async function counts(
 
 type Keys = { keyring: Keyring };
 
-/** A new destination, with the event `destination.created`. Refuses with `already_exists` for a taken slug. */
+/**
+ * A new destination, with the event `destination.created`. Refuses with `already_exists` for a
+ * taken slug.
+ */
 export function create(
   db: Db,
   options: Keys & {
@@ -145,9 +151,10 @@ export function create(
 }
 
 /**
- * Makes a destination what `change` answers, with the event `destination.updated`; an edit that changes nothing writes nothing.
- * Refuses with `not_found`, `failed_precondition` (another kind), `aborted` (`expectedVersion`) and `invalid_argument` (a secret
- * to keep that is not there).
+ * Updates a destination to the values returned by `change`, with the event `destination.updated`;
+ * an edit without a change writes nothing. Refuses with `not_found`, `failed_precondition` (another
+ * kind), `aborted` (`expectedVersion`) and `invalid_argument` (a secret to keep that does not
+ * exist).
  */
 export function update(
   db: Db,
@@ -207,8 +214,8 @@ export function update(
 }
 
 /**
- * Removes a destination with its deliveries, with the event `destination.deleted`. Refuses with `not_found`, and
- * `failed_precondition` while watchers notify it.
+ * Removes a destination with its deliveries, with the event `destination.deleted`. Refuses with
+ * `not_found`, and `failed_precondition` while watchers notify the destination.
  */
 export function remove(db: Db, options: Named & { actor: string }): Promise<void> {
   const { orgId, actor } = options;
@@ -230,7 +237,10 @@ export function remove(db: Db, options: Named & { actor: string }): Promise<void
   });
 }
 
-/** A new signing secret of a webhook; the old one signs too for the overlap. Answers the secret with the destination. */
+/**
+ * Creates a new signing secret of a webhook; the old secret also signs during the overlap. Returns
+ * the secret with the destination.
+ */
 export function rotate(
   db: Db,
   options: Keys & Named & { actor: string; overlapMs: number },
@@ -262,14 +272,14 @@ export function rotate(
   });
 }
 
-/** A secret as Standard Webhooks writes it: 32 random bytes. */
+/** A secret in the format of Standard Webhooks: 32 random bytes. */
 export function newSigningSecret(): string {
   return `whsec_${randomBytes(32).toString("base64")}`;
 }
 
 /**
- * The slugs of what a watcher notifies, by what it wrote (slugs or ids), held until the transaction ends, so that no destination
- * goes meanwhile. Refuses with `not_found`.
+ * The slugs of the destinations that a watcher names by slug or id, locked until the end of the
+ * transaction, so that no destination is deleted meanwhile. Refuses with `not_found`.
  */
 export async function requireAll(
   tx: Db,
@@ -296,13 +306,19 @@ async function lock(tx: Db, named: Named, how: "no key update" | "update" = "no 
   return rows[0] ?? notFound(named.destination);
 }
 
-/** Where a secret of a destination belongs. No platform has an agent without a name, so no other place is the same. */
+/**
+ * Where a secret of a destination belongs. No platform has an agent without a name, so no other
+ * place is the same.
+ */
 export function placeOf(options: { orgId: string; id: string; field: string }): SecretPlace {
   const { orgId, id, field } = options;
   return { orgId, agentId: "", platformId: `destination ${id}`, field };
 }
 
-/** The secrets as they are stored. One that is what it was stays sealed as it is, so that equal calls change nothing. */
+/**
+ * The secrets as stored. An unchanged secret keeps its ciphertext, so that equal calls change
+ * nothing.
+ */
 function sealAll(
   options: Keys & { orgId: string; id: string; values: DestinationValues },
   stored: Record<string, string>,
@@ -322,7 +338,7 @@ function sealAll(
       try {
         if (keyring.open(before, place) === wanted.value) return before;
       } catch {
-        // Its key is lost: what is given now takes its place.
+        // The secret's key is lost: the given secret replaces it.
       }
     }
     return keyring.seal(wanted.value, place);
@@ -332,13 +348,16 @@ function sealAll(
   );
 }
 
-/** As platforms.rotateSecrets, for the secrets of destinations; `stableId` is the destination's slug. */
+/**
+ * As platforms.rotateSecrets, for the secrets of destinations; `stableId` is the destination's
+ * slug.
+ */
 export function rotateSecrets(
   db: Db,
   keyring: Keyring,
 ): Promise<{ rotated: number; failed: { orgId: string; stableId: string; field: string }[] }> {
   return transaction(db, async (tx) => {
-    // An org has a handful; all orgs together have fewer than fit into one transaction.
+    // An org has a handful of destinations; the destinations of all orgs fit into one transaction.
     const { rows } =
       await sql<DestinationRow>`select ${columns} from destination order by org_id, id for no key update`.execute(
         tx,
@@ -379,7 +398,7 @@ export function rotateSecrets(
   });
 }
 
-/** What an event shows of it; of the secrets, which there are. */
+/** The fields of a destination in events, without secrets. */
 function fieldsOf(values: Pick<DestinationRow, "name" | "config" | "takesAlerts">): Json {
   return {
     name: values.name,

@@ -1,19 +1,25 @@
 import { type RawBuilder, sql } from "kysely";
 
-/** What a watcher names that only its device can have, beside what the device said of itself when it last connected. */
+/**
+ * The names in a watcher that only its device can provide, and the device's own offers at its last
+ * connect.
+ */
 export type DeviceOffers = {
   agentKind: string;
   /** Empty: the watcher names none. */
   workspace: string;
   label: string;
-  /** Empty: it has never said. */
+  /** Empty: the device has never announced its kinds. */
   kinds: string[];
-  /** It tells of its executors, and so of its workspaces. */
+  /** Whether the device announces its executors, and with them its workspaces. */
   tells: boolean;
   workspaces: string[];
 };
 
-/** {@link DeviceOffers} of the watcher `w`; null for one that names nothing of its device, which most do. */
+/**
+ * {@link DeviceOffers} of the watcher `w`; null for a watcher that names nothing of its device, as
+ * most do.
+ */
 export const offersOfWatcher: RawBuilder<DeviceOffers | null> = sql`
   case when w.agent_kind <> '' or w.workspace is not null then (
     select jsonb_build_object('agentKind', w.agent_kind, 'workspace', coalesce(w.workspace, ''), 'label', d.label,
@@ -22,7 +28,10 @@ export const offersOfWatcher: RawBuilder<DeviceOffers | null> = sql`
     from device d where d.org_id = w.org_id and d.id = w.device_id
   ) end`;
 
-/** Why a watcher's device cannot run it, for people; undefined if it can, or if that is not known. */
+/**
+ * The reason, for people, why a watcher's device cannot run it; undefined if the device can, or if
+ * unknown.
+ */
 export function lackOf(offers: DeviceOffers | null): string | undefined {
   if (offers === null) return undefined;
   const { agentKind, kinds, workspace, workspaces, label, tells } = offers;

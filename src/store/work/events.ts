@@ -6,7 +6,7 @@ import { unnest } from "../pg/unnest.ts";
 
 export type EventRow = Selectable<EventTable>;
 
-/** An event to be. `kind` is "noun.verb"; `data` says what changed and never holds a secret. */
+/** A new event. `kind` is "noun.verb"; `data` describes the change and never holds a secret. */
 export type NewEvent = {
   orgId: string;
   kind: string;
@@ -19,10 +19,11 @@ export type NewEvent = {
 };
 
 /**
- * Appends events of one org. ALWAYS the last statement before the commit: it takes the org's lock and keeps it until
- * then, so that `seq` rises in the order of the commits and a reader that resumes after a seq misses nothing.
+ * Appends events of one org. ALWAYS the last statement before the commit: the org's lock is held
+ * until then, so that `seq` rises in the order of commits and a reader that resumes after a seq
+ * misses nothing.
  *
- * An event of a call says where the call came from; what Pinion did by itself meanwhile (actor "pinion") does not.
+ * An event of a call records the source of the call; Pinion's own events (actor "pinion") do not.
  */
 export function append(tx: Db, orgId: string, events: readonly Omit<NewEvent, "orgId">[]): Promise<void> {
   return appendAll(
@@ -31,7 +32,10 @@ export function append(tx: Db, orgId: string, events: readonly Omit<NewEvent, "o
   );
 }
 
-/** As {@link append}, for events of many orgs; their locks are taken in one order, so that two writers cannot deadlock. */
+/**
+ * Like {@link append}, for events of many orgs; the orgs' locks are taken in one order, so that two
+ * writers cannot deadlock.
+ */
 export async function appendAll(tx: Db, events: readonly NewEvent[]): Promise<void> {
   if (events.length === 0) return;
   const rows = pack(events, sourceJson());
@@ -50,7 +54,8 @@ export async function appendAll(tx: Db, events: readonly NewEvent[]): Promise<vo
     device_ids: ["text", ({ members }) => uuidsText(members, (event) => event.deviceId)],
   });
   const orgIds = [...new Set(events.map((event) => event.orgId))];
-  // The count makes every lock come before the first row, and so before its seq; the clock is read after them as well.
+  // The count makes all locks precede the first row, and so its seq; the clock is read after the
+  // locks, too.
   await sql`
     with locked as materialized (
       select pg_advisory_xact_lock(k.key)
@@ -74,15 +79,18 @@ export async function appendAll(tx: Db, events: readonly NewEvent[]): Promise<vo
     ) numbered`.execute(tx);
 }
 
-/** A row to be: an event, or `members` that differ only in what they are about. */
+/** A row to write: an event, or `members` that differ only in their subjects. */
 type Row = { event: NewEvent; data: string; source: string | null; members?: NewEvent[] };
 
-/** With more, a row would be moved out of the table's pages (TOAST), which costs more than the next row. */
+/**
+ * Maximum events per row. A larger row would be moved out of the table's pages (TOAST), at a higher
+ * cost than another row.
+ */
 const membersMax = 32;
 
 /**
- * Packs the two events that every run leaves: those of an org that say the same about other runs become one row. The others
- * keep their order, behind the packed rows that begin before them.
+ * Packs the two events of every run: equal events of an org about different runs become one row.
+ * The other events keep their order, after the packed rows that begin before them.
  */
 function pack(events: readonly NewEvent[], source: string | null): Row[] {
   const rows: Row[] = [];
@@ -112,7 +120,10 @@ function pack(events: readonly NewEvent[], source: string | null): Row[] {
   return rows;
 }
 
-/** What a packed row says of the event beside its subjects; undefined for one that is not packed. The view `event` unpacks. */
+/**
+ * The data of an event for a packed row, without its subjects; undefined for an event that is not
+ * packed. The view `event` unpacks.
+ */
 function packedOf(event: NewEvent, source: string | null): { actor: string; data: string } | undefined {
   const { kind, actor, runId, watcherId, deviceId, data } = event;
   if (!runId || !watcherId) return undefined;
@@ -130,7 +141,7 @@ function uuidsText(
   return members ? `{${members.map((event) => idOf(event) ?? "NULL").join(",")}}` : null;
 }
 
-/** The call that this is part of, as `event.source` has it; null outside of any. */
+/** The source of the current call, in the form of `event.source`; null outside of a call. */
 function sourceJson(): string | null {
   const source = findSource();
   if (!source) return null;
@@ -141,7 +152,10 @@ function sourceJson(): string | null {
 /** In the words of the index event_kind. */
 const kindsOfEveryRun = ["run.created", "run.completed"];
 
-/** Every event of the rows by itself; `e` has the rows, `p` the members of packed ones. In the words of the view `event`. */
+/**
+ * Unpacks rows into events; `e` has the rows, `p` the members of packed rows. The same text as in
+ * the view `event`.
+ */
 const unpacked = sql`
   left join lateral unnest(e.seqs, e.run_ids, e.watcher_ids, e.device_ids) with ordinality
     as p (seq, run_id, watcher_id, device_id, place) on true`;
@@ -159,7 +173,8 @@ export async function listAfter(
   options: { orgId: string; afterSeq: number; limit: number },
 ): Promise<EventRow[]> {
   const { orgId, afterSeq, limit } = options;
-  // A packed row has its last event's seq, so each row that has an event after `afterSeq` has a seq after it.
+  // A packed row has its last event's seq, so a row with an event after `afterSeq` has a seq after
+  // `afterSeq`.
   const { rows } = await sql<EventRow>`
     select ${columns}
     from (select * from event_row where org_id = ${orgId} and seq > ${afterSeq} order by seq limit ${limit}) e ${unpacked}
@@ -170,13 +185,14 @@ export async function listAfter(
 }
 
 /**
- * So long after a run began or ended, by its transaction's clock, that event's row is written at the latest, and by a clock that
- * is set meanwhile so much before: bounds of what is looked through for an event that is not there.
+ * The time of a run's event relative to the run's start or end, by the transaction's clock: at most
+ * `packedAfter` later and, if the clock is set meanwhile, at most `packedBefore` earlier. Limits
+ * the search for a missing event.
  */
 const packedBefore = sql.raw("interval '5 s'");
 const packedAfter = sql.raw("interval '2 min'");
 
-/** The rows of a run's events: its own ones, and the packed ones from when it began and ended. */
+/** The rows of a run's events: its own rows, and the packed rows around its start and end. */
 function rowsOfRun(orgId: string, runId: string) {
   const packed = (kind: string, moment: string) => sql`(
     select * from event_row
@@ -194,8 +210,8 @@ function rowsOfRun(orgId: string, runId: string) {
 }
 
 /**
- * The org's events, newest first, at most `limit`: those before `beforeSeq`, about `runId`, and of a kind that begins
- * with one of `kinds`, each where given.
+ * The org's events, newest first, at most `limit`: before `beforeSeq`, about `runId`, and of a kind
+ * that begins with one of `kinds`, each if given.
  */
 export async function list(
   db: Db,
@@ -211,26 +227,27 @@ export async function list(
   const rowsOf = runId === undefined ? sql`event_row` : rowsOfRun(orgId, runId);
   const where = [sql`org_id = ${orgId}`];
   if (kinds.length > 0) {
-    // One condition for each, so that the index on the kinds can be used.
+    // A condition for each kind, so that the index on the kinds can be used.
     where.push(
       sql`(${sql.join(
         kinds.map((kind) => sql`starts_with(kind, ${kind})`),
         sql` or `,
       )})`,
     );
-    // Said in the words of that index, which leaves out what every run leaves: of those, the next one is never far.
+    // The condition of the index, which leaves out the events of every run: such events are
+    // frequent.
     if (!kindsOfEveryRun.some((often) => kinds.some((kind) => often.startsWith(kind))))
       where.push(sql`kind not in ('run.created', 'run.completed')`);
   }
   const found = [sql`true`];
   if (beforeSeq !== undefined) {
-    // Up to the row that holds the event of that number: others of it may come before.
+    // Up to the row with the event `beforeSeq`: the row may have earlier events.
     where.push(sql`seq <= coalesce(
       (select min(seq) from event_row where org_id = ${orgId} and seq >= ${beforeSeq}), ${beforeSeq})`);
     found.push(sql`coalesce(p.seq, e.seq) < ${beforeSeq}`);
   }
   if (runId !== undefined) found.push(sql`coalesce(p.run_id, e.run_id) = ${runId}`);
-  // One row more, for the one that holds the event of that number may have none before it.
+  // An additional row, because the row with the event `beforeSeq` may have no earlier event.
   const { rows } = await sql<EventRow>`
     select ${columns}
     from (select * from ${rowsOf} rows_of where ${sql.join(where, sql` and `)} order by seq desc limit ${limit + 1}) e ${unpacked}
@@ -240,7 +257,7 @@ export async function list(
   return rows;
 }
 
-/** The seq of the org's latest committed event; 0 if it has none. */
+/** The seq of the org's latest committed event; 0 without events. */
 export async function head(db: Db, options: { orgId: string }): Promise<number> {
   const row = await db
     .selectFrom("event_row")
@@ -250,7 +267,7 @@ export async function head(db: Db, options: { orgId: string }): Promise<number> 
   return row?.seq ?? 0;
 }
 
-/** The highest seq of the org's events that retention has deleted; 0 if it has deleted none. */
+/** The highest seq of the org's events deleted by retention; 0 for none. */
 export async function deletedThrough(db: Db, options: { orgId: string }): Promise<number> {
   const row = await db
     .selectFrom("org")

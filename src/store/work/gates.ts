@@ -1,8 +1,14 @@
 import { sql } from "kysely";
 
-/** Gates: by what a run is placed before it is claimed (placements.ts). A run of a watcher without placement has none. */
+/**
+ * Gates: the conditions under which a run is placed before it is claimed (placements.ts). A run
+ * without placement has none.
+ */
 
-/** For schedules.record: the gates of the runs that it writes, from the placement of their watchers as it is now (R4). */
+/**
+ * For schedules.record: the gates of the written runs, from the current placement of their watchers
+ * (R4).
+ */
 export const insertOfWanted = sql`
     gated as (
       insert into run_gate (org_id, run_id, watcher_id, selector, asked_by, continues, group_name, group_max, group_per,

@@ -1,4 +1,4 @@
-/** Hooks: addresses at which deliveries from elsewhere start a watcher, and the deliveries that were taken in. */
+/** Hooks: addresses where external deliveries start a watcher, and the received deliveries. */
 import { type RawBuilder, sql } from "kysely";
 import { Refusal, refuse } from "../../errors.ts";
 import { isUuid } from "../../ids.ts";
@@ -53,7 +53,7 @@ async function one(db: Db, where: RawBuilder<unknown>): Promise<HookRow | undefi
   return rows[0];
 }
 
-/** The hook of an address, whatever org it is of. Only for a db across orgs. */
+/** The hook at an address, of any org. Only for a db across orgs. */
 export function findAddressed(db: Db, id: string): Promise<HookRow | undefined> {
   return one(db, sql`h.id = ${id} and not h.is_disabled`);
 }
@@ -78,7 +78,7 @@ export async function list(
   return rows;
 }
 
-/** Writes a new hook; false if its slug is taken. */
+/** Writes a new hook; false if its slug is used. */
 export async function insert(
   tx: Db,
   hook: Pick<
@@ -103,7 +103,7 @@ export async function insert(
   return Number(result.numAffectedRows ?? 0) > 0;
 }
 
-/** Locks a hook's row; answers how many deliveries it may take in now. */
+/** Locks a hook's row; returns the number of deliveries allowed now. */
 export async function lock(tx: Db, hook: { orgId: string; id: string }): Promise<number | undefined> {
   const { rows } = await sql<{ left: number }>`
     select least(rate_per_minute, rate_left + rate_per_minute
@@ -141,7 +141,7 @@ export async function remove(tx: Db, hook: { orgId: string; id: string }): Promi
   await sql`delete from hook where org_id = ${hook.orgId} and id = ${hook.id}`.execute(tx);
 }
 
-/** Notes that a delivery was turned away, about once a second. */
+/** Records a refused delivery, at most about once a second. */
 export async function noteRefused(
   db: Db,
   hook: { orgId: string; id: string; reason: string },
@@ -171,7 +171,7 @@ export type DeliveryRow = {
 const deliveryColumns = sql`id, hook_id as "hookId", delivery_key as key, received_at as "receivedAt", event, outcome,
   run_id as "runId", reason, duplicates, replay_of as "replayOf", body_bytes as "bodyBytes", body is not null as "hasBody"`;
 
-/** Counts a repeat of a delivery in; undefined: its key is new. The hook's row is locked by the caller. */
+/** Counts a repeated delivery; undefined for a new key. The hook's row is locked by the caller. */
 export async function findRepeated(
   tx: Db,
   delivery: { orgId: string; hookId: string; key: string },
@@ -183,10 +183,10 @@ export async function findRepeated(
   return rows[0];
 }
 
-/** Deliveries of a hook whose bodies are kept, and that are listed. */
+/** Maximum deliveries of a hook with stored bodies. */
 export const deliveriesMax = 100;
 
-/** Writes a delivery, and lets go of the body of the one that is the 101st now. */
+/** Writes a delivery, and deletes the body of the delivery beyond {@link deliveriesMax}. */
 export async function insertDelivery(
   tx: Db,
   delivery: Omit<DeliveryRow, "receivedAt" | "duplicates" | "hasBody"> & { orgId: string },

@@ -6,8 +6,9 @@ import { outputTailCharacters } from "./settlements.ts";
 import type { FinishedTurnStatus } from "./turns.ts";
 
 /**
- * Late replies (R10): a reply to a turn that has had its terminal one, or that waits again or is another worker's. It is
- * kept beside the turn, and is no reply of the conversation: that has one, and its snapshot is written under the lease alone.
+ * Late replies (R10): a reply to a turn that has ended, waits again, or belongs to another worker.
+ * The reply is stored beside the turn and is no reply of the conversation: the conversation has its
+ * reply, and only the lease's holder writes the snapshot.
  */
 
 export type LateReply = {
@@ -27,8 +28,9 @@ export type LateReply = {
 export type KeptReply = { orgId: string; turnId: string; holderId: string; attempt: number; outcome: string };
 
 /**
- * Keeps late replies in the caller's transaction, each once for its attempt token, and answers for each what became of it:
- * `full`, if its turn has as many as it may. Locks live turns and then ended ones, in the order of all who lock several.
+ * Stores late replies in the caller's transaction, each once per attempt token, and returns a
+ * verdict for each: `full` if the turn has its maximum. Locks live turns and then ended turns, in
+ * the common order for locking several.
  */
 export async function keep(
   tx: Db,
@@ -39,7 +41,8 @@ export async function keep(
     org_id: ["text", (r) => r.orgId],
     turn_id: ["uuid", (r) => r.turnId],
   });
-  // Statements of their own: whether a reply is kept already is asked after those for whom these waited.
+  // Separate statements: the check for stored replies must see the writes of transactions that
+  // these locks waited for.
   for (const table of ["turn", "turn_finished"]) {
     await sql`
       select from (select distinct org_id, turn_id from ${names} order by org_id, turn_id) i

@@ -13,23 +13,23 @@ import {
 } from "./settlements.ts";
 
 /**
- * Late results (R10): the end of an attempt that had been taken away by the time its device said how it ended.
+ * Late results (R10): the end of an attempt that had been taken away before its device reported.
  *
- *   settles   no later attempt has been claimed: the run ends with this report after all, whether it waits for its next
- *             attempt (which is gone then) or had ended without a result
- *   kept      a later attempt exists, or the run has a result: the report is kept beside it, and people can see it
+ *   settles   no later attempt has been claimed: the run ends with the report after all, whether
+ *             waiting for its next attempt (which is dropped) or ended without a result
+ *   kept      a later attempt exists, or the run has a result: the report is stored beside the run
  *
- * A report is stored once for its attempt token; a result that is there is never overwritten.
+ * A report is stored once per attempt token; an existing result is never overwritten.
  */
 
-/** How a device says that an attempt ended which is not current any more. */
+/** A device's report of an attempt that is no longer current. */
 export type LateReport = AttemptName & {
   status: "completed" | "failed" | "timeout" | "cancelled";
   output: string;
   isOutputTruncated: boolean;
-  /** Of an agent that tells. */
+  /** For an agent with a report. */
   answer?: Settlement["answer"];
-  /** It failed for a reason that passes. */
+  /** The attempt failed for a temporary reason. */
   laterMs?: number | undefined;
   exitCode: number | undefined;
   signal: string;
@@ -38,21 +38,27 @@ export type LateReport = AttemptName & {
 };
 
 export type LateVerdict = {
-  /** `superseded`: kept as a late result of its attempt. `full`: not stored, because the run has as many as it may. */
+  /**
+   * `superseded`: stored as a late result of its attempt. `full`: not stored, because the run has
+   * its maximum.
+   */
   verdict: "stored_late" | "already_stored" | "superseded" | "unknown" | "full";
   windowId: string | null;
 };
 
-/** A report that was kept, and its attempt. */
+/** A stored late report, and its attempt. */
 export type KeptResult = AttemptName & {
   watcherId: string | null;
   attempt: number;
   outcome: LateReport["status"];
 };
 
-/** Late results that a run or a turn may have. */
+/** Maximum late results of a run or a turn. */
 export const lateResultsMax = 20;
-/** Bytes of output that the late results of a run or a turn may have together; of what goes beyond, the end is kept. */
+/**
+ * Maximum bytes of output of a run's or turn's late results together; a longer output keeps its
+ * end.
+ */
 export const lateBytesMax = 2_097_152;
 
 type Stored = LateVerdict & {
@@ -62,8 +68,9 @@ type Stored = LateVerdict & {
 };
 
 /**
- * Stores late reports in the caller's transaction, in their order; their run ids and tokens must be distinct as pairs.
- * Locks live runs, ended ones, and then their watchers, each in the order of all who lock several.
+ * Stores late reports in the caller's transaction, in their order; pairs of run id and token must
+ * be distinct. Locks live runs, ended runs, and then their watchers, each in the common order for
+ * locking several.
  */
 export async function store(
   tx: Db,
@@ -95,7 +102,10 @@ export async function store(
   return { verdicts, settled, kept };
 }
 
-/** The reports by index, such that a round has one of each run: what one of them changes, the next one sees. */
+/**
+ * Groups the reports by index into rounds with one report per run: each report sees the changes of
+ * earlier rounds.
+ */
 function roundsOf(reports: readonly LateReport[]): number[][] {
   const rounds: number[][] = [];
   const seen = new Map<string, number>();
@@ -114,8 +124,8 @@ async function storeRound(tx: Db, reports: readonly LateReport[], policy: Failur
     org_id: ["text", (r) => r.orgId],
     run_id: ["uuid", (r) => r.runId],
   });
-  // Statements of their own: what is decided below is decided on what those wrote for whom these waited. A run that ends
-  // meanwhile is not found by the first one, and is found by the second.
+  // Separate statements: the decisions below must see the writes of transactions that these locks
+  // waited for. A run that ends meanwhile is missed by the first statement and found by the second.
   await sql`
     select from (select * from ${names} order by org_id, run_id) i
       cross join lateral (select from run where org_id = i.org_id and id = i.run_id for update) r
@@ -329,7 +339,9 @@ export type LateResultRow = {
   storedAt: Date;
 };
 
-/** The late results of a run or of a turn, oldest first; at most 20, whose outputs have about 2 MiB together. */
+/**
+ * The late results of a run or turn, oldest first; at most 20, with about 2 MiB of output together.
+ */
 export async function list(db: Db, subject: { orgId: string; id: string }): Promise<LateResultRow[]> {
   const { rows } = await sql<LateResultRow>`
     select attempt, device_id as "deviceId", outcome, has_settled as "hasSettled", output,
@@ -341,8 +353,9 @@ export async function list(db: Db, subject: { orgId: string; id: string }): Prom
 }
 
 /**
- * Puts pending runs off whose latest attempt is about to be reported: their device said at its hello that it has the
- * result, and is asked for it, so nobody begins them again meanwhile. Other attempts may be named, and change nothing.
+ * Delays pending runs whose latest attempt is about to be reported: the device announced the result
+ * in its hello and is asked for it, so the runs must not start again meanwhile. Other attempts have
+ * no effect.
  */
 export async function awaitResults(
   tx: Db,

@@ -4,17 +4,21 @@ import type { Db } from "../pg/database.ts";
 import { unnest } from "../pg/unnest.ts";
 
 /**
- * Placing: which device a gated run goes to, and when. A run that is held is seen by no claim; placing it names its device,
- * and from there on it is claimed as any other. All that places runs of an org holds the org's lock, so what is counted
- * (of groups, of rate limits) is exact until the commit, on any number of replicas.
+ * Placing: chooses the device of a gated run, and the time. Claims never see a held run; placing
+ * sets its device, and then the run is claimed like any other. Every pass that places runs of an
+ * org holds the org's lock, so the counts of groups and rate limits are exact until the commit, on
+ * any number of replicas.
  */
 
-/** Holds the org's lock until the commit. What is decided is read by later statements, which see what the last holder wrote. */
+/**
+ * Takes the org's lock until the commit. Later statements read the data for decisions, and see the
+ * last holder's writes.
+ */
 export async function lockOrg(tx: Db, orgId: string): Promise<void> {
   await sql`select pg_advisory_xact_lock(hashtextextended('place ' || ${orgId}, 0))`.execute(tx);
 }
 
-/** Orgs in which gated runs live, or lived. */
+/** Orgs with gated runs, live or recently ended. */
 export async function listOrgs(db: Db): Promise<string[]> {
   const { rows } = await sql<{ orgId: string }>`select distinct org_id as "orgId" from run_gate`.execute(db);
   return rows.map((row) => row.orgId);
@@ -33,13 +37,14 @@ export async function tidy(tx: Db, orgId: string): Promise<number> {
   return rows[0]!.live;
 }
 
-/** Of the presence `p`: its device holds a stream and was heard of within the TTL. */
+/** For the presence `p`: whether its device has a stream and sent a heartbeat within the TTL. */
 const isOnline = (ttlMs: number) => sql`coalesce(p.disconnected_at is null
   and greatest(p.last_beat_at, p.connected_at) > now() - ${ttlMs} * interval '1 ms', false)`;
 
 /**
- * Holds again what was placed and not claimed: its device went away, or has not taken it for `patienceMs`, as one whose slots
- * others filled meanwhile. Rows that somebody claims or ends at this moment are passed over.
+ * Holds placed runs again that were not claimed: their device is absent, or has not claimed the run
+ * for `patienceMs` milliseconds, for example because other runs filled its slots. Rows locked by
+ * other transactions are skipped.
  */
 export async function takeBack(
   tx: Db,
@@ -63,36 +68,36 @@ export async function takeBack(
   return Number(result.numAffectedRows ?? 0);
 }
 
-/** A held run that could begin now, and by what it is placed. */
+/** A held run that could start now, and its conditions. */
 export type Held = {
   runId: string;
   watcherId: string;
   /** The pin. */
   deviceId: string | null;
   agentKind: string;
-  /** That its watcher names; null: none. */
+  /** The workspace named by the run's watcher; null: none. */
   workspace: string | null;
   dueAt: Date;
   priority: number;
   reason: string;
   selector: string | null;
   spread: "one" | "all" | null;
-  /** Actors whose rights to use a device count, of a run with a selector. */
+  /** Actors whose rights to use a device count, for a run with a selector. */
   sponsor: string | null;
   askedBy: string | null;
-  /** Where the session is in which its agent goes on. */
+  /** The device with the session that the run's agent continues. */
   sessionDeviceId: string | null;
   groupName: string | null;
   groupPer: "org" | "device" | null;
   rateKey: string | null;
   ratePerMinute: number | null;
-  /** Devices that have had an attempt of it. */
+  /** Devices with an earlier attempt of the run. */
   pastDeviceIds: string[];
 };
 
 export type Place = { priority: number; dueAt: Date; runId: string };
 
-/** The org's held runs that are due, in the order in which they begin: by priority, and then by when they were due. */
+/** The org's due held runs in the order of starting: by priority, then by due time. */
 export async function listHeld(
   tx: Db,
   options: { orgId: string; after?: Place | undefined; limit: number; runId?: string },
@@ -133,7 +138,10 @@ export async function listHeld(
   return rows;
 }
 
-/** How long until the next held run falls due or may be offered again, in milliseconds; undefined if there is none to come. */
+/**
+ * How long until the next held run falls due or may be offered again, in milliseconds; undefined if
+ * there is none to come.
+ */
 export async function findNextMs(tx: Db, orgId: string): Promise<number | undefined> {
   const { rows } = await sql<{ ms: number | null }>`
     select (extract(epoch from min(greatest(due_at, not_before)) - clock_timestamp()) * 1000)::float8 as ms
@@ -142,20 +150,23 @@ export async function findNextMs(tx: Db, orgId: string): Promise<number | undefi
   return rows[0]?.ms ?? undefined;
 }
 
-/** A device as placing sees it. */
+/** A device as seen by placing. */
 export type Candidate = Labelled & {
   deviceId: string;
   label: string;
   isWorker: boolean;
   isOnline: boolean;
   slots: number;
-  /** Slots that are used or spoken for: attempts out at it, turns that it has, and what was placed there and not claimed yet. */
+  /**
+   * Number of slots used or reserved: active attempts, active turns, and placed runs not yet
+   * claimed.
+   */
   used: number;
-  /** Pinned runs that wait for it. */
+  /** Number of pinned runs that wait for the device. */
   waiting: number;
 };
 
-/** The org's devices and workers; `onlineOnly`: of those that are online. */
+/** The org's devices and workers; with `onlineOnly` only the online devices and workers. */
 export async function listCandidates(
   tx: Db,
   options: { orgId: string; ttlMs: number; onlineOnly: boolean },
@@ -185,7 +196,7 @@ export async function listCandidates(
   return rows;
 }
 
-/** How many runs of a group are active on a device, and the smallest limit of its live ones. */
+/** The number of active runs of a group on a device, and the smallest limit of its live runs. */
 export type GroupCount = {
   name: string;
   per: "org" | "device";
@@ -206,7 +217,7 @@ export async function countGroups(tx: Db, orgId: string, names: readonly string[
   return rows;
 }
 
-/** What was begun under a key within the last minute: how long ago each was, in milliseconds, the oldest first. */
+/** The starts under a key within the last minute: their ages in milliseconds, the oldest first. */
 export type RateState = { key: string; agesMs: number[]; pausedMs: number };
 
 export async function readRates(tx: Db, orgId: string, keys: readonly string[]): Promise<RateState[]> {
@@ -220,7 +231,7 @@ export async function readRates(tx: Db, orgId: string, keys: readonly string[]):
   return rows;
 }
 
-/** Notes starts under keys; those of more than a minute ago are forgotten. */
+/** Records starts under keys; starts older than a minute are dropped. */
 export async function noteStarts(
   tx: Db,
   orgId: string,
@@ -238,8 +249,8 @@ export async function noteStarts(
 }
 
 /**
- * Pauses the rate limits of runs whose agents were told to come later, until then. In the transaction that put the runs
- * off; runs without a rate limit change nothing.
+ * Pauses the rate limits of deferred runs until their `notBefore`, in the transaction that deferred
+ * the runs; runs without a rate limit change nothing.
  */
 export async function pauseRates(
   tx: Db,
@@ -265,8 +276,8 @@ export async function pauseRates(
 export type Placed = { runId: string; watcherId: string; deviceId: string | null };
 
 /**
- * Places held runs, each on its device (null: it is for any fleet worker); answers those that were held still. Rows that others
- * hold are passed over: they are being ended.
+ * Places held runs, each on its device (null: for any fleet worker); returns the runs that were
+ * still held. Rows locked by other transactions are skipped: their runs are being ended.
  */
 export async function place(
   tx: Db,

@@ -3,18 +3,22 @@ import type { Db } from "../pg/database.ts";
 import { relaxed } from "../pg/relaxed.ts";
 import { ofFew, unnest } from "../pg/unnest.ts";
 
-/** Presence: which replica holds a device's stream, under which epoch, and when the device last beat. */
+/**
+ * Presence: the replica with a device's stream, the session's epoch, and the time of the device's
+ * last heartbeat.
+ */
 
 /**
- * A session's name. The epoch says which of two sessions is the newer one; the random id, that it is this one: a failover to a
- * standby that lags takes the epoch back, and a later session then has the epoch of an earlier one.
+ * A session's name. The epoch tells the newer of two sessions; the random id identifies the
+ * session, because a failover to a standby that lags resets the epoch, and a later session then has
+ * the epoch of an earlier session.
  */
 export type SessionName = { orgId: string; deviceId: string; epoch: number; sessionId: string };
 
-/** Which of a device's sessions. */
+/** Identifies a session among its device's sessions. */
 export type SessionKey = Pick<SessionName, "epoch" | "sessionId">;
 
-/** The columns of a batch of sessions, as every statement that compares them takes them. */
+/** The columns of a batch of sessions, common to all statements that compare sessions. */
 export const sessionColumns = {
   org_id: ["text", (s: SessionName) => s.orgId],
   device_id: ["uuid", (s: SessionName) => s.deviceId],
@@ -22,11 +26,15 @@ export const sessionColumns = {
   session_id: ["uuid", (s: SessionName) => s.sessionId],
 } as const;
 
-/** A session as it was opened, and the replica whose stream it replaces, if one is still open. */
+/**
+ * An opened session, and the replica with the stream that it replaces, if that stream is still
+ * open.
+ */
 export type Opened = { epoch: number; sessionId: string; replacedReplicaId: string | null };
 
 /**
- * Opens a session: the device's epoch grows by one, whatever replica held the last one, and it gets a random id.
+ * Opens a session: the device's epoch grows by one, on whatever replica the last session was, and
+ * the session gets a random id.
  */
 export async function open(
   tx: Db,
@@ -51,8 +59,8 @@ export async function open(
 }
 
 /**
- * Records the end of sessions; answers which ones ended. One that a newer session has replaced changes nothing
- * (compare-and-set on the epoch and the id).
+ * Records the end of sessions; returns the sessions that ended. A session replaced by a newer
+ * session changes nothing (compare-and-set on the epoch and the id).
  */
 export async function close(db: Db, sessions: readonly SessionName[]): Promise<SessionName[]> {
   if (sessions.length === 0) return [];
@@ -72,12 +80,13 @@ export async function close(db: Db, sessions: readonly SessionName[]): Promise<S
 }
 
 /**
- * A session that beats and is not its device's open one: the device was deleted (`gone`), a newer session replaced it
- * (`replaced`), or its own end is recorded already (`ended`), by whoever took it for lost.
+ * A session that sends heartbeats and is not its device's open session: the device was deleted
+ * (`gone`), a newer session replaced it (`replaced`), or its end is recorded already (`ended`),
+ * because it was taken for lost.
  */
 export type StaleSession = SessionName & { because: "gone" | "replaced" | "ended" };
 
-/** Records heartbeats; answers which of the sessions are not their device's open one. */
+/** Records heartbeats; returns the sessions that are not their device's open session. */
 export async function beat(db: Db, sessions: readonly SessionName[]): Promise<StaleSession[]> {
   if (sessions.length === 0) return [];
   const input = unnest("i", sessions, sessionColumns);
@@ -108,7 +117,7 @@ export async function beat(db: Db, sessions: readonly SessionName[]): Promise<St
   return rows;
 }
 
-/** The replicas that hold the streams of these devices now; devices without a stream are left out. */
+/** The replicas with the devices' streams; devices without a stream are left out. */
 export async function locate(
   db: Db,
   devices: readonly { orgId: string; deviceId: string }[],
@@ -126,7 +135,7 @@ export async function locate(
   return rows;
 }
 
-/** The replicas that hold streams of these orgs' fleet workers now. */
+/** The replicas with streams of the orgs' fleet workers. */
 export async function locateWorkers(
   db: Db,
   orgIds: readonly string[],
@@ -141,7 +150,7 @@ export async function locateWorkers(
   return rows;
 }
 
-/** What ExplainRun tells of a device. */
+/** A device's presence, for ExplainRun. */
 export type PresenceView = {
   epoch: number;
   replicaId: string | null;

@@ -6,8 +6,9 @@ import { storableJson, storableText } from "../pg/storable.ts";
 import type { NotifyEntry } from "./deliveries.ts";
 
 /**
- * Questions: what the agent of an attempt asks a person. A question is open until its first answer: a person's, the default
- * at its deadline, or none because the agent does not wait any more. Who finds it open under its row lock decides.
+ * Questions of an attempt's agent to a person. A question is open until its first end: a person's
+ * answer, the default at its deadline, or a withdrawal by the agent. The transaction that finds the
+ * question open under its row lock decides.
  */
 
 export type QuestionState = "open" | "answered" | "expired" | "withdrawn";
@@ -20,10 +21,10 @@ export type QuestionRow = {
   attemptToken: string;
   id: string;
   attempt: number;
-  /** Null: a turn that goes on from no watcher's run. */
+  /** Null: a turn that continues no watcher's run. */
   watcherId: string | null;
   watcherSlug: string | null;
-  /** Whom the watcher tells, as it is now. */
+  /** The watcher's current notify entries. */
   notify: readonly NotifyEntry[] | null;
   deviceId: string;
   /** JSON of the proto's Question and QuestionPolicy. */
@@ -38,13 +39,13 @@ export type QuestionRow = {
   answeredAt: Date | null;
 };
 
-/** Questions of one attempt; an agent that asks more is given the default at once. */
+/** Maximum questions of an attempt; further questions receive the default at once. */
 export const questionsPerAttemptMax = 200;
 
-/** How long before the end of its turn an unanswered question is given its default, in ms. */
+/** Milliseconds before the end of its turn at which an unanswered question receives its default. */
 const turnTailMs = 30_000;
 
-/** Whether the attempt that asked lives, of a question `q`. */
+/** For a question `q`: whether the asking attempt is live. */
 const isWaitedFor = sql`(
   exists (select from run r where r.org_id = q.org_id and r.id = q.run_id and r.attempt_token = q.attempt_token)
   or q.is_turn and exists (select from turn t
@@ -66,14 +67,15 @@ export type Asked = {
   attemptToken: string;
   id: string;
   question: Json;
-  /** What stands for each default; empty: no option does. */
+  /** The option for each default; empty: no option. */
   denies: string;
   allows: string;
 };
 
 /**
- * Stores a question of a live attempt of that device, once, and answers it as it stands. Undefined: the attempt is not the
- * device's any more, or has asked {@link questionsPerAttemptMax} already. `isNew`: this call stored it.
+ * Stores a question of a live attempt of the device, once, and returns its row. Undefined: the
+ * attempt is no longer the device's, or has reached {@link questionsPerAttemptMax}. `isNew`: the
+ * call stored the question.
  */
 export async function ask(tx: Db, asked: Asked): Promise<(QuestionRow & { isNew: boolean }) | undefined> {
   const { orgId, deviceId, runId, attemptToken, id } = asked;
@@ -123,8 +125,9 @@ async function find(
 }
 
 /**
- * Locks the question that an answer is for: the named one of the run's latest attempt, or its only open one. Refuses with
- * `not_found`, and with `failed_precondition` where several are open and none is named.
+ * Locks the question of an answer: the named question of the run's latest attempt, or its only open
+ * question. Refuses with `not_found`, and with `failed_precondition` if several are open and none
+ * is named.
  */
 export async function lockForAnswer(
   tx: Db,
@@ -154,7 +157,7 @@ export async function lockForAnswer(
   return rows[0];
 }
 
-/** Ends an open question that the caller has locked, or that it names; undefined: it had its end already. */
+/** Ends an open question, locked or not; undefined if the question has ended already. */
 export async function close(
   tx: Db,
   which: { orgId: string; runId: string; attemptToken: string; id: string },
@@ -171,8 +174,9 @@ export async function close(
 }
 
 /**
- * Ends up to `limit` open questions whose deadline has passed with their defaults, and withdraws those whose attempt does
- * not live any more. Rows that others hold are passed over, so all replicas may do this at once.
+ * Ends up to `limit` open questions past their deadline with their defaults, and withdraws
+ * questions whose attempt has ended. Rows locked by other transactions are skipped, so all replicas
+ * may call at once.
  */
 export async function closeDue(tx: Db, limit: number): Promise<QuestionRow[]> {
   const { rows } = await sql<QuestionRow>`
@@ -196,7 +200,10 @@ export async function closeDue(tx: Db, limit: number): Promise<QuestionRow[]> {
   return rows;
 }
 
-/** How long until the next deadline, in milliseconds by the database's clock; undefined if none is open. */
+/**
+ * How long until the next deadline, in milliseconds by the database's clock; undefined if none is
+ * open.
+ */
 export async function findNextDeadlineMs(db: Db): Promise<number | undefined> {
   const { rows } = await sql<{ ms: number }>`
     select greatest(0, extract(epoch from deadline_at - clock_timestamp()) * 1000)::float8 as ms
@@ -205,7 +212,10 @@ export async function findNextDeadlineMs(db: Db): Promise<number | undefined> {
   return rows[0]?.ms;
 }
 
-/** Questions of devices that had their answer within `withinMs`: a lost word to their device is made good with them. */
+/**
+ * Questions of the devices answered within `withinMs` milliseconds, to repeat answers whose message
+ * was lost.
+ */
 export async function listAnswered(
   db: Db,
   devices: readonly { orgId: string; deviceId: string }[],
@@ -223,7 +233,7 @@ export async function listAnswered(
   return rows;
 }
 
-/** How many questions of each run or turn are open; one without any is absent. */
+/** The number of open questions of each run or turn; runs and turns without any are absent. */
 export async function countOpen(
   db: Db,
   runs: { orgId: string; runIds: readonly string[] },

@@ -1,10 +1,10 @@
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 
-/** Replicas: one row for each `pinion serve` that beats. `address` is for people: where its port is. */
+/** Replicas: a row for each running `pinion serve`. `address`: the replica's port, for people. */
 export type Replica = { id: string; address: string };
 
-/** Records that a replica lives. */
+/** Records a replica's heartbeat. */
 export async function beat(db: Db, replica: Replica): Promise<void> {
   await sql`
     insert into replica (id, address) values (${replica.id}, ${replica.address})
@@ -12,7 +12,7 @@ export async function beat(db: Db, replica: Replica): Promise<void> {
   `.execute(db);
 }
 
-/** Takes a replica off the list: it stops in an orderly way. Its open sessions end with it. */
+/** Removes a replica that stops normally. Its open sessions end, too. */
 export async function remove(db: Db, replicaId: string): Promise<void> {
   await sql`
     with ended as (
@@ -22,7 +22,10 @@ export async function remove(db: Db, replicaId: string): Promise<void> {
   `.execute(db);
 }
 
-/** Forgets replicas that have not beaten for `ageMs`; reapers judge their sessions as broken already. */
+/**
+ * Removes replicas without a heartbeat for `ageMs` milliseconds; reapers treat their sessions as
+ * broken already.
+ */
 export async function removeDead(db: Db, ageMs: number): Promise<void> {
   await sql`delete from replica where last_beat_at < now() - ${ageMs} * interval '1 ms'`.execute(db);
 }

@@ -4,9 +4,12 @@ import type { Json } from "../pg/schema.ts";
 import { storableJson, storableText } from "../pg/storable.ts";
 import { unnest } from "../pg/unnest.ts";
 
-/** Reports: what the agent of an attempt said of its work beside its output. Runs without an agent that tells have none. */
+/**
+ * Reports: an attempt's agent's statements about its work beside the output. Runs without a
+ * reporting agent have none.
+ */
 
-/** What an attempt used; undefined: the agent does not tell. */
+/** The consumption of an attempt; undefined: the agent does not report it. */
 export type UsageCounts = {
   inputTokens: number;
   outputTokens: number;
@@ -24,7 +27,7 @@ export type AgentReport = {
   attention: readonly string[];
   /** The agent's own id of its session; empty: none is kept. */
   sessionId: string;
-  /** JSON of the other fields of Completion that people read. */
+  /** The other fields of Completion that people read, as JSON. */
   facts: Json;
   usage: UsageCounts | undefined;
   /** A protobuf Transcript. */
@@ -38,7 +41,7 @@ export type EndedReport = {
   watcherId: string;
   agentId: string;
   deviceId: string | null;
-  /** The answer is in its window already. */
+  /** The answer is stored in the run's window already. */
   hasWindow: boolean;
   report: AgentReport;
 };
@@ -46,8 +49,8 @@ export type EndedReport = {
 const nilId = "00000000-0000-0000-0000-000000000000";
 
 /**
- * Stores reports of runs that ended in this transaction, and adds what they used to the day's sums. Sums of a day are locked
- * in one order, and until the commit.
+ * Stores reports of runs that ended in the same transaction, and adds their consumption to the
+ * day's sums. A day's sums are locked in one order until the commit.
  */
 export async function store(tx: Db, ended: readonly EndedReport[]): Promise<void> {
   if (ended.length === 0) return;
@@ -110,7 +113,7 @@ export type ReportRow = {
   hasTranscript: boolean;
 };
 
-/** The reports of runs, by run id; a run without one is absent. */
+/** The reports of runs, by run id; runs without a report are absent. */
 export async function findAll(
   db: Db,
   runs: { orgId: string; runIds: readonly string[] },

@@ -3,8 +3,9 @@ import { slotRunId } from "../../ids.ts";
 import type { Db } from "../pg/database.ts";
 
 /**
- * Runs that the database has forgotten, in a failover to a standby that lagged, while their devices have the results. An
- * attempt that is known again is one that was taken away: its completion is a late one (late-results.ts), which settles the run.
+ * Restores runs that the database lost in a failover to a standby that lagged, while their devices
+ * have the results. A restored attempt counts as taken away: its completion is late
+ * (late-results.ts), and settles the run.
  */
 
 export type ForgottenAttempt = {
@@ -23,12 +24,12 @@ export type ForgottenAttempt = {
 const reason = "forgotten by the database in a failover; its device still had the result";
 
 /**
- * Makes an attempt known again, and its run if need be. Answers whether it is known now: not, if the watcher is gone, or its work is
- * not this device's (R6), or the slot has another run.
+ * Restores an attempt, and its run if necessary. Returns whether the attempt is known now: false if
+ * the watcher is gone, if its work is not the device's (R6), or if the slot has another run.
  */
 export async function restore(tx: Db, forgotten: ForgottenAttempt): Promise<boolean> {
   const { orgId, deviceId, runId, attemptToken, attempt, watcherId, scheduledFor } = forgotten;
-  // Whoever writes a run holds its watcher.
+  // A writer of a run must lock the run's watcher.
   const { rows: watchers } = await sql`
     select from watcher w join device d on d.org_id = w.org_id and d.id = ${deviceId}
     where w.org_id = ${orgId} and w.id = ${watcherId} and (w.device_id = d.id or (w.device_id is null and d.is_worker))
@@ -59,7 +60,7 @@ export async function restore(tx: Db, forgotten: ForgottenAttempt): Promise<bool
   `.execute(tx);
   if (rows[0]!.isThere) return true;
   if (scheduledFor) {
-    // The slot has its row by its own id, by another that is noted, or not at all.
+    // The slot has its row under its own id, under another recorded id, or not at all.
     const slotId = slotRunId({ orgId, watcherId, scheduledFor });
     const { rows: slots } = await sql<{ isFree: boolean }>`
       select not exists (select from run where org_id = ${orgId} and id = ${slotId})

@@ -2,37 +2,43 @@ import { type RawBuilder, sql } from "kysely";
 import { repeatMs } from "../people/requests.ts";
 import type { Db } from "../pg/database.ts";
 
-/** Retention: ended runs and turns live in daily partitions that are dropped whole, so that the live sets stay small. */
+/**
+ * Retention: ended runs and turns are stored in daily partitions, dropped as a whole, so that the
+ * live tables stay small.
+ */
 
-/** Each with a default partition, and its days named after it: "run_finished_20260131". */
+/** Tables with a default partition and daily partitions named by date: "run_finished_20260131". */
 const partitionedTables = ["run_finished", "turn_finished", "run_report", "late_result"];
 
-/** Sums of what was used are kept for so many days, however long runs are. */
+/** Days that sums of usage are kept, independent of the retention of runs. */
 const usageDays = 400;
 
-/** Partitions are made this many days ahead, so that a database that nobody tends for a while still has one. */
+/**
+ * Partitions are created this number of days ahead, so that a database without tending for some
+ * days still has partitions.
+ */
 const daysAhead = 3;
 
-/** Rows per DELETE of what is not partitioned. */
+/** Maximum rows per DELETE on tables without partitions. */
 const rowsPerDeleteMax = 5_000;
 
 /**
- * How long tending waits for its locks, in milliseconds: making and dropping partitions needs a table to itself, and
- * whoever ends a run or a turn queues behind it.
+ * Milliseconds that tending waits for its locks: creating and dropping partitions needs an
+ * exclusive lock, and ends of runs and turns queue behind the request.
  */
 const tendLockMsMax = 1_000;
 
-/** How much older than in the last pass something may be and go with this one. */
+/** Maximum advance of the reference time per pass. */
 const sharePerPass = sql.raw("interval '1 day'");
 
-/** All replicas tend the same partitions; one at a time. */
+/** All replicas tend the same partitions; the lock admits one at a time. */
 const lockKey = 7_420_001;
 
 /**
- * Makes the partitions of the coming days and drops those older than `days` at `at` (now, unless said otherwise); answers
- * their names. Another replica that
- * does the same at this moment makes it answer null. Fails with lock_not_available (see isPassing) when the runs are in
- * use for longer than a second. Only in a transaction.
+ * Creates the partitions of the coming days and drops partitions older than `days` at `at`
+ * (default: now); returns their names. Null if another replica is tending at the same time. Fails
+ * with lock_not_available (see isPassing) if the runs are in use for longer than a second. Only in
+ * a transaction.
  */
 export async function tendPartitions(
   tx: Db,
@@ -56,9 +62,9 @@ export async function tendPartitions(
 const moment = (at: Date | undefined) => (at ? sql`${at}::timestamptz` : sql`now()`);
 
 /**
- * The time that this pass counts ages from. It follows the database's clock, but by a day per pass at most, so that one pass
- * deletes no more than its share; and it is never later than the end of the newest run, so that a clock that is wrong finds
- * nothing old beside the last things that happened. To be called once per pass.
+ * The reference time for ages in a pass. It follows the database's clock by at most a day per pass,
+ * so that a pass deletes no more than a day's share; and it is never later than the end of the
+ * newest run, so that a wrong clock does not make recent rows look old. To be called once per pass.
  */
 export async function advance(tx: Db): Promise<Date> {
   const { rows } = await sql<{ at: Date }>`
@@ -70,7 +76,10 @@ export async function advance(tx: Db): Promise<Date> {
   return newest ?? at;
 }
 
-/** When the newest run ended that ended before `at`; undefined if none did. Looks at as few partitions as it can. */
+/**
+ * The end of the newest run that ended before `at`; undefined for none. Reads as few partitions as
+ * possible.
+ */
 async function findNewestEnd(tx: Db, at: Date): Promise<Date | undefined> {
   const { rows: partitions } = await sql<{ name: string }>`
     select c.relname as name
@@ -86,7 +95,7 @@ async function findNewestEnd(tx: Db, at: Date): Promise<Date | undefined> {
     `.execute(tx);
     const found = rows[0]!.at;
     if (found && (!newest || found > newest)) newest = found;
-    // Those of earlier days have earlier ends.
+    // Partitions of earlier days have earlier ends.
     if (found && name !== "run_finished_default") break;
   }
   return newest;
@@ -110,7 +119,7 @@ async function createComing(tx: Db, table: string): Promise<string[]> {
   return wanted.map((partition) => partition.name);
 }
 
-/** A watcher's last window outlives its run. */
+/** Copies a watcher's last window, which outlives its run. */
 function keepLast(ended: RawBuilder<unknown>) {
   return sql`
     insert into window_kept (org_id, id, watcher_id, run_id, window_start, window_end, model_used, extracted_data, created_at)
@@ -132,7 +141,7 @@ async function dropOld(tx: Db, table: string, days: number, at?: Date): Promise<
   `.execute(tx);
   for (const { name } of old) {
     if (table === "run_finished") {
-      // Before it is looked at, so that no late result changes it then.
+      // Locked before the copy, so that no late result changes the partition meanwhile.
       await sql`lock table ${sql.ref(name)} in access exclusive mode`.execute(tx);
       await keepLast(sql.ref(name)).execute(tx);
     }
@@ -142,9 +151,9 @@ async function dropOld(tx: Db, table: string, days: number, at?: Date): Promise<
 }
 
 /**
- * Deletes a bounded number of old rows of each table without partitions, and of conversations in which nobody spoke for
- * `conversationDays`; answers how many, and whether a table may have
- * more of them. Ages are counted from `at` (now, unless said otherwise).
+ * Deletes a limited number of old rows of each table without partitions, and of conversations
+ * without a message for `conversationDays` days; returns the number, and whether a table may have
+ * more. Ages count from `at` (default: now).
  */
 export async function deleteOld(
   db: Db,
@@ -154,7 +163,7 @@ export async function deleteOld(
   const old = sql`${now} - ${days} * interval '1 day'`;
   const limit = sql.lit(rowsPerDeleteMax);
   const statements = [
-    // As long as its run lives, a slot must be known, however old.
+    // A slot stays known as long as its run is live, whatever its age.
     sql`delete from slot where ctid = any(array(select ctid from slot s where s.created_at < ${old}
       and not exists (select from run r where r.org_id = s.org_id and r.id = s.run_id) limit ${limit}))`,
     // By days, as the partitions. A watcher's last result stays in any case.
@@ -165,41 +174,41 @@ export async function deleteOld(
     sql`with old as materialized (select ctid as place, * from run_finished_default where finished_at < ${old} limit ${limit}),
         kept as (${keepLast(sql`old`)})
       delete from run_finished_default where ctid = any(array(select place from old))`,
-    // As long as its run lives, a question is shown with it.
+    // An open question stays as long as its run is live.
     sql`delete from question where ctid = any(array(select ctid from question q where q.asked_at < ${old}
       and q.state <> 'open' limit ${limit}))`,
-    // What waits is younger than its three days, or was replayed.
+    // A pending delivery is younger than three days, or was replayed.
     sql`delete from delivery where ctid = any(array(select ctid from delivery d where d.created_at < ${old}
       and d.state <> 'pending' limit ${limit}))`,
     sql`delete from run_report_default where ctid = any(array(select ctid from run_report_default where finished_at < ${old} limit ${limit}))`,
-    // Sums are small, and are what a year is compared with.
+    // Sums are small, and allow comparisons over a year.
     sql`delete from usage_day where ctid = any(array(select ctid from usage_day
       where day < (now() at time zone 'UTC')::date - ${usageDays}::int limit ${limit}))`,
     sql`delete from turn_finished_default where ctid = any(array(select ctid from turn_finished_default where finished_at < ${old} limit ${limit}))`,
     sql`delete from late_result_default where ctid = any(array(select ctid from late_result_default where finished_at < ${old} limit ${limit}))`,
-    // As long as its turn lives, a message must be known, however old.
+    // A message stays known as long as its turn is live, whatever its age.
     sql`delete from turn_message where ctid = any(array(select ctid from turn_message m where m.created_at < ${old}
       and not exists (select from turn t where t.org_id = m.org_id and t.id = m.turn_id) limit ${limit}))`,
-    // One that is spoken in at this moment has another ctid then, and stays.
+    // A conversation with a concurrent message has a new ctid and stays.
     sql`delete from conversation where ctid = any(array(select ctid from conversation c
       where c.last_turn_at < ${now} - ${conversationDays} * interval '1 day'
       and not exists (select from turn t
         where t.org_id = c.org_id and t.agent_id = c.agent_id and t.conversation_id = c.id) limit ${limit}))`,
-    // As long as its run waits, lives or is shown, so is what it was started with.
+    // A start stays as long as its run waits, is live, or is shown.
     sql`delete from run_start where ctid = any(array(select ctid from run_start s where s.created_at < ${old}
       and not exists (select from run r where r.org_id = s.org_id and r.id = s.run_id)
       and not exists (select from backlog b where b.org_id = s.org_id and b.watcher_id = s.watcher_id and b.run_id = s.run_id)
       and not exists (select from run_finished f where f.org_id = s.org_id and f.id = s.run_id) limit ${limit}))`,
     // Senders try again for days, and not for weeks.
     sql`delete from hook_delivery where ctid = any(array(select ctid from hook_delivery d where d.received_at < ${old} limit ${limit}))`,
-    // Longer than any pause that an agent may be told of.
+    // Longer than any pause that an agent may report.
     sql`delete from rate_key where ctid = any(array(select ctid from rate_key
       where touched_at < ${now} - interval '8 days' limit ${limit}))`,
     sql`delete from bulk_operation where ctid = any(array(select ctid from bulk_operation
       where created_at < ${old} and state <> 'running' limit ${sql.lit(100)}))`,
     sql`delete from join_code where ctid = any(array(select ctid from join_code where expires_at < ${now} - interval '1 day' limit ${limit}))`,
     sql`delete from sign_in_code where ctid = any(array(select ctid from sign_in_code where expires_at < ${now} - interval '1 day' limit ${limit}))`,
-    // A browser's cookie, not a token that people made: no list shows it once it has ended.
+    // A browser's cookie, and no token created by people: no list shows an ended sign-in.
     sql`delete from token where (org_id, id) in (select t.org_id, t.id from token t
       join sign_in s on s.org_id = t.org_id and s.token_id = t.id
       where least(t.expires_at, t.revoked_at) < ${now} - interval '1 day' limit ${limit})`,
@@ -215,7 +224,10 @@ export async function deleteOld(
   };
 }
 
-/** As of the other tables; and each org notes up to where its log is gone, so that no reader resumes over a gap. */
+/**
+ * Deletes old events like rows of other tables, and records the last deleted seq of each org, so
+ * that no reader resumes over a gap.
+ */
 async function deleteOldEvents(db: Db, old: RawBuilder<unknown>): Promise<number> {
   const { rows } = await sql<{ count: number }>`
     with gone as (

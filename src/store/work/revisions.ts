@@ -2,7 +2,7 @@ import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import type { Json } from "../pg/schema.ts";
 
-/** What watchers and agents were in each of their versions, the newest first. */
+/** The versions of watchers and agents, the newest first. */
 
 const revisionsMax = 100;
 

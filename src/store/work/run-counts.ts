@@ -38,7 +38,7 @@ export async function perSpan(db: Db, asked: RunCountsOf): Promise<SpanCount[]> 
   return rows;
 }
 
-/** The devices on which most runs ended, the busiest first. */
+/** The devices with the most ended runs, the busiest first. */
 export async function busiest(db: Db, asked: RunCountsOf): Promise<DeviceWork[]> {
   const { rows } = await sql<DeviceWork>`
     select device_id as "deviceId", count(*)::int8 as runs, coalesce(sum(duration_ms), 0)::int8 as "busyMs"

@@ -2,7 +2,10 @@ import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import type { RunRow } from "./runs.ts";
 
-/** Runs in lists of other things: the last one of each device, and the recent ones of each watcher. */
+/**
+ * Summaries of runs for other lists: the last run of each device, and the recent runs of each
+ * watcher.
+ */
 
 export type RunSummary = Pick<
   RunRow,
@@ -10,8 +13,8 @@ export type RunSummary = Pick<
 >;
 
 /**
- * Most devices ended something within this time, and it is looked for there first: an older run costs a look into the
- * partition of every day that is kept.
+ * Days searched first, because most devices ended a run within them: an older run needs a search in
+ * every daily partition.
  */
 const soonDays = 2;
 
@@ -22,8 +25,8 @@ const summary = sql`l.id, l.watcher_id as "watcherId", l.status, l.skip_reason a
   l.started_at as "startedAt", l.finished_at as "finishedAt", l.duration_ms as "durationMs"`;
 
 /**
- * For each device, by its id, the newest run that is claimed or running on it; else the newest that ended within the
- * last two days; else the newest that ended. Devices that never had one are left out.
+ * For each device, by id, the newest run that is claimed or running; else the newest that ended
+ * within the last two days; else the newest that ended. Devices without a run are left out.
  */
 export async function lastOfDevices(
   db: Db,
@@ -52,7 +55,7 @@ export async function lastOfDevices(
   return new Map(rows.map(({ deviceId, ...run }) => [deviceId, run]));
 }
 
-/** For each watcher, by its id, its runs that have ended, newest first, at most `limit`. */
+/** For each watcher, by id, its ended runs, newest first, at most `limit`. */
 export async function recentOfWatchers(
   db: Db,
   watchers: { orgId: string; watcherIds: readonly string[]; limit: number },
@@ -67,7 +70,7 @@ export async function recentOfWatchers(
         where org_id = ${watchers.orgId} and watcher_id = w.id order by id desc limit ${watchers.limit}
       ) l
   `.execute(db);
-  // One statement's rows, watcher after watcher; those of one come in the order of its index.
+  // The rows of one statement, by watcher; a watcher's rows come in the order of the index.
   for (const run of rows) runs.get(run.watcherId)?.push(run);
   return runs;
 }

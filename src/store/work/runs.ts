@@ -4,7 +4,7 @@ import { storableText } from "../pg/storable.ts";
 import { unnest } from "../pg/unnest.ts";
 import { type FinishedStatus, outputTailCharacters, type SkipReason } from "./settlements.ts";
 
-/** Runs as people read them, and the ways to ask for the end of one. */
+/** Runs for readers, and requests to end runs. */
 
 export type RunRow = {
   orgId: string;
@@ -51,7 +51,7 @@ export type RunRow = {
   durationMs: number | null;
   outputTail: string;
   windowId: string | null;
-  /** The workspace that its watcher's or agent's version names; empty: none. */
+  /** The workspace in the watcher's or agent's version; empty: none. */
   workspace: string;
 };
 
@@ -74,7 +74,7 @@ const columns = sql`
       where a.org_id = r.org_id and a.agent_id = r.agent_id and a.version = r.agent_version),
     '') as workspace`;
 
-/** One run of the org, wherever it is in its life. */
+/** A run of the org, live or ended. */
 export async function find(db: Db, run: { orgId: string; runId: string }): Promise<RunRow | undefined> {
   const { rows } = await sql<RunRow>`
     select ${columns} from run_all r left join watcher w on w.org_id = r.org_id and w.id = r.watcher_id
@@ -92,9 +92,9 @@ export async function list(
     watcherId?: string | undefined;
     deviceId?: string | undefined;
     statuses: readonly string[];
-    /** Only runs whose agents gave reasons for people to look. */
+    /** Only runs whose agents gave reasons for attention. */
     wantsAttention?: boolean;
-    /** Only runs with one of these reasons; empty: of any or none. */
+    /** Only runs with at least one of the reasons; empty: no filter. */
     attention?: readonly string[];
     limit: number;
   },
@@ -105,14 +105,14 @@ export async function list(
   if (filter.deviceId) where.push(sql`r.device_id = ${filter.deviceId}`);
   if (filter.statuses.length > 0) {
     where.push(sql`r.status = any(${filter.statuses as string[]}::text[])`);
-    // Said in the words of the index on the few that did not complete.
+    // The condition of the index on the few runs that did not complete.
     if (!filter.statuses.includes("completed")) where.push(sql`r.status <> 'completed'`);
   }
   const reasons = filter.attention ?? [];
   if (filter.wantsAttention || reasons.length > 0) {
     const isOne = reasons.length === 0 ? sql`` : sql`and attention && ${reasons as string[]}::text[]`;
     where.push(
-      // "attention <> '{}'" is said in the words of its index.
+      // "attention <> '{}'" is the condition of the index.
       sql`r.id in (select run_id from run_report where org_id = ${filter.orgId} and attention <> '{}' ${isOne})`,
     );
   }
@@ -145,11 +145,11 @@ export type LockedRun = {
   attemptToken: string | null;
   deviceId: string | null;
   isPinned: boolean;
-  /** Recorded ahead of its moment, which has not come. */
+  /** Recorded before its due time, which is still ahead. */
   isAhead: boolean;
 };
 
-/** Locks the live runs that a cancellation means. */
+/** Locks the live runs of a cancellation. */
 export async function lockForCancel(
   tx: Db,
   which: { orgId: string } & (
@@ -177,7 +177,7 @@ export async function lockForCancel(
   return rows;
 }
 
-/** Notes on active runs that their end is wanted. The first wish stays. */
+/** Records a requested cancel of active runs. The first request stays. */
 export async function requestCancel(
   tx: Db,
   request: { orgId: string; runIds: readonly string[]; reason: string },
@@ -189,7 +189,7 @@ export async function requestCancel(
   `.execute(tx);
 }
 
-/** Locks pending runs that did not start by their deadline. Rows that others hold are passed over. */
+/** Locks pending runs past their start deadline. Rows locked by other transactions are skipped. */
 export async function lockExpired(tx: Db, limit: number): Promise<{ orgId: string; runId: string }[]> {
   const { rows } = await sql<{ orgId: string; runId: string }>`
     select org_id as "orgId", id as "runId" from run
@@ -201,7 +201,10 @@ export async function lockExpired(tx: Db, limit: number): Promise<{ orgId: strin
   return rows;
 }
 
-/** How long until a pending run expires, in milliseconds by the database's clock; undefined if none will. */
+/**
+ * How long until a pending run expires, in milliseconds by the database's clock; undefined if none
+ * will.
+ */
 export async function findNextExpiryMs(db: Db): Promise<number | undefined> {
   const { rows } = await sql<{ ms: number }>`
     select greatest(0, extract(epoch from expires_at - clock_timestamp()) * 1000)::float8 as ms
@@ -210,7 +213,7 @@ export async function findNextExpiryMs(db: Db): Promise<number | undefined> {
   return rows[0]?.ms;
 }
 
-/** What stands before a pending run on its device, for ExplainRun. */
+/** Numbers of active and pending runs on a run's device, for ExplainRun. */
 export async function countOnDevice(
   db: Db,
   device: { orgId: string; deviceId: string },
@@ -222,10 +225,13 @@ export async function countOnDevice(
   return rows[0]!;
 }
 
-/** What is left of an output whose device did not send it with the end of its run. */
+/** The kept end of an output that the device did not send with the end of its run. */
 export type OutputTail = { orgId: string; runId: string; text: string };
 
-/** Keeps the ends of outputs of ended runs that have neither a result nor an output; others are left as they are. */
+/**
+ * Stores the ends of outputs of ended runs without a result and without an output; other runs stay
+ * unchanged.
+ */
 export async function keepTails(db: Db, tails: readonly OutputTail[]): Promise<void> {
   if (tails.length === 0) return;
   const input = unnest("i", tails, {

@@ -9,24 +9,27 @@ import type { SessionName } from "./presence.ts";
 import type { SkipReason } from "./settlements.ts";
 
 /**
- * Schedules: which slots are due, and what became of them.
+ * Schedules: due slots, and the rows written for them.
  *
- * Everything that writes a run of a watcher holds the watcher's row lock, so the questions "is a run active?" and
- * "where is the schedule?" have one answer until the commit (R1, R3).
+ * Every writer of a watcher's run holds the watcher's row lock, so the questions "is a run active?"
+ * and "where is the schedule?" have one answer until the commit (R1, R3).
  */
 
-/** What starts a run that no slot brings about. */
+/** The origins of a run without a slot. */
 export type StartSource = "manual" | "hook" | "after";
 
 export type WatcherName = { orgId: string; watcherId: string };
 
-/** What the planner needs to know of a watcher, as it is locked. */
+/** The planner's facts about a locked watcher. */
 export type DueWatcher = {
   orgId: string;
   watcherId: string;
-  /** The pin, which a run takes when it is recorded; null also where its runs are placed, and claimed after that. */
+  /**
+   * The pin, copied into a run when recorded; null also for a watcher whose runs are placed, and
+   * claimed afterwards.
+   */
   deviceId: string | null;
-  /** Its runs are placed before they are claimed. */
+  /** The watcher's runs are placed before they are claimed. */
   isGated: boolean;
   schedule: string | null;
   timeZone: string;
@@ -38,31 +41,31 @@ export type DueWatcher = {
   status: "active" | "paused" | "no_executor";
   nextSlotAt: Date | null;
   nextDueAt: Date | null;
-  /** The latest slot that has a row. */
+  /** The latest slot with a row. */
   lastSlotAt: Date | null;
   lastRunAt: Date | null;
   windowCursorAt: Date | null;
   backoffUntil: Date | null;
-  /** What runs of today (UTC) have used of the budget of a day; null: there is no such budget. */
+  /** Today's consumption (UTC) against the day budget; null: no day budget. */
   budget: { tokensMax: number; costMicrosMax: number; tokens: number; costMicros: number } | null;
   hasAgent: boolean;
-  /** What the watcher names that only its device can have; null: nothing. */
+  /** The watcher's requirements of its device; null: none. */
   offers: DeviceOffers | null;
   hasActiveRun: boolean;
   /** The slot of a queue_one watcher that waits for the end of the active run. */
   queuedSlotAt: Date | null;
-  /** The oldest slot that waits for the end of the active run: a queued or a backfilled one. */
+  /** The oldest slot that waits for the end of the active run: queued or backfilled. */
   backlogSlotAt: Date | null;
   backlogSource: "scheduled" | "backfill" | StartSource | null;
-  /** Of a start that waits: the run that it will be. */
+  /** For a waiting start: the id of its later run. */
   backlogRunId: string | null;
   /** The database's clock. */
   now: Date;
 };
 
 /**
- * Locks up to `limit` watchers with a due slot, the longest due first, and beside them up to `newest` of those that fell
- * due last; passes over those that others hold.
+ * Locks up to `limit` watchers with a due slot, the longest due first, and up to `newest` of the
+ * latest due; skips watchers locked by other transactions.
  */
 export async function lockDue(tx: Db, limit: number, newest = 0): Promise<DueWatcher[]> {
   const due = (order: "asc" | "desc", count: number) => sql`
@@ -94,7 +97,7 @@ export async function lockBacklogged(tx: Db, limit: number): Promise<DueWatcher[
   return (await readLocked(tx, rows)).filter((watcher) => !watcher.hasActiveRun);
 }
 
-/** Locks one watcher, waiting for whoever holds it. */
+/** Locks a watcher, and waits for the current holder of the lock. */
 export async function lockOne(tx: Db, watcher: WatcherName): Promise<DueWatcher | undefined> {
   await sql`select from watcher where org_id = ${watcher.orgId} and id = ${watcher.watcherId} for no key update`.execute(
     tx,
@@ -103,8 +106,8 @@ export async function lockOne(tx: Db, watcher: WatcherName): Promise<DueWatcher 
 }
 
 /**
- * Reads what has been locked, in a statement of its own: one that locks and reads would see other tables as they were
- * when it began, and miss a run that was written between that moment and the lock.
+ * Reads the locked watchers in a separate statement: a single statement would see other tables as
+ * of its own start, and miss a run written between the start and the lock.
  */
 async function readLocked(tx: Db, watchers: readonly WatcherName[]): Promise<DueWatcher[]> {
   if (watchers.length === 0) return [];
@@ -146,8 +149,9 @@ async function readLocked(tx: Db, watchers: readonly WatcherName[]): Promise<Due
 const epochMs = (moment: string) => sql.raw(`(extract(epoch from ${moment}) * 1000)::float8`);
 
 /**
- * Locks up to `limit` active watchers whose next slot falls due after `after` (milliseconds since 1970) and within `withinMs`
- * from now, and that have no active run; the soonest due first. Passes over those that others hold.
+ * Locks up to `limit` active watchers without an active run whose next slot falls due after `after`
+ * (milliseconds since 1970) and within `withinMs` milliseconds from now; the soonest due first.
+ * Skips watchers locked by other transactions.
  */
 export async function lockAhead(
   tx: Db,
@@ -167,18 +171,20 @@ export async function lockAhead(
   return readLocked(tx, rows);
 }
 
-/** What the materializer sees of the time to come, by the database's clock, in milliseconds since 1970. */
+/**
+ * The coming due times for the materializer, by the database's clock, in milliseconds since 1970.
+ */
 export type Outlook = {
   nowMs: number;
-  /** When the next slot falls due; it may be past. */
+  /** The due time of the next slot; it may be in the past. */
   dueMs: number | null;
-  /** The same of the slots that fall due after the moment up to which they were recorded ahead. */
+  /** The due time of the next slot beyond the time up to which slots were recorded ahead. */
   beyondMs: number | null;
-  /** Slots wait whose watcher has no active run any more. */
+  /** Slots wait whose watcher has no active run. */
   hasBacklog: boolean;
 };
 
-/** Looks ahead; `through` is the moment up to which slots were recorded ahead. */
+/** Reads the coming due times; `through`: the time up to which slots were recorded ahead. */
 export async function lookAhead(db: Db, through: number): Promise<Outlook> {
   const { rows } = await sql<Outlook>`
     ${ofFew} select ${epochMs("clock_timestamp()")} as "nowMs",
@@ -192,7 +198,10 @@ export async function lookAhead(db: Db, through: number): Promise<Outlook> {
   return rows[0]!;
 }
 
-/** When the `count`th slot after `through` falls due, as {@link lookAhead} has moments; undefined if there are not so many. */
+/**
+ * When the `count`th slot after `through` falls due, as {@link lookAhead} has moments; undefined if
+ * there are not so many.
+ */
 export async function findCrowd(db: Db, through: number, count: number): Promise<number | undefined> {
   const { rows } = await sql<{ dueMs: number }>`
     ${ofFew} select ${epochMs("next_due_at")} as "dueMs" from watcher where next_due_at > to_timestamp(${through}::float8 / 1000)
@@ -205,12 +214,15 @@ export type SlotRecord = {
   orgId: string;
   watcherId: string;
   runId: string;
-  /** Null for a run that no slot asked for. */
+  /** Null for a run without a slot. */
   scheduledFor: Date | null;
   source: "scheduled" | "backfill" | StartSource;
-  /** Of a start that waited: since when, which is its place among those that wait. */
+  /** For a start that waited: the beginning of its wait, which is its place in the queue. */
   waitsSince?: Date;
-  /** The slot lies beyond all slots of its watcher that have a row, or there is none; otherwise its row is looked for. */
+  /**
+   * The slot lies beyond all slots of its watcher with a row, or the run has no slot; otherwise the
+   * slot's row is looked up.
+   */
   isNew: boolean;
   dueAt: Date;
   windowStart: Date;
@@ -220,9 +232,12 @@ export type SlotRecord = {
   reason: string;
   retryOf: string | null;
   isGated: boolean;
-  /** Who triggered it, of a run that is placed. */
+  /** The actor of the trigger, for a placed run. */
   askedBy?: string | undefined;
-  /** The session, of this replica, that claims the run as it is recorded, if it is its device's current one. */
+  /**
+   * The session of the replica that claims the run as it is recorded, if still its device's current
+   * session.
+   */
   claimant?: SessionName | undefined;
 };
 
@@ -231,7 +246,7 @@ export type ScheduleMove = {
   watcherId: string;
   nextSlotAt: Date | null;
   nextDueAt: Date | null;
-  /** The start of the run that was materialized, which min_cooldown counts from; null if none was. */
+  /** The start of the materialized run, from which min_cooldown counts; null for none. */
   lastRunAt: Date | null;
 };
 
@@ -239,31 +254,31 @@ export type RecordedRun = {
   orgId: string;
   runId: string;
   watcherId: string;
-  /** The pin; null: any fleet worker of the org, or what it is placed on. */
+  /** The pin; null: any fleet worker of the org, or the device of a later placement. */
   deviceId: string | null;
-  /** It is to be placed. */
+  /** The run waits for placement. */
   isHeld: boolean;
   status: "pending" | "skipped";
   skipReason: SkipReason | null;
   reason: string;
   scheduledFor: Date | null;
   dueAt: Date;
-  /** Set where the run was claimed as it was recorded; then the row is a ClaimedRun as well. */
+  /** Set if the run was claimed as it was recorded; the row then is a ClaimedRun as well. */
   attemptToken: string | null;
 };
 
-/** A run that was claimed as it was recorded. */
+/** Whether the run was claimed as it was recorded. */
 export function isClaimed(run: RecordedRun): run is RecordedRun & ClaimedRun {
   return run.attemptToken !== null;
 }
 
-/** The id that the run of a slot has; null where no slot asks for the run. */
+/** The run id of a slot; null for a run without a slot. */
 const slotIdOf = (slot: { orgId: string; watcherId: string; scheduledFor: Date | null }) =>
   slot.scheduledFor && slotRunId({ ...slot, scheduledFor: slot.scheduledFor });
 
 /**
- * Whether a slot of the input `i` has its row: a run by the slot's own id, live or ended, or of another id, which `slot`
- * knows. The answer holds while the watcher's row is locked.
+ * Whether a slot of the input `i` has its row: a run under the slot's own id, live or ended, or
+ * under another id, recorded in `slot`. The answer holds while the watcher's row is locked.
  */
 const isThere = sql`(
   exists (select from run r where r.org_id = i.org_id and r.id = i.slot_id)
@@ -272,12 +287,15 @@ const isThere = sql`(
     where s.org_id = i.org_id and s.watcher_id = i.watcher_id and s.scheduled_for = i.scheduled_for))`;
 
 /**
- * Writes what became of slots, each once (R2: a slot that has a row already is left alone), and moves the schedules of
- * their watchers in the same statement (R3). The watchers' rows are locked by the caller, and slots are distinct.
+ * Writes the rows of slots, each once (R2: a slot with a row is left unchanged), and moves the
+ * schedules of their watchers in the same statement (R3). The watchers' rows are locked by the
+ * caller, and slots are distinct.
  *
- * A slot is known by its run, whose id is made of it; only one whose run has another id leaves a row in `slot`.
+ * A slot is identified by its run, whose id is derived from the slot; only a run with another id
+ * leaves a row in `slot`.
  *
- * The run takes the pin, the agent kind, the notification and the versions from the watcher as it is now (R4).
+ * The run takes the pin, the agent kind, the notification and the versions from the watcher's
+ * current row (R4).
  */
 export async function record(
   tx: Db,
@@ -410,8 +428,9 @@ export async function record(
 }
 
 /**
- * Puts slots aside until the watcher's active run ends. Slots that have a row or wait already are left alone; answers how
- * many are new. The watcher's row is locked by the caller.
+ * Adds slots to the backlog until the watcher's active run ends. Slots with a row, or already
+ * waiting, are left unchanged; returns the number of new slots. The watcher's row is locked by the
+ * caller.
  */
 export async function putAside(
   tx: Db,
@@ -439,7 +458,10 @@ export async function putAside(
   return Number(result.numAffectedRows ?? 0);
 }
 
-/** Pauses a watcher whose slots cannot be recorded, and drops those that wait, so that it stops no pass (R9). */
+/**
+ * Pauses a watcher whose slots cannot be recorded, and drops its waiting slots, so that the watcher
+ * stops no pass (R9).
+ */
 export async function setAside(tx: Db, watcher: WatcherName & { reason: string }): Promise<void> {
   await sql`
     with dropped as (
@@ -450,7 +472,7 @@ export async function setAside(tx: Db, watcher: WatcherName & { reason: string }
   `.execute(tx);
 }
 
-/** What is needed to see whether a schedule stands where it should. */
+/** The facts for checking a schedule's position. */
 export type PlannedWatcher = WatcherName & {
   schedule: string;
   timeZone: string;
@@ -459,7 +481,10 @@ export type PlannedWatcher = WatcherName & {
   now: Date;
 };
 
-/** Watchers whose next slot is more than `aheadMs` away, by their names, at most `limit`. Locks nothing. */
+/**
+ * Watchers whose next slot is more than `aheadMs` milliseconds away, by name, at most `limit`.
+ * Locks nothing.
+ */
 export async function listPlanned(
   db: Db,
   options: { after?: WatcherName | undefined; aheadMs: number; limit: number },
@@ -478,8 +503,9 @@ export async function listPlanned(
 }
 
 /**
- * Moves a schedule back, and forgets the slots between there and where it stood that were skipped: they are still to come.
- * Those that have a run, or wait, stay recorded. Answers how many were forgotten. The watcher's row is locked by the caller.
+ * Moves a schedule back, and deletes the skipped rows of the slots in between, because the slots
+ * are in the future again. Slots with a run, or waiting, stay recorded. Returns the number deleted.
+ * The watcher's row is locked by the caller.
  */
 export async function moveBack(
   tx: Db,
@@ -510,13 +536,19 @@ export async function moveBack(
   return rows[0]!.count;
 }
 
-/** No run of a slot at or after this moment has a lower id: ids begin with the slot's time, or a later one. */
+/**
+ * The lowest id of a run for a slot at or after the time: ids begin with the slot's time, or a
+ * later time.
+ */
 function firstIdOf(slotAt: Date): string {
   const ms = Math.max(0, slotAt.getTime()).toString(16).padStart(12, "0");
   return `${ms.slice(0, 8)}-${ms.slice(8)}-0000-0000-000000000000`;
 }
 
-/** Whether it is the caller who looks through all schedules this time; once in `everyMs`, of all replicas. */
+/**
+ * Whether the caller is the replica that checks all schedules now; once in `everyMs` milliseconds,
+ * over all replicas.
+ */
 export async function takeReplanning(db: Db, everyMs: number): Promise<boolean> {
   const result = await sql`
     update clock set replanned_at = now()

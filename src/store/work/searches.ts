@@ -2,17 +2,19 @@ import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 
 /**
- * What people look for. Results have no index of their words: it would cost every run some of its time, and what is looked
- * for is nearly always new, so the newest are read one by one.
+ * Searches by people. Results have no word index: the index would cost every run some time, and
+ * searches nearly always concern new results, so the newest results are read one by one.
  */
 
-/** What the .proto promises. */
+/** As documented in the .proto. */
 export const resultsSearchedMax = 1_000;
 const charactersMax = 16_000;
 const runsByIdMax = 20;
 const runsByTextMax = 50;
 
-/** Ids of runs that begin with hexadecimal letters, the newest first; dashes are passed over. */
+/**
+ * Ids of runs that begin with the given hexadecimal digits, the newest first; dashes are ignored.
+ */
 export async function runsByBeginning(
   db: Db,
   { orgId, beginning }: { orgId: string; beginning: string },
@@ -27,7 +29,10 @@ export async function runsByBeginning(
   return rows.map(({ id }) => id);
 }
 
-/** Ids of runs that end with hexadecimal letters, as the page shows them, among the newest 10,000. */
+/**
+ * Ids of runs that end with the given hexadecimal digits, as the page shows them, among the newest
+ * 10,000.
+ */
 export async function runsByEnd(db: Db, { orgId, end }: { orgId: string; end: string }): Promise<string[]> {
   const { rows } = await sql<{ id: string }>`
     select id from (select id from run_all where org_id = ${orgId} order by id desc limit 10000) newest

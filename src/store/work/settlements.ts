@@ -6,15 +6,22 @@ import type { NotifyEntry } from "./deliveries.ts";
 import type { SessionKey } from "./presence.ts";
 
 /**
- * Settling: the one statement that takes an attempt away from its run, and the one place where a run ends.
+ * Settling: the only statement that takes an attempt away from its run, and the only place where a
+ * run ends.
  *
- *   finish    the run moves to run_finished; a completed one leaves its window (R5)
- *   retry     the run goes back to pending after a backoff, while its attempts last
- *   later     the run goes back to pending because its device asked for another try later, without using an attempt up
- *   withdraw  the run goes back to pending as if the attempt had not been; one that was accepted is left as it is
+ *   pending ──claim──▶ claimed ──accept──▶ running
+ *      ▲                  │                   │
+ *      └─ retry, later, withdraw ─┬─ settle ──┘
+ *                                 └─ finish ─▶ run_finished
  *
- * Each row is locked, and the attempt token is the fence: a settlement whose token is not current changes nothing. A
- * session has its name for a second one: an attempt keeps its token when a newer session goes on with it.
+ *   finish    the run moves to run_finished; a completed run leaves its window (R5)
+ *   retry     the run returns to pending after a backoff, while attempts are left
+ *   later     the run returns to pending at its device's request; the attempt does not count
+ *   withdraw  the run returns to pending as if never claimed; an accepted attempt is left unchanged
+ *
+ * Each row is locked, and the attempt token is the fence: a settlement with an outdated token
+ * changes nothing. A session's settlement also needs the session's name, because an attempt keeps
+ * its token when a newer session continues it.
  */
 
 export type FinishedStatus = "completed" | "failed" | "timeout" | "cancelled" | "skipped";
@@ -30,65 +37,83 @@ export type SkipReason =
 export type Settlement = {
   orgId: string;
   runId: string;
-  /** The attempt that is settled; null for a run that is pending. */
+  /** The settled attempt; null for a pending run. */
   attemptToken: string | null;
-  /** The device that reports; null if Pinion itself settles. */
+  /** The reporting device; null if Pinion itself settles. */
   deviceId: string | null;
-  /** The session that settles; it settles only what is still its own. Absent for whoever is no session. */
+  /**
+   * The settling session, which settles only its own attempts. Undefined: the settlement comes from
+   * no session.
+   */
   session?: SessionKey;
   action: "finish" | "finish_or_retry" | "withdraw";
   status: FinishedStatus;
   reason: string;
   skipReason?: SkipReason;
-  /** For `finish_or_retry` of a failure: the device asks for another try after this, which costs no attempt. */
+  /**
+   * For `finish_or_retry` of a failure: milliseconds until another try, at the device's request;
+   * the attempt does not count.
+   */
   laterMs?: number;
   /** For `withdraw`: how long the run is not offered again. */
   delayMs?: number;
   output?: string;
   isOutputTruncated?: boolean;
-  /** Of an agent that tells: its answer, for the window beside the output. */
+  /** The answer of a reporting agent, for the window beside the output. */
   answer?: { result: string; structured: unknown } | undefined;
-  /** What people should look at, for the event. */
+  /** Reasons for people's attention, for the event. */
   attention?: readonly string[];
   exitCode?: number | undefined;
   signal?: string;
   durationMs?: number | undefined;
-  /** Of an attempt whose accept may not be stored yet: how long ago it was pushed, and accepted. */
+  /**
+   * For an attempt whose accept may not be stored yet: milliseconds since the push and since the
+   * accept.
+   */
   pushedAgoMs?: number | undefined;
   startedAgoMs?: number | undefined;
 };
 
-/** What a session settles: always an attempt, and only its own. */
+/** A session's settlement: always of an attempt, and only of its own. */
 export type SessionSettlement = Settlement & { attemptToken: string; session: SessionKey };
 
-/** What is settled by a session, or for a report that came without one. */
+/** A settlement by a session, or by a report outside of a session. */
 export type AttemptSettlement = Settlement & { attemptToken: string };
 
 /** How failures are answered. Times in milliseconds. */
 export type FailurePolicy = {
-  /** Delay before the second attempt; doubles with each further one, up to `retryBackoffMsMax`. */
+  /**
+   * Delay before the second attempt; doubles with each further attempt, up to `retryBackoffMsMax`.
+   */
   retryBackoffMs: number;
-  /** Failures in a row after which a watcher is backed off. */
+  /** Number of successive failures after which a watcher is backed off. */
   backoffAfter: number;
-  /** Failures in a row after which a watcher is paused. */
+  /** Number of successive failures after which a watcher is paused. */
   pauseAfter: number;
-  /** First back-off of a watcher; doubles with each further failure, up to `watcherBackoffMsMax`. */
+  /**
+   * First back-off of a watcher; doubles with each further failure, up to `watcherBackoffMsMax`.
+   */
   watcherBackoffMs: number;
 };
 
 /** Longest delay before another attempt. */
 const retryBackoffMsMax = 600_000;
-/** How often a run may be put off to later; then a failure is one. With the default of 5 minutes that is an hour. */
+/**
+ * Maximum deferrals of a run; a further deferral counts as a failure. With the default of 5 minutes
+ * the maximum is an hour.
+ */
 const deferralsMax = 12;
-/** A device that says "at once" is asked again after this at the earliest. */
+/** Minimum milliseconds of a deferral, also for a device that asks for none. */
 const laterMsMin = 1_000;
-/** The protocol's bound on what a device may ask for. */
+/** Maximum milliseconds of a deferral in the protocol. */
 const laterMsMax = 7 * 86_400_000;
 /** Longest back-off of a watcher. */
 export const watcherBackoffMsMax = 86_400_000;
-/** After so many a delay grows no more: far beyond the longest ones, and far below what a float8 holds. */
+/**
+ * Maximum doublings of a delay: far beyond the longest delays, and far below the range of a float8.
+ */
 export const doublingsMax = 30;
-/** What a run without a window keeps of its output, in characters. */
+/** Maximum characters of output kept for a run without a window. */
 export const outputTailCharacters = 8_000;
 
 export type Settled = {
@@ -99,7 +124,7 @@ export type Settled = {
   /** Where the attempt was. */
   deviceId: string | null;
   agentId: string;
-  /** Pinned to that device; otherwise what went back to pending waits for any worker. */
+  /** Pinned to the device; otherwise a run that returned to pending waits for any worker. */
   isPinned: boolean;
   dueAt: Date;
   action: "finished" | "retried" | "deferred" | "withdrawn";
@@ -107,30 +132,31 @@ export type Settled = {
   reason: string;
   attempt: number;
   windowId: string | null;
-  /** When a run that went back to pending is offered again. */
+  /** For a run that returned to pending: the time from which it is offered again. */
   notBefore: Date | null;
-  /** Slots of the watcher wait for the end of this run, or may do so. */
+  /** Slots of the watcher wait, or may wait, for the end of the run. */
   hasBacklog: boolean;
-  /** The watcher was paused because of this failure. */
+  /** The watcher was paused because of the failure. */
   isWatcherPaused: boolean;
   consecutiveFailures: number;
-  /** Its end may start other watchers. */
+  /** The run's end may start other watchers. */
   hasFollowers: boolean;
-  /** Whom its watcher tells of its end; null: nobody, or its end is none to be told. */
+  /** The watcher's notify entries; null: none, or an end without notices. */
   notify: readonly NotifyEntry[] | null;
-  /** The watcher's last run before this one had failed. */
+  /** The watcher's previous run had failed. */
   wasFailing: boolean;
-  /** The watcher's last window before this end. */
+  /** The watcher's last window before the end. */
   priorWindowId: string | null;
-  /** Of a run that ended: what people should look at. */
+  /** For an ended run: reasons for people's attention. */
   attention?: readonly string[];
-  /** By a report that came after the attempt had been taken away (late-results.ts). */
+  /** Settled by a report that came after the attempt had been taken away (late-results.ts). */
   isLate?: boolean;
 };
 
 /**
- * Settles up to thousands of attempts in one statement; returns those whose token was current. Run ids must be
- * distinct. A caller that has more to say in the same transaction, such as the events, passes one.
+ * Settles up to thousands of attempts in one statement; returns the settlements with a current
+ * token. Run ids must be distinct. A caller with further writes in the same transaction, such as
+ * events, passes a transaction.
  */
 export async function settle(
   db: Db,
@@ -332,8 +358,9 @@ export function answerOf({ answer }: Pick<Settlement, "answer">): string | null 
 }
 
 /**
- * As {@link settle}; when the database refuses, the open transaction is as it was before, with the locks it held, and the
- * answer is why. What is not one row's fault (see mayBeOfOneRow) is thrown.
+ * Like {@link settle}; after a refusal by the database, the open transaction is in its earlier
+ * state, with its locks, and the error is returned. An error not caused by a single row (see
+ * mayBeOfOneRow) is thrown.
  */
 export async function settleOrUndo(
   tx: Db,
@@ -356,7 +383,7 @@ export async function settleOrUndo(
 export type AttemptName = { orgId: string; deviceId: string; runId: string; attemptToken: string };
 export type PastVerdict = { verdict: "already_stored" | "superseded" | "unknown"; windowId: string | null };
 
-/** What became of attempts whose token is not current, in their order. */
+/** The verdicts of attempts whose token is not current, in their order. */
 export async function findVerdicts(db: Db, attempts: readonly AttemptName[]): Promise<PastVerdict[]> {
   if (attempts.length === 0) return [];
   const input = unnest("i", attempts, {

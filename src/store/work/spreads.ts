@@ -3,11 +3,11 @@ import { newId } from "../../ids.ts";
 import type { Db } from "../pg/database.ts";
 import { unnest } from "../pg/unnest.ts";
 
-/** Runs that are spread: once on each device that matches their selector. */
+/** Spread runs: a run on each device that matches the selector. */
 
 export type Spread = { runId: string; watcherId: string; deviceId: string; isHeld: boolean };
 
-/** The devices for which a run of the watcher lives already, by an earlier spread. */
+/** The devices with a live run of the watcher from an earlier spread. */
 export async function listBusy(tx: Db, watcher: { orgId: string; watcherId: string }): Promise<Set<string>> {
   const { rows } = await sql<{ id: string }>`
     select spread_to as id from run
@@ -17,9 +17,10 @@ export async function listBusy(tx: Db, watcher: { orgId: string; watcherId: stri
 }
 
 /**
- * Makes a held run one for each of these devices, pinned to them: itself for the first, and new ones for the others, which are
- * otherwise as it is. They have a gate still if they have a group or a rate limit. Answers all of them; none if the run was
- * held no more, or somebody ends it at this moment. The caller holds the org's placing lock.
+ * Turns a held run into a run for each device, pinned to it: the run itself for the first device,
+ * and copies for the others. The runs keep a gate if they have a group or a rate limit. Returns all
+ * runs; none if the run is no longer held or is being ended. The caller holds the org's placing
+ * lock.
  */
 export async function spread(
   tx: Db,

@@ -1,6 +1,6 @@
 /**
- * Starts: what runs were started with and by, that no slot brought about (DESIGN 15). A start has the id of its run, also while it
- * waits for the end of the watcher's active run.
+ * Starts: the inputs and origins of runs without a slot (DESIGN 15). A start has the id of its run,
+ * also while the start waits for the end of the watcher's active run.
  */
 import { sql } from "kysely";
 import type { JsonValue } from "../../json.ts";
@@ -9,7 +9,7 @@ import { storableJson } from "../pg/storable.ts";
 import { unnest } from "../pg/unnest.ts";
 import type { StartSource, WatcherName } from "./schedules.ts";
 
-/** What started a run from outside of its watcher. */
+/** The cause of a run from outside of its watcher. */
 export type Origin = {
   hookId: string | null;
   hookSlug: string;
@@ -31,13 +31,13 @@ export const noOrigin: Origin = {
 export type NewStart = WatcherName & {
   runId: string;
   actor: string;
-  /** Undefined: no input, which is another thing than null. */
+  /** Undefined: no input, unlike an input of null. */
   input: JsonValue | undefined;
   origin: Origin;
   isRetry?: boolean;
 };
 
-/** Writes a start; false if the same run's end has started this watcher before. */
+/** Writes a start; false if the end of the same run has started the watcher before. */
 export async function insert(tx: Db, start: NewStart): Promise<boolean> {
   const { origin } = start;
   const result = await sql`
@@ -63,14 +63,16 @@ function rowOf({ runId, input, hasInput, ...origin }: Read): StartRow {
   return { runId, input: hasInput ? input : undefined, origin };
 }
 
-/** What a run was started with; undefined for one that a slot brought about, or that was started with nothing. */
+/** The start of a run; undefined for a run of a slot, or without input and origin. */
 export async function find(db: Db, run: { orgId: string; runId: string }): Promise<StartRow | undefined> {
   const { rows } = await sql<Read>`
     select ${columns} from run_start s where s.org_id = ${run.orgId} and s.run_id = ${run.runId}`.execute(db);
   return rows[0] && rowOf(rows[0]);
 }
 
-/** The same as people see it: with the paths that are to be left out, of the run's watcher then and now. */
+/**
+ * The start as shown to people: with the paths to redact, from the watcher's versions then and now.
+ */
 export async function findShown(
   db: Db,
   run: { orgId: string; runId: string },
@@ -89,7 +91,7 @@ export async function findShown(
   return { ...rowOf(read), redact };
 }
 
-/** The run, of those given, that has this input, if any has: the first of them. */
+/** The first of the given runs with an equal input; undefined for none. */
 export async function findEqual(
   db: Db,
   options: { orgId: string; runIds: readonly string[]; input: JsonValue | undefined },
@@ -105,7 +107,7 @@ export async function findEqual(
   return rows[0]?.runId;
 }
 
-/** Starts that wait for the end of their watcher's active run, the first of them first. */
+/** Starts that wait for the end of their watcher's active run, in order. */
 export async function listWaiting(
   tx: Db,
   watcher: WatcherName,
@@ -117,16 +119,19 @@ export async function listWaiting(
   return rows;
 }
 
-/** Starts of one watcher that others write in the same millisecond. */
+/** Maximum tries, one for each concurrent start of the watcher in the same millisecond. */
 const waitAttemptsMax = 20;
 
-/** Has a start wait. The watcher's row is locked by the caller, or the start comes after any that it sees. */
+/**
+ * Adds a start to the queue. The watcher's row is locked by the caller, or the start follows all
+ * visible starts.
+ */
 export async function wait(
   tx: Db,
   start: WatcherName & { runId: string; source: StartSource },
 ): Promise<void> {
   for (let attempt = 1; ; attempt++) {
-    // A moment of its own for each, in milliseconds as JavaScript has them.
+    // Each start has its own time, in JavaScript's milliseconds.
     const result = await sql`
     insert into backlog (org_id, watcher_id, scheduled_for, source, run_id)
     select ${start.orgId}, ${start.watcherId}, greatest(date_trunc('milliseconds', clock_timestamp()),
@@ -140,7 +145,7 @@ export async function wait(
   }
 }
 
-/** What a watcher asks of the input of its runs, at its present version. */
+/** A watcher's requirements on the input of its runs, in its current version. */
 export type Asked = { prompt: string; redact: string[] };
 
 export async function findAsked(db: Db, watcher: WatcherName): Promise<Asked | undefined> {
@@ -151,7 +156,7 @@ export async function findAsked(db: Db, watcher: WatcherName): Promise<Asked | u
   return rows[0];
 }
 
-/** The run of a start that waits still; undefined for any other id. */
+/** The run of a waiting start; undefined for any other id. */
 export async function findWaiting(
   db: Db,
   run: { orgId: string; runId: string },
@@ -174,7 +179,10 @@ export type ChainRun = {
   depth: number;
 };
 
-/** A run's chain: the runs before it, itself, and those that its end started; in their order. Empty: it is in none. */
+/**
+ * A run's chain: earlier runs, the run itself, and runs started by its end, in order. Empty for a
+ * run outside of a chain.
+ */
 export async function listChain(db: Db, run: { orgId: string; runId: string }): Promise<ChainRun[]> {
   const { rows } = await sql<ChainRun>`
     with recursive before(run_id, after_run_id, place) as (
@@ -202,12 +210,12 @@ export async function listChain(db: Db, run: { orgId: string; runId: string }): 
 
 export type Follower = WatcherName & {
   slug: string;
-  /** The watcher whose runs it follows, and the ones among them. */
+  /** The followed watcher, and the condition on its runs. */
   afterId: string;
   condition: string;
 };
 
-/** The watchers that the ends of these watchers' runs start. */
+/** The watchers started by the ends of the given watchers' runs. */
 export async function listFollowers(db: Db, watchers: readonly WatcherName[]): Promise<Follower[]> {
   if (watchers.length === 0) return [];
   const input = unnest("i", watchers, {
@@ -225,7 +233,7 @@ export async function listFollowers(db: Db, watchers: readonly WatcherName[]): P
   return rows;
 }
 
-/** What a condition sees of runs beside their results. */
+/** The facts about runs that a condition sees beside the results. */
 export type EndedRun = {
   orgId: string;
   runId: string;
@@ -249,7 +257,7 @@ export async function findEnded(
   return rows;
 }
 
-/** Locks those of the watchers that nobody holds, by their names in order; answers which. Waits for nobody. */
+/** Locks the given watchers that are free, by name in order; returns their ids. Never waits. */
 export async function lockFree(tx: Db, watchers: readonly WatcherName[]): Promise<Set<string>> {
   const input = unnest("i", watchers, {
     org_id: ["text", (w) => w.orgId],

@@ -1,6 +1,6 @@
 /**
- * Watchers that stand on a right which is gone: the grant of their sponsor (the actor who edited or resumed them last) was
- * taken back, or the sponsor left the org or lost the role.
+ * Watchers that lost their right: the grant of their sponsor (the actor of the last edit or resume)
+ * was revoked, or the sponsor left the org or lost the role.
  */
 import { sql } from "kysely";
 import * as grants from "../people/grants.ts";
@@ -8,10 +8,12 @@ import type { Db } from "../pg/database.ts";
 
 export type StrandedWatcher = { watcherId: string; deviceId: string; deviceLabel: string; sponsor: string };
 
-/** Whose watchers are looked at: those of a device, or of a sponsor. */
+/** The watchers to check: of a device, or of a sponsor. */
 export type Whose = { deviceId: string } | { sponsor: string };
 
-/** The active watchers of a device, or of a sponsor, whose sponsor may not use their device; by id. */
+/**
+ * The active watchers of a device, or of a sponsor, whose sponsor may not use their device; by id.
+ */
 export async function find(tx: Db, { orgId, of }: { orgId: string; of: Whose }): Promise<StrandedWatcher[]> {
   const { rows: candidates } = await sql<StrandedWatcher>`
     select w.id as "watcherId", d.id as "deviceId", d.label as "deviceLabel", w.sponsor
@@ -34,7 +36,10 @@ export async function find(tx: Db, { orgId, of }: { orgId: string; of: Whose }):
   return stranded.sort((a, b) => (a.watcherId < b.watcherId ? -1 : 1));
 }
 
-/** Locks watchers and their live runs, runs first, each by id, as a completion does; answers how many runs there are. */
+/**
+ * Locks watchers and their live runs, runs first, each by id, as a completion does; answers how
+ * many runs there are.
+ */
 export async function lock(
   tx: Db,
   { orgId, watcherIds }: { orgId: string; watcherIds: readonly string[] },

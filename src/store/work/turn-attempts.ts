@@ -6,15 +6,16 @@ import { type SessionName, sessionColumns } from "./presence.ts";
 import type { AttemptName } from "./settlements.ts";
 
 /**
- * Attempts of turns: a session claims a turn together with its conversation's lease, accepts it, and beats for it. The
- * turn's id stands where an attempt of a run names its run. How attempts end: turn-settlements.ts.
+ * Attempts of turns: a session claims a turn together with its conversation's lease, accepts it,
+ * and sends heartbeats. In the fields of attempts, the run id is the turn's id. turn-settlements.ts
+ * ends attempts.
  */
 
-/** All that an assignment is made of. */
+/** The content of an assignment. */
 export type ClaimedTurn = {
   orgId: string;
   turnId: string;
-  /** Who claimed it. */
+  /** The claiming device. */
   deviceId: string;
   attemptToken: string;
   attempt: number;
@@ -28,7 +29,7 @@ export type ClaimedTurn = {
   messageId: string;
   runId: string | null;
   input: string;
-  /** The session of an agent to go on in; empty: a fresh one. */
+  /** The agent session to continue; empty: a new session. */
   agentSessionId: string;
   resumeRunId: string | null;
   isGated: boolean;
@@ -37,22 +38,25 @@ export type ClaimedTurn = {
   deadlineAt: Date;
 };
 
-/** The pool of turns that are pinned to nobody (migrations/…turns). */
+/** The pool of unpinned turns (migrations/…turns). */
 const fleetPoolId = "00000000-0000-0000-0000-000000000000";
 
 export type TurnTimers = {
-  /** How long a turn, and its lease, is its holder's after a claim or a beat, in milliseconds. */
+  /** Milliseconds that a claim or heartbeat keeps a turn, and its lease, with its holder. */
   ttlMs: number;
-  /** How long after its timeout a turn is left to its holder, whose own report is the better one. */
+  /**
+   * Milliseconds beyond its timeout that a turn's holder may still report, because the holder's
+   * report is better.
+   */
   timeoutGraceMs: number;
 };
 
 /**
- * Claims, for each session, at most `slots` turns: fleet workers share those of their org that are pinned to nobody and ask
- * for no agent kind or for one that they offer, a device has those that are pinned to it. Only its device's
- * current session, by epoch and id, claims anything. Of a conversation only the oldest live turn is claimed, and only with the
- * lease; one whose holder's lease has run out does not keep the next one waiting. Devices must be distinct, and workers
- * of one org offer the same kinds (see attempts.partsOf).
+ * Claims, for each session, at most `slots` turns: fleet workers share the org's unpinned turns
+ * that ask for no agent kind or for a kind of the worker; a device takes turns pinned to it. Only a
+ * device's current session, by epoch and id, claims anything. Of a conversation only the oldest
+ * live turn is claimed, and only with the lease; an expired lease does not block the next turn.
+ * Devices must be distinct, and workers of one org offer the same kinds (see attempts.partsOf).
  */
 export async function claim(db: Db, wants: readonly Want[], timers: TurnTimers): Promise<ClaimedTurn[]> {
   if (wants.length === 0) return [];
@@ -152,7 +156,7 @@ export async function claim(db: Db, wants: readonly Want[], timers: TurnTimers):
   return rows;
 }
 
-/** The devices and workers among these for which turns wait. Looks only, and locks nothing. */
+/** The given devices and workers with waiting turns. Reads only, and locks nothing. */
 export async function findWaited(
   db: Db,
   seats: readonly { orgId: string; deviceId: string; isWorker: boolean }[],
@@ -180,8 +184,8 @@ const nameColumns = {
 } as const satisfies Parameters<typeof unnest<AttemptName>>[2];
 
 /**
- * Marks turns as running; answers for each, in order, whether it is the holder's: `gone` means that it was withdrawn or
- * has ended meanwhile. Accepting twice is accepting once.
+ * Marks turns as running. Returns for each, in order, whether the turn is the holder's: `gone`
+ * means withdrawn or ended meanwhile. A second accept has no effect.
  */
 export async function accept(db: Db, names: readonly AttemptName[]): Promise<("running" | "gone")[]> {
   if (names.length === 0) return [];
@@ -212,8 +216,9 @@ export async function accept(db: Db, names: readonly AttemptName[]): Promise<("r
 }
 
 /**
- * Records heartbeats of all sessions that listed turns: each moves the turn's deadline and its lease on. A turn whose
- * lease has passed to a later one is not kept alive. Rows that somebody is settling at this moment are passed over.
+ * Records heartbeats of turns: each extends the turn's deadline and its lease. A turn whose lease
+ * has passed to a later turn is not extended. Rows that another transaction is settling are
+ * skipped.
  */
 export async function beat(db: Db, names: readonly AttemptName[], ttlMs: number): Promise<void> {
   if (names.length === 0) return;
@@ -259,7 +264,7 @@ export type TurnHeldByServer = {
   isCancelRequested: boolean;
 };
 
-/** The turns that are out at a worker or device, locked. */
+/** The active turns on a worker or device, locked. */
 export async function lockActiveOfHolder(
   tx: Db,
   holder: { orgId: string; deviceId: string },
@@ -275,7 +280,7 @@ export async function lockActiveOfHolder(
   return rows;
 }
 
-/** Turns that a new session goes on with; their lease stays under its epoch. */
+/** Moves turns to a new session; their lease stays under its epoch. */
 export async function adopt(
   tx: Db,
   session: SessionName & { turnIds: readonly string[]; ttlMs: number },
@@ -297,7 +302,7 @@ export async function adopt(
   `.execute(tx);
 }
 
-/** Those of the attempts that are not out any more: ended by somebody whose notification was lost. */
+/** The given attempts that are no longer active: ended, and the notification was lost. */
 export async function findGone(db: Db, names: readonly AttemptName[]): Promise<AttemptName[]> {
   if (names.length === 0) return [];
   const { rows } = await sql<{ ord: number }>`
@@ -308,8 +313,8 @@ export async function findGone(db: Db, names: readonly AttemptName[]): Promise<A
 }
 
 /**
- * Turns that these sessions claimed at least `ageMs` ago and that were not accepted: a session that does not know one
- * never heard the answer to its claim.
+ * Unaccepted turns that the sessions claimed at least `ageMs` milliseconds ago: a session without
+ * such a turn never received the answer to its claim.
  */
 export async function listClaimed(
   db: Db,
@@ -327,7 +332,7 @@ export async function listClaimed(
   return rows;
 }
 
-/** Turns whose end is wanted, and whose holders are to be told (again). At most `limit`. */
+/** Turns with a requested cancel, to tell their holders (again). At most `limit`. */
 export async function listCancelling(db: Db, limit: number): Promise<(AttemptName & { reason: string })[]> {
   const { rows } = await sql<AttemptName & { reason: string }>`
     select org_id as "orgId", holder_id as "deviceId", id as "runId", attempt_token as "attemptToken",
@@ -338,7 +343,10 @@ export async function listCancelling(db: Db, limit: number): Promise<(AttemptNam
   return rows;
 }
 
-/** Which of the token's workers has a turn's attempt, or ended with it; undefined for one that none of them had. */
+/**
+ * The worker of the token that holds a turn's attempt, or ended with it; undefined for an attempt
+ * of none.
+ */
 export async function findHolder(
   db: Db,
   attempt: { orgId: string; tokenId: string; runId: string; attemptToken: string },

@@ -6,28 +6,35 @@ import type { AttemptName, PastVerdict } from "./settlements.ts";
 import type { FinishedTurnStatus, LiveTurnStatus } from "./turns.ts";
 
 /**
- * How turns end. A live turn is a marker that one terminal reply is owed; {@link commitTerminalReply} is the one
- * statement that takes the marker away, and it writes the reply. Whoever deletes the row has answered; everybody else
- * finds no row, and has not.
+ * The ends of turns. A live turn is a marker: one terminal reply is owed. {@link
+ * commitTerminalReply} is the only statement that deletes the marker, and it writes the reply. The
+ * first writer deletes the row and stores its reply; the second writer finds the marker deleted,
+ * and its reply is not the turn's.
+ *
+ *   pending ──claim──▶ claimed ──accept──▶ running ──reply──▶ turn_finished
+ *      ▲                  │                   └─lease lost──▶ turn_finished, as failed
+ *      └────withdraw──────┘
  */
 
 export type TerminalReply = {
   orgId: string;
   turnId: string;
-  /** The attempt that ends with the turn; null for a turn that is pending. */
+  /** The attempt that ends with the turn; null for a pending turn. */
   attemptToken: string | null;
-  /** The worker that reports; null if Pinion itself ends the turn. */
+  /** The reporting worker; null if Pinion itself ends the turn. */
   holderId: string | null;
-  /** The session that ends the turn; it ends only what is still its own. Absent for whoever is no session. */
+  /**
+   * The ending session, which ends only its own turns. Undefined: the end comes from no session.
+   */
   session?: SessionKey | undefined;
   status: FinishedTurnStatus;
   reason: string;
   isRetryable: boolean;
   reply?: string;
   isReplyTruncated?: boolean;
-  /** What the next turn of the conversation is given; absent leaves the snapshot as it is. */
+  /** The snapshot for the conversation's next turn; undefined leaves the stored snapshot. */
   nextSnapshot?: Uint8Array | undefined;
-  /** The agent's own id of its session; empty or absent: it keeps none. */
+  /** The agent's own id of its session; empty or undefined: none is kept. */
   agentSessionId?: string | undefined;
   exitCode?: number | undefined;
   signal?: string;
@@ -43,22 +50,28 @@ export type EndedTurn = {
   runId: string | null;
   attemptToken: string | null;
   attempt: number;
-  /** Who had it. */
+  /** The last holder. */
   holderId: string | null;
   status: FinishedTurnStatus;
   reason: string;
   isRetryable: boolean;
-  /** Superseded: the reporter had lost the lease, so the turn ended, but not with its reply. */
+  /**
+   * Superseded: the reporter had lost the lease, so the turn ended, but without the reporter's
+   * reply.
+   */
   verdict: "stored" | "superseded";
-  /** Who may claim the conversation's next turn: a device, null for the org's fleet workers; undefined: none waits. */
+  /**
+   * The possible claimant of the conversation's next turn: a device, or null for the org's fleet
+   * workers; undefined: no turn waits.
+   */
   next: { deviceId: string | null } | undefined;
 };
 
 /**
- * Ends turns, each with its one reply, in one statement; returns those whose marker was there. In that statement the
- * marker goes, the reply is written, the snapshot is stored if the turn still has its conversation's lease and the
- * version is the one that it read, and the lease is freed. A reporter that has lost the lease ends its turn as failed.
- * Turn ids must be distinct.
+ * Ends turns, each with its one reply, in one statement; returns the turns whose marker existed.
+ * The statement deletes the marker, writes the reply, stores the snapshot if the turn still has its
+ * conversation's lease and the stored version is the version the turn has read, and frees the
+ * lease. A reporter that has lost the lease ends its turn as failed. Turn ids must be distinct.
  */
 export async function commitTerminalReply(db: Db, replies: readonly TerminalReply[]): Promise<EndedTurn[]> {
   if (replies.length === 0) return [];
@@ -166,8 +179,9 @@ export async function commitTerminalReply(db: Db, replies: readonly TerminalRepl
 }
 
 /**
- * As {@link commitTerminalReply}; when the database refuses, the open transaction is as it was before, with the locks it
- * held, and the answer is why. What is not one row's fault (see mayBeOfOneRow) is thrown.
+ * Like {@link commitTerminalReply}; after a refusal by the database, the open transaction is in its
+ * earlier state, with its locks, and the error is returned. An error not caused by a single row
+ * (see mayBeOfOneRow) is thrown.
  */
 export async function commitOrUndo(
   tx: Db,
@@ -190,7 +204,10 @@ export type Withdrawal = {
   orgId: string;
   turnId: string;
   attemptToken: string;
-  /** The session that gives it back; it does so only while the claim is still its own. Absent for whoever is no session. */
+  /**
+   * The session that gives the claim back, while the claim is its own. Undefined: the withdrawal
+   * comes from no session.
+   */
   session?: SessionKey;
   reason: string;
   /** How long the turn is not offered again. */
@@ -207,9 +224,9 @@ export type WithdrawnTurn = {
 };
 
 /**
- * Takes claims back that no worker took on: the turn is pending again and its lease is free. One whose end was asked for is
- * left to the caller to end, locked. One that was accepted, or that a newer session has adopted, is left as it is. Turn
- * ids must be distinct.
+ * Takes back claims that no worker accepted: the turn is pending again and its lease is free. A
+ * turn with a requested cancel is left, locked, to the caller to end. An accepted turn, or a turn
+ * adopted by a newer session, is left unchanged. Turn ids must be distinct.
  */
 export async function withdraw(
   db: Db,
@@ -269,7 +286,7 @@ export async function withdraw(
   };
 }
 
-/** A live turn that is to be ended, locked. */
+/** A live turn to end, locked. */
 export type OverdueTurn = {
   orgId: string;
   turnId: string;
@@ -280,9 +297,10 @@ export type OverdueTurn = {
 };
 
 /**
- * Locks up to `limit` turns whose deadline has passed, by the database's clock (R7), and says by which rule. Only live
- * turns are looked at, however many have ended. Rows that another replica holds are passed over. `isQuiet` leaves out
- * the rules about silence: after the database was away, everybody seems to have been silent.
+ * Locks up to `limit` turns past their deadline, by the database's clock (R7), with the rule that
+ * applies to each. Only live turns are read, however many have ended. Rows locked by another
+ * replica are skipped. `isQuiet` leaves out the rules about silence: after an outage of the
+ * database every holder seems silent.
  */
 export async function lockOverdue(
   tx: Db,
@@ -326,7 +344,10 @@ export type LockedTurn = {
   status: "claimed" | "running";
 };
 
-/** Locks the turns that these sessions hold: their streams broke. Those that a newer session has adopted are not theirs. */
+/**
+ * Locks the turns held by the sessions, whose streams broke. Turns adopted by newer sessions are
+ * not included.
+ */
 export async function lockOfSessions(tx: Db, sessions: readonly SessionName[]): Promise<LockedTurn[]> {
   if (sessions.length === 0) return [];
   const input = unnest("i", sessions, sessionColumns);
@@ -342,7 +363,7 @@ export async function lockOfSessions(tx: Db, sessions: readonly SessionName[]): 
   return rows;
 }
 
-/** What became of attempts at turns whose token is not current, in their order. */
+/** The verdicts of attempts at turns whose token is not current, in their order. */
 export async function findVerdicts(db: Db, names: readonly AttemptName[]): Promise<PastVerdict["verdict"][]> {
   if (names.length === 0) return [];
   const input = unnest("i", names, {

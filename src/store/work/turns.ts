@@ -3,7 +3,9 @@ import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import { type Db, transaction } from "../pg/database.ts";
 
-/** Turns as people start and read them, and the ways to ask for the end of one. How they end: turn-settlements.ts. */
+/**
+ * Turns for their starters and readers, and requests to end turns. turn-settlements.ts ends turns.
+ */
 
 export type LiveTurnStatus = "pending" | "claimed" | "running";
 export type FinishedTurnStatus = "completed" | "failed" | "timeout" | "cancelled";
@@ -43,9 +45,9 @@ export type TurnRow = {
   snapshotVersion: number | null;
 };
 
-/** Turns of one conversation that may wait. How many an org may have is the quotas' to say. */
+/** Maximum waiting turns of a conversation. Quotas limit the turns of an org. */
 export const turnsPerConversationMax = 100;
-/** When it makes sense to ask again after that was reached. */
+/** Milliseconds until a caller beyond the maximum should try again. */
 const fullRetryMs = 5_000;
 
 export type NewTurn = {
@@ -57,27 +59,28 @@ export type NewTurn = {
   runId: string | null;
   agentKind: string;
   input: string;
-  /** It takes the conversation's lease, reads its snapshot and writes the next one. */
+  /** The turn takes the conversation's lease, reads its snapshot and writes the next snapshot. */
   isGated: boolean;
   timeoutMs: number;
   startTimeoutMs: number;
-  /** The session of an agent to go on in, and the device that has it. */
+  /** The agent session to continue, and its device. */
   resume?: { sessionId: string; runId: string; deviceId: string } | undefined;
 };
 
 export type ArmedTurn = { turnId: string; deviceId: string | null; isNew: boolean };
 
 /**
- * Arms a turn: message, conversation and marker are written together, or not at all. A message that was armed before
- * answers its turn. Refuses with `not_found` (agent), `failed_precondition` (its device is gone), `already_exists` (another
- * input) and `resource_exhausted`.
+ * Arms a turn: message, conversation and marker are written together, or not at all. For a message
+ * armed before, returns its turn. Refuses with `not_found` (agent), `failed_precondition` (its
+ * device is gone), `already_exists` (another input) and `resource_exhausted`.
  */
 export function arm(db: Db, turn: NewTurn): Promise<ArmedTurn> {
   const sha256 = createHash("sha256").update(turn.input).digest();
   return transaction(db, async (tx) => {
     const { orgId, agentId, conversationId, messageId } = turn;
     let agent = await findPin(tx, turn);
-    // Held until the commit: whoever takes the device away waits, and ends this turn, too.
+    // Locked until the commit: a transaction that removes the device waits, and then also ends the
+    // new turn.
     if (agent?.deviceId) agent = await findPin(tx, turn, sql`for share`);
     if (!agent) refuse("not_found", `there is no agent "${agentId}"`, { field: "agent_id" });
     const { rows: named } = await sql<{ turnId: string }>`
@@ -96,7 +99,8 @@ export function arm(db: Db, turn: NewTurn): Promise<ArmedTurn> {
       );
     }
     if (conversationId !== "") {
-      // The row's lock is kept until the commit, so a conversation's turns are numbered in the order of their commits.
+      // The row's lock is kept until the commit, so a conversation's turns are numbered in the
+      // order of their commits.
       await sql`
         insert into conversation as c (org_id, agent_id, id) values (${orgId}, ${agentId}, ${conversationId})
         on conflict (org_id, agent_id, id) do update set last_turn_at = now()
@@ -117,8 +121,8 @@ export function arm(db: Db, turn: NewTurn): Promise<ArmedTurn> {
 }
 
 /**
- * The session that a conversation's last turn on a device left, in which the next one goes on: agents give each turn a
- * session of its own. Undefined: no turn left any.
+ * The session left by a conversation's last turn on a device, to be continued by the next turn:
+ * agents give each turn a new session. Undefined: no turn left a session.
  */
 export async function findSession(
   db: Db,
@@ -167,7 +171,9 @@ async function findArmed(
   return { turnId: armed.turnId, deviceId: null };
 }
 
-/** What waits is bounded. The conversation's row is locked by the caller, so that it is counted exactly. */
+/**
+ * Limits waiting turns. The caller holds the lock on the conversation's row, so the count is exact.
+ */
 async function requireRoom(tx: Db, turn: NewTurn): Promise<void> {
   const { rows } = await sql<{ waiting: number }>`
     select count(*)::int as waiting from (
@@ -194,7 +200,7 @@ const columns = sql`
   t.is_retryable as "isRetryable", t.is_reply_truncated as "isReplyTruncated", t.exit_code as "exitCode", t.signal,
   t.duration_ms as "durationMs", t.snapshot_version as "snapshotVersion"`;
 
-/** One turn of the org, wherever it is in its life. */
+/** A turn of the org, live or ended. */
 export async function find(db: Db, turn: { orgId: string; turnId: string }): Promise<TurnRow | undefined> {
   const { rows } = await sql<TurnRow>`
     select ${columns}, t.input, t.reply from turn_all t where t.org_id = ${turn.orgId} and t.id = ${turn.turnId}
@@ -202,7 +208,7 @@ export async function find(db: Db, turn: { orgId: string; turnId: string }): Pro
   return rows[0];
 }
 
-/** What a list shows of inputs and replies, in characters. */
+/** Maximum characters of inputs and replies in a list. */
 const excerptCharacters = 200;
 
 /** Turns of the org, newest first, from before `beforeId`. */
@@ -231,7 +237,7 @@ export async function list(
   return rows;
 }
 
-/** A turn whose end is wanted, as it was when it was locked. */
+/** A turn with a requested cancel, as of its lock. */
 export type LockedTurn = {
   orgId: string;
   turnId: string;
@@ -240,7 +246,7 @@ export type LockedTurn = {
   holderId: string | null;
 };
 
-/** Locks a live turn; undefined if it has ended, or never was. */
+/** Locks a live turn; undefined if the turn has ended or does not exist. */
 export async function lockForCancel(
   tx: Db,
   turn: { orgId: string; turnId: string },
@@ -253,7 +259,7 @@ export async function lockForCancel(
   return rows[0];
 }
 
-/** Locks the live turns of a device: those that only it may take (`isPinned`), and those that it holds. */
+/** Locks the live turns of a device: turns pinned to it (`isPinned`), and turns held by it. */
 export async function lockOfDevice(
   tx: Db,
   device: { orgId: string; deviceId: string },
@@ -269,7 +275,7 @@ export async function lockOfDevice(
   return rows;
 }
 
-/** Notes that the end of a turn is wanted. The first reason stands. */
+/** Records a requested cancel of a turn. The first reason stays. */
 export async function requestCancel(
   tx: Db,
   turn: { orgId: string; turnId: string; reason: string },

@@ -1,7 +1,7 @@
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 
-/** Usage: what runs used, in sums that reports.store adds to. */
+/** Usage: the consumption of runs, in sums maintained by reports.store. */
 
 export type UsageGroup = "watcher" | "agent" | "device" | "day" | "";
 
@@ -15,7 +15,7 @@ export type UsageSum = {
   runsWithCost: number;
 };
 
-/** Sums of one answer. */
+/** Maximum sums in an answer. */
 const sumsMax = 1_000;
 
 const groupColumns: Record<UsageGroup, string> = {

@@ -5,7 +5,7 @@ import type { Db } from "../pg/database.ts";
 import type { Catchup, Json, Notification, Overlap, WatcherRow } from "../pg/schema.ts";
 import { type DeviceOffers, offersOfWatcher } from "./device-offers.ts";
 
-/** A watcher as it is read: its row, what it asks for at its version, and what waits or runs for it. */
+/** A watcher as read: its row, the values of its version, and its waiting and running work. */
 export type Watcher = WatcherRow & {
   prompt: string;
   extraction_schema: Json | null;
@@ -13,13 +13,13 @@ export type Watcher = WatcherRow & {
   active_run_id: string | null;
   queued_slot_at: Date | null;
   has_agent: boolean;
-  /** Slugs of the watchers whose ends start this one, in order. */
+  /** Slugs of the watchers whose ends start the watcher, in order. */
   after: string[];
-  /** What it names that only its device can have; null: nothing. */
+  /** The watcher's requirements of its device; null: none. */
   offers: DeviceOffers | null;
 };
 
-/** What people decide about a watcher. Lengths in milliseconds. */
+/** The settings of a watcher chosen by people. Durations in milliseconds. */
 export type WatcherValues = {
   name: string;
   prompt: string;
@@ -40,29 +40,35 @@ export type WatcherValues = {
   maxAttempts: number;
   notification: Notification;
   extractionSchema: Json | null;
-  /** Workspace, budgets, questions and continue mode, as JSON of the fields of WatcherSpec; absent: not set. */
+  /**
+   * Workspace, budgets, questions and continue mode, as JSON of the fields of WatcherSpec; absent:
+   * not set.
+   */
   agentWork: Json;
-  /** Watchers whose ends start this one, by slug or id. */
+  /** Watchers whose ends start the watcher, by slug or id. */
   after: readonly string[];
-  /** Null: its runs need no placing. */
+  /** Null: the watcher's runs need no placing. */
   placement: Placement | null;
 };
 
-/** By what runs are placed; what is absent does not count. */
+/** The conditions of placing; absent conditions do not apply. */
 export type Placement = {
   /** In CEL; see selector.ts. */
   selector?: string;
-  /** Absent: on one device. */
+  /** Absent: on a single device. */
   spread?: "all";
   group?: { name: string; max: number; per: "org" | "device" };
   priority?: number;
   rate?: { key: string; perMinute: number };
 };
 
-/** Where a schedule stands: its next slot, and when that is due (the slot plus the jitter). Undefined: it has none. */
+/**
+ * The position of a schedule: its next slot, and the slot's due time (the slot plus the jitter).
+ * Undefined: no next slot.
+ */
 type Position = { nextSlotAt: Date; nextDueAt: Date } | undefined;
 
-/** A watcher named by its id or its slug. */
+/** A watcher by id or slug. */
 type Named = { orgId: string; watcher: string };
 
 function select(db: Db) {
@@ -82,7 +88,7 @@ function select(db: Db) {
         .select("r.id")
         .whereRef("r.org_id", "=", "w.org_id")
         .whereRef("r.watcher_id", "=", "w.id")
-        // Of a watcher that is spread over devices, the oldest.
+        // For a watcher spread over devices, the oldest run.
         .orderBy("r.id")
         .limit(1)
         .as("active_run_id"),
@@ -110,7 +116,7 @@ function select(db: Db) {
     ]);
 }
 
-/** The watcher of that id or slug, if the org has it. */
+/** The watcher by id or slug; undefined if the org has no such watcher. */
 export function find(db: Db, options: Named): Promise<Watcher | undefined> {
   return select(db)
     .where("w.org_id", "=", options.orgId)
@@ -118,7 +124,7 @@ export function find(db: Db, options: Named): Promise<Watcher | undefined> {
     .executeTakeFirst();
 }
 
-/** The watcher of that id or slug. Refuses with `not_found`, also for another org's. */
+/** The watcher by id or slug. Refuses with `not_found`, also for another org's watcher. */
 export async function get(db: Db, options: Named): Promise<Watcher> {
   return (await find(db, options)) ?? notFound(options.watcher);
 }
@@ -127,7 +133,10 @@ function notFound(watcher: string): never {
   refuse("not_found", `there is no watcher "${watcher}"`);
 }
 
-/** The org's watchers by slug, at most `limit`: those after `afterSlug`, and those pinned to a device, where given. */
+/**
+ * The org's watchers by slug, at most `limit`; after `afterSlug`, and pinned to `deviceId`, each if
+ * given.
+ */
 export function list(
   db: Db,
   options: { orgId: string; limit: number; afterSlug?: string | undefined; deviceId?: string | undefined },
@@ -138,7 +147,10 @@ export function list(
   return query.execute();
 }
 
-/** Writes a new watcher and its first revision; false if its slug is taken. A writer of the same slug is waited for. */
+/**
+ * Writes a new watcher and its first revision; false if its slug is used. Waits for a concurrent
+ * writer of the same slug.
+ */
 export async function insert(
   tx: Db,
   options: {
@@ -167,8 +179,8 @@ export async function insert(
 }
 
 /**
- * Provisions a watcher within the caller's transaction, unless its slug is taken: then a person has made one of the same
- * name, and it stays. Returns the new watcher's id; its event is the caller's.
+ * Provisions a watcher in the caller's transaction. A used slug means a person's watcher of the
+ * same name, which stays unchanged. Returns the new watcher's id; the caller appends the event.
  */
 export async function provision(
   tx: Db,
@@ -210,7 +222,10 @@ export async function provision(
   return inserted.id;
 }
 
-/** Writes a locked watcher's values as its version. Without `position`, the schedule stays where it stands. */
+/**
+ * Writes a locked watcher's values as the version. Without `position`, the schedule's position is
+ * unchanged.
+ */
 export async function write(
   tx: Db,
   options: {
@@ -252,7 +267,10 @@ export async function setPaused(
     .execute();
 }
 
-/** Makes a locked watcher active and forgets its failures. Without `position`, the schedule stays where it stands. */
+/**
+ * Makes a locked watcher active and resets its failures. Without `position`, the schedule's
+ * position is unchanged.
+ */
 export async function setActive(
   tx: Db,
   options: { orgId: string; watcherId: string; sponsor: string; position?: Position },
@@ -277,7 +295,10 @@ export async function remove(
   await tx.deleteFrom("watcher").where("org_id", "=", orgId).where("id", "=", watcherId).execute();
 }
 
-/** Unpins all watchers of a device, as an edit of each; they show as no_executor. Returns their ids; events are the caller's. */
+/**
+ * Unpins all watchers of a device, as an edit of each; they show as no_executor. Returns their ids;
+ * events are the caller's.
+ */
 export async function unpinAll(
   tx: Db,
   options: { orgId: string; deviceId: string; reason: string },
@@ -352,7 +373,10 @@ function budgetOf({ agentWork }: WatcherValues): string | null {
   return dayBudget && Object.keys(dayBudget).length > 0 ? JSON.stringify(dayBudget) : null;
 }
 
-/** Whom the watcher tells, as the end of a run reads it: in lower case, without the enum's prefix. Null: nobody. */
+/**
+ * The watcher's notify entries as read at the end of a run: in lower case, without the enum's
+ * prefix. Null: none.
+ */
 export function notifyOf({ agentWork }: Pick<WatcherValues, "agentWork">): string | null {
   const { notify } = agentWork as { notify?: { to: string; when: string }[] };
   if (!notify || notify.length === 0) return null;
@@ -361,7 +385,7 @@ export function notifyOf({ agentWork }: Pick<WatcherValues, "agentWork">): strin
   );
 }
 
-/** Proto names of the fields, so that events speak as the API does. */
+/** Proto names of the fields, so that events use the names of the API. */
 const fieldNames: Record<Exclude<keyof WatcherValues, "agentWork" | "placement">, string> = {
   name: "name",
   prompt: "prompt",
@@ -440,8 +464,8 @@ async function insertRevision(
 }
 
 /**
- * Locks the watcher's row alone: under a join, a row that changed during the wait would drop out. Returns its id. Refuses
- * with `not_found`.
+ * Locks the watcher's row alone: with a join, a row that changed during the wait would be missing.
+ * Returns its id. Refuses with `not_found`.
  */
 export async function lock(tx: Db, options: Named): Promise<string> {
   const row = await tx

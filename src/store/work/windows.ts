@@ -41,11 +41,11 @@ export async function list(
   const { limit } = filter;
   const where = [sql`org_id = ${filter.orgId}`];
   if (filter.watcherId) where.push(sql`watcher_id = ${filter.watcherId}`);
-  // A run's window has its id.
+  // A run's window has the run's id.
   if (filter.runId) where.push(sql`id = ${filter.runId}`);
   if (filter.beforeId) where.push(sql`id < ${filter.beforeId}`);
   const wanted = sql.join(where, sql` and `);
-  // Each by itself in the order of its index: through the view, all windows of the watcher would be sorted.
+  // Each part in the order of its index: the view would sort all windows of the watcher.
   const { rows } = await sql<WindowRow>`
     (select ${ofRuns} where ${wanted} and output is not null order by id desc limit ${limit})
     union all

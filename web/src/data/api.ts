@@ -1,4 +1,4 @@
-/** The rpcs, with the cookie that the browser holds, and what their errors say to people. */
+/** The rpcs, authenticated by the browser's cookie, and the texts of their errors. */
 
 import { Code, ConnectError, createClient, type Interceptor } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
@@ -16,29 +16,30 @@ import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
 import { backoffMs, pause } from "./backoff.ts";
 import { setClockBy } from "./clock.ts";
 
-/** How long an answer may take. A stream has a watchdog of its own. */
+/** Time limit of an answer in ms. A stream has a watchdog of its own. */
 const answerWithinMs = 20_000;
 /**
- * Browsers open six connections to a server over HTTP/1.1. Two are for the streams, one stays free for another tab's
- * first words.
+ * Maximum of parallel calls. Browsers open six connections to a server over HTTP/1.1: two for
+ * streams, one free for another tab.
  */
 const callsMax = 3;
 
-/** Whether a browser holds a good cookie shows only when the server is asked. */
+/** Sign-in state; only the server knows whether the browser's cookie is valid. */
 export type SignedIn = "asking" | "out" | "in";
 export const signedIn = signal<SignedIn>("asking");
-/** Who is signed in. */
+/** The person signed in. */
 export const caller = signal<GetCallerResponse | undefined>(undefined);
-/** The provider's name, if one can sign in with one. */
+/** Name of the sign-in provider; empty without a provider. */
 export const oidcName = signal("");
-/** Why the viewer has to sign in again. */
+/** Reason for a new sign-in. */
 export const signInError = signal("");
 
-/** Asks who is signed in. While the server does not answer, it is asked again. */
+/** Asks the server for the person signed in; repeated until the server answers. */
 export async function askCaller(): Promise<void> {
   for (let failures = 0; ; failures++) {
     try {
-      // Asked like this, no answer is an error: browsers write every refusal to the console.
+      // `getSignInOptions` succeeds for signed-out browsers too: browsers log every failed call to
+      // the console.
       const options = await signIns.getSignInOptions({});
       oidcName.value = options.oidcName;
       if (!options.signedIn) {
@@ -61,12 +62,15 @@ export async function askCaller(): Promise<void> {
   }
 }
 
-/** Signs in by a link's code or a token; rejects if that is not good. The cookie is the browser's to keep. */
+/**
+ * Signs in by a link's code or a token; rejects for an invalid credential. The browser stores the
+ * cookie.
+ */
 export async function signIn(credential: { linkCode: string } | { token: string }): Promise<void> {
   const [name, value] = Object.entries(credential)[0]! as ["linkCode" | "token", string];
   await signIns.signIn({ credential: { case: name, value } });
   signInError.value = "";
-  // Of another person, everything that is shown is another's.
+  // A different person gets different data, so all views are reset.
   signedIn.value = "asking";
   await askCaller();
 }
@@ -110,7 +114,7 @@ const answer: Interceptor = (next) => async (request) => {
   }
 };
 
-/** A sign-in that ended is said so. */
+/** Signs out and shows the reason, if the server reports an ended sign-in. */
 export function endIfRefused(error: unknown): void {
   const { code } = ConnectError.from(error);
   if (code === Code.Unauthenticated && signedIn.value === "in") {
@@ -119,7 +123,7 @@ export function endIfRefused(error: unknown): void {
 }
 
 const transport = createConnectTransport({
-  // Behind a proxy the page may stand below a path, and its rpcs beside it.
+  // Behind a proxy the page may have a path prefix, shared by the rpcs.
   baseUrl: new URL(".", location.href).href.replace(/\/$/, ""),
   useBinaryFormat: true,
   defaultTimeoutMs: answerWithinMs,
@@ -137,10 +141,10 @@ export const destinations = createClient(DestinationService, transport);
 export const tokens = createClient(TokenService, transport);
 export const signIns = createClient(SignInService, transport);
 
-/** The stream itself has no deadline; `signal` ends it. */
+/** Options of a stream: no deadline; `signal` ends the stream. */
 export const streaming = (signal: AbortSignal) => ({ signal, timeoutMs: 0 });
 
-/** A call's failure in words for the viewer. */
+/** Describes a call's failure to the viewer. */
 export function explainError(error: unknown): string {
   const { code, rawMessage } = ConnectError.from(error);
   if (isUnreachable(error)) return "The server does not answer. It is tried again by itself.";
@@ -152,7 +156,7 @@ export function explainError(error: unknown): string {
 
 export function isUnreachable(error: unknown): boolean {
   const { code, cause } = ConnectError.from(error);
-  // What fetch throws when no answer came.
+  // `fetch` throws a TypeError if there is no answer.
   return code === Code.Unavailable || code === Code.DeadlineExceeded || cause instanceof TypeError;
 }
 

@@ -1,9 +1,12 @@
-/** Waits that grow, for what is tried again until it works. */
+/** Increasing delays between retries. */
 
 const firstMs = 400;
 const mostMs = 15_000;
 
-/** Full jitter over a doubling range, so that the pages of a whole office do not come back in one moment. */
+/**
+ * Delay in ms with full jitter over a doubling range, so the pages of an office do not return
+ * together.
+ */
 export function backoffMs(failures: number): number {
   return firstMs + Math.random() * Math.min(mostMs, firstMs * 2 ** failures);
 }
@@ -25,8 +28,8 @@ export function pause(ms: number, signal: AbortSignal): Promise<void> {
 }
 
 /**
- * A signal that aborts with `outer`, or after `ms` without a call of `heard`. A line can be dead without anybody being
- * told; the server says something every 15 s.
+ * A signal aborted with `outer`, or after `ms` without a call of `heard`. A connection can break
+ * unnoticed; the server sends a message every 15 s.
  */
 export function watchdog(
   outer: AbortSignal,

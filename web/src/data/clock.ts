@@ -1,13 +1,22 @@
-/** The server's time, as far as an answer's date tells it: ages are right on a computer whose clock is not. */
+/**
+ * The server's time, from the dates of answers: ages are right even if the computer's clock is
+ * wrong.
+ */
 import { signal } from "@preact/signals";
 
 const tickMs = 1_000;
-/** A date of HTTP is cut to the second, and an answer takes a while: less than this is no difference. */
+/**
+ * Differences below this are ignored, in ms: an HTTP date has whole seconds, and an answer takes
+ * time.
+ */
 const toleranceMs = 2_500;
 
 let offsetMs = 0;
 
-/** Milliseconds since the epoch, by the second. Whoever reads it is drawn again each second. */
+/**
+ * The server's time in ms since the epoch, updated every second. Components using the signal render
+ * again each second.
+ */
 export const now = signal(Date.now());
 
 export function startClock(): void {
@@ -20,7 +29,7 @@ export function serverNow(): number {
   return Date.now() + offsetMs;
 }
 
-/** Takes the date of an answer that has just come. */
+/** Sets the clock by the date of a new answer. */
 export function setClockBy(date: string | null): void {
   const at = Date.parse(date ?? "");
   if (Number.isNaN(at)) return;

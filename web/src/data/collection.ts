@@ -1,56 +1,62 @@
 /**
- * A list that is kept as it is on the server. It is read once, page by page; after that events name what has changed, and
- * only that is read again. While nobody looks at the list it is only marked, and read when somebody does.
+ * A list in step with the server. The list is read once, page by page; later, events name the
+ * changed items, and only these are read again. While no view shows the list, changes are only
+ * marked, and read at the next view.
  */
 import { computed, type ReadonlySignal, signal } from "@preact/signals";
 import { explainError, isNotFound, isUnreachable } from "./api.ts";
 
-/** Changes within this time are read together. */
+/** Changes within this time in ms are read together. */
 const gatherMs = 120;
-/** More changes than this are read as a whole list, and that not more often than every two seconds. */
+/**
+ * Maximum of changes read singly. More changes cause a read of the whole list, at most every two
+ * seconds.
+ */
 const singlesMax = 20;
 const relistEveryMs = 2_000;
 
 export type CollectionState = "empty" | "loading" | "ready" | "failed";
 
 export type Collection<T> = {
-  /** In their order. */
+  /** In sort order. */
   items: ReadonlySignal<readonly T[]>;
   state: ReadonlySignal<CollectionState>;
-  /** Why the list could not be read. */
+  /** Error of the last read of the list. */
   error: ReadonlySignal<string>;
   find(id: string): T | undefined;
-  /** Takes what is known to be the latest. */
+  /** Stores an item known to be current. */
   put(item: T): void;
   remove(id: string): void;
-  /** These have changed. */
+  /** Marks an item as changed. */
   touch(id: string): void;
-  /** Anything may have changed. */
+  /** Marks the whole list as changed. */
   resync(): void;
-  /** Somebody looks at the list, until the returned function is called. */
+  /** Marks the list as shown until the returned function is called. */
   show(): () => void;
-  /** Forgets everything. */
+  /** Clears the list. */
   clear(): void;
 };
 
-/** A text by which names sort as people expect: whatever the case, and 2 before 10. */
+/** Sort key of a name in natural order: without case, and 2 before 10. */
 export function naturally(name: string): string {
   return name.toLowerCase().replace(/\d+/g, (digits) => digits.padStart(12, "0"));
 }
 
 export function createCollection<T extends object>(source: {
-  /** Everything, page by page. */
+  /** Yields all items, page by page. */
   pages(signal: AbortSignal): AsyncIterable<readonly T[]>;
   get(id: string): Promise<T | undefined>;
   idOf(item: T): string;
-  /** Items are sorted by this text. */
+  /** Sort key of an item. */
   orderOf(item: T): string;
   isDescending?: boolean;
-  /** Other lists show these by name, so new ones are read even while nobody looks at this list. */
+  /**
+   * Other lists show these items by name, so new items are read even while the list is not shown.
+   */
   isNamed: boolean;
 }): Collection<T> {
   const byId = signal<ReadonlyMap<string, T>>(new Map());
-  // An item that changes is another object, so what it is sorted by is worked out once for each.
+  // A changed item is a new object, so each sort key is computed once.
   const orders = new WeakMap<T, string>();
   const items = computed(() => sorted(byId.value));
   const state = signal<CollectionState>("empty");
@@ -109,7 +115,7 @@ export function createCollection<T extends object>(source: {
     try {
       for await (const page of source.pages(mine.signal)) {
         for (const item of page) found.set(source.idOf(item), item);
-        // A long list is shown as far as it has come; a list that is there is replaced as a whole.
+        // The first read shows each page at once; later reads replace the list as a whole.
         if (isFirst) byId.value = new Map(found);
       }
       byId.value = found;
@@ -117,7 +123,7 @@ export function createCollection<T extends object>(source: {
       error.value = "";
     } catch (failure) {
       if (mine.signal.aborted) return;
-      // Whoever may not read the list need not ask again and again.
+      // Only an unreachable server is asked again; other errors, such as a missing permission, stay.
       isStale = isUnreachable(failure);
       error.value = explainError(failure);
       if (state.value !== "ready") state.value = "failed";
@@ -134,7 +140,7 @@ export function createCollection<T extends object>(source: {
       ids.map((id) =>
         source.get(id).catch((failure: unknown) => {
           if (isNotFound(failure)) return undefined;
-          // The stream will have broken as well, and its return brings all that was missed.
+          // The stream is broken too, and its return reads all missed changes.
           return byId.value.get(id);
         }),
       ),

@@ -1,4 +1,4 @@
-/** How runs ended over time, as bars. */
+/** Counts of run outcomes over time, for bars. */
 import { durationFromMs, timestampFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import { RunStatus, type SummarizeRunsResponse } from "#gen/pinion/v1/run_pb.js";
 import type { Bar } from "../parts/bars.tsx";
@@ -17,7 +17,7 @@ export const ranges: readonly Range[] = [
 
 export const rangeNamed = (name: string | null) => ranges.find((range) => range.name === name) ?? ranges[0]!;
 
-/** Until the end of the span that is under way, so that bars stay where they are as time goes on. */
+/** Counts up to the end of the current span, so bars keep their positions over time. */
 export function countRuns(
   range: Range,
   of: { watcherId?: string; deviceId?: string },

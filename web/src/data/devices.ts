@@ -19,7 +19,7 @@ export const devices = createCollection<Device>({
   isNamed: true,
 });
 
-/** The devices that a watcher can be pinned to, each by a name that no other has. */
+/** The devices available for a watcher, with unique names. */
 export const deviceOptions = computed(() => {
   const pinnable = devices.items.value.filter((device) => !device.isWorker);
   const labels = Map.groupBy(pinnable, ({ label }) => label);
@@ -29,7 +29,7 @@ export const deviceOptions = computed(() => {
   }));
 });
 
-/** Labels that more than one device has. */
+/** Labels shared by several devices. */
 export const sharedLabels = computed(() => {
   const seen = new Set<string>();
   const shared = new Set<string>();
@@ -37,14 +37,14 @@ export const sharedLabels = computed(() => {
   return shared;
 });
 
-/** How a device is called wherever only its id is known; by the end of its id too where others are called the same. */
+/** Name of a device by its id: the label, with the end of the id if the label is shared. */
 export function labelOf(deviceId: string): string {
   const label = devices.find(deviceId)?.label;
   if (!label) return deviceId.slice(-8);
   return sharedLabels.value.has(label) ? `${label} (${deviceId.slice(-8)})` : label;
 }
 
-/** Executors that a device has, by name; without a device those of all. */
+/** Executors of a device, by name; without a device the executors of all. */
 export function executorsOf(deviceId: string): { value: string; label: string }[] {
   return offersOf(deviceId, ({ executors, agentKinds }) =>
     executors.length > 0
@@ -53,7 +53,7 @@ export function executorsOf(deviceId: string): { value: string; label: string }[
   );
 }
 
-/** Likewise workspaces. */
+/** Workspaces of a device, by name; without a device those of all. */
 export function workspacesOf(deviceId: string): { value: string; label: string }[] {
   return offersOf(deviceId, ({ workspaces }) => workspaces.map(({ name }) => ({ value: name, label: name })));
 }

@@ -1,11 +1,11 @@
-/** What differs between two texts, line by line, by their longest common subsequence. */
+/** Differences between two texts by lines, from their longest common subsequence. */
 
 export type DiffLine = { kind: "same" | "gone" | "new"; text: string };
 
-/** Lines of each side; the table of the two is quadratic. */
+/** Maximum lines per text; the comparison table is quadratic. */
 const linesMax = 1_200;
 
-/** The lines of both in their order; texts that are longer are cut, and said so in a last line. */
+/** The lines of both texts in order; longer texts are cut, with a note in the last line. */
 export function diffOf(before: string, after: string): DiffLine[] {
   const [a, b] = [before.split("\n"), after.split("\n")];
   const isCut = a.length > linesMax || b.length > linesMax;

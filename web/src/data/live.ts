@@ -1,14 +1,14 @@
 /**
- * The one stream of events of this tab. It resumes after the last event that it saw, so nothing that is written down is
- * missed; what is not (transient events carry no cursor) is made good by reading the lists again after every gap.
+ * The event stream of this tab. The stream resumes after the last received event, so no logged event
+ * is missed. Transient events have no cursor; after every gap the lists are read again instead.
  *
- * | state          | means                                                     |
+ * | state          | meaning                                                   |
  * |----------------|-----------------------------------------------------------|
- * | `off`          | nobody is signed in                                       |
+ * | `off`          | signed out                                                |
  * | `connecting`   | the first stream is being opened                          |
- * | `live`         | events come as they happen                                |
- * | `reconnecting` | the stream broke; tried again after a growing wait        |
- * | `resting`      | the tab was hidden for a while, and let its stream go     |
+ * | `live`         | events arrive as they happen                              |
+ * | `reconnecting` | the stream broke; retried after an increasing delay       |
+ * | `resting`      | the tab was hidden for a while, and closed its stream     |
  */
 
 import type { JsonObject } from "@bufbuild/protobuf";
@@ -20,14 +20,16 @@ import { backoffMs, pause, watchdog } from "./backoff.ts";
 
 export type LiveState = "off" | "connecting" | "live" | "reconnecting" | "resting";
 
-/** The server promises a word every 15 s. */
+/** Maximum silence in ms; the server sends a message every 15 s. */
 const silenceMsMax = 40_000;
-/** Six connections are all that tabs have together over HTTP/1.1: one that nobody looks at leaves its own to others. */
+/**
+ * Time in ms until a hidden tab closes its stream: over HTTP/1.1 all tabs share six connections.
+ */
 const restAfterMs = 30_000;
 
 export const liveState = signal<LiveState>("off");
 
-/** An event of the log, or a transient one, which has no cursor and no actor. */
+/** An event of the log, or a transient event, without cursor and actor. */
 export type Happening = {
   cursor: string;
   at?: Timestamp | undefined;
@@ -51,7 +53,10 @@ function passing({ at, kind, runId, watcherId, deviceId, attempt, sessionEpoch }
 type Listener = { onEvent(event: Happening): void; onGap(): void };
 const listeners = new Set<Listener>();
 
-/** Calls `onEvent` for every event, and `onGap` after each time in which some may have been missed. */
+/**
+ * Calls `onEvent` for every event, and `onGap` after every interruption, when events may be
+ * missing.
+ */
 export function listen(listener: Listener): () => void {
   listeners.add(listener);
   return () => listeners.delete(listener);
@@ -67,7 +72,7 @@ function tellGap(): void {
 
 let retryNow: (() => void) | undefined;
 
-/** Tries again at once. */
+/** Reconnects at once. */
 export function reconnect(): void {
   retryNow?.();
 }
@@ -108,7 +113,7 @@ export async function stayLive(signal: AbortSignal): Promise<void> {
   liveState.value = "off";
 }
 
-/** The cursors of one stream as it goes; what it carries is told to the listeners. */
+/** Yields the cursors of a stream; the listeners get its events. */
 async function* follow(after: string, signal: AbortSignal): AsyncGenerator<string> {
   const alive = watchdog(signal, silenceMsMax);
   let cursor = after;
@@ -143,7 +148,7 @@ function untilShown(signal: AbortSignal): Promise<void> {
   });
 }
 
-/** A signal that aborts with `outer`, or once the tab has been hidden for `ms`. */
+/** A signal aborted with `outer`, or after the tab was hidden for `ms`. */
 export function hiddenFor(ms: number, outer: AbortSignal): { signal: AbortSignal; stop: () => void } {
   const resting = new AbortController();
   let timer: ReturnType<typeof setTimeout> | undefined;

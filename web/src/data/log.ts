@@ -1,15 +1,15 @@
-/** The latest events that this tab has seen or read, newest first. */
+/** The latest events received or read by this tab, newest first. */
 import { signal } from "@preact/signals";
 import { events as api, explainError } from "./api.ts";
 import { type Happening, happeningOf } from "./live.ts";
 
-/** `key` is the cursor, or a number of our own for a transient event. */
+/** `key` is the cursor, or a local number for a transient event. */
 export type LoggedEvent = { key: string; event: Happening };
 
 const pageSize = 100;
-/** Beyond this the oldest are let go; they can be read again. */
+/** Maximum of kept events; older events can be read again. */
 const keptMax = 5_000;
-/** Events within this time are drawn together. */
+/** Events within this time in ms are rendered together. */
 const gatherMs = 80;
 
 export const logged = signal<readonly LoggedEvent[]>([]);
@@ -35,13 +35,13 @@ function take(): void {
   const next = [...fresh, ...logged.value];
   if (next.length > keptMax) {
     next.length = keptMax;
-    // What follows them was read once and is gone: from here on the list begins at the page's own end.
+    // The following events were read before and dropped: from here on the list ends here.
     hasOlderEvents.value = false;
   }
   logged.value = next;
 }
 
-/** Reads the page of events before those that are there. */
+/** Reads the page of events before the oldest known event. */
 export async function readOlderEvents(): Promise<void> {
   if (logState.value === "loading") return;
   logState.value = "loading";

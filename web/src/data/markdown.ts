@@ -1,8 +1,8 @@
-/** Markdown as HTML that can do nothing: no script, no form, no style, and no image from elsewhere. */
+/** Converts Markdown to harmless HTML: no scripts, forms, styles, or external images. */
 import DOMPurify from "dompurify";
 import { Marked } from "marked";
 
-/** HTML within Markdown is shown as the text that it is. */
+/** HTML within Markdown is shown as text. */
 const marked = new Marked({
   renderer: {
     html: ({ text }) => text.replace(/[&<>"]/g, (found) => `&#${found.charCodeAt(0)};`),

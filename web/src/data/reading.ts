@@ -1,4 +1,7 @@
-/** What a view reads once and again when something has changed: the latest answer wins, and the last one stays shown. */
+/**
+ * A value read by a view, and read again after changes. The latest answer wins; the last value
+ * stays shown.
+ */
 import { type ReadonlySignal, useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { explainError } from "./api.ts";
@@ -10,11 +13,12 @@ export type Reading<T> = {
   again(): void;
 };
 
-/** Events within this time are followed by one look. */
+/** Events within this time in ms cause a single read. */
 const gatherMs = 600;
 
 /**
- * Reads when the view is shown, when `keys` change, after a gap in the events, and after events that `concerns` lets through.
+ * Reads when the view is shown, when `keys` change, after a gap in the events, and after events
+ * accepted by `concerns`.
  */
 export function useReading<T>(
   read: (signal: AbortSignal) => Promise<T>,
@@ -59,7 +63,7 @@ export function useReading<T>(
   return { value, error, again: () => asked.value++ };
 }
 
-/** Every page of a list, at most so many items. */
+/** Reads all pages of a list, up to a maximum of items. */
 export async function allPages<T>(
   itemsMax: number,
   page: (pageToken: string) => Promise<{ items: readonly T[]; nextPageToken: string }>,

@@ -1,4 +1,7 @@
-/** One run as it goes: its state, and what its program writes. One stream at a time, opened again until the run has ended. */
+/**
+ * A run in progress: its state and output. Uses one stream at a time, reopened until the run has
+ * ended.
+ */
 import type { JsonValue } from "@bufbuild/protobuf";
 import { type Signal, signal } from "@preact/signals";
 import type { Activity } from "#gen/pinion/v1/activity_pb.js";
@@ -18,20 +21,20 @@ import { putRun } from "./runs.ts";
 
 export type OutputPiece = { isError: boolean; text: string };
 
-/** `pieces` may have lost what came before them: `isCut`. */
+/** `isCut`: the beginning of `pieces` was dropped. */
 export type Output = { pieces: readonly OutputPiece[]; bytes: number; missed: number; isCut: boolean };
 
 export type RunStream = {
   run: Signal<Run | undefined>;
-  /** What was seen live. */
+  /** Output received live. */
   output: Signal<Output>;
-  /** What was stored at the end. */
+  /** Output stored at the end. */
   stored: Signal<string | undefined>;
-  /** The agent's answer and its data; empty where its executor tells none. */
+  /** The agent's answer and its data; empty for an executor without answers. */
   result: Signal<{ answer: string; structured: JsonValue | undefined }>;
-  /** What the agent does: as it is seen live, and after the end its transcript. */
+  /** The agent's activities: live, and after the end from the transcript. */
   activities: Signal<readonly Activity[]>;
-  /** Entries that were left out of the middle of the transcript. */
+  /** Number of entries left out of the middle of the transcript. */
   omitted: Signal<bigint>;
   isBroken: Signal<boolean>;
   error: Signal<string>;
@@ -39,7 +42,7 @@ export type RunStream = {
 
 const silenceMsMax = 40_000;
 const restAfterMs = 30_000;
-/** Characters of live output that the page keeps; the stored result has the rest. */
+/** Maximum characters of live output kept by the page; the stored result has the rest. */
 const charactersMax = 400_000;
 
 const noOutput: Output = { pieces: [], bytes: 0, missed: 0, isCut: false };
@@ -66,7 +69,7 @@ export function createRunStream(): RunStream {
   };
 }
 
-/** Follows a run until it has ended or the signal aborts. */
+/** Follows a run until its end or until the signal aborts. */
 export async function followRun(stream: RunStream, runId: string, abort: AbortSignal): Promise<void> {
   let failures = 0;
   const reader = new OutputReader(stream.output);
@@ -105,7 +108,7 @@ export async function followRun(stream: RunStream, runId: string, abort: AbortSi
   if (!abort.aborted) await readStored(stream, abort);
 }
 
-/** The run of a device whose output the person may not read: its state, and why there is no more. */
+/** Shows a run whose output the person may not read: its state, and the reason. */
 async function showWithoutOutput(
   stream: RunStream,
   runId: string,
@@ -122,7 +125,7 @@ async function showWithoutOutput(
   }
 }
 
-/** The stored result, or the tail that is kept of a run without one. */
+/** Reads the stored result, or the kept tail of a run without a result. */
 async function readStored(stream: RunStream, abort: AbortSignal): Promise<void> {
   const run = stream.run.value;
   if (!run) return;
@@ -147,10 +150,13 @@ async function readStored(stream: RunStream, abort: AbortSignal): Promise<void> 
   }
 }
 
-/** Activities that the page keeps of a live run; the transcript has the bounded whole. */
+/** Maximum activities of a live run kept by the page; the transcript has more. */
 const activitiesMax = 1_000;
 
-/** A tool call stands once, as it is now; pieces of one text are joined. What came already, over another stream, is not taken again. */
+/**
+ * Adds an activity: a tool call has one entry with its last state, and pieces of the same text are
+ * joined. An activity known from another stream is ignored.
+ */
 function withActivity(before: readonly Activity[], activity: Activity): readonly Activity[] {
   const { body } = activity;
   if (body.case === "usage") return before;
@@ -163,7 +169,7 @@ function withActivity(before: readonly Activity[], activity: Activity): readonly
     if (body.case !== "toolCall") return before;
     const known = before[at]!;
     const old = known.body.case === "toolCall" ? known.body.value : body.value;
-    // A field that is empty says nothing new, except the status.
+    // An empty field keeps its old value, except the status.
     const value = {
       ...body.value,
       name: body.value.name || old.name,
@@ -186,7 +192,10 @@ function withActivity(before: readonly Activity[], activity: Activity): readonly
   return [...before.slice(-activitiesMax + 1), activity];
 }
 
-/** Puts chunks together: characters that are cut in two by a chunk's end, gaps, and the start of another attempt. */
+/**
+ * Joins chunks of output; handles characters split between chunks, gaps, and the start of another
+ * attempt.
+ */
 class OutputReader {
   readonly #output: Signal<Output>;
   #attempt = 0;
@@ -220,7 +229,7 @@ class OutputReader {
 function add(output: Output, piece: OutputPiece, more: { bytes: number; missed: number }): Output {
   const pieces = [...output.pieces];
   const last = pieces.at(-1);
-  // Few large pieces are drawn faster than many small ones.
+  // A few large pieces render faster than many small pieces.
   if (last && last.isError === piece.isError && last.text.length < 8_000) {
     pieces[pieces.length - 1] = { ...last, text: last.text + piece.text };
   } else pieces.push(piece);

@@ -1,4 +1,4 @@
-/** The runs that the viewer's filter lets through, newest first; older ones are read as the viewer gets to them. */
+/** The runs accepted by the viewer's filter, newest first; older runs are read while scrolling. */
 import { signal } from "@preact/signals";
 import type { AttentionReason } from "#gen/pinion/v1/activity_pb.js";
 import type { Run, RunStatus } from "#gen/pinion/v1/run_pb.js";
@@ -9,18 +9,18 @@ export type RunFilter = {
   statuses: readonly RunStatus[];
   deviceId: string;
   watcherId: string;
-  /** Runs that somebody should look at, for any reason or for one of these. */
+  /** Runs with attention reasons: any reason, or those listed. */
   attention: "any" | readonly AttentionReason[];
 };
 
 const pageSize = 100;
-/** Pages that are read again after a gap; the viewer asks for more by scrolling. */
+/** Maximum of pages read again after a gap; scrolling requests more. */
 const pagesMax = 50;
 
 let filter: RunFilter = { statuses: [], deviceId: "", watcherId: "", attention: [] };
 let pagesWanted = 1;
 
-/** There are older runs than those shown. */
+/** True if there are older runs than those shown. */
 export const hasOlder = signal(false);
 
 export const runs = createCollection<Run>({
@@ -45,7 +45,7 @@ export const runs = createCollection<Run>({
     return run && passes(run) ? run : undefined;
   },
   idOf: (run) => run.id,
-  // Ids grow with time.
+  // Ids are in the order of creation.
   orderOf: (run) => run.id,
   isDescending: true,
   isNamed: false,
@@ -62,7 +62,7 @@ function passes(run: Run): boolean {
   );
 }
 
-/** What a stream has just told of a run. */
+/** Stores a run from a stream. */
 export function putRun(run: Run): void {
   if (runs.find(run.id) || runs.state.value === "ready") {
     if (passes(run)) runs.put(run);

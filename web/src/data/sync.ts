@@ -1,11 +1,11 @@
-/** What events mean for the lists: who is signed in sees them move, without asking for anything by the clock. */
+/** Applies events to the lists, so the page updates without polling. */
 import { devices } from "./devices.ts";
 import { type Happening, listen, stayLive } from "./live.ts";
 import { addEvent, clearLog } from "./log.ts";
 import { runs } from "./runs.ts";
 import { watchers } from "./watchers.ts";
 
-/** Follows the org's events until the returned function is called, which also forgets all that was read. */
+/** Follows the org's events until the returned function is called, which also clears all lists. */
 export function startSync(): () => void {
   const over = new AbortController();
   const stop = listen({
@@ -17,7 +17,7 @@ export function startSync(): () => void {
       for (const collection of [devices, watchers, runs]) collection.resync();
     },
   });
-  // Their names are shown everywhere, so both are read at the start, whatever is looked at.
+  // Devices and watchers are named in every view, so both are read at the start.
   devices.resync();
   watchers.resync();
   void stayLive(over.signal);
@@ -34,7 +34,7 @@ function apply(event: Happening): void {
   if (runId) runs.touch(runId);
   if (kind === "device.deleted") {
     devices.remove(deviceId);
-    // Its watchers are unpinned, which is told by this event alone.
+    // The device's watchers are unpinned without events of their own.
     watchers.resync();
     return;
   }

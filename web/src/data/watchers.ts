@@ -20,7 +20,7 @@ export const watchers = createCollection<Watcher>({
   isNamed: true,
 });
 
-/** How a watcher is called wherever only its id is known. */
+/** Name of a watcher by its id. */
 export function slugOf(watcherId: string): string {
   return watchers.find(watcherId)?.slug || watcherId.slice(-8);
 }

@@ -1,4 +1,4 @@
-/** What an agent does: one line for each step, tool calls folded. */
+/** The activities of an agent: a line for each step, tool calls folded. */
 import type { ComponentChildren } from "preact";
 import { type Activity, ToolStatus } from "#gen/pinion/v1/activity_pb.js";
 

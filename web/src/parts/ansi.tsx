@@ -1,13 +1,14 @@
-/** Text of a program, with the colours that it meant for a terminal. Everything else of a terminal's language is left out. */
+/** A program's text with its terminal colours, without other terminal sequences. */
 import { AnsiUp } from "ansi_up";
 
-/** Colours are classes: the page's policy knows no inline style. */
+/** Colours as classes: the page's policy forbids inline styles. */
 const ansi = new AnsiUp();
 ansi.use_classes = true;
 ansi.url_allowlist = {};
 
 export function Ansi({ text }: { text: string }) {
   if (!text.includes("\u001b")) return <>{text}</>;
-  // ansi_up escapes the text, and is asked for nothing but spans with classes; the page's policy holds it besides.
+  // ansi_up escapes the text and emits only spans with classes; the page's policy is a second
+  // barrier.
   return <span dangerouslySetInnerHTML={{ __html: ansi.ansi_to_html(text) }} />;
 }

@@ -1,4 +1,4 @@
-/** Bars over time, each in parts; for screen readers the same as a table. */
+/** Bars over time, each in parts; screen readers get a table. */
 import type { Tone } from "../words.ts";
 
 export type Part = { name: string; tone: Tone; value: number };
@@ -9,7 +9,7 @@ const [width, height] = [600, 96];
 export function Bars(props: {
   label: string;
   bars: readonly Bar[];
-  /** Of a value, in words; absent: the number. */
+  /** Formats a value; left out: the number. */
   words?: (value: number) => string;
 }) {
   const { bars, words = String } = props;

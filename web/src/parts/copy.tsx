@@ -3,7 +3,7 @@ import { tell } from "./toasts.tsx";
 
 const copiedMs = 2_000;
 
-/** A button that takes a text along. */
+/** A button for copying a text. */
 export function Copy({ text, what }: { text: string; what: string }) {
   const isCopied = useSignal(false);
   const copy = async () => {
@@ -14,7 +14,7 @@ export function Copy({ text, what }: { text: string; what: string }) {
         isCopied.value = false;
       }, copiedMs);
     } catch {
-      // Without TLS browsers keep the clipboard to themselves, this machine apart.
+      // Browsers refuse the clipboard to pages without TLS, except on localhost.
       tell("The browser does not let this page copy. Select the text instead.", true);
     }
   };
@@ -25,7 +25,7 @@ export function Copy({ text, what }: { text: string; what: string }) {
   );
 }
 
-/** Text to paste elsewhere, and a button that takes it along. */
+/** Text with a copy button. */
 export function Copyable({ text, label }: { text: string; label: string }) {
   return (
     <div class="copyable">

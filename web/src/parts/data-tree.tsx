@@ -1,4 +1,4 @@
-/** Structured data: a list of like objects as a table, everything else as a tree that folds. */
+/** Structured data: a list of similar objects as a table, other data as a folding tree. */
 import type { JsonValue } from "@bufbuild/protobuf";
 
 const rowsMax = 200;
@@ -64,7 +64,7 @@ function DataTable({ rows, columns }: { rows: Record<string, JsonValue>[]; colum
   );
 }
 
-/** The columns of a list of like objects; undefined for anything else. */
+/** The columns of a list of similar objects; undefined for other data. */
 function columnsOf(value: JsonValue): string[] | undefined {
   if (!Array.isArray(value) || value.length === 0) return undefined;
   const isObject = (one: JsonValue) => one !== null && typeof one === "object" && !Array.isArray(one);

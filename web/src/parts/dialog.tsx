@@ -1,4 +1,7 @@
-/** One dialog at a time, in the browser's own element: it keeps the focus, closes on Escape, and gives the focus back. */
+/**
+ * A single dialog in the browser's own element, which keeps the focus, closes on Escape, and
+ * returns the focus.
+ */
 import { signal } from "@preact/signals";
 import type { ComponentChildren, VNode } from "preact";
 import { useId, useLayoutEffect, useRef } from "preact/hooks";
@@ -14,7 +17,7 @@ export function closeDialog(): void {
   current.value = undefined;
 }
 
-/** Where the dialog appears. */
+/** The element of the open dialog. */
 export function DialogPlace() {
   return <>{current.value}</>;
 }
@@ -33,7 +36,7 @@ export function Dialog(props: { title: string; class?: string; children: Compone
       class={props.class}
       aria-labelledby={titleId}
       onClose={closeDialog}
-      // A press that begins inside and ends outside (selecting text) is no wish to close.
+      // A press outside closes the dialog; a selection begun inside does not.
       onMouseDown={(event) => event.target === element.current && closeDialog()}
     >
       <div class="dialog-body">
@@ -49,7 +52,7 @@ export function Dialog(props: { title: string; class?: string; children: Compone
   );
 }
 
-/** Asks before something that cannot be taken back. */
+/** Asks for a confirmation of an irreversible action. */
 export function confirm(asked: {
   title: string;
   text: ComponentChildren;

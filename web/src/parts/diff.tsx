@@ -4,7 +4,7 @@ import { type DiffLine, diffOf } from "../data/diff.ts";
 const signs: Record<DiffLine["kind"], string> = { same: " ", gone: "−", new: "+" };
 const spoken: Record<DiffLine["kind"], string> = { same: "", gone: "removed: ", new: "added: " };
 
-/** Two texts as one, with what went and what came. */
+/** Two texts as one, with removed and added lines. */
 export function Diff(props: { before: string; after: string; label: string }) {
   const lines = useMemo(() => diffOf(props.before, props.after), [props.before, props.after]);
   if (lines.every(({ kind }) => kind === "same")) return <p class="muted">Nothing differs.</p>;

@@ -1,7 +1,7 @@
 import type { ComponentChildren } from "preact";
 import type { Collection } from "../data/collection.ts";
 
-/** What to do where there is nothing yet. */
+/** Advice in place of an empty list. */
 export function Empty({ title, children }: { title: string; children?: ComponentChildren }) {
   return (
     <div class="empty">
@@ -11,7 +11,7 @@ export function Empty({ title, children }: { title: string; children?: Component
   );
 }
 
-/** What is said of a list that cannot be shown, or not yet. */
+/** Text in place of a list not loaded or not readable. */
 export function ListState({ of }: { of: Pick<Collection<unknown>, "state" | "error" | "resync"> }) {
   if (of.state.value === "failed") {
     return (

@@ -1,4 +1,4 @@
-/** The box that "/" jumps to. One is on each view. */
+/** The filter box, reached by "/". Each view has at most one. */
 export function FilterBox(props: { value: string; onInput(text: string): void; hint: string }) {
   return (
     <label class="filter">
@@ -22,7 +22,7 @@ export function FilterBox(props: { value: string; onInput(text: string): void; h
   );
 }
 
-/** "/" puts the cursor into the filter, wherever nothing is being typed. */
+/** Makes "/" focus the filter, except in text fields. */
 export function startFilterKey(): () => void {
   const onKey = (event: KeyboardEvent) => {
     if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;

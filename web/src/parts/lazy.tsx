@@ -1,11 +1,11 @@
-/** Views that are files of their own: a browser asks for one when it is shown for the first time. */
+/** Views in separate files, loaded when first shown. */
 import { type Signal, signal } from "@preact/signals";
 import type { ComponentType, JSX } from "preact";
 import { Empty } from "./empty.tsx";
 
 type Loaded<Props> = { view?: ComponentType<Props>; hasFailed: boolean };
 
-/** The component that `load` brings; what can be said meanwhile, and if it does not come, until then. */
+/** The component returned by `load`; until then, or after an error, a text. */
 export function lazy<Props extends object>(
   load: () => Promise<ComponentType<Props>>,
 ): (props: Props) => JSX.Element {

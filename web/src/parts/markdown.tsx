@@ -1,4 +1,4 @@
-/** Markdown of agents: loaded when there is some, and made harmless before it is shown. */
+/** Markdown of agents; the converter is loaded on demand and sanitizes the HTML. */
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 

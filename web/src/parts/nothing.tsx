@@ -1,4 +1,4 @@
-/** A cell with nothing to say. */
+/** An empty cell. */
 export function Nothing() {
   return <span class="none">–</span>;
 }

@@ -4,19 +4,19 @@ import { useEffect, useId } from "preact/hooks";
 export type PickerProps = {
   label: string;
   value: string;
-  /** What no choice means. */
+  /** Label of the empty choice. */
   none: string;
   options: readonly { value: string; label: string }[];
   onChange(value: string): void;
-  /** Of the element that a label of its own names. */
+  /** Id of the element, for a separate label. */
   id?: string;
 };
 
-/** Beyond this one types, and chooses from what matches. */
+/** Maximum of options in a list; with more options the viewer types and chooses among matches. */
 const listedMax = 200;
 const matchesMax = 50;
 
-/** A choice of one of many by name. */
+/** A choice among many options by name. */
 export function Picker(props: PickerProps) {
   return props.options.length > listedMax ? <TypedPicker {...props} /> : <ListedPicker {...props} />;
 }
@@ -41,7 +41,7 @@ function ListedPicker({ label, value, none, options, onChange, id }: PickerProps
   );
 }
 
-/** A name that is typed whole, or taken from the matches, is the choice; an empty box is none. */
+/** The choice is a name typed in full or taken from the matches; an empty box means no choice. */
 function TypedPicker({ label, value, none, options, onChange, id }: PickerProps) {
   const listId = useId();
   const typed = useSignal("");
@@ -57,7 +57,7 @@ function TypedPicker({ label, value, none, options, onChange, id }: PickerProps)
   const take = (box: HTMLInputElement) => {
     typed.value = box.value;
     const chosen = box.value === "" ? "" : options.find((option) => option.label === box.value)?.value;
-    // A form is not sent with half a name in it.
+    // A form with an incomplete name is not submitted.
     box.setCustomValidity(chosen === undefined ? "Choose one of the names." : "");
     if (chosen !== undefined) onChange(chosen);
   };

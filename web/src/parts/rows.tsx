@@ -1,21 +1,23 @@
 /**
- * A table of any length of which only the rows in sight, and a few around them, exist. The page itself scrolls. Rows of one
- * table are equally high; how high is the style's matter (`--row`), which has another answer for narrow windows.
+ * A table of any length; only the rows in sight and a few around exist in the document. The page
+ * itself scrolls. All rows of a table have the same height, set by the style (`--row`, with another
+ * value for narrow windows).
  *
- * One row can be reached by Tab; the arrow keys, Home, End and the page keys go on from there, and Enter opens it.
+ * Tab reaches a single row; the arrow keys, Home, End and the page keys move on, and Enter opens
+ * the row.
  */
 import { useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef } from "preact/hooks";
 
-/** Rows beyond each edge of the window. */
+/** Extra rows beyond each edge of the window. */
 const overscan = 6;
 
 export type Column<T> = {
-  /** The class of its cells. */
+  /** Class of the column's cells. */
   name: string;
   title: string;
-  /** `isActive`: what can be pressed in it is reached by Tab. */
+  /** `isActive`: Tab reaches the buttons and links in the cell. */
   cell(item: T, isActive: boolean): ComponentChildren;
 };
 
@@ -25,18 +27,21 @@ export function Rows<T>(props: {
   items: readonly T[];
   keyOf(item: T): string;
   columns: readonly Column<T>[];
-  /** What a click beside the buttons and Enter do. */
+  /** Called for Enter, and for a click outside buttons. */
   open?: (item: T) => void;
   selected?: string;
-  /** The end of the list came into sight. */
+  /** Called when the end of the list comes into sight. */
   onEnd?: () => void;
-  /** Rows there are in all, if that is known and more than `items`. */
+  /** True if there are more rows than `items`. */
   hasMore?: boolean;
 }) {
   const { items, columns } = props;
   const space = useRef<HTMLDivElement>(null);
   const rowHeight = useRef(40);
-  /** Where the first row is in the document. Asking the browser while one scrolls would have it lay out everything twice. */
+  /**
+   * Position of the first row in the document, cached: measuring while scrolling would force a
+   * second layout.
+   */
   const spaceTop = useRef(0);
   const range = useSignal({ first: 0, last: 40 });
   const active = useSignal(0);
@@ -61,7 +66,7 @@ export function Rows<T>(props: {
     };
     const resized = new ResizeObserver(measure);
     resized.observe(space.current!.parentElement!);
-    // What is above the rows may need another line.
+    // The content above the rows may change its height.
     resized.observe(document.body);
     measure();
     addEventListener("scroll", look, { passive: true });
@@ -78,7 +83,7 @@ export function Rows<T>(props: {
   const reached = Math.max(first, Math.min(active.value, last - 1));
 
   useLayoutEffect(() => {
-    // The length is there before the next scroll; the rows that it brings into sight as well.
+    // Sets the height before the next scroll, and renders the new rows in sight.
     if (space.current) space.current.style.height = `${rowHeight.current * items.length}px`;
     look();
   }, [items.length]);

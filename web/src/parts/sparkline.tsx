@@ -6,7 +6,10 @@ import { runWord, toneOf } from "../words.ts";
 const runsMax = 30;
 const [barWidth, gap, height, least] = [4, 2, 24, 3];
 
-/** The last runs as bars, oldest first: the colour says how each ended, the height how long it took (by its logarithm). */
+/**
+ * The last runs as bars, oldest first: the colour shows the outcome, the height the duration
+ * (logarithmic).
+ */
 export function Sparkline({ runs }: { runs: readonly RunSummary[] }) {
   const bars = runs.slice(0, runsMax).reverse();
   const longest = Math.max(1, ...bars.map(tookMs));

@@ -1,6 +1,6 @@
 import { toneOf } from "../words.ts";
 
-/** A state by its colour and its word. */
+/** A state with its colour and word. */
 export function Status({ word }: { word: string }) {
   return (
     <span class={`status ${toneOf(word)}`}>

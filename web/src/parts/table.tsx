@@ -1,4 +1,4 @@
-/** A table of few rows, as browsers make them; on a narrow window it scrolls by itself, not the page. */
+/** A plain table with few rows; in a narrow window the table scrolls, not the page. */
 import type { ComponentChildren } from "preact";
 
 export function Table<T>(props: {
@@ -35,7 +35,7 @@ export function Table<T>(props: {
   );
 }
 
-/** What stands where a reading is not there yet, or failed. */
+/** Text in place of a value not read yet or not readable. */
 export function ReadingState({ error, again }: { error: string; again: () => void }) {
   if (error === "") {
     return (

@@ -2,7 +2,7 @@ import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { now } from "../data/clock.ts";
 import { agoText, lengthText, momentText, msOf } from "../times.ts";
 
-/** Where a moment lies from now; it moves with the clock, and says the moment itself when pointed at. */
+/** Distance of a time from now; updates with the clock, with the exact time as a tooltip. */
 export function Ago({ at, none = "" }: { at: Timestamp | undefined; none?: string }) {
   const ms = msOf(at);
   if (ms === undefined) return <>{none}</>;
@@ -13,7 +13,7 @@ export function Ago({ at, none = "" }: { at: Timestamp | undefined; none?: strin
   );
 }
 
-/** How long something has been going on. */
+/** Time since a moment, updated live. */
 export function Since({ at }: { at: Timestamp | undefined }) {
   const ms = msOf(at);
   if (ms === undefined) return null;

@@ -1,4 +1,4 @@
-/** A run's way from due to stored, with what each step took. */
+/** A run's steps from due to stored, with the duration of each. */
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import { type Run, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { now } from "../data/clock.ts";
@@ -7,30 +7,30 @@ import { runWord, toneOf } from "../words.ts";
 
 export type Step = {
   name: string;
-  /** When it was reached, in ms; undefined: not yet, or never. */
+  /** Time of the step in ms; undefined: not reached. */
   at: number | undefined;
-  /** From the step before. */
+  /** Duration since the step before, in ms. */
   tookMs: number | undefined;
   state: "done" | "now" | "open" | "missing";
   note?: string;
 };
 
 /**
- * The steps of the current attempt. `output` is the end of the program, as its device measured it: what is between it and
- * `stored` is the way back and the commit.
+ * The steps of the current attempt. `output` is the end of the program, measured by the device; the
+ * time from `output` to `stored` is transmission and commit.
  */
 export function stepsOf(run: Run): Step[] {
   const started = msOf(run.startedAt);
   const finished = msOf(run.finishedAt);
   const ran = run.duration ? durationMs(run.duration) : undefined;
   const isStored = run.status === RunStatus.COMPLETED;
-  // The length is the device's, the ends are the database's, which notes an accept some milliseconds late: an end of the
-  // program that lies after its result was stored is not known any better.
+  // The duration is the device's; the times are the database's, with the accept noted some
+  // milliseconds late. An end of the program after the storing of its result is therefore unknown.
   const end = started !== undefined && ran !== undefined ? started + ran : undefined;
   const isKnown = end !== undefined && (finished === undefined || end < finished);
   const output = isKnown ? end : end && finished;
   const [due, created] = [msOf(run.dueAt), msOf(run.createdAt)];
-  // A slot is recorded ahead of its moment, and that is no step on the way.
+  // A slot is recorded before its due time, so the recording is no step.
   const isAhead = due !== undefined && created !== undefined && created <= due;
   const moments: [name: string, at: number | undefined][] = [
     ["due", due],
@@ -96,7 +96,7 @@ export function Timeline({ run, bytes }: { run: Run; bytes: number }) {
   );
 }
 
-/** The shade of a step. */
+/** Class of a step's colour. */
 function partOf(name: string): string {
   const index = ["due", "materialized", "pushed", "accepted", "output"].indexOf(name);
   return `part${index === -1 ? 5 : index}`;
@@ -119,7 +119,7 @@ export function bytesText(bytes: number): string {
   return `${(bytes / 1_000_000).toFixed(1)} MB`;
 }
 
-/** The whole way in one thin bar, for lists. */
+/** All steps in a thin bar, for lists. */
 export function TimelineBar({ run }: { run: Run }) {
   const steps = stepsOf(run);
   const text = steps
@@ -134,7 +134,7 @@ export function TimelineBar({ run }: { run: Run }) {
   );
 }
 
-/** By the root, so that milliseconds are seen beside minutes. */
+/** Width by the square root, so milliseconds stay visible beside minutes. */
 const widthOf = (ms: number) => String(Math.sqrt(Math.max(1, ms)));
 
 function Parts({ steps }: { steps: readonly Step[] }) {
@@ -148,7 +148,7 @@ function Parts({ steps }: { steps: readonly Step[] }) {
   );
 }
 
-/** The step that is under way; it grows with the clock. */
+/** The current step; grows with the clock. */
 function Going({ steps }: { steps: readonly Step[] }) {
   const since = steps.findLast(({ at }) => at !== undefined)?.at;
   return since === undefined ? null : <i class="going" style={{ flexGrow: widthOf(now.value - since) }} />;

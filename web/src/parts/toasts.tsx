@@ -1,4 +1,4 @@
-/** Short words about what has just been done, for eyes and for screen readers. */
+/** Short messages about finished actions, for eyes and for screen readers. */
 import { signal } from "@preact/signals";
 import { explainError } from "../data/api.ts";
 
@@ -9,7 +9,7 @@ const errorShownMs = 15_000;
 const shownMax = 4;
 
 const toasts = signal<readonly Toast[]>([]);
-/** For screen readers alone: what changed elsewhere on the page. */
+/** Text for screen readers only: changes elsewhere on the page. */
 const announced = signal("");
 let lastId = 0;
 
@@ -23,7 +23,7 @@ export function announce(text: string): void {
   announced.value = text;
 }
 
-/** Carries out what a button asks for and says how it ended; answers whether it was done. */
+/** Runs a button's action and shows the outcome; resolves to true on success. */
 export async function attempt(act: () => Promise<string | undefined>): Promise<boolean> {
   try {
     const done = await act();

@@ -1,4 +1,4 @@
-/** Agents: who they are, what they may use, and what changed with each version. */
+/** Agents: identity, permissions, and changes by version. */
 import { toJson } from "@bufbuild/protobuf";
 import { useSignal } from "@preact/signals";
 import { type Agent, type AgentSettings, AgentSettingsSchema } from "#gen/pinion/v1/agent_pb.js";

@@ -1,4 +1,4 @@
-/** What was said to agents and what they answered, as a chat; live while it is looked at. */
+/** Conversations with agents as a chat; live while shown. */
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { type Turn, TurnStatus } from "#gen/pinion/v1/turn_pb.js";
@@ -82,7 +82,7 @@ function Conversation({ id }: { id: string }) {
         turns.getConversation({ conversationId: id }, { signal }),
         turns.listTurns({ conversationId: id, pageSize: turnsShown }, { signal }),
       ]);
-      // The list cuts what was said; an ended turn does not change.
+      // The list cuts long texts, so each turn is read whole.
       const whole = await Promise.all(
         page.turns.map(async (turn) => (await turns.getTurn({ turnId: turn.id }, { signal })).turn ?? turn),
       );
@@ -148,10 +148,10 @@ function Said({ turn }: { turn: Turn }) {
 const isLive = (status: TurnStatus) =>
   status === TurnStatus.PENDING || status === TurnStatus.CLAIMED || status === TurnStatus.RUNNING;
 
-/** Text that is kept of a reply that is being written. */
+/** Maximum characters of a reply in progress. */
 const liveCharactersMax = 100_000;
 
-/** What the agent's program has printed of its reply so far. */
+/** The program's output for a reply in progress. */
 function useLiveReply(turn: Turn): string {
   const text = useSignal("");
   const isOpen = isLive(turn.status);
@@ -172,7 +172,7 @@ function useLiveReply(turn: Turn): string {
           }
         }
       } catch {
-        // The list is read again when the turn ends, whatever became of this stream.
+        // The list is read again at the end of the turn, after any end of the stream.
       }
     })();
     return () => left.abort();

@@ -1,4 +1,4 @@
-/** Where results are sent, what became of each message, and those that were given up. */
+/** Destinations of results, and the state of each message, including failed messages. */
 import { type Delivery, DeliveryState, type Destination } from "#gen/pinion/v1/destination_pb.js";
 import { destinations as api, may } from "../data/api.ts";
 import { useReading } from "../data/reading.ts";
@@ -149,7 +149,7 @@ function Deliveries({ all, done }: { all: readonly Destination[]; done: () => vo
   const reading = useReading(
     (signal) =>
       api.listDeliveries({ destinationId: to, state: chosen.state, pageSize: deliveriesShown }, { signal }),
-    // After a test, or what was sent again, the list of destinations is another one.
+    // `all` changes after a test or a repeated message, so the messages are read again.
     [to, chosen.name, all],
     concerns,
   );

@@ -2,7 +2,9 @@ import type { Device } from "#gen/pinion/v1/fleet_pb.js";
 import { Dialog, openDialog } from "../parts/dialog.tsx";
 import { programText, workspaceModeWord } from "../words.ts";
 
-/** What a device offers to watchers: how many executors it has, and on a press, which ones and what is wrong with them. */
+/**
+ * A device's offers to watchers: the number of executors, and on a press the list with problems.
+ */
 export function Offers({ device, isActive }: { device: Device; isActive: boolean }) {
   const { executors, workspaces } = device;
   if (executors.length === 0) return null;

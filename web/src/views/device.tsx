@@ -1,4 +1,4 @@
-/** One device: whether it is there, what it may run, what it runs, what waits, and who may use it. */
+/** A device: its connection, executors, runs, queue, and permissions. */
 
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { useSignal } from "@preact/signals";
@@ -481,7 +481,7 @@ function RenameDialog({ device }: { device: Device }) {
   );
 }
 
-/** What this tab has seen of it: when it came and went is in no log. */
+/** The device's events seen by this tab: connects and disconnects are in no log. */
 function Happened({ device }: { device: Device }) {
   const events = logged.value.filter(
     ({ event }) => event.deviceId === device.id && event.kind.startsWith("device."),

@@ -23,7 +23,7 @@ export function EventsView() {
     if (logState.peek() === "empty") void readOlderEvents();
   }, []);
   const text = route.value.query.get("q") ?? "";
-  /** What was there when the list was held; undefined while it runs. */
+  /** The list at the time of the pause; undefined while not paused. */
   const held = useSignal<readonly LoggedEvent[] | undefined>(undefined);
   const all = held.value ?? logged.value;
   const shown = useMemo(() => {
@@ -91,7 +91,7 @@ export function EventsView() {
 
 const texts = new WeakMap<LoggedEvent, string>();
 
-/** The events that are shown, a line of JSON each, as a file. */
+/** Saves the shown events as a file, a line of JSON for each. */
 function download(shown: readonly LoggedEvent[]): void {
   const lines = shown.map(({ event: { at, ...rest } }) =>
     JSON.stringify({ at: at ? new Date(msOf(at)!).toISOString() : undefined, ...rest }),
@@ -115,7 +115,7 @@ function textOf(entry: LoggedEvent): string {
   return text;
 }
 
-/** `{ a: 1 }` as "a=1". */
+/** Formats `{ a: 1 }` as "a=1". */
 function dataText(data: object): string {
   return Object.entries(data)
     .map(([name, value]) => `${name}=${typeof value === "string" ? value : JSON.stringify(value)}`)

@@ -87,7 +87,7 @@ function Chip(props: { name: string; label: string; count: number; only: string 
 
 const texts = new WeakMap<Device, string>();
 
-/** What the filter looks through. */
+/** The text searched by the filter. */
 function textOf(device: Device): string {
   let text = texts.get(device);
   if (text === undefined) {
@@ -230,7 +230,7 @@ function Session({ device }: { device: Device }) {
   );
 }
 
-/** Used and free slots as small boxes, up to eight, and as numbers. */
+/** Used and free slots as small boxes (up to eight), and as numbers. */
 function Slots({ device }: { device: Device }) {
   const { activeRuns: used, maxConcurrency: all, pendingRuns: waiting } = device;
   const boxes = Math.min(all, 8);

@@ -1,4 +1,4 @@
-/** What needs somebody first; then what has run, what it cost, and what comes next. */
+/** Items in need of attention first; then past runs, costs, and coming runs. */
 import { durationMs, timestampFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import type { ComponentChildren } from "preact";
 import { useEffect } from "preact/hooks";
@@ -201,7 +201,7 @@ function Needs() {
   );
 }
 
-/** What to do where nothing is wrong, and perhaps nothing is there. */
+/** Shown without problems: advice for the next step, perhaps for an empty org. */
 function AllWell() {
   if (devices.state.value !== "ready" || watchers.state.value !== "ready") {
     return (
@@ -357,7 +357,7 @@ function Spend() {
   );
 }
 
-/** A bar for each day, also for those without a run. */
+/** A bar for each day, also for days without runs. */
 export function costBars(sums: readonly { group: string; costMicros: bigint }[], days: number) {
   const byDay = new Map(sums.map(({ group, costMicros }) => [group, Number(costMicros)]));
   return Array.from({ length: days }, (_, index) => {

@@ -15,7 +15,7 @@ const lengths = [
   { ms: 7 * dayMs, label: "7 days" },
 ];
 
-/** Makes a code with which one daemon may enrol, and shows what to paste; says when a device has. */
+/** Creates a join code for one daemon, shows the command to paste, and reports the enrolment. */
 export function JoinDialog() {
   const lengthMs = useSignal(lengths[0]!.ms);
   const made = useSignal<{ code: string; expiresAt: Timestamp | undefined } | undefined>(undefined);

@@ -1,4 +1,6 @@
-/** A command on another machine that asks to be let in: what it says of itself, and the person's word. */
+/**
+ * The sign-in request of a command on another machine: its description, and the person's decision.
+ */
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";

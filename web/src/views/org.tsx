@@ -1,4 +1,4 @@
-/** The org: who belongs to it, and the tokens with which services and commands come. */
+/** The org: its members, and the tokens of services and commands. */
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { useSignal } from "@preact/signals";
 import { type Member, MemberRole } from "#gen/pinion/v1/org_pb.js";
@@ -319,7 +319,7 @@ function TokenActions({ token, done }: { token: Token; done: () => void }) {
   );
 }
 
-/** The one time that a secret is seen. */
+/** Shows a new secret, the only time. */
 function SecretDialog({ secret, label }: { secret: string; label: string }) {
   return (
     <Dialog title={`The token ${label}`}>

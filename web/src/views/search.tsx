@@ -1,4 +1,4 @@
-/** Everything by its name, its id or the words of its result. */
+/** Search over names, ids and words of results. */
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { runs } from "../data/api.ts";

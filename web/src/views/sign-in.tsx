@@ -5,7 +5,7 @@ import { explainError, isUnreachable, oidcName, signIn, signInError } from "../d
 import { Mark } from "../parts/mark.tsx";
 import { replacePlace, route } from "../route.ts";
 
-/** Why a provider's answer did not let in, by the word that the server put into the address. */
+/** Explanation of a refused provider sign-in, by the reason word in the address. */
 const refusals: Record<string, string> = {
   role: "The provider knows you, but none of your groups may use this server. Ask its operator for access.",
   member:
@@ -15,7 +15,9 @@ const refusals: Record<string, string> = {
   provider: "The provider did not answer, or turned the sign-in down. Try once more.",
 };
 
-/** Signs in by a token, a link or the provider that the operator named. The place in the address stays, and is shown then. */
+/**
+ * Signs in by a token, a link or the configured provider. The address is kept and shown afterwards.
+ */
 export function SignIn() {
   const isTrying = useSignal(false);
   const input = useRef<HTMLInputElement>(null);

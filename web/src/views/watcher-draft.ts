@@ -1,4 +1,4 @@
-/** What the form of a watcher holds, and what it becomes for the server. */
+/** The values of a watcher's form, and their conversion for the server. */
 import { create, type JsonObject } from "@bufbuild/protobuf";
 import { ContinueMode } from "#gen/pinion/v1/activity_pb.js";
 import { Notification } from "#gen/pinion/v1/run_pb.js";
@@ -14,7 +14,7 @@ import { devices } from "../data/devices.ts";
 import { watchers } from "../data/watchers.ts";
 import { lengthInput, parseLength, viewerZone } from "../times.ts";
 
-/** What the fields hold, as text. */
+/** The form's fields as text. */
 export type Draft = Record<
   | "slug"
   | "name"
@@ -46,7 +46,7 @@ export function draftOf(watcher: Watcher | undefined): Draft {
     name: spec?.name ?? "",
     prompt: spec?.prompt ?? "",
     agent: spec?.agentId ?? "",
-    // Whoever has one device means it.
+    // With a single device, the device is preselected.
     device: spec ? spec.deviceId : devices.items.value.length === 1 ? devices.items.value[0]!.id : "",
     agentKind: spec?.agentKind ?? "",
     workspace: spec?.workspace ?? "",
@@ -66,10 +66,10 @@ export function draftOf(watcher: Watcher | undefined): Draft {
   };
 }
 
-/** A field that cannot be read, so that there is nothing to send. */
+/** A field with invalid text; the form is then not sent. */
 export class FieldError extends Error {}
 
-/** The field of the update mask that each text becomes. */
+/** Update-mask field of each form field. */
 const paths: Record<Exclude<keyof Draft, "slug">, string> = {
   name: "name",
   prompt: "prompt",
@@ -136,7 +136,7 @@ function schemaOf(text: string): JsonObject | undefined {
     const value: unknown = JSON.parse(text);
     if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as JsonObject;
   } catch {
-    // Said below, like any other JSON that is no object.
+    // The error is thrown below, together with other invalid JSON.
   }
   throw new FieldError("JSON schema: this is no JSON object.");
 }

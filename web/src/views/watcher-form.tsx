@@ -23,10 +23,10 @@ const presets = [
   { schedule: "0 9 * * 1", label: "weekly" },
 ];
 
-/** Creates a watcher, or edits one: only what was changed is sent, for the version that was seen. */
+/** Creates or edits a watcher. An edit sends only the changed fields, with the version read. */
 export function WatcherDialog({ watcher }: { watcher?: Watcher }) {
   const draft = useSignal(draftOf(watcher));
-  // A second press after a lost answer finds the first one's watcher.
+  // A second press after a lost answer returns the first request's watcher.
   const requestId = useMemo(() => crypto.getRandomValues(new Uint32Array(4)).join("-"), []);
   const error = useSignal("");
   const isSaving = useSignal(false);
@@ -191,7 +191,7 @@ function When({ draft }: FieldsProps) {
   );
 }
 
-/** The schedule in words, and its next times as the server counts them. */
+/** The schedule in words, and its next times as computed by the server. */
 function Preview({ schedule, zone }: { schedule: string; zone: string }) {
   const slots = useSignal<number[]>([]);
   const error = useSignal("");
@@ -274,7 +274,7 @@ function Limits({ draft }: FieldsProps) {
   );
 }
 
-/** What ties an input to its label and its hint. */
+/** Attributes for linking an input to its label and hint. */
 type Ties = { id: string; "aria-describedby"?: string };
 
 function Field(props: { label: string; hint?: string; children: (ties: Ties) => ComponentChildren }) {
@@ -295,7 +295,7 @@ function Text(
     hint?: string;
     required?: boolean;
     mono?: boolean;
-    /** What one may choose, beside typing something else. */
+    /** Suggested values, besides free text. */
     offers?: readonly { value: string; label: string }[];
   },
 ) {

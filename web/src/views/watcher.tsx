@@ -1,4 +1,4 @@
-/** One watcher: its latest result, what came before, what it says in which version, what comes, and what it costs. */
+/** A watcher: its latest result, earlier results, versions, coming runs, and costs. */
 import { fromJson, type JsonValue, toJson } from "@bufbuild/protobuf";
 import { timestampFromMs, timestampMs, ValueSchema } from "@bufbuild/protobuf/wkt";
 import { useSignal } from "@preact/signals";
@@ -46,7 +46,7 @@ export function WatcherView({ id }: { id: string }) {
       watcherId !== "" && watcherId === watchers.items.value.find(({ slug }) => slug === id)?.id,
   );
   useEffect(() => watchers.show(), []);
-  // The list is told of changes as they happen; what was read alone is for watchers that the list has not.
+  // The list receives changes live; the separate read is for watchers missing in the list.
   const watcher = watchers.items.value.find((one) => one.slug === id || one.id === id) ?? reading.value.value;
   if (!watcher) {
     if (reading.error.value === "") return <ReadingState error="" again={reading.again} />;
@@ -163,7 +163,7 @@ function TriggerDialog({ watcher }: { watcher: Watcher }) {
       try {
         input = JSON.parse(text.value);
       } catch {
-        // What is no JSON is a text.
+        // Text other than JSON is sent as a string.
         input = text.value;
       }
     }
@@ -379,7 +379,7 @@ function Found({ window }: { window: Window }) {
 
 type Cell = { key: string; tone: string; text: string; link?: string };
 
-/** One cell a slot: what came, and what comes. */
+/** A cell for each slot, past and coming. */
 function Slots({ watcher }: { watcher: Watcher }) {
   const past = useReading(
     (signal) => runs.listRuns({ watcherId: watcher.id, pageSize: slotsShown }, { signal }),

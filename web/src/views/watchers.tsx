@@ -23,7 +23,7 @@ export function WatchersView() {
   useEffect(() => watchers.show(), []);
   const text = route.value.query.get("q") ?? "";
   const all = watchers.items.value;
-  // The filter looks through labels of devices as well.
+  // The filter also searches device labels.
   const labels = devices.items.value;
   const shown = useMemo(() => {
     const words = text.toLowerCase().split(/\s+/).filter(Boolean);
@@ -141,7 +141,7 @@ const columns: Column<Watcher>[] = [
   },
 ];
 
-/** An active watcher without anybody to run it goes on by itself when there is somebody. */
+/** An active watcher without an executor continues by itself when an executor returns. */
 function statusWord({ status, noExecutorReason }: Watcher): string {
   const isWithout = noExecutorReason !== "" && status === WatcherStatus.ACTIVE;
   return watcherWord(isWithout ? WatcherStatus.NO_EXECUTOR : status);
@@ -183,7 +183,7 @@ function whyNoSlot({ spec, status }: Watcher): string {
   return status === WatcherStatus.PAUSED ? "not while it is paused" : "never again";
 }
 
-/** "Europe/Berlin" is long for a table. */
+/** City of a zone: "Europe/Berlin" is too long for a table. */
 const cityOf = (zone: string) => zone.split("/").at(-1)!.replaceAll("_", " ");
 
 function LastResult({ watcher, isActive }: { watcher: Watcher; isActive: boolean }) {

@@ -1,4 +1,4 @@
-/** Who is signed in, what they may do, and the browsers that are signed in as them. */
+/** The person signed in, the permissions, and the person's signed-in browsers. */
 import { type SignInEntry, SignInMethod } from "#gen/pinion/v1/sign_in_pb.js";
 import { caller, signIns } from "../data/api.ts";
 import { allPages, useReading } from "../data/reading.ts";
@@ -100,7 +100,7 @@ function End({ entry, again }: { entry: SignInEntry; again: () => void }) {
   );
 }
 
-/** "Chrome on Linux": the beginning and the end of what browsers say of themselves tells little. */
+/** A short name such as "Chrome on Linux", from the user agent. */
 function browserOf(userAgent: string): string {
   const browsers: [name: string, pattern: RegExp][] = [
     ["Edge", /Edg\//],

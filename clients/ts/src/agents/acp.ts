@@ -25,15 +25,17 @@ import { allowedBy, permissionQuestion } from "./permission.ts";
 import { retryAfterOf } from "./retry-later.ts";
 import { fenced } from "./task.ts";
 
-/** The version of the protocol that is spoken. */
+/** Version of the Agent Client Protocol used here. */
 const PROTOCOL_VERSION = 1;
-/** How long an agent may take to say hello and to open a session, in ms; the first start of one may fetch things. */
+/**
+ * Time limit of the handshake and of opening a session, in ms; a first start may download packages.
+ */
 const OPENING_MS = 120_000;
-/** How long an agent that was asked to stop may take to end its turn, in ms. */
+/** Time for an agent to close its session at the end, in ms. */
 const SETTLE_MS = 2_000;
-/** Messages that wait to be made sense of; beyond them the agent's output is not read for a moment. */
+/** Maximum of unhandled messages; beyond the maximum the agent's output is paused. */
 const WAITING_MESSAGES_MAX = 256;
-/** Of an answer that comes in pieces: many times what a completion holds. */
+/** Bound on an answer in pieces: many times the bound of a completion. */
 const ANSWER_CHARACTERS_MAX = 2 * 1024 * 1024;
 
 const KINDS: Record<string, ToolKind> = {
@@ -69,10 +71,10 @@ const ATTENTION: Record<string, AttentionReason> = {
   refusal: AttentionReason.REFUSAL,
 };
 
-/** What codex-acp tells of its own configuration, as if it were a part of the answer. */
+/** A warning of codex-acp about its own configuration, sent as if part of the answer. */
 const CODEX_WARNING = /^Model metadata for `[^`]*` not found\./;
 
-/** Any agent that speaks the Agent Client Protocol on its standard input and output. */
+/** Driver of any agent with the Agent Client Protocol on standard input and output. */
 export const openAcp: AgentDriver = async (host) => {
   const session = new AcpSession(host);
   await session.open();
@@ -83,11 +85,11 @@ class AcpSession {
   readonly #host: AgentHost;
   readonly #dialogue: Dialogue;
   readonly #connection: ClientConnection;
-  /** Rejects when the program is gone: nobody waits for an answer of it. */
+  /** Rejects at the end of the program: pending requests then get no answer. */
   readonly #gone: Promise<never>;
   #sessionId = "";
   #isReplaying = false;
-  /** The last text of the agent, in pieces: its answer is what comes after its last tool call. */
+  /** The agent's last text, in pieces. The answer is the text after the last tool call. */
   #answer = new KeptText(ANSWER_CHARACTERS_MAX);
   #messageId: string | undefined;
   #openingProblem: TurnEnd | undefined;
@@ -112,7 +114,9 @@ class AcpSession {
       .connect(stream);
   }
 
-  /** Says hello and opens the session; what goes wrong is the first turn's end. */
+  /**
+   * Initializes the agent and opens the session. An error here becomes the end of the first turn.
+   */
   async open(): Promise<void> {
     const { task, cwd, executor, record } = this.#host;
     try {
@@ -158,7 +162,7 @@ class AcpSession {
         sessionId: this.#sessionId,
         prompt: [{ type: "text", text: this.#withInstructions(text) }],
       });
-      // What was sent before the end may still be on its way through the handlers.
+      // Messages sent before the end may still be in the handlers.
       await new Promise((resolve) => setImmediate(resolve));
       const stopReason = textAt(end, "stopReason") ?? "";
       this.#usage(at(end, "usage"));
@@ -197,7 +201,7 @@ class AcpSession {
     const asked = { ...setup, sessionId: session.id };
     this.#sessionId = session.id;
     try {
-      // What it tells of the past is no activity of this attempt.
+      // Updates during a resume or load repeat the past and are no activities of this attempt.
       this.#isReplaying = true;
       if (canResume) return await this.#request(methods.agent.session.resume, asked);
       if (canLoad) return await this.#request(methods.agent.session.load, asked);
@@ -209,7 +213,7 @@ class AcpSession {
     }
   }
 
-  /** The model and the mode, where the agent lets them be chosen. */
+  /** Sets the model and the mode, if the agent allows a choice. */
   async #configure(opened: unknown): Promise<void> {
     const { task, executor, record } = this.#host;
     const options = listAt(opened, "configOptions");
@@ -254,7 +258,9 @@ class AcpSession {
     }
   }
 
-  /** An agent that takes no system prompt is told who it is with its first prompt; the same for the schema. */
+  /**
+   * An agent without a system prompt gets its instructions and the schema with the first prompt.
+   */
   #withInstructions(text: string): string {
     const { task } = this.#host;
     if (!this.#isFirst) return text;
@@ -311,7 +317,7 @@ class AcpSession {
     switch (update.sessionUpdate) {
       case "agent_message_chunk": {
         const text = textAt(update, "content", "text") ?? "";
-        // A word of the agent's own about itself is no part of its answer.
+        // An informational message of the agent is no part of the answer.
         const isAboutItself =
           !this.#isPrompted ||
           textAt(update, "_meta", "claudeCode", "kind") === "informational" ||
@@ -332,7 +338,7 @@ class AcpSession {
         return;
       case "tool_call":
       case "tool_call_update": {
-        // What follows a tool call is another text, also of an agent that gives its texts no ids.
+        // A tool call ends the previous text, also for agents without message ids.
         if (update.sessionUpdate === "tool_call") {
           this.#answer = new KeptText(ANSWER_CHARACTERS_MAX);
           this.#messageId = undefined;
@@ -453,10 +459,10 @@ class AcpSession {
   }
 }
 
-/** The session to go on in could not be opened. */
+/** The session to resume could not be opened. */
 class SessionGone extends Error {}
 
-/** What the presets add to their command. */
+/** Arguments added to the command by a preset. */
 function argumentsOf({ executor, task }: AgentHost): string[] {
   if (executor.preset !== "codex-acp") return [];
   const args: string[] = [];
@@ -467,7 +473,7 @@ function argumentsOf({ executor, task }: AgentHost): string[] {
   return args;
 }
 
-/** What claude-agent-acp takes beyond the protocol. */
+/** Fields of claude-agent-acp beyond the protocol. */
 function metaOf({ executor, task }: AgentHost): { _meta?: Record<string, unknown> } {
   if (executor.preset !== "claude-agent-acp") return {};
   const model = task.model || executor.model;
@@ -485,7 +491,10 @@ function metaOf({ executor, task }: AgentHost): { _meta?: Record<string, unknown
   };
 }
 
-/** The mode in which an agent asks before it does what may do harm; left to itself, an agent may decide otherwise. */
+/**
+ * The agent's mode with questions before harmful actions; without a mode an agent may choose
+ * another.
+ */
 function modeOf(preset: string | undefined, permissions: "ask" | "deny" | "bypass"): string | undefined {
   if (preset === "claude-agent-acp") return permissions === "bypass" ? "bypassPermissions" : "default";
   if (preset === "codex-acp") return permissions === "bypass" ? "full-access" : "auto";
@@ -524,7 +533,10 @@ function wordsOf(error: unknown): string {
 
 const wait = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms).unref());
 
-/** Lines as a stream of JSON-RPC messages; lines that are none go to `raw`. A reader that is behind stops the program's output. */
+/**
+ * Turns lines into a stream of JSON-RPC messages; other lines go to `raw`. If the reader falls
+ * behind, the program's output is paused.
+ */
 function lineStream(raw: (text: string) => void): {
   stream: Stream;
   onLine: (line: Line) => void;
@@ -572,7 +584,7 @@ function lineStream(raw: (text: string) => void): {
         try {
           incoming?.close();
         } catch {
-          // The connection closed it before.
+          // The connection has closed the stream already.
         }
       });
     },

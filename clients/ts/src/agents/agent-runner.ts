@@ -24,17 +24,17 @@ import { readSecrets } from "./secrets.ts";
 import { type KeptSession, Sessions } from "./sessions.ts";
 import { type Place, Workspaces } from "./workspaces.ts";
 
-/** Where an attempt works, and what it is given to keep to itself. */
+/** Directory and secrets of one attempt. */
 export interface WorkPlace {
-  /** Undefined: where the daemon is. */
+  /** Undefined: the daemon's directory. */
   cwd: string | undefined;
-  /** Below the state directory, which isolated programs do not see otherwise. */
+  /** Directories below the state directory made visible to an isolated program. */
   shown: string[];
   workspace: string;
   secrets: Record<string, string>;
 }
 
-/** What a device has, for its hello. */
+/** Executors and workspaces of a device, for its hello. */
 export interface Description {
   executors: ExecutorInfo[];
   workspaces: WorkspaceInfo[];
@@ -56,7 +56,7 @@ export interface AgentRunnerOptions {
   confinements: Record<string, Confinement>;
 }
 
-/** What a device adds to the programs that it runs: workspaces, secrets, sessions, and the agents that it can speak with. */
+/** Adds workspaces, secrets, sessions and agent drivers to the programs of a device. */
 export class AgentRunner {
   #options: AgentRunnerOptions;
   readonly #workspaces: Workspaces;
@@ -69,7 +69,7 @@ export class AgentRunner {
     this.#sessions = new Sessions(options.stateDir, options.logger);
   }
 
-  /** For attempts that begin from now on. */
+  /** Applies to attempts started from now on. */
   reconfigure(changes: Pick<AgentRunnerOptions, "config" | "confinements">): void {
     this.#options = { ...this.#options, ...changes };
   }
@@ -79,7 +79,7 @@ export class AgentRunner {
     const executors = await Promise.all(
       Object.values(config.executors).map(async (executor) => {
         const { kind, type, command, env: names, setEnv } = executor;
-        // What a command would do with `--version`, nobody knows.
+        // A command may do anything with `--version`.
         if (type === "command") return create(ExecutorInfoSchema, { kind, type });
         const egress = egressNote(executor, env) ?? "";
         const handed = Object.fromEntries(
@@ -106,7 +106,7 @@ export class AgentRunner {
     return { executors, workspaces };
   }
 
-  /** Why an assignment cannot be done here, for people; nothing if it can. */
+  /** Reason for refusing an assignment, for people; undefined: the assignment can run here. */
   refusal(executor: ExecutorConfig, assignment: Assignment): string | undefined {
     const { config, confinements } = this.#options;
     const { workspace } = assignment;
@@ -126,7 +126,10 @@ export class AgentRunner {
       : `the agent may only connect to some hosts, and this device cannot enforce it: ${problem}; egress = "advisory" in [executors.${executor.kind}] runs it all the same`;
   }
 
-  /** Runs `work` in the assignment's workspace, or in the executor's own directory. Never rejects if `work` does not. */
+  /**
+   * Runs `work` in the assignment's workspace, or in the executor's own directory. Never rejects if
+   * `work` does not.
+   */
   async within(
     attempt: { executor: ExecutorConfig; assignment: Assignment; context: AttemptContext },
     work: (place: WorkPlace) => Promise<AttemptResult>,
@@ -190,7 +193,7 @@ export class AgentRunner {
     });
   }
 
-  /** Removes what workspaces keep no longer. */
+  /** Removes expired folders of workspaces. */
   async sweep(): Promise<void> {
     for (const workspace of Object.values(this.#options.config.workspaces)) {
       if (workspace.mode === "shared") continue;
@@ -201,7 +204,7 @@ export class AgentRunner {
     }
   }
 
-  /** A command is not told where it may connect to; people are told so. */
+  /** A command gets no list of allowed hosts; the result notes the missing enforcement. */
   #withNote(
     attempt: { executor: ExecutorConfig; assignment: Assignment },
     result: AttemptResult,
@@ -231,7 +234,10 @@ export class AgentRunner {
     return hosts === undefined ? undefined : egressProblem(executor, hosts, this.#options.env);
   }
 
-  /** An agent that works nowhere in particular works in a folder of its own, not in the daemon's or the user's home. */
+  /**
+   * An agent without a directory works in a folder of its own, not in the daemon's directory or the
+   * user's home.
+   */
   async #ownDirectory(executor: ExecutorConfig): Promise<string | undefined> {
     if (executor.type === "command") return undefined;
     const { runAs } = this.#options.confinements[executor.kind] ?? unconfined;

@@ -6,7 +6,7 @@ import { at, isObject, type Line, listAt, numberAt, objectOf, textAt } from "./l
 import { choiceQuestion, permissionQuestion } from "./permission.ts";
 import { retryAfterOf } from "./retry-later.ts";
 
-/** What Claude's own error kinds mean for people who look at a run. */
+/** Attention reasons of Claude's error subtypes. */
 const ATTENTION_OF_SUBTYPE: Record<string, AttentionReason> = {
   error_max_turns: AttentionReason.MAX_TURNS,
   error_max_budget_usd: AttentionReason.BUDGET,
@@ -31,13 +31,13 @@ const KIND_OF_TOOL: Record<string, ToolKind> = {
   Agent: ToolKind.THINK,
 };
 
-/** By these Claude asks to connect to a host that no rule allows. */
+/** Tools with access to hosts outside the rules. */
 const NETWORK_TOOLS = ["SandboxNetworkAccess", "WebFetch", "WebSearch"];
 
 /**
- * Claude Code by its stream of JSON lines in both directions (`claude -p --input-format stream-json --output-format
- * stream-json`), which is also how its SDK speaks with it: prompts go in as user messages, permissions are asked on the
- * output and answered on the input.
+ * Driver of Claude Code by JSON lines in both directions (`claude -p --input-format stream-json
+ * --output-format stream-json`), also the protocol of its SDK. Prompts are user messages;
+ * permission requests arrive on the output and are answered on the input.
  */
 export const openClaudeCode: AgentDriver = async (host) => {
   const session = new ClaudeSession(host, await argumentsOf(host));
@@ -50,9 +50,10 @@ async function argumentsOf(host: AgentHost): Promise<string[]> {
   if (executor.permissions === "bypass") args.push("--dangerously-skip-permissions");
   else args.push("--permission-prompt-tool", "stdio", "--permission-mode", executor.claude.permissionMode);
   if (task.systemPrompt !== "") {
-    // In files: a prompt may be longer than the system takes as an argument, and arguments are everybody's to see.
+    // In files: a prompt may exceed the system's argument limit, and other users can read
+    // arguments.
     args.push("--append-system-prompt-file", await host.file("system-prompt.md", task.systemPrompt));
-    // The prompt of a resumed session would stay the one that it began with.
+    // A resumed session would otherwise keep its first system prompt.
     if (task.session !== undefined) args.push("--system-prompt-snapshot", "off");
   }
   const model = task.model || executor.model;
@@ -71,7 +72,8 @@ async function argumentsOf(host: AgentHost): Promise<string[]> {
     args.push("--mcp-config", await host.file("mcp.json", JSON.stringify({ mcpServers })));
   }
   args.push("--settings", await host.file("settings.json", JSON.stringify(settingsOf(host))));
-  // A repository's own settings could open what is to stay closed; those of the device's owner are the owner's.
+  // A repository's own settings could open closed hosts, so only the settings of the device's owner
+  // apply.
   if (task.allowedHosts !== undefined && task.enforcesEgress) {
     args.push("--setting-sources", "user", "--strict-mcp-config");
   }
@@ -84,13 +86,13 @@ async function argumentsOf(host: AgentHost): Promise<string[]> {
   return args;
 }
 
-/** Rules and the sandbox, as settings of this start alone. */
+/** Rules and sandbox settings for this start only. */
 function settingsOf({ task }: AgentHost): Record<string, unknown> {
   const allow = [...task.approvedTools];
   const deny: string[] = [];
   const hosts = task.allowedHosts;
   if (hosts === undefined) return { permissions: { allow } };
-  // The search is made by the provider, with whatever the model puts into it.
+  // The provider runs the search, with any text chosen by the model.
   deny.push("WebSearch");
   if (hosts.length === 0) deny.push("WebFetch");
   else allow.push(...hosts.map((name) => `WebFetch(domain:${wildcard(name)})`));
@@ -111,7 +113,7 @@ function settingsOf({ task }: AgentHost): Record<string, unknown> {
   };
 }
 
-/** ".example.org" as Claude writes it. */
+/** ".example.org" in Claude's notation. */
 const wildcard = (name: string) => (name.startsWith(".") ? `*${name}` : name);
 
 class ClaudeSession {
@@ -176,7 +178,7 @@ class ClaudeSession {
     if (!isKnown && line.text.trim() !== "") this.#host.record.raw(line.text);
   }
 
-  /** False for what this driver does not know. */
+  /** False for a message unknown to this driver. */
   #message(type: string, message: Record<string, unknown>): boolean {
     switch (type) {
       case "system":
@@ -238,7 +240,7 @@ class ClaudeSession {
         });
         return true;
       default:
-        // There are many, and all are about how it goes on.
+        // The other subtypes report progress only.
         return true;
     }
   }
@@ -285,8 +287,8 @@ class ClaudeSession {
   }
 
   /**
-   * What was used so far, for the budget: what a message's request read is known when the message comes, what it wrote is
-   * estimated (four characters are about a token) until the result says it.
+   * Counts the use so far, for the budget. The input tokens of a message are known on arrival; the
+   * output tokens are estimated (about four characters per token) until the result gives the count.
    */
   #count(messageId: string, message: Record<string, unknown>): void {
     const usage = at(message, "message", "usage");
@@ -379,7 +381,10 @@ class ClaudeSession {
     });
   }
 
-  /** The agent's own words first: the reset of a limit, the delay that its provider asked for, then its message. */
+  /**
+   * Delay before a retry, in ms. Sources in order: the reset time of a rate limit, the provider's
+   * requested delay, the text of the message.
+   */
   #retryAfter(text: string, status: number | undefined): number | undefined {
     const inWords = retryAfterOf({ text, status });
     if (this.#resetsAtMs !== undefined) return Math.max(1_000, this.#resetsAtMs - Date.now());
@@ -415,7 +420,7 @@ class ClaudeSession {
       host.record.tool({ id: toolUseId, status: ToolStatus.DENIED });
       return { behavior: "deny", message: reason };
     };
-    // Nobody but the org's admins opens another host, by the agent's settings.
+    // Only the org's admins may allow another host, in the agent's settings.
     if (host.task.allowedHosts !== undefined && NETWORK_TOOLS.includes(tool)) {
       return deny("the agent's settings in the org do not allow it to connect there");
     }
@@ -435,7 +440,7 @@ class ClaudeSession {
     });
     host.record.tool({ id: toolUseId, name: tool, status: ToolStatus.PENDING });
     const answer = await host.ask(question, signal);
-    // The agent is gone, or took its question back: nobody denied anything.
+    // The agent is gone or has withdrawn its question: no person denied the call.
     if (signal.aborted || host.signal.aborted) return { behavior: "deny", message: "not answered" };
     if (meaning(answer) === "deny") {
       return deny(answer.text || (answer.isDefault ? "nobody answered in time" : "denied by a person"));
@@ -444,7 +449,10 @@ class ClaudeSession {
     return allow;
   }
 
-  /** Claude's own tool for asking a person: each of its questions is one of ours, one after the other. */
+  /**
+   * Claude's tool for asking a person: each of Claude's questions becomes a question of the run, in
+   * sequence.
+   */
   async #askPerson(id: string, input: unknown, signal: AbortSignal): Promise<Record<string, unknown>> {
     const { executor, ask, record } = this.#host;
     const answers: Record<string, string> = {};
@@ -475,7 +483,7 @@ class ClaudeSession {
   }
 }
 
-/** The rule that Claude suggests for "always", in the form of its settings. */
+/** Claude's suggested rule for "always", in the notation of its settings. */
 function ruleOf(suggestions: unknown): string | undefined {
   for (const suggestion of Array.isArray(suggestions) ? suggestions : []) {
     const [rule] = listAt(suggestion, "rules");
@@ -487,7 +495,7 @@ function ruleOf(suggestions: unknown): string | undefined {
   return undefined;
 }
 
-/** One line that says what a call is about. */
+/** Title of a tool call, from its input. */
 function titleOf(tool: string, input: unknown): string {
   for (const name of ["command", "file_path", "path", "pattern", "url", "query", "description", "prompt"]) {
     const value = textAt(input, name);

@@ -5,8 +5,8 @@ import { at, type Line, listAt, numberAt, objectOf, textAt } from "./lines.ts";
 import { retryAfterOf } from "./retry-later.ts";
 
 /**
- * Codex by `codex exec --json`: a program for each turn, which ends with it; a later turn goes on in the same session by
- * `codex exec resume`. Its settings are given as `-c` overrides of its own configuration.
+ * Driver of Codex by `codex exec --json`: one program per turn. A later turn continues the session
+ * by `codex exec resume`. Settings are passed as `-c` overrides of the configuration.
  */
 export const openCodex: AgentDriver = async (host) => {
   const overrides = overridesOf(host);
@@ -18,7 +18,7 @@ export const openCodex: AgentDriver = async (host) => {
   return new CodexSession(host, { overrides, env, schema });
 };
 
-/** The names of environment variables that carry the tokens of MCP servers: arguments are everybody's to see. */
+/** Environment variables with the tokens of MCP servers: other users can read arguments. */
 const tokenVariable = (place: number) => `PINION_MCP_TOKEN_${place}`;
 
 function tokensOf({ task }: AgentHost): Record<string, string> {
@@ -50,12 +50,12 @@ function overridesOf({ task, executor, cwd }: AgentHost): string[] {
     settings.push("--dangerously-bypass-approvals-and-sandbox");
     return settings;
   }
-  // Nobody can be asked: what the sandbox does not allow fails, and the agent is told so.
+  // Codex cannot ask a person here: calls outside the sandbox fail, and the agent sees the error.
   set("approval_policy", tomlString("never"));
   set("sandbox_mode", tomlString(executor.codex.sandbox));
   set(`projects.${tomlKey(cwd)}.trust_level`, tomlString("trusted"));
   if (task.allowedHosts !== undefined) {
-    // Programs that the model starts reach no network at all; the search, which the provider makes, is off.
+    // Programs started by the model get no network; the provider's web search is off.
     set("sandbox_workspace_write.network_access", "false");
     set("web_search", tomlString("disabled"));
   }
@@ -65,7 +65,10 @@ function overridesOf({ task, executor, cwd }: AgentHost): string[] {
 const tomlString = (text: string) => JSON.stringify(text).replaceAll("\u007f", "\\u007f");
 const tomlKey = (name: string) => (/^[A-Za-z0-9_-]+$/.test(name) ? name : tomlString(name));
 
-/** OpenAI's structured output wants every object closed and every property required; the device validates by the original. */
+/**
+ * OpenAI's structured output requires closed objects and every property; the device validates
+ * against the original schema.
+ */
 function strict(schema: unknown): unknown {
   if (Array.isArray(schema)) return schema.map(strict);
   if (typeof schema !== "object" || schema === null) return schema;
@@ -90,7 +93,7 @@ class CodexSession {
   #dialogue: Dialogue | undefined;
   #last: ChildEnd | undefined;
   #threadId: string | undefined;
-  /** What earlier turns of this attempt used: each program counts from 0. */
+  /** Use of earlier turns of this attempt: each program counts from 0. */
   #usedBefore = { input: 0, output: 0, cached: 0 };
   #used = { input: 0, output: 0, cached: 0 };
   #turn = { text: "", error: "", isCompleted: false };
@@ -191,7 +194,7 @@ class CodexSession {
         return true;
       case "error": {
         const text = textAt(message, "message") ?? "an error";
-        // While it tries again by itself it says so as an error, too.
+        // Codex also reports its own reconnects as errors.
         if (/^Reconnecting/i.test(text)) record.note(`codex: ${text}`);
         else this.#turn.error = text;
         return true;

@@ -3,12 +3,12 @@ import { type ChildOptions, runChild } from "../runner/child.ts";
 import type { Dialogue } from "./driver.ts";
 import { type Line, LineSplitter } from "./lines.ts";
 
-/** How long a program may take to end by itself once nobody needs it any more, in ms. */
+/** Time for a released program to end by itself, in ms. */
 const RELEASE_GRACE_MS = 2_000;
-/** Bytes that wait for a program that does not read its input; beyond them it is let go of. */
+/** Bound on unread input in bytes; beyond the bound the program is ended. */
 const INPUT_BYTES_MAX = 32 * 1024 * 1024;
 
-/** Starts a program to speak with in lines. */
+/** Starts a program with input and output in lines. */
 export function openDialogue(
   child: Omit<ChildOptions, "onOutput" | "onPipes" | "stdin" | "timeoutMs" | "outputLimitBytes">,
   options: {
@@ -33,7 +33,7 @@ export function openDialogue(
     signal: own.signal,
     stdin: options.input,
     timeoutMs: undefined,
-    // What it prints is kept by those who make sense of it.
+    // The line handler keeps the output.
     outputLimitBytes: 0,
     ...(options.isInputOnly
       ? {}
@@ -53,7 +53,7 @@ export function openDialogue(
     clearTimeout(releaseTimer);
     child.signal.removeEventListener("abort", abort);
     lines.end();
-    // A program that was let go of has done its work, however it ended then.
+    // A released program has done its work, so any end counts as success.
     const isOurs = isReleased && end.kind === "aborted" && !child.signal.aborted;
     return isOurs ? { ...end, kind: "exited" as const, exitCode: 0, signal: undefined } : end;
   });

@@ -6,18 +6,21 @@ import type { Line } from "./lines.ts";
 import type { AttemptRecord } from "./record.ts";
 import type { AgentTask } from "./task.ts";
 
-/** A program that an attempt runs, spoken with in lines. */
+/** A running program with input and output in lines. */
 export interface Dialogue {
-  /** Writes a line; nothing happens if the program is gone. */
+  /** Writes a line; does nothing after the program's end. */
   write(line: string): void;
-  /** Closes its standard input. */
+  /** Closes the program's standard input. */
   end(): void;
-  /** Lets go of it: its input is closed, and its group is ended if it is not gone within a moment. */
+  /**
+   * Closes the input, and ends the process group if the program is still running after a short
+   * grace.
+   */
   release(): void;
-  /** Stops reading what it prints until `resume`: somebody cannot keep up. */
+  /** Stops reading the program's output until `resume`, because the reader is behind. */
   pause(): void;
   resume(): void;
-  /** How it ended, when its whole group is gone. Never rejects. */
+  /** End of the program, after the end of its whole process group. Never rejects. */
   readonly ended: Promise<ChildEnd>;
 }
 
@@ -26,58 +29,64 @@ export interface DialogueOptions {
   env?: Record<string, string>;
   /** Written at once; the input then stays open unless `isInputOnly`. */
   input?: string;
-  /** Nothing will be written after the input. */
+  /** No further writes follow the input. */
   isInputOnly?: boolean;
   onLine: (line: Line) => void;
 }
 
-/** What an attempt offers the driver of its agent. */
+/** Functions and data of an attempt for the driver of its agent. */
 export interface AgentHost {
   readonly task: AgentTask;
   readonly executor: ExecutorConfig;
   readonly record: AttemptRecord;
-  /** Where the agent works. */
+  /** Directory of the agent. */
   readonly cwd: string;
   /** Aborted when the attempt has to end. */
   readonly signal: AbortSignal;
   /** Starts the executor's command with more arguments, in the attempt's environment. */
   open(options: DialogueOptions): Dialogue;
-  /** Writes a file that only this user may read, gone with the attempt; answers its path. */
+  /** Writes a file readable only by this user and removed with the attempt; returns its path. */
   file(name: string, text: string): Promise<string>;
-  /** Asks a person. The attempt's time stands still meanwhile. `signal`: the agent does not want to know any more. */
+  /**
+   * Asks a person. The attempt's time limit is paused meanwhile. `signal`: the agent withdraws the
+   * question.
+   */
   ask(question: Question, signal?: AbortSignal): Promise<GivenAnswer>;
 }
 
-/** How an agent's turn ended: what it says by itself, before anything is made of it. */
+/** End of an agent's turn as reported by the agent. */
 export interface TurnEnd {
   isDone: boolean;
-  /** Its final answer; empty: none. */
+  /** The final answer; empty: none. */
   text: string;
-  /** The answer as data, where the agent gives it apart from the text. */
+  /** The answer as data, if the agent reports data apart from the text. */
   structured?: unknown;
-  /** In its own word. */
+  /** The agent's own stop reason. */
   stopReason: string;
   attention: AttentionReason[];
-  /** Why it is not done, for people. */
+  /** Reason of a failure, for people. */
   problem?: string;
-  /** It may be tried again after this, in ms. */
+  /** Delay before another try, in ms. */
   retryAfterMs?: number;
-  /** The session that it was to go on in is gone. */
+  /** The session to resume no longer exists. */
   isSessionGone?: boolean;
 }
 
-/** An agent's session: one turn at a time. */
+/** An agent's session, with one turn at a time. */
 export interface AgentSession {
-  /** Says something to the agent; resolves at the end of its turn. Rejects only for mistakes of ours. */
+  /**
+   * Sends a prompt to the agent and resolves at the end of its turn. Rejects only for programming
+   * errors.
+   */
   prompt(text: string): Promise<TurnEnd>;
-  /** Lets go of the agent; resolves to how its program ended, the last one of several. Never rejects. */
+  /** Releases the agent and resolves to the end of its last program. Never rejects. */
   close(): Promise<ChildEnd | undefined>;
 }
 
-/** Opens a session of one kind of agent. */
+/** Opens a session of one agent type. */
 export type AgentDriver = (host: AgentHost) => Promise<AgentSession>;
 
-/** How a program ended, in words, for a turn that ended with it. */
+/** Describes the end of a program, for a turn ended by the program's end. */
 export function endInWords(program: string, end: ChildEnd): string {
   if (end.problem !== undefined) return end.problem;
   const lines = end.stderrTail.split("\n").filter((line) => line.trim() !== "");

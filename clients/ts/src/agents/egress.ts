@@ -1,12 +1,12 @@
 import type { ExecutorConfig } from "../runner/config.ts";
 import { findInPath } from "../runner/confinement.ts";
 
-/** Hosts for which an executor is asked what it can enforce before it has an agent to do it for. */
+/** Sample hosts, for checking an executor's enforcement before an agent with hosts arrives. */
 const SOME_HOSTS = ["example.org"];
 
 /**
- * What people should know of an executor before an agent with hosts comes to it: why it cannot enforce them, and what it
- * does then. Undefined: it can enforce them.
+ * Note for people about an executor's missing enforcement of hosts and its effect on runs.
+ * Undefined: the executor enforces hosts.
  */
 export function egressNote(executor: ExecutorConfig, env: NodeJS.ProcessEnv): string | undefined {
   const problem = egressProblem(executor, SOME_HOSTS, env);
@@ -20,8 +20,8 @@ export function egressNote(executor: ExecutorConfig, env: NodeJS.ProcessEnv): st
 }
 
 /**
- * Why an executor cannot keep its agent to the hosts that the org allows, or nothing if it can. An agent's own sandbox
- * is what enforces; what a program does outside of one, nobody sees.
+ * Reason why an executor cannot restrict its agent to the allowed hosts; undefined: it can. Only an
+ * agent's own sandbox enforces hosts; programs outside a sandbox are not observed.
  */
 export function egressProblem(
   executor: ExecutorConfig,

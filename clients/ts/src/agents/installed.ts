@@ -2,22 +2,22 @@ import { execFile } from "node:child_process";
 import { findInPath } from "../runner/confinement.ts";
 import { ACP_PRESETS, type ExecutorType, usualCommand } from "../runner/executor-settings.ts";
 
-/** How long a program may take to say its version; then it is unknown. */
+/** Time limit of `--version`, in ms; after the limit the version is unknown. */
 const VERSION_MS_MAX = 5_000;
 const VERSION_BYTES_MAX = 64 * 1024;
 const VERSION_CHARACTERS_MAX = 200;
 
-/** An agent that is installed on this machine. */
+/** An agent installed on this machine. */
 export interface InstalledAgent {
-  /** As a stanza would name it. */
+  /** Name for a stanza of device.toml. */
   kind: string;
   type: Exclude<ExecutorType, "command">;
   preset: string | undefined;
-  /** With its full path: a service has a shorter PATH than a shell. */
+  /** With the full path: a service has a shorter PATH than a shell. */
   command: [string, ...string[]];
 }
 
-/** The agents that can be started from the PATH, in the order in which one would choose. */
+/** The agents found on the PATH, in order of preference. */
 export function installedAgents(env: NodeJS.ProcessEnv): InstalledAgent[] {
   const path = env.PATH ?? "";
   const known: Omit<InstalledAgent, "command">[] = [
@@ -32,10 +32,13 @@ export function installedAgents(env: NodeJS.ProcessEnv): InstalledAgent[] {
   });
 }
 
-/** What a program says to `--version`, its first line; empty if it does not, or is not there. Never rejects. */
+/**
+ * First line with a version in the output of `--version`; empty if there is none or the program is
+ * missing. Never rejects.
+ */
 export function versionOf(command: readonly string[], env: Record<string, string>): Promise<string> {
   const [program = "", ...args] = command;
-  // A preset's own arguments open a session; an interpreter needs its script.
+  // A preset's own arguments would open a session; an interpreter needs its script.
   const script = args.filter((arg) => /[/.]/.test(arg) && !arg.startsWith("-")).slice(0, 1);
   return new Promise((resolve) => {
     const options = {

@@ -1,4 +1,4 @@
-/** Keeps the beginning and the end of a text in bounded memory; what is between them is left out and said so. */
+/** Keeps the beginning and the end of a text in bounded memory; a note replaces the middle. */
 export class KeptText {
   readonly #headMax: number;
   readonly #tailMax: number;
@@ -7,7 +7,7 @@ export class KeptText {
   #tailCharacters = 0;
   #omitted = 0;
 
-  /** `charactersMax`: how much is kept in all, half of it of the beginning. */
+  /** `charactersMax`: bound on the kept characters, half of them for the beginning. */
   constructor(charactersMax: number) {
     this.#headMax = Math.floor(charactersMax / 2);
     this.#tailMax = charactersMax - this.#headMax;
@@ -35,7 +35,7 @@ export class KeptText {
       this.#tailCharacters -= gone;
       this.#omitted += gone;
     }
-    // Many short pieces are joined now and then, so that their number is bounded as well.
+    // Joins many short pieces, so their count is bounded too.
     if (this.#tail.length > 4096) this.#tail = [this.#tail.join("")];
   }
 

@@ -1,21 +1,25 @@
 import { StringDecoder } from "node:string_decoder";
 
-/** A line longer than this is not parsed: its beginning is kept as text. Agents put whole files into a line. */
+/**
+ * Maximum bytes of a parsed line; of a longer line only the beginning is kept, as text. Agents put
+ * whole files into a line.
+ */
 export const LINE_BYTES_MAX = 8 * 1024 * 1024;
 
 /** A line of an agent's output. */
 export interface Line {
   text: string;
-  /** Longer than {@link LINE_BYTES_MAX}; `text` is its beginning. */
+  /** The line was longer than {@link LINE_BYTES_MAX}; `text` is its beginning. */
   isCut: boolean;
 }
 
-/** Of a line that is too long, in bytes: what is kept of it. */
+/** Bytes kept of a line beyond the bound. */
 const CUT_LINE_BYTES = 4 * 1024;
 
 /**
- * Cuts a stream of bytes into lines, in bounded memory: a line beyond the bound is let go of as soon as it is known to be
- * too long. Bytes that are not UTF-8 become U+FFFD. `end` gives the last line, which may lack its line feed.
+ * Splits a stream of bytes into lines in bounded memory: a line beyond the bound is dropped at once
+ * except for its beginning. Bytes outside UTF-8 become U+FFFD. `end` emits the last line, with or
+ * without a line feed.
  */
 export class LineSplitter {
   readonly #onLine: (line: Line) => void;
@@ -47,7 +51,7 @@ export class LineSplitter {
     this.#bytes += part.length;
     if (this.#bytes <= LINE_BYTES_MAX) return;
     this.#isCut = true;
-    // A copy: a slice would keep the whole of what was read alive.
+    // A copy: a slice would keep the whole read buffer in memory.
     const head = Buffer.from(Buffer.concat(this.#parts).subarray(0, CUT_LINE_BYTES));
     this.#parts = [head];
     this.#bytes = head.length;
@@ -59,17 +63,20 @@ export class LineSplitter {
     this.#parts = [];
     this.#bytes = 0;
     this.#isCut = false;
-    // The decoder leaves out a character that the cut went through.
+    // The decoder drops a character split by the cut.
     const decoder = new StringDecoder("utf8");
     const text = isCut ? decoder.write(bytes) : bytes.toString("utf8");
     this.#onLine({ text: text.endsWith("\r") ? text.slice(0, -1) : text, isCut });
   }
 }
 
-/** A value nested deeper than this is not looked at: nothing that an agent says needs it. */
+/** Maximum nesting of a parsed value; agents never need more. */
 const DEPTH_MAX = 64;
 
-/** The JSON object of a line, or nothing: for what is no JSON, no object, or nested too deeply. Never throws. */
+/**
+ * The JSON object of a line; undefined for other values, for text without JSON and for nesting
+ * beyond the bound. Never throws.
+ */
 export function objectOf(line: Line): Record<string, unknown> | undefined {
   if (line.isCut || !line.text.trimStart().startsWith("{") || isTooDeep(line.text)) return undefined;
   try {
@@ -80,7 +87,7 @@ export function objectOf(line: Line): Record<string, unknown> | undefined {
   }
 }
 
-/** Whether brackets, those in strings left out, are nested deeper than the bound. */
+/** True if brackets outside strings are nested deeper than the bound. */
 function isTooDeep(text: string): boolean {
   let depth = 0;
   let isString = false;
@@ -102,19 +109,19 @@ export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** The field if it is a text. */
+/** The field if its value is a string. */
 export function textAt(value: unknown, ...path: string[]): string | undefined {
   const found = at(value, ...path);
   return typeof found === "string" ? found : undefined;
 }
 
-/** The field if it is a number that makes sense. */
+/** The field if its value is a finite number. */
 export function numberAt(value: unknown, ...path: string[]): number | undefined {
   const found = at(value, ...path);
   return typeof found === "number" && Number.isFinite(found) ? found : undefined;
 }
 
-/** The field if it is a list. */
+/** The field if its value is a list, otherwise an empty list. */
 export function listAt(value: unknown, ...path: string[]): unknown[] {
   const found = at(value, ...path);
   return Array.isArray(found) ? found : [];

@@ -12,14 +12,14 @@ import {
 
 const cut = (text: string, bytesMax: number) => truncateUtf8(text.toWellFormed(), bytesMax).text;
 
-/** The options where the agent offers none of its own. */
+/** Options for agents without options of their own. */
 const USUAL_OPTIONS = [
   { id: "allow", label: "Allow once", kind: QuestionOptionKind.ALLOW_ONCE },
   { id: "allow_always", label: "Always allow this", kind: QuestionOptionKind.ALLOW_ALWAYS },
   { id: "deny", label: "Deny", kind: QuestionOptionKind.DENY_ONCE },
 ];
 
-/** The question whether a tool may be used, and what an answer to it means. */
+/** Builds the question about a tool call, and the interpretation of its answer. */
 export function permissionQuestion(asked: {
   id: string;
   tool: string;
@@ -27,7 +27,7 @@ export function permissionQuestion(asked: {
   text: string;
   kind: ToolKind;
   input: unknown;
-  /** What "always" would add to the agent's pre-approved tools; empty: nothing. */
+  /** Rule added to the agent's pre-approved tools by "always"; empty: none. */
   toolRule: string;
   options: { id: string; label: string; kind: QuestionOptionKind }[] | undefined;
 }): { question: Question; meaning(answer: GivenAnswer): "allow" | "deny" } {
@@ -68,9 +68,10 @@ export function permissionQuestion(asked: {
 }
 
 /**
- * Whether a rule permits a call. A rule is a tool's name ("Read", "mcp__github__search", "mcp__github" for a whole server)
- * or a name and a command, "Bash(git status)", whose command may end in ":*" or " *" for any arguments. A command that a
- * shell would take for more than one is permitted by no rule with a command.
+ * True if a rule permits a call. A rule is a tool's name ("Read", "mcp__github__search",
+ * "mcp__github" for a whole server) or a name and a command, "Bash(git status)"; the command may
+ * end in ":*" or " *" for any arguments. A command with shell operators is permitted by no rule
+ * with a command.
  */
 export function allowedBy(
   rules: readonly string[],
@@ -90,10 +91,10 @@ export function allowedBy(
   });
 }
 
-/** A question with options of the agent's own, none of which permits or denies anything. */
+/** A question with the agent's own options, without permission to give. */
 export function choiceQuestion(asked: { id: string; title: string; labels: string[] }): {
   question: Question;
-  /** What was chosen or written; nothing if nobody answered. */
+  /** The chosen label or the written text; undefined without an answer. */
   chosen(answer: GivenAnswer): string | undefined;
 } {
   const labels = asked.labels.slice(0, 16);

@@ -23,14 +23,14 @@ const TEXT_BYTES_MAX = 16_384;
 const TOOL_BYTES_MAX = 8_192;
 const TITLE_BYTES_MAX = 500;
 const NOTE_BYTES_MAX = 500;
-/** Of a transcript: entries kept at its beginning and at its end, and their bytes. */
+/** Bounds of a transcript: entries kept at its beginning and at its end, and total bytes. */
 const ENTRIES_MAX = 1_000;
 const TRANSCRIPT_BYTES_MAX = 200 * 1024;
 const NOTES_MAX = 16;
 const DENIALS_MAX = 32;
 const PLAN_STEPS_MAX = 64;
 
-/** What a tool call is at present; what is left out is as it was. */
+/** New state of a tool call; fields left out keep their value. */
 export interface ToolCallNews {
   id: string;
   name?: string | undefined;
@@ -47,8 +47,8 @@ interface Entry {
 }
 
 /**
- * The record of one attempt: what its agent does goes up as activities, into a bounded transcript, and as lines that
- * people can read into the output. What a driver could not make sense of is a line of the output as it came.
+ * Record of one attempt. The agent's activities go to the server, into a bounded transcript, and as
+ * readable lines into the output. A line unknown to the driver goes to the output unchanged.
  */
 export class AttemptRecord {
   readonly #emit: (activity: Activity) => bigint;
@@ -70,34 +70,34 @@ export class AttemptRecord {
   modelUsed: string | undefined;
 
   constructor(options: {
-    /** Sends an activity, and answers its sequence. */
+    /** Sends an activity and returns its sequence number. */
     emit: (activity: Activity) => bigint;
-    /** Shows a piece of the output to those who watch. */
+    /** Streams a piece of the output to watching clients. */
     write: (text: string) => void;
     showsThinking: boolean;
     outputLimitBytes: number;
-    /** Something more was used. */
+    /** Called after every change of the use. */
     onUsage: () => void;
   }) {
     this.#emit = options.emit;
     this.#write = options.write;
     this.#showsThinking = options.showsThinking;
     this.#onUsage = options.onUsage;
-    // Characters of up to three bytes, so that the whole fits where bytes are counted.
+    // At most three bytes per character, so the text fits a bound in bytes.
     this.#log = new KeptText(Math.max(1024, Math.floor(options.outputLimitBytes / 3)));
   }
 
-  /** The output: what people can read, and raw lines. */
+  /** The output: readable lines and raw lines. */
   get output(): { text: string; isCut: boolean } {
     return { text: this.#log.text(), isCut: this.#log.isCut };
   }
 
-  /** A line that means nothing to the driver. */
+  /** Adds a line unknown to the driver. */
   raw(text: string): void {
     this.#line(text);
   }
 
-  /** The agent says something. Pieces of one text have its `messageId`. */
+  /** Adds text of the agent. Pieces of the same text share a `messageId`. */
   text(text: string, messageId = ""): void {
     if (text === "") return;
     for (const piece of piecesOf(text)) {
@@ -106,7 +106,7 @@ export class AttemptRecord {
         value: { $typeName: "pinion.v1.AgentText", text: piece, messageId: idOf(messageId) },
       });
     }
-    // After the activity: who sees that the agent tells what it does needs no second telling.
+    // After the activity: a client with activities on display skips the repeated text.
     this.#print(messageId === "" ? `${text}\n` : text);
   }
 
@@ -148,7 +148,7 @@ export class AttemptRecord {
       if (this.#calls.size > ENTRIES_MAX && oldest !== undefined) this.#calls.delete(oldest);
       return;
     }
-    // A call stands once in the transcript, as it was last.
+    // The transcript has one entry per call, with its last state.
     const bytes = sizeOf(activity);
     this.#tailBytes += this.#tail.includes(known) ? bytes - known.bytes : 0;
     this.#headBytes += this.#head.includes(known) ? bytes - known.bytes : 0;
@@ -157,7 +157,7 @@ export class AttemptRecord {
     this.#bound();
   }
 
-  /** Every tool call that has not ended: the agent is gone. */
+  /** Marks open tool calls as failed, because the agent is gone. */
   endOpenTools(): void {
     for (const [id, { activity }] of this.#calls) {
       if (activity.body.case !== "toolCall") continue;
@@ -182,7 +182,7 @@ export class AttemptRecord {
     });
   }
 
-  /** What was used so far, whole. Zero and up; what makes no sense is left out. */
+  /** Sets the use so far, as totals from 0. Invalid numbers are ignored. */
   used(usage: {
     inputTokens?: number | undefined;
     outputTokens?: number | undefined;
@@ -214,7 +214,7 @@ export class AttemptRecord {
     this.#onUsage();
   }
 
-  /** What the device has to say about it. */
+  /** Adds a note of the device about the attempt. */
   note(text: string, attention?: AttentionReason): void {
     if (attention !== undefined) this.attention.add(attention);
     const note = cut(text, NOTE_BYTES_MAX);
@@ -264,7 +264,7 @@ export class AttemptRecord {
     return { ...activity, sequence: this.#emit(activity) };
   }
 
-  /** Pieces of one text are one entry, as far as they fit in one. */
+  /** Joins pieces of the same text into an entry, up to the size bound. */
   #isJoined(activity: Activity): boolean {
     const last = this.#tail.at(-1) ?? (this.#tail.length === 0 ? this.#head.at(-1) : undefined);
     const [before, now] = [last?.activity.body, activity.body];
@@ -283,7 +283,7 @@ export class AttemptRecord {
   }
 
   #keep(activity: Activity): Entry {
-    // The joined text of later pieces is the transcript's own: what was sent is not changed.
+    // A copy: joining later pieces must not change the sent activity.
     const { body } = activity;
     const own =
       body.case === "text" || body.case === "thinking" ? { ...body, value: { ...body.value } } : body;
@@ -339,7 +339,7 @@ function boundedText(value: unknown): { text: string; isTruncated: boolean } {
   return truncateUtf8(stringOf(value).toWellFormed(), TOOL_BYTES_MAX);
 }
 
-/** A text in pieces of whole characters that each fit into one activity. */
+/** Splits a text into pieces of whole characters, each within an activity's bound. */
 function* piecesOf(text: string): Generator<string> {
   let rest = text.toWellFormed();
   while (rest !== "") {

@@ -1,17 +1,17 @@
-/** A rate limit without a word on when it ends is tried again after this, in ms. */
+/** Delay after a rate limit without a stated end, in ms. */
 export const RATE_LIMIT_RETRY_MS = 60_000;
-/** An overloaded provider, likewise. */
+/** Delay after an overloaded provider's error, in ms. */
 export const OVERLOADED_RETRY_MS = 60_000;
-/** A usage limit without a word on when it ends. */
+/** Delay after a usage limit without a stated end, in ms. */
 export const USAGE_LIMIT_RETRY_MS = 30 * 60_000;
-/** No agent's word is taken for more than this. */
+/** Maximum delay taken from an agent, in ms. */
 export const RETRY_MS_MAX = 7 * 24 * 3_600_000;
 
 const UNITS_MS: Record<string, number> = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
 /**
- * How long to wait before an agent that ran into a limit is tried again, in ms, from what it says itself; nothing if it
- * does not speak of a limit that passes.
+ * Delay in ms before a retry of an agent at a limit, from the agent's own text; undefined if the
+ * text names no temporary limit.
  */
 export function retryAfterOf(
   words: { text: string; status?: number | undefined },
@@ -34,7 +34,7 @@ export function retryAfterOf(
   return isRateLimit ? RATE_LIMIT_RETRY_MS : OVERLOADED_RETRY_MS;
 }
 
-/** A moment or a length of time that a text states. */
+/** Delay in ms until the time stated in a text, or the stated duration. */
 function statedMs(text: string, nowMs: number): number | undefined {
   // "Claude AI usage limit reached|1789000000"
   const epoch = /\|(\d{10})(\d{3})?\b/.exec(text);

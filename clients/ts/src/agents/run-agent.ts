@@ -34,7 +34,7 @@ const drivers: Record<Exclude<ExecutorConfig["type"], "command">, AgentDriver> =
   acp: openAcp,
 };
 
-/** How long an answer is waited for where the assignment does not say; the protocol's defaults. */
+/** Default time limit of an answer, from the protocol. */
 const QUESTION_TIMEOUT_MS = 10 * 60_000;
 const QUESTION_WAIT_MS_MAX = 60 * 60_000;
 
@@ -42,15 +42,18 @@ export interface AgentRun {
   executor: ExecutorConfig;
   assignment: Assignment;
   context: AttemptContext;
-  /** Where the agent works, and the workspace's name; empty: none. */
+  /** Directory of the agent, and the workspace's name; empty: none. */
   place: { cwd: string; workspace: string };
-  /** Why the hosts that the org allows are not enforced; undefined: they are, or none are named. */
+  /**
+   * Reason why the org's allowed hosts are not enforced; undefined: the hosts are enforced, or none
+   * are named.
+   */
   egressProblem: string | undefined;
-  /** The executor's version, if it is known. */
+  /** The executor's version; empty if unknown. */
   version: string;
-  /** Only this attempt's: what the agent is given in files. */
+  /** Directory of this attempt alone, for files given to the agent. */
   directory: string;
-  /** How its programs are started. */
+  /** Options for starting the attempt's programs. */
   child: Omit<
     ChildOptions,
     "command" | "onOutput" | "onPipes" | "stdin" | "timeoutMs" | "outputLimitBytes" | "signal"
@@ -59,7 +62,7 @@ export interface AgentRun {
   sessions: Sessions;
 }
 
-/** Runs one attempt of an agent to its end. Never rejects. */
+/** Runs one attempt of an agent to the end. Never rejects. */
 export async function runAgent(run: AgentRun): Promise<AttemptResult> {
   const startedAt = performance.now();
   const { executor, context } = run;
@@ -166,7 +169,7 @@ class AgentAttempt {
     this.#driver = drivers[run.executor.type === "command" ? "claude-code" : run.executor.type];
   }
 
-  /** The agent's last turn, and how its program ended. */
+  /** Runs the agent and returns its last turn and the end of its program. */
   async toItsEnd(): Promise<{ end: TurnEnd; child: ChildEnd | undefined }> {
     const { egressProblem, executor } = this.#run;
     if (egressProblem !== undefined) {
@@ -192,7 +195,9 @@ class AgentAttempt {
     return result;
   }
 
-  /** Goes on without the session, or says that this must not be. */
+  /**
+   * Drops the session. Returns a failed turn if the session is required, and undefined otherwise.
+   */
   #goneSession(why: string): TurnEnd | undefined {
     const isRequired = this.#task.session?.isRequired === true;
     this.#task.session = undefined;
@@ -221,7 +226,7 @@ class AgentAttempt {
     return { end, child: await session.close() };
   }
 
-  /** A wrong answer is told what is wrong with it, once. */
+  /** Sends the schema errors of a wrong answer to the agent, once. */
   async #withSchema(session: AgentSession, first: TurnEnd): Promise<TurnEnd> {
     const { schema } = this.#task;
     if (schema === undefined || !first.isDone) return first;
@@ -271,7 +276,7 @@ class AgentAttempt {
     if (record.sessionId !== undefined) this.#keepSession(record.sessionId);
     return {
       outcome: end.isDone ? "completed" : "failed",
-      // The reply to a turn is the answer; what else there was is in the transcript.
+      // The reply to a turn is the answer; the transcript has the rest.
       output: assignment.turn === undefined ? text : end.text,
       isOutputTruncated: assignment.turn === undefined && isCut,
       resultText: end.text,
@@ -338,7 +343,7 @@ class AgentAttempt {
         ),
       file: async (name, text) => {
         const path = join(directory, `${this.#files++}-${name}`);
-        // Never through something that a program put in its place.
+        // `wx` fails if a program has put a file or a link at the path.
         await writeFile(path, text, { mode: 0o600, flag: "wx" });
         const { runAs } = child.confinement ?? unconfined;
         if (runAs !== undefined) await chown(path, runAs.uid, runAs.gid);
@@ -373,7 +378,7 @@ class AgentAttempt {
   }
 }
 
-/** What stands for an answer when nobody gave one. */
+/** The default answer, used without a person's answer. */
 function defaultOf(question: Question, wanted: QuestionDefault | undefined) {
   const first = (kind: QuestionOptionKind) => question.options.find((option) => option.kind === kind)?.id;
   const allowed = wanted === QuestionDefault.ALLOW ? first(QuestionOptionKind.ALLOW_ONCE) : undefined;

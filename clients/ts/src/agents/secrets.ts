@@ -7,15 +7,16 @@ import { promisify } from "node:util";
 import { messageOf } from "../device/errors.ts";
 
 const run = promisify(execFile);
-/** A secret is a key or a token, never more than this. */
+/** Bound on a secret in bytes: keys and tokens are shorter. */
 const SECRET_BYTES_MAX = 64 * 1024;
-/** A keychain may ask a person to unlock it; nobody sits there at night. */
+/** A keychain may ask a person for a password, and the person may be away. */
 const KEYCHAIN_MS_MAX = 10_000;
 
 /**
- * The values of an executor's `secrets`, by variable: "file:PATH", "credential:NAME" (systemd's, in
- * CREDENTIALS_DIRECTORY), "keychain:SERVICE" or "keychain:SERVICE/ACCOUNT" (macOS's `security`, `secret-tool` elsewhere).
- * Throws with the name of the variable and its place, never with a value.
+ * Reads the values of an executor's `secrets`, by variable: "file:PATH", "credential:NAME"
+ * (systemd's, in CREDENTIALS_DIRECTORY), "keychain:SERVICE" or "keychain:SERVICE/ACCOUNT" (macOS's
+ * `security`, `secret-tool` elsewhere). Throws with the names of the variable and its source, never
+ * with a value.
  */
 export async function readSecrets(
   places: Record<string, string>,
@@ -75,7 +76,7 @@ async function readSecret(place: string, env: NodeJS.ProcessEnv): Promise<string
   }
 }
 
-/** A regular file, whole; a FIFO or a device that somebody put there is not waited for. */
+/** Reads a whole regular file. Never blocks on a FIFO or a device file. */
 async function readBounded(path: string): Promise<string> {
   const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {

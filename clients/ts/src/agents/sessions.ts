@@ -3,25 +3,27 @@ import { join } from "node:path";
 import { messageOf } from "../device/errors.ts";
 import type { Logger } from "../logger.ts";
 
-/** Sessions that are remembered, and for how long: agents let go of theirs after a month, too. */
+/**
+ * Bounds on remembered sessions, in count and age (30 days); agents also drop theirs after a month.
+ */
 export const SESSIONS_MAX = 500;
 export const SESSION_AGE_MS_MAX = 30 * 24 * 3_600_000;
-/** A file larger than this is not ours. */
+/** Maximum size of our file; a larger file is ignored. */
 const FILE_BYTES_MAX = 1024 * 1024;
 
-/** A session that an agent keeps on this device. */
+/** A session kept by an agent on this device. */
 export interface KeptSession {
   id: string;
-  /** The executor that knows it. */
+  /** The session's executor. */
   kind: string;
-  /** Where the agent worked: it finds a session again only there. */
+  /** The agent's directory: agents find a session only from there. */
   cwd: string;
   workspace: string;
   runId: string;
   atMs: number;
 }
 
-/** Which sessions the agents of this device have left, the newest last. The agents keep what was said in them. */
+/** Index of the sessions of this device's agents, newest last. The agents keep the contents. */
 export class Sessions {
   readonly #directory: string;
   readonly #logger: Logger;
@@ -59,7 +61,7 @@ export class Sessions {
       const value: unknown = text.length > FILE_BYTES_MAX ? [] : JSON.parse(text);
       kept = Array.isArray(value) ? value.filter(isSession) : [];
     } catch {
-      // There is none yet, or it is damaged: then the sessions are as good as gone.
+      // The file is missing or damaged: no session can be resumed.
     }
     this.#sessions ??= kept;
     return this.#sessions;

@@ -1,18 +1,20 @@
 import type { JsonObject } from "@bufbuild/protobuf";
 import { type OutputUnit, type Schema, Validator } from "@cfworker/json-schema";
 
-/** Bounds of a schema: a larger one is refused before it is compiled. */
+/** Bounds of a schema, checked before the compilation. */
 export const SCHEMA_BYTES_MAX = 65_536;
 export const SCHEMA_DEPTH_MAX = 32;
-/** Of an answer: a larger one is no data. The protocol's bound. */
+/** Bound on an answer as data, in bytes. From the protocol. */
 const ANSWER_BYTES_MAX = 262_144;
 const ANSWER_DEPTH_MAX = 64;
 const ERRORS_SHOWN_MAX = 12;
 
-/** An answer as data, or what is wrong with it, for the agent and for people. */
+/** An answer as data, or its errors, for the agent and for people. */
 export type Checked = { isValid: true; value: unknown } | { isValid: false; problem: string };
 
-/** Whether an answer is what a schema asks for. Never throws: a schema that makes no sense is a problem like another. */
+/**
+ * Validates an answer against a schema. Never throws: an invalid schema is reported as a problem.
+ */
 export function checkAnswer(schema: JsonObject, answer: { structured?: unknown; text: string }): Checked {
   if (
     JSON.stringify(schema).length > SCHEMA_BYTES_MAX ||
@@ -49,7 +51,7 @@ function draftOf(schema: JsonObject): "4" | "7" | "2019-09" | "2020-12" {
   return named.includes("2019-09") ? "2019-09" : "2020-12";
 }
 
-/** The innermost errors say what is wrong; those around them that something inside is. */
+/** Shows the innermost errors: outer errors only say an inner value is invalid. */
 function inWords(errors: OutputUnit[]): string {
   const inner = errors.filter(({ keyword }) => !["properties", "items", "allOf", "$ref"].includes(keyword));
   const shown = (inner.length === 0 ? errors : inner).slice(0, ERRORS_SHOWN_MAX);
@@ -60,7 +62,7 @@ function inWords(errors: OutputUnit[]): string {
   return lines.join("\n");
 }
 
-/** JSON that is the whole text, or the last fenced block of it, or its only object or list. */
+/** Finds JSON in a text: the whole text, the last fenced block, or the only object or list. */
 function dataOf(text: string): { value: unknown } | undefined {
   const whole = text.trim();
   const fencedBlock = [...whole.matchAll(/```[a-zA-Z]*\s*\n([\s\S]*?)\n\s*```/g)].at(-1)?.[1];
@@ -76,13 +78,13 @@ function dataOf(text: string): { value: unknown } | undefined {
     try {
       return { value: JSON.parse(candidate) };
     } catch {
-      // The next one may be.
+      // Try the next candidate.
     }
   }
   return undefined;
 }
 
-/** How deeply a value is nested, counted up to one more than the bound. */
+/** Nesting depth of a value, counted up to the bound plus 1. */
 function depthOf(value: unknown, depthMax: number): number {
   let level = [value];
   let depth = 0;

@@ -3,24 +3,24 @@ import { timestampDate } from "@bufbuild/protobuf/wkt";
 import type { Assignment } from "../gen/pinion/v1/device_pb.js";
 import { textAt } from "./lines.ts";
 
-/** What an assignment asks of an agent, whatever agent it is. */
+/** An assignment's task for an agent of any type. */
 export interface AgentTask {
-  /** What the agent is told first: the prompt, and what surrounds it, fenced. */
+  /** The first prompt: the watcher's prompt and its fenced context. */
   prompt: string;
-  /** Who the agent is and what is always in force; empty: nothing is said. */
+  /** Identity and permanent rules of the agent; empty: none. */
   systemPrompt: string;
   /** Empty: the agent's own choice. */
   model: string;
   mcpServers: McpServer[];
-  /** Tools that need no confirmation, by the agent's own rules. */
+  /** Tools without confirmation, in the agent's own rule notation. */
   approvedTools: string[];
-  /** Hosts that the agent may connect to; undefined: any. */
+  /** Allowed hosts of the agent; undefined: any host. */
   allowedHosts: string[] | undefined;
-  /** The agent's own means keep it to them. */
+  /** The agent's own sandbox enforces the allowed hosts. */
   enforcesEgress: boolean;
-  /** What the answer has to match; undefined: any text. */
+  /** Schema of the answer; undefined: any text. */
   schema: JsonObject | undefined;
-  /** The session to go on in. */
+  /** The session to resume. */
   session: { id: string; isRequired: boolean } | undefined;
   budget: { tokensMax: number; costMicrosMax: number };
 }
@@ -32,9 +32,12 @@ export interface McpServer {
   bearerToken: string | undefined;
 }
 
-/** Of the prior result that is put into the prompt, in characters: half of its beginning, half of its end. */
+/**
+ * Bound on the prior result within the prompt, in characters: half from its beginning, half from
+ * its end.
+ */
 const PRIOR_CHARACTERS_MAX = 16_000;
-/** Of what the run was started with; the protocol's bound is 64 KiB. */
+/** Bound on the run's input within the prompt, in characters; the protocol's bound is 64 KiB. */
 const INPUT_CHARACTERS_MAX = 65_536;
 
 export function taskOf(assignment: Assignment): AgentTask {
@@ -67,8 +70,8 @@ export function taskOf(assignment: Assignment): AgentTask {
 }
 
 /**
- * What a turn leaves for the next one of its conversation: the agent's own session, which is on this device. A device that
- * has no such session begins a fresh one.
+ * Snapshot for the conversation's next turn: the id of the agent's session on this device. A device
+ * without the session begins a new session.
  */
 export function snapshotOf(kind: string, sessionId: string): Uint8Array {
   return Buffer.from(JSON.stringify({ agent_session: { kind, id: sessionId } }));
@@ -80,7 +83,7 @@ function sessionOfTurn({ turn }: Assignment): AgentTask["session"] {
     const id = textAt(JSON.parse(Buffer.from(turn.snapshot).toString("utf8")), "agent_session", "id");
     return id === undefined ? undefined : { id, isRequired: false };
   } catch {
-    // Another executor's.
+    // Snapshot of another executor.
     return undefined;
   }
 }
@@ -89,7 +92,9 @@ function systemPromptOf(identity: string, guardrails: string[]): string {
   return [identity, ...guardrails].filter((part) => part.trim() !== "").join("\n\n");
 }
 
-/** The prompt or the message, then what surrounds it. What comes from elsewhere is fenced, and said to be data. */
+/**
+ * The prompt or the message, then its context. Data from elsewhere is fenced and marked as data.
+ */
 function promptOf(assignment: Assignment): string {
   const { turn, watcher, event, context } = assignment;
   if (turn !== undefined) return turn.input;
@@ -123,7 +128,7 @@ function priorTextOf(prior: NonNullable<NonNullable<Assignment["context"]>["prio
   return typeof output === "string" ? output : "";
 }
 
-/** A fence longer than any in the text, so that the text cannot end it. */
+/** Fences a text with more backticks than any run inside, so the text cannot end the fence. */
 export function fenced(text: string, language: string): string {
   const longest = Math.max(2, ...[...text.matchAll(/`+/g)].map(([run]) => run.length));
   const fence = "`".repeat(longest + 1);

@@ -1,6 +1,6 @@
 import { TIMER_MS_MAX } from "../device/lifecycle.ts";
 
-/** An attempt's time, which stands still while a person is waited for, up to a bound in all. */
+/** An attempt's time limit. The clock stops while a question is open, up to `pauseMaxMs` in all. */
 export class TimeLimit {
   readonly #onExpired: () => void;
   readonly #limitMs: number;
@@ -11,7 +11,7 @@ export class TimeLimit {
   #pauses = 0;
   #timer: NodeJS.Timeout | undefined;
 
-  /** `limitMs` undefined: no limit. `pauseMaxMs`: for how long in all it may stand still. */
+  /** `limitMs` undefined: no limit. `pauseMaxMs`: bound on the sum of the pauses, in ms. */
   constructor(options: { limitMs: number | undefined; pauseMaxMs: number; onExpired: () => void }) {
     this.#limitMs = options.limitMs ?? Number.POSITIVE_INFINITY;
     this.#leftMs = this.#limitMs;
@@ -20,7 +20,7 @@ export class TimeLimit {
     this.#run();
   }
 
-  /** Stands still until the returned function is called; several may be under way. */
+  /** Pauses the limit until the returned function is called; several pauses may overlap. */
   pause(): () => void {
     this.#pauses += 1;
     if (this.#pauses === 1) this.#standStill();
@@ -33,10 +33,11 @@ export class TimeLimit {
     };
   }
 
-  /** Begins anew, as long as it was at first, unless it stands still. */
+  /** Starts the full limit again, unless paused. */
   restart(): void {
     this.#leftMs = this.#limitMs;
-    // A busy program restarts it a thousand times a second; the timer is moved when it would expire.
+    // A busy program restarts the limit a thousand times a second, so the timer is only moved at
+    // expiry.
     if (this.#pausedSince === undefined) this.#runningSince = performance.now();
   }
 

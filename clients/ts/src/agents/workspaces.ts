@@ -10,30 +10,33 @@ import type { Logger } from "../logger.ts";
 import type { WorkspaceConfig } from "../runner/workspace-settings.ts";
 
 const run = promisify(execFile);
-/** Any one command of git; a checkout of a large repository may take minutes. */
+/** Time limit of a git command, in ms; a checkout of a large repository may take minutes. */
 const GIT_MS_MAX = 10 * 60_000;
 const GIT_OUTPUT_BYTES_MAX = 16 * 1024 * 1024;
-/** Of a copy, in bytes: more than this is no workspace to copy for each run. */
+/** Bound on a copied workspace in bytes; a larger folder is refused. */
 const COPY_BYTES_MAX = 4 * 1024 * 1024 * 1024;
 const ENTRIES_WALKED_MAX = 2_000_000;
 
-/** A place for one attempt to work in. */
+/** The directory of one attempt. */
 export interface Place {
   cwd: string;
-  /** Lets go of it: what holds nothing of value is removed. What was kept, if something was. Never rejects. */
+  /**
+   * Leaves the directory. A directory without changes is removed; otherwise the kept workspace is
+   * returned. Never rejects.
+   */
   leave(): Promise<KeptWorkspace | undefined>;
 }
 
 /**
- * The workspaces of a device. Runs of a shared one wait for each other, in order; a worktree, a copy and an empty folder
- * are a run's own, below the state directory, and are swept by age and size.
+ * The workspaces of a device. Runs of a shared workspace wait in a queue. Worktrees, copies and
+ * empty folders belong to one run, below the state directory, and are swept by age and size.
  */
 export class Workspaces {
   readonly #directory: string;
   readonly #logger: Logger;
   readonly #git: (cwd: string, args: string[]) => Promise<string>;
   readonly #queues = new Map<string, Promise<void>>();
-  /** Folders that attempts work in now: the sweep leaves them alone. */
+  /** Folders in use by attempts; the sweep skips these. */
   readonly #inUse = new Set<string>();
 
   constructor(options: { stateDir: string; logger: Logger; env: NodeJS.ProcessEnv }) {
@@ -43,8 +46,9 @@ export class Workspaces {
   }
 
   /**
-   * Waits for the workspace and makes the attempt's place. `again`: the place of the session that it goes on in.
-   * Throws for people: no folder, no repository, no room. Rejects at once when the signal is aborted.
+   * Waits for the workspace and makes the attempt's directory. `again`: directory of the session to
+   * resume. Throws an error for people: no folder, no repository, no space. Rejects at once when
+   * the signal is aborted.
    */
   async enter(
     workspace: WorkspaceConfig,
@@ -75,7 +79,10 @@ export class Workspaces {
     }
   }
 
-  /** Removes what runs left behind: what is older than the workspace keeps, then the oldest beyond its size. */
+  /**
+   * Removes folders of ended runs: those older than the workspace's `keepMs`, then the oldest
+   * beyond `keepBytes`.
+   */
   async sweep(workspace: WorkspaceConfig): Promise<void> {
     const parent = join(this.#directory, workspace.name);
     const names = await readdir(parent).catch(() => []);
@@ -156,7 +163,7 @@ export class Workspaces {
         `the workspace "${workspace.name}" is larger than 4 GiB: too much to copy for each run`,
       );
     }
-    // Sockets, FIFOs and devices are not copied: reading one may never end.
+    // Sockets, FIFOs and device files are not copied: a read may never end.
     const isCopied = async (path: string) => {
       const info = await lstat(path);
       return info.isFile() || info.isDirectory() || info.isSymbolicLink();
@@ -247,7 +254,7 @@ export class Workspaces {
   }
 }
 
-/** Git without what its caller's environment, hooks or configured programs would make of it. */
+/** Runs git without the caller's environment, hooks and configured helper programs. */
 async function git(cwd: string, args: string[], env: NodeJS.ProcessEnv): Promise<string> {
   const { PATH, HOME } = env;
   try {
@@ -304,7 +311,10 @@ async function countFiles(directory: string): Promise<number> {
   return count;
 }
 
-/** Files of a copy that the original does not have in the same size and with the same time, and those that are gone. */
+/**
+ * Counts files of a copy with another size or time than the original, and files removed from the
+ * copy.
+ */
 async function countChanges(original: string, copy: string): Promise<number> {
   let changed = 0;
   for await (const file of files(copy)) {

@@ -20,10 +20,13 @@ import type { AttemptNames, DeviceEventBody } from "./events.ts";
 import type { GivenAnswer } from "./questions.ts";
 import { defaultLimits, nowMs, type SessionLimits } from "./timing.ts";
 
-/** Why an attempt's signal was aborted: `signal.reason` is one of these. */
+/** Abort reason of an attempt's signal (`signal.reason`). */
 export class AttemptAborted extends Error {
   override name = "AttemptAborted";
-  /** `cancelled`: asked for by the server. `superseded`: not ours any more. `stopping`: the daemon stops. */
+  /**
+   * `cancelled`: by the server. `superseded`: the run has another attempt. `stopping`: the daemon
+   * stops.
+   */
   readonly why: "cancelled" | "superseded" | "stopping";
 
   constructor(why: "cancelled" | "superseded" | "stopping", message: string) {
@@ -32,22 +35,29 @@ export class AttemptAborted extends Error {
   }
 }
 
-/** What a handler gets besides the assignment. */
+/** Functions of one attempt, given to the handler with the assignment. */
 export interface AttemptContext {
-  /** Aborted when the attempt has to end; the handler then stops its agent and settles. `reason` is an AttemptAborted. */
+  /**
+   * Aborted when the attempt has to end; the handler then stops its agent and settles. `reason` is
+   * an AttemptAborted.
+   */
   signal: AbortSignal;
-  /** Streams a piece of output to whoever watches. May be dropped, never waits, any size. */
+  /** Streams output of any size to watching clients. Never waits; the session may drop pieces. */
   output(stream: "stdout" | "stderr", data: Uint8Array | string): void;
   /**
-   * Streams what the agent does, within the protocol's rules but for its sequence, which is counted here and answered. May
-   * be dropped, never waits; a server that takes no activities is sent none.
+   * Streams one activity and returns its sequence number, counted here from 1. The caller keeps the
+   * protocol's other rules. Never waits; the session may drop the activity. A server without the
+   * capability `activity` gets none.
    */
   activity(activity: Activity): bigint;
-  /** Asks a person, and resolves to the answer or to nobody's. Waits across reconnects. Never rejects. */
+  /**
+   * Asks a person and resolves to the answer, or to the default answer. Waits across reconnects.
+   * Never rejects.
+   */
   ask(question: Question, options: { timeoutMs: number; signal: AbortSignal }): Promise<GivenAnswer>;
 }
 
-/** Turns an assignment down before it is accepted. */
+/** Refusal of an assignment before the accept. */
 export interface Rejection {
   reason: "busy" | "unsupported" | "invalid";
   /** For people. */
@@ -57,9 +67,12 @@ export interface Rejection {
 export type AssignmentHandler = (assignment: Assignment, context: AttemptContext) => Promise<AttemptResult>;
 export type Admission = (assignment: Assignment) => Promise<Rejection | undefined> | Rejection | undefined;
 
-/** Tokens of ended attempts that are remembered, so that a late copy does not start a second program. */
+/**
+ * Attempt tokens remembered after the end, so a late copy of an assignment starts no second
+ * program.
+ */
 const ENDED_MAX = 4096;
-/** A field rule of the protocol. */
+/** Bound of a protocol field rule, in bytes. */
 const REJECT_MESSAGE_BYTES_MAX = 1000;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
@@ -70,52 +83,67 @@ const rejectReasons: Record<Rejection["reason"] | "shutting_down", RejectReason>
   shutting_down: RejectReason.SHUTTING_DOWN,
 };
 
-/** An attempt that is in progress here. */
+/** An attempt in progress on this device. */
 interface Attempt {
   readonly names: AttemptNames;
   readonly assignment: Assignment;
   readonly controller: AbortController;
-  /** `ending`: its signal is aborted and its handler has not settled yet. */
+  /** `ending`: the signal is aborted and the handler has not settled yet. */
   phase: "admitting" | "running" | "ending";
   end: AttemptAborted["why"] | undefined;
-  /** The stream on which it was accepted. */
+  /** The stream of the accept. */
   acceptedOn: object | undefined;
   sequence: bigint;
   activities: bigint;
 }
 
-/** What the attempts need of the connection. */
+/** Functions of the connection used by the attempts. */
 export interface AttemptsHost {
   maxConcurrency: number;
-  /** The stream that is open now, if any; only its identity matters. */
+  /** The open stream, if any; compared by identity only. */
   stream(): object | undefined;
   send(message: ConnectRequest["message"]): boolean;
   sendOutput(message: ConnectRequest["message"], bytes: number): boolean;
-  /** The server of the open stream takes activities. */
+  /** True if the server of the open stream accepts activities. */
   takesActivities(): boolean;
   ask(
     attempt: { runId: string; attemptToken: string },
     question: Question,
     options: { timeoutMs: number; signal: AbortSignal },
   ): Promise<GivenAnswer>;
-  /** Takes a result into the outbox. */
+  /** Puts a result into the outbox. */
   deliver(completion: Completion, finishedAtMs: number, watcher: string): Promise<void>;
-  /** The result of an assignment whose run the server's database has forgotten. */
+  /** Result of an assignment whose run the server's database has lost. */
   forgottenResult(assignment: Assignment): Promise<Completion | undefined> | undefined;
-  /** The outbox has a result of it. */
+  /** The outbox has a result of the attempt. */
   isHeld(attemptToken: string): boolean;
-  /** Why no work may be taken now, if so: the disk does not take results. */
+  /**
+   * The disk's error while results cannot be written; no work is accepted then. Undefined: no
+   * error.
+   */
   diskProblem(): string | undefined;
-  /** The outbox has a result of it already; it is sent again. */
+  /** Sends the attempt's result again. False if the outbox has none. */
   resend(attemptToken: string): boolean;
   emit(event: DeviceEventBody, atMs?: number): void;
 }
 
 /**
- * The attempts in progress. Invariants:
- *   A1  an attempt token starts at most one handler, however often it is assigned;
- *   A2  at most `maxConcurrency` handlers run that the server did not tell to stop, and at most twice as many in all;
- *   A3  every handler's end is answered once: by a completion in the outbox, by `cancelled`, or (not ours) not at all.
+ * The attempts in progress on this device. An attempt begins with an assignment and ends with its
+ * answer; the phases are:
+ *
+ *   assign ──▶ admitting ──accept──▶ running ──abort──▶ ending
+ *                  │                    │                  │
+ *                reject          handler settles    handler settles
+ *                  ▼                    ▼                  ▼
+ *                gone              completion     completion (stopping), `cancelled`,
+ *                                                 or no answer (superseded)
+ *
+ * Invariants:
+ *   A1  an attempt token starts at most one handler, however often the server assigns the token;
+ *   A2  without the attempts the server told to stop, at most `maxConcurrency` handlers run; with
+ *       them, at most twice as many;
+ *   A3  the end of every handler is answered once: by a completion in the outbox, by `cancelled`,
+ *       or, after `superseded`, not at all.
  */
 export class Attempts {
   readonly #host: AttemptsHost;
@@ -141,7 +169,7 @@ export class Attempts {
     this.#limits = limits;
   }
 
-  /** All that is in progress and ours, including what is being cancelled; at most two times `maxConcurrency`. */
+  /** All attempts in progress except superseded ones; at most two times `maxConcurrency`. */
   listed(): AttemptRef[] {
     return [...this.#attempts.values()]
       .filter((attempt) => attempt.end !== "superseded")
@@ -154,7 +182,7 @@ export class Attempts {
 
   async assign(assignment: Assignment, receivedAtMs: number): Promise<void> {
     const names = namesOf(assignment);
-    // Without ids that the protocol allows there is nothing to answer to.
+    // An assignment with invalid ids cannot be answered.
     if (!UUID.test(names.runId) || !UUID.test(names.attemptToken)) return;
     if (this.#isCopy(names)) {
       this.#host.emit({ type: "duplicate", ...names });
@@ -185,7 +213,7 @@ export class Attempts {
     }
   }
 
-  /** A program that has run does not run twice, because a database failed over and knows nothing of it. */
+  /** After a database failover lost the run: the finished program does not run a second time. */
   async #answerForgotten(names: AttemptNames, forgotten: Completion): Promise<void> {
     const { runId, attemptToken } = names;
     this.#rememberEnded(attemptToken);
@@ -194,11 +222,11 @@ export class Attempts {
     await this.#host.deliver({ ...forgotten, attemptToken }, nowMs(), names.watcher);
   }
 
-  /** The server asks for an attempt's end. What is not here is gone already. */
+  /** The server asks for an attempt's end. An unknown attempt has ended already. */
   cancel(cancel: Cancel): void {
     const attempt = this.#attempts.get(cancel.attemptToken);
     if (attempt === undefined) {
-      // Its completion, which is on its way or waits for its turn, answers a cancel as well.
+      // A completion in the outbox also answers a cancel.
       if (!this.#host.isHeld(cancel.attemptToken)) this.#sendCancelled(cancel);
       return;
     }
@@ -206,19 +234,19 @@ export class Attempts {
     this.#abort(attempt, new AttemptAborted("cancelled", cancel.reason === "" ? "cancelled" : cancel.reason));
   }
 
-  /** The attempt is not ours any more. */
+  /** Aborts an attempt whose run has another attempt. */
   supersede(attemptToken: string): void {
     const attempt = this.#attempts.get(attemptToken);
     if (attempt === undefined) return;
     this.#abort(attempt, new AttemptAborted("superseded", "the server gave the run to another attempt"));
   }
 
-  /** Takes nothing new from here on. */
+  /** Refuses new work from now on. */
   refuseNew(): void {
     this.#isStopping = true;
   }
 
-  /** Takes nothing new, and resolves when nothing runs any more, or after `ms`. */
+  /** Refuses new work; resolves when no attempt is running, or after `ms`. */
   async idle(ms: number): Promise<void> {
     this.refuseNew();
     if (this.#attempts.size === 0 || ms <= 0) return;
@@ -233,7 +261,10 @@ export class Attempts {
     });
   }
 
-  /** Ends what runs; resolves when every handler has settled, or been given up, within `graceMs`. */
+  /**
+   * Ends the running attempts. Resolves when every handler has settled, or after `graceMs`, when
+   * the others are reported as failed.
+   */
   async stop(graceMs: number): Promise<void> {
     this.refuseNew();
     for (const attempt of this.#attempts.values()) {
@@ -251,15 +282,17 @@ export class Attempts {
     if (attempt === undefined) {
       return this.#ended.has(names.attemptToken) || this.#host.resend(names.attemptToken);
     }
-    // An accept that went out on an earlier stream may be lost; on this one it is merely under way.
+    // An accept sent on an earlier stream may be lost; an accept sent on the open stream is on its
+    // way.
     if (attempt.phase === "running" && attempt.acceptedOn !== this.#host.stream()) this.#accept(attempt);
     return true;
   }
 
   /**
-   * Slots are the server's to give: it keeps that of an attempt whose cancel it waits for, and an assignment beyond them
-   * means that it has taken an attempt away. So what it told to stop takes no slot while it winds down, up to as many as
-   * there are slots: processes that refuse to die must not pile up.
+   * The server assigns slots. The server keeps the slot of an attempt until the cancel is answered;
+   * an assignment beyond the slots therefore means the server has taken an attempt away. So an
+   * attempt told to stop uses no slot while its process ends. At most `maxConcurrency` such
+   * attempts are free, so processes that do not end cannot accumulate.
    */
   #busy(): number {
     let wanted = 0;
@@ -294,7 +327,7 @@ export class Attempts {
     }
     attempt.phase = "running";
     this.#accept(attempt);
-    // Starting a program blocks for milliseconds; the accept leaves first.
+    // Starting a program blocks for milliseconds, so the accept is sent first.
     await nextTurn();
     if (attempt.end === undefined) await this.#run(attempt);
     else await this.#settled(attempt, { outcome: "failed", reason: "daemon stopped" }, 0);
@@ -308,7 +341,7 @@ export class Attempts {
     try {
       return await this.#admit(assignment);
     } catch (error) {
-      // Most likely the disk; it may be better later, so the run is not failed.
+      // Most likely a disk error, perhaps temporary: `busy` keeps the run from failing.
       return { reason: "busy", message: messageOf(error) };
     }
   }
@@ -332,7 +365,7 @@ export class Attempts {
 
   async #settled(attempt: Attempt, result: AttemptResult, measuredMs: number): Promise<void> {
     const { names } = attempt;
-    // Given up by `stop` already.
+    // `stop` has reported the attempt already.
     if (this.#attempts.get(names.attemptToken) !== attempt) return;
     if (attempt.end === "superseded") {
       this.#forget(attempt, { isEnded: true });
@@ -353,13 +386,15 @@ export class Attempts {
       { type: "finished", ...names, result, durationMs: result.durationMs ?? measuredMs },
       finishedAtMs,
     );
-    // Listed until it is durable: at no moment is the attempt neither in progress nor in the outbox.
+    // The attempt stays listed until the result is durable, so the attempt is always either in
+    // progress or in the outbox.
     await this.#host.deliver(completion, finishedAtMs, names.watcher);
     this.#forget(attempt, { isEnded: true });
   }
 
   #abort(attempt: Attempt, reason: AttemptAborted): void {
-    // The first reason stands, except that nobody waits for an answer about what is not ours.
+    // The first reason stands; only `superseded` replaces an earlier reason, because no answer is
+    // due then.
     if (attempt.end === undefined || reason.why === "superseded") attempt.end = reason.why;
     if (attempt.phase === "running") attempt.phase = "ending";
     attempt.controller.abort(reason);
@@ -393,7 +428,7 @@ export class Attempts {
   }
 
   #sendCancelled(attempt: { runId: string; attemptToken: string }): void {
-    // If there is no stream, the server asks again after the reconnect.
+    // Without a stream, the server asks again after the reconnect.
     this.#host.send({
       case: "cancelled",
       value: { $typeName: "pinion.v1.Cancelled", runId: attempt.runId, attemptToken: attempt.attemptToken },
@@ -462,7 +497,9 @@ export class Attempts {
   }
 }
 
-/** With fractions: the library's own conversion rounds up, and a push would seem to take less than nothing. */
+/**
+ * With fractions: the library's conversion rounds up, so a push could seem to take a negative time.
+ */
 function fractionalMs(timestamp: Timestamp | undefined): number | undefined {
   return timestamp === undefined ? undefined : Number(timestamp.seconds) * 1000 + timestamp.nanos / 1e6;
 }
@@ -475,7 +512,7 @@ function namesOf(assignment: Assignment): AttemptNames {
   };
 }
 
-/** What has to be known of the run if its result is offered again; undefined for a turn. */
+/** Data about the run for offering the result again; undefined for a turn. */
 function reofferOf({ kind, watcher, event, attempt }: Assignment): Reoffer | undefined {
   if (kind !== AssignmentKind.WATCHER_RUN || !watcher || !event?.windowStart || !event.windowEnd)
     return undefined;

@@ -12,44 +12,47 @@ import { type Completion, CompletionSchema, Outcome } from "../gen/pinion/v1/dev
 import { cutMiddle } from "../kept-output.ts";
 import type { SessionLimits } from "./timing.ts";
 
-/** What a handler reports about an attempt. Everything but the outcome may be left out. */
+/** A handler's report about an attempt. All fields except the outcome are optional. */
 export interface AttemptResult {
   outcome: "completed" | "failed" | "timeout" | "cancelled";
-  /** What the program printed; cut to the server's limit. */
+  /** Output of the program; cut to the server's limit. */
   output?: string;
   /** The handler itself cut the output. */
   isOutputTruncated?: boolean;
   exitCode?: number;
   /** For example "SIGKILL". */
   signal?: string;
-  /** Why it did not complete, for people; cut to 4,000 bytes. */
+  /** Reason of a failure, for people; cut to 4,000 bytes. */
   reason?: string;
-  /** Of a turn: what the conversation's next one is given; at most 1 MiB. Left out: the snapshot stays as it is. */
+  /**
+   * For a turn: snapshot given to the conversation's next turn; at most 1 MiB. Left out: the old
+   * snapshot stays.
+   */
   nextSnapshot?: Uint8Array;
   /** Left out: measured from the start of the handler. */
   durationMs?: number;
-  /** The agent's final answer, apart from all else that it printed; cut to 256 KiB. */
+  /** The agent's final answer, without its other output; cut to 256 KiB. */
   resultText?: string;
-  /** The answer as data that matches the schema that was asked for; left out if it is larger than 256 KiB as JSON. */
+  /** The answer as data of the requested schema; left out if the JSON is larger than 256 KiB. */
   structured?: unknown;
   usage?: Usage;
-  /** The agent's own id of its session. */
+  /** The agent's own session id. */
   sessionId?: string;
-  /** The model that answered. */
+  /** Model of the answer. */
   modelUsed?: string;
-  /** Why the agent stopped, in its own word. */
+  /** The agent's own stop reason. */
   stopReason?: string;
   denials?: Denial[];
   attention?: AttentionReason[];
-  /** What the agent did; within the protocol's bounds. */
+  /** The agent's activities, within the protocol's bounds. */
   transcript?: Transcript;
-  /** With a failure: the attempt may be made again after this, in ms, and does not count. */
+  /** With a failure: delay in ms before another attempt, not counted as a retry. */
   retryAfterMs?: number;
   executor?: ExecutorInfo;
   keptWorkspace?: KeptWorkspace;
-  /** What the device has to say about it. */
+  /** The device's notes about the attempt. */
   notes?: string[];
-  /** The last that a program wrote to its standard error. */
+  /** End of the program's standard error. */
   stderrTail?: string;
 }
 
@@ -60,7 +63,7 @@ const outcomes: Record<AttemptResult["outcome"], Outcome> = {
   cancelled: Outcome.CANCELLED,
 };
 
-/** Whether a handler, perhaps an untyped one, said how the attempt ended. */
+/** True if a handler (perhaps an untyped one) returned a known outcome. */
 export function isResult(value: unknown): value is AttemptResult {
   return (
     typeof value === "object" && value !== null && "outcome" in value && String(value.outcome) in outcomes
@@ -77,10 +80,10 @@ const NOTE_BYTES_MAX = 500;
 const ATTENTION_MAX = 16;
 const DENIALS_MAX = 32;
 const RETRY_AFTER_MS_MAX = 7 * 24 * 3_600_000;
-/** Room for everything in a message but the output: ids, reason, framing. */
+/** Room in bytes for all fields of a message except the output: ids, reason, framing. */
 const MESSAGE_OVERHEAD_BYTES = 8 * 1024;
 
-/** The completion of a result: every field within the protocol's rules, whatever the handler said. */
+/** Builds the completion of a result and brings every field within the protocol's rules. */
 export function completionOf(
   attempt: { runId: string; attemptToken: string },
   result: AttemptResult,
@@ -109,7 +112,7 @@ function laterPart(result: AttemptResult): MessageInitShape<typeof CompletionSch
   return { retryAfter: durationFromMs(Math.min(RETRY_AFTER_MS_MAX, Math.max(0, Math.round(ms)))) };
 }
 
-/** What only an executor that knows its agent has to say. */
+/** Fields reported only by executors with knowledge of their agent. */
 function agentPart(result: AttemptResult): MessageInitShape<typeof CompletionSchema> {
   const cut = (text: string | undefined, bytesMax: number) =>
     truncateUtf8((text ?? "").toWellFormed(), bytesMax).text;
@@ -124,7 +127,7 @@ function agentPart(result: AttemptResult): MessageInitShape<typeof CompletionSch
     stopReason: cut(result.stopReason, 64),
     denials: (result.denials ?? []).slice(0, DENIALS_MAX),
     attention: [
-      // First: it is not to be one of those that are left out.
+      // First, so the cut below never drops the reason.
       ...new Set([...(answer.isTruncated ? [AttentionReason.ANSWER_CUT] : []), ...(result.attention ?? [])]),
     ].slice(0, ATTENTION_MAX),
     notes: (result.notes ?? []).slice(0, NOTES_MAX).map((note) => cut(note, NOTE_BYTES_MAX)),
@@ -139,10 +142,13 @@ function finite(value: number | undefined): number | undefined {
   return Number.isFinite(value) ? value : undefined;
 }
 
-/** The completion cut to what this session takes: a message that is too large would end the stream, again and again. */
+/**
+ * Cuts the completion to the session's limits. A message that is too large would end the stream at
+ * every try.
+ */
 export function fitCompletion(completion: Completion, limits: SessionLimits): Completion {
   const { nextSnapshot, ...rest } = completion;
-  // Counted, not encoded as a whole: the output may be most of it.
+  // Counted without the output, usually the largest part.
   const restBytes =
     MESSAGE_OVERHEAD_BYTES +
     (nextSnapshot?.length ?? 0) +
@@ -151,7 +157,7 @@ export function fitCompletion(completion: Completion, limits: SessionLimits): Co
     return fitCompletion(withoutTranscript(completion), limits);
   }
   if (nextSnapshot !== undefined && restBytes > limits.messageBytesMax) {
-    // A reply without its snapshot would be forgotten by the conversation's next turn.
+    // Without the snapshot the conversation's next turn would not know this reply.
     const reason = `its snapshot of ${nextSnapshot.length} bytes is larger than what this server takes`;
     return fitCompletion(create(CompletionSchema, { ...rest, outcome: Outcome.FAILED, reason }), limits);
   }
@@ -164,12 +170,12 @@ export function fitCompletion(completion: Completion, limits: SessionLimits): Co
   return create(CompletionSchema, { ...completion, output: text, isOutputTruncated: true });
 }
 
-/** The record of what was done is worth less than the result. */
+/** The result matters more than the transcript. */
 function withoutTranscript({ transcript: _, ...rest }: Completion): Completion {
   return create(CompletionSchema, rest);
 }
 
-/** The longest suffix of whole characters that has at most `bytesMax` bytes as UTF-8. */
+/** The longest suffix of whole characters with at most `bytesMax` bytes of UTF-8. */
 function tailUtf8(text: string, bytesMax: number): string {
   const bytes = Buffer.from(text);
   if (bytes.length <= bytesMax) return text;
@@ -178,7 +184,7 @@ function tailUtf8(text: string, bytesMax: number): string {
   return bytes.toString("utf8", start);
 }
 
-/** The longest prefix of whole characters that has at most `bytesMax` bytes as UTF-8. */
+/** The longest prefix of whole characters with at most `bytesMax` bytes of UTF-8. */
 export function truncateUtf8(text: string, bytesMax: number): { text: string; isTruncated: boolean } {
   // A UTF-16 unit is at most 3 bytes of UTF-8: most texts need no counting.
   if (text.length * 3 <= bytesMax) return { text, isTruncated: false };
@@ -187,7 +193,7 @@ export function truncateUtf8(text: string, bytesMax: number): { text: string; is
   return { text: bytes.toString("utf8", 0, utf8Boundary(bytes, bytesMax)), isTruncated: true };
 }
 
-/** The last place at or before `end` at which the bytes can be cut without splitting a character. */
+/** The last offset at or before `end` where a cut splits no character. */
 export function utf8Boundary(bytes: Uint8Array, end: number): number {
   let cut = Math.min(end, bytes.length);
   if (cut === bytes.length) return cut;

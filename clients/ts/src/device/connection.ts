@@ -35,7 +35,7 @@ import { defaultTiming, fallbackHeartbeatMs, nowMs, type SessionLimits, type Tim
 import { type Endpoint, parseEndpoint, type TlsOptions } from "./transport.ts";
 import { watchForWakeUp } from "./wake.ts";
 
-/** The client's version, sent as `app_version` unless the caller has its own. */
+/** The client's version, sent as `app_version` unless the caller gives another. */
 export const CLIENT_VERSION = "0.1.0";
 
 export interface DeviceOptions {
@@ -43,86 +43,106 @@ export interface DeviceOptions {
   url: string;
   /** The device's token, from enrolment. */
   token: string;
-  /** Chosen once per installation, 8 to 100 bytes. */
+  /** Chosen once per installation; 8 to 100 bytes. */
   installId: string;
   platform: Platform;
-  /** Kinds of agents that `onAssignment` can run. */
+  /** Agent kinds supported by `onAssignment`. */
   agentKinds: string[];
-  /** How long, and how much of, what was acknowledged is kept; default: 24 h, 256 MiB. */
+  /** Bounds of the kept acknowledged results, in time and size; default: 24 h, 256 MiB. */
   keep?: KeepLimits;
-  /** Where the outbox and the lock live; made if missing. One daemon per directory. */
+  /** Directory of the outbox and the lock; created if missing. One daemon per directory. */
   stateDir: string;
   /**
-   * Does the work. Called once per attempt, after it was accepted; what it resolves to is delivered exactly once, across
-   * reconnects and restarts. A rejection is reported as a failure with its message.
+   * Does the work. Called once per attempt, after the accept. The resolved result is delivered
+   * exactly once, across reconnects and restarts. A rejection is reported as a failure with its
+   * message.
    */
   onAssignment: AssignmentHandler;
-  /** Attempts at once, 1 to 64; default 1. */
+  /** Maximum of concurrent attempts, 1 to 64; default 1. */
   maxConcurrency?: number;
-  /** Asked before an attempt is accepted; a rejection turns it down. The place to journal it. */
+  /**
+   * Called before an attempt is accepted; a returned rejection refuses the attempt. The caller may
+   * write a journal here.
+   */
   admit?: Admission;
-  /** Runs once, when the state directory is locked and before the first dial: the place to sweep leftovers. */
+  /**
+   * Called once, with the state directory locked and before the first dial, for example for ending
+   * leftover processes.
+   */
   prepare?: () => Promise<void>;
-  /** Shown to people; empty keeps what the server has. */
+  /** Shown to people; an empty label keeps the server's label. */
   label?: string;
   appVersion?: string;
   capabilities?: string[];
-  /** More about the kinds, for people who choose one. */
+  /** Details of the agent kinds, shown where a person chooses a kind. */
   executors?: MessageInitShape<typeof ExecutorInfoSchema>[];
-  /** The workspaces that runs may work in. */
+  /** Workspaces offered to runs. */
   workspaces?: MessageInitShape<typeof WorkspaceInfoSchema>[];
   tls?: TlsOptions;
-  /** Left out: what HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say. */
+  /** Left out: the variables HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY apply. */
   proxy?: ProxySetting;
-  /** What is wrong with the daemon's configuration file, while the one before it is in force. */
+  /**
+   * Problem of the daemon's configuration file while the previous version of the file stays in
+   * force.
+   */
   configProblem?: string;
-  /** Tells this machine from another one with a copy of the state; see `machineFingerprint`. */
+  /** Distinguishes this machine from another with a copy of the state; see `machineFingerprint`. */
   machine?: MachineFingerprint;
-  /** Closes the connection, with `close()`'s defaults. */
+  /** Aborting closes the connection, with `close()`'s defaults. */
   signal?: AbortSignal;
   logger?: Logger;
-  /** Called for everything that happens; must not throw and must not wait. */
+  /** Called for every event; must not throw and must not wait. */
   onEvent?: (event: DeviceEvent) => void;
   /** For tests and unusual networks. */
   timing?: Partial<Timing>;
 }
 
 export interface CloseOptions {
-  /** How long running handlers may go on undisturbed, in case they end by themselves; default 0. */
+  /** Time in ms for running handlers to end by themselves; default 0. */
   finishMs?: number;
-  /** How long they then have to settle, their signal aborted; default 10 s. The others are reported as failed. */
+  /**
+   * Time in ms for handlers to settle after the abort of their signal; default 10 s. The others are
+   * reported as failed.
+   */
   graceMs?: number;
-  /** How long results may take to be acknowledged; default 5 s. The rest stays in the outbox. */
+  /** Time in ms for acknowledgements; default 5 s. The rest stays in the outbox. */
   flushMs?: number;
 }
 
 export const defaultClose: Required<CloseOptions> = { finishMs: 0, graceMs: 10_000, flushMs: 5_000 };
-/** How long the server has to end its side of a stream that we said goodbye on. */
+/** Time for the server to end its side of a stream after this side has ended. */
 const GOODBYE_MS = 500;
-/** The protocol's bound on what a hello or a heartbeat lists; a result beyond it is sent without having been listed. */
+/**
+ * The protocol's bound on the attempts listed in a hello or a heartbeat. Results beyond the bound
+ * are sent without being listed.
+ */
 const LISTED_MAX = 1000;
-/** A field rule of the protocol. */
+/** Bound of a protocol field rule, in bytes. */
 const CONFIG_PROBLEM_BYTES_MAX = 1000;
 
 export interface DeviceConnection {
   readonly state: ConnectionState;
-  /** Attempts in progress. */
+  /** Number of attempts in progress. */
   readonly running: number;
-  /** Results that are not acknowledged yet. */
+  /** Count of results without an acknowledgement. */
   readonly unacknowledged: number;
-  /** Resolves after `close`; rejects with a DeviceError when there is no use in going on. */
+  /** Resolves after `close`; rejects with a DeviceError after a final error. */
   readonly closed: Promise<void>;
   /**
-   * Takes nothing new, ends what runs, delivers the results, says goodbye; within finishMs + graceMs + flushMs and a second.
+   * Refuses new work, ends the running attempts, delivers the results and ends the stream; takes at
+   * most finishMs + graceMs + flushMs and a second.
    */
   close(options?: CloseOptions): Promise<void>;
-  /** Takes nothing new from here on; what runs goes on. */
+  /** Refuses new work from now on; running attempts go on. */
   refuseNew(): void;
-  /** Says something else of the device from now on: what the server has to know of is told by a new session; what runs goes on. */
+  /**
+   * Changes the device's description. The server learns of the change by a new session; running
+   * attempts go on.
+   */
   update(changes: DeviceChanges): void;
 }
 
-/** What may change while a device is connected. */
+/** Options that may change while a device is connected. */
 export type DeviceChanges = Partial<
   Pick<
     DeviceOptions,
@@ -138,8 +158,8 @@ export type DeviceChanges = Partial<
 >;
 
 /**
- * Connects a device, and keeps it connected until `close` or until the server says that there is no use in it. Everything
- * else (refused connections, silent networks, a laptop's sleep, a server's restart) is survived.
+ * Connects a device and reconnects after every failure (refused connections, silent networks, a
+ * laptop's sleep, a server's restart) until `close` or until the server gives a final refusal.
  */
 export function connectDevice(options: DeviceOptions): DeviceConnection {
   const connection = new Connection(options);
@@ -185,7 +205,8 @@ class Connection implements DeviceConnection {
     });
     this.#resolveClosed = () => settle.resolve();
     this.#rejectClosed = (error) => settle.reject(error);
-    // A caller may prefer the `fatal` event; the process must not end because nobody looked at the promise.
+    // A caller may handle only the `fatal` event; an unhandled rejection of the promise must not
+    // end the process.
     this.closed.catch(() => {});
     this.#lifecycle = new Lifecycle((state, from) => this.#emit({ type: "state", state, from }));
     this.#attempts = new Attempts({
@@ -255,7 +276,7 @@ class Connection implements DeviceConnection {
     const { proxy: _before, ...endpoint } = this.#endpoint;
     const { proxy } = this.#options;
     this.#endpoint = { ...endpoint, ...(proxy === undefined ? {} : { proxy }) };
-    // Not a wake-up, but dialled at once like one.
+    // Not a wake-up, but dialled without delay in the same way.
     this.#session?.interrupt("the configuration changed", { isWakeUp: true });
   }
 
@@ -301,7 +322,7 @@ class Connection implements DeviceConnection {
     if (this.#lifecycle.fire("started")) void this.#dial();
   }
 
-  /** In state `dialing`: one session, and what follows from its outcome. */
+  /** In state `dialing`: runs one session and handles the outcome. */
   async #dial(): Promise<void> {
     const session = new Session({
       endpoint: this.#endpoint,
@@ -352,7 +373,10 @@ class Connection implements DeviceConnection {
     if (this.#lifecycle.fire("due")) void this.#dial();
   }
 
-  /** What runs, and what has ended but is the server's open attempt until it acknowledges; it would call these lost. */
+  /**
+   * Running attempts, and ended attempts without an acknowledgement: the server has the latter as
+   * open and would count them as lost.
+   */
   #heartbeatList(): AttemptRef[] {
     const running = this.#attempts.listed();
     const tokens = new Set(running.map(({ attemptToken }) => attemptToken));
@@ -399,7 +423,7 @@ class Connection implements DeviceConnection {
       replicaId: welcome.replicaId,
       heartbeatMs: heartbeat === undefined ? fallbackHeartbeatMs : durationMs(heartbeat),
     });
-    // Verdicts first: what is stored already is not sent again.
+    // Verdicts before deliveries, so stored results are not sent again.
     for (const { attemptToken, verdict } of welcome.verdicts) this.#obey(attemptToken, verdict);
     this.#delivery?.storedIn(welcome.incarnation);
     this.#delivery?.attach((completion) => {
@@ -408,12 +432,12 @@ class Connection implements DeviceConnection {
     this.#questions.opened(this.#serverCapabilities.has("questions"));
   }
 
-  /** A verdict speaks of the attempt as it was in the hello; it may have finished since. */
+  /** A verdict is about the attempt as listed in the hello; the attempt may have finished since. */
   #obey(attemptToken: string, verdict: HeldVerdict): void {
     const told = { attemptToken, windowId: "", message: "" };
     switch (verdict) {
       case HeldVerdict.ABORT:
-        // What has finished since is sent all the same, and its verdict says what became of it.
+        // A result finished since is sent all the same; its own verdict follows.
         this.#attempts.supersede(attemptToken);
         return;
       case HeldVerdict.ALREADY_STORED:
@@ -423,7 +447,7 @@ class Connection implements DeviceConnection {
       case HeldVerdict.CONTINUE:
       case HeldVerdict.SEND_RESULT:
       case HeldVerdict.UNSPECIFIED:
-        // What runs goes on, and all that is in the outbox is sent on a new stream anyway.
+        // Running attempts go on, and a new stream sends the whole outbox anyway.
         return;
     }
   }
@@ -444,7 +468,7 @@ class Connection implements DeviceConnection {
       case "answer":
         this.#questions.answered(body.value);
         return;
-      // That they arrived is all that matters (the watchdog); `welcome` and `drain` are the session's.
+      // `heartbeatAck` only feeds the watchdog; `welcome` and `drain` are handled by the session.
       case "heartbeatAck":
       case "welcome":
       case "drain":
@@ -465,7 +489,7 @@ class Connection implements DeviceConnection {
     this.#emit({ type: "set_aside", ...aside });
   }
 
-  /** After a sleep the stream is most likely dead and nobody knows it: connect first, act then. */
+  /** After a sleep the stream is most likely broken without an error: connect again first. */
   #woke(sleptMs: number): void {
     this.#emit({ type: "woke", sleptMs });
     this.#logger.info({ sleptMs }, "the machine slept; connecting again");
@@ -489,7 +513,7 @@ class Connection implements DeviceConnection {
     this.#resolveClosed();
   }
 
-  /** Releases everything; what runs is ended within the grace. */
+  /** Releases everything; running attempts end within the grace. */
   async #shutdown(options: Required<CloseOptions>): Promise<void> {
     this.#wake?.stop();
     await this.#attempts.stop(options.graceMs);
@@ -510,13 +534,13 @@ class Connection implements DeviceConnection {
     try {
       this.#options.onEvent?.({ ...event, atMs } as DeviceEvent);
     } catch (error) {
-      // A display that fails must not fail a run.
+      // A failing display must not fail a run.
       this.#logger.error({ event: event.type, error: messageOf(error) }, "onEvent threw");
     }
   }
 }
 
-/** Functions, signals and secrets say nothing of a change. */
+/** Functions, signals and secrets are left out of the comparison. */
 function comparable(key: string, value: unknown): unknown {
   return ["signal", "logger", "tls", "token"].includes(key) || typeof value === "bigint" ? undefined : value;
 }

@@ -17,26 +17,33 @@ import type { Verdict } from "./events.ts";
 import { defaultLimits, type SessionLimits, type Timing } from "./timing.ts";
 import { completeRun, type Endpoint, type StreamEnd } from "./transport.ts";
 
-/** Completions that are sent and not acknowledged, at most; the others wait on the disk. */
+/** Maximum of completions sent and not acknowledged; the others wait on disk. */
 export const UNACKNOWLEDGED_MAX = 16;
-/** Streams that broke, naming our message as the reason, while a completion was on its way: then it goes by unary call. */
+/**
+ * Count of streams broken with a status against our message (INVALID_ARGUMENT or
+ * RESOURCE_EXHAUSTED) while a completion was on its way, after which the completion goes by unary
+ * call.
+ */
 const SUSPICIONS_MAX = 2;
 
 interface Parcel {
   readonly entry: OutboxEntry;
   readonly watcher: string;
-  /** Kept in memory until the disk has it. */
+  /** Held in memory until the write to disk succeeds. */
   unsaved: Completion | undefined;
-  /** By the monotonic clock, on the current stream; undefined: not sent on it. */
+  /**
+   * Time of the last send on the current stream, by the monotonic clock; undefined: not sent on
+   * this stream.
+   */
   sentAt: number | undefined;
-  /** Times sent, over all streams. */
+  /** Number of sends, over all streams. */
   sends: number;
   suspicions: number;
-  /** By the monotonic clock: the disk refused it, and is not asked for it before. */
+  /** After a failed read: earliest time of the next read, by the monotonic clock. */
   readableAt: number | undefined;
-  /** Being read from the disk, or handed over by unary call. */
+  /** A read from disk or a unary call is in progress. */
   isBusy: boolean;
-  /** It was acknowledged before, by another database, and is offered again. */
+  /** Set if another database acknowledged the result before and the result is offered again. */
   kept: Kept | undefined;
 }
 
@@ -49,14 +56,26 @@ export interface Acknowledged {
 }
 
 /**
- * Sees to it that every completion reaches the server: from the outbox to the stream, again after a reconnect, again if
- * no acknowledgement comes, by unary call if there is no stream for long. It forgets a completion only when the server
- * has said what became of it.
+ * Delivers every completion from the outbox to the server: over the stream, again after a
+ * reconnect, again without an acknowledgement in time, and by unary call after a long time without
+ * a stream. A completion is removed only after the server's verdict.
+ *
+ *   add ──▶ unsaved ──written──▶ stored ──send──▶ sent ──verdict──▶ settled
+ *                                  ▲ │             │                  ▲
+ *                                  │ │      stream ended, or          │
+ *                                  └─┼───── no verdict in time        │
+ *                                    └──── unary call ──verdict───────┘
+ *
+ * While the disk refuses the write, an unsaved completion is sent from memory. The unary call is
+ * used after `unaryAfterMs` without a stream, and for a completion suspected of breaking streams.
+ * Settling keeps the record (see `KeptResults`), or moves a refused record to `rejected/`.
  */
 export class Delivery {
   readonly #outbox: Outbox;
   readonly #kept: KeptResults;
-  /** Tokens of kept results that were offered again: the server had forgotten their runs, perhaps. */
+  /**
+   * Tokens of kept results offered again, because the server's database may have lost their runs.
+   */
   readonly #offered = new Set<string>();
   #by: KeptBy | undefined;
   readonly #endpoint: Endpoint;
@@ -94,7 +113,7 @@ export class Delivery {
     this.#arm(this.#timing.unaryAfterMs);
   }
 
-  /** What is not acknowledged yet, oldest first. */
+  /** Completions without an acknowledgement, oldest first. */
   held(): OutboxEntry[] {
     return [...this.#parcels.values()].filter(({ kept }) => !kept).map((parcel) => parcel.entry);
   }
@@ -104,7 +123,10 @@ export class Delivery {
     return parcel !== undefined && !parcel.kept;
   }
 
-  /** The server says which database it stores into. Results that another one acknowledged are offered again. */
+  /**
+   * Notes the database in use by the server. Results acknowledged by another database are offered
+   * again.
+   */
   storedIn(incarnation: Incarnation | undefined): void {
     if (incarnation === undefined || !/^\d{1,20}$/.test(incarnation.systemIdentifier)) return;
     const { systemIdentifier, timeline } = incarnation;
@@ -121,7 +143,7 @@ export class Delivery {
     void this.#pump();
   }
 
-  /** Offers a kept result again, unless this very database has acknowledged it. */
+  /** Offers a kept result again, unless this same database has acknowledged the result. */
   #offer(kept: Kept): boolean {
     if (this.#isOfNow(kept) || this.#parcels.has(kept.attemptToken)) return false;
     const { runId, attemptToken, acknowledgedAtMs: finishedAtMs } = kept;
@@ -131,8 +153,8 @@ export class Delivery {
   }
 
   /**
-   * The result of an attempt that the server assigns as if it had never been: its database forgot the run, and the program
-   * must not run twice. Undefined for every other assignment, such as a retry.
+   * The result of an attempt assigned a second time because the server's database lost the run: the
+   * program must not run twice. Undefined for every other assignment, such as a retry.
    */
   forgottenResult(assignment: {
     runId: string;
@@ -158,13 +180,13 @@ export class Delivery {
     return this.#by?.systemIdentifier === by.systemIdentifier && this.#by.timeline === by.timeline;
   }
 
-  /** Takes a completion on. Resolves when it is durable and, if there is a stream, on its way. */
+  /** Adds a completion. Resolves when the completion is durable and, with an open stream, sent. */
   async add(completion: Completion, finishedAtMs: number, watcher: string): Promise<void> {
     const { runId, attemptToken } = completion;
     const parcel = parcelOf({ runId, attemptToken, finishedAtMs }, watcher);
     parcel.isBusy = true;
     this.#parcels.set(attemptToken, parcel);
-    // A full disk must not cost the result while the network is fine.
+    // A full disk must not lose the result while the network works.
     parcel.unsaved = completion;
     await this.#save(parcel);
     parcel.isBusy = false;
@@ -173,19 +195,25 @@ export class Delivery {
     }
   }
 
-  /** Why results are in memory alone, if some are: the disk does not take them. No new work is taken meanwhile. */
+  /**
+   * The disk's error while some results are only in memory; no work is accepted then. Undefined: no
+   * error.
+   */
   get diskProblem(): string | undefined {
     return this.#diskProblem;
   }
 
-  /** Puts a result on the disk, or notes why not; tried again until it works or the result is delivered. */
+  /**
+   * Writes a result to disk, or notes the error; `saveAll` repeats the write until success or
+   * delivery.
+   */
   async #save(parcel: Parcel): Promise<void> {
     const { unsaved, entry } = parcel;
     if (unsaved === undefined) return;
     try {
       await this.#outbox.put({ completion: unsaved, finishedAtMs: entry.finishedAtMs });
       parcel.unsaved = undefined;
-      // It was answered for while it was being written; the removal came before the file.
+      // An acknowledgement arrived during the write; its removal came before the file existed.
       if (this.#parcels.get(entry.attemptToken) !== parcel) await this.#removeFile(entry);
     } catch (error) {
       if (this.#diskProblem === undefined) {
@@ -209,7 +237,9 @@ export class Delivery {
     this.#logger.info({}, "no result is in memory only any more; new work is taken again");
   }
 
-  /** A stream is open: everything that waits may go. `send` answers false if the stream is gone. */
+  /**
+   * A stream is open: all waiting completions may go. `send` returns false if the stream is gone.
+   */
   attach(send: (completion: Completion) => boolean, limits: SessionLimits): void {
     this.#send = send;
     this.#limits = limits;
@@ -217,9 +247,9 @@ export class Delivery {
     void this.#pump();
   }
 
-  /** The stream is gone; what was on its way will be sent again. */
+  /** The stream is gone; its unacknowledged completions will be sent again. */
   detach(end: StreamEnd | undefined): void {
-    // A dial that came to nothing changes nothing: the wait for the unary call goes on.
+    // A failed dial changes nothing: the wait for the unary call goes on.
     if (this.#send === undefined) return;
     const isBlamed = end?.code === status.INVALID_ARGUMENT || end?.code === status.RESOURCE_EXHAUSTED;
     this.#send = undefined;
@@ -230,7 +260,7 @@ export class Delivery {
     this.#arm(this.#timing.unaryAfterMs);
   }
 
-  /** The server asks for it, whatever we sent before. */
+  /** Sends a completion again at the server's request. */
   sendAgain(attemptToken: string): void {
     const parcel = this.#parcels.get(attemptToken);
     if (parcel === undefined) return;
@@ -238,7 +268,7 @@ export class Delivery {
     void this.#pump();
   }
 
-  /** The server said what became of a completion. */
+  /** Applies the server's verdict on a completion. */
   async acknowledge(
     ack: Pick<CompletionAck, "attemptToken" | "verdict" | "windowId" | "message">,
   ): Promise<void> {
@@ -248,7 +278,7 @@ export class Delivery {
     await this.#settle(parcel, verdict, ack);
   }
 
-  /** Resolves when nothing is left, or after `ms`. True if nothing is left. */
+  /** Resolves when no completion is left, or after `ms`. True if none is left. */
   async flushed(ms: number): Promise<boolean> {
     if (this.#parcels.size === 0) return true;
     await new Promise<void>((resolve) => {
@@ -289,7 +319,10 @@ export class Delivery {
     return count;
   }
 
-  /** Sends what is due: never sent on this stream, or sent and not acknowledged for too long. */
+  /**
+   * Sends the due completions: not yet sent on this stream, or sent and not acknowledged within the
+   * deadline.
+   */
   async #pump(): Promise<void> {
     const now = performance.now();
     for (const parcel of this.#parcels.values()) {
@@ -301,7 +334,8 @@ export class Delivery {
         parcel.sentAt = undefined;
       }
     }
-    // What was never sent goes first: sixteen that nobody acknowledges must not hold up the others.
+    // Completions never sent before go first: 16 unacknowledged completions must not block the
+    // others.
     const queue = [...this.#parcels.values()].sort((a, b) => a.sends - b.sends);
     for (const parcel of queue) {
       if (this.#send === undefined) return;
@@ -332,7 +366,7 @@ export class Delivery {
     parcel.isBusy = true;
     const reading = await this.#readRecord(parcel);
     parcel.isBusy = false;
-    // It may have been acknowledged while we read.
+    // An acknowledgement may have arrived during the read.
     if (this.#parcels.get(parcel.entry.attemptToken) !== parcel) return undefined;
     const { runId } = parcel.entry;
     switch (reading.kind) {
@@ -378,7 +412,7 @@ export class Delivery {
     }
   }
 
-  /** False if the server could not be asked; then there is no use in asking it about the next one. */
+  /** False if the server could not be reached; the caller then skips the remaining completions. */
   async #handByUnary(parcel: Parcel): Promise<boolean> {
     const completion = await this.#read(parcel);
     if (completion === undefined) return true;
@@ -423,12 +457,15 @@ export class Delivery {
     void this.#pump();
   }
 
-  /** Keeps an acknowledged result for a while; false if it is not known by which database, or the disk does not. */
+  /**
+   * Keeps an acknowledged result for a while. False if the acknowledging database is unknown or the
+   * write fails.
+   */
   async #keep(entry: OutboxEntry): Promise<boolean> {
     if (this.#by === undefined) return false;
     try {
       await this.#kept.keep(entry, this.#by);
-      // The database may have failed over while it was written.
+      // The database may have failed over during the write.
       for (const kept of this.#kept.list()) if (kept.attemptToken === entry.attemptToken) this.#offer(kept);
       return true;
     } catch (error) {
@@ -440,7 +477,10 @@ export class Delivery {
     }
   }
 
-  /** Whatever the answer was, it is kept for its time; this database is not asked again. */
+  /**
+   * Keeps the result for the rest of its time after any verdict; this database gets no second
+   * offer.
+   */
   async #confirm(kept: Kept): Promise<void> {
     if (this.#by === undefined) return;
     try {
@@ -465,7 +505,7 @@ export class Delivery {
     try {
       await this.#outbox.remove(entry);
     } catch (error) {
-      // It comes back after a restart, and is then acknowledged once more.
+      // The file is sent again after a restart and acknowledged once more.
       this.#logger.warn({ runId: entry.runId, error: messageOf(error) }, "cannot remove an outbox file");
     }
   }
@@ -488,18 +528,21 @@ function parcelOf(entry: OutboxEntry, watcher: string): Parcel {
   };
 }
 
-/** What is known of the run travels only with what is offered again. */
+/** `reoffer` is sent only with results offered again. */
 function asSent({ kept }: Parcel, completion: Completion): Completion {
   if (kept || completion.reoffer === undefined) return completion;
   const { reoffer: _, ...rest } = completion;
   return create(CompletionSchema, rest);
 }
 
-/** The server does not have it: it is set aside for a person, and never only deleted. */
+/**
+ * True if the server has not stored the result: the file is then set aside for a person, not
+ * deleted.
+ */
 const isNotStored = (verdict: Verdict) => verdict === "invalid" || verdict === "unknown";
 
 const verdicts: Record<CompletionVerdict, Verdict | undefined> = {
-  // A server newer than we are: keep the completion and ask again.
+  // Verdict of a newer server: keep the completion and ask again.
   [CompletionVerdict.UNSPECIFIED]: undefined,
   [CompletionVerdict.STORED]: "stored",
   [CompletionVerdict.STORED_LATE]: "stored_late",
@@ -509,7 +552,9 @@ const verdicts: Record<CompletionVerdict, Verdict | undefined> = {
   [CompletionVerdict.INVALID]: "invalid",
 };
 
-/** Errors of the unary call that are an answer. All others mean: later. */
+/**
+ * Statuses of the unary call with the meaning of a verdict. All other errors mean: try again later.
+ */
 const unaryVerdicts: Partial<Record<status, Verdict>> = {
   [status.NOT_FOUND]: "unknown",
   [status.INVALID_ARGUMENT]: "invalid",

@@ -1,17 +1,17 @@
-/** Why a device connection cannot go on. A person has to do something; the message says what. */
+/** Final reasons for the end of a device connection. The message tells a person the remedy. */
 export type DeviceErrorReason =
-  /** The server does not take this token, or not from this installation. */
+  /** The server does not accept the token, or not from this installation. */
   | "unauthenticated"
-  /** The device was deleted or its token revoked. */
+  /** The device was deleted or its token was revoked. */
   | "revoked"
-  /** The server turned the hello down: this daemon and that server do not fit together. */
+  /** The server refused the hello: versions or configuration do not match. */
   | "incompatible"
   /** Another daemon runs with the same state directory. */
   | "locked"
-  /** The state directory cannot be used, or an option makes no sense. */
+  /** The state directory cannot be used, or an option is invalid. */
   | "unusable";
 
-/** A fatal end of a device connection. */
+/** The final error of a device connection. */
 export class DeviceError extends Error {
   override name = "DeviceError";
   readonly reason: DeviceErrorReason;
@@ -22,12 +22,12 @@ export class DeviceError extends Error {
   }
 }
 
-/** The message of anything that was thrown. */
+/** The message of any thrown value. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** Whether `error` is a system error with this code, for example "ENOENT". */
+/** True if `error` is a system error with the given code, for example "ENOENT". */
 export function hasCode(error: unknown, code: string): boolean {
   return error instanceof Error && "code" in error && error.code === code;
 }

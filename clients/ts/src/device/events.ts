@@ -4,12 +4,13 @@ import type { DeviceErrorReason } from "./errors.ts";
 import type { ConnectionState } from "./lifecycle.ts";
 
 /**
- * What the server said about a completion. `stored_late`: it is the run's end although its attempt had been taken away.
- * `superseded`: kept as a late result. `unknown` and `invalid`: not stored, and set aside here.
+ * The server's verdict on a completion. `stored_late`: stored as the run's end although the attempt
+ * had been taken away. `superseded`: kept as a late result. `unknown` and `invalid`: not stored,
+ * and set aside on the device.
  */
 export type Verdict = "stored" | "stored_late" | "already_stored" | "superseded" | "unknown" | "invalid";
 
-/** Names the attempt that an event is about. */
+/** Names of an event's attempt. */
 export interface AttemptNames {
   runId: string;
   attemptToken: string;
@@ -17,32 +18,38 @@ export interface AttemptNames {
   watcher: string;
 }
 
-/** What happens on a device connection, for display and for tests. `atMs` is ms since the epoch, with fractions. */
+/**
+ * Events of a device connection, for display and for tests. `atMs` is in ms since the epoch, with
+ * fractions.
+ */
 export type DeviceEvent = { atMs: number } & (
   | { type: "state"; state: ConnectionState; from: ConnectionState }
   | { type: "connected"; deviceId: string; sessionEpoch: bigint; replicaId: string; heartbeatMs: number }
-  /** `retryInMs` is given by the `retrying` event that follows. */
+  /** The following `retrying` event gives the delay. */
   | { type: "disconnected"; reason: string; heldMs: number }
   | { type: "drained"; reason: string; reconnectAfterMs: number; message: string }
   | { type: "retrying"; inMs: number; reason: string; failures: number }
-  /** The machine slept for about this long; the connection is made anew. */
+  /** The machine slept for about `sleptMs` ms; the device connects again. */
   | { type: "woke"; sleptMs: number }
   | { type: "fatal"; error: DeviceErrorReason; message: string }
-  /** Work arrived; `atMs` is the moment of its frame. `firedAtMs`: when the run became due, by the server's clock. */
+  /**
+   * Work arrived; `atMs` is the arrival time of the frame. `firedAtMs`: time the run became due, by
+   * the server's clock.
+   */
   | ({
       type: "assignment";
       attempt: number;
       agentKind: string;
       firedAtMs: number | undefined;
       timeoutMs: number | undefined;
-      /** W3C trace context of the run; empty while the server writes no traces. */
+      /** W3C trace context of the run; empty without traces on the server. */
       traceparent: string;
     } & AttemptNames)
-  /** A copy of an attempt that is already here; it was dropped. */
+  /** A copy of a known attempt; the copy was dropped. */
   | ({ type: "duplicate" } & AttemptNames)
   | ({ type: "accepted" } & AttemptNames)
   | ({ type: "rejected"; reason: string; message: string } & AttemptNames)
-  /** `isSent` is false for a piece that only the display sees: no stream, or too much output. */
+  /** `isSent` is false for a piece shown only locally: no stream, or too much output. */
   | ({
       type: "output";
       stream: "stdout" | "stderr";
@@ -50,16 +57,18 @@ export type DeviceEvent = { atMs: number } & (
       sequence: bigint;
       isSent: boolean;
     } & AttemptNames)
-  /** What an agent does; `isSent` as with output. */
+  /** An agent's activity; `isSent` as for output. */
   | ({ type: "activity"; activity: Activity; isSent: boolean } & AttemptNames)
   | ({ type: "cancel"; reason: string } & AttemptNames)
   /** The agent of a cancelled attempt is gone. */
   | ({ type: "cancelled" } & AttemptNames)
-  /** The attempt was not ours any more; its agent was stopped and its result dropped. */
+  /** The attempt was superseded; the agent was stopped and its result dropped. */
   | ({ type: "aborted" } & AttemptNames)
-  /** The attempt ended; its result is in the outbox. */
+  /** The attempt ended and its result is in the outbox. */
   | ({ type: "finished"; result: AttemptResult; durationMs: number } & AttemptNames)
-  /** The server has the result. `storeMs`: from the end of the attempt to this acknowledgement. */
+  /**
+   * The server has the result. `storeMs`: ms from the end of the attempt to this acknowledgement.
+   */
   | ({
       type: "acknowledged";
       verdict: Verdict;
@@ -67,11 +76,11 @@ export type DeviceEvent = { atMs: number } & (
       message: string;
       storeMs: number;
     } & AttemptNames)
-  /** A result was set aside for a person to look at. */
+  /** A result was set aside for a person. */
   | { type: "set_aside"; path: string; problem: string }
 );
 
-/** An event without its time. */
+/** An event without `atMs`. */
 export type DeviceEventBody = DeviceEvent extends infer E
   ? E extends { atMs: number }
     ? Omit<E, "atMs">

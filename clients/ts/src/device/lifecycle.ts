@@ -1,33 +1,41 @@
 /**
- * The life of a device connection, as a table. A cell names the state that follows; `null` means that the event has
- * nothing to say in that state (it came late) and is dropped. The compiler asks for every cell.
+ * State table of a device connection. A cell names the next state; `null` drops an event which came
+ * too late for the state. The compiler requires every cell.
  *
- *   idle      nothing done yet; the state directory is being locked and recovered
- *   dialing   a fresh channel connects (owns the dial deadline)
+ *   idle      start: the state directory is being locked and recovered
+ *   dialing   a new channel connects (owns the dial deadline)
  *   greeting  hello is sent, welcome is awaited (owns the welcome deadline)
  *   serving   the session is open (owns heartbeat and watchdog)
- *   draining  the server asked us to leave; acknowledgements are still read (owns the linger deadline)
+ *   draining  the server asked the device to leave; acknowledgements are still read
+ *             (owns the linger deadline)
  *   waiting   no stream; the next dial is scheduled (owns the backoff timer)
  *   closed    the end
  *
- * A state owns its timers: leaving it clears them (`after`, `every`), so that no timer ever fires into a later state.
+ *   idle ──▶ dialing ──▶ greeting ──▶ serving ──▶ draining
+ *              ▲  │          │            │           │
+ *            due  └──────────┴── ended ───┴───────────┘
+ *              │                   ▼
+ *              └─────────────── waiting        failed, stopped: any state ──▶ closed
+ *
+ * A `drain` during the greeting also leads to draining. A state owns its timers (`after`,
+ * `every`): leaving the state clears them, so no timer fires in a later state.
  */
 export type ConnectionState = "idle" | "dialing" | "greeting" | "serving" | "draining" | "waiting" | "closed";
 
 export type ConnectionEvent =
-  /** The state directory is ours and recovered. */
+  /** The state directory is locked and recovered. */
   | "started"
-  /** The channel is up. */
+  /** The channel is connected. */
   | "connected"
   /** `welcome` arrived. */
   | "welcomed"
   /** `drain` arrived. */
   | "drained"
-  /** The stream is over, for whatever reason; it will be tried again. */
+  /** The stream is over, for any reason; the device will dial again. */
   | "ended"
-  /** The delay before the next dial is over, or the machine woke up and should not wait. */
+  /** The delay before the next dial is over, or the machine woke up. */
   | "due"
-  /** There is no use in another try. */
+  /** A final error. */
   | "failed"
   /** The caller closes the connection. */
   | "stopped";
@@ -105,10 +113,13 @@ export const transitions: Record<ConnectionState, Record<ConnectionEvent, Connec
   },
 };
 
-/** A timer that is longer fires at once (24.8 days; Node's timers are 32-bit). */
+/**
+ * Maximum delay of a timer in ms (24.8 days). Node fires longer timers at once: its delays are
+ * 32-bit.
+ */
 export const TIMER_MS_MAX = 2 ** 31 - 1;
 
-/** The current state, its timers, and the only way from one state to the next. */
+/** The current state, its timers, and the only function for changing the state. */
 export class Lifecycle {
   #state: ConnectionState = "idle";
   readonly #timers = new Set<NodeJS.Timeout>();
@@ -122,7 +133,7 @@ export class Lifecycle {
     return this.#state;
   }
 
-  /** Moves on by the table. False if the event came late and was dropped. */
+  /** Changes the state by the table. False if the event came too late and was dropped. */
   fire(event: ConnectionEvent): boolean {
     const from = this.#state;
     const to = transitions[from][event];
@@ -134,7 +145,7 @@ export class Lifecycle {
     return true;
   }
 
-  /** Calls once after `ms`, unless the state is left before. */
+  /** Calls once after `ms`, unless the state changes before. */
   after(ms: number, call: () => void): void {
     const timer = setTimeout(
       () => {
@@ -146,7 +157,7 @@ export class Lifecycle {
     this.#timers.add(timer);
   }
 
-  /** Calls every `ms` until the state is left. */
+  /** Calls every `ms` until the state changes. */
   every(ms: number, call: () => void): void {
     this.#timers.add(setInterval(call, ms));
   }

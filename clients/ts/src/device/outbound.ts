@@ -1,17 +1,24 @@
 import type { ConnectRequest } from "../gen/pinion/v1/device_pb.js";
 
-/** Output that waits for the stream, at most; beyond it, output is dropped. */
+/** Maximum bytes of output waiting for the stream; output beyond the bound is dropped. */
 export const OUTPUT_QUEUE_BYTES_MAX = 256 * 1024;
-/** Control messages that wait for the stream, at most. Only a peer that does not read gets there: the stream is cut. */
+/**
+ * Maximum count of control messages waiting for the stream. Only a peer that does not read reaches
+ * the bound; the stream is then cut.
+ */
 export const CONTROL_QUEUE_MAX = 4096;
-/** Output per second and stream, with bursts of the same size. A flood is thinned here, not on the server. */
+/**
+ * Bound on output in bytes per second and stream, with bursts of the same size. The client drops
+ * the excess, so the server need not.
+ */
 export const OUTPUT_BYTES_PER_SECOND_MAX = 2 * 1024 * 1024;
 
 /**
- * The way out of a stream: two lanes, of which control goes first. One message is with the transport at a time; the next
- * is chosen when that one has been taken, so that a heartbeat overtakes all the output that waits.
+ * Send queue of a stream, in two lanes; the control lane goes first. One message is with the
+ * transport at a time, and the next is chosen when the transport has taken the message, so a
+ * heartbeat overtakes all waiting output.
  *
- * `write` hands a message to the transport and calls back when there is room for more.
+ * `write` hands a message to the transport and calls back when the transport has room for more.
  */
 export class Outbound {
   readonly #write: (message: ConnectRequest, taken: () => void) => void;
@@ -29,13 +36,13 @@ export class Outbound {
     this.#onOverflow = onOverflow;
   }
 
-  /** Starts to write what waits. */
+  /** Starts to write the queued messages. */
   open(): void {
     this.#isOpen = true;
     this.#pump();
   }
 
-  /** Forgets what waits; nothing is written from here on. */
+  /** Drops the queued messages; nothing is written from now on. */
   close(): void {
     this.#isOpen = false;
     this.#control.length = 0;
@@ -45,7 +52,7 @@ export class Outbound {
 
   control(message: ConnectRequest): void {
     if (message.message.case === "heartbeat") {
-      // Only the newest state is of interest: a heartbeat that could not be sent yet is replaced.
+      // A new heartbeat replaces an unsent heartbeat: only the newest state matters.
       const waiting = this.#control.findIndex((queued) => queued.message.case === "heartbeat");
       if (waiting >= 0) this.#control.splice(waiting, 1);
       this.#control.unshift(message);
@@ -91,7 +98,8 @@ export class Outbound {
         this.#isWriting = false;
         if (isReturned) this.#pump();
       });
-      // A transport that takes the message at once calls back before it returns: the loop goes on, the stack does not grow.
+      // A transport with room calls back before `write` returns: the loop goes on and the stack
+      // does not grow.
       isReturned = true;
       if (!isTaken) return;
     }

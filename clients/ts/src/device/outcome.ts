@@ -2,22 +2,22 @@ import { DrainReason } from "../gen/pinion/v1/device_pb.js";
 import type { DeviceErrorReason } from "./errors.ts";
 import type { Timing } from "./timing.ts";
 
-/** How one session ended. A session never rejects: this is all that can become of it. */
+/** The end of one session. A session never rejects; the union lists every outcome. */
 export type SessionOutcome =
-  /** It was welcomed, and broke later. */
+  /** The session was welcomed and broke later. */
   | { kind: "served"; heldMs: number; reason: string; isWakeUp: boolean }
-  /** The server asked us to come back later. */
+  /** The server asked for a later reconnect. */
   | { kind: "drained"; heldMs: number; drain: DrainReason; reconnectAfterMs: number; message: string }
-  /** It was never welcomed. `refusal` is set if the server turned us down by name. */
+  /** The session was never welcomed. `refusal` is set if the server refused with a known status. */
   | { kind: "retryable"; reason: string; refusal?: DeviceErrorReason; isWakeUp: boolean }
-  /** There is no use in another try. */
+  /** A final error: another try would not help. */
   | { kind: "fatal"; error: DeviceErrorReason; reason: string };
 
-/** What is remembered from one session to the next. */
+/** Data carried from session to session. */
 export interface History {
-  /** Sessions in a row that did not hold; the exponent of the backoff. */
+  /** Count of sessions in a row shorter than `backoffResetMs`; the exponent of the backoff. */
   failures: number;
-  /** Refusals by name in a row. */
+  /** Count of refusals in a row. */
   refusals: number;
 }
 
@@ -25,7 +25,7 @@ export type Decision =
   | { next: "dial"; delayMs: number; reason: string; history: History }
   | { next: "close"; error: DeviceErrorReason; message: string };
 
-/** Failures beyond this no longer lengthen the backoff; keeps the exponent finite. */
+/** Failures beyond the maximum no longer lengthen the backoff; keeps the exponent finite. */
 const EXPONENT_MAX = 16;
 
 /**
@@ -38,11 +38,12 @@ export function backoffMs(failures: number, timing: Timing, random: () => number
 }
 
 /**
- * What an outcome means: the one place that decides whether, and when, to dial again.
+ * Decides, from an outcome, whether and when to dial again. No other code decides this.
  *
- * The backoff starts anew only after a session that held for `backoffResetMs`; otherwise a server that accepts and drops
- * would be dialled every few milliseconds. A refusal by name is tried `refusalsMax` times, because a replica that has
- * lost its database may refuse what it would take a second later.
+ * Only a session of at least `backoffResetMs` resets the backoff; otherwise the device would dial a
+ * server that accepts and drops every few milliseconds. A refusal with a known status is tried
+ * `refusalsMax` times, because a replica without its database may refuse a device and accept the
+ * same device a second later.
  */
 export function decide(
   outcome: SessionOutcome,
@@ -63,12 +64,13 @@ export function decide(
         return {
           next: "close",
           error: "revoked",
-          // The server knows whether it is a device or a fleet worker, and says what helps.
+          // The server tells devices from fleet workers and gives the remedy.
           message: outcome.message || "this device was removed or its token revoked; enrol it again",
         };
       }
       const failures = outcome.heldMs >= timing.backoffResetMs ? 0 : history.failures + 1;
-      // Two daemons with one identity would throw each other out for ever: a replaced session comes back ever slower.
+      // Two daemons with the same identity would replace each other for ever: a replaced session
+      // waits longer each time.
       const slower = outcome.drain === DrainReason.REPLACED ? backoffMs(failures, timing, random) : 0;
       return {
         next: "dial",

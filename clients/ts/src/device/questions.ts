@@ -8,20 +8,24 @@ import {
   QuestionCloseReason,
 } from "../gen/pinion/v1/device_pb.js";
 
-/** What a person answered, or nobody. */
+/** A person's answer, or the default. */
 export interface GivenAnswer {
-  /** The chosen option; empty: nobody answered and no option stands for that. */
+  /** The chosen option; empty: no answer, and the question has no default option. */
   optionId: string;
   text: string;
-  /** Nobody chose it: the default at the deadline. */
+  /** No person chose the option: the default applied at the deadline. */
   isDefault: boolean;
 }
 
-/** Questions that may be open at once for one attempt. An agent that asks more is answered as if nobody had. */
+/**
+ * Maximum of open questions per attempt. A question beyond the bound gets the default answer at
+ * once.
+ */
 export const OPEN_QUESTIONS_MAX = 16;
 /**
- * How long after its deadline a question still waits for the server, which decides by its own clock; without an answer by
- * then the device takes the default by itself, so that an agent does not wait for ever on a lost network.
+ * Time in ms after the deadline during which the device still waits for the server, whose clock
+ * decides. Without an answer by then the device takes the default, so an agent does not wait for
+ * ever on a lost network.
  */
 export const EXPIRY_GRACE_MS = 5 * 60_000;
 
@@ -33,8 +37,8 @@ interface Open {
 }
 
 /**
- * The questions of this device's agents that wait for an answer. A question goes up at once and again after each welcome,
- * until an answer comes down; the server answers a repeated question as it answered the first.
+ * Open questions of this device's agents. A question is sent at once and again after each welcome,
+ * until an answer arrives; the server answers a repeated question in the same way as the first.
  */
 export class Questions {
   readonly #send: (message: ConnectRequest["message"]) => boolean;
@@ -45,15 +49,15 @@ export class Questions {
     this.#send = send;
   }
 
-  /** A session is open. `isTaken`: its server takes questions. */
+  /** A session is open. `isTaken`: the server accepts questions. */
   opened(isTaken: boolean): void {
     this.#isTaken = isTaken;
     for (const { attempt, question } of this.#open.values()) this.#ask(attempt, question);
   }
 
   /**
-   * Asks, and resolves to the answer. Without a server that takes questions, with too many of them open, and at the
-   * deadline of a lost network, nobody has answered. Never rejects.
+   * Asks, and resolves to the answer. The answer is the default if the server does not accept
+   * questions, if too many questions are open, or at the deadline of a lost network. Never rejects.
    */
   ask(
     attempt: { runId: string; attemptToken: string },
@@ -89,7 +93,7 @@ export class Questions {
     });
   }
 
-  /** The server says what was answered. What is not open here was answered before. */
+  /** Delivers the server's answer. A question not open here was answered before. */
   answered(answer: Answer): void {
     const { optionId, text, isDefault } = answer;
     this.#settle(keyOf(answer.attemptToken, answer.questionId), { optionId, text, isDefault });
@@ -115,7 +119,7 @@ export class Questions {
     reason: QuestionCloseReason,
   ): void {
     const { runId, attemptToken } = attempt;
-    // If there is no stream, the attempt's completion closes it.
+    // Without a stream, the attempt's completion closes the question.
     this.#send({
       case: "questionClosed",
       value: create(QuestionClosedSchema, { runId, attemptToken, questionId, reason }),

@@ -24,17 +24,17 @@ import {
 } from "./timing.ts";
 import { type DeviceStream, type Endpoint, openStream, type StreamEnd } from "./transport.ts";
 
-/** What a session needs of the connection that holds it. */
+/** Functions of the connection used by a session. */
 export interface SessionHost {
   hello(): Hello;
-  /** The attempts that are in progress or not acknowledged, for a heartbeat. */
+  /** Attempts in progress or not acknowledged, for a heartbeat. */
   attempts(): AttemptRef[];
   onWelcome(welcome: Welcome, limits: SessionLimits): void;
   onMessage(message: ConnectResponse): void;
   onDrain(drain: Drain): void;
 }
 
-/** Errors of a stream that mean "not you", by name. They are tried a few times (see `decide`). */
+/** Stream statuses with the meaning of a refusal. `decide` tries again a few times. */
 const refusals: Partial<Record<status, { error: DeviceErrorReason; advice: string }>> = {
   [status.UNAUTHENTICATED]: {
     error: "unauthenticated",
@@ -52,8 +52,8 @@ const refusals: Partial<Record<status, { error: DeviceErrorReason; advice: strin
 };
 
 /**
- * One session: a stream from its dial to its end. `run` resolves to what became of it and never rejects; by then the
- * stream, its channel and the timers are released.
+ * One session: a stream from its dial to its end. `run` resolves to the outcome and never rejects;
+ * by then the stream, its channel and the timers are released.
  */
 export class Session {
   readonly #endpoint: Endpoint;
@@ -82,7 +82,7 @@ export class Session {
     );
   }
 
-  /** The gRPC status with which the stream ended, if the server ended it. */
+  /** gRPC status of the stream's end, if the server ended the stream. */
   get end(): StreamEnd | undefined {
     return this.#end;
   }
@@ -91,7 +91,7 @@ export class Session {
     return this.#welcomedAt !== undefined && this.#settle !== undefined && this.#drain === undefined;
   }
 
-  /** Call once, in state `dialing`. */
+  /** Runs the session. Call once, in state `dialing`. */
   run(): Promise<SessionOutcome> {
     return new Promise((resolve) => {
       this.#settle = resolve;
@@ -106,7 +106,7 @@ export class Session {
           onEnd: (end) => this.#ended(end),
         });
       } catch (error) {
-        // Only the endpoint itself can be at fault here, and it will not mend by itself.
+        // Only the endpoint can be wrong here, and another try would not help.
         this.#conclude({ kind: "fatal", error: "unusable", reason: String(error) });
       }
     });
@@ -119,18 +119,18 @@ export class Session {
     return true;
   }
 
-  /** Puts a piece of output on its lane. False if it was dropped. */
+  /** Puts a piece of output on the output lane. False if the piece was dropped. */
   output(message: ConnectRequest["message"], bytes: number): boolean {
     if (!this.isOpen) return false;
     return this.#outbound.output(create(ConnectRequestSchema, { message }), bytes);
   }
 
-  /** Ends the session from our side. */
+  /** Ends the session from this side. */
   interrupt(reason: string, options: { isWakeUp?: boolean } = {}): void {
     this.#finish({ reason, ...options });
   }
 
-  /** Says goodbye: our side ends, and the server has `lingerMs` to end its own. Resolves when the stream is over. */
+  /** Ends this side; the server has `lingerMs` to end its own. Resolves when the stream is over. */
   leave(reason: string, lingerMs: number): Promise<void> {
     if (this.#settle === undefined) return Promise.resolve();
     this.#outbound.close();
@@ -191,7 +191,7 @@ export class Session {
     });
   }
 
-  /** The watchdog: one timer that sleeps for what is left of the TTL, instead of one that is moved at every message. */
+  /** The watchdog: one timer sleeps for the rest of the TTL, so messages do not move a timer. */
   #watch(ttlMs: number, sleepMs: number): void {
     this.#lifecycle.after(sleepMs, () => {
       const silentMs = performance.now() - this.#heardAt;
@@ -235,7 +235,7 @@ export class Session {
         kind: "drained",
         heldMs,
         drain: this.#drain.reason ?? DrainReason.UNSPECIFIED,
-        // The server's delay counts from its message, not from the end of the stream.
+        // The server's delay counts from the drain message, not from the end of the stream.
         reconnectAfterMs: isWakeUp ? 0 : Math.max(0, delayMs - (now - this.#drainedAt)),
         message: this.#drain.message,
       });

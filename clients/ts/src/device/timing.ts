@@ -1,34 +1,43 @@
-/** The client's own timers and bounds, in milliseconds unless the name says otherwise. The server dictates the others. */
+/**
+ * The client's own timers and bounds, in ms unless the name says otherwise. The server sets the
+ * others.
+ */
 export interface Timing {
-  /** From the dial to a channel that is up: TCP, TLS and HTTP/2 settings. */
+  /** From the dial to a connected channel: TCP, TLS and HTTP/2 settings. */
   dialDeadlineMs: number;
-  /** From `hello` to `welcome`. */
+  /** Deadline from `hello` to `welcome`. */
   welcomeDeadlineMs: number;
-  /** How long a drained stream is still read for acknowledgements, at most. */
+  /** Maximum time for reading acknowledgements from a drained stream. */
   drainLingerMs: number;
   /** First ceiling of the backoff. */
   backoffBaseMs: number;
   /** Last ceiling of the backoff. */
   backoffCapMs: number;
-  /** A session that held this long resets the backoff. */
+  /** Minimum length of a session for resetting the backoff. */
   backoffResetMs: number;
-  /** Refusals by name in a row (token, installation, hello) after which the connection gives up. */
+  /** Maximum of refusals in a row (token, installation, hello); the connection then gives up. */
   refusalsMax: number;
-  /** A completion that is not acknowledged within this on a live stream is sent again; doubles up to `ackDeadlineCapMs`. */
+  /**
+   * Deadline of an acknowledgement on a live stream; the completion is then sent again. Doubles up
+   * to `ackDeadlineCapMs`.
+   */
   ackDeadlineMs: number;
   ackDeadlineCapMs: number;
-  /** Without a stream for this long, completions are also offered by the unary CompleteRun, and again at this interval. */
+  /**
+   * Time without a stream after which completions also go by the unary CompleteRun; also the
+   * interval of repeats.
+   */
   unaryAfterMs: number;
-  /** Deadline of one unary CompleteRun. */
+  /** Deadline of a unary CompleteRun. */
   unaryDeadlineMs: number;
-  /** How often the wall clock is compared with the monotonic one. */
+  /** Interval between comparisons of the wall clock with the expected time. */
   wakeCheckMs: number;
-  /** A check that comes this much late means that the machine slept. */
+  /** A check late by more than this bound means the machine slept. */
   wakeJumpMs: number;
 }
 
 export const defaultTiming: Timing = {
-  // The same as the server's patience for a hello (DESIGN 3).
+  // Equal to the server's deadline for a hello (DESIGN 3).
   dialDeadlineMs: 10_000,
   welcomeDeadlineMs: 10_000,
   drainLingerMs: 2_000,
@@ -44,11 +53,11 @@ export const defaultTiming: Timing = {
   wakeJumpMs: 15_000,
 };
 
-/** Until a `welcome` says otherwise: the timers of DESIGN 5, used only if a server leaves them out. */
+/** Defaults from DESIGN 5, for a `welcome` without timers. */
 export const fallbackHeartbeatMs = 20_000;
 export const fallbackTtlMs = 60_000;
 
-/** Limits of a session in bytes, until a `welcome` says otherwise: those of the protocol's field rules. */
+/** Limits of a session in bytes; before a `welcome` the protocol's field rules apply. */
 export interface SessionLimits {
   messageBytesMax: number;
   completionOutputBytesMax: number;
@@ -66,7 +75,10 @@ export function nowMs(): number {
   return performance.timeOrigin + performance.now() + wallOffset();
 }
 
-/** `timeOrigin` is read once at start: a clock that was set since then is followed, to the millisecond. */
+/**
+ * Node reads `timeOrigin` once at the start; the offset follows later changes of the clock, to
+ * within 2 ms.
+ */
 let offsetMs = 0;
 function wallOffset(): number {
   const drift = Date.now() - (performance.timeOrigin + performance.now() + offsetMs);

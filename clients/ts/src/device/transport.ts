@@ -15,7 +15,10 @@ import { TunnelCredentials } from "../network/grpc-tunnel.ts";
 import { type ProxySetting, proxyFor } from "../network/proxy.ts";
 import { unreachable } from "../network/tunnel.ts";
 
-/** Certificates for https:// URLs, each PEM. Left out: the system's roots, no client certificate. */
+/**
+ * Certificates for https:// URLs, each as PEM. Left out: the system's root certificates, no client
+ * certificate.
+ */
 export interface TlsOptions {
   ca?: Buffer;
   cert?: Buffer;
@@ -23,72 +26,80 @@ export interface TlsOptions {
 }
 
 export interface Endpoint {
-  /** "http://host:port" or "https://host:port"; a path is put before the service's name. */
+  /** "http://host:port" or "https://host:port"; a path becomes a prefix of the service's name. */
   url: string;
   token: string;
   tls?: TlsOptions;
-  /** Left out: what HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say; see `proxyFor`. */
+  /** Left out: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY apply; see `proxyFor`. */
   proxy?: ProxySetting;
 }
 
-/** How a stream ended, as a gRPC status. */
+/** End of a stream as a gRPC status. */
 export interface StreamEnd {
   code: grpc.status;
   details: string;
 }
 
 export interface StreamHandlers {
-  /** The channel is up. */
+  /** Called when the channel is connected. */
   onConnected(): void;
   onMessage(message: ConnectResponse): void;
-  /** Exactly once, also after `cancel`. Nothing is called after it. */
+  /** Called exactly once, also after `cancel`, and as the last call. */
   onEnd(end: StreamEnd): void;
 }
 
 export interface DeviceStream {
-  /** For messages about a dial that comes to nothing: " through the proxy …"; empty without one. */
+  /** Text for messages about failed dials: " through the proxy …"; empty without a proxy. */
   readonly via: string;
-  /** Calls back when there is room for more; not at all once the stream has ended. */
+  /**
+   * Writes a message; calls back when the transport has room for more, but not after the end of the
+   * stream.
+   */
   write(message: ConnectRequest, taken?: () => void): void;
-  /** Ends our side: nothing more is written. */
+  /** Ends this side: no further writes. */
   finish(): void;
-  /** Tears the stream and its connection down. */
+  /** Closes the stream and its connection at once. */
   cancel(): void;
 }
 
-/** An assignment is at most the prompt, the settings and the prior window: far below this. */
+/**
+ * Bound on a received message. An assignment has at most the prompt, the settings and the prior
+ * window, far below the bound.
+ */
 const RECEIVE_BYTES_MAX = 8 * 1024 * 1024;
 
 /**
- * What grpc-js keeps for a retry, and thus may take from us without having written it. Larger than the largest hello
- * (1,000 held attempts of 84 bytes), because grpc-js loses the write callback of a first message that does not fit.
+ * Retry buffer of grpc-js in bytes: messages taken without having been written. Larger than the
+ * largest hello (1,000 held attempts of 84 bytes), because grpc-js loses the write callback of a
+ * first message larger than the buffer.
  */
 const TRANSPORT_BUFFER_BYTES = 128 * 1024;
 
 const CHANNEL_OPTIONS: grpc.ChannelOptions = {
   "grpc.max_receive_message_length": RECEIVE_BYTES_MAX,
   "grpc.max_send_message_length": -1,
-  // Retries are ours; theirs would hide a broken stream and swallow backpressure.
+  // The client retries itself; retries of grpc-js would hide a broken stream and disable
+  // backpressure.
   "grpc.enable_retries": 0,
   "grpc.per_rpc_retry_buffer_size": TRANSPORT_BUFFER_BYTES,
-  // A channel is never shared: each attempt dials afresh.
+  // A channel is never shared: each dial is a new connection.
   "grpc.use_local_subchannel_pool": 1,
-  // Liveness is the heartbeats' and the watchdog's business (PITFALLS 9); no pings.
+  // Heartbeats and the watchdog detect dead connections (PITFALLS 9); no pings.
   "grpc.keepalive_permit_without_calls": 0,
-  // It knows some of the variables only; `proxyFor` knows them all.
+  // grpc-js knows only some of the variables; `proxyFor` knows all of them.
   "grpc.enable_http_proxy": 0,
   "grpc.service_config_disable_resolution": 1,
 };
 
 interface Target {
-  /** Without brackets. */
+  /** Without IPv6 brackets. */
   host: string;
   port: number;
   credentials: grpc.ChannelCredentials;
   pathPrefix: string;
 }
 
-/** Throws a TypeError that says what is wrong with the URL. */
+/** Throws a TypeError with the problem of the URL. */
 export function parseEndpoint(endpoint: Pick<Endpoint, "url" | "tls">): Target {
   if (!URL.canParse(endpoint.url))
     throw new TypeError(`"${endpoint.url}" is not a URL; expected http://host:port`);
@@ -116,11 +127,11 @@ interface Dialled {
   metadata: grpc.Metadata;
   pathPrefix: string;
   via: string;
-  /** What a failure means, in words that name the proxy if it is at fault. */
+  /** Explains a failure; the text names the proxy if the proxy is at fault. */
   explain(details: string): string;
 }
 
-/** Throws a TypeError or a ProxyError that says what is wrong with the endpoint. */
+/** Throws a TypeError or a ProxyError with the problem of the endpoint. */
 function dial(endpoint: Endpoint): Dialled {
   const { host, port, credentials, pathPrefix } = parseEndpoint(endpoint);
   const metadata = new grpc.Metadata();
@@ -155,7 +166,10 @@ const addressOf = (place: Place) => `dns:///${authorityOf(place)}`;
 const encodeRequest = (message: ConnectRequest) => Buffer.from(toBinary(ConnectRequestSchema, message));
 const decodeResponse = (bytes: Buffer) => fromBinary(ConnectResponseSchema, bytes);
 
-/** Opens the device's stream on a channel of its own. What goes wrong arrives at `onEnd`; nothing is thrown later. */
+/**
+ * Opens the device's stream on a channel of its own. Later errors arrive at `onEnd`; only the call
+ * itself may throw.
+ */
 export function openStream(endpoint: Endpoint, handlers: StreamHandlers): DeviceStream {
   const { client, metadata, pathPrefix, via, explain } = dial(endpoint);
   const call = client.makeBidiStreamRequest(
@@ -186,7 +200,7 @@ export function openStream(endpoint: Endpoint, handlers: StreamHandlers): Device
     if (!isOver) handlers.onMessage(message);
   });
   call.on("status", (status: grpc.StatusObject) => end({ code: status.code, details: status.details }));
-  // The status says it too, but an error nobody listens to would end the process.
+  // `status` reports the same error, but an `error` event without a listener would end the process.
   call.on("error", (error: grpc.ServiceError) =>
     end({ code: error.code ?? grpc.status.UNKNOWN, details: error.details ?? error.message }),
   );
@@ -209,12 +223,12 @@ export function openStream(endpoint: Endpoint, handlers: StreamHandlers): Device
   };
 }
 
-/** What a unary call came to: a value, because the caller branches on it. */
+/** Result of a unary call, as a value because the caller branches. */
 export type UnaryResult =
   | { kind: "answered"; response: CompleteRunResponse }
   | { kind: "failed"; code: grpc.status; details: string };
 
-/** `DeviceService.CompleteRun` on a channel of its own. Never rejects. */
+/** Calls `DeviceService.CompleteRun` on a channel of its own. Never rejects. */
 export function completeRun(
   endpoint: Endpoint,
   request: CompleteRunRequest,
@@ -224,7 +238,7 @@ export function completeRun(
   try {
     dialled = dial(endpoint);
   } catch (error) {
-    // The proxy's setting; it may be mended while the result waits.
+    // The proxy setting is wrong; a person may correct the setting while the result waits.
     const details = error instanceof Error ? error.message : String(error);
     return Promise.resolve({ kind: "failed", code: grpc.status.UNAVAILABLE, details });
   }

@@ -1,6 +1,7 @@
 /**
- * Notices that the machine slept: between two checks the wall clock moved on much further than the check's interval.
- * (On Linux the monotonic clock stands still in suspend; on macOS it may run on, but then the check itself comes late.)
+ * Detects a sleep of the machine: between two checks the wall clock moved further than the interval
+ * by more than `jumpMs`. (On Linux the monotonic clock stops in suspend; on macOS the clock may run
+ * on, but then the check itself comes late.)
  */
 export function watchForWakeUp(options: {
   checkMs: number;

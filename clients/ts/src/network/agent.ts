@@ -8,9 +8,10 @@ import { type ProxyServer, type ProxySetting, proxyFor } from "./proxy.ts";
 import { openTunnel } from "./tunnel.ts";
 
 /**
- * The agent for requests of node:http and node:https to a URL: one that goes through the proxy which the setting or the
- * variables name for the URL, or the protocol's own. For everything that is asked over HTTP/1.1 (hooks, downloads,
- * traces). Throws a ProxyError if the setting names no usable proxy; a proxy's refusal is the request's error.
+ * Agent for node:http and node:https requests to a URL: through the proxy named for the URL by the
+ * setting or the variables, or direct. Used for all requests over HTTP/1.1 (hooks, downloads,
+ * traces). Throws a ProxyError if the setting names no usable proxy; a proxy's refusal is the
+ * request's error.
  */
 export function httpAgentFor(
   url: string | URL,
@@ -24,7 +25,7 @@ export function httpAgentFor(
 
 type Made = (error: Error | null, socket: Duplex) => void;
 
-/** A tunnel for http:// too: what is in between sees the address and nothing else of the request. */
+/** A tunnel for http:// too: intermediaries see only the address of the server. */
 class TunnelAgent extends http.Agent {
   readonly #proxy: ProxyServer;
 

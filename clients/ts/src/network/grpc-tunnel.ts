@@ -6,17 +6,17 @@ import { type TunnelTarget, tunnelOver } from "./tunnel.ts";
 type Connector = ReturnType<grpc.ChannelCredentials["_createSecureConnector"]>;
 
 /**
- * Credentials of a channel whose address is a proxy's: on the connection that grpc-js has made to the proxy, the tunnel to
- * the server is asked for, and the inner credentials go on from there. (grpc-js reads proxy variables by itself, but only
- * some of them, and does not tell what a proxy answers; so it is told nothing of them.)
+ * Credentials of a channel to a proxy's address. The tunnel to the server is requested on the
+ * connection made by grpc-js, and the inner credentials continue from there. (grpc-js reads only
+ * some proxy variables and hides a proxy's answer, so its own support is off.)
  */
 export class TunnelCredentials extends grpc.ChannelCredentials {
   readonly #inner: grpc.ChannelCredentials;
   readonly #proxy: ProxyServer;
   readonly #target: TunnelTarget;
-  /** Why the last dial went no further than the proxy. */
+  /** Error of the last dial, if the tunnel was not opened. */
   problem: ProxyError | undefined;
-  /** The proxy has led to the server: what goes wrong from here on is not its. */
+  /** The tunnel to the server is open; later errors are not the proxy's. */
   isThrough = false;
 
   constructor(inner: grpc.ChannelCredentials, options: { proxy: ProxyServer; target: TunnelTarget }) {
@@ -43,7 +43,8 @@ export class TunnelCredentials extends grpc.ChannelCredentials {
     const authority = host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
     const inner = this.#inner._createSecureConnector(
       channelTarget,
-      // By this option TLS knows whose certificate it is to see; the channel itself does not get it, and dials the proxy.
+      // Tells TLS the server's name for the check of the certificate. The channel itself lacks the
+      // option and dials the proxy.
       { ...options, "grpc.http_connect_target": `dns:${authority}` },
       callCredentials,
     );

@@ -1,35 +1,39 @@
 /**
- * Which proxy leads to a server. `proxy-from-env` decides which of the variables HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and
- * NO_PROXY speaks for a URL, in upper or lower case. Added to it: loopback is never proxied because of a variable, a host of
- * NO_PROXY stands for its subdomains too (as curl and Go have it), networks (10.0.0.0/8) and IPv6 addresses may be listed, and
- * a proxy without a scheme speaks HTTP. docs/proxies.md has the table.
+ * Choice of the proxy for a server. `proxy-from-env` chooses among HTTP_PROXY, HTTPS_PROXY,
+ * ALL_PROXY and NO_PROXY for a URL, in upper or lower case. Pinion adds four rules: variables never
+ * apply to loopback; a host in NO_PROXY includes its subdomains (as in curl and Go); NO_PROXY may
+ * list networks (10.0.0.0/8) and IPv6 addresses; a proxy without a scheme is an HTTP proxy.
+ * docs/proxies.md has the table.
  */
 import { BlockList, isIP, isIPv4 } from "node:net";
 import { getProxyForUrl } from "proxy-from-env";
 
-/** A proxy that was named for Pinion itself; it goes before the variables, and holds for loopback too. */
+/**
+ * A proxy named for Pinion itself; takes precedence over the variables, and applies to loopback
+ * too.
+ */
 export interface ProxySetting {
   /** "http://name:password@host:port", "host:port", or "none" for no proxy at all. */
   url: string;
-  /** How people know the setting, for messages: "--proxy". */
+  /** Name of the setting in messages, "--proxy". */
   setting: string;
 }
 
-/** A proxy to dial. */
+/** A parsed proxy setting. */
 export interface ProxyServer {
   protocol: "http" | "https" | "socks4" | "socks5";
-  /** Without brackets. */
+  /** Without IPv6 brackets. */
   hostname: string;
   port: number;
   /** Decoded; undefined if the setting has none. */
   credentials: { name: string; password: string } | undefined;
-  /** The setting that named it: "HTTPS_PROXY", "--proxy". */
+  /** Name of the setting: "HTTPS_PROXY", "--proxy". */
   setting: string;
-  /** For messages: never with credentials. */
+  /** Address for messages, without credentials. */
   shown: string;
 }
 
-/** A proxy, or what its setting has in it, is at fault. `advice` says what to do. */
+/** A proxy or its setting is at fault. `advice` gives the remedy. */
 export class ProxyError extends Error {
   override name = "ProxyError";
   readonly setting: string;
@@ -42,9 +46,9 @@ export class ProxyError extends Error {
   }
 }
 
-/** The ProxyError that an error is or was caused by. */
+/** The ProxyError in an error's chain of causes, including the error itself. */
 export function proxyErrorOf(error: unknown): ProxyError | undefined {
-  // A chain of causes is a handful long; the bound is against a cycle.
+  // Chains of causes are short; the bound protects against a cycle.
   for (let depth = 0, at: unknown = error; depth < 8 && at instanceof Error; depth += 1, at = at.cause) {
     if (at instanceof ProxyError) return at;
   }
@@ -52,8 +56,8 @@ export function proxyErrorOf(error: unknown): ProxyError | undefined {
 }
 
 /**
- * The proxy for a URL, or undefined if it is to be dialled directly. Throws a ProxyError if the setting that speaks for the
- * URL names no usable proxy. Variables are those of this process, read at each call.
+ * The proxy for a URL, or undefined for a direct connection. Throws a ProxyError if the applicable
+ * setting names no usable proxy. Reads this process's variables at each call.
  */
 export function proxyFor(url: string | URL, setting?: ProxySetting): ProxyServer | undefined {
   const { protocol, hostname, port } = new URL(url);
@@ -69,14 +73,16 @@ export function proxyFor(url: string | URL, setting?: ProxySetting): ProxyServer
   return found === undefined ? undefined : parseProxy(found.value, found.name);
 }
 
-/** Throws a ProxyError unless the text names a proxy, or none. */
+/** Throws a ProxyError for an invalid setting; an address and "none" are valid. */
 export function checkProxySetting({ url, setting }: ProxySetting): void {
   if (!isNoProxy(url)) parseProxy(url, setting);
 }
 
 const isNoProxy = (text: string) => /^(none|direct|)$/i.test(text.trim());
 
-/** The variable whose value the library answers with: the lower case goes first, and an empty one is as good as none. */
+/**
+ * The variable used by the library: lower case has precedence, and an empty value counts as unset.
+ */
 function variableFor(protocol: string): { name: string; value: string } | undefined {
   const scheme = protocol.slice(0, -1);
   for (const name of [`${scheme}_proxy`, `${scheme}_PROXY`.toUpperCase(), "all_proxy", "ALL_PROXY"]) {
@@ -87,7 +93,9 @@ function variableFor(protocol: string): { name: string; value: string } | undefi
 }
 
 const DEFAULT_PORTS: Record<string, number> = { http: 80, https: 443, socks4: 1080, socks5: 1080 };
-/** The "a" and "h" of curl's schemes say that the proxy looks the name up, which every proxy here does. */
+/**
+ * The "a" and "h" of curl's schemes mean: the proxy resolves the name. Every proxy here does so.
+ */
 const PROTOCOLS: Record<string, ProxyServer["protocol"]> = {
   "http:": "http",
   "https:": "https",
@@ -106,7 +114,7 @@ function parseProxy(text: string, setting: string): ProxyServer {
       setting,
       advice: `write ${setting} like http://proxy.example.org:3128, or with a name and a password http://name:password@proxy.example.org:3128`,
     });
-  // The authority of a scheme that URL does not know is left as it stands, so every proxy is read as http.
+  // URL does not parse the authority of an unknown scheme, so every proxy is parsed as http.
   const [, scheme = "http:", rest = ""] = /^(?:([a-z][a-z0-9+.-]*:)\/\/)?(.*)$/is.exec(trimmed) ?? [];
   const protocol = PROTOCOLS[scheme.toLowerCase()];
   if (protocol === undefined) throw unusable("and only http, https, socks4 and socks5 proxies can be used");
@@ -136,7 +144,7 @@ function credentialsOf(url: URL, unusable: (what: string) => ProxyError): ProxyS
   }
 }
 
-/** Everything up to the last "@" may be a password, also one whose "/" was not written as %2F. */
+/** All text up to the last "@" may be a password, also with a "/" not written as %2F. */
 function withoutCredentials(text: string): string {
   return text.replace(/^([a-z][a-z0-9+.-]*:\/\/)?.*@/is, "$1…@");
 }
@@ -153,13 +161,16 @@ loopback.addAddress("0.0.0.0", "ipv4");
 loopback.addAddress("::1", "ipv6");
 loopback.addAddress("::", "ipv6");
 
-/** This machine, by the names and addresses that say so without a look-up. */
+/** True for names and addresses of this machine, without a look-up. */
 export function isLoopback(host: string): boolean {
   if (host === "localhost" || host.endsWith(".localhost")) return true;
   return isIP(host) !== 0 && loopback.check(host, isIPv4(host) ? "ipv4" : "ipv6");
 }
 
-/** NO_PROXY: a list of hosts, each with its subdomains, of addresses, networks, and "*"; each may have a port. */
+/**
+ * Applies NO_PROXY: a list of hosts with their subdomains, addresses, networks, and "*"; each entry
+ * may have a port.
+ */
 function isExempt(target: { host: string; port: number }): boolean {
   const list = process.env.no_proxy || process.env.NO_PROXY || "";
   return list
@@ -173,7 +184,8 @@ function matches(entry: string, { host, port }: { host: string; port: number }):
   const [, network, prefix] = /^\[?([0-9a-f.:]+)\]?\/(\d{1,3})$/.exec(entry) ?? [];
   if (network !== undefined) return isIn(host, network, Number(prefix));
   const text = entry.replace(/^[a-z]+:\/\//, "").replace(/\/$/, "");
-  // An IPv6 address has its port behind brackets; anything else behind its only colon.
+  // The port of an IPv6 address follows the brackets; other entries have at most a colon before the
+  // port.
   const [, name = text, portText] =
     /^\[([^\]]+)\](?::(\d+))?$/.exec(text) ?? (isIP(text) === 6 ? [] : (/^([^:]*):(\d+)$/.exec(text) ?? []));
   if (portText !== undefined && Number(portText) !== port) return false;
@@ -183,7 +195,9 @@ function matches(entry: string, { host, port }: { host: string; port: number }):
   return domain !== "" && (host === domain || host.endsWith(`.${domain}`));
 }
 
-/** Whether an address lies in a network; a host name never does, for it is not looked up here. */
+/**
+ * True if an address lies in a network; always false for a host name, which is not resolved here.
+ */
 function isIn(host: string, network: string, prefix: number): boolean {
   const [family, familyOfHost] = [isIP(network), isIP(host)];
   if (family === 0 || familyOfHost === 0 || prefix > (family === 4 ? 32 : 128)) return false;

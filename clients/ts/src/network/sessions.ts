@@ -1,8 +1,8 @@
 import { Http2SessionManager } from "@connectrpc/connect-node";
 
 /**
- * HTTP/2 connections for a transport of connect-node. Node's own client names an IPv6 literal without its brackets as the
- * authority, which is none; here it has them.
+ * HTTP/2 connections for a transport of connect-node. Node's client sends an IPv6 literal without
+ * brackets as the authority, an invalid form; this class adds the brackets.
  */
 export class Sessions extends Http2SessionManager {
   override request(...[method, path, headers, options]: Parameters<Http2SessionManager["request"]>) {

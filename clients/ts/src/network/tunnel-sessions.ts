@@ -10,8 +10,9 @@ import { openTunnel } from "./tunnel.ts";
 type SessionOptions = ConstructorParameters<typeof Http2SessionManager>[1];
 
 /**
- * HTTP/2 connections that lead through a proxy, for a transport of connect-node: one at a time, made when it is needed. The
- * tunnel is there before the session begins, because node:http2 loses the ends of answers on sockets that are not its own.
+ * HTTP/2 connections through a proxy, for a transport of connect-node: a single connection, opened
+ * on demand. The tunnel is opened before the session, because node:http2 loses the ends of answers
+ * on foreign sockets.
  */
 export class TunnelSessions {
   readonly authority: string;
@@ -48,7 +49,7 @@ export class TunnelSessions {
     this.#manager?.notifyResponseByteRead(stream);
   }
 
-  /** Closes the connection, and the calls under way on it. */
+  /** Closes the connection and its calls. */
   abort(): void {
     this.#manager?.abort();
     this.#manager = undefined;
@@ -93,7 +94,7 @@ export class TunnelSessions {
       createConnection: () => {
         const taken = socket;
         socket = undefined;
-        // A second connection would want a tunnel of its own, which the next call makes.
+        // A second connection needs a tunnel of its own; the next call opens one.
         if (taken === undefined) throw new ConnectError("the connection was lost", Code.Unavailable);
         return taken;
       },

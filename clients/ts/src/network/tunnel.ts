@@ -5,17 +5,20 @@ import { connect as connectTls } from "node:tls";
 import { SocksClient } from "socks";
 import { ProxyError, type ProxyServer } from "./proxy.ts";
 
-/** How long a proxy may take from the dial to its answer, in ms; below the 10 s of a stream's dial, which says less. */
+/**
+ * Deadline of a proxy's answer, from the dial, in ms. Below the 10 s deadline of a stream's dial,
+ * whose message is less exact.
+ */
 const PROXY_DEADLINE_MS = 8_000;
 
-/** Where a tunnel leads. */
+/** The server at the end of a tunnel. */
 export interface TunnelTarget {
-  /** Without brackets. */
+  /** Without IPv6 brackets. */
   host: string;
   port: number;
 }
 
-/** Dials the proxy and has it connect to the target. Rejects with a ProxyError. */
+/** Connects to the target through a new connection to the proxy. Rejects with a ProxyError. */
 export async function openTunnel(proxy: ProxyServer, target: TunnelTarget): Promise<Socket> {
   const socket = connectTcp({ host: proxy.hostname, port: proxy.port });
   try {
@@ -27,7 +30,10 @@ export async function openTunnel(proxy: ProxyServer, target: TunnelTarget): Prom
   return tunnelOver(socket, proxy, target);
 }
 
-/** Has a proxy to which a connection is open connect to the target. Rejects with a ProxyError, the socket destroyed. */
+/**
+ * Connects to the target through an open connection to the proxy. Rejects with a ProxyError after
+ * destroying the socket.
+ */
 export async function tunnelOver(socket: Socket, proxy: ProxyServer, target: TunnelTarget): Promise<Socket> {
   socket.setNoDelay();
   const deadline = setTimeout(
@@ -60,7 +66,7 @@ export async function tunnelOver(socket: Socket, proxy: ProxyServer, target: Tun
   }
 }
 
-/** What to say when the proxy itself cannot be dialled. */
+/** The error for a proxy without a connection. */
 export function unreachable(proxy: ProxyServer, error: unknown): ProxyError {
   return new ProxyError(`the proxy ${proxy.shown} (${proxy.setting}) cannot be reached: ${wordsOf(error)}`, {
     setting: proxy.setting,
@@ -69,7 +75,7 @@ export function unreachable(proxy: ProxyServer, error: unknown): ProxyError {
   });
 }
 
-/** A proxy's own certificate is checked like any other, against the name by which the proxy is called. */
+/** A proxy's certificate is checked against the proxy's name in the setting. */
 async function withTls(socket: Socket, proxy: ProxyServer): Promise<Socket> {
   const secured = connectTls({
     socket,
@@ -97,7 +103,7 @@ function connectThrough(socket: Socket, proxy: ProxyServer, target: TunnelTarget
     });
     request.once("connect", (response, tunnel, head) => {
       request.removeAllListeners();
-      // What went wrong on the connection is its next owner's to hear; until then it must not end the process.
+      // The socket's next owner handles later errors; until then an error must not end the process.
       tunnel.on("error", () => {});
       const status = response.statusCode ?? 0;
       if (status >= 200 && status < 300) {
@@ -114,7 +120,7 @@ function connectThrough(socket: Socket, proxy: ProxyServer, target: TunnelTarget
   });
 }
 
-/** A proxy's refusal in words that name the setting. */
+/** Builds the error of a proxy's refusal; the message names the setting. */
 function refused(proxy: ProxyServer, target: TunnelTarget, status: number, schemes: string): ProxyError {
   const { setting, shown } = proxy;
   const answer = `${status} ${STATUS_CODES[status] ?? ""}`.trim();

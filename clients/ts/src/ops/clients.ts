@@ -36,12 +36,12 @@ export interface ClientOptions {
   url: string;
   /** Left out only for `device.enroll`, and for `signIns.startLogin` and `finishLogin`. */
   token?: string;
-  /** Default "connect". All run over HTTP/2, without TLS for http:// URLs. */
+  /** Default "connect". All protocols use HTTP/2, without TLS for http:// URLs. */
   protocol?: "connect" | "grpc" | "grpc-web";
   tls?: TlsOptions;
-  /** Left out: what HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say; see `proxyFor`. */
+  /** Left out: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY apply; see `proxyFor`. */
   proxy?: ProxySetting;
-  /** How long an answer, or the first message of a stream, may take. Default 30 s. */
+  /** Deadline in ms of an answer, or of the first message of a stream. Default 30 s. */
   answerDeadlineMs?: number;
 }
 
@@ -59,20 +59,27 @@ export interface Clients {
   agents: Client<typeof AgentService>;
   destinations: Client<typeof DestinationService>;
   device: Client<typeof DeviceService>;
-  /** Closes the connection; calls under way fail as canceled. An idle connection does not keep the process alive. */
+  /**
+   * Closes the connection; open calls fail as canceled. An idle connection does not keep the
+   * process alive.
+   */
   close(): void;
 }
 
 const ANSWER_DEADLINE_MS = 30_000;
-/** Finds a dead connection under an open stream: one ping in this time, in ms. */
+/** Interval of pings in ms, for finding a dead connection under an open stream. */
 const PING_INTERVAL_MS = 30_000;
 const PING_DEADLINE_MS = 10_000;
-/** Larger than the largest answer (a page of windows of 1 MiB each is not asked for by anybody). */
+/**
+ * Bound on an answer in bytes, above the largest answer in use (callers do not request a page of
+ * windows of 1 MiB each).
+ */
 const READ_BYTES_MAX = 64 * 1024 * 1024;
 
 /**
- * Clients for one server and one token, over one connection that is made when it is first needed. Throws a ProxyError if the
- * setting that speaks for the URL names no usable proxy; what a proxy answers is the cause of the call's error.
+ * Creates clients for one server and one token, over one connection opened on demand. Throws a
+ * ProxyError if the applicable setting names no usable proxy; a proxy's refusal is the cause of the
+ * call's error.
  */
 export function createClients(options: ClientOptions): Clients {
   const proxy = proxyFor(options.url, options.proxy);
@@ -97,7 +104,8 @@ export function createClients(options: ClientOptions): Clients {
       convertErrors,
       repeatLost,
       ...(options.token === undefined ? [] : [bearer(options.token)]),
-      // connect-node has no connect timeout: without this, a stalled handshake would be waited for for ever.
+      // connect-node has no connect timeout; without the interceptor a stalled handshake would
+      // block for ever.
       answerWithin(deadlineMs, () => sessionManager.abort()),
     ],
   });
@@ -139,7 +147,10 @@ function bearer(token: string): Interceptor {
   };
 }
 
-/** For streams the answer is their headers, which come with the first message; later silence is the reader's business. */
+/**
+ * Deadline of an answer. A stream's answer is its headers, sent with the first message; the reader
+ * handles later silence.
+ */
 function answerWithin(deadlineMs: number, onMissed: () => void): Interceptor {
   return (next) => async (request) => {
     let timer: NodeJS.Timeout | undefined;
@@ -151,7 +162,7 @@ function answerWithin(deadlineMs: number, onMissed: () => void): Interceptor {
     });
     try {
       const answer = next(request);
-      // The loser of the race fails later, when nobody looks.
+      // After a missed deadline the call fails later without a listener.
       answer.catch(() => {});
       return await Promise.race([answer, missed]);
     } finally {

@@ -2,7 +2,7 @@ import { durationMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
 import { BadRequestSchema, RetryInfoSchema } from "../gen/google/rpc/error_details_pb.js";
 
-/** Why a call failed, by name. */
+/** Reasons of failed calls, by name. */
 export type PinionErrorReason =
   | "canceled"
   | "unknown"
@@ -41,17 +41,21 @@ const reasons: Record<Code, PinionErrorReason> = {
 };
 
 /**
- * A failed call, made to be branched on. What every client of `createClients` throws. Its `name` stays "ConnectError":
- * Connect tells its own errors by it, and would wrap any other.
+ * A failed call, with a reason for branching. Thrown by every client of `createClients`. `name`
+ * stays "ConnectError": Connect recognizes its own errors by the name and would wrap any other
+ * error.
  */
 export class PinionError extends ConnectError {
   readonly reason: PinionErrorReason;
-  /** The request's field that is at fault, as the protocol spells it. */
+  /** The request's invalid field, in the protocol's spelling. */
   readonly field: string | undefined;
-  /** When a retry makes sense, in ms, if the server said so. */
+  /** The server's delay before a retry, in ms, if given. */
   readonly retryAfterMs: number | undefined;
 
-  /** ConnectError answers `instanceof` by its looks, and would take itself for its subclass. */
+  /**
+   * ConnectError implements `instanceof` by structure, so a plain ConnectError would pass as a
+   * PinionError.
+   */
   static override [Symbol.hasInstance](value: unknown): boolean {
     return (
       typeof value === "object" &&
@@ -70,25 +74,25 @@ export class PinionError extends ConnectError {
   }
 }
 
-/** Any thrown thing as a PinionError. */
+/** Converts any thrown value to a PinionError. */
 export function pinionErrorOf(error: unknown): PinionError {
   return error instanceof PinionError ? error : new PinionError(ConnectError.from(error));
 }
 
 const is = (code: Code) => (error: unknown) => error instanceof ConnectError && error.code === code;
 
-/** There is no such thing, or it is another org's. */
+/** The object does not exist or belongs to another org. */
 export const isNotFound = is(Code.NotFound);
 export const isAlreadyExists = is(Code.AlreadyExists);
-/** It is in the wrong state for this. */
+/** The object's state does not allow the call. */
 export const isFailedPrecondition = is(Code.FailedPrecondition);
 export const isInvalidArgument = is(Code.InvalidArgument);
-/** The token is not good. */
+/** The token is invalid. */
 export const isUnauthenticated = is(Code.Unauthenticated);
-/** The token may not do this. */
+/** The token lacks the permission. */
 export const isPermissionDenied = is(Code.PermissionDenied);
 export const isResourceExhausted = is(Code.ResourceExhausted);
-/** Somebody else was faster: read, and do the whole thing again. */
+/** Another writer was faster: read again and repeat the whole operation. */
 export const isAborted = is(Code.Aborted);
 
 const retryable = new Set<Code>([
@@ -100,8 +104,9 @@ const retryable = new Set<Code>([
 ]);
 
 /**
- * Whether the same call may succeed later, elsewhere or over a new connection. A request that raced the server's goodbye
- * fails as `internal` with REFUSED_STREAM and counts as well; so does a stream whose connection was reset.
+ * True if the same call may succeed later, on another server or over a new connection. Includes a
+ * request sent during the server's shutdown (`internal` with REFUSED_STREAM) and a stream on a
+ * reset connection.
  */
 export function isRetryable(error: unknown): boolean {
   if (!(error instanceof ConnectError)) return false;
@@ -112,7 +117,7 @@ export function isRetryable(error: unknown): boolean {
   );
 }
 
-/** Makes PinionErrors of what a call throws, also in the middle of a stream. */
+/** Converts the errors of a call to PinionErrors, also in the middle of a stream. */
 export const convertErrors: Interceptor = (next) => async (request) => {
   try {
     const response = await next(request);

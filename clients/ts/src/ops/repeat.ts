@@ -5,13 +5,16 @@ import { Code, type Interceptor } from "@connectrpc/connect";
 import { isRetryable, pinionErrorOf } from "./errors.ts";
 
 const ATTEMPTS_MAX = 3;
-/** Before the second attempt, in ms; doubles. With full jitter, so that many callers do not come back at once. */
+/**
+ * Delay in ms before the second attempt; doubles. With full jitter, so callers do not return
+ * together.
+ */
 const BACKOFF_MS = 250;
 
 /**
- * Repeats a write that creates when its answer was lost. Such a request has a `request_id`, which is chosen here if the caller
- * has not, so that what the first attempt made is not made twice. Of a secret that it made, the repeat says so
- * (`already_exists`): it was shown once.
+ * Repeats a creating write whose answer was lost. Such a request has a `request_id` (chosen here if
+ * the caller gave none), so the repeat creates nothing twice. If the first attempt created a
+ * secret, the repeat fails with `already_exists`: a secret is shown once.
  */
 export const repeatLost: Interceptor = (next) => async (request) => {
   if (request.stream || !request.method.input.fields.some((field) => field.localName === "requestId")) {
@@ -29,7 +32,7 @@ export const repeatLost: Interceptor = (next) => async (request) => {
   }
 };
 
-/** Nobody answered. What a server said with a reason of its own (too much, too late) is the caller's to judge. */
+/** True if no answer arrived. A server's own reason with a delay is for the caller to handle. */
 function isLost(error: unknown): boolean {
   const { code, retryAfterMs } = pinionErrorOf(error);
   return (

@@ -5,19 +5,21 @@ import { isRetryable, pinionErrorOf } from "./errors.ts";
 
 export interface WaitForRunOptions {
   signal?: AbortSignal;
-  /** The run, at every change that is seen. */
+  /** Called with the run at every change. */
   onRun?: (run: Run) => void;
   onOutput?: (output: RunOutput) => void;
-  /** What its agent does, live; some of it may be missing, as of the output. */
+  /** Called with the agent's activities, live; some may be missing, as for output. */
   onActivity?: (activity: RunActivity) => void;
 }
 
-/** The server says something every 15 s; after three such silences the stream is dead. */
+/**
+ * The server sends a message every 15 s; after three times this silence the stream counts as dead.
+ */
 const SILENCE_MS = 45_000;
 const BACKOFF_BASE_MS = 250;
 const BACKOFF_CAP_MS = 10_000;
 
-/** Whether a run is over. */
+/** True if a run has ended. */
 export function isEnded(run: Pick<Run, "status">): boolean {
   switch (run.status) {
     case RunStatus.COMPLETED:
@@ -35,8 +37,8 @@ export function isEnded(run: Pick<Run, "status">): boolean {
 }
 
 /**
- * Waits for the end of a run, over as many streams as it takes, and returns it. Throws a PinionError that is not worth a
- * retry (not_found, unauthenticated …), or the signal's reason.
+ * Waits for the end of a run, over any number of streams, and returns the run. Throws a PinionError
+ * without hope for a retry (not_found, unauthenticated …), or the signal's reason.
  */
 export async function waitForRun(
   clients: Pick<Clients, "runs">,
@@ -50,7 +52,7 @@ export async function waitForRun(
     if (seen.hasHeard) failures = 0;
     const ceiling = Math.min(BACKOFF_CAP_MS, BACKOFF_BASE_MS * 2 ** Math.min(failures, 10));
     const delayMs = seen.retryAfterMs ?? Math.random() * ceiling;
-    // An aborted sleep ends early; the loop's first line says why.
+    // An aborted sleep ends early; `throwIfAborted` in the loop then throws.
     await sleep(delayMs, undefined, options.signal === undefined ? {} : { signal: options.signal }).catch(
       () => {},
     );

@@ -6,18 +6,23 @@ import { isRetryable, pinionErrorOf } from "./errors.ts";
 
 export interface WaitForTurnOptions {
   signal?: AbortSignal;
-  /** The turn, at every change that is seen, its end included. */
+  /** Called with the turn at every change, including the end. */
   onTurn?: (turn: Turn) => void;
-  /** Each piece once, in order, also over a reconnect; a gap in the sequences is output that was dropped. */
+  /**
+   * Called with each piece once, in order, also over a reconnect; a gap in the sequence numbers
+   * means dropped output.
+   */
   onOutput?: (output: RunOutput) => void;
 }
 
-/** The server says something every 15 s; after three such silences the stream is dead. */
+/**
+ * The server sends a message every 15 s; after three times this silence the stream counts as dead.
+ */
 const SILENCE_MS = 45_000;
 const BACKOFF_BASE_MS = 250;
 const BACKOFF_CAP_MS = 10_000;
 
-/** Whether a turn has had its reply, or the news that there will be none. */
+/** True if a turn has a reply or has ended without a reply. */
 export function isTurnEnded(turn: Pick<Turn, "status">): boolean {
   switch (turn.status) {
     case TurnStatus.COMPLETED:
@@ -34,8 +39,8 @@ export function isTurnEnded(turn: Pick<Turn, "status">): boolean {
 }
 
 /**
- * Waits for the end of a turn, over as many streams as it takes, and returns it. Throws a PinionError that is not worth a
- * retry (not_found, unauthenticated …), or the signal's reason.
+ * Waits for the end of a turn, over any number of streams, and returns the turn. Throws a
+ * PinionError without hope for a retry (not_found, unauthenticated …), or the signal's reason.
  */
 export async function waitForTurn(
   clients: Pick<Clients, "turns">,
@@ -50,7 +55,7 @@ export async function waitForTurn(
     if (seen.hasHeard) failures = 0;
     const ceiling = Math.min(BACKOFF_CAP_MS, BACKOFF_BASE_MS * 2 ** Math.min(failures, 10));
     const delayMs = seen.retryAfterMs ?? Math.random() * ceiling;
-    // An aborted sleep ends early; the loop's first line says why.
+    // An aborted sleep ends early; `throwIfAborted` in the loop then throws.
     await sleep(delayMs, undefined, options.signal === undefined ? {} : { signal: options.signal }).catch(
       () => {},
     );
@@ -62,7 +67,7 @@ type Seen = { turn: Turn } | { hasHeard: boolean; retryAfterMs: number | undefin
 async function watchOnce(
   clients: Pick<Clients, "turns">,
   turnId: string,
-  /** How far the output was read, on all streams together. */
+  /** Last sequence number read, over all streams. */
   progress: { sequence: bigint },
   options: WaitForTurnOptions,
 ): Promise<Seen> {

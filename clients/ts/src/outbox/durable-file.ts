@@ -3,12 +3,15 @@ import { open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { hasCode } from "../device/errors.ts";
 
-/** Ending of files that are being written; one that is found at start was cut short and is removed. */
+/**
+ * Suffix of files being written; a file with the suffix at the start is incomplete and is removed.
+ */
 export const TEMPORARY_SUFFIX = ".tmp";
 
 /**
- * Writes a file so that, once this resolves, it survives a power cut, and so that at every moment before it either the
- * old content or the new one is there: temporary file, fsync, rename, fsync of the directory.
+ * Writes a file durably and atomically: temporary file, fsync, rename, fsync of the directory.
+ * Before the promise resolves, the path has either the old or the new content; afterwards the new
+ * content survives a power cut.
  */
 export async function writeDurably(
   path: string,
@@ -32,7 +35,10 @@ export async function writeDurably(
   await syncDirectory(dirname(path));
 }
 
-/** Makes renames and removals in a directory durable. Windows cannot open directories and needs no such call. */
+/**
+ * Makes renames and removals in a directory durable. Windows cannot open directories and needs no
+ * such call.
+ */
 async function syncDirectory(path: string): Promise<void> {
   try {
     const directory = await open(path, "r");

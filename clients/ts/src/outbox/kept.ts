@@ -5,7 +5,7 @@ import { hasCode } from "../device/errors.ts";
 import { readRegularFile } from "../regular-file.ts";
 import { decodeRecord, type OutboxRecord } from "./record.ts";
 
-/** How long, and how much of, what was acknowledged is kept. */
+/** Bounds of kept acknowledged results, in ms and bytes. */
 export interface KeepLimits {
   ms: number;
   bytes: number;
@@ -13,17 +13,17 @@ export interface KeepLimits {
 
 export const keepLimits: KeepLimits = { ms: 24 * 3_600_000, bytes: 256 * 1024 * 1024 };
 
-/** The database by which a result was acknowledged: the cluster's identifier and its timeline. */
+/** Database of an acknowledgement: the cluster's identifier and its timeline. */
 export interface KeptBy {
   systemIdentifier: string;
   timeline: number;
 }
 
-/** An acknowledged result that is still on the disk. */
+/** An acknowledged result on disk. */
 export interface Kept {
   runId: string;
   attemptToken: string;
-  /** When it was acknowledged, in ms since the epoch by the device's clock. */
+  /** Time of the acknowledgement, in ms since the epoch by the device's clock. */
   acknowledgedAtMs: number;
   bytes: number;
   by: KeptBy;
@@ -34,9 +34,10 @@ const NAME = /^([0-9a-f-]{36})\.([0-9a-f-]{36})\.(\d{1,15})\.(\d{1,20})-(\d{1,10
 const RECORD_BYTES_MAX = 32 * 1024 * 1024;
 
 /**
- * Results that were acknowledged, for a bounded time and size: a database that fails over to a standby that lagged may have
- * forgotten them, and is offered them again. The records are those of the outbox, with their digests; the name of each
- * says by which database it was acknowledged, so that keeping one is a rename.
+ * Acknowledged results, kept for a bounded time and size. A failover to a standby with replication
+ * lag may lose results, and the new database gets these offered again. Records have the outbox's
+ * format, with digests; the file name holds the acknowledging database, so keeping a record is a
+ * rename.
  */
 export class KeptResults {
   readonly #outbox: string;
@@ -58,7 +59,7 @@ export class KeptResults {
     return results;
   }
 
-  /** Takes effect at once: what is beyond new limits is dropped. */
+  /** Sets new limits and drops results beyond the limits at once. */
   async limit(limits: KeepLimits): Promise<void> {
     this.#limits = limits;
     await this.prune();
@@ -68,14 +69,17 @@ export class KeptResults {
     return [...this.#kept.values()];
   }
 
-  /** Keeps the record of an attempt that was acknowledged; it leaves the outbox. Nothing happens if there is none. */
+  /**
+   * Moves the record of an acknowledged attempt out of the outbox. Does nothing if there is no
+   * record.
+   */
   async keep(attempt: { runId: string; attemptToken: string }, by: KeptBy): Promise<void> {
     const { runId, attemptToken } = attempt;
     const from = join(this.#outbox, `${runId}.${attemptToken}.completion`);
     const kept: Kept = { runId, attemptToken, acknowledgedAtMs: Date.now(), bytes: 0, by };
     try {
       kept.bytes = (await stat(from)).size;
-      // At once with the list: whoever looks finds it in one place or in the other.
+      // Synchronous, with the list: a reader finds the record in exactly one of the two places.
       renameSync(from, join(this.#directory, nameOf(kept)));
     } catch (error) {
       if (hasCode(error, "ENOENT")) return;
@@ -85,7 +89,7 @@ export class KeptResults {
     await this.prune();
   }
 
-  /** It was offered again, and answered by another database. */
+  /** Another database has answered the repeated offer. */
   async confirm(kept: Kept, by: KeptBy): Promise<void> {
     const now: Kept = { ...kept, by };
     if (!this.#kept.has(kept.attemptToken)) return;
@@ -93,7 +97,7 @@ export class KeptResults {
     this.#kept.set(kept.attemptToken, now);
   }
 
-  /** Undefined if it is gone or damaged; then it is forgotten. */
+  /** Undefined if the record is gone or damaged; the entry is then dropped. */
   async read(kept: Kept): Promise<OutboxRecord | undefined> {
     const found = await readRegularFile(join(this.#directory, nameOf(kept)), { bytesMax: RECORD_BYTES_MAX });
     if (found.kind === "unreadable") return undefined;
@@ -103,7 +107,7 @@ export class KeptResults {
     return undefined;
   }
 
-  /** Drops what is too old, and the oldest of what is too much. */
+  /** Drops results beyond the age limit, then the oldest beyond the size limit. */
   async prune(): Promise<void> {
     const oldest = [...this.#kept.values()].sort((a, b) => a.acknowledgedAtMs - b.acknowledgedAtMs);
     let bytes = oldest.reduce((sum, kept) => sum + kept.bytes, 0);
@@ -121,7 +125,10 @@ export class KeptResults {
   }
 }
 
-/** The kept results of a device, for display; also while its daemon runs. None if the device never had any. */
+/**
+ * The kept results of a device, for display; also while its daemon runs. Empty if the device never
+ * kept a result.
+ */
 export async function listKept(stateDir: string): Promise<Kept[]> {
   try {
     return await readKept(join(stateDir, "outbox", "kept"));

@@ -10,14 +10,15 @@ interface Holder {
   startTime?: string;
 }
 
-/** A process's id and start time. */
+/** Bound on the lock file in bytes; its content is a process id and a start time. */
 const LOCK_BYTES_MAX = 4096;
-/** Takeovers of stale locks tried before giving up; more than one is needed only when daemons start at the same moment. */
+/** Maximum of takeovers of stale locks; more than one happens only when daemons start together. */
 const TAKEOVERS_MAX = 5;
 
 /**
- * Takes the state directory for this process. A lock whose process is dead, or whose process id belongs to another
- * process by now, is taken over. Throws DeviceError `locked` if a living daemon holds it.
+ * Locks the state directory for this process. A lock is taken over if its process is dead or its
+ * process id belongs to another process by now. Throws DeviceError `locked` if a living daemon
+ * holds the lock.
  */
 export async function lockStateDir(stateDir: string): Promise<{ release(): Promise<void> }> {
   const path = join(stateDir, "daemon.lock");
@@ -45,7 +46,7 @@ export async function lockStateDir(stateDir: string): Promise<{ release(): Promi
   throw new DeviceError("locked", `the lock of ${stateDir} changes hands all the time; try again`);
 }
 
-/** A link appears with its content, so a reader never sees half a lock. */
+/** A link appears together with its content, so readers never see a partial lock. */
 async function tryLink(candidate: string, path: string): Promise<boolean> {
   try {
     await link(candidate, path);
@@ -62,7 +63,10 @@ async function isHeld(holder: Holder): Promise<boolean> {
   return (await startTimeOf(holder.pid)) === holder.startTime;
 }
 
-/** Moves the stale lock away. If somebody else took it over in between, their lock is put back. */
+/**
+ * Moves the stale lock away. If another process has taken the lock over meanwhile, the lock is put
+ * back.
+ */
 async function breakLock(path: string, stale: string): Promise<void> {
   const grave = `${path}.${randomUUID()}`;
   try {
@@ -81,7 +85,7 @@ async function release(path: string, mine: string): Promise<void> {
   if (content === mine) await rm(path, { force: true });
 }
 
-/** Undefined if there is none. What is no file is as good as a lock without a holder. */
+/** Undefined if there is no lock. Another kind of file counts as a lock without a holder. */
 async function read(path: string): Promise<string | undefined> {
   const found = await readRegularFile(path, { bytesMax: LOCK_BYTES_MAX });
   if (found.kind === "read") return found.bytes.toString("utf8");

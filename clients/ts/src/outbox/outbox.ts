@@ -6,41 +6,44 @@ import { TEMPORARY_SUFFIX, writeDurably } from "./durable-file.ts";
 import { decodeRecord, encodeRecord, type OutboxRecord } from "./record.ts";
 
 const SUFFIX = ".completion";
-/** More than a completion can hold: output, snapshot, transcript, and their framing. */
+/**
+ * Bound on a record in bytes, above the largest completion: output, snapshot, transcript, and
+ * framing.
+ */
 const RECORD_BYTES_MAX = 32 * 1024 * 1024;
 /** See `nameOf`. */
 const NAME = /^([0-9a-f-]{36})\.([0-9a-f-]{36})\.completion$/i;
 
-/** What is known of a record without reading it. */
+/** Data of a record available without reading the file. */
 export interface OutboxEntry {
   runId: string;
   attemptToken: string;
   finishedAtMs: number;
 }
 
-/** What a look for a record finds. */
+/** Result of reading a record. */
 export type OutboxReading =
   | { kind: "record"; record: OutboxRecord }
-  /** It was damaged. */
+  /** The record was damaged. */
   | { kind: "set_aside"; setAside: SetAside }
-  /** There is no such file any more. */
+  /** The file no longer exists. */
   | { kind: "gone" }
-  /** Not now; the record is still there. */
+  /** The read failed for now; the record still exists. */
   | { kind: "unreadable"; problem: string };
 
 type Loaded = Exclude<OutboxReading, { kind: "set_aside" }> | { kind: "damaged"; problem: string };
 
-/** A file that was set aside, and why. */
+/** A file set aside, and the reason. */
 export interface SetAside {
   path: string;
   problem: string;
 }
 
 /**
- * Completions on the disk, one file each, until their acknowledgement. Records survive the daemon and the machine
- * (fsync); what is damaged is set aside in `bad/` and reported, what the server turned down in `rejected/`. A record that
- * the system does not let us read (EMFILE, EIO, EACCES) says nothing about its content: it stays, to be read later.
- * One owner per directory: the lock on the state directory sees to it.
+ * Completions on disk, a file for each, until their acknowledgement. Records survive a crash of the
+ * daemon and of the machine (fsync). Damaged records are set aside in `bad/` and reported; records
+ * refused by the server go to `rejected/`. A record with a read error of the system (EMFILE, EIO,
+ * EACCES) stays for a later read. The lock on the state directory ensures a single owner.
  */
 export class Outbox {
   readonly #directory: string;
@@ -49,7 +52,10 @@ export class Outbox {
     this.#directory = directory;
   }
 
-  /** Opens the directory, making it if need be, and reads what is there, oldest first, unreadable records included. */
+  /**
+   * Opens the directory, creating it if missing, and returns the entries, oldest first, including
+   * unreadable records.
+   */
   static async open(
     directory: string,
   ): Promise<{ outbox: Outbox; entries: OutboxEntry[]; setAside: SetAside[] }> {
@@ -67,7 +73,7 @@ export class Outbox {
         else if (loaded.kind === "damaged") setAside.push(await outbox.#move(name, "bad", loaded.problem));
         else if (loaded.kind === "unreadable") {
           const entry = await outbox.#entryByName(name);
-          // A stranger's name stays for the next start, or for a person.
+          // A file with a foreign name stays for the next start, or for a person.
           if (entry !== undefined) entries.push(entry);
         }
       }
@@ -76,13 +82,13 @@ export class Outbox {
     return { outbox, entries, setAside };
   }
 
-  /** Durable once it resolves. A second record of the same attempt replaces the first. */
+  /** Durable once resolved. A second record of the same attempt replaces the first. */
   async put(record: OutboxRecord): Promise<void> {
     const { runId, attemptToken } = record.completion;
     await writeDurably(join(this.#directory, nameOf({ runId, attemptToken })), encodeRecord(record));
   }
 
-  /** The record, or what became of it. Never rejects. */
+  /** Reads the record. Never rejects; the result tells other outcomes. */
   async read(entry: OutboxEntry): Promise<OutboxReading> {
     const name = nameOf(entry);
     const loaded = await this.#load(name);
@@ -90,12 +96,15 @@ export class Outbox {
     return { kind: "set_aside", setAside: await this.#move(name, "bad", loaded.problem) };
   }
 
-  /** Forgets an acknowledged record. Not synced: one that comes back after a power cut is acknowledged once more. */
+  /**
+   * Removes an acknowledged record. Not synced: a record restored by a power cut is acknowledged
+   * once more.
+   */
   async remove(entry: OutboxEntry): Promise<void> {
     await rm(join(this.#directory, nameOf(entry)), { force: true });
   }
 
-  /** Keeps a record that the server turned down, for a person to look at. */
+  /** Keeps a record refused by the server, for a person. */
   async reject(entry: OutboxEntry, problem: string): Promise<SetAside> {
     return this.#move(nameOf(entry), "rejected", problem);
   }
@@ -111,7 +120,7 @@ export class Outbox {
     return { kind: "damaged", problem: "its name is that of another attempt" };
   }
 
-  /** What is known of a record that cannot be read: its name, and when it was written. */
+  /** Entry of an unreadable record, from the file's name and time of change. */
   async #entryByName(name: string): Promise<OutboxEntry | undefined> {
     const [, runId, attemptToken] = NAME.exec(name) ?? [];
     if (runId === undefined || attemptToken === undefined) return undefined;

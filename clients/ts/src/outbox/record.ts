@@ -2,10 +2,10 @@ import { createHash } from "node:crypto";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Completion, CompletionSchema } from "../gen/pinion/v1/device_pb.js";
 
-/** A completion as it lies on the disk. */
+/** A completion in its format on disk. */
 export interface OutboxRecord {
   completion: Completion;
-  /** When the program ended, in ms since the epoch, by the device's clock. */
+  /** Time of the program's end, in ms since the epoch, by the device's clock. */
   finishedAtMs: number;
 }
 
@@ -21,7 +21,7 @@ export function encodeRecord(record: OutboxRecord): Uint8Array {
   return Buffer.concat([Buffer.from(`${MAGIC} ${sha256(body)}\n`), body]);
 }
 
-/** The record, or what is wrong with the bytes. Never throws: any prefix of a record, and any bytes at all, are answered. */
+/** Decodes a record or returns the problem. Never throws, for any bytes. */
 export function decodeRecord(bytes: Uint8Array): OutboxRecord | { problem: string } {
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (buffer.length < FIRST_LINE_BYTES) return { problem: "it is cut short" };

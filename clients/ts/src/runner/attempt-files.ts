@@ -5,25 +5,34 @@ import type { TurnAssignment } from "../gen/pinion/v1/device_pb.js";
 import { readRegularFile } from "../regular-file.ts";
 import type { RunAs } from "./confinement.ts";
 
-/** What a turn may leave for the next one of its conversation, in bytes; the protocol's field rule says the same. */
+/**
+ * Bound on the snapshot for the conversation's next turn, in bytes; equal to the protocol's field
+ * rule.
+ */
 export const SNAPSHOT_BYTES_MAX = 1_048_576;
-/** A moment or a length of time is shorter. */
+/** Bound on the file in bytes, above any time or duration. */
 const RETRY_AFTER_BYTES_MAX = 256;
 
-/** The files by which one attempt's program and its daemon speak with each other, in a directory of the attempt's own. */
+/** Files exchanged between an attempt's program and the daemon, in a directory of the attempt. */
 export interface AttemptFiles {
   directory: string;
-  /** Holds what the conversation's last turn left; undefined for its first, and for runs. */
+  /**
+   * File with the snapshot of the conversation's last turn; undefined for the first turn and for
+   * runs.
+   */
   snapshotIn: string | undefined;
-  /** Where the program leaves what the next turn is given; undefined without snapshots. */
+  /** Path for the snapshot of the next turn; undefined without snapshots. */
   snapshotOut: string | undefined;
-  /** Holds what the run was started with, as JSON; undefined: it was started with nothing. */
+  /** File with the run's input, as JSON; undefined: the run has no input. */
   input: string | undefined;
-  /** Where the program says when it wants to be tried again. */
+  /** Path for the program's request to be tried again later. */
   retryAfter: string;
-  /** What the program left; nothing if it wrote no file. Refuses more than {@link SNAPSHOT_BYTES_MAX}, and what is no file. */
+  /**
+   * Reads the program's snapshot; empty without a file. Refuses more than
+   * {@link SNAPSHOT_BYTES_MAX} and anything but a regular file.
+   */
   collectSnapshot(): Promise<{ snapshot?: Uint8Array } | { problem: string }>;
-  /** What it says about another try; nothing if it wrote no file. */
+  /** Reads the program's request for a later try; empty without a file. */
   collectRetryAfter(): Promise<{ text?: string } | { problem: string }>;
   dispose(): Promise<void>;
 }
@@ -31,8 +40,8 @@ export interface AttemptFiles {
 const directoryOf = (stateDir: string) => join(stateDir, "files");
 
 /**
- * Makes the attempt's directory, and writes what a turn is given; only this user may read it, or the one as whom the program
- * runs. `mark` names the attempt and is unguessable.
+ * Creates the attempt's directory and writes the turn's snapshot; readable only by this user, or by
+ * the program's user. `mark` names the attempt and cannot be guessed.
  */
 export async function openAttemptFiles(options: {
   stateDir: string;
@@ -47,8 +56,8 @@ export async function openAttemptFiles(options: {
   let directory = root;
   if (runAs === undefined) await mkdir(directory, { recursive: true, mode: 0o700 });
   else {
-    // The state directory is closed to that user. It may not change the outer one: a link in the inner one's place would lead
-    // the daemon to a file of its own.
+    // The program's user cannot enter the state directory. The user must not be able to change the
+    // outer directory: a link in place of the inner one could point the daemon to another file.
     root = await mkdtemp(join(tmpdir(), "pinion-"));
     await chmod(root, 0o711);
     directory = join(root, "files");
@@ -105,7 +114,7 @@ export async function openAttemptFiles(options: {
   };
 }
 
-/** Removes what an earlier daemon left behind. */
+/** Removes the files of an earlier daemon. */
 export function removeAttemptFiles(stateDir: string): Promise<void> {
   return rm(directoryOf(stateDir), { recursive: true, force: true });
 }

@@ -14,53 +14,61 @@ export interface ChildOptions {
   env: Record<string, string>;
   /** Written to stdin, which is then closed; undefined: stdin is empty from the start. */
   stdin: string | undefined;
-  /** Given the program's pipes once it runs: then stdin stays open after `stdin` was written, and is the caller's to end. */
+  /**
+   * Receives the program's pipes after the start; stdin then stays open after `stdin` was written,
+   * until the caller ends the pipe.
+   */
   onPipes?: (pipes: { stdin: Writable; stdout: Readable }) => void;
   timeoutMs: number | undefined;
-  /** It is ended when it has printed nothing for so long. */
+  /** Time without output in ms, after which the program is ended. */
   idleTimeoutMs?: number | undefined;
   killGraceMs: number;
   outputLimitBytes: number;
-  /** How it is kept apart from the daemon; left out: not at all. */
+  /** Isolation of the program from the daemon; left out: none. */
   confinement?: Confinement;
-  /** Directories that it is to see although they are hidden. */
+  /** Directories made visible although hidden by the confinement. */
   shown?: string[];
-  /** Taken out of all that it prints, before anybody gets it; see `secretsOf`. */
+  /** Secrets removed from the output before any reader gets the bytes; see `secretsOf`. */
   secrets?: readonly string[];
-  /** Ends the child and everything it started. */
+  /** Ends the child and all processes started by the child. */
   signal: AbortSignal;
   onStart(pid: number): void;
   onOutput(stream: "stdout" | "stderr", data: Buffer): void;
 }
 
 export interface ChildEnd {
-  /** `unstartable`: there was no child. `timeout`, `idle`, `aborted`: we ended it. */
+  /**
+   * `unstartable`: no child was started. `timeout`, `idle`, `aborted`: the daemon ended the child.
+   */
   kind: "exited" | "timeout" | "idle" | "aborted" | "unstartable";
   exitCode: number | undefined;
   signal: NodeJS.Signals | undefined;
-  /** Stdout; of more than `outputLimitBytes` its beginning and its end, and between them how much is missing. */
+  /**
+   * Stdout; beyond `outputLimitBytes` only its beginning and end, with a marker for the missing
+   * bytes.
+   */
   stdout: string;
   isOutputTruncated: boolean;
-  /** The last of stderr, whole lines where possible. */
+  /** The end of stderr, in whole lines if possible. */
   stderrTail: string;
   durationMs: number;
-  /** Secrets that were taken out of what it printed. */
+  /** Number of secrets removed from the output. */
   hiddenSecrets: number;
-  /** Why it could not be started, for people. */
+  /** Reason of a failed start, for people. */
   problem: string | undefined;
 }
 
-/** What is kept of stderr, in bytes. */
+/** Bound on the kept stderr, in bytes. */
 const STDERR_TAIL_BYTES = 8 * 1024;
 /**
- * How long the pipes are still read after the child's exit, in ms. A grandchild that inherited them may hold them open
- * for ever, so `close` cannot be waited for.
+ * Time for reading the pipes after the child's exit, in ms. A grandchild with inherited pipes may
+ * hold these open for ever, so waiting for `close` alone is no option.
  */
 const DRAIN_MS = 2_000;
 
 /**
- * Runs a program in a process group of its own and resolves to how it ended, when its whole group is gone. Never rejects:
- * what goes wrong is among the ends.
+ * Runs a program in its own process group and resolves to its end, after the end of the whole
+ * group. Never rejects: errors are among the ends.
  */
 export async function runChild(options: ChildOptions): Promise<ChildEnd> {
   const startedAt = performance.now();
@@ -126,7 +134,7 @@ export async function runChild(options: ChildOptions): Promise<ChildEnd> {
   child.stdout?.on("data", (data: Buffer) => pass("stdout", redactions.stdout.add(data)));
   child.stderr?.on("data", (data: Buffer) => pass("stderr", redactions.stderr.add(data)));
   for (const pipe of [child.stdin, child.stdout, child.stderr]) {
-    // EPIPE when a program does not read its stdin; nothing follows from it.
+    // EPIPE from a program without interest in its stdin; ignored.
     pipe?.on("error", () => {});
   }
   const { pid } = child;
@@ -144,7 +152,7 @@ export async function runChild(options: ChildOptions): Promise<ChildEnd> {
   heard = ending.heard;
   const { exitCode, signal } = await exit;
   const kind = ending.kind();
-  // What the program leaves behind in its group belongs to the attempt, and ends with it.
+  // Processes left in the program's group belong to the attempt and end with the attempt.
   await Promise.all([
     ending.ended(),
     kind === "exited" ? endGroupAfterExit(pid, closed, options) : undefined,
@@ -157,7 +165,10 @@ export async function runChild(options: ChildOptions): Promise<ChildEnd> {
   return end(kind, { exitCode, signal });
 }
 
-/** Output of leftovers is still read for a moment before they are ended: a shell's last `&` may be writing. */
+/**
+ * Ends leftover processes of the group, after reading their output for a moment: a background job
+ * of a shell may still be writing.
+ */
 async function endGroupAfterExit(pid: number, closed: Promise<void>, options: ChildOptions): Promise<void> {
   await within(closed, Math.min(DRAIN_MS, 500));
   await endGroup(pid, { graceMs: options.killGraceMs, isIsolated: isIsolated(options) });
@@ -165,7 +176,7 @@ async function endGroupAfterExit(pid: number, closed: Promise<void>, options: Ch
 
 const isIsolated = (options: ChildOptions) => options.confinement?.bwrap !== undefined;
 
-/** Ends the group at the timeout or the abort, whichever is first, unless the child exits before. */
+/** Ends the group at the timeout or the abort, unless the child exits before. */
 function endingOf(
   pid: number,
   exit: Promise<unknown>,
@@ -206,7 +217,7 @@ interface Exit {
 function exitOf(child: ChildProcess): Promise<Exit> {
   return new Promise((resolve) => {
     child.on("error", (error) => {
-      // Also emitted when a signal cannot be sent; only a child that never was ends here.
+      // Node also emits `error` for a signal not sent; only a child without a pid ends here.
       if (child.pid === undefined) resolve({ exitCode: undefined, signal: undefined, error });
     });
     child.once("exit", (exitCode, signal) =>

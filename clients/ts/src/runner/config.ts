@@ -23,56 +23,65 @@ import {
   workspaceSchema,
 } from "./workspace-settings.ts";
 
-/** How one kind of agent is started. */
+/** Start settings of one agent kind. */
 export interface ExecutorConfig extends AgentSettings {
   kind: string;
-  /** Program and arguments; no shell is involved. */
+  /** Program and arguments, started without a shell. */
   command: [string, ...string[]];
-  /** What the program reads: the prompt, the whole assignment as JSON, or nothing. Its stdin is closed after it. */
+  /**
+   * Input of the program: the prompt, the whole assignment as JSON, or nothing. Stdin is closed
+   * afterwards.
+   */
   stdin: "prompt" | "assignment" | "none";
-  /** Upper bound; the assignment's own timeout holds if it is shorter. Undefined: only the assignment's. */
+  /**
+   * Upper bound in ms; the assignment's own timeout applies if shorter. Undefined: only the
+   * assignment's.
+   */
   timeoutMs: number | undefined;
-  /** Absolute; undefined: the daemon's. */
+  /** Absolute path; undefined: the daemon's directory. */
   cwd: string | undefined;
-  /** It is ended when it has printed nothing for so long; undefined: silence is fine. */
+  /** Time without output in ms, after which the program is ended; undefined: no limit. */
   idleTimeoutMs: number | undefined;
-  /** `output`: one that ends well and has printed nothing has failed. */
+  /** `output`: a successful end without output counts as a failure. */
   expect: "anything" | "output";
-  /** Names of variables that are handed down from the daemon's environment. Nothing else is. */
+  /**
+   * Names of the variables passed on from the daemon's environment. No other variables are passed
+   * on.
+   */
   env: string[];
   setEnv: Record<string, string>;
   outputLimitBytes: number;
-  /** From SIGTERM to SIGKILL. */
+  /** Time from SIGTERM to SIGKILL, in ms. */
   killGraceMs: number;
-  /** How far it is kept apart from the daemon. */
+  /** Isolation from the daemon. */
   confinement: ConfinementSettings;
 }
 
 export interface DeviceConfig {
   label: string | undefined;
   maxConcurrency: number;
-  /** The kind that runs assignments that name none. */
+  /** Executor kind for assignments without a kind. */
   defaultExecutor: string | undefined;
-  /** Prints the device's token, which then need not be in its identity file. */
+  /** Command for printing the device's token; the identity file may then omit the token. */
   tokenCommand: [string, ...string[]] | undefined;
-  /** Between this device and its server. Undefined: what the daemon's environment says. */
+  /** Proxy between this device and its server. Undefined: the daemon's environment applies. */
   proxy: ProxySetting | undefined;
-  /** How long, and how much of, what the server acknowledged is kept for a database that fails over. */
+  /** Bounds of kept acknowledged results, in time and size, for a database failover. */
   keep: KeepLimits;
   executors: Record<string, ExecutorConfig>;
   workspaces: Record<string, WorkspaceConfig>;
 }
 
-/** One thing that is wrong with the configuration. */
+/** A single problem of the configuration. */
 export interface ConfigProblem {
-  /** From 1, if it could be found. */
+  /** Counted from 1; undefined if not found. */
   line: number | undefined;
   /** For example "executors.claude-code.timeout". */
   key: string;
   message: string;
 }
 
-/** The configuration cannot be used. `message` lists every problem, a line each. */
+/** An invalid configuration. `message` has a line for each problem. */
 export class ConfigError extends Error {
   override name = "ConfigError";
   readonly problems: ConfigProblem[];
@@ -87,7 +96,7 @@ export class ConfigError extends Error {
   }
 }
 
-/** What programs need to reach the world from behind a proxy, and to trust what that shows them. */
+/** Variables for reaching the network through a proxy and for trusting the proxy's certificates. */
 export const NETWORK_ENV = [
   ...[
     "HTTP_PROXY",
@@ -120,17 +129,20 @@ const OWN_ENV =
         "XDG_RUNTIME_DIR",
       ];
 
-/** Handed down by default: what programs need to find themselves and the world, and nothing that costs money. */
+/**
+ * Variables passed on by default: search paths, locale and network settings, without API keys or
+ * other paid access.
+ */
 export const DEFAULT_ENV = [...OWN_ENV, ...NETWORK_ENV];
 
-/** And by default for an agent: where it keeps its login and its sessions. */
+/** Further default variables of an agent: the location of its login and sessions. */
 const AGENT_ENV: Partial<Record<ExecutorType, string[]>> = {
   "claude-code": ["CLAUDE_CONFIG_DIR"],
   codex: ["CODEX_HOME"],
   acp: ["CLAUDE_CONFIG_DIR", "CODEX_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"],
 };
 
-/** A configuration is a page or two. */
+/** Bound on the file in bytes, far above usual configurations. */
 const CONFIG_BYTES_MAX = 1024 * 1024;
 const OUTPUT_LIMIT_BYTES_MAX = 16 * 1024 * 1024;
 const KIND = /^[a-z0-9][a-z0-9._-]*$/;
@@ -234,16 +246,16 @@ const configSchema = z.strictObject({
     .default({}),
 });
 
-/** Reads the configuration. Throws ConfigError, also if the file cannot be read. */
+/** Reads the configuration. Throws a ConfigError, also for an unreadable file. */
 export function loadConfig(path: string): DeviceConfig {
-  // A link is a person's choice of where the file lies.
+  // A person may place the file elsewhere by a link.
   const found = readRegularFileSync(path, { bytesMax: CONFIG_BYTES_MAX, isLinkFollowed: true });
   if (found.kind === "read") return parseConfig(found.bytes.toString("utf8"), { file: path });
   const message = found.kind === "absent" ? "there is no such file" : found.problem;
   throw new ConfigError(path, [{ line: undefined, key: "", message }]);
 }
 
-/** The configuration of a TOML text. Throws ConfigError that names every problem with its line and key. */
+/** Parses a configuration in TOML. Throws a ConfigError with the line and key of every problem. */
 export function parseConfig(text: string, options: { file?: string } = {}): DeviceConfig {
   const file = options.file ?? "config";
   let raw: unknown;
@@ -289,7 +301,10 @@ export function parseConfig(text: string, options: { file?: string } = {}): Devi
   };
 }
 
-/** The executor for an assignment's kind; an empty kind means the default. Undefined if there is none. */
+/**
+ * The executor for an assignment's kind; an empty kind means the default. Undefined if there is
+ * none.
+ */
 export function findExecutor(config: DeviceConfig, agentKind: string): ExecutorConfig | undefined {
   const kind = agentKind === "" ? config.defaultExecutor : agentKind;
   return kind !== undefined && Object.hasOwn(config.executors, kind) ? config.executors[kind] : undefined;
@@ -362,7 +377,7 @@ function problemsOf(issue: z.core.$ZodIssue, text: string): ConfigProblem[] {
     const [first] = issue.issues;
     return [{ line: lineOf(text, path), key: path.join("."), message: first?.message ?? issue.message }];
   }
-  // A place in a list says nothing that its key does not.
+  // List indexes add nothing to the key.
   const path = issue.path.filter((part) => typeof part !== "number").map(String);
   return [{ line: lineOf(text, path), key: path.join("."), message: issue.message }];
 }
@@ -374,7 +389,7 @@ function knownKeys(path: string[]): string[] {
   return path[0] === "executors" ? Object.keys(executorKeys.shape) : [];
 }
 
-/** Typing errors change, drop or add a letter or two. */
+/** Maximum edit distance of a suggestion: typing errors change, drop or add one or two letters. */
 const TYPO_DISTANCE_MAX = 2;
 
 function nearest(name: string, known: string[]): string | undefined {
@@ -400,8 +415,9 @@ function editDistance(a: string, b: string): number {
 }
 
 /**
- * The line on which a key stands, or the nearest enclosing one: the TOML parser does not keep places. Reads table headers
- * and keys at the beginnings of lines, which is how people write such files; inline tables lead to their own line.
+ * The line of a key, or of the nearest enclosing key, because the TOML parser keeps no positions.
+ * Reads table headers and keys at the beginnings of lines, the usual layout; keys of inline tables
+ * give the line of the table.
  */
 export function lineOf(text: string, path: string[]): number | undefined {
   let table: string[] = [];

@@ -1,14 +1,15 @@
 /**
- * How far a program is kept apart from its daemon. `run_as` starts it as another user; `isolate` (Linux, by bubblewrap) gives
- * it namespaces of its own: its processes see neither the daemon's nor others', all of them end with it, whatever they did to
- * get away, and the daemon's files are not there for it. Network, home and working directory are as before.
+ * Isolation of a program from its daemon. `run_as` starts the program as another user. `isolate`
+ * (Linux, by bubblewrap) gives the program its own namespaces: its processes see no other
+ * processes, all end with the program, and the daemon's files are hidden. Network, home and working
+ * directory stay the same.
  */
 import { execFileSync } from "node:child_process";
 import { accessSync, constants, existsSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { messageOf } from "../device/errors.ts";
 
-/** Another user, as whom programs are started. */
+/** Another user for starting programs. */
 export interface RunAs {
   name: string;
   uid: number;
@@ -17,26 +18,26 @@ export interface RunAs {
   shell: string;
 }
 
-/** What holds for the programs of one executor. */
+/** Confinement of one executor's programs. */
 export interface Confinement {
   runAs: RunAs | undefined;
-  /** Where bubblewrap is, for programs that it isolates; undefined: not isolated. */
+  /** Path of bubblewrap; undefined: not isolated. */
   bwrap: string | undefined;
-  /** Files and directories of the daemon that an isolated program does not see. */
+  /** The daemon's files and directories hidden from an isolated program. */
   hidden: string[];
 }
 
 export const unconfined: Confinement = { runAs: undefined, bwrap: undefined, hidden: [] };
 
-/** What an executor's settings ask for. */
+/** Confinement settings of an executor. */
 export interface ConfinementSettings {
   runAs: string | undefined;
   isIsolated: boolean;
 }
 
 /**
- * Makes the settings hold on this machine, or says why they cannot: a program that was to be confined is not started
- * otherwise. The check of bubblewrap starts it once.
+ * Checks the settings on this machine and returns the confinement or the problem; with a problem
+ * the program is not started. The check of bubblewrap starts it once.
  */
 export function confinementOf(
   settings: ConfinementSettings,
@@ -57,17 +58,22 @@ export function confinementOf(
   return {
     runAs: isOther ? runAs : undefined,
     bwrap: settings.isIsolated ? findInPath("bwrap", options.path) : undefined,
-    // Another user is kept out by the files' modes, and could not even name what is to be hidden.
+    // Another user has no access to the files by their modes and could not mount over their paths.
     hidden: isOther ? [] : options.hidden,
   };
 }
 
 const checked = new Map<string, { problem: string | undefined; atMs: number }>();
-/** How long a check of bubblewrap is believed, in ms: a person installs it and edits the file again. */
+/**
+ * Lifetime of a check of bubblewrap, in ms: a person may install the package and edit the file
+ * again.
+ */
 const CHECK_MS = 30_000;
 const CHECK_DEADLINE_MS = 10_000;
 
-/** Why bubblewrap cannot isolate here; undefined if it can. It is tried. */
+/**
+ * Reason why bubblewrap cannot isolate here, found by a trial start; undefined if isolation works.
+ */
 export function isolationProblem(path: string | undefined, runAs?: RunAs): string | undefined {
   if (process.platform !== "linux")
     return "isolate = true is for Linux; elsewhere use run_as, or a machine of its own";
@@ -92,7 +98,7 @@ export function isolationProblem(path: string | undefined, runAs?: RunAs): strin
   return problem;
 }
 
-/** How a program is started under a confinement. */
+/** Start parameters of a program under a confinement. */
 export interface Start {
   command: [string, ...string[]];
   uid?: number;
@@ -101,8 +107,8 @@ export interface Start {
 }
 
 /**
- * The command line of a confined program. `shown`: directories below what is hidden that it is to see. The program itself is
- * looked for here, for bubblewrap has poor words for one that is not there.
+ * The command line of a confined program. `shown`: visible directories below hidden directories.
+ * The program is searched here, because bubblewrap's message for a missing program is unclear.
  */
 export function confine(
   confinement: Confinement,
@@ -122,7 +128,7 @@ export function confine(
   const masks = confinement.hidden.flatMap((path) => mask(path));
   const shown = program.shown.flatMap((path) => ["--bind", path, path]);
   const runtime = env.XDG_RUNTIME_DIR;
-  // A service manager's socket would start processes outside.
+  // A program could start processes outside through a service manager's socket.
   const sockets = [runtime, "/run/systemd", "/run/dbus", "/run/credentials"].flatMap((path) =>
     path === undefined ? [] : mask(path),
   );
@@ -134,7 +140,7 @@ export function confine(
   };
 }
 
-/** What every isolated program gets. */
+/** Options of every isolated program. */
 function namespaces(): string[] {
   return [
     ...["--bind", "/", "/", "--dev", "/dev", "--dev-bind-try", "/dev/dri", "/dev/dri"],
@@ -145,11 +151,12 @@ function namespaces(): string[] {
 
 function mask(path: string): string[] {
   try {
-    // The mount goes over what the path leads to; a link in its place would be passed by.
+    // The mount covers the link's target; a mount over the link itself would leave the target
+    // visible.
     const real = realpathSync(path);
     return statSync(real).isDirectory() ? ["--tmpfs", real] : ["--ro-bind", "/dev/null", real];
   } catch {
-    // Not there, so there is nothing to hide.
+    // A missing path needs no mask.
     return [];
   }
 }
@@ -159,7 +166,7 @@ function environmentAs(user: RunAs, env: Record<string, string>): Record<string,
   return { ...rest, HOME: user.home, USER: user.name, LOGNAME: user.name, SHELL: user.shell };
 }
 
-/** A program as the system would find it. */
+/** Finds a program on the PATH, as the system does. */
 export function findInPath(name: string, path: string | undefined): string | undefined {
   const places = name.includes("/")
     ? [name]
@@ -187,7 +194,7 @@ function findUser(name: string): RunAs | { problem: string } {
   return { name: user, uid: Number(uid), gid: Number(gid), home, shell };
 }
 
-/** In the form of passwd(5), from whatever the system keeps its users in. */
+/** A user's line in the format of passwd(5), from any user database of the system. */
 function passwdLine(name: string): string | undefined {
   const getent = ["/usr/bin/getent", "/bin/getent"].find((path) => existsSync(path));
   try {
@@ -198,12 +205,12 @@ function passwdLine(name: string): string | undefined {
     const line = text.split("\n").find((line) => line.startsWith(`${name}:`));
     if (line !== undefined) return line;
   } catch {
-    // getent ends with 2 for a user that is not there.
+    // getent exits with 2 for an unknown user.
   }
   return undefined;
 }
 
-/** The same by what macOS has instead. */
+/** The same from macOS's directory service. */
 function macLine(name: string): string | undefined {
   const ask = (...command: [string, ...string[]]) => {
     const [program, ...args] = command;

@@ -3,32 +3,36 @@ import type { Assignment } from "../gen/pinion/v1/device_pb.js";
 import type { AttemptFiles } from "./attempt-files.ts";
 import type { ExecutorConfig } from "./config.ts";
 
-/** What every agent of an installation carries in its environment, so that a leftover is found after a restart. */
+/**
+ * Environment of every agent of an installation, for finding leftover processes after a restart.
+ */
 export function markerOfInstallation(installId: string): Record<string, string | undefined> {
   return { PINION_INSTALL_ID: installId, PINION_RUN_ID: undefined };
 }
 
 /**
- * What every process of one attempt carries, so that one that left its process group is found again. Not the run's id:
- * the next attempt of the same run may be under way already. Not the attempt's token: that one is the daemon's secret.
+ * Environment of every process of an attempt, for finding processes outside the group. Not the
+ * run's id: the next attempt of the same run may already be running. Not the attempt's token: a
+ * secret of the daemon.
  */
 export function markerOfAttempt(installId: string, mark: string): Record<string, string> {
   return { PINION_INSTALL_ID: installId, PINION_ATTEMPT_MARK: mark };
 }
 
 /**
- * The environment of an agent: the inherited names that the configuration allows (an API key that happens to be set for
- * the daemon must not change who is billed), what the configuration sets, and what the run is about.
+ * The environment of an agent: inherited variables allowed by the configuration (an API key set for
+ * the daemon must not change who is billed), variables set by the configuration, and facts of the
+ * run.
  */
 export function environmentOf(options: {
   executor: ExecutorConfig;
   assignment: Assignment;
-  /** By which the program and the daemon speak with each other. */
+  /** Files exchanged between program and daemon. */
   files: Pick<AttemptFiles, "snapshotIn" | "snapshotOut" | "retryAfter" | "input">;
   installId: string;
-  /** Random, made by the daemon for this attempt. */
+  /** Random mark of this attempt. */
   mark: string;
-  /** W3C trace context; empty for none. */
+  /** W3C trace context; empty: none. */
   traceparent: string;
   inherited: NodeJS.ProcessEnv;
 }): Record<string, string> {
@@ -62,22 +66,26 @@ export function environmentOf(options: {
     TRACEPARENT: traceparent,
   };
   for (const [name, value] of Object.entries(facts)) {
-    // A NUL would end the text for the system, and make the start fail.
+    // The system's environment texts end at a NUL, and the start would fail.
     if (value !== undefined && value !== "") environment[name] = value.replaceAll("\0", "\ufffd");
   }
   return environment;
 }
 
 /**
- * A larger input is in its file alone: Linux takes 128 KiB in one variable, Windows 32 Ki characters in all of them, and a program
- * started by the program has to find room as well.
+ * Maximum length of an input passed as a variable, in characters; a larger input is only in its
+ * file. Linux allows 128 KiB per variable, Windows 32 Ki characters for all, and programs started
+ * by the program need room too.
  */
 const INPUT_CHARACTERS_MAX = 16_384;
 
-/** Linux takes at most 128 KiB in one variable (MAX_ARG_STRLEN). */
+/** Linux allows at most 128 KiB per variable (MAX_ARG_STRLEN). */
 const IDENTITY_CHARACTERS_MAX = 40_000;
 
-/** The agent's identity followed by its guardrails: a system prompt for programs that take one. */
+/**
+ * The agent's identity followed by its guardrails: a system prompt for programs with support for
+ * one.
+ */
 function identityOf(assignment: Assignment): string | undefined {
   const settings = assignment.agent?.settings;
   if (settings === undefined) return undefined;

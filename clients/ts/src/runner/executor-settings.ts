@@ -1,9 +1,9 @@
 import { z } from "zod";
 
-/** How a device runs an agent: any program, or one that it knows how to speak with. */
+/** Type of an executor: any program, or an agent with a driver. */
 export type ExecutorType = "command" | "claude-code" | "codex" | "acp";
 
-/** Agents that are known to speak the Agent Client Protocol, and what each is started with. */
+/** Known agents with the Agent Client Protocol, and their start commands. */
 export const ACP_PRESETS: Record<string, [string, ...string[]]> = {
   "claude-agent-acp": ["claude-agent-acp"],
   "codex-acp": ["codex-acp"],
@@ -16,35 +16,38 @@ const COMMANDS: Partial<Record<ExecutorType, [string, ...string[]]>> = {
   codex: ["codex"],
 };
 
-/** What a device decides about its agents. A `command` has only `egress`. */
+/** Device settings for an agent. A `command` has only `egress`. */
 export interface AgentSettings {
   type: ExecutorType;
-  /** Of `acp`: which agent it is, if it is a known one. */
+  /** For `acp`: the known agent, if any. */
   preset: string | undefined;
-  /** What the agent uses where its configuration in the org names no model. */
+  /** The agent's model if its configuration in the org names none. */
   model: string | undefined;
-  /** What becomes of a tool that is not pre-approved: a person is asked, it is denied, or everything is permitted. */
+  /** Handling of a tool without pre-approval: ask a person, deny, or permit everything. */
   permissions: "ask" | "deny" | "bypass";
-  /** What becomes of a run whose agent may only connect to some hosts, where that cannot be enforced. */
+  /** Handling of a run with allowed hosts on a device without enforcement of hosts. */
   egress: "enforce" | "advisory";
-  /** What the agent thinks goes into activities and transcripts. */
+  /** True: the agent's thinking goes into activities and transcripts. */
   showsThinking: boolean;
   maxTurns: number | undefined;
   claude: { permissionMode: string };
   codex: { sandbox: string };
   acp: { mode: string | undefined };
-  /** Environment variables whose values are read at each start: from a file, a systemd credential, or the keychain. */
+  /**
+   * Environment variables whose values are read at each start: from a file, a systemd credential,
+   * or the keychain.
+   */
   secrets: Record<string, string>;
 }
 
-/** Where a secret is. */
+/** Notation of a secret's source. */
 export const SECRET = /^(file:.+|credential:[A-Za-z0-9._-]+|keychain:[^/]+(\/.+)?)$/;
 
 const variableName = z
   .string()
   .regex(/^[A-Za-z_][A-Za-z0-9_]*$/, "is not the name of an environment variable");
 
-/** The keys of an executor that are about its agent. */
+/** The agent keys of an executor. */
 export const agentKeys = {
   type: z.enum(["command", "claude-code", "codex", "acp"]).default("command"),
   preset: z.enum(Object.keys(ACP_PRESETS) as [string, ...string[]]).optional(),
@@ -71,7 +74,7 @@ export const agentKeys = {
 
 type AgentKeys = z.output<z.ZodObject<typeof agentKeys>>;
 
-/** Which types take a key; keys that are not named here are for all. */
+/** Types with support for a key; other keys are for all types. */
 const TYPES_OF_KEY: Partial<Record<keyof AgentKeys | "stdin", ExecutorType[]>> = {
   stdin: ["command"],
   preset: ["acp"],
@@ -84,7 +87,7 @@ const TYPES_OF_KEY: Partial<Record<keyof AgentKeys | "stdin", ExecutorType[]>> =
   mode: ["acp"],
 };
 
-/** What is wrong with the keys together: those that a type does not take, and the command that it lacks. */
+/** Problems between keys: keys without meaning for the type, and a missing command. */
 export function problemsOfAgentKeys(
   keys: Partial<AgentKeys> & { type: ExecutorType; command?: unknown; stdin?: unknown },
 ): { key: string; message: string }[] {
@@ -123,7 +126,7 @@ export function agentSettingsOf(keys: AgentKeys): AgentSettings {
     preset: keys.preset,
     model: keys.model,
     permissions: keys.permissions ?? "ask",
-    // A command was never told where it may connect to, and its owner may confine it in another way.
+    // A command gets no list of hosts, and its owner may confine the command in another way.
     egress: keys.egress ?? (keys.type === "command" ? "advisory" : "enforce"),
     showsThinking: keys.thinking ?? false,
     maxTurns: keys.max_turns,

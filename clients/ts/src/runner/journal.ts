@@ -4,23 +4,23 @@ import { join } from "node:path";
 import { TEMPORARY_SUFFIX } from "../outbox/durable-file.ts";
 import { readRegularFile } from "../regular-file.ts";
 
-/** An attempt that was running when the note was written. */
+/** An attempt running at the time of the note. */
 export interface JournalNote {
   runId: string;
   attemptToken: string;
-  /** Process, and process group, of the agent; absent until it is started. */
+  /** Process id, also the process group, of the agent; absent before the start. */
   pid?: number;
   /** See `startTimeOf`. */
   startTime?: string;
 }
 
 const SUFFIX = ".json";
-/** A note has five short fields. */
+/** Bound on a note in bytes; a note has a few short fields. */
 const NOTE_BYTES_MAX = 4096;
 
 /**
- * Notes of running agents in `attempts/`, so that the next daemon can end what this one leaves behind. Not synced: a
- * power cut that loses a note has ended the agent as well.
+ * Notes of running agents in `attempts/`, so the next daemon can end leftover processes. Not
+ * synced: a power cut ends the agent too.
  */
 export class Journal {
   readonly #directory: string;
@@ -42,8 +42,8 @@ export class Journal {
   }
 
   /**
-   * All notes, and the files that the system does not let us read now (EIO, EACCES, EMFILE): those say nothing about
-   * their content, and stay for the next daemon. What is damaged is removed: there is nothing to be learned from it.
+   * Reads all notes. A file with a read error of the system (EIO, EACCES, EMFILE) is listed as
+   * unreadable and stays for the next daemon. A damaged file is removed.
    */
   async read(): Promise<{ notes: JournalNote[]; unreadable: { path: string; problem: string }[] }> {
     await mkdir(this.#directory, { recursive: true, mode: 0o700 });

@@ -5,21 +5,21 @@ import { messageOf } from "../device/errors.ts";
 import { readRegularFileSync } from "../regular-file.ts";
 import { ConfigError, type DeviceConfig, loadConfig, parseConfig } from "./config.ts";
 
-/** How often the file is looked at, in ms. Looking survives editors that put a new file in the old one's place. */
+/** Polling interval of the file, in ms. Polling also notices editors that replace the file. */
 const LOOK_MS = 2_000;
 const CONFIG_BYTES_MAX = 1024 * 1024;
 
 const lastGoodPath = (stateDir: string) => join(stateDir, "device.last-good.toml");
 
-/** A configuration, and what is wrong with the file if it is not the file's. */
+/** A configuration, and the file's problem if the configuration is an earlier version. */
 export interface LoadedConfig {
   config: DeviceConfig;
   problem: string | undefined;
 }
 
 /**
- * The configuration of the file; if that is wrong, the last one that was good and ran with this state. Throws a ConfigError if
- * there is neither.
+ * The file's configuration; if the file has errors, the last good configuration in the state
+ * directory. Throws a ConfigError if there is neither.
  */
 export function loadLastingConfig(file: string, stateDir: string): LoadedConfig {
   try {
@@ -36,16 +36,16 @@ export function loadLastingConfig(file: string, stateDir: string): LoadedConfig 
   }
 }
 
-/** Keeps what the file says now as the last good configuration. */
+/** Stores the file's current content as the last good configuration. */
 export async function keepLastGood(file: string, stateDir: string): Promise<void> {
   const found = readRegularFileSync(file, { bytesMax: CONFIG_BYTES_MAX, isLinkFollowed: true });
   if (found.kind === "read") await writeFile(lastGoodPath(stateDir), found.bytes, { mode: 0o600 });
 }
 
-/** Looks at a file and has it read again when it changes. */
+/** Polls a file and reads the file again after a change. */
 export function watchConfig(options: {
   file: string;
-  /** Throws a ConfigError for a file that is wrong. */
+  /** Throws a ConfigError for a configuration not usable on this machine. */
   use: (config: DeviceConfig) => void;
   onGood: () => void;
   onBad: (problem: string) => void;

@@ -2,13 +2,16 @@ import { spawn } from "node:child_process";
 import { accessSync, constants } from "node:fs";
 import { delimiter, join } from "node:path";
 
-/** Longest that the notifier may run, in ms. */
+/** Time limit of the notifier, in ms. */
 const NOTIFIER_DEADLINE_MS = 10_000;
 
 /** Shows a text on the desktop. */
 export type Notifier = (title: string, body: string) => void;
 
-/** The desktop's notifier (`notify-send`, `osascript`), or undefined if there is none. It never throws and never waits. */
+/**
+ * The desktop's notifier (`notify-send`, `osascript`), or undefined without a notifier program.
+ * Never throws and never waits.
+ */
 export function desktopNotifier(env: NodeJS.ProcessEnv): Notifier | undefined {
   const tool =
     process.platform === "darwin" ? "osascript" : process.platform === "linux" ? "notify-send" : undefined;
@@ -18,7 +21,7 @@ export function desktopNotifier(env: NodeJS.ProcessEnv): Notifier | undefined {
     const args =
       tool === "osascript"
         ? [
-            // The texts are arguments of the script, never part of it.
+            // The texts are arguments of the script, never part of the script.
             ...["-e", "on run argv"],
             ...["-e", "display notification (item 2 of argv) with title (item 1 of argv)"],
             ...["-e", "end run"],
@@ -31,7 +34,7 @@ export function desktopNotifier(env: NodeJS.ProcessEnv): Notifier | undefined {
       child.on("error", () => {});
       child.unref();
     } catch {
-      // No desktop, no notification.
+      // Without a desktop there is no notification.
     }
   };
 }
@@ -43,7 +46,7 @@ function findProgram(name: string, path: string): string | undefined {
       accessSync(candidate, constants.X_OK);
       return candidate;
     } catch {
-      // Not here.
+      // Try the next directory.
     }
   }
   return undefined;

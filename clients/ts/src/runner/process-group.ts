@@ -2,14 +2,14 @@ import { execFile } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { descendantsOf, isGroupAlive, processesWithEnvironment } from "../process-table.ts";
 
-/** How often we look whether a group is gone, in ms. */
+/** Polling interval for the end of a group, in ms. */
 const POLL_MS = 20;
-/** How long a killed group may take to disappear, in ms; the system needs a moment, never this long. */
+/** Time for a killed group to disappear, in ms; the system normally needs far less. */
 const KILLED_GONE_MS = 2_000;
 
 /**
- * Ends a whole process group: SIGTERM, SIGKILL after the grace. Resolves when no process of it is left, at the latest
- * two seconds after SIGKILL. `hurry` cuts the grace short.
+ * Ends a whole process group: SIGTERM, then SIGKILL after the grace. Resolves when the group has no
+ * process left, at the latest two seconds after SIGKILL. `hurry` ends the grace early.
  */
 export async function endGroup(
   groupId: number,
@@ -21,7 +21,8 @@ export async function endGroup(
   }
   if (!isGroupAlive(groupId)) return;
   if (options.isIsolated === true) {
-    // The first is bubblewrap's own, and the first below it the namespace's: with either, all would be killed at once.
+    // The first processes are bubblewrap's and the namespace's init: SIGTERM to either would kill
+    // all at once.
     for (const pid of descendantsOf(groupId).slice(1)) signal(pid, "SIGTERM");
   } else signalGroup(groupId, "SIGTERM");
   if (await isGone(() => isGroupAlive(groupId), options.graceMs, options.hurry)) return;
@@ -29,13 +30,16 @@ export async function endGroup(
   await isGone(() => isGroupAlive(groupId), KILLED_GONE_MS);
 }
 
-/** Kills the processes that carry the marker but left their group (Linux). Returns how many there were. */
+/**
+ * Kills processes with the marker outside their group (Linux). Returns the number of killed
+ * processes.
+ */
 export async function endEscaped(
   marker: Record<string, string | undefined>,
   options: { sinceTicks?: number | undefined } = {},
 ): Promise<number> {
   let killed = 0;
-  // A process may start another one while we look: until none is left, but not for ever.
+  // A process may start another during the scan: repeats until none is left, within a deadline.
   const deadline = performance.now() + KILLED_GONE_MS;
   while (performance.now() < deadline) {
     const found = processesWithEnvironment(marker, options);
@@ -54,7 +58,7 @@ function signal(pid: number, name: NodeJS.Signals): boolean {
   try {
     return process.kill(pid, name);
   } catch {
-    // Gone in the meantime, or not ours to end.
+    // The process has ended, or belongs to another user.
     return false;
   }
 }

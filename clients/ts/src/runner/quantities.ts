@@ -10,7 +10,7 @@ const BYTES: Record<string, number> = {
   GiB: 1024 ** 3,
 };
 
-/** "30m", "1h30m", "500ms" in ms; undefined if it is not a length of time. */
+/** Parses "30m", "1h30m", "500ms" to ms; undefined for other text. */
 export function parseDurationMs(text: string): number | undefined {
   if (!/^(\d+(\.\d+)?(ms|s|m|h|d))+$/.test(text)) return undefined;
   let total = 0;
@@ -20,14 +20,14 @@ export function parseDurationMs(text: string): number | undefined {
   return Math.round(total);
 }
 
-/** "1MiB", "512KiB", "2000" in bytes; undefined if it is not a size. */
+/** Parses "1MiB", "512KiB", "2000" to bytes; undefined for other text. */
 export function parseBytes(text: string): number | undefined {
   const match = /^(\d+(?:\.\d+)?)\s*(B|kB|KB|MB|GB|KiB|MiB|GiB)?$/.exec(text);
   if (match === null) return undefined;
   return Math.round(Number(match[1]) * (BYTES[match[2] ?? "B"] ?? 1));
 }
 
-/** 90000 as "1m30s", for messages. */
+/** Formats 90000 as "1m30s", for messages. */
 export function formatDuration(ms: number): string {
   if (ms < 1000) return `${Math.round(ms)}ms`;
   const parts: string[] = [];

@@ -1,11 +1,11 @@
-/** What stands in the place of a secret; as bytes, so that text that was cut in the middle stays as it is. */
+/** Replacement of a secret; in bytes, so text split between pieces is not changed. */
 const MARK = Buffer.from("[hidden by pinion]");
-/** A secret that is shorter would be found in what is none. */
+/** Minimum length: shorter secrets would match ordinary text. */
 const SECRET_CHARACTERS_MIN = 16;
 
 /**
- * The parts of a device's token that must not leave: the random one, by which a program that prints the token in pieces, or
- * without its beginning, is found as well; the whole where it has no such part.
+ * The secret parts of a device's token: the random part, also found in a token printed in pieces or
+ * without its beginning, or the whole token if it has no random part; and the token in base64.
  */
 export function secretsOf(token: string): string[] {
   const random = /^pin_[a-z]+_([0-9A-Za-z]+)_/.exec(token)?.[1] ?? token;
@@ -14,38 +14,38 @@ export function secretsOf(token: string): string[] {
 }
 
 /**
- * Takes secrets out of a stream, also where one comes in pieces: what could be the beginning of a secret waits for what
- * follows, which is less than a secret's length.
+ * Removes secrets from a stream, also those split between pieces: a possible beginning of a secret
+ * is held until the next bytes. The held bytes are fewer than a secret's length.
  */
 export class Redaction {
   readonly #secrets: Buffer[];
   #held: Buffer = Buffer.alloc(0);
-  /** Secrets that were taken out. */
+  /** Number of removed secrets. */
   count = 0;
 
   constructor(secrets: readonly string[]) {
     this.#secrets = secrets.filter((secret) => secret !== "").map((secret) => Buffer.from(secret));
   }
 
-  /** What may leave now. */
+  /** Returns the bytes free to leave now. */
   add(data: Buffer): Buffer {
     if (this.#secrets.length === 0) return data;
     const all = this.#held.length === 0 ? data : Buffer.concat([this.#held, data]);
     const clean = this.#replace(all);
     const keep = this.#beginning(clean);
-    // A copy: a slice would keep the whole of a large read alive.
+    // A copy: a slice would keep the whole read buffer in memory.
     this.#held = Buffer.from(clean.subarray(clean.length - keep));
     return clean.subarray(0, clean.length - keep);
   }
 
-  /** What was held back, once nothing follows. */
+  /** Returns the held bytes at the end of the stream. */
   end(): Buffer {
     const rest = this.#held;
     this.#held = Buffer.alloc(0);
     return rest;
   }
 
-  /** A whole text or file at once. */
+  /** Removes secrets from a whole text or file. */
   static whole(data: Buffer, secrets: readonly string[]): Buffer {
     const redaction = new Redaction(secrets);
     return Buffer.concat([redaction.add(data), redaction.end()]);
@@ -69,7 +69,7 @@ export class Redaction {
     return clean;
   }
 
-  /** How many of the last bytes could be the beginning of a secret. */
+  /** Number of last bytes possibly at the beginning of a secret. */
   #beginning(data: Buffer): number {
     let longest = 0;
     for (const secret of this.#secrets) {

@@ -28,7 +28,7 @@ import { Redaction, secretsOf } from "./redaction.ts";
 import { EXIT_TEMPFAIL, retryAfterOf } from "./retry-after.ts";
 import { type SweepReport, sweepLeftovers } from "./sweep.ts";
 
-/** Lines of stderr that a reason quotes. */
+/** Number of stderr lines quoted in a reason. */
 const REASON_LINES = 5;
 const NOTIFICATION_CHARACTERS_MAX = 200;
 
@@ -36,11 +36,11 @@ export interface RunnerOptions {
   config: DeviceConfig;
   stateDir: string;
   installId: string;
-  /** The device's token: it is taken out of all that a program prints. */
+  /** The device's token, removed from all output of a program. */
   token: string;
-  /** Files and directories besides the state that isolated programs do not see. */
+  /** Files and directories, besides the state, hidden from isolated programs. */
   hidden: string[];
-  /** From which the configured names are handed down. */
+  /** Source of the configured variables. */
   env: NodeJS.ProcessEnv;
   logger: Logger;
   notifier: Notifier | undefined;
@@ -48,7 +48,7 @@ export interface RunnerOptions {
   onStart(attempt: { runId: string; attemptToken: string; pid: number; executor: string }): void;
 }
 
-/** Runs assignments as local programs: an executor of the configuration for each kind of agent. */
+/** Runs assignments as local programs, with the configured executor of each agent kind. */
 export class Runner {
   #options: RunnerOptions;
   readonly #journal: Journal;
@@ -56,7 +56,7 @@ export class Runner {
   #confinements: Record<string, Confinement>;
   readonly #agents: AgentRunner;
 
-  /** Throws a ConfigError if an executor is to be confined in a way that does not hold on this machine. */
+  /** Throws a ConfigError if this machine does not support an executor's confinement. */
   constructor(options: RunnerOptions) {
     this.#options = options;
     this.#secrets = secretsOf(options.token);
@@ -65,7 +65,10 @@ export class Runner {
     this.#agents = new AgentRunner({ ...options, confinements: this.#confinements });
   }
 
-  /** For attempts that begin from now on. Throws a ConfigError, as the constructor does, and then changes nothing. */
+  /**
+   * Applies to attempts started from now on. Throws a ConfigError like the constructor, and then
+   * changes nothing.
+   */
   reconfigure(config: DeviceConfig): void {
     const confinements = confinementsOf({ ...this.#options, config });
     this.#options = { ...this.#options, config };
@@ -73,12 +76,12 @@ export class Runner {
     this.#agents.reconfigure({ config, confinements });
   }
 
-  /** What executors and workspaces there are, with the versions that programs say of themselves. Never rejects. */
+  /** Executors and workspaces, with the programs' reported versions. Never rejects. */
   describe(): Promise<Description> {
     return this.#agents.describe();
   }
 
-  /** Ends what an earlier daemon left running, and removes what it left lying about. */
+  /** Ends the processes of an earlier daemon and removes its files. */
   async sweep(): Promise<SweepReport> {
     const report = await sweepLeftovers(this.#journal, this.#options.installId);
     await removeAttemptFiles(this.#options.stateDir);
@@ -86,7 +89,7 @@ export class Runner {
     return report;
   }
 
-  /** Journals an assignment, or says why it cannot be run here. */
+  /** Journals an assignment, or returns the reason for a refusal. */
   async admit(assignment: Assignment): Promise<Rejection | undefined> {
     const executor = findExecutor(this.#options.config, assignment.agentKind);
     if (executor === undefined)
@@ -141,7 +144,7 @@ export class Runner {
       const nextSnapshot = Redaction.whole(Buffer.from(left.snapshot), this.#secrets);
       return { ...result, nextSnapshot: new Uint8Array(nextSnapshot) };
     } catch (error) {
-      // Most likely the disk.
+      // Most likely a disk error.
       return { outcome: "failed", reason: `the attempt's files: ${messageOf(error)}` };
     } finally {
       await files?.dispose().catch((error: unknown) => {
@@ -215,7 +218,7 @@ export class Runner {
       onOutput: (stream, data) => context.output(stream, data),
     });
     await journaled;
-    // However it ended: what left its group holds ports and files that the next run needs.
+    // After any end: escaped processes hold ports and files needed by the next run.
     if (end.kind !== "unstartable") await endEscaped(markerOfAttempt(installId, mark), { sinceTicks });
     const result = resultOf(executor, end, { timeoutMs, signal: context.signal });
     if (end.hiddenSecrets > 0) {
@@ -238,7 +241,7 @@ export class Runner {
         ...(startTime === undefined ? {} : { startTime }),
       });
     } catch (error) {
-      // The run goes on; only a leftover of it would be harder to find.
+      // The run goes on; only a leftover process would be harder to find.
       this.#options.logger.warn({ runId, error: messageOf(error) }, "cannot journal a running agent");
     }
   }
@@ -287,7 +290,7 @@ function confinementsOf({ config, stateDir, hidden, env }: RunnerOptions): Recor
   return Object.fromEntries(entries);
 }
 
-/** A program that asks to be tried again later has not failed. */
+/** A program with a request for a later try has not failed. */
 async function laterOf(result: AttemptResult, end: ChildEnd, files: AttemptFiles): Promise<AttemptResult> {
   if (end.exitCode === 0 || end.signal !== undefined) return result;
   const left = await files.collectRetryAfter();
@@ -303,7 +306,7 @@ async function laterOf(result: AttemptResult, end: ChildEnd, files: AttemptFiles
   };
 }
 
-/** The shorter one of the device's and the assignment's. */
+/** The shorter timeout of device and assignment, in ms. */
 function timeoutOf(executor: ExecutorConfig, assignment: Assignment): number | undefined {
   const asked = assignment.timeout === undefined ? 0 : durationMs(assignment.timeout);
   const limits = [executor.timeoutMs ?? 0, asked].filter((ms) => ms > 0);
@@ -315,8 +318,8 @@ function stdinOf(executor: ExecutorConfig, assignment: Assignment): string | und
     case "none":
       return undefined;
     case "assignment": {
-      // The attempt's token proves the attempt to the server: it is the daemon's, not the program's.
-      // A snapshot may be large; it lies in a file.
+      // The attempt's token proves the attempt to the server and stays with the daemon. A snapshot
+      // may be large, so the program gets the snapshot as a file.
       const turn = assignment.turn && { ...assignment.turn, snapshot: new Uint8Array() };
       const shown = { ...assignment, attemptToken: "", ...(turn ? { turn } : {}) };
       return `${toJsonString(AssignmentSchema, shown)}\n`;
@@ -389,7 +392,7 @@ function resultOf(
   }
 }
 
-/** What a program says at its end is usually why it ended. */
+/** The last lines of stderr usually explain the end. */
 function withTail(reason: string, end: ChildEnd): string {
   const lines = end.stderrTail.split("\n").filter((line) => line.trim() !== "");
   return lines.length === 0 ? reason : `${reason}: ${lines.slice(-REASON_LINES).join("\n")}`;

@@ -3,21 +3,22 @@ import { markerOfInstallation } from "./environment.ts";
 import type { Journal, JournalNote } from "./journal.ts";
 import { endEscaped, endGroup } from "./process-group.ts";
 
-/** How long a leftover may take to end by itself, in ms. Nobody waits for its result any more. */
+/** Grace of a leftover process, in ms; its result is no longer needed. */
 const LEFTOVER_GRACE_MS = 1_000;
 
 export interface SweepReport {
   /** Runs whose agents were still running and were ended. */
   ended: string[];
-  /** Processes that had left their group and were killed. */
+  /** Number of killed processes outside their group. */
   escaped: number;
-  /** Notes that could not be read, which stay for the next daemon. */
+  /** Unreadable notes, left for the next daemon. */
   unreadable: { path: string; problem: string }[];
 }
 
 /**
- * Ends what an earlier daemon of this installation left running: the process groups in its journal, and (on Linux) every
- * process that carries the installation's marker. Call it with the state directory locked and before anything is started.
+ * Ends the processes of an earlier daemon of this installation: the process groups in its journal,
+ * and (on Linux) every process with the installation's marker. Call with the state directory locked
+ * and before any start.
  */
 export async function sweepLeftovers(journal: Journal, installId: string): Promise<SweepReport> {
   const { notes, unreadable } = await journal.read();
@@ -32,9 +33,9 @@ export async function sweepLeftovers(journal: Journal, installId: string): Promi
 }
 
 /**
- * Ends the note's process group if its leader is still that very process. A process id that was given away again has
- * another start time and is left alone. A group whose leader is gone cannot be told from a stranger's: what is left of
- * it is found by its marker.
+ * Ends the note's process group if its leader is still the same process. A reused process id has
+ * another start time and is left alone. A group without its leader may belong to another program;
+ * its remaining processes are found by the marker.
  */
 async function endLeftover(note: JournalNote): Promise<boolean> {
   if (note.pid === undefined || note.startTime === undefined) return false;

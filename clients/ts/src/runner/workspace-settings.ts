@@ -1,26 +1,26 @@
 import { z } from "zod";
 
-/** A folder or repository that runs may work in, by name. */
+/** A named folder or repository for runs. */
 export interface WorkspaceConfig {
   name: string;
   /** Absolute; undefined for `empty`. */
   path: string | undefined;
   mode: "shared" | "worktree" | "copy" | "empty";
-  /** Of `shared`: runs may work in it at once. */
+  /** For `shared`: runs may work in the folder at the same time. */
   isParallel: boolean;
-  /** How long what a run left behind is kept, in ms. */
+  /** Maximum age of kept folders of runs, in ms. */
   keepMs: number;
-  /** How much of it in all, in bytes; the oldest goes first. */
+  /** Maximum size of all kept folders, in bytes; the oldest are removed first. */
   keepBytes: number;
 }
 
-/** What a workspace keeps unless it says otherwise. */
+/** Default bounds of a workspace's kept folders. */
 export const KEEP_MS = 7 * 24 * 3_600_000;
 export const KEEP_BYTES = 2 * 1024 * 1024 * 1024;
 
 export const WORKSPACE_NAME = /^[a-z0-9][a-z0-9._-]*$/;
 
-/** `duration` and `size` are the configuration's own. */
+/** `duration` and `size` are the configuration's parsers. */
 export function workspaceSchema(quantities: { duration: z.ZodType<number>; size: z.ZodType<number> }) {
   return z
     .strictObject({

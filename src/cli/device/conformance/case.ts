@@ -1,10 +1,10 @@
 import type { Stage } from "./stage.ts";
 
-/** One promise of the protocol, and the scene that shows whether a daemon keeps it. */
+/** A promise of the protocol, and the test of a daemon. */
 export type ConformanceCase = {
   name: string;
-  /** What the daemon does, in a sentence; docs/protocol.md has the rule. */
+  /** The daemon's behaviour in a sentence; docs/protocol.md has the rule. */
   promise: string;
-  /** Throws `Wrong` or `Skipped`. Every message is checked besides. */
+  /** Plays the case. Throws `Wrong` or `Skipped`. The server checks every message besides. */
   play(stage: Stage): Promise<void>;
 };

@@ -7,7 +7,7 @@ import { helloCases } from "./cases/hello.ts";
 import { resultCases } from "./cases/results.ts";
 import { verdictCases } from "./cases/verdicts.ts";
 
-/** All that is checked, in the order of docs/protocol.md. */
+/** All cases, in the order of docs/protocol.md. */
 export const cases: readonly ConformanceCase[] = [
   ...helloCases,
   ...heartbeatCases,

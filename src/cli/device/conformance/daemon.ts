@@ -3,11 +3,11 @@ import type { Environment } from "../../cli.ts";
 
 const linesMax = 12;
 
-/** The daemon that is looked at, in a process group of its own, so that a wrapper around it dies with it. */
+/** The tested daemon, in a process group of its own, so a wrapper ends with the daemon. */
 export class DaemonProcess {
   readonly #child: ChildProcess;
   readonly #lines: string[] = [];
-  /** The exit code, the signal, or why it could not be started. */
+  /** The exit code, the signal, or the reason of a failed start. */
   readonly ended: Promise<number | string>;
   hasEnded = false;
 
@@ -32,18 +32,18 @@ export class DaemonProcess {
     });
   }
 
-  /** The last lines that it printed. */
+  /** The last lines of the daemon's output. */
   get lines(): readonly string[] {
     return this.#lines;
   }
 
-  /** Ends it as a power cut would; its agents are in other groups and go on. */
+  /** Ends the daemon like a power cut; its agents are in other groups and go on. */
   async kill(): Promise<void> {
     if (this.hasEnded || this.#child.pid === undefined) return;
     try {
       process.kill(-this.#child.pid, "SIGKILL");
     } catch {
-      // It was faster.
+      // The process has ended already.
     }
     await this.ended;
   }

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Wrong } from "./verdict.ts";
 
-/** Whether a process is at work; one that has ended and waits to be reaped is not. */
+/** True if a process is running; a zombie does not count. */
 export function isAtWork(pid: number): boolean {
   try {
     process.kill(pid, 0);
@@ -13,7 +13,7 @@ export function isAtWork(pid: number): boolean {
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
     return !/^[ZX]/.test(stat.slice(stat.lastIndexOf(")") + 2));
   } catch {
-    // Elsewhere than on Linux the signal says it all.
+    // Outside Linux only the signal tells.
     return process.platform !== "linux";
   }
 }

@@ -2,7 +2,7 @@ import type { ConformanceCase } from "./case.ts";
 import { Stage, type StageOptions } from "./stage.ts";
 import { type CaseResult, Skipped, Wrong } from "./verdict.ts";
 
-/** Plays one case on a stage of its own. Rejects only if the machine fails us. */
+/** Plays a case on a stage of its own. Rejects only for errors of the machine. */
 export async function play(scene: ConformanceCase, options: StageOptions): Promise<CaseResult> {
   const startedAt = performance.now();
   const stage = await Stage.set(options);
@@ -30,7 +30,7 @@ export async function play(scene: ConformanceCase, options: StageOptions): Promi
   }
 }
 
-/** Plays cases, so many at once; tells of each as it ends. */
+/** Plays cases, `jobs` at once; reports each at its end. */
 export async function playAll(
   scenes: readonly ConformanceCase[],
   options: StageOptions & { jobs: number; onResult: (result: CaseResult) => void },

@@ -24,24 +24,24 @@ import { RunSource } from "#gen/pinion/v1/run_pb.js";
 import { ScriptedSession } from "./session.ts";
 import { Wrong } from "./verdict.ts";
 
-/** How the server behaves; cases change it at any time. */
+/** The server's behaviour; cases change the script at any time. */
 export type Script = {
   heartbeatMs: number;
   ttlMs: number;
   acceptDeadlineMs: number;
   outputChunkBytesMax: number;
   completionOutputBytesMax: number;
-  /** Off: a hello is not answered. */
+  /** False: the server does not answer a hello. */
   welcomes: boolean;
   answersHeartbeats: boolean;
-  /** Off: completions are stored and their acknowledgements lost. */
+  /** False: completions are stored and their acknowledgements lost. */
   acknowledges: boolean;
-  /** Instead of the verdict that fits. */
+  /** Replaces the regular verdict. */
   completionVerdict: CompletionVerdict | undefined;
   heldVerdict: ((held: HeldAttempt) => HeldVerdict) | undefined;
-  /** Ends every stream at once with this. */
+  /** Ends every stream at once with the code. */
   refusal: Code | undefined;
-  /** Puts fields into its messages that no daemon knows. */
+  /** Adds unknown fields to the server's messages. */
   hasUnknownFields: boolean;
 };
 
@@ -49,8 +49,9 @@ const messageBytesMax = 4 * 1024 * 1024;
 const unknownField = [{ no: 9_999, wireType: 2, data: new Uint8Array([3, 1, 2, 3]) }];
 
 /**
- * A server that speaks the device protocol over h2c and does what its script says. By itself it behaves: welcomes, answers
- * heartbeats, stores each completion once. Every message of the daemon is checked; what breaks a rule is in `broken`.
+ * A server for the device protocol over h2c with a scripted behaviour. By default: welcomes,
+ * answers heartbeats, stores each completion once. Checks every message of the daemon; violations
+ * go to `broken`.
  */
 export class ScriptedServer {
   readonly script: Script = {
@@ -67,7 +68,7 @@ export class ScriptedServer {
     refusal: undefined,
     hasUnknownFields: false,
   };
-  /** When the streams were opened, by the monotonic clock, refused ones included. */
+  /** Times of the opened streams by the monotonic clock in ms, including refused streams. */
   readonly dials: number[] = [];
   readonly tokens: string[] = [];
   readonly broken: string[] = [];
@@ -112,7 +113,7 @@ export class ScriptedServer {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
-  /** The next stream whose hello has come. */
+  /** The next stream after its hello. */
   async session(what = "a stream with a hello", withinMs = this.patienceMs): Promise<ScriptedSession> {
     const deadline = performance.now() + withinMs;
     while (this.#arrived.length === 0) {
@@ -120,7 +121,7 @@ export class ScriptedServer {
       if (leftMs <= 0)
         throw new Wrong(what, `none within ${withinMs} ms, and ${this.dials.length} dials in all`);
       await new Promise<void>((resolve) => {
-        // The listening server keeps the process alive; a case that was interrupted must not.
+        // The listening server keeps the process alive; the timer of an interrupted case must not.
         const timer = setTimeout(resolve, leftMs).unref();
         this.#wake = () => {
           clearTimeout(timer);
@@ -211,7 +212,7 @@ export class ScriptedServer {
     );
   }
 
-  /** Drops every connection without a word. */
+  /** Drops every connection without a message. */
   cut(): void {
     for (const connection of this.#connections) connection.destroy();
   }

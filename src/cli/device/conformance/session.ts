@@ -22,19 +22,19 @@ type Case = NonNullable<ConnectRequest["message"]["case"]>;
 type ValueOf<C extends Case> = Extract<ConnectRequest["message"], { case: C }>["value"];
 type Sent = NonNullable<MessageInitShape<typeof ConnectResponseSchema>["message"]>;
 
-/** What a stream needs of the server that it belongs to. */
+/** Functions and data of the server used by a stream. */
 export type SessionHost = {
   readonly script: { welcomes: boolean; answersHeartbeats: boolean; acknowledges: boolean };
   readonly patienceMs: number;
-  /** What breaks a rule of the protocol, in words. */
+  /** Violations of the protocol, in words. */
   readonly broken: string[];
   welcomeFor(hello: Hello): Welcome;
   store(completion: Completion): CompletionVerdict;
 };
 
-/** One stream of the daemon, as the scripted server sees it. */
+/** A stream of the daemon, as seen by the scripted server. */
 export class ScriptedSession {
-  /** All that came, in order, with the time by the monotonic clock. */
+  /** All received messages, in order, with the time by the monotonic clock. */
   readonly received: { message: ConnectRequest["message"]; at: number }[] = [];
   readonly closed: Promise<void>;
   readonly #server: SessionHost;
@@ -66,7 +66,7 @@ export class ScriptedSession {
       for await (const request of requests) this.#take(request, onHello);
       this.end();
     } catch {
-      // How a daemon leaves is not judged here.
+      // The way a daemon leaves is not checked here.
     } finally {
       this.#over();
     }
@@ -112,7 +112,7 @@ export class ScriptedSession {
     for (const wake of [...this.#waiters]) wake();
   }
 
-  /** The next message of a kind that nobody has taken; if it does not come, that is what the daemon does wrong. */
+  /** Takes the next message of a kind; a missing message is a failure of the daemon. */
   async next<C extends Case>(
     kind: C,
     what: string,
@@ -154,7 +154,7 @@ export class ScriptedSession {
     });
   }
 
-  /** Waits for so many more heartbeats, so that all that the daemon sent before them has come. */
+  /** Waits for `count` further heartbeats, so all earlier messages of the daemon have arrived. */
   async beats(count: number): Promise<ValueOf<"heartbeat">> {
     for (const old of this.all("heartbeat")) this.#taken.add(old);
     let last!: ValueOf<"heartbeat">;
@@ -166,9 +166,9 @@ export class ScriptedSession {
     this.#link.send(create(ConnectResponseSchema, { message }));
   }
 
-  /** A message of a kind that this daemon cannot know yet. */
+  /** Sends a message of a kind unknown to the daemon. */
   sendUnknown(): void {
-    // Field 1000, three bytes: what a newer server's message looks like to an older client.
+    // Field 1000, three bytes: a newer server's message as seen by an older client.
     const $unknown = [{ no: 1000, wireType: 2, data: new Uint8Array([3, 1, 2, 3]) }];
     this.#link.send({ ...create(ConnectResponseSchema), $unknown });
   }
@@ -194,7 +194,7 @@ export class ScriptedSession {
     this.send({ case: "drain", value: { reason, reconnectAfter: durationFromMs(afterMs) } });
   }
 
-  /** Ends the stream from the server's side, in order or with a status. */
+  /** Ends the stream from the server's side, normally or with a status. */
   end(code?: Code): void {
     this.#link.end(code === undefined ? undefined : new ConnectError("conformance", code));
   }

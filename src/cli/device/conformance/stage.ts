@@ -15,16 +15,19 @@ export type StageOptions = {
   command: readonly string[];
   env: Environment;
   agentKind: string;
-  /** How long a case waits for what it expects, unless the protocol has a time for it. */
+  /** Maximum wait for an expected message in ms, unless the protocol gives a time. */
   patienceMs: number;
-  /** Ends what is played. */
+  /** Ends the case. */
   signal: AbortSignal;
 };
 
-/** How long a daemon may take from its start to its hello, in ms: some bring a virtual machine along. */
+/**
+ * Maximum time from the start of a daemon to its hello, in ms: some daemons start a virtual
+ * machine.
+ */
 const startWithinMs = 30_000;
 
-/** Where a case plays: a server, a state directory, and the daemon, started when the case wants it. */
+/** The set-up of a case: a server, a state directory, and the daemon, started by the case. */
 export class Stage {
   readonly server: ScriptedServer;
   readonly options: StageOptions;
@@ -86,25 +89,25 @@ export class Stage {
     const gone = this.daemon.ended.then((how) => {
       throw new Wrong("the daemon starts and connects", `it ended with ${how}`);
     });
-    // The hello may win, and the end come later.
+    // The daemon may end after its hello.
     gone.catch(() => {});
     return Promise.race([this.server.session("the daemon connects and says hello", startWithinMs), gone]);
   }
 
-  /** The daemon's process ends without notice, and another one starts. */
+  /** Kills the daemon's process and starts another. */
   async restart(): Promise<ScriptedSession> {
     await this.daemon.kill();
     return this.open();
   }
 
-  /** Drops the connection; answers the stream that follows. */
+  /** Drops the connection; returns the next stream. */
   async reconnect(session: ScriptedSession): Promise<ScriptedSession> {
     this.server.cut();
     await session.closed;
     return this.server.session("the daemon connects again after its connection broke");
   }
 
-  /** Work that runs a shell script. */
+  /** An assignment with a shell script. */
   work(prompt: string, timeoutMs?: number): Assignment {
     const { agentKind } = this.options;
     return this.server.assignment({ prompt, agentKind, ...(timeoutMs ? { timeoutMs } : {}) });
@@ -121,12 +124,12 @@ export class Stage {
     return assignment;
   }
 
-  /** A file that a prompt writes. */
+  /** A file written by a prompt. */
   file(name: string): string {
     return join(this.#directory, name);
   }
 
-  /** The lines of such a file, once there are so many. */
+  /** Reads a file's lines, waiting for `count` lines. */
   async lines(name: string, count: number): Promise<string[]> {
     const path = this.file(name);
     const deadline = performance.now() + this.options.patienceMs;
@@ -146,7 +149,7 @@ export class Stage {
   async clear(): Promise<void> {
     await this.#daemon?.kill();
     await this.server.close();
-    // A script that is ending may still write.
+    // A script near its end may still write.
     await rm(this.#directory, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 });
   }
 }

@@ -1,4 +1,4 @@
-/** What a case finds wrong with a daemon. */
+/** A daemon's violation found by a case. */
 export class Wrong extends Error {
   override name = "Wrong";
   readonly expected: string;
@@ -11,7 +11,7 @@ export class Wrong extends Error {
   }
 }
 
-/** A case that says nothing about this daemon, and why. */
+/** A case not applicable to the daemon, with the reason. */
 export class Skipped extends Error {
   override name = "Skipped";
 }
@@ -20,7 +20,7 @@ export function expectThat(isTrue: boolean, expected: string, seen: string): voi
   if (!isTrue) throw new Wrong(expected, seen);
 }
 
-/** What became of a case. */
+/** The result of a case. */
 export type CaseResult = {
   name: string;
   promise: string;
@@ -28,6 +28,6 @@ export type CaseResult = {
   expected: string;
   seen: string;
   durationMs: number;
-  /** The last lines that the daemon printed; empty for cases that passed. */
+  /** The last lines of the daemon's output; empty for passed cases. */
   daemon: string[];
 };

@@ -8,11 +8,12 @@ import { peerAddress, requestIdOf, userAgentOf } from "../peer.ts";
 import type { Streams } from "../streams.ts";
 
 /**
- * Lets in what the guard admits, puts the principal into the call's context values, and surrounds what the handler does:
- * the database confines it to the principal's org, and the events that it leaves say where the call came from.
+ * Admits calls by the guard, puts the principal into the call's context values, and sets the
+ * surroundings of the handler: the database confines statements to the principal's org, and events
+ * record the source of the call.
  *
- * A server stream outlives the moment in which it was admitted: it ends with `unauthenticated` when its token does. The
- * device's own stream is not meant: the hub ends its session.
+ * A server stream outlives its admission, so the stream ends with `unauthenticated` when its token
+ * ends. The device's own stream is excepted: the hub ends its session.
  */
 export function authInterceptor(options: { guard: Guard; streams: Streams }): Interceptor {
   return (next) => async (request) => {
@@ -37,7 +38,10 @@ export function authInterceptor(options: { guard: Guard; streams: Streams }): In
 
 type Within = <T>(fn: () => T) => T;
 
-/** A stream's handler runs when its messages are asked for, which is after the call of `next`. */
+/**
+ * Runs a stream's handler within the surroundings: the handler runs at each read of a message,
+ * after `next` has returned.
+ */
 function confined<T>(source: AsyncIterable<T>, within: Within): AsyncIterable<T> {
   return {
     [Symbol.asyncIterator]() {
@@ -51,7 +55,10 @@ function confined<T>(source: AsyncIterable<T>, within: Within): AsyncIterable<T>
   };
 }
 
-/** The messages for as long as the principal's token is good; then `unauthenticated`, and the handler is left. */
+/**
+ * The messages for as long as the principal's token is good; then `unauthenticated`, and the
+ * handler is left.
+ */
 function whileGood<T>(
   source: AsyncIterable<T>,
   options: { streams: Streams; principal: { orgId: string; tokenId: string }; signal: AbortSignal },
@@ -69,7 +76,7 @@ function whileGood<T>(
           refusal = new Refusal("unauthenticated", "the token was revoked or has expired");
           stop();
           reject?.(refusal);
-          // What the handler holds is let go of; nobody waits for it, nor for how it ends.
+          // Releases the handler's resources. No caller waits for the handler or its result.
           inner.return?.().catch(() => {});
         },
       });

@@ -1,15 +1,16 @@
 /**
- * Text that is not valid UTF-8. The library that reads messages ends a stream for it, and a device would send the same
- * completion again for ever. Here such text is read all the same and marked, so that the message is turned down as any other
- * that breaks a rule: by checkMessage, on every transport.
+ * Text that is not valid UTF-8. The library that decodes messages ends the stream at such text, and
+ * a device would send the same completion again for ever. Here the text is decoded all the same and
+ * marked, so that checkMessage refuses the message like any message that breaks a rule, on every
+ * transport.
  */
 import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import { type ReflectMessage, reflect } from "@bufbuild/protobuf/reflect";
 import { configureTextEncoding, getTextEncoding } from "@bufbuild/protobuf/wire";
 
-/** Half of a surrogate pair: no text that was read from valid UTF-8 has one. */
+/** Half of a surrogate pair: decoding valid UTF-8 never yields half a pair. */
 const mark = "\udfff";
-/** Whether such text was ever read by this process: until then no message is searched for it. */
+/** Whether the process has ever decoded such text: until then messages are not searched. */
 let isSeen = false;
 
 const { encodeUtf8, checkUtf8, encodeUtf8Into, decodeUtf8 } = getTextEncoding();
@@ -26,7 +27,7 @@ configureTextEncoding({
   },
 });
 
-/** The path of the first text of a message that was not valid UTF-8, in proto names; undefined if there is none. */
+/** The path of a message's first invalid UTF-8 text, in proto names; undefined for none. */
 export function findBadText<Desc extends DescMessage>(
   schema: Desc,
   message: MessageShape<Desc>,

@@ -17,8 +17,8 @@ import { traceInterceptor } from "./trace.ts";
 import { validateInterceptor } from "./validate.ts";
 
 /**
- * What every call goes through, outermost first. The log sees the status; who may not call learns nothing of the rules
- * that a request has to keep.
+ * The interceptors of every call, outermost first. The log sees the final status, and a caller
+ * without permission does not learn the rules of requests.
  */
 export function interceptorChain(options: {
   guard: Guard;
@@ -30,7 +30,7 @@ export function interceptorChain(options: {
   onEvents?: (orgId: string) => void;
   onCall?: (rpc: string, code: string) => void;
   tracer?: Tracer | undefined;
-  /** How much callers may ask for; without it, anything. */
+  /** The limits of callers; undefined: no limits. */
   bounds?: { limits: Limits; streamsPerOrg: number; quotas: Quotas };
 }): Interceptor[] {
   const { guard, bounds, db } = options;

@@ -7,8 +7,9 @@ import {
 } from "@bufbuild/protobuf/wkt";
 
 /**
- * google.rpc.BadRequest and google.rpc.RetryInfo, which no installed package has. Only their names and field numbers go
- * over the wire: https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto
+ * google.rpc.BadRequest and google.rpc.RetryInfo, missing in all installed packages. Only names and
+ * field numbers matter on the wire:
+ * https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto
  */
 const file = create(FileDescriptorProtoSchema, {
   name: "google/rpc/error_details.proto",

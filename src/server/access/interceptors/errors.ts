@@ -20,11 +20,11 @@ const codes: Record<RefusalReason, Code> = {
   unavailable: Code.Unavailable,
 };
 
-/** Long enough for a failover to get somewhere, short enough that a person waits for it. */
+/** Milliseconds: long enough for progress of a failover, short enough for a waiting person. */
 const databaseRetryMs = 1_000;
 const lostRaceRetryMs = 50;
 
-/** How the ends look that are nobody's fault: the caller went away. */
+/** Codes of errors after the caller went away; no defect. */
 const normalEnds = new Set([
   "ECONNRESET",
   "EPIPE",
@@ -37,8 +37,8 @@ const normalEnds = new Set([
 ]);
 
 /**
- * The status that an error becomes. This is the one place that decides it, for interceptors, handlers, streams, and
- * what answers calls without Connect. An error that we did not foresee is logged here, under the id that the caller gets.
+ * Converts an error to a status: the only conversion, for interceptors, handlers, streams, and
+ * answers without Connect. An unexpected error is logged here, under the id sent to the caller.
  */
 export function toConnectError(
   error: unknown,
@@ -68,7 +68,8 @@ export function toConnectError(
     case "22021":
     case "22P05":
       return badText();
-    // invalid_text_representation: its JSON has no half of a surrogate pair. Of any other type, it is a mistake of ours.
+    // invalid_text_representation: half a surrogate pair in JSON. For any other type the error is a
+    // defect of the server.
     case "22P02":
       if (isOfJson(error)) return badText();
   }
@@ -83,7 +84,7 @@ function badText(): ConnectError {
   );
 }
 
-/** By the function of PostgreSQL that failed: messages are translated. */
+/** By the PostgreSQL function that failed, because messages are translated. */
 function isOfJson(error: unknown): boolean {
   const routine = (error as { routine?: unknown }).routine;
   return typeof routine === "string" && routine.startsWith("json_");
@@ -112,13 +113,16 @@ function isNormalEnd(error: unknown, signal: AbortSignal): boolean {
   return name === "AbortError" || (typeof code === "string" && normalEnds.has(code));
 }
 
-/** The five characters by which PostgreSQL names an error. */
+/** PostgreSQL's SQLSTATE, five characters; undefined for other errors. */
 function sqlState(error: unknown): string | undefined {
   const code = (error as { code?: unknown } | null)?.code;
   return typeof code === "string" && /^[0-9A-Z]{5}$/.test(code) ? code : undefined;
 }
 
-/** Turns what a handler throws into a status, also in the middle of a stream, where `next()` has long resolved. */
+/**
+ * Converts errors of handlers to statuses, also in the middle of a stream, after `next()` has
+ * resolved.
+ */
 export function errorInterceptor(options: { log: Logger }): Interceptor {
   return (next) => async (request) => {
     const convert = (error: unknown): never => {
@@ -130,7 +134,7 @@ export function errorInterceptor(options: { log: Logger }): Interceptor {
   };
 }
 
-/** The same messages through the same iterator; only its errors are other ones. */
+/** The messages of `source`, with its errors converted. */
 function converting<T>(source: AsyncIterable<T>, convert: (error: unknown) => never): AsyncIterable<T> {
   return {
     [Symbol.asyncIterator]() {

@@ -5,8 +5,9 @@ import type { Limits } from "../limits.ts";
 import { peerAddress } from "../peer.ts";
 
 /**
- * Before the guard: attempts are counted that fail. A token is looked up whatever its address did before, in the slow lane
- * if that was much: a good one is never refused for its neighbours. Join codes are short, and are refused.
+ * Runs before the guard: counts failed attempts. A token is looked up whatever its address did
+ * before; after many failures the lookup waits in the slow queue, so a valid token is never refused
+ * because of its neighbours. Join codes are short, so attempts with them are refused.
  */
 export function attemptInterceptor(options: { guard: Guard; limits: Limits }): Interceptor {
   const { guard, limits } = options;
@@ -28,10 +29,10 @@ export function attemptInterceptor(options: { guard: Guard; limits: Limits }): I
   };
 }
 
-/** Rpcs that need no token because of what is in the request, which could be guessed. */
+/** Rpcs without a token whose request has a code that could be guessed. */
 const guesses: ReadonlySet<string> = new Set(["Enroll", "SignIn", "FinishLogin"]);
 
-/** Who an `authorization` header speaks for, as the guard says it; what fails is counted. */
+/** The principal of an `authorization` header, by the guard; counts failures. */
 export async function identify(
   { guard, limits }: { guard: Pick<Guard, "authenticate" | "isUnknown">; limits: Attempts },
   { authorization, address }: { authorization: string | null | undefined; address: string },
@@ -48,7 +49,7 @@ export async function identify(
 
 export type Attempts = Pick<Limits, "isSuspect" | "countFailure">;
 
-/** The same door for a device's stream that comes without interceptors (device/grpc-stream.ts). */
+/** The same checks for a device's stream without interceptors (device/grpc-stream.ts). */
 export async function admitStream(
   options: { guard: Guard; limits: Limits },
   call: { rpc: string; authorization: string | undefined; address: string },
@@ -59,7 +60,7 @@ export async function admitStream(
   return principal;
 }
 
-/** After the guard: counts the call for its token. */
+/** Runs after the guard: counts the call for its token. */
 export function requestInterceptor(options: { limits: Limits }): Interceptor {
   return (next) => (request) => {
     const principal = findPrincipal(request.contextValues);

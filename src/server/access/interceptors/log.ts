@@ -5,9 +5,9 @@ import { findPrincipal, nameOf } from "../guard.ts";
 import { peerAddress, requestIdOf } from "../peer.ts";
 
 /**
- * One line per unary call: rpc, code, milliseconds, org, actor, address, the call's id, and the run, device or watcher
- * that it is about. Never another part of a message, never a header. Stands outside of the error interceptor, so that it
- * sees the status that the caller sees.
+ * One line per unary call: rpc, code, milliseconds, org, actor, address, the call's id, and the ids
+ * of the run, device or watcher in the request. Never another part of a message, never a header.
+ * Placed outside of the error interceptor, so that the log has the caller's status.
  */
 export function logInterceptor(options: {
   log: Logger;
@@ -44,7 +44,7 @@ export function logInterceptor(options: {
   };
 }
 
-/** The ids in a request that say what it is about. */
+/** The ids in a request that name its subjects. */
 function subjectsOf(message: object): Record<string, string> {
   const named = message as Record<string, unknown>;
   return Object.fromEntries(

@@ -6,12 +6,16 @@ import { findPrincipal } from "../guard.ts";
 import { type Ownership, requireAllowed } from "../ownership.ts";
 import { redact } from "../redaction.ts";
 
-/** How long a server stream goes on under a right that may have been taken back, in milliseconds, at its next message. */
+/**
+ * How long, in milliseconds, a server stream continues under a right before its next message checks
+ * the right again.
+ */
 const rightMs = 3_000;
 
 /**
- * After the guard and the request's rules: refuses what the caller may not do to the devices that the request names, and takes
- * out of every answer what the caller may not read. A server stream is asked about again while it lasts.
+ * Runs after the guard and the request's rules: refuses a request that the caller may not make to
+ * the devices it names, and removes unreadable fields from every answer. The rights of a server
+ * stream are checked again while the stream lasts.
  */
 export function ownershipInterceptor(options: { db: Db; onEvents?: (orgId: string) => void }): Interceptor {
   const { db, onEvents } = options;

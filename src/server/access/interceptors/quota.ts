@@ -5,9 +5,10 @@ import type { Db } from "../../../store/pg/database.ts";
 import { findPrincipal, nameOf } from "../guard.ts";
 
 /**
- * What an rpc makes one more of. Devices are counted where the code is made that lets one in: the person who makes it
- * hears of the limit, and no daemon fails at its last step. A trigger may find a run that is there and make none, so the
- * scheduler asks for it (scheduler/triggers.ts).
+ * The noun of which an rpc creates one more. Devices are counted at the creation of a join code:
+ * the person who creates the code learns of the limit, and no daemon fails at its last step. A
+ * trigger may find an existing run and create none, so the scheduler checks that quota
+ * (scheduler/triggers.ts).
  */
 export const makes: Readonly<Record<string, Noun>> = {
   "pinion.v1.WatcherService/CreateWatcher": "watchers",
@@ -18,12 +19,12 @@ export const makes: Readonly<Record<string, Noun>> = {
   "pinion.v1.TokenService/CreateToken": "tokens",
 };
 
-/** After the guard: refuses what would make more of something than the org may have, before anything is made. */
+/** Runs after the guard: refuses a call beyond the org's quota, before anything is created. */
 export function quotaInterceptor(options: { db: Db; quotas: Quotas }): Interceptor {
   const { db, quotas } = options;
   return (next) => async (request) => {
     const noun = makes[nameOf(request.method)];
-    // A dry run makes nothing; its answer says how much room there is.
+    // A dry run creates nothing; its answer states the room left.
     const isDryRun = !request.stream && (request.message as { dryRun?: boolean }).dryRun === true;
     const principal = noun && !isDryRun && findPrincipal(request.contextValues);
     if (principal) await quotas.requireRoom(db, noun, principal.orgId);
@@ -31,7 +32,7 @@ export function quotaInterceptor(options: { db: Db; quotas: Quotas }): Intercept
   };
 }
 
-/** After the guard: bounds the server streams that one org holds open on this replica. */
+/** Runs after the guard: limits the open server streams of an org per replica. */
 export function streamInterceptor(options: { streamsPerOrg: number }): Interceptor {
   const { streamsPerOrg } = options;
   const open = new Map<string, number>();
@@ -54,7 +55,7 @@ export function streamInterceptor(options: { streamsPerOrg: number }): Intercept
       if (left > 0) open.set(orgId, left);
       else open.delete(orgId);
     };
-    // However a call ends, its signal aborts: when it was answered, when it was cut, and when the caller hung up.
+    // A call's signal aborts however the call ends: answered, cut, or left by the caller.
     request.signal.addEventListener("abort", leave, { once: true });
     if (request.signal.aborted) leave();
     return next(request);

@@ -3,9 +3,9 @@ import { newTraceId, parseTraceparent, type Tracer } from "../../../tracing.ts";
 import { findPrincipal, nameOf } from "../guard.ts";
 
 /**
- * A server span for each unary call of a known caller, below the span that its `traceparent` names. A stream lives for
- * an hour and has none; what goes through it belongs to the traces of runs. Who has no good token gets no span either,
- * so that nobody fills the collector from outside.
+ * A server span for each unary call of an authenticated caller, below the span of the call's
+ * `traceparent`. A stream lives for an hour and has no span; its messages belong to the traces of
+ * runs. Calls without a valid token have no span, so that outsiders cannot fill the collector.
  */
 export function traceInterceptor(options: { tracer: Tracer }): Interceptor {
   const { tracer } = options;

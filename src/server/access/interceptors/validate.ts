@@ -12,8 +12,9 @@ import { findBadText } from "./bad-text.ts";
 const validator = createValidator({ failFast: true });
 
 /**
- * The first rule of the .proto files that a message breaks: the field as its path in proto names ("spec.time_zone"), and
- * a sentence that begins with it. Undefined for a message that breaks none. 0.2 to 2.3 µs for a valid one.
+ * The first rule of the .proto files that a message breaks: the field as its path in proto names
+ * ("spec.time_zone"), and a sentence that begins with the path. Undefined for a valid message. A
+ * valid message takes 0.2 to 2.3 µs.
  */
 export function checkMessage<Desc extends DescMessage>(
   schema: Desc,
@@ -23,7 +24,7 @@ export function checkMessage<Desc extends DescMessage>(
   if (badText !== undefined) return { field: badText, message: `${badText}: is not valid UTF-8` };
   const result = validator.validate(schema, message);
   if (result.kind === "valid") return undefined;
-  // A rule that does not compile is our mistake.
+  // A rule that does not compile is a defect of the server.
   if (result.kind === "error") throw result.error;
   const violation = result.violations[0]!;
   const field = pathToString(violation.field);
@@ -32,7 +33,10 @@ export function checkMessage<Desc extends DescMessage>(
 
 const thoroughValidator = createValidator({ failFast: false });
 
-/** All rules that a message breaks, as {@link checkMessage} says one. For files, which people mend as a whole. */
+/**
+ * All rules that a message breaks, each as in {@link checkMessage}. For files, which people correct
+ * as a whole.
+ */
 export function checkWholeMessage<Desc extends DescMessage>(
   schema: Desc,
   message: MessageShape<Desc>,
@@ -46,7 +50,7 @@ export function checkWholeMessage<Desc extends DescMessage>(
   });
 }
 
-/** A validator that turns a message down as everything else here is turned down: by a refusal. */
+/** A validator that refuses a message by a Refusal, like all other checks here. */
 const refusing: Validator = {
   validate(schema, message) {
     const violation = checkMessage(schema, message);
@@ -55,12 +59,16 @@ const refusing: Validator = {
   },
 };
 
-/** Whose bad messages have more to them: what a device can never have stored ends its run. */
+/**
+ * Rpcs that validate their requests themselves: a completion that the server can never store ends
+ * its run.
+ */
 const selfChecked = new Set([DeviceService.method.connect, DeviceService.method.completeRun].map(nameOf));
 
 /**
- * Checks the requests of all rpcs but two, which check theirs: a bad message of DeviceService.Connect is answered by its
- * session and must not end the stream, and a bad completion ends its run, there and by CompleteRun.
+ * Checks the requests of all rpcs but two, which check their own: a bad message of
+ * DeviceService.Connect is answered by its session and must not end the stream, and a bad
+ * completion ends its run, in the session and in CompleteRun.
  */
 export function validateInterceptor(): Interceptor {
   const validate = createValidateInterceptor({ validator: refusing });

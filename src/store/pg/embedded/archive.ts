@@ -1,6 +1,7 @@
 /**
- * A folder as one compressed piece, as which PostgreSQL's binaries travel in the one-file command: a line of JSON that lists
- * the files, and their bytes in the same order, both under zstd.
+ * A folder as a single compressed file, the form of PostgreSQL's binaries in the one-file command:
+ * a line of JSON with the list of files, and their bytes in the same order, both compressed with
+ * zstd.
  */
 import { chmod, mkdir, readdir, readFile, readlink, stat, symlink, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
@@ -29,7 +30,7 @@ export async function packFolder(folder: string): Promise<Buffer> {
   return zstdCompressSync(whole, { params: { [constants.ZSTD_c_compressionLevel]: compressionLevel } });
 }
 
-/** Writes what `packFolder` packed into a folder, which is made. */
+/** Unpacks the result of `packFolder` into a folder, which is created. */
 export async function unpackFolder(packed: Uint8Array, folder: string): Promise<void> {
   const whole = zstdDecompressSync(packed);
   const end = whole.indexOf(0x0a);
@@ -43,7 +44,7 @@ export async function unpackFolder(packed: Uint8Array, folder: string): Promise<
       continue;
     }
     await writeFile(file, whole.subarray(at, at + entry.bytes), { flag: "wx" });
-    // Whatever the umask said.
+    // Independent of the umask.
     await chmod(file, entry.mode);
     at += entry.bytes;
   }

@@ -1,10 +1,13 @@
 /** PostgreSQL's binaries within the one-file command. */
 import { getRawAsset, isSea } from "node:sea";
 
-/** The name under which scripts/build-executables.ts puts them there. */
+/** The asset name used by scripts/build-executables.ts. */
 const asset = "postgres";
 
-/** As `packFolder` made them; undefined where this is no one-file command, or one of a system without them. */
+/**
+ * The result of `packFolder`; undefined outside of a one-file command, and for a system without the
+ * binaries.
+ */
 export function carriedBinaries(): Uint8Array | undefined {
   if (!isSea()) return undefined;
   try {

@@ -1,15 +1,18 @@
 /**
- * A PostgreSQL of our own, for a start without one: its binaries come with npm, its data lies in the data directory.
+ * The embedded PostgreSQL, for a start without a database: its binaries come with npm, its data is
+ * in the data directory.
  *
- * Held here:
- * - One Pinion per data directory: `postgres.lock` names its holder, and a holder that is gone is noticed.
- * - PostgreSQL runs in a process group of its own and outlives a killed Pinion unharmed; the next start takes it over,
- *   or stops it and starts it anew, and says which.
- * - It listens on 127.0.0.1 alone, with a random password in a file that only its owner reads. fsync stays on.
- * - As root it runs as another user, since PostgreSQL refuses root; what that user cannot reach is put where it can.
+ * Guarantees:
+ * - One Pinion per data directory: `postgres.lock` names its holder, and a dead holder is detected.
+ * - PostgreSQL runs in its own process group and survives a killed Pinion unharmed; the next start
+ *   takes the process over, or stops and restarts PostgreSQL, and reports the choice.
+ * - PostgreSQL listens on 127.0.0.1 alone, with a random password in a file readable by its owner
+ *   only. fsync stays on.
+ * - A root process runs PostgreSQL as another user, since PostgreSQL refuses root; files out of the
+ *   user's reach are copied.
  *
- * In the data directory: `postgres` (the cluster, or a link to where it lies), `postgres.password`, `postgres.port`,
- * `postgres.log`, `postgres.lock`.
+ * Files in the data directory: `postgres` (the cluster, or a link to its place),
+ * `postgres.password`, `postgres.port`, `postgres.log`, `postgres.lock`.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
@@ -34,12 +37,12 @@ import {
 import { commandLine } from "./process.ts";
 
 export type Embedded = {
-  /** Of the database `pinion`, as its owner. */
+  /** The URL of the database `pinion`, as its owner. */
   url: string;
   port: number;
   /** Of PostgreSQL's first process. */
   pid: number;
-  /** `reattached`: it was still running, left behind by a Pinion that was killed. */
+  /** `reattached`: PostgreSQL was still running, left behind by a killed Pinion. */
   origin: "started" | "restarted" | "reattached";
   /** A fast shutdown: ends open connections, writes everything out. At most 20 s. Idempotent. */
   stop(): Promise<void>;
@@ -47,7 +50,7 @@ export type Embedded = {
 
 export type EmbeddedOptions = {
   dataDir: string;
-  /** Refused if it is taken. Without one: the port of last time, or else a free one. */
+  /** A used port is refused. Undefined: the last port, or else a free port. */
   port?: number;
   /** PostgreSQL's own settings, beyond ours. */
   settings?: Record<string, string>;
@@ -59,7 +62,7 @@ const databaseName = "pinion";
 const readyTimeoutMs = 60_000;
 const readyPollMs = 25;
 const portAttemptsMax = 5;
-/** What PostgreSQL writes there is warnings; a log that grew beyond this is set aside at the next start. */
+/** PostgreSQL logs warnings only; a larger log is renamed at the next start. In bytes. */
 const logBytesMax = 10 * 1024 * 1024;
 
 const settingsDefault: Record<string, string> = {
@@ -69,11 +72,11 @@ const settingsDefault: Record<string, string> = {
   shared_buffers: "128MB",
   timezone: "UTC",
   log_timezone: "UTC",
-  // The statements are short: compiling one would cost more than running it.
+  // The statements are short: compiling a statement would cost more than running it.
   jit: "off",
   // The queue tables live from being vacuumed often.
   autovacuum_naptime: "10s",
-  // The first change of a page after a checkpoint writes all of it.
+  // The first change of a page after a checkpoint writes the whole page.
   wal_compression: "on",
 };
 
@@ -87,10 +90,14 @@ type Cluster = {
   log: Logger | undefined;
 };
 
-/** Starts the embedded PostgreSQL, or takes over the one that runs; the first start makes the cluster (about 2 s). */
+/**
+ * Starts the embedded PostgreSQL, or takes over the running process; the first start creates the
+ * cluster (about 2 s).
+ */
 export async function startEmbedded(options: EmbeddedOptions): Promise<Embedded> {
   const dataDir = resolve(options.dataDir);
-  // As root, PostgreSQL's user passes through it; what is secret in it has a mode of its own.
+  // For root: PostgreSQL's user passes through the directory; secret files in it have their own
+  // mode.
   await mkdir(dataDir, { recursive: true, mode: process.getuid?.() === 0 ? 0o711 : 0o700 });
   const lock = await lockDirectory(join(dataDir, "postgres.lock"));
   try {
@@ -138,7 +145,10 @@ async function readOrMakePassword(dataDir: string): Promise<string> {
   return password;
 }
 
-/** Makes the cluster beside its place and moves it there whole, so that an interrupted start leaves no half of one. */
+/**
+ * Creates the cluster beside its place and moves it there as a whole, so that an interrupted start
+ * leaves no partial cluster.
+ */
 async function createClusterOnce(cluster: Cluster): Promise<void> {
   const version = await readTextOrUndefined(join(cluster.place, "PG_VERSION"));
   if (version !== undefined) {
@@ -167,7 +177,8 @@ async function createClusterOnce(cluster: Cluster): Promise<void> {
         `--pwfile=${passwordFile}`,
         "--auth=scram-sha-256",
         "--encoding=UTF8",
-        // Sorting that does not change with the machine's C library, which would corrupt indexes of text.
+        // A sort order independent of the machine's C library; a change of the library would
+        // corrupt indexes of text.
         "--locale-provider=builtin",
         "--builtin-locale=C.UTF-8",
         "--locale=C",
@@ -182,7 +193,7 @@ async function createClusterOnce(cluster: Cluster): Promise<void> {
           "Mend that, or give Pinion a PostgreSQL of your own with DATABASE_URL.",
       );
     }
-    // An empty directory gives way; one with anything in it does not.
+    // An empty directory is replaced; a non-empty directory makes the rename fail.
     await rename(draft, cluster.place);
     cluster.log?.info({ directory: cluster.place }, "made the embedded PostgreSQL's database");
   } finally {
@@ -250,7 +261,10 @@ async function start(cluster: Cluster, options: EmbeddedOptions): Promise<Runnin
   }
 }
 
-/** Starts PostgreSQL and waits until it takes connections. Undefined when somebody else took the port just before. */
+/**
+ * Starts PostgreSQL and waits until it accepts connections. Undefined if another process took the
+ * port just before.
+ */
 async function launch(
   cluster: Cluster,
   port: number,
@@ -273,9 +287,10 @@ async function launch(
       ...cluster.account,
       cwd: cluster.place,
       env: postgresEnvironment,
-      // A group of its own: an interrupt at the terminal is for Pinion, which stops PostgreSQL last.
+      // An own process group: an interrupt at the terminal reaches Pinion only, which stops
+      // PostgreSQL last.
       detached: true,
-      // To a file and not to us: it outlives us, and would stumble over a closed pipe.
+      // To a file and not to a pipe: PostgreSQL outlives Pinion, and a closed pipe would break it.
       stdio: ["ignore", output.fd, output.fd],
     });
     await new Promise<void>((done, fail) => {
@@ -312,7 +327,10 @@ async function startFailure(cluster: Cluster, what: string): Promise<Error> {
   );
 }
 
-/** Whether the cluster that answers on the port is ours and takes connections, before the process ends or time is up. */
+/**
+ * Whether the cluster behind the port is the expected cluster and accepts connections, before the
+ * process ends or time is up.
+ */
 async function isReady(
   cluster: Cluster,
   port: number,
@@ -327,7 +345,8 @@ async function isReady(
       const directory = await querySettings(cluster, port);
       return directory === cluster.place;
     } catch (error) {
-      // A wrong password is no matter of time: somebody replaced the file, or it is another's PostgreSQL.
+      // Waiting does not cure a wrong password: the file was replaced, or the server is another
+      // PostgreSQL.
       if ((error as { code?: string }).code === "28P01") return false;
       await delay(readyPollMs);
     }
@@ -367,7 +386,9 @@ async function createDatabaseOnce(cluster: Cluster, port: number): Promise<void>
   }
 }
 
-/** The PostgreSQL that runs on our cluster already, as postmaster.pid tells; a file that lies is removed. */
+/**
+ * The PostgreSQL that already runs on the cluster, by postmaster.pid; an outdated file is removed.
+ */
 async function findOrphan(cluster: Cluster): Promise<{ pid: number; port: number } | undefined> {
   const file = join(cluster.place, "postmaster.pid");
   const lines = (await readTextOrUndefined(file))?.split("\n");
@@ -376,7 +397,8 @@ async function findOrphan(cluster: Cluster): Promise<{ pid: number; port: number
   const pid = Number(lines[0]);
   const port = Number(lines[3]);
   if (pid > 0 && port > 0 && (await isPostmasterOf(pid, cluster.place))) return { pid, port };
-  // In a container another process gets the same number after a restart, and PostgreSQL would wait for it to end.
+  // In a container another process has the same number after a restart, and PostgreSQL would wait
+  // for its end.
   await rm(file, { force: true });
   return undefined;
 }
@@ -394,7 +416,10 @@ function isAlive(pid: number): boolean {
   }
 }
 
-/** Fast: ends connections and writes all out. Immediate: recovers at the next start. Then without being asked. */
+/**
+ * Fast: ends connections and writes all out. Immediate: recovers at the next start. Then without
+ * being asked.
+ */
 const stopSteps = [
   ["SIGINT", 15_000],
   ["SIGQUIT", 3_000],
@@ -414,7 +439,7 @@ async function stopChild(cluster: Cluster, child: ChildProcess): Promise<void> {
   }
 }
 
-/** For one that is not our child, whose end nobody tells us: looks whether the process is still there. */
+/** For a process that is no child, whose end raises no event: polls until the process is gone. */
 async function stopPid(cluster: Cluster, pid: number): Promise<void> {
   for (const [signal, timeoutMs] of stopSteps) {
     if (!(await isPostmasterOf(pid, cluster.place))) return;
@@ -431,7 +456,7 @@ function kill(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal);
   } catch {
-    // It ended by itself.
+    // The process ended by itself.
   }
 }
 

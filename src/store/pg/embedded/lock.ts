@@ -1,20 +1,24 @@
-/** A lock on a directory that ends with its holder, however that ends. */
+/** A lock on a directory that ends with its holder, even after a crash. */
 import { randomBytes } from "node:crypto";
 import { link, readFile, rename, unlink, writeFile } from "node:fs/promises";
 import { Refusal } from "../../../errors.ts";
 import { processStartedAt } from "./process.ts";
 
-/** A takeover that loses against another one begins again; more rounds than this mean that something else is wrong. */
+/**
+ * Maximum rounds: a takeover that loses against another takeover begins again; more rounds have
+ * another cause.
+ */
 const attemptsMax = 10;
 
 /**
- * Takes the lock file, or refuses and names the process that holds it. The file of a holder that is gone is replaced;
- * a holder is known by its number and its start, since numbers come again, above all in containers.
+ * Takes the lock file, or refuses and names the holding process. The file of a dead holder is
+ * replaced. A holder is identified by process number and start time, since numbers are reused,
+ * above all in containers.
  */
 export async function lockDirectory(file: string): Promise<{ release(): Promise<void> }> {
   const mine = `${process.pid} ${await processStartedAt(process.pid)}\n`;
   for (let attempt = 1; attempt <= attemptsMax; attempt++) {
-    // Written aside and then linked, so that nobody ever reads a lock without its holder.
+    // Written to a draft and then linked, so that a lock file without its holder is never visible.
     const draft = `${file}.${randomBytes(4).toString("hex")}`;
     await writeFile(draft, mine, { mode: 0o600 });
     try {
@@ -40,7 +44,7 @@ export async function lockDirectory(file: string): Promise<{ release(): Promise<
   throw new Error(`the lock ${file} could not be taken in ${attemptsMax} attempts`);
 }
 
-/** Takes the stale file away, and puts it back if another took over in between and it is theirs. */
+/** Removes the stale file, and restores it if another process took over in between and owns it. */
 async function removeStale(file: string, stale: string): Promise<void> {
   const aside = `${file}.${randomBytes(4).toString("hex")}`;
   try {

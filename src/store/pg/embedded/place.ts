@@ -1,7 +1,8 @@
 /**
- * Who runs the embedded PostgreSQL, with which binaries, and where its data lies. For an ordinary user the answers are
- * simple: that user, those from npm, in the data directory. PostgreSQL refuses to run as root; then it is another user,
- * who may be unable to reach any of that.
+ * The user, the binaries and the data directory of the embedded PostgreSQL. For an ordinary user:
+ * the user itself, the binaries from npm, and the data directory. PostgreSQL refuses to run as
+ * root; for root another user is chosen, for whom binaries and data may have to be moved within
+ * reach.
  */
 import { execFile } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
@@ -28,7 +29,7 @@ import type { Logger } from "../../../log.ts";
 import { unpackFolder } from "./archive.ts";
 import { carriedBinaries } from "./carried.ts";
 
-/** The user that PostgreSQL runs as; undefined stands for ourselves. */
+/** The user that runs PostgreSQL; undefined: the current user. */
 export type Account = { uid: number; gid: number };
 
 export type Binaries = { postgres: string; initdb: string };
@@ -67,12 +68,13 @@ function isRoot(): boolean {
   return process.getuid?.() === 0;
 }
 
-/** Tried in this order; then one named `pinion` is made; then nobody. */
+/** Tried in order; then a user `pinion` is created; the last resort is `nobody`. */
 const accountNames = ["pinion", "postgres"];
 
 /**
- * The user for PostgreSQL: ourselves, unless we are root. Then the owner of the cluster that is there, or a user of the
- * system named `pinion` or `postgres`, which is made if the system lets us, or in the end `nobody`.
+ * The user for PostgreSQL: the current user, except for root. For root: the owner of the existing
+ * cluster, or a system user named `pinion` or `postgres`, created if possible, or as a last resort
+ * `nobody`.
  */
 export async function findAccount(options: {
   link: string;
@@ -125,7 +127,7 @@ async function lookUp(name: string): Promise<Account | undefined> {
   return account.uid > 0 ? account : undefined;
 }
 
-/** Whether the user can pass through a directory and all above it. */
+/** Whether the user can pass through a directory and all of its parents. */
 async function canReach(directory: string, account: Account | undefined): Promise<boolean> {
   if (!account) return true;
   for (let path = directory; ; path = dirname(path)) {
@@ -137,12 +139,15 @@ async function canReach(directory: string, account: Account | undefined): Promis
   }
 }
 
-/** Where other users may pass, and what lies there survives a restart of the machine. */
+/**
+ * Directories that other users can pass through, and whose contents survive a restart of the
+ * machine.
+ */
 const commonDirs = ["/var/lib/pinion", "/var/tmp/pinion"];
 
 /**
- * The directory of the cluster, which need not exist yet: `link` itself, or where `link` leads. When the user cannot
- * reach it, a place under /var, and `link` becomes a link to it.
+ * The directory of the cluster, which need not exist yet: `link` itself, or the target of `link`.
+ * If the user cannot reach it, a place under /var, and `link` becomes a link to the place.
  */
 export async function placeFor(options: {
   link: string;
@@ -199,8 +204,9 @@ export async function placeFor(options: {
 }
 
 /**
- * The binaries that npm brought for this platform, ready to run: with their library links, which a blocked install
- * script leaves out, and copied to `copyDir` when they cannot be completed or reached where they are.
+ * The binaries from npm for the platform, ready to run: with their library links, which a blocked
+ * install script leaves out, and copied to `copyDir` if they cannot be completed or reached in
+ * place.
  */
 export async function findBinaries(options: {
   account: Account | undefined;
@@ -228,7 +234,10 @@ function shortHash(data: string | Uint8Array): string {
   return createHash("sha256").update(data).digest("hex").slice(0, 8);
 }
 
-/** A copy of the binaries where the account reaches it, made by `fill` unless an earlier start made it. */
+/**
+ * A copy of the binaries within the account's reach, made by `fill` unless an earlier start made
+ * it.
+ */
 async function usableCopy(options: {
   account: Account | undefined;
   copy: string;
@@ -277,7 +286,7 @@ async function packageVersion(native: string): Promise<string> {
   return readFile(join(native, "..", "package.json"), "utf8");
 }
 
-/** The binaries under a directory if they run as the user, or what is wrong with them. */
+/** The binaries under a directory if the user can run them, or the reason why not. */
 async function tryBinaries(native: string, account: Account | undefined): Promise<Binaries | string> {
   const binaries = { postgres: join(native, "bin", "postgres"), initdb: join(native, "bin", "initdb") };
   try {
@@ -294,7 +303,7 @@ async function tryBinaries(native: string, account: Account | undefined): Promis
     const result = await runCommand(file, ["--version"], { account });
     if (result.code !== 0) return result.output;
   }
-  // What the server loads later: an unreadable file there fails in the middle of initdb.
+  // A file that the server loads later: an unreadable file would fail in the middle of initdb.
   const share = join(native, "share", "postgresql", "postgres.bki");
   if (account && !(await isReadable(share, account))) return `${share} is not readable`;
   return binaries;
@@ -306,7 +315,7 @@ async function isReadable(file: string, account: Account): Promise<boolean> {
 
 type Link = { source: string; target: string };
 
-/** Makes the links that the package's install script makes, if it did not run. */
+/** Makes the links of the package's install script, if the script did not run. */
 async function linkLibraries(native: string): Promise<void> {
   const links = JSON.parse(
     await readFile(join(native, "pg-symlinks.json"), "utf8").catch(() => "[]"),
@@ -325,12 +334,12 @@ async function linkLibraries(native: string): Promise<void> {
   }
 }
 
-/** The list's paths begin with `native/`, whatever the directory is called after a copy. */
+/** The list's paths begin with `native/`, whatever the name of the directory after a copy. */
 function within(native: string, path: string): string {
   return join(native, path.replace(/^native\//, ""));
 }
 
-/** Lets every user read what is in the directory, and run what its owner may run. */
+/** Lets every user read the directory's files, and run the files that the owner may run. */
 async function openToAll(directory: string): Promise<void> {
   await chmod(directory, 0o755);
   for (const entry of await readdir(directory, { withFileTypes: true })) {

@@ -4,7 +4,7 @@ import type { ExplainRunResponse, Run } from "#gen/pinion/v1/run_pb.js";
 import { runs as api, explainError } from "../../data/api.ts";
 import { clockText, msOf } from "../../times.ts";
 
-/** Why the run is where it is, as the server explains it; asked again when the run has moved on. */
+/** The server's explanation of the run's state; read again after a change of the run. */
 export function Explain({ run }: { run: Run }) {
   const answer = useSignal<ExplainRunResponse | undefined>(undefined);
   const askedAt = useSignal(0);

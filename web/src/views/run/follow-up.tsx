@@ -1,4 +1,4 @@
-/** Goes on with the agent of an ended run where it left off: what is said, and its answers, below the run's own. */
+/** Continues with the agent of an ended run: messages and answers below the run's own. */
 import { useSignal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
 import type { Run } from "#gen/pinion/v1/run_pb.js";
@@ -32,7 +32,7 @@ export function FollowUp({ run }: { run: Run }) {
       text.value = "";
       said.value = [...said.peek(), { id, input, turn }];
       for await (const { update } of api.watchTurn({ turnId: turn!.id }, streaming(left.signal))) {
-        // The last one is the end, which has the reply.
+        // The last update, `ended`, has the reply.
         if (update.case === "turn" || update.case === "ended") put(id, update.value);
       }
       return undefined;

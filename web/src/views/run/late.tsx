@@ -1,4 +1,4 @@
-/** Results that came after their attempts had been taken away, beside the run's own. */
+/** Late results, stored after their attempts had been taken away, beside the run's own. */
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import type { LateResult, Run } from "#gen/pinion/v1/run_pb.js";
@@ -13,7 +13,7 @@ import { runWord } from "../../words.ts";
 export function LateResults({ run }: { run: Run }) {
   const late = useSignal<readonly LateResult[]>([]);
   useEffect(() => {
-    // Only an attempt before this one, or the end of a run that was given up, can have one.
+    // Late results exist only for runs with earlier attempts, or for ended runs.
     if (run.pastAttempts.length === 0 && !isEnded(run)) return;
     api.getRun({ runId: run.id }).then(
       ({ lateResults }) => {

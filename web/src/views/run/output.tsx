@@ -4,7 +4,10 @@ import { isEnded, type RunStream } from "../../data/run-stream.ts";
 import { Ansi } from "../../parts/ansi.tsx";
 import { bytesText } from "../../parts/timeline.tsx";
 
-/** What the program writes, as it writes it; after the end, what was stored. Scrolls along for who is at the end. */
+/**
+ * The program's output, live; after the end the stored output. Follows the end while scrolled to
+ * the end.
+ */
 export function OutputPane({ stream, run }: { stream: RunStream; run: Run }) {
   const output = stream.output.value;
   const stored = stream.stored.value;
@@ -69,7 +72,7 @@ export function OutputPane({ stream, run }: { stream: RunStream; run: Run }) {
   );
 }
 
-/** How much the marker in a stored output says is missing; devices write it where they cut. */
+/** Number of missing bytes in a stored output, from the device's marker. */
 function omittedBytes(text: string): number {
   return Number(/\n… \[(\d+) bytes omitted\] …\n/.exec(text)?.[1] ?? 0);
 }

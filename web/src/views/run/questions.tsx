@@ -1,4 +1,4 @@
-/** What the agent of a run or of a turn asks, with a button for each answer. */
+/** Questions of a run's or turn's agent, with a button for each answer. */
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { QuestionOptionKind } from "#gen/pinion/v1/activity_pb.js";
@@ -7,7 +7,7 @@ import { runs as api } from "../../data/api.ts";
 import { Ago } from "../../parts/time.tsx";
 import { attempt } from "../../parts/toasts.tsx";
 
-/** Of a run, or of a turn. */
+/** A run or a turn. */
 type Asker = { runId: string } | { turnId: string };
 
 export function Questions({ of, openQuestions }: { of: Asker; openQuestions: number }) {
@@ -19,7 +19,7 @@ export function Questions({ of, openQuestions }: { of: Asker; openQuestions: num
   };
   useEffect(() => {
     if (openQuestions === 0) open.value = [];
-    // What cannot be read now is read with the next change of the run or the turn.
+    // After an error the questions are read again with the next change of the run or turn.
     else void read().catch(() => {});
   }, [openQuestions, id]);
   return (

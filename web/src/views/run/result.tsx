@@ -1,4 +1,4 @@
-/** What the run found: the answer first, then its data, what the agent did, and what its program printed. */
+/** The result of a run: the answer, its data, the agent's activities, and the program's output. */
 import { useSignal } from "@preact/signals";
 import type { Run } from "#gen/pinion/v1/run_pb.js";
 import { isEnded, type RunStream } from "../../data/run-stream.ts";
@@ -72,7 +72,9 @@ export function Result({ stream, run }: { stream: RunStream; run: Run }) {
   );
 }
 
-/** Whether a text is the JSON of a value, in whatever order of keys: then the value says it better. */
+/**
+ * True if a text is the JSON of a value, in any order of keys: the page then shows only the value.
+ */
 function isSameData(text: string, value: unknown): boolean {
   try {
     return inOrder(JSON.parse(text)) === inOrder(value);

@@ -3,7 +3,7 @@ import { Outcome, RejectReason } from "#gen/pinion/v1/device_pb.js";
 import type { ConformanceCase } from "../case.ts";
 import { expectThat, Skipped, Wrong } from "../verdict.ts";
 
-/** Devices with more slots than this are not filled up. */
+/** Maximum of slots filled by the cases. */
 const slotsMax = 8;
 
 export const assignmentCases: ConformanceCase[] = [

@@ -6,14 +6,17 @@ import type { ConformanceCase } from "../case.ts";
 import { Stage } from "../stage.ts";
 import { expectThat, Wrong } from "../verdict.ts";
 
-/** How long dials are counted, and how many are too many: full jitter with ceilings from 500 ms on makes about seven. */
+/**
+ * Observation time in ms and maximum of dials: full jitter with ceilings from 500 ms makes about
+ * seven dials.
+ */
 const countedMs = 8_000;
 const dialsMax = 20;
-/** After a removal or a refusal nobody dials for this long. */
+/** Time without a dial after a removal or a refusal, in ms. */
 const quietMs = 4_000;
 const refusedDialsMax = 10;
 
-/** Waits of two daemons that differ less are the same wait on a busy machine. */
+/** Two waits closer than this count as equal on a busy machine, in ms. */
 const alikeMs = 40;
 
 const gapsOf = (times: readonly number[]) => times.slice(1).map((at, index) => at - times[index]!);
@@ -30,7 +33,7 @@ export const connectionCases: ConformanceCase[] = [
       first.drain(DrainReason.SHUTDOWN, delayMs);
       const second = await stage.server.session("another stream after a drain");
       const tookMs = (stage.server.dials.at(-1) ?? 0) - drainedAt;
-      // Clocks of two processes, and a timer that may round.
+      // 50 ms for two processes' clocks and a rounding timer.
       expectThat(tookMs > delayMs - 50, `no dial before ${delayMs} ms`, `one after ${Math.round(tookMs)} ms`);
       expectThat(first.isClosed, "the drained stream is left", "it is still open");
       expectThat(
@@ -105,7 +108,7 @@ export const connectionCases: ConformanceCase[] = [
         await other.clear();
       }
       stage.script.refusal = undefined;
-      // By now the backoff may be as long as the longest.
+      // The backoff may have reached its cap by now.
       await stage.server.session("a stream once the server is there again", 60_000);
     },
   },

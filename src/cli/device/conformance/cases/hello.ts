@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { ConformanceCase } from "../case.ts";
 import { expectThat } from "../verdict.ts";
 
-/** How long a welcome is held back, in ms. */
+/** Delay of the welcome, in ms. */
 const heldBackMs = 700;
 
 export const helloCases: ConformanceCase[] = [

@@ -4,7 +4,7 @@ import type { Names, ScriptedSession } from "../session.ts";
 import type { Stage } from "../stage.ts";
 import { expectThat } from "../verdict.ts";
 
-/** Brings an attempt to its end without acknowledging it. */
+/** Brings an attempt to its end without an acknowledgement. */
 async function finish(stage: Stage, session: ScriptedSession): Promise<Names> {
   stage.script.acknowledges = false;
   const names = await stage.assign(session, "echo kept");
@@ -20,7 +20,7 @@ function expectHeld(session: ScriptedSession, names: Names, state: HeldAttemptSt
   expectThat(held!.state === state, wanted, `HELD_ATTEMPT_STATE_${HeldAttemptState[held!.state]}`);
 }
 
-/** The result is sent again, is the same, and is forgotten once acknowledged. */
+/** Expects the same result again, and no repeat after the acknowledgement. */
 async function expectDelivered(stage: Stage, session: ScriptedSession, names: Names): Promise<void> {
   expectHeld(session, names, HeldAttemptState.FINISHED);
   const again = await session.next("complete", "the completion is sent again", { of: names });
@@ -104,7 +104,7 @@ export const resultCases: ConformanceCase[] = [
       const session = await stage.open();
       const names = await stage.assign(
         session,
-        // 20 KiB, written at once.
+        // 20 KiB in a single write.
         "s=0123456789; for i in 1 2 3 4 5 6 7 8 9 10 11; do s=$s$s; done; printf %s $s",
       );
       const completion = await session.next("complete", "a completion", { of: names });

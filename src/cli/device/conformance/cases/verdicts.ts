@@ -4,7 +4,7 @@ import type { ConformanceCase } from "../case.ts";
 import { untilGone } from "../gone.ts";
 import { expectThat } from "../verdict.ts";
 
-/** A script with a child, both of which write their process ids into a file and stay. */
+/** A script with a child; both write their process ids to a file and stay. */
 export const familyOf = (file: string) => `sleep 60 & echo $! >> ${file}; echo $$ >> ${file}; wait; sleep 60`;
 
 export const verdictCases: ConformanceCase[] = [
