@@ -300,7 +300,11 @@ test("every name, label and port that an object of the base refers to exists", (
   );
 
   const settings = serverSettings.parse(
-    Object.fromEntries(container.env.map(({ name, value }) => [name, value])),
+    Object.fromEntries([
+      // Of the Secret.
+      ["DATABASE_URL", "postgres://database/pinion"],
+      ...container.env.map(({ name, value }) => [name, value]),
+    ]),
   );
   const ports = Object.fromEntries(container.ports.map(({ name, containerPort }) => [name, containerPort]));
   expect(ports).toEqual({ http: settings.PINION_PORT, probes: settings.PINION_PROBE_PORT });
@@ -412,7 +416,9 @@ for (const [name, { file, check, package: wanted }] of Object.entries(doors)) {
 }
 
 test("the front doors have time for a stream, and lead to the ports of the manifest", () => {
-  const { PINION_PORT: port, PINION_HEARTBEAT_INTERVAL_MS: beatMs } = serverSettings.parse({});
+  const { PINION_PORT: port, PINION_HEARTBEAT_INTERVAL_MS: beatMs } = serverSettings.parse({
+    DATABASE_URL: "postgres://",
+  });
   expect(beatMs).toBeLessThan(3_600_000);
   const texts = Object.values(doors).map(({ file }) => read(`ops/cells/${file}`));
   for (const text of texts)
