@@ -61,7 +61,8 @@ let away = 0;
 let onReturned: (() => void) | undefined;
 
 /**
- * Opens a stream, and with `returns` a new stream after each end; calls back at the first welcome.
+ * Opens a stream, and with `isReturning` a new stream after each end; calls back at the first
+ * welcome.
  */
 function open(index: number, question: ConnectQuestion, onWelcome: () => void): void {
   const { urls, slots, beatMs, isHolding } = question;
