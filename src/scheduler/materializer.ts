@@ -27,7 +27,7 @@ import { keepWithin } from "./run-limit.ts";
  *   schedule at a slot ──ahead──▶ run (pending or claimed) ──due──▶ pushed
  *      │                                                          (schedule moves with the row)
  *      ├──due──▶ run │ skipped, with its reason
- *      └──due, active run, overlap queue_one──▶ backlog ──active run ends──▶ run
+ *      └──due, active run, a queueing overlap──▶ backlog ──active run ends──▶ run
  */
 
 /** Watchers per transaction. */

@@ -220,7 +220,7 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     deleteHook: ({ hookId }) => [use({ hook: hookId })],
     rotateHookSecret: ({ hookId }) => [use({ hook: hookId })],
     listHookDeliveries: nothing,
-    // What was posted is what its runs are about.
+    // The posted body is the input of the hook's runs.
     getHookDelivery: ({ hookId }) => [read({ hook: hookId })],
     replayHookDelivery: ({ hookId }) => [use({ hook: hookId })],
   }),

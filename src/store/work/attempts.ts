@@ -9,9 +9,10 @@ import type { AttemptName } from "./settlements.ts";
  * Attempts: a device session claims a run, accepts it, and sends heartbeats. settlements.ts ends
  * attempts.
  *
- *   pending ──claim──▶ claimed ──accept──▶ running ──settle──▶ run_finished, or pending again
- *      ▲                  └─────────────────settle─────────────┘
- *      └── not_before, while held: placements.ts
+ *   pending ──claim──▶ claimed ──accept──▶ running ──heartbeat──▶ running
+ *      ▲                  │                   │
+ *      └───── settle ─────┴─────────┬─────────┘
+ *                                   └─▶ run_finished
  */
 
 export type Want = {
