@@ -85,7 +85,10 @@ async function ask(
   const after = step.wanted!.fields.after.filter((slug) => state.watchers.has(slug) || !created.has(slug));
   // Destinations not yet created are left out; existing destinations are checked.
   const notify = step.wanted!.fields.notify.filter(({ to }) => state.destinations.has(to) || !coming.has(to));
-  const wanted = { ...step.wanted!, fields: { ...step.wanted!.fields, agent: stand, after, notify } };
+  // A condition belongs to a watcher that is followed.
+  const after_condition = after.length === 0 ? "" : step.wanted!.fields.after_condition;
+  const fields = { ...step.wanted!.fields, agent: stand, after, after_condition, notify };
+  const wanted = { ...step.wanted!, fields };
   if (step.action === "update") {
     await clients.watchers.updateWatcher(
       { ...updateWatcher(wanted, { ...step, version: 0 }), dryRun: true },

@@ -108,21 +108,23 @@ async function withDatabase<T>(
 }
 
 async function rotate(url: string, keys: string) {
-  const [{ openDatabase }, platforms, destinations] = await Promise.all([
+  const [{ openDatabase }, platforms, destinations, hooks] = await Promise.all([
     import("../../store/pg/database.ts"),
     import("../../store/agents/platform-secrets.ts"),
     import("../../store/work/destinations.ts"),
+    import("../../store/work/hooks.ts"),
   ]);
   const database = openDatabase({ url, poolMax: 1, applicationName: "pinion secrets" });
   try {
     const keyring = requireKeyring(keys);
-    const both = [
+    const all = [
       await platforms.rotateSecrets(database.db, keyring),
       await destinations.rotateSecrets(database.db, keyring),
+      await hooks.rotateSecrets(database.db, keyring),
     ];
     return {
-      rotated: both.reduce((sum, { rotated }) => sum + rotated, 0),
-      failed: both.flatMap(({ failed }) => failed),
+      rotated: all.reduce((sum, { rotated }) => sum + rotated, 0),
+      failed: all.flatMap(({ failed }) => failed),
     };
   } finally {
     await database.close();

@@ -1,11 +1,12 @@
 /** Hooks: addresses where external deliveries start a watcher, and the received deliveries. */
 import { type RawBuilder, sql } from "kysely";
-import { refuse } from "../../errors.ts";
+import { Refusal, refuse } from "../../errors.ts";
 import { isUuid } from "../../ids.ts";
 import type { JsonValue } from "../../json.ts";
-import type { SecretPlace } from "../../secrets.ts";
-import type { Db } from "../pg/database.ts";
+import type { Keyring, SecretPlace } from "../../secrets.ts";
+import { type Db, transaction } from "../pg/database.ts";
 import { storableJson } from "../pg/storable.ts";
+import * as events from "./events.ts";
 
 export type HookKind = "standard" | "github" | "gitlab" | "slack" | "bearer" | "secret_url";
 export type HookOutcome = "started" | "already_queued" | "queued" | "skipped" | "filtered" | "failed";
@@ -222,4 +223,46 @@ export async function getDelivery(
     select ${deliveryColumns}, body, headers from hook_delivery
     where org_id = ${delivery.orgId} and hook_id = ${delivery.hookId} and id = ${delivery.id}`.execute(db);
   return rows[0] ?? refuse("not_found", `the hook has no delivery ${delivery.id}`);
+}
+
+type Sealed = { orgId: string; id: string; slug: string; secret: string; oldSecret: string | null };
+
+/** As platforms.rotateSecrets, for the secrets of hooks; `stableId` is the hook's slug. */
+export function rotateSecrets(
+  db: Db,
+  keyring: Keyring,
+): Promise<{ rotated: number; failed: { orgId: string; stableId: string; field: string }[] }> {
+  return transaction(db, async (tx) => {
+    const { rows } = await sql<Sealed>`
+      select org_id as "orgId", id, slug, secret, old_secret as "oldSecret" from hook
+      order by org_id, id for no key update`.execute(tx);
+    const failed: { orgId: string; stableId: string; field: string }[] = [];
+    const perOrg = new Map<string, number>();
+    for (const row of rows) {
+      let count = 0;
+      const anew = (stored: string) => {
+        if (!keyring.isOutdated(stored)) return stored;
+        count++;
+        return keyring.seal(keyring.open(stored, placeOf(row)), placeOf(row));
+      };
+      try {
+        const [secret, oldSecret] = [anew(row.secret), row.oldSecret && anew(row.oldSecret)];
+        if (count === 0) continue;
+        await sql`update hook set secret = ${secret}, old_secret = ${oldSecret}
+          where org_id = ${row.orgId} and id = ${row.id}`.execute(tx);
+        perOrg.set(row.orgId, (perOrg.get(row.orgId) ?? 0) + count);
+      } catch (error) {
+        if (!(error instanceof Refusal)) throw error;
+        failed.push({ orgId: row.orgId, stableId: row.slug, field: "secret" });
+      }
+    }
+    await events.appendAll(
+      tx,
+      [...perOrg].map(([orgId, count]) => ({
+        ...{ orgId, kind: "secrets.rotated", actor: "pinion" },
+        data: { count, key_id: keyring.currentKeyId ?? "" },
+      })),
+    );
+    return { rotated: [...perOrg.values()].reduce((sum, count) => sum + count, 0), failed };
+  });
 }

@@ -27,7 +27,7 @@ async function start(env: Record<string, string> = {}) {
       { PINION_URL: replica.url, PINION_TOKEN: replica.token, PINION_DATA: data, BOT: secret },
       ...args,
     );
-  return { pinion, data };
+  return { pinion, data, url: replica.url };
 }
 
 test("an agent is made, shown, changed and deleted from the command line", async () => {
@@ -128,6 +128,10 @@ test("secrets rotate seals all under the first key, and a server with that key a
   const before = await start({ PINION_SECRET_KEYS: old });
   const upsert = ["platforms", "upsert", "chat", "--agent", "pinion-default", "--kind", "telegram"];
   await before.pinion(...upsert, "--secret-env", "bot_token=BOT");
+  await before.pinion("watchers", "create", "sum", "--prompt", "sum it up");
+  const hook = JSON.parse(
+    (await before.pinion("hooks", "create", "sum", "--kind", "bearer", "--json")).out,
+  ) as { secret: string; url: string };
   // A directory without a key file; the usual one may have been used by somebody who tried the README.
   const data = await temporaryDirectory();
   const rotate = (keys: string) =>
@@ -142,11 +146,17 @@ test("secrets rotate seals all under the first key, and a server with that key a
   const { code, out } = await rotate(`${young},${old}`);
   expect({ code, out }).toEqual({
     code: 0,
-    out: `1 secret is sealed anew with the key ${young.split(":")[0]}\n`,
+    out: `2 secrets are sealed anew with the key ${young.split(":")[0]}\n`,
   });
   const after = await start({ PINION_SECRET_KEYS: young });
   await after.pinion("platforms", "stop", "chat");
   expect((await after.pinion("platforms", "start", "chat")).out).toBe("chat is running\n");
+  const delivered = await fetch(new URL(new URL(hook.url, after.url).pathname, after.url), {
+    method: "POST",
+    headers: { authorization: `Bearer ${hook.secret}` },
+    body: "{}",
+  });
+  expect(delivered.status).toBe(202);
   expect(await rotate("")).toMatchObject({ code: 2 });
 });
 

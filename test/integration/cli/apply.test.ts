@@ -377,7 +377,7 @@ test("pull writes a file that, applied, changes nothing", async () => {
   });
   expect(await pull()).toMatchObject({ code: 6 });
   const pulled = await pull("--force");
-  expect(pulled.out).toMatch(/ written: \d+ agents, 1 platform, \d+ watchers?\n/);
+  expect(pulled.out).toMatch(/ written: \d+ agents, 0 destinations, 1 platform, \d+ watchers?\n/);
   expect(pulled).toMatchObject({ code: 0, err: "before it is applied, set: ADA_TELEGRAM_BOT_TOKEN\n" });
   const text = readFileSync(file, "utf8");
   expect(text).toContain('bot_token = "$ADA_TELEGRAM_BOT_TOKEN"');

@@ -1,4 +1,5 @@
 /** Every rpc that the .proto files know, called with every kind of credential through a real replica. */
+import { randomUUID } from "node:crypto";
 import { readdirSync } from "node:fs";
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
@@ -767,6 +768,8 @@ test("every rpc asks the database as the role that row-level security confines, 
     "AgentService/CreateAgent": { agentId: "x" },
     "AgentService/BatchUpsertPlatforms": { platforms: [requests["AgentService/UpsertPlatform"]] },
     "RunService/SearchRuns": { query: "word" },
+    "RunService/GetBulkOperation": { operationId: randomUUID() },
+    "RunService/StopBulkOperation": { operationId: randomUUID() },
     "DestinationService/CreateDestination": {
       slug: "x",
       spec: {

@@ -3,6 +3,7 @@ import { createHmac, randomUUID } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { toJson } from "@bufbuild/protobuf";
 import { ValueSchema } from "@bufbuild/protobuf/wkt";
+import { Webhook } from "standardwebhooks";
 import { beforeAll, expect, test } from "vitest";
 import { HookKind, HookOutcome } from "#gen/pinion/v1/hook_pb.js";
 import { RunSource } from "#gen/pinion/v1/run_pb.js";
@@ -144,4 +145,78 @@ test("a filter decides, its errors are shown with the delivery, a mapping makes 
   await expect(hookOf(HookKind.BEARER, { filter: "inputs.a" })).rejects.toThrow(
     /spec\.filter: there is no "inputs"/,
   );
+});
+
+/** How each convention signs: right, wrong, and, where it has a time, too old. */
+const conventions: [
+  name: string,
+  kind: HookKind,
+  sign: (given: { secret: string; body: string; at: number; id: string }) => Record<string, string>,
+  hasTime: boolean,
+][] = [
+  [
+    "Standard Webhooks",
+    HookKind.STANDARD,
+    ({ secret, body, at, id }) => ({
+      "webhook-id": id,
+      "webhook-timestamp": String(at),
+      "webhook-signature": new Webhook(secret).sign(id, new Date(at * 1_000), body),
+    }),
+    true,
+  ],
+  [
+    "GitLab",
+    HookKind.GITLAB,
+    ({ secret, id }) => ({ "x-gitlab-token": secret, "idempotency-key": id, "x-gitlab-event": "Push Hook" }),
+    false,
+  ],
+  [
+    "Slack",
+    HookKind.SLACK,
+    ({ secret, body, at }) => ({
+      "x-slack-request-timestamp": String(at),
+      "x-slack-signature": `v0=${createHmac("sha256", secret).update(`v0:${at}:${body}`).digest("hex")}`,
+    }),
+    true,
+  ],
+  [
+    "a bearer token",
+    HookKind.BEARER,
+    ({ secret, id }) => ({ authorization: `Bearer ${secret}`, "idempotency-key": id }),
+    false,
+  ],
+];
+
+test.each(conventions)(
+  "%s: signed it starts one run, however often it comes; another secret and an old moment are turned away",
+  async (_name, kind, sign, hasTime) => {
+    const { secret, url } = await hookOf(kind);
+    const [id, now] = [randomUUID(), Math.floor(Date.now() / 1_000)];
+    const body = JSON.stringify({ event_id: id, type: "event_callback" });
+    const headers = sign({ secret, body, at: now, id });
+    const first = await post(one!, url, body, headers);
+    expect(first).toMatchObject({ status: 202, outcome: "started" });
+    expect(await post(two!, url, body, headers)).toMatchObject({ status: 202, run_id: first.run_id });
+    const stranger =
+      kind === HookKind.STANDARD ? `whsec_${Buffer.alloc(32, 1).toString("base64")}` : "x".repeat(32);
+    expect((await post(one!, url, body, sign({ secret: stranger, body, at: now, id }))).status).toBe(401);
+    expect((await post(one!, url, body, {})).status).toBe(401);
+    if (!hasTime) return;
+    for (const at of [now - 301, now + 301]) {
+      expect((await post(one!, url, body, sign({ secret, body, at, id }))).status).toBe(401);
+    }
+  },
+);
+
+test("a secret in the address is the address; another one leads nowhere, and Slack's challenge is answered", async () => {
+  const { url } = await hookOf(HookKind.SECRET_URL);
+  expect(await post(one!, url, "{}", {})).toMatchObject({ status: 202, outcome: "started" });
+  expect((await post(one!, `${url}x`, "{}", {})).status).toBe(401);
+  expect((await post(one!, url.slice(0, url.lastIndexOf("/")), "{}", {})).status).toBe(401);
+  const slack = await hookOf(HookKind.SLACK);
+  const body = JSON.stringify({ type: "url_verification", challenge: "say this" });
+  const at = Math.floor(Date.now() / 1_000);
+  const [, , sign] = conventions.find(([name]) => name === "Slack")!;
+  const answer = await post(one!, slack.url, body, sign({ secret: slack.secret, body, at, id: "" }));
+  expect(answer).toMatchObject({ status: 200, challenge: "say this" });
 });
