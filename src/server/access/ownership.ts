@@ -209,7 +209,7 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     replayDeliveries: nothing,
   }),
   ...wishesOf(HookService, {
-    // Who has the secret of a hook starts its watcher.
+    // Any holder of a hook's secret can start its watcher.
     createHook: ({ spec }) => [use({ watcher: spec?.watcherId ?? "" })],
     getHook: nothing,
     listHooks: nothing,

@@ -300,8 +300,8 @@ export async function findSchemas(
 
 export type Acceptance = AttemptName & {
   /**
-   * How long ago the assignment was written to the stream, and the device's accept came, in
-   * milliseconds by the replica's monotonic clock.
+   * Milliseconds since the assignment was written to the stream, and since the device's accept, by
+   * the replica's monotonic clock.
    */
   pushedAgoMs: number;
   acceptedAgoMs: number;

@@ -121,7 +121,7 @@ export type Settled = {
   runId: string;
   attemptToken: string | null;
   watcherId: string;
-  /** Where the attempt was. */
+  /** The attempt's device. */
   deviceId: string | null;
   agentId: string;
   /** Pinned to the device; otherwise a run that returned to pending waits for any worker. */

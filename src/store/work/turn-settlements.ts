@@ -211,7 +211,7 @@ export type Withdrawal = {
    */
   session?: SessionKey;
   reason: string;
-  /** How long the turn is not offered again. */
+  /** Milliseconds until the turn is offered again. */
   delayMs: number;
 };
 
