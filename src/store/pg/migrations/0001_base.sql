@@ -205,7 +205,7 @@ create table slot (
   run_id uuid not null,
   primary key (org_id, watcher_id, scheduled_for)
 );
--- retention.dropOldSlots
+-- retention.deleteOld
 create index slot_age on slot using brin (scheduled_for);
 
 -- Live runs: pending, claimed, running. A run moves to run_finished at its end, so the table stays
@@ -252,9 +252,9 @@ create table run (
 ) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05);
 -- R1: at most one active run per watcher.
 create unique index run_one_active on run (org_id, watcher_id);
--- runs.claim, runs.listActiveOfDevice
+-- attempts.claim, attempts.lockActiveOfDevice
 create index run_device on run (org_id, device_id, due_at);
--- runs.expire
+-- runs.lockExpired
 create index run_expires on run (expires_at) where expires_at is not null;
 
 -- Ended runs. Old partitions are dropped.

@@ -81,7 +81,7 @@ create table question (
   primary key (org_id, run_id, attempt_token, id),
   check ((state = 'open') = (answered_at is null))
 );
--- questions.lockDue and countOpen: the few open questions
+-- questions.closeDue and countOpen: the few open questions
 create index question_open on question (deadline_at) where state = 'open';
 -- questions.list
 create index question_asked on question (org_id, asked_at desc, run_id, id);

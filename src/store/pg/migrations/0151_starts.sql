@@ -113,7 +113,7 @@ create table hook_delivery (
 ) with (fillfactor = 80);
 -- Once, on whatever replica, and however often received.
 create unique index hook_delivery_key on hook_delivery (org_id, hook_id, delivery_key) where delivery_key is not null;
--- hooks.listDeliveries, hooks.forgetBodies
+-- hooks.listDeliveries, hooks.insertDelivery
 create index hook_delivery_hook on hook_delivery (org_id, hook_id, id desc);
 -- retention.deleteOld
 create index hook_delivery_age on hook_delivery using brin (received_at);

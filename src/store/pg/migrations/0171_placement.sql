@@ -16,8 +16,8 @@ alter table run add constraint run_pin_check
   check (case when is_pinned then device_id is not null when is_gated then status = 'pending' or device_id is not null
     else (device_id is null) = (status = 'pending') end);
 alter table run add constraint run_held_check check (not is_held or (is_gated and status = 'pending'));
--- attempts.claim, runs.listActiveOfDevice: held runs come after the others, and claims do not read
--- them.
+-- attempts.claim, attempts.lockActiveOfDevice: held runs come after the others, and claims do not
+-- read them.
 drop index run_device;
 create index run_device on run (org_id, device_id, is_held, due_at);
 -- attempts.claim for workers, workers.findFleet

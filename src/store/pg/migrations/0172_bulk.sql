@@ -31,6 +31,6 @@ create table bulk_item (
   primary key (org_id, bulk_id, run_id),
   foreign key (org_id, bulk_id) references bulk_operation on delete cascade
 );
--- bulks.lockItems, bulks.finish
+-- bulks.listItems, bulks.finish
 create index bulk_item_pending on bulk_item (org_id, bulk_id, run_id) where state = 'pending';
 call protect_tenant_table('bulk_item');
