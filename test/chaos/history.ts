@@ -37,7 +37,9 @@ export type SeenMessage =
   | ({ case: "completionAck"; verdict: Verdict; windowId: string; isUnary: boolean } & AttemptName)
   | { case: "drain"; reason: number };
 
-/** A schedule of the workload fires at every multiple of so many seconds since the epoch; null: it does not fire. */
+/**
+ * A schedule of the workload fires at every multiple of these seconds since the epoch; null: never.
+ */
 export type EverySeconds = number | null;
 
 /**

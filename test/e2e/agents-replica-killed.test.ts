@@ -145,7 +145,7 @@ test.skipIf(agents.claude === undefined)(
         questionId: asked?.id ?? "",
         optionId: asked?.options.find((option) => option.kind === kind)?.id ?? "",
       });
-    // Two people at once: one of them is taken at their word, and the other is told.
+    // Two people at once: one answer is accepted, and the other person gets an error.
     const answers = await Promise.allSettled([
       answer(QuestionOptionKind.ALLOW_ONCE),
       answer(QuestionOptionKind.ALLOW_ONCE),

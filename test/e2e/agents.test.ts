@@ -130,7 +130,7 @@ function run(command: string): Promise<string> {
   });
 }
 
-/** The model answers what the page's schema asks for, after a look at the repository. */
+/** The model gives an answer that matches the page's schema, after a look at the repository. */
 function reviewer(): void {
   model.script(({ tools, conversation, api, body }) => {
     if (tools.length <= 3) return { text: "A title" };

@@ -38,7 +38,7 @@ export async function startCollector(): Promise<Collector> {
   return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, spans, requests };
 }
 
-/** The fields of one message, by number, as they came: bytes, or numbers. */
+/** The fields of one message, by number, undecoded: bytes, or numbers. */
 function fieldsOf(bytes: Uint8Array): Map<number, (Uint8Array | bigint)[]> {
   const reader = new BinaryReader(bytes);
   const fields = new Map<number, (Uint8Array | bigint)[]>();

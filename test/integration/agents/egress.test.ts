@@ -81,7 +81,7 @@ test.skipIf(agents.claude === undefined).each(["socat", "bwrap"])(
     const rejected = await strict.session.next("reject");
     expect(rejected.message).toContain(`claude's sandbox needs ${program}, which is not installed`);
     expect(rejected.message).toContain('egress = "advisory" in [executors.claude]');
-    // An agent that has no such setting runs.
+    // An agent without such a setting runs.
     strict.model.replies({ text: "Done." });
     expect((await strict.run()).completion).toMatchObject({ outcome: Outcome.COMPLETED, attention: [] });
 

@@ -72,7 +72,7 @@ describe.skipIf(missingPgBouncer())("through PgBouncer", () => {
         expect(devices.map((device) => device.label)).toEqual([`${orgId}-box`]);
       }),
     );
-    // And nothing of it stays on a connection.
+    // And no setting stays on a connection.
     const pooled = openDatabase({ url: pooler.url, poolMax: 8, isPooled: true });
     onTestFinished(() => pooled.close());
     const left = await Promise.all(
