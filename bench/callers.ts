@@ -16,7 +16,10 @@ type Question =
       watchers: { orgId: string; id: string }[];
       gapsMs: number[];
     }
-  /** Holds the devices of agents, and has `conversations` of each org say `turnsEach` messages, each after the last reply. */
+  /**
+   * Holds the devices of agents, and has `conversations` of each org say `turnsEach` messages, each
+   * after the last reply.
+   */
   | {
       kind: "talk";
       url: string;

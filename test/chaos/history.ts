@@ -63,7 +63,9 @@ export type Answer = { watcher?: string; run?: string; alreadyQueued?: boolean; 
 export type Happening =
   | { kind: "sent"; device: string; stream: string; message: SentMessage }
   | { kind: "seen"; device: string; stream: string; message: SeenMessage }
-  /** The device's handler or program has begun, was told to end and did, or has finished by itself. */
+  /**
+   * The device's handler or program has begun, was told to end and did, or has finished by itself.
+   */
   | ({ kind: "work"; device: string; phase: "begun" | "ended" | "finished" } & AttemptName)
   /** A device has ended its connection for good. */
   | { kind: "gaveUp"; device: string; error: string }

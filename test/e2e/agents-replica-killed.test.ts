@@ -1,4 +1,7 @@
-/** A replica is killed while real agents are in the middle of something: nothing is lost, and nothing is done twice. */
+/**
+ * A replica is killed while real agents are in the middle of something: nothing is lost, and
+ * nothing is done twice.
+ */
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

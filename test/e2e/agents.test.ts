@@ -1,6 +1,7 @@
 /**
- * From the pages to a real agent: the commands of "docs/first-agent.md" and "docs/recipes.md" as they stand there, on a real
- * server, with the real `claude` and a scripted model; then the same with `codex`, and by the Agent Client Protocol.
+ * From the pages to a real agent: the commands of "docs/first-agent.md" and "docs/recipes.md" as
+ * they stand there, on a real server, with the real `claude` and a scripted model; then the same
+ * with `codex`, and by the Agent Client Protocol.
  */
 import { execFile, execFileSync } from "node:child_process";
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";

@@ -134,7 +134,10 @@ export class DeviceStream {
     });
   }
 
-  /** Takes the next message of a kind; other kinds stay for later. Rejects when the stream ends or after 15 s. */
+  /**
+   * Takes the next message of a kind; other kinds stay for later. Rejects when the stream ends or
+   * after 15 s.
+   */
   async next<C extends Case>(kind: C, withinMs = patienceMs): Promise<ValueOf<C>> {
     const deadline = performance.now() + withinMs;
     for (;;) {

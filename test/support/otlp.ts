@@ -74,7 +74,9 @@ function attributesOf(pairs: ReturnType<typeof messages>): Record<string, unknow
   );
 }
 
-/** ExportTraceServiceRequest: resource_spans = 1 { resource = 1, scope_spans = 2 { spans = 2 } }. */
+/**
+ * ExportTraceServiceRequest: resource_spans = 1 { resource = 1, scope_spans = 2 { spans = 2 } }.
+ */
 function read(body: Uint8Array): CollectedSpan[] {
   return messages(fieldsOf(body), 1).flatMap((resourceSpans) => {
     const [resource] = messages(resourceSpans, 1);

@@ -1,4 +1,7 @@
-/** Other languages' tools for the daemons in examples/: made ready once and kept for later runs, or visibly absent. */
+/**
+ * Other languages' tools for the daemons in examples/: made ready once and kept for later runs, or
+ * visibly absent.
+ */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";

@@ -153,7 +153,10 @@ function struckSpans(world: World): Map<string, Span[]> {
   return spans;
 }
 
-/** When attempts had a slot of each device: from their claim until both the database and the device are done with them. */
+/**
+ * When attempts had a slot of each device: from their claim until both the database and the device
+ * are done with them.
+ */
 function busySpans(world: World): Map<string, (Span & { run: string })[]> {
   const lastWord = new Map<string, number>();
   for (const { at, message } of [...world.sent, ...world.seen]) {

@@ -307,7 +307,8 @@ async function enrolFleet(options: {
         platform: Platform.LINUX,
       });
       const stateDir = join(options.directory, `device-${index + 1}`);
-      // Child programs cost far more than functions; some devices are enough to have them in the game.
+      // Child programs cost far more than functions; some devices are enough to have them in the
+      // game.
       const isDaemon = index % 10 === 9;
       const url = proxy.url;
       return { org, proxy, device: { deviceId, installId, token, url, stateDir, slots, isDaemon } };
@@ -422,7 +423,10 @@ async function endSchedules(options: {
   }
 }
 
-/** Waits until no run is live, no slot waits and no device holds a result; or until the time is up, for the checker. */
+/**
+ * Waits until no run is live, no slot waits and no device holds a result; or until the time is up,
+ * for the checker.
+ */
 async function untilQuiet(options: {
   cluster: Cluster;
   hosts: readonly HostProcess[];

@@ -17,7 +17,10 @@ const rowsMax = 60;
  * layout.
  */
 const stepMsMax = 40;
-/** Nothing keeps the page from answering for so long, also where other programs use the same processors. */
+/**
+ * Nothing keeps the page from answering for so long, also where other programs use the same
+ * processors.
+ */
 const longTaskMsMax = 500;
 
 describe.skipIf(!browserPath)("every view", () => {

@@ -1,4 +1,7 @@
-/** Where an agent may connect to, enforced by the agents' own sandboxes and seen from the other side. */
+/**
+ * Where an agent may connect to, enforced by the agents' own sandboxes and seen from the other
+ * side.
+ */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";

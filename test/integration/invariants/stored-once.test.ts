@@ -1,4 +1,7 @@
-/** R5: a completion is stored exactly once, only under the current attempt token, in one transaction. */
+/**
+ * R5: a completion is stored exactly once, only under the current attempt token, in one
+ * transaction.
+ */
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { createCompleter } from "../../../src/scheduler/completer.ts";

@@ -432,7 +432,8 @@ test.each(badCompletions)(
     const { device, assignment, clients } = await beginWork();
     const { runId, attemptToken } = assignment;
     const bytes = completionBytes({ runId, attemptToken, ...value });
-    // `ConnectRequest.complete` and `CompleteRunRequest.completion` differ in their first byte alone.
+    // `ConnectRequest.complete` and `CompleteRunRequest.completion` differ in their first byte
+    // alone.
     bytes[0] = (1 << 3) | 2;
     const answer = await callRaw("DeviceService/CompleteRun", { token: device.token, bytes: frame(bytes) });
     expect(answer.code).toBe(grpcStatus.INVALID_ARGUMENT);

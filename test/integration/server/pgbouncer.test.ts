@@ -1,4 +1,7 @@
-/** Through PgBouncer in transaction mode, with LISTEN and migrations on a direct URL, and no setting of PgBouncer changed. */
+/**
+ * Through PgBouncer in transaction mode, with LISTEN and migrations on a direct URL, and no setting
+ * of PgBouncer changed.
+ */
 import { createClients } from "@pinion/client";
 import { sql } from "kysely";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
