@@ -1,4 +1,4 @@
-/** The files that operators take as they are: they can be read, and what they name exists. */
+/** The files for operators: they can be parsed, and the things named in them exist. */
 import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -21,7 +21,7 @@ function manifests(): string[] {
     .map((path) => `ops/kubernetes/${path}`);
 }
 
-/** All that a replica exports, with the series that histograms are made of. */
+/** All metrics of a replica, with the series of histograms. */
 function exported() {
   const metrics = createMetrics({ version: "0.0.0" });
   onTestFinished(() => metrics.close());
@@ -40,7 +40,7 @@ function exported() {
   return metrics.describe();
 }
 
-/** The metrics that an expression of Prometheus names. */
+/** The metrics in an expression of Prometheus. */
 function metricsIn(expression: string): string[] {
   return [...new Set(expression.match(/\b(?:pinion|process|nodejs)_[a-z_]+/g) ?? [])];
 }
@@ -105,7 +105,7 @@ test("every panel of the dashboard asks for metrics that exist, and the panels d
       }
     }
   }
-  // And every metric is on it.
+  // And every metric is on the dashboard.
   expect(
     exported()
       .map(({ name }) => name)
@@ -151,7 +151,8 @@ test("what the Dockerfile copies exists and is not ignored, and it runs as someb
       /^(FROM|WORKDIR|COPY|RUN|ENV|VOLUME|USER|EXPOSE|STOPSIGNAL|HEALTHCHECK|ENTRYPOINT|CMD| )/.test(line),
     ),
   ).toBe(true);
-  // The package of the client is a link out of node_modules: Node strips no types within it.
+  // The package of the client is a link out of node_modules: Node strips no types within
+  // node_modules.
   expect(statSync(join(root, "clients/ts/src/index.ts")).isFile()).toBe(true);
   expect(copied).toContain("clients/ts");
 });
