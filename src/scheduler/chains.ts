@@ -28,7 +28,7 @@ const textCharactersMax = 12_000;
 const structuredBytesMax = 24_000;
 
 export const conditionNames = ["run", "result"] as const;
-/** Where no condition is given. */
+/** The condition of a follower without one. */
 const conditionDefault = 'run.status == "completed"';
 
 /** The facts of a run's end, from its settlement and its row. */

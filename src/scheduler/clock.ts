@@ -34,11 +34,11 @@ export const jumpMsMin = 3_600_000;
  * absence looks like a jump and must persist.
  */
 const absenceMsMax = 7 * 86_400_000;
-/** How long a start after a longer absence waits for the clock to be set right. */
+/** Milliseconds that a start after a longer absence waits for a correction of the clock. */
 const absenceWaitMs = 600_000;
-/** How long a jump has to persist where the policy is to wait. */
+/** Milliseconds that a jump must persist under the policy `wait`. */
 const acceptedAfterMs = 3_600_000;
-/** How often each replica looks. */
+/** Milliseconds between checks by each replica. */
 const checkEveryMs = 5_000;
 
 /**

@@ -70,7 +70,7 @@ export function startDeliverer(options: {
   db: Db;
   log: Logger;
   send: Send;
-  /** How long the loop sleeps at most, for rows of other replicas. */
+  /** Maximum milliseconds of sleep, for rows of other replicas. */
   sweepMs: number;
   leaseMs?: number | undefined;
   onEvents?: (orgId: string) => void;

@@ -32,7 +32,7 @@ export interface Seat {
   roomAhead(): number;
   /** Takes a claimed run, to start now or when due. `claimMs`: milliseconds of the claim. */
   deliver(run: attempts.ClaimedRun, claimMs: number): void;
-  /** The same for a turn. */
+  /** Takes a claimed turn. */
   deliverTurn(turn: turnAttempts.ClaimedTurn): void;
 }
 

@@ -27,7 +27,7 @@ import { keepWithin } from "./run-limit.ts";
  *   schedule at a slot ──ahead──▶ run (pending or claimed) ──due──▶ pushed
  *      │                                                          (schedule moves with the row)
  *      ├──due──▶ run │ skipped, with its reason
- *      └──due, active run, overlap queue_one──▶ backlog ──active run ends──▶ run
+ *      └──due, active run, a queueing overlap──▶ backlog ──active run ends──▶ run
  */
 
 /** Watchers per transaction. */
@@ -52,7 +52,7 @@ export const slotsPerTransactionMax = 5_000;
 const passedOverMs = 1;
 const passedOverMsMax = 50;
 
-/** How soon to look again while the database's clock is in doubt. */
+/** Milliseconds until the next check while the database's clock is in doubt. */
 const inDoubtMs = 1_000;
 
 type PassOptions = {
@@ -304,7 +304,7 @@ const aheadMsMax = 60_000;
 const crowds = [1_000, 4_000, 16_000, 64_000, 256_000];
 /** Assumed slots recorded per second, before the first measurement. */
 const rateAtFirst = 2_000;
-/** A crowd is begun with so much earlier than the rate alone says. */
+/** Factor by which the start for a crowd is earlier than the measured rate requires. */
 const crowdMargin = 1.5;
 
 /**

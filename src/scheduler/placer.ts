@@ -22,7 +22,7 @@ export type Placer = {
   recorded(orgId: string, dueAt: Date): void;
   /** A slot may be free, or a group have room: of interest where gated runs live. */
   freed(orgId: string): void;
-  /** The same at a moment to come. */
+  /** As {@link freed}, at a later time. */
   freedAt(orgId: string, at: Date): void;
   /** Facts of devices, or the rights to use them, have changed. */
   changed(orgId: string): void;

@@ -116,7 +116,7 @@ export async function closeByDevice(
 
 /** Questions per transaction. */
 const questionsPerPassMax = 500;
-/** How soon to look again: a question may be asked on another replica. */
+/** Maximum milliseconds until the next check: another replica may have stored a question. */
 const lookAgainMs = 15_000;
 
 /** Ends questions past their deadline; safe on all replicas at once. Returns the number ended. */

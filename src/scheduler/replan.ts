@@ -27,7 +27,7 @@ export function standsTooFar(watcher: schedules.PlannedWatcher): Date | undefine
   return next && latest && watcher.nextSlotAt > latest ? next : undefined;
 }
 
-/** Plans all watchers' schedules that are too far ahead again; returns their number. */
+/** Replans all schedules that are too far ahead; returns their number. */
 export async function replanOnce(db: Db, options: { log: Logger; signal?: AbortSignal }): Promise<number> {
   let count = 0;
   let after: schedules.WatcherName | undefined;

@@ -22,9 +22,9 @@ const workersPerPassMax = 1_000;
 const batchesPerPassMax = 20;
 /** Milliseconds until the next pass while old rows are left. */
 const moreMs = 1_000;
-/** How soon to look again while the database's clock is in doubt. */
+/** Milliseconds until the next check while the database's clock is in doubt. */
 const inDoubtMs = 60_000;
-/** How soon tending is tried again after the runs were in use. */
+/** Milliseconds until the next try of tending after the runs were in use. */
 const untendedMs = 60_000;
 
 export type Retained = {

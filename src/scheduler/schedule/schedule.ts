@@ -32,7 +32,7 @@ type Compiled = {
   kind: "cron" | "every" | "at";
   hasSeconds: boolean;
   isHashed: boolean;
-  /** Of `@every`. */
+  /** For `@every`. */
   everyMs?: number;
 };
 

@@ -57,8 +57,8 @@ export type Principal = {
   /** Set for kind `dev`, and for no other. */
   deviceId: string | null;
   /**
-   * An owner or admin of the org, or a service with the scope "admin" or for all devices: every
-   * device is theirs to use (ownership.ts). As old as the lookup.
+   * An owner or admin of the org, or a service with the scope "admin" or for all devices: the
+   * principal may use every device (ownership.ts). As old as the lookup.
    */
   isEverywhere: boolean;
 };

@@ -2,7 +2,7 @@
  * The rights that a request needs on devices, for every rpc: the devices a request names, and the
  * deeds it asks for.
  *
- * `subjectsOf` compiles only if a service's table has a line for each of its rpcs, and the guard's
+ * `wishesOf` compiles only if a service's table has a line for each of its rpcs, and the guard's
  * interceptor calls {@link requireAllowed} before a handler sees the request: no handler decides,
  * and none can forget. redaction.ts removes the answers' fields about runs on devices that the
  * caller may not read.
@@ -72,7 +72,7 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
   ...wishesOf(WatcherService, {
     createWatcher: ({ spec }) => [
       ...(spec?.deviceId ? [use({ device: spec.deviceId })] : []),
-      // Its agent is given what those runs say.
+      // The agent receives the results of the followed runs.
       ...(spec?.after ?? []).map((watcher) => read({ watcher })),
     ],
     getWatcher: nothing,
@@ -209,7 +209,7 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     replayDeliveries: nothing,
   }),
   ...wishesOf(HookService, {
-    // Who has the secret of a hook starts its watcher.
+    // Any holder of a hook's secret can start its watcher.
     createHook: ({ spec }) => [use({ watcher: spec?.watcherId ?? "" })],
     getHook: nothing,
     listHooks: nothing,
@@ -220,7 +220,7 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     deleteHook: ({ hookId }) => [use({ hook: hookId })],
     rotateHookSecret: ({ hookId }) => [use({ hook: hookId })],
     listHookDeliveries: nothing,
-    // What was posted is what its runs are about.
+    // The posted body is the input of the hook's runs.
     getHookDelivery: ({ hookId }) => [read({ hook: hookId })],
     replayHookDelivery: ({ hookId }) => [use({ hook: hookId })],
   }),

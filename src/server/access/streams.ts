@@ -10,7 +10,7 @@ import type { Db } from "../../store/pg/database.ts";
 export type OpenStream = {
   readonly orgId: string;
   readonly tokenId: string;
-  /** The token is good no more. Called once at most. */
+  /** The token has ended. Called once at most. */
   end(): void;
 };
 

@@ -25,7 +25,7 @@ import { hostOf, NatsTrouble } from "./nats-trouble.ts";
 const heartbeatMsDefault = 5_000;
 const connectTimeoutMs = 5_000;
 /**
- * How long a start waits for the first connection, in milliseconds; after that the replica starts
+ * Maximum milliseconds that a start waits for the first connection; after that the replica starts
  * without a connection.
  */
 const firstConnectMs = 5_000;
@@ -38,7 +38,7 @@ export async function openNatsBus(options: {
   replicaId: string;
   handlers: BusHandlers;
   log: Logger;
-  /** Between heartbeats, and how long an answer may take, in milliseconds. */
+  /** Milliseconds between heartbeats, and maximum milliseconds of an answer. */
   heartbeatMs?: number;
 }): Promise<Bus> {
   const { nats, replicaId, log } = options;

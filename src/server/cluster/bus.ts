@@ -44,7 +44,7 @@ export type BusMessage =
   | { kind: "replaced"; orgId: string; deviceId: string; epoch: number; sessionId: string }
   /** The device's session with the named epoch, or an older epoch, is to be drained. */
   | { kind: "disconnect"; orgId: string; deviceId: string; epoch: number; reason: "operator" | "revoked" }
-  /** A token is good no more. */
+  /** A token has ended. */
   | { kind: "revoked"; tokenId: string }
   /** Events were appended. */
   | { kind: "events"; orgId: string }
@@ -91,7 +91,7 @@ export type BusMessage =
       data: string;
     };
 
-/** How replicas hear of each other's commits: PostgreSQL's notifications, or NATS (bus-nats.ts). */
+/** Messages between replicas about commits: PostgreSQL's notifications, or NATS (bus-nats.ts). */
 export type Bus = {
   /** Sends to one replica. Never waits. */
   send(replicaId: string, message: BusMessage): void;
@@ -125,7 +125,7 @@ export async function openPostgresBus(options: {
   replicaId: string;
   handlers: BusHandlers;
   log: Logger;
-  /** Between heartbeats, and how long an answer may take, in milliseconds. */
+  /** Milliseconds between heartbeats, and maximum milliseconds of an answer. */
   heartbeatMs?: number;
 }): Promise<Bus> {
   const { db, replicaId, handlers, log } = options;

@@ -274,7 +274,7 @@ export function createFeed(options: { bus: Bus; replicaId: string }): Feed {
   };
 }
 
-/** Of a program's streams, and no activity of an agent (device/activity.ts). */
+/** Whether a chunk is a program's output, and not an agent's activity (device/activity.ts). */
 function isOutput({ stream }: OutputChunk): boolean {
   return stream < activityStreamsMin;
 }

@@ -17,7 +17,7 @@ const heldMsMax = 10_000;
  */
 const reserveMs = 2_000;
 const reserveMax = 32;
-/** Of the moving average of how long an attempt takes: the share of the latest attempt. */
+/** The weight of the latest attempt in the moving average of the attempts' times. */
 const latestShare = 0.25;
 
 /** The settlement of a run that was claimed ahead for a device that leaves. */
@@ -31,7 +31,7 @@ export type Ending = Pick<Settlement, "action" | "status" | "reason">;
 
 /** The session's side of the runs claimed ahead. */
 export type AheadSession = {
-  /** How many more attempts the device takes now. */
+  /** Number of further attempts that the device accepts now. */
   freeSlots(): number;
   /** Pushes a due run. */
   push(run: ClaimedRun, claimMs: number, assignment: Prepared | undefined): void;
@@ -86,7 +86,7 @@ export class Ahead {
     return dueMs <= this.#clock.now() + earlyMsMax;
   }
 
-  /** An attempt of the device took so long. */
+  /** Adds an attempt's time to the average. */
   took(ms: number): void {
     this.#attemptMs = (this.#attemptMs ?? ms) * (1 - latestShare) + ms * latestShare;
   }

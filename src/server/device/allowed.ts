@@ -3,9 +3,9 @@ import type { Platform } from "../../store/people/devices.ts";
 
 /**
  * The agent kinds and capabilities that a device may announce, by its platform. A desktop runs the
- * programs of its own configuration, so any kind and any capability is allowed; a phone or a
- * browser runs no local programs, and a hello with other values comes from some other kind of
- * device.
+ * programs of its own configuration, so any kind and any capability is allowed. A phone or a
+ * browser runs no local programs, so a hello with other values is not from a device of the
+ * platform.
  */
 const anything = "anything";
 type Allowed = {
@@ -33,9 +33,8 @@ export const allowed: Record<Platform, Allowed> = {
 };
 
 /**
- * Refuses with `permission_denied` a hello with values that its platform may not have. A hello with
- * the values left out would be worse: the person who configured the daemon would wait for runs that
- * never come.
+ * Refuses with `permission_denied` a hello with values that its platform may not have. The values
+ * are not ignored, because the person who configured the daemon would wait for runs in vain.
  */
 export function requireAllowed(
   platform: Platform,

@@ -11,7 +11,7 @@ export type DueWheel = {
    * callback.
    */
   at(at: number, callback: () => void): () => void;
-  /** How many moments are waited for. */
+  /** Number of pending callbacks. */
   readonly size: number;
   close(): void;
 };

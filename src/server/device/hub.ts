@@ -81,7 +81,7 @@ export type Hub = {
 
 export type HubDeps = {
   db: Db;
-  /** Where sessions stand with their tokens, and are ended from. */
+  /** The open streams by token, which end with their tokens. */
   streams: Streams;
   log: Logger;
   replicaId: string;
@@ -113,7 +113,7 @@ const completionBytesWaitingMax = 128 * 1024 * 1024;
  */
 const opensMax = 4;
 /**
- * Above so many sessions of a replica the heartbeat interval is multiplied by 1.5; two beats still
+ * With more sessions on a replica the heartbeat interval is multiplied by 1.5; two heartbeats still
  * fit into the TTL.
  */
 const largeFleetSessions = 5_000;

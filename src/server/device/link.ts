@@ -34,7 +34,7 @@ export type OpenLink = Link & {
 export const messagesWaitingMax = 1_000;
 /** Milliseconds for the peer to receive the end of a stream; after that the stream is cut. */
 export const endGraceMs = 2_000;
-/** How often a waiting writer looks up, should a wake-up ever be missing. */
+/** Milliseconds between checks of a waiting writer, in case a wake-up is missing. */
 const lookUpMs = 60_000;
 
 export function isPrepared(message: ConnectResponse | Prepared): message is Prepared {

@@ -92,7 +92,7 @@ export function assignmentOf(run: ClaimedRun, traceparent: string): ConnectRespo
   });
 }
 
-/** With the values of the run's input in their places. */
+/** The prompt with the values of the run's input inserted. */
 function promptOf({ prompt, input }: ClaimedRun): string {
   return input === null || !prompt ? (prompt ?? "") : render(prompt, JSON.parse(input));
 }

@@ -15,7 +15,7 @@ export type OutstandingAttempt = {
   readonly state: AttemptState;
   /** By the monotonic clock, in milliseconds. */
   readonly pushedAt: number;
-  /** The same for the device's accept; 0 before. */
+  /** The time of the device's accept, by the monotonic clock in milliseconds; 0 before. */
   acceptedAt: number;
   /** The pushed assignment, as long as a second push is possible. */
   assignment: Prepared | undefined;

@@ -34,9 +34,9 @@ export function startPresenceWriter(options: {
   /** Reports a heartbeat of a session that is not its device's open session. */
   onStale: (session: presence.StaleSession) => void;
   works: Record<AttemptKind, Pick<Work, "beat">>;
-  /** How long a session is alive after a beat, in milliseconds. */
+  /** Milliseconds after a heartbeat for which a session counts as live. */
   ttlMs: number;
-  /** How often a device beats, in milliseconds. */
+  /** Milliseconds between a device's heartbeats. */
   heartbeatIntervalMs: number;
   /**
    * The fast path: fails the turns of sessions whose end has been written. After a rejection the

@@ -39,7 +39,7 @@ export type Opening = {
   continuing: Continuing[];
   /** Attempts that the device no longer holds. */
   settled: Settled[];
-  /** And turns. */
+  /** Turns that the worker no longer holds. */
   endedTurns: EndedTurn[];
   /** Turns that never reached the device, and wait again. */
   withdrawnTurns: WithdrawnTurn[];

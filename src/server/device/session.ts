@@ -55,7 +55,7 @@ import type { AttemptKind } from "./work.ts";
 
 /** Maximum messages of a device being handled at once; its slots never need more. */
 const underWayMax = 256;
-/** How long a drained device may take to leave. */
+/** Milliseconds for a drained device to leave. */
 const drainGraceMs = 10_000;
 /** Milliseconds in which a device that has closed its side is still answered. */
 const leavingMs = 2_000;
@@ -65,7 +65,7 @@ const leavingMs = 2_000;
  */
 const shutdownSpreadMs = 5_000;
 const moveSpreadMs = 200;
-/** Between tries while the database is away. */
+/** Milliseconds between tries while the database is away. */
 const retryMs = 1_000;
 
 /** The settlement of an attempt claimed for a session that stopped serving meanwhile. */
@@ -731,7 +731,7 @@ export class Session implements Seat {
     this.close("unseated");
   }
 
-  /** The device's token is good no more. */
+  /** The device's token has ended. */
   revoked(): void {
     if (this.#state === "closed") return;
     const message = this.isWorker

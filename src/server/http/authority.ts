@@ -36,7 +36,10 @@ export function authorityOf(request: { headers: IncomingHttpHeaders }): string |
   return (request.headers[":authority"] as string | undefined) ?? request.headers.host;
 }
 
-/** Of an HTTP/2 request: both, where a proxy of HTTP/1 sends both, and they have to agree. */
+/**
+ * Checks an HTTP/2 request: an HTTP/1 proxy may send both `:authority` and `host`, and both must
+ * agree.
+ */
 export function http2Problem(headers: IncomingHttpHeaders): AuthorityProblem {
   const authority = headers[":authority"] as string | undefined;
   const { host } = headers;

@@ -54,8 +54,7 @@ export class HealthState {
 }
 
 /**
- * Registers Check, Watch and List. The empty name stands for the replica; the services are known by
- * theirs.
+ * Registers Check, Watch and List. The empty name means the replica; services have their own names.
  */
 export function registerHealth(
   router: ConnectRouter,

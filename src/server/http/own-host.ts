@@ -1,7 +1,7 @@
 /**
  * Protection against DNS rebinding. A foreign web page whose host name resolves to 127.0.0.1 can
- * reach a server on loopback through the user's browser. The page's requests name the foreign host,
- * and the server refuses to show them anything that needs no token.
+ * reach a server on loopback through the user's browser. The page's requests name the foreign host;
+ * the server refuses them, even where it asks for no token.
  */
 import type { ServerResponse } from "node:http";
 import type { Http2ServerResponse } from "node:http2";

@@ -62,7 +62,7 @@ export type PortOptions = {
    * Maximum time from a connection's start to the bytes that tell its protocol, in milliseconds.
    */
   firstBytesTimeoutMs?: number;
-  /** How long a request's headers may take on HTTP/1.1. */
+  /** Maximum milliseconds for a request's headers on HTTP/1.1. */
   headersTimeoutMs?: number;
   connectionsMax?: number;
 };
@@ -147,8 +147,8 @@ const http2Options = {
   maxOutstandingSettings: 10,
   maxSessionInvalidFrames: 100,
   maxSessionRejectedStreams: 100,
-  // Against rapid reset (CVE-2023-44487): so many resets at once, and so many a second on the long
-  // run.
+  // Against rapid reset (CVE-2023-44487): the burst of resets, and the resets per second in the
+  // long run.
   streamResetBurst: 1_000,
   streamResetRate: 100,
   unknownProtocolTimeout: 10_000,
@@ -194,7 +194,7 @@ export async function openPort(options: PortOptions): Promise<Port> {
       if (!("stream" in request) && request.httpVersionMajor !== 1) {
         return refuse(response, "HTTP/1.1 is spoken here, and HTTP/2 after its preface");
       }
-      // Streams of HTTP/2 were looked at before they became requests.
+      // Streams of HTTP/2 were checked before they became requests.
       const problem = request.httpVersionMajor === 1 ? http1Problem(request as IncomingMessage) : undefined;
       if (problem !== undefined) return refuse(response, problem);
       const end = () => endRequest(request, response);
@@ -449,7 +449,7 @@ function beginOver1(crowd: Crowd | undefined, request: IncomingMessage, response
   return visit !== undefined;
 }
 
-/** The same for a stream of HTTP/2. */
+/** As {@link beginOver1}, for a stream of HTTP/2. */
 function beginOver2(
   crowd: Crowd | undefined,
   stream: ServerHttp2Stream,

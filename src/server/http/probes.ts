@@ -17,7 +17,7 @@ import type { HealthState } from "./health.ts";
 import { type HostCheck, refuseHost } from "./own-host.ts";
 import type { Handler } from "./port.ts";
 
-/** How long a probe waits for the database. */
+/** Maximum milliseconds that a probe waits for the database. */
 const databaseWithinMs = 2_000;
 /** Milliseconds between checks of the database for clients that watch `grpc.health.v1`. */
 const lookEveryMs = 4_000;

@@ -52,7 +52,7 @@ export function isSettingKey(kind: string, key: string): boolean {
   return kindOf(kind)?.config.includes(key) ?? false;
 }
 
-/** Whether a URL with a password stands somewhere in the text: "https://user:password@host". */
+/** Whether a text contains a URL with a password: "https://user:password@host". */
 export function hasUrlPassword(text: string): boolean {
   return /:\/\/[^\s/?#@:]*:[^\s/?#@]+@/.test(text);
 }

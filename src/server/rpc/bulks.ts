@@ -46,7 +46,7 @@ const stateMessages: Record<bulks.BulkState, BulkState> = {
   stopped: BulkState.STOPPED,
 };
 
-/** Of a status or a watcher, so many counts at most. */
+/** Maximum counts by status, and by watcher, in an answer. */
 const countsMax = 20;
 
 export function bulkRpcs(deps: {

@@ -81,7 +81,7 @@ export function runService(deps: {
     return (await runMessages(db, row.orgId, [row]))[0]!;
   }
 
-  /** With what it was started with, if a slot did not bring it about. */
+  /** Adds the input and origin of a run without a slot. */
   async function messageWithStart(row: runs.RunRow): Promise<Run> {
     const message = await messageOf(row);
     if (row.source === "scheduled" || row.source === "backfill") return message;

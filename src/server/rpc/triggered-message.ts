@@ -3,7 +3,7 @@ import type { Db } from "../../store/pg/database.ts";
 import * as starts from "../../store/work/starts.ts";
 import { runMessage } from "./run-message.ts";
 
-/** What a trigger came to, with the input of its run as people see it. */
+/** The result of a trigger, with the redacted input of its run. */
 export async function triggeredMessage(db: Db, { run, alreadyQueued, queuedRunId }: Triggered) {
   const start = await starts.findShown(db, { orgId: run.orgId, runId: run.id });
   return { run: runMessage(run, { start }), alreadyQueued, queuedRunId };

@@ -282,7 +282,7 @@ async function requirePreviewed(
   try {
     checkSchedule({ schedule: asked.schedule, timeZone });
   } catch (error) {
-    // Here the fields stand in the request itself.
+    // The request itself has the fields of the spec here.
     if (!(error instanceof Refusal)) throw error;
     refuse(error.reason, error.message, { field: error.field?.replace(/^spec\./, "") ?? "schedule" });
   }

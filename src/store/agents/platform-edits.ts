@@ -29,7 +29,7 @@ import {
  */
 const insertAttemptsMax = 3;
 
-/** Of a config's value in an event. */
+/** Maximum characters of a config value in an event. */
 const eventValueLengthMax = 200;
 
 /** A requested platform; see {@link upsertAll}. */

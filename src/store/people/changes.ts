@@ -7,7 +7,7 @@ import type { Json } from "../pg/schema.ts";
 
 /** Maximum characters of a text, enough to recognize its subject; revisions have the whole text. */
 const charactersMax = 300;
-/** Of a whole value, as JSON. */
+/** Maximum characters of a whole value, as JSON. */
 const valueCharactersMax = 2_000;
 const mask = "***";
 

@@ -18,7 +18,7 @@ export async function requirePinnable(
   },
 ): Promise<void> {
   const { orgId, deviceId, field, workerIs } = options;
-  // The member before the device, as in memberRemovals.remove, to prevent a deadlock.
+  // The member before the device, as in a removal of a member, to prevent a deadlock.
   const owner = await tx
     .selectFrom("device")
     .select("owner_id")

@@ -9,13 +9,13 @@ import type { Db } from "../pg/database.ts";
 
 export type Noun = "runs" | "turns" | "watchers" | "devices" | "tokens";
 
-/** Of each noun, unless the org's metadata says otherwise ("runs_max": 500). */
+/** The quota of each noun, unless the org's metadata has another ("runs_max": 500). */
 export type QuotaDefaults = Readonly<Record<Noun, number>>;
 
 export type Quota = { max: number; room: number };
 
 export type Quotas = {
-  /** How many more each of the orgs may have. */
+  /** The remaining quota of each org. */
   find(db: Db, noun: Noun, orgIds: readonly string[]): Promise<ReadonlyMap<string, Quota>>;
   /** Adds `count` creations to the cached count. */
   add(noun: Noun, orgId: string, count: number): void;
@@ -26,7 +26,7 @@ export type Quotas = {
   requireRoom(db: Db, noun: Noun, orgId: string): Promise<void>;
 };
 
-/** A count is believed so long while there is room, and so long while there is none. */
+/** Milliseconds that a count is cached while room is left, and while none is left. */
 const believedMs = 5_000;
 const fullBelievedMs = 100;
 /** Maximum cached counts; the oldest is dropped first. */

@@ -41,7 +41,7 @@ export type NewTokenOptions = {
   label: string;
   scopes: readonly string[];
   userId?: string | null;
-  /** Of a `dev` token, and of no other. */
+  /** Set for a `dev` token, and for no other. */
   deviceId?: string | null;
   /** The person who created the token; null: a service, or Pinion. */
   creatorId?: string | null;
@@ -507,7 +507,7 @@ export async function revokeOfPerson(
   return revoked.map(({ id }) => id);
 }
 
-/** How many good tokens of services a person made. */
+/** Number of valid services' tokens created by a person. */
 export async function countOfServices(
   db: Db,
   { orgId, creatorId }: { orgId: string; creatorId: string },

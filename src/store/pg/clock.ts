@@ -7,7 +7,7 @@ export async function now(db: Db): Promise<Date> {
   return rows[0]!.at;
 }
 
-/** The same to the microsecond, in milliseconds since 1970. */
+/** The time by the database's clock in milliseconds since 1970, with microseconds as decimals. */
 export async function nowMs(db: Db): Promise<number> {
   const { rows } = await sql<{ ms: number }>`
     select (extract(epoch from clock_timestamp()) * 1000)::float8 as ms`.execute(db);

@@ -40,13 +40,13 @@ export type Database = {
 export type DatabaseOptions = {
   url: string;
   poolMax: number;
-  /** How long a statement may take, in milliseconds; 0 for no bound. */
+  /** Maximum milliseconds of a statement; 0 for no limit. */
   statementTimeoutMs?: number;
   /**
    * Milliseconds after the statement timeout until a connection without an answer counts as dead.
    */
   silenceMs?: number;
-  /** How long a caller waits for a connection, in milliseconds. */
+  /** Maximum milliseconds that a caller waits for a connection. */
   connectTimeoutMs?: number;
   /** Shown in pg_stat_activity. */
   applicationName?: string;

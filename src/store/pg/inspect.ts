@@ -33,7 +33,7 @@ export type Inspection = {
    */
   oddDefaults: string[];
   replication: {
-    /** Of the configuration; empty: no commit waits for a standby. */
+    /** The setting; empty: no commit waits for a standby. */
     synchronousStandbyNames: string;
     standbys: { name: string; isSynchronous: boolean; lagBytes: number | null; lagMs: number | null }[];
   };

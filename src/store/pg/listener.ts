@@ -30,7 +30,7 @@ export type ListenerOptions = {
   onNotification: (channel: string, payload: string) => void;
   /** After every (re)connect: earlier notifications may have been missed. */
   onResync: () => void;
-  /** Between heartbeats, and how long an answer may take, in milliseconds. */
+  /** Milliseconds between heartbeats, and maximum milliseconds of an answer. */
   heartbeatMs?: number;
   log: Logger;
 };

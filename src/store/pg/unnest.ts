@@ -5,7 +5,7 @@ type Column<Item> = readonly [
   value: (item: Item) => unknown,
 ];
 
-/** A batch of so few is planned once per connection. */
+/** A batch of at most this number of items is planned once per connection. */
 const fewMax = 4;
 /**
  * An array in PostgreSQL's text form. pg's own conversion has the same result at several times the

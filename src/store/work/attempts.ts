@@ -9,9 +9,10 @@ import type { AttemptName } from "./settlements.ts";
  * Attempts: a device session claims a run, accepts it, and sends heartbeats. settlements.ts ends
  * attempts.
  *
- *   pending ──claim──▶ claimed ──accept──▶ running ──settle──▶ run_finished, or pending again
- *      ▲                  └─────────────────settle─────────────┘
- *      └── not_before, while held: placements.ts
+ *   pending ──claim──▶ claimed ──accept──▶ running ──heartbeat──▶ running
+ *      ▲                  │                   │
+ *      └───── settle ─────┴─────────┬─────────┘
+ *                                   └─▶ run_finished
  */
 
 export type Want = {
@@ -299,8 +300,8 @@ export async function findSchemas(
 
 export type Acceptance = AttemptName & {
   /**
-   * How long ago the assignment was written to the stream, and the device's accept came, in
-   * milliseconds by the replica's monotonic clock.
+   * Milliseconds since the assignment was written to the stream, and since the device's accept, by
+   * the replica's monotonic clock.
    */
   pushedAgoMs: number;
   acceptedAgoMs: number;

@@ -60,7 +60,7 @@ function matching(orgId: string, filter: RunFilter) {
 
 export type Count = { status: string; watcherSlug: string | null; deviceId: string | null; count: number };
 
-/** How many runs a filter means, by status, watcher and device. */
+/** The number of runs that match a filter, by status, watcher and device. */
 export async function count(db: Db, orgId: string, filter: RunFilter): Promise<Count[]> {
   const { rows } = await sql<Count>`
     select m.status, w.slug as "watcherSlug", m.device_id as "deviceId", m.count
@@ -232,7 +232,7 @@ export async function finish(
   return rows[0];
 }
 
-/** Whether any operation of any org goes on. */
+/** Whether any operation of any org is running. */
 export async function isRunning(db: Db): Promise<boolean> {
   const { rows } = await sql<{ is: boolean }>`
     select exists (select from bulk_operation where state = 'running') as is

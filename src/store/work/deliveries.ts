@@ -219,8 +219,8 @@ export async function claim(
 }
 
 /**
- * How long until a delivery may be claimed, in milliseconds by the database's clock; undefined if
- * none waits.
+ * Milliseconds until the next delivery may be claimed, by the database's clock; undefined if none
+ * waits.
  */
 export async function findNextMs(db: Db): Promise<number | undefined> {
   const { rows } = await sql<{ ms: number | null }>`

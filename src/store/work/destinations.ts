@@ -97,7 +97,7 @@ export async function findAll(
 /** Maximum of each count: counting stops here. */
 const countMax = 1_000;
 
-/** How many deliveries of each wait, and how many were given up. */
+/** Numbers of pending and of dead deliveries of each destination. */
 export async function counts(
   db: Db,
   { orgId, ids }: { orgId: string; ids: readonly string[] },
@@ -307,8 +307,8 @@ async function lock(tx: Db, named: Named, how: "no key update" | "update" = "no 
 }
 
 /**
- * Where a secret of a destination belongs. No platform has an agent without a name, so no other
- * place is the same.
+ * The place of a destination's secret in the keyring. No platform has an agent with an empty name,
+ * so the place is unique.
  */
 export function placeOf(options: { orgId: string; id: string; field: string }): SecretPlace {
   const { orgId, id, field } = options;
@@ -349,7 +349,7 @@ function sealAll(
 }
 
 /**
- * As platforms.rotateSecrets, for the secrets of destinations; `stableId` is the destination's
+ * Like platforms.rotateSecrets, for the secrets of destinations; `stableId` is the destination's
  * slug.
  */
 export function rotateSecrets(

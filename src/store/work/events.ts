@@ -133,7 +133,7 @@ function packedOf(event: NewEvent, source: string | null): { actor: string; data
   return windowId === runId ? { actor: "device", data: JSON.stringify(rest) } : undefined;
 }
 
-/** As PostgreSQL reads an array. */
+/** An array in PostgreSQL's text form. */
 function uuidsText(
   members: readonly NewEvent[] | undefined,
   idOf: (event: NewEvent) => string | null | undefined,

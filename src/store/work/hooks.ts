@@ -34,7 +34,7 @@ export type HookRow = {
   lastRefusedReason: string;
 };
 
-/** Where a hook's secrets belong. */
+/** The place of a hook's secrets in the keyring. */
 export const placeOf = ({ orgId, id }: Pick<HookRow, "orgId" | "id">): SecretPlace => ({
   ...{ orgId, agentId: "", platformId: `hook ${id}`, field: "secret" },
 });
@@ -227,7 +227,7 @@ export async function getDelivery(
 
 type Sealed = { orgId: string; id: string; slug: string; secret: string; oldSecret: string | null };
 
-/** As platforms.rotateSecrets, for the secrets of hooks; `stableId` is the hook's slug. */
+/** Like platforms.rotateSecrets, for the secrets of hooks; `stableId` is the hook's slug. */
 export function rotateSecrets(
   db: Db,
   keyring: Keyring,

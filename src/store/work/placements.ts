@@ -138,10 +138,7 @@ export async function listHeld(
   return rows;
 }
 
-/**
- * How long until the next held run falls due or may be offered again, in milliseconds; undefined if
- * there is none to come.
- */
+/** Milliseconds until the next held run falls due or may be offered again; undefined for none. */
 export async function findNextMs(tx: Db, orgId: string): Promise<number | undefined> {
   const { rows } = await sql<{ ms: number | null }>`
     select (extract(epoch from min(greatest(due_at, not_before)) - clock_timestamp()) * 1000)::float8 as ms

@@ -33,7 +33,7 @@ export const sessionColumns = {
 export type Opened = { epoch: number; sessionId: string; replacedReplicaId: string | null };
 
 /**
- * Opens a session: the device's epoch grows by one, on whatever replica the last session was, and
+ * Opens a session: the device's epoch grows by one, also after a session on another replica, and
  * the session gets a random id.
  */
 export async function open(

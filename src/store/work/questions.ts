@@ -201,8 +201,7 @@ export async function closeDue(tx: Db, limit: number): Promise<QuestionRow[]> {
 }
 
 /**
- * How long until the next deadline, in milliseconds by the database's clock; undefined if none is
- * open.
+ * Milliseconds until the next deadline, by the database's clock; undefined without open questions.
  */
 export async function findNextDeadlineMs(db: Db): Promise<number | undefined> {
   const { rows } = await sql<{ ms: number }>`

@@ -201,10 +201,7 @@ export async function lockExpired(tx: Db, limit: number): Promise<{ orgId: strin
   return rows;
 }
 
-/**
- * How long until a pending run expires, in milliseconds by the database's clock; undefined if none
- * will.
- */
+/** Milliseconds until the next pending run expires, by the database's clock; undefined for none. */
 export async function findNextExpiryMs(db: Db): Promise<number | undefined> {
   const { rows } = await sql<{ ms: number }>`
     select greatest(0, extract(epoch from expires_at - clock_timestamp()) * 1000)::float8 as ms

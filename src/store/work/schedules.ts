@@ -199,8 +199,8 @@ export async function lookAhead(db: Db, through: number): Promise<Outlook> {
 }
 
 /**
- * When the `count`th slot after `through` falls due, as {@link lookAhead} has moments; undefined if
- * there are not so many.
+ * The due time of the `count`th slot after `through`, in milliseconds since 1970; undefined with
+ * fewer slots.
  */
 export async function findCrowd(db: Db, through: number, count: number): Promise<number | undefined> {
   const { rows } = await sql<{ dueMs: number }>`

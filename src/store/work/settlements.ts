@@ -12,7 +12,7 @@ import type { SessionKey } from "./presence.ts";
  *   pending ──claim──▶ claimed ──accept──▶ running
  *      ▲                  │                   │
  *      └─ retry, later, withdraw ─┬─ settle ──┘
- *                                 └─ finish ─▶ run_finished
+ *                                 └─ finish ─▶ run_finished (also from pending)
  *
  *   finish    the run moves to run_finished; a completed run leaves its window (R5)
  *   retry     the run returns to pending after a backoff, while attempts are left
@@ -121,7 +121,7 @@ export type Settled = {
   runId: string;
   attemptToken: string | null;
   watcherId: string;
-  /** Where the attempt was. */
+  /** The attempt's device. */
   deviceId: string | null;
   agentId: string;
   /** Pinned to the device; otherwise a run that returned to pending waits for any worker. */

@@ -14,6 +14,7 @@ import type { FinishedTurnStatus, LiveTurnStatus } from "./turns.ts";
  *   pending ──claim──▶ claimed ──accept──▶ running ──reply──▶ turn_finished
  *      ▲                  │                   └─lease lost──▶ turn_finished, as failed
  *      └────withdraw──────┘
+ *   any live state ──end──▶ turn_finished, without a reply
  */
 
 export type TerminalReply = {
@@ -210,7 +211,7 @@ export type Withdrawal = {
    */
   session?: SessionKey;
   reason: string;
-  /** How long the turn is not offered again. */
+  /** Milliseconds until the turn is offered again. */
   delayMs: number;
 };
 

@@ -24,7 +24,7 @@ export function interceptorChain(options: {
   guard: Guard;
   log: Logger;
   streams: Streams;
-  /** Of requests: confined to the caller's org. */
+  /** For requests: confined to the caller's org. */
   db: Db;
   /** Events of an org were written. */
   onEvents?: (orgId: string) => void;

@@ -11,7 +11,7 @@ import { peerAddress, requestIdOf } from "../peer.ts";
  */
 export function logInterceptor(options: {
   log: Logger;
-  /** Told of each unary call. */
+  /** Reports each unary call. */
   onCall?: (rpc: string, code: string) => void;
 }): Interceptor {
   return (next) => async (request) => {

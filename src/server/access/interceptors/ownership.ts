@@ -7,8 +7,8 @@ import { type Ownership, requireAllowed } from "../ownership.ts";
 import { redact } from "../redaction.ts";
 
 /**
- * How long, in milliseconds, a server stream continues under a right before its next message checks
- * the right again.
+ * Milliseconds that a server stream continues under a right before its next message checks the
+ * right again.
  */
 const rightMs = 3_000;
 

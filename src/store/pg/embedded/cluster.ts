@@ -40,7 +40,7 @@ export type Embedded = {
   /** The URL of the database `pinion`, as its owner. */
   url: string;
   port: number;
-  /** Of PostgreSQL's first process. */
+  /** The process number of PostgreSQL's first process. */
   pid: number;
   /** `reattached`: PostgreSQL was still running, left behind by a killed Pinion. */
   origin: "started" | "restarted" | "reattached";

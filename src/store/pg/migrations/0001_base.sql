@@ -17,7 +17,7 @@ $$;
 create table org (
   id text primary key,
   name text not null,
-  -- Sentinels of what was provisioned once; see DESIGN 9.
+  -- Sentinels of one-time provisioning; see DESIGN 9.
   metadata jsonb not null default '{}',
   default_agent_id text,
   created_at timestamptz not null default now()
@@ -82,7 +82,7 @@ create table join_code (
   used_at timestamptz
 );
 
--- One row for each `pinion serve`. A replica whose beat is old is gone, and with it the streams it held.
+-- A row for each `pinion serve`. A replica with an old heartbeat is gone, and its streams with it.
 create table replica (
   id text primary key,
   address text not null,
@@ -90,8 +90,9 @@ create table replica (
   last_beat_at timestamptz not null default now()
 );
 
--- Who holds a stream, and since when nothing was heard. Rewritten every second for all that beat, so it is narrow,
--- leaves room in its pages, and has no index on a time: every beat is a HOT update.
+-- The replica with a device's stream, and the time of the last heartbeat. Rewritten every second
+-- for all heartbeats, so the table is narrow, leaves room in its pages, and has no index on a time:
+-- every heartbeat is a HOT update.
 create table presence (
   org_id text not null,
   device_id uuid not null,
@@ -115,7 +116,7 @@ create table agent (
   primary key (org_id, id)
 );
 
--- What an agent was at a version; runs point here, so later edits do not reach them (R4).
+-- The versions of agents. Runs refer to a version, so later edits do not affect them (R4).
 create table agent_revision (
   org_id text not null,
   agent_id text not null,
@@ -148,7 +149,8 @@ create table watcher (
   notification text not null default 'none' check (notification in ('none', 'on_failure', 'always')),
   status text not null default 'active' check (status in ('active', 'paused', 'no_executor')),
   paused_reason text not null default '',
-  -- The schedule's position. Moved only by the transaction that records the slot (R3), and by an edit of the schedule.
+  -- The schedule's position. Moved only by the transaction that records the slot (R3), and by an
+  -- edit of the schedule.
   next_slot_at timestamptz,
   next_due_at timestamptz,
   last_run_at timestamptz,
@@ -171,7 +173,7 @@ create index watcher_due on watcher (next_due_at) where next_due_at is not null;
 -- watchers.list for a device, devices.remove
 create index watcher_device on watcher (org_id, device_id) where device_id is not null;
 
--- What a watcher asked for at a version (R4).
+-- The versions of watchers (R4).
 create table watcher_revision (
   org_id text not null,
   watcher_id uuid not null,
@@ -183,7 +185,8 @@ create table watcher_revision (
   foreign key (org_id, watcher_id) references watcher on delete cascade
 );
 
--- Slots that wait for the end of the watcher's active run: the latest one of a queue_one watcher, and backfilled ones.
+-- Slots that wait for the end of the watcher's active run: the latest slot of a queue_one watcher,
+-- and backfilled slots.
 create table backlog (
   org_id text not null,
   watcher_id uuid not null,
@@ -193,7 +196,8 @@ create table backlog (
   foreign key (org_id, watcher_id) references watcher on delete cascade
 );
 
--- Every slot that became a row, once (R2): whoever writes a scheduled run writes its slot in the same statement.
+-- Every slot with a row, once (R2): the writer of a scheduled run writes its slot in the same
+-- statement.
 create table slot (
   org_id text not null,
   watcher_id uuid not null,
@@ -201,11 +205,11 @@ create table slot (
   run_id uuid not null,
   primary key (org_id, watcher_id, scheduled_for)
 );
--- retention.dropOldSlots
+-- retention.deleteOld
 create index slot_age on slot using brin (scheduled_for);
 
--- The runs that live: pending, claimed, running. They move to run_finished when they end, so this table stays small.
--- No index mentions what changes between claim and end: those are HOT updates.
+-- Live runs: pending, claimed, running. A run moves to run_finished at its end, so the table stays
+-- small. No index has a column that changes between claim and end, so such updates are HOT updates.
 create table run (
   org_id text not null,
   id uuid not null default uuid_v7(),
@@ -228,11 +232,12 @@ create table run (
   retry_of uuid,
   status text not null default 'pending' check (status in ('pending', 'claimed', 'running')),
   attempt int not null default 0,
-  -- The fence: set by the claim, unguessable, and in every message about the attempt. Null while pending.
+  -- The fence: set by the claim, unguessable, and in every message about the attempt. Null while
+  -- pending.
   attempt_token uuid,
   not_before timestamptz,
   claimed_at timestamptz,
-  -- The device session that claimed it.
+  -- The device session with the claim.
   claimed_epoch bigint,
   pushed_at timestamptz,
   started_at timestamptz,
@@ -247,12 +252,12 @@ create table run (
 ) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05);
 -- R1: at most one active run per watcher.
 create unique index run_one_active on run (org_id, watcher_id);
--- runs.claim, runs.listActiveOfDevice
+-- attempts.claim, attempts.lockActiveOfDevice
 create index run_device on run (org_id, device_id, due_at);
--- runs.expire
+-- runs.lockExpired
 create index run_expires on run (expires_at) where expires_at is not null;
 
--- The runs that ended. Dropped by partition when they are old.
+-- Ended runs. Old partitions are dropped.
 create table run_finished (
   org_id text not null,
   id uuid not null,
@@ -302,10 +307,11 @@ create table run_finished (
 create index run_finished_watcher on run_finished (org_id, watcher_id, id desc);
 -- runs.list for a device
 create index run_finished_device on run_finished (org_id, device_id, id desc) where device_id is not null;
--- Catches what no daily partition covers (a database that was away for days), so that no end is ever refused.
+-- Takes ends outside of the daily partitions (after days of downtime), so that no end is ever
+-- refused.
 create table run_finished_default partition of run_finished default;
 
--- All runs, for those who read them.
+-- All runs, for readers.
 create view run_all as
   select org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind, notification, source,
     scheduled_for, window_start, window_end, due_at, created_at, expires_at, timeout_ms, max_attempts, retry_of, status,
@@ -341,8 +347,9 @@ create table "window" (
 -- windows.list
 create index window_watcher on "window" (org_id, watcher_id, id desc);
 
--- The org's append-only log. `seq` rises in the order of commits within an org: writers hold the org's advisory lock
--- from the insert to the commit (events.append), so a reader that resumes after a seq misses nothing.
+-- The org's append-only log. `seq` rises in the order of commits within an org: writers hold the
+-- org's advisory lock from the insert to the commit (events.append), so a reader that resumes after
+-- a seq misses nothing.
 create table event (
   org_id text not null,
   seq bigint generated always as identity,

@@ -1,8 +1,9 @@
 -- Row-level security behind the guard; see docs/security.md.
 --
--- pinion_server is what a request runs as: it sees the rows of the org in the setting pinion.org, and none without it.
--- pinion_scheduler is what passes over all orgs run as. Neither owns a table. The database's user is a member of both:
--- it is the scheduler by inheritance, and each transaction of a request says `set local role pinion_server`.
+-- Requests run as pinion_server: the role sees the rows of the org in the setting pinion.org, and
+-- none without the setting. Passes over all orgs run as pinion_scheduler. Neither role owns a
+-- table. The database's user is a member of both: as the scheduler by inheritance, and as
+-- pinion_server in each transaction of a request by `set local role pinion_server`.
 do $$
 declare
   role_name text;
@@ -32,7 +33,7 @@ begin
   end loop;
 end $$;
 
--- What a migration calls for each table with an org_id that it creates.
+-- Called by a migration for each new table with an org_id.
 create procedure protect_tenant_table(name regclass)
 language plpgsql
 as $$
@@ -60,15 +61,16 @@ call protect_tenant_table('watcher_revision');
 call protect_tenant_table('backlog');
 call protect_tenant_table('slot');
 call protect_tenant_table('run');
--- Its partitions are granted to nobody: requests reach them through it alone, and so through its policies.
+-- The partitions are granted to no role: requests reach them through the table alone, and so
+-- through its policies.
 call protect_tenant_table('run_finished');
 call protect_tenant_table('"window"');
 call protect_tenant_table('event');
--- Append-only for requests. The scheduler deletes what is past its retention.
+-- Append-only for requests. The scheduler deletes rows past their retention.
 revoke update, delete on event from pinion_server;
 revoke update on event from pinion_scheduler;
 
--- Orgs are made and removed across orgs, so not by requests in one.
+-- Orgs are created and removed across orgs, and not by requests within an org.
 alter table org enable row level security;
 alter table org force row level security;
 create policy tenant on org to pinion_server
@@ -78,7 +80,8 @@ create policy every_tenant on org to pinion_scheduler using (true) with check (t
 grant select, update on org to pinion_server;
 grant select, insert, update, delete on org to pinion_scheduler;
 
--- A person may be in several orgs; a request knows those who are in its own (member has a policy itself).
+-- A person may be in several orgs; a request sees the people of its own org (member has its own
+-- policy).
 alter table "user" enable row level security;
 alter table "user" force row level security;
 create policy tenant on "user" for select to pinion_server using (id in (select user_id from member));
@@ -89,6 +92,6 @@ grant select, insert, update, delete on "user" to pinion_scheduler;
 -- No tenant's data.
 grant select, insert, update, delete on replica to pinion_scheduler;
 
--- Without this a view reads as its owner.
+-- Otherwise a view reads as its owner.
 alter view run_all set (security_invoker = true);
 grant select on run_all to pinion_server, pinion_scheduler;

@@ -4,16 +4,16 @@ create table platform (
   stable_id text not null,
   agent_id text not null,
   kind text not null,
-  -- What is no secret, by key.
+  -- The readable settings, by key.
   config jsonb not null default '{}',
   -- By key: "enc:v1:…" (src/secrets.ts), or "secret://NAME".
   secrets jsonb not null default '{}',
   version int not null default 1,
   status text not null check (status in ('stopped', 'starting', 'running', 'failed')),
   status_reason text not null default '',
-  -- Grows with every start and stop. The outcome of a start is written only under its own epoch.
+  -- Grows with every start and stop. A start's outcome is written only under its own epoch.
   epoch bigint not null default 0,
-  -- While starting: when the start has failed, whoever was to report it (R7).
+  -- While starting: the time from which the start counts as failed, even without a report (R7).
   start_deadline_at timestamptz,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),

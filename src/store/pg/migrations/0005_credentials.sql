@@ -1,2 +1,3 @@
--- When the token got its successor: it gets one, or each would get successors of its own for ever.
+-- The time of the rotation: a token has at most one successor, otherwise several successors would
+-- rotate for ever.
 alter table token add column rotated_at timestamptz;

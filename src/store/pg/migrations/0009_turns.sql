@@ -1,25 +1,28 @@
--- Turns of conversations (DESIGN 10). Written by src/store/work/turns.ts, turn-attempts.ts and turn-settlements.ts.
+-- Turns of conversations (DESIGN 10). Written by src/store/work/turns.ts, turn-attempts.ts and
+-- turn-settlements.ts.
 
--- The device that takes the agent's turns; null: the org's fleet workers do.
+-- The device that takes the agent's turns; null: the org's fleet workers.
 alter table agent add column device_id uuid;
 alter table agent add foreign key (org_id, device_id) references device on delete set null (device_id);
 -- The foreign key, when a device is deleted.
 create index agent_device on agent (org_id, device_id) where device_id is not null;
 
--- The fences of leases. One sequence for all: a conversation that is deleted and begun anew never repeats one.
+-- The fences of leases. A sequence for all conversations: a conversation deleted and begun anew
+-- never repeats an epoch.
 create sequence conversation_epoch;
 grant usage on sequence conversation_epoch to pinion_server, pinion_scheduler;
 
--- What a conversation remembers, and which turn has it now: a lease that is a row, and no connection.
+-- The memory of a conversation, and its lease: a row, not a connection, names the turn with the
+-- lease.
 create table conversation (
   org_id text not null references org on delete cascade,
   agent_id text not null,
   -- "<agent>_<user>_<org>", or "<agent>_watcher_<watcher>_run_<run>".
   id text not null,
   snapshot bytea,
-  -- Grows by one with every snapshot that is stored. 0: there is none yet.
+  -- Grows by 1 with every stored snapshot. 0: no snapshot yet.
   snapshot_version bigint not null default 0,
-  -- Under which the holder writes; a reply under any other one is refused.
+  -- The holder writes under the epoch; replies under any other epoch are refused.
   lease_epoch bigint not null default 0,
   lease_turn_id uuid,
   lease_device_id uuid,
@@ -33,7 +36,7 @@ create table conversation (
 create index conversation_id on conversation (org_id, id);
 call protect_tenant_table('conversation');
 
--- Every message that became a turn, once: whoever arms a turn writes its message in the same transaction.
+-- Every message of a turn, once: arming a turn writes its message in the same transaction.
 create table turn_message (
   org_id text not null references org on delete cascade,
   agent_id text not null,
@@ -41,7 +44,7 @@ create table turn_message (
   conversation_id text not null,
   message_id text not null,
   turn_id uuid not null,
-  -- Of the input, so that a repeat with another one is told from a repeat.
+  -- Hash of the input, to tell a repeat from another message with the same id.
   input_sha256 bytea not null,
   created_at timestamptz not null default now(),
   primary key (org_id, agent_id, conversation_id, message_id)
@@ -50,9 +53,9 @@ create table turn_message (
 create index turn_message_age on turn_message using brin (created_at);
 call protect_tenant_table('turn_message');
 
--- The turns that live. A row is the marker that the turn owes its one terminal reply: it goes in the transaction that
--- writes the turn into turn_finished, so this table stays small. No index mentions what changes between its claim and its end: heartbeats are
--- HOT updates.
+-- Live turns. A row is the marker that the turn owes its one terminal reply: the transaction that
+-- writes the turn into turn_finished deletes the row, so the table stays small. No index has a
+-- column that changes between claim and end, so heartbeats are HOT updates.
 create table turn (
   org_id text not null references org on delete cascade,
   id uuid not null default uuid_v7(),
@@ -62,40 +65,41 @@ create table turn (
   agent_version int not null,
   conversation_id text not null,
   message_id text not null,
-  -- The run that the turn is about, if the caller named one.
+  -- The run named by the caller as the turn's subject, if any.
   run_id uuid,
-  -- The device that the agent is pinned to; null: a fleet worker takes it.
+  -- The agent's pinned device; null: a fleet worker takes the turn.
   device_id uuid,
-  -- Who may claim it: that device, or all fleet workers of the org (nil).
+  -- The possible claimants: the pinned device, or all fleet workers of the org (nil).
   pool_id uuid not null generated always as (coalesce(device_id, '00000000-0000-0000-0000-000000000000')) stored,
   agent_kind text not null,
   input text not null,
-  -- It takes the conversation's lease, reads its snapshot and writes the next one.
+  -- The turn takes the conversation's lease, reads its snapshot and writes the next snapshot.
   is_gated boolean not null,
   timeout_ms bigint not null,
   created_at timestamptz not null default now(),
   start_deadline_at timestamptz not null,
   status text not null default 'pending' check (status in ('pending', 'claimed', 'running')),
   attempt int not null default 0,
-  -- The fence: set by the claim, unguessable, and in every message about the attempt. Null while pending.
+  -- The fence: set by the claim, unguessable, and in every message about the attempt. Null while
+  -- pending.
   attempt_token uuid,
   not_before timestamptz,
-  -- Who claimed it, and by which session.
+  -- The claiming device, and its session.
   holder_id uuid,
   claimed_epoch bigint,
   claimed_at timestamptz,
   started_at timestamptz,
   last_beat_at timestamptz,
-  -- When it is lost unless its holder beats.
+  -- The turn is lost after this time; heartbeats extend the time.
   deadline_at timestamptz,
-  -- When it is over, however its holder beats.
+  -- The turn ends at this time in spite of heartbeats.
   expires_at timestamptz,
-  -- What it read of its conversation, and under which lease it may write.
+  -- The version of the snapshot read, and the lease epoch for writing.
   lease_epoch bigint,
   snapshot_version bigint,
   cancel_requested_at timestamptz,
   cancel_reason text,
-  -- Why an earlier claim was withdrawn.
+  -- The reason of an earlier withdrawn claim.
   reason text not null default '',
   primary key (org_id, id),
   check ((status = 'pending') = (attempt_token is null)),
@@ -104,13 +108,14 @@ create table turn (
 ) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05);
 -- turnAttempts.claim
 create index turn_pool on turn (org_id, pool_id, seq);
--- turnAttempts.claim (the turns before one), conversations.get, turns.list
+-- turnAttempts.claim (the turns before a turn), conversations.get, turns.list
 create index turn_conversation on turn (org_id, agent_id, conversation_id, seq);
--- turnAttempts.lockActiveOfHolder and listClaimed, turnSettlements.lockOfSessions: set once, by the claim
+-- turnAttempts.lockActiveOfHolder and listClaimed, turnSettlements.lockOfSessions: set once, by the
+-- claim
 create index turn_holder on turn (org_id, holder_id) where holder_id is not null;
 call protect_tenant_table('turn');
 
--- The turns that have had their reply. Dropped by partition when they are old.
+-- Ended turns. Old partitions are dropped.
 create table turn_finished (
   org_id text not null,
   id uuid not null,
@@ -136,7 +141,7 @@ create table turn_finished (
   cancel_requested_at timestamptz,
   reason text not null,
   finished_at timestamptz not null default now(),
-  -- The same message may be sent again under another id: not the agent failed, but what it ran on.
+  -- The same message may be sent again under another id: the environment failed, and not the agent.
   is_retryable boolean not null,
   -- The holder itself reported the end, under attempt_token; otherwise Pinion ended it.
   is_reported boolean not null,
@@ -145,18 +150,19 @@ create table turn_finished (
   exit_code int,
   signal text not null,
   duration_ms bigint,
-  -- The version of the snapshot that it left; null if it left none.
+  -- The version of the snapshot written by the turn; null: none.
   snapshot_version bigint,
   primary key (org_id, id, finished_at)
 ) partition by range (finished_at);
 -- turns.list of a conversation, conversations.remove
 create index turn_finished_conversation on turn_finished (org_id, agent_id, conversation_id, id desc);
--- Catches what no daily partition covers, so that no end is ever refused.
+-- Takes ends outside of the daily partitions, so that no end is ever refused.
 create table turn_finished_default partition of turn_finished default;
--- Its partitions are granted to nobody: requests reach them through it alone, and so through its policies.
+-- The partitions are granted to no role: requests reach them through the table alone, and so
+-- through its policies.
 call protect_tenant_table('turn_finished');
 
--- All turns, for those who read them.
+-- All turns, for readers.
 create view turn_all with (security_invoker = true) as
   select org_id, id, agent_id, agent_version, conversation_id, message_id, run_id, device_id, agent_kind, input, is_gated,
     timeout_ms, created_at, start_deadline_at, status, attempt, holder_id, claimed_at, started_at, last_beat_at,

@@ -1,3 +1,3 @@
--- The highest seq of the org's events that retention has deleted; 0: none. A reader who resumes after a lower one has missed
--- something.
+-- The highest seq of the org's events deleted by retention; 0: none. A reader that resumes after a
+-- lower seq has missed events.
 alter table org add column events_deleted_through bigint not null default 0;

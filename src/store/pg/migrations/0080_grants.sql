@@ -1,6 +1,6 @@
--- Whose device it is (DESIGN 13; docs/security.md).
+-- The owners of devices (DESIGN 13; docs/security.md).
 
--- What a device's owner lets others do with it.
+-- The rights on a device that its owner grants to others.
 create table device_grant (
   org_id text not null references org on delete cascade,
   id uuid not null default uuid_v7(),
@@ -19,7 +19,7 @@ create table device_grant (
   foreign key (org_id, token_id) references token (org_id, id) on delete cascade,
   check (user_id is null or token_id is null)
 );
--- One of a kind; grants.standings and grants.list
+-- No duplicates; grants.standings and grants.list
 create unique index device_grant_one on device_grant
   (org_id, device_id, permission, coalesce(user_id, token_id, '00000000-0000-0000-0000-000000000000'));
 -- The foreign keys, and grants.inherit
@@ -27,7 +27,8 @@ create index device_grant_user on device_grant (org_id, user_id) where user_id i
 create index device_grant_token on device_grant (org_id, token_id) where token_id is not null;
 call protect_tenant_table('device_grant');
 
--- A person's devices that were deleted: what their runs said stays their owner's to read. A fleet worker leaves no row.
+-- A person's deleted devices: their owner may still read the output of their runs. A fleet worker
+-- leaves no row.
 create table device_past (
   org_id text not null references org on delete cascade,
   device_id uuid not null,
@@ -39,10 +40,10 @@ create table device_past (
 );
 call protect_tenant_table('device_past');
 
--- The actor of the watcher's last edit, or of its resumption after its grant was gone: under whose right it stands on its
--- device. Empty: Pinion's own, or from before this was kept.
+-- The actor of the watcher's last edit, or of its resumption after a revoked grant: the watcher
+-- uses its device under the actor's right. Empty: Pinion's own, or unknown from an older version.
 alter table watcher add column sponsor text not null default '';
 
--- A service that reaches every device. Those that were made before may do what they did.
+-- A service that may use every device. Existing services keep their rights.
 alter table token add column all_devices boolean not null default false;
 update token set all_devices = true where kind = 'svc';

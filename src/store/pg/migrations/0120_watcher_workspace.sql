@@ -1,4 +1,4 @@
--- The workspace of the watcher's version, where the slots of every pass look; null: none.
+-- The workspace in the watcher's version, copied here for the passes; null: none.
 alter table watcher add column workspace text;
 update watcher w set workspace = nullif(v.agent_work->>'workspace', '')
 from watcher_revision v

@@ -1,8 +1,9 @@
--- The events that every run leaves, packed: one row for those of an org, a transaction and a kind (docs/decisions/0011).
+-- The events of every run, packed: a row for the events of an org, a transaction and a kind
+-- (docs/decisions/0011).
 alter table event rename to event_row;
 
--- Of a packed row: the numbers and the subjects of its events, in their order; seq is the last number. The rest says the
--- same of each; an actor of 'device' is the device of each.
+-- For a packed row: the numbers and the subjects of its events, in order; seq is the last number.
+-- The other columns hold for each event; the actor 'device' means the device of each event.
 alter table event_row add column seqs bigint[];
 alter table event_row add column run_ids uuid[];
 alter table event_row add column watcher_ids uuid[];
@@ -13,10 +14,10 @@ alter table event_row add constraint event_row_packed_check check (
     and cardinality(watcher_ids) = cardinality(seqs) and cardinality(device_ids) = cardinality(seqs)) is true
 );
 
--- events.list of a run: packed rows are found by when the run began and ended.
+-- events.list of a run: packed rows are found by the run's start and end.
 create index event_packed on event_row (org_id, kind, at) where seqs is not null;
 
--- Every event by itself.
+-- The unpacked events.
 create view event with (security_invoker = true) as
   select e.org_id, coalesce(p.seq, e.seq) as seq, e.at, e.kind,
     case when e.actor = 'device' then 'device:' || p.device_id else e.actor end as actor,
@@ -30,5 +31,5 @@ create view event with (security_invoker = true) as
       as p (seq, run_id, watcher_id, device_id, place) on true;
 grant select on event to pinion_server, pinion_scheduler;
 
--- The numbers are taken by name, several for a packed row.
+-- The numbers are drawn by the sequence's name, several for a packed row.
 grant usage on sequence event_seq_seq to pinion_server, pinion_scheduler;

@@ -1,16 +1,16 @@
--- A window is its ended run (docs/decisions/0011): what the run had to say stands in its row. A watcher's last window outlives
--- its run, in window_kept.
+-- A window is its ended run (docs/decisions/0011): the result is stored in the run's row. A
+-- watcher's last window outlives its run, in window_kept.
 alter table "window" rename to window_kept;
 
 alter table run_finished add column output text;
 alter table run_finished add column is_output_truncated boolean;
 alter table run_finished add column answer jsonb;
--- Of a run that a late result completed: when that came.
+-- For a run completed by a late result: the time of its arrival.
 alter table run_finished add column stored_at timestamptz;
--- R8: a run whose window is empty has no result.
+-- R8: a run with an empty window has no result.
 alter table run_finished add constraint run_finished_window_check check (output is null or window_start < window_end);
 
--- When the run of the last window ended, by which its partition is found.
+-- The end of the last window's run, which leads to its partition.
 alter table watcher add column last_window_at timestamptz;
 
 create view "window" with (security_invoker = true) as

@@ -1,4 +1,4 @@
--- Where results are sent, and the outbox of what is sent there (DESIGN 15).
+-- Destinations of results, and the outbox of deliveries to them (DESIGN 15).
 
 create table destination (
   org_id text not null references org on delete cascade,
@@ -6,11 +6,11 @@ create table destination (
   slug text not null,
   name text not null,
   kind text not null check (kind in ('webhook', 'slack', 'email')),
-  -- What is no secret: JSON of the kind's message in the proto, without its secrets.
+  -- The readable settings: JSON of the kind's message in the proto, without its secrets.
   config jsonb not null default '{}',
   -- By field: "enc:v1:…" (src/secrets.ts), or "secret://NAME".
   secrets jsonb not null default '{}',
-  -- The signing secret before the last rotation, and until when it signs beside the new one.
+  -- The signing secret before the last rotation, and the end of its use beside the new secret.
   past_secret text,
   past_secret_until timestamptz,
   takes_alerts boolean not null default true,
@@ -18,37 +18,38 @@ create table destination (
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   last_delivered_at timestamptz,
-  -- Of the last try, if it failed.
+  -- The error of the last try, if failed.
   last_error text not null default '',
   primary key (org_id, id),
   unique (org_id, slug)
 ) with (fillfactor = 70);
 call protect_tenant_table('destination');
 
--- The outbox: a row is written in the transaction that it tells of, and waits until it was taken or is given up.
+-- The outbox: a row is written in the transaction of the change it reports, and waits until
+-- accepted or given up.
 create table delivery (
   org_id text not null,
   id uuid not null default uuid_v7(),
-  -- The order of what is told to one destination about one watcher.
+  -- The order of messages to a destination about a watcher.
   seq bigint generated always as identity,
   destination_id uuid not null,
-  -- What is sent one after the other: the watcher, or the row itself where no watcher is told of.
+  -- The unit of ordered sending: the watcher, or the row itself for a delivery without a watcher.
   lane uuid not null,
   watcher_id uuid,
   run_id uuid,
   kind text not null,
   -- NotifyWhen in lower case; empty: an alert or a test.
   reason text not null default '',
-  -- What no other row says: the question's attempt and id, the facts of an alert.
+  -- Facts in no other row: the question's attempt and id, the facts of an alert.
   subject jsonb not null default '{}',
-  -- Of an alert that is told once; null: of any other.
+  -- For an alert sent once; null: for any other.
   once_key text,
   state text not null default 'pending' check (state in ('pending', 'delivered', 'dead')),
   attempts int not null default 0,
   next_at timestamptz not null default now(),
-  -- From when the days count after which it is given up: its creation, or its replay.
+  -- The start of the days until the delivery is given up: its creation, or its replay.
   since timestamptz not null default now(),
-  -- The try that is under way: its fence, and until when it is believed to live.
+  -- The running try: its fence, and the end of its lease.
   lease_token uuid,
   lease_until timestamptz,
   last_status int not null default 0,
@@ -71,5 +72,6 @@ create unique index delivery_once on delivery (org_id, destination_id, once_key)
 create index delivery_age on delivery using brin (created_at);
 call protect_tenant_table('delivery');
 
--- [{"to": slug, "when": …}] of the watcher's version, where the end of its runs looks; null: nobody is told.
+-- [{"to": slug, "when": …}] of the watcher's version, copied here for the ends of its runs; null:
+-- no notices.
 alter table watcher add column notify jsonb;

@@ -19,18 +19,18 @@ create index bulk_operation_running on bulk_operation (created_at) where state =
 create index bulk_operation_age on bulk_operation using brin (created_at);
 call protect_tenant_table('bulk_operation');
 
--- Its runs, each once.
+-- The operation's runs, each once.
 create table bulk_item (
   org_id text not null,
   bulk_id uuid not null,
   run_id uuid not null,
   state text not null default 'pending' check (state in ('pending', 'done', 'passed_over', 'failed')),
-  -- Why it failed, or what it waits for.
+  -- The reason of a failure, or of waiting.
   note text not null default '',
   not_before timestamptz,
   primary key (org_id, bulk_id, run_id),
   foreign key (org_id, bulk_id) references bulk_operation on delete cascade
 );
--- bulks.lockItems, bulks.finish
+-- bulks.listItems, bulks.finish
 create index bulk_item_pending on bulk_item (org_id, bulk_id, run_id) where state = 'pending';
 call protect_tenant_table('bulk_item');

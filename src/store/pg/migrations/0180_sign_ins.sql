@@ -1,9 +1,10 @@
--- Browsers that are signed in: each has a token of its own, whose secret is in its cookie, and what it came with.
+-- Signed-in browsers: each has a token of its own, whose secret is in its cookie, and the source of
+-- the sign-in.
 create table sign_in (
   org_id text not null references org on delete cascade,
   token_id uuid not null,
   method text not null check (method in ('link', 'token', 'oidc')),
-  -- The token that it was made with, or that made its link: it ends with that. Null: a provider's.
+  -- The token that made the sign-in or its link, and ends it. Null: made by a provider.
   maker_id uuid,
   address text not null,
   user_agent text not null,
@@ -14,11 +15,12 @@ create table sign_in (
 create index sign_in_maker on sign_in (org_id, maker_id);
 call protect_tenant_table('sign_in');
 
--- Links, logins of commands and visits at a provider, before it is known whose they are: no tenant's, so for no request.
+-- Links, logins of commands and visits at a provider, before the person is known: of no tenant, so
+-- not for requests.
 create table sign_in_code (
   sha256 bytea primary key,
   kind text not null check (kind in ('link', 'login', 'oidc')),
-  -- What a person compares and types, of a login.
+  -- For a login: the code that a person compares and types.
   user_code text unique,
   address text not null,
   data jsonb not null,
@@ -26,11 +28,11 @@ create table sign_in_code (
   expires_at timestamptz not null,
   used_at timestamptz
 );
--- signInCodes.create: how many of an address are open
+-- signInCodes.create: the number of open codes of an address
 create index sign_in_code_address on sign_in_code (address, created_at);
 grant select, insert, update, delete on sign_in_code to pinion_scheduler;
 
--- Whom a provider means: the issuer and its subject, which an email address is not.
+-- A provider's identities: the issuer and its subject, which is no email address.
 create table user_identity (
   issuer text not null,
   subject text not null,

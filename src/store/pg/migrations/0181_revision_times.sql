@@ -1,3 +1,3 @@
--- When a version was written; of those that were there before, when this was noted.
+-- The time of a version; for existing versions, the time of the migration.
 alter table watcher_revision add column created_at timestamptz not null default now();
 alter table agent_revision add column created_at timestamptz not null default now();
