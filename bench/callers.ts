@@ -5,7 +5,10 @@ import { LoadDevice } from "./lib/device.ts";
 
 type Service = { orgId: string; token: string };
 type Question =
-  /** Triggers one watcher after each gap; answers when each call was made, by the wall clock, and which run it made. */
+  /**
+   * Triggers one watcher after each gap; returns the wall-clock time of each call, and the run
+   * created by the call.
+   */
   | {
       kind: "trigger";
       url: string;
@@ -63,9 +66,9 @@ function clientsOf(url: string, services: readonly Service[]) {
 async function talk(question: Extract<Question, { kind: "talk" }>) {
   const { url, services, devices, conversations, turnsEach, agentId } = question;
   const clients = clientsOf(url, services);
-  /** What goes on when the turn's reply has been acknowledged. */
+  /** The continuation after the acknowledgement of the turn's reply. */
   const answered = new Map<string, () => void>();
-  /** Acknowledgements that came before the call that started their turn was answered. */
+  /** Acknowledgements that came before the answer of the call that started their turn. */
   const early = new Set<string>();
   const completedAt = new Map<string, number>();
   const acks: number[] = [];

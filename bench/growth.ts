@@ -86,7 +86,7 @@ async function addFinished(url: string, count: number): Promise<void> {
   await query(url, "vacuum analyze run_finished");
 }
 
-/** Watchers that are not due, pinned to the devices that are there, as paused ones are. */
+/** Watchers that are not due, pinned to the existing devices, like paused watchers. */
 async function addWatchers(url: string, count: number): Promise<void> {
   if (count <= 0) return;
   await query(

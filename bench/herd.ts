@@ -1,7 +1,8 @@
 /**
- * Everything at :00. Very many watchers of many orgs are due in the same second, a tenth of their devices is connected; one
- * watcher of another org is due a second later. How long until every slot is a row, until every connected device has what is
- * its, and how late the other org's watcher is.
+ * Everything at :00. Very many watchers of many orgs are due in the same second, a tenth of their
+ * devices is connected; one watcher of another org is due a second later. Measures the time until
+ * every slot has a row, the time until every connected device has its runs, and the delay of the
+ * other org's watcher.
  */
 import { newToken, secretHash } from "../src/ids.ts";
 import type { Bench } from "./lib/bench.ts";
@@ -12,7 +13,7 @@ import { nextYear, seedDevices, seedOrgs, seedWatchers } from "./lib/seed.ts";
 
 const full = { watchers: 100_000, devices: 10_000, connected: 1_000, orgs: 100 };
 const smoke = { watchers: 2_000, devices: 200, connected: 100, orgs: 10 };
-/** Far enough that what is recorded ahead can be. */
+/** Early enough for all slots that can be recorded ahead. */
 const dueInMs = 60_000;
 const otherIsLaterMs = 1_000;
 const withinMs = 120_000;

@@ -1,6 +1,6 @@
 /**
- * What each statement of a run's life takes when it is about one run: planned each time, and with kept plans
- * (docs/decisions/0007). `node bench/statements.ts`; milliseconds as the client sees them.
+ * The time of each statement in a run's life, for a single run: planned each time, and with kept
+ * plans (docs/decisions/0007). `node bench/statements.ts`; milliseconds measured at the client.
  */
 import { Kysely, PostgresDialect } from "kysely";
 import pg from "pg";

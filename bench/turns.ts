@@ -1,6 +1,7 @@
 /**
- * Conversations: many at once, each message said when the last one was answered. Turns a second, how long a reply waits for
- * its acknowledgement, and how soon every open turn has its reply after its worker's stream broke.
+ * Many conversations at once; each message is sent after the answer to the previous message.
+ * Measures turns per second, the wait of a reply for its acknowledgement, and the time until every
+ * open turn has its reply after its worker's stream broke.
  */
 import { newToken } from "../src/ids.ts";
 import type { Bench } from "./lib/bench.ts";

@@ -1,7 +1,7 @@
 /**
- * Makes the package of clients/ts as registries take it: ESM JavaScript with types, and a package.json of its own, because
- * npm knows no other exports for a published package than for the workspace, where Node runs the TypeScript itself.
- * `npm run build -w clients/ts [-- --out DIR]`
+ * Builds the package of clients/ts for registries: ESM JavaScript with types, and a separate
+ * package.json, because npm has no way to give a published package other exports than the
+ * workspace, where Node runs the TypeScript directly. `npm run build -w clients/ts [-- --out DIR]`
  */
 import { spawnSync } from "node:child_process";
 import { cp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";

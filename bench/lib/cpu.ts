@@ -22,7 +22,7 @@ function statOf(pid: number | string): Stat | undefined {
   }
 }
 
-/** CPU seconds that a process has used so far; with its children, those that have ended too. */
+/** CPU seconds used by a process so far; `withChildren` includes its ended children. */
 export function cpuSeconds(pid: number, options: { withChildren?: boolean } = {}): number {
   const self = statOf(pid);
   if (!self) return 0;

@@ -5,7 +5,7 @@ export type Row = Record<string, string | number>;
 
 export type Report = {
   bench: string;
-  /** When and where, so that a figure is not compared with one of another machine. */
+  /** The time and the machine, so that figures of different machines are not compared. */
   at: string;
   machine: {
     cores: number;
@@ -17,7 +17,7 @@ export type Report = {
   };
   options: Record<string, unknown>;
   rows: Row[];
-  /** What the budgets ask, what was reached, and whether that is enough. */
+  /** The budgets: wanted and reached values, and whether the budget is met. */
   budgets: { what: string; wanted: string; reached: string; isMet: boolean }[];
 };
 

@@ -55,7 +55,10 @@ export async function seedDevices(
 /** The first of January, where the schedule of the benches' watchers stands. */
 export const nextYear = "date_trunc('year', now(), 'UTC') + interval '1 year'";
 
-/** A service of each org that may read and write on every device, with its token. */
+/**
+ * Creates a service for each org with read and write access to every device, and returns the
+ * tokens.
+ */
 export async function seedServices(
   url: string,
   orgs: number,

@@ -1,4 +1,6 @@
-/** graphile-worker, as its documentation has it: plain, and with its local queue and batched completions. */
+/**
+ * graphile-worker as in its documentation: plain, and with its local queue and batched completions.
+ */
 import { addJobAdhoc, Logger, type Runner, type RunnerOptions, run } from "graphile-worker";
 import pg from "pg";
 import { answerQuestions } from "../lib/children.ts";
@@ -50,7 +52,7 @@ function openPool(url: string): pg.Pool {
 /** Each job leaves its result in a row. */
 const resultTable = "create table if not exists result (id bigint primary key, output text not null)";
 
-/** Adds the jobs, in one statement of its own function for many. */
+/** Adds the jobs, many per statement with graphile-worker's own function. */
 async function prepare({ url, jobs }: Extract<Question, { kind: "prepare" }>) {
   const pool = openPool(url);
   await pool.query(resultTable);

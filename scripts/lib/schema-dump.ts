@@ -11,7 +11,10 @@ export const schemaDumpFile = new URL("../../src/store/pg/schema.dump.txt", impo
 const header =
   "# The migrated schema, from PostgreSQL's catalog. Written by `npm run dump-schema`; do not edit.\n";
 
-/** The dump of this version's migrations; about 2 s, in a PostgreSQL of its own. The same text on every machine. */
+/**
+ * Dumps the schema of this version's migrations; about 2 s, in a temporary PostgreSQL. The text is
+ * the same on every machine.
+ */
 export async function dumpSchema(): Promise<string> {
   const dataDir = await mkdtemp(join(tmpdir(), "pinion-schema-"));
   await chmod(dataDir, 0o711);
@@ -53,7 +56,10 @@ const columns = `
   from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
   where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped order by a.attnum`;
 
-/** Without what the columns say already, and what a partition has from its parent. */
+/**
+ * Without constraints already shown by the columns, and without those a partition inherits from its
+ * parent.
+ */
 const constraints = `
   select conname || ' ' || pg_get_constraintdef(oid) as line from pg_constraint
   where conrelid = $1 and contype <> 'n' and conparentid = 0 order by conname collate "C"`;

@@ -17,13 +17,15 @@ export type ChaosOptions = RigOptions & {
   kinds?: readonly FaultKind[];
   durationFactor?: number;
   onFault?: (fault: Fault) => void;
-  /** Where the history, the rows and what is broken are left. */
+  /** The file for the history, the rows and the violations. */
   evidenceFile?: string | undefined;
 };
 
 export type ChaosResult = { summary: Summary; violations: Violation[]; history: Entry[]; rows: Rows };
 
-/** Runs the rig with the faults that the seed determines, and proves what is left of it. */
+/**
+ * Runs the rig with the faults determined by the seed, and checks the resulting history and rows.
+ */
 export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
   const startedAt = performance.now();
   const plan = planFaults({

@@ -1,4 +1,4 @@
-/** Real processes whose replicas hear little or nothing of each other, and nothing else is broken. */
+/** Real processes whose replicas hear little or nothing of each other; no other fault. */
 import { expect, test } from "vitest";
 import { runChaos } from "./chaos.ts";
 import { describe } from "./checker/check.ts";

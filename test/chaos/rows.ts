@@ -1,6 +1,6 @@
 import type { Digest } from "./history.ts";
 
-/** What the database holds when all is over. Moments are milliseconds since the epoch. */
+/** The rows of the database at the end. Moments are milliseconds since the epoch. */
 
 export type RunStatus =
   | "pending"
@@ -52,7 +52,7 @@ export type EventRow = {
 };
 
 export type WindowRow = { id: string; org: string; watcher: string; run: string; output: Digest };
-/** A result that came after its attempt had been taken away. */
+/** A result that arrived after its attempt had been taken away. */
 export type LateRow = { run: string; token: string };
 export type SlotRow = { org: string; watcher: string; scheduledFor: number; run: string };
 export type WatcherRow = { id: string; org: string; device: string | null; nextSlotAt: number | null };

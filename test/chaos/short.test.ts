@@ -1,6 +1,6 @@
 /**
- * Two minutes of all faults that there are, over real processes. PINION_CHAOS_SEED=<seed> repeats its plan; the longer runs
- * are `npm run chaos`, see docs/reliability.md.
+ * Two minutes of all kinds of faults, over real processes. PINION_CHAOS_SEED=<seed> repeats a plan;
+ * the longer runs are `npm run chaos`, see docs/reliability.md.
  */
 import { expect, test } from "vitest";
 import { runChaos } from "./chaos.ts";
@@ -8,7 +8,7 @@ import { describe } from "./checker/check.ts";
 
 const given = process.env.PINION_CHAOS_SEED;
 const seed = given ? Number(given) : Math.trunc(Math.random() * 2 ** 31);
-/** Faults for 85 s, and what it takes to begin and to settle: two minutes. */
+/** Faults for 85 s; with start and settling, two minutes. */
 const lengthMs = 85_000;
 const patienceMs = 300_000;
 

@@ -24,7 +24,7 @@ let clients: ReturnType<typeof createClients>;
 let port: string;
 let daemon: Promise<void>;
 
-/** A replica in a process of its own, at the address that all of them have. */
+/** A replica in its own process, at the address shared by all replicas of the test. */
 async function startReplica(): Promise<PinionProcess> {
   const server = startPinion(["serve", "--json", "--port", port, "--data", join(home, "server")], {
     // Longer than a replica takes to start on a busy machine: nothing is to be reaped.
@@ -88,7 +88,7 @@ const bash = (command: string): ModelReply => ({
   calls: [{ name: "Bash", input: { command, description: "try" } }],
 });
 
-/** A run of the watcher `slug`, which asks its agent to do `slug`. */
+/** A run of the watcher `slug`, whose prompt for the agent is `slug`. */
 async function startRun(slug: string, preApprovedTools: string[]): Promise<Run> {
   await clients.agents.createAgent({ agentId: slug, settings: { preApprovedTools } });
   const { devices } = await clients.fleet.listDevices({});

@@ -115,7 +115,7 @@ afterAll(async () => {
   rmSync(home, { recursive: true, force: true });
 }, 60_000);
 
-/** Types a command into a shell; answers what it printed. */
+/** Runs a command in a shell; returns the output. */
 function run(command: string): Promise<string> {
   return new Promise((resolve, reject) => {
     execFile(
@@ -186,7 +186,7 @@ describe.skipIf(agents.claude === undefined)("claude, by the commands of the pag
     expect(run).toMatchObject({ status: RunStatus.COMPLETED, attention: [], workspace: "app" });
     expect(run?.sessionId).not.toBe("");
     expect(run?.usage?.isCostAgentsOwn).toBe(true);
-    // A second run is told what the first one found.
+    // A second run receives the findings of the first run.
     reviewer();
     await again("digest");
     expect(model.requests.findLast(({ tools }) => tools.length > 3)?.conversation).toContain(

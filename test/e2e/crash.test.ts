@@ -16,7 +16,9 @@ import { ownerToken } from "../support/server.ts";
 
 const database = useDatabase();
 
-/** Long enough that a busy machine starts processes within it, where nothing is to be reaped. */
+/**
+ * Long enough that a busy machine starts processes within the TTL, where nothing is to be reaped.
+ */
 const patientTtlMs = 30_000;
 
 type Service = {
@@ -33,8 +35,8 @@ type Service = {
 };
 
 /**
- * A server process, an enrolled device, and an agent that says when it has begun, starts a grandchild, and prints its
- * result when the test releases it.
+ * A server process, an enrolled device, and an agent that reports its start, starts a grandchild,
+ * and prints its result when the test releases the agent.
  */
 async function startService(options: { ttlMs: number }): Promise<Service> {
   const directory = await temporaryDirectory();
@@ -131,9 +133,10 @@ test("a daemon that is killed in the middle of a run: reaped by its broken strea
     return run.finishedAt ? run : undefined;
   }, "the run to be reaped");
   expect(reaped).toMatchObject({ status: RunStatus.TIMEOUT, reason: expect.stringMatching(/stream broke/) });
-  // The TTL of 3 s counts from the last heartbeat; what is above it is the reaper's interval and this machine's.
+  // The TTL of 3 s counts from the last heartbeat; the rest is the reaper's interval and this
+  // machine's delay.
   expect(performance.now() - killedAt).toBeLessThan(6_000);
-  // The agent outlived its daemon, as a process group of its own.
+  // The agent outlived its daemon, because the agent has its own process group.
   expect(processesWith(`${service.directory}/grandchild`)).not.toEqual([]);
 
   await service.startDaemon();
@@ -204,7 +207,7 @@ test("a completion that is stored while its device is killed is not stored again
   expect(await outputs(service)).toEqual([`the result of ${id}\n`]);
 });
 
-/** The results that the device holds; one that is still being written is not held yet. */
+/** The results held by the device; a result that is still being written is not held yet. */
 function outboxOf(service: Service): string[] {
   const path = join(service.directory, "device", "outbox");
   if (!existsSync(path)) return [];

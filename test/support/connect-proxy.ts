@@ -1,4 +1,4 @@
-/** An HTTP proxy that knows CONNECT: what stands between offices and the world. */
+/** An HTTP proxy with CONNECT, like those between offices and the internet. */
 import { createServer, type IncomingMessage, type Server } from "node:http";
 import { createServer as createSecureServer } from "node:https";
 import { type AddressInfo, connect, createServer as createTcpServer, type Socket } from "node:net";
@@ -9,9 +9,9 @@ export type ConnectProxyOptions = {
   credentials?: { name: string; password: string };
   /** Answers every CONNECT with this status instead. */
   status?: number;
-  /** What it asks for beside 407. */
+  /** The scheme of Proxy-Authenticate, sent with 407. */
   scheme?: string;
-  /** Takes connections and answers nobody. */
+  /** Accepts connections and never answers. */
   isDeaf?: boolean;
   /** Speaks TLS itself. */
   tls?: { cert: string; key: string };
@@ -21,9 +21,9 @@ export type ConnectProxy = {
   port: number;
   /** "127.0.0.1:port". */
   address: string;
-  /** The targets of all CONNECTs that it let through, in order: "host:port". */
+  /** The targets of all admitted CONNECTs, in order: "host:port". */
   readonly passed: string[];
-  /** The same for those that it turned down. */
+  /** The targets of all refused CONNECTs. */
   readonly refused: string[];
 };
 

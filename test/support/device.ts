@@ -1,4 +1,7 @@
-/** A device that a test drives by hand: it sends what it is told and shows what it gets, over a plain gRPC channel. */
+/**
+ * A hand-driven device: sends the test's messages and records the received messages, over a plain
+ * gRPC channel.
+ */
 import { randomUUID } from "node:crypto";
 import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import * as grpc from "@grpc/grpc-js";
@@ -43,7 +46,9 @@ export async function enrolDevice(
   return { deviceId, installId, token, label };
 }
 
-/** Opens a stream with a device's token; says nothing yet. It is cancelled when the test is over. */
+/**
+ * Opens a stream with a device's token, without a hello. The stream is cancelled after the test.
+ */
 export function dial(url: string, token: string): DeviceStream {
   const stream = new DeviceStream(url, token);
   onTestFinished(() => stream.cancel());
@@ -66,12 +71,12 @@ export class DeviceStream {
   readonly #client: grpc.Client;
   readonly #call: grpc.ClientDuplexStream<ConnectRequest, ConnectResponse>;
   readonly #received: ConnectResponse[] = [];
-  /** Those who wait for a message, each for its own kind. */
+  /** Waiters for a message, each for one kind. */
   readonly #waiters = new Set<() => void>();
   /** How the stream ended. */
   readonly ended: Promise<{ code: grpc.status; details: string }>;
   #isEnded = false;
-  /** The status that ended it says when to come back. */
+  /** Whether the final status says when to come back. */
   hasRetryInfo = false;
 
   constructor(url: string, token: string) {
@@ -151,12 +156,14 @@ export class DeviceStream {
     }
   }
 
-  /** What was received and not taken, by kind. */
+  /** The received messages not taken yet, by kind. */
   waiting(kind: Case): ConnectResponse[] {
     return this.#received.filter((message) => message.message.case === kind);
   }
 
-  /** Sends a heartbeat and waits for its answer, so that all that was sent before has been received. */
+  /**
+   * Sends a heartbeat and waits for the answer, so that all earlier messages have been received.
+   */
   async beat(attempts: { runId: string; attemptToken: string }[] = [], sequence = 1n): Promise<void> {
     this.send({ case: "heartbeat", value: { sequence, attempts: attempts.map(nameOf) } });
     await this.next("heartbeatAck");
@@ -177,7 +184,10 @@ export class DeviceStream {
     return this.next("completionAck");
   }
 
-  /** How the stream ends that says something before it says hello: refused at the door, or for that. */
+  /**
+   * The end of a stream whose message comes before its hello: refused at admission, or because of
+   * the message.
+   */
   refused(): Promise<{ code: grpc.status; details: string }> {
     this.send({ case: "heartbeat", value: { sequence: 1n } });
     return this.ended;

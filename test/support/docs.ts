@@ -17,12 +17,12 @@ export type Block = {
   page: string;
   /** Where its first line stands. */
   line: number;
-  /** "sh", "toml", …; empty for what is indented or has no language. */
+  /** "sh", "toml", …; empty for indented code or code without a language. */
   language: string;
   text: string;
 };
 
-/** What is set as code in a page. */
+/** The code blocks of a page. */
 export function blocksOf(page: string): Block[] {
   const blocks: Block[] = [];
   let fence: Block | undefined;
@@ -45,7 +45,10 @@ export function blocksOf(page: string): Block[] {
 
 export type DocumentedCommand = { page: string; line: number; command: string };
 
-/** The commands of the pages' shell blocks: one for each line, with the lines that continue it, without its comment. */
+/**
+ * The commands of the pages' shell blocks: one per line, with continuation lines, without the
+ * comment.
+ */
 export function documentedCommands(): DocumentedCommand[] {
   return pages
     .flatMap(blocksOf)
@@ -71,14 +74,20 @@ export function documentedCommands(): DocumentedCommand[] {
     });
 }
 
-/** Pages whose commands are read from the page and executed by a test of their own, which names the page. */
+/**
+ * Pages whose commands are read from the page and executed by a separate test, which names the
+ * page.
+ */
 export const executedAsAWhole: Record<string, string> = {
   "docs/operators.md": "test/integration/server/buf-curl.test.ts",
   "docs/first-agent.md": "test/e2e/agents.test.ts",
   "docs/recipes.md": "test/e2e/agents.test.ts",
 };
 
-/** Commands that something else executes: each with files, and what in them does it. */
+/**
+ * Commands executed in other places: each with files, and the text in the files that executes the
+ * command.
+ */
 export const executedElsewhere: Record<string, [file: string, text: string][]> = {
   "npm ci && npm start": [
     [".ci/run", "npm ci"],

@@ -1,6 +1,6 @@
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 
-/** What becomes of bytes in one direction. */
+/** The fault applied to bytes in one direction. */
 export type Fault =
   /** They arrive. */
   | "pass"
@@ -14,13 +14,17 @@ export interface Faults {
   up: Fault;
   /** From the server to the client. */
   down: Fault;
-  /** Each chunk, and the end after it, arrives this much later, in order. */
+  /** Delay of each chunk, and of the end after the last chunk, in order. */
   latencyMs: number;
-  /** The same for what goes to the server alone; what is on its way arrives although the client has gone. */
+  /**
+   * Delay in the direction of the server alone; delayed bytes arrive even if the client has gone.
+   */
   lateUpMs: number;
-  /** Reads at most this much per second in each direction; 0: as it comes. */
+  /** Maximum bytes read per second in each direction; 0: no limit. */
   bytesPerSecond: number;
-  /** New connections: `accept`, or `reset` at once, or `hang` (accepted by TCP, answered by nobody). */
+  /**
+   * New connections: `accept`, or `reset` at once, or `hang` (accepted by TCP, without an answer).
+   */
   onConnect: "accept" | "reset" | "hang";
 }
 
@@ -41,7 +45,7 @@ export interface FaultProxy {
   readonly open: number;
   /** Connections that were ever made. */
   readonly connected: number;
-  /** Connections with something on its way to the server that is late. */
+  /** The number of connections with delayed bytes for the server. */
   readonly late: number;
   /** Changes the named faults, for open and new connections. */
   set(faults: Partial<Faults>): void;
@@ -56,7 +60,10 @@ export interface FaultProxy {
 
 export type Target = { port: number; host?: string };
 
-/** `target`: where connections go; asked anew for each, and one for which there is nothing is reset. */
+/**
+ * `target`: the destination of connections; determined for each connection, and a connection
+ * without a target is reset.
+ */
 export async function startFaultProxy(target: Target | (() => Target | undefined)): Promise<FaultProxy> {
   let faults = { ...none };
   let connected = 0;
@@ -121,7 +128,7 @@ class Link {
   readonly #sockets: Socket[];
   readonly #faults: () => Faults;
   readonly #directions: { from: Socket; name: "up" | "down" }[] = [];
-  /** Something is on its way to the server, later than its sender may live. */
+  /** Whether delayed bytes for the server exist, which may outlive their sender. */
   isLate = false;
 
   constructor(client: Socket, upstream: Socket | undefined, faults: () => Faults) {
@@ -188,7 +195,7 @@ class Link {
         if (this.#faults()[name] === "pass" && !to.destroyed) to.end();
       });
     });
-    // A sender that vanished while something of it was late: the receiver gets that, and then the end.
+    // The sender vanished while bytes were delayed: the receiver gets the bytes, and then the end.
     from.on("close", () => {
       if (from.readableEnded || !this.isLate || name === "down") return;
       lane.send(delayMs(), () => to.destroy());
@@ -216,7 +223,7 @@ class Lane {
     this.#waiting.push(deliver);
     this.#onWaiting(true);
     setTimeout(() => {
-      // Whatever timer fires first, the oldest goes first.
+      // Whichever timer fires first, the oldest chunk goes first.
       this.#waiting.shift()!();
       if (this.#waiting.length === 0) this.#onWaiting(false);
     }, this.#lastAt - now);

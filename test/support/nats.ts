@@ -20,7 +20,7 @@ export type Nats = {
   start(): Promise<void>;
 };
 
-/** Starts a server on a free port with these further arguments. Whoever starts it kills it. */
+/** Starts a server on a free port with these further arguments. The caller kills the server. */
 export async function startNats(args: string[] = [], { isStarted = true } = {}): Promise<Nats> {
   const program = findNatsServer();
   if (!program) throw new Error("there is no nats-server here");

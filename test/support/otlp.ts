@@ -1,4 +1,4 @@
-/** A collector that takes OTLP over HTTP and reads the protobuf that arrives. */
+/** A collector that accepts OTLP over HTTP and decodes the protobuf. */
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { buffer } from "node:stream/consumers";

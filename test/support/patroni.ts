@@ -1,6 +1,7 @@
 /**
- * A real cluster: two PostgreSQL servers under Patroni, etcd beside them, and HAProxy in front, all on this machine and as
- * the distribution packages them. The first node reaches etcd and is reached by its standby through gates, which a test closes.
+ * A real cluster: two PostgreSQL servers under Patroni, with etcd, and with HAProxy in front, all
+ * on this machine and from the distribution's packages. The first node's connections to etcd, and
+ * its standby's connections to the first node, go through gates, which a test closes.
  */
 import { type ChildProcess, execFile, spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -31,7 +32,7 @@ const binDirectory = existsSync(versions)
       .at(-1)
   : undefined;
 
-/** Why there is no cluster on this machine; said once where people see it. */
+/** The reason why this machine has no cluster; printed once, visible to people. */
 export function missingPatroni(): string | undefined {
   const missing = Object.entries(programs)
     .filter(([, path]) => path === undefined)
@@ -46,7 +47,10 @@ export function missingPatroni(): string | undefined {
   );
 }
 
-/** A way between two processes, which a test closes: what is under way stalls, and nothing new comes through. */
+/**
+ * A gate between two processes, which a test closes: open connections stall, and new connections
+ * get no answer.
+ */
 type Gate = { port: number; close(): void; open(): void; end(): void };
 
 async function openGate(target: number): Promise<Gate> {
@@ -81,7 +85,7 @@ async function openGate(target: number): Promise<Gate> {
     },
     open: () => {
       isOpen = true;
-      // Bytes are missing in the middle of what was under way.
+      // Open connections lost bytes in the middle.
       for (const pair of pairs) for (const socket of pair) socket.destroy();
     },
     end: () => {
@@ -99,15 +103,21 @@ export type Cluster = {
   /** The node that leads. */
   primary(): Promise<string>;
   switchover(): Promise<void>;
-  /** `kill -9` of the postmaster that leads. Resolves to its node. */
+  /** `kill -9` of the primary's postmaster. Resolves to the node. */
   killPrimary(): Promise<string>;
-  /** Cuts the first node off from etcd and from its standby, both ways; clients still reach it. */
+  /**
+   * Cuts the first node off from etcd and from its standby, both ways; clients still reach the
+   * node.
+   */
   partition: { close(): void; open(): void };
   /** Cuts replication alone. */
   replication: { close(): void; open(): void };
   /** Resolves once a node other than `former` leads and takes writes. */
   untilLedByAnother(former: string): Promise<void>;
-  /** Resolves once one node leads and the other streams from it, synchronously if the cluster is synchronous. */
+  /**
+   * Resolves once one node leads and the other node streams from the leader, synchronously if the
+   * cluster is synchronous.
+   */
   untilWhole(): Promise<void>;
   stop(): Promise<void>;
 };
@@ -309,7 +319,7 @@ ${servers.join("\n")}
 `;
 }
 
-/** Whether a node says that it has a role. */
+/** Whether a node reports the given role. */
 async function answers(node: Node, role: string): Promise<boolean> {
   try {
     const answer = await fetch(`http://127.0.0.1:${node.restPort}/${role}`, {

@@ -46,7 +46,7 @@ export interface PeerOptions {
   heartbeatMs?: number;
   ttlMs?: number;
   limits?: { messageBytesMax?: bigint; completionOutputBytesMax?: bigint; outputChunkBytesMax?: bigint };
-  /** What it says in its welcome that it takes. */
+  /** The capabilities in the welcome. */
   capabilities?: string[];
   /** How long a script waits for a message of a session, in ms; real agents take their time. */
   patienceMs?: number;
@@ -60,16 +60,17 @@ export interface AssignmentScript {
   timeoutMs?: number;
   prompt?: string;
   notification?: Notification;
-  /** Makes it a turn; null: one that says nothing about itself. */
+  /** Makes the assignment a turn; null: a turn without fields. */
   turn?: MessageInitShape<typeof TurnAssignmentSchema> | null;
   /** Any other fields. */
   more?: MessageInitShape<typeof AssignmentSchema>;
 }
 
 /**
- * A scripted server that really speaks the device protocol (grpc-js and the generated code). By itself it behaves: it
- * welcomes, answers heartbeats, stores completions exactly once and gives sensible verdicts. Switches make it misbehave.
- * Every message is checked against the protocol's rules; a broken one is kept in `violations`.
+ * A scripted server that really speaks the device protocol (grpc-js and the generated code). By
+ * default the server follows the protocol: welcomes, answers heartbeats, stores completions exactly
+ * once and gives sensible verdicts. Switches make the server misbehave. Every message is checked
+ * against the protocol's rules; broken rules are recorded in `violations`.
  */
 export class Peer {
   readonly #server: grpc.Server;
@@ -92,7 +93,7 @@ export class Peer {
   answersHeartbeats = true;
   /** Off: completions are stored, their acknowledgements lost. */
   acknowledges = true;
-  /** The database that it says it stores into. */
+  /** The database named in the welcome. */
   incarnation: { systemIdentifier: string; timeline: number; position: string } | undefined;
   /** A verdict other than the sensible one. */
   completionVerdict: CompletionVerdict | undefined;
@@ -241,7 +242,7 @@ export class Peer {
   }
 }
 
-/** One stream of a device, as the server sees it. */
+/** One stream of a device, from the server's side. */
 export class PeerSession {
   readonly #peer: Peer;
   readonly #call: grpc.ServerDuplexStream<ConnectRequest, ConnectResponse>;
@@ -249,7 +250,7 @@ export class PeerSession {
   /** Everything that came, in order. */
   readonly received: ConnectRequest[] = [];
   readonly heartbeatsAt: number[] = [];
-  /** Resolves when the stream is over, whoever ended it. */
+  /** Resolves when the stream has ended, from either side. */
   readonly closed: Promise<void>;
   hello!: Hello;
 
@@ -276,7 +277,7 @@ export class PeerSession {
     return this.#call.cancelled || this.#call.writableEnded;
   }
 
-  /** The next message of this kind that no one has taken yet. */
+  /** The next message of this kind not taken yet. */
   async next<C extends Case>(
     kind: C,
     accept: (value: ValueOf<C>) => boolean = () => true,
@@ -302,7 +303,7 @@ export class PeerSession {
     this.send({ case: "welcome", value: this.#peer.welcomeFor(this.hello) });
   }
 
-  /** Assigns a run; what is not named is made up. */
+  /** Assigns a run; omitted fields get defaults. */
   assign(script: AssignmentScript = {}): Assignment {
     const runId = script.runId ?? randomUUID();
     const { turn } = script;
@@ -401,7 +402,7 @@ export class PeerSession {
   }
 }
 
-/** What an assignment says of a watcher's run. */
+/** The fields of an assignment about a watcher's run. */
 function aboutRun(runId: string, prompt = "say hello") {
   return {
     watcher: { id: randomUUID(), slug: "daily", name: "Daily", version: 1, prompt },
@@ -431,7 +432,7 @@ function definitionOf<M extends DescMethod>(
   };
 }
 
-/** Things that come, and scripts that wait for some of them. */
+/** A queue of items, and of waiters for matching items. */
 class Queue<T> {
   readonly #name: string;
   readonly #patienceMs: number;

@@ -13,7 +13,7 @@ const patienceMs = 20_000;
 
 export type PinionProcess = {
   child: ChildProcess;
-  /** Resolves with the first line of standard output that matches, also one that came before. */
+  /** Resolves with the first matching line of standard output, including earlier lines. */
   line(pattern: RegExp): Promise<string>;
   /** Sends a signal and waits for the end. */
   kill(signal: NodeJS.Signals): Promise<void>;
@@ -78,7 +78,7 @@ export async function temporaryDirectory(): Promise<string> {
   return path;
 }
 
-/** Looks again and again until `look` answers something; what nobody announces cannot be waited for in another way. */
+/** Polls `look` until a result is returned; for changes without a notification. */
 export async function eventually<T>(
   look: () => Promise<T | undefined> | T | undefined,
   what: string,

@@ -20,12 +20,12 @@ export async function fleetToken(clients: Clients): Promise<FleetToken> {
   return { id: token!.id, secret };
 }
 
-/** An installation under a token; its device id is known once it was welcomed. */
+/** An installation under a token; its device id is known after the welcome. */
 export function workerIdentity(token: FleetToken, label = `worker-${randomUUID().slice(0, 8)}`): Identity {
   return { deviceId: "", installId: randomUUID(), token: token.secret, label };
 }
 
-/** Connects a worker; its identity has its id then. */
+/** Connects a worker, and sets the id in its identity. */
 export async function connectWorker(
   url: string,
   identity: Identity,

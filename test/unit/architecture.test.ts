@@ -120,7 +120,10 @@ test("every folder imports only those below it", () => {
   expect(broken).toEqual([]);
 });
 
-/** The rooms of src/server, the lowest first: each imports those before it, and the files beside the folders. */
+/**
+ * The folders of src/server, the lowest first: each folder may import the earlier folders, and the
+ * files beside the folders.
+ */
 const serverRooms = ["cluster", "http", "access", "platforms", "destinations", "device", "rpc", "mcp"];
 
 test("the rooms of the server import no room above them", () => {
@@ -208,7 +211,8 @@ test("the environment is read in one place of each package", () => {
   const allowed = new Set([
     "src/environment.ts",
     "clients/ts/src/daemon.ts",
-    // The proxies' variables are everybody's, and the library that reads them knows of no other environment.
+    // The proxies' variables are shared by all programs, and the library that reads them knows no
+    // other environment.
     "clients/ts/src/network/proxy.ts",
   ]);
   const broken = sources
@@ -247,7 +251,7 @@ test("no imports go in a circle", () => {
   expect(circles).toEqual([]);
 });
 
-/** Not checked: other people's text, and this list of what must not appear. */
+/** Not checked: texts of other authors, and this list of forbidden words. */
 const othersText =
   /^(proto\/(buf|google|grpc)\/|clients\/ts\/src\/gen\/|test\/unit\/architecture\.test\.ts$|LICENSE)/;
 
@@ -257,7 +261,7 @@ const forbidden: [what: string, pattern: RegExp][] = [
   ["a registry's address", /"resolved":\s*"https?:/],
 ];
 
-/** This clone's path and this user's home, when they are long enough to be nothing else. */
+/** This clone's path and this user's home, if long enough to be unambiguous. */
 const local = [root, homedir()].filter((path) => path.split("/").length > 2);
 
 test("no file names a machine's paths or a registry", () => {

@@ -1,7 +1,7 @@
 import { expect, test, vi } from "vitest";
 import { createBatcher } from "../../src/batcher.ts";
 
-/** A batcher whose batches end when the test says so. */
+/** A batcher whose batches the test ends. */
 function setUp(options: { itemsMax?: number; queueMax?: number; gatherMs?: number } = {}) {
   const batches: { items: string[]; answer: (results: string[]) => void; fail: (error: Error) => void }[] =
     [];

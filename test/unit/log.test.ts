@@ -1,4 +1,4 @@
-/** What a log line holds, and what it never does. */
+/** The contents of a log line, and the values that never appear. */
 import { expect, test } from "vitest";
 import { newJoinCode, newToken } from "../../src/ids.ts";
 import { createLogger } from "../../src/log.ts";

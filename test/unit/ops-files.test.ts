@@ -1,4 +1,4 @@
-/** The files that operators take as they are: they can be read, and what they name exists. */
+/** The files for operators: they can be parsed, and the things named in them exist. */
 import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -11,7 +11,7 @@ import { parseYaml } from "../support/yaml.ts";
 const root = fileURLToPath(new URL("../../", import.meta.url));
 const read = (path: string) => readFileSync(join(root, path), "utf8");
 
-/** All that a replica exports, with the series that histograms are made of. */
+/** All metrics of a replica, with the series of histograms. */
 function exported() {
   const metrics = createMetrics({ version: "0.0.0" });
   onTestFinished(() => metrics.close());

@@ -1,4 +1,7 @@
-/** docs/protocol.md is complete and right: it is compared with the proto, with our own daemon, and with its own examples. */
+/**
+ * docs/protocol.md is complete and right: the page is compared with the proto, with our own daemon,
+ * and with its own examples.
+ */
 import { readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import {
@@ -37,7 +40,7 @@ function rowOf(field: DescField): string {
   return `| ${field.number} | \`${field.name}\` | ${kind}${field.fieldKind === "list" ? listed : type} |`;
 }
 
-/** The enums that the file's messages use, those of other files included. */
+/** The enums used by the file's messages, including enums of other files. */
 function usedEnums(messages: readonly DescMessage[]): DescEnum[] {
   const used = messages.flatMap(({ fields }) => fields.flatMap((field) => field.enum ?? []));
   return [...new Map(used.map((each) => [each.typeName, each])).values()];

@@ -61,7 +61,7 @@ function checkCurrentAttempts(world: World): Violation | undefined {
   return undefined;
 }
 
-/** A device that asks about an attempt that had been taken away before it asked is not told to go on. */
+/** A device that asks about an attempt after the attempt was taken away is not told to go on. */
 export function checkFences(world: World): Violation | undefined {
   const asked = new Map<string, { at: number; held: (AttemptName & { state: "running" | "finished" })[] }>();
   for (const { at, stream, message } of world.sent) {

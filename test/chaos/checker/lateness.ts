@@ -6,14 +6,14 @@ import { iso } from "./slots.ts";
 import { linesOf, namesOf, type Violation, type World } from "./world.ts";
 
 /**
- * What replicas tell each other are hints. Whatever becomes of them, a run that its device could take is pushed as soon
- * as the sweep looks.
+ * Messages between replicas are hints. Even if hints are lost, a run that its device could take is
+ * pushed at the next sweep.
  */
 
 /** They lose hints, and nothing else; every other fault may be why a run is late. */
 const lossesOfHints: ReadonlySet<FaultKind> = new Set<FaultKind>(["notifications_lost", "listen_dropped"]);
 
-/** How long a run was due and pushed to nobody, though nothing was in its way. */
+/** The time in which a run was due and not pushed, although nothing prevented the push. */
 export type Wait = { run: RunRow; from: number; to: number };
 
 /** A run is late by at most the sweep: however long its device is there and has a free slot, and nothing else is broken. */
@@ -32,7 +32,7 @@ export function checkLateness(world: World): Violation | undefined {
 /** A frame may be so early: the promise of the look-ahead. */
 const earlyMsMax = 1;
 
-/** However long before its moment a run is recorded, its device hears of it when it is due. */
+/** However early a run is recorded, its device receives the run when the run is due. */
 export function checkEarliness(world: World): Violation | undefined {
   for (const { at, message } of world.seen) {
     if (message.case !== "assignment") continue;
@@ -48,14 +48,17 @@ export function checkEarliness(world: World): Violation | undefined {
   return undefined;
 }
 
-/** The longest while of each run in which it waited for nothing but a push, where it is longer than so many milliseconds. */
+/**
+ * The longest time of each run in which only the push was missing, if longer than `ms`
+ * milliseconds.
+ */
 export function waitsAbove(world: World, ms: number): Wait[] {
   const created = new Set(
     world.rows.events.flatMap(({ kind, run }) => (kind === "run.created" && run ? [run] : [])),
   );
   const pushed = firstPushes(world);
   const end = world.history.at(-1)?.at ?? 0;
-  // What is in the way is found out for those only that waited at all: they are few.
+  // Obstacles are only computed for the few runs that waited at all.
   const late = world.rows.runs.flatMap((run) => {
     const to = pushed.get(run.id) ?? run.finishedAt ?? end;
     return run.device !== null && created.has(run.id) && to - run.dueAt > ms ? [{ run, to }] : [];
@@ -92,8 +95,9 @@ function firstPushes(world: World): Map<string, number> {
 }
 
 /**
- * When each device had a stream to a replica that was up and answered: between two messages of one stream that are not
- * further apart than half of the TTL, until the replica asks for the stream's end.
+ * The spans in which each device had a stream to a replica that was up and answered: between two
+ * messages of one stream at most half a TTL apart, until the replica asks for the end of the
+ * stream.
  */
 function connectedSpans(world: World): Map<string, Span[]> {
   const spans = new Map<string, Span[]>();
@@ -136,7 +140,7 @@ function struckSpans(world: World): Map<string, Span[]> {
       if (entry.phase === "begin") begin(`fault ${entry.fault}`, entry.at, struck);
       else end(`fault ${entry.fault}`, entry.at + recoveryMs(world.bounds));
     } else if (entry.kind === "replica") {
-      // Also one that is replaced in all order takes what it was about to do with it.
+      // A replica replaced in an orderly way also loses the pushes it was about to make.
       const isBack = entry.phase === "serving" || entry.phase === "continued";
       if (isBack) end(entry.replica, entry.at + recoveryMs(world.bounds));
       else begin(entry.replica, entry.at, devices);
@@ -196,7 +200,10 @@ export function fullSpans(spans: readonly Span[], slots: number): Span[] {
 
 const runEnds = new Set(["run.completed", "run.failed", "run.timeout", "run.cancelled", "run.skipped"]);
 
-/** When each watcher had an active run: no other one of it may begin meanwhile. */
+/**
+ * The spans in which each watcher had an active run: no other run of the watcher may begin
+ * meanwhile.
+ */
 function activeSpans(world: World): Map<string, (Span & { run: string })[]> {
   const spans = new Map<string, (Span & { run: string })[]>();
   const open = new Map<string, Span & { run: string }>();

@@ -7,13 +7,13 @@ export type Bounds = {
   silentAttemptMs: number;
   /** How much later than by the book a reaper may be on a busy machine. */
   slackMs: number;
-  /** Between two looks of a replica for what nobody told it of. */
+  /** Between two sweeps of a replica for changes without a notification. */
   sweepMs: number;
   /** How much later than the sweep a push may be on a busy machine that answers heartbeats in time. */
   pushSlackMs: number;
 };
 
-/** What breaks a promise, and the lines of the history that show it. */
+/** A violation of a promise, and the lines of the history as evidence. */
 export type Violation = { rule: string; what: string; lines: Entry[] };
 
 export type Sent = { at: number; device: string; stream: string; message: SentMessage };
@@ -26,7 +26,7 @@ export type KnownAttempt = {
   claimedAt: number;
   /** By the row; undefined while it is out. */
   endedAt: number | undefined;
-  /** When its end became true for others; undefined if that is not known. */
+  /** The moment when the attempt's end became visible to others; undefined if unknown. */
   fencedAt: number | undefined;
   isReported: boolean;
   isLast: boolean;

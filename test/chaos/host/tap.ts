@@ -1,6 +1,6 @@
 /**
- * Records every message of every device of this process, where the client hands it to the transport and where it comes
- * from it: the functions of grpc-js that encode and decode are wrapped, and nothing of the client is changed.
+ * Records every message of every device of this process, between client and transport: the
+ * functions of grpc-js that encode and decode are wrapped, and the client is unchanged.
  */
 import { createHash } from "node:crypto";
 import * as grpc from "@grpc/grpc-js";

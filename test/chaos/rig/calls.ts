@@ -15,7 +15,7 @@ export type Caller = {
 };
 
 const againMs = 250;
-/** Errors that say no, and would say it again. */
+/** Final errors: a repeat would give the same answer. */
 const refusals = new Set([
   "invalid_argument",
   "not_found",
@@ -62,8 +62,8 @@ export function cronOf(every: number | null): string {
 }
 
 /**
- * Sets a schedule. An edit names the version that it is of, so that one that arrives after a later one, from a replica
- * that stood still, is refused.
+ * Sets a schedule. An edit names its base version, so that an edit delayed by a stopped replica is
+ * refused if it arrives after a later edit.
  */
 export async function setSchedule(clients: Clients, watcherId: string, every: number | null): Promise<void> {
   const schedule = cronOf(every);

@@ -1,7 +1,10 @@
 import { type FaultProxy, startFaultProxy } from "../../support/fault-proxy.ts";
 import type { ReplicaProcess } from "./replicas.ts";
 
-/** Between devices and replicas: a proxy for each device, which sends each new connection to some replica that is up. */
+/**
+ * Between devices and replicas: a proxy for each device, which sends each new connection to some
+ * replica that is up.
+ */
 export type Network = {
   /** Where a device connects. */
   addProxy(): Promise<FaultProxy>;

@@ -39,7 +39,7 @@ export type Rig = {
   connected(): Promise<void>;
   /** Faults are over: brings everything up, asks for nothing more, and waits until all that was asked for is done. */
   settle(): Promise<void>;
-  /** Reads what is left, and ends all processes. */
+  /** Reads the final state, and ends all processes. */
   finish(): Promise<{ history: Entry[]; rows: Rows }>;
   close(): Promise<void>;
 };
@@ -51,11 +51,11 @@ export type RigOptions = {
   hosts: number;
   /** Calls of people and services. */
   callsPerSecond: number;
-  /** Runs are asked for by schedules this often for each device, at least; without one, as the workload has it. */
+  /** The minimum frequency of scheduled runs for each device; by default, the workload's. */
   every?: number;
   /** How long the work of an attempt takes at most. */
   workMsMax?: number;
-  /** The source tree that replicas run from; this one, unless something is broken on purpose. */
+  /** The source tree of the replicas; this checkout, unless a mutation is tested. */
   sourceTree?: string | undefined;
   dropsOutbox?: boolean;
   prefersUnary?: boolean;
@@ -70,7 +70,7 @@ export type RigOptions = {
 export const bounds: Bounds = {
   ttlMs: 4_000,
   silentAttemptMs: 8_000,
-  // A machine that runs all of this at once is late by seconds at times.
+  // A machine that runs the whole rig at once is late by seconds at times.
   slackMs: 20_000,
   sweepMs: 3_000,
   pushSlackMs: 5_000,
@@ -312,7 +312,7 @@ async function enrolFleet(options: {
   return fleet;
 }
 
-/** For each device one watcher with a schedule and one without. */
+/** For each device, one watcher with a schedule and one without. */
 async function createWatchers(options: {
   clients: ReadonlyMap<string, Clients>;
   caller: Caller;
@@ -399,7 +399,7 @@ async function untilConnected(cluster: Cluster, count: number): Promise<void> {
   }
 }
 
-/** From here on no schedule fires; what was due is recorded before. */
+/** From here on no schedule fires; due slots are recorded before. */
 async function endSchedules(options: {
   clients: ReadonlyMap<string, Clients>;
   caller: Caller;

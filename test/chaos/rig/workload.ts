@@ -5,7 +5,7 @@ import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import type { Random } from "../../support/random.ts";
 import { type Caller, setSchedule } from "./calls.ts";
 
-/** A watcher of the rig, and what the workload does to it. */
+/** A watcher of the rig, and its use in the workload. */
 export type RigWatcher = {
   id: string;
   org: string;
@@ -57,7 +57,8 @@ export async function runWorkload(options: {
       );
     } else if (chance < 0.85 && watcher.every !== null && !watcher.isEdited) {
       const every = watcher.every * 1000;
-      // Whole minutes before the watcher was made, where it has no slots of its own.
+      // Whole minutes before the creation of the watcher, where the watcher has no slots of its
+      // own.
       const end = Math.floor((watcher.createdAt - backfillMs * random.whole(1, 20)) / every) * every;
       const start = end - random.whole(1, 3) * every;
       await caller.call(
@@ -113,7 +114,7 @@ export async function runWorkload(options: {
 
   async function edit(watcher: RigWatcher, isOfSchedule: boolean): Promise<void> {
     const { id, org, device } = watcher;
-    // One at a time, so that what is asked for last is what holds.
+    // One edit at a time, so that the last requested schedule is the final one.
     if (editing.has(id)) return;
     editing.add(id);
     const clients = options.clients.get(org)!;

@@ -15,7 +15,7 @@ const main = fileURLToPath(new URL("../../../src/cli/main.ts", import.meta.url))
 const database = useDatabase({ per: "file" });
 const home = mkdtempSync(join(tmpdir(), "pinion-apply-e2e-"));
 const file = join(home, "pinion.toml");
-/** A command that hangs ends its test with what it printed. */
+/** A hanging command fails its test with the output so far. */
 const commandTimeoutMs = 60_000;
 const testTimeoutMs = 120_000;
 
@@ -70,7 +70,10 @@ async function watchersOf(id: string): Promise<string[]> {
   return slugs;
 }
 
-/** Resolves once what the process has printed matches; reads on after that, so that it is never kept from writing. */
+/**
+ * Resolves once the output of the process matches; keeps reading afterwards, so that the process
+ * can always write.
+ */
 async function untilPrinted(child: ChildProcess, pattern: RegExp): Promise<void> {
   let printed = "";
   const found = Promise.withResolvers<void>();

@@ -1,4 +1,7 @@
-/** `pinion device conformance`: daemons that keep the protocol pass, and broken ones fail where they are broken. */
+/**
+ * `pinion device conformance`: daemons that keep the protocol pass, and broken daemons fail in the
+ * check of their defect.
+ */
 import { writeFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";

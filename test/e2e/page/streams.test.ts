@@ -1,4 +1,4 @@
-/** The stream by which the page is live: how it is carried, and when it is let go. */
+/** The stream that keeps the page live: its transport, and its end. */
 import type { Page } from "playwright-core";
 import { describe, expect, test } from "vitest";
 import { browserPath, patient, untilLive, useBrowser } from "../../support/browser.ts";

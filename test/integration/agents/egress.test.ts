@@ -15,7 +15,7 @@ const agents = await realAgents("claude", "codex");
 const missing = ["bwrap", "socat"].filter((name) => findProgram(name, undefined) === undefined);
 const patience = 60_000;
 
-/** Somebody outside, who counts the visits. */
+/** A server outside, which counts the visits. */
 async function startOutside() {
   const outside = { visits: 0, port: 0 };
   const server = createServer((_, response) => {
@@ -45,7 +45,7 @@ test.skipIf(agents.codex === undefined)(
     const { completion } = await closed.run({ settings: { egressConfig: { allowedHosts: [] } } });
     expect(completion).toMatchObject({ outcome: Outcome.COMPLETED, attention: [] });
     expect(outside.visits).toBe(0);
-    // Its web search, which its provider makes, is off as well.
+    // Its web search, run by the model provider, is off as well.
     expect(closed.model.requests[0]?.tools).not.toContain("web_search");
     const open = await stage("codex", agents.codex, { executor: 'sandbox = "danger-full-access"' });
     open.model.replies(call, { text: "Tried." });
@@ -54,7 +54,7 @@ test.skipIf(agents.codex === undefined)(
   },
 );
 
-/** Folders of programs where all that the sandbox of claude needs is installed, but for one. */
+/** Folders of programs with everything that the sandbox of claude needs, except for one program. */
 function pathWithout(program: string): string {
   const folder = mkdtempSync(join(tmpdir(), "pinion-path-"));
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }));

@@ -25,7 +25,7 @@ afterAll(async () => {
   rmSync(place, { recursive: true, force: true });
 });
 
-/** A person with an empty home, in a directory that has no Pinion of its own. */
+/** A person with an empty home, in a directory without Pinion's files. */
 function person() {
   homes += 1;
   const home = join(place, `home-${homes}`);

@@ -51,7 +51,7 @@ const exempt: Record<string, string> = {
   complete: "answers that script, in the form that shells read",
 };
 
-/** Command lines that answer, in an order in which they can follow each other. */
+/** Command lines that return data, in an order in which they can follow each other. */
 async function commandLines(): Promise<string[]> {
   const { clients, url } = replica;
   const [box, doomed] = [await enrolDevice(clients, "box"), await enrolDevice(clients, "doomed")];

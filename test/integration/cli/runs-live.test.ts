@@ -64,7 +64,9 @@ const say = (stream: DeviceStream, attempt: { runId: string; attemptToken: strin
     },
   });
 
-/** What a terminal shows in the end, of what moves the cursor up and clears from there. */
+/**
+ * The final screen of a terminal after escape codes that move the cursor up and clear from there.
+ */
 function screenOf(printed: string): string[] {
   let lines: string[] = [""];
   for (const [, up, text = ""] of printed.replaceAll("\x1b", "␛").matchAll(/␛\[(\d+)A␛\[0J|([^␛]+)/g)) {
@@ -99,7 +101,7 @@ test("runs are shown line by line as they begin, write and end, where nobody can
   expect(lines[0]).toMatch(/^(pending|claimed|running) .*work-\d+ .*/);
   expect(lines.filter((line) => line.startsWith("completed"))).toHaveLength(1);
   const output = lines.filter((line) => line.includes("│"));
-  // What a program writes never moves the cursor.
+  // The output of a program never moves the cursor.
   expect(output.map((line) => line.split("│ ")[1])).toEqual(["one", "two", "three"]);
   expect(lines.at(-1)).toMatch(new RegExp(`^completed .*${run.id}$`));
   expect(view.printed.out).not.toContain("\x1b");

@@ -41,7 +41,7 @@ test("a daemon killed between the end of a program and the acknowledgement deliv
   const { attemptToken } = session.assign();
   await session.next("complete");
   await killHard(first.child);
-  // The server that got the completion did not live to store it.
+  // The server that received the completion crashed before storing it.
   peer.stored.clear();
   peer.acknowledges = true;
   const second = spawnDaemon(peer.url, stateDir, agent("echo again"));

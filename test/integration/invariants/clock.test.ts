@@ -1,4 +1,4 @@
-/** R7: who is alive, and what is due, is judged by the database's clock. */
+/** R7: liveness and due times are judged by the database's clock. */
 import { afterEach, expect, test, vi } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { materializeOnce } from "../../../src/scheduler/materializer.ts";

@@ -1,4 +1,4 @@
-/** R2: every due slot becomes exactly one row, a run or a skipped one with its reason. */
+/** R2: every due slot becomes exactly one row, a run or a skipped run with its reason. */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { newId } from "../../../src/ids.ts";
@@ -89,7 +89,7 @@ test("R2: a slot that has a row already is left alone when a schedule comes upon
     policy,
   );
   expect(await again()).toEqual([[slot(0), "cancelled"]]);
-  // Its run has another id than its own, as a backfilled one.
+  // The slot's run has an id not derived from the slot, like a backfilled run.
   await sql`delete from run_finished`.execute(db);
   const { orgId, watcherId } = watcher;
   await db

@@ -1,4 +1,6 @@
-/** What happens to a slot that falls due while a run is active, or too soon after one (DESIGN 6). */
+/**
+ * The handling of a slot that falls due while a run is active, or too soon after a run (DESIGN 6).
+ */
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/materializer.ts";

@@ -1,4 +1,7 @@
-/** What watchers ask of agents at work, and what agents say of their work, from the spec to those who read it. */
+/**
+ * The reports that watchers request from agents at work, and those that agents give, from the spec
+ * to the readers.
+ */
 import { create } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { sql } from "kysely";

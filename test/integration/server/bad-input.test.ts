@@ -1,4 +1,4 @@
-/** What a peer may do wrong: it is told so, nothing is lost, and the server goes on. */
+/** Mistakes of a peer: the peer gets an error, nothing is lost, and the server goes on. */
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { request as http1Request } from "node:http";
@@ -81,7 +81,7 @@ async function callRaw(method: string, options: { token: string; bytes: Buffer; 
   };
 }
 
-/** A gRPC frame: flags, the length that it claims, and its bytes. */
+/** A gRPC frame: flags, the claimed length, and the payload. */
 function frame(payload: Uint8Array, options: { flags?: number; length?: number } = {}): Buffer {
   const head = Buffer.alloc(5);
   head.writeUInt8(options.flags ?? 0);
@@ -100,7 +100,7 @@ async function beginWork() {
   return { clients, url, device, stream, assignment };
 }
 
-/** The device comes back, and what it was working on is still its own and completes. */
+/** The device comes back, still has its attempt, and completes it. */
 async function expectNothingLost(device: Identity, assignment: Assignment): Promise<void> {
   const back = await connect(replicas.here.url, device, { held: [heldOf(assignment)] });
   expect(back.welcome.verdicts[0]!.verdict).toBe(HeldVerdict.CONTINUE);
@@ -172,7 +172,7 @@ test("another device's run is out of reach, on the stream and by the unary call"
   expect((await stream.complete(assignment)).verdict).toBe(CompletionVerdict.STORED);
 });
 
-/** What a device with work under way may do wrong, so that its stream ends. */
+/** Mistakes of a device with work under way that end its stream. */
 const endings: [string, (stream: DeviceStream, device: Identity) => void, grpcStatus, string][] = [
   [
     "a second hello",
@@ -236,7 +236,7 @@ test.each(endings)(
   },
 );
 
-/** Bytes that are no messages, the status that gRPC has for them, and what its text says. */
+/** Bytes that are no messages, the gRPC status, and the text of the error. */
 const garbage: [string, Buffer, grpcStatus | grpcStatus[], RegExp][] = [
   [
     "text that is no frame",
@@ -287,7 +287,7 @@ test.each(garbage)(
     expect(answer.httpStatus).toBe(200);
     expect([code].flat()).toContain(answer.code);
     expect(answer.message).toMatch(text);
-    // A stream that never said hello takes nothing from the one that serves.
+    // A stream without a hello takes nothing from the serving stream.
     await stream.beat([assignment]);
     expect((await stream.complete(assignment)).verdict).toBe(CompletionVerdict.STORED);
   },
@@ -385,7 +385,7 @@ type CompletionInit = Omit<MessageInitShape<typeof CompletionSchema>, "$typeName
 /** See completionBytes. */
 const textWithoutUtf8 = "not UTF-8: \u0001\u0001";
 
-/** A completion as bytes; two marks in its texts become bytes that are no UTF-8. */
+/** A completion as bytes; two markers in its texts become invalid UTF-8. */
 function completionBytes(value: CompletionInit): Buffer {
   const message = create(ConnectRequestSchema, { message: { case: "complete", value } });
   const bytes = Buffer.from(toBinary(ConnectRequestSchema, message));
@@ -444,7 +444,8 @@ test("a completion with a token that was never current changes nothing, and a la
   expect((await stream.complete(made)).verdict).toBe(CompletionVerdict.UNKNOWN);
   const nowhere = { runId: randomUUID(), attemptToken: assignment.attemptToken };
   expect((await stream.complete(nowhere)).verdict).toBe(CompletionVerdict.UNKNOWN);
-  // The device forgets the attempt and comes back: it is taken from it, and its report comes late.
+  // The device forgets the attempt and comes back: the attempt is taken away, and its report comes
+  // late.
   stream.cancel();
   const back = await connect(url, device);
   await untilStatus(clients, assignment, RunStatus.TIMEOUT);
@@ -467,7 +468,7 @@ test("a unary completion of 10 MB is refused for its size, and a smaller one is 
     unary.device.completeRun({ completion: { ...completion, output: "x".repeat(1_048_577) } }),
   ).rejects.toMatchObject({ reason: "invalid_argument", field: "completion.output" });
   const { verdict } = await unary.device.completeRun({ completion: { ...completion, output: "ok" } });
-  // The one before it has ended the run.
+  // The previous report has ended the run.
   expect(verdict).toBe(CompletionVerdict.STORED_LATE);
 });
 

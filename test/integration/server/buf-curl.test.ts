@@ -1,4 +1,4 @@
-/** What docs/operators.md promises: its commands, as they stand there, with the buf of this checkout. */
+/** The commands of docs/operators.md, unchanged, with the buf of this checkout. */
 import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -33,7 +33,9 @@ beforeAll(async () => {
 
 type Result = { exit: number | null; stdout: string; stderr: string };
 
-/** Runs a command as a reader of the page would; `until` interrupts it once its output is as wanted. */
+/**
+ * Runs a command like a reader of the page; `until` interrupts the command once the output matches.
+ */
 function run(script: string, options: { cwd?: string; until?: (stdout: string) => boolean } = {}) {
   return new Promise<Result>((resolve, reject) => {
     const child = spawn("bash", ["-euo", "pipefail", "-c", script], {

@@ -14,7 +14,7 @@ import { eventually } from "../../support/processes.ts";
 import { startTestReplica } from "../../support/server.ts";
 import { startWork, takeOn, untilStatus } from "./work.ts";
 
-/** Longer than any test, so that what arrives came over the bus or from a resync. */
+/** Longer than any test, so that every message arrives over the bus or from a resync. */
 const noSweep = { PINION_SWEEP_INTERVAL_MS: "3600000" };
 /** Beyond the sweep there is only what a busy machine takes for the pass and the claim. */
 const busyMs = 4_000;
@@ -33,7 +33,9 @@ for (const kind of busKinds) {
       await rig.close();
     });
 
-    /** One replica is called, the other holds the device and has its bus behind the proxy. */
+    /**
+     * One replica receives the calls, the other serves the device and has its bus behind the proxy.
+     */
     async function startPair(env: Record<string, string>) {
       const called = await startTestReplica(database.url, { ...rig.env(), ...env });
       const holder = await startTestReplica(database.url, { ...rig.env(proxy.port), ...env });
@@ -111,7 +113,8 @@ const deadFromTheStart: Record<string, { kind: BusKind; env(database: { url: str
       through.port = String(proxy.port);
       return {
         env: { DATABASE_DIRECT_URL: through.href },
-        // A replica does not start before it listens; this is before anybody has asked it for anything.
+        // A replica does not start before its bus listens; at this moment the replica has received
+        // no calls yet.
         async drop() {
           proxy.set({ onConnect: "reset" });
           proxy.reset();
@@ -123,7 +126,8 @@ const deadFromTheStart: Record<string, { kind: BusKind; env(database: { url: str
   "whose notifications are lost": {
     kind: "postgres",
     async env({ url }) {
-      // PostgreSQL notifies within a database: who listens in another one hears nothing, and is told nothing of it.
+      // PostgreSQL notifies within a database: a listener in another database hears nothing, and
+      // gets no error.
       const elsewhere = await createTestDatabase();
       onTestFinished(() => elsewhere.drop());
       expect(elsewhere.url).not.toBe(url);

@@ -171,7 +171,7 @@ test.skipIf(!isLong)(
     const done = await steadys.complete(kept);
     expect(done.verdict).toBe(CompletionVerdict.STORED);
     expect(await getRun(clients, kept)).toMatchObject({ attempt: 1, pastAttempts: [] });
-    // Afterwards what is lost is reaped as ever.
+    // Afterwards lost attempts are reaped as usual.
     await startWork(clients, away);
     const lost = await takeOn(back);
     await untilStatus(clients, lost, RunStatus.RUNNING);
@@ -193,7 +193,8 @@ test("a device that dies while the database is away is reaped within its TTL aft
   const stream = await connect(replica.url, device);
   await startWork(clients, device);
   const assignment = await stream.next("assignment");
-  // It never beats, so that without its broken stream only the limit of two hours would end it.
+  // The device sends no heartbeat, so without the broken stream only the limit of two hours would
+  // end the attempt.
   stream.accept(assignment);
   await untilStatus(clients, assignment, RunStatus.RUNNING);
   cut(proxy);

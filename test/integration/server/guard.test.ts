@@ -138,7 +138,7 @@ test("admin brings write, write brings read, and nothing brings what is above it
     return [
       await codeOf(watchers.listWatchers({})),
       await codeOf(fleet.createJoinCode({})),
-      // Of a device that is not theirs, for which write alone is not enough.
+      // A call about another person's device, for which write alone is not enough.
       await codeOf(fleet.deleteDevice({ deviceId })),
     ];
   };
@@ -146,7 +146,7 @@ test("admin brings write, write brings read, and nothing brings what is above it
   expect(await outcome(["read"])).toEqual(["ok", "PermissionDenied", "PermissionDenied"]);
   expect(await outcome(["write"])).toEqual(["ok", "ok", "PermissionDenied"]);
   expect(await outcome(["admin"])).toEqual(["ok", "ok", "ok"]);
-  // A scope that only a device may have does not make a service one.
+  // A scope reserved for devices does not make a service a device.
   expect(await outcome(["device:run"])).toEqual(["PermissionDenied", "PermissionDenied", "PermissionDenied"]);
 });
 

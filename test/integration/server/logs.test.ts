@@ -1,4 +1,4 @@
-/** The log of a replica and of a daemon through a whole day of work, and what is in it. */
+/** The contents of a replica's and a daemon's log through a whole day of work. */
 import { randomBytes } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";

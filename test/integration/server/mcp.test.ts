@@ -153,7 +153,7 @@ test("a run's agent has a token of its own, for its own watcher and for the leng
   const asApi = createClients({ url: here.url, token: attempt.agentToken });
   onTestFinished(() => asApi.close());
   await expect(asApi.watchers.listWatchers({})).rejects.toMatchObject({ reason: "unauthenticated" });
-  // Nor does who knows the run, and not the attempt, have a good one.
+  // Knowledge of the run without the attempt gives no valid token either.
   const forged = agentToken({ orgId: "local", runId: attempt.runId, attemptToken: attempt.runId });
   await expect(open(forged)).rejects.toThrow();
   const elsewhere = agentToken({ orgId: "globex", runId: attempt.runId, attemptToken: attempt.attemptToken });

@@ -9,7 +9,7 @@ import { startTestReplica } from "../../support/server.ts";
 const database = useDatabase();
 
 /** The addresses of the script, the style and the icon, as the page names them. */
-/** The files that a script needs before it runs; views are asked for later. */
+/** The files that a script needs before it runs; views are loaded later. */
 function importsOf(script: Buffer): string[] {
   return [...script.toString("utf8").matchAll(/(?:from|import)"\.\/([^"]+\.js)"/g)].map(([, name]) => name!);
 }

@@ -1,4 +1,4 @@
-/** A client that has nothing of ours but the .proto files and a gRPC library, as one in another language would be. */
+/** A client with only the .proto files and a gRPC library, like a client in another language. */
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import * as grpc from "@grpc/grpc-js";
@@ -65,7 +65,7 @@ test("a client made from the proto alone enrols, holds a session, accepts, beats
   onTestFinished(() => stream.cancel());
   stream.on("error", () => {});
   const received = stream[Symbol.asyncIterator]();
-  /** The next message, which is of this kind. */
+  /** Expects the next message to be of this kind. */
   const next = async (kind: string) => {
     const { value } = (await received.next()) as { value: Message };
     expect(value.message).toBe(kind);

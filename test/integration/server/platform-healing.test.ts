@@ -25,7 +25,7 @@ test("a webhook's address that an older version listed is sealed at the next sta
   const env = { PINION_SECRET_KEYS: newKey() };
   const first = await startTestReplica(database.url, env);
   await addOldWebhooks(450);
-  // Lists show it as a secret from the first moment on, whoever wrote the row.
+  // Lists show the value as a secret from the first moment on, regardless of the row's author.
   const before = await first.clients.agents.listPlatforms({ pageSize: 500 });
   expect(JSON.stringify(before.platforms.map(({ config, secrets }) => ({ config, secrets })))).not.toContain(
     "very-secret",

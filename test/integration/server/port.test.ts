@@ -105,7 +105,8 @@ test("an HTTP/2 connection whose first bytes arrive one by one is served whole",
   const port = await open();
   const target = await dialRaw(port);
   const session = http2Connect(port.url, {
-    // A connection that sends byte by byte: every piece is its own write, and Nagle is off.
+    // A connection that sends byte by byte: every byte is a separate write, and Nagle's algorithm
+    // is off.
     createConnection: () => {
       target.setNoDelay(true);
       const write = target.write.bind(target);
@@ -145,7 +146,7 @@ test.runIf(hasOpenssl())("with TLS both protocols are served within it, and noth
   expect(await get2(plain, "/")).toContain("https://");
   expect(handler).toHaveBeenCalledTimes(2);
 
-  // Longer than the deadline for the first bytes, which is over for this one.
+  // Longer than the deadline for the first bytes, which has been met on this connection.
   await new Promise((done) => setTimeout(done, 500));
   expect(await get2(session, "/")).toBe("HTTP/2.0");
 });

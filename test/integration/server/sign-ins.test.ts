@@ -1,4 +1,7 @@
-/** Browsers that are signed in, by a link or a token, and commands that log in: what lets in, once, and for how long. */
+/**
+ * Browsers signed in by a link or a token, and commands that log in: the valid credentials, single
+ * use, and lifetimes.
+ */
 import { Code } from "@connectrpc/connect";
 import { createClients, PinionError } from "@pinion/client";
 import { sql } from "kysely";

@@ -1,4 +1,6 @@
-/** Two daemons with one identity, in state directories of their own, so that no lock stands between them. */
+/**
+ * Two daemons with one identity, in separate state directories, so that no lock keeps them apart.
+ */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -49,7 +51,7 @@ test("the newer session wins; the replaced daemon says why, comes back ever more
   // The mean of the waits doubles with each replacement; 4 of them cannot have come within the first moments.
   const waits = [...first.waits(), ...second.waits()];
   expect(Math.max(...waits)).toBeGreaterThan(200);
-  // Each session was newer than the one that it replaced, and there are few of them.
+  // Each session was newer than the replaced session, and the number of sessions is small.
   const { device } = await clients.fleet.getDevice({ deviceId: identity.deviceId });
   expect(Number(device!.sessionEpoch)).toBeGreaterThanOrEqual(4);
   expect(Number(device!.sessionEpoch)).toBeLessThan(30);

@@ -5,7 +5,10 @@ import { useDatabase } from "../../support/database.ts";
 
 const database = useDatabase({ per: "file" });
 
-/** Unique indexes that do not lead with org_id, each with why it cannot, and what a sharded database does about it. */
+/**
+ * Unique indexes that do not lead with org_id, each with the reason, and the solution for a sharded
+ * database.
+ */
 const exceptions: Record<string, string> = {
   token_sha256_key:
     "a token is looked up before its org is known; a sharded database asks a directory of hashes, or all",
@@ -41,7 +44,7 @@ test("tables without org_id are those that belong to no tenant", async () => {
     "kysely_migration_lock",
     "org",
     "replica",
-    // Of nobody until it is used, and then used up.
+    // Belongs to no user before its use; single use.
     "sign_in_code",
     "user",
     "user_identity",

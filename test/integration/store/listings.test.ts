@@ -1,4 +1,4 @@
-/** Listings with a filter read what the filter names, and not all that an org ever had. */
+/** Listings with a filter only read matching rows, not the org's whole history. */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { type Db, transaction } from "../../../src/store/pg/database.ts";

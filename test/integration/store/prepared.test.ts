@@ -1,5 +1,7 @@
 import { randomUUID } from "node:crypto";
-/** Statements of a few items keep their plans; those of many are planned for what they are. */
+/**
+ * Statements of a few items keep their plans; statements of many items are planned for their size.
+ */
 import { type Kysely, sql } from "kysely";
 import { afterEach, expect, test } from "vitest";
 import { type Database, isPassing, openDatabase } from "../../../src/store/pg/database.ts";

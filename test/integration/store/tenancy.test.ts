@@ -1,4 +1,4 @@
-/** Row-level security, by itself: statements that forget to ask for the org, or ask for the wrong one. */
+/** Row-level security alone: statements without a condition on the org, or with the wrong org. */
 import { sql } from "kysely";
 import pg from "pg";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -13,7 +13,8 @@ let opened: Database;
 let db: Db;
 
 beforeEach(async () => {
-  // One connection: what a statement left on it would be found by the next.
+  // One connection: state left on the connection by a statement would be found by the next
+  // statement.
   opened = openDatabase({ url: database.url, poolMax: 1 });
   db = opened.tenantDb;
   for (const orgId of ["acme", "globex"]) {

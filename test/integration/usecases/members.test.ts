@@ -1,4 +1,4 @@
-/** A member who leaves while somebody pins to, or enrols, a device of theirs. */
+/** A member leaves while another person pins work to, or enrols, a device of the member. */
 import { randomUUID } from "node:crypto";
 import { beforeEach, expect, test } from "vitest";
 import * as agents from "../../../src/store/agents/agents.ts";

@@ -1,4 +1,4 @@
-/** HTTP/2 written by hand, so that it can be wrong. */
+/** HTTP/2 frames written by hand, so that they can be invalid. */
 import { connect, type Socket } from "node:net";
 
 export const frameTypes = {
@@ -31,7 +31,7 @@ export function http2Frame(
   return Buffer.concat([head, payload]);
 }
 
-/** A header field as HPACK takes it without its tables: a literal that is not indexed. */
+/** A header field for HPACK without tables: a literal without indexing. */
 export function literal(name: string, value: string): Buffer {
   return Buffer.concat([Buffer.from([0x00]), hpackText(name), hpackText(value)]);
 }
@@ -75,7 +75,9 @@ export type RawConnection = {
 
 const writeMs = 2_000;
 
-/** A connection that reads whatever comes and forgets it. Never rejects: what the peer does to it is its answer. */
+/**
+ * A connection that reads and discards all input. Never rejects: the peer's reaction is the result.
+ */
 export async function openRaw(port: number, { isReading = true } = {}): Promise<RawConnection> {
   const socket = connect(port, "127.0.0.1");
   let isClosed = false;

@@ -1,4 +1,7 @@
-/** Large bodies on one HTTP/2 connection, of which the last byte never comes. Keeps to what the peer's windows allow. */
+/**
+ * Large bodies on one HTTP/2 connection, each without the last byte. Respects the peer's
+ * flow-control windows.
+ */
 import { flags, frameTypes, grpcHeaders, http2Frame, type RawConnection } from "./http2.ts";
 
 const frameBytes = 16_384;

@@ -1,4 +1,4 @@
-/** The seed of this run: PINION_FUZZ_SEED, or a new one. It is printed, so that it can be given again. */
+/** The seed of this run: PINION_FUZZ_SEED, or a new seed. The seed is printed for a repetition. */
 export function seedOfRun(name: string): number {
   const seed = Number(process.env.PINION_FUZZ_SEED ?? Math.floor(Math.random() * 2 ** 31));
   process.stderr.write(`  ${name}: PINION_FUZZ_SEED=${seed}\n`);

@@ -1,4 +1,7 @@
-/** "Late by at most the sweep": what the rule counts as a wait for a push, and what it lets be a reason to be late. */
+/**
+ * "Late by at most the sweep": the waits for a push counted by the rule, and the accepted reasons
+ * for lateness.
+ */
 import { expect, test } from "vitest";
 import { checkLateness, fullSpans, waitsAbove } from "../../chaos/checker/lateness.ts";
 import { type Bounds, makeWorld } from "../../chaos/checker/world.ts";
@@ -53,7 +56,7 @@ const runRow = (values: Partial<RunRow> & { id: string }): RunRow => ({
 
 type Life = { history: Entry[]; rows: Rows; slots: number };
 
-/** A device that is connected for a minute, and a run of it that is due at 20 s and pushed so much later. */
+/** A device connected for a minute, and a run that is due at 20 s and pushed `lateMs` later. */
 function lifeOf({ lateMs }: { lateMs: number }): Life {
   const pushedAt = dueAt + lateMs;
   const acks = Array.from({ length: endsAt / 1_000 }, (_, index) =>

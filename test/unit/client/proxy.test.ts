@@ -16,7 +16,7 @@ const p = "http://proxy:3128";
 type Row = [environment: Record<string, string>, url: string, proxy: string | undefined];
 const rows: Row[] = [
   [{}, "http://pinion.example.org", undefined],
-  // Which variable speaks for a URL.
+  // The variable that applies to a URL.
   [{ http_proxy: p }, "http://pinion.example.org", p],
   [{ HTTP_PROXY: p }, "http://pinion.example.org", p],
   [{ https_proxy: p }, "https://pinion.example.org", p],

@@ -1,4 +1,4 @@
-/** Devices that misbehave: what they send, what they do not read, and what they leave undone. */
+/** Devices that misbehave: in sent messages, in messages not read, and in omitted answers. */
 import { setTimeout as delay } from "node:timers/promises";
 import { create, toBinary } from "@bufbuild/protobuf";
 import * as grpc from "@grpc/grpc-js";
@@ -22,7 +22,7 @@ const ids = {
 };
 const patience = { timeout: fuzzMs() + 300_000 };
 const chunks = process.env.PINION_FUZZ_MINUTES ? 1_000_000 : 100_000;
-/** What the server may end a stream with: the peer's mistakes, and nothing of ours. */
+/** Statuses that the server never ends a stream with: only the peer's mistakes end streams here. */
 const ourFaults = new Set<grpc.status>([grpc.status.UNKNOWN, grpc.status.DATA_LOSS]);
 
 // Both ways to serve a device's stream.

@@ -257,7 +257,8 @@ test("@every counts elapsed time from its anchor, and from 1970 without one", ()
     "2026-03-29T01:30:00.000Z",
     "2026-03-29T03:00:00.000Z",
   ]);
-  // Nine in Berlin is seven in UTC, then and for ever: the clocks that change do not matter to it.
+  // Nine in Berlin at the start is seven in UTC, then and for ever: later changes of the clocks do
+  // not matter.
   expect(slotsOf("@every 24h from 2026-10-24T09:00", "Europe/Berlin", "2026-10-24T00:00:00Z", 2)).toEqual([
     "2026-10-24T07:00:00.000Z",
     "2026-10-25T07:00:00.000Z",
@@ -279,7 +280,7 @@ test("@at has one slot: at the end of a gap, the first of a repeated time, and n
   expect(nextSlot(once, new Date("2026-12-01T09:00:00Z"))).toBeUndefined();
   const now = new Date("2026-12-02T00:00:00Z");
   expect(() => checkSchedule(once, { now })).toThrow(/in the past/);
-  // Nobody says what time it is: it may have fired.
+  // Without the current time, the slot may have passed.
   expect(() => checkSchedule(once)).not.toThrow();
 });
 
