@@ -1,4 +1,4 @@
-/** Services that ask, in a process of their own: for runs now, and for turns of conversations. */
+/** Services that call from a separate process: triggers of runs, and turns of conversations. */
 import { createClients } from "@pinion/client";
 import { answerQuestions } from "./lib/children.ts";
 import { LoadDevice } from "./lib/device.ts";
@@ -16,7 +16,10 @@ type Question =
       watchers: { orgId: string; id: string }[];
       gapsMs: number[];
     }
-  /** Holds the devices of agents, and has `conversations` of each org say `turnsEach` messages, each after the last reply. */
+  /**
+   * Holds the devices of agents, and has `conversations` of each org say `turnsEach` messages, each
+   * after the last reply.
+   */
   | {
       kind: "talk";
       url: string;
@@ -30,7 +33,7 @@ type Question =
       isLeftOpen: boolean;
     };
 
-/** A machine that does not answer for so long is not measured. */
+/** A machine without an answer within this time is not measured. */
 const sayMsMax = 300_000;
 
 const now = () => performance.timeOrigin + performance.now();
@@ -113,7 +116,7 @@ async function talk(question: Extract<Question, { kind: "talk" }>) {
         });
         return turn!.id;
       } catch (error) {
-        // Said again, it is the same message.
+        // A repeated call with the same id is the same message.
         if (performance.now() - startedAt > sayMsMax) throw error;
         await new Promise((resolve) => setTimeout(resolve, 500));
       }

@@ -74,7 +74,7 @@ async function measureRun(cluster: Cluster, options: Options) {
   const walKiB = ((await walBytes(opened.url)) - before.wal) / 1024 / runs;
   const diskKiB = ((await diskBytes(opened.url)) - before.disk) / 1024 / runs;
   await opened.close();
-  // CPU seconds of 1,000 are milliseconds of one.
+  // CPU seconds of 1,000 operations equal milliseconds of a single operation.
   return { postgresMs: cpu.postgres, replicaMs: cpu.server, walKiB, diskKiB };
 }
 

@@ -1,4 +1,4 @@
-/** Streams to the bare server, which are held open and written to. */
+/** Streams to the bare server: held open, and written to. */
 import { type ClientHttp2Session, type ClientHttp2Stream, connect } from "node:http2";
 import { answerQuestions } from "./lib/children.ts";
 

@@ -15,12 +15,12 @@ import { seedDevices, seedOrgs } from "./lib/seed.ts";
 const beatMs = 30_000;
 const full = { sizes: [1_000, 5_000, 10_000, 20_000], windowMs: 15_000 };
 const smoke = { sizes: [100, 300], windowMs: 3_000 };
-/** One load process holds so many: each socket costs an open file there, too. */
+/** Devices per load process at most: each socket costs an open file there, too. */
 const perLoadMax = 10_000;
 /** Open files of a process in addition to its streams. */
 const otherFiles = 500;
 const handledSize = 5_000;
-/** The size that the CPU budget is for. */
+/** The fleet size of the CPU budget. */
 const budgetSize = 10_000;
 
 type Measured = {

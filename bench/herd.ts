@@ -27,7 +27,7 @@ export const bench: Bench = async ({ isSmoke }) => {
   const cluster = await openCluster();
   try {
     const url = await cluster.database("herd");
-    // The last org is the other one: a device and a watcher, and nothing else.
+    // The last org is the other org: a device and a watcher, and nothing else.
     await seedOrgs(url, options.orgs + 1);
     const devices = await seedDevices(url, {
       count: options.devices,
@@ -115,7 +115,7 @@ async function seedOther(url: string, org: number) {
 /** Resolves when so many slots are rows; seconds later, perhaps. */
 async function untilRecorded(url: string, count: number): Promise<void> {
   for (const deadline = Date.now() + withinMs; Date.now() < deadline; ) {
-    // The statistics of the table, so that looking does not count the rows.
+    // The statistics of the table, so that the measurement does not count the rows.
     const { rows } = await query(
       url,
       "select n_tup_ins::int as count from pg_stat_user_tables where relname = 'run'",

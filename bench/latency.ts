@@ -17,7 +17,7 @@ import { dueInMs, openLifecycle } from "./lifecycle.ts";
 const full = { devices: 1_000, perSecond: 100, warmSeconds: 10, seconds: 30, triggers: 300, seed: 20 };
 const smoke = { devices: 50, perSecond: 50, warmSeconds: 1, seconds: 3, triggers: 50, seed: 20 };
 const orgs = 10;
-/** Triggers come so much more seldom: each is a call with a transaction of its own. */
+/** Triggers come less often by this factor: each trigger is a call with its own transaction. */
 const triggerGaps = 5;
 const withinMs = 60_000;
 
@@ -117,7 +117,7 @@ export async function measureWaits(
   return opened.load.ask<Measured>({ kind: "measurements" });
 }
 
-/** Has watchers triggered that have run before, and answers how long each call took to become a frame. */
+/** Triggers watchers that have run before; returns the time from each call to its frame. */
 async function measureTriggers(opened: Awaited<ReturnType<typeof openLifecycle>>, gapsMs: readonly number[]) {
   const services = await seedServices(opened.url, orgs, () => newToken("svc"));
   const { rows: watchers } = await query(

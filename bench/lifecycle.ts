@@ -28,7 +28,7 @@ export const bench: Bench = async ({ isSmoke }) => {
   const cluster = await openCluster();
   try {
     const opened = await openLifecycle(cluster, "lifecycle", options);
-    // Two rounds warm up connections, plans and code; the third one counts.
+    // Two rounds warm up connections, plans and code; the third round counts.
     await runLifecycle(cluster, opened);
     await runLifecycle(cluster, opened);
     const pinion = await runLifecycle(cluster, opened);
@@ -92,7 +92,7 @@ function row(reference: number, { name, runsPerSecond, cpu, addingPer1000, walKi
   };
 }
 
-/** The rows of as many runs by SQL alone, in a process of its own, on the same PostgreSQL. */
+/** The rows of as many runs by SQL alone, in a separate process, on the same PostgreSQL. */
 async function measureFloor(cluster: Cluster, opened: Opened, jobs: number): Promise<Measured> {
   await makeDue(opened.url, new Date());
   const child = await startChild("references/floor.ts");
@@ -124,7 +124,7 @@ async function measureQueues(cluster: Cluster, jobs: number): Promise<Measured[]
   return measured;
 }
 
-/** Asks, and says what the answer took. */
+/** Sends the question, and returns the resources used for the answer. */
 async function observed(
   cluster: Cluster,
   child: Child,
@@ -155,7 +155,7 @@ export type LifecycleResult = {
   /** From the first row of a run to the last acknowledgement; rows recorded ahead count. */
   seconds: number;
   runsPerSecond: number;
-  /** From the moment at which all are due. */
+  /** From the moment at which all runs are due. */
   runsPerSecondSinceDue: number;
   walKiB: number;
   /** CPU seconds per 1,000 runs. */

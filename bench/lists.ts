@@ -22,7 +22,7 @@ const watchersCount = 1_000;
 const runsPerWatcher = 1_000;
 const devicesCount = 5_000;
 const days = 30;
-/** Each within the time that a statement may take. */
+/** Small enough for the statement timeout. */
 const runsPerStatement = 25;
 const pageSize = 500;
 const rounds = 7;

@@ -10,7 +10,7 @@ type Question =
       slots: number;
       beatMs?: number;
       isHolding?: boolean;
-      /** Comes back after its stream has ended, as the real daemon does. */
+      /** Reconnects after the end of its stream, like the real daemon. */
       isReturning?: boolean;
     }
   /** Resolves, with the time, when all returning streams have been welcomed again. */
@@ -27,7 +27,7 @@ type Question =
 const now = () => performance.timeOrigin + performance.now();
 
 type Measured = {
-  /** When a run's frame arrived, and when it was due. */
+  /** The arrival time of a run's frame, and the run's due time. */
   frames: { runId: string; dueAt: number; at: number }[];
   /** From the completion's write to its acknowledgement. */
   acks: number[];
@@ -49,9 +49,9 @@ function reset(): void {
 }
 reset();
 
-/** Streams that are being opened at once, the first time. */
+/** Maximum number of streams opened at once, the first time. */
 const opensMax = 200;
-/** The daemon's first delay before it dials again, with full jitter; doubles up to the longest. */
+/** The daemon's first delay before the next dial, with full jitter; doubles up to the maximum. */
 const returnMs = 1_000;
 const returnMsMax = 30_000;
 const openWithinMs = 120_000;

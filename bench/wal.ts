@@ -25,7 +25,8 @@ const cluster = await openCluster({
   shared_preload_libraries: "pg_stat_statements",
   "pg_stat_statements.track_planning": "on",
   autovacuum: "off",
-  // Full images of pages come with the first change after a checkpoint: counted for one round, they say nothing.
+  // Full images of pages come with the first change after a checkpoint: within a single round,
+  // their count is arbitrary.
   full_page_writes: "off",
 });
 try {

@@ -49,7 +49,9 @@ function compile(out: string): void {
   if (result.status !== 0) throw new Error(`tsc ended with ${result.status}`);
 }
 
-/** tsc gives the imports of the JavaScript their new ending, but leaves ".ts" in the declarations. */
+/**
+ * tsc gives the imports of the JavaScript their new ending, but leaves ".ts" in the declarations.
+ */
 async function nameDeclarations(out: string): Promise<void> {
   const entries = await readdir(out, { recursive: true, withFileTypes: true });
   for (const entry of entries) {

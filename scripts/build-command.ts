@@ -1,4 +1,7 @@
-/** Builds the command for npm's package into dist/pinion: `npm run build`, and by itself before `npm pack`. */
+/**
+ * Builds the command for npm's package into dist/pinion: `npm run build`, and by itself before `npm
+ * pack`.
+ */
 import { rm, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";

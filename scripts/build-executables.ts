@@ -106,7 +106,7 @@ async function strip(binary: string): Promise<void> {
   await run("strip", [binary]).catch(() => {});
 }
 
-/** npm's package, where it is for a system without a file. */
+/** npm's package, offered to systems without a file. */
 async function packPackage(): Promise<Download> {
   await run("npm", ["pack", "--silent", "--pack-destination", out], { cwd: root });
   const file = (await readdir(out)).find((name) => name.endsWith(".tgz"))!;

@@ -5,7 +5,7 @@ import pg from "pg";
 import { startEmbedded } from "../../src/store/pg/embedded/cluster.ts";
 import { migrate } from "../../src/store/pg/migrate.ts";
 
-/** A PostgreSQL for a bench: everything durable, as a user would run it. */
+/** A PostgreSQL for a bench: everything durable, like a user's PostgreSQL. */
 export type Cluster = {
   /** The URL of a new database, migrated unless `isEmpty`. */
   database(name: string, options?: { isEmpty?: boolean }): Promise<string>;

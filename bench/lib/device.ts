@@ -35,7 +35,7 @@ export class LoadDevice {
   readonly #stream: ClientHttp2Stream;
   readonly #listener: DeviceListener;
   readonly #frames = new FrameReader(messageBytesMax);
-  /** Attempts by token that are not acknowledged yet, with their runs. */
+  /** Attempts by token, not acknowledged yet, with their runs. */
   readonly #held: Map<string, string>;
   readonly #isHolding: () => boolean;
   #queue: Buffer[] = [];

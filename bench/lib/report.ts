@@ -12,7 +12,9 @@ export type Report = {
     model: string;
     node: string;
     postgres: string;
-    /** How many processes wanted a core in the minute before: what else ran there. */
+    /**
+     * The number of processes that wanted a core in the minute before: other load of the machine.
+     */
     loadBefore?: number;
   };
   options: Record<string, unknown>;

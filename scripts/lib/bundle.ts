@@ -18,7 +18,7 @@ import { root } from "./proto.ts";
 /** The compile target of the sources; the launcher (bin/pinion.cjs) refuses an older Node. */
 const target = "node24";
 
-/** The version and the commit that a build carries. The commit is empty outside of a repository. */
+/** The version and the commit in a build. The commit is empty outside of a repository. */
 export async function stampOf(kind: Build["kind"], program: Build["program"]): Promise<Build> {
   const { version } = JSON.parse(await readFile(join(root, "package.json"), "utf8")) as { version: string };
   return { program, kind, version, commit: commitOf() };
@@ -36,7 +36,7 @@ function commitOf(): string {
   }
 }
 
-/** Puts contents in place of the modules that read them from folders. */
+/** Replaces the modules that read folders by the contents of the folders. */
 const withContents: Plugin = {
   name: "with-contents",
   setup(plugins) {
@@ -67,7 +67,7 @@ function encoded(files: ReadonlyMap<string, Buffer>): [string, string][] {
   return [...files].map(([path, bytes]) => [path, bytes.toString("base64")]);
 }
 
-/** Leaves the server and its commands out. */
+/** Excludes the server and its commands. */
 const daemonAlone: Plugin = {
   name: "daemon-alone",
   setup(plugins) {
@@ -89,7 +89,7 @@ const common = {
   bundle: true,
   platform: "node",
   target,
-  // Node keeps such a text in half the memory, and reads it faster.
+  // Node keeps ASCII text in half the memory, and reads ASCII faster.
   charset: "ascii",
   minifySyntax: true,
   minifyWhitespace: true,
@@ -99,7 +99,7 @@ const common = {
   logLevel: "warning",
 } as const;
 
-/** ES modules in a folder, of which `main.js` is the command. */
+/** ES modules in a folder; `main.js` is the command. */
 export async function bundlePackage(outdir: string): Promise<Bundled> {
   const stamp = await stampOf("package", "pinion");
   return build({
@@ -111,7 +111,7 @@ export async function bundlePackage(outdir: string): Promise<Bundled> {
     outdir,
     plugins: [withContents],
     define: { BUILD_STAMP: JSON.stringify(stamp) },
-    // Packages in the older format ask for what Node has by `require`.
+    // Packages in CommonJS load Node's modules by `require`.
     banner: {
       js: 'import{createRequire as pinionRequire}from"node:module";const require=pinionRequire(import.meta.url);',
     },
@@ -135,7 +135,7 @@ export async function bundleScript(program: Build["program"], outfile: string): 
   });
 }
 
-/** The licences of the packages that became part of a bundle. */
+/** The licences of the packages included in a bundle. */
 export function bundledLicenses({ metafile }: Bundled): Promise<string> {
   return licenses(metafile);
 }

@@ -17,7 +17,7 @@ type Property = {
   minLength?: number;
 };
 
-/** docs/configuration.md, from the schemas that the variables are checked with. */
+/** docs/configuration.md, from the schemas that check the variables. */
 export function configurationPage(): string {
   return `${[
     "<!-- Made from src/config.ts and src/cli/command-settings.ts by `npm run generate`; change it there. -->",

@@ -6,7 +6,9 @@ import { fileURLToPath } from "node:url";
 /** The repository's. */
 export const root = fileURLToPath(new URL("../../", import.meta.url));
 
-/** Writes the generated code below a directory, at the paths that buf.gen.yaml names. Throws when buf fails. */
+/**
+ * Writes the generated code below a directory, at the paths of buf.gen.yaml. Throws when buf fails.
+ */
 export function generate(outDir: string): void {
   const bin = join(root, "node_modules", ".bin");
   const result = spawnSync(join(bin, "buf"), ["generate", "--output", outDir], {

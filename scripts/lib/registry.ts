@@ -1,4 +1,7 @@
-/** Packages of other systems, which npm does not install here: their tarballs, checked against the lockfile. */
+/**
+ * Packages of other systems, not installed here by npm: their tarballs, checked against the
+ * lockfile.
+ */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { access, mkdir, readFile, rm } from "node:fs/promises";

@@ -1,4 +1,7 @@
-/** The schema as text, from the catalog of a freshly migrated database: what a change of a migration really changes. */
+/**
+ * The schema as text, from the catalog of a freshly migrated database: the real effects of a
+ * migration.
+ */
 import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -45,7 +48,7 @@ const relations = `
     and c.relname not like 'kysely\\_migration%'
   order by c.relname collate "C"`;
 
-/** In the order of the table: a row's width depends on it. */
+/** In the order of the table, because a row's width depends on the order. */
 const columns = `
   select a.attname || ' ' || format_type(a.atttypid, a.atttypmod)
     || case when a.attnotnull then ' not null' else '' end

@@ -10,7 +10,7 @@ import type { Rows } from "./rows.ts";
 import { type Summary, summarize } from "./summary.ts";
 
 export type ChaosOptions = RigOptions & {
-  /** Faults are on for so long; what follows until everything is settled comes on top. */
+  /** The duration of the faults; settling afterwards takes additional time. */
   lengthMs: number;
   gapMs: number;
   outageMsMax: number;

@@ -37,7 +37,9 @@ export type SeenMessage =
   | ({ case: "completionAck"; verdict: Verdict; windowId: string; isUnary: boolean } & AttemptName)
   | { case: "drain"; reason: number };
 
-/** A schedule of the workload fires at every multiple of so many seconds since the epoch; null: it does not fire. */
+/**
+ * A schedule of the workload fires at every multiple of these seconds since the epoch; null: never.
+ */
 export type EverySeconds = number | null;
 
 /**
@@ -61,7 +63,9 @@ export type Answer = { watcher?: string; run?: string; alreadyQueued?: boolean; 
 export type Happening =
   | { kind: "sent"; device: string; stream: string; message: SentMessage }
   | { kind: "seen"; device: string; stream: string; message: SeenMessage }
-  /** The device's handler or program has begun, was told to end and did, or has finished by itself. */
+  /**
+   * The device's handler or program has begun, was told to end and did, or has finished by itself.
+   */
   | ({ kind: "work"; device: string; phase: "begun" | "ended" | "finished" } & AttemptName)
   /** A device has ended its connection for good. */
   | { kind: "gaveUp"; device: string; error: string }

@@ -36,7 +36,9 @@ export async function copySources(replacements: readonly Replacement[]): Promise
   return tree;
 }
 
-/** Runs the rig on broken sources; `caught`: the violations of the rules that the mutation is to break. */
+/**
+ * Runs the rig on broken sources; `caught`: the violations of the rules targeted by the mutation.
+ */
 export async function runMutation(
   mutation: Mutation,
   options: { seed: number; onProgress?: (text: string) => void },

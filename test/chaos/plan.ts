@@ -59,12 +59,12 @@ export type Fault = {
 
 export type PlanOptions = {
   seed: number;
-  /** Faults begin before this and are over by then. */
+  /** Faults begin and end before this time. */
   lengthMs: number;
   replicas: number;
   hosts: number;
   ttlMs: number;
-  /** The longest that PostgreSQL is away. */
+  /** Maximum time without PostgreSQL. */
   outageMsMax: number;
   kinds?: readonly FaultKind[];
   /** Between the beginnings of two faults, about. */
@@ -77,7 +77,7 @@ const hourMs = 3_600_000;
 /** Nothing begins before the fleet has connected and work is under way. */
 const firstAtMs = 3_000;
 
-/** All kinds come up in each round, in an order of its own. */
+/** Each round contains all kinds, in a random order. */
 export function planFaults(options: PlanOptions): Fault[] {
   const random = createRandom(options.seed);
   const kinds = options.kinds ?? faultKinds;
@@ -110,7 +110,7 @@ function durationOf(kind: FaultKind, options: PlanOptions, random: Random): numb
     case "replica_kill":
     case "replica_term":
     case "host_kill":
-      // Until it is started again.
+      // Until the process is started again.
       return random.whole(200, 3_000);
     case "replica_pause":
     case "host_pause":

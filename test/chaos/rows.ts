@@ -45,7 +45,7 @@ export type EventRow = {
   org: string;
   run: string | null;
   watcher: string | null;
-  /** By which rule the reaper took an attempt. */
+  /** The reaper's rule by which the attempt was taken away. */
   rule: string | null;
   scheduledFor: number | null;
   committedAt: number;
@@ -70,5 +70,5 @@ export type Rows = {
   devices: DeviceRow[];
 };
 
-/** A run keeps so many past attempts; of one with more the oldest are not known any more. */
+/** A run keeps this many past attempts; beyond, the oldest attempts are no longer known. */
 export const pastAttemptsMax = 20;

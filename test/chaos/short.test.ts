@@ -33,7 +33,7 @@ test(
         `${results} results, ${resent} sent again, ${Math.round(tookMs / 1000)} s\n`,
     );
     expect(violations.map(describe).join("\n\n"), `seed ${seed}`).toBe("");
-    // A run in which little happened proves little.
+    // A run with few events proves little.
     expect(faults.length).toBeGreaterThan(15);
     expect(byStatus.completed).toBeGreaterThan(100);
   },

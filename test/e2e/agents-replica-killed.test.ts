@@ -1,4 +1,7 @@
-/** A replica is killed while real agents are in the middle of something: nothing is lost, and nothing is done twice. */
+/**
+ * A replica is killed while real agents are in the middle of something: nothing is lost, and
+ * nothing is done twice.
+ */
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -145,7 +148,7 @@ test.skipIf(agents.claude === undefined)(
         questionId: asked?.id ?? "",
         optionId: asked?.options.find((option) => option.kind === kind)?.id ?? "",
       });
-    // Two people at once: one of them is taken at their word, and the other is told.
+    // Two people at once: one answer is accepted, and the other person gets an error.
     const answers = await Promise.allSettled([
       answer(QuestionOptionKind.ALLOW_ONCE),
       answer(QuestionOptionKind.ALLOW_ONCE),

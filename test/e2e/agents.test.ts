@@ -1,6 +1,7 @@
 /**
- * From the pages to a real agent: the commands of "docs/first-agent.md" and "docs/recipes.md" as they stand there, on a real
- * server, with the real `claude` and a scripted model; then the same with `codex`, and by the Agent Client Protocol.
+ * From the pages to a real agent: the commands of "docs/first-agent.md" and "docs/recipes.md" as
+ * they stand there, on a real server, with the real `claude` and a scripted model; then the same
+ * with `codex`, and by the Agent Client Protocol.
  */
 import { execFile, execFileSync } from "node:child_process";
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
@@ -130,7 +131,7 @@ function run(command: string): Promise<string> {
   });
 }
 
-/** The model answers what the page's schema asks for, after a look at the repository. */
+/** The model gives an answer that matches the page's schema, after a look at the repository. */
 function reviewer(): void {
   model.script(({ tools, conversation, api, body }) => {
     if (tools.length <= 3) return { text: "A title" };

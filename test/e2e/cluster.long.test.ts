@@ -18,7 +18,7 @@ import { startTestReplica } from "../support/server.ts";
 /** How often a run is asked for, in ms. */
 const everyMs = 50;
 
-/** A replica and a device at work on a cluster, with a record of all that happened. */
+/** A replica and a device at work on a cluster, with a record of all events. */
 async function startWorking(cluster: Cluster) {
   await migrate(cluster.url, createLogger({ name: "test", level: "silent" }));
   const { url, clients } = await startTestReplica(cluster.url, { PINION_HEARTBEAT_TTL_MS: "60000" });

@@ -29,7 +29,7 @@ type Service = {
   startDaemon(): Promise<PinionProcess>;
   /** Lets the agents end. */
   release(): Promise<void>;
-  /** Triggers the device's watcher and waits until its agent runs. */
+  /** Triggers the device's watcher and waits until the agent runs. */
   triggerAndWait(): Promise<Run>;
   runOnce(runId: string): Promise<Run>;
 };
@@ -65,7 +65,7 @@ async function startService(options: { ttlMs: number }): Promise<Service> {
   const begun = join(directory, "begun");
   await writeFile(
     agent,
-    // The grandchild must be swept as well; its command line carries the directory's name.
+    // The grandchild must be swept as well; its command line contains the directory's name.
     `cat > /dev/null
 sh -c 'while true; do sleep 1; done' ${directory}/grandchild &
 child=$!
@@ -195,7 +195,7 @@ test("a completion that is stored while its device is killed is not stored again
   const service = await startService({ ttlMs: patientTtlMs });
   const daemon = await service.startDaemon();
   const { id } = await service.triggerAndWait();
-  // The server stands still, so the completion reaches its socket and no acknowledgement comes back.
+  // The server is stopped, so the completion reaches its socket and no acknowledgement comes back.
   service.server.child.kill("SIGSTOP");
   await service.release();
   await eventually(() => outboxOf(service).length === 1 || undefined, "the result to be in the outbox");

@@ -224,7 +224,7 @@ test.for(commands.filter(isExecutedHere))(
     }
     const { exit, signal, printed } = await typed.ended;
     if (command.includes("--database-url")) {
-      // Red, and rightly so: the tests' PostgreSQL does not wait for its disk. All else is well.
+      // Red, and rightly so: the tests' PostgreSQL runs with fsync off. All other checks pass.
       expect(printed.match(/^✗.*/gm), printed).toEqual([expect.stringContaining("fsync is off")]);
       return;
     }

@@ -1,4 +1,4 @@
-/** A real server goes on after errors that nothing caught, and is reached by an IPv6 literal. */
+/** A real server goes on after uncaught errors, and is reachable by an IPv6 literal. */
 import { writeFile } from "node:fs/promises";
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";

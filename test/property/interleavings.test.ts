@@ -47,11 +47,11 @@ type World = {
   device: DeviceName;
   watcher: WatcherName;
   known: attempts.ClaimedRun[];
-  /** Epochs that there were. */
+  /** Epochs so far. */
   epochs: number[];
-  /** Slots that were made due. */
+  /** Slots made due so far. */
   slots: number;
-  /** All that may be true. */
+  /** All possible states. */
   states: State[];
 };
 
@@ -59,7 +59,7 @@ type World = {
 type Act = (world: World, db: Db) => Promise<Command> | undefined;
 type Step = { name: string; acts: Act[] } | { name: string; alone: (world: World) => Promise<void> };
 
-/** The latest is what matters most often. */
+/** The latest item is chosen most often. */
 const latest = <T>(items: readonly T[], pick: number): T | undefined =>
   items[items.length - 1 - (pick % Math.max(1, items.length))];
 

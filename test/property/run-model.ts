@@ -17,7 +17,7 @@ export type Live = {
   token: string | undefined;
   isWaiting: boolean;
   isCancelAsked: boolean;
-  /** Its beats stopped long ago. */
+  /** The run's beats stopped long ago. */
   isSilent: boolean;
 };
 
@@ -32,7 +32,7 @@ export type State = {
    * kept.
    */
   over: { [token: string]: { isReported: boolean; isKept: boolean; run: number; attempt: number } };
-  /** Of each run the attempt that was claimed last. */
+  /** The last claimed attempt of each run. */
   latest: { [run: number]: string };
   runs: number;
   ended: { id: string | undefined; number: number; status: Ended }[];
@@ -254,7 +254,7 @@ function finish(state: State, status: Ended, isReported: boolean): void {
   state.run = undefined;
 }
 
-/** An attempt failed: the next one, or the end. */
+/** An attempt failed: the next attempt, or the end. */
 function fail(
   state: State,
   status: "failed" | "timeout",

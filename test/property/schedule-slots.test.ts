@@ -38,7 +38,7 @@ const zones = [
 ];
 /** Pyongyang moved by half an hour in 2015 and 2018, Tehran gave up its daylight saving in 2022. */
 const years = { from: 2018, to: 2028 };
-/** Beyond them, the days that Samoa and Tokelau left out. */
+/** Outside of these years, the days skipped by Samoa and Tokelau. */
 const skippedDays: [zone: string, year: number][] = [
   ["Pacific/Apia", 2011],
   ["Pacific/Fakaofo", 2011],
@@ -65,7 +65,7 @@ function readingOf(zone: string, moment: number): number {
   return Date.parse(`${format.format(moment).replace(" ", "T")}Z`);
 }
 
-/** The minutes at which the clock does not go on by a minute. */
+/** The minutes at which the local time does not advance by a minute. */
 function changesOf(zone: string, from: number, to: number): number[] {
   const changes: number[] = [];
   const step = 360 * minuteMs;
@@ -388,6 +388,6 @@ test("dates that never come are refused at once, and a schedule of seconds does 
   let slot = new Date("2026-03-28T00:00:00Z");
   for (let i = 0; i < 2_000; i++) slot = nextSlot(everySecond, slot)!;
   expect(slot.toISOString()).toBe("2026-03-28T00:33:20.000Z");
-  // 60 ms on an idle machine; a search by the second for a date that never comes would take hours.
+  // 60 ms on an idle machine; a search by the second for an impossible date would take hours.
   expect(performance.now() - began).toBeLessThan(5_000);
 });

@@ -77,7 +77,7 @@ class Model {
     this.status = status;
   }
 
-  /** An attempt failed: the next one, or the end. */
+  /** An attempt failed: the next attempt, or the end. */
   fail(status: "failed" | "timeout", isReported: boolean): void {
     if (this.isCancelAsked) this.finish(isReported ? status : "cancelled", isReported);
     else if (this.attempt >= maxAttempts) this.finish(status, isReported);
@@ -315,7 +315,7 @@ test("a run ends at most once, and every token hears the truth, in whatever orde
         });
       }
       const endings = (await listKinds(db, { runId })).filter((kind) => ends.has(kind.slice("run.".length)));
-      // A late report ends it after all, perhaps for a second time.
+      // A late report ends the run after all, perhaps for a second time.
       if (model.isLate) expect(endings.length).toBeLessThanOrEqual(1);
       else expect(endings).toEqual(ends.has(model.status) ? [`run.${model.status}`] : []);
       const windows = await listWindows(db, { runId });

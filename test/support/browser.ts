@@ -127,7 +127,7 @@ const axeSource = readFileSync(createRequire(import.meta.url).resolve("axe-core/
 
 /** The serious and critical findings of axe-core on the current page. */
 export async function findBarriers(page: Page): Promise<string[]> {
-  // By the debugger, which the page's policy does not bind.
+  // Through the debugger, because the page's policy does not apply there.
   await page.evaluate(axeSource);
   return page.evaluate(`axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) => violations
     .filter(({ impact }) => impact === "serious" || impact === "critical")

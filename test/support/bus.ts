@@ -12,7 +12,7 @@ export type BusKind = (typeof busKinds)[number];
 
 const log = createLogger({ level: "silent", name: "test" });
 
-/** Why the tests of a kind are not run here; said once where people see it. */
+/** The reason why the tests of a kind are skipped here; printed once, visible to people. */
 export function missing(kind: BusKind): string | undefined {
   if (kind === "postgres" || findNatsServer()) return undefined;
   return noticeSkipped(
@@ -32,7 +32,7 @@ export type BusRig = {
    * listening.
    */
   overhear(replicaId: string, onPayload: (payload: string) => void): Promise<() => Promise<void>>;
-  /** Sends a replica what no replica would send. */
+  /** Sends a replica a payload that no replica would send. */
   say(replicaId: string, payload: string): Promise<void>;
   close(): Promise<void>;
 };
@@ -52,7 +52,7 @@ async function startPostgresRig({ url, db }: { url: string; db: Db }): Promise<B
   };
   const once = async (use: (client: pg.Client) => Promise<unknown>) => {
     const client = new pg.Client({ connectionString: url });
-    // The database may be dropped before it is closed.
+    // The database may be dropped before the client is closed.
     client.on("error", () => {});
     await client.connect();
     await use(client);

@@ -5,7 +5,7 @@ import { type AddressInfo, connect, createServer as createTcpServer, type Socket
 import { onTestFinished } from "vitest";
 
 export type ConnectProxyOptions = {
-  /** Wants these, as Basic authentication. */
+  /** Requires these credentials, as Basic authentication. */
   credentials?: { name: string; password: string };
   /** Answers every CONNECT with this status instead. */
   status?: number;
@@ -27,7 +27,10 @@ export type ConnectProxy = {
   readonly refused: string[];
 };
 
-/** Every name leads to this machine: a proxy looks names up itself, and so a test may make them up. */
+/**
+ * Every name leads to this machine: the proxy looks names up itself, and so a test may invent
+ * names.
+ */
 export async function startConnectProxy(options: ConnectProxyOptions = {}): Promise<ConnectProxy> {
   const [passed, refused]: [string[], string[]] = [[], []];
   const sockets = new Set<Socket>();
@@ -77,7 +80,10 @@ function statusOf(request: IncomingMessage, { credentials, status }: ConnectProx
   return request.headers["proxy-authorization"] === `Basic ${wanted}` ? 200 : 407;
 }
 
-/** A SOCKS5 proxy without authentication, or with a name and a password (RFC 1928, 1929). Names lead to this machine, as above. */
+/**
+ * A SOCKS5 proxy without authentication, or with a name and a password (RFC 1928, 1929). Names lead
+ * to this machine, as above.
+ */
 export async function startSocksProxy(credentials?: {
   name: string;
   password: string;

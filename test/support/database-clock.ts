@@ -8,7 +8,7 @@ import pg from "pg";
 import { type Db, openDatabase } from "../../src/store/pg/database.ts";
 
 export type DatabaseClock = {
-  /** The database by its moved clock. */
+  /** The database with its shifted clock. */
   url: string;
   db: Db;
   /** From now on the clock is so far ahead, in milliseconds; behind, if negative. */

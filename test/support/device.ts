@@ -30,7 +30,7 @@ const patienceMs = 15_000;
 
 export type Identity = { deviceId: string; installId: string; token: string; label: string };
 
-/** Enrols a device of the local org, as its owner would. */
+/** Enrols a device of the local org, like its owner. */
 export async function enrolDevice(
   clients: Clients,
   label = `device-${randomUUID().slice(0, 8)}`,
@@ -103,7 +103,7 @@ export class DeviceStream {
         const [details] = status.metadata?.get("grpc-status-details-bin") ?? [];
         this.hasRetryInfo = String(details ?? "").includes("google.rpc.RetryInfo");
         for (const wake of this.#waiters) wake();
-        // grpc-js decodes all but the characters that URIs reserve, such as ";" and ",".
+        // grpc-js decodes all but the characters reserved in URIs, such as ";" and ",".
         resolve({ code: status.code, details: decodeURIComponent(status.details) });
       };
       this.#call.on("error", (error: grpc.ServiceError) => end(error));
@@ -134,7 +134,10 @@ export class DeviceStream {
     });
   }
 
-  /** Takes the next message of a kind; other kinds stay for later. Rejects when the stream ends or after 15 s. */
+  /**
+   * Takes the next message of a kind; other kinds stay for later. Rejects when the stream ends or
+   * after 15 s.
+   */
   async next<C extends Case>(kind: C, withinMs = patienceMs): Promise<ValueOf<C>> {
     const deadline = performance.now() + withinMs;
     for (;;) {

@@ -1,11 +1,14 @@
-/** The documentation as data: its pages, the commands in them, and where each command is executed. */
+/**
+ * The documentation as data: its pages, their commands, and the place where each command is
+ * executed.
+ */
 import { globSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 export const root = fileURLToPath(new URL("../../", import.meta.url));
 
-/** Every page of the repository that is written for people. */
+/** Every page of the repository for people. */
 export const pages = globSync("**/*.md", {
   cwd: root,
   exclude: (path) => ["node_modules", "dist", ".venv"].includes(basename(path)),
@@ -15,7 +18,7 @@ export const textOf = (page: string): string => readFileSync(join(root, page), "
 
 export type Block = {
   page: string;
-  /** Where its first line stands. */
+  /** The position of the first line. */
   line: number;
   /** "sh", "toml", …; empty for indented code or code without a language. */
   language: string;
@@ -148,7 +151,8 @@ export const executedElsewhere: Record<string, [file: string, text: string][]> =
   "pinion device conformance -- pinion device run --config sh.toml": [
     ["test/e2e/cli/conformance.test.ts", "the daemon of this repository keeps every promise"],
   ],
-  // The daemons' own tests prepare them in these steps, and skip them with a notice where Python or Go are missing.
+  // The daemons' own tests prepare them in these steps, and skip them with a notice if Python or Go
+  // is missing.
   "python3 -m venv .venv": [["test/support/toolchains.ts", '"-m", "venv"']],
   ".venv/bin/pip install -r requirements.txt": [["test/support/toolchains.ts", "requirements.txt"]],
   "mkdir -p gen": [["test/support/toolchains.ts", "grpc_tools.protoc"]],
@@ -166,7 +170,7 @@ export const executedElsewhere: Record<string, [file: string, text: string][]> =
   ],
 };
 
-/** Commands that no test executes, each with the reason. */
+/** Commands not executed by any test, each with the reason. */
 export const notExecutable: Record<string, string> = {
   "PGPASSWORD=$(cat .pinion/postgres.password) pg_dump -Fc -h 127.0.0.1 -p $(cat .pinion/postgres.port) -U pinion pinion > pinion.dump":
     "it needs PostgreSQL's own pg_dump of the same major version, which is not among the packages",

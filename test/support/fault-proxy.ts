@@ -4,7 +4,7 @@ import { type AddressInfo, connect, createServer, type Server, type Socket } fro
 export type Fault =
   /** They arrive. */
   | "pass"
-  /** They are swallowed: the sender believes that they arrived. */
+  /** Bytes are dropped: the sender believes that they arrived. */
   | "blackhole"
   /** They are not read: the sender's buffers fill up. Healing delivers them. */
   | "stall";
@@ -41,9 +41,9 @@ const none: Faults = {
 export interface FaultProxy {
   readonly url: string;
   readonly port: number;
-  /** Connections that are open now. */
+  /** The number of open connections. */
   readonly open: number;
-  /** Connections that were ever made. */
+  /** The number of connections ever made. */
   readonly connected: number;
   /** The number of connections with delayed bytes for the server. */
   readonly late: number;
@@ -53,7 +53,10 @@ export interface FaultProxy {
   heal(): void;
   /** Ends all open connections with a TCP reset, on both sides. */
   reset(): void;
-  /** Ends one side of all open connections with a TCP reset; the other side is told nothing and stays open. */
+  /**
+   * Ends one side of all open connections with a TCP reset; the other side stays open and gets no
+   * notice.
+   */
   sever(side: "client" | "server"): void;
   close(): Promise<void>;
 }
@@ -203,7 +206,7 @@ class Link {
   }
 }
 
-/** Delivers in order, each thing not before its time. */
+/** Delivers chunks in order, none before its time. */
 class Lane {
   readonly #onWaiting: (isOnItsWay: boolean) => void;
   readonly #waiting: (() => void)[] = [];

@@ -14,9 +14,9 @@ export interface ModelRequest {
   model: string;
   /** The system prompt or instructions, joined. */
   system: string;
-  /** All that people, tools and the model said so far, as JSON. */
+  /** All texts of people, tools and the model so far, as JSON. */
   conversation: string;
-  /** Names of the tools that the model is offered. */
+  /** Names of the tools offered to the model. */
   tools: string[];
   /** The last entry of the conversation, as text; for a tool's result, the result. */
   last: string;
@@ -36,7 +36,7 @@ export interface ModelReply {
   stop?: "max_tokens" | "refusal";
   /** The reported token usage. */
   usage?: { input: number; output: number; cached?: number };
-  /** Instead of all that: an error. */
+  /** Instead of an answer: an error. */
   error?: { status: number; type: string; message: string; retryAfterSeconds?: number };
   /** Waits before the first byte, in ms. */
   delayMs?: number;
@@ -51,11 +51,11 @@ export interface ModelReply {
 export interface Model {
   url: string;
   requests: ModelRequest[];
-  /** Decides from now on; `index` counts the requests from 0 since this call. */
+  /** Decides the answers from now on; `index` counts the requests from 0 since this call. */
   script(reply: (request: ModelRequest, index: number) => ModelReply | Promise<ModelReply>): void;
   /** Sets the answers in order; the last answer repeats for ever. */
   replies(...replies: ModelReply[]): void;
-  /** Resolves when the model has been asked this many times since the last script. */
+  /** Resolves after this many requests since the last script. */
   asked(count: number): Promise<void>;
   close(): Promise<void>;
 }

@@ -1,10 +1,10 @@
-/** A real NATS server, where the machine has one. */
+/** A real NATS server, if installed on the machine. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { eventually } from "./processes.ts";
 import { findProgram, freePort } from "./programs.ts";
 
-/** The server's program, if there is one. */
+/** The server's program; undefined if not installed. */
 export function findNatsServer(): string | undefined {
   return findProgram("nats-server", process.env.PINION_NATS_SERVER);
 }

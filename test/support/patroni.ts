@@ -57,7 +57,7 @@ async function openGate(target: number): Promise<Gate> {
   const pairs = new Set<[Socket, Socket]>();
   let isOpen = true;
   const server = createServer((client) => {
-    // A cut network answers nothing: the caller waits until its own timeout.
+    // A cut network gives no answer: the caller waits until its own timeout.
     const upstream = connect(target, "127.0.0.1");
     const pair: [Socket, Socket] = [client, upstream];
     pairs.add(pair);
@@ -100,7 +100,7 @@ type Node = { name: string; port: number; restPort: number; data: string; file: 
 export type Cluster = {
   /** The database "pinion" at the current primary. */
   url: string;
-  /** The node that leads. */
+  /** The leading node. */
   primary(): Promise<string>;
   switchover(): Promise<void>;
   /** `kill -9` of the primary's postmaster. Resolves to the node. */
@@ -262,7 +262,7 @@ function patroniConfig(
     scope: "pinion",
     name: node.name,
     restapi: { listen: `127.0.0.1:${node.restPort}`, connect_address: `127.0.0.1:${node.restPort}` },
-    // Without this a node learns etcd's own address, past the gate.
+    // Without this option a node learns etcd's own address, past the gate.
     etcd3: { hosts: [`127.0.0.1:${options.etcdPort}`], use_proxies: true },
     bootstrap: {
       dcs: {
@@ -270,7 +270,7 @@ function patroniConfig(
         loop_wait: 2,
         retry_timeout: 5,
         maximum_lag_on_failover: 1_048_576,
-        // A primary that crashed is not started again in place: the standby takes over at once.
+        // A crashed primary is not restarted in place: the standby takes over at once.
         primary_start_timeout: 0,
         synchronous_mode: options.isSynchronous,
         postgresql: {
@@ -297,7 +297,7 @@ function patroniConfig(
   return JSON.stringify(config, undefined, 2);
 }
 
-/** The configuration that docs/operations.md shows, with shorter intervals. */
+/** The configuration of docs/operations.md, with shorter intervals. */
 function haproxyConfig(port: number, nodes: Node[]): string {
   const servers = nodes.map(
     ({ name, port, restPort }) => `  server ${name} 127.0.0.1:${port} check port ${restPort}`,

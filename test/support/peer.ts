@@ -35,7 +35,7 @@ import {
 } from "#gen/pinion/v1/device_pb.js";
 import { Notification, RunSource } from "#gen/pinion/v1/run_pb.js";
 
-/** How long a script waits for a message before it fails, in ms. */
+/** The time limit of a script's wait for a message, in ms. */
 const PATIENCE_MS = 15_000;
 
 type Case = NonNullable<ConnectRequest["message"]["case"]>;
@@ -84,7 +84,7 @@ export class Peer {
   readonly unaryCompletions: Completion[] = [];
   readonly enrollments: EnrollRequest[] = [];
   readonly tokensSeen: string[] = [];
-  /** Connect calls, including refused ones. */
+  /** Connect calls, including refused calls. */
   dials = 0;
   port = 0;
   /** Off: a hello is not answered; the script calls `welcome`. */
@@ -95,10 +95,10 @@ export class Peer {
   acknowledges = true;
   /** The database named in the welcome. */
   incarnation: { systemIdentifier: string; timeline: number; position: string } | undefined;
-  /** A verdict other than the sensible one. */
+  /** A verdict other than the sensible verdict. */
   completionVerdict: CompletionVerdict | undefined;
   heldVerdict: ((held: HeldAttempt) => HeldVerdict) | undefined;
-  /** Answers every Connect with this instead. */
+  /** Answers every Connect with this refusal. */
   refusal: { code: grpc.status; details: string } | undefined;
   unaryRefusal: { code: grpc.status; details: string } | undefined;
   enrollRefusal: { code: grpc.status; details: string } | undefined;
@@ -247,7 +247,7 @@ export class PeerSession {
   readonly #peer: Peer;
   readonly #call: grpc.ServerDuplexStream<ConnectRequest, ConnectResponse>;
   readonly #inbox: Queue<ConnectRequest>;
-  /** Everything that came, in order. */
+  /** All received messages, in order. */
   readonly received: ConnectRequest[] = [];
   readonly heartbeatsAt: number[] = [];
   /** Resolves when the stream has ended, from either side. */

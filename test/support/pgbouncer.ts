@@ -12,7 +12,7 @@ function findPgBouncer(): string | undefined {
   return findProgram("pgbouncer", process.env.PINION_PGBOUNCER);
 }
 
-/** Why tests with PgBouncer are not run here; said once where people see it. */
+/** The reason why tests with PgBouncer are skipped here; printed once, visible to people. */
 export function missingPgBouncer(): string | undefined {
   if (findPgBouncer()) return undefined;
   return noticeSkipped("PgBouncer", "there is none here (apt-get install pgbouncer, or PINION_PGBOUNCER)");

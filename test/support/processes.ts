@@ -19,7 +19,7 @@ export type PinionProcess = {
   kill(signal: NodeJS.Signals): Promise<void>;
 };
 
-/** Starts `pinion <args>`; it is killed when the test is over. */
+/** Starts `pinion <args>`; the process is killed after the test. */
 export function startPinion(args: string[], env: Record<string, string> = {}): PinionProcess {
   const child = spawn(process.execPath, [main, ...args], {
     env: { ...process.env, NO_COLOR: "1", PINION_LOG_LEVEL: "warn", ...env },
@@ -71,7 +71,7 @@ export function startPinion(args: string[], env: Record<string, string> = {}): P
   };
 }
 
-/** A directory that is removed when the test is over. */
+/** A directory that is removed after the test. */
 export async function temporaryDirectory(): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), "pinion-test-"));
   onTestFinished(() => rm(path, { recursive: true, force: true }));

@@ -1,9 +1,12 @@
-/** Servers that tests use where a machine has them. */
+/** Servers used by tests if installed on the machine. */
 import { accessSync, constants } from "node:fs";
 import { createServer } from "node:net";
 import { delimiter, join } from "node:path";
 
-/** The path of a program: the given one, or from the PATH, or where distributions put servers. */
+/**
+ * The path of a program: the given path, or from the PATH, or from the distributions' directories
+ * of servers.
+ */
 export function findProgram(name: string, given: string | undefined): string | undefined {
   const folders = [
     ...(process.env.PATH ?? "").split(delimiter),

@@ -1,4 +1,4 @@
-/** Rows that a test begins with, and ways to move them in time and to hold a transaction open. */
+/** Initial rows of a test, and functions that move them in time and hold a transaction open. */
 import { randomUUID } from "node:crypto";
 import { type ControlledTransaction, sql } from "kysely";
 import { type Report, type ReportVerdict, storeCurrent, storeLate } from "../../src/scheduler/completer.ts";
@@ -106,7 +106,7 @@ export async function seedOrg(db: Db, id: string = orgId): Promise<string> {
   return id;
 }
 
-/** A phone, unless said otherwise: it brings no default watcher. */
+/** A phone by default, because a phone brings no default watcher. */
 export async function seedDevice(
   db: Db,
   options: { orgId?: string; platform?: devices.Platform } = {},
@@ -188,7 +188,7 @@ export async function putSchedule(db: Db, watcher: WatcherName, slotAt: Date): P
     .execute();
 }
 
-/** Opens the device's session as a hello on this replica would; the replica lives. */
+/** Opens the device's session like a hello on this replica; the replica is alive. */
 export async function openDevice(
   db: Db,
   device: DeviceName,
@@ -214,7 +214,7 @@ export async function currentSession(db: Db, { orgId, deviceId }: DeviceName): P
   return { orgId, deviceId, epoch, sessionId };
 }
 
-/** The ids of sessions that were opened by {@link openDevice}, by device and epoch. */
+/** The ids of sessions opened by {@link openDevice}, by device and epoch. */
 const sessionIds = new Map<string, string>();
 
 /**
@@ -356,7 +356,7 @@ export async function listKinds(db: Db, subject: { runId?: string; watcherId?: s
   return (await query.execute()).map((row) => row.kind);
 }
 
-/** Makes moments of a row as old as given, in milliseconds; null clears one. */
+/** Makes moments of a row as old as given, in milliseconds; null clears a moment. */
 async function age(table: "run" | "presence", db: Db, key: string, ages: Record<string, number | null>) {
   const sets = Object.entries(ages).map(([column, ms]) =>
     ms === null ? sql`${sql.ref(column)} = null` : sql`${sql.ref(column)} = now() - ${ms} * interval '1 ms'`,
@@ -365,7 +365,7 @@ async function age(table: "run" | "presence", db: Db, key: string, ages: Record<
   await sql`update ${sql.table(table)} set ${sql.join(sets)} where ${sql.ref(name)} = ${key}`.execute(db);
 }
 
-/** Of a claim that is aged, the run had been due then. */
+/** For an aged claim, the run had been due at that time. */
 export const ageRun = (db: Db, run: { runId: string }, ages: Record<string, number | null>) =>
   age("run", db, run.runId, "claimed_at" in ages ? { due_at: ages.claimed_at!, ...ages } : ages);
 

@@ -69,7 +69,7 @@ export async function openTestReplica(
   return { ...replica, token, clients: createClients({ url: replica.url, token }) };
 }
 
-/** A token of the local org's owner, which is created if need be. */
+/** A token of the local org's owner, who is created if missing. */
 export async function ownerToken(databaseUrl: string): Promise<string> {
   const database = openDatabase({ url: databaseUrl, poolMax: 1, applicationName: "pinion test" });
   try {

@@ -1,4 +1,7 @@
-/** Other languages' tools for the daemons in examples/: made ready once and kept for later runs, or visibly absent. */
+/**
+ * Other languages' tools for the daemons in examples/: made ready once and kept for later runs, or
+ * visibly absent.
+ */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
@@ -16,7 +19,9 @@ export type Toolchain = { command: string[]; env: Record<string, string> } | { m
 /** A missing requirement of the machine, as opposed to a defect in the code. */
 class Missing extends Error {}
 
-/** Python 3.11 with grpcio in a virtual environment, and the stubs made from this checkout's proto. */
+/**
+ * Python 3.11 with grpcio in a virtual environment, and stubs generated from this checkout's proto.
+ */
 export function pythonDaemon(): Promise<Toolchain> {
   return orMissing(async () => {
     const example = join(root, "examples/python");
@@ -49,7 +54,7 @@ export function pythonDaemon(): Promise<Toolchain> {
   });
 }
 
-/** The daemon in Go, built with the stubs made from this checkout's proto. */
+/** The daemon in Go, built with stubs generated from this checkout's proto. */
 export function goDaemon(): Promise<Toolchain> {
   return orMissing(async () => {
     const example = join(root, "examples/go");
@@ -62,7 +67,7 @@ export function goDaemon(): Promise<Toolchain> {
       mkdirSync(out, { recursive: true });
       for (const name of names) await run("cp", [join(example, name), out]);
       const options = { cwd: out, env };
-      // Also says when this Go is older than go.mod wants.
+      // Also reports a Go older than go.mod's version.
       await needed("go", ["mod", "download"], options);
       // A build from scratch takes a minute of CPU; a slower machine continues the build at the
       // next run.
@@ -79,7 +84,7 @@ export function goDaemon(): Promise<Toolchain> {
   });
 }
 
-/** How long anything that a machine may lack is waited for, in ms. */
+/** Time limit for commands that a machine may lack, in ms. */
 const neededWithinMs = 90_000;
 
 /** Runs a command that may be missing; returns its output. */

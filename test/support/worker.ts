@@ -1,4 +1,4 @@
-/** A fleet worker that a test drives by hand, over a stream like a device's. */
+/** A hand-driven fleet worker, over a stream like a device's. */
 import { randomUUID } from "node:crypto";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { createClients } from "@pinion/client";

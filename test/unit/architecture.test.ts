@@ -1,4 +1,7 @@
-/** The arrows of the folders, and what may appear where. The messages say why; the way out is rarely an exception. */
+/**
+ * The permitted imports between folders, and forbidden texts by place. The messages give the
+ * reason; an exception is rarely the solution.
+ */
 import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { homedir } from "node:os";
@@ -45,7 +48,7 @@ function findImports(path: string, text: string): Import[] {
 
 const sources = ["src", "clients/ts/src", "web/src", "test"].flatMap(listSources);
 
-/** The first that matches names the layer. */
+/** The first matching pattern names the layer. */
 const layers: [name: string, pattern: RegExp][] = [
   ["generated", /^clients\/ts\/src\/gen\//],
   ["client", /^clients\/ts\//],
@@ -60,7 +63,7 @@ const layers: [name: string, pattern: RegExp][] = [
   ["test", /^test\//],
 ];
 
-/** Whom each layer may import besides itself, and why no more. */
+/** The layers that each layer may import besides itself, and the reason. */
 const arrows: Record<string, { may: string[]; why: string }> = {
   leaves: { may: [], why: "what everybody imports must not bring anybody along" },
   store: { may: ["leaves"], why: "SQL knows of no transport and no loop, so that each can change by itself" },

@@ -20,7 +20,7 @@ function setUp(options: { itemsMax?: number; queueMax?: number; gatherMs?: numbe
     overflow: () => new Error("full"),
     onBatch: (size) => sizes.push(size),
   });
-  /** The batch that begins next. */
+  /** The next batch. */
   const next = async () => {
     await begun.promise;
     begun = Promise.withResolvers();

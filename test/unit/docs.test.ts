@@ -57,7 +57,7 @@ test("every page can be reached from the README", () => {
   expect(pages.filter((page) => !seen.has(page))).toEqual([]);
 });
 
-/** Where a path in the prose may begin: pages about the code leave out what goes without saying. */
+/** Base directories of paths in the prose: pages about the code omit the obvious part. */
 const bases = ["", "src", "src/server", "clients/ts/src"];
 
 test("every file of ours that a page names is there", () => {

@@ -29,7 +29,7 @@ test("a secret is redacted under its key, and wherever it looks like one", () =>
   }
   expect(text).toContain("postgres://pinion:[redacted]@db/pinion");
   expect(text).toContain('"id":"kept"');
-  // Each is still one JSON object.
+  // Each line is still one JSON object.
   for (const line of lines) expect(JSON.parse(line)).toMatchObject({ name: "test" });
 });
 

@@ -30,7 +30,7 @@ function exported() {
   return metrics.describe();
 }
 
-/** The metrics that an expression of Prometheus names. */
+/** The metrics in an expression of Prometheus. */
 function metricsIn(expression: string): string[] {
   return [...new Set(expression.match(/\b(?:pinion|process|nodejs)_[a-z_]+/g) ?? [])];
 }
@@ -95,7 +95,7 @@ test("every panel of the dashboard asks for metrics that exist, and the panels d
       }
     }
   }
-  // And every metric is on it.
+  // And every metric is on the dashboard.
   expect(
     exported()
       .map(({ name }) => name)
@@ -141,7 +141,8 @@ test("what the Dockerfile copies exists and is not ignored, and it runs as someb
       /^(FROM|WORKDIR|COPY|RUN|ENV|VOLUME|USER|EXPOSE|STOPSIGNAL|HEALTHCHECK|ENTRYPOINT|CMD| )/.test(line),
     ),
   ).toBe(true);
-  // The package of the client is a link out of node_modules: Node strips no types within it.
+  // The package of the client is a link out of node_modules: Node strips no types within
+  // node_modules.
   expect(statSync(join(root, "clients/ts/src/index.ts")).isFile()).toBe(true);
   expect(copied).toContain("clients/ts");
 });

@@ -28,7 +28,7 @@ function tableOf(name: string): string[] {
   return section.split("\n").filter((line) => /^\| \d+ \|/.test(line));
 }
 
-/** "| 1 | `install_id` | string |", as the page has it. */
+/** "| 1 | `install_id` | string |", the form of the page. */
 function rowOf(field: DescField): string {
   const base =
     field.message?.typeName ?? field.enum?.typeName ?? ScalarType[field.scalar ?? 0]!.toLowerCase();

@@ -121,7 +121,7 @@ function checkNothingLost(
   );
   for (const [token, { run, device, firstAt }] of reported) {
     if (answered.has(token) || held.has(token)) continue;
-    // While its disk was full, a result was in memory alone.
+    // During a full disk, a result was in memory alone.
     if (hadFullDisk(world, device, firstAt)) continue;
     const what = `device ${device} sent the result of attempt ${token} of run ${run}, was never answered, and does not hold it any more`;
     return { rule: "no result is lost", what, lines: linesOf(world, { run }) };

@@ -16,7 +16,10 @@ const lossesOfHints: ReadonlySet<FaultKind> = new Set<FaultKind>(["notifications
 /** The time in which a run was due and not pushed, although nothing prevented the push. */
 export type Wait = { run: RunRow; from: number; to: number };
 
-/** A run is late by at most the sweep: however long its device is there and has a free slot, and nothing else is broken. */
+/**
+ * A run is late by at most the sweep interval, while its device is connected with a free slot and
+ * no fault is active.
+ */
 export function checkLateness(world: World): Violation | undefined {
   const { sweepMs, pushSlackMs } = world.bounds;
   const wait = waitsAbove(world, sweepMs + pushSlackMs)[0];
@@ -85,7 +88,7 @@ export function waitsAbove(world: World, ms: number): Wait[] {
   });
 }
 
-/** When a run's own device has first seen it. */
+/** The moment when a run's own device first received the run. */
 function firstPushes(world: World): Map<string, number> {
   const pushed = new Map<string, number>();
   for (const { at, message } of world.seen) {
@@ -150,7 +153,10 @@ function struckSpans(world: World): Map<string, Span[]> {
   return spans;
 }
 
-/** When attempts had a slot of each device: from their claim until both the database and the device are done with them. */
+/**
+ * When attempts had a slot of each device: from their claim until both the database and the device
+ * are done with them.
+ */
 function busySpans(world: World): Map<string, (Span & { run: string })[]> {
   const lastWord = new Map<string, number>();
   for (const { at, message } of [...world.sent, ...world.seen]) {
@@ -164,12 +170,12 @@ function busySpans(world: World): Map<string, (Span & { run: string })[]> {
   for (const { token, run, claimedAt, endedAt, fencedAt } of world.attempts.values()) {
     if (run.device === null) continue;
     const to = Math.max(endedAt ?? Number.POSITIVE_INFINITY, fencedAt ?? 0, lastWord.get(token) ?? 0);
-    // Claimed ahead it uses no slot.
+    // A run claimed ahead uses no slot before its due time.
     append(spans, run.device, { run: run.id, from: Math.max(claimedAt, run.dueAt), to });
   }
   for (const run of world.rows.runs) {
     if (run.device === null || run.past.length < pastAttemptsMax) continue;
-    // Its first attempts are not known any more.
+    // The run's first attempts are no longer known.
     append(spans, run.device, { run: run.id, from: run.dueAt, to: Number.POSITIVE_INFINITY });
   }
   return spans;

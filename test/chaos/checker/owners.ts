@@ -45,7 +45,7 @@ function reapingSpans(world: World): Span[] {
   return subtract(merge(able), merge(away));
 }
 
-/** The way of a replica to the database is named after it. */
+/** The link between a replica and the database is named after the replica. */
 const linkOf = "'s database";
 
 export function merge(spans: readonly Span[]): Span[] {
@@ -101,14 +101,19 @@ export function checkOwners(world: World): Violation | undefined {
 }
 
 const reapedFor = new Set(["stream_broken", "silent", "never_beat", "not_listed", "overdue"]);
-/** A shorter absence may have gone by between two passes of a reaper; nothing looks stale after it. */
+/**
+ * A shorter absence may have passed between two passes of a reaper; nothing looks stale afterwards.
+ */
 const noticedMs = 2_000;
 /**
  * Between the moment at which PostgreSQL takes connections and the rig's knowledge of that moment.
  */
 const noticeMs = 1_000;
 
-/** For one TTL after the database was away nothing is reaped: everything looks stale then. */
+/**
+ * For one TTL after an absence of the database nothing is reaped, because every attempt looks stale
+ * then.
+ */
 export function checkReaperGrace(world: World): Violation | undefined {
   const begun = new Map<number, number>();
   const back: number[] = [];

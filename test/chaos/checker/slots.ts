@@ -61,7 +61,9 @@ function recordedAt(world: World): Map<string, number> {
   );
 }
 
-/** Every due slot of every schedule is recorded, and no slot is recorded that no schedule has (R2). */
+/**
+ * Every due slot of every schedule is recorded, and every recorded slot belongs to a schedule (R2).
+ */
 export function checkSlots(world: World): Violation | undefined {
   const recorded = new Map<string, Set<number>>();
   for (const { watcher, scheduledFor } of [...world.rows.slots, ...world.rows.backlog]) {
@@ -78,7 +80,7 @@ export function checkSlots(world: World): Violation | undefined {
           every !== null &&
           slot % (every * 1000) === 0 &&
           slot >= setFrom &&
-          // Recorded ahead while the schedule held; an edit leaves it.
+          // Recorded ahead while the schedule was in force; an edit keeps the slot.
           (slot <= endedBy || (recordedBy.get(`${watcher} ${slot}`) ?? Number.POSITIVE_INFINITY) <= endedBy),
       ) ||
       backfills.some(({ request }) =>

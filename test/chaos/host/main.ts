@@ -20,7 +20,10 @@ export type HostDevice = {
   url: string;
   stateDir: string;
   slots: number;
-  /** Runs a child program for each attempt, as the daemon does; otherwise a function of this process does the work. */
+  /**
+   * Runs a child program for each attempt, like the daemon; otherwise a function of this process
+   * does the work.
+   */
   isDaemon: boolean;
 };
 
@@ -28,11 +31,11 @@ export type HostConfig = {
   devices: HostDevice[];
   /** How long the work of an attempt takes at most, in milliseconds. */
   workMsMax: number;
-  /** Breaks the client on purpose: results that wait in the outbox are thrown away at the start. */
+  /** Breaks the client on purpose: results waiting in the outbox are deleted at the start. */
   dropsOutbox: boolean;
   /** Every attempt completes, as far as the work is concerned. */
   isReliable: boolean;
-  /** Takes its time to dial again, and none to hand results over without a stream. */
+  /** Waits long before dialling again, and hands results over without a stream at once. */
   prefersUnary: boolean;
 };
 
@@ -89,7 +92,7 @@ process.on("disconnect", () => process.exit(0));
 /** The work of an attempt depends only on its token: length, outcome and output. */
 function workOf(attemptToken: string) {
   const random = createRandom(seedOf(attemptToken));
-  // Most of it is short, some outlasts the TTL.
+  // Most work is short, some outlasts the TTL.
   const durationMs = Math.round(20 + config.workMsMax * random.next() ** 3);
   const output = `${attemptToken} ${"é-".repeat(random.chance(0.1) ? random.whole(0, outputCharactersMax / 2) : 20)}`;
   const outcome = random.next();

@@ -27,7 +27,7 @@ export function digestOf(text: string): history.Digest {
   return { sha256: createHash("sha256").update(text, "utf8").digest("hex"), characters: [...text].length };
 }
 
-/** Wraps the transport. `deviceOf`: the device that a token belongs to. */
+/** Wraps the transport. `deviceOf`: the device of a token. */
 export function tapTransport(record: history.Record, deviceOf: (token: string) => string): void {
   const prototype = grpc.Client.prototype as unknown as {
     makeBidiStreamRequest: (...args: unknown[]) => unknown;

@@ -2,9 +2,12 @@ import { setTimeout as delay } from "node:timers/promises";
 import { type Clients, PinionError } from "@pinion/client";
 import type { Answer, Call, Record } from "../history.ts";
 
-/** Calls of people and services: each is recorded, repeated while the service is away, and its answer recorded. */
+/**
+ * Calls of people and services: each is recorded, repeated while the service is away, and recorded
+ * with its answer.
+ */
 export type Caller = {
-  /** The answer; undefined if it was refused, or if `stop` came first. */
+  /** The answer; undefined if the call was refused, or if `stop` came first. */
   call<T>(
     org: string,
     request: Call,
@@ -55,7 +58,7 @@ export function createCaller(record: Record, stop: AbortSignal): Caller {
   };
 }
 
-/** A schedule that fires at every multiple of so many seconds: a divisor of 60, or 60. */
+/** A schedule that fires at every multiple of `every` seconds: a divisor of 60, or 60. */
 export function cronOf(every: number | null): string {
   if (every === null) return "";
   return every === 60 ? "* * * * *" : `*/${every} * * * * *`;

@@ -6,7 +6,7 @@ import pg from "pg";
 import { type Embedded, startEmbedded } from "../../../src/store/pg/embedded/cluster.ts";
 import { migrate } from "../../../src/store/pg/migrate.ts";
 
-/** The rig's PostgreSQL: it can crash, be away and come back at the same address. */
+/** The rig's PostgreSQL, which can crash, be away and come back at the same address. */
 export type Cluster = {
   url: string;
   /** Crashes PostgreSQL (like `pg_ctl stop -m immediate`), which is away until `start`. */
@@ -15,7 +15,9 @@ export type Cluster = {
   start(): Promise<void>;
   /** Runs one statement; rejects while PostgreSQL is away. */
   query<Row extends pg.QueryResultRow>(text: string, values?: unknown[]): Promise<Row[]>;
-  /** A disk of its own for the tables, with the WAL elsewhere; undefined where disks cannot be mounted. */
+  /**
+   * A separate disk for the tables, with the WAL elsewhere; undefined if disks cannot be mounted.
+   */
   readonly disk: { fill(): void; empty(): void } | undefined;
   close(): Promise<void>;
 };
@@ -44,7 +46,7 @@ export async function openCluster(dataDir: string): Promise<Cluster> {
     process.kill(running.pid, "SIGQUIT");
     await running.stop();
   }
-  // A rig that is broken off leaves nothing behind.
+  // An interrupted rig leaves nothing behind.
   const kill = () => {
     if (!embedded) return;
     try {
@@ -85,10 +87,10 @@ export async function openCluster(dataDir: string): Promise<Cluster> {
   };
 }
 
-/** Of the disk with the tables, in MiB; the runs of half an hour need a quarter of it. */
+/** The size of the disk with the tables, in MiB; the runs of half an hour need a quarter. */
 const diskMebibytes = 256;
 
-/** Moves all tables to a disk that can be filled. Their indexes and the WAL stay where they are. */
+/** Moves all tables to a disk that can be filled. Their indexes and the WAL stay in place. */
 async function putTablesOnDisk(
   url: string,
   path: string,

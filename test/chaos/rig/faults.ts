@@ -13,7 +13,7 @@ type Strike = {
   end?(): Promise<void> | void;
 };
 
-/** Two faults do not strike the same process at once: a killed one cannot be stopped. */
+/** Two faults do not strike the same process at once: a killed process cannot be stopped. */
 const struck = new WeakMap<Rig, Set<string>>();
 
 /**
@@ -184,12 +184,12 @@ function ofPostgres(rig: Rig): Strike {
   return { targets: ["postgres"], begin: () => rig.cluster.crash(), end: () => rig.cluster.start() };
 }
 
-/** Between one replica and PostgreSQL. */
+/** Applies faults to the link between one replica and PostgreSQL. */
 function ofDatabaseLink(rig: Rig, fault: Fault, faults: Parameters<FaultProxy["set"]>[0]): Strike {
   const { name, link } = rig.replicas[fault.target]!;
   const heal = () => {
     link.heal();
-    // As below: what comes after swallowed bytes would be another protocol.
+    // As below: after dropped bytes the connection would be invalid as a protocol.
     if (faults.up === "blackhole") link.reset();
   };
   return {

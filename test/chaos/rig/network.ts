@@ -8,13 +8,14 @@ import type { ReplicaProcess } from "./replicas.ts";
 export type Network = {
   /** Where a device connects. */
   addProxy(): Promise<FaultProxy>;
-  /** Where people and services connect: without faults of its own. */
+  /** The address for people and services: without faults. */
   front: FaultProxy;
   close(): Promise<void>;
 };
 
 export async function openNetwork(replicas: readonly ReplicaProcess[]): Promise<Network> {
-  // The way of a connection is the network's own chance, not the seed's: it depends on when devices connect.
+  // The replica for a connection is chosen randomly, without the seed: the choice depends on the
+  // devices' connection times.
   const pick = () => {
     const up = replicas.filter(({ isUp }) => isUp);
     const replica = up[Math.floor(Math.random() * up.length)];

@@ -7,7 +7,7 @@ const sampleMs = 1_000;
 /** Every so many samples the schedules are looked at, too. */
 const schedulesEvery = 5;
 
-/** Looks at the database from outside while the faults are on, and records what the checker judges. */
+/** Reads the database from outside during the faults, and records samples for the checker. */
 export async function observe(options: {
   cluster: Cluster;
   record: Record;

@@ -10,7 +10,7 @@ import { type Child, startChild } from "./child.ts";
 export type ReplicaProcess = {
   readonly name: string;
   readonly port: number;
-  /** Its way to PostgreSQL. */
+  /** The replica's link to PostgreSQL. */
   readonly link: FaultProxy;
   /** Takes connections, as far as the rig knows. */
   readonly isUp: boolean;

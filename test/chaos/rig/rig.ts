@@ -24,7 +24,9 @@ import { openRecorder } from "./recorder.ts";
 import { createReplica, type ReplicaProcess } from "./replicas.ts";
 import { everySeconds, promptFor, type RigWatcher, runWorkload } from "./workload.ts";
 
-/** Real processes: PostgreSQL, replicas, hosts full of devices, each device behind a proxy of its own. */
+/**
+ * Real processes: PostgreSQL, replicas, hosts full of devices, each device behind its own proxy.
+ */
 export type Rig = {
   cluster: Cluster;
   replicas: ReplicaProcess[];
@@ -37,7 +39,10 @@ export type Rig = {
   readonly calls: number;
   /** Resolves when every device has a stream. */
   connected(): Promise<void>;
-  /** Faults are over: brings everything up, asks for nothing more, and waits until all that was asked for is done. */
+  /**
+   * After the faults: starts all processes, stops asking for work, and waits until all requested
+   * work is done.
+   */
   settle(): Promise<void>;
   /** Reads the final state, and ends all processes. */
   finish(): Promise<{ history: Entry[]; rows: Rows }>;
@@ -59,7 +64,7 @@ export type RigOptions = {
   sourceTree?: string | undefined;
   dropsOutbox?: boolean;
   prefersUnary?: boolean;
-  /** Devices complete all that they are given. */
+  /** Devices complete all assigned runs. */
   isReliable?: boolean;
   /** How long `settle` waits. */
   settleMsMax?: number;
@@ -302,7 +307,8 @@ async function enrolFleet(options: {
         platform: Platform.LINUX,
       });
       const stateDir = join(options.directory, `device-${index + 1}`);
-      // Child programs cost far more than functions; some devices are enough to have them in the game.
+      // Child programs cost far more than functions; some devices are enough to have them in the
+      // game.
       const isDaemon = index % 10 === 9;
       const url = proxy.url;
       return { org, proxy, device: { deviceId, installId, token, url, stateDir, slots, isDaemon } };
@@ -417,7 +423,10 @@ async function endSchedules(options: {
   }
 }
 
-/** Waits until no run is live, no slot waits and no device holds a result; or until the time is up, for the checker. */
+/**
+ * Waits until no run is live, no slot waits and no device holds a result; or until the time is up,
+ * for the checker.
+ */
 async function untilQuiet(options: {
   cluster: Cluster;
   hosts: readonly HostProcess[];

@@ -11,7 +11,7 @@ export type RigWatcher = {
   org: string;
   device: string;
   every: number | null;
-  /** Its schedule is edited; others keep theirs. */
+  /** The watcher's schedule is edited; other watchers keep their schedules. */
   isEdited: boolean;
   createdAt: number;
 };
@@ -21,7 +21,7 @@ const backfillMs = 120_000;
 
 export const promptFor = (device: string, revision: number) => `For ${device}, revision ${revision}: do it.`;
 
-/** People and services that trigger, cancel, retry, edit, backfill and look, until stopped. */
+/** People and services that trigger, cancel, retry, edit, backfill and read, until stopped. */
 export async function runWorkload(options: {
   random: Random;
   clients: ReadonlyMap<string, Clients>;
@@ -77,7 +77,7 @@ export async function runWorkload(options: {
     }
   }
 
-  /** Looks at an org's runs, and at times cancels or retries one of them. */
+  /** Reads an org's runs, and at times cancels or retries a run. */
   async function look({ org }: RigWatcher, chance: number): Promise<void> {
     const clients = options.clients.get(org)!;
     const listed = await caller.call(

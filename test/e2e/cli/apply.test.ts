@@ -1,4 +1,7 @@
-/** `pinion apply` as people and pipelines run it: a process with pipes, signals and a terminal, against a real replica. */
+/**
+ * `pinion apply` as used by people and pipelines: a process with pipes, signals and a terminal,
+ * against a real replica.
+ */
 import { type ChildProcess, execFile, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -262,7 +265,7 @@ test.skipIf(!hasScript)(
     const yes = await answered("y");
     expect(yes.code).toBe(0);
     expect(yes.shown).toContain("4 of 4");
-    // A bar that is drawn over itself on a terminal, and never elsewhere.
+    // A progress bar redraws its line on a terminal, and only there.
     expect(yes.shown).toContain("\r\u001b[2K");
     expect(yes.shown).toContain("█");
     writeFileSync(file, agentWith("piped", 3));

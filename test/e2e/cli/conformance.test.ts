@@ -35,10 +35,10 @@ async function check(options: {
 
 const wrongOf = ({ cases }: Report) => cases.filter(({ outcome }) => outcome !== "pass");
 
-/** Some forty seconds of processes that start and end, on a busy machine more. */
+/** Some forty seconds of processes that start and end, more on a busy machine. */
 const longMs = 240_000;
 
-// The examples, and twenty daemons that are each broken on purpose, take long.
+// The examples, and twenty deliberately broken daemons, take long.
 test("the daemon of this repository keeps every promise", { timeout: longMs }, async () => {
   const config = join(await temporaryDirectory(), "sh.toml");
   writeFileSync(

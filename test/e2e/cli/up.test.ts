@@ -12,7 +12,10 @@ import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
 
 const main = fileURLToPath(new URL("../../../src/cli/main.ts", import.meta.url));
-/** As root, PostgreSQL's own user must be able to pass through; the system's directory for temporary files lets it. */
+/**
+ * As root, PostgreSQL's own user must be able to traverse the directory; the system's directory for
+ * temporary files permits this.
+ */
 const home = mkdtempSync(join(tmpdir(), "pinion-e2e-"));
 const data = join(home, "data");
 const startTimeoutMs = 60_000;

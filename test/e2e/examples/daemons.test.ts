@@ -24,7 +24,7 @@ describe.each([
   ["Python", pythonDaemon],
   ["Go", goDaemon],
 ])("the daemon in %s", (name, prepare) => {
-  /** Starts the daemon for an identity that is in the state directory. */
+  /** Starts the daemon for the identity in the state directory. */
   async function start(skip: (note: string) => void, stateDir: string, url: string): Promise<ChildProcess> {
     const toolchain: Toolchain = await prepare();
     if ("missing" in toolchain) {

@@ -104,7 +104,7 @@ test("a Node that is too old says so in words, and what to do, where npm brought
 });
 
 test("the launcher is written in the syntax of an old Node", async () => {
-  // esbuild can put nothing newer into the words of ES5, and says which line is at fault.
+  // esbuild cannot translate newer syntax to ES5, and names the line at fault.
   const text = readFileSync(join(installed, "bin/pinion.cjs"), "utf8");
   const { code } = await transform(text, { target: "es5", minifyWhitespace: true });
   expect(code).toBe((await transform(text, { minifyWhitespace: true })).code);
@@ -130,6 +130,6 @@ test("`pinion up` brings everything up from the package alone, and stores a firs
   const first = JSON.parse(ended.out.trim().split("\n").at(-1)!);
   expect(first).toMatchObject({ status: "completed" });
   expect(first.output).toContain("Report of ");
-  // The device's program is the package itself, wherever it lies.
+  // The device's program is the package itself, at any location.
   expect(readFileSync(join(home, ".pinion/device.toml"), "utf8")).toContain("machine-report");
 }, 120_000);

@@ -70,7 +70,8 @@ function homeOf(account: number | undefined) {
       child.stderr.on("data", (chunk) => {
         err += chunk;
       });
-      // Not "close": the daemon in the background keeps nothing of ours open, but would be waited for if it did.
+      // Not "close": the daemon in the background keeps none of our pipes open, but "close" would
+      // wait for the daemon if one were open.
       child.on("exit", (code) => setImmediate(() => done({ code: code ?? -1, out, err })));
     });
   return { home, type };

@@ -11,7 +11,7 @@ import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
 
-/** Where pictures for people go; none are made without it. */
+/** The directory for pictures; without the variable, no pictures are made. */
 const picturesDir = process.env.PINION_PICTURES;
 
 describe.skipIf(!browserPath)("home, a watcher, a device", () => {
@@ -26,7 +26,7 @@ describe.skipIf(!browserPath)("home, a watcher, a device", () => {
   afterAll(() => replica.stop());
 
   let seeding: Promise<void> | undefined;
-  /** Once for all tests, in the first of them: a device's stream ends with its test. */
+  /** Once for all tests, in the first test: a device's stream ends with its test. */
   const seeded = () => {
     seeding ??= seed();
     return seeding;

@@ -17,14 +17,17 @@ const rowsMax = 60;
  * layout.
  */
 const stepMsMax = 40;
-/** Nothing keeps the page from answering for so long, also where other programs use the same processors. */
+/**
+ * Nothing keeps the page from answering for so long, also where other programs use the same
+ * processors.
+ */
 const longTaskMsMax = 500;
 
 describe.skipIf(!browserPath)("every view", () => {
   const database = useDatabase();
   const browser = useBrowser();
 
-  /** One of everything: a device, a completed, a failed and a running run, a paused watcher. */
+  /** Sample data: a device, a completed, a failed and a running run, a paused watcher. */
   async function seed(replica: TestReplica): Promise<string> {
     const identity = await enrolDevice(
       replica.clients,
@@ -174,7 +177,7 @@ describe.skipIf(!browserPath)("every view", () => {
     );
   }
 
-  /** Milliseconds that the page's thread has worked so far. */
+  /** Milliseconds of work of the page's thread so far. */
   async function busyClock(page: Page): Promise<() => Promise<number>> {
     const browserSide = await page.context().newCDPSession(page);
     await browserSide.send("Performance.enable");

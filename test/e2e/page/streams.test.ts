@@ -18,7 +18,7 @@ describe.skipIf(!browserPath)("the stream of events", () => {
       )) as string[],
     );
 
-  /** Has the page, as far as it can tell, in front of the viewer or behind another tab. */
+  /** Makes the page visible or hidden, in the view of the page's own script. */
   const setHidden = (page: Page, isHidden: boolean) =>
     page.evaluate(`Object.defineProperty(document, "hidden", { value: ${isHidden}, configurable: true });
       document.dispatchEvent(new Event("visibilitychange"))`);

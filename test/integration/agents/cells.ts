@@ -15,7 +15,7 @@ import { livingInGroup, type Stage, stage } from "./harness.ts";
 const patience = 90_000;
 const isClaude = (name: AgentName) => name.startsWith("claude");
 
-/** A call of the agent's own tool that runs a command. */
+/** A call of the agent's own tool for commands. */
 function shellCall(name: AgentName, command: string): ModelReply {
   return isClaude(name)
     ? { calls: [{ name: "Bash", input: { command, description: "try it" } }] }
@@ -51,7 +51,7 @@ const schema = {
   required: ["severity"],
 };
 
-/** Makes the tests of one agent. */
+/** Defines the tests of one agent. */
 export function testsOf(name: AgentName, agent: RealAgent | undefined): void {
   if (agent === undefined) {
     test.skip(`${name}: is not installed here`, () => {});
@@ -335,7 +335,8 @@ export function testsOf(name: AgentName, agent: RealAgent | undefined): void {
     script(strict, { text: "Done." });
     if (name === "claude" && ["bwrap", "socat"].every((tool) => findProgram(tool, undefined) !== undefined))
       return;
-    // None of the others can keep to some hosts, nor can claude without its sandbox.
+    // The other agents cannot restrict themselves to some hosts, nor can claude without its
+    // sandbox.
     strict.assign({ settings });
     const rejected = await strict.session.next("reject");
     expect(rejected).toMatchObject({ reason: RejectReason.UNSUPPORTED });
@@ -383,7 +384,7 @@ export function testsOf(name: AgentName, agent: RealAgent | undefined): void {
   test(`${name}: a budget of tokens that was passed when the turn ended is said`, {
     timeout: patience,
   }, async () => {
-    if (name !== "codex") return; // Claude is stopped on its way, and codex by ACP tells no counts.
+    if (name !== "codex") return; // claude is stopped too early, codex-acp reports none.
     const on = await start();
     script(on, { text: "Done.", usage: { input: 900, output: 200 } });
     const { completion } = await on.run({ more: { budget: { tokensMax: 500n } } });

@@ -1,4 +1,7 @@
-/** Where an agent may connect to, enforced by the agents' own sandboxes and seen from the other side. */
+/**
+ * Where an agent may connect to, enforced by the agents' own sandboxes and seen from the other
+ * side.
+ */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
@@ -81,7 +84,7 @@ test.skipIf(agents.claude === undefined).each(["socat", "bwrap"])(
     const rejected = await strict.session.next("reject");
     expect(rejected.message).toContain(`claude's sandbox needs ${program}, which is not installed`);
     expect(rejected.message).toContain('egress = "advisory" in [executors.claude]');
-    // An agent that has no such setting runs.
+    // An agent without such a setting runs.
     strict.model.replies({ text: "Done." });
     expect((await strict.run()).completion).toMatchObject({ outcome: Outcome.COMPLETED, attention: [] });
 

@@ -8,7 +8,7 @@ import { makeStateDir, settledSession, startPeer } from "../client/harness.ts";
 
 const program = join(import.meta.dirname, "../../support/flooding-agent.mjs");
 
-/** The most memory that a process had, in MiB. */
+/** Peak memory of a process, in MiB. */
 function peakMiB(pid: number): number {
   const status = readFileSync(`/proc/${pid}/status`, "utf8");
   return Number(/VmHWM:\s+(\d+) kB/.exec(status)?.[1] ?? 0) / 1024;

@@ -155,7 +155,7 @@ export function livingInGroup(group: number): string[] {
   return readdirSync("/proc").filter((name) => {
     if (!/^\d+$/.test(name)) return false;
     try {
-      // After the name, which is in brackets: state, parent, group.
+      // After the name in brackets: state, parent, group.
       const [state, , groupId] = readFileSync(`/proc/${name}/stat`, "utf8")
         .replace(/^.*\) /s, "")
         .split(" ");

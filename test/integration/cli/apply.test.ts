@@ -20,7 +20,7 @@ import { connectWorker, fleetToken, workerIdentity } from "../../support/worker.
 import { addDevice, addTenant } from "../server/tenants.ts";
 
 const database = useDatabase();
-/** One for all replicas of a service. */
+/** One key set for all replicas of a service. */
 const secretKeys = newKey();
 const secret = "123456:a-very-secret-token";
 
@@ -72,7 +72,7 @@ const variables = {
 
 const everything = new Set(["agent", "platform", "watcher"] as const);
 
-/** The parts of an apply, for tests that come in between. */
+/** The parts of an apply, for tests that act in between. */
 function parts(replica: TestReplica, text: string, env: Record<string, string> = variables) {
   const parsed: ParsedFile = parseFile(text, { file: "pinion.toml", env });
   const desired = desiredOf(parsed);
@@ -236,7 +236,7 @@ device = "worker"
 slug = "two"
 prompt = "Summarise."
 `);
-  // The count of a moment ago is believed no longer than this.
+  // The cached count expires within this time.
   await vi.waitFor(
     async () => {
       const { watchersLeft } = await clients.watchers.createWatcher({
@@ -524,7 +524,7 @@ test("an agent whose watcher runs is pruned or deleted, the run goes on as it wa
     spec: { name: "Left", prompt: "x", agentId: "ada" },
   });
   const { run } = await watchers.triggerWatcher({ watcherId: "left" });
-  // The watcher of another agent's file stays, its agent goes.
+  // The watcher of another agent's file stays, its agent is removed.
   write("");
   const pruned = await apply("--yes", "--prune", "--only", "agents");
   expect(pruned).toMatchObject({ code: 0 });

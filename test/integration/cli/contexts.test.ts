@@ -1,4 +1,7 @@
-/** `pinion login` and the contexts: a server and its token, found from any directory; and ids by their beginning. */
+/**
+ * `pinion login` and the contexts: a server and its token, found from any directory; and ids by
+ * their prefix.
+ */
 import { chmodSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,4 +1,4 @@
-/** `pinion runs watch` without a run, and what shells are told of the command line. */
+/** `pinion runs watch` without a run, and the completion scripts for shells. */
 import pc from "picocolors";
 import { expect, onTestFinished, test, vi } from "vitest";
 import type { Cli } from "../../../src/cli/cli.ts";
@@ -14,7 +14,7 @@ const replicas = useReplicas(database, "first");
 /** On a busy machine too. */
 const eventually = (check: () => void) => vi.waitFor(check, { timeout: 15_000, interval: 20 });
 
-/** Watches as the command does; `columns` makes it a terminal. */
+/** Watches like the command; `columns` makes the output a terminal. */
 function watch(options: { asJson?: boolean; filter?: Partial<LiveFilter>; columns?: number } = {}) {
   const printed = { out: "", err: "" };
   const stop = new AbortController();

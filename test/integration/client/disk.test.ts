@@ -47,7 +47,7 @@ const faults = {
           for (let count = 0; ; count += 1)
             writeFileSync(join(disk, `filler-${size}-${count}`), Buffer.alloc(size));
         } catch {
-          // Full, for files of that size.
+          // Full, for files of this size.
         }
       }
     },

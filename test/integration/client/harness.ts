@@ -15,7 +15,7 @@ import {
 import { Peer, type PeerOptions, type PeerSession } from "../../support/peer.ts";
 import { quickTiming } from "./timing.ts";
 
-/** How long a test waits for an event before it fails, in ms. */
+/** The time limit of a test's wait for an event, in ms. */
 const PATIENCE_MS = 15_000;
 
 export type EventOf<T extends DaemonEvent["type"]> = Extract<DaemonEvent, { type: T }>;
@@ -138,7 +138,7 @@ export function startDaemon(
   return { events, stateDir, stop, finished };
 }
 
-/** A handler that a script finishes. */
+/** A handler finished by a script. */
 export function manualHandler() {
   const calls: {
     runId: string;

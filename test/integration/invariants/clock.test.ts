@@ -27,7 +27,7 @@ const database = useDatabase();
 const log = createLogger({ name: "test", level: "silent" });
 afterEach(() => void vi.useRealTimers());
 
-/** Makes this replica's wall clock lie, and no timer. */
+/** Shifts this replica's wall clock, and no timer. */
 function lie(hours: number): void {
   vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + hours * 3_600_000 });
 }

@@ -56,7 +56,7 @@ test("R2: two replicas that materialize at once write one row per slot, and neit
   }
   await using replica = await hold(db);
   expect(await pass(replica.tx, 1)).toBe(1);
-  // The other one, while the first replica has not committed.
+  // The other watcher's slot, while the first replica has not committed.
   expect(await pass()).toBe(1);
   expect(await pass()).toBe(0);
   await replica.commit();
@@ -75,7 +75,7 @@ test("R2: a slot that has a row already is left alone when a schedule comes upon
     expect((await findWatcher(db, watcher)).next_slot_at).toEqual(slot(-1));
     return rowsOf(watcher);
   };
-  // Its run is live, or has ended.
+  // The slot's run is live, or has ended.
   expect(await again()).toEqual([[slot(0), "pending"]]);
   const [run] = await listRuns(db, watcher);
   await settle(

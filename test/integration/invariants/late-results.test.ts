@@ -237,13 +237,13 @@ test("R10: a cancelled run stays so if its program failed, and keeps the end of 
   expect((await store(partial)).verdicts).toMatchObject([{ verdict: "stored_late" }]);
   expect(await findRun(db, ended)).toMatchObject({ status: "cancelled", outputTail: "half of it" });
 
-  // The answer to the cancel alone says nothing that could be kept.
+  // The answer to the cancel alone contains no result to keep.
   const silent = await cancelled();
   expect((await store(reportOf(silent, { status: "cancelled", output: "" }))).verdicts).toMatchObject([
     { verdict: "superseded" },
   ]);
   expect(await late(silent)).toEqual([]);
-  // And the result that comes after such an answer is taken.
+  // And a result after such an answer is stored.
   expect((await store(reportOf(silent))).verdicts).toMatchObject([{ verdict: "stored_late" }]);
 });
 

@@ -288,7 +288,7 @@ test("T2: a holder that comes back after its lease has passed on leaves no snaps
   // No sweep has run: the next worker takes the lease over all the same.
   const [second] = await claimTurns(db, other);
   expect(second).toMatchObject({ turnId, snapshotVersion: 0 });
-  // Nor does a beat of the old holder bring it back.
+  // Nor does a beat of the old holder restore the lease.
   await turnAttempts.beat(db, [attemptOf(first)], turnTimers.ttlMs);
   expect(await findSnapshot(db, first)).toMatchObject({ leaseTurnId: turnId });
   expect((await findTurn(db, first)).deadlineAt!.getTime()).toBeLessThan(Date.now());

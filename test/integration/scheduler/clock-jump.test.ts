@@ -116,7 +116,7 @@ test("forty-five days ahead for some seconds: nothing is deleted, recorded or re
   expect(await countAll()).toEqual(before);
   expect((await findWatcher(clock.db, watcher)).next_slot_at).toEqual(nextSlotAt);
   expect((await doctor()).out).not.toContain("clock jump");
-  // The run that worked all the time was left alone.
+  // The run with a working device was left alone.
   expect((await stream.complete(working)).verdict).toBe(1);
 });
 

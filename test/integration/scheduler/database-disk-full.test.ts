@@ -85,7 +85,7 @@ async function putOnDisk(db: Db, tables: readonly string[], mebibytes: number): 
   };
 }
 
-/** Text that does not compress. */
+/** Incompressible text. */
 const noise = (bytes: number) =>
   Array.from({ length: bytes / 8 }, () => Math.random().toString(36).slice(2, 10).padEnd(8, "0")).join("");
 
@@ -129,7 +129,7 @@ test.skipIf(!isMountable)(
     const { schedule, slot } = hourly();
     const lost = await seedRunning(db);
     const watchers = [];
-    // More than fit into the page that the table has.
+    // More rows than fit into the table's page.
     for (let i = 0; i < 60; i++) {
       const watcher = await seedWatcher(db, device, { schedule });
       await putSchedule(db, watcher, slot(0));

@@ -1,4 +1,4 @@
-/** How claims are shared out among the seats that wait for work. */
+/** The distribution of claims among the waiting seats. */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
@@ -112,7 +112,7 @@ test("what is recorded for a device of this replica is claimed by the statement 
       ...doorbell,
       recorded(runs) {
         told.push(...runs);
-        // Only now is it pushed.
+        // The run is not pushed before this moment.
         expect(given).toEqual([]);
       },
     },
@@ -193,7 +193,7 @@ test("while a seat is held nothing else is claimed for it, and when it is droppe
   const note = (run: ClaimedRun) => given.push(run.deviceId);
   const [seat, free] = [await openSeat(device, 1, note), await openSeat(other, 1, note)];
   const dispatcher = openDispatcher();
-  // Older work may wait for it, and comes first.
+  // Older work may wait for the seat, and comes first.
   expect(dispatcher.hold([seat]).claimants).toEqual([undefined]);
   seat.mayHaveRuns = false;
   const held = dispatcher.hold([seat, seat]);

@@ -1,4 +1,4 @@
-/** Failures in a row back a watcher off, and then pause it (DESIGN 5). */
+/** Failures in a row back a watcher off, and then pause the watcher (DESIGN 5). */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
@@ -30,7 +30,7 @@ import {
 const database = useDatabase();
 const minute = 60_000;
 
-/** A watcher on a device, and a way to let runs of it end. */
+/** A watcher on a device, and a function that ends its runs. */
 async function begin() {
   const { db } = database;
   const { schedule } = hourly();

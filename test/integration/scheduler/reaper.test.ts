@@ -38,7 +38,7 @@ const database = useDatabase();
 const reap = (db: Db = database.db) => reapOnce(db, { rules: reapRules, policy });
 const minute = 60_000;
 
-/** Breaks the device's stream, `ms` ago, and nothing was heard of it since. */
+/** Breaks the device's stream, `ms` ago, without any later message. */
 async function breakStream(device: DeviceName, epoch: number, ms: number): Promise<void> {
   await presence.close(database.db, [sessionOf(device, epoch)]);
   await agePresence(database.db, device, { connected_at: ms, disconnected_at: ms, last_beat_at: ms });
@@ -321,7 +321,7 @@ test("nothing is reaped for one TTL after the database was away", async () => {
   onTestFinished(() => work.close());
   const { reapedAt, awayAt, elapsed } = watchReaper(work.db, 1_500);
   await seedLost();
-  // Its first TTL is over.
+  // The reaper's first TTL is over.
   await vi.waitFor(() => expect(reapedAt).toHaveLength(1), 5_000);
   proxy.set({ onConnect: "reset" });
   proxy.reset();

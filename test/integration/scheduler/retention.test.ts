@@ -43,7 +43,7 @@ async function partitions(db: Db): Promise<string[]> {
 const nameOf = (daysBack: number) =>
   `run_finished_${new Date(Date.now() - daysBack * 86_400_000).toISOString().slice(0, 10).replaceAll("-", "")}`;
 
-/** A partition of a day that has passed. */
+/** A partition of a past day. */
 async function addPartition(db: Db, daysBack: number): Promise<void> {
   const day = (back: number) =>
     `${new Date(Date.now() - back * 86_400_000).toISOString().slice(0, 10)} 00:00:00+00`;

@@ -199,7 +199,7 @@ test("a watcher that names what its device does not have says so at once, and go
   );
   expect((await create({ agentKind: "test", workspace: "app" })).noExecutorReason).toBe("");
 
-  // Its slots are recorded as skipped.
+  // The watcher's slots are recorded as skipped.
   await clients.watchers.updateWatcher({
     watcherId: lacksWorkspace.id,
     spec: { schedule: "@every 1m" },

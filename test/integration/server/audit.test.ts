@@ -17,7 +17,7 @@ async function listEvents(replica: TestReplica, ...kinds: string[]): Promise<Eve
   return (await replica.clients.events.listEvents({ kinds, pageSize: 500 })).events;
 }
 
-/** Makes a token over Connect and JSON, with headers of its own; answers the call's id. */
+/** Creates a token over Connect and JSON, with additional headers; returns the call's id. */
 function createToken(replica: TestReplica, label: string, headers: Record<string, string>): Promise<string> {
   return new Promise((resolve, reject) => {
     const request = http.request(

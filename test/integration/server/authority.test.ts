@@ -179,7 +179,7 @@ async function ask2(
   stream.end();
   const answer = await once(stream, "response").then(
     ([headers]) => headers as Record<string, unknown>,
-    // Node itself refuses what no header may hold.
+    // Node itself refuses characters that are invalid in a header.
     () => undefined,
   );
   if (!answer)

@@ -28,7 +28,10 @@ import { getRun, heldOf, startWork, takeOn, untilStatus, useReplicas } from "./w
 const database = useDatabase({ per: "file" });
 const replicas = useReplicas(database, "here");
 
-/** After each of these tests the same server still answers a good call and serves a good device. */
+/**
+ * After each of these tests the same server still answers a valid call and serves a well-behaved
+ * device.
+ */
 afterEach(async () => {
   const { clients, url } = replicas.here;
   await clients.runs.listRuns({ pageSize: 1 });
@@ -39,7 +42,7 @@ afterEach(async () => {
 
 const tenMegabytes = 10 * 1024 * 1024;
 
-/** A Connect call as JSON over HTTP/1.1, as curl would make it. */
+/** A Connect call as JSON over HTTP/1.1, like a call with curl. */
 async function callJson(method: string, options: { token?: string; body?: string } = {}) {
   const response = await fetch(`${replicas.here.url}/pinion.v1.${method}`, {
     method: "POST",
@@ -260,7 +263,8 @@ const garbage: [string, Buffer, grpcStatus | grpcStatus[], RegExp][] = [
   [
     "a frame with a wrong length",
     frame(Buffer.alloc(64, 0xff), { length: 3 }),
-    // Three bytes that are no message, and then a prefix of 4 GB: whichever is looked at first.
+    // Three bytes of an invalid message, and then a prefix of 4 GB: the status depends on the order
+    // of the checks.
     [grpcStatus.RESOURCE_EXHAUSTED, grpcStatus.INTERNAL],
     /size|tag|varint|wire|range|EOF/i,
   ],
@@ -428,7 +432,8 @@ test.each(badCompletions)(
     const { device, assignment, clients } = await beginWork();
     const { runId, attemptToken } = assignment;
     const bytes = completionBytes({ runId, attemptToken, ...value });
-    // `ConnectRequest.complete` and `CompleteRunRequest.completion` differ in their first byte alone.
+    // `ConnectRequest.complete` and `CompleteRunRequest.completion` differ in their first byte
+    // alone.
     bytes[0] = (1 << 3) | 2;
     const answer = await callRaw("DeviceService/CompleteRun", { token: device.token, bytes: frame(bytes) });
     expect(answer.code).toBe(grpcStatus.INVALID_ARGUMENT);

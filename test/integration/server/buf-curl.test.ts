@@ -57,7 +57,7 @@ function run(script: string, options: { cwd?: string; until?: (stdout: string) =
   });
 }
 
-/** The commands of the page, each under the sentence before it. */
+/** The commands of the page, each under the preceding sentence. */
 function commandsOf(page: string): { title: string; rpc: string; script: string }[] {
   const text = readFileSync(join(root, page), "utf8");
   return [...text.matchAll(/([^\n]*)\n\n```sh\n(.*?)```/gs)].map(([, before, script]) => {
@@ -70,7 +70,7 @@ function commandsOf(page: string): { title: string; rpc: string; script: string 
   });
 }
 
-/** JSON documents that follow each other, as buf prints them. */
+/** Consecutive JSON documents, as printed by buf. */
 function documents(text: string): Record<string, unknown>[] {
   return text
     .split(/^(?=\{)/m)
@@ -176,7 +176,7 @@ test("a device's stream is spoken by hand: hello and heartbeat are answered, and
 test("with a schema from a checkout the call goes over HTTP/1.1, with reflection over HTTP/2", async () => {
   const call = '"$PINION_URL/pinion.v1.RunService/ListRuns" -H "Authorization: Bearer $PINION_TOKEN"';
   expect((await run(`buf curl -v --schema proto ${call}`)).stderr).toMatch(/HTTP\/1\.1/);
-  // Nothing of ours is in that directory.
+  // That directory contains none of our files.
   const reflected = await run(`buf curl -v ${call}`, { cwd: tmpdir() });
   expect(reflected.exit).toBe(0);
   expect(reflected.stderr).toMatch(/HTTP\/2/);

@@ -81,7 +81,10 @@ async function doctorOf(env: Env): Promise<string> {
   return found!.verdict === "bad" ? `${found!.found}; ${found!.advice}` : found!.verdict;
 }
 
-/** The same trouble is named by the doctor and in the log of a replica, which goes on trying. Resolves with all they said. */
+/**
+ * The doctor and the log of a replica name the same trouble, and the replica keeps trying. Resolves
+ * with both outputs.
+ */
 async function expectTrouble(env: Env, pattern: RegExp): Promise<string> {
   const said = await doctorOf(env);
   expect(said).toMatch(pattern);

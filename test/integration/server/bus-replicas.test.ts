@@ -1,4 +1,7 @@
-/** Two replicas and a bus that is away: runs are late by at most the sweep, and none is lost. For both kinds of bus. */
+/**
+ * Two replicas and an unavailable bus: runs are late by at most the sweep, and no run is lost. For
+ * both kinds of bus.
+ */
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -16,7 +19,7 @@ import { startWork, takeOn, untilStatus } from "./work.ts";
 
 /** Longer than any test, so that every message arrives over the bus or from a resync. */
 const noSweep = { PINION_SWEEP_INTERVAL_MS: "3600000" };
-/** Beyond the sweep there is only what a busy machine takes for the pass and the claim. */
+/** In addition to the sweep: the time of the pass and the claim on a busy machine. */
 const busyMs = 4_000;
 
 for (const kind of busKinds) {
@@ -57,7 +60,7 @@ for (const kind of busKinds) {
         await stream.complete(assignment);
       }
       latenciesMs.sort((a, b) => a - b);
-      // With two rpcs in it; a busy machine is slow, but not as slow as any sweep.
+      // Includes two rpcs; a busy machine is slow, but faster than any sweep.
       expect(latenciesMs[10]).toBeLessThan(1_000);
     });
 
@@ -102,7 +105,7 @@ for (const kind of busKinds) {
 
 type Dead = { env: Record<string, string>; drop?: () => Promise<void> };
 
-/** Ways in which two replicas hear nothing of each other's commits, from before there is anything to hear. */
+/** Configurations in which two replicas never hear of each other's commits. */
 const deadFromTheStart: Record<string, { kind: BusKind; env(database: { url: string }): Promise<Dead> }> = {
   "whose LISTEN was dropped": {
     kind: "postgres",
@@ -170,7 +173,7 @@ describe.each(Object.entries(deadFromTheStart))("two replicas %s", (_, { kind, e
         await untilStatus(called.clients, { runId: id }, RunStatus.COMPLETED);
       }
       expect(Math.max(...pushedLateMs)).toBeLessThan(sweepMs + busyMs);
-      // Had one of them heard of the other, none would have waited.
+      // If a replica had heard of the other, no run would have waited.
       expect(Math.max(...pushedLateMs)).toBeGreaterThan(sweepMs / 10);
     },
   );

@@ -57,7 +57,7 @@ const makers: [string, (person: Awaited<ReturnType<typeof addMember>>) => Promis
   ["RotateToken", ({ clients, tokenId }) => clients.tokens.rotateToken({ tokenId })],
 ];
 
-/** Credentials that are good. */
+/** Valid credentials. */
 async function counts() {
   const [token, code] = await Promise.all([
     database.db.selectFrom("token").select("id").where("revoked_at", "is", null).execute(),

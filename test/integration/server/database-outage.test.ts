@@ -13,7 +13,7 @@ import { getRun, heldOf, startWork, takeOn, untilStatus } from "./work.ts";
 
 const database = useDatabase({ per: "file" });
 
-/** A way to the database that can be cut. */
+/** A link to the database that can be cut. */
 async function startCuttable() {
   const url = new URL(database.url);
   const proxy = await startFaultProxy({ host: url.hostname, port: Number(url.port || 5432) });
@@ -83,7 +83,7 @@ test("while the database is away, calls say so and when to try again; /readyz is
   }
   expect(await readyz(replica)).toBe(503);
   expect((await fetch(`${replica.url}/healthz`)).status).toBe(200);
-  // A device that comes just now is asked to come again.
+  // A newly connecting device is asked to come again.
   const early = dial(replica.url, device.token);
   early.hello(device);
   expect((await early.ended).code).toBe(grpcStatus.UNAVAILABLE);
@@ -107,7 +107,7 @@ test("the device's stream outlives an outage: beats are answered, and a completi
   await untilListening(1);
   stream.send({ case: "complete", value: { ...nameOf(assignment), outcome: 1, output: "made it" } });
   const stopBeating = beatOn(stream, []);
-  // A run that the cut-off replica hears nothing of.
+  // A run whose notification does not reach the cut-off replica.
   const unheard = await startWork(other.clients, device);
   await expect(cutOff.clients.runs.listRuns({})).rejects.toMatchObject({ reason: "unavailable" });
   expect((await getRun(other.clients, assignment)).status).toBe(RunStatus.RUNNING);

@@ -157,7 +157,7 @@ test("an assignment that nobody answers is pushed once more, withdrawn without c
   const withdrawn = await untilStatus(clients, pushed, RunStatus.PENDING);
   expect(withdrawn.attempt).toBe(0);
   expect(stream.waiting("assignment")).toEqual([]);
-  // An answer that comes too late changes nothing, and the device is told.
+  // A late answer changes nothing, and the device is told.
   stream.accept(pushed);
   await vi.waitFor(() => expect(stream.waiting("cancel").length).toBeGreaterThan(0));
   expect((await getRun(clients, pushed)).status).toBe(RunStatus.PENDING);
@@ -602,7 +602,7 @@ test("a device has four streams at most before it says hello, and no other devic
   const other = await enrolDevice(clients);
   await connect(url, other);
   for (const stream of open) stream.cancel();
-  // The replica hears of the ends in its own time.
+  // The replica notices the ends after a while.
   await vi.waitFor(() => connect(url, device), { timeout: 5_000, interval: 100 });
 });
 

@@ -31,7 +31,7 @@ async function write(...kinds: string[]): Promise<void> {
   api.wake("acme");
 }
 
-/** Reads a stream of events until it has seen `count` of them; answers their kinds and the last cursor. */
+/** Reads `count` events from a stream; returns their kinds and the last cursor. */
 async function read(
   stream: AsyncIterable<WatchEventsResponse>,
   count: number,

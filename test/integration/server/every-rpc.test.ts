@@ -1,4 +1,4 @@
-/** Every rpc that the .proto files know, called with every kind of credential through a real replica. */
+/** Every rpc of the .proto files, called with every kind of credential through a real replica. */
 import { randomUUID } from "node:crypto";
 import { readdirSync } from "node:fs";
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
@@ -344,7 +344,7 @@ test("each scope by itself reaches what it names, and nothing stronger", async (
     for (const method of methods.filter((it) => needs[shortName(it)] !== "nothing")) {
       const { code } = await call(method, secret);
       const expected = allowed.includes(needs[shortName(method)]!);
-      // CreateOrg asks for more than a scope, but a service of the operator's org may have it.
+      // CreateOrg needs more than a scope, but a service of the operator's org may call it.
       expect([scope, shortName(method), isIn(code) ? "in" : code]).toEqual([
         scope,
         shortName(method),
@@ -366,7 +366,7 @@ test("a device's token reaches the rpcs of devices, and a person's does not", as
 
 const toEveryone = { grantee: { kind: { case: "everyone", value: true } } };
 
-/** Requests that name things of the org `local`. */
+/** Requests that name resources of the org `local`. */
 function requestsAbout(ids: Record<string, string>): Record<string, object | "names nothing"> {
   const watcherId = ids.watcher!;
   const start = timestampFromDate(new Date(Date.now() - 86_400_000));

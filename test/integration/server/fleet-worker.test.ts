@@ -33,7 +33,7 @@ const database = useDatabase();
 const unpinned = { deviceId: "" };
 const nobody = { deviceId: "", installId: "", token: "", label: "" };
 
-/** The sweep is far away: what comes at once was rung for. */
+/** The sweep is far away: a prompt arrival came from a notification. */
 const promptMs = 2_000;
 
 test("an unpinned run is pushed at once to a worker on another replica, and its result is stored", async () => {
@@ -207,7 +207,7 @@ test("who a worker is: its installation under its token", async () => {
     code: grpcStatus.PERMISSION_DENIED,
     details: expect.stringContaining("enrolled as a device"),
   });
-  // Another token's worker that is connected.
+  // A connected worker of another token.
   const stranger = await fleetToken(clients);
   expect(await refusedAs({ ...worker, token: stranger.secret })).toMatchObject({
     code: grpcStatus.PERMISSION_DENIED,
@@ -223,14 +223,14 @@ test("who a worker is: its installation under its token", async () => {
   ).rejects.toThrow(/fleet worker/);
   await stream.beat();
 
-  // The successor of its token takes over at once, and the old stream gives way.
+  // A worker with the successor of the token takes over at once, and the old stream ends.
   const { secret } = await clients.tokens.rotateToken({ tokenId: token.id });
   const successor = { ...worker, token: secret };
   const taken = await connectWorker(url, successor);
   expect(successor.deviceId).toBe(worker.deviceId);
   expect((await stream.next("drain")).reason).toBe(DrainReason.REPLACED);
   taken.cancel();
-  // Once it was away for the TTL, any token of the fleet may have the installation.
+  // After an absence of one TTL, any token of the fleet may take the installation.
   await vi.waitFor(async () => {
     const { device: row } = await clients.fleet.getDevice({ deviceId: worker.deviceId });
     expect(row!.disconnectedAt).toBeDefined();

@@ -1,4 +1,4 @@
-/** Concurrency groups, priorities, rate limits, and runs that are spread over devices; on two replicas. */
+/** Concurrency groups, priorities, rate limits, and runs spread over devices; on two replicas. */
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { createClients } from "@pinion/client";
 import { sql } from "kysely";
@@ -57,7 +57,7 @@ test("of a group one run is active at once, whatever device it is on, and the ne
   await untilReason(second, /group "repo-app" is full: 1 of its runs/);
   const { summary } = await owner.runs.explainRun({ runId: second });
   expect(summary).toMatch(/group "repo-app" is full/);
-  // Work without a group is not held up by it.
+  // The group does not hold up work without a group.
   const free = await run(pinnedTo(b.identity, {}));
   expect((await takeOn(b.stream)).runId).toBe(free);
   expect(attempt.runId).toBe(first);

@@ -88,7 +88,7 @@ test("an expired token is refused by the database's clock, also if it expires wh
     db,
   );
   expect(await codeOf(api.as(secret).watchers.listWatchers({}))).toBe("ok");
-  // Far less than the five seconds for which a lookup is believed.
+  // Far less than the five seconds of the lookup's cache.
   await expect
     .poll(() => codeOf(api.as(secret).watchers.listWatchers({})), { timeout: 3_000 })
     .toBe("Unauthenticated");

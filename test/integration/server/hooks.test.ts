@@ -150,7 +150,7 @@ test("a filter decides, its errors are shown with the delivery, a mapping makes 
   );
 });
 
-/** How each convention signs: right, wrong, and, where it has a time, too old. */
+/** Signatures of each convention: right, wrong, and, if the convention has a time, too old. */
 const conventions: [
   name: string,
   kind: HookKind,

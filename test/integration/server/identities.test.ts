@@ -355,7 +355,7 @@ test("pins stay within an org: another org's device is not found, also of a pers
     });
   await expect(pin(laptop.deviceId)).rejects.toMatchObject(missing);
 
-  // The same installation enrols here as well: another device, with a token of its own.
+  // The same installation enrols here as well: another device, with another token.
   const { joinCode } = await acme.fleet.createJoinCode({});
   const here = await acme.device.enroll({
     joinCode,

@@ -64,7 +64,7 @@ async function outcome(stream: ClientHttp2Stream): Promise<{ status: number; cod
 const post = (to: ClientHttp2Session, path: string, more: Record<string, string> = {}) =>
   to.request({ ":method": "POST", ":path": path, ...more });
 
-/** Another request on the same connection, and one on a new connection, are served. */
+/** Another request on the same connection, and a request on a new connection, are served. */
 async function othersGoOn(port: { url: string }, same?: ClientHttp2Session): Promise<void> {
   expect(await (await fetch(`${port.url}/good`)).text()).toBe("good");
   if (same) expect(await outcome(same.request({ ":path": "/good" }))).toMatchObject({ status: 200, code: 0 });

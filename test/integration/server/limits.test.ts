@@ -37,7 +37,7 @@ function withToken(replica: TestReplica, token: string) {
   return clients;
 }
 
-/** Manual watchers, which nothing fires but a test. */
+/** Manual watchers, fired only by a test. */
 async function addWatchers(replica: TestReplica, count: number, more: { schedule?: string } = {}) {
   const created = [];
   for (let index = 0; index < count; index++) {
@@ -80,7 +80,7 @@ test("a token that calls too often is refused with the limit and when to come ba
   });
   expect(refused[0]!.retryAfterMs).toBeLessThanOrEqual(200);
   await withToken(replica, secret).agents.listAgents({});
-  // And as soon as it was told.
+  // And as soon as the replica was notified.
   await expect.poll(() => outcomeOf(replica.clients.agents.listAgents({})), { timeout: 5_000 }).toBe("ok");
 });
 
@@ -127,7 +127,7 @@ test.each(["bare", "connect"])("device streams knock at the same door (%s)", asy
     failures.push((await dial(replica.url, newToken("dev")).refused()).code);
   }
   expect(failures).toEqual([
-    // Beyond the limit they are looked up more slowly, since one may be good.
+    // Beyond the limit, tokens are looked up more slowly, since a token may be valid.
     ...Array.from({ length: 4 }, () => status.UNAUTHENTICATED),
   ]);
 });

@@ -31,7 +31,7 @@ test("a log tells requests, runs, devices and orgs, and no token, code, secret o
   const direct = new URL(database.url);
   direct.port = String(proxy.port);
   direct.hostname = "127.0.0.1";
-  // Trusted connections ask for none, so that any will do.
+  // Trusted connections need no password, so any value will do.
   if (direct.password) secrets["the database's password"] = direct.password;
   else direct.password = secrets["the database's password"]!;
   const lines: string[] = [];

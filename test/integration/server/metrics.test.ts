@@ -218,7 +218,7 @@ test("an attempt that two heartbeats do not list is counted as lost by its devic
   const stream = await connect(replica.url, device);
   await startWork(replica.clients, device);
   await takeOn(stream);
-  // The first of them may come while its accept is still being written, and then does not count.
+  // The first heartbeat may arrive during the write of its accept, and then does not count.
   await vi.waitFor(
     async () => {
       await stream.beat([]);

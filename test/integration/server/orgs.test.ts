@@ -1,4 +1,4 @@
-/** Orgs, members and what hangs on them, through real replicas. */
+/** Orgs, members and dependent resources, through real replicas. */
 import { randomUUID } from "node:crypto";
 import { durationFromMs, timestampDate } from "@bufbuild/protobuf/wkt";
 import * as grpc from "@grpc/grpc-js";
@@ -55,7 +55,7 @@ test("an org begins with an owner, a default agent and a token that works; the t
   expect(rows[0]!.settings.identity).toContain("If you lack history or context, say so; do not invent.");
   const told = [await acme.events.listEvents({}), await acme.tokens.listTokens({}), rows];
   for (const hidden of [secret, "sk-o", "sk-a"]) expect(textOf(told)).not.toContain(hidden);
-  // The operator's org shows nothing of it.
+  // The operator's org shows no event of the new org.
   expect(textOf(await replica.clients.events.listEvents({}))).not.toContain("acme");
 });
 
@@ -131,7 +131,7 @@ test("an org made for somebody who is known: the token is good in the new org al
     await expect(second.tokens.revokeToken({ tokenId })).rejects.toMatchObject(missing);
   }
   expect((await first.tokens.listTokens({})).tokens).toHaveLength(theirs.length);
-  // The log of the new org says who made the token.
+  // The log of the new org names the creator of the token.
   const made = (await second.events.listEvents({ kinds: ["token.created"] })).events[0]!;
   const operator = (await local.listMembers({})).members[0]!;
   expect(made).toMatchObject({ actor: `user:${operator.userId}`, data: { user_id: globex.owner!.userId } });
@@ -299,7 +299,7 @@ test("twenty devices that register at once on two replicas bring one default wat
     return () => at.clients.device.enroll({ joinCode, installId: randomUUID(), label: "box", platform });
   };
   const list = async () => (await clients.watchers.listWatchers({})).watchers;
-  // Neither a phone nor a browser brings one.
+  // Neither a phone nor a browser brings a default watcher.
   for (const platform of [Platform.IOS, Platform.ANDROID, Platform.BROWSER]) {
     await (await enrol(replicas[0]!, platform))();
   }
@@ -362,7 +362,7 @@ test("a phone that says it runs what only a desktop can is refused, and told wha
 test("an older default agent gets its owner and providers when a replica starts, and keeps what a person changed", async () => {
   const { db } = database;
   const bootstrap = await orgs.ensureBootstrap(db);
-  // As an older version left it.
+  // The state left by an older version.
   await sql`update org set metadata = metadata - 'default_agent_at'`.execute(db);
   await sql`update agent set owner_id = null, name = 'Mine'`.execute(db);
   await sql`update agent_revision set name = 'Mine', settings = '{"identity": "changed", "model": "m"}'`.execute(

@@ -134,7 +134,7 @@ test("its errors arrive as gRPC statuses with their details", async () => {
     (refused: unknown) => refused,
   )) as grpc.ServiceError;
   expect(error.code).toBe(grpc.status.INVALID_ARGUMENT);
-  // grpc-js leaves encoded what URIs reserve, here the colon.
+  // grpc-js leaves reserved characters of URIs encoded, here the colon.
   expect(decodeURIComponent(error.details)).toMatch(/^install_id: must be at least 8 bytes/);
   // google.rpc.Status with a BadRequest that names the field.
   const [details] = error.metadata.get("grpc-status-details-bin");

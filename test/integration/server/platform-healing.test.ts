@@ -12,7 +12,7 @@ import { startTestReplica } from "../../support/server.ts";
 const database = useDatabase();
 const address = "https://hooks.example.org/T0/very-secret";
 
-/** As the version before wrote it: a webhook's address among the settings. */
+/** The rows of the previous version: a webhook's address among the settings. */
 async function addOldWebhooks(count: number): Promise<void> {
   await sql`
     insert into platform (org_id, stable_id, agent_id, kind, config, secrets, status)

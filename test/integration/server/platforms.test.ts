@@ -100,7 +100,7 @@ function hints() {
   };
 }
 
-/** A replica's runner on connections of its own. */
+/** A replica's runner on separate connections. */
 function replica(starter: PlatformStarter, options: { keys?: string; feed?: ReturnType<typeof hints> } = {}) {
   const pool = openDatabase({ url: database.url, poolMax: 25, applicationName: "pinion test" });
   pools.push(pool);
@@ -221,7 +221,8 @@ test("a creation that lost answers no sooner than the start of the one that won 
   const loser = upsert(runner).finally(() => {
     isAnswered = true;
   });
-  // Another platform of the same org is not held up, and its answer comes after the loser's first look.
+  // Another platform of the same org is not held up, and its answer comes after the loser's first
+  // read.
   const other = upsert(runner, { stableId: "other" });
   await held.nth(2);
   held.started[1]!.end();

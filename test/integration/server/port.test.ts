@@ -217,7 +217,7 @@ test("a peer that no longer answers pings loses its session, and its streams end
   const stream = session.request({ ":path": "/" });
   stream.on("error", () => {});
   await once(stream, "response");
-  // The session answers pings by itself; a session that reads nothing any more does not.
+  // The session answers pings automatically; a session that no longer reads does not answer.
   (inner as unknown as { _handle: { readStop(): void } })._handle.readStop();
   await ended.promise;
   await vi.waitFor(() => expect(port.stats()).toEqual({ connections: 0, sessions: 0 }));
@@ -228,7 +228,7 @@ test("a peer that is heard of is not pinged", async () => {
   const session = connect(port);
   let pings = 0;
   session.on("ping", () => pings++);
-  // Its own pings are words enough; they go on for longer than three intervals.
+  // The client's own pings count as traffic; they go on for longer than three intervals.
   for (const until = performance.now() + 700; performance.now() < until; ) {
     await new Promise((resolve) => session.ping(resolve));
   }

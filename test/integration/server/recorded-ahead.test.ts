@@ -1,4 +1,7 @@
-/** Runs are recorded and claimed before they are due, and pushed when they are: what may come in between. */
+/**
+ * Runs are recorded and claimed before their due time, and pushed when due: the events that may
+ * come in between.
+ */
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { sql } from "kysely";
 import { expect, test, vi } from "vitest";
@@ -123,7 +126,7 @@ test("pausing a watcher cancels its run that is not due yet, and its device neve
     status: RunStatus.CANCELLED,
     reason: "the watcher was paused",
   });
-  // Its slot is free for others.
+  // The device's slot is free for other runs.
   await startWork(clients, { ...(await deviceOf(run.deviceId)) });
   const next = await stream.next("assignment");
   expect(next.runId).not.toBe(run.id);
@@ -192,7 +195,7 @@ async function moveDue(runId: string, ms: number): Promise<void> {
 test("a device that connects elsewhere takes its claim along, and is assigned the run once", async () => {
   const { clients, device, run, stream } = await claimedAhead();
   const other = await startTestReplica(database.url, farAhead);
-  // The old replica has not heard of it when the claim is made anew.
+  // The old replica has not heard of the new due time when the claim is repeated.
   await moveDue(run.id, 1_500);
   const moved = await connect(other.url, device);
   const assignment = await moved.next("assignment");

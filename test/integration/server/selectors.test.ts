@@ -35,7 +35,7 @@ async function labelled(name: string, labels: string[] = [], clients: Clients = 
   return device;
 }
 
-/** A run of a new watcher that selects. */
+/** A run of a new watcher with a selector. */
 async function selecting(
   selector: string,
   spec: MessageInitShape<typeof WatcherSpecSchema> = {},

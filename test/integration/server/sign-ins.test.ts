@@ -23,7 +23,7 @@ afterAll(() => replica.stop());
 type Json = Record<string, any>;
 type Answer = { status: number; body: Json; setCookie: string };
 
-/** A call as a browser makes it. */
+/** A call like a browser's. */
 async function call(rpc: string, body: object, headers: Record<string, string> = {}): Promise<Answer> {
   const response = await fetch(`${replica.url}/pinion.v1.${rpc}`, {
     method: "POST",
@@ -82,7 +82,7 @@ describe("a cookie", () => {
     expect(await asked({ "sec-fetch-site": "cross-site" })).toBe(401);
     expect(await asked({ origin: "https://elsewhere.example" })).toBe(401);
     expect(await asked({ origin: "null" })).toBe(401);
-    // A GET is what a link or an image of another site makes.
+    // A GET is the request of a link or an image on another site.
     const get = await fetch(
       `${replica.url}/pinion.v1.TokenService/ListTokens?connect=v1&encoding=json&message=%7B%7D`,
       { headers: { cookie, ...sameOrigin } },

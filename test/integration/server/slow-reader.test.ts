@@ -17,7 +17,9 @@ import { getRun, startWork, takeOn, untilStatus, useReplicas } from "./work.ts";
 const database = useDatabase({ per: "file" });
 const replicas = useReplicas(database, "here");
 
-/** The grace for a stream that has ended is 2 s; the TTL, and the deadlines of HTTP/2 itself, are longer. */
+/**
+ * The grace for an ended stream is 2 s; the TTL, and the deadlines of HTTP/2 itself, are longer.
+ */
 const cutMs = 5_000;
 
 function framed(message: MessageInitShape<typeof ConnectRequestSchema>["message"]): Buffer {

@@ -64,7 +64,10 @@ export const nameOf = ({ runId, attemptToken }: { runId: string; attemptToken: s
   attemptToken,
 });
 
-/** Watches a turn from now on; what came so far is in the arrays, and `over` resolves with the stream. */
+/**
+ * Watches a turn from now on; messages so far are in the arrays, and `over` resolves with the
+ * stream.
+ */
 export function watchTurn(clients: Clients, { id }: { id: string }, afterSequence = 0n) {
   const stop = new AbortController();
   onTestFinished(() => stop.abort());

@@ -32,7 +32,7 @@ export async function addTenant(db: Db, orgId: string, scopes = ["read", "write"
   return { orgId, userId: user.id, secret, tokenId: token.id };
 }
 
-/** Enrols a device as its daemon would. */
+/** Enrols a device like its daemon. */
 export async function addDevice(
   db: Db,
   tenant: { orgId: string; userId: string },

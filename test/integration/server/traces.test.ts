@@ -1,4 +1,4 @@
-/** A run's trace, as a collector gets it from two replicas and a daemon. */
+/** A run's trace, as received by a collector from two replicas and a daemon. */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { enroll } from "@pinion/client";

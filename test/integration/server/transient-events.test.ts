@@ -28,7 +28,7 @@ async function newOrg() {
   return { orgId, first: as(replicas.first), second: as(replicas.second) };
 }
 
-/** Watches an org from now on; what came so far is in the lists. */
+/** Watches an org from now on; messages so far are in the lists. */
 async function watch(clients: Clients, request: MessageInitShape<typeof WatchEventsRequestSchema> = {}) {
   const stop = new AbortController();
   onTestFinished(() => stop.abort());

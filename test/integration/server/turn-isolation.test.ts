@@ -17,7 +17,7 @@ import { takeOn, useReplicas } from "./work.ts";
 const database = useDatabase({ per: "file" });
 const replicas = useReplicas(database, "replica");
 
-/** The doors: the web page comes through the last one. */
+/** The protocols of the API: the web page uses the last. */
 const doors = ["connect", "grpc", "grpc-web"] as const;
 type Door = (typeof doors)[number];
 

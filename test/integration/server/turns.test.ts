@@ -21,7 +21,7 @@ import { heldOf, startWork, takeOn, useReplicas } from "./work.ts";
 
 const database = useDatabase({ per: "file" });
 const replicas = useReplicas(database, "here", "there");
-/** The sweep is far away: what comes at once was rung for. */
+/** The sweep is far away: a prompt arrival came from a notification. */
 const promptMs = 3_000;
 
 let people = 0;
@@ -264,7 +264,7 @@ test("a worker that comes back without its turn has lost it, now", async () => {
 test("a turn that was claimed for a worker that had just left is given back, and another one has it at once", async () => {
   const { db } = database;
   const { clients } = replicas.here;
-  // From here on a claim waits where it has seen the session open and has not committed.
+  // From here on a claim waits after having read the open session, before its commit.
   await sql`
     create function test_wait() returns trigger language plpgsql as
     $$ begin perform pg_advisory_xact_lock_shared(74); return new; end $$

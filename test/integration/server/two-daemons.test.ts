@@ -48,7 +48,8 @@ test("the newer session wins; the replaced daemon says why, comes back ever more
     if (twin.waits().length === 0) continue;
     expect(twin.said.join("\n")).toContain("another daemon has connected as this device");
   }
-  // The mean of the waits doubles with each replacement; 4 of them cannot have come within the first moments.
+  // The mean of the waits doubles with each replacement; 4 of them cannot have come within the
+  // first moments.
   const waits = [...first.waits(), ...second.waits()];
   expect(Math.max(...waits)).toBeGreaterThan(200);
   // Each session was newer than the replaced session, and the number of sessions is small.

@@ -102,7 +102,7 @@ test.each(wires)("%s carries a server's stream as it comes", async (_, wire) => 
   const events = createClient(EventService, wire({ url, token }));
   const label = newId();
   for await (const { update } of events.watchEvents({}, { signal: stop.signal })) {
-    // The cursor comes first and says that the stream is open.
+    // The cursor comes first and shows that the stream is open.
     if (update.case === "cursor" && kinds.length === 0) await enrolDevice(clients, label);
     if (update.case === "event") kinds.push(update.value.kind);
     if (kinds.includes("device.enrolled")) break;
@@ -169,7 +169,7 @@ tls("with a certificate configured every wire works within TLS (needs openssl)",
     http2["gRPC over HTTP/2"]!({ url, token: device.token, nodeOptions: { ca: cert } }),
     device.installId,
   );
-  // Who does not trust the certificate, or does without TLS, gets nothing.
+  // Clients that do not trust the certificate, or use no TLS, get no answer.
   const list = (way: Way) => createClient(RunService, http2["gRPC over HTTP/2"]!(way)).listRuns({});
   await expect(list({ url, token })).rejects.toThrow(/self-signed/);
   await expect(list({ url: url.replace("https", "http"), token })).rejects.toThrow(ConnectError);

@@ -76,7 +76,7 @@ export async function takeOn(
   return assignment;
 }
 
-/** The entry of a hello for an attempt that the device holds. */
+/** The entry of a hello for an attempt held by the device. */
 export function heldOf(
   attempt: { runId: string; attemptToken: string },
   state = HeldAttemptState.RUNNING,
@@ -84,7 +84,10 @@ export function heldOf(
   return { runId: attempt.runId, attemptToken: attempt.attemptToken, state };
 }
 
-/** Watches a run from now on; what came so far is in `runs` and `outputs`, and `ended` resolves with the stream. */
+/**
+ * Watches a run from now on; messages so far are in `runs` and `outputs`, and `ended` resolves with
+ * the stream.
+ */
 export function watchRun(clients: Clients, { runId }: { runId: string }) {
   const stop = new AbortController();
   onTestFinished(() => stop.abort());

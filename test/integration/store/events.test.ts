@@ -135,7 +135,8 @@ test("what every run leaves is stored packed, and read as if it were not: in ord
 
   const { rows } = await sql<{ count: number }>`
     select count(*)::int as count from event_row where run_ids is not null`.execute(db);
-  // Of 70 created, and of 35 of a kind that completed at the first attempt, and at the second.
+  // Of 70 created events, and of 35 events of each kind: completed at the first attempt, and at the
+  // second.
   expect(rows[0]!.count).toBe(3 + 2 + 2);
 
   for (const limit of [1, 7, 31, 32, 33]) {

@@ -36,7 +36,8 @@ test("tables without org_id are those that belong to no tenant", async () => {
     where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') and not relispartition
       and not exists (select from pg_attribute o where o.attrelid = t.oid and o.attname = 'org_id' and not o.attisdropped)
     order by 1`.execute(database.db);
-  // The org's own row has its id as the key; a person may be a member of several orgs; the clock is the database's.
+  // The org's own row has its id as the key; a person may be a member of several orgs; the clock
+  // belongs to the database.
   expect(rows.map(({ table }) => table)).toEqual([
     "clock",
     "clock_jump",

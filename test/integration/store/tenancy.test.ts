@@ -25,7 +25,7 @@ afterEach(() => opened.close());
 
 const as = <T>(orgId: string, statement: () => Promise<T>) => withinOrg(orgId, statement);
 
-/** The tables with an org_id, partitions apart, and the two that name orgs and people. */
+/** The tables with an org_id, without partitions, and the two tables that name orgs and people. */
 async function tenantTables(): Promise<string[]> {
   const { rows } = await sql<{ name: string }>`
     select distinct c.oid::regclass::text as name from pg_class c
@@ -119,7 +119,7 @@ test("a transaction is confined as a whole, and what it set is gone with it, als
   await expect(as("globex", () => transaction(db, (tx) => sql`select 1 / 0`.execute(tx)))).rejects.toThrow();
   await expect(as("globex", () => sql`select 1 / 0`.execute(db))).rejects.toThrow();
   expect(await as("acme", () => labels(db))).toEqual([{ label: "acme's box" }]);
-  // The same connection, for what belongs to many orgs.
+  // The same connection, for statements across orgs.
   expect(await labels(opened.db)).toHaveLength(2);
   const { rows } =
     await sql`select current_user = session_user as is_back, current_setting('pinion.org', true) as org`.execute(

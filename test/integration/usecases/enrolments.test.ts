@@ -73,7 +73,7 @@ test("nobody takes over another's device by its install_id, and the attempt uses
     expect(await deviceOf(laptop.deviceId)).toMatchObject({ owner_id: bob.userId, label: "box" });
     const [credential] = await tokens.findByHashes(database.db, [secretHash(laptop.secret)]);
     expect(credential).toMatchObject({ isRevoked: false });
-    // The code is still good for an installation of its own.
+    // The code is still valid for a new installation.
     await enroll(code, `install-of-${code}`);
   }
 });

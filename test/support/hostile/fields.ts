@@ -25,7 +25,7 @@ export type Mutation = {
 const uuid = "0190f5fe-7c00-7a00-8000-000000000001";
 const depthMax = 4;
 
-/** Texts that are no names: for a shell, a terminal, a log, a database, a reader. */
+/** Texts that are invalid as names: for a shell, a terminal, a log, a database, a reader. */
 export const oddTexts = [
   "",
   "\u0000",
@@ -74,7 +74,7 @@ export function baseOf(desc: DescMessage, ids: Record<string, string>, depth = 0
     return message;
   }
   for (const field of desc.fields) {
-    // Of several, the first; a rule may ask for one.
+    // Of several fields, the first; a rule may require one.
     if (field.oneof && field.oneof.fields[0] !== field) continue;
     if (field.fieldKind === "scalar" || field.fieldKind === "enum") {
       const value = plainValue(field, ids);
@@ -127,7 +127,7 @@ function isLong(field: DescField): boolean {
   );
 }
 
-/** The bounds that the rules name: `gte`, `lte` and their like. */
+/** The bounds in the rules: `gte`, `lte` and the like. */
 function numberBounds(field: DescField): bigint[] {
   const rules = rulesOf(field)?.type.value as
     | { greaterThan?: { value?: unknown }; lessThan?: { value?: unknown } }
@@ -269,7 +269,7 @@ export function* mutationsOf(desc: DescMessage, ids: Record<string, string>, dep
   }
 }
 
-/** As generated code would: a oneof holds its case. */
+/** In the form of generated code: a oneof holds its case. */
 function assign(message: Message, field: DescField, value: unknown): void {
   const target = message as unknown as Record<string, unknown>;
   const needsCreate = field.fieldKind === "message" && field.message.typeName !== "google.protobuf.Struct";

@@ -65,7 +65,10 @@ export function grpcHeaders(path: string, more: Record<string, string> = {}): Bu
 
 export type RawConnection = {
   socket: Socket;
-  /** Writes, and waits until the system has taken it, the peer has hung up, or a moment has passed. */
+  /**
+   * Writes, and waits until the system has taken the bytes, the peer has hung up, or a moment has
+   * passed.
+   */
   write(bytes: Uint8Array): Promise<void>;
   /** Resolves when the peer has hung up. */
   closed: Promise<void>;
@@ -118,7 +121,7 @@ export async function openRaw(port: number, { isReading = true } = {}): Promise<
   };
 }
 
-/** A connection that has said hello as HTTP/2 does. */
+/** A connection after the preface of HTTP/2. */
 export async function openHttp2(port: number, options: { isReading?: boolean } = {}): Promise<RawConnection> {
   const connection = await openRaw(port, options);
   await connection.write(Buffer.concat([greeting, http2Frame(frameTypes.settings)]));

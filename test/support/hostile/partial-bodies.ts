@@ -58,7 +58,8 @@ export async function partialBodies(
     for (let left = options.bytes; left > 0 && !connection.isClosed() && !reset.has(streamId); ) {
       const room = Math.min(windows.get(0)!, windows.get(streamId) ?? 0, frameBytes, left);
       if (room <= 5) {
-        // The peer gives no more room, for instance because it has cut the stream: go on with the next.
+        // The peer's window stays closed, for instance because the peer has cut the stream: the
+        // next stream follows.
         const hasNews = await Promise.race([
           new Promise<boolean>((resolve) => {
             wake = () => resolve(true);

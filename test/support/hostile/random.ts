@@ -5,7 +5,10 @@ export function seedOfRun(name: string): number {
   return seed;
 }
 
-/** How long a random attack goes on, in milliseconds: PINION_FUZZ_MINUTES shared by all of them, or a moment. */
+/**
+ * How long a random attack goes on, in milliseconds: PINION_FUZZ_MINUTES shared by all of them, or
+ * a moment.
+ */
 export function fuzzMs(share = 1): number {
   const minutes = Number(process.env.PINION_FUZZ_MINUTES ?? 0);
   return minutes > 0 ? minutes * 60_000 * share : 4_000;

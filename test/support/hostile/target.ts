@@ -22,7 +22,7 @@ export type Target = {
   port: number;
   token: string;
   clients: ReturnType<typeof createClients>;
-  /** A device that the attacker owns. */
+  /** A device owned by the attacker. */
   device: Identity;
   /** The server's log, by line. */
   log: string[];
@@ -46,7 +46,7 @@ export async function startTarget(databaseUrl: string, env: Record<string, strin
       ...process.env,
       DATABASE_URL: databaseUrl,
       PINION_LOG_LEVEL: "info",
-      // Their deadlines are looked at by tests of their own; here they should end what the attacks leave behind.
+      // Separate tests cover these deadlines; here they end the leftovers of the attacks.
       PINION_HELLO_DEADLINE_MS: "2000",
       NODE_OPTIONS: "",
       ...env,

@@ -644,7 +644,7 @@ test("a program that finished has its result stored, late, held, or lost with it
     at(16_600, { kind: "host", host: "host-1", phase: "killed" }),
   );
   expect(broken(killedLater)).toContain("a finished program's result is kept");
-  // While its disk was full, the result was in memory.
+  // During the full disk, the result was in memory.
   add(
     killedLater,
     at(11_000, { ...faultOf("disk_full", "host-1"), phase: "begin" }),

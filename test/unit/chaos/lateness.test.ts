@@ -109,7 +109,7 @@ const faultFrom = (life: Life, name: FaultKind, targets: string[], fromMs: numbe
   life.history.push(at(fromMs, { ...fault, phase: "begin" }), at(toMs, { ...fault, phase: "end" }));
 };
 
-/** Another run that is out at the device, of another watcher if not told otherwise. */
+/** Another run out at the device, by default of another watcher. */
 const otherRun = (life: Life, fromMs: number, toMs: number, watcher = "watcher-2") => {
   const values = { id: "run-2", watcher, token: "token-2", dueAt: start + fromMs, claimedAt: start + fromMs };
   life.rows.runs.push(runRow({ ...values, finishedAt: start + toMs }));

@@ -209,7 +209,8 @@ test("two thousand connections that say nothing, half a greeting, or drip", pati
 });
 
 test("bodies that nobody has a token for", patience, async () => {
-  // A frame that claims four megabytes, and all of them but the last byte, on as many streams as a connection may have.
+  // A frame with a stated length of four megabytes, without the last byte, on the maximum number of
+  // streams of a connection.
   const claimed = 4 * 1024 * 1024 - 5;
   const head = Buffer.alloc(5);
   head.writeUInt32BE(claimed, 1);

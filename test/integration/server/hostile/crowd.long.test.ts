@@ -112,7 +112,7 @@ test(`${connections} connections and ${streams} half-sent streams of strangers d
       );
       if (answer?.status === 200) probesAnswered += 1;
     }
-    // A good token on a new connection, in the middle of it.
+    // A valid token on a new connection, during the attack.
     const fresh = createClients({ url: target.url, token: target.token });
     const askedAt = performance.now();
     await fresh.fleet.listDevices({ pageSize: 1 });

@@ -1,4 +1,7 @@
-/** Every field of every unary rpc at its limits and beyond: refused with a reason, or done; never an internal error. */
+/**
+ * Every field of every unary rpc at its limits and beyond: refused with a reason, or done; never an
+ * internal error.
+ */
 import { readdirSync } from "node:fs";
 import { type DescMethodUnary, type DescService, type Message, toBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError, createClient, type Transport } from "@connectrpc/connect";
@@ -141,7 +144,7 @@ function watcherWith(schema: Buffer): Buffer {
 /** A Struct within a Struct, so many times: fields { key: "in", value: { struct_value: … } }. */
 function nestedStruct(depth: number): Buffer {
   const key = lengthField(1, Buffer.from("in"));
-  // From the inside out only the lengths are needed, so that a hundred thousand take no time.
+  // From the inside out only the lengths are needed, so that a hundred thousand levels are fast.
   const heads: Buffer[] = [];
   let size = 0;
   for (let level = 0; level < depth; level += 1) {

@@ -94,7 +94,7 @@ describe.each(["bare", "connect"])("device streams served by %s", (kind) => {
         send(opening, "hello");
         send(opening, input);
         if (input === "hello") expect((await opening.ended).code).toBe(grpc.status.FAILED_PRECONDITION);
-        // Whether it comes before or after the welcome is the network's choice.
+        // The network decides the order of this end and the welcome.
         else await Promise.race([opening.ended, opening.next("welcome")]);
         opening.cancel();
 
@@ -176,7 +176,7 @@ describe.each(["bare", "connect"])("device streams served by %s", (kind) => {
           const bytes = frame({ case: field.localName, value: message });
           if (bytes.length < 20_000) frames.push(bytes);
         } catch {
-          // Our own encoder refuses it.
+          // Our own encoder refuses the value.
         }
       }
       pool.set(field.localName, frames);
@@ -234,7 +234,7 @@ describe.each(["bare", "connect"])("device streams served by %s", (kind) => {
             data: Uint8Array.of(120),
           },
         });
-        // The server's answer keeps the sender from piling up its own memory.
+        // Waiting for the server's answer bounds the memory of the sender.
         if (sequence % 5_000 === 0) await stream.beat([assignment]);
       }
     });

@@ -13,7 +13,7 @@ const read = (text: string, env: Record<string, string> = {}) => {
   return desired;
 };
 
-/** The message for a file that cannot be used. */
+/** The message for an invalid file. */
 function refusal(text: string, env: Record<string, string> = {}): string {
   try {
     read(text, env);

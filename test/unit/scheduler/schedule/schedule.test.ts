@@ -19,7 +19,7 @@ function slotsOf(schedule: string, zone: string, after: string, count: number): 
 }
 
 /** Dates worked out by hand from the zones' rules, not by the library. */
-/** The slots of days on which clocks change, as people would promise them. */
+/** The slots of days with a change of the clocks, as people would expect them. */
 const changes: [schedule: string, zone: string, after: string, slots: string[]][] = [
   ["15,45 2 * * *", "America/New_York", "2026-03-08T05:00Z", ["03-08 07:00", "03-09 06:15", "03-09 06:45"]],
   ["0 2,14 * * *", "America/New_York", "2026-03-08T05:00Z", ["03-08 07:00", "03-08 18:00"]],
@@ -240,7 +240,7 @@ test("a hashed minute is the same for a watcher for ever, and spread over watche
     expect(minuteOf("H(10-19) 9 * * *", watcherId)).toBeGreaterThanOrEqual(10);
     expect(minuteOf("H(10-19) 9 * * *", watcherId)).toBeLessThanOrEqual(19);
   }
-  // The minute of this id: with another hash every watcher's slots would move.
+  // The minute of this id: another hash would move every watcher's slots.
   expect(minuteOf("H 9 * * *", "018f0000-0000-7000-8000-000000000001")).toBe(24);
   expect(new Set(watchers.map((watcherId) => minuteOf("H 9 * * *", watcherId))).size).toBeGreaterThan(50);
   const quarters = { schedule: "H/15 * * * *", timeZone: "UTC", watcherId: watchers[0]! };
