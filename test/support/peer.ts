@@ -48,7 +48,7 @@ export interface PeerOptions {
   limits?: { messageBytesMax?: bigint; completionOutputBytesMax?: bigint; outputChunkBytesMax?: bigint };
   /** The capabilities in the welcome. */
   capabilities?: string[];
-  /** How long a script waits for a message of a session, in ms; real agents take their time. */
+  /** The time limit of a script's wait for a message of a session, in ms; real agents are slow. */
   patienceMs?: number;
 }
 
