@@ -8,6 +8,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { build, type Metafile, type Plugin } from "esbuild";
 import type { Build } from "../../src/build.ts";
+import { documentationFiles } from "../../src/server/http/docs/files.ts";
 import { installScripts } from "../../src/server/http/install/files.ts";
 import { pageFiles } from "../../src/server/http/page-files.ts";
 import { migrationFiles } from "../../src/store/pg/migration-files.ts";
@@ -47,6 +48,11 @@ const withContents: Plugin = {
     plugins.onLoad({ filter: /[\\/]server[\\/]http[\\/]install[\\/]files\.ts$/ }, () => ({
       contents: `const files = new Map(${JSON.stringify([...installScripts()])});
         export const installScripts = () => files;`,
+      loader: "js",
+    }));
+    plugins.onLoad({ filter: /[\\/]server[\\/]http[\\/]docs[\\/]files\.ts$/ }, () => ({
+      contents: `const files = ${JSON.stringify(encoded(documentationFiles()))};
+        export const documentationFiles = () => new Map(files.map(([path, text]) => [path, Buffer.from(text, "base64")]));`,
       loader: "js",
     }));
     plugins.onLoad({ filter: /[\\/]server[\\/]http[\\/]page-files\.ts$/ }, () => ({

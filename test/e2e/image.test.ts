@@ -67,6 +67,11 @@ test("the files of the image serve, the health check tells whether they do, and 
     PINION_DATA: join(app, "state"),
   });
   expect((await fetch(`${url}/readyz`)).status).toBe(200);
+  const documentation = await fetch(`${url}/docs/concepts`);
+  expect([documentation.status, await documentation.text()]).toEqual([
+    200,
+    expect.stringContaining('id="turns-and-conversations"'),
+  ]);
   const env = { PATH: process.env.PATH, PINION_PORT: new URL(url).port };
   await run(process.execPath, healthCheck.slice(1), { env });
   child.kill("SIGTERM");
