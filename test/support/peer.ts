@@ -60,7 +60,7 @@ export interface AssignmentScript {
   timeoutMs?: number;
   prompt?: string;
   notification?: Notification;
-  /** Makes the assignment a turn; null: a turn without fields. */
+  /** Makes the assignment a turn; null: of kind TURN, without the field `turn`. */
   turn?: MessageInitShape<typeof TurnAssignmentSchema> | null;
   /** Any other fields. */
   more?: MessageInitShape<typeof AssignmentSchema>;
