@@ -17,8 +17,8 @@ type Question =
       gapsMs: number[];
     }
   /**
-   * Holds the devices of agents, and has `conversations` of each org say `turnsEach` messages, each
-   * after the last reply.
+   * Holds the devices of agents; `conversations` of each org send `turnsEach` messages, each after
+   * the last reply.
    */
   | {
       kind: "talk";

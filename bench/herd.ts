@@ -126,7 +126,7 @@ async function untilRecorded(url: string, count: number): Promise<void> {
   throw new Error("the slots were not recorded in time");
 }
 
-/** When the last slot was committed, by the wall clock. */
+/** The wall-clock time of the last slot's commit. */
 async function lastRecordedAt(url: string): Promise<number> {
   const { rows } = await query(
     url,

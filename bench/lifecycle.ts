@@ -169,7 +169,7 @@ const withinMs = 150_000;
  */
 const sweepMs = 2_000;
 export const dueInMs = 3_000;
-/** As the server asks for by default. */
+/** The server's default interval. */
 const beatMs = 20_000;
 
 /** Devices, watchers, replicas and the load, connected. */

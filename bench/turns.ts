@@ -66,7 +66,7 @@ export const bench: Bench = async ({ isSmoke }) => {
   }
 };
 
-/** When no turn was open any more, by the wall clock. */
+/** The wall-clock time at which no turn was open any more. */
 async function untilAllEnded(url: string): Promise<number> {
   for (const deadline = Date.now() + withinMs; Date.now() < deadline; ) {
     const { rows } = await query(url, "select exists (select from turn) as open");

@@ -72,7 +72,7 @@ async function publishedManifest(): Promise<object> {
     exports: {
       ".": { types: "./index.d.ts", default: "./index.js" },
       "./network": { types: "./network/index.d.ts", default: "./network/index.js" },
-      // TypeScript finds the .d.ts beside each file by itself.
+      // TypeScript finds the .d.ts beside each file without an entry.
       "./gen/*": "./gen/*",
       "./package.json": "./package.json",
     },

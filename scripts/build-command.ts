@@ -1,5 +1,5 @@
 /**
- * Builds the command for npm's package into dist/pinion: `npm run build`, and by itself before `npm
+ * Builds the command for npm's package into dist/pinion: `npm run build`; also run before `npm
  * pack`.
  */
 import { rm, writeFile } from "node:fs/promises";

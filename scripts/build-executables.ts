@@ -1,12 +1,14 @@
 /**
  * The programs as one file for each system, and the files that a server needs to offer them
  * (PINION_DOWNLOADS):
+ *
  *   pinion-linux-x64.gz …    everything, with PostgreSQL's binaries; runs without Node
  *   piniond-linux-x64.gz …   the daemon alone
  *   pinion.cdx.json …        the bill of materials, as CycloneDX
  *   pinion-cli-….tgz         npm's package, for systems without a file
  *   manifest.json            version, commit, and each file with its system, size and digest
  *   SHA256SUMS               the same digests, in the format of `sha256sum --check`
+ *
  * `npm run build:executables [-- --out DIR --system linux-x64 --program piniond]`. For another
  * system, the path of its Node is an argument: `--system darwin-arm64 --node PATH`; a binary for
  * macOS has to be signed on macOS.

@@ -52,7 +52,7 @@ export async function seedDevices(
   return devices;
 }
 
-/** The first of January, where the schedule of the benches' watchers stands. */
+/** The first of January: the next slot of the benches' watchers. */
 export const nextYear = "date_trunc('year', now(), 'UTC') + interval '1 year'";
 
 /**

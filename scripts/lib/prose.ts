@@ -1,7 +1,7 @@
 /**
- * How often comments and pages hide the subjects of their sentences. Ratios per 1,000 words, for a
- * warning: in code bases known for their comments the first ratio is 28 to 53, the second below 1
- * and the third below 0.1.
+ * Measures how often comments and pages hide the subjects of their sentences. Ratios per 1,000
+ * words, for a warning: in code bases known for their comments the first ratio is 28 to 53, the
+ * second below 1 and the third below 0.1.
  */
 
 export type Prose = {

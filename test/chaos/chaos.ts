@@ -42,7 +42,7 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
   const rig = await openRig(options);
   try {
     const faultsFrom = performance.now();
-    // The work goes on for the whole time, also if the plan is over early.
+    // The work goes on for the whole time, even if the plan is over early.
     await Promise.all([
       inject(rig, plan, new AbortController().signal, options.onFault),
       delay(options.lengthMs),

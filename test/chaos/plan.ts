@@ -74,7 +74,7 @@ export type PlanOptions = {
 };
 
 const hourMs = 3_600_000;
-/** Nothing begins before the fleet has connected and work is under way. */
+/** No fault begins before the fleet has connected and work is under way. */
 const firstAtMs = 3_000;
 
 /** Each round contains all kinds, in a random order. */

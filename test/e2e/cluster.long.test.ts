@@ -15,7 +15,7 @@ import { isLong } from "../support/long.ts";
 import { type Cluster, missingPatroni, startCluster } from "../support/patroni.ts";
 import { startTestReplica } from "../support/server.ts";
 
-/** How often a run is asked for, in ms. */
+/** The interval of triggers, in ms. */
 const everyMs = 50;
 
 /** A replica and a device at work on a cluster, with a record of all events. */

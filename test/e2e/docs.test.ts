@@ -36,7 +36,7 @@ const startMs = 60_000;
 /** A hanging command fails its test with the output so far. */
 const commandMs = 100_000;
 
-/** As root, an embedded PostgreSQL's own user must be able to pass through. */
+/** As root, an embedded PostgreSQL's own user must be able to traverse the directory. */
 const home = mkdtempSync(join(tmpdir(), "pinion-docs-"));
 const at = (...parts: string[]) => join(home, ...parts);
 

@@ -191,7 +191,7 @@ test.skipIf(!canRun)(
     await direct.end().catch(() => {});
     expect(rows).toEqual([{ windows: done.length, runs: done.length }]);
     expect(programs).toBe(done.length);
-    // And work goes on.
+    // And further runs complete.
     await complete(1);
   },
 );

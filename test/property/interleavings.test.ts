@@ -2,6 +2,7 @@
  * Two replicas perform all possible actions on a watcher's runs, up to three at once, on a real
  * database. Every answer, and the rows of the database, must match some order of the actions in the
  * model.
+ *
  * PINION_TEST_SEED=<seed> repeats a run of this test.
  */
 import fc from "fast-check";

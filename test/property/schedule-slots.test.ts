@@ -2,6 +2,7 @@
  * The slots of cron expressions over changes of the clocks, compared with a second implementation
  * of the rule: the local time of every minute of the days around a change is computed without code
  * of the product or its library.
+ *
  * A seed repeats a run: SLOTS_SEED=7 npx vitest run test/property/schedule-slots.test.ts
  */
 import { expect, test } from "vitest";

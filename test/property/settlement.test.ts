@@ -2,6 +2,7 @@
  * A run's life against one model: in any order of claims, accepts, reports, reaps, cancellations,
  * withdrawals and reconnects, with any stale token and any replaced session, the run ends at most
  * once and every answer equals the model's.
+ *
  * PINION_TEST_SEED=<seed> repeats a run of this test.
  */
 import fc from "fast-check";
@@ -320,7 +321,7 @@ test("a run ends at most once, and every token hears the truth, in whatever orde
       else expect(endings).toEqual(ends.has(model.status) ? [`run.${model.status}`] : []);
       const windows = await listWindows(db, { runId });
       expect(windows).toHaveLength(model.status === "completed" ? 1 : 0);
-      // The next life begins with nothing waiting on the device.
+      // The next life begins without results waiting on the device.
       await db.deleteFrom("run").execute();
     }),
     { seed, numRuns: 10_000, interruptAfterTimeLimit: timeLimitMs },

@@ -1,7 +1,7 @@
 /**
  * Real agents for tests: installed once from test/agents into a directory outside of the
  * repository, at the versions of their lockfiles, and kept for later runs; or visibly absent. They
- * speak with a scripted model (model.ts) and reach nothing else.
+ * use a scripted model (model.ts) and have no other network access.
  */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";

@@ -6,7 +6,7 @@ import { type Browser, chromium, type Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, expect } from "vitest";
 
 const names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
-/** How long a test waits for something to be seen, in milliseconds. */
+/** The time limit of a test's wait for an element, in milliseconds. */
 const patienceMs = 15_000;
 
 /** The browser's program; undefined if this machine has none. */

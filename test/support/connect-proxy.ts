@@ -13,7 +13,7 @@ export type ConnectProxyOptions = {
   scheme?: string;
   /** Accepts connections and never answers. */
   isDeaf?: boolean;
-  /** Speaks TLS itself. */
+  /** Serves TLS itself. */
   tls?: { cert: string; key: string };
 };
 
@@ -107,7 +107,7 @@ export async function startSocksProxy(credentials?: {
         client.write(Buffer.from([1, isGood ? 0 : 1]));
       } else if (step === "request") {
         step = "open";
-        // Only names and IPv4 addresses are asked for here.
+        // Tests only use names and IPv4 addresses.
         const length = data[3] === 3 ? data[4]! + 1 : 4;
         const host =
           data[3] === 3 ? data.toString("utf8", 5, 4 + length) : [...data.subarray(4, 8)].join(".");

@@ -25,7 +25,7 @@ type Sent = NonNullable<MessageInitShape<typeof ConnectRequestSchema>["message"]
 type Case = NonNullable<ConnectResponse["message"]["case"]>;
 type ValueOf<C extends Case> = Extract<ConnectResponse["message"], { case: C }>["value"];
 
-/** How long a test waits for a message, in milliseconds. */
+/** The time limit of a test's wait for a message, in milliseconds. */
 const patienceMs = 15_000;
 
 export type Identity = { deviceId: string; installId: string; token: string; label: string };
@@ -55,7 +55,7 @@ export function dial(url: string, token: string): DeviceStream {
   return stream;
 }
 
-/** Opens a stream, says hello, and waits for the welcome. */
+/** Opens a stream, sends the hello, and waits for the welcome. */
 export async function connect(
   url: string,
   identity: Identity,
@@ -73,10 +73,10 @@ export class DeviceStream {
   readonly #received: ConnectResponse[] = [];
   /** Waiters for a message, each for one kind. */
   readonly #waiters = new Set<() => void>();
-  /** How the stream ended. */
+  /** The final status of the stream. */
   readonly ended: Promise<{ code: grpc.status; details: string }>;
   #isEnded = false;
-  /** Whether the final status says when to come back. */
+  /** Whether the final status contains a retry delay. */
   hasRetryInfo = false;
 
   constructor(url: string, token: string) {

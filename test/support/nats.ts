@@ -12,7 +12,7 @@ export function findNatsServer(): string | undefined {
 export type Nats = {
   port: number;
   url: string;
-  /** A connection of the test's own, to listen in and to speak out of turn. */
+  /** A connection of the test itself, to listen and to send invalid messages. */
   dial(): Promise<NatsConnection>;
   /** At once, as a crash would. */
   kill(): Promise<void>;

@@ -13,7 +13,7 @@ import { noticeSkipped } from "./notice.ts";
 import { findProgram, freePort } from "./programs.ts";
 
 const run = promisify(execFile);
-/** How long a cluster may take to elect, in ms; Patroni's own least TTL is 20 s. */
+/** The time limit of a cluster's election, in ms; Patroni's minimum TTL is 20 s. */
 const patienceMs = 90_000;
 
 const programs = {

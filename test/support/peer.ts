@@ -48,7 +48,7 @@ export interface PeerOptions {
   limits?: { messageBytesMax?: bigint; completionOutputBytesMax?: bigint; outputChunkBytesMax?: bigint };
   /** The capabilities in the welcome. */
   capabilities?: string[];
-  /** How long a script waits for a message of a session, in ms; real agents take their time. */
+  /** The time limit of a script's wait for a message of a session, in ms; real agents are slow. */
   patienceMs?: number;
 }
 
@@ -60,7 +60,7 @@ export interface AssignmentScript {
   timeoutMs?: number;
   prompt?: string;
   notification?: Notification;
-  /** Makes the assignment a turn; null: a turn without fields. */
+  /** Makes the assignment a turn; null: of kind TURN, without the field `turn`. */
   turn?: MessageInitShape<typeof TurnAssignmentSchema> | null;
   /** Any other fields. */
   more?: MessageInitShape<typeof AssignmentSchema>;

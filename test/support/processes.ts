@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { onTestFinished } from "vitest";
 
 const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
-/** How long a test waits for a process to do something, in milliseconds. */
+/** The time limit of a test's wait for a process, in milliseconds. */
 const patienceMs = 20_000;
 
 export type PinionProcess = {

@@ -26,7 +26,7 @@ export async function seedWorker(
   return { ...worker, epoch, sessionId };
 }
 
-/** Arms a turn in the conversation of the person "ada", unless said otherwise. */
+/** Arms a turn, by default in the conversation of the person "ada". */
 export async function startTurn(
   db: Db,
   values: Partial<turns.NewTurn> = {},

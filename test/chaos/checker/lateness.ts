@@ -120,7 +120,7 @@ function connectedSpans(world: World): Map<string, Span[]> {
   return spans;
 }
 
-/** When something else than the hints of each device's replicas was broken, or had just been. */
+/** The spans in which a fault other than lost hints affected each device, or had just ended. */
 function struckSpans(world: World): Map<string, Span[]> {
   const spans = new Map<string, Span[]>();
   const devices = [...world.slotsOfDevice.keys()];
@@ -154,8 +154,8 @@ function struckSpans(world: World): Map<string, Span[]> {
 }
 
 /**
- * When attempts had a slot of each device: from their claim until both the database and the device
- * are done with them.
+ * The spans in which attempts used a slot of each device: from the claim until both the database
+ * and the device have ended the attempt.
  */
 function busySpans(world: World): Map<string, (Span & { run: string })[]> {
   const lastWord = new Map<string, number>();
@@ -181,7 +181,7 @@ function busySpans(world: World): Map<string, (Span & { run: string })[]> {
   return spans;
 }
 
-/** When at least so many of the spans are on at once. */
+/** The spans in which at least `slots` of the given spans overlap. */
 export function fullSpans(spans: readonly Span[], slots: number): Span[] {
   const turns = spans
     .flatMap(({ from, to }) => [

@@ -54,7 +54,7 @@ function isMemoryLost(world: World, device: string, at: number): boolean {
   );
 }
 
-/** When the disk of a host was full. */
+/** The spans in which a host's disk was full. */
 function fullSpans(world: World, host: string): { from: number; to: number }[] {
   const spans: { from: number; to: number }[] = [];
   for (const entry of world.history) {

@@ -48,7 +48,7 @@ export function slotsBetween(every: number, after: number, to: number): number[]
   return slots;
 }
 
-/** When each slot's row was committed, by "watcher slot". */
+/** The commit time of each slot's row, by "watcher slot". */
 function recordedAt(world: World): Map<string, number> {
   const committedAt = new Map<string, number>();
   for (const { kind, run, committedAt: at } of world.rows.events) {

@@ -5,7 +5,7 @@ import { pastAttemptsMax, type Rows, type RunRow } from "../rows.ts";
 export type Bounds = {
   ttlMs: number;
   silentAttemptMs: number;
-  /** How much later than by the book a reaper may be on a busy machine. */
+  /** Maximum delay of a reaper beyond its limits, on a busy machine. */
   slackMs: number;
   /** Between two sweeps of a replica for changes without a notification. */
   sweepMs: number;
@@ -55,7 +55,7 @@ export type World = {
   operations: Operation[];
   orgOfDevice: ReadonlyMap<string, string>;
   hostOfDevice: ReadonlyMap<string, string>;
-  /** How many attempts a device takes at once. */
+  /** The number of attempts that a device takes at once. */
   slotsOfDevice: ReadonlyMap<string, number>;
 };
 

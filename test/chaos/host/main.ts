@@ -29,7 +29,7 @@ export type HostDevice = {
 
 export type HostConfig = {
   devices: HostDevice[];
-  /** How long the work of an attempt takes at most, in milliseconds. */
+  /** Maximum duration of an attempt's work, in milliseconds. */
   workMsMax: number;
   /** Breaks the client on purpose: results waiting in the outbox are deleted at the start. */
   dropsOutbox: boolean;
@@ -116,7 +116,7 @@ function startClient(device: HostDevice): void {
       try {
         const work = workOf(attemptToken);
         output("stdout", "it begins\n");
-        // Some agents do not care for being asked to end.
+        // Some agents ignore the request to end.
         const wait = delay(work.durationMs, undefined, { signal }).catch(() =>
           work.isStubborn ? delay(stubbornMs) : undefined,
         );

@@ -6,7 +6,7 @@ import type { ReplicaProcess } from "./replicas.ts";
  * replica that is up.
  */
 export type Network = {
-  /** Where a device connects. */
+  /** The address for a device. */
   addProxy(): Promise<FaultProxy>;
   /** The address for people and services: without faults. */
   front: FaultProxy;

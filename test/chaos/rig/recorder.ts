@@ -23,7 +23,7 @@ export function openRecorder(file: string): Recorder {
   const keep = (entry: Entry) => {
     if (entry.kind === "sent" || entry.kind === "seen") {
       messages += 1;
-      // Half of all messages, and no rule asks for them.
+      // Half of all messages, not used by any rule.
       if (entry.message.case === "heartbeat" || entry.message.case === "output") return;
     }
     kept.push(entry);

@@ -58,7 +58,7 @@ export type RigOptions = {
   callsPerSecond: number;
   /** The minimum frequency of scheduled runs for each device; by default, the workload's. */
   every?: number;
-  /** How long the work of an attempt takes at most. */
+  /** Maximum duration of an attempt's work. */
   workMsMax?: number;
   /** The source tree of the replicas; this checkout, unless a mutation is tested. */
   sourceTree?: string | undefined;
@@ -66,7 +66,7 @@ export type RigOptions = {
   prefersUnary?: boolean;
   /** Devices complete all assigned runs. */
   isReliable?: boolean;
-  /** How long `settle` waits. */
+  /** Maximum wait of `settle`. */
   settleMsMax?: number;
   onProgress?: (text: string) => void;
 };
@@ -307,8 +307,8 @@ async function enrolFleet(options: {
         platform: Platform.LINUX,
       });
       const stateDir = join(options.directory, `device-${index + 1}`);
-      // Child programs cost far more than functions; some devices are enough to have them in the
-      // game.
+      // Child programs cost far more than functions; a tenth of the devices is enough to cover
+      // them.
       const isDaemon = index % 10 === 9;
       const url = proxy.url;
       return { org, proxy, device: { deviceId, installId, token, url, stateDir, slots, isDaemon } };

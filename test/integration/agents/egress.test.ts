@@ -1,6 +1,6 @@
 /**
- * Where an agent may connect to, enforced by the agents' own sandboxes and seen from the other
- * side.
+ * The permitted destinations of an agent, enforced by the agents' own sandboxes and observed from
+ * the outside.
  */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";

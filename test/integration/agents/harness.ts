@@ -9,7 +9,7 @@ import { type Model, startModel } from "../../support/model.ts";
 import type { Peer, PeerSession } from "../../support/peer.ts";
 import { makeStateDir, settledSession, startDaemon, startPeer, type TestDaemon } from "../client/harness.ts";
 
-/** How an executor of the device's configuration runs a real agent. */
+/** The executor settings by which a device runs a real agent. */
 const EXECUTORS: Record<AgentName, { type: string; more: string }> = {
   claude: { type: "claude-code", more: "" },
   codex: { type: "codex", more: "" },

@@ -173,7 +173,7 @@ test("shells are offered commands, options, words and the names of what the serv
   expect(await complete("watchers", "trigger", "sweep-floor", "")).toEqual([]);
   expect(await complete("nothing", "")).toEqual([]);
   expect(await complete("completion", "")).toEqual(["bash", "zsh", "fish"]);
-  // Without a server there is nothing to offer, and nothing to say.
+  // Without a server, completion offers no names and prints no error.
   const away = await runCommand(
     { ...env, PINION_URL: "http://127.0.0.1:1" },
     "complete",

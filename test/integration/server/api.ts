@@ -26,7 +26,7 @@ import { surroundings } from "../../support/rows.ts";
 export type Api = {
   url: string;
   guard: Guard;
-  /** Looked at when a test says so, or every `recheckMs`. */
+  /** Checked on the test's request, or every `recheckMs`. */
   streams: Streams;
   /** The log, one JSON object per line. */
   logged: Record<string, unknown>[];

@@ -157,7 +157,7 @@ test("an assignment that nobody answers is pushed once more, withdrawn without c
   const withdrawn = await untilStatus(clients, pushed, RunStatus.PENDING);
   expect(withdrawn.attempt).toBe(0);
   expect(stream.waiting("assignment")).toEqual([]);
-  // A late answer changes nothing, and the device is told.
+  // A late answer changes nothing, and the device gets the verdict.
   stream.accept(pushed);
   await vi.waitFor(() => expect(stream.waiting("cancel").length).toBeGreaterThan(0));
   expect((await getRun(clients, pushed)).status).toBe(RunStatus.PENDING);

@@ -1,4 +1,4 @@
-/** The documentation at /docs, read as a client without a browser and without a token reads the pages. */
+/** The documentation at /docs, read by a client without a browser and without a token. */
 import { request } from "node:http";
 import { expect, test } from "vitest";
 import { useDatabase } from "../../support/database.ts";

@@ -1,4 +1,4 @@
-/** How often callers may call and how much an org may have, on real replicas. */
+/** Limits on the rate of calls and on an org's resources, on real replicas. */
 import { status } from "@grpc/grpc-js";
 import { createClients } from "@pinion/client";
 import { sql } from "kysely";

@@ -97,7 +97,7 @@ test("a first token is for who joins the org, and good in that org alone: nobody
   const { members } = await local.listMembers({});
   expect(members.map(({ role }) => role).sort()).toEqual([MemberRole.OWNER, MemberRole.MEMBER]);
 
-  // A member of another org gets a token for this org, which gives no access there.
+  // A member of another org gets a token for this org, without access to the other org.
   const ada = await local.addMember({ ...asked, email: "Ada@acme.example", tokenScopes: ["write"] });
   const here = as(replica, ada.secret);
   expect((await here.orgs.getOrg({})).org!.id).toBe("local");

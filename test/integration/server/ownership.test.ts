@@ -380,7 +380,7 @@ test("a service uses the devices that its token names, all if it says so, and by
   const all = await make(owner, { allDevices: true });
   expect(all.token!.allDevices).toBe(true);
   expect(await pin(as(all.secret), two)).toBe("ok");
-  // Nor by making a successor of another's token.
+  // Nor by rotating another person's token.
   for (const { token } of [named, all]) {
     expect(await codeOf(bea.clients.tokens.rotateToken({ tokenId: token!.id }))).toBe("PermissionDenied");
   }

@@ -1,4 +1,4 @@
-/** How the web page is served, looked at without a browser. */
+/** The serving of the web page, tested without a browser. */
 import { get } from "node:http";
 import { connect, type IncomingHttpHeaders } from "node:http2";
 import { brotliDecompressSync, gunzipSync } from "node:zlib";

@@ -49,7 +49,7 @@ test("without a database /readyz and grpc.health.v1 are red and say so, and gree
   await vi.waitFor(() => expect(watched).toEqual([Status.SERVING]), { timeout: 10_000 });
   proxy.set({ onConnect: "reset" });
   proxy.reset();
-  // Without calls of /readyz, health watchers are told all the same.
+  // Without calls of /readyz, health watchers get the change all the same.
   await vi.waitFor(() => expect(watched).toEqual([Status.SERVING, Status.NOT_SERVING]), { timeout: 10_000 });
   expect(await readyz(replica)).toMatchObject({
     status: 503,

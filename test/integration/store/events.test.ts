@@ -111,7 +111,7 @@ test("what every run leaves is stored packed, and read as if it were not: in ord
     ...{ kind: "run.completed", actor: `device:${deviceId}`, runId, watcherId, deviceId },
     data: { attempt: index % 2 ? 2 : 1, window_id: runId },
   }));
-  // Events of another run are told apart from those of a batch with different contents.
+  // The paused event differs from the created events, and is not merged with them.
   const paused = { kind: "watcher.paused", actor: "pinion", watcherId: watchers[0]! };
   await transaction(db, (tx) => events.append(tx, orgId, [...created, paused]));
   await transaction(db, (tx) => events.append(tx, orgId, completed));

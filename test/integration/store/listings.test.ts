@@ -9,7 +9,7 @@ import { orgId, policy, reportOf, seedRunning, storeOnce } from "../../support/r
 
 const database = useDatabase();
 
-/** How often a list goes through an index. */
+/** The number of scans of an index by a list. */
 function scansOf(index: string, list: (tx: Db) => Promise<unknown>): Promise<number> {
   return transaction(database.db, async (tx) => {
     await list(tx);

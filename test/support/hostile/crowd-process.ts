@@ -15,7 +15,9 @@ const options = JSON.parse(process.argv[2]!) as {
   network: number;
 };
 const streamsPerConnection = 100;
-/** As many connections are being made at once: more would only wait in the system's queue. */
+/**
+ * Maximum number of connections being opened at once: more would only wait in the system's queue.
+ */
 const connectingMax = 50;
 
 const headers = grpcHeaders("/pinion.v1.DeviceService/Enroll");

@@ -6,8 +6,8 @@ export function seedOfRun(name: string): number {
 }
 
 /**
- * How long a random attack goes on, in milliseconds: PINION_FUZZ_MINUTES shared by all of them, or
- * a moment.
+ * The duration of a random attack, in milliseconds: a share of PINION_FUZZ_MINUTES, or 4 s without
+ * the variable.
  */
 export function fuzzMs(share = 1): number {
   const minutes = Number(process.env.PINION_FUZZ_MINUTES ?? 0);

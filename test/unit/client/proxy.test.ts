@@ -30,7 +30,7 @@ const rows: Row[] = [
   [{ https_proxy: "", HTTPS_PROXY: p }, "https://pinion.example.org", p],
   [{ HTTPS_PROXY: "" }, "https://pinion.example.org", undefined],
   [{ grpc_proxy: p, GRPC_PROXY: p }, "https://pinion.example.org", undefined],
-  // How a proxy is written.
+  // The forms of a proxy's address.
   [{ HTTPS_PROXY: "proxy:3128" }, "https://pinion.example.org", p],
   [{ HTTP_PROXY: "proxy:3128" }, "http://pinion.example.org", p],
   [{ HTTPS_PROXY: "10.1.2.3:3128" }, "https://pinion.example.org", "http://10.1.2.3:3128"],

@@ -80,7 +80,7 @@ test("a fleet that comes back at once is told of in part, in few messages, and b
 
 test("a replica that has just begun to listen learns at once who watches what", async () => {
   const { bus, of } = connectReplicas("a", "b");
-  // As if b were not there yet.
+  // As if b had not started yet.
   bus.loses = () => true;
   const { seen } = watch(of("a"));
   bus.loses = () => false;

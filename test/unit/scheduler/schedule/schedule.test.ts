@@ -18,7 +18,7 @@ function slotsOf(schedule: string, zone: string, after: string, count: number): 
   return slots;
 }
 
-/** Dates worked out by hand from the zones' rules, not by the library. */
+/** Dates computed by hand from the zones' rules, not by the library. */
 /** The slots of days with a change of the clocks, as people would expect them. */
 const changes: [schedule: string, zone: string, after: string, slots: string[]][] = [
   ["15,45 2 * * *", "America/New_York", "2026-03-08T05:00Z", ["03-08 07:00", "03-09 06:15", "03-09 06:45"]],
