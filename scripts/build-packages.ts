@@ -13,8 +13,7 @@
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { accessSync, constants } from "node:fs";
-import { chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { chmod, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { delimiter, dirname, join, resolve } from "node:path";
 import { parseArgs, promisify } from "node:util";
 import { gunzipSync } from "node:zlib";
@@ -98,8 +97,7 @@ async function unpack(download: Manifest["downloads"][number], target: string): 
   await chmod(target, 0o755);
 }
 
-async function buildDeb(plan: PackagePlan, place: string): Promise<string> {
-  const tree = join(place, "tree");
+async function buildDeb(plan: PackagePlan, tree: string): Promise<string> {
   await rm(tree, { recursive: true, force: true });
   await writeDebTree(plan, tree);
   const file = debFile(plan);
@@ -142,7 +140,7 @@ const dpkgDeb = findTool("dpkg-deb");
 const makeable = nfpm ? formats : dpkgDeb ? ["deb"] : [];
 await rm(out, { recursive: true, force: true });
 await mkdir(out, { recursive: true });
-const place = await mkdtemp(join(tmpdir(), "pinion-packages-"));
+const tree = join(out, "tree");
 try {
   for (const download of wanted) {
     const { program, system } = download;
@@ -159,11 +157,11 @@ try {
     for (const format of values.format) {
       if (!makeable.includes(format)) continue;
       if (nfpm) await run(nfpm, ["package", "--config", configFile, "--packager", format, "--target", out]);
-      else console.error(await buildDeb(plan, place));
+      else console.error(await buildDeb(plan, tree));
     }
   }
 } finally {
-  await rm(place, { recursive: true, force: true });
+  await rm(tree, { recursive: true, force: true });
 }
 const made = (await readdir(out)).filter((name) => /\.(deb|rpm)$/.test(name)).sort();
 const sums = await Promise.all(
