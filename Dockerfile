@@ -8,6 +8,9 @@ RUN npm ci --ignore-scripts
 COPY clients/ts clients/ts
 COPY scripts scripts
 COPY src src
+COPY docs docs
+COPY examples examples
+COPY README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md device.example.toml pinion.example.toml ./
 RUN npm run --silent build
 
 FROM node:24-slim

@@ -1,7 +1,8 @@
 /**
- * What `pinion apply` takes for many platforms: one call for each, as it was, and calls for a hundred, in one run on one
- * machine. Answers platforms per second of both and their ratio, and the times of a whole apply, the first and a
- * repeated one. `npx node bench/apply-platforms.ts [platforms]`
+ * Measures `pinion apply` with many platforms: one call per platform (the former way) and calls of
+ * a hundred platforms, in one run on one machine. Prints platforms per second of both ways and
+ * their ratio, and the times of a whole apply, the first and a repeated one. `npx node
+ * bench/apply-platforms.ts [platforms]`
  */
 import { randomBytes } from "node:crypto";
 import { chmod, mkdtemp, rm } from "node:fs/promises";
@@ -22,7 +23,7 @@ const sampleMax = 1_000;
 const lanes = 8;
 
 const dataDir = await mkdtemp(join(tmpdir(), "pinion-bench-"));
-// As root, PostgreSQL runs as another user, who passes through it.
+// As root, PostgreSQL runs as another user, who needs to traverse the directory.
 await chmod(dataDir, 0o711);
 const embedded = await startEmbedded({ dataDir });
 const config = replicaConfig({

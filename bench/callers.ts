@@ -1,11 +1,14 @@
-/** Services that ask, in a process of their own: for runs now, and for turns of conversations. */
+/** Services that call from a separate process: triggers of runs, and turns of conversations. */
 import { createClients } from "@pinion/client";
 import { answerQuestions } from "./lib/children.ts";
 import { LoadDevice } from "./lib/device.ts";
 
 type Service = { orgId: string; token: string };
 type Question =
-  /** Triggers one watcher after each gap; answers when each call was made, by the wall clock, and which run it made. */
+  /**
+   * Triggers one watcher after each gap; returns the wall-clock time of each call, and the run
+   * created by the call.
+   */
   | {
       kind: "trigger";
       url: string;
@@ -13,7 +16,10 @@ type Question =
       watchers: { orgId: string; id: string }[];
       gapsMs: number[];
     }
-  /** Holds the devices of agents, and has `conversations` of each org say `turnsEach` messages, each after the last reply. */
+  /**
+   * Holds the devices of agents; `conversations` of each org send `turnsEach` messages, each after
+   * the last reply.
+   */
   | {
       kind: "talk";
       url: string;
@@ -27,7 +33,7 @@ type Question =
       isLeftOpen: boolean;
     };
 
-/** A machine that does not answer for so long is not measured. */
+/** A machine without an answer within this time is not measured. */
 const sayMsMax = 300_000;
 
 const now = () => performance.timeOrigin + performance.now();
@@ -63,9 +69,9 @@ function clientsOf(url: string, services: readonly Service[]) {
 async function talk(question: Extract<Question, { kind: "talk" }>) {
   const { url, services, devices, conversations, turnsEach, agentId } = question;
   const clients = clientsOf(url, services);
-  /** What goes on when the turn's reply has been acknowledged. */
+  /** The continuation after the acknowledgement of the turn's reply. */
   const answered = new Map<string, () => void>();
-  /** Acknowledgements that came before the call that started their turn was answered. */
+  /** Acknowledgements that came before the answer of the call that started their turn. */
   const early = new Set<string>();
   const completedAt = new Map<string, number>();
   const acks: number[] = [];
@@ -110,7 +116,7 @@ async function talk(question: Extract<Question, { kind: "talk" }>) {
         });
         return turn!.id;
       } catch (error) {
-        // Said again, it is the same message.
+        // A repeated call with the same id is the same message.
         if (performance.now() - startedAt > sayMsMax) throw error;
         await new Promise((resolve) => setTimeout(resolve, 500));
       }

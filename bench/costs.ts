@@ -1,7 +1,7 @@
 /**
- * What one run, one device, one heartbeat, one connect and one watcher cost, for the formulas of docs/scaling.md. A run's costs are
- * those of a loaded service, whose batches are large; at a few runs a second each costs several times as much CPU, of
- * which there is plenty then.
+ * The costs of one run, one device, one heartbeat, one connect and one watcher, for the formulas of
+ * docs/scaling.md. A run's costs are measured under load, where batches are large; at a few runs
+ * per second, a run costs several times as much CPU, but the CPU is mostly idle then.
  */
 import pg from "pg";
 import { newToken } from "../src/ids.ts";
@@ -23,7 +23,10 @@ const full = {
 };
 const smoke = { runs: 500, devices: 50, fleet: 100, beatMs: 500, windowMs: 2_000, watchers: 1_000 };
 const orgs = 10;
-/** Connections that notify at once, and that listen, as the replicas of a larger service do. */
+/**
+ * Connections that notify at once, and connections that listen, as many as the replicas of a larger
+ * service hold.
+ */
 const notifiers = 4;
 const listeners = 4;
 
@@ -71,7 +74,7 @@ async function measureRun(cluster: Cluster, options: Options) {
   const walKiB = ((await walBytes(opened.url)) - before.wal) / 1024 / runs;
   const diskKiB = ((await diskBytes(opened.url)) - before.disk) / 1024 / runs;
   await opened.close();
-  // CPU seconds of 1,000 are milliseconds of one.
+  // CPU seconds of 1,000 operations equal milliseconds of a single operation.
   return { postgresMs: cpu.postgres, replicaMs: cpu.server, walKiB, diskKiB };
 }
 
@@ -126,7 +129,10 @@ async function measureWatcher(cluster: Cluster, options: Options): Promise<numbe
   return ((await diskBytes(url)) - before) / 1024 / watchers;
 }
 
-/** How many notifications one PostgreSQL commits and hands to its listeners, and how long one takes when it is quiet. */
+/**
+ * The number of notifications per second that one PostgreSQL commits and hands to its listeners,
+ * and the latency of a notification on an idle database.
+ */
 async function measureNotify(cluster: Cluster, windowMs: number) {
   const connectionString = await cluster.database("costs_notify", { isEmpty: true });
   const connect = async () => {

@@ -1,4 +1,4 @@
-/** Streams to the bare server, which are held open and written to. */
+/** Streams to the bare server: held open, and written to. */
 import { type ClientHttp2Session, type ClientHttp2Stream, connect } from "node:http2";
 import { answerQuestions } from "./lib/children.ts";
 
@@ -11,7 +11,7 @@ const opensMax = 200;
 const message = Buffer.alloc(120, 1);
 const sessions: ClientHttp2Session[] = [];
 const streams: ClientHttp2Stream[] = [];
-/** When each stream was written to; and how long answers took. */
+/** The time of the last write to each stream, and the latencies of the answers. */
 const writtenAt: number[] = [];
 let took: number[] = [];
 let onAnswer: (() => void) | undefined;

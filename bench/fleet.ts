@@ -1,6 +1,6 @@
 /**
- * What idle devices cost: streams that beat every 30 s, each on a connection of its own. Beside it, a bare node:http2 server
- * that holds as many streams and answers as many messages.
+ * The cost of idle devices: streams with a heartbeat every 30 s, each on its own connection. The
+ * reference: a bare node:http2 server with as many streams and as many answered messages.
  */
 import { execSync } from "node:child_process";
 import { newToken } from "../src/ids.ts";
@@ -15,12 +15,12 @@ import { seedDevices, seedOrgs } from "./lib/seed.ts";
 const beatMs = 30_000;
 const full = { sizes: [1_000, 5_000, 10_000, 20_000], windowMs: 15_000 };
 const smoke = { sizes: [100, 300], windowMs: 3_000 };
-/** One load process holds so many: each socket costs an open file there, too. */
+/** Devices per load process at most: each socket costs an open file there, too. */
 const perLoadMax = 10_000;
-/** Open files that a process needs beside its streams. */
+/** Open files of a process in addition to its streams. */
 const otherFiles = 500;
 const handledSize = 5_000;
-/** The size that the CPU budget is for. */
+/** The fleet size of the CPU budget. */
 const budgetSize = 10_000;
 
 type Measured = {
@@ -160,7 +160,7 @@ async function measureBare(streams: number, windowMs: number): Promise<Measured>
   return result;
 }
 
-/** Lets the streams beat for a while, and says what that cost the server. */
+/** Lets the streams beat for a while, and returns the server's cost. */
 async function observe(
   server: Child,
   beforeKiB: number,

@@ -1,4 +1,7 @@
-/** Whether a run costs more as the service grows older (finished runs) and larger (watchers that are not due). */
+/**
+ * Whether the cost of a run grows as the service gets older (finished runs) and larger (watchers
+ * that are not due).
+ */
 import type { Bench } from "./lib/bench.ts";
 import { openCluster, query } from "./lib/cluster.ts";
 import { atMost, type Row, shown } from "./lib/report.ts";
@@ -25,7 +28,7 @@ export const bench: Bench = async ({ isSmoke }) => {
     const measure = async (of: string, size: number) => {
       const rounds: LifecycleResult[] = [];
       for (let round = 0; round < options.rounds; round++) rounds.push(await runLifecycle(cluster, opened));
-      // The least disturbed round: what else the machine does only ever adds.
+      // The least disturbed round: other load of the machine only ever adds.
       const cpu = Math.min(...rounds.map((one) => one.cpu.server + one.cpu.postgres));
       costs.push({ of, size, cpu });
       const least = costs.find((one) => one.of === of)!.cpu;
@@ -86,7 +89,7 @@ async function addFinished(url: string, count: number): Promise<void> {
   await query(url, "vacuum analyze run_finished");
 }
 
-/** Watchers that are not due, pinned to the devices that are there, as paused ones are. */
+/** Watchers that are not due, pinned to the existing devices, like paused watchers. */
 async function addWatchers(url: string, count: number): Promise<void> {
   if (count <= 0) return;
   await query(

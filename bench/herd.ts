@@ -1,7 +1,8 @@
 /**
- * Everything at :00. Very many watchers of many orgs are due in the same second, a tenth of their devices is connected; one
- * watcher of another org is due a second later. How long until every slot is a row, until every connected device has what is
- * its, and how late the other org's watcher is.
+ * Everything at :00. Very many watchers of many orgs are due in the same second, a tenth of their
+ * devices is connected; one watcher of another org is due a second later. Measures the time until
+ * every slot has a row, the time until every connected device has its runs, and the delay of the
+ * other org's watcher.
  */
 import { newToken, secretHash } from "../src/ids.ts";
 import type { Bench } from "./lib/bench.ts";
@@ -12,7 +13,7 @@ import { nextYear, seedDevices, seedOrgs, seedWatchers } from "./lib/seed.ts";
 
 const full = { watchers: 100_000, devices: 10_000, connected: 1_000, orgs: 100 };
 const smoke = { watchers: 2_000, devices: 200, connected: 100, orgs: 10 };
-/** Far enough that what is recorded ahead can be. */
+/** Early enough for all slots that can be recorded ahead. */
 const dueInMs = 60_000;
 const otherIsLaterMs = 1_000;
 const withinMs = 120_000;
@@ -26,7 +27,7 @@ export const bench: Bench = async ({ isSmoke }) => {
   const cluster = await openCluster();
   try {
     const url = await cluster.database("herd");
-    // The last org is the other one: a device and a watcher, and nothing else.
+    // The last org is the other org: a device and a watcher, and nothing else.
     await seedOrgs(url, options.orgs + 1);
     const devices = await seedDevices(url, {
       count: options.devices,
@@ -114,7 +115,7 @@ async function seedOther(url: string, org: number) {
 /** Resolves when so many slots are rows; seconds later, perhaps. */
 async function untilRecorded(url: string, count: number): Promise<void> {
   for (const deadline = Date.now() + withinMs; Date.now() < deadline; ) {
-    // The statistics of the table, so that looking does not count the rows.
+    // The statistics of the table, so that the measurement does not count the rows.
     const { rows } = await query(
       url,
       "select n_tup_ins::int as count from pg_stat_user_tables where relname = 'run'",
@@ -125,7 +126,7 @@ async function untilRecorded(url: string, count: number): Promise<void> {
   throw new Error("the slots were not recorded in time");
 }
 
-/** When the last slot was committed, by the wall clock. */
+/** The wall-clock time of the last slot's commit. */
 async function lastRecordedAt(url: string): Promise<number> {
   const { rows } = await query(
     url,

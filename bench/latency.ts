@@ -1,6 +1,7 @@
 /**
- * How long runs wait: due to frame, trigger to frame, completion to acknowledgement, at 100 runs a second that arrive as a
- * Poisson process. Beside it, at the same arrivals: how long jobs of the queues wait to start, and a bare echo.
+ * The waiting times of runs: due to frame, trigger to frame, completion to acknowledgement, at 100
+ * runs per second that arrive as a Poisson process. References at the same arrivals: the start
+ * delay of jobs in the queues, and a bare echo.
  */
 import { newToken } from "../src/ids.ts";
 import type { Bench } from "./lib/bench.ts";
@@ -16,7 +17,7 @@ import { dueInMs, openLifecycle } from "./lifecycle.ts";
 const full = { devices: 1_000, perSecond: 100, warmSeconds: 10, seconds: 30, triggers: 300, seed: 20 };
 const smoke = { devices: 50, perSecond: 50, warmSeconds: 1, seconds: 3, triggers: 50, seed: 20 };
 const orgs = 10;
-/** Triggers come so much more seldom: each is a call with a transaction of its own. */
+/** Triggers come less often by this factor: each trigger is a call with its own transaction. */
 const triggerGaps = 5;
 const withinMs = 60_000;
 
@@ -24,7 +25,8 @@ type Measured = { frames: { runId: string; dueAt: number; at: number }[]; acks: 
 
 export const bench: Bench = async ({ isSmoke }) => {
   const options = isSmoke ? smoke : full;
-  // What comes first warms up connections, plans and code, of all who are measured, and is not counted.
+  // The first runs warm up connections, plans and code of all measured systems, and are not
+  // counted.
   const warm = options.perSecond * options.warmSeconds;
   const count = warm + options.perSecond * options.seconds;
   const gaps = poissonGaps(options.perSecond, options.seed);
@@ -38,7 +40,8 @@ export const bench: Bench = async ({ isSmoke }) => {
     });
     const before = cpuSeconds(cluster.pid, { withChildren: true });
     const measured = await measureWaits(opened, gapsMs);
-    // With the seconds in which nothing is due yet, as a service at this rate has them.
+    // Includes the seconds before the first due slot, because a service at this rate has such
+    // seconds too.
     const postgresMs = ((cpuSeconds(cluster.pid, { withChildren: true }) - before) / count) * 1_000;
     const triggered = percentiles(
       await measureTriggers(
@@ -97,7 +100,7 @@ export const bench: Bench = async ({ isSmoke }) => {
   }
 };
 
-/** Makes the watchers due one after the other, and collects what the devices saw. */
+/** Makes the watchers due one after the other, and collects the moments seen by the devices. */
 export async function measureWaits(
   opened: Awaited<ReturnType<typeof openLifecycle>>,
   gapsMs: readonly number[],
@@ -114,7 +117,7 @@ export async function measureWaits(
   return opened.load.ask<Measured>({ kind: "measurements" });
 }
 
-/** Has watchers triggered that have run before, and answers how long each call took to become a frame. */
+/** Triggers watchers that have run before; returns the time from each call to its frame. */
 async function measureTriggers(opened: Awaited<ReturnType<typeof openLifecycle>>, gapsMs: readonly number[]) {
   const services = await seedServices(opened.url, orgs, () => newToken("svc"));
   const { rows: watchers } = await query(

@@ -1,7 +1,8 @@
 /**
- * Runs per second through their whole life: due, materialized, pushed, accepted, completed, stored, acknowledged. Beside
- * it, on the same PostgreSQL in the same run: the same rows written by SQL alone (the floor), and job queues that run as
- * many no-op jobs in the process that holds the database, each with a result row; adding their jobs is measured by itself.
+ * Runs per second through their whole life: due, materialized, pushed, accepted, completed, stored,
+ * acknowledged. References on the same PostgreSQL in the same run: the same rows written by SQL
+ * alone (the floor), and job queues that run as many no-op jobs in the process that holds the
+ * database, each with a result row; the adding of their jobs is measured separately.
  */
 import { newToken } from "../src/ids.ts";
 import type { Bench } from "./lib/bench.ts";
@@ -27,7 +28,7 @@ export const bench: Bench = async ({ isSmoke }) => {
   const cluster = await openCluster();
   try {
     const opened = await openLifecycle(cluster, "lifecycle", options);
-    // Two rounds warm up connections, plans and code; the third one counts.
+    // Two rounds warm up connections, plans and code; the third round counts.
     await runLifecycle(cluster, opened);
     await runLifecycle(cluster, opened);
     const pinion = await runLifecycle(cluster, opened);
@@ -69,7 +70,10 @@ export const bench: Bench = async ({ isSmoke }) => {
 type Measured = Pick<LifecycleResult, "runsPerSecond" | "walKiB"> & {
   name: string;
   cpu: Partial<LifecycleResult["cpu"]>;
-  /** Of adding the jobs, in both processes; a run of Pinion is added by what is measured. */
+  /**
+   * The cost of adding the jobs, in both processes; for Pinion, adding the runs is part of the
+   * measurement.
+   */
   addingPer1000?: number;
 };
 
@@ -88,7 +92,7 @@ function row(reference: number, { name, runsPerSecond, cpu, addingPer1000, walKi
   };
 }
 
-/** The rows of as many runs by SQL alone, in a process of its own, on the same PostgreSQL. */
+/** The rows of as many runs by SQL alone, in a separate process, on the same PostgreSQL. */
 async function measureFloor(cluster: Cluster, opened: Opened, jobs: number): Promise<Measured> {
   await makeDue(opened.url, new Date());
   const child = await startChild("references/floor.ts");
@@ -120,7 +124,7 @@ async function measureQueues(cluster: Cluster, jobs: number): Promise<Measured[]
   return measured;
 }
 
-/** Asks, and says what the answer took. */
+/** Sends the question, and returns the resources used for the answer. */
 async function observed(
   cluster: Cluster,
   child: Child,
@@ -148,10 +152,10 @@ export type LifecycleOptions = { runs: number; devices: number; orgs: number; re
 
 export type LifecycleResult = {
   runs: number;
-  /** From the first row of a run to the last acknowledgement; what is recorded ahead counts. */
+  /** From the first row of a run to the last acknowledgement; rows recorded ahead count. */
   seconds: number;
   runsPerSecond: number;
-  /** From the moment at which all are due. */
+  /** From the moment at which all runs are due. */
   runsPerSecondSinceDue: number;
   walKiB: number;
   /** CPU seconds per 1,000 runs. */
@@ -159,10 +163,13 @@ export type LifecycleResult = {
 };
 
 const withinMs = 150_000;
-/** The schedules are moved by SQL, which nobody announces: replicas see it at their next sweep, well before it counts. */
+/**
+ * The schedules are moved by SQL without a notification: replicas see the change at their next
+ * sweep, well before the measurement.
+ */
 const sweepMs = 2_000;
 export const dueInMs = 3_000;
-/** As the server asks for by default. */
+/** The server's default interval. */
 const beatMs = 20_000;
 
 /** Devices, watchers, replicas and the load, connected. */
@@ -220,10 +227,10 @@ export async function runLifecycle(cluster: Cluster, bench: Opened): Promise<Lif
   });
   await query(bench.url, "checkpoint");
   const before = cpuOf();
-  // A little ahead, so that the update itself is not part of what is measured.
+  // A little ahead, so that the update itself is not measured.
   const dueAt = new Date(Date.now() + dueInMs);
   await makeDue(bench.url, dueAt);
-  // What the update wrote is not what is measured either.
+  // WAL of the update is not measured either.
   const walBefore = await walBytes(bench.url);
   const at = await bench.load.ask<number>({ kind: "acknowledged", count: bench.watchers, withinMs });
   const after = cpuOf();

@@ -1,7 +1,8 @@
 /**
- * What the lists cost that the web page shows, in milliseconds: pages of 500 of 5 000 devices with their last runs, and of
- * 1 000 watchers with their recent runs and next slots, over a million ended runs in partitions of 30 days. The reference
- * is the same page without what is added. `npx node bench/lists.ts`
+ * The cost of the lists on the web page, in milliseconds: pages of 500 of 5,000 devices with their
+ * last runs, and of 1,000 watchers with their recent runs and next slots, over a million ended runs
+ * in partitions of 30 days. The reference is the same page without last runs and slots. `npx node
+ * bench/lists.ts`
  */
 import { randomUUID } from "node:crypto";
 import { chmod, mkdtemp, rm } from "node:fs/promises";
@@ -21,14 +22,14 @@ const watchersCount = 1_000;
 const runsPerWatcher = 1_000;
 const devicesCount = 5_000;
 const days = 30;
-/** Each within the time that a statement may take. */
+/** Small enough for the statement timeout. */
 const runsPerStatement = 25;
 const pageSize = 500;
 const rounds = 7;
 const orgId = "acme";
 
 const dataDir = await mkdtemp(join(tmpdir(), "pinion-bench-"));
-// As root, PostgreSQL runs as another user, who passes through it.
+// As root, PostgreSQL runs as another user, who needs to traverse the directory.
 await chmod(dataDir, 0o711);
 const embedded = await startEmbedded({ dataDir });
 try {

@@ -1,4 +1,4 @@
-/** The devices, in a process of their own, so that what they cost is told apart from what the server does. */
+/** The devices, in a separate process, so that their cost is not counted as the server's. */
 import { answerQuestions } from "./lib/children.ts";
 import { LoadDevice } from "./lib/device.ts";
 
@@ -10,12 +10,12 @@ type Question =
       slots: number;
       beatMs?: number;
       isHolding?: boolean;
-      /** Comes back after its stream has ended, as the real daemon does. */
+      /** Reconnects after the end of its stream, like the real daemon. */
       isReturning?: boolean;
     }
-  /** Resolves when all streams that are to come back have been welcomed again, with when that was. */
+  /** Resolves, with the time, when all returning streams have been welcomed again. */
   | { kind: "returned"; withinMs: number }
-  /** Completes what is held. */
+  /** Completes the held runs. */
   | { kind: "release" }
   /** Resolves when so many completions have been acknowledged since the last reset. */
   | { kind: "acknowledged"; count: number; withinMs: number }
@@ -27,7 +27,7 @@ type Question =
 const now = () => performance.timeOrigin + performance.now();
 
 type Measured = {
-  /** When a run's frame arrived, and when it was due. */
+  /** The arrival time of a run's frame, and the run's due time. */
   frames: { runId: string; dueAt: number; at: number }[];
   /** From the completion's write to its acknowledgement. */
   acks: number[];
@@ -49,9 +49,9 @@ function reset(): void {
 }
 reset();
 
-/** Streams that are being opened at once, the first time. */
+/** Maximum number of streams opened at once, the first time. */
 const opensMax = 200;
-/** The daemon's first delay before it dials again, with full jitter; doubles up to the longest. */
+/** The daemon's first delay before the next dial, with full jitter; doubles up to the maximum. */
 const returnMs = 1_000;
 const returnMsMax = 30_000;
 const openWithinMs = 120_000;
@@ -60,7 +60,10 @@ type ConnectQuestion = Extract<Question, { kind: "connect" }>;
 let away = 0;
 let onReturned: (() => void) | undefined;
 
-/** Opens a stream, and another one whenever it ends if it is to return; calls back at its first welcome. */
+/**
+ * Opens a stream, and with `isReturning` a new stream after each end; calls back at the first
+ * welcome.
+ */
 function open(index: number, question: ConnectQuestion, onWelcome: () => void): void {
   const { urls, slots, beatMs, isHolding } = question;
   const held = new Map<string, string>();

@@ -1,4 +1,6 @@
-/** `npm run bench -- NAME [--smoke] [--json FILE]`: runs one bench, or `all`, and prints its table. */
+/**
+ * `npm run bench -- NAME [--smoke] [--json FILE]`: runs one bench, or `all`, and prints the table.
+ */
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { writeFile } from "node:fs/promises";

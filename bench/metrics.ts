@@ -1,6 +1,7 @@
 /**
- * What counting costs: a push, an acknowledgement and a batch as they are counted, and a scrape, each as a share of one
- * message's round trip through the protobuf library, measured in the same run. `npx node bench/metrics.ts`
+ * The cost of metrics: recording a push, an acknowledgement and a batch, and a scrape, each as a
+ * share of one message's round trip through the protobuf library, measured in the same run. `npx
+ * node bench/metrics.ts`
  */
 import { randomUUID } from "node:crypto";
 import { cpus } from "node:os";
@@ -47,7 +48,10 @@ const measured: Record<string, () => void> = {
   "the end of a stream, counted": () => telemetry.streamEnded("stream_broken"),
 };
 
-/** Medians over rounds that take turns, so that what else the machine does falls on all alike. */
+/**
+ * Medians over alternating rounds, so that other load of the machine affects all measurements
+ * alike.
+ */
 const nanoseconds = new Map(Object.keys(measured).map((name) => [name, [] as number[]]));
 for (let round = 0; round < rounds; round++) {
   for (const [name, call] of Object.entries(measured)) {

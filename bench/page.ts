@@ -1,6 +1,7 @@
 /**
- * `npm run bench:page -- FILE …`: takes reports (what `npm run bench -- NAME --json FILE` wrote) into bench/results/, and
- * renders the tables and the plots of docs/performance.md from what is there. Without files it renders only.
+ * `npm run bench:page -- FILE …`: copies reports (written by `npm run bench -- NAME --json FILE`)
+ * into bench/results/, and renders the tables and the plots of docs/performance.md from all results
+ * there. Without files, only renders.
  */
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -18,7 +19,7 @@ export function readReports(): Report[] {
     .map((name) => JSON.parse(readFileSync(`${results}/${name}`, "utf8")) as Report);
 }
 
-/** The page with each table as the report of its bench has it. */
+/** The page, with each table replaced by the table of its bench's report. */
 export function renderPage(text: string, reports: readonly Report[]): string {
   return reports.reduce((rendered, report) => {
     const [begin, end] = [`<!-- bench: ${report.bench} -->`, `<!-- end: ${report.bench} -->`];

@@ -1,4 +1,4 @@
-/** A replica in a process of its own: what `pinion serve` starts, without the command around it. */
+/** A replica in its own process: `pinion serve` without the command around the replica. */
 
 import { replicaConfig } from "../src/config.ts";
 import { createLogger } from "../src/log.ts";

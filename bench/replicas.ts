@@ -1,4 +1,7 @@
-/** The lifecycle and the waits with 1, 2 and 4 replicas on one PostgreSQL, the devices dealt out to them. */
+/**
+ * The lifecycle and the waits with 1, 2 and 4 replicas on one PostgreSQL, with the devices spread
+ * over the replicas.
+ */
 
 import { measureWaits } from "./latency.ts";
 import type { Bench } from "./lib/bench.ts";
@@ -49,7 +52,7 @@ export const bench: Bench = async ({ isSmoke }) => {
           Math.max(...more.map(({ p99 }) => p99)) / one.p99,
           2,
         ),
-        // A tenth is what two runs of the same differ by.
+        // Two runs of the same bench differ by up to a tenth.
         atLeast(
           "runs per second, times those of one replica",
           Math.min(...more.map(({ rate }) => rate)) / one.rate,

@@ -1,6 +1,7 @@
 /**
- * What row-level security costs a request: the same store calls as the database's user, and confined to an org, in turn
- * in one run. Answers medians in microseconds and their ratio. `npx node bench/row-level-security.ts`
+ * The cost of row-level security for a request: the same store calls as the database's user and as
+ * a user confined to an org, alternating in one run. Prints medians in microseconds and their
+ * ratio. `npx node bench/row-level-security.ts`
  */
 import { randomUUID } from "node:crypto";
 import { chmod, mkdtemp, rm } from "node:fs/promises";
@@ -21,7 +22,7 @@ const orgId = "org-7";
 const ttlMs = 60_000;
 
 const dataDir = await mkdtemp(join(tmpdir(), "pinion-bench-"));
-// As root, PostgreSQL runs as another user, who passes through it.
+// As root, PostgreSQL runs as another user, who needs to traverse the directory.
 await chmod(dataDir, 0o711);
 const embedded = await startEmbedded({ dataDir });
 try {

@@ -1,4 +1,7 @@
-/** A team's nine o'clock: each of its devices has a run due in the same second. When the first frame is there, and the others. */
+/**
+ * Nine o'clock in a team: each device has a run due in the same second. Measures the time until the
+ * first frame, and until the others.
+ */
 import type { Bench } from "./lib/bench.ts";
 import { openCluster } from "./lib/cluster.ts";
 import { type Percentiles, percentiles } from "./lib/percentiles.ts";

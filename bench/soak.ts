@@ -1,6 +1,6 @@
 /**
- * Whether it stays as fast: rounds of `lifecycle` without a pause. Runs a second in the second minute and in the last one, and
- * the replica's memory in each.
+ * Whether the speed stays constant: rounds of `lifecycle` without a pause. Prints runs per second
+ * in the second minute and in the last minute, and the replica's memory in both.
  */
 import type { Bench } from "./lib/bench.ts";
 import { openCluster } from "./lib/cluster.ts";
@@ -13,7 +13,7 @@ const smoke = { runs: 500, devices: 50, orgs: 5, parts: 3, partSeconds: 1 };
 const throughputKept = 0.97;
 const memoryMiBMax = 350;
 
-/** What a minute came to: the rounds alone, without the waits between them. */
+/** The totals of a minute: the rounds alone, without the waits between them. */
 type Part = { runsPerSecond: number; memoryMiB: number; cpu: number };
 
 export const bench: Bench = async ({ isSmoke }) => {

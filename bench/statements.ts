@@ -1,6 +1,6 @@
 /**
- * What each statement of a run's life takes when it is about one run: planned each time, and with kept plans
- * (docs/decisions/0007). `node bench/statements.ts`; milliseconds as the client sees them.
+ * The time of each statement in a run's life, for a single run: planned each time, and with kept
+ * plans (docs/decisions/0007). `node bench/statements.ts`; milliseconds measured at the client.
  */
 import { Kysely, PostgresDialect } from "kysely";
 import pg from "pg";
@@ -24,7 +24,7 @@ import { seedDevices, seedOrgs, seedWatchers } from "./lib/seed.ts";
 const runs = 300;
 const replicaId = "replica-1";
 const policy = { retryBackoffMs: 1_000, backoffAfter: 3, pauseAfter: 10, watcherBackoffMs: 1_000 };
-/** By what stands in the text of each alone. */
+/** By a text that occurs in only one statement. */
 const statements: Record<string, RegExp> = {
   "lock what is due": /where next_due_at <= statement_timestamp/,
   "read what is locked": /"queuedSlotAt"/,

@@ -1,6 +1,7 @@
 /**
- * A fleet whose server dies: every device has a run under way when the only replica is killed (`kill -9`) and started again.
- * How long until all streams are back, what that asks of the database, and whether any run is lost or doubled.
+ * A fleet whose server crashes: every device has a run under way when the only replica is killed
+ * (`kill -9`) and started again. Measures the time until all streams are back, the load on the
+ * database, and lost or doubled runs.
  */
 import { createServer } from "node:net";
 import { newToken } from "../src/ids.ts";

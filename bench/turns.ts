@@ -1,6 +1,7 @@
 /**
- * Conversations: many at once, each message said when the last one was answered. Turns a second, how long a reply waits for
- * its acknowledgement, and how soon every open turn has its reply after its worker's stream broke.
+ * Many conversations at once; each message is sent after the answer to the previous message.
+ * Measures turns per second, the wait of a reply for its acknowledgement, and the time until every
+ * open turn has its reply after its worker's stream broke.
  */
 import { newToken } from "../src/ids.ts";
 import type { Bench } from "./lib/bench.ts";
@@ -65,7 +66,7 @@ export const bench: Bench = async ({ isSmoke }) => {
   }
 };
 
-/** When no turn was open any more, by the wall clock. */
+/** The wall-clock time at which no turn was open any more. */
 async function untilAllEnded(url: string): Promise<number> {
   for (const deadline = Date.now() + withinMs; Date.now() < deadline; ) {
     const { rows } = await query(url, "select exists (select from turn) as open");

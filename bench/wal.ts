@@ -1,6 +1,7 @@
 /**
- * What a run writes: bytes of WAL by statement and by table, of scheduled runs that are recorded claimed and end at their
- * device, in batches. `node bench/wal.ts [runs] [batch …]`. Counts bytes, so it may run beside other work.
+ * The writes of a run: bytes of WAL by statement and by table, of scheduled runs that are recorded
+ * claimed and end at their device, in batches. `node bench/wal.ts [runs] [batch …]`. Counts bytes,
+ * so other load on the machine does not matter.
  */
 import { newToken } from "../src/ids.ts";
 import { planDue } from "../src/scheduler/plan.ts";
@@ -24,7 +25,8 @@ const cluster = await openCluster({
   shared_preload_libraries: "pg_stat_statements",
   "pg_stat_statements.track_planning": "on",
   autovacuum: "off",
-  // Full images of pages come with the first change after a checkpoint: counted for one round, they say nothing.
+  // Full images of pages come with the first change after a checkpoint: within a single round,
+  // their count is arbitrary.
   full_page_writes: "off",
 });
 try {
@@ -50,7 +52,7 @@ async function measure(batch: number): Promise<void> {
     seats.set(device.deviceId, { ...device, epoch, sessionId });
   }
   await makeDue(url, new Date(Date.now() - 60_000));
-  // A first round fills indexes and free space, so that the second one writes what runs write day by day.
+  // The first round fills indexes and free space, so that the second round shows the steady state.
   await round(batch);
   await makeDue(url, new Date(Date.now() - 1_000));
   await query(url, "vacuum (analyze, freeze)");

@@ -1,7 +1,7 @@
 /**
- * Makes the package of clients/ts as registries take it: ESM JavaScript with types, and a package.json of its own, because
- * npm knows no other exports for a published package than for the workspace, where Node runs the TypeScript itself.
- * `npm run build -w clients/ts [-- --out DIR]`
+ * Builds the package of clients/ts for registries: ESM JavaScript with types, and a separate
+ * package.json, because npm has no way to give a published package other exports than the
+ * workspace, where Node runs the TypeScript directly. `npm run build -w clients/ts [-- --out DIR]`
  */
 import { spawnSync } from "node:child_process";
 import { cp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
@@ -49,7 +49,9 @@ function compile(out: string): void {
   if (result.status !== 0) throw new Error(`tsc ended with ${result.status}`);
 }
 
-/** tsc gives the imports of the JavaScript their new ending, but leaves ".ts" in the declarations. */
+/**
+ * tsc gives the imports of the JavaScript their new ending, but leaves ".ts" in the declarations.
+ */
 async function nameDeclarations(out: string): Promise<void> {
   const entries = await readdir(out, { recursive: true, withFileTypes: true });
   for (const entry of entries) {
@@ -70,7 +72,7 @@ async function publishedManifest(): Promise<object> {
     exports: {
       ".": { types: "./index.d.ts", default: "./index.js" },
       "./network": { types: "./network/index.d.ts", default: "./network/index.js" },
-      // TypeScript finds the .d.ts beside each file by itself.
+      // TypeScript finds the .d.ts beside each file without an entry.
       "./gen/*": "./gen/*",
       "./package.json": "./package.json",
     },

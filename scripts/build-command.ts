@@ -1,4 +1,7 @@
-/** Builds the command for npm's package into dist/pinion: `npm run build`, and by itself before `npm pack`. */
+/**
+ * Builds the command for npm's package into dist/pinion: `npm run build`; also run before `npm
+ * pack`.
+ */
 import { rm, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
@@ -9,7 +12,8 @@ const { values } = parseArgs({ options: { out: { type: "string" } } });
 const out = resolve(values.out ?? join(root, "dist/pinion"));
 await rm(out, { recursive: true, force: true });
 const bundled = await bundlePackage(out);
-// Where nothing lies above it, as in an image, Node still has to know that these are ES modules.
+// In an image, no package.json lies above this folder; Node needs this one to load the files as ES
+// modules.
 await writeFile(join(out, "package.json"), `${JSON.stringify({ type: "module" })}\n`);
 await writeFile(join(out, "licenses.txt"), await bundledLicenses(bundled));
 const bytes = Object.values(bundled.metafile.outputs).reduce((sum, output) => sum + output.bytes, 0);

@@ -1,15 +1,17 @@
 /**
- * The programs as one file for each system, and what a server needs to hand them out (PINION_DOWNLOADS):
+ * The programs as one file for each system, and the files that a server needs to offer them
+ * (PINION_DOWNLOADS):
  *
- *   pinion-linux-x64.gz …    everything, with PostgreSQL's binaries; no Node is needed to run it
+ *   pinion-linux-x64.gz …    everything, with PostgreSQL's binaries; runs without Node
  *   piniond-linux-x64.gz …   the daemon alone
- *   pinion.cdx.json …        what is within, as CycloneDX
+ *   pinion.cdx.json …        the bill of materials, as CycloneDX
  *   pinion-cli-….tgz         npm's package, for systems without a file
  *   manifest.json            version, commit, and each file with its system, size and digest
- *   SHA256SUMS               the same digests, as `sha256sum --check` reads them
+ *   SHA256SUMS               the same digests, in the format of `sha256sum --check`
  *
- * `npm run build:executables [-- --out DIR --system linux-x64 --program piniond]`. Another system is built with its Node given
- * by hand: `--system darwin-arm64 --node PATH`; a binary for macOS has to be signed there.
+ * `npm run build:executables [-- --out DIR --system linux-x64 --program piniond]`. For another
+ * system, the path of its Node is an argument: `--system darwin-arm64 --node PATH`; a binary for
+ * macOS has to be signed on macOS.
  */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -26,7 +28,7 @@ import { packageFolder } from "./lib/registry.ts";
 import { bomOf } from "./lib/sbom.ts";
 
 const run = promisify(execFile);
-/** By which Node finds out that a script was put into it; given in its documentation. */
+/** Node's marker for an injected script; the value is from Node's documentation. */
 const fuse = "NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2";
 const here = `${process.platform}-${process.arch}`;
 
@@ -57,7 +59,7 @@ async function buildExecutable(program: Build["program"], system: string): Promi
         main: script,
         output: join(place, "blob"),
         disableExperimentalSEAWarning: true,
-        // Code that is compiled already is good for the very system it was compiled on.
+        // Compiled code only works on the system of the compiler.
         useCodeCache: system === here && values.node === undefined,
         assets,
       }),
@@ -106,7 +108,7 @@ async function strip(binary: string): Promise<void> {
   await run("strip", [binary]).catch(() => {});
 }
 
-/** npm's package, where it is for a system without a file. */
+/** npm's package, offered to systems without a file. */
 async function packPackage(): Promise<Download> {
   await run("npm", ["pack", "--silent", "--pack-destination", out], { cwd: root });
   const file = (await readdir(out)).find((name) => name.endsWith(".tgz"))!;

@@ -1,4 +1,7 @@
-/** Builds the web page from web/ into src/server/http/page, which is committed and served as it is. */
+/**
+ * Builds the web page from web/ into src/server/http/page; the committed files are served
+ * unchanged.
+ */
 import { buildPage, pageDir, writePage } from "./lib/page.ts";
 
 const files = await buildPage();

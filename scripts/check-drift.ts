@@ -1,6 +1,7 @@
 /**
- * Fails when what is committed is not what would be made from its source: the generated code, the schema dump, the page
- * of the configuration, the web page, and a lockfile without addresses of registries. Changes nothing.
+ * Fails when a committed file differs from the output of its generator: the generated code, the
+ * schema dump, the page of the configuration, the web page, and a lockfile without addresses of
+ * registries. Changes nothing.
  */
 import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -23,7 +24,7 @@ async function checkGeneratedCode(): Promise<string[]> {
   }
 }
 
-/** Paths of files that are in one tree only, or differ. */
+/** Paths of files that differ or exist in only one of the two trees. */
 async function compareTrees(left: string, right: string): Promise<string[]> {
   const files = new Set([...(await listFiles(left)), ...(await listFiles(right))]);
   const differing: string[] = [];

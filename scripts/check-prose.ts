@@ -1,4 +1,7 @@
-/** Says how the words of comments and pages read, file by file where they read worst. Never fails. `npm run check:prose` */
+/**
+ * Prints the ratios of comments and pages, and the files with the worst ratios. Never fails. `npm
+ * run check:prose`
+ */
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { commentsOf, goals, measure, pageText, ratiosOf } from "./lib/prose.ts";

@@ -1,4 +1,7 @@
-/** `npm run fuzz -- --seed S --minutes M`: the hostile tests, their random parts for as long as is asked. */
+/**
+ * `npm run fuzz -- --seed S --minutes M`: the hostile tests; their random parts take the given
+ * minutes.
+ */
 import { spawnSync } from "node:child_process";
 import { parseArgs } from "node:util";
 

@@ -2,17 +2,17 @@ import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 
-/** A process of the bench that is asked by messages and answers each in turn. */
+/** A process of the bench that receives messages and answers each in turn. */
 export type Child = {
   pid: number;
   process: ChildProcess;
   ask<Answer>(question: Record<string, unknown>): Promise<Answer>;
   kill(signal?: NodeJS.Signals): Promise<void>;
-  /** Lets it end by itself. */
+  /** Lets the process end by itself. */
   leave(): Promise<void>;
 };
 
-/** Starts `bench/<file>`; its answers are `{ answer }` or `{ error }`. */
+/** Starts `bench/<file>`, with answers `{ answer }` or `{ error }`. */
 export async function startChild(
   file: string,
   env: Record<string, string> = {},

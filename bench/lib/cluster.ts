@@ -5,9 +5,9 @@ import pg from "pg";
 import { startEmbedded } from "../../src/store/pg/embedded/cluster.ts";
 import { migrate } from "../../src/store/pg/migrate.ts";
 
-/** A PostgreSQL for a bench: everything durable, as a user would run it. */
+/** A PostgreSQL for a bench: everything durable, like a user's PostgreSQL. */
 export type Cluster = {
-  /** Of a database of its own, migrated unless it is to be empty. */
+  /** The URL of a new database, migrated unless `isEmpty`. */
   database(name: string, options?: { isEmpty?: boolean }): Promise<string>;
   /** Of PostgreSQL's first process. */
   pid: number;
@@ -28,7 +28,7 @@ const settings = {
 
 export async function openCluster(extra: Record<string, string> = {}): Promise<Cluster> {
   const dataDir = await mkdtemp(join(tmpdir(), "pinion-bench-"));
-  // As root, PostgreSQL runs as another user, who passes through it.
+  // As root, PostgreSQL runs as another user, who needs to traverse the directory.
   await chmod(dataDir, 0o711);
   const embedded = await startEmbedded({ dataDir, settings: { ...settings, ...extra } });
   const { rows } = await query(embedded.url, "select current_setting('server_version') as version");
@@ -50,7 +50,7 @@ export async function openCluster(extra: Record<string, string> = {}): Promise<C
   };
 }
 
-/** One statement on a connection of its own. */
+/** Runs one statement on a new connection. */
 export async function query(url: string, text: string, values: unknown[] = []) {
   const client = new pg.Client({ connectionString: url });
   await client.connect();

@@ -5,7 +5,9 @@ const ticksPerSecond = 100;
 
 type Stat = { parent: number; own: number; ofEndedChildren: number };
 
-/** proc(5): the name may hold spaces and brackets, so what follows the last bracket is counted. */
+/**
+ * proc(5): the name may contain spaces and brackets, so fields are counted after the last bracket.
+ */
 function statOf(pid: number | string): Stat | undefined {
   try {
     const text = readFileSync(`/proc/${pid}/stat`, "utf8");
@@ -22,7 +24,7 @@ function statOf(pid: number | string): Stat | undefined {
   }
 }
 
-/** CPU seconds that a process has used so far; with its children, those that have ended too. */
+/** CPU seconds used by a process so far; `withChildren` includes its ended children. */
 export function cpuSeconds(pid: number, options: { withChildren?: boolean } = {}): number {
   const self = statOf(pid);
   if (!self) return 0;
@@ -38,7 +40,7 @@ export function cpuSeconds(pid: number, options: { withChildren?: boolean } = {}
   return ticks / ticksPerSecond;
 }
 
-/** Memory that a process holds, in KiB. */
+/** Resident memory of a process, in KiB. */
 export function residentKiB(pid: number): number {
   const line = /^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"));
   return Number(line?.[1] ?? 0);

@@ -1,7 +1,7 @@
 /**
- * A device of the load: a gRPC stream on a bare HTTP/2 connection of its own, which accepts and completes whatever it is
- * assigned, at once or when it is told to. It does no more than the protocol asks, so that the load costs little beside
- * the server.
+ * A device of the load: a gRPC stream on its own bare HTTP/2 connection. The device accepts and
+ * completes every assignment, at once or on request. It does only the minimum of the protocol, so
+ * that the load costs little in comparison with the server.
  */
 import { type ClientHttp2Session, type ClientHttp2Stream, connect } from "node:http2";
 import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
@@ -35,7 +35,7 @@ export class LoadDevice {
   readonly #stream: ClientHttp2Stream;
   readonly #listener: DeviceListener;
   readonly #frames = new FrameReader(messageBytesMax);
-  /** Attempts by token that are not acknowledged yet, with their runs. */
+  /** Attempts by token, not acknowledged yet, with their runs. */
   readonly #held: Map<string, string>;
   readonly #isHolding: () => boolean;
   #queue: Buffer[] = [];
@@ -50,9 +50,9 @@ export class LoadDevice {
       slots: number;
       listener: DeviceListener;
       beatMs?: number | undefined;
-      /** Keeps what it takes on until it is released. */
+      /** Keeps accepted runs until `release`. */
       isHolding?: boolean | (() => boolean) | undefined;
-      /** What it held in an earlier session; it goes on with it. */
+      /** Runs held in an earlier session, which the device resumes. */
       held?: Map<string, string>;
     },
   ) {
@@ -141,7 +141,7 @@ export class LoadDevice {
     if (!this.#isHolding()) this.#complete(runId, attemptToken);
   }
 
-  /** Completes what it holds. */
+  /** Completes the held runs. */
   release(): void {
     for (const [attemptToken, runId] of this.#held) this.#complete(runId, attemptToken);
   }

@@ -1,4 +1,6 @@
-/** A bare node:http2 server that answers what it gets: what a stream costs that carries nothing of ours. */
+/**
+ * A bare node:http2 server that echoes each message: the cost of a stream without Pinion's code.
+ */
 import { createServer } from "node:http2";
 import type { AddressInfo } from "node:net";
 import { answerQuestions } from "./children.ts";

@@ -7,7 +7,7 @@ export function percentiles(values: readonly number[]): Percentiles {
   return { count: sorted.length, p50: at(0.5), p99: at(0.99), max: at(1) };
 }
 
-/** So many milliseconds between two arrivals of a Poisson process, from a seeded generator. */
+/** The milliseconds between two arrivals of a Poisson process, from a seeded generator. */
 export function* poissonGaps(ratePerSecond: number, seed: number): Generator<number> {
   const random = mulberry32(seed);
   for (;;) yield (-Math.log(1 - random()) / ratePerSecond) * 1_000;

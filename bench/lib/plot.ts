@@ -1,4 +1,4 @@
-/** Horizontal bars as an SVG that a page can show on light and dark grounds. */
+/** Horizontal bars as an SVG for pages with light and dark backgrounds. */
 export type Plot = {
   title: string;
   isLogarithmic?: boolean;

@@ -5,19 +5,21 @@ export type Row = Record<string, string | number>;
 
 export type Report = {
   bench: string;
-  /** When and where, so that a figure is not compared with one of another machine. */
+  /** The time and the machine, so that figures of different machines are not compared. */
   at: string;
   machine: {
     cores: number;
     model: string;
     node: string;
     postgres: string;
-    /** How many processes wanted a core in the minute before: what else ran there. */
+    /**
+     * The number of processes that wanted a core in the minute before: other load of the machine.
+     */
     loadBefore?: number;
   };
   options: Record<string, unknown>;
   rows: Row[];
-  /** What the budgets ask, what was reached, and whether that is enough. */
+  /** The budgets: wanted and reached values, and whether the budget is met. */
   budgets: { what: string; wanted: string; reached: string; isMet: boolean }[];
 };
 

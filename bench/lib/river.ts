@@ -11,7 +11,10 @@ const run = promisify(execFile);
 const source = fileURLToPath(new URL("../references/river", import.meta.url));
 const buildMsMax = 300_000;
 
-/** River in a process of its own, asked as a {@link Child} is; undefined, with a notice, where it cannot be built. */
+/**
+ * Starts River in its own process, driven like a {@link Child}; undefined, with a notice, if River
+ * cannot be built.
+ */
 export async function startRiver(): Promise<Child | undefined> {
   const folder = await mkdtemp(join(tmpdir(), "pinion-river-"));
   const program = join(folder, "river");

@@ -2,8 +2,8 @@ import { secretHash } from "../../src/ids.ts";
 import { query } from "./cluster.ts";
 
 /**
- * Rows as enrolment and CreateWatcher leave them, written in bulk. Tokens are derived from the device's number so that
- * the load can make them again.
+ * Rows in the form written by enrolment and CreateWatcher, inserted in bulk. Tokens are derived
+ * from the device's number so that the load can derive them again.
  */
 
 /** `count` orgs named org-0 … with an agent `bench`. */
@@ -52,10 +52,13 @@ export async function seedDevices(
   return devices;
 }
 
-/** The first of January, where the schedule of the benches' watchers stands. */
+/** The first of January: the next slot of the benches' watchers. */
 export const nextYear = "date_trunc('year', now(), 'UTC') + interval '1 year'";
 
-/** A service of each org that may read and write on every device, with its token. */
+/**
+ * Creates a service for each org with read and write access to every device, and returns the
+ * tokens.
+ */
 export async function seedServices(
   url: string,
   orgs: number,
@@ -72,7 +75,7 @@ export async function seedServices(
 }
 
 /**
- * `perDevice` watchers for each device that are not due. Their schedule has them due once a year, on the first of
+ * `perDevice` watchers for each device, not due. Their schedule is due once a year, on the first of
  * January.
  */
 export async function seedWatchers(url: string, perDevice: number): Promise<number> {
@@ -102,7 +105,10 @@ export async function makeDue(url: string, at: Date): Promise<void> {
   );
 }
 
-/** Makes a watcher due at each of the moments, no device's second one before all have had their first. */
+/**
+ * Makes a watcher due at each of the moments; each device has a first due watcher before any device
+ * has a second.
+ */
 export async function makeDueAt(url: string, moments: readonly Date[]): Promise<void> {
   await query(
     url,

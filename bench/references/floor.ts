@@ -1,6 +1,6 @@
 /**
- * The floor: the rows of as many runs, written by the same statements from one process in batches, without streams, and
- * with nobody to wait for.
+ * The floor: the rows of as many runs, written by the same statements from one process in batches,
+ * without streams and without waiting.
  */
 
 import { createLogger } from "../../src/log.ts";

@@ -1,4 +1,6 @@
-/** graphile-worker, as its documentation has it: plain, and with its local queue and batched completions. */
+/**
+ * graphile-worker as in its documentation: plain, and with its local queue and batched completions.
+ */
 import { addJobAdhoc, Logger, type Runner, type RunnerOptions, run } from "graphile-worker";
 import pg from "pg";
 import { answerQuestions } from "../lib/children.ts";
@@ -11,7 +13,7 @@ type Question =
 
 const concurrency = 24;
 const localQueueSize = 500;
-/** Recommended by its documentation as a beginning. */
+/** The starting value recommended by graphile-worker's documentation. */
 const completeBatchDelayMs = 250;
 const logger = new Logger(() => () => {});
 
@@ -47,14 +49,14 @@ function openPool(url: string): pg.Pool {
   return pool;
 }
 
-/** Each job leaves its result in a row. */
+/** Each job stores its result in a row. */
 const resultTable = "create table if not exists result (id bigint primary key, output text not null)";
 
-/** Adds the jobs, in one statement of its own function for many. */
+/** Adds the jobs, many per statement with graphile-worker's own function. */
 async function prepare({ url, jobs }: Extract<Question, { kind: "prepare" }>) {
   const pool = openPool(url);
   await pool.query(resultTable);
-  // Its schema.
+  // Creates the schema of graphile-worker.
   const first = await start(pool, "plain", async () => {});
   await first.stop();
   const cpu = process.cpuUsage();

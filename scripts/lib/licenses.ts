@@ -3,7 +3,7 @@ import { join } from "node:path";
 import type { Metafile } from "esbuild";
 import { root } from "./proto.ts";
 
-/** The licences of the packages that became part of a bundle. */
+/** The licences of the packages included in a bundle. */
 export async function licenses(metafile: Metafile): Promise<string> {
   const packages = new Set(
     Object.keys(metafile.inputs).flatMap(

@@ -1,4 +1,7 @@
-/** The web page as it is built from web/: the same sources make the same bytes, so that what is committed can be checked. */
+/**
+ * Builds the web page from web/. The same sources give the same bytes, so that the committed files
+ * can be checked.
+ */
 import { createHash } from "node:crypto";
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join, relative } from "node:path";
@@ -18,8 +21,8 @@ export const pageDir = "src/server/http/page";
 const target = ["chrome117", "firefox124", "safari17.4"];
 
 /**
- * The rules of the fields are the server's to check. Their descriptors, larger than all others together, stay out; the
- * generated code needs a file of that name and nothing in it.
+ * The server checks the rules of the fields. Their descriptors, larger than all others together,
+ * stay out of the bundle; the generated code needs an empty module of the same name.
  */
 const withoutRules: Plugin = {
   name: "without-rules",
@@ -49,7 +52,8 @@ export async function buildPage(): Promise<PageFile[]> {
     tsconfig: "web/tsconfig.json",
     plugins: [withoutRules],
     outdir: pageDir,
-    // What only some views need is a file of its own, which they ask for when they are shown.
+    // Code for only some views goes into separate files, which these views load when they are
+    // shown.
     splitting: true,
     entryNames: "assets/[name]-[hash]",
     chunkNames: "assets/[name]-[hash]",
@@ -79,7 +83,7 @@ export async function buildPage(): Promise<PageFile[]> {
   ];
 }
 
-/** Replaces what is in the page's folder. */
+/** Replaces the files of the page's folder. */
 export async function writePage(files: readonly PageFile[]): Promise<void> {
   const dir = join(root, pageDir);
   await rm(dir, { recursive: true, force: true });
@@ -87,7 +91,7 @@ export async function writePage(files: readonly PageFile[]): Promise<void> {
   await Promise.all(files.map(({ path, bytes }) => writeFile(join(dir, path), bytes)));
 }
 
-/** A file that never changes under its name, so browsers may keep it. */
+/** A file whose name contains its digest, so browsers may cache the file for ever. */
 function hashed(name: string, extension: string, bytes: Uint8Array): PageFile {
   const hash = createHash("sha256").update(bytes).digest("hex").slice(0, 10);
   return fileOf(`assets/${name}-${hash}${extension}`, bytes);

@@ -1,6 +1,7 @@
 /**
- * How often comments and pages hide the subjects of their sentences. Ratios per 1,000 words, to be read as a warning: in code
- * bases that are known for their comments the first is 28 to 53, the second below 1 and the third below 0.1.
+ * Measures how often comments and pages hide the subjects of their sentences. Ratios per 1,000
+ * words, for a warning: in code bases known for their comments the first ratio is 28 to 53, the
+ * second below 1 and the third below 0.1.
  */
 
 export type Prose = {
@@ -38,7 +39,10 @@ export function ratiosOf(prose: Prose): { pronouns: number; clauses: number; per
   return { pronouns: per(prose.pronouns), clauses: per(prose.clauses), persons: per(prose.persons) };
 }
 
-/** The comments of a TypeScript or SQL source. Texts in quotes that look like comments count too; they are few. */
+/**
+ * The comments of a TypeScript or SQL source. Strings in the form of comments count too; they are
+ * few.
+ */
 export function commentsOf(path: string, text: string): string[] {
   if (path.endsWith(".sql")) return [...text.matchAll(/--\s?(.*)$/gm)].map(([, comment]) => comment!);
   const blocks = [...text.matchAll(/\/\*\*?([\s\S]*?)\*\//g)].map(([, comment]) =>

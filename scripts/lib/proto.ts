@@ -1,4 +1,4 @@
-/** Running buf, which needs to find its plugin beside it. */
+/** Running buf, with its plugin on the PATH. */
 import { spawnSync } from "node:child_process";
 import { delimiter, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -6,7 +6,9 @@ import { fileURLToPath } from "node:url";
 /** The repository's. */
 export const root = fileURLToPath(new URL("../../", import.meta.url));
 
-/** Writes the generated code below a directory, at the paths that buf.gen.yaml names. Throws when buf fails. */
+/**
+ * Writes the generated code below a directory, at the paths of buf.gen.yaml. Throws when buf fails.
+ */
 export function generate(outDir: string): void {
   const bin = join(root, "node_modules", ".bin");
   const result = spawnSync(join(bin, "buf"), ["generate", "--output", outDir], {

@@ -1,4 +1,7 @@
-/** Packages of other systems, which npm does not install here: their tarballs, checked against the lockfile. */
+/**
+ * Packages of other systems, not installed here by npm: their tarballs, checked against the
+ * lockfile.
+ */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { access, mkdir, readFile, rm } from "node:fs/promises";
@@ -8,7 +11,7 @@ import { root } from "./proto.ts";
 
 const run = promisify(execFile);
 
-/** The folder of a package that the lockfile names: the installed one, or one that is fetched into `cache`. */
+/** The folder of a package named in the lockfile: installed, or else fetched into `cache`. */
 export async function packageFolder(name: string, cache: string): Promise<string> {
   const installed = join(root, "node_modules", name);
   if (await isThere(join(installed, "package.json"))) return installed;

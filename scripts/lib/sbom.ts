@@ -1,4 +1,7 @@
-/** The bill of materials of a build, as CycloneDX 1.6: what is really within it, by the bundler's own account. */
+/**
+ * The bill of materials of a build, as CycloneDX 1.6: the packages really included, according to
+ * the bundler's metafile.
+ */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Metafile } from "esbuild";
@@ -15,7 +18,7 @@ export function packagesOf(metafile: Metafile): string[] {
   return [...new Set(names)].sort();
 }
 
-/** `more` names what is added to the bundle: Node itself, PostgreSQL's binaries. */
+/** `more` names additions to the bundle: Node itself, PostgreSQL's binaries. */
 export async function bomOf(stamp: Build, metafile: Metafile, more: readonly string[]): Promise<object> {
   const lock = JSON.parse(await readFile(join(root, "package-lock.json"), "utf8")) as {
     packages: Record<string, { version?: string; integrity?: string }>;

@@ -1,4 +1,7 @@
-/** The schema as text, from the catalog of a freshly migrated database: what a change of a migration really changes. */
+/**
+ * The schema as text, from the catalog of a freshly migrated database: the real effects of a
+ * migration.
+ */
 import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,7 +14,10 @@ export const schemaDumpFile = new URL("../../src/store/pg/schema.dump.txt", impo
 const header =
   "# The migrated schema, from PostgreSQL's catalog. Written by `npm run dump-schema`; do not edit.\n";
 
-/** The dump of this version's migrations; about 2 s, in a PostgreSQL of its own. The same text on every machine. */
+/**
+ * Dumps the schema of this version's migrations; about 2 s, in a temporary PostgreSQL. The text is
+ * the same on every machine.
+ */
 export async function dumpSchema(): Promise<string> {
   const dataDir = await mkdtemp(join(tmpdir(), "pinion-schema-"));
   await chmod(dataDir, 0o711);
@@ -42,7 +48,7 @@ const relations = `
     and c.relname not like 'kysely\\_migration%'
   order by c.relname collate "C"`;
 
-/** In the order of the table: a row's width depends on it. */
+/** In the order of the table, because a row's width depends on the order. */
 const columns = `
   select a.attname || ' ' || format_type(a.atttypid, a.atttypmod)
     || case when a.attnotnull then ' not null' else '' end
@@ -53,7 +59,10 @@ const columns = `
   from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
   where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped order by a.attnum`;
 
-/** Without what the columns say already, and what a partition has from its parent. */
+/**
+ * Without constraints already shown by the columns, and without those a partition inherits from its
+ * parent.
+ */
 const constraints = `
   select conname || ' ' || pg_get_constraintdef(oid) as line from pg_constraint
   where conrelid = $1 and contype <> 'n' and conparentid = 0 order by conname collate "C"`;

@@ -5,6 +5,7 @@ import { withCookies } from "../server/access/cookies.ts";
 import { peerAddressOf } from "../server/access/peer.ts";
 import { sortStrangers, strangerBytesMax } from "../server/access/strangers.ts";
 import { createDeviceStreams } from "../server/device/grpc-stream.ts";
+import { withDocumentation } from "../server/http/documentation.ts";
 import { withDownloads } from "../server/http/downloads.ts";
 import { withHooks } from "../server/http/hooks.ts";
 import { createHostCheck } from "../server/http/own-host.ts";
@@ -66,7 +67,7 @@ export async function openReplicaPort(
     ...(config.tls ? { tls: await readTls(config.tls) } : {}),
     ...(config.session.isBare ? { takeStream: streams.take } : {}),
     handler: withHooks(
-      withDownloads(withPage(withProbes({ ...probes, rpc }), loadPage(), check), {
+      withDownloads(withDocumentation(withPage(withProbes({ ...probes, rpc }), loadPage(), check), check), {
         directory: config.downloads,
         publicUrl: config.publicUrl,
         isBehindProxies,

@@ -10,20 +10,22 @@ import type { Rows } from "./rows.ts";
 import { type Summary, summarize } from "./summary.ts";
 
 export type ChaosOptions = RigOptions & {
-  /** Faults are on for so long; what follows until everything is settled comes on top. */
+  /** The duration of the faults; settling afterwards takes additional time. */
   lengthMs: number;
   gapMs: number;
   outageMsMax: number;
   kinds?: readonly FaultKind[];
   durationFactor?: number;
   onFault?: (fault: Fault) => void;
-  /** Where the history, the rows and what is broken are left. */
+  /** The file for the history, the rows and the violations. */
   evidenceFile?: string | undefined;
 };
 
 export type ChaosResult = { summary: Summary; violations: Violation[]; history: Entry[]; rows: Rows };
 
-/** Runs the rig with the faults that the seed determines, and proves what is left of it. */
+/**
+ * Runs the rig with the faults determined by the seed, and checks the resulting history and rows.
+ */
 export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
   const startedAt = performance.now();
   const plan = planFaults({
@@ -40,7 +42,7 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
   const rig = await openRig(options);
   try {
     const faultsFrom = performance.now();
-    // The work goes on for the whole time, also if the plan is over early.
+    // The work goes on for the whole time, even if the plan is over early.
     await Promise.all([
       inject(rig, plan, new AbortController().signal, options.onFault),
       delay(options.lengthMs),

@@ -1,4 +1,4 @@
-/** Real processes whose replicas hear little or nothing of each other, and nothing else is broken. */
+/** Real processes whose replicas hear little or nothing of each other; no other fault. */
 import { expect, test } from "vitest";
 import { runChaos } from "./chaos.ts";
 import { describe } from "./checker/check.ts";
@@ -22,7 +22,7 @@ test(
       lengthMs: 30_000,
       gapMs: 1_000,
       outageMsMax: 0,
-      // So that most of the time a replica hears nothing.
+      // So that a replica hears nothing most of the time.
       durationFactor: 3,
       kinds: ["notifications_lost", "listen_dropped"],
     });
@@ -34,7 +34,8 @@ test(
         `for a push for p50 ${at(0.5)} ms, p90 ${at(0.9)} ms, max ${at(1)} ms; the sweep looks every ${bounds.sweepMs} ms\n`,
     );
     expect(violations.map(describe).join("\n\n")).toBe("");
-    // A run in which little happened proves little: many were pushed, and some had to wait for the sweep.
+    // A run with few events proves little: many runs were pushed, and some had to wait for the
+    // sweep.
     expect(waits.length).toBeGreaterThan(50);
     expect(at(1)).toBeGreaterThan(bounds.sweepMs / 10);
   },

@@ -1,14 +1,15 @@
 import type { FaultKind } from "./plan.ts";
 
 /**
- * What happened, as those saw it to whom it happened: every message of every device, every call and its answer, every
- * fault. One JSON line each. Moments are milliseconds since the epoch by the machine's clock, which is the database's.
+ * The history: every message of every device, every call and its answer, every fault, recorded by
+ * the participants. One JSON line each. Moments are milliseconds since the epoch by the machine's
+ * clock, which the database shares.
  */
 
 export type AttemptName = { run: string; token: string };
 export type Digest = { sha256: string; characters: number };
 
-/** What a device sent. */
+/** A message sent by a device. */
 export type SentMessage =
   | { case: "hello"; held: (AttemptName & { state: "running" | "finished" })[] }
   | { case: "heartbeat"; attempts: number }
@@ -22,7 +23,7 @@ export type Outcome = "completed" | "failed" | "timeout" | "cancelled";
 export type Verdict = "stored" | "stored_late" | "already_stored" | "superseded" | "unknown" | "invalid";
 export type HeldVerdict = "continue" | "abort" | "send_result" | "already_stored";
 
-/** What a device saw. */
+/** A message received by a device. */
 export type SeenMessage =
   | {
       case: "welcome";
@@ -36,10 +37,15 @@ export type SeenMessage =
   | ({ case: "completionAck"; verdict: Verdict; windowId: string; isUnary: boolean } & AttemptName)
   | { case: "drain"; reason: number };
 
-/** A schedule of the workload fires at every multiple of so many seconds since the epoch; null: it does not fire. */
+/**
+ * A schedule of the workload fires at every multiple of these seconds since the epoch; null: never.
+ */
 export type EverySeconds = number | null;
 
-/** Calls whose meaning the checker knows; a call is an operation with its repeats until an answer came. */
+/**
+ * Calls with a meaning for the checker; a call is an operation with its repeats until an answer
+ * came.
+ */
 export type Call =
   | { method: "createWatcher"; device: string; every: EverySeconds; jitterMs: number; slug: string }
   | { method: "setSchedule"; watcher: string; every: EverySeconds }
@@ -51,17 +57,21 @@ export type Call =
   | { method: "listRuns" }
   | { method: "listWindows"; watcher: string };
 
-/** What an answer said: the ids it named. */
+/** The ids named in an answer. */
 export type Answer = { watcher?: string; run?: string; alreadyQueued?: boolean; runs?: string[] };
 
 export type Happening =
   | { kind: "sent"; device: string; stream: string; message: SentMessage }
   | { kind: "seen"; device: string; stream: string; message: SeenMessage }
-  /** The device's handler or program has begun, was told to end and did, or has finished by itself. */
+  /**
+   * The device's handler or program has begun, was told to end and did, or has finished by itself.
+   */
   | ({ kind: "work"; device: string; phase: "begun" | "ended" | "finished" } & AttemptName)
   /** A device has ended its connection for good. */
   | { kind: "gaveUp"; device: string; error: string }
-  /** A device is part of a host; its host's life is its own. It takes so many attempts at once. */
+  /**
+   * A device is part of a host and shares the host's life. `slots`: the number of attempts at once.
+   */
   | { kind: "device"; device: string; host: string; org: string; slots: number }
   | { kind: "host"; host: string; phase: "started" | "killed" }
   | { kind: "replica"; replica: string; phase: "serving" | "stopping" | "ended" | "paused" | "continued" }
@@ -69,19 +79,25 @@ export type Happening =
   | { kind: "answer"; call: number; answer: Answer }
   | { kind: "refusal"; call: number; error: string }
   | { kind: "fault"; fault: number; name: FaultKind; phase: "begin" | "end"; targets: string[] }
-  /** Attempts that were out at this moment though nobody was heard of for longer than the TTL. */
+  /**
+   * Attempts that were out at this moment although both device and attempt were silent for longer
+   * than the TTL.
+   */
   | { kind: "sample"; silent: (AttemptName & { deviceSilentMs: number; attemptSilentMs: number | null })[] }
-  /** Schedules at one moment: where each stands, and the slots that are recorded or wait. */
+  /** Schedules at one moment: the next slot of each, and the recorded or waiting slots. */
   | { kind: "schedules"; watchers: { watcher: string; nextSlotAt: number | null; slots: number[] }[] }
   /** At the end: results that a device still holds on its disk. */
   | { kind: "held"; device: string; attempts: AttemptName[] };
 
 export type Entry = { at: number } & Happening;
 
-/** Takes what happens, at the moment it is called. */
+/** Records an event, at the moment of the call. */
 export type Record = (happening: Happening) => void;
 
-/** The entries of a history's text; a last line that was cut short by the end of its process is passed over. */
+/**
+ * The entries of a history's text; an incomplete last line, cut short by the end of its process, is
+ * skipped.
+ */
 export function parseHistory(text: string): Entry[] {
   const lines = text.split("\n");
   const entries: Entry[] = [];

@@ -1,6 +1,7 @@
 /**
- * `npm run chaos -- --seed S --minutes M [--devices N] [--replicas N] [--hosts N] [--json FILE] [--evidence FILE]`: faults
- * at random, and a proof over all that was seen. Ends with 1 if a promise was broken.
+ * `npm run chaos -- --seed S --minutes M [--devices N] [--replicas N] [--hosts N] [--json FILE]
+ * [--evidence FILE]`: random faults, and a check of the whole history. Exits with 1 if a promise
+ * was broken.
  */
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -50,7 +51,7 @@ const { summary, violations } = await runChaos({
   callsPerSecond: 6,
   lengthMs: minutes * 60_000,
   gapMs: Number(values.gap),
-  // The full minute is for runs that are long enough for everything else to happen, too.
+  // The full minute only fits into long runs, beside all other faults.
   outageMsMax: values.outage === undefined ? (minutes >= 5 ? 60_000 : 8_000) : Number(values.outage),
   onProgress: (text) => say(`${clock()}  ${text}`),
   onFault: ({ kind, durationMs }) =>

@@ -7,14 +7,17 @@ import type { Mutation, Replacement } from "./mutations.ts";
 
 const repository = fileURLToPath(new URL("../../", import.meta.url));
 
-/** Replaces a text that must occur exactly once: a mutation that does not meet its code any more proves nothing. */
+/**
+ * Replaces a text that must occur exactly once: a mutation that no longer matches the code proves
+ * nothing.
+ */
 export function replaceOnce(text: string, { file, from, to }: Replacement): string {
   const parts = text.split(from);
   if (parts.length !== 2) throw new Error(`${file} has ${parts.length - 1} times: ${from}`);
   return parts.join(to);
 }
 
-/** A copy of the sources in which the replacements are made; whoever makes it removes it. */
+/** Makes a copy of the sources with the replacements; the caller removes the copy. */
 export async function copySources(replacements: readonly Replacement[]): Promise<string> {
   const tree = await mkdtemp(join(tmpdir(), "pinion-mutated-"));
   await Promise.all([
@@ -33,7 +36,9 @@ export async function copySources(replacements: readonly Replacement[]): Promise
   return tree;
 }
 
-/** Runs the rig on broken sources; `caught`: the violations of the rules that the mutation is to break. */
+/**
+ * Runs the rig on broken sources; `caught`: the violations of the rules targeted by the mutation.
+ */
 export async function runMutation(
   mutation: Mutation,
   options: { seed: number; onProgress?: (text: string) => void },

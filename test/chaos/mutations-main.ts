@@ -1,6 +1,6 @@
 /**
- * `npm run chaos:mutations -- [--seed S] [--only TEXT]`: breaks each promise on purpose and says whether the checker
- * noticed. Ends with 1 if it missed one.
+ * `npm run chaos:mutations -- [--seed S] [--only TEXT]`: breaks each promise on purpose and prints
+ * whether the checker noticed. Exits with 1 if the checker missed a mutation.
  */
 import { parseArgs } from "node:util";
 import { runMutation } from "./mutate.ts";

@@ -1,4 +1,4 @@
-/** Two promises that are broken on purpose, and caught; all of them: `npm run chaos:mutations`. */
+/** Two deliberately broken promises, both caught; all mutations: `npm run chaos:mutations`. */
 import { expect, test } from "vitest";
 import { runMutation } from "./mutate.ts";
 import { mutations } from "./mutations.ts";

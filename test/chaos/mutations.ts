@@ -2,11 +2,11 @@ import type { ChaosOptions } from "./chaos.ts";
 import type { FaultKind } from "./plan.ts";
 
 /**
- * Promises that are broken on purpose, in a copy of the sources or in the rig, to see that the checker notices. The product
- * knows nothing of them.
+ * Deliberate violations of promises, in a copy of the sources or in the rig, as a check that the
+ * checker notices. The product has no code for them.
  */
 
-/** In a file of the sources, a text that occurs there once, and what stands there instead. */
+/** A text that occurs once in a source file, and its replacement. */
 export type Replacement = { file: string; from: string; to: string };
 
 export type Mutation = {
@@ -16,9 +16,9 @@ export type Mutation = {
   dropsOutbox?: boolean;
   /** Devices hand their results over by unary calls rather than wait for a stream. */
   prefersUnary?: boolean;
-  /** The checker names one of these rules. */
+  /** The checker reports one of these rules. */
   breaks: string[];
-  /** What brings it to light. */
+  /** The options of the rig that expose the violation. */
   rig: Pick<ChaosOptions, "devices" | "replicas" | "hosts" | "lengthMs" | "gapMs" | "callsPerSecond"> &
     Partial<Pick<ChaosOptions, "every" | "workMsMax" | "outageMsMax" | "settleMsMax" | "durationFactor">> & {
       kinds: readonly FaultKind[];
@@ -102,7 +102,7 @@ export const mutations: readonly Mutation[] = [
         from: 'isNew: source === "scheduled" && (watcher.lastSlotAt === null || slot > watcher.lastSlotAt),',
         to: "isNew: true,",
       },
-      // Both of two replicas that look at a watcher plan its slot.
+      // Two replicas that read the same watcher both plan its slot.
       {
         file: "src/store/work/schedules.ts",
         from: "\n    for update skip locked`;\n  const query",
@@ -161,7 +161,8 @@ export const mutations: readonly Mutation[] = [
         from: "if (isAway || now < quietUntil) {",
         to: "if (now < 0) {",
       },
-      // It looks as soon as the database is back, and not when everybody else has written again.
+      // The reaper starts as soon as the database is back, before the other replicas and devices
+      // have written again.
       {
         file: "src/scheduler/loop.ts",
         from: "const failureDelayMsMax = 5_000;",

@@ -1,6 +1,9 @@
 import { createRandom, type Random } from "../support/random.ts";
 
-/** Faults, when and for how long: a value that the seed determines. What they strike is a name, not a process. */
+/**
+ * Faults with their times: a value determined by the seed. The target of a fault is a name, not a
+ * process.
+ */
 
 export const faultKinds = [
   "replica_kill",
@@ -43,9 +46,11 @@ export type Fault = {
   kind: FaultKind;
   /** From the beginning of the run. */
   atMs: number;
-  /** Until it ends by itself or is healed; 0: it is over at once. */
+  /** Until the fault ends by itself or is healed; 0: over at once. */
   durationMs: number;
-  /** The replica or host that is struck, by its number; of those on the network, the share of devices from 0 to 1. */
+  /**
+   * The number of the struck replica or host; for network faults, the share of devices from 0 to 1.
+   */
   target: number;
   share: number;
   /** For the clocks: the jump. */
@@ -54,12 +59,12 @@ export type Fault = {
 
 export type PlanOptions = {
   seed: number;
-  /** Faults begin before this and are over by then. */
+  /** Faults begin and end before this time. */
   lengthMs: number;
   replicas: number;
   hosts: number;
   ttlMs: number;
-  /** The longest that PostgreSQL is away. */
+  /** Maximum time without PostgreSQL. */
   outageMsMax: number;
   kinds?: readonly FaultKind[];
   /** Between the beginnings of two faults, about. */
@@ -69,10 +74,10 @@ export type PlanOptions = {
 };
 
 const hourMs = 3_600_000;
-/** Nothing begins before the fleet has connected and work is under way. */
+/** No fault begins before the fleet has connected and work is under way. */
 const firstAtMs = 3_000;
 
-/** All kinds come up in each round, in an order of its own. */
+/** Each round contains all kinds, in a random order. */
 export function planFaults(options: PlanOptions): Fault[] {
   const random = createRandom(options.seed);
   const kinds = options.kinds ?? faultKinds;
@@ -105,7 +110,7 @@ function durationOf(kind: FaultKind, options: PlanOptions, random: Random): numb
     case "replica_kill":
     case "replica_term":
     case "host_kill":
-      // Until it is started again.
+      // Until the process is started again.
       return random.whole(200, 3_000);
     case "replica_pause":
     case "host_pause":
@@ -116,7 +121,8 @@ function durationOf(kind: FaultKind, options: PlanOptions, random: Random): numb
     case "database_reset":
     case "network_reset":
       return 0;
-    // Long enough that every attempt of the devices is reaped, and that finished programs wait in the outbox.
+    // Long enough that every attempt of the devices is reaped, and that finished programs wait in
+    // the outbox.
     case "partition_longer_than_ttl":
       return Math.round(options.ttlMs * (2.5 + random.next()));
     case "postgres_outage":

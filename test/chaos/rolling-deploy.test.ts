@@ -1,11 +1,11 @@
-/** All replicas are replaced, one after the other, while schedules fire and people ask for runs. */
+/** All replicas are replaced, one after the other, while schedules fire and people trigger runs. */
 import { expect, test } from "vitest";
 import { check, describe } from "./checker/check.ts";
 import { realNow } from "./clock.ts";
 import { bounds, openRig } from "./rig/rig.ts";
 
 const patienceMs = 240_000;
-/** Devices of a stopping replica come back within 5 s, spread; a busy machine adds to that. */
+/** Devices of a stopping replica come back within 5 s, spread; a busy machine needs more time. */
 const dueToFrameMsMax = 15_000;
 
 test(

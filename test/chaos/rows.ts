@@ -1,6 +1,6 @@
 import type { Digest } from "./history.ts";
 
-/** What the database holds when all is over. Moments are milliseconds since the epoch. */
+/** The rows of the database at the end. Moments are milliseconds since the epoch. */
 
 export type RunStatus =
   | "pending"
@@ -45,14 +45,14 @@ export type EventRow = {
   org: string;
   run: string | null;
   watcher: string | null;
-  /** By which rule the reaper took an attempt. */
+  /** The reaper's rule by which the attempt was taken away. */
   rule: string | null;
   scheduledFor: number | null;
   committedAt: number;
 };
 
 export type WindowRow = { id: string; org: string; watcher: string; run: string; output: Digest };
-/** A result that came after its attempt had been taken away. */
+/** A result that arrived after its attempt had been taken away. */
 export type LateRow = { run: string; token: string };
 export type SlotRow = { org: string; watcher: string; scheduledFor: number; run: string };
 export type WatcherRow = { id: string; org: string; device: string | null; nextSlotAt: number | null };
@@ -70,5 +70,5 @@ export type Rows = {
   devices: DeviceRow[];
 };
 
-/** A run keeps so many past attempts; of one with more the oldest are not known any more. */
+/** A run keeps this many past attempts; beyond, the oldest attempts are no longer known. */
 export const pastAttemptsMax = 20;

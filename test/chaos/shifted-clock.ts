@@ -1,7 +1,7 @@
 /**
- * Loaded into a process with `--import`: its `Date` can be set wrong by a message of the process that started it, and its
- * notifications from PostgreSQL can be lost. The product reads the wall clock only as `Date`, and hears of notifications
- * only from pg.
+ * Loaded into a process with `--import`: a message of the parent process can shift `Date`, and can
+ * make notifications from PostgreSQL get lost. The product reads the wall clock only as `Date`, and
+ * receives notifications only from pg.
  */
 import pg from "pg";
 
@@ -32,5 +32,5 @@ process.on("message", ({ meddle }: Partial<Meddling>) => {
   if (meddle?.clockMs !== undefined) offsetMs = meddle.clockMs;
   if (meddle?.losesNotifications !== undefined) losesNotifications = meddle.losesNotifications;
 });
-// Whoever listens for messages does not live for them alone.
+// Listening for messages does not keep the process alive.
 process.channel?.unref();

@@ -1,6 +1,6 @@
 /**
- * Two minutes of all faults that there are, over real processes. PINION_CHAOS_SEED=<seed> repeats its plan; the longer runs
- * are `npm run chaos`, see docs/reliability.md.
+ * Two minutes of all kinds of faults, over real processes. PINION_CHAOS_SEED=<seed> repeats a plan;
+ * the longer runs are `npm run chaos`, see docs/reliability.md.
  */
 import { expect, test } from "vitest";
 import { runChaos } from "./chaos.ts";
@@ -8,7 +8,7 @@ import { describe } from "./checker/check.ts";
 
 const given = process.env.PINION_CHAOS_SEED;
 const seed = given ? Number(given) : Math.trunc(Math.random() * 2 ** 31);
-/** Faults for 85 s, and what it takes to begin and to settle: two minutes. */
+/** Faults for 85 s; with start and settling, two minutes. */
 const lengthMs = 85_000;
 const patienceMs = 300_000;
 
@@ -33,7 +33,7 @@ test(
         `${results} results, ${resent} sent again, ${Math.round(tookMs / 1000)} s\n`,
     );
     expect(violations.map(describe).join("\n\n"), `seed ${seed}`).toBe("");
-    // A run in which little happened proves little.
+    // A run with few events proves little.
     expect(faults.length).toBeGreaterThan(15);
     expect(byStatus.completed).toBeGreaterThan(100);
   },

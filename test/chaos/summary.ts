@@ -2,7 +2,7 @@ import type { Entry } from "./history.ts";
 import { type FaultKind, faultKinds } from "./plan.ts";
 import type { Rows } from "./rows.ts";
 
-/** What a run of the rig came to, in numbers. Times in milliseconds. */
+/** The summary of a rig run, in numbers. Times in milliseconds. */
 export type Summary = {
   faultsMs: number;
   tookMs: number;
@@ -11,15 +11,18 @@ export type Summary = {
   runs: number;
   byStatus: { [status: string]: number };
   attempts: number;
-  /** Results that devices sent, and those that they sent again. */
+  /** Results sent by devices, and results sent again. */
   results: number;
   resent: number;
   faults: {
     kind: FaultKind;
     count: number;
-    /** With all that came meanwhile in it. */
+    /** Includes faults that came during the recovery. */
     worstRecoveryMs: number | undefined;
-    /** Of those during whose recovery nothing struck the same devices again, and no database or replica was taken away. */
+    /**
+     * Only recoveries during which no other fault struck the same devices, and the database and the
+     * replicas were available.
+     */
     worstAloneMs: number | undefined;
   }[];
 };
@@ -69,13 +72,13 @@ export function summarize(options: {
 
 type Recovery = { kind: FaultKind; ms: number | undefined; isAlone: boolean };
 
-/** Faults that take the database or a replica away from everybody. */
+/** Faults that take the database or a replica away from all devices. */
 const strikesAll = /^(postgres|database|replica|backends)_/;
 
 /**
- * How long after a fault's end those whom it struck were at work again: the devices of a host or on a broken network have
- * each heard from a replica; otherwise a device somewhere had a result acknowledged and another was given work. Faults
- * that came meanwhile are in it.
+ * The time from a fault's end until the affected devices worked again: the devices of a host or on
+ * a broken network have each heard from a replica; for other faults, some device had a result
+ * acknowledged and another device received work. Faults that came meanwhile are included.
  */
 function recoveriesOf(history: readonly Entry[]): Recovery[] {
   const heard = new Map<string, number[]>();

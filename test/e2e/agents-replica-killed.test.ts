@@ -1,4 +1,7 @@
-/** A replica is killed while real agents are in the middle of something: nothing is lost, and nothing is done twice. */
+/**
+ * A replica is killed while real agents are in the middle of something: nothing is lost, and
+ * nothing is done twice.
+ */
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -24,7 +27,7 @@ let clients: ReturnType<typeof createClients>;
 let port: string;
 let daemon: Promise<void>;
 
-/** A replica in a process of its own, at the address that all of them have. */
+/** A replica in its own process, at the address shared by all replicas of the test. */
 async function startReplica(): Promise<PinionProcess> {
   const server = startPinion(["serve", "--json", "--port", port, "--data", join(home, "server")], {
     // Longer than a replica takes to start on a busy machine: nothing is to be reaped.
@@ -88,7 +91,7 @@ const bash = (command: string): ModelReply => ({
   calls: [{ name: "Bash", input: { command, description: "try" } }],
 });
 
-/** A run of the watcher `slug`, which asks its agent to do `slug`. */
+/** A run of the watcher `slug`, whose prompt for the agent is `slug`. */
 async function startRun(slug: string, preApprovedTools: string[]): Promise<Run> {
   await clients.agents.createAgent({ agentId: slug, settings: { preApprovedTools } });
   const { devices } = await clients.fleet.listDevices({});
@@ -145,7 +148,7 @@ test.skipIf(agents.claude === undefined)(
         questionId: asked?.id ?? "",
         optionId: asked?.options.find((option) => option.kind === kind)?.id ?? "",
       });
-    // Two people at once: one of them is taken at their word, and the other is told.
+    // Two people at once: one answer is accepted, and the other person gets an error.
     const answers = await Promise.allSettled([
       answer(QuestionOptionKind.ALLOW_ONCE),
       answer(QuestionOptionKind.ALLOW_ONCE),

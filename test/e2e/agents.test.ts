@@ -1,6 +1,7 @@
 /**
- * From the pages to a real agent: the commands of "docs/first-agent.md" and "docs/recipes.md" as they stand there, on a real
- * server, with the real `claude` and a scripted model; then the same with `codex`, and by the Agent Client Protocol.
+ * From the pages to a real agent: the commands of "docs/first-agent.md" and "docs/recipes.md" as
+ * they stand there, on a real server, with the real `claude` and a scripted model; then the same
+ * with `codex`, and by the Agent Client Protocol.
  */
 import { execFile, execFileSync } from "node:child_process";
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
@@ -115,7 +116,7 @@ afterAll(async () => {
   rmSync(home, { recursive: true, force: true });
 }, 60_000);
 
-/** Types a command into a shell; answers what it printed. */
+/** Runs a command in a shell; returns the output. */
 function run(command: string): Promise<string> {
   return new Promise((resolve, reject) => {
     execFile(
@@ -130,7 +131,7 @@ function run(command: string): Promise<string> {
   });
 }
 
-/** The model answers what the page's schema asks for, after a look at the repository. */
+/** The model gives an answer that matches the page's schema, after a look at the repository. */
 function reviewer(): void {
   model.script(({ tools, conversation, api, body }) => {
     if (tools.length <= 3) return { text: "A title" };
@@ -186,7 +187,7 @@ describe.skipIf(agents.claude === undefined)("claude, by the commands of the pag
     expect(run).toMatchObject({ status: RunStatus.COMPLETED, attention: [], workspace: "app" });
     expect(run?.sessionId).not.toBe("");
     expect(run?.usage?.isCostAgentsOwn).toBe(true);
-    // A second run is told what the first one found.
+    // A second run receives the findings of the first run.
     reviewer();
     await again("digest");
     expect(model.requests.findLast(({ tools }) => tools.length > 3)?.conversation).toContain(

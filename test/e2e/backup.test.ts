@@ -18,7 +18,7 @@ test("a copy of the data directory, taken after a stop, starts elsewhere with ev
   timeout: 120_000,
 }, async () => {
   const folder = await temporaryDirectory();
-  // As root, PostgreSQL runs as another user, who passes through it.
+  // As root, PostgreSQL runs as another user, who needs to traverse the directory.
   await chmod(folder, 0o711);
   const data = join(folder, "here");
   const first = await serve(data);

@@ -1,4 +1,4 @@
-/** The benches work: each that needs nothing installed, for a few seconds. */
+/** The benches work: every bench without requirements, for a few seconds. */
 import { execFile } from "node:child_process";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";

@@ -1,6 +1,7 @@
 /**
- * Pinion on a database that fails over (docs/operations.md): Patroni with etcd and HAProxy, a synchronous and an
- * asynchronous standby. Devices work all the while; what they were told is stored is there afterwards, once.
+ * Pinion on a database with failover (docs/operations.md): Patroni with etcd and HAProxy, a
+ * synchronous and an asynchronous standby. Devices work all the while; every acknowledged result is
+ * stored afterwards, once.
  */
 import pg from "pg";
 import { afterEach, describe, expect, test, vi } from "vitest";
@@ -14,10 +15,10 @@ import { isLong } from "../support/long.ts";
 import { type Cluster, missingPatroni, startCluster } from "../support/patroni.ts";
 import { startTestReplica } from "../support/server.ts";
 
-/** How often a run is asked for, in ms. */
+/** The interval of triggers, in ms. */
 const everyMs = 50;
 
-/** A replica and a device at work on a cluster, with a record of all that happened. */
+/** A replica and a device at work on a cluster, with a record of all events. */
 async function startWorking(cluster: Cluster) {
   await migrate(cluster.url, createLogger({ name: "test", level: "silent" }));
   const { url, clients } = await startTestReplica(cluster.url, { PINION_HEARTBEAT_TTL_MS: "60000" });
@@ -34,7 +35,7 @@ async function startWorking(cluster: Cluster) {
       return { outcome: "completed", output: `the answer of ${runId}` };
     },
   });
-  // Enough watchers that one is free at any time: a watcher has one run at once.
+  // Enough watchers that a free watcher exists at any time: a watcher has one run at once.
   const watchers = await Promise.all(
     Array.from({ length: 32 }, async (_, index) => {
       const spec = { name: `Work ${index}`, prompt: "do it", deviceId: identity.deviceId };
@@ -66,7 +67,7 @@ async function startWorking(cluster: Cluster) {
       const times = [from, ...begunAt.filter((at) => at >= from), performance.now()];
       return Math.max(...times.slice(1).map((at, index) => at - times[index]!));
     },
-    /** Asks for no more, and holds what was acknowledged against what is stored. */
+    /** Stops asking for runs, and compares the acknowledged results with the stored ones. */
     async account(): Promise<{ acknowledged: number; back: number }> {
       clearInterval(timer);
       await Promise.all(asking);
@@ -115,7 +116,8 @@ describe.skipIf(!isLong || missingPatroni())("a cluster of Patroni", () => {
     await disturb("switchover", () => cluster!.switchover());
     await disturb("switchover back", () => cluster!.switchover());
     await disturb("partition of the primary", async () => {
-      // The first node leads again, and is cut off from etcd and its standby while clients still reach it.
+      // The first node leads again, and is cut off from etcd and its standby while clients still
+      // reach the node.
       expect(await cluster!.primary()).toBe("a");
       cluster!.partition.close();
       await cluster!.untilLedByAnother("a");

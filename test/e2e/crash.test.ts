@@ -16,7 +16,9 @@ import { ownerToken } from "../support/server.ts";
 
 const database = useDatabase();
 
-/** Long enough that a busy machine starts processes within it, where nothing is to be reaped. */
+/**
+ * Long enough that a busy machine starts processes within the TTL, where nothing is to be reaped.
+ */
 const patientTtlMs = 30_000;
 
 type Service = {
@@ -27,14 +29,14 @@ type Service = {
   startDaemon(): Promise<PinionProcess>;
   /** Lets the agents end. */
   release(): Promise<void>;
-  /** Triggers the device's watcher and waits until its agent runs. */
+  /** Triggers the device's watcher and waits until the agent runs. */
   triggerAndWait(): Promise<Run>;
   runOnce(runId: string): Promise<Run>;
 };
 
 /**
- * A server process, an enrolled device, and an agent that says when it has begun, starts a grandchild, and prints its
- * result when the test releases it.
+ * A server process, an enrolled device, and an agent that reports its start, starts a grandchild,
+ * and prints its result when the test releases the agent.
  */
 async function startService(options: { ttlMs: number }): Promise<Service> {
   const directory = await temporaryDirectory();
@@ -63,7 +65,7 @@ async function startService(options: { ttlMs: number }): Promise<Service> {
   const begun = join(directory, "begun");
   await writeFile(
     agent,
-    // The grandchild must be swept as well; its command line carries the directory's name.
+    // The grandchild must be swept as well; its command line contains the directory's name.
     `cat > /dev/null
 sh -c 'while true; do sleep 1; done' ${directory}/grandchild &
 child=$!
@@ -131,9 +133,10 @@ test("a daemon that is killed in the middle of a run: reaped by its broken strea
     return run.finishedAt ? run : undefined;
   }, "the run to be reaped");
   expect(reaped).toMatchObject({ status: RunStatus.TIMEOUT, reason: expect.stringMatching(/stream broke/) });
-  // The TTL of 3 s counts from the last heartbeat; what is above it is the reaper's interval and this machine's.
+  // The TTL of 3 s counts from the last heartbeat; the rest is the reaper's interval and this
+  // machine's delay.
   expect(performance.now() - killedAt).toBeLessThan(6_000);
-  // The agent outlived its daemon, as a process group of its own.
+  // The agent outlived its daemon, because the agent has its own process group.
   expect(processesWith(`${service.directory}/grandchild`)).not.toEqual([]);
 
   await service.startDaemon();
@@ -192,7 +195,7 @@ test("a completion that is stored while its device is killed is not stored again
   const service = await startService({ ttlMs: patientTtlMs });
   const daemon = await service.startDaemon();
   const { id } = await service.triggerAndWait();
-  // The server stands still, so the completion reaches its socket and no acknowledgement comes back.
+  // The server is stopped, so the completion reaches its socket and no acknowledgement comes back.
   service.server.child.kill("SIGSTOP");
   await service.release();
   await eventually(() => outboxOf(service).length === 1 || undefined, "the result to be in the outbox");
@@ -204,7 +207,7 @@ test("a completion that is stored while its device is killed is not stored again
   expect(await outputs(service)).toEqual([`the result of ${id}\n`]);
 });
 
-/** The results that the device holds; one that is still being written is not held yet. */
+/** The results held by the device; a result that is still being written is not held yet. */
 function outboxOf(service: Service): string[] {
   const path = join(service.directory, "device", "outbox");
   if (!existsSync(path)) return [];

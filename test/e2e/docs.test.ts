@@ -1,6 +1,7 @@
 /**
- * The shell commands of the pages, as they stand there, typed by a reader in an empty directory: a server runs, this machine is
- * its device, and `.pinion` holds what the first start leaves. Whatever has to be filled in is filled in below.
+ * The shell commands of the pages, unchanged, typed by a reader in an empty directory: a server
+ * runs, this machine is its device, and `.pinion` holds the files of the first start. Placeholders
+ * are filled in below.
  */
 import { spawn } from "node:child_process";
 import {
@@ -32,10 +33,10 @@ import { openTestReplica, type TestReplica } from "../support/server.ts";
 
 const database = useDatabase({ per: "file" });
 const startMs = 60_000;
-/** A command that hangs ends its test with what it printed. */
+/** A hanging command fails its test with the output so far. */
 const commandMs = 100_000;
 
-/** As root, an embedded PostgreSQL's own user must be able to pass through. */
+/** As root, an embedded PostgreSQL's own user must be able to traverse the directory. */
 const home = mkdtempSync(join(tmpdir(), "pinion-docs-"));
 const at = (...parts: string[]) => join(home, ...parts);
 
@@ -47,7 +48,7 @@ let daemon: Typed;
 type Result = { exit: number | null; signal: string | null; printed: string };
 type Typed = {
   ended: Promise<Result>;
-  /** Resolves once what was printed matches; fails if the command ends before. */
+  /** Resolves once the output matches; fails if the command ends before. */
   until(pattern: RegExp): Promise<void>;
   interrupt(): void;
 };
@@ -72,7 +73,7 @@ function type(line: string, options: { goesOn?: boolean } = {}): Typed {
     try {
       process.kill(-child.pid!, "SIGINT");
     } catch {
-      // It has ended.
+      // The process has ended.
     }
   };
   const hangs = options.goesOn
@@ -108,7 +109,7 @@ beforeAll(async () => {
   for (const folder of ["bin", ".pinion/device", "config/pinion", ".pinion-acme"])
     mkdirSync(at(folder), { recursive: true, mode: 0o700 });
   program("pinion", `exec "${process.execPath}" "${join(root, "src/cli/main.ts")}" "$@"`);
-  // What npx finds in a checkout; npm itself stays out of the tests.
+  // A replacement of npx that finds the commands of a checkout; npm itself stays out of the tests.
   program("npx", 'exec "$@"');
   symlinkSync(at("bin/pinion"), at("pinion"));
   writeFileSync(at(".pinion/token"), `${token}\n`, { mode: 0o600 });
@@ -157,12 +158,12 @@ async function joinCode(): Promise<string> {
   return (await replica.clients.fleet.createJoinCode({})).joinCode;
 }
 
-/** What the pages leave to the reader. */
+/** Fills in the placeholders of the pages. */
 async function filledIn(command: string): Promise<string> {
   let line = command
     .replaceAll(/http:\/\/localhost:7420|https:\/\/pinion\.example\.org/g, replica.url)
     .replaceAll("RUN_ID", runId)
-    // package.json says that this is `npm start`; it gets a data directory and a port of its own.
+    // `npm start` by its definition in package.json, with a data directory and a port of its own.
     .replace(/^npm start -- /, "pinion up --data up --port 0 ")
     .replaceAll("$DATABASE_URL", database.url)
     .replace(/--state-dir DIR\b/, "--state-dir .pinion/device")
@@ -172,7 +173,7 @@ async function filledIn(command: string): Promise<string> {
   return line;
 }
 
-/** Commands that go on until Ctrl-C, and what they say when they are there. */
+/** Commands that run until Ctrl-C, and the output by which they are ready. */
 const goesOn: [command: RegExp, isThere: RegExp][] = [
   [/^pinion worker /, /connected/],
   [/^pinion device run /, /connected/],
@@ -223,7 +224,7 @@ test.for(commands.filter(isExecutedHere))(
     }
     const { exit, signal, printed } = await typed.ended;
     if (command.includes("--database-url")) {
-      // Red, and rightly so: the tests' PostgreSQL does not wait for its disk. All else is well.
+      // Red, and rightly so: the tests' PostgreSQL runs with fsync off. All other checks pass.
       expect(printed.match(/^✗.*/gm), printed).toEqual([expect.stringContaining("fsync is off")]);
       return;
     }

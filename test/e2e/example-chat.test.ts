@@ -1,4 +1,4 @@
-/** What `npm run example:chat` shows. */
+/** The output of `npm run example:chat`. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
@@ -27,7 +27,7 @@ test("the example talks, loses its worker half-way, says so, and goes on", async
   // Half of a reply, and the end of its turn.
   expect(said('You said "tell me all of it again"')).toEqual([]);
   expect(lines).toContain("[failed: worker lost: its stream broke; it may be sent again]");
-  // The lost turn left nothing that the next one would know of.
+  // The lost turn left nothing in the memory of the next turn.
   expect(
     said(
       'You said "are you still there?". Before that you said "my name is Ada", then "I like engines", then "what do you know of me?".',

@@ -1,6 +1,7 @@
 /**
- * A failover to an asynchronous standby that lagged, with real servers: what was acknowledged and is gone comes back from the
- * devices, once, and no program runs twice (DESIGN 16). Needs the PostgreSQL of the distribution, and root to run it as its user.
+ * A failover to an asynchronous standby that lagged, with real servers: acknowledged results that
+ * are lost come back from the devices, once, and no program runs twice (DESIGN 16). Needs the
+ * PostgreSQL of the distribution, and root to run it as its user.
  */
 import { execFile, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
@@ -41,7 +42,7 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-/** One address that leads to the primary, as HAProxy would be. */
+/** One address that leads to the primary, in place of HAProxy. */
 async function openFront(port: number): Promise<{ port: number; lead(to: number): void }> {
   let target = port;
   const sockets = new Set<Socket>();
@@ -142,7 +143,7 @@ test.skipIf(!canRun)(
       }
     };
     await complete(3);
-    // A watcher that the standby knows; what comes after it is lost.
+    // A watcher that is replicated to the standby; all later rows are lost.
     const { watcher } = await clients.watchers.createWatcher({
       spec: { name: "Again", prompt: "do it", deviceId: identity.deviceId },
     });
@@ -190,7 +191,7 @@ test.skipIf(!canRun)(
     await direct.end().catch(() => {});
     expect(rows).toEqual([{ windows: done.length, runs: done.length }]);
     expect(programs).toBe(done.length);
-    // And work goes on.
+    // And further runs complete.
     await complete(1);
   },
 );

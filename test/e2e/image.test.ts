@@ -1,6 +1,6 @@
 /**
- * What the Dockerfile puts into an image, put together here without Docker: the files that it builds are enough to serve,
- * without a package beside them; its health check works, and a stop is orderly.
+ * The contents of the Docker image, assembled here without Docker: the built files are enough to
+ * serve, without packages beside them; the health check works, and a stop is orderly.
  */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -18,7 +18,7 @@ const run = promisify(execFile);
 const dockerfile = readFileSync(join(root, "Dockerfile"), "utf8");
 const database = useDatabase();
 
-/** The directory /app of the image: what the first stage builds, and nothing beside it. */
+/** The directory /app of the image: only the output of the first stage. */
 async function putTogether(): Promise<string> {
   const last = dockerfile.slice(dockerfile.lastIndexOf("\nFROM "));
   expect(last.match(/^COPY .*$/gm)).toEqual(["COPY --from=build /app/dist/pinion ./"]);
@@ -67,6 +67,11 @@ test("the files of the image serve, the health check tells whether they do, and 
     PINION_DATA: join(app, "state"),
   });
   expect((await fetch(`${url}/readyz`)).status).toBe(200);
+  const documentation = await fetch(`${url}/docs/concepts`);
+  expect([documentation.status, await documentation.text()]).toEqual([
+    200,
+    expect.stringContaining('id="turns-and-conversations"'),
+  ]);
   const env = { PATH: process.env.PATH, PINION_PORT: new URL(url).port };
   await run(process.execPath, healthCheck.slice(1), { env });
   child.kill("SIGTERM");

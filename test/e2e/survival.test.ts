@@ -1,4 +1,4 @@
-/** A real server goes on after errors that nothing caught, and is reached by an IPv6 literal. */
+/** A real server goes on after uncaught errors, and is reachable by an IPv6 literal. */
 import { writeFile } from "node:fs/promises";
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
@@ -34,7 +34,8 @@ test("what is thrown in a timer, and a rejection that nothing waits for, are cou
     expect(await count("process")).toBe(1);
     expect(await count("rejection")).toBe(1);
   }, 5_000);
-  // The request itself is answered before its timer, or cut by it; the next one is served.
+  // The request itself is answered before its timer, or cut by the crash; the next request is
+  // served.
   await fetch(`${url}/healthz`, { headers: { "x-throw": "1" } }).catch(() => {});
   await vi.waitFor(async () => expect((await count("callback")) + (await count("process"))).toBe(2), 5_000);
   const listed = await runCommand({ PINION_URL: url, PINION_TOKEN: token }, "devices", "list");

@@ -1,4 +1,7 @@
-/** Turns with real processes: a worker and a replica that are killed, and a worker that stands still. */
+/**
+ * Turns with real processes: a worker and a replica that are killed, and a worker that is stopped
+ * (SIGSTOP).
+ */
 import { existsSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -12,7 +15,10 @@ import { fleetToken } from "../support/worker.ts";
 const database = useDatabase();
 const ttlMs = 3_000;
 
-/** Replicas and workers as processes; an agent that says when it begins, and answers when the test lets it. */
+/**
+ * Replicas and workers as processes; an agent that reports its start, and answers when the test
+ * releases it.
+ */
 async function startFleet() {
   const directory = await temporaryDirectory();
   const token = await ownerToken(database.url);
@@ -111,7 +117,7 @@ test("a worker that stands still past its lease and comes back: it is aborted, a
   await startWorker("heir");
   expect(await waitForTurn(clients, turn.id)).toMatchObject({ status: TurnStatus.FAILED, isRetryable: true });
   await begun("m2", "heir");
-  // The program of the lost turn ends now, and its worker has a reply that nobody waits for any more.
+  // The program of the lost turn ends now, and its worker has a reply that is no longer needed.
   await release("m1");
   paused.child.kill("SIGCONT");
   await paused.line(/"(aborted|acknowledged|cancelled)"/);
@@ -132,7 +138,7 @@ test("a replica and its worker are killed: the other replica's sweep ends the tu
   const turn = await say("m1");
   await begun("m1", "doomed");
   await running(clients, turn);
-  // The replica first: nobody is left to notice that the worker's stream breaks.
+  // The replica first: no process is left to notice the broken stream of the worker.
   await other.server.kill("SIGKILL");
   await doomed.kill("SIGKILL");
   const killedAt = performance.now();

@@ -13,8 +13,8 @@ import { fleetToken } from "../support/worker.ts";
 const database = useDatabase();
 
 /**
- * A replica and workers of one token, whose agent says whose it is when it has begun, and ends when the test releases
- * that worker's.
+ * A replica and workers of one token, whose agent prints its worker's name at the start, and ends
+ * when the test releases that worker's agents.
  */
 async function startFleet() {
   const replica = await startTestReplica(database.url, {
@@ -85,7 +85,8 @@ test("a worker that is killed in the middle of a run: reaped, and its run goes o
   await first.kill("SIGKILL");
   await fleet.startWorker("second");
   await fleet.begun("second", runId);
-  // The first one's agent outlived it; its worker comes back, and is told that the run is not its any more.
+  // The first worker's agent outlived the worker; the worker comes back, and learns that the run
+  // was given to another worker.
   await fleet.release("first");
   await fleet.startWorker("first");
   await fleet.release("second");

@@ -1,6 +1,7 @@
 /**
- * Two replicas do everything that can be done to a watcher's runs, up to three things at once, on a real database. Every
- * answer, and what the database holds, must be what some order of them gives in the model.
+ * Two replicas perform all possible actions on a watcher's runs, up to three at once, on a real
+ * database. Every answer, and the rows of the database, must match some order of the actions in the
+ * model.
  *
  * PINION_TEST_SEED=<seed> repeats a run of this test.
  */
@@ -38,7 +39,7 @@ import { applyTogether, type Command, newState, type State } from "./run-model.t
 
 const database = useDatabase({ per: "file" });
 const maxAttempts = 2;
-/** Tries until then; what is left is not tried. */
+/** New tries start within this time; the rest is skipped. */
 const timeLimitMs = 10_000;
 const log = createLogger({ name: "test", level: "silent" });
 
@@ -47,19 +48,19 @@ type World = {
   device: DeviceName;
   watcher: WatcherName;
   known: attempts.ClaimedRun[];
-  /** Epochs that there were. */
+  /** Epochs so far. */
   epochs: number[];
-  /** Slots that were made due. */
+  /** Slots made due so far. */
   slots: number;
-  /** All that may be true. */
+  /** All possible states. */
   states: State[];
 };
 
-/** Something that is done by one replica; undefined: there is nothing to do it to. */
+/** An action of one replica; undefined: the action has no target in this state. */
 type Act = (world: World, db: Db) => Promise<Command> | undefined;
 type Step = { name: string; acts: Act[] } | { name: string; alone: (world: World) => Promise<void> };
 
-/** The latest is what matters most often. */
+/** The latest item is chosen most often. */
 const latest = <T>(items: readonly T[], pick: number): T | undefined =>
   items[items.length - 1 - (pick % Math.max(1, items.length))];
 
@@ -74,7 +75,10 @@ const heldVerdicts: Partial<Record<HeldVerdict, "continue" | "send_result" | "al
 
 const pick = fc.nat({ max: 3 });
 
-/** What brings a run further comes more often than what ends it, or most lives would be short. */
+/**
+ * Actions that advance a run are more frequent than actions that end it, or most lives would be
+ * short.
+ */
 const act: fc.Arbitrary<Act> = fc.oneof(
   {
     weight: 3,
@@ -284,7 +288,7 @@ const liveRun = (db: Db, { watcherId }: WatcherName) =>
     .where("watcher_id", "=", watcherId)
     .executeTakeFirst();
 
-/** What the database shows of the watcher, and what a state says of it. */
+/** The watcher's data in the database, and the same data of a model state. */
 async function shownBy(db: Db, watcher: WatcherName) {
   const live = await liveRun(db, watcher);
   const rows = await listRuns(db, watcher);
@@ -365,7 +369,7 @@ test("whatever two replicas do at once to a watcher's runs, some order of it exp
         states: [newState(epoch)],
       };
       for (const one of life) await take(world, one);
-      // The next life begins with nothing left of this one.
+      // The next life begins without rows of this one.
       await db.deleteFrom("run").execute();
       await db.updateTable("watcher").set({ next_slot_at: null, next_due_at: null }).execute();
     }),

@@ -1,22 +1,23 @@
 /**
- * The life of a watcher's runs as a pure function: a state, a command with what was answered, and the state after it, or
- * that no state answers so. Commands that were under way together are right if some order of them is.
+ * The life of a watcher's runs as a pure function: a state and a command with its answer give the
+ * next state, or no state if the answer is wrong. Concurrent commands are right if some order of
+ * them is right.
  */
 
 export type Status = "pending" | "claimed" | "running";
 export type Ended = "completed" | "failed" | "timeout" | "cancelled";
 
-/** A live run. Its id is unknown until somebody saw it. */
+/** A live run. Its id is unknown until an answer has shown the id. */
 export type Live = {
   id: string | undefined;
-  /** Which of the watcher's runs. */
+  /** The run's number among the watcher's runs. */
   number: number;
   status: Status;
   attempt: number;
   token: string | undefined;
   isWaiting: boolean;
   isCancelAsked: boolean;
-  /** Its beats stopped long ago. */
+  /** The run's beats stopped long ago. */
   isSilent: boolean;
 };
 
@@ -26,9 +27,12 @@ export type State = {
   run: Live | undefined;
   /** A slot of the schedule is due and has no row. */
   isDue: boolean;
-  /** Attempts that are over, whether the device itself reported it, and whether what it said later is kept. */
+  /**
+   * Ended attempts, with whether the device itself reported the end, and whether a later report is
+   * kept.
+   */
   over: { [token: string]: { isReported: boolean; isKept: boolean; run: number; attempt: number } };
-  /** Of each run the attempt that was claimed last. */
+  /** The last claimed attempt of each run. */
   latest: { [run: number]: string };
   runs: number;
   ended: { id: string | undefined; number: number; status: Ended }[];
@@ -37,7 +41,7 @@ export type State = {
 
 export type Verdict = "stored" | "stored_late" | "already_stored" | "superseded" | "unknown";
 
-/** What was asked, and what was answered. */
+/** A command and its answer. */
 export type Command =
   | { name: "trigger"; answer: { run: string; alreadyQueued: boolean } }
   | { name: "retry"; answer: { run: string } | "refused" }
@@ -80,8 +84,8 @@ const newRun = (state: State, id: string | undefined): Live => ({
 });
 
 /**
- * The states that the command may have led to with this answer; none: the answer is wrong in this state. A pass over rows
- * that somebody holds at that moment leaves them (SKIP LOCKED), so among others it may also have done nothing.
+ * The possible states after the command with this answer; none: the answer is wrong in this state.
+ * A pass skips locked rows (SKIP LOCKED), so in concurrent use a pass may also have done nothing.
  */
 export function apply(
   before: State,
@@ -197,7 +201,7 @@ function open(
   return [state];
 }
 
-/** A report on an attempt that is over: the end of its run after all, or kept beside it. */
+/** A report on an ended attempt: the end of its run after all, or kept as a late result. */
 function late(
   state: State,
   token: string,
@@ -229,7 +233,7 @@ function late(
   return "stored_late";
 }
 
-/** Whether it is this run; one that nobody has seen becomes it. */
+/** Whether the id belongs to this run; a run whose id is still unknown takes the id. */
 function knows(run: Live, id: string): boolean {
   run.id ??= id;
   return run.id === id;
@@ -250,7 +254,7 @@ function finish(state: State, status: Ended, isReported: boolean): void {
   state.run = undefined;
 }
 
-/** An attempt failed: the next one, or the end. */
+/** An attempt failed: the next attempt, or the end. */
 function fail(
   state: State,
   status: "failed" | "timeout",
@@ -262,14 +266,14 @@ function fail(
   else Object.assign(leave(state, isReported), { status: "pending", isWaiting: true, isSilent: false });
 }
 
-/** It was never accepted, so the attempt does not count. */
+/** The attempt was never accepted, so it does not count. */
 function withdraw(state: State): void {
   const run = state.run!;
   if (run.isCancelAsked) finish(state, "cancelled", false);
   else Object.assign(leave(state, false), { status: "pending", attempt: run.attempt - 1, isSilent: false });
 }
 
-/** The states that some order of commands which were under way together leads to. */
+/** The states after some order of the concurrent commands. */
 export function applyTogether(
   states: readonly State[],
   commands: readonly Command[],

@@ -1,6 +1,7 @@
 /**
- * The slots of cron expressions over changes of the clocks, held against another reading of the rule: every minute of days
- * around a change is asked what the clock reads, and nothing of the product or of its library is used for it.
+ * The slots of cron expressions over changes of the clocks, compared with a second implementation
+ * of the rule: the local time of every minute of the days around a change is computed without code
+ * of the product or its library.
  *
  * A seed repeats a run: SLOTS_SEED=7 npx vitest run test/property/schedule-slots.test.ts
  */
@@ -38,7 +39,7 @@ const zones = [
 ];
 /** Pyongyang moved by half an hour in 2015 and 2018, Tehran gave up its daylight saving in 2022. */
 const years = { from: 2018, to: 2028 };
-/** Beyond them, the days that Samoa and Tokelau left out. */
+/** Outside of these years, the days skipped by Samoa and Tokelau. */
 const skippedDays: [zone: string, year: number][] = [
   ["Pacific/Apia", 2011],
   ["Pacific/Fakaofo", 2011],
@@ -51,11 +52,11 @@ const minuteMs = 60_000;
 const aroundMs = 27 * 3_600_000;
 const schedulesPerChange = isLong ? 200 : 8;
 
-// What the clocks read.
+// Formatters of local times, by time zone.
 
 const formats = new Map<string, Intl.DateTimeFormat>();
 
-/** What the clock of a zone reads, as if it were UTC. */
+/** The local time of a zone, as if it were UTC. */
 function readingOf(zone: string, moment: number): number {
   let format = formats.get(zone);
   if (!format) {
@@ -65,7 +66,7 @@ function readingOf(zone: string, moment: number): number {
   return Date.parse(`${format.format(moment).replace(" ", "T")}Z`);
 }
 
-/** The minutes at which the clock does not go on by a minute. */
+/** The minutes at which the local time does not advance by a minute. */
 function changesOf(zone: string, from: number, to: number): number[] {
   const changes: number[] = [];
   const step = 360 * minuteMs;
@@ -79,9 +80,9 @@ function changesOf(zone: string, from: number, to: number): number[] {
   return changes;
 }
 
-// Schedules that are made together with what they mean.
+// Schedules generated together with their meaning.
 
-/** A watcher of which every slot is due, and of which none stands for the others. */
+/** A watcher whose slots are all due, without coalescing. */
 function dueWatcher(due: Pick<DueWatcher, "schedule" | "timeZone" | "nextSlotAt" | "now">): DueWatcher {
   return {
     orgId: "local",
@@ -120,7 +121,10 @@ type Made = {
   isDay: (year: number, month: number, day: number) => boolean;
 };
 
-/** A field of a list, a range, a step, all or one. `likely`: what values lie near changes of the clocks. */
+/**
+ * A field of a list, a range, a step, all or one value. `likely`: a value near the changes of the
+ * clocks.
+ */
 function makeField(random: Random, min: number, max: number, likely: number): Field {
   const all = Array.from({ length: max - min + 1 }, (_, index) => min + index);
   const value = () => (random.chance(0.7) ? random.whole(min, likely) : random.whole(min, max));
@@ -186,7 +190,7 @@ const weekdayOf = (year: number, month: number, day: number) =>
   new Date(Date.UTC(year, month - 1, day)).getUTCDay();
 const lengthOf = (year: number, month: number) => new Date(Date.UTC(year, month, 0)).getUTCDate();
 
-/** The weekday that is nearest to a day and in its month. */
+/** The weekday nearest to a day within its month. */
 function nearestWeekday(year: number, month: number, day: number): number | undefined {
   const length = lengthOf(year, month);
   if (day > length) return undefined;
@@ -252,7 +256,7 @@ function makeWeekdays(random: Random, near: Date): DayField {
   }
 }
 
-/** An expression whose days are often those around the change. */
+/** An expression whose days are often near the change. */
 function makeSchedule(random: Random, change: number): Made {
   const near = new Date(change + random.whole(-1, 1) * 86_400_000);
   const minutes = makeField(random, 0, 59, 59);
@@ -347,7 +351,7 @@ test.each(spans)(
     for (const change of changes) {
       const from = change - aroundMs;
       const to = change + aroundMs;
-      // The readings begin earlier, so that a reading that the span repeats has been seen.
+      // The readings begin earlier, so that a local time repeated within the span has been seen.
       const readings = Array.from({ length: (2 * aroundMs) / minuteMs }, (_, index) =>
         readingOf(zone, from + index * minuteMs),
       );
@@ -385,6 +389,6 @@ test("dates that never come are refused at once, and a schedule of seconds does 
   let slot = new Date("2026-03-28T00:00:00Z");
   for (let i = 0; i < 2_000; i++) slot = nextSlot(everySecond, slot)!;
   expect(slot.toISOString()).toBe("2026-03-28T00:33:20.000Z");
-  // 60 ms on an idle machine; a search by the second for a date that never comes would take hours.
+  // 60 ms on an idle machine; a search by the second for an impossible date would take hours.
   expect(performance.now() - began).toBeLessThan(5_000);
 });

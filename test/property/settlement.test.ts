@@ -1,7 +1,7 @@
 /**
- * A run's life against one model: whatever order claims, accepts, reports, reaps, cancellations, withdrawals and
- * reconnects come in, with whatever stale token, of whatever session that was replaced, the run ends at most once and
- * every answer is the model's.
+ * A run's life against one model: in any order of claims, accepts, reports, reaps, cancellations,
+ * withdrawals and reconnects, with any stale token and any replaced session, the run ends at most
+ * once and every answer equals the model's.
  *
  * PINION_TEST_SEED=<seed> repeats a run of this test.
  */
@@ -36,21 +36,26 @@ import {
 
 const database = useDatabase({ per: "file" });
 const maxAttempts = 2;
-/** Tries until then; what is left is not tried. */
+/** New tries start within this time; the rest is skipped. */
 const timeLimitMs = 8_000;
 
 type Ended = "completed" | "failed" | "timeout" | "cancelled";
 
-/** What the run must be. */
+/** The expected state of the run. */
 class Model {
   status: "pending" | "claimed" | "running" | Ended = "pending";
   attempt = 0;
   isWaiting = false;
   isCancelAsked = false;
   current: string | undefined;
-  /** The session that has it: the one that claimed it, or the latest that went on with it. */
+  /**
+   * The session that holds the run: the claiming session, or the latest session that resumed it.
+   */
   epoch = 0;
-  /** Attempts that are over, oldest first, whether the device itself reported it, and whether what it said later is kept. */
+  /**
+   * Ended attempts, oldest first, with whether the device itself reported the end, and whether a
+   * later report is kept.
+   */
   readonly over = new Map<string, { isReported: boolean; isKept: boolean; attempt: number }>();
   isLate = false;
 
@@ -73,7 +78,7 @@ class Model {
     this.status = status;
   }
 
-  /** An attempt failed: the next one, or the end. */
+  /** An attempt failed: the next attempt, or the end. */
   fail(status: "failed" | "timeout", isReported: boolean): void {
     if (this.isCancelAsked) this.finish(isReported ? status : "cancelled", isReported);
     else if (this.attempt >= maxAttempts) this.finish(status, isReported);
@@ -84,7 +89,7 @@ class Model {
     }
   }
 
-  /** A report on an attempt that is over: the end of its run after all, or kept beside it. */
+  /** A report on an ended attempt: the end of its run after all, or kept as a late result. */
   late(token: string, status: "completed" | "failed" | "cancelled"): string {
     const past = this.over.get(token)!;
     if (past.isReported) return "already_stored";
@@ -135,12 +140,12 @@ type Step = { name: string; run: (world: World) => Promise<void> };
 const step = (name: string, run: Step["run"]): Step =>
   ({ name, run, [fc.toStringMethod]: () => name }) as Step;
 
-/** One of the attempts that there were so far; none yet: nothing happens. */
+/** Acts on one of the attempts so far; without attempts, does nothing. */
 function ofAttempt(name: string, act: (world: World, attempt: ClaimedRun) => Promise<void>) {
   return fc.nat({ max: 5 }).map((pick) =>
     step(`${name}(${pick})`, async (world) => {
       const { attempts } = world;
-      // The latest one is what matters most often.
+      // The latest attempt is chosen most often.
       const attempt = attempts[attempts.length - 1 - (pick % Math.max(1, attempts.length))];
       if (attempt) await act(world, attempt);
     }),
@@ -155,7 +160,10 @@ const epochOf = ({ claimers, epoch }: World, { attemptToken }: ClaimedRun, whose
 const isOf = (world: World, attempt: ClaimedRun, whose: Whose) =>
   attempt.attemptToken === world.model.current && epochOf(world, attempt, whose) === world.model.epoch;
 
-/** A session takes an attempt away: the one that claimed it, which may be long gone, or the one that is there. */
+/**
+ * A session takes an attempt away: the claiming session, which may be long gone, or the current
+ * session.
+ */
 const settleAs = (
   world: World,
   attempt: ClaimedRun,
@@ -308,12 +316,12 @@ test("a run ends at most once, and every token hears the truth, in whatever orde
         });
       }
       const endings = (await listKinds(db, { runId })).filter((kind) => ends.has(kind.slice("run.".length)));
-      // A late report ends it after all, perhaps for a second time.
+      // A late report ends the run after all, perhaps for a second time.
       if (model.isLate) expect(endings.length).toBeLessThanOrEqual(1);
       else expect(endings).toEqual(ends.has(model.status) ? [`run.${model.status}`] : []);
       const windows = await listWindows(db, { runId });
       expect(windows).toHaveLength(model.status === "completed" ? 1 : 0);
-      // The next life begins with nothing waiting on the device.
+      // The next life begins without results waiting on the device.
       await db.deleteFrom("run").execute();
     }),
     { seed, numRuns: 10_000, interruptAfterTimeLimit: timeLimitMs },

@@ -1,7 +1,7 @@
 /**
- * Real agents for tests: installed once from test/agents into a directory outside of the repository, at the versions of
- * their lockfiles, and kept for later runs; or visibly absent. They speak with a scripted model (model.ts) and reach
- * nothing else.
+ * Real agents for tests: installed once from test/agents into a directory outside of the
+ * repository, at the versions of their lockfiles, and kept for later runs; or visibly absent. They
+ * use a scripted model (model.ts) and have no other network access.
  */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -43,7 +43,9 @@ const PACKAGE_OF: Record<AgentName, string> = {
   "codex-acp": "codex-acp",
 };
 
-/** Of each agent, its command; undefined for those that cannot be had here, about which a notice was given. */
+/**
+ * The command of each agent; undefined, with a notice, for agents that cannot be installed here.
+ */
 export async function realAgents(...names: AgentName[]): Promise<Partial<Record<AgentName, RealAgent>>> {
   const found: Partial<Record<AgentName, RealAgent>> = {};
   // One after the other: together they are more than a gigabyte.
@@ -112,7 +114,7 @@ async function installed(name: string): Promise<string> {
   }
 }
 
-/** One test process at a time; a lock whose holder is gone is nobody's. */
+/** One test process at a time; a lock whose process has ended is free. */
 async function lock(path: string): Promise<() => void> {
   const deadline = Date.now() + INSTALL_MS_MAX;
   for (;;) {

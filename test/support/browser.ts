@@ -1,4 +1,4 @@
-/** The web page in a real browser: Debian's chromium, or whatever of its kind is there. */
+/** The web page in a real browser: Debian's chromium, or another installed Chromium. */
 import { accessSync, constants, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { delimiter, join } from "node:path";
@@ -6,7 +6,7 @@ import { type Browser, chromium, type Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, expect } from "vitest";
 
 const names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
-/** How long a test waits for something to be seen, in milliseconds. */
+/** The time limit of a test's wait for an element, in milliseconds. */
 const patienceMs = 15_000;
 
 /** The browser's program; undefined if this machine has none. */
@@ -33,7 +33,10 @@ function findBrowser(): string | undefined {
   });
 }
 
-/** For a replica: a device that a test drives by hand sends no heartbeats, and a page takes its time on a busy machine. */
+/**
+ * For a replica: a hand-driven device sends no heartbeats by itself, and a page takes its time on a
+ * busy machine.
+ */
 export const patient = { PINION_HEARTBEAT_TTL_MS: "60000" };
 
 export type PageOptions = {
@@ -41,7 +44,9 @@ export type PageOptions = {
   height?: number;
   scheme?: "light" | "dark";
   timeZone?: string;
-  /** What the console may say without failing the test; a server that is stopped on purpose, for example. */
+  /**
+   * Console errors that do not fail the test; of a server that is stopped on purpose, for example.
+   */
   expected?: RegExp;
 };
 
@@ -53,8 +58,9 @@ export type TestBrowser = {
 };
 
 /**
- * One browser for the tests of a file, with a context of its own for each page. A test fails if its pages wrote an error
- * to the console, which is also where the browser reports what the content security policy forbids.
+ * One browser for the tests of a file, with a new context for each page. A test fails if its pages
+ * wrote an error to the console, where the browser also reports violations of the content security
+ * policy.
  */
 export function useBrowser(): TestBrowser {
   let browser: Browser;
@@ -107,7 +113,7 @@ export function useBrowser(): TestBrowser {
   };
 }
 
-/** Until events come in, so that nothing which happens from now on is missed. */
+/** Waits until the event stream is open, so that no later event is missed. */
 export async function untilLive(page: Page): Promise<void> {
   await page.locator(".live-state").getByText("live", { exact: true }).waitFor();
 }
@@ -119,9 +125,9 @@ export async function enterToken(page: Page, token: string): Promise<void> {
 
 const axeSource = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
-/** What axe-core finds serious or critical on the page as it is shown. */
+/** The serious and critical findings of axe-core on the current page. */
 export async function findBarriers(page: Page): Promise<string[]> {
-  // By the debugger, which the page's policy does not bind.
+  // Through the debugger, because the page's policy does not apply there.
   await page.evaluate(axeSource);
   return page.evaluate(`axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) => violations
     .filter(({ impact }) => impact === "serious" || impact === "critical")

@@ -1,4 +1,4 @@
-/** Both kinds of bus behind one door, so that the same promises are asked of both. */
+/** Both kinds of bus behind one interface, so that the same tests run on both. */
 import pg from "pg";
 import { createLogger } from "../../src/log.ts";
 import { type Bus, type BusHandlers, openPostgresBus } from "../../src/server/cluster/bus.ts";
@@ -12,7 +12,7 @@ export type BusKind = (typeof busKinds)[number];
 
 const log = createLogger({ level: "silent", name: "test" });
 
-/** Why the tests of a kind are not run here; said once where people see it. */
+/** The reason why the tests of a kind are skipped here; printed once, visible to people. */
 export function missing(kind: BusKind): string | undefined {
   if (kind === "postgres" || findNatsServer()) return undefined;
   return noticeSkipped(
@@ -22,14 +22,17 @@ export function missing(kind: BusKind): string | undefined {
 }
 
 export type BusRig = {
-  /** What a fault proxy stands in front of. */
+  /** The port behind a fault proxy. */
   port: number;
   /** A replica's settings for this bus, behind a proxy if a port is given. */
   env(port?: number): Record<string, string>;
   open(options: { replicaId: string; handlers: BusHandlers; port?: number }): Promise<Bus>;
-  /** Hears whatever is sent to a replica, as no replica would. Returns how to stop. */
+  /**
+   * Listens to the messages for a replica, in place of a replica. Returns a function that stops
+   * listening.
+   */
   overhear(replicaId: string, onPayload: (payload: string) => void): Promise<() => Promise<void>>;
-  /** Sends a replica what no replica would send. */
+  /** Sends a replica a payload that no replica would send. */
   say(replicaId: string, payload: string): Promise<void>;
   close(): Promise<void>;
 };
@@ -49,7 +52,7 @@ async function startPostgresRig({ url, db }: { url: string; db: Db }): Promise<B
   };
   const once = async (use: (client: pg.Client) => Promise<unknown>) => {
     const client = new pg.Client({ connectionString: url });
-    // The database may be dropped before it is closed.
+    // The database may be dropped before the client is closed.
     client.on("error", () => {});
     await client.connect();
     await use(client);

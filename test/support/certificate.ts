@@ -15,7 +15,10 @@ export const hasOpenssl = (() => {
   }
 })();
 
-/** A certificate that is its own authority, good for so many days from now, as files and as text; removed after the test. */
+/**
+ * A self-signed certificate that is also an authority, valid for `days` days from now, as files and
+ * as text; removed after the test.
+ */
 export function makeCertificate(days = 2) {
   const dir = mkdtempSync(join(tmpdir(), "pinion-certificate-"));
   onTestFinished(() => rmSync(dir, { recursive: true }));
@@ -32,11 +35,13 @@ export function makeCertificate(days = 2) {
 
 export type Authority = {
   certFile: string;
-  /** A certificate that it signs, as files: for a server of these names, or for a client. */
+  /**
+   * A certificate signed by the authority, as files: for a server of these names, or for a client.
+   */
   sign(subject: string, ...names: string[]): { certFile: string; keyFile: string };
 };
 
-/** An authority and what it signs, good for two days; removed with the folder that they are made in. */
+/** An authority and its certificates, valid for two days; removed with their folder. */
 export function makeAuthority(folder: string): Authority {
   const dir = mkdtempSync(join(folder, "authority-"));
   const openssl = (...args: string[]) => execFileSync("openssl", args, { stdio: "ignore" });

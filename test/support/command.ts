@@ -1,4 +1,7 @@
-/** The command `pinion` within the test's process: its parameters in, what it printed and its exit code out. */
+/**
+ * The command `pinion` within the test's process: takes arguments, returns the output and the exit
+ * code.
+ */
 import pc from "picocolors";
 import type { Cli, Environment } from "../../src/cli/cli.ts";
 import { main } from "../../src/cli/command-line.ts";

@@ -1,19 +1,19 @@
-/** An HTTP proxy that knows CONNECT: what stands between offices and the world. */
+/** An HTTP proxy with CONNECT, like those between offices and the internet. */
 import { createServer, type IncomingMessage, type Server } from "node:http";
 import { createServer as createSecureServer } from "node:https";
 import { type AddressInfo, connect, createServer as createTcpServer, type Socket } from "node:net";
 import { onTestFinished } from "vitest";
 
 export type ConnectProxyOptions = {
-  /** Wants these, as Basic authentication. */
+  /** Requires these credentials, as Basic authentication. */
   credentials?: { name: string; password: string };
   /** Answers every CONNECT with this status instead. */
   status?: number;
-  /** What it asks for beside 407. */
+  /** The scheme of Proxy-Authenticate, sent with 407. */
   scheme?: string;
-  /** Takes connections and answers nobody. */
+  /** Accepts connections and never answers. */
   isDeaf?: boolean;
-  /** Speaks TLS itself. */
+  /** Serves TLS itself. */
   tls?: { cert: string; key: string };
 };
 
@@ -21,13 +21,16 @@ export type ConnectProxy = {
   port: number;
   /** "127.0.0.1:port". */
   address: string;
-  /** The targets of all CONNECTs that it let through, in order: "host:port". */
+  /** The targets of all admitted CONNECTs, in order: "host:port". */
   readonly passed: string[];
-  /** The same for those that it turned down. */
+  /** The targets of all refused CONNECTs. */
   readonly refused: string[];
 };
 
-/** Every name leads to this machine: a proxy looks names up itself, and so a test may make them up. */
+/**
+ * Every name leads to this machine: the proxy looks names up itself, and so a test may invent
+ * names.
+ */
 export async function startConnectProxy(options: ConnectProxyOptions = {}): Promise<ConnectProxy> {
   const [passed, refused]: [string[], string[]] = [[], []];
   const sockets = new Set<Socket>();
@@ -77,7 +80,10 @@ function statusOf(request: IncomingMessage, { credentials, status }: ConnectProx
   return request.headers["proxy-authorization"] === `Basic ${wanted}` ? 200 : 407;
 }
 
-/** A SOCKS5 proxy without authentication, or with a name and a password (RFC 1928, 1929). Names lead to this machine, as above. */
+/**
+ * A SOCKS5 proxy without authentication, or with a name and a password (RFC 1928, 1929). Names lead
+ * to this machine, as above.
+ */
 export async function startSocksProxy(credentials?: {
   name: string;
   password: string;
@@ -101,7 +107,7 @@ export async function startSocksProxy(credentials?: {
         client.write(Buffer.from([1, isGood ? 0 : 1]));
       } else if (step === "request") {
         step = "open";
-        // Only names and IPv4 addresses are asked for here.
+        // Tests only use names and IPv4 addresses.
         const length = data[3] === 3 ? data[4]! + 1 : 4;
         const host =
           data[3] === 3 ? data.toString("utf8", 5, 4 + length) : [...data.subarray(4, 8)].join(".");

@@ -1,13 +1,14 @@
 /**
- * A database whose clock a test sets. In it a schema that comes before pg_catalog has `now()`, `clock_timestamp()` and
- * `statement_timestamp()`, so every statement that asks for the time by these names gets PostgreSQL's, moved. Defaults of
- * columns were bound when the tables were made, and stay by the real clock.
+ * A database whose clock a test sets. A schema that precedes pg_catalog has `now()`,
+ * `clock_timestamp()` and `statement_timestamp()`, so every statement that calls these functions
+ * gets PostgreSQL's time, shifted. Defaults of columns were bound when the tables were created, and
+ * use the real clock.
  */
 import pg from "pg";
 import { type Db, openDatabase } from "../../src/store/pg/database.ts";
 
 export type DatabaseClock = {
-  /** The database by its moved clock. */
+  /** The database with its shifted clock. */
   url: string;
   db: Db;
   /** From now on the clock is so far ahead, in milliseconds; behind, if negative. */
@@ -17,7 +18,7 @@ export type DatabaseClock = {
 
 const poolMax = 10;
 
-/** Only connections that are opened with the answer's URL, and its `db`, see the clock. */
+/** Only connections opened with the returned URL, and the returned `db`, see the clock. */
 export async function openDatabaseClock(databaseUrl: string): Promise<DatabaseClock> {
   const client = new pg.Client({ connectionString: databaseUrl });
   client.on("error", () => {});
@@ -34,7 +35,8 @@ export async function openDatabaseClock(databaseUrl: string): Promise<DatabaseCl
       'select pg_catalog.statement_timestamp() + (select ms from moved.by) * interval ''1 ms''';
     grant usage on schema moved to public;
     grant select on moved.by to public`);
-  // The URL's own options go before those with which the store opens its connections, which look in "public" alone.
+  // The URL's options take precedence over the store's options, which set the search path to
+  // "public" alone.
   const url = new URL(databaseUrl);
   url.searchParams.set("options", "-c search_path=moved,pg_catalog,public -c TimeZone=UTC");
   const database = openDatabase({ url: url.href, poolMax, applicationName: "pinion test" });

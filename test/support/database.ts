@@ -8,13 +8,15 @@ export type TestDatabase = {
   url: string;
   db: Db;
   database: Database;
-  /** Closes the connections, ends everybody else's, and removes the database. */
+  /** Closes the connections, terminates all other connections, and removes the database. */
   drop(): Promise<void>;
 };
 
 const poolMax = 10;
 
-/** A database of its own, cloned from the migrated template; about 50 ms. Whoever makes it drops it. */
+/**
+ * A new database, cloned from the migrated template; about 50 ms. The caller drops the database.
+ */
 export async function createTestDatabase(options: { isEmpty?: boolean } = {}): Promise<TestDatabase> {
   const name = `test_${randomBytes(6).toString("hex")}`;
   const template = options.isEmpty ? "template0" : inject("templateDatabase");
@@ -33,7 +35,7 @@ export async function createTestDatabase(options: { isEmpty?: boolean } = {}): P
   };
 }
 
-/** One statement on the test cluster, as its superuser. */
+/** Runs one statement on the test cluster, as its superuser. */
 export async function administer(statement: string): Promise<void> {
   const client = new pg.Client({ connectionString: inject("clusterUrl") });
   client.on("error", () => {});
@@ -46,8 +48,9 @@ export async function administer(statement: string): Promise<void> {
 }
 
 /**
- * Gives every test (or, with `per: "file"`, all tests of the file together) a database of its own. What it returns
- * reads the current one, so use it within a test or a hook that was registered later.
+ * Gives every test (or, with `per: "file"`, all tests of the file together) a new database. The
+ * returned properties read the current database, so use them within a test or a hook registered
+ * later.
  */
 export function useDatabase(options: { per?: "test" | "file" } = {}): Omit<TestDatabase, "drop"> {
   let current: TestDatabase | undefined;

@@ -1,4 +1,7 @@
-/** A device that a test drives by hand: it sends what it is told and shows what it gets, over a plain gRPC channel. */
+/**
+ * A hand-driven device: sends the test's messages and records the received messages, over a plain
+ * gRPC channel.
+ */
 import { randomUUID } from "node:crypto";
 import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import * as grpc from "@grpc/grpc-js";
@@ -22,12 +25,12 @@ type Sent = NonNullable<MessageInitShape<typeof ConnectRequestSchema>["message"]
 type Case = NonNullable<ConnectResponse["message"]["case"]>;
 type ValueOf<C extends Case> = Extract<ConnectResponse["message"], { case: C }>["value"];
 
-/** How long a test waits for a message, in milliseconds. */
+/** The time limit of a test's wait for a message, in milliseconds. */
 const patienceMs = 15_000;
 
 export type Identity = { deviceId: string; installId: string; token: string; label: string };
 
-/** Enrols a device of the local org, as its owner would. */
+/** Enrols a device of the local org, like its owner. */
 export async function enrolDevice(
   clients: Clients,
   label = `device-${randomUUID().slice(0, 8)}`,
@@ -43,14 +46,16 @@ export async function enrolDevice(
   return { deviceId, installId, token, label };
 }
 
-/** Opens a stream with a device's token; says nothing yet. It is cancelled when the test is over. */
+/**
+ * Opens a stream with a device's token, without a hello. The stream is cancelled after the test.
+ */
 export function dial(url: string, token: string): DeviceStream {
   const stream = new DeviceStream(url, token);
   onTestFinished(() => stream.cancel());
   return stream;
 }
 
-/** Opens a stream, says hello, and waits for the welcome. */
+/** Opens a stream, sends the hello, and waits for the welcome. */
 export async function connect(
   url: string,
   identity: Identity,
@@ -66,12 +71,12 @@ export class DeviceStream {
   readonly #client: grpc.Client;
   readonly #call: grpc.ClientDuplexStream<ConnectRequest, ConnectResponse>;
   readonly #received: ConnectResponse[] = [];
-  /** Those who wait for a message, each for its own kind. */
+  /** Waiters for a message, each for one kind. */
   readonly #waiters = new Set<() => void>();
-  /** How the stream ended. */
+  /** The final status of the stream. */
   readonly ended: Promise<{ code: grpc.status; details: string }>;
   #isEnded = false;
-  /** The status that ended it says when to come back. */
+  /** Whether the final status contains a retry delay. */
   hasRetryInfo = false;
 
   constructor(url: string, token: string) {
@@ -98,7 +103,7 @@ export class DeviceStream {
         const [details] = status.metadata?.get("grpc-status-details-bin") ?? [];
         this.hasRetryInfo = String(details ?? "").includes("google.rpc.RetryInfo");
         for (const wake of this.#waiters) wake();
-        // grpc-js decodes all but the characters that URIs reserve, such as ";" and ",".
+        // grpc-js decodes all but the characters reserved in URIs, such as ";" and ",".
         resolve({ code: status.code, details: decodeURIComponent(status.details) });
       };
       this.#call.on("error", (error: grpc.ServiceError) => end(error));
@@ -129,7 +134,10 @@ export class DeviceStream {
     });
   }
 
-  /** Takes the next message of a kind; other kinds stay for later. Rejects when the stream ends or after 15 s. */
+  /**
+   * Takes the next message of a kind; other kinds stay for later. Rejects when the stream ends or
+   * after 15 s.
+   */
   async next<C extends Case>(kind: C, withinMs = patienceMs): Promise<ValueOf<C>> {
     const deadline = performance.now() + withinMs;
     for (;;) {
@@ -151,12 +159,14 @@ export class DeviceStream {
     }
   }
 
-  /** What was received and not taken, by kind. */
+  /** The received messages not taken yet, by kind. */
   waiting(kind: Case): ConnectResponse[] {
     return this.#received.filter((message) => message.message.case === kind);
   }
 
-  /** Sends a heartbeat and waits for its answer, so that all that was sent before has been received. */
+  /**
+   * Sends a heartbeat and waits for the answer, so that all earlier messages have been received.
+   */
   async beat(attempts: { runId: string; attemptToken: string }[] = [], sequence = 1n): Promise<void> {
     this.send({ case: "heartbeat", value: { sequence, attempts: attempts.map(nameOf) } });
     await this.next("heartbeatAck");
@@ -177,7 +187,10 @@ export class DeviceStream {
     return this.next("completionAck");
   }
 
-  /** How the stream ends that says something before it says hello: refused at the door, or for that. */
+  /**
+   * The end of a stream whose message comes before its hello: refused at admission, or because of
+   * the message.
+   */
   refused(): Promise<{ code: grpc.status; details: string }> {
     this.send({ case: "heartbeat", value: { sequence: 1n } });
     return this.ended;

@@ -1,11 +1,14 @@
-/** The documentation as data: its pages, the commands in them, and where each command is executed. */
+/**
+ * The documentation as data: its pages, their commands, and the place where each command is
+ * executed.
+ */
 import { globSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 export const root = fileURLToPath(new URL("../../", import.meta.url));
 
-/** Every page of the repository that is written for people. */
+/** Every page of the repository for people. */
 export const pages = globSync("**/*.md", {
   cwd: root,
   exclude: (path) => ["node_modules", "dist", ".venv"].includes(basename(path)),
@@ -15,14 +18,14 @@ export const textOf = (page: string): string => readFileSync(join(root, page), "
 
 export type Block = {
   page: string;
-  /** Where its first line stands. */
+  /** The position of the first line. */
   line: number;
-  /** "sh", "toml", …; empty for what is indented or has no language. */
+  /** "sh", "toml", …; empty for indented code or code without a language. */
   language: string;
   text: string;
 };
 
-/** What is set as code in a page. */
+/** The code blocks of a page. */
 export function blocksOf(page: string): Block[] {
   const blocks: Block[] = [];
   let fence: Block | undefined;
@@ -45,7 +48,10 @@ export function blocksOf(page: string): Block[] {
 
 export type DocumentedCommand = { page: string; line: number; command: string };
 
-/** The commands of the pages' shell blocks: one for each line, with the lines that continue it, without its comment. */
+/**
+ * The commands of the pages' shell blocks: one per line, with continuation lines, without the
+ * comment.
+ */
 export function documentedCommands(): DocumentedCommand[] {
   return pages
     .flatMap(blocksOf)
@@ -71,14 +77,20 @@ export function documentedCommands(): DocumentedCommand[] {
     });
 }
 
-/** Pages whose commands are read from the page and executed by a test of their own, which names the page. */
+/**
+ * Pages whose commands are read from the page and executed by a separate test, which names the
+ * page.
+ */
 export const executedAsAWhole: Record<string, string> = {
   "docs/operators.md": "test/integration/server/buf-curl.test.ts",
   "docs/first-agent.md": "test/e2e/agents.test.ts",
   "docs/recipes.md": "test/e2e/agents.test.ts",
 };
 
-/** Commands that something else executes: each with files, and what in them does it. */
+/**
+ * Commands executed in other places: each with files, and the text in the files that executes the
+ * command.
+ */
 export const executedElsewhere: Record<string, [file: string, text: string][]> = {
   "npm ci && npm start": [
     [".ci/run", "npm ci"],
@@ -139,7 +151,8 @@ export const executedElsewhere: Record<string, [file: string, text: string][]> =
   "pinion device conformance -- pinion device run --config sh.toml": [
     ["test/e2e/cli/conformance.test.ts", "the daemon of this repository keeps every promise"],
   ],
-  // The daemons' own tests prepare them in these steps, and skip them with a notice where Python or Go are missing.
+  // The daemons' own tests prepare them in these steps, and skip them with a notice if Python or Go
+  // is missing.
   "python3 -m venv .venv": [["test/support/toolchains.ts", '"-m", "venv"']],
   ".venv/bin/pip install -r requirements.txt": [["test/support/toolchains.ts", "requirements.txt"]],
   "mkdir -p gen": [["test/support/toolchains.ts", "grpc_tools.protoc"]],
@@ -157,7 +170,7 @@ export const executedElsewhere: Record<string, [file: string, text: string][]> =
   ],
 };
 
-/** Commands that no test executes, each with the reason. */
+/** Commands not executed by any test, each with the reason. */
 export const notExecutable: Record<string, string> = {
   "PGPASSWORD=$(cat .pinion/postgres.password) pg_dump -Fc -h 127.0.0.1 -p $(cat .pinion/postgres.port) -U pinion pinion > pinion.dump":
     "it needs PostgreSQL's own pg_dump of the same major version, which is not among the packages",

@@ -1,4 +1,7 @@
-/** A process that starts the embedded PostgreSQL in a directory, says what it got, and waits to be killed. */
+/**
+ * A process that starts the embedded PostgreSQL in a directory, reports the result, and waits to be
+ * killed.
+ */
 import { startEmbedded } from "../../src/store/pg/embedded/cluster.ts";
 
 const [dataDir] = process.argv.slice(2);

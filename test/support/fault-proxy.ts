@@ -1,10 +1,10 @@
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 
-/** What becomes of bytes in one direction. */
+/** The fault applied to bytes in one direction. */
 export type Fault =
   /** They arrive. */
   | "pass"
-  /** They are swallowed: the sender believes that they arrived. */
+  /** Bytes are dropped: the sender believes that they arrived. */
   | "blackhole"
   /** They are not read: the sender's buffers fill up. Healing delivers them. */
   | "stall";
@@ -14,13 +14,17 @@ export interface Faults {
   up: Fault;
   /** From the server to the client. */
   down: Fault;
-  /** Each chunk, and the end after it, arrives this much later, in order. */
+  /** Delay of each chunk, and of the end after the last chunk, in order. */
   latencyMs: number;
-  /** The same for what goes to the server alone; what is on its way arrives although the client has gone. */
+  /**
+   * Delay in the direction of the server alone; delayed bytes arrive even if the client has gone.
+   */
   lateUpMs: number;
-  /** Reads at most this much per second in each direction; 0: as it comes. */
+  /** Maximum bytes read per second in each direction; 0: no limit. */
   bytesPerSecond: number;
-  /** New connections: `accept`, or `reset` at once, or `hang` (accepted by TCP, answered by nobody). */
+  /**
+   * New connections: `accept`, or `reset` at once, or `hang` (accepted by TCP, without an answer).
+   */
   onConnect: "accept" | "reset" | "hang";
 }
 
@@ -37,11 +41,11 @@ const none: Faults = {
 export interface FaultProxy {
   readonly url: string;
   readonly port: number;
-  /** Connections that are open now. */
+  /** The number of open connections. */
   readonly open: number;
-  /** Connections that were ever made. */
+  /** The number of connections ever made. */
   readonly connected: number;
-  /** Connections with something on its way to the server that is late. */
+  /** The number of connections with delayed bytes for the server. */
   readonly late: number;
   /** Changes the named faults, for open and new connections. */
   set(faults: Partial<Faults>): void;
@@ -49,14 +53,20 @@ export interface FaultProxy {
   heal(): void;
   /** Ends all open connections with a TCP reset, on both sides. */
   reset(): void;
-  /** Ends one side of all open connections with a TCP reset; the other side is told nothing and stays open. */
+  /**
+   * Ends one side of all open connections with a TCP reset; the other side stays open and gets no
+   * notice.
+   */
   sever(side: "client" | "server"): void;
   close(): Promise<void>;
 }
 
 export type Target = { port: number; host?: string };
 
-/** `target`: where connections go; asked anew for each, and one for which there is nothing is reset. */
+/**
+ * `target`: the destination of connections; determined for each connection, and a connection
+ * without a target is reset.
+ */
 export async function startFaultProxy(target: Target | (() => Target | undefined)): Promise<FaultProxy> {
   let faults = { ...none };
   let connected = 0;
@@ -121,7 +131,7 @@ class Link {
   readonly #sockets: Socket[];
   readonly #faults: () => Faults;
   readonly #directions: { from: Socket; name: "up" | "down" }[] = [];
-  /** Something is on its way to the server, later than its sender may live. */
+  /** Whether delayed bytes for the server exist, which may outlive their sender. */
   isLate = false;
 
   constructor(client: Socket, upstream: Socket | undefined, faults: () => Faults) {
@@ -188,7 +198,7 @@ class Link {
         if (this.#faults()[name] === "pass" && !to.destroyed) to.end();
       });
     });
-    // A sender that vanished while something of it was late: the receiver gets that, and then the end.
+    // The sender vanished while bytes were delayed: the receiver gets the bytes, and then the end.
     from.on("close", () => {
       if (from.readableEnded || !this.isLate || name === "down") return;
       lane.send(delayMs(), () => to.destroy());
@@ -196,7 +206,7 @@ class Link {
   }
 }
 
-/** Delivers in order, each thing not before its time. */
+/** Delivers chunks in order, none before its time. */
 class Lane {
   readonly #onWaiting: (isOnItsWay: boolean) => void;
   readonly #waiting: (() => void)[] = [];
@@ -216,7 +226,7 @@ class Lane {
     this.#waiting.push(deliver);
     this.#onWaiting(true);
     setTimeout(() => {
-      // Whatever timer fires first, the oldest goes first.
+      // Whichever timer fires first, the oldest chunk goes first.
       this.#waiting.shift()!();
       if (this.#waiting.length === 0) this.#onWaiting(false);
     }, this.#lastAt - now);

@@ -1,5 +1,6 @@
-// A program that speaks as an agent of the given type does, and pours what no agent should between: flooding-agent.mjs TYPE
-// CASE [BYTES]. It waits for its reader, so that all of it has been read when the answer comes.
+// A program that speaks the protocol of the given agent type, and prints excessive output in
+// between: flooding-agent.mjs TYPE CASE [BYTES]. Waits for its reader, so that the whole output has
+// been read before the answer.
 import { createInterface } from "node:readline";
 
 const [type, what, size = "0"] = process.argv.slice(2);

@@ -1,4 +1,6 @@
-/** One PostgreSQL for all tests of a run, with a migrated database that each test's own is cloned from. */
+/**
+ * One PostgreSQL for all tests of a run, with a migrated template database for the tests' clones.
+ */
 import { randomBytes } from "node:crypto";
 import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -22,7 +24,7 @@ const testSettings = {
   synchronous_commit: "off",
   full_page_writes: "off",
   max_connections: "300",
-  // What a test leaves open shows as a failure of that test, not as a hang.
+  // Locks left by a test show as a failure of that test, not as a hang.
   deadlock_timeout: "200ms",
 };
 
@@ -36,7 +38,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const url = new URL(cluster.url);
   url.pathname = `/${template}`;
   await migrate(url.href);
-  // Nobody connects to it any more, so it can be cloned at any moment.
+  // No connections are allowed any more, so the template can be cloned at any moment.
   await admin.query(`alter database ${template} with allow_connections false`);
 
   project.provide("clusterUrl", cluster.url);
@@ -52,15 +54,15 @@ async function openCluster(): Promise<{ url: string; close(): Promise<void> }> {
   const given = process.env.PINION_TEST_DATABASE_URL;
   if (given) return { url: given, close: async () => {} };
   const dataDir = await mkdtemp(join(tmpdir(), "pinion-test-"));
-  // As root, PostgreSQL runs as another user, who passes through it.
+  // As root, PostgreSQL runs as another user, who needs to traverse the directory.
   await chmod(dataDir, 0o711);
   const embedded: Embedded = await startEmbedded({ dataDir, settings: testSettings });
-  // A run that is broken off does not come back to close it.
+  // An interrupted run does not call the teardown.
   const kill = () => {
     try {
       process.kill(embedded.pid, "SIGQUIT");
     } catch {
-      // It ended by itself.
+      // PostgreSQL has already ended.
     }
   };
   process.once("exit", kill);

@@ -2,10 +2,10 @@ import { sql } from "kysely";
 import { expect } from "vitest";
 import type { Db } from "../../src/store/pg/database.ts";
 
-/** How long a statement may take to get to the lock it waits for, in milliseconds. */
+/** The time in which a statement reaches its lock, in milliseconds. */
 const patienceMs = 5_000;
 
-/** Resolves when a connection of this database waits for a lock of another. */
+/** Resolves when a connection of this database waits for another connection's lock. */
 export async function untilBlocked({ db }: { db: Db }): Promise<void> {
   await expect
     .poll(

@@ -1,2 +1,2 @@
-/** Whether what takes long is to be run as well: `npm run test:long`. */
+/** Whether long tests run as well: `npm run test:long`. */
 export const isLong = process.env.PINION_TEST_LONG === "1";

@@ -1,10 +1,10 @@
-/** A Model Context Protocol server over HTTP with one tool, `ping`; it records who called it. */
+/** A Model Context Protocol server over HTTP with one tool, `ping`; records its callers. */
 import { createServer } from "node:http";
 import { onTestFinished } from "vitest";
 
 export interface McpServer {
   url: string;
-  /** What each request's Authorization header said. */
+  /** The Authorization header of each request. */
   tokens: string[];
   /** Arguments of the calls of `ping`. */
   calls: unknown[];

@@ -2,7 +2,10 @@
 
 export type Scrape = {
   text: string;
-  /** The value of the one series with this name and at least these labels; undefined if there is none. */
+  /**
+   * The value of the only series with this name and at least these labels; undefined without such a
+   * series.
+   */
   sample(name: string, labels?: Record<string, string>): number | undefined;
 };
 

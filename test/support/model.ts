@@ -1,7 +1,8 @@
 /**
- * A model server that plays a script: Anthropic's Messages and OpenAI's Responses over server-sent events, for the real
- * agents in test/agents. It records what it was asked. What it answers is decided per request, so that a script can look at
- * what the agent sent (a tool's result, a schema, the text of an earlier turn).
+ * A model server with a script: Anthropic's Messages and OpenAI's Responses over server-sent
+ * events, for the real agents in test/agents. Records the requests. Each answer is chosen per
+ * request, so that a script can read the agent's input (a tool's result, a schema, the text of an
+ * earlier turn).
  */
 import { randomUUID } from "node:crypto";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
@@ -13,11 +14,11 @@ export interface ModelRequest {
   model: string;
   /** The system prompt or instructions, joined. */
   system: string;
-  /** All that people, tools and the model said so far, as JSON. */
+  /** All texts of people, tools and the model so far, as JSON. */
   conversation: string;
-  /** Names of the tools that the model is offered. */
+  /** Names of the tools offered to the model. */
   tools: string[];
-  /** What the last entry of the conversation says, as text; of a tool's result, the result. */
+  /** The last entry of the conversation, as text; for a tool's result, the result. */
   last: string;
   /** The last entry is a tool's result. */
   isAfterTool: boolean;
@@ -25,17 +26,17 @@ export interface ModelRequest {
   headers: Record<string, string>;
 }
 
-/** What the model answers. */
+/** An answer of the model. */
 export interface ModelReply {
   thinking?: string;
   text?: string;
   /** Calls of tools, after the text. */
   calls?: { name: string; namespace?: string; input: Record<string, unknown> }[];
-  /** Why it stops; left out: because it is done, or to have its tools called. */
+  /** The stop reason; by default the end of the answer, or the call of tools. */
   stop?: "max_tokens" | "refusal";
-  /** Tokens that it says it used. */
+  /** The reported token usage. */
   usage?: { input: number; output: number; cached?: number };
-  /** Instead of all that: an error. */
+  /** Instead of an answer: an error. */
   error?: { status: number; type: string; message: string; retryAfterSeconds?: number };
   /** Waits before the first byte, in ms. */
   delayMs?: number;
@@ -50,11 +51,11 @@ export interface ModelReply {
 export interface Model {
   url: string;
   requests: ModelRequest[];
-  /** Decides from now on; `index` counts the requests from 0 since this call. */
+  /** Decides the answers from now on; `index` counts the requests from 0 since this call. */
   script(reply: (request: ModelRequest, index: number) => ModelReply | Promise<ModelReply>): void;
-  /** Answers one after the other, the last one for ever. */
+  /** Sets the answers in order; the last answer repeats for ever. */
   replies(...replies: ModelReply[]): void;
-  /** Resolves when the model has been asked this many times since the last script. */
+  /** Resolves after this many requests since the last script. */
   asked(count: number): Promise<void>;
   close(): Promise<void>;
 }
@@ -157,7 +158,7 @@ const step = (type: string, rest: Record<string, unknown>): Step => ({
   event: { type, ...rest },
 });
 
-/** The text in the pieces in which it is sent, with the waits and the cut that the reply asks for. */
+/** The text in pieces, with the waits and the cut requested by the reply. */
 function* pieces(reply: ModelReply, text: string, piece: (text: string) => Step): Generator<Step> {
   const isWhole = reply.pieceMs === undefined && reply.cutAfterWords === undefined;
   const words = isWhole ? [text] : text.split(/(?<= )/);

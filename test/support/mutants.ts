@@ -1,4 +1,4 @@
-/** Daemons that are broken on purpose: the client's sources with one line changed. */
+/** Deliberately broken daemons: the client's sources with one line changed. */
 import { cpSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 
@@ -7,8 +7,8 @@ const root = resolve(import.meta.dirname, "../..");
 export type Mutation = { file: string; from: string; to: string };
 
 /**
- * Copies the client into a directory, with a mutation, beside a daemon on it that runs `sh`; answers what starts it. Its
- * waits are as short as tests like them, apart from the backoff.
+ * Copies the client into a directory, with a mutation, beside a daemon that runs `sh`; returns the
+ * command that starts the daemon. The daemon's waits are short for tests, apart from the backoff.
  */
 export function mutantDaemon(directory: string, { file, from, to }: Mutation): string[] {
   cpSync(join(root, "clients/ts/src"), join(directory, "src"), { recursive: true });

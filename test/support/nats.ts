@@ -1,10 +1,10 @@
-/** A real NATS server, where the machine has one. */
+/** A real NATS server, if installed on the machine. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { eventually } from "./processes.ts";
 import { findProgram, freePort } from "./programs.ts";
 
-/** The server's program, if there is one. */
+/** The server's program; undefined if not installed. */
 export function findNatsServer(): string | undefined {
   return findProgram("nats-server", process.env.PINION_NATS_SERVER);
 }
@@ -12,7 +12,7 @@ export function findNatsServer(): string | undefined {
 export type Nats = {
   port: number;
   url: string;
-  /** A connection of the test's own, to listen in and to speak out of turn. */
+  /** A connection of the test itself, to listen and to send invalid messages. */
   dial(): Promise<NatsConnection>;
   /** At once, as a crash would. */
   kill(): Promise<void>;
@@ -20,7 +20,7 @@ export type Nats = {
   start(): Promise<void>;
 };
 
-/** Starts a server on a free port with these further arguments. Whoever starts it kills it. */
+/** Starts a server on a free port with these further arguments. The caller kills the server. */
 export async function startNats(args: string[] = [], { isStarted = true } = {}): Promise<Nats> {
   const program = findNatsServer();
   if (!program) throw new Error("there is no nats-server here");

@@ -1,4 +1,6 @@
-/** Says once, where people see it, that tests are not run on this machine and what they would need. */
+/**
+ * Prints once, visible to people, that tests are skipped on this machine, and their requirements.
+ */
 export function noticeSkipped(what: string, needs: string): string {
   const notice = `SKIPPED: ${what}: ${needs}`;
   process.stderr.write(`\n  ${notice}\n\n`);

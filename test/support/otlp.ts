@@ -1,4 +1,4 @@
-/** A collector that takes OTLP over HTTP and reads the protobuf that arrives. */
+/** A collector that accepts OTLP over HTTP and decodes the protobuf. */
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { buffer } from "node:stream/consumers";
@@ -38,7 +38,7 @@ export async function startCollector(): Promise<Collector> {
   return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, spans, requests };
 }
 
-/** The fields of one message, by number, as they came: bytes, or numbers. */
+/** The fields of one message, by number, undecoded: bytes, or numbers. */
 function fieldsOf(bytes: Uint8Array): Map<number, (Uint8Array | bigint)[]> {
   const reader = new BinaryReader(bytes);
   const fields = new Map<number, (Uint8Array | bigint)[]>();
@@ -74,7 +74,9 @@ function attributesOf(pairs: ReturnType<typeof messages>): Record<string, unknow
   );
 }
 
-/** ExportTraceServiceRequest: resource_spans = 1 { resource = 1, scope_spans = 2 { spans = 2 } }. */
+/**
+ * ExportTraceServiceRequest: resource_spans = 1 { resource = 1, scope_spans = 2 { spans = 2 } }.
+ */
 function read(body: Uint8Array): CollectedSpan[] {
   return messages(fieldsOf(body), 1).flatMap((resourceSpans) => {
     const [resource] = messages(resourceSpans, 1);

@@ -1,6 +1,7 @@
 /**
- * A real cluster: two PostgreSQL servers under Patroni, etcd beside them, and HAProxy in front, all on this machine and as
- * the distribution packages them. The first node reaches etcd and is reached by its standby through gates, which a test closes.
+ * A real cluster: two PostgreSQL servers under Patroni, with etcd, and with HAProxy in front, all
+ * on this machine and from the distribution's packages. The first node's connections to etcd, and
+ * its standby's connections to the first node, go through gates, which a test closes.
  */
 import { type ChildProcess, execFile, spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -12,7 +13,7 @@ import { noticeSkipped } from "./notice.ts";
 import { findProgram, freePort } from "./programs.ts";
 
 const run = promisify(execFile);
-/** How long a cluster may take to elect, in ms; Patroni's own least TTL is 20 s. */
+/** The time limit of a cluster's election, in ms; Patroni's minimum TTL is 20 s. */
 const patienceMs = 90_000;
 
 const programs = {
@@ -31,7 +32,7 @@ const binDirectory = existsSync(versions)
       .at(-1)
   : undefined;
 
-/** Why there is no cluster on this machine; said once where people see it. */
+/** The reason why this machine has no cluster; printed once, visible to people. */
 export function missingPatroni(): string | undefined {
   const missing = Object.entries(programs)
     .filter(([, path]) => path === undefined)
@@ -46,14 +47,17 @@ export function missingPatroni(): string | undefined {
   );
 }
 
-/** A way between two processes, which a test closes: what is under way stalls, and nothing new comes through. */
+/**
+ * A gate between two processes, which a test closes: open connections stall, and new connections
+ * get no answer.
+ */
 type Gate = { port: number; close(): void; open(): void; end(): void };
 
 async function openGate(target: number): Promise<Gate> {
   const pairs = new Set<[Socket, Socket]>();
   let isOpen = true;
   const server = createServer((client) => {
-    // A cut network answers nothing: the caller waits until its own timeout.
+    // A cut network gives no answer: the caller waits until its own timeout.
     const upstream = connect(target, "127.0.0.1");
     const pair: [Socket, Socket] = [client, upstream];
     pairs.add(pair);
@@ -81,7 +85,7 @@ async function openGate(target: number): Promise<Gate> {
     },
     open: () => {
       isOpen = true;
-      // Bytes are missing in the middle of what was under way.
+      // Open connections lost bytes in the middle.
       for (const pair of pairs) for (const socket of pair) socket.destroy();
     },
     end: () => {
@@ -96,18 +100,24 @@ type Node = { name: string; port: number; restPort: number; data: string; file: 
 export type Cluster = {
   /** The database "pinion" at the current primary. */
   url: string;
-  /** The node that leads. */
+  /** The leading node. */
   primary(): Promise<string>;
   switchover(): Promise<void>;
-  /** `kill -9` of the postmaster that leads. Resolves to its node. */
+  /** `kill -9` of the primary's postmaster. Resolves to the node. */
   killPrimary(): Promise<string>;
-  /** Cuts the first node off from etcd and from its standby, both ways; clients still reach it. */
+  /**
+   * Cuts the first node off from etcd and from its standby, both ways; clients still reach the
+   * node.
+   */
   partition: { close(): void; open(): void };
   /** Cuts replication alone. */
   replication: { close(): void; open(): void };
   /** Resolves once a node other than `former` leads and takes writes. */
   untilLedByAnother(former: string): Promise<void>;
-  /** Resolves once one node leads and the other streams from it, synchronously if the cluster is synchronous. */
+  /**
+   * Resolves once one node leads and the other node streams from the leader, synchronously if the
+   * cluster is synchronous.
+   */
   untilWhole(): Promise<void>;
   stop(): Promise<void>;
 };
@@ -252,7 +262,7 @@ function patroniConfig(
     scope: "pinion",
     name: node.name,
     restapi: { listen: `127.0.0.1:${node.restPort}`, connect_address: `127.0.0.1:${node.restPort}` },
-    // Without this a node learns etcd's own address, past the gate.
+    // Without this option a node learns etcd's own address, past the gate.
     etcd3: { hosts: [`127.0.0.1:${options.etcdPort}`], use_proxies: true },
     bootstrap: {
       dcs: {
@@ -260,7 +270,7 @@ function patroniConfig(
         loop_wait: 2,
         retry_timeout: 5,
         maximum_lag_on_failover: 1_048_576,
-        // A primary that crashed is not started again in place: the standby takes over at once.
+        // A crashed primary is not restarted in place: the standby takes over at once.
         primary_start_timeout: 0,
         synchronous_mode: options.isSynchronous,
         postgresql: {
@@ -287,7 +297,7 @@ function patroniConfig(
   return JSON.stringify(config, undefined, 2);
 }
 
-/** The configuration that docs/operations.md shows, with shorter intervals. */
+/** The configuration of docs/operations.md, with shorter intervals. */
 function haproxyConfig(port: number, nodes: Node[]): string {
   const servers = nodes.map(
     ({ name, port, restPort }) => `  server ${name} 127.0.0.1:${port} check port ${restPort}`,
@@ -309,7 +319,7 @@ ${servers.join("\n")}
 `;
 }
 
-/** Whether a node says that it has a role. */
+/** Whether a node reports the given role. */
 async function answers(node: Node, role: string): Promise<boolean> {
   try {
     const answer = await fetch(`http://127.0.0.1:${node.restPort}/${role}`, {

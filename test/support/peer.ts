@@ -35,7 +35,7 @@ import {
 } from "#gen/pinion/v1/device_pb.js";
 import { Notification, RunSource } from "#gen/pinion/v1/run_pb.js";
 
-/** How long a script waits for a message before it fails, in ms. */
+/** The time limit of a script's wait for a message, in ms. */
 const PATIENCE_MS = 15_000;
 
 type Case = NonNullable<ConnectRequest["message"]["case"]>;
@@ -46,9 +46,9 @@ export interface PeerOptions {
   heartbeatMs?: number;
   ttlMs?: number;
   limits?: { messageBytesMax?: bigint; completionOutputBytesMax?: bigint; outputChunkBytesMax?: bigint };
-  /** What it says in its welcome that it takes. */
+  /** The capabilities in the welcome. */
   capabilities?: string[];
-  /** How long a script waits for a message of a session, in ms; real agents take their time. */
+  /** The time limit of a script's wait for a message of a session, in ms; real agents are slow. */
   patienceMs?: number;
 }
 
@@ -60,16 +60,17 @@ export interface AssignmentScript {
   timeoutMs?: number;
   prompt?: string;
   notification?: Notification;
-  /** Makes it a turn; null: one that says nothing about itself. */
+  /** Makes the assignment a turn; null: of kind TURN, without the field `turn`. */
   turn?: MessageInitShape<typeof TurnAssignmentSchema> | null;
   /** Any other fields. */
   more?: MessageInitShape<typeof AssignmentSchema>;
 }
 
 /**
- * A scripted server that really speaks the device protocol (grpc-js and the generated code). By itself it behaves: it
- * welcomes, answers heartbeats, stores completions exactly once and gives sensible verdicts. Switches make it misbehave.
- * Every message is checked against the protocol's rules; a broken one is kept in `violations`.
+ * A scripted server that really speaks the device protocol (grpc-js and the generated code). By
+ * default the server follows the protocol: welcomes, answers heartbeats, stores completions exactly
+ * once and gives sensible verdicts. Switches make the server misbehave. Every message is checked
+ * against the protocol's rules; broken rules are recorded in `violations`.
  */
 export class Peer {
   readonly #server: grpc.Server;
@@ -83,7 +84,7 @@ export class Peer {
   readonly unaryCompletions: Completion[] = [];
   readonly enrollments: EnrollRequest[] = [];
   readonly tokensSeen: string[] = [];
-  /** Connect calls, including refused ones. */
+  /** Connect calls, including refused calls. */
   dials = 0;
   port = 0;
   /** Off: a hello is not answered; the script calls `welcome`. */
@@ -92,12 +93,12 @@ export class Peer {
   answersHeartbeats = true;
   /** Off: completions are stored, their acknowledgements lost. */
   acknowledges = true;
-  /** The database that it says it stores into. */
+  /** The database named in the welcome. */
   incarnation: { systemIdentifier: string; timeline: number; position: string } | undefined;
-  /** A verdict other than the sensible one. */
+  /** A verdict other than the sensible verdict. */
   completionVerdict: CompletionVerdict | undefined;
   heldVerdict: ((held: HeldAttempt) => HeldVerdict) | undefined;
-  /** Answers every Connect with this instead. */
+  /** Answers every Connect with this refusal. */
   refusal: { code: grpc.status; details: string } | undefined;
   unaryRefusal: { code: grpc.status; details: string } | undefined;
   enrollRefusal: { code: grpc.status; details: string } | undefined;
@@ -241,15 +242,15 @@ export class Peer {
   }
 }
 
-/** One stream of a device, as the server sees it. */
+/** One stream of a device, from the server's side. */
 export class PeerSession {
   readonly #peer: Peer;
   readonly #call: grpc.ServerDuplexStream<ConnectRequest, ConnectResponse>;
   readonly #inbox: Queue<ConnectRequest>;
-  /** Everything that came, in order. */
+  /** All received messages, in order. */
   readonly received: ConnectRequest[] = [];
   readonly heartbeatsAt: number[] = [];
-  /** Resolves when the stream is over, whoever ended it. */
+  /** Resolves when the stream has ended, from either side. */
   readonly closed: Promise<void>;
   hello!: Hello;
 
@@ -276,7 +277,7 @@ export class PeerSession {
     return this.#call.cancelled || this.#call.writableEnded;
   }
 
-  /** The next message of this kind that no one has taken yet. */
+  /** The next message of this kind not taken yet. */
   async next<C extends Case>(
     kind: C,
     accept: (value: ValueOf<C>) => boolean = () => true,
@@ -302,7 +303,7 @@ export class PeerSession {
     this.send({ case: "welcome", value: this.#peer.welcomeFor(this.hello) });
   }
 
-  /** Assigns a run; what is not named is made up. */
+  /** Assigns a run; omitted fields get defaults. */
   assign(script: AssignmentScript = {}): Assignment {
     const runId = script.runId ?? randomUUID();
     const { turn } = script;
@@ -401,7 +402,7 @@ export class PeerSession {
   }
 }
 
-/** What an assignment says of a watcher's run. */
+/** The fields of an assignment about a watcher's run. */
 function aboutRun(runId: string, prompt = "say hello") {
   return {
     watcher: { id: randomUUID(), slug: "daily", name: "Daily", version: 1, prompt },
@@ -431,7 +432,7 @@ function definitionOf<M extends DescMethod>(
   };
 }
 
-/** Things that come, and scripts that wait for some of them. */
+/** A queue of items, and of waiters for matching items. */
 class Queue<T> {
   readonly #name: string;
   readonly #patienceMs: number;

@@ -1,4 +1,4 @@
-/** A real PgBouncer in transaction mode, with nothing in its configuration that its users would not have. */
+/** A real PgBouncer in transaction mode, with a configuration as its users have it. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
@@ -12,7 +12,7 @@ function findPgBouncer(): string | undefined {
   return findProgram("pgbouncer", process.env.PINION_PGBOUNCER);
 }
 
-/** Why tests with PgBouncer are not run here; said once where people see it. */
+/** The reason why tests with PgBouncer are skipped here; printed once, visible to people. */
 export function missingPgBouncer(): string | undefined {
   if (findPgBouncer()) return undefined;
   return noticeSkipped("PgBouncer", "there is none here (apt-get install pgbouncer, or PINION_PGBOUNCER)");
@@ -26,14 +26,17 @@ export type PgBouncer = {
   kill(): Promise<void>;
 };
 
-/** Starts one in front of a database. Few server connections, so that callers take turns on each. */
+/**
+ * Starts PgBouncer in front of a database. Few server connections, so that callers share each
+ * connection.
+ */
 export async function startPgBouncer(databaseUrl: string, { poolSize = 4 } = {}): Promise<PgBouncer> {
   const program = findPgBouncer();
   if (!program) throw new Error("there is no pgbouncer here");
   const target = new URL(databaseUrl);
   const port = await freePort();
   const folder = await mkdtemp(join(tmpdir(), "pinion-pgbouncer-"));
-  // As root it becomes another user, who reads it.
+  // As root, PgBouncer switches to another user, who reads the folder.
   await chmod(folder, 0o755);
   const file = join(folder, "pgbouncer.ini");
   await writeFile(

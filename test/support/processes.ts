@@ -8,18 +8,18 @@ import { fileURLToPath } from "node:url";
 import { onTestFinished } from "vitest";
 
 const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
-/** How long a test waits for a process to do something, in milliseconds. */
+/** The time limit of a test's wait for a process, in milliseconds. */
 const patienceMs = 20_000;
 
 export type PinionProcess = {
   child: ChildProcess;
-  /** Resolves with the first line of standard output that matches, also one that came before. */
+  /** Resolves with the first matching line of standard output, including earlier lines. */
   line(pattern: RegExp): Promise<string>;
   /** Sends a signal and waits for the end. */
   kill(signal: NodeJS.Signals): Promise<void>;
 };
 
-/** Starts `pinion <args>`; it is killed when the test is over. */
+/** Starts `pinion <args>`; the process is killed after the test. */
 export function startPinion(args: string[], env: Record<string, string> = {}): PinionProcess {
   const child = spawn(process.execPath, [main, ...args], {
     env: { ...process.env, NO_COLOR: "1", PINION_LOG_LEVEL: "warn", ...env },
@@ -71,14 +71,14 @@ export function startPinion(args: string[], env: Record<string, string> = {}): P
   };
 }
 
-/** A directory that is removed when the test is over. */
+/** A directory that is removed after the test. */
 export async function temporaryDirectory(): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), "pinion-test-"));
   onTestFinished(() => rm(path, { recursive: true, force: true }));
   return path;
 }
 
-/** Looks again and again until `look` answers something; what nobody announces cannot be waited for in another way. */
+/** Polls `look` until a result is returned; for changes without a notification. */
 export async function eventually<T>(
   look: () => Promise<T | undefined> | T | undefined,
   what: string,

@@ -1,9 +1,12 @@
-/** Servers that tests use where a machine has them. */
+/** Servers used by tests if installed on the machine. */
 import { accessSync, constants } from "node:fs";
 import { createServer } from "node:net";
 import { delimiter, join } from "node:path";
 
-/** The path of a program: the given one, or from the PATH, or where distributions put servers. */
+/**
+ * The path of a program: the given path, or from the PATH, or from the distributions' directories
+ * of servers.
+ */
 export function findProgram(name: string, given: string | undefined): string | undefined {
   const folders = [
     ...(process.env.PATH ?? "").split(delimiter),
@@ -24,7 +27,7 @@ function isProgram(path: string | undefined): boolean {
   }
 }
 
-/** A port that nobody listens on. */
+/** A port on which no process listens. */
 export async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));

@@ -1,4 +1,4 @@
-/** Numbers that a seed determines (mulberry32), so that the same seed brings back the same run. */
+/** Random numbers from a seed (mulberry32), so that the same seed repeats the same run. */
 export type Random = {
   /** From 0 up to and excluding 1. */
   next(): number;

@@ -1,4 +1,7 @@
-/** Receivers of what Pinion sends: HTTP servers and a mail server on localhost, which answer as a test wants. */
+/**
+ * Receivers of Pinion's deliveries: HTTP servers and a mail server on localhost, with answers
+ * chosen by the test.
+ */
 import { createServer, type IncomingHttpHeaders, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { type ParsedMail, simpleParser } from "mailparser";
@@ -7,18 +10,21 @@ import { onTestFinished } from "vitest";
 
 export type Received = { path: string; headers: IncomingHttpHeaders; body: string };
 
-/** What becomes of a request: a status, or whatever the function does with the answer. */
+/** The answer to a request: a status, or a function that writes the answer. */
 export type Behaviour = number | ((answer: ServerResponse, request: Received) => void);
 
 export type Receiver = {
   url: string;
   received: Received[];
-  /** What the next requests get, in their order; then the last one again. */
+  /** Sets the answers to the next requests, in order; the last answer repeats. */
   behave(...behaviours: Behaviour[]): void;
   close(): Promise<void>;
 };
 
-/** An HTTP receiver that takes everything, unless it is told otherwise. Closed when the test is over. */
+/**
+ * An HTTP receiver that accepts every request unless `behave` says otherwise. Closed after the
+ * test.
+ */
 export async function openReceiver(port = 0): Promise<Receiver> {
   const received: Received[] = [];
   let behaviours: Behaviour[] = [200];
@@ -54,7 +60,9 @@ export async function openReceiver(port = 0): Promise<Receiver> {
   };
 }
 
-/** A mail server that takes everything for everybody, but for what `refuse` says. Closed when the test is over. */
+/**
+ * A mail server that accepts every mail except those matched by `refuse`. Closed after the test.
+ */
 export async function openMailServer(
   options: { refuse?: () => string | undefined; password?: string } = {},
 ): Promise<{ url: string; mails: ParsedMail[] }> {

@@ -1,4 +1,4 @@
-/** Rows that a test begins with, and ways to move them in time and to hold a transaction open. */
+/** Initial rows of a test, and functions that move them in time and hold a transaction open. */
 import { randomUUID } from "node:crypto";
 import { type ControlledTransaction, sql } from "kysely";
 import { type Report, type ReportVerdict, storeCurrent, storeLate } from "../../src/scheduler/completer.ts";
@@ -40,7 +40,7 @@ export const reapRules: attempts.ReapRules = {
 
 export type DeviceName = { orgId: string; deviceId: string };
 
-/** Remembers what it was told. */
+/** A doorbell that records its calls. */
 export type NotedDoorbell = Doorbell & {
   noted: {
     recorded: RecordedRun[];
@@ -61,14 +61,14 @@ export function noteDoorbell(): NotedDoorbell {
   };
 }
 
-/** What use-cases are handed; nothing is told to anybody. */
+/** Surroundings for use-cases, without notifications. */
 export const surroundings: Surroundings = {
   policy,
   doorbell: { recorded() {}, settled() {}, kept() {}, cancelling() {}, turnsEnded() {} },
   scheduleChanged() {},
 };
 
-/** Stores reports as a completer does: those of current attempts, and then the late ones. */
+/** Stores reports like a completer: first reports of current attempts, then late reports. */
 export async function storeOnce(
   db: Db,
   reports: readonly Report[],
@@ -85,7 +85,7 @@ export async function storeOnce(
   };
 }
 
-/** The local org (made if need be), or another one with an agent of its own. */
+/** The local org (created if missing), or another org with its own agent. */
 export async function seedOrg(db: Db, id: string = orgId): Promise<string> {
   if (id === orgId) {
     await ensureBootstrap(db);
@@ -106,7 +106,7 @@ export async function seedOrg(db: Db, id: string = orgId): Promise<string> {
   return id;
 }
 
-/** A phone, unless said otherwise: it brings no default watcher. */
+/** A phone by default, because a phone brings no default watcher. */
 export async function seedDevice(
   db: Db,
   options: { orgId?: string; platform?: devices.Platform } = {},
@@ -166,8 +166,9 @@ export async function seedWatcher(
 }
 
 /**
- * An hourly schedule whose slots are about half an hour away from now, so that no slot passes by while a test runs.
- * `slot(0)` is the latest one that has passed, `slot(1)` the one before it, `slot(-1)` the next.
+ * An hourly schedule whose slots are about half an hour away from now, so that no slot passes
+ * during a test. `slot(0)` is the latest passed slot, `slot(1)` the slot before, `slot(-1)` the
+ * next slot.
  */
 export function hourly(): { schedule: string; slot: (hoursBack: number) => Date } {
   const latest = new Date(Date.now() - 1_800_000);
@@ -178,7 +179,7 @@ export function hourly(): { schedule: string; slot: (hoursBack: number) => Date 
   };
 }
 
-/** Puts a watcher's schedule at a slot, as if nobody had looked at it since. */
+/** Puts a watcher's schedule at a slot, as if no pass had read the watcher since. */
 export async function putSchedule(db: Db, watcher: WatcherName, slotAt: Date): Promise<void> {
   await db
     .updateTable("watcher")
@@ -187,7 +188,7 @@ export async function putSchedule(db: Db, watcher: WatcherName, slotAt: Date): P
     .execute();
 }
 
-/** Opens the device's session as a hello on this replica would; the replica lives. */
+/** Opens the device's session like a hello on this replica; the replica is alive. */
 export async function openDevice(
   db: Db,
   device: DeviceName,
@@ -213,16 +214,19 @@ export async function currentSession(db: Db, { orgId, deviceId }: DeviceName): P
   return { orgId, deviceId, epoch, sessionId };
 }
 
-/** The ids of sessions that were opened by {@link openDevice}, by device and epoch. */
+/** The ids of sessions opened by {@link openDevice}, by device and epoch. */
 const sessionIds = new Map<string, string>();
 
-/** The whole name of a session that was opened by {@link openDevice}; of another one, a name that no session has. */
+/**
+ * The full name of a session opened by {@link openDevice}; for other sessions, a name that no
+ * session has.
+ */
 export function sessionOf({ orgId, deviceId }: DeviceName, epoch: number): presence.SessionName {
   const sessionId = sessionIds.get(`${deviceId} ${epoch}`) ?? randomUUID();
   return { orgId, deviceId, epoch, sessionId };
 }
 
-/** A fleet worker of the org, as its first hello makes it, and its session. */
+/** A fleet worker of the org, as created by its first hello, and its session. */
 export async function seedWorker(
   db: Db,
   options: {
@@ -279,7 +283,10 @@ export async function triggerRun(db: Db, watcher: WatcherName): Promise<runs.Run
   return run;
 }
 
-/** A device with an open session, a watcher pinned to it, and a run of it that the device works on. */
+/**
+ * A device with an open session, a watcher pinned to the device, and a run that the device works
+ * on.
+ */
 export async function seedRunning(
   db: Db,
   values: Partial<watchers.WatcherValues> = {},
@@ -328,7 +335,9 @@ export async function findRun(db: Db, run: { orgId: string; runId: string }): Pr
   return row;
 }
 
-/** The runs of a watcher in the order in which they were recorded; those of one pass in that of their slots. */
+/**
+ * The runs of a watcher in the order of recording; within one pass, in the order of their slots.
+ */
 export const listRuns = async (db: Db, watcher: WatcherName): Promise<runs.RunRow[]> =>
   (await runs.list(db, { ...watcher, statuses: [], limit: 1_000 }))
     .reverse()
@@ -347,7 +356,7 @@ export async function listKinds(db: Db, subject: { runId?: string; watcherId?: s
   return (await query.execute()).map((row) => row.kind);
 }
 
-/** Makes moments of a row as old as given, in milliseconds; null clears one. */
+/** Makes moments of a row as old as given, in milliseconds; null clears a moment. */
 async function age(table: "run" | "presence", db: Db, key: string, ages: Record<string, number | null>) {
   const sets = Object.entries(ages).map(([column, ms]) =>
     ms === null ? sql`${sql.ref(column)} = null` : sql`${sql.ref(column)} = now() - ${ms} * interval '1 ms'`,
@@ -356,14 +365,17 @@ async function age(table: "run" | "presence", db: Db, key: string, ages: Record<
   await sql`update ${sql.table(table)} set ${sql.join(sets)} where ${sql.ref(name)} = ${key}`.execute(db);
 }
 
-/** Of a claim that is aged, the run had been due then. */
+/** For an aged claim, the run had been due at that time. */
 export const ageRun = (db: Db, run: { runId: string }, ages: Record<string, number | null>) =>
   age("run", db, run.runId, "claimed_at" in ages ? { due_at: ages.claimed_at!, ...ages } : ages);
 
 export const agePresence = (db: Db, device: DeviceName, ages: Record<string, number | null>) =>
   age("presence", db, device.deviceId, ages);
 
-/** A transaction on a connection of its own that stays open until it is told; forgotten, it is rolled back. */
+/**
+ * A transaction on a separate connection that stays open until released; if forgotten, it is rolled
+ * back.
+ */
 export async function hold(
   db: Db,
 ): Promise<{ tx: ControlledTransaction<Schema>; commit(): Promise<void> } & AsyncDisposable> {
@@ -379,7 +391,7 @@ export async function hold(
 
 const patienceMs = 10_000;
 
-/** Resolves once `count` statements of this database wait for somebody's lock. */
+/** Resolves once `count` statements of this database wait for a lock. */
 export async function untilBlocked(db: Db, count = 1): Promise<void> {
   const deadline = performance.now() + patienceMs;
   for (;;) {

@@ -22,7 +22,7 @@ const timers = {
 
 let deviceStreams: "bare" | "connect" = "bare";
 
-/** What serves the device streams of all replicas that this test file starts from now on. */
+/** Selects the server of device streams for all later replicas of this test file. */
 export function useDeviceStreams(kind: typeof deviceStreams): void {
   deviceStreams = kind;
 }
@@ -34,8 +34,8 @@ export type TestReplica = Replica & {
 };
 
 /**
- * Starts a replica on a database, with settings as in the environment; stops it when the test is over. Several on one
- * database are replicas of one service.
+ * Starts a replica on a database, with settings in the form of environment variables; stops the
+ * replica after the test. Several replicas on one database form one service.
  */
 export async function startTestReplica(
   databaseUrl: string,
@@ -46,7 +46,10 @@ export async function startTestReplica(
   return replica;
 }
 
-/** The same for a replica that serves several tests; whoever opens it stops it. */
+/**
+ * Like {@link startTestReplica}, for a replica that serves several tests; the caller stops the
+ * replica.
+ */
 export async function openTestReplica(
   databaseUrl: string,
   env: Record<string, string> = {},
@@ -66,7 +69,7 @@ export async function openTestReplica(
   return { ...replica, token, clients: createClients({ url: replica.url, token }) };
 }
 
-/** A token of the local org's owner, which is created if need be. */
+/** A token of the local org's owner, who is created if missing. */
 export async function ownerToken(databaseUrl: string): Promise<string> {
   const database = openDatabase({ url: databaseUrl, poolMax: 1, applicationName: "pinion test" });
   try {

@@ -1,6 +1,7 @@
 /**
- * Preloaded into a process (`node --import`) that is to survive: on SIGUSR2 it throws from a timer and leaves a rejection to
- * nobody; and the sockets of a server throw when a request has the header `x-throw`.
+ * Preloaded into a process (`node --import`) that is to survive: on SIGUSR2, throws from a timer
+ * and leaves an unhandled rejection; and the sockets of a server throw when a request has the
+ * header `x-throw`.
  */
 import { Server } from "node:http";
 

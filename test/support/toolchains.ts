@@ -1,4 +1,7 @@
-/** Other languages' tools for the daemons in examples/: made ready once and kept for later runs, or visibly absent. */
+/**
+ * Other languages' tools for the daemons in examples/: made ready once and kept for later runs, or
+ * visibly absent.
+ */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
@@ -10,13 +13,15 @@ import { promisify } from "node:util";
 const root = resolve(import.meta.dirname, "../..");
 const run = promisify(execFile);
 
-/** What starts a daemon, or why it cannot be started here. */
+/** The command that starts a daemon, or the reason why the daemon cannot be started here. */
 export type Toolchain = { command: string[]; env: Record<string, string> } | { missing: string };
 
-/** What a machine may lack, as opposed to what we may have broken. */
+/** A missing requirement of the machine, as opposed to a defect in the code. */
 class Missing extends Error {}
 
-/** Python 3.11 with grpcio in a virtual environment, and the stubs made from this checkout's proto. */
+/**
+ * Python 3.11 with grpcio in a virtual environment, and stubs generated from this checkout's proto.
+ */
 export function pythonDaemon(): Promise<Toolchain> {
   return orMissing(async () => {
     const example = join(root, "examples/python");
@@ -49,7 +54,7 @@ export function pythonDaemon(): Promise<Toolchain> {
   });
 }
 
-/** The daemon in Go, built with the stubs made from this checkout's proto. */
+/** The daemon in Go, built with stubs generated from this checkout's proto. */
 export function goDaemon(): Promise<Toolchain> {
   return orMissing(async () => {
     const example = join(root, "examples/go");
@@ -62,9 +67,10 @@ export function goDaemon(): Promise<Toolchain> {
       mkdirSync(out, { recursive: true });
       for (const name of names) await run("cp", [join(example, name), out]);
       const options = { cwd: out, env };
-      // Also says when this Go is older than go.mod wants.
+      // Also reports a Go older than go.mod's version.
       await needed("go", ["mod", "download"], options);
-      // From nothing this takes a minute of computing; a machine that takes longer goes on with it next time.
+      // A build from scratch takes a minute of CPU; a slower machine continues the build at the
+      // next run.
       await needed(
         "go",
         ["build", "google.golang.org/grpc", "google.golang.org/protobuf/cmd/protoc-gen-go"],
@@ -78,10 +84,10 @@ export function goDaemon(): Promise<Toolchain> {
   });
 }
 
-/** How long anything that a machine may lack is waited for, in ms. */
+/** Time limit for commands that a machine may lack, in ms. */
 const neededWithinMs = 90_000;
 
-/** Runs what may not be there; answers what it printed. */
+/** Runs a command that may be missing; returns its output. */
 async function needed(
   program: string,
   args: string[],
@@ -106,8 +112,9 @@ async function orMissing(prepare: () => Promise<Toolchain>): Promise<Toolchain> 
 }
 
 /**
- * Makes a directory once for all runs of this user on this machine. It is made beside its place and then moved there, so
- * that two runs at once, or one that was killed, leave nothing half done.
+ * Creates a directory once for all runs of this user on this machine. The directory is created
+ * under another name and then moved, so that two runs at once, or a killed run, leave no partial
+ * directory.
  */
 async function once(name: string, make: (directory: string) => Promise<void>): Promise<string> {
   const { uid } = userInfo();
@@ -123,7 +130,7 @@ async function once(name: string, make: (directory: string) => Promise<void>): P
     try {
       renameSync(directory, place);
     } catch (error) {
-      // Somebody else was faster with the same thing.
+      // Another run created the same directory first.
       if (!existsSync(place)) throw error;
     }
     return place;

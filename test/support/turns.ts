@@ -1,4 +1,4 @@
-/** Turns that a test begins with, and the fleet workers that answer them. */
+/** Initial turns of a test, and the fleet workers that answer them. */
 import { randomUUID } from "node:crypto";
 import { sql } from "kysely";
 import type { Reply } from "../../src/scheduler/turn-endings.ts";
@@ -26,7 +26,7 @@ export async function seedWorker(
   return { ...worker, epoch, sessionId };
 }
 
-/** Arms a turn in the conversation of the person "ada", unless said otherwise. */
+/** Arms a turn, by default in the conversation of the person "ada". */
 export async function startTurn(
   db: Db,
   values: Partial<turns.NewTurn> = {},
@@ -96,7 +96,7 @@ export async function findTurn(db: Db, turn: { orgId: string; turnId: string }):
   return row;
 }
 
-/** What a conversation remembers. */
+/** The snapshot of a conversation. */
 export async function findSnapshot(
   db: Db,
   turn: { orgId: string; conversationId: string },
@@ -108,7 +108,10 @@ export async function findSnapshot(
   return rows[0]!;
 }
 
-/** Makes moments of a live turn, and the end of its conversation's lease, lie this many milliseconds back. */
+/**
+ * Moves moments of a live turn, and the end of its conversation's lease, back by the given
+ * milliseconds.
+ */
 export async function ageTurn(db: Db, turn: { turnId: string }, ages: Record<string, number>): Promise<void> {
   const sets = Object.entries(ages).map(
     ([column, ms]) => sql`${sql.ref(column)} = now() - ${ms} * interval '1 ms'`,

@@ -1,4 +1,4 @@
-/** A fleet worker that a test drives by hand, over a stream like a device's. */
+/** A hand-driven fleet worker, over a stream like a device's. */
 import { randomUUID } from "node:crypto";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { createClients } from "@pinion/client";
@@ -20,12 +20,12 @@ export async function fleetToken(clients: Clients): Promise<FleetToken> {
   return { id: token!.id, secret };
 }
 
-/** An installation under a token; its device id is known once it was welcomed. */
+/** An installation under a token; its device id is known after the welcome. */
 export function workerIdentity(token: FleetToken, label = `worker-${randomUUID().slice(0, 8)}`): Identity {
   return { deviceId: "", installId: randomUUID(), token: token.secret, label };
 }
 
-/** Connects a worker; its identity has its id then. */
+/** Connects a worker, and sets the id in its identity. */
 export async function connectWorker(
   url: string,
   identity: Identity,

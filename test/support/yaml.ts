@@ -1,7 +1,7 @@
 /**
- * Reads the YAML that this repository holds, and refuses everything else: block mappings and sequences indented by two
- * spaces, plain and quoted words, `[…]` and `{}` of words, `|` blocks, comments on lines of their own. A file that this
- * reads is read the same by every YAML parser.
+ * Reads the YAML of this repository, and refuses all other YAML: block mappings and sequences
+ * indented by two spaces, plain and quoted words, `[…]` and `{}` of words, `|` blocks, comments on
+ * separate lines. Every YAML parser reads such a file the same way.
  */
 export type Yaml = string | number | boolean | null | Yaml[] | { [key: string]: Yaml };
 

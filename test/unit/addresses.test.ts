@@ -1,4 +1,7 @@
-/** Where destinations may lead: the public internet, judged on what is dialled, and what the operator allows. */
+/**
+ * Permitted addresses of destinations: the public internet, judged by the dialled address, and the
+ * operator's exceptions.
+ */
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { expect, onTestFinished, test } from "vitest";
@@ -106,7 +109,7 @@ test("a name, an odd spelling of an address, and a redirect are judged by where 
   }
   expect(asked).toBe(0);
 
-  // The receiver may be reached, and what it leads to may not.
+  // The receiver's address is permitted, and the address of its redirect is not.
   const first = createReach((address) => address === "127.0.0.1");
   const redirecting = await serve((request, answer) => {
     if (request.url === "/kept")

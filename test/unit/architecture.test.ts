@@ -1,4 +1,7 @@
-/** The arrows of the folders, and what may appear where. The messages say why; the way out is rarely an exception. */
+/**
+ * The permitted imports between folders, and forbidden texts by place. The messages give the
+ * reason; an exception is rarely the solution.
+ */
 import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { homedir } from "node:os";
@@ -45,7 +48,7 @@ function findImports(path: string, text: string): Import[] {
 
 const sources = ["src", "clients/ts/src", "web/src", "test"].flatMap(listSources);
 
-/** The first that matches names the layer. */
+/** The first matching pattern names the layer. */
 const layers: [name: string, pattern: RegExp][] = [
   ["generated", /^clients\/ts\/src\/gen\//],
   ["client", /^clients\/ts\//],
@@ -60,7 +63,7 @@ const layers: [name: string, pattern: RegExp][] = [
   ["test", /^test\//],
 ];
 
-/** Whom each layer may import besides itself, and why no more. */
+/** The layers that each layer may import besides itself, and the reason. */
 const arrows: Record<string, { may: string[]; why: string }> = {
   leaves: { may: [], why: "what everybody imports must not bring anybody along" },
   store: { may: ["leaves"], why: "SQL knows of no transport and no loop, so that each can change by itself" },
@@ -120,7 +123,10 @@ test("every folder imports only those below it", () => {
   expect(broken).toEqual([]);
 });
 
-/** The rooms of src/server, the lowest first: each imports those before it, and the files beside the folders. */
+/**
+ * The folders of src/server, the lowest first: each folder may import the earlier folders, and the
+ * files beside the folders.
+ */
 const serverRooms = ["cluster", "http", "access", "platforms", "destinations", "device", "rpc", "mcp"];
 
 test("the rooms of the server import no room above them", () => {
@@ -208,7 +214,8 @@ test("the environment is read in one place of each package", () => {
   const allowed = new Set([
     "src/environment.ts",
     "clients/ts/src/daemon.ts",
-    // The proxies' variables are everybody's, and the library that reads them knows of no other environment.
+    // The proxies' variables are shared by all programs, and the library that reads them knows no
+    // other environment.
     "clients/ts/src/network/proxy.ts",
   ]);
   const broken = sources
@@ -247,7 +254,7 @@ test("no imports go in a circle", () => {
   expect(circles).toEqual([]);
 });
 
-/** Not checked: other people's text, and this list of what must not appear. */
+/** Not checked: texts of other authors, and this list of forbidden words. */
 const othersText =
   /^(proto\/(buf|google|grpc)\/|clients\/ts\/src\/gen\/|test\/unit\/architecture\.test\.ts$|LICENSE)/;
 
@@ -257,7 +264,7 @@ const forbidden: [what: string, pattern: RegExp][] = [
   ["a registry's address", /"resolved":\s*"https?:/],
 ];
 
-/** This clone's path and this user's home, when they are long enough to be nothing else. */
+/** This clone's path and this user's home, if long enough to be unambiguous. */
 const local = [root, homedir()].filter((path) => path.split("/").length > 2);
 
 test("no file names a machine's paths or a registry", () => {

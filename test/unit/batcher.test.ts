@@ -1,7 +1,7 @@
 import { expect, test, vi } from "vitest";
 import { createBatcher } from "../../src/batcher.ts";
 
-/** A batcher whose batches end when the test says so. */
+/** A batcher whose batches the test ends. */
 function setUp(options: { itemsMax?: number; queueMax?: number; gatherMs?: number } = {}) {
   const batches: { items: string[]; answer: (results: string[]) => void; fail: (error: Error) => void }[] =
     [];
@@ -20,7 +20,7 @@ function setUp(options: { itemsMax?: number; queueMax?: number; gatherMs?: numbe
     overflow: () => new Error("full"),
     onBatch: (size) => sizes.push(size),
   });
-  /** The batch that begins next. */
+  /** The next batch. */
   const next = async () => {
     await begun.promise;
     begun = Promise.withResolvers();

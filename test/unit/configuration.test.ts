@@ -30,7 +30,7 @@ test("a variable without a description fails, and so does one that hides its uni
   );
 });
 
-/** What the daemon tells programs, and what begins the name of a secret. */
+/** Variables that the daemon sets for programs, and prefixes of secrets' names. */
 const notSettings = new Set([
   ...["PINION_RUN_ID", "PINION_ATTEMPT", "PINION_WATCHER", "PINION_CONVERSATION_ID", "PINION_WINDOW_START"],
   ...[
@@ -46,7 +46,7 @@ const notSettings = new Set([
     "PINION_SUBJECT_RUN_ID",
   ],
   ...["PINION_WORKSPACE", "PINION_INPUT", "PINION_INPUT_FILE", "PINION_RETRY_AFTER_FILE"],
-  // What the daemon hands on to itself, and to an agent of its own.
+  // Variables that the daemon passes to itself, and to its own agents.
   ...["PINION_HANDOVER", "PINION_MCP_TOKEN_"],
   ...["PINION_SECRET_", "PINION_SECRET_TEAM_BOT", "PINION_TLS"],
 ]);

@@ -3,7 +3,10 @@ import { DatabaseClock } from "../../src/database-clock.ts";
 import { createLogger } from "../../src/log.ts";
 import { createDueWheel, earlyMsMax } from "../../src/server/device/due-wheel.ts";
 
-/** A statement that takes `thereMs` on its way and `backMs` back, of a database whose clock is `offsetMs` ahead of ours. */
+/**
+ * A statement that takes `thereMs` to the database and `backMs` back, with a database clock that is
+ * `offsetMs` ahead of ours.
+ */
 function ask(clock: DatabaseClock, offsetMs: number, thereMs = 0.2, backMs = 0.2): void {
   const sentAt = performance.now();
   clock.sample({ sentAt, receivedAt: sentAt + thereMs + backMs, databaseMs: sentAt + thereMs + offsetMs });

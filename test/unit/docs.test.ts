@@ -1,4 +1,4 @@
-/** What the pages say of files, commands, options and variables is there. */
+/** The files, commands, options and variables named in the pages exist. */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join, normalize } from "node:path";
 import { parseConfig } from "@pinion/client";
@@ -13,7 +13,7 @@ import { blocksOf, pages, root, textOf } from "../support/docs.ts";
 const prose = (page: string) =>
   textOf(page).replaceAll(/^ *```[\s\S]*?^ *```/gm, (code) => code.replaceAll(/./g, ""));
 
-/** What a heading is called in a link. */
+/** The anchors of a page's headings. */
 function anchorsOf(page: string): Set<string> {
   const anchors = new Set<string>();
   for (const [, heading] of prose(page).matchAll(/^#+ +(.*)$/gm)) {
@@ -57,7 +57,7 @@ test("every page can be reached from the README", () => {
   expect(pages.filter((page) => !seen.has(page))).toEqual([]);
 });
 
-/** Where a path in the prose may begin: pages about the code leave out what goes without saying. */
+/** Base directories of paths in the prose: pages about the code omit the obvious part. */
 const bases = ["", "src", "src/server", "clients/ts/src"];
 
 test("every file of ours that a page names is there", () => {
@@ -130,7 +130,7 @@ const takes = (command: Command, flag: string): boolean =>
   command.options.some((option) => option.short === flag || option.long === flag) ||
   (command.parent !== null && takes(command.parent, flag));
 
-/** What is wrong with a command line as it is written in a page; nothing if it can be typed. */
+/** The problem of a command line in a page; undefined if the line can be typed. */
 function problemOf(line: string): string | undefined {
   const [words] = line
     .replaceAll(/"[^"]*"|'[^']*'|\$\([^)]*\)/g, "VALUE")
@@ -200,7 +200,7 @@ test("the page of the command has every command, and no other", () => {
   }
 });
 
-/** Variables that are no settings of the server or the command, with who reads or sets them. */
+/** Variables that are no settings of the server or the command, with their readers or writers. */
 const otherVariables: Record<string, string> = {
   PINION_INPUT_FILE: "what the daemon tells a program",
   ...Object.fromEntries(

@@ -3,10 +3,10 @@ import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { expect, onTestFinished, test } from "vitest";
 import { startFaultProxy } from "../support/fault-proxy.ts";
 
-/** `once` would reject with the error that comes before. */
+/** `once` would reject with the preceding error. */
 const closed = (socket: Socket) => new Promise<void>((resolve) => socket.once("close", () => resolve()));
 
-/** A server that keeps what it got, and a proxy before it. */
+/** A server that records its input, and a proxy in front. */
 async function startPair() {
   const accepted: { socket: Socket; text: () => string; ended: Promise<unknown> }[] = [];
   const server = createServer((socket) => {

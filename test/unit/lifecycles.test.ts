@@ -1,4 +1,4 @@
-/** docs/lifecycles.md says what the code does. */
+/** docs/lifecycles.md agrees with the code. */
 import { existsSync, readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { transitions } from "../../clients/ts/src/device/lifecycle.ts";
@@ -8,7 +8,7 @@ import { reactions } from "../../src/server/device/session-table.ts";
 const root = new URL("../../", import.meta.url);
 const doc = readFileSync(new URL("docs/lifecycles.md", root), "utf8");
 
-/** Cells of the table that follows a line of the document, without their backticks. */
+/** Cells of the table after a line of the document, without their backticks. */
 function tableAfter(line: string): string[][] {
   const from = doc.indexOf(line);
   if (from < 0) throw new Error(`docs/lifecycles.md has no line "${line}"`);

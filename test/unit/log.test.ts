@@ -1,4 +1,4 @@
-/** What a log line holds, and what it never does. */
+/** The contents of a log line, and the values that never appear. */
 import { expect, test } from "vitest";
 import { newJoinCode, newToken } from "../../src/ids.ts";
 import { createLogger } from "../../src/log.ts";
@@ -29,7 +29,7 @@ test("a secret is redacted under its key, and wherever it looks like one", () =>
   }
   expect(text).toContain("postgres://pinion:[redacted]@db/pinion");
   expect(text).toContain('"id":"kept"');
-  // Each is still one JSON object.
+  // Each line is still one JSON object.
   for (const line of lines) expect(JSON.parse(line)).toMatchObject({ name: "test" });
 });
 

@@ -1,4 +1,4 @@
-/** The figures of docs/performance.md are those that were measured. */
+/** The figures of docs/performance.md equal the measured figures. */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";

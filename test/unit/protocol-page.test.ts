@@ -1,4 +1,7 @@
-/** docs/protocol.md is complete and right: it is compared with the proto, with our own daemon, and with its own examples. */
+/**
+ * docs/protocol.md is complete and right: the page is compared with the proto, with our own daemon,
+ * and with its own examples.
+ */
 import { readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import {
@@ -25,7 +28,7 @@ function tableOf(name: string): string[] {
   return section.split("\n").filter((line) => /^\| \d+ \|/.test(line));
 }
 
-/** "| 1 | `install_id` | string |", as the page has it. */
+/** "| 1 | `install_id` | string |", the form of the page. */
 function rowOf(field: DescField): string {
   const base =
     field.message?.typeName ?? field.enum?.typeName ?? ScalarType[field.scalar ?? 0]!.toLowerCase();
@@ -37,7 +40,7 @@ function rowOf(field: DescField): string {
   return `| ${field.number} | \`${field.name}\` | ${kind}${field.fieldKind === "list" ? listed : type} |`;
 }
 
-/** The enums that the file's messages use, those of other files included. */
+/** The enums used by the file's messages, including enums of other files. */
 function usedEnums(messages: readonly DescMessage[]): DescEnum[] {
   const used = messages.flatMap(({ fields }) => fields.flatMap((field) => field.enum ?? []));
   return [...new Map(used.map((each) => [each.typeName, each])).values()];

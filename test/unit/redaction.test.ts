@@ -1,10 +1,13 @@
-/** Every field of what agents say is either hidden or meant to be shown: a new one has to be decided on here. */
+/**
+ * Every field of an agent's output is either hidden or shown on purpose: a new field needs a
+ * decision here.
+ */
 import { expect, test } from "vitest";
 import { LateResultSchema, RunQuestionSchema, RunSchema, WindowSchema } from "#gen/pinion/v1/run_pb.js";
 import { TurnSchema } from "#gen/pinion/v1/turn_pb.js";
 import { hiddenFields } from "../../src/server/access/redaction.ts";
 
-/** Said a second time, and independently of what is hidden. */
+/** Listed a second time, independently of the list of hidden fields. */
 const shown = {
   Run: "id watcher_id watcher_slug watcher_version agent_id agent_version device_id agent_kind status skip_reason source scheduled_for window_start window_end attempt max_attempts timeout due_at created_at not_before expires_at claimed_at pushed_at started_at last_beat_at cancel_requested_at finished_at reason exit_code signal duration window_id retry_of notification past_attempts attention usage workspace open_questions output_hidden origin",
   Window: "id watcher_id run_id window_start window_end created_at agent_kind usage attention output_hidden",

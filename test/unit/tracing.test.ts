@@ -1,4 +1,4 @@
-/** What a trace context is, and which runs have one. */
+/** The format of a trace context, and the runs that have a trace context. */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";

@@ -103,6 +103,9 @@ function Inside() {
       <main id="main" tabIndex={-1}>
         <Place view={view} id={id} />
       </main>
+      <footer class="foot">
+        <a href="docs">Documentation</a>
+      </footer>
       <DialogPlace />
     </>
   );

@@ -14,7 +14,7 @@ import type { Handler } from "./port.ts";
 type Encoding = "br" | "gzip" | "identity";
 
 /** A file in the encodings that browsers accept. */
-type PageFile = { type: string; etag: string; isImmutable: boolean; bodies: Record<Encoding, Buffer> };
+export type PageFile = { type: string; etag: string; isImmutable: boolean; bodies: Record<Encoding, Buffer> };
 
 /** By request path. */
 export type Page = ReadonlyMap<string, PageFile>;
@@ -25,6 +25,9 @@ const types: Record<string, string> = {
   ".css": "text/css; charset=utf-8",
   ".svg": "image/svg+xml",
   ".txt": "text/plain; charset=utf-8",
+  ".toml": "text/plain; charset=utf-8",
+  ".json": "application/json",
+  ".png": "image/png",
 };
 
 /**
@@ -53,16 +56,18 @@ const securityHeaders = {
 /** Reads the files and compresses them, some 100 ms; throws if they are not there. */
 export function loadPage(): Page {
   return new Map(
-    [...pageFiles()].map(([path, bytes]) => {
-      const file: PageFile = {
-        type: types[extname(path)] ?? "application/octet-stream",
-        etag: `"${createHash("sha256").update(bytes).digest("base64url").slice(0, 22)}"`,
-        isImmutable: /-([0-9a-f]{10}|[0-9A-Z]{8})\.\w+$/.test(path),
-        bodies: { br: brotli(bytes), gzip: gzipSync(bytes, { level: 9 }), identity: bytes },
-      };
-      return [path === "/index.html" ? "/" : path, file];
-    }),
+    [...pageFiles()].map(([path, bytes]) => [path === "/index.html" ? "/" : path, fileOf(path, bytes)]),
   );
+}
+
+/** A file to serve; the name tells the type. */
+export function fileOf(name: string, bytes: Buffer): PageFile {
+  return {
+    type: types[extname(name)] ?? "application/octet-stream",
+    etag: `"${createHash("sha256").update(bytes).digest("base64url").slice(0, 22)}"`,
+    isImmutable: /-([0-9a-f]{10}|[0-9A-Z]{8})\.\w+$/.test(name),
+    bodies: { br: brotli(bytes), gzip: gzipSync(bytes, { level: 9 }), identity: bytes },
+  };
 }
 
 function brotli(bytes: Buffer): Buffer {
@@ -79,31 +84,41 @@ export function withPage(next: Handler, page: Page, check: HostCheck = () => und
     if (!file) return next(request, response);
     const problem = check(authorityOf(request));
     if (problem !== undefined) return refuseHost(response, problem);
-    const encoding = chooseEncoding(request.headers["accept-encoding"]);
-    // The bytes differ by encoding, and so does a strong ETag.
-    const etag = encoding === "identity" ? file.etag : `${file.etag.slice(0, -1)}-${encoding}"`;
-    const headers: Record<string, string> = {
-      ...securityHeaders,
-      etag,
-      vary: "accept-encoding",
-      "cache-control": file.isImmutable ? "public, max-age=31536000, immutable" : "no-cache",
-    };
-    // A common type for the two; their overloads have none.
-    const answer = response as ServerResponse;
-    if (namesEtag(request.headers["if-none-match"], etag)) {
-      answer.writeHead(304, headers);
-      answer.end();
-      return;
-    }
-    const body = file.bodies[encoding];
-    answer.writeHead(200, {
-      ...headers,
-      "content-type": file.type,
-      "content-length": String(body.length),
-      ...(encoding === "identity" ? {} : { "content-encoding": encoding }),
-    });
-    answer.end(request.method === "HEAD" ? undefined : body);
+    return serveFile(request, response, file);
   };
+}
+
+/** Answers GET or HEAD with a file, its encoding and the headers that keep a page safe. */
+export function serveFile(
+  request: Parameters<Handler>[0],
+  response: Parameters<Handler>[1],
+  file: PageFile,
+  status = 200,
+): void {
+  const encoding = chooseEncoding(request.headers["accept-encoding"]);
+  // The bytes differ by encoding, and so does a strong ETag.
+  const etag = encoding === "identity" ? file.etag : `${file.etag.slice(0, -1)}-${encoding}"`;
+  const headers: Record<string, string> = {
+    ...securityHeaders,
+    etag,
+    vary: "accept-encoding",
+    "cache-control": file.isImmutable ? "public, max-age=31536000, immutable" : "no-cache",
+  };
+  // A common type for the two; their overloads have none.
+  const answer = response as ServerResponse;
+  if (status === 200 && namesEtag(request.headers["if-none-match"], etag)) {
+    answer.writeHead(304, headers);
+    answer.end();
+    return;
+  }
+  const body = file.bodies[encoding];
+  answer.writeHead(status, {
+    ...headers,
+    "content-type": file.type,
+    "content-length": String(body.length),
+    ...(encoding === "identity" ? {} : { "content-encoding": encoding }),
+  });
+  answer.end(request.method === "HEAD" ? undefined : body);
 }
 
 function chooseEncoding(accepted: string | string[] | undefined): Encoding {

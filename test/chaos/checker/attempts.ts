@@ -2,9 +2,12 @@ import type { AttemptName } from "../history.ts";
 import { iso } from "./slots.ts";
 import { linesOf, type Violation, type World } from "./world.ts";
 
-/** R1 and the half of R5 that is about the fence. */
+/** R1, and the part of R5 about the fence. */
 
-/** At no moment has a watcher two active runs, or a run two attempts, by the database's clock and its order of commits. */
+/**
+ * At no moment does a watcher have two active runs, or a run two attempts, by the database's clock
+ * and its order of commits.
+ */
 export function checkAttempts(world: World): Violation | undefined {
   return checkActiveRuns(world) ?? checkCurrentAttempts(world);
 }
@@ -61,7 +64,7 @@ function checkCurrentAttempts(world: World): Violation | undefined {
   return undefined;
 }
 
-/** A device that asks about an attempt that had been taken away before it asked is not told to go on. */
+/** A device that asks about an attempt after the attempt was taken away is not told to go on. */
 export function checkFences(world: World): Violation | undefined {
   const asked = new Map<string, { at: number; held: (AttemptName & { state: "running" | "finished" })[] }>();
   for (const { at, stream, message } of world.sent) {
@@ -75,7 +78,7 @@ export function checkFences(world: World): Violation | undefined {
       const fencedAt = world.attempts.get(token)?.fencedAt;
       if (fencedAt === undefined || hello.at <= fencedAt) continue;
       if (verdict !== "continue" && verdict !== "send_result") continue;
-      // R10: the result of a program that has ended is wanted, also late.
+      // R10: the result of an ended program is wanted, even if late.
       const told = hello.held.find((attempt) => attempt.token === token);
       if (verdict === "send_result" && told?.state === "finished") continue;
       const what = `device ${device} asked at ${iso(hello.at)} about an attempt that ended at ${iso(fencedAt)}, and was told ${verdict}`;

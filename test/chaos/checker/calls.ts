@@ -2,7 +2,7 @@ import { linesOf, type Violation, type World } from "./world.ts";
 
 const ended = new Set(["completed", "failed", "timeout", "cancelled", "skipped"]);
 
-/** What a person was told has happened. */
+/** Effects reported to a person by a call have happened. */
 export function checkCalls(world: World): Violation | undefined {
   const rule = "an answer is true";
   for (const { org, request, answer } of world.operations) {

@@ -11,7 +11,7 @@ import { checkScheduleMoves, checkSlotRows, checkSlots } from "./slots.ts";
 import { checkTenancy } from "./tenancy.ts";
 import { type Bounds, makeWorld, type Violation, type World } from "./world.ts";
 
-/** Each looks for the first thing that breaks its promise. */
+/** Each rule looks for the first violation of its promise. */
 export const rules: Record<string, (world: World) => Violation | undefined> = {
   checkSlots,
   checkSlotRows,
@@ -30,13 +30,13 @@ export const rules: Record<string, (world: World) => Violation | undefined> = {
   checkEnd,
 };
 
-/** Proves a history against the rows that are left of it; answers what is broken, at most one thing for each rule. */
+/** Checks a history against the final rows; returns the violations, at most one for each rule. */
 export function check(history: readonly Entry[], rows: Rows, bounds: Bounds): Violation[] {
   const world = makeWorld(history, rows, bounds);
   return Object.values(rules).flatMap((rule) => rule(world) ?? []);
 }
 
-/** A violation as text: what it is, and the lines that show it. */
+/** A violation as text: the description, and the lines of the history as evidence. */
 export function describe({ rule, what, lines }: Violation): string {
   const first = lines[0]?.at ?? 0;
   const shown = lines.map(

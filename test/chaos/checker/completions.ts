@@ -2,7 +2,10 @@ import type { Digest, Outcome } from "../history.ts";
 import { pastAttemptsMax } from "../rows.ts";
 import { linesOf, type Violation, type World } from "./world.ts";
 
-/** R5: what a device reported is stored once, with its bytes, and what was not stored is not forgotten. */
+/**
+ * R5: each result reported by a device is stored once, with its bytes; a device does not forget a
+ * result that was not stored.
+ */
 
 type Reported = { run: string; device: string; firstAt: number; outcome: Outcome; output: Digest };
 
@@ -16,7 +19,7 @@ function reportedBy(world: World): Map<string, Reported> {
   return reported;
 }
 
-/** What a device was told became of an attempt that it held a result of: it forgets the result then. */
+/** The verdict on an attempt whose result the device held: the device forgets the result then. */
 type Told = { run: string; token: string; verdict: string; windowId: string };
 
 function toldTo(world: World): Told[] {
@@ -26,14 +29,14 @@ function toldTo(world: World): Told[] {
       return [{ run, token, verdict, windowId }];
     }
     if (message.case !== "welcome") return [];
-    // An attempt that it is told to abort is not forgotten: what has finished is sent.
+    // An attempt that the device is told to abort is not forgotten: a finished result is sent.
     return message.verdicts
       .filter(({ verdict }) => verdict === "already_stored")
       .map(({ run, token, verdict }) => ({ run, token, verdict, windowId: "" }));
   });
 }
 
-/** Every acknowledgement is true, and every result that was on its way was acknowledged or is held. */
+/** Every acknowledgement is true, and every sent result was acknowledged or is held. */
 export function checkCompletions(world: World): Violation | undefined {
   const reported = reportedBy(world);
   const told = toldTo(world);
@@ -79,7 +82,7 @@ function whyNotStored(world: World, told: Told, reported: Reported | undefined):
   const known = world.attempts.get(told.token);
   if (!run || !known) return "and the database does not know it";
   if (!known.isReported) return `and the database does not hold it: the run is ${run.status}, ${run.reason}`;
-  // What it said by "cancelled" has no bytes.
+  // A "cancelled" outcome sent by the device has no bytes.
   if (!reported) return undefined;
   const { outcome } = reported;
   if (!known.isLast) {
@@ -104,7 +107,10 @@ function whyNotStored(world: World, told: Told, reported: Reported | undefined):
 
 const isSame = (a: Digest, b: Digest) => a.sha256 === b.sha256 && a.characters === b.characters;
 
-/** A result that was sent had been written to the disk; from then on it is the device's until it is answered for. */
+/**
+ * A sent result had been written to the disk; from then on the device keeps the result until the
+ * verdict.
+ */
 function checkNothingLost(
   world: World,
   reported: ReadonlyMap<string, Reported>,
@@ -115,7 +121,7 @@ function checkNothingLost(
   );
   for (const [token, { run, device, firstAt }] of reported) {
     if (answered.has(token) || held.has(token)) continue;
-    // While its disk was full, a result was in memory alone.
+    // During a full disk, a result was in memory alone.
     if (hadFullDisk(world, device, firstAt)) continue;
     const what = `device ${device} sent the result of attempt ${token} of run ${run}, was never answered, and does not hold it any more`;
     return { rule: "no result is lost", what, lines: linesOf(world, { run }) };
@@ -139,7 +145,9 @@ function hadFullDisk(world: World, device: string, at: number): boolean {
   return isFull;
 }
 
-/** A completed run has one window, with the bytes of its last attempt; no other run has any. */
+/**
+ * A completed run has one window, with the bytes of its last attempt; other runs have no window.
+ */
 export function checkWindows(world: World): Violation | undefined {
   const rule = "one window per completed run";
   const reported = reportedBy(world);

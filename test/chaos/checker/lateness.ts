@@ -6,17 +6,20 @@ import { iso } from "./slots.ts";
 import { linesOf, namesOf, type Violation, type World } from "./world.ts";
 
 /**
- * What replicas tell each other are hints. Whatever becomes of them, a run that its device could take is pushed as soon
- * as the sweep looks.
+ * Messages between replicas are hints. Even if hints are lost, a run that its device could take is
+ * pushed at the next sweep.
  */
 
 /** They lose hints, and nothing else; every other fault may be why a run is late. */
 const lossesOfHints: ReadonlySet<FaultKind> = new Set<FaultKind>(["notifications_lost", "listen_dropped"]);
 
-/** How long a run was due and pushed to nobody, though nothing was in its way. */
+/** The time in which a run was due and not pushed, although nothing prevented the push. */
 export type Wait = { run: RunRow; from: number; to: number };
 
-/** A run is late by at most the sweep: however long its device is there and has a free slot, and nothing else is broken. */
+/**
+ * A run is late by at most the sweep interval, while its device is connected with a free slot and
+ * no fault is active.
+ */
 export function checkLateness(world: World): Violation | undefined {
   const { sweepMs, pushSlackMs } = world.bounds;
   const wait = waitsAbove(world, sweepMs + pushSlackMs)[0];
@@ -32,7 +35,7 @@ export function checkLateness(world: World): Violation | undefined {
 /** A frame may be so early: the promise of the look-ahead. */
 const earlyMsMax = 1;
 
-/** However long before its moment a run is recorded, its device hears of it when it is due. */
+/** However early a run is recorded, its device receives the run when the run is due. */
 export function checkEarliness(world: World): Violation | undefined {
   for (const { at, message } of world.seen) {
     if (message.case !== "assignment") continue;
@@ -48,14 +51,17 @@ export function checkEarliness(world: World): Violation | undefined {
   return undefined;
 }
 
-/** The longest while of each run in which it waited for nothing but a push, where it is longer than so many milliseconds. */
+/**
+ * The longest time of each run in which only the push was missing, if longer than `ms`
+ * milliseconds.
+ */
 export function waitsAbove(world: World, ms: number): Wait[] {
   const created = new Set(
     world.rows.events.flatMap(({ kind, run }) => (kind === "run.created" && run ? [run] : [])),
   );
   const pushed = firstPushes(world);
   const end = world.history.at(-1)?.at ?? 0;
-  // What is in the way is found out for those only that waited at all: they are few.
+  // Obstacles are only computed for the few runs that waited at all.
   const late = world.rows.runs.flatMap((run) => {
     const to = pushed.get(run.id) ?? run.finishedAt ?? end;
     return run.device !== null && created.has(run.id) && to - run.dueAt > ms ? [{ run, to }] : [];
@@ -82,7 +88,7 @@ export function waitsAbove(world: World, ms: number): Wait[] {
   });
 }
 
-/** When a run's own device has first seen it. */
+/** The moment when a run's own device first received the run. */
 function firstPushes(world: World): Map<string, number> {
   const pushed = new Map<string, number>();
   for (const { at, message } of world.seen) {
@@ -92,8 +98,9 @@ function firstPushes(world: World): Map<string, number> {
 }
 
 /**
- * When each device had a stream to a replica that was up and answered: between two messages of one stream that are not
- * further apart than half of the TTL, until the replica asks for the stream's end.
+ * The spans in which each device had a stream to a replica that was up and answered: between two
+ * messages of one stream at most half a TTL apart, until the replica asks for the end of the
+ * stream.
  */
 function connectedSpans(world: World): Map<string, Span[]> {
   const spans = new Map<string, Span[]>();
@@ -113,7 +120,7 @@ function connectedSpans(world: World): Map<string, Span[]> {
   return spans;
 }
 
-/** When something else than the hints of each device's replicas was broken, or had just been. */
+/** The spans in which a fault other than lost hints affected each device, or had just ended. */
 function struckSpans(world: World): Map<string, Span[]> {
   const spans = new Map<string, Span[]>();
   const devices = [...world.slotsOfDevice.keys()];
@@ -136,7 +143,7 @@ function struckSpans(world: World): Map<string, Span[]> {
       if (entry.phase === "begin") begin(`fault ${entry.fault}`, entry.at, struck);
       else end(`fault ${entry.fault}`, entry.at + recoveryMs(world.bounds));
     } else if (entry.kind === "replica") {
-      // Also one that is replaced in all order takes what it was about to do with it.
+      // A replica replaced in an orderly way also loses the pushes it was about to make.
       const isBack = entry.phase === "serving" || entry.phase === "continued";
       if (isBack) end(entry.replica, entry.at + recoveryMs(world.bounds));
       else begin(entry.replica, entry.at, devices);
@@ -146,7 +153,10 @@ function struckSpans(world: World): Map<string, Span[]> {
   return spans;
 }
 
-/** When attempts had a slot of each device: from their claim until both the database and the device are done with them. */
+/**
+ * The spans in which attempts used a slot of each device: from the claim until both the database
+ * and the device have ended the attempt.
+ */
 function busySpans(world: World): Map<string, (Span & { run: string })[]> {
   const lastWord = new Map<string, number>();
   for (const { at, message } of [...world.sent, ...world.seen]) {
@@ -160,18 +170,18 @@ function busySpans(world: World): Map<string, (Span & { run: string })[]> {
   for (const { token, run, claimedAt, endedAt, fencedAt } of world.attempts.values()) {
     if (run.device === null) continue;
     const to = Math.max(endedAt ?? Number.POSITIVE_INFINITY, fencedAt ?? 0, lastWord.get(token) ?? 0);
-    // Claimed ahead it uses no slot.
+    // A run claimed ahead uses no slot before its due time.
     append(spans, run.device, { run: run.id, from: Math.max(claimedAt, run.dueAt), to });
   }
   for (const run of world.rows.runs) {
     if (run.device === null || run.past.length < pastAttemptsMax) continue;
-    // Its first attempts are not known any more.
+    // The run's first attempts are no longer known.
     append(spans, run.device, { run: run.id, from: run.dueAt, to: Number.POSITIVE_INFINITY });
   }
   return spans;
 }
 
-/** When at least so many of the spans are on at once. */
+/** The spans in which at least `slots` of the given spans overlap. */
 export function fullSpans(spans: readonly Span[], slots: number): Span[] {
   const turns = spans
     .flatMap(({ from, to }) => [
@@ -196,7 +206,10 @@ export function fullSpans(spans: readonly Span[], slots: number): Span[] {
 
 const runEnds = new Set(["run.completed", "run.failed", "run.timeout", "run.cancelled", "run.skipped"]);
 
-/** When each watcher had an active run: no other one of it may begin meanwhile. */
+/**
+ * The spans in which each watcher had an active run: no other run of the watcher may begin
+ * meanwhile.
+ */
 function activeSpans(world: World): Map<string, (Span & { run: string })[]> {
   const spans = new Map<string, (Span & { run: string })[]>();
   const open = new Map<string, Span & { run: string }>();

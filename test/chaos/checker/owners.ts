@@ -1,16 +1,19 @@
 import { iso } from "./slots.ts";
 import { type Bounds, linesOf, type Violation, type World } from "./world.ts";
 
-/** DESIGN 5: what nobody answers for is taken away in time, and not before. */
+/** DESIGN 5: an attempt without a live owner is taken away in time, and not before. */
 
 export type Span = { from: number; to: number };
 
-/** After a fault is over it takes this long until everything that it struck is as it was. */
+/** The time after the end of a fault until all affected parts have recovered. */
 export const recoveryMs = ({ ttlMs, slackMs }: Bounds): number => ttlMs + slackMs / 2;
 
 const databaseFaults = new Set(["postgres_restart", "postgres_outage", "backends_terminated"]);
 
-/** When some replica could reap: up and undisturbed for one TTL, and the database there for it for one TTL. */
+/**
+ * The spans in which some replica could reap: the replica up and undisturbed for one TTL, and its
+ * database available for one TTL.
+ */
 function reapingSpans(world: World): Span[] {
   const { ttlMs } = world.bounds;
   const end = (world.history.at(-1)?.at ?? 0) + 1;
@@ -42,7 +45,7 @@ function reapingSpans(world: World): Span[] {
   return subtract(merge(able), merge(away));
 }
 
-/** The way of a replica to the database is named after it. */
+/** The link between a replica and the database is named after the replica. */
 const linkOf = "'s database";
 
 export function merge(spans: readonly Span[]): Span[] {
@@ -73,7 +76,10 @@ function overlapMs(spans: readonly Span[], from: number, to: number): number {
   return spans.reduce((sum, span) => sum + Math.max(0, Math.min(span.to, to) - Math.max(span.from, from)), 0);
 }
 
-/** No attempt is out without anybody who answers for it for longer than its TTL, while somebody could have reaped it. */
+/**
+ * No attempt stays without a live owner for longer than its TTL while some replica could have
+ * reaped the attempt.
+ */
 export function checkOwners(world: World): Violation | undefined {
   const { ttlMs, silentAttemptMs, slackMs } = world.bounds;
   const spans = reapingSpans(world);
@@ -95,12 +101,19 @@ export function checkOwners(world: World): Violation | undefined {
 }
 
 const reapedFor = new Set(["stream_broken", "silent", "never_beat", "not_listed", "overdue"]);
-/** A shorter absence may have gone by between two passes of a reaper; nothing looks stale after it. */
+/**
+ * A shorter absence may have passed between two passes of a reaper; nothing looks stale afterwards.
+ */
 const noticedMs = 2_000;
-/** Between the moment at which PostgreSQL takes connections and the rig's knowledge of it. */
+/**
+ * Between the moment at which PostgreSQL takes connections and the rig's knowledge of that moment.
+ */
 const noticeMs = 1_000;
 
-/** For one TTL after the database was away nothing is reaped: everything looks stale then. */
+/**
+ * For one TTL after an absence of the database nothing is reaped, because every attempt looks stale
+ * then.
+ */
 export function checkReaperGrace(world: World): Violation | undefined {
   const begun = new Map<number, number>();
   const back: number[] = [];

@@ -2,8 +2,9 @@ import { pastAttemptsMax } from "../rows.ts";
 import { linesOf, type Violation, type World } from "./world.ts";
 
 /**
- * R10: the result of a program that finished is stored, as its run's end or as a late result, or its device still holds it.
- * The program itself says that it finished, within the device's process, before anything else hears of it.
+ * R10: the result of a finished program is stored, as its run's end or as a late result, or is
+ * still held by its device. The program itself records its finish, within the device's process,
+ * before the rest of the system hears of the result.
  */
 
 /** From the end of a program until its result is on the device's disk, on a busy machine. */
@@ -35,7 +36,10 @@ export function checkPrograms(world: World): Violation | undefined {
   return undefined;
 }
 
-/** Whether the device's process was killed before the result of a program that finished at `at` can have been on its disk. */
+/**
+ * Whether the device's process was killed before the result of a program that finished at `at` can
+ * have been on the disk.
+ */
 function isMemoryLost(world: World, device: string, at: number): boolean {
   const host = world.hostOfDevice.get(device) ?? "";
   const delays = fullSpans(world, host).filter(({ from, to }) => from <= at + writingMs && to >= at);
@@ -50,7 +54,7 @@ function isMemoryLost(world: World, device: string, at: number): boolean {
   );
 }
 
-/** When the disk of a host was full. */
+/** The spans in which a host's disk was full. */
 function fullSpans(world: World, host: string): { from: number; to: number }[] {
   const spans: { from: number; to: number }[] = [];
   for (const entry of world.history) {

@@ -3,7 +3,10 @@ import { linesOf, type Violation, type World } from "./world.ts";
 
 /** R2 and R3, from the schedules as the workload set them, without the product's own cron. */
 
-/** A schedule, the moments between which it began to hold, and those between which it ended. */
+/**
+ * A schedule, with the moments between which the schedule took effect, and the moments between
+ * which it ended.
+ */
 type Reign = {
   every: EverySeconds;
   jitterMs: number;
@@ -45,7 +48,7 @@ export function slotsBetween(every: number, after: number, to: number): number[]
   return slots;
 }
 
-/** When each slot's row was committed, by "watcher slot". */
+/** The commit time of each slot's row, by "watcher slot". */
 function recordedAt(world: World): Map<string, number> {
   const committedAt = new Map<string, number>();
   for (const { kind, run, committedAt: at } of world.rows.events) {
@@ -58,7 +61,9 @@ function recordedAt(world: World): Map<string, number> {
   );
 }
 
-/** Every due slot of every schedule is recorded, and no slot is recorded that no schedule has (R2). */
+/**
+ * Every due slot of every schedule is recorded, and every recorded slot belongs to a schedule (R2).
+ */
 export function checkSlots(world: World): Violation | undefined {
   const recorded = new Map<string, Set<number>>();
   for (const { watcher, scheduledFor } of [...world.rows.slots, ...world.rows.backlog]) {
@@ -75,7 +80,7 @@ export function checkSlots(world: World): Violation | undefined {
           every !== null &&
           slot % (every * 1000) === 0 &&
           slot >= setFrom &&
-          // Recorded ahead while the schedule held; an edit leaves it.
+          // Recorded ahead while the schedule was in force; an edit keeps the slot.
           (slot <= endedBy || (recordedBy.get(`${watcher} ${slot}`) ?? Number.POSITIVE_INFINITY) <= endedBy),
       ) ||
       backfills.some(({ request }) =>
@@ -112,7 +117,7 @@ export function checkSlots(world: World): Violation | undefined {
   return undefined;
 }
 
-/** A slot is one run or one skipped run with its reason, which says so in the log once. */
+/** A slot is one run or one skipped run with a reason, and the log records the skip once. */
 export function checkSlotRows(world: World): Violation | undefined {
   const rule = "a slot is one row";
   const runOfSlot = new Map<string, string>();
@@ -137,7 +142,7 @@ export function checkSlotRows(world: World): Violation | undefined {
     if ((run.status === "skipped") !== (run.skipReason !== null)) {
       return { rule, what: `${name} is ${run.status} with the reason "${run.skipReason}"`, lines: lines() };
     }
-    // A run whose start deadline passed is told of as created, and again as skipped.
+    // A run whose start deadline passed appears in the log as created, and again as skipped.
     const times = told.get(run.id) ?? 0;
     const most = run.skipReason === "offline_expired" ? 2 : 1;
     if (times < 1 || times > most) {
@@ -155,7 +160,10 @@ export function checkSlotRows(world: World): Violation | undefined {
   return undefined;
 }
 
-/** At every moment a schedule stands at the first slot that has no row, and all before it have one (R3). */
+/**
+ * At every moment a schedule stands at the first slot without a row, and all earlier slots have a
+ * row (R3).
+ */
 export function checkScheduleMoves(world: World): Violation | undefined {
   const recordedBy = recordedAt(world);
   const steady = new Map([...reignsOf(world)].filter(([, reigns]) => reigns.length > 0));
@@ -167,7 +175,7 @@ export function checkScheduleMoves(world: World): Violation | undefined {
         .get(watcher)
         ?.find(({ setBy, endedFrom }) => setBy < entry.at && entry.at < endedFrom);
       if (!reign || reign.every === null) continue;
-      // The schedule before this one may have recorded slots ahead, which stay.
+      // The previous schedule may have recorded slots ahead, which stay.
       const isOlder = (slot: number) =>
         (recordedBy.get(`${watcher} ${slot}`) ?? Number.POSITIVE_INFINITY) <= reign.setBy;
       const problem = whyAstray(
@@ -198,7 +206,8 @@ function whyAstray(
   const recorded = new Set(look.slots);
   if (recorded.size !== look.slots.length)
     return "has a slot that is recorded and waits, or is recorded twice";
-  // An edit leaves the schedule where it was asked for; a slot that went by during the edit has its row already.
+  // An edit leaves the schedule at the requested slot; a slot that passed during the edit has its
+  // row already.
   const late = look.slots.find((slot) => slot >= nextSlotAt && slot > reign.setBy && !reign.isOlder(slot));
   if (late !== undefined) return `stands at ${iso(nextSlotAt)} and has a row for ${iso(late)}`;
   const from = Math.max(reign.setBy, look.at - lookBackMs + reign.every * 1000);

@@ -1,32 +1,34 @@
 import type { Answer, AttemptName, Call, Entry, SeenMessage, SentMessage } from "../history.ts";
 import { pastAttemptsMax, type Rows, type RunRow } from "../rows.ts";
 
-/** Bounds that the rules need, in milliseconds. */
+/** Bounds of the rules, in milliseconds. */
 export type Bounds = {
   ttlMs: number;
   silentAttemptMs: number;
-  /** How much later than by the book a reaper may be on a busy machine. */
+  /** Maximum delay of a reaper beyond its limits, on a busy machine. */
   slackMs: number;
-  /** Between two looks of a replica for what nobody told it of. */
+  /** Between two sweeps of a replica for changes without a notification. */
   sweepMs: number;
-  /** How much later than the sweep a push may be on a busy machine that answers heartbeats in time. */
+  /**
+   * Maximum delay of a push beyond the sweep, on a busy machine that answers heartbeats in time.
+   */
   pushSlackMs: number;
 };
 
-/** What breaks a promise, and the lines of the history that show it. */
+/** A violation of a promise, and the lines of the history as evidence. */
 export type Violation = { rule: string; what: string; lines: Entry[] };
 
 export type Sent = { at: number; device: string; stream: string; message: SentMessage };
 export type Seen = { at: number; device: string; stream: string; message: SeenMessage };
 
-/** An attempt as the database knows it. */
+/** An attempt in the database's view. */
 export type KnownAttempt = {
   token: string;
   run: RunRow;
   claimedAt: number;
-  /** By the row; undefined while it is out. */
+  /** From the row; undefined while the attempt is out. */
   endedAt: number | undefined;
-  /** When its end became true for others; undefined if that is not known. */
+  /** The moment when the attempt's end became visible to others; undefined if unknown. */
   fencedAt: number | undefined;
   isReported: boolean;
   isLast: boolean;
@@ -41,7 +43,7 @@ export type Operation = {
   answer: Answer | undefined;
 };
 
-/** The history and the rows, with what the rules look up. */
+/** The history and the rows, with indexes for the rules. */
 export type World = {
   history: readonly Entry[];
   rows: Rows;
@@ -53,7 +55,7 @@ export type World = {
   operations: Operation[];
   orgOfDevice: ReadonlyMap<string, string>;
   hostOfDevice: ReadonlyMap<string, string>;
-  /** How many attempts a device takes at once. */
+  /** The number of attempts that a device takes at once. */
   slotsOfDevice: ReadonlyMap<string, number>;
 };
 
@@ -126,12 +128,12 @@ function findAttempts(rows: Rows): Map<string, KnownAttempt> {
   return attempts;
 }
 
-/** Entries that tell most about a subject are shown at most so many of. */
+/** Maximum number of shown entries per subject; the most informative entries are shown. */
 const linesMax = 40;
-/** Faults that began or ended so long before and after the shown messages are shown, too. */
+/** Faults that began or ended within this time of the shown messages are shown, too. */
 const aroundMs = 3_000;
 
-/** The lines of the history that are about a run, an attempt, a watcher or a device. */
+/** The lines of the history about a run, an attempt, a watcher or a device. */
 export function linesOf(
   world: World,
   subject: Partial<AttemptName> & { watcher?: string; device?: string; from?: number; to?: number },
@@ -174,7 +176,7 @@ export function linesOf(
   return [...lines, ...around].sort((a, b) => a.at - b.at).slice(0, linesMax);
 }
 
-/** The attempts that a message names. */
+/** The attempts named by a message. */
 export function namesOf(message: SentMessage | SeenMessage): AttemptName[] {
   if (message.case === "hello") return message.held;
   if (message.case === "welcome") return message.verdicts;

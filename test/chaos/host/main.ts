@@ -1,7 +1,7 @@
 /**
- * A process with many devices: each is the real client with its real outbox on the disk. What happens is written to file
- * descriptor 3 before the process goes on, so that a kill loses no line of what it did, and so that a full disk does not
- * matter to the record.
+ * A process with many devices: each is the real client with its real outbox on the disk. Each event
+ * is written to file descriptor 3 before the process goes on, so that a kill loses no line of the
+ * record, and a full disk does not affect the record.
  */
 import { readFileSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
@@ -20,24 +20,30 @@ export type HostDevice = {
   url: string;
   stateDir: string;
   slots: number;
-  /** Runs a child program for each attempt, as the daemon does; otherwise a function of this process does the work. */
+  /**
+   * Runs a child program for each attempt, like the daemon; otherwise a function of this process
+   * does the work.
+   */
   isDaemon: boolean;
 };
 
 export type HostConfig = {
   devices: HostDevice[];
-  /** How long the work of an attempt takes at most, in milliseconds. */
+  /** Maximum duration of an attempt's work, in milliseconds. */
   workMsMax: number;
-  /** Breaks the client on purpose: results that wait in the outbox are thrown away at the start. */
+  /** Breaks the client on purpose: results waiting in the outbox are deleted at the start. */
   dropsOutbox: boolean;
   /** Every attempt completes, as far as the work is concerned. */
   isReliable: boolean;
-  /** Takes its time to dial again, and none to hand results over without a stream. */
+  /** Waits long before dialling again, and hands results over without a stream at once. */
   prefersUnary: boolean;
 };
 
 const historyFile = 3;
-/** Short, so that a run of minutes sees many reconnects; the relations between them are those of the defaults. */
+/**
+ * Short, so that a run of minutes sees many reconnects; the ratios between the values equal the
+ * ratios of the defaults.
+ */
 const timingDefault: Partial<Timing> = {
   dialDeadlineMs: 2_000,
   welcomeDeadlineMs: 3_000,
@@ -49,7 +55,7 @@ const timingDefault: Partial<Timing> = {
   ackDeadlineCapMs: 8_000,
   unaryAfterMs: 2_500,
   unaryDeadlineMs: 3_000,
-  // A fleet outlives a service that is wrong about it for a moment.
+  // A fleet survives wrong refusals by a service for a short time.
   refusalsMax: 1_000,
 };
 /** The largest output of an attempt, in characters. */
@@ -80,13 +86,13 @@ for (const device of config.devices) {
   else startClient(device);
 }
 process.send!("started");
-// Whoever started it is gone.
+// The parent process is gone.
 process.on("disconnect", () => process.exit(0));
 
-/** The work of an attempt is the same whenever it is asked for: its length, its outcome and its output. */
+/** The work of an attempt depends only on its token: length, outcome and output. */
 function workOf(attemptToken: string) {
   const random = createRandom(seedOf(attemptToken));
-  // Most of it is short, some outlasts the TTL.
+  // Most work is short, some outlasts the TTL.
   const durationMs = Math.round(20 + config.workMsMax * random.next() ** 3);
   const output = `${attemptToken} ${"é-".repeat(random.chance(0.1) ? random.whole(0, outputCharactersMax / 2) : 20)}`;
   const outcome = random.next();
@@ -110,7 +116,7 @@ function startClient(device: HostDevice): void {
       try {
         const work = workOf(attemptToken);
         output("stdout", "it begins\n");
-        // Some agents do not care for being asked to end.
+        // Some agents ignore the request to end.
         const wait = delay(work.durationMs, undefined, { signal }).catch(() =>
           work.isStubborn ? delay(stubbornMs) : undefined,
         );
@@ -132,7 +138,7 @@ function startClient(device: HostDevice): void {
 
 function startDaemon(device: HostDevice): void {
   const work = 'cat > /dev/null; sleep 0.$(( $$ % 9 )); echo "$PINION_RUN_ID by $$"';
-  // One in ten fails, by its process id.
+  // One in ten fails, by the process id.
   const script = config.isReliable ? work : `${work}; [ $(( $$ % 10 )) -ne 0 ]`;
   const toml = `[device]
 default_executor = "agent"

@@ -1,6 +1,6 @@
 /**
- * Records every message of every device of this process, where the client hands it to the transport and where it comes
- * from it: the functions of grpc-js that encode and decode are wrapped, and nothing of the client is changed.
+ * Records every message of every device of this process, between client and transport: the
+ * functions of grpc-js that encode and decode are wrapped, and the client is unchanged.
  */
 import { createHash } from "node:crypto";
 import * as grpc from "@grpc/grpc-js";
@@ -27,7 +27,7 @@ export function digestOf(text: string): history.Digest {
   return { sha256: createHash("sha256").update(text, "utf8").digest("hex"), characters: [...text].length };
 }
 
-/** Wraps the transport. `deviceOf`: the device that a token belongs to. */
+/** Wraps the transport. `deviceOf`: the device of a token. */
 export function tapTransport(record: history.Record, deviceOf: (token: string) => string): void {
   const prototype = grpc.Client.prototype as unknown as {
     makeBidiStreamRequest: (...args: unknown[]) => unknown;

@@ -2,9 +2,12 @@ import { setTimeout as delay } from "node:timers/promises";
 import { type Clients, PinionError } from "@pinion/client";
 import type { Answer, Call, Record } from "../history.ts";
 
-/** Calls of people and services: each is recorded, repeated while the service is away, and its answer recorded. */
+/**
+ * Calls of people and services: each is recorded, repeated while the service is away, and recorded
+ * with its answer.
+ */
 export type Caller = {
-  /** The answer; undefined if it was refused, or if `stop` came first. */
+  /** The answer; undefined if the call was refused, or if `stop` came first. */
   call<T>(
     org: string,
     request: Call,
@@ -15,7 +18,7 @@ export type Caller = {
 };
 
 const againMs = 250;
-/** Errors that say no, and would say it again. */
+/** Final errors: a repeat would give the same answer. */
 const refusals = new Set([
   "invalid_argument",
   "not_found",
@@ -55,15 +58,15 @@ export function createCaller(record: Record, stop: AbortSignal): Caller {
   };
 }
 
-/** A schedule that fires at every multiple of so many seconds: a divisor of 60, or 60. */
+/** A schedule that fires at every multiple of `every` seconds: a divisor of 60, or 60. */
 export function cronOf(every: number | null): string {
   if (every === null) return "";
   return every === 60 ? "* * * * *" : `*/${every} * * * * *`;
 }
 
 /**
- * Sets a schedule. An edit names the version that it is of, so that one that arrives after a later one, from a replica
- * that stood still, is refused.
+ * Sets a schedule. An edit names its base version, so that an edit delayed by a stopped replica is
+ * refused if it arrives after a later edit.
  */
 export async function setSchedule(clients: Clients, watcherId: string, every: number | null): Promise<void> {
   const schedule = cronOf(every);

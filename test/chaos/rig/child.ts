@@ -2,14 +2,14 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import type { Meddling } from "../shifted-clock.ts";
 
-/** A process of the rig. It ends with the rig. */
+/** A process of the rig. Ends with the rig. */
 export type Child = {
   readonly pid: number;
   readonly isAlive: boolean;
-  /** Resolves with the first message that it sends; rejects when it ends before. */
+  /** Resolves with the first message of the process; rejects when the process ends before. */
   ready: Promise<unknown>;
   ended: Promise<void>;
-  /** What it wrote to its standard error, the last of it. */
+  /** The last part of the process's standard error. */
   readonly errors: string;
   signal(signal: NodeJS.Signals): void;
   meddle(how: Meddling["meddle"]): void;

@@ -6,23 +6,25 @@ import pg from "pg";
 import { type Embedded, startEmbedded } from "../../../src/store/pg/embedded/cluster.ts";
 import { migrate } from "../../../src/store/pg/migrate.ts";
 
-/** The rig's PostgreSQL: it can crash, be away and come back at the same address. */
+/** The rig's PostgreSQL, which can crash, be away and come back at the same address. */
 export type Cluster = {
   url: string;
-  /** Crashes it (as `pg_ctl stop -m immediate`); it is away until `start`. */
+  /** Crashes PostgreSQL (like `pg_ctl stop -m immediate`), which is away until `start`. */
   crash(): Promise<void>;
-  /** Starts it where it was; resolves when it takes connections. */
+  /** Starts PostgreSQL on the same port; resolves when connections are accepted. */
   start(): Promise<void>;
-  /** One statement, when it is there. */
+  /** Runs one statement; rejects while PostgreSQL is away. */
   query<Row extends pg.QueryResultRow>(text: string, values?: unknown[]): Promise<Row[]>;
-  /** A disk of its own for the tables, with the WAL elsewhere; undefined where disks cannot be mounted. */
+  /**
+   * A separate disk for the tables, with the WAL elsewhere; undefined if disks cannot be mounted.
+   */
   readonly disk: { fill(): void; empty(): void } | undefined;
   close(): Promise<void>;
 };
 
 const settings = {
   max_connections: "200",
-  // The moment at which something became true for others, which the checker orders by.
+  // The commit time of each transaction, by which the checker orders.
   track_commit_timestamp: "on",
 };
 const connectTimeoutMs = 5_000;
@@ -30,7 +32,7 @@ const statementTimeoutMs = 20_000;
 
 export async function openCluster(dataDir: string): Promise<Cluster> {
   await mkdir(dataDir, { recursive: true });
-  // As root, PostgreSQL runs as another user, who passes through it.
+  // As root, PostgreSQL runs as another user, who needs to traverse the directory.
   await chmod(dataDir, 0o711);
   let embedded: Embedded | undefined = await startEmbedded({ dataDir, settings });
   const { url } = embedded;
@@ -44,13 +46,13 @@ export async function openCluster(dataDir: string): Promise<Cluster> {
     process.kill(running.pid, "SIGQUIT");
     await running.stop();
   }
-  // A rig that is broken off leaves nothing behind.
+  // An interrupted rig leaves nothing behind.
   const kill = () => {
     if (!embedded) return;
     try {
       process.kill(embedded.pid, "SIGQUIT");
     } catch {
-      // It ended by itself.
+      // The process ended by itself.
     }
   };
   process.once("exit", kill);
@@ -85,10 +87,10 @@ export async function openCluster(dataDir: string): Promise<Cluster> {
   };
 }
 
-/** Of the disk with the tables, in MiB; the runs of half an hour need a quarter of it. */
+/** The size of the disk with the tables, in MiB; the runs of half an hour need a quarter. */
 const diskMebibytes = 256;
 
-/** Moves all tables to a disk that can be filled. Their indexes and the WAL stay where they are. */
+/** Moves all tables to a disk that can be filled. Their indexes and the WAL stay in place. */
 async function putTablesOnDisk(
   url: string,
   path: string,

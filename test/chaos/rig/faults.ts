@@ -5,7 +5,7 @@ import { type Fault, type FaultKind, isOfNetwork } from "../plan.ts";
 import { canLimitFiles } from "./hosts.ts";
 import type { Rig } from "./rig.ts";
 
-/** A fault as it is done to processes and connections: what it strikes, how it begins, how it is over. */
+/** A fault as actions on processes and connections: its targets, its start and its end. */
 type Strike = {
   /** Names of replicas, of hosts, or of devices. */
   targets: string[];
@@ -13,10 +13,13 @@ type Strike = {
   end?(): Promise<void> | void;
 };
 
-/** Two faults do not strike the same process at once: a killed one cannot be stopped. */
+/** Two faults do not strike the same process at once: a killed process cannot be stopped. */
 const struck = new WeakMap<Rig, Set<string>>();
 
-/** Does what the plan says; resolves when all faults are over. `stop` ends it early, with what is under way healed. */
+/**
+ * Injects the faults of the plan; resolves when all faults are over. `stop` ends the injection
+ * early and heals the current faults.
+ */
 export async function inject(
   rig: Rig,
   plan: readonly Fault[],
@@ -140,7 +143,8 @@ const strikes: Record<FaultKind, (rig: Rig, fault: Fault) => Strike | undefined>
     }),
   network_slow_reader: (rig, fault) => ofNetwork(rig, fault, (proxy) => proxy.set({ down: "stall" })),
   network_bandwidth: (rig, fault) => ofNetwork(rig, fault, (proxy) => proxy.set({ bytesPerSecond: 20_000 })),
-  // Longer than a device waits for its welcome: what it gave up on arrives after what it did next.
+  // Longer than a device waits for its welcome: messages of an abandoned stream arrive after those
+  // of the next stream.
   network_reorder: (rig, fault) =>
     ofNetwork(rig, fault, (proxy) => {
       proxy.set({ lateUpMs: 4_000 });
@@ -180,12 +184,12 @@ function ofPostgres(rig: Rig): Strike {
   return { targets: ["postgres"], begin: () => rig.cluster.crash(), end: () => rig.cluster.start() };
 }
 
-/** Between one replica and PostgreSQL. */
+/** Applies faults to the link between one replica and PostgreSQL. */
 function ofDatabaseLink(rig: Rig, fault: Fault, faults: Parameters<FaultProxy["set"]>[0]): Strike {
   const { name, link } = rig.replicas[fault.target]!;
   const heal = () => {
     link.heal();
-    // As below: what comes after swallowed bytes would be another protocol.
+    // As below: after dropped bytes the connection would be invalid as a protocol.
     if (faults.up === "blackhole") link.reset();
   };
   return {
@@ -214,14 +218,17 @@ function ofNetwork(
     end() {
       for (const { proxy } of devices) {
         proxy.heal();
-        // Bytes were swallowed: what comes after them on these connections would be another protocol.
+        // Bytes were dropped: the rest of these connections would be invalid as a protocol.
         if (options.isCut) proxy.reset();
       }
     },
   };
 }
 
-/** PostgreSQL may be away when a replica is to come back; whoever runs it would start it again, too. */
+/**
+ * PostgreSQL may be away when a replica is to come back; an operator would start the replica again,
+ * too.
+ */
 async function startAgain(rig: Rig, start: () => Promise<void>): Promise<void> {
   for (;;) {
     try {

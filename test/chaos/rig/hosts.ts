@@ -6,16 +6,16 @@ import type { AttemptName, Record } from "../history.ts";
 import type { HostConfig, HostDevice } from "../host/main.ts";
 import { type Child, startChild } from "./child.ts";
 
-/** A process that holds devices; it can be killed and comes back with their state. */
+/** A process that holds devices; after a kill, the process comes back with their state. */
 export type HostProcess = {
   readonly name: string;
   readonly devices: readonly HostDevice[];
   readonly child: Child | undefined;
   start(): Promise<void>;
   kill(): Promise<void>;
-  /** From now on it can write no byte to any file, as on a full disk; or it can again. */
+  /** Prevents all writes of the process to files, as on a full disk; or permits them again. */
   setDiskFull(isFull: boolean): void;
-  /** The results that its devices have on the disk. */
+  /** The results on the disks of the process's devices. */
   held(): Promise<{ device: string; attempts: AttemptName[] }[]>;
 };
 
@@ -41,7 +41,7 @@ export function createHost(options: {
       await mkdir(options.directory, { recursive: true });
       await writeFile(configFile, JSON.stringify(config));
       record({ kind: "host", host: name, phase: "started" });
-      // What a process wrote before it was killed ends in the middle of a line.
+      // The output of a killed process ends in the middle of a line.
       let rest = "";
       child = startChild({
         file: hostFile,
@@ -81,16 +81,19 @@ export function createHost(options: {
   };
 }
 
-/** Linux only: the size that files may grow to by the writes of a process. A write beyond it is refused with EFBIG. */
+/**
+ * Linux only: limits the size to which a process may grow files by writing. A write beyond the
+ * limit is refused with EFBIG.
+ */
 function limitFiles(pid: number, limit: string): void {
   try {
     execFileSync("prlimit", ["--pid", String(pid), `--fsize=${limit}`], { stdio: "ignore" });
   } catch {
-    // It ended meanwhile.
+    // The process ended meanwhile.
   }
 }
 
-/** Whether this machine can limit the files of a process that runs. */
+/** Whether this machine can limit the file sizes of a running process. */
 export function canLimitFiles(): boolean {
   try {
     execFileSync("prlimit", ["--version"], { stdio: "ignore" });

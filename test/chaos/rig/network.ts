@@ -1,17 +1,21 @@
 import { type FaultProxy, startFaultProxy } from "../../support/fault-proxy.ts";
 import type { ReplicaProcess } from "./replicas.ts";
 
-/** Between devices and replicas: a proxy for each device, which sends each new connection to some replica that is up. */
+/**
+ * Between devices and replicas: a proxy for each device, which sends each new connection to some
+ * replica that is up.
+ */
 export type Network = {
-  /** Where a device connects. */
+  /** The address for a device. */
   addProxy(): Promise<FaultProxy>;
-  /** Where people and services connect: without faults of its own. */
+  /** The address for people and services: without faults. */
   front: FaultProxy;
   close(): Promise<void>;
 };
 
 export async function openNetwork(replicas: readonly ReplicaProcess[]): Promise<Network> {
-  // The way of a connection is the network's own chance, not the seed's: it depends on when devices connect.
+  // The replica for a connection is chosen randomly, without the seed: the choice depends on the
+  // devices' connection times.
   const pick = () => {
     const up = replicas.filter(({ isUp }) => isUp);
     const replica = up[Math.floor(Math.random() * up.length)];

@@ -7,7 +7,7 @@ const sampleMs = 1_000;
 /** Every so many samples the schedules are looked at, too. */
 const schedulesEvery = 5;
 
-/** Looks at the database from outside while the faults are on, and records what the checker judges. */
+/** Reads the database from outside during the faults, and records samples for the checker. */
 export async function observe(options: {
   cluster: Cluster;
   record: Record;
@@ -36,13 +36,13 @@ export async function observe(options: {
       if (silent.length > 0) record({ kind: "sample", silent });
       if (sample % schedulesEvery === 0) record({ kind: "schedules", watchers: await schedulesOf(cluster) });
     } catch {
-      // It is away.
+      // The database is away.
     }
     await delay(sampleMs, undefined, { signal: stop }).catch(() => {});
   }
 }
 
-/** In one statement, so that all is as of one moment. */
+/** In one statement, so that all rows are from one snapshot. */
 async function schedulesOf(cluster: Cluster) {
   const ms = (column: string) => `(extract(epoch from ${column}) * 1000)::float8`;
   return cluster.query<{ watcher: string; nextSlotAt: number | null; slots: number[] }>(

@@ -3,7 +3,7 @@ import type { Cluster } from "./cluster.ts";
 
 const ms = (column: string) => `(extract(epoch from ${column}) * 1000)::float8`;
 
-/** Reads all that the checker compares the history with. Nothing may be under way any more. */
+/** Reads all rows that the checker compares with the history. No work may be under way any more. */
 export async function readRows(cluster: Cluster): Promise<Rows> {
   const json = async <T>(text: string) => (await cluster.query<{ row: T }>(text)).map(({ row }) => row);
   const attempts = `coalesce((select jsonb_agg(jsonb_build_object(

@@ -2,10 +2,13 @@ import { createWriteStream } from "node:fs";
 import { realNow } from "../clock.ts";
 import { type Entry, parseHistory, type Record } from "../history.ts";
 
-/** Collects the history of all processes: whole in a file, and in memory what the checker needs. */
+/**
+ * Collects the history of all processes: completely in a file, and in memory the part needed by the
+ * checker.
+ */
 export type Recorder = {
   record: Record;
-  /** Takes whole lines that another process wrote. */
+  /** Appends whole lines written by another process. */
   append(text: string): void;
   /** In the order of the moments. */
   entries(): Entry[];
@@ -20,7 +23,7 @@ export function openRecorder(file: string): Recorder {
   const keep = (entry: Entry) => {
     if (entry.kind === "sent" || entry.kind === "seen") {
       messages += 1;
-      // Half of all messages, and no rule asks for them.
+      // Half of all messages, not used by any rule.
       if (entry.message.case === "heartbeat" || entry.message.case === "output") return;
     }
     kept.push(entry);

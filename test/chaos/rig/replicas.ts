@@ -10,22 +10,22 @@ import { type Child, startChild } from "./child.ts";
 export type ReplicaProcess = {
   readonly name: string;
   readonly port: number;
-  /** Its way to PostgreSQL. */
+  /** The replica's link to PostgreSQL. */
   readonly link: FaultProxy;
   /** Takes connections, as far as the rig knows. */
   readonly isUp: boolean;
   readonly child: Child | undefined;
-  /** Starts it; resolves when it serves, rejects when it ended before. */
+  /** Starts the replica; resolves when it serves, rejects when the process ends before. */
   start(): Promise<void>;
   kill(): Promise<void>;
-  /** Asks it to stop, and waits until it has. */
+  /** Asks the replica to stop, and waits until the process has ended. */
   stop(): Promise<void>;
   pause(): void;
   continue(): void;
 };
 
 const repository = fileURLToPath(new URL("../../../", import.meta.url));
-/** An orderly stop takes this long at most, by its configuration and some more for a busy machine. */
+/** Maximum time of an orderly stop: the configured limit plus a margin for a busy machine. */
 const stopMsMax = 30_000;
 
 export async function createReplica(options: {
@@ -34,7 +34,7 @@ export async function createReplica(options: {
   directory: string;
   env: { [name: string]: string };
   record: Record;
-  /** The source tree that it runs from. */
+  /** The source tree of the replica. */
   sourceTree?: string | undefined;
 }): Promise<ReplicaProcess> {
   const { name, record } = options;

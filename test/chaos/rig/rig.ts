@@ -24,7 +24,9 @@ import { openRecorder } from "./recorder.ts";
 import { createReplica, type ReplicaProcess } from "./replicas.ts";
 import { everySeconds, promptFor, type RigWatcher, runWorkload } from "./workload.ts";
 
-/** Real processes: PostgreSQL, replicas, hosts full of devices, each device behind a proxy of its own. */
+/**
+ * Real processes: PostgreSQL, replicas, hosts full of devices, each device behind its own proxy.
+ */
 export type Rig = {
   cluster: Cluster;
   replicas: ReplicaProcess[];
@@ -37,9 +39,12 @@ export type Rig = {
   readonly calls: number;
   /** Resolves when every device has a stream. */
   connected(): Promise<void>;
-  /** Faults are over: brings everything up, asks for nothing more, and waits until all that was asked for is done. */
+  /**
+   * After the faults: starts all processes, stops asking for work, and waits until all requested
+   * work is done.
+   */
   settle(): Promise<void>;
-  /** Reads what is left, and ends all processes. */
+  /** Reads the final state, and ends all processes. */
   finish(): Promise<{ history: Entry[]; rows: Rows }>;
   close(): Promise<void>;
 };
@@ -51,17 +56,17 @@ export type RigOptions = {
   hosts: number;
   /** Calls of people and services. */
   callsPerSecond: number;
-  /** Runs are asked for by schedules this often for each device, at least; without one, as the workload has it. */
+  /** The minimum frequency of scheduled runs for each device; by default, the workload's. */
   every?: number;
-  /** How long the work of an attempt takes at most. */
+  /** Maximum duration of an attempt's work. */
   workMsMax?: number;
-  /** The source tree that replicas run from; this one, unless something is broken on purpose. */
+  /** The source tree of the replicas; this checkout, unless a mutation is tested. */
   sourceTree?: string | undefined;
   dropsOutbox?: boolean;
   prefersUnary?: boolean;
-  /** Devices complete all that they are given. */
+  /** Devices complete all assigned runs. */
   isReliable?: boolean;
-  /** How long `settle` waits. */
+  /** Maximum wait of `settle`. */
   settleMsMax?: number;
   onProgress?: (text: string) => void;
 };
@@ -70,7 +75,7 @@ export type RigOptions = {
 export const bounds: Bounds = {
   ttlMs: 4_000,
   silentAttemptMs: 8_000,
-  // A machine that runs all of this at once is late by seconds at times.
+  // A machine that runs the whole rig at once is late by seconds at times.
   slackMs: 20_000,
   sweepMs: 3_000,
   pushSlackMs: 5_000,
@@ -302,7 +307,8 @@ async function enrolFleet(options: {
         platform: Platform.LINUX,
       });
       const stateDir = join(options.directory, `device-${index + 1}`);
-      // Child programs cost far more than functions; some devices are enough to have them in the game.
+      // Child programs cost far more than functions; a tenth of the devices is enough to cover
+      // them.
       const isDaemon = index % 10 === 9;
       const url = proxy.url;
       return { org, proxy, device: { deviceId, installId, token, url, stateDir, slots, isDaemon } };
@@ -312,7 +318,7 @@ async function enrolFleet(options: {
   return fleet;
 }
 
-/** For each device one watcher with a schedule and one without. */
+/** For each device, one watcher with a schedule and one without. */
 async function createWatchers(options: {
   clients: ReadonlyMap<string, Clients>;
   caller: Caller;
@@ -399,7 +405,7 @@ async function untilConnected(cluster: Cluster, count: number): Promise<void> {
   }
 }
 
-/** From here on no schedule fires; what was due is recorded before. */
+/** From here on no schedule fires; due slots are recorded before. */
 async function endSchedules(options: {
   clients: ReadonlyMap<string, Clients>;
   caller: Caller;
@@ -417,7 +423,10 @@ async function endSchedules(options: {
   }
 }
 
-/** Waits until no run is live, no slot waits and no device holds a result; or until the time is up, for the checker. */
+/**
+ * Waits until no run is live, no slot waits and no device holds a result; or until the time is up,
+ * for the checker.
+ */
 async function untilQuiet(options: {
   cluster: Cluster;
   hosts: readonly HostProcess[];

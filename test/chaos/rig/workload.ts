@@ -5,13 +5,13 @@ import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import type { Random } from "../../support/random.ts";
 import { type Caller, setSchedule } from "./calls.ts";
 
-/** A watcher of the rig, and what the workload does to it. */
+/** A watcher of the rig, and its use in the workload. */
 export type RigWatcher = {
   id: string;
   org: string;
   device: string;
   every: number | null;
-  /** Its schedule is edited; others keep theirs. */
+  /** The watcher's schedule is edited; other watchers keep their schedules. */
   isEdited: boolean;
   createdAt: number;
 };
@@ -21,7 +21,7 @@ const backfillMs = 120_000;
 
 export const promptFor = (device: string, revision: number) => `For ${device}, revision ${revision}: do it.`;
 
-/** People and services that trigger, cancel, retry, edit, backfill and look, until stopped. */
+/** People and services that trigger, cancel, retry, edit, backfill and read, until stopped. */
 export async function runWorkload(options: {
   random: Random;
   clients: ReadonlyMap<string, Clients>;
@@ -57,7 +57,8 @@ export async function runWorkload(options: {
       );
     } else if (chance < 0.85 && watcher.every !== null && !watcher.isEdited) {
       const every = watcher.every * 1000;
-      // Whole minutes before the watcher was made, where it has no slots of its own.
+      // Whole minutes before the creation of the watcher, where the watcher has no slots of its
+      // own.
       const end = Math.floor((watcher.createdAt - backfillMs * random.whole(1, 20)) / every) * every;
       const start = end - random.whole(1, 3) * every;
       await caller.call(
@@ -76,7 +77,7 @@ export async function runWorkload(options: {
     }
   }
 
-  /** Looks at an org's runs, and at times cancels or retries one of them. */
+  /** Reads an org's runs, and at times cancels or retries a run. */
   async function look({ org }: RigWatcher, chance: number): Promise<void> {
     const clients = options.clients.get(org)!;
     const listed = await caller.call(
@@ -113,7 +114,7 @@ export async function runWorkload(options: {
 
   async function edit(watcher: RigWatcher, isOfSchedule: boolean): Promise<void> {
     const { id, org, device } = watcher;
-    // One at a time, so that what is asked for last is what holds.
+    // One edit at a time, so that the last requested schedule is the final one.
     if (editing.has(id)) return;
     editing.add(id);
     const clients = options.clients.get(org)!;

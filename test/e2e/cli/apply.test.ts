@@ -1,4 +1,7 @@
-/** `pinion apply` as people and pipelines run it: a process with pipes, signals and a terminal, against a real replica. */
+/**
+ * `pinion apply` as used by people and pipelines: a process with pipes, signals and a terminal,
+ * against a real replica.
+ */
 import { type ChildProcess, execFile, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -15,7 +18,7 @@ const main = fileURLToPath(new URL("../../../src/cli/main.ts", import.meta.url))
 const database = useDatabase({ per: "file" });
 const home = mkdtempSync(join(tmpdir(), "pinion-apply-e2e-"));
 const file = join(home, "pinion.toml");
-/** A command that hangs ends its test with what it printed. */
+/** A hanging command fails its test with the output so far. */
 const commandTimeoutMs = 60_000;
 const testTimeoutMs = 120_000;
 
@@ -70,7 +73,10 @@ async function watchersOf(id: string): Promise<string[]> {
   return slugs;
 }
 
-/** Resolves once what the process has printed matches; reads on after that, so that it is never kept from writing. */
+/**
+ * Resolves once the output of the process matches; keeps reading afterwards, so that the process
+ * can always write.
+ */
 async function untilPrinted(child: ChildProcess, pattern: RegExp): Promise<void> {
   let printed = "";
   const found = Promise.withResolvers<void>();
@@ -259,7 +265,7 @@ test.skipIf(!hasScript)(
     const yes = await answered("y");
     expect(yes.code).toBe(0);
     expect(yes.shown).toContain("4 of 4");
-    // A bar that is drawn over itself on a terminal, and never elsewhere.
+    // A progress bar redraws its line on a terminal, and only there.
     expect(yes.shown).toContain("\r\u001b[2K");
     expect(yes.shown).toContain("█");
     writeFileSync(file, agentWith("piped", 3));

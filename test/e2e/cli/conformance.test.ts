@@ -1,4 +1,7 @@
-/** `pinion device conformance`: daemons that keep the protocol pass, and broken ones fail where they are broken. */
+/**
+ * `pinion device conformance`: daemons that keep the protocol pass, and broken daemons fail in the
+ * check of their defect.
+ */
 import { writeFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -32,10 +35,10 @@ async function check(options: {
 
 const wrongOf = ({ cases }: Report) => cases.filter(({ outcome }) => outcome !== "pass");
 
-/** Some forty seconds of processes that start and end, on a busy machine more. */
+/** Some forty seconds of processes that start and end, more on a busy machine. */
 const longMs = 240_000;
 
-// The examples, and twenty daemons that are each broken on purpose, take long.
+// The examples, and twenty deliberately broken daemons, take long.
 test("the daemon of this repository keeps every promise", { timeout: longMs }, async () => {
   const config = join(await temporaryDirectory(), "sh.toml");
   writeFileSync(

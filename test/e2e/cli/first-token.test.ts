@@ -1,4 +1,7 @@
-/** Where the owner's token of a first start shows up, and where it does not. */
+/**
+ * The places where the owner's token of a first start is shown, and the places where the token
+ * never appears.
+ */
 import { chmod, mkdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";

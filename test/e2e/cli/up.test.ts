@@ -1,6 +1,6 @@
 /**
- * The real command as a user runs it: child processes, an embedded PostgreSQL, a daemon, a port of the system's choice.
- * One `up` serves the whole file.
+ * The real command as a user runs it: child processes, an embedded PostgreSQL, a daemon, a port
+ * chosen by the system. One `up` serves the whole file.
  */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -12,7 +12,10 @@ import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
 
 const main = fileURLToPath(new URL("../../../src/cli/main.ts", import.meta.url));
-/** As root, PostgreSQL's own user must be able to pass through; the system's directory for temporary files lets it. */
+/**
+ * As root, PostgreSQL's own user must be able to traverse the directory; the system's directory for
+ * temporary files permits this.
+ */
 const home = mkdtempSync(join(tmpdir(), "pinion-e2e-"));
 const data = join(home, "data");
 const startTimeoutMs = 60_000;
@@ -21,7 +24,7 @@ const env = { PATH: process.env.PATH, HOME: home, XDG_CONFIG_HOME: join(home, "c
 
 type Ended = { code: number; out: string; err: string };
 
-/** A command that hangs ends its test with what it printed. */
+/** A hanging command fails its test with the output so far. */
 const commandTimeoutMs = 20_000;
 
 function pinion(...args: string[]): Promise<Ended> {
@@ -41,7 +44,7 @@ function json(ended: Ended) {
 let up: ChildProcess;
 let first: Ended;
 
-/** Resolves, with all that the process has printed since, once that matches. */
+/** Resolves with the output since the call, once the output matches. */
 async function untilPrinted(process: ChildProcess, pattern: RegExp): Promise<string> {
   let printed = "";
   const found = Promise.withResolvers<void>();
@@ -65,7 +68,7 @@ beforeAll(async () => {
 }, 2 * startTimeoutMs);
 
 afterAll(async () => {
-  // What was made here is removed when everything that used it has ended.
+  // The files of this test are removed after the end of every process that used them.
   if (up?.exitCode === null) {
     up.kill("SIGINT");
     await once(up, "exit");
@@ -172,7 +175,7 @@ test("a configuration that became wrong takes nothing down: the one before it is
     await untilPrinted(its, /What next/);
     writeFileSync(config, "[device]\nmax_concurrency = = 2\n");
     const { pid } = JSON.parse(readFileSync(join(place, "device", "daemon.lock"), "utf8")) as { pid: number };
-    // It exits with 1 for a daemon that is no service of systemd.
+    // `status` exits with 1 for a daemon that is no systemd service.
     const status = async () =>
       JSON.parse((await pinion("device", "status", "--state-dir", join(place, "device"), "--json")).out);
     await expect
@@ -202,7 +205,8 @@ test("a configuration that was never good is named with file and line", async ()
 
 test("Ctrl-C stops server, daemon and database, each in its turn", { timeout: 30_000 }, async () => {
   const daemon = JSON.parse(readFileSync(join(data, "device", "daemon.lock"), "utf8")) as { pid: number };
-  // Named, because without a server of its own a command asks at the usual port, where another one may be.
+  // The URL is explicit, because by default a command calls the usual port, where another server
+  // may run.
   const url = readFileSync(join(data, "url"), "utf8").trim();
   let said = "";
   up.stdout!.on("data", (chunk) => {

@@ -1,4 +1,7 @@
-/** The package of clients/ts as a stranger gets it: packed, installed into an empty project, used as its README says. */
+/**
+ * The package of clients/ts as a user gets it: packed, installed into an empty project, used as in
+ * its README.
+ */
 import { execFile, execFileSync, spawn } from "node:child_process";
 import {
   cpSync,
@@ -43,8 +46,8 @@ beforeAll(async () => {
 afterAll(() => rm(resolve(project, ".."), { recursive: true, force: true }));
 
 /**
- * Unpacks the tarball where npm would put it, and beside it what its manifest names, taken from this checkout: so nothing
- * is there that it does not ask for, and no registry is needed.
+ * Unpacks the tarball into node_modules, and links the dependencies named in its manifest from this
+ * checkout: undeclared packages are missing, and no registry is needed.
  */
 function install(app: string, tarball: string): void {
   const target = join(app, "node_modules/@pinion/client");
@@ -64,7 +67,7 @@ function install(app: string, tarball: string): void {
   }
 }
 
-/** Every Node that is installed here, by its version; the tests' own is one of them. */
+/** Every Node installed on this machine, by version; the tests' own Node is among them. */
 function installedNodes(): { version: string; path: string }[] {
   const found = new Map<string, string>([[process.versions.node, process.execPath]]);
   for (const directory of (process.env.PATH ?? "").split(delimiter)) {

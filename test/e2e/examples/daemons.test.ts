@@ -1,4 +1,7 @@
-/** The daemons of examples/, each against a real replica: they run what is due, and lose and double nothing when killed. */
+/**
+ * The daemons of examples/, each against a real replica: they run due work, and lose and double
+ * nothing when killed.
+ */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync } from "node:fs";
@@ -21,7 +24,7 @@ describe.each([
   ["Python", pythonDaemon],
   ["Go", goDaemon],
 ])("the daemon in %s", (name, prepare) => {
-  /** Starts the daemon for an identity that is in the state directory. */
+  /** Starts the daemon for the identity in the state directory. */
   async function start(skip: (note: string) => void, stateDir: string, url: string): Promise<ChildProcess> {
     const toolchain: Toolchain = await prepare();
     if ("missing" in toolchain) {
@@ -91,7 +94,8 @@ describe.each([
     await eventually(() => readdirSync(join(stateDir, "outbox")).length === 0, "an empty outbox");
     expect(peer.stored.get(attemptToken)?.times).toBe(1);
     expect(peer.violations).toEqual([]);
-    // A result that was taken before is forgotten too, and a copy of its assignment starts nothing.
+    // A result that was stored before is forgotten too, and a copy of its assignment starts
+    // nothing.
     next.acknowledge({ runId: "r", attemptToken }, CompletionVerdict.ALREADY_STORED);
     next.end();
     expect((await peer.session()).hello.held).toEqual([]);

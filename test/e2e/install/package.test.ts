@@ -1,6 +1,7 @@
 /**
- * npm's package of the command as a stranger gets it: packed from this checkout, installed into an empty prefix, and tried with
- * every Node that is here. No registry is asked: what the package names as optional is taken from this checkout.
+ * npm's package of the command as a user gets it: packed from this checkout, installed into an
+ * empty prefix, and tried with every Node on this machine. No registry is asked: optional
+ * dependencies come from this checkout.
  */
 import { execFile, execFileSync, spawnSync } from "node:child_process";
 import {
@@ -32,7 +33,7 @@ const installed = join(prefix, "lib/node_modules/@pinion/cli");
 const pinion = join(prefix, "bin/pinion");
 const npmEnv = { PATH: process.env.PATH ?? "", HOME: place };
 
-/** Every Node that is installed here, by its version; the tests' own is one of them. */
+/** Every Node installed on this machine, by version; the tests' own Node is among them. */
 function installedNodes(): { version: string; path: string }[] {
   const found = new Map<string, string>([[process.versions.node, process.execPath]]);
   for (const directory of (process.env.PATH ?? "").split(delimiter)) {
@@ -47,7 +48,7 @@ function installedNodes(): { version: string; path: string }[] {
 const nodes = installedNodes();
 const oldNode = nodes.find(({ version }) => Number(version.split(".")[0]) < 24);
 
-/** Runs the installed command as a shell with this Node first in its PATH would. */
+/** Runs the installed command like a shell with this Node first in its PATH. */
 function type(node: string, args: string[], cwd = place) {
   const env = { PATH: `${dirname(node)}:/usr/bin:/bin`, HOME: place, NO_COLOR: "1" };
   const ended = spawnSync(pinion, args, { cwd, env, encoding: "utf8", timeout: 90_000 });
@@ -92,7 +93,7 @@ test("the package holds built JavaScript and its papers, and needs no other pack
 });
 
 test("a Node that is too old says so in words, and what to do, where npm brought no newer one", () => {
-  // What an old Node answers is decided by its version, which is given here by a file that is loaded first.
+  // The launcher's answer depends on Node's version, which a preloaded file sets here.
   const pretend = join(place, "pretend.cjs");
   writeFileSync(pretend, 'Object.defineProperty(process.versions, "node", { value: "16.20.2" });\n');
   const ended = spawnSync(process.execPath, ["--require", pretend, pinion, "--help"], { encoding: "utf8" });
@@ -103,7 +104,7 @@ test("a Node that is too old says so in words, and what to do, where npm brought
 });
 
 test("the launcher is written in the syntax of an old Node", async () => {
-  // esbuild can put nothing newer into the words of ES5, and says which line is at fault.
+  // esbuild cannot translate newer syntax to ES5, and names the line at fault.
   const text = readFileSync(join(installed, "bin/pinion.cjs"), "utf8");
   const { code } = await transform(text, { target: "es5", minifyWhitespace: true });
   expect(code).toBe((await transform(text, { minifyWhitespace: true })).code);
@@ -129,6 +130,6 @@ test("`pinion up` brings everything up from the package alone, and stores a firs
   const first = JSON.parse(ended.out.trim().split("\n").at(-1)!);
   expect(first).toMatchObject({ status: "completed" });
   expect(first.output).toContain("Report of ");
-  // The device's program is the package itself, wherever it lies.
+  // The device's program is the package itself, at any location.
   expect(readFileSync(join(home, ".pinion/device.toml"), "utf8")).toContain("machine-report");
 }, 120_000);

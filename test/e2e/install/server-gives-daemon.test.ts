@@ -1,6 +1,7 @@
 /**
- * The line of `pinion devices join-code`, typed on a machine that has neither Node nor Pinion: the real one-file daemon, built from
- * this checkout, comes from a real server into an empty home, and completes a run. As root another account is the other laptop.
+ * The line of `pinion devices join-code`, typed on a machine that has neither Node nor Pinion: the
+ * real one-file daemon, built from this checkout, comes from a real server into an empty home, and
+ * completes a run. As root, another account stands for the other laptop.
  */
 import { execFile, execFileSync, spawn } from "node:child_process";
 import {
@@ -40,12 +41,15 @@ const isPossible = process.platform === "linux" && missing.length === 0;
 if (!isPossible) noticeSkipped("a server gives its own daemon", `Linux, and ${missing.join(", ")}`);
 
 const nobody = 65_534;
-/** Who types: this account, and as root another one as well. */
+/** The typing accounts: this account, and as root another account as well. */
 const accounts = process.getuid?.() === 0 ? [undefined, nobody] : [undefined];
 
 type Ended = { code: number; out: string; err: string };
 
-/** An empty home of an account, and what is typed there: without Node, and without a service manager that answers. */
+/**
+ * An empty home of an account, and a shell in the home: without Node, and without a service manager
+ * that answers.
+ */
 function homeOf(account: number | undefined) {
   const home = mkdtempSync(join(place, "home-"));
   chmodSync(home, 0o755);
@@ -66,7 +70,8 @@ function homeOf(account: number | undefined) {
       child.stderr.on("data", (chunk) => {
         err += chunk;
       });
-      // Not "close": the daemon in the background keeps nothing of ours open, but would be waited for if it did.
+      // Not "close": the daemon in the background keeps none of our pipes open, but "close" would
+      // wait for the daemon if one were open.
       child.on("exit", (code) => setImmediate(() => done({ code: code ?? -1, out, err })));
     });
   return { home, type };
@@ -114,7 +119,7 @@ describe.skipIf(!isPossible)("a server gives its own daemon", () => {
         await untilStatus(clients, { runId: run!.id }, RunStatus.COMPLETED, patienceMs);
         const { windows } = await clients.runs.listWindows({ watcherId: watcher!.id });
         expect(JSON.stringify(windows[0]?.extractedData)).toContain("Report of ");
-        // What is installed belongs to the account, and nothing was left beside it.
+        // The installed files belong to the account, and no other files were left.
         expect(readdirSync(bin)).toEqual(["piniond"]);
 
         const again = await type(`curl -fsS ${url}/install.sh | sh -s -- --bin-dir ${bin} --no-service`);

@@ -1,4 +1,7 @@
-/** The answer of an agent on the web page: read as an answer, harmless whatever it holds, and asked back by buttons. */
+/**
+ * The answer of an agent on the web page: rendered as an answer, harmless whatever its content, and
+ * answered by buttons.
+ */
 import { describe, expect, test } from "vitest";
 import { AttentionReason, QuestionOptionKind, ToolStatus } from "#gen/pinion/v1/activity_pb.js";
 import { Outcome } from "#gen/pinion/v1/device_pb.js";

@@ -1,4 +1,4 @@
-/** The page behind a reverse proxy that shows it below a path. */
+/** The page behind a reverse proxy that serves the page below a path. */
 import { createServer, request } from "node:http";
 import type { AddressInfo } from "node:net";
 import { describe, expect, onTestFinished, test } from "vitest";
@@ -9,7 +9,10 @@ import { startTestReplica } from "../../support/server.ts";
 
 const basePath = "/tools/pinion";
 
-/** Passes what is below the path on to the replica, and refuses the rest. Resolves to the path's URL. */
+/**
+ * Passes requests below the path on to the replica, and refuses other requests. Resolves to the
+ * path's URL.
+ */
 async function startProxy(target: string): Promise<string> {
   const refused: string[] = [];
   const server = createServer((incoming, outgoing) => {

@@ -65,7 +65,7 @@ describe.skipIf(!browserPath)("the fleet", () => {
     const command = String(await page.evaluate("navigator.clipboard.readText()"));
     expect(command).toMatch(new RegExp(`^pinion device enroll --url ${replica.url} --join-code \\S+$`));
 
-    // What is pasted is what runs.
+    // The pasted command runs unchanged.
     const stateDir = await temporaryDirectory();
     const args = command.split(" ").slice(1);
     const ended = await runCommand({}, ...args, "--state-dir", stateDir, "--label", "pasted");

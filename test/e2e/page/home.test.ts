@@ -1,4 +1,7 @@
-/** What somebody sees first, and the pages of a watcher and a device: looked at in a real browser, from what really ran. */
+/**
+ * The first view, and the pages of a watcher and a device: viewed in a real browser, with data of
+ * real runs.
+ */
 import { mkdirSync } from "node:fs";
 import type { Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -8,7 +11,7 @@ import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
 
-/** Where pictures for people go; none are made without it. */
+/** The directory for pictures; without the variable, no pictures are made. */
 const picturesDir = process.env.PINION_PICTURES;
 
 describe.skipIf(!browserPath)("home, a watcher, a device", () => {
@@ -23,7 +26,7 @@ describe.skipIf(!browserPath)("home, a watcher, a device", () => {
   afterAll(() => replica.stop());
 
   let seeding: Promise<void> | undefined;
-  /** Once for all tests, in the first of them: a device's stream ends with its test. */
+  /** Once for all tests, in the first test: a device's stream ends with its test. */
   const seeded = () => {
     seeding ??= seed();
     return seeding;
@@ -83,7 +86,7 @@ describe.skipIf(!browserPath)("home, a watcher, a device", () => {
     const over = page.getByRole("region", { name: "Runs over time" });
     await over.getByText(/completed 2/).waitFor();
     await over.getByText(/failed 1/).waitFor();
-    // The chart is a table for who cannot see it.
+    // Screen readers get the chart as a table.
     expect(await over.getByRole("table", { name: "Runs by how they ended" }).count()).toBe(1);
     await over.getByRole("link", { name: "lab-box" }).waitFor();
     await over.getByRole("button", { name: "30 days" }).click();

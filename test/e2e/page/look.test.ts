@@ -1,4 +1,4 @@
-/** What holds for every view: nobody is shut out, nothing is wider than the screen, and long lists stay light. */
+/** Rules for every view: accessible, never wider than the screen, and long lists stay light. */
 import { sql } from "kysely";
 import type { Page } from "playwright-core";
 import { describe, expect, test } from "vitest";
@@ -12,16 +12,22 @@ const devicesMany = 5_000;
 const steps = 60;
 /** The rows in sight, and a few around them. */
 const rowsMax = 60;
-/** What a screen full of new rows may cost the page's thread on average: script, style and layout. */
+/**
+ * Maximum average time of the page's thread for a screen full of new rows: script, style and
+ * layout.
+ */
 const stepMsMax = 40;
-/** Nothing keeps the page from answering for so long, also where other programs use the same processors. */
+/**
+ * Nothing keeps the page from answering for so long, also where other programs use the same
+ * processors.
+ */
 const longTaskMsMax = 500;
 
 describe.skipIf(!browserPath)("every view", () => {
   const database = useDatabase();
   const browser = useBrowser();
 
-  /** One of everything: a device, a completed, a failed and a running run, a paused watcher. */
+  /** Sample data: a device, a completed, a failed and a running run, a paused watcher. */
   async function seed(replica: TestReplica): Promise<string> {
     const identity = await enrolDevice(
       replica.clients,
@@ -136,7 +142,7 @@ describe.skipIf(!browserPath)("every view", () => {
         rowsSeen,
         Number(await page.evaluate("document.querySelectorAll('[data-index]').length")),
       );
-      // What is in sight is there, not an empty space.
+      // Rows in the viewport are rendered, not an empty space.
       expect(
         await page.evaluate("document.elementFromPoint(600, 500)?.closest('[data-index]') !== null"),
       ).toBe(true);
@@ -161,7 +167,7 @@ describe.skipIf(!browserPath)("every view", () => {
 
   async function seedDevices(replica: TestReplica): Promise<void> {
     const { deviceId } = await enrolDevice(replica.clients, "device-1");
-    // The rows that 4,999 more enrolments would leave, in the lists that the page reads.
+    // The rows that 4,999 more enrolments would leave, in the lists read by the page.
     await sql`
       insert into device (id, org_id, owner_id, install_id, label, platform, app_version, agent_kinds, capabilities, max_concurrency)
       select gen_random_uuid(), org_id, owner_id, gen_random_uuid()::text, 'device-' || n, platform, app_version,
@@ -171,7 +177,7 @@ describe.skipIf(!browserPath)("every view", () => {
     );
   }
 
-  /** Milliseconds that the page's thread has worked so far. */
+  /** Milliseconds of work of the page's thread so far. */
   async function busyClock(page: Page): Promise<() => Promise<number>> {
     const browserSide = await page.context().newCDPSession(page);
     await browserSide.send("Performance.enable");

@@ -5,7 +5,7 @@ import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
 import { startTestReplica } from "../../support/server.ts";
 
-/** The browser says in the console that nobody is at the address. */
+/** The browser reports in the console that no server is at the address. */
 const noServer = /ERR_CONNECTION|ERR_INTERNET|ERR_NETWORK|ERR_INCOMPLETE|ERR_EMPTY|ERR_FAILED|status of 50/;
 
 describe.skipIf(!browserPath)("a server that goes away", () => {
@@ -28,7 +28,7 @@ describe.skipIf(!browserPath)("a server that goes away", () => {
       ...patient,
       PINION_PORT: String(first.port),
     });
-    // What happens while the page is away.
+    // Changes while the page is disconnected.
     const device = await connect(second.url, identity);
     const { run } = await second.clients.watchers.triggerWatcher({ watcherId: watcher!.id });
     const assignment = await device.next("assignment");

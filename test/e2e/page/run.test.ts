@@ -1,4 +1,4 @@
-/** A run on the web page, from the moment in which it is triggered. */
+/** A run on the web page, from the moment of its trigger. */
 import type { Page } from "playwright-core";
 import { describe, expect, test } from "vitest";
 import { Outcome } from "#gen/pinion/v1/device_pb.js";

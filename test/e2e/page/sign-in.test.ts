@@ -5,7 +5,7 @@ import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
 import { startTestReplica } from "../../support/server.ts";
 
-/** The browser reports every answer that is no success. */
+/** The browser reports every unsuccessful answer. */
 const refused = /status of 40[13]/;
 
 describe.skipIf(!browserPath)("signing in", () => {

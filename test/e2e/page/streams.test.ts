@@ -1,4 +1,4 @@
-/** The stream by which the page is live: how it is carried, and when it is let go. */
+/** The stream that keeps the page live: its transport, and its end. */
 import type { Page } from "playwright-core";
 import { describe, expect, test } from "vitest";
 import { browserPath, patient, untilLive, useBrowser } from "../../support/browser.ts";
@@ -18,7 +18,7 @@ describe.skipIf(!browserPath)("the stream of events", () => {
       )) as string[],
     );
 
-  /** Has the page, as far as it can tell, in front of the viewer or behind another tab. */
+  /** Makes the page visible or hidden, in the view of the page's own script. */
   const setHidden = (page: Page, isHidden: boolean) =>
     page.evaluate(`Object.defineProperty(document, "hidden", { value: ${isHidden}, configurable: true });
       document.dispatchEvent(new Event("visibilitychange"))`);

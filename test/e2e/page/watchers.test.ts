@@ -29,7 +29,7 @@ describe.skipIf(!browserPath)("watchers", () => {
     await dialog.getByLabel("Schedule", { exact: true }).fill("0 25 * * *");
     await dialog.getByText(/hour/i).first().waitFor();
     await dialog.getByRole("button", { name: "Create", exact: true }).click();
-    // What the server refuses is said where it was entered, and nothing is lost.
+    // The server's refusal is shown beside the rejected input, and no input is lost.
     await dialog.getByRole("alert").waitFor();
     await dialog.getByLabel("Schedule", { exact: true }).fill("0 9 * * 1-5");
     await dialog.getByLabel("Time zone").fill("Europe/Berlin");

@@ -1,4 +1,7 @@
-/** What only the Agent Client Protocol has; the rest is in acp.long.test.ts, for each start of these agents takes seconds. */
+/**
+ * Features specific to the Agent Client Protocol; the other tests are in acp.long.test.ts, because
+ * each start of these agents takes seconds.
+ */
 import { expect, test } from "vitest";
 import { QuestionOptionKind, ToolStatus } from "#gen/pinion/v1/activity_pb.js";
 import { Outcome } from "#gen/pinion/v1/device_pb.js";

@@ -1,4 +1,4 @@
-/** What holds for every kind of agent that a device knows how to speak with, tried on the real ones. */
+/** Tests for every kind of agent supported by a device, with the real agents. */
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { durationFromMs, durationMs } from "@bufbuild/protobuf/wkt";
@@ -15,7 +15,7 @@ import { livingInGroup, type Stage, stage } from "./harness.ts";
 const patience = 90_000;
 const isClaude = (name: AgentName) => name.startsWith("claude");
 
-/** A call of the agent's own tool that runs a command. */
+/** A call of the agent's own tool for commands. */
 function shellCall(name: AgentName, command: string): ModelReply {
   return isClaude(name)
     ? { calls: [{ name: "Bash", input: { command, description: "try it" } }] }
@@ -51,7 +51,7 @@ const schema = {
   required: ["severity"],
 };
 
-/** Makes the tests of one agent. */
+/** Defines the tests of one agent. */
 export function testsOf(name: AgentName, agent: RealAgent | undefined): void {
   if (agent === undefined) {
     test.skip(`${name}: is not installed here`, () => {});
@@ -78,11 +78,11 @@ export function testsOf(name: AgentName, agent: RealAgent | undefined): void {
     );
     expect(on.session.all("activity").length).toBeGreaterThan(0);
     expect(on.peer.violations).toEqual([]);
-    // What was written for the agent is gone with the attempt.
+    // The files written for the agent are removed with the attempt.
     expect(existsSync(join(on.stateDir, "agents")) ? readdirSync(join(on.stateDir, "agents")) : []).toEqual(
       [],
     );
-    if (name === "codex-acp") return; // It tells no counts.
+    if (name === "codex-acp") return; // codex-acp reports no token counts.
     expect(Number(completion.usage?.outputTokens)).toBeGreaterThanOrEqual(7);
     expect(Number(completion.usage?.inputTokens)).toBeGreaterThanOrEqual(120);
   });
@@ -160,7 +160,7 @@ export function testsOf(name: AgentName, agent: RealAgent | undefined): void {
     expect(JSON.parse(completion.structured)).toEqual({ severity: 3, note: "n" });
     expect(own).toHaveLength(2);
     expect(own[1]?.conversation).toContain("high");
-    // The schema itself: as the agent's own structured output where it has one, else in the prompt.
+    // The schema itself: as the agent's own structured output if supported, else in the prompt.
     expect(JSON.stringify(own[0]?.body)).toContain("severity");
   });
 
@@ -173,7 +173,7 @@ export function testsOf(name: AgentName, agent: RealAgent | undefined): void {
     expect(completion.outcome).toBe(Outcome.FAILED);
     expect(completion.attention).toContain(AttentionReason.SCHEMA);
     expect(completion.structured).toBe("");
-    if (name === "claude") return; // It sees to it by itself, and says so.
+    if (name === "claude") return; // claude validates the output itself, and reports errors.
     expect(completion.reason).toMatch(/^schema: .*severity/s);
     expect(completion.resultText).toContain("high");
   });
@@ -335,7 +335,8 @@ export function testsOf(name: AgentName, agent: RealAgent | undefined): void {
     script(strict, { text: "Done." });
     if (name === "claude" && ["bwrap", "socat"].every((tool) => findProgram(tool, undefined) !== undefined))
       return;
-    // None of the others can keep to some hosts, nor can claude without its sandbox.
+    // The other agents cannot restrict themselves to some hosts, nor can claude without its
+    // sandbox.
     strict.assign({ settings });
     const rejected = await strict.session.next("reject");
     expect(rejected).toMatchObject({ reason: RejectReason.UNSUPPORTED });
@@ -351,7 +352,7 @@ export function testsOf(name: AgentName, agent: RealAgent | undefined): void {
   });
 
   test(`${name}: a budget stops it`, { timeout: patience }, async () => {
-    if (name !== "claude") return; // The others tell what they used at the end of a turn.
+    if (name !== "claude") return; // The other agents report their usage at the end of a turn.
     const on = await start();
     script(on, { ...shellCall(name, "true"), usage: { input: 900, output: 200 } }, { hangs: true });
     const { completion } = await on.run({
@@ -369,7 +370,7 @@ export function testsOf(name: AgentName, agent: RealAgent | undefined): void {
     if (!isClaude(name)) return; // They tell no cost.
     const on = await start();
     const usage = { input: 900_000, output: 20_000 };
-    const hasEnd = name === "claude-agent-acp"; // It tells at the end of a turn.
+    const hasEnd = name === "claude-agent-acp"; // Usage comes at the end of a turn.
     script(on, { ...shellCall(name, "true"), usage }, hasEnd ? { text: "Done.", usage } : { hangs: true });
     const { completion } = await on.run({
       settings: { preApprovedTools: ["Bash"] },
@@ -383,7 +384,7 @@ export function testsOf(name: AgentName, agent: RealAgent | undefined): void {
   test(`${name}: a budget of tokens that was passed when the turn ended is said`, {
     timeout: patience,
   }, async () => {
-    if (name !== "codex") return; // Claude is stopped on its way, and codex by ACP tells no counts.
+    if (name !== "codex") return; // claude is stopped too early, codex-acp reports none.
     const on = await start();
     script(on, { text: "Done.", usage: { input: 900, output: 200 } });
     const { completion } = await on.run({ more: { budget: { tokensMax: 500n } } });
@@ -401,7 +402,7 @@ export function testsOf(name: AgentName, agent: RealAgent | undefined): void {
     expect(completion).toMatchObject({ outcome: Outcome.COMPLETED, resultText: "Done.", attention: [] });
   });
 
-  if (name === "codex") return; // `codex exec` asks nobody.
+  if (name === "codex") return; // `codex exec` requests no permissions.
 
   const risky = "touch made-it";
 
@@ -410,7 +411,7 @@ export function testsOf(name: AgentName, agent: RealAgent | undefined): void {
   }, async () => {
     const on = await start();
     script(on, shellCall(name, "touch made-it"), { text: "Made." });
-    if (name === "codex-acp") return; // Its sandbox lets it write in its own folder.
+    if (name === "codex-acp") return; // The sandbox of codex-acp permits writes in its own folder.
     const assignment = on.assign();
     const asked = await on.session.next("question");
     expect(asked.question?.title).toContain("touch made-it");

@@ -1,4 +1,7 @@
-/** What a command is given of what the org configured: the column `command` of the table in docs/executors.md. */
+/**
+ * The parts of the org's configuration that a command receives: the column `command` of the table
+ * in docs/executors.md.
+ */
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -9,7 +12,7 @@ import { AttentionReason } from "#gen/pinion/v1/activity_pb.js";
 import { AssignmentSchema, Outcome, RejectReason } from "#gen/pinion/v1/device_pb.js";
 import { settledSession, startDaemon, startPeer } from "../client/harness.ts";
 
-/** A device whose executors keep what they are given in a folder of the test. */
+/** A device whose executors record their input in a folder of the test. */
 async function startDevice(more = "") {
   const seen = mkdtempSync(join(tmpdir(), "pinion-command-"));
   onTestFinished(() => rmSync(seen, { recursive: true, force: true }));

@@ -20,7 +20,7 @@ const bash = (command: string): ModelReply => ({
   calls: [{ name: "Bash", input: { command, description: "try" } }],
 });
 
-/** What the run is in the middle of, and how one sees that it is. */
+/** The moments of a run at which the daemon is killed, and the sign of each moment. */
 const moments: {
   name: string;
   script: ModelReply[];
@@ -50,7 +50,7 @@ for (const { name, script, tools, isThere } of moments) {
     { timeout: patience },
     async () => {
       if (claude === undefined) return;
-      // The stage's own daemon makes place for one in a process of its own.
+      // The stage's own daemon is replaced by a daemon in a separate process.
       const on = await stage("claude", claude);
       await on.daemon.stop();
       const program = join(import.meta.dirname, "../client/daemon-process.ts");
@@ -72,7 +72,8 @@ for (const { name, script, tools, isThere } of moments) {
       await exited;
       startDaemon(on.peer.url, on.config, { stateDir: on.stateDir, env: on.env });
       const back = await settledSession(on.peer);
-      // It does not claim what it cannot go on with: the server takes the attempt away.
+      // The new daemon does not claim an attempt that it cannot resume: the server takes the
+      // attempt away.
       expect(back.hello.held).toEqual([]);
       expect(livingInGroup(pid)).toEqual([]);
       expect(readdirSync(join(on.stateDir, "attempts"))).toEqual([]);

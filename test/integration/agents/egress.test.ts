@@ -1,4 +1,7 @@
-/** Where an agent may connect to, enforced by the agents' own sandboxes and seen from the other side. */
+/**
+ * The permitted destinations of an agent, enforced by the agents' own sandboxes and observed from
+ * the outside.
+ */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
@@ -15,7 +18,7 @@ const agents = await realAgents("claude", "codex");
 const missing = ["bwrap", "socat"].filter((name) => findProgram(name, undefined) === undefined);
 const patience = 60_000;
 
-/** Somebody outside, who counts the visits. */
+/** A server outside, which counts the visits. */
 async function startOutside() {
   const outside = { visits: 0, port: 0 };
   const server = createServer((_, response) => {
@@ -45,7 +48,7 @@ test.skipIf(agents.codex === undefined)(
     const { completion } = await closed.run({ settings: { egressConfig: { allowedHosts: [] } } });
     expect(completion).toMatchObject({ outcome: Outcome.COMPLETED, attention: [] });
     expect(outside.visits).toBe(0);
-    // Its web search, which its provider makes, is off as well.
+    // Its web search, run by the model provider, is off as well.
     expect(closed.model.requests[0]?.tools).not.toContain("web_search");
     const open = await stage("codex", agents.codex, { executor: 'sandbox = "danger-full-access"' });
     open.model.replies(call, { text: "Tried." });
@@ -54,7 +57,7 @@ test.skipIf(agents.codex === undefined)(
   },
 );
 
-/** Folders of programs where all that the sandbox of claude needs is installed, but for one. */
+/** Folders of programs with everything that the sandbox of claude needs, except for one program. */
 function pathWithout(program: string): string {
   const folder = mkdtempSync(join(tmpdir(), "pinion-path-"));
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
@@ -81,7 +84,7 @@ test.skipIf(agents.claude === undefined).each(["socat", "bwrap"])(
     const rejected = await strict.session.next("reject");
     expect(rejected.message).toContain(`claude's sandbox needs ${program}, which is not installed`);
     expect(rejected.message).toContain('egress = "advisory" in [executors.claude]');
-    // An agent that has no such setting runs.
+    // An agent without such a setting runs.
     strict.model.replies({ text: "Done." });
     expect((await strict.run()).completion).toMatchObject({ outcome: Outcome.COMPLETED, attention: [] });
 

@@ -1,4 +1,4 @@
 import { floodTests } from "./floods.ts";
 
-// A gigabyte takes its time: floods.long.test.ts.
+// A gigabyte takes long: floods.long.test.ts.
 floodTests({ linesBytes: 16 * 2 ** 20, lineBytes: 100 * 2 ** 20, grownMiBMax: 200 });

@@ -8,15 +8,15 @@ import { makeStateDir, settledSession, startPeer } from "../client/harness.ts";
 
 const program = join(import.meta.dirname, "../../support/flooding-agent.mjs");
 
-/** The most memory that a process had, in MiB. */
+/** Peak memory of a process, in MiB. */
 function peakMiB(pid: number): number {
   const status = readFileSync(`/proc/${pid}/status`, "utf8");
   return Number(/VmHWM:\s+(\d+) kB/.exec(status)?.[1] ?? 0) / 1024;
 }
 
 /**
- * A run of an agent that pours out `bytes` between its first word and its answer, in a daemon of its own. The daemon is
- * measured before and after.
+ * A run of an agent that prints `bytes` between its first word and its answer, in its own daemon.
+ * The memory of the daemon is measured before and after.
  */
 export async function flood(type: string, what: string, bytes: number) {
   const timers = { heartbeatMs: 1_000, ttlMs: 20_000 };
@@ -41,7 +41,7 @@ export async function flood(type: string, what: string, bytes: number) {
 
 const types = ["claude-code", "codex", "acp"];
 
-/** What an agent may pour, and still its answer is what is kept, in bounded memory. */
+/** However much an agent prints, its answer is kept, in bounded memory. */
 export function floodTests(options: { linesBytes: number; lineBytes: number; grownMiBMax: number }): void {
   test.each(types)(
     `%s: ${options.linesBytes / 2 ** 20} MiB of lines cost the daemon bounded memory, and the answer is kept`,

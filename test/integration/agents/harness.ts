@@ -9,7 +9,7 @@ import { type Model, startModel } from "../../support/model.ts";
 import type { Peer, PeerSession } from "../../support/peer.ts";
 import { makeStateDir, settledSession, startDaemon, startPeer, type TestDaemon } from "../client/harness.ts";
 
-/** How an executor of the device's configuration runs a real agent. */
+/** The executor settings by which a device runs a real agent. */
 const EXECUTORS: Record<AgentName, { type: string; more: string }> = {
   claude: { type: "claude-code", more: "" },
   codex: { type: "codex", more: "" },
@@ -24,7 +24,7 @@ export interface Stage {
   daemon: TestDaemon;
   session: PeerSession;
   stateDir: string;
-  /** The agent's home, outside of which it writes nothing. */
+  /** The agent's home; the agent writes nothing outside of the home. */
   home: string;
   config: string;
   env: NodeJS.ProcessEnv;
@@ -46,7 +46,7 @@ export interface Done {
   assignment: Assignment;
 }
 
-/** A daemon with one real agent, a scripted server above it and a scripted model below. */
+/** A daemon with one real agent, a scripted server above and a scripted model below. */
 export async function stage(
   name: AgentName,
   agent: RealAgent,
@@ -78,7 +78,8 @@ stream_max_retries = 0
   const { type, more } = EXECUTORS[name];
   const variables = {
     HOME: home,
-    // Codex puts the helper of its sandbox into its home, unless that is below the folder for temporary files.
+    // Codex puts the helper of its sandbox into its home, unless the home is below the folder for
+    // temporary files.
     TMPDIR: join(home, "tmp"),
     CODEX_HOME: join(home, ".codex"),
     SCRIPTED_KEY: "k",
@@ -147,12 +148,14 @@ ${options.config ?? ""}
   return made;
 }
 
-/** Processes of a group that are more than entries in a table: what has ended and was not waited for does nothing. */
+/**
+ * The living processes of a group: ended processes that were not waited for (zombies) do not count.
+ */
 export function livingInGroup(group: number): string[] {
   return readdirSync("/proc").filter((name) => {
     if (!/^\d+$/.test(name)) return false;
     try {
-      // After the name, which is in brackets: state, parent, group.
+      // After the name in brackets: state, parent, group.
       const [state, , groupId] = readFileSync(`/proc/${name}/stat`, "utf8")
         .replace(/^.*\) /s, "")
         .split(" ");

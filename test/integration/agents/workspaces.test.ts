@@ -118,7 +118,7 @@ test("runs of a shared workspace wait for each other, in order, unless they may 
   await session.next("complete");
   expect(readFileSync(join(path, "log"), "utf8")).toBe("begin\nend\nbegin\nend\n");
   const parallel = await on(`path = "${path}"\nparallel = true`);
-  // Each waits for the other: one after the other they would never end.
+  // Each run waits for the other: one after the other they would never end.
   const meet = (mine: string, other: string) => `touch ${mine}; until [ -e ${other} ]; do sleep 0.05; done`;
   parallel.assign(meet("a", "b"));
   parallel.assign(meet("b", "a"));

@@ -132,7 +132,8 @@ test("secrets rotate seals all under the first key, and a server with that key a
   const hook = JSON.parse(
     (await before.pinion("hooks", "create", "sum", "--kind", "bearer", "--json")).out,
   ) as { secret: string; url: string };
-  // A directory without a key file; the usual one may have been used by somebody who tried the README.
+  // A directory without a key file; the default directory may hold a key file from use of the
+  // README.
   const data = await temporaryDirectory();
   const rotate = (keys: string) =>
     runCommand(
@@ -195,7 +196,7 @@ test("secrets rotate of a data directory makes a new key, drops the old one, and
   const after = readKeys(data)!;
   expect(after).not.toContain(before);
   expect(after.split("\n")).toHaveLength(1);
-  // What the first rotation sealed, the second one opens.
+  // The second rotation opens the secrets sealed by the first rotation.
   expect((await rotate()).out).toMatch(/^1 secret is sealed anew/);
   expect(readKeys(data)).not.toBe(after);
 }, 60_000);

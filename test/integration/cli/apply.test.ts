@@ -20,14 +20,14 @@ import { connectWorker, fleetToken, workerIdentity } from "../../support/worker.
 import { addDevice, addTenant } from "../server/tenants.ts";
 
 const database = useDatabase();
-/** One for all replicas of a service. */
+/** One key set for all replicas of a service. */
 const secretKeys = newKey();
 const secret = "123456:a-very-secret-token";
 
 async function start() {
   const replica = await startTestReplica(database.url, {
     PINION_SECRET_KEYS: secretKeys,
-    // With it, agents get Pinion's own MCP server, which no file has.
+    // With this URL, agents get Pinion's own MCP server, which no file contains.
     PINION_PUBLIC_URL: "https://pinion.example.org",
   });
   const directory = mkdtempSync(join(tmpdir(), "pinion-apply-"));
@@ -72,7 +72,7 @@ const variables = {
 
 const everything = new Set(["agent", "platform", "watcher"] as const);
 
-/** The parts of an apply, for tests that come in between. */
+/** The parts of an apply, for tests that act in between. */
 function parts(replica: TestReplica, text: string, env: Record<string, string> = variables) {
   const parsed: ParsedFile = parseFile(text, { file: "pinion.toml", env });
   const desired = desiredOf(parsed);
@@ -208,7 +208,7 @@ test("watchers that the server would turn down are all named before anything is 
   const { write, apply, replica } = await start();
   const { clients } = replica;
   const left = await enrolDevice(clients, "left");
-  // Of somebody who is no member any more.
+  // Owned by a user who is no member any more.
   await sql`with gone as (insert into "user" (name, email) values ('gone', 'gone@x.example') returning id)
     update device set owner_id = gone.id from gone where device.id = ${left.deviceId}`.execute(database.db);
   const worker = workerIdentity(await fleetToken(clients), "worker");
@@ -236,7 +236,7 @@ device = "worker"
 slug = "two"
 prompt = "Summarise."
 `);
-  // The count of a moment ago is believed no longer than this.
+  // The cached count expires within this time.
   await vi.waitFor(
     async () => {
       const { watchersLeft } = await clients.watchers.createWatcher({
@@ -330,7 +330,7 @@ test("an agent's device is shown by its label, pinned, left alone where the file
   expect(unknown.code).toBe(2);
   expect(unknown.err).toContain(":3");
   expect(unknown.err).toContain('no device is called "nowhere"');
-  // A new one is made and pinned; one that is there is pinned.
+  // A new agent is created and pinned; an existing agent is pinned.
   write(`${file('device = "mac-7"')}[agents.bob]\nname = "Bob"\n`);
   expect(await apply("--yes")).toMatchObject({ code: 0, err: "" });
   expect(await deviceOf("ada")).toBe(mac.deviceId);
@@ -400,7 +400,7 @@ test("pull writes a file that, applied, changes nothing", async () => {
 test("an apply that is stopped between any two writes is finished by the next one", async () => {
   const { replica } = await start();
   for (let writes = 1; writes < 4; writes++) {
-    // One of a kind per round, so that the order of the writes is known.
+    // One resource of each kind per round, so that the order of the writes is known.
     const text = example.replaceAll(/ada|digest/g, (name) => `${name}-${writes}`);
     const { plan, run } = parts(replica, text);
     const controller = new AbortController();
@@ -455,7 +455,7 @@ test("an edit between the plan and its writes is planned again, and the org ends
 test("a platform that does not start is told with its reason, keeps nothing else back, and is tried again", async () => {
   const { write, apply, replica } = await start();
   const text = example.replace('bot_token = "$BOT"', 'bot_token = "secret://TEAM_BOT"');
-  // Planned with a server that has the secret, carried out by one that has not.
+  // Planned with a server that has the secret, applied by a server without the secret.
   const richer = await startTestReplica(database.url, {
     PINION_SECRET_KEYS: secretKeys,
     PINION_SECRET_TEAM_BOT: secret,
@@ -524,7 +524,7 @@ test("an agent whose watcher runs is pruned or deleted, the run goes on as it wa
     spec: { name: "Left", prompt: "x", agentId: "ada" },
   });
   const { run } = await watchers.triggerWatcher({ watcherId: "left" });
-  // The watcher of another agent's file stays, its agent goes.
+  // The watcher of another agent's file stays, its agent is removed.
   write("");
   const pruned = await apply("--yes", "--prune", "--only", "agents");
   expect(pruned).toMatchObject({ code: 0 });
@@ -549,7 +549,7 @@ test("people who apply different files at once all succeed, and each thing ends 
   expect(ended.flatMap(({ failed }) => failed)).toEqual([]);
   const { agent } = await replica.clients.agents.getAgent({ agentId: "ada" });
   expect(["You are Ada.", "You are Bea."]).toContain(agent!.settings!.identity);
-  // And whoever comes last has it as the file says.
+  // The last apply leaves the state as in its file.
   for (const { plan, run } of people) {
     await run(await plan());
     expect((await plan()).steps.filter(({ action }) => action === "update")).toEqual([]);

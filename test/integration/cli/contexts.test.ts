@@ -1,4 +1,7 @@
-/** `pinion login` and the contexts: a server and its token, found from any directory; and ids by their beginning. */
+/**
+ * `pinion login` and the contexts: a server and its token, found from any directory; and ids by
+ * their prefix.
+ */
 import { chmodSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -25,7 +28,7 @@ afterAll(async () => {
   rmSync(place, { recursive: true, force: true });
 });
 
-/** A person with an empty home, in a directory that has no Pinion of its own. */
+/** A person with an empty home, in a directory without Pinion's files. */
 function person() {
   homes += 1;
   const home = join(place, `home-${homes}`);

@@ -1,4 +1,7 @@
-/** What a daemon's programs can find of its secrets: nothing in its environment or its command line, and no token in a file. */
+/**
+ * The secrets of a daemon that its programs can find: nothing in the environment or the command
+ * line, and no token in a file.
+ */
 import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -28,7 +31,7 @@ command = ["sh", "-c", ${JSON.stringify(command)}]
 env_add = ["MY_API_KEY"]
 `;
 
-/** Enrols a device whose token lies in a file of its own, and starts its daemon as a process. */
+/** Enrols a device whose token is in a separate file, and starts its daemon as a process. */
 async function startDaemon(config: string, tokenCommand: boolean) {
   const replica = await startTestReplica(database.url);
   const home = makeHome();
@@ -96,7 +99,7 @@ test.skipIf(process.platform !== "linux")(
     expect(output).toContain("PATH\n");
     expect(output).not.toMatch(/^(MY_API_KEY|PINION_TOKEN)$/m);
     expect(output).toContain("mine: sk-hush");
-    // What was handed over is gone.
+    // The file of the handed-over token is deleted.
     expect(
       readdirSync("/dev/shm").filter((name) => name.startsWith("pinion-") && !before.includes(name)),
     ).toEqual([]);

@@ -1,4 +1,4 @@
-/** The doctor, with each thing that it looks at broken in turn. */
+/** The doctor, with each checked part broken in turn. */
 import { chmodSync, mkdirSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -34,7 +34,7 @@ async function doctor(env: Record<string, string>, ...args: string[]) {
   expect(ended.err).toBe("");
   const { healthy, checks } = JSON.parse(ended.out) as { healthy: boolean; checks: Check[] };
   expect(ended.code).toBe(healthy ? 0 : 1);
-  // Whatever is not good says what to do.
+  // Every failed check gives advice.
   for (const check of checks) {
     if (check.verdict === "bad" || check.verdict === "doubtful")
       expect(check.advice, check.name).toBeTruthy();
@@ -42,7 +42,7 @@ async function doctor(env: Record<string, string>, ...args: string[]) {
   return { healthy, checks, of: (name: string) => checks.find((check) => check.name === name) };
 }
 
-/** Where nobody listens any more. */
+/** The URL of a closed port. */
 async function closedUrl(): Promise<string> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
@@ -86,7 +86,7 @@ test("a server that is not there, and one that is something else", async () => {
   });
 });
 
-/** A server that answers the probes as it is told. */
+/** A server that answers the probes with given answers. */
 async function probes(readyz: object, date?: string): Promise<string> {
   const server = createServer((request, response) => {
     if (date) response.sendDate = false;
@@ -258,7 +258,7 @@ test("a program that is not in PATH, a directory that is not there, a file that 
 
 test("an outbox that cannot be written is red", async () => {
   const { stateDir } = await enrolled();
-  // Not by its mode, which root does not mind: where a directory should be is a file.
+  // Not by file mode, which root ignores: a file replaces the directory.
   const outbox = join(stateDir, "outbox");
   rmSync(outbox, { recursive: true });
   writeFileSync(outbox, "in the way");

@@ -1,4 +1,7 @@
-/** Every command with --json, through a real replica: one document, or lines of JSON, and nothing else. */
+/**
+ * Every command with --json, through a real replica: one document, or lines of JSON, and no other
+ * output.
+ */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -30,7 +33,7 @@ afterAll(async () => {
   rmSync(home, { recursive: true, force: true });
 });
 
-/** Commands that have no document to print, and why. */
+/** Commands without a document to print, with the reason. */
 const exempt: Record<string, string> = {
   up: "runs until it is stopped; `up --once --json` is tried in test/e2e/cli/up.test.ts",
   serve: "runs until it is stopped; with --json it says where it listens in one line",
@@ -51,7 +54,7 @@ const exempt: Record<string, string> = {
   complete: "answers that script, in the form that shells read",
 };
 
-/** Command lines that answer, in an order in which they can follow each other. */
+/** Command lines that return data, in an order in which they can follow each other. */
 async function commandLines(): Promise<string[]> {
   const { clients, url } = replica;
   const [box, doomed] = [await enrolDevice(clients, "box"), await enrolDevice(clients, "doomed")];
@@ -159,7 +162,7 @@ test("every command prints JSON and nothing else with --json, or is exempt for a
   expect(Object.keys(exempt).filter((name) => !commands.includes(name))).toEqual([]);
 });
 
-/** One document, or a document in each line. */
+/** Whether the text is a single document, or a document in each line. */
 function isJson(text: string): boolean {
   const parses = (part: string) => {
     try {

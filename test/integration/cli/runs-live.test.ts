@@ -1,4 +1,4 @@
-/** `pinion runs watch` without a run, and what shells are told of the command line. */
+/** `pinion runs watch` without a run, and the completion scripts for shells. */
 import pc from "picocolors";
 import { expect, onTestFinished, test, vi } from "vitest";
 import type { Cli } from "../../../src/cli/cli.ts";
@@ -14,7 +14,7 @@ const replicas = useReplicas(database, "first");
 /** On a busy machine too. */
 const eventually = (check: () => void) => vi.waitFor(check, { timeout: 15_000, interval: 20 });
 
-/** Watches as the command does; `columns` makes it a terminal. */
+/** Watches like the command; `columns` makes the output a terminal. */
 function watch(options: { asJson?: boolean; filter?: Partial<LiveFilter>; columns?: number } = {}) {
   const printed = { out: "", err: "" };
   const stop = new AbortController();
@@ -64,7 +64,9 @@ const say = (stream: DeviceStream, attempt: { runId: string; attemptToken: strin
     },
   });
 
-/** What a terminal shows in the end, of what moves the cursor up and clears from there. */
+/**
+ * The final screen of a terminal after escape codes that move the cursor up and clear from there.
+ */
 function screenOf(printed: string): string[] {
   let lines: string[] = [""];
   for (const [, up, text = ""] of printed.replaceAll("\x1b", "␛").matchAll(/␛\[(\d+)A␛\[0J|([^␛]+)/g)) {
@@ -99,7 +101,7 @@ test("runs are shown line by line as they begin, write and end, where nobody can
   expect(lines[0]).toMatch(/^(pending|claimed|running) .*work-\d+ .*/);
   expect(lines.filter((line) => line.startsWith("completed"))).toHaveLength(1);
   const output = lines.filter((line) => line.includes("│"));
-  // What a program writes never moves the cursor.
+  // The output of a program never moves the cursor.
   expect(output.map((line) => line.split("│ ")[1])).toEqual(["one", "two", "three"]);
   expect(lines.at(-1)).toMatch(new RegExp(`^completed .*${run.id}$`));
   expect(view.printed.out).not.toContain("\x1b");
@@ -171,7 +173,7 @@ test("shells are offered commands, options, words and the names of what the serv
   expect(await complete("watchers", "trigger", "sweep-floor", "")).toEqual([]);
   expect(await complete("nothing", "")).toEqual([]);
   expect(await complete("completion", "")).toEqual(["bash", "zsh", "fish"]);
-  // Without a server there is nothing to offer, and nothing to say.
+  // Without a server, completion offers no names and prints no error.
   const away = await runCommand(
     { ...env, PINION_URL: "http://127.0.0.1:1" },
     "complete",

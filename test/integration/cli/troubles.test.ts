@@ -1,4 +1,4 @@
-/** What the command says, and with which code it ends, when what it needs is not there or is something else. */
+/** The messages and exit codes of the command when a requirement is missing or wrong. */
 import { execFile, execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer as createHttpServer } from "node:http";
@@ -41,7 +41,7 @@ async function listen(server: Pick<Server, "listen" | "close" | "address" | "onc
   return (server.address() as AddressInfo).port;
 }
 
-/** A port where nobody listens. */
+/** A port on which no process listens. */
 async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
@@ -52,7 +52,7 @@ async function freePort(): Promise<number> {
 
 const list = (url: string, token = replica.token) => pinion("--url", url, "--token", token, "runs", "list");
 
-/** One error, one advice, no stack. */
+/** Expects one error, one advice, no stack. */
 function expectTold(ended: Ended, code: number, error: RegExp, advice: RegExp): void {
   expect(ended.err).toMatch(/^error: .+\n {2}→ .+\n$/);
   expect(ended.err.split("\n")[0]).toMatch(error);
@@ -167,7 +167,7 @@ test.each(["serve", "migrate"])("`pinion %s` on a database that is not there", a
 
 test.each(["serve", "migrate"])("`pinion %s` on a PostgreSQL that is too old", async (command) => {
   const { port, hostname } = new URL(database.url);
-  // A real PostgreSQL behind a line that makes its version look older.
+  // A real PostgreSQL behind a proxy that makes its version look older.
   const proxy = createServer((socket) => {
     const upstream = connect(Number(port), hostname);
     socket.pipe(upstream);

@@ -1,4 +1,7 @@
-/** `pinion turns` and `pinion conversations` against a real replica, with a fleet worker driven by hand. */
+/**
+ * `pinion turns` and `pinion conversations` against a real replica, with a hand-driven fleet
+ * worker.
+ */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { CompletionVerdict, Outcome } from "#gen/pinion/v1/device_pb.js";

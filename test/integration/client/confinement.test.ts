@@ -1,4 +1,4 @@
-/** What a program can do to its daemon, and cannot. */
+/** The actions of a program against its daemon that are possible, and those that are prevented. */
 import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -30,7 +30,7 @@ const isAlive = (pid: number) => {
     return false;
   }
 };
-/** Processes whose command line holds a text. */
+/** Processes whose command line contains a text. */
 const running = (text: string) =>
   readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)

@@ -10,7 +10,7 @@ import { Events, makeStateDir, startDaemon, startPeer, until } from "./harness.t
 
 const agent = (script: string) => `[executors.test]\ncommand = ["sh", "-c", ${JSON.stringify(script)}]\n`;
 
-/** A daemon in a process of its own. */
+/** A daemon in its own process. */
 function spawnDaemon(url: string, stateDir: string, config: string): { child: ChildProcess; events: Events } {
   const script = join(import.meta.dirname, "daemon-process.ts");
   const child = spawn(process.execPath, [script, JSON.stringify({ url, stateDir, config })], {
@@ -41,7 +41,7 @@ test("a daemon killed between the end of a program and the acknowledgement deliv
   const { attemptToken } = session.assign();
   await session.next("complete");
   await killHard(first.child);
-  // The server that got the completion did not live to store it.
+  // The server that received the completion crashed before storing it.
   peer.stored.clear();
   peer.acknowledges = true;
   const second = spawnDaemon(peer.url, stateDir, agent("echo again"));

@@ -1,6 +1,7 @@
 /**
- * A daemon in a process of its own, for tests that kill it. Reads its options from the first argument (JSON) and writes
- * its events to stdout, a JSON line each; `isQuiet`: but those of what programs say.
+ * A daemon in its own process, for tests that kill the daemon. Reads its options from the first
+ * argument (JSON) and writes its events to stdout, a JSON line each; `isQuiet`: without the output
+ * events of programs.
  */
 import { parseConfig, runDaemon } from "../../../clients/ts/src/index.ts";
 import { quickTiming } from "./timing.ts";

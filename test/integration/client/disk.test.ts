@@ -24,7 +24,7 @@ import { makeStateDir, manualHandler, startDevice, startPeer, until } from "./ha
 const recordsIn = (stateDir: string) =>
   readdirSync(join(stateDir, "outbox")).filter((name) => name.endsWith(".completion"));
 
-/** A small disk of its own, where the system lets us make one. */
+/** A small separate disk, if the system permits mounting one. */
 function mountDisk(): string | undefined {
   const path = makeStateDir();
   try {
@@ -47,7 +47,7 @@ const faults = {
           for (let count = 0; ; count += 1)
             writeFileSync(join(disk, `filler-${size}-${count}`), Buffer.alloc(size));
         } catch {
-          // Full, for files of that size.
+          // Full, for files of this size.
         }
       }
     },
@@ -113,7 +113,8 @@ describe.skipIf(!canMount())("a disk that takes no writes", () => {
       });
       expect(rejection.message).toContain("disk");
 
-      // One is acknowledged while the disk is away: it never needs to reach it.
+      // One result is acknowledged while the disk is away: the acknowledged result never needs the
+      // disk.
       session.acknowledge(delivered, 1);
       await until(() => device.unacknowledged === 1, "the acknowledgement");
 
@@ -189,7 +190,7 @@ test("a note that is torn at any byte is removed, and one that cannot be read no
     expect(await journal.read()).toEqual({ notes: [note], unreadable: [] });
     expect(readdirSync(folder)).toEqual(["good.json"]);
   }
-  // It fails to be read (ELOOP), as with EIO or EACCES; root may read everything.
+  // Reading fails with ELOOP, in place of EIO or EACCES; root may read every file.
   mkdirSync(join(stateDir, "kept"));
   renameSync(join(folder, "good.json"), join(stateDir, "kept", "good.json"));
   symlinkSync(join(folder, "good.json"), join(folder, "good.json"));

@@ -15,12 +15,12 @@ import {
 import { Peer, type PeerOptions, type PeerSession } from "../../support/peer.ts";
 import { quickTiming } from "./timing.ts";
 
-/** How long a test waits for an event before it fails, in ms. */
+/** The time limit of a test's wait for an event, in ms. */
 const PATIENCE_MS = 15_000;
 
 export type EventOf<T extends DaemonEvent["type"]> = Extract<DaemonEvent, { type: T }>;
 
-/** Everything that happened, and a way to wait for what has not. */
+/** Records all events, and waits for later ones. */
 export class Events {
   readonly all: DaemonEvent[] = [];
   readonly #waiters = new Set<() => void>();
@@ -34,7 +34,7 @@ export class Events {
     return this.all.filter((event): event is EventOf<T> => event.type === type);
   }
 
-  /** The `count`-th event of this kind that fits, now or later. */
+  /** The `count`-th matching event of this kind, now or later. */
   async next<T extends DaemonEvent["type"]>(
     type: T,
     accept: (event: EventOf<T>) => boolean = () => true,
@@ -138,7 +138,7 @@ export function startDaemon(
   return { events, stateDir, stop, finished };
 }
 
-/** A handler that a script finishes. */
+/** A handler finished by a script. */
 export function manualHandler() {
   const calls: {
     runId: string;
@@ -165,7 +165,10 @@ export async function until(isTrue: () => boolean, what: string): Promise<void> 
   }
 }
 
-/** The session that a daemon settles on: on a busy machine its first dial may take longer than it waits for a welcome. */
+/**
+ * The first session with a welcome: on a busy machine the first dial may take longer than the
+ * daemon's wait for the welcome.
+ */
 export async function settledSession(peer: Peer): Promise<PeerSession> {
   for (;;) {
     const session = await peer.session();

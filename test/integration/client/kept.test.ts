@@ -1,4 +1,7 @@
-/** What was acknowledged is kept for a while, and offered to a database that may have forgotten it (DESIGN 16). */
+/**
+ * Acknowledged results are kept for a while, and offered again to a database that may have lost
+ * them (DESIGN 16).
+ */
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
@@ -9,7 +12,7 @@ const kept = (stateDir: string) => readdirSync(join(stateDir, "outbox", "kept"))
 const first = { systemIdentifier: "7420", timeline: 1, position: "0/3000148" };
 const promoted = { ...first, timeline: 2 };
 
-/** A device whose server stored a result, before its database failed over. */
+/** A device whose server stored a result, before the failover of the database. */
 async function begin() {
   const peer = await startPeer();
   peer.incarnation = first;
@@ -37,7 +40,7 @@ test("an acknowledged result is kept, and offered again with its run to another 
   const { session, assignment, failOver, stateDir, peer } = await begin();
   expect(session.all("complete")[0]!.reoffer).toBeUndefined();
   const second = await failOver();
-  // What was acknowledged is not held any more: only a completion speaks of it.
+  // An acknowledged result is not held any more: only a completion mentions it.
   expect(second.hello.held).toEqual([]);
   const offered = await second.next("complete");
   expect(offered).toMatchObject({

@@ -255,7 +255,8 @@ test("heartbeats list every attempt whose result is not acknowledged, sent or wa
   const tokens = assignments.map(({ attemptToken }) => attemptToken).sort();
   await until(() => session.all("complete").length === 16, "as many as may be on their way");
   const listed = async () => {
-    // A heartbeat that follows the answer to this was written after all that we have seen of the device.
+    // A heartbeat after the answer to this cancel was written after all messages seen from the
+    // device so far.
     session.cancel({ runId: randomUUID(), attemptToken: randomUUID() });
     await session.next("cancelled");
     const before = session.all("heartbeat").length;

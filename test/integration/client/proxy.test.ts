@@ -1,4 +1,7 @@
-/** Everything that a device and a command send goes through a real proxy, or says in words why it does not. */
+/**
+ * All traffic of a device and a command goes through a real proxy, or the reason for a direct
+ * connection is printed.
+ */
 import { createServer, request } from "node:https";
 import type { AddressInfo } from "node:net";
 import { afterEach, beforeEach, expect, onTestFinished, test, vi } from "vitest";
@@ -35,7 +38,10 @@ const named = (proxy: ConnectProxy, userinfo = "", scheme = "http"): ProxySettin
   setting: "--proxy",
 });
 
-/** Enrols through what the environment says, runs one assignment, and asks with a token. */
+/**
+ * Enrols with the proxy settings of the environment, runs one assignment, and calls the API with a
+ * token.
+ */
 async function useEverything(options: {
   url: string;
   token: string;

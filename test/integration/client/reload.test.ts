@@ -58,7 +58,7 @@ test("a wrong file leaves the configuration before it in force, also over a rest
   expect((await daemon.events.next("configured")).problem).toMatch(/device.toml:2: device.max_concurrency/);
   const second = await peer.session();
   expect(second.hello.configProblem).toMatch(/max_concurrency/);
-  // What ran goes on, and what comes is run as before.
+  // The running attempt continues, and new assignments run as before.
   expect(second.hello.held).toMatchObject([{ runId: running.runId }]);
   expect(await second.next("complete")).toMatchObject({ outcome: Outcome.COMPLETED, output: "one\n" });
   await until(

@@ -1,4 +1,4 @@
-/** How the daemon answers a turn: a program, its input, and the files of its snapshots. */
+/** A daemon answers a turn: the program, its input, and the files of its snapshots. */
 import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { MessageInitShape } from "@bufbuild/protobuf";

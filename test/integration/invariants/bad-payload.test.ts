@@ -1,4 +1,4 @@
-/** R8: a payload that cannot be executed fails its run, once, and touches nothing else. */
+/** R8: a payload that cannot be executed fails its own run, once, and affects no other run. */
 import { expect, test, vi } from "vitest";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import type { Db } from "../../../src/store/pg/database.ts";

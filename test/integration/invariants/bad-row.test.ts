@@ -70,7 +70,7 @@ test("R9: a watcher whose schedule cannot be read is set aside with its reason; 
   });
   expect(await listKinds(db, { watcherId: bad!.watcherId })).toEqual(["watcher.created", "watcher.paused"]);
   expect(lines.some((line) => line.includes(bad!.watcherId))).toBe(true);
-  // It does not come back in the next pass.
+  // The row does not come back in the next pass.
   expect(await pass()).toBe(0);
 });
 
@@ -105,7 +105,7 @@ test("R9: a completion that the database refuses does not take the others of its
   const seeded = [];
   for (let i = 0; i < 5; i++) seeded.push((await seedRunning(db)).run);
   const [bad, ...good] = seeded;
-  // Its window would be empty, which the database refuses.
+  // The run's window would be empty, which the database refuses.
   await db
     .updateTable("run")
     .set((eb) => ({ window_start: eb.ref("window_end") }))
@@ -217,7 +217,7 @@ test("R9: a device is let in although the database refuses to end a run that it 
   expect((await findRun(db, run)).status).toBe("running");
 });
 
-/** Three running turns of one worker, the end of whose first one the database refuses. */
+/** Three running turns of one worker; the database refuses to store the end of the first turn. */
 async function seedTurnsWithBadOne(db: Db) {
   const worker = await seedWorker(db);
   const turns = [];

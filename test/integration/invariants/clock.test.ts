@@ -1,4 +1,4 @@
-/** R7: who is alive, and what is due, is judged by the database's clock. */
+/** R7: liveness and due times are judged by the database's clock. */
 import { afterEach, expect, test, vi } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { materializeOnce } from "../../../src/scheduler/materializer.ts";
@@ -27,7 +27,7 @@ const database = useDatabase();
 const log = createLogger({ name: "test", level: "silent" });
 afterEach(() => void vi.useRealTimers());
 
-/** Makes this replica's wall clock lie, and no timer. */
+/** Shifts this replica's wall clock, and no timer. */
 function lie(hours: number): void {
   vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + hours * 3_600_000 });
 }

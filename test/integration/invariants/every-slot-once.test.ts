@@ -1,4 +1,4 @@
-/** R2: every due slot becomes exactly one row, a run or a skipped one with its reason. */
+/** R2: every due slot becomes exactly one row, a run or a skipped run with its reason. */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { newId } from "../../../src/ids.ts";
@@ -56,7 +56,7 @@ test("R2: two replicas that materialize at once write one row per slot, and neit
   }
   await using replica = await hold(db);
   expect(await pass(replica.tx, 1)).toBe(1);
-  // The other one, while the first replica has not committed.
+  // The other watcher's slot, while the first replica has not committed.
   expect(await pass()).toBe(1);
   expect(await pass()).toBe(0);
   await replica.commit();
@@ -75,7 +75,7 @@ test("R2: a slot that has a row already is left alone when a schedule comes upon
     expect((await findWatcher(db, watcher)).next_slot_at).toEqual(slot(-1));
     return rowsOf(watcher);
   };
-  // Its run is live, or has ended.
+  // The slot's run is live, or has ended.
   expect(await again()).toEqual([[slot(0), "pending"]]);
   const [run] = await listRuns(db, watcher);
   await settle(
@@ -89,7 +89,7 @@ test("R2: a slot that has a row already is left alone when a schedule comes upon
     policy,
   );
   expect(await again()).toEqual([[slot(0), "cancelled"]]);
-  // Its run has another id than its own, as a backfilled one.
+  // The slot's run has an id not derived from the slot, like a backfilled run.
   await sql`delete from run_finished`.execute(db);
   const { orgId, watcherId } = watcher;
   await db

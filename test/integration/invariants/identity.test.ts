@@ -1,4 +1,4 @@
-/** R6: identity comes from the token; a device reaches only what is pinned to itself. */
+/** R6: identity comes from the token; a device only reaches work pinned to itself. */
 import { createClients } from "@pinion/client";
 import { expect, test } from "vitest";
 import { CompletionVerdict, HeldAttemptState, HeldVerdict, Outcome } from "#gen/pinion/v1/device_pb.js";
@@ -9,7 +9,7 @@ import { startTestReplica } from "../../support/server.ts";
 
 const database = useDatabase();
 
-/** A run that its device works on, and a stranger of the same org with a stream of its own. */
+/** A run that its device works on, and another device of the same org with its own stream. */
 async function meet() {
   const { clients, url } = await startTestReplica(database.url);
   const mine = await enrolDevice(clients);
@@ -36,7 +36,7 @@ test("R6: a device cannot complete, cancel, beat for or reject another device's 
   strangers.send({ case: "reject", value: { ...name, reason: 1, message: "no" } });
   strangers.accept(assignment);
   await strangers.beat([assignment]);
-  // The stranger is told to end what it must not have.
+  // The other device is told to end the attempt.
   expect(await strangers.next("cancel")).toMatchObject(name);
   expect(await statusOf()).toBe(RunStatus.RUNNING);
   expect((await stream.complete(assignment, "mine")).verdict).toBe(CompletionVerdict.STORED);

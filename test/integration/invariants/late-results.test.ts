@@ -1,4 +1,7 @@
-/** R10: the result of a program that finished is its run's, or a late result that people can see; it is never only deleted. */
+/**
+ * R10: the result of a finished program becomes its run's result, or a late result visible to
+ * people; a result is never only deleted.
+ */
 import { sql } from "kysely";
 import { expect, onTestFinished, test } from "vitest";
 import { HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
@@ -188,7 +191,7 @@ test("R10: a run that a later attempt completed keeps that result, and the earli
     attempts.push(next!);
   }
   await store(reportOf(attempts[2]!, { output: "3" }));
-  // Both earlier ones in one batch, one of them twice.
+  // Both earlier attempts in one batch, one of them twice.
   const reports = [0, 1, 0].map((index) => reportOf(attempts[index]!, { output: `${index + 1}` }));
   expect((await store(...reports)).verdicts).toEqual(
     Array(3).fill({ verdict: "superseded", windowId: null }),
@@ -234,13 +237,13 @@ test("R10: a cancelled run stays so if its program failed, and keeps the end of 
   expect((await store(partial)).verdicts).toMatchObject([{ verdict: "stored_late" }]);
   expect(await findRun(db, ended)).toMatchObject({ status: "cancelled", outputTail: "half of it" });
 
-  // The answer to the cancel alone says nothing that could be kept.
+  // The answer to the cancel alone contains no result to keep.
   const silent = await cancelled();
   expect((await store(reportOf(silent, { status: "cancelled", output: "" }))).verdicts).toMatchObject([
     { verdict: "superseded" },
   ]);
   expect(await late(silent)).toEqual([]);
-  // And the result that comes after such an answer is taken.
+  // And a result after such an answer is stored.
   expect((await store(reportOf(silent))).verdicts).toMatchObject([{ verdict: "stored_late" }]);
 });
 
@@ -258,7 +261,7 @@ test("R10: a late failure ends a run without attempts left, and leaves one that 
     exitCode: 1,
     outputTail: "oops",
   });
-  // It was counted when the attempt was lost.
+  // The failure was counted when the attempt was lost.
   expect(await findWatcher(db, only.watcher)).toMatchObject({ consecutive_failures: 1 });
 
   const first = await seedRunning(db, { maxAttempts: 2 });
@@ -314,7 +317,7 @@ test("R10: a late result takes back the failure that was counted for its run, an
   await store(reportOf(run));
   const mended = await findWatcher(db, watcher);
   expect(mended).toMatchObject({ consecutive_failures: 3, backoff_until: expect.any(Date) });
-  // One that was completed since has set the count back already.
+  // A later completed run has already reset the count.
   const last = await startRun(db, { device, epoch, watcher });
   await lose(last);
   expect(await findWatcher(db, watcher)).toMatchObject({ consecutive_failures: 4 });
@@ -369,7 +372,7 @@ test("R10: the device that comes back with the result of a run that waits is ask
   expect(verdicts).toEqual([HeldVerdict.SEND_RESULT]);
   expect(await claim(db, device, epoch)).toEqual([]);
   expect((await store(reportOf(run))).verdicts).toMatchObject([{ verdict: "stored_late" }]);
-  // And if it never sends it, the run is offered again.
+  // Without a report from the device, the run is offered again.
   const other = await seedRunning(db, { maxAttempts: 2 });
   await lose(other.run);
   const again = await openDevice(db, other.device, {
@@ -475,7 +478,7 @@ test("R10: the reply to a turn that was withdrawn is kept, while another worker 
   expect((await keep(stale)).verdicts).toEqual(["superseded"]);
   expect(await turns.findTurn(db, first!)).toMatchObject({ status: "completed", reply: "good" });
   expect(await late({ runId: first!.turnId })).toMatchObject([{ attempt: 1, output: "stale" }]);
-  // What a person deletes is gone, with what came late.
+  // A person's deletion also deletes late results.
   const conversationId = (await turns.findTurn(db, first!)).conversationId;
   await conversations.remove(db, { orgId, conversationId, actor: "pinion" });
   expect(await late({ runId: first!.turnId })).toEqual([]);

@@ -62,7 +62,7 @@ test("R1: a slot that falls due while a trigger commits is skipped as overlap, a
   await putSchedule(db, watcher, slot(0));
   await using asking = await hold(db);
   const { run } = await trigger(asking.tx, { ...watcher, actor: "pinion" }, { doorbell: noteDoorbell() });
-  // The watcher is somebody's at this moment, so it is passed over and not waited for.
+  // The watcher's row is locked at this moment, so the pass skips the watcher without waiting.
   expect(await pass()).toBe(0);
   await asking.commit();
   expect(await pass()).toBe(1);

@@ -1,4 +1,7 @@
-/** T1, T2: a turn ends with exactly one reply, whoever is first; a conversation is one worker's at a time. */
+/**
+ * T1, T2: a turn ends with exactly one reply, the first; a conversation belongs to one worker at a
+ * time.
+ */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { HeldAttemptState } from "#gen/pinion/v1/device_pb.js";
@@ -282,10 +285,10 @@ test("T2: a holder that comes back after its lease has passed on leaves no snaps
   const first = await seedTurn(db, paused);
   const { turnId } = await startTurn(db);
   await ageTurn(db, first, { deadline_at: 1 });
-  // Nobody has swept: the next worker takes the lease over all the same.
+  // No sweep has run: the next worker takes the lease over all the same.
   const [second] = await claimTurns(db, other);
   expect(second).toMatchObject({ turnId, snapshotVersion: 0 });
-  // Nor does a beat of the old holder bring it back.
+  // Nor does a beat of the old holder restore the lease.
   await turnAttempts.beat(db, [attemptOf(first)], turnTimers.ttlMs);
   expect(await findSnapshot(db, first)).toMatchObject({ leaseTurnId: turnId });
   expect((await findTurn(db, first)).deadlineAt!.getTime()).toBeLessThan(Date.now());
@@ -367,7 +370,7 @@ test.skipIf(!isLong)(
     };
     await time();
     const before = await time();
-    // A day of its own, filled before it is attached: its indexes are made once.
+    // A partition for the day, filled before it is attached: its indexes are built once.
     await transaction(db, async (tx) => {
       await sql`set local synchronous_commit = off`.execute(tx);
       await sql`create table long_ago (like turn_finished including defaults including constraints)`.execute(
@@ -389,7 +392,8 @@ test.skipIf(!isLong)(
     `.execute(tx);
     });
     const after = await time();
-    // Not "as fast": the machine is shared. With the finished ones in its way a pass takes a hundred times as long.
+    // Not "equally fast": the machine is shared. If a pass read the finished rows, it would take a
+    // hundred times as long.
     expect(after).toBeLessThan(before * 5 + 200);
     expect(await sweep()).toHaveLength(1);
   },

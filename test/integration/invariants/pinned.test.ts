@@ -1,4 +1,4 @@
-/** R4: a pinned run is its device's, and stays what it was when it was materialized. */
+/** R4: a pinned run belongs to its device, and keeps the settings of its materialization. */
 import { expect, test } from "vitest";
 import * as attempts from "../../../src/store/work/attempts.ts";
 import * as watchers from "../../../src/store/work/watchers.ts";
@@ -58,7 +58,7 @@ test("R4: a claim of the old session that meets a new hello is never lost betwee
   await untilBlocked(db);
   await claiming.commit();
   const newer = await hello;
-  // The device does not hold it, so it was withdrawn, and the new session has it.
+  // The device does not hold the run, so the run was withdrawn, and the new session has it.
   expect(newer.settled).toMatchObject([{ runId: run.id, action: "withdrawn" }]);
   expect(await claim(db, device, newer.epoch)).toMatchObject([{ runId: run.id, attempt: 1 }]);
 });

@@ -1,4 +1,4 @@
-/** R3: a schedule moves in the transaction that records its slot, and nowhere else. */
+/** R3: a schedule only moves in the transaction that records its slot. */
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { cancelRun } from "../../../src/scheduler/cancels.ts";

@@ -1,4 +1,7 @@
-/** R5: a completion is stored exactly once, only under the current attempt token, in one transaction. */
+/**
+ * R5: a completion is stored exactly once, only under the current attempt token, in one
+ * transaction.
+ */
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { createCompleter } from "../../../src/scheduler/completer.ts";
@@ -224,7 +227,7 @@ test("R5: a failed attempt is repeated after a delay that doubles, until its att
   }
   expect(delays).toEqual([10_000, 20_000]);
   expect((await store(reportOf(current))).settled).toMatchObject([{ action: "finished", attempt: 3 }]);
-  // A repeat of the failed first attempt is not answered with the third one's window.
+  // The answer to a repeat of the failed first attempt does not contain the third attempt's window.
   expect((await store(reportOf(run))).verdicts).toEqual([{ verdict: "already_stored", windowId: null }]);
   expect((await findRun(db, run)).pastAttempts).toMatchObject([
     { attempt: 1, reason: "no", is_reported: true },

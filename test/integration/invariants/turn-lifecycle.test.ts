@@ -45,7 +45,7 @@ const deaf = { turnStarted() {}, turnsEnded() {}, repliesKept() {}, turnsWithdra
 const cancel = ({ db, turn }: Scene) =>
   cancelTurn(db, { orgId: turn.orgId, turnId: turn.turnId }, { reason: "enough", doorbell: deaf });
 
-/** What each event of the table is, done to a turn of whatever state. */
+/** The events of the table, each applied to a turn in any state. */
 const events: Record<string, (scene: Scene) => Promise<unknown>> = {
   "claimed by a worker with a free slot, with the lease": ({ db, worker }) => claimTurns(db, worker, 8),
   accepted: ({ db, turn }) => acceptTurn(db, turn),
@@ -54,7 +54,7 @@ const events: Record<string, (scene: Scene) => Promise<unknown>> = {
   "not held in the hello of a new session": ({ db, worker }) => openDevice(db, worker),
   answered: (scene) => store(scene, replyOf(scene.turn)),
   async "answered after its lease passed to a later turn"(scene) {
-    // A turn that waits has no lease that could pass on.
+    // A waiting turn has no lease to be taken over.
     if (scene.state !== "pending") {
       await startTurn(scene.db);
       await ageTurn(scene.db, scene.turn, { deadline_at: 1 });
@@ -99,7 +99,10 @@ const events: Record<string, (scene: Scene) => Promise<unknown>> = {
   },
 };
 
-/** A turn in a state. What has to name an attempt names the one that it has, had, or, while pending, none that ever was. */
+/**
+ * A turn in a state. The events that name an attempt use the turn's current or last attempt, or,
+ * while pending, an unknown attempt.
+ */
 async function scene(db: Db, state: State): Promise<Scene> {
   const worker = await seedWorker(db);
   const { turnId } = await startTurn(db);

@@ -1,4 +1,6 @@
-/** R4, the other half: what is pinned to nobody is a fleet worker's, one worker's at a time, and never a device's. */
+/**
+ * R4, the other half: an unpinned run goes to one fleet worker at a time, and never to a device.
+ */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { HeldAttemptState } from "#gen/pinion/v1/device_pb.js";
@@ -31,7 +33,7 @@ import {
 
 const database = useDatabase();
 
-/** A pending run that is pinned to nobody. */
+/** A pending unpinned run. */
 async function seedUnpinned(values: Parameters<typeof seedWatcher>[2] = {}) {
   const { db } = database;
   const org = await seedOrg(db);
@@ -52,7 +54,7 @@ test("R4: two workers on two replicas claim at once, and an unpinned run is one 
   await using one = await hold(db);
   await using two = await hold(db);
   const got = await claimAs(first, 1, one.tx);
-  // The first claim is not committed yet, so the second one meets its lock.
+  // The first claim is not committed yet, so the second claim meets its lock.
   const other = await claimAs(second, 1, two.tx);
   await one.commit();
   await two.commit();
@@ -129,7 +131,7 @@ test("a claim does not read past what waits for kinds that nobody offers", async
   await sql`vacuum analyze run`.execute(db);
   const worker = await seedWorker(db, { kinds: ["claude-code"] });
   await transaction(db, async (tx) => {
-    // What the connection has read before is in it, too.
+    // Includes the earlier reads of the connection.
     const countRead = async () => {
       const { rows } = await sql<{ read: number }>`
         select (seq_tup_read + idx_tup_fetch)::int as read from pg_stat_xact_user_tables where relname = 'run'
@@ -166,7 +168,7 @@ test("a lost attempt moves from one worker to another, and the first one's late 
   expect(await attempts.accept(db, [{ ...lost!, pushedAgoMs: 0, acceptedAgoMs: 0 }])).toEqual(["gone"]);
   const late = reportOf(lost!, { output: "late" });
   expect(await storeOnce(db, [late], policy)).toMatchObject({ verdicts: [{ verdict: "superseded" }] });
-  // The same words from a worker that never had the attempt are nobody's.
+  // The same report from a worker that never had the attempt is ignored.
   expect(await storeOnce(db, [{ ...late, deviceId: second.worker.deviceId }], policy)).toMatchObject({
     verdicts: [{ verdict: "unknown" }],
   });
@@ -208,7 +210,8 @@ test("a claim deals an org's runs out to its workers in turn, each run once, old
   const got = await attempts.claim(db, wants);
   expect(got.map((run) => run.runId)).toEqual(ids);
   const counts = fleet.map(({ worker }) => got.filter((run) => run.deviceId === worker.deviceId).length);
-  // The emptiest first: three free slots, then two, and the last place of the one with one slot stays for the sixth.
+  // The emptiest worker first: three free slots, then two, and the last place of the worker with
+  // one slot stays for the sixth run.
   expect(counts.reduce((sum, count) => sum + count)).toBe(5);
   for (const [i, count] of counts.entries()) expect(count).toBeLessThanOrEqual(slots[i]!);
   expect(counts[2]).toBeGreaterThanOrEqual(2);

@@ -1,4 +1,4 @@
-/** What a watcher does about slots that passed while nothing ran (DESIGN 6). */
+/** A watcher's handling of slots that passed while no replica ran (DESIGN 6). */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";

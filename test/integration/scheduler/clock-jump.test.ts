@@ -56,7 +56,9 @@ async function judgedClock(options: { policy?: "confirm" | "wait" | "ignore" } =
   return judged;
 }
 
-/** The whole service, with an hourly watcher whose device is there, a run that works, and history. */
+/**
+ * The whole service, with an hourly watcher whose device is connected, a running run, and history.
+ */
 async function begin(env: Record<string, string> = {}) {
   const replica = await startTestReplica(clock.url, { PINION_SWEEP_INTERVAL_MS: "300", ...env });
   const device = await enrolDevice(replica.clients);
@@ -114,7 +116,7 @@ test("forty-five days ahead for some seconds: nothing is deleted, recorded or re
   expect(await countAll()).toEqual(before);
   expect((await findWatcher(clock.db, watcher)).next_slot_at).toEqual(nextSlotAt);
   expect((await doctor()).out).not.toContain("clock jump");
-  // The run that worked all the time was left alone.
+  // The run with a working device was left alone.
   expect((await stream.complete(working)).verdict).toBe(1);
 });
 
@@ -140,7 +142,7 @@ test("up to an hour is believed at once; and with the policy `ignore`, any jump"
   const bold = await judgedClock({ policy: "ignore" });
   await clock.set(5 * day);
   expect(await bold.check()).toMatchObject({ isInDoubt: false });
-  // A clock that was set says so to those who judge silence.
+  // The change of the clock resets `settledForMs`, by which silence is ignored for a while.
   expect((await bold.check()).settledForMs).toBeLessThan(minute);
 });
 
@@ -227,7 +229,7 @@ test("times that were written ahead do not keep anything waiting or alive after 
     db,
   );
   expect(Number(rows[0]!.ahead)).toBe(0);
-  // What has no time gets none.
+  // Null columns stay null.
   expect(await findRun(db, run)).toMatchObject({ status: "running", cancelRequestedAt: null });
   expect(await presence.find(db, device)).toMatchObject({ disconnectedAt: null });
   expect(await storeOnce(db, [reportOf(run)], policy)).toBeDefined();
@@ -253,7 +255,7 @@ test("a schedule that stands further ahead than its next slot is planned again, 
   expect(await listRuns(db, watcher)).toHaveLength(1);
   expect(await listKinds(db, {})).toContain("watcher.replanned");
   expect(await replanOnce(db, { log })).toBe(0);
-  // The time of the slot that has a run comes: it does not get another one.
+  // The time of the slot with a run comes: the slot does not get another run.
   await clock.set(10 * hour);
   await materializeOnce(db, { doorbell: noteDoorbell(), log });
   const again = (await listRuns(db, watcher)).filter(
@@ -269,12 +271,13 @@ test("one pass of retention goes on by a day at most, and never to what is newer
   await storeOnce(db, [reportOf(run)], policy);
   await retain();
   await clock.set(400 * day);
-  // Nobody judges it here. The newest run keeps all that is younger than the retention beside it.
+  // The jump is not judged here. Ages count from the newest run, which protects all runs of its
+  // retention period.
   const { at } = await retain();
   expect(at.getTime()).toBeLessThan(Date.now() + minute);
   for (let pass = 0; pass < 50; pass++) await retain();
   expect((await countAll())[0]).toBe(1);
-  // Runs that end by the wrong clock do not help it along by more than a day per pass.
+  // Runs that end by the wrong clock advance the deletion by at most a day per pass.
   const { run: later } = await seedRunning(db);
   await storeOnce(db, [reportOf(later)], policy);
   const first = await retain();

@@ -1,4 +1,7 @@
-/** A database whose disk is full: results wait at their devices, nobody is paused or failed for it, and all are stored later. */
+/**
+ * A database whose disk is full: results wait at their devices, no watcher is paused or failed
+ * because of the disk, and all results are stored later.
+ */
 import { execFileSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, statSync } from "node:fs";
@@ -50,7 +53,10 @@ function canMount(): boolean {
 
 type Disk = AsyncDisposable & { tablespace: string; mend(): void };
 
-/** A disk of so many MiB for these tables, within the test; the WAL stays where it is. `mend` gives it more room. */
+/**
+ * A disk of `mebibytes` MiB for these tables, within the test; the WAL stays on its disk. `mend`
+ * enlarges the disk.
+ */
 async function putOnDisk(db: Db, tables: readonly string[], mebibytes: number): Promise<Disk> {
   const { rows } = await sql<{ dir: string }>`select current_setting('data_directory') as dir`.execute(db);
   const { uid, gid } = statSync(rows[0]!.dir);
@@ -79,7 +85,7 @@ async function putOnDisk(db: Db, tables: readonly string[], mebibytes: number): 
   };
 }
 
-/** Text that does not compress. */
+/** Incompressible text. */
 const noise = (bytes: number) =>
   Array.from({ length: bytes / 8 }, () => Math.random().toString(36).slice(2, 10).padEnd(8, "0")).join("");
 
@@ -103,7 +109,7 @@ test.skipIf(!isMountable)(
       expect(isPassing(reason)).toBe(true);
     }
     disk.mend();
-    // As the devices do: what was not answered is sent again.
+    // Like a device: unanswered reports are sent again.
     const again = await Promise.all(reports.map((report) => completer.report(report)));
     for (const { verdict } of again) expect(["stored", "already_stored"]).toContain(verdict);
     for (const { run } of seeded) {
@@ -123,7 +129,7 @@ test.skipIf(!isMountable)(
     const { schedule, slot } = hourly();
     const lost = await seedRunning(db);
     const watchers = [];
-    // More than fit into the page that the table has.
+    // More rows than fit into the table's page.
     for (let i = 0; i < 60; i++) {
       const watcher = await seedWatcher(db, device, { schedule });
       await putSchedule(db, watcher, slot(0));

@@ -1,4 +1,4 @@
-/** How claims are shared out among the seats that wait for work. */
+/** The distribution of claims among the waiting seats. */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
@@ -23,7 +23,7 @@ import { turnTimers } from "../../support/turns.ts";
 const database = useDatabase();
 const log = createLogger({ name: "test", level: "silent" });
 
-/** So many due watchers of a device, as copies of one that was made the usual way. */
+/** `count` due watchers of a device, as copies of a watcher created through the API. */
 async function seedDue(device: DeviceName, count: number, dueAt: Date): Promise<void> {
   const { db } = database;
   const { watcherId } = await seedWatcher(db, device, { schedule: "0 0 1 1 *" });
@@ -37,7 +37,7 @@ async function seedDue(device: DeviceName, count: number, dueAt: Date): Promise<
   `.execute(db);
 }
 
-/** A device's session, whose seat says what it was given. */
+/** A device's session; its seat calls `given` with each assigned run. */
 async function openSeat(device: DeviceName, slots: number, given: (run: ClaimedRun) => void): Promise<Seat> {
   const { epoch } = await openDevice(database.db, device);
   let free = slots;
@@ -74,7 +74,7 @@ test("a seat with many free slots leaves room for the others in each claim, and 
   const claims: number[] = [];
   const dispatcher = openDispatcher((seats) => {
     claims.push(seats);
-    // It is woken while the first claim is under way.
+    // The wake-up comes while the first claim is under way.
     if (claims.length === 1) dispatcher.wake(one);
   });
   dispatcher.wake(many);
@@ -83,7 +83,8 @@ test("a seat with many free slots leaves room for the others in each claim, and 
   expect(delivered.indexOf(small.deviceId)).toBeGreaterThan(0);
   expect(claims.slice(0, 2)).toEqual([1, 2]);
 
-  // Both have free slots, and nothing waits: nobody is asked until somebody says that there may be more.
+  // Both devices have free slots, and no run waits: no claims until a hint says that there may be
+  // more runs.
   const asked = claims.length;
   dispatcher.wake(many);
   await dispatcher.idle();
@@ -111,7 +112,7 @@ test("what is recorded for a device of this replica is claimed by the statement 
       ...doorbell,
       recorded(runs) {
         told.push(...runs);
-        // Only now is it pushed.
+        // The run is not pushed before this moment.
         expect(given).toEqual([]);
       },
     },
@@ -192,7 +193,7 @@ test("while a seat is held nothing else is claimed for it, and when it is droppe
   const note = (run: ClaimedRun) => given.push(run.deviceId);
   const [seat, free] = [await openSeat(device, 1, note), await openSeat(other, 1, note)];
   const dispatcher = openDispatcher();
-  // Older work may wait for it, and comes first.
+  // Older work may wait for the seat, and comes first.
   expect(dispatcher.hold([seat]).claimants).toEqual([undefined]);
   seat.mayHaveRuns = false;
   const held = dispatcher.hold([seat, seat]);

@@ -1,4 +1,7 @@
-/** Start deadlines (DESIGN 6): a run that did not start by then is skipped with offline_expired. */
+/**
+ * Start deadlines (DESIGN 6): a run without a start by its deadline is skipped with
+ * offline_expired.
+ */
 import { expect, test } from "vitest";
 import { expireOnce } from "../../../src/scheduler/reaper.ts";
 import * as runs from "../../../src/store/work/runs.ts";

@@ -1,4 +1,4 @@
-/** Failures in a row back a watcher off, and then pause it (DESIGN 5). */
+/** Failures in a row back a watcher off, and then pause the watcher (DESIGN 5). */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
@@ -30,7 +30,7 @@ import {
 const database = useDatabase();
 const minute = 60_000;
 
-/** A watcher on a device, and a way to let runs of it end. */
+/** A watcher on a device, and a function that ends its runs. */
 async function begin() {
   const { db } = database;
   const { schedule } = hourly();
@@ -96,7 +96,7 @@ test("the tenth failure in a row pauses the watcher, says so in its reason and i
     "run.failed",
     "watcher.paused",
   ]);
-  // A manual run that fails while it is paused pauses it no second time.
+  // The failure of a manual run while the watcher is paused does not pause the watcher again.
   await end("failed");
   const kinds = await listKinds(db, { watcherId: watcher.watcherId });
   expect(kinds.filter((kind) => kind === "watcher.paused")).toHaveLength(1);
@@ -179,7 +179,8 @@ test("batches that settle runs of the same watchers, in whatever order, wait for
     const watcher = await seedWatcher(db, device, { maxAttempts: 2 });
     rows.push({ watcher, run: await startRun(db, { device, epoch, watcher }) });
   }
-  // Somebody holds the watcher that is last in order: whoever settles has all the others by then.
+  // Another transaction locks the watcher that is last in order: the settling transaction has
+  // locked all the others by then.
   const last = rows.toSorted((a, b) => (a.watcher.watcherId < b.watcher.watcherId ? -1 : 1)).at(-1)!;
   await using person = await hold(db);
   await sql`select from watcher where id = ${last.watcher.watcherId} for update`.execute(person.tx);

@@ -1,4 +1,6 @@
-/** What happens to a slot that falls due while a run is active, or too soon after one (DESIGN 6). */
+/**
+ * The handling of a slot that falls due while a run is active, or too soon after a run (DESIGN 6).
+ */
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/materializer.ts";
@@ -47,7 +49,7 @@ test("with queue_one the latest slot waits for the end of the active run, and th
   const { device, epoch, watcher, run } = await seedRunning(db, { schedule, overlap: "queue_one" });
   for (const hoursBack of [2, 1, 0]) {
     await putSchedule(db, watcher, slot(hoursBack));
-    // As if each slot had been looked at when it fell due.
+    // As if each slot had been read by a pass when due.
     await db.updateTable("watcher").set({ schedule: "0 0 1 1 *" }).execute();
     await pass();
   }

@@ -1,4 +1,7 @@
-/** Liveness and reaping (DESIGN 5): who is lost, by which rule, and what becomes of the run. */
+/**
+ * Liveness and reaping (DESIGN 5): the rules by which an attempt is lost, and the result for its
+ * run.
+ */
 import { expect, onTestFinished, test, vi } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { cancelRun } from "../../../src/scheduler/cancels.ts";
@@ -35,7 +38,7 @@ const database = useDatabase();
 const reap = (db: Db = database.db) => reapOnce(db, { rules: reapRules, policy });
 const minute = 60_000;
 
-/** Breaks the device's stream, `ms` ago, and nothing was heard of it since. */
+/** Breaks the device's stream, `ms` ago, without any later message. */
 async function breakStream(device: DeviceName, epoch: number, ms: number): Promise<void> {
   await presence.close(database.db, [sessionOf(device, epoch)]);
   await agePresence(database.db, device, { connected_at: ms, disconnected_at: ms, last_beat_at: ms });
@@ -83,7 +86,7 @@ test("an attempt whose beats stopped for three minutes is reaped, though its dev
 test("an attempt that never beat is reaped two hours after its claim, and not before", async () => {
   const { db } = database;
   const { device, run } = await seedRunning(db, { timeoutMs: 86_400_000 });
-  // The device is connected, and has not said yet what it has.
+  // The device is connected, and has not listed its attempts yet.
   await agePresence(db, device, { connected_at: 121 * minute, last_beat_at: 121 * minute });
   await ageRun(db, run, { claimed_at: 119 * minute, started_at: 119 * minute, last_beat_at: null });
   expect(await reap()).toEqual([]);
@@ -97,7 +100,7 @@ test("a run whose device is online is lost once two beats of the device have not
     const { device, epoch, run } = await seedRunning(db, { timeoutMs: 86_400_000 });
     const heardMs = lastBeatMs ?? 65_000;
     await ageRun(db, run, { claimed_at: heardMs, started_at: heardMs, last_beat_at: lastBeatMs });
-    // One beat since, 30 s after it: a large fleet beats so.
+    // One beat since, 30 s later: the interval of a large fleet.
     await agePresence(db, device, { connected_at: 5 * minute, last_beat_at: heardMs - 30_000 });
     expect(await reap()).toEqual([]);
     await presence.beat(db, [sessionOf(device, epoch)]);
@@ -105,7 +108,8 @@ test("a run whose device is online is lost once two beats of the device have not
       { runId: run.runId, rule: "not_listed", reason: expect.stringContaining("did not list it") },
     ]);
   }
-  // What it lists it has, however old, and what nobody has heard of since the device left is its TTL's.
+  // Listed attempts are held, however old; attempts not heard of since the device left fall under
+  // its TTL.
   const listed = await seedRunning(db, { timeoutMs: 86_400_000 });
   await ageRun(db, listed.run, { claimed_at: 30 * minute, started_at: 30 * minute });
   await attempts.beat(db, [listed.run]);
@@ -173,7 +177,7 @@ test("two reapers at once reap each attempt once", async () => {
   for (const run of seeded) await ageRun(db, run, { last_beat_at: 181_000 });
   await using first = await hold(db);
   expect(await reapOnce(first.tx, { rules: reapRules, policy, limit: 1 })).toHaveLength(1);
-  // The org's log is the first one's until it commits; the row it holds is passed over.
+  // The first transaction locks the org's log until its commit; the row that it locks is skipped.
   const second = reap();
   await untilBlocked(db);
   await first.commit();
@@ -260,7 +264,10 @@ test("a claim and a cancellation at once end in a cancelled run or an asked devi
   expect(doorbell.noted.cancelling).toMatchObject([{ attemptToken: claimed!.attemptToken }]);
 });
 
-/** A reaper with a small TTL; answers when it reaped, and when it found the database away, in ms from its start. */
+/**
+ * A reaper with a small TTL; records the times of reaping, and of failed passes while the database
+ * was away, in ms from the start.
+ */
 function watchReaper(db: Db, ttlMs: number) {
   const startedAt = performance.now();
   const reapedAt: number[] = [];
@@ -314,7 +321,7 @@ test("nothing is reaped for one TTL after the database was away", async () => {
   onTestFinished(() => work.close());
   const { reapedAt, awayAt, elapsed } = watchReaper(work.db, 1_500);
   await seedLost();
-  // Its first TTL is over.
+  // The reaper's first TTL is over.
   await vi.waitFor(() => expect(reapedAt).toHaveLength(1), 5_000);
   proxy.set({ onConnect: "reset" });
   proxy.reset();

@@ -43,7 +43,7 @@ async function partitions(db: Db): Promise<string[]> {
 const nameOf = (daysBack: number) =>
   `run_finished_${new Date(Date.now() - daysBack * 86_400_000).toISOString().slice(0, 10).replaceAll("-", "")}`;
 
-/** A partition of a day that has passed. */
+/** A partition of a past day. */
 async function addPartition(db: Db, daysBack: number): Promise<void> {
   const day = (back: number) =>
     `${new Date(Date.now() - back * 86_400_000).toISOString().slice(0, 10)} 00:00:00+00`;
@@ -94,7 +94,7 @@ test("runs that ended while no partition was there are kept, and go with their a
   await retain();
   expect(await inDefault()).toBe(1);
   await sql`update run_finished_default set finished_at = now() - interval '31 days'`.execute(db);
-  // While it is the newest run, it is not old.
+  // The newest run never counts as old.
   expect((await retain()).deleted).toBe(0);
   expect(await inDefault()).toBe(1);
   const { run: newer } = await seedRunning(db);
@@ -137,7 +137,7 @@ test("slots go with the age of their record, and never while their run lives", a
     await seedWatcher(db, device, { schedule }),
     await seedWatcher(db, device, { schedule }),
   ];
-  // So old that their runs have other ids than their own, which `slot` notes.
+  // So old that the run ids are not derived from the slots; the column `slot` holds the slot.
   for (const watcher of [living, gone])
     await backfill(db, { ...watcher, actor: "pinion", start: slot(24 * 20), end: slot(24 * 20 - 1) });
   await materializeBacklogOnce(db, { doorbell: noteDoorbell(), log });
@@ -158,7 +158,7 @@ test("windows go with their age, but a watcher's last one stays", async () => {
   await retain();
   expect(await listWindows(db, run)).toHaveLength(1);
   await sql`update run_finished set finished_at = now() - interval '32 days'`.execute(db);
-  // The newest run is not old, whatever the clock says.
+  // The newest run never counts as old, whatever the clock shows.
   const { run: newest } = await seedRunning(db);
   await storeOnce(db, [reportOf(newest)], policy);
   await retain();
@@ -166,7 +166,7 @@ test("windows go with their age, but a watcher's last one stays", async () => {
   const [last] = await listWindows(db, second);
   expect(last!.id).toBe((await findWatcher(db, watcher)).last_window_id);
 
-  // It is listed after those of runs that are there still.
+  // Windows of existing runs are listed before windows of deleted runs.
   const third = await startRun(db, { device, epoch, watcher });
   await storeOnce(db, [reportOf(third)], policy);
   const { orgId: org, watcherId } = watcher;
@@ -198,7 +198,7 @@ test("conversations in which nobody spoke for long are forgotten with their snap
   );
   await retain();
   expect(await people()).toEqual(["quiet", "waiting"]);
-  // It begins anew.
+  // The conversation begins anew.
   await startTurn(db, talk("over"));
   expect(await people()).toEqual(["over", "quiet", "waiting"]);
 });

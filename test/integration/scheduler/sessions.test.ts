@@ -1,4 +1,4 @@
-/** A device's session: what a hello brings into agreement, and which session counts (DESIGN 3). */
+/** A device's session: the reconciliation by the hello, and the session that counts (DESIGN 3). */
 import { expect, test } from "vitest";
 import { HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
 import { reapOnce } from "../../../src/scheduler/reaper.ts";
@@ -115,7 +115,7 @@ test("a device that comes back with a run that was reaped, or was never its own,
   const opening = await openDevice(db, device, {
     held: [heldOf(run), heldOf(others), heldOf(unheardOf), heldOf(run, HeldAttemptState.FINISHED)],
   });
-  // What has finished is wanted in any case.
+  // Finished results are wanted in any case.
   expect(opening.verdicts).toEqual([...Array(3).fill(HeldVerdict.ABORT), HeldVerdict.SEND_RESULT]);
   expect((await findRun(db, others)).status).toBe("running");
 });
@@ -204,7 +204,7 @@ test("after a failover took the epoch back, the session before it can close, bea
   const device = await seedDevice(db);
   const old = await openDevice(db, device, { replicaId: "a" });
   const oldSession = { ...device, epoch: old.epoch, sessionId: old.sessionId };
-  // As a standby knows it that was promoted before the session had reached it.
+  // The state of a standby that was promoted before the session was replicated.
   await db
     .updateTable("presence")
     .set({ epoch: old.epoch - 1 })

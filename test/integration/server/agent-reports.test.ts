@@ -1,4 +1,7 @@
-/** What watchers ask of agents at work, and what agents say of their work, from the spec to those who read it. */
+/**
+ * The reports that watchers request from agents at work, and those that agents give, from the spec
+ * to the readers.
+ */
 import { create } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { sql } from "kysely";
@@ -196,7 +199,7 @@ test("a watcher that names what its device does not have says so at once, and go
   );
   expect((await create({ agentKind: "test", workspace: "app" })).noExecutorReason).toBe("");
 
-  // Its slots are recorded as skipped.
+  // The watcher's slots are recorded as skipped.
   await clients.watchers.updateWatcher({
     watcherId: lacksWorkspace.id,
     spec: { schedule: "@every 1m" },

@@ -278,7 +278,7 @@ test("a run carries the agent as it was when the run was materialized, also if t
 
   expect(await codeOf(trigger())).toBe("FailedPrecondition");
   const { agent } = await agents().createAgent({ agentId, name: "Again", settings: { identity: "again" } });
-  // What was once said under a version stays said.
+  // The new agent continues the version numbers of the deleted one.
   expect(agent!.version).toBe(3);
   await trigger();
   const second = await stream.next("assignment");

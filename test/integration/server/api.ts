@@ -26,13 +26,13 @@ import { surroundings } from "../../support/rows.ts";
 export type Api = {
   url: string;
   guard: Guard;
-  /** Looked at when a test says so, or every `recheckMs`. */
+  /** Checked on the test's request, or every `recheckMs`. */
   streams: Streams;
-  /** What was logged, one JSON object a line. */
+  /** The log, one JSON object per line. */
   logged: Record<string, unknown>[];
-  /** Tokens that were announced as revoked, and streams that were announced to be drained. */
+  /** Tokens announced as revoked, and streams announced to be drained. */
   rung: { revoked: string[]; disconnected: { deviceId: string; reason: string }[] };
-  /** Wakes whoever watches the events of an org. */
+  /** Wakes the watchers of an org's events. */
   wake(orgId: string): void;
   as(secret: string | undefined): {
     watchers: Client<typeof WatcherService>;

@@ -1,4 +1,4 @@
-/** What the log says of who wrote, from where, and what changed. */
+/** The audit log: the author of a write, the origin, and the changes. */
 import http from "node:http";
 import { createClients } from "@pinion/client";
 import { expect, onTestFinished, test } from "vitest";
@@ -17,7 +17,7 @@ async function listEvents(replica: TestReplica, ...kinds: string[]): Promise<Eve
   return (await replica.clients.events.listEvents({ kinds, pageSize: 500 })).events;
 }
 
-/** Makes a token over Connect and JSON, with headers of its own; answers the call's id. */
+/** Creates a token over Connect and JSON, with additional headers; returns the call's id. */
 function createToken(replica: TestReplica, label: string, headers: Record<string, string>): Promise<string> {
   return new Promise((resolve, reject) => {
     const request = http.request(
@@ -171,7 +171,7 @@ test("a stream that resumes on another replica misses no event that was committe
   const isAppended = new Promise<void>((resolve) => {
     appended = resolve;
   });
-  // Has its number, and is not committed; one that comes later must not be shown before it.
+  // Has its number, and is not committed; an event with a later number must not be shown before.
   const slow = database.db.transaction().execute(async (tx) => {
     await events.append(tx, "local", [{ kind: "test.slow", actor: "pinion" }]);
     appended();

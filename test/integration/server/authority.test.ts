@@ -1,4 +1,7 @@
-/** Whom a request says that it is for: what is malformed is refused with a reason, on every protocol and path. */
+/**
+ * The authority of a request: a malformed authority is refused with a reason, on every protocol and
+ * path.
+ */
 import { once } from "node:events";
 import { type ClientHttp2Session, constants, connect as http2Connect } from "node:http2";
 import { connect as dial, type Socket } from "node:net";
@@ -75,7 +78,7 @@ test.each(malformed)("%j is none, and the reason says how to write one", (author
   expect(authorityProblem(authority)).toMatch(/write it like/);
 });
 
-/** Sends text to the port and answers all that comes back until the port or `until` ends it. */
+/** Sends text to the port and returns the answers until the port or `until` ends the connection. */
 async function exchange(text: string, port = replica.port): Promise<string> {
   const socket: Socket = dial(port, "127.0.0.1");
   socket.on("error", () => {});
@@ -163,7 +166,10 @@ test("OPTIONS *, CONNECT and upgrades are answered, and harm nothing", async () 
 
 const nodesOwn = "(reset by Node)";
 
-/** The status and the text of a request whose pseudo-headers Node's own client would refuse to write. */
+/**
+ * The status and the text of the answer to a request with pseudo-headers that Node's own client
+ * would refuse to write.
+ */
 async function ask2(
   session: ClientHttp2Session,
   headers: Record<string, string>,
@@ -173,7 +179,7 @@ async function ask2(
   stream.end();
   const answer = await once(stream, "response").then(
     ([headers]) => headers as Record<string, unknown>,
-    // Node itself refuses what no header may hold.
+    // Node itself refuses characters that are invalid in a header.
     () => undefined,
   );
   if (!answer)

@@ -1,4 +1,4 @@
-/** What a peer may do wrong: it is told so, nothing is lost, and the server goes on. */
+/** Mistakes of a peer: the peer gets an error, nothing is lost, and the server goes on. */
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { request as http1Request } from "node:http";
@@ -28,7 +28,10 @@ import { getRun, heldOf, startWork, takeOn, untilStatus, useReplicas } from "./w
 const database = useDatabase({ per: "file" });
 const replicas = useReplicas(database, "here");
 
-/** After each of these tests the same server still answers a good call and serves a good device. */
+/**
+ * After each of these tests the same server still answers a valid call and serves a well-behaved
+ * device.
+ */
 afterEach(async () => {
   const { clients, url } = replicas.here;
   await clients.runs.listRuns({ pageSize: 1 });
@@ -39,7 +42,7 @@ afterEach(async () => {
 
 const tenMegabytes = 10 * 1024 * 1024;
 
-/** A Connect call as JSON over HTTP/1.1, as curl would make it. */
+/** A Connect call as JSON over HTTP/1.1, like a call with curl. */
 async function callJson(method: string, options: { token?: string; body?: string } = {}) {
   const response = await fetch(`${replicas.here.url}/pinion.v1.${method}`, {
     method: "POST",
@@ -81,7 +84,7 @@ async function callRaw(method: string, options: { token: string; bytes: Buffer; 
   };
 }
 
-/** A gRPC frame: flags, the length that it claims, and its bytes. */
+/** A gRPC frame: flags, the claimed length, and the payload. */
 function frame(payload: Uint8Array, options: { flags?: number; length?: number } = {}): Buffer {
   const head = Buffer.alloc(5);
   head.writeUInt8(options.flags ?? 0);
@@ -100,7 +103,7 @@ async function beginWork() {
   return { clients, url, device, stream, assignment };
 }
 
-/** The device comes back, and what it was working on is still its own and completes. */
+/** The device comes back, still has its attempt, and completes it. */
 async function expectNothingLost(device: Identity, assignment: Assignment): Promise<void> {
   const back = await connect(replicas.here.url, device, { held: [heldOf(assignment)] });
   expect(back.welcome.verdicts[0]!.verdict).toBe(HeldVerdict.CONTINUE);
@@ -172,7 +175,7 @@ test("another device's run is out of reach, on the stream and by the unary call"
   expect((await stream.complete(assignment)).verdict).toBe(CompletionVerdict.STORED);
 });
 
-/** What a device with work under way may do wrong, so that its stream ends. */
+/** Mistakes of a device with work under way that end its stream. */
 const endings: [string, (stream: DeviceStream, device: Identity) => void, grpcStatus, string][] = [
   [
     "a second hello",
@@ -236,7 +239,7 @@ test.each(endings)(
   },
 );
 
-/** Bytes that are no messages, the status that gRPC has for them, and what its text says. */
+/** Bytes that are no messages, the gRPC status, and the text of the error. */
 const garbage: [string, Buffer, grpcStatus | grpcStatus[], RegExp][] = [
   [
     "text that is no frame",
@@ -260,7 +263,8 @@ const garbage: [string, Buffer, grpcStatus | grpcStatus[], RegExp][] = [
   [
     "a frame with a wrong length",
     frame(Buffer.alloc(64, 0xff), { length: 3 }),
-    // Three bytes that are no message, and then a prefix of 4 GB: whichever is looked at first.
+    // Three bytes of an invalid message, and then a prefix of 4 GB: the status depends on the order
+    // of the checks.
     [grpcStatus.RESOURCE_EXHAUSTED, grpcStatus.INTERNAL],
     /size|tag|varint|wire|range|EOF/i,
   ],
@@ -287,7 +291,7 @@ test.each(garbage)(
     expect(answer.httpStatus).toBe(200);
     expect([code].flat()).toContain(answer.code);
     expect(answer.message).toMatch(text);
-    // A stream that never said hello takes nothing from the one that serves.
+    // A stream without a hello takes nothing from the serving stream.
     await stream.beat([assignment]);
     expect((await stream.complete(assignment)).verdict).toBe(CompletionVerdict.STORED);
   },
@@ -385,7 +389,7 @@ type CompletionInit = Omit<MessageInitShape<typeof CompletionSchema>, "$typeName
 /** See completionBytes. */
 const textWithoutUtf8 = "not UTF-8: \u0001\u0001";
 
-/** A completion as bytes; two marks in its texts become bytes that are no UTF-8. */
+/** A completion as bytes; two markers in its texts become invalid UTF-8. */
 function completionBytes(value: CompletionInit): Buffer {
   const message = create(ConnectRequestSchema, { message: { case: "complete", value } });
   const bytes = Buffer.from(toBinary(ConnectRequestSchema, message));
@@ -428,7 +432,8 @@ test.each(badCompletions)(
     const { device, assignment, clients } = await beginWork();
     const { runId, attemptToken } = assignment;
     const bytes = completionBytes({ runId, attemptToken, ...value });
-    // `ConnectRequest.complete` and `CompleteRunRequest.completion` differ in their first byte alone.
+    // `ConnectRequest.complete` and `CompleteRunRequest.completion` differ in their first byte
+    // alone.
     bytes[0] = (1 << 3) | 2;
     const answer = await callRaw("DeviceService/CompleteRun", { token: device.token, bytes: frame(bytes) });
     expect(answer.code).toBe(grpcStatus.INVALID_ARGUMENT);
@@ -444,7 +449,8 @@ test("a completion with a token that was never current changes nothing, and a la
   expect((await stream.complete(made)).verdict).toBe(CompletionVerdict.UNKNOWN);
   const nowhere = { runId: randomUUID(), attemptToken: assignment.attemptToken };
   expect((await stream.complete(nowhere)).verdict).toBe(CompletionVerdict.UNKNOWN);
-  // The device forgets the attempt and comes back: it is taken from it, and its report comes late.
+  // The device forgets the attempt and comes back: the attempt is taken away, and its report comes
+  // late.
   stream.cancel();
   const back = await connect(url, device);
   await untilStatus(clients, assignment, RunStatus.TIMEOUT);
@@ -467,7 +473,7 @@ test("a unary completion of 10 MB is refused for its size, and a smaller one is 
     unary.device.completeRun({ completion: { ...completion, output: "x".repeat(1_048_577) } }),
   ).rejects.toMatchObject({ reason: "invalid_argument", field: "completion.output" });
   const { verdict } = await unary.device.completeRun({ completion: { ...completion, output: "ok" } });
-  // The one before it has ended the run.
+  // The previous report has ended the run.
   expect(verdict).toBe(CompletionVerdict.STORED_LATE);
 });
 

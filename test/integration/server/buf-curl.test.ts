@@ -1,4 +1,4 @@
-/** What docs/operators.md promises: its commands, as they stand there, with the buf of this checkout. */
+/** The commands of docs/operators.md, unchanged, with the buf of this checkout. */
 import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -33,7 +33,9 @@ beforeAll(async () => {
 
 type Result = { exit: number | null; stdout: string; stderr: string };
 
-/** Runs a command as a reader of the page would; `until` interrupts it once its output is as wanted. */
+/**
+ * Runs a command like a reader of the page; `until` interrupts the command once the output matches.
+ */
 function run(script: string, options: { cwd?: string; until?: (stdout: string) => boolean } = {}) {
   return new Promise<Result>((resolve, reject) => {
     const child = spawn("bash", ["-euo", "pipefail", "-c", script], {
@@ -55,7 +57,7 @@ function run(script: string, options: { cwd?: string; until?: (stdout: string) =
   });
 }
 
-/** The commands of the page, each under the sentence before it. */
+/** The commands of the page, each under the preceding sentence. */
 function commandsOf(page: string): { title: string; rpc: string; script: string }[] {
   const text = readFileSync(join(root, page), "utf8");
   return [...text.matchAll(/([^\n]*)\n\n```sh\n(.*?)```/gs)].map(([, before, script]) => {
@@ -68,7 +70,7 @@ function commandsOf(page: string): { title: string; rpc: string; script: string 
   });
 }
 
-/** JSON documents that follow each other, as buf prints them. */
+/** Consecutive JSON documents, as printed by buf. */
 function documents(text: string): Record<string, unknown>[] {
   return text
     .split(/^(?=\{)/m)
@@ -174,7 +176,7 @@ test("a device's stream is spoken by hand: hello and heartbeat are answered, and
 test("with a schema from a checkout the call goes over HTTP/1.1, with reflection over HTTP/2", async () => {
   const call = '"$PINION_URL/pinion.v1.RunService/ListRuns" -H "Authorization: Bearer $PINION_TOKEN"';
   expect((await run(`buf curl -v --schema proto ${call}`)).stderr).toMatch(/HTTP\/1\.1/);
-  // Nothing of ours is in that directory.
+  // That directory contains none of our files.
   const reflected = await run(`buf curl -v ${call}`, { cwd: tmpdir() });
   expect(reflected.exit).toBe(0);
   expect(reflected.stderr).toMatch(/HTTP\/2/);

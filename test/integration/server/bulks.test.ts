@@ -1,4 +1,7 @@
-/** Cancels, retries and replays of many runs: counted first, each run once, whoever dies in between. */
+/**
+ * Cancels, retries and replays of many runs: counted first, each run once, even if the replica dies
+ * in between.
+ */
 import { createClients } from "@pinion/client";
 import { sql } from "kysely";
 import { beforeAll, expect, test, vi } from "vitest";
@@ -32,7 +35,7 @@ async function untilOver(operationId: string) {
   );
 }
 
-/** So many runs that wait for a device of their own that is away. */
+/** `count` runs, each waiting for its own disconnected device. */
 async function waiting(count: number) {
   const device = await enrolDevice(owner);
   const runs = [];
@@ -168,7 +171,7 @@ test("an operation that is stopped leaves what is left as it is", async () => {
   const run = await startWork(owner, device);
   await failOnce(stream);
   await untilStatus(owner, { runId: run.id }, RunStatus.FAILED);
-  // Its retry waits for the end of this one.
+  // The retry waits for the end of this run.
   await owner.watchers.triggerWatcher({ watcherId: run.watcherId });
   const active = await takeOn(stream);
   const filter = { watcherId: run.watcherId };

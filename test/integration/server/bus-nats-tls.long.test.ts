@@ -1,4 +1,7 @@
-/** NATS that asks who is there: TLS with certificates on both sides, tokens, passwords, permissions. A real server each time. */
+/**
+ * NATS with authentication: TLS with certificates on both sides, tokens, passwords, permissions. A
+ * real server each time.
+ */
 import { cp, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -20,7 +23,7 @@ import { startWork, takeOn } from "./work.ts";
 
 type Env = Record<string, string>;
 
-/** Longer than any test, so that what arrives came over the bus or from a resync. */
+/** Longer than any test, so that every message arrives over the bus or from a resync. */
 const noSweep = { PINION_SWEEP_INTERVAL_MS: "3600000" };
 
 function missingHere(): string | undefined {
@@ -40,7 +43,7 @@ async function startServer(args: string[]): Promise<Nats> {
   return nats;
 }
 
-/** A bus as a replica has it, and what it says and hears. */
+/** A bus as in a replica, with its log and its received messages. */
 async function openBus(replicaId: string, env: Env) {
   const lines: string[] = [];
   const heard: BusMessage[] = [];
@@ -72,13 +75,16 @@ async function openBus(replicaId: string, env: Env) {
 const messagesOf = (lines: readonly string[]) =>
   lines.map((line) => (JSON.parse(line) as { err?: { message?: string } }).err?.message ?? "");
 
-/** What `pinion doctor` says of a bus that lets nobody in. */
+/** The output of `pinion doctor` about a bus that refuses the credentials. */
 async function doctorOf(env: Env): Promise<string> {
   const [found] = await checkBus({ PINION_BUS: "nats", ...env });
   return found!.verdict === "bad" ? `${found!.found}; ${found!.advice}` : found!.verdict;
 }
 
-/** The same trouble is named by the doctor and in the log of a replica, which goes on trying. Resolves with all they said. */
+/**
+ * The doctor and the log of a replica name the same trouble, and the replica keeps trying. Resolves
+ * with both outputs.
+ */
 async function expectTrouble(env: Env, pattern: RegExp): Promise<string> {
   const said = await doctorOf(env);
   expect(said).toMatch(pattern);
@@ -132,7 +138,7 @@ describe.skipIf(missingHere())("NATS over TLS that verifies its clients", () => 
       /its certificate is of no authority in .*authority.pem; put the authority .* into PINION_NATS_CA_FILE/,
     );
     await expectTrouble({ PINION_NATS_URL: `tls://localhost:${nats.port}` }, /set PINION_NATS_CA_FILE to/);
-    // It asks for TLS, whatever the URL says.
+    // The server requires TLS, whatever the URL says.
     await expectTrouble({ PINION_NATS_URL: nats.url }, /set PINION_NATS_CA_FILE to/);
   });
 

@@ -1,4 +1,7 @@
-/** Two replicas and a bus that is away: runs are late by at most the sweep, and none is lost. For both kinds of bus. */
+/**
+ * Two replicas and an unavailable bus: runs are late by at most the sweep, and no run is lost. For
+ * both kinds of bus.
+ */
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -14,9 +17,9 @@ import { eventually } from "../../support/processes.ts";
 import { startTestReplica } from "../../support/server.ts";
 import { startWork, takeOn, untilStatus } from "./work.ts";
 
-/** Longer than any test, so that what arrives came over the bus or from a resync. */
+/** Longer than any test, so that every message arrives over the bus or from a resync. */
 const noSweep = { PINION_SWEEP_INTERVAL_MS: "3600000" };
-/** Beyond the sweep there is only what a busy machine takes for the pass and the claim. */
+/** In addition to the sweep: the time of the pass and the claim on a busy machine. */
 const busyMs = 4_000;
 
 for (const kind of busKinds) {
@@ -33,7 +36,9 @@ for (const kind of busKinds) {
       await rig.close();
     });
 
-    /** One replica is called, the other holds the device and has its bus behind the proxy. */
+    /**
+     * One replica receives the calls, the other serves the device and has its bus behind the proxy.
+     */
     async function startPair(env: Record<string, string>) {
       const called = await startTestReplica(database.url, { ...rig.env(), ...env });
       const holder = await startTestReplica(database.url, { ...rig.env(proxy.port), ...env });
@@ -55,7 +60,7 @@ for (const kind of busKinds) {
         await stream.complete(assignment);
       }
       latenciesMs.sort((a, b) => a - b);
-      // With two rpcs in it; a busy machine is slow, but not as slow as any sweep.
+      // Includes two rpcs; a busy machine is slow, but faster than any sweep.
       expect(latenciesMs[10]).toBeLessThan(1_000);
     });
 
@@ -100,7 +105,7 @@ for (const kind of busKinds) {
 
 type Dead = { env: Record<string, string>; drop?: () => Promise<void> };
 
-/** Ways in which two replicas hear nothing of each other's commits, from before there is anything to hear. */
+/** Configurations in which two replicas never hear of each other's commits. */
 const deadFromTheStart: Record<string, { kind: BusKind; env(database: { url: string }): Promise<Dead> }> = {
   "whose LISTEN was dropped": {
     kind: "postgres",
@@ -111,7 +116,8 @@ const deadFromTheStart: Record<string, { kind: BusKind; env(database: { url: str
       through.port = String(proxy.port);
       return {
         env: { DATABASE_DIRECT_URL: through.href },
-        // A replica does not start before it listens; this is before anybody has asked it for anything.
+        // A replica does not start before its bus listens; at this moment the replica has received
+        // no calls yet.
         async drop() {
           proxy.set({ onConnect: "reset" });
           proxy.reset();
@@ -123,7 +129,8 @@ const deadFromTheStart: Record<string, { kind: BusKind; env(database: { url: str
   "whose notifications are lost": {
     kind: "postgres",
     async env({ url }) {
-      // PostgreSQL notifies within a database: who listens in another one hears nothing, and is told nothing of it.
+      // PostgreSQL notifies within a database: a listener in another database hears nothing, and
+      // gets no error.
       const elsewhere = await createTestDatabase();
       onTestFinished(() => elsewhere.drop());
       expect(elsewhere.url).not.toBe(url);
@@ -166,7 +173,7 @@ describe.each(Object.entries(deadFromTheStart))("two replicas %s", (_, { kind, e
         await untilStatus(called.clients, { runId: id }, RunStatus.COMPLETED);
       }
       expect(Math.max(...pushedLateMs)).toBeLessThan(sweepMs + busyMs);
-      // Had one of them heard of the other, none would have waited.
+      // If a replica had heard of the other, no run would have waited.
       expect(Math.max(...pushedLateMs)).toBeGreaterThan(sweepMs / 10);
     },
   );

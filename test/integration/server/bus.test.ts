@@ -1,4 +1,4 @@
-/** What both kinds of bus promise to replicas: the same tests for each. */
+/** The guarantees of both kinds of bus for replicas: the same tests for each. */
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
 import type { Bus, BusMessage } from "../../../src/server/cluster/bus.ts";

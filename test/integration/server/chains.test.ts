@@ -1,4 +1,7 @@
-/** The end of a run starts the watchers that follow it, in the transaction that stores the result, and each once. */
+/**
+ * The end of a run starts the watchers that follow, in the transaction that stores the result, each
+ * once.
+ */
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { toJson } from "@bufbuild/protobuf";
 import { ValueSchema } from "@bufbuild/protobuf/wkt";
@@ -42,7 +45,7 @@ async function watcherOf(spec: MessageInitShape<typeof WatcherSpecSchema> = {}, 
 
 const runsOf = async (watcherId: string) => (await clients.runs.listRuns({ watcherId })).runs;
 
-/** Runs a watcher to its end, which is acknowledged. */
+/** Triggers a watcher, and ends the run until the acknowledgement. */
 async function run(watcherId: string, end: { output?: string; outcome?: Outcome } = {}) {
   await clients.watchers.triggerWatcher({ watcherId });
   const assignment = await takeOn(stream);

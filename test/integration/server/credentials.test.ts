@@ -1,4 +1,4 @@
-/** What a credential may bring about: no more than itself, and nothing once it has ended. */
+/** The limits of a credential: a credential makes no stronger one, and nothing after its end. */
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -50,14 +50,14 @@ async function addMember(name: string, scopes: string[], expiresInMs?: number) {
 
 const read = { kind: TokenKind.PAT, label: "x", scopes: ["read"] };
 
-/** The calls that make a credential, by a person whose token is at hand. */
+/** The calls that create a credential, made by a person with a token. */
 const makers: [string, (person: Awaited<ReturnType<typeof addMember>>) => Promise<unknown>][] = [
   ["CreateToken", ({ clients }) => clients.tokens.createToken(read)],
   ["CreateJoinCode", ({ clients }) => clients.fleet.createJoinCode({})],
   ["RotateToken", ({ clients, tokenId }) => clients.tokens.rotateToken({ tokenId })],
 ];
 
-/** Credentials that are good. */
+/** Valid credentials. */
 async function counts() {
   const [token, code] = await Promise.all([
     database.db.selectFrom("token").select("id").where("revoked_at", "is", null).execute(),

@@ -13,7 +13,7 @@ import { getRun, heldOf, startWork, takeOn, untilStatus } from "./work.ts";
 
 const database = useDatabase({ per: "file" });
 
-/** A way to the database that can be cut. */
+/** A link to the database that can be cut. */
 async function startCuttable() {
   const url = new URL(database.url);
   const proxy = await startFaultProxy({ host: url.hostname, port: Number(url.port || 5432) });
@@ -83,7 +83,7 @@ test("while the database is away, calls say so and when to try again; /readyz is
   }
   expect(await readyz(replica)).toBe(503);
   expect((await fetch(`${replica.url}/healthz`)).status).toBe(200);
-  // A device that comes just now is asked to come again.
+  // A newly connecting device is asked to come again.
   const early = dial(replica.url, device.token);
   early.hello(device);
   expect((await early.ended).code).toBe(grpcStatus.UNAVAILABLE);
@@ -107,7 +107,7 @@ test("the device's stream outlives an outage: beats are answered, and a completi
   await untilListening(1);
   stream.send({ case: "complete", value: { ...nameOf(assignment), outcome: 1, output: "made it" } });
   const stopBeating = beatOn(stream, []);
-  // A run that the cut-off replica hears nothing of.
+  // A run whose notification does not reach the cut-off replica.
   const unheard = await startWork(other.clients, device);
   await expect(cutOff.clients.runs.listRuns({})).rejects.toMatchObject({ reason: "unavailable" });
   expect((await getRun(other.clients, assignment)).status).toBe(RunStatus.RUNNING);
@@ -171,7 +171,7 @@ test.skipIf(!isLong)(
     const done = await steadys.complete(kept);
     expect(done.verdict).toBe(CompletionVerdict.STORED);
     expect(await getRun(clients, kept)).toMatchObject({ attempt: 1, pastAttempts: [] });
-    // Afterwards what is lost is reaped as ever.
+    // Afterwards lost attempts are reaped as usual.
     await startWork(clients, away);
     const lost = await takeOn(back);
     await untilStatus(clients, lost, RunStatus.RUNNING);
@@ -193,7 +193,8 @@ test("a device that dies while the database is away is reaped within its TTL aft
   const stream = await connect(replica.url, device);
   await startWork(clients, device);
   const assignment = await stream.next("assignment");
-  // It never beats, so that without its broken stream only the limit of two hours would end it.
+  // The device sends no heartbeat, so without the broken stream only the limit of two hours would
+  // end the attempt.
   stream.accept(assignment);
   await untilStatus(clients, assignment, RunStatus.RUNNING);
   cut(proxy);

@@ -1,4 +1,7 @@
-/** What destinations are told: by whom, when, signed, in order, again, and by whichever replica lives. */
+/**
+ * Deliveries to destinations: filters, times, signatures, order, retries, and any living replica as
+ * the sender.
+ */
 import { randomUUID } from "node:crypto";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { sql } from "kysely";
@@ -25,7 +28,7 @@ beforeAll(async () => {
     PINION_SECRET_KEYS: newKey(),
     PINION_DESTINATION_NETWORKS: "127.0.0.0/8, ::1",
     PINION_PUBLIC_URL: "https://pinion.example/",
-    // So often a replica looks for what another one has left.
+    // The interval at which a replica looks for deliveries left by another replica.
     PINION_SWEEP_INTERVAL_MS: "200",
   };
   here = await openTestReplica(database.url, env);
@@ -41,7 +44,7 @@ async function open(): Promise<DeviceStream> {
 
 type Spec = MessageInitShape<typeof DestinationSpecSchema>;
 
-/** A new destination that takes no alerts; its slug. */
+/** Creates a destination without alerts; returns the slug. */
 async function addDestination(kind: Spec["kind"], takesAlerts = false) {
   const slug = `to-${randomUUID().slice(0, 8)}`;
   const spec = { name: slug, kind, takesAlerts } as Spec;
@@ -152,7 +155,7 @@ test("each watcher's entries say what is told, one message for each destination 
   expect(await told("", Outcome.FAILED)).toEqual(["always", "both", "failure"]);
   expect(await told("two")).toEqual(["always", "both", "recovery"]);
   expect(await told("two")).toEqual(["always", "both"]);
-  // Nobody is told of what nobody asks for.
+  // A watcher without destinations makes no deliveries.
   const quiet = await addWatcher([]);
   await run(quiet.id);
   const { rows } = await sql`select 1 from delivery where watcher_id = ${quiet.id}`.execute(database.db);
@@ -187,7 +190,7 @@ test("a receiver that answers 500 and then 200 gets the same id twice, and what 
 test("a destination that is slow or dead holds up no other one, and no run", async () => {
   await open();
   const slow = await openReceiver();
-  // It never answers.
+  // The endpoint never answers.
   slow.behave(() => {});
   const quick = await openReceiver();
   const slowOne = await addDestination(webhookAt(slow.url));
@@ -201,7 +204,7 @@ test("a destination that is slow or dead holds up no other one, and no run", asy
   }
   for (const watcher of watchers) await run(watcher.id);
   await until(() => expect(quick.received).toHaveLength(watchers.length));
-  // Of what one destination has to wait for, a few tries are made at a time.
+  // At most a few tries at a time wait for one destination.
   expect(slow.received.length).toBeLessThanOrEqual(8);
   const { lastError } = await until(async () => {
     const row = (await here.clients.destinations.getDestination({ destinationId: down.slug })).destination!;
@@ -216,7 +219,7 @@ test("what a replica claimed that died is sent by another one once the lease has
   await open();
   const receiver = await openReceiver();
   const { slug, id } = await addDestination(webhookAt(receiver.url));
-  // The row of a run that ended in this moment, before anybody was told to look.
+  // The row of a run that just ended, before any replica was woken.
   const lost = randomUUID();
   const written = await sql<{ id: string }>`
     insert into delivery (org_id, destination_id, lane, kind, subject, lease_token, lease_until, attempts)
@@ -230,7 +233,7 @@ test("what a replica claimed that died is sent by another one once the lease has
     return rows;
   });
   expect(row!.attempts).toBe(2);
-  // The end of the try that was lost is nobody's any more.
+  // The end of the lost try is ignored.
   const late = { orgId: "local", id: row!.id, leaseToken: lost, destinationId: id };
   expect(await deliveries.end(database.db, { ...late, state: "dead", status: 500, error: "x" })).toBe(false);
 });

@@ -1,4 +1,4 @@
-/** The same promises on the other way that a device's stream takes: what a device's stream promises, served by the Connect handler. */
+/** The tests of the device's stream, on the other transport: the Connect handler. */
 import { useDeviceStreams } from "../../support/server.ts";
 
 useDeviceStreams("connect");

@@ -1,4 +1,4 @@
-/** The protocol of a device's session, point by point, as a device and those who watch it see it. */
+/** The protocol of a device's session, point by point, as seen by a device and by watchers. */
 import { randomUUID } from "node:crypto";
 import { durationMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import { status as grpcStatus } from "@grpc/grpc-js";
@@ -26,10 +26,12 @@ const replicas = useReplicas(database, "here", "there");
 
 type Attempt = { runId: string; attemptToken: string };
 
-/** The sweep that repairs lost wake-ups comes after 15 s: what arrives within this was pushed. */
+/**
+ * The sweep that repairs lost wake-ups comes after 15 s: an assignment within this time was pushed.
+ */
 const atOnceMs = 1_000;
 
-/** A device with a stream, on a replica of its own if that has settings. */
+/** A device with a stream; on a separate replica if `env` is given. */
 async function begin(env?: Record<string, string>, hello: Parameters<typeof connect>[2] = {}) {
   const replica = env ? await startTestReplica(database.url, env) : replicas.here;
   const device = await enrolDevice(replica.clients);
@@ -37,7 +39,10 @@ async function begin(env?: Record<string, string>, hello: Parameters<typeof conn
   return { replica, clients: replica.clients, url: replica.url, device, stream };
 }
 
-/** The device knows all that the server had to say: an answer came, and the messages before it with it. */
+/**
+ * The device has all earlier messages of the server: an answer came, and the messages before the
+ * answer.
+ */
 const settle = (stream: DeviceStream, ...attempts: Attempt[]) => stream.beat(attempts);
 
 test("the welcome names the device, its session, the timers and the limits", async () => {
@@ -132,7 +137,7 @@ test("an attempt that is failed, turned down for good, or cancelled frees its sl
   stream.accept(cancelled);
   await clients.runs.cancelRun({ runId: cancelled.runId });
   const cancel = await stream.next("cancel");
-  // The one that it turned down itself is not asked for again.
+  // The device itself rejected this run, and is not asked to cancel it.
   expect(cancel.runId).toBe(cancelled.runId);
   stream.send({ case: "cancelled", value: nameOf(cancel) });
   await stream.next("assignment", atOnceMs);
@@ -152,7 +157,7 @@ test("an assignment that nobody answers is pushed once more, withdrawn without c
   const withdrawn = await untilStatus(clients, pushed, RunStatus.PENDING);
   expect(withdrawn.attempt).toBe(0);
   expect(stream.waiting("assignment")).toEqual([]);
-  // An answer that comes too late changes nothing, and the device is told.
+  // A late answer changes nothing, and the device gets the verdict.
   stream.accept(pushed);
   await vi.waitFor(() => expect(stream.waiting("cancel").length).toBeGreaterThan(0));
   expect((await getRun(clients, pushed)).status).toBe(RunStatus.PENDING);
@@ -201,7 +206,8 @@ test("a session whose end is recorded while its device is here opens anew, and i
   const { clients, url, device, stream } = await begin();
   await startWork(clients, device);
   const assignment = await takeOn(stream);
-  // As a standby that was promoted knows it: the device had gone, and its coming back had not reached it.
+  // The state of a promoted standby: the device's disconnect was replicated, and its reconnect was
+  // not.
   await database.db
     .updateTable("presence")
     .set({ disconnected_at: new Date() })
@@ -228,7 +234,7 @@ test.for(["here", "there"] as const)(
       .execute();
     const newer = await connect(replicas[where].url, device, { held: [heldOf(assignment)] });
     expect(newer.welcome.sessionEpoch).toBeLessThan(stream.welcome.sessionEpoch);
-    // On another replica it is its next beat that says so.
+    // On another replica, the next beat brings the news.
     stream.beat([assignment]).catch(() => undefined);
     expect((await stream.next("drain")).reason).toBe(DrainReason.REPLACED);
     await stream.ended;
@@ -460,7 +466,8 @@ test.each([
   expect(performance.now() - startedAt).toBeLessThan(5_000);
   const again = connect(url, device);
   await expect(again).rejects.toThrow(/unknown, revoked or expired/);
-  // What a deleted device worked on will never be answered for; a revoked one may be enrolled again.
+  // The attempts of a deleted device will never be reported; a revoked device may be enrolled
+  // again.
   const status = what === "a deleted device" ? RunStatus.CANCELLED : RunStatus.RUNNING;
   await untilStatus(clients, assignment, status);
 });
@@ -574,7 +581,7 @@ test("a flood of output holds up neither heartbeats nor the completion", async (
   expect((await stream.complete(assignment)).verdict).toBe(CompletionVerdict.STORED);
 });
 
-/** Opens streams that say nothing; answers the first of them that ended. */
+/** Opens streams without a hello; returns the first ended stream. */
 async function firstRefused(url: string, token: string, count: number) {
   const streams = Array.from({ length: count }, () => dial(url, token));
   const refused = await Promise.race(
@@ -595,7 +602,7 @@ test("a device has four streams at most before it says hello, and no other devic
   const other = await enrolDevice(clients);
   await connect(url, other);
   for (const stream of open) stream.cancel();
-  // The replica hears of the ends in its own time.
+  // The replica notices the ends after a while.
   await vi.waitFor(() => connect(url, device), { timeout: 5_000, interval: 100 });
 });
 

@@ -1,4 +1,6 @@
-/** What a device triggers by itself: its own watchers, never a second run, and no schedule moves. */
+/**
+ * Triggers by a device itself: only its own watchers, never a second run, and no schedule moves.
+ */
 import { createClients } from "@pinion/client";
 import { expect, onTestFinished, test } from "vitest";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";

@@ -1,4 +1,4 @@
-/** What a server gives to machines that want to become devices: the scripts, the list, the programs. */
+/** Downloads for new devices: the scripts, the list, the programs. */
 import { createHash } from "node:crypto";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { request as httpRequest } from "node:http";
@@ -51,7 +51,7 @@ test("nothing beside the listed files can be had", async () => {
     "piniond-linux-x64/",
   ]) {
     const status = await new Promise<number | undefined>((done, fail) => {
-      // As it is: fetch would take the dots out of the path itself.
+      // A raw request: fetch would normalize the dots in the path.
       const { hostname, port } = new URL(replica.url);
       httpRequest({ hostname, port, path: `/downloads/${path}` }, (answer) => {
         answer.resume();

@@ -1,4 +1,6 @@
-/** A copy of a device's state on another machine neither takes the device's session nor its runs. */
+/**
+ * A copy of a device's state on another machine takes neither the device's session nor its runs.
+ */
 import { join } from "node:path";
 import { status } from "@grpc/grpc-js";
 import { findIdentity } from "@pinion/client";

@@ -31,7 +31,7 @@ async function write(...kinds: string[]): Promise<void> {
   api.wake("acme");
 }
 
-/** Reads a stream of events until it has seen `count` of them; answers their kinds and the last cursor. */
+/** Reads `count` events from a stream; returns their kinds and the last cursor. */
 async function read(
   stream: AsyncIterable<WatchEventsResponse>,
   count: number,
@@ -106,7 +106,7 @@ test("what is written through the API wakes whoever watches", async () => {
     await mine.watchers.deleteWatcher({ watcherId: "nightly" });
   });
   expect(kinds).toEqual(["device.join_code_created", "token.created", "watcher.created", "watcher.deleted"]);
-  // Far less than the five seconds after which it would have looked by itself.
+  // Far less than the five seconds of the poll interval.
   expect(performance.now() - startedAt).toBeLessThan(3_000);
 });
 

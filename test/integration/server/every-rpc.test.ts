@@ -1,4 +1,4 @@
-/** Every rpc that the .proto files know, called with every kind of credential through a real replica. */
+/** Every rpc of the .proto files, called with every kind of credential through a real replica. */
 import { randomUUID } from "node:crypto";
 import { readdirSync } from "node:fs";
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
@@ -18,8 +18,9 @@ import { openTestReplica, type TestReplica } from "../../support/server.ts";
 import { addDevice, addTenant, type Tenant } from "./tenants.ts";
 
 /**
- * What an rpc asks of its caller, said a second time and independently of src/server/access/guard.ts: an rpc that is added, or
- * let in more easily, fails here until somebody has thought about it.
+ * The required permission of each rpc, written a second time and independently of
+ * src/server/access/guard.ts: a new rpc, or an rpc with a weaker requirement, fails here until a
+ * person has reviewed the change.
  */
 const needs: Record<string, "nothing" | "device" | "executor" | "read" | "write" | "admin"> = {
   "DeviceService/Connect": "executor",
@@ -127,11 +128,11 @@ const needs: Record<string, "nothing" | "device" | "executor" | "read" | "write"
   "EventService/ListEvents": "read",
 };
 
-/** What each scope lets in, by itself. */
+/** The needs met by each scope alone. */
 const lets: Record<string, readonly string[]> = {
-  // Which of the org's runs a fleet worker may have is another question: see fleet-worker.test.ts.
+  // The runs that a fleet worker may receive are tested in fleet-worker.test.ts.
   "fleet:run": ["executor"],
-  // In a service's token it makes no device of it.
+  // In a service's token, the scope does not make the service a device.
   "device:run": [],
   read: ["read"],
   write: ["read", "write"],
@@ -145,20 +146,20 @@ for (const file of readdirSync(folder).filter((name) => name.endsWith("_pb.js"))
   services.push(...(Object.values(module).filter((it) => it.kind === "service") as unknown as DescService[]));
 }
 const methods = services.flatMap((service) => service.methods);
-/** What a device's own token lets in. */
+/** The needs met by a device's own token. */
 const isForDevices = (name: string) => needs[name] === "device" || needs[name] === "executor";
 const shortName = (method: DescMethod) => nameOf(method).replace("pinion.v1.", "");
 
 const database = useDatabase({ per: "file" });
 let replica: TestReplica;
-/** Whose things they are. */
+/** The org, the device and the resources of the requests. */
 let mine: { orgId: string; device: Identity; ids: Record<string, string> };
 let other: Tenant;
 let otherDevice: Identity;
 
 beforeAll(async () => {
   replica = await openTestReplica(database.url, {
-    // Most of what follows is refused, from one address.
+    // Most of the following calls are refused, from one address.
     PINION_FAILURES_PER_ADDRESS: "0",
   });
   const { db } = database;
@@ -233,7 +234,10 @@ beforeAll(async () => {
 });
 afterAll(() => replica.stop());
 
-/** Calls an rpc and tells how it ended; a stream is left after its first message, or after half a second. */
+/**
+ * Calls an rpc and returns its status; a stream is cancelled after its first message, or after half
+ * a second.
+ */
 async function call(
   method: DescMethod,
   secret: string | undefined,
@@ -275,7 +279,7 @@ async function call(
   }
 }
 
-/** Whether the guard let a call in; what was wrong with an empty request came after it. */
+/** Whether the guard admitted a call; errors about the empty request come after the guard. */
 const isIn = (code: string) => code !== "Unauthenticated" && code !== "PermissionDenied";
 
 async function issue(scopes: string[], orgId = "local"): Promise<string> {
@@ -340,7 +344,7 @@ test("each scope by itself reaches what it names, and nothing stronger", async (
     for (const method of methods.filter((it) => needs[shortName(it)] !== "nothing")) {
       const { code } = await call(method, secret);
       const expected = allowed.includes(needs[shortName(method)]!);
-      // CreateOrg asks for more than a scope, but a service of the operator's org may have it.
+      // CreateOrg needs more than a scope, but a service of the operator's org may call it.
       expect([scope, shortName(method), isIn(code) ? "in" : code]).toEqual([
         scope,
         shortName(method),
@@ -362,7 +366,7 @@ test("a device's token reaches the rpcs of devices, and a person's does not", as
 
 const toEveryone = { grantee: { kind: { case: "everyone", value: true } } };
 
-/** Requests that name things of the org `local`. */
+/** Requests that name resources of the org `local`. */
 function requestsAbout(ids: Record<string, string>): Record<string, object | "names nothing"> {
   const watcherId = ids.watcher!;
   const start = timestampFromDate(new Date(Date.now() - 86_400_000));
@@ -439,7 +443,8 @@ function requestsAbout(ids: Record<string, string>): Record<string, object | "na
     },
     "AgentService/DeleteAgent": { agentId: ids.agent },
     "AgentService/UpsertPlatform": platform,
-    // Answers for each by itself: platforms.test.ts shows what it says of another org's.
+    // Answers for each item separately: platforms.test.ts tests the answers about another org's
+    // platforms.
     "AgentService/BatchUpsertPlatforms": "names nothing",
     "AgentService/ListPlatforms": "names nothing",
     "AgentService/DeletePlatform": { stableId: ids.platform },
@@ -458,7 +463,7 @@ function requestsAbout(ids: Record<string, string>): Record<string, object | "na
     "SignInService/EndSignIn": { signInId: ids.signIn },
     "SignInService/StartLogin": "names nothing",
     "SignInService/FinishLogin": "names nothing",
-    // Of no org until somebody decides: whoever reads the code out may.
+    // Belongs to no org until a person approves; any holder of the code may read.
     "SignInService/GetLogin": "names nothing",
     "SignInService/DecideLogin": "names nothing",
     "OrgService/CreateOrg": "names nothing",
@@ -543,7 +548,8 @@ test("a fleet worker, of this org or of another one, is no device of this org an
     "DeviceService/ListMyWatchers": "PermissionDenied",
   };
   expect(await codesAs(await issue(["fleet:run"]))).toEqual(expected);
-  // In its own org nobody has that installation: there it is a worker, and a different one.
+  // The installation does not exist in the caller's own org: there it becomes a new, separate
+  // worker.
   expect(await codesAs(await issue(["fleet:run"], "globex"))).toEqual({
     ...expected,
     "DeviceService/Connect": "ok",
@@ -595,8 +601,8 @@ test("another device of the same org sees, triggers and completes nothing of the
 });
 
 /**
- * What a member of the same org may do, with read and write, who neither owns the device nor has a grant on it, to what
- * is pinned to it. Said a second time, as `needs` is.
+ * The rights of a member of the same org with read and write, without ownership of the device and
+ * without a grant, on resources pinned to the device. Written a second time, like `needs`.
  */
 const forSecondPerson: Record<string, "refused" | "shown" | "other scope" | "not there"> = {
   "WatcherService/CreateWatcher": "refused",
@@ -612,7 +618,7 @@ const forSecondPerson: Record<string, "refused" | "shown" | "other scope" | "not
   "RunService/GetRun": "shown",
   "RunService/ListRuns": "shown",
   "RunService/CancelRun": "refused",
-  // Of what is on another's device it counts nothing.
+  // Runs on another person's device are not counted.
   "RunService/StartBulkOperation": "shown",
   "RunService/RetryRun": "refused",
   "RunService/WatchRun": "refused",
@@ -725,9 +731,12 @@ test("a second person of the org does nothing to what is pinned to another's dev
   }
 });
 
-/** The rpcs that do not run under row-level security alone, each with its reason in docs/security.md. */
+/**
+ * The rpcs that do not run under row-level security alone, each with its reason in
+ * docs/security.md.
+ */
 const beyondOneOrg: Record<string, { request: object; code: string }> = {
-  // Batched with those of other orgs; what the device may touch comes from its token.
+  // Batched with completions of other orgs; the device's rights come from its token.
   "DeviceService/Connect": { request: {}, code: "InvalidArgument" },
   "DeviceService/CompleteRun": {
     request: {
@@ -744,7 +753,8 @@ const beyondOneOrg: Record<string, { request: object; code: string }> = {
     request: { joinCode: "NONE", installId: "x".repeat(16), platform: 2, label: "x" },
     code: "Unauthenticated",
   },
-  // What needs no token, and the codes with which browsers and commands get one, belong to no org until they are used.
+  // Rpcs without a token, and the codes by which browsers and commands get a token, belong to no
+  // org until used.
   "SignInService/GetSignInOptions": { request: {}, code: "ok" },
   "SignInService/CreateSignInLink": { request: {}, code: "ok" },
   "SignInService/SignIn": {
@@ -759,7 +769,7 @@ const beyondOneOrg: Record<string, { request: object; code: string }> = {
   "OrgService/AddMember": { request: { email: "z@z.example", role: 3 }, code: "ok" },
 };
 
-// The last one: it takes from the role what every other test needs.
+// The last test: it takes away a right of the role that every other test needs.
 test("every rpc asks the database as the role that row-level security confines, but for those that are named", async () => {
   await sql`revoke all on all tables in schema public from pinion_server`.execute(database.db);
   const requests = requestsAbout(mine.ids);

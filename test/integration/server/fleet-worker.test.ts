@@ -1,4 +1,7 @@
-/** Fleet workers through real replicas: what they take, who they are, and how they come and go. */
+/**
+ * Fleet workers through real replicas: their runs, their identities, and their arrival and
+ * departure.
+ */
 import { status as grpcStatus } from "@grpc/grpc-js";
 import { createClients } from "@pinion/client";
 import { sql } from "kysely";
@@ -30,7 +33,7 @@ const database = useDatabase();
 const unpinned = { deviceId: "" };
 const nobody = { deviceId: "", installId: "", token: "", label: "" };
 
-/** The sweep is far away: what comes at once was rung for. */
+/** The sweep is far away: a prompt arrival came from a notification. */
 const promptMs = 2_000;
 
 test("an unpinned run is pushed at once to a worker on another replica, and its result is stored", async () => {
@@ -93,7 +96,8 @@ test("a retry goes from the worker that failed to another one, and the first one
   const one = await connectWorker(url, workerIdentity(token));
   await startWork(clients, nobody, { ...unpinned, maxAttempts: 2 });
   const failed = await takeOn(one);
-  // It takes the first one's only slot as soon as that is free, so that the retry is another worker's.
+  // The blocker takes the first worker's only slot as soon as the slot is free, so that the retry
+  // goes to another worker.
   await startWork(clients, nobody, unpinned);
   await one.complete(failed, "", Outcome.FAILED, "no luck");
   await takeOn(one);
@@ -109,7 +113,7 @@ test("a retry goes from the worker that failed to another one, and the first one
     output: "late",
   };
   const answer = await ops.device.completeRun({ completion: late });
-  // Its failure was stored as the end of that attempt; the late word is no second one.
+  // The failure was stored as the end of the attempt; the late report adds no second end.
   expect(answer.verdict).toBe(CompletionVerdict.ALREADY_STORED);
   await other.complete(again, "second");
   const { windows } = await clients.runs.listWindows({ runId: failed.runId });
@@ -197,13 +201,13 @@ test("who a worker is: its installation under its token", async () => {
     dialled.hello(identity, hello);
     return dialled.ended;
   };
-  // A person's device, whose installation the message claims to be.
+  // A person's device, whose installation id the message claims.
   const device = await enrolDevice(clients);
   expect(await refusedAs({ ...worker, installId: device.installId })).toMatchObject({
     code: grpcStatus.PERMISSION_DENIED,
     details: expect.stringContaining("enrolled as a device"),
   });
-  // Another token's worker that is connected.
+  // A connected worker of another token.
   const stranger = await fleetToken(clients);
   expect(await refusedAs({ ...worker, token: stranger.secret })).toMatchObject({
     code: grpcStatus.PERMISSION_DENIED,
@@ -212,21 +216,21 @@ test("who a worker is: its installation under its token", async () => {
   expect(await refusedAs(workerIdentity(token), { platform: Platform.BROWSER })).toMatchObject({
     code: grpcStatus.PERMISSION_DENIED,
   });
-  // And the other way round: nobody enrols as a device what is a worker.
+  // The other direction: a worker's installation cannot be enrolled as a device.
   const { joinCode } = await clients.fleet.createJoinCode({});
   await expect(
     clients.device.enroll({ joinCode, installId: worker.installId, label: "x", platform: Platform.LINUX }),
   ).rejects.toThrow(/fleet worker/);
   await stream.beat();
 
-  // The successor of its token takes over at once, and the old stream gives way.
+  // A worker with the successor of the token takes over at once, and the old stream ends.
   const { secret } = await clients.tokens.rotateToken({ tokenId: token.id });
   const successor = { ...worker, token: secret };
   const taken = await connectWorker(url, successor);
   expect(successor.deviceId).toBe(worker.deviceId);
   expect((await stream.next("drain")).reason).toBe(DrainReason.REPLACED);
   taken.cancel();
-  // Once it was away for the TTL, any token of the fleet may have the installation.
+  // After an absence of one TTL, any token of the fleet may take the installation.
   await vi.waitFor(async () => {
     const { device: row } = await clients.fleet.getDevice({ deviceId: worker.deviceId });
     expect(row!.disconnectedAt).toBeDefined();
@@ -287,7 +291,7 @@ test("workers are listed apart, disconnected and deleted; nothing is pinned to o
   const deleted = await clients.fleet.deleteDevice({ deviceId: worker.deviceId });
   expect(deleted).toMatchObject({ watchersUnpinned: 0, runsCancelled: 0 });
   expect((await stream.next("drain")).reason).toBe(DrainReason.REVOKED);
-  // What it worked on is another worker's now.
+  // The lost worker's run goes to another worker.
   expect(await takeOn(other)).toMatchObject({ runId: assignment.runId });
 });
 
@@ -412,7 +416,7 @@ test.each(["run", "turn"] as const)(
     const there = await startTestReplica(database.url);
     const token = await fleetToken(here.clients);
     const lost = await connectWorker(here.url, workerIdentity(token));
-    // The claim waits for as long as somebody has this lock.
+    // The claim waits while this lock is held.
     const lock = 4711;
     await sql`create function wait_for_test() returns trigger language plpgsql as
       ${sql.lit(`begin perform pg_advisory_xact_lock(${lock}); return new; end`)}`.execute(db);
@@ -449,7 +453,7 @@ test("a disconnect that comes late ends the stream that it was meant for, and no
     return notify(database.db, channel, [JSON.stringify({ from: here.replicaId, messages: [message] })]);
   };
   await late(1);
-  // What is rung after it has been heard after it.
+  // A hint sent after this one is also heard after it.
   await startWork(here.clients, device);
   const assignment = await takeOn(newer);
   expect(newer.waiting("drain")).toEqual([]);

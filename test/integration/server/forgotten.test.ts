@@ -1,4 +1,7 @@
-/** Results that the database forgot in a failover to a standby that lagged, and that their devices offer again (DESIGN 16). */
+/**
+ * Results lost by the database in a failover to a lagging standby, and offered again by their
+ * devices (DESIGN 16).
+ */
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { sql } from "kysely";
 import { expect, test } from "vitest";
@@ -24,7 +27,7 @@ async function begin() {
   return { clients, url, device, stream };
 }
 
-/** As a standby knows it that was promoted before any of it had arrived. */
+/** The state of a standby that was promoted before any of the run's rows were replicated. */
 async function forget(runId: string): Promise<void> {
   for (const table of ["run", "run_finished"])
     await sql`delete from ${sql.table(table)} where id = ${runId}`.execute(database.db);
@@ -76,7 +79,7 @@ test("a run that waits again, because its claim was forgotten, ends with the res
   const busy = await startWork(clients, device);
   const first = await takeOn(stream);
   await stream.complete(first, "the answer");
-  // Its device is away, so nobody takes it meanwhile.
+  // The run's device is away, so the run is not claimed meanwhile.
   await forget(busy.id);
   await sql`insert into run (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
       notification, source, window_start, window_end, due_at, timeout_ms, max_attempts, is_pinned, not_before)
@@ -97,7 +100,7 @@ test("a slot that is recorded again has the same run, and does not get a second 
   const name = { orgId: "local", watcherId: watcher!.id };
   await putSchedule(database.db, name, slot(0));
   await materializeOnce(database.db, { doorbell: noteDoorbell(), log });
-  // Nobody rang: it asks when it connects.
+  // No notification came: the device asks when it connects.
   const stream = await connect(url, device);
   const assignment = await takeOn(stream);
   expect(assignment.runId).toBe(slotRunId({ ...name, scheduledFor: slot(0) }));

@@ -1,4 +1,4 @@
-/** Concurrency groups, priorities, rate limits, and runs that are spread over devices; on two replicas. */
+/** Concurrency groups, priorities, rate limits, and runs spread over devices; on two replicas. */
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { createClients } from "@pinion/client";
 import { sql } from "kysely";
@@ -57,7 +57,7 @@ test("of a group one run is active at once, whatever device it is on, and the ne
   await untilReason(second, /group "repo-app" is full: 1 of its runs/);
   const { summary } = await owner.runs.explainRun({ runId: second });
   expect(summary).toMatch(/group "repo-app" is full/);
-  // Work without a group is not held up by it.
+  // The group does not hold up work without a group.
   const free = await run(pinnedTo(b.identity, {}));
   expect((await takeOn(b.stream)).runId).toBe(free);
   expect(attempt.runId).toBe(first);
@@ -167,7 +167,7 @@ test("a run that is spread becomes one for each device that matches, also for on
   );
   await a.stream.complete(attempts[0]!);
   await b.stream.complete(attempts[1]!);
-  // The next time passes over the device that has not had its own yet.
+  // The next trigger skips the disconnected device, whose run still waits.
   await owner.watchers.triggerWatcher({ watcherId: watcher.id });
   await takeOn(a.stream);
   await takeOn(b.stream);
@@ -192,7 +192,10 @@ test("whatever happens, no run has two devices and no group more than its maximu
   const holders = new Map<string, string>();
   const doubled: string[] = [];
   const stored: string[] = [];
-  /** A device that takes what it is given, now and then goes away with it, and comes back on the other replica. */
+  /**
+   * A device that accepts its assignments, disconnects with them now and then, and comes back on
+   * the other replica.
+   */
   async function live({ identity, stream: first }: { identity: Identity; stream: DeviceStream }) {
     let stream = first;
     while (!isDone.signal.aborted) {

@@ -88,7 +88,7 @@ test("an expired token is refused by the database's clock, also if it expires wh
     db,
   );
   expect(await codeOf(api.as(secret).watchers.listWatchers({}))).toBe("ok");
-  // Far less than the five seconds for which a lookup is believed.
+  // Far less than the five seconds of the lookup's cache.
   await expect
     .poll(() => codeOf(api.as(secret).watchers.listWatchers({})), { timeout: 3_000 })
     .toBe("Unauthenticated");
@@ -138,7 +138,7 @@ test("admin brings write, write brings read, and nothing brings what is above it
     return [
       await codeOf(watchers.listWatchers({})),
       await codeOf(fleet.createJoinCode({})),
-      // Of a device that is not theirs, for which write alone is not enough.
+      // A call about another person's device, for which write alone is not enough.
       await codeOf(fleet.deleteDevice({ deviceId })),
     ];
   };
@@ -146,7 +146,7 @@ test("admin brings write, write brings read, and nothing brings what is above it
   expect(await outcome(["read"])).toEqual(["ok", "PermissionDenied", "PermissionDenied"]);
   expect(await outcome(["write"])).toEqual(["ok", "ok", "PermissionDenied"]);
   expect(await outcome(["admin"])).toEqual(["ok", "ok", "ok"]);
-  // A scope that only a device may have does not make a service one.
+  // A scope reserved for devices does not make a service a device.
   expect(await outcome(["device:run"])).toEqual(["PermissionDenied", "PermissionDenied", "PermissionDenied"]);
 });
 

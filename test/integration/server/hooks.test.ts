@@ -1,4 +1,7 @@
-/** Hooks: what is posted from elsewhere, verified, becomes one run, on whichever replica and however often it comes. */
+/**
+ * Hooks: a verified post from outside becomes one run, on any replica and however often the post is
+ * repeated.
+ */
 import { createHmac, randomUUID } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { toJson } from "@bufbuild/protobuf";
@@ -78,7 +81,7 @@ test("a push of GitHub that comes twice to two replicas at once is one run, whos
   const run = await getRun(one!.clients, { runId: assignment.runId });
   expect(run).toMatchObject({ source: RunSource.HOOK, origin: { hookSlug: hook!.slug } });
   await stream.complete(assignment);
-  // After its end, too, the sender who lost the answer is answered with the same run.
+  // After the run's end, too, a sender that lost the answer gets the same run.
   expect(await post(two!, url, body, headers)).toMatchObject({ status: 202, run_id: assignment.runId });
   stream.end();
 });
@@ -147,7 +150,7 @@ test("a filter decides, its errors are shown with the delivery, a mapping makes 
   );
 });
 
-/** How each convention signs: right, wrong, and, where it has a time, too old. */
+/** Signatures of each convention: right, wrong, and, if the convention has a time, too old. */
 const conventions: [
   name: string,
   kind: HookKind,

@@ -1,4 +1,7 @@
-/** What roles decide, what ends with a token or a person, and what a repeated request makes: through real replicas. */
+/**
+ * The permissions of roles, the effects of an ended token or membership, and the results of
+ * repeated requests: through real replicas.
+ */
 import { durationFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import { createClients } from "@pinion/client";
 import { sql } from "kysely";
@@ -266,7 +269,7 @@ test("streams end within 5 s of their token on every replica, also when no word 
   });
   const streams = open.map((stream) => (stream as AsyncIterable<unknown>)[Symbol.asyncIterator]());
   for (const stream of streams) await stream.next();
-  // Nobody is told: only the row says so.
+  // Without a notification: only the row shows the revocation.
   await sql`update token set revoked_at = now() where id = ${token!.id}`.execute(database.db);
   const revokedAt = performance.now();
   for (const stream of streams) {
@@ -352,7 +355,7 @@ test("pins stay within an org: another org's device is not found, also of a pers
     });
   await expect(pin(laptop.deviceId)).rejects.toMatchObject(missing);
 
-  // The same installation enrols here as well: another device, with a token of its own.
+  // The same installation enrols here as well: another device, with another token.
   const { joinCode } = await acme.fleet.createJoinCode({});
   const here = await acme.device.enroll({
     joinCode,

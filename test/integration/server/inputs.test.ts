@@ -1,4 +1,7 @@
-/** What a run is started with: stored, shown, put into the prompt as data, and decided on while another one is active. */
+/**
+ * The inputs of a run: stored, shown, put into the prompt as data, and decided on while another run
+ * is active.
+ */
 import type { JsonValue } from "@bufbuild/protobuf";
 import { fromJson, toJson } from "@bufbuild/protobuf";
 import { ValueSchema } from "@bufbuild/protobuf/wkt";
@@ -123,7 +126,7 @@ test("while a run is active only an equal input is already queued; with overlap 
     });
   }
   await replicas.one.clients.runs.cancelRun({ runId: first.run!.id });
-  // Without inputs it is as it was.
+  // Without inputs, the prompt is unchanged.
   const plain = await trigger(watcherId);
   expect(await trigger(watcherId)).toMatchObject({ alreadyQueued: true, run: { id: plain.run!.id } });
   await replicas.one.clients.runs.cancelRun({ runId: plain.run!.id });

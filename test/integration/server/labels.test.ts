@@ -1,4 +1,6 @@
-/** Labels of devices: what people give, what devices report, and who may. */
+/**
+ * Labels of devices: given by people, or reported by devices; and the permissions to set labels.
+ */
 import { Code } from "@connectrpc/connect";
 import { beforeAll, expect, test } from "vitest";
 import { useDatabase } from "../../support/database.ts";

@@ -1,4 +1,7 @@
-/** In whatever layer something throws: its own request ends, everybody else's goes on. Real sockets, every protocol. */
+/**
+ * An exception in any layer ends only its own request; other requests go on. Real sockets, every
+ * protocol.
+ */
 import { once } from "node:events";
 import { request as httpRequest, type ServerResponse } from "node:http";
 import {
@@ -46,7 +49,7 @@ function session(url: string): ClientHttp2Session {
   return made;
 }
 
-/** How a stream ended: the status of its answer, if it got one, and its reset. */
+/** The end of a stream: the status of its answer, if any, and the code of its reset. */
 async function outcome(stream: ClientHttp2Stream): Promise<{ status: number; code: number }> {
   let status = 0;
   stream.on("response", (headers) => {
@@ -61,7 +64,7 @@ async function outcome(stream: ClientHttp2Stream): Promise<{ status: number; cod
 const post = (to: ClientHttp2Session, path: string, more: Record<string, string> = {}) =>
   to.request({ ":method": "POST", ":path": path, ...more });
 
-/** Another request on the same connection, and one on a new connection, are served. */
+/** Another request on the same connection, and a request on a new connection, are served. */
 async function othersGoOn(port: { url: string }, same?: ClientHttp2Session): Promise<void> {
   expect(await (await fetch(`${port.url}/good`)).text()).toBe("good");
   if (same) expect(await outcome(same.request({ ":path": "/good" }))).toMatchObject({ status: 200, code: 0 });
@@ -209,7 +212,7 @@ test("what sorts strangers, the adapter's values of a call, a service and reflec
   const headers = { "content-type": "application/grpc" };
   const over2 = session(port.url);
   expect(await outcome(post(over2, `${path}?values`, headers).end())).toMatchObject({ status: 500 });
-  // A service that throws has a status of its own.
+  // An exception in a service is answered with a gRPC status.
   expect(await outcome(post(over2, path, headers).end())).toMatchObject({ status: 200, code: 0 });
   expect(port.counted).toEqual(["handler", "handler"]);
   await othersGoOn(port, over2);

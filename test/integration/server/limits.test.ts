@@ -1,4 +1,4 @@
-/** How often callers may call and how much an org may have, on real replicas. */
+/** Limits on the rate of calls and on an org's resources, on real replicas. */
 import { status } from "@grpc/grpc-js";
 import { createClients } from "@pinion/client";
 import { sql } from "kysely";
@@ -37,7 +37,7 @@ function withToken(replica: TestReplica, token: string) {
   return clients;
 }
 
-/** Manual watchers, which nothing fires but a test. */
+/** Manual watchers, fired only by a test. */
 async function addWatchers(replica: TestReplica, count: number, more: { schedule?: string } = {}) {
   const created = [];
   for (let index = 0; index < count; index++) {
@@ -50,7 +50,7 @@ async function addWatchers(replica: TestReplica, count: number, more: { schedule
   return created;
 }
 
-/** Nobody reads the table until it is over: what answers meanwhile has not asked it. */
+/** Locks the table while `work` runs: answers meanwhile have not read the table. */
 async function whileLocked(table: "token" | "run", work: () => Promise<void>): Promise<void> {
   await database.db.transaction().execute(async (tx) => {
     await sql`lock table ${sql.table(table)} in access exclusive mode`.execute(tx);
@@ -80,7 +80,7 @@ test("a token that calls too often is refused with the limit and when to come ba
   });
   expect(refused[0]!.retryAfterMs).toBeLessThanOrEqual(200);
   await withToken(replica, secret).agents.listAgents({});
-  // And as soon as it was told.
+  // And as soon as the replica was notified.
   await expect.poll(() => outcomeOf(replica.clients.agents.listAgents({})), { timeout: 5_000 }).toBe("ok");
 });
 
@@ -127,7 +127,7 @@ test.each(["bare", "connect"])("device streams knock at the same door (%s)", asy
     failures.push((await dial(replica.url, newToken("dev")).refused()).code);
   }
   expect(failures).toEqual([
-    // Beyond the limit they are looked up more slowly, since one may be good.
+    // Beyond the limit, tokens are looked up more slowly, since a token may be valid.
     ...Array.from({ length: 4 }, () => status.UNAUTHENTICATED),
   ]);
 });
@@ -160,7 +160,7 @@ test("triggers, retries and backfills are refused while the org has as many acti
     message: expect.stringContaining("the org is at its limit of 2 active runs"),
   };
   expect(await refusalOf(watchers.triggerWatcher({ watcherId: three! }))).toMatchObject(full);
-  // It makes none.
+  // The repeated trigger makes no run.
   const again = await watchers.triggerWatcher({ watcherId: two! });
   expect([again.alreadyQueued, again.run!.id]).toEqual([true, run!.id]);
   expect(await refusalOf(runs.retryRun({ runId: ended!.id }))).toMatchObject(full);
@@ -204,7 +204,7 @@ test("a slot that comes while the org is full is one skipped run that says so, a
   await sql`
     update watcher set next_slot_at = date_trunc('minute', now()), next_due_at = date_trunc('minute', now())
     where id = ${watcher!.id}`.execute(database.db);
-  // Whoever changes a watcher wakes the materializer.
+  // Every change of a watcher wakes the materializer.
   await watchers.updateWatcher({
     watcherId: busy!,
     spec: { schedule: "0 0 1 1 *" },
@@ -279,7 +279,7 @@ test("join codes and tokens are bounded, devices' own tokens not counted", async
     message: expect.stringContaining("2 devices, with open join codes"),
   });
   const create = () => tokens.createToken({ kind: 3, label: "x", scopes: ["read"] });
-  // The first start's, and the one that this test calls with.
+  // The token of the first start, and the token with which this test calls.
   const before = await goodTokens();
   for (let count = before; count < 3; count++) await create();
   expect(await refusalOf(create())).toMatchObject({

@@ -1,4 +1,4 @@
-/** What lists show beside the things themselves, and what they are narrowed to. */
+/** The additional data of lists, and their filters. */
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
 import { createClients } from "@pinion/client";
@@ -94,7 +94,7 @@ test("a device shows the run that it has, then the one that it ended last, and i
   await stream.complete(assignment);
   expect(await lastRun()).toMatchObject({ id: newer.id, status: RunStatus.COMPLETED });
 
-  // Nothing ended of late: the newest of what is kept.
+  // No run ended recently: the newest kept run counts.
   await sql`update run_finished set finished_at = now() - interval '9 days' where device_id = ${device.deviceId}`.execute(
     database.db,
   );

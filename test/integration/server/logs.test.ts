@@ -1,4 +1,4 @@
-/** The log of a replica and of a daemon through a whole day of work, and what is in it. */
+/** The contents of a replica's and a daemon's log through a whole day of work. */
 import { randomBytes } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -31,7 +31,7 @@ test("a log tells requests, runs, devices and orgs, and no token, code, secret o
   const direct = new URL(database.url);
   direct.port = String(proxy.port);
   direct.hostname = "127.0.0.1";
-  // Trusted connections ask for none, so that any will do.
+  // Trusted connections need no password, so any value will do.
   if (direct.password) secrets["the database's password"] = direct.password;
   else direct.password = secrets["the database's password"]!;
   const lines: string[] = [];

@@ -13,7 +13,8 @@ test("a watcher that falls due is pushed within 50 ms, and its result is stored 
   const { watcher } = await clients.watchers.createWatcher({
     spec: { name: "Every second", prompt: "say it", schedule: "* * * * * *", deviceId: device.deviceId },
   });
-  // On a busy machine one of them may be late; a push that waited for a tick would always be.
+  // On a busy machine a single push may be late; a push that waited for a tick would always be
+  // late.
   const pushMs: number[] = [];
   for (let slot = 1; slot < 4; slot++) {
     const early = await stream.next("assignment");

@@ -1,4 +1,7 @@
-/** The MCP endpoint, by the SDK's own client: tools of people and services, and those of a run's agent. */
+/**
+ * The MCP endpoint, through the SDK's own client: tools of people and services, and those of a
+ * run's agent.
+ */
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { createClients } from "@pinion/client";
@@ -70,7 +73,7 @@ test("a person's token lists, creates and triggers watchers, and reads what they
   const triggered = await call(client, "trigger_watcher", { watcher: "by-a-tool" });
   expect(triggered.json()).toMatchObject({ already_queued: false });
   await stream.complete(await takeOn(stream), "all is well");
-  // Stateless: another replica answers for it just as well.
+  // Stateless: another replica gives the same answers.
   const elsewhere = await open(here.token, there);
   expect((await call(elsewhere, "last_result", { watcher: "by-a-tool" })).text).toContain("all is well");
   expect((await call(client, "list_results", { watcher: "by-a-tool" })).json()).toHaveLength(1);
@@ -149,11 +152,11 @@ test("a run's agent has a token of its own, for its own watcher and for the leng
   expect((await call(client, "last_result")).text).toContain("the first result");
   expect((await call(client, "list_watchers")).isError).toBe(true);
 
-  // No other door takes it.
+  // No other endpoint accepts the token.
   const asApi = createClients({ url: here.url, token: attempt.agentToken });
   onTestFinished(() => asApi.close());
   await expect(asApi.watchers.listWatchers({})).rejects.toMatchObject({ reason: "unauthenticated" });
-  // Nor does who knows the run, and not the attempt, have a good one.
+  // Knowledge of the run without the attempt gives no valid token either.
   const forged = agentToken({ orgId: "local", runId: attempt.runId, attemptToken: attempt.runId });
   await expect(open(forged)).rejects.toThrow();
   const elsewhere = agentToken({ orgId: "globex", runId: attempt.runId, attemptToken: attempt.attemptToken });

@@ -1,4 +1,4 @@
-/** What Prometheus is told, scraped from real replicas. */
+/** The metrics for Prometheus, scraped from real replicas. */
 import { sql } from "kysely";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { AttentionReason } from "#gen/pinion/v1/activity_pb.js";
@@ -152,13 +152,13 @@ test("skips are counted by reason, reaps by rule, and ends of streams by cause",
       expect((await scrape(replica)).sample("pinion_runs_skipped_total", { reason: "overlap" })).toBe(1),
     { timeout: 20_000, interval: 100 },
   );
-  // Its stream breaks, and it stays away.
+  // The device's stream breaks, and the device stays away.
   stream.cancel();
   await vi.waitFor(
     async () => {
       const { text, sample } = await scrape(replica);
       const causes = text.split("\n").filter((line) => /^pinion_stream_ends_total.* 1$/.test(line));
-      // What a cancelled stream looks like depends on what of it is read first.
+      // The recorded cause of a cancelled stream depends on which event is read first.
       expect(causes).toEqual([expect.stringMatching(/cause="(stream_broken|stream_failed|device_left)"/)]);
       expect(sample("pinion_reaps_total", { rule: "stream_broken" })).toBe(1);
       expect(sample("pinion_runs_settled_total", { status: "timeout" })).toBe(1);
@@ -195,7 +195,8 @@ test("what a pinned device had free for long was pushed late when it was", async
   const { watcher } = await replica.clients.watchers.createWatcher({
     spec: { name: "unheard", prompt: "x", deviceId: device.deviceId },
   });
-  // Written behind the server's back, so that no bell rings and only the sweep finds it.
+  // Written directly to the database, so that no notification is sent and only the sweep finds the
+  // row.
   await sql`
     insert into run (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind, notification,
       source, window_start, window_end, due_at, timeout_ms, max_attempts, is_pinned)
@@ -217,7 +218,7 @@ test("an attempt that two heartbeats do not list is counted as lost by its devic
   const stream = await connect(replica.url, device);
   await startWork(replica.clients, device);
   await takeOn(stream);
-  // The first of them may come while its accept is still being written, and then does not count.
+  // The first heartbeat may arrive during the write of its accept, and then does not count.
   await vi.waitFor(
     async () => {
       await stream.beat([]);

@@ -1,4 +1,4 @@
-/** A database and a role whose defaults are not PostgreSQL's own, directly and through PgBouncer. */
+/** A database and a role with other defaults than PostgreSQL's, directly and through PgBouncer. */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
@@ -37,7 +37,10 @@ async function makeOdd(whose: "database" | "role"): Promise<void> {
   }
 }
 
-/** A watcher with a schedule is made, triggered, run and completed; every step reads what another one wrote. */
+/**
+ * Creates, triggers, runs and completes a watcher with a schedule; every step reads the writes of
+ * an earlier step.
+ */
 async function mainJob(settings: Record<string, string> = {}): Promise<void> {
   const { clients, url } = await startTestReplica(database.url, settings);
   const device = await enrolDevice(clients);
@@ -98,7 +101,8 @@ test.skipIf(missingPgBouncer())("and through PgBouncer", async () => {
   const pooler = await startPgBouncer(database.url);
   try {
     const pooled = openDatabase({ url: pooler.url, poolMax: 1, isPooled: true });
-    // A statement that stands alone: the table is found, a NULL within an array is one, the moment reads as ISO.
+    // A single statement: the table is found, a NULL in an array stays NULL, timestamps are in ISO
+    // format.
     const { rows } = await sql<{ orgs: boolean; holds_null: boolean; at: string; isolation: string }>`
       select exists (select from org) is not null as orgs, '{NULL}'::text[] = array[null]::text[] as holds_null,
         '2026-02-13 00:00:00+00'::timestamptz::text as at,

@@ -1,4 +1,7 @@
-/** Signing in with a provider of OpenID Connect: a real one on localhost, visited as a browser visits it. */
+/**
+ * Signing in with an OpenID Connect provider: a real provider on localhost, visited like by a
+ * browser.
+ */
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 // @ts-expect-error The package has no types.
@@ -9,7 +12,7 @@ import { openTestReplica, type TestReplica } from "../../support/server.ts";
 
 const database = useDatabase({ per: "file" });
 
-/** Who can sign in at the provider, by the name that they type. */
+/** The people who can sign in at the provider, by login name. */
 const people: Record<string, { email: string; email_verified: boolean; name: string; groups: string[] }> = {
   ada: { email: "ada@example.org", email_verified: true, name: "Ada", groups: ["ops"] },
   bob: { email: "bob@example.org", email_verified: true, name: "Bob", groups: ["staff", "cooks"] },
@@ -101,7 +104,7 @@ class Visitor {
     throw new Error("too many redirections");
   }
 
-  /** Signs in at the provider as somebody; answers where the browser is in the end. */
+  /** Signs in at the provider as a person; returns the final URL of the browser. */
   async signIn(replica: TestReplica, login: string, place = "/runs?state=failed"): Promise<string> {
     const isBack = (url: string) => url.startsWith(`${replica.url}/#`);
     let at = await this.follow(`${replica.url}/auth/oidc/start?to=${encodeURIComponent(place)}`, isBack);
@@ -173,7 +176,7 @@ describe("with roles by a claim", () => {
     const state = new URL(url).searchParams.get("state")!;
     const other = await new Visitor().fetch(`${mapped.url}/auth/oidc/callback?state=${state}&code=x`);
     expect(other.headers.get("location")).toContain("refused=expired");
-    // Its own browser comes with a code that the provider never gave.
+    // The person's own browser brings a code that the provider never issued.
     const own = await began.fetch(`${mapped.url}/auth/oidc/callback?state=${state}&code=x&iss=${issuer}`);
     expect(own.headers.get("location")).toContain("refused=provider");
     const again = await began.fetch(`${mapped.url}/auth/oidc/callback?state=${state}&code=x`);

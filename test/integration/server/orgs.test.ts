@@ -1,4 +1,4 @@
-/** Orgs, members and what hangs on them, through real replicas. */
+/** Orgs, members and dependent resources, through real replicas. */
 import { randomUUID } from "node:crypto";
 import { durationFromMs, timestampDate } from "@bufbuild/protobuf/wkt";
 import * as grpc from "@grpc/grpc-js";
@@ -55,7 +55,7 @@ test("an org begins with an owner, a default agent and a token that works; the t
   expect(rows[0]!.settings.identity).toContain("If you lack history or context, say so; do not invent.");
   const told = [await acme.events.listEvents({}), await acme.tokens.listTokens({}), rows];
   for (const hidden of [secret, "sk-o", "sk-a"]) expect(textOf(told)).not.toContain(hidden);
-  // The operator's org shows nothing of it.
+  // The operator's org shows no event of the new org.
   expect(textOf(await replica.clients.events.listEvents({}))).not.toContain("acme");
 });
 
@@ -97,7 +97,7 @@ test("a first token is for who joins the org, and good in that org alone: nobody
   const { members } = await local.listMembers({});
   expect(members.map(({ role }) => role).sort()).toEqual([MemberRole.OWNER, MemberRole.MEMBER]);
 
-  // Who belongs to another org gets one for this org, which opens nothing there.
+  // A member of another org gets a token for this org, without access to the other org.
   const ada = await local.addMember({ ...asked, email: "Ada@acme.example", tokenScopes: ["write"] });
   const here = as(replica, ada.secret);
   expect((await here.orgs.getOrg({})).org!.id).toBe("local");
@@ -131,7 +131,7 @@ test("an org made for somebody who is known: the token is good in the new org al
     await expect(second.tokens.revokeToken({ tokenId })).rejects.toMatchObject(missing);
   }
   expect((await first.tokens.listTokens({})).tokens).toHaveLength(theirs.length);
-  // The log of the new org says who made the token.
+  // The log of the new org names the creator of the token.
   const made = (await second.events.listEvents({ kinds: ["token.created"] })).events[0]!;
   const operator = (await local.listMembers({})).members[0]!;
   expect(made).toMatchObject({ actor: `user:${operator.userId}`, data: { user_id: globex.owner!.userId } });
@@ -193,11 +193,11 @@ test("a member who is removed loses tokens, streams, pins and runs, on every rep
   expect(after).toMatchObject({ status: WatcherStatus.NO_EXECUTOR, spec: { deviceId: "" } });
   expect((await one.clients.watchers.getWatcher({ watcherId: kept.id })).watcher).toEqual(kept);
 
-  // Nothing is pinned to his device any more, and nobody enrols with a code of his.
+  // No work is pinned to his device any more, and his join codes no longer enrol.
   await expect(make(laptop.deviceId)).rejects.toMatchObject({ reason: "failed_precondition" });
   const enrol = { joinCode, installId: randomUUID(), label: "x", platform: Platform.LINUX };
   await expect(one.clients.device.enroll(enrol)).rejects.toMatchObject({ reason: "unauthenticated" });
-  // A member who enrols it again makes it good.
+  // A new enrolment by a member makes the device valid again.
   const { joinCode: another } = await one.clients.fleet.createJoinCode({});
   await one.clients.device.enroll({ ...enrol, joinCode: another, installId: laptop.installId });
   expect(await make(laptop.deviceId)).toBeDefined();
@@ -223,7 +223,8 @@ test("a token that is rotated has a successor at once, and itself stays good for
   await old.orgs.getOrg({});
   await next.orgs.getOrg({});
 
-  // An overlap of nothing ends it now; one that is longer than its life does not lengthen that.
+  // An overlap of zero ends the old token now; an overlap longer than the token's life does not
+  // lengthen the life.
   const again = await tokens.rotateToken({ tokenId: token!.id, overlap: durationFromMs(0) });
   await expect(next.orgs.getOrg({})).rejects.toMatchObject({ reason: "unauthenticated" });
   await expect(tokens.rotateToken({ tokenId: token!.id })).rejects.toMatchObject({
@@ -298,7 +299,7 @@ test("twenty devices that register at once on two replicas bring one default wat
     return () => at.clients.device.enroll({ joinCode, installId: randomUUID(), label: "box", platform });
   };
   const list = async () => (await clients.watchers.listWatchers({})).watchers;
-  // Neither a phone nor a browser brings one.
+  // Neither a phone nor a browser brings a default watcher.
   for (const platform of [Platform.IOS, Platform.ANDROID, Platform.BROWSER]) {
     await (await enrol(replicas[0]!, platform))();
   }
@@ -343,7 +344,7 @@ test("a phone that says it runs what only a desktop can is refused, and told wha
     code: grpc.status.PERMISSION_DENIED,
     details: expect.stringContaining('capability "shell"'),
   });
-  // A token that is bound to a device does not make another platform of it.
+  // A hello with a token that is bound to a device does not change the device's platform.
   expect(await say({ agentKinds: ["claude-code"], platform: Platform.LINUX })).toMatchObject({
     code: grpc.status.PERMISSION_DENIED,
     details: expect.stringContaining("enrolled as ios"),
@@ -361,7 +362,7 @@ test("a phone that says it runs what only a desktop can is refused, and told wha
 test("an older default agent gets its owner and providers when a replica starts, and keeps what a person changed", async () => {
   const { db } = database;
   const bootstrap = await orgs.ensureBootstrap(db);
-  // As an older version left it.
+  // The state left by an older version.
   await sql`update org set metadata = metadata - 'default_agent_at'`.execute(db);
   await sql`update agent set owner_id = null, name = 'Mine'`.execute(db);
   await sql`update agent_revision set name = 'Mine', settings = '{"identity": "changed", "model": "m"}'`.execute(
@@ -386,7 +387,7 @@ test("an older default agent gets its owner and providers when a replica starts,
   const { events } = await replicas[0]!.clients.events.listEvents({ kinds: ["agent."] });
   expect(events).toMatchObject([{ actor: "pinion", data: { changed: ["owner_id", "installed_providers"] } }]);
 
-  // What a person takes out afterwards stays out, and so does the agent.
+  // Providers and agents removed by a person afterwards stay removed.
   await sql`update agent_revision set settings = settings - 'installedProviders'`.execute(db);
   expect(await orgs.provisionDefaultAgents(db, { installedProviders: ["anthropic", "openai"] })).toBe(0);
   await sql`delete from agent`.execute(db);
@@ -397,7 +398,7 @@ test("an older default agent gets its owner and providers when a replica starts,
 test("providers that a person took out of an older default agent stay out", async () => {
   const { db } = database;
   await orgs.ensureBootstrap(db, { installedProviders: ["openai"] });
-  // As an older version left it, which did not note that it had filled them in.
+  // The state left by an older version, which did not note that the providers had been filled in.
   await sql`update org set metadata = metadata - 'default_providers_at'`.execute(db);
   const { agent } = await agents.update(db, {
     orgId: "local",

@@ -1,4 +1,7 @@
-/** Whose device it is: what a second person of the org may do with it, without a grant and with each. */
+/**
+ * Ownership of devices: the rights of a second person of the org on the device, without a grant and
+ * with each grant.
+ */
 import { Code, ConnectError } from "@connectrpc/connect";
 import { createClients } from "@pinion/client";
 import { sql } from "kysely";
@@ -66,7 +69,7 @@ async function kindsOf(kinds: string[]): Promise<string[]> {
   return events.map(({ kind, data }) => `${kind} ${data?.permission ?? ""}`.trim()).reverse();
 }
 
-/** A run on a new device of Ada's that said the secret in every way that a run can say something. */
+/** A run on a new device of Ada's that printed the secret in every output of a run. */
 async function runWithSecrets() {
   const identity = await enrolDevice(ada.clients);
   const stream = await connect(replicas.one.url, identity);
@@ -120,7 +123,7 @@ test("without a grant a member sees that there are devices, watchers and runs, a
   for (const [what, answer] of Object.entries(seen)) {
     expect([what, textOf(answer).includes(secretWord)]).toEqual([what, false]);
   }
-  // What the owner sees holds it, so there was something to hide.
+  // The owner's view contains the secret, so there was a secret to hide.
   const asAda = [
     await ada.clients.runs.explainRun({ runId: failed }),
     await ada.clients.runs.listWindows({ watcherId }),
@@ -247,7 +250,7 @@ test("renaming and disconnecting need a grant to manage, granting is the owner's
   expect((await bea.clients.fleet.listGrants({ deviceId })).grants).toMatchObject([
     { permission: MANAGE, deviceLabel: "bea's now", firstUsedAt: { nanos: expect.any(Number) } },
   ]);
-  // Who has a grant may let go of it, of nobody else's.
+  // The grantee may give up their own grant, and no other grant.
   expect(await codeOf(bea.clients.fleet.revokeGrant({ deviceId, grantee: everyone }))).toBe(
     "PermissionDenied",
   );
@@ -291,7 +294,7 @@ test("what stood on a grant is paused with the reason when it is taken back, its
     "PermissionDenied",
   );
   await ada.clients.watchers.resumeWatcher({ watcherId: beas.watcher!.id });
-  // It stands on Ada now: another grant that comes and goes does not matter to it.
+  // The pin rests on Ada's right now: a grant to Bea that comes and goes does not affect the pin.
   await ada.clients.fleet.grantDevice({ deviceId, grantee: to(bea), permissions: [USE] });
   const again = await ada.clients.fleet.revokeGrant({ deviceId, grantee: to(bea) });
   expect(again.watchersPaused).toBe(0);
@@ -368,7 +371,7 @@ test("a service uses the devices that its token names, all if it says so, and by
   const named = await make(ada.clients, { deviceIds: [one.deviceId] });
   const service = as(named.secret);
   expect([await pin(service, one), await pin(service, two)]).toEqual(["ok", "PermissionDenied"]);
-  // Nobody gives what is not theirs.
+  // A person cannot grant access to devices of others.
   expect(await codeOf(make(bea.clients, { deviceIds: [one.deviceId] }))).toBe("PermissionDenied");
   expect(await codeOf(make(ada.clients, { allDevices: true }))).toBe("PermissionDenied");
   expect(await codeOf(make(ada.clients, { kind: TokenKind.PAT, deviceIds: [one.deviceId] }))).toBe(
@@ -377,7 +380,7 @@ test("a service uses the devices that its token names, all if it says so, and by
   const all = await make(owner, { allDevices: true });
   expect(all.token!.allDevices).toBe(true);
   expect(await pin(as(all.secret), two)).toBe("ok");
-  // Nor by making a successor of another's token.
+  // Nor by rotating another person's token.
   for (const { token } of [named, all]) {
     expect(await codeOf(bea.clients.tokens.rotateToken({ tokenId: token!.id }))).toBe("PermissionDenied");
   }
@@ -385,7 +388,7 @@ test("a service uses the devices that its token names, all if it says so, and by
   expect(await pin(as(successor.secret), one)).toBe("ok");
   const { grants } = await ada.clients.fleet.listGrants({ deviceId: one.deviceId });
   expect(grants.filter(({ grantee }) => grantee!.kind.value === successor.token!.id)).toHaveLength(3);
-  // Taken back, with what the predecessor had made: it stands on the successor.
+  // The revocation includes the predecessor's watchers, which rest on the successor's grant.
   const answer = await ada.clients.fleet.revokeGrant({
     deviceId: one.deviceId,
     grantee: { kind: { case: "tokenId", value: successor.token!.id } },

@@ -1,4 +1,4 @@
-/** How the web page is served, looked at without a browser. */
+/** The serving of the web page, tested without a browser. */
 import { get } from "node:http";
 import { connect, type IncomingHttpHeaders } from "node:http2";
 import { brotliDecompressSync, gunzipSync } from "node:zlib";
@@ -9,7 +9,7 @@ import { startTestReplica } from "../../support/server.ts";
 const database = useDatabase();
 
 /** The addresses of the script, the style and the icon, as the page names them. */
-/** The files that a script needs before it runs; views are asked for later. */
+/** The files that a script needs before it runs; views are loaded later. */
 function importsOf(script: Buffer): string[] {
   return [...script.toString("utf8").matchAll(/(?:from|import)"\.\/([^"]+\.js)"/g)].map(([, name]) => name!);
 }
@@ -32,7 +32,7 @@ test("the page and its assets come with their types, and with a policy that lets
   expect(page.headers.get("cross-origin-opener-policy")).toBe("same-origin");
   expect(page.headers.get("cache-control")).toBe("no-cache");
   const html = await page.text();
-  // Nothing inline: what the policy forbids is not there to begin with.
+  // No inline code or styles: the page contains nothing that the policy forbids.
   expect(html).not.toMatch(/<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)/);
 
   const assets = await assetsOf(url);
@@ -100,7 +100,8 @@ test("over HTTP/2 it comes from the same port, compressed, and the rpcs are stil
   ]);
   expect(gunzipSync(gzip.body).equals(plain.body)).toBe(true);
   expect(brotliDecompressSync(brotli.body).equals(plain.body)).toBe(true);
-  // The size of the page is a promise to people on slow lines: at most 120 KiB of script for what every view needs.
+  // The size of the page is a promise to people on slow lines: at most 120 KiB of script for the
+  // parts needed by every view.
   let bytes = brotli.body.length;
   const parts = new Set(importsOf(plain.body));
   for (const part of parts) {

@@ -1,4 +1,7 @@
-/** Through PgBouncer in transaction mode, with LISTEN and migrations on a direct URL, and no setting of PgBouncer changed. */
+/**
+ * Through PgBouncer in transaction mode, with LISTEN and migrations on a direct URL, and no setting
+ * of PgBouncer changed.
+ */
 import { createClients } from "@pinion/client";
 import { sql } from "kysely";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
@@ -72,7 +75,7 @@ describe.skipIf(missingPgBouncer())("through PgBouncer", () => {
         expect(devices.map((device) => device.label)).toEqual([`${orgId}-box`]);
       }),
     );
-    // And nothing of it stays on a connection.
+    // And no setting stays on a connection.
     const pooled = openDatabase({ url: pooler.url, poolMax: 8, isPooled: true });
     onTestFinished(() => pooled.close());
     const left = await Promise.all(

@@ -1,4 +1,7 @@
-/** The same promises on the other way that a device's stream takes: a client made from the proto alone, served by the Connect handler. */
+/**
+ * The tests of a client made from the proto alone, on the other transport of a device's stream: the
+ * Connect handler.
+ */
 import { useDeviceStreams } from "../../support/server.ts";
 
 useDeviceStreams("connect");

@@ -1,4 +1,4 @@
-/** A client that has nothing of ours but the .proto files and a gRPC library, as one in another language would be. */
+/** A client with only the .proto files and a gRPC library, like a client in another language. */
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import * as grpc from "@grpc/grpc-js";
@@ -65,7 +65,7 @@ test("a client made from the proto alone enrols, holds a session, accepts, beats
   onTestFinished(() => stream.cancel());
   stream.on("error", () => {});
   const received = stream[Symbol.asyncIterator]();
-  /** The next message, which is of this kind. */
+  /** Expects the next message to be of this kind. */
   const next = async (kind: string) => {
     const { value } = (await received.next()) as { value: Message };
     expect(value.message).toBe(kind);
@@ -134,7 +134,7 @@ test("its errors arrive as gRPC statuses with their details", async () => {
     (refused: unknown) => refused,
   )) as grpc.ServiceError;
   expect(error.code).toBe(grpc.status.INVALID_ARGUMENT);
-  // grpc-js leaves encoded what URIs reserve, here the colon.
+  // grpc-js leaves reserved characters of URIs encoded, here the colon.
   expect(decodeURIComponent(error.details)).toMatch(/^install_id: must be at least 8 bytes/);
   // google.rpc.Status with a BadRequest that names the field.
   const [details] = error.metadata.get("grpc-status-details-bin");

@@ -12,7 +12,7 @@ import { startTestReplica } from "../../support/server.ts";
 const database = useDatabase();
 const address = "https://hooks.example.org/T0/very-secret";
 
-/** As the version before wrote it: a webhook's address among the settings. */
+/** The rows of the previous version: a webhook's address among the settings. */
 async function addOldWebhooks(count: number): Promise<void> {
   await sql`
     insert into platform (org_id, stable_id, agent_id, kind, config, secrets, status)
@@ -25,7 +25,7 @@ test("a webhook's address that an older version listed is sealed at the next sta
   const env = { PINION_SECRET_KEYS: newKey() };
   const first = await startTestReplica(database.url, env);
   await addOldWebhooks(450);
-  // Lists show it as a secret from the first moment on, whoever wrote the row.
+  // Lists show the value as a secret from the first moment on, regardless of the row's author.
   const before = await first.clients.agents.listPlatforms({ pageSize: 500 });
   expect(JSON.stringify(before.platforms.map(({ config, secrets }) => ({ config, secrets })))).not.toContain(
     "very-secret",

@@ -1,4 +1,7 @@
-/** Platforms: one start of many calls, and secrets that nobody gets to see. Starts are held open by the test. */
+/**
+ * Platforms: one start for many calls, and secrets that are never shown. Starts are held open by
+ * the test.
+ */
 import { Code } from "@connectrpc/connect";
 import { createClients } from "@pinion/client";
 import { sql } from "kysely";
@@ -50,7 +53,7 @@ afterEach(async () => {
   for (const pool of pools) await pool.close();
 });
 
-/** A starter whose starts are ended by the test, and who notes what was asked of it. */
+/** A starter whose starts are ended by the test, with a record of the requested starts. */
 function heldStarter() {
   const started: (StartablePlatform & { end(error?: Error): void })[] = [];
   const stopped: { stableId: string; epoch: number }[] = [];
@@ -83,7 +86,7 @@ function heldStarter() {
   };
 }
 
-/** Who wakes whom: one replica's events, as the feed tells them. */
+/** Wake-ups between replicas: one replica's events, as told by the feed. */
 function hints() {
   const wakes = new Set<() => void>();
   return {
@@ -97,7 +100,7 @@ function hints() {
   };
 }
 
-/** A replica's runner on connections of its own. */
+/** A replica's runner on separate connections. */
 function replica(starter: PlatformStarter, options: { keys?: string; feed?: ReturnType<typeof hints> } = {}) {
   const pool = openDatabase({ url: database.url, poolMax: 25, applicationName: "pinion test" });
   pools.push(pool);
@@ -153,7 +156,7 @@ async function eventsOf(db: Db = database.db) {
 }
 const kindsOf = async () => (await eventsOf()).map(({ kind }) => kind);
 
-/** Keeps every transaction of the org from committing once it has written, until it is told to let go. */
+/** Blocks the commits of the org's writing transactions until release. */
 async function holdCommits(): Promise<{ waiting(n: number): Promise<void>; release(): Promise<void> }> {
   const pool = openDatabase({ url: database.url, poolMax: 1, applicationName: "holder" });
   pools.push(pool);
@@ -197,7 +200,7 @@ test("of twenty equal creations whose first has not committed yet, one creates a
   const { runner } = replica(held.starter);
   const commits = await holdCommits();
   const calls = Array.from({ length: 20 }, () => upsert(runner));
-  // One has inserted and waits to commit; nineteen wait for it.
+  // One transaction has inserted and waits to commit; nineteen wait for its lock.
   await commits.waiting(20);
   await commits.release();
   await held.nth(1);
@@ -218,7 +221,8 @@ test("a creation that lost answers no sooner than the start of the one that won 
   const loser = upsert(runner).finally(() => {
     isAnswered = true;
   });
-  // Another platform of the same org is not held up, and its answer comes after the loser's first look.
+  // Another platform of the same org is not held up, and its answer comes after the loser's first
+  // read.
   const other = upsert(runner, { stableId: "other" });
   await held.nth(2);
   held.started[1]!.end();
@@ -247,7 +251,7 @@ test("if the start of the one that won fails, none that waited reports success, 
   expect(held.started).toHaveLength(1);
   expect(await row()).toMatchObject({ status: "failed", status_reason: "telegram says no" });
   expect(await kindsOf()).toEqual(["platform.created", "platform.failed"]);
-  // Whoever comes later, with the same, tries again.
+  // A later call with the same config tries again.
   const again = upsert(second.runner);
   await held.nth(2);
   held.started[1]!.end();
@@ -291,7 +295,7 @@ test("a platform that is stopped while it starts stays stopped, and what was sta
   expect(await call).toMatch(/^aborted/);
   expect(await row()).toMatchObject({ status: "stopped" });
   expect(held.stopped.map(({ epoch }) => epoch)).toContain(held.started[0]!.epoch);
-  // An update leaves it stopped; a start starts it.
+  // An update leaves the platform stopped; a start starts it.
   expect(await upsert(runner, { config: { a: "b" } })).toMatchObject({
     outcome: "updated",
     willRestart: false,
@@ -322,7 +326,7 @@ test("a platform that is deleted while it starts leaves nothing, and who waited 
   expect(await loser).toMatch(/^aborted: .*deleted/);
   expect(held.stopped.map((stop) => stop.epoch)).toContain(epoch);
   expect(await row()).toBeUndefined();
-  // One of the same id that comes later is not ended by what ends the earlier one.
+  // The end of the earlier start does not end a later start of the same id.
   const next = upsert(runner);
   await held.nth(2);
   expect(held.started[1]!.epoch).toBeGreaterThan(epoch);
@@ -357,7 +361,8 @@ test("a call waits for as many starts as its time allows", async () => {
   await held.nth(1);
   for (let i = 0; i < 24; i++) calls.push(upsert(runner, { config: { chat_id: String(i) } }));
   const answers = Promise.all(calls);
-  // So that a refusal is this test's, and not left over while it waits.
+  // Handles the rejection early, so that a refusal is not reported as unhandled while the test
+  // waits.
   answers.catch(() => {});
   for (let n = 1; n <= 25; n++) {
     await Promise.race([held.nth(n), answers]);
@@ -429,7 +434,7 @@ test("a start whose replica died is read as failed, the next call starts anew, a
     status: "failed",
     status_reason: expect.stringContaining("did not end in time"),
   });
-  // Who waited for it is told; who comes now starts.
+  // Callers that waited for the start get the failure; a new call starts again.
   expect(await waiting).toMatch(/^failed_precondition: .*did not end in time/);
   const next = upsert(alive.runner);
   await held.nth(2);

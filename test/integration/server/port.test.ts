@@ -105,7 +105,8 @@ test("an HTTP/2 connection whose first bytes arrive one by one is served whole",
   const port = await open();
   const target = await dialRaw(port);
   const session = http2Connect(port.url, {
-    // A connection that sends byte by byte: every piece is its own write, and Nagle is off.
+    // A connection that sends byte by byte: every byte is a separate write, and Nagle's algorithm
+    // is off.
     createConnection: () => {
       target.setNoDelay(true);
       const write = target.write.bind(target);
@@ -145,7 +146,7 @@ test.runIf(hasOpenssl())("with TLS both protocols are served within it, and noth
   expect(await get2(plain, "/")).toContain("https://");
   expect(handler).toHaveBeenCalledTimes(2);
 
-  // Longer than the deadline for the first bytes, which is over for this one.
+  // Longer than the deadline for the first bytes, which has been met on this connection.
   await new Promise((done) => setTimeout(done, 500));
   expect(await get2(session, "/")).toBe("HTTP/2.0");
 });
@@ -216,7 +217,7 @@ test("a peer that no longer answers pings loses its session, and its streams end
   const stream = session.request({ ":path": "/" });
   stream.on("error", () => {});
   await once(stream, "response");
-  // The session answers pings by itself; a session that reads nothing any more does not.
+  // The session answers pings automatically; a session that no longer reads does not answer.
   (inner as unknown as { _handle: { readStop(): void } })._handle.readStop();
   await ended.promise;
   await vi.waitFor(() => expect(port.stats()).toEqual({ connections: 0, sessions: 0 }));
@@ -227,7 +228,7 @@ test("a peer that is heard of is not pinged", async () => {
   const session = connect(port);
   let pings = 0;
   session.on("ping", () => pings++);
-  // Its own pings are words enough; they go on for longer than three intervals.
+  // The client's own pings count as traffic; they go on for longer than three intervals.
   for (const until = performance.now() + 700; performance.now() < until; ) {
     await new Promise((resolve) => session.ping(resolve));
   }

@@ -1,4 +1,4 @@
-/** What load balancers ask, and when they are told to look elsewhere. */
+/** The probes of load balancers, and the moments at which they report NOT_SERVING. */
 import { createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { expect, onTestFinished, test, vi } from "vitest";
@@ -49,7 +49,7 @@ test("without a database /readyz and grpc.health.v1 are red and say so, and gree
   await vi.waitFor(() => expect(watched).toEqual([Status.SERVING]), { timeout: 10_000 });
   proxy.set({ onConnect: "reset" });
   proxy.reset();
-  // Nobody asks /readyz: whoever watches is told all the same.
+  // Without calls of /readyz, health watchers get the change all the same.
   await vi.waitFor(() => expect(watched).toEqual([Status.SERVING, Status.NOT_SERVING]), { timeout: 10_000 });
   expect(await readyz(replica)).toMatchObject({
     status: 503,
@@ -74,7 +74,8 @@ test("without a database /readyz and grpc.health.v1 are red and say so, and gree
 test("a replica that drains is red while its streams leave", async () => {
   const replica = await startTestReplica(database.url, { PINION_SHUTDOWN_MS: "6000" });
   const stream = await connect(replica.url, await enrolDevice(replica.clients));
-  // A connection from before, as load balancers keep them: no new one is taken while it drains.
+  // An open connection, as load balancers keep them: the draining replica accepts no new
+  // connection.
   const health = healthOf(replica);
   await health.check({});
   const stopped = replica.stop();

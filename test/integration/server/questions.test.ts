@@ -1,4 +1,7 @@
-/** Questions of agents: durable, answered once, by whoever may, over any replica, or by their deadline. */
+/**
+ * Questions of agents: durable, answered once, by any permitted person, over any replica, or ended
+ * by their deadline.
+ */
 import { randomUUID } from "node:crypto";
 import { durationFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import { sql } from "kysely";
@@ -121,7 +124,7 @@ test("who may answer is the watcher's to say; always is for admins, and edits th
   expect(agent!.settings!.preApprovedTools).toContain("Bash(git push)");
 });
 
-/** A device with a run that has ended, and a turn that goes on from it. */
+/** A device with an ended run, and a turn that continues the run. */
 async function beginTurn(spec: Parameters<typeof startWork>[2] = {}) {
   const on = await begin(spec);
   const { runId, attemptToken } = on.attempt;
@@ -155,7 +158,7 @@ test("the agent of a turn asks as that of a run does: seen by those who watch, a
   expect(questions).toMatchObject([
     { runId: "", turnId: turn.id, watcherId: run.watcherId, question: { title: "May I push?" } },
   ]);
-  // The turn is the one that is asked about, and the run that it goes on from is another.
+  // The question belongs to the turn; the continued run is a separate run.
   await expect(clients.runs.answerQuestion({ runId: turn.id, optionId: "yes" })).rejects.toThrow(/no run/);
   await expect(clients.runs.answerQuestion({ runId: run.id, optionId: "yes" })).rejects.toThrow(/no open/);
   await expect(clients.runs.answerQuestion({ optionId: "yes" })).rejects.toThrow(/run_id/);

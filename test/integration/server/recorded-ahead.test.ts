@@ -1,4 +1,7 @@
-/** Runs are recorded and claimed before they are due, and pushed when they are: what may come in between. */
+/**
+ * Runs are recorded and claimed before their due time, and pushed when due: the events that may
+ * come in between.
+ */
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { sql } from "kysely";
 import { expect, test, vi } from "vitest";
@@ -9,13 +12,16 @@ import { startTestReplica, type TestReplica } from "../../support/server.ts";
 import { getRun, startWork, untilStatus } from "./work.ts";
 
 const database = useDatabase();
-/** Far ahead, so that what a test does comes before the moment, however busy the machine is. */
+/** Far ahead, so that the actions of a test come before the due time, even on a busy machine. */
 const farAhead = { PINION_LOOK_AHEAD_MS: "60000" };
 const farMs = 30_000;
-/** A row bears the time at which its transaction began, which may be a moment before the slot that it then found due. */
+/**
+ * A row's time is the start of its transaction, which may be a moment before the slot that the
+ * transaction then found due.
+ */
 const begunMs = 100;
 
-/** A watcher whose next slot falls due in so many milliseconds. */
+/** A watcher whose next slot falls due in `ms` milliseconds. */
 async function dueIn(replica: TestReplica, device: Identity, ms: number, spec: { prompt?: string } = {}) {
   const { watcher } = await replica.clients.watchers.createWatcher({
     spec: {
@@ -37,7 +43,7 @@ async function pokeBy({ clients }: TestReplica, device: Identity): Promise<void>
   });
 }
 
-/** The watcher's one run, once it is recorded. */
+/** The watcher's only run, once recorded. */
 async function recorded({ clients }: TestReplica, watcherId: string, status: RunStatus) {
   return vi.waitFor(
     async () => {
@@ -49,7 +55,10 @@ async function recorded({ clients }: TestReplica, watcherId: string, status: Run
   );
 }
 
-/** A device with a stream, and a watcher of it whose run was recorded and claimed long before it is due. */
+/**
+ * A device with a stream, and a watcher of the device whose run was recorded and claimed long
+ * before its due time.
+ */
 async function claimedAhead(hello: { maxConcurrency?: number } = {}) {
   const replica = await startTestReplica(database.url, farAhead);
   const device = await enrolDevice(replica.clients);
@@ -60,7 +69,7 @@ async function claimedAhead(hello: { maxConcurrency?: number } = {}) {
   return { replica, clients: replica.clients, device, stream, watcherId, dueAt, run };
 }
 
-/** The device has all that was sent to it, and no assignment. */
+/** Expects that the device has received all sent messages, and no assignment. */
 async function hasNone(stream: Awaited<ReturnType<typeof connect>>): Promise<void> {
   await stream.beat();
   expect(stream.waiting("assignment")).toEqual([]);
@@ -117,7 +126,7 @@ test("pausing a watcher cancels its run that is not due yet, and its device neve
     status: RunStatus.CANCELLED,
     reason: "the watcher was paused",
   });
-  // Its slot is free for others.
+  // The device's slot is free for other runs.
   await startWork(clients, { ...(await deviceOf(run.deviceId)) });
   const next = await stream.next("assignment");
   expect(next.runId).not.toBe(run.id);
@@ -178,7 +187,7 @@ test("a device that leaves gives back what was claimed for it, and has it again 
   await hasNone(again);
 });
 
-/** Moves a run that waits for its moment: what claims it next sees it so. */
+/** Moves the due time of a waiting run: the next claim reads the new time. */
 async function moveDue(runId: string, ms: number): Promise<void> {
   await sql`update run set due_at = now() + ${ms} * interval '1 ms' where id = ${runId}`.execute(database.db);
 }
@@ -186,7 +195,7 @@ async function moveDue(runId: string, ms: number): Promise<void> {
 test("a device that connects elsewhere takes its claim along, and is assigned the run once", async () => {
   const { clients, device, run, stream } = await claimedAhead();
   const other = await startTestReplica(database.url, farAhead);
-  // The old replica has not heard of it when the claim is made anew.
+  // The old replica has not heard of the new due time when the claim is repeated.
   await moveDue(run.id, 1_500);
   const moved = await connect(other.url, device);
   const assignment = await moved.next("assignment");
@@ -199,7 +208,7 @@ test("a device that connects elsewhere takes its claim along, and is assigned th
 
 test("a claim whose replica died is given back by the sweep of the device's next session", async () => {
   const { clients, device, run, replica, stream } = await claimedAhead();
-  // As a replica that is killed leaves it: the row says claimed, and no session holds it.
+  // The state left by a killed replica: the row is claimed, and no session holds the run.
   stream.cancel();
   await untilStatus(clients, { runId: run.id }, RunStatus.PENDING);
   const { rows } = await sql`

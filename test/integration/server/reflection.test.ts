@@ -41,7 +41,7 @@ const bufBinary = join(
   "buf",
 );
 
-/** In a directory without protos, so that it knows nothing but what the server tells. */
+/** In a directory without protos, so that buf only knows the server's reflection. */
 function bufCurl(...args: string[]): Promise<string> {
   return new Promise((resolve, reject) => {
     execFile(process.execPath, [bufBinary, "curl", ...args], { cwd: tmpdir() }, (error, stdout, stderr) => {

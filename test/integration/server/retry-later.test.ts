@@ -1,4 +1,4 @@
-/** "Not now, but later": what becomes of a run whose device asks for another try. */
+/** "Not now, but later": the next states of a run whose device asks for another try. */
 import { durationFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import { sql } from "kysely";
 import { expect, test } from "vitest";

@@ -1,4 +1,7 @@
-/** Watchers that select devices by what these are: who gets a run, and what is said while nobody does. */
+/**
+ * Watchers that select devices by properties: the device chosen for a run, and the explanation
+ * while no device matches.
+ */
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { Code } from "@connectrpc/connect";
 import { createClients } from "@pinion/client";
@@ -22,14 +25,17 @@ beforeAll(() => {
   owner = replicas.one.clients;
 });
 
-/** A device with labels of its own, so that tests of this file do not meet; `name` is one that no other test has. */
+/**
+ * A device with labels of its own, so that the tests of this file do not interfere; `name` must be
+ * unique among tests.
+ */
 async function labelled(name: string, labels: string[] = [], clients: Clients = owner) {
   const device = await enrolDevice(clients);
   await clients.fleet.labelDevice({ deviceId: device.deviceId, add: [name, ...labels] });
   return device;
 }
 
-/** A run of a new watcher that selects. */
+/** A run of a new watcher with a selector. */
 async function selecting(
   selector: string,
   spec: MessageInitShape<typeof WatcherSpecSchema> = {},

@@ -1,4 +1,7 @@
-/** Browsers that are signed in, by a link or a token, and commands that log in: what lets in, once, and for how long. */
+/**
+ * Browsers signed in by a link or a token, and commands that log in: the valid credentials, single
+ * use, and lifetimes.
+ */
 import { Code } from "@connectrpc/connect";
 import { createClients, PinionError } from "@pinion/client";
 import { sql } from "kysely";
@@ -20,7 +23,7 @@ afterAll(() => replica.stop());
 type Json = Record<string, any>;
 type Answer = { status: number; body: Json; setCookie: string };
 
-/** A call as a browser makes it. */
+/** A call like a browser's. */
 async function call(rpc: string, body: object, headers: Record<string, string> = {}): Promise<Answer> {
   const response = await fetch(`${replica.url}/pinion.v1.${rpc}`, {
     method: "POST",
@@ -79,7 +82,7 @@ describe("a cookie", () => {
     expect(await asked({ "sec-fetch-site": "cross-site" })).toBe(401);
     expect(await asked({ origin: "https://elsewhere.example" })).toBe(401);
     expect(await asked({ origin: "null" })).toBe(401);
-    // A GET is what a link or an image of another site makes.
+    // A GET is the request of a link or an image on another site.
     const get = await fetch(
       `${replica.url}/pinion.v1.TokenService/ListTokens?connect=v1&encoding=json&message=%7B%7D`,
       { headers: { cookie, ...sameOrigin } },

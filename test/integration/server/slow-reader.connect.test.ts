@@ -1,4 +1,4 @@
-/** The same promises on the other way that a device's stream takes. */
+/** The tests of slow readers, on the other transport of a device's stream: the Connect handler. */
 import { useDeviceStreams } from "../../support/server.ts";
 
 useDeviceStreams("connect");

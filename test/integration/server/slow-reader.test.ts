@@ -1,4 +1,7 @@
-/** A peer that makes no room for what it is sent, over a bare HTTP/2 client: it is cut, not waited for. */
+/**
+ * A peer that opens no window for the messages sent to it, over a bare HTTP/2 client: the stream is
+ * cut.
+ */
 import { type ClientHttp2Stream, connect as http2Connect } from "node:http2";
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { status as grpcStatus } from "@grpc/grpc-js";
@@ -14,7 +17,9 @@ import { getRun, startWork, takeOn, untilStatus, useReplicas } from "./work.ts";
 const database = useDatabase({ per: "file" });
 const replicas = useReplicas(database, "here");
 
-/** The grace for a stream that has ended is 2 s; the TTL, and the deadlines of HTTP/2 itself, are longer. */
+/**
+ * The grace for an ended stream is 2 s; the TTL, and the deadlines of HTTP/2 itself, are longer.
+ */
 const cutMs = 5_000;
 
 function framed(message: MessageInitShape<typeof ConnectRequestSchema>["message"]): Buffer {
@@ -24,7 +29,7 @@ function framed(message: MessageInitShape<typeof ConnectRequestSchema>["message"
   return Buffer.concat([head, payload]);
 }
 
-/** A device's session on a stream whose window is shut: nothing but headers reaches it. */
+/** A device's session on a stream with a closed window: only headers reach the device. */
 async function openShut(device: Identity): Promise<{ stream: ClientHttp2Stream; closed: Promise<number> }> {
   const { clients, url } = replicas.here;
   const session = http2Connect(url, { settings: { initialWindowSize: 0, enablePush: false } });
@@ -51,7 +56,7 @@ async function openShut(device: Identity): Promise<{ stream: ClientHttp2Stream; 
   return { stream, closed };
 }
 
-/** Resolves when the stream is closed; rejects when it is still open after that time. */
+/** Resolves when the stream is closed; rejects when the stream is still open after `ms`. */
 async function within<T>(closed: Promise<T>, ms = cutMs): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
@@ -81,7 +86,7 @@ test("a slow reader is cut, not waited for: no more than a thousand messages wai
   const { clients } = replicas.here;
   const device = await enrolDevice(clients);
   const { stream, closed } = await openShut(device);
-  // The welcome is one that waits already.
+  // The welcome is one of the waiting messages.
   for (let i = 0; i < 998; i++) stream.write(framed({ case: "heartbeat", value: { sequence: BigInt(i) } }));
   const online = async () => {
     const { device: seen } = await clients.fleet.getDevice({ deviceId: device.deviceId });

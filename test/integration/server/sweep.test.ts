@@ -1,4 +1,4 @@
-/** What lost notifications missed, the sweep makes good; and names that a device writes in its own way. */
+/** The sweep repairs lost notifications; and names that a device writes in another format. */
 import { status as grpcStatus } from "@grpc/grpc-js";
 import { sql } from "kysely";
 import { expect, test } from "vitest";
@@ -28,7 +28,7 @@ test("a claim whose answer was lost is given back at the next sweep, and pushed"
   const busy = await startWork(clients, device);
   const first = await takeOn(stream);
   const waiting = await startWork(clients, device);
-  // As a claim for this session leaves it, whose answer never came.
+  // The state left by a claim for this session whose answer was lost.
   await sql`
     update run set status = 'claimed', attempt = 1, attempt_token = gen_random_uuid(),
       claimed_epoch = ${stream.welcome.sessionEpoch.toString()}::bigint,

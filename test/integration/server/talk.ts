@@ -1,4 +1,4 @@
-/** Turns of the person "ada", and somebody who watches them. */
+/** Turns of the person "ada", and a watcher of the turns. */
 import { randomUUID } from "node:crypto";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Clients } from "@pinion/client";
@@ -37,7 +37,10 @@ export function untilTurn(clients: Clients, turn: { id: string }, status: TurnSt
   );
 }
 
-/** Reports a turn as completed, with what its conversation's next one is given; answers the verdict. */
+/**
+ * Reports a turn as completed, with the snapshot for the conversation's next turn; returns the
+ * verdict.
+ */
 export async function answer(
   stream: DeviceStream,
   assignment: Assignment,
@@ -61,7 +64,10 @@ export const nameOf = ({ runId, attemptToken }: { runId: string; attemptToken: s
   attemptToken,
 });
 
-/** Watches a turn from now on; what came so far is in the arrays, and `over` resolves with the stream. */
+/**
+ * Watches a turn from now on; messages so far are in the arrays, and `over` resolves with the
+ * stream.
+ */
 export function watchTurn(clients: Clients, { id }: { id: string }, afterSequence = 0n) {
   const stop = new AbortController();
   onTestFinished(() => stop.abort());

@@ -10,7 +10,7 @@ import { surroundings } from "../../support/rows.ts";
 
 export type Tenant = { orgId: string; userId: string; secret: string; tokenId: string };
 
-/** An org with a default agent and a person whose token may do everything. */
+/** An org with a default agent and a person whose token has all scopes. */
 export async function addTenant(db: Db, orgId: string, scopes = ["read", "write", "admin"]): Promise<Tenant> {
   await db.insertInto("org").values({ id: orgId, name: orgId, default_agent_id: "pinion-default" }).execute();
   const user = await db.insertInto("user").values({ name: orgId }).returning("id").executeTakeFirstOrThrow();
@@ -32,7 +32,7 @@ export async function addTenant(db: Db, orgId: string, scopes = ["read", "write"
   return { orgId, userId: user.id, secret, tokenId: token.id };
 }
 
-/** Enrols a device as its daemon would. */
+/** Enrols a device like its daemon. */
 export async function addDevice(
   db: Db,
   tenant: { orgId: string; userId: string },

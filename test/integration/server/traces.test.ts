@@ -1,4 +1,4 @@
-/** A run's trace, as a collector gets it from two replicas and a daemon. */
+/** A run's trace, as received by a collector from two replicas and a daemon. */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { enroll } from "@pinion/client";
@@ -73,7 +73,7 @@ test("one trace leads from due to stored, through both replicas, the daemon and 
   const execute = spans.get("execute")!;
   expect(execute.startMs).toBeGreaterThanOrEqual(root.startMs - 1);
   expect(execute.attributes["pinion.executor"]).toBe("tell");
-  // The program stands below `execute`: that is what it was told.
+  // The program's span is below `execute`: the program received this trace context.
   const { windows } = await there.clients.runs.listWindows({ watcherId: watcher!.id });
   expect(windows[0]!.extractedData).toMatchObject({ output: `00-${traceId}-${execute.spanId}-01` });
   expect(collector.requests[0]).toEqual({ path: "/v1/traces", type: "application/x-protobuf" });
@@ -99,7 +99,8 @@ test("a call's span stands below the span that its caller names", async () => {
   await vi.waitFor(() => expect(collector.spans.some((span) => span.traceId === traceId)).toBe(true), {
     timeout: 10_000,
   });
-  // What its caller does not sample is not sampled here, and who is nobody leaves nothing.
+  // A trace that the caller does not sample is not sampled here, and a caller without a valid token
+  // leaves no spans.
   expect(collector.spans.filter((span) => span.traceId === traceId)).toMatchObject([
     { name: "pinion.v1.RunService/ListRuns", parentSpanId: spanId, isError: false },
   ]);

@@ -1,4 +1,4 @@
-/** What happens and is in no log, as those see it who watch an org at that moment, on whatever replica. */
+/** Events that are in no log, as received by current watchers of an org, on any replica. */
 
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
@@ -20,7 +20,7 @@ const eventually = (check: () => void) => vi.waitFor(check, { timeout: 15_000, i
 
 let count = 0;
 
-/** A new org, as its owner sees it on each replica: nobody has watched it before. */
+/** A new org, from its owner's view on each replica: not watched before. */
 async function newOrg() {
   count += 1;
   const { orgId, secret } = await addTenant(database.db, `org-${count}`);
@@ -28,7 +28,7 @@ async function newOrg() {
   return { orgId, first: as(replicas.first), second: as(replicas.second) };
 }
 
-/** Watches an org from now on; what came so far is in the lists. */
+/** Watches an org from now on; messages so far are in the lists. */
 async function watch(clients: Clients, request: MessageInitShape<typeof WatchEventsRequestSchema> = {}) {
   const stop = new AbortController();
   onTestFinished(() => stop.abort());
@@ -51,7 +51,7 @@ async function watch(clients: Clients, request: MessageInitShape<typeof WatchEve
   return { ...seen, seen, kinds, isHeard, stop: () => stop.abort() };
 }
 
-/** What replicas tell each other, as another session of PostgreSQL hears it. */
+/** Messages between replicas, as received by another session of PostgreSQL. */
 async function overhear(...channels: string[]) {
   const client = new pg.Client({ connectionString: database.url });
   await client.connect();
@@ -99,7 +99,7 @@ test("devices that come and go and runs that move on are seen on every replica w
     await eventually(() => expect(reader.events.map((event) => event.kind)).toContain("run.completed"));
     expect(reader.seen.resyncs).toBe(1);
   }
-  // Who was told that a device has gone finds it gone.
+  // After the event of a device's departure, reads show the device as gone.
   const { device: after } = await first.fleet.getDevice({ deviceId: device.deviceId });
   expect(after!.disconnectedAt).toBeDefined();
 });
@@ -177,7 +177,7 @@ test("where nobody watches the org, nothing is sent to other replicas, nor after
   await connect(url, device);
   await eventually(() => expect(reader.kinds(device.deviceId)).toContain("device.connected"));
   await eventually(() => expect(bus.kinds(orgId)).toContain("transients"));
-  // Only the replica that watches is told, by the one that has the device.
+  // Only the watching replica gets the message, from the replica that serves the device.
   const told = bus.heard.filter((message) => message.kind === "transients" && message.orgId === orgId);
   expect(new Set(told.map(({ from, channel }) => `${from} → ${channel}`))).toEqual(
     new Set([`${replicas.second.replicaId} → pinion_${replicas.first.replicaId}`]),
@@ -186,7 +186,8 @@ test("where nobody watches the org, nothing is sent to other replicas, nor after
   reader.stop();
   await eventually(() => expect(bus.kinds(orgId)).toContain("unwatch_org"));
   const { orgId: laterOrgId, first: later, second: laterThere } = await newOrg();
-  // What is sent for another org comes later on the same channel, so what was to come has come.
+  // The message for another org is sent later on the same channel, so all earlier messages have
+  // arrived.
   const mark = await watch(later);
   await mark.isHeard();
   const before = bus.kinds(orgId).filter((kind) => kind === "transients").length;

@@ -1,4 +1,7 @@
-/** Conversations of two orgs that have the same agent id and the same user id: through no door does one reach the other. */
+/**
+ * Conversations of two orgs with the same agent id and the same user id: no rpc of one reaches the
+ * other.
+ */
 import { createClients } from "@pinion/client";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { CompletionVerdict } from "#gen/pinion/v1/device_pb.js";
@@ -14,7 +17,7 @@ import { takeOn, useReplicas } from "./work.ts";
 const database = useDatabase({ per: "file" });
 const replicas = useReplicas(database, "replica");
 
-/** The doors: the web page comes through the last one. */
+/** The protocols of the API: the web page uses the last. */
 const doors = ["connect", "grpc", "grpc-web"] as const;
 type Door = (typeof doors)[number];
 
@@ -43,7 +46,7 @@ async function fleetTokenOf(org: keyof typeof secrets): Promise<FleetToken> {
   return { id: token!.id, secret };
 }
 
-/** An answered turn of acme's ada, with a snapshot, and one that waits behind a second. */
+/** An answered turn of a person at acme, with a snapshot, and a second turn that is running. */
 async function talkInAcme(userId: string) {
   const clients = clientsOf("acme");
   const stream = await connectWorker(replicas.replica.url, workerIdentity(await fleetTokenOf("acme")));
@@ -82,7 +85,8 @@ test.each(doors)(
     expect((await turns.listConversations({})).conversations.map(({ id }) => id)).not.toContain(
       conversationId,
     );
-    // Nor is it resumed: neither by its name, which ends in the other org's, nor by the same person and agent.
+    // The conversation is not resumed either: neither by its name, which ends in the other org's
+    // name, nor by the same person and agent.
     const said = { messageId: "m1", input: "what is the secret?" };
     expect(await reasonOf(turns.startTurn({ ...said, conversationId }))).toBe("invalid_argument");
     await answer(stream, assignment, "ok");
@@ -99,7 +103,7 @@ test("the same agent, person and message id in two orgs are two turns, two conve
     conversationId: `${answered.agentId}_bob_globex`,
     status: TurnStatus.PENDING,
   });
-  // Acme's worker has room when its turn is done, and is never given it.
+  // Acme's worker has a free slot after its turn, and never receives the other org's turn.
   await answer(stream, assignment, "ok", "snapshot: 43");
   await stream.beat([], 2n);
   expect(stream.waiting("assignment")).toEqual([]);
@@ -111,7 +115,8 @@ test("the same agent, person and message id in two orgs are two turns, two conve
     turn: { input: "what is the secret?", snapshotVersion: 0n },
   });
   expect(given.turn!.snapshot).toHaveLength(0);
-  // What one org's worker says of the other's attempt, by its very token, is about nothing.
+  // The report of one org's worker on the other org's attempt, with the right token, matches no
+  // attempt.
   expect(await answer(stream, given, "stolen", "stolen")).toBe(CompletionVerdict.UNKNOWN);
   expect((await getTurn(globex, turn)).status).toBe(TurnStatus.RUNNING);
   const watched = watchTurn(globex, turn);

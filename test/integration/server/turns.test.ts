@@ -21,11 +21,11 @@ import { heldOf, startWork, takeOn, useReplicas } from "./work.ts";
 
 const database = useDatabase({ per: "file" });
 const replicas = useReplicas(database, "here", "there");
-/** The sweep is far away: what comes at once was rung for. */
+/** The sweep is far away: a prompt arrival came from a notification. */
 const promptMs = 3_000;
 
 let people = 0;
-/** Each test speaks as somebody else, so that no test waits for another's conversation. */
+/** Each test uses another person, so that no test waits for another test's conversation. */
 const somebody = () => ({ userId: `person-${people++}` });
 
 async function openWorker(url = replicas.here.url, maxConcurrency = 1) {
@@ -48,7 +48,7 @@ function print(
   stream.send({ case: "output", value });
 }
 
-/** Leaves nobody who would take the turns of the next test. */
+/** Disconnects the workers, so that none takes the turns of the next test. */
 async function leave(...streams: DeviceStream[]): Promise<void> {
   for (const stream of streams) stream.end();
   await Promise.all(streams.map((stream) => stream.ended));
@@ -163,7 +163,7 @@ test("two workers on two replicas, asked for one conversation at the same time: 
       );
       const assignment = await stream.next("assignment");
       stream.accept(assignment);
-      // All that was pushed by now is here: nobody else has one of this conversation.
+      // All pushes so far have arrived: no other worker has a turn of this conversation.
       await Promise.all(streams.map((it) => it.beat(it === stream ? [assignment] : [])));
       expect(streams.flatMap((it) => it.waiting("assignment"))).toEqual([]);
       const { conversation } = await clients.turns.getConversation({
@@ -211,7 +211,8 @@ test("a worker's stream that breaks fails its turns at once, and the conversatio
   expect(following.runId).toBe(next.id);
   await answer(other.stream, following, "here");
 
-  // The lost worker comes back: what it holds is not its any more, and what it has to say comes too late.
+  // The lost worker comes back: its held turn was given to another worker, and its report comes too
+  // late.
   const back = await connect(replicas.there.url, lost.identity, { held: [heldOf(assignment)] });
   expect(back.welcome.verdicts[0]!.verdict).toBe(HeldVerdict.ABORT);
   expect(await answer(back, assignment, "late", "stale")).toBe(CompletionVerdict.SUPERSEDED);
@@ -263,7 +264,7 @@ test("a worker that comes back without its turn has lost it, now", async () => {
 test("a turn that was claimed for a worker that had just left is given back, and another one has it at once", async () => {
   const { db } = database;
   const { clients } = replicas.here;
-  // From here on a claim waits where it has seen the session open and has not committed.
+  // From here on a claim waits after having read the open session, before its commit.
   await sql`
     create function test_wait() returns trigger language plpgsql as
     $$ begin perform pg_advisory_xact_lock_shared(74); return new; end $$
@@ -549,7 +550,7 @@ test("an agent that is pinned to a device is answered there, and by no worker", 
   expect(worker.waiting("assignment")).toEqual([]);
   await answer(stream, assignment, "from the device");
   expect(await getTurn(clients, turn)).toMatchObject({ deviceId: device.deviceId, reply: "from the device" });
-  // Unpinned, and pinned by mistake: to nobody's device, and to a fleet worker.
+  // Unpinned, and pinned by mistake: to a device that does not exist, and to a fleet worker.
   await clients.agents.updateAgentSettings({ agentId: "pinned", deviceId: "" });
   const { agent: unpinned } = await clients.agents.getAgent({ agentId: "pinned" });
   expect(unpinned!.deviceId).toBe("");

@@ -1,4 +1,6 @@
-/** Two daemons with one identity, in state directories of their own, so that no lock stands between them. */
+/**
+ * Two daemons with one identity, in separate state directories, so that no lock keeps them apart.
+ */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -46,10 +48,11 @@ test("the newer session wins; the replaced daemon says why, comes back ever more
     if (twin.waits().length === 0) continue;
     expect(twin.said.join("\n")).toContain("another daemon has connected as this device");
   }
-  // The mean of the waits doubles with each replacement; 4 of them cannot have come within the first moments.
+  // The mean of the waits doubles with each replacement; 4 of them cannot have come within the
+  // first moments.
   const waits = [...first.waits(), ...second.waits()];
   expect(Math.max(...waits)).toBeGreaterThan(200);
-  // Each session was newer than the one that it replaced, and there are few of them.
+  // Each session was newer than the replaced session, and the number of sessions is small.
   const { device } = await clients.fleet.getDevice({ deviceId: identity.deviceId });
   expect(Number(device!.sessionEpoch)).toBeGreaterThanOrEqual(4);
   expect(Number(device!.sessionEpoch)).toBeLessThan(30);

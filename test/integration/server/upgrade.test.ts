@@ -1,4 +1,7 @@
-/** Old and new replicas on one database: what docs/upgrades.md promises of the time between two versions. */
+/**
+ * Old and new replicas on one database: the promises of docs/upgrades.md for the time between two
+ * versions.
+ */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
@@ -9,7 +12,7 @@ import { startWork, takeOn, untilStatus } from "./work.ts";
 
 const database = useDatabase();
 
-/** What a newer version's first step does: it adds, and takes nothing away. */
+/** The first step of a newer version's migration: additions without removals. */
 async function expand(): Promise<void> {
   for (const table of ["run", "watcher", "device", "presence", "token", "event_row"]) {
     await sql`alter table ${sql.table(table)} add column of_the_next_version text not null default 'x'`.execute(

@@ -23,7 +23,7 @@ afterEach(() => api.stop());
 
 const spec = { name: "Nightly", prompt: "look", schedule: "0 3 * * *" };
 
-/** The code and the field of the error that a call ends with. */
+/** The code and the field of a failed call's error. */
 async function failure(call: Promise<unknown>): Promise<[string, string]> {
   try {
     await call;

@@ -1,4 +1,4 @@
-/** One port, all protocols: the same calls over everything that a client may speak. */
+/** One port, all protocols: the same calls over every supported protocol. */
 import { once } from "node:events";
 import { connect as tlsConnect } from "node:tls";
 import type { MessageInitShape } from "@bufbuild/protobuf";
@@ -55,7 +55,7 @@ const http2: Record<string, Wire> = {
     createConnectTransport({ ...optionsOf(way), httpVersion: "2", useBinaryFormat: true }),
   "gRPC over HTTP/2": (way) => createGrpcTransport(optionsOf(way)),
   "gRPC-Web over HTTP/2": (way) => createGrpcWebTransport({ ...optionsOf(way), httpVersion: "2" }),
-  // Devices do without: a compressor's memory for each stream that is held is not worth it.
+  // Not for devices: a compressor's memory for each held stream is not worth the saving.
   "gRPC with gzip over HTTP/2": (way) =>
     createGrpcTransport({
       ...optionsOf(way),
@@ -66,7 +66,10 @@ const http2: Record<string, Wire> = {
 };
 const wires = Object.entries({ ...http1, ...http2 });
 
-/** What every wire has to do: answer a call, store what is written as it was written, and refuse with code and field. */
+/**
+ * The requirements for every protocol: answer a call, store values unchanged, and refuse with code
+ * and field.
+ */
 async function expectUnary(transport: Transport): Promise<void> {
   const runs = createClient(RunService, transport);
   expect((await runs.listRuns({ pageSize: 1 })).$typeName).toBe("pinion.v1.ListRunsResponse");
@@ -99,7 +102,7 @@ test.each(wires)("%s carries a server's stream as it comes", async (_, wire) => 
   const events = createClient(EventService, wire({ url, token }));
   const label = newId();
   for await (const { update } of events.watchEvents({}, { signal: stop.signal })) {
-    // The cursor comes first and says that the stream is open.
+    // The cursor comes first and shows that the stream is open.
     if (update.case === "cursor" && kinds.length === 0) await enrolDevice(clients, label);
     if (update.case === "event") kinds.push(update.value.kind);
     if (kinds.includes("device.enrolled")) break;
@@ -166,7 +169,7 @@ tls("with a certificate configured every wire works within TLS (needs openssl)",
     http2["gRPC over HTTP/2"]!({ url, token: device.token, nodeOptions: { ca: cert } }),
     device.installId,
   );
-  // Who does not trust the certificate, or does without TLS, gets nothing.
+  // Clients that do not trust the certificate, or use no TLS, get no answer.
   const list = (way: Way) => createClient(RunService, http2["gRPC over HTTP/2"]!(way)).listRuns({});
   await expect(list({ url, token })).rejects.toThrow(/self-signed/);
   await expect(list({ url: url.replace("https", "http"), token })).rejects.toThrow(ConnectError);

@@ -1,4 +1,4 @@
-/** Work for a device, and somebody who watches it. */
+/** Work for a device, and a watcher of the work. */
 
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Clients } from "@pinion/client";
@@ -9,7 +9,7 @@ import type { WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
 import type { DeviceStream, Identity } from "../../support/device.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
 
-/** Replicas that all tests of a file share, on a database that they share too. Register it after the database. */
+/** Replicas shared by all tests of a file, on a shared database. Register after the database. */
 export function useReplicas<Name extends string>(
   database: { readonly url: string },
   ...names: Name[]
@@ -26,7 +26,7 @@ export function useReplicas<Name extends string>(
 
 let count = 0;
 
-/** A new manual watcher that is pinned to the device, and a run of it. */
+/** A new manual watcher pinned to the device, and a run of the watcher. */
 export async function startWork(
   clients: Clients,
   device: Identity,
@@ -62,7 +62,10 @@ export async function untilStatus(
   );
 }
 
-/** Takes the next assignment on, and beats for it and the others, so that the server has read the accept. */
+/**
+ * Accepts the next assignment, and beats for it and the others, so that the server has read the
+ * accept.
+ */
 export async function takeOn(
   stream: DeviceStream,
   ...others: { runId: string; attemptToken: string }[]
@@ -73,7 +76,7 @@ export async function takeOn(
   return assignment;
 }
 
-/** The entry of a hello for an attempt that the device holds. */
+/** The entry of a hello for an attempt held by the device. */
 export function heldOf(
   attempt: { runId: string; attemptToken: string },
   state = HeldAttemptState.RUNNING,
@@ -81,7 +84,10 @@ export function heldOf(
   return { runId: attempt.runId, attemptToken: attempt.attemptToken, state };
 }
 
-/** Watches a run from now on; what came so far is in `runs` and `outputs`, and `ended` resolves with the stream. */
+/**
+ * Watches a run from now on; messages so far are in `runs` and `outputs`, and `ended` resolves with
+ * the stream.
+ */
 export function watchRun(clients: Clients, { runId }: { runId: string }) {
   const stop = new AbortController();
   onTestFinished(() => stop.abort());

@@ -266,7 +266,7 @@ test("what an org does to another's device finds none", async () => {
   expect(await devices.list(db, { orgId: "other", ttlMs, limit: 10 })).toEqual([]);
 });
 
-/** Until another connection waits for a lock that somebody holds. */
+/** Waits until another connection waits for a lock. */
 async function untilSomebodyWaits(): Promise<void> {
   for (;;) {
     const { rows } = await sql<{ waiting: boolean }>`

@@ -53,7 +53,7 @@ async function query(url: string, text: string): Promise<Record<string, unknown>
 
 type Report = { url: string; pid: number; origin: string; error?: string };
 
-/** Another Pinion process, up to what it says. */
+/** Another Pinion process, up to its report. */
 async function startElsewhere(): Promise<{ child: ChildProcess; report: Report }> {
   const script = new URL("../../support/embedded-process.ts", import.meta.url).pathname;
   const child = spawn(process.execPath, [script, dataDir], { stdio: ["ignore", "pipe", "inherit"] });

@@ -16,7 +16,7 @@ test("a reader that resumes misses nothing while a writer holds its transaction 
   let second: Promise<void> | undefined;
   await db.transaction().execute(async (first) => {
     await events.append(first, "acme", [{ kind: "test.first", actor: "pinion" }]);
-    // It waits for the first one's commit, so it cannot be seen before it.
+    // The second write waits for the first commit, so it cannot be visible before the first.
     second = db
       .transaction()
       .execute((tx) => events.append(tx, "acme", [{ kind: "test.second", actor: "pinion" }]));
@@ -111,7 +111,7 @@ test("what every run leaves is stored packed, and read as if it were not: in ord
     ...{ kind: "run.completed", actor: `device:${deviceId}`, runId, watcherId, deviceId },
     data: { attempt: index % 2 ? 2 : 1, window_id: runId },
   }));
-  // Another run's events are told apart from those of a batch that say something else.
+  // The paused event differs from the created events, and is not merged with them.
   const paused = { kind: "watcher.paused", actor: "pinion", watcherId: watchers[0]! };
   await transaction(db, (tx) => events.append(tx, orgId, [...created, paused]));
   await transaction(db, (tx) => events.append(tx, orgId, completed));
@@ -135,7 +135,8 @@ test("what every run leaves is stored packed, and read as if it were not: in ord
 
   const { rows } = await sql<{ count: number }>`
     select count(*)::int as count from event_row where run_ids is not null`.execute(db);
-  // Of 70 created, and of 35 of a kind that completed at the first attempt, and at the second.
+  // Of 70 created events, and of 35 events of each kind: completed at the first attempt, and at the
+  // second.
   expect(rows[0]!.count).toBe(3 + 2 + 2);
 
   for (const limit of [1, 7, 31, 32, 33]) {
@@ -168,7 +169,7 @@ test("what every run leaves is stored packed, and read as if it were not: in ord
   expect(await db.selectFrom("event").select("seq").where("run_id", "=", runId).execute()).toHaveLength(2);
 });
 
-/** Runs that have begun and ended now, each of a watcher of its own; their events are left to the test. */
+/** Runs that began and ended now, each of a separate watcher; their events are left to the test. */
 async function seedRuns(db: Db, count: number) {
   const { deviceId } = await seedDevice(db);
   const runs: { runId: string; watcherId: string }[] = [];
@@ -187,7 +188,7 @@ async function seedRuns(db: Db, count: number) {
   return { deviceId, watchers, runs };
 }
 
-/** Until another connection waits for a lock that somebody holds. */
+/** Waits until another connection waits for a lock. */
 async function untilSomebodyWaits(): Promise<void> {
   for (;;) {
     const { rows } = await sql<{ waiting: boolean }>`

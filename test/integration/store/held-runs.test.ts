@@ -1,11 +1,14 @@
-/** What a claim reads does not grow with the runs that are held. */
+/** The buffers read by a claim do not grow with the number of held runs. */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { useDatabase } from "../../support/database.ts";
 
 const database = useDatabase();
 
-/** Buffers that are read where a claim looks for runs of one device, and of the fleet; in an org with so many held runs. */
+/**
+ * The buffers read by a claim for runs of one device, and of the fleet; in an org with `held` held
+ * runs.
+ */
 async function buffersRead(held: number): Promise<{ pinned: number; unpinned: number }> {
   const { db } = database;
   const org = `org-${held}`;

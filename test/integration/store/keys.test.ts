@@ -5,7 +5,10 @@ import { useDatabase } from "../../support/database.ts";
 
 const database = useDatabase({ per: "file" });
 
-/** Unique indexes that do not lead with org_id, each with why it cannot, and what a sharded database does about it. */
+/**
+ * Unique indexes that do not lead with org_id, each with the reason, and the solution for a sharded
+ * database.
+ */
 const exceptions: Record<string, string> = {
   token_sha256_key:
     "a token is looked up before its org is known; a sharded database asks a directory of hashes, or all",
@@ -33,7 +36,8 @@ test("tables without org_id are those that belong to no tenant", async () => {
     where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') and not relispartition
       and not exists (select from pg_attribute o where o.attrelid = t.oid and o.attname = 'org_id' and not o.attisdropped)
     order by 1`.execute(database.db);
-  // The org's own row has its id as the key; a person may be a member of several orgs; the clock is the database's.
+  // The org's own row has its id as the key; a person may be a member of several orgs; the clock
+  // belongs to the database.
   expect(rows.map(({ table }) => table)).toEqual([
     "clock",
     "clock_jump",
@@ -41,7 +45,7 @@ test("tables without org_id are those that belong to no tenant", async () => {
     "kysely_migration_lock",
     "org",
     "replica",
-    // Of nobody until it is used, and then used up.
+    // Belongs to no user before its use; single use.
     "sign_in_code",
     "user",
     "user_identity",

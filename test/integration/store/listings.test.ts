@@ -1,4 +1,4 @@
-/** Listings with a filter read what the filter names, and not all that an org ever had. */
+/** Listings with a filter only read matching rows, not the org's whole history. */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { type Db, transaction } from "../../../src/store/pg/database.ts";
@@ -9,7 +9,7 @@ import { orgId, policy, reportOf, seedRunning, storeOnce } from "../../support/r
 
 const database = useDatabase();
 
-/** How often a list goes through an index. */
+/** The number of scans of an index by a list. */
 function scansOf(index: string, list: (tx: Db) => Promise<unknown>): Promise<number> {
   return transaction(database.db, async (tx) => {
     await list(tx);

@@ -35,7 +35,7 @@ test("a database of a newer version is refused with advice", async () => {
 });
 
 test("a migration that fails leaves nothing behind", async () => {
-  // In the way of the base schema.
+  // Conflicts with the base schema.
   await sql`create table "window" (id int)`.execute(t.db);
   await expect(migrate(t.url)).rejects.toThrow("already exists");
   const tables = await sql<{ n: number }>`

@@ -1,5 +1,7 @@
 import { randomUUID } from "node:crypto";
-/** Statements of a few items keep their plans; those of many are planned for what they are. */
+/**
+ * Statements of a few items keep their plans; statements of many items are planned for their size.
+ */
 import { type Kysely, sql } from "kysely";
 import { afterEach, expect, test } from "vitest";
 import { type Database, isPassing, openDatabase } from "../../../src/store/pg/database.ts";
@@ -78,7 +80,7 @@ test("a plan that was kept while the table was empty does not read it whole when
   for (let use = 0; use < 10; use++) expect(await attempts.claim(db, [want])).toEqual([]);
   expect((await prepared(db)).some(({ kept }) => kept > 0)).toBe(true);
 
-  // Nothing tells PostgreSQL's planner of these: the table is not analyzed.
+  // PostgreSQL's planner has no statistics of these rows: the table is not analyzed.
   await sql`alter table run set (autovacuum_enabled = off)`.execute(t.db);
   const watcher = await seedWatcher(t.db, await seedDevice(t.db));
   const { id } = await triggerRun(t.db, watcher);

@@ -1,4 +1,4 @@
-/** Row-level security, by itself: statements that forget to ask for the org, or ask for the wrong one. */
+/** Row-level security alone: statements without a condition on the org, or with the wrong org. */
 import { sql } from "kysely";
 import pg from "pg";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -13,7 +13,8 @@ let opened: Database;
 let db: Db;
 
 beforeEach(async () => {
-  // One connection: what a statement left on it would be found by the next.
+  // One connection: state left on the connection by a statement would be found by the next
+  // statement.
   opened = openDatabase({ url: database.url, poolMax: 1 });
   db = opened.tenantDb;
   for (const orgId of ["acme", "globex"]) {
@@ -24,7 +25,7 @@ afterEach(() => opened.close());
 
 const as = <T>(orgId: string, statement: () => Promise<T>) => withinOrg(orgId, statement);
 
-/** The tables with an org_id, partitions apart, and the two that name orgs and people. */
+/** The tables with an org_id, without partitions, and the two tables that name orgs and people. */
 async function tenantTables(): Promise<string[]> {
   const { rows } = await sql<{ name: string }>`
     select distinct c.oid::regclass::text as name from pg_class c
@@ -118,7 +119,7 @@ test("a transaction is confined as a whole, and what it set is gone with it, als
   await expect(as("globex", () => transaction(db, (tx) => sql`select 1 / 0`.execute(tx)))).rejects.toThrow();
   await expect(as("globex", () => sql`select 1 / 0`.execute(db))).rejects.toThrow();
   expect(await as("acme", () => labels(db))).toEqual([{ label: "acme's box" }]);
-  // The same connection, for what belongs to many orgs.
+  // The same connection, for statements across orgs.
   expect(await labels(opened.db)).toHaveLength(2);
   const { rows } =
     await sql`select current_user = session_user as is_back, current_setting('pinion.org', true) as org`.execute(

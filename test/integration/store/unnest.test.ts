@@ -1,4 +1,4 @@
-/** Arrays as parameters: whatever is in them arrives as it was, at its place. */
+/** Arrays as parameters: each element arrives unchanged, at its place. */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { unnest } from "../../../src/store/pg/unnest.ts";

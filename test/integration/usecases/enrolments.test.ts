@@ -1,4 +1,4 @@
-/** Whose join code may enrol an installation that the org knows. */
+/** The join codes that may enrol an installation known to the org. */
 import { beforeEach, expect, test } from "vitest";
 import { secretHash } from "../../../src/ids.ts";
 import * as devices from "../../../src/store/people/devices.ts";
@@ -73,7 +73,7 @@ test("nobody takes over another's device by its install_id, and the attempt uses
     expect(await deviceOf(laptop.deviceId)).toMatchObject({ owner_id: bob.userId, label: "box" });
     const [credential] = await tokens.findByHashes(database.db, [secretHash(laptop.secret)]);
     expect(credential).toMatchObject({ isRevoked: false });
-    // The code is still good for an installation of its own.
+    // The code is still valid for a new installation.
     await enroll(code, `install-of-${code}`);
   }
 });
@@ -88,7 +88,7 @@ test("an owner or admin enrols another's device again, and it stays that person'
     const [credential] = await tokens.findByHashes(database.db, [secretHash(again.secret)]);
     expect(credential).toMatchObject({ userId: bob.userId });
   }
-  // What counts is the role when the code is used.
+  // The role at the time of the code's use counts.
   const code = await codeOf(admin.userId);
   await addMember("ada", "member");
   await expect(enroll(code)).rejects.toMatchObject(refusal);

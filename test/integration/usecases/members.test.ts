@@ -1,4 +1,4 @@
-/** A member who leaves while somebody pins to, or enrols, a device of theirs. */
+/** A member leaves while another person pins work to, or enrols, a device of the member. */
 import { randomUUID } from "node:crypto";
 import { beforeEach, expect, test } from "vitest";
 import * as agents from "../../../src/store/agents/agents.ts";
@@ -36,7 +36,7 @@ beforeEach(async () => {
   laptop = await addDevice(database.db, bob);
 });
 
-/** Bob leaves; `meanwhile` is called when that has happened and is not committed. */
+/** Bob leaves; `meanwhile` is called after the removal and before the commit. */
 function leave(meanwhile: () => Promise<void>) {
   return transaction(database.db, async (tx) => {
     const leaving = { ...bob, actor: "pinion", caller: null, endsServices: false };
@@ -80,7 +80,7 @@ const pin = () =>
     surroundings,
   );
 
-/** Resolves when so many connections of this database wait for a lock. */
+/** Resolves when `count` connections of this database wait for a lock. */
 async function waiting(count: number): Promise<void> {
   await expect
     .poll(async () => {

@@ -1,7 +1,7 @@
 /**
- * A crowd without a token, in a process of its own: keeps so many connections open from many addresses, half of them idle
- * and half of them with streams of `Enroll` of which only a part ever comes. Opens anew what is closed, until so many
- * streams were begun. Says every second what it has done.
+ * A crowd without a token, in a separate process: keeps `connections` connections open from many
+ * addresses, half of them idle and half with incomplete `Enroll` streams. Reopens closed
+ * connections, until the wanted number of streams was begun. Prints its counts every second.
  */
 import { connect, type Socket } from "node:net";
 import { flags, frameTypes, greeting, grpcHeaders, http2Frame } from "./http2.ts";
@@ -15,11 +15,13 @@ const options = JSON.parse(process.argv[2]!) as {
   network: number;
 };
 const streamsPerConnection = 100;
-/** As many connections are being made at once: more would only wait in the system's queue. */
+/**
+ * Maximum number of connections being opened at once: more would only wait in the system's queue.
+ */
 const connectingMax = 50;
 
 const headers = grpcHeaders("/pinion.v1.DeviceService/Enroll");
-/** A message that says that it is longer than what comes of it. */
+/** A message whose stated length exceeds its bytes. */
 const part = Buffer.alloc(options.bodyBytes);
 part.writeUInt32BE(60_000, 1);
 const streams = Buffer.concat(

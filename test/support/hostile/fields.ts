@@ -1,6 +1,6 @@
 /**
- * Messages made from what the .proto files say: a base that breaks no rule, and every field of it at its limits, beyond
- * them, and filled with what nobody means.
+ * Messages generated from the .proto files: a valid base, and each field at its limits, beyond
+ * them, and with senseless values.
  */
 import {
   create,
@@ -17,7 +17,7 @@ import {
 } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
 
 export type Mutation = {
-  /** Which field, and what of it. */
+  /** The field, and the kind of value. */
   label: string;
   message: Message;
 };
@@ -25,7 +25,7 @@ export type Mutation = {
 const uuid = "0190f5fe-7c00-7a00-8000-000000000001";
 const depthMax = 4;
 
-/** Texts that are no names: for a shell, a terminal, a log, a database, a reader. */
+/** Texts that are invalid as names: for a shell, a terminal, a log, a database, a reader. */
 export const oddTexts = [
   "",
   "\u0000",
@@ -62,7 +62,7 @@ const lengths: [seconds: bigint, nanos: number][] = [
   [-9_223_372_036_854_775_808n, 0],
 ];
 
-/** A message that is as it should be: what is required is there, ids are the given ones by the field's name. */
+/** A valid message: required fields are set, ids are given by field name. */
 export function baseOf(desc: DescMessage, ids: Record<string, string>, depth = 0): Message {
   const message = create(desc);
   const into = reflect(desc, message);
@@ -74,7 +74,7 @@ export function baseOf(desc: DescMessage, ids: Record<string, string>, depth = 0
     return message;
   }
   for (const field of desc.fields) {
-    // Of several, the first; a rule may ask for one.
+    // Of several fields, the first; a rule may require one.
     if (field.oneof && field.oneof.fields[0] !== field) continue;
     if (field.fieldKind === "scalar" || field.fieldKind === "enum") {
       const value = plainValue(field, ids);
@@ -127,7 +127,7 @@ function isLong(field: DescField): boolean {
   );
 }
 
-/** The bounds that the rules name: `gte`, `lte` and their like. */
+/** The bounds in the rules: `gte`, `lte` and the like. */
 function numberBounds(field: DescField): bigint[] {
   const rules = rulesOf(field)?.type.value as
     | { greaterThan?: { value?: unknown }; lessThan?: { value?: unknown } }
@@ -137,7 +137,7 @@ function numberBounds(field: DescField): bigint[] {
     .map((value) => BigInt(Math.trunc(Number(value))));
 }
 
-/** What a field may be filled with, as it is in a message. */
+/** The values for a field, in the form of a message. */
 function valuesOf(field: DescField): [label: string, value: unknown][] {
   switch (field.fieldKind) {
     case "enum":
@@ -248,7 +248,10 @@ function listValues(field: DescField & { fieldKind: "list" }): [string, unknown]
   ];
 }
 
-/** Every field of a message, one at a time, with each value that `valuesOf` names; the rest stays as the base has it. */
+/**
+ * Each field of a message, one at a time, with each value of `valuesOf`; the other fields keep the
+ * base's values.
+ */
 export function* mutationsOf(desc: DescMessage, ids: Record<string, string>, depth = 0): Generator<Mutation> {
   if (depth > depthMax || desc.typeName.startsWith("google.protobuf.")) return;
   for (const field of desc.fields) {
@@ -266,7 +269,7 @@ export function* mutationsOf(desc: DescMessage, ids: Record<string, string>, dep
   }
 }
 
-/** As generated code would: a oneof holds its case. */
+/** In the form of generated code: a oneof holds its case. */
 function assign(message: Message, field: DescField, value: unknown): void {
   const target = message as unknown as Record<string, unknown>;
   const needsCreate = field.fieldKind === "message" && field.message.typeName !== "google.protobuf.Struct";

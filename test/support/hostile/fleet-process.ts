@@ -1,6 +1,6 @@
 /**
- * A fleet that only wants to be heard, in a process of its own: each device holds its stream and beats. Says on a line each
- * how long the answer to a beat took, in milliseconds, and which streams ended.
+ * A fleet of idle devices, in a separate process: each device holds its stream and beats. Prints
+ * the latency of each answered beat in milliseconds, and each ended stream, one per line.
  */
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import * as grpc from "@grpc/grpc-js";

@@ -1,4 +1,4 @@
-/** HTTP/2 written by hand, so that it can be wrong. */
+/** HTTP/2 frames written by hand, so that they can be invalid. */
 import { connect, type Socket } from "node:net";
 
 export const frameTypes = {
@@ -31,7 +31,7 @@ export function http2Frame(
   return Buffer.concat([head, payload]);
 }
 
-/** A header field as HPACK takes it without its tables: a literal that is not indexed. */
+/** A header field for HPACK without tables: a literal without indexing. */
 export function literal(name: string, value: string): Buffer {
   return Buffer.concat([Buffer.from([0x00]), hpackText(name), hpackText(value)]);
 }
@@ -65,7 +65,10 @@ export function grpcHeaders(path: string, more: Record<string, string> = {}): Bu
 
 export type RawConnection = {
   socket: Socket;
-  /** Writes, and waits until the system has taken it, the peer has hung up, or a moment has passed. */
+  /**
+   * Writes, and waits until the system has taken the bytes, the peer has hung up, or a moment has
+   * passed.
+   */
   write(bytes: Uint8Array): Promise<void>;
   /** Resolves when the peer has hung up. */
   closed: Promise<void>;
@@ -75,7 +78,9 @@ export type RawConnection = {
 
 const writeMs = 2_000;
 
-/** A connection that reads whatever comes and forgets it. Never rejects: what the peer does to it is its answer. */
+/**
+ * A connection that reads and discards all input. Never rejects: the peer's reaction is the result.
+ */
 export async function openRaw(port: number, { isReading = true } = {}): Promise<RawConnection> {
   const socket = connect(port, "127.0.0.1");
   let isClosed = false;
@@ -116,7 +121,7 @@ export async function openRaw(port: number, { isReading = true } = {}): Promise<
   };
 }
 
-/** A connection that has said hello as HTTP/2 does. */
+/** A connection after the preface of HTTP/2. */
 export async function openHttp2(port: number, options: { isReading?: boolean } = {}): Promise<RawConnection> {
   const connection = await openRaw(port, options);
   await connection.write(Buffer.concat([greeting, http2Frame(frameTypes.settings)]));

@@ -1,6 +1,7 @@
 /**
- * Somebody else's device, in a process of its own: triggers a run, takes it, completes it, and again. Says on a line
- * each time how long it was from the call until the assignment, in milliseconds, or what went wrong.
+ * Another user's device, in a separate process: triggers a run, accepts and completes it, again and
+ * again. Prints the time from each call to the assignment in milliseconds, or the error, one per
+ * line.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { connectDevice, createClients, Platform } from "@pinion/client";

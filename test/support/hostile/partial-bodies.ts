@@ -1,4 +1,7 @@
-/** Large bodies on one HTTP/2 connection, of which the last byte never comes. Keeps to what the peer's windows allow. */
+/**
+ * Large bodies on one HTTP/2 connection, each without the last byte. Respects the peer's
+ * flow-control windows.
+ */
 import { flags, frameTypes, grpcHeaders, http2Frame, type RawConnection } from "./http2.ts";
 
 const frameBytes = 16_384;
@@ -55,7 +58,8 @@ export async function partialBodies(
     for (let left = options.bytes; left > 0 && !connection.isClosed() && !reset.has(streamId); ) {
       const room = Math.min(windows.get(0)!, windows.get(streamId) ?? 0, frameBytes, left);
       if (room <= 5) {
-        // The peer gives no more room, for instance because it has cut the stream: go on with the next.
+        // The peer's window stays closed, for instance because the peer has cut the stream: the
+        // next stream follows.
         const hasNews = await Promise.race([
           new Promise<boolean>((resolve) => {
             wake = () => resolve(true);

@@ -1,4 +1,6 @@
-/** A server in a process of its own that is attacked, and a neighbour who goes on with his work meanwhile. */
+/**
+ * An attacked server in a separate process, and a neighbour that goes on with its work meanwhile.
+ */
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -20,9 +22,9 @@ export type Target = {
   port: number;
   token: string;
   clients: ReturnType<typeof createClients>;
-  /** A device that the attacker owns. */
+  /** A device owned by the attacker. */
   device: Identity;
-  /** What the server wrote to its log, a line each. */
+  /** The server's log, by line. */
   log: string[];
   rssBytes(): number;
   isAlive(): boolean;
@@ -44,7 +46,7 @@ export async function startTarget(databaseUrl: string, env: Record<string, strin
       ...process.env,
       DATABASE_URL: databaseUrl,
       PINION_LOG_LEVEL: "info",
-      // Their deadlines are looked at by tests of their own; here they should end what the attacks leave behind.
+      // Separate tests cover these deadlines; here they end the leftovers of the attacks.
       PINION_HELLO_DEADLINE_MS: "2000",
       NODE_OPTIONS: "",
       ...env,
@@ -131,13 +133,17 @@ export function quantile(samples: readonly number[], share: number): number {
 
 export type Withstood = { quietMs: number; attackedMs: number; grownBytes: number };
 
-/** What Node has not collected yet counts, too: bursts of large requests have left 110 to 230 MiB of it behind. */
+/**
+ * Includes memory that Node has not collected yet: bursts of large requests have left 110 to 230
+ * MiB.
+ */
 const grownBytesMaxDefault = 400 * mebibyte;
 
 /**
- * Runs an attack and expects that the server lives, that its memory stays below a bound, and that the neighbour gets on
- * with his work. Says on standard error what it measured. The bound on latency is generous: on two busy cores the
- * attacker takes them from the server. What is reported is the ratio.
+ * Runs an attack and expects that the server lives, that its memory stays below a bound, and that
+ * the neighbour's work goes on. Prints the measurements on standard error. The bound on latency is
+ * generous: on two busy cores the attacker takes CPU from the server. The reported figure is the
+ * ratio.
  */
 export async function withstand(
   target: Target,
@@ -160,7 +166,7 @@ export async function withstand(
     samples = measuring.end();
   }
   expect(target.isAlive(), `the server lives after: ${name}`).toBe(true);
-  // An attack that was over at once is still felt by those who come next.
+  // The effects of a short attack are measured on the following samples.
   if (samples.length < attackedSamples)
     samples.push(...(await gather(target, attackedSamples - samples.length)));
   peak = Math.max(peak, target.rssBytes());

@@ -1,4 +1,7 @@
-/** Each rule of the checker: a history that it lets pass, and the smallest changes that it must notice. */
+/**
+ * Each rule of the checker: a history that passes the rule, and the smallest changes that the rule
+ * must notice.
+ */
 import { expect, test } from "vitest";
 import { check } from "../../chaos/checker/check.ts";
 import { merge, subtract } from "../../chaos/checker/owners.ts";
@@ -59,8 +62,8 @@ const seen = (ms: number, message: Extract<Happening, { kind: "seen" }>["message
   at(ms, { kind: "seen", device, stream, message });
 
 /**
- * A watcher every 10 s lives for 25 s: at 10 s a run whose first attempt is reaped and whose second is stored, at 20 s a
- * slot that is skipped; then a person's run that is cancelled.
+ * A watcher every 10 s lives for 25 s: at 10 s a run whose first attempt is reaped and whose second
+ * attempt is stored, at 20 s a skipped slot; then a manual run that is cancelled.
  */
 function goodLife(): { history: Entry[]; rows: Rows } {
   const first = { run: "run-1", token: "token-1" };
@@ -641,7 +644,7 @@ test("a program that finished has its result stored, late, held, or lost with it
     at(16_600, { kind: "host", host: "host-1", phase: "killed" }),
   );
   expect(broken(killedLater)).toContain("a finished program's result is kept");
-  // While its disk was full, the result was in memory.
+  // During the full disk, the result was in memory.
   add(
     killedLater,
     at(11_000, { ...faultOf("disk_full", "host-1"), phase: "begin" }),
@@ -672,7 +675,8 @@ test("a result that was sent while the disk was full may be gone with its proces
     }),
     at(13_000, { ...full, phase: "end" }),
   );
-  // The first attempt's verdict was "superseded" in the life; without it nobody answered.
+  // The first attempt's verdict in the life is "superseded"; without this entry, the result has no
+  // answer.
   life.history = life.history.filter(({ at }) => at !== start + 17_100);
   expect(broken(life)).toEqual([]);
 });

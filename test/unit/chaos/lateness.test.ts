@@ -1,4 +1,7 @@
-/** "Late by at most the sweep": what the rule counts as a wait for a push, and what it lets be a reason to be late. */
+/**
+ * "Late by at most the sweep": the waits for a push counted by the rule, and the accepted reasons
+ * for lateness.
+ */
 import { expect, test } from "vitest";
 import { checkLateness, fullSpans, waitsAbove } from "../../chaos/checker/lateness.ts";
 import { type Bounds, makeWorld } from "../../chaos/checker/world.ts";
@@ -53,7 +56,7 @@ const runRow = (values: Partial<RunRow> & { id: string }): RunRow => ({
 
 type Life = { history: Entry[]; rows: Rows; slots: number };
 
-/** A device that is connected for a minute, and a run of it that is due at 20 s and pushed so much later. */
+/** A device connected for a minute, and a run that is due at 20 s and pushed `lateMs` later. */
 function lifeOf({ lateMs }: { lateMs: number }): Life {
   const pushedAt = dueAt + lateMs;
   const acks = Array.from({ length: endsAt / 1_000 }, (_, index) =>
@@ -106,7 +109,7 @@ const faultFrom = (life: Life, name: FaultKind, targets: string[], fromMs: numbe
   life.history.push(at(fromMs, { ...fault, phase: "begin" }), at(toMs, { ...fault, phase: "end" }));
 };
 
-/** Another run that is out at the device, of another watcher if not told otherwise. */
+/** Another run out at the device, by default of another watcher. */
 const otherRun = (life: Life, fromMs: number, toMs: number, watcher = "watcher-2") => {
   const values = { id: "run-2", watcher, token: "token-2", dueAt: start + fromMs, claimedAt: start + fromMs };
   life.rows.runs.push(runRow({ ...values, finishedAt: start + toMs }));

@@ -1,4 +1,4 @@
-/** The daemon as a service: what is written, and what is asked of the service manager. */
+/** The daemon as a service: the written files, and the calls of the service manager. */
 import { execFileSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import {
@@ -104,7 +104,7 @@ const hasSystemdAnalyze = (() => {
   }
 })();
 
-/** A home of its own, enrolled, with a systemctl that writes down what it is asked. */
+/** A new home, enrolled, with a systemctl that records its calls. */
 async function machine(options: { systemctl?: string } = {}) {
   const home = realpathSync(mkdtempSync(join(tmpdir(), "pinion-install-")));
   onTestFinished(() => rmSync(home, { recursive: true, force: true }));

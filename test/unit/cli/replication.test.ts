@@ -1,4 +1,4 @@
-/** What the doctor says that a failover would cost today. */
+/** The doctor's report of the cost of a failover today. */
 import { expect, test } from "vitest";
 import { checkReplication } from "../../../src/cli/doctor/database.ts";
 

@@ -1,4 +1,4 @@
-/** What reaches a terminal of a text that somebody else wrote. */
+/** Texts of other authors, as printed to a terminal. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { forTerminal, TerminalText } from "../../../src/cli/print/terminal.ts";

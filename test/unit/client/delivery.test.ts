@@ -34,7 +34,7 @@ test("a result that is answered while it is being written is not left on the dis
     outcome: Outcome.COMPLETED,
     output: "done",
   });
-  // A welcome that says ABORT may come between the end of an attempt and its durability.
+  // A welcome with the verdict ABORT may come between the end of an attempt and its durability.
   const adding = delivery.add(completion, Date.now(), "watcher");
   const answer = { attemptToken, verdict: CompletionVerdict.SUPERSEDED, windowId: "", message: "" };
   await Promise.all([adding, delivery.acknowledge(answer)]);

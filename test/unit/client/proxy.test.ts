@@ -16,7 +16,7 @@ const p = "http://proxy:3128";
 type Row = [environment: Record<string, string>, url: string, proxy: string | undefined];
 const rows: Row[] = [
   [{}, "http://pinion.example.org", undefined],
-  // Which variable speaks for a URL.
+  // The variable that applies to a URL.
   [{ http_proxy: p }, "http://pinion.example.org", p],
   [{ HTTP_PROXY: p }, "http://pinion.example.org", p],
   [{ https_proxy: p }, "https://pinion.example.org", p],
@@ -30,7 +30,7 @@ const rows: Row[] = [
   [{ https_proxy: "", HTTPS_PROXY: p }, "https://pinion.example.org", p],
   [{ HTTPS_PROXY: "" }, "https://pinion.example.org", undefined],
   [{ grpc_proxy: p, GRPC_PROXY: p }, "https://pinion.example.org", undefined],
-  // How a proxy is written.
+  // The forms of a proxy's address.
   [{ HTTPS_PROXY: "proxy:3128" }, "https://pinion.example.org", p],
   [{ HTTP_PROXY: "proxy:3128" }, "http://pinion.example.org", p],
   [{ HTTPS_PROXY: "10.1.2.3:3128" }, "https://pinion.example.org", "http://10.1.2.3:3128"],

@@ -1,4 +1,4 @@
-/** The daemon opens nothing that would make it wait, lead it elsewhere or fill its memory. */
+/** The daemon opens no file that would block it, redirect it or fill its memory. */
 import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";

@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { TokenKind, TokenService } from "#gen/pinion/v1/token_pb.js";
 import { repeatLost } from "../../../clients/ts/src/ops/repeat.ts";
 
-/** A server that loses its first answers, and the request ids that it was asked with. */
+/** A server that loses its first answers, and the received request ids. */
 function losing(count: number, code: Code) {
   const asked: string[] = [];
   const transport = createRouterTransport(

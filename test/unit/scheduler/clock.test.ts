@@ -1,4 +1,4 @@
-/** What departs from two clocks that go on together, and what is held for a jump. */
+/** Deviations between two clocks, and the deviations treated as a jump. */
 import { expect, test } from "vitest";
 import { departure, elapsedMs, judge } from "../../../src/scheduler/clock.ts";
 

@@ -45,7 +45,10 @@ const watcher: DueWatcher = {
   now: at("10:00:30"),
 };
 
-/** What a device with claude and the workspace "web" has for a watcher that names something else. */
+/**
+ * The offers of a device with claude and the workspace "web", for a watcher that names something
+ * else.
+ */
 function offers(named: Partial<DeviceOffers>): DeviceOffers {
   return {
     ...{ agentKind: "", workspace: "", label: "mac-7", kinds: ["claude"], tells: true, workspaces: ["web"] },
@@ -53,7 +56,7 @@ function offers(named: Partial<DeviceOffers>): DeviceOffers {
   };
 }
 
-/** What becomes of each slot, as "hour what". */
+/** The outcome of each slot, as "hour outcome". */
 function outcome(plan: Plan): string[] {
   const hour = (slot: Date | null) => slot?.toISOString().slice(11, 13) ?? "now";
   return [

@@ -4,7 +4,7 @@ import { type BusBatch, createBusSender, readEnvelope } from "../../../src/serve
 
 type Message = { kind: string; text: string };
 
-/** A sender whose batches the test lets go one at a time. */
+/** A sender whose batches the test releases one at a time. */
 function start(payloadBytesMax = 1_000) {
   const batches: BusBatch[] = [];
   let release: () => void = () => {};

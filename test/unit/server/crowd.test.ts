@@ -1,4 +1,4 @@
-/** Who has to give way at the port, and who never does. */
+/** The connections that the port closes when crowded, and those that it never closes. */
 import { EventEmitter } from "node:events";
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";

@@ -15,7 +15,7 @@ function setUp() {
   return { log, lines, convert: (error: unknown) => toConnectError(error, { log, rpc: "x/Y" }) };
 }
 
-/** What a client would read of the details. */
+/** The details as read by a client. */
 function details(error: ConnectError) {
   return error.details.map((detail) => ("desc" in detail ? [detail.desc.typeName, detail.value] : []));
 }
@@ -92,7 +92,7 @@ test("a caller that went away is no error worth a line", () => {
   expect(toConnectError(reset, call).code).toBe(Code.Canceled);
   expect(toConnectError(gone.signal.reason, call).code).toBe(Code.Canceled);
   expect(lines).toEqual([]);
-  // A mistake of ours stays one, whoever has gone.
+  // An error in our own code stays internal, even if the caller has gone.
   expect(toConnectError(new TypeError("oops"), call).code).toBe(Code.Internal);
 });
 

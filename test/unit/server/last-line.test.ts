@@ -1,4 +1,7 @@
-/** What nothing caught ends one operation, is counted by where it arrived, and fills no log. */
+/**
+ * An uncaught exception ends one operation, is counted by its place of arrival, and does not fill
+ * the log.
+ */
 import { EventEmitter } from "node:events";
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";

@@ -1,4 +1,4 @@
-/** How many streams a token may hold open on a replica. */
+/** Maximum number of streams that a token may hold open on a replica. */
 import { expect, test } from "vitest";
 import { createTokenStreams, workerStreamsMax } from "../../../src/server/device/token-streams.ts";
 

@@ -5,7 +5,7 @@ import { createTransients, type Transients } from "../../../src/server/cluster/t
 /** On a busy machine too. */
 const eventually = (check: () => void) => vi.waitFor(check, { timeout: 15_000, interval: 5 });
 
-/** Replicas on a bus in memory that loses what it is told to lose. */
+/** Replicas on an in-memory bus that loses chosen messages. */
 function connectReplicas(...ids: string[]) {
   const replicas = new Map<string, Transients>();
   const sent: BusMessage[] = [];
@@ -13,7 +13,7 @@ function connectReplicas(...ids: string[]) {
   const deliver = (to: string, message: BusMessage) => {
     if (bus.loses(message)) return;
     sent.push(message);
-    // As it would come over a wire.
+    // A copy, as from a wire.
     const copy: BusMessage = JSON.parse(JSON.stringify(message));
     queueMicrotask(() => replicas.get(to)?.receive(copy));
   };
@@ -80,7 +80,7 @@ test("a fleet that comes back at once is told of in part, in few messages, and b
 
 test("a replica that has just begun to listen learns at once who watches what", async () => {
   const { bus, of } = connectReplicas("a", "b");
-  // As if b were not there yet.
+  // As if b had not started yet.
   bus.loses = () => true;
   const { seen } = watch(of("a"));
   bus.loses = () => false;
@@ -110,7 +110,7 @@ test("who watches an org that is watched there already is told nothing twice, an
   const count = sent.length;
   of("b").tell("acme", connected("z"));
   of("a").tell("acme", connected("z"));
-  // The mark comes after what would have been sent for it.
+  // The mark comes after any message sent for the event.
   const mark = watch(of("b"));
   await eventually(() => expect(mark.seen.resyncs).toBe(1));
   expect(sent.slice(count).filter((message) => message.kind === "transients")).toEqual([]);

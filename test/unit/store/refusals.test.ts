@@ -1,4 +1,6 @@
-/** What the database's refusals mean: only what a value itself is at fault for is final. */
+/**
+ * The meaning of the database's refusals: a refusal is final only if the value itself is at fault.
+ */
 import pg from "pg";
 import { describe, expect, test } from "vitest";
 import { isFinal, isPassing, isUnavailable, mayBeOfOneRow } from "../../../src/store/pg/database.ts";
@@ -6,7 +8,7 @@ import { isFinal, isPassing, isUnavailable, mayBeOfOneRow } from "../../../src/s
 const refusal = (code: string) =>
   Object.assign(new pg.DatabaseError("refused", 7, "error"), { code, severity: "ERROR" });
 
-/** All classes of SQLSTATE that PostgreSQL 18 lists, with codes that matter here. */
+/** All classes of SQLSTATE in PostgreSQL 18, with the codes that matter here. */
 const classes = {
   "08": ["08000", "08003", "08006", "08P01"],
   "09": ["09000"],

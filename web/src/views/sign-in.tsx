@@ -111,6 +111,9 @@ export function SignIn() {
           <code>npm start</code> and <code>pinion sign-ins link</code> print a link that needs no token. The
           first start wrote a token to <code>.pinion/token</code>; it is not kept in this browser.
         </p>
+        <p class="hint">
+          <a href="docs">Documentation</a>
+        </p>
       </form>
     </main>
   );

@@ -104,7 +104,7 @@ test("streams that are opened and reset at once", patience, async () => {
         }
         await connection.write(Buffer.concat(frames));
       }
-      // Nobody needs ten thousand resets.
+      // A few resets are enough.
       await Promise.race([connection.closed, delay(10_000)]);
       expect(connection.isClosed()).toBe(true);
     }
@@ -199,7 +199,7 @@ test("two thousand connections that say nothing, half a greeting, or drip", pati
         connection.write(Buffer.from(halves[index % halves.length]!, "latin1")),
       ),
     );
-    // Those that have not begun a request are cut after ten seconds; a request has a minute.
+    // Connections without a begun request are cut after ten seconds; a request has a minute.
     await Promise.race([
       Promise.all(connections.filter((_, index) => index % halves.length < 4).map(({ closed }) => closed)),
       delay(40_000).then(() => expect.fail("connections without a request are still open")),
@@ -209,7 +209,8 @@ test("two thousand connections that say nothing, half a greeting, or drip", pati
 });
 
 test("bodies that nobody has a token for", patience, async () => {
-  // A frame that claims four megabytes, and all of them but the last byte, on as many streams as a connection may have.
+  // A frame with a stated length of four megabytes, without the last byte, on the maximum number of
+  // streams of a connection.
   const claimed = 4 * 1024 * 1024 - 5;
   const head = Buffer.alloc(5);
   head.writeUInt32BE(claimed, 1);

@@ -1,6 +1,7 @@
 /**
- * A crowd of strangers that holds connections and half-sent requests, and a fleet that goes on meanwhile. A tenth of it by
- * default; PINION_CROWD_SCALE=1 is 25,000 connections, a million half-sent streams and 1,000 devices.
+ * A crowd of strangers that holds connections and half-sent requests, beside a working fleet. A
+ * tenth of the full size by default; PINION_CROWD_SCALE=1 is 25,000 connections, a million
+ * half-sent streams and 1,000 devices.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
@@ -19,9 +20,9 @@ const streams = Math.round(1_000_000 * scale);
 const deviceCount = Math.round(1_000 * scale);
 const crowds = 2;
 const beatMs = 2_000;
-/** What a small container has. */
+/** The memory of a small container. */
 const memoryBytesMax = 512 * 1024 * 1024;
-/** Node's own choice where it finds such a limit, which on this machine there may be none to find. */
+/** Node's own default under such a memory limit; this machine may have no limit. */
 const heapOfContainer = "--max-old-space-size=256";
 const latencyMsMax = 250;
 
@@ -111,7 +112,7 @@ test(`${connections} connections and ${streams} half-sent streams of strangers d
       );
       if (answer?.status === 200) probesAnswered += 1;
     }
-    // A good token on a new connection, in the middle of it.
+    // A valid token on a new connection, during the attack.
     const fresh = createClients({ url: target.url, token: target.token });
     const askedAt = performance.now();
     await fresh.fleet.listDevices({ pageSize: 1 });

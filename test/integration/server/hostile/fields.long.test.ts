@@ -1,4 +1,7 @@
-/** Every field of every unary rpc at its limits and beyond: refused with a reason, or done; never an internal error. */
+/**
+ * Every field of every unary rpc at its limits and beyond: refused with a reason, or done; never an
+ * internal error.
+ */
 import { readdirSync } from "node:fs";
 import { type DescMethodUnary, type DescService, type Message, toBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError, createClient, type Transport } from "@connectrpc/connect";
@@ -32,7 +35,7 @@ beforeAll(async () => {
 }, 60_000);
 afterAll(() => target?.stop());
 
-/** These would take from the test what it lives of: they are asked for what is not there. */
+/** These rpcs would delete the resources of the test: they are called with unknown ids. */
 const takesAway = /^(Delete|Revoke|Rotate|Remove)/;
 const patience = { timeout: 600_000 };
 const atOnce = 8;
@@ -49,7 +52,7 @@ function transportFor(token: string): Transport {
   });
 }
 
-/** What the server may say of a message that the rules let through, and what it must say of any other. */
+/** Codes of server faults, which no message may cause. */
 const ourFaults = new Set([Code.Internal, Code.Unknown, Code.DataLoss, Code.Unimplemented]);
 
 test("every field of every unary rpc, at its limits and beyond", patience, async () => {
@@ -72,7 +75,7 @@ test("every field of every unary rpc, at its limits and beyond", patience, async
           try {
             toBinary(method.input, message);
           } catch {
-            // What cannot be written by our own encoder does not reach the server.
+            // A value that our own encoder cannot write does not reach the server.
             continue;
           }
           try {
@@ -109,7 +112,8 @@ test(
         );
         const binary = await post("application/proto", watcherWith(nestedStruct(depth)));
         for (const { status, text } of [json, binary]) {
-          // What cannot be decoded is "internal" in the library's words, and says that it was the message.
+          // For undecodable bytes the library answers "internal", with a text that blames the
+          // message.
           const isCallersMistake = status < 500 || /parse (binary|JSON)|cannot decode/i.test(text);
           expect([depth, isCallersMistake, text.slice(0, 200)]).toEqual([depth, true, expect.anything()]);
           expect(text).not.toContain("errorId");
@@ -140,7 +144,7 @@ function watcherWith(schema: Buffer): Buffer {
 /** A Struct within a Struct, so many times: fields { key: "in", value: { struct_value: … } }. */
 function nestedStruct(depth: number): Buffer {
   const key = lengthField(1, Buffer.from("in"));
-  // From the inside out only the lengths are needed, so that a hundred thousand take no time.
+  // From the inside out only the lengths are needed, so that a hundred thousand levels are fast.
   const heads: Buffer[] = [];
   let size = 0;
   for (let level = 0; level < depth; level += 1) {

@@ -1,4 +1,7 @@
-/** Texts that mean to forge lines of the log, or to take over the terminal of whoever reads a table. */
+/**
+ * Texts that attempt to forge lines of the log, or to take over the terminal of a person who reads
+ * a table.
+ */
 import { execFile } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { fileURLToPath } from "node:url";
@@ -21,7 +24,7 @@ afterAll(() => target?.stop());
 
 const evil = 'a\n{"level":60,"msg":"forged"}\r\n\u001b[2J\u001b]0;title\u0007\u009b31m\u202eb';
 
-/** Whatever moves a cursor, ends a line, or turns the text around. */
+/** Characters that move the cursor, end a line, or reverse the text. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for.
 const dangerous = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/;
 
@@ -29,7 +32,8 @@ test("the log stays one JSON object a line, and tables show odd texts escaped, w
   timeout: 120_000,
 }, async () => {
   const { clients, url, token } = target;
-  // Where a text may be odd it is stored as it is; where not, it is refused. Either way it may be logged.
+  // Fields for free text store the text unchanged; other fields refuse the text. Both may be
+  // logged.
   const attempt = async (call: () => Promise<unknown>) => call().catch((error: Error) => error);
   const { joinCode } = await clients.fleet.createJoinCode({});
   await attempt(() =>

@@ -1,4 +1,7 @@
-/** Requests that are wrong in any header, pseudo-header, method and target: none reaches the last line of defence. */
+/**
+ * Requests with an error in any header, pseudo-header, method and target: none reaches the last
+ * line of defence.
+ */
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { useDatabase } from "../../../support/database.ts";
 import {

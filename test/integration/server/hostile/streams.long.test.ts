@@ -1,4 +1,4 @@
-/** Devices that misbehave: what they send, what they do not read, and what they leave undone. */
+/** Devices that misbehave: in sent messages, in messages not read, and in omitted answers. */
 import { setTimeout as delay } from "node:timers/promises";
 import { create, toBinary } from "@bufbuild/protobuf";
 import * as grpc from "@grpc/grpc-js";
@@ -22,7 +22,7 @@ const ids = {
 };
 const patience = { timeout: fuzzMs() + 300_000 };
 const chunks = process.env.PINION_FUZZ_MINUTES ? 1_000_000 : 100_000;
-/** What the server may end a stream with: the peer's mistakes, and nothing of ours. */
+/** Statuses that the server never ends a stream with: only the peer's mistakes end streams here. */
 const ourFaults = new Set<grpc.status>([grpc.status.UNKNOWN, grpc.status.DATA_LOSS]);
 
 // Both ways to serve a device's stream.
@@ -94,7 +94,7 @@ describe.each(["bare", "connect"])("device streams served by %s", (kind) => {
         send(opening, "hello");
         send(opening, input);
         if (input === "hello") expect((await opening.ended).code).toBe(grpc.status.FAILED_PRECONDITION);
-        // Whether it comes before or after the welcome is the network's choice.
+        // The network decides the order of this end and the welcome.
         else await Promise.race([opening.ended, opening.next("welcome")]);
         opening.cancel();
 
@@ -176,7 +176,7 @@ describe.each(["bare", "connect"])("device streams served by %s", (kind) => {
           const bytes = frame({ case: field.localName, value: message });
           if (bytes.length < 20_000) frames.push(bytes);
         } catch {
-          // Our own encoder refuses it.
+          // Our own encoder refuses the value.
         }
       }
       pool.set(field.localName, frames);
@@ -234,7 +234,7 @@ describe.each(["bare", "connect"])("device streams served by %s", (kind) => {
             data: Uint8Array.of(120),
           },
         });
-        // The server's answer keeps the sender from piling up its own memory.
+        // Waiting for the server's answer bounds the memory of the sender.
         if (sequence % 5_000 === 0) await stream.beat([assignment]);
       }
     });

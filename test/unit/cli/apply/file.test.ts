@@ -13,7 +13,7 @@ const read = (text: string, env: Record<string, string> = {}) => {
   return desired;
 };
 
-/** The message for a file that cannot be used. */
+/** The message for an invalid file. */
 function refusal(text: string, env: Record<string, string> = {}): string {
   try {
     read(text, env);
@@ -32,7 +32,7 @@ test("the example is a good file, and it shows every key there is", () => {
   expect(platforms.map(({ id, secrets }) => [id, Object.keys(secrets)])).toEqual([
     ["ada-telegram", ["bot_token"]],
   ]);
-  // What it shows in a comment, because it needs more than one variable, is good too.
+  // The commented-out parts, which need more than one variable, are valid too.
   const whole = read(example.replaceAll(/^# (?=\[\[|[a-z_]+ = )/gm, ""), { ADA_TELEGRAM_BOT_TOKEN: "x" });
   expect(whole.platforms.map(({ id, secrets }) => [id, Object.keys(secrets)])).toEqual([
     ["ada-telegram", ["bot_token"]],
@@ -65,7 +65,7 @@ test("a setting that holds a URL with a password is refused with its line, and t
   const message = refusal(text("socks5://me:hunter2@proxy.example"));
   expect(message).toMatch(/^pinion\.toml:4: agents\.a\.platforms\[1\]\.config\.proxy: .*URL with a password/);
   expect(message).not.toContain("hunter2");
-  // What comes out of a variable is stored as a secret.
+  // A value from a variable is stored as a secret.
   expect(read(text("$PROXY"), { PROXY: "socks5://me:hunter2@p" }).platforms[0]!.secrets).toHaveProperty(
     "proxy",
   );

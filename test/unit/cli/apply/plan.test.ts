@@ -103,7 +103,7 @@ test("no plan shows what a variable of a platform holds, nor what it replaces, a
     {
       agents: new Map([["a", agent("a")]]),
       platforms: new Map([
-        // As an older version kept it, where everybody may read it.
+        // The state of an older version, readable by all members.
         ["hook", platform("hook", "a", { kind: "webhook", config: { url: "https://hooks.example/old" } })],
         [
           "chat",

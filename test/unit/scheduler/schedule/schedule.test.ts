@@ -18,8 +18,8 @@ function slotsOf(schedule: string, zone: string, after: string, count: number): 
   return slots;
 }
 
-/** Dates worked out by hand from the zones' rules, not by the library. */
-/** The slots of days on which clocks change, as people would promise them. */
+/** Dates computed by hand from the zones' rules, not by the library. */
+/** The slots of days with a change of the clocks, as people would expect them. */
 const changes: [schedule: string, zone: string, after: string, slots: string[]][] = [
   ["15,45 2 * * *", "America/New_York", "2026-03-08T05:00Z", ["03-08 07:00", "03-09 06:15", "03-09 06:45"]],
   ["0 2,14 * * *", "America/New_York", "2026-03-08T05:00Z", ["03-08 07:00", "03-08 18:00"]],
@@ -240,7 +240,7 @@ test("a hashed minute is the same for a watcher for ever, and spread over watche
     expect(minuteOf("H(10-19) 9 * * *", watcherId)).toBeGreaterThanOrEqual(10);
     expect(minuteOf("H(10-19) 9 * * *", watcherId)).toBeLessThanOrEqual(19);
   }
-  // The minute of this id: with another hash every watcher's slots would move.
+  // The minute of this id: another hash would move every watcher's slots.
   expect(minuteOf("H 9 * * *", "018f0000-0000-7000-8000-000000000001")).toBe(24);
   expect(new Set(watchers.map((watcherId) => minuteOf("H 9 * * *", watcherId))).size).toBeGreaterThan(50);
   const quarters = { schedule: "H/15 * * * *", timeZone: "UTC", watcherId: watchers[0]! };
@@ -257,7 +257,8 @@ test("@every counts elapsed time from its anchor, and from 1970 without one", ()
     "2026-03-29T01:30:00.000Z",
     "2026-03-29T03:00:00.000Z",
   ]);
-  // Nine in Berlin is seven in UTC, then and for ever: the clocks that change do not matter to it.
+  // Nine in Berlin at the start is seven in UTC, then and for ever: later changes of the clocks do
+  // not matter.
   expect(slotsOf("@every 24h from 2026-10-24T09:00", "Europe/Berlin", "2026-10-24T00:00:00Z", 2)).toEqual([
     "2026-10-24T07:00:00.000Z",
     "2026-10-25T07:00:00.000Z",
@@ -279,7 +280,7 @@ test("@at has one slot: at the end of a gap, the first of a repeated time, and n
   expect(nextSlot(once, new Date("2026-12-01T09:00:00Z"))).toBeUndefined();
   const now = new Date("2026-12-02T00:00:00Z");
   expect(() => checkSchedule(once, { now })).toThrow(/in the past/);
-  // Nobody says what time it is: it may have fired.
+  // Without the current time, the slot may have passed.
   expect(() => checkSchedule(once)).not.toThrow();
 });
 
