@@ -1,7 +1,15 @@
 import { Code, ConnectError } from "@connectrpc/connect";
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { explainError, isUnreachable, oidcName, signIn, signInError } from "../data/api.ts";
+import {
+  askCaller,
+  explainError,
+  isUnreachable,
+  oidcName,
+  signedIn,
+  signIn,
+  signInError,
+} from "../data/api.ts";
 import { Mark } from "../parts/mark.tsx";
 import { replacePlace, route } from "../route.ts";
 
@@ -47,6 +55,8 @@ export function SignIn() {
     } catch (error) {
       signInError.value = whyNot(error);
       if (route.value.view === "sign-in") replacePlace(to);
+      // A browser that came by a link has not been asked for its cookie yet.
+      if (signedIn.value === "asking") await askCaller();
       input.current?.select();
     }
     isTrying.value = false;
