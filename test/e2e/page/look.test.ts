@@ -124,7 +124,9 @@ describe.skipIf(!browserPath)("every view", () => {
     });
   });
 
-  test("5,000 devices: only the rows in sight exist, no step is slow, and the last one is a key away", async () => {
+  test("5,000 devices: only the rows in sight exist, no step is slow, and the last one is a key away", {
+    timeout: 90_000,
+  }, async () => {
     const replica = await startTestReplica(database.url, patient);
     await seedDevices(replica);
     const page = await openWatched(browser, replica);

@@ -47,7 +47,7 @@ describe.skipIf(!browserPath)("a server that goes away", () => {
   test("what is in no log is read again after the gap: a device that came back meanwhile is in its second session", async () => {
     const first = await startTestReplica(database.url, patient);
     const identity = await enrolDevice(first.clients, "mac-7");
-    const page = await browser.signIn(first, "", { expected: noServer });
+    const page = await browser.signIn(first, "#/fleet", { expected: noServer });
     const row = page.locator(`[data-key="${identity.deviceId}"]`);
     await connect(first.url, identity);
     await row.getByText("#1").waitFor();
