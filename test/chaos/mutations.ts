@@ -105,12 +105,12 @@ export const mutations: readonly Mutation[] = [
       // Two replicas that read the same watcher both plan its slot.
       {
         file: "src/store/work/schedules.ts",
-        from: "\n    for update skip locked`;\n  const query",
+        from: "\n    for no key update skip locked`;\n  const query",
         to: "`;\n  const query",
       },
       {
         file: "src/store/work/schedules.ts",
-        from: "for update of w skip locked\n  `.execute(tx);\n  return readLocked(tx, rows);",
+        from: "for no key update of w skip locked\n  `.execute(tx);\n  return readLocked(tx, rows);",
         to: "`.execute(tx);\n  return readLocked(tx, rows);",
       },
     ],

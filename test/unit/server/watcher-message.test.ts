@@ -22,6 +22,7 @@ test("what is not set means the defaults that the .proto promises", () => {
     agentKind: "",
     schedule: null,
     timeZone: "UTC",
+    after: [],
     overlap: "skip",
     placement: null,
     catchup: "collapse",
