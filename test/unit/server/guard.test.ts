@@ -49,8 +49,8 @@ test("a service with an rpc that has no rule does not start, and the error names
   expect(() => requireRules([service])).toThrow("pinion.v1.DeviceService/Teleport");
 });
 
-/** A caller's own sign-ins: a person who may only read ends them as well. */
-const ofOneself = new Set(["SignOut", "EndSignIn", "DecideLogin"]);
+/** A caller's own sign-ins: a person who may only read ends them, and no such person confirms a login. */
+const ofOneself = new Set(["SignOut", "EndSignIn", "GetLogin", "DecideLogin"]);
 
 test("what changes nothing needs at most read, what changes something needs more", () => {
   for (const service of services) {
