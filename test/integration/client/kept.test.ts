@@ -69,9 +69,11 @@ test("a run that the new database assigns again is answered with the result, and
 });
 
 test("a retry, and whatever the same database assigns, runs", async () => {
-  const { assignment, session, failOver, programs } = await begin();
+  const { assignment, events, session, failOver, programs } = await begin();
   session.assign({ runId: assignment.runId, attempt: 1 });
   await until(() => programs() === 2, "it ran");
+  // The attempt holds the device's only slot until the server has acknowledged the result.
+  await events.next("acknowledged", () => true, 2);
   const second = await failOver();
   second.assign({ runId: assignment.runId, attempt: 2 });
   await until(() => programs() === 3, "it ran");
