@@ -9,13 +9,14 @@ import { Webhook } from "standardwebhooks";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { DeliveryState, type DestinationSpecSchema, NotifyWhen } from "#gen/pinion/v1/destination_pb.js";
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
+import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { newKey } from "../../../src/secrets.ts";
 import * as deliveries from "../../../src/store/work/deliveries.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice, type Identity } from "../../support/device.ts";
 import { openMailServer, openReceiver, type Received } from "../../support/receivers.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
-import { takeOn } from "./work.ts";
+import { takeOn, untilStatus } from "./work.ts";
 
 const database = useDatabase({ per: "file" });
 let here: TestReplica;
@@ -25,6 +26,8 @@ let stream: DeviceStream;
 
 beforeAll(async () => {
   const env = {
+    // The device of the tests sends no heartbeats.
+    PINION_HEARTBEAT_TTL_MS: "60000",
     PINION_SECRET_KEYS: newKey(),
     PINION_DESTINATION_NETWORKS: "127.0.0.0/8, ::1",
     PINION_PUBLIC_URL: "https://pinion.example/",
@@ -448,6 +451,8 @@ test("a question is told when it is asked", async () => {
   const watcher = await addWatcher([{ to: slug, when: NotifyWhen.QUESTION }]);
   await here.clients.watchers.triggerWatcher({ watcherId: watcher.id });
   const attempt = await takeOn(stream);
+  // Accepts are written in batches.
+  await untilStatus(here.clients, attempt, RunStatus.RUNNING);
   stream.send({
     case: "question",
     value: {
