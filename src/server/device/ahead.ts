@@ -109,7 +109,7 @@ export class Ahead {
     }
     const untilMs = Math.max(dueMs, this.#clock.now()) + heldMsMax;
     const forget = this.#wheel.at(dueMs, () => this.pushDue());
-    this.#held.add({ run, claimMs, assignment, dueMs, untilMs, forget });
+    this.#held.add({ run, claimMs, assignment, dueMs, untilMs, isWaiting: false, forget });
     this.pushDue();
   }
 
@@ -133,8 +133,8 @@ export class Ahead {
     for (const held of [...this.#held.list()]) {
       if (!this.isDue(held.dueMs)) break;
       if (!this.isDue(held.untilMs)) {
-        held.forget();
-        held.forget = this.#wheel.at(held.untilMs, () => this.pushDue());
+        // Every push and every freed slot comes by here; one callback per run is enough.
+        if (!held.isWaiting) this.#awaitSlot(held);
         continue;
       }
       // The device's attempts take longer than estimated.
@@ -142,6 +142,15 @@ export class Ahead {
       this.#held.remove(held.run.attemptToken);
       this.#session.giveBack(held.run, { ...givenBack, reason: "its device had no free slot for it" });
     }
+  }
+
+  #awaitSlot(held: HeldRun): void {
+    held.forget();
+    held.isWaiting = true;
+    held.forget = this.#wheel.at(held.untilMs, () => {
+      held.isWaiting = false;
+      this.pushDue();
+    });
   }
 
   /**

@@ -11,6 +11,8 @@ export type HeldRun = {
   readonly dueMs: number;
   /** The end of the wait for a slot, in milliseconds since 1970. */
   readonly untilMs: number;
+  /** The wheel's next callback is the end of the wait. */
+  isWaiting: boolean;
   /** Removes the run's next callback from the wheel. */
   forget: () => void;
 };
