@@ -3,6 +3,7 @@
  * end a pass. Regular expressions in them take linear time (RE2).
  */
 import { type CelInput, celEnv, isCelError, parse, plan } from "@bufbuild/cel";
+import { type Parsed, partsOf } from "./expressions.ts";
 
 /** Characters of a condition. */
 export const celCharactersMax = 1_000;
@@ -93,69 +94,40 @@ function kindOf(value: unknown): string {
   return typeof value === "number" || typeof value === "bigint" ? "a number" : "no truth value";
 }
 
-type Part = {
-  exprKind?: { case?: string | undefined; value?: unknown };
-};
-
 /** Counts the parts of an expression, and looks whether every name in it is known. */
-function problemOf(root: unknown, variables: readonly string[]): string | undefined {
+function problemOf(root: Parsed | undefined, variables: readonly string[]): string | undefined {
   let parts = 0;
-  const visit = (part: Part | undefined, names: ReadonlySet<string>, nesting: number): string | undefined => {
-    if (!part?.exprKind?.case) return undefined;
+
+  function visit(part: Parsed, names: ReadonlySet<string>, nesting: number): string | undefined {
     parts += 1;
     if (parts > partsMax) return `is too long: it has more than ${partsMax} parts`;
-    const { case: kind, value } = part.exprKind;
-    const all = (children: readonly (Part | undefined)[]) => {
-      for (const child of children) {
-        const problem = visit(child, names, nesting);
-        if (problem) return problem;
-      }
-      return undefined;
-    };
-    switch (kind) {
-      case "identExpr": {
-        const { name } = value as { name: string };
-        return names.has(name)
-          ? undefined
-          : `knows no "${name}"; there ${variables.length === 1 ? "is" : "are"} ${variables.join(", ")}`;
-      }
-      case "selectExpr":
-        return visit((value as { operand?: Part }).operand, names, nesting);
-      case "callExpr": {
-        const { target, args } = value as { target?: Part; args: Part[] };
-        return all([target, ...args]);
-      }
-      case "listExpr":
-        return all((value as { elements: Part[] }).elements);
-      case "structExpr":
-        return all(
-          (
-            value as { entries: { value?: Part; keyKind: { case?: string; value?: unknown } }[] }
-          ).entries.flatMap((entry) => [
-            entry.keyKind.case === "mapKey" ? (entry.keyKind.value as Part) : undefined,
-            entry.value,
-          ]),
-        );
-      case "comprehensionExpr": {
-        const loop = value as Record<
-          "iterRange" | "accuInit" | "loopCondition" | "loopStep" | "result",
-          Part | undefined
-        > & { iterVar: string; iterVar2: string; accuVar: string };
-        if (nesting >= nestingMax) {
-          return "holds a loop within a loop (exists, all, filter, map), which may cost too much";
-        }
-        const outer = visit(loop.iterRange, names, nesting) ?? visit(loop.accuInit, names, nesting);
-        if (outer) return outer;
-        const inner = new Set([...names, loop.iterVar, loop.iterVar2, loop.accuVar]);
-        return (
-          visit(loop.loopCondition, inner, nesting + 1) ??
-          visit(loop.loopStep, inner, nesting + 1) ??
-          visit(loop.result, inner, nesting + 1)
-        );
-      }
-      default:
-        return undefined;
+    const kind = part.exprKind;
+    if (kind.case === "identExpr" && !names.has(kind.value.name)) {
+      return `knows no "${kind.value.name}"; there ${variables.length === 1 ? "is" : "are"} ${variables.join(", ")}`;
     }
-  };
-  return visit(root as Part | undefined, new Set(variables), 0);
+    if (kind.case !== "comprehensionExpr") return visitAll(partsOf(part), names, nesting);
+    if (nesting >= nestingMax) {
+      return "holds a loop within a loop (exists, all, filter, map), which may cost too much";
+    }
+    const { iterRange, accuInit, loopCondition, loopStep, result, iterVar, iterVar2, accuVar } = kind.value;
+    const inner = new Set([...names, iterVar, iterVar2, accuVar]);
+    return (
+      visitAll([iterRange, accuInit], names, nesting) ??
+      visitAll([loopCondition, loopStep, result], inner, nesting + 1)
+    );
+  }
+
+  function visitAll(
+    all: readonly (Parsed | undefined)[],
+    names: ReadonlySet<string>,
+    nesting: number,
+  ): string | undefined {
+    for (const part of all) {
+      const problem = part && visit(part, names, nesting);
+      if (problem) return problem;
+    }
+    return undefined;
+  }
+
+  return root && visit(root, new Set(variables), 0);
 }

@@ -32,7 +32,7 @@ export class ExpressionError extends Error {
   override name = "ExpressionError";
 }
 
-type Parsed = ReturnType<typeof parse>["expr"];
+export type Parsed = ReturnType<typeof parse>["expr"];
 
 const env = celEnv();
 const compiled = new Map<string, Expression>();
@@ -124,7 +124,7 @@ function celOf(value: JsonValue, sizes: Sizes): CelInput {
 }
 
 /** The expressions right below one. */
-function partsOf(expr: Parsed | undefined): Parsed[] {
+export function partsOf(expr: Parsed | undefined): Parsed[] {
   const kind = expr?.exprKind;
   const present = (parts: (Parsed | undefined)[]) => parts.filter((part) => part !== undefined);
   switch (kind?.case) {
