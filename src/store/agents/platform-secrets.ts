@@ -4,10 +4,10 @@
 import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import { isReference, type Keyring } from "../../secrets.ts";
+import { beginRotation, type Rotated } from "../people/secret-rotation.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import type { Json } from "../pg/schema.ts";
-import * as events from "../work/events.ts";
 import type { Named, Platform, PlatformValues, WantedSecret } from "./platforms.ts";
 
 /**
@@ -58,12 +58,9 @@ const rotateBatchMax = 200;
  * (R9). May run beside a serving replica and again after a crash. For operators with the keys and
  * the database; no rpc calls it.
  */
-export async function rotateSecrets(
-  db: Db,
-  keyring: Keyring,
-): Promise<{ rotated: number; failed: { orgId: string; stableId: string; field: string }[] }> {
+export async function rotateSecrets(db: Db, keyring: Keyring): Promise<Rotated> {
   let rotated = 0;
-  const failed: { orgId: string; stableId: string; field: string }[] = [];
+  const failed: Rotated["failed"] = [];
   let after: { orgId: string; stableId: string } | undefined = { orgId: "", stableId: "" };
   while (after) {
     const batch = await rotateBatch(db, keyring, after);
@@ -85,47 +82,27 @@ async function rotateBatch(db: Db, keyring: Keyring, after: { orgId: string; sta
       .limit(rotateBatchMax)
       .forUpdate()
       .execute();
-    const perOrg = new Map<string, number>();
-    const failed: { orgId: string; stableId: string; field: string }[] = [];
-    let rotated = 0;
+    const rotation = beginRotation(keyring);
     for (const row of rows) {
-      const secrets = { ...row.secrets };
-      let count = 0;
-      for (const [field, stored] of Object.entries(secrets)) {
-        if (isReference(stored) || !keyring.isOutdated(stored)) continue;
-        const place = { orgId: row.org_id, agentId: row.agent_id, platformId: row.stable_id, field };
-        try {
-          secrets[field] = keyring.seal(keyring.open(stored, place), place);
-          count++;
-        } catch {
-          failed.push({ orgId: row.org_id, stableId: row.stable_id, field });
-        }
-      }
-      if (count === 0) continue;
+      const place = { orgId: row.org_id, agentId: row.agent_id, platformId: row.stable_id };
+      const secrets = Object.fromEntries(
+        Object.entries(row.secrets).map(([field, stored]) => [
+          field,
+          rotation.reseal(stored, { ...place, field }, row.stable_id),
+        ]),
+      );
+      if (Object.entries(secrets).every(([field, sealed]) => sealed === row.secrets[field])) continue;
       await tx
         .updateTable("platform")
         .set({ secrets: JSON.stringify(secrets) })
         .where("org_id", "=", row.org_id)
         .where("stable_id", "=", row.stable_id)
         .execute();
-      rotated += count;
-      perOrg.set(row.org_id, (perOrg.get(row.org_id) ?? 0) + count);
     }
-    await events.appendAll(
-      tx,
-      [...perOrg].map(([orgId, count]) => ({
-        orgId,
-        kind: "secrets.rotated",
-        actor: "pinion",
-        data: { count, key_id: keyring.currentKeyId ?? "" },
-      })),
-    );
-    const last = rows.at(-1);
+    const last = rows.length < rotateBatchMax ? undefined : rows.at(-1);
     return {
-      rotated,
-      failed,
-      last:
-        rows.length < rotateBatchMax || !last ? undefined : { orgId: last.org_id, stableId: last.stable_id },
+      ...(await rotation.finish(tx)),
+      last: last && { orgId: last.org_id, stableId: last.stable_id },
     };
   });
 }

@@ -4,6 +4,7 @@ import { refuse } from "../../errors.ts";
 import { isUuid, newId } from "../../ids.ts";
 import { isReference, type Keyring, type SecretPlace } from "../../secrets.ts";
 import { describe } from "../people/changes.ts";
+import { beginRotation, type Rotated } from "../people/secret-rotation.ts";
 import { canonical } from "../pg/canonical.ts";
 import { type Db, transaction } from "../pg/database.ts";
 import { rehearsable } from "../pg/dry-run.ts";
@@ -352,49 +353,27 @@ function sealAll(
  * Like platforms.rotateSecrets, for the secrets of destinations; `stableId` is the destination's
  * slug.
  */
-export function rotateSecrets(
-  db: Db,
-  keyring: Keyring,
-): Promise<{ rotated: number; failed: { orgId: string; stableId: string; field: string }[] }> {
+export function rotateSecrets(db: Db, keyring: Keyring): Promise<Rotated> {
   return transaction(db, async (tx) => {
     // An org has a handful of destinations; the destinations of all orgs fit into one transaction.
     const { rows } =
       await sql<DestinationRow>`select ${columns} from destination order by org_id, id for no key update`.execute(
         tx,
       );
-    const failed: { orgId: string; stableId: string; field: string }[] = [];
-    const perOrg = new Map<string, number>();
+    const rotation = beginRotation(keyring);
     for (const row of rows) {
-      let count = 0;
-      const anew = (stored: string, field: string) => {
-        if (isReference(stored) || !keyring.isOutdated(stored)) return stored;
-        const place = placeOf({ ...row, field });
-        try {
-          const sealed = keyring.seal(keyring.open(stored, place), place);
-          count++;
-          return sealed;
-        } catch {
-          failed.push({ orgId: row.orgId, stableId: row.slug, field });
-          return stored;
-        }
-      };
+      const reseal = (stored: string, field: string) =>
+        rotation.reseal(stored, placeOf({ ...row, field }), row.slug);
       const secrets = Object.fromEntries(
-        Object.entries(row.secrets).map(([field, stored]) => [field, anew(stored, field)]),
+        Object.entries(row.secrets).map(([field, stored]) => [field, reseal(stored, field)]),
       );
-      const past = row.pastSecret && anew(row.pastSecret, "signing_secret");
-      if (count === 0) continue;
-      perOrg.set(row.orgId, (perOrg.get(row.orgId) ?? 0) + count);
+      const past = row.pastSecret && reseal(row.pastSecret, "signing_secret");
+      const isSame = Object.entries(secrets).every(([field, sealed]) => sealed === row.secrets[field]);
+      if (isSame && past === row.pastSecret) continue;
       await sql`update destination set secrets = ${JSON.stringify(secrets)}, past_secret = ${past}
         where org_id = ${row.orgId} and id = ${row.id}`.execute(tx);
     }
-    await events.appendAll(
-      tx,
-      [...perOrg].map(([orgId, count]) => ({
-        ...{ orgId, kind: "secrets.rotated", actor: "pinion" },
-        data: { count, key_id: keyring.currentKeyId ?? "" },
-      })),
-    );
-    return { rotated: [...perOrg.values()].reduce((sum, count) => sum + count, 0), failed };
+    return rotation.finish(tx);
   });
 }
 

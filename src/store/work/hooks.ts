@@ -1,12 +1,12 @@
 /** Hooks: addresses where external deliveries start a watcher, and the received deliveries. */
 import { type RawBuilder, sql } from "kysely";
-import { Refusal, refuse } from "../../errors.ts";
+import { refuse } from "../../errors.ts";
 import { isUuid } from "../../ids.ts";
 import type { JsonValue } from "../../json.ts";
 import type { Keyring, SecretPlace } from "../../secrets.ts";
+import { beginRotation, type Rotated } from "../people/secret-rotation.ts";
 import { type Db, transaction } from "../pg/database.ts";
 import { storableJson } from "../pg/storable.ts";
-import * as events from "./events.ts";
 
 export type HookKind = "standard" | "github" | "gitlab" | "slack" | "bearer" | "secret_url";
 export type HookOutcome = "started" | "already_queued" | "queued" | "skipped" | "filtered" | "failed";
@@ -228,41 +228,19 @@ export async function getDelivery(
 type Sealed = { orgId: string; id: string; slug: string; secret: string; oldSecret: string | null };
 
 /** Like platforms.rotateSecrets, for the secrets of hooks; `stableId` is the hook's slug. */
-export function rotateSecrets(
-  db: Db,
-  keyring: Keyring,
-): Promise<{ rotated: number; failed: { orgId: string; stableId: string; field: string }[] }> {
+export function rotateSecrets(db: Db, keyring: Keyring): Promise<Rotated> {
   return transaction(db, async (tx) => {
     const { rows } = await sql<Sealed>`
       select org_id as "orgId", id, slug, secret, old_secret as "oldSecret" from hook
       order by org_id, id for no key update`.execute(tx);
-    const failed: { orgId: string; stableId: string; field: string }[] = [];
-    const perOrg = new Map<string, number>();
+    const rotation = beginRotation(keyring);
     for (const row of rows) {
-      let count = 0;
-      const anew = (stored: string) => {
-        if (!keyring.isOutdated(stored)) return stored;
-        count++;
-        return keyring.seal(keyring.open(stored, placeOf(row)), placeOf(row));
-      };
-      try {
-        const [secret, oldSecret] = [anew(row.secret), row.oldSecret && anew(row.oldSecret)];
-        if (count === 0) continue;
-        await sql`update hook set secret = ${secret}, old_secret = ${oldSecret}
-          where org_id = ${row.orgId} and id = ${row.id}`.execute(tx);
-        perOrg.set(row.orgId, (perOrg.get(row.orgId) ?? 0) + count);
-      } catch (error) {
-        if (!(error instanceof Refusal)) throw error;
-        failed.push({ orgId: row.orgId, stableId: row.slug, field: "secret" });
-      }
+      const reseal = (stored: string) => rotation.reseal(stored, placeOf(row), row.slug);
+      const [secret, oldSecret] = [reseal(row.secret), row.oldSecret && reseal(row.oldSecret)];
+      if (secret === row.secret && oldSecret === row.oldSecret) continue;
+      await sql`update hook set secret = ${secret}, old_secret = ${oldSecret}
+        where org_id = ${row.orgId} and id = ${row.id}`.execute(tx);
     }
-    await events.appendAll(
-      tx,
-      [...perOrg].map(([orgId, count]) => ({
-        ...{ orgId, kind: "secrets.rotated", actor: "pinion" },
-        data: { count, key_id: keyring.currentKeyId ?? "" },
-      })),
-    );
-    return { rotated: [...perOrg.values()].reduce((sum, count) => sum + count, 0), failed };
+    return rotation.finish(tx);
   });
 }
