@@ -12,6 +12,7 @@ import { Empty } from "../parts/empty.tsx";
 import { ReadingState, Table } from "../parts/table.tsx";
 import { Ago } from "../parts/time.tsx";
 import { tell } from "../parts/toasts.tsx";
+import { VersionList } from "../parts/versions.tsx";
 import { linkTo } from "../route.ts";
 
 const agentsMax = 2_000;
@@ -126,25 +127,7 @@ function OneAgent({ id }: { id: string }) {
         <div class="side">
           <section class="sheet" aria-label="Versions">
             <h2>Versions</h2>
-            <ol class="versions">
-              {revisions.map(({ version, createdAt }) => (
-                <li key={version}>
-                  <button
-                    type="button"
-                    class="quiet"
-                    aria-pressed={shown.value === version}
-                    onClick={() => {
-                      shown.value = shown.value === version ? undefined : version;
-                    }}
-                  >
-                    version {version}
-                  </button>
-                  <small>
-                    <Ago at={createdAt} />
-                  </small>
-                </li>
-              ))}
-            </ol>
+            <VersionList revisions={revisions} shown={shown} />
             {chosen && (
               <Diff
                 before={jsonOf(before?.settings)}

@@ -24,6 +24,7 @@ import { Status } from "../parts/status.tsx";
 import { ReadingState, Table } from "../parts/table.tsx";
 import { Ago } from "../parts/time.tsx";
 import { attempt } from "../parts/toasts.tsx";
+import { VersionList } from "../parts/versions.tsx";
 import { goTo, linkTo, route, setQuery } from "../route.ts";
 import { scheduleText } from "../schedule-words.ts";
 import { dayMs, slotText } from "../times.ts";
@@ -529,27 +530,7 @@ function Versions({ watcher }: { watcher: Watcher }) {
           {(chosen ?? newest)?.prompt ?? watcher.spec?.prompt}
         </pre>
       )}
-      {revisions.length > 1 && (
-        <ol class="versions">
-          {revisions.map(({ version, createdAt }) => (
-            <li key={version}>
-              <button
-                type="button"
-                class="quiet"
-                aria-pressed={shown.value === version}
-                onClick={() => {
-                  shown.value = shown.value === version ? undefined : version;
-                }}
-              >
-                version {version}
-              </button>
-              <small>
-                <Ago at={createdAt} />
-              </small>
-            </li>
-          ))}
-        </ol>
-      )}
+      {revisions.length > 1 && <VersionList revisions={revisions} shown={shown} />}
     </section>
   );
 }
