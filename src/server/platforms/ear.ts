@@ -1,11 +1,13 @@
 /** What a line of a platform tells, on any replica. */
 import type { Logger } from "../../log.ts";
+import type { QuestionBell } from "../../scheduler/questions.ts";
 import type { TurnBell } from "../../scheduler/turn-bell.ts";
 import type { Quotas } from "../../store/people/quotas.ts";
 import type { Db } from "../../store/pg/database.ts";
-import { take } from "./incoming.ts";
+import { refusalOf, take } from "./incoming.ts";
 import type { Ear } from "./line.ts";
 import type { News } from "./news.ts";
+import { press } from "./questions.ts";
 import { mask } from "./secrets.ts";
 import type { StartablePlatform } from "./starter.ts";
 
@@ -13,7 +15,7 @@ export function createEar(deps: {
   db: Db;
   log: Logger;
   quotas: Quotas;
-  bell: Pick<TurnBell, "turnStarted">;
+  bell: Pick<TurnBell, "turnStarted"> & QuestionBell;
   platform: StartablePlatform;
   news: News;
   /** A reply is owed from now on. */
@@ -38,7 +40,17 @@ export function createEar(deps: {
         throw error;
       }
     },
-    async pressed() {},
+    async pressed(button) {
+      try {
+        const refused =
+          refusalOf(platform, { ...button, senderName: "someone" }) ?? (await press(deps, platform, button));
+        if (refused !== undefined) trouble(refused);
+        else news.heard(platform);
+      } catch (error) {
+        log.warn({ ...named, err: error }, "a pressed button could not be taken in");
+        throw error;
+      }
+    },
     trouble,
   };
 }

@@ -7,8 +7,10 @@
  *   StartPlatform ──probe, lease, open──▶ instance
  */
 import { within } from "../../abort.ts";
+import { Refusal } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { type Loop, startLoop } from "../../scheduler/loop.ts";
+import type { QuestionBell } from "../../scheduler/questions.ts";
 import type { TurnBell } from "../../scheduler/turn-bell.ts";
 import * as leases from "../../store/agents/platform-leases.ts";
 import * as replies from "../../store/agents/platform-replies.ts";
@@ -62,7 +64,7 @@ export type HostDeps = SecretSources & {
   lines: Lines;
   feed: SpeechFeed & { eventsAppended(orgId: string): void };
   quotas: Quotas;
-  bell: Pick<TurnBell, "turnStarted">;
+  bell: Pick<TurnBell, "turnStarted"> & QuestionBell;
   publicUrl: string | undefined;
   /** Tells all other replicas. */
   announce(hint: PlatformHint): void;
@@ -171,7 +173,7 @@ export function createPlatformHost(deps: HostDeps): PlatformHost {
       await open(platform, lease, until);
     } catch (error) {
       const reason = mask(wordsOf(error), secrets);
-      if (error instanceof PlatformRefused) {
+      if (isFinal(error)) {
         await starts.fail(db, { ...lease, startEpoch: row.epoch, reason });
         deps.feed.eventsAppended(lease.orgId);
       } else {
@@ -288,6 +290,13 @@ export function createPlatformHost(deps: HostDeps): PlatformHost {
   function pause(): Promise<void> {
     return new Promise((resolve) => setTimeout(resolve, lookMs));
   }
+}
+
+/** Whether a later try would end in the same way, on every replica. */
+function isFinal(error: unknown): boolean {
+  return (
+    error instanceof PlatformRefused || (error instanceof Refusal && error.reason === "invalid_argument")
+  );
 }
 
 export function startableOf(row: platforms.Platform, secrets: Record<string, string>): StartablePlatform {

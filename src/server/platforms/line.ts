@@ -32,7 +32,7 @@ export type Said = {
   buttons?: readonly { label: string; value: string; isDanger: boolean }[];
 };
 
-export const buttonsMax = 10;
+export const buttonsMax = 16;
 
 export type Line = {
   /** Characters of one message; a longer reply is sent in parts. */
@@ -46,8 +46,6 @@ export type Line = {
   showTyping?: (threadId: string) => Promise<void>;
   /** The thread of a chat that a person named, for messages that answer none. */
   threadOf(chat: string): Promise<string>;
-  /** Whether the platform has buttons. */
-  hasButtons: boolean;
   /** Undefined: the platform is asked for messages, and sends none. */
   takeWebhook?: (request: Request) => Promise<Response>;
   close(): Promise<void>;

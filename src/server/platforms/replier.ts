@@ -16,6 +16,7 @@ import type { Db } from "../../store/pg/database.ts";
 import * as turns from "../../store/work/turns.ts";
 import { wordsOf } from "../destinations/answer.ts";
 import type { Line } from "./line.ts";
+import { showQuestions } from "./questions.ts";
 import { createSpeech, finalText, partsOf, type SpeechFeed } from "./speech.ts";
 
 /** Milliseconds between reads of a turn without a wake-up, in case a wake-up was lost. */
@@ -76,6 +77,9 @@ async function speak(how: Replier, owed: replies.OwedReply): Promise<void> {
   try {
     while (!signal.aborted) {
       const turn = await turns.find(db, owed);
+      // The question's message is worth a try; the reply does not fail with it.
+      if (turn)
+        await showQuestions(how, owed).catch((error: unknown) => how.trouble(troubleWith("question", error)));
       if (!turn || turn.finishedAt) {
         const text = turn ? finalText(turn) : undefined;
         if (text !== undefined) await finish(how, owed, { text, post });
@@ -120,12 +124,16 @@ function createPost({ db, line, lease, signal, trouble }: Replier, owed: replies
       try {
         await line.edit!(threadId, post.id!, { text: `${excerpt(text, line.textMax - 2)} ${placeholder}` });
       } catch (error) {
-        trouble(`a reply's progress could not be shown: ${excerpt(wordsOf(error), 200)}`);
+        trouble(troubleWith("reply's progress", error));
       }
       return true;
     },
   };
   return post;
+}
+
+function troubleWith(what: string, error: unknown): string {
+  return `a ${what} could not be shown: ${excerpt(wordsOf(error), 200)}`;
 }
 
 async function finish(

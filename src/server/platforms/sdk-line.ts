@@ -10,7 +10,7 @@ import { buttonsMax, type Ear, type Line, type Said } from "./line.ts";
  * Ids of buttons' actions: "p0", "p1", … A platform wants them apart within a message; the value
  * says which button it is.
  */
-const actionPattern = /^p[0-9]$/;
+const actionPattern = /^p[0-9]{1,2}$/;
 /** Characters of a button's label that platforms show. */
 const labelMax = 60;
 
@@ -55,7 +55,6 @@ async function open(options: SdkLineOptions): Promise<Line> {
   return {
     textMax: kind.textMax,
     editEveryMs: kind.editEveryMs,
-    hasButtons: true,
     post: (threadId, said) =>
       within(async () => (await adapter.postMessage(threadId, postable(sdk, said))).id),
     ...(kind.canEdit

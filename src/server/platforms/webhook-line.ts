@@ -86,7 +86,6 @@ export function openWebhookLine(options: {
   return {
     textMax,
     editEveryMs: 0,
-    hasButtons: true,
     post: (threadId, said, id) => send(said.buttons ? "question" : "reply", threadId, said, id),
     threadOf: async (chat) => chat,
     async takeWebhook(request) {

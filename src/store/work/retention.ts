@@ -206,6 +206,9 @@ export async function deleteOld(
     // An open reply waits for its turn, or for a platform that may be back.
     sql`delete from platform_reply where ctid = any(array(select ctid from platform_reply r
       where r.created_at < ${old} and r.state <> 'open' limit ${limit}))`,
+    // Older than any turn.
+    sql`delete from platform_question where ctid = any(array(select ctid from platform_question
+      where created_at < ${old} limit ${limit}))`,
     // A start stays as long as its run waits, is live, or is shown.
     sql`delete from run_start where ctid = any(array(select ctid from run_start s where s.created_at < ${old}
       and not exists (select from run r where r.org_id = s.org_id and r.id = s.run_id)

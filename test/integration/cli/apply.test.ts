@@ -430,7 +430,10 @@ test("an apply that is stopped between any two writes is finished by the next on
 
 test("people who apply one file at the same moment all succeed, and everything is there once", async () => {
   const { replica } = await start();
-  const other = await startTestReplica(database.url, { PINION_SECRET_KEYS: secretKeys });
+  const other = await startTestReplica(database.url, {
+    PINION_SECRET_KEYS: secretKeys,
+    PINION_DESTINATION_NETWORKS: "127.0.0.1",
+  });
   const text = `${example}${[1, 2, 3, 4].map((n) => `[[agents.ada.watchers]]\nslug = "w-${n}"\nprompt = "x"\n`).join("")}`;
   const people = [replica, replica, other, replica].map((server) => parts(server, text));
   const plans = await Promise.all(people.map(({ plan }) => plan()));
@@ -462,6 +465,7 @@ test("a platform that does not start is told with its reason, keeps nothing else
   const text = example.replace('bot_token = "$BOT"', 'bot_token = "secret://TEAM_BOT"');
   // Planned with a server that has the secret, applied by a server without the secret.
   const richer = await startTestReplica(database.url, {
+    PINION_DESTINATION_NETWORKS: "127.0.0.1",
     PINION_SECRET_KEYS: secretKeys,
     PINION_SECRET_TEAM_BOT: secret,
   });
@@ -508,9 +512,11 @@ config = { url = "secret://HOOK", signing_secret = "secret://HOOK_KEY" }
   expect((await replica.clients.agents.listAgents({})).agents).toHaveLength(1);
 });
 
-test("the example is applied as it stands, with the one variable that it names", async () => {
-  const { env } = await start();
-  const file = fileURLToPath(new URL("../../../pinion.example.toml", import.meta.url));
+test("the example is applied as it stands, but for Telegram's address, with the one variable that it names", async () => {
+  const { env, file, write } = await start();
+  const text = readFileSync(fileURLToPath(new URL("../../../pinion.example.toml", import.meta.url)), "utf8");
+  const settings = "[agents.ada.platforms.config]\n";
+  write(text.replace(settings, `${settings}api_url = "${telegram.url}"\n`));
   const missing = await runCommand(env, "apply", "-f", file, "--yes");
   expect(missing).toMatchObject({ code: 2 });
   expect(missing.err.match(/is not set/g)).toHaveLength(1);

@@ -3,12 +3,14 @@
  * replica has the instance. Telegram is on this machine.
  */
 import { randomUUID } from "node:crypto";
+import { createClients } from "@pinion/client";
 import { afterAll, beforeAll, beforeEach, expect, onTestFinished, test, vi } from "vitest";
 import { PlatformStatus } from "#gen/pinion/v1/agent_pb.js";
 import { OutputStream } from "#gen/pinion/v1/run_pb.js";
 import { newKey } from "../../../src/secrets.ts";
 import { useDatabase } from "../../support/database.ts";
 import type { DeviceStream } from "../../support/device.ts";
+import { startPinion } from "../../support/processes.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
 import { startTelegram, type TestTelegram } from "../../support/telegram.ts";
 import { connectWorker, fleetToken, workerIdentity } from "../../support/worker.ts";
@@ -20,6 +22,8 @@ const env = {
   PINION_SECRET_KEYS: newKey(),
   PINION_DESTINATION_NETWORKS: "127.0.0.1",
   PINION_PLATFORM_LEASE_MS: "1500",
+  // The worker of a test sends no heartbeats.
+  PINION_HEARTBEAT_TTL_MS: "60000",
 };
 let here: TestReplica;
 let there: TestReplica;
@@ -49,7 +53,7 @@ afterAll(async () => {
 const wait = { timeout: 8_000, interval: 20 };
 
 /** A Telegram platform that only this test's person may use; stopped after the test. */
-async function startChat(config: Record<string, string> = {}, replica = here) {
+async function startChat(config: Record<string, string> = {}, replica: Pick<TestReplica, "clients"> = here) {
   const stableId = `chat-${randomUUID().slice(0, 8)}`;
   const userId = 1_000 + Math.floor(Math.random() * 1e9);
   const { platform } = await replica.clients.agents.upsertPlatform({
@@ -221,3 +225,43 @@ test("a stopped platform asks for no more messages; started again, it takes what
   await answer(worker, assignment, "yes");
   await vi.waitFor(() => expect(telegram.shown(userId).at(-1)?.text).toBe("yes"), wait);
 });
+
+test("a replica that is killed in the middle of a reply leaves its message to another one, which ends it", async () => {
+  const other = startPinion(["serve", "--json", "--port", "0"], { DATABASE_URL: database.url, ...env });
+  // On a busy machine a process takes its time.
+  const line = await other.line(/"url"/).catch(() => other.line(/"url"/));
+  const { url } = JSON.parse(line) as { url: string };
+  const clients = createClients({ url, token: here.token });
+  onTestFinished(() => clients.close());
+  const { stableId, userId, platform } = await startChat({}, { clients });
+  telegram.write("count to three", { userId });
+  const assignment = await takeOn(worker);
+  const data = Buffer.from("one, two");
+  worker.send({
+    case: "output",
+    value: { ...nameOf(assignment), sequence: 1n, stream: OutputStream.STDOUT, data },
+  });
+  await vi.waitFor(() => expect(telegram.shown(userId).at(-1)?.text).toContain("one, two"), wait);
+  const started = telegram.shown(userId)[0]!.messageId;
+  // The next edit reaches Telegram, and its answer reaches no one.
+  const held = telegram.hold("editMessageText");
+  worker.send({
+    case: "output",
+    value: { ...nameOf(assignment), sequence: 2n, stream: OutputStream.STDOUT, data: Buffer.from(", th") },
+  });
+  await held.reached;
+  await other.kill("SIGKILL");
+  held.release();
+  await answer(worker, assignment, "one, two, three");
+  telegram.write("thank you", { userId });
+  await vi.waitFor(() => expect(telegram.shown(userId)[0]?.text).toBe("one, two, three"), wait);
+  const thanks = await takeOn(worker);
+  expect(thanks.turn?.input).toBe("thank you");
+  await answer(worker, thanks, "you are welcome");
+  await vi.waitFor(() => expect(telegram.shown(userId)).toHaveLength(2), wait);
+  expect(telegram.shown(userId)[0]).toMatchObject({ messageId: started, text: "one, two, three" });
+  const now = await shown(stableId);
+  expect(now.status).toBe(PlatformStatus.RUNNING);
+  expect([here.replicaId, there.replicaId]).toContain(now.replicaId);
+  expect(now.replicaId).not.toBe(platform.replicaId);
+}, 90_000);
