@@ -30,13 +30,13 @@ export function createTails(options: { db: Db; log: Logger; feed: Pick<Feed, "ta
   });
   return {
     settled(settled) {
-      for (const { orgId, runId, attempt, action, windowId } of settled) {
+      for (const { orgId, runId: workId, attempt, action, windowId } of settled) {
         // The device has sent no output for an attempt that was taken away.
         if (action !== "finished" || windowId !== null) continue;
-        const text = feed.tailOf({ orgId, runId, attempt });
+        const text = feed.tailOf({ orgId, workId, attempt });
         if (text === "") continue;
-        tails.add({ orgId, runId, text }).catch((error: unknown) => {
-          log.warn({ err: error, runId }, "the end of a lost program's output was not kept");
+        tails.add({ orgId, runId: workId, text }).catch((error: unknown) => {
+          log.warn({ err: error, workId }, "the end of a lost program's output was not kept");
         });
       }
     },

@@ -44,7 +44,7 @@ test("an acknowledged result is kept, and offered again with its run to another 
   expect(second.hello.held).toEqual([]);
   const offered = await second.next("complete");
   expect(offered).toMatchObject({
-    ...{ runId: assignment.runId, attemptToken: assignment.attemptToken, output: "done 1" },
+    ...{ workId: assignment.workId, attemptToken: assignment.attemptToken, output: "done 1" },
     reoffer: { watcherId: assignment.watcher!.id, attempt: 1, source: assignment.event!.source },
   });
   await until(() => kept(stateDir)[0]!.endsWith("7420-2.kept"), "it is noted");
@@ -58,24 +58,24 @@ test("an acknowledged result is kept, and offered again with its run to another 
 test("a run that the new database assigns again is answered with the result, and its program does not run twice", async () => {
   const { assignment, failOver, programs } = await begin();
   const second = await failOver();
-  const again = second.assign({ runId: assignment.runId, attempt: 1 });
+  const again = second.assign({ workId: assignment.workId, attempt: 1 });
   await until(
     () => second.all("complete").some((sent) => sent.attemptToken === again.attemptToken),
     "the new attempt is answered",
   );
   const answer = second.all("complete").find((sent) => sent.attemptToken === again.attemptToken);
-  expect(answer).toMatchObject({ runId: assignment.runId, output: "done 1" });
+  expect(answer).toMatchObject({ workId: assignment.workId, output: "done 1" });
   expect(programs()).toBe(1);
 });
 
 test("a retry, and whatever the same database assigns, runs", async () => {
   const { assignment, events, session, failOver, programs } = await begin();
-  session.assign({ runId: assignment.runId, attempt: 1 });
+  session.assign({ workId: assignment.workId, attempt: 1 });
   await until(() => programs() === 2, "it ran");
   // The attempt holds the device's only slot until the server has acknowledged the result.
   await events.next("acknowledged", () => true, 2);
   const second = await failOver();
-  second.assign({ runId: assignment.runId, attempt: 2 });
+  second.assign({ workId: assignment.workId, attempt: 2 });
   await until(() => programs() === 3, "it ran");
 });
 

@@ -34,7 +34,7 @@ async function forget(runId: string): Promise<void> {
 }
 
 async function offer(stream: DeviceStream, assignment: Assignment, output = "the answer") {
-  const { runId, attemptToken, attempt, watcher, event } = assignment;
+  const { workId, attemptToken, attempt, watcher, event } = assignment;
   const { source, scheduledFor, windowStart, windowEnd } = event!;
   const reoffer = {
     ...{ watcherId: watcher!.id, attempt, source, windowStart: windowStart!, windowEnd: windowEnd! },
@@ -42,7 +42,7 @@ async function offer(stream: DeviceStream, assignment: Assignment, output = "the
   };
   stream.send({
     case: "complete",
-    value: { runId, attemptToken, outcome: Outcome.COMPLETED, output, reoffer },
+    value: { workId, attemptToken, outcome: Outcome.COMPLETED, output, reoffer },
   });
   return stream.next("completionAck");
 }
@@ -66,7 +66,7 @@ test("a run of which nothing is left is there again with its result, once; a sec
   await stream.complete(assignment, "the answer");
   await forget(runId);
   expect((await offer(stream, assignment)).verdict).toBe(CompletionVerdict.STORED_LATE);
-  expect(await getRun(clients, { runId })).toMatchObject({ status: RunStatus.COMPLETED });
+  expect(await getRun(clients, { workId: runId })).toMatchObject({ status: RunStatus.COMPLETED });
   expect(await listWindows(database.db, { runId })).toMatchObject([
     { extracted_data: { output: "the answer" } },
   ]);
@@ -88,7 +88,7 @@ test("a run that waits again, because its claim was forgotten, ends with the res
     database.db,
   );
   expect((await offer(stream, first)).verdict).toBe(CompletionVerdict.STORED_LATE);
-  expect(await getRun(clients, { runId: busy.id })).toMatchObject({ status: RunStatus.COMPLETED });
+  expect(await getRun(clients, { workId: busy.id })).toMatchObject({ status: RunStatus.COMPLETED });
 });
 
 test("a slot that is recorded again has the same run, and does not get a second one after its result came back", async () => {
@@ -103,14 +103,14 @@ test("a slot that is recorded again has the same run, and does not get a second 
   // No notification came: the device asks when it connects.
   const stream = await connect(url, device);
   const assignment = await takeOn(stream);
-  expect(assignment.runId).toBe(slotRunId({ ...name, scheduledFor: slot(0) }));
+  expect(assignment.workId).toBe(slotRunId({ ...name, scheduledFor: slot(0) }));
   expect(timestampDate(assignment.event!.scheduledFor!)).toEqual(slot(0));
   await stream.complete(assignment, "the answer");
-  await forget(assignment.runId);
+  await forget(assignment.workId);
   await putSchedule(database.db, name, slot(0));
   expect((await offer(stream, assignment)).verdict).toBe(CompletionVerdict.STORED_LATE);
   await materializeOnce(database.db, { doorbell: noteDoorbell(), log });
-  expect(await listRuns(database.db, name)).toMatchObject([{ id: assignment.runId, status: "completed" }]);
+  expect(await listRuns(database.db, name)).toMatchObject([{ id: assignment.workId, status: "completed" }]);
 });
 
 test("what is not this device's is not restored: UNKNOWN, and nothing is written", async () => {

@@ -146,8 +146,8 @@ export class Delivery {
   /** Offers a kept result again, unless this same database has acknowledged the result. */
   #offer(kept: Kept): boolean {
     if (this.#isOfNow(kept) || this.#parcels.has(kept.attemptToken)) return false;
-    const { runId, attemptToken, acknowledgedAtMs: finishedAtMs } = kept;
-    this.#parcels.set(attemptToken, { ...parcelOf({ runId, attemptToken, finishedAtMs }, ""), kept });
+    const { workId, attemptToken, acknowledgedAtMs: finishedAtMs } = kept;
+    this.#parcels.set(attemptToken, { ...parcelOf({ workId, attemptToken, finishedAtMs }, ""), kept });
     this.#offered.add(attemptToken);
     return true;
   }
@@ -157,12 +157,12 @@ export class Delivery {
    * program must not run twice. Undefined for every other assignment, such as a retry.
    */
   forgottenResult(assignment: {
-    runId: string;
+    workId: string;
     attempt: number;
   }): Promise<Completion | undefined> | undefined {
     const candidates = this.#kept
       .list()
-      .filter((kept) => kept.runId === assignment.runId)
+      .filter((kept) => kept.workId === assignment.workId)
       .filter((kept) => !this.#isOfNow(kept) || this.#offered.has(kept.attemptToken));
     return candidates.length === 0 ? undefined : this.#readForgotten(candidates, assignment.attempt);
   }
@@ -182,8 +182,8 @@ export class Delivery {
 
   /** Adds a completion. Resolves when the completion is durable and, with an open stream, sent. */
   async add(completion: Completion, finishedAtMs: number, watcher: string): Promise<void> {
-    const { runId, attemptToken } = completion;
-    const parcel = parcelOf({ runId, attemptToken, finishedAtMs }, watcher);
+    const { workId, attemptToken } = completion;
+    const parcel = parcelOf({ workId, attemptToken, finishedAtMs }, watcher);
     parcel.isBusy = true;
     this.#parcels.set(attemptToken, parcel);
     // A full disk must not lose the result while the network works.
@@ -218,7 +218,7 @@ export class Delivery {
     } catch (error) {
       if (this.#diskProblem === undefined) {
         this.#logger.error(
-          { runId: entry.runId, error: messageOf(error) },
+          { workId: entry.workId, error: messageOf(error) },
           "cannot write the outbox; results are in memory only, and no new work is taken until the disk takes them",
         );
       }
@@ -328,7 +328,7 @@ export class Delivery {
     for (const parcel of this.#parcels.values()) {
       if (parcel.sentAt !== undefined && now - parcel.sentAt >= this.#ackDeadlineMs(parcel)) {
         this.#logger.warn(
-          { runId: parcel.entry.runId, sends: parcel.sends },
+          { workId: parcel.entry.workId, sends: parcel.sends },
           "no acknowledgement; sending again",
         );
         parcel.sentAt = undefined;
@@ -368,7 +368,7 @@ export class Delivery {
     parcel.isBusy = false;
     // An acknowledgement may have arrived during the read.
     if (this.#parcels.get(parcel.entry.attemptToken) !== parcel) return undefined;
-    const { runId } = parcel.entry;
+    const { workId } = parcel.entry;
     switch (reading.kind) {
       case "record":
         parcel.readableAt = undefined;
@@ -376,14 +376,14 @@ export class Delivery {
       case "unreadable":
         if (parcel.readableAt === undefined) {
           this.#logger.warn(
-            { runId, error: reading.problem },
+            { workId, error: reading.problem },
             "cannot read a result; trying again until it works",
           );
         }
         parcel.readableAt = performance.now() + this.#timing.ackDeadlineMs / 2;
         return undefined;
       case "gone":
-        this.#logger.warn({ runId }, "a result was removed from the outbox before it was delivered");
+        this.#logger.warn({ workId }, "a result was removed from the outbox before it was delivered");
         this.#forget(parcel);
         break;
       case "set_aside":
@@ -470,7 +470,7 @@ export class Delivery {
       return true;
     } catch (error) {
       this.#logger.warn(
-        { runId: entry.runId, error: messageOf(error) },
+        { workId: entry.workId, error: messageOf(error) },
         "cannot keep an acknowledged result",
       );
       return false;
@@ -487,7 +487,7 @@ export class Delivery {
       await this.#kept.confirm(kept, this.#by);
     } catch (error) {
       this.#logger.warn(
-        { runId: kept.runId, error: messageOf(error) },
+        { workId: kept.workId, error: messageOf(error) },
         "cannot note that a result was offered",
       );
     }
@@ -497,7 +497,7 @@ export class Delivery {
     try {
       this.#onSetAside(await this.#outbox.reject(entry, problem));
     } catch (error) {
-      this.#logger.warn({ runId: entry.runId, error: messageOf(error) }, "cannot set an outbox file aside");
+      this.#logger.warn({ workId: entry.workId, error: messageOf(error) }, "cannot set an outbox file aside");
     }
   }
 
@@ -506,7 +506,7 @@ export class Delivery {
       await this.#outbox.remove(entry);
     } catch (error) {
       // The file is sent again after a restart and acknowledged once more.
-      this.#logger.warn({ runId: entry.runId, error: messageOf(error) }, "cannot remove an outbox file");
+      this.#logger.warn({ workId: entry.workId, error: messageOf(error) }, "cannot remove an outbox file");
     }
   }
 

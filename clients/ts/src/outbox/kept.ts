@@ -21,7 +21,7 @@ export interface KeptBy {
 
 /** An acknowledged result on disk. */
 export interface Kept {
-  runId: string;
+  workId: string;
   attemptToken: string;
   /** Time of the acknowledgement, in ms since the epoch by the device's clock. */
   acknowledgedAtMs: number;
@@ -73,10 +73,10 @@ export class KeptResults {
    * Moves the record of an acknowledged attempt out of the outbox. Does nothing if there is no
    * record.
    */
-  async keep(attempt: { runId: string; attemptToken: string }, by: KeptBy): Promise<void> {
-    const { runId, attemptToken } = attempt;
-    const from = join(this.#outbox, `${runId}.${attemptToken}.completion`);
-    const kept: Kept = { runId, attemptToken, acknowledgedAtMs: Date.now(), bytes: 0, by };
+  async keep(attempt: { workId: string; attemptToken: string }, by: KeptBy): Promise<void> {
+    const { workId, attemptToken } = attempt;
+    const from = join(this.#outbox, `${workId}.${attemptToken}.completion`);
+    const kept: Kept = { workId, attemptToken, acknowledgedAtMs: Date.now(), bytes: 0, by };
     try {
       kept.bytes = (await stat(from)).size;
       // Synchronous, with the list: a reader finds the record in exactly one of the two places.
@@ -141,18 +141,18 @@ export async function listKept(stateDir: string): Promise<Kept[]> {
 async function readKept(directory: string): Promise<Kept[]> {
   const found: Kept[] = [];
   for (const name of await readdir(directory)) {
-    const [, runId, attemptToken, at, systemIdentifier, timeline] = NAME.exec(name) ?? [];
-    if (runId === undefined || attemptToken === undefined || systemIdentifier === undefined) continue;
+    const [, workId, attemptToken, at, systemIdentifier, timeline] = NAME.exec(name) ?? [];
+    if (workId === undefined || attemptToken === undefined || systemIdentifier === undefined) continue;
     const bytes = await stat(join(directory, name)).then(
       ({ size }) => size,
       () => undefined,
     );
     if (bytes === undefined) continue;
     const by = { systemIdentifier, timeline: Number(timeline) };
-    found.push({ runId, attemptToken, acknowledgedAtMs: Number(at), bytes, by });
+    found.push({ workId, attemptToken, acknowledgedAtMs: Number(at), bytes, by });
   }
   return found;
 }
 
-const nameOf = ({ runId, attemptToken, acknowledgedAtMs, by }: Kept) =>
-  `${runId}.${attemptToken}.${acknowledgedAtMs}.${by.systemIdentifier}-${by.timeline}${SUFFIX}`;
+const nameOf = ({ workId, attemptToken, acknowledgedAtMs, by }: Kept) =>
+  `${workId}.${attemptToken}.${acknowledgedAtMs}.${by.systemIdentifier}-${by.timeline}${SUFFIX}`;
