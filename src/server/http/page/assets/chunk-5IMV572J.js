@@ -1,1 +1,0 @@
-import{n as s}from"./chunk-24BGXM2F.js";import{ta as t}from"./chunk-DRA7EIQU.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};
