@@ -17,6 +17,7 @@ const empty: OrgState = {
   watchers: new Map(),
   devices: [],
   destinations: new Map(),
+  hooks: new Map(),
 };
 
 function plan(
