@@ -781,7 +781,7 @@ export declare type LabelDeviceRequest = Message<"pinion.v1.LabelDeviceRequest">
   remove: string[];
 
   /**
-   * Checks everything and answers as if, but changes nothing.
+   * Checks everything and changes nothing; the answer holds the device as it is.
    *
    * @generated from field: bool dry_run = 4;
    */
