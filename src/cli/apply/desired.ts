@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { dirname, resolve } from "node:path";
-import type { JsonObject } from "@bufbuild/protobuf";
+import { create, type JsonObject } from "@bufbuild/protobuf";
 import { AgentSettingsSchema } from "#gen/pinion/v1/agent_pb.js";
 import { CreateHookRequestSchema } from "#gen/pinion/v1/hook_pb.js";
 import { WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
@@ -19,11 +19,10 @@ import {
   fieldsOfDestinationTree,
 } from "./destination-fields.ts";
 import type { ParsedFile } from "./file.ts";
-import { fieldsOfHookTree, type HookFields } from "./hook-fields.ts";
+import { fieldsOfHookTree, type HookFields, specOfHook } from "./hook-fields.ts";
 import type { KeyPath } from "./places.ts";
 import { placeKey } from "./places.ts";
 import { isBelow, type Problem } from "./problems.ts";
-import { createHook } from "./requests.ts";
 import type { PlatformTree, WatcherTree } from "./shape.ts";
 import { isTable } from "./variables.ts";
 import {
@@ -218,8 +217,10 @@ function desiredWatcher(
 
 /** Problems of a hook that can be found without a server. */
 function hookProblems(hook: DesiredHook): Problem[] {
+  const { slug, secret = "", fields } = hook;
+  const request = create(CreateHookRequestSchema, { slug, secret, spec: specOfHook(fields) });
   const keys: Record<string, string> = { watcher_id: "watcher", is_disabled: "disabled" };
-  const broken = checkWholeMessage(CreateHookRequestSchema, createHook(hook)).map(({ field, message }) => {
+  const broken = checkWholeMessage(CreateHookRequestSchema, request).map(({ field, message }) => {
     const key = field.replace(/^spec\./, "");
     const text = message.replace(/^spec\.\w+: /, "");
     // The rule of secrets is a pattern; a message with the pattern explains nothing.

@@ -1,5 +1,6 @@
 import { create } from "@bufbuild/protobuf";
 import { type Hook, HookKind, type HookSpec, HookSpecSchema } from "#gen/pinion/v1/hook_pb.js";
+import { kindOf, kindWord } from "./hook-kinds.ts";
 import type { HookTree } from "./shape.ts";
 
 /** A hook in the file's terms, without its secret. */
@@ -26,15 +27,6 @@ export const hookPaths: Record<Exclude<keyof HookFields, "kind">, string> = {
   disabled: "is_disabled",
 };
 
-/** The kinds in the file's words: "github", "secret-url". */
-export const hookKinds = Object.values(HookKind).flatMap((value) =>
-  typeof value === "number" && value !== HookKind.UNSPECIFIED ? [kindWord(value)] : [],
-);
-
-function kindWord(kind: HookKind): string {
-  return (HookKind[kind] ?? "").toLowerCase().replaceAll("_", "-");
-}
-
 export function fieldsOfHookTree(tree: HookTree): HookFields {
   return {
     ...{ watcher: tree.watcher, kind: tree.kind },
@@ -60,7 +52,7 @@ export function fieldsOfHook({ spec }: Hook): HookFields {
 export function specOfHook(fields: HookFields): HookSpec {
   return create(HookSpecSchema, {
     watcherId: fields.watcher,
-    kind: HookKind[fields.kind.toUpperCase().replaceAll("-", "_") as keyof typeof HookKind],
+    kind: kindOf(fields.kind),
     filter: fields.filter,
     mapping: fields.mapping,
     ratePerMinute: fields.rate_per_minute,

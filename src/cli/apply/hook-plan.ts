@@ -1,10 +1,9 @@
 import type { DesiredHook } from "./desired.ts";
 import { fieldsOfHook, type HookFields, hookDefaults, hookPaths } from "./hook-fields.ts";
-import type { Verdict } from "./plan.ts";
 import { change, isSame } from "./plan-fields.ts";
 import { hiddenText } from "./shown.ts";
 import type { OrgState } from "./state.ts";
-import type { FieldChange, HookStep } from "./steps.ts";
+import type { FieldChange, HookStep, Verdict } from "./steps.ts";
 
 /** Key of a hook's verdict; distinct from platform ids, the keys of platforms. */
 export const hookVerdict = (slug: string) => `hook ${slug}`;

@@ -24,16 +24,10 @@ import type {
   Plan,
   PlatformStep,
   Step,
+  Verdict,
   WatcherStep,
 } from "./steps.ts";
 import { fieldsOfSpec, specPaths, type WatcherFields, watcherDefaults } from "./watcher-fields.ts";
-
-/** The server's dry-run result for writing a platform. By id; for every platform in the file. */
-export type Verdict = {
-  outcome: "created" | "updated" | "noop";
-  willRestart: boolean;
-  changedFields: string[];
-};
 
 export type PlanOptions = {
   only: ReadonlySet<Kind>;

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import * as words from "../print/words.ts";
-import { hookKinds } from "./hook-fields.ts";
+import { hookKinds } from "./hook-kinds.ts";
 
 /**
  * The shape of pinion.toml. docs/pinion.schema.json is made from this shape (`pinion apply

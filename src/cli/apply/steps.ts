@@ -17,6 +17,13 @@ export type Action = "create" | "update" | "noop" | "drift" | "delete";
 /** A changed field for display, without secrets. */
 export type FieldChange = { field: string; before: unknown; after: unknown };
 
+/** The server's dry-run result for writing a platform, a destination or a hook. */
+export type Verdict = {
+  outcome: "created" | "updated" | "noop";
+  willRestart: boolean;
+  changedFields: string[];
+};
+
 type StepBase = {
   action: Action;
   id: string;

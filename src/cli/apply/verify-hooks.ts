@@ -4,11 +4,10 @@ import { Failure } from "../failures.ts";
 import { deviceAmong } from "../lookup.ts";
 import type { Desired, DesiredDevice, DesiredHook } from "./desired.ts";
 import { fieldsOfHook, hookPaths } from "./hook-fields.ts";
-import type { Verdict } from "./plan.ts";
 import type { Problem } from "./problems.ts";
 import { createHook, labelDevice, updateHook } from "./requests.ts";
 import type { OrgState } from "./state.ts";
-import type { Kind, Step } from "./steps.ts";
+import type { Kind, Step, Verdict } from "./steps.ts";
 
 /** The file's key for each path of the request. */
 const keys = new Map<string, string>([

@@ -10,7 +10,7 @@ import { deviceStep } from "./device-plan.ts";
 import { hookVerdict } from "./hook-plan.ts";
 import { inParallel } from "./in-parallel.ts";
 import type { KeyPath } from "./places.ts";
-import { type Verdict, verdictName } from "./plan.ts";
+import { verdictName } from "./plan.ts";
 import type { Problem } from "./problems.ts";
 import {
   createAgent,
@@ -20,7 +20,7 @@ import {
   upsertPlatform,
 } from "./requests.ts";
 import type { OrgState } from "./state.ts";
-import type { Kind } from "./steps.ts";
+import type { Kind, Verdict } from "./steps.ts";
 import { checkHook, checkLabels, hookFieldOf, resolveHooks } from "./verify-hooks.ts";
 
 /**
