@@ -451,7 +451,7 @@ test.skipIf(deviceStreamsOfFile() === "connect").each(broken)(
     const length = Buffer.from([(inner.length & 0x7f) | 0x80, inner.length >> 7]);
     stream.sendBytes(Buffer.concat([Buffer.from([(completeField.number << 3) | 2]), length, inner]));
     const ack = await stream.next("completionAck");
-    expect(ack).toMatchObject({ runId, attemptToken, verdict: CompletionVerdict.INVALID });
+    expect(ack).toMatchObject({ workId, attemptToken, verdict: CompletionVerdict.INVALID });
     expect(ack.message).toMatch(/^complete: the message is no valid protobuf: /);
     const run = await getRun(clients, assignment);
     expect(run).toMatchObject({ status: RunStatus.FAILED, attempt: 1 });

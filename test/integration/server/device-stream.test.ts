@@ -69,7 +69,7 @@ test("an assignment carries what is to be done and for whom", async () => {
   const run = await startWork(clients, device, { prompt: "count the stars", agentKind: "test" });
   const assignment = await stream.next("assignment");
   expect(assignment).toMatchObject({
-    runId: run.id,
+    workId: run.id,
     attempt: 1,
     agentKind: "test",
     watcher: { id: run.watcherId, prompt: "count the stars", version: 1 },
