@@ -336,6 +336,7 @@ export class Session implements Seat {
         replicaId,
         timers,
         incarnation: this.#services.incarnation(),
+        daemonVersion: this.#services.daemonVersion(),
       }),
     );
     this.#watch();
