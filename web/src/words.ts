@@ -113,7 +113,7 @@ const word = (words: Record<number, string>) => (value: number) => words[value] 
 export const runWord = word(runWords);
 export const livenessWord = word(livenessWords);
 export const watcherWord = word(watcherWords);
-export const upgradeWord = (mode: UpgradeMode) => upgradeWords[mode];
+export const upgradeWord = word(upgradeWords);
 export const platformWord = word(platformWords);
 export const skipWord = word(skipWords);
 export const attentionWord = word(attentionWords);

@@ -77,6 +77,7 @@ async function commandLines(): Promise<string[]> {
   });
   return [
     `device enroll --join-code ${joinCode} --state-dir ${join(home, "device")}`,
+    `device upgrade --check --state-dir ${join(home, "device")}`,
     `apply -f ${file} --yes`,
     `pull -f ${join(home, "pulled.toml")}`,
     ...["agents list", "agents get helper", "agents create second", "agents update second --name Second"],
