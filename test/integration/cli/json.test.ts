@@ -43,6 +43,7 @@ const exempt: Record<string, string> = {
   "device install": "changes the machine's services; test/unit/cli/device-install.test.ts",
   "device uninstall": "the same",
   "device status": "the same",
+  top: "draws on a terminal, and says so to programs; test/e2e/cli/top.test.ts",
   "turns watch": "follows until the end; test/integration/cli/turns.test.ts",
   "destinations test":
     "sends to where this machine may not; test/integration/server/deliveries.test.ts has the rpc",
