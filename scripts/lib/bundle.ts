@@ -19,11 +19,7 @@ import { root } from "./proto.ts";
 const target = "node24";
 
 /** The version and the commit in a build. The commit is empty outside of a repository. */
-export async function stampOf(
-  kind: Build["kind"],
-  program: Build["program"],
-  as?: string,
-): Promise<Build> {
+export async function stampOf(kind: Build["kind"], program: Build["program"], as?: string): Promise<Build> {
   const { version } = JSON.parse(await readFile(join(root, "package.json"), "utf8")) as { version: string };
   return { program, kind, version: as ?? version, commit: commitOf() };
 }

@@ -127,7 +127,8 @@ export const nouns: readonly Noun[] = [
   },
   {
     name: "top",
-    description: "devices and runs live in the terminal: j/k move, enter opens, c cancels, / filters, q quits",
+    description:
+      "devices and runs live in the terminal: j/k move, enter opens, c cancels, / filters, q quits",
     load: async () => (await import("../top/command.ts")).addTop,
   },
   {
