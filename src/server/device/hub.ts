@@ -15,6 +15,7 @@ import type { Incarnation } from "../../store/pg/incarnation.ts";
 import * as attempts from "../../store/work/attempts.ts";
 import * as restorations from "../../store/work/restorations.ts";
 import type { AttemptName, FailurePolicy } from "../../store/work/settlements.ts";
+import * as turnRestorations from "../../store/work/turn-restorations.ts";
 import type { Principal } from "../access/guard.ts";
 import type { Streams } from "../access/streams.ts";
 import type { BusMessage } from "../cluster/bus.ts";
@@ -262,6 +263,14 @@ function servicesOf(
       log.warn(
         { orgId, deviceId, runId, isKnown },
         "a device offers a result again that was acknowledged before",
+      );
+    },
+    async restoreTurn(forgotten) {
+      const isKnown = await transaction(db, (tx) => turnRestorations.restoreTurn(tx, forgotten));
+      const { orgId, deviceId, turnId } = forgotten;
+      log.warn(
+        { orgId, deviceId, turnId, isKnown },
+        "a worker offers a reply again that was acknowledged before",
       );
     },
     open: (session, hello) =>

@@ -22,6 +22,7 @@ import { endGraceMs, openLink } from "../device/link.ts";
 import { normalizeName, reportOf, verdictOf, verdictText } from "../device/messages.ts";
 import { platformOf } from "../device/opening.ts";
 import type { Session } from "../device/session.ts";
+import { unreadableProblem } from "../device/unreadable.ts";
 import type { Telemetry } from "../telemetry.ts";
 import type { EventAnnouncer } from "./events.ts";
 import { inputOf } from "./input-message.ts";
@@ -169,6 +170,8 @@ async function read(session: Session, requests: AsyncIterable<ConnectRequest>): 
     }
     session.left();
   } catch (error) {
-    session.failed(error);
+    const problem = unreadableProblem(error);
+    if (problem === undefined) session.failed(error);
+    else session.receiveUnreadable(problem);
   }
 }

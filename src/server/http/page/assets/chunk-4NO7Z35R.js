@@ -1,1 +1,0 @@
-import{o as s}from"./chunk-CF5NZJE3.js";import{ua as t}from"./chunk-4N2RYCCD.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};
