@@ -13,6 +13,7 @@ import * as clock from "../../store/pg/clock.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
 import type { Incarnation } from "../../store/pg/incarnation.ts";
 import * as attempts from "../../store/work/attempts.ts";
+import type { ForgottenAttempt } from "../../store/work/restorations.ts";
 import * as restorations from "../../store/work/restorations.ts";
 import type { AttemptName, FailurePolicy } from "../../store/work/settlements.ts";
 import type { Principal } from "../access/guard.ts";
@@ -46,6 +47,8 @@ export type Hub = {
    * stops.
    */
   begin(principal: Principal, link: Link): Session;
+  /** Restores the run of a result that its device offers again, after a failover. */
+  restore(forgotten: ForgottenAttempt): Promise<void>;
   /**
    * Stores the end of an attempt of a run or a turn, reported by the device or worker outside of
    * its stream.
@@ -157,6 +160,7 @@ export function createHub(deps: HubDeps): Hub {
       });
       return session;
     },
+    restore: services.restore,
     report: (report) => parts.report(report, undefined),
     async turnDown({ orgId, deviceId, runId, attemptToken }, completion, why) {
       const kind = await attempts.findKind(deps.db, { orgId, deviceId, runId, attemptToken });

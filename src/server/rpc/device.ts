@@ -19,7 +19,7 @@ import { checkMessage } from "../access/interceptors/validate.ts";
 import { cutLater } from "../access/peer.ts";
 import type { Hub } from "../device/hub.ts";
 import { endGraceMs, openLink } from "../device/link.ts";
-import { normalizeName, reportOf, verdictOf, verdictText } from "../device/messages.ts";
+import { forgottenOf, normalizeName, reportOf, verdictOf, verdictText } from "../device/messages.ts";
 import { platformOf } from "../device/opening.ts";
 import type { Session } from "../device/session.ts";
 import type { Telemetry } from "../telemetry.ts";
@@ -87,6 +87,8 @@ export function deviceService(deps: {
       if (!executorId)
         refuse("not_found", `no worker of this token has had such an attempt of run ${completion.runId}`);
       const report = reportOf({ orgId, deviceId: executorId }, completion);
+      const forgotten = forgottenOf({ orgId, deviceId: executorId }, completion);
+      if (forgotten) await hub.restore(forgotten);
       const startedAt = performance.now();
       const { verdict, windowId } = await hub.report(report).catch(async (error: unknown) => {
         if (error instanceof Refusal && error.reason === "invalid_argument") {

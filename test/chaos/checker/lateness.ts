@@ -1,6 +1,7 @@
 import type { FaultKind } from "../plan.ts";
 import { isOfNetwork } from "../plan.ts";
 import { pastAttemptsMax, type RunRow } from "../rows.ts";
+import { mayBeOfBefore } from "./losses.ts";
 import { merge, recoveryMs, type Span, subtract } from "./owners.ts";
 import { iso } from "./slots.ts";
 import { linesOf, namesOf, type Violation, type World } from "./world.ts";
@@ -41,6 +42,8 @@ export function checkEarliness(world: World): Violation | undefined {
     if (message.case !== "assignment") continue;
     const run = world.runs.get(message.run);
     if (!run || at >= run.dueAt - earlyMsMax) continue;
+    // A failover lost the run; recorded again, the run has another due time.
+    if (mayBeOfBefore(world, at)) continue;
     const what = `run ${run.id} was due at ${iso(run.dueAt)} and pushed ${Math.round(run.dueAt - at)} ms before`;
     return {
       rule: "never pushed before it is due",

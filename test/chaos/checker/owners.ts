@@ -8,7 +8,11 @@ export type Span = { from: number; to: number };
 /** The time after the end of a fault until all affected parts have recovered. */
 export const recoveryMs = ({ ttlMs, slackMs }: Bounds): number => ttlMs + slackMs / 2;
 
-const databaseFaults = new Set(["postgres_restart", "postgres_outage", "backends_terminated"]);
+const databaseFaults = new Set([
+  ...["postgres_restart", "postgres_outage", "backends_terminated"],
+  // While the clock is in doubt nothing is reaped.
+  ...["database_clock", "database_failover"],
+]);
 
 /**
  * The spans in which some replica could reap: the replica up and undisturbed for one TTL, and its
