@@ -28,6 +28,7 @@ import {
   noteDoorbell,
   openDevice,
   policy,
+  putSchedule,
   reapRules,
   reportOf,
   seedDevice,
@@ -260,10 +261,9 @@ const moments = fc.constantFrom<Step>(
     if (world.states.every(({ isDue }) => isDue)) return;
     const { schedule, at } = slotAt(world.slots);
     world.slots += 1;
-    await world.replicas[0]!.updateTable("watcher")
-      .set({ schedule, next_slot_at: at, next_due_at: at })
-      .where("id", "=", world.watcher.watcherId)
-      .execute();
+    const { watcherId } = world.watcher;
+    await world.replicas[0]!.updateTable("watcher").set({ schedule }).where("id", "=", watcherId).execute();
+    await putSchedule(world.replicas[0]!, world.watcher, at);
     for (const state of world.states) state.isDue = true;
   }),
   alone("its beats stopped", async ({ replicas, states, watcher }) => {
@@ -293,9 +293,9 @@ async function shownBy(db: Db, watcher: WatcherName) {
   const live = await liveRun(db, watcher);
   const rows = await listRuns(db, watcher);
   const { due } = await db
-    .selectFrom("watcher")
+    .selectFrom("schedule_position")
     .select((eb) => eb("next_due_at", "<", new Date()).as("due"))
-    .where("id", "=", watcher.watcherId)
+    .where("watcher_id", "=", watcher.watcherId)
     .executeTakeFirstOrThrow();
   const windows = await db
     .selectFrom("window")
@@ -371,7 +371,7 @@ test("whatever two replicas do at once to a watcher's runs, some order of it exp
       for (const one of life) await take(world, one);
       // The next life begins without rows of this one.
       await db.deleteFrom("run").execute();
-      await db.updateTable("watcher").set({ next_slot_at: null, next_due_at: null }).execute();
+      await db.updateTable("schedule_position").set({ next_slot_at: null, next_due_at: null }).execute();
     }),
     { seed, numRuns: 10_000, interruptAfterTimeLimit: timeLimitMs },
   );

@@ -182,9 +182,9 @@ export function hourly(): { schedule: string; slot: (hoursBack: number) => Date 
 /** Puts a watcher's schedule at a slot, as if no pass had read the watcher since. */
 export async function putSchedule(db: Db, watcher: WatcherName, slotAt: Date): Promise<void> {
   await db
-    .updateTable("watcher")
+    .updateTable("schedule_position")
     .set({ next_slot_at: slotAt, next_due_at: slotAt })
-    .where("id", "=", watcher.watcherId)
+    .where("watcher_id", "=", watcher.watcherId)
     .execute();
 }
 

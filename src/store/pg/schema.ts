@@ -256,11 +256,6 @@ export type WatcherTable = {
   workspace: OrNull<string>;
   status: Generated<WatcherStatus>;
   paused_reason: Generated<string>;
-  next_slot_at: TimestampOrNull;
-  /** The latest slot with a row. */
-  last_slot_at: TimestampOrNull;
-  next_due_at: TimestampOrNull;
-  last_run_at: TimestampOrNull;
   last_fired_at: TimestampOrNull;
   window_cursor_at: TimestampOrNull;
   last_window_id: OrNull<string>;
@@ -270,8 +265,21 @@ export type WatcherTable = {
   backoff_until: TimestampOrNull;
   created_at: GeneratedTimestamp;
   updated_at: GeneratedTimestamp;
-  unrunnable_slots: Generated<number>;
   sponsor: Generated<string>;
+};
+
+/** The position of a watcher's schedule; each watcher has one. */
+export type SchedulePositionTable = {
+  org_id: string;
+  watcher_id: string;
+  next_slot_at: TimestampOrNull;
+  /** The slot plus the jitter. */
+  next_due_at: TimestampOrNull;
+  /** The latest slot with a row. */
+  last_slot_at: TimestampOrNull;
+  last_run_at: TimestampOrNull;
+  /** Slots skipped for want of an executor since the last run. */
+  unrunnable_slots: Generated<number>;
 };
 
 export type WatcherRevisionTable = {
@@ -448,6 +456,7 @@ export type Schema = {
   agent_revision: AgentRevisionTable;
   platform: PlatformTable;
   watcher: WatcherTable;
+  schedule_position: SchedulePositionTable;
   watcher_revision: WatcherRevisionTable;
   backlog: BacklogTable;
   slot: SlotTable;
@@ -464,6 +473,7 @@ export type TokenRow = Selectable<TokenTable>;
 export type PresenceRow = Selectable<PresenceTable>;
 export type PlatformRow = Selectable<PlatformTable>;
 export type WatcherRow = Selectable<WatcherTable>;
+export type SchedulePositionRow = Selectable<SchedulePositionTable>;
 export type RunRow = Selectable<RunTable>;
 export type WindowRow = Selectable<WindowTable>;
 export type EventRow = Selectable<EventTable>;

@@ -301,12 +301,15 @@ async function storeRound(tx: Db, reports: readonly LateReport[], policy: Failur
         end,
         status = case when h.pauses then 'paused' else w.status end,
         paused_reason = case when h.pauses
-          then h.failures || ' failures in a row; the last: ' || h.why else w.paused_reason end,
-        -- A slot that is due already is left to the materializer, which records it.
-        next_slot_at = case when h.pauses and w.next_due_at > now() then null else w.next_slot_at end,
-        next_due_at = case when h.pauses and w.next_due_at > now() then null else w.next_due_at end
+          then h.failures || ' failures in a row; the last: ' || h.why else w.paused_reason end
       from held h
       where h.is_settling and h.watcher_status is not null and w.org_id = h.org_id and w.id = h.watcher_id
+    ),
+    stopped as (
+      -- A slot that is due already is left to the materializer, which records it.
+      update schedule_position s set next_slot_at = null, next_due_at = null
+      from held h
+      where h.pauses and s.org_id = h.org_id and s.watcher_id = h.watcher_id and s.next_due_at > now()
     )
     select h.reporter as "deviceId", h.is_keeping as "isKept",
       case h.fate when 'settles' then 'stored_late' when 'already_stored' then 'already_stored' when 'unknown' then 'unknown'

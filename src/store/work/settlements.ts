@@ -329,12 +329,15 @@ export async function settle(
         end,
         status = case when h.pauses then 'paused' else w.status end,
         paused_reason = case when h.pauses
-          then h.failures || ' failures in a row; the last: ' || h.why else w.paused_reason end,
-        -- A slot that is due already is left to the materializer, which records it.
-        next_slot_at = case when h.pauses and w.next_due_at > now() then null else w.next_slot_at end,
-        next_due_at = case when h.pauses and w.next_due_at > now() then null else w.next_due_at end
+          then h.failures || ' failures in a row; the last: ' || h.why else w.paused_reason end
       from held h
       where h.is_counting and w.org_id = h.org_id and w.id = h.watcher_id
+    ),
+    stopped as (
+      -- A slot that is due already is left to the materializer, which records it.
+      update schedule_position s set next_slot_at = null, next_due_at = null
+      from held h
+      where h.pauses and s.org_id = h.org_id and s.watcher_id = h.watcher_id and s.next_due_at > now()
     )
     select h.org_id as "orgId", h.id as "runId", h.attempt_token as "attemptToken", h.watcher_id as "watcherId",
       h.device_id as "deviceId", h.agent_id as "agentId", h.is_pinned as "isPinned", h.due_at as "dueAt", h.fate as action, case when h.fate = 'finished' then h.outcome else 'pending' end as status,

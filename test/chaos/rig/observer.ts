@@ -51,13 +51,13 @@ export async function observe(options: {
 async function schedulesOf(cluster: Cluster) {
   const ms = (column: string) => `(extract(epoch from ${column}) * 1000)::float8`;
   return cluster.query<{ watcher: string; nextSlotAt: number | null; slots: number[] }>(
-    `select w.id as watcher, ${ms("w.next_slot_at")} as "nextSlotAt",
+    `select w.watcher_id as watcher, ${ms("w.next_slot_at")} as "nextSlotAt",
       coalesce((select array_agg(${ms("s.scheduled_for")}) from (
-        select scheduled_for from run_all where org_id = w.org_id and watcher_id = w.id
+        select scheduled_for from run_all where org_id = w.org_id and watcher_id = w.watcher_id
         union all
-        select scheduled_for from backlog where org_id = w.org_id and watcher_id = w.id) s
+        select scheduled_for from backlog where org_id = w.org_id and watcher_id = w.watcher_id) s
         where s.scheduled_for > now() - $1 * interval '1 ms'), '{}') as slots
-    from watcher w where w.next_slot_at is not null`,
+    from schedule_position w where w.next_slot_at is not null`,
     [lookBackMs],
   );
 }

@@ -58,8 +58,8 @@ export async function readRows(cluster: Cluster): Promise<Rows> {
     backlog: await json(`
       select jsonb_build_object('watcher', watcher_id, 'scheduledFor', ${ms("scheduled_for")}) as row from backlog`),
     watchers: await json(`
-      select jsonb_build_object('id', id, 'org', org_id, 'device', device_id, 'nextSlotAt', ${ms("next_slot_at")}) as row
-      from watcher`),
+      select jsonb_build_object('id', w.id, 'org', w.org_id, 'device', w.device_id, 'nextSlotAt', ${ms("s.next_slot_at")}) as row
+      from watcher w join schedule_position s on s.org_id = w.org_id and s.watcher_id = w.id`),
     devices: await json(`select jsonb_build_object('id', id, 'org', org_id) as row from device`),
   };
 }

@@ -205,7 +205,7 @@ test("a watcher that names what its device does not have says so at once, and go
     spec: { schedule: "@every 1m" },
     updateMask: { paths: ["schedule"] },
   });
-  await sql`update watcher set next_due_at = now(), next_slot_at = now() where id = ${lacksWorkspace.id}`.execute(
+  await sql`update schedule_position set next_due_at = now(), next_slot_at = now() where watcher_id = ${lacksWorkspace.id}`.execute(
     database.db,
   );
   await clients.watchers.updateWatcher({

@@ -176,7 +176,7 @@ test("another org's runs are in no list, also where ids agree", async () => {
   const run = await startWork(mine, device);
   await stream.complete(await takeOn(stream));
   // The other org has a device and a watcher of the same ids.
-  for (const table of ["device", "watcher", "watcher_revision"]) {
+  for (const table of ["device", "watcher", "schedule_position", "watcher_revision"]) {
     const { rows } = await sql<{ names: string }>`
       select string_agg(quote_ident(column_name), ', ') as names from information_schema.columns
       where table_name = ${table} and column_name <> 'org_id'`.execute(database.db);

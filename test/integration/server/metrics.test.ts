@@ -143,7 +143,7 @@ test("skips are counted by reason, reaps by rule, and ends of streams by cause",
   // A slot that is due while the watcher's run is active.
   const run = await startWork(clients, device, { schedule: "0 9 * * *", overlap: OverlapPolicy.SKIP });
   await takeOn(stream);
-  await sql`update watcher set next_slot_at = now(), next_due_at = now() where id = ${run.watcherId}`.execute(
+  await sql`update schedule_position set next_slot_at = now(), next_due_at = now() where watcher_id = ${run.watcherId}`.execute(
     database.db,
   );
   await clients.watchers.createWatcher({ spec: { name: "wakes the materializer", prompt: "x" } });

@@ -30,7 +30,7 @@ async function dueIn(replica: TestReplica, device: Identity, ms: number, spec: {
     },
   });
   const dueAt = new Date(Date.now() + ms);
-  await sql`update watcher set next_slot_at = ${dueAt}, next_due_at = ${dueAt} where id = ${watcher!.id}`.execute(
+  await sql`update schedule_position set next_slot_at = ${dueAt}, next_due_at = ${dueAt} where watcher_id = ${watcher!.id}`.execute(
     database.db,
   );
   return { watcherId: watcher!.id, dueAt, poke: () => pokeBy(replica, device) };
@@ -88,9 +88,9 @@ test("R2: a run is claimed ahead and pushed when it is due by the database's clo
   const from = Date.now() + 4_000;
   for (const [index, watcher] of watchers.entries()) watcher.dueAt = new Date(from + 37 * index);
   await sql`
-    update watcher set next_slot_at = d.at, next_due_at = d.at
+    update schedule_position s set next_slot_at = d.at, next_due_at = d.at
     from unnest(${watchers.map((one) => one.watcherId)}::uuid[], ${watchers.map((one) => one.dueAt)}::timestamptz[]) as d(id, at)
-    where watcher.id = d.id`.execute(database.db);
+    where s.watcher_id = d.id`.execute(database.db);
   await pokeBy(replica, device);
   await stream.beat();
   for (const { watcherId, dueAt } of watchers) {
@@ -233,7 +233,7 @@ test("while a run of the watcher is active its next slot is decided when it is d
   const stream = await connect(replica.url, device);
   const active = await startWork(replica.clients, device, { schedule: "0 0 1 1 *" });
   const dueAt = new Date(Date.now() + 1_500);
-  await sql`update watcher set next_slot_at = ${dueAt}, next_due_at = ${dueAt} where id = ${active.watcherId}`.execute(
+  await sql`update schedule_position set next_slot_at = ${dueAt}, next_due_at = ${dueAt} where watcher_id = ${active.watcherId}`.execute(
     database.db,
   );
   await pokeBy(replica, device);

@@ -159,7 +159,9 @@ test("slots that are due are recorded under the old schedule before it is edited
   /** Makes the slot so many hours ago due. */
   const due = async (hours: number) => {
     const at = new Date(Math.floor(Date.now() / 3_600_000 - hours) * 3_600_000);
-    await sql`update watcher set next_slot_at = ${at}, next_due_at = ${at} where id = ${id}`.execute(db);
+    await sql`update schedule_position set next_slot_at = ${at}, next_due_at = ${at} where watcher_id = ${id}`.execute(
+      db,
+    );
   };
   await due(3);
   await edit("nightly", { schedule: "0 4 * * *", name: "Later" });
